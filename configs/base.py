@@ -1,0 +1,71 @@
+"""Every field of a run, its default and its unit; the studies in this folder change some of them.
+
+  python train.py --config=configs/base.py --workdir=runs/base --config.encoding.name=alibi
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  return ConfigDict(
+    dict(
+      seed=0,  # of parameters and data order
+      label='',  # how tables name the run; '': the encoding's name
+      encoding=dict(name='rope'),  # a name in posenc_jax.encodings.ENCODINGS, and its hyperparameters beside it
+      model=dict(
+        layers=4,
+        model_dim=128,
+        heads=4,
+        kv_heads=0,  # key/value heads; 0: as many as heads
+        head_dim=32,
+        mlp_dim=512,
+        share_encoding='paper',  # encoding parameters over layers: 'paper' as published, 'all' one set, 'none' one a layer
+        qk_norm=False,  # RMSNorm of queries and keys before the encoding acts on them
+        tie_embeddings=True,  # output projection = token embedding
+        logit_softcap=0.0,  # c * tanh(logits / c); 0: off
+        unroll=0,  # layers unrolled per step of the scan over layers; 0: all
+      ),
+      attention=dict(
+        backend='auto',  # a name in posenc_jax.attention.BACKENDS, or 'auto'
+        window=0,  # tokens a query sees, itself included; 0: all
+        block=(0, 0),  # query rows, key columns of a block; (0, 0): the backend's choice
+      ),
+      data=dict(
+        corpus='sotu',  # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt / .jsonl files
+        text_field='text',  # where a TFDS example or a jsonl line holds its text
+        cache='',  # folder of prepared corpora; '': posenc_jax in the user's cache folder
+      ),
+      train=dict(
+        length=128,  # tokens a sequence: the training length L
+        batch=32,  # sequences a step
+        steps=600,
+        compute_dtype='float32',  # of activations: 'float32' or 'bfloat16'; parameters and optimiser are float32
+        matmul_precision='default',  # jax_default_matmul_precision while training; evaluation runs at 'highest'
+        log_every=20,  # steps
+        validate_every=200,  # steps; 0: only at the end
+        validate_batches=8,  # of train.batch sequences of the validation split
+        checkpoint_every=500,  # steps; the last step is always saved
+        keep=1,  # checkpoints kept
+      ),
+      optim=dict(
+        learning_rate=3e-3,  # peak
+        warmup=50,  # steps, linear from 0
+        final_fraction=0.1,  # of the peak, where the cosine ends
+        beta1=0.9,
+        beta2=0.95,
+        weight_decay=0.0,  # decoupled, on matrices only
+        clip=1.0,  # global gradient norm; 0: off
+      ),
+      eval=dict(
+        split='test',
+        protocols=('last_k', 'blocks'),
+        lengths=(128, 256, 512, 1024, 2048),  # tokens a window
+        k=64,  # last_k: target tokens at the end of each window
+        documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
+        spans=1,  # last_k: target spans a document, spread evenly
+        document_tokens=2048,  # blocks: tokens scored of each document, from its start; 0: all
+        windowed=True,  # also the windowed-at-training-length control (last_k)
+        batch_tokens=8192,  # tokens a forward pass; changes no number
+      ),
+    )
+  )

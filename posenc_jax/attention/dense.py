@@ -1,0 +1,34 @@
+"""The oracle: the whole score matrix as one block."""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.attention.block import Block, block_attention, visible
+from posenc_jax.attention.call import Call
+from posenc_jax.attention.distances import Lookup
+
+
+def refuse(call: Call) -> str | None:
+  """Takes everything."""
+  del call
+
+
+def run(call: Call):
+  """o_BTHK in float32; tables are looked up at each pair's distance, so this also checks the diagonals of `blockwise`."""
+  index_S = jnp.arange(call.k_BSGK.shape[1])
+  order_TS = index_S[call.offset :, None] - index_S[None]
+  mask_BTS = visible(order_TS, call.causal, call.window)[None]
+  if call.segments_BS is not None:
+    mask_BTS &= call.segments_BS[:, call.offset :, None] == call.segments_BS[:, None]
+  r_BTS = jnp.where(mask_BTS, call.positions_BS[:, call.offset :, None] - call.positions_BS[:, None], 0)
+  lowest, highest = call.distances
+  lookup = Lookup.of(r_BTS, lowest, highest)
+  tables = jax.tree.map(
+    lambda table: lookup.spread(table) if table.ndim == 2 else table,
+    call.enc.tables(jnp.arange(lowest, highest + 1)),
+  )
+  block = Block(call.i, call.j, order_TS, r_BTS, mask_BTS, tables, lookup)
+  o_BTHK, sums_BHT, _ = block_attention(call.enc, call.q_BTHK, call.k_BSGK, call.v_BSGK, block, call.scale)
+  if call.enc.normaliser == 'none':
+    return o_BTHK
+  return o_BTHK / sums_BHT.swapaxes(1, 2)[..., None]

@@ -1,0 +1,76 @@
+"""Every position encoding by name. Adding one: a file in this folder and a line in ENCODINGS."""
+
+import difflib
+import inspect
+
+from flax import nnx
+
+from posenc_jax.encodings.alibi import ALiBi
+from posenc_jax.encodings.base import Dims, Encoding, LengthError
+from posenc_jax.encodings.deberta import DeBERTa
+from posenc_jax.encodings.learned import Learned
+from posenc_jax.encodings.nope import NoPE
+from posenc_jax.encodings.rope import RoPE
+from posenc_jax.encodings.shaw import Shaw
+from posenc_jax.encodings.sinusoidal import Sinusoidal
+from posenc_jax.encodings.t5 import T5
+from posenc_jax.encodings.transformer_xl import TransformerXL
+
+__all__ = ['ENCODINGS', 'Dims', 'Encoding', 'LengthError', 'hyperparameters', 'make']
+
+ENCODINGS = {
+  'nope': NoPE,
+  'learned': Learned,
+  'sinusoidal': Sinusoidal,
+  'shaw': Shaw,
+  'transformer_xl': TransformerXL,
+  't5': T5,
+  'deberta': DeBERTa,
+  'rope': RoPE,
+  'alibi': ALiBi,
+}
+
+
+def hyperparameters(name: str) -> dict[str, object]:
+  """The hyperparameters of an encoding and their defaults; ValueError for an unknown name."""
+  if name not in ENCODINGS:
+    near = difflib.get_close_matches(str(name), ENCODINGS, cutoff=0.5) or list(ENCODINGS)
+    raise ValueError(f'encoding.name={name!r} is unknown; nearest: {", ".join(near)}')
+  signature = inspect.signature(ENCODINGS[name].__init__)
+  return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+def make(
+  name: str,
+  *,
+  model_dim: int,
+  heads: int,
+  kv_heads: int | None = None,
+  head_dim: int,
+  train_length: int,
+  rngs: nnx.Rngs,
+  **hyper,
+) -> Encoding:
+  """Builds an encoding of one layer.
+
+  Args:
+    name: a key of ENCODINGS.
+    model_dim, heads, kv_heads, head_dim, train_length: D, H, G (H if None), K, L.
+    rngs: where initial parameters are drawn from.
+    **hyper: hyperparameters of the encoding; every encoding builds without any.
+
+  Raises:
+    ValueError: an unknown name or hyperparameter (the nearest are listed), or a value out of range.
+  """
+  known = hyperparameters(name)
+  for key in hyper:
+    if key not in known:
+      near = difflib.get_close_matches(key, known, cutoff=0.5) or list(known)
+      raise ValueError(f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}')
+  kv_heads = heads if kv_heads is None else kv_heads
+  for field, size in dict(model_dim=model_dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, train_length=train_length).items():
+    if size < 1:
+      raise ValueError(f'{field}={size} must be at least 1')
+  if heads % kv_heads:
+    raise ValueError(f'heads={heads} must be a multiple of kv_heads={kv_heads}')
+  return ENCODINGS[name](Dims(model_dim, heads, kv_heads, head_dim, train_length), rngs, **hyper)

@@ -1,0 +1,33 @@
+"""Attention with linear biases."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encodings.base import Dims, Encoding
+
+
+def slopes(heads: int) -> list[float]:
+  """2^(-8h/H) for h = 1..H; other H take those of the power of two below, then every second one of the power above."""
+  power = 1 << (heads.bit_length() - 1)
+  first = [2.0 ** (-8 * (h + 1) / power) for h in range(power)]
+  return first + [2.0 ** (-8 * (2 * h + 1) / (2 * power)) for h in range(heads - power)]
+
+
+class ALiBi(Encoding):
+  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j| (Press et al. 2021, section 3): outside the scale, the same in all layers."""
+
+  paper = 'Press et al. 2021, arXiv:2108.12409'
+
+  def __init__(self, dims: Dims, rngs, *, learned: bool = False):
+    """`learned`: the slopes are parameters that start at the fixed ones."""
+    super().__init__(dims, rngs)
+    self.learned = learned
+    if learned:
+      self.slopes = nnx.Param(jnp.array(slopes(dims.heads), jnp.float32))
+
+  def tables(self, r_R):
+    slopes_H = self.slopes[...] if self.learned else jnp.array(slopes(self.dims.heads), jnp.float32)
+    return -jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32), slopes_H)
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    return s_BHTS + block.tables

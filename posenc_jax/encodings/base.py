@@ -1,0 +1,102 @@
+"""What an encoding may tell attention about where tokens are: one class of hooks, all optional."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class LengthError(ValueError):
+  """A sequence is longer than an encoding's table of positions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dims:
+  """Sizes an encoding is built for: D, H, G, K and L of the project's alphabet."""
+
+  model_dim: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  train_length: int
+
+
+class Encoding(nnx.Module):
+  """A position encoding: hooks at up to four places of attention, each of which defaults to nothing.
+
+  Subclasses take `(dims, rngs, *, hyperparameters)` and set `paper`. Only parameters may be arrays: hyperparameters stay
+  Python values and tables are computed in the hooks. `score` and `value` see one block of the score matrix and may use
+  nothing but their arguments and the module's parameters, so that any tiling gives the same answer.
+  """
+
+  paper = ''  # where the formula stands
+  relative = True  # shifting every position by one amount changes nothing
+  causal_only = False  # has no meaning without a causal mask
+  max_length = None  # an int: positions end there
+  per_layer = ()  # parameters of which every layer has its own, as published; the rest is shared by all layers
+  normaliser = 'softmax'
+
+  def __init__(self, dims: Dims, rngs: nnx.Rngs):
+    del rngs
+    self.dims = dims
+
+  # Per token, once a layer.
+
+  def embed(self, x_BTD, positions_BT):
+    """Place 1, the input of the first layer: x + p. Token embeddings arrive with unit variance."""
+    del positions_BT
+    return x_BTD
+
+  def locate(self, x_BSD, positions_BS):
+    """Coordinates of the tokens: a pytree of float32 [B|1, S, ...]; by default their positions."""
+    del x_BSD
+    return positions_BS.astype(jnp.float32)
+
+  def transform(self, q_BTHK, k_BSGK, i, j):
+    """Place 2, queries and keys, given their coordinates: rotations, temperatures."""
+    del i, j
+    return q_BTHK, k_BSGK
+
+  def scale(self, head_dim: int) -> float:
+    """What q . k is multiplied by; `head_dim` is the width before `transform`."""
+    return head_dim**-0.5
+
+  # Per distance, once a call.
+
+  def tables(self, r_R):
+    """Whatever depends on the distance r = i - j alone: a pytree of [R, H|1] scalars or [R, H|1, K] vectors, in float32.
+
+    A table that is added to the scores has the scale folded in. Distances are int32 of either sign.
+    """
+    del r_R
+    return ()
+
+  # Per block of the score matrix.
+
+  score = None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK, block) -> s_BHTS; q and k transformed, not scaled
+  value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
+
+  @property
+  def query_init_scale(self) -> float:
+    """Multiplies the standard deviation of the query projection: logits of all encodings start equally large."""
+    return 1.0
+
+  def places(self) -> tuple[str, ...]:
+    """Where this encoding acts, in the order in which a token meets it."""
+    changed = lambda hook: getattr(type(self), hook) is not getattr(Encoding, hook)
+    return tuple(
+      place
+      for place, acts in (
+        ('input', changed('embed')),
+        ('queries and keys', changed('transform')),
+        ('scores', self.score is not None),
+        ('values', self.value is not None),
+      )
+      if acts
+    )
+
+
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
+  """A float32 parameter drawn from N(0, std^2)."""
+  return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32))

@@ -1,0 +1,28 @@
+"""Learned absolute positions."""
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.base import Dims, Encoding, normal
+
+
+class Learned(Encoding):
+  """x_t = E[token_t] + P[t] with a learned P of `max_length` rows (Gehring et al. 2017, section 3.1; Devlin et al. 2018).
+
+  As published, P starts as large as the token embeddings, and like theirs (standard deviation D^-1/2, read times sqrt(D))
+  its rows reach the model with unit variance. Row numbers past the table give NaN: an index is never clamped.
+  """
+
+  paper = 'Gehring et al. 2017, arXiv:1705.03122; Devlin et al. 2018, arXiv:1810.04805'
+  relative = False
+
+  def __init__(self, dims: Dims, rngs, *, max_length: int | None = None):
+    """`max_length`: rows of the table; the training length if None."""
+    super().__init__(dims, rngs)
+    self.max_length = dims.train_length if max_length is None else max_length
+    if self.max_length < 1:
+      raise ValueError(f'learned: max_length={max_length} must be at least 1')
+    self.rows = normal(rngs, (self.max_length, dims.model_dim), dims.model_dim**-0.5)
+
+  def embed(self, x_BTD, positions_BT):
+    p_BTD = jnp.take(self.rows[...], positions_BT, axis=0, mode='fill', fill_value=jnp.nan)
+    return x_BTD + (self.dims.model_dim**0.5 * p_BTD).astype(x_BTD.dtype)

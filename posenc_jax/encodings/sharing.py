@@ -1,0 +1,41 @@
+"""Which parameters of an encoding the layers of a model share."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+SHARING = ('paper', 'all', 'none')
+
+
+class Layered(nnx.Module):
+  """An encoding for all layers: parameters that each layer has of its own are stacked [N, ...], the rest is there once.
+
+  `share` is 'paper' (the class's `per_layer` are each layer's own), 'all' (one set) or 'none' (each layer its own set).
+  Raises ValueError for an unknown `share`, and for 'none' with parameters that act once, at the input.
+  """
+
+  def __init__(self, make, layers: int, share: str):
+    """`make()` builds the encoding of one layer, with parameters of its own."""
+    if share not in SHARING:
+      raise ValueError(f'model.share_encoding={share!r} must be one of {", ".join(SHARING)}')
+    first, *others = (make() for _ in range(layers))
+    if share == 'none' and 'input' in first.places() and jax.tree.leaves(first):
+      raise ValueError(f"model.share_encoding='none': {type(first).__name__} acts once, at the input, for all layers")
+    self.share = share
+    self.own = first.per_layer
+    self.encoding = jax.tree_util.tree_map_with_path(
+      lambda path, *leaves: jnp.stack(leaves) if self._is_own(path) else leaves[0], first, *others
+    )
+
+  def _is_own(self, path) -> bool:
+    return self.share == 'none' or (self.share == 'paper' and path[0].name in self.own)
+
+  def split(self):
+    """The stacked parameters, a list for `lax.scan`, and the function that makes a layer's encoding from its slices."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(self.encoding)
+
+    def layer(own: list) -> nnx.Module:
+      slices = iter(own)
+      return jax.tree.unflatten(tree, [next(slices) if self._is_own(path) else leaf for path, leaf in leaves])
+
+    return [leaf for path, leaf in leaves if self._is_own(path)], layer

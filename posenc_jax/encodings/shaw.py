@@ -1,0 +1,36 @@
+"""Relative position representations on keys and values."""
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.base import Dims, Encoding, normal
+
+
+class Shaw(Encoding):
+  """Clipped relative vectors, added to projected keys and values and shared by the heads (Shaw et al. 2018, eqs. 3 to 5).
+
+    s_ij = q_i . (k_j + A^K[c]) / sqrt(K),   o_i = sum_j p_ij (v_j + A^V[c]),   c = clip(j - i, -clip, clip) + clip
+
+  Every layer has its own tables. The vectors are added after the projections, as in the paper.
+  """
+
+  paper = 'Shaw et al. 2018, arXiv:1803.02155'
+  per_layer = ('keys', 'values')
+
+  def __init__(self, dims: Dims, rngs, *, clip: int = 16):
+    """`clip`: distances beyond it share a vector; each table has 2 clip + 1 rows."""
+    super().__init__(dims, rngs)
+    if clip < 1:
+      raise ValueError(f'shaw: clip={clip} must be at least 1')
+    self.clip = clip
+    shape, std = (2 * clip + 1, dims.head_dim), dims.head_dim**-0.5
+    self.keys, self.values = normal(rngs, shape, std), normal(rngs, shape, std)
+
+  def tables(self, r_R):
+    row_R = jnp.clip(-r_R, -self.clip, self.clip) + self.clip
+    return self.keys[...][row_R][:, None] * self.scale(self.dims.head_dim), self.values[...][row_R][:, None]
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    return s_BHTS + block.query_dot(q_BTHK, block.tables[0])
+
+  def value(self, p_BHTS, block):
+    return block.sum_by_distance(p_BHTS, block.tables[1])

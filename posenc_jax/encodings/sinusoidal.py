@@ -1,0 +1,52 @@
+"""Sinusoidal absolute positions."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.base import Dims, Encoding
+
+LAYOUTS = ('interleaved', 'concatenated', 'tensor2tensor')
+
+
+def sinusoid(positions, width: int, *, layout: str = 'interleaved', base: float = 10_000.0):
+  """Sines and cosines [..., width] of positions [...], float32; an odd width ends in a zero.
+
+  'interleaved': P[t, 2m] = sin(t / base^(2m/D)), P[t, 2m+1] = cos(same) (Vaswani et al. 2017, section 3.5).
+  'concatenated': [sin | cos] with the same frequencies (Transformer-XL).
+  'tensor2tensor': [sin | cos] with frequencies base^(-m / (D/2 - 1)): the longest wavelength is exactly 2 pi base.
+  """
+  half = width // 2
+  if layout == 'tensor2tensor':
+    frequencies = base ** (-np.arange(half) / max(half - 1, 1))
+  else:
+    frequencies = base ** (-2 * np.arange(half) / width)
+  angles = jnp.multiply.outer(jnp.asarray(positions, jnp.float32), jnp.asarray(frequencies, jnp.float32))
+  sin, cos = jnp.sin(angles), jnp.cos(angles)
+  if layout == 'interleaved':
+    waves = jnp.stack([sin, cos], axis=-1).reshape(*angles.shape[:-1], 2 * half)
+  else:
+    waves = jnp.concatenate([sin, cos], axis=-1)
+  return jnp.pad(waves, [(0, 0)] * (waves.ndim - 1) + [(0, width - 2 * half)])
+
+
+class Sinusoidal(Encoding):
+  """x_t = sqrt(D) E[token_t] + P[t] with fixed waves P (Vaswani et al. 2017, sections 3.4 and 3.5).
+
+  The model multiplies token embeddings by sqrt(D), as the original does.
+  """
+
+  paper = 'Vaswani et al. 2017, arXiv:1706.03762'
+  relative = False
+
+  def __init__(self, dims: Dims, rngs, *, layout: str = 'interleaved', base: float = 10_000.0):
+    """`layout`: one of LAYOUTS; `base`: the longest wavelength is about 2 pi base."""
+    super().__init__(dims, rngs)
+    if layout not in LAYOUTS:
+      raise ValueError(f'sinusoidal: layout={layout!r} must be one of {", ".join(LAYOUTS)}')
+    if base <= 1:
+      raise ValueError(f'sinusoidal: base={base} must be greater than 1')
+    self.layout, self.base = layout, base
+
+  def embed(self, x_BTD, positions_BT):
+    p_BTD = sinusoid(positions_BT, x_BTD.shape[-1], layout=self.layout, base=self.base)
+    return x_BTD + p_BTD.astype(x_BTD.dtype)

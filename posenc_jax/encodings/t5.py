@@ -1,0 +1,61 @@
+"""A learned bias per bucket of distances."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.base import Dims, Encoding, normal
+
+
+def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
+  """Buckets of the distances 0..max_distance, by integer arithmetic: exact where a float logarithm may round the other way.
+
+  Below e = buckets // 2 each distance has its own; above, floor(e + ln(n/e) / ln(max_distance/e) (buckets - e)).
+  """
+  exact = buckets // 2
+  logarithmic = buckets - exact
+  row = []
+  for n in range(max_distance + 1):
+    step = 0
+    if n >= exact:
+      while step < logarithmic and max_distance ** (step + 1) * exact ** (logarithmic - step - 1) <= n**logarithmic:
+        step += 1
+    row.append(n if n < exact else min(exact + step, buckets - 1))
+  return np.array(row, np.int32)
+
+
+class T5(Encoding):
+  """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, section 2.1, and their code).
+
+  One table for all layers. The missing scale is folded into the initial query projection (`query_init_scale`).
+  """
+
+  paper = 'Raffel et al. 2020, arXiv:1910.10683'
+
+  def __init__(self, dims: Dims, rngs, *, buckets: int = 32, max_distance: int = 128, bidirectional: bool = False):
+    """`max_distance`: where the last bucket's formula ends; `bidirectional`: half of the buckets for keys to the right."""
+    super().__init__(dims, rngs)
+    self.side = buckets // 2 if bidirectional else buckets
+    if buckets < 4 or buckets % 2:
+      raise ValueError(f't5: buckets={buckets} must be even and at least 4')
+    if max_distance <= self.side // 2:
+      raise ValueError(f't5: max_distance={max_distance} must exceed the {self.side // 2} exact buckets')
+    self.max_distance, self.bidirectional = max_distance, bidirectional
+    self.bias = normal(rngs, (buckets, dims.heads), dims.model_dim**-0.5)
+
+  def scale(self, head_dim: int) -> float:
+    return 1.0
+
+  @property
+  def query_init_scale(self) -> float:
+    return self.dims.head_dim**-0.5
+
+  def tables(self, r_R):
+    distance_R = jnp.abs(r_R) if self.bidirectional else jnp.maximum(r_R, 0)
+    row = jnp.asarray(bucket_row(self.side, self.max_distance))
+    bucket_R = row[jnp.minimum(distance_R, self.max_distance)]  # the last bucket has no end
+    if self.bidirectional:
+      bucket_R += jnp.where(r_R < 0, self.side, 0)
+    return self.bias[...][bucket_R]
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    return s_BHTS + block.tables

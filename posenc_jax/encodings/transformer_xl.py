@@ -1,0 +1,41 @@
+"""Relative sinusoids with global content and position biases."""
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.sinusoidal import sinusoid
+
+
+class TransformerXL(Encoding):
+  """s_ij = [(q_i + u) . k_j + (q_i + v) . W_R R_(i-j)] / sqrt(K), R the concatenated sinusoid (Dai et al. 2019, section 3.3).
+
+  u and v stand in the place of a whole projected query (no W_q on them) and are shared by all layers; W_R is each layer's.
+  The released code draws u and v from N(0, 0.02^2); W_R is a projection and starts at fan-in scale like every other.
+  """
+
+  paper = 'Dai et al. 2019, arXiv:1901.02860'
+  per_layer = ('w_r',)
+
+  def __init__(self, dims: Dims, rngs, *, clamp_length: int | None = None):
+    """`clamp_length`: distances beyond it count as that distance (the released code's clamp_len); None: never."""
+    super().__init__(dims, rngs)
+    if clamp_length is not None and clamp_length < 1:
+      raise ValueError(f'transformer_xl: clamp_length={clamp_length} must be at least 1')
+    self.clamp_length = clamp_length
+    self.w_r = normal(rngs, (dims.model_dim, dims.heads, dims.head_dim), dims.model_dim**-0.5)
+    self.u = normal(rngs, (dims.heads, dims.head_dim), 0.02)
+    self.v = normal(rngs, (dims.heads, dims.head_dim), 0.02)
+
+  def tables(self, r_R):
+    if self.clamp_length is not None:
+      r_R = jnp.clip(r_R, -self.clamp_length, self.clamp_length)
+    waves_RD = sinusoid(r_R, self.dims.model_dim, layout='concatenated')
+    rows_RHK = jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
+    return rows_RHK, jnp.einsum('rhk,hk->rh', rows_RHK, self.v[...])
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    rows, bias_BHTS = block.tables
+    u_HK = self.u[...].astype(k_BSHK.dtype)
+    global_content_BHS = jnp.einsum('hk,bshk->bhs', u_HK, k_BSHK, preferred_element_type=jnp.float32)
+    s_BHTS += self.scale(self.dims.head_dim) * global_content_BHS[:, :, None]
+    return s_BHTS + block.query_dot(q_BTHK, rows) + bias_BHTS

@@ -1,0 +1,116 @@
+"""Starting run processes: what must be set before one starts, what it says when it has started, and how it ends."""
+
+import collections
+import contextlib
+import fcntl
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# XLA:CPU allocates and frees buffers of many megabytes each step. Kept by the process and on huge pages, large matrix
+# products run 2-3 times as fast and a train step 1.2-1.3 times: by default, glibc maps and faults them in anew.
+GLIBC_TUNABLES = ':'.join(
+  (
+    'glibc.malloc.hugetlb=1',
+    'glibc.malloc.mmap_threshold=8000000000',
+    'glibc.malloc.trim_threshold=16000000000',
+    'glibc.malloc.arena_max=1',
+  )
+)
+CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
+
+
+def environment() -> dict[str, str]:
+  """Variables to add to a run process's environment; none that the user has set."""
+  wanted = {'PYTHONUNBUFFERED': '1'}  # its log is read while it runs
+  if sys.platform == 'linux':
+    wanted['GLIBC_TUNABLES'] = GLIBC_TUNABLES
+  return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def run_process(command: list[str], log: Path, cpus: set[int] | None = None) -> subprocess.Popen:
+  """Starts a command whose output is appended to `log`, on the given CPUs only (None: on all).
+
+  It has a session of its own, so that Ctrl-C reaches the starter alone. It holds a lock on `log` until it ends, also
+  when its starter is killed. Raises BlockingIOError where another process holds it.
+  """
+  with open(log, 'ab') as file, _affinity(cpus):
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return subprocess.Popen(
+      command,
+      stdin=subprocess.DEVNULL,
+      stdout=file,
+      stderr=subprocess.STDOUT,
+      env=os.environ | environment(),
+      start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def _affinity(cpus: set[int] | None) -> Iterator[None]:
+  """Pins this thread and so, from their first instruction on, the processes that it starts meanwhile."""
+  if cpus is None:
+    yield
+    return
+  before = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, cpus)
+  try:
+    yield
+  finally:
+    os.sched_setaffinity(0, before)
+
+
+def cpu_shares(jobs: int) -> list[set[int] | None]:
+  """The CPUs of each of `jobs` processes that run side by side; None: not pinned."""
+  if jobs == 1 or not hasattr(os, 'sched_getaffinity'):
+    return [None] * jobs
+  cpus = sorted(os.sched_getaffinity(0))
+  if jobs > len(cpus):
+    return [{cpus[job % len(cpus)]} for job in range(jobs)]
+  return [set(cpus[job * len(cpus) // jobs : (job + 1) * len(cpus) // jobs]) for job in range(jobs)]
+
+
+def stop(processes: list[subprocess.Popen], patience: float = 60.0) -> None:
+  """Asks processes to end (a training then saves its state first); after `patience` seconds, kills them."""
+  for process in processes:
+    process.terminate()
+  try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      for process in processes:
+        process.wait(patience)
+  finally:  # after a second Ctrl-C, too
+    for process in processes:
+      process.kill()
+      process.wait()
+
+
+def announce_devices() -> None:
+  """Prints what jax runs on; warns on stderr where it leaves a visible GPU unused."""
+  import jax
+
+  devices = jax.devices()
+  kinds = collections.Counter(device.device_kind for device in devices)
+  print(f'jax {jax.__version__} on {", ".join(f"{number} x {kind}" for kind, number in kinds.items())}')
+  extra = gpu_extra()
+  if devices[0].platform == 'cpu' and extra and 'JAX_PLATFORMS' not in os.environ:
+    print(
+      f"warning: this machine has an NVIDIA GPU, but jax runs on the CPU: pip install -e '.[{extra}]' to use it",
+      file=sys.stderr,
+    )
+
+
+def gpu_extra() -> str | None:
+  """The extra of this project that this machine's NVIDIA GPU needs; None where there is none or it is hidden."""
+  if os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
+    return None
+  in_wsl = Path('/dev/dxg').exists() and shutil.which('nvidia-smi')
+  if not (glob.glob('/dev/nvidia[0-9]*') or in_wsl):
+    return None
+  version = Path('/proc/driver/nvidia/version')
+  driver = re.search(r'\s(\d{3,})\.\d', version.read_text()) if version.exists() else None
+  return 'cuda13' if driver and int(driver[1]) >= CUDA13_DRIVER else 'cuda12'

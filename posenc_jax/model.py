@@ -1,0 +1,179 @@
+"""A bare pre-norm decoder language model. Every extra is a named flag that is off."""
+
+import difflib
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from posenc_jax import encodings
+from posenc_jax.attention import BACKENDS, attend
+from posenc_jax.attention.call import contiguous_positions
+from posenc_jax.encodings.base import normal
+from posenc_jax.encodings.sharing import Layered
+
+
+@jax.custom_vjp
+def matmul(x, w):
+  """x [..., D] @ w [D, F].
+
+  Its own gradient: under autodiff XLA on CPUs materialises a transposed gradient, fused with the activation's derivative,
+  for the weights; one product over all leading axes, of a gradient that is computed once, is 1.3 times as fast a step.
+  """
+  return x @ w
+
+
+def _matmul_backward(residuals, g):
+  x, w = residuals
+  g = lax.optimization_barrier(g)
+  rows = lambda a: a.reshape(-1, a.shape[-1])
+  return g @ w.T, lax.dot_general(rows(x), rows(g), (((0,), (0,)), ((), ())))
+
+
+matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+
+
+def rms_norm(x, scale):
+  """x / rms(x) * scale over the last axis, in float32 inside."""
+  x32 = x.astype(jnp.float32)
+  y = x32 * lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + 1e-6)
+  return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+def _ones(n: int) -> nnx.Param:
+  return nnx.Param(jnp.ones(n, jnp.float32))
+
+
+class Layer(nnx.Module):
+  """Attention and MLP, each behind an RMSNorm and added to the residual stream."""
+
+  def __init__(self, config, query_init_scale: float, rngs: nnx.Rngs):
+    D, K, F = config.model_dim, config.head_dim, config.mlp_dim
+    H, G = config.heads, config.kv_heads or config.heads
+    self.sizes = (H, G, K)
+    self.attention_norm, self.mlp_norm = _ones(D), _ones(D)
+    self.w_q = normal(rngs, (D, H * K), D**-0.5 * query_init_scale)
+    self.w_k = normal(rngs, (D, G * K), D**-0.5)
+    self.w_v = normal(rngs, (D, G * K), D**-0.5)
+    self.w_o = normal(rngs, (H * K, D), (H * K) ** -0.5)
+    self.w_in = normal(rngs, (D, F), D**-0.5)
+    self.w_out = normal(rngs, (F, D), F**-0.5)
+    self.qk_norm = config.qk_norm
+    if config.qk_norm:
+      self.q_norm, self.k_norm = _ones(K), _ones(K)
+
+  def __call__(self, x_BTD, enc, **where):
+    """x [B, T, D] -> [B, T, D]; `where` is passed to `attend`."""
+    H, G, K = self.sizes
+    linear = lambda x, w: matmul(x, w[...].astype(x.dtype))
+    heads = lambda y, n: y.reshape(*y.shape[:2], n, K)
+    y_BTD = rms_norm(x_BTD, self.attention_norm[...])
+    q_BTHK, k_BTGK, v_BTGK = (
+      heads(linear(y_BTD, w), n) for w, n in ((self.w_q, H), (self.w_k, G), (self.w_v, G))
+    )
+    if self.qk_norm:
+      q_BTHK, k_BTGK = rms_norm(q_BTHK, self.q_norm[...]), rms_norm(k_BTGK, self.k_norm[...])
+    o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, **where)
+    x_BTD += linear(o_BTHK.reshape(*o_BTHK.shape[:2], H * K), self.w_o)
+    y_BTD = rms_norm(x_BTD, self.mlp_norm[...])
+    return x_BTD + linear(jax.nn.gelu(linear(y_BTD, self.w_in)), self.w_out)
+
+
+class LM(nnx.Module):
+  """Tokens to logits. The parameters of the layers are stacked: [N, ...] each."""
+
+  def __init__(self, config, encoding: dict, vocab: int, train_length: int, rngs: nnx.Rngs):
+    """`config` is the section `model` of a run's config, `encoding` a name and hyperparameters."""
+    D, N = config.model_dim, config.layers
+    self.unroll, self.logit_softcap = config.unroll or N, config.logit_softcap
+    make = functools.partial(
+      encodings.make,
+      model_dim=D,
+      heads=config.heads,
+      kv_heads=config.kv_heads or None,
+      head_dim=config.head_dim,
+      train_length=train_length,
+      rngs=rngs,
+      **encoding,
+    )
+    self.embedding = normal(rngs, (vocab, D), D**-0.5)
+    self.encoding = Layered(make, N, config.share_encoding)
+    layers = [Layer(config, self.encoding.encoding.query_init_scale, rngs) for _ in range(N)]
+    self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    self.norm = _ones(D)
+    self.tied = config.tie_embeddings
+    if not self.tied:
+      self.w_logits = normal(rngs, (D, vocab), D**-0.5)
+
+  @property
+  def max_length(self) -> int | None:
+    """Tokens after which positions end (a learned table), or None."""
+    return self.encoding.encoding.max_length
+
+  def __call__(self, tokens_BT, *, positions=None, segments=None, dtype='float32', **where):
+    """Logits [B, T, V], float32, of the token after each of tokens_BT.
+
+    Args:
+      positions, segments: int [B|1, T] as for `attend`; None: contiguous; one segment.
+      dtype: of activations.
+      **where: window, backend, block, max_distance as for `attend`.
+
+    Raises:
+      LengthError: contiguous positions go beyond a learned table.
+    """
+    T = tokens_BT.shape[1]
+    if positions is None and segments is None and self.max_length is not None and self.max_length < T:
+      name = type(self.encoding.encoding).__name__
+      raise encodings.LengthError(f'{T} positions, but the table of {name} ends at {self.max_length}')
+    own, encoding_of = self.encoding.split()
+    table_VD = self.embedding[...]
+    x_BTD = (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
+    x_BTD = encoding_of([leaf[0] for leaf in own]).embed(
+      x_BTD, contiguous_positions(T, segments) if positions is None else positions
+    )
+    where |= {'positions': positions, 'segments': segments}
+
+    def layer(x_BTD, parameters):
+      layer, own = parameters
+      return layer(x_BTD, encoding_of(own), **where), None
+
+    x_BTD, _ = lax.scan(layer, x_BTD, (self.layers, own), unroll=self.unroll)
+    w_DV = table_VD.T if self.tied else self.w_logits[...]
+    logits_BTV = matmul(rms_norm(x_BTD, self.norm[...]), w_DV.astype(dtype)).astype(jnp.float32)
+    if self.logit_softcap:
+      logits_BTV = self.logit_softcap * jnp.tanh(logits_BTV / self.logit_softcap)
+    return logits_BTV
+
+
+def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
+  """The model of a run's config. ValueError with one line for what cannot be built, before any compile."""
+  c = config.model
+  if c.kv_heads and c.heads % c.kv_heads:
+    raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
+  backend = config.attention.backend
+  if backend != 'auto' and backend not in BACKENDS:
+    near = difflib.get_close_matches(backend, BACKENDS, cutoff=0.5) or list(BACKENDS)
+    raise ValueError(f'attention.backend={backend!r} is unknown; nearest: {", ".join(near)} (or auto)')
+  return LM(c, dict(config.encoding), vocab, config.train.length, rngs)
+
+
+def attention_options(config) -> dict:
+  """The section `attention` of a run's config as keyword arguments of `LM.__call__`, `token_nll` and `attend`."""
+  a = config.attention
+  return {'backend': a.backend, 'window': a.window or None, 'block': tuple(a.block) if all(a.block) else None}
+
+
+def token_nll(model: LM, tokens_BT, **options):
+  """Negative log-likelihood in nats of every token given those before it in its window: float32 [B, T].
+
+  Each window begins with an implicit BOS, the last symbol of the vocabulary, so all T tokens are scored and the last has
+  T - 1 tokens and BOS before it. `options` are those of `LM.__call__`. With `segments`, BOS stands only before the window:
+  the first token of a later segment is predicted from the token before it.
+  """
+  bos = model.embedding.shape[0] - 1
+  inputs_BT = jnp.pad(tokens_BT[:, :-1], ((0, 0), (1, 0)), constant_values=bos)
+  logits_BTV = model(inputs_BT, **options)
+  target_BT = jnp.take_along_axis(logits_BTV, tokens_BT[..., None], axis=-1)[..., 0]
+  return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
