@@ -29,6 +29,16 @@ PROTOCOLS = ('last_k', 'blocks')
 class UserError(ValueError):
   """Bad input. Its message is one line that names the field, the value and what is allowed."""
 
+  code = 2
+
+
+class Stopped(RuntimeError):
+  """A run that ends early but in order: one line, and the exit code of its process."""
+
+  def __init__(self, message: str, code: int = 1):
+    super().__init__(message)
+    self.code = code
+
 
 def nearest(name: object, names: Iterable[str]) -> str:
   """'did you mean ...' for a misspelt name, or the list of names where none is near."""
@@ -172,12 +182,12 @@ def _literal(text: str) -> object:
 
 
 def main(function: Callable[[list[str]], int | None]) -> None:
-  """Runs a script's `function(argv)`; a `UserError` becomes its one line on stderr and exit code 2."""
+  """Runs a script's `function(argv)`; `UserError` (exit code 2) and `Stopped` become their one line on stderr."""
   try:
     sys.exit(function(sys.argv[1:]))
-  except UserError as error:
+  except (UserError, Stopped) as error:
     print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
-    sys.exit(2)
+    sys.exit(error.code)
 
 
 # Saving and comparing
@@ -284,7 +294,7 @@ def _merge(parts: Iterable[dict]) -> dict:
 def validate(config: ConfigDict) -> None:
   """Checks all that can be checked without jax. Raises `UserError` naming field, value and what is allowed.
 
-  Encodings and backends are checked by `model.build`, what a corpus holds by `data.corpus`.
+  Encodings and backends are checked by `model.build`, corpora by `data.corpus`, before anything is compiled.
   """
   at_least = {
     1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.steps '
@@ -316,10 +326,6 @@ def validate(config: ConfigDict) -> None:
   require('model.logit_softcap', model.logit_softcap >= 0, '0 (off) or more')
   block_ok = len(attention.block) == 2 and min(attention.block) >= 0
   require('attention.block', block_ok, '(query rows, key columns), each 0 or more')
-
-  corpus = config.data.corpus
-  known = corpus == 'sotu' or (corpus.startswith('tfds:') and corpus != 'tfds:') or Path(corpus).is_dir()
-  require('data.corpus', corpus and known, "'sotu', 'tfds:NAME[/CONFIG][:VERSION]' or an existing folder")
 
   one_of('train.compute_dtype', ('float32', 'bfloat16'))
   one_of('train.matmul_precision', ('default', 'high', 'highest'))

@@ -15,7 +15,7 @@ def learning_rate(optim: ConfigDict, steps: int, step):
 
 
 def make(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
-  """Clipping by global norm, Adam, decoupled weight decay, learning rate. Its state is float32, a few model-sized trees."""
+  """Clipping by global norm, Adam, decoupled weight decay, learning rate; the moments are float32, as the model is."""
   return optax.chain(
     optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
     optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2),
@@ -27,9 +27,9 @@ def make(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
 def decayed(model):
   """A tree of bools: which parameters weight decay acts on.
 
-  Matrices of the network: token embeddings and projections. A parameter of `layers` is a stack over layers, so its first
-  axis does not count: a norm's [N, D] is no matrix. An encoding's parameters never decay: their zero means "no position"
-  for one encoding and something else for the next, which would confound the comparison.
+  Matrices of the network: token embeddings and projections. A parameter of `layers` is a stack over layers, so its
+  first axis does not count: a norm's [N, D] is no matrix. An encoding's parameters never decay: their zero means "no
+  position" for one encoding and something else for the next, which would confound the comparison.
   """
 
   def is_matrix(path, leaf):

@@ -1,15 +1,18 @@
 """What a table is written as: Markdown, LaTeX, comma-separated values, and a table for the terminal."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import rich.box
+import rich.console
 import rich.table
 import rich.text
 import tabulate
 
 from posenc_jax.tables import DASH, Table
+
+BOLD = 'The best of each column is bold.'
 
 
 def write(tables: list[Table], out: str | Path) -> None:
@@ -32,7 +35,7 @@ def markdown(table: Table) -> str:
     text = text.replace('|', r'\|')
     return f'**{text}**' if is_best else text
 
-  parts = [f'## {table.title}', table.caption, pipes(table.header(), table.body(style))]
+  parts = [f'## {table.title}', f'{table.caption} {BOLD}', pipes(table.header(), table.body(style))]
   if table.notes:
     parts.append('\n'.join(f'- {note}' for note in table.notes))
   if len(table.seeds) > 1:
@@ -60,7 +63,7 @@ def latex(table: Table) -> str:
   lines = [
     r'\begin{table}',
     r'\centering',
-    f'\\caption{{{style(table.caption)}}}',
+    f'\\caption{{{style(f"{table.caption} {BOLD}")}}}',
     f'\\begin{{tabular}}{{l{"r" * len(table.lengths)}}}',
     r'\toprule',
     ' & '.join(map(style, table.header())) + r' \\',
@@ -85,12 +88,12 @@ def csv_lines(tables: list[Table]) -> Iterable[list]:
       yield [table.title, table.metric, line, seed, length, cell.status, *(score or ['']), *sums]
 
 
-def on_screen(table: Table) -> rich.table.Table:
-  """The table for a terminal, with its notes below."""
-  caption = '\n'.join([table.caption, *table.notes])
-  drawn = rich.table.Table(title=table.title, caption=caption, box=rich.box.SIMPLE_HEAD, caption_justify='left')
+def on_screen(table: Table) -> rich.console.Group:
+  """For a terminal: the table, and its caption and notes below."""
+  drawn = rich.table.Table(title=table.title, box=rich.box.SIMPLE_HEAD, title_justify='left', title_style='bold')
   for index, name in enumerate(table.header()):
     drawn.add_column(name, justify='right' if index else 'left', no_wrap=True)
-  for line in table.body(lambda text, is_best: rich.text.Text(text, style='bold' if is_best else '')):
+  for line in table.body(lambda text, is_best: rich.text.Text(text, 'bold green' if is_best else '')):
     drawn.add_row(*line)
-  return drawn
+  notes = [rich.text.Text(note, 'yellow') for note in table.notes]
+  return rich.console.Group(drawn, rich.text.Text(f'{table.caption} {BOLD}', 'dim'), *notes)

@@ -23,7 +23,8 @@ PROTOCOLS = {
   'blocks': 'blocks, windows that do not overlap, so that every token is scored once',
 }
 CONTROLS = {None: '', 'windowed': '; attention windowed at the training length'}
-VARIANT = ('train_length', 'step', 'corpus', 'split', 'stride', 'k', 'overrides')  # equal along a line
+TASK = ('corpus', 'split', 'stride', 'k')  # where these are equal, the same tokens are scored at a length
+VARIANT = (*TASK, 'train_length', 'step', 'overrides')  # equal along a line
 DASH = '—'
 UNSEEN = ('missing', 'incomplete')  # outcomes of a run that has not been evaluated to the end
 
@@ -108,7 +109,8 @@ def extrapolation(
 ) -> list[Table]:
   """A table for each protocol (None: all that rows have), each followed by one for every control it has rows of.
 
-  `runs` are those that should be there, in the order of the lines. Raises UserError for an unknown metric or protocol.
+  `runs` are those that should be there, in the order of the lines. Raises UserError for an unknown metric or where no
+  row is of these protocols.
   """
   runs = list(runs)
   if metric not in METRICS:
@@ -117,10 +119,12 @@ def extrapolation(
   rows = sorted((r for r in rows if r['metric'] is None), key=lambda row: rank.get(row['run'], len(runs)))
   notes = [f'no rows of run {run}' for run in runs if run not in {row['run'] for row in rows}]
   present = dict.fromkeys(row['protocol'] for row in rows)
+  wanted = list(present if protocols is None else protocols)
+  if not present.keys() & wanted:
+    raise UserError(f'table: no rows of protocols={wanted}; allowed: {", ".join(present)}')
+  notes += [f'no rows of protocol {protocol}' for protocol in wanted if protocol not in present]
   tables = []
-  for protocol in present if protocols is None else protocols:
-    if protocol not in present:
-      raise UserError(f'table: protocol={protocol!r} has no rows; {nearest(protocol, present)}')
+  for protocol in wanted:
     for control in sorted({r['control'] for r in rows if r['protocol'] == protocol}, key=lambda name: name or ''):
       if control is None or controls:
         same = [r for r in rows if (r['protocol'], r['control']) == (protocol, control)]
@@ -130,17 +134,21 @@ def extrapolation(
 
 def _table(rows: list[dict], protocol: str, control: str | None, metric: str, notes: list[str]) -> Table:
   rows = _unique(rows, notes)
+  names = _lines(rows, notes)
   parts = defaultdict(list)
-  for line, row in zip(_lines(rows, notes), rows, strict=True):
+  for line, row in zip(names, rows, strict=True):
     parts[line, row['seed'], row['length']].append(row)
-  lines = list(dict.fromkeys(line for line, _, _ in parts))
+  lines = list(dict.fromkeys(names))
   seeds = sorted({seed for _, seed, _ in parts})
   lengths = sorted({length for _, _, length in parts})
   cells = {(i, s, n): _cell(parts.get((i, s, n), [])) for i in lines for s in seeds for n in lengths}
-  for length in lengths:
-    column = [key for key in cells if key[2] == length]
-    whole = max(cells[key].tokens for key in column)
-    cells |= {key: Cell('incomplete') for key in column if cells[key].status == 'ok' and cells[key].tokens < whole}
+  task = {line: tuple(row[f] for f in TASK) for line, row in zip(names, rows, strict=True)}
+  whole = defaultdict(int)
+  for (line, _, length), cell in cells.items():
+    whole[task[line], length] = max(whole[task[line], length], cell.tokens)
+  for (line, seed, length), cell in cells.items():
+    if cell.status == 'ok' and cell.tokens < whole[task[line], length]:
+      cells[line, seed, length] = Cell('incomplete')
   notes += _outcomes(cells, lines, seeds, lengths)
 
   scored = [cell for cell in cells.values() if cell.status == 'ok']
@@ -149,8 +157,9 @@ def _table(rows: list[dict], protocol: str, control: str | None, metric: str, no
   corpus, split, steps, train_length = (_all(r[f] for r in rows) for f in ('corpus', 'split', 'step', 'train_length'))
   caption = (
     f'{METRICS[metric][0]}; {how}{CONTROLS.get(control, f"; {control}")}. {seed_text}. '
-    f'Trained for {steps} steps at length L = {train_length}. {corpus}, {split} split: {_all(c.tokens for c in scored)} '
-    f'tokens of {_all(c.documents for c in scored)} documents. Lower is better, the best of each column bold; at this scale.'
+    f'Trained for {steps} steps at length L = {train_length}. {corpus}, {split} split: '
+    f'{_all(f"{c.tokens:,}" for c in scored)} tokens of {_all(c.documents for c in scored)} documents. '
+    'Lower is better; what holds at this scale need not hold at another.'
   )
   title = f'Extrapolation, {protocol}' + (f', {control}' if control else '')
   train_lengths = sorted({row['train_length'] for row in rows})
@@ -159,7 +168,7 @@ def _table(rows: list[dict], protocol: str, control: str | None, metric: str, no
 
 def _all(values: Iterable[object]) -> str:
   """The different values, in order."""
-  return ', '.join(map(str, sorted(set(values))))
+  return ', '.join(sorted(map(str, set(values)), key=lambda text: (len(text), text)))
 
 
 def _unique(rows: list[dict], notes: list[str]) -> list[dict]:
@@ -199,13 +208,19 @@ def _cell(rows: list[dict]) -> Cell:
 
 
 def _outcomes(cells: dict, lines: list[str], seeds: list[int], lengths: list[int]) -> list[str]:
-  """Notes that name every cell without a score: 'beyond_table: learned seed 0 at 256, 512; ...'."""
-  places = defaultdict(list)
+  """Notes that name every cell without a score: 'beyond_table: learned at 256, 512; ...'."""
+  places = defaultdict(lambda: defaultdict(list))
   for line in lines:
     for seed in seeds:
-      at = defaultdict(list)
-      for length in lengths:
-        at[cells[line, seed, length].status].append(length)
-      for status, where in at.items():
-        places[status].append(f'{line} seed {seed}' + ('' if where == lengths else f' at {_all(where)}'))
-  return [f'{status}: {"; ".join(names)}' for status, names in places.items() if status != 'ok']
+      for status in {cells[line, seed, length].status for length in lengths} - {'ok'}:
+        where = tuple(length for length in lengths if cells[line, seed, length].status == status)
+        places[status][line, where].append(seed)
+
+  def place(line, where, of_seeds):
+    return (
+      line
+      + ('' if of_seeds == seeds else f' seed {_all(of_seeds)}')
+      + ('' if list(where) == lengths else f' at {_all(where)}')
+    )
+
+  return [f'{status}: {"; ".join(place(*at, s) for at, s in found.items())}' for status, found in places.items()]

@@ -30,12 +30,10 @@ class TransformerXL(Encoding):
     if self.clamp_length is not None:
       r_R = jnp.clip(r_R, -self.clamp_length, self.clamp_length)
     waves_RD = sinusoid(r_R, self.dims.model_dim, layout='concatenated')
-    rows_RHK = jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
-    return rows_RHK, jnp.einsum('rhk,hk->rh', rows_RHK, self.v[...])
+    return jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    rows, bias_BHTS = block.tables
-    u_HK = self.u[...].astype(k_BSHK.dtype)
+    u_HK, v_HK = self.u[...].astype(k_BSHK.dtype), self.v[...].astype(q_BTHK.dtype)
     global_content_BHS = jnp.einsum('hk,bshk->bhs', u_HK, k_BSHK, preferred_element_type=jnp.float32)
     s_BHTS += self.scale(self.dims.head_dim) * global_content_BHS[:, :, None]
-    return s_BHTS + block.query_dot(q_BTHK, rows) + bias_BHTS
+    return s_BHTS + block.query_dot(q_BTHK + v_HK[None, None], block.tables)

@@ -1,0 +1,30 @@
+"""Evaluates a trained run and appends rows to its eval.jsonl; what is there already is not measured again.
+
+  python eval.py --workdir=runs/base --config.eval.k=32
+
+Without --config, the run's own config is evaluated, with the overrides given.
+"""
+
+from posenc_jax import config
+
+
+def main(argv):
+  flags, overrides = config.parse_args(argv, {'workdir': config.REQUIRED, 'config': None})
+
+  from posenc_jax import checkpoint
+
+  if flags.config is None:
+    run = checkpoint.saved_config(flags.workdir)
+    config.overlay(run, overrides)
+  else:
+    run = config.load(flags.config, overrides)
+  config.validate(run)
+
+  from posenc_jax import evals, launch  # imports jax: seconds, after the input is checked
+
+  launch.announce_devices()
+  evals.evaluate(run, flags.workdir)
+
+
+if __name__ == '__main__':
+  config.main(main)

@@ -1,0 +1,56 @@
+"""Training batches as a pure function of (corpus, length, size, seed, step): nothing to save, nothing to restore."""
+
+import bisect
+import hashlib
+import itertools
+
+import numpy as np
+
+from posenc_jax.config import UserError
+from posenc_jax.data.corpora import Corpus
+
+
+class Batches:
+  """`batches[step]` is tokens_BT, int32 bytes: windows of T = `length` tokens, each within one document.
+
+  An epoch cuts each document of n >= T bytes into ceil(n / T) windows and shuffles them all. The T-spaced cuts are
+  shifted by a phase drawn for (seed, epoch, document); the first and last window are then pushed back inside the
+  document. So an epoch reads every byte at least once, and fewer than T bytes of a document (some of those within 2 T
+  of its ends) twice: an expected share of T / 2n. Shorter documents are skipped. Batches run on across epochs.
+
+  Attributes: `windows_per_epoch`; `skipped`, the number of documents that are too short.
+  """
+
+  def __init__(self, corpus: Corpus, length: int, size: int, seed: int):
+    """Raises `UserError` where no document has `length` bytes, or for numbers that are not allowed."""
+    import grain  # imports jax, which preparing data does without
+
+    if length < 1 or size < 1 or not 0 <= seed < 2**32:
+      raise UserError(f'{length=}, {size=}, {seed=}; allowed: 1 or more, 1 or more, 0 to 2**32 - 1')
+    longest = int(corpus.sizes.max())
+    if length > longest:
+      where = f'the longest document of {corpus.name!r} ({corpus.split})'
+      raise UserError(f'config.train.length={length}: {where} has {longest} bytes; allowed: at most that')
+    self._documents, self._length, self._seed = corpus.documents, length, seed
+    self._windows = np.where(corpus.sizes >= length, -(-corpus.sizes // length), 0).tolist()
+    self._ends = list(itertools.accumulate(self._windows))
+    self.windows_per_epoch = self._ends[-1]
+    self.skipped = self._windows.count(0)
+    windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle().repeat()
+    self._batches = windows.map_with_index(self._window).batch(size, batch_fn=np.stack)
+
+  def __getitem__(self, step: int) -> np.ndarray:
+    if step < 0:
+      raise IndexError(f'{step=}; allowed: 0 or more')
+    return self._batches[step].astype(np.int32)
+
+  def _window(self, index: int, window: int) -> np.ndarray:
+    """Bytes of a window of the epoch that the `index`-th draw belongs to, uint8 [T]."""
+    document = bisect.bisect_right(self._ends, window)
+    number = window - (self._ends[document] - self._windows[document])
+    text = self._documents[document]
+    surplus = self._windows[document] * self._length - len(text)
+    draw = hashlib.blake2b(b'%d %d %d' % (self._seed, index // self.windows_per_epoch, document), digest_size=8)
+    phase = int.from_bytes(draw.digest(), 'big') % (surplus + 1)
+    start = min(max(number * self._length - phase, 0), len(text) - self._length)
+    return np.frombuffer(text, np.uint8, self._length, start)

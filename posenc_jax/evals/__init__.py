@@ -1,0 +1,134 @@
+"""Evaluation of a trained run: measures what its config asks for and appends rows to eval.jsonl."""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from posenc_jax import data, records
+from posenc_jax.checkpoint import Checkpoints, saved_config, write_json
+from posenc_jax.config import UserError, config_hash, user_errors, validate
+from posenc_jax.evals.plan import Measurement, choose_documents, overrides, plan
+from posenc_jax.model import attention_options, build, token_nll
+
+__all__ = ['evaluate', 'measure']
+
+
+def evaluate(config: ConfigDict, workdir: str | Path) -> None:
+  """Measures what `config.eval` asks of the last checkpoint in `workdir`, and prints a table.
+
+  What eval.jsonl holds already is not measured again. Once it holds all and the training is finished, finished.json
+  gets the hash of `config`. All is float32, with matrix products at 'highest'.
+
+  Args:
+    config: the run's saved config, perhaps with other values in `eval`, or in `encoding` (context extension): rows say
+      what differs, in `overrides`.
+  Raises:
+    UserError: no trained run there, a config that its checkpoint cannot take, documents too short, a backend's refusal.
+  """
+  workdir = Path(workdir)
+  validate(config)
+  changed = overrides(saved_config(workdir), config)
+  documents = choose_documents(config)
+  with user_errors(ValueError):
+    model = build(config, data.VOCAB, nnx.Rngs(config.seed))
+  with Checkpoints(workdir, config.train.keep) as checkpoints:
+    restored, step = checkpoints.restore(model=model)
+  if step == 0:
+    raise UserError(
+      f'workdir={str(workdir)!r}: no checkpoint; allowed: the directory of a run that train.py has trained'
+    )
+  if step < config.train.steps:
+    print(f'{workdir}: evaluating step {step}; its training ends at step {config.train.steps}')
+
+  row = functools.partial(
+    records.row,
+    run=workdir.resolve().name,
+    encoding=config.encoding.name,
+    label=config.label or config.encoding.name,
+    seed=config.seed,
+    step=step,
+    corpus=config.data.corpus,
+    split=config.eval.split,
+    train_length=config.train.length,
+    overrides=changed or None,
+  )
+  shown = []
+  with jax.default_matmul_precision('highest'), user_errors(NotImplementedError):
+    nll = make_nll(config)
+    for measurement in plan(config, documents):
+      started = time.perf_counter()
+      rows, new = measure(measurement, row, functools.partial(nll, restored['model']), model.max_length, workdir)
+      shown.append((measurement, rows))
+      if new:
+        seconds = time.perf_counter() - started
+        print(f'{measurement.name} at {measurement.length}: {bits_per_byte(rows)} bits/byte ({seconds:.1f} s)')
+  show(workdir.name, shown)
+  if step == config.train.steps:
+    write_json(workdir / 'finished.json', {'config_hash': config_hash(config)})
+
+
+def make_nll(config: ConfigDict) -> Callable:
+  """nll(model, tokens_BT, window=None) -> nats_BT in float32, jitted; window None: the config's."""
+  options = attention_options(config)
+
+  @functools.partial(jax.jit, static_argnames='window')
+  def nll(model, tokens_BT, window=None):
+    seen = [tokens for tokens in (window, options['window']) if tokens]
+    return token_nll(model, tokens_BT, dtype='float32', **{**options, 'window': min(seen, default=None)})
+
+  return nll
+
+
+def measure(
+  measurement: Measurement, row: Callable[..., dict], nll: Callable, max_length: int | None, workdir: Path
+) -> tuple[list[dict], int]:
+  """Makes the rows that eval.jsonl lacks; returns all rows of the measurement and how many are new.
+
+  Args:
+    row: `records.row` with the fields of the run.
+    nll: (tokens_BT, window=) -> nats_BT.
+    max_length: tokens that the model has positions for; beyond it rows have the status 'beyond_table' and no score,
+      under the windowed control too, whose positions go as far.
+  """
+  path = workdir / 'eval.jsonl'
+  present = {records.key(r): r for r in records.read(path)}
+  keys = [records.key(row(status='asked', **question)) for question in measurement.questions]
+  missing = [i for i, key in enumerate(keys) if key not in present]
+  if not missing:
+    new = []
+  elif max_length is not None and measurement.length > max_length:
+    new = [row(status='beyond_table', **measurement.questions[i]) for i in missing]
+  else:
+    scores = measurement.score(functools.partial(nll, window=measurement.window), missing)
+    new = [
+      row(nats=nats, tokens=tokens, bytes=tokens, **measurement.questions[i])  # tokens are bytes
+      for i, (nats, tokens) in zip(missing, scores, strict=True)
+    ]
+  records.write_new(path, new)
+  present |= {records.key(r): r for r in new}
+  return [present[key] for key in keys], len(new)
+
+
+def bits_per_byte(rows: list[dict]) -> str:
+  """Of all rows together; the status of a row that has no score."""
+  for r in rows:
+    if r['status'] != 'ok':
+      return r['status']
+  return f'{sum(r["bpb"] * r["bytes"] for r in rows) / sum(r["bytes"] for r in rows):.3f}'
+
+
+def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
+  """Prints bits per byte by protocol and length."""
+  lengths = sorted({measurement.length for measurement, _ in measured})
+  cells = {(measurement.name, measurement.length): bits_per_byte(rows) for measurement, rows in measured}
+  table = Table('bits/byte', *map(str, lengths), title=title)
+  for name in dict.fromkeys(measurement.name for measurement, _ in measured):
+    table.add_row(name, *(cells[name, length] for length in lengths))
+  Console().print(table)

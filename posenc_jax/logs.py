@@ -1,0 +1,142 @@
+"""What a training writes and shows: metrics.jsonl, timing.jsonl, the progress bar; and how it is told to stop."""
+
+import math
+import os
+import resource
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from posenc_jax import records
+from posenc_jax.config import Stopped
+
+BITS = 1 / math.log(2)  # a nat
+
+
+class Log:
+  """Rows of a training and its progress bar, one step behind the device: `push` reads the metrics of the step before.
+
+  `metrics.jsonl` is the same for two runs of one config; what may differ (times, memory) goes to `timing.jsonl`.
+  """
+
+  def __init__(self, workdir: Path, start: int, steps: int, every: int, tokens_per_step: int):
+    """Continues after step `start`: rows of later steps, which will be made again, are cut off."""
+    self._metrics, self._timing = workdir / 'metrics.jsonl', workdir / 'timing.jsonl'
+    _truncate(self._metrics, start)
+    self._steps, self._every, self._tokens = steps, every, tokens_per_step
+    self._pending = None
+    self._timed, self._clock = start, time.perf_counter()
+    self._console = Console(highlight=False, soft_wrap=True)
+    self._bar = Progress(
+      TextColumn(workdir.name),
+      BarColumn(),
+      MofNCompleteColumn(),
+      TextColumn('{task.fields[status]}'),
+      TimeRemainingColumn(),
+      console=self._console,
+      disable=not self._console.is_terminal,
+    )
+    self._task = self._bar.add_task('', total=steps, completed=start, status='')
+
+  def __enter__(self):
+    self._bar.start()
+    return self
+
+  def __exit__(self, *_):
+    self._bar.stop()
+
+  def push(self, step: int, metrics: dict) -> None:
+    """Takes the metrics that step `step` will have, and reads those of the step before. Raises `Stopped`."""
+    self.flush()
+    self._pending = (step, metrics)
+
+  def flush(self) -> None:
+    """Waits for the last step and writes its row if it is due. Raises `Stopped` where its loss is not finite."""
+    if self._pending is None:
+      return
+    step, metrics = self._pending
+    self._pending = None
+    row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not all(map(math.isfinite, row.values())):
+      values = ', '.join(f'{name} {value:g}' for name, value in row.items())
+      raise Stopped(f'step {step}: {values}; stopped, the last checkpoint is from before that')
+    self._bar.advance(self._task)
+    if step % self._every == 0 or step in (1, self._steps):
+      row = {'step': step, 'loss': row['loss'], 'bpb': row['loss'] * BITS, **row}
+      records.append(self._metrics, [row])
+      self._report(row)
+
+  def _report(self, row: dict) -> None:
+    now, step = time.perf_counter(), row['step']
+    seconds = (now - self._clock) / (step - self._timed)
+    speed = self._tokens / seconds
+    self._timed, self._clock = step, now
+    self.timing(step=step, seconds_per_step=seconds, tokens_per_second=speed, **peak_memory())
+    status = f'loss {row["loss"]:.3f}  {row["bpb"]:.3f} bits/byte  {speed:,.0f} tokens/s'
+    self._bar.update(self._task, status=status)
+    if self._bar.disable:
+      left = round(seconds * (self._steps - step))
+      self._console.print(f'step {step}/{self._steps}  {status}  {left // 60}:{left % 60:02d} left')
+
+  def validation(self, step: int, bpb: float) -> None:
+    """Writes a row of the validation split, and lets the time it took count for no step."""
+    records.append(self._metrics, [{'step': step, 'split': 'validation', 'bpb': bpb}])
+    self._console.print(f'step {step}/{self._steps}  validation {bpb:.4f} bits/byte')
+    self.restart_clock(step)
+
+  def restart_clock(self, step: int) -> None:
+    """Times from now on, after `step`."""
+    self._timed, self._clock = step, time.perf_counter()
+
+  def timing(self, **fields) -> None:
+    records.append(self._timing, [fields])
+
+
+def _truncate(path: Path, step: int) -> None:
+  rows = records.read(path)
+  kept = [row for row in rows if row['step'] <= step]
+  if len(kept) < len(rows):
+    new = path.with_name(path.name + '.new')
+    new.unlink(missing_ok=True)
+    records.append(new, kept)
+    os.replace(new, path)
+
+
+def peak_memory() -> dict[str, int | None]:
+  """The most bytes held so far: by this process, and on the first device where jax counts them (not on CPUs)."""
+  kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == 'linux' else 1024)
+  stats = jax.local_devices()[0].memory_stats() or {'peak_bytes_in_use': None}
+  return {'peak_process_bytes': round(1024 * kilobytes), 'peak_device_bytes': stats['peak_bytes_in_use']}
+
+
+class StopRequest:
+  """`with StopRequest() as stop`: SIGTERM or Ctrl-C set `stop.signal`; a second one acts as ever."""
+
+  signal = None
+
+  def __enter__(self):
+    self._before = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
+    return self
+
+  def _request(self, number, frame):
+    del frame
+    self.signal = number
+    self._restore()
+
+  def _restore(self):
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def __exit__(self, *_):
+    self._restore()
+
+  def error(self, step: int) -> Stopped:
+    command = shlex.join(['python', *sys.argv])
+    name = signal.Signals(self.signal).name
+    return Stopped(f'{name}: step {step} is saved; go on with the same command: {command}', 128 + self.signal)

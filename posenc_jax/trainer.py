@@ -1,0 +1,99 @@
+"""The training loop, on one page."""
+
+import time
+from pathlib import Path
+
+import jax
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from posenc_jax import data, encodings, optim
+from posenc_jax.checkpoint import Checkpoints, claim
+from posenc_jax.config import user_errors, validate
+from posenc_jax.logs import BITS, Log, StopRequest
+from posenc_jax.model import attention_options, build, token_nll
+
+
+def train(config: ConfigDict, workdir: str | Path) -> None:
+  """Trains a run to its last step, from the last checkpoint in `workdir` if there is one.
+
+  Writes config.json, metrics.jsonl, timing.jsonl and checkpoints/ there. Two runs of one config, interrupted or not,
+  have equal metrics.jsonl, bit for bit, on one machine.
+
+  Raises:
+    UserError: what the config or the directory cannot be, before anything is compiled.
+    Stopped: the loss is not finite, or SIGTERM or Ctrl-C came; the same command goes on from the last checkpoint.
+  """
+  workdir, c, d = Path(workdir), config.train, config.data
+  validate(config)
+
+  # Data: a batch is a pure function of seed and step, so resuming needs no iterator.
+  corpora = [data.corpus(d.corpus, split, d.text_field, d.cache) for split in ('train', 'validation')]
+  batches = data.Batches(corpora[0], c.length, c.batch, config.seed)
+  validation = data.Batches(corpora[1], c.length, c.batch, seed=0)  # the same for all seeds
+
+  # Model and optimiser.
+  with user_errors(ValueError):
+    model = build(config, data.VOCAB, nnx.Rngs(config.seed))
+  optimiser = optim.make(config.optim, c.steps)
+  opt_state = optimiser.init(model)
+  step_fn, nats_fn = functions(config, optimiser)
+  with user_errors(encodings.LengthError, NotImplementedError), jax.default_matmul_precision(c.matmul_precision):
+    step_lowered = step_fn.lower(model, opt_state, batches[0])
+    nats_lowered = nats_fn.lower(model, batches[0])
+
+  # Restore.
+  claim(workdir, config)
+  with Checkpoints(workdir, c.keep) as checkpoints, StopRequest() as stop:
+    state, start = checkpoints.restore(model=model, opt_state=opt_state)
+    model, opt_state = state['model'], state['opt_state']
+    if start == c.steps:
+      print(f'{workdir}: training is finished ({c.steps} steps); next: python eval.py --workdir={workdir}')
+      return
+
+    clock = time.perf_counter()
+    step_fn, nats_fn = step_lowered.compile(), nats_lowered.compile()
+    del state, step_lowered, nats_lowered
+
+    # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
+    with Log(workdir, start, c.steps, c.log_every, c.batch * c.length) as log:
+      temporary = step_fn.memory_analysis().temp_size_in_bytes
+      log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary)
+      log.restart_clock(start)
+      for step in range(start + 1, c.steps + 1):
+        model, opt_state, metrics = step_fn(model, opt_state, batches[step - 1])
+        log.push(step, metrics)
+        last = step == c.steps
+        if last or (c.validate_every and step % c.validate_every == 0):
+          log.flush()
+          nats = [nats_fn(model, validation[i]) for i in range(c.validate_batches)]
+          log.validation(step, sum(map(float, nats)) / len(nats) * BITS)
+        if last or stop.signal or step % c.checkpoint_every == 0:
+          log.flush()  # parameters that are not finite must not be saved
+          checkpoints.save(step, model, opt_state)
+          log.restart_clock(step)
+        if stop.signal and not last:
+          checkpoints.close()
+          raise stop.error(step)
+
+
+def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
+  """The two jitted functions of a training.
+
+  Returns:
+    step(model, opt_state, tokens_BT) -> (model, opt_state, metrics), which donates model and optimiser state;
+    nats(model, tokens_BT) -> mean nats a token.
+  """
+
+  def nats(model, tokens_BT):
+    return token_nll(model, tokens_BT, dtype=config.train.compute_dtype, **attention_options(config)).mean()
+
+  def step(model, opt_state, tokens_BT):
+    rate = optim.learning_rate(config.optim, config.train.steps, opt_state[-1].count + 1)
+    loss, grads = jax.value_and_grad(nats)(model, tokens_BT)
+    updates, opt_state = optimiser.update(grads, opt_state, model)
+    metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
+    return optax.apply_updates(model, updates), opt_state, metrics
+
+  return jax.jit(step, donate_argnames=('model', 'opt_state')), jax.jit(nats)

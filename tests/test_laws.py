@@ -1,0 +1,151 @@
+"""Laws over every encoding x every way of attending x every backend: values and gradients.
+
+The oracle is tests/oracles.py (float64 loops over pairs). Its gradients are central differences in float64, along one
+random direction in the inputs and one in each parameter of the encoding.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from oracles import ORACLES, attention_layer
+
+from posenc_jax.attention import attend
+from posenc_jax.attention.call import contiguous_positions
+from posenc_jax.encodings import ENCODINGS, Dims, make
+
+DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
+B, S = 2, 11
+SHIFT = 29  # the last position stays inside a learned table of 40 rows
+
+VARIANTS = {
+  **{name: (name, {}) for name in ENCODINGS},
+  'learned_long': ('learned', {'max_length': 64}),
+  'sinusoidal_concatenated': ('sinusoidal', {'layout': 'concatenated', 'base': 100.0}),
+  'sinusoidal_tensor2tensor': ('sinusoidal', {'layout': 'tensor2tensor'}),
+  'shaw_clipped': ('shaw', {'clip': 3}),
+  'transformer_xl_clamped': ('transformer_xl', {'clamp_length': 4}),
+  't5_small': ('t5', {'buckets': 8, 'max_distance': 9}),
+  't5_bidirectional': ('t5', {'buckets': 8, 'max_distance': 9, 'bidirectional': True}),
+  'deberta_clamped': ('deberta', {'span': 4}),
+  'deberta_c2p': ('deberta', {'span': 4, 'p2c': False}),
+  'deberta_p2c': ('deberta', {'span': 4, 'c2p': False}),
+  'rope_interleaved': ('rope', {'layout': 'interleaved', 'base': 50.0}),
+  'rope_partial': ('rope', {'fraction': 0.5}),
+  'alibi_learned': ('alibi', {'learned': True}),
+}
+
+SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
+SCATTERED = np.array([[0, 2, 3, 7, 8, 9, 15, 16, 30, 31, 39], [5, 6, 7, 8, 10, 11, 12, 20, 21, 22, 23]])
+MODES = {
+  'causal': {},
+  'bidirectional': {'causal': False},
+  'window': {'window': 4},
+  'both_sides_window': {'causal': False, 'window': 3},
+  'packed': {'segments': SEGMENTS},
+  'positions': {'positions': SCATTERED},
+  'last_queries': {'T': 3},
+}
+TILES = {'causal': [(4, 4), (2, 8)], 'last_queries': [(2, 4)]}  # (3, 5) elsewhere: nothing divides anything
+# Every encoding in every mode; what a hyperparameter changes does not depend on masks.
+CASES = [(v, m) for v in VARIANTS for m in MODES if v in ENCODINGS or m in ('bidirectional', 'positions')]
+
+
+def build(variant: str, seed: int = 0):
+  """The encoding with every parameter away from its initial value, so that no term is small."""
+  name, hyper = VARIANTS[variant]
+  enc = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(seed), **hyper)
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc)
+
+
+@functools.cache
+def inputs():
+  rng = np.random.default_rng(1)
+  normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+  D, H, G, K = DIMS.model_dim, DIMS.heads, DIMS.kv_heads, DIMS.head_dim
+  weights = {'q': normal(D, H, K), 'k': normal(D, G, K), 'v': normal(D, G, K)}
+  return normal(B, S, D), {n: w / np.sqrt(D, dtype=np.float32) for n, w in weights.items()}, normal(B, S, H, K)
+
+
+def layer(enc, weights, x_BSD, *, T=S, positions=None, segments=None, **options):
+  """The layer that the oracle computes, through `attend`."""
+  segments = None if segments is None else jnp.asarray(segments)
+  embedded = contiguous_positions(S, segments) if positions is None else jnp.asarray(positions)
+  y_BSD = enc.embed(x_BSD, embedded)
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
+  return attend(q[:, S - T :], k, v, enc, x=y_BSD, positions=positions, segments=segments, **options)
+
+
+def expected(variant, enc_parameters, weights, x_BSD, *, T=S, positions=None, segments=None, causal=True, window=None):
+  name, hyper = VARIANTS[variant]
+  segments = np.zeros((B, S), int) if segments is None else segments
+  if positions is None:
+    positions = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
+  mask = np.zeros((B, T, S), bool)
+  for b, t, s in np.ndindex(B, T, S):
+    order = S - T + t - s
+    near = window is None or abs(order) < window
+    mask[b, t, s] = near and (order >= 0 or not causal) and segments[b, S - T + t] == segments[b, s]
+  return attention_layer(ORACLES[name](DIMS, hyper, enc_parameters), weights, x_BSD, positions, mask)
+
+
+def parameters(enc) -> dict[str, np.ndarray]:
+  return {path[0].name: np.asarray(leaf, np.float64) for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]}
+
+
+def close(actual, desired, tolerance=2e-5):
+  """Equal to float32 rounding, relative to the largest entry: a sum of products cannot do better entry by entry."""
+  np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * max(1.0, np.abs(desired).max()))
+
+
+@pytest.mark.parametrize(('variant', 'mode'), CASES)
+def test_equal_to_the_oracle(variant, mode):
+  """Values and gradients of dense, and of blockwise at several tile sizes and ragged ends."""
+  enc, (x, weights, cotangent) = build(variant), inputs()
+  options = MODES[mode]
+  cotangent = cotangent[:, : options.get('T', S)]
+  blocks = [('dense', None)] + [('blockwise', tile) for tile in TILES.get(mode, [(3, 5)])]
+
+  @jax.jit
+  def run(enc, weights, x):
+    def once(backend, block):
+      def loss(*args):
+        out = layer(*args, backend=backend, block=block, **options)
+        return (out * cotangent).sum(), out
+
+      gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
+      return out, gradients
+
+    return [once(*each) for each in blocks]
+
+  results = run(enc, weights, x)
+  double = lambda tree: jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
+  p, w, x64 = parameters(enc), double(weights), double(x)
+  desired = expected(variant, p, w, x64, **options)
+
+  rng = np.random.default_rng(2)
+  direction = {'w': jax.tree.map(lambda a: rng.standard_normal(a.shape), w), 'x': rng.standard_normal(x.shape)}
+  step = 1e-6
+  moved = lambda sign: expected(
+    variant, p, jax.tree.map(lambda a, d: a + sign * step * d, w, direction['w']), x64 + sign * step * direction['x'], **options
+  )
+  slope = lambda plus, minus: ((plus - minus) * cotangent).sum() / (2 * step)
+  desired_slopes = {'inputs': slope(moved(1), moved(-1))}
+  for n in p:
+    direction[n] = rng.standard_normal(p[n].shape)
+    turned = lambda sign, n=n: expected(variant, p | {n: p[n] + sign * step * direction[n]}, w, x64, **options)
+    desired_slopes[n] = slope(turned(1), turned(-1))
+
+  for (backend, block), (out, (g_enc, g_w, g_x)) in zip(blocks, results, strict=True):
+    close(out, desired)
+    g = parameters(g_enc)
+    slopes = {n: (g[n] * direction[n]).sum() for n in g}
+    slopes['inputs'] = (g_x * direction['x']).sum() + sum((g_w[n] * direction['w'][n]).sum() for n in 'qkv')
+    for n, value in slopes.items():
+      size = np.linalg.norm(g[n]) if n in g else np.sqrt((g_x**2).sum() + sum((g_w[n] ** 2).sum() for n in 'qkv'))
+      assert abs(value - desired_slopes[n]) < 2e-5 * max(1.0, size), (backend, block, n, value, desired_slopes[n])
