@@ -155,10 +155,11 @@ def _table(rows: list[dict], protocol: str, control: str | None, metric: str, no
   how = PROTOCOLS.get(protocol, protocol).format(k=_all(row['k'] for row in rows))
   seed_text = f'{"Mean ± standard deviation over seeds" if len(seeds) > 1 else "Seed"} {_all(seeds)}'
   corpus, split, steps, train_length = (_all(r[f] for r in rows) for f in ('corpus', 'split', 'step', 'train_length'))
+  documents = f' of {_all(cell.documents for cell in scored)} documents' if any(c.documents for c in scored) else ''
   caption = (
     f'{METRICS[metric][0]}; {how}{CONTROLS.get(control, f"; {control}")}. {seed_text}. '
     f'Trained for {steps} steps at length L = {train_length}. {corpus}, {split} split: '
-    f'{_all(f"{c.tokens:,}" for c in scored)} tokens of {_all(c.documents for c in scored)} documents. '
+    f'{_all(f"{cell.tokens:,}" for cell in scored)} tokens{documents}. '
     'Lower is better; what holds at this scale need not hold at another.'
   )
   title = f'Extrapolation, {protocol}' + (f', {control}' if control else '')
@@ -204,7 +205,7 @@ def _cell(rows: list[dict]) -> Cell:
     return Cell(ends[0])
   nats = math.fsum(row['nats'] for row in rows)
   tokens, size = (sum(row[field] for row in rows) for field in ('tokens', 'bytes'))
-  return Cell('ok', nats, tokens, size, len({row['document'] for row in rows}))
+  return Cell('ok', nats, tokens, size, len({row['document'] for row in rows} - {None}))
 
 
 def _outcomes(cells: dict, lines: list[str], seeds: list[int], lengths: list[int]) -> list[str]:

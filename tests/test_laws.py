@@ -15,7 +15,9 @@ from flax import nnx
 from oracles import ORACLES, attention_layer
 
 from posenc_jax.attention import attend
+from posenc_jax.attention.block import Block
 from posenc_jax.attention.call import contiguous_positions
+from posenc_jax.attention.distances import Diagonals, Lookup, spread
 from posenc_jax.encodings import ENCODINGS, Dims, make
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
@@ -149,3 +151,130 @@ def test_equal_to_the_oracle(variant, mode):
     for n, value in slopes.items():
       size = np.linalg.norm(g[n]) if n in g else np.sqrt((g_x**2).sum() + sum((g_w[n] ** 2).sum() for n in 'qkv'))
       assert abs(value - desired_slopes[n]) < 2e-5 * max(1.0, size), (backend, block, n, value, desired_slopes[n])
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize('variant', [*ENCODINGS, 'shaw_clipped', 'rope_interleaved', 'alibi_learned'])
+def test_causality_and_shifts(variant, backend):
+  """By gradient: a token reads itself and the past, and nothing after it. Shifted positions: no change where relative."""
+  enc, (x, weights, cotangent) = build(variant), inputs()
+  positions = np.broadcast_to(np.arange(S), (1, S))
+  t = 6
+
+  @jax.jit
+  def run(enc, weights, x, shift):
+    options = {'backend': backend, 'block': (4, 4) if backend == 'blockwise' else None}
+    read = jax.grad(lambda x: (layer(enc, weights, x, **options) * cotangent)[:, t].sum())(x)
+    place = lambda shift: layer(enc, weights, x, positions=positions + shift, max_distance=S - 1, **options)
+    bidirectional = lambda shift: layer(
+      enc, weights, x, positions=positions + shift, max_distance=S - 1, causal=False, **options
+    )
+    return read, [(f(0), f(shift)) for f in (place, bidirectional)]
+
+  read, pairs = run(enc, weights, x, SHIFT)
+  assert np.all(read[:, t + 1 :] == 0)
+  assert np.all(np.abs(read[:, : t + 1]).max(axis=-1) > 0)
+  for here, there in pairs:
+    if enc.relative:
+      close(there, here)
+    else:
+      assert np.abs(there - here).max() > 1e-2
+
+
+@pytest.mark.parametrize('variant', [*ENCODINGS, 't5_bidirectional', 'deberta_p2c'])
+def test_packed_documents_are_separate_runs(variant):
+  """Each document of a packed row gets what it gets alone, whatever stands beside it."""
+  enc, (x, weights, _) = build(variant), inputs()
+  packed = jax.jit(functools.partial(layer, segments=SEGMENTS, backend='blockwise', block=(4, 4)))(enc, weights, x)
+  oracle = ORACLES[VARIANTS[variant][0]](DIMS, VARIANTS[variant][1], parameters(enc))
+  for b, row in enumerate(SEGMENTS):
+    for document in np.unique(row):
+      here = row == document
+      n = here.sum()
+      alone = attention_layer(oracle, weights, x[b : b + 1, here], np.arange(n)[None], np.tril(np.ones((1, n, n), bool)))
+      close(packed[b, here], alone[0])
+
+
+@pytest.mark.parametrize('mode', ['contiguous', 'positions'])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
+  """And the values of two halves of a row add up to the row's."""
+  enc, (x, weights, _) = build(variant), inputs()
+  positions = jnp.asarray(SCATTERED) if mode == 'positions' else jnp.arange(S)[None]
+  coordinates = enc.locate(x, positions)
+  q = jnp.einsum('bsd,dhk->bshk', x, weights['q'])
+  k = jnp.repeat(jnp.einsum('bsd,dhk->bshk', x, weights['k']), 2, axis=2)
+  q, k = enc.transform(q, k, coordinates, coordinates)
+  s = enc.scale(DIMS.head_dim) * jnp.einsum('bthk,bshk->bhts', q, k)
+  p = jax.nn.softmax(s)
+  reach = 40
+
+  def block(rows, columns):
+    r = positions[:, rows, None] - positions[:, None, columns]
+    T, n = r.shape[1:]
+    order = jnp.arange(S)[rows, None] - jnp.arange(S)[None, columns]
+    if mode == 'positions':
+      distances = Lookup.of(r, -reach, reach)
+      tables = jax.tree.map(
+        lambda t: distances.spread(t) if t.ndim == 2 else t, enc.tables(jnp.arange(-reach, reach + 1))
+      )
+    else:
+      distances, first = Diagonals(T, n), int(order[0, 0])
+      tables = jax.tree.map(
+        lambda t: spread(t.T, T, n)[None] if t.ndim == 2 else t, enc.tables(jnp.arange(first - n, first + T))
+      )
+    cut = lambda part: jax.tree.map(lambda c: c[:, part], coordinates)
+    return Block(cut(rows), cut(columns), order, r, jnp.ones(r.shape, bool), tables, distances)
+
+  everything, upper, left, right = slice(0, S), slice(2, 7), slice(0, 4), slice(4, S)
+  whole = block(everything, everything)
+  if enc.score is not None:
+    full = enc.score(s, q, k, whole)
+    for columns in (left, right):
+      part = enc.score(s[:, :, upper, columns], q[:, upper], k[:, columns], block(upper, columns))
+      close(part, full[:, :, upper, columns])
+  if enc.value is not None:
+    halves = [enc.value(p[:, :, upper, columns], block(upper, columns)) for columns in (left, right)]
+    close(sum(halves), enc.value(p, whole)[:, upper])
+
+
+COUNTS = {  # parameters of one layer
+  'nope': 0,
+  'learned': 40 * 12,
+  'sinusoidal': 0,
+  'shaw': 2 * 33 * 8,
+  'transformer_xl': 12 * 4 * 8 + 2 * 4 * 8,
+  't5': 32 * 4,
+  'deberta': 2 * 40 * 12 + 2 * 12 * 4 * 8,
+  'rope': 0,
+  'alibi': 0,
+  'learned_long': 64 * 12,
+  'sinusoidal_concatenated': 0,
+  'sinusoidal_tensor2tensor': 0,
+  'shaw_clipped': 2 * 7 * 8,
+  'transformer_xl_clamped': 12 * 4 * 8 + 2 * 4 * 8,
+  't5_small': 8 * 4,
+  't5_bidirectional': 8 * 4,
+  'deberta_clamped': 2 * 4 * 12 + 2 * 12 * 4 * 8,
+  'deberta_c2p': 2 * 4 * 12 + 12 * 4 * 8,
+  'deberta_p2c': 2 * 4 * 12 + 12 * 4 * 8,
+  'rope_interleaved': 0,
+  'rope_partial': 0,
+  'alibi_learned': 4,
+}
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_parameters(variant):
+  """As many as the formula says, each with a gradient, and hyperparameters change the output."""
+  name, hyper = VARIANTS[variant]
+  enc, (x, weights, cotangent) = build(variant), inputs()
+  assert sum(p.size for p in jax.tree.leaves(enc)) == COUNTS[variant]
+  run = jax.jit(lambda enc: layer(enc, weights, x, backend='dense', causal=False))
+  g = jax.grad(lambda enc: (run(enc) * cotangent).sum())(enc)
+  for leaf in jax.tree.leaves(g):
+    assert np.abs(leaf).max() > 1e-4
+  if hyper and variant not in ('learned_long', 'alibi_learned'):  # more rows; the same slopes as a start
+    plain = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
+    changed = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
+    assert np.abs(run(changed) - run(plain)).max() > 1e-4
