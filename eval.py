@@ -20,8 +20,9 @@ def main(argv):
     run = config.load(flags.config, overrides)
   config.validate(run)
 
-  from posenc_jax import evals, launch  # imports jax: seconds, after the input is checked
+  from posenc_jax import evals, launch
 
+  checkpoint.keep_compiled()
   launch.announce_devices()
   evals.evaluate(run, flags.workdir)
 

@@ -11,8 +11,9 @@ def main(argv):
   run = config.load(flags.config, overrides)
   config.validate(run)
 
-  from posenc_jax import launch, trainer  # imports jax: seconds, after the input is checked
+  from posenc_jax import checkpoint, launch, trainer  # jax takes seconds to import: after the input is checked
 
+  checkpoint.keep_compiled()
   launch.announce_devices()
   trainer.train(run, flags.workdir)
 

@@ -1,6 +1,6 @@
 """Every field of a run, its default and its unit; the studies in this folder change some of them.
 
-  python train.py --config=configs/base.py --workdir=runs/base --config.encoding.name=alibi
+python train.py --config=configs/base.py --workdir=runs/base --config.encoding.name=alibi
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
         kv_heads=0,  # key/value heads; 0: as many as heads
         head_dim=32,
         mlp_dim=512,
-        share_encoding='paper',  # encoding parameters over layers: 'paper' as published, 'all' one set, 'none' one a layer
+        share_encoding='paper',  # of encoding parameters over layers: 'paper' as published, 'all' one set, 'none'
         qk_norm=False,  # RMSNorm of queries and keys before the encoding acts on them
         tie_embeddings=True,  # output projection = token embedding
         logit_softcap=0.0,  # c * tanh(logits / c); 0: off

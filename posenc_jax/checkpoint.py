@@ -1,5 +1,6 @@
-"""What a run keeps in its directory to be continued and judged: its config and its checkpoints."""
+"""What is kept on disk to go on from: a run's config and checkpoints, and compiled functions."""
 
+import functools
 import json
 import os
 import zlib
@@ -11,6 +12,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from posenc_jax.config import UserError, differing_keys, flat, from_json, to_json, training_part
+from posenc_jax.data.corpora import cache_folder
 
 
 def claim(workdir: str | Path, config: ConfigDict) -> None:
@@ -58,13 +60,15 @@ class Checkpoints:
   Each tree is stored as one plain dict `{'path/of/leaf': array}`, so that checkpoints outlive renamed classes.
   """
 
-  def __init__(self, workdir: str | Path, keep: int = 1):
+  def __init__(self, workdir: str | Path, keep: int | None = None):
+    """`keep`: how many of the latest checkpoints stay; None: the folder is only read, nothing there is changed."""
     self._folder = Path(workdir).resolve() / 'checkpoints'
     self._keep = keep
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=True)
+    writes = self._keep is not None
+    options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=writes, cleanup_tmp_directories=writes)
     handlers = {name: ocp.StandardCheckpointHandler() for name in ('model', 'opt_state')}
     handlers['checksums'] = ocp.JsonCheckpointHandler()
     return ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -80,7 +84,8 @@ class Checkpoints:
   def restore(self, **trees) -> tuple[dict, int]:
     """The latest readable checkpoint, as `restore(model=model, opt_state=opt_state)`; either may be left out.
 
-    A damaged checkpoint is named, set aside as `STEP.damaged`, and the one before it taken.
+    A damaged checkpoint is named, set aside as `STEP.damaged` (unless the folder is only read), and the one before it
+    taken.
 
     Args:
       **trees: give structure, shapes and dtypes.
@@ -137,7 +142,7 @@ class Checkpoints:
     }
 
   def _set_aside(self, steps: list[int]) -> None:
-    if steps:  # else the steps could not be saved again
+    if steps and self._keep is not None:  # else these steps could not be saved again
       self._manager.close()
       for step in steps:
         os.replace(self._folder / str(step), self._folder / f'{step}.damaged')
@@ -156,7 +161,8 @@ class Checkpoints:
 
 def _leaves(tree) -> dict[str, object]:
   flat_tree, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in flat_tree}
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  return {name(path).removesuffix('/value'): leaf for path, leaf in flat_tree}  # '/value': inside an nnx.Param
 
 
 def _checksum(leaves: dict) -> int:
@@ -165,3 +171,10 @@ def _checksum(leaves: dict) -> int:
   for path in sorted(leaves):
     crc = zlib.crc32(np.ascontiguousarray(leaves[path]), crc)
   return crc
+
+
+def keep_compiled() -> None:
+  """Lets jax keep compiled functions in the user's cache folder; JAX_COMPILATION_CACHE_DIR names another."""
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update('jax_compilation_cache_dir', str(cache_folder('') / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

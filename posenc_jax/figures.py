@@ -4,7 +4,6 @@ import math
 import statistics
 import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 
 from posenc_jax.tables import METRICS, Table, extrapolation
 
@@ -13,17 +12,6 @@ COLOURS = ('#332288', '#cc6677', '#117733', '#88ccee', '#882255', '#c9b450', '#4
 MARKERS = 'osD^vPX<>phd'
 GREY = '#777777'
 TICKS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), [m / 10 for m in range(10, 100)])  # in a decade: the first with enough
-
-
-def write(
-  rows: Iterable[dict], out: str | Path, runs: Iterable[str] = (), figures: dict[str, dict] | None = None
-) -> list[Path]:
-  """Draws `{name: settings of draw}` (None: one figure, `extrapolation`) as `out/NAME.png`; returns the paths."""
-  rows, paths = list(rows), []
-  for name, settings in ({'extrapolation': {}} if figures is None else figures).items():
-    paths.append(Path(out) / f'{name}.png')
-    draw(rows, runs, **settings).savefig(paths[-1], dpi=200)
-  return paths
 
 
 def draw(

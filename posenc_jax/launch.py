@@ -6,6 +6,7 @@ import fcntl
 import glob
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,13 +35,14 @@ def environment() -> dict[str, str]:
 
 
 def run_process(command: list[str], log: Path, cpus: set[int] | None = None) -> subprocess.Popen:
-  """Starts a command whose output is appended to `log`, on the given CPUs only (None: on all).
+  """Starts a command, on the given CPUs only (None: on all); `log` gets the command and its output, at the end.
 
   It has a session of its own, so that Ctrl-C reaches the starter alone. It holds a lock on `log` until it ends, also
   when its starter is killed. Raises BlockingIOError where another process holds it.
   """
-  with open(log, 'ab') as file, _affinity(cpus):
+  with open(log, 'ab', buffering=0) as file, _affinity(cpus):
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.write(f'$ {shlex.join(command)}\n'.encode())
     return subprocess.Popen(
       command,
       stdin=subprocess.DEVNULL,

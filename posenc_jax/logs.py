@@ -63,9 +63,8 @@ class Log:
     step, metrics = self._pending
     self._pending = None
     row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not all(map(math.isfinite, row.values())):
-      values = ', '.join(f'{name} {value:g}' for name, value in row.items())
-      raise Stopped(f'step {step}: {values}; stopped, the last checkpoint is from before that')
+    if bad := [f'{name} is {value}' for name, value in row.items() if not math.isfinite(value)]:
+      raise Stopped(f'step {step}: {", ".join(bad)}; training stopped, and checkpoints are from steps before that')
     self._bar.advance(self._task)
     if step % self._every == 0 or step in (1, self._steps):
       row = {'step': step, 'loss': row['loss'], 'bpb': row['loss'] * BITS, **row}

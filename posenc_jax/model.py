@@ -19,8 +19,8 @@ from posenc_jax.encodings.sharing import Layered
 def matmul(x, w):
   """x [..., D] @ w [D, F].
 
-  Its own gradient: under autodiff XLA on CPUs materialises a transposed gradient, fused with the activation's derivative,
-  for the weights; one product over all leading axes, of a gradient that is computed once, is 1.3 times as fast a step.
+  Its own gradient: under autodiff XLA on CPUs materialises a transposed gradient for the weights, fused with the
+  activation's derivative. One product over all leading axes, of a gradient computed once, is up to 1.4 times as fast.
   """
   return x @ w
 
@@ -70,9 +70,7 @@ class Layer(nnx.Module):
     linear = lambda x, w: matmul(x, w[...].astype(x.dtype))
     heads = lambda y, n: y.reshape(*y.shape[:2], n, K)
     y_BTD = rms_norm(x_BTD, self.attention_norm[...])
-    q_BTHK, k_BTGK, v_BTGK = (
-      heads(linear(y_BTD, w), n) for w, n in ((self.w_q, H), (self.w_k, G), (self.w_v, G))
-    )
+    q_BTHK, k_BTGK, v_BTGK = (heads(linear(y_BTD, w), n) for w, n in ((self.w_q, H), (self.w_k, G), (self.w_v, G)))
     if self.qk_norm:
       q_BTHK, k_BTGK = rms_norm(q_BTHK, self.q_norm[...]), rms_norm(k_BTGK, self.k_norm[...])
     o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, **where)
@@ -168,9 +166,9 @@ def attention_options(config) -> dict:
 def token_nll(model: LM, tokens_BT, **options):
   """Negative log-likelihood in nats of every token given those before it in its window: float32 [B, T].
 
-  Each window begins with an implicit BOS, the last symbol of the vocabulary, so all T tokens are scored and the last has
-  T - 1 tokens and BOS before it. `options` are those of `LM.__call__`. With `segments`, BOS stands only before the window:
-  the first token of a later segment is predicted from the token before it.
+  Each window begins with an implicit BOS, the last symbol of the vocabulary: all T tokens are scored, and the last has
+  BOS and T - 1 tokens before it. `options` are those of `LM.__call__`. With `segments`, BOS stands before the window
+  only: the first token of a later segment is predicted from the token before it.
   """
   bos = model.embedding.shape[0] - 1
   inputs_BT = jnp.pad(tokens_BT[:, :-1], ((0, 0), (1, 0)), constant_values=bos)

@@ -10,7 +10,7 @@ import rich.table
 import rich.text
 import tabulate
 
-from posenc_jax.tables import DASH, Table
+from posenc_jax.tables import DASH, METRICS, Table
 
 BOLD = 'The best of each column is bold.'
 
@@ -79,13 +79,13 @@ def latex(table: Table) -> str:
 
 def csv_lines(tables: list[Table]) -> Iterable[list]:
   """Every seed's sums and scores, also of what has none; the first line names the columns."""
-  names = ['table', 'metric', 'line', 'seed', 'length', 'status', 'score', 'nats', 'tokens', 'bytes', 'documents']
-  yield names
+  sums = ('nats', 'tokens', 'bytes', 'documents')
+  yield ['protocol', 'control', 'encoding', 'seed', 'length', 'status', *METRICS, *sums]
   for table in tables:
     for (line, seed, length), cell in table.cells.items():
-      score = cell.scores(table.metric)
-      sums = [cell.nats, cell.tokens, cell.bytes, cell.documents] if score else [''] * 4
-      yield [table.title, table.metric, line, seed, length, cell.status, *(score or ['']), *sums]
+      ok = cell.status == 'ok'
+      values = [*(cell.scores(metric)[0] for metric in METRICS), *(getattr(cell, name) for name in sums)] if ok else []
+      yield [table.protocol, table.control or '', line, seed, length, cell.status, *values]
 
 
 def on_screen(table: Table) -> rich.console.Group:

@@ -1,4 +1,4 @@
-"""A sweep over a study's runs: for each, a directory and processes of its own.
+"""A sweep over a study's runs, each in a directory and processes of its own; then the tables and figures of all.
 
 Imports no jax: a run that crashes stops no other, and what must be set before a process starts can be set.
 """
@@ -23,11 +23,45 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from posenc_jax import config as configs
-from posenc_jax import launch
+from posenc_jax import launch, report
 from posenc_jax.config import Stopped, UserError
 
 SCRIPTS = tuple(Path(__file__).resolve().parents[1] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
+
+
+def sweep(
+  path: str | Path, out: str | Path, overrides: dict[str, object], jobs: int = 1, scripts: tuple[Path, ...] = SCRIPTS
+) -> int:
+  """Runs the study in the file `path` into the folder `out` and reports on it.
+
+  Args:
+    overrides: {'dotted.path': value}, laid over every run's config.
+    jobs: runs at a time.
+    scripts: what fills a run's directory, one after another; each takes --config, --workdir and --config.FIELD.
+  Returns:
+    The exit code: 1 if a run failed, else 0.
+  Raises:
+    UserError: before anything is written or run. Stopped: after Ctrl-C, SIGTERM or SIGHUP.
+  """
+  if jobs < 1:
+    raise UserError(f'--jobs={jobs}; allowed: 1 or more')
+  out, console = Path(out), Console()
+  runs = plan(path, out, overrides, scripts)
+  wanted = report.of_study(path, out, [run.name for run in runs])
+  with configs.user_errors(OSError):
+    out.mkdir(parents=True, exist_ok=True)
+    report.save(wanted, path)
+  finished = sum(run.is_finished for run in runs)
+  console.print(f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''))
+
+  failed = execute(runs, jobs, console)
+  if any(out.glob('*/eval.jsonl')):
+    wanted.make_tables()
+    wanted.make_figures()
+  for name, reason in failed.items():
+    console.print(Text(f'failed: {name}: {reason} ({out / name}/log.txt)', 'red'), soft_wrap=True)
+  return 1 if failed else 0
 
 
 @dataclasses.dataclass
@@ -101,7 +135,8 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
   waiting = deque(run for run in runs if not run.is_finished)
   free = launch.cpu_shares(jobs)
   active, failed, seconds = [], {}, []
-  bar = Progress(TextColumn('{task.completed}/{task.total} runs'), BarColumn(), TimeElapsedColumn(), TextColumn('{task.description}'))
+  columns = (TextColumn('{task.completed}/{task.total} runs'), BarColumn(), TimeElapsedColumn())
+  bar = Progress(*columns, TextColumn('{task.description}'))
   task = bar.add_task('', total=len(waiting))
 
   def screen():
@@ -117,12 +152,70 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
           free.append(job.cpus)
           seconds.append(job.seconds)
           bar.advance(task)
-          console.print(job.report)
+          if job.failure:
+            failed[job.run.name] = job.failure
+          mark, style = ('✗', 'red') if job.failure else ('✓', 'green')
+          text = f'{mark} {job.run.name}  {job.seconds / 60:.1f} min  {job.failure}'
+          console.print(Text(text, style), soft_wrap=True)
         if seconds:
           left = sum(seconds) / len(seconds) * (len(waiting) + len(active)) - sum(job.seconds for job in active)
           bar.update(task, description=f'about {max(0.0, left) / jobs / 60:.0f} min left')
         live.refresh()
         time.sleep(0.2)
     finally:
-      launch.stop([job.process for job in active])
+      if active:
+        console.print(f'asking {len(active)} processes to stop')
+      launch.stop([job.process for job in active if job.process])
   return failed
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+  """Raises Stopped, with the command to go on with, for Ctrl-C and what else asks a process to end."""
+  asking = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+  before = {number: signal.signal(number, signal.default_int_handler) for number in asking}
+  try:
+    yield
+  except KeyboardInterrupt:
+    raise Stopped(f'stopped; go on with the same command: {shlex.join(["python", *sys.argv])}', 130) from None
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+class Job:
+  """A run in progress: its commands, one after another, on some of the CPUs."""
+
+  def __init__(self, run: Run, cpus: set[int] | None):
+    self.run, self.cpus, self.failure = run, cpus, ''
+    self._begin = time.monotonic()
+    self._commands = deque(run.commands)
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    self._start()
+
+  @property
+  def seconds(self) -> float:
+    return time.monotonic() - self._begin
+
+  def is_over(self) -> bool:
+    """Whether all is done or has failed (`failure` says how); starts the next command where one has ended well."""
+    if self.failure:
+      return True
+    code = self.process.poll()
+    if code is None:
+      return False
+    if code:
+      self.failure = f'exit code {code}: {self.run.last_words}'
+    elif self._commands:
+      self._start()
+      return False
+    elif not self.run.is_finished:
+      self.failure = 'its commands ended well, but left no finished.json of this config'
+    return True
+
+  def _start(self) -> None:
+    self.process = None
+    try:
+      self.process = launch.run_process(self._commands.popleft(), self.run.workdir / 'log.txt', self.cpus)
+    except BlockingIOError:
+      self.failure = 'another process is at work in its directory'

@@ -49,15 +49,20 @@ class Cell(NamedTuple):
 class Table:
   """One protocol under one control. `cells` has every (line, seed, length), `notes` all that is amiss."""
 
-  title: str
-  caption: str
+  protocol: str
+  control: str | None
   metric: str
+  caption: str
   train_lengths: list[int]
   lengths: list[int]
   lines: list[str]
   seeds: list[int]
   cells: dict[tuple[str, int, int], Cell]
   notes: list[str]
+
+  @property
+  def title(self) -> str:
+    return f'Extrapolation, {self.protocol}' + (f', {self.control}' if self.control else '')
 
   def scores(self, line: str, length: int) -> list[float]:
     """Of the seeds that have one; of none if one came to another end, because the mean of the others would flatter."""
@@ -162,9 +167,8 @@ def _table(rows: list[dict], protocol: str, control: str | None, metric: str, no
     f'{_all(f"{cell.tokens:,}" for cell in scored)} tokens{documents}. '
     'Lower is better; what holds at this scale need not hold at another.'
   )
-  title = f'Extrapolation, {protocol}' + (f', {control}' if control else '')
   train_lengths = sorted({row['train_length'] for row in rows})
-  return Table(title, caption, metric, train_lengths, lengths, lines, seeds, cells, notes)
+  return Table(protocol, control, metric, caption, train_lengths, lengths, lines, seeds, cells, notes)
 
 
 def _all(values: Iterable[object]) -> str:

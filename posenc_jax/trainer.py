@@ -51,6 +51,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     if start == c.steps:
       print(f'{workdir}: training is finished ({c.steps} steps); next: python eval.py --workdir={workdir}')
       return
+    if start:
+      print(f'{workdir}: going on from step {start}')
 
     clock = time.perf_counter()
     step_fn, nats_fn = step_lowered.compile(), nats_lowered.compile()

@@ -1,4 +1,4 @@
-"""Every encoding again as float64 loops over pairs of tokens, written from the formula and sharing nothing with the library.
+"""Every encoding again as float64 loops over pairs, written from the formula and sharing nothing with the library.
 
 An oracle is a function (dims, hyper, parameters) -> Oracle; parameters are the encoding's, as NumPy arrays.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass
 class Oracle:
-  """What a formula says of one pair (i, j) of positions: score(q, k, h) -> number, weight of v, and what is added to v."""
+  """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the value v_j."""
 
   score: callable
   position: callable = lambda t: 0.0  # added to the input of the layer
@@ -122,9 +122,7 @@ def alibi(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) - slope[h] * abs(i - j))
 
 
-ORACLES = {
-  f.__name__: f for f in (nope, learned, sinusoidal, shaw, transformer_xl, t5, deberta, rope, alibi)
-}
+ORACLES = {f.__name__: f for f in (nope, learned, sinusoidal, shaw, transformer_xl, t5, deberta, rope, alibi)}
 
 
 def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
@@ -133,7 +131,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
   weights: w_q [D, H, K], w_k and w_v [D, G, K]; the queries are the last T of the S tokens.
   """
   (B, S, _), (_, T, _) = x_BSD.shape, mask_BTS.shape
-  D, H, K = weights['q'].shape
+  _, H, K = weights['q'].shape
   group = H // weights['k'].shape[1]
   o_BTHK = np.zeros((B, T, H, K))
   for b in range(B):

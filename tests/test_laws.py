@@ -134,7 +134,11 @@ def test_equal_to_the_oracle(variant, mode):
   direction = {'w': jax.tree.map(lambda a: rng.standard_normal(a.shape), w), 'x': rng.standard_normal(x.shape)}
   step = 1e-6
   moved = lambda sign: expected(
-    variant, p, jax.tree.map(lambda a, d: a + sign * step * d, w, direction['w']), x64 + sign * step * direction['x'], **options
+    variant,
+    p,
+    jax.tree.map(lambda a, d: a + sign * step * d, w, direction['w']),
+    x64 + sign * step * direction['x'],
+    **options,
   )
   slope = lambda plus, minus: ((plus - minus) * cotangent).sum() / (2 * step)
   desired_slopes = {'inputs': slope(moved(1), moved(-1))}
@@ -156,7 +160,7 @@ def test_equal_to_the_oracle(variant, mode):
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 @pytest.mark.parametrize('variant', [*ENCODINGS, 'shaw_clipped', 'rope_interleaved', 'alibi_learned'])
 def test_causality_and_shifts(variant, backend):
-  """By gradient: a token reads itself and the past, and nothing after it. Shifted positions: no change where relative."""
+  """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change where relative."""
   enc, (x, weights, cotangent) = build(variant), inputs()
   positions = np.broadcast_to(np.arange(S), (1, S))
   t = 6
@@ -191,7 +195,9 @@ def test_packed_documents_are_separate_runs(variant):
     for document in np.unique(row):
       here = row == document
       n = here.sum()
-      alone = attention_layer(oracle, weights, x[b : b + 1, here], np.arange(n)[None], np.tril(np.ones((1, n, n), bool)))
+      alone = attention_layer(
+        oracle, weights, x[b : b + 1, here], np.arange(n)[None], np.tril(np.ones((1, n, n), bool))
+      )
       close(packed[b, here], alone[0])
 
 

@@ -42,8 +42,8 @@ def attend(
     segments: int [B|1, S]; queries see keys of their own segment only (packing).
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
     block: (query rows, key columns) of a block of `blockwise`; None: its choice.
-    max_distance: with explicit positions under tracing, the largest |i - j|: the length of per-distance tables. A larger
-      distance gives NaN.
+    max_distance: with explicit positions under tracing, the largest |i - j|: the length of per-distance tables. A
+      larger distance gives NaN.
 
   Raises:
     NotImplementedError: the named backend refuses, with its reason.

@@ -1,9 +1,9 @@
 """Attention block by block: O(T) memory forward and backward, for every encoding, at any length.
 
-Forward, each row of blocks keeps a running softmax while it walks its key blocks from the diagonal leftwards (the order in
-which sums over the keys j..i can be carried along). Backward, each block is computed again and pulled back through the same
-`block_attention` by `jax.vjp`, given the rows' log-sum-exp: so gradients reach every table, gate and parameter that an
-encoding reads, without a hand-written derivative. Blocks that nothing is visible in are never visited.
+Forward, each row of blocks keeps a running softmax while it walks its key blocks from the diagonal leftwards (the order
+in which sums over the keys j..i can be carried along). Backward, each block is computed again and pulled back through
+the same `block_attention` by `jax.vjp`, given the rows' log-sum-exp: so gradients reach every table, gate and parameter
+that an encoding reads, without a hand-written derivative. Blocks that nothing is visible in are never visited.
 """
 
 import dataclasses
@@ -112,7 +112,7 @@ def _cut(x, n: int):
 
 
 # Tables. Scalars are spread once per diagonal of blocks, outside the loops: [diagonals, 1, H, T', S'] is O(T), and the
-# gradient of the spreading, a sum along diagonals, is ordinary autodiff. Vectors stay rows, of which blocks take slices.
+# gradient of the spreading, a sum along diagonals, is ordinary autodiff. Vectors stay rows, and blocks take slices.
 
 
 def _tables(grid: Grid, call: Call):
@@ -230,10 +230,8 @@ def _backward(grid: Grid, residuals, do):
   floats, ints, o, lse = residuals
   enc, columns = floats['enc'], floats['columns']
   # Pulled back through o = p @ v and sums = sum(p) with p normalised, these cotangents give ds = p (do . v - delta).
-  if enc.normaliser == 'softmax':
-    d_sums = -(do * o).sum(axis=-1).swapaxes(-1, -2)
-  else:
-    d_sums = jnp.zeros_like(lse)
+  delta = (do * o).sum(axis=-1).swapaxes(-1, -2)
+  d_sums = -delta if enc.normaliser == 'softmax' else jnp.zeros_like(delta)
 
   def one_row(totals, args):
     a, row, row_ids, do_row, d_sums_row, lse_row = args

@@ -41,7 +41,9 @@ def prepare(q_BTHK, k_BSGK, v_BSGK, enc, x, positions, causal, window, segments,
   if T > S:
     raise ValueError(f'{T} queries for {S} keys: the queries are the last T of the keys')
   if H % G or v_BSGK.shape[:3] != (B, S, G):
-    raise ValueError(f'q {q_BTHK.shape}, k {k_BSGK.shape}, v {v_BSGK.shape}: heads must be a multiple of key/value heads')
+    raise ValueError(
+      f'q {q_BTHK.shape}, k {k_BSGK.shape}, v {v_BSGK.shape}: heads must be a multiple of key/value heads'
+    )
   if window is not None and window < 1:
     raise ValueError(f'window={window} must be at least 1: a token sees itself')
   if enc.causal_only and not causal:

@@ -14,7 +14,7 @@ def refuse(call: Call) -> str | None:
 
 
 def run(call: Call):
-  """o_BTHK in float32; tables are looked up at each pair's distance, so this also checks the diagonals of `blockwise`."""
+  """o_BTHK in float32. Tables are looked up pair by pair, so this also checks the diagonals of `blockwise`."""
   index_S = jnp.arange(call.k_BSGK.shape[1])
   order_TS = index_S[call.offset :, None] - index_S[None]
   mask_BTS = visible(order_TS, call.causal, call.window)[None]

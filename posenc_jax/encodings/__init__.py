@@ -68,7 +68,9 @@ def make(
       near = difflib.get_close_matches(key, known, cutoff=0.5) or list(known)
       raise ValueError(f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}')
   kv_heads = heads if kv_heads is None else kv_heads
-  for field, size in dict(model_dim=model_dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, train_length=train_length).items():
+  for field, size in dict(
+    model_dim=model_dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, train_length=train_length
+  ).items():
     if size < 1:
       raise ValueError(f'{field}={size} must be at least 1')
   if heads % kv_heads:

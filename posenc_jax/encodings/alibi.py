@@ -14,7 +14,7 @@ def slopes(heads: int) -> list[float]:
 
 
 class ALiBi(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j| (Press et al. 2021, section 3): outside the scale, the same in all layers."""
+  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j|, in all layers alike (Press et al. 2021, section 3)."""
 
   paper = 'Press et al. 2021, arXiv:2108.12409'
 

@@ -25,9 +25,9 @@ class Dims:
 class Encoding(nnx.Module):
   """A position encoding: hooks at up to four places of attention, each of which defaults to nothing.
 
-  Subclasses take `(dims, rngs, *, hyperparameters)` and set `paper`. Only parameters may be arrays: hyperparameters stay
-  Python values and tables are computed in the hooks. `score` and `value` see one block of the score matrix and may use
-  nothing but their arguments and the module's parameters, so that any tiling gives the same answer.
+  Subclasses take `(dims, rngs, *, hyperparameters)` and set `paper`. Only parameters may be arrays: hyperparameters
+  stay Python values and tables are computed in the hooks. `score` and `value` see one block of the score matrix and may
+  use nothing but their arguments and the module's parameters, so that any tiling gives the same answer.
   """
 
   paper = ''  # where the formula stands
@@ -65,7 +65,7 @@ class Encoding(nnx.Module):
   # Per distance, once a call.
 
   def tables(self, r_R):
-    """Whatever depends on the distance r = i - j alone: a pytree of [R, H|1] scalars or [R, H|1, K] vectors, in float32.
+    """What depends on the distance r = i - j alone: a pytree of [R, H|1] scalars or [R, H|1, K] vectors, float32.
 
     A table that is added to the scores has the scale folded in. Distances are int32 of either sign.
     """
@@ -74,7 +74,9 @@ class Encoding(nnx.Module):
 
   # Per block of the score matrix.
 
-  score = None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK, block) -> s_BHTS; q and k transformed, not scaled
+  score = (
+    None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK, block) -> s_BHTS; q and k transformed, not scaled
+  )
   value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
 
   @property

@@ -11,9 +11,9 @@ class DeBERTa(Encoding):
     s_ij = [q_i . k_j + q_i . K^r[d] + k_j . Q^r[d]] / sqrt(3K),   d = clamp(i - j + span, 0, 2 span - 1)
     K^r = P W_(K,r),  Q^r = P W_(Q,r)
 
-  P is shared by all layers and read with unit variance, its two projections are each layer's. For the position-to-content
-  term the paper writes delta(j, i); the released code gathers delta(i, j), and so does this. With a term switched off the
-  scale becomes 1/sqrt(2K) or 1/sqrt(K), as in the code.
+  P is shared by all layers and read with unit variance, its two projections are each layer's. The position-to-content
+  term gathers delta(i, j), as the released code does. With one of the two terms switched off the scale is 1/sqrt(2K),
+  as in the code.
   """
 
   paper = 'He et al. 2020, arXiv:2006.03654'

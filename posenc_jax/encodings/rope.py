@@ -24,8 +24,9 @@ def rotate(x_BTHK, angles_BTK, layout: str):
 
 
 class RoPE(Encoding):
-  """Queries and keys turn by position times frequency, f_m = base^(-2m/K), so q . k depends on i - j (Su et al. 2021, eqs. 14, 15, 34).
+  """Pair m of the channels of q and k turns by position * base^(-2m/K), so that q . k depends on i - j.
 
+  Su et al. 2021, eqs. 14, 15 and 34.
   `fraction` < 1 turns only the first fraction * K channels, the whole spectrum squeezed into them (GPT-J, GPT-NeoX).
   """
 

@@ -6,7 +6,7 @@ from posenc_jax.encodings.base import Dims, Encoding, normal
 
 
 class Shaw(Encoding):
-  """Clipped relative vectors, added to projected keys and values and shared by the heads (Shaw et al. 2018, eqs. 3 to 5).
+  """Clipped relative vectors added to projected keys and values, alike for all heads (Shaw et al. 2018, eqs. 3 to 5).
 
     s_ij = q_i . (k_j + A^K[c]) / sqrt(K),   o_i = sum_j p_ij (v_j + A^V[c]),   c = clip(j - i, -clip, clip) + clip
 

@@ -7,7 +7,7 @@ from posenc_jax.encodings.base import Dims, Encoding, normal
 
 
 def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
-  """Buckets of the distances 0..max_distance, by integer arithmetic: exact where a float logarithm may round the other way.
+  """Buckets of the distances 0..max_distance by integers: exact where a float logarithm may round the other way.
 
   Below e = buckets // 2 each distance has its own; above, floor(e + ln(n/e) / ln(max_distance/e) (buckets - e)).
   """
@@ -32,7 +32,7 @@ class T5(Encoding):
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
 
   def __init__(self, dims: Dims, rngs, *, buckets: int = 32, max_distance: int = 128, bidirectional: bool = False):
-    """`max_distance`: where the last bucket's formula ends; `bidirectional`: half of the buckets for keys to the right."""
+    """`max_distance`: where the formula's last bucket ends; `bidirectional`: half the buckets are for later keys."""
     super().__init__(dims, rngs)
     self.side = buckets // 2 if bidirectional else buckets
     if buckets < 4 or buckets % 2:

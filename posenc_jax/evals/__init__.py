@@ -38,7 +38,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   documents = choose_documents(config)
   with user_errors(ValueError):
     model = build(config, data.VOCAB, nnx.Rngs(config.seed))
-  with Checkpoints(workdir, config.train.keep) as checkpoints:
+  with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
   if step == 0:
     raise UserError(

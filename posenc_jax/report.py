@@ -1,0 +1,99 @@
+"""The tables and figures of a folder of runs, as its study wants them."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from posenc_jax import config, figures, render, tables
+from posenc_jax.config import UserError, nearest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass
+class Report:
+  """How to read the rows in `folder`.
+
+  Attributes:
+    runs: names of the runs that should be there, in the order of lines.
+    table: what the study's `table()` gives, settings of `tables.extrapolation`.
+    figures: what its `figures()` gives, {name: settings of `figures.draw`}.
+  """
+
+  folder: Path
+  runs: list[str] = dataclasses.field(default_factory=list)
+  table: dict = dataclasses.field(default_factory=dict)
+  figures: dict[str, dict] = dataclasses.field(default_factory=lambda: {'extrapolation': {}})
+
+  def make_tables(self) -> None:
+    """Writes `table.md`, `table.tex` and `table.csv` and shows the tables."""
+    made = tables.extrapolation(tables.read(self.folder), self.runs, **self.table)
+    render.write(made, self.folder)
+    console = Console()
+    if not console.is_terminal:
+      console.width = 140  # a file has no width: tables need not be squeezed
+    for table in made:
+      console.print(render.on_screen(table))
+    console.print(f'{self.folder}/table.md, .tex, .csv', highlight=False)
+
+  def make_figures(self) -> None:
+    """Writes `NAME.png` for each figure."""
+    rows = tables.read(self.folder)
+    for name, settings in self.figures.items():
+      path = self.folder / f'{name}.png'
+      figures.draw(rows, self.runs, **settings).savefig(path, dpi=200)
+      print(path)
+
+
+def of_study(path: str | Path, folder: Path, runs: Iterable[str] = ()) -> Report:
+  """What the study in the file `path` wants made. Raises UserError where it asks for what there is not."""
+  study, report = config.load_study(path), Report(folder, list(runs))
+  if hasattr(study, 'table'):
+    report.table = study.table()
+    _check(f'{path}: table()', report.table, tables.extrapolation)
+  if hasattr(study, 'figures'):
+    report.figures = study.figures()
+    for name, settings in report.figures.items():
+      _check(f'{path}: figures()[{name!r}]', settings, figures.draw)
+  return report
+
+
+def _check(where: str, settings: dict, function: Callable) -> None:
+  allowed = inspect.signature(function).parameters.keys() - {'rows', 'runs'}
+  for name, value in settings.items():
+    if name not in allowed:
+      raise UserError(f'{where}: no setting {name!r}; {nearest(name, allowed)}')
+    if name == 'metric' and value not in tables.METRICS:
+      raise UserError(f'{where}: metric={value!r}; {nearest(value, tables.METRICS)}')
+
+
+def save(report: Report, path: str | Path) -> None:
+  """Writes `study.json`, which tells `load` the runs and the study, by its path from the repository's root if there."""
+  path = Path(path).resolve()
+  study = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+  text = json.dumps({'study': study.as_posix(), 'runs': report.runs}, indent=2)
+  (report.folder / 'study.json').write_text(text + '\n')
+
+
+def load(folder: str | Path, path: str | Path | None = None) -> Report:
+  """The report of a folder: as its `study.json` says, or as the study in the file `path` wants it, or as by default."""
+  folder = Path(folder)
+  if not folder.is_dir():
+    raise UserError(f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick')
+  saved = json.loads((folder / 'study.json').read_text()) if (folder / 'study.json').exists() else {'runs': []}
+  if path is None and 'study' in saved:
+    path = ROOT / saved['study']
+  return Report(folder, saved['runs']) if path is None else of_study(path, folder, saved['runs'])
+
+
+def of_arguments(argv: list[str]) -> Report:
+  """Of the command line `DIR [--config=STUDY]`."""
+  words = [word for word in argv if not word.startswith('--')]
+  flags, overrides = config.parse_args([word for word in argv if word.startswith('--')], {'config': None})
+  if len(words) != 1 or overrides:
+    raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, and --config=STUDY')
+  return load(words[0], flags.config)

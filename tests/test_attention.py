@@ -1,0 +1,236 @@
+"""The attention interface: shifts and their adjoints, memory, refusals, arguments, and an encoding added by a user."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from posenc_jax.attention import BACKENDS, attend, cudnn
+from posenc_jax.attention.call import contiguous_positions, prepare
+from posenc_jax.attention.distances import Diagonals, Lookup, shear, spread
+from posenc_jax.encodings import ENCODINGS, Encoding, make
+
+rng = np.random.default_rng(0)
+normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+SIZES = {'model_dim': 32, 'heads': 4, 'head_dim': 8, 'train_length': 16}
+
+
+def build(name, **hyper):
+  return make(name, **SIZES, rngs=nnx.Rngs(0), **hyper)
+
+
+@pytest.mark.parametrize(('T', 'S'), [(5, 3), (4, 4), (1, 6), (6, 1)])
+def test_diagonals_pick_the_row_of_their_distance(T, S):
+  """Row m of a block's table belongs to t - s = m - S; lookups agree, for shared rows and for rows a head."""
+  q, k, p, values = normal(2, T, 3, 4), normal(2, S, 3, 4), normal(2, 3, T, S), normal(3, T + S)
+  r = np.arange(T)[None, :, None] - np.arange(S)[None, None]
+  row = r[0] + S
+  np.testing.assert_array_equal(spread(values, T, S), values[:, row])
+  np.testing.assert_array_equal(Lookup.of(jnp.asarray(r), -S, T - 1).spread(values.T)[0], values[:, row])
+
+  @jax.jit
+  def read(table):
+    by_pair = jnp.broadcast_to(table, (T + S, 3, 4))[row]
+    return [
+      (distances.query_dot(q, table), distances.key_dot(k, table), distances.sum_by_distance(p, table))
+      for distances in (Diagonals(T, S), Lookup.of(jnp.asarray(r), -S, T - 1))
+    ], (
+      jnp.einsum('bthk,tshk->bhts', q, by_pair),
+      jnp.einsum('bshk,tshk->bhts', k, by_pair),
+      jnp.einsum('bhts,tshk->bthk', p, by_pair),
+    )
+
+  for H in (1, 3):
+    ways, desired = read(normal(T + S, H, 4))
+    for way in ways:
+      for actual, wanted in zip(way, desired, strict=True):
+        np.testing.assert_allclose(actual, wanted, atol=1e-5)
+
+
+def test_shear_is_a_reshape():
+  """No gather: it costs a copy."""
+  assert 'gather' not in str(jax.make_jaxpr(lambda g: shear(g, 3, 5))(jnp.zeros((2, 4, 9))))
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_gradient_of_blockwise_attention_is_linear_in_memory(name):
+  """T = 8192, 4 heads of 32: the score matrix alone would be 1 GiB."""
+  enc = make(name, model_dim=128, heads=4, head_dim=32, train_length=8192, rngs=nnx.Rngs(0))
+  loss = lambda enc, q, k, v: (attend(q, k, v, enc, backend='blockwise') ** 2).sum()
+  x = jax.ShapeDtypeStruct((1, 8192, 4, 32), jnp.float32)
+  compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(enc, x, x, x).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < 100 * 2**20
+
+
+def test_compiled_size_does_not_grow_with_length():
+  def lines(T):
+    x = jax.ShapeDtypeStruct((1, T, 4, 8), jnp.float32)
+    loss = lambda q: attend(q, q, q, build('t5'), backend='blockwise').sum()
+    return len(jax.jit(jax.grad(loss)).lower(x).as_text().splitlines())
+
+  assert lines(1024) == lines(8192)
+
+
+@pytest.mark.parametrize('name', ['alibi', 'shaw', 'rope'])
+def test_bfloat16_is_rounding_away_from_float32(name):
+  """Positions, tables and accumulators stay float32: distances above 256 are not exact in bfloat16."""
+  enc = build(name)
+  q, k, v, w = (normal(1, 300, 4, 8) for _ in range(4))
+
+  def run(dtype, backend):
+    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, block=(64, 128)).astype(jnp.float32) * w).sum()
+    inputs = [a.astype(dtype) for a in (q, k, v)]
+    return [attend(*inputs, enc, backend=backend, block=(64, 128)), *jax.grad(loss, argnums=(0, 1, 2))(*inputs)]
+
+  run = jax.jit(run, static_argnums=(0, 1))
+  exact = run(jnp.float32, 'dense')
+  for backend in ('dense', 'blockwise'):
+    for rounded, full in zip(run(jnp.bfloat16, backend), exact, strict=True):
+      assert rounded.dtype == jnp.bfloat16
+      assert np.abs(rounded.astype(jnp.float32) - full).max() < 0.02 * np.abs(full).max()
+
+
+# Arguments.
+
+
+def test_positions_under_tracing():
+  """Tables need a static length: named where missing; NaN, never another distance's value, where too short."""
+  q, positions = normal(1, 6, 4, 8), jnp.array([[0, 1, 2, 3, 4, 9]])
+  run = lambda name, **options: jax.jit(lambda p: attend(q, q, q, build(name), positions=p, **options))(positions)
+  with pytest.raises(ValueError, match='traced positions need a static max_distance'):
+    run('alibi')
+  for name in ('alibi', 'shaw', 'transformer_xl'):
+    for backend in ('dense', 'blockwise'):
+      short = run(name, max_distance=8, backend=backend, block=(4, 4))
+      assert np.isfinite(short[:, :5]).all()
+      assert np.isnan(short[:, 5]).all()
+    np.testing.assert_allclose(
+      run(name, max_distance=9), attend(q, q, q, build(name), positions=positions, backend='dense'), atol=1e-5
+    )
+  assert np.isfinite(run('rope')).all()
+
+
+def test_contiguous_positions_restart_with_segments():
+  np.testing.assert_array_equal(contiguous_positions(4), [[0, 1, 2, 3]])
+  np.testing.assert_array_equal(
+    contiguous_positions(5, jnp.array([[7, 7, 2, 2, 2], [1, 2, 3, 3, 1]]))[1], [0, 0, 0, 1, 0]
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'backend': 'blokwise'}, "attention.backend='blokwise' is unknown; nearest: blockwise"),
+    ({'window': 0}, 'window=0 must be at least 1'),
+  ],
+)
+def test_bad_arguments(options, message):
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(ValueError, match=message):
+    attend(q, q, q, build('nope'), **options)
+
+
+def test_shapes_that_do_not_fit():
+  q, k = normal(1, 6, 4, 8), normal(1, 5, 4, 8)
+  with pytest.raises(ValueError, match='6 queries for 5 keys'):
+    attend(q, k, k, build('nope'))
+  with pytest.raises(ValueError, match='multiple of key/value heads'):
+    attend(q, normal(1, 6, 3, 8), normal(1, 6, 3, 8), build('nope'))
+
+
+def test_causal_only_encodings_refuse_to_look_ahead():
+  class Forward(Encoding):
+    causal_only = True
+
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(ValueError, match='Forward is defined for causal attention only'):
+    attend(q, q, q, Forward(build('nope').dims, nnx.Rngs(0)), causal=False)
+
+
+def test_auto_equals_named_backends():
+  q = normal(1, 600, 4, 8)
+  short, long = q[:, :500], q
+  enc = build('t5')
+  run = lambda x, backend: attend(x, x, x, enc, backend=backend)
+  np.testing.assert_array_equal(run(short, 'auto'), run(short, 'dense'))
+  np.testing.assert_array_equal(run(long, 'auto'), run(long, 'blockwise'))
+
+
+def test_weights_that_are_not_normalised():
+  """normaliser = 'none': scores are log-weights. Sigmoid attention, as a user would write it, on both backends."""
+
+  class Sigmoid(Encoding):
+    normaliser = 'none'
+
+    def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+      return jax.nn.log_sigmoid(s_BHTS)
+
+  enc, q = Sigmoid(build('nope').dims, nnx.Rngs(0)), normal(1, 11, 4, 8)
+
+  def formula(q):
+    weights = jax.nn.sigmoid(jnp.einsum('bthk,bshk->bhts', q, q) / 8**0.5) * jnp.tril(jnp.ones((1, 1, 11, 11)))
+    return jnp.einsum('bhts,bshk->bthk', weights, q)
+
+  both = lambda f: jax.jit(lambda q: (f(q), jax.grad(lambda q: (f(q) ** 2).sum())(q)))(q)
+  desired = both(formula)
+  for backend in ('dense', 'blockwise'):
+    actual = both(lambda q, backend=backend: attend(q, q, q, enc, backend=backend, block=(4, 4)))
+    np.testing.assert_allclose(actual[0], desired[0], atol=1e-5)
+    np.testing.assert_allclose(actual[1], desired[1], atol=1e-4)
+
+
+# cuDNN: what it is asked is checked here with jax's own implementation; it runs on a GPU only.
+
+
+@pytest.mark.parametrize(
+  ('name', 'reason'), [('alibi', 'scores or values'), ('shaw', 'scores or values'), ('rope', 'needs an NVIDIA GPU')]
+)
+def test_cudnn_refuses_with_a_reason(name, reason):
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(NotImplementedError, match=f'backend cudnn: .*{reason}'):
+    attend(q, q, q, build(name), backend='cudnn')
+
+
+@pytest.mark.parametrize(
+  ('change', 'reason'),
+  [
+    ({}, None),
+    ({'dtype': jnp.float32}, 'takes bfloat16 or float16'),
+    ({'T': 3}, 'as many queries as keys'),
+    ({'segments': jnp.zeros((1, 6), int)}, 'segments'),
+  ],
+)
+def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  q = normal(1, 6, 4, 8).astype(change.get('dtype', jnp.bfloat16))
+  call = prepare(
+    q[:, 6 - change.get('T', 6) :], q, q, build('rope'), None, None, True, None, change.get('segments'), None, None
+  )
+  answer = cudnn.refuse(call)
+  assert answer is None if reason is None else reason in answer
+
+
+@pytest.mark.parametrize('options', [{}, {'window': 3}, {'causal': False}, {'causal': False, 'window': 3}])
+@pytest.mark.parametrize('name', ['nope', 'rope'])
+def test_cudnn_is_asked_for_the_same_attention(name, options):
+  q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
+  options = {'causal': True, 'window': None, **options}
+  call = prepare(q, k, v, build(name), None, None, options['causal'], options['window'], None, None, None)
+  np.testing.assert_allclose(
+    cudnn.run(call, implementation='xla'), attend(q, k, v, build(name), backend='dense', **options), atol=1e-5
+  )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('name', ['nope', 'rope'])
+def test_cudnn_equals_dense(name):
+  q = normal(2, 128, 4, 64).astype(jnp.bfloat16)
+  enc = make(name, model_dim=256, heads=4, head_dim=64, train_length=128, rngs=nnx.Rngs(0))
+  run = lambda backend: attend(q, q, q, enc, backend=backend).astype(jnp.float32)
+  np.testing.assert_allclose(run('cudnn'), run('dense'), atol=3e-2)
+
+
+def test_backends_answer_to_one_interface():
+  assert set(BACKENDS) == {'dense', 'blockwise', 'cudnn'}
+  assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())

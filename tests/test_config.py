@@ -1,0 +1,219 @@
+"""Configurations: what is refused, and that nothing is lost on the way to disk and back."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from posenc_jax import config as configs
+from posenc_jax.config import REQUIRED, UserError
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+
+
+def load(**overrides):
+  return configs.load(BASE, {path.replace('__', '.'): value for path, value in overrides.items()})
+
+
+def test_base_is_valid_and_locked():
+  config = load()
+  configs.validate(config)
+  with pytest.raises(AttributeError):
+    config.train.stepz = 1
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'expected'),
+  [
+    ('train.steps', 7, 7),
+    ('optim.clip', 2, 2.0),
+    ('eval.lengths', [16, 32], (16, 32)),
+    ('attention.block', (8, 16), (8, 16)),
+    ('encoding.name', 'alibi', 'alibi'),
+    ('encoding.base', 500.0, 500.0),
+  ],
+)
+def test_an_override_is_set_in_the_type_of_the_field(path, value, expected):
+  config = configs.load(BASE, {path: value})
+  found = dict(configs._leaves(config))[path]
+  assert found == expected
+  assert type(found) is type(expected)
+
+
+def test_an_encoding_is_replaced_whole():
+  config = configs.load(BASE, {'encoding.base': 500.0})
+  configs.overlay(config, {'encoding': {'name': 'alibi', 'learned': True}})
+  assert configs.to_json(config)['encoding'] == {'name': 'alibi', 'learned': True}
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'words'),
+  [
+    ({'train.stepz': 1}, ["config.train.stepz: no such field; did you mean 'train.steps'?"]),
+    ({'trian.steps': 1}, ["did you mean 'train.steps'?"]),
+    ({'steps.of.it': 1}, ['config.steps.of.it: no such field']),
+    ({'train.steps.more': 1}, ['config.train.steps.more: no such field']),
+    ({'train.steps': 1.5}, ['config.train.steps=1.5', 'int']),
+    ({'train.steps': True}, ['config.train.steps=True', 'int']),
+    ({'train.steps': 'many'}, ["config.train.steps='many'", 'int']),
+    ({'eval.lengths': 128}, ['config.eval.lengths=128', 'tuple']),
+    ({'eval.lengths': (128, 'abc')}, ["config.eval.lengths='abc'", 'int']),
+    ({'eval.windowed': 'true'}, ["config.eval.windowed='true'", 'bool']),
+    ({'train': 3}, ['config.train=3']),
+    ({'encoding': 'alibi'}, ["config.encoding='alibi'", "dict(name='rope')"]),
+  ],
+)
+def test_a_bad_override_is_one_line_that_names_it(overrides, words):
+  with pytest.raises(UserError) as error:
+    configs.load(BASE, overrides)
+  assert all(word in str(error.value) for word in words)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'allowed'),
+  [
+    ('seed', -1, '0 or more'),
+    ('seed', 2**32, 'less than 2**32'),
+    ('encoding.name', '', 'ENCODINGS'),
+    ('model.layers', 0, '1 or more'),
+    ('model.heads', -4, '1 or more'),
+    ('model.kv_heads', 3, 'a divisor of model.heads=4'),
+    ('model.share_encoding', 'papre', "did you mean 'paper'?"),
+    ('model.logit_softcap', -1.0, '0 (off) or more'),
+    ('attention.window', -1, '0 or more'),
+    ('attention.block', (8,), '(query rows, key columns)'),
+    ('train.length', 0, '1 or more'),
+    ('train.steps', 0, '1 or more'),
+    ('train.keep', 0, '1 or more'),
+    ('train.compute_dtype', 'float23', "did you mean 'float32'?"),
+    ('train.matmul_precision', 'hihgest', "did you mean 'highest'?"),
+    ('optim.learning_rate', 0.0, 'more than 0'),
+    ('optim.learning_rate', float('nan'), 'a finite number'),
+    ('optim.warmup', 601, 'at most train.steps=600'),
+    ('optim.final_fraction', 1.5, '0 to 1'),
+    ('optim.beta2', 1.0, 'less than 1'),
+    ('optim.clip', -1.0, '0 (off) or more'),
+    ('eval.split', 'tset', "did you mean 'test'?"),
+    ('eval.protocols', ('last_kk',), "did you mean 'last_k'?"),
+    ('eval.protocols', (), 'one or more'),
+    ('eval.lengths', (), 'one or more'),
+    ('eval.lengths', (128, 128), 'none twice'),
+    ('eval.lengths', (0, 128), '1 or more tokens'),
+    ('eval.k', 129, 'at most the shortest of eval.lengths'),
+    ('eval.k', 0, '1 or more'),
+    ('eval.spans', 0, '1 or more'),
+    ('eval.documents', -1, '0 or more'),
+    ('eval.batch_tokens', 0, '1 or more'),
+  ],
+)
+def test_a_bad_value_is_one_line_with_field_value_and_what_is_allowed(path, value, allowed):
+  config = configs.load(BASE, {path: value})
+  with pytest.raises(UserError) as error:
+    configs.validate(config)
+  assert str(error.value).startswith(f'config.{path}=')
+  assert repr(value) in str(error.value)
+  assert allowed in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_every_bound_is_reached():
+  for path in ('train.steps', 'optim.warmup'):
+    configs.validate(configs.load(BASE, {'train.steps': 1, 'optim.warmup': 1, path: 1}))
+  configs.validate(configs.load(BASE, {'eval.k': 128, 'seed': 2**32 - 1, 'model.kv_heads': 2}))
+
+
+@pytest.mark.parametrize(
+  ('name', 'text', 'words'),
+  [
+    ('missing.py', None, ['no file', "did you mean '"]),
+    ('study.py', 'x = 1', ['no get_config()']),
+    ('study.txt', 'x = 1', ['not a Python file']),
+  ],
+)
+def test_what_is_no_study(tmp_path, name, text, words):
+  (tmp_path / 'missng.py').write_text('')
+  if text is not None:
+    (tmp_path / name).write_text(text)
+  with pytest.raises(UserError) as error:
+    configs.load(tmp_path / name, {})
+  assert all(word in str(error.value) for word in words)
+
+
+def test_a_study_changes_some_fields_of_a_base(tmp_path):
+  study = tmp_path / 'study.py'
+  lines = ['from posenc_jax.config import load', f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": 9}})']
+  study.write_text('\n'.join(lines))
+  config = configs.load(study, {'seed': 3})
+  assert configs.differing_keys(config, load()) == ['seed', 'train.steps']
+  assert (config.train.steps, config.seed) == (9, 3)
+
+
+@pytest.mark.parametrize(
+  'overrides', [{}, {'encoding': {'name': 'x', 'members': ({'name': 'a'}, {'name': 'b', 'c': None})}}]
+)
+def test_json_and_back(overrides):
+  config = configs.load(BASE, overrides)
+  tree = json.loads(json.dumps(configs.to_json(config)))
+  back = configs.from_json(tree)
+  assert configs.to_json(back) == tree
+  assert configs.differing_keys(config, back) == configs.differing_keys(config, tree) == []
+  assert back.is_locked
+  assert back.eval.lengths == config.eval.lengths
+  assert configs.config_hash(back) == configs.config_hash(config)
+
+
+def test_differences_are_named_and_hashed():
+  base = load()
+  fields = configs.flat(base)
+  assert len(fields) == len(dict(configs._leaves(base)))
+  hashes = {configs.config_hash(base)}
+  for path, value in configs._leaves(base):
+    other = {bool: lambda v: not v, str: lambda v: v + '.', tuple: lambda v: v[::-1] + v[:1]}
+    changed = configs.load(BASE, {path: other[type(value)](value) if type(value) in other else value + 1})
+    assert configs.differing_keys(base, changed) == [path]
+    trains = path.partition('.')[0] not in ('eval', 'label') and path != 'data.cache'
+    assert (configs.training_part(changed) != configs.training_part(base)) == trains
+    hashes.add(configs.config_hash(changed))
+  assert len(hashes) == len(fields)  # each differs, but for data.cache
+
+
+def test_differing_keys_sees_fields_of_one_side_and_types():
+  assert configs.differing_keys({'a': {'b': 1, 'c': 2}}, {'a': {'b': 1.0, 'd': 2}}) == ['a.b', 'a.c', 'a.d']
+
+
+def test_flags():
+  flags = {'config': REQUIRED, 'out': None, 'jobs': 1, 'force': False}
+  argv = ['--config=c.py', '--config.train.steps', '7', '--config.eval.lengths=16,32', '--force']
+  values, overrides = configs.parse_args([*argv, '--config.encoding.name=alibi', '--config.label=a=b'], flags)
+  assert vars(values) == {'config': 'c.py', 'out': None, 'jobs': 1, 'force': True}
+  assert overrides == {'train.steps': 7, 'eval.lengths': (16, 32), 'encoding.name': 'alibi', 'label': 'a=b'}
+
+
+@pytest.mark.parametrize(
+  ('argv', 'words'),
+  [
+    ([], ['--config: must be given']),
+    (['--config=c.py', '--wrokdir=x'], ['--wrokdir=x: no such flag', "did you mean '--workdir'?"]),
+    (['--config=c.py', 'x'], ['x: no such flag']),
+    (['--config'], ['--config: has no value']),
+    (['--config=c.py', '--config.train.steps'], ['--config.train.steps: has no value']),
+    (['--config=c.py', '--jobs=many'], ["jobs='many'", 'int']),
+  ],
+)
+def test_bad_flags(argv, words):
+  with pytest.raises(UserError) as error:
+    configs.parse_args(argv, {'config': REQUIRED, 'workdir': None, 'jobs': 1})
+  assert all(word in str(error.value) for word in words)
+
+
+def test_sweeps():
+  seeds, names = configs.over('seed', 0, 1), configs.over('encoding.name', 'a', 'b', 'c')
+  assert configs.product(seeds, names)[:2] == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 0, 'encoding.name': 'b'}]
+  assert len(configs.product(seeds, names, configs.fixed({'label': 'x'}))) == 6
+  assert configs.zipped(seeds, names[:2]) == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 1, 'encoding.name': 'b'}]
+  assert configs.chain(seeds, names) == seeds + names
+  with pytest.raises(UserError, match=r'\[2, 3\] runs'):
+    configs.zipped(seeds, names)
+  with pytest.raises(UserError, match='seed set by two'):
+    configs.product(seeds, seeds)

@@ -1,0 +1,95 @@
+"""Rows on disk: a kill at any byte loses at most the row it tore, no key is written twice, scores are defined once."""
+
+import gzip
+import itertools
+import json
+import math
+
+import pytest
+
+from posenc_jax import records
+
+FIELDS = dict(run='r', encoding='rope', label='rope', seed=0, step=10, corpus='sotu', split='test')
+FIELDS |= dict(train_length=8, protocol='last_k', length=16)
+SCORE = dict(nats=4.0, tokens=2, bytes=5)
+
+
+def rows(number):
+  return [records.row(**FIELDS, document=str(i), **SCORE) for i in range(number)]
+
+
+def test_a_row_has_the_fields_of_the_contract_and_one_definition_of_scores():
+  row = records.row(**FIELDS, **SCORE)
+  key = 'run, encoding, label, seed, step, corpus, split, train_length, protocol, control, length, stride, k, position'
+  values = 'status, nats, tokens, bytes, ppl, bpb, metric, value'
+  assert ', '.join(row) == f'{key}, document, overrides, {values}'
+  assert row['ppl'] == pytest.approx(math.exp(4 / 2))
+  assert row['bpb'] == pytest.approx(4 / 5 / math.log(2))
+  assert (row['status'], row['stride']) == ('ok', None)
+
+
+@pytest.mark.parametrize('nats', [math.nan, math.inf])
+def test_a_score_that_is_not_finite_is_a_named_outcome(nats, tmp_path):
+  row = records.row(**FIELDS, **SCORE | {'nats': nats})
+  assert (row['status'], row['nats'], row['ppl'], row['bpb']) == ('not_finite', None, None, None)
+  records.append(tmp_path / 'f', [row])  # as JSON, which has no NaN
+
+
+@pytest.mark.parametrize('score', [{}, {'nats': 1.0}, {'metric': 'accuracy'}])
+def test_ok_needs_a_score(score):
+  with pytest.raises(ValueError, match='has no score'):
+    records.row(**FIELDS, **score)
+
+
+def test_rows_come_back_and_appending_keeps_what_was_there(tmp_path):
+  path, all_rows = tmp_path / 'eval.jsonl', rows(5)
+  assert records.read(path) == []
+  records.append(path, all_rows[:2])
+  before = path.read_bytes()
+  records.append(path, all_rows[2:])
+  assert path.read_bytes().startswith(before)
+  assert records.read(path) == all_rows
+  (tmp_path / 'rows.jsonl.gz').write_bytes(gzip.compress(path.read_bytes()))
+  assert records.read(tmp_path / 'rows.jsonl.gz') == all_rows
+
+
+def test_after_a_kill_at_any_byte_all_whole_rows_are_there_and_one_can_go_on(tmp_path):
+  path, all_rows = tmp_path / 'eval.jsonl', [{'a': 'é', 'b': i} for i in range(3)]
+  records.append(path, all_rows)
+  data = path.read_bytes()
+  ends = [0, *(i + 1 for i, byte in enumerate(data) if byte == ord('\n'))]
+  for size in range(len(data) + 1):
+    path.write_bytes(data[:size])
+    whole = sum(end - 1 <= size for end in ends[1:])  # a row is whole without its line break
+    assert records.read(path) == all_rows[:whole]
+    records.append(path, [{'new': 1}])
+    assert records.read(path) == [*all_rows[:whole], {'new': 1}]
+
+
+@pytest.mark.parametrize('line', ['{"a": 1', '[1]', '\x00\x00'])
+def test_a_damaged_line_that_is_not_the_torn_last_one_is_named(line, tmp_path):
+  path = tmp_path / 'eval.jsonl'
+  path.write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
+  with pytest.raises(ValueError, match=r'eval\.jsonl:2: not a JSON object'):
+    records.read(path)
+
+
+def test_a_key_is_never_written_twice(tmp_path):
+  path, first = tmp_path / 'eval.jsonl', rows(3)
+  again = [row | {'nats': 99.0} for row in first]  # a value is no part of the key
+  assert records.write_new(path, first[:2]) == 2
+  assert records.write_new(path, [*again, *first]) == 1
+  assert records.read(path) == [*first[:2], again[2]]
+  assert records.write_new(path, again) == 0
+
+
+def test_every_key_field_tells_rows_apart():
+  base = rows(1)[0]
+  changed = [base | {name: 'other'} for name in records.KEY]
+  for a, b in itertools.combinations([base, *changed], 2):
+    assert records.key(a) != records.key(b)
+  for name in records.VALUES:
+    assert records.key(base | {name: 'other'}) == records.key(base)
+  ordered, reversed_ = ({'overrides': dict(pairs)} for pairs in ([('a', 1), ('b', 2)], [('b', 2), ('a', 1)]))
+  assert records.key(base | ordered) == records.key(base | reversed_)
+  assert json.loads(json.dumps(base)) == base

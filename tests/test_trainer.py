@@ -1,0 +1,327 @@
+"""Training: it learns, repeats itself bit for bit, goes on where it was stopped, and loses nothing to damage."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from posenc_jax import checkpoint, config, data, optim, trainer
+from posenc_jax.checkpoint import Checkpoints
+from posenc_jax.config import Stopped, UserError
+from posenc_jax.model import build
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+STEPS = 12
+TINY = {
+  'model.layers': 2,
+  'model.model_dim': 16,
+  'model.heads': 2,
+  'model.head_dim': 8,
+  'model.mlp_dim': 32,
+  'train.length': 16,
+  'train.batch': 4,
+  'train.steps': STEPS,
+  'train.log_every': 3,
+  'train.validate_every': 4,
+  'train.validate_batches': 2,
+  'train.checkpoint_every': 4,
+  'train.keep': 2,
+  'optim.learning_rate': 0.03,
+  'optim.warmup': 2,
+  'eval.lengths': (16, 32),
+  'eval.k': 8,
+}
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('corpus')
+  for split in ('train', 'validation'):
+    (folder / split).mkdir()
+    (folder / split / 'text.txt').write_text('the quick brown fox jumps over the lazy dog; ' * 20)
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def tiny(corpus):
+  return config.load(BASE, {**TINY, 'data.corpus': corpus})
+
+
+@pytest.fixture(scope='module')
+def unbroken(tiny, tmp_path_factory):
+  """The directory of a run that nothing interrupted."""
+  workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
+  trainer.train(tiny, workdir)
+  return workdir
+
+
+def metrics(workdir):
+  return (workdir / 'metrics.jsonl').read_bytes()
+
+
+def parameters(workdir, tiny):
+  with Checkpoints(workdir) as checkpoints:
+    state, step = checkpoints.restore(model=build(tiny, data.VOCAB, nnx.Rngs(7)))
+  assert step == STEPS
+  return state['model']
+
+
+def assert_same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_it_learns_and_logs(unbroken):
+  rows = [json.loads(line) for line in metrics(unbroken).splitlines()]
+  losses = [(row['step'], row['loss']) for row in rows if 'loss' in row]
+  assert [step for step, _ in losses] == [1, 3, 6, 9, 12]
+  assert losses[-1][1] < losses[0][1] - 1.0
+  assert [row['step'] for row in rows if 'split' in row] == [4, 8, 12]
+  assert [row['step'] for row in rows] == sorted(row['step'] for row in rows)
+  for row in rows:
+    if 'loss' in row:
+      assert row['bpb'] == pytest.approx(row['loss'] / np.log(2))
+      assert row['grad_norm'] > 0
+  compiled, *timed = [json.loads(line) for line in (unbroken / 'timing.jsonl').read_text().splitlines()]
+  assert compiled['compile_seconds'] > 0
+  assert all(row['tokens_per_second'] > 0 and row['peak_process_bytes'] > 2**20 for row in timed)
+
+
+def test_two_runs_are_equal_bit_for_bit(unbroken, tiny, tmp_path):
+  trainer.train(tiny, tmp_path / 'again')
+  assert metrics(tmp_path / 'again') == metrics(unbroken)
+  assert_same(parameters(tmp_path / 'again', tiny), parameters(unbroken, tiny))
+
+
+def interrupt(monkeypatch, at, act):
+  """Calls `act` when the batch of step `at` is asked for, once."""
+  read, done = data.Batches.__getitem__, []
+
+  def getitem(self, step):
+    if step == at - 1 and not done:
+      done.append(step)
+      act()
+    return read(self, step)
+
+  monkeypatch.setattr(data.Batches, '__getitem__', getitem)
+
+
+def crash():
+  raise MemoryError
+
+
+@pytest.mark.parametrize(
+  ('at', 'act', 'error', 'saved'),
+  [
+    (7, lambda: os.kill(os.getpid(), signal.SIGTERM), Stopped, 7),
+    (STEPS - 1, lambda: os.kill(os.getpid(), signal.SIGINT), Stopped, STEPS - 1),
+    (STEPS - 1, crash, MemoryError, 8),
+  ],
+  ids=['SIGTERM', 'Ctrl-C', 'crash'],
+)
+def test_a_run_goes_on_as_if_it_had_not_stopped(unbroken, tiny, tmp_path, monkeypatch, capsys, at, act, error, saved):
+  handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  interrupt(monkeypatch, at, act)
+  with pytest.raises(error) as stopped:
+    trainer.train(tiny, tmp_path)
+  if error is Stopped:
+    assert f'step {saved} is saved; go on with the same command' in str(stopped.value)
+    assert stopped.value.code in (143, 130)
+  assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  assert metrics(tmp_path) != metrics(unbroken)
+  assert metrics(unbroken).startswith(metrics(tmp_path))
+  trainer.train(tiny, tmp_path)
+  assert f'going on from step {saved}' in capsys.readouterr().out
+  assert metrics(tmp_path) == metrics(unbroken)
+  assert_same(parameters(tmp_path, tiny), parameters(unbroken, tiny))
+
+
+def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
+  shutil.copytree(unbroken, tmp_path / 'run')
+  trainer.train(config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'eval.k': 4}), tmp_path / 'run')
+  assert f'training is finished ({STEPS} steps)' in capsys.readouterr().out
+  for name in ('config.json', 'metrics.jsonl', 'timing.jsonl'):
+    assert (tmp_path / 'run' / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_another_config_is_refused_and_nothing_touched(unbroken, tiny):
+  before = {path: path.stat().st_mtime_ns for path in unbroken.rglob('*')}
+  other = config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'seed': 1, 'encoding.base': 50.0})
+  with pytest.raises(UserError, match='another config') as error:
+    trainer.train(other, unbroken)
+  assert 'seed (there 0, here 1)' in str(error.value)
+  assert 'encoding.base (there None, here 50.0)' in str(error.value)
+  assert before == {path: path.stat().st_mtime_ns for path in unbroken.rglob('*')}
+
+
+def test_a_folder_with_a_run_but_no_config_is_refused(tiny, tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text('')
+  with pytest.raises(UserError, match=r'holds metrics.jsonl but no config.json'):
+    checkpoint.claim(tmp_path, tiny)
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='allowed: a folder'):
+    checkpoint.claim(tmp_path / 'file', tiny)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path):
+  other = config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'optim.warmup': 0, 'train.checkpoint_every': 1})
+  interruption = jnp.array(np.nan)
+  real = optim.learning_rate
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(optim, 'learning_rate', lambda o, n, step: jnp.where(step < 4, real(o, n, step), interruption))
+    with pytest.raises(Stopped, match=r'step 4: learning_rate is nan') as error:
+      trainer.train(other, tmp_path)
+  assert error.value.code == 1
+  with Checkpoints(tmp_path) as checkpoints:
+    state, step = checkpoints.restore(model=build(tiny, data.VOCAB, nnx.Rngs(7)))
+  assert step == 3
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+  assert b'NaN' not in metrics(tmp_path)
+
+
+def flip(data_file):
+  content = bytearray(data_file.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  data_file.write_bytes(content)
+
+
+def damage_arrays(folder):
+  for path in (folder / 'model').rglob('*'):
+    if path.is_file() and path.parent.name == 'd':
+      flip(path)
+
+
+DAMAGE = {
+  'arrays': damage_arrays,
+  'metadata cut': lambda folder: os.truncate(folder / 'opt_state' / '_METADATA', 20),
+  'manifest empty': lambda folder: os.truncate(folder / 'model' / 'manifest.ocdbt', 0),
+  'model gone': lambda folder: shutil.rmtree(folder / 'model'),
+  'checksums flipped': lambda folder: flip(folder / 'checksums' / 'metadata'),
+}
+
+
+def noise(seed):
+  return {'w': jax.random.normal(jax.random.key(seed), (64, 64)), 'b': jnp.zeros(3)}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys, damage):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    for step in (1, 2, 3):
+      checkpoints.save(step, noise(step), {'count': jnp.array(step)})
+  trees = {'model': noise(0), 'opt_state': {'count': jnp.array(0)}}
+  DAMAGE[damage](tmp_path / 'checkpoints' / '3')
+  with Checkpoints(tmp_path) as reader:
+    assert reader.restore(**trees)[1] == 2
+  assert (tmp_path / 'checkpoints' / '3').exists()  # a reader changes nothing
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    restored, step = checkpoints.restore(**trees)
+    assert step == 2
+    assert_same(restored, {'model': noise(2), 'opt_state': {'count': jnp.array(2)}})
+    checkpoints.save(3, noise(3), {'count': jnp.array(3)})  # the way is free
+  assert 'the checkpoint of step 3 is damaged' in capsys.readouterr().out
+  assert (tmp_path / 'checkpoints' / '3.damaged').exists()
+  with Checkpoints(tmp_path) as reader:
+    assert reader.restore(**trees)[1] == 3
+
+
+def test_the_last_checkpoint_damaged_is_an_error_that_removes_nothing(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, noise(1), {})
+  damage_arrays(tmp_path / 'checkpoints' / '1')
+  with (
+    Checkpoints(tmp_path, keep=1) as checkpoints,
+    pytest.raises(UserError, match=r'every checkpoint is damaged \(step 1\)'),
+  ):
+    checkpoints.restore(model=noise(0))
+  assert (tmp_path / 'checkpoints' / '1').exists()
+
+
+def test_a_wrong_shape_is_not_called_damage(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, noise(1), {})
+    checkpoints.close()
+  with Checkpoints(tmp_path) as checkpoints:
+    for other, words in (
+      ({'w': jnp.zeros(3)}, r'b of shape \(3,\)'),
+      ({**noise(0), 'c': jnp.zeros(2)}, 'c of shape None'),
+    ):
+      with pytest.raises(UserError, match=words):
+        checkpoints.restore(model=other)
+
+
+def test_what_is_saved_may_be_donated_at_once(tmp_path):
+  overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
+  model = {'w': jax.random.normal(jax.random.key(0), (1024, 512))}
+  wanted = jax.tree.map(lambda x: np.array(x), model)
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, model, {})
+    for _ in range(5):
+      model = overwrite(model)
+  with Checkpoints(tmp_path) as reader:
+    assert_same(reader.restore(model=model)[0]['model'], wanted)
+
+
+@pytest.mark.parametrize(('warmup', 'steps'), [(0, 10), (1, 10), (4, 10), (10, 10)])
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, steps):
+  o = config.load(BASE, {'optim.warmup': warmup, 'optim.learning_rate': 0.5, 'optim.final_fraction': 0.1}).optim
+  rates = [float(optim.learning_rate(o, steps, step)) for step in range(1, steps + 1)]
+  for step, rate in enumerate(rates, 1):
+    if step <= warmup:
+      assert rate == pytest.approx(0.5 * step / warmup)
+    else:
+      turn = np.pi * (step - warmup) / (steps - warmup)
+      assert rate == pytest.approx(0.5 * (0.1 + 0.9 * (1 + np.cos(turn)) / 2), rel=1e-5)
+  assert max(rates) <= 0.5
+
+
+def test_weight_decay_acts_on_the_matrices_of_the_network_alone(tiny):
+  other = config.load(BASE, {**TINY, 'encoding.name': 't5', 'model.qk_norm': True, 'model.tie_embeddings': False})
+  model = build(other, data.VOCAB, nnx.Rngs(0))
+  leaves = jax.tree_util.tree_leaves_with_path(optim.decayed(model))
+  names = {path[0].name if len(path) == 1 else path[1].name for path, decays in leaves if decays}
+  assert {'embedding', 'w_logits', 'w_q', 'w_k', 'w_v', 'w_o', 'w_in', 'w_out'} == {
+    next(key.name for key in reversed(path) if key.name != 'value') for path, decays in leaves if decays
+  }
+  assert names
+  o = config.load(BASE, {'optim.weight_decay': 0.5, 'optim.warmup': 0, 'optim.learning_rate': 0.1}).optim
+  optimiser = optim.make(o, 10)
+  zero = jax.tree.map(jnp.zeros_like, model)
+  updates, _ = optimiser.update(zero, optimiser.init(model), model)
+  rate = float(optim.learning_rate(o, 10, 1))
+  for (_, decays), w, update in zip(leaves, jax.tree.leaves(model), jax.tree.leaves(updates), strict=True):
+    np.testing.assert_allclose(update, -rate * 0.5 * w if decays else 0 * w, rtol=1e-5)
+
+
+@pytest.mark.parametrize('clip', [0.0, 0.5, 100.0])
+def test_gradients_are_clipped_by_their_global_norm(clip):
+  o = config.load(BASE, {'optim.clip': clip}).optim
+  gradients = {'a': jnp.array([3.0, 0.0]), 'b': jnp.array([[4.0]])}
+  _, state = optim.make(o, 10).update(gradients, optim.make(o, 10).init(gradients), gradients)
+  norm = float(optax.tree.norm(state[1].mu)) / (1 - o.beta1)
+  assert norm == pytest.approx(min(5.0, clip or 5.0), rel=1e-5)
+
+
+def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
+  half = config.load(BASE, {**TINY, 'train.compute_dtype': 'bfloat16'})
+  model = build(half, data.VOCAB, nnx.Rngs(0))
+  optimiser = optim.make(half.optim, STEPS)
+  opt_state = optimiser.init(model)
+  tokens_BT = jax.ShapeDtypeStruct((4, 16), jnp.int32)
+  step_fn, nats_fn = trainer.functions(half, optimiser)
+  for old, new in zip(
+    jax.tree.leaves((model, opt_state)),
+    jax.tree.leaves(step_fn.eval_shape(model, opt_state, tokens_BT)[:2]),
+    strict=True,
+  ):
+    assert old.dtype == new.dtype
+  assert 'bf16' in nats_fn.lower(model, tokens_BT).as_text()
+  full = trainer.functions(tiny, optimiser)[1]
+  assert 'bf16' not in full.lower(model, tokens_BT).as_text()
