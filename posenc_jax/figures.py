@@ -34,15 +34,15 @@ def draw(
     line: dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=6.5)
     for i, line in enumerate(table.lines)
   }
-  ends = {line: _plot(axes, table, line, linewidth=1.8, **style) for line, style in styles.items()}
-  for control in controls if windowed else ():
-    for line in styles.keys() & control.lines:
+  ends = {line: _plot(axes, table, line, label=line, linewidth=1.8, **style) for line, style in styles.items()}
+  for control in [table for table in controls if windowed and table.control == 'windowed']:
+    for line in [line for line in control.lines if line in styles]:
       _plot(axes, control, line, band=0.0, linewidth=1.2, linestyle='--', color=styles[line]['color'])
   _scales(axes, table)
   _names(axes, table, {line: end for line, end in ends.items() if end}, styles)
   axes.set_title(table.title, loc='left', fontweight='bold')
-  note = ' Dashed: attention windowed at the training length.' if windowed else ''
-  figure.supxlabel(textwrap.fill(table.caption + note, 118), x=0.01, ha='left', fontsize=8, color=GREY)
+  notes = [table.caption, *(['Dashed: attention windowed at the training length.'] if windowed else []), *table.notes]
+  figure.supxlabel('\n'.join(textwrap.fill(note, 118) for note in notes), x=0.01, ha='left', fontsize=8, color=GREY)
   return figure
 
 
@@ -91,7 +91,7 @@ def _names(axes, table: Table, ends: dict[str, tuple[int, float]], styles: dict[
   low, high = map(math.log, axes.get_ylim())
   heights = {line: (math.log(score) - low) / (high - low) for line, (_, score) in ends.items()}
   order = sorted(heights, key=heights.get)
-  for line, at in zip(order, _apart([heights[line] for line in order], min(0.052, 1 / len(order))), strict=True):
+  for line, at in zip(order, _apart([heights[line] for line in order], min(0.052, 1 / len(styles))), strict=True):
     length, score = ends[line]
     if length == table.lengths[-1]:
       leader = dict(arrowstyle='-', color=styles[line]['color'], linewidth=0.8, alpha=0.6, shrinkA=4, shrinkB=0)

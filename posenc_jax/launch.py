@@ -23,6 +23,7 @@ GLIBC_TUNABLES = ':'.join(
     'glibc.malloc.arena_max=1',
   )
 )
+NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
 
 
@@ -34,7 +35,7 @@ def environment() -> dict[str, str]:
   return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def run_process(command: list[str], log: Path, cpus: set[int] | None = None) -> subprocess.Popen:
+def run_process(command: list[str], log: str | Path, cpus: set[int] | None = None) -> subprocess.Popen:
   """Starts a command, on the given CPUs only (None: on all); `log` gets the command and its output, at the end.
 
   It has a session of its own, so that Ctrl-C reaches the starter alone. It holds a lock on `log` until it ends, also
@@ -113,6 +114,5 @@ def gpu_extra() -> str | None:
   in_wsl = Path('/dev/dxg').exists() and shutil.which('nvidia-smi')
   if not (glob.glob('/dev/nvidia[0-9]*') or in_wsl):
     return None
-  version = Path('/proc/driver/nvidia/version')
-  driver = re.search(r'\s(\d{3,})\.\d', version.read_text()) if version.exists() else None
+  driver = re.search(r'\s(\d{3,})\.\d', NVIDIA_DRIVER.read_text()) if NVIDIA_DRIVER.exists() else None
   return 'cuda13' if driver and int(driver[1]) >= CUDA13_DRIVER else 'cuda12'

@@ -90,10 +90,12 @@ def csv_lines(tables: list[Table]) -> Iterable[list]:
 
 def on_screen(table: Table) -> rich.console.Group:
   """For a terminal: the table, and its caption and notes below."""
-  drawn = rich.table.Table(title=table.title, box=rich.box.SIMPLE_HEAD, title_justify='left', title_style='bold')
+  drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
   for index, name in enumerate(table.header()):
     drawn.add_column(name, justify='right' if index else 'left', no_wrap=True)
   for line in table.body(lambda text, is_best: rich.text.Text(text, 'bold green' if is_best else '')):
     drawn.add_row(*line)
   notes = [rich.text.Text(note, 'yellow') for note in table.notes]
-  return rich.console.Group(drawn, rich.text.Text(f'{table.caption} {BOLD}', 'dim'), *notes)
+  return rich.console.Group(
+    rich.text.Text(table.title, 'bold'), drawn, rich.text.Text(f'{table.caption} {BOLD}', 'dim'), *notes
+  )

@@ -38,7 +38,7 @@ class Report:
       console.width = 140  # a file has no width: tables need not be squeezed
     for table in made:
       console.print(render.on_screen(table))
-    console.print(f'{self.folder}/table.md, .tex, .csv', highlight=False)
+    print(f'{self.folder}/table.md, .tex, .csv')
 
   def make_figures(self) -> None:
     """Writes `NAME.png` for each figure."""

@@ -28,6 +28,7 @@ from posenc_jax.config import Stopped, UserError
 
 SCRIPTS = tuple(Path(__file__).resolve().parents[1] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
+POLL = 0.2  # seconds between looks at processes and logs
 
 
 def sweep(
@@ -53,7 +54,7 @@ def sweep(
     out.mkdir(parents=True, exist_ok=True)
     report.save(wanted, path)
   finished = sum(run.is_finished for run in runs)
-  console.print(f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''))
+  print(f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''), flush=True)
 
   failed = execute(runs, jobs, console)
   if any(out.glob('*/eval.jsonl')):
@@ -133,6 +134,7 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
   stop, and saves its state.
   """
   waiting = deque(run for run in runs if not run.is_finished)
+  jobs = max(1, min(jobs, len(waiting)))
   free = launch.cpu_shares(jobs)
   active, failed, seconds = [], {}, []
   columns = (TextColumn('{task.completed}/{task.total} runs'), BarColumn(), TimeElapsedColumn())
@@ -140,7 +142,8 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
   task = bar.add_task('', total=len(waiting))
 
   def screen():
-    return Group(bar, *(Text(f'{job.run.name}  {job.run.last_words}', 'dim', overflow='ellipsis') for job in active))
+    words = [Text(f'{job.run.name}  {job.run.last_words}', 'dim', no_wrap=True, overflow='ellipsis') for job in active]
+    return Group(bar, *words)
 
   with _interruptible(), Live(get_renderable=screen, console=console, auto_refresh=False, transient=True) as live:
     try:
@@ -150,10 +153,11 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
         for job in [job for job in active if job.is_over()]:
           active.remove(job)
           free.append(job.cpus)
-          seconds.append(job.seconds)
           bar.advance(task)
           if job.failure:
             failed[job.run.name] = job.failure
+          else:
+            seconds.append(job.seconds)
           mark, style = ('✗', 'red') if job.failure else ('✓', 'green')
           text = f'{mark} {job.run.name}  {job.seconds / 60:.1f} min  {job.failure}'
           console.print(Text(text, style), soft_wrap=True)
@@ -161,7 +165,7 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
           left = sum(seconds) / len(seconds) * (len(waiting) + len(active)) - sum(job.seconds for job in active)
           bar.update(task, description=f'about {max(0.0, left) / jobs / 60:.0f} min left')
         live.refresh()
-        time.sleep(0.2)
+        time.sleep(POLL)
     finally:
       if active:
         console.print(f'asking {len(active)} processes to stop')

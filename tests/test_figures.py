@@ -71,23 +71,19 @@ def test_the_scripts_make_all_again_without_jax(tmp_path):
     "def table(): return dict(metric='ppl', controls=False)\n"
     "def figures(): return {'one': dict(metric='bpb'), 'two': dict(windowed=True)}\n"
   )
-  code = (
-    'import runpy, sys\n'
-    "for script in ('table', 'figures'):\n"
-    "  sys.argv = [script, sys.argv[1], '--config=' + sys.argv[2]] if len(sys.argv) == 3 else [script, *sys.argv[1:]]\n"
-    '  try:\n'
-    "    runpy.run_path(f'scripts/{script}.py', run_name='__main__')\n"
-    '  except SystemExit as end:\n'
-    '    assert not end.code, end.code\n'
-    "assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()\n"
-  )
-  done = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', code, tmp_path, study],
-    cwd=ROOT,
-    env={'PYTHONPATH': '.'},
-    capture_output=True,
-    text=True,
-  )
+  code = """
+import runpy, sys
+arguments = sys.argv[1:]
+for script in ('table', 'figures'):
+  sys.argv = [script, *arguments]
+  try:
+    runpy.run_path(f'scripts/{script}.py', run_name='__main__')
+  except SystemExit as end:
+    assert not end.code, end.code
+assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
+"""
+  command = [sys.executable, '-W', 'error', '-c', code, tmp_path, f'--config={study}']
+  done = subprocess.run(command, cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert {path.name for path in tmp_path.iterdir()} >= {'table.md', 'table.tex', 'table.csv', 'one.png', 'two.png'}
   assert 'Perplexity per token' in done.stdout

@@ -244,6 +244,31 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
     close(sum(halves), enc.value(p, whole)[:, upper])
 
 
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_bias_is_in_the_scale_or_not_as_declared(variant):
+  """A class of twice the scale adds twice the bias where the bias is in the scale, and the same where it is not."""
+  enc, (x, weights, _) = build(variant), inputs()
+  if enc.bias_in_scale is None:
+    assert enc.score is None
+    return
+  q, k = jnp.einsum('bsd,dhk->bshk', x, weights['q']), jnp.einsum('bsd,dhk->bshk', x, weights['k']).repeat(2, axis=2)
+
+  def bias(enc):
+    mask = jnp.ones((1, S, S), bool)
+    r = (jnp.arange(S)[:, None] - jnp.arange(S)[None])[None]
+    lookup = Lookup.of(r, 1 - S, S - 1)
+    tables = jax.tree.map(lambda t: lookup.spread(t) if t.ndim == 2 else t, enc.tables(jnp.arange(1 - S, S)))
+    return enc.score(jnp.zeros((B, 4, S, S)), q, k, Block(None, None, r[0], r, mask, tables, lookup))
+
+  class Twice(type(enc)):
+    def scale(self, head_dim):
+      return 2 * super().scale(head_dim)
+
+  once = bias(enc)
+  enc.__class__ = Twice
+  close(bias(enc), once * (2 if enc.bias_in_scale else 1))
+
+
 COUNTS = {  # parameters of one layer
   'nope': 0,
   'learned': 40 * 12,

@@ -32,6 +32,7 @@ class Encoding(nnx.Module):
 
   paper = ''  # where the formula stands
   relative = True  # shifting every position by one amount changes nothing
+  bias_in_scale = None  # whether `scale` also multiplies what `score` adds, or it is added after; None: adds nothing
   causal_only = False  # has no meaning without a causal mask
   max_length = None  # an int: positions end there
   per_layer = ()  # parameters of which every layer has its own, as published; the rest is shared by all layers
@@ -86,17 +87,8 @@ class Encoding(nnx.Module):
 
   def places(self) -> tuple[str, ...]:
     """Where this encoding acts, in the order in which a token meets it."""
-    changed = lambda hook: getattr(type(self), hook) is not getattr(Encoding, hook)
-    return tuple(
-      place
-      for place, acts in (
-        ('input', changed('embed')),
-        ('queries and keys', changed('transform')),
-        ('scores', self.score is not None),
-        ('values', self.value is not None),
-      )
-      if acts
-    )
+    hooks = {'input': 'embed', 'queries and keys': 'transform', 'scores': 'score', 'values': 'value'}
+    return tuple(place for place, hook in hooks.items() if getattr(type(self), hook) is not getattr(Encoding, hook))
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:

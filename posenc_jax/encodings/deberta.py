@@ -17,6 +17,7 @@ class DeBERTa(Encoding):
   """
 
   paper = 'He et al. 2020, arXiv:2006.03654'
+  bias_in_scale = True
   per_layer = ('w_k', 'w_q')
 
   def __init__(self, dims: Dims, rngs, *, span: int | None = None, c2p: bool = True, p2c: bool = True):

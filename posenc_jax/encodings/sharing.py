@@ -24,10 +24,11 @@ class Layered(nnx.Module):
     self.share = share
     self.own = first.per_layer
     self.encoding = jax.tree_util.tree_map_with_path(
-      lambda path, *leaves: jnp.stack(leaves) if self._is_own(path) else leaves[0], first, *others
+      lambda path, *leaves: jnp.stack(leaves) if self.is_own(path) else leaves[0], first, *others
     )
 
-  def _is_own(self, path) -> bool:
+  def is_own(self, path) -> bool:
+    """Whether the parameter at this path of the encoding is stacked."""
     return self.share == 'none' or (self.share == 'paper' and path[0].name in self.own)
 
   def split(self):
@@ -36,6 +37,6 @@ class Layered(nnx.Module):
 
     def layer(own: list) -> nnx.Module:
       slices = iter(own)
-      return jax.tree.unflatten(tree, [next(slices) if self._is_own(path) else leaf for path, leaf in leaves])
+      return jax.tree.unflatten(tree, [next(slices) if self.is_own(path) else leaf for path, leaf in leaves])
 
-    return [leaf for path, leaf in leaves if self._is_own(path)], layer
+    return [leaf for path, leaf in leaves if self.is_own(path)], layer

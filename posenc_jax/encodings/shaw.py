@@ -14,6 +14,7 @@ class Shaw(Encoding):
   """
 
   paper = 'Shaw et al. 2018, arXiv:1803.02155'
+  bias_in_scale = True
   per_layer = ('keys', 'values')
 
   def __init__(self, dims: Dims, rngs, *, clip: int = 16):

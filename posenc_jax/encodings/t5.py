@@ -30,6 +30,7 @@ class T5(Encoding):
   """
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
+  bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, buckets: int = 32, max_distance: int = 128, bidirectional: bool = False):
     """`max_distance`: where the formula's last bucket ends; `bidirectional`: half the buckets are for later keys."""

@@ -15,6 +15,7 @@ class TransformerXL(Encoding):
   """
 
   paper = 'Dai et al. 2019, arXiv:1901.02860'
+  bias_in_scale = True
   per_layer = ('w_r',)
 
   def __init__(self, dims: Dims, rngs, *, clamp_length: int | None = None):

@@ -1,0 +1,96 @@
+"""Says what a configuration does with positions, before any training.
+
+  python scripts/explain.py --config=configs/base.py --config.encoding.name=deberta
+
+Every source of position in the model, where each acts, its parameters, its scale and the backends that take it.
+"""
+
+import inspect
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from posenc_jax import config, data, encodings
+from posenc_jax.attention import BACKENDS
+from posenc_jax.attention.call import prepare
+from posenc_jax.model import LM, build
+
+
+def main(argv: list[str]) -> None:
+  flags, overrides = config.parse_args(argv, {'config': config.REQUIRED})
+  c = config.load(flags.config, overrides)
+  config.validate(c)
+  with config.user_errors(ValueError):
+    model = build(c, data.VOCAB, nnx.Rngs(0))
+  explain(c, model, Console(highlight=False))
+
+
+def explain(c, model: LM, console: Console) -> None:
+  """Prints the tables for a run's config and its model."""
+  enc, layers = model.encoding.encoding, c.model.layers
+  sources = Table('source of position', 'acts on', 'what it says', title='Sources of position', title_justify='left')
+  sources.add_row('causal mask', 'scores', 'a token sees itself and the tokens before it')
+  sources.add_row('BOS', 'input', 'marks where a window begins')
+  if c.attention.window:
+    sources.add_row('window', 'scores', f'a token sees the last {c.attention.window} tokens, itself included')
+  what = inspect.cleandoc(type(enc).__doc__).partition('\n\n')[0].replace('\n', ' ')
+  sources.add_row(c.encoding.name, ', '.join(enc.places()) or 'nothing', what)
+  console.print(sources)
+
+  facts = Table(show_header=False, title=f'Encoding {c.encoding.name}', title_justify='left')
+  hyper = encodings.hyperparameters(c.encoding.name) | {k: v for k, v in c.encoding.items() if k != 'name'}
+  K = c.model.head_dim
+  for name, value in (
+    ('source', enc.paper),
+    ('hyperparameters', ', '.join(f'{k}={v!r}' for k, v in hyper.items()) or 'none'),
+    ('scale of q . k', f'{enc.scale(K):.6g} (1/sqrt(K) is {K**-0.5:.6g})'),
+    ('bias in the scale', {None: 'adds no bias', True: 'yes', False: 'no, added after it'}[enc.bias_in_scale]),
+    ('initial query scale', f'{enc.query_init_scale:.6g} x fan-in'),
+    ('positions end at', 'never' if enc.max_length is None else f'{enc.max_length} tokens'),
+    ('relative', 'yes' if enc.relative else 'no: depends on absolute positions'),
+  ):
+    facts.add_row(name, value)
+  console.print(facts)
+
+  parameters = Table('parameter', 'shape', 'sets', 'numbers', title='Its parameters', title_justify='left')
+  for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]:
+    own = model.encoding.is_own(path)
+    shape = leaf.shape[1:] if own else leaf.shape
+    parameters.add_row(path[0].name, str(shape), f'one a layer: {layers}' if own else 'one', f'{leaf.size:,}')
+  own, total = (sum(p.size for p in jax.tree.leaves(tree)) for tree in (enc, model))
+  parameters.add_row('all', '', '', f'{own:,} of {total:,}')
+  console.print(parameters)
+
+  backends = Table(
+    'backend', f'takes {c.train.length} tokens in {c.train.compute_dtype}', title='Backends', title_justify='left'
+  )
+  for name, reason in refusals(c, enc).items():
+    backends.add_row(name, 'yes' if reason is None else f'no: {reason}')
+  console.print(backends)
+
+
+def refusals(c, enc) -> dict[str, str | None]:
+  """Each backend's reason to refuse a layer of this config, None where it takes it."""
+  m, (B, T) = c.model, (1, min(c.train.length, enc.max_length or c.train.length))
+  shape = lambda heads: jax.ShapeDtypeStruct((B, T, heads, m.head_dim), jnp.dtype(c.train.compute_dtype))
+  reasons = {}
+
+  def ask(q, k, v, x):
+    call = prepare(q, k, v, enc, x, None, True, c.attention.window or None, None, None, None)
+    reasons.update((name, backend.refuse(call)) for name, backend in BACKENDS.items())
+
+  kv_heads = m.kv_heads or m.heads
+  x = jax.ShapeDtypeStruct((B, T, m.model_dim), jnp.dtype(c.train.compute_dtype))
+  jax.eval_shape(ask, shape(m.heads), shape(kv_heads), shape(kv_heads), x)
+  return reasons
+
+
+if __name__ == '__main__':
+  config.main(main)

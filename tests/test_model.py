@@ -1,0 +1,185 @@
+"""The decoder: causality, packing, initial scales, its linear layer, flags, parameters of whole models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs import base
+from flax import nnx
+
+from posenc_jax.encodings import ENCODINGS, LengthError
+from posenc_jax.model import LM, attention_options, build, matmul, rms_norm, token_nll
+
+VOCAB = 20
+
+
+def config(**overrides):
+  c = base.get_config()
+  small = {'model.layers': 3, 'model.model_dim': 16, 'model.heads': 4, 'model.head_dim': 6, 'model.mlp_dim': 24, 'train.length': 16}
+  c.update_from_flattened_dict(small | {k.replace('__', '.'): v for k, v in overrides.items()})
+  return c
+
+
+def model(**overrides) -> LM:
+  return build(config(**overrides), VOCAB, nnx.Rngs(0))
+
+
+def tokens(B=2, T=12, seed=0):
+  return jnp.asarray(np.random.default_rng(seed).integers(0, VOCAB - 1, (B, T)))
+
+
+def test_matmul_has_the_gradient_of_a_product():
+  rng = np.random.default_rng(0)
+  x, w, c = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 5, 4), (4, 3), (2, 5, 3)))
+  ours = jax.vjp(matmul, x, w)[1](c)
+  plain = jax.vjp(lambda x, w: x @ w, x, w)[1](c)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, plain)
+  several = jax.vmap(lambda w: jax.grad(lambda w: (matmul(x, w) ** 2).sum())(w))(jnp.stack([w, 2 * w]))
+  np.testing.assert_allclose(several[0], jax.grad(lambda w: ((x @ w) ** 2).sum())(w), rtol=1e-5)
+
+
+def test_rms_norm():
+  x = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)
+  scale = np.arange(1, 9, dtype=np.float32)
+  np.testing.assert_allclose(rms_norm(jnp.asarray(x), scale), x / np.sqrt((x**2).mean(-1, keepdims=True)) * scale, rtol=1e-5)
+  assert rms_norm(jnp.asarray(x, jnp.bfloat16), scale).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_model_with_every_encoding(name):
+  """Causal by gradient through all layers; every parameter trains; logits start near uniform; scan = unrolled."""
+  m = model(encoding__name=name)
+  x = tokens()
+  t = 6
+
+  @jax.jit
+  def run(m, x):
+    nats = lambda m: token_nll(m, x)
+    # The gradient with respect to each input symbol's embedding, by way of an embedding of its own for each place.
+    return nats(m), jax.grad(lambda m: nats(m).mean())(m)
+
+  nats, g = run(m, x)
+  assert nats.shape == x.shape
+  assert nats.dtype == jnp.float32
+  assert np.isfinite(nats).all()
+  assert abs(nats.mean() - np.log(VOCAB)) < 1.2
+  for path, leaf in jax.tree_util.tree_flatten_with_path(g)[0]:
+    assert np.abs(leaf).max() > 0, path
+  changed = token_nll(m, x.at[:, t].set((x[:, t] + 1) % (VOCAB - 1)))
+  np.testing.assert_array_equal(changed[:, :t], token_nll(m, x)[:, :t])
+  assert np.abs(changed[:, t + 1 :] - token_nll(m, x)[:, t + 1 :]).max() > 1e-4
+  scanned = model(encoding__name=name, model__unroll=1)
+  np.testing.assert_allclose(token_nll(scanned, x), nats, atol=2e-5)
+
+
+def test_every_window_begins_with_bos():
+  """The first token is predicted from BOS alone; the last token is only ever a target."""
+  m, x = model(), tokens()
+  nats = token_nll(m, x)
+  shifted = jnp.concatenate([jnp.full((2, 1), VOCAB - 1), x[:, :-1]], axis=1)
+  log_p = jax.nn.log_softmax(m(shifted))
+  np.testing.assert_allclose(nats, -np.take_along_axis(log_p, np.asarray(x)[..., None], -1)[..., 0], atol=1e-5)
+  np.testing.assert_array_equal(token_nll(m, x.at[:, -1].set(0))[:, :-1], nats[:, :-1])
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_packed_rows_are_separate_rows(name):
+  """Positions restart with each segment, for absolute encodings too."""
+  m, x = model(encoding__name=name), tokens(1)
+  segments = jnp.array([[0] * 5 + [1] * 7])
+  logits = m(x, segments=segments, backend='blockwise', block=(4, 4))
+  np.testing.assert_allclose(logits[:, :5], m(x[:, :5]), atol=3e-5)
+  np.testing.assert_allclose(logits[:, 5:], m(x[:, 5:]), atol=3e-5)
+
+
+def test_positions_are_an_input():
+  m, x = model(encoding__name='sinusoidal'), tokens()
+  at = lambda shift: m(x, positions=jnp.arange(12)[None] + shift)
+  np.testing.assert_allclose(at(0), m(x), atol=1e-5)
+  assert np.abs(at(5) - at(0)).max() > 1e-3
+
+
+def test_learned_positions_end_at_the_training_length():
+  m = model(encoding__name='learned')
+  assert m.max_length == 16
+  assert m(tokens(T=16)).shape == (2, 16, VOCAB)
+  with pytest.raises(LengthError, match='17 positions, but the table of Learned ends at 16'):
+    m(tokens(T=17))
+  assert model(encoding__name='rope').max_length is None
+
+
+@pytest.mark.parametrize(
+  'flag', [{'model__qk_norm': True}, {'model__logit_softcap': 2.0}, {'model__tie_embeddings': False}, {'model__kv_heads': 2}]
+)
+def test_flags_are_off_and_change_the_model(flag):
+  x = tokens()
+  on, off = model(**flag)(x), model()(x)
+  assert np.abs(on - off).max() > 1e-3
+  g = jax.grad(lambda m: token_nll(m, x).mean())(model(**flag))
+  assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(g))
+
+
+def test_window_of_the_config_reaches_attention():
+  c, x = config(attention__window=3), tokens()
+  m = build(c, VOCAB, nnx.Rngs(0))
+  windowed = token_nll(m, x, **attention_options(c))
+  np.testing.assert_allclose(windowed[:, :3], token_nll(m, x)[:, :3], atol=1e-5)
+  assert np.abs(windowed - token_nll(m, x))[:, 4:].max() > 1e-3
+
+
+def test_bfloat16_activations_are_near_float32():
+  m, x = model(encoding__name='t5'), tokens()
+  np.testing.assert_allclose(token_nll(m, x, dtype='bfloat16'), token_nll(m, x), atol=0.1)
+
+
+def test_initial_scales():
+  """Fan-in projections, unit embeddings, and T5's missing 1/sqrt(K) in its queries: logits of all start alike."""
+  big = {'model__model_dim': 64, 'model__head_dim': 32, 'model__mlp_dim': 128}
+  m, t5 = model(**big), model(encoding__name='t5', **big)
+  std = lambda p: float(jnp.std(p[...]))
+  for weights, fan_in in ((m.layers.w_q, 64), (m.layers.w_o, 128), (m.layers.w_in, 64), (m.layers.w_out, 128)):
+    assert std(weights) == pytest.approx(fan_in**-0.5, rel=0.05)
+  assert std(m.embedding) == pytest.approx(64**-0.5, rel=0.05)
+  assert std(t5.layers.w_q) == pytest.approx(64**-0.5 * 32**-0.5, rel=0.05)
+
+
+PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16, with sharing as published
+  'nope': 0,
+  'learned': 16 * 16,
+  'sinusoidal': 0,
+  'shaw': 3 * 2 * 33 * 6,
+  'transformer_xl': 3 * 16 * 4 * 6 + 2 * 4 * 6,
+  't5': 32 * 4,
+  'deberta': 32 * 16 + 3 * 2 * 16 * 4 * 6,
+  'rope': 0,
+  'alibi': 0,
+}
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_parameters_of_the_whole_model(name):
+  bare = 3 * (4 * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
+  assert sum(p.size for p in jax.tree.leaves(model(encoding__name=name))) == bare + PARAMETERS[name]
+
+
+def test_seeds_at_once_are_seeds_apart():
+  """The model is a plain pytree: vmap over stacked models gives what each gives alone."""
+  one, two = (build(config(encoding__name='shaw'), VOCAB, nnx.Rngs(seed)) for seed in (0, 1))
+  x = tokens()
+  both = jax.vmap(lambda m: token_nll(m, x))(jax.tree.map(lambda *p: jnp.stack(p), one, two))
+  np.testing.assert_allclose(both[1], token_nll(two, x), atol=2e-5)
+  assert np.abs(both[0] - both[1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'model__kv_heads': 3}, 'model.kv_heads=3 must divide model.heads=4'),
+    ({'attention__backend': 'desne'}, "attention.backend='desne' is unknown; nearest: dense"),
+    ({'model__share_encoding': 'some'}, "model.share_encoding='some' must be one of paper, all, none"),
+    ({'encoding__name': 'alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
+  ],
+)
+def test_what_cannot_be_built(overrides, message):
+  with pytest.raises(ValueError, match=message):
+    model(**overrides)

@@ -1,0 +1,74 @@
+"""The architecture as the folder listing shows it: imports go downward only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / 'posenc_jax'
+
+# Lowest first. A module imports from rows above its own.
+LEVELS = (
+  {'encodings'},
+  {'attention'},
+  {'model'},
+  {'config', 'records'},
+  {'data', 'optim', 'checkpoint', 'logs', 'launch', 'tables'},
+  {'evals', 'trainer', 'figures', 'render'},
+  {'report'},
+  {'sweep'},
+)
+WITHOUT_JAX = ('config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+  tree = ast.parse(path.read_text())
+  found = set()
+  for node in tree.body if top_level_only else ast.walk(tree):
+    if isinstance(node, ast.Import):
+      found |= {name.name for name in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      found |= {f'{node.module}.{name.name}' for name in node.names}
+  return found
+
+
+def unit(module: str) -> str:
+  return module.split('.')[1]
+
+
+MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p != PACKAGE / '__init__.py')
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downward(path):
+  level = {name: n for n, names in enumerate(LEVELS) for name in names}
+  here = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+  for module in imports(path):
+    if module.startswith('posenc_jax.') and unit(module) in level:
+      other = unit(module)
+      assert other == here or level[other] < level[here], f'{here} imports {other}'
+  if here in WITHOUT_JAX:
+    assert not {m.split('.')[0] for m in imports(path)} & {'jax', 'flax', 'optax', 'orbax'}
+
+
+def test_attention_names_no_encoding_and_every_module_has_a_level():
+  for path in (PACKAGE / 'attention').glob('*.py'):
+    concrete = {m for m in imports(path) if m.startswith('posenc_jax.encodings')}
+    assert all(m.startswith('posenc_jax.encodings.base') for m in concrete), path
+  known = set().union(*LEVELS)
+  assert {p.relative_to(PACKAGE).parts[0].removesuffix('.py') for p in MODULES} == known
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_stay_readable(path):
+  lines = len(path.read_text().splitlines())
+  assert lines <= (100 if path.parent.name == 'encodings' else 280)
+
+
+def test_no_default_at_the_point_of_use():
+  """All defaults stand in configs/base.py."""
+  for path in [*MODULES, *ROOT.glob('*.py'), *(ROOT / 'scripts').glob('*.py'), *(ROOT / 'configs').glob('*.py')]:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == 'get':
+        assert 'config' not in ast.unparse(node.func.value), f'{path}:{node.lineno}'
