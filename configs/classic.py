@@ -18,8 +18,9 @@ ENCODINGS = ('nope', 'learned', 'sinusoidal', 'shaw', 'transformer_xl', 't5', 'd
 
 def get_config():
   settings = {
-    'train.steps': 2000,
-    'optim.warmup': 200,
+    'train.batch': 16,
+    'train.steps': 1200,
+    'optim.warmup': 100,
     'eval.lengths': (128, 256, 512, 1024, 2048, 4096),
     'eval.document_tokens': 4096,
   }
@@ -27,7 +28,7 @@ def get_config():
 
 
 def sweep():
-  return product(over('encoding.name', *ENCODINGS), over('seed', 0, 1, 2))
+  return product(over('seed', 0, 1, 2), over('encoding.name', *ENCODINGS))  # whole tables first, then more seeds
 
 
 def table():
