@@ -10,19 +10,17 @@ from posenc_jax import config
 
 def main(argv):
   flags, overrides = config.parse_args(argv, {'workdir': config.REQUIRED, 'config': None})
-
-  from posenc_jax import checkpoint
-
   if flags.config is None:
-    run = checkpoint.saved_config(flags.workdir)
+    run = config.saved_config(flags.workdir)
     config.overlay(run, overrides)
   else:
     run = config.load(flags.config, overrides)
   config.validate(run)
 
-  from posenc_jax import evals, launch
+  from posenc_jax import checkpoint, evals, launch  # jax takes seconds to import: after the input is checked
+  from posenc_jax.data.corpora import cache_folder
 
-  checkpoint.keep_compiled()
+  checkpoint.keep_compiled(cache_folder('') / 'compiled')
   launch.announce_devices()
   evals.evaluate(run, flags.workdir)
 

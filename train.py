@@ -12,8 +12,9 @@ def main(argv):
   config.validate(run)
 
   from posenc_jax import checkpoint, launch, trainer  # jax takes seconds to import: after the input is checked
+  from posenc_jax.data.corpora import cache_folder
 
-  checkpoint.keep_compiled()
+  checkpoint.keep_compiled(cache_folder('') / 'compiled')
   launch.announce_devices()
   trainer.train(run, flags.workdir)
 

@@ -11,8 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from posenc_jax.config import UserError, differing_keys, flat, from_json, to_json, training_part
-from posenc_jax.data.corpora import cache_folder
+from posenc_jax.config import UserError, differing_keys, flat, saved_config, to_json, training_part
 
 
 def claim(workdir: str | Path, config: ConfigDict) -> None:
@@ -37,14 +36,6 @@ def claim(workdir: str | Path, config: ConfigDict) -> None:
   if left := [name for name in ('checkpoints', 'metrics.jsonl') if (workdir / name).exists()]:
     raise UserError(f'workdir={str(workdir)!r} holds {left[0]} but no config.json; allowed: another workdir')
   write_json(workdir / 'config.json', to_json(config))
-
-
-def saved_config(workdir: str | Path) -> ConfigDict:
-  """The config that the directory's run was made with. Raises `UserError` where there is no run."""
-  path = Path(workdir) / 'config.json'
-  if not path.exists():
-    raise UserError(f'workdir={str(workdir)!r}: no config.json; allowed: the directory of a run that train.py made')
-  return from_json(json.loads(path.read_text()))
 
 
 def write_json(path: Path, tree: dict) -> None:
@@ -173,8 +164,8 @@ def _checksum(leaves: dict) -> int:
   return crc
 
 
-def keep_compiled() -> None:
-  """Lets jax keep compiled functions in the user's cache folder; JAX_COMPILATION_CACHE_DIR names another."""
+def keep_compiled(folder: Path) -> None:
+  """Lets jax keep compiled functions in `folder`, unless JAX_COMPILATION_CACHE_DIR names another."""
   if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update('jax_compilation_cache_dir', str(cache_folder('') / 'compiled'))
+    jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

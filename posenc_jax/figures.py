@@ -11,7 +11,6 @@ from posenc_jax.tables import METRICS, Table, extrapolation
 COLOURS = ('#332288', '#cc6677', '#117733', '#88ccee', '#882255', '#c9b450', '#44aa99', '#aa4499', '#999933', '#555555')
 MARKERS = 'osD^vPX<>phd'
 GREY = '#777777'
-TICKS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), [m / 10 for m in range(10, 100)])  # in a decade: the first with enough
 
 
 def draw(
@@ -60,18 +59,17 @@ def _plot(axes, table: Table, line: str, band: float = 0.15, **style) -> tuple[i
 
 
 def _scales(axes, table: Table) -> None:
-  from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+  from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
   axes.set_xscale('log', base=2)
   axes.set_yscale('log')
   low, high = axes.get_ylim()
-  for mantissas in TICKS:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    ticks = [m * 10.0**decade for decade in decades for m in mantissas if low <= m * 10.0**decade <= high]
-    if len(ticks) >= 4:
-      break
-  axes.yaxis.set_major_locator(FixedLocator(ticks))
-  axes.yaxis.set_major_formatter(ScalarFormatter())
+  decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+  mantissas = (1, 1.5, 2, 3, 4, 5, 7) if high < 30 * low else (1, 2, 5)
+  round_numbers = [m * 10.0**decade for decade in decades for m in mantissas]
+  ticks = round_numbers if high > 2 * low else MaxNLocator(5).tick_values(low, high)
+  axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+  axes.yaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
   axes.yaxis.set_minor_locator(NullLocator())
   axes.set_xticks(table.lengths, [str(length) for length in table.lengths])
   axes.xaxis.set_minor_locator(NullLocator())
@@ -82,8 +80,8 @@ def _scales(axes, table: Table) -> None:
   axes.spines[['top', 'right']].set_visible(False)
   for length in table.train_lengths:
     axes.axvline(length, color=GREY, linestyle=':', linewidth=1.4, zorder=0)
-    where = axes.get_xaxis_transform()
-    axes.text(length * 1.04, 0.99, 'training length', transform=where, color=GREY, fontsize=9, va='top')
+    place = dict(xy=(length, 1), xycoords=axes.get_xaxis_transform(), xytext=(5, -2), textcoords='offset points')
+    axes.annotate('training length', **place, color=GREY, fontsize=9, va='top')
 
 
 def _names(axes, table: Table, ends: dict[str, tuple[int, float]], styles: dict[str, dict]) -> None:

@@ -121,10 +121,16 @@ def plan(
       there = configs.from_json(json.loads((workdir / 'config.json').read_text()))
       if keys := configs.differing_keys(configs.training_part(there), configs.training_part(config)):
         raise UserError(f'{workdir} holds a run of another config: {", ".join(keys)} differ; allowed: another --out')
-    flags = [f'--config={path}', f'--workdir={workdir}', *(f'--config.{key}={settings[key]!r}' for key in settings)]
+    flags = [f'--config={path}', f'--workdir={workdir}', *map(_flag, settings.items())]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
     runs[workdir] = Run(workdir, commands, configs.config_hash(config))
   return list(runs.values())
+
+
+def _flag(override: tuple[str, object]) -> str:
+  path, value = override
+  is_word = isinstance(value, str) and value.isidentifier() and value not in ('None', 'True', 'False')
+  return f'--config.{path}={value if is_word else repr(value)}'
 
 
 def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:

@@ -23,8 +23,8 @@ PROTOCOLS = {
   'blocks': 'blocks, windows that do not overlap, so that every token is scored once',
 }
 CONTROLS = {None: '', 'windowed': '; attention windowed at the training length'}
-TASK = ('corpus', 'split', 'stride', 'k')  # where these are equal, the same tokens are scored at a length
-VARIANT = (*TASK, 'train_length', 'step', 'overrides')  # equal along a line
+TASK = ('corpus', 'split', 'stride', 'k', 'overrides')  # where these are equal, the same tokens are scored at a length
+VARIANT = (*TASK, 'train_length', 'step')  # equal along a line
 DASH = '—'
 UNSEEN = ('missing', 'incomplete')  # outcomes of a run that has not been evaluated to the end
 
@@ -147,7 +147,7 @@ def _table(rows: list[dict], protocol: str, control: str | None, metric: str, no
   seeds = sorted({seed for _, seed, _ in parts})
   lengths = sorted({length for _, _, length in parts})
   cells = {(i, s, n): _cell(parts.get((i, s, n), [])) for i in lines for s in seeds for n in lengths}
-  task = {line: tuple(row[f] for f in TASK) for line, row in zip(names, rows, strict=True)}
+  task = {line: json.dumps([row[f] for f in TASK]) for line, row in zip(names, rows, strict=True)}
   whole = defaultdict(int)
   for (line, _, length), cell in cells.items():
     whole[task[line], length] = max(whole[task[line], length], cell.tokens)

@@ -7,6 +7,7 @@ import pytest
 
 from posenc_jax import config as configs
 from posenc_jax.config import REQUIRED, UserError
+from posenc_jax.config.saving import leaves
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -35,7 +36,7 @@ def test_base_is_valid_and_locked():
 )
 def test_an_override_is_set_in_the_type_of_the_field(path, value, expected):
   config = configs.load(BASE, {path: value})
-  found = dict(configs._leaves(config))[path]
+  found = dict(leaves(config))[path]
   assert found == expected
   assert type(found) is type(expected)
 
@@ -166,9 +167,9 @@ def test_json_and_back(overrides):
 def test_differences_are_named_and_hashed():
   base = load()
   fields = configs.flat(base)
-  assert len(fields) == len(dict(configs._leaves(base)))
+  assert len(fields) == len(dict(leaves(base)))
   hashes = {configs.config_hash(base)}
-  for path, value in configs._leaves(base):
+  for path, value in leaves(base):
     other = {bool: lambda v: not v, str: lambda v: v + '.', tuple: lambda v: v[::-1] + v[:1]}
     changed = configs.load(BASE, {path: other[type(value)](value) if type(value) in other else value + 1})
     assert configs.differing_keys(base, changed) == [path]

@@ -52,14 +52,20 @@ def test_a_process_gets_its_cpus_and_its_environment_and_appends_to_its_log(tmp_
   monkeypatch.setenv('MINE', 'kept')
   log, before = tmp_path / 'log.txt', os.sched_getaffinity(0)
   log.write_text('before\n')
-  code = 'import os; print(sorted(os.sched_getaffinity(0)), *map(os.environ.get, ("GLIBC_TUNABLES", "MINE"))); 1 / 0'
-  process = launch.run_process([*python, code], log, {min(before)})
+  script = tmp_path / 'script.py'
+  script.write_text(
+    'import os\n'
+    'print(sorted(os.sched_getaffinity(0)), os.getsid(0) == os.getpid())\n'
+    'print(os.environ["GLIBC_TUNABLES"], os.environ["MINE"])\n'
+    '1 / 0\n'
+  )
+  process = launch.run_process([sys.executable, str(script)], log, {min(before)})
   assert os.sched_getaffinity(0) == before
   assert process.wait() == 1
   lines = log.read_text().splitlines()
-  assert lines[0] == 'before'
-  assert lines[1].startswith(f'$ {sys.executable}')
-  assert lines[2] == f'[{min(before)}] {launch.GLIBC_TUNABLES} kept'
+  assert lines[:2] == ['before', f'$ {sys.executable} {script}']
+  assert lines[2] == f'[{min(before)}] True'  # a session of its own
+  assert lines[3] == f'{launch.GLIBC_TUNABLES} kept'
   assert lines[-1] == 'ZeroDivisionError: division by zero'
 
 
@@ -92,7 +98,7 @@ def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
   for log in logs[:2]:
     wait_for(log, '\nready')
   processes[2].wait()
-  launch.stop(processes, patience=1.0)
+  launch.stop(processes, patience=2.0)
   assert [process.returncode for process in processes] == [7, -signal.SIGKILL, 0]
 
 

@@ -15,7 +15,14 @@ VOCAB = 20
 
 def config(**overrides):
   c = base.get_config()
-  small = {'model.layers': 3, 'model.model_dim': 16, 'model.heads': 4, 'model.head_dim': 6, 'model.mlp_dim': 24, 'train.length': 16}
+  small = {
+    'model.layers': 3,
+    'model.model_dim': 16,
+    'model.heads': 4,
+    'model.head_dim': 6,
+    'model.mlp_dim': 24,
+    'train.length': 16,
+  }
   c.update_from_flattened_dict(small | {k.replace('__', '.'): v for k, v in overrides.items()})
   return c
 
@@ -41,7 +48,9 @@ def test_matmul_has_the_gradient_of_a_product():
 def test_rms_norm():
   x = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)
   scale = np.arange(1, 9, dtype=np.float32)
-  np.testing.assert_allclose(rms_norm(jnp.asarray(x), scale), x / np.sqrt((x**2).mean(-1, keepdims=True)) * scale, rtol=1e-5)
+  np.testing.assert_allclose(
+    rms_norm(jnp.asarray(x), scale), x / np.sqrt((x**2).mean(-1, keepdims=True)) * scale, rtol=1e-5
+  )
   assert rms_norm(jnp.asarray(x, jnp.bfloat16), scale).dtype == jnp.bfloat16
 
 
@@ -109,7 +118,8 @@ def test_learned_positions_end_at_the_training_length():
 
 
 @pytest.mark.parametrize(
-  'flag', [{'model__qk_norm': True}, {'model__logit_softcap': 2.0}, {'model__tie_embeddings': False}, {'model__kv_heads': 2}]
+  'flag',
+  [{'model__qk_norm': True}, {'model__logit_softcap': 2.0}, {'model__tie_embeddings': False}, {'model__kv_heads': 2}],
 )
 def test_flags_are_off_and_change_the_model(flag):
   x = tokens()

@@ -101,11 +101,11 @@ def test_each_protocol_and_each_control_has_a_table_of_its_own():
   [
     ('train_length', 4, 10),
     ('step', 50, 10),
-    ('overrides', {'encoding.base': 5}, 10),
     ('corpus', 'tfds:x', 99),  # where these differ, other tokens are scored, and as many as one likes
     ('split', 'validation', 99),
     ('stride', 2, 99),
     ('k', 2, 99),
+    ('overrides', {'eval.documents': 5}, 99),
   ],
 )
 def test_what_differs_in_more_than_the_seed_is_a_line_of_its_own(field, other, tokens):

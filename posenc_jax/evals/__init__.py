@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import data, records
-from posenc_jax.checkpoint import Checkpoints, saved_config, write_json
-from posenc_jax.config import UserError, config_hash, user_errors, validate
-from posenc_jax.evals.plan import Measurement, choose_documents, overrides, plan
+from posenc_jax.checkpoint import Checkpoints, write_json
+from posenc_jax.config import UserError, config_hash, saved_config, user_errors, validate
+from posenc_jax.evals.measurements import Measurement, choose_documents, overrides, plan
 from posenc_jax.model import attention_options, build, token_nll
 
 __all__ = ['evaluate', 'measure']

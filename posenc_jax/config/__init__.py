@@ -1,0 +1,48 @@
+"""Run configurations: loading, overriding, checking, saving and comparing them. Imports no jax.
+
+A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults in `configs/base.py`. An override is
+`{'dotted.path': value}`. A study takes another file as its base by
+`load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
+"""
+
+from posenc_jax.config.checks import PROTOCOLS, validate
+from posenc_jax.config.command_line import REQUIRED, main, parse_args
+from posenc_jax.config.errors import Stopped, UserError, nearest, user_errors
+from posenc_jax.config.loading import load, load_study, overlay
+from posenc_jax.config.saving import (
+  config_hash,
+  differing_keys,
+  flat,
+  from_json,
+  saved_config,
+  to_json,
+  training_part,
+)
+from posenc_jax.config.sweeps import chain, fixed, over, product, zipped
+
+__all__ = [
+  'PROTOCOLS',
+  'REQUIRED',
+  'Stopped',
+  'UserError',
+  'chain',
+  'config_hash',
+  'differing_keys',
+  'fixed',
+  'flat',
+  'from_json',
+  'load',
+  'load_study',
+  'main',
+  'nearest',
+  'over',
+  'overlay',
+  'parse_args',
+  'product',
+  'saved_config',
+  'to_json',
+  'training_part',
+  'user_errors',
+  'validate',
+  'zipped',
+]

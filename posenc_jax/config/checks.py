@@ -1,0 +1,65 @@
+"""What can be said against a configuration without jax."""
+
+import math
+
+from ml_collections import ConfigDict
+
+from posenc_jax.config.errors import UserError, nearest
+from posenc_jax.config.saving import leaves
+
+PROTOCOLS = ('last_k', 'blocks')
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks all that can be checked without jax. Raises `UserError` naming field, value and what is allowed.
+
+  Encodings and backends are checked by `model.build`, corpora by `data.corpus`, before anything is compiled.
+  """
+  at_least = {
+    1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.steps '
+    'train.log_every train.validate_batches train.checkpoint_every train.keep eval.k eval.spans eval.batch_tokens',
+    0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
+    'eval.document_tokens',
+  }
+  fields = dict(leaves(config))
+
+  def require(path, holds, allowed):
+    if not holds:
+      raise UserError(f'config.{path}={fields[path]!r}; allowed: {allowed}')
+
+  def one_of(path, names):
+    require(path, fields[path] in names, f'{", ".join(names)} ({nearest(fields[path], names)})')
+
+  for bound, paths in at_least.items():
+    for path in paths.split():
+      require(path, fields[path] >= bound, f'{bound} or more')
+  for path, value in fields.items():
+    require(path, not isinstance(value, float) or math.isfinite(value), 'a finite number')
+  model, attention, train, optim, evals = (config[s] for s in ('model', 'attention', 'train', 'optim', 'eval'))
+
+  require('seed', config.seed < 2**32, 'less than 2**32')
+  require('encoding.name', config.encoding.name, 'a name in posenc_jax.encodings.ENCODINGS')
+  divides = model.kv_heads == 0 or model.heads % model.kv_heads == 0
+  require('model.kv_heads', divides, f'a divisor of model.heads={model.heads}, or 0')
+  one_of('model.share_encoding', ('paper', 'all', 'none'))
+  require('model.logit_softcap', model.logit_softcap >= 0, '0 (off) or more')
+  block_ok = len(attention.block) == 2 and min(attention.block) >= 0
+  require('attention.block', block_ok, '(query rows, key columns), each 0 or more')
+
+  one_of('train.compute_dtype', ('float32', 'bfloat16'))
+  one_of('train.matmul_precision', ('default', 'high', 'highest'))
+  require('optim.learning_rate', optim.learning_rate > 0, 'more than 0')
+  require('optim.warmup', optim.warmup <= train.steps, f'at most train.steps={train.steps}')
+  require('optim.final_fraction', 0 <= optim.final_fraction <= 1, '0 to 1')
+  for beta in ('beta1', 'beta2'):
+    require(f'optim.{beta}', 0 <= optim[beta] < 1, '0 or more, less than 1')
+  for path in ('optim.weight_decay', 'optim.clip'):
+    require(path, fields[path] >= 0, '0 (off) or more')
+
+  one_of('eval.split', ('train', 'validation', 'test'))
+  for name in evals.protocols:
+    require('eval.protocols', name in PROTOCOLS, f'{", ".join(PROTOCOLS)} (not {name!r}; {nearest(name, PROTOCOLS)})')
+  for path in ('eval.protocols', 'eval.lengths'):
+    require(path, fields[path] and len(set(fields[path])) == len(fields[path]), 'one or more, none twice')
+  require('eval.lengths', min(evals.lengths) >= 1, '1 or more tokens each')
+  require('eval.k', evals.k <= min(evals.lengths), f'at most the shortest of eval.lengths={evals.lengths}')

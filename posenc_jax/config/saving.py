@@ -1,0 +1,74 @@
+"""Configurations on disk, and what of them differs."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from posenc_jax.config.errors import UserError
+
+NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
+
+
+def saved_config(workdir: str | Path) -> ConfigDict:
+  """The config that the directory's run was made with. Raises `UserError` where there is no run."""
+  path = Path(workdir) / 'config.json'
+  if not path.exists():
+    raise UserError(f'workdir={str(workdir)!r}: no config.json; allowed: the directory of a run that train.py made')
+  return from_json(json.loads(path.read_text()))
+
+
+def to_json(config: ConfigDict) -> dict:
+  """Plain dicts, lists and scalars; `from_json` inverts it."""
+  return _plain(config)
+
+
+def _plain(x):
+  if isinstance(x, dict | ConfigDict):
+    return {key: _plain(value) for key, value in x.items()}
+  return [_plain(value) for value in x] if isinstance(x, tuple | list) else x
+
+
+def from_json(tree: dict) -> ConfigDict:
+  """The locked configuration of `to_json`'s tree; lists become tuples."""
+
+  def frozen(x):
+    if isinstance(x, dict):
+      return {k: frozen(v) for k, v in x.items()}
+    return tuple(frozen(v) for v in x) if isinstance(x, list) else x
+
+  return ConfigDict(frozen(tree)).lock()
+
+
+def leaves(config: ConfigDict | dict, prefix: str = '') -> Iterator[tuple[str, object]]:
+  """('dotted.path', value) of every field."""
+  for key, value in config.items():
+    if isinstance(value, dict | ConfigDict) and value:
+      yield from leaves(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key, value
+
+
+def flat(config: ConfigDict | dict) -> dict[str, object]:
+  """`{'dotted.path': value}` of a configuration or of its JSON tree, lists for tuples."""
+  return {path: _plain(value) for path, value in leaves(config)}
+
+
+def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:
+  """Dotted paths that only one of two configurations has, or that differ in value or type."""
+  a, b = flat(a), flat(b)
+  return sorted(key for key in a.keys() | b.keys() if json.dumps(a.get(key)) != json.dumps(b.get(key)))
+
+
+def training_part(config: ConfigDict) -> dict:
+  """What decides the trained parameters and the training's logs: no `eval`, no `label`, no place of prepared data."""
+  tree = {k: v for k, v in to_json(config).items() if k not in NOT_TRAINING}
+  return {**tree, 'data': {k: v for k, v in tree['data'].items() if k != 'cache'}}
+
+
+def config_hash(config: ConfigDict) -> str:
+  """16 hexadecimal digits of everything but the place of prepared data; names what `finished.json` finished."""
+  tree = {**training_part(config), **{k: to_json(config)[k] for k in NOT_TRAINING}}
+  return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

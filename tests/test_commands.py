@@ -1,0 +1,124 @@
+"""The command lines: bad input is one line on stderr and exit code 2, before anything is written."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posenc_jax import checkpoint
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+  f'--config={ROOT / "configs" / "base.py"}',
+  *('--config.model.layers=1', '--config.model.model_dim=8', '--config.model.heads=2', '--config.model.head_dim=4'),
+  *('--config.model.mlp_dim=8', '--config.train.length=8', '--config.train.batch=2', '--config.train.steps=2'),
+  *('--config.optim.warmup=1', '--config.eval.lengths=8,', '--config.eval.k=4', '--config.eval.documents=0'),
+  '--config.eval.protocols=("last_k",)',
+]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+  for split in ('train', 'validation', 'test'):
+    (tmp_path / 'corpus' / split).mkdir(parents=True)
+    (tmp_path / 'corpus' / split / 'text.txt').write_text('to be or not to be')
+  return f'--config.data.corpus={tmp_path / "corpus"}'
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+  """(script, *arguments) -> (exit code, stdout, stderr); in this process, for jax takes seconds to start."""
+  monkeypatch.setattr(checkpoint, 'keep_compiled', lambda folder: None)
+
+  def run(script, *arguments):
+    monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+      runpy.run_path(str(ROOT / script), run_name='__main__')
+    return end.value.code, *capsys.readouterr()
+
+  return run
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    (['--wrokdir=x'], ['--wrokdir=x', "did you mean '--workdir'?"]),
+    (['--config=confgis/base.py'], ["no file 'confgis/base.py'"]),
+    (['--config.train.stepz=3'], ['config.train.stepz', "did you mean 'train.steps'?"]),
+    (['--config.train.steps=abc'], ["config.train.steps='abc'", 'int']),
+    (['--config.train.steps=0'], ['config.train.steps=0', '1 or more']),
+    (['--config.train.length=-8'], ['config.train.length=-8', '1 or more']),
+    (['--config.train.length=100'], ['config.train.length=100', '18 bytes']),
+    (['--config.train.compute_dtype=float15'], ['config.train.compute_dtype', "did you mean 'bfloat16'?"]),
+    (['--config.eval.protocols=("blokcs",)'], ['config.eval.protocols', "did you mean 'blocks'?"]),
+    (['--config.eval.k=9'], ['config.eval.k=9', 'at most the shortest']),
+    (['--config.encoding.name=alibbi'], ["encoding.name='alibbi'", 'alibi']),
+    (['--config.encoding.bas=3'], ["'bas'", 'base']),
+    (['--config.encoding.name=learned', '--config.encoding.max_length=4'], ['8 positions', 'ends at 4']),
+    (['--config.model.head_dim=3'], ['head_dim', '3']),
+    (['--config.model.kv_heads=3'], ['config.model.kv_heads=3', 'divisor of model.heads=2']),
+    (['--config.attention.backend=blokwise'], ["attention.backend='blokwise'", 'blockwise']),
+    (['--config.attention.backend=cudnn'], ['backend cudnn: ']),
+    (['--config.data.corpus=stou'], ["config.data.corpus='stou'", "did you mean 'sotu'?"]),
+  ],
+)
+def test_bad_input_to_a_training(command, corpus, tmp_path, arguments, words):
+  code, _, error = command('train.py', *TINY, corpus, f'--workdir={tmp_path / "run"}', *arguments)
+  assert code == 2
+  assert error.startswith('train.py: ')
+  assert error.count('\n') == 1, error
+  assert all(word in error for word in words), error
+  assert not (tmp_path / 'run').exists()
+
+
+def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path):
+  workdir = tmp_path / 'run'
+  settings = [*TINY, corpus, f'--workdir={workdir}']
+  code, out, error = command('train.py', *settings)
+  assert (code, error) == (None, '')
+  assert 'validation' in out
+  code, out, error = command('eval.py', f'--workdir={workdir}', '--config.eval.k=2')
+  assert (code, error) == (None, '')
+  code, again, error = command('eval.py', *settings)
+  assert (code, error) == (None, '')
+  assert 'last_k windowed' in out
+  assert 'last_k windowed' in again
+  rows = [json.loads(line) for line in (workdir / 'eval.jsonl').read_text().splitlines()]
+  assert [(r['k'], r['overrides']) for r in rows] == [(2, None)] * 2 + [(4, None)] * 2
+
+  before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+  for script, arguments, word in (
+    ('train.py', [*settings, '--config.seed=1'], 'holds a run of another config: seed'),
+    ('eval.py', [f'--workdir={workdir}', '--config.seed=1'], 'config.seed=1: the run was trained with 0'),
+    ('eval.py', [f'--workdir={workdir}', '--config.eval.lengths=8,19'], 'at most 18'),
+    ('eval.py', [f'--workdir={workdir}', '--config.eval.split=tset'], "did you mean 'test'?"),
+    ('eval.py', [f'--workdir={tmp_path}'], 'no config.json'),
+    ('eval.py', [], '--workdir: must be given'),
+  ):
+    code, _, error = command(script, *arguments)
+    assert code == 2
+    assert error.startswith(f'{script}: ')
+    assert word in error
+    assert error.count('\n') == 1
+  assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+
+
+@pytest.mark.parametrize('script', ['train.py', 'eval.py'])
+def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
+  code = 'import runpy, sys; sys.modules["jax"] = None; runpy.run_path(sys.argv[0], run_name="__main__")'
+  arguments = [f'--config={ROOT / "configs" / "base.py"}', f'--workdir={tmp_path}', '--config.train.steps=0']
+  launcher = f'import sys; sys.argv = {[str(ROOT / script), *arguments]!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
+  ended = subprocess.run([sys.executable, '-c', launcher], capture_output=True, text=True, check=False)
+  assert (ended.returncode, ended.stdout) == (2, '')
+  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more\n'
+
+
+@pytest.mark.parametrize('script', ['train.py', 'eval.py'])
+def test_help(command, script):
+  code, out, _ = command(script, '--help')
+  assert not code
+  assert f'python {script} --' in out
+  assert '--workdir' in out
