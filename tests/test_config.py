@@ -180,7 +180,7 @@ def test_differences_are_named_and_hashed():
 
 
 def test_differing_keys_sees_fields_of_one_side_and_types():
-  assert configs.differing_keys({'a': {'b': 1, 'c': 2}}, {'a': {'b': 1.0, 'd': 2}}) == ['a.b', 'a.c', 'a.d']
+  assert configs.differing_keys({'a': {'b': 1, 'c': None}}, {'a': {'b': 1.0, 'd': 2}}) == ['a.b', 'a.c', 'a.d']
 
 
 def test_flags():

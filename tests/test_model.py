@@ -64,7 +64,6 @@ def test_model_with_every_encoding(name):
   @jax.jit
   def run(m, x):
     nats = lambda m: token_nll(m, x)
-    # The gradient with respect to each input symbol's embedding, by way of an embedding of its own for each place.
     return nats(m), jax.grad(lambda m: nats(m).mean())(m)
 
   nats, g = run(m, x)
@@ -79,6 +78,17 @@ def test_model_with_every_encoding(name):
   assert np.abs(changed[:, t + 1 :] - token_nll(m, x)[:, t + 1 :]).max() > 1e-4
   scanned = model(encoding__name=name, model__unroll=1)
   np.testing.assert_allclose(token_nll(scanned, x), nats, atol=2e-5)
+
+
+@pytest.mark.parametrize('share', ['paper', 'all', 'none'])
+def test_layers_are_a_loop_each_with_its_own_encoding(share):
+  m, x = model(encoding__name='transformer_xl', model__share_encoding=share), tokens()
+  own, encoding_of = m.encoding.split()
+  y = 4 * m.embedding[...][x]
+  for n in range(3):
+    layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
+    y = layer(y, encoding_of([p[n] for p in own]))
+  np.testing.assert_allclose(rms_norm(y, m.norm[...]) @ m.embedding[...].T, m(x), atol=2e-5)
 
 
 def test_every_window_begins_with_bos():

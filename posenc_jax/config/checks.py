@@ -4,7 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config.errors import UserError, nearest
+from posenc_jax.config.errors import UserError, hint
 from posenc_jax.config.saving import leaves
 
 PROTOCOLS = ('last_k', 'blocks')
@@ -27,8 +27,9 @@ def validate(config: ConfigDict) -> None:
     if not holds:
       raise UserError(f'config.{path}={fields[path]!r}; allowed: {allowed}')
 
-  def one_of(path, names):
-    require(path, fields[path] in names, f'{", ".join(names)} ({nearest(fields[path], names)})')
+  def one_of(path, names, value=None):
+    value = fields[path] if value is None else value
+    require(path, value in names, f'{", ".join(names)}; {hint(value, names)}'.removesuffix('; '))
 
   for bound, paths in at_least.items():
     for path in paths.split():
@@ -58,7 +59,7 @@ def validate(config: ConfigDict) -> None:
 
   one_of('eval.split', ('train', 'validation', 'test'))
   for name in evals.protocols:
-    require('eval.protocols', name in PROTOCOLS, f'{", ".join(PROTOCOLS)} (not {name!r}; {nearest(name, PROTOCOLS)})')
+    one_of('eval.protocols', PROTOCOLS, name)
   for path in ('eval.protocols', 'eval.lengths'):
     require(path, fields[path] and len(set(fields[path])) == len(fields[path]), 'one or more, none twice')
   require('eval.lengths', min(evals.lengths) >= 1, '1 or more tokens each')

@@ -22,8 +22,13 @@ class Stopped(RuntimeError):
 def nearest(name: object, names: Iterable[str]) -> str:
   """'did you mean ...' for a misspelt name, or the list of names where none is near."""
   names = sorted(names)
+  return hint(name, names) or f'allowed: {", ".join(names)}'
+
+
+def hint(name: object, names: Iterable[str]) -> str:
+  """'did you mean ...' for a misspelt name, or ''."""
   close = difflib.get_close_matches(str(name), names, n=1)
-  return f'did you mean {close[0]!r}?' if close else f'allowed: {", ".join(names)}'
+  return f'did you mean {close[0]!r}?' if close else ''
 
 
 @contextlib.contextmanager

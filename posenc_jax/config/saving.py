@@ -58,8 +58,8 @@ def flat(config: ConfigDict | dict) -> dict[str, object]:
 
 def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:
   """Dotted paths that only one of two configurations has, or that differ in value or type."""
-  a, b = flat(a), flat(b)
-  return sorted(key for key in a.keys() | b.keys() if json.dumps(a.get(key)) != json.dumps(b.get(key)))
+  a, b = ({key: json.dumps(value) for key, value in flat(x).items()} for x in (a, b))
+  return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 
 
 def training_part(config: ConfigDict) -> dict:
