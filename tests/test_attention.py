@@ -100,7 +100,7 @@ def test_positions_under_tracing():
   run = lambda name, **options: jax.jit(lambda p: attend(q, q, q, build(name), positions=p, **options))(positions)
   with pytest.raises(ValueError, match='traced positions need a static max_distance'):
     run('alibi')
-  for name in ('alibi', 'shaw', 'transformer_xl'):
+  for name in ('alibi', 'shaw'):
     for backend in ('dense', 'blockwise'):
       short = run(name, max_distance=8, backend=backend, block=(4, 4))
       assert np.isfinite(short[:, :5]).all()
@@ -152,7 +152,7 @@ def test_auto_equals_named_backends():
   q = normal(1, 600, 4, 8)
   short, long = q[:, :500], q
   enc = build('t5')
-  run = lambda x, backend: attend(x, x, x, enc, backend=backend)
+  run = jax.jit(lambda x, backend: attend(x, x, x, enc, backend=backend), static_argnums=1)
   np.testing.assert_array_equal(run(short, 'auto'), run(short, 'dense'))
   np.testing.assert_array_equal(run(long, 'auto'), run(long, 'blockwise'))
 

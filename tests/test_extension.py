@@ -52,7 +52,7 @@ def test_through_every_backend(registered):
         attend(q, k, v, enc, backend=backend)
       continue
     run = lambda enc, backend=backend: attend(q, k, v, enc, backend=backend, block=(4, 4))
-    np.testing.assert_allclose(run(enc), desired, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(run)(enc), desired, atol=1e-5)
     gradients[backend] = jax.jit(jax.grad(lambda enc, run=run: (run(enc) ** 2).sum()))(enc).rates[...]
   np.testing.assert_allclose(gradients['blockwise'], gradients['dense'], rtol=1e-4)
 

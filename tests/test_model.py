@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs import base
 from flax import nnx
 
+from configs import base
 from posenc_jax.encodings import ENCODINGS, LengthError
-from posenc_jax.model import LM, attention_options, build, matmul, rms_norm, token_nll
+from posenc_jax.model import LM, Layer, attention_options, build, matmul, rms_norm, token_nll
 
 VOCAB = 20
 
@@ -21,6 +21,7 @@ def config(**overrides):
     'model.heads': 4,
     'model.head_dim': 6,
     'model.mlp_dim': 24,
+    'model.unroll': 1,
     'train.length': 16,
   }
   c.update_from_flattened_dict(small | {k.replace('__', '.'): v for k, v in overrides.items()})
@@ -29,6 +30,10 @@ def config(**overrides):
 
 def model(**overrides) -> LM:
   return build(config(**overrides), VOCAB, nnx.Rngs(0))
+
+
+nll = jax.jit(token_nll, static_argnames=('window', 'backend', 'block', 'dtype'))
+logits = jax.jit(lambda m, x, **options: m(x, **options), static_argnames=('backend', 'block'))
 
 
 def tokens(B=2, T=12, seed=0):
@@ -56,7 +61,7 @@ def test_rms_norm():
 
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_model_with_every_encoding(name):
-  """Causal by gradient through all layers; every parameter trains; logits start near uniform; scan = unrolled."""
+  """Causal through all layers; every parameter trains; logits start near uniform."""
   m = model(encoding__name=name)
   x = tokens()
   t = 6
@@ -73,11 +78,9 @@ def test_model_with_every_encoding(name):
   assert abs(nats.mean() - np.log(VOCAB)) < 1.2
   for path, leaf in jax.tree_util.tree_flatten_with_path(g)[0]:
     assert np.abs(leaf).max() > 0, path
-  changed = token_nll(m, x.at[:, t].set((x[:, t] + 1) % (VOCAB - 1)))
-  np.testing.assert_array_equal(changed[:, :t], token_nll(m, x)[:, :t])
-  assert np.abs(changed[:, t + 1 :] - token_nll(m, x)[:, t + 1 :]).max() > 1e-4
-  scanned = model(encoding__name=name, model__unroll=1)
-  np.testing.assert_allclose(token_nll(scanned, x), nats, atol=2e-5)
+  changed = nll(m, x.at[:, t].set((x[:, t] + 1) % (VOCAB - 1)))
+  np.testing.assert_array_equal(changed[:, :t], nll(m, x)[:, :t])
+  assert np.abs(changed[:, t + 1 :] - nll(m, x)[:, t + 1 :]).max() > 1e-4
 
 
 @pytest.mark.parametrize('share', ['paper', 'all', 'none'])
@@ -87,18 +90,23 @@ def test_layers_are_a_loop_each_with_its_own_encoding(share):
   y = 4 * m.embedding[...][x]
   for n in range(3):
     layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
-    y = layer(y, encoding_of([p[n] for p in own]))
-  np.testing.assert_allclose(rms_norm(y, m.norm[...]) @ m.embedding[...].T, m(x), atol=2e-5)
+    y = jax.jit(Layer.__call__)(layer, y, encoding_of([p[n] for p in own]))
+  np.testing.assert_allclose(rms_norm(y, m.norm[...]) @ m.embedding[...].T, logits(m, x), atol=2e-5)
+
+
+def test_scanned_layers_are_unrolled_layers():
+  x = tokens()
+  np.testing.assert_allclose(nll(model(model__unroll=0), x), nll(model(model__unroll=1), x), atol=2e-5)
 
 
 def test_every_window_begins_with_bos():
   """The first token is predicted from BOS alone; the last token is only ever a target."""
   m, x = model(), tokens()
-  nats = token_nll(m, x)
+  nats = nll(m, x)
   shifted = jnp.concatenate([jnp.full((2, 1), VOCAB - 1), x[:, :-1]], axis=1)
-  log_p = jax.nn.log_softmax(m(shifted))
+  log_p = jax.nn.log_softmax(logits(m, shifted))
   np.testing.assert_allclose(nats, -np.take_along_axis(log_p, np.asarray(x)[..., None], -1)[..., 0], atol=1e-5)
-  np.testing.assert_array_equal(token_nll(m, x.at[:, -1].set(0))[:, :-1], nats[:, :-1])
+  np.testing.assert_array_equal(nll(m, x.at[:, -1].set(0))[:, :-1], nats[:, :-1])
 
 
 @pytest.mark.parametrize('name', ENCODINGS)
@@ -106,22 +114,22 @@ def test_packed_rows_are_separate_rows(name):
   """Positions restart with each segment, for absolute encodings too."""
   m, x = model(encoding__name=name), tokens(1)
   segments = jnp.array([[0] * 5 + [1] * 7])
-  logits = m(x, segments=segments, backend='blockwise', block=(4, 4))
-  np.testing.assert_allclose(logits[:, :5], m(x[:, :5]), atol=3e-5)
-  np.testing.assert_allclose(logits[:, 5:], m(x[:, 5:]), atol=3e-5)
+  packed = logits(m, x, segments=segments, backend='blockwise', block=(4, 4))
+  np.testing.assert_allclose(packed[:, :5], logits(m, x[:, :5]), atol=3e-5)
+  np.testing.assert_allclose(packed[:, 5:], logits(m, x[:, 5:]), atol=3e-5)
 
 
 def test_positions_are_an_input():
   m, x = model(encoding__name='sinusoidal'), tokens()
-  at = lambda shift: m(x, positions=jnp.arange(12)[None] + shift)
-  np.testing.assert_allclose(at(0), m(x), atol=1e-5)
+  at = lambda shift: logits(m, x, positions=jnp.arange(12)[None] + shift)
+  np.testing.assert_allclose(at(0), logits(m, x), atol=1e-5)
   assert np.abs(at(5) - at(0)).max() > 1e-3
 
 
 def test_learned_positions_end_at_the_training_length():
   m = model(encoding__name='learned')
   assert m.max_length == 16
-  assert m(tokens(T=16)).shape == (2, 16, VOCAB)
+  assert logits(m, tokens(T=16)).shape == (2, 16, VOCAB)
   with pytest.raises(LengthError, match='17 positions, but the table of Learned ends at 16'):
     m(tokens(T=17))
   assert model(encoding__name='rope').max_length is None
@@ -133,23 +141,23 @@ def test_learned_positions_end_at_the_training_length():
 )
 def test_flags_are_off_and_change_the_model(flag):
   x = tokens()
-  on, off = model(**flag)(x), model()(x)
+  on, off = logits(model(**flag), x), logits(model(), x)
   assert np.abs(on - off).max() > 1e-3
-  g = jax.grad(lambda m: token_nll(m, x).mean())(model(**flag))
+  g = jax.jit(jax.grad(lambda m: token_nll(m, x).mean()))(model(**flag))
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(g))
 
 
 def test_window_of_the_config_reaches_attention():
   c, x = config(attention__window=3), tokens()
   m = build(c, VOCAB, nnx.Rngs(0))
-  windowed = token_nll(m, x, **attention_options(c))
-  np.testing.assert_allclose(windowed[:, :3], token_nll(m, x)[:, :3], atol=1e-5)
-  assert np.abs(windowed - token_nll(m, x))[:, 4:].max() > 1e-3
+  windowed = nll(m, x, **attention_options(c))
+  np.testing.assert_allclose(windowed[:, :3], nll(m, x)[:, :3], atol=1e-5)
+  assert np.abs(windowed - nll(m, x))[:, 4:].max() > 1e-3
 
 
 def test_bfloat16_activations_are_near_float32():
   m, x = model(encoding__name='t5'), tokens()
-  np.testing.assert_allclose(token_nll(m, x, dtype='bfloat16'), token_nll(m, x), atol=0.1)
+  np.testing.assert_allclose(nll(m, x, dtype='bfloat16'), nll(m, x), atol=0.1)
 
 
 def test_initial_scales():
@@ -186,8 +194,8 @@ def test_seeds_at_once_are_seeds_apart():
   """The model is a plain pytree: vmap over stacked models gives what each gives alone."""
   one, two = (build(config(encoding__name='shaw'), VOCAB, nnx.Rngs(seed)) for seed in (0, 1))
   x = tokens()
-  both = jax.vmap(lambda m: token_nll(m, x))(jax.tree.map(lambda *p: jnp.stack(p), one, two))
-  np.testing.assert_allclose(both[1], token_nll(two, x), atol=2e-5)
+  both = jax.jit(jax.vmap(lambda m: token_nll(m, x)))(jax.tree.map(lambda *p: jnp.stack(p), one, two))
+  np.testing.assert_allclose(both[1], nll(two, x), atol=2e-5)
   assert np.abs(both[0] - both[1]).max() > 0.1
 
 
