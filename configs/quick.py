@@ -15,7 +15,14 @@ ENCODINGS = ('nope', 'learned', 'sinusoidal', 'shaw', 'transformer_xl', 't5', 'd
 
 
 def get_config():
-  return load(Path(__file__).with_name('base.py'), {'train.steps': 600})
+  settings = {
+    'train.batch': 16,
+    'train.steps': 700,
+    'train.checkpoint_every': 350,
+    'optim.warmup': 100,
+    'eval.documents': 24,
+  }
+  return load(Path(__file__).with_name('base.py'), settings)
 
 
 def sweep():

@@ -68,7 +68,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
       shown.append((measurement, rows))
       if new:
         seconds = time.perf_counter() - started
-        print(f'{measurement.name} at {measurement.length}: {bits_per_byte(rows)} bits/byte ({seconds:.1f} s)')
+        print(f'{measurement.name} at {measurement.length}: {outcome(rows)} ({seconds:.1f} s)')
   show(workdir.name, shown)
   if step == config.train.steps:
     write_json(workdir / 'finished.json', {'config_hash': config_hash(config)})
@@ -116,19 +116,19 @@ def measure(
   return [present[key] for key in keys], len(new)
 
 
-def bits_per_byte(rows: list[dict]) -> str:
-  """Of all rows together; the status of a row that has no score."""
+def outcome(rows: list[dict]) -> str:
+  """'... bits/byte' of all rows together, or the status of a row that has no score."""
   for r in rows:
     if r['status'] != 'ok':
       return r['status']
-  return f'{sum(r["bpb"] * r["bytes"] for r in rows) / sum(r["bytes"] for r in rows):.3f}'
+  return f'{sum(r["bpb"] * r["bytes"] for r in rows) / sum(r["bytes"] for r in rows):.3f} bits/byte'
 
 
 def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
-  """Prints bits per byte by protocol and length."""
+  """Prints bits per byte by protocol and length; a dash where there is no score."""
   lengths = sorted({measurement.length for measurement, _ in measured})
-  cells = {(measurement.name, measurement.length): bits_per_byte(rows) for measurement, rows in measured}
+  cells = {(measurement.name, measurement.length): outcome(rows).split() for measurement, rows in measured}
   table = Table('bits/byte', *map(str, lengths), title=title)
   for name in dict.fromkeys(measurement.name for measurement, _ in measured):
-    table.add_row(name, *(cells[name, length] for length in lengths))
+    table.add_row(name, *(cells[name, length][0] if len(cells[name, length]) == 2 else '—' for length in lengths))
   Console().print(table)
