@@ -49,12 +49,12 @@ def _ones(n: int) -> nnx.Param:
 class Layer(nnx.Module):
   """Attention and MLP, each behind an RMSNorm and added to the residual stream."""
 
-  def __init__(self, config, query_init_scale: float, rngs: nnx.Rngs):
+  def __init__(self, config, query_scale: float, rngs: nnx.Rngs):
     D, K, F = config.model_dim, config.head_dim, config.mlp_dim
     H, G = config.heads, config.kv_heads or config.heads
-    self.sizes = (H, G, K)
+    self.sizes, self.query_scale = (H, G, K), query_scale
     self.attention_norm, self.mlp_norm = _ones(D), _ones(D)
-    self.w_q = normal(rngs, (D, H * K), D**-0.5 * query_init_scale)
+    self.w_q = normal(rngs, (D, H * K), D**-0.5)
     self.w_k = normal(rngs, (D, G * K), D**-0.5)
     self.w_v = normal(rngs, (D, G * K), D**-0.5)
     self.w_o = normal(rngs, (H * K, D), (H * K) ** -0.5)
@@ -73,6 +73,8 @@ class Layer(nnx.Module):
     q_BTHK, k_BTGK, v_BTGK = (heads(linear(y_BTD, w), n) for w, n in ((self.w_q, H), (self.w_k, G), (self.w_v, G)))
     if self.qk_norm:
       q_BTHK, k_BTGK = rms_norm(q_BTHK, self.q_norm[...]), rms_norm(k_BTGK, self.k_norm[...])
+    if self.query_scale != 1:
+      q_BTHK *= self.query_scale
     o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, **where)
     x_BTD += linear(o_BTHK.reshape(*o_BTHK.shape[:2], H * K), self.w_o)
     y_BTD = rms_norm(x_BTD, self.mlp_norm[...])
@@ -98,7 +100,7 @@ class LM(nnx.Module):
     )
     self.embedding = normal(rngs, (vocab, D), D**-0.5)
     self.encoding = Layered(make, N, config.share_encoding)
-    layers = [Layer(config, self.encoding.encoding.query_init_scale, rngs) for _ in range(N)]
+    layers = [Layer(config, self.encoding.encoding.query_scale, rngs) for _ in range(N)]
     self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
     self.norm = _ones(D)
     self.tied = config.tie_embeddings

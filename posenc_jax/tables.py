@@ -122,7 +122,10 @@ def extrapolation(
     raise UserError(f'table: metric={metric!r}; {nearest(metric, METRICS)}')
   rank = {run: index for index, run in enumerate(runs)}
   rows = sorted((r for r in rows if r['metric'] is None), key=lambda row: rank.get(row['run'], len(runs)))
-  notes = [f'no rows of run {run}' for run in runs if run not in {row['run'] for row in rows}]
+  missing = [run for run in runs if run not in {row['run'] for row in rows}]
+  notes = (
+    [f'no rows of {"run" if len(missing) == 1 else f"{len(missing)} runs:"} {"; ".join(missing)}'] if missing else []
+  )
   present = dict.fromkeys(row['protocol'] for row in rows)
   wanted = list(present if protocols is None else protocols)
   if not present.keys() & wanted:

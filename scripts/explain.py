@@ -6,10 +6,6 @@ Every source of position in the model, where each acts, its parameters, its scal
 """
 
 import inspect
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +48,7 @@ def explain(c, model: LM, console: Console) -> None:
     ('hyperparameters', ', '.join(f'{k}={v!r}' for k, v in hyper.items()) or 'none'),
     ('scale of q . k', f'{enc.scale(K):.6g} (1/sqrt(K) is {K**-0.5:.6g})'),
     ('bias in the scale', {None: 'adds no bias', True: 'yes', False: 'no, added after it'}[enc.bias_in_scale]),
-    ('initial query scale', f'{enc.query_init_scale:.6g} x fan-in'),
+    ('factor on the queries', f'{enc.query_scale:.6g}'),
     ('positions end at', 'never' if enc.max_length is None else f'{enc.max_length} tokens'),
     ('relative', 'yes' if enc.relative else 'no: depends on absolute positions'),
   ):

@@ -161,14 +161,19 @@ def test_bfloat16_activations_are_near_float32():
 
 
 def test_initial_scales():
-  """Fan-in projections, unit embeddings, and T5's missing 1/sqrt(K) in its queries: logits of all start alike."""
+  """Fan-in projections, unit embeddings, and T5's missing 1/sqrt(K) on its queries: logits of all start alike."""
   big = {'model__model_dim': 64, 'model__head_dim': 32, 'model__mlp_dim': 128}
-  m, t5 = model(**big), model(encoding__name='t5', **big)
+  m, t5 = model(encoding__name='nope', **big), model(encoding__name='t5', **big)
   std = lambda p: float(jnp.std(p[...]))
   for weights, fan_in in ((m.layers.w_q, 64), (m.layers.w_o, 128), (m.layers.w_in, 64), (m.layers.w_out, 128)):
     assert std(weights) == pytest.approx(fan_in**-0.5, rel=0.05)
   assert std(m.embedding) == pytest.approx(64**-0.5, rel=0.05)
-  assert std(t5.layers.w_q) == pytest.approx(64**-0.5 * 32**-0.5, rel=0.05)
+  assert std(t5.layers.w_q) == pytest.approx(64**-0.5, rel=0.05)
+  # With the same weights and no bias, T5 without 1/sqrt(K) starts as the model with 1/sqrt(K) and no encoding.
+  t5.encoding.encoding.bias[...] = jnp.zeros((32, 4))
+  t5.embedding[...] = m.embedding[...]
+  t5.layers = jax.tree.unflatten(jax.tree.structure(t5.layers), jax.tree.leaves(m.layers))
+  np.testing.assert_allclose(nll(t5, tokens()), nll(m, tokens()), atol=2e-5)
 
 
 PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16, with sharing as published

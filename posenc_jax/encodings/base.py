@@ -81,8 +81,12 @@ class Encoding(nnx.Module):
   value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
 
   @property
-  def query_init_scale(self) -> float:
-    """Multiplies the standard deviation of the query projection: logits of all encodings start equally large."""
+  def query_scale(self) -> float:
+    """What a model multiplies projected queries by, so that the logits of all encodings start equally large.
+
+    It stands for a smaller initial query projection, as published where q . k has no 1/sqrt(K). As a factor it leaves
+    the steps of the optimiser, relative to the size of that projection, alike for all encodings.
+    """
     return 1.0
 
   def places(self) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
 class T5(Encoding):
   """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, section 2.1, and their code).
 
-  One table for all layers. The missing scale is folded into the initial query projection (`query_init_scale`).
+  One table for all layers. T5 folds the missing scale into the initial query projection and trains with Adafactor,
+  whose steps are relative to a parameter's size; under Adam a factor on the queries does the same (`query_scale`).
   """
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
@@ -47,7 +48,7 @@ class T5(Encoding):
     return 1.0
 
   @property
-  def query_init_scale(self) -> float:
+  def query_scale(self) -> float:
     return self.dims.head_dim**-0.5
 
   def tables(self, r_R):
