@@ -41,7 +41,8 @@ def attend(
     window: how many tokens a query sees, itself included, counted by index (on either side if not causal); None: all.
     segments: int [B|1, S]; queries see keys of their own segment only (packing).
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
-    block: (query rows, key columns) of a block of `blockwise`; None: its choice.
+    block: (query rows, key columns) of a block of `blockwise`; None: its choice. Scalar tables take S x key columns
+      numbers where one divides the other, and up to the smaller of the two times more where not.
     max_distance: with explicit positions under tracing, the largest |i - j|: the length of per-distance tables. A
       larger distance gives NaN.
 

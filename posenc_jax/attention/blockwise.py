@@ -18,7 +18,7 @@ from posenc_jax.attention.block import MASKED, Block, block_attention, visible
 from posenc_jax.attention.call import Call
 from posenc_jax.attention.distances import Diagonals, Lookup, spread
 
-DEFAULT_BLOCK = (256, 256)
+DEFAULT_BLOCK = (256, 256)  # one divides the other
 
 
 def refuse(call: Call) -> str | None:
@@ -89,7 +89,8 @@ class Grid:
 def run(call: Call):
   """o_BTHK in float32."""
   T, S = call.q_BTHK.shape[1], call.k_BSGK.shape[1]
-  rows, columns = (min(n, length) for n, length in zip(call.block or DEFAULT_BLOCK, (T, S), strict=True))
+  # Short sides get the power of two above: where one side of a block divides the other, corners are few (see `stride`).
+  rows, columns = (min(n, 1 << (m - 1).bit_length()) for n, m in zip(call.block or DEFAULT_BLOCK, (T, S), strict=True))
   grid = Grid(T, S, rows, columns, call.causal, call.window, call.scale, call.contiguous, call.distances)
   cut_rows = lambda tree: jax.tree.map(lambda x: _cut(x, rows), tree)
   cut_columns = lambda tree: jax.tree.map(lambda x: _cut(x, columns), tree)
