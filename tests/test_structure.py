@@ -1,9 +1,14 @@
 """The architecture as the folder listing shows it: imports go downward only."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+from flax import nnx
+
+from posenc_jax.config import flat, load
+from posenc_jax.encodings import ENCODINGS, make
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'posenc_jax'
@@ -73,3 +78,15 @@ def test_no_default_at_the_point_of_use():
     for node in ast.walk(ast.parse(path.read_text())):
       if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == 'get':
         assert 'config' not in ast.unparse(node.func.value), f'{path}:{node.lineno}'
+
+
+def test_every_field_of_the_config_is_read():
+  source = '\n'.join(path.read_text() for path in MODULES if path.parent.name != 'config')
+  for path in flat(load(ROOT / 'configs' / 'base.py', {})):
+    assert re.search(rf'\.{path.split(".")[-1]}\b', source), f'config.{path}: nothing reads it'
+
+
+def test_readme_lists_the_encodings_as_they_are():
+  rows = re.findall(r'^\| `(\w+)` \| ([^|]*) \|', (ROOT / 'README.md').read_text(), re.MULTILINE)
+  sizes = {'model_dim': 8, 'heads': 2, 'head_dim': 4, 'train_length': 8, 'rngs': nnx.Rngs(0)}
+  assert rows == [(name, ', '.join(make(name, **sizes).places()) or 'nothing') for name in ENCODINGS]
