@@ -77,7 +77,7 @@ def t5(dims, hyper, p):
     big = n if n < e else min(e + math.floor(math.log(n / e) / math.log(most / e) * (side - e) + 1e-9), side - 1)
     return base + big
 
-  return Oracle(lambda q, k, i, j, h: q @ k + p['bias'][bucket(i, j), h])
+  return Oracle(lambda q, k, i, j, h: q @ k + math.sqrt(dims.head_dim) * p['bias'][bucket(i, j), h])
 
 
 def deberta(dims, hyper, p):

@@ -47,9 +47,10 @@ def test_t5_buckets_start_where_published(buckets, most, starts):
 def test_t5_far_and_future_distances():
   bias = lambda enc, r: np.asarray(enc.tables(jnp.array(r)))
   causal, both = build('t5'), build('t5', bidirectional=True)
-  np.testing.assert_array_equal(bias(causal, [113, 128, 10**6]), np.asarray(causal.bias[...])[[31, 31, 31]])
-  np.testing.assert_array_equal(bias(causal, [-5, 0]), np.asarray(causal.bias[...])[[0, 0]])
-  np.testing.assert_array_equal(bias(both, [-8, 8, -(10**6)]), np.asarray(both.bias[...])[[16 + 8, 8, 31]])
+  rows = lambda enc, numbers: np.float32(8**0.5) * np.asarray(enc.bias[...])[numbers]
+  np.testing.assert_allclose(bias(causal, [113, 128, 10**6]), rows(causal, [31, 31, 31]))
+  np.testing.assert_allclose(bias(causal, [-5, 0]), rows(causal, [0, 0]))
+  np.testing.assert_allclose(bias(both, [-8, 8, -(10**6)]), rows(both, [16 + 8, 8, 31]))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,9 @@ def test_constant_t5_bias_is_no_bias():
 
 def test_t5_with_linear_biases_is_alibi():
   """Inside the exact buckets any bias by distance can be written into T5's table."""
-  t5 = jax.tree.map(lambda b: -jnp.multiply.outer(jnp.arange(32.0), jnp.array(slopes(4))).reshape(b.shape), build('t5'))
+  t5 = jax.tree.map(
+    lambda b: -jnp.multiply.outer(jnp.arange(32.0), jnp.array(slopes(4)) / 8**0.5).reshape(b.shape), build('t5')
+  )
   same(t5, build('alibi'), 8**0.5)
 
 

@@ -52,7 +52,7 @@ MODES = {
   'positions': {'positions': SCATTERED},
   'last_queries': {'T': 3},
 }
-TILES = {'causal': [(4, 4), (2, 8)], 'last_queries': [(2, 4)]}  # (3, 5) elsewhere: nothing divides anything
+TILES = {'causal': [(2, 8)], 'packed': [(4, 4)], 'last_queries': [(2, 4)]}  # (3, 5) elsewhere: nothing divides anything
 # Every encoding in every mode; what a hyperparameter changes does not depend on masks.
 CASES = [(v, m) for v in VARIANTS for m in MODES if v in ENCODINGS or m in ('bidirectional', 'positions')]
 
@@ -206,6 +206,8 @@ def test_packed_documents_are_separate_runs(variant):
 def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
   """And the values of two halves of a row add up to the row's."""
   enc, (x, weights, _) = build(variant), inputs()
+  if enc.score is None and enc.value is None:
+    return
   positions = jnp.asarray(SCATTERED) if mode == 'positions' else jnp.arange(S)[None]
   coordinates = enc.locate(x, positions)
   q = jnp.einsum('bsd,dhk->bshk', x, weights['q'])

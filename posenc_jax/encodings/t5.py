@@ -26,8 +26,10 @@ def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
 class T5(Encoding):
   """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, section 2.1, and their code).
 
-  One table for all layers. T5 folds the missing scale into the initial query projection and trains with Adafactor,
-  whose steps are relative to a parameter's size; under Adam a factor on the queries does the same (`query_scale`).
+  One table for all layers. Values start as in their code: table entries from N(0, 1/D), queries smaller by sqrt(K) in
+  place of the scale. Steps differ: T5 trains with Adafactor, whose steps are relative to a parameter's size. For Adam
+  the initial sizes become factors: K^-1/2 on queries of usual size (`query_scale`), and K^1/2 on a smaller table as in
+  x-transformers and GPT-NeoX. Without them a small model hardly leaves NoPE's plateau; LOG.md has figures.
   """
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
@@ -42,7 +44,7 @@ class T5(Encoding):
     if max_distance <= self.side // 2:
       raise ValueError(f't5: max_distance={max_distance} must exceed the {self.side // 2} exact buckets')
     self.max_distance, self.bidirectional = max_distance, bidirectional
-    self.bias = normal(rngs, (buckets, dims.heads), dims.model_dim**-0.5)
+    self.bias = normal(rngs, (buckets, dims.heads), (dims.model_dim * dims.head_dim) ** -0.5)
 
   def scale(self, head_dim: int) -> float:
     return 1.0
@@ -57,7 +59,7 @@ class T5(Encoding):
     bucket_R = row[jnp.minimum(distance_R, self.max_distance)]  # the last bucket has no end
     if self.bidirectional:
       bucket_R += jnp.where(r_R < 0, self.side, 0)
-    return self.bias[...][bucket_R]
+    return self.dims.head_dim**0.5 * self.bias[...][bucket_R]
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     return s_BHTS + block.tables
