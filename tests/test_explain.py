@@ -1,0 +1,51 @@
+"""scripts/explain.py names every source of position, and is right about it."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+from posenc_jax import config, data
+from posenc_jax.encodings import ENCODINGS
+from posenc_jax.model import build
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / 'configs' / 'base.py'
+EXPLAIN = runpy.run_path(str(ROOT / 'scripts' / 'explain.py'))
+
+
+@pytest.fixture
+def explained(capsys, monkeypatch):
+  """(*flags) -> what is printed, in one line."""
+  monkeypatch.setenv('COLUMNS', '300')
+
+  def run(*flags):
+    EXPLAIN['main']([f'--config={BASE}', '--config.model.model_dim=16', '--config.model.mlp_dim=16', *flags])
+    return ' '.join(capsys.readouterr().out.split())
+
+  return run
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_every_encoding_is_explained(explained, name):
+  text = explained(f'--config.encoding.name={name}')
+  c = config.load(BASE, {'encoding.name': name, 'model.model_dim': 16, 'model.mlp_dim': 16})
+  enc = build(c, data.VOCAB, nnx.Rngs(0)).encoding.encoding
+  assert 'causal mask' in text
+  assert enc.paper in text
+  assert all(place in text for place in enc.places())
+  assert f'scale of q . k │ {enc.scale(32):.6g} ' in text
+  assert 'dense │ yes' in text
+  assert 'blockwise │ yes' in text
+  acts_on_scores = enc.score is not None
+  assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on scores' in text) == acts_on_scores
+
+
+def test_what_is_switched_on_is_named(explained):
+  text = explained('--config.encoding.name=deberta', '--config.encoding.p2c=False', '--config.attention.window=9')
+  assert 'the last 9 tokens' in text
+  assert 'p2c=False' in text
+  assert 'w_k │ (16, 4, 32) │ one a layer: 4 │ 8,192' in text
+  assert 'rows │ (256, 16) │ one │ 4,096' in text
+  assert 'w_q' not in text
