@@ -4,8 +4,8 @@
 
 Cost: 27 runs of about 0.8 million parameters, 2 to 10 minutes each on a core of their own, about an hour and a quarter
 in all on two cores (jax 0.12). Result: results/classic/table.md; bits per byte of the last 64 bytes at 128 and 4096
-tokens: ALiBi 1.82 and 1.82, Transformer-XL 1.72 and 1.73, T5 1.72 and 2.42, RoPE 1.75 and 5.33, sinusoidal 1.92 and 4.95,
-learned 1.93 and no value. From the rows kept in results/classic its tables and figure are made again by
+tokens: ALiBi 1.82 and 1.82, Transformer-XL 1.72 and 1.73, T5 1.72 and 2.42, RoPE 1.75 and 5.33, sinusoidal 1.92 and
+4.95, learned 1.93 and no value. From the rows kept in results/classic its tables and figure are made again by
 
   python scripts/table.py results/classic && python scripts/figures.py results/classic
 """
