@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
   config.validate(c)
   with config.user_errors(ValueError):
     model = build(c, data.VOCAB, nnx.Rngs(0))
-  explain(c, model, Console(highlight=False))
+  explain(c, model, Console(highlight=False, markup=False))  # formulas have brackets
 
 
 def explain(c, model: LM, console: Console) -> None:

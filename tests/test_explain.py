@@ -42,6 +42,10 @@ def test_every_encoding_is_explained(explained, name):
   assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on scores' in text) == acts_on_scores
 
 
+def test_brackets_of_formulas_are_shown(explained):
+  assert 'B[bucket(j - i), head]' in explained('--config.encoding.name=t5')
+
+
 def test_what_is_switched_on_is_named(explained):
   text = explained('--config.encoding.name=deberta', '--config.encoding.p2c=False', '--config.attention.window=9')
   assert 'the last 9 tokens' in text
