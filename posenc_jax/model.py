@@ -111,6 +111,12 @@ class LM(nnx.Module):
     """Tokens after which positions end (a learned table), or None."""
     return self.encoding.encoding.max_length
 
+  def project(self):
+    """The same model with the encoding's parameters back in their domain: for after a step of the optimiser."""
+    model = jax.tree.map(lambda leaf: leaf, self)
+    model.encoding.encoding = self.encoding.encoding.project()
+    return model
+
   def __call__(self, tokens_BT, *, positions=None, segments=None, dtype='float32', **where):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
 

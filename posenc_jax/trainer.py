@@ -96,6 +96,6 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
     loss, grads = jax.value_and_grad(nats)(model, tokens_BT)
     updates, opt_state = optimiser.update(grads, opt_state, model)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
-    return optax.apply_updates(model, updates), opt_state, metrics
+    return optax.apply_updates(model, updates).project(), opt_state, metrics
 
   return jax.jit(step, donate_argnames=('model', 'opt_state')), jax.jit(nats)

@@ -9,13 +9,24 @@ import math
 import numpy as np
 
 
+def softmax(s_S):
+  p_S = np.exp(s_S - s_S.max())
+  return p_S / p_S.sum()
+
+
 @dataclasses.dataclass
 class Oracle:
-  """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the value v_j."""
+  """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the value v_j.
+
+  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h) is added to the scores of the n keys that i sees, in
+  order; the last is i itself. x is the input of the layer.
+  """
 
   score: callable
   position: callable = lambda t: 0.0  # added to the input of the layer
   value: callable = lambda i, j, h: 0.0  # added to v_j
+  along: callable = lambda q, k_nK, x_nD, h: 0.0
+  weights: callable = softmax  # of the scores of a row
 
 
 def dot(K):
@@ -45,11 +56,11 @@ def sinusoidal(dims, hyper, p):
 
 
 def shaw(dims, hyper, p):
-  clip = hyper.get('clip', 16)
+  clip, values = hyper.get('clip', 16), hyper.get('values', True)
   index = lambda i, j: int(min(max(j - i, -clip), clip)) + clip
   return Oracle(
     lambda q, k, i, j, h: q @ (k + p['keys'][index(i, j)]) / math.sqrt(dims.head_dim),
-    value=lambda i, j, h: p['values'][index(i, j)],
+    value=lambda i, j, h: p['values'][index(i, j)] if values else 0.0,
   )
 
 
@@ -122,11 +133,79 @@ def alibi(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) - slope[h] * abs(i - j))
 
 
-ORACLES = {f.__name__: f for f in (nope, learned, sinusoidal, shaw, transformer_xl, t5, deberta, rope, alibi)}
+def kerple_log(dims, hyper, p):
+  positive = (lambda x: math.log(1 + math.exp(x))) if hyper.get('positivity') == 'softplus' else (lambda x: x)
+  bias = lambda r, h: -positive(p['p'][h]) * math.log(1 + positive(p['a'][h]) * r)
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
+
+
+def sandwich(dims, hyper, p):
+  d = hyper.get('width', 128)
+
+  def bias(r, h):
+    return (sum(math.cos(r / 10_000 ** (2 * m / d)) for m in range(1, d // 2 + 1)) - d / 2) / (8 * (h + 1) / dims.heads)
+
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i - j, h))
+
+
+def fire(dims, hyper, p):
+  psi = lambda x: math.log(abs(p['c'] * x) + 1)
+
+  def bias(i, j, h):
+    x = psi(i - j) / (psi(max(abs(hyper.get('threshold', 512) * p['mu']), i)) + 1e-6)
+    units = zip(p['w_in'], p['b_in'], p['w_out'][:, h], strict=True)
+    return sum(max(w * x + b, 0) * out for w, b, out in units)
+
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i, j, h))
+
+
+def sigmoid(x):
+  return 1 / (1 + math.exp(-x))
+
+
+def fox(dims, hyper, p):
+  def along(q, k_nK, x_nD, h):
+    gates = [sigmoid(x @ p['w_f'][:, h] + p['b_f'][h]) for x in x_nD]
+    return np.array([math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
+
+  return Oracle(dot(dims.head_dim), along=along)
+
+
+def cope(dims, hyper, p):
+  e = p['rows']
+
+  def along(q, k_nK, x_nD, h):
+    gates = [sigmoid(q @ k / math.sqrt(dims.head_dim)) for k in k_nK]
+    bias = []
+    for j in range(len(gates)):
+      count = min(sum(gates[j:]), hyper.get('positions', 64) - 1)
+      low, high = math.floor(count), math.ceil(count)
+      w = count - low
+      bias.append((1 - w) * q @ e[low] + w * q @ e[high])
+    return np.array(bias)
+
+  return Oracle(dot(dims.head_dim), along=along)
+
+
+def stick_breaking(dims, hyper, p):
+  def weights(z_S):
+    b = [sigmoid(z) for z in z_S[:-1]]
+    return np.array([b[j] * math.prod(1 - b[l] for l in range(j + 1, len(b))) for j in range(len(b))] + [0.0])
+
+  return Oracle(dot(dims.head_dim), weights=weights)
+
+
+ORACLES = {
+  f.__name__: f
+  for f in (
+    *(nope, learned, sinusoidal, shaw, transformer_xl, t5, deberta, rope, alibi),
+    *(kerple_log, sandwich, fire, fox, cope, stick_breaking),
+  )
+}
 
 
 def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
-  """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v, softmax by pairs.
+  """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v, weights by pairs.
 
   weights: w_q [D, H, K], w_k and w_v [D, G, K]; the queries are the last T of the S tokens.
   """
@@ -143,8 +222,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
       for h in range(H):
         seen = [s for s in range(S) if mask_BTS[b, t, s]]
         s_S = np.array([oracle.score(q_SHK[i, h], k_SGK[s, h // group], position[i], position[s], h) for s in seen])
-        p_S = np.exp(s_S - s_S.max())
-        p_S /= p_S.sum()
-        for p, s in zip(p_S, seen, strict=True):
+        s_S += oracle.along(q_SHK[i, h], k_SGK[seen, h // group], y_SD[seen], h)
+        for p, s in zip(oracle.weights(s_S), seen, strict=True):
           o_BTHK[b, t, h] += p * (v_SGK[s, h // group] + oracle.value(position[i], position[s], h))
   return o_BTHK

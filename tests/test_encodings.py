@@ -2,6 +2,7 @@
 
 import functools
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ import pytest
 from flax import nnx
 from test_laws import inputs, layer
 
+from posenc_jax.attention import attend
 from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, make
 from posenc_jax.encodings.alibi import slopes
+from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sharing import Layered
 from posenc_jax.encodings.sinusoidal import sinusoid
@@ -66,6 +69,50 @@ def test_alibi_slopes(heads, golden):
   np.testing.assert_allclose(slopes(heads), golden, atol=5e-7)
 
 
+def test_kerple_log_golden_values():
+  enc = build('kerple_log')
+  enc.p[...], enc.a[...] = jnp.ones(4), jnp.full(4, 0.5)
+  golden = [0, -0.4055, -1.7918, -3.9318, -6.2166]
+  for sign in (1, -1):
+    np.testing.assert_allclose(enc.tables(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2], golden, atol=5e-5)
+
+
+def test_sandwich_golden_values():
+  bias_RH = make('sandwich', **SIZES | {'heads': 8}, rngs=nnx.Rngs(0)).tables(jnp.array([0, 1, 10, 100, 1000, -10]))
+  first = np.array([0, -1.447, -19.341, -33.319, -53.390, -19.341])
+  np.testing.assert_allclose(bias_RH[:, 0], first, atol=5e-4)
+  np.testing.assert_allclose(bias_RH[:, 7], first / 8, atol=5e-4 / 8)
+
+
+def fire_bias(enc, i, r):
+  """The bias of FIRE's first head at each (i, i - r)."""
+  block = SimpleNamespace(i=jnp.asarray(i, jnp.float32)[None], r=jnp.asarray(r)[None, :, None])
+  return enc.score(jnp.zeros((1, 4, len(i), 1)), None, None, block)[0, 0, :, 0]
+
+
+def identity_fire(**hyper):
+  """FIRE whose MLP is the identity, so that the bias is its argument."""
+  enc = build('fire', hidden=1, **hyper)
+  enc.w_in[...], enc.b_in[...], enc.w_out[...] = jnp.ones(1), jnp.zeros(1), jnp.ones((1, 4))
+  return enc
+
+
+def test_fire_golden_values():
+  argument = fire_bias(identity_fire(), [10, 511, 2047, 2047, 0], [1, 100, 100, 2047, 0])
+  np.testing.assert_allclose(argument, [0.024098, 0.606282, 0.450189, 1, 0], atol=1e-6)
+
+
+def test_fire_threshold_has_a_gradient_where_it_is_the_context():
+  """d/dmu of psi(r) / psi(512 mu) by hand, and none for queries beyond; c has one everywhere but at r = 0."""
+  i, r = [10, 400, 600, 600], [1, 100, 100, 0]
+  enc = identity_fire()
+  slopes = jax.jacobian(lambda enc: fire_bias(enc, i, r))(enc)
+  psi = lambda x: np.log(0.1 * x + 1)
+  by_hand = [-psi(x) / psi(512) ** 2 * 51.2 / 52.2 for x in (1, 100)]
+  np.testing.assert_allclose(slopes.mu[...], [*by_hand, 0, 0], rtol=1e-4)
+  np.testing.assert_array_equal(np.asarray(slopes.c[...]) != 0, [True, True, True, False])
+
+
 def test_rope_golden_values():
   frequencies = build('rope').frequencies()
   np.testing.assert_allclose(frequencies, [1, 0.1, 0.01, 0.001])
@@ -102,7 +149,7 @@ def zeroed(enc):
   return jax.tree.map(jnp.zeros_like, enc)
 
 
-@pytest.mark.parametrize('name', ['shaw', 'transformer_xl', 'learned'])
+@pytest.mark.parametrize('name', ['shaw', 'transformer_xl', 'learned', 'kerple_log', 'fire', 'cope'])
 def test_zero_parameters_are_nope(name):
   same(zeroed(build(name)), build('nope'))
 
@@ -128,6 +175,90 @@ def test_t5_with_linear_biases_is_alibi():
 def test_learned_slopes_start_as_alibi_and_zero_slopes_are_nope():
   same(build('alibi', learned=True), build('alibi'), causal=False)
   same(zeroed(build('alibi', learned=True)), build('nope'))
+
+
+def test_cope_starts_as_nope():
+  same(build('cope'), build('nope'))
+
+
+def test_fox_with_constant_gates_is_alibi():
+  """log sigmoid(b) = -slope, whatever x is."""
+  fox = build('fox')
+  fox.w_f[...], fox.b_f[...] = jnp.zeros((12, 4)), -jnp.log(jnp.expm1(jnp.array(slopes(4))))
+  same(fox, build('alibi'))
+
+
+def test_fox_needs_content():
+  q = jnp.zeros((1, 3, 4, 8))
+  with pytest.raises(ValueError, match=r'^FoX reads content: attention needs x, the normalised input of the layer$'):
+    attend(q, q, q, build('fox'))
+
+
+def test_fox_is_precise_at_length():
+  """Sums of 1e5 have a spacing of 0.008 in float32: differences of near tokens and gradients must not."""
+  T, near = 16384, 32
+  x = np.random.default_rng(0).standard_normal((1, T, 12)).astype(np.float32)
+  fox = build('fox', bias=-5.0)
+  log_f = -np.logaddexp(0, 5 - x[0].astype(np.float64) @ np.asarray(fox.w_f[...], np.float64))
+  c = np.cumsum(log_f, axis=0)
+  assert c.min() < -8e4
+  assert np.abs(np.diff(np.cumsum(log_f.astype(np.float32), axis=0), axis=0) - log_f[1:]).max() > 1e-3
+  place = jax.jit(fox.locate)(x, jnp.arange(T)[None])
+  assert np.abs(place[1]).max() <= 0.5
+  cut = lambda part: jax.tree.map(lambda a: a[:, part], place)
+  for start in (0, 9000, T - near):
+    here = slice(start, start + near)
+    block = SimpleNamespace(i=cut(here), j=cut(here))
+    bias = fox.score(jnp.zeros((1, 4, near, near)), None, None, block)[0]
+    np.testing.assert_allclose(bias, (c[here, None] - c[None, here]).transpose(2, 0, 1), atol=1e-4)
+  g = np.random.default_rng(1).standard_normal((1, T, 4)).astype(np.float32)
+  total = lambda log_f: sum((part * g).sum() for part in running_sum(log_f))
+  slope = jax.jit(jax.grad(total))(jnp.asarray(log_f, jnp.float32)[None])
+  np.testing.assert_allclose(slope[0], np.cumsum(g[0, ::-1].astype(np.float64), axis=0)[::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize('size', [1, 30])
+def test_stick_breaking_weights_are_pieces_of_one_stick(size):
+  """The pieces and what is left make 1, for saturated scores too; the first token gets nothing."""
+  rng = np.random.default_rng(0)
+  q, k = (size * rng.standard_normal((1, 9, 4, 8)).astype(np.float32) for _ in range(2))
+  run = lambda q, k: attend(q, k, jnp.ones_like(k), build('stick_breaking'), backend='dense')
+  pieces = np.asarray(jax.jit(run)(q, k))[0, :, :, 0]
+  z = np.einsum('bthk,bshk->ths', q.astype(np.float64), k) / 8**0.5
+  left = np.stack([np.exp(-np.logaddexp(0, z[t, :, :t]).sum(axis=-1)) for t in range(9)])
+  np.testing.assert_allclose(pieces, 1 - left, atol=1e-6 * size)
+  assert np.all(pieces <= 1 + 1e-6 * size)
+  assert np.all(pieces[0] == 0)
+  assert all(np.isfinite(g).all() for g in jax.jit(jax.grad(lambda *qk: run(*qk).sum(), argnums=(0, 1)))(q, k))
+
+
+def test_kerple_starts_within_its_bounds_in_both_parametrisations():
+  wide = lambda **hyper: make('kerple_log', **SIZES | {'heads': 4000, 'kv_heads': 1}, rngs=nnx.Rngs(0), **hyper)
+  free, projected = wide(positivity='softplus'), wide()
+  for raw, value, high in ((free.p, projected.p, 2), (free.a, projected.a, 1)):
+    np.testing.assert_allclose(jax.nn.softplus(raw[...]), value[...], rtol=1e-4)
+    assert value[...].min() == np.float32(0.01)
+    assert value[...].max() <= high
+    assert float(value[...].mean()) == pytest.approx(high / 2, rel=0.05)
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper'), [*((name, {}) for name in ENCODINGS), ('kerple_log', {'positivity': 'softplus'})]
+)
+def test_projection_is_kerples_alone(name, hyper):
+  rng = np.random.default_rng(0)
+  far = jax.tree.map(lambda p: jnp.asarray(9 * rng.standard_normal(p.shape), jnp.float32), build(name, **hyper))
+  back = far.project()
+  least = 0.01 if (name, hyper) == ('kerple_log', {}) else -np.inf
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.maximum(b, np.float32(least))), back, far)
+
+
+def test_shaw_without_values_acts_on_scores_alone():
+  keys, both = build('shaw', values=False), build('shaw')
+  both.values[...] = jnp.zeros_like(both.values[...])
+  same(keys, both, causal=False)
+  assert keys.places() == ('scores',)
+  assert both.places() == ('scores', 'values')
 
 
 def test_shaw_at_a_long_clip_holds_clipped_distances():
@@ -165,7 +296,7 @@ def test_without_mask_only_order_free_encodings_forget_order():
   """Bidirectional attention without positions is equivariant to permutations: no second source of position is on."""
   x, weights, _ = inputs()
   order = np.random.default_rng(0).permutation(x.shape[1])
-  for name in ENCODINGS:
+  for name in (name for name, enc in ENCODINGS.items() if not enc.causal_only):
     run = jax.jit(functools.partial(layer, build(name), weights, backend='dense', causal=False))
     change = np.abs(run(x[:, order]) - run(x)[:, order]).max()
     if name == 'nope':
@@ -183,7 +314,9 @@ def test_sharing(name, share):
   rngs = nnx.Rngs(0)
   one = make(name, **SIZES, rngs=rngs)
   sizes = {path[0].name: leaf.size for path, leaf in jax.tree_util.tree_flatten_with_path(one)[0]}
-  build_layers = lambda: Layered(lambda: make(name, **SIZES, rngs=rngs), 3, share)
+  rng = np.random.default_rng(0)
+  draw = lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype)  # some parameters start alike in all layers
+  build_layers = lambda: Layered(lambda: jax.tree.map(draw, make(name, **SIZES, rngs=rngs)), 3, share)
   if share == 'none' and name == 'learned':
     with pytest.raises(ValueError, match='acts once, at the input'):
       build_layers()
@@ -218,6 +351,11 @@ def test_sharing(name, share):
     ('deberta', {'c2p': False, 'p2c': False}, 'leave no position term'),
     ('learned', {'max_length': 0}, 'learned: max_length=0 must be at least 1'),
     ('transformer_xl', {'clamp_length': 0}, 'transformer_xl: clamp_length=0 must be at least 1'),
+    ('kerple_log', {'positivity': 'x'}, "kerple_log: positivity='x' must be one of projection, softplus"),
+    ('sandwich', {'width': 7}, 'sandwich: width=7 must be even and at least 2'),
+    ('fire', {'hidden': 0}, 'fire: hidden=0 must be at least 1'),
+    ('fire', {'threshold': 0}, 'fire: threshold=0 must be greater than 0'),
+    ('cope', {'positions': 1}, 'cope: positions=1 must be at least 2'),
   ],
 )
 def test_bad_hyperparameters(name, hyper, message):

@@ -15,9 +15,10 @@ from flax import nnx
 from oracles import ORACLES, attention_layer
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.block import Block
+from posenc_jax.attention.block import MASKED, Block
 from posenc_jax.attention.call import contiguous_positions
 from posenc_jax.attention.distances import Diagonals, Lookup, spread
+from posenc_jax.attention.sums import Sums
 from posenc_jax.encodings import ENCODINGS, Dims, make
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
@@ -39,6 +40,13 @@ VARIANTS = {
   'rope_interleaved': ('rope', {'layout': 'interleaved', 'base': 50.0}),
   'rope_partial': ('rope', {'fraction': 0.5}),
   'alibi_learned': ('alibi', {'learned': True}),
+  'shaw_keys': ('shaw', {'clip': 3, 'values': False}),
+  'kerple_log_softplus': ('kerple_log', {'positivity': 'softplus'}),
+  'sandwich_narrow': ('sandwich', {'width': 6}),
+  'fire': ('fire', {'threshold': 4.0}),  # for 11 tokens: below the threshold only distances count
+  'fire_small': ('fire', {'threshold': 8.0, 'hidden': 5}),
+  'fox_remembering': ('fox', {'bias': 5.0}),
+  'cope_few': ('cope', {'positions': 3}),
 }
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
@@ -54,7 +62,13 @@ MODES = {
 }
 TILES = {'causal': [(2, 8)], 'packed': [(4, 4)], 'last_queries': [(2, 4)]}  # (3, 5) elsewhere: nothing divides anything
 # Every encoding in every mode; what a hyperparameter changes does not depend on masks.
-CASES = [(v, m) for v in VARIANTS for m in MODES if v in ENCODINGS or m in ('bidirectional', 'positions')]
+CASES = [
+  (v, m)
+  for v, (name, _) in VARIANTS.items()
+  for m, options in MODES.items()
+  if (v in ENCODINGS or m in ('bidirectional', 'positions'))
+  and not (ENCODINGS[name].causal_only and options.get('causal') is False)
+]
 
 
 def build(variant: str, seed: int = 0):
@@ -62,7 +76,7 @@ def build(variant: str, seed: int = 0):
   name, hyper = VARIANTS[variant]
   enc = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(seed), **hyper)
   rng = np.random.default_rng(seed)
-  return jax.tree.map(lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc)
+  return jax.tree.map(lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc).project()
 
 
 @functools.cache
@@ -173,7 +187,7 @@ def test_causality_and_shifts(variant, backend):
     bidirectional = lambda shift: layer(
       enc, weights, x, positions=positions + shift, max_distance=S - 1, causal=False, **options
     )
-    return read, [(f(0), f(shift)) for f in (place, bidirectional)]
+    return read, [(f(0), f(shift)) for f in ((place,) if enc.causal_only else (place, bidirectional))]
 
   read, pairs = run(enc, weights, x, SHIFT)
   assert np.all(read[:, t + 1 :] == 0)
@@ -183,6 +197,13 @@ def test_causality_and_shifts(variant, backend):
       close(there, here)
     else:
       assert np.abs(there - here).max() > 1e-2
+
+
+@pytest.mark.parametrize('variant', [v for v, (name, _) in VARIANTS.items() if ENCODINGS[name].causal_only])
+def test_causal_encodings_refuse_to_look_ahead(variant):
+  enc, (x, weights, _) = build(variant), inputs()
+  with pytest.raises(ValueError, match=f'^{type(enc).__name__} is defined for causal attention only$'):
+    layer(enc, weights, x, causal=False)
 
 
 @pytest.mark.parametrize('variant', [*ENCODINGS, 't5_bidirectional', 'deberta_p2c'])
@@ -204,7 +225,7 @@ def test_packed_documents_are_separate_runs(variant):
 @pytest.mark.parametrize('mode', ['contiguous', 'positions'])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
-  """And the values of two halves of a row add up to the row's."""
+  """Given the sums carried from the right, where it asks for any. The values of two halves of a row add up to its."""
   enc, (x, weights, _) = build(variant), inputs()
   if enc.score is None and enc.value is None:
     return
@@ -217,7 +238,7 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
   p = jax.nn.softmax(s)
   reach = 40
 
-  def block(rows, columns):
+  def block(rows, columns, carried=()):
     r = positions[:, rows, None] - positions[:, None, columns]
     T, n = r.shape[1:]
     order = jnp.arange(S)[rows, None] - jnp.arange(S)[None, columns]
@@ -232,15 +253,19 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
         lambda t: spread(t.T, T, n)[None] if t.ndim == 2 else t, enc.tables(jnp.arange(first - n, first + T))
       )
     cut = lambda part: jax.tree.map(lambda c: c[:, part], coordinates)
-    return Block(cut(rows), cut(columns), order, r, jnp.ones(r.shape, bool), tables, distances)
+    mask = jnp.broadcast_to((order >= 0) | (not enc.causal_only), r.shape)
+    return Block(cut(rows), cut(columns), order, r, mask, tables, distances, Sums(carried))
 
   everything, upper, left, right = slice(0, S), slice(2, 7), slice(0, 4), slice(4, S)
   whole = block(everything, everything)
   if enc.score is not None:
-    full = enc.score(s, q, k, whole)
-    for columns in (left, right):
-      part = enc.score(s[:, :, upper, columns], q[:, upper], k[:, columns], block(upper, columns))
-      close(part, full[:, :, upper, columns])
+    full, carried = enc.score(s, q, k, whole), ()
+    for columns in (right, left):
+      cut = block(upper, columns, carried)
+      part, wanted = enc.score(s[:, :, upper, columns], q[:, upper], k[:, columns], cut), full[:, :, upper, columns]
+      close(*(jnp.where(score == MASKED, 0, score) for score in (part, wanted)))
+      np.testing.assert_array_equal(part == MASKED, wanted == MASKED)
+      carried = cut.sums.totals
   if enc.value is not None:
     halves = [enc.value(p[:, :, upper, columns], block(upper, columns)) for columns in (left, right)]
     close(sum(halves), enc.value(p, whole)[:, upper])
@@ -256,11 +281,12 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
   q, k = jnp.einsum('bsd,dhk->bshk', x, weights['q']), jnp.einsum('bsd,dhk->bshk', x, weights['k']).repeat(2, axis=2)
 
   def bias(enc):
-    mask = jnp.ones((1, S, S), bool)
     r = (jnp.arange(S)[:, None] - jnp.arange(S)[None])[None]
+    mask = (r >= 0) | (not enc.causal_only)
+    place = enc.locate(x, jnp.arange(S)[None])
     lookup = Lookup.of(r, 1 - S, S - 1)
     tables = jax.tree.map(lambda t: lookup.spread(t) if t.ndim == 2 else t, enc.tables(jnp.arange(1 - S, S)))
-    return enc.score(jnp.zeros((B, 4, S, S)), q, k, Block(None, None, r[0], r, mask, tables, lookup))
+    return enc.score(jnp.zeros((B, 4, S, S)), q, k, Block(place, place, r[0], r, mask, tables, lookup, Sums()))
 
   class Twice(type(enc)):
     def scale(self, head_dim):
@@ -268,7 +294,10 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
 
   once = bias(enc)
   enc.__class__ = Twice
-  close(bias(enc), once * (2 if enc.bias_in_scale else 1))
+  twice = bias(enc)
+  seen = once != MASKED
+  assert np.abs(once[seen]).max() > 1e-2
+  close(twice[seen], once[seen] * (2 if enc.bias_in_scale else 1))
 
 
 COUNTS = {  # parameters of one layer
@@ -281,6 +310,12 @@ COUNTS = {  # parameters of one layer
   'deberta': 2 * 40 * 12 + 2 * 12 * 4 * 8,
   'rope': 0,
   'alibi': 0,
+  'kerple_log': 2 * 4,
+  'sandwich': 0,
+  'fire': 2 + 2 * 32 + 32 * 4,
+  'fox': 12 * 4 + 4,
+  'cope': 64 * 8,
+  'stick_breaking': 0,
   'learned_long': 64 * 12,
   'sinusoidal_concatenated': 0,
   'sinusoidal_tensor2tensor': 0,
@@ -294,7 +329,17 @@ COUNTS = {  # parameters of one layer
   'rope_interleaved': 0,
   'rope_partial': 0,
   'alibi_learned': 4,
+  'shaw_keys': 7 * 8,
+  'kerple_log_softplus': 2 * 4,
+  'sandwich_narrow': 0,
+  'fire_small': 2 + 2 * 5 + 5 * 4,
+  'fox_remembering': 12 * 4 + 4,
+  'cope_few': 3 * 8,
 }
+
+
+# More rows; parameters that start where the fixed or projected ones are; a table of zeros.
+SAME_AT_THE_START = ('learned_long', 'alibi_learned', 'kerple_log_softplus', 'cope_few')
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -303,11 +348,11 @@ def test_parameters(variant):
   name, hyper = VARIANTS[variant]
   enc, (x, weights, cotangent) = build(variant), inputs()
   assert sum(p.size for p in jax.tree.leaves(enc)) == COUNTS[variant]
-  run = jax.jit(lambda enc: layer(enc, weights, x, backend='dense', causal=False))
+  run = jax.jit(lambda enc: layer(enc, weights, x, backend='dense', causal=enc.causal_only))
   g = jax.grad(lambda enc: (run(enc) * cotangent).sum())(enc)
   for leaf in jax.tree.leaves(g):
     assert np.abs(leaf).max() > 1e-4
-  if hyper and variant not in ('learned_long', 'alibi_learned'):  # more rows; the same slopes as a start
+  if hyper and variant not in SAME_AT_THE_START:
     plain = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
     changed = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
     assert np.abs(run(changed) - run(plain)).max() > 1e-4

@@ -186,6 +186,12 @@ PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16,
   'deberta': 32 * 16 + 3 * 2 * 16 * 4 * 6,
   'rope': 0,
   'alibi': 0,
+  'kerple_log': 2 * 4,
+  'sandwich': 0,
+  'fire': 3 * (2 + 2 * 32 + 32 * 4),
+  'fox': 3 * (16 * 4 + 4),
+  'cope': 3 * 64 * 6,
+  'stick_breaking': 0,
 }
 
 
@@ -193,6 +199,13 @@ PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16,
 def test_parameters_of_the_whole_model(name):
   bare = 3 * (4 * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
   assert sum(p.size for p in jax.tree.leaves(model(encoding__name=name))) == bare + PARAMETERS[name]
+
+
+@pytest.mark.parametrize('share', ['paper', 'none'])
+def test_projection_reaches_the_encoding_alone(share):
+  m = jax.tree.map(lambda p: p - 5, model(encoding__name='kerple_log', model__share_encoding=share))
+  for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(m), jax.tree.leaves(m.project()), strict=True):
+    np.testing.assert_array_equal(after, np.full_like(before, 0.01) if path[0].name == 'encoding' else before)
 
 
 def test_seeds_at_once_are_seeds_apart():

@@ -19,6 +19,7 @@ from flax import nnx
 from posenc_jax import checkpoint, config, data, logs, optim, trainer
 from posenc_jax.checkpoint import Checkpoints
 from posenc_jax.config import Stopped, UserError
+from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.model import build
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
@@ -338,6 +339,23 @@ def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
 class Two(NamedTuple):
   vector: jax.Array
   matrix: jax.Array
+
+
+def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
+  """With the projection, a step is the same step and then the projection."""
+  other = config.load(BASE, {**TINY, 'encoding.name': 'kerple_log', 'optim.learning_rate': 2.0, 'optim.warmup': 1})
+  optimiser = optim.make(other.optim, STEPS)
+
+  def after_a_step():
+    model = build(other, data.VOCAB, nnx.Rngs(0))
+    return trainer.functions(other, optimiser)[0](model, optimiser.init(model), jnp.arange(64).reshape(4, 16))[0]
+
+  projected = after_a_step()
+  monkeypatch.setattr(KerpleLog, 'project', lambda self: self)
+  free = after_a_step()
+  assert any(np.any(leaf < 0) for leaf in jax.tree.leaves(free.encoding))
+  free.encoding = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.01), free.encoding)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), projected, free)
 
 
 @pytest.mark.parametrize('clip', [0.0, 0.5, 100.0])

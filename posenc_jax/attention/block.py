@@ -1,12 +1,14 @@
 """One block of the score matrix: what an encoding sees of it, and the only place that knows softmax."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.attention.distances import Diagonals, Lookup
+from posenc_jax.attention.sums import Sums
 
 MASKED = -1e30  # a score no key ever has; finite, so that differences of two stay finite
 
@@ -30,6 +32,7 @@ class Block:
   mask: jax.Array
   tables: object
   distances: Diagonals | Lookup
+  sums: Sums
 
   def query_dot(self, q_BTHK, rows):
     """q_i . table[i - j]: [B, H, T', S']."""
@@ -43,14 +46,21 @@ class Block:
     """sum_j p_ij table[i - j]: [B, T', H, K]."""
     return self.distances.sum_by_distance(p_BHTS, rows)
 
-
-@jax.custom_vjp
-def _hold(x):
-  """The identity, computed once: XLA would otherwise repeat the exponentials inside each product that reads them."""
-  return lax.optimization_barrier(x)
+  def suffix_sum(self, x_BHTS, inclusive: bool = True):
+    """sum of x over the visible keys j .. i (j + 1 .. i if not inclusive), in blocks to the right too: as x, float32."""
+    return self.sums.suffix(jnp.where(self.mask[:, None], x_BHTS, 0.0).astype(jnp.float32), inclusive)
 
 
-_hold.defvjp(lambda x: (_hold(x), None), lambda _, g: (lax.optimization_barrier(g),))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _hold(x, forward: bool):
+  """The identity, computed once: XLA would otherwise repeat it inside each product or reduction that reads it.
+
+  Its gradient is held always, itself where `forward` says so.
+  """
+  return lax.optimization_barrier(x) if forward else x
+
+
+_hold.defvjp(lambda x, forward: (_hold(x, forward), None), lambda forward, _, g: (lax.optimization_barrier(g),))
 
 
 def visible(order_TS, causal: bool, window: int | None):
@@ -61,28 +71,35 @@ def visible(order_TS, causal: bool, window: int | None):
   return seen
 
 
-def block_attention(enc, q_BTHK, k_BSGK, v_BSGK, block: Block, scale: float, lse_BHT=None):
-  """Attention of one block, not normalised.
+def block_attention(enc, q_BHTK, k_BGSK, v_BGSK, block: Block, scale: float, lse_BHT=None):
+  """Attention of one block, not normalised. Arrays are heads-major here: products need no copies then.
 
   Args:
     lse_BHT: what the exponentials are taken relative to: the rows' log-sum-exp if known, else each row's maximum here.
 
   Returns:
-    o_BTHK = p @ v (+ the encoding's value), the sums of p and what p is relative to [B, H, T'], all float32.
+    o_BHTK = p @ v (+ the encoding's value), the sums of p and what p is relative to [B, H, T'], all float32.
   """
-  heads = q_BTHK.shape[2]
-  k_BSHK = jnp.repeat(k_BSGK, heads // k_BSGK.shape[2], axis=2)
-  v_BSHK = jnp.repeat(v_BSGK, heads // v_BSGK.shape[2], axis=2)
-  s_BHTS = scale * jnp.einsum('bthk,bshk->bhts', q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
+  s_BHTS = scale * _per_head(
+    lambda q, k: jnp.einsum('bgtk,bgsk->bgts', q, k, preferred_element_type=jnp.float32), q_BHTK, k_BGSK
+  )
   if enc.score is not None:
-    s_BHTS = enc.score(s_BHTS, q_BTHK, k_BSHK, block)
-  s_BHTS = jnp.where(block.mask[:, None], s_BHTS, MASKED)
+    k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
+    s_BHTS = enc.score(s_BHTS, q_BHTK.swapaxes(1, 2), k_BHSK.swapaxes(1, 2), block)
+  s_BHTS = _hold(jnp.where(block.mask[:, None], s_BHTS, MASKED), lse_BHT is None)
   if enc.normaliser == 'none':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
     lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))
-  p_BHTS = _hold(jnp.exp(s_BHTS - lse_BHT[..., None]))
-  o_BTHK = jnp.einsum('bhts,bshk->bthk', p_BHTS.astype(v_BSHK.dtype), v_BSHK, preferred_element_type=jnp.float32)
+  p_BHTS = _hold(jnp.exp(s_BHTS - lse_BHT[..., None]), True)
+  mix = lambda p, v: jnp.einsum('bgts,bgsk->bgtk', p, v, preferred_element_type=jnp.float32)
+  o_BHTK = _per_head(mix, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
   if enc.value is not None:
-    o_BTHK += enc.value(p_BHTS, block)
-  return o_BTHK, p_BHTS.sum(axis=-1), lse_BHT
+    o_BHTK += enc.value(p_BHTS, block).swapaxes(1, 2)
+  return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
+
+
+def _per_head(product, x_BHTn, y_BGSK):
+  """product(x, y), the rows of heads that share a y stacked: the shared one is neither copied nor read twice."""
+  (B, H, T, n), G = x_BHTn.shape, y_BGSK.shape[1]
+  return product(x_BHTn.reshape(B, G, H // G * T, n), y_BGSK).reshape(B, H, T, -1)

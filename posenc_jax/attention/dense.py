@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.attention.block import Block, block_attention, visible
 from posenc_jax.attention.call import Call
 from posenc_jax.attention.distances import Lookup
+from posenc_jax.attention.sums import Sums
 
 
 def refuse(call: Call) -> str | None:
@@ -27,8 +28,9 @@ def run(call: Call):
     lambda table: lookup.spread(table) if table.ndim == 2 else table,
     call.enc.tables(jnp.arange(lowest, highest + 1)),
   )
-  block = Block(call.i, call.j, order_TS, r_BTS, mask_BTS, tables, lookup)
-  o_BTHK, sums_BHT, _ = block_attention(call.enc, call.q_BTHK, call.k_BSGK, call.v_BSGK, block, call.scale)
-  if call.enc.normaliser == 'none':
-    return o_BTHK
-  return o_BTHK / sums_BHT.swapaxes(1, 2)[..., None]
+  block = Block(call.i, call.j, order_TS, r_BTS, mask_BTS, tables, lookup, Sums())
+  heads_major = (x.swapaxes(1, 2) for x in (call.q_BTHK, call.k_BSGK, call.v_BSGK))
+  o_BHTK, sums_BHT, _ = block_attention(call.enc, *heads_major, block, call.scale)
+  if call.enc.normaliser == 'softmax':
+    o_BHTK /= sums_BHT[..., None]
+  return o_BHTK.swapaxes(1, 2)

@@ -64,6 +64,25 @@ class Diagonals:
 
 
 @dataclasses.dataclass(frozen=True)
+class Constant:
+  """All distances of the block have the same row: the last, since the first is of a distance that no pair has."""
+
+  rows: int
+  columns: int
+
+  def query_dot(self, q_BTHK, table_RHK):
+    dot_BHT1 = product(q_BTHK, table_RHK[-1:])
+    return jnp.broadcast_to(dot_BHT1, (*dot_BHT1.shape[:-1], self.columns))
+
+  def key_dot(self, k_BSHK, table_RHK):
+    dot_BHS = product(k_BSHK, table_RHK[-1:])[..., 0]
+    return jnp.broadcast_to(dot_BHS[:, :, None], (*dot_BHS.shape[:2], self.rows, self.columns))
+
+  def sum_by_distance(self, p_BHTS, table_RHK):
+    return weighted(p_BHTS.sum(axis=-1, keepdims=True), table_RHK[-1:])
+
+
+@dataclasses.dataclass(frozen=True)
 class Lookup:
   """Element (t, s) reads row index[t, s] of a table, [B|1, 1, T', S']; NaN where `known` is false."""
 

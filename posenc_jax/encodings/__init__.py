@@ -7,12 +7,18 @@ from flax import nnx
 
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.encodings.base import Dims, Encoding, LengthError
+from posenc_jax.encodings.cope import CoPE
 from posenc_jax.encodings.deberta import DeBERTa
+from posenc_jax.encodings.fire import FIRE
+from posenc_jax.encodings.fox import FoX
+from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.encodings.learned import Learned
 from posenc_jax.encodings.nope import NoPE
 from posenc_jax.encodings.rope import RoPE
+from posenc_jax.encodings.sandwich import Sandwich
 from posenc_jax.encodings.shaw import Shaw
 from posenc_jax.encodings.sinusoidal import Sinusoidal
+from posenc_jax.encodings.stick_breaking import StickBreaking
 from posenc_jax.encodings.t5 import T5
 from posenc_jax.encodings.transformer_xl import TransformerXL
 
@@ -28,6 +34,12 @@ ENCODINGS = {
   'deberta': DeBERTa,
   'rope': RoPE,
   'alibi': ALiBi,
+  'kerple_log': KerpleLog,
+  'sandwich': Sandwich,
+  'fire': FIRE,
+  'fox': FoX,
+  'cope': CoPE,
+  'stick_breaking': StickBreaking,
 }
 
 

@@ -35,6 +35,7 @@ class Encoding(nnx.Module):
   bias_in_scale = None  # whether `scale` also multiplies what `score` adds, or it is added after; None: adds nothing
   causal_only = False  # has no meaning without a causal mask
   max_length = None  # an int: positions end there
+  reach = None  # an int: beyond it on either side, tables are what they are at that distance
   per_layer = ()  # parameters of which every layer has its own, as published; the rest is shared by all layers
   normaliser = 'softmax'
 
@@ -75,24 +76,23 @@ class Encoding(nnx.Module):
 
   # Per block of the score matrix.
 
-  score = (
-    None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK, block) -> s_BHTS; q and k transformed, not scaled
-  )
+  score = None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK transformed, not scaled, block) -> s_BHTS
   value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
+
+  def project(self):
+    """For after a step of the optimiser: itself, parameters back in their domain. They may be stacked over layers."""
+    return self
 
   @property
   def query_scale(self) -> float:
-    """What a model multiplies projected queries by, so that the logits of all encodings start equally large.
-
-    It stands for a smaller initial query projection, as published where q . k has no 1/sqrt(K). As a factor it leaves
-    the steps of the optimiser, relative to the size of that projection, alike for all encodings.
-    """
+    """What a model multiplies projected queries by, so that logits start alike and relative steps stay alike (see T5)."""
     return 1.0
 
   def places(self) -> tuple[str, ...]:
     """Where this encoding acts, in the order in which a token meets it."""
     hooks = {'input': 'embed', 'queries and keys': 'transform', 'scores': 'score', 'values': 'value'}
-    return tuple(place for place, hook in hooks.items() if getattr(type(self), hook) is not getattr(Encoding, hook))
+    own = lambda hook: getattr(type(self), hook) is not getattr(Encoding, hook)
+    return tuple(place for place, hook in hooks.items() if own(hook) and getattr(self, hook) is not None)
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:

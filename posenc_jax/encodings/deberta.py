@@ -28,7 +28,7 @@ class DeBERTa(Encoding):
       raise ValueError(f'deberta: span={span} must be at least 1')
     if not (c2p or p2c):
       raise ValueError('deberta: c2p=False and p2c=False leave no position term; use the encoding nope')
-    self.c2p, self.p2c = c2p, p2c
+    self.c2p, self.p2c, self.reach = c2p, p2c, self.span
     projection = (dims.model_dim, dims.heads, dims.head_dim)
     self.rows = normal(rngs, (2 * self.span, dims.model_dim), dims.model_dim**-0.5)
     if c2p:

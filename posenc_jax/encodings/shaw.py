@@ -10,25 +10,32 @@ class Shaw(Encoding):
 
     s_ij = q_i . (k_j + A^K[c]) / sqrt(K),   o_i = sum_j p_ij (v_j + A^V[c]),   c = clip(j - i, -clip, clip) + clip
 
-  Every layer has its own tables. The vectors are added after the projections, as in the paper.
+  Every layer has its own tables. The vectors are added after the projections, as in the paper. The Music Transformer
+  and most ports leave A^V out.
   """
 
   paper = 'Shaw et al. 2018, arXiv:1803.02155'
   bias_in_scale = True
   per_layer = ('keys', 'values')
 
-  def __init__(self, dims: Dims, rngs, *, clip: int = 16):
-    """`clip`: distances beyond it share a vector; each table has 2 clip + 1 rows."""
+  def __init__(self, dims: Dims, rngs, *, clip: int = 16, values: bool = True):
+    """`clip`: distances beyond it share a vector; each table has 2 clip + 1 rows. `values`: whether there is A^V."""
     super().__init__(dims, rngs)
     if clip < 1:
       raise ValueError(f'shaw: clip={clip} must be at least 1')
-    self.clip = clip
+    self.clip = self.reach = clip
     shape, std = (2 * clip + 1, dims.head_dim), dims.head_dim**-0.5
-    self.keys, self.values = normal(rngs, shape, std), normal(rngs, shape, std)
+    self.keys = normal(rngs, shape, std)
+    if values:
+      self.values = normal(rngs, shape, std)
+    else:
+      self.value = None
 
   def tables(self, r_R):
     row_R = jnp.clip(-r_R, -self.clip, self.clip) + self.clip
-    return self.keys[...][row_R][:, None] * self.scale(self.dims.head_dim), self.values[...][row_R][:, None]
+    read = lambda table: table[...][row_R][:, None]
+    keys_R1K = read(self.keys) * self.scale(self.dims.head_dim)
+    return (keys_R1K,) if self.value is None else (keys_R1K, read(self.values))
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     return s_BHTS + block.query_dot(q_BTHK, block.tables[0])

@@ -43,7 +43,7 @@ class T5(Encoding):
       raise ValueError(f't5: buckets={buckets} must be even and at least 4')
     if max_distance <= self.side // 2:
       raise ValueError(f't5: max_distance={max_distance} must exceed the {self.side // 2} exact buckets')
-    self.max_distance, self.bidirectional = max_distance, bidirectional
+    self.max_distance, self.bidirectional, self.reach = max_distance, bidirectional, max_distance
     self.bias = normal(rngs, (buckets, dims.heads), (dims.model_dim * dims.head_dim) ** -0.5)
 
   def scale(self, head_dim: int) -> float:

@@ -23,7 +23,7 @@ class TransformerXL(Encoding):
     super().__init__(dims, rngs)
     if clamp_length is not None and clamp_length < 1:
       raise ValueError(f'transformer_xl: clamp_length={clamp_length} must be at least 1')
-    self.clamp_length = clamp_length
+    self.clamp_length = self.reach = clamp_length
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, dims.head_dim), dims.model_dim**-0.5)
     self.u = normal(rngs, (dims.heads, dims.head_dim), 0.02)
     self.v = normal(rngs, (dims.heads, dims.head_dim), 0.02)

@@ -1,0 +1,44 @@
+"""A learned function of the distance as a fraction of the context."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encodings.base import Dims, Encoding
+
+
+class FIRE(Encoding):
+  """s_ij = q_i . k_j / sqrt(K) + f(psi(|i - j|) / (psi(max(|L0 mu|, i)) + 1e-6))_h (Li et al. 2023).
+
+    psi(x) = log(|c x| + 1),   f: an MLP 1 -> hidden -> H with ReLU
+
+  i is the 0-based position of the query. c starts at 0.1, mu at 1, the MLP from U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as
+  linear layers of the reference code do; every layer has its own set and the 1e-6 is there, as in that code. Its bias
+  after the last layer is not: alike for all keys, it changes no softmax. |i - j| for later keys is ours.
+  """
+
+  paper = 'Li et al. 2023, arXiv:2310.04418'
+  bias_in_scale = False
+  relative = False
+  per_layer = ('c', 'mu', 'w_in', 'b_in', 'w_out')
+
+  def __init__(self, dims: Dims, rngs, *, hidden: int = 32, threshold: float = 512.0):
+    """`hidden`: width of the MLP; `threshold`: L0, the least context that a distance is a fraction of, at the start."""
+    super().__init__(dims, rngs)
+    if hidden < 1:
+      raise ValueError(f'fire: hidden={hidden} must be at least 1')
+    if threshold <= 0:
+      raise ValueError(f'fire: threshold={threshold} must be greater than 0')
+    self.threshold = threshold
+    self.c, self.mu = nnx.Param(jnp.float32(0.1)), nnx.Param(jnp.float32(1.0))
+    draw = lambda shape, most: nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -most, most))
+    self.w_in, self.b_in = draw((hidden,), 1.0), draw((hidden,), 1.0)
+    self.w_out = draw((hidden, dims.heads), hidden**-0.5)
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    psi = lambda x: jnp.log1p(jnp.abs(self.c[...] * x))
+    context_BT = jnp.maximum(jnp.abs(self.threshold * self.mu[...]), block.i)
+    x_BTS = psi(block.r.astype(jnp.float32)) / (psi(context_BT) + 1e-6)[..., None]
+    per_unit = lambda w: w[...][None, :, None, None]
+    hidden_BFTS = jax.nn.relu(per_unit(self.w_in) * x_BTS[:, None] + per_unit(self.b_in))
+    return s_BHTS + jnp.einsum('bfts,fh->bhts', hidden_BFTS, self.w_out[...])

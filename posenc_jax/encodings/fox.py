@@ -1,0 +1,52 @@
+"""Forget gates."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from posenc_jax.encodings.base import Dims, Encoding, normal
+
+
+class FoX(Encoding):
+  """s_ij = q_i . k_j / sqrt(K) + c_i - c_j, c_t = sum_(l <= t) log sigmoid(w_h . x_l + b_h) (Lin et al. 2025).
+
+  x is the layer's normalised input; every layer has its own gates. A token is not forgotten by itself: the sum is over
+  j+1..i. As in the released code b starts at 0; w is a projection and starts at fan-in scale like every other. This is
+  the gate alone: the paper's "Pro" block (output gate, QK-norm, shifted keys and values, output norm) is not in it.
+  """
+
+  paper = 'Lin et al. 2025, arXiv:2503.02130'
+  bias_in_scale = False
+  causal_only = True
+  per_layer = ('w_f', 'b_f')
+
+  def __init__(self, dims: Dims, rngs, *, bias: float = 0.0):
+    """`bias`: where b starts; larger gates forget less (5: hardly at all)."""
+    super().__init__(dims, rngs)
+    self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
+    self.b_f = nnx.Param(jnp.full(dims.heads, bias, jnp.float32))
+
+  def locate(self, x_BSD, positions_BS):
+    """c as (whole, rest), float32 [B, S, H] each."""
+    if x_BSD is None:
+      raise ValueError('FoX reads content: attention needs x, the normalised input of the layer')
+    return running_sum(jax.nn.log_sigmoid(x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]))
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    heads_first = lambda c_BTH: c_BTH.swapaxes(1, 2)
+    whole, rest = (
+      heads_first(i)[..., None] - heads_first(j)[..., None, :] for i, j in zip(block.i, block.j, strict=True)
+    )
+    return s_BHTS + (whole + rest)
+
+
+def running_sum(x_BSH):
+  """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6 at any length.
+
+  A sum alone reaches 1e5, where neighbours in float32 are 0.008 apart. `whole` is an integer (exact below 2^24), `rest`
+  at most 1/2 in size; rounding has no derivative, so the gradient is that of `rest`, which is the sum's.
+  """
+  carry = lambda whole, rest: (whole + jnp.round(rest), rest - jnp.round(rest))
+  add = lambda a, b: carry(a[0] + b[0], a[1] + b[1])
+  return lax.associative_scan(add, carry(jnp.zeros_like(x_BSH), x_BSH), axis=1)

@@ -1,0 +1,36 @@
+"""The inner product of sinusoids as a bias."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.base import Dims, Encoding
+
+
+class Sandwich(Encoding):
+  """s_ij = q_i . k_j / sqrt(K) + b_h(i - j), in all layers alike (Chi et al. 2023).
+
+    b_h(r) = [sum_(m=1..d/2) cos(r / 10000^(2m/d)) - d/2] / (8h/H),   h = 1..H
+
+  The sum is the inner product of two sinusoidal positions of width d, whatever the width of the model; -d/2 makes the
+  bias 0 at r = 0 and changes no softmax.
+  """
+
+  paper = 'Chi et al. 2023, arXiv:2212.10356'
+  bias_in_scale = False
+
+  def __init__(self, dims: Dims, rngs, *, width: int = 128):
+    """`width`: of the sinusoid, d."""
+    super().__init__(dims, rngs)
+    if width < 2 or width % 2:
+      raise ValueError(f'sandwich: width={width} must be even and at least 2')
+    self.width = width
+
+  def tables(self, r_R):
+    half = self.width // 2
+    frequencies = jnp.asarray(10_000.0 ** (-np.arange(1, half + 1) / half), jnp.float32)
+    waves_R = jnp.cos(jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32), frequencies)).sum(axis=-1) - half
+    compression = 8 * np.arange(1, self.dims.heads + 1) / self.dims.heads
+    return jnp.multiply.outer(waves_R, jnp.asarray(1 / compression, jnp.float32))
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    return s_BHTS + block.tables

@@ -1,0 +1,26 @@
+"""Stick-breaking attention."""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.encodings.base import Encoding
+
+
+class StickBreaking(Encoding):
+  """a_ij = sigmoid(z_ij) prod_(j < l < i) (1 - sigmoid(z_il)) for j < i, z_ij = q_i . k_j / sqrt(K) (Tan et al. 2024).
+
+  The weights of a row are what keys break off a stick, the nearest first: no softmax, no position. `score` returns
+  their logarithms, log sigmoid(z_ij) - sum_(j < l < i) softplus(z_il). As published a token does not attend to itself;
+  what is left of the stick is dropped (the released code can give it to v_i): weights sum to at most 1, and a first
+  token gets 0.
+  """
+
+  paper = 'Tan et al. 2024, arXiv:2410.17980'
+  bias_in_scale = False
+  causal_only = True
+  normaliser = 'none'
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    before = block.order > 0
+    broken_off = block.suffix_sum(jnp.where(before, jax.nn.softplus(s_BHTS), 0.0), inclusive=False)
+    return jnp.where(before, jax.nn.log_sigmoid(s_BHTS) - broken_off, -1e30)
