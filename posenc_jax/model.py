@@ -12,26 +12,7 @@ from posenc_jax.attention import attend, check_backend
 from posenc_jax.attention.call import contiguous_positions
 from posenc_jax.encodings.base import normal
 from posenc_jax.encodings.sharing import Layered
-
-
-@jax.custom_vjp
-def matmul(x, w):
-  """x [..., D] @ w [D, F].
-
-  Its own gradient: under autodiff XLA on CPUs materialises a transposed gradient for the weights, fused with the
-  activation's derivative. One product over all leading axes, of a gradient computed once: a step 1.6 times as fast.
-  """
-  return x @ w
-
-
-def _matmul_backward(residuals, g):
-  x, w = residuals
-  g = lax.optimization_barrier(g)
-  rows = lambda a: a.reshape(-1, a.shape[-1])
-  return g @ w.T, lax.dot_general(rows(x), rows(g), (((0,), (0,)), ((), ())))
-
-
-matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+from posenc_jax.products import matmul
 
 
 def rms_norm(x, scale):

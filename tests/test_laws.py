@@ -17,7 +17,7 @@ from oracles import ORACLES, attention_layer
 from posenc_jax.attention import attend
 from posenc_jax.attention.block import MASKED, Block
 from posenc_jax.attention.call import contiguous_positions
-from posenc_jax.attention.distances import Diagonals, Lookup, spread
+from posenc_jax.attention.distances import Diagonals, Lookup, heads_first, spread
 from posenc_jax.attention.sums import Sums
 from posenc_jax.encodings import ENCODINGS, Dims, make
 
@@ -244,13 +244,12 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
     order = jnp.arange(S)[rows, None] - jnp.arange(S)[None, columns]
     if mode == 'positions':
       distances = Lookup.of(r, -reach, reach)
-      tables = jax.tree.map(
-        lambda t: distances.spread(t) if t.ndim == 2 else t, enc.tables(jnp.arange(-reach, reach + 1))
-      )
+      tables = distances.read(enc.tables(jnp.arange(-reach, reach + 1)))
     else:
       distances, first = Diagonals(T, n), int(order[0, 0])
       tables = jax.tree.map(
-        lambda t: spread(t.T, T, n)[None] if t.ndim == 2 else t, enc.tables(jnp.arange(first - n, first + T))
+        lambda t: spread(t.T, T, n)[None] if t.ndim == 2 else heads_first(t),
+        enc.tables(jnp.arange(first - n, first + T)),
       )
     cut = lambda part: jax.tree.map(lambda c: c[:, part], coordinates)
     mask = jnp.broadcast_to((order >= 0) | (not enc.causal_only), r.shape)
@@ -285,7 +284,7 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
     mask = (r >= 0) | (not enc.causal_only)
     place = enc.locate(x, jnp.arange(S)[None])
     lookup = Lookup.of(r, 1 - S, S - 1)
-    tables = jax.tree.map(lambda t: lookup.spread(t) if t.ndim == 2 else t, enc.tables(jnp.arange(1 - S, S)))
+    tables = lookup.read(enc.tables(jnp.arange(1 - S, S)))
     return enc.score(jnp.zeros((B, 4, S, S)), q, k, Block(place, place, r[0], r, mask, tables, lookup, Sums()))
 
   class Twice(type(enc)):

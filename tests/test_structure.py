@@ -15,6 +15,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from rows above its own.
 LEVELS = (
+  {'products'},
   {'encodings'},
   {'attention'},
   {'model'},
@@ -23,7 +24,7 @@ LEVELS = (
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report'},
-  {'sweep'},
+  {'sweep', 'bench'},
 )
 WITHOUT_JAX = ('config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
 

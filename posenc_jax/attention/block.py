@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.attention.distances import Diagonals, Lookup
+from posenc_jax.attention.distances import Constant, Diagonals, Lookup
 from posenc_jax.attention.sums import Sums
+from posenc_jax.products import dot, hold, mix
 
 MASKED = -1e30  # a score no key ever has; finite, so that differences of two stay finite
 
@@ -31,7 +32,7 @@ class Block:
   r: jax.Array
   mask: jax.Array
   tables: object
-  distances: Diagonals | Lookup
+  distances: Diagonals | Constant | Lookup
   sums: Sums
 
   def query_dot(self, q_BTHK, rows):
@@ -47,8 +48,16 @@ class Block:
     return self.distances.sum_by_distance(p_BHTS, rows)
 
   def suffix_sum(self, x_BHTS, inclusive: bool = True):
-    """sum of x over the visible keys j .. i (j + 1 .. i if not inclusive), in blocks to the right too: as x, float32."""
+    """Sum of x over visible keys j .. i (j + 1 .. i if not inclusive), also in blocks to the right: as x, float32."""
     return self.sums.suffix(jnp.where(self.mask[:, None], x_BHTS, 0.0).astype(jnp.float32), inclusive)
+
+  def unless(self, reached: float, near, far):
+    """near(), which takes one suffix_sum; or far() where that sum is at least `reached` all over this block.
+
+    Known from the blocks to the right, so that sums of what is not negative need not be taken; where nothing is known,
+    near(). Both must agree there.
+    """
+    return self.sums.unless(reached, near, far)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -57,10 +66,10 @@ def _hold(x, forward: bool):
 
   Its gradient is held always, itself where `forward` says so.
   """
-  return lax.optimization_barrier(x) if forward else x
+  return hold(x) if forward else x
 
 
-_hold.defvjp(lambda x, forward: (_hold(x, forward), None), lambda forward, _, g: (lax.optimization_barrier(g),))
+_hold.defvjp(lambda x, forward: (_hold(x, forward), None), lambda forward, _, g: (hold(g),))
 
 
 def visible(order_TS, causal: bool, window: int | None):
@@ -80,9 +89,7 @@ def block_attention(enc, q_BHTK, k_BGSK, v_BGSK, block: Block, scale: float, lse
   Returns:
     o_BHTK = p @ v (+ the encoding's value), the sums of p and what p is relative to [B, H, T'], all float32.
   """
-  s_BHTS = scale * _per_head(
-    lambda q, k: jnp.einsum('bgtk,bgsk->bgts', q, k, preferred_element_type=jnp.float32), q_BHTK, k_BGSK
-  )
+  s_BHTS = scale * _by_keys(dot, q_BHTK, k_BGSK)
   if enc.score is not None:
     k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
     s_BHTS = enc.score(s_BHTS, q_BHTK.swapaxes(1, 2), k_BHSK.swapaxes(1, 2), block)
@@ -92,14 +99,13 @@ def block_attention(enc, q_BHTK, k_BGSK, v_BGSK, block: Block, scale: float, lse
   elif lse_BHT is None:
     lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))
   p_BHTS = _hold(jnp.exp(s_BHTS - lse_BHT[..., None]), True)
-  mix = lambda p, v: jnp.einsum('bgts,bgsk->bgtk', p, v, preferred_element_type=jnp.float32)
-  o_BHTK = _per_head(mix, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
+  o_BHTK = _by_keys(mix, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
   if enc.value is not None:
     o_BHTK += enc.value(p_BHTS, block).swapaxes(1, 2)
   return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
 
 
-def _per_head(product, x_BHTn, y_BGSK):
-  """product(x, y), the rows of heads that share a y stacked: the shared one is neither copied nor read twice."""
+def _by_keys(product, x_BHTn, y_BGSK):
+  """product(x, y), the rows of heads that share a y stacked: y is neither copied nor read twice."""
   (B, H, T, n), G = x_BHTn.shape, y_BGSK.shape[1]
   return product(x_BHTn.reshape(B, G, H // G * T, n), y_BGSK).reshape(B, H, T, -1)

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from posenc_jax.attention import tables as shared
 from posenc_jax.attention.block import MASKED, Block, block_attention, visible
 from posenc_jax.attention.call import Call
-from posenc_jax.attention.distances import Constant, Diagonals, Lookup, spread
+from posenc_jax.attention.distances import Constant, Diagonals, Lookup
 from posenc_jax.attention.grid import Grid
 from posenc_jax.attention.sums import Sums
 
@@ -32,8 +33,21 @@ class Plan(NamedTuple):
 
   grid: Grid
   scale: float
-  contiguous: bool
-  distances: tuple[int, int]  # lowest and highest that tables hold where they are looked up
+  contiguous: bool  # tables lie along diagonals and are shared by blocks; else each block looks its distances up
+  distances: tuple[int, int]  # lowest and highest that tables hold then
+
+  def tables(self, call: Call):
+    if self.contiguous:
+      return shared.of_grid(self.grid, call)
+    return call.enc.tables(jnp.arange(self.distances[0], self.distances[1] + 1))
+
+  def cut(self, tables, a, b):
+    return shared.cut(self.grid, tables, self.grid.diagonal(a, b)) if self.contiguous else tables
+
+  def add(self, totals, parts, a, b):
+    if self.contiguous:
+      return shared.add(self.grid, totals, parts, self.grid.diagonal(a, b))
+    return jax.tree.map(jnp.add, totals, parts)
 
 
 def run(call: Call):
@@ -44,14 +58,16 @@ def run(call: Call):
   lowest, highest = call.distances
   if call.enc.reach is not None:
     lowest, highest = max(lowest, -call.enc.reach), min(highest, call.enc.reach)
-  grid = Grid(T, S, rows, columns, call.causal, call.window, lowest, highest)
+  plan = Plan(
+    Grid(T, S, rows, columns, call.causal, call.window, lowest, highest), call.scale, call.contiguous, call.distances
+  )
   ids = {'position': call.positions_BS, 'segment': call.segments_BS}
   cut_rows = lambda tree: jax.tree.map(lambda x: _cut(x, rows), tree)
   cut_columns = lambda tree: jax.tree.map(lambda x: _cut(x, columns), tree)
   heads_major = lambda x_NBTHK: x_NBTHK.swapaxes(2, 3)
   floats = {
     'enc': call.enc,
-    'tables': _tables(grid, call),
+    'tables': plan.tables(call),
     'rows': {'q': heads_major(_cut(call.q_BTHK, rows)), 'i': cut_rows(call.i)},
     'columns': {
       'k': heads_major(_cut(call.k_BSGK, columns)),
@@ -59,8 +75,8 @@ def run(call: Call):
       'j': cut_columns(call.j),
     },
   }
-  ints = {'rows': cut_rows(jax.tree.map(lambda x: x[:, grid.offset :], ids)), 'columns': cut_columns(ids)}
-  o_NBHTK = _attention(Plan(grid, call.scale, call.contiguous, call.distances), floats, ints)
+  ints = {'rows': cut_rows(jax.tree.map(lambda x: x[:, call.offset :], ids)), 'columns': cut_columns(ids)}
+  o_NBHTK = _attention(plan, floats, ints)
   return o_NBHTK.transpose(1, 0, 3, 2, 4).reshape(B, -1, H, o_NBHTK.shape[-1])[:, :T]
 
 
@@ -68,49 +84,6 @@ def _cut(x, n: int):
   """[B, T, ...] -> [blocks, B, n, ...], padded at the end."""
   x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2))
   return jnp.moveaxis(x.reshape(len(x), -1, n, *x.shape[2:]), 1, 0)
-
-
-# Tables. Scalars are spread once per diagonal of blocks, outside the loops: [diagonals, 1, H, T', S'] is O(T), and the
-# gradient of the spreading, a sum along diagonals, is ordinary autodiff. Vectors stay rows, and blocks take slices.
-
-
-def _tables(grid: Grid, call: Call):
-  if not call.contiguous:
-    return call.enc.tables(jnp.arange(call.distances[0], call.distances[1] + 1))
-  size = grid.rows + grid.columns
-  distances = jnp.arange(grid.first_corner - grid.columns, grid.last_corner + grid.rows)
-
-  def prepare(table):
-    if table.ndim == 3:
-      return table
-    take = lambda n: lax.dynamic_slice_in_dim(table, n * grid.stride, size).T
-    return lax.map(lambda n: spread(take(n), grid.rows, grid.columns)[None], jnp.arange(grid.diagonals))
-
-  # Distances that no visible pair has are read as the nearest that one may have: masked, they reach no score.
-  return jax.tree.map(prepare, call.enc.tables(jnp.clip(distances, grid.lowest, grid.highest)))
-
-
-def _cut_tables(plan: Plan, tables, diagonal):
-  size, stride = plan.grid.rows + plan.grid.columns, plan.grid.stride
-
-  def cut(table):
-    if table.ndim == 5:
-      return lax.dynamic_index_in_dim(table, diagonal, keepdims=False)
-    return lax.dynamic_slice_in_dim(table, diagonal * stride, size)
-
-  return jax.tree.map(cut, tables) if plan.contiguous else tables
-
-
-def _add_to_tables(plan: Plan, totals, parts, diagonal):
-  def add(total, part):
-    part, start = (part[None], diagonal) if total.ndim == 5 else (part, diagonal * plan.grid.stride)
-    here = lax.dynamic_slice_in_dim(total, start, len(part))
-    return lax.dynamic_update_slice_in_dim(total, here + part, start, axis=0)
-
-  return jax.tree.map(add if plan.contiguous else jnp.add, totals, parts)
-
-
-# The loops.
 
 
 def _at(tree, n):
@@ -147,7 +120,7 @@ def _block(plan: Plan, constant: bool, a, b, ids, inputs, lse=None):
   else:
     r = jnp.where(mask, row_ids['position'][:, :, None] - column_ids['position'][:, None], 0)
     distances = Lookup.of(r, *plan.distances)
-    tables = jax.tree.map(lambda table: distances.spread(table) if table.ndim == 2 else table, tables)
+    tables = distances.read(tables)
   sums = Sums(carried)
   block = Block(row['i'], column['j'], order, r, mask, tables, distances, sums)
   return *block_attention(enc, row['q'], column['k'], column['v'], block, plan.scale, lse), tuple(sums.totals)
@@ -166,10 +139,21 @@ def _carries(plan: Plan, floats, ints):
 
   def first():
     row, column = _at((floats['rows'], ints['rows']), 0), _at((floats['columns'], ints['columns']), 0)
-    inputs = floats['enc'], row[0], column[0], _cut_tables(plan, floats['tables'], 0), ()
+    inputs = floats['enc'], row[0], column[0], plan.cut(floats['tables'], 0, 0), ()
     return _block(plan, False, 0, 0, (row[1], column[1]), inputs)[-1]
 
   return _zeros(jax.eval_shape(first))
+
+
+def _leftwards(enc, blocks, one_block, state):
+  """one_block(n, state) for n = 0 .. blocks - 1, or until the sums carried say that the rest has no weight.
+
+  state: (anything, sums carried). Returns the number of blocks that were visited, and the state.
+  """
+  if enc.spent is None:
+    return blocks, lax.fori_loop(0, blocks, one_block, state)
+  going = lambda so_far: (so_far[0] < blocks) & ~enc.spent(so_far[1][1])
+  return lax.while_loop(going, lambda so_far: (so_far[0] + 1, one_block(*so_far)), (0, state))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -190,7 +174,7 @@ def _forward(plan: Plan, floats, ints):
       (o, sums, top), carried = so_far
       b = stop - 1 - n
       column, column_ids = _at((floats['columns'], ints['columns']), b)
-      inputs = enc, row, column, _cut_tables(plan, floats['tables'], grid.diagonal(a, b)), carried
+      inputs = enc, row, column, plan.cut(floats['tables'], a, b), carried
       run = lambda constant: _block(plan, constant, a, b, (row_ids, column_ids), inputs)
       o_b, sums_b, top_b, carried = _by_kind(plan, floats['tables'], a, b, run)
       if not softmax:
@@ -204,7 +188,7 @@ def _forward(plan: Plan, floats, ints):
       jnp.zeros((B, H, T), jnp.float32),
       jnp.full((B, H, T), MASKED, jnp.float32),
     )
-    (o, sums, top), _ = lax.fori_loop(0, stop - start, one_block, (nothing, carries))
+    _, ((o, sums, top), _) = _leftwards(enc, stop - start, one_block, (nothing, carries))
     return (o / sums[..., None], top + jnp.log(sums)) if softmax else (o, top)
 
   o, lse = lax.map(one_row, (jnp.arange(grid.row_blocks), floats['rows'], ints['rows']))
@@ -224,7 +208,7 @@ def _backward(plan: Plan, residuals, do):
 
     def inputs(b, carried):
       column, column_ids = _at((floats['columns'], ints['columns']), b)
-      tables = _cut_tables(plan, floats['tables'], grid.diagonal(a, b))
+      tables = plan.cut(floats['tables'], a, b)
       return (row_ids, column_ids), (enc, row, column, tables, carried)
 
     def carry(n, so_far):
@@ -238,7 +222,8 @@ def _backward(plan: Plan, residuals, do):
 
     into = jax.tree.map(lambda zeros: jnp.zeros((grid.column_blocks, *zeros.shape)), carries)
     if carries:
-      into, _ = lax.fori_loop(0, stop - start, carry, (into, carries))
+      visited, (into, _) = _leftwards(enc, stop - start, carry, (into, carries))
+      start = stop - visited
 
     def one_block(b, so_far):
       (d_enc, d_columns, d_tables), d_row, d_carried = so_far
@@ -253,7 +238,7 @@ def _backward(plan: Plan, residuals, do):
 
       g_enc, g_row, g_column, g_tables, d_carried = _by_kind(plan, floats['tables'], a, b, pull)
       d_enc = jax.tree.map(jnp.add, d_enc, g_enc)
-      d_tables = _add_to_tables(plan, d_tables, g_tables, grid.diagonal(a, b))
+      d_tables = plan.add(d_tables, g_tables, a, b)
       return (d_enc, _add_at(d_columns, g_column, b), d_tables), jax.tree.map(jnp.add, d_row, g_row), d_carried
 
     totals, d_row, _ = lax.fori_loop(start, stop, one_block, (totals, _zeros(row), carries))

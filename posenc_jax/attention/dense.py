@@ -1,6 +1,5 @@
 """The oracle: the whole score matrix as one block."""
 
-import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.block import Block, block_attention, visible
@@ -24,10 +23,7 @@ def run(call: Call):
   r_BTS = jnp.where(mask_BTS, call.positions_BS[:, call.offset :, None] - call.positions_BS[:, None], 0)
   lowest, highest = call.distances
   lookup = Lookup.of(r_BTS, lowest, highest)
-  tables = jax.tree.map(
-    lambda table: lookup.spread(table) if table.ndim == 2 else table,
-    call.enc.tables(jnp.arange(lowest, highest + 1)),
-  )
+  tables = lookup.read(call.enc.tables(jnp.arange(lowest, highest + 1)))
   block = Block(call.i, call.j, order_TS, r_BTS, mask_BTS, tables, lookup, Sums())
   heads_major = (x.swapaxes(1, 2) for x in (call.q_BTHK, call.k_BSGK, call.v_BSGK))
   o_BHTK, sums_BHT, _ = block_attention(call.enc, *heads_major, block, call.scale)

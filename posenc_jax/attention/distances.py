@@ -2,7 +2,7 @@
 
 A block has T' rows and S' columns; element (t, s) needs row d(t, s) of a table. Where positions are contiguous that is
 a diagonal (`Diagonals`: one matmul with T' + S' rows, then a shift); for arbitrary positions it is a lookup (`Lookup`:
-one matmul with all rows, then a gather). Rows are [R, H, K], or [R, 1, K] where the heads share them.
+one matmul with all rows, then a gather). Rows are [H, R, K], or [1, R, K] where the heads share them.
 """
 
 import dataclasses
@@ -10,15 +10,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.products import dot, mix, shear, unshear
 
-def shear(g, start: int, width: int):
-  """out[..., a, b] = g[..., a, start - a + b] for b < width: a reshape, since a row less one slides by one.
-
-  g is [..., n, n + width]; start is n - 1 or n.
-  """
-  *lead, n, columns = g.shape
-  flat = g.reshape(*lead, n * columns)[..., start : start + n * (columns - 1)]
-  return flat.reshape(*lead, n, columns - 1)[..., :width]
+STRIP = 128  # rows
 
 
 def spread(values_HR, rows: int, columns: int):
@@ -27,40 +21,58 @@ def spread(values_HR, rows: int, columns: int):
   return shear(jnp.broadcast_to(descending_HR[:, None], (len(values_HR), rows, rows + columns)), rows - 1, columns)
 
 
-def product(x_BTHK, rows_RHK):
+def heads_first(table_RHK):
+  """A table of vectors as it is read here: [H|1, R, K]."""
+  return jnp.moveaxis(table_RHK, 1, 0)
+
+
+def product(x_BTHK, rows_HRK):
   """x . row for every row of the table: float32 [B, H, T, R]."""
-  rows = rows_RHK.astype(x_BTHK.dtype)
-  if rows.shape[1] == 1:
-    return jnp.einsum('bthk,rk->bhtr', x_BTHK, rows[:, 0], preferred_element_type=jnp.float32)
-  return jnp.einsum('bthk,rhk->bhtr', x_BTHK, rows, preferred_element_type=jnp.float32)
+  rows = jnp.broadcast_to(rows_HRK, (x_BTHK.shape[2], *rows_HRK.shape[1:])).astype(x_BTHK.dtype)
+  return jnp.einsum('bthk,hrk->bhtr', x_BTHK, rows, preferred_element_type=jnp.float32)
 
 
-def weighted(p_BHTR, rows_RHK):
+def weighted(p_BHTR, rows_HRK):
   """sum_r p[r] row[r]: [B, T, H, K] in the dtype of p."""
-  if rows_RHK.shape[1] == 1:
-    return jnp.einsum('bhtr,rk->bthk', p_BHTR, rows_RHK[:, 0])
-  return jnp.einsum('bhtr,rhk->bthk', p_BHTR, rows_RHK)
+  rows = jnp.broadcast_to(rows_HRK, (p_BHTR.shape[1], *rows_HRK.shape[1:]))
+  return jnp.einsum('bhtr,hrk->bthk', p_BHTR, rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagonals:
-  """Tables hold the T' + S' distances first - S' .. first + T' - 1 of the block, ascending."""
+  """Tables hold the T' + S' distances first - S' .. first + T' - 1 of the block, ascending.
+
+  The block is cut into strips of rows: each needs only as many rows of the table as it has, and S'.
+  """
 
   rows: int
   columns: int
 
-  def query_dot(self, q_BTHK, table_RHK):
-    return shear(product(q_BTHK, table_RHK[::-1]), self.rows - 1, self.columns)
+  @property
+  def strip(self) -> int:
+    return STRIP if self.rows % STRIP == 0 else self.rows
 
-  def key_dot(self, k_BSHK, table_RHK):
-    return shear(product(k_BSHK, table_RHK), self.columns, self.rows).swapaxes(-1, -2)
+  def _strips(self, table_HRK, B: int, H: int):
+    """Rows of each strip, the farthest first: [B, H, M, R, K]. Copies for B and H make one batch of products."""
+    size = self.strip + self.columns
+    strips = jnp.stack([table_HRK[:, n : n + size][:, ::-1] for n in range(0, self.rows, self.strip)], axis=1)
+    return jnp.broadcast_to(strips[None], (B, H, *strips.shape[1:]))
 
-  def sum_by_distance(self, p_BHTS, table_RHK):
-    shape = (*p_BHTS.shape[:-1], self.rows + self.columns)
-    by_distance = jax.linear_transpose(
-      lambda g: shear(g, self.rows - 1, self.columns), jax.ShapeDtypeStruct(shape, p_BHTS.dtype)
-    )
-    return weighted(by_distance(p_BHTS)[0], table_RHK[::-1])
+  def query_dot(self, q_BTHK, table_HRK):
+    B, T, H, K = q_BTHK.shape
+    q_BHMTK = q_BTHK.swapaxes(1, 2).reshape(B, H, -1, self.strip, K)
+    dot_BHMTR = dot(q_BHMTK, self._strips(table_HRK, B, H).astype(q_BTHK.dtype))
+    return shear(dot_BHMTR, self.strip - 1, self.columns).reshape(B, H, T, -1)
+
+  def key_dot(self, k_BSHK, table_HRK):
+    """That of the keys, as queries, with the distances from there."""
+    turned = jnp.roll(table_HRK[:, ::-1], 1, axis=1)
+    return Diagonals(self.columns, self.rows).query_dot(k_BSHK, turned).swapaxes(-1, -2)
+
+  def sum_by_distance(self, p_BHTS, table_HRK):
+    B, H, T, S = p_BHTS.shape
+    p_BHMTR = unshear(p_BHTS.reshape(B, H, -1, self.strip, S), self.strip - 1)
+    return mix(p_BHMTR, self._strips(table_HRK, B, H)).reshape(B, H, T, -1).swapaxes(1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +82,16 @@ class Constant:
   rows: int
   columns: int
 
-  def query_dot(self, q_BTHK, table_RHK):
-    dot_BHT1 = product(q_BTHK, table_RHK[-1:])
+  def query_dot(self, q_BTHK, table_HRK):
+    dot_BHT1 = product(q_BTHK, table_HRK[:, -1:])
     return jnp.broadcast_to(dot_BHT1, (*dot_BHT1.shape[:-1], self.columns))
 
-  def key_dot(self, k_BSHK, table_RHK):
-    dot_BHS = product(k_BSHK, table_RHK[-1:])[..., 0]
+  def key_dot(self, k_BSHK, table_HRK):
+    dot_BHS = product(k_BSHK, table_HRK[:, -1:])[..., 0]
     return jnp.broadcast_to(dot_BHS[:, :, None], (*dot_BHS.shape[:2], self.rows, self.columns))
 
-  def sum_by_distance(self, p_BHTS, table_RHK):
-    return weighted(p_BHTS.sum(axis=-1, keepdims=True), table_RHK[-1:])
+  def sum_by_distance(self, p_BHTS, table_HRK):
+    return weighted(p_BHTS.sum(axis=-1, keepdims=True), table_HRK[:, -1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,22 +107,23 @@ class Lookup:
     known = ((r_BTS >= lowest) & (r_BTS <= highest))[:, None]
     return cls(jnp.where(known, r_BTS[:, None] - lowest, 0), known)
 
-  def spread(self, values_RH):
-    """Scalars [R, H|1] at the block's distances: [B|1, H|1, T', S']."""
-    return jnp.where(self.known, jnp.moveaxis(values_RH[self.index[:, 0]], -1, 1), jnp.nan)
+  def read(self, tables):
+    """Tables as a block has them: of scalars [R, H|1] those of its distances, [B|1, H|1, T', S']; vectors as rows."""
+    spread = lambda values_RH: jnp.where(self.known, jnp.moveaxis(values_RH[self.index[:, 0]], -1, 1), jnp.nan)
+    return jax.tree.map(lambda table: spread(table) if table.ndim == 2 else heads_first(table), tables)
 
   def _pick(self, g_BHTR):
     shape = (*g_BHTR.shape[:-1], self.index.shape[-1])
     return jnp.take_along_axis(g_BHTR, jnp.broadcast_to(self.index, shape), axis=-1)
 
-  def query_dot(self, q_BTHK, table_RHK):
-    return jnp.where(self.known, self._pick(product(q_BTHK, table_RHK)), jnp.nan)
+  def query_dot(self, q_BTHK, table_HRK):
+    return jnp.where(self.known, self._pick(product(q_BTHK, table_HRK)), jnp.nan)
 
-  def key_dot(self, k_BSHK, table_RHK):
+  def key_dot(self, k_BSHK, table_HRK):
     turned = Lookup(self.index.swapaxes(-1, -2), self.known.swapaxes(-1, -2))
-    return turned.query_dot(k_BSHK, table_RHK).swapaxes(-1, -2)
+    return turned.query_dot(k_BSHK, table_HRK).swapaxes(-1, -2)
 
-  def sum_by_distance(self, p_BHTS, table_RHK):
-    shape = (*p_BHTS.shape[:-1], len(table_RHK))
+  def sum_by_distance(self, p_BHTS, table_HRK):
+    shape = (*p_BHTS.shape[:-1], table_HRK.shape[1])
     by_distance = jax.linear_transpose(self._pick, jax.ShapeDtypeStruct(shape, p_BHTS.dtype))
-    return weighted(by_distance(jnp.where(self.known, p_BHTS, jnp.nan))[0], table_RHK)
+    return weighted(by_distance(jnp.where(self.known, p_BHTS, jnp.nan))[0], table_HRK)

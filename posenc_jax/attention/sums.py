@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax import lax
 
+GROUP = 16  # keys that one small product adds up
+
 
 class Sums:
   """The suffix sums that `score` asks for in one block, in the order in which it asks.
@@ -17,6 +19,35 @@ class Sums:
 
   def suffix(self, x_BHTS, inclusive: bool):
     carried = self.carried[len(self.totals)] if self.carried else jnp.zeros(x_BHTS.shape[:-1], x_BHTS.dtype)
-    self.totals.append(carried + x_BHTS.sum(axis=-1))
-    own = x_BHTS if inclusive else jnp.pad(x_BHTS[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))
-    return lax.cumsum(own, axis=3, reverse=True) + carried[..., None]
+    from_here = suffix_sum(x_BHTS)
+    self.totals.append(carried + from_here[..., 0])
+    return from_here - (0 if inclusive else x_BHTS) + carried[..., None]
+
+  def unless(self, reached: float, near, far):
+    """near(), or far() where all that is carried into this block is at least `reached`.
+
+    `near` asks for one suffix sum, which `far` leaves as it is.
+    """
+    if not self.carried:
+      return near()
+    totals, carried = self.totals, self.carried[len(self.totals)]
+
+    def visit():
+      self.totals = list(totals)
+      return near(), self.totals[-1]
+
+    out, total = lax.cond(jnp.all(carried >= reached), lambda: (far(), carried), visit)
+    self.totals = [*totals, total]
+    return out
+
+
+def suffix_sum(x):
+  """Sums of x over its last axis from each place to the end: within groups by a product, then over groups."""
+  *lead, n = x.shape
+  if n % GROUP:
+    return lax.cumsum(x, axis=x.ndim - 1, reverse=True)
+  ones = jnp.tril(jnp.ones((GROUP, GROUP), x.dtype))
+  within = lax.optimization_barrier((x.reshape(-1, GROUP) @ ones).reshape(*lead, n // GROUP, GROUP))
+  groups = within[..., 0]
+  later = lax.cumsum(groups, axis=groups.ndim - 1, reverse=True) - groups
+  return (within + later[..., None]).reshape(x.shape)

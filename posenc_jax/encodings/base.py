@@ -44,7 +44,6 @@ class Encoding(nnx.Module):
     self.dims = dims
 
   # Per token, once a layer.
-
   def embed(self, x_BTD, positions_BT):
     """Place 1, the input of the first layer: x + p. Token embeddings arrive with unit variance."""
     del positions_BT
@@ -78,6 +77,7 @@ class Encoding(nnx.Module):
 
   score = None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK transformed, not scaled, block) -> s_BHTS
   value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
+  spent = None  # (suffix sums so far, [B, H, T'] each) -> bool: keys further left have no weight at all, for any query
 
   def project(self):
     """For after a step of the optimiser: itself, parameters back in their domain. They may be stacked over layers."""
@@ -85,7 +85,7 @@ class Encoding(nnx.Module):
 
   @property
   def query_scale(self) -> float:
-    """What a model multiplies projected queries by, so that logits start alike and relative steps stay alike (see T5)."""
+    """What a model multiplies projected queries by, so that logits start, and relative steps stay, alike (see T5)."""
     return 1.0
 
   def places(self) -> tuple[str, ...]:

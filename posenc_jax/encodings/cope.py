@@ -31,10 +31,42 @@ class CoPE(Encoding):
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     last = self.rows.shape[0] - 1
-    p_BHTS = jnp.minimum(block.suffix_sum(jax.nn.sigmoid(s_BHTS)), last)
     rows_PK = self.rows[...].astype(q_BTHK.dtype)
     by_row_BHTP = jnp.einsum('bthk,pk->bhtp', q_BTHK, rows_PK, preferred_element_type=jnp.float32)
-    below = jnp.floor(p_BHTS).astype(jnp.int32)
-    fraction = p_BHTS - below  # an integer has no derivative: the gradient is through the fraction alone
-    read = lambda row: jnp.take_along_axis(by_row_BHTP, row, axis=-1)
-    return s_BHTS + (1 - fraction) * read(below) + fraction * read(jnp.minimum(below + 1, last))
+
+    def near():
+      return interpolate(by_row_BHTP, jnp.minimum(block.suffix_sum(jax.nn.sigmoid(s_BHTS)), last))
+
+    def far():
+      return jnp.broadcast_to(by_row_BHTP[..., last:], s_BHTS.shape)
+
+    return s_BHTS + block.unless(last, near, far)
+
+
+@jax.custom_vjp
+def interpolate(f_P, p_S):
+  """f at the places p in [0, P - 1], linear between whole numbers: [..., P], [..., S] -> [..., S].
+
+  Its own gradient for f: one flat scatter of pairs. Autodiff of the two lookups scatters twice by four indices each.
+  """
+  return _interpolate(f_P, p_S)[0]
+
+
+def _interpolate(f_P, p_S):
+  below = jnp.floor(p_S).astype(jnp.int32)
+  low = jnp.take_along_axis(f_P, below, axis=-1)
+  slope = jnp.take_along_axis(f_P, jnp.minimum(below + 1, f_P.shape[-1] - 1), axis=-1) - low
+  return low + (p_S - below) * slope, (f_P, p_S, slope)
+
+
+def _interpolate_backward(residuals, d_S):
+  f_P, p_S, slope_S = residuals
+  P, below = f_P.shape[-1], jnp.floor(p_S).astype(jnp.int32)
+  place = below.reshape(-1, below.shape[-1]) + P * jnp.arange(f_P.size // P)[:, None]
+  pairs = jnp.stack([d_S * (1 - (p_S - below)), d_S * (p_S - below)], axis=-1).reshape(-1, 2)
+  sums = jnp.zeros((f_P.size, 2), d_S.dtype).at[place.ravel()].add(pairs, mode='promise_in_bounds')
+  here, above = sums[:, 0].reshape(f_P.shape), sums[:, 1].reshape(f_P.shape)  # nothing is above the last
+  return here.at[..., 1:].add(above[..., :-1]), slope_S * d_S
+
+
+interpolate.defvjp(_interpolate, _interpolate_backward)

@@ -39,6 +39,8 @@ class FIRE(Encoding):
     psi = lambda x: jnp.log1p(jnp.abs(self.c[...] * x))
     context_BT = jnp.maximum(jnp.abs(self.threshold * self.mu[...]), block.i)
     x_BTS = psi(block.r.astype(jnp.float32)) / (psi(context_BT) + 1e-6)[..., None]
-    per_unit = lambda w: w[...][None, :, None, None]
-    hidden_BFTS = jax.nn.relu(per_unit(self.w_in) * x_BTS[:, None] + per_unit(self.b_in))
-    return s_BHTS + jnp.einsum('bfts,fh->bhts', hidden_BFTS, self.w_out[...])
+    # As products of matrices, so that the gradients are products too.
+    lines_2N = jnp.stack([x_BTS.ravel(), jnp.ones(x_BTS.size)])
+    hidden_FN = jax.nn.relu(jnp.stack([self.w_in[...], self.b_in[...]], axis=1) @ lines_2N)
+    bias_HBTS = (self.w_out[...].T @ hidden_FN).reshape(-1, *x_BTS.shape)
+    return s_BHTS + bias_HBTS.swapaxes(0, 1)

@@ -1,6 +1,5 @@
 """Stick-breaking attention."""
 
-import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.base import Encoding
@@ -22,5 +21,17 @@ class StickBreaking(Encoding):
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     before = block.order > 0
-    broken_off = block.suffix_sum(jnp.where(before, jax.nn.softplus(s_BHTS), 0.0), inclusive=False)
-    return jnp.where(before, jax.nn.log_sigmoid(s_BHTS) - broken_off, -1e30)
+    # log sigmoid(z) = z - softplus(z): the key's own part of the stick goes into the sum.
+    broken_off = block.suffix_sum(jnp.where(before, softplus(s_BHTS), 0.0))
+    return jnp.where(before, s_BHTS - broken_off, -1e30)
+
+  def spent(self, sums):
+    """Every weight further left is at most exp of minus what is broken off, and exp(-104) is 0 in float32."""
+    return jnp.all(sums[0] > 104)
+
+
+def softplus(x):
+  """log(1 + e^x). The rounding of 1 + e is added back: as exact as log1p at less than its cost."""
+  e = jnp.exp(-jnp.abs(x))
+  u = 1 + e
+  return jnp.maximum(x, 0) + (jnp.log(u) + (e - (u - 1)))

@@ -1,0 +1,89 @@
+"""Our side: attention through each backend, and the trainer's step."""
+
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax import data, optim
+from posenc_jax.attention import attend
+from posenc_jax.bench import memory, plain
+from posenc_jax.bench.cases import MATRIX, PLAIN, TRAIN_LENGTH, Case, hyperparameters, step_config, tokens
+from posenc_jax.bench.subject import Refused, Subject
+from posenc_jax.encodings import make
+from posenc_jax.model import build as build_model
+from posenc_jax.trainer import functions
+
+
+def hello() -> dict:
+  device = jax.devices()[0]
+  version = f'{jax.__version__} (flax {importlib.metadata.version("flax")})'
+  return {'framework': 'jax', 'version': version, 'platform': device.platform, 'device': device.device_kind}
+
+
+def build(case: Case) -> Subject:
+  """What a case measures. Raises `Refused`, or NotImplementedError of a backend."""
+  if case.section == 'step':
+    return step(case)
+  return matrix_product(case) if case.method == 'matmul' else attention(case)
+
+
+def normal(seed: int, *shape: int, dtype: str):
+  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32), dtype)
+
+
+def matrix_product(case: Case) -> Subject:
+  a = normal(0, MATRIX, MATRIX, dtype=case.dtype)
+  product = jax.jit(jnp.matmul)
+  return Subject(lambda: product(a, a).block_until_ready(), {'temporary_bytes': None})
+
+
+def attention(case: Case) -> Subject:
+  """`attend` with every argument given from outside, forward or with its gradients."""
+  H, K = case.heads, case.head_dim
+  hyper = hyperparameters(case.encoding)
+  enc = make(**hyper, model_dim=H * K, heads=H, head_dim=K, train_length=TRAIN_LENGTH, rngs=nnx.Rngs(0))
+  if enc.places() == ('input',):
+    raise Refused('acts on the input of the model: its attention is that of nope')
+  shape = (case.batch, case.length, H, K)
+  q, k, v, cotangent = (normal(seed, *shape, dtype=case.dtype) for seed in range(4))
+  x = normal(4, case.batch, case.length, H * K, dtype=case.dtype)
+
+  def forward(enc, q, k, v, x):
+    return plain.attention(q, k, v) if case.method == PLAIN else attend(q, k, v, enc, x=x, backend=case.method)
+
+  def both(enc, q, k, v, x, cotangent):
+    o, pull = jax.vjp(lambda *differentiated: forward(*differentiated, x), enc, q, k, v)
+    return o, pull(cotangent)
+
+  function, arguments = (forward, ()) if case.passes == 'forward' else (both, (cotangent,))
+  arguments = (enc, q, k, v, x, *arguments)
+  compiled, facts = compile_within_memory(jax.jit(function), *arguments)
+  return Subject(lambda: jax.block_until_ready(compiled(*arguments)), facts)
+
+
+def step(case: Case) -> Subject:
+  """The trainer's own step, on one batch again and again."""
+  config, batch_BT = step_config(case), tokens(case)
+  model = build_model(config, data.VOCAB, nnx.Rngs(config.seed))
+  optimiser = optim.make(config.optim, config.train.steps)
+  state = [model, optimiser.init(model), None]
+  with jax.default_matmul_precision(config.train.matmul_precision):
+    compiled, facts = compile_within_memory(functions(config, optimiser)[0], *state[:2], batch_BT)
+
+  def call():
+    state[:] = jax.block_until_ready(compiled(*state[:2], batch_BT))
+    return float(state[2]['loss'])
+
+  return Subject(call, facts | {'parameters': sum(leaf.size for leaf in jax.tree.leaves(model))})
+
+
+def compile_within_memory(jitted, *arguments):
+  """The compiled function and its temporary memory; `Refused` where that is more than a process may take."""
+  compiled = jitted.lower(*arguments).compile()
+  temporary = compiled.memory_analysis().temp_size_in_bytes
+  if jax.default_backend() == 'cpu' and (reason := memory.too_much(temporary)):
+    raise Refused(reason)
+  return compiled, {'temporary_bytes': temporary}

@@ -1,0 +1,551 @@
+"""The bench: what flags ask for, how it measures and reports, and that the peers do the work of our encodings."""
+
+import io
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from posenc_jax import config as configs
+from posenc_jax import data, records
+from posenc_jax.attention import attend
+from posenc_jax.bench import cases, command, jax_cases, memory, plain, report
+from posenc_jax.bench.measure import LEAST, MOST, measure, quartiles
+from posenc_jax.bench.subject import Refused, reason
+from posenc_jax.bench.workers import Workers
+from posenc_jax.config import UserError
+from posenc_jax.encodings import ENCODINGS, make
+from posenc_jax.model import build as build_model
+from posenc_jax.model import token_nll
+
+SIZES = dict(model_dim=16, heads=2, head_dim=8, train_length=16)
+
+
+def attention_case(method='blockwise', encoding='nope', framework='jax', passes='both', **fields):
+  sizes = dict(dtype='float32', length=64, batch=2, heads=2, head_dim=8) | fields
+  name = f'{encoding} {method}'
+  return cases.Case('attention', framework, name, method, encoding, 'nope blockwise', passes=passes, **sizes)
+
+
+# Flags.
+
+
+@pytest.fixture
+def plan(monkeypatch):
+  """(*arguments, torch=whether it is installed) -> groups, the lines of what is left out."""
+
+  def make_plan(*arguments, torch=True):
+    left_out = []
+    with monkeypatch.context() as patch:
+      patch.setattr(command.importlib.util, 'find_spec', lambda name: object() if torch else None)
+      patch.setattr(command.launch, 'gpu_extra', lambda: None)
+      return command.plan(*configs.parse_args(arguments, command.FLAGS), left_out), left_out
+
+  return make_plan
+
+
+def names(group):
+  return [case.name for case in group.cases]
+
+
+def test_the_default_covers_the_lengths_and_says_what_it_leaves_out(plan):
+  groups, left_out = plan()
+  attention = [(c.length, c.passes, c.batch) for g in groups if g.section == 'attention' for c in g.cases[:1]]
+  short = [(T, passes, 2) for T in (512, 2048, 8192) for passes in ('forward', 'both')]
+  assert attention == [*short, (16384, 'forward', 1), (32768, 'forward', 1)]
+  steps = [(c.length, c.batch, c.dtype) for g in groups if g.section == 'step' for c in g.cases[:1]]
+  assert steps == [(T, B, dtype) for dtype in cases.DTYPES for T, B in ((256, 16), (2048, 2))]
+  assert all({case.framework for case in group.cases} == {'jax', 'torch'} for group in groups)
+  for words in ('cudnn', 'nope, rope, alibi, t5, transformer_xl only', 'torch.compile', '16384, 32768 tokens'):
+    assert any(words in line for line in left_out), words
+  groups, left_out = plan(torch=False)
+  assert {case.framework for group in groups for case in group.cases} == {'jax'}
+  assert any('torch is not installed' in line for line in left_out)
+
+
+def test_all_encodings_with_every_backend(plan):
+  (group,), left_out = plan('--attention', '--encodings=all', '--lengths=64', '--passes=both')
+  jax_names = [case.name for case in group.cases if case.framework == 'jax' and case.method != 'matmul']
+  wanted = {f'{name} {backend}' for name in ENCODINGS for backend in ('dense', 'blockwise')}
+  assert set(jax_names) == wanted | {'nope plain'}
+  assert len(set(names(group))) == len(group.cases)
+  peers = {case.method: case.encoding for case in group.cases if case.framework == 'torch'}
+  assert peers.pop('matmul') == ''
+  assert set(peers) == set(cases.ATTENTION_PEERS)
+  assert all(encoding in cases.ATTENTION_PEERS[peer] for peer, encoding in peers.items())
+  assert any('not written here for' in line and 'stick_breaking' in line for line in left_out)
+
+
+def test_what_ratios_are_to(plan):
+  against = lambda group: {case.name: case.against for case in group.cases}
+  (group,), _ = plan('--attention', '--encodings=nope,alibi', '--lengths=64', '--passes=both')
+  assert against(group) == {
+    'nope dense': 'nope blockwise',
+    'nope blockwise': 'nope plain',
+    'nope plain': 'nope blockwise',
+    'alibi dense': 'nope blockwise',
+    'alibi blockwise': 'nope blockwise',
+    'torch sdpa': 'nope blockwise',
+    'torch sdpa_fixed': 'alibi blockwise',
+    'torch flex': 'nope blockwise',
+    'torch flex_alibi': 'alibi blockwise',
+    'jax matmul': 'jax matmul',
+    'torch matmul': 'jax matmul',
+  }
+  (group,), _ = plan('--attention', '--encodings=t5,rope', '--lengths=64', '--passes=both', '--backends=dense')
+  assert set(against(group).values()) == {'t5 dense', 'jax matmul'}
+  (group,), _ = plan('--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32')
+  assert against(group)['rope'] == against(group)['t5'] == 't5'
+  assert against(group)['rope gpt'] == 'rope'
+  (group,), _ = plan('--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32', '--against=rope gpt')
+  assert set(against(group).values()) == {'rope gpt'}
+
+
+def test_compiled_steps_are_few_unless_asked_for(plan):
+  compiled = lambda groups: [(n, x) for n, g in enumerate(groups) for x in names(g) if x.endswith('compiled')]
+  groups, _ = plan('--step')
+  assert compiled(groups) == [(0, 'rope gpt_compiled'), (0, 'rope x_transformers_compiled')]
+  groups, _ = plan('--step', '--peers=gpt_compiled', '--encodings=rope,t5')
+  assert compiled(groups) == [(n, f'{name} gpt_compiled') for n in range(4) for name in ('rope', 't5')]
+
+
+def test_hyperparameters_and_overrides_reach_the_cases(plan):
+  (group,), _ = plan(
+    '--step', '--encodings=rope/base=500', '--shapes=8x2', '--dtypes=bfloat16', '--config.model.layers=3'
+  )
+  config = cases.step_config(group.cases[0])
+  assert (config.encoding.name, config.encoding.base, config.model.layers) == ('rope', 500, 3)
+  assert (config.train.length, config.train.batch, config.train.compute_dtype) == (8, 2, 'bfloat16')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    (['--encodngs=nope'], ["did you mean '--encodings'?"]),
+    (['--encodings=alibbi'], ["'alibbi'", 'alibi']),
+    (['--encodings=rope/bas=3'], ["'bas'", 'base']),
+    (['--encodings=rope/base'], ['--encodings=rope/base', 'NAME/hyperparameter=value']),
+    (['--encodings=nope,nope'], ['--encodings=nope,nope', 'none twice']),
+    (['--encodings=rope', '--head_dim=3'], ['head_dim', '3']),
+    (['--backends=blokwise'], ['--backends=blokwise', "did you mean 'blockwise'?"]),
+    (['--lengths=64,0'], ['--lengths=64,0', 'whole numbers']),
+    (['--lengths=64,64'], ['--lengths=64,64', 'none twice']),
+    (['--passes=backward'], ['--passes=backward']),
+    (['--dtypes=float15'], ['--dtypes=float15', "did you mean 'bfloat16'?"]),
+    (['--batch=0'], ['--batch=0', '1 or more']),
+    (['--budget=0'], ['--budget=0']),
+    (['--repeats=-1'], ['--repeats=-1']),
+    (['--shapes=8'], ['--shapes=8', 'LENGTHxBATCH']),
+    (['--attention', '--peers=gpt'], ['--peers=gpt', 'unknown']),
+    (['--against=nope', '--attention'], ['--against=nope', 'no such case']),
+    (['--attention', '--config.model.layers=1'], ['--config.model.layers', '--step']),
+    (['--config.model.layerz=1'], ["did you mean 'model.layers'?"]),
+    (['--config.train.length=8'], ['--config.train.length', '--shapes']),
+    (['--config.encoding.name=rope'], ['--config.encoding.name', '--encodings']),
+  ],
+)
+def test_a_bad_flag_is_one_line_before_anything_starts(tmp_path, arguments, words):
+  with pytest.raises(UserError) as error:
+    command.main([f'--out={tmp_path / "out"}', *arguments])
+  assert '\n' not in str(error.value)
+  assert all(word in str(error.value) for word in words), error.value
+  assert not (tmp_path / 'out').exists()
+
+
+# Measuring.
+
+
+class FakeWorkers:
+  """Cases answer from a script: {name: seconds of each round, or what refuses}; the clock goes on by those seconds."""
+
+  script, log, clock, warm = {}, [], [0.0], None
+
+  def __init__(self, out):
+    self.round = dict.fromkeys(self.script, 0)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.log.append('end')
+
+  def prepare(self, case, seconds):
+    self.log.append(f'prepare {case.name}')
+    answer = self.script[case.name]
+    if isinstance(answer, str):
+      return {'refused': answer}
+    return {'facts': {'warm_seconds': self.warm or answer[0], 'version': '1'}}
+
+  def run(self, case, calls, seconds):
+    self.log.append(case.name)
+    turn = self.script[case.name][self.round[case.name]]
+    self.round[case.name] += 1
+    if isinstance(turn, str):
+      return {'refused': turn}
+    self.clock[0] += calls * turn
+    return {'seconds': calls * turn, 'peak_bytes': 2**20}
+
+
+@pytest.fixture
+def run_fake(tmp_path, monkeypatch):
+  """(script, ...) -> rows, what the workers were asked, what was said."""
+
+  def run(script, groups=None, budget=60.0, repeats=3, warm=None):
+    fake = type('Fake', (FakeWorkers,), {'script': script, 'log': [], 'clock': [0.0], 'warm': warm})
+    monkeypatch.setattr('posenc_jax.bench.measure.monotonic', lambda: fake.clock[0])
+    console = Console(file=io.StringIO())
+    rows = measure(groups or [steps('one', *script)], tmp_path, budget, repeats, console, workers=fake)
+    return rows, fake.log, console.file.getvalue()
+
+  return run
+
+
+def steps(title, *names):
+  fields = dict(dtype='float32', length=8, batch=2)
+  return cases.Group('step', title, tuple(cases.Case('step', 'jax', n, 'm', n, names[0], **fields) for n in names))
+
+
+def test_repeats_are_interleaved_and_ratios_are_of_the_same_round(run_fake, tmp_path):
+  script = {'a': [1.0, 4.0, 2.0], 'b': [3.0, 4.0, 8.0], 'c': 'cannot', 'd': [1.0, 'died']}
+  rows, log, said = run_fake(script)
+  assert log == ['prepare a', 'prepare b', 'prepare c', 'prepare d', *'abdabdab', 'end']
+  a, b, c, d = rows
+  assert (a['median'], b['median'], b['seconds']) == (2.0, 4.0, [3.0, 4.0, 8.0])
+  assert (b['ratio_q1'], b['ratio'], b['ratio_q3']) == (2.0, 3.0, 3.5)  # of 3, 1, 4: not the ratio of medians
+  assert (a['tokens_per_second'], a['peak_bytes']) == (8.0, 2**20)
+  assert [(row['status'], row['reason']) for row in (c, d)] == [('refused', 'cannot'), ('refused', 'died')]
+  assert 'median' not in d
+  assert records.read(tmp_path / 'rows.jsonl') == json.loads(json.dumps(rows))
+  assert 'step, one: 2 of 4 measured' in said
+
+
+def test_short_calls_are_repeated_inside_a_repeat_and_the_time_decides_how_many_there_are(run_fake):
+  rows, _, _ = run_fake({'a': [1e-3] * MOST}, repeats=0)
+  assert (rows[0]['calls'], len(rows[0]['seconds'])) == (50, MOST)
+  assert rows[0]['median'] == pytest.approx(1e-3)
+  # Half a minute for each would be 6 of a and 15 of b, but each of b's needs a time of a's; so until a minute is over.
+  rows, _, _ = run_fake({'a': [5.0] * MOST, 'b': [1.0] * MOST}, repeats=0)
+  assert [len(row['seconds']) for row in rows] == [11, 10]
+
+
+def test_after_its_share_a_group_has_the_least_repeats(run_fake):
+  groups = [steps('first', 'a'), steps('second', 'b')]
+  rows, _, _ = run_fake({'a': [30.0] * MOST, 'b': [30.0] * MOST}, groups, budget=100.0, repeats=0, warm=0.1)
+  assert [(row['calls'], len(row['seconds'])) for row in rows] == [(1, LEAST)] * 2  # of 15 each, had 0.1 s been true
+
+
+def test_what_the_time_does_not_reach_is_the_dearest_and_a_row_says_so(run_fake):
+  group = lambda name, length: cases.Group('attention', name, (attention_case(encoding=name, length=length),))
+  groups = [group('dear', 8192), group('cheap', 64)]
+  script = {'dear blockwise': [30.0] * 3, 'cheap blockwise': [30.0] * 3}
+  rows, log, _ = run_fake(script, groups, budget=200.0)
+  assert [(row['group'], len(row['seconds'])) for row in rows] == [('dear', 3), ('cheap', 3)]
+  assert log[0] == 'prepare cheap blockwise'
+  rows, log, _ = run_fake(script, groups, budget=50.0)
+  assert log == ['prepare cheap blockwise', *['cheap blockwise'] * 2, 'end', 'end']
+  assert [row['status'] for row in rows] == ['left out', 'ok']
+  assert '--budget' in rows[0]['reason']
+  long = cases.Group('attention', 'long', (attention_case('dense', 'cheap', length=16384),))  # dense refuses it at once
+  assert long.expected_seconds < groups[0].expected_seconds
+  _, log, _ = run_fake(script | {'cheap dense': 'no'}, [long, groups[0]], budget=1e6, repeats=1)
+  assert log == ['prepare dear blockwise', 'dear blockwise', 'end', 'prepare cheap dense', 'end']
+
+
+def test_within_a_group_it_is_the_dearest_cases(run_fake):
+  one = lambda method: attention_case(method, length=8192, head_dim=64)
+  script = {one(method).name: [20.0] * 2 for method in ('dense', 'blockwise', 'matmul')}
+  group = cases.Group('attention', 'one', tuple(map(one, ('dense', 'blockwise', 'matmul'))))
+  rows, log, _ = run_fake(script, [group], budget=70.0, repeats=2)
+  assert log[:2] == ['prepare nope matmul', 'prepare nope blockwise']  # two repeats of each, and dense has no time left
+  assert [row['status'] for row in rows] == ['left out', 'ok', 'ok']
+
+
+def test_fraction_of_the_measured_peak(run_fake):
+  one = attention_case(length=2048, heads=8, head_dim=64, passes='forward')
+  products = tuple(attention_case('matmul', encoding=name) for name in ('slow', 'fast'))
+  script = {one.name: [0.5], products[0].name: [2.0], products[1].name: [1.0]}
+  rows, _, _ = run_fake(script, [cases.Group('attention', 'one', (one, *products))], repeats=1)
+  useful = 4 * 64 * 2 * 8 * sum(range(1, 2049))  # by counting visible pairs
+  assert rows[0]['gflops'] == pytest.approx(useful / 0.5 / 1e9)
+  assert [row['of_peak'] for row in rows] == pytest.approx([useful / 0.5 / (2 * 2048**3), 0.5, 1.0])
+
+
+def test_quartiles():
+  assert quartiles([]) == (None, None, None)
+  assert quartiles([2.0]) == (2.0, 2.0, 2.0)
+  assert quartiles([1.0, 5.0, 2.0, 4.0, 3.0]) == (2.0, 3.0, 4.0)
+
+
+def test_memory_is_counted_and_refused():
+  grown = memory.growth(lambda: np.ones(2**25))
+  assert grown is None or 0.9 * 2**28 < grown < 1.2 * 2**28
+  assert memory.too_much(1) is None
+  assert memory.too_much(memory.total()).startswith('needs ')
+
+
+def test_reasons_are_one_line():
+  assert reason(Refused('why\nmore')) == 'why'
+  assert reason(RuntimeError('\n out of memory \n at 0x0')) == 'RuntimeError: out of memory'
+  assert reason(ValueError()) == 'ValueError'
+
+
+# Reports.
+
+
+TABLE = """\
+# Benchmark
+
+- Chip, 2 cores, 4 GiB; 2026-01-02; budget 15 minutes
+- jax 1.2 on cpu, Python 3.11
+- without peers
+
+## Step
+
+{notes}
+
+### one
+
+| case   |   tokens/s |        time, ms |             ratio | against   |   peak, MiB |   repeats | note   |
+|:-------|-----------:|----------------:|------------------:|:----------|------------:|----------:|:-------|
+| a      |      1,024 | 12.3 [12, 99.9] | 1.00 [1.00, 1.00] | a         |       1,024 |         2 | (1)    |
+| b      |        512 |             100 |                 — | —         |           — |         3 |        |
+| c      |          — |               — |                 — | —         |           — |         — | (2)    |
+
+(1) fewer than 3 repeats
+
+(2) refused: no such thing
+"""
+
+
+def test_table_of_rows():
+  about = dict(cpu='Chip', cores=2, memory_bytes=2**32, date='2026-01-02', budget_seconds=900.0)
+  about |= dict(section='step', group='one', framework='jax', version='1.2', device='cpu', python='3.11')
+  row = lambda name, **fields: about | dict(name=name, method='m', against='a', status='ok', reason='') | fields
+  times = dict(q1=0.012, median=0.01234, q3=0.0999, ratio_q1=1.0, ratio=1.0, ratio_q3=1.0)
+  none = dict(q1=0.1, median=0.1, q3=0.1004, ratio_q1=None, ratio=None, ratio_q3=None)
+  rows = [
+    row('a', seconds=[0.1, 0.2], tokens_per_second=1024.4, peak_bytes=2**30, **times),
+    row('b', seconds=[0.1] * 3, tokens_per_second=512.0, peak_bytes=None, **none),
+    row('c') | dict(status='refused', reason='no such thing'),
+  ]
+  notes = '\n'.join(f'- {line}' for line in report.NOTES['step'])
+  wanted = TABLE.format(notes=notes).replace('|             100 |', '|  100 [100, 100] |')
+  assert report.markdown(rows, ['without peers']) == wanted
+
+
+# Real work.
+
+
+@pytest.mark.parametrize('block', [(16, 16), (8, 32), (32, 8), (256, 256)])
+def test_plain_attention_is_attention(block):
+  q, k, v, cotangent = (jax_cases.normal(seed, 2, 64, 3, 8, dtype='float32') for seed in range(4))
+
+  def dense(q, k, v):
+    s = jnp.einsum('bthk,bshk->bhts', q, k) / math.sqrt(8)
+    p = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones((64, 64), bool)), s, -jnp.inf))
+    return jnp.einsum('bhts,bshk->bthk', p, v)
+
+  o, pull = jax.vjp(lambda *inputs: plain.attention(*inputs, block), q, k, v)
+  wanted, wanted_pull = jax.vjp(dense, q, k, v)
+  for mine, other in zip((o, *pull(cotangent)), (wanted, *wanted_pull(cotangent)), strict=True):
+    np.testing.assert_allclose(mine, other, atol=1e-5, rtol=1e-5)
+
+
+def test_plain_attention_refuses_ragged_blocks_and_keeps_the_dtype():
+  x = jnp.ones((1, 12, 1, 4), jnp.bfloat16)
+  with pytest.raises(ValueError, match='12 tokens'):
+    plain.attention(x, x, x, (8, 8))
+  o, pull = jax.vjp(plain.attention, x, x, x)
+  assert {leaf.dtype for leaf in (o, *pull(o))} == {jnp.dtype('bfloat16')}
+
+
+def test_from_the_command_line_to_rows_and_table(tmp_path, capsys):
+  arguments = [
+    *(f'--out={tmp_path}', '--encodings=nope,learned', '--lengths=64', '--passes=both', '--peers=none', '--batch=1'),
+    *('--heads=2', '--head_dim=8', '--repeats=2', '--backends=blockwise,cudnn', '--shapes=8x2', '--dtypes=float32'),
+    *('--config.model.model_dim=16', '--config.model.layers=1', '--config.model.heads=2', '--config.model.head_dim=8'),
+  ]
+  assert command.main(arguments) == 0
+  rows = {row['name']: row for row in records.read(tmp_path / 'rows.jsonl')}
+  ok = {name for name, row in rows.items() if row['status'] == 'ok'}
+  assert ok == {'nope blockwise', 'jax matmul', 'nope', 'learned'}
+  assert 'input of the model' in rows['learned blockwise']['reason']
+  assert 'cudnn' in rows['nope cudnn']['reason'].lower()
+  assert all(len(rows[name]['seconds']) == 2 and rows[name]['median'] > 0 for name in ok)
+  assert rows['nope blockwise']['temporary_bytes'] > 0
+  assert rows['learned']['parameters'] == rows['nope']['parameters'] + 8 * 16
+  text = (tmp_path / 'bench.md').read_text()
+  assert all(f'| {name} ' in text for name in rows)
+  assert text in capsys.readouterr().out
+
+
+def test_a_worker_that_dies_is_started_again(tmp_path):
+  with Workers(tmp_path) as workers:
+    case = attention_case(passes='forward')
+    assert 'facts' in workers.prepare(case, 60.0)
+    workers.of(case).process.kill()
+    workers.of(case).process.wait()
+    assert workers.run(case, 2, 60.0)['seconds'] > 0
+    assert workers.prepare(attention_case('no_such_backend'), 60.0)['refused'].startswith('ValueError: ')
+    slow = workers.run(case, 10**9, 1.0)
+    assert slow == {'refused': 'no answer within 1 s'}
+    processes = [worker.process for worker in workers.workers.values()]
+  assert all(process.poll() is not None for process in processes)
+
+
+# The peers.
+
+
+@pytest.fixture(scope='module')
+def torch():
+  return pytest.importorskip('torch')
+
+
+@pytest.mark.filterwarnings('ignore')  # flex_attention warns that it is not compiled
+@pytest.mark.parametrize('method', cases.ATTENTION_PEERS)
+def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, method):
+  from posenc_jax.bench import torch_cases
+
+  monkeypatch.setattr(torch, 'compile', lambda function, **_: function)
+  T, H, K = 32, 2, 8
+  enc = make(cases.ATTENTION_PEERS[method][0], **SIZES, rngs=nnx.Rngs(0))
+  if method == 'sdpa_content':  # q_i . (k_j + r[i - j])
+    enc.u[...], enc.v[...] = 0 * enc.u[...], 0 * enc.v[...]
+  q, k, v, cotangent = (jax_cases.normal(seed, 2, T, H, K, dtype='float32') for seed in range(4))
+  unscale = K**-0.5 / enc.scale(K)  # T5 has no scale of its own
+  wanted, pull = jax.vjp(lambda enc, q, k, v: attend(unscale * q, k, v, enc, backend='dense'), enc, q, k, v)
+  d_enc, *d_inputs = pull(cotangent)
+
+  function, made, learned = torch_cases.peer(method, T, H, K, torch.float32)
+  tables, pull_tables = jax.vjp(lambda enc: enc.tables(jnp.arange(T)), enc)
+  if learned:
+    values = tables if method != 'sdpa_content' else jnp.moveaxis(tables, 0, 1) / enc.scale(K)
+    assert learned[0].shape == values.shape
+    learned = (torch.tensor(np.asarray(values)),)
+  turned = lambda x: torch.tensor(np.asarray(x).swapaxes(1, 2))
+  inputs = [turned(x) for x in (q, k, v)]
+  wants_gradients = method.startswith('sdpa')
+  for x in (*inputs, *learned):
+    x.requires_grad_(wants_gradients)
+  o = function(*inputs, *made, *learned)
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4)
+  close(o.detach().numpy().swapaxes(1, 2), wanted)
+  if wants_gradients:
+    gradients = [g.numpy() for g in torch.autograd.grad(o, (*inputs, *learned), turned(cotangent))]
+    for mine, other in zip(gradients, d_inputs, strict=False):
+      close(mine.swapaxes(1, 2), other)
+    if learned:
+      mine = gradients[3] if method != 'sdpa_content' else gradients[3].swapaxes(0, 1) / enc.scale(K)
+      for a, b in zip(jax.tree.leaves(pull_tables(jnp.asarray(mine))), jax.tree.leaves(d_enc), strict=True):
+        if np.any(a):  # Transformer-XL's u and v are not in its table
+          close(a, b)
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('T', [256, 500])
+def test_blocks_of_the_causal_mask(torch, T):
+  from torch.nn.attention.flex_attention import create_block_mask
+
+  from posenc_jax.bench import torch_cases
+
+  mine = torch_cases.causal_blocks(T)
+  wanted = create_block_mask(lambda b, h, i, j: i >= j, None, None, T, T, device=torch_cases.DEVICE)
+  assert mine.shape == wanted.shape
+  assert mine.to_dense().equal(wanted.to_dense())
+  if T % 128:
+    return  # there PyTorch counts the last row of blocks as masked
+  for name in ('kv_num_blocks', 'full_kv_num_blocks', 'q_num_blocks', 'full_q_num_blocks'):
+    assert getattr(mine, name).equal(getattr(wanted, name)), name
+
+
+def step_case(plan, *arguments):
+  model = dict(model_dim=16, layers=2, heads=2, head_dim=8, mlp_dim=32)
+  sizes = [f'--config.model.{name}={value}' for name, value in model.items()]
+  (group,), _ = plan('--step', '--shapes=40x3', '--dtypes=float32', *sizes, *arguments)
+  return group.cases
+
+
+@pytest.mark.parametrize('encoding', ['nope', 'rope', 'alibi', 't5'])
+def test_the_minimal_gpt_is_our_model(torch, plan, encoding):
+  from posenc_jax.bench import torch_steps
+
+  ours, theirs = step_case(plan, '--peers=gpt', f'--encodings={encoding}')
+  config, tokens_BT = cases.step_config(ours), cases.tokens(ours)
+  model = build_model(config, data.VOCAB, nnx.Rngs(0))
+  step = torch_steps.build(theirs, 'cpu').call
+
+  def copies(model):
+    """Our parameters, or their gradients, by the names that they have in PyTorch."""
+    layers = model.layers
+    named = {'embedding.weight': model.embedding, 'norm.weight': model.norm}
+    if encoding == 't5':
+      named['table'] = model.encoding.encoding.bias
+    named = {name: np.asarray(p[...]) for name, p in named.items()}
+    for n in range(config.model.layers):
+      at = lambda p, n=n: np.asarray(p[...][n]).T
+      named[f'layers.{n}.qkv.weight'] = np.concatenate([at(p) for p in (layers.w_q, layers.w_k, layers.w_v)])
+      for name, p in dict(out=layers.w_o, mlp_in=layers.w_in, mlp_out=layers.w_out).items():
+        named[f'layers.{n}.{name}.weight'] = at(p)
+      for name in ('attention_norm', 'mlp_norm'):
+        named[f'layers.{n}.{name}.weight'] = at(getattr(layers, name))
+    return named
+
+  step.model.load_state_dict({name: torch.tensor(value) for name, value in copies(model).items()})
+  loss, gradients = jax.value_and_grad(lambda model: token_nll(model, tokens_BT).mean())(model)
+  assert step.backward().item() == pytest.approx(float(loss), rel=1e-5)
+  mine = {name: p.grad.numpy() for name, p in step.model.named_parameters()}
+  for name, wanted in copies(gradients).items():
+    np.testing.assert_allclose(mine[name], wanted, atol=1e-6, rtol=1e-3, err_msg=name)
+  assert sum(p.numel() for p in step.model.parameters()) == sum(leaf.size for leaf in jax.tree.leaves(model))
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('encoding', ['nope', 'rope', 'alibi', 't5'])
+def test_x_transformers_is_causal_has_the_encoding_and_learns(torch, plan, encoding):
+  pytest.importorskip('x_transformers')
+  from posenc_jax.bench import torch_steps
+
+  arguments = [
+    '--peers=x_transformers',
+    f'--encodings={encoding}',
+    '--config.model.layers=1',
+    '--config.optim.warmup=1',
+  ]
+  _, case = step_case(plan, *arguments)
+  subject = torch_steps.build(case, 'cpu')
+  with torch.no_grad():
+    tokens_BT = torch.from_numpy(cases.tokens(case)).long()
+    logits_BTV = subject.call.model(tokens_BT)
+    changed = lambda new_BT: (subject.call.model(new_BT) - logits_BTV).abs().amax(dim=(0, 2)) > 1e-4
+    later_T = changed(torch.cat((tokens_BT[:, :-1], tokens_BT[:, -1:] + 1), dim=1))
+    assert later_T.tolist() == [False] * 39 + [True]
+    # Without an encoding a layer sees a set of tokens: two that change places are the same to a third.
+    assert bool(changed(tokens_BT[:, [*range(37), 38, 37, 39]])[-1]) == (encoding != 'nope')
+  losses = [subject.call() for _ in range(10)]
+  assert losses[-1] < losses[0] - 0.2
+
+
+def test_peers_refuse_what_they_are_not_written_for(torch, plan):
+  from posenc_jax.bench import torch_steps
+
+  for arguments, words in (
+    (('--encodings=shaw',), 'nope, rope, alibi, t5'),
+    (('--config.model.qk_norm=True',), 'default'),
+  ):
+    case = step_case(plan, '--peers=gpt', *arguments)[1]
+    with pytest.raises(Refused, match=words):
+      torch_steps.build(case, 'cpu')
+
+
+def test_pytorch_in_a_worker(torch, tmp_path):
+  with Workers(tmp_path) as workers:
+    case = attention_case('sdpa_table', 't5', 'torch')
+    facts = workers.prepare(case, 120.0)['facts']
+    assert facts['version'] == torch.__version__
+    assert facts['temporary_bytes'] is None or facts['temporary_bytes'] >= 0
+    assert workers.run(case, 2, 60.0)['seconds'] > 0
