@@ -116,9 +116,7 @@ class LM(nnx.Module):
     own, encoding_of = self.encoding.split()
     table_VD = self.embedding[...]
     x_BTD = (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
-    x_BTD = encoding_of([leaf[0] for leaf in own]).embed(
-      x_BTD, contiguous_positions(T, segments) if positions is None else positions
-    )
+    x_BTD = self.encoding.layer(0).embed(x_BTD, contiguous_positions(T, segments) if positions is None else positions)
     where |= {'positions': positions, 'segments': segments}
 
     def layer(x_BTD, parameters):

@@ -67,7 +67,7 @@ def explain(c, model: LM, console: Console) -> None:
   backends = Table(
     'backend', f'takes {c.train.length} tokens in {c.train.compute_dtype}', title='Backends', title_justify='left'
   )
-  for name, reason in refusals(c, enc).items():
+  for name, reason in refusals(c, model.encoding.layer(0)).items():
     backends.add_row(name, 'yes' if reason is None else f'no: {reason}')
   console.print(backends)
 

@@ -186,6 +186,9 @@ def test_auto_equals_named_backends():
   run = jax.jit(lambda x, backend: attend(x, x, x, enc, backend=backend), static_argnums=1)
   np.testing.assert_array_equal(run(short, 'auto'), run(short, 'dense'))
   np.testing.assert_array_equal(run(long, 'auto'), run(long, 'blockwise'))
+  enc = build('shaw')
+  run = jax.jit(lambda x, backend: attend(x, x, x, enc, backend=backend), static_argnums=1)
+  np.testing.assert_array_equal(run(short, 'auto'), run(short, 'blockwise'))
 
 
 def test_weights_that_are_not_normalised():

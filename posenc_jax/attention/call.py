@@ -34,6 +34,12 @@ class Call:
     """Index of the first query among the keys."""
     return self.k_BSGK.shape[1] - self.q_BTHK.shape[1]
 
+  @property
+  def has_vectors(self) -> bool:
+    """Whether a table holds a vector a distance: content meets it in products, pair by pair."""
+    tables = jax.eval_shape(self.enc.tables, jax.ShapeDtypeStruct((1,), jnp.int32))
+    return any(table.ndim == 3 for table in jax.tree.leaves(tables))
+
 
 def prepare(q_BTHK, k_BSGK, v_BSGK, enc, x, positions, causal, window, segments, block, max_distance) -> Call:
   """Checks the arguments of `attend` and runs the hooks that act once a call. Raises ValueError with one line."""

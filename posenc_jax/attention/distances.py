@@ -52,27 +52,38 @@ class Diagonals:
   def strip(self) -> int:
     return STRIP if self.rows % STRIP == 0 else self.rows
 
-  def _strips(self, table_HRK, B: int, H: int):
-    """Rows of each strip, the farthest first: [B, H, M, R, K]. Copies for B and H make one batch of products."""
+  def _strips(self, table_GRK):
+    """Rows of each strip, the farthest first: [G, M, R, K]; G is H, or 1 where heads share them."""
     size = self.strip + self.columns
-    strips = jnp.stack([table_HRK[:, n : n + size][:, ::-1] for n in range(0, self.rows, self.strip)], axis=1)
-    return jnp.broadcast_to(strips[None], (B, H, *strips.shape[1:]))
+    starts = range(0, self.rows, self.strip)
+    return jnp.stack([table_GRK[:, n : n + size][:, ::-1] for n in starts], axis=1)
 
-  def query_dot(self, q_BTHK, table_HRK):
-    B, T, H, K = q_BTHK.shape
-    q_BHMTK = q_BTHK.swapaxes(1, 2).reshape(B, H, -1, self.strip, K)
-    dot_BHMTR = dot(q_BHMTK, self._strips(table_HRK, B, H).astype(q_BTHK.dtype))
-    return shear(dot_BHMTR, self.strip - 1, self.columns).reshape(B, H, T, -1)
+  def _stack(self, x_BHTn, G: int):
+    """[B, H, T', n] -> [G, M, N, strip, n]: what meets the rows of a strip stands in one batch of products."""
+    B, H, _, n = x_BHTn.shape
+    x = x_BHTn.reshape(B, G, H // G, -1, self.strip, n).transpose(1, 3, 0, 2, 4, 5)
+    return x.reshape(G, -1, B * H // G, self.strip, n)
 
-  def key_dot(self, k_BSHK, table_HRK):
+  def _unstack(self, x, B: int):
+    G, M, N, _, n = x.shape
+    x = x.reshape(G, M, B, N // B, self.strip, n).transpose(2, 0, 3, 1, 4, 5)
+    return x.reshape(B, G * N // B, self.rows, n)
+
+  def query_dot(self, q_BTHK, table_GRK):
+    q = self._stack(q_BTHK.swapaxes(1, 2), len(table_GRK))
+    strips = self._strips(table_GRK).astype(q.dtype)
+    by_row = dot(q.reshape(*q.shape[:2], -1, q.shape[-1]), strips).reshape(*q.shape[:-1], -1)
+    return self._unstack(shear(by_row, self.strip - 1, self.columns), len(q_BTHK))
+
+  def key_dot(self, k_BSHK, table_GRK):
     """That of the keys, as queries, with the distances from there."""
-    turned = jnp.roll(table_HRK[:, ::-1], 1, axis=1)
+    turned = jnp.roll(table_GRK[:, ::-1], 1, axis=1)
     return Diagonals(self.columns, self.rows).query_dot(k_BSHK, turned).swapaxes(-1, -2)
 
-  def sum_by_distance(self, p_BHTS, table_HRK):
-    B, H, T, S = p_BHTS.shape
-    p_BHMTR = unshear(p_BHTS.reshape(B, H, -1, self.strip, S), self.strip - 1)
-    return mix(p_BHMTR, self._strips(table_HRK, B, H)).reshape(B, H, T, -1).swapaxes(1, 2)
+  def sum_by_distance(self, p_BHTS, table_GRK):
+    by_row = unshear(self._stack(p_BHTS, len(table_GRK)), self.strip - 1)
+    sums = mix(by_row.reshape(*by_row.shape[:2], -1, by_row.shape[-1]), self._strips(table_GRK))
+    return self._unstack(sums.reshape(*by_row.shape[:-1], -1), len(p_BHTS)).swapaxes(1, 2)
 
 
 @dataclasses.dataclass(frozen=True)

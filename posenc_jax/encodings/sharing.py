@@ -40,3 +40,8 @@ class Layered(nnx.Module):
       return jax.tree.unflatten(tree, [next(slices) if self.is_own(path) else leaf for path, leaf in leaves])
 
     return [leaf for path, leaf in leaves if self.is_own(path)], layer
+
+  def layer(self, n: int) -> nnx.Module:
+    """The encoding as layer n has it."""
+    own, layer = self.split()
+    return layer([leaf[n] for leaf in own])

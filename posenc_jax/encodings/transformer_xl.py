@@ -10,7 +10,7 @@ class TransformerXL(Encoding):
   """s_ij = [(q_i + u) . k_j + (q_i + v) . W_R R_(i-j)] / sqrt(K), R the sinusoid (Dai et al. 2019, section 3.3).
 
   u and v stand in the place of a whole projected query (no W_q on them) and are shared by all layers; W_R is each
-  layer's. As in the released code, R is the concatenated sinusoid and u, v start from N(0, 0.02^2); W_R is a projection
+  layer's. u is added to the queries, so that one product has both content terms. As in the released code, R is the concatenated sinusoid and u, v start from N(0, 0.02^2); W_R is a projection
   and starts at fan-in scale like every other.
   """
 
@@ -34,8 +34,9 @@ class TransformerXL(Encoding):
     waves_RD = sinusoid(r_R, self.dims.model_dim, layout='concatenated')
     return jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
 
+  def transform(self, q_BTHK, k_BSGK, i, j):
+    return q_BTHK + self.u[...].astype(q_BTHK.dtype)[None, None], k_BSGK
+
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    u_HK, v_HK = self.u[...].astype(k_BSHK.dtype), self.v[...].astype(q_BTHK.dtype)
-    global_content_BHS = jnp.einsum('hk,bshk->bhs', u_HK, k_BSHK, preferred_element_type=jnp.float32)
-    s_BHTS += self.scale(self.dims.head_dim) * global_content_BHS[:, :, None]
-    return s_BHTS + block.query_dot(q_BTHK + v_HK[None, None], block.tables)
+    v_instead_of_u = (self.v[...] - self.u[...]).astype(q_BTHK.dtype)
+    return s_BHTS + block.query_dot(q_BTHK + v_instead_of_u[None, None], block.tables)
