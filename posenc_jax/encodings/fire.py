@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from posenc_jax.encodings.base import Dims, Encoding
 
@@ -13,8 +14,9 @@ class FIRE(Encoding):
     psi(x) = log(|c x| + 1),   f: an MLP 1 -> hidden -> H with ReLU
 
   i is the 0-based position of the query. c starts at 0.1, mu at 1, the MLP from U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as
-  linear layers of the reference code do; every layer has its own set and the 1e-6 is there, as in that code. Its bias
-  after the last layer is not: alike for all keys, it changes no softmax. |i - j| for later keys is ours.
+  linear layers of the reference code do; every layer has its own set and the 1e-6 is there, as in that code (its option
+  of one set for all layers, FIRE-S, is `model.share_encoding='all'`). Its bias after the last layer is not: alike for
+  all keys, it changes no softmax. |i - j| for later keys is ours.
   """
 
   paper = 'Li et al. 2023, arXiv:2310.04418'
@@ -39,8 +41,27 @@ class FIRE(Encoding):
     psi = lambda x: jnp.log1p(jnp.abs(self.c[...] * x))
     context_BT = jnp.maximum(jnp.abs(self.threshold * self.mu[...]), block.i)
     x_BTS = psi(block.r.astype(jnp.float32)) / (psi(context_BT) + 1e-6)[..., None]
-    # As products of matrices, so that the gradients are products too.
-    lines_2N = jnp.stack([x_BTS.ravel(), jnp.ones(x_BTS.size)])
-    hidden_FN = jax.nn.relu(jnp.stack([self.w_in[...], self.b_in[...]], axis=1) @ lines_2N)
+    hidden_FN = units(x_BTS.ravel(), self.w_in[...], self.b_in[...])
     bias_HBTS = (self.w_out[...].T @ hidden_FN).reshape(-1, *x_BTS.shape)
     return s_BHTS + bias_HBTS.swapaxes(0, 1)
+
+
+@jax.custom_vjp
+def units(x_N, w_F, b_F):
+  """relu(w x + b), [F, N]. Its own gradient: products of matrices, where autodiff takes sums over pairs of F x N."""
+  return jax.nn.relu(w_F[:, None] * x_N[None] + b_F[:, None])
+
+
+def _units_backward(residuals, d_FN):
+  x_N, w_F, hidden_FN = residuals
+  d_FN = lax.optimization_barrier(jnp.where(hidden_FN > 0, d_FN, 0))
+  d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
+  return w_F @ d_FN, d_lines_F2[:, 0], d_lines_F2[:, 1]
+
+
+def _units_forward(x_N, w_F, b_F):
+  hidden_FN = units(x_N, w_F, b_F)
+  return hidden_FN, (x_N, w_F, hidden_FN)
+
+
+units.defvjp(_units_forward, _units_backward)
