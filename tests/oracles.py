@@ -19,13 +19,16 @@ class Oracle:
   """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the value v_j.
 
   Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h) is added to the scores of the n keys that i sees, in
-  order; the last is i itself. x is the input of the layer.
+  order; the last is i itself. x is the input of the layer, or what `tokens` makes of it and of the positions of a row.
+  Where heads mix: across(s_HS, i, j_S) takes the scores of all heads of a row to new ones.
   """
 
   score: callable
   position: callable = lambda t: 0.0  # added to the input of the layer
   value: callable = lambda i, j, h: 0.0  # added to v_j
   along: callable = lambda q, k_nK, x_nD, h: 0.0
+  tokens: callable = lambda x_SD, position_S: x_SD
+  across: callable = lambda s_HS, i, j_S: s_HS
   weights: callable = softmax  # of the scores of a row
 
 
@@ -124,6 +127,28 @@ def rope(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K))
 
 
+def at_distance(dims, hyper, seen):
+  """RoPE as if token i were at seen(i, j) and token j at 0."""
+  K = dims.head_dim
+  turn = lambda t: rotation_matrix(t, K, round(hyper.get('fraction', 1.0) * K), 'half', hyper.get('base', 10_000.0))
+  return Oracle(lambda q, k, i, j, h: (turn(seen(i, j)) @ q) @ k / math.sqrt(K))
+
+
+def rerope(dims, hyper, p):
+  return at_distance(dims, hyper, lambda i, j: min(i - j, hyper['window']))
+
+
+def leaky_rerope(dims, hyper, p):
+  w, leak = hyper['window'], hyper.get('leak', 16)
+  return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else w + (i - j - w) / leak)
+
+
+def self_extend(dims, hyper, p):
+  w, group = hyper['window'], hyper.get('group', 8)
+  far = lambda i, j: i // group - j // group + w - w // group
+  return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else far(i, j))
+
+
 def alibi(dims, hyper, p):
   H = dims.heads
   power = 2 ** int(math.log2(H))
@@ -136,6 +161,16 @@ def alibi(dims, hyper, p):
 def kerple_log(dims, hyper, p):
   positive = (lambda x: math.log(1 + math.exp(x))) if hyper.get('positivity') == 'softplus' else (lambda x: x)
   bias = lambda r, h: -positive(p['p'][h]) * math.log(1 + positive(p['a'][h]) * r)
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
+
+
+def kerple_power(dims, hyper, p):
+  free = hyper.get('positivity') == 'softplus'
+
+  def bias(r, h):
+    exponent = 2 * sigmoid(p['p'][h]) if free else p['p'][h]
+    return -(math.log(1 + math.exp(p['a'][h])) if free else p['a'][h]) * r**exponent
+
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
 
 
@@ -164,8 +199,16 @@ def sigmoid(x):
 
 
 def fox(dims, hyper, p):
+  gate, H = hyper.get('gate', 'data'), dims.heads
+
+  def forget(x, h):
+    if gate == 'fixed':
+      shortest, longest = hyper.get('shortest', 2), hyper.get('longest', dims.train_length)
+      return math.exp(-1 / (shortest * (longest / shortest) ** (h / (H - 1))))
+    return sigmoid((x @ p['w_f'][:, h] if gate == 'data' else 0) + p['b_f'][h])
+
   def along(q, k_nK, x_nD, h):
-    gates = [sigmoid(x @ p['w_f'][:, h] + p['b_f'][h]) for x in x_nD]
+    gates = [forget(x, h) for x in x_nD]
     return np.array([math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
 
   return Oracle(dot(dims.head_dim), along=along)
@@ -195,11 +238,160 @@ def stick_breaking(dims, hyper, p):
   return Oracle(dot(dims.head_dim), weights=weights)
 
 
+def p_rope(dims, hyper, p):
+  K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'half')
+  turning = math.floor(hyper.get('p', 0.25) * K / 2)
+
+  def score(q, k, i, j, h):
+    s = 0.0
+    for m in range(K // 2):
+      a, b = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, m + K // 2)
+      angle = (i - j) * base ** (-2 * m / K) if m < turning else 0.0
+      s += (q[a] * k[a] + q[b] * k[b]) * math.cos(angle) + (q[a] * k[b] - q[b] * k[a]) * math.sin(angle)
+    return s / math.sqrt(K)
+
+  return Oracle(score)
+
+
+def xpos(dims, hyper, p):
+  K, gamma, layout = dims.head_dim, hyper.get('gamma', 0.4), hyper.get('layout', 'interleaved')
+
+  def score(q, k, i, j, h):
+    s = 0.0
+    for m in range(K // 2):
+      a, b = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, m + K // 2)
+      angle = (i - j) * hyper.get('base', 10_000.0) ** (-2 * m / K)
+      turned = (q[a] * k[a] + q[b] * k[b]) * math.cos(angle) + (q[a] * k[b] - q[b] * k[a]) * math.sin(angle)
+      s += ((2 * m / K + gamma) / (1 + gamma)) ** ((i - j) / hyper.get('scale_base', 512)) * turned
+    return s / math.sqrt(K)
+
+  return Oracle(score)
+
+
+def pope(dims, hyper, p):
+  K = dims.head_dim
+  softplus = lambda x: math.log(1 + math.exp(x))
+
+  def score(q, k, i, j, h):
+    f = [hyper.get('base', 10_000.0) ** (-n / K) for n in range(K)]
+    return sum(
+      softplus(q[n]) * softplus(k[n]) * math.cos((j - i) * f[n] + p['phases'][h, n]) for n in range(K)
+    ) / math.sqrt(K)
+
+  return Oracle(score)
+
+
+def music_transformer(dims, hyper, p):
+  most, clip = hyper.get('distances', dims.train_length), hyper.get('beyond') == 'clip'
+
+  def score(q, k, i, j, h):
+    vector = p['rows'][min(i - j, most - 1), h] if clip or i - j < most else 0 * k
+    return q @ (k + vector) / math.sqrt(dims.head_dim)
+
+  return Oracle(score)
+
+
+def with_position(x_SD, position_S):
+  return np.concatenate([x_SD, np.array(position_S, float)[:, None]], axis=1)
+
+
+def relative_projection(dims, hyper, p):
+  floor, alpha, extent = hyper.get('floor'), hyper.get('alpha', 0.1), hyper.get('extent', 1024)
+
+  def along(q, k_nK, x_nD, h):
+    i = x_nD[-1, -1]
+    t = 1 + alpha * math.log(max((i + 1) / floor, 1)) if floor else 1.0
+    r = x_nD[-1, :-1] @ p['w_r'][:, h]
+    distances = [int(i - j) for j in x_nD[:, -1]]
+    bias = [r @ p['bank'][d] if d < extent else 0.0 for d in distances]
+    return np.array([t * (q @ k / math.sqrt(dims.head_dim) + b) for k, b in zip(k_nK, bias, strict=True)])
+
+  return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=with_position)
+
+
+def grape_ap(dims, hyper, p):
+  P = hyper.get('width', 8)
+  slope = [2 ** (-8 * (h + 1) / dims.heads) for h in range(dims.heads)]  # a power of two
+
+  def along(q, k_nK, x_nD, h):
+    own = x_nD[-1, :-1] @ p['w_p'][:, h]
+    edges = []
+    for x in x_nD:
+      other = x[:-1] @ p['w_p'][:, h]
+      other = rotation_matrix(-x[-1], P, P, 'half', 1.0) @ (other / math.sqrt((other**2).mean() + 2**-23))
+      edges.append(slope[h] * math.log(sigmoid(own @ other / P)))
+    return np.array([sum(edges[j + 1 :]) for j in range(len(edges))])
+
+  return Oracle(dot(dims.head_dim), along=along, tokens=with_position)
+
+
+def tupe(dims, hyper, p):
+  K, group, buckets = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('buckets', 0)
+  sides = {'buckets': buckets, 'max_distance': hyper.get('max_distance', 128), 'bidirectional': True}
+
+  def place(t):
+    row = p['rows'][t]
+    row = (row - row.mean()) / math.sqrt(((row - row.mean()) ** 2).mean() + 1e-5)
+    return row * p['gain'] + p['offset'] if hyper.get('affine') else row
+
+  def score(q, k, i, j, h):
+    query = place(i) @ p['u_q'][:, h] + (p['b_q'][h] if hyper.get('affine') else 0)
+    s = (q @ k + query @ (place(j) @ p['u_k'][:, h // group])) / math.sqrt(2 * K)
+    return s + (t5(dims, sides, p).score(0 * q, k, i, j, h) / math.sqrt(K) if buckets else 0)
+
+  return Oracle(score)
+
+
+def dape(dims, hyper, p):
+  over = hyper.get('over', 'alibi')
+  own = {n.removeprefix('over.'): value for n, value in p.items() if n.startswith('over.')}
+  bias = ORACLES[over](dims, {}, own).score
+  nothing = np.zeros(dims.head_dim)
+  leaky = lambda x: np.where(x > 0, x, hyper.get('slope', 0.01) * x)
+
+  def across(a_HS, i, j_S):
+    b_HS = np.array([[bias(nothing, nothing, i, j, h) for j in j_S] for h in range(dims.heads)])
+    pairs = zip(a_HS.T, b_HS.T, strict=True)
+    return np.stack([a + b + p['w_out'] @ leaky(p['w_in'] @ np.concatenate([a, b]) + p['b_in']) for a, b in pairs], 1)
+
+  return Oracle(dot(dims.head_dim), across=across)
+
+
+def selective_rope(dims, hyper, p):
+  H, G, K = dims.heads, dims.kv_heads, dims.head_dim
+
+  def angles(x_SD, position_S):
+    unit = np.stack([np.concatenate([part / math.sqrt(part @ part + 1e-6) for part in np.split(x, H)]) for x in x_SD])
+    total, out = np.zeros((G, K // 2)), []
+    for t in range(len(unit)):
+      f = np.zeros((G, K // 2))
+      for n in range(min(4, t + 1)):
+        if all(position_S[l - 1] < position_S[l] for l in range(t - n + 1, t + 1)):
+          f += p['conv'][n] * np.einsum('d,dr,rgm->gm', unit[t - n], p['w_1'], p['w_2'])
+      f += np.exp(p['c']) if hyper.get('bias') else 0
+      if hyper.get('gate'):
+        f *= np.array([[sigmoid(unit[t] @ p['w_g'][:, g] + p['b_g'][g])] for g in range(G)])
+      total = total + f * hyper.get('base', 500_000.0) ** (-2 * np.arange(K // 2) / K)
+      out.append(total)
+    return np.stack(out)
+
+  def along(q, k_nK, a_nGM, h):
+    g = h // (H // G)
+    turn = lambda x, a: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a)
+    query = turn(q, a_nGM[-1, g])
+    return np.array([(query * turn(k, a[g]).conj()).real.sum() / K**0.5 for k, a in zip(k_nK, a_nGM, strict=True)])
+
+  return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=angles)
+
+
 ORACLES = {
   f.__name__: f
   for f in (
+    *(rerope, leaky_rerope, self_extend),
     *(nope, learned, sinusoidal, shaw, transformer_xl, t5, deberta, rope, alibi),
     *(kerple_log, sandwich, fire, fox, cope, stick_breaking),
+    *(tupe, xpos, p_rope, kerple_power, dape, selective_rope, pope),
+    *(relative_projection, grape_ap, music_transformer),
   )
 }
 
@@ -216,13 +408,18 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
   for b in range(B):
     position = [int(t) for t in positions_BS[b]]
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])
+    token_Sn = oracle.tokens(y_SD, position)
     q_SHK, k_SGK, v_SGK = (np.einsum('sd,dhk->shk', y_SD, weights[n]) for n in 'qkv')
     for t in range(T):
       i = S - T + t
+      seen = [s for s in range(S) if mask_BTS[b, t, s]]
+      s_HS = np.zeros((H, len(seen)))
       for h in range(H):
-        seen = [s for s in range(S) if mask_BTS[b, t, s]]
-        s_S = np.array([oracle.score(q_SHK[i, h], k_SGK[s, h // group], position[i], position[s], h) for s in seen])
-        s_S += oracle.along(q_SHK[i, h], k_SGK[seen, h // group], y_SD[seen], h)
-        for p, s in zip(oracle.weights(s_S), seen, strict=True):
+        q, k_SK = q_SHK[i, h], k_SGK[:, h // group]
+        s_HS[h] = [oracle.score(q, k_SK[s], position[i], position[s], h) for s in seen]
+        s_HS[h] += oracle.along(q, k_SK[seen], token_Sn[seen], h)
+      s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
+      for h in range(H):
+        for p, s in zip(oracle.weights(s_HS[h]), seen, strict=True):
           o_BTHK[b, t, h] += p * (v_SGK[s, h // group] + oracle.value(position[i], position[s], h))
   return o_BTHK

@@ -106,6 +106,58 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
   assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
 
 
+def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
+  """Other frequencies or another indexing, on the weights of `rope`; rows say which; a bad field is one line."""
+  workdir = f'--workdir={tmp_path / "run"}'
+  assert command('train.py', *TINY, corpus, workdir, '--config.eval.windowed=False')[0] is None
+  scaled = '--config.encoding.scaling'
+  asked = {
+    (): None,
+    (f'{scaled}.rope_type=yarn', f'{scaled}.factor=4'): {
+      'encoding.scaling.rope_type': 'yarn',
+      'encoding.scaling.factor': 4,
+    },
+    (f"{scaled}={{'type': 'dynamic', 'factor': 2.5}}",): {
+      'encoding.scaling.type': 'dynamic',
+      'encoding.scaling.factor': 2.5,
+    },
+    ('--config.encoding.base=50.0',): {'encoding.base': 50.0},
+    ('--config.encoding.name=rerope', '--config.encoding.window=3'): {
+      'encoding.name': 'rerope',
+      'encoding.window': 3,
+    },
+    ('--config.encoding.name=self_extend', '--config.encoding.group=2'): {
+      'encoding.name': 'self_extend',
+      'encoding.group': 2,
+    },
+  }
+  for arguments in asked:
+    code, _, error = command('eval.py', workdir, '--config.eval.lengths=18,', *arguments)
+    assert (code, error) == (None, '')
+  rows = [json.loads(line) for line in (tmp_path / 'run' / 'eval.jsonl').read_text().splitlines()]
+  changed = [{'max(eval.lengths)': 18, **(overrides or {})} for overrides in asked.values()]
+  assert [r['overrides'] for r in rows] == changed
+  assert [r['encoding'] for r in rows] == ['rope'] * 4 + ['rerope', 'self_extend']
+  assert len({r['nats'] for r in rows}) == len(asked)
+  for arguments, words in (
+    ((f'{scaled}.rope_type=yran', f'{scaled}.factor=4'), "rope: scaling.rope_type='yran' is unknown; nearest: yarn"),
+    ((f'{scaled}.rope_type=yarn', f'{scaled}.facter=4'), 'rope: scaling.facter is no field of yarn; nearest: factor'),
+    ((f'{scaled}.rope_type=yarn',), 'rope: scaling.factor is missing: yarn needs it'),
+    ((f'{scaled}=4',), 'rope: scaling=4 must be a dict'),
+    (('--config.encoding.name=alibi', f'{scaled}.factor=4'), "encoding alibi has no hyperparameter 'scaling'"),
+  ):
+    code, _, error = command('eval.py', workdir, *arguments)
+    assert (code, error.count('\n')) == (2, 1)
+    assert words in error
+  assert len((tmp_path / 'run' / 'eval.jsonl').read_text().splitlines()) == len(asked)
+
+  trained = f'--workdir={tmp_path / "scaled"}'
+  assert command('train.py', *TINY, corpus, trained, f'{scaled}.rope_type=yarn', f'{scaled}.factor=4')[0] is None
+  assert command('eval.py', trained, f'{scaled}.factor=8')[0] is None
+  rows = [json.loads(line) for line in (tmp_path / 'scaled' / 'eval.jsonl').read_text().splitlines()]
+  assert [r['overrides'] for r in rows] == [{'encoding.scaling.factor': 8}] * 2
+
+
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])
 def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
   code = 'import runpy, sys; sys.modules["jax"] = None; runpy.run_path(sys.argv[0], run_name="__main__")'

@@ -77,6 +77,24 @@ def test_kerple_log_golden_values():
     np.testing.assert_allclose(enc.tables(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2], golden, atol=5e-5)
 
 
+def test_kerple_power_golden_values():
+  enc = build('kerple_power')
+  enc.p[...], enc.a[...] = jnp.full(4, 0.5), jnp.full(4, 0.1)
+  for sign in (1, -1):
+    bias = enc.tables(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2]
+    np.testing.assert_allclose(bias, [0, -0.1, -0.31623, -1, -3.16228], atol=5e-6)
+
+
+def test_p_rope_golden_values():
+  enc = make('p_rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), p=0.25)
+  np.testing.assert_allclose(enc.frequencies(), [1, 0.316228, 0, 0, 0, 0, 0, 0], atol=5e-7)
+  assert np.count_nonzero(make('p_rope', **SIZES | {'head_dim': 128}, rngs=nnx.Rngs(0)).frequencies()) == 16
+
+
+def test_xpos_golden_values():
+  np.testing.assert_allclose(build('xpos').decays(), [0.285714, 0.464286, 0.642857, 0.821429], atol=5e-7)
+
+
 def test_sandwich_golden_values():
   bias_RH = make('sandwich', **SIZES | {'heads': 8}, rngs=nnx.Rngs(0)).tables(jnp.array([0, 1, 10, 100, 1000, -10]))
   first = np.array([0, -1.447, -19.341, -33.319, -53.390, -19.341])
@@ -149,15 +167,22 @@ def zeroed(enc):
   return jax.tree.map(jnp.zeros_like, enc)
 
 
-@pytest.mark.parametrize('name', ['shaw', 'transformer_xl', 'learned', 'kerple_log', 'fire', 'cope'])
+ZERO_IS_NOPE = (
+  *('shaw', 'transformer_xl', 'learned', 'kerple_log', 'kerple_power', 'fire', 'cope'),
+  *('music_transformer', 'relative_projection', 'selective_rope'),
+)
+
+
+@pytest.mark.parametrize('name', ZERO_IS_NOPE)
 def test_zero_parameters_are_nope(name):
   same(zeroed(build(name)), build('nope'))
 
 
-def test_zero_deberta_and_t5_are_nope_at_their_scale():
+def test_zero_deberta_t5_and_tupe_are_nope_at_their_scale():
   same(zeroed(build('deberta')), build('nope'), 3**-0.5)
   same(zeroed(build('deberta', p2c=False)), build('nope'), 2**-0.5)
   same(zeroed(build('t5')), build('nope'), 8**0.5)
+  same(zeroed(build('tupe')), build('nope'), 2**-0.5)
 
 
 def test_constant_t5_bias_is_no_bias():
@@ -188,10 +213,153 @@ def test_fox_with_constant_gates_is_alibi():
   same(fox, build('alibi'))
 
 
-def test_fox_needs_content():
-  q = jnp.zeros((1, 3, 4, 8))
-  with pytest.raises(ValueError, match=r'^FoX reads content: attention needs x, the normalised input of the layer$'):
-    attend(q, q, q, build('fox'))
+def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
+  """Slopes 1/T_h, T_h spaced evenly in log: as 2^(-8h/H) is."""
+  times = {'shortest': 4.0, 'longest': 256.0}  # the slopes of 4 heads
+  same(build('fox', gate='fixed', **times), build('alibi'))
+  same(build('fox', gate='learned', **times), build('alibi'))
+  np.testing.assert_allclose(build('fox', gate='fixed').times, 2 * 20 ** (np.arange(4) / 3))
+
+
+@pytest.mark.parametrize('name', ['fox', 'relative_projection', 'grape_ap', 'selective_rope'])
+def test_content_is_needed(name):
+  q, enc = jnp.zeros((1, 3, 4, 8)), build(name)
+  message = f'^{type(enc).__name__} reads content: attention needs x, the normalised input of the layer$'
+  with pytest.raises(ValueError, match=message):
+    attend(q, q, q, enc)
+
+
+def test_kerple_power_with_exponent_one_is_alibi():
+  enc = build('kerple_power')
+  enc.p[...], enc.a[...] = jnp.ones(4), jnp.array(slopes(4))
+  same(enc, build('alibi'), causal=False)
+
+
+@pytest.mark.parametrize('layout', ['half', 'interleaved'])
+def test_p_rope_of_all_pairs_is_rope_and_of_none_nope(layout):
+  same(build('p_rope', p=1.0, layout=layout), build('rope', layout=layout), causal=False)
+  same(build('p_rope', p=0.0, layout=layout), build('nope'), causal=False)
+
+
+@pytest.mark.parametrize('hyper', [{'gamma': 1e9}, {'scale_base': 1e9}])
+def test_xpos_without_decay_is_rope(hyper):
+  same(build('xpos', **hyper), build('rope', layout='interleaved'))
+
+
+def test_xpos_does_not_overflow_at_length():
+  """Factors taken from the middle of 131,072 tokens would. Far positions get what near ones get."""
+  one = make('xpos', **SIZES | {'heads': 1, 'kv_heads': 1}, rngs=nnx.Rngs(0), base=1 + 1e-9)  # angles stay exact
+  assert one.decays()[0] ** (-(2**16) / 512) > np.finfo(np.float32).max
+  q = jnp.asarray(np.random.default_rng(0).standard_normal((1, 2**17, 1, 8)), jnp.float32)
+  run = lambda q: attend(q, q, q, one, window=64, backend='blockwise')
+  out, g = jax.jit(lambda q: (run(q), jax.grad(lambda q: run(q).sum())(q)))(q)
+  assert np.isfinite(g).all()
+  last = attend(q[:, -128:], q[:, -128:], q[:, -128:], one, window=64, backend='dense')
+  np.testing.assert_allclose(out[:, -64:], last[:, -64:], atol=1e-4)
+
+
+def test_xpos_says_where_one_block_spans_too_much():
+  enc, (x, weights, _) = build('xpos'), inputs()
+  at = lambda jump: layer(enc, weights, x, positions=np.arange(11)[None] + np.where(np.arange(11) < 6, 0, jump))
+  assert np.isfinite(at(30_000)).all()
+  assert np.isfinite(at(40_000)[:, :6]).all()
+  assert np.isnan(at(40_000)[:, 6:]).all()
+
+
+def test_music_transformer_with_one_table_for_all_heads_is_shaws_keys():
+  shaw, music = build('shaw', clip=4, values=False), build('music_transformer', distances=5, beyond='clip')
+  music.rows[...] = jnp.repeat(shaw.keys[...][4::-1][:, None], 4, axis=1)
+  same(music, shaw)
+
+
+def test_music_transformer_ends_with_its_table():
+  """Past the table a distance has no vector: as a longer table of zeros there; or the last, if clipped."""
+  for beyond, last in (('zero', 0), ('clip', 1)):
+    short = build('music_transformer', distances=4, beyond=beyond)
+    long = build('music_transformer', distances=40)
+    rows = short.rows[...]
+    long.rows[...] = jnp.concatenate([rows, jnp.repeat(last * rows[3:], 36, axis=0)])
+    same(short, long)
+
+
+def test_relative_projection_is_the_music_transformer_of_projected_queries():
+  """Of rank K with W_r = W_q / sqrt(K), the bank is a table of relative keys."""
+  _, weights, _ = inputs()
+  projection, music = build('relative_projection', rank=8, extent=40), build('music_transformer')
+  projection.w_r[...] = jnp.asarray(weights['q']) / 8**0.5
+  projection.bank[...] = music.rows[...][:, 0]
+  music.rows[...] = jnp.repeat(music.rows[...][:, :1], 4, axis=1)
+  same(projection, music)
+
+
+def test_growing_logits_of_relative_projection_grow_past_the_floor_alone():
+  x, weights, _ = inputs()
+  run = lambda **hyper: layer(build('relative_projection', **hyper), weights, x, backend='dense')
+  change = np.abs(run(floor=5, alpha=1.0) - run()).max(axis=(0, 2, 3))
+  assert np.all(change[:5] == 0)
+  assert np.all(change[5:] > 1e-3)
+
+
+def test_pope_at_distance_zero_is_a_product_of_magnitudes():
+  q, k = (jnp.asarray(np.random.default_rng(n).standard_normal((1, 1, 4, 8)), jnp.float32) for n in (0, 1))
+  turned = build('pope').transform(q, k[:, :, :2], jnp.full((1, 1), 7.0), jnp.full((1, 1), 7.0))
+  assert [t.shape for t in turned] == [(1, 1, 4, 16), (1, 1, 2, 16)]
+  products = jnp.einsum('bthk,bthk->bth', turned[0][:, :, :2], turned[1])
+  np.testing.assert_allclose(products, (jax.nn.softplus(q[:, :, :2]) * jax.nn.softplus(k[:, :, :2])).sum(-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize('over', ['alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire'])
+def test_dape_without_its_mlp_is_what_it_is_over(over):
+  enc = build('dape', over=over)
+  enc.w_out[...] = jnp.zeros_like(enc.w_out[...])
+  same(enc, enc.over, causal=False)
+  assert type(enc.over) is ENCODINGS[over]
+
+
+def test_dape_shares_what_the_encoding_it_is_over_shares():
+  own = lambda over: Layered(lambda: build('dape', over=over), 3, 'paper').split()[0]
+  assert [p.shape[0] for p in own('kerple_log')] == [3] * 3
+  assert [p.shape[0] for p in own('fire')] == [3] * 8
+
+
+def test_grape_ap_with_zero_projections_is_a_gentle_alibi():
+  """log sigmoid(0) = -log 2 a step."""
+  grape, alibi = zeroed(build('grape_ap')), build('alibi', learned=True)
+  alibi.slopes[...] = alibi.slopes[...] * np.log(2)
+  same(grape, alibi)
+
+
+def test_selective_rope_with_constant_increments_is_rope():
+  """The convolution at zero and exp(c) = 1."""
+  enc = build('selective_rope', bias=True)
+  enc.conv[...] = jnp.zeros_like(enc.conv[...])
+  same(enc, build('rope', base=500_000.0))
+
+
+def test_selective_rope_is_precise_at_length():
+  """Angles of 1e5 have a spacing of 0.008 in float32: theirs must not."""
+  T = 16384
+  enc = build('selective_rope', bias=True)
+  enc.c[...] = jnp.full((2, 4), 2.0)
+  x = np.random.default_rng(0).standard_normal((1, T, 12)).astype(np.float32)
+  angles = jax.jit(enc.locate)(x, jnp.arange(T)[None])
+  enc.base, enc.conv[...] = 500_000.0, jnp.zeros_like(enc.conv[...])
+  constant = jax.jit(enc.locate)(x, jnp.arange(T)[None])
+  exact = np.float32(np.exp(np.float32(2))) * np.arange(1, T + 1, dtype=np.float64)
+  assert exact.max() > 1e5
+  assert np.abs(angles).max() <= np.pi + 1e-6
+  np.testing.assert_allclose(np.cos(constant[0, :, 0, 0]), np.cos(exact), atol=0.01)
+  np.testing.assert_allclose(np.cos(np.diff(constant[0, :, 0, 0])), np.cos(exact[0]), atol=2e-6)
+
+
+def test_tupe_table_ends():
+  """As the learned one: an error where the length is known, NaN where it is not."""
+  x, weights, _ = inputs()
+  with pytest.raises(LengthError, match='11 positions, but the table of TUPE ends at 10'):
+    layer(build('tupe', max_length=10), weights, x)
+  out = layer(build('tupe', max_length=10), weights, x, positions=np.arange(11)[None], backend='dense')
+  assert np.isfinite(out[:, :10]).all()
+  assert np.isnan(out[:, 10]).all()
 
 
 def test_fox_is_precise_at_length():
@@ -242,15 +410,29 @@ def test_kerple_starts_within_its_bounds_in_both_parametrisations():
     assert float(value[...].mean()) == pytest.approx(high / 2, rel=0.05)
 
 
+BOUNDS = {  # of what `project` keeps in its domain
+  'kerple_log': {'p': (0.01, np.inf), 'a': (0.01, np.inf)},
+  'kerple_power': {'p': (0.01, 2), 'a': (0.01, np.inf)},
+  'pope': {'phases': (-2 * np.pi, 0)},
+}
+
+
 @pytest.mark.parametrize(
-  ('name', 'hyper'), [*((name, {}) for name in ENCODINGS), ('kerple_log', {'positivity': 'softplus'})]
+  ('name', 'hyper'),
+  [
+    *((name, {}) for name in ENCODINGS),
+    *((name, {'positivity': 'softplus'}) for name in ('kerple_log', 'kerple_power')),
+    *(('dape', {'over': over}) for over in ('kerple_power', 'fire')),
+  ],
 )
-def test_projection_is_kerples_alone(name, hyper):
+def test_projection_of_what_has_bounds(name, hyper):
   rng = np.random.default_rng(0)
   far = jax.tree.map(lambda p: jnp.asarray(9 * rng.standard_normal(p.shape), jnp.float32), build(name, **hyper))
-  back = far.project()
-  least = 0.01 if (name, hyper) == ('kerple_log', {}) else -np.inf
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.maximum(b, np.float32(least))), back, far)
+  bounds = {} if 'positivity' in hyper else BOUNDS.get(hyper.get('over', name), {})
+  before, after = (jax.tree_util.tree_flatten_with_path(enc)[0] for enc in (far, far.project()))
+  for (path, leaf), (_, projected) in zip(before, after, strict=True):
+    low, high = bounds.get(path[-2].name, (-np.inf, np.inf))
+    np.testing.assert_array_equal(projected, np.clip(leaf, np.float32(low), np.float32(high)))
 
 
 def test_shaw_without_values_acts_on_scores_alone():
@@ -356,6 +538,26 @@ def test_sharing(name, share):
     ('fire', {'hidden': 0}, 'fire: hidden=0 must be at least 1'),
     ('fire', {'threshold': 0}, 'fire: threshold=0 must be greater than 0'),
     ('cope', {'positions': 1}, 'cope: positions=1 must be at least 2'),
+    ('fox', {'gate': 'x'}, "fox: gate='x' must be one of data, learned, fixed"),
+    ('fox', {'shortest': 0}, 'fox: shortest=0 and longest=40 must be greater than 0'),
+    ('p_rope', {'p': 1.5}, 'p_rope: p=1.5 must be from 0 to 1'),
+    ('p_rope', {'base': 1}, 'p_rope: base=1 must be greater than 1'),
+    ('p_rope', {'layout': 'x'}, "p_rope: layout='x' must be one of half, interleaved"),
+    ('kerple_power', {'positivity': 'x'}, "kerple_power: positivity='x' must be one of projection, softplus"),
+    ('music_transformer', {'distances': 0}, 'music_transformer: distances=0 must be at least 1'),
+    ('music_transformer', {'beyond': 'x'}, "music_transformer: beyond='x' must be one of zero, clip"),
+    ('relative_projection', {'extent': 0}, 'relative_projection: extent=0 must be at least 1'),
+    ('relative_projection', {'floor': 0}, 'relative_projection: floor=0 must be at least 1'),
+    ('pope', {'base': 1}, 'pope: base=1 must be greater than 1'),
+    ('xpos', {'scale_base': 0}, 'xpos: gamma=0.4 and scale_base=0 must be greater than 0'),
+    ('xpos', {'base': 1}, 'xpos: base=1 must be greater than 1'),
+    ('xpos', {'layout': 'x'}, "xpos: layout='x' must be one of half, interleaved"),
+    ('tupe', {'max_length': 0}, 'tupe: max_length=0 must be at least 1'),
+    ('tupe', {'buckets': 6}, 'tupe: buckets=6 must be a multiple of 4 from 8 to below 4 max_distance, or 0'),
+    ('dape', {'over': 'rope'}, "dape: over='rope' must be one of alibi, kerple_log, kerple_power, sandwich, fire"),
+    ('dape', {'hidden': 0}, 'dape: hidden=0 must be at least 1'),
+    ('grape_ap', {'width': 3}, 'grape_ap: width=3 must be even and at least 2'),
+    ('selective_rope', {'rank': 0}, 'selective_rope: base=500000.0 must be greater than 1 and rank=0 at least 1'),
   ],
 )
 def test_bad_hyperparameters(name, hyper, message):

@@ -39,6 +39,10 @@ VARIANTS = {
   'deberta_p2c': ('deberta', {'span': 4, 'c2p': False}),
   'rope_interleaved': ('rope', {'layout': 'interleaved', 'base': 50.0}),
   'rope_partial': ('rope', {'fraction': 0.5}),
+  'rerope': ('rerope', {'window': 4}),
+  'leaky_rerope': ('leaky_rerope', {'window': 3, 'leak': 2.5}),
+  'self_extend': ('self_extend', {'window': 4, 'group': 3}),
+  'self_extend_partial': ('self_extend', {'window': 5, 'group': 2, 'fraction': 0.5, 'base': 50.0}),
   'alibi_learned': ('alibi', {'learned': True}),
   'shaw_keys': ('shaw', {'clip': 3, 'values': False}),
   'kerple_log_softplus': ('kerple_log', {'positivity': 'softplus'}),
@@ -47,6 +51,23 @@ VARIANTS = {
   'fire_small': ('fire', {'threshold': 8.0, 'hidden': 5}),
   'fox_remembering': ('fox', {'bias': 5.0}),
   'cope_few': ('cope', {'positions': 3}),
+  'kerple_power_softplus': ('kerple_power', {'positivity': 'softplus'}),
+  'fox_learned': ('fox', {'gate': 'learned'}),
+  'fox_fixed': ('fox', {'gate': 'fixed', 'shortest': 1.0, 'longest': 9.0}),
+  'p_rope_most': ('p_rope', {'p': 0.75, 'layout': 'interleaved', 'base': 50.0}),
+  'music_transformer_short': ('music_transformer', {'distances': 4}),
+  'music_transformer_clipped': ('music_transformer', {'distances': 4, 'beyond': 'clip'}),
+  'relative_projection_short': ('relative_projection', {'rank': 3, 'extent': 5}),
+  'relative_projection_growing': ('relative_projection', {'floor': 4, 'alpha': 0.5}),
+  'pope_uniform': ('pope', {'uniform': True, 'base': 50.0}),
+  'xpos_fast': ('xpos', {'scale_base': 8.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}),
+  'tupe_affine': ('tupe', {'affine': True}),
+  'tupe_r': ('tupe', {'buckets': 8, 'max_distance': 9}),
+  'dape_kerple': ('dape', {'over': 'kerple_power', 'hidden': 6, 'slope': 0.3}),
+  'dape_fire': ('dape', {'over': 'fire', 'hidden': 8}),
+  'grape_ap_wide': ('grape_ap', {'width': 12}),
+  'selective_rope_bias': ('selective_rope', {'bias': True, 'base': 50.0, 'rank': 3}),
+  'selective_rope_gate': ('selective_rope', {'gate': True}),
 }
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
@@ -111,7 +132,8 @@ def expected(variant, enc_parameters, weights, x_BSD, *, T=S, positions=None, se
 
 
 def parameters(enc) -> dict[str, np.ndarray]:
-  return {path[0].name: np.asarray(leaf, np.float64) for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]}
+  leaves = jax.tree_util.tree_flatten_with_path(enc)[0]
+  return {'.'.join(step.name for step in path[:-1]): np.asarray(leaf, np.float64) for path, leaf in leaves}
 
 
 def close(actual, desired, tolerance=2e-5):
@@ -308,6 +330,9 @@ COUNTS = {  # parameters of one layer
   't5': 32 * 4,
   'deberta': 2 * 40 * 12 + 2 * 12 * 4 * 8,
   'rope': 0,
+  'rerope': 0,
+  'leaky_rerope': 0,
+  'self_extend': 0,
   'alibi': 0,
   'kerple_log': 2 * 4,
   'sandwich': 0,
@@ -327,6 +352,7 @@ COUNTS = {  # parameters of one layer
   'deberta_p2c': 2 * 4 * 12 + 12 * 4 * 8,
   'rope_interleaved': 0,
   'rope_partial': 0,
+  'self_extend_partial': 0,
   'alibi_learned': 4,
   'shaw_keys': 7 * 8,
   'kerple_log_softplus': 2 * 4,
@@ -334,11 +360,45 @@ COUNTS = {  # parameters of one layer
   'fire_small': 2 + 2 * 5 + 5 * 4,
   'fox_remembering': 12 * 4 + 4,
   'cope_few': 3 * 8,
+  'kerple_power': 2 * 4,
+  'p_rope': 0,
+  'music_transformer': 40 * 4 * 8,
+  'relative_projection': 12 * 4 * 16 + 1024 * 16,
+  'pope': 4 * 8,
+  'xpos': 0,
+  'tupe': 40 * 12 + 12 * (4 + 2) * 8,
+  'dape': 8 * 32 + 32 + 32 * 4,
+  'grape_ap': 12 * 4 * 8,
+  'selective_rope': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4,
+  'kerple_power_softplus': 2 * 4,
+  'fox_learned': 4,
+  'fox_fixed': 0,
+  'p_rope_most': 0,
+  'music_transformer_short': 4 * 4 * 8,
+  'music_transformer_clipped': 4 * 4 * 8,
+  'relative_projection_short': 12 * 4 * 3 + 5 * 3,
+  'relative_projection_growing': 12 * 4 * 16 + 1024 * 16,
+  'pope_uniform': 4 * 8,
+  'xpos_fast': 0,
+  'tupe_affine': 40 * 12 + 12 * (4 + 2) * 8 + 2 * 12 + 4 * 8,
+  'tupe_r': 40 * 12 + 12 * (4 + 2) * 8 + 8 * 4,
+  'dape_kerple': 8 * 6 + 6 + 6 * 4 + 2 * 4,
+  'dape_fire': 8 * 8 + 8 + 8 * 4 + 2 + 2 * 32 + 32 * 4,
+  'grape_ap_wide': 12 * 4 * 12,
+  'selective_rope_bias': 12 * 3 + 3 * 2 * 4 + 4 * 2 * 4 + 2 * 4,
+  'selective_rope_gate': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4 + 12 * 2 + 2,
 }
 
 
 # More rows; parameters that start where the fixed or projected ones are; a table of zeros.
-SAME_AT_THE_START = ('learned_long', 'alibi_learned', 'kerple_log_softplus', 'cope_few')
+SAME_AT_THE_START = (
+  'learned_long',
+  'alibi_learned',
+  'kerple_log_softplus',
+  'kerple_power_softplus',
+  'cope_few',
+  'tupe_affine',
+)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

@@ -42,13 +42,16 @@ def load(path: str | Path, overrides: dict[str, object]) -> ConfigDict:
 def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   """Sets `{'dotted.path': value}` in place. Raises `UserError` for an unknown path or a value of another type.
 
-  Below `encoding` any path is taken (`encodings.make` checks hyperparameters), and `{'encoding': dict(name=...)}`
-  replaces the whole section.
+  Below `encoding` any path is taken (`encodings.make` checks hyperparameters), `encoding.scaling.factor` too where
+  there is no `encoding.scaling` yet, and `{'encoding': dict(name=...)}` replaces the whole section.
   """
   for path, value in overrides.items():
     *sections, key = path.split('.')
     section = config
+    is_hyperparameter = sections[:1] == [OPEN] and path != f'{OPEN}.name'
     for name in sections:
+      if is_hyperparameter and isinstance(section, ConfigDict) and (name not in section or section[name] is None):
+        _set(section, name, ConfigDict())
       if not isinstance(section, ConfigDict) or name not in section:
         _unknown(path, config)
       section = section[name]
@@ -58,13 +61,20 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
       with config.unlocked():
         config[OPEN] = ConfigDict(dict(value))
       config.lock()
-    elif sections[:1] == [OPEN] and path != f'{OPEN}.name':
-      with section.unlocked():
-        section[key] = value
+    elif is_hyperparameter and isinstance(section, ConfigDict):
+      _set(section, key, ConfigDict(value) if isinstance(value, dict) else value)
     elif not isinstance(section, ConfigDict) or key not in section:
       _unknown(path, config)
     else:
       section[key] = typed(path, value, section[key])
+
+
+def _set(section: ConfigDict, key: str, value: object) -> None:
+  """Whatever stood there: types are what `encodings.make` takes."""
+  with section.unlocked():
+    if key in section:
+      del section[key]
+    section[key] = value
 
 
 def _unknown(path: str, config: ConfigDict) -> None:

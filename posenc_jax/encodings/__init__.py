@@ -1,26 +1,36 @@
 """Every position encoding by name. Adding one: a file in this folder and a line in ENCODINGS."""
 
+import dataclasses
 import difflib
 import inspect
-
-from flax import nnx
 
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.encodings.base import Dims, Encoding, LengthError
 from posenc_jax.encodings.cope import CoPE
+from posenc_jax.encodings.dape import DAPE
 from posenc_jax.encodings.deberta import DeBERTa
 from posenc_jax.encodings.fire import FIRE
 from posenc_jax.encodings.fox import FoX
-from posenc_jax.encodings.kerple import KerpleLog
+from posenc_jax.encodings.grape_ap import GrapeAP
+from posenc_jax.encodings.kerple import KerpleLog, KerplePower
 from posenc_jax.encodings.learned import Learned
+from posenc_jax.encodings.music_transformer import MusicTransformer
 from posenc_jax.encodings.nope import NoPE
+from posenc_jax.encodings.p_rope import PRoPE
+from posenc_jax.encodings.pope import PoPE
+from posenc_jax.encodings.relative_projection import RelativeProjection
+from posenc_jax.encodings.rerope import LeakyReRoPE, ReRoPE
 from posenc_jax.encodings.rope import RoPE
 from posenc_jax.encodings.sandwich import Sandwich
+from posenc_jax.encodings.selective_rope import SelectiveRoPE
+from posenc_jax.encodings.self_extend import SelfExtend
 from posenc_jax.encodings.shaw import Shaw
 from posenc_jax.encodings.sinusoidal import Sinusoidal
 from posenc_jax.encodings.stick_breaking import StickBreaking
 from posenc_jax.encodings.t5 import T5
 from posenc_jax.encodings.transformer_xl import TransformerXL
+from posenc_jax.encodings.tupe import TUPE
+from posenc_jax.encodings.xpos import XPos
 
 __all__ = ['ENCODINGS', 'Dims', 'Encoding', 'LengthError', 'hyperparameters', 'make']
 
@@ -33,6 +43,9 @@ ENCODINGS = {
   't5': T5,
   'deberta': DeBERTa,
   'rope': RoPE,
+  'rerope': ReRoPE,
+  'leaky_rerope': LeakyReRoPE,
+  'self_extend': SelfExtend,
   'alibi': ALiBi,
   'kerple_log': KerpleLog,
   'sandwich': Sandwich,
@@ -40,6 +53,16 @@ ENCODINGS = {
   'fox': FoX,
   'cope': CoPE,
   'stick_breaking': StickBreaking,
+  'tupe': TUPE,
+  'xpos': XPos,
+  'p_rope': PRoPE,
+  'kerple_power': KerplePower,
+  'dape': DAPE,
+  'selective_rope': SelectiveRoPE,
+  'pope': PoPE,
+  'relative_projection': RelativeProjection,
+  'grape_ap': GrapeAP,
+  'music_transformer': MusicTransformer,
 }
 
 
@@ -53,38 +76,22 @@ def hyperparameters(name: str) -> dict[str, object]:
 
 
 def make(
-  name: str,
-  *,
-  model_dim: int,
-  heads: int,
-  kv_heads: int | None = None,
-  head_dim: int,
-  train_length: int,
-  rngs: nnx.Rngs,
-  **hyper,
+  name: str, *, model_dim: int, heads: int, kv_heads: int | None = None, head_dim: int, train_length: int, rngs, **hyper
 ) -> Encoding:
-  """Builds an encoding of one layer.
+  """Builds an encoding of one layer: D, H, G (H if None), K and L, and the hyperparameters of the encoding.
 
-  Args:
-    name: a key of ENCODINGS.
-    model_dim, heads, kv_heads, head_dim, train_length: D, H, G (H if None), K, L.
-    rngs: where initial parameters are drawn from.
-    **hyper: hyperparameters of the encoding; every encoding builds without any.
-
-  Raises:
-    ValueError: an unknown name or hyperparameter (the nearest are listed), or a value out of range.
+  Initial parameters are drawn from `rngs`. Every encoding builds without hyperparameters. Raises ValueError for an
+  unknown name or hyperparameter (the nearest are listed) and for a value out of range.
   """
   known = hyperparameters(name)
   for key in hyper:
     if key not in known:
       near = difflib.get_close_matches(key, known, cutoff=0.5) or list(known)
       raise ValueError(f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}')
-  kv_heads = heads if kv_heads is None else kv_heads
-  for field, size in dict(
-    model_dim=model_dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, train_length=train_length
-  ).items():
+  dims = Dims(model_dim, heads, heads if kv_heads is None else kv_heads, head_dim, train_length)
+  for field, size in dataclasses.asdict(dims).items():
     if size < 1:
       raise ValueError(f'{field}={size} must be at least 1')
-  if heads % kv_heads:
+  if heads % dims.kv_heads:
     raise ValueError(f'heads={heads} must be a multiple of kv_heads={kv_heads}')
-  return ENCODINGS[name](Dims(model_dim, heads, kv_heads, head_dim, train_length), rngs, **hyper)
+  return ENCODINGS[name](dims, rngs, **hyper)

@@ -2,10 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.base import Dims, Encoding, normal
+
+GATES = ('data', 'learned', 'fixed')
 
 
 class FoX(Encoding):
@@ -14,6 +17,8 @@ class FoX(Encoding):
   x is the layer's normalised input; every layer has its own gates. A token is not forgotten by itself: the sum is over
   j+1..i. As in the released code b starts at 0; w is a projection and starts at fan-in scale like every other. This is
   the gate alone: the paper's "Pro" block (output gate, QK-norm, shifted keys and values, output norm) is not in it.
+  Without w the gates do not depend on the data: b is learned, or fixed (ALiBi, if by its slopes). They start at
+  e^(-1/T_h), T_h spaced evenly in log from `shortest` to `longest`; the code has no defaults for these two.
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130'
@@ -21,17 +26,42 @@ class FoX(Encoding):
   causal_only = True
   per_layer = ('w_f', 'b_f')
 
-  def __init__(self, dims: Dims, rngs, *, bias: float = 0.0):
-    """`bias`: where b starts; larger gates forget less (5: hardly at all)."""
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    gate: str = 'data',
+    bias: float = 0.0,
+    shortest: float = 2.0,
+    longest: float | None = None,
+  ):
+    """`gate`: one of GATES. `bias`: where b starts with 'data'; larger gates forget less (5: hardly at all).
+
+    `shortest`, `longest`: tokens after which the first and the last head remember 1/e; None: the training length.
+    """
     super().__init__(dims, rngs)
-    self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
-    self.b_f = nnx.Param(jnp.full(dims.heads, bias, jnp.float32))
+    longest = dims.train_length if longest is None else longest
+    if gate not in GATES:
+      raise ValueError(f'fox: gate={gate!r} must be one of {", ".join(GATES)}')
+    if shortest <= 0 or longest <= 0:
+      raise ValueError(f'fox: shortest={shortest} and longest={longest} must be greater than 0')
+    self.gate, self.times = gate, tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
+    self.per_layer = {'data': ('w_f', 'b_f'), 'learned': ('b_f',), 'fixed': ()}[gate]
+    if gate == 'data':
+      self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
+      self.b_f = nnx.Param(jnp.full(dims.heads, bias, jnp.float32))
+    elif gate == 'learned':
+      self.b_f = nnx.Param(-jnp.log(jnp.expm1(1 / jnp.array(self.times, jnp.float32))))
 
   def locate(self, x_BSD, positions_BS):
-    """c as (whole, rest), float32 [B, S, H] each."""
-    if x_BSD is None:
-      raise ValueError('FoX reads content: attention needs x, the normalised input of the layer')
-    return running_sum(jax.nn.log_sigmoid(x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]))
+    """c as (whole, rest), float32 [B|1, S, H] each."""
+    if self.gate == 'data':
+      if x_BSD is None:
+        raise ValueError('FoX reads content: attention needs x, the normalised input of the layer')
+      return running_sum(jax.nn.log_sigmoid(x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]))
+    log_f_H = -1 / jnp.array(self.times, jnp.float32) if self.gate == 'fixed' else jax.nn.log_sigmoid(self.b_f[...])
+    return running_sum(jnp.broadcast_to(log_f_H, (1, positions_BS.shape[1], self.dims.heads)))
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     # From the first query on: the sums of near tokens are small then, and their differences exact.

@@ -3,19 +3,21 @@
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.encodings import rope_scaling
 from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.rope_types import plain
 
 LAYOUTS = ('half', 'interleaved')
 
 
-def rotate(x_BTHK, angles_BTK, layout: str):
+def rotate(x_BTHK, angles_BTK, layout: str, factor: float = 1.0):
   """Turns the pairs of channels of x by angles [B|1, T, K/2] in radians; float32 inside, x's dtype outside.
 
   The efficient form of the paper's eq. 34. 'half': pairs (m, m + K/2), as GPT-NeoX and Llama; 'interleaved': pairs
-  (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart.
+  (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart. All is multiplied by `factor`.
   """
   x = x_BTHK.astype(jnp.float32)
-  cos, sin = jnp.cos(angles_BTK)[:, :, None], jnp.sin(angles_BTK)[:, :, None]
+  cos, sin = (factor * wave(angles_BTK)[:, :, None] for wave in (jnp.cos, jnp.sin))
   first, second = (x[..., ::2], x[..., 1::2]) if layout == 'interleaved' else jnp.split(x, 2, axis=-1)
   turned = first * cos - second * sin, second * cos + first * sin
   if layout == 'interleaved':
@@ -28,11 +30,24 @@ class RoPE(Encoding):
 
   Su et al. 2021, eqs. 14, 15 and 34.
   `fraction` < 1 turns only the first fraction * K channels, the whole spectrum squeezed into them (GPT-J, GPT-NeoX).
+  `scaling` extends the context, in training or of a trained run: a dict in the form of Hugging Face's `rope_scaling`,
+  --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=4 (rope_scaling.py has types and fields).
+  Types that depend on the length take the number of keys of the call: T last queries of S keys see what they see among
+  S queries, and all keys turn by the frequencies of this call, none by those of a shorter one before.
   """
 
   paper = 'Su et al. 2021, arXiv:2104.09864'
 
-  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, layout: str = 'half', fraction: float = 1.0):
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    base: float = 10_000.0,
+    layout: str = 'half',
+    fraction: float = 1.0,
+    scaling: dict | None = None,
+  ):
     super().__init__(dims, rngs)
     self.width = round(fraction * dims.head_dim)
     if layout not in LAYOUTS:
@@ -42,16 +57,24 @@ class RoPE(Encoding):
     if not 0 < fraction <= 1 or self.width % 2 or self.width == 0:
       raise ValueError(f'rope: fraction={fraction} of head_dim={dims.head_dim} must be an even number of channels')
     self.base, self.layout = base, layout
+    self.scaling = rope_scaling.read(scaling, self.width, base, fraction, dims.train_length)
 
   def frequencies(self) -> np.ndarray:
-    """Radians a position, float64 [width / 2], fastest first."""
-    return self.base ** (-2 * np.arange(self.width // 2) / self.width)
+    """Radians a position, float64 [width / 2], fastest first; before scaling."""
+    return plain(self.width, self.base)
+
+  def spectrum(self, length: int) -> tuple[np.ndarray, float]:
+    """The frequencies of a call of `length` keys, and what turned channels are multiplied by."""
+    return (self.frequencies(), 1.0) if self.scaling is None else self.scaling(self.width, self.base, length)
+
+  def turn(self, x_BTHK, position_BT, length: int):
+    """x as at these positions of a call of `length` keys."""
+    frequencies, factor = self.spectrum(length)
+    angles_BTK = jnp.multiply.outer(position_BT, jnp.asarray(frequencies, jnp.float32))
+    turned, rest = x_BTHK[..., : self.width], x_BTHK[..., self.width :]
+    turned = rotate(turned, angles_BTK, self.layout, factor)
+    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
 
   def transform(self, q_BTHK, k_BSGK, i, j):
-    frequencies = jnp.asarray(self.frequencies(), jnp.float32)
-
-    def turn(x, position):
-      turned = rotate(x[..., : self.width], jnp.multiply.outer(position, frequencies), self.layout)
-      return turned if self.width == x.shape[-1] else jnp.concatenate([turned, x[..., self.width :]], axis=-1)
-
-    return turn(q_BTHK, i), turn(k_BSGK, j)
+    S = k_BSGK.shape[1]
+    return self.turn(q_BTHK, i, S), self.turn(k_BSGK, j, S)

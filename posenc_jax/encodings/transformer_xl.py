@@ -10,8 +10,9 @@ class TransformerXL(Encoding):
   """s_ij = [(q_i + u) . k_j + (q_i + v) . W_R R_(i-j)] / sqrt(K), R the sinusoid (Dai et al. 2019, section 3.3).
 
   u and v stand in the place of a whole projected query (no W_q on them) and are shared by all layers; W_R is each
-  layer's. u is added to the queries, so that one product has both content terms. As in the released code, R is the concatenated sinusoid and u, v start from N(0, 0.02^2); W_R is a projection
-  and starts at fan-in scale like every other.
+  layer's. u is added to the queries, so that one product has both content terms. As in the released code, R is the
+  concatenated sinusoid and u, v start from N(0, 0.02^2); W_R is a projection and starts at fan-in scale like every
+  other.
   """
 
   paper = 'Dai et al. 2019, arXiv:1901.02860'

@@ -1,0 +1,46 @@
+"""Polar coordinates: content in the magnitudes, position in the phases."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encodings.base import Dims, Encoding
+
+
+class PoPE(Encoding):
+  """s_ij = sum_n softplus(q_in) softplus(k_jn) cos((j - i) f_n + d_hn) / sqrt(K), f_n = base^(-n/K), n = 0 .. K - 1.
+
+  Gopalakrishnan et al. 2025. One frequency a channel, twice as many as RoPE; as cosines and sines side by side queries
+  and keys become twice as wide. The phases d are learned, for all layers alike as in x-transformers, and lie in
+  [-2 pi, 0]: they are put back there after a step, where released codes clamp them when read, which leaves one that has
+  left without a gradient.
+  """
+
+  paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
+
+  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, uniform: bool = False):
+    """`uniform`: the phases start from U(-2 pi, 0), not at 0."""
+    super().__init__(dims, rngs)
+    if base <= 1:
+      raise ValueError(f'pope: base={base} must be greater than 1')
+    self.base = base
+    shape = (dims.heads, dims.head_dim)
+    draw = lambda: jax.random.uniform(rngs.params(), shape, jnp.float32, -2 * math.pi, 0.0)
+    self.phases = nnx.Param(draw() if uniform else jnp.zeros(shape, jnp.float32))
+
+  def project(self):
+    return jax.tree.map(lambda x: jnp.clip(x, -2 * math.pi, 0.0), self)
+
+  def transform(self, q_BTHK, k_BSGK, i, j):
+    K = self.dims.head_dim
+    frequencies = jnp.asarray(self.base ** (-np.arange(K) / K), jnp.float32)
+
+    def polar(x, angles_BTHK):
+      size = jax.nn.softplus(x.astype(jnp.float32))
+      return jnp.concatenate([size * jnp.cos(angles_BTHK), size * jnp.sin(angles_BTHK)], axis=-1).astype(x.dtype)
+
+    angle = lambda position: jnp.multiply.outer(position, frequencies)[:, :, None]
+    return polar(q_BTHK, angle(i) - self.phases[...][None, None]), polar(k_BSGK, angle(j))

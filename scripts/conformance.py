@@ -1,0 +1,417 @@
+"""Computes golden vectors by implementations that are not ours: transformers and x-transformers.
+
+  pip install -e '.[conformance]' && python scripts/conformance.py
+
+writes tests/golden/rope_types.json (frequencies) and tests/golden/attention.json (outputs of one layer, odd sizes, its
+weights made by `fill`); with names, only those entries. tests/test_conformance.py holds our encodings to them, without
+torch. Adding an encoding: a case and, in REFERENCES, a function of its weights.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encodings import make
+
+GOLDEN = Path(__file__).parent.parent / 'tests' / 'golden'
+S = 11  # tokens
+SIZES = {'model_dim': 18, 'heads': 3, 'kv_heads': 3, 'head_dim': 6, 'train_length': 7}
+
+
+def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """Numbers of zero mean and unit variance that any machine makes alike: fractional parts of n^2 times golden ratio."""
+  n = np.arange(1, math.prod(shape) + 1, dtype=np.float64) + zlib.crc32(name.encode()) % 997
+  return (math.sqrt(12) * ((n * n * 0.6180339887498949) % 1 - 0.5)).reshape(shape).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One layer: the encoding that must give what the reference of the same name gives."""
+
+  encoding: str
+  hyper: dict = dataclasses.field(default_factory=dict)
+  sizes: dict = dataclasses.field(default_factory=dict)
+  causal: bool = True
+
+  def build(self):
+    """The encoding with filled parameters, and the layer's weights: x [S, D], q [D, H, K], k, v [D, G, K]."""
+    sizes = SIZES | self.sizes
+    enc = make(self.encoding, **sizes, rngs=nnx.Rngs(0), **self.hyper)
+    size = lambda p: p.shape[0] ** -0.5 if p.ndim > 1 else 1.0
+    enc = jax.tree_util.tree_map_with_path(
+      lambda path, p: jnp.asarray(size(p) * fill(path[0].name, p.shape), jnp.float32), enc
+    )
+    D, H, G, K = (sizes[n] for n in ('model_dim', 'heads', 'kv_heads', 'head_dim'))
+    projection = lambda name, heads: fill(name, (D, heads, K)) * np.float32(D**-0.5)
+    return enc.project(), {
+      'x': fill('x', (S, D)),
+      'q': projection('q', H),
+      'k': projection('k', G),
+      'v': projection('v', G),
+    }
+
+
+CASES = {
+  'llama': Case('rope', {'base': 500.0}, {'kv_heads': 1}),
+  'llama_yarn': Case('rope', {'scaling': {'rope_type': 'yarn', 'factor': 4.0}}),
+  'llama_dynamic': Case('rope', {'scaling': {'rope_type': 'dynamic', 'factor': 3.0}}),
+  'gpt_neox': Case('rope', {'fraction': 0.67}),
+  'gptj': Case('rope', {'fraction': 0.67, 'layout': 'interleaved'}),
+  'x_rotary': Case('rope', {'layout': 'interleaved', 'base': 300.0}),
+  't5_decoder': Case('t5', {'buckets': 8, 'max_distance': 9}),
+  't5_encoder': Case('t5', {'buckets': 8, 'max_distance': 9, 'bidirectional': True}, causal=False),
+  'bloom': Case('alibi'),
+  'mpt': Case('alibi', sizes={'heads': 6, 'kv_heads': 6, 'head_dim': 3}),
+  'deberta_v2': Case('deberta', {'span': 4}, causal=False),
+  'deberta_v2_c2p': Case('deberta', {'span': 4, 'p2c': False}, causal=False),
+  'xlnet': Case('transformer_xl', causal=False),
+  'xlnet_clamped': Case('transformer_xl', {'clamp_length': 4}),
+  'x_cope': Case('cope', {'positions': 5}),
+  'x_forgetting': Case('fox'),
+  'x_pope': Case('pope'),
+  'x_xpos': Case('xpos', {'scale_base': 20.0, 'base': 300.0}),
+}
+
+# Frequencies: (rope type's dict, rotated share of 20 channels, base, keys, original length).
+ROPE_TYPES = {
+  'default': ({'rope_type': 'default'}, 0.5, 3e4, 11, 64),
+  'linear': ({'rope_type': 'linear', 'factor': 3.0}, 1.0, 1e4, 11, 64),
+  'linear_partial': ({'rope_type': 'linear', 'factor': 3.0}, 0.7, 1e4, 11, 64),
+  'dynamic': ({'rope_type': 'dynamic', 'factor': 2.5}, 1.0, 1e4, 333, 64),
+  'dynamic_short': ({'rope_type': 'dynamic', 'factor': 2.5}, 0.7, 1e4, 63, 64),
+  'yarn': ({'rope_type': 'yarn', 'factor': 4.0}, 1.0, 1e4, 11, 250),
+  'yarn_partial': ({'rope_type': 'yarn', 'factor': 7.0, 'beta_fast': 20.0, 'beta_slow': 2.0}, 0.7, 5e5, 11, 2048),
+  'yarn_not_truncated': ({'rope_type': 'yarn', 'factor': 32.0, 'truncate': False}, 1.0, 150e3, 11, 4096),
+  'yarn_mscale': ({'rope_type': 'yarn', 'factor': 40.0, 'mscale': 1.0, 'mscale_all_dim': 0.7}, 1.0, 1e4, 11, 4096),
+  'yarn_given_factor': ({'rope_type': 'yarn', 'factor': 4.0, 'attention_factor': 1.3}, 1.0, 1e4, 11, 250),
+  'longrope_short': (
+    {
+      'rope_type': 'longrope',
+      'factor': 9.0,
+      'short_factor': [1 + 0.05 * m for m in range(10)],
+      'long_factor': [1 + 0.9 * m for m in range(10)],
+    },
+    *(1.0, 1e4, 64, 64),
+  ),
+  'longrope_long': (
+    {
+      'rope_type': 'longrope',
+      'factor': 9.0,
+      'short_factor': [1 + 0.05 * m for m in range(10)],
+      'long_factor': [1 + 0.9 * m for m in range(10)],
+    },
+    *(1.0, 1e4, 65, 64),
+  ),
+  'llama3': (
+    {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0},
+    *(1.0, 5e5, 11, 8192),
+  ),
+  'llama3_partial': (
+    {'rope_type': 'llama3', 'factor': 32.0, 'low_freq_factor': 0.7, 'high_freq_factor': 5.0},
+    *(0.7, 5e4, 11, 300),
+  ),
+  'proportional': ({'rope_type': 'proportional', 'partial_rotary_factor': 0.25}, 1.0, 1e6, 11, 64),
+  'proportional_divided': (
+    {'rope_type': 'proportional', 'partial_rotary_factor': 0.77, 'factor': 2.0},
+    *(1.0, 1e4, 11, 64),
+  ),
+}
+
+
+def rope_type(scaling: dict, share: float, base: float, length: int, original: int) -> dict:
+  """What transformers computes for a Llama of 20 channels a head."""
+  from transformers import LlamaConfig
+  from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+  from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+  parameters = {'partial_rotary_factor': share, 'rope_theta': base, **scaling}
+  if scaling['rope_type'] in ('yarn', 'longrope', 'llama3'):
+    parameters['original_max_position_embeddings'] = original
+  head = round(20 * share) if scaling['rope_type'] == 'default' else 20  # its default takes no share
+  config = LlamaConfig(
+    hidden_size=head, num_attention_heads=1, head_dim=head, max_position_embeddings=original, rope_parameters=parameters
+  )
+  function = ROPE_INIT_FUNCTIONS.get(scaling['rope_type'], LlamaRotaryEmbedding.compute_default_rope_parameters)
+  frequencies, factor = function(config, seq_len=length)
+  return {'frequencies': numbers(frequencies.double().numpy()), 'attention_factor': round(float(factor), 9)}
+
+
+# One layer: functions of the weights as tensors (w, and the encoding's parameters p) to [S, H * K].
+
+
+def causal_mask(torch):
+  return torch.full((S, S), -1e30).triu(1)[None, None]
+
+
+def linear(module, *weights):
+  """Sets a Linear without bias to [D, ...] matrices side by side."""
+  import torch
+
+  module.weight.data = torch.cat([w.reshape(w.shape[0], -1) for w in weights], dim=1).T.contiguous()
+  if module.bias is not None:
+    module.bias.data.zero_()
+
+
+def identity(module):
+  import torch
+
+  linear(module, torch.eye(module.weight.shape[0]))
+
+
+def by_head(*weights):
+  """q, k, v [D, H, K] as the fused projections of GPT-NeoX and BLOOM have them: [D, H, 3, K]."""
+  import torch
+
+  return torch.stack(weights, dim=2)
+
+
+def llama(w, p, case):
+  import torch
+  from transformers import LlamaConfig
+  from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+
+  scaling = case.hyper.get('scaling') or {'rope_type': 'default'}
+  sizes = SIZES | case.sizes
+  config = LlamaConfig(
+    hidden_size=sizes['model_dim'],
+    num_attention_heads=sizes['heads'],
+    num_key_value_heads=sizes['kv_heads'],
+    max_position_embeddings=sizes['train_length'],
+    rope_parameters={'rope_theta': case.hyper.get('base', 10_000.0), **scaling},
+    attn_implementation='eager',
+  )
+  layer = LlamaAttention(config, 0)
+  for name in 'qkv':
+    linear(getattr(layer, f'{name}_proj'), w[name])
+  identity(layer.o_proj)
+  rotations = LlamaRotaryEmbedding(config)(w['x'][None], torch.arange(S)[None])
+  return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
+
+
+def gpt_neox(w, p, case):
+  import torch
+  from transformers import GPTNeoXConfig
+  from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention, GPTNeoXRotaryEmbedding
+
+  rope = {'rope_type': 'default', 'rope_theta': 10_000.0, 'partial_rotary_factor': case.hyper['fraction']}
+  config = GPTNeoXConfig(hidden_size=18, num_attention_heads=3, rope_parameters=rope, attn_implementation='eager')
+  layer = GPTNeoXAttention(config, 0)
+  linear(layer.query_key_value, by_head(w['q'], w['k'], w['v']))
+  identity(layer.dense)
+  rotations = GPTNeoXRotaryEmbedding(config)(w['x'][None], torch.arange(S)[None])
+  return layer(w['x'][None], causal_mask(torch), position_embeddings=rotations)[0][0]
+
+
+def gptj(w, p, case):
+  import torch
+  from transformers import GPTJConfig
+  from transformers.models.gptj.modeling_gptj import GPTJAttention, GPTJRotaryEmbedding
+
+  config = GPTJConfig(n_embd=18, n_head=3, rotary_dim=4, n_positions=32, attn_implementation='eager')
+  layer = GPTJAttention(config, 0).eval()
+  for name in 'qkv':
+    linear(getattr(layer, f'{name}_proj'), w[name])
+  identity(layer.out_proj)
+  rotations = GPTJRotaryEmbedding(config)(w['x'], torch.arange(S)[None])
+  return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
+
+
+def t5(w, p, case):
+  import torch
+  from transformers import T5Config
+  from transformers.models.t5.modeling_t5 import T5Attention
+
+  config = T5Config(
+    d_model=18,
+    d_kv=6,
+    num_heads=3,
+    relative_attention_num_buckets=case.hyper['buckets'],
+    relative_attention_max_distance=case.hyper['max_distance'],
+    is_decoder=case.causal,
+    attn_implementation='eager',
+  )
+  layer = T5Attention(config, has_relative_attention_bias=True, layer_idx=0).eval()
+  for name in 'qkv':
+    linear(getattr(layer, name), w[name])
+  identity(layer.o)
+  layer.relative_attention_bias.weight.data = 6**0.5 * p['bias']
+  return layer(w['x'][None], mask=causal_mask(torch) if case.causal else None)[0][0]
+
+
+def bloom(w, p, case):
+  import torch
+  from transformers import BloomConfig
+  from transformers.models.bloom.modeling_bloom import BloomAttention, build_alibi_tensor
+
+  layer = BloomAttention(BloomConfig(hidden_size=18, n_head=3), 0).eval()
+  linear(layer.query_key_value, by_head(w['q'], w['k'], w['v']))
+  identity(layer.dense)
+  alibi = build_alibi_tensor(torch.ones(1, S), 3, torch.float32)
+  return layer(w['x'][None], torch.zeros(1, S, 18), alibi, causal_mask(torch))[0][0]
+
+
+def mpt(w, p, case):
+  import torch
+  from transformers import MptConfig
+  from transformers.models.mpt.modeling_mpt import MptAttention, build_mpt_alibi_tensor
+
+  layer = MptAttention(MptConfig(d_model=18, n_heads=6), 0).eval()
+  linear(layer.Wqkv, w['q'], w['k'], w['v'])
+  identity(layer.out_proj)
+  return layer(w['x'][None], build_mpt_alibi_tensor(6, S), attention_mask=causal_mask(torch)[0] < 0)[0][0]
+
+
+def deberta_v2(w, p, case):
+  import torch
+  from transformers import DebertaV2Config
+  from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
+
+  terms = [term for term in ('c2p', 'p2c') if case.hyper.get(term, True)]
+  config = DebertaV2Config(
+    hidden_size=18,
+    num_attention_heads=3,
+    relative_attention=True,
+    max_relative_positions=case.hyper['span'],
+    pos_att_type=terms,
+  )
+  layer = DisentangledSelfAttention(config).eval()
+  for name, module in (('q', 'query_proj'), ('k', 'key_proj'), ('v', 'value_proj')):
+    linear(getattr(layer, module), w[name])
+  linear(layer.pos_key_proj, p['w_k'])
+  if 'p2c' in terms:
+    linear(layer.pos_query_proj, p['w_q'])
+  return layer(w['x'][None], torch.ones(1, S, S), rel_embeddings=18**0.5 * p['rows'])[0][0]
+
+
+def xlnet(w, p, case):
+  import torch
+  from transformers import XLNetConfig, XLNetModel
+
+  clamp = case.hyper.get('clamp_length') or -1
+  model = XLNetModel(XLNetConfig(vocab_size=3, d_model=18, n_layer=1, n_head=3, d_inner=4, clamp_len=clamp)).eval()
+  layer = model.layer[0].rel_attn
+  layer.r_w_bias.data, layer.r_r_bias.data = p['u'], p['v']
+  q, k, v = (torch.einsum('sd,dnk->snk', w['x'], w[name])[:, None] for name in 'qkv')
+  r = torch.einsum('sd,dnk->snk', model.relative_positional_encoding(S, S)[:, 0], p['w_r'])[:, None]
+  mask = torch.ones(S, S).triu(1)[:, :, None, None] if case.causal else None
+  return layer.rel_attn_core(q, k, v, r, attn_mask=mask)[:, 0].reshape(S, -1)
+
+
+def scores_and_values(w):
+  """Causal scores [1, H, S, S], queries and values [1, H, S, K], for references that are only a bias or a rotation."""
+  import torch
+
+  q, k, v = (torch.einsum('sd,dnk->nsk', w['x'], w[name])[None] for name in 'qkv')
+  return q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5 + causal_mask(torch), q, v
+
+
+def attended(scores, v):
+  return (scores.softmax(dim=-1) @ v)[0].swapaxes(0, 1).reshape(S, -1)
+
+
+def x_rotary(w, p, case):
+  import torch
+  from x_transformers.x_transformers import RotaryEmbedding, apply_rotary_pos_emb
+
+  decay = case.hyper.get('scale_base')
+  angles, scale = RotaryEmbedding(
+    6, base=case.hyper['base'], use_xpos=decay is not None, scale_base=decay or 1.0
+  ).forward_from_seq_len(S)
+  q, k, v = (torch.einsum('sd,dnk->nsk', w['x'], w[name])[None] for name in 'qkv')
+  q, k = apply_rotary_pos_emb(q, angles, scale), apply_rotary_pos_emb(k, angles, scale**-1)
+  return attended(q @ k.swapaxes(2, 3) / 6**0.5 + causal_mask(torch), v)
+
+
+def x_cope(w, p, case):
+  from x_transformers.x_transformers import CoPE
+
+  scores, q, v = scores_and_values(w)
+  cope = CoPE(dim=6, heads=3, max_pos=case.hyper['positions'])
+  cope.pos_emb.data = p['rows']
+  return attended(scores + cope(q, scores), v)
+
+
+def x_forgetting(w, p, case):
+  from x_transformers.x_transformers import DataDependentAlibi
+
+  scores, _, v = scores_and_values(w)
+  gates = DataDependentAlibi(dim=18, heads=3)
+  linear(gates.to_forget_gates[0], p['w_f'])
+  gates.to_forget_gates[0].bias.data = p['b_f']
+  return attended(scores + gates(w['x'][None]), v)
+
+
+def x_pope(w, p, case):
+  import torch
+  from x_transformers.x_transformers import PolarEmbedding, apply_polar_pos_emb
+
+  polar = PolarEmbedding(6, 3)
+  polar.learned_bias.data = p['phases'][:, None]
+  angles, phases = polar(torch.arange(S))
+  _, q, v = scores_and_values(w)
+  k = torch.einsum('sd,dnk->nsk', w['x'], w['k'])[None]
+  q, k = apply_polar_pos_emb(q, angles), apply_polar_pos_emb(k, angles + phases)
+  return attended(q @ k.swapaxes(2, 3) / 6**0.5 + causal_mask(torch), v)
+
+
+REFERENCES: dict[str, Callable] = {
+  **dict.fromkeys(('llama', 'llama_yarn', 'llama_dynamic'), llama),
+  'gpt_neox': gpt_neox,
+  'gptj': gptj,
+  **dict.fromkeys(('x_rotary', 'x_xpos'), x_rotary),
+  **dict.fromkeys(('t5_decoder', 't5_encoder'), t5),
+  'bloom': bloom,
+  'mpt': mpt,
+  **dict.fromkeys(('deberta_v2', 'deberta_v2_c2p'), deberta_v2),
+  **dict.fromkeys(('xlnet', 'xlnet_clamped'), xlnet),
+  'x_cope': x_cope,
+  'x_forgetting': x_forgetting,
+  'x_pope': x_pope,
+}
+
+
+def attention(name: str) -> list:
+  """The reference's output for a case, [S][H * K]."""
+  import torch
+
+  case = CASES[name]
+  enc, weights = case.build()
+  tensors = {n: torch.tensor(w) for n, w in weights.items()}
+  p = {path[0].name: torch.tensor(np.asarray(leaf)) for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]}
+  with torch.no_grad():
+    return numbers(REFERENCES[name](tensors, p, case).numpy())
+
+
+def numbers(x) -> list:
+  """Nine significant digits, which single precision needs and double precision is cut to."""
+  return [numbers(y) for y in x] if x.ndim else float(f'{x:.9g}')
+
+
+def write(file: str, entries: dict) -> None:
+  """Adds entries to a golden file, one a line, and says by which versions they were made."""
+  path = GOLDEN / file
+  old = json.loads(path.read_text()) if path.exists() else {}
+  made = ', '.join(f'{n} {importlib.metadata.version(n)}' for n in ('torch', 'transformers', 'x-transformers'))
+  lines = [f'{json.dumps(name)}: {json.dumps(entry)}' for name, entry in ({**old, **entries, 'made by': made}).items()]
+  path.parent.mkdir(exist_ok=True)
+  path.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
+
+
+def main(names: list[str]) -> None:
+  wanted = lambda name: not names or name in names
+  write('rope_types.json', {name: rope_type(*given) for name, given in ROPE_TYPES.items() if wanted(name)})
+  write('attention.json', {name: attention(name) for name in CASES if wanted(name)})
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

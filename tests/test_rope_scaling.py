@@ -1,0 +1,397 @@
+"""Context extension of RoPE: published numbers, formulas in scalars, what the length of a call does, re-indexing."""
+
+import functools
+import math
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+from oracles import Oracle, attention_layer
+from test_laws import DIMS, S, close, inputs, layer
+
+from posenc_jax.attention import attend
+from posenc_jax.encodings import make
+from posenc_jax.encodings.rope_scaling import SCALINGS, read
+
+SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 8}
+
+
+def build(name='rope', **hyper):
+  return make(name, **SIZES | {'rngs': nnx.Rngs(0)} | hyper)
+
+
+def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
+  return read(scaling, K, base, fraction, L)(K, base, length or L)
+
+
+# Golden values.
+
+
+@pytest.mark.parametrize(
+  ('given', 'golden'),
+  [
+    (
+      dict(K=16, base=1e4, L=256, rope_type='yarn', factor=4),
+      [1, 0.25693506, 0.0625, 0.01383496, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
+    ),
+    (
+      dict(K=16, base=1e4, L=256, rope_type='yarn_paper', factor=4),
+      [1, 0.16997965, 0.03243798, 0.00812636, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
+    ),
+    (
+      dict(K=16, base=5e5, L=8192, rope_type='llama3', factor=8, low_freq_factor=1, high_freq_factor=4),
+      [1, 0.193922745, 0.0376060309, 0.00729266470, 5.248462e-4, 3.4281e-5, 6.6479e-6, 1.2892e-6],
+    ),
+    (
+      dict(K=16, base=1e4, rope_type='proportional', partial_rotary_factor=0.25),
+      [1, 0.316228, 0, 0, 0, 0, 0, 0],
+    ),
+    (dict(K=8, base=1e4, rope_type='linear', factor=4), [0.25, 0.025, 0.0025, 0.00025]),
+  ],
+)
+def test_frequencies(given, golden):
+  np.testing.assert_allclose(scaled(**given)[0], golden, rtol=3e-5)
+
+
+def test_attention_factors():
+  yarn = functools.partial(scaled, 128, 1e4, rope_type='yarn')
+  assert yarn(factor=16)[1] == pytest.approx(1.2772589, abs=5e-8)
+  assert yarn(factor=4)[1] == pytest.approx(1.138629, abs=5e-7)
+  assert yarn(factor=16, attention_factor=1.5)[1] == 1.5
+  assert yarn(factor=40, mscale=0.707, mscale_all_dim=0.707)[1] == 1
+  assert yarn(factor=40, mscale=1.0)[1] == yarn(factor=40)[1]  # the two count only together
+  halved = (0.1 * math.log(40) + 1) / (0.05 * math.log(40) + 1)
+  assert yarn(factor=40, mscale=1.0, mscale_all_dim=0.5)[1] == pytest.approx(halved)
+  lists = dict(short_factor=[1.0] * 64, long_factor=[2.0] * 64)
+  longrope = functools.partial(scaled, 128, 1e4, rope_type='longrope', **lists)
+  assert longrope(factor=16)[1] == pytest.approx(1.1547005, abs=5e-8)
+  assert longrope(attention_factor=1.25)[1] == 1.25
+
+
+def test_yarn_ramps_between_published_indices():
+  """Llama 2: from 20.94 to 45.03, widened to whole indices 20 and 46; the paper's ramp differs threefold."""
+  turned = lambda **fields: scaled(128, 1e4, factor=16, **fields)[0] / scaled(128, 1e4, rope_type='linear', factor=1)[0]
+  kept = lambda **fields: (turned(**fields) - 1 / 16) / (15 / 16)
+  np.testing.assert_allclose(kept(rope_type='yarn')[[20, 21, 45, 46]], [1, 25 / 26, 1 / 26, 0], atol=1e-12)
+  exact = kept(rope_type='yarn', truncate=False)
+  assert exact[20] == 1
+  assert exact[21] == pytest.approx(1 - (21 - 20.944) / (45.027 - 20.944), abs=1e-4)
+  assert exact[45] == pytest.approx(0.027 / (45.027 - 20.944), abs=1e-4)
+  ratio = turned(rope_type='yarn_paper') / turned(rope_type='yarn')
+  assert (ratio.min(), ratio.max()) == (pytest.approx(0.329, abs=1e-3), pytest.approx(1.03, abs=5e-3))
+
+
+def test_dynamic_multiplier_of_an_eightfold_length():
+  frequencies, _ = scaled(64, 1e4, 16384, L=2048, rope_type='dynamic', factor=8)
+  np.testing.assert_allclose(frequencies, scaled(64, 1e4, rope_type='ntk', factor=57)[0])
+  assert frequencies[0] == 1
+  assert frequencies[-1] == pytest.approx(1e4 ** (-62 / 64) / 57)
+
+
+# Every type against its formula, one frequency at a time.
+
+DIVISORS = [1.0 + 0.25 * m for m in range(16)]
+
+
+def yarn_formula(m, K, base, n, s, L, slow=1.0, fast=32.0):
+  index = lambda turns: K / 2 * math.log(L / (2 * math.pi * turns), base)
+  first, last = max(math.floor(index(fast)), 0), min(math.ceil(index(slow)), K - 1)
+  divided = min(max((m - first) / (last - first), 0), 1)
+  return (1 - divided) * base ** (-2 * m / K) + divided * base ** (-2 * m / K) / s
+
+
+def by_turns(low, high):
+  def formula(m, K, base, n, s, L):
+    wavelength = 2 * math.pi * base ** (2 * m / K)
+    if L / wavelength >= high:
+      return 2 * math.pi / wavelength
+    if L / wavelength <= low:
+      return 2 * math.pi / wavelength / s
+    kept = (L / wavelength - low) / (high - low)
+    return 2 * math.pi / wavelength * (kept + (1 - kept) / s)
+
+  return formula
+
+
+def other_base(growth):
+  return lambda m, K, base, n, s, L: (base * growth(n, s, L) ** (K / (K - 2))) ** (-2 * m / K)
+
+
+# type: (further fields, radians a position of pair m for n keys, factor on queries and keys for n keys)
+FORMULAS = {
+  'linear': (lambda K, s: {}, lambda m, K, base, n, s, L: base ** (-2 * m / K) / s, lambda s, L: 1),
+  'ntk': (lambda K, s: {}, other_base(lambda n, s, L: s), lambda s, L: 1),
+  'dynamic': (
+    lambda K, s: {},
+    other_base(lambda n, s, L: s * n / L - s + 1 if n > L else 1),
+    lambda s, L: 1,
+  ),
+  'yarn': (lambda K, s: {}, yarn_formula, lambda s, L: 1 + math.log(s) / 10),
+  'yarn_paper': (lambda K, s: {}, by_turns(1, 32), lambda s, L: 1 + math.log(s) / 10),
+  'longrope': (
+    lambda K, s: {'short_factor': DIVISORS[: K // 2], 'long_factor': [s * d for d in DIVISORS[: K // 2]]},
+    lambda m, K, base, n, s, L: base ** (-2 * m / K) / (DIVISORS[m] * (s if n > L else 1)),
+    lambda s, L: math.sqrt(math.log(L * s, L)),
+  ),
+  'llama3': (lambda K, s: {'low_freq_factor': 0.5, 'high_freq_factor': 3.0}, by_turns(0.5, 3.0), lambda s, L: 1),
+  'proportional': (
+    lambda K, s: {'partial_rotary_factor': 0.6},
+    lambda m, K, base, n, s, L: base ** (-2 * m / K) / s if m < math.floor(0.6 * K / 2) else 0,
+    lambda s, L: 1,
+  ),
+}
+
+
+def test_every_type_has_a_formula():
+  assert list(FORMULAS) == list(SCALINGS)
+
+
+@pytest.mark.parametrize('rope_type', SCALINGS)
+@pytest.mark.parametrize(('K', 'base', 'L'), [(6, 1e4, 64), (10, 500.0, 8192), (32, 5e5, 100)])
+def test_type_is_its_formula(rope_type, K, base, L):
+  fields, radians, factor = FORMULAS[rope_type]
+  for s in (1, 1.5, 16.0):
+    for n in (1, L, L + 1, 3 * L):
+      f, multiplier = scaled(K, base, n, L, rope_type=rope_type, factor=s, **fields(K, s))
+      assert f.dtype == np.float64
+      np.testing.assert_allclose(f, [radians(m, K, base, n, s, L) for m in range(K // 2)], rtol=1e-12)
+      assert multiplier == pytest.approx(factor(s, L), rel=1e-12)
+
+
+@pytest.mark.parametrize('rope_type', SCALINGS)
+def test_a_factor_of_one_is_rope(rope_type):
+  """`dynamic` grows with the length at any factor, and is RoPE up to the original one."""
+  fields = {
+    'longrope': {'short_factor': [1.0] * 4, 'long_factor': [1.0] * 4},
+    'llama3': {'low_freq_factor': 1, 'high_freq_factor': 4},
+    'proportional': {'partial_rotary_factor': 1.0},
+  }.get(rope_type, {})
+  scaling = {'rope_type': rope_type, 'factor': 1.0, **fields}
+  lengths = (3, 8) if rope_type == 'dynamic' else (3, 8, 9, 90)
+  plain, enc = build(), build(scaling=scaling)
+  for length in lengths:
+    frequencies, multiplier = enc.spectrum(length)
+    np.testing.assert_allclose(frequencies, plain.frequencies(), rtol=1e-14)
+    assert multiplier == 1
+  assert (np.abs(enc.spectrum(90)[0] / plain.frequencies() - 1).max() > 0.1) == (rope_type == 'dynamic')
+
+
+@pytest.mark.parametrize('rope_type', SCALINGS)
+@pytest.mark.parametrize('layout', ['half', 'interleaved'])
+def test_attention_is_the_formulas(rope_type, layout):
+  """In float64 loops over pairs, of a part of the channels, beyond the original length; last queries see the same."""
+  fields, radians, factor = FORMULAS[rope_type]
+  K, s, L = 6, 3.0, SIZES['train_length']
+  enc = build(fraction=0.75, layout=layout, scaling={'rope_type': rope_type, 'factor': s, **fields(K, s)})
+  x, weights, _ = inputs()
+
+  def turn(x_K, t):
+    y_K = x_K.copy()
+    for m in range(K // 2):
+      a, b = (m, m + K // 2) if layout == 'half' else (2 * m, 2 * m + 1)
+      z = complex(x_K[a], x_K[b]) * np.exp(1j * t * radians(m, K, 1e4, S, s, L)) * factor(s, L)
+      y_K[a], y_K[b] = z.real, z.imag
+    return y_K
+
+  oracle = Oracle(lambda q, k, i, j, h: turn(q, i) @ turn(k, j) / math.sqrt(8))
+  positions, mask = np.broadcast_to(np.arange(S), (2, S)), np.broadcast_to(np.tril(np.ones((S, S), bool)), (2, S, S))
+  double = {n: np.asarray(w, np.float64) for n, w in weights.items()}
+  desired = attention_layer(oracle, double, np.asarray(x, np.float64), positions, mask)
+  run = jax.jit(
+    lambda enc, T, **options: layer(enc, weights, x, T=T, **options),
+    static_argnums=1,
+    static_argnames=('backend', 'block'),
+  )
+  close(run(enc, S, backend='dense'), desired)
+  close(run(enc, S, backend='blockwise', block=(3, 5)), desired)
+  close(run(enc, 2, backend='dense'), desired[:, -2:])
+
+
+@pytest.mark.parametrize('name', ['dynamic', 'longrope'])
+def test_length_is_the_number_of_keys_of_the_call(name):
+  """Beyond L the first tokens of a longer call are not those of a shorter one; up to L they are."""
+  lists = {'short_factor': [1.0] * 4, 'long_factor': [4.0] * 4} if name == 'longrope' else {}
+  enc = build(scaling={'rope_type': name, 'factor': 2.0, **lists})
+  q = jnp.asarray(np.random.default_rng(0).standard_normal((1, 9, 4, 8)), jnp.float32)
+  run = lambda n: attend(q[:, :n], q[:, :n], q[:, :n], enc, backend='dense')
+  close(run(8)[:, :3], run(3))
+  assert np.abs(run(9)[:, :8] - run(8)).max() > 1e-3
+
+
+# Dicts.
+
+
+@pytest.mark.parametrize(
+  ('given', 'rope_type'),
+  [
+    ({'type': 'linear', 'factor': 2.0}, 'linear'),
+    ({'rope_type': 'dynamic', 'type': 'dynamic', 'factor': 2}, 'dynamic'),
+    ({'type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 32768}, 'yarn'),
+    (
+      {
+        'type': 'yarn',
+        'factor': 40,
+        'beta_fast': 32,
+        'beta_slow': 1,
+        'mscale': 0.707,
+        'mscale_all_dim': 0.707,
+        'original_max_position_embeddings': 4096,
+      },
+      'yarn',
+    ),
+    (
+      {'rope_type': 'yarn', 'factor': 32.0, 'truncate': False, 'attention_factor': None, 'rope_theta': 10_000.0},
+      'yarn',
+    ),
+    (
+      {
+        'rope_type': 'llama3',
+        'factor': 8.0,
+        'low_freq_factor': 1.0,
+        'high_freq_factor': 4.0,
+        'original_max_position_embeddings': 8192,
+      },
+      'llama3',
+    ),
+    ({'type': 'longrope', 'short_factor': [1, 1.5], 'long_factor': (2, 4.0), 'factor': 32}, 'longrope'),
+    ({'rope_type': 'proportional', 'partial_rotary_factor': 0.5, 'rope_theta': 10_000.0}, 'proportional'),
+    ({'rope_type': 'linear', 'factor': 2.0, 'rope_theta': 10_000, 'partial_rotary_factor': 1.0}, 'linear'),
+  ],
+)
+def test_dicts_of_published_models_load(given, rope_type):
+  for form in (given, ConfigDict(given)):
+    enc = build(head_dim=4, scaling=form)
+    assert enc.scaling.rope_type == rope_type
+    assert hash(enc.scaling) == hash(build(head_dim=4, scaling=given).scaling)
+    assert jax.tree.leaves(enc) == []
+  fields = dict(enc.scaling.fields)
+  if 'original_max_position_embeddings' in fields:
+    original = given.get('original_max_position_embeddings', SIZES['train_length'])
+    assert fields['original_max_position_embeddings'] == original
+
+
+def test_default_is_no_scaling():
+  assert build(scaling={'rope_type': 'default', 'rope_theta': 10_000.0}).scaling is None
+  assert build(scaling=None).scaling is None
+
+
+@pytest.mark.parametrize(
+  ('scaling', 'message'),
+  [
+    ('yarn', "scaling='yarn' must be a dict such as {'rope_type': 'yarn', 'factor': 4}"),
+    ({'factor': 2}, 'scaling.rope_type is missing; one of: linear, ntk, dynamic'),
+    ({'rope_type': 'yran', 'factor': 2}, "scaling.rope_type='yran' is unknown; nearest: yarn"),
+    ({'rope_type': 'yarn', 'type': 'linear', 'factor': 2}, "scaling.rope_type='yarn/linear' is unknown"),
+    ({'rope_type': 'linear', 'facter': 2}, 'scaling.facter is no field of linear; nearest: factor'),
+    ({'rope_type': 'linear', 'factor': 2, 'beta_fast': 3}, 'scaling.beta_fast is no field of linear; nearest: factor'),
+    ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; nearest: none'),
+    (
+      {'rope_type': 'llama3', 'factor': 2, 'low_freq_factor': 1},
+      'scaling.high_freq_factor is missing: llama3 needs it',
+    ),
+    ({'rope_type': 'linear', 'factor': None}, 'scaling.factor is missing: linear needs it'),
+    ({'rope_type': 'linear', 'factor': 0.5}, 'scaling.factor=0.5 must be 1 or more'),
+    ({'rope_type': 'linear', 'factor': '4'}, "scaling.factor='4' must be 1 or more"),
+    ({'rope_type': 'yarn', 'factor': 2, 'truncate': 0}, 'scaling.truncate=0 must be True or False'),
+    ({'rope_type': 'yarn', 'factor': 2, 'beta_slow': 40}, 'scaling.beta_slow=40 must be less than beta_fast=32.0'),
+    ({'rope_type': 'yarn', 'factor': 2, 'attention_factor': 0}, 'scaling.attention_factor=0 must be more than 0'),
+    ({'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 1}, 'embeddings=1 must be 2 or more'),
+    (
+      {'rope_type': 'linear', 'factor': 2, 'rope_theta': 5e5},
+      'scaling.rope_theta=500000.0 must be base=10000.0 of rope',
+    ),
+    ({'rope_type': 'linear', 'factor': 2, 'partial_rotary_factor': 0.5}, 'must be fraction=1.0 of rope'),
+    (
+      {'rope_type': 'longrope', 'factor': 2, 'short_factor': [1] * 4, 'long_factor': [1] * 3},
+      'scaling.long_factor=[1, 1, 1] must be 4 numbers greater than 0: one a frequency',
+    ),
+    (
+      {'rope_type': 'longrope', 'short_factor': [1] * 4, 'long_factor': [1] * 4},
+      'scaling.factor of longrope is missing',
+    ),
+  ],
+)
+def test_bad_scaling_is_one_line(scaling, message):
+  with pytest.raises(ValueError, match=r'^rope: .*' + re.escape(message)) as error:
+    build(scaling=scaling)
+  assert '\n' not in str(error.value)
+
+
+def test_two_rotated_channels_have_no_other_base():
+  with pytest.raises(ValueError, match='4 rotated channels or more, not 2'):
+    build(head_dim=2, scaling={'rope_type': 'ntk', 'factor': 2})
+
+
+# Re-indexing.
+
+
+def test_self_extend_sees_the_published_distances():
+  enc = build('self_extend', window=8, group=4)
+  i, j = enc.far(jnp.array([[40.0]]), jnp.arange(41.0)[None])
+  far = (i - j)[0, ::-1]
+  seen = np.where(np.arange(41) < 8, np.arange(41), far)
+  np.testing.assert_array_equal(seen, [*range(9), *np.repeat(range(9, 17), 4)])
+
+
+@pytest.mark.parametrize('group', [3, 5, 7, 10, 48])
+def test_groups_are_whole_at_every_position(group):
+  t = np.arange(200_000)
+  _, number = jax.jit(build('self_extend', group=group).far)(jnp.zeros((1, 1)), jnp.asarray(t, jnp.float32)[None])
+  np.testing.assert_array_equal(number[0], t // group)
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper'),
+  [
+    ('rerope', {'window': S}),
+    ('leaky_rerope', {'window': S}),
+    ('self_extend', {'window': S}),
+    ('leaky_rerope', {'window': 2, 'leak': 1.0}),
+    ('self_extend', {'window': 2, 'group': 1}),
+  ],
+)
+@pytest.mark.parametrize('rope', [{}, {'scaling': {'rope_type': 'yarn', 'factor': 2.0}, 'layout': 'interleaved'}])
+def test_a_window_of_all_and_steps_of_one_are_rope(name, hyper, rope):
+  x, weights, _ = inputs()
+  run = jax.jit(lambda enc: layer(enc, weights, x, backend='dense'))
+  close(run(build(name, **hyper, **rope)), run(build(**rope)))
+
+
+def test_leaks_reach_from_rope_to_rerope():
+  x, weights, _ = inputs()
+  run = lambda name, **hyper: layer(build(name, window=3, **hyper), weights, x, backend='dense')
+  close(run('leaky_rerope', leak=1e7), run('rerope'))
+
+
+def test_windows_follow_the_training_length():
+  at = lambda name, L: build(name, train_length=L).window
+  assert [at(name, 128) for name in ('rerope', 'leaky_rerope', 'self_extend')] == [64, 64, 32]
+  assert at('self_extend', 1) == 1
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'message'),
+  [
+    ('rerope', {'window': 0}, 'ReRoPE: window=0 must be at least 1'),
+    ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5 must be at least 1'),
+    ('self_extend', {'group': 0}, 'self_extend: group=0 must be at least 1'),
+    ('rerope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),
+  ],
+)
+def test_bad_windows(name, hyper, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    build(name, **hyper)
+
+
+def test_scores_choose_by_distance_of_positions():
+  """Where they are masked, distances are 0: what is read there is not used and stays finite."""
+  enc, K = build('rerope', window=2), DIMS.head_dim
+  q = jnp.concatenate([jnp.ones((1, 1, 1, K)), jnp.full((1, 1, 1, K), 2.0)], axis=-1)
+  block = SimpleNamespace(r=jnp.array([[[0, 1, 2, 3]]]))
+  score = enc.score(None, q, jnp.ones((1, 4, 1, 2 * K)), block)
+  np.testing.assert_allclose(score[0, 0, 0], np.array([1, 1, 2, 2]) * math.sqrt(K), rtol=1e-6)
