@@ -32,6 +32,12 @@ def _dot(formula: str, a, b):
   return jnp.einsum(formula, a, b.astype(a.dtype), preferred_element_type=jnp.float32)
 
 
+def _columns(p_HTS, x_HTK):
+  """sum_t p_ts x_t, the narrow factor turned first: see products.py."""
+  turned = lax.optimization_barrier(x_HTK.swapaxes(1, 2))
+  return lax.optimization_barrier(_dot('hkt,hts->hks', turned, p_HTS)).swapaxes(1, 2)
+
+
 def _scores(q_HTK, k_HSK, a, b):
   """Of query block a and key block b: q is scaled before it is cut."""
   n, m = q_HTK.shape[1], k_HSK.shape[1]
@@ -83,8 +89,8 @@ def _backward(block, residuals, do_BTHK):
       p = jnp.exp(_scores(q[a], k_b, a, b) - lse[a][..., None])
       ds = p * (_dot('htk,hsk->hts', do[a], v_b) - delta[a][..., None])
       p, ds = (x.astype(q.dtype) for x in lax.optimization_barrier((p, ds)))
-      dv += _dot('hts,htk->hsk', p, do[a])
-      dk += _dot('hts,htk->hsk', ds, q[a])
+      dv += _columns(p, do[a])
+      dk += _columns(ds, q[a])
       return dq.at[a].add(_dot('hts,hsk->htk', ds, k_b)), dk, dv
 
     zeros = jnp.zeros(k_b.shape, jnp.float32)
