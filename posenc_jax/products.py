@@ -11,13 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-hold = lax.optimization_barrier  # computed once, and as written
+
+def hold(x):
+  """x, on a CPU computed once and as written; elsewhere compilers and kernels know better."""
+  return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
-@jax.custom_vjp
-def dot(x_TK, y_SK):
-  """x_t . y_s: [..., T, S], float32. Leading axes are one batch."""
-  return jnp.einsum('...tk,...sk->...ts', x_TK, y_SK, preferred_element_type=jnp.float32)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dot(x_TK, y_SK, scale: float = 1.0):
+  """scale * x_t . y_s: [..., T, S], float32. Leading axes are one batch."""
+  s_TS = jnp.einsum('...tk,...sk->...ts', x_TK, y_SK, preferred_element_type=jnp.float32)
+  return s_TS if scale == 1 else scale * s_TS
 
 
 @jax.custom_vjp
@@ -32,10 +36,10 @@ def _columns(p_TS, x_TK):
   return hold(jnp.einsum('...kt,...ts->...ks', x_KT, p_TS, preferred_element_type=jnp.float32)).swapaxes(-1, -2)
 
 
-def _dot_backward(factors, d_TS):
+def _dot_backward(scale, factors, d_TS):
   x_TK, y_SK = factors
-  d_TS = d_TS.astype(x_TK.dtype)
-  return mix(d_TS, y_SK).astype(x_TK.dtype), _columns(d_TS, x_TK).astype(y_SK.dtype)
+  d_TS = d_TS.astype(x_TK.dtype)  # the scale multiplies the narrow results, not each pair
+  return (scale * mix(d_TS, y_SK)).astype(x_TK.dtype), (scale * _columns(d_TS, x_TK)).astype(y_SK.dtype)
 
 
 def _mix_backward(factors, d_TK):
@@ -44,7 +48,7 @@ def _mix_backward(factors, d_TK):
   return dot(d_TK, y_SK).astype(p_TS.dtype), _columns(p_TS, d_TK).astype(y_SK.dtype)
 
 
-dot.defvjp(lambda x, y: (dot(x, y), (x, y)), _dot_backward)
+dot.defvjp(lambda x, y, scale: (dot(x, y, scale), (x, y)), _dot_backward)
 mix.defvjp(lambda p, y: (mix(p, y), (p, y)), _mix_backward)
 
 

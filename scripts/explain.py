@@ -47,7 +47,12 @@ def explain(c, model: LM, console: Console) -> None:
     ('source', enc.paper),
     ('hyperparameters', ', '.join(f'{k}={v!r}' for k, v in hyper.items()) or 'none'),
     ('scale of q . k', f'{enc.scale(K):.6g} (1/sqrt(K) is {K**-0.5:.6g})'),
-    ('bias in the scale', {None: 'adds no bias', True: 'yes', False: 'no, added after it'}[enc.bias_in_scale]),
+    (
+      'bias in the scale',
+      {None: 'adds no bias', True: 'yes', False: 'no, added after it', 'mixed': 'as each member says'}[
+        enc.bias_in_scale
+      ],
+    ),
     ('factor on the queries', f'{enc.query_scale:.6g}'),
     ('positions end at', 'never' if enc.max_length is None else f'{enc.max_length} tokens'),
     ('relative', 'yes' if enc.relative else 'no: depends on absolute positions'),
@@ -59,7 +64,12 @@ def explain(c, model: LM, console: Console) -> None:
   for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]:
     own = model.encoding.is_own(path)
     shape = leaf.shape[1:] if own else leaf.shape
-    parameters.add_row(path[0].name, str(shape), f'one a layer: {layers}' if own else 'one', f'{leaf.size:,}')
+    parameters.add_row(
+      jax.tree_util.keystr(path[:-1], simple=True, separator='.'),
+      str(shape),
+      f'one a layer: {layers}' if own else 'one',
+      f'{leaf.size:,}',
+    )
   own, total = (sum(p.size for p in jax.tree.leaves(tree)) for tree in (enc, model))
   parameters.add_row('all', '', '', f'{own:,} of {total:,}')
   console.print(parameters)

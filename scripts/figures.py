@@ -1,13 +1,22 @@
-"""Makes the figures of a folder of runs again, from their rows alone.
+"""Makes the figures of a folder of runs again, from their rows alone; or pictures of the encodings themselves.
 
 python scripts/figures.py runs/quick
 python scripts/figures.py results/classic --config=configs/classic.py
+python scripts/figures.py --encoding=rope/base=500000 --out=runs/pictures
+python scripts/figures.py --classic --out=runs/pictures
+
+--encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against distance, one line
+a head, at initialisation. --classic: the sinusoid, RoPE's long-term decay, ALiBi and KERPLE, T5's buckets.
 """
 
 from posenc_jax import config, report
 
 
 def main(argv):
+  if argv and argv[0].startswith('-') and not argv[0].startswith('--config'):
+    from posenc_jax.pictures import command  # it needs jax, and rows do not
+
+    return command.main(argv)
   report.of_arguments(argv).make_figures()
 
 

@@ -30,6 +30,7 @@ class Oracle:
   tokens: callable = lambda x_SD, position_S: x_SD
   across: callable = lambda s_HS, i, j_S: s_HS
   weights: callable = softmax  # of the scores of a row
+  turn: tuple[callable, callable] | None = None  # what a score of q . k alone does to q and to k: (x, t, h) -> x
 
 
 def dot(K):
@@ -124,7 +125,8 @@ def rope(dims, hyper, p):
   turn = lambda t: rotation_matrix(
     t, K, round(hyper.get('fraction', 1.0) * K), hyper.get('layout', 'half'), hyper.get('base', 10_000.0)
   )
-  return Oracle(lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K))
+  turned = lambda x, t, h: turn(t) @ x
+  return Oracle(lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K), turn=(turned, turned))
 
 
 def at_distance(dims, hyper, seen):
@@ -384,6 +386,57 @@ def selective_rope(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=angles)
 
 
+def tempered(dims, factor):
+  turn = (lambda q, i, h: factor(i, h) * q), (lambda k, j, h: k)
+  return Oracle(lambda q, k, i, j, h: factor(i, h) * (q @ k) / math.sqrt(dims.head_dim), turn=turn)
+
+
+def logn(dims, hyper, p):
+  L = hyper.get('length', dims.train_length)
+  return tempered(dims, lambda i, h: max(hyper.get('floor', 1.0), math.log(i + 1, L)))
+
+
+def ssmax(dims, hyper, p):
+  return tempered(dims, lambda i, h: p['s'][h] * math.log(i + 1) + (p['b'][h] if hyper.get('bias') else 0))
+
+
+def nope_scale(dims, hyper, p):
+  return tempered(dims, lambda i, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2))
+
+
+def chain(dims, hyper, p):
+  """Members that turn q and k, and members that add to their product; of those that read the scores, the first."""
+  parts = []
+  for n, member in enumerate(hyper.get('members', ('rope', 'fox'))):
+    own = {'name': member} if isinstance(member, str) else dict(member)
+    start = f'members.{n}.'
+    of_member = {name.removeprefix(start): value for name, value in p.items() if name.startswith(start)}
+    parts.append(ORACLES[own.pop('name')](dims, own, of_member))
+
+  def turn(x, t, h, which):
+    for part in parts:
+      x = part.turn[which](x, t, h) if part.turn else x
+    return x
+
+  def score(q, k, i, j, h):
+    q, k = turn(q, i, h, 0), turn(k, j, h, 1)
+    product = q @ k / math.sqrt(dims.head_dim)
+    return product + sum(part.score(q, k, i, j, h) - product for part in parts if not part.turn)
+
+  def along(q, k_nK, x_nD, h):
+    q = turn(q, x_nD[-1, -1], h, 0)
+    k_nK = np.stack([turn(k, x[-1], h, 1) for k, x in zip(k_nK, x_nD, strict=True)])
+    return sum(part.along(q, k_nK, x_nD[:, :-1], h) for part in parts)
+
+  return Oracle(
+    score,
+    position=lambda t: sum(part.position(t) for part in parts),
+    value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
+    along=along,
+    tokens=with_position,
+  )
+
+
 ORACLES = {
   f.__name__: f
   for f in (
@@ -392,6 +445,7 @@ ORACLES = {
     *(kerple_log, sandwich, fire, fox, cope, stick_breaking),
     *(tupe, xpos, p_rope, kerple_power, dape, selective_rope, pope),
     *(relative_projection, grape_ap, music_transformer),
+    *(chain, logn, ssmax, nope_scale),
   )
 }
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_laws import inputs, layer
+from test_laws import inputs, layer, parameters
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, make
@@ -161,6 +161,12 @@ def same(enc, other, scale_q=1.0, **options):
   x, weights, _ = inputs()
   run = jax.jit(lambda enc, w: layer(enc, w, x, backend='dense', **options))
   np.testing.assert_allclose(run(enc, weights), run(other, weights | {'q': scale_q * weights['q']}), atol=1e-5)
+
+
+def away(enc):
+  """The encoding with all parameters away from where they start."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(lambda p: jnp.asarray(p + 0.3 * rng.standard_normal(p.shape), jnp.float32), enc)
 
 
 def zeroed(enc):
@@ -414,6 +420,8 @@ BOUNDS = {  # of what `project` keeps in its domain
   'kerple_log': {'p': (0.01, np.inf), 'a': (0.01, np.inf)},
   'kerple_power': {'p': (0.01, 2), 'a': (0.01, np.inf)},
   'pope': {'phases': (-2 * np.pi, 0)},
+  'nope_scale': {'scales': (1, np.inf)},
+  'chain': {'phases': (-2 * np.pi, 0), 'w_f': (-np.inf, np.inf)},
 }
 
 
@@ -423,6 +431,8 @@ BOUNDS = {  # of what `project` keeps in its domain
     *((name, {}) for name in ENCODINGS),
     *((name, {'positivity': 'softplus'}) for name in ('kerple_log', 'kerple_power')),
     *(('dape', {'over': over}) for over in ('kerple_power', 'fire')),
+    ('nope_scale', {'learned': True}),
+    ('chain', {'members': ('pope', 'fox')}),
   ],
 )
 def test_projection_of_what_has_bounds(name, hyper):
@@ -433,6 +443,92 @@ def test_projection_of_what_has_bounds(name, hyper):
   for (path, leaf), (_, projected) in zip(before, after, strict=True):
     low, high = bounds.get(path[-2].name, (-np.inf, np.inf))
     np.testing.assert_array_equal(projected, np.clip(leaf, np.float32(low), np.float32(high)))
+
+
+CHAINED = ('nope', 'rope', 'shaw', 't5', 'fire', 'fox', 'cope', 'stick_breaking', 'xpos', 'dape', 'learned', 'pope')
+
+
+@pytest.mark.parametrize('name', CHAINED)
+def test_chain_of_one_and_nothing_is_the_one(name):
+  enc = away(build(name))
+  for members in ((name,), ('nope', name), (name, 'nope')):
+    chain = build('chain', members=members)
+    same(jax.tree.unflatten(jax.tree.structure(chain), jax.tree.leaves(enc)), enc)
+    facts = ('relative', 'causal_only', 'max_length', 'reach', 'bias_in_scale', 'normaliser', 'query_scale')
+    assert [getattr(chain, fact) for fact in facts] == [getattr(enc, fact) for fact in facts]
+    assert chain.places() == enc.places()
+    assert chain.scale(8) == enc.scale(8)
+    assert [getattr(chain, hook) is None for hook in ('score', 'value', 'spent')] == [
+      getattr(enc, hook) is None for hook in ('score', 'value', 'spent')
+    ]
+
+
+def test_chain_declares_what_its_members_do():
+  chain = lambda *members: build('chain', members=members)
+  assert [e.reach for e in map(chain, ('t5', 'shaw', 't5'), ('rope', 't5', 'alibi'))] == [128, 128, None]
+  assert [chain('learned', 'fox').max_length, chain('rope', 'fox').max_length] == [40, None]
+  assert [chain('t5', 'fox').bias_in_scale, chain('shaw', 'fox').bias_in_scale] == [False, 'mixed']
+  assert [chain('t5', 'rope').scale(8), chain('rope', 't5').query_scale] == [1, 8**-0.5]
+  assert [chain('rope', 'alibi').causal_only, chain('rope', 'fox').causal_only] == [False, True]
+
+
+def test_members_have_their_hyperparameters_and_share_what_they_share():
+  by_name, by_dict = (
+    build('chain', members='rope,t5,fox'),
+    build('chain', members=({'name': 'rope', 'base': 50.0}, 'fox')),
+  )
+  assert [e.base for e in (by_name.members[0], by_dict.members[0])] == [10_000, 50]
+  own = Layered(lambda: build('chain', members='rope,t5,fox'), 3, 'paper').split()[0]
+  assert sorted(p.shape for p in own) == [(3, 4), (3, 12, 4)]  # the gates; T5's table is there once
+
+
+def test_order_of_a_chain_counts_where_a_member_reads_scores():
+  """CoPE's gates see what FoX has left, or all."""
+  x, weights, _ = inputs()
+  cope, fox = away(build('cope')), away(build('fox'))
+
+  def run(*members):
+    chain = build('chain', members=members)
+    for n, name in enumerate(members):
+      chain.members[n] = {'cope': cope, 'fox': fox}.get(name, chain.members[n])
+    return layer(chain, weights, x)
+
+  assert np.abs(run('fox', 'cope') - run('cope', 'fox')).max() > 1e-3
+  np.testing.assert_allclose(run('fox', 'alibi'), run('alibi', 'fox'), atol=1e-5)
+
+
+def test_a_chain_ends_walks_as_its_last_score_does():
+  """By that one's own sum, also after one that takes a sum itself; not where another may give weight again."""
+  x, weights, _ = inputs()
+  chain, none, much = build('chain', members=('cope', 'stick_breaking')), jnp.zeros((2, 4, 3)), jnp.full((2, 4, 3), 200)
+  assert chain.spent((none, much))
+  assert not chain.spent((much, none))
+  assert build('chain', members=('stick_breaking', 'alibi')).spent is None
+  heavy = weights | {'q': 30 * weights['q']}
+  run = lambda **options: jax.jit(functools.partial(layer, **options))(away(chain), heavy, x)
+  np.testing.assert_allclose(run(backend='blockwise', block=(2, 2)), run(backend='dense'), atol=2e-5)
+
+
+def test_temperatures_at_known_factors():
+  factors = lambda enc: enc.transform(jnp.ones((1, 41, 4, 8)), None, jnp.arange(41.0)[None], None)[0][0, :, 0, 0]
+  logn, ratio = factors(build('logn')), factors(build('logn', floor=0.0))
+  np.testing.assert_array_equal(logn[:39], 1)
+  np.testing.assert_allclose([logn[39], logn[40], ratio[0], ratio[39]], [1, np.log(41) / np.log(40), 0, 1], rtol=1e-6)
+  assert float(factors(build('ssmax'))[:40].mean()) == pytest.approx(1)
+  published = make('ssmax', **SIZES | {'train_length': 1024}, rngs=nnx.Rngs(0))
+  np.testing.assert_allclose(published.s[...], 0.168, atol=5e-4)
+
+
+def test_temperatures_that_are_others():
+  same(build('ssmax', start=1 / np.log(5)), build('logn', length=5, floor=0.0))
+  constant = build('ssmax', bias=True, start=0.0)
+  constant.b[...] = jnp.full(4, 1.5)
+  same(constant, build('nope_scale', scale=1.5))
+  same(build('nope_scale', learned=True), build('nope_scale'), causal=False)
+  same(build('nope_scale', scale=1.5), build('nope'), 1.5, causal=False)
+  same(build('logn'), build('nope'))  # 11 tokens of 40
+  same(build('chain', members=({'name': 'nope_scale', 'scale': 1.5}, 'rope')), build('rope'), 1.5)
+  same(build('chain', members=('rope', 'logn')), build('rope'))
 
 
 def test_shaw_without_values_acts_on_scores_alone():
@@ -478,10 +574,12 @@ def test_without_mask_only_order_free_encodings_forget_order():
   """Bidirectional attention without positions is equivariant to permutations: no second source of position is on."""
   x, weights, _ = inputs()
   order = np.random.default_rng(0).permutation(x.shape[1])
-  for name in (name for name, enc in ENCODINGS.items() if not enc.causal_only):
-    run = jax.jit(functools.partial(layer, build(name), weights, backend='dense', causal=False))
+  for name, enc in ((name, build(name)) for name in ENCODINGS):
+    if enc.causal_only:
+      continue
+    run = jax.jit(functools.partial(layer, enc, weights, backend='dense', causal=False))
     change = np.abs(run(x[:, order]) - run(x)[:, order]).max()
-    if name == 'nope':
+    if name in ('nope', 'nope_scale'):
       assert change < 1e-5
     else:
       assert change > 1e-3 * (0.1 if name == 'transformer_xl' else 1), name
@@ -495,7 +593,7 @@ def test_without_mask_only_order_free_encodings_forget_order():
 def test_sharing(name, share):
   rngs = nnx.Rngs(0)
   one = make(name, **SIZES, rngs=rngs)
-  sizes = {path[0].name: leaf.size for path, leaf in jax.tree_util.tree_flatten_with_path(one)[0]}
+  sizes = {name: leaf.size for name, leaf in parameters(one).items()}
   rng = np.random.default_rng(0)
   draw = lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype)  # some parameters start alike in all layers
   build_layers = lambda: Layered(lambda: jax.tree.map(draw, make(name, **SIZES, rngs=rngs)), 3, share)
@@ -504,12 +602,13 @@ def test_sharing(name, share):
       build_layers()
     return
   layered = build_layers()
-  own = {'paper': set(one.per_layer), 'all': set(), 'none': set(sizes)}[share]
+  published = {name for name in sizes if any(f'{name}.'.startswith(f'{own}.') for own in one.per_layer)}
+  own = {'paper': published, 'all': set(), 'none': set(sizes)}[share]
   assert sum(p.size for p in jax.tree.leaves(layered)) == sum(n * (3 if p in own else 1) for p, n in sizes.items())
   stacked, layer_of = layered.split()
   encodings = [layer_of([p[n] for p in stacked]) for n in range(3)]
   for parameter in sizes:
-    first, second = (np.asarray(getattr(e, parameter)[...]) for e in encodings[:2])
+    first, second = (parameters(e)[parameter] for e in encodings[:2])
     assert np.array_equal(first, second) == (parameter not in own)
 
 
@@ -557,6 +656,17 @@ def test_sharing(name, share):
     ('dape', {'over': 'rope'}, "dape: over='rope' must be one of alibi, kerple_log, kerple_power, sandwich, fire"),
     ('dape', {'hidden': 0}, 'dape: hidden=0 must be at least 1'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3 must be even and at least 2'),
+    ('chain', {'members': ()}, 'chain: members=() must be names, or dicts with a name, of encodings but chain'),
+    ('chain', {'members': ('rope', 'chain')}, 'must be names, or dicts with a name, of encodings but chain'),
+    ('chain', {'members': ({'base': 9.0},)}, 'must be names, or dicts with a name, of encodings but chain'),
+    ('chain', {'members': 'rope,alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
+    ('chain', {'members': ({'name': 'rope', 'bass': 9.0},)}, "encoding rope has no hyperparameter 'bass'"),
+    ('chain', {'members': ('t5', 'fox', 'deberta')}, 'chain: t5 and deberta each have a scale of their own: one may'),
+    ('chain', {'members': ('stick_breaking',) * 2}, 'stick_breaking and stick_breaking each have a normaliser of'),
+    ('chain', {'members': ('fox', 'xpos')}, 'chain: xpos takes q . k anew: it must act on scores first, and none set'),
+    ('chain', {'members': ('rerope', 't5')}, 'chain: rerope takes q . k anew: it must act on scores first, and none'),
+    ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
+    ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
     ('selective_rope', {'rank': 0}, 'selective_rope: base=500000.0 must be greater than 1 and rank=0 at least 1'),
   ],
 )
@@ -590,6 +700,5 @@ def test_every_entry_declares_itself(name):
   assert isinstance(enc, Encoding)
   assert enc.paper or name == 'nope'
   assert type(enc).__doc__
-  names = {path[0].name for path, _ in jax.tree_util.tree_flatten_with_path(enc)[0]}
-  assert set(enc.per_layer) <= names
+  assert all(any(f'{name}.'.startswith(f'{own}.') for name in parameters(enc)) for own in enc.per_layer)
   assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(enc))

@@ -25,6 +25,12 @@ DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
 B, S = 2, 11
 SHIFT = 29  # the last position stays inside a learned table of 40 rows
 
+CHAINS = {  # of different kinds of members: under every law in every mode
+  'chain': (),
+  'chain_cope_rope': ('cope', {'name': 'rope', 'base': 50.0}),
+  'chain_ssmax_alibi': ('ssmax', 'alibi'),
+  'chain_shaw_alibi': ({'name': 'shaw', 'clip': 3}, 'alibi'),
+}
 VARIANTS = {
   **{name: (name, {}) for name in ENCODINGS},
   'learned_long': ('learned', {'max_length': 64}),
@@ -68,6 +74,11 @@ VARIANTS = {
   'grape_ap_wide': ('grape_ap', {'width': 12}),
   'selective_rope_bias': ('selective_rope', {'bias': True, 'base': 50.0, 'rank': 3}),
   'selective_rope_gate': ('selective_rope', {'gate': True}),
+  'logn': ('logn', {'length': 4}),  # for 11 tokens: the factor is 1 up to it
+  'logn_ratio': ('logn', {'floor': 0.0}),
+  'ssmax_bias': ('ssmax', {'bias': True}),
+  'nope_scale_learned': ('nope_scale', {'scale': 2.0, 'learned': True}),
+  **{variant: ('chain', {'members': members} if members else {}) for variant, members in CHAINS.items()},
 }
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
@@ -82,14 +93,6 @@ MODES = {
   'last_queries': {'T': 3},
 }
 TILES = {'causal': [(2, 8)], 'packed': [(4, 4)], 'last_queries': [(2, 4)]}  # (3, 5) elsewhere: nothing divides anything
-# Every encoding in every mode; what a hyperparameter changes does not depend on masks.
-CASES = [
-  (v, m)
-  for v, (name, _) in VARIANTS.items()
-  for m, options in MODES.items()
-  if (v in ENCODINGS or m in ('bidirectional', 'positions'))
-  and not (ENCODINGS[name].causal_only and options.get('causal') is False)
-]
 
 
 def build(variant: str, seed: int = 0):
@@ -98,6 +101,23 @@ def build(variant: str, seed: int = 0):
   enc = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(seed), **hyper)
   rng = np.random.default_rng(seed)
   return jax.tree.map(lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc).project()
+
+
+@functools.cache
+def is_causal_only(variant: str) -> bool:
+  """A class says so, but of a chain its members."""
+  name, _ = VARIANTS[variant]
+  return (build(variant) if name == 'chain' else ENCODINGS[name]).causal_only
+
+
+# Every encoding in every mode; what a hyperparameter changes does not depend on masks.
+CASES = [
+  (v, m)
+  for v in VARIANTS
+  for m, options in MODES.items()
+  if (v in ENCODINGS or v in CHAINS or m in ('bidirectional', 'positions'))
+  and not (options.get('causal') is False and is_causal_only(v))
+]
 
 
 @functools.cache
@@ -133,7 +153,8 @@ def expected(variant, enc_parameters, weights, x_BSD, *, T=S, positions=None, se
 
 def parameters(enc) -> dict[str, np.ndarray]:
   leaves = jax.tree_util.tree_flatten_with_path(enc)[0]
-  return {'.'.join(step.name for step in path[:-1]): np.asarray(leaf, np.float64) for path, leaf in leaves}
+  name = lambda path: jax.tree_util.keystr(path[:-1], simple=True, separator='.')
+  return {name(path): np.asarray(leaf, np.float64) for path, leaf in leaves}
 
 
 def close(actual, desired, tolerance=2e-5):
@@ -194,7 +215,7 @@ def test_equal_to_the_oracle(variant, mode):
 
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
-@pytest.mark.parametrize('variant', [*ENCODINGS, 'shaw_clipped', 'rope_interleaved', 'alibi_learned'])
+@pytest.mark.parametrize('variant', [*{**ENCODINGS, **CHAINS}, 'shaw_clipped', 'rope_interleaved', 'alibi_learned'])
 def test_causality_and_shifts(variant, backend):
   """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change where relative."""
   enc, (x, weights, cotangent) = build(variant), inputs()
@@ -221,14 +242,14 @@ def test_causality_and_shifts(variant, backend):
       assert np.abs(there - here).max() > 1e-2
 
 
-@pytest.mark.parametrize('variant', [v for v, (name, _) in VARIANTS.items() if ENCODINGS[name].causal_only])
+@pytest.mark.parametrize('variant', list(filter(is_causal_only, VARIANTS)))
 def test_causal_encodings_refuse_to_look_ahead(variant):
   enc, (x, weights, _) = build(variant), inputs()
   with pytest.raises(ValueError, match=f'^{type(enc).__name__} is defined for causal attention only$'):
     layer(enc, weights, x, causal=False)
 
 
-@pytest.mark.parametrize('variant', [*ENCODINGS, 't5_bidirectional', 'deberta_p2c'])
+@pytest.mark.parametrize('variant', [*{**ENCODINGS, **CHAINS}, 't5_bidirectional', 'deberta_p2c'])
 def test_packed_documents_are_separate_runs(variant):
   """Each document of a packed row gets what it gets alone, whatever stands beside it."""
   enc, (x, weights, _) = build(variant), inputs()
@@ -294,7 +315,10 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_bias_is_in_the_scale_or_not_as_declared(variant):
-  """A class of twice the scale adds twice the bias where the bias is in the scale, and the same where it is not."""
+  """A class of twice the scale adds twice the bias where the bias is in the scale, and the same where it is not.
+
+  Of a chain, classes of its members. Where they differ it says so, and neither is true; each is a case of its own.
+  """
   enc, (x, weights, _) = build(variant), inputs()
   if enc.bias_in_scale is None:
     assert enc.score is None
@@ -309,16 +333,19 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
     tables = lookup.read(enc.tables(jnp.arange(1 - S, S)))
     return enc.score(jnp.zeros((B, 4, S, S)), q, k, Block(place, place, r[0], r, mask, tables, lookup, Sums()))
 
-  class Twice(type(enc)):
-    def scale(self, head_dim):
-      return 2 * super().scale(head_dim)
+  def scaled_twice(enc):
+    enc.__class__ = type('Twice', (type(enc),), {'scale': lambda self, K: 2 * super(type(self), self).scale(K)})
 
   once = bias(enc)
-  enc.__class__ = Twice
+  for part in getattr(enc, 'members', [enc]):
+    scaled_twice(part)
   twice = bias(enc)
   seen = once != MASKED
   assert np.abs(once[seen]).max() > 1e-2
-  close(twice[seen], once[seen] * (2 if enc.bias_in_scale else 1))
+  if enc.bias_in_scale == 'mixed':
+    assert all(np.abs(twice - n * once)[seen].max() > 1e-2 for n in (1, 2))
+  else:
+    close(twice[seen], once[seen] * (2 if enc.bias_in_scale else 1))
 
 
 COUNTS = {  # parameters of one layer
@@ -387,6 +414,16 @@ COUNTS = {  # parameters of one layer
   'grape_ap_wide': 12 * 4 * 12,
   'selective_rope_bias': 12 * 3 + 3 * 2 * 4 + 4 * 2 * 4 + 2 * 4,
   'selective_rope_gate': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4 + 12 * 2 + 2,
+  'chain': 12 * 4 + 4,
+  'chain_cope_rope': 64 * 8,
+  'chain_ssmax_alibi': 4,
+  'chain_shaw_alibi': 2 * 7 * 8,
+  'logn': 0,
+  'logn_ratio': 0,
+  'ssmax': 4,
+  'ssmax_bias': 2 * 4,
+  'nope_scale': 0,
+  'nope_scale_learned': 4,
 }
 
 
@@ -398,6 +435,7 @@ SAME_AT_THE_START = (
   'kerple_power_softplus',
   'cope_few',
   'tupe_affine',
+  'ssmax_bias',
 )
 
 

@@ -1,5 +1,7 @@
 """The decoder: causality, packing, initial scales, its linear layer, flags, parameters of whole models."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from flax import nnx
 
 from configs import base
+from posenc_jax.config.loading import overlay
+from posenc_jax.config.saving import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, LengthError
 from posenc_jax.model import LM, Layer, attention_options, build, matmul, rms_norm, token_nll
 
@@ -205,6 +209,10 @@ PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16,
   'dape': 3 * (8 * 32 + 32 + 32 * 4),
   'grape_ap': 3 * 16 * 4 * 8,
   'selective_rope': 3 * (16 * 16 + 16 * 4 * 3 + 4 * 4 * 3),
+  'chain': 3 * (16 * 4 + 4),
+  'logn': 0,
+  'ssmax': 3 * 4,
+  'nope_scale': 0,
 }
 
 
@@ -212,6 +220,23 @@ PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16,
 def test_parameters_of_the_whole_model(name):
   bare = 3 * (4 * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
   assert sum(p.size for p in jax.tree.leaves(model(encoding__name=name))) == bare + PARAMETERS[name]
+
+
+def test_members_of_a_chain_come_from_the_config():
+  """As dicts in a tuple, also once they have been written to disk."""
+  members = ({'name': 'alibi', 'learned': True}, 'fox')
+  c = config()
+  overlay(c, {'encoding': {'name': 'chain', 'members': members}})
+  again = from_json(json.loads(json.dumps(to_json(c))))
+  for each in (c, again):
+    m = build(each, VOCAB, nnx.Rngs(0))
+    shapes = [
+      (p.shape, m.encoding.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(m.encoding.encoding)
+    ]
+    assert sorted(shapes) == [((3, 4), True), ((3, 16, 4), True), ((4,), False)]  # gates of every layer, one of slopes
+  by_flag = config()
+  overlay(by_flag, {'encoding.name': 'chain', 'encoding.members': members})
+  assert to_json(by_flag) == to_json(c)
 
 
 @pytest.mark.parametrize('share', ['paper', 'none'])

@@ -23,7 +23,7 @@ LEVELS = (
   {'data', 'optim', 'logs', 'launch', 'tables'},
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
-  {'report'},
+  {'report', 'pictures'},
   {'sweep', 'bench'},
 )
 WITHOUT_JAX = ('config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
@@ -70,7 +70,8 @@ def test_attention_names_no_encoding_and_every_module_has_a_level():
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_stay_readable(path):
   lines = len(path.read_text().splitlines())
-  assert lines <= (100 if path.parent.name == 'encodings' else 280)
+  is_one_encoding = path.parent.name == 'encodings' and path.name != '__init__.py'
+  assert lines <= (100 if is_one_encoding else 280)
 
 
 def test_no_default_at_the_point_of_use():

@@ -60,16 +60,31 @@ class Block:
     return self.sums.unless(reached, near, far)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _hold(x, forward: bool):
-  """The identity, computed once: XLA would otherwise repeat it inside each product or reduction that reads it.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _hide(s_BHTS, mask, hold_it: bool):
+  """MASKED where nothing is visible; computed once, if `hold_it`, for all that reads it.
 
-  Its gradient is held always, itself where `forward` says so.
+  Its gradient is held: all gradients of scores come from it. It is 0 at hidden pairs already, as their weights are.
   """
-  return hold(x) if forward else x
+  s_BHTS = jnp.where(mask[:, None], s_BHTS, MASKED)
+  return hold(s_BHTS) if hold_it else s_BHTS
 
 
-_hold.defvjp(lambda x, forward: (_hold(x, forward), None), lambda forward, _, g: (hold(g),))
+_hide.defvjp(lambda s, mask, hold_it: (_hide(s, mask, hold_it), None), lambda hold_it, _, d: (hold(d), None))
+
+
+@jax.custom_vjp
+def _weights(s_BHTS, lse_BHT):
+  """exp(s - lse), computed once."""
+  return hold(jnp.exp(s_BHTS - lse_BHT[..., None]))
+
+
+def _weights_forward(s, lse):
+  p = _weights(s, lse)
+  return p, p
+
+
+_weights.defvjp(_weights_forward, lambda p, d: (d * p, None))
 
 
 def visible(order_TS, causal: bool, window: int | None):
@@ -80,25 +95,27 @@ def visible(order_TS, causal: bool, window: int | None):
   return seen
 
 
-def block_attention(enc, q_BHTK, k_BGSK, v_BGSK, block: Block, scale: float, lse_BHT=None):
+def block_attention(enc, q_BHTK, k_BGSK, v_BGSK, block: Block, scale: float, lse_BHT=None, top_BHT=None):
   """Attention of one block, not normalised. Arrays are heads-major here: products need no copies then.
 
   Args:
-    lse_BHT: what the exponentials are taken relative to: the rows' log-sum-exp if known, else each row's maximum here.
+    lse_BHT: what the exponentials are taken relative to: the rows' log-sum-exp if known, else each row's maximum here
+      or, if it is larger, top_BHT.
 
   Returns:
     o_BHTK = p @ v (+ the encoding's value), the sums of p and what p is relative to [B, H, T'], all float32.
   """
-  s_BHTS = scale * _by_keys(dot, q_BHTK, k_BGSK)
+  s_BHTS = _by_keys(lambda q, k: dot(q, k, scale), q_BHTK, k_BGSK)
   if enc.score is not None:
     k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
     s_BHTS = enc.score(s_BHTS, q_BHTK.swapaxes(1, 2), k_BHSK.swapaxes(1, 2), block)
-  s_BHTS = _hold(jnp.where(block.mask[:, None], s_BHTS, MASKED), lse_BHT is None)
+  s_BHTS = _hide(s_BHTS, block.mask, lse_BHT is None)
   if enc.normaliser == 'none':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
     lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))
-  p_BHTS = _hold(jnp.exp(s_BHTS - lse_BHT[..., None]), True)
+    lse_BHT = lse_BHT if top_BHT is None else jnp.maximum(lse_BHT, top_BHT)
+  p_BHTS = _weights(s_BHTS, lse_BHT)
   o_BHTK = _by_keys(mix, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
   if enc.value is not None:
     o_BHTK += enc.value(p_BHTS, block).swapaxes(1, 2)

@@ -19,6 +19,7 @@ from posenc_jax.attention.call import Call
 from posenc_jax.attention.distances import Constant, Diagonals, Lookup
 from posenc_jax.attention.grid import Grid
 from posenc_jax.attention.sums import Sums
+from posenc_jax.products import hold
 
 DEFAULT_BLOCK = (256, 256)  # one divides the other
 
@@ -64,14 +65,13 @@ def run(call: Call):
   ids = {'position': call.positions_BS, 'segment': call.segments_BS}
   cut_rows = lambda tree: jax.tree.map(lambda x: _cut(x, rows), tree)
   cut_columns = lambda tree: jax.tree.map(lambda x: _cut(x, columns), tree)
-  heads_major = lambda x_NBTHK: x_NBTHK.swapaxes(2, 3)
   floats = {
     'enc': call.enc,
     'tables': plan.tables(call),
-    'rows': {'q': heads_major(_cut(call.q_BTHK, rows)), 'i': cut_rows(call.i)},
+    'rows': {'q': _cut_heads(call.q_BTHK, rows), 'i': cut_rows(call.i)},
     'columns': {
-      'k': heads_major(_cut(call.k_BSGK, columns)),
-      'v': heads_major(_cut(call.v_BSGK, columns)),
+      'k': _cut_heads(call.k_BSGK, columns),
+      'v': _cut_heads(call.v_BSGK, columns),
       'j': cut_columns(call.j),
     },
   }
@@ -84,6 +84,13 @@ def _cut(x, n: int):
   """[B, T, ...] -> [blocks, B, n, ...], padded at the end."""
   x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2))
   return jnp.moveaxis(x.reshape(len(x), -1, n, *x.shape[2:]), 1, 0)
+
+
+def _cut_heads(x_BTHK, n: int):
+  """[B, T, H, K] -> [blocks, B, H, n, K]. As one axis B H is laid out at once; XLA would copy twice otherwise."""
+  x_NBTHK = _cut(x_BTHK, n)
+  N, B, _, H, K = x_NBTHK.shape
+  return hold(x_NBTHK.swapaxes(2, 3).reshape(N, B * H, n, K)).reshape(N, B, H, n, K)
 
 
 def _at(tree, n):
@@ -103,7 +110,7 @@ def _like(tree, reference):
   return jax.tree.map(lambda x, r: x.astype(r.dtype), tree, reference)
 
 
-def _block(plan: Plan, constant: bool, a, b, ids, inputs, lse=None):
+def _block(plan: Plan, constant: bool, a, b, ids, inputs, lse=None, top=None):
   """Block (a, b): what `block_attention` returns of it, and its sums carried on to the block on its left.
 
   inputs: (enc, row, column, tables of the block, sums carried from the right).
@@ -111,7 +118,9 @@ def _block(plan: Plan, constant: bool, a, b, ids, inputs, lse=None):
   grid, (row_ids, column_ids), (enc, row, column, tables, carried) = plan.grid, ids, inputs
   order = grid.corner(a, b) + jnp.arange(grid.rows)[:, None] - jnp.arange(grid.columns)[None]
   key = b * grid.columns + jnp.arange(grid.columns)
-  mask = (visible(order, grid.causal, grid.window) & (key < grid.S)[None])[None]
+  mask = visible(order, grid.causal, grid.window)[None]
+  if grid.S % grid.columns:
+    mask &= (key < grid.S)[None, None]
   if row_ids['segment'] is not None:
     mask &= row_ids['segment'][:, :, None] == column_ids['segment'][:, None]
   if plan.contiguous:
@@ -123,7 +132,7 @@ def _block(plan: Plan, constant: bool, a, b, ids, inputs, lse=None):
     tables = distances.read(tables)
   sums = Sums(carried)
   block = Block(row['i'], column['j'], order, r, mask, tables, distances, sums)
-  return *block_attention(enc, row['q'], column['k'], column['v'], block, plan.scale, lse), tuple(sums.totals)
+  return *block_attention(enc, row['q'], column['k'], column['v'], block, plan.scale, lse, top), tuple(sums.totals)
 
 
 def _by_kind(plan: Plan, tables, a, b, function):
@@ -175,13 +184,12 @@ def _forward(plan: Plan, floats, ints):
       b = stop - 1 - n
       column, column_ids = _at((floats['columns'], ints['columns']), b)
       inputs = enc, row, column, plan.cut(floats['tables'], a, b), carried
-      run = lambda constant: _block(plan, constant, a, b, (row_ids, column_ids), inputs)
-      o_b, sums_b, top_b, carried = _by_kind(plan, floats['tables'], a, b, run)
+      run = lambda constant: _block(plan, constant, a, b, (row_ids, column_ids), inputs, top=top)
+      o_b, sums_b, new_top, carried = _by_kind(plan, floats['tables'], a, b, run)
       if not softmax:
         return (o + o_b, sums, top), carried
-      new_top = jnp.maximum(top, top_b)
-      old, new = jnp.exp(top - new_top), jnp.exp(top_b - new_top)
-      return (o * old[..., None] + o_b * new[..., None], sums * old + sums_b * new, new_top), carried
+      old = jnp.exp(top - new_top)
+      return (o * old[..., None] + o_b, sums * old + sums_b, new_top), carried
 
     nothing = (
       jnp.zeros((B, H, T, floats['columns']['v'].shape[-1]), jnp.float32),

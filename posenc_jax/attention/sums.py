@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax import lax
 
+from posenc_jax.products import hold
+
 GROUP = 16  # keys that one small product adds up
 
 
@@ -47,7 +49,7 @@ def suffix_sum(x):
   if n % GROUP:
     return lax.cumsum(x, axis=x.ndim - 1, reverse=True)
   ones = jnp.tril(jnp.ones((GROUP, GROUP), x.dtype))
-  within = lax.optimization_barrier((x.reshape(-1, GROUP) @ ones).reshape(*lead, n // GROUP, GROUP))
+  within = hold((x.reshape(-1, GROUP) @ ones).reshape(*lead, n // GROUP, GROUP))
   groups = within[..., 0]
   later = lax.cumsum(groups, axis=groups.ndim - 1, reverse=True) - groups
   return (within + later[..., None]).reshape(x.shape)

@@ -6,6 +6,7 @@ import inspect
 
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.encodings.base import Dims, Encoding, LengthError
+from posenc_jax.encodings.chain import Chain
 from posenc_jax.encodings.cope import CoPE
 from posenc_jax.encodings.dape import DAPE
 from posenc_jax.encodings.deberta import DeBERTa
@@ -28,6 +29,7 @@ from posenc_jax.encodings.shaw import Shaw
 from posenc_jax.encodings.sinusoidal import Sinusoidal
 from posenc_jax.encodings.stick_breaking import StickBreaking
 from posenc_jax.encodings.t5 import T5
+from posenc_jax.encodings.temperature import LogN, NoPEScale, SSMax
 from posenc_jax.encodings.transformer_xl import TransformerXL
 from posenc_jax.encodings.tupe import TUPE
 from posenc_jax.encodings.xpos import XPos
@@ -63,6 +65,10 @@ ENCODINGS = {
   'relative_projection': RelativeProjection,
   'grape_ap': GrapeAP,
   'music_transformer': MusicTransformer,
+  'chain': Chain,
+  'logn': LogN,
+  'ssmax': SSMax,
+  'nope_scale': NoPEScale,
 }
 
 

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.products import hold
 
 
 class FIRE(Encoding):
@@ -54,7 +54,7 @@ def units(x_N, w_F, b_F):
 
 def _units_backward(residuals, d_FN):
   x_N, w_F, hidden_FN = residuals
-  d_FN = lax.optimization_barrier(jnp.where(hidden_FN > 0, d_FN, 0))
+  d_FN = hold(jnp.where(hidden_FN > 0, d_FN, 0))
   d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
   return w_F @ d_FN, d_lines_F2[:, 0], d_lines_F2[:, 1]
 

@@ -7,6 +7,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.products import hold
 
 GATES = ('data', 'learned', 'fixed')
 
@@ -67,7 +68,7 @@ class FoX(Encoding):
     # From the first query on: the sums of near tokens are small then, and their differences exact.
     origin = block.i[0][:, :1]
     c_i, c_j = (((whole - origin) + rest).swapaxes(1, 2) for whole, rest in (block.i, block.j))
-    c_i, c_j = lax.optimization_barrier((c_i, c_j))  # else each pair would read them with a stride of H
+    c_i, c_j = hold(c_i), hold(c_j)  # else each pair would read them with a stride of H
     return s_BHTS + (c_i[..., None] - c_j[:, :, None])
 
 

@@ -28,8 +28,8 @@ class Layered(nnx.Module):
     )
 
   def is_own(self, path) -> bool:
-    """Whether the parameter at this path of the encoding is stacked."""
-    return self.share == 'none' or (self.share == 'paper' and path[0].name in self.own)
+    """Whether the parameter at this path of the encoding is stacked: a name in `per_layer`, or below one."""
+    return self.share == 'none' or (self.share == 'paper' and is_below(path, self.own))
 
   def split(self):
     """The stacked parameters, a list for `lax.scan`, and the function that makes a layer's encoding from its slices."""
@@ -45,3 +45,9 @@ class Layered(nnx.Module):
     """The encoding as layer n has it."""
     own, layer = self.split()
     return layer([leaf[n] for leaf in own])
+
+
+def is_below(path, names) -> bool:
+  """Whether the path in a pytree is, or begins with, one of these names: 'rows', 'over', 'members.1.w_f'."""
+  steps = f'{jax.tree_util.keystr(path, simple=True, separator=".")}.'
+  return any(steps.startswith(f'{name}.') for name in names)

@@ -1,0 +1,100 @@
+"""Several encodings, one after another."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax import encodings
+from posenc_jax.encodings.base import Dims, Encoding
+
+FRESH = ('xpos', 'rerope', 'leaky_rerope', 'self_extend')  # take q . k again: scores given to them are lost
+TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH)  # turn queries and keys by their positions
+READING = ('cope', 'deberta', 'music_transformer', 'shaw', 'transformer_xl')  # rows that meet queries in `score`
+
+
+class Chain(Encoding):
+  """The encodings `members` act one after another: on the input, then queries and keys, then scores; values add up.
+
+  A member sees scores as those before it left them, and queries and keys as all have turned them: with `rope`, rows of
+  `cope` or `shaw` meet turned queries, which depend on absolute positions. `bias_in_scale`: 'mixed' if members differ.
+  """
+
+  def __init__(self, dims: Dims, rngs, *, members: tuple = ('rope', 'fox')):
+    """`members`: names, or dicts of a name and hyperparameters, ({'name': 'rope', 'base': 5e5}, 'fox'); 'rope,fox'."""
+    super().__init__(dims, rngs)
+    each = members.split(',') if isinstance(members, str) else members
+    specs = [{'name': member} if isinstance(member, str) else dict(member) for member in each]
+    names = [spec.get('name') for spec in specs]
+    if not names or None in names or 'chain' in names:
+      raise ValueError(f'chain: members={members!r} must be names, or dicts with a name, of encodings but chain')
+    each = [encodings.make(**spec, **dataclasses.asdict(dims), rngs=rngs) for spec in specs]
+    scales = [n for n, e in enumerate(each) if e.scale(dims.head_dim) != dims.head_dim**-0.5]
+    normalisers = [n for n, e in enumerate(each) if e.normaliser != 'softmax']
+    for what, own in (('scale', scales), ('normaliser', normalisers)):
+      if len(own) > 1:
+        raise ValueError(f'chain: {" and ".join(names[n] for n in own)} each have a {what} of their own: one may')
+    self.scoring = tuple(n for n, e in enumerate(each) if e.score is not None)
+    if late := [names[n] for n in self.scoring if names[n] in FRESH and (scales or n > self.scoring[0])]:
+      raise ValueError(f'chain: {late[0]} takes q . k anew: it must act on scores first, and none set the scale')
+    self.members, self.scales = nnx.List(each), scales[0] if scales else 0
+    self.normaliser = each[normalisers[0]].normaliser if normalisers else 'softmax'
+    self.paper = '; '.join(dict.fromkeys(e.paper for e in each if e.paper))
+    self.relative = all(e.relative for e in each) and not (set(names) & set(TURNING) and set(names) & set(READING))
+    self.causal_only = any(e.causal_only for e in each)
+    self.max_length = min((e.max_length for e in each if e.max_length is not None), default=None)
+    ends = [e.reach for e in each if jax.tree.leaves(jax.eval_shape(e.tables, jax.ShapeDtypeStruct((1,), jnp.int32)))]
+    self.reach = None if None in ends else max(ends, default=None)
+    kinds = {e.bias_in_scale for e in each} - {None}
+    self.bias_in_scale = 'mixed' if len(kinds) > 1 else next(iter(kinds), None)
+    self.per_layer = tuple(f'members.{n}.{name}' for n, e in enumerate(each) for name in e.per_layer)
+
+  def places(self):
+    found = {place for e in self.members for place in e.places()}
+    return tuple(place for place in ('input', 'queries and keys', 'scores', 'values') if place in found)
+
+  def embed(self, x_BTD, positions_BT):
+    for e in self.members:
+      x_BTD = e.embed(x_BTD, positions_BT)
+    return x_BTD
+
+  def locate(self, x_BSD, positions_BS):
+    return tuple(e.locate(x_BSD, positions_BS) for e in self.members)
+
+  def transform(self, q_BTHK, k_BSGK, i, j):
+    for n, e in enumerate(self.members):
+      q_BTHK, k_BSGK = e.transform(q_BTHK, k_BSGK, i[n], j[n])
+    return q_BTHK, k_BSGK
+
+  def scale(self, head_dim):
+    return self.members[self.scales].scale(head_dim)
+
+  def tables(self, r_R):
+    return tuple(e.tables(r_R) for e in self.members)
+
+  def project(self):
+    own = jax.tree.map(lambda x: x, self)
+    own.members = nnx.List([e.project() for e in self.members])
+    return own
+
+  query_scale = property(lambda self: math.prod(e.query_scale for e in self.members))
+  # What the engine asks for: a hook, or None where no member has it.
+  score = property(lambda self: self._score if self.scoring else None)
+  value = property(lambda self: self._value if any(e.value is not None for e in self.members) else None)
+  spent = property(lambda self: self._spent if any(self.members[n].spent for n in self.scoring[-1:]) else None)
+
+  def _part(self, block, n: int):  # suffix sums are one list for all, in the order in which they are asked for
+    return dataclasses.replace(block, i=block.i[n], j=block.j[n], tables=block.tables[n])
+
+  def _score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    for n in self.scoring:
+      s_BHTS = self.members[n].score(s_BHTS, q_BTHK, k_BSHK, self._part(block, n))
+    return s_BHTS
+
+  def _value(self, p_BHTS, block):
+    return sum(e.value(p_BHTS, self._part(block, n)) for n, e in enumerate(self.members) if e.value is not None)
+
+  def _spent(self, sums):  # of the last score, which asks for one sum: another after it could give weight again
+    return self.members[self.scoring[-1]].spent(sums[-1:])

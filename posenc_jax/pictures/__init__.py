@@ -1,0 +1,1 @@
+"""Pictures of the encodings themselves: what any of them says about distance, and the classic figures."""
