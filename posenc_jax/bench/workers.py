@@ -72,7 +72,8 @@ class Worker:
 class Workers:
   """The workers of a group, started when first needed and again after one died; `with` ends them.
 
-  Cases of `attention` share one process a framework; every case of `step` has its own, so that its memory is its own.
+  Cases of `attention` share one process a framework, but for those of `dense`: what they leave of the memory that a
+  process may take is too little for others. Every case of `step` has its own, so that its memory is its own.
   """
 
   def __init__(self, out: Path):
@@ -86,7 +87,7 @@ class Workers:
       worker.stop()
 
   def of(self, case: Case) -> Worker:
-    key = case.framework if case.section == 'attention' else case.name
+    key = (case.framework, case.method == 'dense') if case.section == 'attention' else case.name
     worker = self.workers.get(key)
     if worker is None or worker.process.poll() is not None:
       self.workers[key] = worker = Worker(case.framework, self.out / f'{case.framework}.log')
