@@ -21,9 +21,10 @@ class Sums:
 
   def suffix(self, x_BHTS, inclusive: bool):
     carried = self.carried[len(self.totals)] if self.carried else jnp.zeros(x_BHTS.shape[:-1], x_BHTS.dtype)
-    from_here = suffix_sum(x_BHTS)
-    self.totals.append(carried + from_here[..., 0])
-    return from_here - (0 if inclusive else x_BHTS) + carried[..., None]
+    own = x_BHTS if inclusive else jnp.pad(x_BHTS[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))  # not a difference
+    sums = suffix_sum(own) + carried[..., None]
+    self.totals.append(sums[..., 0] if inclusive else sums[..., 0] + x_BHTS[..., 0])
+    return sums
 
   def unless(self, reached: float, near, far):
     """near(), or far() where all that is carried into this block is at least `reached`.

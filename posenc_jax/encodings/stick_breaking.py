@@ -21,17 +21,19 @@ class StickBreaking(Encoding):
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     before = block.order > 0
-    # log sigmoid(z) = z - softplus(z): the key's own part of the stick goes into the sum.
-    broken_off = block.suffix_sum(jnp.where(before, softplus(s_BHTS), 0.0))
-    return jnp.where(before, s_BHTS - broken_off, -1e30)
+    # log sigmoid(z) = min(z, 0) - t and softplus(z) = max(z, 0) + t: nothing large cancels.
+    t_BHTS = log1p_exp(-jnp.abs(s_BHTS))
+    taken_BHTS = jnp.where(before, jnp.maximum(s_BHTS, 0) + t_BHTS, 0.0)
+    broken_off = block.suffix_sum(taken_BHTS, inclusive=False)
+    return jnp.where(before, jnp.minimum(s_BHTS, 0) - t_BHTS - broken_off, -1e30)
 
   def spent(self, sums):
     """Every weight further left is at most exp of minus what is broken off, and exp(-104) is 0 in float32."""
     return jnp.all(sums[0] > 104)
 
 
-def softplus(x):
-  """log(1 + e^x). The rounding of 1 + e is added back: as exact as log1p at less than its cost."""
-  e = jnp.exp(-jnp.abs(x))
+def log1p_exp(x):
+  """log(1 + e^x) for x <= 0. The rounding of 1 + e is added back: as exact as log1p at less than its cost."""
+  e = jnp.exp(x)
   u = 1 + e
-  return jnp.maximum(x, 0) + (jnp.log(u) + (e - (u - 1)))
+  return jnp.log(u) + (e - (u - 1))
