@@ -1,8 +1,9 @@
 """Reading per-distance tables in one block of the score matrix, without ever making an array [T', S', K].
 
 A block has T' rows and S' columns; element (t, s) needs row d(t, s) of a table. Where positions are contiguous that is
-a diagonal (`Diagonals`: one matmul with T' + S' rows, then a shift); for arbitrary positions it is a lookup (`Lookup`:
-one matmul with all rows, then a gather). Rows are [H, R, K], or [1, R, K] where the heads share them.
+a diagonal (`Diagonals`: one matmul for strips of the block with the rows each needs, then a shift), or one row for all
+(`Constant`: beyond an encoding's reach); for arbitrary positions it is a lookup (`Lookup`: one matmul with all rows,
+then a gather). Rows are [H, R, K], or [1, R, K] where the heads share them.
 """
 
 import dataclasses
