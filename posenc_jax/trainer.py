@@ -86,14 +86,18 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
   Returns:
     step(model, opt_state, tokens_BT) -> (model, opt_state, metrics), which donates model and optimiser state;
     nats(model, tokens_BT) -> mean nats a token.
+
+  What encodings draw at a step is, like its batch, a function of seed and step.
   """
 
-  def nats(model, tokens_BT):
-    return token_nll(model, tokens_BT, dtype=config.train.compute_dtype, **attention_options(config)).mean()
+  def nats(model, tokens_BT, key=None):
+    options = attention_options(config)
+    return token_nll(model, tokens_BT, key=key, dtype=config.train.compute_dtype, **options).mean()
 
   def step(model, opt_state, tokens_BT):
     rate = optim.learning_rate(config.optim, config.train.steps, opt_state[-1].count + 1)
-    loss, grads = jax.value_and_grad(nats)(model, tokens_BT)
+    key = jax.random.fold_in(jax.random.key(config.seed), opt_state[-1].count)
+    loss, grads = jax.value_and_grad(nats)(model, tokens_BT, key)
     updates, opt_state = optimiser.update(grads, opt_state, model)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
     return optax.apply_updates(model, updates).project(), opt_state, metrics

@@ -404,6 +404,25 @@ def nope_scale(dims, hyper, p):
   return tempered(dims, lambda i, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2))
 
 
+def llama4_temperature(dims, hyper, p):
+  return tempered(dims, lambda i, h: 1 + hyper.get('c', 0.1) * math.log(1 + (i + 1) // hyper.get('length', 8192)))
+
+
+def around(hyper, dims, p, default):
+  """Drawing positions is the model's: attention is as the encoding inside has it."""
+  over = hyper.get('over', default)
+  own = {'name': over} if isinstance(over, str) else dict(over)
+  return ORACLES[own.pop('name')](dims, own, {name.removeprefix('over.'): value for name, value in p.items()})
+
+
+def random_positions(dims, hyper, p):
+  return around(hyper, dims, p, 'rope')
+
+
+def shape_offset(dims, hyper, p):
+  return around(hyper, dims, p, 'sinusoidal')
+
+
 def chain(dims, hyper, p):
   """Members that turn q and k, and members that add to their product; of those that read the scores, the first."""
   parts = []
@@ -445,7 +464,7 @@ ORACLES = {
     *(kerple_log, sandwich, fire, fox, cope, stick_breaking),
     *(tupe, xpos, p_rope, kerple_power, dape, selective_rope, pope),
     *(relative_projection, grape_ap, music_transformer),
-    *(chain, logn, ssmax, nope_scale),
+    *(chain, logn, ssmax, nope_scale, llama4_temperature, random_positions, shape_offset),
   )
 }
 

@@ -31,7 +31,7 @@ def explained(capsys, monkeypatch):
 def test_every_encoding_is_explained(explained, name):
   text = explained(f'--config.encoding.name={name}')
   c = config.load(BASE, {'encoding.name': name, 'model.model_dim': 16, 'model.mlp_dim': 16})
-  enc = build(c, data.VOCAB, nnx.Rngs(0)).encoding.encoding
+  enc = build(c, data.VOCAB, nnx.Rngs(0)).encodings.kinds[0].encoding
   assert 'causal mask' in text
   assert enc.paper in text
   assert all(place in text for place in enc.places())

@@ -36,7 +36,24 @@ def model(**overrides) -> LM:
   return build(config(**overrides), VOCAB, nnx.Rngs(0))
 
 
-nll = jax.jit(token_nll, static_argnames=('window', 'backend', 'block', 'dtype'))
+PATTERNS = {
+  'irope': ({'name': 'rope', 'attention_window': 4}, {'name': 'llama4_temperature', 'length': 2}),
+  'local_global': ({'name': 'rope', 'base': 100.0, 'attention_window': 3}, {'name': 'rope', 'base': 1e5}),
+  'windowed_t5': ({'name': 't5', 'attention_window': 4}, 't5', 'shaw'),
+}
+
+
+def patterned(layers=None, **overrides) -> LM:
+  """A model with an encoding of ENCODINGS, or with a pattern of PATTERNS."""
+  c = config(**overrides)
+  if layers is not None:
+    overlay(
+      c, {'encoding': {'name': layers} if layers in ENCODINGS else {'name': 'pattern', 'layers': PATTERNS[layers]}}
+    )
+  return build(c, VOCAB, nnx.Rngs(0))
+
+
+nll = jax.jit(token_nll, static_argnames=('window', 'backend', 'block', 'dtype', 'max_distance'))
 logits = jax.jit(lambda m, x, **options: m(x, **options), static_argnames=('backend', 'block'))
 
 
@@ -63,10 +80,10 @@ def test_rms_norm():
   assert rms_norm(jnp.asarray(x, jnp.bfloat16), scale).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize('name', ENCODINGS)
+@pytest.mark.parametrize('name', [*ENCODINGS, *PATTERNS])
 def test_model_with_every_encoding(name):
   """Causal through all layers; every parameter trains; logits start near uniform."""
-  m = model(encoding__name=name)
+  m = patterned(name)
   x = tokens()
   t = 6
 
@@ -90,7 +107,7 @@ def test_model_with_every_encoding(name):
 @pytest.mark.parametrize('share', ['paper', 'all', 'none'])
 def test_layers_are_a_loop_each_with_its_own_encoding(share):
   m, x = model(encoding__name='transformer_xl', model__share_encoding=share), tokens()
-  own, encoding_of = m.encoding.split()
+  own, encoding_of = m.encodings.kinds[0].split()
   y = 4 * m.embedding[...][x]
   for n in range(3):
     layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
@@ -113,10 +130,10 @@ def test_every_window_begins_with_bos():
   np.testing.assert_array_equal(nll(m, x.at[:, -1].set(0))[:, :-1], nats[:, :-1])
 
 
-@pytest.mark.parametrize('name', ENCODINGS)
+@pytest.mark.parametrize('name', sorted({*ENCODINGS, *PATTERNS} - {'random_positions'}))  # those are drawn anew
 def test_packed_rows_are_separate_rows(name):
   """Positions restart with each segment, for absolute encodings too."""
-  m, x = model(encoding__name=name), tokens(1)
+  m, x = patterned(name), tokens(1)
   segments = jnp.array([[0] * 5 + [1] * 7])
   packed = logits(m, x, segments=segments, backend='blockwise', block=(4, 4))
   np.testing.assert_allclose(packed[:, :5], logits(m, x[:, :5]), atol=3e-5)
@@ -174,7 +191,7 @@ def test_initial_scales():
   assert std(m.embedding) == pytest.approx(64**-0.5, rel=0.05)
   assert std(t5.layers.w_q) == pytest.approx(64**-0.5, rel=0.05)
   # With the same weights and no bias, T5 without 1/sqrt(K) starts as the model with 1/sqrt(K) and no encoding.
-  t5.encoding.encoding.bias[...] = jnp.zeros((32, 4))
+  t5.encodings.kinds[0].encoding.bias[...] = jnp.zeros((32, 4))
   t5.embedding[...] = m.embedding[...]
   t5.layers = jax.tree.unflatten(jax.tree.structure(t5.layers), jax.tree.leaves(m.layers))
   np.testing.assert_allclose(nll(t5, tokens()), nll(m, tokens()), atol=2e-5)
@@ -213,6 +230,9 @@ PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16,
   'logn': 0,
   'ssmax': 3 * 4,
   'nope_scale': 0,
+  'llama4_temperature': 0,
+  'random_positions': 0,
+  'shape_offset': 0,
 }
 
 
@@ -229,10 +249,8 @@ def test_members_of_a_chain_come_from_the_config():
   overlay(c, {'encoding': {'name': 'chain', 'members': members}})
   again = from_json(json.loads(json.dumps(to_json(c))))
   for each in (c, again):
-    m = build(each, VOCAB, nnx.Rngs(0))
-    shapes = [
-      (p.shape, m.encoding.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(m.encoding.encoding)
-    ]
+    kind = build(each, VOCAB, nnx.Rngs(0)).encodings.kinds[0]
+    shapes = [(p.shape, kind.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(kind.encoding)]
     assert sorted(shapes) == [((3, 4), True), ((3, 16, 4), True), ((4,), False)]  # gates of every layer, one of slopes
   by_flag = config()
   overlay(by_flag, {'encoding.name': 'chain', 'encoding.members': members})
@@ -243,7 +261,7 @@ def test_members_of_a_chain_come_from_the_config():
 def test_projection_reaches_the_encoding_alone(share):
   m = jax.tree.map(lambda p: p - 5, model(encoding__name='kerple_log', model__share_encoding=share))
   for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(m), jax.tree.leaves(m.project()), strict=True):
-    np.testing.assert_array_equal(after, np.full_like(before, 0.01) if path[0].name == 'encoding' else before)
+    np.testing.assert_array_equal(after, np.full_like(before, 0.01) if path[0].name == 'encodings' else before)
 
 
 def test_seeds_at_once_are_seeds_apart():

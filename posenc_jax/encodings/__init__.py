@@ -15,16 +15,19 @@ from posenc_jax.encodings.fox import FoX
 from posenc_jax.encodings.grape_ap import GrapeAP
 from posenc_jax.encodings.kerple import KerpleLog, KerplePower
 from posenc_jax.encodings.learned import Learned
+from posenc_jax.encodings.llama4_temperature import Llama4Temperature
 from posenc_jax.encodings.music_transformer import MusicTransformer
 from posenc_jax.encodings.nope import NoPE
 from posenc_jax.encodings.p_rope import PRoPE
 from posenc_jax.encodings.pope import PoPE
+from posenc_jax.encodings.random_positions import RandomPositions
 from posenc_jax.encodings.relative_projection import RelativeProjection
 from posenc_jax.encodings.rerope import LeakyReRoPE, ReRoPE
 from posenc_jax.encodings.rope import RoPE
 from posenc_jax.encodings.sandwich import Sandwich
 from posenc_jax.encodings.selective_rope import SelectiveRoPE
 from posenc_jax.encodings.self_extend import SelfExtend
+from posenc_jax.encodings.shape_offset import ShapeOffset
 from posenc_jax.encodings.shaw import Shaw
 from posenc_jax.encodings.sinusoidal import Sinusoidal
 from posenc_jax.encodings.stick_breaking import StickBreaking
@@ -69,6 +72,9 @@ ENCODINGS = {
   'logn': LogN,
   'ssmax': SSMax,
   'nope_scale': NoPEScale,
+  'llama4_temperature': Llama4Temperature,
+  'random_positions': RandomPositions,
+  'shape_offset': ShapeOffset,
 }
 
 

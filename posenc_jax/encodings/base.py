@@ -38,20 +38,18 @@ class Encoding(nnx.Module):
   reach = None  # an int: beyond it on either side, tables are what they are at that distance
   per_layer = ()  # parameters of which every layer has its own, as published; the rest is shared by all layers
   normaliser = 'softmax'
+  draw = None  # once a forward, by the model: (contiguous positions [B|1, T], B, key; None: in evaluation) -> [B|1, T]
 
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
-    del rngs
     self.dims = dims
 
   # Per token, once a layer.
   def embed(self, x_BTD, positions_BT):
     """Place 1, the input of the first layer: x + p. Token embeddings arrive with unit variance."""
-    del positions_BT
     return x_BTD
 
   def locate(self, x_BSD, positions_BS):
     """Coordinates of the tokens: a pytree of float32 [B|1, S, ...]; by default their positions."""
-    del x_BSD
     return positions_BS.astype(jnp.float32)
 
   def transform(self, q_BTHK, k_BSGK, i, j):
@@ -64,20 +62,21 @@ class Encoding(nnx.Module):
     return head_dim**-0.5
 
   # Per distance, once a call.
-
   def tables(self, r_R):
     """What depends on the distance r = i - j alone: a pytree of [R, H|1] scalars or [R, H|1, K] vectors, float32.
 
     A table that is added to the scores has the scale folded in. Distances are int32 of either sign.
     """
-    del r_R
     return ()
 
   # Per block of the score matrix.
-
   score = None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK transformed, not scaled, block) -> s_BHTS
   value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
   spent = None  # (suffix sums so far, [B, H, T'] each) -> bool: keys further left have no weight at all, for any query
+
+  def farthest(self, tokens: int) -> int:
+    """The largest distance between positions that `draw` gives so many tokens."""
+    return tokens - 1
 
   def project(self):
     """For after a step of the optimiser: itself, parameters back in their domain. They may be stacked over layers."""

@@ -28,8 +28,8 @@ class Chain(Encoding):
     each = members.split(',') if isinstance(members, str) else members
     specs = [{'name': member} if isinstance(member, str) else dict(member) for member in each]
     names = [spec.get('name') for spec in specs]
-    if not names or None in names or 'chain' in names:
-      raise ValueError(f'chain: members={members!r} must be names, or dicts with a name, of encodings but chain')
+    if not names or None in names or {'chain', 'random_positions', 'shape_offset'} & {*map(str, names)}:
+      raise ValueError(f'chain: members={members!r} must be names, or dicts with one, of what is no chain or draw')
     each = [encodings.make(**spec, **dataclasses.asdict(dims), rngs=rngs) for spec in specs]
     scales = [n for n, e in enumerate(each) if e.scale(dims.head_dim) != dims.head_dim**-0.5]
     normalisers = [n for n, e in enumerate(each) if e.normaliser != 'softmax']
