@@ -112,12 +112,14 @@ def is_causal_only(variant: str) -> bool:
   return (build(variant) if name == 'chain' else ENCODINGS[name]).causal_only
 
 
+AROUND = ('random_positions', 'shape_offset')  # hand on to the encoding inside, whatever the mode
+
 # Every encoding in every mode; what a hyperparameter changes does not depend on masks.
 CASES = [
   (v, m)
   for v in VARIANTS
   for m, options in MODES.items()
-  if (v in ENCODINGS or v in CHAINS or m in ('bidirectional', 'positions'))
+  if ((v in ENCODINGS and v not in AROUND) or v in CHAINS or m in ('bidirectional', 'positions'))
   and not (options.get('causal') is False and is_causal_only(v))
 ]
 
