@@ -137,6 +137,7 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   if c.kv_heads and c.heads % c.kv_heads:
     raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
   check_backend(config.attention.backend)
+  encodings.check(config.encoding.name, {key: value for key, value in config.encoding.items() if key != 'name'})
   return LM(c, dict(config.encoding), vocab, config.train.length, rngs)
 
 
