@@ -2,7 +2,10 @@
 
   python scripts/explain.py --config=configs/base.py --config.encoding.name=deberta
 
-Every source of position in the model, where each acts, its parameters, its scale and the backends that take it.
+Every source of position in the model, where each acts, its parameters, its scale and the backends that take it. Or all
+encodings side by side, as README.md has them:
+
+  python scripts/explain.py --map
 """
 
 import inspect
@@ -13,7 +16,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from posenc_jax import config, data, encodings
+from posenc_jax import catalogue, config, data, encodings
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.call import prepare
 from posenc_jax.encodings.pattern import PATTERN, specs
@@ -22,7 +25,12 @@ from posenc_jax.model import LM, build
 
 
 def main(argv: list[str]) -> None:
-  flags, overrides = config.parse_args(argv, {'config': config.REQUIRED})
+  flags, overrides = config.parse_args(argv, {'config': None, 'map': False})
+  if flags.map == bool(flags.config or overrides):
+    raise config.UserError('--config=FILE or --map: one of them must be given')
+  if flags.map:
+    print(catalogue.markdown(), end='')
+    return
   c = config.load(flags.config, overrides)
   config.validate(c)
   with config.user_errors(ValueError):

@@ -12,8 +12,9 @@ from flax import nnx
 from test_laws import inputs, layer, parameters
 
 from posenc_jax.attention import attend
-from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, make
+from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
+from posenc_jax.encodings.chain import READING, TURNING, WIDENING
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sharing import Layered
@@ -665,6 +666,21 @@ def test_sharing(name, share):
     ('chain', {'members': ('stick_breaking',) * 2}, 'stick_breaking and stick_breaking each have a normaliser of'),
     ('chain', {'members': ('fox', 'xpos')}, 'chain: xpos takes q . k anew: it must act on scores first, and none set'),
     ('chain', {'members': ('rerope', 't5')}, 'chain: rerope takes q . k anew: it must act on scores first, and none'),
+    ('chain', {'members': (3,)}, 'chain: members=(3,) must be names, or dicts with a name, of encodings but chain'),
+    ('chain', {'members': ({'name': 'rope', 'heads': 2},)}, "encoding rope has no hyperparameter 'heads'"),
+    ('chain', {'members': ({'name': 't5', 'buckets': 8.0},)}, 't5: buckets=8.0 must be an integer'),
+    (
+      'chain',
+      {'members': ('pope', 'cope')},
+      'chain: cope takes queries as wide as heads are, but pope makes them wider',
+    ),
+    ('chain', {'members': ('shaw', 'rerope')}, 'chain: rerope takes q . k anew: it must act on scores first'),
+    ('chain', {'members': ('rerope', 'shaw')}, 'chain: shaw takes queries as wide as heads are, but rerope makes them'),
+    (
+      'chain',
+      {'members': ('pope', 'rope')},
+      'chain: rope takes queries as wide as heads are, but pope makes them wider',
+    ),
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
     ('selective_rope', {'rank': 0}, 'selective_rope: base=500000.0 must be greater than 1 and rank=0 at least 1'),
@@ -674,6 +690,65 @@ def test_bad_hyperparameters(name, hyper, message):
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     build(name, **hyper)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'message'),
+  [
+    ('rope', {'base': 'abc'}, "rope: base='abc' must be a finite number"),
+    ('rope', {'base': True}, 'rope: base=True must be a finite number'),
+    ('rope', {'base': np.nan}, 'rope: base=nan must be a finite number'),
+    ('rope', {'layout': None}, 'rope: layout=None must be text'),
+    ('rope', {'scaling': 4}, 'rope: scaling=4 must be a dict or None'),
+    ('t5', {'buckets': 1.5}, 't5: buckets=1.5 must be an integer'),
+    ('t5', {'bidirectional': 0}, 't5: bidirectional=0 must be True or False'),
+    ('alibi', {'learned': 3}, 'alibi: learned=3 must be True or False'),
+    ('learned', {'max_length': '7'}, "learned: max_length='7' must be an integer or None"),
+    ('chain', {'members': 3}, 'chain: members=3 must be a tuple or text'),
+  ],
+)
+def test_hyperparameters_of_a_wrong_type(name, hyper, message):
+  with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+    build(name, **hyper)
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_no_hyperparameter_takes_anything(name):
+  """One line that names it, and no other error, wherever the value would have ended up."""
+  for key, default in hyperparameters(name).items():
+    with pytest.raises(ValueError, match=f'^{name}: {key}=1j must be .*$'):
+      build(name, **{key: 1j})
+    assert build(name, **{key: default}).places() == build(name).places()
+
+
+def test_numbers_fit_where_they_are_exact():
+  """Integers as floats, lists as tuples, numpy's numbers as Python's."""
+  assert build('rope', base=500).base == 500
+  assert build('t5', max_distance=np.int64(64)).reach == 64
+  assert build('fox', longest=np.float32(9)).times[-1] == pytest.approx(9)
+  assert build('chain', members=['rope', 'fox']).places() == build('chain').places()
+
+
+@pytest.mark.parametrize('wide', ['pope', 'tupe', 'rerope'])
+def test_what_can_be_chained_with_wider_queries(wide):
+  """What is built runs; rows never meet wider queries, and what turns queries comes before."""
+
+  def runs(*members):
+    try:
+      chain = jax.eval_shape(lambda: build('chain', members=members))
+    except ValueError as error:
+      if not str(error).startswith('chain: '):
+        raise
+      return False
+    x, weights, o = inputs()
+    assert jax.eval_shape(layer, chain, weights, x).shape == o.shape
+    return True
+
+  assert {wide} < set(WIDENING)
+  assert not any(runs(*members) for other in READING for members in ((wide, other), (other, wide)))
+  assert not any(runs(wide, other) for other in (*TURNING, *WIDENING))
+  assert all(runs(other, wide) for other in ('rope', 'p_rope', 'selective_rope', 'logn', 'learned'))
+  assert all(runs(wide, other) for other in ('alibi', 'fire', 'fox', 'relative_projection', 'ssmax', 'sinusoidal'))
 
 
 def test_odd_head_width_and_heads_that_do_not_divide():

@@ -53,3 +53,14 @@ def test_what_is_switched_on_is_named(explained):
   assert 'w_k │ (16, 4, 32) │ one a layer: 4 │ 8,192' in text
   assert 'rows │ (256, 16) │ one │ 4,096' in text
   assert 'w_q' not in text
+
+
+def test_map_prints_the_table_of_the_readme(capsys):
+  EXPLAIN['main'](['--map'])
+  assert capsys.readouterr().out in (ROOT / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('flags', [[], [f'--config={BASE}', '--map'], ['--map', '--config.seed=1']])
+def test_a_config_or_the_map(flags):
+  with pytest.raises(config.UserError, match='--config=FILE or --map: one of them must be given'):
+    EXPLAIN['main'](flags)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import runpy
 import statistics
 import subprocess
 import sys
@@ -89,6 +90,12 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
   assert 'Perplexity per token' in done.stdout
   assert 'transformer_xl' in done.stdout
   assert 'windowed' not in done.stdout
+
+
+def test_figures_of_nothing_says_what_there_is():
+  main = runpy.run_path(str(ROOT / 'scripts' / 'figures.py'))['main']
+  with pytest.raises(UserError, match=r'^no arguments; allowed: DIR.*--config=.*--encoding=NAME.*--classic.*$'):
+    main([])
 
 
 @pytest.mark.parametrize(

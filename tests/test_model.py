@@ -275,6 +275,14 @@ def test_members_of_a_chain_come_from_the_config():
   assert to_json(by_flag) == to_json(c)
 
 
+def test_a_chain_is_unshared_unless_what_acts_at_the_input_has_parameters():
+  """Waves at the input have none; the gates, or slopes, that each layer has then are not theirs."""
+  members = ('sinusoidal', {'name': 'alibi', 'learned': True})
+  m = model(encoding={'name': 'chain', 'members': members}, model__share_encoding='none')
+  assert [p.shape for p in jax.tree.leaves(m.encoding)] == [(3, 4)]
+  assert np.isfinite(nll(m, tokens())).all()
+
+
 @pytest.mark.parametrize('share', ['paper', 'none'])
 def test_projection_reaches_the_encoding_alone(share):
   m = jax.tree.map(lambda p: p - 5, model(encoding__name='kerple_log', model__share_encoding=share))
@@ -298,6 +306,11 @@ def test_seeds_at_once_are_seeds_apart():
     ({'attention__backend': 'desne'}, "attention.backend='desne' is unknown; nearest: dense"),
     ({'model__share_encoding': 'some'}, "model.share_encoding='some' must be one of paper, all, none"),
     ({'encoding__name': 'alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
+    ({'encoding__heads': 3}, "encoding rope has no hyperparameter 'heads'"),  # not the model's
+    (
+      {'encoding': {'name': 'chain', 'members': ('learned', 'fox')}, 'model__share_encoding': 'none'},
+      "model.share_encoding='none': Learned acts once, at the input, for all layers",
+    ),
   ],
 )
 def test_what_cannot_be_built(overrides, message):

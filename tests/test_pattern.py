@@ -91,7 +91,7 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
     ({'name': 'random_positions', 'each': 'token'}, "each='token' must be one of batch, example"),
     ({'name': 'random_positions', 'over': 'shape_offset'}, 'draws positions itself'),
     ({'name': 'shape_offset', 'over': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
-    ({'name': 'chain', 'members': 'shape_offset,fox'}, 'of what is no chain or draw'),
+    ({'name': 'chain', 'members': 'shape_offset,fox'}, 'shape_offset draws positions once for all'),
   ],
 )
 def test_what_is_no_pattern_and_no_draw(encoding, message):

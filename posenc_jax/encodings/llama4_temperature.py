@@ -13,7 +13,8 @@ class Llama4Temperature(Encoding):
   scores is not.
   """
 
-  paper = 'Llama 4, in transformers'
+  paper = 'Llama 4, in Hugging Face transformers'
+  weights, claims = 'none', None
   relative = False
   causal_only = True
 

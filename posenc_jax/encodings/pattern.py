@@ -5,6 +5,7 @@ import functools
 import jax
 from flax import nnx
 
+from posenc_jax import encodings
 from posenc_jax.encodings.sharing import Layered
 
 PATTERN = 'pattern'  # the name of an encoding section that names one encoding a layer
@@ -22,6 +23,8 @@ class Pattern(nnx.Module):
   def __init__(self, make, encoding: dict, layers: int, share: str):
     """`make(**spec)` builds an encoding of one layer. Raises ValueError with one line for what is no pattern."""
     kinds, self.order, self.windows = specs(encoding)
+    for spec in kinds:  # before a hyperparameter can pass for a size of the model
+      encodings.check(spec['name'], {key: value for key, value in spec.items() if key != 'name'})
     if len(self.order) > layers:
       allowed = f'at most model.layers={layers}'
       raise ValueError(f'encoding.layers: a pattern of {len(self.order)} layers; allowed: {allowed}')

@@ -17,6 +17,7 @@ class RandomPositions(Around):
   """
 
   paper = 'Ruoss et al. 2023, arXiv:2305.16843'
+  weights, claims = "its encoding's (`rope`, or any)", 'on algorithmic tasks (its authors)'
 
   def __init__(self, dims: Dims, rngs, *, over: str | dict = 'rope', longest: int | None = None, each: str = 'batch'):
     """`over`: a name, or a dict of a name and hyperparameters; `longest`: None: 16 times the training length.

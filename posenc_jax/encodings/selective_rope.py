@@ -26,7 +26,9 @@ class SelectiveRoPE(Encoding):
   of the model does before.
   """
 
-  paper = 'Selective Rotary Position Embedding, ICLR 2026, arXiv:2511.17388'
+  paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
+  weights = 'two projections and a convolution a layer'
+  claims = 'yes (its authors only)'
   causal_only = True
   per_layer = ('w_1', 'w_2', 'conv', 'c', 'w_g', 'b_g')
 

@@ -14,6 +14,7 @@ class ShapeOffset(Around):
   """
 
   paper = 'Kiyono et al. 2021, arXiv:2109.05644'
+  weights, claims = "its encoding's (`sinusoidal`, or any)", None
 
   def __init__(self, dims: Dims, rngs, *, over: str | dict = 'sinusoidal', largest: int | None = None):
     """`over`: a name, or a dict of a name and hyperparameters; `largest`: None: the training length."""

@@ -19,8 +19,10 @@ class Layered(nnx.Module):
     if share not in SHARING:
       raise ValueError(f'model.share_encoding={share!r} must be one of {", ".join(SHARING)}')
     first, *others = (make() for _ in range(layers))
-    if share == 'none' and 'input' in first.places() and jax.tree.leaves(first):
-      raise ValueError(f"model.share_encoding='none': {type(first).__name__} acts once, at the input, for all layers")
+    parts = getattr(first, 'members', [first])
+    once = [type(e).__name__ for e in parts if 'input' in e.places() and jax.tree.leaves(e)]
+    if share == 'none' and once:
+      raise ValueError(f"model.share_encoding='none': {once[0]} acts once, at the input, for all layers")
     self.share, self.layers = share, layers
     self.own = first.per_layer
     self.encoding = jax.tree_util.tree_map_with_path(
