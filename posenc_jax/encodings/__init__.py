@@ -18,6 +18,7 @@ from posenc_jax.encodings.learned import Learned
 from posenc_jax.encodings.music_transformer import MusicTransformer
 from posenc_jax.encodings.nope import NoPE
 from posenc_jax.encodings.p_rope import PRoPE
+from posenc_jax.encodings.path import PaTH
 from posenc_jax.encodings.pope import PoPE
 from posenc_jax.encodings.relative_projection import RelativeProjection
 from posenc_jax.encodings.rerope import LeakyReRoPE, ReRoPE
@@ -61,6 +62,7 @@ ENCODINGS = {
   'kerple_power': KerplePower,
   'dape': DAPE,
   'selective_rope': SelectiveRoPE,
+  'path': PaTH,
   'pope': PoPE,
   'relative_projection': RelativeProjection,
   'grape_ap': GrapeAP,

@@ -10,9 +10,10 @@ from flax import nnx
 from posenc_jax import encodings
 from posenc_jax.encodings.base import Dims, Encoding
 
-FRESH = ('xpos', 'rerope', 'leaky_rerope', 'self_extend')  # take q . k again: scores given to them are lost
-TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH)  # turn queries and keys by their positions
-READING = ('cope', 'deberta', 'music_transformer', 'shaw', 'transformer_xl')  # rows that meet queries in `score`
+TURNED = ('xpos', 'rerope', 'leaky_rerope', 'self_extend')
+FRESH = ('path', *TURNED)  # take q . k again: scores given to them are lost
+TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *TURNED)  # turn queries and keys by their positions
+READING = ('cope', 'deberta', 'music_transformer', 'path', 'shaw', 'transformer_xl')  # rows meet queries in `score`
 
 
 class Chain(Encoding):
