@@ -91,3 +91,29 @@ def unshear(x, start: int):
 
 shear.defvjp(lambda g, start, width: (shear(g, start, width), None), lambda start, width, _, d: (unshear(d, start),))
 unshear.defvjp(lambda x, start: (unshear(x, start), x.shape[-1]), lambda start, width, d: (shear(d, start, width),))
+
+
+@jax.custom_vjp
+def unit_triangular_inverse(x_SS):
+  """(I + what x has below its diagonal)^-1: [..., n, n], n a power of 2. By halves, both at once."""
+  n = x_SS.shape[-1]
+  if n == 1:
+    return jnp.ones_like(x_SS)
+  first, last = slice(n // 2), slice(n // 2, n)
+  upper, lower = unit_triangular_inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
+  corner = -lower @ x_SS[..., last, first] @ upper
+  top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
+  return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
+
+
+def _inverse_forward(x):
+  y = unit_triangular_inverse(x)
+  return y, y
+
+
+def _inverse_backward(y, d):
+  turned = y.swapaxes(-1, -2)
+  return (-jnp.tril(turned @ d @ turned, -1),)
+
+
+unit_triangular_inverse.defvjp(_inverse_forward, _inverse_backward)

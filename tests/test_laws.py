@@ -30,6 +30,7 @@ CHAINS = {  # of different kinds of members: under every law in every mode
   'chain_cope_rope': ('cope', {'name': 'rope', 'base': 50.0}),
   'chain_ssmax_alibi': ('ssmax', 'alibi'),
   'chain_shaw_alibi': ({'name': 'shaw', 'clip': 3}, 'alibi'),
+  'chain_path_fox': ('path', 'fox'),
 }
 VARIANTS = {
   **{name: (name, {}) for name in ENCODINGS},
@@ -74,6 +75,7 @@ VARIANTS = {
   'grape_ap_wide': ('grape_ap', {'width': 12}),
   'selective_rope_bias': ('selective_rope', {'bias': True, 'base': 50.0, 'rank': 3}),
   'selective_rope_gate': ('selective_rope', {'gate': True}),
+  'path_linear': ('path', {'rank': 0}),
   'logn': ('logn', {'length': 4}),  # for 11 tokens: the factor is 1 up to it
   'llama4_temperature': ('llama4_temperature', {'length': 3, 'c': 2.0}),
   'random_positions_t5': ('random_positions', {'over': {'name': 't5', 'buckets': 8, 'max_distance': 9}}),
@@ -401,6 +403,7 @@ COUNTS = {  # parameters of one layer
   'dape': 8 * 32 + 32 + 32 * 4,
   'grape_ap': 12 * 4 * 8,
   'selective_rope': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4,
+  'path': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
   'kerple_power_softplus': 2 * 4,
   'fox_learned': 4,
   'fox_fixed': 0,
@@ -422,10 +425,12 @@ COUNTS = {  # parameters of one layer
   'random_positions': 0,
   'random_positions_t5': 8 * 4,
   'shape_offset': 0,
+  'path_linear': 12 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
   'chain': 12 * 4 + 4,
   'chain_cope_rope': 64 * 8,
   'chain_ssmax_alibi': 4,
   'chain_shaw_alibi': 2 * 7 * 8,
+  'chain_path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
   'logn': 0,
   'logn_ratio': 0,
   'ssmax': 4,

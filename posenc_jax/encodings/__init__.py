@@ -23,6 +23,7 @@ from posenc_jax.encodings.llama4_temperature import Llama4Temperature
 from posenc_jax.encodings.music_transformer import MusicTransformer
 from posenc_jax.encodings.nope import NoPE
 from posenc_jax.encodings.p_rope import PRoPE
+from posenc_jax.encodings.path import PaTH
 from posenc_jax.encodings.pope import PoPE
 from posenc_jax.encodings.random_positions import RandomPositions
 from posenc_jax.encodings.relative_projection import RelativeProjection
@@ -68,6 +69,7 @@ ENCODINGS = {
   'kerple_power': KerplePower,
   'dape': DAPE,
   'selective_rope': SelectiveRoPE,
+  'path': PaTH,
   'pope': PoPE,
   'relative_projection': RelativeProjection,
   'grape_ap': GrapeAP,

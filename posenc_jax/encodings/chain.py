@@ -10,9 +10,9 @@ from flax import nnx
 from posenc_jax import encodings
 from posenc_jax.encodings.base import PLACES, Dims, Encoding
 
-FRESH = ('xpos', 'rerope', 'leaky_rerope', 'self_extend')  # take q . k again: scores given to them are lost
-TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH)  # turn queries and keys by their positions
-READING = ('cope', 'deberta', 'music_transformer', 'shaw', 'transformer_xl')  # rows that meet queries in `score`
+FRESH = ('path', 'xpos', 'rerope', 'leaky_rerope', 'self_extend')  # take q . k again: scores given to them are lost
+TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH[1:])  # turn queries and keys by their positions
+READING = ('cope', 'deberta', 'music_transformer', 'path', 'shaw', 'transformer_xl')  # rows meet queries in `score`
 WIDENING = ('pope', 'tupe', 'rerope', 'leaky_rerope', 'self_extend')  # make queries and keys wider than heads are
 
 
