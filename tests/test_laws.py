@@ -30,7 +30,6 @@ CHAINS = {  # of different kinds of members: under every law in every mode
   'chain_cope_rope': ('cope', {'name': 'rope', 'base': 50.0}),
   'chain_ssmax_alibi': ('ssmax', 'alibi'),
   'chain_shaw_alibi': ({'name': 'shaw', 'clip': 3}, 'alibi'),
-  'chain_path_fox': ('path', 'fox'),
 }
 VARIANTS = {
   **{name: (name, {}) for name in ENCODINGS},
@@ -76,6 +75,7 @@ VARIANTS = {
   'selective_rope_bias': ('selective_rope', {'bias': True, 'base': 50.0, 'rank': 3}),
   'selective_rope_gate': ('selective_rope', {'gate': True}),
   'path_linear': ('path', {'rank': 0}),
+  'path_fox': ('chain', {'members': ('path', 'fox')}),
   'logn': ('logn', {'length': 4}),  # for 11 tokens: the factor is 1 up to it
   'logn_ratio': ('logn', {'floor': 0.0}),
   'ssmax_bias': ('ssmax', {'bias': True}),
@@ -418,11 +418,11 @@ COUNTS = {  # parameters of one layer
   'selective_rope_bias': 12 * 3 + 3 * 2 * 4 + 4 * 2 * 4 + 2 * 4,
   'selective_rope_gate': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4 + 12 * 2 + 2,
   'path_linear': 12 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
+  'path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
   'chain': 12 * 4 + 4,
   'chain_cope_rope': 64 * 8,
   'chain_ssmax_alibi': 4,
   'chain_shaw_alibi': 2 * 7 * 8,
-  'chain_path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
   'logn': 0,
   'logn_ratio': 0,
   'ssmax': 4,
