@@ -30,7 +30,6 @@ CHAINS = {  # of different kinds of members: under every law in every mode
   'chain_cope_rope': ('cope', {'name': 'rope', 'base': 50.0}),
   'chain_ssmax_alibi': ('ssmax', 'alibi'),
   'chain_shaw_alibi': ({'name': 'shaw', 'clip': 3}, 'alibi'),
-  'chain_path_fox': ('path', 'fox'),
 }
 VARIANTS = {
   **{name: (name, {}) for name in ENCODINGS},
@@ -76,6 +75,7 @@ VARIANTS = {
   'selective_rope_bias': ('selective_rope', {'bias': True, 'base': 50.0, 'rank': 3}),
   'selective_rope_gate': ('selective_rope', {'gate': True}),
   'path_linear': ('path', {'rank': 0}),
+  'path_fox': ('chain', {'members': ('path', 'fox')}),
   'logn': ('logn', {'length': 4}),  # for 11 tokens: the factor is 1 up to it
   'llama4_temperature': ('llama4_temperature', {'length': 3, 'c': 2.0}),
   'random_positions_t5': ('random_positions', {'over': {'name': 't5', 'buckets': 8, 'max_distance': 9}}),
@@ -426,11 +426,11 @@ COUNTS = {  # parameters of one layer
   'random_positions_t5': 8 * 4,
   'shape_offset': 0,
   'path_linear': 12 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
+  'path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
   'chain': 12 * 4 + 4,
   'chain_cope_rope': 64 * 8,
   'chain_ssmax_alibi': 4,
   'chain_shaw_alibi': 2 * 7 * 8,
-  'chain_path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
   'logn': 0,
   'logn_ratio': 0,
   'ssmax': 4,
