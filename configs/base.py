@@ -58,13 +58,16 @@ def get_config() -> ConfigDict:
       ),
       eval=dict(
         split='test',
-        protocols=('last_k', 'blocks'),
+        protocols=('last_k', 'blocks'),  # of last_k, blocks, sliding, by_position, receptive_field
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: target tokens at the end of each window
+        stride=64,  # sliding: tokens from one window's end to the next one's
+        controls=(
+          'windowed',
+        ),  # last_k again, with attention 'windowed' at train.length, or with 'shuffled_far' tokens
         documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
-        spans=1,  # last_k: target spans a document, spread evenly
-        document_tokens=2048,  # blocks: tokens scored of each document, from its start; 0: all
-        windowed=True,  # also the windowed-at-training-length control (last_k)
+        spans=1,  # last_k, receptive_field: targets a document, spread evenly
+        document_tokens=2048,  # blocks, sliding, by_position: tokens of each document, from its start; 0: all
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),
     )

@@ -98,11 +98,12 @@ class LM(nnx.Module):
     model.encoding.encoding = self.encoding.encoding.project()
     return model
 
-  def __call__(self, tokens_BT, *, positions=None, segments=None, dtype='float32', **where):
+  def __call__(self, tokens_BT, *, positions=None, segments=None, added_BTD=None, dtype='float32', **where):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
 
     Args:
       positions, segments: int [B|1, T] as for `attend`; None: contiguous; one segment.
+      added_BTD: added to the token embeddings: their gradient is that of zeros here.
       dtype: of activations.
       **where: window, backend, block, max_distance as for `attend`.
 
@@ -116,6 +117,8 @@ class LM(nnx.Module):
     own, encoding_of = self.encoding.split()
     table_VD = self.embedding[...]
     x_BTD = (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
+    if added_BTD is not None:
+      x_BTD += added_BTD.astype(dtype)
     x_BTD = self.encoding.layer(0).embed(x_BTD, contiguous_positions(T, segments) if positions is None else positions)
     where |= {'positions': positions, 'segments': segments}
 

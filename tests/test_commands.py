@@ -109,7 +109,7 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
 def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   """Other frequencies or another indexing, on the weights of `rope`; rows say which; a bad field is one line."""
   workdir = f'--workdir={tmp_path / "run"}'
-  assert command('train.py', *TINY, corpus, workdir, '--config.eval.windowed=False')[0] is None
+  assert command('train.py', *TINY, corpus, workdir, '--config.eval.controls=()')[0] is None
   scaled = '--config.encoding.scaling'
   asked = {
     (): None,
