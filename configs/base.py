@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
       train=dict(
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
-        steps=600,
+        steps=600,  # updates; 0, only with start_from: the run is evaluated as it starts
+        start_from='',  # directory of a finished run whose parameters this one starts from; '': a draw by the seed
         compute_dtype='float32',  # of activations: 'float32' or 'bfloat16'; parameters and optimiser are float32
         matmul_precision='default',  # jax_default_matmul_precision while training; evaluation runs at 'highest'
         log_every=20,  # steps

@@ -92,7 +92,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('attention.window', -1, '0 or more'),
     ('attention.block', (8,), '(query rows, key columns)'),
     ('train.length', 0, '1 or more'),
-    ('train.steps', 0, '1 or more'),
+    ('train.steps', 0, '1 or more; 0 with train.start_from'),
     ('train.keep', 0, '1 or more'),
     ('train.compute_dtype', 'float23', "did you mean 'float32'?"),
     ('train.matmul_precision', 'hihgest', "did you mean 'highest'?"),

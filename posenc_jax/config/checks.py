@@ -17,8 +17,8 @@ def validate(config: ConfigDict) -> None:
   Encodings and backends are checked by `model.build`, corpora by `data.corpus`, before anything is compiled.
   """
   at_least = {
-    1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.steps '
-    'train.log_every train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
+    1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
+    ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
     'eval.batch_tokens',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
     'eval.document_tokens',
@@ -51,8 +51,9 @@ def validate(config: ConfigDict) -> None:
 
   one_of('train.compute_dtype', ('float32', 'bfloat16'))
   one_of('train.matmul_precision', ('default', 'high', 'highest'))
+  require('train.steps', train.steps >= (0 if train.start_from else 1), '1 or more; 0 with train.start_from')
   require('optim.learning_rate', optim.learning_rate > 0, 'more than 0')
-  require('optim.warmup', optim.warmup <= train.steps, f'at most train.steps={train.steps}')
+  require('optim.warmup', optim.warmup <= train.steps or not train.steps, f'at most train.steps={train.steps}')
   require('optim.final_fraction', 0 <= optim.final_fraction <= 1, '0 to 1')
   for beta in ('beta1', 'beta2'):
     require(f'optim.{beta}', 0 <= optim[beta] < 1, '0 or more, less than 1')

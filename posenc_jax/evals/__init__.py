@@ -42,10 +42,10 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     model = build(config, data.VOCAB, nnx.Rngs(config.seed))
   with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
-  if step == 0:
-    raise UserError(
-      f'workdir={str(workdir)!r}: no checkpoint; allowed: the directory of a run that train.py has trained'
-    )
+    if checkpoints.latest is None:
+      raise UserError(
+        f'workdir={str(workdir)!r}: no checkpoint; allowed: the directory of a run that train.py has trained'
+      )
   if step < config.train.steps:
     print(f'{workdir}: evaluating step {step}; its training ends at step {config.train.steps}')
 
