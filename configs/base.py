@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
       train=dict(
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
-        steps=600,
+        steps=600,  # updates; 0, only with start_from: the run is evaluated as it starts
+        start_from='',  # directory of a finished run whose parameters this one starts from; '': a draw by the seed
         compute_dtype='float32',  # of activations: 'float32' or 'bfloat16'; parameters and optimiser are float32
         matmul_precision='default',  # jax_default_matmul_precision while training; evaluation runs at 'highest'
         log_every=20,  # steps
@@ -58,13 +59,16 @@ def get_config() -> ConfigDict:
       ),
       eval=dict(
         split='test',
-        protocols=('last_k', 'blocks'),
+        protocols=('last_k', 'blocks'),  # of last_k, blocks, sliding, by_position, receptive_field
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: target tokens at the end of each window
+        stride=64,  # sliding: tokens from one window's end to the next one's
+        controls=(
+          'windowed',
+        ),  # last_k again, with attention 'windowed' at train.length, or with 'shuffled_far' tokens
         documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
-        spans=1,  # last_k: target spans a document, spread evenly
-        document_tokens=2048,  # blocks: tokens scored of each document, from its start; 0: all
-        windowed=True,  # also the windowed-at-training-length control (last_k)
+        spans=1,  # last_k, receptive_field: targets a document, spread evenly
+        document_tokens=2048,  # blocks, sliding, by_position: tokens of each document, from its start; 0: all
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),
     )

@@ -45,6 +45,22 @@ def write_json(path: Path, tree: dict) -> None:
   os.replace(new, path)
 
 
+def finished_parameters(workdir: str | Path, model):
+  """`model` with the parameters that the run in `workdir` has at its end; its config may be another.
+
+  Raises `UserError` where no training has ended there, or its parameters have other shapes.
+  """
+  where, allowed = f'config.train.start_from={str(workdir)!r}', 'allowed: the directory of a run that train.py finished'
+  if not (Path(workdir) / 'config.json').exists():
+    raise UserError(f'{where}: no config.json there; {allowed}')
+  steps = saved_config(workdir).train.steps
+  with Checkpoints(workdir) as checkpoints:
+    restored, step = checkpoints.restore(model=model)
+    if checkpoints.latest is None or step < steps:
+      raise UserError(f'{where}: its training is at step {step} of {steps}; {allowed}')
+  return restored['model']
+
+
 class Checkpoints:
   """The checkpoints of a run: `workdir/checkpoints/STEP` holds model and optimiser after STEP updates.
 
@@ -63,6 +79,11 @@ class Checkpoints:
     handlers = {name: ocp.StandardCheckpointHandler() for name in ('model', 'opt_state')}
     handlers['checksums'] = ocp.JsonCheckpointHandler()
     return ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+
+  @property
+  def latest(self) -> int | None:
+    """Step of the latest checkpoint, or None."""
+    return self._manager.latest_step()
 
   def save(self, step: int, model, opt_state) -> None:
     """Starts to save in the background; the arrays may be donated at once. `close` waits until it is on the disk."""

@@ -99,7 +99,17 @@ class LM(nnx.Module):
     return model
 
   def __call__(
-    self, tokens_BT, *, positions=None, segments=None, key=None, dtype='float32', window=None, max_distance=None, **how
+    self,
+    tokens_BT,
+    *,
+    positions=None,
+    segments=None,
+    window=None,
+    max_distance=None,
+    key=None,
+    added_BTD=None,
+    dtype='float32',
+    **how,
   ):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
 
@@ -107,6 +117,7 @@ class LM(nnx.Module):
       positions, segments, window, max_distance: as for `attend`; positions None: contiguous, or as an encoding draws
         them. A layer of a pattern sees the smaller of its window and this one.
       key: for encodings that draw positions in training, once a call for all layers; None: as they do in evaluation.
+      added_BTD: added to the token embeddings: their gradient is that of zeros here.
       dtype: of activations.
       **how: backend, block as for `attend`.
 
@@ -116,6 +127,8 @@ class LM(nnx.Module):
     B, T = tokens_BT.shape
     table_VD, scheme = self.embedding[...], self.encodings
     x_BTD = (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
+    if added_BTD is not None:
+      x_BTD += added_BTD.astype(dtype)
     where = []  # of each kind of encoding
     for enc in scheme.first:
       if positions is None and segments is None and enc.max_length is not None and enc.max_length < T:

@@ -47,12 +47,16 @@ def row(
   Args:
     run: name of the run's directory.
     control: None, or what was changed to see whether far context is used ('windowed': attention limited to
-      `train_length` tokens).
-    length, stride, k, position: in tokens; None where the protocol has none.
+      `train_length` tokens; 'shuffled_far': tokens more than `train_length` before the first scored one are another
+      document's).
+    length, stride, k: in tokens; None where the protocol has none, as for `position` and `document`.
+    position: where the scored tokens begin: in the document (last_k) or in the window (by_position); a distance
+      (receptive_field). A row of the latter two goes as far as the next one begins.
+    document: where a row is of one document: rows of several are to be added up.
     overrides: what evaluation changed in the trained model's config.
     status: 'ok', or the outcome that stands in the place of a score, such as 'beyond_table'.
     nats, tokens, bytes: sums over the scored tokens; `ppl` (a token) and `bpb` follow from them here, nowhere else.
-    metric, value: of tasks that have no likelihood.
+    metric, value: of what has no likelihood, such as 'gradient' (its share, of receptive_field).
   Raises:
     ValueError: for a status 'ok' without a score. A score that is not finite gets the status 'not_finite'.
   """

@@ -28,6 +28,7 @@ from posenc_jax.config import Stopped, UserError
 
 SCRIPTS = tuple(Path(__file__).resolve().parents[1] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
+START = 'train.start_from'
 POLL = 0.2  # seconds between looks at processes and logs
 
 
@@ -72,6 +73,7 @@ class Run:
   workdir: Path
   commands: list[list[str]]
   config_hash: str
+  start: Path | None = None  # the directory of a run of the same study, which must have ended before
 
   @property
   def name(self) -> str:
@@ -105,25 +107,34 @@ def plan(
 ) -> list[Run]:
   """The runs of a study, each config loaded and checked, `overrides` laid over what the study sweeps.
 
-  Runs that `overrides` make equal are one. Raises UserError, before anything is written, for a bad config and for a
-  directory in `out` that holds the run of another.
+  Runs that `overrides` make equal are one. A run may start from one before it in the sweep: its train.start_from is
+  then that one's dict of overrides, and becomes its directory. Raises UserError, before anything is written, for a bad
+  config and for a directory in `out` that holds the run of another.
   """
   study = configs.load_study(path)
   if not hasattr(study, 'sweep'):
     raise UserError(f'config: {str(path)!r} has no sweep(); allowed: a study such as configs/quick.py')
   runs = {}
+
+  def directory(swept):
+    return Path(out) / name_of({field: {**swept, **overrides}[field] for field in swept})
+
   for swept in study.sweep():
-    settings = {**swept, **overrides}
+    settings, workdir, start = {**swept, **overrides}, directory(swept), None
+    if isinstance(earlier := settings.get(START), dict):
+      start = directory(earlier)
+      if start not in runs:
+        raise UserError(f'sweep: {START}={earlier!r}; allowed: the overrides of a run that comes before')
+      settings[START] = str(start)
     config = configs.load(path, settings)
     configs.validate(config)
-    workdir = Path(out) / name_of({field: settings[field] for field in swept})
     if (workdir / 'config.json').exists():
       there = configs.from_json(json.loads((workdir / 'config.json').read_text()))
       if keys := configs.differing_keys(configs.training_part(there), configs.training_part(config)):
         raise UserError(f'{workdir} holds a run of another config: {", ".join(keys)} differ; allowed: another --out')
     flags = [f'--config={path}', f'--workdir={workdir}', *map(_flag, settings.items())]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
-    runs[workdir] = Run(workdir, commands, configs.config_hash(config))
+    runs[workdir] = Run(workdir, commands, configs.config_hash(config), start)
   return list(runs.values())
 
 
@@ -154,8 +165,9 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
   with _interruptible(), Live(get_renderable=screen, console=console, auto_refresh=False, transient=True) as live:
     try:
       while waiting or active:
-        while free and waiting:
-          active.append(Job(waiting.popleft(), free.pop()))
+        while free and (run := _next(waiting, active)):
+          waiting.remove(run)
+          active.append(Job(run, free.pop()))
         for job in [job for job in active if job.is_over()]:
           active.remove(job)
           free.append(job.cpus)
@@ -177,6 +189,12 @@ def execute(runs: list[Run], jobs: int, console: Console) -> dict[str, str]:
         console.print(f'asking {len(active)} processes to stop')
       launch.stop([job.process for job in active if job.process])
   return failed
+
+
+def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
+  """The first run that does not start from one that is yet to end; if that one fails, this one's training says so."""
+  to_end = {run.workdir for run in (*waiting, *(job.run for job in active))}
+  return next((run for run in waiting if run.start not in to_end), None)
 
 
 @contextlib.contextmanager

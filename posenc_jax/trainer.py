@@ -9,7 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, encodings, optim
-from posenc_jax.checkpoint import Checkpoints, claim
+from posenc_jax.checkpoint import Checkpoints, claim, finished_parameters
 from posenc_jax.config import user_errors, validate
 from posenc_jax.logs import BITS, Log, StopRequest
 from posenc_jax.model import attention_options, build, token_nll
@@ -36,6 +36,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   # Model and optimiser.
   with user_errors(ValueError):
     model = build(config, data.VOCAB, nnx.Rngs(config.seed))
+  if c.start_from:
+    model = finished_parameters(c.start_from, model)
   optimiser = optim.make(config.optim, c.steps)
   opt_state = optimiser.init(model)
   step_fn, nats_fn = functions(config, optimiser)
@@ -49,6 +51,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     state, start = checkpoints.restore(model=model, opt_state=opt_state)
     model, opt_state = state['model'], state['opt_state']
     if start == c.steps:
+      if checkpoints.latest is None:  # no steps: it ends as it starts
+        checkpoints.save(start, model, opt_state)
       print(f'{workdir}: training is finished ({c.steps} steps); next: python eval.py --workdir={workdir}')
       return
     if start:

@@ -112,7 +112,7 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
 def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   """Other frequencies or another indexing, on the weights of `rope`; rows say which; a bad field is one line."""
   workdir = f'--workdir={tmp_path / "run"}'
-  assert command('train.py', *TINY, corpus, workdir, '--config.eval.windowed=False')[0] is None
+  assert command('train.py', *TINY, corpus, workdir, '--config.eval.controls=()')[0] is None
   scaled = '--config.encoding.scaling'
   asked = {
     (): None,
@@ -168,7 +168,7 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
   launcher = f'import sys; sys.argv = {[str(ROOT / script), *arguments]!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
   ended = subprocess.run([sys.executable, '-c', launcher], capture_output=True, text=True, check=False)
   assert (ended.returncode, ended.stdout) == (2, '')
-  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more\n'
+  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.start_from\n'
 
 
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])

@@ -1,5 +1,6 @@
 """Evaluation: protocols against brute force over a stub model, then rows of a real one."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -17,6 +18,20 @@ from posenc_jax.model import build, token_nll
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 SIZES = (37, 16, 64, 41)  # of documents; none is a multiple of all lengths
+PROTOCOLS = {  # each as (nll, documents, length, batch_tokens) -> nats of tokens, one array after another
+  'blocks': protocols.blocks,
+  'sliding': lambda nll, documents, length, size: protocols.sliding(nll, documents, length, max(1, length // 3), size),
+  'last_k': lambda nll, documents, length, size: protocols.last_k(
+    nll,
+    protocols.target_windows(documents, protocols.choose_targets(list(map(len, documents)), length, 2), length),
+    length,
+    min(4, length),
+    size,
+  ),
+  'by_position': lambda nll, documents, length, size: protocols.by_position(
+    nll, protocols.whole_windows(documents, length), size
+  ),
+}
 
 
 def state(prefix):
@@ -52,16 +67,42 @@ def documents():
   return [np.arange(size) + 64 * d + 1 for d, size in enumerate(SIZES)]
 
 
+def same(found, expected):
+  """Lists of arrays that are equal bit for bit."""
+  found, expected = list(found), list(expected)
+  assert len(found) == len(expected)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(a, b, strict=False)
+
+
 @pytest.mark.parametrize('length', [1, 5, 16, 64, 100])
 @pytest.mark.parametrize('batch_tokens', [1, 64, 1000])
 def test_blocks_is_brute_force_at_any_batch_size(documents, length, batch_tokens):
-  expected = sum(state(doc[t - t % length : t + 1]) for doc in documents for t in range(len(doc)))
   stub = Stub()
-  assert protocols.blocks(stub, documents, length, batch_tokens) == (expected, sum(SIZES))
+  found = list(protocols.blocks(stub, documents, length, batch_tokens))
+  same(found, [[state(doc[t - t % length : t + 1]) for t in range(len(doc))] for doc in documents])
   assert {call.shape for call in stub.calls} == {(max(1, batch_tokens // length), length)}
   scored = np.concatenate(stub.windows())
   np.testing.assert_array_equal(scored, np.concatenate(documents))  # every token once, in windows of one document each
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
+  same(protocols.sliding(Stub(), documents, length, length, batch_tokens), found)
+
+
+@pytest.mark.parametrize(('length', 'stride'), [(5, 1), (5, 2), (5, 4), (16, 1), (16, 5), (16, 16), (30, 29), (100, 7)])
+@pytest.mark.parametrize('batch_tokens', [1, 100])
+def test_sliding_scores_every_token_once_with_the_context_that_is_said(documents, length, stride, batch_tokens):
+  """Window n ends at length + n stride; a token belongs to the first window that reaches it."""
+  stub = Stub()
+  expected = []
+  for doc in documents:
+    windows = [max(0, -(-(t + 1 - length) // stride)) for t in range(len(doc))]
+    context = [t - n * stride for t, n in enumerate(windows)]
+    assert all(min(t, length - stride) <= before < length for t, before in enumerate(context))
+    expected.append([state(doc[t - before : t + 1]) for t, before in enumerate(context)])
+  same(protocols.sliding(stub, documents, length, stride, batch_tokens), expected)
+  assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
+  if stride == 1:  # all the context that fits
+    same(expected, [[state(doc[max(0, t + 1 - length) : t + 1]) for t in range(len(doc))] for doc in documents])
 
 
 @pytest.mark.parametrize('spans', [1, 3])
@@ -72,13 +113,74 @@ def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(docume
   seen = []
   for length in lengths:
     stub = Stub()
-    found = protocols.last_k(stub, documents, targets, length, k, batch_tokens)
-    assert found == [sum(state(documents[d][end - length : t + 1]) for t in range(end - k, end)) for d, end in targets]
+    found = protocols.last_k(stub, protocols.target_windows(documents, targets, length), length, k, batch_tokens)
+    same(found, [[state(documents[d][end - length : t + 1]) for t in range(end - k, end)] for d, end in targets])
     assert {call.shape for call in stub.calls} == {(max(1, batch_tokens // length), length)}
     assert all(len(window) == length for window in stub.windows())
     seen.append([window[-k:].tolist() for window in stub.windows()])
   assert seen[0] == seen[1] == seen[2]
   assert len(seen[0]) == spans * len(SIZES)
+
+
+@pytest.mark.parametrize('near', [1, 6, 15, 16, 20])
+def test_far_tokens_are_those_of_the_next_document(documents, near):
+  targets = protocols.choose_targets(SIZES, 16, 2)
+  plain = list(protocols.target_windows(documents, targets, 16))
+  windows = list(protocols.target_windows(documents, targets, 16, near))
+  far = max(16 - near, 0)
+  for (document, _), window, own in zip(targets, windows, plain, strict=True):
+    np.testing.assert_array_equal(window[far:], own[far:])
+    other = (document + 1) % len(SIZES)
+    start = (SIZES[other] - far) // 2
+    np.testing.assert_array_equal(window[:far], documents[other][start : start + far])
+  same(protocols.target_windows(documents, targets, 16, near), windows)  # no draw
+
+
+def test_by_position_scores_whole_windows_alone(documents):
+  windows_NT = protocols.whole_windows(documents, 16)
+  assert windows_NT.shape == (2 + 1 + 4 + 2, 16)
+  np.testing.assert_array_equal(windows_NT[-1], documents[3][16:32])
+  expected = [[state(window[: t + 1]) for t in range(16)] for window in windows_NT]
+  for batch_tokens in (1, 50):
+    np.testing.assert_array_equal(protocols.by_position(Stub(), windows_NT, batch_tokens), expected)
+  assert len(protocols.whole_windows(documents, 41)) == 2  # documents that are shorter than the window have no part
+  with pytest.raises(ValueError, match='no document has length=65'):
+    protocols.whole_windows(documents, 65)
+
+
+@pytest.mark.parametrize('stop', [1, 2, 3, 5, 16, 23, 24, 25, 1000])
+def test_bins_cover_all_positions_two_an_octave(stop):
+  bins = protocols.log_bins(stop)
+  assert [i for first, end in bins for i in range(first, end)] == list(range(stop))
+  assert [first for first, _ in bins] == [n for n in (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n < stop] + [
+    n for n in (128, 192, 256, 384, 512, 768) if n < stop
+  ]
+
+
+@pytest.mark.parametrize('batch_tokens', [1, 64])
+def test_receptive_field_is_the_share_of_each_distance_without_bos(documents, batch_tokens):
+  windows = list(protocols.target_windows(documents, protocols.choose_targets(SIZES, 5, 1), 5))
+  found = protocols.receptive_field(Stub(), windows, 5, batch_tokens)
+  for share_R, window in zip(found, windows, strict=True):
+    norms = [state(window[: t + 1]) for t in (4, 3, 2, 1)]  # of inputs; input 0 is BOS
+    np.testing.assert_allclose(share_R, np.array(norms) / sum(norms), rtol=1e-15)
+
+
+@pytest.mark.parametrize('name', PROTOCOLS)
+@pytest.mark.parametrize('length', [1, 4, 16])
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(documents, name, length):
+  uniform = lambda tokens_BT: np.full(tokens_BT.shape, np.log(256), np.float32)
+  nats = np.concatenate([np.ravel(part) for part in PROTOCOLS[name](uniform, documents, length, 50)])
+  assert np.exp(nats.sum() / nats.size) == pytest.approx(256, rel=1e-6)
+
+
+@pytest.mark.parametrize('name', PROTOCOLS)
+def test_batch_size_and_order_of_documents_change_no_number(documents, name):
+  expected = list(PROTOCOLS[name](Stub(), documents, 7, 7))
+  for batch_tokens in (1, 14, 100, 10_000):
+    same(PROTOCOLS[name](Stub(), documents, 7, batch_tokens), expected)
+  turned = list(PROTOCOLS[name](Stub(), documents[::-1], 7, 100))
+  assert sorted(np.concatenate(turned)) == sorted(np.concatenate(expected))
 
 
 @pytest.mark.parametrize('spans', [1, 2, 7])
@@ -92,10 +194,20 @@ def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest
     assert abs((ends[0] - longest) - (size - ends[-1])) <= 2
 
 
-@pytest.mark.parametrize(('length', 'k', 'targets'), [(4, 5, [(0, 16)]), (8, 4, [(0, 7)])])
-def test_last_k_refuses_what_has_too_few_tokens(documents, length, k, targets):
-  with pytest.raises(ValueError, match='allowed: at'):
-    protocols.last_k(Stub(), documents, targets, length, k, 64)
+@pytest.mark.parametrize(
+  'refused',
+  [
+    lambda documents: protocols.last_k(Stub(), [], 4, 5, 64),
+    lambda documents: list(protocols.target_windows(documents, [(0, 7)], 8)),
+    lambda documents: list(protocols.target_windows(documents, [(0, 37)], 37, near=1)),  # the next one has 16
+    lambda documents: list(protocols.target_windows(documents[:1], [(0, 16)], 8, near=1)),
+    lambda documents: list(protocols.sliding(Stub(), documents, 8, 9, 64)),
+    lambda documents: list(protocols.sliding(Stub(), documents, 8, 0, 64)),
+  ],
+)
+def test_what_cannot_be_scored_is_refused(documents, refused):
+  with pytest.raises(ValueError, match=r'allowed: (at|1 to|2 or)'):
+    refused(documents)
 
 
 # A real model
@@ -156,38 +268,89 @@ def overlaid(c, **overrides):
 
 
 def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
-  c, workdir, model = run()
+  everything = {'eval.protocols': config.PROTOCOLS, 'eval.controls': config.CONTROLS, 'eval.stride': 5}
+  c, workdir, model = run(**everything)
   evals.evaluate(c, workdir)
   rows = rows_of(workdir)
   texts = dict(measurements.choose_documents(c))
   assert list(texts) == ['a.txt', 'c.txt', 'd.txt']  # the first three of at least 32 tokens
-  questions = [(r['protocol'], r['control'], r['length'], r['document']) for r in rows]
-  assert len(questions) == len(set(questions)) == 2 * (1 + 3 + 3)
+  bins = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
+  questions = [(r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows]
+  asked = [
+    (protocol, control, length, stride, k, document)
+    for protocol, control, stride, k in (
+      ('blocks', None, None, None),
+      ('sliding', None, 5, None),
+      ('last_k', None, None, 8),
+      ('last_k', 'windowed', None, 8),
+      ('last_k', 'shuffled_far', None, 8),
+    )
+    for length in (16, 32)
+    for document in texts
+  ]
+  for protocol, beyond in (('by_position', 0), ('receptive_field', 1)):  # a window's inputs without BOS are one less
+    asked += [(protocol, None, n, None, None, None) for n in (16, 32) for at in bins[n][:-1] if at < n - beyond]
+  assert sorted(map(str, questions)) == sorted(map(str, asked))
 
   nll = jax.jit(token_nll, static_argnames='window')
+  norms = evals.make_functions(c)['norms']
+
+  def windows(r):
+    """(tokens, the slice of them that is scored) of all windows of a row."""
+    W, text = r['length'], texts.get(r['document'], np.array([]))[:40]
+    if r['protocol'] == 'blocks':
+      return [(text[at : at + W], slice(None)) for at in range(0, len(text), W)]
+    if r['protocol'] == 'sliding':
+      firsts = range(0, len(text), 5)
+      return [
+        (text[at : at + W], slice(W - 5 if at else 0, None)) for at in firsts if at == 0 or at + W - 5 < len(text)
+      ]
+    if r['protocol'] == 'by_position':
+      end = bins[W][bins[W].index(r['position']) + 1]
+      firsts = range(0, 40 - W + 1, W)
+      return [
+        (t[:40][at : at + W], slice(r['position'], end)) for t in texts.values() for at in firsts if at + W <= len(t)
+      ]
+    end = r['position'] + 8
+    window = texts[r['document']][end - W : end]
+    if r['control'] == 'shuffled_far' and W == 32:
+      other = texts[{'a.txt': 'c.txt', 'c.txt': 'd.txt', 'd.txt': 'a.txt'}[r['document']]]
+      at = (len(other) - 8) // 2
+      window = np.concatenate([other[at : at + 8], window[8:]])
+    return [(window, slice(-8, None))]
+
   for r in rows:
-    window = 16 if r['control'] == 'windowed' else None
-    if r['protocol'] == 'last_k':
-      end = r['position'] + 8
-      windows = [texts[r['document']][end - r['length'] : end]]
-    else:
-      starts = [(text[:40], at) for text in texts.values() for at in range(0, len(text[:40]), r['length'])]
-      windows = [text[at : at + r['length']] for text, at in starts]
-    scores = [np.asarray(nll(model, jnp.array(w, jnp.int32)[None], window=window)[0], np.float64) for w in windows]
-    nats = np.concatenate([s[-8:] if r['protocol'] == 'last_k' else s for s in scores])
-    assert r['nats'] == pytest.approx(nats.sum(), rel=1e-5)
-    assert r['tokens'] == r['bytes'] == len(nats)
     assert (r['status'], r['overrides'], r['step'], r['run'], r['train_length']) == ('ok', None, 3, 'run', 16)
+    if r['protocol'] == 'receptive_field':
+      continue
+    window = 16 if r['control'] == 'windowed' else None
+    nats = []
+    for tokens_T, scored in windows(r):
+      tokens_BT = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)[None]  # one compile
+      nats.append(np.asarray(nll(model, tokens_BT, window=window)[0], np.float64)[: len(tokens_T)][scored])
+    assert r['nats'] == pytest.approx(np.concatenate(nats).sum(), rel=1e-5)
+    assert r['tokens'] == r['bytes'] == len(np.concatenate(nats))
+  for length in (16, 32):
+    shares = []
+    for document, end in protocols.choose_targets(list(map(len, texts.values())), 32, 1):
+      window = list(texts.values())[document][end - length : end]
+      norm_T = np.asarray(norms(model, jnp.array(window, jnp.int32)[None])[0], np.float64)
+      shares.append(norm_T[:0:-1] / norm_T[1:].sum())
+    found = [(r['position'], r['value']) for r in rows if (r['protocol'], r['length']) == ('receptive_field', length)]
+    firsts = [first for first, _ in found]
+    assert [value for _, value in found] == pytest.approx(np.add.reduceat(np.mean(shares, axis=0), firsts), rel=1e-4)
+    assert sum(value for _, value in found) == pytest.approx(1)
   by_control = {
     key: [r['nats'] for r in rows if (r['control'], r['length'], r['k']) == (*key, 8)]
-    for key in [(None, 16), ('windowed', 16), (None, 32), ('windowed', 32)]
+    for key in [(control, length) for control in (None, *config.CONTROLS) for length in (16, 32)]
   }
-  assert by_control[None, 16] == by_control['windowed', 16]
+  assert by_control[None, 16] == by_control['windowed', 16] == by_control['shuffled_far', 16]
   assert by_control[None, 32] != by_control['windowed', 32]
+  assert by_control[None, 32] != by_control['shuffled_far', 32] != by_control['windowed', 32]
   assert json.loads((workdir / 'finished.json').read_text()) == {'config_hash': config.config_hash(c)}
+  assert 'of the gradient reaches' in capsys.readouterr().out
 
   # What is there is not measured again, and what is missing comes out the same.
-  capsys.readouterr()
   whole = (workdir / 'eval.jsonl').read_bytes()
   with monkeypatch.context() as patch:
     patch.setattr(evals, 'token_nll', None)
@@ -227,6 +390,7 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
   ('overrides', 'recorded'),
   [
     ({'eval.k': 4, 'eval.protocols': ('last_k',), 'eval.batch_tokens': 9, 'label': 'x', 'eval.split': 'train'}, {}),
+    ({'eval.stride': 7, 'eval.controls': ()}, {}),
     ({'eval.lengths': (8, 32)}, {}),
     ({'eval.lengths': (16, 64)}, {'max(eval.lengths)': 64}),
     ({'eval.documents': 2}, {'eval.documents': 2}),
@@ -248,7 +412,7 @@ def test_what_was_trained_in_cannot_be_changed(path):
 
 
 def test_rows_of_another_evaluation_stand_beside_the_first(run):
-  c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__windowed=False)
+  c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   evals.evaluate(c, workdir)
   first = rows_of(workdir)
   other = overlaid(c, encoding__base=50.0, eval__k=4)
@@ -269,6 +433,28 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
     ),
     ({'eval.documents': 5}, r'config.eval.documents=5: only 4 documents .* have 32 tokens; allowed: 1 to 4, or 0'),
     ({'eval.split': 'validation'}, "no split 'validation'"),
+    ({'eval.protocols': ('slidng',)}, "config.eval.protocols=.*'slidng'.*did you mean 'sliding'"),
+    ({'eval.controls': ('window',)}, "config.eval.controls=.*'window'.*did you mean 'windowed'"),
+    ({'eval.controls': ('windowed',) * 2}, 'config.eval.controls=.*none twice'),
+    ({'eval.controls': ('shuffled_far',), 'eval.documents': 1}, 'config.eval.documents=1; allowed: 2 or more for'),
+    (
+      {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.lengths': (16, 90)},
+      r"config.eval.controls=\('shuffled_far',\): only 1 of the documents .* have 90 tokens; allowed: without",
+    ),
+    ({'eval.stride': 0}, 'config.eval.stride=0; allowed: 1 or more'),
+    (
+      {'eval.protocols': ('sliding',), 'eval.stride': 17},
+      r'config.eval.stride=17; .* shortest of eval.lengths=\(16, 32',
+    ),
+    ({'eval.k': 17}, r'config.eval.k=17; allowed: at most the shortest of eval.lengths=\(16, 32\)'),
+    (
+      {'eval.protocols': ('by_position',), 'eval.document_tokens': 20},
+      r'config.eval.document_tokens=20; allowed: 32 or more for whole windows \(by_position\), or 0',
+    ),
+    (
+      {'eval.protocols': ('receptive_field',), 'eval.k': 1, 'eval.lengths': (1, 16)},
+      r'config.eval.lengths=\(1, 16\); allowed: 2 or more tokens each for receptive_field',
+    ),
     ({'encoding.name': 'ropee'}, r"encoding.name='ropee'.*rope"),
     ({'encoding.bas': 3}, "no hyperparameter 'bas'"),
     ({'attention.backend': 'dens'}, "attention.backend='dens'.*dense"),
@@ -282,6 +468,32 @@ def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
     evals.evaluate(overlaid(c, **overrides), workdir)
   assert '\n' not in str(error.value)
   assert not (workdir / 'eval.jsonl').exists() or not rows_of(workdir)
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_gradients_by_input_are_those_of_the_embedding_table(backend):
+  """Of tokens that are all different, the table's rows hold each input's own gradient."""
+  overrides = {'attention.backend': backend, 'attention.block': (4, 4), 'model.tie_embeddings': False}
+  c = config.load(BASE, {**TINY, **overrides})
+  model = build(c, data.VOCAB, nnx.Rngs(0))
+  tokens_BT = jnp.asarray(np.random.default_rng(0).permutation(256)[:22].reshape(2, 11), jnp.int32)
+  functions = evals.make_functions(c)
+
+  @functools.partial(jax.jit, static_argnames='window')
+  def table_gradients(model, tokens_BT, window):
+    last = lambda model, tokens_T: functions['nll'](model, tokens_T[None], window=window)[0, -1]
+    return jax.vmap(lambda tokens_T: jax.grad(last)(model, tokens_T).embedding[...])(tokens_BT)
+
+  for window in (None, 3):
+    norms_BT = functions['norms'](model, tokens_BT, window=window)
+    table_BVD = np.asarray(table_gradients(model, tokens_BT, window))
+    for norms_T, table_VD, tokens_T in zip(norms_BT, table_BVD, tokens_BT.tolist(), strict=True):
+      inputs = [256, *tokens_T[:-1]]  # BOS
+      expected_T = np.linalg.norm(table_VD[inputs], axis=1) / TINY['model.model_dim'] ** 0.5
+      np.testing.assert_allclose(norms_T, expected_T, rtol=1e-4, atol=1e-9)
+      reached = 5 if window else 11  # two layers of three tokens
+      assert np.all(expected_T[-reached:] > 0)
+      assert not np.any(expected_T[:-reached])
 
 
 def test_no_run_there(tmp_path, corpus):

@@ -27,6 +27,8 @@ with open(workdir / 'calls.txt', 'a') as file:
   print(name, *sorted(os.sched_getaffinity(0)), file=file)
 (workdir / 'config.json').write_text(json.dumps(config.to_json(run)))
 encoding = run.encoding.name
+if run.train.start_from and not (Path(run.train.start_from) / 'finished.json').exists():
+  sys.exit('too early')
 if encoding == f'broken_{name}' and not (workdir / 'mended').exists():
   sys.exit('bad luck')
 if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
@@ -143,6 +145,45 @@ def test_two_jobs_share_the_cpus_and_make_the_same_table(study):
     }
 
 
+STARTED = """
+from posenc_jax.config import load
+
+def get_config():
+  return load({base!r}, {{'train.steps': 60}})
+
+def sweep():
+  first, second = {{'encoding.name': 'rope', 'seed': 1}}, {{'encoding.name': 'alibi'}}
+  third = {{'label': 'c', 'train.start_from': first, 'train.steps': 0}}
+  return [first, third, {{'label': 'd', 'train.start_from': third}}, second]
+"""
+
+
+@pytest.mark.parametrize('jobs', [1, 2])
+def test_a_run_waits_for_the_one_that_it_starts_from(study, jobs):
+  run = study(['rope'])
+  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  code, calls = run({'eval.k': 8}, jobs=jobs)
+  assert (code, list(calls.values())) == (0, [['train', 'eval']] * 4)
+  starts = {name: config.saved_config(run.out / name).train.start_from for name in calls}
+  first, third = 'encoding.name=rope,seed=1', 'label=c,train.start_from.encoding.name=rope,train.start_from.seed=1'
+  assert starts == {
+    first: '',
+    'encoding.name=alibi': '',
+    f'{third},train.steps=0': str(run.out / first),
+    next(name for name in calls if name.startswith('label=d')): str(run.out / f'{third},train.steps=0'),
+  }
+  assert run({'eval.k': 8}, jobs=jobs) == (0, calls)
+
+
+def test_a_run_must_come_after_the_one_that_it_starts_from(study):
+  run = study(['rope'])
+  text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
+  run.path.write_text(text.replace('[first, third,', '[third, first,'))
+  with pytest.raises(UserError, match=r"sweep: train.start_from=\{'encoding.name': 'rope', 'seed': 1\}; allowed: the"):
+    run()
+  assert not run.out.exists()
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(number, study):
   run = study(['rope', 'slow', 'alibi'])
@@ -253,7 +294,7 @@ def test_names_are_safe_short_readable_and_tell_overrides_apart():
     assert name not in ('.', '..')
 
 
-@pytest.mark.parametrize(('name', 'runs'), [('quick', 9), ('classic', 27)])
+@pytest.mark.parametrize(('name', 'runs'), [('quick', 9), ('classic', 27), ('extension', 40)])
 def test_the_studies_of_this_repository_are_sound(name, runs, tmp_path):
   path = ROOT / 'configs' / f'{name}.py'
   planned = sweep.plan(path, tmp_path / name, {})

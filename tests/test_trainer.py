@@ -170,6 +170,56 @@ def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
     assert (tmp_path / 'run' / name).read_bytes() == (unbroken / name).read_bytes()
 
 
+def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, capsys):
+  """Of those alone: steps and the optimiser begin anew. With no steps it ends as it starts."""
+  changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(unbroken), 'encoding.name': 'rerope'}
+  as_it_starts = config.load(BASE, {**TINY, **changes, 'train.steps': 0, 'optim.warmup': 9})
+  config.validate(as_it_starts)
+  trainer.train(as_it_starts, tmp_path / 'zero')
+  assert 'training is finished (0 steps)' in capsys.readouterr().out
+  trainer.train(as_it_starts, tmp_path / 'zero')
+  with Checkpoints(tmp_path / 'zero') as checkpoints:
+    state, step = checkpoints.restore(model=build(as_it_starts, data.VOCAB, nnx.Rngs(7)))
+    assert (checkpoints.latest, step) == (0, 0)
+  trained = parameters(unbroken, tiny)
+  assert_same(jax.tree.leaves(state['model']), jax.tree.leaves(trained))
+
+  on = config.load(BASE, {**TINY, **changes, 'encoding.name': 'rope', 'train.length': 32, 'train.start_from': 'zero'})
+  on.train.start_from = str(tmp_path / 'zero')
+  trainer.train(on, tmp_path / 'on')
+  rows = [json.loads(line) for line in metrics(tmp_path / 'on').splitlines()]
+  losses = [row['loss'] for row in rows if 'loss' in row]
+  scratch = [row['loss'] for row in map(json.loads, metrics(unbroken).splitlines()) if 'loss' in row]
+  assert rows[0]['step'] == 1
+  assert losses[0] < scratch[0] - 1.0
+  assert rows[0]['learning_rate'] == pytest.approx(0.03 / 2)
+
+
+def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroken, tiny, tmp_path):
+  half = tmp_path / 'half'
+  checkpoint.claim(half, tiny)
+  with Checkpoints(half, keep=1) as checkpoints:
+    checkpoints.save(3, build(tiny, data.VOCAB, nnx.Rngs(0)), {'count': jnp.array(3)})
+  checkpoint.claim(tmp_path / 'none', tiny)
+  for start, changes, words in (
+    (tmp_path / 'nowhere', {}, 'no config.json there; allowed: the directory of a run that train.py finished'),
+    (tmp_path / 'none', {}, f'its training is at step 0 of {STEPS}; allowed'),
+    (half, {}, f'its training is at step 3 of {STEPS}; allowed'),
+    (
+      unbroken,
+      {'encoding.name': 'learned'},
+      r'step 12 holds model encodings/kinds/0/encoding/\S+ of shape None, but the config asks for',
+    ),
+    (unbroken, {'model.mlp_dim': 8}, r'but the config asks for \(1, 16, 8\)'),
+  ):
+    changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(start), **changes}
+    with pytest.raises(UserError, match=words) as error:
+      trainer.train(config.load(BASE, {**TINY, **changes}), tmp_path / 'run')
+    assert '\n' not in str(error.value)
+    assert str(start) in str(error.value)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_another_config_is_refused_and_nothing_touched(unbroken, tiny):
   before = {path: path.stat().st_mtime_ns for path in unbroken.rglob('*')}
   other = config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'seed': 1, 'encoding.base': 50.0})
@@ -353,8 +403,8 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
   projected = after_a_step()
   monkeypatch.setattr(KerpleLog, 'project', lambda self: self)
   free = after_a_step()
-  assert any(np.any(leaf < 0) for leaf in jax.tree.leaves(free.encoding))
-  free.encoding = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.01), free.encoding)
+  assert any(np.any(leaf < 0) for leaf in jax.tree.leaves(free.encodings))
+  free.encodings = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.01), free.encodings)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), projected, free)
 
 

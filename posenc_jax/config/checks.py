@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 from posenc_jax.config.errors import UserError, hint
 from posenc_jax.config.saving import leaves
 
-PROTOCOLS = ('last_k', 'blocks')
+PROTOCOLS = ('last_k', 'blocks', 'sliding', 'by_position', 'receptive_field')
+CONTROLS = ('windowed', 'shuffled_far')
 
 
 def validate(config: ConfigDict) -> None:
@@ -16,8 +17,9 @@ def validate(config: ConfigDict) -> None:
   Encodings and backends are checked by `model.build`, corpora by `data.corpus`, before anything is compiled.
   """
   at_least = {
-    1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.steps '
-    'train.log_every train.validate_batches train.checkpoint_every train.keep eval.k eval.spans eval.batch_tokens',
+    1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
+    ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
+    'eval.batch_tokens',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
     'eval.document_tokens',
   }
@@ -49,8 +51,9 @@ def validate(config: ConfigDict) -> None:
 
   one_of('train.compute_dtype', ('float32', 'bfloat16'))
   one_of('train.matmul_precision', ('default', 'high', 'highest'))
+  require('train.steps', train.steps >= (0 if train.start_from else 1), '1 or more; 0 with train.start_from')
   require('optim.learning_rate', optim.learning_rate > 0, 'more than 0')
-  require('optim.warmup', optim.warmup <= train.steps, f'at most train.steps={train.steps}')
+  require('optim.warmup', optim.warmup <= train.steps or not train.steps, f'at most train.steps={train.steps}')
   require('optim.final_fraction', 0 <= optim.final_fraction <= 1, '0 to 1')
   for beta in ('beta1', 'beta2'):
     require(f'optim.{beta}', 0 <= optim[beta] < 1, '0 or more, less than 1')
@@ -60,7 +63,22 @@ def validate(config: ConfigDict) -> None:
   one_of('eval.split', ('train', 'validation', 'test'))
   for name in evals.protocols:
     one_of('eval.protocols', PROTOCOLS, name)
+  for name in evals.controls:
+    one_of('eval.controls', CONTROLS, name)
+  for path in ('eval.protocols', 'eval.lengths', 'eval.controls'):
+    require(path, len(set(fields[path])) == len(fields[path]), 'none twice')
   for path in ('eval.protocols', 'eval.lengths'):
-    require(path, fields[path] and len(set(fields[path])) == len(fields[path]), 'one or more, none twice')
-  require('eval.lengths', min(evals.lengths) >= 1, '1 or more tokens each')
-  require('eval.k', evals.k <= min(evals.lengths), f'at most the shortest of eval.lengths={evals.lengths}')
+    require(path, fields[path], 'one or more')
+  shortest, longest = min(evals.lengths), max(evals.lengths)
+  within = f'at most the shortest of eval.lengths={evals.lengths}'
+  require('eval.lengths', shortest >= 1, '1 or more tokens each')
+  require('eval.k', evals.k <= shortest, within)
+  if 'sliding' in evals.protocols:
+    require('eval.stride', evals.stride <= shortest, within)
+  if 'receptive_field' in evals.protocols:
+    require('eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field')
+  if 'by_position' in evals.protocols:
+    whole = not 0 < evals.document_tokens < longest
+    require('eval.document_tokens', whole, f'{longest} or more for whole windows (by_position), or 0')
+  if 'shuffled_far' in evals.controls:
+    require('eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0')

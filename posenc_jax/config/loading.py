@@ -86,9 +86,16 @@ def _unknown(path: str, config: ConfigDict) -> None:
 
 
 def typed(path: str, value: object, old: object) -> object:
-  """`value` as the type of the value that it replaces (an int may stand for a float, a list for a tuple)."""
+  """`value` as the type of the value that it replaces.
+
+  An int may stand for a float; for a tuple a list, one element, or, where they are words, 'one,two'.
+  """
   if isinstance(old, float) and type(value) is int:
     return float(value)
+  if isinstance(old, tuple) and isinstance(value, str) and isinstance((*old, '')[0], str):
+    return tuple(word.strip() for word in value.split(',') if word.strip())
+  if old and isinstance(old, tuple) and isinstance(value, int | float):
+    value = (value,)
   if isinstance(old, tuple) and isinstance(value, tuple | list):
     return tuple(typed(path, v, old[0]) for v in value) if old else tuple(value)
   if type(value) is not type(old):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -40,10 +42,10 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     model = build(config, data.VOCAB, nnx.Rngs(config.seed))
   with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
-  if step == 0:
-    raise UserError(
-      f'workdir={str(workdir)!r}: no checkpoint; allowed: the directory of a run that train.py has trained'
-    )
+    if checkpoints.latest is None:
+      raise UserError(
+        f'workdir={str(workdir)!r}: no checkpoint; allowed: the directory of a run that train.py has trained'
+      )
   if step < config.train.steps:
     print(f'{workdir}: evaluating step {step}; its training ends at step {config.train.steps}')
 
@@ -61,10 +63,12 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   )
   shown = []
   with jax.default_matmul_precision('highest'), user_errors(NotImplementedError):
-    nll = make_nll(config)
-    for measurement in plan(config, documents):
+    functions = make_functions(config)
+    bytes_V = np.ones(data.VOCAB, np.int64)  # tokens are bytes
+    for measurement in plan(config, documents, bytes_V):
       started = time.perf_counter()
-      rows, new = measure(measurement, row, functools.partial(nll, restored['model']), model.max_length, workdir)
+      function = functools.partial(functions[measurement.function], restored['model'])
+      rows, new = measure(measurement, row, function, model.max_length, workdir)
       shown.append((measurement, rows))
       if new:
         seconds = time.perf_counter() - started
@@ -74,30 +78,38 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     write_json(workdir / 'finished.json', {'config_hash': config_hash(config)})
 
 
-def make_nll(config: ConfigDict) -> Callable:
-  """nll(model, tokens_BT, window=None) -> nats_BT in float32, jitted; window None: the config's."""
+def make_functions(config: ConfigDict) -> dict[str, Callable]:
+  """The two jitted functions of an evaluation, each of (model, tokens_BT, window=None), in float32.
+
+  'nll' -> nats_BT; 'norms' -> norms_BT of the gradient of each row's last nats by the embedding of each input, BOS and
+  the first T - 1 tokens. `window` None: the config's.
+  """
   options = attention_options(config)
 
-  @functools.partial(jax.jit, static_argnames='window')
-  def nll(model, tokens_BT, window=None):
+  def nll(model, tokens_BT, window=None, **added):
     seen = [tokens for tokens in (window, options['window']) if tokens]
-    return token_nll(model, tokens_BT, dtype='float32', **{**options, 'window': min(seen, default=None)})
+    return token_nll(model, tokens_BT, dtype='float32', **{**options, 'window': min(seen, default=None)}, **added)
 
-  return nll
+  def norms(model, tokens_BT, window=None):
+    zeros_BTD = jnp.zeros((*tokens_BT.shape, model.embedding.shape[1]))
+    last = lambda added_BTD: nll(model, tokens_BT, window, added_BTD=added_BTD)[:, -1].sum()
+    return jnp.linalg.norm(jax.grad(last)(zeros_BTD), axis=-1)
+
+  return {name: jax.jit(f, static_argnames='window') for name, f in (('nll', nll), ('norms', norms))}
 
 
 def measure(
-  measurement: Measurement, row: Callable[..., dict], nll: Callable, max_length: int | None, workdir: Path
+  measurement: Measurement, row: Callable[..., dict], function: Callable, max_length: int | None, workdir: Path
 ) -> tuple[list[dict], int]:
   """Makes the rows that eval.jsonl lacks; returns all rows of the measurement and how many are new.
 
   Args:
     row: `records.row` with the fields of the run.
-    nll: (tokens_BT, window=) -> nats_BT.
+    function: what the measurement asks for, (tokens_BT, window=) -> a number a token.
     max_length: tokens that the model has positions for; beyond it rows have the status 'beyond_table' and no score,
       under the windowed control too, whose positions go as far.
   """
-  path = workdir / 'eval.jsonl'
+  path, row = workdir / 'eval.jsonl', functools.partial(row, metric=measurement.metric)
   present = {records.key(r): r for r in records.read(path)}
   keys = [records.key(row(status='asked', **question)) for question in measurement.questions]
   missing = [i for i, key in enumerate(keys) if key not in present]
@@ -106,26 +118,30 @@ def measure(
   elif max_length is not None and measurement.length > max_length:
     new = [row(status='beyond_table', **measurement.questions[i]) for i in missing]
   else:
-    scores = measurement.score(functools.partial(nll, window=measurement.window), missing)
-    new = [
-      row(nats=nats, tokens=tokens, bytes=tokens, **measurement.questions[i])  # tokens are bytes
-      for i, (nats, tokens) in zip(missing, scores, strict=True)
-    ]
+    scores = measurement.score(functools.partial(function, window=measurement.window), missing)
+    new = [row(**score, **measurement.questions[i]) for i, score in zip(missing, scores, strict=True)]
   records.write_new(path, new)
   present |= {records.key(r): r for r in new}
   return [present[key] for key in keys], len(new)
 
 
 def outcome(rows: list[dict]) -> str:
-  """'... bits/byte' of all rows together, or the status of a row that has no score."""
+  """'... bits/byte' of all rows together, how far the gradient reaches, or the status of a row that has no score."""
   for r in rows:
     if r['status'] != 'ok':
       return r['status']
+  if rows[0]['metric'] == 'gradient':
+    covered = np.cumsum([r['value'] for r in rows])
+    ends = [r['position'] for r in rows[1:]] + [rows[0]['length'] - 1]
+    return f'99 % of the gradient reaches {ends[int(np.argmax(covered > 0.99))]} tokens back'
   return f'{sum(r["bpb"] * r["bytes"] for r in rows) / sum(r["bytes"] for r in rows):.3f} bits/byte'
 
 
 def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   """Prints bits per byte by protocol and length; a dash where there is no score."""
+  measured = [(measurement, rows) for measurement, rows in measured if measurement.metric is None]
+  if not measured:
+    return
   lengths = sorted({measurement.length for measurement, _ in measured})
   cells = {(measurement.name, measurement.length): outcome(rows).split() for measurement, rows in measured}
   table = Table('bits/byte', *map(str, lengths), title=title)
