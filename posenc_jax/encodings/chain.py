@@ -10,9 +10,8 @@ from flax import nnx
 from posenc_jax import encodings
 from posenc_jax.encodings.base import Dims, Encoding
 
-TURNED = ('xpos', 'rerope', 'leaky_rerope', 'self_extend')
-FRESH = ('path', *TURNED)  # take q . k again: scores given to them are lost
-TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *TURNED)  # turn queries and keys by their positions
+FRESH = ('path', 'xpos', 'rerope', 'leaky_rerope', 'self_extend')  # take q . k again: scores given to them are lost
+TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH[1:])  # turn queries and keys by their positions
 READING = ('cope', 'deberta', 'music_transformer', 'path', 'shaw', 'transformer_xl')  # rows meet queries in `score`
 
 

@@ -7,7 +7,7 @@ from jax import lax
 
 from posenc_jax.encodings.base import Dims, Encoding, normal
 from posenc_jax.encodings.selective_rope import causal_conv
-from posenc_jax.products import dot, mix
+from posenc_jax.products import dot, lower_inverse, mix
 
 TAPS = 3
 CHUNK = 64  # keys of one triangular system
@@ -72,7 +72,7 @@ class PaTH(Encoding):
       return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, width, *x.shape[axis + 1 :]), axis, 0)
 
     k_NBGSK, v_NBGSK = chunks(k_BGSK, 2), chunks(v_BGSK, 2)
-    solution_NBGSS = inverse(dot(v_NBGSK, v_NBGSK))
+    solution_NBGSS = lower_inverse(dot(v_NBGSK, v_NBGSK))
     keys_NBGSS = mix(solution_NBGSS, jnp.tril(dot(v_NBGSK, k_NBGSK), -1))
     steps_NBGSK = mix(solution_NBGSS, v_NBGSK)
 
@@ -88,29 +88,3 @@ class PaTH(Encoding):
       return s_BGTS.reshape(s_BHTS.shape), y_BGTK - q_BGTK
 
     return block.fold(q_BGTK.shape, walk)
-
-
-@jax.custom_vjp
-def inverse(x_SS):
-  """(I + what x has below its diagonal)^-1: [..., n, n], n a power of 2. By halves, both at once."""
-  n = x_SS.shape[-1]
-  if n == 1:
-    return jnp.ones_like(x_SS)
-  first, last = slice(n // 2), slice(n // 2, n)
-  upper, lower = inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
-  corner = -lower @ x_SS[..., last, first] @ upper
-  top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
-  return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
-
-
-def _inverse_forward(x):
-  y = inverse(x)
-  return y, y
-
-
-def _inverse_backward(y, d):
-  turned = y.swapaxes(-1, -2)
-  return (-jnp.tril(turned @ d @ turned, -1),)
-
-
-inverse.defvjp(_inverse_forward, _inverse_backward)
