@@ -7,7 +7,7 @@ from jax import lax
 
 from posenc_jax.encodings.base import Dims, Encoding, normal
 from posenc_jax.encodings.selective_rope import causal_conv
-from posenc_jax.products import dot, mix, unit_triangular_inverse
+from posenc_jax.products import dot, lower_inverse, mix
 
 TAPS = 3
 CHUNK = 64  # keys of one triangular system
@@ -16,7 +16,8 @@ CHUNK = 64  # keys of one triangular system
 class PaTH(Encoding):
   """s_ij = k_j^T H_(j+1) ... H_i q_i / sqrt(K), H_t = I - beta_t w_t w_t^T (Yang et al. 2025).
 
-  beta_t = 2 sigmoid(u . x_t + b), w_t = unit(silu(conv(A_2 A_1 x)_t)).
+    beta_t = 2 sigmoid(u . x_t + b), w_t = unit(silu(conv(A_2 A_1 x)_t))
+
   x is the layer's normalised input; conv, depthwise and causal over 3 tokens, does not reach back into the document
   before. Every layer has its own, one path a key/value head. b starts at 0; projections start at fan-in scale like
   every other, conv at U(-1/sqrt(3), 1/sqrt(3)). Followed by FoX in a chain it is PaTH-FoX. In float32 whatever q is.
@@ -72,7 +73,7 @@ class PaTH(Encoding):
       return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, width, *x.shape[axis + 1 :]), axis, 0)
 
     k_NBGSK, v_NBGSK = chunks(k_BGSK, 2), chunks(v_BGSK, 2)
-    solution_NBGSS = unit_triangular_inverse(dot(v_NBGSK, v_NBGSK))
+    solution_NBGSS = lower_inverse(dot(v_NBGSK, v_NBGSK))
     keys_NBGSS = mix(solution_NBGSS, jnp.tril(dot(v_NBGSK, k_NBGSK), -1))
     steps_NBGSK = mix(solution_NBGSS, v_NBGSK)
 
