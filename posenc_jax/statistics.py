@@ -73,3 +73,10 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     highest = max(highest, min(1.0, (len(tested) - rank) * ps[i]))
     corrected[i] = highest
   return corrected
+
+
+def ranks(values: Sequence[float], best: Callable) -> list[float]:
+  """1 for the best (`best` is min or max); ties share the mean of their ranks."""
+  from scipy import stats
+
+  return stats.rankdata(values if best is min else np.negative(values)).tolist()
