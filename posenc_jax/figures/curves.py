@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
+from posenc_jax.config import UserError
 from posenc_jax.figures.style import GREY, bare, caption, name_lines, styles
 from posenc_jax.tables.scores import VARIANT, Cell, Scores, collect
 
@@ -102,8 +103,10 @@ def receptive_field(rows: Iterable[dict], runs: Iterable[str] = (), length: int 
 
 def _by_position(rows: Iterable[dict], runs: Iterable[str], protocol: str, metric: str, length: int | None):
   rows = [row for row in rows if row['protocol'] == protocol]
-  longest = max((row['length'] for row in rows), default=None)
-  rows = [row for row in rows if row['length'] == (length or longest)]
+  lengths_of = sorted({row['length'] for row in rows})
+  if length is not None and length not in lengths_of:
+    raise UserError(f'figure: no rows of {length} tokens; allowed: {", ".join(map(str, lengths_of))}')
+  rows = [row for row in rows if row['length'] == (length or lengths_of[-1])]
   return collect(rows, runs, [protocol], metric, across=lambda row: row['position'], variant=(*VARIANT, 'length'))
 
 

@@ -54,7 +54,7 @@ def heat_map(rows: Iterable[dict], runs: Iterable[str] = (), protocol: str = 'ne
   title = f'{scores.title}: {scores.metric.title.lower()} by depth and length'
   figure.suptitle(title, x=0.01, ha='left', weight='bold')
   spreads = [statistics.stdev(some) for place in places if len(some := scores.of(*place)) > 1]
-  said = f' Cells are means over seeds, of standard deviations to {max(spreads):.2f}.' if spreads else ''
+  said = f' Cells are means over seeds; their standard deviations reach {max(spreads):.2f}.' if spreads else ''
   notes = [f'Across: length in tokens; dotted: the training length.{said}', scores.caption, *scores.notes]
   caption(figure, notes, round(15 * width))
   return figure
