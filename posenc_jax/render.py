@@ -1,6 +1,7 @@
 """What a table is written as: Markdown, LaTeX, comma-separated values, and a table for the terminal."""
 
 import csv
+import re
 from pathlib import Path
 
 import rich.box
@@ -55,7 +56,9 @@ def latex(table: Table) -> str:
 
   def style(field):
     text, mark = (''.join(LATEX.get(c, c) for c in some) for some in (field.text, field.mark))
-    return (f'\\textbf{{{text}}}' if field.is_best else text) + mark
+    text = re.sub(r'(?<!\w)-(?=\d)', '$-$', text)
+    # A mark without width, so that digits stand below digits.
+    return (f'\\textbf{{{text}}}' if field.is_best else text) + (mark and f'\\rlap{{{mark}}}')
 
   row = lambda fields: ' & '.join(map(style, fields)) + r' \\'
   width, body = len(table.header), []

@@ -96,6 +96,7 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
     assert len(lines) == 1 + len(table.lines)
     assert {len(re.findall(r'(?<!\\)&', line)) for line in lines} == {len(table.header) - 1}
     assert text.isascii()
+    assert not re.search(r'[ }]-\d', text)  # a minus is no hyphen
     plain = text.replace(r'\{', '').replace(r'\}', '')
     assert plain.count('{') == plain.count('}')
     pipes = [line for line in render.markdown(table).splitlines() if line.startswith('|')]
@@ -146,11 +147,15 @@ def test_planted_differences_are_marked_and_others_are_not():
 
 
 def test_marks_are_corrected_for_the_lines_of_a_column():
-  rng = np.random.default_rng(3)
-  bits = {'rope': list(rng.normal(2, 0.02, 4))} | {f'line{i}': list(rng.normal(1.97, 0.02, 4)) for i in range(8)}
+  rng = np.random.default_rng(1)
+  bits = {'rope': [2.0] * 5} | {f'line{i}': list(rng.normal(2 - 0.01 * i, 0.02, 5)) for i in range(8)}
   difference = tables.make(documents(bits), baseline='rope')[1]
   ps = [r['p'] for r in difference.records]
   assert [r['p_holm'] for r in difference.records] == statistics.holm(ps)
+  assert any(r['p'] < statistics.ALPHA <= r['p_holm'] for r in difference.records)
+  assert any(r['p_holm'] < statistics.ALPHA for r in difference.records)
+  is_marked = {r['encoding']: r['p_holm'] < statistics.ALPHA for r in difference.records}
+  assert {line: mark != '.' for line, mark in marks(difference).items()} == is_marked
   alone = tables.make([r for r in documents(bits) if r['label'] in ('rope', 'line0')], baseline='rope')[1]
   assert alone.records[0]['p_holm'] == alone.records[0]['p'] == ps[0]
 
@@ -161,8 +166,13 @@ def test_what_is_not_paired_is_named_and_not_compared():
   assert 'compared with rope over the seeds that both have: alibi at 8 over 0, 1' in main.notes
   rows = [r | ({'document': 'other'} if (r['label'], r['document']) == ('t5', '3') else {}) for r in rows]
   main, difference = tables.make(rows, baseline='rope')
-  assert 'not compared with rope, as seeds or scored documents differ: t5 at 8' in main.notes
+  assert 'not compared with rope, as seeds or scored tokens differ: t5 at 8' in main.notes
   assert texts(difference)[1] == ['t5', '—']
+  for change in ({'position': 9}, {'overrides': {'max(eval.lengths)': 64}}):  # other tokens of the same documents
+    moved = [r | change if r['label'] == 't5' else r for r in documents({'rope': [2.0, 2.1], 't5': [1.9, 2.0]})]
+    base = 'rope, overrides null' if 'overrides' in change else 'rope'
+    main, *_ = tables.make(moved, baseline=base)
+    assert any(note.startswith(f'not compared with {base}') and 't5' in note for note in main.notes)
 
 
 def test_one_seed_gives_an_interval_but_no_mark():

@@ -13,7 +13,7 @@ from posenc_jax.config import UserError, nearest
 from posenc_jax.tables.captions import every
 from posenc_jax.tables.metrics import DASH
 from posenc_jax.tables.page import Block, Field, Table, header
-from posenc_jax.tables.scores import Scores
+from posenc_jax.tables.scores import TASK, Scores
 
 BETTER, WORSE = '*', '†'
 
@@ -43,9 +43,9 @@ def compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
         continue
       seeds = [s for s in scores.seeds if all(scores.cells[i, s, column].status == 'ok' for i in (line, baseline))]
       parts = [[scores.cells[i, s, column].by_document(scores.metric) for s in seeds] for i in (line, baseline)]
-      shapes = [{name: size for name, (_, size) in part.items()} for of_line in parts for part in of_line]
+      asked = [_question(scores, i, s, column) for i in (line, baseline) for s in seeds]
       place = f'{line} at {column}'
-      if not seeds or any(shape != shapes[0] for shape in shapes):
+      if not seeds or any(question != asked[0] for question in asked):
         unlike.append(place)
         continue
       if seeds != scores.seeds:
@@ -55,10 +55,17 @@ def compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
     for (line, difference), p in zip(in_column.items(), corrected, strict=True):
       found[line, column] = difference._replace(corrected=p)
   if unlike:
-    scores.notes.append(f'not compared with {baseline}, as seeds or scored documents differ: {"; ".join(unlike)}')
+    scores.notes.append(f'not compared with {baseline}, as seeds or scored tokens differ: {"; ".join(unlike)}')
   if fewer:
     scores.notes.append(f'compared with {baseline} over the seeds that both have: {"; ".join(fewer)}')
   return found
+
+
+def _question(scores: Scores, line: str, seed: int, column) -> list:
+  """Equal where the same tokens were scored."""
+  task = [scores.first[line][field] for field in TASK]
+  rows = scores.cells[line, seed, column].rows
+  return [task, {(row['document'], row['position']): scores.metric.sums(row)[1] for row in rows}]
 
 
 def _difference(scores: Scores, parts: list, seeds: list[int], weights: dict[int, np.ndarray]) -> Difference:
