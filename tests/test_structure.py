@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from rows above its own.
 LEVELS = (
-  {'products'},
+  {'products', 'tasks'},
   {'encodings'},
   {'attention'},
   {'model'},
@@ -26,7 +26,7 @@ LEVELS = (
   {'report', 'pictures'},
   {'sweep', 'bench'},
 )
-WITHOUT_JAX = ('config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
+WITHOUT_JAX = ('tasks', 'config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
