@@ -17,7 +17,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from rows above its own.
 LEVELS = (
-  {'products'},
+  {'products', 'tasks'},
   {'encodings'},
   {'attention'},
   {'model', 'catalogue'},
@@ -28,7 +28,7 @@ LEVELS = (
   {'report', 'pictures'},
   {'sweep', 'bench'},
 )
-WITHOUT_JAX = ('config', 'records', 'statistics', 'tables', 'figures', 'sweep', 'report', 'render')
+WITHOUT_JAX = ('tasks', 'config', 'records', 'statistics', 'tables', 'figures', 'sweep', 'report', 'render')
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -1,0 +1,363 @@
+"""Tasks against solvers that read only what stands before an answer, and laws over all of them."""
+
+import hashlib
+import re
+
+import numpy as np
+import pytest
+
+from posenc_jax import tasks
+from posenc_jax.tasks.base import SHARES
+from posenc_jax.tasks.needles import DEPTHS
+
+VARIANTS = (
+  *tasks.TASKS,
+  'passkey/style=sentences/digits=4',
+  'mqar/pairs=3/keys=4/values=5/fillers=1/power=1.0',
+  'n_back/back=0',
+  'n_back/back=3/queries=2/keys=3',
+  'copy/symbols=2',
+  'copy/distinct=1/times=2',
+  'copy/distinct=3',
+  'reverse/times=2',
+  'addition/pad=True',
+  'addition/reverse=True',
+  'addition/reverse=True/pad=True',
+  'addition/reverse=True/pad=True/hints=9',
+  'modular_arithmetic/modulus=3',
+  'flip_flop/ignore=0.1',
+  'counting/variables=3/highest=4/passes=0.2',
+  'needle/needles=3/values=2/queries=2',
+  'hops/hops=4/chains=1',
+)
+
+
+@pytest.fixture(scope='module')
+def texts():
+  letters = np.random.default_rng(0)
+  return [letters.integers(32, 127, size, np.uint8).tobytes() for size in (100, 900, 1000)]
+
+
+@pytest.fixture
+def make(texts):
+  return lambda text: tasks.make(text, lambda: texts)
+
+
+# Solvers: (words before a place, options) -> the answer due there, or None where none is. None knows the generators.
+
+
+def after(words, sign, answer):
+  """The next word of `answer(words before sign)`, given what has been said of it after the sign."""
+  if sign not in words:
+    return None
+  at = words.index(sign)
+  want, said = answer(words[:at]), len(words) - at - 1
+  return want[said] if said < len(want) else None
+
+
+def solve_passkey(words, digits, style):
+  if style == 'symbols':
+    return after(words, 'ASK', lambda before: before[before.index('KEY') + 1 :][:digits])
+  text = ''.join(words)
+  found = re.search(r'What is the pass key\? The pass key is (\d*)$', text)
+  if not found or len(found[1]) == digits:
+    return None
+  key = re.search(r'The pass key is (\d+)\. Remember it: (\d+) is the pass key\. ', text)
+  assert key[1] == key[2]
+  return key[1][len(found[1])]
+
+
+def solve_mqar(words, **_):
+  asked = words[-1:]
+  if asked and asked[0][0] == 'k' and asked[0] in words[:-1]:
+    return words[words.index(asked[0]) + 1]
+  return None
+
+
+def solve_n_back(words, back, **_):
+  if '?' not in words[:-1] or words[-1][0] != 'k':
+    return None
+  stream = words[: words.index('?')]
+  given = [value for key, value in zip(stream[::2], stream[1::2], strict=True) if key == words[-1]]
+  return given[-1 - back]
+
+
+def solve_induction(words, **_):
+  return words[words.index(words[-1]) + 1] if words[-2:-1] == ['?'] else None
+
+
+def solve_copy(words, times=1, **_):
+  return after(words, '>', lambda string: string * times + ['.'])
+
+
+def solve_reverse(words, times=1, **_):
+  return after(words, '>', lambda string: string[::-1] * times + ['.'])
+
+
+def solve_sort(words, times=1, **_):
+  return after(words, '>', lambda string: sorted(string) * times + ['.'])
+
+
+def solve_selective_copy(words, **_):
+  return after(words, '>', lambda context: [word for word in context if word != '_'])
+
+
+def solve_addition(words, reverse, pad, hints):
+  def answer(before):
+    at = before.index('+')
+    numbers = [[w for w in part if not w.startswith('<')] for part in (before[:at], before[at + 1 :])]
+    a, b = (''.join(number[::-1] if reverse else number) for number in numbers)
+    digits = str(int(a) + int(b)).rjust(len(a) + 1 if pad else 0, '0')
+    digits = digits[::-1] if reverse else digits
+    start = int(before[0][1:]) if hints else 0
+    marked = [[f'<{start + place}', digit] if hints else [digit] for place, digit in enumerate(digits)]
+    return [word for pair in marked for word in pair] + ['.']
+
+  return after(words, '=', answer)
+
+
+def solve_parity(words):
+  return str(words.count('1') % 2) if words[-1:] == ['>'] else None
+
+
+def solve_modular_arithmetic(words, modulus):
+  return str(eval(' '.join(words[:-1])) % modulus) if words[-1:] == ['='] else None
+
+
+def solve_flip_flop(words, **_):
+  if len(words) % 2 == 0 or words[-1] != 'r':
+    return None
+  return next(words[i + 1] for i in range(len(words) - 3, -1, -2) if words[i] == 'w')
+
+
+def solve_counting(words, **_):
+  if not words or not words[-1].endswith('?'):
+    return None
+  name, count = words[-1][:-1], 0
+  for word in words:
+    count = 0 if word == f'{name}=0' else count + (word == f'{name}++')
+  return str(count)
+
+
+def solve_needle(words, **_):
+  if '?' not in words[:-1]:
+    return None
+  at = len(words) - 1 - words[::-1].index('?')
+  if at == len(words) - 1:
+    return None
+  hidden, key, said = words[: words.index('?')], words[at + 1], len(words) - at - 2
+  values = [hidden[i + 1] for i, word in enumerate(hidden) if word == key]
+  return values[said] if said < len(values) else None
+
+
+def solve_hops(words, **_):
+  if words[-2:-1] != ['?']:
+    return None
+  name = words[-1]
+  while name.startswith('x'):
+    at = next(i for i, word in enumerate(words) if word == name and words[i + 1 : i + 2] == ['='])
+    name = words[at + 2]
+  return name
+
+
+def solver(text):
+  name, chosen = tasks.parse(text)
+  solve, given = globals()[f'solve_{name}'], {**tasks.options(name), **chosen}
+  return lambda words: solve(words, **given)
+
+
+def lengths_of(task):
+  return sorted({task.shortest, task.shortest + 1, max(task.shortest, min(task.longest or 90, 90))})
+
+
+def identities(task, split, count, length, seed=0):
+  return {task.identity(task.example(split, seed, i, length, length)) for i in range(count)}
+
+
+@pytest.mark.parametrize('text', VARIANTS)
+def test_an_answer_is_due_where_a_solver_of_the_prompt_says_and_is_what_it_says(make, text):
+  task, solve = make(text), solver(text)
+  for length in lengths_of(task):
+    for index, split in enumerate(SHARES):
+      example = task.example(split, 1, index, length, length)
+      words = [task.symbols[token] for token in example.tokens_T]
+      assert [solve(words[:t]) for t in range(len(words))] == [
+        word if answer else None for word, answer in zip(words, example.answers_T, strict=True)
+      ]
+      assert example.answers_T[-1] or text.startswith('mqar')
+
+
+@pytest.mark.parametrize('name', tasks.TASKS)
+def test_the_example_of_a_docstring_is_right(name):
+  doc = tasks.TASKS[name].__doc__.split('\n')[0]
+  shown = doc.split(': ', 1)[1].split()
+  words, answers = [word.strip('[]') for word in shown], [word.startswith('[') for word in shown]
+  due = [solver(name)(words[:t]) for t in range(len(words))]
+  assert due == [word if answer else None for word, answer in zip(words, answers, strict=True)]
+  assert any(answers)
+  assert tasks.TASKS[name].source
+
+
+@pytest.mark.parametrize('text', VARIANTS)
+def test_examples_are_as_long_as_asked(make, text):
+  task = make(text)
+  for length in (*range(task.shortest, task.shortest + 9), task.longest or 150):
+    sizes = [len(task.example('train', 0, i, length, length).tokens_T) for i in range(12)]
+    assert length - task.unit < min(sizes) <= max(sizes) <= length
+  longest = min(task.shortest + 30, task.longest or 1000)
+  sizes = [len(task.example('train', 0, i, task.shortest, longest).tokens_T) for i in range(300)]
+  assert min(sizes) <= task.shortest + 2
+  assert longest - task.unit - 2 < max(sizes) <= longest
+  assert abs(np.mean(sizes) - (task.shortest + longest) / 2) < 3 + task.unit
+  for length in (task.shortest - 1, *([task.longest + 1] if task.longest else [])):
+    with pytest.raises(ValueError, match=f'{length} tokens; allowed: {task.shortest} '):
+      task.example('train', 0, 0, length, length)
+
+
+@pytest.mark.parametrize('text', VARIANTS)
+def test_splits_are_disjoint_whatever_seed_and_length(make, text):
+  """At the shortest lengths instances are few, so that independent draws would meet."""
+  task = make(text)
+  seen = {split: set() for split in SHARES}
+  for split, found in seen.items():
+    for seed in (0, 1):
+      for length in (task.shortest, task.shortest + 1):
+        found |= identities(task, split, 60, length, seed)
+  assert not seen['test'] & seen['train']
+  assert not seen['validation'] & (seen['train'] | seen['test'])
+  assert all(len(found) > 2 for found in seen.values())
+
+
+def test_few_instances_do_meet_without_the_split():
+  """What the law above is worth: 256 strings, of which 120 are drawn twice."""
+  task = tasks.TASKS['parity']()
+  rng = np.random.default_rng(0)
+  first, second = ({task.identity(task.draw(rng, task.shortest, 0)) for _ in range(120)} for _ in range(2))
+  assert first & second
+
+
+@pytest.mark.parametrize('text', VARIANTS)
+def test_examples_are_a_pure_function_of_split_seed_and_index(make, text):
+  task, again = make(text), make(text)
+  length = min(task.longest or 150, 150)
+  for index in (5, 0, 1_000_003):
+    first, second = (t.example('train', 3, index, task.shortest, length) for t in (task, again))
+    np.testing.assert_array_equal(first.tokens_T, second.tokens_T)
+    np.testing.assert_array_equal(first.choices_T, second.choices_T)
+  many = [task.example('train', seed, i, length, length).tokens_T.tobytes() for seed in (0, 1) for i in range(20)]
+  assert len(set(many)) > 0.8 * len(many) or 'distinct=1' in text
+
+
+@pytest.mark.parametrize('text', VARIANTS)
+def test_symbols_are_those_of_the_vocabulary_and_each_occurs(make, text):
+  task = make(text)
+  assert task.vocab == len(task.symbols) + 1 == len(set(task.symbols)) + 1
+  length = min(task.longest or 150, 150)
+  examples = [task.example('train', 0, i, task.shortest, length) for i in range(300)]
+  seen = set(np.concatenate([example.tokens_T for example in examples]).tolist())
+  assert all(example.tokens_T.dtype == example.choices_T.dtype == np.int32 for example in examples)
+  assert all(example.tokens_T.shape == example.choices_T.shape for example in examples)
+  if text.startswith('passkey'):
+    assert seen <= set(range(task.vocab - 1))
+  else:
+    assert seen == set(range(task.vocab - 1))
+
+
+@pytest.mark.parametrize('text', VARIANTS)
+def test_chance_is_what_guessing_scores(make, text):
+  """The guesser knows the symbols that were ever right at places of a kind, and draws evenly from these."""
+  task = make(text)
+  examples = [task.example(split, 0, i, task.shortest, task.shortest) for split in SHARES for i in range(120)]
+  tokens, choices = (
+    np.concatenate([getattr(example, field)[example.answers_T] for example in examples])
+    for field in ('tokens_T', 'choices_T')
+  )
+  alphabets = {int(c): np.unique(tokens[choices == c]) for c in np.unique(choices)}
+  assert all(len(alphabet) == c for c, alphabet in alphabets.items() if c > 1)
+  rng, rounds = np.random.default_rng(0), 40
+  guesses = np.empty((rounds, len(tokens)), int)
+  for c, alphabet in alphabets.items():
+    there = choices == c
+    guesses[:, there] = rng.choice(alphabet, (rounds, there.sum())) if c > 1 else tokens[there]
+  right = guesses == tokens
+  ends = np.cumsum([example.answers_T.sum() for example in examples])
+  exact = np.stack([part.all(1) for part in np.split(right, ends[:-1], axis=1)])
+  expected, expected_share = tasks.chance(examples)
+  for simulated, value in ((exact, expected), (right, expected_share)):
+    assert abs(simulated.mean() - value) < 4 * np.sqrt(value / simulated.size) + 1e-6
+
+
+def test_depths_come_in_turn_and_are_where_the_example_says(make):
+  for text in ('passkey', 'passkey/style=sentences', 'needle'):
+    task = make(text)
+    for index in range(22):
+      example = task.example('test', 0, index, 400, 400)
+      words = [task.symbols[token] for token in example.tokens_T]
+      assert example.depth == DEPTHS[index % 11]
+      if text == 'needle':
+        fillers = [word[0] == '#' for word in words]
+        before, fill = sum(fillers[: words.index(words[-2])]), sum(fillers)
+      else:
+        before = words.index('KEY') if text == 'passkey' else ''.join(words).index(' The pass key is')
+        fill = 400 - task.around
+      assert before == round(example.depth / 100 * fill)
+  assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
+
+
+def test_gaps_of_recall_are_even_or_short(make):
+  """At power 0.01 the density is nearly 1 / gap: half of all gaps below the square root of the longest."""
+  for power, share in ((1.0, 0.25), (0.01, 0.72)):
+    task = make(f'mqar/pairs=2/power={power}')
+    places = [np.flatnonzero(task.example('train', 0, i, 404, 404).answers_T) for i in range(300)]
+    gaps = (np.concatenate(places) - 5) // 2 + 1  # 1..200
+    assert abs((gaps <= 50).mean() - share) < 0.07
+
+
+def test_counts_are_even(make):
+  task = make('counting/variables=3')
+  counts = [int(task.example('train', 0, i, 60, 60).tokens_T[-1]) for i in range(1100)]
+  assert abs(np.bincount(counts, minlength=11) - 100).max() < 45
+
+
+def test_examples_stay_the_same_over_versions(make):
+  """Of Python and NumPy: a change of this number makes runs incomparable with earlier ones."""
+  digest = hashlib.sha256()
+  for text in VARIANTS:
+    task = make(text)
+    for index in range(3):
+      example = task.example('train', 1, index, task.shortest, min(task.longest or 150, 150))
+      digest.update(example.tokens_T.astype('<i4').tobytes() + example.choices_T.astype('<i4').tobytes())
+  assert digest.hexdigest() == '6306c3aa8f5afc4ab275b0862570eed64b598fc57084fe62849c602f6cc8d5f5'
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    ('copi', "no task 'copi'; nearest: copy"),
+    ('copy/symbol=3', "no option 'symbol'; it has: symbols"),
+    ('copy/symbols', "'symbols' in 'copy/symbols'; allowed: NAME/option=value"),
+    ('copy/symbols=3/symbols=4', 'each option once'),
+    ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),
+    ('copy/symbols=x', "symbols='x'; allowed: 2 or more"),
+    ('copy/distinct=27', 'distinct=27; allowed: 0 to symbols=26'),
+    ('mqar/keys=3', 'keys=3; allowed: 8 or more'),
+    ('mqar/power=0', 'power=0; allowed: more than 0'),
+    ('addition/hints=8', 'hints=8; allowed: 0, or with'),
+    ('addition/pad=1', 'pad=1; allowed: True, False'),
+    ('flip_flop/ignore=1.0', 'ignore=1.0; allowed: 0 or more, less than 1'),
+    ('counting/passes=2', 'passes=2; allowed: 0 to 1'),
+    ('needle/queries=5', 'queries=5; allowed: 1 to needles=4'),
+    ('hops/variables=5', 'variables=5; allowed: 6 or more'),
+    ('selective_copy/items=1', 'items=1; allowed: 2 or more'),
+    ('passkey/style=poem', "style='poem'; allowed: symbols, sentences"),
+  ],
+)
+def test_bad_options_are_one_line(make, text, words):
+  with pytest.raises(ValueError, match=re.escape(words)) as error:
+    make(text)
+  assert '\n' not in str(error.value)
+
+
+def test_text_too_short_for_a_passkey_is_one_line(make):
+  with pytest.raises(ValueError, match=r'2000 tokens; allowed: at most 1012, by the longest document'):
+    make('passkey').example('train', 0, 0, 2000, 2000)
