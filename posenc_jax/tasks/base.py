@@ -17,8 +17,8 @@ class Example(NamedTuple):
 
   Attributes:
     tokens_T: int32.
-    choices_T: int32, how many symbols can stand at an answer by the format alone (1: it is known, as an end is); 0 where
-      nothing is asked for.
+    choices_T: int32, how many symbols can stand at an answer by the format alone (1: it is known, as an end is); 0
+      where nothing is asked for.
     depth: per cent of the filler before what is asked for; None where a task has no such place.
   """
 
