@@ -31,9 +31,8 @@ Cost comes on top of attention without positions. *Tokens*: it grows with tokens
 the rest grows with pairs of a query and a key. *Width*: of queries and keys in every product. *Bias by distance*: a
 number a head and distance, added to each pair. *Queries x rows*: products of queries (keys, weights) with a vector by
 distance, K multiply-adds a pair and head. *Multiply-adds*: of other products, a pair and head; K is the width of a
-head. *Sums along keys*, or a *walk* on which keys change the query: from it leftwards. *Elementwise*: arithmetic on
-each pair other than adding. Claims are perplexities, best or better than at L, where they name no other score; a dash:
-nothing that was verified."""
+head. *Sums* or a *walk along keys*: from the query leftwards. *Elementwise*: arithmetic on each pair other than adding.
+Claims are perplexities, best or better than at L, where they name no other score; a dash: nothing that was verified."""
 
 # A prime length and a width that no product of an encoding's own has: pairs and products are told by their sizes.
 H, K, S = 4, 38, 13

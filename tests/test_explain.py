@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data
+from posenc_jax import catalogue, config, data
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.model import build
 
@@ -55,9 +55,9 @@ def test_what_is_switched_on_is_named(explained):
   assert 'w_q' not in text
 
 
-def test_map_prints_the_table_of_the_readme(capsys):
+def test_map_prints_the_table_of_all(capsys):
   EXPLAIN['main'](['--map'])
-  assert capsys.readouterr().out in (ROOT / 'README.md').read_text()
+  assert capsys.readouterr().out == catalogue.markdown()
 
 
 @pytest.mark.parametrize('flags', [[], [f'--config={BASE}', '--map'], ['--map', '--config.seed=1']])

@@ -5,9 +5,8 @@
 Peng et al. 2023, Tables 1 and 2. The shape of Llama 2 7B: 32 layers, width 4096, 32 heads, RoPE of base 10,000 whose
 `original_max_position_embeddings` is 4096.
 
-Theirs start from Llama 2's weights. Our trainer starts from random ones and reads no other model's: what this file
-trains is their setting and not their result. What needs no weights of theirs is the same question about a run of our
-own, at any size, without fine-tuning:
+Theirs start from Llama 2's weights, which nothing here reads: from a random draw this is their setting and not their
+result. What needs no weights of theirs is the same question about a run of our own, at any size, without fine-tuning:
 
   python eval.py --workdir=RUN --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=16
 
@@ -21,7 +20,7 @@ for s 16; of Table 1 the tokens, 1e9 for PI and NTK, 4e8 for YaRN. Otherwise:
 - Table 1's batch is taken to be Table 2's. Moments of Adam (0.9, 0.95) and no decay are taken, not verified.
 - A cosine to 0; the script decays linearly.
 - MLPs are GELU's two matrices, as large as Llama's three of SwiGLU (11,008).
-- s 32 is 200 steps more from the weights of s 16: that too starts from another run, and is not here.
+- s 32, 200 steps more from the weights of s 16, is not in the sweep.
 - Evaluated on PG-19's test books; the tables are Proof-pile's, ten documents of 128k tokens.
 
 Reference, published, perplexity a token, Llama 2 7B. Captions say windows that slide by 256 tokens; the released script
