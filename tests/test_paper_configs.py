@@ -44,7 +44,7 @@ def test_studies_are_whole(path, tmp_path):
   assert len(planned) == len(runs(path)) == len({run.name for run in planned})
   assert report.of_study(path, tmp_path).figures
   text = config.load_study(path).__doc__
-  for words in (f'python scripts/sweep.py --config=configs/paper/{path.name}', 'As published', 'Reference'):
+  for words in (f'python scripts/sweep.py --config=configs/paper/{path.name}', 'As published', 'published'):
     assert words in text
   assert list(tmp_path.iterdir()) == []
 

@@ -18,16 +18,8 @@ clipping at 0.1. Otherwise:
 - RMSNorm, GELU and no biases; theirs LayerNorm, ReLU and biases.
 - The command does not say how many GPUs: 8 here. float16 there, bfloat16 here.
 
-Reference, published, perplexity a word of the development set, `blocks`:
-
-  L 512   at 512, 1012, 2512, 15512    sinusoidal 20.05 43.54 132.41 406.01    rotary 20.07 21.37 31.58 79.25
-                                       T5 19.65 18.79 20.41 -                  ALiBi 19.73 18.73 18.41 18.31
-  L 1024  at 1024, 2024, 16024         sinusoidal 19.34 51.09 453.32           rotary 19.33 31.17 106.99
-                                       T5 18.80 18.34 -                        ALiBi 18.66 18.05 17.98
-  L 3072  at 3072, 6072, 16072         sinusoidal 18.67 65.01 231.29           rotary 18.57 19.50 34.51
-                                       T5 18.01 17.68 -                        ALiBi 17.60 17.26 17.22
-
-With windows that slide by one token ALiBi is flat: L 512 at 512, 1024, 1536, 2048, 3072: 17.98 17.92 18.2 18.28 18.3.
+Their published perplexities a word of the development set stand in REFERENCE; the table prints them apart. With windows
+that slide by one token ALiBi is flat: L 512 at 512, 1024, 1536, 2048, 3072: 17.98 17.92 18.2 18.28 18.3.
 """
 
 from pathlib import Path
@@ -36,6 +28,33 @@ from posenc_jax.config import chain, load, over, product, zipped
 
 TOKENS = 8 * 9216  # a step
 BASE = Path(__file__).parents[1] / 'base.py'
+
+PUBLISHED = {  # perplexity a word, non-overlapping windows, by L and evaluation length
+  512: {
+    'sinusoidal': {512: 20.05, 1012: 43.54, 2512: 132.41, 15512: 406.01},
+    'rotary': {512: 20.07, 1012: 21.37, 2512: 31.58, 15512: 79.25},
+    'T5': {512: 19.65, 1012: 18.79, 2512: 20.41},
+    'ALiBi': {512: 19.73, 1012: 18.73, 2512: 18.41, 15512: 18.31},
+  },
+  1024: {
+    'sinusoidal': {1024: 19.34, 2024: 51.09, 16024: 453.32},
+    'rotary': {1024: 19.33, 2024: 31.17, 16024: 106.99},
+    'T5': {1024: 18.80, 2024: 18.34},
+    'ALiBi': {1024: 18.66, 2024: 18.05, 16024: 17.98},
+  },
+  3072: {
+    'sinusoidal': {3072: 18.67, 6072: 65.01, 16072: 231.29},
+    'rotary': {3072: 18.57, 6072: 19.50, 16072: 34.51},
+    'T5': {3072: 18.01, 6072: 17.68},
+    'ALiBi': {3072: 17.60, 6072: 17.26, 16072: 17.22},
+  },
+}
+SOURCE = 'Press et al. 2021, tables 2 to 5, perplexity a word of WikiText-103'
+REFERENCE = [
+  dict(line=f'{name}, L {length}', values=values, source=SOURCE)
+  for length, lines in PUBLISHED.items()
+  for name, values in lines.items()
+]
 
 
 def get_config():
@@ -61,6 +80,8 @@ def get_config():
     'optim.clip': 0.1,
     'eval.split': 'validation',
     'eval.lengths': (512, 1024, 1536, 2048, 3072, 6144, 15360),
+    'eval.protocols': ('sliding', 'last_k', 'blocks'),
+    'eval.stride': 512,
     'eval.k': 128,
     'eval.documents': 0,
     'eval.document_tokens': 0,
@@ -79,7 +100,7 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('blocks', 'last_k'), metric='bpb')
+  return dict(form='grid', protocols=('blocks', 'sliding', 'last_k'), metric='bpb', reference=REFERENCE)
 
 
 def figures():
