@@ -17,7 +17,8 @@ weight decay, no dropout, clipping at 1, bfloat16, output projection not tied, f
 - Rotary turns all channels here; how many of theirs turn is not in the config.
 
 Their published perplexities a token, means of five seeds, stand in PUBLISHED; the table prints them apart. At 1.3
-billion parameters (150,000 steps) KERPLE-log is behind ALiBi on OpenWebText2: 16.9 and 16.5 at 8192, 17.8 and 16.5 at 16384.
+billion parameters (150,000 steps) KERPLE-log is behind ALiBi on OpenWebText2: 16.9 and 16.5 at 8192, 17.8 and
+16.5 at 16384.
 """
 
 from pathlib import Path

@@ -25,8 +25,8 @@ for s 16; of Table 1 the tokens, 1e9 for PI and NTK, 4e8 for YaRN. Otherwise:
 - Evaluated on PG-19's test books; the tables are Proof-pile's, ten documents of 128k tokens.
 
 Their published perplexities a token, Llama 2 7B, stand in PUBLISHED; the table prints them apart. Captions say windows
-that slide by 256 tokens; the released script cuts each document to one window, and takes the mean of windows. YaRN with s
-16 is above 10 from 98,304 tokens on.
+that slide by 256 tokens; the released script cuts each document to one window, and takes the mean of windows. YaRN with
+s 16 is above 10 from 98,304 tokens on.
 """
 
 from pathlib import Path
