@@ -24,7 +24,7 @@ LEVELS = (
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},
-  {'sweep', 'bench'},
+  {'sweep', 'bench', 'page'},
 )
 WITHOUT_JAX = ('config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
 
