@@ -180,7 +180,7 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
   text = rendered(rows_of(BITS))
   assert (
     'Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per byte: alibi (+0.500), '
-    'rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both: learned (beyond_table).'
+    'rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: learned (beyond_table).'
   ) in text
   assert text.index('Trained at 8') < text.index('id="curves"') < text.index('<table') < text.index('id="sources"')
   _, layout, _ = plot(text)
@@ -191,7 +191,7 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
 def test_of_many_encodings_the_ends_are_named():
   said = rise(measure(sources(realistic()), 'bpb')[0]).sentences()
   assert re.search(r'Smallest rise in bits per byte: nope \([+-]0\.0\d\d\), .*; largest: alibi \(\+3\.2\d\d\)\.', said)
-  assert 'Without a score at both: learned (beyond_table).' in said
+  assert 'Without a score at both lengths: learned (beyond_table).' in said
 
 
 @pytest.mark.parametrize(
@@ -343,6 +343,22 @@ def test_rows_alone_have_their_encodings_drawn_with_defaults():
   assert 'Positions end at 8 tokens' in text
   assert 'a name of its own is not drawn: ' in text
   assert len(plot(text, 'encoding-0-0')[0]) == 2 * 4
+
+
+def test_what_no_weight_is_left_of_is_not_drawn():
+  rows = rows_of({'alibi': {8: [1.0], 512: [1.0]}})
+  text = rendered(rows, pictures=True)
+  traces, layout, _ = plot(text, 'encoding-0-0')
+  assert min(traces[0]['y']) < -100
+  assert -17 < layout['yaxis']['range'][0] < -16
+  assert 'What is below -16 is not drawn.' in text
+  assert len(traces[0]['y']) == 512, 'a bias is drawn at every distance'
+
+
+def test_far_distances_of_what_is_noisy_are_thinned():
+  text = rendered(rows_of({'rope': {8: [1.0], 512: [1.0]}}), pictures=True)
+  assert len(plot(text, 'encoding-0-0')[0][1]['y']) < 110
+  assert 'Far distances: averages over 1/12 octave.' in text
 
 
 def test_hidden_keys_leave_gaps():

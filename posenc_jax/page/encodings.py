@@ -59,6 +59,8 @@ def draw(c: ConfigDict, length: int) -> Picture:
       places_R, mean_RH = panels.thin(mean_RH, enc.relative)
       spread_RH = None if spread_RH is None else panels.thin(spread_RH, enc.relative)[1]
     drawn.append((*WHAT[what], _plot(places_R, mean_RH, spread_RH, L)))
+  if any(value < panels.LOWEST for *_, plot in drawn for value in _heights(plot)):
+    notes.append(f'What is below {panels.LOWEST:g} is not drawn.')
   return Picture(drawn, ' '.join(notes))
 
 
@@ -81,13 +83,17 @@ def _plot(places_R, mean_RH, spread_RH, L: int) -> go.Figure:
   figure.update_xaxes(
     title_text='distance i - j (tokens)', tickvals=_place(ticks).tolist(), ticktext=list(map(str, ticks))
   )
-  drawn = [value for trace in figure.data for value in trace.y if value is not None]
-  low, high = max(min(drawn), panels.LOWEST), max(drawn)
+  heights = _heights(figure)
+  low, high = max(min(heights), panels.LOWEST), max(heights)
   room = 0.05 * (high - low) or 1.0
   figure.update_yaxes(range=[low - room, high + room])
   if far >= L:
     figure.add_vline(_place(L).item(), line=dict(color=style.GREY, dash='dot', width=1.2), layer='below')
   return figure
+
+
+def _heights(plot: go.Figure) -> list[float]:
+  return [value for trace in plot.data for value in trace.y if value is not None]
 
 
 def _line(places_R, values_R, name: str, colour: str) -> go.Scatter:

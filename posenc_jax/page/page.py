@@ -91,7 +91,7 @@ def _table(table: Measured, found: Rise | str) -> dict:
     rise_header=['encoding', f'{found.near} (L)', found.far, 'rise'],
     rise=[[line.name, table.text(line.near), table.text(line.far), found.text(line.rises)] for line in found.lines],
     rise_caption=f'Rise: the score at {found.far:,} tokens less that at {found.near:,}, mean ± standard deviation of '
-    'the seeds, each with itself. The smallest first: what holds stands above.',
+    "the seeds' own differences. The smallest first: what holds stands above.",
   )
 
 

@@ -54,7 +54,7 @@ class Rise:
       best = min(measured, key=lambda line: statistics.fmean(line.far))
       said.append(f'Lowest at {self.far:,}: {best.name}, {self.table.text([statistics.fmean(best.far)])}.')
     if others:
-      said.append(f'Without a score at both: {", ".join(f"{line.name} ({line.why})" for line in others)}.')
+      said.append(f'Without a score at both lengths: {", ".join(f"{line.name} ({line.why})" for line in others)}.')
     return ' '.join(said)
 
 
