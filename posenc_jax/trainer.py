@@ -36,6 +36,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   # Model and optimiser.
   with user_errors(ValueError):
     model = build(config, data.VOCAB, nnx.Rngs(config.seed))
+  parts = {'parameters': model, 'encoding_parameters': model.encoding}
+  sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts.items()}
   optimiser = optim.make(config.optim, c.steps)
   opt_state = optimiser.init(model)
   step_fn, nats_fn = functions(config, optimiser)
@@ -61,7 +63,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
     with Log(workdir, start, c.steps, c.log_every, c.batch * c.length) as log:
       temporary = step_fn.memory_analysis().temp_size_in_bytes
-      log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary)
+      log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
       log.restart_clock(start)
       for step in range(start + 1, c.steps + 1):
         model, opt_state, metrics = step_fn(model, opt_state, batches[step - 1])

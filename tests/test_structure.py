@@ -19,14 +19,14 @@ LEVELS = (
   {'encodings'},
   {'attention'},
   {'model'},
-  {'config', 'records'},
+  {'config', 'records', 'statistics'},
   {'data', 'optim', 'logs', 'launch', 'tables'},
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},
   {'sweep', 'bench', 'page'},
 )
-WITHOUT_JAX = ('config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
+WITHOUT_JAX = ('config', 'records', 'statistics', 'tables', 'figures', 'sweep', 'report', 'render')
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -82,7 +82,7 @@ def assert_same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_it_learns_and_logs(unbroken):
+def test_it_learns_and_logs(unbroken, tiny):
   rows = [json.loads(line) for line in metrics(unbroken).splitlines()]
   losses = [(row['step'], row['loss']) for row in rows if 'loss' in row]
   assert [step for step, _ in losses] == [1, 3, 6, 9, 12]
@@ -95,6 +95,8 @@ def test_it_learns_and_logs(unbroken):
       assert row['grad_norm'] > 0
   compiled, *timed = [json.loads(line) for line in (unbroken / 'timing.jsonl').read_text().splitlines()]
   assert compiled['compile_seconds'] > 0
+  assert compiled['parameters'] == sum(leaf.size for leaf in jax.tree.leaves(parameters(unbroken, tiny)))
+  assert compiled['encoding_parameters'] == 0  # RoPE's
   assert all(row['tokens_per_second'] > 0 and row['peak_process_bytes'] > 2**20 for row in timed)
 
 
