@@ -19,12 +19,15 @@ from synthetic import NINE, realistic, row, rows_of
 from test_commands import command  # noqa: F401
 
 import posenc_jax.page
-from posenc_jax import config, data, model, records, tables
+from posenc_jax import config, data, model, records
 from posenc_jax.page import curves, encodings, page, parameters, style
 from posenc_jax.page.measured import measure
 from posenc_jax.page.rise import rise
 from posenc_jax.page.settings import settings
 from posenc_jax.page.sources import Sources, gather
+from posenc_jax.tables.lengths import lengths
+from posenc_jax.tables.metrics import LIKELIHOODS
+from posenc_jax.tables.scores import collect
 
 ROOT = Path(__file__).parent.parent
 BITS = {
@@ -85,7 +88,7 @@ def plot(text, name='curves'):
 
 def means(table):
   return {
-    line: [statistics.fmean(some) if (some := table.scores(line, n)) else None for n in table.lengths]
+    line: [statistics.fmean(some) if (some := table.of(line, n)) else None for n in table.columns]
     for line in table.lines
   }
 
@@ -114,15 +117,16 @@ def study(tmp_path):
 # What is in it
 
 
-@pytest.mark.parametrize('metric', tables.METRICS)
+@pytest.mark.parametrize('metric', LIKELIHOODS)
 def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
   rows = realistic() + rows_of(BITS, protocol='blocks', k=None, train_length=128)
-  made = tables.extrapolation(rows, protocols=['last_k', 'blocks'], metric=metric)
+  made = collect(rows, protocols=['last_k', 'blocks'], metric=metric)
   assert len(made) == 3
   traces, layout, _ = plot(rendered(rows, metric))
   solid, dashed, *_ = layout['updatemenus']
   lines = [trace['name'] for trace in traces[::3]]
-  assert lines == list(NINE)
+  assert lines == made[0].lines
+  assert set(lines) == set(NINE)
   for menu, shown, first in ((solid, made, 3 * len(lines) // 3), (dashed, [None, *made], 0)):
     assert len(menu['buttons']) == len(shown)
     for button, table in zip(menu['buttons'], shown, strict=True):
@@ -134,13 +138,16 @@ def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
         if table is None or line not in table.lines:
           assert x == y == text == []
           continue
-        assert x == table.lengths
+        assert x == table.columns
         assert y == means(table)[line]
-        for n, label in zip(table.lengths, text, strict=True):
-          assert table.text(table.scores(line, n)) in label
+        for n, label in zip(table.columns, text, strict=True):
+          assert table.metric.text(table.of(line, n)) in label
           for seed in table.seeds:
             cell = table.cells[line, seed, n]
-            assert f'seed {seed}: {table.text(cell.scores(metric)) if cell.status == "ok" else cell.status}' in label
+            assert (
+              f'seed {seed}: {table.metric.text(cell.scores(table.metric)) if cell.status == "ok" else cell.status}'
+              in label
+            )
   assert [trace['y'] for trace in traces[1::3]] == [means(made[0])[line] for line in lines]
   assert not any(trace['y'] for trace in traces[2::3])
 
@@ -159,10 +166,10 @@ def test_switches_do_not_undo_each_other():
 
 def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
   rows = rows_of(BITS)
-  (table,) = tables.extrapolation(rows)
+  (table,) = lengths(rows)
   text = rendered(rows)
   main, ranked, every, *_ = Parsed(text).tables
-  assert main == [table.header(), *table.body(lambda text, best: f'*{text}' if best else text)]
+  assert main == [table.header, *([f'*{text}' if best else text for text, best, _ in line] for line in table.lines)]
   assert ranked == [
     ['encoding', '8 (L)', '32', 'rise'],
     ['alibi', '2.333 ± 1.528', '2.833 ± 1.528', '+0.500 ± 0.000'],
@@ -499,10 +506,11 @@ def made(tmp_path_factory):
 
 @pytest.mark.browser
 def test_the_legend_takes_a_line_away_and_brings_it_back(browser, made):
-  shown, rope = Shown(browser, made), NINE.index('rope')
+  shown = Shown(browser, made)
   every = shown.strokes()
   assert len(every) == len(NINE) - 1, 'learned has one point, and no line'
-  rope = 'rgb({}, {}, {})'.format(*bytes.fromhex(style.COLOURS[rope][1:]))
+  (colour,) = {t['line']['color'] for t in plot(made.read_text())[0] if t['name'] == 'rope' and 'color' in t['line']}
+  rope = 'rgb({}, {}, {})'.format(*bytes.fromhex(colour[1:]))
   shown.legend('rope')
   assert sorted(shown.strokes()) == sorted(colour for colour in every if colour != rope)
   shown.choose(0, 'solid: blocks')

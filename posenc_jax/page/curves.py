@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from posenc_jax.figures.style import COLOURS
 from posenc_jax.page import style
 from posenc_jax.page.measured import Measured
 
@@ -55,7 +56,7 @@ def draw(tables: Sequence[Measured]) -> go.Figure:
 
 def _traces(table: Measured, line: str, rank: int) -> list[go.Scatter]:
   """Band, line and dashed line: they come and go together, as a group of the legend."""
-  colour, symbol = (some[rank % len(some)] for some in (style.COLOURS, style.SYMBOLS))
+  colour, symbol = (some[rank % len(some)] for some in (COLOURS, style.SYMBOLS))
   group = dict(legendgroup=str(rank), name=style.text(line))
   shown = go.Scatter(
     **curve(table, line), **group, mode='lines+markers', line=dict(color=colour, width=2.2),

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 
-from posenc_jax import tables
+from posenc_jax.config import UserError, nearest
 from posenc_jax.page.sources import Sources
-
-DASH = tables.DASH
+from posenc_jax.tables.metrics import LIKELIHOODS
+from posenc_jax.tables.page import bold, fields, header
+from posenc_jax.tables.scores import Scores, collect
 
 
 @dataclasses.dataclass
@@ -46,25 +47,28 @@ class Measured:
 
 
 def measure(sources: Sources, metric: str) -> list[Measured]:
-  """Every protocol and control that rows have. Raises UserError as `tables.extrapolation` does."""
-  return [_of(table) for table in tables.extrapolation(sources.rows, sources.runs, sources.protocols, metric)]
+  """Every protocol and control that rows have. Raises UserError for a metric that is no likelihood, or no rows."""
+  if metric not in LIKELIHOODS:
+    raise UserError(f'--metric={metric!r}; {nearest(metric, LIKELIHOODS)}')
+  return [_of(scores) for scores in collect(sources.rows, sources.runs, sources.protocols, metric)]
 
 
-def _of(table: tables.Table) -> Measured:
-  ends = {place: cell.scores(table.metric) or [cell.status] for place, cell in table.cells.items()}
+def _of(scores: Scores) -> Measured:
+  ends = {place: cell.scores(scores.metric) or [cell.status] for place, cell in scores.cells.items()}
+  body = zip(scores.lines, fields(scores, scores.lines, {}), strict=True)
   return Measured(
-    name=', '.join(filter(None, [table.protocol, table.control])),
-    title=table.title,
-    caption=f'{table.caption} The best of each column is bold.',
-    notes=table.notes,
-    what=tables.METRICS[table.metric][0].lower(),
-    header=table.header(),
-    body=table.body(lambda text, is_best: (text, is_best)),
-    train_lengths=table.train_lengths,
-    lengths=table.lengths,
-    lines=table.lines,
-    seeds=table.seeds,
-    scores={(line, length): table.scores(line, length) for line in table.lines for length in table.lengths},
+    name=', '.join(filter(None, [scores.protocol, scores.control])),
+    title=f'Extrapolation, {scores.title}',
+    caption=scores.caption + bold(scores.metric, 'column'),
+    notes=scores.notes,
+    what=scores.metric.title.lower(),
+    header=['encoding', *header(scores)],
+    body=[[(line, False), *((field.text, field.is_best) for field in some)] for line, some in body],
+    train_lengths=scores.train_lengths,
+    lengths=scores.columns,
+    lines=scores.lines,
+    seeds=scores.seeds,
+    scores={(line, length): scores.of(line, length) for line in scores.lines for length in scores.columns},
     each={place: end for place, (end,) in ends.items()},
-    text=table.text,
+    text=scores.metric.text,
   )

@@ -34,7 +34,7 @@ NOT_THEIR_OWN = (
 
 
 def render(sources: Sources, metric: str, pictures: bool) -> str:
-  """The HTML of a page: the same bytes for the same sources. Raises UserError as `tables.extrapolation` does."""
+  """The HTML of a page: the same bytes for the same sources. Raises UserError as `measure` does."""
   made = measure(sources, metric)
   rises = [rise(table) for table in made]
   found, same = settings(sources.rows, sources.configs)

@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 import statistics
 
-from posenc_jax.page.measured import DASH, Measured
+from posenc_jax.page.measured import Measured
+from posenc_jax.tables.metrics import DASH
 
 
 @dataclasses.dataclass

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, report, tables
 from posenc_jax.config import UserError
+from posenc_jax.tables.scores import BY_POSITION
 
 
 @dataclasses.dataclass
@@ -31,7 +32,7 @@ class Sources:
   @property
   def protocols(self) -> list[str]:
     """Those that rows have, in the order of `config.PROTOCOLS`, unknown ones last."""
-    found = {row['protocol'] for row in self.rows if row['metric'] is None}
+    found = {row['protocol'] for row in self.rows if _has_place(row)}
     return [name for name in config.PROTOCOLS if name in found] + sorted(found - {*config.PROTOCOLS})
 
 
@@ -65,9 +66,16 @@ def _read(path: Path) -> Sources:
     notes.append(f'{path.as_posix()} has no config.json of any run: configurations and parameter counts are not known.')
   elif lacking:
     notes.append(f'{path.as_posix()} has no config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.')
-  if tasks := sum(row['metric'] is not None for row in rows):
-    notes.append(f'{path.as_posix()}: {_count(tasks, "row")} of tasks, which have no place on this page.')
+  if others := sum(not _has_place(row) for row in rows):
+    notes.append(
+      f'{path.as_posix()}: {_count(others, "row")} of tasks or by position, which have no place on this page.'
+    )
   return Sources(rows, runs, configs, notes)
+
+
+def _has_place(row: dict) -> bool:
+  """On a page of likelihoods by length."""
+  return row['metric'] is None and row['protocol'] not in BY_POSITION
 
 
 def _folders(path: Path) -> list[Path]:

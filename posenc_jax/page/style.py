@@ -4,8 +4,6 @@ import html
 
 import plotly.graph_objects as go
 
-# Paul Tol's 'muted' scheme, made for colour-blind readers, as in the figures.
-COLOURS = ('#332288', '#cc6677', '#117733', '#88ccee', '#882255', '#c9b450', '#44aa99', '#aa4499', '#999933', '#555555')
 # One more than there are colours: together they tell 110 lines apart.
 SYMBOLS = (
   'circle', 'square', 'diamond', 'triangle-down', 'triangle-up', 'cross', 'x',
