@@ -26,7 +26,7 @@ LEVELS = (
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},
-  {'sweep', 'bench'},
+  {'sweep', 'bench', 'page'},
 )
 WITHOUT_JAX = ('tasks', 'config', 'records', 'statistics', 'tables', 'figures', 'sweep', 'report', 'render')
 
