@@ -312,7 +312,7 @@ def test_configs_stand_behind_rows(study):
 def test_parameters_are_those_of_the_model(name, tmp_path):
   c = run_folder(tmp_path / 'run', [row(name)], **{'encoding.name': name})
   made = model.build(c, data.VOCAB, nnx.Rngs(0))
-  sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (made, made.encoding.encoding)]
+  sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (made, made.encodings)]
   assert list(parameters.count(c)) == sizes
   assert sizes[1] > 0
 
@@ -572,3 +572,14 @@ def test_the_page_fits_and_asks_for_nothing_but_itself(browser, made, width):
     assert box['x'] + box['width'] <= width
   assert shown.requests == [made.as_uri()]
   assert shown.complaints == []
+
+
+def test_each_encoding_of_a_pattern_is_drawn():
+  from posenc_jax.page import encodings
+
+  layers = ({'name': 'rope', 'base': 100.0, 'attention_window': 8}, 'rope', 'alibi')
+  c = config.load(ROOT / 'configs' / 'base.py', {'encoding': {'name': 'pattern', 'layers': layers}})
+  found = encodings.kinds('iRoPE', c)
+  assert [name for name, _ in found] == ['iRoPE: rope', 'iRoPE: rope', 'iRoPE: alibi']
+  assert len({encodings.setting(own) for _, own in found}) == 3
+  assert all(encodings.draw(own, 64).panels for _, own in found)

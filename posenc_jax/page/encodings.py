@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from plotly.colors import sample_colorscale
 
 from posenc_jax import config, encodings
+from posenc_jax.encodings import pattern
 from posenc_jax.page import style
 from posenc_jax.pictures import panels
 from posenc_jax.pictures.encoding import WHAT
@@ -30,6 +31,21 @@ def setting(c: ConfigDict) -> str:
   """All that its picture depends on, as text: configs of one setting share a picture."""
   sizes = [c.model.heads, c.model.kv_heads, c.model.head_dim, c.train.length]
   return json.dumps([config.to_json(c.encoding), *sizes], sort_keys=True)
+
+
+def kinds(name: str, c: ConfigDict) -> list[tuple[str, ConfigDict]]:
+  """The config, or for a pattern of layers one for each of its encodings."""
+  try:
+    specs, *_ = pattern.specs(dict(c.encoding))
+  except ValueError:
+    return [(name, c)]  # drawing it says why not
+  if len(specs) == 1:
+    return [(name, _with(c, specs[0]))]
+  return [(f'{name}: {spec["name"]}', _with(c, spec)) for spec in specs]
+
+
+def _with(c: ConfigDict, encoding: dict) -> ConfigDict:
+  return config.from_json({**config.to_json(c), 'encoding': config.to_json(ConfigDict(encoding))})
 
 
 def draw(c: ConfigDict, length: int) -> Picture:

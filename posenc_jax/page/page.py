@@ -117,7 +117,8 @@ def _pictures(sources: Sources, found: list[Setting], table: Measured) -> tuple[
 
   drawn, not_drawn, wanted = [], [], {}
   for name, c in [*((setting.label, setting.config) for setting in found), *_by_default(sources)]:
-    wanted.setdefault(encodings.setting(c), (c, []))[1].append(name)
+    for of_layers, own in encodings.kinds(name, c):
+      wanted.setdefault(encodings.setting(own), (own, []))[1].append(of_layers)
   for number, (c, names) in enumerate(wanted.values()):
     name = ', '.join(dict.fromkeys(names))
     length = max(2, min(table.lengths[-1], max(FAR, 2 * c.train.length)))

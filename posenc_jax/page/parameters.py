@@ -12,4 +12,4 @@ def count(c: ConfigDict) -> tuple[int, int]:
   """Of the model, and how many of them are the encoding's own; none is made. UserError for what cannot be built."""
   with config.user_errors(ValueError, TypeError, AttributeError, KeyError):
     model = nnx.eval_shape(lambda: build(c, data.VOCAB, nnx.Rngs(0)))
-  return tuple(sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (model, model.encoding.encoding))
+  return tuple(sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (model, model.encodings))
