@@ -17,8 +17,8 @@ class Example(NamedTuple):
 
   Attributes:
     tokens_T: int32.
-    choices_T: int32, how many symbols can stand at an answer by the format alone (1: it is known, as an end is); 0 where
-      nothing is asked for.
+    choices_T: int32, how many symbols can stand at an answer by the format alone (1: it is known, as an end is); 0
+      where nothing is asked for.
     depth: per cent of the filler before what is asked for; None where a task has no such place.
   """
 
@@ -41,6 +41,7 @@ class Task:
     shortest, longest: tokens of the shortest and longest examples; None: there is no longest.
     unit: an example has at most the tokens asked for, and more than those minus `unit`.
     ends: the last answer is an end symbol.
+    in_digits: answers are decimal digits, none likelier than another.
   """
 
   source: str
@@ -49,6 +50,7 @@ class Task:
   longest: int | None = None
   unit = 1
   ends = False
+  in_digits = False
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     """An example of at most `length` tokens; `index` is for what has to come evenly."""
