@@ -31,7 +31,11 @@ def get_config() -> ConfigDict:
         block=(0, 0),  # query rows, key columns of a block; (0, 0): the backend's choice
       ),
       data=dict(
-        corpus='sotu',  # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt / .jsonl files
+        corpus='sotu',  # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt / .jsonl files, or
+        # 'task:NAME[/option=value...]' with a name in posenc_jax.tasks.TASKS; its evaluation protocol is 'answers'
+        shortest=0,  # task: tokens of the shortest examples trained on, train.length of the longest; 0: of the task
+        tokenizer='bytes',  # of text: 'bytes' or 'sentencepiece', learned from the training split
+        vocab=4096,  # sentencepiece: symbols, BOS included
         text_field='text',  # where a TFDS example or a jsonl line holds its text
         cache='',  # folder of prepared corpora; '': posenc_jax in the user's cache folder
       ),
@@ -68,6 +72,7 @@ def get_config() -> ConfigDict:
         ),  # last_k again, with attention 'windowed' at train.length, or with 'shuffled_far' tokens
         documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
         spans=1,  # last_k, receptive_field: targets a document, spread evenly
+        examples=220,  # answers: of a task, the same at every run
         document_tokens=2048,  # blocks, sliding, by_position: tokens of each document, from its start; 0: all
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),

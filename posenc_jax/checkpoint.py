@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax.config import UserError, differing_keys, flat, saved_config, to_json, training_part
 
+TOKENISER = 'tokeniser.json'  # in a run's directory: the hash of the learned tokeniser, if there is one
+
 
 def claim(workdir: str | Path, config: ConfigDict) -> None:
   """Makes the directory this config's: writes `config.json`, or compares what decides training with the one there.
@@ -36,6 +38,23 @@ def claim(workdir: str | Path, config: ConfigDict) -> None:
   if left := [name for name in ('checkpoints', 'metrics.jsonl') if (workdir / name).exists()]:
     raise UserError(f'workdir={str(workdir)!r} holds {left[0]} but no config.json; allowed: another workdir')
   write_json(workdir / 'config.json', to_json(config))
+
+
+def claim_tokeniser(workdir: str | Path, sha256: str | None) -> None:
+  """Writes `tokeniser.json` with the hash of the learned tokeniser (None: there is none), or compares it."""
+  path = Path(workdir) / TOKENISER
+  if sha256 is not None and not path.exists():
+    write_json(path, {'sha256': sha256})
+  check_tokeniser(workdir, sha256)
+
+
+def check_tokeniser(workdir: str | Path, sha256: str | None) -> None:
+  """Raises `UserError` where the run's tokens are those of another tokeniser."""
+  path = Path(workdir) / TOKENISER
+  there = json.loads(path.read_text())['sha256'] if path.exists() else None
+  if there != sha256:
+    was, now = (f'the tokeniser {some[:16]}' if some else 'no learned tokeniser' for some in (there, sha256))
+    raise UserError(f'workdir={str(workdir)!r}: its run was trained with {was}, here is {now}; allowed: the same text')
 
 
 def write_json(path: Path, tree: dict) -> None:

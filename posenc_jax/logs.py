@@ -51,23 +51,23 @@ class Log:
   def __exit__(self, *_):
     self._bar.stop()
 
-  def push(self, step: int, metrics: dict) -> None:
+  def push(self, step: int, metrics: dict, bytes_per_token: float) -> None:
     """Takes the metrics that step `step` will have, and reads those of the step before. Raises `Stopped`."""
     self.flush()
-    self._pending = (step, metrics)
+    self._pending = (step, metrics, bytes_per_token)
 
   def flush(self) -> None:
     """Waits for the last step and writes its row if it is due. Raises `Stopped` where its loss is not finite."""
     if self._pending is None:
       return
-    step, metrics = self._pending
+    step, metrics, bytes_per_token = self._pending
     self._pending = None
     row = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if bad := [f'{name} is {value}' for name, value in row.items() if not math.isfinite(value)]:
       raise Stopped(f'step {step}: {", ".join(bad)}; training stopped, and checkpoints are from steps before that')
     self._bar.advance(self._task)
     if step % self._every == 0 or step in (1, self._steps):
-      row = {'step': step, 'loss': row['loss'], 'bpb': row['loss'] * BITS, **row}
+      row = {'step': step, 'loss': row['loss'], 'bpb': row['loss'] * BITS / bytes_per_token, **row}
       records.append(self._metrics, [row])
       self._report(row)
 

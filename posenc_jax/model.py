@@ -173,6 +173,19 @@ def attention_options(config) -> dict:
   return {'backend': a.backend, 'window': a.window or None, 'block': tuple(a.block) if all(a.block) else None}
 
 
+def token_logits(model: LM, tokens_BT, **options):
+  """Logits [B, T, V] of every token given those before it in its window: see `token_nll`."""
+  bos = model.embedding.shape[0] - 1
+  inputs_BT = jnp.pad(tokens_BT[:, :-1], ((0, 0), (1, 0)), constant_values=bos)
+  return model(inputs_BT, **options)
+
+
+def nats_of(logits_BTV, tokens_BT):
+  """Negative log-likelihood in nats of tokens: float32 [B, T]."""
+  target_BT = jnp.take_along_axis(logits_BTV, tokens_BT[..., None], axis=-1)[..., 0]
+  return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
+
+
 def token_nll(model: LM, tokens_BT, **options):
   """Negative log-likelihood in nats of every token given those before it in its window: float32 [B, T].
 
@@ -180,8 +193,4 @@ def token_nll(model: LM, tokens_BT, **options):
   BOS and T - 1 tokens before it. `options` are those of `LM.__call__`. With `segments`, BOS stands before the window
   only: the first token of a later segment is predicted from the token before it.
   """
-  bos = model.embedding.shape[0] - 1
-  inputs_BT = jnp.pad(tokens_BT[:, :-1], ((0, 0), (1, 0)), constant_values=bos)
-  logits_BTV = model(inputs_BT, **options)
-  target_BT = jnp.take_along_axis(logits_BTV, tokens_BT[..., None], axis=-1)[..., 0]
-  return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
+  return nats_of(token_logits(model, tokens_BT, **options), tokens_BT)

@@ -74,7 +74,7 @@ def row(
 
 def key(row: dict) -> str:
   """What the row measured: equal for two rows if and only if they answer the same question."""
-  return json.dumps([row[name] for name in KEY], sort_keys=True)
+  return json.dumps([row[name] for name in (*KEY, 'metric')], sort_keys=True)
 
 
 def read(path: str | Path) -> list[dict]:

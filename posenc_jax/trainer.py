@@ -4,12 +4,13 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, encodings, optim
-from posenc_jax.checkpoint import Checkpoints, claim, finished_parameters
+from posenc_jax.checkpoint import Checkpoints, check_tokeniser, claim, claim_tokeniser, finished_parameters
 from posenc_jax.config import user_errors, validate
 from posenc_jax.logs import BITS, Log, StopRequest
 from posenc_jax.model import attention_options, build, token_nll
@@ -25,18 +26,19 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     UserError: what the config or the directory cannot be, before anything is compiled.
     Stopped: the loss is not finite, or SIGTERM or Ctrl-C came; the same command goes on from the last checkpoint.
   """
-  workdir, c, d = Path(workdir), config.train, config.data
+  workdir, c = Path(workdir), config.train
   validate(config)
 
   # Data: a batch is a pure function of seed and step, so resuming needs no iterator.
-  corpora = [data.corpus(d.corpus, split, d.text_field, d.cache) for split in ('train', 'validation')]
-  batches = data.Batches(corpora[0], c.length, c.batch, config.seed)
-  validation = data.Batches(corpora[1], c.length, c.batch, seed=0)  # the same for all seeds
+  corpus = data.source(config.data, 'train')
+  batches = corpus.batches(c.length, c.batch, config.seed)
+  validation = data.source(config.data, 'validation').batches(c.length, c.batch, seed=0)  # the same for all seeds
 
   # Model and optimiser.
   with user_errors(ValueError):
-    model = build(config, data.VOCAB, nnx.Rngs(config.seed))
+    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
   if c.start_from:
+    check_tokeniser(c.start_from, corpus.sha256)
     model = finished_parameters(c.start_from, model)
   parts = {'parameters': model, 'encoding_parameters': model.encodings}
   sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts.items()}
@@ -49,6 +51,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
   # Restore.
   claim(workdir, config)
+  claim_tokeniser(workdir, corpus.sha256)
   with Checkpoints(workdir, c.keep) as checkpoints, StopRequest() as stop:
     state, start = checkpoints.restore(model=model, opt_state=opt_state)
     model, opt_state = state['model'], state['opt_state']
@@ -70,13 +73,15 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
       log.restart_clock(start)
       for step in range(start + 1, c.steps + 1):
-        model, opt_state, metrics = step_fn(model, opt_state, batches[step - 1])
-        log.push(step, metrics)
+        batch = batches[step - 1]
+        model, opt_state, metrics = step_fn(model, opt_state, batch)
+        log.push(step, metrics, corpus.bytes_per_token(batch))
         last = step == c.steps
         if last or (c.validate_every and step % c.validate_every == 0):
           log.flush()
-          nats = [nats_fn(model, validation[i]) for i in range(c.validate_batches)]
-          log.validation(step, sum(map(float, nats)) / len(nats) * BITS)
+          some = [validation[i] for i in range(c.validate_batches)]
+          nats = [nats_fn(model, batch) for batch in some]
+          log.validation(step, sum(map(float, nats)) / sum(map(corpus.bytes_per_token, some)) * BITS)
         if last or stop.signal or step % c.checkpoint_every == 0:
           log.flush()  # parameters that are not finite must not be saved
           checkpoints.save(step, model, opt_state)
@@ -90,20 +95,21 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
   """The two jitted functions of a training.
 
   Returns:
-    step(model, opt_state, tokens_BT) -> (model, opt_state, metrics), which donates model and optimiser state;
-    nats(model, tokens_BT) -> mean nats a token.
+    step(model, opt_state, batch) -> (model, opt_state, metrics), which donates model and optimiser state;
+    nats(model, batch) -> mean nats a token that counts in the `data.Batch`.
 
   What encodings draw at a step is, like its batch, a function of seed and step.
   """
 
-  def nats(model, tokens_BT, key=None):
+  def nats(model, batch, key=None):
     options = attention_options(config)
-    return token_nll(model, tokens_BT, key=key, dtype=config.train.compute_dtype, **options).mean()
+    nats_BT = token_nll(model, batch.tokens_BT, key=key, dtype=config.train.compute_dtype, **options)
+    return jnp.average(nats_BT, weights=batch.scored_BT)
 
-  def step(model, opt_state, tokens_BT):
+  def step(model, opt_state, batch):
     rate = optim.learning_rate(config.optim, config.train.steps, opt_state[-1].count + 1)
     key = jax.random.fold_in(jax.random.key(config.seed), opt_state[-1].count)
-    loss, grads = jax.value_and_grad(nats)(model, tokens_BT, key)
+    loss, grads = jax.value_and_grad(nats)(model, batch, key)
     updates, opt_state = optimiser.update(grads, opt_state, model)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
     return optax.apply_updates(model, updates).project(), opt_state, metrics

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
   c = config.load(flags.config, overrides)
   config.validate(c)
   with config.user_errors(ValueError):
-    model = build(c, data.VOCAB, nnx.Rngs(0))
+    model = build(c, data.vocab(c.data), nnx.Rngs(0))
   explain(c, model, Console(highlight=False, markup=False))  # formulas have brackets
 
 

@@ -51,7 +51,7 @@ def command(monkeypatch, capsys):
     (['--config.train.steps=abc'], ["config.train.steps='abc'", 'int']),
     (['--config.train.steps=0'], ['config.train.steps=0', '1 or more']),
     (['--config.train.length=-8'], ['config.train.length=-8', '1 or more']),
-    (['--config.train.length=100'], ['config.train.length=100', '18 bytes']),
+    (['--config.train.length=100'], ['config.train.length=100', '18 tokens']),
     (['--config.train.compute_dtype=float15'], ['config.train.compute_dtype', "did you mean 'bfloat16'?"]),
     (['--config.eval.protocols=("blokcs",)'], ['config.eval.protocols', "did you mean 'blocks'?"]),
     (['--config.eval.k=9'], ['config.eval.k=9', 'at most the shortest']),

@@ -63,7 +63,7 @@ def test_an_epoch_reads_every_byte_and_few_twice(length, epoch):
   batches = Batches(data, length, 1, seed=1)
   assert batches.skipped == sum(n < length for n in SIZES)
   steps = range(epoch * batches.windows_per_epoch, (epoch + 1) * batches.windows_per_epoch)
-  tokens_BT = np.concatenate([batches[step] for step in steps])
+  tokens_BT = np.concatenate([batches[step].tokens_BT for step in steps])
   assert tokens_BT.dtype == np.int32
   assert tokens_BT.shape == (batches.windows_per_epoch, length)
   counts = [np.zeros(n, int) for n in SIZES]
@@ -85,7 +85,7 @@ def test_over_epochs_cuts_take_every_phase():
   assert batches.windows_per_epoch == 200
   phases = []
   for epoch in range(10):
-    found = places(data.documents, batches[epoch])
+    found = places(data.documents, batches[epoch].tokens_BT)
     cuts = [{start % length for i, start in found if i == document and 16 < start < 112} for document in range(20)]
     assert all(len(phase) == 1 for phase in cuts)
     phases += [phase.pop() for phase in cuts]
@@ -98,23 +98,23 @@ def test_batches_depend_on_seed_and_step_alone():
   data, steps = synthetic(), [7, 0, 31, 7, 1000003]
   first, second = Batches(data, 16, 4, seed=5), Batches(synthetic(), 16, 4, seed=5)
   for step, other in zip(steps, [second[step] for step in reversed(steps)][::-1], strict=True):
-    np.testing.assert_array_equal(first[step], other)
-  flat = np.concatenate([first[step] for step in range(40)])
-  wide = np.concatenate([Batches(data, 16, 32, seed=5)[step] for step in range(5)])
+    np.testing.assert_array_equal(first[step].tokens_BT, other.tokens_BT)
+  flat = np.concatenate([first[step].tokens_BT for step in range(40)])
+  wide = np.concatenate([Batches(data, 16, 32, seed=5)[step].tokens_BT for step in range(5)])
   np.testing.assert_array_equal(flat, wide)  # the stream of windows does not depend on the batch size
 
 
 def test_seeds_and_epochs_have_orders_of_their_own():
   data = synthetic()
   n = Batches(data, 16, 1, 0).windows_per_epoch
-  orders = {Batches(data, 16, n, seed)[epoch].tobytes() for seed in range(4) for epoch in range(4)}
+  orders = {Batches(data, 16, n, seed)[epoch].tokens_BT.tobytes() for seed in range(4) for epoch in range(4)}
   assert len(orders) == 16  # seed 0, epoch 1 is not seed 1, epoch 0
 
 
 def test_batches_stay_the_same_over_versions():
   """Of Python, NumPy and Grain: a change of this number makes runs incomparable with earlier ones."""
   batches = Batches(synthetic(), 16, 8, seed=3)
-  digest = hashlib.sha256(b''.join(batches[step].astype('<i4').tobytes() for step in range(50))).hexdigest()
+  digest = hashlib.sha256(b''.join(batches[step].tokens_BT.astype('<i4').tobytes() for step in range(50))).hexdigest()
   assert digest == '2081193bf785348eb49cbfca785e52fe9bbd89edd9c222113099cf2fd3c16b7f'
 
 
@@ -139,7 +139,7 @@ from posenc_jax.data import Batches, corpus
 data = corpus('sotu', 'train', 'text', sys.argv[1])
 assert 'jax' not in sys.modules and 'tensorflow' not in sys.modules
 batches = Batches(data, 128, 32, seed=1)
-print(hashlib.sha256(b''.join(batches[step].tobytes() for step in (0, 5000))).hexdigest())
+print(hashlib.sha256(b''.join(batches[step].tokens_BT.tobytes() for step in (0, 5000))).hexdigest())
 assert 'tensorflow' not in sys.modules
 """
 
@@ -157,7 +157,7 @@ def cache(tmp_path_factory):
 
 def test_processes_that_build_at_once_agree(cache):
   batches = Batches(corpus('sotu', 'train', 'text', str(cache)), 128, 32, seed=1)
-  digest = hashlib.sha256(b''.join(batches[step].tobytes() for step in (0, 5000))).hexdigest()
+  digest = hashlib.sha256(b''.join(batches[step].tokens_BT.tobytes() for step in (0, 5000))).hexdigest()
   assert json.loads((cache / 'digests.json').read_text()) == [f'{digest}\n'] * 2
   assert sorted(path.name for path in cache.iterdir()) == ['digests.json', 'sotu']
 

@@ -272,7 +272,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   c, workdir, model = run(**everything)
   evals.evaluate(c, workdir)
   rows = rows_of(workdir)
-  texts = dict(measurements.choose_documents(c))
+  texts = dict(measurements.choose_documents(c, data.source(c.data, c.eval.split)))
   assert list(texts) == ['a.txt', 'c.txt', 'd.txt']  # the first three of at least 32 tokens
   bins = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
   questions = [(r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows]

@@ -9,6 +9,7 @@ from test_model import VOCAB, config, logits, nll, tokens
 
 from posenc_jax import optim
 from posenc_jax.config.loading import overlay
+from posenc_jax.data import Batch
 from posenc_jax.encodings import make
 from posenc_jax.model import Layer, build, rms_norm, token_nll
 from posenc_jax.trainer import functions
@@ -170,7 +171,7 @@ def test_a_step_draws_by_seed_and_step():
   for n in range(2):
     key = jax.random.fold_in(jax.random.key(3), n)
     desired = jax.jit(lambda m, key: token_nll(m, x, key=key).mean())(state[0], key)
-    *state, metrics = step(*state, x)
+    *state, metrics = step(*state, Batch(x))
     np.testing.assert_allclose(metrics['loss'], desired, rtol=1e-5)
 
 

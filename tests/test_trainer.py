@@ -400,7 +400,9 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
 
   def after_a_step():
     model = build(other, data.VOCAB, nnx.Rngs(0))
-    return trainer.functions(other, optimiser)[0](model, optimiser.init(model), jnp.arange(64).reshape(4, 16))[0]
+    return trainer.functions(other, optimiser)[0](
+      model, optimiser.init(model), data.Batch(jnp.arange(64).reshape(4, 16))
+    )[0]
 
   projected = after_a_step()
   monkeypatch.setattr(KerpleLog, 'project', lambda self: self)
@@ -424,14 +426,14 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   model = build(half, data.VOCAB, nnx.Rngs(0))
   optimiser = optim.make(half.optim, STEPS)
   opt_state = optimiser.init(model)
-  tokens_BT = jax.ShapeDtypeStruct((4, 16), jnp.int32)
+  batch = data.Batch(jax.ShapeDtypeStruct((4, 16), jnp.int32))
   step_fn, nats_fn = trainer.functions(half, optimiser)
   for old, new in zip(
     jax.tree.leaves((model, opt_state)),
-    jax.tree.leaves(step_fn.eval_shape(model, opt_state, tokens_BT)[:2]),
+    jax.tree.leaves(step_fn.eval_shape(model, opt_state, batch)[:2]),
     strict=True,
   ):
     assert old.dtype == new.dtype
-  assert 'bf16' in nats_fn.lower(model, tokens_BT).as_text()
+  assert 'bf16' in nats_fn.lower(model, batch).as_text()
   full = trainer.functions(tiny, optimiser)[1]
-  assert 'bf16' not in full.lower(model, tokens_BT).as_text()
+  assert 'bf16' not in full.lower(model, batch).as_text()

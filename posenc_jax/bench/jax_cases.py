@@ -66,15 +66,15 @@ def attention(case: Case) -> Subject:
 
 def step(case: Case) -> Subject:
   """The trainer's own step, on one batch again and again."""
-  config, batch_BT = step_config(case), tokens(case)
+  config, batch = step_config(case), data.Batch(tokens(case))
   model = build_model(config, data.VOCAB, nnx.Rngs(config.seed))
   optimiser = optim.make(config.optim, config.train.steps)
   state = [model, optimiser.init(model), None]
   with jax.default_matmul_precision(config.train.matmul_precision):
-    compiled, facts = compile_within_memory(functions(config, optimiser)[0], *state[:2], batch_BT)
+    compiled, facts = compile_within_memory(functions(config, optimiser)[0], *state[:2], batch)
 
   def call():
-    state[:] = jax.block_until_ready(compiled(*state[:2], batch_BT))
+    state[:] = jax.block_until_ready(compiled(*state[:2], batch))
     return float(state[2]['loss'])
 
   return Subject(call, facts | {'parameters': sum(leaf.size for leaf in jax.tree.leaves(model))})

@@ -4,10 +4,12 @@ import math
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config.errors import UserError, hint
+from posenc_jax import tasks
+from posenc_jax.config.errors import UserError, hint, user_errors
 from posenc_jax.config.saving import leaves
 
 PROTOCOLS = ('last_k', 'blocks', 'sliding', 'by_position', 'receptive_field')
+ANSWERS = 'answers'  # the protocol of a task
 CONTROLS = ('windowed', 'shuffled_far')
 
 
@@ -19,9 +21,9 @@ def validate(config: ConfigDict) -> None:
   at_least = {
     1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
     ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
-    'eval.batch_tokens',
+    'eval.batch_tokens eval.examples data.vocab',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
-    'eval.document_tokens',
+    'eval.document_tokens data.shortest',
   }
   fields = dict(leaves(config))
 
@@ -61,10 +63,15 @@ def validate(config: ConfigDict) -> None:
     require(path, fields[path] >= 0, '0 (off) or more')
 
   one_of('eval.split', ('train', 'validation', 'test'))
+  is_task = config.data.corpus.startswith('task:')
   for name in evals.protocols:
-    one_of('eval.protocols', PROTOCOLS, name)
+    one_of('eval.protocols', (ANSWERS,) if is_task else PROTOCOLS, name)
   for name in evals.controls:
-    one_of('eval.controls', CONTROLS, name)
+    one_of('eval.controls', ('windowed',) if is_task else CONTROLS, name)
+  one_of('data.tokenizer', ('bytes',) if is_task else ('bytes', 'sentencepiece'))
+  require('data.shortest', config.data.shortest <= train.length, f'at most train.length={train.length}')
+  if is_task:
+    _check_task(config)
   for path in ('eval.protocols', 'eval.lengths', 'eval.controls'):
     require(path, len(set(fields[path])) == len(fields[path]), 'none twice')
   for path in ('eval.protocols', 'eval.lengths'):
@@ -72,7 +79,8 @@ def validate(config: ConfigDict) -> None:
   shortest, longest = min(evals.lengths), max(evals.lengths)
   within = f'at most the shortest of eval.lengths={evals.lengths}'
   require('eval.lengths', shortest >= 1, '1 or more tokens each')
-  require('eval.k', evals.k <= shortest, within)
+  if 'last_k' in evals.protocols:
+    require('eval.k', evals.k <= shortest, within)
   if 'sliding' in evals.protocols:
     require('eval.stride', evals.stride <= shortest, within)
   if 'receptive_field' in evals.protocols:
@@ -82,3 +90,19 @@ def validate(config: ConfigDict) -> None:
     require('eval.document_tokens', whole, f'{longest} or more for whole windows (by_position), or 0')
   if 'shuffled_far' in evals.controls:
     require('eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0')
+
+
+def _check_task(config: ConfigDict) -> None:
+  with user_errors(ValueError):
+    task = tasks.make(config.data.corpus.removeprefix('task:'), tuple)
+  asked = {
+    'data.shortest': (config.data.shortest or task.shortest,),
+    'train.length': (config.train.length,),
+    'eval.lengths': config.eval.lengths,
+  }
+  for path, lengths in asked.items():
+    for length in lengths:
+      try:
+        task.check_length(length)
+      except ValueError as error:
+        raise UserError(f'config.{path}: {config.data.corpus!r} with {error}') from None

@@ -1,9 +1,26 @@
-"""Corpora of documents, and training batches as a pure function of seed and step. Tokens are bytes, and one more."""
+"""Corpora of documents and tasks, and training batches as a pure function of seed and step."""
 
-from posenc_jax.data.batches import Batches
-from posenc_jax.data.corpora import Corpus, corpus, prepare
+from posenc_jax.data.batches import Batch, Batches
+from posenc_jax.data.corpora import TASK, Corpus, corpus, prepare, source, vocab
+from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, fill_up
+from posenc_jax.data.tokenisers import BYTES
 
-VOCAB = 257  # the bytes 0..255 and BOS
-BOS = 256
+VOCAB = BYTES.vocab  # of text in bytes: the bytes 0..255 and BOS
+BOS = VOCAB - 1
 
-__all__ = ['BOS', 'VOCAB', 'Batches', 'Corpus', 'corpus', 'prepare']
+__all__ = [
+  'BOS',
+  'BYTES',
+  'TASK',
+  'VOCAB',
+  'Batch',
+  'Batches',
+  'Corpus',
+  'TaskBatches',
+  'TaskCorpus',
+  'corpus',
+  'fill_up',
+  'prepare',
+  'source',
+  'vocab',
+]

@@ -3,54 +3,61 @@
 import bisect
 import hashlib
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 
 from posenc_jax.config import UserError
-from posenc_jax.data.corpora import Corpus
+
+
+class Batch(NamedTuple):
+  """tokens_BT, int32, and which of them count in the loss: bool scored_BT, or None for all."""
+
+  tokens_BT: np.ndarray
+  scored_BT: np.ndarray | None = None
 
 
 class Batches:
-  """`batches[step]` is tokens_BT, int32 bytes: windows of T = `length` tokens, each within one document.
+  """`batches[step]` are windows of T = `length` tokens, each within one document.
 
-  An epoch cuts each document of n >= T bytes into ceil(n / T) windows and shuffles them all. The T-spaced cuts are
+  An epoch cuts each document of n >= T tokens into ceil(n / T) windows and shuffles them all. The T-spaced cuts are
   shifted by a phase drawn for (seed, epoch, document), from 0 to the surplus ceil(n / T) T - n; the first and the last
-  window are then pushed back inside the document. So an epoch reads every byte at least once, and the surplus, all of
+  window are then pushed back inside the document. So an epoch reads every token at least once, and the surplus, all of
   it within 2 T of the document's ends, twice. Shorter documents are skipped. Batches run on across epochs.
 
   Attributes: `windows_per_epoch`; `skipped`, the number of documents that are too short.
   """
 
-  def __init__(self, corpus: Corpus, length: int, size: int, seed: int):
-    """Raises `UserError` where no document has `length` bytes, or for numbers that are not allowed."""
+  def __init__(self, corpus, length: int, size: int, seed: int):
+    """Raises `UserError` where no document of the `Corpus` has `length` tokens, or for numbers not allowed."""
     import grain  # imports jax, which preparing data does without
 
     if length < 1 or size < 1 or not 0 <= seed < 2**32:
       raise UserError(f'{length=}, {size=}, {seed=}; allowed: 1 or more, 1 or more, 0 to 2**32 - 1')
-    longest = int(corpus.sizes.max())
+    longest = int(corpus.counts.max())
     if length > longest:
       where = f'the longest document of {corpus.name!r} ({corpus.split})'
-      raise UserError(f'config.train.length={length}: {where} has {longest} bytes; allowed: at most that')
-    self._documents, self._length, self._seed = corpus.documents, length, seed
-    self._windows = np.where(corpus.sizes >= length, -(-corpus.sizes // length), 0).tolist()
+      raise UserError(f'config.train.length={length}: {where} has {longest} tokens; allowed: at most that')
+    self._documents, self._length, self._seed = corpus.tokens, length, seed
+    self._windows = np.where(corpus.counts >= length, -(-corpus.counts // length), 0).tolist()
     self._ends = list(itertools.accumulate(self._windows))
     self.windows_per_epoch = self._ends[-1]
     self.skipped = self._windows.count(0)
     windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle().repeat()
     self._batches = windows.map_with_index(self._window).batch(size, batch_fn=np.stack)
 
-  def __getitem__(self, step: int) -> np.ndarray:
+  def __getitem__(self, step: int) -> Batch:
     if step < 0:
       raise IndexError(f'{step=}; allowed: 0 or more')
-    return self._batches[step].astype(np.int32)
+    return Batch(self._batches[step].astype(np.int32))
 
   def _window(self, index: int, window: int) -> np.ndarray:
-    """Bytes of a window of the epoch that the `index`-th draw belongs to, uint8 [T]."""
+    """Tokens of a window of the epoch that the `index`-th draw belongs to, [T]."""
     document = bisect.bisect_right(self._ends, window)
     number = window - (self._ends[document] - self._windows[document])
-    text = self._documents[document]
-    surplus = self._windows[document] * self._length - len(text)
+    tokens = self._documents[document]
+    surplus = self._windows[document] * self._length - len(tokens)
     draw = hashlib.blake2b(b'%d %d %d' % (self._seed, index // self.windows_per_epoch, document), digest_size=8)
     phase = int.from_bytes(draw.digest(), 'big') % (surplus + 1)
-    start = min(max(number * self._length - phase, 0), len(text) - self._length)
-    return np.frombuffer(text, np.uint8, self._length, start)
+    start = min(max(number * self._length - phase, 0), len(tokens) - self._length)
+    return tokens[start : start + self._length]

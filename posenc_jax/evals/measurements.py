@@ -26,7 +26,7 @@ class Measurement:
   Attributes:
     questions: for each row, the fields of its key that set it apart.
     score: (function, numbers of rows) -> the fields of these rows that say what came out.
-    function: 'nll' or 'norms', what `score` is given.
+    function: 'nll', 'norms' or 'answers', what `score` is given.
     window: tokens that attention sees; None: as the config says.
     metric: of the rows, where it is no likelihood.
   """
@@ -135,14 +135,13 @@ class Planner:
     yield Measurement(length, questions, score, function='norms', metric='gradient')
 
 
-def choose_documents(config: ConfigDict) -> list[tuple[str, np.ndarray]]:
+def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
   """The first `eval.documents` documents (name, tokens_T) of at least max(eval.lengths) tokens. Raises `UserError`."""
   e, longest = config.eval, max(config.eval.lengths)
-  corpus = data.corpus(config.data.corpus, e.split, config.data.text_field, config.data.cache)
-  enough = [i for i, size in enumerate(corpus.sizes) if size >= longest]
+  enough = [i for i, size in enumerate(corpus.counts) if size >= longest]
   where = f'documents of {corpus.name!r} ({e.split}) have {longest} tokens'
   if not enough:
-    allowed = f'at most {corpus.sizes.max()}, the longest'
+    allowed = f'at most {corpus.counts.max()}, the longest'
     raise UserError(f'config.eval.lengths={tuple(e.lengths)!r}: no {where}; allowed: {allowed}')
   if e.documents > len(enough):
     allowed = f'1 to {len(enough)}, or 0 for all of them'
@@ -150,14 +149,14 @@ def choose_documents(config: ConfigDict) -> list[tuple[str, np.ndarray]]:
   if SHUFFLED_FAR in e.controls and len(enough) < 2:
     raise UserError(f'config.eval.controls={tuple(e.controls)!r}: only 1 of the {where}; allowed: without shuffled_far')
   chosen = enough[: e.documents or None]
-  return [(corpus.names[i], np.frombuffer(corpus.documents[i], np.uint8)) for i in chosen]
+  return [(corpus.names[i], corpus.tokens[i]) for i in chosen]
 
 
 def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
   """What evaluation changes in the run's saved config, without what a row says anyway and what changes no number.
 
-  Documents and targets follow from the longest length, so a change of that counts. Raises `UserError` for a field that
-  is trained in.
+  Documents and targets in text follow from the longest length, so a change of that counts. Raises `UserError` for a
+  field that is trained in.
   """
   before, after = flat(saved), flat(config)
   changed = {key: after.get(key) for key in differing_keys(saved, config)}
@@ -165,6 +164,7 @@ def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
     if key.partition('.')[0] in TRAINED:
       raise UserError(f'config.{key}={changed[key]!r}: the run was trained with {before.get(key)!r}; allowed: that')
   lengths = changed.pop('eval.lengths', None)
-  if lengths and max(lengths) != max(before['eval.lengths']):
+  is_text = not config.data.corpus.startswith(data.TASK)
+  if is_text and lengths and max(lengths) != max(before['eval.lengths']):
     changed['max(eval.lengths)'] = max(lengths)
   return {key: value for key, value in changed.items() if key not in KEYED + HARMLESS}

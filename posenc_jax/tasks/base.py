@@ -41,6 +41,7 @@ class Task:
     shortest, longest: tokens of the shortest and longest examples; None: there is no longest.
     unit: an example has at most the tokens asked for, and more than those minus `unit`.
     ends: the last answer is an end symbol.
+    in_digits: answers are decimal digits, none likelier than another.
   """
 
   source: str
@@ -49,6 +50,7 @@ class Task:
   longest: int | None = None
   unit = 1
   ends = False
+  in_digits = False
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     """An example of at most `length` tokens; `index` is for what has to come evenly."""

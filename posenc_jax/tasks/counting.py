@@ -9,8 +9,8 @@ class Counting(Task):
   """Says how often a variable was increased since it was last reset: a++ a=0 pass a++ pass a++ a? [2]
 
   Counts are drawn evenly from 0 to `highest`, and places evenly; the rest are `pass` (a share of `passes`),
-  instructions of other variables and, before the last reset, of any. Chance is 1/(`highest` + 1). Golovneva et al.: 1,
-  3 and 5 variables, counts to 10, tested in longer contexts.
+  instructions of other variables and, before the last reset, of any. Chance is 1/(`highest` + 1). Golovneva et al.:
+  1, 3 and 5 variables, counts to 10, tested in longer contexts.
   """
 
   source = 'Golovneva et al. 2024, "Contextual Position Encoding"'

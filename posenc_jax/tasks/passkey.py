@@ -22,7 +22,7 @@ class Passkey(Task):
   """
 
   source = 'after Mohtashami and Jaggi 2023, "Landmark Attention"'
-  texts: Sequence[bytes]
+  in_digits = True
 
   def __init__(self, texts: Sequence[bytes], *, digits: int = 5, style: str = 'symbols'):
     """`texts`: the documents of a split."""
