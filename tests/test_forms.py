@@ -31,7 +31,7 @@ CASES = {
   'lengths': (realistic(2), dict(baseline='rope')),
   'columns': ([r | {'corpus': c} for c in ('sotu', 'pg19') for r in realistic(2)], dict(by='corpus', baseline='rope')),
   'grid': (trained_at(), {}),
-  'methods': (extended(3), dict(baseline='rope, as trained')),
+  'methods': (extended(3), dict(baseline='rope, as trained, L = 8, 100 steps')),
   'ranks': (tasks(2), {}),
 }
 
@@ -196,19 +196,32 @@ def test_columns_has_a_block_for_each_corpus_or_protocol_and_the_best_of_each_li
   bits = {'rope': {8: [1.0, 1.0], 16: [3.0, 3.0]}, 't5': {8: [2.0, 2.0], 16: [2.0, 2.0]}}
   rows = rows_of(bits) + rows_of(bits | {'alibi': {8: [0.0, 0.0]}}, corpus='pg19')
   (table,) = tables.make(rows, form='columns', by='corpus', metric='bpb')
-  assert table.header == ['length', 'rope', 't5', 'alibi']
-  assert [block.name for block in table.blocks] == ['sotu, last_k', 'pg19, last_k']
-  first, second = ([[field.text for field in line] for line in block.lines] for block in table.blocks)
-  assert first == [['8 (L)', '1.000 ± 0.000', '2.000 ± 0.000', '—'], ['16', '3.000 ± 0.000', '2.000 ± 0.000', '—']]
-  assert [[f.is_best for f in line] for line in table.blocks[0].lines] == [[0, 1, 0, 0], [0, 0, 1, 0]]
-  assert second[0][-1] == '0.000 ± 0.000'
+  assert table.header == ['length', 'alibi', 'rope', 't5']
+  assert [block.name for block in table.blocks] == ['pg19, last_k', 'sotu, last_k']
+  second, first = ([[field.text for field in line] for line in block.lines] for block in table.blocks)
+  assert first == [['8 (L)', '—', '1.000 ± 0.000', '2.000 ± 0.000'], ['16', '—', '3.000 ± 0.000', '2.000 ± 0.000']]
+  assert [[f.is_best for f in line] for line in table.blocks[1].lines] == [[0, 0, 1, 0], [0, 0, 0, 1]]
+  assert second[0][1] == '0.000 ± 0.000'
+  assert {(r['corpus'], r['encoding']) for r in table.records} >= {('sotu', 'rope'), ('pg19', 'alibi')}
   assert 'pg19, last_k: missing: alibi at 16' in table.notes
-  assert [title for title, *_ in table.every] == ['Every seed, sotu, last_k:', 'Every seed, pg19, last_k:']
+  assert [title for title, *_ in table.every] == ['Every seed, pg19, last_k:', 'Every seed, sotu, last_k:']
   both = rows_of(bits) + rows_of(bits, protocol='blocks', k=None)
   (table,) = tables.make(both, form='columns', metric='bpb')
   assert [block.name for block in table.blocks] == ['last_k', 'blocks']
   assert 'the last 4 tokens' in table.caption
   assert 'windows that do not overlap' in table.caption
+
+
+@pytest.mark.parametrize(('form', 'settings'), [('columns', {'by': 'corpus', 'metric': 'exact_match'}), ('ranks', {})])
+def test_corpora_with_runs_of_their_own_miss_no_others(form, settings):
+  rows = [r | {'corpus': r['protocol'], 'run': f'{r["protocol"]},{r["run"]}'} for r in tasks(2)]
+  runs = sorted({r['run'] for r in rows})
+  assert tables.make(rows, runs, form=form, **settings)[0].notes == []
+  (table,) = tables.make([r for r in rows if r['run'] != runs[0]], runs, form=form, **settings)
+  assert table.notes == [f'no rows of run {runs[0]}', 'copy, copy: missing: alibi seed 0']
+  one = [r | {'protocol': 'copy'} for r in rows]  # options of a task make corpora, not protocols
+  (table,) = tables.make(one, form='ranks')
+  assert [line[0].text for line in table.lines[:2]] == ['copy, copy', 'sort, copy']
 
 
 def test_the_grid_ends_with_the_models_trained_at_each_length():
@@ -224,16 +237,22 @@ def test_the_grid_ends_with_the_models_trained_at_each_length():
   assert table.notes == []  # a model is not asked for less than it was trained at
 
 
-def test_methods_are_lines_of_their_model():
-  (table, difference) = tables.make(extended(), form='methods', metric='bpb', baseline='rope, as trained')
+def test_methods_are_lines_and_trainings_are_blocks():
+  change = {'train_length': 32, 'step': 10, 'label': 'yarn'}
+  rows = extended() + [r | change | {'run': f'y{r["seed"]}'} for r in extended() if r['overrides'] is None]
+  (table, difference) = tables.make(rows, form='methods', metric='bpb', baseline='rope, as trained, L = 8, 100 steps')
   assert [(block.name, [line[0].text for line in block.lines]) for block in table.blocks] == [
-    ('rope', ['as trained', 'rope_type=linear, factor=4', 'rope_type=yarn, factor=4'])
+    ('L = 8, 100 steps', ['rope, as trained', 'rope, rope_type=linear, factor=4', 'rope, rope_type=yarn, factor=4']),
+    ('L = 32, 10 steps', ['yarn, as trained']),
   ]
   assert [line[0].text for line in difference.lines] == [
-    'rope, rope_type=linear, factor=4',
-    'rope, rope_type=yarn, factor=4',
+    'rope, rope_type=linear, factor=4, L = 8, 100 steps',
+    'rope, rope_type=yarn, factor=4, L = 8, 100 steps',
+    'yarn, as trained, L = 32, 10 steps',
   ]
   assert table.notes == []
+  (table,) = tables.make([r for r in rows if r['overrides'] is None], form='methods')
+  assert [line[0].text for line in table.lines] == ['rope', 'yarn']
   other = [r | {'overrides': {**(r['overrides'] or {}), 'eval.documents': 3}} for r in extended()]
   (table,) = tables.make(extended() + other, form='methods')
   assert 'mixed overrides, each a line of its own: null, {eval.documents: 3}' in table.notes
@@ -267,6 +286,9 @@ def test_chance_is_printed_and_never_bold():
   (table,) = tables.make(tasks(names=['copy']), metric='exact_match')
   assert texts(table)[-1] == ['chance', *['0.100'] * 6]
   assert not any(field.is_best for field in table.lines[-1])
+  shares = [r | {'metric': 'token_accuracy'} if r['metric'] != 'chance' else r for r in tasks(names=['copy'])]
+  (table,) = tables.make(shares, metric='token_accuracy')
+  assert texts(table)[-1][0] != 'chance'  # that of exact matches is not that of tokens
   odd = [r | {'value': r['seed'] / 10} if r['metric'] == 'chance' else r for r in tasks(names=['copy'])]
   assert texts(tables.make(odd, metric='exact_match')[0])[-1] == ['chance', *['—'] * 6]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from posenc_jax.config import UserError
 from posenc_jax.figures.style import GREY, bare, caption, name_lines, styles
+from posenc_jax.tables.lengths import chance
 from posenc_jax.tables.scores import VARIANT, Cell, Scores, collect
 
 POINTS = 12  # a curve of more has no markers, and its axis no tick for each
@@ -31,9 +32,9 @@ def lengths(
   figure, axes, looks = _figure(scores)
   ends = {line: _plot(axes, scores, line, looks[line]) for line in scores.lines}
   notes = _windowed(axes, controls, looks) if windowed else []
-  chance = {r['length']: r['value'] for r in rows if (r['metric'], r['protocol']) == ('chance', protocol)}
-  if scores.metric.best is max and chance:
-    axes.plot(*zip(*sorted(chance.items()), strict=True), color=GREY, linestyle=':', linewidth=1.2, zorder=1)
+  guesses = {length: value for length, value in chance(rows, scores).items() if value is not None}
+  if guesses:
+    axes.plot(list(guesses), list(guesses.values()), color=GREY, linestyle=':', linewidth=1.2, zorder=1)
     notes.append('Dotted: chance.')
   _lengths_axis(axes, scores.columns)
   _scores_axis(axes, scores)

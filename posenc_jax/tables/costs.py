@@ -82,7 +82,8 @@ def _equal(rows: list[dict], field: str, words: str) -> str:
   if len(set(values)) == 1:
     return f'Equal {words}: {values[0]:,}.'
   low, high = min(values), max(values)
-  return f'Unequal {words}: {low:,} to {high:,}, {high / low - 1:.1%} more.'.replace('%', ' %')
+  more = f', {high / low - 1:.1%} more'.replace('%', ' %') if low else ''
+  return f'Unequal {words}: {low:,} to {high:,}{more}.'
 
 
 def scale(rows: list[dict], runs: list[str]) -> str:

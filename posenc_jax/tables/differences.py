@@ -12,7 +12,7 @@ from posenc_jax import statistics
 from posenc_jax.config import UserError, nearest
 from posenc_jax.tables.captions import every
 from posenc_jax.tables.metrics import DASH
-from posenc_jax.tables.page import Block, Field, Table, header
+from posenc_jax.tables.page import Block, Field, Table, header, place_of
 from posenc_jax.tables.scores import TASK, Scores
 
 BETTER, WORSE = '*', '†'
@@ -103,8 +103,8 @@ def sentence(scores: Scores, baseline: str) -> str:
   )
 
 
-def table(scores: Scores, baseline: str, found: dict[tuple, Difference], name: str = '') -> Table:
-  """The differences, lines down and columns across; `name` of the block that they belong to."""
+def table(scores: Scores, baseline: str, found: dict[tuple, Difference]) -> Table:
+  """The differences, lines down and columns across."""
   marked = marks(scores, found)
   number = scores.metric.form.replace('{:', '{:+').format
 
@@ -128,17 +128,17 @@ def table(scores: Scores, baseline: str, found: dict[tuple, Difference], name: s
   if not documents:
     interval = ' No intervals: they need rows of two or more single documents.'
   caption = (
-    f'{scores.metric.title}, difference from {baseline}, mean over seeds {every(scores.seeds)}; {name or scores.title}.'
+    f'{scores.metric.title}, difference from {baseline}, mean over seeds {every(scores.seeds)}; {scores.title}.'
     f'{interval}{sentence(scores, baseline)}'
   )
   records = [
     {
-      'protocol': scores.protocol, 'control': scores.control or '', 'encoding': line, 'length': column,
+      **place_of(scores), 'encoding': line, 'length': column,
       'metric': scores.metric.name, 'baseline': baseline, 'difference': d.mean,
       'low': d.interval[0] if d.interval else '', 'high': d.interval[1] if d.interval else '',
       'p': '' if d.p is None else d.p, 'p_holm': '' if d.corrected is None else d.corrected, 'documents': d.documents,
     }
     for (line, column), d in found.items()
   ]  # fmt: skip
-  title = f'Differences from {baseline}, {name or scores.title}'
+  title = f'Differences from {baseline}, {scores.title}'
   return Table(title, caption, ['encoding', *header(scores)], [Block('', lines)], is_scored=False, records=records)

@@ -27,10 +27,9 @@ def grid(
   have another number of steps (of equal tokens).
   """
   name = lambda row: f'{row["label"]}, L = {row["train_length"]}'
-  variant = tuple(field for field in VARIANT if field not in ('train_length', 'step'))
   made = []
   asked = lambda row, length: length >= row['train_length']
-  for scores in collect(rows, runs, protocols, metric, controls, name=name, variant=variant, asked=asked):
+  for scores in collect(rows, runs, protocols, metric, controls, name=name, variant=_variant(), asked=asked):
     blocks = []
     for label in dict.fromkeys(row['label'] for row in scores.first.values()):
       lines = [line for line, row in scores.first.items() if row['label'] == label]
@@ -60,39 +59,46 @@ def methods(
   baseline: str | None = None,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """Models with methods of context extension down, evaluation windows across, as PI and YaRN print it (YaRN's table 1).
+  """Methods of context extension down, evaluation windows across, as PI and YaRN print it (YaRN's table 1).
 
-  A method is what evaluation overrode in a trained model's encoding, attention or model. `baseline` is a line as notes
-  and 'every seed' name it: 'rope, as trained'.
+  A block is a training: its length and its steps. A line is a label, with what evaluation overrode in its model.
+  `baseline` is a line as 'every seed' names it: 'rope, L = 128, 600 steps'.
   """
+  rows = list(rows)
+  if any(_method(row) for row in rows):  # or else a line is a label and nothing more
+    rows = list(map(_with_method, rows))
+  training = lambda row: f'L = {row["train_length"]}, {row["step"]} steps'
+  name = lambda row: f'{row["label"]}, {training(row)}'
   made = []
-  for scores in collect(map(_with_method, rows), runs, protocols, metric, controls):
+  for scores in collect(rows, runs, protocols, metric, controls, name=name, variant=_variant()):
     compared = differences.compare(scores, baseline) if baseline else {}
     said = differences.sentence(scores, baseline) if baseline else ''
-    lines = sorted(scores.lines, key=lambda line: scores.first[line]['method'] != PLAIN)
-    of_lines = dict(zip(lines, fields(scores, lines, differences.marks(scores, compared)), strict=True))
-    blocks = []
-    for model in dict.fromkeys(row['model'] for row in scores.first.values()):
-      mine = [line for line in lines if scores.first[line]['model'] == model]
-      blocks.append(Block(model, [[Field(line.removeprefix(f'{model}, ')), *of_lines[line]] for line in mine]))
+    of_lines = zip(scores.lines, fields(scores, scores.lines, differences.marks(scores, compared)), strict=True)
+    blocks = {training(row): Block(training(row), []) for row in scores.first.values()}
+    for line, of_line in of_lines:
+      block = blocks[training(scores.first[line])]
+      block.lines.append([Field(line.replace(f', {block.name}', '')), *of_line])
     title, caption = f'Context extension, {scores.title}', f'{scores.caption}{bold(scores.metric, "column")}{said}'
     head, every = ['method', *header(scores)], every_seed(scores)
+    blocks = list(blocks.values())
     made.append(Table(title, caption, head, blocks, scores.notes, every=every, records=records(scores)))
     made += [differences.table(scores, baseline, compared)] if compared else []
   return made + published(reference)
 
 
+def _method(row: dict) -> str:
+  """What evaluation overrode in the model: 'rope_type=yarn, factor=4', or ''."""
+  short = lambda key: key.removeprefix('encoding.').removeprefix('scaling.')
+  changed = row['overrides'] or {}
+  return ', '.join(f'{short(key)}={value}' for key, value in changed.items() if key.startswith(METHOD))
+
+
 def _with_method(row: dict) -> dict:
-  """The row with 'rope, rope_type=yarn, factor=4' or 'rope, as trained' for a label, and no more in its overrides."""
-  changed, method = row['overrides'] or {}, []
-  for key, value in changed.items():
-    if key.startswith(METHOD):
-      method.append(f'{key.removeprefix("encoding.").removeprefix("scaling.")}={value}')
-  others = {key: value for key, value in changed.items() if not key.startswith(METHOD)}
-  method = ', '.join(method) or PLAIN
-  return row | {
-    'label': f'{row["label"]}, {method}',
-    'model': row['label'],
-    'method': method,
-    'overrides': others or None,
-  }
+  """The row with its method in its label, and no longer in its overrides."""
+  others = {key: value for key, value in (row['overrides'] or {}).items() if not key.startswith(METHOD)}
+  return row | {'label': f'{row["label"]}, {_method(row) or PLAIN}', 'overrides': others or None}
+
+
+def _variant() -> tuple[str, ...]:
+  """What must be equal along a line whose name says its training."""
+  return tuple(field for field in VARIANT if field not in ('train_length', 'step'))

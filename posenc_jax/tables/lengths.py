@@ -1,5 +1,8 @@
 """Forms with lengths and lines: the extrapolation table, KERPLE's, and what is published beside them."""
 
+import math
+import statistics
+from collections import defaultdict
 from collections.abc import Iterable
 
 from posenc_jax.config import UserError
@@ -7,7 +10,7 @@ from posenc_jax.tables import differences
 from posenc_jax.tables.captions import caption
 from posenc_jax.tables.metrics import DASH
 from posenc_jax.tables.page import Block, Field, Table, bold, every_seed, fields, header, records
-from posenc_jax.tables.scores import Scores, collect
+from posenc_jax.tables.scores import Scores, collect, notes_of
 
 
 def lengths(
@@ -39,13 +42,22 @@ def lengths(
   return made + published(reference)
 
 
+def chance(rows: Iterable[dict], scores: Scores) -> dict[int, float | None]:
+  """{length: what chance scores in a task}, of the rows that say it; None where they disagree. {} without such rows."""
+  names = ('metric', 'protocol', 'control')
+  by_run = defaultdict(lambda: defaultdict(list))
+  for row in rows:
+    if tuple(row[name] for name in names) == (scores.metric.chance, scores.protocol, scores.control):
+      by_run[row['length']][row['run']].append(row['value'])
+  means = {length: [statistics.fmean(some) for some in of_runs.values()] for length, of_runs in by_run.items()}
+  return {length: some[0] if math.isclose(min(some), max(some)) else None for length, some in sorted(means.items())}
+
+
 def _chance(rows: list[dict], scores: Scores) -> list[list[Field]]:
-  """A line of what chance scores in a task, of rows with metric 'chance'; a dash where they disagree."""
-  chance = [row for row in rows if (row['metric'], row['protocol']) == ('chance', scores.protocol)]
-  if not chance or scores.metric.best is not max:
-    return []
-  values = [{scores.metric.form.format(row['value']) for row in chance if row['length'] == n} for n in scores.columns]
-  return [[Field('chance'), *(Field(value.pop() if len(value) == 1 else DASH) for value in values)]]
+  """The line of chance, if there is one."""
+  found = chance(rows, scores)
+  text = lambda value: DASH if value is None else scores.metric.form.format(value)
+  return [[Field('chance'), *(Field(text(found.get(length))) for length in scores.columns)]] if found else []
 
 
 def columns(
@@ -65,27 +77,23 @@ def columns(
   """
   if by not in ('protocol', 'corpus'):
     raise UserError(f'table: by={by!r}; allowed: protocol, corpus')
-  rows, found = list(rows), []
-  for group in [None] if by == 'protocol' else dict.fromkeys(row['corpus'] for row in rows):
-    some = [row for row in rows if by == 'protocol' or row['corpus'] == group]
-    of_group = collect(some, runs, protocols, metric, controls)
-    found += [(', '.join(filter(None, (group, scores.title))), scores) for scores in of_group]
-  lines = list(dict.fromkeys(line for _, scores in found for line in scores.lines))
+  found = collect(rows, runs, protocols, metric, controls, by_corpus=by == 'corpus')
+  found.sort(key=lambda scores: scores.corpus or '')
+  lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
   blocks, differences_of = [], []
-  for name, scores in found:
+  for scores in found:
     compared = differences.compare(scores, baseline) if baseline else {}
     marks = differences.marks(scores, compared)
-    blocks.append(Block(name, [_line(scores, lines, length, marks) for length in scores.columns]))
-    differences_of += [differences.table(scores, baseline, compared, name)] if compared else []
-  of_all = [scores for _, scores in found]
+    blocks.append(Block(scores.title, [_line(scores, lines, length, marks) for length in scores.columns]))
+    differences_of += [differences.table(scores, baseline, compared)] if compared else []
   made = Table(
     f'Extrapolation by {by}',
-    caption(*of_all) + bold(of_all[0].metric, 'line') + (differences.sentence(of_all[0], baseline) if baseline else ''),
+    caption(*found) + bold(found[0].metric, 'line') + (differences.sentence(found[0], baseline) if baseline else ''),
     ['length', *lines],
     blocks,
-    [f'{name}: {note}' for name, scores in found for note in scores.notes],
-    every=[each for name, scores in found for each in every_seed(scores, name)],
-    records=[record for scores in of_all for record in records(scores)],
+    notes_of(found),
+    every=[each for scores in found for each in every_seed(scores, scores.title)],
+    records=[record for scores in found for record in records(scores)],
   )
   return [made, *differences_of, *published(reference)]
 

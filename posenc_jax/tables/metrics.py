@@ -18,6 +18,7 @@ class Metric(NamedTuple):
   Attributes:
     best: min or max; None where neither is better: nothing is bold then, and nothing compared.
     denominator: 'tokens' or 'bytes'; '' for rows with a value.
+    chance: metric of the rows that say what chance scores.
   """
 
   name: str
@@ -26,6 +27,7 @@ class Metric(NamedTuple):
   best: Callable | None
   denominator: str = ''
   link: Callable = np.asarray
+  chance: str = ''
 
   def sums(self, row: dict) -> tuple[float, float]:
     """(numerator, denominator) of a row with status 'ok'."""
@@ -62,9 +64,10 @@ METRICS = {
   for metric in (
     Metric('bpb', 'Bits per byte', '{:.3f}', min, 'bytes', lambda ratio: ratio / math.log(2)),
     Metric('ppl', 'Perplexity per token', '{:.2f}', min, 'tokens', np.exp),
-    Metric('exact_match', 'Exact match', '{:.3f}', max),
-    Metric('token_accuracy', 'Token accuracy', '{:.3f}', max),
-    Metric('digit_nats', 'Nats per digit', '{:.3f}', min),
+    Metric('exact_match', 'Exact match', '{:.3f}', max, chance='chance'),
+    Metric('exact_match_without_end', 'Exact match but for the end', '{:.3f}', max, chance='chance'),
+    Metric('token_accuracy', 'Share of answers right', '{:.3f}', max, chance='token_chance'),
+    Metric('digit_nats', 'Nats per digit (chance: 2.303)', '{:.3f}', min),
     Metric('gradient', 'Share of the gradient', '{:.3f}', None),
   )
 }

@@ -78,12 +78,17 @@ def every_seed(scores: Scores, name: str = '') -> list[tuple[str, list[str], lis
   return [(f'Every seed{name and ", "}{name}:', ['encoding', 'seed', *header(scores)], lines)]
 
 
+def place_of(scores: Scores) -> dict:
+  """What every record of `scores` begins with."""
+  corpus = {'corpus': scores.corpus} if scores.corpus else {}
+  return {'protocol': scores.protocol, 'control': scores.control or '', **corpus}
+
+
 def records(scores: Scores) -> list[dict]:
   """`Table.records`: every seed's sums and scores, also of what has none."""
   made = []
   for (line, seed, column), cell in scores.cells.items():
-    place = {'protocol': scores.protocol, 'control': scores.control or '', 'encoding': line, 'seed': seed}
-    values = {'length': column, 'status': cell.status}
+    values = place_of(scores) | {'encoding': line, 'seed': seed, 'length': column, 'status': cell.status}
     if scores.metric.denominator:
       values |= {name: '' for name in LIKELIHOODS}
     else:
@@ -93,5 +98,5 @@ def records(scores: Scores) -> list[dict]:
       values |= {name: getattr(cell, name) for name in ('nats', 'tokens', 'bytes', 'documents')}
     elif cell.status == 'ok':
       values |= {'value': cell.scores(scores.metric)[0], 'documents': cell.documents}
-    made.append(place | values)
+    made.append(values)
   return made

@@ -8,7 +8,7 @@ from posenc_jax.statistics import ranks as ranked
 from posenc_jax.tables.captions import every, of_seeds
 from posenc_jax.tables.metrics import DASH
 from posenc_jax.tables.page import Block, Field, Table, bold, records
-from posenc_jax.tables.scores import Scores, collect
+from posenc_jax.tables.scores import Scores, collect, notes_of
 
 
 def ranks(
@@ -19,29 +19,31 @@ def ranks(
 ) -> list[Table]:
   """Mean over lengths beyond the training length of each task and encoding; mean and mean reciprocal ranks over tasks.
 
-  Kazemnejad et al. 2023, figure 2. A task is a protocol. Rank 1 is best, ties share the mean of their ranks, and only
-  tasks count that every encoding has a score of.
+  Kazemnejad et al. 2023, figure 2. A task is a protocol on a corpus. Rank 1 is best, ties share the mean of their
+  ranks, and only tasks count that every encoding has a score of.
   """
-  found = collect(rows, runs, protocols, metric, controls=False)
+  found = collect(rows, runs, protocols, metric, controls=False, by_corpus=True)
   metric = found[0].metric
   if metric.best is None:
     raise UserError(f'table: metric={metric.name!r} of ranks; allowed: one with a better end')
   lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
-  notes = [f'{scores.protocol}: {note}' for scores in found for note in scores.notes]
+  notes = notes_of(found)
   body, each, of_tasks = [], [], {}
+  protocol_of = [scores.protocol for scores in found]
   for scores in found:
+    task = scores.protocol if protocol_of.count(scores.protocol) == 1 else scores.title
     by_line = {line: _beyond(scores, line) if line in scores.lines else {} for line in lines}
     values = [list(by_seed.values()) for by_seed in by_line.values()]
     texts = zip(map(metric.text, values), metric.bests(values), strict=True)
-    body.append([Field(scores.protocol), *(Field(text, best) for text, best in texts)])
+    body.append([Field(task), *(Field(text, best) for text, best in texts)])
     each += [
-      [scores.protocol, str(seed), *(metric.text([s[seed]] if seed in s else []) for s in by_line.values())]
+      [task, str(seed), *(metric.text([s[seed]] if seed in s else []) for s in by_line.values())]
       for seed in scores.seeds
     ]
     if without := [line for line, value in zip(lines, values, strict=True) if not value]:
-      notes.append(f'{scores.protocol} is left out of the ranks: no score of {", ".join(without)}')
+      notes.append(f'{task} is left out of the ranks: no score of {", ".join(without)}')
     else:
-      of_tasks[scores.protocol] = ranked([statistics.fmean(value) for value in values], metric.best)
+      of_tasks[task] = ranked([statistics.fmean(value) for value in values], metric.best)
   seeds = sorted({seed for scores in found for seed in scores.seeds})
   first = [row for scores in found for row in scores.first.values()]
   steps, train_length, corpus = (every(row[field] for row in first) for field in ('step', 'train_length', 'corpus'))

@@ -69,6 +69,7 @@ class Scores:
   """One protocol under one control.
 
   Attributes:
+    corpus: that rows are of, where corpora are kept apart.
     columns: what rows are told apart by along a line: lengths, or positions.
     cells: of every (line, seed, column).
     first: a row of each line, which says what the line's rows have in common.
@@ -79,6 +80,7 @@ class Scores:
   control: str | None
   metric: Metric
   notes: list[str]
+  corpus: str | None = None
   caption: str = ''
   columns: list = dataclasses.field(default_factory=list)
   seeds: list[int] = dataclasses.field(default_factory=list)
@@ -95,7 +97,7 @@ class Scores:
 
   @property
   def title(self) -> str:
-    return self.protocol + (f', {self.control}' if self.control else '')
+    return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
 
   def of(self, line: str, column) -> list[float]:
     """Of the seeds that have one; of none if one came to another end, because the mean of the others would flatter."""
@@ -133,6 +135,7 @@ def collect(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
+  by_corpus: bool = False,
   across: Callable[[dict], object] = lambda row: row['length'],
   name: Callable[[dict], str] = lambda row: row['label'],
   variant: tuple[str, ...] = VARIANT,
@@ -142,6 +145,7 @@ def collect(
 
   Args:
     runs: those that should be there, in the order of the lines; others follow by name.
+    by_corpus: each corpus apart, rather than lines of its own; `runs` are those of all corpora.
     across: the column of a row.
     name: of a row's line.
     asked: whether a line, by a row of it, is missing where none of its seeds has rows in a column.
@@ -165,14 +169,21 @@ def collect(
     allowed = ', '.join(present) or f'a metric that rows have, not {metric.name}'
     raise UserError(f'table: no rows of protocols={wanted}; allowed: {allowed}')
   notes += [f'no rows of protocol {protocol}' for protocol in wanted if protocol not in present]
+  groups = defaultdict(list)
+  for row in rows:
+    if row['protocol'] in wanted and (controls or row['control'] is None):
+      groups[wanted.index(row['protocol']), row['control'] or '', row['corpus'] if by_corpus else ''].append(row)
   found = []
-  for protocol in wanted:
-    for control in sorted({r['control'] for r in rows if r['protocol'] == protocol}, key=lambda name: name or ''):
-      if control is None or controls:
-        found.append(Scores(protocol, control, metric, list(notes)))
-        same = [r for r in rows if (r['protocol'], r['control']) == (protocol, control)]
-        found[-1].read(same, across, name, variant, asked)
+  for (protocol, control, corpus), same in sorted(groups.items()):
+    found.append(Scores(wanted[protocol], control or None, metric, list(notes), corpus or None))
+    found[-1].read(same, across, name, variant, asked)
   return found
+
+
+def notes_of(found: list[Scores]) -> list[str]:
+  """Notes of all once, then each one's own under its title."""
+  shared = [note for note in found[0].notes if all(note in scores.notes for scores in found)]
+  return shared + [f'{scores.title}: {note}' for scores in found for note in scores.notes if note not in shared]
 
 
 def _unique(rows: list[dict], notes: list[str]) -> list[dict]:
