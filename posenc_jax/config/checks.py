@@ -21,6 +21,7 @@ def validate(config: ConfigDict) -> None:
     ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
     'eval.batch_tokens',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
+    'train.skip_not_finite '
     'eval.document_tokens',
   }
   fields = dict(leaves(config))
