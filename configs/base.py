@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
         validate_batches=8,  # of train.batch sequences of the validation split
         checkpoint_every=500,  # steps; the last step is always saved
         keep=1,  # checkpoints kept
+        skip_not_finite=0,  # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
       ),
       optim=dict(
         learning_rate=3e-3,  # peak

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from posenc_jax import config, figures, render, tables
+from posenc_jax import config, figures, records, render, tables
 from posenc_jax.config import UserError, nearest
 from posenc_jax.config.errors import hint
 from posenc_jax.tables import costs
@@ -88,8 +88,7 @@ def save(report: Report, path: str | Path) -> None:
   """Writes `study.json`, which tells `load` the runs and the study, by its path from the repository's root if there."""
   path = Path(path).resolve()
   study = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-  text = json.dumps({'study': study.as_posix(), 'runs': report.runs}, indent=2)
-  (report.folder / 'study.json').write_text(text + '\n')
+  records.write_json(report.folder / 'study.json', {'study': study.as_posix(), 'runs': report.runs})
 
 
 def load(folder: str | Path, path: str | Path | None = None) -> Report:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import checkpoint, config, data, evals
+from posenc_jax import config, data, evals
+from posenc_jax import workdir as workdirs
 from posenc_jax.checkpoint import Checkpoints
 from posenc_jax.config import UserError
 from posenc_jax.evals import measurements, protocols
@@ -249,7 +250,7 @@ def run(corpus, tmp_path):
     c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
     workdir = tmp_path / 'run'
     model = build(c, data.VOCAB, nnx.Rngs(0))
-    checkpoint.claim(workdir, c)
+    workdirs.claim(workdir, c)
     with Checkpoints(workdir, keep=1) as checkpoints:
       checkpoints.save(step, model, {'count': jnp.array(step)})
     return c, workdir, model
@@ -500,7 +501,7 @@ def test_no_run_there(tmp_path, corpus):
   c = config.load(BASE, {**TINY, 'data.corpus': corpus})
   with pytest.raises(UserError, match=r'no config\.json'):
     evals.evaluate(c, tmp_path)
-  checkpoint.claim(tmp_path, c)
+  workdirs.claim(tmp_path, c)
   with pytest.raises(UserError, match='no checkpoint'):
     evals.evaluate(c, tmp_path)
   assert not (tmp_path / 'checkpoints').exists()

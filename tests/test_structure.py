@@ -22,7 +22,7 @@ LEVELS = (
   {'attention'},
   {'model', 'catalogue'},
   {'config', 'records', 'statistics'},
-  {'data', 'optim', 'logs', 'launch', 'tables'},
+  {'data', 'optim', 'logs', 'workdir', 'launch', 'tables'},
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},

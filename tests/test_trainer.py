@@ -16,7 +16,8 @@ import optax
 import pytest
 from flax import nnx
 
-from posenc_jax import checkpoint, config, data, logs, optim, trainer
+from posenc_jax import config, data, logs, optim, trainer
+from posenc_jax import workdir as workdirs
 from posenc_jax.checkpoint import Checkpoints
 from posenc_jax.config import Stopped, UserError
 from posenc_jax.encodings.kerple import KerpleLog
@@ -199,10 +200,10 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
 
 def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroken, tiny, tmp_path):
   half = tmp_path / 'half'
-  checkpoint.claim(half, tiny)
+  workdirs.claim(half, tiny)
   with Checkpoints(half, keep=1) as checkpoints:
     checkpoints.save(3, build(tiny, data.VOCAB, nnx.Rngs(0)), {'count': jnp.array(3)})
-  checkpoint.claim(tmp_path / 'none', tiny)
+  workdirs.claim(tmp_path / 'none', tiny)
   for start, changes, words in (
     (tmp_path / 'nowhere', {}, 'no config.json there; allowed: the directory of a run that train.py finished'),
     (tmp_path / 'none', {}, f'its training is at step 0 of {STEPS}; allowed'),
@@ -235,10 +236,10 @@ def test_another_config_is_refused_and_nothing_touched(unbroken, tiny):
 def test_a_folder_with_a_run_but_no_config_is_refused(tiny, tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('')
   with pytest.raises(UserError, match=r'holds metrics.jsonl but no config.json'):
-    checkpoint.claim(tmp_path, tiny)
+    workdirs.claim(tmp_path, tiny)
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='allowed: a folder'):
-    checkpoint.claim(tmp_path / 'file', tiny)
+    workdirs.claim(tmp_path / 'file', tiny)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path):

@@ -23,7 +23,7 @@ def validate(config: ConfigDict) -> None:
     ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
     'eval.batch_tokens eval.examples data.vocab',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
-    'eval.document_tokens data.shortest',
+    'train.skip_not_finite eval.document_tokens data.shortest',
   }
   fields = dict(leaves(config))
 
