@@ -165,7 +165,7 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
   launcher = f'import sys; sys.argv = {[str(ROOT / script), *arguments]!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
   ended = subprocess.run([sys.executable, '-c', launcher], capture_output=True, text=True, check=False)
   assert (ended.returncode, ended.stdout) == (2, '')
-  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more\n'
+  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.start_from\n'
 
 
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])
