@@ -12,7 +12,7 @@ two cores, other work beside them (jax 0.12). Result: results/extension/table.md
 128, 512 and 1024 tokens (two seeds): laid over the trained model ReRoPE 3.48, 3.53, 3.59, Self-Extend 3.48, 3.50, 3.83,
 longrope 3.49, 4.03, 15.4, llama3 3.80, 4.02, 15.6, YaRN 4.09, 4.21, 12.8, NTK 3.61, 8.43, 21.0, PI 30.1, 30.3, 32.9,
 nothing 3.48, 16.4, 31.5. After fine-tuning all but PI (4.65) are at 3.40 to 3.50 at 512; beyond it, at 1024, only
-ReRoPE stays (3.42). Only dynamic NTK, which is tuned for 512 and not for 128, is better at 512 than at 128 (3.46, 3.47):
+ReRoPE stays (3.42). Only dynamic NTK, tuned for 512 and not for 128, is better at 512 than at 128 (3.46, 3.47):
 nothing here shows that text further back than 128 bytes is used.
 """
 
