@@ -25,12 +25,15 @@ class Log:
   `metrics.jsonl` is the same for two runs of one config; what may differ (times, memory) goes to `timing.jsonl`.
   """
 
-  def __init__(self, workdir: Path, start: int, steps: int, every: int, tokens_per_step: int):
-    """Continues after step `start`: rows of later steps, which will be made again, are cut off."""
+  def __init__(self, workdir: Path, start: int, steps: int, every: int, tokens_per_step: int, unit: str):
+    """Continues after step `start`: rows of later steps, which will be made again, are cut off.
+
+    `unit`: what `bpb` is called on the screen: 'bits/byte', or of a task, which has no bytes, 'bits/answer'.
+    """
     self._metrics, self._timing = workdir / 'metrics.jsonl', workdir / 'timing.jsonl'
     _truncate(self._metrics, start)
     self._steps, self._every, self._tokens = steps, every, tokens_per_step
-    self._pending = None
+    self._pending, self._unit = None, unit
     self._timed, self._clock = start, time.perf_counter()
     self._console = Console(highlight=False, soft_wrap=True)
     self._bar = Progress(
@@ -77,7 +80,7 @@ class Log:
     speed = self._tokens / seconds
     self._timed, self._clock = step, now
     self.timing(step=step, seconds_per_step=seconds, tokens_per_second=speed, **peak_memory())
-    status = f'loss {row["loss"]:.3f}  {row["bpb"]:.3f} bits/byte  {speed:,.0f} tokens/s'
+    status = f'loss {row["loss"]:.3f}  {row["bpb"]:.3f} {self._unit}  {speed:,.0f} tokens/s'
     self._bar.update(self._task, status=status)
     if self._bar.disable:
       left = round(seconds * (self._steps - step))
@@ -86,7 +89,7 @@ class Log:
   def validation(self, step: int, bpb: float) -> None:
     """Writes a row of the validation split, and lets the time it took count for no step."""
     records.append(self._metrics, [{'step': step, 'split': 'validation', 'bpb': bpb}])
-    self._console.print(f'step {step}/{self._steps}  validation {bpb:.4f} bits/byte')
+    self._console.print(f'step {step}/{self._steps}  validation {bpb:.4f} {self._unit}')
     self.restart_clock(step)
 
   def restart_clock(self, step: int) -> None:

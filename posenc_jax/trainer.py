@@ -66,7 +66,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     del state, step_lowered, nats_lowered
 
     # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
-    with Log(workdir, start, c.steps, c.log_every, c.batch * c.length) as log:
+    with Log(workdir, start, c.steps, c.log_every, c.batch * c.length, corpus.unit) as log:
       temporary = step_fn.memory_analysis().temp_size_in_bytes
       log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary)
       log.restart_clock(start)

@@ -398,7 +398,9 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
 
   def after_a_step():
     model = build(other, data.VOCAB, nnx.Rngs(0))
-    return trainer.functions(other, optimiser)[0](model, optimiser.init(model), data.Batch(jnp.arange(64).reshape(4, 16)))[0]
+    return trainer.functions(other, optimiser)[0](
+      model, optimiser.init(model), data.Batch(jnp.arange(64).reshape(4, 16))
+    )[0]
 
   projected = after_a_step()
   monkeypatch.setattr(KerpleLog, 'project', lambda self: self)
