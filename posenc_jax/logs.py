@@ -25,11 +25,14 @@ class Log:
   `metrics.jsonl` is the same for two runs of one config; what may differ (times, memory) goes to `timing.jsonl`.
   """
 
-  def __init__(self, workdir: Path, start: int, steps: int, every: int, tokens_per_step: int, skips: int = 0):
+  def __init__(
+    self, workdir: Path, start: int, steps: int, every: int, tokens_per_step: int, unit: str, skips: int = 0
+  ):
     """Continues after step `start`: rows of later steps, which will be made again, are cut off.
 
     Args:
       every: steps from row to row.
+      unit: what `bpb` is called on the screen: 'bits/byte', or of a task, which has no bytes, 'bits/answer'.
       skips: how many updates may be left out, as the metrics say that they are not finite.
     Raises:
       UserError: metrics.jsonl is damaged.
@@ -42,7 +45,7 @@ class Log:
     there = {row['step'] for row in rows if 'split' not in row}
     if lost := [step for step in range(1, start + 1) if self._is_due(step) and step not in there]:
       print(f'{self._metrics}: {len(lost)} rows up to step {lost[-1]} are lost and will not be made again')
-    self._pending = None
+    self._pending, self._unit = None, unit
     self._timed, self._clock = start, time.perf_counter()
     self._console = Console(highlight=False, soft_wrap=True)
     self._bar = Progress(
@@ -103,7 +106,7 @@ class Log:
     speed = self._tokens / seconds
     self._timed, self._clock = step, now
     self.timing(step=step, seconds_per_step=seconds, tokens_per_second=speed, **peak_memory())
-    status = f'loss {row["loss"]:.3f}  {row["bpb"]:.3f} bits/byte  {speed:,.0f} tokens/s'
+    status = f'loss {row["loss"]:.3f}  {row["bpb"]:.3f} {self._unit}  {speed:,.0f} tokens/s'
     self._bar.update(self._task, status=status)
     if self._bar.disable:
       left = round(seconds * (self._steps - step))
@@ -114,7 +117,7 @@ class Log:
     if not math.isfinite(bpb):
       raise Stopped(f'step {step}: validation is {bpb}; training stopped, and checkpoints are from steps before that')
     records.append(self._metrics, [{'step': step, 'split': 'validation', 'bpb': bpb}])
-    self._console.print(f'step {step}/{self._steps}  validation {bpb:.4f} bits/byte')
+    self._console.print(f'step {step}/{self._steps}  validation {bpb:.4f} {self._unit}')
     self.restart_clock(step)
 
   def restart_clock(self, step: int) -> None:

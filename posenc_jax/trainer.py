@@ -71,7 +71,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
     # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
     tokens = c.batch * c.length
-    with Log(workdir, start, c.steps, c.log_every, tokens, c.skip_not_finite) as log, StopRequest() as stop:
+    log = Log(workdir, start, c.steps, c.log_every, tokens, corpus.unit, c.skip_not_finite)
+    with log, StopRequest() as stop:
       temporary = step_fn.memory_analysis().temp_size_in_bytes
       log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
       log.restart_clock(start)

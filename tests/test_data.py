@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from posenc_jax import config, data, tasks, workdir
 from posenc_jax.config import UserError
-from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu
+from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenisers
 from posenc_jax.data.corpora import SPLITS
 
 ROOT = Path(__file__).parent.parent
+BASE = ROOT / 'configs' / 'base.py'
 SIZES = (5, 64, 31, 200, 32, 96, 97, 33)  # bytes of documents: shorter than a window, equal, multiples, one more
 
 
@@ -240,6 +242,171 @@ def test_prepare_data_counts_without_jax(cache):
   assert (process.returncode, output, len(error.splitlines())) == (2, '', 1)
   assert "'sott'" in error
   assert "'sotu'" in error
+
+
+# Tasks
+
+
+def task_config(corpus, **overrides):
+  overrides = {path.replace('__', '.'): value for path, value in overrides.items()}
+  return config.load(BASE, {'data.corpus': corpus, 'eval.protocols': ('answers',), **overrides})
+
+
+def test_batches_of_a_task_are_its_examples_and_count_answers_alone():
+  source = data.source(task_config('task:copy/symbols=5', data__shortest=14).data, 'train')
+  batches, task = source.batches(30, 8, seed=3), tasks.make('copy/symbols=5', tuple)
+  for step in (7, 0):
+    tokens_BT, scored_BT = batches[step]
+    assert (tokens_BT.dtype, scored_BT.dtype) == (np.int32, bool)
+    assert tokens_BT.shape == scored_BT.shape == (8, 30)
+    for row in range(8):
+      example = task.example('train', 3, 8 * step + row, 14, 30)
+      n = len(example.tokens_T)
+      assert 12 < n <= 30
+      np.testing.assert_array_equal(tokens_BT[row, :n], example.tokens_T)
+      np.testing.assert_array_equal(scored_BT[row, :n], example.answers_T)
+      assert not tokens_BT[row, n:].any()
+      assert not scored_BT[row, n:].any()
+  single = source.batches(30, 1, seed=3)
+  flat = np.concatenate([single[step].tokens_BT for step in range(8)])
+  np.testing.assert_array_equal(flat, batches[0].tokens_BT)  # the stream does not depend on the batch size
+  assert not np.array_equal(batches[0].tokens_BT, source.batches(30, 8, seed=4)[0].tokens_BT)
+  with pytest.raises(IndexError, match='step=-1'):
+    batches[-1]
+  with pytest.raises(UserError, match='size=0'):
+    source.batches(30, 0, seed=0)
+
+
+def test_the_vocabulary_follows_the_corpus(small_text, cache):
+  sections = [config.load(BASE, {'data.corpus': corpus, 'data.cache': str(cache)}).data for corpus in CORPORA]
+  for section, symbols in zip([*sections, small_text.data], [*CORPORA.values(), 300], strict=True):
+    assert data.vocab(section) == data.source(section, 'test').vocab == symbols
+
+
+CORPORA = {'sotu': 257, 'task:mqar/keys=9': 9 + 32 + 8 + 1, 'task:passkey': 259, 'task:passkey/style=sentences': 257}
+
+
+def test_a_passkey_stands_in_text_of_its_split(cache):
+  sources = [data.source(task_config('task:passkey', data__cache=str(cache)).data, split) for split in SPLITS]
+  for source in sources:
+    example = source.examples(1, 400)[0]  # at depth 0
+    text = example.tokens_T[6:-6].astype(np.uint8).tobytes()
+    assert [any(text in document for document in s.task.texts) for s in sources] == [s is source for s in sources]
+
+
+@pytest.mark.parametrize(
+  ('corpus', 'overrides', 'words'),
+  [
+    ('task:copi', {}, "no task 'copi'; nearest: copy"),
+    ('task:copy/x=1', {}, "task copy has no option 'x'"),
+    ('task:copy', {'train__length': 5}, "config.train.length: 'task:copy' with 5 tokens; allowed: 6 or more"),
+    ('task:copy', {'data__shortest': 3}, "config.data.shortest: 'task:copy' with 3 tokens"),
+    ('task:copy', {'data__shortest': 129}, 'config.data.shortest=129; allowed: at most train.length=128'),
+    ('task:copy', {'eval__lengths': (4, 64)}, "config.eval.lengths: 'task:copy' with 4 tokens"),
+    ('task:copy', {'eval__protocols': ('last_k',)}, "config.eval.protocols=('last_k',); allowed: answers"),
+    ('task:copy', {'eval__controls': ('shuffled_far',)}, "config.eval.controls=('shuffled_far',); allowed: windowed"),
+    ('task:copy', {'data__tokenizer': 'sentencepiece'}, "config.data.tokenizer='sentencepiece'; allowed: bytes"),
+    ('task:copy', {'eval__examples': 0}, 'config.eval.examples=0; allowed: 1 or more'),
+    ('sotu', {}, "config.eval.protocols=('answers',); allowed: last_k"),
+    ('sotu', {'eval__protocols': ('last_k',), 'data__tokenizer': 'sentencpiece'}, "did you mean 'sentencepiece'?"),
+  ],
+)
+def test_bad_tasks_are_one_line_before_anything_is_opened(corpus, overrides, words):
+  with pytest.raises(UserError) as error:
+    config.validate(task_config(corpus, **{'eval__lengths': (64,), 'eval__controls': (), **overrides}))
+  assert words in one_line(error)
+
+
+def test_prepare_data_shows_a_task_without_jax():
+  process = run_python(SCRIPT, ROOT / 'scripts' / 'prepare_data.py', '--corpus=task:parity')
+  output, error = process.communicate()
+  assert (process.returncode, error) == (0, '')
+  assert all(word in output for word in ('Deletang', '4 symbols with BOS', '> [', '0.5'))
+
+
+# Tokenisers
+
+
+HOSTILE = [
+  b'',
+  b'\x00\xff\xfe\x80 \xc3',
+  b'  two  spaces \r\n\ttab ',
+  '\u2581 \u2581\u2581a caf\u00e9 \U0001d518 \ufeff \u2028'.encode(),
+  b'<unk> <s> </s> <0x41>',
+  b'\xed\xa0\x80 a lone surrogate',
+]
+
+
+@pytest.fixture(scope='module')
+def small_text(tmp_path_factory):
+  """The config of a folder of text whose tokens are learned, with a cache of its own."""
+  folder, rng = tmp_path_factory.mktemp('text'), np.random.default_rng(0)
+  words = ['position', 'encoding', 'attention', 'token', 'length', 'na\u00efve', '\n', 'of']
+  for split, count in (('train', 6), ('validation', 2), ('test', 2)):
+    (folder / split).mkdir()
+    for i in range(count):
+      (folder / split / f'{i}.txt').write_text(' '.join(rng.choice(words, 90)))
+  settings = {'corpus': str(folder), 'cache': str(folder / 'cache'), 'tokenizer': 'sentencepiece', 'vocab': 300}
+  return config.load(BASE, {f'data.{field}': value for field, value in settings.items()})
+
+
+def test_tokens_give_back_every_byte_and_count_them(small_text):
+  source, rng = data.source(small_text.data, 'test'), np.random.default_rng(0)
+  noise = [rng.integers(0, 256, 300, np.uint8).tobytes() for _ in range(20)]
+  for tokeniser in (source.tokeniser, data.BYTES):
+    assert (tokeniser.lengths.dtype, len(tokeniser.lengths), tokeniser.lengths[-1]) == (np.int64, tokeniser.vocab, 0)
+    for text in [*HOSTILE, *noise, *source.documents]:
+      tokens_T = tokeniser.encode(text)
+      assert tokeniser.decode(tokens_T) == text
+      assert tokeniser.lengths[tokens_T].sum() == len(text)
+      assert not len(tokens_T) or tokens_T.max() < tokeniser.vocab - 1
+  assert source.counts.sum() < source.sizes.sum() / 2  # words have become pieces
+  assert source.sizes.tolist() == [len(document) for document in source.documents]
+
+
+def test_a_tokeniser_is_learned_once_from_the_training_split(small_text, tmp_path, monkeypatch):
+  first = data.source(small_text.data, 'test')
+  assert len(list((Path(small_text.data.cache) / 'tokenisers').iterdir())) == 1
+  with monkeypatch.context() as patch:
+    patch.setattr(tokenisers, '_learn', None)
+    assert data.source(small_text.data, 'train').sha256 == first.sha256
+
+  def of(vocab, split='train'):
+    changes = {**config.flat(small_text), 'data.cache': str(tmp_path), 'data.vocab': vocab}
+    return data.source(config.load(BASE, changes).data, split)
+
+  assert of(300, 'validation').sha256 == first.sha256  # learned anew
+  assert of(299).sha256 != first.sha256
+  with pytest.raises(UserError, match=r'config.data.vocab=100: SentencePiece refuses') as error:
+    of(100)
+  one_line(error)
+  for path in (tmp_path / 'tokenisers').iterdir():
+    path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(UserError, match='damaged; delete it') as error:
+    of(299)
+  one_line(error)
+
+
+def test_windows_of_learned_tokens_lie_within_documents(small_text):
+  source = data.source(small_text.data, 'train')
+  tokens_BT, scored_BT = source.batches(20, 16, seed=0)[0]
+  assert scored_BT is None
+  windows = [source.tokeniser.decode(tokens_T) for tokens_T in tokens_BT]
+  assert all(any(window in document for document in source.documents) for window in windows)
+  assert source.bytes_per_token(data.Batch(tokens_BT)) == sum(map(len, windows)) / tokens_BT.size > 2
+
+
+def test_a_run_keeps_the_hash_of_its_tokeniser(tmp_path):
+  workdir.check_tokeniser(tmp_path, None)
+  workdir.claim_tokeniser(tmp_path, None)
+  assert list(tmp_path.iterdir()) == []
+  for _ in range(2):
+    workdir.claim_tokeniser(tmp_path, 'a' * 64)
+  for function in (workdir.claim_tokeniser, workdir.check_tokeniser):
+    for other, name in (('b' * 64, 'the tokeniser bbbb'), (None, 'no learned tokeniser')):
+      with pytest.raises(UserError, match=f'trained with the tokeniser aaaa.*, here is {name}') as error:
+        function(tmp_path, other)
+      one_line(error)
 
 
 # Folders

@@ -49,6 +49,7 @@ class Corpus:
   names: Sequence[str]  # of documents
   documents: Sequence[bytes]
   tokeniser: Bytes | SentencePiece = BYTES
+  unit = 'bits/byte'
 
   def __len__(self) -> int:
     return len(self.documents)

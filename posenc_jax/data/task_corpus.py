@@ -23,7 +23,7 @@ class TaskCorpus:
   protocol: str
   task: Task
   shortest: int
-  sha256 = None
+  sha256, unit = None, 'bits/answer'
 
   @property
   def vocab(self) -> int:
@@ -34,7 +34,7 @@ class TaskCorpus:
     return TaskBatches(self, length, size, seed)
 
   def bytes_per_token(self, batch: Batch) -> float:
-    """1: a task has no bytes, and what is logged in bits a byte is in bits a scored token."""
+    """1: a task has no bytes, and what is logged as bits a byte is in bits an answer."""
     del batch
     return 1.0
 
