@@ -78,7 +78,7 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('last_k', 'sliding'), metric='ppl')
+  return dict(form='methods', protocols=('last_k', 'sliding'), metric='ppl')
 
 
 def figures():
