@@ -26,6 +26,11 @@ def validate(config: ConfigDict) -> None:
     'train.skip_not_finite eval.document_tokens data.shortest',
   }
   fields = dict(leaves(config))
+  for path in ' '.join((*at_least.values(), 'train.start_from eval.protocols eval.lengths eval.controls')).split():
+    if path not in fields:
+      raise UserError(
+        f'config.{path}: missing; allowed: all fields of configs/base.py (an earlier version left it out)'
+      )
 
   def require(path, holds, allowed):
     if not holds:
