@@ -68,7 +68,9 @@ def get_config() -> ConfigDict:
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: target tokens at the end of each window
         stride=64,  # sliding: tokens from one window's end to the next one's
-        controls=('windowed',),  # last_k again: attention 'windowed' at train.length, or 'shuffled_far' tokens
+        controls=(
+          'windowed',
+        ),  # again: attention 'windowed' at train.length (last_k, by_position), 'shuffled_far' (last_k)
         documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
         spans=1,  # last_k, receptive_field: targets a document, spread evenly
         examples=220,  # answers: of a task, the same at every run

@@ -288,8 +288,13 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     for length in (16, 32)
     for document in texts
   ]
-  for protocol, beyond in (('by_position', 0), ('receptive_field', 1)):  # a window's inputs without BOS are one less
-    asked += [(protocol, None, n, None, None, None) for n in (16, 32) for at in bins[n][:-1] if at < n - beyond]
+  # A window's inputs without BOS are one less.
+  for protocol, control, beyond in (
+    ('by_position', None, 0),
+    ('by_position', 'windowed', 0),
+    ('receptive_field', None, 1),
+  ):
+    asked += [(protocol, control, n, None, None, None) for n in (16, 32) for at in bins[n][:-1] if at < n - beyond]
   assert sorted(map(str, questions)) == sorted(map(str, asked))
 
   nll = jax.jit(token_nll, static_argnames='window')

@@ -96,7 +96,6 @@ class Planner:
   def _last_k(self, length: int, control: str | None) -> Measurement:
     k = self.eval.k
     near = self.train_length + k if control == SHUFFLED_FAR else None  # the first scored token still sees its near ones
-    window = self.train_length if control == WINDOWED and length > self.train_length else None
     question = {'protocol': 'last_k', 'control': control, 'length': length, 'k': k}
 
     def score(nll, rows):
@@ -107,7 +106,10 @@ class Planner:
       return [self.scores(nats_K, tokens_K) for nats_K, tokens_K in zip(nats, tokens, strict=True)]
 
     questions = [question | {'document': self.names[d], 'position': end - k} for d, end in self.targets]
-    return Measurement(length, questions, score, window=window)
+    return Measurement(length, questions, score, window=self._window(length, control))
+
+  def _window(self, length: int, control: str | None) -> int | None:
+    return self.train_length if control == WINDOWED and length > self.train_length else None
 
   def by_position(self, length: int) -> Iterator[Measurement]:
     bins = protocols.log_bins(length)
@@ -118,8 +120,10 @@ class Planner:
       slices = [slice(*bins[i]) for i in rows]
       return [self.scores(nats_NT[:, some], tokens_NT[:, some]) for some in slices]
 
-    question = {'protocol': 'by_position', 'control': None, 'length': length}
-    yield Measurement(length, [question | {'position': first} for first, _ in bins], score)
+    for control in (None, *(control for control in self.eval.controls if control == WINDOWED)):
+      question = {'protocol': 'by_position', 'control': control, 'length': length}
+      questions = [question | {'position': first} for first, _ in bins]
+      yield Measurement(length, questions, score, window=self._window(length, control))
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:
     """Of rows that say what share of the gradient lies at `position` to the next row's: their values add up to 1."""
