@@ -236,6 +236,14 @@ def test_splits_are_disjoint_whatever_seed_and_length(make, text):
   assert all(len(found) > 2 for found in seen.values())
 
 
+def test_no_key_of_a_training_is_in_a_test(make):
+  task = make('passkey/digits=3')
+  keys = [
+    {tuple(task.example(split, 0, i, 50, 60).tokens_T[-3:].tolist()) for i in range(150)} for split in ('train', 'test')
+  ]
+  assert not keys[0] & keys[1]
+
+
 def test_few_instances_do_meet_without_the_split():
   """What the law above is worth: 256 strings, of which 120 are drawn twice."""
   task = tasks.TASKS['parity']()
@@ -547,9 +555,7 @@ def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_
   assert {json.loads(line)['overrides'] for line in (tmp_path / 'eval.jsonl').read_text().splitlines()} == {None}
 
   config.overlay(more, {'data.corpus': 'task:needle/symbols=15'})
-  with pytest.raises(
-    UserError, match=r"symbols=15': has 49 symbols; allowed: what has 50, as 'task:needle"
-  ):
+  with pytest.raises(UserError, match=r"symbols=15': has 49 symbols; allowed: what has 50, as 'task:needle"):
     evals.evaluate(more, tmp_path)
 
 
