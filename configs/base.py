@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
         validate_batches=8,  # of train.batch sequences of the validation split
         checkpoint_every=500,  # steps; the last step is always saved
         keep=1,  # checkpoints kept
+        skip_not_finite=0,  # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
       ),
       optim=dict(
         learning_rate=3e-3,  # peak
@@ -67,9 +68,7 @@ def get_config() -> ConfigDict:
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: target tokens at the end of each window
         stride=64,  # sliding: tokens from one window's end to the next one's
-        controls=(
-          'windowed',
-        ),  # last_k again, with attention 'windowed' at train.length, or with 'shuffled_far' tokens
+        controls=('windowed',),  # last_k again: attention 'windowed' at train.length, or 'shuffled_far' tokens
         documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
         spans=1,  # last_k, receptive_field: targets a document, spread evenly
         examples=220,  # answers: of a task, the same at every run

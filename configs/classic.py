@@ -33,7 +33,7 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('last_k', 'blocks'), metric='bpb')
+  return dict(protocols=('last_k', 'blocks'), metric='bpb', baseline='rope')
 
 
 def figures():

@@ -1,67 +1,19 @@
-"""What is kept on disk to go on from: a run's config and checkpoints, and compiled functions."""
+"""What is kept on disk to go on from: a run's checkpoints, and compiled functions."""
 
+import contextlib
 import functools
-import json
+import logging
 import os
+import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
-from posenc_jax.config import UserError, differing_keys, flat, saved_config, to_json, training_part
-
-TOKENISER = 'tokeniser.json'  # in a run's directory: the hash of the learned tokeniser, if there is one
-
-
-def claim(workdir: str | Path, config: ConfigDict) -> None:
-  """Makes the directory this config's: writes `config.json`, or compares what decides training with the one there.
-
-  Raises `UserError` naming the fields that differ. `eval` and `label` may: the file keeps what it was made with.
-  """
-  workdir = Path(workdir)
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(
-      f'workdir={str(workdir)!r}: {error.strerror}; allowed: a folder, or where one can be made'
-    ) from None
-  if (workdir / 'config.json').exists():
-    here, there = training_part(config), training_part(saved_config(workdir))
-    mine, theirs = flat(here), flat(there)
-    if keys := differing_keys(here, there):
-      parts = ', '.join(f'{key} (there {theirs.get(key)!r}, here {mine.get(key)!r})' for key in keys)
-      raise UserError(f'workdir={str(workdir)!r} holds a run of another config: {parts}; allowed: another workdir')
-    return
-  if left := [name for name in ('checkpoints', 'metrics.jsonl') if (workdir / name).exists()]:
-    raise UserError(f'workdir={str(workdir)!r} holds {left[0]} but no config.json; allowed: another workdir')
-  write_json(workdir / 'config.json', to_json(config))
-
-
-def claim_tokeniser(workdir: str | Path, sha256: str | None) -> None:
-  """Writes `tokeniser.json` with the hash of the learned tokeniser (None: there is none), or compares it."""
-  path = Path(workdir) / TOKENISER
-  if sha256 is not None and not path.exists():
-    write_json(path, {'sha256': sha256})
-  check_tokeniser(workdir, sha256)
-
-
-def check_tokeniser(workdir: str | Path, sha256: str | None) -> None:
-  """Raises `UserError` where the run's tokens are those of another tokeniser."""
-  path = Path(workdir) / TOKENISER
-  there = json.loads(path.read_text())['sha256'] if path.exists() else None
-  if there != sha256:
-    was, now = (f'the tokeniser {some[:16]}' if some else 'no learned tokeniser' for some in (there, sha256))
-    raise UserError(f'workdir={str(workdir)!r}: its run was trained with {was}, here is {now}; allowed: the same text')
-
-
-def write_json(path: Path, tree: dict) -> None:
-  """Writes the whole file or, if killed meanwhile, nothing."""
-  new = path.with_name(path.name + '.new')
-  new.write_text(json.dumps(tree, indent=2) + '\n')
-  os.replace(new, path)
+from posenc_jax.config import Stopped, UserError, saved_config
 
 
 def finished_parameters(workdir: str | Path, model):
@@ -90,7 +42,10 @@ class Checkpoints:
     """`keep`: how many of the latest checkpoints stay; None: the folder is only read, nothing there is changed."""
     self._folder = Path(workdir).resolve() / 'checkpoints'
     self._keep = keep
-    self._manager = self._open()
+    self._is_saving = False
+    logging.getLogger('absl').addFilter(_not_orbax)
+    with self._disk_errors():
+      self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
     writes = self._keep is not None
@@ -105,12 +60,31 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, step: int, model, opt_state) -> None:
-    """Starts to save in the background; the arrays may be donated at once. `close` waits until it is on the disk."""
+    """Starts to save in the background; the arrays may be donated at once. `close` waits until it is on the disk.
+
+    An earlier checkpoint goes only once this one is whole.
+
+    Raises:
+      Stopped: a parameter is not finite. OSError: the disk refuses this one or, seen now, the one before.
+    """
+    if bad := [path for path, leaf in _leaves(model).items() if not np.isfinite(leaf).all()]:
+      raise Stopped(
+        f'step {step}: {bad[0]} is not finite; training stopped, and checkpoints are from steps before that'
+      )
     trees = {'model': _leaves(model), 'opt_state': _leaves(opt_state)}
     saves = {name: ocp.args.StandardSave(leaves) for name, leaves in trees.items()}
     saves['checksums'] = ocp.args.JsonSave({name: _checksum(leaves) for name, leaves in trees.items()})
-    if not self._manager.save(step, args=ocp.args.Composite(**saves)):
-      raise RuntimeError(f'{self._folder}: step {step} was not saved')
+    with self._disk_errors():
+      if not self._manager.save(step, args=ocp.args.Composite(**saves)):
+        raise RuntimeError(f'{self._folder}: step {step} was not saved')
+    self._is_saving = True
+
+  def check(self) -> None:
+    """Raises OSError where the disk refused what was saved in the background; waits for nothing."""
+    if self._is_saving and not self._manager.is_saving_in_progress():
+      self._is_saving = False
+      with self._disk_errors():
+        self._manager.wait_until_finished()
 
   def restore(self, **trees) -> tuple[dict, int]:
     """The latest readable checkpoint, as `restore(model=model, opt_state=opt_state)`; either may be left out.
@@ -180,14 +154,33 @@ class Checkpoints:
       self._manager = self._open()
 
   def close(self) -> None:
-    """Waits until the last save is on the disk."""
-    self._manager.close()
+    """Waits until the last save is on the disk. Raises OSError where it is not."""
+    with self._disk_errors():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _disk_errors(self) -> Iterator[None]:
+    """Raises as OSError what TensorStore, through Orbax, says of the disk in words."""
+    try:
+      yield
+    except OSError as error:
+      raise OSError(error.errno, error.strerror, str(self._folder)) from error
+    except ValueError as error:
+      if not (code := re.search(r"OS error (\d+)|os_error_code='(\d+)'", str(error))):
+        raise
+      number = int(code[1] or code[2])
+      raise OSError(number, os.strerror(number), str(self._folder)) from error
 
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
-    self.close()
+  def __exit__(self, kind, *_):
+    if kind is not KeyboardInterrupt:  # a second Ctrl-C waits for nothing
+      self.close()
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+  return 'orbax' not in record.pathname  # it logs a traceback, or several, of what it raises as well
 
 
 def _leaves(tree) -> dict[str, object]:

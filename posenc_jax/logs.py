@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from posenc_jax import records
-from posenc_jax.config import Stopped
+from posenc_jax.config import Stopped, user_errors
 
 BITS = 1 / math.log(2)  # a nat
 
@@ -25,14 +25,26 @@ class Log:
   `metrics.jsonl` is the same for two runs of one config; what may differ (times, memory) goes to `timing.jsonl`.
   """
 
-  def __init__(self, workdir: Path, start: int, steps: int, every: int, tokens_per_step: int, unit: str):
+  def __init__(
+    self, workdir: Path, start: int, steps: int, every: int, tokens_per_step: int, unit: str, skips: int = 0
+  ):
     """Continues after step `start`: rows of later steps, which will be made again, are cut off.
 
-    `unit`: what `bpb` is called on the screen: 'bits/byte', or of a task, which has no bytes, 'bits/answer'.
+    Args:
+      every: steps from row to row.
+      unit: what `bpb` is called on the screen: 'bits/byte', or of a task, which has no bytes, 'bits/answer'.
+      skips: how many updates may be left out, as the metrics say that they are not finite.
+    Raises:
+      UserError: metrics.jsonl is damaged.
     """
     self._metrics, self._timing = workdir / 'metrics.jsonl', workdir / 'timing.jsonl'
-    _truncate(self._metrics, start)
-    self._steps, self._every, self._tokens = steps, every, tokens_per_step
+    self._steps, self._every, self._tokens, self._skips = steps, every, tokens_per_step, skips
+    with user_errors(ValueError):
+      rows = _truncate(self._metrics, start)
+    self._skipped = sum('skipped' in row for row in rows)
+    there = {row['step'] for row in rows if 'split' not in row}
+    if lost := [step for step in range(1, start + 1) if self._is_due(step) and step not in there]:
+      print(f'{self._metrics}: {len(lost)} rows up to step {lost[-1]} are lost and will not be made again')
     self._pending, self._unit = None, unit
     self._timed, self._clock = start, time.perf_counter()
     self._console = Console(highlight=False, soft_wrap=True)
@@ -60,19 +72,33 @@ class Log:
     self._pending = (step, metrics, bytes_per_token)
 
   def flush(self) -> None:
-    """Waits for the last step and writes its row if it is due. Raises `Stopped` where its loss is not finite."""
+    """Waits for the last step and writes its row if it is due, or if its update was left out.
+
+    Raises `Stopped` where its loss is not finite, and no more updates may be left out.
+    """
     if self._pending is None:
       return
     step, metrics, bytes_per_token = self._pending
     self._pending = None
     row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if bad := [f'{name} is {value}' for name, value in row.items() if not math.isfinite(value)]:
-      raise Stopped(f'step {step}: {", ".join(bad)}; training stopped, and checkpoints are from steps before that')
     self._bar.advance(self._task)
-    if step % self._every == 0 or step in (1, self._steps):
+    if bad := [f'{name} is {value}' for name, value in row.items() if not math.isfinite(value)]:
+      self._skip(step, ', '.join(bad), allowed=self._skips if math.isfinite(row['learning_rate']) else 0)
+    elif self._is_due(step):
       row = {'step': step, 'loss': row['loss'], 'bpb': row['loss'] * BITS / bytes_per_token, **row}
       records.append(self._metrics, [row])
       self._report(row)
+
+  def _is_due(self, step: int) -> bool:
+    return step % self._every == 0 or step in (1, self._steps)
+
+  def _skip(self, step: int, why: str, allowed: int) -> None:
+    if self._skipped >= allowed:
+      before = f'{self._skipped} updates were left out before; ' if self._skipped else ''
+      raise Stopped(f'step {step}: {why}; {before}training stopped, and checkpoints are from steps before that')
+    self._skipped += 1
+    records.append(self._metrics, [{'step': step, 'skipped': why}])
+    self._console.print(f'step {step}/{self._steps}  {why}: update left out ({self._skipped} of {self._skips})')
 
   def _report(self, row: dict) -> None:
     now, step = time.perf_counter(), row['step']
@@ -87,7 +113,9 @@ class Log:
       self._console.print(f'step {step}/{self._steps}  {status}  {left // 60}:{left % 60:02d} left')
 
   def validation(self, step: int, bpb: float) -> None:
-    """Writes a row of the validation split, and lets the time it took count for no step."""
+    """Writes a row of the validation split, and lets the time it took count for no step. Raises `Stopped`."""
+    if not math.isfinite(bpb):
+      raise Stopped(f'step {step}: validation is {bpb}; training stopped, and checkpoints are from steps before that')
     records.append(self._metrics, [{'step': step, 'split': 'validation', 'bpb': bpb}])
     self._console.print(f'step {step}/{self._steps}  validation {bpb:.4f} {self._unit}')
     self.restart_clock(step)
@@ -100,7 +128,7 @@ class Log:
     records.append(self._timing, [fields])
 
 
-def _truncate(path: Path, step: int) -> None:
+def _truncate(path: Path, step: int) -> list[dict]:
   rows = records.read(path)
   kept = [row for row in rows if row['step'] <= step]
   if len(kept) < len(rows):
@@ -108,6 +136,7 @@ def _truncate(path: Path, step: int) -> None:
     new.unlink(missing_ok=True)
     records.append(new, kept)
     os.replace(new, path)
+  return kept
 
 
 def peak_memory() -> dict[str, int | None]:

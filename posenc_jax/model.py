@@ -11,7 +11,7 @@ from posenc_jax import encodings
 from posenc_jax.attention import attend, check_backend
 from posenc_jax.attention.call import contiguous_positions
 from posenc_jax.encodings.base import normal
-from posenc_jax.encodings.sharing import Layered
+from posenc_jax.encodings.pattern import Pattern
 from posenc_jax.products import matmul
 
 
@@ -29,10 +29,10 @@ def _ones(n: int) -> nnx.Param:
 class Layer(nnx.Module):
   """Attention and MLP, each behind an RMSNorm and added to the residual stream."""
 
-  def __init__(self, config, query_scale: float, rngs: nnx.Rngs):
+  def __init__(self, config, rngs: nnx.Rngs):
     D, K, F = config.model_dim, config.head_dim, config.mlp_dim
     H, G = config.heads, config.kv_heads or config.heads
-    self.sizes, self.query_scale = (H, G, K), query_scale
+    self.sizes = H, G, K
     self.attention_norm, self.mlp_norm = _ones(D), _ones(D)
     self.w_q = normal(rngs, (D, H * K), D**-0.5)
     self.w_k = normal(rngs, (D, G * K), D**-0.5)
@@ -53,8 +53,8 @@ class Layer(nnx.Module):
     q_BTHK, k_BTGK, v_BTGK = (heads(linear(y_BTD, w), n) for w, n in ((self.w_q, H), (self.w_k, G), (self.w_v, G)))
     if self.qk_norm:
       q_BTHK, k_BTGK = rms_norm(q_BTHK, self.q_norm[...]), rms_norm(k_BTGK, self.k_norm[...])
-    if self.query_scale != 1:
-      q_BTHK *= self.query_scale
+    if enc.query_scale != 1:
+      q_BTHK *= enc.query_scale
     o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, **where)
     x_BTD += linear(o_BTHK.reshape(*o_BTHK.shape[:2], H * K), self.w_o)
     y_BTD = rms_norm(x_BTD, self.mlp_norm[...])
@@ -76,11 +76,10 @@ class LM(nnx.Module):
       head_dim=config.head_dim,
       train_length=train_length,
       rngs=rngs,
-      **encoding,
     )
     self.embedding = normal(rngs, (vocab, D), D**-0.5)
-    self.encoding = Layered(make, N, config.share_encoding)
-    layers = [Layer(config, self.encoding.encoding.query_scale, rngs) for _ in range(N)]
+    self.encodings = Pattern(make, encoding, N, config.share_encoding)
+    layers = [Layer(config, rngs) for _ in range(N)]
     self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
     self.norm = _ones(D)
     self.tied = config.tie_embeddings
@@ -90,43 +89,68 @@ class LM(nnx.Module):
   @property
   def max_length(self) -> int | None:
     """Tokens after which positions end (a learned table), or None."""
-    return self.encoding.encoding.max_length
+    return min((enc.max_length for enc in self.encodings.first if enc.max_length is not None), default=None)
 
   def project(self):
-    """The same model with the encoding's parameters back in their domain: for after a step of the optimiser."""
+    """The same model with the encodings' parameters back in their domain: for after a step of the optimiser."""
     model = jax.tree.map(lambda leaf: leaf, self)
-    model.encoding.encoding = self.encoding.encoding.project()
+    for kind in model.encodings.kinds:
+      kind.encoding = kind.encoding.project()
     return model
 
-  def __call__(self, tokens_BT, *, positions=None, segments=None, added_BTD=None, dtype='float32', **where):
+  def __call__(
+    self,
+    tokens_BT,
+    *,
+    positions=None,
+    segments=None,
+    window=None,
+    max_distance=None,
+    key=None,
+    added_BTD=None,
+    dtype='float32',
+    **how,
+  ):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
 
     Args:
-      positions, segments: int [B|1, T] as for `attend`; None: contiguous; one segment.
+      positions, segments, window, max_distance: as for `attend`; positions None: contiguous, or as an encoding draws
+        them. A layer of a pattern sees the smaller of its window and this one.
+      key: for encodings that draw positions in training, once a call for all layers; None: as they do in evaluation.
       added_BTD: added to the token embeddings: their gradient is that of zeros here.
       dtype: of activations.
-      **where: window, backend, block, max_distance as for `attend`.
+      **how: backend, block as for `attend`.
 
     Raises:
       LengthError: contiguous positions go beyond a learned table.
     """
-    T = tokens_BT.shape[1]
-    if positions is None and segments is None and self.max_length is not None and self.max_length < T:
-      name = type(self.encoding.encoding).__name__
-      raise encodings.LengthError(f'{T} positions, but the table of {name} ends at {self.max_length}')
-    own, encoding_of = self.encoding.split()
-    table_VD = self.embedding[...]
+    B, T = tokens_BT.shape
+    table_VD, scheme = self.embedding[...], self.encodings
     x_BTD = (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
-    x_BTD = self.encoding.layer(0).embed(x_BTD, contiguous_positions(T, segments) if positions is None else positions)
-    where |= {'positions': positions, 'segments': segments}
+    where = []  # of each kind of encoding
+    for enc in scheme.first:
+      if positions is None and segments is None and enc.max_length is not None and enc.max_length < T:
+        raise encodings.LengthError(f'{T} positions, but the table of {type(enc).__name__} ends at {enc.max_length}')
+      own = {'positions': positions, 'segments': segments, 'max_distance': max_distance}
+      contiguous = contiguous_positions(T, segments)
+      if positions is None and enc.draw is not None:
+        own |= {'positions': enc.draw(contiguous, B, key), 'max_distance': enc.farthest(T)}
+      x_BTD = enc.embed(x_BTD, contiguous if own['positions'] is None else own['positions'])
+      where.append(own)
 
-    def layer(x_BTD, parameters):
-      layer, own = parameters
-      return layer(x_BTD, encoding_of(own), **where), None
+    def some_layers(x_BTD, parameters):
+      layers, own = parameters
+      for n, (kind, enc, seen) in enumerate(scheme.encodings(own, len(jax.tree.leaves(layers)[0]))):
+        layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
+        seen = min((tokens for tokens in (seen, window) if tokens), default=None)
+        x_BTD = layer(x_BTD, enc, window=seen, **where[kind], **how)
+      return x_BTD, None
 
-    x_BTD, _ = lax.scan(layer, x_BTD, (self.layers, own), unroll=self.unroll)
+    periods, rest = scheme.periods(self.layers)
+    x_BTD, _ = lax.scan(some_layers, x_BTD, periods, unroll=-(-self.unroll // len(scheme.order)))
+    x_BTD, _ = some_layers(x_BTD, rest)
     w_DV = table_VD.T if self.tied else self.w_logits[...]
     logits_BTV = matmul(rms_norm(x_BTD, self.norm[...]), w_DV.astype(dtype)).astype(jnp.float32)
     if self.logit_softcap:

@@ -34,6 +34,6 @@ def decayed(model):
 
   def is_matrix(path, leaf):
     part = path[0].name
-    return part != 'encoding' and leaf.ndim - (part == 'layers') >= 2
+    return part != 'encodings' and leaf.ndim - (part == 'layers') >= 2
 
   return jax.tree_util.tree_map_with_path(is_matrix, model)

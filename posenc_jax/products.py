@@ -91,3 +91,32 @@ def unshear(x, start: int):
 
 shear.defvjp(lambda g, start, width: (shear(g, start, width), None), lambda start, width, _, d: (unshear(d, start),))
 unshear.defvjp(lambda x, start: (unshear(x, start), x.shape[-1]), lambda start, width, d: (shear(d, start, width),))
+
+
+@jax.custom_vjp
+def lower_inverse(x_SS):
+  """The inverse of I + what x has below its diagonal: [..., n, n], n a power of 2, by halves.
+
+  Exact where the inverse is of moderate size. Made of products: on CPUs the threads of LAPACK would fight those of XLA.
+  """
+  n = x_SS.shape[-1]
+  if n == 1:
+    return jnp.ones_like(x_SS)
+  first, last = slice(n // 2), slice(n // 2, n)
+  upper, lower = lower_inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
+  corner = -lower @ x_SS[..., last, first] @ upper
+  top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
+  return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
+
+
+def _lower_inverse_forward(x):
+  y = lower_inverse(x)
+  return y, y
+
+
+def _lower_inverse_backward(y, d):
+  turned = y.swapaxes(-1, -2)
+  return (-jnp.tril(turned @ d @ turned, -1),)
+
+
+lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)

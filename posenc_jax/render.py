@@ -1,7 +1,7 @@
 """What a table is written as: Markdown, LaTeX, comma-separated values, and a table for the terminal."""
 
 import csv
-from collections.abc import Iterable
+import re
 from pathlib import Path
 
 import rich.box
@@ -10,9 +10,8 @@ import rich.table
 import rich.text
 import tabulate
 
-from posenc_jax.tables import DASH, METRICS, Table
-
-BOLD = 'The best of each column is bold.'
+from posenc_jax.tables.metrics import DASH
+from posenc_jax.tables.page import Field, Table
 
 
 def write(tables: list[Table], out: str | Path) -> None:
@@ -25,77 +24,82 @@ def write(tables: list[Table], out: str | Path) -> None:
 
 
 def markdown(table: Table) -> str:
-  """A section: caption, table, notes and, where there are several seeds, the score of every seed."""
+  """A section: caption, a table for each block, notes and, where there are several seeds, the score of every seed."""
 
   def pipes(header, lines):
     align = ['left', *['right'] * (len(header) - 1)]
     return tabulate.tabulate(lines, header, tablefmt='pipe', disable_numparse=True, colalign=align)
 
-  def style(text, is_best=False):
-    text = text.replace('|', r'\|')
-    return f'**{text}**' if is_best else text
+  def style(field):
+    text = field.text.replace('|', r'\|')
+    return (f'**{text}**' if field.is_best else text) + field.mark.replace('*', r'\*')
 
-  parts = [f'## {table.title}', f'{table.caption} {BOLD}', pipes(table.header(), table.body(style))]
+  parts = [f'## {table.title}', table.caption]
+  for block in table.blocks:
+    parts += [f'*{block.name}*'] if block.name else []
+    parts.append(pipes(table.header, [list(map(style, line)) for line in block.lines]))
   if table.notes:
     parts.append('\n'.join(f'- {note}' for note in table.notes))
-  if len(table.seeds) > 1:
-    each = [
-      [style(line), str(seed), *(table.text(table.cells[line, seed, n].scores(table.metric)) for n in table.lengths)]
-      for line in table.lines
-      for seed in table.seeds
-    ]
-    parts += ['Every seed:', pipes(['encoding', 'seed', *table.header()[1:]], each)]
+  for title, header, lines in table.every:
+    parts += [title, pipes(header, [[text.replace('|', r'\|') for text in line] for line in lines])]
   return '\n\n'.join(parts) + '\n'
 
 
 LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
   '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', DASH: '---',
+  '†': r'\textsuperscript{\textdagger}', '*': r'\textsuperscript{*}', '[': '{[}', ']': '{]}', '<': '$<$', '>': '$>$',
 }  # fmt: skip
 
 
 def latex(table: Table) -> str:
   """A `table` environment; the document needs `booktabs`."""
 
-  def style(text, is_best=False):
-    text = ''.join(LATEX.get(c, c) for c in text)
-    return f'\\textbf{{{text}}}' if is_best else text
+  def style(field):
+    text, mark = (''.join(LATEX.get(c, c) for c in some) for some in (field.text, field.mark))
+    text = re.sub(r'(?<!\w)-(?=\d)', '$-$', text)
+    # A mark without width, so that digits stand below digits.
+    return (f'\\textbf{{{text}}}' if field.is_best else text) + (mark and f'\\rlap{{{mark}}}')
 
+  row = lambda fields: ' & '.join(map(style, fields)) + r' \\'
+  width, body = len(table.header), []
+  for block in table.blocks:
+    body.append(r'\midrule')
+    body += [f'\\multicolumn{{{width}}}{{l}}{{\\emph{{{style(Field(block.name))}}}}} \\\\'] if block.name else []
+    body += map(row, block.lines)
   lines = [
     r'\begin{table}',
     r'\centering',
-    f'\\caption{{{style(f"{table.caption} {BOLD}")}}}',
-    f'\\begin{{tabular}}{{l{"r" * len(table.lengths)}}}',
+    f'\\caption{{{style(Field(table.caption))}}}',
+    f'\\begin{{tabular}}{{l{"r" * (width - 1)}}}',
     r'\toprule',
-    ' & '.join(map(style, table.header())) + r' \\',
-    r'\midrule',
-    *(' & '.join(line) + r' \\' for line in table.body(style)),
+    row(map(Field, table.header)),
+    *body,
     r'\bottomrule',
     r'\end{tabular}',
-    *(f'\\par\\footnotesize {style(note)}' for note in table.notes),
+    *(f'\\par\\footnotesize {style(Field(note))}' for note in table.notes),
     r'\end{table}',
   ]
   return '\n'.join(lines) + '\n'
 
 
-def csv_lines(tables: list[Table]) -> Iterable[list]:
-  """Every seed's sums and scores, also of what has none; the first line names the columns."""
-  sums = ('nats', 'tokens', 'bytes', 'documents')
-  yield ['protocol', 'control', 'encoding', 'seed', 'length', 'status', *METRICS, *sums]
-  for table in tables:
-    for (line, seed, length), cell in table.cells.items():
-      ok = cell.status == 'ok'
-      values = [*(cell.scores(metric)[0] for metric in METRICS), *(getattr(cell, name) for name in sums)] if ok else []
-      yield [table.protocol, table.control or '', line, seed, length, cell.status, *values]
+def csv_lines(tables: list[Table]) -> list[list]:
+  """The tables' records under all columns that any has; the first line names the columns."""
+  records = [record for table in tables for record in table.records]
+  names = list(dict.fromkeys(name for record in records for name in record))
+  return [names, *([record.get(name, '') for name in names] for record in records)]
 
 
 def on_screen(table: Table) -> rich.console.Group:
   """For a terminal: the table, and its caption and notes below."""
   drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-  for index, name in enumerate(table.header()):
+  for index, name in enumerate(table.header):
     drawn.add_column(name, justify='right' if index else 'left', no_wrap=True)
-  for line in table.body(lambda text, is_best: rich.text.Text(text, 'bold green' if is_best else '')):
-    drawn.add_row(*line)
+  for block in table.blocks:
+    if block.name:
+      drawn.add_section()
+      drawn.add_row(rich.text.Text(block.name, 'italic'))
+    for line in block.lines:
+      texts = (f'{f.text}{f.mark}'.replace(' [', '\n[') for f in line)  # an interval below its difference
+      drawn.add_row(*(rich.text.Text(t, 'bold green' if f.is_best else '') for t, f in zip(texts, line, strict=True)))
   notes = [rich.text.Text(note, 'yellow') for note in table.notes]
-  return rich.console.Group(
-    rich.text.Text(table.title, 'bold'), drawn, rich.text.Text(f'{table.caption} {BOLD}', 'dim'), *notes
-  )
+  return rich.console.Group(rich.text.Text(table.title, 'bold'), drawn, rich.text.Text(table.caption, 'dim'), *notes)

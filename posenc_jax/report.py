@@ -8,8 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from posenc_jax import config, figures, render, tables
+from posenc_jax import config, figures, records, render, tables
 from posenc_jax.config import UserError, nearest
+from posenc_jax.config.errors import hint
+from posenc_jax.tables import costs
+from posenc_jax.tables.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,18 +23,23 @@ class Report:
 
   Attributes:
     runs: names of the runs that should be there, in the order of lines.
-    table: what the study's `table()` gives, settings of `tables.extrapolation`.
+    tables: what the study's `table()` gives, one or a list of settings of `tables.make`.
     figures: what its `figures()` gives, {name: settings of `figures.draw`}.
   """
 
   folder: Path
   runs: list[str] = dataclasses.field(default_factory=list)
-  table: dict = dataclasses.field(default_factory=dict)
+  tables: list[dict] = dataclasses.field(default_factory=lambda: [{}])
   figures: dict[str, dict] = dataclasses.field(default_factory=lambda: {'extrapolation': {}})
 
   def make_tables(self) -> None:
-    """Writes `table.md`, `table.tex` and `table.csv` and shows the tables."""
-    made = tables.extrapolation(tables.read(self.folder), self.runs, **self.table)
+    """Writes `table.md`, `table.tex`, `table.csv` and what runs cost, `costs.jsonl`; shows the tables."""
+    rows, spent = tables.read(self.folder), costs.read(self.folder)
+    made = [table for settings in self.tables for table in tables.make(rows, self.runs, **settings)]
+    for table in made:
+      table.caption += costs.scale(spent, self.runs) if table.is_scored else ''
+    made += costs.tables(spent, self.runs)
+    costs.write(self.folder, spent)
     render.write(made, self.folder)
     console = Console()
     if not console.is_terminal:
@@ -53,30 +61,34 @@ def of_study(path: str | Path, folder: Path, runs: Iterable[str] = ()) -> Report
   """What the study in the file `path` wants made. Raises UserError where it asks for what there is not."""
   study, report = config.load_study(path), Report(folder, list(runs))
   if hasattr(study, 'table'):
-    report.table = study.table()
-    _check(f'{path}: table()', report.table, tables.extrapolation)
+    wanted = study.table()
+    report.tables = [wanted] if isinstance(wanted, dict) else list(wanted)
+    for settings in report.tables:
+      _check(f'{path}: table()', settings, tables.FORMS)
   if hasattr(study, 'figures'):
     report.figures = study.figures()
     for name, settings in report.figures.items():
-      _check(f'{path}: figures()[{name!r}]', settings, figures.draw)
+      _check(f'{path}: figures()[{name!r}]', settings, figures.FORMS)
   return report
 
 
-def _check(where: str, settings: dict, function: Callable) -> None:
-  allowed = inspect.signature(function).parameters.keys() - {'rows', 'runs'}
+def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
+  form = {'form': 'lengths', **settings}['form']
+  if form not in forms:
+    raise UserError(f'{where}: form={form!r}; {nearest(form, forms)}')
+  allowed = inspect.signature(forms[form]).parameters.keys() - {'rows', 'runs'} | {'form'}
   for name, value in settings.items():
     if name not in allowed:
-      raise UserError(f'{where}: no setting {name!r}; {nearest(name, allowed)}')
-    if name == 'metric' and value not in tables.METRICS:
-      raise UserError(f'{where}: metric={value!r}; {nearest(value, tables.METRICS)}')
+      raise UserError(f'{where}: no setting {name!r} of {form}; {nearest(name, allowed)}')
+    if name == 'metric' and value not in METRICS and hint(value, METRICS):
+      raise UserError(f'{where}: metric={value!r}; {hint(value, METRICS)}')
 
 
 def save(report: Report, path: str | Path) -> None:
   """Writes `study.json`, which tells `load` the runs and the study, by its path from the repository's root if there."""
   path = Path(path).resolve()
   study = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-  text = json.dumps({'study': study.as_posix(), 'runs': report.runs}, indent=2)
-  (report.folder / 'study.json').write_text(text + '\n')
+  records.write_json(report.folder / 'study.json', {'study': study.as_posix(), 'runs': report.runs})
 
 
 def load(folder: str | Path, path: str | Path | None = None) -> Report:

@@ -10,12 +10,14 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, encodings, optim
-from posenc_jax.checkpoint import Checkpoints, check_tokeniser, claim, claim_tokeniser, finished_parameters
-from posenc_jax.config import user_errors, validate
+from posenc_jax.checkpoint import Checkpoints, finished_parameters
+from posenc_jax.config import disk_errors, user_errors, validate
 from posenc_jax.logs import BITS, Log, StopRequest
 from posenc_jax.model import attention_options, build, token_nll
+from posenc_jax.workdir import check_tokeniser, claim_tokeniser, claimed
 
 
+@disk_errors()
 def train(config: ConfigDict, workdir: str | Path) -> None:
   """Trains a run to its last step, from the last checkpoint in `workdir` if there is one.
 
@@ -24,7 +26,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
   Raises:
     UserError: what the config or the directory cannot be, before anything is compiled.
-    Stopped: the loss is not finite, or SIGTERM or Ctrl-C came; the same command goes on from the last checkpoint.
+    Stopped: the loss is not finite, the disk is full or read-only, or SIGTERM or Ctrl-C came; the same command goes on
+      from the last checkpoint.
   """
   workdir, c = Path(workdir), config.train
   validate(config)
@@ -40,6 +43,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   if c.start_from:
     check_tokeniser(c.start_from, corpus.sha256)
     model = finished_parameters(c.start_from, model)
+  parts = {'parameters': model, 'encoding_parameters': model.encodings}
+  sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts.items()}
   optimiser = optim.make(config.optim, c.steps)
   opt_state = optimiser.init(model)
   step_fn, nats_fn = functions(config, optimiser)
@@ -48,9 +53,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     nats_lowered = nats_fn.lower(model, batches[0])
 
   # Restore.
-  claim(workdir, config)
-  claim_tokeniser(workdir, corpus.sha256)
-  with Checkpoints(workdir, c.keep) as checkpoints, StopRequest() as stop:
+  with claimed(workdir, config), Checkpoints(workdir, c.keep) as checkpoints:
+    claim_tokeniser(workdir, corpus.sha256)
     state, start = checkpoints.restore(model=model, opt_state=opt_state)
     model, opt_state = state['model'], state['opt_state']
     if start == c.steps:
@@ -66,14 +70,17 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     del state, step_lowered, nats_lowered
 
     # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
-    with Log(workdir, start, c.steps, c.log_every, c.batch * c.length, corpus.unit) as log:
+    tokens = c.batch * c.length
+    log = Log(workdir, start, c.steps, c.log_every, tokens, corpus.unit, c.skip_not_finite)
+    with log, StopRequest() as stop:
       temporary = step_fn.memory_analysis().temp_size_in_bytes
-      log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary)
+      log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
       log.restart_clock(start)
       for step in range(start + 1, c.steps + 1):
         batch = batches[step - 1]
         model, opt_state, metrics = step_fn(model, opt_state, batch)
         log.push(step, metrics, corpus.bytes_per_token(batch))
+        checkpoints.check()
         last = step == c.steps
         if last or (c.validate_every and step % c.validate_every == 0):
           log.flush()
@@ -95,17 +102,27 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
   Returns:
     step(model, opt_state, batch) -> (model, opt_state, metrics), which donates model and optimiser state;
     nats(model, batch) -> mean nats a token that counts in the `data.Batch`.
+
+  What encodings draw at a step is, like its batch, a function of seed and step.
   """
 
-  def nats(model, batch):
-    nats_BT = token_nll(model, batch.tokens_BT, dtype=config.train.compute_dtype, **attention_options(config))
+  def nats(model, batch, key=None):
+    options = attention_options(config)
+    nats_BT = token_nll(model, batch.tokens_BT, key=key, dtype=config.train.compute_dtype, **options)
     return jnp.average(nats_BT, weights=batch.scored_BT)
 
   def step(model, opt_state, batch):
     rate = optim.learning_rate(config.optim, config.train.steps, opt_state[-1].count + 1)
-    loss, grads = jax.value_and_grad(nats)(model, batch)
-    updates, opt_state = optimiser.update(grads, opt_state, model)
+    key = jax.random.fold_in(jax.random.key(config.seed), opt_state[-1].count)
+    loss, grads = jax.value_and_grad(nats)(model, batch, key)
+    updates, new_opt_state = optimiser.update(grads, opt_state, model)
+    new_model = optax.apply_updates(model, updates).project()
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
-    return optax.apply_updates(model, updates).project(), opt_state, metrics
+    if config.train.skip_not_finite:  # all stays as it was but the last state, which counts steps
+      is_finite = jnp.isfinite(loss) & jnp.isfinite(metrics['grad_norm'])
+      new, old = (new_model, new_opt_state[:-1]), (model, opt_state[:-1])
+      new_model, moments = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), new, old)
+      new_opt_state = (*moments, new_opt_state[-1])
+    return new_model, new_opt_state, metrics
 
   return jax.jit(step, donate_argnames=('model', 'opt_state')), jax.jit(nats)

@@ -2,7 +2,10 @@
 
   python scripts/explain.py --config=configs/base.py --config.encoding.name=deberta
 
-Every source of position in the model, where each acts, its parameters, its scale and the backends that take it.
+Every source of position in the model, where each acts, its parameters, its scale and the backends that take it. Or all
+encodings side by side, as README.md has them:
+
+  python scripts/explain.py --map
 """
 
 import inspect
@@ -13,14 +16,21 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from posenc_jax import config, data, encodings
+from posenc_jax import catalogue, config, data, encodings
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.call import prepare
+from posenc_jax.encodings.pattern import PATTERN, specs
+from posenc_jax.encodings.sharing import Layered
 from posenc_jax.model import LM, build
 
 
 def main(argv: list[str]) -> None:
-  flags, overrides = config.parse_args(argv, {'config': config.REQUIRED})
+  flags, overrides = config.parse_args(argv, {'config': None, 'map': False})
+  if flags.map == bool(flags.config or overrides):
+    raise config.UserError('--config=FILE or --map: one of them must be given')
+  if flags.map:
+    print(catalogue.markdown(), end='')
+    return
   c = config.load(flags.config, overrides)
   config.validate(c)
   with config.user_errors(ValueError):
@@ -30,19 +40,37 @@ def main(argv: list[str]) -> None:
 
 def explain(c, model: LM, console: Console) -> None:
   """Prints the tables for a run's config and its model."""
-  enc, layers = model.encoding.encoding, c.model.layers
   sources = Table('source of position', 'acts on', 'what it says', title='Sources of position', title_justify='left')
   sources.add_row('causal mask', 'scores', 'a token sees itself and the tokens before it')
   sources.add_row('BOS', 'input', 'marks where a window begins')
   if c.attention.window:
     sources.add_row('window', 'scores', f'a token sees the last {c.attention.window} tokens, itself included')
-  what = inspect.cleandoc(type(enc).__doc__).partition('\n\n')[0].replace('\n', ' ')
-  sources.add_row(c.encoding.name, ', '.join(enc.places()) or 'nothing', what)
+  scheme = model.encodings
+  kinds = [kind.encoding for kind in scheme.kinds]
+  hypers = [dict(spec) for spec in specs(dict(c.encoding))[0]]
+  names = [hyper.pop('name') for hyper in hypers]
+  for name, enc in zip(names, kinds, strict=True):
+    what = inspect.cleandoc(type(enc).__doc__).partition('\n\n')[0].replace('\n', ' ')
+    sources.add_row(name, ', '.join(enc.places()) or 'nothing', what)
   console.print(sources)
 
-  facts = Table(show_header=False, title=f'Encoding {c.encoding.name}', title_justify='left')
-  hyper = encodings.hyperparameters(c.encoding.name) | {k: v for k, v in c.encoding.items() if k != 'name'}
-  K = c.model.head_dim
+  if c.encoding.name == PATTERN:
+    period = Table('layers', 'encoding', 'window', title=f'Pattern of {len(scheme.order)} layers', title_justify='left')
+    for n, (kind, window) in enumerate(zip(scheme.order, scheme.windows, strict=True)):
+      here = range(n + 1, c.model.layers + 1, len(scheme.order))
+      period.add_row(', '.join(map(str, here)), f'{names[kind]} ({kind + 1})', str(window or 'all'))
+    console.print(period)
+  for number, (name, kind) in enumerate(zip(names, scheme.kinds, strict=True), 1):
+    title = f'Encoding {name}' + (f' ({number})' if c.encoding.name == PATTERN else '')
+    explain_encoding(c, title, kind, encodings.hyperparameters(name) | hypers[number - 1], console)
+  own, total = (sum(p.size for p in jax.tree.leaves(tree)) for tree in (kinds, model))
+  console.print(f'Parameters of encodings: {own:,} of {total:,}')
+
+
+def explain_encoding(c, title: str, kind: Layered, hyper: dict, console: Console) -> None:
+  """Prints what one encoding declares, its parameters and the backends that take it."""
+  enc, layers, K = kind.encoding, kind.layers, c.model.head_dim
+  facts = Table(show_header=False, title=title, title_justify='left')
   for name, value in (
     ('source', enc.paper),
     ('hyperparameters', ', '.join(f'{k}={v!r}' for k, v in hyper.items()) or 'none'),
@@ -56,13 +84,14 @@ def explain(c, model: LM, console: Console) -> None:
     ('factor on the queries', f'{enc.query_scale:.6g}'),
     ('positions end at', 'never' if enc.max_length is None else f'{enc.max_length} tokens'),
     ('relative', 'yes' if enc.relative else 'no: depends on absolute positions'),
+    ('positions', 'as they are' if enc.draw is None else 'drawn, once a forward for all layers'),
   ):
     facts.add_row(name, value)
   console.print(facts)
 
   parameters = Table('parameter', 'shape', 'sets', 'numbers', title='Its parameters', title_justify='left')
   for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]:
-    own = model.encoding.is_own(path)
+    own = kind.is_own(path)
     shape = leaf.shape[1:] if own else leaf.shape
     parameters.add_row(
       jax.tree_util.keystr(path[:-1], simple=True, separator='.'),
@@ -70,14 +99,13 @@ def explain(c, model: LM, console: Console) -> None:
       f'one a layer: {layers}' if own else 'one',
       f'{leaf.size:,}',
     )
-  own, total = (sum(p.size for p in jax.tree.leaves(tree)) for tree in (enc, model))
-  parameters.add_row('all', '', '', f'{own:,} of {total:,}')
+  parameters.add_row('all', '', '', f'{sum(p.size for p in jax.tree.leaves(enc)):,}')
   console.print(parameters)
 
   backends = Table(
     'backend', f'takes {c.train.length} tokens in {c.train.compute_dtype}', title='Backends', title_justify='left'
   )
-  for name, reason in refusals(c, model.encoding.layer(0)).items():
+  for name, reason in refusals(c, kind.layer(0)).items():
     backends.add_row(name, 'yes' if reason is None else f'no: {reason}')
   console.print(backends)
 

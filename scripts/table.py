@@ -2,6 +2,9 @@
 
 python scripts/table.py runs/quick
 python scripts/table.py results/classic --config=configs/classic.py
+
+The study's `table()` says which: a form of posenc_jax.tables.FORMS and its settings, such as
+dict(form='columns', metric='ppl', baseline='rope'), or a list of these.
 """
 
 from posenc_jax import config, report

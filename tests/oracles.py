@@ -386,6 +386,33 @@ def selective_rope(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=angles)
 
 
+def path(dims, hyper, p):
+  H, G, K = dims.heads, dims.kv_heads, dims.head_dim
+
+  def householders(x_SD, position_S):
+    out = np.zeros((len(x_SD), G, K, K))
+    for t, g in np.ndindex(len(x_SD), G):
+      z = np.zeros(K)
+      for n in range(min(3, t + 1)):
+        if all(position_S[l - 1] < position_S[l] for l in range(t - n + 1, t + 1)):
+          x = x_SD[t - n] @ p['w_1'] if hyper.get('rank', 32) else x_SD[t - n]
+          z += p['conv'][n, g] * (x @ p['w_2'][:, g])
+      w = z / (1 + np.exp(-z))
+      w /= math.sqrt(w @ w + 1e-6)
+      beta = 2 * sigmoid(x_SD[t] @ p['u'][:, g] + p['b'][g])
+      out[t, g] = np.eye(K) - beta * np.outer(w, w)
+    return out
+
+  def along(q, k_nK, h_nGKK, h):
+    g, product, s = h // (H // G), np.eye(K), []
+    for k, householder in zip(k_nK[::-1], h_nGKK[::-1, g], strict=True):
+      s.append(k @ product @ q / math.sqrt(K))
+      product = householder @ product
+    return np.array(s[::-1])
+
+  return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=householders)
+
+
 def tempered(dims, factor):
   turn = (lambda q, i, h: factor(i, h) * q), (lambda k, j, h: k)
   return Oracle(lambda q, k, i, j, h: factor(i, h) * (q @ k) / math.sqrt(dims.head_dim), turn=turn)
@@ -402,6 +429,25 @@ def ssmax(dims, hyper, p):
 
 def nope_scale(dims, hyper, p):
   return tempered(dims, lambda i, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2))
+
+
+def llama4_temperature(dims, hyper, p):
+  return tempered(dims, lambda i, h: 1 + hyper.get('c', 0.1) * math.log(1 + (i + 1) // hyper.get('length', 8192)))
+
+
+def around(hyper, dims, p, default):
+  """Drawing positions is the model's: attention is as the encoding inside has it."""
+  over = hyper.get('over', default)
+  own = {'name': over} if isinstance(over, str) else dict(over)
+  return ORACLES[own.pop('name')](dims, own, {name.removeprefix('over.'): value for name, value in p.items()})
+
+
+def random_positions(dims, hyper, p):
+  return around(hyper, dims, p, 'rope')
+
+
+def shape_offset(dims, hyper, p):
+  return around(hyper, dims, p, 'sinusoidal')
 
 
 def chain(dims, hyper, p):
@@ -426,14 +472,22 @@ def chain(dims, hyper, p):
   def along(q, k_nK, x_nD, h):
     q = turn(q, x_nD[-1, -1], h, 0)
     k_nK = np.stack([turn(k, x[-1], h, 1) for k, x in zip(k_nK, x_nD, strict=True)])
-    return sum(part.along(q, k_nK, x_nD[:, :-1], h) for part in parts)
+    return sum(part.along(q, k_nK, np.stack(list(x_nD[:, n])), h) for n, part in enumerate(parts))
+
+  def tokens(x_SD, position_S):
+    """What each member makes of a token, and its position."""
+    out = np.empty((len(x_SD), len(parts) + 1), object)
+    for n, part in enumerate(parts):
+      out[:, n] = list(part.tokens(x_SD, position_S))
+    out[:, -1] = position_S
+    return out
 
   return Oracle(
     score,
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     along=along,
-    tokens=with_position,
+    tokens=tokens,
   )
 
 
@@ -443,9 +497,9 @@ ORACLES = {
     *(rerope, leaky_rerope, self_extend),
     *(nope, learned, sinusoidal, shaw, transformer_xl, t5, deberta, rope, alibi),
     *(kerple_log, sandwich, fire, fox, cope, stick_breaking),
-    *(tupe, xpos, p_rope, kerple_power, dape, selective_rope, pope),
+    *(tupe, xpos, p_rope, kerple_power, dape, selective_rope, path, pope),
     *(relative_projection, grape_ap, music_transformer),
-    *(chain, logn, ssmax, nope_scale),
+    *(chain, logn, ssmax, nope_scale, llama4_temperature, random_positions, shape_offset),
   )
 }
 

@@ -57,6 +57,9 @@ def command(monkeypatch, capsys):
     (['--config.eval.k=9'], ['config.eval.k=9', 'at most the shortest']),
     (['--config.encoding.name=alibbi'], ["encoding.name='alibbi'", 'alibi']),
     (['--config.encoding.bas=3'], ["'bas'", 'base']),
+    (['--config.encoding.base=abc'], ["rope: base='abc' must be a finite number"]),
+    (['--config.encoding.name=t5', '--config.encoding.buckets=1.5'], ['t5: buckets=1.5 must be an integer']),
+    (['--config.encoding.head_dim=4'], ["encoding rope has no hyperparameter 'head_dim'"]),
     (['--config.encoding.name=learned', '--config.encoding.max_length=4'], ['8 positions', 'ends at 4']),
     (['--config.model.head_dim=3'], ['head_dim', '3']),
     (['--config.model.kv_heads=3'], ['config.model.kv_heads=3', 'divisor of model.heads=2']),
@@ -165,7 +168,7 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
   launcher = f'import sys; sys.argv = {[str(ROOT / script), *arguments]!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
   ended = subprocess.run([sys.executable, '-c', launcher], capture_output=True, text=True, check=False)
   assert (ended.returncode, ended.stdout) == (2, '')
-  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more\n'
+  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.start_from\n'
 
 
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])

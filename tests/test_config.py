@@ -46,6 +46,14 @@ def test_an_override_is_set_in_the_type_of_the_field(path, value, expected):
   assert type(found) is type(expected)
 
 
+@pytest.mark.parametrize('path', ['eval.stride', 'eval.controls', 'train.start_from'])
+def test_a_config_of_an_earlier_version_is_one_line(path):
+  tree, (section, name) = configs.to_json(load()), path.split('.')
+  del tree[section][name]
+  with pytest.raises(UserError, match=rf'^config.{path}: missing; allowed: all fields of configs/base.py .*$'):
+    configs.validate(configs.from_json(tree))
+
+
 def test_an_encoding_is_replaced_whole():
   config = configs.load(BASE, {'encoding.base': 500.0})
   configs.overlay(config, {'encoding': {'name': 'alibi', 'learned': True}})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from posenc_jax import checkpoint, config, data, tasks
+from posenc_jax import config, data, tasks, workdir
 from posenc_jax.config import UserError
 from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenisers
 from posenc_jax.data.corpora import SPLITS
@@ -397,12 +397,12 @@ def test_windows_of_learned_tokens_lie_within_documents(small_text):
 
 
 def test_a_run_keeps_the_hash_of_its_tokeniser(tmp_path):
-  checkpoint.check_tokeniser(tmp_path, None)
-  checkpoint.claim_tokeniser(tmp_path, None)
+  workdir.check_tokeniser(tmp_path, None)
+  workdir.claim_tokeniser(tmp_path, None)
   assert list(tmp_path.iterdir()) == []
   for _ in range(2):
-    checkpoint.claim_tokeniser(tmp_path, 'a' * 64)
-  for function in (checkpoint.claim_tokeniser, checkpoint.check_tokeniser):
+    workdir.claim_tokeniser(tmp_path, 'a' * 64)
+  for function in (workdir.claim_tokeniser, workdir.check_tokeniser):
     for other, name in (('b' * 64, 'the tokeniser bbbb'), (None, 'no learned tokeniser')):
       with pytest.raises(UserError, match=f'trained with the tokeniser aaaa.*, here is {name}') as error:
         function(tmp_path, other)

@@ -12,8 +12,9 @@ from flax import nnx
 from test_laws import inputs, layer, parameters
 
 from posenc_jax.attention import attend
-from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, make
+from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
+from posenc_jax.encodings.chain import READING, TURNING, WIDENING
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sharing import Layered
@@ -175,7 +176,7 @@ def zeroed(enc):
 
 ZERO_IS_NOPE = (
   *('shaw', 'transformer_xl', 'learned', 'kerple_log', 'kerple_power', 'fire', 'cope'),
-  *('music_transformer', 'relative_projection', 'selective_rope'),
+  *('music_transformer', 'relative_projection', 'selective_rope', 'path'),
 )
 
 
@@ -227,7 +228,7 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
   np.testing.assert_allclose(build('fox', gate='fixed').times, 2 * 20 ** (np.arange(4) / 3))
 
 
-@pytest.mark.parametrize('name', ['fox', 'relative_projection', 'grape_ap', 'selective_rope'])
+@pytest.mark.parametrize('name', ['fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path'])
 def test_content_is_needed(name):
   q, enc = jnp.zeros((1, 3, 4, 8)), build(name)
   message = f'^{type(enc).__name__} reads content: attention needs x, the normalised input of the layer$'
@@ -358,6 +359,47 @@ def test_selective_rope_is_precise_at_length():
   np.testing.assert_allclose(np.cos(np.diff(constant[0, :, 0, 0])), np.cos(exact[0]), atol=2e-6)
 
 
+def test_path_that_is_not_walked_is_nope():
+  """beta -> 0 whatever w is; the parameter that says so has no gradient there, and that is a number."""
+  enc, (x, weights, _) = away(build('path')), inputs()
+  enc.b[...] = jnp.full(2, -200.0)
+  same(enc, build('nope'))
+  slopes = jax.jit(jax.grad(lambda enc: layer(enc, weights, x).sum()))(enc)
+  assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(slopes))
+
+
+def test_path_is_what_a_cache_of_keys_becomes_token_by_token():
+  """As it is decoded: a token transforms every key before its own, then plain attention."""
+  enc, (x, weights, _) = away(build('path')), inputs()
+  steps = np.asarray(enc.locate(x, jnp.arange(11)[None]), np.float64)
+  q, k, v = (np.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
+  cache, out = np.zeros((2, 0, 2, 8)), layer(enc, weights, x, backend='blockwise', block=(4, 4))
+  for t in range(11):
+    cache -= (cache * steps[:, t, None]).sum(axis=-1, keepdims=True) * steps[:, t, None]
+    cache = np.concatenate([cache, k[:, t, None]], axis=1)
+    p = jax.nn.softmax(np.einsum('bgnk,bsgk->bgns', q[:, t].reshape(2, 2, 2, 8), cache) / 8**0.5)
+    np.testing.assert_allclose(out[:, t], np.einsum('bgns,bsgk->bgnk', p, v[:, : t + 1]).reshape(2, 4, 8), atol=1e-5)
+
+
+def test_path_of_reflections_at_one_mirror_tells_even_from_odd_at_length():
+  """beta = 2 and one w: nothing fades over 600 tokens. Rows that do not see the first, where the convolution starts."""
+  enc, T, window = build('path'), 700, 600
+  enc.u[...], enc.b[...] = jnp.zeros((12, 2)), jnp.full(2, 50.0)
+  x = jnp.ones((1, T, 12))
+  step_GK = np.asarray(enc.locate(x, jnp.arange(T)[None]), np.float64)[0, -1]
+  turn_G = 1 - (step_GK**2).sum(axis=-1)  # all but -1: w is of all but unit length
+  np.testing.assert_allclose(turn_G, -1, atol=1e-3)
+  q, k, v = (np.random.default_rng(n).standard_normal((T, h, 8)).astype(np.float32) for n, h in enumerate((4, 2, 2)))
+  run = jax.jit(lambda *qkv: attend(*(a[None] for a in qkv), enc, x=x, window=window, backend='blockwise')[0])
+  i, j = np.arange(window, T)[:, None], np.arange(T)[None]
+  for h, out in enumerate(np.asarray(run(q, k, v))[window:].swapaxes(0, 1)):
+    g = h // 2
+    along = np.outer(q[window:, h] @ step_GK[g], k[:, g] @ step_GK[g]) / (step_GK[g] @ step_GK[g])
+    s = q[window:, h] @ k[:, g].T + (turn_G[g] ** np.abs(i - j) - 1) * along
+    p = jax.nn.softmax(np.where((j <= i) & (i - j < window), s / 8**0.5, -np.inf))
+    np.testing.assert_allclose(out, p @ v[:, g], atol=1e-4)  # 600 roundings
+
+
 def test_tupe_table_ends():
   """As the learned one: an error where the length is known, NaN where it is not."""
   x, weights, _ = inputs()
@@ -445,7 +487,21 @@ def test_projection_of_what_has_bounds(name, hyper):
     np.testing.assert_array_equal(projected, np.clip(leaf, np.float32(low), np.float32(high)))
 
 
-CHAINED = ('nope', 'rope', 'shaw', 't5', 'fire', 'fox', 'cope', 'stick_breaking', 'xpos', 'dape', 'learned', 'pope')
+CHAINED = (
+  'nope',
+  'rope',
+  'shaw',
+  't5',
+  'fire',
+  'fox',
+  'cope',
+  'stick_breaking',
+  'xpos',
+  'dape',
+  'learned',
+  'pope',
+  'path',
+)
 
 
 @pytest.mark.parametrize('name', CHAINED)
@@ -665,8 +721,26 @@ def test_sharing(name, share):
     ('chain', {'members': ('stick_breaking',) * 2}, 'stick_breaking and stick_breaking each have a normaliser of'),
     ('chain', {'members': ('fox', 'xpos')}, 'chain: xpos takes q . k anew: it must act on scores first, and none set'),
     ('chain', {'members': ('rerope', 't5')}, 'chain: rerope takes q . k anew: it must act on scores first, and none'),
+    ('chain', {'members': (3,)}, 'chain: members=(3,) must be names, or dicts with a name, of encodings but chain'),
+    ('chain', {'members': ({'name': 'rope', 'heads': 2},)}, "encoding rope has no hyperparameter 'heads'"),
+    ('chain', {'members': ({'name': 't5', 'buckets': 8.0},)}, 't5: buckets=8.0 must be an integer'),
+    (
+      'chain',
+      {'members': ('pope', 'cope')},
+      'chain: cope takes queries as wide as heads are, but pope makes them wider',
+    ),
+    ('chain', {'members': ('shaw', 'rerope')}, 'chain: rerope takes q . k anew: it must act on scores first'),
+    ('chain', {'members': ('rerope', 'shaw')}, 'chain: shaw takes queries as wide as heads are, but rerope makes them'),
+    (
+      'chain',
+      {'members': ('pope', 'rope')},
+      'chain: rope takes queries as wide as heads are, but pope makes them wider',
+    ),
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
+    ('path', {'rank': -1}, 'path: rank=-1 must be at least 0'),
+    ('chain', {'members': ('alibi', 'path')}, 'chain: path takes q . k anew: it must act on scores first, and none'),
+    ('chain', {'members': ('path', 't5')}, 'chain: path takes q . k anew: it must act on scores first, and none set'),
     ('selective_rope', {'rank': 0}, 'selective_rope: base=500000.0 must be greater than 1 and rank=0 at least 1'),
   ],
 )
@@ -674,6 +748,65 @@ def test_bad_hyperparameters(name, hyper, message):
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     build(name, **hyper)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'message'),
+  [
+    ('rope', {'base': 'abc'}, "rope: base='abc' must be a finite number"),
+    ('rope', {'base': True}, 'rope: base=True must be a finite number'),
+    ('rope', {'base': np.nan}, 'rope: base=nan must be a finite number'),
+    ('rope', {'layout': None}, 'rope: layout=None must be text'),
+    ('rope', {'scaling': 4}, 'rope: scaling=4 must be a dict or None'),
+    ('t5', {'buckets': 1.5}, 't5: buckets=1.5 must be an integer'),
+    ('t5', {'bidirectional': 0}, 't5: bidirectional=0 must be True or False'),
+    ('alibi', {'learned': 3}, 'alibi: learned=3 must be True or False'),
+    ('learned', {'max_length': '7'}, "learned: max_length='7' must be an integer or None"),
+    ('chain', {'members': 3}, 'chain: members=3 must be a tuple or text'),
+  ],
+)
+def test_hyperparameters_of_a_wrong_type(name, hyper, message):
+  with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+    build(name, **hyper)
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_no_hyperparameter_takes_anything(name):
+  """One line that names it, and no other error, wherever the value would have ended up."""
+  for key, default in hyperparameters(name).items():
+    with pytest.raises(ValueError, match=f'^{name}: {key}=1j must be .*$'):
+      build(name, **{key: 1j})
+    assert build(name, **{key: default}).places() == build(name).places()
+
+
+def test_numbers_fit_where_they_are_exact():
+  """Integers as floats, lists as tuples, numpy's numbers as Python's."""
+  assert build('rope', base=500).base == 500
+  assert build('t5', max_distance=np.int64(64)).reach == 64
+  assert build('fox', longest=np.float32(9)).times[-1] == pytest.approx(9)
+  assert build('chain', members=['rope', 'fox']).places() == build('chain').places()
+
+
+@pytest.mark.parametrize('wide', ['pope', 'tupe', 'rerope'])
+def test_what_can_be_chained_with_wider_queries(wide):
+  """What is built runs; rows never meet wider queries, and what turns queries comes before."""
+
+  def runs(*members):
+    try:
+      chain = jax.eval_shape(lambda: build('chain', members=members))
+    except ValueError as error:
+      if not str(error).startswith('chain: '):
+        raise
+      return False
+    x, weights, o = inputs()
+    assert jax.eval_shape(layer, chain, weights, x).shape == o.shape
+    return True
+
+  assert {wide} < set(WIDENING)
+  assert not any(runs(*members) for other in READING for members in ((wide, other), (other, wide)))
+  assert not any(runs(wide, other) for other in (*TURNING, *WIDENING))
+  assert all(runs(other, wide) for other in ('rope', 'p_rope', 'selective_rope', 'logn', 'learned'))
+  assert all(runs(wide, other) for other in ('alibi', 'fire', 'fox', 'relative_projection', 'ssmax', 'sinusoidal'))
 
 
 def test_odd_head_width_and_heads_that_do_not_divide():

@@ -1,6 +1,5 @@
 """Evaluation: protocols against brute force over a stub model, then rows of a real one."""
 
-import functools
 import json
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import checkpoint, config, data, evals
+from posenc_jax import config, data, evals
+from posenc_jax import workdir as workdirs
 from posenc_jax.checkpoint import Checkpoints
 from posenc_jax.config import UserError
 from posenc_jax.evals import measurements, protocols
@@ -249,7 +249,7 @@ def run(corpus, tmp_path):
     c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
     workdir = tmp_path / 'run'
     model = build(c, data.VOCAB, nnx.Rngs(0))
-    checkpoint.claim(workdir, c)
+    workdirs.claim(workdir, c)
     with Checkpoints(workdir, keep=1) as checkpoints:
       checkpoints.save(step, model, {'count': jnp.array(step)})
     return c, workdir, model
@@ -470,37 +470,31 @@ def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
   assert not (workdir / 'eval.jsonl').exists() or not rows_of(workdir)
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
-def test_gradients_by_input_are_those_of_the_embedding_table(backend):
+@pytest.mark.parametrize(('backend', 'window'), [('dense', 3), ('blockwise', None)])
+def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
   """Of tokens that are all different, the table's rows hold each input's own gradient."""
   overrides = {'attention.backend': backend, 'attention.block': (4, 4), 'model.tie_embeddings': False}
   c = config.load(BASE, {**TINY, **overrides})
   model = build(c, data.VOCAB, nnx.Rngs(0))
   tokens_BT = jnp.asarray(np.random.default_rng(0).permutation(256)[:22].reshape(2, 11), jnp.int32)
   functions = evals.make_functions(c)
-
-  @functools.partial(jax.jit, static_argnames='window')
-  def table_gradients(model, tokens_BT, window):
-    last = lambda model, tokens_T: functions['nll'](model, tokens_T[None], window=window)[0, -1]
-    return jax.vmap(lambda tokens_T: jax.grad(last)(model, tokens_T).embedding[...])(tokens_BT)
-
-  for window in (None, 3):
-    norms_BT = functions['norms'](model, tokens_BT, window=window)
-    table_BVD = np.asarray(table_gradients(model, tokens_BT, window))
-    for norms_T, table_VD, tokens_T in zip(norms_BT, table_BVD, tokens_BT.tolist(), strict=True):
-      inputs = [256, *tokens_T[:-1]]  # BOS
-      expected_T = np.linalg.norm(table_VD[inputs], axis=1) / TINY['model.model_dim'] ** 0.5
-      np.testing.assert_allclose(norms_T, expected_T, rtol=1e-4, atol=1e-9)
-      reached = 5 if window else 11  # two layers of three tokens
-      assert np.all(expected_T[-reached:] > 0)
-      assert not np.any(expected_T[:-reached])
+  last = lambda model, tokens_T: functions['nll'](model, tokens_T[None], window=window)[0, -1]
+  table_BVD = jax.jit(jax.vmap(lambda tokens_T: jax.grad(last)(model, tokens_T).embedding[...]))(tokens_BT)
+  norms_BT = functions['norms'](model, tokens_BT, window=window)
+  for norms_T, table_VD, tokens_T in zip(norms_BT, np.asarray(table_BVD), tokens_BT.tolist(), strict=True):
+    inputs = [256, *tokens_T[:-1]]  # BOS
+    expected_T = np.linalg.norm(table_VD[inputs], axis=1) / TINY['model.model_dim'] ** 0.5
+    np.testing.assert_allclose(norms_T, expected_T, rtol=1e-4, atol=1e-9)
+    reached = 5 if window else 11  # two layers of three tokens
+    assert np.all(expected_T[-reached:] > 0)
+    assert not np.any(expected_T[:-reached])
 
 
 def test_no_run_there(tmp_path, corpus):
   c = config.load(BASE, {**TINY, 'data.corpus': corpus})
   with pytest.raises(UserError, match=r'no config\.json'):
     evals.evaluate(c, tmp_path)
-  checkpoint.claim(tmp_path, c)
+  workdirs.claim(tmp_path, c)
   with pytest.raises(UserError, match='no checkpoint'):
     evals.evaluate(c, tmp_path)
   assert not (tmp_path / 'checkpoints').exists()

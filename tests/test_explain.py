@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data
+from posenc_jax import catalogue, config, data
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.model import build
 
@@ -31,7 +31,7 @@ def explained(capsys, monkeypatch):
 def test_every_encoding_is_explained(explained, name):
   text = explained(f'--config.encoding.name={name}')
   c = config.load(BASE, {'encoding.name': name, 'model.model_dim': 16, 'model.mlp_dim': 16})
-  enc = build(c, data.VOCAB, nnx.Rngs(0)).encoding.encoding
+  enc = build(c, data.VOCAB, nnx.Rngs(0)).encodings.kinds[0].encoding
   assert 'causal mask' in text
   assert enc.paper in text
   assert all(place in text for place in enc.places())
@@ -53,3 +53,14 @@ def test_what_is_switched_on_is_named(explained):
   assert 'w_k │ (16, 4, 32) │ one a layer: 4 │ 8,192' in text
   assert 'rows │ (256, 16) │ one │ 4,096' in text
   assert 'w_q' not in text
+
+
+def test_map_prints_the_table_of_all(capsys):
+  EXPLAIN['main'](['--map'])
+  assert capsys.readouterr().out == catalogue.markdown()
+
+
+@pytest.mark.parametrize('flags', [[], [f'--config={BASE}', '--map'], ['--map', '--config.seed=1']])
+def test_a_config_or_the_map(flags):
+  with pytest.raises(config.UserError, match='--config=FILE or --map: one of them must be given'):
+    EXPLAIN['main'](flags)

@@ -81,7 +81,6 @@ def test_through_trainer_evaluation_and_table(registered, tmp_path):
   run = config.load(BASE, settings)
   trainer.train(run, tmp_path / 'runs' / 'one')
   evals.evaluate(run, tmp_path / 'runs' / 'one')
-  table = tables.extrapolation(tables.read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[0]
-  assert table.lines == ['square_root']
-  assert [len(line) for line in table.body(lambda text, is_best: text)] == [3]
-  assert all(cell.status == 'ok' and cell.tokens == 8 for cell in table.cells.values())
+  table = tables.make(tables.read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[0]
+  assert [[field.text for field in line[:1]] + [len(line)] for line in table.lines] == [['square_root', 3]]
+  assert [(r['status'], r['tokens']) for r in table.records] == [('ok', 8)] * 2

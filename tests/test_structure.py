@@ -1,14 +1,16 @@
 """The architecture as the folder listing shows it: imports go downward only."""
 
 import ast
+import inspect
 import re
+import typing
 from pathlib import Path
 
 import pytest
-from flax import nnx
 
+from posenc_jax import catalogue
 from posenc_jax.config import flat, load
-from posenc_jax.encodings import ENCODINGS, make
+from posenc_jax.encodings import ENCODINGS, KINDS, Encoding, fits
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'posenc_jax'
@@ -18,15 +20,15 @@ LEVELS = (
   {'products', 'tasks'},
   {'encodings'},
   {'attention'},
-  {'model'},
-  {'config', 'records'},
-  {'data', 'optim', 'logs', 'launch', 'tables'},
+  {'model', 'catalogue'},
+  {'config', 'records', 'statistics'},
+  {'data', 'optim', 'logs', 'workdir', 'launch', 'tables'},
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},
-  {'sweep', 'bench'},
+  {'sweep', 'bench', 'page'},
 )
-WITHOUT_JAX = ('tasks', 'config', 'records', 'tables', 'figures', 'sweep', 'report', 'render')
+WITHOUT_JAX = ('tasks', 'config', 'records', 'statistics', 'tables', 'figures', 'sweep', 'report', 'render')
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
@@ -89,6 +91,62 @@ def test_every_field_of_the_config_is_read():
 
 
 def test_readme_lists_the_encodings_as_they_are():
-  rows = re.findall(r'^\| `(\w+)` \| ([^|]*) \|', (ROOT / 'README.md').read_text(), re.MULTILINE)
-  sizes = {'model_dim': 8, 'heads': 2, 'head_dim': 4, 'train_length': 8, 'rngs': nnx.Rngs(0)}
-  assert rows == [(name, ', '.join(make(name, **sizes).places()) or 'nothing') for name in ENCODINGS]
+  """Where it does not: what `python scripts/explain.py --map` prints goes there."""
+  readme, made = (ROOT / 'README.md').read_text(), catalogue.markdown()
+  section = readme[readme.index('## Encodings') : readme.index('\nBackends: ')]
+  assert section.partition('\n\n')[2].splitlines() == made.splitlines()
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_every_encoding_says_what_the_table_of_them_needs(name):
+  """`weights` and `claims` beside `paper`, in few words; what takes it is what its hooks leave alone."""
+  kind = ENCODINGS[name]
+  weights, claims = catalogue.said(kind, 'weights'), catalogue.said(kind, 'claims')
+  assert 0 < len(weights) <= 50
+  assert claims is None or 0 < len(claims) <= 90
+  cells = catalogue.row(name)
+  assert len(cells) == len(catalogue.COLUMNS)
+  assert all(cells)
+  places, cost, backends = cells[1], cells[3], cells[4]
+  fused = 'scores' not in places and 'values' not in places and 'width' not in cost
+  assert backends == ('all' if fused else '`dense`, `blockwise`')
+
+
+@pytest.mark.parametrize(
+  ('name', 'cost'),
+  [
+    ('nope', 'none'),
+    ('learned', 'tokens, once'),
+    ('shaw', 'queries x rows, weights x rows'),
+    ('deberta', 'queries x rows, keys x rows'),
+    ('alibi', 'bias by distance'),
+    ('fox', 'tokens, adding'),
+    ('pope', 'tokens, width x 2'),
+    ('xpos', 'tokens, K multiply-adds, elementwise'),  # q . k again
+    ('dape', 'bias by distance, 96 multiply-adds, elementwise'),  # (2H 32 + 32 H) / H
+    ('cope', 'sums along keys, elementwise'),
+  ],
+)
+def test_cost_is_what_hooks_do(name, cost):
+  assert catalogue.row(name)[3] == cost
+
+
+def test_an_encoding_that_says_nothing_of_itself_is_told_what_to_add(monkeypatch):
+  """What another encoding says of itself is not inherited."""
+  bare = type('Bare', (Encoding,), {'weights': 'none'})
+  child = type('Child', (ENCODINGS['rope'],), {})
+  for kind, attribute in ((bare, 'claims'), (child, 'weights'), (child, 'claims')):
+    monkeypatch.setitem(ENCODINGS, 'toy', kind)
+    with pytest.raises(
+      ValueError, match=f"{kind.__name__}: `{attribute}` is missing beside `paper`, .*{attribute} = '"
+    ):
+      catalogue.said(kind, attribute)
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_hyperparameters_are_annotated_and_their_defaults_fit(name):
+  parameters = inspect.signature(ENCODINGS[name].__init__, eval_str=True).parameters.values()
+  for p in [p for p in parameters if p.kind is p.KEYWORD_ONLY]:
+    kinds = typing.get_args(p.annotation) or [p.annotation]
+    assert {typing.get_origin(kind) or kind for kind in kinds} <= set(KINDS), f'{name}: annotate {p.name}'
+    assert fits(p.default, p.annotation), f'{name}: {p.name}={p.default!r} is no {p.annotation}'

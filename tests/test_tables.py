@@ -11,15 +11,21 @@ from synthetic import LENGTHS, LN2, NINE, realistic, row, rows_of
 
 from posenc_jax import records, render, tables
 from posenc_jax.config import UserError
+from posenc_jax.tables.scores import collect
 
 
 def one(rows, **settings):
-  (table,) = tables.extrapolation(rows, **settings)
-  return table
+  (scores,) = collect(rows, **settings)
+  return scores
+
+
+def made(rows, **settings):
+  return tables.make(rows, **settings)[0]
 
 
 def shown(table):
-  return {line[0]: line[1:] for line in table.body(lambda text, is_best: f'*{text}*' if is_best else text)}
+  text = lambda field: f'*{field.text}*' if field.is_best else field.text
+  return {line[0].text: [text(field) + field.mark for field in line[1:]] for line in table.lines}
 
 
 # Scores
@@ -30,8 +36,8 @@ def test_nats_are_summed_over_documents_and_divided_once():
     row('rope', document='a', nats=10.0, tokens=10, bytes=20),
     row('rope', document='b', nats=100.0, tokens=20, bytes=30),
   ]
-  assert one(rows, metric='bpb').scores('rope', 8) == pytest.approx([110 / 50 / LN2])
-  assert one(rows, metric='ppl').scores('rope', 8) == pytest.approx([math.exp(110 / 30)])
+  assert one(rows, metric='bpb').of('rope', 8) == pytest.approx([110 / 50 / LN2])
+  assert one(rows, metric='ppl').of('rope', 8) == pytest.approx([math.exp(110 / 30)])
   assert '30 tokens of 2 documents' in one(rows).caption
 
 
@@ -42,8 +48,8 @@ def test_a_table_by_hand():
     't5': {8: [3.0, 3.0, 3.0], 16: [2.0, 2.0, 2.0]},
     'learned': {8: [1.0, 5.0, 6.0], 16: ['beyond_table'] * 3},
   }
-  table = one(rows_of(bits))
-  assert table.header() == ['encoding', '8 (L)', '16']
+  table = made(rows_of(bits))
+  assert table.header == ['encoding', '8 (L)', '16']
   assert shown(table) == {
     'rope': ['*2.333 ± 1.528*', '3.000 ± 0.000'],
     'alibi': ['2.500 ± 0.000', '*2.000 ± 0.000*'],  # equal as printed, so both are best
@@ -57,40 +63,36 @@ def test_a_table_by_hand():
 
 
 def test_one_seed_has_no_spread():
-  table = one(rows_of({'rope': {8: [2.0]}}))
+  table = made(rows_of({'rope': {8: [2.0]}}))
   assert shown(table) == {'rope': ['*2.000*']}
   assert 'Seed 0.' in table.caption
 
 
 def test_the_mean_of_the_seeds_that_survived_is_not_shown():
-  table = one(rows_of({'rope': {8: [1.0, 'not_finite']}, 'alibi': {8: [2.0, 2.0]}}))
+  table = made(rows_of({'rope': {8: [1.0, 'not_finite']}, 'alibi': {8: [2.0, 2.0]}}))
   assert shown(table) == {'rope': ['—'], 'alibi': ['*2.000 ± 0.000*']}
   assert table.notes == ['not_finite: rope seed 1']
 
 
 def test_the_order_of_rows_changes_nothing_and_lines_follow_the_runs():
   rows, runs = realistic(), [f'encoding.name={label},seed={seed}' for label in NINE for seed in range(3)]
-  made = tables.extrapolation(rows, runs)
+  first = tables.make(rows, runs)
   random.Random(1).shuffle(rows)
-  again = tables.extrapolation(rows, runs)
-  assert [t.lines for t in again] == [list(NINE)] * 2
-  assert list(map(shown, again)) == list(map(shown, made))
-  assert list(map(render.markdown, again)) == list(map(render.markdown, made))
+  again = tables.make(rows, runs)
+  assert [list(shown(table)) for table in again] == [list(NINE)] * 2
+  assert again == first
 
 
 def test_each_protocol_and_each_control_has_a_table_of_its_own():
   rows = [row('rope'), row('rope', protocol='blocks', k=None, document=None), row('rope', control='windowed', bits=1.5)]
-  made = tables.extrapolation(rows)
-  assert [(t.protocol, t.control) for t in made] == [('last_k', None), ('last_k', 'windowed'), ('blocks', None)]
-  assert [shown(t) for t in made] == [{'rope': ['*2.000*']}, {'rope': ['*1.500*']}, {'rope': ['*2.000*']}]
-  assert 'attention windowed at the training length' in made[1].caption
-  assert 'documents' not in made[2].caption  # a row over all documents does not say how many
-  assert [
-    (t.protocol, t.control) for t in tables.extrapolation(rows, protocols=['blocks', 'last_k'], controls=False)
-  ] == [
-    ('blocks', None),
-    ('last_k', None),
-  ]
+  rows += [row('rope', protocol='by_position', position=0)]  # these rows are told apart by position: no such table
+  found = tables.make(rows)
+  assert [t.title for t in found] == [f'Extrapolation, {name}' for name in ('last_k', 'last_k, windowed', 'blocks')]
+  assert [shown(t) for t in found] == [{'rope': ['*2.000*']}, {'rope': ['*1.500*']}, {'rope': ['*2.000*']}]
+  assert 'attention windowed at the training length' in found[1].caption
+  assert 'documents' not in found[2].caption  # a row over all documents does not say how many
+  found = tables.make(rows, protocols=['blocks', 'last_k'], controls=False)
+  assert [t.title for t in found] == ['Extrapolation, blocks', 'Extrapolation, last_k']
 
 
 # What is not averaged, and what is named
@@ -116,7 +118,7 @@ def test_what_differs_in_more_than_the_seed_is_a_line_of_its_own(field, other, t
     row('t5', 1),
   ]
   table = one(rows)
-  means = [table.scores(line, 8) for line in table.lines if line.startswith('rope')]
+  means = [table.of(line, 8) for line in table.lines if line.startswith('rope')]
   assert sorted(map(tuple, means)) == [pytest.approx((1.0,)), pytest.approx((3.0,))]
   assert any(f'mixed {field}' in note for note in table.notes)
 
@@ -129,7 +131,7 @@ def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():
     row('rope', seed, bits=bits, run=run(rate, seed)) for rate, bits in ((0.1, 1.0), (0.2, 3.0)) for seed in (0, 1)
   ]
   table = one(rows)
-  assert {line: table.scores(line, 8) for line in table.lines} == {
+  assert {line: table.of(line, 8) for line in table.lines} == {
     'rope [encoding.name=rope,optim.learning_rate=0.1]': pytest.approx([1.0, 1.0]),
     'rope [encoding.name=rope,optim.learning_rate=0.2]': pytest.approx([3.0, 3.0]),
   }
@@ -138,13 +140,13 @@ def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():
 
 def test_runs_that_only_their_folder_tells_apart_are_not_averaged():
   table = one([row('rope', bits=1.0, run='x,seed=0'), row('rope', bits=3.0, run='x')])
-  assert sorted(table.scores(line, 8)[0] for line in table.lines) == pytest.approx([1.0, 3.0])
+  assert sorted(table.of(line, 8)[0] for line in table.lines) == pytest.approx([1.0, 3.0])
 
 
 def test_a_repeated_key_counts_once_and_is_named():
   rows = rows_of({'rope': {8: [1.0, 2.0]}})
   table = one([*rows, row('rope', 0, bits=9.0)])
-  assert table.scores('rope', 8) == pytest.approx([1.0, 2.0])
+  assert table.of('rope', 8) == pytest.approx([1.0, 2.0])
   assert table.notes == ['1 rows repeat a key, only the first of each counts: encoding.name=rope,seed=0']
 
 
@@ -158,23 +160,32 @@ def test_what_is_missing_is_named():
     'no rows of protocol blocks',
     'missing: rope seed 1 at 16; alibi seed 1',
   ]
-  assert shown(table) == {'rope': ['*1.500 ± 0.707*', '*1.000*'], 'alibi': ['3.000', '3.000']}
+  assert (table.of('rope', 8), table.of('rope', 16)) == (pytest.approx([1.0, 2.0]), pytest.approx([1.0]))
 
 
 def test_a_run_that_was_evaluated_in_part_is_not_averaged():
   rows = [row('rope', seed, document=name, bits=seed + 1.0) for seed in (0, 1) for name in 'ab']
   table = one(rows[:-1])
-  assert table.scores('rope', 8) == pytest.approx([1.0])
+  assert table.of('rope', 8) == pytest.approx([1.0])
   assert table.notes == ['incomplete: rope seed 1']
 
 
 @pytest.mark.parametrize(
   ('settings', 'message'),
-  [({'metric': 'bbp'}, r"metric='bbp'; did you mean 'bpb'\?"), ({'protocols': ['sliding']}, r'allowed: last_k')],
+  [
+    ({'metric': 'bbp'}, r"metric='bbp'; did you mean 'bpb'\?"),
+    ({'metric': 'exact_match'}, r'allowed: a metric that rows have, not exact_match'),
+    ({'protocols': ['sliding']}, r'allowed: last_k'),
+    ({'form': 'grids'}, r"form='grids'; did you mean 'grid'\?"),
+    ({'baseline': 'ropee'}, r"baseline='ropee'; did you mean 'rope'\?"),
+    ({'form': 'columns', 'by': 'split'}, r"by='split'; allowed: protocol, corpus"),
+    ({'form': 'ranks', 'metric': 'gradient'}, r'allowed: a metric that rows have'),
+    ({'reference': [{'line': 'x', 'values': {8: 1.0}}]}, r'allowed: dict\(line=..., values=.*source'),
+  ],
 )
 def test_bad_settings_are_one_line(settings, message):
   with pytest.raises(UserError, match=message):
-    tables.extrapolation([row('rope')], **settings)
+    tables.make([row('rope')], **settings)
 
 
 # Reading and writing
@@ -190,8 +201,8 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
     (tmp_path / folder).mkdir()
     (tmp_path / folder / name).write_bytes(data)
   sources = [tmp_path / 'runs', tmp_path / 'a', tmp_path / 'b', tmp_path / 'a' / 'rows.jsonl']
-  made = [[dict(sorted(shown(t).items())) for t in tables.extrapolation(tables.read(source))] for source in sources]
-  assert all(m == made[0] for m in made)
+  found = [[dict(sorted(shown(t).items())) for t in tables.make(tables.read(source))] for source in sources]
+  assert all(some == found[0] for some in found)
 
 
 @pytest.mark.parametrize(
@@ -209,20 +220,17 @@ def test_what_is_no_row_is_one_line(text, message, tmp_path):
 
 
 def test_markdown_lists_every_seed_and_every_note():
-  text = render.markdown(one(rows_of({'a|b': {8: [1.0, 2.0]}, 'c': {8: [3.0, 'odd']}})))
+  text = render.markdown(made(rows_of({'a|b': {8: [1.0, 2.0]}, 'c': {8: [3.0, 'odd']}})))
   assert '| a\\|b       | **1.500 ± 0.707** |' in text
   assert '- odd: c seed 1' in text
   assert [line.split('|')[-2].strip() for line in text.splitlines()[-4:]] == ['1.000', '2.000', '3.000', '—']
-  assert 'Every seed' not in render.markdown(one([row('rope')]))
+  assert 'Every seed' not in render.markdown(made([row('rope')]))
 
 
 def test_latex_escapes_names_and_balances():
-  text = render.latex(one(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}})))
-  assert r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ & \textbf{1.000' not in text
-  assert (
-    r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ & \textbf{1.500 $\pm$ 0.707} \\'
-    in text
-  )
+  text = render.latex(made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ <': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}})))
+  name = r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ $<$'
+  assert name + r' & \textbf{1.500 $\pm$ 0.707} \\' in text
   assert r'c & --- \\' in text
   plain = text.replace(r'\{', '').replace(r'\}', '')
   assert plain.count('{') == plain.count('}')
@@ -230,13 +238,13 @@ def test_latex_escapes_names_and_balances():
 
 
 def test_csv_holds_every_seed_in_full_precision(tmp_path):
-  made = tables.extrapolation(realistic())
-  render.write(made, tmp_path)
+  rows = realistic()
+  render.write(tables.make(rows), tmp_path)
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
     lines = list(csv.DictReader(file))
   assert len(lines) == 2 * len(NINE) * 3 * len(LENGTHS)
   some = [r for r in lines if (r['encoding'], r['length'], r['control']) == ('rope', '512', '')]
-  assert [float(r['bpb']) for r in some] == made[0].scores('rope', 512)
+  assert [float(r['bpb']) for r in some] == collect(rows)[0].of('rope', 512)
   assert {r['status'] for r in lines if r['encoding'] == 'learned'} == {'ok', 'beyond_table'}
   for name, start in (('table.md', '## Extrapolation, last_k'), ('table.tex', r'\begin{table}')):
     assert (tmp_path / name).read_text(encoding='utf-8').startswith(start)

@@ -16,7 +16,8 @@ import optax
 import pytest
 from flax import nnx
 
-from posenc_jax import checkpoint, config, data, logs, optim, trainer
+from posenc_jax import config, data, logs, optim, trainer
+from posenc_jax import workdir as workdirs
 from posenc_jax.checkpoint import Checkpoints
 from posenc_jax.config import Stopped, UserError
 from posenc_jax.encodings.kerple import KerpleLog
@@ -82,7 +83,7 @@ def assert_same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_it_learns_and_logs(unbroken):
+def test_it_learns_and_logs(unbroken, tiny):
   rows = [json.loads(line) for line in metrics(unbroken).splitlines()]
   losses = [(row['step'], row['loss']) for row in rows if 'loss' in row]
   assert [step for step, _ in losses] == [1, 3, 6, 9, 12]
@@ -95,6 +96,8 @@ def test_it_learns_and_logs(unbroken):
       assert row['grad_norm'] > 0
   compiled, *timed = [json.loads(line) for line in (unbroken / 'timing.jsonl').read_text().splitlines()]
   assert compiled['compile_seconds'] > 0
+  assert compiled['parameters'] == sum(leaf.size for leaf in jax.tree.leaves(parameters(unbroken, tiny)))
+  assert compiled['encoding_parameters'] == 0  # RoPE's
   assert all(row['tokens_per_second'] > 0 and row['peak_process_bytes'] > 2**20 for row in timed)
 
 
@@ -197,10 +200,10 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
 
 def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroken, tiny, tmp_path):
   half = tmp_path / 'half'
-  checkpoint.claim(half, tiny)
+  workdirs.claim(half, tiny)
   with Checkpoints(half, keep=1) as checkpoints:
     checkpoints.save(3, build(tiny, data.VOCAB, nnx.Rngs(0)), {'count': jnp.array(3)})
-  checkpoint.claim(tmp_path / 'none', tiny)
+  workdirs.claim(tmp_path / 'none', tiny)
   for start, changes, words in (
     (tmp_path / 'nowhere', {}, 'no config.json there; allowed: the directory of a run that train.py finished'),
     (tmp_path / 'none', {}, f'its training is at step 0 of {STEPS}; allowed'),
@@ -208,7 +211,7 @@ def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroke
     (
       unbroken,
       {'encoding.name': 'learned'},
-      r'step 12 holds model encoding/\S+ of shape None, but the config asks for',
+      r'step 12 holds model encodings/kinds/0/encoding/\S+ of shape None, but the config asks for',
     ),
     (unbroken, {'model.mlp_dim': 8}, r'but the config asks for \(1, 16, 8\)'),
   ):
@@ -233,10 +236,10 @@ def test_another_config_is_refused_and_nothing_touched(unbroken, tiny):
 def test_a_folder_with_a_run_but_no_config_is_refused(tiny, tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('')
   with pytest.raises(UserError, match=r'holds metrics.jsonl but no config.json'):
-    checkpoint.claim(tmp_path, tiny)
+    workdirs.claim(tmp_path, tiny)
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='allowed: a folder'):
-    checkpoint.claim(tmp_path / 'file', tiny)
+    workdirs.claim(tmp_path / 'file', tiny)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path):
@@ -405,8 +408,8 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
   projected = after_a_step()
   monkeypatch.setattr(KerpleLog, 'project', lambda self: self)
   free = after_a_step()
-  assert any(np.any(leaf < 0) for leaf in jax.tree.leaves(free.encoding))
-  free.encoding = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.01), free.encoding)
+  assert any(np.any(leaf < 0) for leaf in jax.tree.leaves(free.encodings))
+  free.encodings = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.01), free.encodings)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), projected, free)
 
 

@@ -51,6 +51,13 @@ class Block:
     """Sum of x over visible keys j .. i (j + 1 .. i if not inclusive), also in blocks to the right: as x, float32."""
     return self.sums.suffix(jnp.where(self.mask[:, None], x_BHTS, 0.0).astype(jnp.float32), inclusive)
 
+  def fold(self, shape: tuple[int, ...], step):
+    """The result of step(handed) -> (result, handed on): what the block to the right handed on, zeros in the first.
+
+    float32 of `shape`, for what a query gathers on its way leftwards over its keys.
+    """
+    return self.sums.fold(shape, step)
+
   def unless(self, reached: float, near, far):
     """near(), which takes one suffix_sum; or far() where that sum is at least `reached` all over this block.
 

@@ -28,6 +28,7 @@ class Call:
   block: tuple[int, int] | None
   contiguous: bool  # positions rise by one within a segment: tables lie along diagonals
   distances: tuple[int, int]  # lowest and highest i - j that a visible pair can have
+  platform: str  # what it runs on, as jax.default_backend() says it
 
   @property
   def offset(self) -> int:
@@ -66,9 +67,8 @@ def prepare(q_BTHK, k_BSGK, v_BSGK, enc, x, positions, causal, window, segments,
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   scale = enc.scale(q_BTHK.shape[-1])
   q_BTHK, k_BSGK = enc.transform(q_BTHK, k_BSGK, i, j)
-  return Call(
-    enc, q_BTHK, k_BSGK, v_BSGK, i, j, positions, segments, causal, window, scale, block, contiguous, distances
-  )
+  arrays = (q_BTHK, k_BSGK, v_BSGK, i, j, positions, segments)
+  return Call(enc, *arrays, causal, window, scale, block, contiguous, distances, jax.default_backend())
 
 
 def contiguous_positions(S: int, segments_BS=None):

@@ -13,8 +13,8 @@ def refuse(call: Call) -> str | None:
     return f'{name} acts on scores or values, which the fused kernel keeps to itself'
   if call.enc.normaliser != 'softmax':
     return f'{name} is not normalised by softmax'
-  if jax.default_backend() != 'gpu':
-    return f'jax runs on {jax.default_backend()}, cuDNN needs an NVIDIA GPU'
+  if call.platform != 'gpu':
+    return f'jax runs on {call.platform}, cuDNN needs an NVIDIA GPU'
   if dtype not in (jnp.bfloat16, jnp.float16):
     return f'cuDNN takes bfloat16 or float16, not {dtype}'
   if len({call.q_BTHK.shape[-1], call.k_BSGK.shape[-1], call.v_BSGK.shape[-1]}) > 1:

@@ -1,4 +1,4 @@
-"""Sums over the keys from a pair leftwards to its query, carried from block to block of a row."""
+"""What is gathered over the keys from a query leftwards, sums mostly, carried from block to block of a row."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -9,9 +9,9 @@ GROUP = 16  # keys that one small product adds up
 
 
 class Sums:
-  """The suffix sums that `score` asks for in one block, in the order in which it asks.
+  """The suffix sums and folds that `score` asks for in one block, in the order in which it asks.
 
-  carried: for each, its sum over all blocks to the right, float32 [B, H, T']; none of them is known in the first block.
+  carried: for each, what all blocks to the right come to, float32, of a sum [B, H, T']; nothing is known in the first.
   totals: the same with this block included, filled while `score` runs: what the next block on the left is given.
   """
 
@@ -19,12 +19,20 @@ class Sums:
     self.carried = carried
     self.totals = []
 
+  def fold(self, shape, step):
+    """step(carried, or zeros) -> (result, total)."""
+    result, total = step(self.carried[len(self.totals)] if self.carried else jnp.zeros(shape, jnp.float32))
+    self.totals.append(total)
+    return result
+
   def suffix(self, x_BHTS, inclusive: bool):
-    carried = self.carried[len(self.totals)] if self.carried else jnp.zeros(x_BHTS.shape[:-1], x_BHTS.dtype)
     own = x_BHTS if inclusive else jnp.pad(x_BHTS[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))  # not a difference
-    sums = suffix_sum(own) + carried[..., None]
-    self.totals.append(sums[..., 0] if inclusive else sums[..., 0] + x_BHTS[..., 0])
-    return sums
+
+    def add(carried):
+      sums = suffix_sum(own) + carried[..., None]
+      return sums, sums[..., 0] if inclusive else sums[..., 0] + x_BHTS[..., 0]
+
+    return self.fold(x_BHTS.shape[:-1], add)
 
   def unless(self, reached: float, near, far):
     """near(), or far() where all that is carried into this block is at least `reached`.

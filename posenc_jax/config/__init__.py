@@ -7,7 +7,7 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 
 from posenc_jax.config.checks import CONTROLS, PROTOCOLS, validate
 from posenc_jax.config.command_line import REQUIRED, main, parse_args
-from posenc_jax.config.errors import Stopped, UserError, nearest, user_errors
+from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest, user_errors
 from posenc_jax.config.loading import load, load_study, overlay
 from posenc_jax.config.saving import (
   config_hash,
@@ -29,6 +29,7 @@ __all__ = [
   'chain',
   'config_hash',
   'differing_keys',
+  'disk_errors',
   'fixed',
   'flat',
   'from_json',

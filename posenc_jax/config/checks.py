@@ -23,9 +23,14 @@ def validate(config: ConfigDict) -> None:
     ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
     'eval.batch_tokens eval.examples data.vocab',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
-    'eval.document_tokens data.shortest',
+    'train.skip_not_finite eval.document_tokens data.shortest',
   }
   fields = dict(leaves(config))
+  for path in ' '.join((*at_least.values(), 'train.start_from eval.protocols eval.lengths eval.controls')).split():
+    if path not in fields:
+      raise UserError(
+        f'config.{path}: missing; allowed: all fields of configs/base.py (an earlier version left it out)'
+      )
 
   def require(path, holds, allowed):
     if not holds:

@@ -1,6 +1,8 @@
 """Flags and overrides of the scripts, and how they end."""
 
 import ast
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,9 +60,15 @@ def _literal(text: str) -> object:
 
 
 def main(function: Callable[[list[str]], int | None]) -> None:
-  """Runs a script's `function(argv)`; `UserError` (exit code 2) and `Stopped` become their one line on stderr."""
+  """Runs a script's `function(argv)`; `UserError` (exit code 2) and `Stopped` become their one line on stderr.
+
+  Ctrl-C, where nothing else takes it, ends the process at once: exit code 130, and whatever was being written is left.
+  """
   try:
     sys.exit(function(sys.argv[1:]))
   except (UserError, Stopped) as error:
     print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
     sys.exit(error.code)
+  except KeyboardInterrupt:
+    print(f'stopped; go on with the same command: {shlex.join(["python", *sys.argv])}', file=sys.stderr, flush=True)
+    os._exit(130)  # a save in the background would be waited for

@@ -2,7 +2,10 @@
 
 import contextlib
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
+
+DISK = {getattr(errno, name) for name in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'ESTALE')}
 
 
 class UserError(ValueError):
@@ -38,3 +41,15 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     yield
   except kinds as error:
     raise UserError(' '.join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+  """Turns a disk that is full, read-only or failing into a one-line `Stopped`; a decorator, too."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in DISK:
+      raise
+    after = 'what was written before is whole, and the same command goes on once this is mended'
+    raise Stopped(f'{error.filename}: {error.strerror}; {after}') from error

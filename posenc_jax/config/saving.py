@@ -13,11 +13,14 @@ NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is do
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
-  """The config that the directory's run was made with. Raises `UserError` where there is no run."""
+  """The config that the directory's run was made with. Raises `UserError` where there is no run or it is damaged."""
   path = Path(workdir) / 'config.json'
   if not path.exists():
     raise UserError(f'workdir={str(workdir)!r}: no config.json; allowed: the directory of a run that train.py made')
-  return from_json(json.loads(path.read_text()))
+  try:
+    return from_json(json.loads(path.read_text()))
+  except ValueError as error:
+    raise UserError(f'{path} is damaged: {error}; allowed: the file that train.py wrote, or another workdir') from None
 
 
 def to_json(config: ConfigDict) -> dict:

@@ -3,6 +3,10 @@
 import dataclasses
 import difflib
 import inspect
+import math
+import numbers
+import types
+import typing
 
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.encodings.base import Dims, Encoding, LengthError
@@ -15,16 +19,20 @@ from posenc_jax.encodings.fox import FoX
 from posenc_jax.encodings.grape_ap import GrapeAP
 from posenc_jax.encodings.kerple import KerpleLog, KerplePower
 from posenc_jax.encodings.learned import Learned
+from posenc_jax.encodings.llama4_temperature import Llama4Temperature
 from posenc_jax.encodings.music_transformer import MusicTransformer
 from posenc_jax.encodings.nope import NoPE
 from posenc_jax.encodings.p_rope import PRoPE
+from posenc_jax.encodings.path import PaTH
 from posenc_jax.encodings.pope import PoPE
+from posenc_jax.encodings.random_positions import RandomPositions
 from posenc_jax.encodings.relative_projection import RelativeProjection
 from posenc_jax.encodings.rerope import LeakyReRoPE, ReRoPE
 from posenc_jax.encodings.rope import RoPE
 from posenc_jax.encodings.sandwich import Sandwich
 from posenc_jax.encodings.selective_rope import SelectiveRoPE
 from posenc_jax.encodings.self_extend import SelfExtend
+from posenc_jax.encodings.shape_offset import ShapeOffset
 from posenc_jax.encodings.shaw import Shaw
 from posenc_jax.encodings.sinusoidal import Sinusoidal
 from posenc_jax.encodings.stick_breaking import StickBreaking
@@ -34,7 +42,7 @@ from posenc_jax.encodings.transformer_xl import TransformerXL
 from posenc_jax.encodings.tupe import TUPE
 from posenc_jax.encodings.xpos import XPos
 
-__all__ = ['ENCODINGS', 'Dims', 'Encoding', 'LengthError', 'hyperparameters', 'make']
+__all__ = ['ENCODINGS', 'Dims', 'Encoding', 'LengthError', 'check', 'hyperparameters', 'make', 'make_members']
 
 ENCODINGS = {
   'nope': NoPE,
@@ -61,6 +69,7 @@ ENCODINGS = {
   'kerple_power': KerplePower,
   'dape': DAPE,
   'selective_rope': SelectiveRoPE,
+  'path': PaTH,
   'pope': PoPE,
   'relative_projection': RelativeProjection,
   'grape_ap': GrapeAP,
@@ -69,16 +78,57 @@ ENCODINGS = {
   'logn': LogN,
   'ssmax': SSMax,
   'nope_scale': NoPEScale,
+  'llama4_temperature': Llama4Temperature,
+  'random_positions': RandomPositions,
+  'shape_offset': ShapeOffset,
+}
+
+
+# What a hyperparameter may be, by its annotation: in words, and whether a value is that.
+KINDS = {
+  int: ('an integer', lambda value: isinstance(value, numbers.Integral)),
+  float: ('a finite number', lambda value: isinstance(value, numbers.Real) and abs(value) < math.inf),
+  bool: ('True or False', lambda value: isinstance(value, bool)),
+  str: ('text', lambda value: isinstance(value, str)),
+  tuple: ('a tuple', lambda value: isinstance(value, tuple | list)),
+  dict: ('a dict', lambda value: hasattr(value, 'keys')),
+  types.NoneType: ('None', lambda value: value is None),
 }
 
 
 def hyperparameters(name: str) -> dict[str, object]:
   """The hyperparameters of an encoding and their defaults; ValueError for an unknown name."""
-  if name not in ENCODINGS:
+  return {p.name: p.default for p in _signature(name)}
+
+
+def _signature(name: str) -> list[inspect.Parameter]:
+  if not isinstance(name, str) or name not in ENCODINGS:
     near = difflib.get_close_matches(str(name), ENCODINGS, cutoff=0.5) or list(ENCODINGS)
     raise ValueError(f'encoding.name={name!r} is unknown; nearest: {", ".join(near)}')
-  signature = inspect.signature(ENCODINGS[name].__init__)
-  return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+  parameters = inspect.signature(ENCODINGS[name].__init__, eval_str=True).parameters.values()
+  return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def check(name: str, hyper: dict[str, object]) -> None:
+  """Raises ValueError, one line, for an unknown encoding or hyperparameter and for a value of a wrong type."""
+  known = {p.name: p.annotation for p in _signature(name)}
+  for key, value in hyper.items():
+    if key not in known:
+      near = difflib.get_close_matches(str(key), known, cutoff=0.5) or list(known)
+      raise ValueError(f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}')
+    if not fits(value, known[key]):
+      raise ValueError(f'{name}: {key}={value!r} must be {" or ".join(KINDS[kind][0] for kind in _kinds(known[key]))}')
+
+
+def fits(value: object, annotation: object) -> bool:
+  """Whether a value is what an annotation says: a key of KINDS, or a union of some. An int fits float, but no bool."""
+  is_flag = isinstance(value, bool)
+  return any(KINDS[kind][1](value) and (kind is bool or not is_flag) for kind in _kinds(annotation))
+
+
+def _kinds(annotation) -> list[type]:
+  is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+  return [typing.get_origin(kind) or kind for kind in (typing.get_args(annotation) if is_union else (annotation,))]
 
 
 def make(
@@ -87,13 +137,9 @@ def make(
   """Builds an encoding of one layer: D, H, G (H if None), K and L, and the hyperparameters of the encoding.
 
   Initial parameters are drawn from `rngs`. Every encoding builds without hyperparameters. Raises ValueError for an
-  unknown name or hyperparameter (the nearest are listed) and for a value out of range.
+  unknown name or hyperparameter (the nearest are listed) and for a value of a wrong type or out of range.
   """
-  known = hyperparameters(name)
-  for key in hyper:
-    if key not in known:
-      near = difflib.get_close_matches(key, known, cutoff=0.5) or list(known)
-      raise ValueError(f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}')
+  check(name, hyper)
   dims = Dims(model_dim, heads, heads if kv_heads is None else kv_heads, head_dim, train_length)
   for field, size in dataclasses.asdict(dims).items():
     if size < 1:
@@ -101,3 +147,20 @@ def make(
   if heads % dims.kv_heads:
     raise ValueError(f'heads={heads} must be a multiple of kv_heads={kv_heads}')
   return ENCODINGS[name](dims, rngs, **hyper)
+
+
+def make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]:
+  """The members of a chain: their names, and they. Raises ValueError.
+
+  `members`: names, or dicts of a name and hyperparameters; or names in a text, with commas.
+  """
+  each = members.split(',') if isinstance(members, str) else members
+  specs = [dict(member) if hasattr(member, 'keys') else {'name': member} for member in each]
+  names = [spec.pop('name', None) for spec in specs]
+  if not names or not all(isinstance(name, str) and name != 'chain' for name in names):
+    raise ValueError(f'chain: members={members!r} must be names, or dicts with a name, of encodings but chain')
+  if drawing := [name for name in names if name in ('random_positions', 'shape_offset')]:
+    raise ValueError(f'chain: {drawing[0]} draws positions once for all: it goes around a chain, over=dict(...)')
+  for name, hyper in zip(names, specs, strict=True):
+    check(name, hyper)
+  return names, [make(n, **dataclasses.asdict(dims), rngs=rngs, **h) for n, h in zip(names, specs, strict=True)]

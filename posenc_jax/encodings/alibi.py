@@ -17,6 +17,8 @@ class ALiBi(Encoding):
   """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j|, in all layers alike (Press et al. 2021, section 3)."""
 
   paper = 'Press et al. 2021, arXiv:2108.12409'
+  weights = 'none, or its slopes'
+  claims = 'better to about 3 L, then flat; sliding windows: flat (its authors)'
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, learned: bool = False):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+PLACES = {'input': 'embed', 'queries and keys': 'transform', 'scores': 'score', 'values': 'value'}  # and their hooks
+
 
 class LengthError(ValueError):
   """A sequence is longer than an encoding's table of positions."""
@@ -25,12 +27,15 @@ class Dims:
 class Encoding(nnx.Module):
   """A position encoding: hooks at up to four places of attention, each of which defaults to nothing.
 
-  Subclasses take `(dims, rngs, *, hyperparameters)` and set `paper`. Only parameters may be arrays: hyperparameters
-  stay Python values and tables are computed in the hooks. `score` and `value` see one block of the score matrix and may
-  use nothing but their arguments and the module's parameters, so that any tiling gives the same answer.
+  Subclasses take `(dims, rngs, *, hyperparameters)`, annotated, and set `paper`, `weights`, `claims`. Only parameters
+  may be arrays: hyperparameters stay Python values and tables are computed in the hooks. `score` and `value` see one
+  block of the score matrix and may use nothing but their arguments and the module's parameters, so that any tiling
+  gives the same answer.
   """
 
   paper = ''  # where the formula stands
+  weights: str  # its own parameters, in the words of the README's table
+  claims: str | None  # of length extrapolation, as published and verified, and whose; None: nothing is
   relative = True  # shifting every position by one amount changes nothing
   bias_in_scale = None  # whether `scale` also multiplies what `score` adds, or it is added after; None: adds nothing
   causal_only = False  # has no meaning without a causal mask
@@ -38,25 +43,23 @@ class Encoding(nnx.Module):
   reach = None  # an int: beyond it on either side, tables are what they are at that distance
   per_layer = ()  # parameters of which every layer has its own, as published; the rest is shared by all layers
   normaliser = 'softmax'
+  draw = None  # once a forward, by the model: (contiguous positions [B|1, T], B, key; None: in evaluation) -> [B|1, T]
+  query_scale = 1.0  # times a model's projected queries, so that logits start, and relative steps stay, alike (see T5)
 
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
-    del rngs
     self.dims = dims
 
   # Per token, once a layer.
   def embed(self, x_BTD, positions_BT):
     """Place 1, the input of the first layer: x + p. Token embeddings arrive with unit variance."""
-    del positions_BT
     return x_BTD
 
   def locate(self, x_BSD, positions_BS):
     """Coordinates of the tokens: a pytree of float32 [B|1, S, ...]; by default their positions."""
-    del x_BSD
     return positions_BS.astype(jnp.float32)
 
   def transform(self, q_BTHK, k_BSGK, i, j):
     """Place 2, queries and keys, given their coordinates: rotations, temperatures."""
-    del i, j
     return q_BTHK, k_BSGK
 
   def scale(self, head_dim: int) -> float:
@@ -64,35 +67,30 @@ class Encoding(nnx.Module):
     return head_dim**-0.5
 
   # Per distance, once a call.
-
   def tables(self, r_R):
     """What depends on the distance r = i - j alone: a pytree of [R, H|1] scalars or [R, H|1, K] vectors, float32.
 
     A table that is added to the scores has the scale folded in. Distances are int32 of either sign.
     """
-    del r_R
     return ()
 
   # Per block of the score matrix.
-
   score = None  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK transformed, not scaled, block) -> s_BHTS
   value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
   spent = None  # (suffix sums so far, [B, H, T'] each) -> bool: keys further left have no weight at all, for any query
+
+  def farthest(self, tokens: int) -> int:
+    """The largest distance between positions that `draw` gives so many tokens."""
+    return tokens - 1
 
   def project(self):
     """For after a step of the optimiser: itself, parameters back in their domain. They may be stacked over layers."""
     return self
 
-  @property
-  def query_scale(self) -> float:
-    """What a model multiplies projected queries by, so that logits start, and relative steps stay, alike (see T5)."""
-    return 1.0
-
   def places(self) -> tuple[str, ...]:
     """Where this encoding acts, in the order in which a token meets it."""
-    hooks = {'input': 'embed', 'queries and keys': 'transform', 'scores': 'score', 'values': 'value'}
     own = lambda hook: getattr(type(self), hook) is not getattr(Encoding, hook)
-    return tuple(place for place, hook in hooks.items() if own(hook) and getattr(self, hook) is not None)
+    return tuple(place for place, hook in PLACES.items() if own(hook) and getattr(self, hook) is not None)
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax import encodings
-from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.base import PLACES, Dims, Encoding
 
-FRESH = ('xpos', 'rerope', 'leaky_rerope', 'self_extend')  # take q . k again: scores given to them are lost
-TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH)  # turn queries and keys by their positions
-READING = ('cope', 'deberta', 'music_transformer', 'shaw', 'transformer_xl')  # rows that meet queries in `score`
+FRESH = ('path', 'xpos', 'rerope', 'leaky_rerope', 'self_extend')  # take q . k again: scores given to them are lost
+TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH[1:])  # turn queries and keys by their positions
+READING = ('cope', 'deberta', 'music_transformer', 'path', 'shaw', 'transformer_xl')  # rows meet queries in `score`
+WIDENING = ('pope', 'tupe', 'rerope', 'leaky_rerope', 'self_extend')  # make queries and keys wider than heads are
 
 
 class Chain(Encoding):
@@ -22,15 +23,12 @@ class Chain(Encoding):
   `cope` or `shaw` meet turned queries, which depend on absolute positions. `bias_in_scale`: 'mixed' if members differ.
   """
 
-  def __init__(self, dims: Dims, rngs, *, members: tuple = ('rope', 'fox')):
+  weights, claims = "its members' (`rope`, then `fox`, or any)", None
+
+  def __init__(self, dims: Dims, rngs, *, members: tuple | str = ('rope', 'fox')):
     """`members`: names, or dicts of a name and hyperparameters, ({'name': 'rope', 'base': 5e5}, 'fox'); 'rope,fox'."""
     super().__init__(dims, rngs)
-    each = members.split(',') if isinstance(members, str) else members
-    specs = [{'name': member} if isinstance(member, str) else dict(member) for member in each]
-    names = [spec.get('name') for spec in specs]
-    if not names or None in names or 'chain' in names:
-      raise ValueError(f'chain: members={members!r} must be names, or dicts with a name, of encodings but chain')
-    each = [encodings.make(**spec, **dataclasses.asdict(dims), rngs=rngs) for spec in specs]
+    names, each = encodings.make_members(members, dims, rngs)
     scales = [n for n, e in enumerate(each) if e.scale(dims.head_dim) != dims.head_dim**-0.5]
     normalisers = [n for n, e in enumerate(each) if e.normaliser != 'softmax']
     for what, own in (('scale', scales), ('normaliser', normalisers)):
@@ -39,6 +37,9 @@ class Chain(Encoding):
     self.scoring = tuple(n for n, e in enumerate(each) if e.score is not None)
     if late := [names[n] for n in self.scoring if names[n] in FRESH and (scales or n > self.scoring[0])]:
       raise ValueError(f'chain: {late[0]} takes q . k anew: it must act on scores first, and none set the scale')
+    for n in [n for n, name in enumerate(names) if name in WIDENING]:
+      if lost := {*names[:n], *names[n + 1 :]} & {*READING, *FRESH} | {*names[n + 1 :]} & {*TURNING, *WIDENING}:
+        raise ValueError(f'chain: {min(lost)} takes queries as wide as heads are, but {names[n]} makes them wider')
     self.members, self.scales = nnx.List(each), scales[0] if scales else 0
     self.normaliser = each[normalisers[0]].normaliser if normalisers else 'softmax'
     self.paper = '; '.join(dict.fromkeys(e.paper for e in each if e.paper))
@@ -52,8 +53,7 @@ class Chain(Encoding):
     self.per_layer = tuple(f'members.{n}.{name}' for n, e in enumerate(each) for name in e.per_layer)
 
   def places(self):
-    found = {place for e in self.members for place in e.places()}
-    return tuple(place for place in ('input', 'queries and keys', 'scores', 'values') if place in found)
+    return tuple(place for place in PLACES if any(place in e.places() for e in self.members))
 
   def embed(self, x_BTD, positions_BT):
     for e in self.members:

@@ -18,6 +18,7 @@ class CoPE(Encoding):
   """
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'
+  weights, claims = 'a table a layer', None
   bias_in_scale = False
   causal_only = True
   per_layer = ('rows',)

@@ -29,6 +29,7 @@ class DAPE(Encoding):
   """
 
   paper = 'Zheng et al. 2024, arXiv:2405.14722'
+  weights, claims = 'an MLP a layer', None
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, over: str = 'alibi', hidden: int = 32, slope: float = 0.01):

@@ -17,6 +17,7 @@ class DeBERTa(Encoding):
   """
 
   paper = 'He et al. 2020, arXiv:2006.03654'
+  weights, claims = 'a table, two projections a layer', None
   bias_in_scale = True
   per_layer = ('w_k', 'w_q')
 

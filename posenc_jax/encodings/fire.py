@@ -20,6 +20,7 @@ class FIRE(Encoding):
   """
 
   paper = 'Li et al. 2023, arXiv:2310.04418'
+  weights, claims = 'an MLP and two numbers a layer', None
   bias_in_scale = False
   relative = False
   per_layer = ('c', 'mu', 'w_in', 'b_in', 'w_out')

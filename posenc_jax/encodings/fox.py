@@ -23,6 +23,8 @@ class FoX(Encoding):
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130'
+  weights = 'a gate a head a layer'
+  claims = 'RULER at 2 L: 29.5, RoPE 1.3 (760M, Yang et al. 2025)'
   bias_in_scale = False
   causal_only = True
   per_layer = ('w_f', 'b_f')

@@ -18,6 +18,7 @@ class GrapeAP(Encoding):
   """
 
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
+  weights, claims = 'a projection a layer', None
   bias_in_scale = False
   causal_only = True
   relative = False

@@ -66,6 +66,8 @@ class KerpleLog(Kerple):
   """s_ij = q_i . k_j / sqrt(K) - p_h log(1 + a_h |i - j|), p, a > 0, in all layers alike (Chi et al. 2022)."""
 
   name = 'kerple_log'
+  weights = 'two numbers a head'
+  claims = 'better to 32 L (its authors, 162M)'
 
   def bias(self, distance_R1, p_1H, a_1H):
     """[R, 1], [1, H], [1, H] -> [R, H]."""
@@ -79,6 +81,8 @@ class KerplePower(Kerple):
   """
 
   name = 'kerple_power'
+  weights = 'two numbers a head'
+  claims = 'better to 32 L (its authors, 162M)'
   most_p = 2.0
 
   def bias(self, distance_R1, p_1H, a_1H):

@@ -13,6 +13,8 @@ class Learned(Encoding):
   """
 
   paper = 'Gehring et al. 2017, arXiv:1705.03122; Devlin et al. 2018, arXiv:1810.04805'
+  weights = 'a row a position'
+  claims = 'none: its table ends'
   relative = False
 
   def __init__(self, dims: Dims, rngs, *, max_length: int | None = None):

@@ -16,6 +16,7 @@ class MusicTransformer(Encoding):
   """
 
   paper = 'Huang et al. 2018, arXiv:1809.04281'
+  weights, claims = 'a table a layer', None
   bias_in_scale = True
   causal_only = True
   per_layer = ('rows',)

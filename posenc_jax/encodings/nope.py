@@ -7,3 +7,5 @@ class NoPE(Encoding):
   """Nothing: the causal mask is the only source of order (Haviv et al. 2022; Kazemnejad et al. 2023)."""
 
   paper = 'Haviv et al. 2022, arXiv:2203.16634; Kazemnejad et al. 2023, arXiv:2305.19466'
+  weights = 'none'
+  claims = 'L 1024: to 1400, not to 1600 (1.3B, Kazemnejad et al.)'

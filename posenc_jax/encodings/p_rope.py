@@ -15,6 +15,7 @@ class PRoPE(Encoding):
   """
 
   paper = 'Barbero et al. 2024, arXiv:2410.06205'
+  weights, claims = 'none', None
 
   def __init__(self, dims: Dims, rngs, *, p: float = 0.25, base: float = 10_000.0, layout: str = 'half'):
     """`p`: the share of pairs that turn; `base` and `layout` as for `rope`."""

@@ -15,7 +15,8 @@ class RelativeProjection(Encoding):
   window end the bank at the window. x-transformers adds a bias to W x.
   """
 
-  paper = 'Hugging Face transformers, models/inkling'
+  paper = 'Inkling, in Hugging Face transformers'
+  weights, claims = 'a projection and a bank a layer', None
   bias_in_scale = False
   causal_only = True
   per_layer = ('w_r', 'bank')

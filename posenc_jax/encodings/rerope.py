@@ -44,6 +44,8 @@ class ReRoPE(Reindexed):
   """
 
   paper = 'Su 2023, github.com/bojone/rerope'
+  weights = 'none'
+  claims = 'better to 4 L, untrained (its author, 13B)'
 
   def __init__(
     self,
@@ -70,6 +72,7 @@ class LeakyReRoPE(Reindexed):
   """
 
   paper = ReRoPE.paper
+  weights, claims = 'none', None
 
   def __init__(
     self,

@@ -37,6 +37,8 @@ class RoPE(Encoding):
   """
 
   paper = 'Su et al. 2021, arXiv:2104.09864'
+  weights = 'none'
+  claims = 'best at L + 100 to 200 (Press et al. 2021); 32 L by YaRN, fine-tuned (Peng et al. 2023)'
 
   def __init__(
     self,

@@ -16,6 +16,7 @@ class Sandwich(Encoding):
   """
 
   paper = 'Chi et al. 2023, arXiv:2212.10356'
+  weights, claims = 'none', None
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, width: int = 128):

@@ -26,7 +26,9 @@ class SelectiveRoPE(Encoding):
   of the model does before.
   """
 
-  paper = 'Selective Rotary Position Embedding, ICLR 2026, arXiv:2511.17388'
+  paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
+  weights = 'two projections and a convolution a layer'
+  claims = 'yes (its authors only)'
   causal_only = True
   per_layer = ('w_1', 'w_2', 'conv', 'c', 'w_g', 'b_g')
 
@@ -55,23 +57,14 @@ class SelectiveRoPE(Encoding):
     K = self.dims.head_dim
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
     x_BSD = (x_BSHX * lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)).reshape(x_BSD.shape)
-    f = self.taps(jnp.einsum('bsr,rgm->bsgm', x_BSD @ self.w_1[...], self.w_2[...]), positions_BS)
+    low_BSR = x_BSD @ self.w_1[...]
+    f = causal_conv(jnp.einsum('bsr,rgm->bsgm', low_BSR, self.w_2[...]), self.conv[...], positions_BS)
     if self.bias:
       f += jnp.exp(self.c[...])[None, None]
     if self.gate:
       f *= jax.nn.sigmoid(x_BSD @ self.w_g[...] + self.b_g[...][None, None])[..., None]
     turns = jnp.asarray(self.base ** (-2 * np.arange(K // 2) / K) / (2 * math.pi), jnp.float32)
     return 2 * math.pi * running_sum(f * turns[None, None, None])[1]
-
-  def taps(self, y_BSGM, positions_BS):
-    """sum_n conv[n] y_(t - n) over the tokens of one document."""
-    rises_BS = jnp.pad(positions_BS[:, 1:] > positions_BS[:, :-1], ((0, 0), (1, 0)))
-    out, same_BS = 0.0, jnp.ones_like(rises_BS)
-    for n in range(TAPS):
-      out += jnp.where(same_BS[:, :, None, None], y_BSGM, 0.0) * self.conv[...][n][None, None]
-      y_BSGM = jnp.pad(y_BSGM, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
-      same_BS = rises_BS if n == 0 else rises_BS & jnp.pad(same_BS, ((0, 0), (1, 0)))[:, :-1]
-    return out
 
   def transform(self, q_BTHK, k_BSGK, i, j):
     def turn(x_BTHK, angles_BTGM):  # one set of angles for each group of heads
@@ -80,3 +73,14 @@ class SelectiveRoPE(Encoding):
       return by_group(x_BTGnK, angles_BTGM).reshape(x_BTHK.shape)
 
     return turn(q_BTHK, i), turn(k_BSGK, j)
+
+
+def causal_conv(y_BSGM, taps_nGM, positions_BS):
+  """sum_n taps[n] y_(t - n) over the tokens of one document: it begins where positions do not rise."""
+  rises_BS = jnp.pad(positions_BS[:, 1:] > positions_BS[:, :-1], ((0, 0), (1, 0)))
+  out, same_BS = 0.0, jnp.ones_like(rises_BS)
+  for n, tap_GM in enumerate(taps_nGM):
+    out += jnp.where(same_BS[:, :, None, None], y_BSGM, 0.0) * tap_GM[None, None]
+    y_BSGM = jnp.pad(y_BSGM, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+    same_BS = rises_BS if n == 0 else rises_BS & jnp.pad(same_BS, ((0, 0), (1, 0)))[:, :-1]
+  return out

@@ -15,6 +15,8 @@ class SelfExtend(Reindexed):
   """
 
   paper = 'Jin et al. 2024, arXiv:2401.01325'
+  weights = 'none'
+  claims = 'to (L - window) group + window (its authors)'
   relative = False
 
   def __init__(

@@ -8,7 +8,7 @@ SHARING = ('paper', 'all', 'none')
 
 
 class Layered(nnx.Module):
-  """An encoding for all layers: parameters that each layer has of its own are stacked [N, ...], the rest is there once.
+  """An encoding for some layers: what each of them has of its own is stacked [N, ...], all else is there once.
 
   `share` is 'paper' (the class's `per_layer` are each layer's own), 'all' (one set) or 'none' (each layer its own set).
   Raises ValueError for an unknown `share`, and for 'none' with parameters that act once, at the input.
@@ -19,9 +19,11 @@ class Layered(nnx.Module):
     if share not in SHARING:
       raise ValueError(f'model.share_encoding={share!r} must be one of {", ".join(SHARING)}')
     first, *others = (make() for _ in range(layers))
-    if share == 'none' and 'input' in first.places() and jax.tree.leaves(first):
-      raise ValueError(f"model.share_encoding='none': {type(first).__name__} acts once, at the input, for all layers")
-    self.share = share
+    parts = getattr(first, 'members', [first])
+    once = [type(e).__name__ for e in parts if 'input' in e.places() and jax.tree.leaves(e)]
+    if share == 'none' and once:
+      raise ValueError(f"model.share_encoding='none': {once[0]} acts once, at the input, for all layers")
+    self.share, self.layers = share, layers
     self.own = first.per_layer
     self.encoding = jax.tree_util.tree_map_with_path(
       lambda path, *leaves: jnp.stack(leaves) if self.is_own(path) else leaves[0], first, *others
@@ -42,7 +44,7 @@ class Layered(nnx.Module):
     return [leaf for path, leaf in leaves if self.is_own(path)], layer
 
   def layer(self, n: int) -> nnx.Module:
-    """The encoding as layer n has it."""
+    """The encoding as the n-th of its layers has it."""
     own, layer = self.split()
     return layer([leaf[n] for leaf in own])
 

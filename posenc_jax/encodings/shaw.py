@@ -15,6 +15,7 @@ class Shaw(Encoding):
   """
 
   paper = 'Shaw et al. 2018, arXiv:1803.02155'
+  weights, claims = 'two tables a layer, or one', None
   bias_in_scale = True
   per_layer = ('keys', 'values')
 

@@ -36,6 +36,8 @@ class Sinusoidal(Encoding):
   """
 
   paper = 'Vaswani et al. 2017, arXiv:1706.03762'
+  weights = 'none'
+  claims = 'best at L + 20 to 50 (Press et al. 2021)'
   relative = False
 
   def __init__(self, dims: Dims, rngs, *, layout: str = 'interleaved', base: float = 10_000.0):

@@ -15,6 +15,7 @@ class StickBreaking(Encoding):
   """
 
   paper = 'Tan et al. 2024, arXiv:2410.17980'
+  weights, claims = 'none', None
   bias_in_scale = False
   causal_only = True
   normaliser = 'none'

@@ -33,6 +33,8 @@ class T5(Encoding):
   """
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
+  weights = 'a table'
+  claims = 'best near 2 L (Press et al. 2021)'
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, buckets: int = 32, max_distance: int = 128, bidirectional: bool = False):

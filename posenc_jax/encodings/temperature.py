@@ -27,6 +27,7 @@ class LogN(Encoding):
   """
 
   paper = 'Su 2021, kexue.fm/archives/8823; Chiang and Cholak 2022, arXiv:2202.12172'
+  weights, claims = 'none', None
   relative = False
   causal_only = True
 
@@ -50,6 +51,7 @@ class SSMax(Encoding):
   """
 
   paper = 'Nakanishi 2025, arXiv:2501.19399'
+  weights, claims = 'a number a head a layer, or two', None
   relative = False
   causal_only = True
   per_layer = ('s',)
@@ -78,6 +80,7 @@ class NoPEScale(Encoding):
   """
 
   paper = 'Wang et al. 2024, arXiv:2404.12224'
+  weights, claims = 'none, or a number a head a layer', None
 
   def __init__(self, dims: Dims, rngs, *, scale: float = 1.2, learned: bool = False):
     """`scale`: the factor, or where factors start; the best depends on the length."""

@@ -16,6 +16,7 @@ class TransformerXL(Encoding):
   """
 
   paper = 'Dai et al. 2019, arXiv:1901.02860'
+  weights, claims = 'a projection a layer, two biases', None
   bias_in_scale = True
   per_layer = ('w_r',)
 

@@ -19,6 +19,8 @@ class TUPE(Encoding):
   """
 
   paper = 'Ke et al. 2020, arXiv:2006.15595'
+  weights = 'a row a position, two projections'
+  claims = 'none: its table ends'
   relative = False
 
   def __init__(

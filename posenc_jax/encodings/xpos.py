@@ -20,6 +20,7 @@ class XPos(Encoding):
   """
 
   paper = 'Sun et al. 2022, arXiv:2212.10554'
+  weights, claims = 'none', None
   bias_in_scale = True
   causal_only = True
 

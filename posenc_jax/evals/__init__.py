@@ -14,15 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import data, records
-from posenc_jax.checkpoint import Checkpoints, check_tokeniser, write_json
-from posenc_jax.config import UserError, config_hash, saved_config, user_errors, validate
+from posenc_jax.checkpoint import Checkpoints
+from posenc_jax.config import UserError, config_hash, disk_errors, saved_config, user_errors, validate
 from posenc_jax.evals import tasks
 from posenc_jax.evals.measurements import Measurement, choose_documents, overrides, plan
 from posenc_jax.model import attention_options, build, nats_of, token_logits, token_nll
+from posenc_jax.workdir import check_tokeniser
 
 __all__ = ['evaluate', 'measure']
 
 
+@disk_errors()
 def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   """Measures what `config.eval` asks of the last checkpoint in `workdir`, and prints a table.
 
@@ -34,6 +36,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
       what differs, in `overrides`.
   Raises:
     UserError: no trained run there, a config that its checkpoint cannot take, documents too short, a backend's refusal.
+    Stopped: the disk is full or read-only; the same command goes on.
   """
   workdir = Path(workdir)
   validate(config)
@@ -71,7 +74,8 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     overrides=changed or None,
   )
   shown = []
-  with jax.default_matmul_precision('highest'), user_errors(NotImplementedError):
+  lock, errors = records.locked(workdir / 'eval.lock'), user_errors(NotImplementedError, BlockingIOError)
+  with errors, lock, jax.default_matmul_precision('highest'):
     functions = make_functions(config)
     for measurement in measurements:
       started = time.perf_counter()
@@ -83,7 +87,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
         print(f'{measurement.name} at {measurement.length}: {outcome(rows)} ({seconds:.1f} s)')
   show(workdir.name, shown)
   if step == config.train.steps:
-    write_json(workdir / 'finished.json', {'config_hash': config_hash(config)})
+    records.write_json(workdir / 'finished.json', {'config_hash': config_hash(config)})
 
 
 def make_functions(config: ConfigDict) -> dict[str, Callable]:

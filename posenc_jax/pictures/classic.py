@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from posenc_jax.figures import COLOURS, GREY
+from posenc_jax.figures.style import COLOURS, GREY
 from posenc_jax.pictures import panels
 from posenc_jax.pictures.numbers import (
   against_distance,

@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 
-from posenc_jax.figures import GREY
+from posenc_jax.figures.style import GREY
 
 LOWEST = -16.0  # scores below are not drawn: e^-16 is 1e-7
 LONG = 128  # distances from which their axis is logarithmic

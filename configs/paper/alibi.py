@@ -1,0 +1,107 @@
+"""ALiBi's tables on WikiText-103 at true size: trained at 512 to 3072 tokens, evaluated to 15,360.
+
+  python scripts/sweep.py --config=configs/paper/alibi.py
+
+Press et al. 2021, Tables 2 to 5. The model of Baevski and Auli: 16 layers, width 1024, 8 heads, 4096 in the MLP; 201
+million parameters in the layers, of 247 with the embeddings as published.
+
+Cost: not run here. 14 runs of 286,000 steps of 73,728 tokens, 2.1e10 tokens each; by arithmetic 6 x 2.0e8 x 2.1e10 =
+2.5e19 operations a run beside attention. One device, which keeps the activations of a step: about 36 GB.
+
+As published (paper, released command): sizes, lengths, 286,000 steps with 16,000 of warm-up, 9,216 tokens a GPU,
+clipping at 0.1. Otherwise:
+- Tokens are bytes, theirs words: lengths are shorter in text, and perplexities do not compare.
+- The corpus here is `wiki40b/en`, articles of Wikipedia in TFDS, which has no WikiText-103; that as a folder of text
+  files: --config.data.corpus=FOLDER. Windows do not cross documents; theirs do.
+- No adaptive input and softmax; no dropout (theirs 0.3, attention and activations 0.1, adaptive softmax 0.2).
+- AdamW with one cosine; theirs Nesterov's momentum at rate 1.0, cosine with restarts. The rate here is ours, not tuned.
+- RMSNorm, GELU and no biases; theirs LayerNorm, ReLU and biases.
+- The command does not say how many GPUs: 8 here. float16 there, bfloat16 here.
+
+Their published perplexities a word of the development set stand in REFERENCE; the table prints them apart. With windows
+that slide by one token ALiBi is flat: L 512 at 512, 1024, 1536, 2048, 3072: 17.98 17.92 18.2 18.28 18.3.
+"""
+
+from pathlib import Path
+
+from posenc_jax.config import chain, load, over, product, zipped
+
+TOKENS = 8 * 9216  # a step
+BASE = Path(__file__).parents[1] / 'base.py'
+
+PUBLISHED = {  # perplexity a word, non-overlapping windows, by L and evaluation length
+  512: {
+    'sinusoidal': {512: 20.05, 1012: 43.54, 2512: 132.41, 15512: 406.01},
+    'rotary': {512: 20.07, 1012: 21.37, 2512: 31.58, 15512: 79.25},
+    'T5': {512: 19.65, 1012: 18.79, 2512: 20.41},
+    'ALiBi': {512: 19.73, 1012: 18.73, 2512: 18.41, 15512: 18.31},
+  },
+  1024: {
+    'sinusoidal': {1024: 19.34, 2024: 51.09, 16024: 453.32},
+    'rotary': {1024: 19.33, 2024: 31.17, 16024: 106.99},
+    'T5': {1024: 18.80, 2024: 18.34},
+    'ALiBi': {1024: 18.66, 2024: 18.05, 16024: 17.98},
+  },
+  3072: {
+    'sinusoidal': {3072: 18.67, 6072: 65.01, 16072: 231.29},
+    'rotary': {3072: 18.57, 6072: 19.50, 16072: 34.51},
+    'T5': {3072: 18.01, 6072: 17.68},
+    'ALiBi': {3072: 17.60, 6072: 17.26, 16072: 17.22},
+  },
+}
+SOURCE = 'Press et al. 2021, tables 2 to 5, perplexity a word of WikiText-103'
+REFERENCE = [
+  dict(line=f'{name}, L {length}', values=values, source=SOURCE)
+  for length, lines in PUBLISHED.items()
+  for name, values in lines.items()
+]
+
+
+def get_config():
+  settings = {
+    'encoding.name': 'alibi',
+    'model.layers': 16,
+    'model.model_dim': 1024,
+    'model.heads': 8,
+    'model.head_dim': 128,
+    'model.mlp_dim': 4096,
+    'model.unroll': 1,
+    'data.corpus': 'tfds:wiki40b/en',
+    'train.length': 512,
+    'train.batch': TOKENS // 512,
+    'train.steps': 286_000,
+    'train.compute_dtype': 'bfloat16',
+    'train.log_every': 100,
+    'train.validate_every': 5000,
+    'train.checkpoint_every': 2000,
+    'optim.learning_rate': 3e-4,
+    'optim.warmup': 16_000,
+    'optim.final_fraction': 0.0,
+    'optim.clip': 0.1,
+    'eval.split': 'validation',
+    'eval.lengths': (512, 1024, 1536, 2048, 3072, 6144, 15360),
+    'eval.protocols': ('sliding', 'last_k', 'blocks'),
+    'eval.stride': 512,
+    'eval.k': 128,
+    'eval.documents': 0,
+    'eval.document_tokens': 0,
+    'eval.batch_tokens': 15360,
+  }
+  return load(BASE, settings)
+
+
+def lengths(*values):
+  return zipped(over('train.length', *values), over('train.batch', *(TOKENS // length for length in values)))
+
+
+def sweep():
+  four = over('encoding.name', 'sinusoidal', 'rope', 't5', 'alibi')
+  return chain(product(lengths(512, 1024, 3072), four), product(lengths(1536, 2048), over('encoding.name', 'alibi')))
+
+
+def table():
+  return dict(form='grid', protocols=('blocks', 'sliding', 'last_k'), metric='bpb', reference=REFERENCE)
+
+
+def figures():
+  return {'extrapolation': dict(protocol='blocks', metric='bpb')}

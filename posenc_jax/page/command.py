@@ -1,0 +1,25 @@
+"""The command line of scripts/report.py."""
+
+from posenc_jax import config
+from posenc_jax.config import UserError
+from posenc_jax.page.sources import gather
+
+EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
+
+
+def main(argv: list[str]) -> None:
+  """Makes the page that `RUNS [RUNS ...] --out=FILE [--metric=NAME] [--pictures=False]` asks for. Raises UserError."""
+  paths = [word for word in argv if not word.startswith('-')]
+  options = [word for word in argv if word.startswith('-')]
+  flags, overrides = config.parse_args(options, {'out': config.REQUIRED, 'metric': 'bpb', 'pictures': True})
+  if overrides:
+    raise UserError(f'--config.{next(iter(overrides))}: changes no run; allowed: --out, --metric, --pictures')
+  try:
+    from posenc_jax.page import page
+  except ModuleNotFoundError as error:
+    if error.name not in EXTRA:
+      raise
+    raise UserError(f"{error.name} is not installed; allowed: pip install -e '.[report]'") from error
+  page.check_writable(flags.out)
+  page.write(flags.out, page.render(gather(paths), flags.metric, flags.pictures))
+  print(flags.out)

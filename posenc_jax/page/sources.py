@@ -1,0 +1,93 @@
+"""What a page is made from: the rows and configs of run folders and row files."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from posenc_jax import config, report, tables
+from posenc_jax.config import UserError
+from posenc_jax.tables.scores import BY_POSITION
+
+
+@dataclasses.dataclass
+class Sources:
+  """Rows of one or more places.
+
+  Attributes:
+    rows: all of them, as `records.row` makes them; `run` is a name that only one place has.
+    runs: names of the runs that should be there, in the order of lines.
+    configs: {run: its config}, of the runs whose folder has a `config.json`.
+    notes: what was read where, and what is not there.
+  """
+
+  rows: list[dict]
+  runs: list[str]
+  configs: dict[str, ConfigDict]
+  notes: list[str]
+
+  @property
+  def protocols(self) -> list[str]:
+    """Those that rows have, in the order of `config.PROTOCOLS`, unknown ones last."""
+    found = {row['protocol'] for row in self.rows if _has_place(row)}
+    return [name for name in config.PROTOCOLS if name in found] + sorted(found - {*config.PROTOCOLS})
+
+
+def gather(paths: Iterable[str | Path]) -> Sources:
+  """Reads folders (of one run, of many, or of kept rows) and row files. UserError for none, or for one given twice."""
+  paths = [Path(path) for path in paths]
+  if not paths:
+    raise UserError('no RUNS; allowed: folders such as runs/quick or results/classic, or files of rows')
+  if twice := [str(path) for path, count in Counter(path.resolve() for path in paths).items() if count > 1]:
+    raise UserError(f'{twice[0]}: given twice; allowed: each place once')
+  read = [_read(path) for path in paths]
+  owners = Counter(run for source in read for run in {*source.runs, *(row['run'] for row in source.rows)})
+  whole = Sources([], [], {}, [])
+  for path, source in zip(paths, read, strict=True):
+    name = {run: run if count == 1 else f'{path.as_posix()}/{run}' for run, count in owners.items()}
+    whole.rows += [row | {'run': name[row['run']]} for row in source.rows]
+    whole.runs += [name[run] for run in source.runs]
+    whole.configs |= {name[run]: saved for run, saved in source.configs.items()}
+    whole.notes += source.notes
+  return whole
+
+
+def _read(path: Path) -> Sources:
+  rows = tables.read(path)
+  runs = report.load(path).runs if path.is_dir() else []
+  present = list(dict.fromkeys(row['run'] for row in rows))
+  configs = {folder.name: _config(folder) for folder in _folders(path) if folder.name in present}
+  notes = [f'{path.as_posix()}: {len(rows):,} rows of {_count(len(present), "run")}.']
+  lacking = [run for run in present if run not in configs]
+  if len(lacking) == len(present):
+    notes.append(f'{path.as_posix()} has no config.json of any run: configurations and parameter counts are not known.')
+  elif lacking:
+    notes.append(f'{path.as_posix()} has no config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.')
+  if others := sum(not _has_place(row) for row in rows):
+    notes.append(
+      f'{path.as_posix()}: {_count(others, "row")} of tasks or by position, which have no place on this page.'
+    )
+  return Sources(rows, runs, configs, notes)
+
+
+def _has_place(row: dict) -> bool:
+  """On a page of likelihoods by length."""
+  return row['metric'] is None and row['protocol'] not in BY_POSITION
+
+
+def _folders(path: Path) -> list[Path]:
+  """Where the runs may be that the rows of `path` are of."""
+  folder = path if path.is_dir() else path.parent
+  return [file.parent.resolve() for name in ('config.json', '*/config.json') for file in sorted(folder.glob(name))]
+
+
+def _config(folder: Path) -> ConfigDict:
+  with config.user_errors(json.JSONDecodeError):
+    return config.saved_config(folder)
+
+
+def _count(number: int, what: str) -> str:
+  return f'{number:,} {what}' + ('' if number == 1 else 's')

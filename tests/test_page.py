@@ -1,0 +1,585 @@
+"""The page holds every value of its rows, loads nothing, is the same bytes again; in a browser, its switches work."""
+
+import html
+import json
+import math
+import re
+import shutil
+import statistics
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from plotly.offline import get_plotlyjs
+from synthetic import NINE, realistic, row, rows_of
+from test_commands import command  # noqa: F401
+
+import posenc_jax.page
+from posenc_jax import config, data, model, records
+from posenc_jax.page import curves, encodings, page, parameters, style
+from posenc_jax.page.measured import measure
+from posenc_jax.page.rise import rise
+from posenc_jax.page.settings import settings
+from posenc_jax.page.sources import Sources, gather
+from posenc_jax.tables.lengths import lengths
+from posenc_jax.tables.metrics import LIKELIHOODS
+from posenc_jax.tables.scores import collect
+
+ROOT = Path(__file__).parent.parent
+BITS = {
+  'alibi': {8: [1.0, 2.0, 4.0], 16: [1.5, 2.0, 4.0], 32: [1.5, 2.5, 4.5]},
+  'rope': {8: [3.0, 3.5, 3.0], 16: [4.0, 4.0, 5.0], 32: [6.0, 7.0, 5.0]},
+  'learned': {8: [1.0, 5.0, 6.0], 16: ['beyond_table'] * 3, 32: ['beyond_table'] * 3},
+}
+
+
+class Parsed(HTMLParser):
+  """Tables as lists of lists of text, and everything that an element refers to."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tables, self.links, self.tags, self.inside = [], [], [], None
+    self.feed(text)
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append(tag)
+    self.links += [(tag, value) for name, value in attributes if name in ('src', 'href', 'srcset', 'data', 'action')]
+    if tag == 'table':
+      self.tables.append([])
+    elif tag == 'tr':
+      self.tables[-1].append([])
+    elif tag in ('td', 'th'):
+      self.tables[-1][-1].append('')
+      self.inside = tag
+    elif tag == 'strong':
+      self.tables[-1][-1][-1] += '*'
+
+  def handle_endtag(self, tag):
+    if tag == self.inside:
+      self.inside = None
+
+  def handle_data(self, text):
+    if self.inside:
+      self.tables[-1][-1][-1] += text
+
+
+def sources(rows, runs=(), configs=None):
+  return Sources(rows, list(runs), configs or {}, [])
+
+
+def rendered(rows, metric='bpb', pictures=False, **fields):
+  return page.render(sources(rows, **fields), metric, pictures)
+
+
+def plot(text, name='curves'):
+  """(traces, layout, config) of a plot, as plotly gets them."""
+  found = re.search(rf'Plotly\.newPlot\(\s*"{name}",', text)
+  decoder, at, parts = json.JSONDecoder(), found.end(), []
+  for _ in range(3):
+    at += len(text[at:]) - len(text[at:].lstrip(' \n,'))
+    part, at = decoder.raw_decode(text, at)
+    parts.append(part)
+  return parts
+
+
+def means(table):
+  return {
+    line: [statistics.fmean(some) if (some := table.of(line, n)) else None for n in table.columns]
+    for line in table.lines
+  }
+
+
+def run_folder(folder, rows, **overrides):
+  """A run as train.py and eval.py leave it."""
+  folder.mkdir(parents=True)
+  small = {'model.layers': 2, 'model.model_dim': 8, 'model.heads': 2, 'model.head_dim': 4, 'model.mlp_dim': 16}
+  c = config.load(ROOT / 'configs' / 'base.py', {**small, 'train.length': 8, **overrides})
+  (folder / 'config.json').write_text(json.dumps(config.to_json(c)))
+  records.append(folder / 'eval.jsonl', [r | {'run': folder.name} for r in rows])
+  return c
+
+
+@pytest.fixture
+def study(tmp_path):
+  """Two seeds of ALiBi and one of RoPE with another base, each in a folder of its own."""
+  for seed in (0, 1):
+    rows = [row('alibi', seed, n, 2.0 + seed) for n in (8, 16)]
+    run_folder(tmp_path / 'study' / f'alibi-{seed}', rows, **{'encoding.name': 'alibi', 'seed': seed})
+  rows = [row('rope', 0, n, 3.0) for n in (8, 16)]
+  run_folder(tmp_path / 'study' / 'rope', rows, **{'encoding.base': 500.0})
+  return tmp_path / 'study'
+
+
+# What is in it
+
+
+@pytest.mark.parametrize('metric', LIKELIHOODS)
+def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
+  rows = realistic() + rows_of(BITS, protocol='blocks', k=None, train_length=128)
+  made = collect(rows, protocols=['last_k', 'blocks'], metric=metric)
+  assert len(made) == 3
+  traces, layout, _ = plot(rendered(rows, metric))
+  solid, dashed, *_ = layout['updatemenus']
+  lines = [trace['name'] for trace in traces[::3]]
+  assert lines == made[0].lines
+  assert set(lines) == set(NINE)
+  for menu, shown, first in ((solid, made, 3 * len(lines) // 3), (dashed, [None, *made], 0)):
+    assert len(menu['buttons']) == len(shown)
+    for button, table in zip(menu['buttons'], shown, strict=True):
+      data, places = button['args']
+      for line, x, y, text, place in zip(
+        lines, *(data[k][first:] for k in ('x', 'y', 'text')), places[first:], strict=True
+      ):
+        assert traces[place]['name'] == line
+        if table is None or line not in table.lines:
+          assert x == y == text == []
+          continue
+        assert x == table.columns
+        assert y == means(table)[line]
+        for n, label in zip(table.columns, text, strict=True):
+          assert table.metric.text(table.of(line, n)) in label
+          for seed in table.seeds:
+            cell = table.cells[line, seed, n]
+            assert (
+              f'seed {seed}: {table.metric.text(cell.scores(table.metric)) if cell.status == "ok" else cell.status}'
+              in label
+            )
+  assert [trace['y'] for trace in traces[1::3]] == [means(made[0])[line] for line in lines]
+  assert not any(trace['y'] for trace in traces[2::3])
+
+
+def test_switches_do_not_undo_each_other():
+  """No two change the same thing of a trace, and none changes what the legend does, `visible`."""
+  _, layout, _ = plot(rendered(realistic()))
+  changed = []
+  for menu in layout['updatemenus']:
+    every = {(name, place) for b in menu['buttons'] for name in b['args'][0] for place in (b['args'][1:] or [[0]])[0]}
+    assert all({*b['args'][0]} == {*menu['buttons'][0]['args'][0]} for b in menu['buttons'])
+    changed.append(every)
+  assert sum(map(len, changed)) == len(set.union(*changed))
+  assert not any(name == 'visible' for name, _ in set.union(*changed))
+
+
+def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
+  rows = rows_of(BITS)
+  (table,) = lengths(rows)
+  text = rendered(rows)
+  main, ranked, every, *_ = Parsed(text).tables
+  assert main == [table.header, *([f'*{text}' if best else text for text, best, _ in line] for line in table.lines)]
+  assert ranked == [
+    ['encoding', '8 (L)', '32', 'rise'],
+    ['alibi', '2.333 ± 1.528', '2.833 ± 1.528', '+0.500 ± 0.000'],
+    ['rope', '3.167 ± 0.289', '6.000 ± 1.000', '+2.833 ± 0.764'],
+    ['learned', '4.000 ± 2.646', '—', '—'],
+  ]
+  assert ['rope', '1', '3.500', '4.000', '7.000'] in every
+  assert ['learned', '2', '6.000', 'beyond_table', 'beyond_table'] in every
+  assert len(every) == 1 + 9
+  assert html.escape(table.caption, quote=False) in text
+  assert 'beyond_table: learned at 16, 32' in text
+
+
+def test_the_page_opens_with_the_answer_and_the_training_length():
+  text = rendered(rows_of(BITS))
+  assert (
+    'Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per byte: alibi (+0.500), '
+    'rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: learned (beyond_table).'
+  ) in text
+  assert text.index('Trained at 8') < text.index('id="curves"') < text.index('<table') < text.index('id="sources"')
+  _, layout, _ = plot(text)
+  assert [shape['x0'] for shape in layout['shapes']] == [8]
+  assert 'trained at 8 tokens' in [note['text'] for note in layout['annotations']]
+
+
+def test_of_many_encodings_the_ends_are_named():
+  said = rise(measure(sources(realistic()), 'bpb')[0]).sentences()
+  assert re.search(r'Smallest rise in bits per byte: nope \([+-]0\.0\d\d\), .*; largest: alibi \(\+3\.2\d\d\)\.', said)
+  assert 'Without a score at both lengths: learned (beyond_table).' in said
+
+
+@pytest.mark.parametrize(
+  ('bits', 'fields', 'why'),
+  [
+    ({'rope': {8: [1.0]}}, {}, 'Nothing here was evaluated past the training length, 8 tokens.'),
+    ({'rope': {16: [1.0]}}, {}, 'Nothing here was evaluated at the training length, 8 tokens'),
+    ({'rope': {8: [1.0]}}, {'train_length': 4}, 'Nothing here was evaluated at the training length, 4 tokens'),
+  ],
+)
+def test_without_both_ends_the_page_says_why(bits, fields, why):
+  assert why in rendered(rows_of(bits, **fields))
+
+
+def test_training_lengths_that_differ_are_not_measured_from():
+  rows = rows_of({'rope': {8: [1.0], 16: [1.0]}}) + rows_of({'alibi': {8: [1.0], 16: [1.0]}}, train_length=16)
+  text = rendered(rows)
+  assert 'Runs were trained at 8, 16 tokens: no one length to measure from.' in text
+  assert len(plot(text)[1]['shapes']) == 2
+
+
+def test_a_seed_that_failed_leaves_no_flattering_mean():
+  (table,) = measure(sources(rows_of({'rope': {8: [1.0, 1.0], 16: [1.0, 'not_finite']}})), 'bpb')
+  (line,) = rise(table).lines
+  assert (line.rises, line.why) == ([], 'not_finite')
+  assert curves.curve(table, 'rope')['y'] == [1.0, None]
+  assert curves.band(table, 'rope')['x'] == [8, 8, None]
+
+
+def test_bands_are_one_deviation_and_break_where_lines_do():
+  bits = {'rope': {8: [1.0, 3.0], 16: ['not_finite'] * 2, 32: [0.1, 4.0], 64: [2.0, 2.0]}}
+  (table,) = measure(sources(rows_of(bits)), 'bpb')
+  drawn, spread = curves.band(table, 'rope'), statistics.stdev([0.1, 4.0])
+  assert spread > 2.05, 'a logarithmic axis has no place for the mean less the deviation'
+  assert drawn['x'] == [8, 8, None, 32, 64, 64, 32, None]
+  deviation = statistics.stdev([1.0, 3.0])
+  expected = [2 - deviation, 2 + deviation, 0.1, 2.0, 2.0, 2.05 + spread]
+  assert [y for y in drawn['y'] if y is not None] == pytest.approx(expected)
+
+
+def test_names_cannot_become_markup():
+  name = '<img src=x>&"1"'
+  text = rendered(rows_of({name: {8: [1.0], 16: [1.0]}}))
+  assert '<img' not in text.replace(get_plotlyjs(), '')
+  assert Parsed(text).tables[0][1][0] == name
+  assert html.unescape(plot(text)[0][1]['name']) == name
+
+
+def test_lines_are_told_apart_by_colour_and_symbol():
+  bits = {f'line {n}': {8: [1.0]} for n in range(60)}
+  traces, _, _ = plot(rendered(rows_of(bits)))
+  assert len({(t['line']['color'], t['marker']['symbol']) for t in traces[1::3]}) == 60
+
+
+# By itself
+
+
+def test_the_page_loads_nothing_and_sends_nothing():
+  text = rendered(realistic())
+  parsed, own = Parsed(text), text.replace(get_plotlyjs(), '')
+  assert len(text) - len(own) == len(get_plotlyjs()), 'the library is there once'
+  ids = set(re.findall(r'\bid="([^"]+)"', own))
+  for _, link in parsed.links:
+    assert link == 'data:,' or (link[0] == '#' and link[1:] in ids)
+  assert '://' not in own
+  assert '@import' not in own
+  assert "default-src 'none'" in own
+  assert 'connect-src' not in own
+  _, _, settings_of_plot = plot(text)
+  assert settings_of_plot['modeBarButtons'] == [['toImage', 'zoom2d', 'resetScale2d']], 'none that sends the plot'
+
+
+def test_the_same_page_is_made_again_byte_for_byte(study):
+  first, second = (page.render(gather([study]), 'bpb', pictures=True) for _ in range(2))
+  assert first == second
+
+
+def test_the_kept_study_makes_a_page_of_moderate_size():
+  kept = gather([ROOT / 'results' / 'classic'])
+  text = page.render(kept, 'bpb', pictures=False)
+  assert len(text.encode()) < 5.2e6
+  first = next(iter(plot(text)[1]['updatemenus']))
+  assert [button['label'] for button in first['buttons']] == [
+    'solid: last_k', 'solid: last_k, windowed', 'solid: blocks',
+  ]  # fmt: skip
+  assert 'No run here has a config.json' in text
+  assert 'results/classic has no config.json of any run' in text
+  assert '13,122 rows of 27 runs' in text
+
+
+# What is behind it
+
+
+def test_configs_stand_behind_rows(study):
+  found, same = settings(*(lambda s: (s.rows, s.configs))(gather([study])))
+  assert [(s.label, s.seeds, s.runs) for s in found] == [
+    ('alibi', [0, 1], ['alibi-0', 'alibi-1']),
+    ('rope', [0], ['rope']),
+  ]
+  assert found[0].own == {'encoding.name': '"alibi"'}
+  assert found[1].own == {'encoding.name': '"rope"', 'encoding.base': '500.0'}
+  assert same['train.length'] == '8'
+  assert not {'seed', 'label', 'encoding.base', 'encoding.name'} & same.keys()
+  printed = Parsed(page.render(gather([study]), 'bpb', pictures=False)).tables[-2:]
+  parameters_of = data.VOCAB * 8 + 2 * (4 * 8 * 8 + 2 * 8 * 16 + 2 * 8) + 8
+  assert ['rope', '0', f'{parameters_of:,}', '0', 'encoding.base = 500.0, encoding.name = "rope"'] in printed[0]
+  assert ['train.length', '8'] in printed[1]
+
+
+@pytest.mark.parametrize('name', ['t5', 'transformer_xl'])
+def test_parameters_are_those_of_the_model(name, tmp_path):
+  c = run_folder(tmp_path / 'run', [row(name)], **{'encoding.name': name})
+  made = model.build(c, data.VOCAB, nnx.Rngs(0))
+  sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (made, made.encodings)]
+  assert list(parameters.count(c)) == sizes
+  assert sizes[1] > 0
+
+
+def test_a_config_that_no_model_is_made_of_has_a_page(study):
+  path = study / 'rope' / 'config.json'
+  saved = json.loads(path.read_text())
+  saved['encoding'] = {'name': 'gone'}
+  path.write_text(json.dumps(saved))
+  text = page.render(gather([study]), 'bpb', pictures=True)
+  (line,) = [line for line in Parsed(text).tables[-2] if line[0] == 'rope']
+  assert line[2] == 'not known'
+  assert 'gone' in line[3]
+  assert 'rope is not drawn: encoding.name=&#39;gone&#39; is unknown' in text
+
+
+def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):
+  text = page.render(gather([study]), 'bpb', pictures=True)
+  (alibi, *_), _, _ = plot(text, 'encoding-0-0')
+  assert alibi['y'] == [-(2.0**-4) * r for r in range(16)]
+  assert alibi['x'] == [float(f'{math.log2(1 + r):.6g}') for r in range(16)], 'even by octave'
+  assert all(plot(text, f'encoding-1-{panel}')[0] for panel in (0, 1)), 'RoPE: keys unrelated, and alike'
+  assert 'base = 500.0.' in text
+  (band, line, *_), layout, _ = plot(text, 'encoding-1-1')
+  assert band['fill'] == 'toself'
+  assert abs(line['y'][0]) < 1e-6
+  assert line['customdata'] == list(range(16))
+  assert [shape['x0'] for shape in layout['shapes']] == [pytest.approx(np.log2(1 + 8))]
+
+
+def test_rows_alone_have_their_encodings_drawn_with_defaults():
+  rows = rows_of({'learned': {8: [1.0], 16: ['beyond_table']}, 'a name of its own': {8: [1.0], 16: [1.0]}})
+  text = rendered(rows, pictures=True)
+  assert 'Rows do not tell hyperparameters' in text
+  assert 'Positions end at 8 tokens' in text
+  assert 'a name of its own is not drawn: ' in text
+  assert len(plot(text, 'encoding-0-0')[0]) == 2 * 4
+
+
+def test_what_no_weight_is_left_of_is_not_drawn():
+  rows = rows_of({'alibi': {8: [1.0], 512: [1.0]}})
+  text = rendered(rows, pictures=True)
+  traces, layout, _ = plot(text, 'encoding-0-0')
+  assert min(traces[0]['y']) < -100
+  assert -17 < layout['yaxis']['range'][0] < -16
+  assert 'What is below -16 is not drawn.' in text
+  assert len(traces[0]['y']) == 512, 'a bias is drawn at every distance'
+
+
+def test_far_distances_of_what_is_noisy_are_thinned():
+  text = rendered(rows_of({'rope': {8: [1.0], 512: [1.0]}}), pictures=True)
+  assert len(plot(text, 'encoding-0-0')[0][1]['y']) < 110
+  assert 'Far distances: averages over 1/12 octave.' in text
+
+
+def test_hidden_keys_leave_gaps():
+  assert encodings._numbers(np.array([1.23456, np.nan])) == [1.235, None]
+  assert style.fade('#0a0b0c', 0.5) == 'rgba(10, 11, 12, 0.5)'
+
+
+def test_runs_of_one_name_in_two_places_stay_apart(tmp_path):
+  for name, bits in (('a', 1.0), ('b', 2.0)):
+    run_folder(tmp_path / name / 'rope', [row('rope', 0, 8, bits)], **{'optim.learning_rate': bits * 1e-3})
+  made = gather([tmp_path / 'a', tmp_path / 'b'])
+  names = [f'{tmp_path.as_posix()}/{name}/rope' for name in 'ab']
+  assert [r['run'] for r in made.rows] == list(made.configs) == names
+  (table,) = measure(made, 'bpb')
+  assert sorted(table.scores.values()) == [[1.0], [2.0]]
+  assert [s.own for s in settings(made.rows, made.configs)[0]] == [
+    {'optim.learning_rate': '0.001'}, {'optim.learning_rate': '0.002'},
+  ]  # fmt: skip
+
+
+def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
+  single, file = study / 'rope', study / 'alibi-0' / 'eval.jsonl'
+  made = gather([single, file])
+  assert list(made.configs) == ['rope', 'alibi-0']
+  (tmp_path / 'rows').mkdir()
+  task = row('rope', metric='accuracy', value=1.0) | {'run': 'a-task'}
+  records.append(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
+  (tmp_path / 'rows' / 'study.json').write_text(json.dumps({'runs': ['alibi-0', 'rope']}))
+  kept = gather([tmp_path / 'rows'])
+  assert kept.runs == ['alibi-0', 'rope']
+  assert kept.configs == {}
+  assert kept.notes[0].endswith('5 rows of 3 runs.')
+  assert '1 row of tasks' in kept.notes[-1]
+  assert measure(kept, 'bpb')[0].lines == ['alibi', 'rope']
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ([], ['no RUNS']),
+    (['EMPTY'], ['no rows', 'allowed:']),
+    (['nowhere'], ['nowhere: no rows']),
+    (['STUDY', 'STUDY'], ['given twice']),
+    (['STUDY', '--metric=bpc'], ["metric='bpc'", "did you mean 'bpb'?"]),
+    (['STUDY', '--pictures=maybe'], ['pictures', 'maybe']),
+    (['STUDY', '--config.train.steps=3'], ['--config.train.steps', 'allowed: --out']),
+    (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
+    (['STUDY', '--out', 'page.html'], ['--out: has no value', 'allowed: --out=VALUE']),
+    (['STUDY', '--out=STUDY'], ['cannot be written', 'allowed: a file']),
+    (['STUDY', '--out=STUDY/rope/config.json/page.html'], ['cannot be written']),
+  ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, arguments, words):  # noqa: F811
+  (tmp_path / 'empty').mkdir()
+  filled = [word.replace('STUDY', str(study)).replace('EMPTY', str(tmp_path / 'empty')) for word in arguments]
+  before = sorted(tmp_path.rglob('*'))
+  code, out, err = command('scripts/report.py', f'--out={tmp_path}/new/page.html', *filled)
+  assert (code, out, err.count('\n')) == (2, '', 1)
+  assert all(word in err for word in words), err
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypatch):  # noqa: F811
+  monkeypatch.delattr(posenc_jax.page, 'page')
+  monkeypatch.delitem(sys.modules, 'posenc_jax.page.page')
+  monkeypatch.setitem(sys.modules, 'jinja2', None)
+  code, _, err = command('scripts/report.py', study, f'--out={tmp_path}/page.html')
+  assert (code, err.count('\n')) == (2, 1)
+  assert "jinja2 is not installed; allowed: pip install -e '.[report]'" in err
+
+
+def test_the_script_writes_the_page(command, study, tmp_path):  # noqa: F811
+  path = tmp_path / 'new' / 'page.html'
+  code, out, _ = command('scripts/report.py', study, f'--out={path}', '--pictures=False', '--metric=ppl')
+  assert (code, out.strip()) == (None, str(path))
+  assert path.read_text(encoding='utf-8') == page.render(gather([study]), 'ppl', pictures=False)
+
+
+# In a browser
+
+
+@pytest.fixture(scope='module')
+def browser():
+  """Chromium: the system's, or else the one that playwright has installed."""
+  from playwright.sync_api import sync_playwright  # pip install -e '.[browser]'
+
+  with sync_playwright() as running:
+    started = running.chromium.launch(executable_path=shutil.which('chromium'), args=['--no-sandbox'])
+    yield started
+    started.close()
+
+
+class Shown:
+  """A page as it is opened, and all that it asked for or complained of."""
+
+  def __init__(self, browser, path, width=1200):
+    self.page = browser.new_page(viewport={'width': width, 'height': 900})
+    self.requests, self.complaints = [], []
+    self.page.on('request', lambda request: self.requests.append(request.url))
+    self.page.on('console', lambda message: self.complaints.append(message.text))
+    self.page.on('pageerror', lambda error: self.complaints.append(str(error)))
+    self.page.goto(path.as_uri())
+    self.page.wait_for_selector('#curves .scatterlayer .js-line')
+
+  def strokes(self, dashed=False):
+    """Colours of the lines that are drawn, of the dashed or of the others."""
+    self.page.wait_for_timeout(500)  # transitions, and the time within which a second click would be a double one
+    script = """lines => lines.filter(l => l.getTotalLength() > 0 && l.style.strokeWidth != '0px')
+      .map(l => [getComputedStyle(l).stroke, l.style.strokeDasharray != ''])"""
+    drawn = self.page.eval_on_selector_all('#curves .scatterlayer .js-line', script)
+    return [colour for colour, has_dashes in drawn if has_dashes == dashed]
+
+  def heights(self):
+    return self.page.evaluate("document.getElementById('curves').data.filter((_, i) => i % 3 == 1).map(t => t.y)")
+
+  def legend(self, name, clicks=1):
+    self.page.locator('#curves .traces', has_text=re.compile(f'^{name}$')).locator('.legendtoggle').click(
+      click_count=clicks
+    )
+
+  def choose(self, menu, label):
+    self.page.locator('#curves .updatemenu-header').nth(menu).click()
+    self.page.locator('#curves .updatemenu-dropdown-button', has_text=re.compile(f'^{label}$')).click()
+
+  def press(self, label):
+    self.page.locator('#curves .updatemenu-button', has_text=re.compile(f'^{label}$')).click()
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  path = tmp_path_factory.mktemp('page') / 'page.html'
+  page.write(path, rendered(realistic() + rows_of(BITS, protocol='blocks', k=None, train_length=128), pictures=True))
+  return path
+
+
+@pytest.mark.browser
+def test_the_legend_takes_a_line_away_and_brings_it_back(browser, made):
+  shown = Shown(browser, made)
+  every = shown.strokes()
+  assert len(every) == len(NINE) - 1, 'learned has one point, and no line'
+  (colour,) = {t['line']['color'] for t in plot(made.read_text())[0] if t['name'] == 'rope' and 'color' in t['line']}
+  rope = 'rgb({}, {}, {})'.format(*bytes.fromhex(colour[1:]))
+  shown.legend('rope')
+  assert sorted(shown.strokes()) == sorted(colour for colour in every if colour != rope)
+  shown.choose(0, 'solid: blocks')
+  assert len(shown.strokes()) == 1, 'alibi: learned has a point, and what is hidden stays hidden'
+  shown.legend('rope')
+  assert rope in shown.strokes()
+  shown.choose(0, 'solid: last_k')
+  shown.legend('rope', clicks=2)
+  assert shown.strokes() == [rope], 'alone'
+  assert shown.complaints == []
+
+
+@pytest.mark.browser
+def test_measurement_axis_and_bands_are_switched(browser, made):
+  shown = Shown(browser, made)
+  first = shown.heights()
+  shown.choose(0, 'solid: last_k, windowed')
+  assert shown.heights() != first
+  shown.choose(0, 'solid: last_k')
+  assert shown.heights() == first
+  assert shown.strokes(dashed=True) == []
+  shown.choose(1, 'dashed: last_k, windowed')
+  assert sorted(shown.strokes(dashed=True)) == sorted(shown.strokes())
+  axis = lambda: shown.page.evaluate("document.getElementById('curves')._fullLayout.yaxis.type")
+  assert axis() == 'log'
+  shown.press('linear axis')
+  assert axis() == 'linear'
+  fills = lambda: shown.page.locator('#curves .scatterlayer .js-fill').evaluate_all(
+    "fills => fills.filter(f => f.getAttribute('d') && getComputedStyle(f).fillOpacity > 0).length"
+  )
+  assert fills() == len(NINE)
+  shown.press('no bands')
+  shown.page.wait_for_timeout(300)
+  assert fills() == 0
+  assert shown.complaints == []
+
+
+@pytest.mark.browser
+def test_pointing_at_a_line_shows_every_seed(browser, made):
+  shown = Shown(browser, made)
+  box = shown.page.locator('#curves .scatterlayer .points path').first.bounding_box()
+  shown.page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+  label = shown.page.locator('#curves .hoverlayer .hovertext')
+  label.wait_for()
+  assert re.search(r'128 tokens\d\.\d{3} ± \d\.\d{3}seed 0: \d\.\d{3}seed 1: \d\.\d{3}seed 2', label.text_content())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [1200, 375])
+def test_the_page_fits_and_asks_for_nothing_but_itself(browser, made, width):
+  shown = Shown(browser, made, width)
+  shown.page.wait_for_timeout(500)
+  assert shown.page.evaluate('document.documentElement.scrollWidth') == width
+  plots = shown.page.locator('.plotly-graph-div')
+  assert plots.count() > len(NINE)
+  for i in range(plots.count()):
+    box = plots.nth(i).locator('.main-svg').first.bounding_box()
+    assert box['x'] >= 0
+    assert box['x'] + box['width'] <= width
+  assert shown.requests == [made.as_uri()]
+  assert shown.complaints == []
+
+
+def test_each_encoding_of_a_pattern_is_drawn():
+  from posenc_jax.page import encodings
+
+  layers = ({'name': 'rope', 'base': 100.0, 'attention_window': 8}, 'rope', 'alibi')
+  c = config.load(ROOT / 'configs' / 'base.py', {'encoding': {'name': 'pattern', 'layers': layers}})
+  found = encodings.kinds('iRoPE', c)
+  assert [name for name, _ in found] == ['iRoPE: rope', 'iRoPE: rope', 'iRoPE: alibi']
+  assert len({encodings.setting(own) for _, own in found}) == 3
+  assert all(encodings.draw(own, 64).panels for _, own in found)

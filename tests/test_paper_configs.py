@@ -1,0 +1,107 @@
+"""The settings of papers: every run of theirs can be built at true size, and trained in small."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from posenc_jax import config, data, optim, report, sweep, trainer
+from posenc_jax.model import build
+
+PAPERS = sorted((Path(__file__).parent.parent / 'configs' / 'paper').glob('*.py'))
+NAMES = [path.stem for path in PAPERS]
+SMALL = {
+  'model.layers': 2,
+  'model.model_dim': 32,
+  'model.heads': 2,
+  'model.head_dim': 16,
+  'model.mlp_dim': 32,
+  'data.corpus': 'sotu',
+  'train.length': 24,
+  'train.batch': 2,
+  'optim.warmup': 1,
+}
+
+
+def runs(path):
+  """The config of every run of the study."""
+  return [config.load(path, overrides) for overrides in config.load_study(path).sweep()]
+
+
+def sizes(c, vocab):
+  """(parameters of all, of the layers, of a matrix of the vocabulary) of a model that is never made."""
+  model = jax.eval_shape(lambda: build(c, vocab, nnx.Rngs(0)))
+  count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  return count(model), count(model.layers), count(model.embedding)
+
+
+@pytest.mark.parametrize('path', PAPERS, ids=NAMES)
+def test_studies_are_whole(path, tmp_path):
+  """Runs are checked as the sweep checks them, and told apart; the text says the command and what is not theirs."""
+  planned = sweep.plan(path, tmp_path, {})
+  assert len(planned) == len(runs(path)) == len({run.name for run in planned})
+  assert report.of_study(path, tmp_path).figures
+  text = config.load_study(path).__doc__
+  for words in (f'python scripts/sweep.py --config=configs/paper/{path.name}', 'As published', 'published'):
+    assert words in text
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('path', PAPERS, ids=NAMES)
+def test_every_run_is_built_at_true_size(path):
+  """All in the shapes of its own config, with the parameters of projections that these have."""
+  for c in runs(path):
+    m = c.model
+    _, layers, matrix = sizes(c, data.VOCAB)
+    products = 4 * m.model_dim * m.heads * m.head_dim + 2 * m.model_dim * m.mlp_dim
+    assert layers == m.layers * (products + 2 * m.model_dim)
+    assert matrix == data.VOCAB * m.model_dim
+    assert m.heads * m.head_dim == m.model_dim
+
+
+def study(name):
+  return runs(PAPERS[NAMES.index(name)])
+
+
+def test_alibi_has_the_layers_of_247_million_parameters():
+  """Theirs are with adaptive embeddings of 267,735 words: widths 1024, 256, 64, each projected to 1024."""
+  parts = ((20_000, 1024), (40_000, 256), (267_735 - 60_000, 64))
+  embeddings = sum(words * width + width * 1024 for words, width in parts)
+  assert sizes(study('alibi')[0], data.VOCAB)[1] + embeddings == pytest.approx(247e6, abs=5e5)
+
+
+def test_kerple_has_162_million_parameters():
+  """With the vocabulary of GPT-2, padded to a multiple of 128."""
+  assert sizes(study('kerple')[0], 50_304)[0] == pytest.approx(162e6, abs=5e5)
+
+
+@pytest.mark.parametrize('name', ['yarn', 'pi'])
+def test_llama_has_its_parameters(name):
+  assert {sizes(c, 32_000)[0] for c in study(name)} == {6_738_415_616}
+
+
+def test_fox_has_the_parameters_of_its_name():
+  """Theirs count one of the two matrices of GPT-2's vocabulary."""
+  for c in study('fox'):
+    everything, _, matrix = sizes(c, 50_257)
+    named = 1e6 * float(c.label.partition('(')[2].removesuffix('M)'))
+    assert everything - matrix == pytest.approx(named, rel=0.01), c.label
+
+
+@pytest.mark.parametrize('path', PAPERS, ids=NAMES)
+def test_a_step_in_small(path):
+  c = config.load(path, SMALL)
+  config.validate(c)
+  corpus = data.corpus('sotu', 'train', c.data.text_field, c.data.cache)
+  tokens_BT = data.Batches(corpus, c.train.length, c.train.batch, c.seed)[0]
+  model = build(c, data.VOCAB, nnx.Rngs(c.seed))
+  before = jax.tree.map(np.array, model)
+  optimiser = optim.make(c.optim, c.train.steps)
+  step, _ = trainer.functions(c, optimiser)
+  model, _, metrics = step(model, optimiser.init(model), tokens_BT)
+  assert abs(float(metrics['loss']) - np.log(data.VOCAB)) < 1.5
+  assert float(metrics['learning_rate']) == pytest.approx(c.optim.learning_rate)
+  for a, b in zip(*map(jax.tree.leaves, (before, model)), strict=True):
+    assert not np.array_equal(a, b)

@@ -1,0 +1,179 @@
+"""Encodings by layer, and positions that are drawn once a forward."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from test_model import VOCAB, config, logits, nll, tokens
+
+from posenc_jax import optim
+from posenc_jax.config.loading import overlay
+from posenc_jax.data import Batch
+from posenc_jax.encodings import make
+from posenc_jax.model import Layer, build, rms_norm, token_nll
+from posenc_jax.trainer import functions
+
+SIZES = dict(model_dim=16, heads=4, head_dim=6, train_length=16)
+
+
+def of(encoding: dict, **overrides):
+  c = config(**overrides)
+  overlay(c, {'encoding': encoding})
+  return build(c, VOCAB, nnx.Rngs(0))
+
+
+def pattern(*layers, **overrides):
+  return of({'name': 'pattern', 'layers': layers}, **overrides)
+
+
+@pytest.mark.parametrize('unroll', [1, 0])
+def test_a_pattern_is_a_loop_over_layers_each_with_its_own_encoding_and_window(unroll):
+  """Seven layers of a period of three: two whole periods and a rest."""
+  m = pattern('alibi', {'name': 'shaw', 'attention_window': 4}, 'shaw', model__layers=7, model__unroll=unroll)
+  alibi, shaw = m.encodings.kinds
+  x, y, seen = tokens(), 4 * m.embedding[...][tokens()], {0: 0, 1: 0}
+  for n in range(7):
+    kind, window = [(0, None), (1, 4), (1, None)][n % 3]
+    enc = (alibi, shaw)[kind].layer(seen[kind])
+    seen[kind] += 1
+    y = jax.jit(Layer.__call__, static_argnames='window')(
+      jax.tree.map(lambda p, n=n: p[n], m.layers), y, enc, window=window
+    )
+  np.testing.assert_allclose(rms_norm(y, m.norm[...]) @ m.embedding[...].T, logits(m, x), atol=3e-5)
+
+
+def test_a_pattern_of_one_is_the_encoding():
+  x = tokens()
+  np.testing.assert_array_equal(nll(pattern('t5'), x), nll(of({'name': 't5'}), x))
+  np.testing.assert_array_equal(nll(pattern('t5', 't5'), x), nll(of({'name': 't5'}), x))
+
+
+def test_layers_of_equal_encodings_share_what_it_shares():
+  shapes = lambda m: sorted(p.shape for p in jax.tree.leaves(m.encodings))
+  assert shapes(pattern({'name': 't5', 'attention_window': 3}, 't5', 'nope')) == [(32, 4)]
+  assert shapes(pattern('t5', {'name': 't5', 'buckets': 8})) == [(8, 4), (32, 4)]
+  assert shapes(pattern('fox', 'nope')) == [(2, 4), (2, 16, 4)]  # layers 1 and 3
+  assert shapes(pattern('t5', 'nope', model__share_encoding='none')) == [(2, 32, 4)]
+
+
+def test_the_smaller_window_counts():
+  x, m = tokens(), pattern({'name': 'rope', 'attention_window': 4}, 'nope')
+  narrow = pattern({'name': 'rope', 'attention_window': 2}, {'name': 'nope', 'attention_window': 2})
+  np.testing.assert_allclose(nll(m, x, window=2), nll(narrow, x), atol=2e-5)
+  np.testing.assert_allclose(nll(m, x, window=12), nll(m, x), atol=2e-5)
+
+
+def test_learned_positions_in_a_pattern_end_and_are_added_once():
+  m = pattern('learned', 'alibi')
+  assert m.max_length == 16
+  with pytest.raises(ValueError, match='17 positions, but the table of Learned ends at 16'):
+    m(tokens(T=17))
+  bare = pattern('nope', 'alibi')
+  at_input = m.encodings.first[0].embed(jnp.zeros((1, 12, 16)), jnp.arange(12)[None])
+  bare.embedding[...] = m.embedding[...]
+  bare.layers = jax.tree.unflatten(jax.tree.structure(bare.layers), jax.tree.leaves(m.layers))
+  assert np.abs(at_input).max() > 0.1
+  assert np.abs(nll(m, tokens()) - nll(bare, tokens())).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ('encoding', 'message'),
+  [
+    ({'name': 'pattern'}, r'encoding.layers=\(\); allowed: names of encodings, or dicts'),
+    ({'name': 'pattern', 'layers': 'rope,pattern'}, 'allowed: names of encodings'),
+    ({'name': 'pattern', 'layers': ({'base': 3},)}, 'allowed: names of encodings'),
+    ({'name': 'pattern', 'layers': 'rope,nopee'}, "encoding.name='nopee' is unknown; nearest: nope"),
+    ({'name': 'pattern', 'layers': 'rope', 'base': 3}, "encoding pattern has no hyperparameter 'base'"),
+    ({'name': 'pattern', 'layers': 'rope,nope,rope,nope'}, 'a pattern of 4 layers; allowed: at most model.layers=3'),
+    ({'name': 'pattern', 'layers': ({'name': 'rope', 'attention_window': 0},)}, 'attention_window=0; allowed: 1 or'),
+    ({'name': 'random_positions', 'over': 'learned'}, 'ends at 16, before longest=256'),
+    ({'name': 'random_positions', 'longest': 8}, 'longest=8 must be at least the training length 16'),
+    ({'name': 'random_positions', 'each': 'token'}, "each='token' must be one of batch, example"),
+    ({'name': 'random_positions', 'over': 'shape_offset'}, 'draws positions itself'),
+    ({'name': 'shape_offset', 'over': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
+    ({'name': 'chain', 'members': 'shape_offset,fox'}, 'shape_offset draws positions once for all'),
+  ],
+)
+def test_what_is_no_pattern_and_no_draw(encoding, message):
+  with pytest.raises(ValueError, match=message):
+    of(encoding)
+
+
+@pytest.mark.parametrize('each', ['batch', 'example'])
+def test_random_positions_are_different_and_in_order(each):
+  enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), longest=20, each=each)
+  drawn = jax.jit(lambda key: enc.draw(jnp.arange(16)[None], 64, key))
+  draws = np.concatenate([drawn(jax.random.key(n)) for n in range(40)])
+  assert len(draws) == {'batch': 40, 'example': 40 * 64}[each]
+  assert np.all(np.diff(draws) > 0)
+  assert draws.min() == 0
+  assert draws.max() == 19
+  if each == 'example':  # uniform: every subset of 16 of 20 alike, so every position stands in 16 of 20 draws
+    share = np.bincount(draws.ravel(), minlength=20) / len(draws)
+    assert np.abs(share - 0.8).max() < 5 * np.sqrt(0.8 * 0.2 / len(draws))
+
+
+def test_every_packed_document_draws_for_itself():
+  enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), longest=32)
+  positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 1, 0, 1, 0, 1]])
+  draws = np.asarray(enc.draw(positions, 2, jax.random.key(3)))
+  for row, starts in zip(draws, ([0, 5], [0, 2, 4, 6]), strict=True):
+    for document in np.split(row, starts[1:]):
+      assert np.all(np.diff(document) > 0)
+  assert draws.min() >= 0
+  assert draws.max() < 32
+
+
+@pytest.mark.parametrize('over', ['rope', 'alibi', 'shaw', 'sinusoidal'])
+def test_all_layers_stand_at_the_one_draw(over):
+  """A model that draws is the model without, given those positions; and with no room to draw it is that model."""
+  x, key, plain = tokens(), jax.random.key(5), of({'name': over})
+  m = of({'name': 'random_positions', 'over': over})
+  drawn = m.encodings.first[0].draw(jnp.arange(12)[None], 2, key)
+  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=255), atol=3e-5)
+  assert np.abs(nll(m, x, key=key) - nll(m, x, key=jax.random.key(6))).max() > 1e-3
+  tight = of({'name': 'random_positions', 'over': over, 'longest': 16})
+  full = tokens(T=16)
+  np.testing.assert_allclose(nll(tight, full, key=key), nll(plain, full), atol=3e-5)
+  with pytest.raises(ValueError, match='17 positions, but the table of RandomPositions ends at 16'):
+    tight(tokens(T=17))
+
+
+@pytest.mark.parametrize('each', ['batch', 'example'])
+def test_evaluation_draws_alike_whatever_stands_beside(each):
+  m = of({'name': 'random_positions', 'each': each})
+  x = tokens(B=4)
+  np.testing.assert_allclose(nll(m, x)[2:3], nll(m, x[2:3]), atol=2e-5)
+  assert np.abs(nll(m, x) - nll(of({'name': 'rope'}), x)).max() > 1e-3
+
+
+def test_shape_offset_moves_examples_in_training_alone():
+  x, key = jnp.tile(tokens(B=1), (6, 1)), jax.random.key(1)
+  m, plain = of({'name': 'shape_offset'}), of({'name': 'sinusoidal'})
+  np.testing.assert_array_equal(nll(m, x), nll(plain, x))
+  moved = m.encodings.first[0].draw(jnp.arange(12)[None], 6, key)
+  offsets = np.asarray(moved[:, 0])
+  assert len(np.unique(offsets)) > 1
+  assert offsets.max() <= 16
+  np.testing.assert_array_equal(moved, offsets[:, None] + np.arange(12))
+  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, positions=moved), atol=2e-5)
+  relative, rope = of({'name': 'shape_offset', 'over': 'rope'}), of({'name': 'rope'})
+  np.testing.assert_allclose(nll(relative, x, key=key), nll(rope, x), atol=2e-5)
+
+
+def test_a_step_draws_by_seed_and_step():
+  c = config(seed=3, optim__warmup=0)
+  overlay(c, {'encoding': {'name': 'random_positions'}})
+  m, x, optimiser = build(c, VOCAB, nnx.Rngs(0)), tokens(), optim.make(c.optim, c.train.steps)
+  step, _ = functions(c, optimiser)
+  state = m, optimiser.init(m)
+  for n in range(2):
+    key = jax.random.fold_in(jax.random.key(3), n)
+    desired = jax.jit(lambda m, key: token_nll(m, x, key=key).mean())(state[0], key)
+    *state, metrics = step(*state, Batch(x))
+    np.testing.assert_allclose(metrics['loss'], desired, rtol=1e-5)
+
+
+def test_a_pattern_by_names_and_commas():
+  assert of({'name': 'pattern', 'layers': 'rope,rope,nope'}).encodings.order == (0, 0, 1)
