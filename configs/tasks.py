@@ -32,4 +32,12 @@ def get_config():
 
 
 def sweep():
-  return product(over('seed', 0), over('data.corpus', *TASKS), over('encoding.name', *ENCODINGS))
+  return product(over('seed', 0, 1, 2), over('data.corpus', *TASKS), over('encoding.name', *ENCODINGS))
+
+
+def table():
+  return dict(protocols=('mqar', 'copy'), metric='exact_match')
+
+
+def figures():
+  return {name: dict(protocol=name, metric='exact_match') for name in ('mqar', 'copy')}

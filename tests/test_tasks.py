@@ -513,7 +513,7 @@ def test_answers_are_what_the_model_says_after_each_prefix(tiny):
   model = build(tiny, 6, nnx.Rngs(0))
   tokens_BT = np.random.default_rng(0).integers(0, 5, (3, 9)).astype(np.int32)
   right_BT, nats_BT = evals.make_functions(tiny)['answers'](model, tokens_BT)
-  for t in (0, 1, 8):
+  for t in (0, 8):
     inputs_BT = np.concatenate([np.full((3, 1), 5, np.int32), tokens_BT[:, :t]], axis=1)
     logits_BV = model(inputs_BT)[:, -1]
     np.testing.assert_array_equal(right_BT[:, t], logits_BV.argmax(-1) == tokens_BT[:, t])
