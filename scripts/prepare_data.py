@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax.config import load, main, parse_args
-from posenc_jax.data import TASK, TaskCorpus, prepare, source
+from posenc_jax.data import TaskCorpus, prepare, source
 from posenc_jax.data.corpora import SPLITS
-from posenc_jax.tasks import chance
+from posenc_jax.tasks import PREFIX, chance
 
 BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
 LONG = (4096, 8192, 16384, 32768)  # bytes
@@ -26,7 +26,7 @@ def run(argv: list[str]) -> None:
     overrides['data.corpus'] = flags.corpus
   config = load(flags.config, overrides)
   data = config.data
-  if data.corpus.startswith(TASK):
+  if data.corpus.startswith(PREFIX):
     describe(source(data, 'train'), config.eval.lengths)
     return
 

@@ -297,7 +297,7 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
 @pytest.mark.parametrize(
   ('corpus', 'overrides', 'words'),
   [
-    ('task:copi', {}, "no task 'copi'; nearest: copy"),
+    ('task:copi', {}, "config.data.corpus='task:copi': no task 'copi'; nearest: copy"),
     ('task:copy/x=1', {}, "task copy has no option 'x'"),
     ('task:copy', {'train__length': 5}, "config.train.length: 'task:copy' with 5 tokens; allowed: 6 or more"),
     ('task:copy', {'data__shortest': 3}, "config.data.shortest: 'task:copy' with 3 tokens"),

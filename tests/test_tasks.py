@@ -1,15 +1,23 @@
 """Tasks against solvers that read only what stands before an answer, and laws over all of them."""
 
 import hashlib
+import json
 import re
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
-from posenc_jax import tasks
+from posenc_jax import config, data, evals, optim, tasks, trainer
+from posenc_jax.config import UserError
+from posenc_jax.evals import tasks as task_evals
+from posenc_jax.model import build, token_nll
 from posenc_jax.tasks.base import SHARES
 from posenc_jax.tasks.needles import DEPTHS
 
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 VARIANTS = (
   *tasks.TASKS,
   'passkey/style=sentences/digits=4',
@@ -228,6 +236,14 @@ def test_splits_are_disjoint_whatever_seed_and_length(make, text):
   assert all(len(found) > 2 for found in seen.values())
 
 
+def test_no_key_of_a_training_is_in_a_test(make):
+  task = make('passkey/digits=3')
+  keys = [
+    {tuple(task.example(split, 0, i, 50, 60).tokens_T[-3:].tolist()) for i in range(150)} for split in ('train', 'test')
+  ]
+  assert not keys[0] & keys[1]
+
+
 def test_few_instances_do_meet_without_the_split():
   """What the law above is worth: 256 strings, of which 120 are drawn twice."""
   task = tasks.TASKS['parity']()
@@ -361,3 +377,221 @@ def test_bad_options_are_one_line(make, text, words):
 def test_text_too_short_for_a_passkey_is_one_line(make):
   with pytest.raises(ValueError, match=r'2000 tokens; allowed: at most 1012, by the longest document'):
     make('passkey').example('train', 0, 0, 2000, 2000)
+
+
+# How a task is scored
+
+
+class Guesser:
+  """Says the right token where (token + place) % `wrong` is not 0, in one forward pass; counts shapes."""
+
+  def __init__(self, wrong):
+    self.wrong, self.shapes = wrong, set()
+
+  def __call__(self, tokens_BT, window=None):
+    self.shapes.add(tokens_BT.shape)
+    right_BT = (tokens_BT + np.arange(tokens_BT.shape[1]) + (window or 0)) % self.wrong != 0
+    return right_BT, np.where(right_BT, 0.5, 2.0)
+
+
+def task_corpus(text, texts=(), split='test'):
+  task = tasks.make(text, lambda: texts)
+  return data.TaskCorpus(f'task:{text}', split, text.split('/')[0], task, task.shortest)
+
+
+def plan_of(text, texts=(), **overrides):
+  settings = {path.replace('__', '.'): value for path, value in overrides.items()}
+  settings = {'data.corpus': f'task:{text}', 'eval.protocols': ('answers',), 'train.length': 40, **settings}
+  c = config.load(BASE, settings)
+  config.validate(c)
+  return list(task_evals.plan(c, task_corpus(text, texts)))
+
+
+def asked(measurements, answers):
+  """{(control, length, position, metric): value} of all rows, each asked for alone, as after an interruption."""
+  found = {}
+  for m in measurements:
+    for i, q in enumerate(m.questions):
+      (score,) = m.score(lambda tokens_BT, m=m: answers(tokens_BT, m.window), [i])
+      found[q['control'], q['length'], q['position'], q['metric']] = score['value']
+  return found
+
+
+@pytest.mark.parametrize('batch_tokens', [1, 200, 10**6])
+def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
+  answers = Guesser(7)
+  settings = {'eval__lengths': (80, 20), 'eval__examples': 30, 'eval__controls': ('windowed',)}
+  plan = plan_of('copy/symbols=9', eval__batch_tokens=batch_tokens, **settings)
+  found = asked(plan, answers)
+  assert answers.shapes == {(max(1, batch_tokens // n), n) for n in (20, 80)}
+  assert [m.name for m in plan] == ['copy', 'copy windowed'] * 2
+  for control, length in ((None, 20), (None, 80), ('windowed', 20), ('windowed', 80)):
+    window = 40 if control and length > 40 else 0
+    exact, exact_without_end, right = [], [], []
+    for i in range(30):
+      example = tasks.make('copy/symbols=9', tuple).example('test', 0, i, length, length)
+      places = [t for t in range(length) if example.choices_T[t]]
+      marks = [bool((example.tokens_T[t] + t + window) % 7) for t in places]
+      exact.append(all(marks))
+      exact_without_end.append(all(marks[:-1]))
+      right += marks
+    values = {metric: found[control, length, None, metric] for metric in task_evals.metrics(tasks.make('copy', tuple))}
+    assert values == pytest.approx(
+      {
+        'exact_match': np.mean(exact),
+        'exact_match_without_end': np.mean(exact_without_end),
+        'token_accuracy': np.mean(right),
+        'chance': 9.0 ** -(length / 2 - 1),
+        'token_chance': ((length / 2 - 1) / 9 + 1) / (length / 2),
+      }
+    )
+
+
+def test_a_passkey_is_scored_by_depth_and_by_likelihood(texts):
+  found = asked(plan_of('passkey', texts, eval__lengths=(50,), eval__examples=22, eval__controls=()), Guesser(3))
+  assert {key[2] for key in found} == set(DEPTHS)
+  assert {key[3] for key in found} == {'exact_match', 'token_accuracy', 'digit_nats', 'chance', 'token_chance'}
+  for depth in DEPTHS:
+    accuracy, nats = (found[None, 50, depth, metric] for metric in ('token_accuracy', 'digit_nats'))
+    assert nats == pytest.approx(0.5 * accuracy + 2.0 * (1 - accuracy))
+    assert found[None, 50, depth, 'chance'] == pytest.approx(1e-5)
+  assert 0 < np.mean([found[None, 50, depth, 'token_accuracy'] for depth in DEPTHS]) < 1
+
+
+@pytest.mark.parametrize('text', ['copy/symbols=2', 'flip_flop/ignore=0.4', 'mqar', 'addition'])
+def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_pass(text):
+  """A solver that errs on one prefix in ten; its decoding goes on from its own words."""
+  corpus, solve = task_corpus(text), solver(text)
+  symbols, length = corpus.task.symbols, corpus.task.shortest + 4
+
+  def says(words):
+    noise = hashlib.sha256(' '.join(words).encode()).digest()
+    return symbols[noise[1] % len(symbols)] if noise[0] < 26 else solve(words)
+
+  def answers(tokens_BT):
+    words_BT = [[symbols[token] for token in tokens_T] for tokens_T in tokens_BT]
+    right_BT = [[says(words[:t]) == words[t] for t in range(len(words))] for words in words_BT]
+    return np.array(right_BT), np.zeros(tokens_BT.shape)
+
+  def decodes(example):
+    words = [symbols[token] for token in example.tokens_T]
+    said = words.copy()
+    for t in np.flatnonzero(example.answers_T):
+      said[t] = says(said[:t])
+    return said == words
+
+  examples = corpus.examples(40, length)
+  passed = [bool(outcome.right_A.all()) for outcome in task_evals.run(answers, examples, length, 200)]
+  assert passed == [decodes(example) for example in examples]
+  assert 3 < sum(passed) < 37
+
+
+TINY = {
+  'model.layers': 1,
+  'model.model_dim': 16,
+  'model.heads': 2,
+  'model.head_dim': 8,
+  'model.mlp_dim': 32,
+  'train.length': 24,
+  'train.batch': 4,
+  'train.steps': 3,
+  'train.validate_batches': 1,
+  'optim.warmup': 1,
+  'data.corpus': 'task:needle/needles=2',
+  'eval.protocols': ('answers',),
+  'eval.lengths': (20, 32),
+  'eval.examples': 22,
+}
+
+
+@pytest.fixture(scope='module')
+def tiny():
+  return config.load(BASE, TINY)
+
+
+def test_answers_are_what_the_model_says_after_each_prefix(tiny):
+  model = build(tiny, 6, nnx.Rngs(0))
+  tokens_BT = np.random.default_rng(0).integers(0, 5, (3, 9)).astype(np.int32)
+  right_BT, nats_BT = evals.make_functions(tiny)['answers'](model, tokens_BT)
+  for t in (0, 8):
+    inputs_BT = np.concatenate([np.full((3, 1), 5, np.int32), tokens_BT[:, :t]], axis=1)
+    logits_BV = model(inputs_BT)[:, -1]
+    np.testing.assert_array_equal(right_BT[:, t], logits_BV.argmax(-1) == tokens_BT[:, t])
+    expected = -jax.nn.log_softmax(logits_BV)[np.arange(3), tokens_BT[:, t]]
+    np.testing.assert_allclose(nats_BT[:, t], expected, rtol=1e-5)
+  assert right_BT.shape == nats_BT.shape == (3, 9)
+
+
+def test_the_loss_counts_answers_alone(tiny):
+  corpus = data.source(tiny.data, 'train')
+  batch = corpus.batches(24, 4, seed=0)[0]
+  model, nats = build(tiny, corpus.vocab, nnx.Rngs(0)), trainer.functions(tiny, optim.make(tiny.optim, 3))[1]
+  scored = np.asarray(token_nll(model, batch.tokens_BT))[batch.scored_BT]
+  assert len(scored) == 4
+  assert float(nats(model, batch)) == pytest.approx(scored.mean(), rel=1e-6)
+  everything = np.asarray(token_nll(model, batch.tokens_BT))
+  assert float(nats(model, data.Batch(batch.tokens_BT))) == pytest.approx(everything.mean(), rel=1e-6)
+  assert scored.mean() != pytest.approx(everything.mean(), rel=1e-3)
+
+
+def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_path, capsys):
+  trainer.train(tiny, tmp_path)
+  assert 'bits/answer' in capsys.readouterr().out
+  evals.evaluate(tiny, tmp_path)
+  assert 'needle at 32: ' in capsys.readouterr().out
+  lines = (tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)
+  rows = [json.loads(line) for line in lines]
+  assert len(rows) == 2 * 2 * 11 * 4  # lengths, with and without window, depths, metrics
+  assert {(r['protocol'], r['corpus'], r['status']) for r in rows} == {('needle', 'task:needle/needles=2', 'ok')}
+  assert {r['tokens'] for r in rows} == {2}
+  assert {r['value'] for r in rows if r['metric'] == 'chance'} == {1 / 16}
+  (tmp_path / 'eval.jsonl').write_bytes(b''.join(lines[::3]) + lines[1][:30])
+  evals.evaluate(tiny, tmp_path)
+  assert sorted((tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)) == sorted(lines)
+
+  more = config.from_json(config.to_json(tiny))
+  config.overlay(more, {'eval.lengths': (40,), 'eval.controls': ()})
+  evals.evaluate(more, tmp_path)
+  assert {json.loads(line)['overrides'] for line in (tmp_path / 'eval.jsonl').read_text().splitlines()} == {None}
+
+  config.overlay(more, {'data.corpus': 'task:needle/symbols=15'})
+  with pytest.raises(UserError, match=r"symbols=15': has 49 symbols; allowed: what has 50, as 'task:needle"):
+    evals.evaluate(more, tmp_path)
+
+
+def test_tokens_of_a_run_are_those_of_its_tokeniser(tiny, tmp_path):
+  """Bits a byte: of the same rows whatever a token is; and another tokeniser is refused, by name."""
+  rng, words = np.random.default_rng(0), ['position', 'encoding', 'attention', 'token']
+  for split, count in (('train', 5), ('validation', 1), ('test', 1)):
+    (tmp_path / 'text' / split).mkdir(parents=True)
+    for i in range(count):
+      (tmp_path / 'text' / split / f'{i}.txt').write_text(' '.join(rng.choice(words, 80)))
+  settings = {
+    **{path: value for path, value in TINY.items() if not path.startswith(('eval', 'data'))},
+    'data.corpus': str(tmp_path / 'text'),
+    'data.cache': str(tmp_path / 'cache'),
+    'data.tokenizer': 'sentencepiece',
+    'data.vocab': 290,
+    'eval.protocols': ('blocks',),
+    'eval.lengths': (32,),
+    'eval.documents': 1,
+    'eval.document_tokens': 0,
+    'eval.k': 8,
+  }
+  c, run = config.load(BASE, settings), tmp_path / 'run'
+  trainer.train(c, run)
+  evals.evaluate(c, run)
+  (row,) = [json.loads(line) for line in (run / 'eval.jsonl').read_text().splitlines()]
+  text = (tmp_path / 'text' / 'test' / '0.txt').read_bytes()
+  assert (row['bytes'], row['tokens']) == (len(text), len(data.source(c.data, 'test').tokens[0]))
+  assert row['tokens'] < row['bytes'] / 2
+  assert row['bpb'] == pytest.approx(row['nats'] / len(text) / np.log(2))
+  logged = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+  batch = data.source(c.data, 'train').batches(24, 4, 0)[0]
+  per_token = data.source(c.data, 'train').bytes_per_token(batch)
+  assert logged[0]['bpb'] == pytest.approx(logged[0]['loss'] / np.log(2) / per_token)
+  (tmp_path / 'text' / 'train' / '5.txt').write_text('and more')
+  for act in (trainer.train, evals.evaluate):
+    with pytest.raises(UserError, match='its run was trained with the tokeniser') as error:
+      act(c, run)
+    assert '\n' not in str(error.value)

@@ -5,7 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from posenc_jax import tasks
-from posenc_jax.config.errors import UserError, hint, user_errors
+from posenc_jax.config.errors import UserError, hint
 from posenc_jax.config.saving import leaves
 
 PROTOCOLS = ('last_k', 'blocks', 'sliding', 'by_position', 'receptive_field')
@@ -68,7 +68,7 @@ def validate(config: ConfigDict) -> None:
     require(path, fields[path] >= 0, '0 (off) or more')
 
   one_of('eval.split', ('train', 'validation', 'test'))
-  is_task = config.data.corpus.startswith('task:')
+  is_task = config.data.corpus.startswith(tasks.PREFIX)
   for name in evals.protocols:
     one_of('eval.protocols', (ANSWERS,) if is_task else PROTOCOLS, name)
   for name in evals.controls:
@@ -98,8 +98,11 @@ def validate(config: ConfigDict) -> None:
 
 
 def _check_task(config: ConfigDict) -> None:
-  with user_errors(ValueError):
-    task = tasks.make(config.data.corpus.removeprefix('task:'), tuple)
+  corpus = config.data.corpus
+  try:
+    task = tasks.make(corpus.removeprefix(tasks.PREFIX), tuple)
+  except ValueError as error:
+    raise UserError(f'config.data.corpus={corpus!r}: {error}') from None
   asked = {
     'data.shortest': (config.data.shortest or task.shortest,),
     'train.length': (config.train.length,),
@@ -110,4 +113,4 @@ def _check_task(config: ConfigDict) -> None:
       try:
         task.check_length(length)
       except ValueError as error:
-        raise UserError(f'config.{path}: {config.data.corpus!r} with {error}') from None
+        raise UserError(f'config.{path}: {corpus!r} with {error}') from None

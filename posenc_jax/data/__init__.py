@@ -1,7 +1,7 @@
 """Corpora of documents and tasks, and training batches as a pure function of seed and step."""
 
 from posenc_jax.data.batches import Batch, Batches
-from posenc_jax.data.corpora import TASK, Corpus, corpus, prepare, source, vocab
+from posenc_jax.data.corpora import Corpus, corpus, prepare, source, vocab
 from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, fill_up
 from posenc_jax.data.tokenisers import BYTES
 
@@ -11,7 +11,6 @@ BOS = VOCAB - 1
 __all__ = [
   'BOS',
   'BYTES',
-  'TASK',
   'VOCAB',
   'Batch',
   'Batches',

@@ -14,13 +14,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import tasks
-from posenc_jax.config import UserError, user_errors
+from posenc_jax.config import UserError
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.tokenisers import BYTES, Bytes, SentencePiece, learned
 
-TASK = 'task:'  # what names of tasks begin with
 SPLITS = ('train', 'validation', 'test')
 RECENT = 1024  # documents kept in memory; every one of the embedded corpus
 
@@ -89,12 +88,10 @@ class Corpus:
 
 def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
   """What a run's section `data` says, one split of it: text in tokens, or a task. Raises `UserError`."""
-  if data.corpus.startswith(TASK):
-    text = data.corpus.removeprefix(TASK)
-    documents = lambda: corpus('sotu', split, data.text_field, data.cache).documents
-    with user_errors(ValueError):
-      task = tasks.make(text, documents)
-    return TaskCorpus(data.corpus, split, tasks.parse(text)[0], task, data.shortest or task.shortest)
+  if data.corpus.startswith(tasks.PREFIX):
+    task = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
+    name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
+    return TaskCorpus(data.corpus, split, name, task, data.shortest or task.shortest)
   text = corpus(data.corpus, split, data.text_field, data.cache)
   if data.tokenizer == 'bytes':
     return text
@@ -104,10 +101,16 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
 
 def vocab(data: ConfigDict) -> int:
   """Symbols of what a run's section `data` says, BOS included, without opening it. Raises `UserError`."""
-  if data.corpus.startswith(TASK):
-    with user_errors(ValueError):
-      return tasks.make(data.corpus.removeprefix(TASK), tuple).vocab
+  if data.corpus.startswith(tasks.PREFIX):
+    return _task(data, tuple).vocab
   return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+
+
+def _task(data: ConfigDict, texts: Callable[[], Sequence[bytes]]) -> tasks.Task:
+  try:
+    return tasks.make(data.corpus.removeprefix(tasks.PREFIX), texts)
+  except ValueError as error:
+    raise UserError(f'config.data.corpus={data.corpus!r}: {error}') from error
 
 
 def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:

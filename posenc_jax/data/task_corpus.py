@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from posenc_jax.config import UserError, user_errors
+from posenc_jax.config import UserError
 from posenc_jax.data.batches import Batch
 from posenc_jax.tasks import Example, Task
 
@@ -40,8 +40,10 @@ class TaskCorpus:
 
   def examples(self, count: int, length: int) -> list[Example]:
     """The first so many examples of seed 0 that have `length` tokens, or as many as the format allows. UserError."""
-    with user_errors(ValueError):
+    try:
       return [self.task.example(self.split, 0, index, length, length) for index in range(count)]
+    except ValueError as error:
+      raise UserError(f'config.eval.lengths: {self.name!r} with {error}') from error
 
 
 class TaskBatches:
@@ -55,8 +57,10 @@ class TaskBatches:
     if size < 1 or not 0 <= seed < 2**32:
       raise UserError(f'{size=}, {seed=}; allowed: 1 or more, 0 to 2**32 - 1')
     self._corpus, self._length, self._size, self._seed = corpus, length, size, seed
-    with user_errors(ValueError):
+    try:
       self._example(0)
+    except ValueError as error:
+      raise UserError(f'config.train.length: {corpus.name!r} with {error}') from error
 
   def _example(self, index: int) -> Example:
     c = self._corpus

@@ -10,6 +10,7 @@ from posenc_jax import data
 from posenc_jax.config import UserError, differing_keys, flat
 from posenc_jax.evals import protocols
 from posenc_jax.evals.protocols import Nll
+from posenc_jax.tasks import PREFIX
 
 WINDOWED = 'windowed'  # a row's `control`: attention limited to the row's `train_length` tokens
 SHUFFLED_FAR = 'shuffled_far'  # tokens more than `train_length` before the first scored one are another document's
@@ -168,7 +169,7 @@ def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
     if key.partition('.')[0] in TRAINED:
       raise UserError(f'config.{key}={changed[key]!r}: the run was trained with {before.get(key)!r}; allowed: that')
   lengths = changed.pop('eval.lengths', None)
-  is_text = not config.data.corpus.startswith(data.TASK)
+  is_text = not config.data.corpus.startswith(PREFIX)
   if is_text and lengths and max(lengths) != max(before['eval.lengths']):
     changed['max(eval.lengths)'] = max(lengths)
   return {key: value for key, value in changed.items() if key not in KEYED + HARMLESS}

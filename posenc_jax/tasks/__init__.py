@@ -18,8 +18,9 @@ from posenc_jax.tasks.passkey import Passkey
 from posenc_jax.tasks.recall import MQAR, Induction, NBack
 from posenc_jax.tasks.selective_copy import SelectiveCopy
 
-__all__ = ['TASKS', 'Example', 'Task', 'chance', 'make', 'options', 'parse']
+__all__ = ['PREFIX', 'TASKS', 'Example', 'Task', 'chance', 'make', 'options', 'parse']
 
+PREFIX = 'task:'  # what the name of a task begins with where it stands for a corpus
 TASKS = {
   'passkey': Passkey,
   'mqar': MQAR,
