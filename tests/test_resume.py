@@ -92,6 +92,8 @@ from posenc_jax import config, evals, records, trainer
 import jax
 jax.config.update('jax_default_matmul_precision', 'highest')
 workdir = Path(sys.argv[1])
+jax.config.update('jax_compilation_cache_dir', str(workdir.parent / 'compiled'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 c = config.from_json(json.loads(sys.argv[2]))
 real = {'rename': os.rename, 'rmtree': shutil.rmtree, 'write': records._write}
 
@@ -122,23 +124,21 @@ def half_deleted(step):
     real['rmtree'](path, **options)
   shutil.rmtree = rmtree
 
-for command, kill in (
-  ('train', lambda: half_a_row(b'"step":1,')),
-  ('train', lambda: half_a_row(b'"step":6,')),
-  ('train', lambda: uncommitted(8)),
-  ('train', lambda: half_deleted(4)),
-  ('train', lambda: half_a_row(b'"split":"validation"')),
-  ('train', lambda: None),
-  ('eval', lambda: half_a_row(b'"document":"b.txt"')),
+for name, command, kill in (
+  ('half a row', trainer.train, lambda: half_a_row(b'"step":6,')),
+  ('uncommitted', trainer.train, lambda: uncommitted(8)),
+  ('half deleted', trainer.train, lambda: half_deleted(4)),
+  ('left alone', trainer.train, lambda: None),
+  ('half an evaluation', evals.evaluate, lambda: half_a_row(b'"document":"b.txt"')),
 ):
-  print(command, end=' ', flush=True)
   if not (child := os.fork()):
     sys.stdout = sys.stderr
     kill()
-    trainer.train(c, workdir) if command == 'train' else evals.evaluate(c, workdir)
+    command(c, workdir)
     os._exit(0)
-  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-  print(*sorted(p.name for p in (workdir / 'checkpoints').glob('*')), flush=True)
+  code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  saved = sorted((path.name for path in (workdir / 'checkpoints').glob('*')), key=lambda name: (len(name), name))
+  print(f'{name}:', code, *saved, flush=True)
 """
 
 
@@ -149,21 +149,13 @@ def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken
   done = subprocess.run(
     [sys.executable, '-W', 'ignore', '-c', KILLS, *arguments], env=environment, capture_output=True, text=True
   )
-  assert done.stdout.splitlines() == [
-    'train -9',
-    '',
-    'train -9',
-    '4',
-    'train -9',
-    '4 8.orbax-checkpoint-tmp',
-    'train -9',
-    '4 8',
-    'train -9',
-    '8',
-    'train 0',
-    '12',
-    'eval -9',
-    '12',
+  first, *others = done.stdout.splitlines()
+  assert first in ('half a row: -9 4', 'half a row: -9 4.orbax-checkpoint-tmp'), done.stderr
+  assert others == [
+    'uncommitted: -9 4 8.orbax-checkpoint-tmp',
+    'half deleted: -9 4 8',
+    'left alone: 0 12',
+    'half an evaluation: -9 12',
   ], done.stderr
   assert_same_run(workdir, unbroken, c)
   rows, whole = ((path / 'eval.jsonl').read_bytes() for path in (workdir, unbroken))
@@ -173,28 +165,28 @@ def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken
   assert (workdir / 'eval.jsonl').read_bytes() == whole
 
 
-def stopped_at(monkeypatch, step, c, workdir):
-  """Trains until SIGTERM comes while `step` is made."""
-  read = data.Batches.__getitem__
-  with monkeypatch.context() as patch:
-    send = lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == step - 1 else None
+@pytest.fixture(scope='module')
+def stopped(make, tmp_path_factory):
+  """The directory of a run that SIGTERM stopped after step 7."""
+  workdir, read = tmp_path_factory.mktemp('stopped') / 'run', data.Batches.__getitem__
+  with pytest.MonkeyPatch.context() as patch:
+    send = lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == 6 else None
     patch.setattr(data.Batches, '__getitem__', lambda self, n: (send(n), read(self, n))[1])
-    with pytest.raises(Stopped, match='go on with the same command'):
-      trainer.train(c, workdir)
+    with pytest.raises(Stopped, match='step 7 is saved; go on with the same command'):
+      trainer.train(make(), workdir)
+  return workdir
 
 
-@pytest.mark.parametrize(
-  ('size', 'file', 'left'),
-  [(500, 'config.json', []), (1500, 'metrics.jsonl', ['7']), (4000, 'checkpoints', ['7'])],
-)
-def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, make, tmp_path, monkeypatch, size, file, left):
+@pytest.mark.parametrize(('file', 'size'), [('config.json', 500), ('metrics.jsonl', 490), ('checkpoints', 4000)])
+def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
   """As full as this: no file may have more than `size` bytes. Then there is room again."""
-  c, workdir = make(), tmp_path / 'run'
-  if left:
-    stopped_at(monkeypatch, 7, c, workdir)
+  c, workdir, left = make(), tmp_path / 'run', []
+  if file != 'config.json':
+    shutil.copytree(stopped, workdir)
+    left = ['7']
   if file == 'metrics.jsonl':
-    with open(workdir / 'metrics.jsonl', 'rb') as rows:
-      size = len(rows.read()) + 50  # half a row
+    assert 0 < size - (workdir / file).stat().st_size < 60  # half a row
+    (workdir / 'timing.jsonl').unlink()
   before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file() and path.suffix != '.lock'}
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -206,8 +198,9 @@ def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, make, tmp_path, mon
   assert (str(error.value).count('\n'), error.value.code) == (0, 1)
   assert all(path.read_bytes().startswith(content) for path, content in before.items())
   assert [path.name for path in (workdir / 'checkpoints').glob('*') if path.name.isdigit()] == left
-  trainer.train(c, workdir)
-  assert_same_run(workdir, unbroken, c)
+  if left:
+    trainer.train(c, workdir)
+    assert_same_run(workdir, unbroken, c)
 
 
 def test_a_read_only_directory_is_one_line(unbroken, make, tmp_path, monkeypatch):
@@ -236,18 +229,17 @@ def test_the_second_process_on_a_directory_is_refused_and_named_the_first(comman
   command(make(), unbroken)
 
 
-def test_metrics_that_are_damaged_or_lost_are_named(make, unbroken, tmp_path, monkeypatch, capsys):
-  stopped_at(monkeypatch, 7, make(), tmp_path)
-  rows = (tmp_path / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
+def test_metrics_that_are_damaged_or_lost_are_named(stopped, tmp_path, capsys):
+  rows = (stopped / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
   with pytest.raises(UserError, match=r'metrics\.jsonl:2: not a JSON object'):
-    trainer.train(make(), tmp_path)
+    logs.Log(tmp_path, 7, STEPS, 3, 64)
+  (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
+  logs.Log(tmp_path, 7, STEPS, 3, 64)
+  assert capsys.readouterr().out == ''
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows[2:]))
-  trainer.train(make(), tmp_path)
+  logs.Log(tmp_path, 7, STEPS, 3, 64)
   assert 'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again' in capsys.readouterr().out
-  assert (tmp_path / 'metrics.jsonl').read_bytes() == b''.join(
-    (unbroken / 'metrics.jsonl').read_bytes().splitlines(keepends=True)[2:]
-  )
 
 
 def test_a_damaged_config_is_named(make, tmp_path):
@@ -270,7 +262,7 @@ def not_finite(monkeypatch):
       return tokens_BT
 
     def token_nll(model, tokens_BT, **options):
-      return jnp.where(tokens_BT[0, 0] == mark, jnp.nan, nll(model, tokens_BT, **options))
+      return nll(model, tokens_BT, **options) * jnp.where(tokens_BT[0, 0] == mark, jnp.nan, 1.0)
 
     monkeypatch.setattr(data.Batches, '__getitem__', getitem)
     monkeypatch.setattr(trainer, 'token_nll', token_nll)
@@ -278,32 +270,19 @@ def not_finite(monkeypatch):
   return poison
 
 
-def rows_of(workdir):
-  return records.read(workdir / 'metrics.jsonl')
-
-
-def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, monkeypatch, not_finite, capsys):
+def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, not_finite, capsys):
   not_finite(5, 9)
-  none, one, two = (make(train__skip_not_finite=n, train__validate_every=0) for n in (0, 1, 2))
-  with pytest.raises(Stopped, match=r'step 5: loss is nan, grad_norm is nan; training stopped'):
-    trainer.train(none, tmp_path / 'none')
-  assert last_state(tmp_path / 'none', none)[1] == 4
-
+  why = 'grad_norm is nan, loss is nan'
+  two, one = (make(train__skip_not_finite=n, train__validate_every=0) for n in (2, 1))
   trainer.train(two, tmp_path / 'two')
-  assert 'step 9/12  loss is nan, grad_norm is nan: update left out (2 of 2)' in capsys.readouterr().out
-  why = 'loss is nan, grad_norm is nan'
-  assert [row for row in rows_of(tmp_path / 'two') if 'skipped' in row] == [
-    {'step': step, 'skipped': why} for step in (5, 9)
-  ]
-  assert [row['step'] for row in rows_of(tmp_path / 'two')] == [1, 3, 5, 6, 9, 12, 12]
-  stopped_at(monkeypatch, 7, two, tmp_path / 'broken')
-  trainer.train(two, tmp_path / 'broken')
-  assert_same_run(tmp_path / 'two', tmp_path / 'broken', two)
-
-  stopped_at(monkeypatch, 7, one, tmp_path / 'one')  # what was left out before counts
-  for _ in range(2):
-    with pytest.raises(Stopped, match='step 9: loss is nan, .*; 1 updates were left out before; training stopped'):
+  assert f'step 9/12  {why}: update left out (2 of 2)' in capsys.readouterr().out
+  rows = records.read(tmp_path / 'two' / 'metrics.jsonl')
+  assert [row for row in rows if 'skipped' in row] == [{'step': step, 'skipped': why} for step in (5, 9)]
+  assert [row['step'] for row in rows] == [1, 3, 5, 6, 9, 12, 12]
+  for _ in range(2):  # what was left out before the checkpoint counts
+    with pytest.raises(Stopped, match=f'step 9: {why}; 1 updates were left out before; training stopped'):
       trainer.train(one, tmp_path / 'one')
+    assert records.read(tmp_path / 'one' / 'metrics.jsonl') == rows[:4]
     assert last_state(tmp_path / 'one', one)[1] == 8
 
 
