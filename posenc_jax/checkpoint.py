@@ -111,6 +111,10 @@ class Checkpoints:
       except UserError:
         raise
       except Exception as error:  # Orbax raises Exception itself, and whatever its damaged JSON leads to
+        if not (self._folder / str(step)).exists():  # a training goes on meanwhile, and has a later one
+          self.close()
+          self._manager = self._open()
+          return self.restore(**trees)
         print(f'{self._folder}: the checkpoint of step {step} is damaged ({type(error).__name__})')
         damaged.append(step)
         continue
