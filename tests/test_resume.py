@@ -4,6 +4,7 @@
 """
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -201,6 +203,30 @@ def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_
   if left:
     trainer.train(c, workdir)
     assert_same_run(workdir, unbroken, c)
+
+
+def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_path, caplog):
+  model, limits = {'w': jax.random.normal(jax.random.key(0), (64, 64))}, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+  def wait(checkpoints):
+    for _ in range(1000):
+      checkpoints.check()
+      time.sleep(0.01)
+
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, model, {'count': np.array(1)})
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+      checkpoints.save(2, model, {'count': np.array(2)})
+      with pytest.raises(OSError, match='File too large'):
+        wait(checkpoints)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    assert checkpoints.restore(model=model)[1] == 1
+  gc.collect()
+  assert caplog.records == []
 
 
 def test_a_read_only_directory_is_one_line(unbroken, make, tmp_path, monkeypatch):
