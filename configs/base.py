@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
         validate_every=200,  # steps; 0: only at the end
         validate_batches=8,  # of train.batch sequences of the validation split
         checkpoint_every=500,  # steps; the last step is always saved
-        keep=1,  # checkpoints kept
+        keep=1,  # checkpoints kept; the last one damaged, its run begins anew once you have removed it
         skip_not_finite=0,  # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
       ),
       optim=dict(

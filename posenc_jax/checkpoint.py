@@ -43,7 +43,8 @@ class Checkpoints:
     self._folder = Path(workdir).resolve() / 'checkpoints'
     self._keep = keep
     self._is_saving = False
-    logging.getLogger('absl').addFilter(_not_orbax)
+    for name in ('absl', 'asyncio'):
+      logging.getLogger(name).addFilter(_not_orbax)
     with self._disk_errors():
       self._manager = self._open()
 
@@ -110,6 +111,10 @@ class Checkpoints:
       except UserError:
         raise
       except Exception as error:  # Orbax raises Exception itself, and whatever its damaged JSON leads to
+        if not (self._folder / str(step)).exists():  # a training goes on meanwhile, and has a later one
+          self.close()
+          self._manager = self._open()
+          return self.restore(**trees)
         print(f'{self._folder}: the checkpoint of step {step} is damaged ({type(error).__name__})')
         damaged.append(step)
         continue
@@ -180,7 +185,7 @@ class Checkpoints:
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
-  return 'orbax' not in record.pathname  # it logs a traceback, or several, of what it raises as well
+  return 'orbax' not in record.pathname + record.getMessage()  # tracebacks, several, of what it raises as well
 
 
 def _leaves(tree) -> dict[str, object]:

@@ -171,6 +171,21 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
   assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.start_from\n'
 
 
+def test_ctrl_c_before_a_step_is_one_line_and_ends_at_once():
+  code = (
+    'import atexit\n'
+    'from posenc_jax import config\n'
+    'def stop(argv):\n'
+    '  atexit.register(print, "late")\n'
+    '  raise KeyboardInterrupt\n'
+    'config.main(stop)\n'
+  )
+  command = [sys.executable, '-c', code, '--a=b c']
+  ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+  words = "stopped; go on with the same command: python -c '--a=b c'\n"
+  assert (ended.returncode, ended.stdout, ended.stderr) == (130, '', words)
+
+
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])
 def test_help(command, script):
   code, out, _ = command(script, '--help')

@@ -1,9 +1,14 @@
 """Rows on disk: a kill at any byte loses at most the row it tore, no key is written twice, scores are defined once."""
 
+import errno
 import gzip
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +98,59 @@ def test_every_key_field_tells_rows_apart():
   ordered, reversed_ = ({'overrides': dict(pairs)} for pairs in ([('a', 1), ('b', 2)], [('b', 2), ('a', 1)]))
   assert records.key(base | ordered) == records.key(base | reversed_)
   assert json.loads(json.dumps(base)) == base
+
+
+HOLD = """
+import sys, time
+from posenc_jax import records
+with records.locked(sys.argv[1]):
+  print(flush=True)
+  time.sleep(60)
+"""
+
+
+def test_a_lock_lives_as_long_as_its_process(tmp_path):
+  path, environment = tmp_path / 'train.lock', {'PYTHONPATH': str(Path(records.__file__).parents[1])}
+  command = [sys.executable, '-c', HOLD, str(path)]
+  with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    process.stdout.readline()
+    words = rf'at work there \(process {process.pid} on '
+    with pytest.raises(BlockingIOError, match=words), records.locked(path):
+      pass
+    process.kill()
+  with records.locked(path), pytest.raises(BlockingIOError, match='at work there'), records.locked(path):
+    pass
+  with records.locked(path):
+    pass
+
+
+def test_a_file_system_without_locks_is_named_and_other_errors_are_not_hidden(tmp_path, monkeypatch, capsys):
+  def flock(number):
+    def refuse(*_):
+      raise OSError(number, os.strerror(number))
+
+    return refuse
+
+  monkeypatch.setattr(records.fcntl, 'flock', flock(errno.ENOLCK))
+  with records.locked(tmp_path / 'train.lock'):
+    assert 'train.lock: no lock on this file system (No locks available)' in capsys.readouterr().out
+  monkeypatch.setattr(records.fcntl, 'flock', flock(errno.EIO))
+  with pytest.raises(OSError, match=r'train\.lock') as error, records.locked(tmp_path / 'train.lock'):
+    pass
+  assert error.value.errno == errno.EIO
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / 'finished.json'
+  records.write_json(path, {'a': 1})
+  monkeypatch.setattr(os, 'fsync', lambda fd: os.pread(-1, 1, 0))  # fails
+  with pytest.raises(OSError, match=r'finished\.json'):
+    records.write_json(path, {'a': 2})
+  assert json.loads(path.read_text()) == {'a': 1}
+
+
+def test_a_row_that_a_disk_takes_piece_by_piece_is_whole(tmp_path, monkeypatch):
+  path, write = tmp_path / 'eval.jsonl', os.write
+  monkeypatch.setattr(os, 'write', lambda fd, data: write(fd, data[:7]))
+  records.append(path, rows(2))
+  assert records.read(path) == rows(2)

@@ -335,6 +335,20 @@ def test_the_last_checkpoint_damaged_is_an_error_that_removes_nothing(tmp_path):
   assert (tmp_path / 'checkpoints' / '1').exists()
 
 
+def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_called_damage(tmp_path, capsys):
+  with Checkpoints(tmp_path, keep=1) as training:
+    training.save(1, noise(1), COUNT)
+    training.close()
+    with Checkpoints(tmp_path) as reader:
+      assert reader.latest == 1
+      with Checkpoints(tmp_path, keep=1) as on:
+        on.save(2, noise(2), COUNT)
+      restored, step = reader.restore(model=noise(0))
+      assert (step, reader.latest) == (2, 2)
+  assert_same(restored['model'], noise(2))
+  assert 'damaged' not in capsys.readouterr().out
+
+
 def test_a_wrong_shape_is_not_called_damage(tmp_path):
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, noise(1), COUNT)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from posenc_jax.config.errors import Stopped, UserError, nearest
+from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest
 from posenc_jax.config.loading import typed
 
 REQUIRED = object()  # the default of a flag that must be given
@@ -60,12 +60,13 @@ def _literal(text: str) -> object:
 
 
 def main(function: Callable[[list[str]], int | None]) -> None:
-  """Runs a script's `function(argv)`; `UserError` (exit code 2) and `Stopped` become their one line on stderr.
+  """Runs a script's `function(argv)`; `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr.
 
   Ctrl-C, where nothing else takes it, ends the process at once: exit code 130, and whatever was being written is left.
   """
   try:
-    sys.exit(function(sys.argv[1:]))
+    with disk_errors():
+      sys.exit(function(sys.argv[1:]))
   except (UserError, Stopped) as error:
     print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
     sys.exit(error.code)
