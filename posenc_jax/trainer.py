@@ -8,10 +8,10 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from posenc_jax import data, encodings, optim
+from posenc_jax import data, encodings, loggers, optim, utilisation
 from posenc_jax.checkpoint import Checkpoints, claim, finished_parameters
-from posenc_jax.config import user_errors, validate
-from posenc_jax.logs import BITS, Log, StopRequest
+from posenc_jax.config import to_json, user_errors, validate
+from posenc_jax.logs import BITS, Log, StopRequest, Trace
 from posenc_jax.model import attention_options, build, token_nll
 
 
@@ -27,6 +27,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   """
   workdir, c, d = Path(workdir), config.train, config.data
   validate(config)
+  loggers.require(c.loggers)
 
   # Data: a batch is a pure function of seed and step, so resuming needs no iterator.
   corpora = [data.corpus(d.corpus, split, d.text_field, d.cache) for split in ('train', 'validation')]
@@ -59,19 +60,28 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       return
     if start:
       print(f'{workdir}: going on from step {start}')
+    listeners = loggers.make(c.loggers, workdir, start, to_json(config))
 
     clock = time.perf_counter()
     step_fn, nats_fn = step_lowered.compile(), nats_lowered.compile()
     del state, step_lowered, nats_lowered
 
     # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
-    with Log(workdir, start, c.steps, c.log_every, c.batch * c.length) as log:
+    flops = utilisation.model_flops(config, data.VOCAB, model.encodings.windows)
+    peak = utilisation.peak_flops(jax.devices()[0].device_kind, c.compute_dtype, c.matmul_precision)
+    sizes |= {'model_flops_per_step': flops, 'peak_flops_per_second': peak}
+    with Log(workdir, start, c.steps, c.log_every, c.batch * c.length) as log, Trace(workdir, c.profile) as trace:
+      log.tell(listeners, flops, peak)
       temporary = step_fn.memory_analysis().temp_size_in_bytes
       log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
       log.restart_clock(start)
       for step in range(start + 1, c.steps + 1):
+        trace.before(step)
         model, opt_state, metrics = step_fn(model, opt_state, batches[step - 1])
         log.push(step, metrics)
+        if trace.after(step, metrics):
+          log.flush()
+          log.restart_clock(step)
         last = step == c.steps
         if last or (c.validate_every and step % c.validate_every == 0):
           log.flush()
