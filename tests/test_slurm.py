@@ -6,6 +6,7 @@ pytest -m slurm -n 0     (after apt-get install slurm-wlm munge; starts a cluste
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, ar
 # The commands keep what they are asked in files beside them. Jobs end at once and do nothing, so their runs fail; those
 # in `queue` stay.
 SBATCH = """#!/bin/sh
-here=$(dirname "$0"); n=$(ls "$here" | grep -c batch)
+here=$(dirname "$0"); n=$(ls "$here" | grep -c ^batch_)
 grep -q partition=none "$1" && { echo 'sbatch: error: invalid partition specified: none' >&2; exit 1; }
 cp "$1" "$here/batch_$n"; echo "Submitted batch job 10$n"
 """
@@ -199,7 +200,10 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
   assert planned.noted['state'] == 'running'
-  job._interrupt()
+  task = subprocess.run(['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True).stdout
+  training = subprocess.run(['pgrep', '-P', task.strip()], capture_output=True, text=True, check=True).stdout
+  for pid in (training, task):  # SLURM signals all processes of a job
+    os.kill(int(pid), signal.SIGUSR2)
   assert job.result() is None
   assert planned.is_finished
   assert run.calls() == {planned.name: ['train', 'train', 'eval']}

@@ -1,6 +1,7 @@
 """What can be said against a configuration without jax."""
 
 import math
+import re
 
 from ml_collections import ConfigDict
 
@@ -68,7 +69,7 @@ def validate(config: ConfigDict) -> None:
   is_range = len(train.profile) in (0, 2) and type(n) is type(m) is int and 1 <= n <= m <= max(1, train.steps)
   require('train.profile', is_range, f'(first step, last step) within 1 to train.steps={train.steps}, or ()')
   for option in config.launch.options:
-    named = isinstance(option, str) and option.partition('=')[0].replace('-', '').isalpha()
+    named = isinstance(option, str) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', option)
     require('launch.options', named, "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'")
 
   one_of('eval.split', ('train', 'validation', 'test'))

@@ -162,7 +162,8 @@ def _wait(waiting: list[Run], held: dict[str, str], folder: Path, console: Conso
   with local.interruptible(message), live:
     while left:
       if time.monotonic() - asked >= ASK:  # the queue first: who is in it no more has written all that it will
-        queue, asked = _queue() or queue, time.monotonic()
+        answer, asked = _queue(), time.monotonic()
+        queue = queue if answer is None else answer
       for run in list(left):
         noted, job = run.noted, held[run.name]
         if run.is_finished:
