@@ -76,6 +76,6 @@ def show(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int
     raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')
   console = Console()
   if not console.is_terminal:
-    console.width = 160
+    console.width = 320  # names and reasons in one line
   status.show(runs, console)
   return 0
