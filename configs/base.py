@@ -52,6 +52,8 @@ def get_config() -> ConfigDict:
         checkpoint_every=500,  # steps; the last step is always saved
         keep=1,  # checkpoints kept; the last one damaged, its run begins anew once you have removed it
         skip_not_finite=0,  # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
+        loggers=(),  # of 'tensorboard', 'wandb': who gets metrics and timing too, as installed by the extra 'logging'
+        profile=(),  # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; (): none
       ),
       optim=dict(
         learning_rate=3e-3,  # peak
@@ -76,6 +78,17 @@ def get_config() -> ConfigDict:
         examples=220,  # answers: of a task, the same at every run
         document_tokens=2048,  # blocks, sliding, by_position: tokens of each document, from its start; 0: all
         batch_tokens=8192,  # tokens a forward pass; changes no number
+      ),
+      launch=dict(  # what each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number
+        partition='',  # '': the cluster's default, as for `account`
+        account='',
+        minutes=1440,  # then it saves its state and queues again
+        cpus=4,
+        gpus=0,
+        memory_gb=16,
+        at_once=0,  # runs of one job array side by side; 0: all
+        setup=(),  # shell lines before it starts, such as 'module load cuda'
+        options=(),  # of sbatch, beside these, such as 'qos=high'
       ),
     )
   )

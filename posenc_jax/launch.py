@@ -8,10 +8,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 # XLA:CPU allocates and frees buffers of many megabytes each step. Kept by the process and on huge pages, large matrix
 # products are faster and a train step is 1.3 times as fast: by default, glibc maps and faults them in anew.
@@ -39,10 +42,11 @@ def run_process(command: list[str], log: str | Path, cpus: set[int] | None = Non
   """Starts a command, on the given CPUs only (None: on all); `log` gets the command and its output, at the end.
 
   It has a session of its own, so that Ctrl-C reaches the starter alone. It holds a lock on `log` until it ends, also
-  when its starter is killed. Raises BlockingIOError where another process holds it.
+  when its starter is killed. Raises BlockingIOError where another process holds it. SIGUSR2 does not reach it: SLURM
+  sends that to all processes of a job, and it is for the starter to act on.
   """
-  with open(log, 'ab', buffering=0) as file, _affinity(cpus):
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  with open(log, 'ab', buffering=0) as file, _affinity(cpus), _deaf_to(signal.SIGUSR2):
+    _lock(file)
     file.write(f'$ {shlex.join(command)}\n'.encode())
     return subprocess.Popen(
       command,
@@ -52,6 +56,39 @@ def run_process(command: list[str], log: str | Path, cpus: set[int] | None = Non
       env=os.environ | environment(),
       start_new_session=True,
     )
+
+
+def _lock(file: IO[bytes]) -> None:
+  for patience in (0.05, 0.2, 0.5, None):  # `is_locked` of another process may hold it for a moment
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return
+    except BlockingIOError:
+      if patience is None:
+        raise
+      time.sleep(patience)
+
+
+def is_locked(log: str | Path) -> bool:
+  """Whether a process that `run_process` started with this log has not ended, on whatever machine locks reach."""
+  if not Path(log).exists():
+    return False
+  with open(log, 'rb') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return True
+  return False
+
+
+@contextlib.contextmanager
+def _deaf_to(number: signal.Signals) -> Iterator[None]:
+  """Blocks a signal in this thread and, for good, in the processes that it starts meanwhile."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

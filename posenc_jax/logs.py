@@ -58,6 +58,7 @@ class Log:
       disable=not self._console.is_terminal,
     )
     self._task = self._bar.add_task('', total=steps, completed=start, status='')
+    self._loggers, self._flops = [], (0, None)
 
   def __enter__(self):
     self._bar.start()
@@ -65,6 +66,17 @@ class Log:
 
   def __exit__(self, *_):
     self._bar.stop()
+    for logger in self._loggers:
+      logger.close()
+
+  def tell(self, loggers: list, flops: int, peak: float | None) -> None:
+    """From now on, rows go to `loggers` too (posenc_jax.loggers), and say what part of `peak` FLOP/s steps reach."""
+    self._loggers, self._flops = loggers, (flops, peak)
+
+  def _write(self, kind: str, path: Path, row: dict) -> None:
+    records.append(path, [row])
+    for logger in self._loggers:
+      logger.write(kind, row)
 
   def push(self, step: int, metrics: dict, bytes_per_token: float) -> None:
     """Takes the metrics that step `step` will have, and reads those of the step before. Raises `Stopped`."""
@@ -86,7 +98,7 @@ class Log:
       self._skip(step, ', '.join(bad), allowed=self._skips if math.isfinite(row['learning_rate']) else 0)
     elif self._is_due(step):
       row = {'step': step, 'loss': row['loss'], 'bpb': row['loss'] * BITS / bytes_per_token, **row}
-      records.append(self._metrics, [row])
+      self._write('training', self._metrics, row)
       self._report(row)
 
   def _is_due(self, step: int) -> bool:
@@ -97,7 +109,7 @@ class Log:
       before = f'{self._skipped} updates were left out before; ' if self._skipped else ''
       raise Stopped(f'step {step}: {why}; {before}training stopped, and checkpoints are from steps before that')
     self._skipped += 1
-    records.append(self._metrics, [{'step': step, 'skipped': why}])
+    self._write('training', self._metrics, {'step': step, 'skipped': why})
     self._console.print(f'step {step}/{self._steps}  {why}: update left out ({self._skipped} of {self._skips})')
 
   def _report(self, row: dict) -> None:
@@ -105,7 +117,9 @@ class Log:
     seconds = (now - self._clock) / (step - self._timed)
     speed = self._tokens / seconds
     self._timed, self._clock = step, now
-    self.timing(step=step, seconds_per_step=seconds, tokens_per_second=speed, **peak_memory())
+    flops, peak = self._flops
+    mfu = None if peak is None else flops / seconds / peak
+    self.timing(step=step, seconds_per_step=seconds, tokens_per_second=speed, mfu=mfu, **peak_memory())
     status = f'loss {row["loss"]:.3f}  {row["bpb"]:.3f} {self._unit}  {speed:,.0f} tokens/s'
     self._bar.update(self._task, status=status)
     if self._bar.disable:
@@ -116,7 +130,7 @@ class Log:
     """Writes a row of the validation split, and lets the time it took count for no step. Raises `Stopped`."""
     if not math.isfinite(bpb):
       raise Stopped(f'step {step}: validation is {bpb}; training stopped, and checkpoints are from steps before that')
-    records.append(self._metrics, [{'step': step, 'split': 'validation', 'bpb': bpb}])
+    self._write('validation', self._metrics, {'step': step, 'split': 'validation', 'bpb': bpb})
     self._console.print(f'step {step}/{self._steps}  validation {bpb:.4f} {self._unit}')
     self.restart_clock(step)
 
@@ -125,7 +139,7 @@ class Log:
     self._timed, self._clock = step, time.perf_counter()
 
   def timing(self, **fields) -> None:
-    records.append(self._timing, [fields])
+    self._write('timing', self._timing, fields)
 
 
 def _truncate(path: Path, step: int) -> list[dict]:
@@ -144,6 +158,38 @@ def peak_memory() -> dict[str, int | None]:
   kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == 'linux' else 1024)
   stats = jax.local_devices()[0].memory_stats() or {'peak_bytes_in_use': None}
   return {'peak_process_bytes': round(1024 * kilobytes), 'peak_device_bytes': stats['peak_bytes_in_use']}
+
+
+class Trace:
+  """`with Trace(workdir, (N, M)) as trace`: jax.profiler records steps N to M, or those of them that are made."""
+
+  def __init__(self, workdir: Path, steps: tuple[int, ...]):
+    self._folder, self._steps, self._is_on = workdir / 'profile', steps, False
+
+  def before(self, step: int) -> None:
+    if not self._is_on and self._steps and self._steps[0] <= step <= self._steps[1]:
+      jax.profiler.start_trace(str(self._folder))
+      self._is_on = True
+
+  def after(self, step: int, metrics: dict) -> bool:
+    """Whether the trace ended with this step: then it has waited for the device and written files."""
+    if not self._is_on or step < self._steps[1]:
+      return False
+    jax.block_until_ready(metrics)
+    self._stop()
+    return True
+
+  def _stop(self) -> None:
+    if self._is_on:
+      self._is_on = False
+      jax.profiler.stop_trace()
+      print(f'{self._folder}: trace of steps {self._steps[0]} to {self._steps[1]}, for TensorBoard or Perfetto')
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._stop()
 
 
 class StopRequest:

@@ -9,10 +9,10 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from posenc_jax import data, encodings, optim
+from posenc_jax import data, encodings, loggers, optim, utilisation
 from posenc_jax.checkpoint import Checkpoints, finished_parameters
-from posenc_jax.config import disk_errors, user_errors, validate
-from posenc_jax.logs import BITS, Log, StopRequest
+from posenc_jax.config import disk_errors, to_json, user_errors, validate
+from posenc_jax.logs import BITS, Log, StopRequest, Trace
 from posenc_jax.model import attention_options, build, token_nll
 from posenc_jax.workdir import check_tokeniser, claim_tokeniser, claimed
 
@@ -31,6 +31,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   """
   workdir, c = Path(workdir), config.train
   validate(config)
+  loggers.require(c.loggers)
 
   # Data: a batch is a pure function of seed and step, so resuming needs no iterator.
   corpus = data.source(config.data, 'train')
@@ -64,22 +65,31 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       return
     if start:
       print(f'{workdir}: going on from step {start}')
+    listeners = loggers.make(c.loggers, workdir, start, to_json(config))
 
     clock = time.perf_counter()
     step_fn, nats_fn = step_lowered.compile(), nats_lowered.compile()
     del state, step_lowered, nats_lowered
 
     # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
+    flops = utilisation.model_flops(config, corpus.vocab, model.encodings.windows)
+    peak = utilisation.peak_flops(jax.devices()[0].device_kind, c.compute_dtype, c.matmul_precision)
+    sizes |= {'model_flops_per_step': flops, 'peak_flops_per_second': peak}
     tokens = c.batch * c.length
     log = Log(workdir, start, c.steps, c.log_every, tokens, corpus.unit, c.skip_not_finite)
-    with log, StopRequest() as stop:
+    with log, Trace(workdir, c.profile) as trace, StopRequest() as stop:
+      log.tell(listeners, flops, peak)
       temporary = step_fn.memory_analysis().temp_size_in_bytes
       log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
       log.restart_clock(start)
       for step in range(start + 1, c.steps + 1):
         batch = batches[step - 1]
+        trace.before(step)
         model, opt_state, metrics = step_fn(model, opt_state, batch)
         log.push(step, metrics, corpus.bytes_per_token(batch))
+        if trace.after(step, metrics):
+          log.flush()
+          log.restart_clock(step)
         checkpoints.check()
         last = step == c.steps
         if last or (c.validate_every and step % c.validate_every == 0):

@@ -2,8 +2,12 @@
 
 python scripts/sweep.py --config=configs/quick.py
 python scripts/sweep.py --config=configs/classic.py --out=runs/mine --jobs=2 --config.train.steps=1000
+python scripts/sweep.py --config=configs/classic.py --launcher=slurm --config.launch.partition=gpu
+python scripts/sweep.py --config=configs/classic.py --status
 
---out: folder of the runs, by default runs/NAME of the study. --jobs: runs at a time, each on its share of the CPUs.
+--out: folder of the runs, by default runs/NAME of the study.
+--launcher: inline, one run after another, its output shown here; local, --jobs runs at a time, each on its share of the
+CPUs; slurm, every run a job of the cluster, with what config.launch asks for. --status: how far the runs are.
 """
 
 from pathlib import Path
@@ -12,8 +16,12 @@ from posenc_jax import config, sweep
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, {'config': config.REQUIRED, 'out': '', 'jobs': 1})
-  return sweep.sweep(flags.config, flags.out or Path('runs') / Path(flags.config).stem, overrides, flags.jobs)
+  defaults = {'config': config.REQUIRED, 'out': '', 'jobs': 1, 'launcher': 'local', 'status': False}
+  flags, overrides = config.parse_args(argv, defaults)
+  out = flags.out or Path('runs') / Path(flags.config).stem
+  if flags.status:
+    return sweep.show(flags.config, out, overrides)
+  return sweep.sweep(flags.config, out, overrides, flags.jobs, launcher=flags.launcher)
 
 
 if __name__ == '__main__':

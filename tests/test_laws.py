@@ -90,12 +90,13 @@ SCATTERED = np.array([[0, 2, 3, 7, 8, 9, 15, 16, 30, 31, 39], [5, 6, 7, 8, 10, 1
 MODES = {
   'causal': {},
   'bidirectional': {'causal': False},
-  'window': {'window': 4},
+  'window': {'window': 4, 'T': 9},  # of the last queries alone
   'both_sides_window': {'causal': False, 'window': 3},
   'packed': {'segments': SEGMENTS},
   'positions': {'positions': SCATTERED},
   'last_queries': {'T': 3},
 }
+OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain')  # every kind of hook: in modes that only mask anew
 TILES = {'causal': [(2, 8)], 'packed': [(4, 4)], 'last_queries': [(2, 4)]}  # (3, 5) elsewhere: nothing divides anything
 
 
@@ -122,6 +123,7 @@ CASES = [
   for v in VARIANTS
   for m, options in MODES.items()
   if ((v in ENCODINGS and v not in AROUND) or v in CHAINS or m in ('bidirectional', 'positions'))
+  and (m not in ('both_sides_window', 'last_queries') or v in OF_MASKS)
   and not (options.get('causal') is False and is_causal_only(v))
 ]
 
@@ -220,8 +222,14 @@ def test_equal_to_the_oracle(variant, mode):
       assert abs(value - desired_slopes[n]) < 2e-5 * max(1.0, size), (backend, block, n, value, desired_slopes[n])
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
-@pytest.mark.parametrize('variant', [*{**ENCODINGS, **CHAINS}, 'shaw_clipped', 'rope_interleaved', 'alibi_learned'])
+@pytest.mark.parametrize(
+  ('variant', 'backend'),
+  [
+    *((variant, 'blockwise') for variant in {**ENCODINGS, **CHAINS}),
+    *((variant, 'dense') for variant in OF_MASKS),
+    ('shaw_clipped', 'blockwise'),
+  ],
+)
 def test_causality_and_shifts(variant, backend):
   """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change where relative."""
   enc, (x, weights, cotangent) = build(variant), inputs()

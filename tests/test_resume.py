@@ -259,12 +259,12 @@ def test_metrics_that_are_damaged_or_lost_are_named(stopped, tmp_path, capsys):
   rows = (stopped / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
   with pytest.raises(UserError, match=r'metrics\.jsonl:2: not a JSON object'):
-    logs.Log(tmp_path, 7, STEPS, 3, 64)
+    logs.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
-  logs.Log(tmp_path, 7, STEPS, 3, 64)
+  logs.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
   assert capsys.readouterr().out == ''
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows[2:]))
-  logs.Log(tmp_path, 7, STEPS, 3, 64)
+  logs.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
   assert 'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again' in capsys.readouterr().out
 
 
@@ -282,10 +282,11 @@ def not_finite(monkeypatch):
 
   def poison(*steps):
     def getitem(self, n):
-      tokens_BT = read(self, n).copy()
+      batch = read(self, n)
+      tokens_BT = batch.tokens_BT.copy()
       if n + 1 in steps and len(tokens_BT) == 4:
         tokens_BT[0, 0] = mark
-      return tokens_BT
+      return batch._replace(tokens_BT=tokens_BT)
 
     def token_nll(model, tokens_BT, **options):
       return nll(model, tokens_BT, **options) * jnp.where(tokens_BT[0, 0] == mark, jnp.nan, 1.0)
@@ -319,14 +320,14 @@ def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   step_fn, _ = trainer.functions(c, optimiser)
   tokens_BT = jnp.arange(64).reshape(4, 16)
   start = build(c, data.VOCAB, nnx.Rngs(0))
-  model, opt_state, _ = step_fn(start, optimiser.init(start), tokens_BT)
+  model, opt_state, _ = step_fn(start, optimiser.init(start), data.Batch(tokens_BT))
   before = jax.tree.map(np.array, (model, opt_state))
-  model, opt_state, metrics = step_fn(model, opt_state, tokens_BT.at[0, 0].set(200))
+  model, opt_state, metrics = step_fn(model, opt_state, data.Batch(tokens_BT.at[0, 0].set(200)))
   assert np.isnan(metrics['loss'])
   jax.tree.map(np.testing.assert_array_equal, (model, opt_state[:-1]), (before[0], before[1][:-1]))
   assert (before[1][-1].count, opt_state[-1].count) == (1, 2)
-  without, _, _ = trainer.functions(make(), optimiser)[0](*jax.tree.map(jnp.array, before), tokens_BT)
-  model, _, _ = step_fn(*jax.tree.map(jnp.array, before), tokens_BT)
+  without, _, _ = trainer.functions(make(), optimiser)[0](*jax.tree.map(jnp.array, before), data.Batch(tokens_BT))
+  model, _, _ = step_fn(*jax.tree.map(jnp.array, before), data.Batch(tokens_BT))
   jax.tree.map(np.testing.assert_array_equal, model, without)  # what is finite is the same with the field and without
 
 
@@ -342,7 +343,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
 
 
 def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
-  log = logs.Log(tmp_path, 0, STEPS, 3, 64)
+  log = logs.Log(tmp_path, 0, STEPS, 3, 64, 'bits/byte')
   with pytest.raises(Stopped, match='step 4: validation is nan; training stopped'):
     log.validation(4, float('nan'))
   assert not (tmp_path / 'metrics.jsonl').exists()

@@ -283,7 +283,7 @@ def test_default_is_no_scaling():
 @pytest.mark.parametrize(
   ('scaling', 'message'),
   [
-    ('yarn', "scaling='yarn' must be a dict such as {'rope_type': 'yarn', 'factor': 4}"),
+    ('yarn', "scaling='yarn' must be a dict or None"),
     ({'factor': 2}, 'scaling.rope_type is missing; one of: linear, ntk, dynamic'),
     ({'rope_type': 'yran', 'factor': 2}, "scaling.rope_type='yran' is unknown; nearest: yarn"),
     ({'rope_type': 'yarn', 'type': 'linear', 'factor': 2}, "scaling.rope_type='yarn/linear' is unknown"),

@@ -20,15 +20,15 @@ LEVELS = (
   {'products', 'tasks'},
   {'encodings'},
   {'attention'},
-  {'model', 'catalogue'},
+  {'model', 'catalogue', 'utilisation'},
   {'config', 'records', 'statistics'},
-  {'data', 'optim', 'logs', 'workdir', 'launch', 'tables'},
+  {'data', 'optim', 'logs', 'loggers', 'workdir', 'launch', 'tables'},
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},
   {'sweep', 'bench', 'page'},
 )
-WITHOUT_JAX = ('tasks', 'config', 'records', 'statistics', 'tables', 'figures', 'sweep', 'report', 'render')
+WITHOUT_JAX = ('tasks', 'config', 'records', 'loggers', 'statistics', 'tables', 'figures', 'sweep', 'report', 'render')
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

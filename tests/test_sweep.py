@@ -7,79 +7,20 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import config, sweep
+from posenc_jax import config, launch, sweep
 from posenc_jax.config import UserError
-
-ROOT = Path(__file__).parent.parent
-
-SCRIPT = """
-import json, os, signal, sys, time
-from pathlib import Path
-from posenc_jax import config, records
-
-flags, overrides = config.parse_args(sys.argv[1:], {'config': config.REQUIRED, 'workdir': config.REQUIRED})
-run, workdir, name = config.load(flags.config, overrides), Path(flags.workdir), Path(sys.argv[0]).stem
-with open(workdir / 'calls.txt', 'a') as file:
-  print(name, *sorted(os.sched_getaffinity(0)), file=file)
-(workdir / 'config.json').write_text(json.dumps(config.to_json(run)))
-encoding = run.encoding.name
-if run.train.start_from and not (Path(run.train.start_from) / 'finished.json').exists():
-  sys.exit('too early')
-if encoding == f'broken_{name}' and not (workdir / 'mended').exists():
-  sys.exit('bad luck')
-if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
-  def save(*_):
-    (workdir / 'saved').write_text('')
-    sys.exit(143)
-  signal.signal(signal.SIGTERM, save)
-  print('half way')
-  time.sleep(60)
-if name == 'eval' and encoding != 'forgetful':
-  model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed, step=run.train.steps, train_length=8)
-  question = dict(corpus='sotu', split='test', protocol='last_k', length=8, k=4, document='a')
-  row = records.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
-  records.write_new(workdir / 'eval.jsonl', [row])
-  (workdir / 'finished.json').write_text(json.dumps({'config_hash': config.config_hash(run)}))
-"""
-
-STUDY = """
-from pathlib import Path
-from posenc_jax.config import load, over, product
-
-def get_config():
-  return load({base!r}, {{'train.steps': 60}})
-
-def sweep():
-  return product(over('encoding.name', *{names!r}), over('seed', *{seeds!r}))
-"""
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-  """make(names, seeds) -> sweep(overrides, jobs) -> (exit code, {run's name: its calls}), with the folder as `out`."""
+  """make(names, seeds) -> Study."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  monkeypatch.setattr(sweep, 'POLL', 0.01)
-  scripts = tuple(tmp_path / name for name in ('train.py', 'eval.py'))
-  for script in scripts:
-    script.write_text(SCRIPT)
-
-  def make(names, seeds=(0,)):
-    path = tmp_path / 'study.py'
-    path.write_text(STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names, seeds=seeds))
-
-    def run(overrides=None, jobs=1):
-      code = sweep.sweep(path, run.out, overrides or {}, jobs, scripts)
-      calls = {p.parent.name: [c.split()[0] for c in p.read_text().splitlines()] for p in run.out.glob('*/calls.txt')}
-      return code, calls
-
-    run.out, run.path, run.scripts = tmp_path / 'out', path, scripts
-    return run
-
-  return make
+  monkeypatch.setattr(sweep.local, 'POLL', 0.01)
+  return lambda names, seeds=(0,): Study(tmp_path, names, seeds)
 
 
 def test_every_run_is_trained_and_evaluated_and_reported_once(study, capsys):
@@ -143,19 +84,6 @@ def test_two_jobs_share_the_cpus_and_make_the_same_table(study):
     assert {tuple(share) for share in shares} == {
       tuple(map(str, half)) for half in (cpus[: len(cpus) // 2], cpus[len(cpus) // 2 :])
     }
-
-
-STARTED = """
-from posenc_jax.config import load
-
-def get_config():
-  return load({base!r}, {{'train.steps': 60}})
-
-def sweep():
-  first, second = {{'encoding.name': 'rope', 'seed': 1}}, {{'encoding.name': 'alibi'}}
-  third = {{'label': 'c', 'train.start_from': first, 'train.steps': 0}}
-  return [first, third, {{'label': 'd', 'train.start_from': third}}, second]
-"""
 
 
 @pytest.mark.parametrize('jobs', [1, 2])
@@ -258,7 +186,7 @@ def test_a_run_that_another_process_is_at_work_on_fails_and_is_left_alone(study)
   workdir = run.out / 'encoding.name=rope,seed=0'
   workdir.mkdir(parents=True)
   with open(workdir / 'log.txt', 'a') as log:
-    sweep.launch.fcntl.flock(log, sweep.launch.fcntl.LOCK_EX)
+    launch.fcntl.flock(log, launch.fcntl.LOCK_EX)
     assert run() == (1, {})
   assert run()[0] == 0
 

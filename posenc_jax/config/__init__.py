@@ -5,7 +5,7 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
-from posenc_jax.config.checks import CONTROLS, PROTOCOLS, validate
+from posenc_jax.config.checks import CONTROLS, LOGGERS, PROTOCOLS, validate
 from posenc_jax.config.command_line import REQUIRED, main, parse_args
 from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest, user_errors
 from posenc_jax.config.loading import load, load_study, overlay
@@ -22,6 +22,7 @@ from posenc_jax.config.sweeps import chain, fixed, over, product, zipped
 
 __all__ = [
   'CONTROLS',
+  'LOGGERS',
   'PROTOCOLS',
   'REQUIRED',
   'Stopped',

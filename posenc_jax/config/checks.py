@@ -1,6 +1,7 @@
 """What can be said against a configuration without jax."""
 
 import math
+import re
 
 from ml_collections import ConfigDict
 
@@ -10,6 +11,7 @@ from posenc_jax.config.saving import leaves
 
 PROTOCOLS = ('last_k', 'blocks', 'sliding', 'by_position', 'receptive_field')
 ANSWERS = 'answers'  # the protocol of a task
+LOGGERS = ('tensorboard', 'wandb')
 CONTROLS = ('windowed', 'shuffled_far')
 
 
@@ -19,11 +21,12 @@ def validate(config: ConfigDict) -> None:
   Encodings and backends are checked by `model.build`, corpora by `data.corpus`, before anything is compiled.
   """
   at_least = {
+    5: 'launch.minutes',  # SLURM warns a job minutes before its end
     1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
     ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
-    'eval.batch_tokens eval.examples data.vocab',
+    'eval.batch_tokens eval.examples data.vocab launch.cpus launch.memory_gb',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
-    'train.skip_not_finite eval.document_tokens data.shortest',
+    'train.skip_not_finite eval.document_tokens data.shortest launch.gpus launch.at_once',
   }
   fields = dict(leaves(config))
   for path in ' '.join((*at_least.values(), 'train.start_from eval.protocols eval.lengths eval.controls')).split():
@@ -66,6 +69,15 @@ def validate(config: ConfigDict) -> None:
     require(f'optim.{beta}', 0 <= optim[beta] < 1, '0 or more, less than 1')
   for path in ('optim.weight_decay', 'optim.clip'):
     require(path, fields[path] >= 0, '0 (off) or more')
+
+  for name in train.loggers:
+    one_of('train.loggers', LOGGERS, name)
+  n, m = train.profile if len(train.profile) == 2 else (1, 1)
+  is_range = len(train.profile) in (0, 2) and type(n) is type(m) is int and 1 <= n <= m <= max(1, train.steps)
+  require('train.profile', is_range, f'(first step, last step) within 1 to train.steps={train.steps}, or ()')
+  for option in config.launch.options:
+    named = isinstance(option, str) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', option)
+    require('launch.options', named, "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'")
 
   one_of('eval.split', ('train', 'validation', 'test'))
   is_task = config.data.corpus.startswith(tasks.PREFIX)

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from posenc_jax.config.errors import UserError
 
 NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
+# Where a run takes place and who looks on: no number depends on them.
+NO_RESULT = {'launch', 'data.cache', 'train.loggers', 'train.profile'}
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
@@ -66,12 +68,16 @@ def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:
 
 
 def training_part(config: ConfigDict) -> dict:
-  """What decides the trained parameters and the training's logs: no `eval`, no `label`, no place of prepared data."""
-  tree = {k: v for k, v in to_json(config).items() if k not in NOT_TRAINING}
-  return {**tree, 'data': {k: v for k, v in tree['data'].items() if k != 'cache'}}
+  """What decides the trained parameters and the training's logs: no `eval`, no `label`, nothing of NO_RESULT."""
+  return {k: v for k, v in _of_results(to_json(config), '').items() if k not in NOT_TRAINING}
+
+
+def _of_results(tree: dict, prefix: str) -> dict:
+  kept = {k: v for k, v in tree.items() if prefix + k not in NO_RESULT}
+  return {k: _of_results(v, f'{prefix}{k}.') if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def config_hash(config: ConfigDict) -> str:
-  """16 hexadecimal digits of everything but the place of prepared data; names what `finished.json` finished."""
+  """16 hexadecimal digits of everything but NO_RESULT; names what `finished.json` finished."""
   tree = {**training_part(config), **{k: to_json(config)[k] for k in NOT_TRAINING}}
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

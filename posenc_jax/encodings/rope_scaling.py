@@ -44,8 +44,6 @@ def read(scaling, K: int, base: float, fraction: float, train_length: int) -> Sc
   """
   if scaling is None:
     return None
-  if not hasattr(scaling, 'keys'):
-    raise ValueError(f"rope: scaling={scaling!r} must be a dict such as {{'rope_type': 'yarn', 'factor': 4}}")
   fields = {name: scaling[name] for name in scaling if scaling[name] is not None}
   named = [fields.pop(key) for key in ('rope_type', 'type') if key in fields] or [None]
   rope_type = named[0]

@@ -1,0 +1,81 @@
+"""A sweep over a study's runs, each in a directory and processes of its own; then the tables and figures of all.
+
+Imports no jax: a run that crashes stops no other, and what must be set before a process starts can be set.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from posenc_jax import config as configs
+from posenc_jax import report
+from posenc_jax.config import UserError, nearest
+from posenc_jax.sweep import local, slurm, status
+from posenc_jax.sweep.runs import NAME_LENGTH, SCRIPTS, Run, name_of, plan
+
+__all__ = ['LAUNCHERS', 'NAME_LENGTH', 'SCRIPTS', 'Run', 'name_of', 'plan', 'show', 'sweep']
+
+LAUNCHERS = ('inline', 'local', 'slurm')
+
+
+def sweep(
+  path: str | Path,
+  out: str | Path,
+  overrides: dict[str, object],
+  jobs: int = 1,
+  scripts: tuple[Path, ...] = SCRIPTS,
+  launcher: str = 'local',
+) -> int:
+  """Runs the study in the file `path` into the folder `out` and reports on it.
+
+  Args:
+    overrides: {'dotted.path': value}, laid over every run's config.
+    jobs: runs at a time on this machine ('local').
+    scripts: what fills a run's directory, one after another; each takes --config, --workdir and --config.FIELD.
+    launcher: 'inline': one after another, their output shown; 'local': `jobs` at a time; 'slurm': as a cluster's jobs.
+  Returns:
+    The exit code: 1 if a run failed, else 0.
+  Raises:
+    UserError: before anything is written or run. Stopped: after Ctrl-C, SIGTERM or SIGHUP.
+  """
+  if launcher not in LAUNCHERS:
+    raise UserError(f'--launcher={launcher}; {nearest(launcher, LAUNCHERS)}')
+  if jobs < 1:
+    raise UserError(f'--jobs={jobs}; allowed: 1 or more')
+  if jobs > 1 and launcher != 'local':
+    allowed = '1' if launcher == 'inline' else '1; --config.launch.at_once says how many'
+    raise UserError(f'--jobs={jobs} with --launcher={launcher}; allowed: {allowed}')
+  if launcher == 'slurm':
+    slurm.check()
+  out, console = Path(out), Console()
+  runs = plan(path, out, overrides, scripts)
+  wanted = report.of_study(path, out, [run.name for run in runs])
+  with configs.user_errors(OSError):
+    out.mkdir(parents=True, exist_ok=True)
+    report.save(wanted, path)
+  finished = sum(run.is_finished for run in runs)
+  print(f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''), flush=True)
+
+  if launcher == 'slurm':
+    failed = slurm.execute(runs, out, console)
+  else:
+    failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
+  if any(out.glob('*/eval.jsonl')):
+    wanted.make_tables()
+    wanted.make_figures()
+  for name, reason in failed.items():
+    console.print(Text(f'failed: {name}: {reason} ({out / name}/log.txt)', 'red'), soft_wrap=True)
+  return 1 if failed else 0
+
+
+def show(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:
+  """Prints how far the study's runs in `out` are, whatever launched them. Changes nothing. Raises UserError."""
+  runs, out = plan(path, out, overrides), Path(out)
+  if not out.is_dir():
+    raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')
+  console = Console()
+  if not console.is_terminal:
+    console.width = 320  # names and reasons in one line
+  status.show(runs, console)
+  return 0

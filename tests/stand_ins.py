@@ -1,0 +1,79 @@
+"""Sweeps, with scripts in the place of train.py and eval.py that need no jax and do as the run's encoding is named."""
+
+from pathlib import Path
+
+from posenc_jax import sweep
+
+ROOT = Path(__file__).parent.parent
+
+SCRIPT = """
+import json, os, signal, sys, time
+from pathlib import Path
+from posenc_jax import config, records
+
+flags, overrides = config.parse_args(sys.argv[1:], {'config': config.REQUIRED, 'workdir': config.REQUIRED})
+run, workdir, name = config.load(flags.config, overrides), Path(flags.workdir), Path(sys.argv[0]).stem
+with open(workdir / 'calls.txt', 'a') as file:
+  print(name, *sorted(os.sched_getaffinity(0)), file=file)
+(workdir / 'config.json').write_text(json.dumps(config.to_json(run)))
+encoding = run.encoding.name
+if run.train.start_from and not (Path(run.train.start_from) / 'finished.json').exists():
+  sys.exit('too early')
+if encoding == f'broken_{name}' and not (workdir / 'mended').exists():
+  sys.exit('bad luck')
+if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
+  def save(*_):
+    (workdir / 'saved').write_text('')
+    sys.exit(143)
+  signal.signal(signal.SIGTERM, save)
+  print('half way')
+  time.sleep(60)
+if name == 'eval' and encoding != 'forgetful':
+  model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed, step=run.train.steps, train_length=8)
+  question = dict(corpus='sotu', split='test', protocol='last_k', length=8, k=4, document='a')
+  row = records.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
+  records.write_new(workdir / 'eval.jsonl', [row])
+  (workdir / 'finished.json').write_text(json.dumps({'config_hash': config.config_hash(run)}))
+"""
+
+STUDY = """
+from pathlib import Path
+from posenc_jax.config import load, over, product
+
+def get_config():
+  return load({base!r}, {{'train.steps': 60}})
+
+def sweep():
+  return product(over('encoding.name', *{names!r}), over('seed', *{seeds!r}))
+"""
+
+STARTED = """
+from posenc_jax.config import load
+
+def get_config():
+  return load({base!r}, {{'train.steps': 60}})
+
+def sweep():
+  first, second = {{'encoding.name': 'rope', 'seed': 1}}, {{'encoding.name': 'alibi'}}
+  third = {{'label': 'c', 'train.start_from': first, 'train.steps': 0}}
+  return [first, third, {{'label': 'd', 'train.start_from': third}}, second]
+"""
+
+
+class Study:
+  """A study in `folder`: study(overrides, jobs) -> (exit code, {run's name: its calls}), with `out` for its runs."""
+
+  def __init__(self, folder: Path, names, seeds=(0,)):
+    self.out, self.path = folder / 'out', folder / 'study.py'
+    self.scripts = tuple(folder / name for name in ('train.py', 'eval.py'))
+    for script in self.scripts:
+      script.write_text(SCRIPT)
+    self.path.write_text(STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names, seeds=seeds))
+
+  def __call__(self, overrides=None, jobs=1, launcher='local'):
+    code = sweep.sweep(self.path, self.out, overrides or {}, jobs, self.scripts, launcher)
+    return code, self.calls()
+
+  def calls(self):
+    files = self.out.glob('*/calls.txt')
+    return {path.parent.name: [call.split()[0] for call in path.read_text().splitlines()] for path in files}

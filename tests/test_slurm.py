@@ -1,0 +1,272 @@
+"""Sweeps as SLURM jobs: what is asked of the scheduler, through commands that stand in for it; and, marked, a real one.
+
+pytest -m slurm -n 0     (after apt-get install slurm-wlm munge; starts a cluster of one node, and ends it)
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import submitit
+from stand_ins import ROOT, STARTED, Study
+
+from posenc_jax import sweep
+from posenc_jax.config import Stopped, UserError
+from posenc_jax.sweep import slurm
+
+RUN = """
+import sys
+from pathlib import Path
+from posenc_jax import config, sweep
+from posenc_jax.sweep import slurm
+slurm.POLL, slurm.ASK = 0.2, 1.0
+config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:])), 'slurm'))
+"""
+# The commands keep what they are asked in files beside them. Jobs end at once and do nothing, so their runs fail; those
+# in `queue` stay.
+SBATCH = """#!/bin/sh
+here=$(dirname "$0"); n=$(ls "$here" | grep -c ^batch_)
+grep -q partition=none "$1" && { echo 'sbatch: error: invalid partition specified: none' >&2; exit 1; }
+cp "$1" "$here/batch_$n"; echo "Submitted batch job 10$n"
+"""
+SQUEUE = """#!/bin/sh
+here=$(dirname "$0"); [ -e "$here/down" ] && exit 1; [ ! -e "$here/queue" ] || cat "$here/queue"
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+  """make(names, seeds) -> Study."""
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  for name, value in (('POLL', 0.01), ('ASK', 0.0), ('PATIENCE', 0.05)):
+    monkeypatch.setattr(slurm, name, value)
+  return lambda names, seeds=(0,): Study(tmp_path, names, seeds)
+
+
+@pytest.fixture
+def scheduler(tmp_path, monkeypatch):
+  """The folder of commands that stand in for SLURM's."""
+  folder = tmp_path / 'bin'
+  folder.mkdir()
+  for name, text in {'sbatch': SBATCH, 'squeue': SQUEUE, 'srun': '#!/bin/sh\n'}.items():
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+  monkeypatch.setenv('PATH', f'{folder}:/usr/bin:/bin')
+  monkeypatch.setattr(submitit.SlurmExecutor, '_throttle', lambda self: None)
+  return folder
+
+
+def batches(folder):
+  """{flag: value} of what was submitted, in order."""
+  files = sorted(folder.glob('batch_*'), key=lambda path: int(path.name.partition('_')[2]))
+  flags = [
+    [line[len('#SBATCH --') :] for line in path.read_text().splitlines() if line[:7] == '#SBATCH'] for path in files
+  ]
+  return [{name: value for name, _, value in (flag.partition('=') for flag in some)} for some in flags]
+
+
+def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(study, scheduler, capsys):
+  run = study(['rope'])
+  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  asked = {'launch.partition': 'fast', 'launch.gpus': 2, 'launch.cpus': 3, 'launch.at_once': 1, 'launch.minutes': 50}
+  more = {'launch.options': ('qos=high', 'exclusive'), 'launch.setup': ('module load x',), 'launch.memory_gb': 7}
+  code, calls = run({**asked, **more}, launcher='slurm')
+  assert (code, calls) == (1, {})
+  first, third, fourth = batches(scheduler)
+  assert first['array'] == '0-1%1'  # that which others start from, and that which stands alone
+  assert 'dependency' not in first
+  assert (third['dependency'], fourth['dependency']) == ('afterany:100_0', 'afterany:101')
+  for flags in (first, third, fourth):
+    assert (
+      flags.items()
+      >= {
+        'partition': 'fast',
+        'gpus-per-node': '2',
+        'cpus-per-task': '3',
+        'mem': '7GB',
+        'time': '50',
+        'qos': 'high',
+        'exclusive': '',
+        'requeue': '',
+        'open-mode': 'append',
+        'signal': f'USR2@{slurm.WARNING}',
+      }.items()
+    )
+    assert 'account' not in flags
+  text = (scheduler / 'batch_0').read_text()
+  assert '\nmodule load x\n' in text
+  assert '--cpus-per-task=3 ' in text.partition('\nsrun ')[2]
+  printed = capsys.readouterr().out
+  assert 'failed: encoding.name=rope,seed=1: job 100_0 has left the queue before its end' in printed
+
+
+def test_runs_of_other_sizes_are_arrays_of_their_own(study, scheduler):
+  run = study(['rope'])
+  text = run.path.read_text().partition('def sweep')[0]
+  run.path.write_text(
+    f"{text}def sweep():\n  return [{{'launch.gpus': n, 'seed': s}} for s in (0, 1) for n in (1, 2)]\n"
+  )
+  run(launcher='slurm')
+  assert [(flags['gpus-per-node'], flags['array']) for flags in batches(scheduler)] == [('1', '0-1%2'), ('2', '0-1%2')]
+
+
+def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(study, scheduler, monkeypatch, capsys):
+  run = study(['rope', 'alibi'])
+  (scheduler / 'queue').write_text('100_0\n100_1\n')
+  looks = []
+
+  def interrupt(seconds):
+    looks.append(seconds)
+    if len(looks) == 3:
+      raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(slurm.time, 'sleep', interrupt)
+    with pytest.raises(
+      Stopped, match=r'the jobs stay in the queue \(scancel takes them out\); wait again with the same'
+    ):
+      run(launcher='slurm')
+  assert len(batches(scheduler)) == 1
+  (scheduler / 'queue').write_text('100_1\n')  # 100_0 was cancelled meanwhile
+  rope, alibi = sweep.plan(run.path, run.out, {}, run.scripts)
+  real = slurm.time.sleep
+
+  def finish_alibi(seconds):
+    if len(batches(scheduler)) == 2 and not alibi.is_finished:
+      (alibi.workdir / 'finished.json').write_text(json.dumps({'config_hash': alibi.config_hash}))
+    real(seconds)
+
+  monkeypatch.setattr(slurm.time, 'sleep', finish_alibi)
+  assert run(launcher='slurm')[0] == 1
+  assert '1 runs are in the queue already' in capsys.readouterr().out
+  assert len(batches(scheduler)) == 2
+  assert 'array' not in batches(scheduler)[1]
+  assert json.loads((run.out / 'submitit' / 'jobs.json').read_text()) == {rope.name: '101', alibi.name: '100_1'}
+
+
+def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(study, scheduler, monkeypatch, capsys):
+  run = study(['rope'])
+  (scheduler / 'queue').write_text('100\n101\n')
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  monkeypatch.setattr(slurm.time, 'sleep', lambda seconds: planned.note('failed', reason='exit code 1: bad luck'))
+  for number in (1, 2):
+    assert run(launcher='slurm')[0] == 1
+    assert f'failed: {planned.name}: exit code 1: bad luck' in capsys.readouterr().out
+    assert len(batches(scheduler)) == number
+
+
+def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
+  run = study(['rope', 'alibi'])
+  with pytest.raises(
+    UserError, match=r"^sbatch: error: invalid partition specified: none; allowed: .*'partition': 'none'"
+  ):
+    run({'launch.partition': 'none'}, launcher='slurm')
+  (scheduler / 'down').write_text('')
+  with pytest.raises(UserError, match='squeue does not answer'):
+    run(launcher='slurm')
+  shutil.rmtree(run.out)
+  with pytest.raises(UserError, match=r'--jobs=2 with --launcher=slurm; allowed: 1; --config.launch.at_once'):
+    run(jobs=2, launcher='slurm')
+  with pytest.raises(UserError, match=r"--launcher=slrum; did you mean 'slurm'\?"):
+    run(launcher='slrum')
+  with pytest.raises(
+    UserError, match=r'config.launch.options=\(.--qos=x.,\); allowed: options of sbatch without dashes'
+  ):
+    run({'launch.options': '--qos=x'}, launcher='slurm')
+  monkeypatch.setenv('PATH', '/nowhere')
+  with pytest.raises(UserError, match='no sbatch on this machine; allowed: inline, local'):
+    run(launcher='slurm')
+  assert not run.out.exists()
+
+
+def wait_for(path, text):
+  for _ in range(1000):
+    if path.exists() and text in path.read_text():
+      return
+    time.sleep(0.02)
+  raise AssertionError(f'{text!r} never came')
+
+
+def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tmp_path):
+  """With submitit's own executor of local processes in the place of SLURM's."""
+  run = study(['slow'])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
+  wait_for(planned.workdir / 'log.txt', 'half way')
+  assert planned.noted['state'] == 'running'
+  task = subprocess.run(['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True).stdout
+  training = subprocess.run(['pgrep', '-P', task.strip()], capture_output=True, text=True, check=True).stdout
+  for pid in (training, task):  # SLURM signals all processes of a job
+    os.kill(int(pid), signal.SIGUSR2)
+  assert job.result() is None
+  assert planned.is_finished
+  assert run.calls() == {planned.name: ['train', 'train', 'eval']}
+  assert planned.noted['state'] == 'ended'
+  assert planned.noted['seconds'].keys() == {'train', 'eval'}
+
+
+def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
+  run = study(['broken_train'])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
+  with pytest.raises(submitit.core.utils.FailedJobError, match='exit code 1: bad luck'):
+    job.result()
+  assert (planned.noted['state'], planned.noted['reason']) == ('failed', 'exit code 1: bad luck')
+
+
+DRIVER = """
+import json, subprocess, sys, time
+from pathlib import Path
+out, *command = sys.argv[1:]
+process, out = subprocess.Popen(command), Path(out)
+jobs, begun = out / 'submitit' / 'jobs.json', lambda seed: out / f'encoding.name=slow,seed={seed}' / 'log.txt'
+while not (jobs.exists() and all(begun(s).exists() and 'half way' in begun(s).read_text() for s in (0, 1))):
+  assert process.poll() is None
+  time.sleep(0.1)
+ids = json.loads(jobs.read_text())
+subprocess.run(['scontrol', 'requeue', ids['encoding.name=slow,seed=0']], check=True)
+subprocess.run(['scancel', '--signal=USR2', ids['encoding.name=slow,seed=1']], check=True)
+sys.exit(process.wait())
+"""
+
+
+@pytest.mark.slurm
+def test_a_real_cluster_requeues_a_run_and_the_table_is_complete(tmp_path, monkeypatch):
+  """One run is requeued by the scheduler and one warned, as before its time ends; another starts from the former."""
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setenv('SLURM_BOX_CPUS', str(max(2, os.cpu_count())))
+  run = Study(tmp_path, ['slow'])
+  text = run.path.read_text().partition('def sweep')[0]
+  small = "{'train.steps': 60, 'launch.cpus': 1, 'launch.memory_gb': 1, 'launch.minutes': 60}"
+  sweep_of_four = """
+def sweep():
+  first = {'encoding.name': 'slow', 'seed': 0}
+  last = {'encoding.name': 'rope', 'train.start_from': first, 'train.steps': 0}
+  return [first, {'encoding.name': 'slow', 'seed': 1}, {'encoding.name': 'alibi'}, last]
+"""
+  run.path.write_text(text.replace("{'train.steps': 60}", small) + sweep_of_four)
+  command = [sys.executable, '-c', RUN, str(run.path), str(run.out), *map(str, run.scripts)]
+  box = [str(ROOT / 'scripts' / 'slurm_in_a_box.sh'), sys.executable, '-c', DRIVER, str(run.out), *command]
+  done = subprocess.run(box, capture_output=True, text=True, timeout=300, check=False)
+  assert done.returncode == 0, done.stdout + done.stderr
+  both = ['train', 'eval']
+  ends = {name[:26]: steps for name, steps in run.calls().items()}
+  slow, alibi, rope = 'encoding.name=slow,seed={}', 'encoding.name=alibi', 'encoding.name=rope,train.s'
+  assert ends == {slow.format(0): ['train', *both], slow.format(1): ['train', *both], alibi: both, rope: both}
+  table = (run.out / 'table.md').read_text()
+  assert 'no rows of' not in table
+  assert all(name in table for name in ('slow', 'alibi', 'rope'))
+  shown = subprocess.run(
+    [sys.executable, ROOT / 'scripts' / 'sweep.py', f'--config={run.path}', f'--out={run.out}', '--status'],
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout
+  assert '4 runs: 4 done' in shown
+  assert not list(Path('/tmp').glob('slurm_box.*'))

@@ -1,0 +1,133 @@
+"""sweep --status: states and time left, from what is on disk."""
+
+import json
+import socket
+import subprocess
+
+import pytest
+from stand_ins import ROOT, STARTED, Study
+
+from posenc_jax import launch, records, sweep
+from posenc_jax.config import UserError
+from posenc_jax.sweep import status
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+  """A study of four runs, the third starts from the first and the fourth from that, and its runs by number."""
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setattr(status, 'BETWEEN', 0.0)
+  study = Study(tmp_path, ['rope'])
+  study.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  study.runs = sweep.plan(study.path, study.out, {}, study.scripts)
+  for run in study.runs:
+    run.workdir.mkdir(parents=True)
+  return study
+
+
+def timed(run, *rows):
+  records.append(run.workdir / 'timing.jsonl', [{'step': 0, 'compile_seconds': 9.0}])
+  records.append(run.workdir / 'timing.jsonl', [{'step': step, 'seconds_per_step': s} for step, s in rows])
+
+
+def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
+  done, third, fourth, alone = study.runs
+  (done.workdir / 'finished.json').write_text(json.dumps({'config_hash': done.config_hash}))
+  done.note('ended', seconds={'train': 60.0, 'eval': 30.0}, reason='')
+  timed(done, (1, 50.0), (20, 0.5), (40, 0.5), (60, 0.5))
+  third.note('failed', reason='exit code 1: bad luck')
+  process = launch.run_process(['sleep', '60'], alone.workdir / 'log.txt')
+  try:
+    alone.note('running', job='12_3', seconds={})
+    timed(alone, (1, 50.0), (20, 1.0), (40, 1.0))
+    before = {path: path.stat().st_mtime_ns for path in study.out.rglob('*')}
+    assert [status.of(run).state for run in study.runs] == ['done', 'failed', 'waiting', 'running']
+    assert sweep.show(study.path, study.out, {}) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in study.out.rglob('*')}
+  finally:
+    process.kill()
+    process.wait()
+  lines = capsys.readouterr().out.splitlines()
+  line = {run.name: next(line for line in lines if line.startswith(run.name)) for run in study.runs}
+  assert line[done.name].split()[1:] == ['done', '60/60']
+  assert 'exit code 1: bad luck' in line[third.name]
+  assert f'starts from {third.name}' in line[fourth.name]
+  assert line[alone.name].split()[1:5] == ['running', '40/60', '20', 's']
+  assert f'on {socket.gethostname()}, job 12_3' in line[alone.name]
+  # Waiting: 60 steps at 0.75 s, the median of runs; running: 20 at its own 1 s; 30 s of evaluation each.
+  assert lines[-1].startswith('4 runs: 1 done, 1 running, 1 failed, 1 waiting; about 2 min left with 1 at a time')
+  assert status.left([status.of(run) for run in study.runs]) == (
+    60 * 0.75 + 30 + 60 * 1.0 + 30,
+    True,
+  )  # stopped: from 0
+  assert status.of(alone).state == 'stopped'
+
+
+def test_what_is_stopped_goes_on_from_what_is_saved(study):
+  run = study.runs[0]
+  run.note('running', seconds={})
+  (run.workdir / 'log.txt').write_text('')
+  timed(run, (20, 2.0), (40, 2.0))
+  (run.workdir / 'checkpoints' / '30').mkdir(parents=True)
+  (run.workdir / 'checkpoints' / '40.damaged').mkdir()
+  (told,) = [status.of(run)]
+  assert (told.state, told.step, told.training_left(None)) == ('stopped', 30, pytest.approx(60.0))
+
+
+def test_locks_may_not_reach_from_another_machine(study, monkeypatch):
+  run = study.runs[0]
+  monkeypatch.setattr(socket, 'gethostname', lambda: 'node7')
+  run.note('running', seconds={})
+  monkeypatch.undo()
+  (run.workdir / 'log.txt').write_text('step 1')
+  assert (status.of(run).state, status.of(run).note) == ('running', 'on node7')
+  monkeypatch.setattr(status, 'SILENCE', -1.0)
+  monkeypatch.setattr(status, 'BETWEEN', 0.0)
+  assert status.of(run).state == 'stopped'
+
+
+def test_without_any_speed_no_time_is_guessed(study, capsys):
+  assert sweep.show(study.path, study.out, {}) == 0
+  assert capsys.readouterr().out.splitlines()[-1] == '4 runs: 4 waiting'
+
+
+def test_a_local_sweep_and_one_in_this_terminal_leave_the_same_states(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setattr(sweep.local, 'POLL', 0.01)
+  run = Study(tmp_path, ['rope', 'broken_eval'])
+  assert run(launcher='inline')[0] == 1
+  printed = capsys.readouterr().out
+  assert 'bad luck' in printed.partition('✗')[0]  # what the run itself wrote
+  rope, broken = sweep.plan(run.path, run.out, {}, run.scripts)
+  assert [status.of(r).state for r in (rope, broken)] == ['done', 'failed']
+  assert rope.noted['seconds'].keys() == broken.noted['seconds'].keys() == {'train', 'eval'}
+  (broken.workdir / 'mended').write_text('')
+  assert run(launcher='local')[0] == 0
+  assert [status.of(r).state for r in (rope, broken)] == ['done', 'done']
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+  run = Study(tmp_path, ['rope'])
+  with pytest.raises(UserError, match='is no folder; allowed: where a sweep ran'):
+    sweep.show(run.path, run.out, {})
+  with pytest.raises(UserError, match='--jobs=2 with --launcher=inline; allowed: 1'):
+    run(jobs=2, launcher='inline')
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'words'), [(0, '0 s'), (89, '89 s'), (90, '2 min'), (5399, '90 min'), (9000, '2.5 h')]
+)
+def test_durations(seconds, words):
+  assert status.duration(seconds) == words
+
+
+def test_a_look_at_a_lock_keeps_no_process_from_starting(tmp_path):
+  log = tmp_path / 'log.txt'
+  assert not launch.is_locked(log)
+  log.write_text('')
+  with open(log, 'rb') as file:
+    launch.fcntl.flock(file, launch.fcntl.LOCK_SH)
+    holder = subprocess.Popen(['sleep', '0.1'], stdin=file)  # holds it for a moment after this one lets go
+  assert launch.run_process(['true'], log).wait() == 0
+  holder.wait()
+  assert not launch.is_locked(log)
