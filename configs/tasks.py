@@ -1,6 +1,13 @@
-"""Recall and copying, trained at 32 tokens and tested to 128: what perplexity cannot see.
+"""Recall and copying, trained at 16 to 32 and 6 to 32 tokens and tested to 128: what perplexity cannot see.
 
-python scripts/sweep.py --config=configs/tasks.py --jobs=2
+  python scripts/sweep.py --config=configs/tasks.py --jobs=2
+
+Cost: 30 runs of about 0.1 million parameters, 0.4 to 0.8 minutes each on a core of their own. Recall of 4 pairs
+among fillers, and copying of up to 15 symbols. Seeds are bimodal, so read every one. Exact match at 32 and 128 tokens,
+recall, seeds 0 and 1: T5 and ALiBi 0.98 or more at both; RoPE 1.00 and 1.00, then 0.56 and 0.54; NoPE 0.95 and 1.00,
+then 0.96 and 0.99; FIRE 1.00 at both with seed 1, and with seed 0 it has not learned (0.03). Copying, seed 0: at 32
+tokens FIRE, RoPE, T5 and ALiBi 0.95 to 0.97, NoPE 0.35 (1500 steps are too few for it); at 40 tokens FIRE 0.96, ALiBi
+0.15, T5 0.06, RoPE 0.03, NoPE 0; at 128 FIRE 0.38, the others 0.
 """
 
 from pathlib import Path
