@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +18,7 @@ import optax
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, logs, optim, trainer
+from posenc_jax import config, data, optim, trainer
 from posenc_jax import workdir as workdirs
 from posenc_jax.checkpoint import Checkpoints
 from posenc_jax.config import Stopped, UserError
@@ -149,20 +151,31 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(unbroken, tiny, tmp_path, monkey
   assert_same(parameters(tmp_path, tiny), parameters(unbroken, tiny))
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_asks_and_the_second_acts_as_ever(number):
-  before = signal.signal(number, signal.default_int_handler)
-  try:
-    with logs.StopRequest() as stop:
-      assert stop.signal is None
-      os.kill(os.getpid(), number)
-      assert stop.signal == number
-      assert stop.error(3).code == 128 + number
-      with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is signal.default_int_handler
-  finally:
-    signal.signal(number, before)
+BUSY = """
+import hashlib, signal, time
+from posenc_jax import logs
+with logs.StopRequest() as stop:
+  print(flush=True)
+  while not stop.signal:
+    time.sleep(0.01)
+  print(stop.error(3), stop.error(3).code, flush=True)
+  hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)  # minutes of C, as a long step may be
+"""
+
+
+@pytest.mark.parametrize('numbers', [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)])
+def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
+  environment, pipe = os.environ | {'PYTHONPATH': str(BASE.parents[1])}, subprocess.PIPE
+  command = [sys.executable, '-c', BUSY, '--a=b c']
+  with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+    process.stdout.readline()
+    process.send_signal(numbers[0])
+    words = f"{numbers[0].name}: step 3 is saved; go on with the same command: python -c '--a=b c' {128 + numbers[0]}\n"
+    assert process.stdout.readline() == words
+    process.send_signal(numbers[1])
+    _, error = process.communicate(timeout=20)
+  assert process.returncode == 128 + numbers[1]
+  assert error == f'{numbers[1].name} again: ended at once; the same command goes on\n'
 
 
 def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
