@@ -1,13 +1,11 @@
 """Training: it learns, repeats itself bit for bit, goes on where it was stopped, and loses nothing to damage."""
 
-import gc
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -297,15 +295,6 @@ COUNT = {'count': np.array(0)}
 
 def noise(seed):
   return {'w': jax.random.normal(jax.random.key(seed), (64, 64)), 'b': jnp.zeros(3)}
-
-
-@pytest.fixture
-def orbax_cleans_up():
-  """Orbax leaves coroutines behind when what it reads is damaged: collected here, not in the middle of another test."""
-  yield
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    gc.collect()
 
 
 unraisable = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
