@@ -21,7 +21,7 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 
 @pytest.fixture
 def orbax_cleans_up():
-  """Orbax leaves coroutines of reads and writes that failed behind: collected here, not in the middle of another test."""
+  """Orbax leaves coroutines of failed reads and writes behind: collected here, not in the middle of another test."""
   yield
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
