@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,11 +178,20 @@ class Checkpoints:
       raise OSError(number, os.strerror(number), str(self._folder)) from error
 
   def __enter__(self):
+    self._excepthook, sys.excepthook = sys.excepthook, self._report
     return self
 
+  def _report(self, kind, error, trace) -> None:
+    """TensorStore's threads print tracebacks of the event loop that Orbax closed when a write failed."""
+    if str(error) != 'Event loop is closed':
+      self._excepthook(kind, error, trace)
+
   def __exit__(self, kind, *_):
-    if kind is not KeyboardInterrupt:  # a second Ctrl-C waits for nothing
-      self.close()
+    try:
+      if kind is not KeyboardInterrupt:  # Ctrl-C before the first step waits for nothing
+        self.close()
+    finally:
+      sys.excepthook = self._excepthook
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:

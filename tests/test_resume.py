@@ -179,6 +179,8 @@ def stopped(make, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.usefixtures('orbax_cleans_up')
 @pytest.mark.parametrize(('file', 'size'), [('config.json', 500), ('metrics.jsonl', 490), ('checkpoints', 4000)])
 def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
   """As full as this: no file may have more than `size` bytes. Then there is room again."""
@@ -205,6 +207,8 @@ def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_
     assert_same_run(workdir, unbroken, c)
 
 
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.usefixtures('orbax_cleans_up')
 def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_path, caplog):
   model, limits = {'w': jax.random.normal(jax.random.key(0), (64, 64))}, resource.getrlimit(resource.RLIMIT_FSIZE)
 

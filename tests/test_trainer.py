@@ -1,11 +1,11 @@
 """Training: it learns, repeats itself bit for bit, goes on where it was stopped, and loses nothing to damage."""
 
-import gc
 import json
 import os
 import shutil
 import signal
-import warnings
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import optax
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, logs, optim, trainer
+from posenc_jax import config, data, optim, trainer
 from posenc_jax import workdir as workdirs
 from posenc_jax.checkpoint import Checkpoints
 from posenc_jax.config import Stopped, UserError
@@ -149,20 +149,31 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(unbroken, tiny, tmp_path, monkey
   assert_same(parameters(tmp_path, tiny), parameters(unbroken, tiny))
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_asks_and_the_second_acts_as_ever(number):
-  before = signal.signal(number, signal.default_int_handler)
-  try:
-    with logs.StopRequest() as stop:
-      assert stop.signal is None
-      os.kill(os.getpid(), number)
-      assert stop.signal == number
-      assert stop.error(3).code == 128 + number
-      with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is signal.default_int_handler
-  finally:
-    signal.signal(number, before)
+BUSY = """
+import hashlib, signal, time
+from posenc_jax import logs
+with logs.StopRequest() as stop:
+  print(flush=True)
+  while not stop.signal:
+    time.sleep(0.01)
+  print(stop.error(3), stop.error(3).code, flush=True)
+  hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)  # minutes of C, as a long step may be
+"""
+
+
+@pytest.mark.parametrize('numbers', [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)])
+def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
+  environment, pipe = os.environ | {'PYTHONPATH': str(BASE.parents[1])}, subprocess.PIPE
+  command = [sys.executable, '-c', BUSY, '--a=b c']
+  with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+    process.stdout.readline()
+    process.send_signal(numbers[0])
+    words = f"{numbers[0].name}: step 3 is saved; go on with the same command: python -c '--a=b c' {128 + numbers[0]}\n"
+    assert process.stdout.readline() == words
+    process.send_signal(numbers[1])
+    _, error = process.communicate(timeout=20)
+  assert process.returncode == 128 + numbers[1]
+  assert error == f'{numbers[1].name} again: ended at once; the same command goes on\n'
 
 
 def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
@@ -284,15 +295,6 @@ COUNT = {'count': np.array(0)}
 
 def noise(seed):
   return {'w': jax.random.normal(jax.random.key(seed), (64, 64)), 'b': jnp.zeros(3)}
-
-
-@pytest.fixture
-def orbax_cleans_up():
-  """Orbax leaves coroutines behind when what it reads is damaged: collected here, not in the middle of another test."""
-  yield
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    gc.collect()
 
 
 unraisable = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
