@@ -281,6 +281,15 @@ def test_weights_that_are_not_normalised():
     np.testing.assert_allclose(actual[1], desired[1], atol=1e-4)
 
 
+# The ring is tested on devices of its own (eight_devices/ring.py).
+
+
+def test_ring_refuses_where_no_mesh_is_set():
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(NotImplementedError, match='backend ring: it needs a mesh with an axis context'):
+    attend(q, q, q, build('rope'), backend='ring')
+
+
 # cuDNN: what it is asked is checked here with jax's own implementation; it runs on a GPU only.
 
 
@@ -333,5 +342,5 @@ def test_cudnn_equals_dense(name):
 
 
 def test_backends_answer_to_one_interface():
-  assert set(BACKENDS) == {'dense', 'blockwise', 'cudnn'}
+  assert set(BACKENDS) == {'dense', 'blockwise', 'cudnn', 'ring'}
   assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())

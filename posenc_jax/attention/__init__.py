@@ -2,13 +2,13 @@
 
 import difflib
 
-from posenc_jax.attention import blockwise, cudnn, dense
+from posenc_jax.attention import blockwise, cudnn, dense, ring
 from posenc_jax.attention.call import prepare
 
 __all__ = ['BACKENDS', 'attend', 'check_backend']
 
 # Each is a module with refuse(call) -> reason | None and run(call) -> o_BTHK.
-BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn}
+BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn, 'ring': ring}
 
 DENSE_UP_TO = 512  # keys: measured on a CPU, dense is up to 1.1 times as fast there, and blockwise above
 
@@ -41,8 +41,8 @@ def attend(
     window: how many tokens a query sees, itself included, counted by index (on either side if not causal); None: all.
     segments: int [B|1, S]; queries see keys of their own segment only (packing).
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
-    block: (query rows, key columns) of a block of `blockwise`; None: its choice. Scalar tables take S x key columns
-      numbers where one divides the other, and up to the smaller of the two times more where not.
+    block: (query rows, key columns) of a block of `blockwise` and `ring`; None: their choice. Scalar tables take S x
+      key columns numbers where one divides the other, and up to the smaller of the two times more where not.
     max_distance: with explicit positions under tracing, the largest |i - j|: the length of per-distance tables. A
       larger distance gives NaN.
 
@@ -67,6 +67,8 @@ def check_backend(backend: str) -> None:
 
 
 def _fastest(call) -> str:
+  if ring.refuse(call) is None and ring.shares() > 1:  # all others would gather the sequence on every device
+    return 'ring'
   if cudnn.refuse(call) is None:
     return 'cudnn'
   if call.contiguous and call.has_vectors:  # dense looks every pair up: 1.3 to 2.2 times as slow at any length

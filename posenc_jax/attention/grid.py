@@ -74,6 +74,11 @@ class Grid:
   def diagonal(self, a, b):
     return (jnp.clip(self.corner(a, b), self.first_corner, self.last_corner) - self.first_corner) // self.stride
 
+  def diagonals_of(self, a, b, rows: int, columns: int):
+    """The first diagonal, and how many, of so many rows and columns of blocks from block (a, b) on."""
+    count = min(self.diagonals, ((rows - 1) * self.rows + (columns - 1) * self.columns) // self.stride + 1)
+    return jnp.minimum(self.diagonal(a, b + columns - 1), self.diagonals - count), count
+
   def is_constant(self, a, b):
     """Whether tables are constant over block (a, b): all its distances lie beyond one end."""
     corner = self.corner(a, b)

@@ -8,22 +8,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.attention.call import Call
 from posenc_jax.attention.distances import heads_first, spread
 from posenc_jax.attention.grid import Grid
 
 
-def of_grid(grid: Grid, call: Call):
-  """The tables of all diagonals. Distances that no visible pair has are read as the nearest that one may have."""
-  distances = jnp.arange(grid.first_corner - grid.columns, grid.last_corner + grid.rows)
+def of_grid(grid: Grid, enc, first, count: int):
+  """The tables of `count` diagonals. Distances that no visible pair has are read as the nearest that one may have.
+
+  `first`, which of the grid's diagonals they start with, may be traced.
+  """
+  lowest = grid.first_corner + first * grid.stride - grid.columns
+  distances = lowest + jnp.arange((count - 1) * grid.stride + grid.rows + grid.columns)
 
   def prepare(table):
     if table.ndim == 3:
       return heads_first(table)
     take = lambda n: lax.dynamic_slice_in_dim(table, n * grid.stride, grid.rows + grid.columns).T
-    return lax.map(lambda n: spread(take(n), grid.rows, grid.columns)[None], jnp.arange(grid.diagonals))
+    return lax.map(lambda n: spread(take(n), grid.rows, grid.columns)[None], jnp.arange(count))
 
-  return jax.tree.map(prepare, call.enc.tables(jnp.clip(distances, grid.lowest, grid.highest)))
+  return jax.tree.map(prepare, enc.tables(jnp.clip(distances, grid.lowest, grid.highest)))
 
 
 def cut(grid: Grid, tables, diagonal):

@@ -147,7 +147,8 @@ def _attention(flags, specs: list[str], peers: list[str] | None, left_out: list[
   if flags.backends:
     methods = _names('backends', flags.backends, [*BACKENDS, cases.PLAIN])
   else:
-    methods = [name for name in (*BACKENDS, cases.PLAIN) if name != 'cudnn' or launch.gpu_extra()]
+    here = {'cudnn': bool(launch.gpu_extra()), 'ring': False}  # a case has one device
+    methods = [name for name in (*BACKENDS, cases.PLAIN) if here.get(name, True)]
     if 'cudnn' not in methods:
       left_out.append('the backend cudnn is left out, it needs an NVIDIA GPU')
   if not specs:

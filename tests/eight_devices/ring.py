@@ -1,0 +1,151 @@
+"""The ring equals dense, values and gradients, whatever the encoding, the mask and the shares; and what it takes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AxisType
+from test_laws import CASES, MODES, B, build, close, inputs, layer
+
+from posenc_jax.attention import attend, ring
+from posenc_jax.attention.call import prepare
+from posenc_jax.attention.parts import Plan
+from posenc_jax.encodings import Encoding, make
+
+# One of each kind under the masks that it may meet differently; every other case of the laws is slow.
+SUBSET = {
+  ('nope', 'window'),
+  ('alibi', 'causal'),  # a scalar a distance, of no parameters
+  ('t5', 'bidirectional'),
+  ('shaw', 'packed'),  # vectors a distance: queries meet them, and values
+  ('deberta_clamped', 'positions'),
+  ('fox', 'packed'),  # coordinates from content
+  ('cope', 'causal'),  # a sum over keys, which ends
+  ('path', 'window'),  # what a query gathers is a vector
+  ('stick_breaking', 'packed'),  # no softmax, and walks that end
+  ('pope', 'causal'),  # wider queries and keys, more of them than projected
+  ('tupe', 'both_sides_window'),
+  ('chain_cope_rope', 'positions'),
+}
+
+
+assert {*CASES} >= SUBSET
+
+
+def mesh(**sizes):
+  return jax.set_mesh(jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes)))
+
+
+@pytest.mark.parametrize(
+  ('variant', 'mode'),
+  [
+    pytest.param(*case, marks=() if case in SUBSET else pytest.mark.slow) for case in CASES if 'T' not in MODES[case[1]]
+  ],
+)
+def test_equal_to_dense(variant, mode):
+  """Values and gradients, those of parameters and of inputs; shares of two blocks, and a mesh that cuts batches too."""
+  enc, (x, weights, cotangent), options = build(variant), inputs(), MODES[mode]
+
+  def run(enc, weights, x, backend, block):
+    def loss(*args):
+      out = layer(*args, backend=backend, block=block, **options)
+      return (out * cotangent).sum(), out
+
+    gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
+    return out, gradients
+
+  run = jax.jit(run, static_argnums=(3, 4))
+  desired = run(enc, weights, x, 'dense', None)
+  with mesh(data=2, context=4):
+    actual = run(enc, weights, x, 'ring', (1, 2) if mode == 'causal' else None)
+  jax.tree.map(close, actual, desired)
+
+
+def test_shares_of_nothing_but_padding_change_nothing():
+  """11 tokens on 8 devices: the last two have none."""
+  enc, (x, weights, cotangent) = build('fox'), inputs()
+
+  def run(x, backend):
+    return jax.value_and_grad(lambda x: (layer(enc, weights, x, backend=backend, window=2) * cotangent).sum())(x)
+
+  run = jax.jit(run, static_argnums=1)
+  desired = run(x, 'dense')
+  with mesh(context=8):
+    jax.tree.map(close, run(x, 'ring'), desired)
+
+
+@pytest.mark.parametrize('name', ['alibi', 'transformer_xl', 'cope'])
+def test_memory_of_a_device_falls_as_shares_are_more(name):
+  """Temporary bytes of the gradient: tables lie on no device as a whole, nor do keys."""
+  T, H, K = 8192, 4, 32
+  enc = make(name, model_dim=H * K, heads=H, head_dim=K, train_length=512, rngs=nnx.Rngs(0))
+  loss = lambda enc, q, k, v: (attend(q, k, v, enc, backend='ring', block=(64, 64)) ** 2).sum()
+  x = jax.ShapeDtypeStruct((1, T, H, K), jnp.float32)
+
+  def temporary(shares):
+    with mesh(context=shares):
+      along = jax.NamedSharding(jax.sharding.get_mesh(), jax.P(None, 'context'))
+      compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)), in_shardings=(None, along, along, along))
+      return compiled.lower(enc, x, x, x).compile().memory_analysis().temp_size_in_bytes
+
+  one, eight = temporary(1), temporary(8)
+  assert eight < one / 5
+
+
+@pytest.mark.parametrize('window', range(1, 14))
+def test_a_window_ends_the_way_round(window):
+  """After the last share of which any query sees a key."""
+  shares, share = 4, 3
+  see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
+  q = jnp.zeros((1, shares * share, 1, 4))
+  call = prepare(q, q, q, build('nope'), None, None, True, window, None, (1, 1), None)
+  assert ring._steps(Plan.of(call, shares), shares, share) == max(t for t in range(shares) if see(t)) + 1
+
+
+class Backwards(Encoding):
+  """Counts the visible keys from a key on, whatever side of the query it is on."""
+
+  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    return s_BHTS - block.suffix_sum(jnp.ones_like(s_BHTS))
+
+
+def test_what_the_ring_cannot_serve():
+  x = jnp.ones((B, 8, 4, 8))
+  enc = Backwards(build('nope').dims, nnx.Rngs(0))
+  run = lambda enc, q, **options: attend(q, x, x, enc, backend='ring', **options)
+  with mesh(context=4):
+    with pytest.raises(NotImplementedError, match='backend ring: Backwards sums from the last key leftwards'):
+      run(enc, x, causal=False)
+    with pytest.raises(NotImplementedError, match='there are 3 queries for 8 keys'):
+      run(build('nope'), x[:, :3])
+    close(jax.jit(run, static_argnames='causal')(enc, x), attend(x, x, x, enc, backend='dense'))
+  with mesh(data=8), pytest.raises(NotImplementedError, match='needs a mesh with an axis context'):
+    run(build('nope'), x)
+  explicit = jax.make_mesh((8,), ('context',), axis_types=(AxisType.Explicit,))
+  with jax.set_mesh(explicit), pytest.raises(NotImplementedError, match='axis context of the mesh is Explicit'):
+    run(build('nope'), x)
+
+
+def test_auto_takes_the_ring_where_a_sequence_is_cut_and_it_can():
+  q, enc = jnp.ones((B, 8, 4, 8)), build('t5')
+  text = lambda q, **options: (
+    jax.jit(lambda q, k: attend(q, k, k, enc, **options)).lower(q[:, -q.shape[1] :], q).as_text()
+  )
+  with mesh(context=4):
+    assert 'collective_permute' in text(q)
+    assert 'collective_permute' not in text(q, backend='dense')
+    attend(q[:, -1:], q, q, enc)  # decoding
+  with mesh(data=4, context=1):
+    assert 'collective_permute' not in text(q)
+
+
+def test_bfloat16_is_rounding_away_from_float32():
+  enc, rng = build('shaw'), np.random.default_rng(0)
+  q, k, v = (jnp.asarray(rng.standard_normal((1, 60, 4, 8)), jnp.float32) for _ in range(3))
+  half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
+  exact = attend(q, k, v, enc, backend='dense')
+  with mesh(context=8):
+    rounded = jax.jit(lambda *args: attend(*args, enc, backend='ring'))(*half)
+  assert rounded.dtype == jnp.bfloat16
+  assert np.abs(rounded.astype(jnp.float32) - exact).max() < 0.02 * np.abs(exact).max()

@@ -1,0 +1,22 @@
+"""What needs more than one device runs in a process of its own, on eight virtual ones of the CPU.
+
+By hand, with the laws of every encoding on the ring, in minutes:
+JAX_NUM_CPU_DEVICES=8 pytest -m 'slow or not slow' tests/eight_devices/*.py
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILES = sorted((Path(__file__).parent / 'eight_devices').glob('*.py'))
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+def test_on_eight_devices(file):
+  command = [sys.executable, '-m', 'pytest', '-n', '0', '-q', '-p', 'no:cacheprovider', str(file)]
+  env = os.environ | {'JAX_NUM_CPU_DEVICES': '8'}
+  done = subprocess.run(command, cwd=Path(__file__).parent.parent, env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
