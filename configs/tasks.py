@@ -3,7 +3,7 @@
   python scripts/sweep.py --config=configs/tasks.py --jobs=2
 
 Cost: 30 runs of about 0.1 million parameters, 0.4 to 1.4 minutes each on a core of their own. Recall is of 4 pairs
-among fillers, copying of up to 15 symbols. Two seeds of all and a third of part were run; seeds are bimodal, so read each.
+among fillers, copying of up to 15 symbols. Two seeds of all, a third of part; seeds are bimodal: read each.
 
 Exact match at 32 and at 128 tokens, recall, a seed after another: T5 1.00 1.00 1.00 and 1.00 1.00 1.00; ALiBi 1.00 1.00
 1.00 and 1.00 0.99 1.00; RoPE 1.00 1.00 1.00 and 0.56 0.54 0.70; NoPE 0.95 1.00 0.01 and 0.96 1.00 0.01; FIRE 0.03 1.00
