@@ -17,7 +17,8 @@ from posenc_jax.config import UserError, differing_keys, flat, saved_config, to_
 def claim(workdir: str | Path, config: ConfigDict) -> None:
   """Makes the directory this config's: writes `config.json`, or compares what decides training with the one there.
 
-  Raises `UserError` naming the fields that differ. `eval` and `label` may: the file keeps what it was made with.
+  Raises `UserError` naming the fields that differ. `eval`, `label` and `mesh` may: the file keeps what it was made
+  with.
   """
   workdir = Path(workdir)
   try:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.config.errors import UserError
 
-NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
+NOT_TRAINING = ('eval', 'label', 'mesh')  # may differ between a training and what is done with it later
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
@@ -63,7 +63,7 @@ def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:
 
 
 def training_part(config: ConfigDict) -> dict:
-  """What decides the trained parameters and the training's logs: no `eval`, no `label`, no place of prepared data."""
+  """What decides the trained parameters and the training's logs: no `eval`, `label`, `mesh`, nor where data is."""
   tree = {k: v for k, v in to_json(config).items() if k not in NOT_TRAINING}
   return {**tree, 'data': {k: v for k, v in tree['data'].items() if k != 'cache'}}
 
