@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
         qk_norm=False,  # RMSNorm of queries and keys before the encoding acts on them
         tie_embeddings=True,  # output projection = token embedding
         logit_softcap=0.0,  # c * tanh(logits / c); 0: off
+        remat=False,  # whether the backward pass computes each layer again, which takes less memory and more time
         unroll=0,  # layers unrolled per step of the scan over layers; 0: all
       ),
       attention=dict(
@@ -42,6 +43,7 @@ def get_config() -> ConfigDict:
       train=dict(
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
+        accumulate=1,  # parts that a step's batch is cut into: their gradients are added up one after another
         steps=600,  # updates; 0, only with start_from: the run is evaluated as it starts
         start_from='',  # directory of a finished run whose parameters this one starts from; '': a draw by the seed
         compute_dtype='float32',  # of activations: 'float32' or 'bfloat16'; parameters and optimiser are float32
@@ -54,6 +56,11 @@ def get_config() -> ConfigDict:
         skip_not_finite=0,  # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
         loggers=(),  # of 'tensorboard', 'wandb': who gets metrics and timing too, as installed by the extra 'logging'
         profile=(),  # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; (): none
+      ),
+      mesh=dict(  # devices: their number is the product; what is computed does not depend on it, but for rounding
+        data=1,  # batches are cut into so many
+        fsdp=1,  # and so many; parameters and the optimiser's state lie in so many pieces, too
+        context=1,  # sequences are cut into so many
       ),
       optim=dict(
         learning_rate=3e-3,  # peak

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from posenc_jax import encodings
+from posenc_jax import encodings, mesh
 from posenc_jax.attention import attend, check_backend
 from posenc_jax.attention.call import contiguous_positions
 from posenc_jax.encodings.base import normal
@@ -67,7 +67,7 @@ class LM(nnx.Module):
   def __init__(self, config, encoding: dict, vocab: int, train_length: int, rngs: nnx.Rngs):
     """`config` is the section `model` of a run's config, `encoding` a name and hyperparameters."""
     D, N = config.model_dim, config.layers
-    self.unroll, self.logit_softcap = config.unroll or N, config.logit_softcap
+    self.unroll, self.logit_softcap, self.remat = config.unroll or N, config.logit_softcap, config.remat
     make = functools.partial(
       encodings.make,
       model_dim=D,
@@ -126,7 +126,7 @@ class LM(nnx.Module):
     """
     B, T = tokens_BT.shape
     table_VD, scheme = self.embedding[...], self.encodings
-    x_BTD = (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
+    x_BTD = mesh.tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
     where = []  # of each kind of encoding
@@ -145,7 +145,8 @@ class LM(nnx.Module):
       for n, (kind, enc, seen) in enumerate(scheme.encodings(own, len(jax.tree.leaves(layers)[0]))):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
         seen = min((tokens for tokens in (seen, window) if tokens), default=None)
-        x_BTD = layer(x_BTD, enc, window=seen, **where[kind], **how)
+        one = functools.partial(Layer.__call__, window=seen, **where[kind], **how)
+        x_BTD = mesh.tokens((jax.checkpoint(one) if self.remat else one)(layer, x_BTD, enc))
       return x_BTD, None
 
     periods, rest = scheme.periods(self.layers)

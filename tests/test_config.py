@@ -102,6 +102,9 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('train.length', 0, '1 or more'),
     ('train.steps', 0, '1 or more; 0 with train.start_from'),
     ('train.keep', 0, '1 or more'),
+    ('train.accumulate', 0, '1 or more'),
+    ('mesh.data', 0, '1 or more'),
+    ('mesh.context', -1, '1 or more'),
     ('train.compute_dtype', 'float23', "did you mean 'float32'?"),
     ('train.matmul_precision', 'hihgest', "did you mean 'highest'?"),
     ('optim.learning_rate', 0.0, 'more than 0'),
@@ -131,6 +134,22 @@ def test_a_bad_value_is_one_line_with_field_value_and_what_is_allowed(path, valu
   assert repr(value) in str(error.value)
   assert allowed in str(error.value)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    (
+      {'train.accumulate': 2, 'mesh.data': 3, 'mesh.fsdp': 4},
+      'config.train.batch=32; allowed: a multiple of train.accumulate=2 x mesh.data=3 x mesh.fsdp=4',
+    ),
+    ({'mesh.context': 3}, 'config.train.length=128; allowed: a multiple of mesh.context=3'),
+  ],
+)
+def test_what_is_cut_must_be_divisible(overrides, message):
+  with pytest.raises(UserError) as error:
+    configs.validate(configs.load(BASE, overrides))
+  assert str(error.value) == message
 
 
 def test_every_bound_is_reached():
@@ -189,7 +208,7 @@ def test_differences_are_named_and_hashed():
     changed = configs.load(BASE, {path: other[type(value)](value) if type(value) in other else value + 1})
     assert configs.differing_keys(base, changed) == [path]
     section, silent = path.partition('.')[0], ('data.cache', 'train.loggers', 'train.profile')
-    trains = section not in ('eval', 'label', 'launch') and path not in silent
+    trains = section not in ('eval', 'label', 'launch', 'mesh') and path not in silent
     changes_nothing += section == 'launch' or path in silent
     assert (configs.training_part(changed) != configs.training_part(base)) == trains
     hashes.add(configs.config_hash(changed))

@@ -17,7 +17,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from rows above its own.
 LEVELS = (
-  {'products', 'tasks'},
+  {'products', 'tasks', 'mesh'},
   {'encodings'},
   {'attention'},
   {'model', 'catalogue', 'utilisation'},

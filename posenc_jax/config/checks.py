@@ -23,8 +23,8 @@ def validate(config: ConfigDict) -> None:
   at_least = {
     5: 'launch.minutes',  # SLURM warns a job minutes before its end
     1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
-    ' train.validate_batches train.checkpoint_every train.keep eval.k eval.stride eval.spans '
-    'eval.batch_tokens eval.examples data.vocab launch.cpus launch.memory_gb',
+    ' train.validate_batches train.checkpoint_every train.keep train.accumulate eval.k eval.stride eval.spans '
+    'eval.batch_tokens eval.examples data.vocab launch.cpus launch.memory_gb mesh.data mesh.fsdp mesh.context',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
     'train.skip_not_finite eval.document_tokens data.shortest launch.gpus launch.at_once',
   }
@@ -59,6 +59,10 @@ def validate(config: ConfigDict) -> None:
   block_ok = len(attention.block) == 2 and min(attention.block) >= 0
   require('attention.block', block_ok, '(query rows, key columns), each 0 or more')
 
+  batches, mesh = config.mesh.data * config.mesh.fsdp, config.mesh
+  by = f'a multiple of train.accumulate={train.accumulate} x mesh.data={mesh.data} x mesh.fsdp={mesh.fsdp}'
+  require('train.batch', train.batch % (train.accumulate * batches) == 0, by)
+  require('train.length', train.length % mesh.context == 0, f'a multiple of mesh.context={mesh.context}')
   one_of('train.compute_dtype', ('float32', 'bfloat16'))
   one_of('train.matmul_precision', ('default', 'high', 'highest'))
   require('train.steps', train.steps >= (0 if train.start_from else 1), '1 or more; 0 with train.start_from')

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.config.errors import UserError
 
-NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
+NOT_TRAINING = ('eval', 'label', 'mesh')  # may differ between a training and what is done with it later
 # Where a run takes place and who looks on: no number depends on them.
 NO_RESULT = {'launch', 'data.cache', 'train.loggers', 'train.profile'}
 
@@ -68,7 +68,7 @@ def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:
 
 
 def training_part(config: ConfigDict) -> dict:
-  """What decides the trained parameters and the training's logs: no `eval`, no `label`, nothing of NO_RESULT."""
+  """What decides the trained parameters and the training's logs: no `eval`, `label` or `mesh`, nothing of NO_RESULT."""
   return {k: v for k, v in _of_results(to_json(config), '').items() if k not in NOT_TRAINING}
 
 

@@ -1,0 +1,53 @@
+"""The devices of a run as a mesh, and what lies where on it.
+
+Batches are cut along `data` and `fsdp`, sequences along `context`, and parameters and the optimiser's state along
+`fsdp`. jax derives the communication. Where no mesh is set, everything is on one device.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ('data', 'fsdp', 'context')
+TOKENS = PartitionSpec(('data', 'fsdp'), 'context')  # of [B, T, ...]
+
+
+def make(sizes) -> Mesh:
+  """The mesh of a config's section `mesh`, of the first devices. ValueError, one line, where there are too few."""
+  shape, devices = (sizes.data, sizes.fsdp, sizes.context), jax.devices()
+  needed = int(np.prod(shape))
+  if needed > len(devices):
+    asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
+    raise ValueError(f'{asked}: their product must be at most the number of devices, {len(devices)}')
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:needed])
+
+
+def spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+  """Of a parameter: cut along its longest axis that can be, the last of equals; vectors are everywhere."""
+  axis = max((n for n in range(len(shape)) if shape[n] % fsdp == 0), key=lambda n: (shape[n], n), default=None)
+  if len(shape) < 2 or axis is None:
+    return PartitionSpec()
+  return PartitionSpec(*[None] * axis, 'fsdp')
+
+
+def shardings(mesh: Mesh, tree):
+  """Where each array of parameters, or of a state made of such, lies."""
+  return jax.tree.map(lambda x: NamedSharding(mesh, spec(x.shape, mesh.shape['fsdp'])), tree)
+
+
+def is_set() -> bool:
+  """Whether it is a run's."""
+  return jax.sharding.get_abstract_mesh().axis_names == AXES
+
+
+def tokens(x_BTn):
+  """An array of tokens or activations, to be cut as batches and sequences are. Itself where no mesh is set."""
+  return jax.lax.with_sharding_constraint(x_BTn, TOKENS) if is_set() else x_BTn
+
+
+def parameters(tree):
+  """Parameters, or a state made of such, to be cut as `shardings` says. Itself where no mesh is set."""
+  if not is_set():
+    return tree
+  fsdp = jax.sharding.get_abstract_mesh().shape['fsdp']
+  return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec(x.shape, fsdp)), tree)

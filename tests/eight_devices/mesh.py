@@ -1,0 +1,99 @@
+"""A run on many devices is the run on one: its losses, its checkpoints, and errors before anything is written."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from test_trainer import BASE, TINY, corpus  # noqa: F401
+
+from posenc_jax import config, data, mesh, trainer
+from posenc_jax.checkpoint import Checkpoints
+from posenc_jax.config import UserError
+from posenc_jax.model import build
+
+FIELDS = {'train.steps': 6, 'train.checkpoint_every': 3, 'train.log_every': 1, 'encoding.name': 't5'}
+
+
+@pytest.fixture(scope='module')
+def run(corpus, tmp_path_factory):  # noqa: F811
+  """(start, **fields) -> directory of a training, and its losses; `start`: the directory that it goes on in."""
+
+  def train(start=None, **fields):
+    workdir = tmp_path_factory.mktemp('runs') / 'run'
+    if start:
+      shutil.copytree(start, workdir)
+      shutil.rmtree(workdir / 'checkpoints' / '6')
+    changed = {name.replace('__', '.'): value for name, value in fields.items()}
+    trainer.train(config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **changed}), workdir)
+    rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+    return workdir, [row['loss'] for row in rows if 'loss' in row]
+
+  return train
+
+
+@pytest.fixture(scope='module')
+def on_one(run):
+  return run()
+
+
+@pytest.fixture(scope='module')
+def on_all(run):
+  return run(mesh__data=2, mesh__fsdp=2, mesh__context=2)
+
+
+def test_losses_are_those_of_one_device(on_one, on_all):
+  assert on_one[1][-1] < on_one[1][0] - 1
+  np.testing.assert_allclose(on_all[1], on_one[1], rtol=2e-6)
+
+
+def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_one):
+  _, losses = run(train__accumulate=2, model__remat=True, mesh__fsdp=2)
+  np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
+
+
+def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
+  """Written by 2 x 2 x 2, read by 8 that cut sequences."""
+  _, losses = run(start=on_all[0], mesh__context=8)
+  assert 'going on from step 3' in capsys.readouterr().out
+  np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
+
+
+def test_parameters_and_state_are_cut_along_fsdp(on_all):
+  """Restored so: matrices in 8 pieces, vectors everywhere, and the numbers are those that were saved."""
+  model = build(config.load(BASE, {**TINY, **FIELDS}), data.VOCAB, nnx.Rngs(0))
+  devices = mesh.make(config.load(BASE, {'mesh.fsdp': 8}).mesh)
+  cut = jax.device_put(model, mesh.shardings(devices, model))
+  with Checkpoints(on_all[0]) as checkpoints:
+    whole, cut = (checkpoints.restore(model=tree)[0]['model'] for tree in (model, cut))
+  jax.tree.map(np.testing.assert_array_equal, whole, cut)
+  pieces = lambda leaf: leaf.size // leaf.addressable_shards[0].data.size
+  assert pieces(cut.layers.w_in[...]) == pieces(cut.embedding[...]) == 8
+  assert pieces(cut.norm[...]) == 1
+
+
+@pytest.mark.parametrize(
+  ('shape', 'axes'),
+  [
+    ((), ()),
+    ((16,), ()),
+    ((2, 8, 16), (None, None, 'fsdp')),
+    ((8, 8), (None, 'fsdp')),
+    ((9, 4), (None, 'fsdp')),
+    ((9, 6), ()),
+    ((12, 4), ('fsdp',)),
+  ],
+)
+def test_the_longest_axis_that_can_be_is_cut(shape, axes):
+  assert mesh.spec(shape, 4) == jax.P(*axes)
+
+
+def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):  # noqa: F811
+  c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'mesh.context': 16})
+  with pytest.raises(
+    UserError, match=r'^mesh.data=1, mesh.fsdp=1, mesh.context=16: .* at most the number of devices, 8$'
+  ):
+    trainer.train(c, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
