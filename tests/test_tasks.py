@@ -303,6 +303,15 @@ def test_chance_is_what_guessing_scores(make, text):
     assert abs(simulated.mean() - value) < 4 * np.sqrt(value / simulated.size) + 1e-6
 
 
+@pytest.mark.parametrize('text', ['pad=True', 'reverse=True/pad=True', 'reverse=True/pad=True/hints=9'])
+def test_a_carry_is_guessed_as_one_of_two(make, text):
+  task = make(f'addition/{text}')
+  example = task.example('test', 0, 0, task.shortest, task.shortest)
+  assert tasks.chance([example])[0] == pytest.approx(0.1**2 / 2)
+  assert (example.choices_T == 2).sum() == 1
+  assert example.tokens_T[example.choices_T == 2] < 2
+
+
 def test_depths_come_in_turn_and_are_where_the_example_says(make):
   for text in ('passkey', 'passkey/style=sentences', 'needle'):
     task = make(text)
