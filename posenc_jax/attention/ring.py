@@ -70,6 +70,7 @@ def run(call: Call):
   on_devices = jax.shard_map(
     on_device, in_specs=(PartitionSpec(), along), out_specs=along, axis_names={AXIS}, check_vma=False
   )
+  on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
   return on_devices(call.enc, jax.tree.map(pad, {name: getattr(call, name) for name in fields}))[:, :S]
 
 
@@ -89,7 +90,8 @@ def _meeting(plan: Plan, shares: int, floats, t) -> Part:
 
 def _hand_on(tree, shares: int, by: int):
   """To the device `by` places on."""
-  return jax.tree.map(lambda x: lax.ppermute(x, AXIS, [(n, (n + by) % shares) for n in range(shares)]), tree)
+  places = [(n, (n + by) % shares) for n in range(shares)]
+  return tree if by % shares == 0 else jax.tree.map(lambda x: lax.ppermute(x, AXIS, places), tree)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

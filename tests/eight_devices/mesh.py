@@ -1,6 +1,7 @@
 """A run on many devices is the run on one: its losses, its checkpoints, and errors before anything is written."""
 
 import json
+import runpy
 import shutil
 
 import jax
@@ -97,3 +98,15 @@ def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corp
   ):
     trainer.train(c, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_memory_by_shares_is_printed(capsys):
+  """scripts/mesh_memory.py, whose bad values are one line."""
+  main = runpy.run_path(str(BASE.parent.parent / 'scripts' / 'mesh_memory.py'))['main']
+  main(['--length=1024', '--encodings=nope', '--shards=2,8'])
+  *_, attention, step = (line.split('|') for line in capsys.readouterr().out.splitlines())
+  assert [row[2].strip() for row in (attention, step)] == ['attention', 'step']
+  assert all(0 < int(row[4]) < int(row[3]) for row in (attention, step))
+  for flag in ('--shards=two', '--length=0', '--encodings=nop'):
+    with pytest.raises(UserError, match=flag.partition('=')[2]):
+      main([flag])

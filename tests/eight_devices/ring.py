@@ -89,8 +89,8 @@ def test_memory_of_a_device_falls_as_shares_are_more(name):
       compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)), in_shardings=(None, along, along, along))
       return compiled.lower(enc, x, x, x).compile().memory_analysis().temp_size_in_bytes
 
-  one, eight = temporary(1), temporary(8)
-  assert eight < one / 5
+  two, eight = temporary(2), temporary(8)  # one would have nothing to send
+  assert eight < two / 3.5, (two, eight)
 
 
 @pytest.mark.parametrize('window', range(1, 14))
@@ -119,7 +119,7 @@ def test_what_the_ring_cannot_serve():
       run(enc, x, causal=False)
     with pytest.raises(NotImplementedError, match='there are 3 queries for 8 keys'):
       run(build('nope'), x[:, :3])
-    close(jax.jit(run, static_argnames='causal')(enc, x), attend(x, x, x, enc, backend='dense'))
+    close(run(enc, x), attend(x, x, x, enc, backend='dense'))
   with mesh(data=8), pytest.raises(NotImplementedError, match='needs a mesh with an axis context'):
     run(build('nope'), x)
   explicit = jax.make_mesh((8,), ('context',), axis_types=(AxisType.Explicit,))
@@ -149,3 +149,10 @@ def test_bfloat16_is_rounding_away_from_float32():
     rounded = jax.jit(lambda *args: attend(*args, enc, backend='ring'))(*half)
   assert rounded.dtype == jnp.bfloat16
   assert np.abs(rounded.astype(jnp.float32) - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def test_it_runs_outside_of_jit_too():
+  enc, q = build('alibi'), jnp.asarray(np.random.default_rng(0).standard_normal((B, 8, 4, 8)), jnp.float32)
+  desired = attend(q, q, q, enc, backend='dense')
+  with mesh(data=2, context=4):
+    close(attend(q, q, q, enc, backend='ring'), desired)
