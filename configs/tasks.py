@@ -45,7 +45,8 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('mqar', 'copy'), metric='exact_match')
+  both = dict(protocols=('mqar', 'copy'), metric='exact_match')
+  return [both, dict(form='ranks', **both)]
 
 
 def figures():
