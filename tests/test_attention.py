@@ -133,6 +133,20 @@ def test_tables_are_constant_beyond_their_reach(name):
         np.testing.assert_array_equal(table, np.broadcast_to(table[:1], table.shape))
 
 
+@pytest.mark.parametrize('block', [(4, 4), (4, 8), (8, 4), (3, 5)])
+@pytest.mark.parametrize(
+  ('name', 'hyper'), [('shaw', {'clip': 3}), ('t5', {'buckets': 8, 'max_distance': 11, 'bidirectional': True})]
+)
+def test_blocks_beyond_the_reach_on_either_side(name, hyper, block):
+  """Blocks in a line with the reach and not: beyond it on the right, too, tables are what they are at it."""
+  enc = jax.tree.map(lambda p: p + normal(*p.shape), build(name, **hyper))
+  q = normal(1, 48, 4, 8)
+  run = jax.jit(
+    lambda backend, block: attend(q, q, q, enc, backend=backend, block=block, causal=False), static_argnums=(0, 1)
+  )
+  np.testing.assert_allclose(run('blockwise', block), run('dense', None), atol=2e-5)
+
+
 def test_walks_end_where_no_weight_is_left():
   """A broken stick: blocks further left are not even read, forward or backward, and the result is that of dense."""
   enc, q = build('stick_breaking'), jnp.full((1, 8, 4, 8), 2.0)

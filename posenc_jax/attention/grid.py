@@ -53,18 +53,19 @@ class Grid:
   def stride(self) -> int:
     return math.gcd(self.rows, self.columns)
 
-  def _aligned(self, corner: int) -> int:
-    """The nearest possible corner at or below this one."""
+  def _above(self, corner: int) -> int:
+    """The nearest possible corner at or above this one."""
     return self.offset - (self.offset - corner) // self.stride * self.stride
 
   @property
   def first_corner(self) -> int:
     visited = 1 - self.rows if self.causal else self.corner(0, self.column_blocks - 1)
-    return max(self._aligned(visited), self._aligned(self.lowest - self.rows + 1))
+    at_or_below_lowest = self._above(self.lowest - self.rows + 1 - (self.stride - 1))
+    return max(self._above(visited), at_or_below_lowest)
 
   @property
   def last_corner(self) -> int:
-    beyond = self._aligned(self.highest + self.columns - 1 + self.stride - 1)
+    beyond = self._above(self.highest + self.columns - 1)
     return max(self.first_corner, min(self.corner(self.row_blocks - 1, 0), beyond))
 
   @property
