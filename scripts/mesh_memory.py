@@ -81,7 +81,9 @@ def step(name: str, length: int, shards: int):
   tokens = jax.ShapeDtypeStruct((1, length), jnp.int32, sharding=jax.NamedSharding(devices, mesh.TOKENS))
   with jax.set_mesh(devices):
     return (
-      trainer.functions(c, optimiser)[0].lower(*jax.device_put(state, mesh.shardings(devices, state)), tokens).compile()
+      trainer.functions(c, optimiser)[0]
+      .lower(*jax.device_put(state, mesh.shardings(devices, state)), data.Batch(tokens))
+      .compile()
     )
 
 

@@ -122,7 +122,9 @@ def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(nu
     'config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:]))))\n'
   )
   command = [sys.executable, '-c', code, str(run.path), str(run.out), *map(str, run.scripts)]
-  process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  heard = lambda: signal.signal(number, signal.SIG_DFL)  # also where these tests run under nohup
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  process = subprocess.Popen(command, preexec_fn=heard, **pipes)
   log = run.out / 'encoding.name=slow,seed=0' / 'log.txt'
   while not (log.exists() and 'half way' in log.read_text()):
     assert process.poll() is None, process.communicate()

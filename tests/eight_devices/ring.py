@@ -19,7 +19,7 @@ SUBSET = {
   ('alibi', 'causal'),  # a scalar a distance, of no parameters
   ('t5', 'bidirectional'),
   ('shaw', 'packed'),  # vectors a distance: queries meet them, and values
-  ('deberta_clamped', 'positions'),
+  ('deberta_clamped', 'bidirectional'),
   ('fox', 'packed'),  # coordinates from content
   ('cope', 'causal'),  # a sum over keys, which ends
   ('path', 'window'),  # what a query gathers is a vector
