@@ -11,12 +11,13 @@ def main(argv):
   run = config.load(flags.config, overrides)
   config.validate(run)
 
-  from posenc_jax import checkpoint, launch, trainer  # jax takes seconds to import: after the input is checked
+  from posenc_jax import checkpoint, launch, processes, trainer  # jax takes seconds to import: after the check
   from posenc_jax.data.corpora import cache_folder
 
   checkpoint.keep_compiled(cache_folder('') / 'compiled')
-  launch.announce_devices()
-  trainer.train(run, flags.workdir)
+  with processes.joined():
+    launch.announce_devices()
+    trainer.train(run, flags.workdir)
 
 
 if __name__ == '__main__':

@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
         profile=(),  # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; (): none
       ),
       mesh=dict(  # devices: their number is the product; what is computed does not depend on it, but for rounding
+        # several processes that train as one: all of their devices must be in it
         data=1,  # batches are cut into so many
         fsdp=1,  # and so many; parameters and the optimiser's state lie in so many pieces, too
         context=1,  # sequences are cut into so many
@@ -90,8 +91,10 @@ def get_config() -> ConfigDict:
         partition='',  # '': the cluster's default, as for `account`
         account='',
         minutes=1440,  # then it saves its state and queues again
-        cpus=4,
-        gpus=0,
+        nodes=1,  # that a training is spread over; `mesh` says how
+        tasks_per_node=1,  # processes of it on each node; with GPUs and more than one process: one for each
+        cpus=4,  # of each process
+        gpus=0,  # of each node, as for `memory_gb`
         memory_gb=16,
         at_once=0,  # runs of one job array side by side; 0: all
         setup=(),  # shell lines before it starts, such as 'module load cuda'

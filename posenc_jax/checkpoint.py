@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from posenc_jax import processes
 from posenc_jax.config import Stopped, UserError, saved_config
 
 
@@ -36,22 +37,31 @@ def finished_parameters(workdir: str | Path, model):
 class Checkpoints:
   """The checkpoints of a run: `workdir/checkpoints/STEP` holds model and optimiser after STEP updates.
 
-  Each tree is stored as one plain dict `{'path/of/leaf': array}`, so that checkpoints outlive renamed classes.
+  Each tree is stored as one plain dict `{'path/of/leaf': array}`, so that checkpoints outlive renamed classes. Of
+  several processes the first decides what is read, and each reads all of it; each writes what it holds.
   """
 
   def __init__(self, workdir: str | Path, keep: int | None = None):
     """`keep`: how many of the latest checkpoints stay; None: the folder is only read, nothing there is changed."""
     self._folder = Path(workdir).resolve() / 'checkpoints'
     self._keep = keep
-    self._is_saving = False
+    self._is_saving, self._is_shared = False, not processes.are_several()
     for name in ('absl', 'asyncio'):
       logging.getLogger(name).addFilter(_not_orbax)
     with self._disk_errors():
+      if keep is not None and processes.is_first():
+        self._folder.mkdir(parents=True, exist_ok=True)
       self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
-    writes = self._keep is not None
-    options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=writes, cleanup_tmp_directories=writes)
+    """Of this process alone, which waits for no other, or of all, who must open it at once."""
+    group = set(range(jax.process_count())) if self._is_shared else {jax.process_index()}
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=self._keep,
+      create=False,
+      cleanup_tmp_directories=self._keep is not None and self._is_shared,
+      multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=min(group), active_processes=group),
+    )
     handlers = {name: ocp.StandardCheckpointHandler() for name in ('model', 'opt_state')}
     handlers['checksums'] = ocp.JsonCheckpointHandler()
     return ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -59,7 +69,7 @@ class Checkpoints:
   @property
   def latest(self) -> int | None:
     """Step of the latest checkpoint, or None."""
-    return self._manager.latest_step()
+    return processes.first(self._manager.latest_step)
 
   def save(self, step: int, model, opt_state) -> None:
     """Starts to save in the background; the arrays may be donated at once. `close` waits until it is on the disk.
@@ -69,7 +79,7 @@ class Checkpoints:
     Raises:
       Stopped: a parameter is not finite. OSError: the disk refuses this one or, seen now, the one before.
     """
-    if bad := [path for path, leaf in _leaves(model).items() if not np.isfinite(leaf).all()]:
+    if bad := [path for path, leaf in _leaves(model).items() if not np.isfinite(processes.whole(leaf)).all()]:
       raise Stopped(
         f'step {step}: {bad[0]} is not finite; training stopped, and checkpoints are from steps before that'
       )
@@ -77,6 +87,10 @@ class Checkpoints:
     saves = {name: ocp.args.StandardSave(leaves) for name, leaves in trees.items()}
     saves['checksums'] = ocp.args.JsonSave({name: _checksum(leaves) for name, leaves in trees.items()})
     with self._disk_errors():
+      if not self._is_shared:
+        self._manager.close()
+        self._is_shared = True
+        self._manager = self._open()
       if not self._manager.save(step, args=ocp.args.Composite(**saves)):
         raise RuntimeError(f'{self._folder}: step {step} was not saved')
     self._is_saving = True
@@ -101,6 +115,15 @@ class Checkpoints:
     Raises:
       UserError: all are damaged, or hold parameters of another shape.
     """
+    read = {}
+    step = processes.first(self._newest, trees, read)
+    if step is None:
+      return trees, 0
+    restored = read[step] if processes.is_first() else self._read(step, trees)
+    return processes.place(restored, jax.tree.map(lambda x: x.sharding, trees)), step
+
+  def _newest(self, trees: dict, read: dict) -> int | None:
+    """The step of the latest readable checkpoint, which goes into `read`; None: there is no checkpoint."""
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
@@ -108,25 +131,25 @@ class Checkpoints:
         stored = {name: {path: tuple(leaf.shape) for path, leaf in metadata[name].tree.items()} for name in trees}
         # Compared first: Orbax reports a wrong shape and damage with the same words.
         self._compare_shapes(step, stored, trees)
-        restored = self._read(step, trees)
+        read[step] = self._read(step, trees)
       except UserError:
         raise
       except Exception as error:  # Orbax raises Exception itself, and whatever its damaged JSON leads to
         if not (self._folder / str(step)).exists():  # a training goes on meanwhile, and has a later one
           self.close()
           self._manager = self._open()
-          return self.restore(**trees)
+          return self._newest(trees, read)
         print(f'{self._folder}: the checkpoint of step {step} is damaged ({type(error).__name__})')
         damaged.append(step)
         continue
       self._set_aside(damaged)
-      return restored, step
+      return step
     if damaged:
       raise UserError(
         f'{self._folder}: every checkpoint is damaged (step {", ".join(map(str, damaged))}); allowed: remove the '
         'folder to train from the start (config.train.keep=2 would have kept one more)'
       )
-    return trees, 0
+    return None
 
   def _compare_shapes(self, step: int, stored: dict, trees: dict) -> None:
     for name, tree in trees.items():
@@ -140,7 +163,7 @@ class Checkpoints:
           )
 
   def _read(self, step: int, trees: dict) -> dict:
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), trees)
+    abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), trees)
     wanted = {name: ocp.args.StandardRestore(_leaves(tree)) for name, tree in abstract.items()}
     wanted['checksums'] = ocp.args.JsonRestore()
     stored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
@@ -188,8 +211,9 @@ class Checkpoints:
 
   def __exit__(self, kind, *_):
     try:
-      if kind is not KeyboardInterrupt:  # Ctrl-C before the first step waits for nothing
-        self.close()
+      of_all = kind is None or issubclass(kind, UserError | Stopped)
+      if of_all or not (kind is KeyboardInterrupt or processes.are_several()):
+        self.close()  # Ctrl-C before the first step waits for nothing, nor does who would wait for lost processes
     finally:
       sys.excepthook = self._excepthook
 
@@ -208,7 +232,7 @@ def _checksum(leaves: dict) -> int:
   """CRC-32 over all bytes: Orbax notices most damage, but not a flipped byte of an array that does not compress."""
   crc = 0
   for path in sorted(leaves):
-    crc = zlib.crc32(np.ascontiguousarray(leaves[path]), crc)
+    crc = zlib.crc32(np.ascontiguousarray(processes.whole(leaves[path])), crc)
   return crc
 
 

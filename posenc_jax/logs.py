@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from posenc_jax import records
+from posenc_jax import processes, records
 from posenc_jax.config import Stopped, user_errors
 
 BITS = 1 / math.log(2)  # a nat
@@ -41,7 +41,7 @@ class Log:
     self._metrics, self._timing = workdir / 'metrics.jsonl', workdir / 'timing.jsonl'
     self._steps, self._every, self._tokens, self._skips = steps, every, tokens_per_step, skips
     with user_errors(ValueError):
-      rows = _truncate(self._metrics, start)
+      rows = processes.first(_truncate, self._metrics, start)
     self._skipped = sum('skipped' in row for row in rows)
     there = {row['step'] for row in rows if 'split' not in row}
     if lost := [step for step in range(1, start + 1) if self._is_due(step) and step not in there]:
@@ -75,6 +75,8 @@ class Log:
     self._loggers, self._flops = loggers, (flops, peak)
 
   def _write(self, kind: str, path: Path, row: dict) -> None:
+    if not processes.is_first():
+      return
     records.append(path, [row])
     for logger in self._loggers:
       logger.write(kind, row)
@@ -165,7 +167,8 @@ class Trace:
   """`with Trace(workdir, (N, M)) as trace`: jax.profiler records steps N to M, or those of them that are made."""
 
   def __init__(self, workdir: Path, steps: tuple[int, ...]):
-    self._folder, self._steps, self._is_on = workdir / 'profile', steps, False
+    self._folder, self._is_on = workdir / 'profile', False
+    self._steps = steps if processes.is_first() else ()
 
   def before(self, step: int) -> None:
     if not self._is_on and self._steps and self._steps[0] <= step <= self._steps[1]:

@@ -16,9 +16,13 @@ def make(sizes) -> Mesh:
   """The mesh of a config's section `mesh`, of the first devices. ValueError, one line, where there are too few."""
   shape, devices = (sizes.data, sizes.fsdp, sizes.context), jax.devices()
   needed = int(np.prod(shape))
+  asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
   if needed > len(devices):
-    asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
     raise ValueError(f'{asked}: their product must be at most the number of devices, {len(devices)}')
+  if jax.process_count() > 1 and needed < len(devices):  # else a process might have none of them
+    raise ValueError(
+      f'{asked}: their product must be {len(devices)}, the devices of all {jax.process_count()} processes'
+    )
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:needed])
 
 

@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from posenc_jax import data, encodings, loggers, mesh, optim, utilisation
+from posenc_jax import data, encodings, loggers, mesh, optim, processes, utilisation
 from posenc_jax.checkpoint import Checkpoints, finished_parameters
 from posenc_jax.config import disk_errors, to_json, user_errors, validate
 from posenc_jax.logs import BITS, Log, StopRequest, Trace
@@ -52,8 +52,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts.items()}
   optimiser = optim.make(config.optim, c.steps)
   opt_state = optimiser.init(model)
-  model, opt_state = jax.device_put((model, opt_state), mesh.shardings(devices, (model, opt_state)))
-  place = functools.partial(jax.device_put, device=NamedSharding(devices, mesh.TOKENS))
+  model, opt_state = processes.place((model, opt_state), mesh.shardings(devices, (model, opt_state)))
+  place = functools.partial(processes.place, shardings=NamedSharding(devices, mesh.TOKENS))
   step_fn, nats_fn = functions(config, optimiser)
   refusals = user_errors(encodings.LengthError, NotImplementedError)
   with refusals, jax.set_mesh(devices), jax.default_matmul_precision(c.matmul_precision):
@@ -61,8 +61,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     nats_lowered = nats_fn.lower(model, place(batches[0]))
 
   # Restore.
-  with claimed(workdir, config), Checkpoints(workdir, c.keep) as checkpoints:
-    claim_tokeniser(workdir, corpus.sha256)
+  with processes.held_by_first(claimed(workdir, config)), Checkpoints(workdir, c.keep) as checkpoints:
+    processes.first(claim_tokeniser, workdir, corpus.sha256)
     state, start = checkpoints.restore(model=model, opt_state=opt_state)
     model, opt_state = state['model'], state['opt_state']
     if start == c.steps:
@@ -72,7 +72,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       return
     if start:
       print(f'{workdir}: going on from step {start}')
-    listeners = loggers.make(c.loggers, workdir, start, to_json(config))
+    listeners = loggers.make(c.loggers, workdir, start, to_json(config)) if processes.is_first() else []
 
     clock = time.perf_counter()
     step_fn, nats_fn = step_lowered.compile(), nats_lowered.compile()
@@ -86,6 +86,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     tokens = c.batch * c.length
     log = Log(workdir, start, c.steps, c.log_every, tokens, corpus.unit, c.skip_not_finite)
     with log, Trace(workdir, c.profile) as trace, StopRequest() as stop:
+      agreed = processes.Agreement(devices)
       log.tell(listeners, flops, peak)
       temporary = step_fn.memory_analysis().temp_size_in_bytes
       log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
@@ -105,12 +106,14 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
           some = [validation[i] for i in range(c.validate_batches)]
           nats = [nats_fn(model, place(batch)) for batch in some]
           log.validation(step, sum(map(float, nats)) / sum(map(corpus.bytes_per_token, some)) * BITS)
-        if last or stop.signal or step % c.checkpoint_every == 0:
+        signal = agreed(stop.signal)
+        if last or signal or step % c.checkpoint_every == 0:
           log.flush()  # parameters that are not finite must not be saved
           checkpoints.save(step, model, opt_state)
           log.restart_clock(step)
-        if stop.signal and not last:
+        if signal and not last:
           checkpoints.close()
+          stop.signal = signal  # it may be another process's
           raise stop.error(step)
 
 

@@ -5,6 +5,7 @@ pytest -m slurm -n 0     (after apt-get install slurm-wlm munge; starts a cluste
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -76,7 +77,8 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(st
   run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
   asked = {'launch.partition': 'fast', 'launch.gpus': 2, 'launch.cpus': 3, 'launch.at_once': 1, 'launch.minutes': 50}
   more = {'launch.options': ('qos=high', 'exclusive'), 'launch.setup': ('module load x',), 'launch.memory_gb': 7}
-  code, calls = run({**asked, **more}, launcher='slurm')
+  spread = {'launch.nodes': 3, 'launch.tasks_per_node': 2}
+  code, calls = run({**asked, **more, **spread}, launcher='slurm')
   assert (code, calls) == (1, {})
   first, third, fourth = batches(scheduler)
   assert first['array'] == '0-1%1'  # that which others start from, and that which stands alone
@@ -88,6 +90,8 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(st
       >= {
         'partition': 'fast',
         'gpus-per-node': '2',
+        'nodes': '3',
+        'ntasks-per-node': '2',
         'cpus-per-task': '3',
         'mem': '7GB',
         'time': '50',
@@ -101,7 +105,7 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(st
     assert 'account' not in flags
   text = (scheduler / 'batch_0').read_text()
   assert '\nmodule load x\n' in text
-  assert '--cpus-per-task=3 ' in text.partition('\nsrun ')[2]
+  assert {'--cpus-per-task=3', '--wait=0'} <= {*text.partition('\nsrun ')[2].split()}
   printed = capsys.readouterr().out
   assert 'failed: encoding.name=rope,seed=1: job 100_0 has left the queue before its end' in printed
 
@@ -179,6 +183,9 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
     UserError, match=r'config.launch.options=\(.--qos=x.,\); allowed: options of sbatch without dashes'
   ):
     run({'launch.options': '--qos=x'}, launcher='slurm')
+  spread = {'launch.nodes': 2, 'launch.tasks_per_node': 2, 'launch.gpus': 4}
+  with pytest.raises(UserError, match=r'^config.launch.gpus=4; allowed: 0 or launch.tasks_per_node=2'):
+    run(spread, launcher='slurm')
   monkeypatch.setenv('PATH', '/nowhere')
   with pytest.raises(UserError, match='no sbatch on this machine; allowed: inline, local'):
     run(launcher='slurm')
@@ -218,6 +225,25 @@ def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
   with pytest.raises(submitit.core.utils.FailedJobError, match='exit code 1: bad luck'):
     job.result()
   assert (planned.noted['state'], planned.noted['reason']) == ('failed', 'exit code 1: bad luck')
+
+
+@pytest.mark.parametrize(
+  ('name', 'calls', 'state'),
+  [('rope', ['train', 'train', 'eval'], 'ended'), ('broken_train', ['train', 'train'], 'failed')],
+)
+def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(study, tmp_path, name, calls, state):
+  run = study([name])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  executor = submitit.LocalExecutor(tmp_path / 'jobs')
+  executor.update_parameters(tasks_per_node=2)
+  job = executor.submit(slurm.Task(), planned)
+  second, first = job.task(1).exception(), job.task(0).exception()
+  assert second is None
+  assert (first is None) == (state == 'ended')
+  assert run.calls() == {planned.name: calls}
+  assert planned.noted['state'] == state
+  logs = [(planned.workdir / name).read_text().splitlines()[0] for name in ('log.txt', 'log.1.txt')]
+  assert logs[0] == logs[1] == '$ ' + shlex.join(planned.commands[0])
 
 
 DRIVER = """
@@ -270,3 +296,72 @@ def sweep():
   ).stdout
   assert '4 runs: 4 done' in shown
   assert not list(Path('/tmp').glob('slurm_box.*'))
+
+
+SPREAD = """
+from posenc_jax.config import load
+
+def get_config():
+  return load({base!r}, {fields!r})
+
+def sweep():
+  return [{{'encoding.name': 't5'}}]
+"""
+REQUEUE = """
+import json, subprocess, sys, time
+from pathlib import Path
+out, *command = sys.argv[1:]
+process, out = subprocess.Popen(command), Path(out)
+metrics = out / 'encoding.name=t5' / 'metrics.jsonl'
+while not (metrics.exists() and '"step":4' in metrics.read_text()):
+  assert process.poll() is None
+  time.sleep(0.05)
+(job,) = json.loads((out / 'submitit' / 'jobs.json').read_text()).values()
+subprocess.run(['scontrol', 'requeue', job], check=True)
+sys.exit(process.wait())
+"""
+
+
+@pytest.mark.slurm
+def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, monkeypatch):
+  """SLURM requeues the job of two tasks that train on one mesh; the run ends as it does in one process."""
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setenv('SLURM_BOX_CPUS', str(max(2, os.cpu_count())))
+  for split in ('train', 'validation', 'test'):
+    (tmp_path / 'corpus' / split).mkdir(parents=True)
+    (tmp_path / 'corpus' / split / 'a.txt').write_text('the quick brown fox jumps over the lazy dog; ' * 20)
+  base, study, out = str(ROOT / 'configs' / 'base.py'), tmp_path / 'study.py', tmp_path / 'out'
+  launch = {'tasks_per_node': 2, 'cpus': 1, 'memory_gb': 2, 'minutes': 60}
+  fields = {
+    'data.corpus': str(tmp_path / 'corpus'),
+    'train.steps': 400,
+    'train.log_every': 4,
+    'eval.lengths': (16,),
+    'eval.documents': 0,
+    'eval.k': 8,
+    **{f'launch.{name}': value for name, value in launch.items()},
+    **{'model.layers': 1, 'model.model_dim': 16, 'model.head_dim': 8, 'model.heads': 2, 'model.mlp_dim': 32},
+    **{'train.length': 16, 'train.batch': 4, 'mesh.fsdp': 2},
+  }
+  study.write_text(SPREAD.format(base=base, fields=fields))
+  scripts = [str(ROOT / name) for name in ('train.py', 'eval.py')]
+  command = [sys.executable, '-c', RUN, str(study), str(out), *scripts]
+  box = [str(ROOT / 'scripts' / 'slurm_in_a_box.sh'), sys.executable, '-c', REQUEUE, str(out), *command]
+  done = subprocess.run(box, capture_output=True, text=True, timeout=300, check=False)
+  assert done.returncode == 0, done.stdout + done.stderr
+  log = (out / 'encoding.name=t5' / 'log.txt').read_text()
+  first, _, later = log.partition('going on from step ')
+  assert ' on 2 x cpu' in first
+  assert f'SIGTERM: step {later.split()[0]} is saved' in first
+  assert 'eval.py' in later
+  assert 'eval.py' not in (out / 'encoding.name=t5' / 'log.1.txt').read_text()
+  alone = ['--config.mesh.fsdp=1', '--config.encoding.name=t5', f'--workdir={tmp_path / "alone"}']
+  subprocess.run([sys.executable, scripts[0], f'--config={study}', *alone], check=True, capture_output=True)
+
+  def losses(workdir):
+    rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+    return {row['step']: row['loss'] for row in rows if 'loss' in row}
+
+  spread, whole = losses(out / 'encoding.name=t5'), losses(tmp_path / 'alone')
+  assert spread.keys() == whole.keys()
+  assert all(spread[step] == pytest.approx(whole[step], rel=2e-6) for step in range(4, 44, 4))

@@ -22,6 +22,7 @@ LEVELS = (
   {'attention'},
   {'model', 'catalogue', 'utilisation'},
   {'config', 'records', 'statistics'},
+  {'processes'},
   {'data', 'optim', 'logs', 'loggers', 'workdir', 'launch', 'tables'},
   {'checkpoint'},
   {'evals', 'trainer', 'figures', 'render'},

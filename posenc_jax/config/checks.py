@@ -24,7 +24,8 @@ def validate(config: ConfigDict) -> None:
     5: 'launch.minutes',  # SLURM warns a job minutes before its end
     1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
     ' train.validate_batches train.checkpoint_every train.keep train.accumulate eval.k eval.stride eval.spans '
-    'eval.batch_tokens eval.examples data.vocab launch.cpus launch.memory_gb mesh.data mesh.fsdp mesh.context',
+    'eval.batch_tokens eval.examples data.vocab launch.nodes launch.tasks_per_node launch.cpus launch.memory_gb '
+    'mesh.data mesh.fsdp mesh.context',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
     'train.skip_not_finite eval.document_tokens data.shortest launch.gpus launch.at_once',
   }
@@ -79,6 +80,9 @@ def validate(config: ConfigDict) -> None:
   n, m = train.profile if len(train.profile) == 2 else (1, 1)
   is_range = len(train.profile) in (0, 2) and type(n) is type(m) is int and 1 <= n <= m <= max(1, train.steps)
   require('train.profile', is_range, f'(first step, last step) within 1 to train.steps={train.steps}, or ()')
+  asked = config.launch
+  one_each = asked.nodes * asked.tasks_per_node == 1 or asked.gpus in (0, asked.tasks_per_node)
+  require('launch.gpus', one_each, f'0 or launch.tasks_per_node={asked.tasks_per_node}: several tasks have a GPU each')
   for option in config.launch.options:
     named = isinstance(option, str) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', option)
     require('launch.options', named, "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'")

@@ -42,29 +42,35 @@ def check() -> None:
 
 
 class Task:
-  """What a job executes: a run's commands. submitit calls `checkpoint` when SLURM warns it, and queues it again."""
+  """What each task of a job executes. When SLURM warns it, submitit calls the first one's `checkpoint`, and
+  queues the job again.
+
+  The first task executes the run's commands and notes how they do. The others are there for its training, which is one
+  of several processes (posenc_jax.processes): it ends in all of them, or in none.
+  """
 
   def __call__(self, run: Run) -> None:
     """Raises RuntimeError where the run fails, for the job to be a failed one."""
+    import submitit
+
+    if rank := submitit.JobEnvironment().global_rank:
+      training = launch.run_process(run.commands[0], run.workdir / f'log.{rank}.txt')
+      signal.signal(signal.SIGTERM, lambda *_: _wait_for_the_end(training))
+      training.wait()
+      return
     number = '_'.join(os.environ[n] for n in ('SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID') if n in os.environ)
     where = {'job': number or os.environ['SLURM_JOB_ID']} if 'SLURM_JOB_ID' in os.environ else {}
     self.job = local.Job(run, None, **where)
-    signal.signal(signal.SIGTERM, self._wait_for_the_end)
+    signal.signal(signal.SIGTERM, self._told_to_end)
     while not self.job.is_over():
       time.sleep(local.POLL)
     if self.job.failure:
       raise RuntimeError(self.job.failure)
 
-  def _wait_for_the_end(self, number, frame):
-    """SLURM has told all processes of the job to end, and the training saves its state.
-
-    Whether the job is cancelled, requeued, or preempted with time to spare SLURM knows: a job that ended by itself now
-    would not be started again.
-    """
+  def _told_to_end(self, number, frame):
     del number, frame
     self._stop()
-    while True:
-      signal.pause()
+    _wait_for_the_end(self.job.process)
 
   def checkpoint(self, run: Run):
     """Lets the training save its state; returns what submitit is to start when the job is at work again."""
@@ -78,6 +84,17 @@ class Task:
     self.job.process.wait()
     if not self.job.run.is_finished:
       self.job.run.note('queued', reason='told to end by SLURM')
+
+
+def _wait_for_the_end(process: subprocess.Popen) -> None:
+  """SLURM has told all processes of the job to end, and the training saves its state.
+
+  Whether the job is cancelled, requeued, or preempted with time to spare SLURM knows: a job that ended by itself now
+  would not be started again.
+  """
+  process.wait()
+  while True:
+    signal.pause()
 
 
 def execute(runs: list[Run], out: Path, console: Console) -> dict[str, str]:
@@ -127,13 +144,16 @@ def _submit(group: list[Run], held: dict[str, str], folder: Path) -> dict[str, s
   executor.update_parameters(
     job_name=folder.parent.name,
     time=options.minutes,
+    nodes=options.nodes,
+    ntasks_per_node=options.tasks_per_node,
     cpus_per_task=options.cpus,
     mem=f'{options.memory_gb}GB',
     array_parallelism=options.at_once or len(group),
     setup=list(options.setup),
     signal_delay_s=WARNING,
     stderr_to_stdout=True,
-    srun_args=[f'--cpus-per-task={options.cpus}'],  # srun does not take it from sbatch
+    # srun does not take CPUs from sbatch; and the first task evaluates while the others are over.
+    srun_args=[f'--cpus-per-task={options.cpus}', '--wait=0'],
     additional_parameters={'requeue': True, **{name: value if equals else True for name, equals, value in more}},
     **{name: value for name, value in parameters.items() if value},  # else the cluster's default
   )

@@ -1,0 +1,248 @@
+"""Two processes over loopback train as one: the losses of one process, its checkpoints, and an end for both or none.
+
+They are forks of one process that has imported everything and no device yet.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_trainer import BASE, STEPS, TINY, corpus, damage_arrays, metrics, parameters  # noqa: F401
+
+from posenc_jax import config, processes, trainer
+from posenc_jax.config import UserError
+
+ROOT = Path(__file__).parent.parent
+FIELDS = {'encoding.name': 't5', 'train.log_every': 1, 'train.validate_every': 6}
+
+# Each phase is two processes, which make its trainings one after another. `signal`: [process, step, number].
+PAIRS = """
+import json, os, sys
+from posenc_jax import config, data, processes, trainer
+import jax
+
+address, folder = sys.argv[1:]
+phases = json.load(open(folder + '/phases.json'))
+jax.config.update('jax_default_matmul_precision', 'highest')
+jax.config.update('jax_compilation_cache_dir', folder + '/compiled')
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+os.environ |= {'JAX_COORDINATOR_ADDRESS': address, 'JAX_COORDINATOR_BIND_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
+processes.FAREWELL = 2
+read = data.Batches.__getitem__
+
+def together(number, runs):
+  with processes.joined():
+    for run in runs:
+      who, step, sent = run.get('signal', (None, None, None))
+      def getitem(batches, n):
+        if (who, step) == (number, n + 1):
+          os.kill(os.getpid(), sent)
+        return read(batches, n)
+      data.Batches.__getitem__ = getitem
+      trainer.train(config.from_json(run['config']), run['workdir'])
+
+for name, runs in phases.items():
+  children = []
+  for number in range(2):
+    if child := os.fork():
+      children.append(child)
+      continue
+    os.environ['JAX_PROCESS_ID'] = str(number)
+    for fd, kind in ((1, 'out'), (2, 'err')):
+      os.dup2(os.open(f'{folder}/{name}.{number}.{kind}', os.O_WRONLY | os.O_CREAT), fd)
+    config.main(lambda argv: together(number, runs))
+  print(name, *(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def make(corpus):  # noqa: F811
+  """(**{'a__b': value}) -> a config."""
+
+  def load(**fields):
+    changed = {name.replace('__', '.'): value for name, value in fields.items()}
+    return config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **changed})
+
+  return load
+
+
+@pytest.fixture(scope='module')
+def on_one(make, tmp_path_factory):
+  """The directory of a training in one process."""
+  workdir = tmp_path_factory.mktemp('one') / 'run'
+  trainer.train(make(), workdir)
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def pairs(make, on_one, tmp_path_factory):
+  """The folder of what two processes did, and {phase: [exit code of either]}."""
+  folder = tmp_path_factory.mktemp('pairs')
+  shutil.copytree(on_one, folder / 'of_one')
+  damage_arrays(folder / 'of_one' / 'checkpoints' / str(STEPS))
+
+  def run(name, sent=None, **fields):
+    signalled = {'signal': sent} if sent else {}
+    return {'workdir': str(folder / name), 'config': config.to_json(make(**fields)), **signalled}
+
+  fsdp, context, data = ({f'mesh__{axis}': 2} for axis in ('fsdp', 'context', 'data'))
+  phases = {
+    'whole': [run('fsdp', **fsdp), run('context', **context), run('stopped', (1, 6, signal.SIGTERM), **fsdp)],
+    'killed': [run('killed', (1, 6, signal.SIGKILL), **fsdp)],
+    'again': [run('stopped', **fsdp), run('killed', **fsdp), run('of_one', **data), run('fsdp', **fsdp, seed=1)],
+  }
+  with socket.socket() as held:  # another program does not get this port meanwhile; the coordinator shares it
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(('127.0.0.1', 0))
+    (folder / 'phases.json').write_text(json.dumps(phases))
+    arguments = [f'127.0.0.1:{held.getsockname()[1]}', str(folder)]
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    done = subprocess.run(
+      [sys.executable, '-c', PAIRS, *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+  lines = [line.split() for line in done.stdout.splitlines()]
+  assert [name for name, *_ in lines] == list(phases), done.stdout + done.stderr
+  return folder, {name: list(map(int, codes)) for name, *codes in lines}
+
+
+def said(folder, name):
+  """What the two wrote to stderr, without what jax itself says."""
+  texts = [(folder / f'{name}.{number}.err').read_text() for number in range(2)]
+  return [[line for line in text.splitlines() if not line.startswith('[Gloo]')] for text in texts]
+
+
+def losses(workdir):
+  return [row['loss'] for row in map(json.loads, metrics(workdir).splitlines()) if 'loss' in row]
+
+
+@pytest.mark.parametrize('name', ['fsdp', 'context'])
+def test_losses_are_those_of_one_process(name, pairs, on_one):
+  assert losses(on_one)[-1] < losses(on_one)[0] - 1
+  np.testing.assert_allclose(losses(pairs[0] / name), losses(on_one), rtol=2e-6)
+
+
+def test_the_first_alone_writes_and_prints(pairs):
+  folder, _ = pairs
+  assert sorted(path.name for path in (folder / 'fsdp').iterdir()) == [
+    'checkpoints',
+    'config.json',
+    'metrics.jsonl',
+    'timing.jsonl',
+    'train.lock',
+  ]
+  steps = [row['step'] for row in map(json.loads, metrics(folder / 'fsdp').splitlines()) if 'loss' in row]
+  assert steps == list(range(1, STEPS + 1))
+  first, second = ((folder / f'whole.{number}.out').read_text().splitlines() for number in range(2))
+  assert sum('step 12/12  loss' in line for line in first) == 2
+  assert [line for line in second if not line.startswith('[Gloo]')] == []
+
+
+def test_a_signal_to_one_stops_both_at_one_step_and_is_told_once(pairs):
+  folder, codes = pairs
+  assert codes['whole'] == [128 + signal.SIGTERM] * 2
+  first, second = said(folder, 'whole')
+  assert len(first) == 1
+  assert 'SIGTERM: step 7 is saved; go on with the same command' in first[0]
+  assert second == []
+
+
+def test_a_process_that_is_killed_ends_the_other(pairs):
+  folder, codes = pairs
+  assert codes['killed'] == [1, -signal.SIGKILL]
+  assert said(folder, 'killed')[0][-1].startswith('process 0 of 2: failed alone, or lost another; the same command')
+
+
+@pytest.mark.parametrize('name', ['stopped', 'killed'])
+def test_the_same_command_goes_on_and_ends_with_the_same_bits(name, pairs, make):
+  folder, _ = pairs
+  assert f'{folder / name}: going on from step' in (folder / 'again.0.out').read_text()
+  assert metrics(folder / name) == metrics(folder / 'fsdp')
+  jax.tree.map(np.testing.assert_array_equal, *(parameters(folder / run, make()) for run in (name, 'fsdp')))
+
+
+def test_two_go_on_from_the_last_whole_checkpoint_of_one_and_one_from_one_of_two(pairs, on_one, make, tmp_path, capsys):
+  folder, _ = pairs
+  printed = (folder / 'again.0.out').read_text()
+  assert f'{folder}/of_one/checkpoints: the checkpoint of step 12 is damaged' in printed
+  assert f'{folder}/of_one: going on from step 8' in printed
+  assert (folder / 'of_one' / 'checkpoints' / '12.damaged').exists()
+  np.testing.assert_allclose(losses(folder / 'of_one'), losses(on_one), rtol=2e-6)
+  shutil.copytree(folder / 'fsdp', tmp_path / 'run')
+  shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
+  trainer.train(make(mesh__data=1), tmp_path / 'run')
+  assert 'going on from step 8' in capsys.readouterr().out
+  np.testing.assert_allclose(losses(tmp_path / 'run'), losses(on_one), rtol=2e-6)
+
+
+def test_an_error_of_the_first_is_told_once_and_ends_both(pairs):
+  folder, codes = pairs
+  assert codes['again'] == [UserError.code] * 2
+  (first,), second = said(folder, 'again')
+  assert 'holds a run of another config: seed (there 0, here 1); allowed: another workdir' in first
+  assert second == []
+
+
+def started_with(**environment):
+  """What becomes of a process that is started so, and does not reach the others within two seconds."""
+  code = 'from posenc_jax import config, processes; config.main(lambda argv: processes.joined(2).__enter__())'
+  everything = {'PYTHONPATH': str(ROOT), **environment}
+  return subprocess.run(
+    [sys.executable, '-c', code], env=os.environ | everything, capture_output=True, text=True, timeout=100
+  )
+
+
+def test_who_does_not_find_the_others_says_so_in_one_line():
+  with socket.socket() as held:
+    held.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{held.getsockname()[1]}'
+    done = started_with(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID='1')
+  expected = f'JAX_COORDINATOR_ADDRESS={address} JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=1: after 2 s, not all'
+  assert (done.returncode, done.stderr.count('\n')) == (1, 1), done.stderr
+  assert expected in done.stderr
+
+
+STEP = {'SLURM_JOB_ID': '7', 'SLURM_STEP_NODELIST': 'node[1-2]', 'SLURM_PROCID': '1', 'SLURM_LOCALID': '0'}
+
+
+@pytest.mark.parametrize(
+  ('environment', 'expected'),
+  [
+    ({}, None),
+    ({**STEP, 'SLURM_NTASKS': '1', 'SLURM_STEP_NUM_TASKS': '1'}, None),  # a sweep's job
+    ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '1'}, None),  # the shell of a job of two tasks
+    ({**STEP, 'SLURM_NTASKS': '2'}, None),  # its batch script
+    ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}, {'cluster_detection_method': 'slurm'}),
+    ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2', 'JAX_NUM_PROCESSES': '1'}, None),
+    (
+      dict(zip(processes.BY_HAND, ('host:1', '2', '1'), strict=True)),
+      {'num_processes': 2, 'process_id': 1, 'cluster_detection_method': 'deactivate'},
+    ),
+  ],
+)
+def test_whether_a_process_is_alone_is_seen_from_its_environment(environment, expected, monkeypatch):
+  for name in (*os.environ,):
+    if name.startswith('SLURM_') or name in processes.BY_HAND:
+      monkeypatch.delenv(name)
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  assert processes._as_started() == expected
+
+
+@pytest.mark.parametrize(
+  'values', [(None, '2', '1'), ('host:1', '2', None), ('host:1', None, '1'), ('host:1', '2', '2'), ('host:1', 'x', '0')]
+)
+def test_variables_that_do_not_fit_are_named(values, monkeypatch):
+  for name, value in zip(processes.BY_HAND, values, strict=True):
+    monkeypatch.delenv(name, raising=False)
+    if value:
+      monkeypatch.setenv(name, value)
+  with pytest.raises(UserError, match=r'^JAX_COORDINATOR_ADDRESS=.*; allowed: HOST:PORT, the number of processes'):
+    processes._as_started()
