@@ -3,6 +3,7 @@
 They are forks of one process that has imported everything and no device yet.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -95,7 +96,12 @@ def pairs(make, on_one, tmp_path_factory):
 
   fsdp, context, data = ({f'mesh__{axis}': 2} for axis in ('fsdp', 'context', 'data'))
   phases = {
-    'whole': [run('fsdp', **fsdp), run('context', **context), run('stopped', (1, 6, signal.SIGTERM), **fsdp)],
+    'whole': [
+      run('fsdp', **fsdp),
+      run('context', **context),
+      run('seeds', seeds=(0, 1), seeds_at_once=True, mesh__seeds=2),
+      run('stopped', (1, 6, signal.SIGTERM), **fsdp),
+    ],
     'killed': [run('killed', (1, 6, signal.SIGKILL), **fsdp)],
     'again': [run('stopped', **fsdp), run('killed', **fsdp), run('of_one', **data), run('fsdp', **fsdp, seed=1)],
   }
@@ -123,7 +129,7 @@ def losses(workdir):
   return [row['loss'] for row in map(json.loads, metrics(workdir).splitlines()) if 'loss' in row]
 
 
-@pytest.mark.parametrize('name', ['fsdp', 'context'])
+@pytest.mark.parametrize('name', ['fsdp', 'context', 'seeds,seed=0'])
 def test_losses_are_those_of_one_process(name, pairs, on_one):
   assert losses(on_one)[-1] < losses(on_one)[0] - 1
   np.testing.assert_allclose(losses(pairs[0] / name), losses(on_one), rtol=2e-6)
@@ -141,7 +147,7 @@ def test_the_first_alone_writes_and_prints(pairs):
   steps = [row['step'] for row in map(json.loads, metrics(folder / 'fsdp').splitlines()) if 'loss' in row]
   assert steps == list(range(1, STEPS + 1))
   first, second = ((folder / f'whole.{number}.out').read_text().splitlines() for number in range(2))
-  assert sum('step 12/12  loss' in line for line in first) == 2
+  assert sum('step 12/12  loss' in line for line in first) == 3
   assert [line for line in second if not line.startswith('[Gloo]')] == []
 
 
@@ -170,6 +176,10 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(name, pairs, make)
 
 def test_two_go_on_from_the_last_whole_checkpoint_of_one_and_one_from_one_of_two(pairs, on_one, make, tmp_path, capsys):
   folder, _ = pairs
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+    *(parameters(run, make()) for run in (folder / 'seeds,seed=0', on_one)),
+  )
   printed = (folder / 'again.0.out').read_text()
   assert f'{folder}/of_one/checkpoints: the checkpoint of step 12 is damaged' in printed
   assert f'{folder}/of_one: going on from step 8' in printed

@@ -25,6 +25,7 @@ LEVELS = (
   {'processes'},
   {'data', 'optim', 'logs', 'loggers', 'workdir', 'launch', 'tables'},
   {'checkpoint'},
+  {'at_once'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},
   {'sweep', 'bench', 'page'},
