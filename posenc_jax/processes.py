@@ -33,8 +33,9 @@ FAREWELL = 10  # seconds until an error is taken for this process's alone
 def joined(patience: int = PATIENCE) -> Iterator[None]:
   """Makes this process one of several, where it was started so, before jax knows its devices.
 
-  An error that all have alike is told by the first. One that has an error alone says so and ends at once, and jax ends
-  the others: when it was the first, or a collective lacks it, soon; else after the 100 s in which no sign of it came.
+  An error that all have alike is told by the first. A process that fails alone says so and leaves without waiting for
+  the others. These end as soon as a connection to it breaks, or by jax, which misses its heartbeat after 100 s; where a
+  save waits for it, after Orbax's 300 s.
 
   Raises:
     UserError: the variables of BY_HAND are not what they must be.
@@ -79,7 +80,7 @@ def _as_started() -> dict | None:
 
 
 def _initialise(started: dict, patience: int) -> None:
-  """jax would abort the process with a stack trace when time is up: it gets more time than it is left."""
+  """Meets the others. When its own time is up, jax aborts with a stack trace: a timer comes before it."""
 
   def give_up():
     names = (*BY_HAND, 'SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS', 'SLURM_PROCID')
@@ -97,17 +98,19 @@ def _initialise(started: dict, patience: int) -> None:
 
 
 def _end(error: Exception) -> None:
-  """Ends the process quietly where the first tells the same error, at once where no other has one; else returns."""
+  """Ends the process without a word where the first tells the same error, and at once where the others have none."""
   code = getattr(error, 'code', 1)
   try:
     multihost.sync_global_processes('all have failed', timeout=FAREWELL, processes=set(range(jax.process_count())))
   except jax.errors.JaxRuntimeError:
     said = error
-    if not isinstance(error, UserError | Stopped | OSError):
-      traceback.print_exception(error)
-      said = 'failed alone, or lost another; the same command goes on from the last checkpoint'
-    print(f'process {jax.process_index()} of {jax.process_count()}: {said}', file=sys.stderr, flush=True)
-    os._exit(code)  # else it would wait for the others
+    try:
+      if not isinstance(error, UserError | Stopped | OSError):
+        traceback.print_exception(error)
+        said = 'failed alone, or lost another; the same command goes on from the last checkpoint'
+      print(f'process {jax.process_index()} of {jax.process_count()}: {said}', file=sys.stderr, flush=True)
+    finally:
+      os._exit(code)  # else it would wait for the others
   if not is_first() and isinstance(error, UserError | Stopped):
     sys.exit(code)
 

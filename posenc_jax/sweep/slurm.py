@@ -45,8 +45,8 @@ class Task:
   """What each task of a job executes. When SLURM warns it, submitit calls the first one's `checkpoint`, and
   queues the job again.
 
-  The first task executes the run's commands and notes how they do. The others are there for its training, which is one
-  of several processes (posenc_jax.processes): it ends in all of them, or in none.
+  The first task executes the run's commands and notes how they do. The others (log.1.txt and so on) are there for its
+  training, which is then of several processes (posenc_jax.processes): it ends in all of them, or in none.
   """
 
   def __call__(self, run: Run) -> None:
