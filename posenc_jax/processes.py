@@ -34,8 +34,8 @@ def joined(patience: int = PATIENCE) -> Iterator[None]:
   """Makes this process one of several, where it was started so, before jax knows its devices.
 
   An error that all have alike is told by the first. A process that fails alone says so and leaves without waiting for
-  the others. These end as soon as a connection to it breaks, or by jax, which misses its heartbeat after 100 s; where a
-  save waits for it, after Orbax's 300 s.
+  the others. These end as soon as a connection to it breaks, or by jax, which misses its heartbeat after 100 s. A save
+  that one of them cannot write ends all after Orbax's 20 minutes.
 
   Raises:
     UserError: the variables of BY_HAND are not what they must be.
