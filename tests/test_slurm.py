@@ -236,6 +236,7 @@ def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(study, tmp_pa
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   executor = submitit.LocalExecutor(tmp_path / 'jobs')
   executor.update_parameters(tasks_per_node=2)
+  planned.workdir.mkdir(parents=True)  # as before a job is submitted
   job = executor.submit(slurm.Task(), planned)
   second, first = job.task(1).exception(), job.task(0).exception()
   assert second is None
