@@ -15,7 +15,7 @@ REQUIRED = object()  # the default of a flag that must be given
 
 
 def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespace, dict[str, object]]:
-  """Reads `--name=value` and `--config.a.b=value` (also with a space for the `=`, where the value does not begin with `--`).
+  """Reads `--name=value` and `--config.a.b=value` (also with a space for the `=`: then no value begins with `--`).
 
   Args:
     argv: the arguments after the program's name.

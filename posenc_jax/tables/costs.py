@@ -88,7 +88,7 @@ def _equal(rows: list[dict], field: str, words: str) -> str:
 
 
 def scale(rows: list[dict], runs: list[str]) -> str:
-  """A sentence for captions: '0.82 to 0.98 million parameters, 2.5 million tokens a run, trained in float32.'; '' if none."""
+  """A sentence for captions: '0.82 to 0.98 million parameters, 2 million tokens a run, trained in float32.', or ''."""
   rows = [row for row in rows if not runs or row['run'] in runs]
   parts = []
   for field, words in (('parameters', 'parameters'), ('tokens', 'tokens a run')):
