@@ -280,7 +280,7 @@ def test_what_is_learned_nowhere_does_not_lead():
   ]
   text = rendered(rows)
   assert (
-    'Exact match at 8 and at 32: good (1.000, 0.900), fair (0.900, 0.500), bad (0.100, 0.100), worse (0.000, 0.000). '
+    'Exact match at 8 and at 32: good (1.000, 0.900), fair (0.900, 0.500), bad (0.100, 0.100), worst (0.200, 0.000). '
     'Others at 32: 0.000 or less.'
   ) in text
   (ranked,) = [lines for lines in Parsed(text).tables if lines[0][-1] == 'change']

@@ -89,8 +89,12 @@ def rise(table: Measured) -> Rise | str:
   if near not in table.lengths:
     return f'Nothing here was evaluated at the training length, {near:,} tokens: no score to measure from.'
   lines = [_line(table, name, near, far) for name in table.lines]
-  order = lambda line: statistics.fmean(line.rises) if table.best is min else -statistics.fmean(line.far)
-  return Rise(table, near, far, sorted(lines, key=lambda line: (not line.rises, order(line) if line.rises else 0)))
+  measured, others = ([line for line in lines if bool(line.rises) == some] for some in (True, False))
+  if table.best is min:
+    measured.sort(key=lambda line: statistics.fmean(line.rises))
+  else:
+    measured.sort(key=lambda line: (-statistics.fmean(line.far), -statistics.fmean(line.near)))
+  return Rise(table, near, far, measured + others)
 
 
 def _line(table: Measured, name: str, near: int, far: int) -> Line:

@@ -1,0 +1,43 @@
+"""A needle in a haystack: trained on up to 64 tokens, tested at 11 depths of 32 to 512, drawn as depth by length.
+
+python scripts/sweep.py --config=configs/needle.py --jobs=2
+"""
+
+from pathlib import Path
+
+from posenc_jax.config import load, over, product
+
+ENCODINGS = ('nope', 't5', 'rope', 'alibi')
+
+
+def get_config():
+  settings = {
+    'data.corpus': 'task:needle/needles=2/keys=8/symbols=8/fillers=4',
+    'model.layers': 2,
+    'model.model_dim': 64,
+    'model.heads': 2,
+    'model.mlp_dim': 256,
+    'train.length': 64,
+    'train.batch': 32,
+    'train.steps': 1500,
+    'train.log_every': 100,
+    'train.validate_every': 500,
+    'optim.warmup': 100,
+    'eval.protocols': ('answers',),
+    'eval.lengths': (32, 64, 128, 256, 512),
+    'eval.examples': 440,
+    'eval.controls': (),
+  }
+  return load(Path(__file__).with_name('base.py'), settings)
+
+
+def sweep():
+  return product(over('seed', 0, 1, 2), over('encoding.name', *ENCODINGS))
+
+
+def table():
+  return dict(protocols=('needle',), metric='exact_match')
+
+
+def figures():
+  return {'needle': dict(form='heat_map')}
