@@ -10,6 +10,8 @@ def get_config() -> ConfigDict:
   return ConfigDict(
     dict(
       seed=0,  # of parameters and data order
+      seeds=(),  # several: as many runs, in the directories WORKDIR,seed=N; (): one run, of `seed`
+      seeds_at_once=False,  # in one program (else one after another); on a CPU it pays for very small models only
       label='',  # how tables name the run; '': the encoding's name
       encoding=dict(name='rope'),  # a name in posenc_jax.encodings.ENCODINGS, and its hyperparameters beside it
       model=dict(
@@ -58,8 +60,9 @@ def get_config() -> ConfigDict:
         profile=(),  # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; (): none
       ),
       mesh=dict(  # devices: their number is the product; what is computed does not depend on it, but for rounding
-        data=1,  # batches are cut into so many
-        fsdp=1,  # and so many; parameters and the optimiser's state lie in so many pieces, too
+        seeds=1,  # config.seeds, at once, are cut into so many
+        data=1,  # and batches into so many
+        fsdp=1,  # and again so many; parameters and the optimiser's state lie in so many pieces, too
         context=1,  # sequences are cut into so many
       ),
       optim=dict(

@@ -1,20 +1,22 @@
 """The devices of a run as a mesh, and what lies where on it.
 
-Batches are cut along `data` and `fsdp`, sequences along `context`, and parameters and the optimiser's state along
-`fsdp`. jax derives the communication. Where no mesh is set, everything is on one device.
+Seeds at once are cut along `seeds`, batches along `data` and `fsdp`, sequences along `context`, and parameters and the
+optimiser's state along `fsdp`. jax derives the communication. Where no mesh is set, everything is on one device.
 """
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-AXES = ('data', 'fsdp', 'context')
+SEEDS = 'seeds'
+AXES = (SEEDS, 'data', 'fsdp', 'context')
 TOKENS = PartitionSpec(('data', 'fsdp'), 'context')  # of [B, T, ...]
+TOKENS_OF_SEEDS = PartitionSpec(SEEDS, *TOKENS)  # of [S, B, T, ...]
 
 
 def make(sizes) -> Mesh:
   """The mesh of a config's section `mesh`, of the first devices. ValueError, one line, where there are too few."""
-  shape, devices = (sizes.data, sizes.fsdp, sizes.context), jax.devices()
+  shape, devices = tuple(sizes[axis] for axis in AXES), jax.devices()
   needed = int(np.prod(shape))
   if needed > len(devices):
     asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
@@ -30,14 +32,21 @@ def spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
   return PartitionSpec(*[None] * axis, 'fsdp')
 
 
-def shardings(mesh: Mesh, tree):
-  """Where each array of parameters, or of a state made of such, lies."""
-  return jax.tree.map(lambda x: NamedSharding(mesh, spec(x.shape, mesh.shape['fsdp'])), tree)
+def shardings(mesh: Mesh, tree, of_seeds: bool = False):
+  """Where each array of parameters, or of a state made of such, lies; `of_seeds`: their first axis is that of seeds."""
+  first = int(of_seeds)
+  axes = lambda x: (*[SEEDS] * first, *spec(x.shape[first:], mesh.shape['fsdp']))
+  return jax.tree.map(lambda x: NamedSharding(mesh, PartitionSpec(*axes(x))), tree)
 
 
 def is_set() -> bool:
   """Whether it is a run's."""
   return jax.sharding.get_abstract_mesh().axis_names == AXES
+
+
+def cuts_seeds() -> bool:
+  """Whether one is set that gives seeds devices of their own."""
+  return is_set() and jax.sharding.get_abstract_mesh().shape[SEEDS] > 1
 
 
 def tokens(x_BTn):

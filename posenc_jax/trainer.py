@@ -1,20 +1,22 @@
 """The training loop, on one page."""
 
+import contextlib
 import functools
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from posenc_jax import data, encodings, loggers, mesh, optim, utilisation
+from posenc_jax import at_once, data, encodings, loggers, mesh, optim, utilisation
 from posenc_jax.checkpoint import Checkpoints, finished_parameters
-from posenc_jax.config import disk_errors, to_json, user_errors, validate
+from posenc_jax.config import disk_errors, runs, to_json, user_errors, validate
 from posenc_jax.logs import BITS, Log, StopRequest, Trace
 from posenc_jax.model import attention_options, build, token_nll
 from posenc_jax.workdir import check_tokeniser, claim_tokeniser, claimed
@@ -25,76 +27,103 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   """Trains a run to its last step, from the last checkpoint in `workdir` if there is one.
 
   Writes config.json, metrics.jsonl, timing.jsonl and checkpoints/ there. Two runs of one config, interrupted or not,
-  have equal metrics.jsonl, bit for bit, on one machine; on another mesh, to rounding.
+  have equal metrics.jsonl, bit for bit, on one machine; on another mesh, to rounding. With `config.seeds`, each has a
+  directory beside `workdir` with what a run of its own writes, and where they are trained at once, equal to rounding.
 
   Raises:
     UserError: what the config or the directory cannot be, before anything is compiled.
     Stopped: the loss is not finite, the disk is full or read-only, or SIGTERM or Ctrl-C came; the same command goes on
       from the last checkpoint.
   """
-  workdir, c = Path(workdir), config.train
   validate(config)
-  loggers.require(c.loggers)
+  loggers.require(config.train.loggers)
+  if config.seeds and not config.seeds_at_once:
+    with claimed(workdir, config):
+      for one, folder in runs(config, workdir):
+        train(one, folder)
+  else:
+    _train(config, Path(workdir), runs(config, workdir))
+
+
+def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Path]]) -> None:
+  """Of one program: `members` are the (config, directory) of each seed, and `workdir` has the checkpoints of all."""
+  c, seeds, folders = config.train, config.seeds, [folder for _, folder in members]
+  stack = functools.partial(at_once.stack, seeds=seeds)
 
   # Data: a batch is a pure function of seed and step, so resuming needs no iterator.
   corpus = data.source(config.data, 'train')
-  batches = corpus.batches(c.length, c.batch, config.seed)
+  batches = [corpus.batches(c.length, c.batch, one.seed) for one, _ in members]
   validation = data.source(config.data, 'validation').batches(c.length, c.batch, seed=0)  # the same for all seeds
 
   # Model and optimiser.
   with user_errors(ValueError):
     devices = mesh.make(config.mesh)
-    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
+    models = [build(one, corpus.vocab, nnx.Rngs(one.seed)) for one, _ in members]
   if c.start_from:
-    check_tokeniser(c.start_from, corpus.sha256)
-    model = finished_parameters(c.start_from, model)
-  parts = {'parameters': model, 'encoding_parameters': model.encodings}
+    for one, _ in members:
+      check_tokeniser(one.train.start_from, corpus.sha256)
+    models = [finished_parameters(one.train.start_from, model) for (one, _), model in zip(members, models, strict=True)]
+  parts = {'parameters': models[0], 'encoding_parameters': models[0].encodings}
   sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts.items()}
-  optimiser = optim.make(config.optim, c.steps)
-  opt_state = optimiser.init(model)
-  model, opt_state = jax.device_put((model, opt_state), mesh.shardings(devices, (model, opt_state)))
+  windows, optimiser = models[0].encodings.windows, optim.make(config.optim, c.steps)
+  state = stack([(model, optimiser.init(model)) for model in models])
+  model, opt_state = jax.device_put(state, mesh.shardings(devices, state, of_seeds=bool(seeds)))
+  del models, parts, state
   place = functools.partial(jax.device_put, device=NamedSharding(devices, mesh.TOKENS))
-  step_fn, nats_fn = functions(config, optimiser)
+  where = NamedSharding(devices, mesh.TOKENS_OF_SEEDS if seeds else mesh.TOKENS)
+  place_all = lambda some: jax.device_put(stack(some), where)
+  batch_of = lambda step: [of_seed[step - 1] for of_seed in batches]
   refusals = user_errors(encodings.LengthError, NotImplementedError)
   with refusals, jax.set_mesh(devices), jax.default_matmul_precision(c.matmul_precision):
-    step_lowered = step_fn.lower(model, opt_state, place(batches[0]))
-    nats_lowered = nats_fn.lower(model, place(batches[0]))
+    step_fn, nats_fn = functions(config, optimiser)
+    step_lowered = step_fn.lower(model, opt_state, place_all(batch_of(1)))
+    nats_lowered = nats_fn.lower(model, place(validation[0]))
 
   # Restore.
-  with claimed(workdir, config), Checkpoints(workdir, c.keep) as checkpoints:
-    claim_tokeniser(workdir, corpus.sha256)
+  with contextlib.ExitStack() as held:
+    held.enter_context(claimed(workdir, config))
+    for one, folder in members if seeds else ():
+      held.enter_context(claimed(folder, one))
+    checkpoints = held.enter_context(Checkpoints(workdir, c.keep))
+    for folder in folders:
+      claim_tokeniser(folder, corpus.sha256)
     state, start = checkpoints.restore(model=model, opt_state=opt_state)
     model, opt_state = state['model'], state['opt_state']
+    if seeds:
+      at_once.refuse_alone(folders, start, c.steps)
     if start == c.steps:
       if checkpoints.latest is None:  # no steps: it ends as it starts
         checkpoints.save(start, model, opt_state)
+      if seeds:
+        checkpoints.close()
+        at_once.hand_out(folders, start, model, opt_state)
       print(f'{workdir}: training is finished ({c.steps} steps); next: python eval.py --workdir={workdir}')
       return
     if start:
       print(f'{workdir}: going on from step {start}')
-    listeners = loggers.make(c.loggers, workdir, start, to_json(config))
+    listeners = [loggers.make(c.loggers, folder, start, to_json(one)) for one, folder in members]
 
     clock = time.perf_counter()
     step_fn, nats_fn = step_lowered.compile(), nats_lowered.compile()
     del state, step_lowered, nats_lowered
 
     # The loop. Step n is dispatched before the metrics of n - 1 are read, so the device never waits.
-    flops = utilisation.model_flops(config, corpus.vocab, model.encodings.windows)
+    flops = utilisation.model_flops(config, corpus.vocab, windows)
     peak = utilisation.peak_flops(jax.devices()[0].device_kind, c.compute_dtype, c.matmul_precision)
     peak = None if peak is None else peak * devices.size
     sizes |= {'model_flops_per_step': flops, 'peak_flops_per_second': peak}
     tokens = c.batch * c.length
-    log = Log(workdir, start, c.steps, c.log_every, tokens, corpus.unit, c.skip_not_finite)
+    log = Log(workdir, start, c.steps, c.log_every, tokens, corpus.unit, c.skip_not_finite, folders if seeds else None)
     with log, Trace(workdir, c.profile) as trace, StopRequest() as stop:
       log.tell(listeners, flops, peak)
       temporary = step_fn.memory_analysis().temp_size_in_bytes
       log.timing(step=start, compile_seconds=time.perf_counter() - clock, temporary_bytes=temporary, **sizes)
       log.restart_clock(start)
       for step in range(start + 1, c.steps + 1):
-        batch = batches[step - 1]
+        batch = batch_of(step)
         trace.before(step)
-        model, opt_state, metrics = step_fn(model, opt_state, place(batch))
-        log.push(step, metrics, corpus.bytes_per_token(batch))
+        model, opt_state, metrics = step_fn(model, opt_state, place_all(batch))
+        log.push(step, metrics, [corpus.bytes_per_token(one) for one in batch])
         if trace.after(step, metrics):
           log.flush()
           log.restart_clock(step)
@@ -104,7 +133,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
           log.flush()
           some = [validation[i] for i in range(c.validate_batches)]
           nats = [nats_fn(model, place(batch)) for batch in some]
-          log.validation(step, sum(map(float, nats)) / sum(map(corpus.bytes_per_token, some)) * BITS)
+          of_each = sum(np.atleast_1d(np.float64(x)) for x in nats)
+          log.validation(step, list(of_each / sum(map(corpus.bytes_per_token, some)) * BITS))
         if last or stop.signal or step % c.checkpoint_every == 0:
           log.flush()  # parameters that are not finite must not be saved
           checkpoints.save(step, model, opt_state)
@@ -112,6 +142,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         if stop.signal and not last:
           checkpoints.close()
           raise stop.error(step)
+    if seeds:
+      checkpoints.close()
+      at_once.hand_out(folders, c.steps, model, opt_state)
 
 
 def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
@@ -121,7 +154,8 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
     step(model, opt_state, batch) -> (model, opt_state, metrics), which donates model and optimiser state;
     nats(model, batch) -> mean nats a token that counts in the `data.Batch`.
 
-  What encodings draw at a step is, like its batch, a function of seed and step.
+  What encodings draw at a step is, like its batch, a function of seed and step. Of `config.seeds`, all but nats' batch
+  has a first axis [S].
   """
 
   def nats(model, batch, key=None):
@@ -129,9 +163,9 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
     nats_BT = token_nll(model, batch.tokens_BT, key=key, dtype=config.train.compute_dtype, **options)
     return jnp.average(nats_BT, weights=batch.scored_BT)
 
-  def step(model, opt_state, batch):
+  def step(model, opt_state, batch, seed=config.seed):
     rate = optim.learning_rate(config.optim, config.train.steps, opt_state[-1].count + 1)
-    key = jax.random.fold_in(jax.random.key(config.seed), opt_state[-1].count)
+    key = jax.random.fold_in(jax.random.key(seed), opt_state[-1].count)
     loss, grads = accumulated(jax.value_and_grad(nats), model, batch, key, config.train.accumulate)
     updates, new_opt_state = optimiser.update(grads, opt_state, model)
     new_model = optax.apply_updates(model, updates).project()
@@ -143,7 +177,14 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
       new_opt_state = (*moments, new_opt_state[-1])
     return *mesh.parameters((new_model, new_opt_state)), metrics
 
-  return jax.jit(step, donate_argnames=('model', 'opt_state')), jax.jit(nats)
+  def step_of_each(model, opt_state, batch):
+    return at_once.over(step)(model, opt_state, batch, np.array(config.seeds, np.uint32))
+
+  def nats_of_each(model, batch):
+    return at_once.over(nats, in_axes=(0, None))(model, batch)
+
+  pair = (step_of_each, nats_of_each) if config.seeds else (step, nats)
+  return jax.jit(pair[0], donate_argnames=('model', 'opt_state')), jax.jit(pair[1])
 
 
 def accumulated(function, model, batch: data.Batch, key, parts: int):

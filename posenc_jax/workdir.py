@@ -36,6 +36,16 @@ def claim(workdir: str | Path, config: ConfigDict) -> None:
     records.write_json(workdir / 'config.json', to_json(config))
 
 
+def is_finished(workdir: str | Path, config_hash: str) -> bool:
+  """Whether all that a config of this hash asks for, training and evaluation, is there."""
+  path = Path(workdir) / 'finished.json'
+  return path.exists() and json.loads(path.read_text())['config_hash'] == config_hash
+
+
+def finish(workdir: str | Path, config_hash: str) -> None:
+  records.write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
+
+
 def _make_folder(workdir: Path) -> None:
   try:
     workdir.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from posenc_jax.config.saving import (
   to_json,
   training_part,
 )
+from posenc_jax.config.seeds import of_seed, runs
 from posenc_jax.config.sweeps import chain, fixed, over, product, zipped
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
   'load_study',
   'main',
   'nearest',
+  'of_seed',
   'over',
   'overlay',
   'parse_args',
   'product',
+  'runs',
   'saved_config',
   'to_json',
   'training_part',

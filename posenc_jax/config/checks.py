@@ -24,12 +24,15 @@ def validate(config: ConfigDict) -> None:
     5: 'launch.minutes',  # SLURM warns a job minutes before its end
     1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
     ' train.validate_batches train.checkpoint_every train.keep train.accumulate eval.k eval.stride eval.spans '
-    'eval.batch_tokens eval.examples data.vocab launch.cpus launch.memory_gb mesh.data mesh.fsdp mesh.context',
+    'eval.batch_tokens eval.examples data.vocab launch.cpus launch.memory_gb mesh.seeds mesh.data mesh.fsdp '
+    'mesh.context',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
     'train.skip_not_finite eval.document_tokens data.shortest launch.gpus launch.at_once',
   }
   fields = dict(leaves(config))
-  for path in ' '.join((*at_least.values(), 'train.start_from eval.protocols eval.lengths eval.controls')).split():
+  for path in ' '.join(
+    (*at_least.values(), 'seeds seeds_at_once train.start_from eval.protocols eval.lengths eval.controls')
+  ).split():
     if path not in fields:
       raise UserError(
         f'config.{path}: missing; allowed: all fields of configs/base.py (an earlier version left it out)'
@@ -50,7 +53,14 @@ def validate(config: ConfigDict) -> None:
     require(path, not isinstance(value, float) or math.isfinite(value), 'a finite number')
   model, attention, train, optim, evals = (config[s] for s in ('model', 'attention', 'train', 'optim', 'eval'))
 
-  require('seed', config.seed < 2**32, 'less than 2**32')
+  is_seed = lambda seed: type(seed) is int and 0 <= seed < 2**32
+  require('seed', is_seed(config.seed), 'less than 2**32')
+  distinct = len(set(config.seeds)) == len(config.seeds) and all(map(is_seed, config.seeds))
+  require('seeds', distinct, 'whole numbers from 0 to 2**32 - 1, none twice')
+  require('seed', not config.seeds or config.seed == 0, f'0, since config.seeds={config.seeds}')
+  together = len(config.seeds) if config.seeds_at_once else 1
+  require('seeds_at_once', config.seeds or not config.seeds_at_once, 'False, or with config.seeds, such as (0, 1, 2)')
+  require('mesh.seeds', together % config.mesh.seeds == 0, f'a divisor of the seeds at once, {together}')
   require('encoding.name', config.encoding.name, 'a name in posenc_jax.encodings.ENCODINGS')
   divides = model.kv_heads == 0 or model.heads % model.kv_heads == 0
   require('model.kv_heads', divides, f'a divisor of model.heads={model.heads}, or 0')
@@ -63,6 +73,8 @@ def validate(config: ConfigDict) -> None:
   by = f'a multiple of train.accumulate={train.accumulate} x mesh.data={mesh.data} x mesh.fsdp={mesh.fsdp}'
   require('train.batch', train.batch % (train.accumulate * batches) == 0, by)
   require('train.length', train.length % mesh.context == 0, f'a multiple of mesh.context={mesh.context}')
+  apart = mesh.seeds == 1 or mesh.context == 1  # jax 0.10 to 0.12 cannot compile a ring for seeds that are cut
+  require('mesh.context', apart, f'1 with mesh.seeds={mesh.seeds}')
   one_of('train.compute_dtype', ('float32', 'bfloat16'))
   one_of('train.matmul_precision', ('default', 'high', 'highest'))
   require('train.steps', train.steps >= (0 if train.start_from else 1), '1 or more; 0 with train.start_from')

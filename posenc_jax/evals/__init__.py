@@ -15,18 +15,18 @@ from rich.table import Table
 
 from posenc_jax import data, records
 from posenc_jax.checkpoint import Checkpoints
-from posenc_jax.config import UserError, config_hash, disk_errors, saved_config, user_errors, validate
+from posenc_jax.config import UserError, config_hash, disk_errors, runs, saved_config, user_errors, validate
 from posenc_jax.evals import tasks
 from posenc_jax.evals.measurements import Measurement, choose_documents, overrides, plan
 from posenc_jax.model import attention_options, build, nats_of, token_logits, token_nll
-from posenc_jax.workdir import check_tokeniser
+from posenc_jax.workdir import check_tokeniser, finish, is_finished
 
 __all__ = ['evaluate', 'measure']
 
 
 @disk_errors()
 def evaluate(config: ConfigDict, workdir: str | Path) -> None:
-  """Measures what `config.eval` asks of the last checkpoint in `workdir`, and prints a table.
+  """Measures what `config.eval` asks of the last checkpoint in `workdir`, and prints a table; of each of its seeds.
 
   What eval.jsonl holds already is not measured again. Once it holds all and the training is finished, finished.json
   gets the hash of `config`. All is float32, with matrix products at 'highest'.
@@ -38,8 +38,15 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     UserError: no trained run there, a config that its checkpoint cannot take, documents too short, a backend's refusal.
     Stopped: the disk is full or read-only; the same command goes on.
   """
-  workdir = Path(workdir)
   validate(config)
+  if config.seeds:
+    each = runs(config, workdir)
+    for one, folder in each:
+      evaluate(one, folder)
+    if all(is_finished(folder, config_hash(one)) for one, folder in each):
+      finish(workdir, config_hash(config))
+    return
+  workdir = Path(workdir)
   saved = saved_config(workdir)
   changed, corpus = overrides(saved, config), data.source(config.data, config.eval.split)
   if (there := data.vocab(saved.data)) != corpus.vocab:
@@ -87,7 +94,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
         print(f'{measurement.name} at {measurement.length}: {outcome(rows)} ({seconds:.1f} s)')
   show(workdir.name, shown)
   if step == config.train.steps:
-    records.write_json(workdir / 'finished.json', {'config_hash': config_hash(config)})
+    finish(workdir, config_hash(config))
 
 
 def make_functions(config: ConfigDict) -> dict[str, Callable]:

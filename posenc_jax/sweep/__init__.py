@@ -50,7 +50,7 @@ def sweep(
     slurm.check()
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
-  wanted = report.of_study(path, out, [run.name for run in runs])
+  wanted = report.of_study(path, out, [folder.name for run in runs for folder in run.results])
   with configs.user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
     report.save(wanted, path)

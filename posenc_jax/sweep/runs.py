@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from posenc_jax import config as configs
 from posenc_jax import loggers
 from posenc_jax.config import UserError
+from posenc_jax.workdir import is_finished
 
 SCRIPTS = tuple(Path(__file__).resolve().parents[2] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
@@ -26,9 +27,10 @@ class Run:
   workdir: Path
   commands: list[list[str]]
   config_hash: str
-  steps: int
-  tokens_per_step: int
+  steps: int  # of all its seeds together
+  tokens_per_step: int  # of one
   start: Path | None = None  # the directory of a run of the same study, which must have ended before
+  seeds: tuple[int, ...] = ()  # its own, each with a directory beside this one
   launch: SimpleNamespace | None = None  # the section of that name in its config
 
   @property
@@ -36,9 +38,13 @@ class Run:
     return self.workdir.name
 
   @property
+  def results(self) -> list[Path]:
+    """The directories with rows."""
+    return [configs.of_seed(self.workdir, seed) for seed in self.seeds] or [self.workdir]
+
+  @property
   def is_finished(self) -> bool:
-    path = self.workdir / 'finished.json'
-    return path.exists() and json.loads(path.read_text())['config_hash'] == self.config_hash
+    return is_finished(self.workdir, self.config_hash)
 
   @property
   def noted(self) -> dict:
@@ -81,19 +87,23 @@ def plan(
   """The runs of a study, each config loaded and checked, `overrides` laid over what the study sweeps.
 
   Runs that `overrides` make equal are one. A run may start from one before it in the sweep: its train.start_from is
-  then that one's dict of overrides, and becomes its directory. Raises UserError, before anything is written, for a bad
-  config and for a directory in `out` that holds the run of another.
+  then that one's dict of overrides, and becomes its directory. An override `seeds` takes the place of every `seed` in
+  the sweep. Raises UserError, before anything is written, for a bad config and for a directory in `out` that holds the
+  run of another.
   """
   study = configs.load_study(path)
   if not hasattr(study, 'sweep'):
     raise UserError(f'config: {str(path)!r} has no sweep(); allowed: a study such as configs/quick.py')
   runs = {}
 
+  unused = {'seed'} if overrides.get('seeds') else set()
+
   def directory(swept):
-    return Path(out) / name_of({field: {**swept, **overrides}[field] for field in swept})
+    return Path(out) / name_of({field: {**swept, **overrides}[field] for field in swept if field not in unused})
 
   for swept in study.sweep():
     settings, workdir, start = {**swept, **overrides}, directory(swept), None
+    settings = {field: value for field, value in settings.items() if field not in unused}
     if isinstance(earlier := settings.get(START), dict):
       start = directory(earlier)
       if start not in runs:
@@ -110,11 +120,11 @@ def plan(
     commands = [[sys.executable, str(script), *flags] for script in scripts]
     t = config.train
     sizes = {
-      'steps': t.steps,
+      'steps': t.steps * max(1, len(config.seeds)),
       'tokens_per_step': t.batch * t.length,
       'launch': SimpleNamespace(**configs.to_json(config.launch)),
     }
-    runs[workdir] = Run(workdir, commands, configs.config_hash(config), start=start, **sizes)
+    runs[workdir] = Run(workdir, commands, configs.config_hash(config), start=start, seeds=config.seeds, **sizes)
   return list(runs.values())
 
 

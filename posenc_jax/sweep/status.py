@@ -2,10 +2,12 @@
 
 import collections
 import dataclasses
+import itertools
 import re
 import socket
 import statistics
 import time
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +27,7 @@ class Status:
 
   Attributes:
     state: one of STATES. 'stopped': it was begun, nobody is at it; the same command goes on.
-    step: updates made; of a run that nobody is at, those that are saved.
+    step: updates made, of all its seeds together; of a run that nobody is at, those that are saved.
     seconds_per_token: of its training, the median of what it logged; None where it logged nothing yet.
     note: why, or where.
   """
@@ -59,17 +61,25 @@ def of(run: Run) -> Status:
     note = noted['reason'] or 'in the queue'
   elif run.start is not None:
     note = f'starts from {run.start.name}'
-  rows = [row for row in records.read(run.workdir / 'timing.jsonl') if 'seconds_per_step' in row]
-  seconds = [row['seconds_per_step'] for row in rows if row['step'] > 1]
+  logged = [records.read(folder / 'timing.jsonl') for folder in run.results]
+  rows = [[row for row in rows if 'seconds_per_step' in row] for rows in logged]
+  seconds = [row['seconds_per_step'] for row in itertools.chain(*rows) if row['step'] > 1]
+  saved = [_saved(folder) for folder in run.results]
   if state == 'done':
     step = run.steps
-  elif state == 'running' and rows:
-    step = rows[-1]['step']
+  elif state == 'running' and any(rows):
+    step = sum(some[-1]['step'] if some else 0 for some in rows)
+  elif run.seeds:
+    step = max(sum(saved), len(run.seeds) * _saved(run.workdir))  # one after another, at once
   else:
-    saved = (int(p.name) for p in run.workdir.glob('checkpoints/*') if re.fullmatch(r'\d+', p.name))
-    step = max(saved, default=0)
+    step = sum(saved)
   speed = statistics.median(seconds) / run.tokens_per_step if seconds else None
   return Status(run, state, step, speed, note)
+
+
+def _saved(folder: Path) -> int:
+  """The step of the last checkpoint; 0 where there is none."""
+  return max((int(p.name) for p in folder.glob('checkpoints/*') if re.fullmatch(r'\d+', p.name)), default=0)
 
 
 def _is_at_work(run: Run, noted: dict) -> bool:

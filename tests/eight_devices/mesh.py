@@ -29,10 +29,14 @@ def run(corpus, tmp_path_factory):  # noqa: F811
       shutil.rmtree(workdir / 'checkpoints' / '6')
     changed = {name.replace('__', '.'): value for name, value in fields.items()}
     trainer.train(config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **changed}), workdir)
-    rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-    return workdir, [row['loss'] for row in rows if 'loss' in row]
+    return workdir, None if 'seeds' in fields else losses_of(workdir)
 
   return train
+
+
+def losses_of(workdir):
+  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+  return [row['loss'] for row in rows if 'loss' in row]
 
 
 @pytest.fixture(scope='module')
@@ -53,6 +57,15 @@ def test_losses_are_those_of_one_device(on_one, on_all):
 def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_one):
   _, losses = run(train__accumulate=2, model__remat=True, mesh__fsdp=2)
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
+
+
+@pytest.mark.parametrize('axes', [{'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2}, {'mesh__context': 2}])
+def test_seeds_at_once_on_devices(run, on_one, axes):
+  workdir, _ = run(seeds=(1, 0), seeds_at_once=True, **axes)
+  np.testing.assert_allclose(losses_of(config.of_seed(workdir, 0)), on_one[1], rtol=2e-6)
+  other = losses_of(config.of_seed(workdir, 1))
+  assert other[-1] < other[0] - 1
+  assert other != on_one[1]
 
 
 def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
@@ -94,7 +107,7 @@ def test_the_longest_axis_that_can_be_is_cut(shape, axes):
 def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):  # noqa: F811
   c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'mesh.context': 16})
   with pytest.raises(
-    UserError, match=r'^mesh.data=1, mesh.fsdp=1, mesh.context=16: .* at most the number of devices, 8$'
+    UserError, match=r'^mesh.seeds=1, mesh.data=1, mesh.fsdp=1, mesh.context=16: .* at most the number of devices, 8$'
   ):
     trainer.train(c, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

@@ -1,0 +1,186 @@
+"""Several seeds of one config: as many runs, one after another or at once in one program."""
+
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from test_trainer import BASE, STEPS, TINY, corpus, parameters  # noqa: F401
+
+from posenc_jax import config, evals, logs, records, sweep, trainer
+from posenc_jax.config import Stopped, UserError
+from posenc_jax.sweep import status
+
+SEEDS = (3, 0)
+
+
+@pytest.fixture(scope='module')
+def make(corpus):  # noqa: F811
+  def make(**fields):
+    changed = {name.replace('__', '.'): value for name, value in fields.items()}
+    more = {'encoding.name': 'random_positions', 'train.keep': 1, 'data.corpus': corpus}  # it draws at every step
+    return config.load(BASE, {**TINY, **more, **changed})
+
+  return make
+
+
+@pytest.fixture(scope='module')
+def alone(make, tmp_path_factory):
+  """{seed: the directory of its run}"""
+  folder = tmp_path_factory.mktemp('alone')
+  for seed in SEEDS:
+    trainer.train(make(seed=seed), folder / str(seed))
+  return {seed: folder / str(seed) for seed in SEEDS}
+
+
+@pytest.fixture(scope='module')
+def together(make, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('together') / 'run'
+  trainer.train(make(seeds=SEEDS, seeds_at_once=True), workdir)
+  return workdir
+
+
+def files(folder):
+  return {name: (folder / name).read_bytes() for name in ('config.json', 'metrics.jsonl')}
+
+
+def assert_close(folder, other):
+  """Rows on disk: equal, but numbers to rounding."""
+  rows, wanted = (records.read(f / 'metrics.jsonl') for f in (folder, other))
+  assert [row.keys() for row in rows] == [row.keys() for row in wanted]
+  for row, like in zip(rows, wanted, strict=True):
+    assert {k: v for k, v in row.items() if isinstance(v, str)} == {k: v for k, v in like.items() if isinstance(v, str)}
+    numbers = [name for name, value in like.items() if not isinstance(value, str)]
+    np.testing.assert_allclose([row[n] for n in numbers], [like[n] for n in numbers], rtol=1e-5)
+
+
+def test_at_once_is_each_by_itself(make, alone, together, capsys):
+  for seed in SEEDS:
+    one = config.of_seed(together, seed)
+    assert (one / 'config.json').read_bytes() == (alone[seed] / 'config.json').read_bytes()
+    assert_close(one, alone[seed])
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+      *(parameters(folder, make()) for folder in (one, alone[seed])),
+    )
+    trainer.train(make(seed=seed), one)  # it is that run, and finished
+    assert 'training is finished' in capsys.readouterr().out
+  losses = [[row['loss'] for row in records.read(f / 'metrics.jsonl') if 'loss' in row] for f in alone.values()]
+  assert losses[0] != losses[1]
+
+
+def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, tmp_path):
+  trainer.train(make(seeds=SEEDS), tmp_path / 'run')
+  for seed in SEEDS:
+    assert files(config.of_seed(tmp_path / 'run', seed)) == files(alone[seed])
+
+
+def test_at_once_goes_on_after_a_stop_with_the_same_bits(make, together, tmp_path, monkeypatch, capsys):
+  c, workdir = make(seeds=SEEDS, seeds_at_once=True), tmp_path / 'run'
+  push = logs.Log.push
+
+  def stop(self, step, *args):
+    push(self, step, *args)
+    if step == 7:
+      raise Stopped('now')
+
+  monkeypatch.setattr(logs.Log, 'push', stop)
+  with pytest.raises(Stopped):
+    trainer.train(c, workdir)
+  monkeypatch.undo()
+  trainer.train(c, workdir)
+  assert 'going on from step 4' in capsys.readouterr().out
+  for seed in SEEDS:
+    assert files(config.of_seed(workdir, seed)) == files(config.of_seed(together, seed))
+  # Killed while seeds got their checkpoints:
+  shutil.rmtree(config.of_seed(workdir, SEEDS[1]) / 'checkpoints')
+  trainer.train(c, workdir)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    *(parameters(config.of_seed(folder, SEEDS[1]), make()) for folder in (workdir, together)),
+  )
+
+
+def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
+  c = make(seeds=SEEDS, seeds_at_once=True)
+  shutil.copytree(together.parent, tmp_path / 'runs')
+  workdir = tmp_path / 'runs' / 'run'
+  with pytest.raises(UserError, match='split'):  # this corpus has no test split
+    evals.evaluate(c, workdir)
+  c.eval.split, c.eval.protocols, c.eval.documents = 'validation', ('blocks',), 1
+  evals.evaluate(c, workdir)
+  rows = [row for seed in SEEDS for row in records.read(config.of_seed(workdir, seed) / 'eval.jsonl')]
+  assert {(row['run'], row['seed']) for row in rows} == {(f'run,seed={seed}', seed) for seed in SEEDS}
+  assert json.loads((workdir / 'finished.json').read_text())['config_hash'] == config.config_hash(c)
+  more = make(seeds=SEEDS[::-1], train__start_from=str(workdir), train__steps=0)
+  trainer.train(more, tmp_path / 'more')
+  for seed in SEEDS:
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      *(last(config.of_seed(w, seed), more) for w in (workdir, tmp_path / 'more')),
+    )
+
+
+def last(folder, c):
+  return trainer.finished_parameters(folder, trainer.build(c, 257, trainer.nnx.Rngs(9)))
+
+
+def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path):
+  shutil.copytree(alone[0], tmp_path / 'run,seed=0')
+  before = files(tmp_path / 'run,seed=0')
+  with pytest.raises(UserError, match=r'run,seed=0 holds checkpoints of a run by itself; allowed: config.seeds_at_onc'):
+    trainer.train(make(seeds=SEEDS, seeds_at_once=True), tmp_path / 'run')
+  assert files(tmp_path / 'run,seed=0') == before
+
+
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
+    ({'seeds': (1, 1)}, r'config.seeds=\(1, 1\); allowed: whole numbers .* none twice'),
+    ({'seeds': (-1,)}, r'config.seeds=\(-1,\); allowed: whole numbers'),
+    ({'seeds': (1,), 'seed': 2}, r'config.seed=2; allowed: 0, since config.seeds=\(1,\)'),
+    ({'seeds_at_once': True}, r'config.seeds_at_once=True; allowed: .* with config.seeds'),
+    ({'seeds': (1, 2), 'mesh__seeds': 2}, r'config.mesh.seeds=2; allowed: a divisor of the seeds at once, 1$'),
+    ({'seeds': (1, 2), 'seeds_at_once': True, 'mesh__seeds': 3}, r'config.mesh.seeds=3; .* at once, 2$'),
+    (
+      {'seeds': (1, 2), 'seeds_at_once': True, 'mesh__seeds': 2, 'mesh__context': 2},
+      r'config.mesh.context=2; allowed: 1 with mesh.seeds=2$',
+    ),
+  ],
+)
+def test_seeds_that_cannot_be_are_one_line(make, fields, words):
+  with pytest.raises(UserError, match=words):
+    config.validate(make(**fields))
+
+
+def test_one_seed_that_is_not_finite_is_named(tmp_path):
+  folders = [tmp_path / name for name in 'ab']
+  for folder in folders:
+    folder.mkdir()
+  log = logs.Log(tmp_path / 'run', 0, STEPS, 1, 64, 'bits/byte', skips=1, members=folders)
+  metrics = {'loss': np.array([1.0, np.nan]), 'grad_norm': np.ones(2), 'learning_rate': np.ones(2)}
+  log.push(1, metrics, [1.0, 1.0])
+  log.push(2, metrics, [1.0, 1.0])
+  with pytest.raises(Stopped, match=re.escape('b: step 2: loss is nan; 1 updates were left out before')):
+    log.flush()
+  assert [row['step'] for row in records.read(tmp_path / 'a' / 'metrics.jsonl')] == [1, 2]
+  assert records.read(tmp_path / 'b' / 'metrics.jsonl') == [{'step': 1, 'skipped': 'loss is nan'}]
+
+
+def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
+  study = tmp_path / 'study.py'
+  study.write_text(
+    'from posenc_jax.config import load, over, product\n'
+    f'def get_config():\n  return load({str(BASE)!r}, { ({**TINY, "data.corpus": corpus})!r})\n'
+    "def sweep():\n  return product(over('seed', 0, 1), over('encoding.name', 'nope', 'rope'))\n"
+  )
+  runs = sweep.plan(study, tmp_path / 'out', {'seeds': SEEDS})
+  assert [run.name for run in runs] == ['encoding.name=nope', 'encoding.name=rope']
+  assert [folder.name for folder in runs[0].results] == ['encoding.name=nope,seed=3', 'encoding.name=nope,seed=0']
+  assert all('--config.seeds=(3, 0)' in command and '--config.seed=0' not in command for command in runs[0].commands)
+  run = runs[0]
+  for folder, steps in zip(run.results, (12, 4), strict=True):
+    (folder / 'checkpoints' / str(steps)).mkdir(parents=True)
+  assert (status.of(run).step, run.steps) == (16, 24)
