@@ -140,6 +140,9 @@ def test_hyperparameters_and_overrides_reach_the_cases(plan):
     (['--batch=0'], ['--batch=0', '1 or more']),
     (['--budget=0'], ['--budget=0']),
     (['--repeats=-1'], ['--repeats=-1']),
+    (['--step', '--seeds=1'], ['--seeds=1', '2 or more']),
+    (['--seeds=2'], ['--seeds=2', 'with --step']),
+    (['--step', '--seeds=2', '--peers=gpt'], ['--seeds=2', 'no --peers']),
     (['--shapes=8'], ['--shapes=8', 'LENGTHxBATCH']),
     (['--attention', '--peers=gpt'], ['--peers=gpt', 'unknown']),
     (['--against=nope', '--attention'], ['--against=nope', 'no such case']),
@@ -468,6 +471,15 @@ def step_case(plan, *arguments):
   sizes = [f'--config.model.{name}={value}' for name, value in model.items()]
   (group,), _ = plan('--step', '--shapes=40x3', '--dtypes=float32', *sizes, *arguments)
   return group.cases
+
+
+def test_steps_of_seeds_at_once_do_the_work_of_steps_in_turn(plan):
+  in_turn, together = step_case(plan, '--encodings=rope', '--seeds=2')
+  assert {in_turn.against, together.against} == {in_turn.name}
+  subjects = [jax_cases.build(case) for case in (in_turn, together)]
+  for _ in range(3):
+    first, second = (subject.call() for subject in subjects)
+    assert first == pytest.approx(second, rel=1e-5)
 
 
 @pytest.mark.parametrize('encoding', ['nope', 'rope', 'alibi', 't5'])

@@ -115,16 +115,17 @@ def test_a_run_must_come_after_the_one_that_it_starts_from(study):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(number, study):
   run = study(['rope', 'slow', 'alibi'])
+  heard = 'signal.default_int_handler' if number == signal.SIGINT else 'signal.SIG_DFL'
   code = (
-    'import sys\n'
+    'import signal, sys\n'
     'from pathlib import Path\n'
+    f'signal.signal({int(number)}, {heard})\n'  # also where these tests run under nohup
     'from posenc_jax import config, sweep\n'
     'config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:]))))\n'
   )
   command = [sys.executable, '-c', code, str(run.path), str(run.out), *map(str, run.scripts)]
-  heard = lambda: signal.signal(number, signal.SIG_DFL)  # also where these tests run under nohup
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  process = subprocess.Popen(command, preexec_fn=heard, **pipes)
+  process = subprocess.Popen(command, **pipes)
   log = run.out / 'encoding.name=slow,seed=0' / 'log.txt'
   while not (log.exists() and 'half way' in log.read_text()):
     assert process.poll() is None, process.communicate()

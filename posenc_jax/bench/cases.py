@@ -152,10 +152,13 @@ def attention_groups(encodings, methods, peers, lengths, passes, dtypes, batch, 
   return groups
 
 
-def step_groups(encodings, peers, shapes, dtypes, overrides: dict[str, object], compiled: str | None) -> list[Group]:
+def step_groups(
+  encodings, peers, shapes, dtypes, overrides: dict[str, object], compiled: str | None, seeds: int = 0
+) -> list[Group]:
   """A group a shape (length, batch) and dtype.
 
   Args:
+    seeds: if any, steps of so many seeds, at once against one after another; no peer does that.
     compiled: the one encoding whose peers are compiled too, in the first group; None: all, in every group.
 
   Raises:
@@ -171,6 +174,12 @@ def step_groups(encodings, peers, shapes, dtypes, overrides: dict[str, object], 
       overlay(load(BASE, {}), config)
       base = 'nope' if 'nope' in encodings else encodings[0]
       sizes |= dict(encoding=spec, config=config)
+      if seeds:
+        several, in_turn = config | {'seeds': tuple(range(seeds))}, f'{spec}, {seeds} seeds in turn'
+        for method, name, at_once in (('in_turn', in_turn, False), ('at_once', f'{spec}, {seeds} at once', True)):
+          sizes |= dict(config=several | {'seeds_at_once': at_once})
+          cases.append(Case(framework='jax', name=name, method=method, against=in_turn, **sizes))
+        continue
       cases.append(Case(framework='jax', name=spec, method='trainer', against=base, **sizes))
       for peer in peers:
         if compiled is None or not peer.endswith('compiled') or (spec == compiled and not groups):

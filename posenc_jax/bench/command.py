@@ -26,6 +26,7 @@ FLAGS = {
   'heads': 8,
   'head_dim': 64,
   'shapes': '256x16,2048x2',
+  'seeds': 0,
   'peers': '',
   'against': '',
   'repeats': 0,
@@ -60,11 +61,18 @@ def plan(flags, overrides: dict[str, object], left_out: list[str]) -> list[cases
   """The groups that the flags ask for; adds to `left_out` a line for what is missing without having been asked for."""
   for name in ('batch', 'heads', 'head_dim'):
     _require(getattr(flags, name) >= 1, name, flags, '1 or more')
+  _require(flags.seeds != 1 and flags.seeds >= 0, 'seeds', flags, '2 or more; 0: steps of one seed')
+  _require(
+    not flags.seeds or (flags.step and not flags.attention and not flags.peers),
+    'seeds',
+    flags,
+    '0, or with --step and no --peers',
+  )
   _require(flags.repeats >= 0, 'repeats', flags, '0 (as time allows) or more')
   _require(flags.budget > 0, 'budget', flags, 'minutes, more than 0')
   both = flags.attention == flags.step
   specs = _encodings(flags)
-  peers = _peers(flags, both, left_out)
+  peers = [] if flags.seeds else _peers(flags, both, left_out)
   groups = []
   if flags.attention or both:
     groups += _attention(flags, specs, peers, left_out)
@@ -197,7 +205,7 @@ def _step(
     )
   peers = [name for name in cases.STEP_PEERS if name in peers]
   dtypes = _names('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
-  return cases.step_groups(specs, peers, shapes, dtypes, overrides, compiled)
+  return cases.step_groups(specs, peers, shapes, dtypes, overrides, compiled, flags.seeds)
 
 
 def _against(group: cases.Group, name: str) -> cases.Group:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax import data, optim
+from posenc_jax import at_once, data, optim
 from posenc_jax.attention import attend
 from posenc_jax.bench import memory, plain
 from posenc_jax.bench.cases import MATRIX, PLAIN, TRAIN_LENGTH, Case, hyperparameters, step_config, tokens
@@ -65,19 +65,26 @@ def attention(case: Case) -> Subject:
 
 
 def step(case: Case) -> Subject:
-  """The trainer's own step, on one batch again and again."""
+  """The trainer's own step, on one batch again and again; of several seeds, those of all: at once or in turn."""
   config, batch = step_config(case), data.Batch(tokens(case))
-  model = build_model(config, data.VOCAB, nnx.Rngs(config.seed))
   optimiser = optim.make(config.optim, config.train.steps)
-  state = [model, optimiser.init(model), None]
+  models = [build_model(config, data.VOCAB, nnx.Rngs(seed)) for seed in config.seeds or [config.seed]]
+  states = [(model, optimiser.init(model)) for model in models]
+  if config.seeds_at_once:
+    states, batch = [at_once.stack(states, config.seeds)], at_once.stack([batch] * len(states), config.seeds)
+  elif config.seeds:
+    config.seeds = ()
   with jax.default_matmul_precision(config.train.matmul_precision):
-    compiled, facts = compile_within_memory(functions(config, optimiser)[0], *state[:2], batch)
+    compiled, facts = compile_within_memory(functions(config, optimiser)[0], *states[0], batch)
 
   def call():
-    state[:] = jax.block_until_ready(compiled(*state[:2], batch))
-    return float(state[2]['loss'])
+    losses = []
+    for n, state in enumerate(states):
+      *states[n], metrics = jax.block_until_ready(compiled(*state, batch))
+      losses.append(np.mean(metrics['loss']))
+    return float(np.mean(losses))
 
-  return Subject(call, facts | {'parameters': sum(leaf.size for leaf in jax.tree.leaves(model))})
+  return Subject(call, facts | {'parameters': sum(leaf.size for leaf in jax.tree.leaves(models[0]))})
 
 
 def compile_within_memory(jitted, *arguments):
