@@ -12,17 +12,17 @@ ENCODINGS = ('nope', 't5', 'rope', 'alibi')
 
 def get_config():
   settings = {
-    'data.corpus': 'task:needle/needles=2/keys=8/symbols=8/fillers=4',
+    'data.corpus': 'task:needle/needles=1/keys=4/symbols=16/fillers=16',
     'model.layers': 2,
     'model.model_dim': 64,
     'model.heads': 2,
     'model.mlp_dim': 256,
     'train.length': 64,
     'train.batch': 32,
-    'train.steps': 1500,
-    'train.log_every': 100,
-    'train.validate_every': 500,
-    'optim.warmup': 100,
+    'train.steps': 200,
+    'train.log_every': 50,
+    'train.validate_every': 0,
+    'optim.warmup': 50,
     'eval.protocols': ('answers',),
     'eval.lengths': (32, 64, 128, 256, 512),
     'eval.examples': 440,

@@ -55,7 +55,8 @@ def heat_map(rows: Iterable[dict], runs: Iterable[str] = (), protocol: str | Non
     if 0 < seen < len(lengths):
       panel.axvline(seen - 0.5, color='#cc6677', linestyle=':', linewidth=1.6)
   figure.colorbar(image, ax=panels, shrink=0.6, label=scores.metric.title.lower())
-  figure.supylabel('depth', fontsize=10)
+  for panel in panels[:, 0]:
+    panel.set_ylabel('depth', fontsize=10)
   title = f'{scores.title}: {scores.metric.title.lower()} by depth and length'
   figure.suptitle(title, x=0.01, ha='left', weight='bold')
   spreads = [statistics.stdev(some) for place in places if len(some := scores.of(*place)) > 1]
