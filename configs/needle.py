@@ -1,6 +1,10 @@
 """A needle in a haystack: trained on up to 64 tokens, tested at 11 depths of 32 to 512, drawn as depth by length.
 
-python scripts/sweep.py --config=configs/needle.py --jobs=2
+  python scripts/sweep.py --config=configs/needle.py --jobs=2
+
+Cost: 12 runs of 0.1 million parameters, about half a minute each on a core of its own, evaluation included. One needle of
+16 values, which stands out by its kind: nothing but length is hard about it. With two needles, of which the key asked for
+tells one, 900 steps of 64 examples did not get beyond guessing between the two values (ALiBi, one seed).
 """
 
 from pathlib import Path
