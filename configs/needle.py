@@ -2,7 +2,7 @@
 
   python scripts/sweep.py --config=configs/needle.py --jobs=2
 
-Cost: 12 runs of 0.1 million parameters, by one tried about half a minute each on a core of its own, evaluation included;
+Cost: 12 runs of 0.1 million parameters, by one tried half a minute each on a core of its own, evaluation included;
 the study has not been run as a whole. One needle of 16 values, which stands out by its kind: nothing but length is hard
 about it. RoPE, one seed, 150 steps of 64 examples: exact match 1.00 to 128 tokens, 0.97 at 256, 0.61 at 512, there 0.17
 at depth 0 and 0.82 at 100 %.
