@@ -24,6 +24,7 @@ LEVELS = (
   {'config', 'records', 'statistics'},
   {'data', 'optim', 'logs', 'loggers', 'workdir', 'launch', 'tables'},
   {'checkpoint'},
+  {'at_once'},
   {'evals', 'trainer', 'figures', 'render'},
   {'report', 'pictures'},
   {'sweep', 'bench', 'page'},
