@@ -16,7 +16,7 @@ TOKENS_OF_SEEDS = PartitionSpec(SEEDS, *TOKENS)  # of [S, B, T, ...]
 
 def make(sizes) -> Mesh:
   """The mesh of a config's section `mesh`, of the first devices. ValueError, one line, where there are too few."""
-  shape, devices = tuple(sizes[axis] for axis in AXES), jax.devices()
+  shape, devices = (sizes.seeds, sizes.data, sizes.fsdp, sizes.context), jax.devices()
   needed = int(np.prod(shape))
   asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
   if needed > len(devices):

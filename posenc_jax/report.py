@@ -13,6 +13,7 @@ from posenc_jax.config import UserError, nearest
 from posenc_jax.config.errors import hint
 from posenc_jax.tables import costs
 from posenc_jax.tables.metrics import METRICS
+from posenc_jax.tables.page import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,21 +26,31 @@ class Report:
     runs: names of the runs that should be there, in the order of lines.
     tables: what the study's `table()` gives, one or a list of settings of `tables.make`.
     figures: what its `figures()` gives, {name: settings of `figures.draw`}.
+    study: the file that says so; None: all is by default.
   """
 
   folder: Path
   runs: list[str] = dataclasses.field(default_factory=list)
   tables: list[dict] = dataclasses.field(default_factory=lambda: [{}])
   figures: dict[str, dict] = dataclasses.field(default_factory=lambda: {'extrapolation': {}})
+  study: str | Path | None = None
 
-  def make_tables(self) -> None:
-    """Writes `table.md`, `table.tex`, `table.csv` and what runs cost, `costs.jsonl`; shows the tables."""
+  def all_tables(self) -> list[Table]:
+    """The study's, and what its runs cost."""
     rows, spent = tables.read(self.folder), costs.read(self.folder)
     made = [table for settings in self.tables for table in tables.make(rows, self.runs, **settings)]
     for table in made:
       table.caption += costs.scale(spent, self.runs) if table.is_scored else ''
-    made += costs.tables(spent, self.runs)
-    costs.write(self.folder, spent)
+    return made + self.cost_tables()
+
+  def cost_tables(self) -> list[Table]:
+    """What its runs cost, if that is on disk."""
+    return costs.tables(costs.read(self.folder), self.runs)
+
+  def make_tables(self) -> None:
+    """Writes `table.md`, `table.tex`, `table.csv` and what runs cost, `costs.jsonl`; shows the tables."""
+    made = self.all_tables()
+    costs.write(self.folder, costs.read(self.folder))
     render.write(made, self.folder)
     console = Console()
     if not console.is_terminal:
@@ -59,7 +70,7 @@ class Report:
 
 def of_study(path: str | Path, folder: Path, runs: Iterable[str] = ()) -> Report:
   """What the study in the file `path` wants made. Raises UserError where it asks for what there is not."""
-  study, report = config.load_study(path), Report(folder, list(runs))
+  study, report = config.load_study(path), Report(folder, list(runs), study=path)
   if hasattr(study, 'table'):
     wanted = study.table()
     report.tables = [wanted] if isinstance(wanted, dict) else list(wanted)

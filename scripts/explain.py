@@ -9,6 +9,7 @@ encodings side by side, as README.md has them:
 """
 
 import inspect
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -62,13 +63,15 @@ def explain(c, model: LM, console: Console) -> None:
     console.print(period)
   for number, (name, kind) in enumerate(zip(names, scheme.kinds, strict=True), 1):
     title = f'Encoding {name}' + (f' ({number})' if c.encoding.name == PATTERN else '')
-    explain_encoding(c, title, kind, encodings.hyperparameters(name) | hypers[number - 1], console)
+    here = [own for of, own in zip(scheme.order, scheme.windows, strict=True) if of == number - 1]
+    windows = dict.fromkeys(min(filter(None, (own, c.attention.window)), default=None) for own in here)
+    explain_encoding(c, title, kind, encodings.hyperparameters(name) | hypers[number - 1], windows, console)
   own, total = (sum(p.size for p in jax.tree.leaves(tree)) for tree in (kinds, model))
   console.print(f'Parameters of encodings: {own:,} of {total:,}')
 
 
-def explain_encoding(c, title: str, kind: Layered, hyper: dict, console: Console) -> None:
-  """Prints what one encoding declares, its parameters and the backends that take it."""
+def explain_encoding(c, title: str, kind: Layered, hyper: dict, windows: Iterable[int | None], console: Console):
+  """Prints what one encoding declares, its parameters and the backends that take it with each window of its layers."""
   enc, layers, K = kind.encoding, kind.layers, c.model.head_dim
   facts = Table(show_header=False, title=title, title_justify='left')
   for name, value in (
@@ -102,22 +105,23 @@ def explain_encoding(c, title: str, kind: Layered, hyper: dict, console: Console
   parameters.add_row('all', '', '', f'{sum(p.size for p in jax.tree.leaves(enc)):,}')
   console.print(parameters)
 
-  backends = Table(
-    'backend', f'takes {c.train.length} tokens in {c.train.compute_dtype}', title='Backends', title_justify='left'
-  )
-  for name, reason in refusals(c, kind.layer(0)).items():
-    backends.add_row(name, 'yes' if reason is None else f'no: {reason}')
+  takes = f'takes {c.train.length} tokens in {c.train.compute_dtype}'
+  asked = [takes + (f', window {window}' if window else '') for window in windows]
+  backends = Table('backend', *asked, title='Backends', title_justify='left')
+  reasons = [refusals(c, kind.layer(0), window) for window in windows]
+  for name in BACKENDS:
+    backends.add_row(name, *('yes' if of[name] is None else f'no: {of[name]}' for of in reasons))
   console.print(backends)
 
 
-def refusals(c, enc) -> dict[str, str | None]:
-  """Each backend's reason to refuse a layer of this config, None where it takes it."""
+def refusals(c, enc, window: int | None) -> dict[str, str | None]:
+  """Each backend's reason to refuse a layer of this config with that window, None where it takes it."""
   m, (B, T) = c.model, (1, min(c.train.length, enc.max_length or c.train.length))
   shape = lambda heads: jax.ShapeDtypeStruct((B, T, heads, m.head_dim), jnp.dtype(c.train.compute_dtype))
   reasons = {}
 
   def ask(q, k, v, x):
-    call = prepare(q, k, v, enc, x, None, True, c.attention.window or None, None, None, None)
+    call = prepare(q, k, v, enc, x, None, True, window, None, None, None)
     reasons.update((name, backend.refuse(call)) for name, backend in BACKENDS.items())
 
   kv_heads = m.kv_heads or m.heads

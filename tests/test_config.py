@@ -235,6 +235,8 @@ def test_flags():
     (['--config=c.py', 'x'], ['x: no such flag']),
     (['--config'], ['--config: has no value']),
     (['--config=c.py', '--config.train.steps'], ['--config.train.steps: has no value']),
+    (['--config=c.py', '--workdir', '--jobs=2'], ['--workdir: has no value; allowed: --workdir=VALUE']),
+    (['--config=c.py', '--config.label', '--jobs=2'], ['--config.label: has no value']),
     (['--config=c.py', '--jobs=many'], ["jobs='many'", 'int']),
   ],
 )

@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flax import nnx
@@ -53,6 +54,20 @@ def test_what_is_switched_on_is_named(explained):
   assert 'w_k │ (16, 4, 32) │ one a layer: 4 │ 8,192' in text
   assert 'rows │ (256, 16) │ one │ 4,096' in text
   assert 'w_q' not in text
+
+
+def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
+  refuse = lambda call: f'a window of {call.window}'
+  monkeypatch.setitem(EXPLAIN['BACKENDS'], 'dense', SimpleNamespace(refuse=refuse))
+  layers = "({'name': 'rope', 'attention_window': 8}, {'name': 'rope', 'attention_window': 64}, 'nope')"
+  pattern = ('--config.encoding.name=pattern', f'--config.encoding.layers={layers}')
+  text = explained(*pattern)
+  assert 'tokens in float32, window 8 ┃ takes 128 tokens in float32, window 64' in text
+  assert 'dense │ no: a window of 8 │ no: a window of 64' in text
+  assert 'dense │ no: a window of None' in text
+  text = explained(*pattern, '--config.attention.window=16')
+  assert 'dense │ no: a window of 8 │ no: a window of 16' in text
+  assert 'dense │ no: a window of 16 │' in text
 
 
 def test_map_prints_the_table_of_all(capsys):

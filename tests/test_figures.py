@@ -148,6 +148,12 @@ def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
   [
     ([], dict(form='heatmap'), r"form='heatmap'; did you mean 'heat_map'\?"),
     (tasks(), dict(form='heat_map', protocol='copy'), r"protocol='copy' have no position"),
+    (realistic(), dict(form='heat_map'), r'protocol=None; allowed: none of these rows has a depth'),
+    (
+      needles() + [r | {'protocol': 'passkey'} for r in needles()],
+      dict(form='heat_map'),
+      r'protocol=None; allowed: needle, passkey',
+    ),
     (realistic(), dict(form='positions'), r'no rows of protocols'),
     (by_position(), dict(form='positions', length=77), r'no rows of 77 tokens; allowed: 1024'),
     (realistic(), dict(protocol='sliding'), r"protocols=\['sliding'\]; allowed: last_k"),

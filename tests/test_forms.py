@@ -344,10 +344,14 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
     ['t5', '1,100,000', '100,000', '1,228,800', '12.0'],
     ['old', '—', '—', '2,457,600', '—'],
   ]
-  assert 'Unequal tokens trained: 1,228,800 to 2,457,600, 100.0 % more.' in table.caption
+  assert "the run's own training: without that of a run it started from, with the padding of tasks" in table.caption
+  assert 'Unequal tokens: 1,228,800 to 2,457,600, 100.0 % more.' in table.caption
   assert 'Unequal parameters: 1,000,000 to 1,100,000, 10.0 % more.' in table.caption
   assert table.notes == ['no costs of run d', 'no parameter count in timing.jsonl: c']
-  assert costs.scale(rows, made[:3]) == ' 1 to 1.1 million parameters, 1.23 to 2.46 million tokens, trained in float32.'
+  assert (
+    costs.scale(rows, made[:3])
+    == ' 1 to 1.1 million parameters, 1.23 to 2.46 million tokens a run, trained in float32.'
+  )
   assert costs.scale([], []) == ''
   costs.write(tmp_path / 'a0', rows)
   assert costs.read(tmp_path / 'a0') == rows  # what is kept of runs says the same
@@ -361,10 +365,10 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     records.append(tmp_path / name / 'eval.jsonl', [row(label, seed, run=name, bits=2.0 + seed)])
   report.Report(tmp_path, tables=[{}, {'form': 'columns'}]).make_tables()
   text = (tmp_path / 'table.md').read_text(encoding='utf-8')
-  assert text.count('0.001 million parameters, 2.46 million tokens, trained in float32.') == 2
+  assert text.count('0.001 million parameters, 2.46 million tokens a run, trained in float32.') == 2
   assert '## Cost' in text
   assert re.search(r'\| rope +\| +1,000 \| +8 \| +2,457,600 \| +500\.0 \|', text)
-  assert 'Equal tokens trained: 2,457,600. Equal parameters: 1,000.' in capsys.readouterr().out.replace('\n', ' ')
+  assert 'Equal tokens: 2,457,600. Equal parameters: 1,000.' in capsys.readouterr().out.replace('\n', ' ')
   before = {name: (tmp_path / f'table.{name}').read_bytes() for name in ('md', 'tex', 'csv')}
   kept = tmp_path / 'kept'
   kept.mkdir()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from plotly.offline import get_plotlyjs
-from synthetic import NINE, realistic, row, rows_of
+from synthetic import NINE, needles, realistic, row, rows_of, tasks
 from test_commands import command  # noqa: F401
 
 import posenc_jax.page
@@ -191,7 +191,7 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
   ) in text
   assert text.index('Trained at 8') < text.index('id="curves"') < text.index('<table') < text.index('id="sources"')
   _, layout, _ = plot(text)
-  assert [shape['x0'] for shape in layout['shapes']] == [8]
+  assert [shape['x1'] for shape in layout['shapes']] == [8, 8], 'shaded up to the line'
   assert 'trained at 8 tokens' in [note['text'] for note in layout['annotations']]
 
 
@@ -217,7 +217,7 @@ def test_training_lengths_that_differ_are_not_measured_from():
   rows = rows_of({'rope': {8: [1.0], 16: [1.0]}}) + rows_of({'alibi': {8: [1.0], 16: [1.0]}}, train_length=16)
   text = rendered(rows)
   assert 'Runs were trained at 8, 16 tokens: no one length to measure from.' in text
-  assert len(plot(text)[1]['shapes']) == 2
+  assert [shape['x1'] for shape in plot(text)[1]['shapes']] == [8, 8, 16, 16]
 
 
 def test_a_seed_that_failed_leaves_no_flattering_mean():
@@ -245,6 +245,94 @@ def test_names_cannot_become_markup():
   assert '<img' not in text.replace(get_plotlyjs(), '')
   assert Parsed(text).tables[0][1][0] == name
   assert html.unescape(plot(text)[0][1]['name']) == name
+
+
+def test_tasks_are_curves_of_accuracy_with_chance_after_those_of_likelihoods():
+  share = [r | {'metric': {'exact_match': 'token_accuracy', 'chance': 'token_chance'}[r['metric']]} for r in tasks()]
+  harder = [r | {'value': 0.2} if (r['metric'], r['protocol']) == ('chance', 'sort') else r for r in tasks()]
+  text = rendered([*rows_of(BITS), *harder, *share], runs=['encoding.name=alibi,seed=0', 'gone'])
+  assert 'trained at 8 tokens' in [note['text'] for note in plot(text)[1]['annotations']]
+  traces, layout, _ = plot(text, 'curves-1')
+  solid, _, bands = layout['updatemenus']
+  names = [f'{task}, {what}' for what in ('exact match', 'share of answers right') for task in ('copy', 'sort')]
+  assert [button['label'] for button in solid['buttons']] == [f'solid: {name}' for name in names]
+  assert [button['label'] for button in bands['buttons']] == ['bands', 'no bands'], '0 has no logarithm'
+  assert (layout['yaxis']['type'], layout['yaxis']['title']['text']) == ('linear', 'accuracy')
+  assert layout['yaxis']['range'][0] < 0 < 1 < layout['yaxis']['range'][1]
+  assert [shape['x1'] for shape in layout['shapes']] == [8, 8]
+  assert (traces[-1]['name'], traces[-1]['y']) == ('chance', [0.1] * 6)
+  (of_sort,) = [b['args'] for b in solid['buttons'] if b['label'] == 'solid: sort, exact match']
+  assert of_sort[0]['y'][-1] == [0.2] * 6
+  assert of_sort[1][-1] == len(traces) - 1
+  table = collect(harder, protocols=['copy'], metric='exact_match')[0]
+  curves_of = {trace['name']: trace['y'] for trace in traces[1:-1:3]}
+  assert curves_of == means(table)
+  assert '<li>missing: ' not in text
+  assert text.count('<li>no rows of run gone</li>') == 5, 'and not of a run that measures something else'
+  assert 'have no place on this page' not in text
+
+
+def test_what_is_learned_nowhere_does_not_lead():
+  values = {'good': (1.0, 0.9), 'fair': (0.9, 0.5), 'bad': (0.1, 0.1), 'worse': (0.0, 0.0), 'worst': (0.2, 0.0)}
+  fields = dict(protocol='copy', k=None, document=None, metric='exact_match')
+  rows = [
+    row(name, 0, n, value=v, **fields) for name, both in values.items() for n, v in zip((8, 32), both, strict=True)
+  ]
+  text = rendered(rows)
+  assert (
+    'Exact match at 8 and at 32: good (1.000, 0.900), fair (0.900, 0.500), bad (0.100, 0.100), worst (0.200, 0.000). '
+    'Others at 32: 0.000 or less.'
+  ) in text
+  (ranked,) = [lines for lines in Parsed(text).tables if lines[0][-1] == 'change']
+  assert ranked[:3] == [
+    ['encoding', '8 (L)', '32', 'change'], ['good', '1.000', '0.900', '-0.100'], ['fair', '0.900', '0.500', '-0.400'],
+  ]  # fmt: skip
+
+
+def test_a_task_with_depths_is_drawn_over_all_of_them():
+  text = rendered(needles())
+  found = {trace['name']: dict(zip(trace['x'], trace['y'], strict=True)) for trace in plot(text)[0][1::3]}
+  of = [r['value'] for r in needles() if (r['label'], r['length']) == ('nope', 256)]
+  assert found['nope'][256] == pytest.approx(statistics.fmean(of))
+  assert 'Of all depths together.' in text
+
+
+STUDY = """
+def get_config(): ...
+def table():
+  published = [dict(line='theirs', values={8: 1.25}, source='A 2021')]
+  return [dict(baseline=BASELINE, reference=published), dict(form='columns')]
+"""
+
+
+@pytest.mark.parametrize('baseline', ['rope', 'gone'])
+def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
+  (tmp_path / 'study.py').write_text(STUDY.replace('BASELINE', repr(baseline)))
+  bits = {'rope': {8: [3.0, 3.1, 3.2], 16: [4.0, 4.1, 4.2]}, 'alibi': {8: [1.0, 1.11, 1.22], 16: [5.0, 3.0, 4.0]}}
+  records.append(tmp_path / 'rows.jsonl', rows_of(bits))
+  cost = dict(parameters=1234, encoding_parameters=0, tokens=5678, train_length=8, compute_dtype='float32')
+  runs = [f'encoding.name={name},seed={seed}' for name in bits for seed in range(3)]
+  of_runs = [{'run': run, 'label': run[14:-7], 'seed': int(run[-1]), **cost, 'seconds_per_step': 0.5} for run in runs]
+  records.append(tmp_path / 'costs.jsonl', of_runs)
+  (tmp_path / 'study.json').write_text(json.dumps({'study': str(tmp_path / 'study.py'), 'runs': runs}))
+  made = gather([tmp_path])
+  text = page.render(made, 'bpb', pictures=False)
+  printed = Parsed(text).tables
+  if baseline == 'gone':
+    assert 'the tables of' in made.notes[-1]
+    assert 'gone' in made.notes[-1]
+    assert 'Behind the curves' not in text
+    return
+  assert printed[0][1:] == [['rope', '3.100 ± 0.100', '4.100 ± 0.100'], ['alibi', '*1.110 ± 0.110*', '*4.000 ± 1.000']]
+  assert ['theirs', '1.25', 'A 2021'] in [line for table in printed for line in table]
+  assert ['rope', '1,234', '0', '5,678', '500.0'] in [line for table in printed for line in table]
+  assert 'Trained' in text
+  assert '0.00123 million parameters, 0.00568 million tokens a run' in text
+  assert text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
+  (tmp_path / 'study.json').write_text(json.dumps({'runs': runs}))
+  text = page.render(gather([tmp_path]), 'bpb', pictures=False)
+  assert 'theirs' not in text
+  assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], 'without a study, what runs cost'
 
 
 def test_lines_are_told_apart_by_colour_and_symbol():
@@ -398,7 +486,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   assert kept.runs == ['alibi-0', 'rope']
   assert kept.configs == {}
   assert kept.notes[0].endswith('5 rows of 3 runs.')
-  assert '1 row of tasks' in kept.notes[-1]
+  assert '1 row by position or of unknown metrics' in kept.notes[-1]
   assert measure(kept, 'bpb')[0].lines == ['alibi', 'rope']
 
 
@@ -545,6 +633,25 @@ def test_measurement_axis_and_bands_are_switched(browser, made):
   shown.press('no bands')
   shown.page.wait_for_timeout(300)
   assert fills() == 0
+  assert shown.complaints == []
+
+
+@pytest.mark.browser
+def test_tasks_are_switched(browser, tmp_path):
+  path = tmp_path / 'page.html'
+  page.write(path, rendered([*tasks(), *(r | {'value': 0.3} for r in tasks(names=['third']))]))
+  shown = Shown(browser, path)
+  assert len(shown.strokes()) == 3
+  chance = lambda: shown.page.evaluate("document.getElementById('curves').data.at(-1).y[0]")
+  assert chance() == 0.1
+  shown.choose(0, 'solid: third, exact match')
+  assert chance() == 0.3
+  assert shown.heights() == [[0.3] * 6] * 3
+  shown.choose(1, 'dashed: sort, exact match')
+  assert len(shown.strokes(dashed=True)) == 3 + 1, 'and chance, which is dotted'
+  shown.legend('chance')
+  assert len(shown.strokes(dashed=True)) == 3
+  shown.press('no bands')
   assert shown.complaints == []
 
 

@@ -61,6 +61,23 @@ def test_every_run_is_built_at_true_size(path):
     assert m.heads * m.head_dim == m.model_dim
 
 
+@pytest.mark.parametrize(
+  ('name', 'devices'),
+  [
+    ('alibi', {'mesh.data': 8}),
+    ('fox', {'mesh.data': 8}),
+    ('fox', {'train.accumulate': 16}),
+    ('yarn', {'mesh.fsdp': 8, 'mesh.context': 8, 'train.accumulate': 8, 'model.remat': True}),
+  ],
+)
+def test_what_a_study_says_of_many_devices_is_allowed(name, devices):
+  path = PAPERS[NAMES.index(name)]
+  text = config.load_study(path).__doc__
+  for field, value in devices.items():
+    assert f'--config.{field}={value}' in text
+  config.validate(config.load(path, devices))
+
+
 def study(name):
   return runs(PAPERS[NAMES.index(name)])
 

@@ -25,6 +25,17 @@ def measured(spec, length=24, samples=16, **sizes):
   return numbers.against_distance(numbers.build(spec, **{**SMALL, **sizes}, seed=0), length, samples, 0)
 
 
+@pytest.mark.parametrize('average', [True, False])
+@pytest.mark.parametrize('length', [1, 2, 3, 4, 6, 17, 128])
+def test_thinned_places_are_distances_and_an_average_is_one_of_all(length, average):
+  values_RH = np.arange(length, dtype=float)[:, None]
+  places, thinned_RH = panels.thin(values_RH, average)
+  assert list(places) == list(thinned_RH[:, 0])
+  assert list(places) == sorted({*places})
+  assert places[0] == 0
+  assert places[-1] < length
+
+
 def lines(axes):
   return [line for line in axes.lines if line.get_transform() == axes.transData]
 

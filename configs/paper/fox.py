@@ -7,8 +7,8 @@ gate or the rotation: rows `rope`, `nope`, `fox`, both, and gates that do not re
 tokens, the main comparison of `fox` with `rope`.
 
 Cost: not run here. By arithmetic 6 x 3.1e8 x 7.5e9 = 1.4e19 operations a run of the small, 6 x 6.8e8 x 4.8e10 = 2.0e20
-of the large, beside attention. A run is one device's, which keeps the activations of a step of 32 x 16,384 tokens:
-about 390 and 580 GB, more than one has. --config.train.batch=2 --config.train.steps=N makes it a sixteenth.
+of the large, beside attention. Activations of a step of 32 x 16,384 tokens: about 390 and 580 GB, more than one device
+has. --config.train.accumulate=16 makes it a sixteenth, --config.mesh.data=8 an eighth on each of eight devices.
 
 As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay 0.1, rates, 2^28
 tokens of warm-up, cosine to 0, clipping at 1, bfloat16, RoPE's base 500,000, output projection not tied. Otherwise:

@@ -15,7 +15,7 @@ REQUIRED = object()  # the default of a flag that must be given
 
 
 def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespace, dict[str, object]]:
-  """Reads `--name=value` and `--config.a.b=value` (also with a space for the `=`).
+  """Reads `--name=value` and `--config.a.b=value` (also with a space for the `=`: then no value begins with `--`).
 
   Args:
     argv: the arguments after the program's name.
@@ -38,7 +38,7 @@ def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespa
     if not equals:
       is_switch = not is_override and isinstance(flags[name], bool)
       text = 'True' if is_switch else next(words, None)
-      if text is None:
+      if text is None or text.startswith('--'):
         raise UserError(f'--{name}: has no value; allowed: --{name}=VALUE')
     if is_override:
       overrides[name.removeprefix('config.')] = _literal(text)

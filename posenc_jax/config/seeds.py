@@ -21,7 +21,8 @@ def runs(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, Path
   if not config.seeds:
     return [(config, Path(workdir))]
   start = config.train.start_from
-  has_seeds = bool(start) and (Path(start) / 'config.json').exists() and saved_config(start).get('seeds')
+  there = saved_config(start) if start and (Path(start) / 'config.json').exists() else {}
+  has_seeds = 'seeds' in there and there.seeds  # runs of an earlier version have none
   split = []
   for seed in config.seeds:
     one = from_json(to_json(config))

@@ -170,12 +170,12 @@ def _windowed(axes, controls: list[Scores], looks: dict[str, dict], at: dict | N
 def _shade(axes, scores: Scores) -> None:
   """What was seen in training, and no more of the axis than there was."""
   left, right = axes.get_xlim()
-  y, va = (1, 'top') if scores.metric.best is min else (0, 'bottom')  # where curves are not
+  name = 'training length' if len(scores.train_lengths) == 1 else 'L = {}'
   for length in scores.train_lengths:
     axes.axvspan(left, length, color='#f1f1f1', linewidth=0, zorder=-1)
     axes.axvline(length, color=GREY, linestyle=':', linewidth=1.4, zorder=0)
-    place = dict(xy=(length, y), xycoords=axes.get_xaxis_transform(), xytext=(5, 2 - 4 * y), textcoords='offset points')
-    axes.annotate('training length', **place, color=GREY, fontsize=9, va=va)
+    place = dict(xycoords=axes.get_xaxis_transform(), xytext=(-3, 3), textcoords='offset points')
+    axes.annotate(name.format(length), (length, 1), **place, color=GREY, fontsize=9)  # above, where no curve is
   axes.set_xlim(left, right)
 
 
@@ -221,6 +221,6 @@ def _scores_axis(axes, scores: Scores) -> None:
 
 
 def _finish(figure, axes, scores: Scores, title: str, notes: list[str]):
-  axes.set_title(title, loc='left', fontweight='bold')
+  axes.set_title(title, loc='left', fontweight='bold', pad=20)  # the training length is named below it
   caption(figure, [scores.caption, *notes, *scores.notes])
   return figure

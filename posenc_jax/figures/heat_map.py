@@ -11,15 +11,20 @@ from posenc_jax.tables.scores import collect
 PANELS = 3  # side by side
 
 
-def heat_map(rows: Iterable[dict], runs: Iterable[str] = (), protocol: str = 'needle', metric: str = 'exact_match'):
+def heat_map(rows: Iterable[dict], runs: Iterable[str] = (), protocol: str | None = None, metric: str = 'exact_match'):
   """Depth down (`position`, in per cent), length across, a panel for each line: a `matplotlib.figure.Figure`.
 
-  Cells are means over seeds; a dash and no colour where there is no score. Raises UserError as `tables.scores.collect`
-  does, and for rows without a depth.
+  Cells are means over seeds; a dash and no colour where there is no score. `protocol` is the task's name, None: the one
+  that has depths. Raises UserError as `tables.scores.collect` does, and for rows without a depth.
   """
   from matplotlib.figure import Figure
 
   rows = list(rows)
+  if protocol is None:
+    found = sorted({row['protocol'] for row in rows if row['metric'] == metric and row['position'] is not None})
+    if len(found) != 1:
+      raise UserError(f'figure: protocol=None; allowed: {", ".join(found) or "none of these rows has a depth"}')
+    (protocol,) = found
   if any(row['protocol'] == protocol and row['position'] is None for row in rows):
     raise UserError(f'figure: rows of protocol={protocol!r} have no position; allowed: a task with a depth')
   cell = lambda row: (row['length'], row['position'])
@@ -50,7 +55,8 @@ def heat_map(rows: Iterable[dict], runs: Iterable[str] = (), protocol: str = 'ne
     if 0 < seen < len(lengths):
       panel.axvline(seen - 0.5, color='#cc6677', linestyle=':', linewidth=1.6)
   figure.colorbar(image, ax=panels, shrink=0.6, label=scores.metric.title.lower())
-  figure.supylabel('depth', fontsize=10)
+  for panel in panels[:, 0]:
+    panel.set_ylabel('depth', fontsize=10)
   title = f'{scores.title}: {scores.metric.title.lower()} by depth and length'
   figure.suptitle(title, x=0.01, ha='left', weight='bold')
   spreads = [statistics.stdev(some) for place in places if len(some := scores.of(*place)) > 1]

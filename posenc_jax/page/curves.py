@@ -1,7 +1,7 @@
-"""The curves: score against evaluation length, one line per encoding, with what a reader may switch.
+"""The curves of one axis: score against evaluation length, a line per encoding, with what a reader may switch.
 
 Every switch changes something of its own: the menu 'solid' the places of lines and bands, 'dashed' those of dashed
-lines, the axis its type, 'bands' their filling, the legend what is visible. So they go together in any order.
+lines, 'log' and 'linear' the axis, 'bands' their filling, the legend what is visible. So they go together in any order.
 """
 
 import math
@@ -24,34 +24,61 @@ def draw(tables: Sequence[Measured]) -> go.Figure:
   figure = style.figure(500 + 9 * len(lines), showlegend=True)
   for i, line in enumerate(lines):
     figure.add_traces(_traces(tables[0], line, i))
-  places = range(len(figure.data))
-  bands, solid, dashed = ([*places[first::3]] for first in range(3))
+  has_chance = any(table.chance for table in tables)
+  if has_chance:
+    dots = dict(line=dict(color=style.GREY, width=1.4, dash='dot'), hovertemplate='%{text}<extra></extra>')
+    figure.add_trace(go.Scatter(**level(tables[0]), name='chance', mode='lines', **dots))
   figure.update_layout(
-    updatemenus=[
-      _menu([_switch('solid', t, lines, [band, curve], [*bands, *solid]) for t in tables], 0, 2),
-      _menu([_switch('dashed', t, lines, [curve], dashed) for t in [None, *tables]], 0, 1),
-      _menu([_axis('log'), _axis('linear')], 0, 0),
-      _menu([_fill('bands', 'toself', bands), _fill('no bands', 'none', bands)], 160, 0),
-    ],
+    updatemenus=_menus(tables, lines, has_chance),
     legend=dict(orientation='h', x=0, y=-0.15, yanchor='top', font=dict(size=12), tracegroupgap=0, itemwidth=30),
     margin=dict(l=MARGIN, r=14, t=132, b=8),
   )
-  lengths = sorted({length for table in tables for length in table.lengths})
+  _axes(figure, tables)
+  return figure
+
+
+def _menus(tables: Sequence[Measured], lines: list[str], has_chance: bool) -> list[dict]:
+  """Shares have no choice of axis: 0 has no logarithm."""
+  bands, solid, dashed = ([*range(first, 3 * len(lines), 3)] for first in range(3))
+  guesses = [3 * len(lines)] if has_chance else []
+  curves = lambda table: [curve(table, line) for line in lines]
+  shown = lambda table: [*(band(table, line) for line in lines), *curves(table), *(level(table) for _ in guesses)]
+  axis = [] if is_share(tables) else [_menu([_axis('log'), _axis('linear')], 0, 0)]
+  return [
+    _menu([_switch('solid', t, shown(t), [*bands, *solid, *guesses]) for t in tables], 0, 2),
+    _menu([_switch('dashed', t, curves(t), dashed) for t in [None, *tables]], 0, 1),
+    *axis,
+    _menu([_fill('bands', 'toself', bands), _fill('no bands', 'none', bands)], 160 * len(axis), 0),
+  ]
+
+
+def _axes(figure: go.Figure, tables: Sequence[Measured]) -> None:
+  """Lengths, those up to the training length shaded, and scores: shares from 0 to 1."""
+  lengths, trained = (sorted({n for t in tables for n in getattr(t, name)}) for name in ('lengths', 'train_lengths'))
+  low, high = (math.log10(end([*lengths, *trained])) for end in (min, max))
+  room = 0.04 * (high - low) or 0.1
   figure.update_xaxes(
     type='log',
+    range=[low - room, high + room],
     title_text='evaluation length (tokens' + ('; k: 1,024)' if lengths[-1] >= 10_000 else ')'),
     tickvals=lengths,
     ticktext=[f'{n // 1024}k' if n >= 10_000 and n % 1024 == 0 else str(n) for n in lengths],
     tickangle=0,
   )
-  figure.update_yaxes(type='log', title_text=tables[0].what, tickformat='~g')
-  for length in sorted({length for table in tables for length in table.train_lengths}):
+  kind = dict(type='linear', range=[-0.03, 1.05]) if is_share(tables) else dict(type='log')
+  figure.update_yaxes(title_text=tables[0].axis, tickformat='~g', **kind)
+  for length in trained:
+    figure.add_vrect(10 ** (low - room), length, fillcolor=style.SEEN, line_width=0, layer='below')
     figure.add_vline(length, line=dict(color=style.GREY, dash='dot', width=1.5), layer='below')
     figure.add_annotation(  # its x is that of the axis, which is logarithmic; that of the line is not
       x=math.log10(length), y=1, yref='paper', yanchor='bottom', xanchor='left', xshift=-4, showarrow=False,
       text=f'trained at {length:,} tokens', font=dict(size=12, color=style.GREY),
     )  # fmt: skip
-  return figure
+
+
+def is_share(tables: Sequence[Measured]) -> bool:
+  """Whether their axis is one of shares, of which more is better."""
+  return tables[0].best is max
 
 
 def _traces(table: Measured, line: str, rank: int) -> list[go.Scatter]:
@@ -85,6 +112,14 @@ def curve(table: Measured | None, line: str) -> dict[str, list]:
   return points
 
 
+def level(table: Measured) -> dict[str, list]:
+  """What guessing scores at every length; nothing where that is not known."""
+  text = [
+    f'chance in {style.text(table.name)}, {n:,} tokens<br><b>{value:.3g}</b>' for n, value in table.chance.items()
+  ]
+  return {'x': [*table.chance], 'y': [*table.chance.values()], 'text': text}
+
+
 def band(table: Measured, line: str) -> dict[str, list]:
   """The outline of one standard deviation about the means, a closed one for every stretch that has scores."""
   outline, stretch = {'x': [], 'y': [], 'text': []}, []
@@ -101,9 +136,8 @@ def band(table: Measured, line: str) -> dict[str, list]:
   return outline
 
 
-def _switch(what: str, table: Measured | None, lines: list[str], makers: list, traces: list[int]) -> dict:
-  made = [make(table, line) for make in makers for line in lines]
-  data = {name: [some[name] for some in made] for name in ('x', 'y', 'text')}
+def _switch(what: str, table: Measured | None, points: list[dict], traces: list[int]) -> dict:
+  data = {name: [some[name] for some in points] for name in ('x', 'y', 'text')}
   return dict(label=f'{what}: {style.text(table.name) if table else OFF}', method='restyle', args=[data, traces])
 
 

@@ -20,10 +20,15 @@ HERE = Path(__file__).parent
 FAR = 1024  # distances drawn, or twice the training length where that is more
 TITLE = 'Which encodings hold past the training length?'
 CURVES = (
-  'Lines: means over seeds; bands: one standard deviation; dotted: the training length. A line ends where its encoding '
-  'has no value. Click a name to hide a line or bring it back, double-click to see it alone; the lists choose which '
-  'measurement is drawn, and which other one dashed beside it. What each of them measures stands below its table.'
+  'Lines: means over seeds; bands: one standard deviation; shaded: up to the training length. A line ends where its '
+  'encoding has no value. Click a name to hide a line or bring it back, double-click to see it alone; the lists choose '
+  'which measurement is drawn, and which other one dashed beside it. What each of them measures stands below its table.'
 )
+FIRST = {
+  'rise': 'The smallest first: what holds stands above.',
+  'change': 'The highest at the longest length first.',
+}
+CHANCE = ' Dotted: what guessing scores, where rows say it.'
 PICTURES = (
   'What position adds to a score, against distance, one line a head, at initialisation; dotted: the training length.'
 )
@@ -37,8 +42,11 @@ def render(sources: Sources, metric: str, pictures: bool) -> str:
   """The HTML of a page: the same bytes for the same sources. Raises UserError as `measure` does."""
   made = measure(sources, metric)
   rises = [rise(table) for table in made]
+  plots = {}
+  for table, rose in zip(made, rises, strict=True):
+    plots.setdefault(table.axis, []).append((table, rose))
   found, same = settings(sources.rows, sources.configs)
-  drawn, not_drawn = _pictures(sources, found, made[0]) if pictures else ([], [])
+  drawn, not_drawn = _pictures(sources, found, max(table.lengths[-1] for table in made)) if pictures else ([], [])
   loader = jinja2.FileSystemLoader(HERE)
   template = jinja2.Environment(
     loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -47,9 +55,9 @@ def render(sources: Sources, metric: str, pictures: bool) -> str:
     title=TITLE,
     css=Markup((HERE / 'page.css').read_text(encoding='utf-8')),
     library=Markup(get_plotlyjs()),
-    lead=rises[0] if isinstance(rises[0], str) else rises[0].sentences(),
-    curves=Markup(style.to_div(curves.draw(made), 'curves')),
-    curves_caption=CURVES,
+    leads=[rose if isinstance(rose, str) else rose.sentences() for (_, rose), *_ in plots.values()],
+    curves=[_curves([table for table, _ in some], number) for number, some in enumerate(plots.values())],
+    studies=_studies(sources),
     tables=[_table(*both) for both in zip(made, rises, strict=True)],
     pictures=drawn,
     not_drawn=not_drawn,
@@ -76,6 +84,20 @@ def check_writable(path: str | Path) -> None:
     raise UserError(f'--out={path}: cannot be written; allowed: a file in a folder that you may write to')
 
 
+def _curves(of_axis: list[Measured], number: int) -> dict:
+  """What the template shows of a plot; the first has no number in its name."""
+  name = f'curves-{number}' if number else 'curves'
+  caption = CURVES + CHANCE * any(table.chance for table in of_axis)
+  return dict(div=Markup(style.to_div(curves.draw(of_axis), name)), caption=caption)
+
+
+def _studies(sources: Sources) -> list[dict]:
+  """The tables of all studies; their titles name the place where there are several."""
+  studies = {path: some for path, some in sources.studies.items() if some}
+  title = lambda path, table: f'{table.title}, {path}' if len(studies) > 1 else table.title
+  return [dict(title=title(path, table), table=table) for path, some in studies.items() for table in some]
+
+
 def _table(table: Measured, found: Rise | str) -> dict:
   """What the template prints of a table."""
   every = [
@@ -88,10 +110,10 @@ def _table(table: Measured, found: Rise | str) -> dict:
   if isinstance(found, str):
     return fields | dict(no_rise=found)
   return fields | dict(
-    rise_header=['encoding', f'{found.near} (L)', found.far, 'rise'],
+    rise_header=['encoding', f'{found.near} (L)', found.far, found.word],
     rise=[[line.name, table.text(line.near), table.text(line.far), found.text(line.rises)] for line in found.lines],
-    rise_caption=f'Rise: the score at {found.far:,} tokens less that at {found.near:,}, mean ± standard deviation of '
-    "the seeds' own differences. The smallest first: what holds stands above.",
+    rise_caption=f'{found.word.capitalize()}: the score at {found.far:,} tokens less that at {found.near:,}, mean ± '
+    f"standard deviation of the seeds' own differences. {FIRST[found.word]}",
   )
 
 
@@ -111,7 +133,7 @@ def _settings(found: list[Setting]) -> list[list[str]]:
   return lines
 
 
-def _pictures(sources: Sources, found: list[Setting], table: Measured) -> tuple[list[dict], list[str]]:
+def _pictures(sources: Sources, found: list[Setting], longest: int) -> tuple[list[dict], list[str]]:
   """A picture for each way in which a config sets an encoding, and what could not be drawn."""
   from posenc_jax.page import encodings  # it needs jax, and rows do not
 
@@ -121,7 +143,7 @@ def _pictures(sources: Sources, found: list[Setting], table: Measured) -> tuple[
       wanted.setdefault(encodings.setting(own), (own, []))[1].append(of_layers)
   for number, (c, names) in enumerate(wanted.values()):
     name = ', '.join(dict.fromkeys(names))
-    length = max(2, min(table.lengths[-1], max(FAR, 2 * c.train.length)))
+    length = max(2, min(longest, max(FAR, 2 * c.train.length)))
     try:
       picture = encodings.draw(c, length)
     except UserError as error:

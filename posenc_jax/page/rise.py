@@ -1,4 +1,4 @@
-"""The answer in numbers: how much a score rises from the training length to the longest length."""
+"""The answer in numbers: how much a score changes from the training length to the longest length."""
 
 import dataclasses
 import itertools
@@ -27,12 +27,20 @@ class Line:
 
 @dataclasses.dataclass
 class Rise:
-  """From the length `near` to `far`, of all lines of a table: those that have one, smallest first, then the others."""
+  """From the length `near` to `far`, of all lines of a table, those that have no rise last.
+
+  The least rise stands first; or, of what is better high, the highest at `far`: what is learned nowhere falls nowhere.
+  """
 
   table: Measured
   near: int
   far: int
   lines: list[Line]
+
+  @property
+  def word(self) -> str:
+    """What it is called: 'rise' of what is better low, 'change' of what is better high."""
+    return 'rise' if self.table.best is min else 'change'
 
   def text(self, rises: list[float]) -> str:
     """'+mean ± standard deviation', or a dash."""
@@ -41,22 +49,34 @@ class Rise:
   def sentences(self) -> str:
     """What a reader wants to know first."""
     measured, others = ([line for line in self.lines if bool(line.rises) == some] for some in (True, False))
-    name = lambda line: f'{line.name} ({self.text([statistics.fmean(line.rises)])})'
     said = [
       f'Trained at {self.near:,} tokens, evaluated at up to {self.far:,}, {self.far / self.near:g} times as many '
       f'({self.table.name}).'
     ]
-    if len(measured) > 4:
-      first, second, third, *_, last = map(name, measured)
-      said.append(f'Smallest rise in {self.table.what}: {first}, {second} and {third}; largest: {last}.')
-    elif measured:
-      said.append(f'Rise in {self.table.what}: {", ".join(map(name, measured))}.')
     if measured:
-      best = min(measured, key=lambda line: statistics.fmean(line.far))
-      said.append(f'Lowest at {self.far:,}: {best.name}, {self.table.text([statistics.fmean(best.far)])}.')
+      said += self._lowest(measured) if self.table.best is min else self._highest(measured)
     if others:
       said.append(f'Without a score at both lengths: {", ".join(f"{line.name} ({line.why})" for line in others)}.')
     return ' '.join(said)
+
+  def _lowest(self, lines: list[Line]) -> list[str]:
+    name = lambda line: f'{line.name} ({self.text([statistics.fmean(line.rises)])})'
+    best = min(lines, key=lambda line: statistics.fmean(line.far))
+    lowest = f'Lowest at {self.far:,}: {best.name}, {self._mean(best.far)}.'
+    if len(lines) <= 4:
+      return [f'Rise in {self.table.what}: {", ".join(map(name, lines))}.', lowest]
+    first, second, third, *_, last = map(name, lines)
+    return [f'Smallest rise in {self.table.what}: {first}, {second} and {third}; largest: {last}.', lowest]
+
+  def _highest(self, lines: list[Line]) -> list[str]:
+    named = [f'{line.name} ({self._mean(line.near)}, {self._mean(line.far)})' for line in lines[:4]]
+    said = [f'{self.table.what.capitalize()} at {self.near:,} and at {self.far:,}: {", ".join(named)}.']
+    if len(lines) > 4:
+      said.append(f'Others at {self.far:,}: {self._mean(lines[4].far)} or less.')
+    return said
+
+  def _mean(self, scores: list[float]) -> str:
+    return self.table.text([statistics.fmean(scores)])
 
 
 def rise(table: Measured) -> Rise | str:
@@ -69,8 +89,12 @@ def rise(table: Measured) -> Rise | str:
   if near not in table.lengths:
     return f'Nothing here was evaluated at the training length, {near:,} tokens: no score to measure from.'
   lines = [_line(table, name, near, far) for name in table.lines]
-  order = lambda line: (not line.rises, statistics.fmean(line.rises) if line.rises else 0)
-  return Rise(table, near, far, sorted(lines, key=order))
+  measured, others = ([line for line in lines if bool(line.rises) == some] for some in (True, False))
+  if table.best is min:
+    measured.sort(key=lambda line: statistics.fmean(line.rises))
+  else:
+    measured.sort(key=lambda line: (-statistics.fmean(line.far), -statistics.fmean(line.near)))
+  return Rise(table, near, far, measured + others)
 
 
 def _line(table: Measured, name: str, near: int, far: int) -> Line:

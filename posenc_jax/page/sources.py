@@ -10,7 +10,11 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, report, tables
 from posenc_jax.config import UserError
+from posenc_jax.tables.metrics import METRICS
+from posenc_jax.tables.page import Table
 from posenc_jax.tables.scores import BY_POSITION
+
+CHANCE = {metric.chance for metric in METRICS.values()}  # what stands beside scores, and is none
 
 
 @dataclasses.dataclass
@@ -22,18 +26,14 @@ class Sources:
     runs: names of the runs that should be there, in the order of lines.
     configs: {run: its config}, of the runs whose folder has a `config.json`.
     notes: what was read where, and what is not there.
+    studies: {place: tables of its study, and of what its runs cost}, of the places that have any.
   """
 
   rows: list[dict]
   runs: list[str]
   configs: dict[str, ConfigDict]
   notes: list[str]
-
-  @property
-  def protocols(self) -> list[str]:
-    """Those that rows have, in the order of `config.PROTOCOLS`, unknown ones last."""
-    found = {row['protocol'] for row in self.rows if _has_place(row)}
-    return [name for name in config.PROTOCOLS if name in found] + sorted(found - {*config.PROTOCOLS})
+  studies: dict[str, list[Table]] = dataclasses.field(default_factory=dict)
 
 
 def gather(paths: Iterable[str | Path]) -> Sources:
@@ -52,12 +52,13 @@ def gather(paths: Iterable[str | Path]) -> Sources:
     whole.runs += [name[run] for run in source.runs]
     whole.configs |= {name[run]: saved for run, saved in source.configs.items()}
     whole.notes += source.notes
+    whole.studies |= source.studies
   return whole
 
 
 def _read(path: Path) -> Sources:
   rows = tables.read(path)
-  runs = report.load(path).runs if path.is_dir() else []
+  of_folder = report.load(path) if path.is_dir() else None
   present = list(dict.fromkeys(row['run'] for row in rows))
   configs = {folder.name: _config(folder) for folder in _folders(path) if folder.name in present}
   notes = [f'{path.as_posix()}: {len(rows):,} rows of {_count(len(present), "run")}.']
@@ -66,16 +67,27 @@ def _read(path: Path) -> Sources:
     notes.append(f'{path.as_posix()} has no config.json of any run: configurations and parameter counts are not known.')
   elif lacking:
     notes.append(f'{path.as_posix()} has no config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.')
-  if others := sum(not _has_place(row) for row in rows):
+  if others := sum(not has_place(row) and row['metric'] not in CHANCE for row in rows):
     notes.append(
-      f'{path.as_posix()}: {_count(others, "row")} of tasks or by position, which have no place on this page.'
+      f'{path.as_posix()}: {_count(others, "row")} by position or of unknown metrics, which have no place on this page.'
     )
-  return Sources(rows, runs, configs, notes)
+  studies = {path.as_posix(): _tables(of_folder, notes)} if of_folder else {}
+  return Sources(rows, of_folder.runs if of_folder else [], configs, notes, studies)
 
 
-def _has_place(row: dict) -> bool:
-  """On a page of likelihoods by length."""
-  return row['metric'] is None and row['protocol'] not in BY_POSITION
+def _tables(of_folder: report.Report, notes: list[str]) -> list[Table]:
+  """As scripts/table.py prints them; without a study what runs cost. A note says why there are none."""
+  try:
+    return of_folder.all_tables() if of_folder.study else of_folder.cost_tables()
+  except UserError as error:  # its baseline may not be trained yet
+    notes.append(f'{of_folder.folder.as_posix()}: the tables of {of_folder.study} are not there: {error}')
+    return []
+
+
+def has_place(row: dict) -> bool:
+  """On a page of scores by length."""
+  known = row['metric'] is None or (row['metric'] in METRICS and METRICS[row['metric']].best is not None)
+  return known and row['protocol'] not in BY_POSITION
 
 
 def _folders(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ SYMBOLS = (
   'circle', 'square', 'diamond', 'triangle-down', 'triangle-up', 'cross', 'x',
   'pentagon', 'hexagon', 'hexagram', 'star',
 )  # fmt: skip
-INK, GREY, RULE = '#222222', '#6a6a6a', '#e6e6e6'
+INK, GREY, RULE, SEEN = '#222222', '#6a6a6a', '#e6e6e6', 'rgba(0, 0, 0, 0.045)'  # SEEN: lengths of the training
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 AXIS = dict(
   showline=True,

@@ -60,7 +60,7 @@ def thin(values_RH, average: bool):
   """
   length = len(values_RH)
   edges = np.unique(np.round(2 ** np.arange(0, np.log2(length), 1 / PER_OCTAVE)).astype(int))
-  edges = np.concatenate([[0], edges])
+  edges = np.concatenate([[0], edges[edges < length]])
   sizes = np.diff(np.append(edges, length))
   if not average:
     return edges + sizes // 2, values_RH[edges + sizes // 2]

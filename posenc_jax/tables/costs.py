@@ -63,14 +63,15 @@ def tables(rows: list[dict], runs: list[str]) -> list[Table]:
     time = f'{1000 * statistics.median(seconds):.1f}' if seconds else DASH
     body.append([Field(text) for text in (name, *map(number, counts), time)])
   caption = (
-    f'Cost of training. {_equal(rows, "tokens", "tokens trained")} {_equal(rows, "parameters", "parameters")} '
+    f'Cost of training. {_equal(rows, "tokens", "tokens")} {_equal(rows, "parameters", "parameters")} Tokens are steps '
+    "x batch x length of the run's own training: without that of a run it started from, with the padding of tasks. "
     f'Computed in {every(row["compute_dtype"] for row in rows)}. Step time is the median of the logged ones, on the '
     'machine of the run: of runs side by side it says little.'
   )
   notes = [f'no costs of run {run}' for run in runs if run not in {row['run'] for row in rows}]
   if unknown := [row['run'] for row in rows if row['parameters'] is None]:
     notes.append(f'no parameter count in timing.jsonl: {every(unknown)}')
-  head = ['encoding', 'parameters', 'of the encoding', 'tokens trained', 'ms a step']
+  head = ['encoding', 'parameters', 'of the encoding', 'tokens of the run', 'ms a step']
   of_records = [{'table': 'costs', **row} for row in rows]
   return [Table('Cost', caption, head, [Block('', body)], notes, is_scored=False, records=of_records)]
 
@@ -87,10 +88,10 @@ def _equal(rows: list[dict], field: str, words: str) -> str:
 
 
 def scale(rows: list[dict], runs: list[str]) -> str:
-  """A sentence for captions: '0.82 to 0.98 million parameters, 2.5 million tokens, trained in float32.'; '' if none."""
+  """A sentence for captions: '0.82 to 0.98 million parameters, 2 million tokens a run, trained in float32.', or ''."""
   rows = [row for row in rows if not runs or row['run'] in runs]
   parts = []
-  for field, words in (('parameters', 'parameters'), ('tokens', 'tokens')):
+  for field, words in (('parameters', 'parameters'), ('tokens', 'tokens a run')):
     if values := [row[field] for row in rows if row[field] is not None]:
       ends = dict.fromkeys(f'{value / 1e6:.3g}' for value in (min(values), max(values)))
       parts.append(f'{" to ".join(ends)} million {words}')

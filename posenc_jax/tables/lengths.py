@@ -32,7 +32,7 @@ def lengths(
     said = differences.sentence(scores, baseline) if baseline else ''
     of_lines = fields(scores, scores.lines, differences.marks(scores, found))
     lines = [[Field(line), *some] for line, some in zip(scores.lines, of_lines, strict=True)]
-    blocks = [Block('', lines + _chance(rows, scores))]
+    blocks = [Block('', lines + chance_line(rows, scores))]
     said = f'{scores.caption}{bold(scores.metric, "column")}{said}'
     head, every_line = ['encoding', *header(scores)], every_seed(scores)
     title = f'Extrapolation, {scores.title}'
@@ -53,7 +53,7 @@ def chance(rows: Iterable[dict], scores: Scores) -> dict[int, float | None]:
   return {length: some[0] if math.isclose(min(some), max(some)) else None for length, some in sorted(means.items())}
 
 
-def _chance(rows: list[dict], scores: Scores) -> list[list[Field]]:
+def chance_line(rows: list[dict], scores: Scores) -> list[list[Field]]:
   """The line of chance, if there is one."""
   found = chance(rows, scores)
   text = lambda value: DASH if value is None else scores.metric.form.format(value)
