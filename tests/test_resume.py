@@ -349,7 +349,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
 def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
   log = logs.Log(tmp_path, 0, STEPS, 3, 64, 'bits/byte')
   with pytest.raises(Stopped, match='step 4: validation is nan; training stopped'):
-    log.validation(4, float('nan'))
+    log.validation(4, [float('nan')])
   assert not (tmp_path / 'metrics.jsonl').exists()
 
 
