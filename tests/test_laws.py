@@ -19,7 +19,7 @@ from posenc_jax.attention.block import MASKED, Block
 from posenc_jax.attention.call import contiguous_positions
 from posenc_jax.attention.distances import Diagonals, Lookup, heads_first, spread
 from posenc_jax.attention.sums import Sums
-from posenc_jax.encodings import ENCODINGS, Dims, make
+from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
 B, S = 2, 11
@@ -97,7 +97,8 @@ MODES = {
   'last_queries': {'T': 3},
 }
 OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain')  # every kind of hook: in modes that only mask anew
-TILES = {'causal': [(2, 8)], 'packed': [(4, 4)], 'last_queries': [(2, 4)]}  # (3, 5) elsewhere: nothing divides anything
+OF_HOOKS = ('nope', 't5', 'shaw', 'cope', 'chain')  # and of those without a mark
+TILES = {'causal': (2, 8), 'packed': (4, 4), 'last_queries': (2, 4)}  # (3, 5) elsewhere: nothing divides anything
 
 
 def build(variant: str, seed: int = 0):
@@ -129,7 +130,25 @@ def is_wanted(variant: str, mode: str) -> bool:
   return mode == ('positions' if is_causal_only(variant) else 'bidirectional')
 
 
+def backends(variant: str, mode: str) -> list[str]:
+  """Those that are compiled at every run of the tests; the rest are marked slow.
+
+  A program of gradients takes seconds to compile. What only masks anew is masked by the engine: a kind of each hook is
+  enough. Positions and signs of distances reach the engine of one backend and the other through the same hooks.
+  """
+  if variant in OF_HOOKS or (mode == 'causal' and variant in ENCODINGS):
+    return ['dense', 'blockwise']
+  every = mode in ('positions', 'bidirectional') and variant not in ENCODINGS  # variants and chains: once
+  tables = mode == 'bidirectional' and ENCODINGS[VARIANTS[variant][0]].tables is not Encoding.tables
+  return ['blockwise'] if every or tables or (mode == 'positions' and is_causal_only(variant)) else []
+
+
 CASES = [(variant, mode) for variant in VARIANTS for mode in MODES if is_wanted(variant, mode)]
+OF_BACKENDS = [
+  pytest.param(*case, backend, marks=[] if backend in backends(*case) else pytest.mark.slow)
+  for case in CASES
+  for backend in ('dense', 'blockwise')
+]
 
 
 @functools.cache
@@ -174,27 +193,19 @@ def close(actual, desired, tolerance=2e-5):
   np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * max(1.0, np.abs(desired).max()))
 
 
-@pytest.mark.parametrize(('variant', 'mode'), CASES)
-def test_equal_to_the_oracle(variant, mode):
-  """Values and gradients of dense, and of blockwise at several tile sizes and ragged ends."""
+@pytest.mark.parametrize(('variant', 'mode', 'backend'), OF_BACKENDS)
+def test_equal_to_the_oracle(variant, mode, backend):
+  """Values and gradients of dense, and of blockwise in tiles with ragged ends; no parameter is without a gradient."""
   enc, (x, weights, cotangent) = build(variant), inputs()
   options = MODES[mode]
   cotangent = cotangent[:, : options.get('T', S)]
-  blocks = [('dense', None)] + [('blockwise', tile) for tile in TILES.get(mode, [(3, 5)])]
+  block = TILES.get(mode, (3, 5)) if backend == 'blockwise' else None
 
-  @jax.jit
-  def run(enc, weights, x):
-    def once(backend, block):
-      def loss(*args):
-        out = layer(*args, backend=backend, block=block, **options)
-        return (out * cotangent).sum(), out
+  def loss(*args):
+    out = layer(*args, backend=backend, block=block, **options)
+    return (out * cotangent).sum(), out
 
-      gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
-      return out, gradients
-
-    return [once(*each) for each in blocks]
-
-  results = run(enc, weights, x)
+  (g_enc, g_w, g_x), out = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
   double = lambda tree: jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
   p, w, x64 = parameters(enc), double(weights), double(x)
   desired = expected(variant, p, w, x64, **options)
@@ -216,48 +227,39 @@ def test_equal_to_the_oracle(variant, mode):
     turned = lambda sign, n=n: expected(variant, p | {n: p[n] + sign * step * direction[n]}, w, x64, **options)
     desired_slopes[n] = slope(turned(1), turned(-1))
 
-  for (backend, block), (out, (g_enc, g_w, g_x)) in zip(blocks, results, strict=True):
-    close(out, desired)
-    g = parameters(g_enc)
-    slopes = {n: (g[n] * direction[n]).sum() for n in g}
-    slopes['inputs'] = (g_x * direction['x']).sum() + sum((g_w[n] * direction['w'][n]).sum() for n in 'qkv')
-    for n, value in slopes.items():
-      size = np.linalg.norm(g[n]) if n in g else np.sqrt((g_x**2).sum() + sum((g_w[n] ** 2).sum() for n in 'qkv'))
-      assert abs(value - desired_slopes[n]) < 2e-5 * max(1.0, size), (backend, block, n, value, desired_slopes[n])
+  close(out, desired)
+  g = parameters(g_enc)
+  slopes = {n: (g[n] * direction[n]).sum() for n in g}
+  slopes['inputs'] = (g_x * direction['x']).sum() + sum((g_w[n] * direction['w'][n]).sum() for n in 'qkv')
+  for n, value in slopes.items():
+    size = np.linalg.norm(g[n]) if n in g else np.sqrt((g_x**2).sum() + sum((g_w[n] ** 2).sum() for n in 'qkv'))
+    assert abs(value - desired_slopes[n]) < 2e-5 * max(1.0, size), (n, value, desired_slopes[n])
+  assert all(np.abs(leaf).max() > 1e-4 for leaf in g.values())
 
 
-@pytest.mark.parametrize(
-  ('variant', 'backend'),
-  [
-    *((variant, 'blockwise') for variant in {**ENCODINGS, **CHAINS}),
-    *((variant, 'dense') for variant in OF_MASKS),
-    ('shaw_clipped', 'blockwise'),
-  ],
-)
-def test_causality_and_shifts(variant, backend):
+@pytest.mark.parametrize('causal', [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('backend', ['blockwise', pytest.param('dense', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('variant', [*{**ENCODINGS, **CHAINS}, 'shaw_clipped'])
+def test_causality_and_shifts(variant, backend, causal):
   """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change where relative."""
   enc, (x, weights, cotangent) = build(variant), inputs()
-  positions = np.broadcast_to(np.arange(S), (1, S))
-  t = 6
+  if enc.causal_only and not causal:
+    return
+  positions, t = np.broadcast_to(np.arange(S), (1, S)), 6
+  options = {'backend': backend, 'block': (4, 4) if backend == 'blockwise' else None, 'causal': causal}
 
-  @jax.jit
-  def run(enc, weights, x, shift):
-    options = {'backend': backend, 'block': (4, 4) if backend == 'blockwise' else None}
-    read = jax.grad(lambda x: (layer(enc, weights, x, **options) * cotangent)[:, t].sum())(x)
-    place = lambda shift: layer(enc, weights, x, positions=positions + shift, max_distance=S - 1, **options)
-    bidirectional = lambda shift: layer(
-      enc, weights, x, positions=positions + shift, max_distance=S - 1, causal=False, **options
-    )
-    return read, [(f(0), f(shift)) for f in ((place,) if enc.causal_only else (place, bidirectional))]
+  def place(x, shift):
+    out = layer(enc, weights, x, positions=positions + shift, max_distance=S - 1, **options)
+    return (out * cotangent)[:, t].sum(), out
 
-  read, pairs = run(enc, weights, x, SHIFT)
-  assert np.all(read[:, t + 1 :] == 0)
-  assert np.all(np.abs(read[:, : t + 1]).max(axis=-1) > 0)
-  for here, there in pairs:
-    if enc.relative:
-      close(there, here)
-    else:
-      assert np.abs(there - here).max() > 1e-2
+  grads, (here, there) = jax.lax.map(functools.partial(jax.grad(place, has_aux=True), x), jnp.array([0, SHIFT]))
+  if causal:
+    assert np.all(grads[:, :, t + 1 :] == 0)
+    assert np.all(np.abs(grads[:, :, : t + 1]).max(axis=-1) > 0)
+  if enc.relative:
+    close(there, here)
+  else:
+    assert np.abs(there - here).max() > 1e-2
 
 
 @pytest.mark.parametrize('variant', list(filter(is_causal_only, VARIANTS)))
@@ -283,7 +285,7 @@ def test_packed_documents_are_separate_runs(variant):
       close(packed[b, here], alone[0])
 
 
-@pytest.mark.parametrize('mode', ['contiguous', 'positions'])
+@pytest.mark.parametrize('mode', ['contiguous', pytest.param('positions', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
   """Given the sums carried from the right, where it asks for any. The values of two halves of a row add up to its."""
@@ -466,15 +468,12 @@ SAME_AT_THE_START = (
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_parameters(variant):
-  """As many as the formula says, each with a gradient, and hyperparameters change the output."""
+  """As many as the formula says, and hyperparameters change the output."""
   name, hyper = VARIANTS[variant]
-  enc, (x, weights, cotangent) = build(variant), inputs()
+  enc, (x, weights, _) = build(variant), inputs()
   assert sum(p.size for p in jax.tree.leaves(enc)) == COUNTS[variant]
-  run = jax.jit(lambda enc: layer(enc, weights, x, backend='dense', causal=enc.causal_only))
-  g = jax.grad(lambda enc: (run(enc) * cotangent).sum())(enc)
-  for leaf in jax.tree.leaves(g):
-    assert np.abs(leaf).max() > 1e-4
   if hyper and variant not in SAME_AT_THE_START:
+    run = lambda enc: layer(enc, weights, x, backend='dense', causal=enc.causal_only)
     plain = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
     changed = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
     assert np.abs(run(changed) - run(plain)).max() > 1e-4

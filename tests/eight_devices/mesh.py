@@ -59,7 +59,10 @@ def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_on
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
 
 
-@pytest.mark.parametrize('axes', [{'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2}, {'mesh__context': 2}])
+@pytest.mark.parametrize(
+  'axes',
+  [{'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2}, pytest.param({'mesh__context': 2}, marks=pytest.mark.slow)],
+)
 def test_seeds_at_once_on_devices(run, on_one, axes):
   workdir, _ = run(seeds=(1, 0), seeds_at_once=True, **axes)
   np.testing.assert_allclose(losses_of(config.of_seed(workdir, 0)), on_one[1], rtol=2e-6)
@@ -113,13 +116,20 @@ def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corp
   assert not (tmp_path / 'run').exists()
 
 
-def test_memory_by_shares_is_printed(capsys):
-  """scripts/mesh_memory.py, whose bad values are one line."""
-  main = runpy.run_path(str(BASE.parent.parent / 'scripts' / 'mesh_memory.py'))['main']
-  main(['--length=1024', '--encodings=nope', '--shards=2,8'])
+@pytest.fixture(scope='module')
+def mesh_memory():
+  return runpy.run_path(str(BASE.parent.parent / 'scripts' / 'mesh_memory.py'))['main']
+
+
+@pytest.mark.slow
+def test_memory_by_shares_is_printed(capsys, mesh_memory):
+  mesh_memory(['--length=1024', '--encodings=nope', '--shards=2,8'])
   *_, attention, step = (line.split('|') for line in capsys.readouterr().out.splitlines())
   assert [row[2].strip() for row in (attention, step)] == ['attention', 'step']
   assert all(0 < int(row[4]) < int(row[3]) for row in (attention, step))
-  for flag in ('--shards=two', '--length=0', '--encodings=nop'):
-    with pytest.raises(UserError, match=flag.partition('=')[2]):
-      main([flag])
+
+
+@pytest.mark.parametrize('flag', ['--shards=two', '--length=0', '--encodings=nop'])
+def test_memory_by_shares_says_what_it_cannot_measure(mesh_memory, flag):
+  with pytest.raises(UserError, match=flag.partition('=')[2]):
+    mesh_memory([flag])
