@@ -79,6 +79,10 @@ class Part(NamedTuple):
     return jax.tree.map(jnp.add, totals, parts)
 
 
+# How ids are padded: at another position than the last, padding could be farther away than tables reach, and be NaN.
+EDGES = {'position': 'edge', 'segment': 'constant'}
+
+
 def cut(plan: Plan, call: Call):
   """The arrays of a call as walks take them, in blocks: those that have gradients, but for tables, and ids."""
   rows, columns = plan.grid.rows, plan.grid.columns
@@ -94,7 +98,9 @@ def cut(plan: Plan, call: Call):
       'j': cut_columns(call.j),
     },
   }
-  return floats, {'rows': cut_rows(jax.tree.map(lambda x: x[:, call.offset :], ids)), 'columns': cut_columns(ids)}
+  cut_ids = lambda tree, n: {name: x if x is None else _cut(x, n, EDGES[name]) for name, x in tree.items()}
+  of_rows = jax.tree.map(lambda x: x[:, call.offset :], ids)
+  return floats, {'rows': cut_ids(of_rows, rows), 'columns': cut_ids(ids, columns)}
 
 
 def join(o_NBHTK):
@@ -103,9 +109,9 @@ def join(o_NBHTK):
   return o_NBHTK.transpose(1, 0, 3, 2, 4).reshape(B, -1, H, K)
 
 
-def _cut(x, n: int):
+def _cut(x, n: int, edge: str = 'constant'):
   """[B, T, ...] -> [blocks, B, n, ...], padded at the end."""
-  x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2))
+  x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2), mode=edge)
   return jnp.moveaxis(x.reshape(len(x), -1, n, *x.shape[2:]), 1, 0)
 
 

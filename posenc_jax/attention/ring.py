@@ -19,7 +19,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention import walks
 from posenc_jax.attention.call import Call
-from posenc_jax.attention.parts import Part, Plan, cut, join, like, zeros
+from posenc_jax.attention.parts import EDGES, Part, Plan, cut, join, like, zeros
 
 AXIS = 'context'
 
@@ -59,8 +59,8 @@ def run(call: Call):
   n, S = shares(), call.k_BSGK.shape[1]
   plan = Plan.of(call, n)
   whole = n * math.lcm(plan.grid.rows, plan.grid.columns)
-  pad = lambda x: jnp.pad(x, [(0, 0), (0, -S % whole)] + [(0, 0)] * (x.ndim - 2))
-  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'positions_BS', 'segments_BS')
+  pad = lambda x, edge='constant': jnp.pad(x, [(0, 0), (0, -S % whole)] + [(0, 0)] * (x.ndim - 2), mode=edge)
+  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segments_BS')
 
   def on_device(enc, arrays):
     floats, ints = cut(plan, dataclasses.replace(call, enc=enc, **arrays))
@@ -71,7 +71,8 @@ def run(call: Call):
     on_device, in_specs=(PartitionSpec(), along), out_specs=along, axis_names={AXIS}, check_vma=False
   )
   on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
-  return on_devices(call.enc, jax.tree.map(pad, {name: getattr(call, name) for name in fields}))[:, :S]
+  arrays = jax.tree.map(pad, {name: getattr(call, name) for name in fields})
+  return on_devices(call.enc, arrays | {'positions_BS': pad(call.positions_BS, EDGES['position'])})[:, :S]
 
 
 def _steps(plan: Plan, shares: int, blocks: int) -> int:
