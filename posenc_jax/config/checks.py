@@ -73,7 +73,7 @@ def validate(config: ConfigDict) -> None:
   by = f'a multiple of train.accumulate={train.accumulate} x mesh.data={mesh.data} x mesh.fsdp={mesh.fsdp}'
   require('train.batch', train.batch % (train.accumulate * batches) == 0, by)
   require('train.length', train.length % mesh.context == 0, f'a multiple of mesh.context={mesh.context}')
-  apart = mesh.seeds == 1 or mesh.context == 1  # jax 0.10 to 0.12 cannot compile a ring for seeds that are cut
+  apart = mesh.seeds == 1 or mesh.context == 1  # jax 0.12 cannot compile a ring for seeds that are cut
   require('mesh.context', apart, f'1 with mesh.seeds={mesh.seeds}')
   one_of('train.compute_dtype', ('float32', 'bfloat16'))
   one_of('train.matmul_precision', ('default', 'high', 'highest'))
