@@ -10,7 +10,8 @@ import pytest
 
 from posenc_jax import catalogue
 from posenc_jax.config import flat, load
-from posenc_jax.encodings import ENCODINGS, KINDS, Encoding, fits
+from posenc_jax.encodings import ENCODINGS, Encoding
+from posenc_jax.encodings.hyperparameter_types import KINDS, fits
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'posenc_jax'

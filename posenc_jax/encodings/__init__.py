@@ -3,10 +3,6 @@
 import dataclasses
 import difflib
 import inspect
-import math
-import numbers
-import types
-import typing
 
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.encodings.base import Dims, Encoding, LengthError
@@ -17,6 +13,7 @@ from posenc_jax.encodings.deberta import DeBERTa
 from posenc_jax.encodings.fire import FIRE
 from posenc_jax.encodings.fox import FoX
 from posenc_jax.encodings.grape_ap import GrapeAP
+from posenc_jax.encodings.hyperparameter_types import fits, in_words
 from posenc_jax.encodings.kerple import KerpleLog, KerplePower
 from posenc_jax.encodings.learned import Learned
 from posenc_jax.encodings.llama4_temperature import Llama4Temperature
@@ -84,18 +81,6 @@ ENCODINGS = {
 }
 
 
-# What a hyperparameter may be, by its annotation: in words, and whether a value is that.
-KINDS = {
-  int: ('an integer', lambda value: isinstance(value, numbers.Integral)),
-  float: ('a finite number', lambda value: isinstance(value, numbers.Real) and abs(value) < math.inf),
-  bool: ('True or False', lambda value: isinstance(value, bool)),
-  str: ('text', lambda value: isinstance(value, str)),
-  tuple: ('a tuple', lambda value: isinstance(value, tuple | list)),
-  dict: ('a dict', lambda value: hasattr(value, 'keys')),
-  types.NoneType: ('None', lambda value: value is None),
-}
-
-
 def hyperparameters(name: str) -> dict[str, object]:
   """The hyperparameters of an encoding and their defaults; ValueError for an unknown name."""
   return {p.name: p.default for p in _signature(name)}
@@ -117,18 +102,7 @@ def check(name: str, hyper: dict[str, object]) -> None:
       near = difflib.get_close_matches(str(key), known, cutoff=0.5) or list(known)
       raise ValueError(f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}')
     if not fits(value, known[key]):
-      raise ValueError(f'{name}: {key}={value!r} must be {" or ".join(KINDS[kind][0] for kind in _kinds(known[key]))}')
-
-
-def fits(value: object, annotation: object) -> bool:
-  """Whether a value is what an annotation says: a key of KINDS, or a union of some. An int fits float, but no bool."""
-  is_flag = isinstance(value, bool)
-  return any(KINDS[kind][1](value) and (kind is bool or not is_flag) for kind in _kinds(annotation))
-
-
-def _kinds(annotation) -> list[type]:
-  is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-  return [typing.get_origin(kind) or kind for kind in (typing.get_args(annotation) if is_union else (annotation,))]
+      raise ValueError(f'{name}: {key}={value!r} must be {in_words(known[key])}')
 
 
 def make(
