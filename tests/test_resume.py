@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from test_trainer import STEPS, TINY
 
 from posenc_jax import config, data, evals, logs, optim, records, trainer
 from posenc_jax.checkpoint import Checkpoints
@@ -27,27 +28,7 @@ from posenc_jax.config import Stopped, UserError
 from posenc_jax.model import build
 
 ROOT = Path(__file__).parent.parent
-STEPS = 12
-TINY = {
-  'model.layers': 1,
-  'model.model_dim': 16,
-  'model.heads': 2,
-  'model.head_dim': 8,
-  'model.mlp_dim': 32,
-  'train.length': 16,
-  'train.batch': 4,
-  'train.steps': STEPS,
-  'train.log_every': 3,
-  'train.validate_every': 4,
-  'train.validate_batches': 2,
-  'train.checkpoint_every': 4,
-  'optim.learning_rate': 0.03,
-  'optim.warmup': 2,
-  'encoding.name': 't5',
-  'eval.lengths': (16,),
-  'eval.k': 8,
-  'eval.documents': 0,
-}
+OWN = {'encoding.name': 't5', 'train.keep': 1, 'eval.lengths': (16,), 'eval.documents': 0}
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +42,7 @@ def make(tmp_path_factory):
 
   def load(**overrides):
     changed = {path.replace('__', '.'): value for path, value in overrides.items()}
-    return config.load(ROOT / 'configs' / 'base.py', {**TINY, 'data.corpus': str(folder), **changed})
+    return config.load(ROOT / 'configs' / 'base.py', {**TINY, **OWN, 'data.corpus': str(folder), **changed})
 
   return load
 
