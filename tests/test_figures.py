@@ -89,6 +89,19 @@ def test_accuracy_has_a_linear_axis_from_0_to_1_and_chance_is_dotted():
   assert [0.1] * 6 not in [list(line.get_ydata()) for line in axes.lines]
 
 
+def test_each_seed_of_an_accuracy_is_a_thin_line_and_there_is_no_band():
+  rows = [r for r in tasks() if (r['label'], r['seed'], r['length']) != ('t5', 1, 32)]
+  (axes,) = figures.draw(rows, protocol='copy', metric='exact_match').axes
+  assert not axes.collections
+  thin = {tuple(zip(*line.get_data(), strict=True)) for line in axes.lines if line.get_linewidth() == 0.9}
+  of = lambda label, seed: [r for r in rows if (r['label'], r['seed'], r['metric']) == (label, seed, 'exact_match')]
+  points = lambda label, seed: tuple((r['length'], r['value']) for r in of(label, seed) if r['protocol'] == 'copy')
+  assert thin == {points(label, seed) for label in ('nope', 't5', 'alibi') for seed in range(3)}
+  assert 'each seed' in axes.figure.get_supxlabel()
+  (axes,) = figures.draw(tasks(1), protocol='copy', metric='exact_match').axes
+  assert 'each seed' not in axes.figure.get_supxlabel()
+
+
 def test_loss_by_position_is_drawn_at_the_middle_of_bins_and_the_control_is_dashed():
   rows = by_position() + by_position(length=64)  # the longest windows are drawn
   (axes,) = figures.draw(rows, form='positions', metric='bpb').axes

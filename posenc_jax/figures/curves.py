@@ -24,8 +24,9 @@ def lengths(
 ):
   """Score against evaluation length, up to the training length shaded: a `matplotlib.figure.Figure`.
 
-  Bands are one standard deviation over seeds, dashed lines the windowed control; chance, where rows have it, is dotted.
-  A line ends where its encoding has no value. Raises UserError as `tables.scores.collect` does.
+  Bands are one standard deviation over seeds, or of shares each seed is a thin line; dashed lines are the windowed
+  control; chance, where rows have it, is dotted. A line ends where its encoding has no value. Raises UserError as
+  `tables.scores.collect` does.
   """
   rows = list(rows)
   scores, *controls = collect(rows, runs, [protocol], metric)
@@ -33,6 +34,8 @@ def lengths(
   ends = {line: _plot(axes, scores, line, looks[line]) for line in scores.lines}
   notes = _windowed(axes, controls, looks) if windowed else []
   guesses = {length: value for length, value in chance(rows, scores).items() if value is not None}
+  if scores.metric.best is max and len(scores.seeds) > 1:
+    notes.append('Thin: each seed, in the place of the deviation.')
   if guesses:
     axes.plot(list(guesses), list(guesses.values()), color=GREY, linestyle=':', linewidth=1.2, zorder=1)
     notes.append('Dotted: chance.')
@@ -139,9 +142,19 @@ def _figure(scores: Scores):
 
 
 def _plot(axes, scores: Scores, line: str, look: dict, at: dict | None = None, **style) -> tuple[float, float] | None:
-  """Draws a line and its band; returns its last point. `at` says where columns lie, if not at their values."""
+  """Draws a line and its band; returns its last point. `at` says where columns lie, if not at their values.
+
+  In the place of the band, of shares: a thin line for each seed. Tasks are learnt or not, and deviations hide which.
+  """
   points = {at[column] if at else column: some for column in scores.columns if (some := scores.of(line, column))}
-  return _curve(axes, points, {'label': line, **look}, **style)
+  if scores.metric.best is not max:
+    return _curve(axes, points, {'label': line, **look}, **style)
+  if style.get('band', True):
+    for seed in scores.seeds:
+      seen = [(column, *scores.cells[line, seed, column].scores(scores.metric)) for column in scores.columns]
+      xs_ys = zip(*(point for point in seen if len(point) == 2), strict=True)
+      axes.plot(*xs_ys, color=look['color'], linewidth=0.9, alpha=0.5, zorder=1.5)
+  return _curve(axes, points, {'label': line, **look}, **style | {'band': 0.0})
 
 
 def _curve(axes, points: dict[float, list[float]], look: dict, band: float = 0.15, **style) -> tuple | None:
