@@ -227,6 +227,12 @@ def test_repeats_are_interleaved_and_ratios_are_of_the_same_round(run_fake, tmp_
   assert 'step, one: 2 of 4 measured' in said
 
 
+def test_tokens_are_those_of_all_seeds(run_fake):
+  case = cases.Case('step', 'jax', 'a', 'at_once', 'a', 'a', 'float32', 8, 2, config={'seeds': (0, 1, 2)})
+  (row,), _, _ = run_fake({'a': [2.0] * 3}, [cases.Group('step', 'one', (case,))])
+  assert row['tokens_per_second'] == 3 * 16 / 2
+
+
 def test_short_calls_are_repeated_inside_a_repeat_and_the_time_decides_how_many_there_are(run_fake):
   rows, _, _ = run_fake({'a': [1e-3] * MOST}, repeats=0)
   assert (rows[0]['calls'], len(rows[0]['seconds'])) == (50, MOST)

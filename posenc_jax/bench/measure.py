@@ -149,7 +149,8 @@ class GroupRun:
       **dict(zip(('ratio_q1', 'ratio', 'ratio_q3'), quartiles(ratios), strict=True)),
     }
     if case.section == 'step':
-      return figures | {'tokens_per_second': case.batch * case.length / median}
+      seeds = len(case.config.get('seeds', ())) or 1
+      return figures | {'tokens_per_second': seeds * case.batch * case.length / median}
     return figures | {'gflops': case.operations / median / 1e9}
 
 
