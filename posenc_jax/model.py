@@ -135,8 +135,8 @@ class LM(nnx.Module):
         raise encodings.LengthError(f'{T} positions, but the table of {type(enc).__name__} ends at {enc.max_length}')
       own = {'positions': positions, 'segments': segments, 'max_distance': max_distance}
       contiguous = contiguous_positions(T, segments)
-      if positions is None and enc.draw is not None:
-        own |= {'positions': enc.draw(contiguous, B, key), 'max_distance': enc.farthest(T)}
+      if positions is None and enc.draw is not None and (drawn := enc.draw(contiguous, B, key)) is not contiguous:
+        own |= {'positions': drawn, 'max_distance': enc.farthest(T)}
       x_BTD = enc.embed(x_BTD, contiguous if own['positions'] is None else own['positions'])
       where.append(own)
 

@@ -450,6 +450,10 @@ def shape_offset(dims, hyper, p):
   return around(hyper, dims, p, 'sinusoidal')
 
 
+def pose(dims, hyper, p):
+  return around(hyper, dims, p, 'rope')
+
+
 def chain(dims, hyper, p):
   """Members that turn q and k, and members that add to their product; of those that read the scores, the first."""
   parts = []
@@ -499,7 +503,7 @@ ORACLES = {
     *(kerple_log, sandwich, fire, fox, cope, stick_breaking),
     *(tupe, xpos, p_rope, kerple_power, dape, selective_rope, path, pope),
     *(relative_projection, grape_ap, music_transformer),
-    *(chain, logn, ssmax, nope_scale, llama4_temperature, random_positions, shape_offset),
+    *(chain, logn, ssmax, nope_scale, llama4_temperature, random_positions, shape_offset, pose),
   )
 }
 

@@ -116,7 +116,7 @@ def is_causal_only(variant: str) -> bool:
   return (build(variant) if name == 'chain' else ENCODINGS[name]).causal_only
 
 
-AROUND = ('random_positions', 'shape_offset')  # hand on to the encoding inside, whatever the mode
+AROUND = tuple(name for name, kind in ENCODINGS.items() if kind.draw)  # the encoding inside does the rest in any mode
 
 
 def is_wanted(variant: str, mode: str) -> bool:
@@ -442,6 +442,7 @@ COUNTS = {  # parameters of one layer
   'random_positions': 0,
   'random_positions_t5': 8 * 4,
   'shape_offset': 0,
+  'pose': 0,
   'path_linear': 12 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
   'path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
   'chain': 12 * 4 + 4,

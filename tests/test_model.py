@@ -252,6 +252,7 @@ PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16,
   'llama4_temperature': 0,
   'random_positions': 0,
   'shape_offset': 0,
+  'pose': 0,
 }
 
 

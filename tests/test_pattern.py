@@ -92,6 +92,9 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
     ({'name': 'random_positions', 'each': 'token'}, "each='token' must be one of batch, example"),
     ({'name': 'random_positions', 'over': 'shape_offset'}, 'draws positions itself'),
     ({'name': 'shape_offset', 'over': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
+    ({'name': 'pose', 'longest': 15}, 'longest=15 must be at least the training length 16'),
+    ({'name': 'pose', 'over': 'learned'}, 'ends at 16, before longest=128'),
+    ({'name': 'chain', 'members': 'rope,pose'}, 'pose draws positions once for all'),
     ({'name': 'chain', 'members': 'shape_offset,fox'}, 'shape_offset draws positions once for all'),
   ],
 )
@@ -160,6 +163,34 @@ def test_shape_offset_moves_examples_in_training_alone():
   np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, positions=moved), atol=2e-5)
   relative, rope = of({'name': 'shape_offset', 'over': 'rope'}), of({'name': 'rope'})
   np.testing.assert_allclose(nll(relative, x, key=key), nll(rope, x), atol=2e-5)
+
+
+def test_pose_has_one_gap_of_every_width_in_training_alone():
+  enc = make('pose', **SIZES, rngs=nnx.Rngs(0), longest=24)
+  draws = np.asarray(enc.draw(jnp.arange(16)[None], 4000, jax.random.key(0)))
+  widths, (rows, places) = np.diff(draws) - 1, np.nonzero(np.diff(draws) - 1)
+  assert np.all(draws[:, 0] == 0)
+  assert len(np.unique(rows)) == len(rows), 'one gap'
+  for values, choices in ((places + 1, range(1, 9)), (widths.sum(axis=1), range(9))):
+    share = np.bincount(values, minlength=choices[-1] + 1)[choices[0] :] / len(values)
+    assert len(share) == len(choices)
+    assert np.abs(share - 1 / len(choices)).max() < 5 * np.sqrt(1 / len(choices) / len(values))
+  contiguous = jnp.arange(40)[None]
+  assert enc.draw(contiguous, 2, None) is contiguous
+  with pytest.raises(ValueError, match='pose: 40 tokens, but longest=24'):
+    enc.draw(contiguous, 2, jax.random.key(0))
+
+
+@pytest.mark.parametrize('over', ['rope', 'shaw', {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}])
+def test_pose_is_its_encoding_at_the_positions_that_it_draws(over):
+  x, key = tokens(), jax.random.key(2)
+  m, plain = of({'name': 'pose', 'over': over}), of({'name': over} if isinstance(over, str) else over)
+  np.testing.assert_array_equal(nll(m, x), nll(plain, x))
+  drawn = m.encodings.first[0].draw(jnp.arange(12)[None], 2, key)
+  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=127), atol=3e-5)
+  assert np.abs(nll(m, x, key=key) - nll(m, x)).max() > 1e-3
+  packed = jnp.array([[0] * 4 + [1] * 8] * 2)
+  np.testing.assert_allclose(nll(m, x, segments=packed), nll(plain, x, segments=packed), atol=2e-5)
 
 
 def test_a_step_draws_by_seed_and_step():

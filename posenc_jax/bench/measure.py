@@ -13,7 +13,7 @@ from rich.console import Console
 
 from posenc_jax import records
 from posenc_jax.bench import memory
-from posenc_jax.bench.cases import Case, Group
+from posenc_jax.bench.cases import Case, Group, step_config
 from posenc_jax.bench.workers import PATIENCE, Workers
 
 LEAST, WANTED, MOST = 2, 3, 15  # repeats: beyond the group's share of the time, for a median with spread, enough
@@ -149,7 +149,7 @@ class GroupRun:
       **dict(zip(('ratio_q1', 'ratio', 'ratio_q3'), quartiles(ratios), strict=True)),
     }
     if case.section == 'step':
-      seeds = len(case.config.get('seeds', ())) or 1
+      seeds = len(step_config(case).seeds) or 1
       return figures | {'tokens_per_second': seeds * case.batch * case.length / median}
     return figures | {'gflops': case.operations / median / 1e9}
 

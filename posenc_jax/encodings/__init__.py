@@ -22,6 +22,7 @@ from posenc_jax.encodings.nope import NoPE
 from posenc_jax.encodings.p_rope import PRoPE
 from posenc_jax.encodings.path import PaTH
 from posenc_jax.encodings.pope import PoPE
+from posenc_jax.encodings.pose import PoSE
 from posenc_jax.encodings.random_positions import RandomPositions
 from posenc_jax.encodings.relative_projection import RelativeProjection
 from posenc_jax.encodings.rerope import LeakyReRoPE, ReRoPE
@@ -78,6 +79,7 @@ ENCODINGS = {
   'llama4_temperature': Llama4Temperature,
   'random_positions': RandomPositions,
   'shape_offset': ShapeOffset,
+  'pose': PoSE,
 }
 
 
@@ -133,7 +135,7 @@ def make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]:
   names = [spec.pop('name', None) for spec in specs]
   if not names or not all(isinstance(name, str) and name != 'chain' for name in names):
     raise ValueError(f'chain: members={members!r} must be names, or dicts with a name, of encodings but chain')
-  if drawing := [name for name in names if name in ('random_positions', 'shape_offset')]:
+  if drawing := [name for name in names if getattr(ENCODINGS.get(name), 'draw', None)]:
     raise ValueError(f'chain: {drawing[0]} draws positions once for all: it goes around a chain, over=dict(...)')
   for name, hyper in zip(names, specs, strict=True):
     check(name, hyper)

@@ -43,7 +43,8 @@ class Encoding(nnx.Module):
   reach = None  # an int: beyond it on either side, tables are what they are at that distance
   per_layer = ()  # parameters of which every layer has its own, as published; the rest is shared by all layers
   normaliser = 'softmax'
-  draw = None  # once a forward, by the model: (contiguous positions [B|1, T], B, key; None: in evaluation) -> [B|1, T]
+  draw = None  # once a forward, by the model: (contiguous positions [B|1, T], B, key; None: in evaluation) -> [B|1, T],
+  # or the very array it was given, which costs nothing
   query_scale = 1.0  # times a model's projected queries, so that logits start, and relative steps stay, alike (see T5)
 
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
