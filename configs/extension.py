@@ -51,6 +51,8 @@ METHODS = {
   'logn': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, 'rope')},
 }
 TUNED = {'train.steps': 100, 'train.length': FACTOR * L, 'train.batch': 8, 'optim.learning_rate': 5e-4}
+TUNED_AT_L = TUNED | {'train.length': L, 'train.batch': 8 * FACTOR}  # as many tokens
+AT_L = ('pi', 'yarn')  # the methods that are fine-tuned so too, with PoSE and without
 
 
 def get_config():
@@ -67,7 +69,7 @@ def get_config():
 
 
 def sweep():
-  for seed in over('seed', 0, 1):
+  for seed in over('seed', 0, 1, 2):
     start = seed | {'label': 'none'}
     yield start
     for label, encoding in METHODS.items():
@@ -75,6 +77,10 @@ def sweep():
       if label != 'none':  # that is the start
         yield seed | {'label': label, 'train.steps': 0} | laid_over
       yield seed | {'label': label} | TUNED | laid_over
+    for label in AT_L:
+      skipping = {'name': 'pose', 'over': METHODS[label], 'longest': FACTOR * L}
+      for name, encoding in ((label, METHODS[label]), (f'{label}_pose', skipping)):
+        yield seed | {'label': name} | TUNED_AT_L | {'encoding': encoding, 'train.start_from': start}
 
 
 def table():
