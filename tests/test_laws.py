@@ -19,7 +19,7 @@ from posenc_jax.attention.block import MASKED, Block
 from posenc_jax.attention.call import contiguous_positions
 from posenc_jax.attention.distances import Diagonals, Lookup, heads_first, spread
 from posenc_jax.attention.sums import Sums
-from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
+from posenc_jax.encodings import ENCODINGS, Dims, make
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
 B, S = 2, 11
@@ -97,7 +97,6 @@ MODES = {
   'last_queries': {'T': 3},
 }
 OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain')  # every kind of hook: in modes that only mask anew
-OF_HOOKS = ('nope', 't5', 'shaw', 'cope', 'chain')  # and of those without a mark
 TILES = {'causal': (2, 8), 'packed': (4, 4), 'last_queries': (2, 4)}  # (3, 5) elsewhere: nothing divides anything
 
 
@@ -130,25 +129,7 @@ def is_wanted(variant: str, mode: str) -> bool:
   return mode == ('positions' if is_causal_only(variant) else 'bidirectional')
 
 
-def backends(variant: str, mode: str) -> list[str]:
-  """Those that are compiled at every run of the tests; the rest are marked slow.
-
-  A program of gradients takes seconds to compile. What only masks anew is masked by the engine: a kind of each hook is
-  enough. Positions and signs of distances reach the engine of one backend and the other through the same hooks.
-  """
-  if variant in OF_HOOKS or (mode == 'causal' and variant in ENCODINGS):
-    return ['dense', 'blockwise']
-  every = mode in ('positions', 'bidirectional') and variant not in ENCODINGS  # variants and chains: once
-  tables = mode == 'bidirectional' and ENCODINGS[VARIANTS[variant][0]].tables is not Encoding.tables
-  return ['blockwise'] if every or tables or (mode == 'positions' and is_causal_only(variant)) else []
-
-
 CASES = [(variant, mode) for variant in VARIANTS for mode in MODES if is_wanted(variant, mode)]
-OF_BACKENDS = [
-  pytest.param(*case, backend, marks=[] if backend in backends(*case) else pytest.mark.slow)
-  for case in CASES
-  for backend in ('dense', 'blockwise')
-]
 
 
 @functools.cache
@@ -193,7 +174,8 @@ def close(actual, desired, tolerance=2e-5):
   np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * max(1.0, np.abs(desired).max()))
 
 
-@pytest.mark.parametrize(('variant', 'mode', 'backend'), OF_BACKENDS)
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize(('variant', 'mode'), CASES)
 def test_equal_to_the_oracle(variant, mode, backend):
   """Values and gradients of dense, and of blockwise in tiles with ragged ends; no parameter is without a gradient."""
   enc, (x, weights, cotangent) = build(variant), inputs()
@@ -237,8 +219,8 @@ def test_equal_to_the_oracle(variant, mode, backend):
   assert all(np.abs(leaf).max() > 1e-4 for leaf in g.values())
 
 
-@pytest.mark.parametrize('causal', [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('backend', ['blockwise', pytest.param('dense', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('causal', [True, False])
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 @pytest.mark.parametrize('variant', [*{**ENCODINGS, **CHAINS}, 'shaw_clipped'])
 def test_causality_and_shifts(variant, backend, causal):
   """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change where relative."""
@@ -286,54 +268,58 @@ def test_packed_documents_are_separate_runs(variant):
       close(packed[b, here], alone[0])
 
 
-@pytest.mark.parametrize('mode', ['contiguous', pytest.param('positions', marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-  'variant', [pytest.param(v, marks=[] if v in {**ENCODINGS, **CHAINS} else pytest.mark.slow) for v in VARIANTS]
-)
+@pytest.mark.parametrize('mode', ['contiguous', 'positions'])
+@pytest.mark.parametrize('variant', VARIANTS)
 def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
   """Given the sums carried from the right, where it asks for any. The values of two halves of a row add up to its."""
-  enc, (x, weights, _) = build(variant), inputs()
-  if enc.score is None and enc.value is None:
-    return
-  positions = jnp.asarray(SCATTERED) if mode == 'positions' else jnp.arange(S)[None]
-  coordinates = enc.locate(x, positions)
-  q = jnp.einsum('bsd,dhk->bshk', x, weights['q'])
-  k = jnp.repeat(jnp.einsum('bsd,dhk->bshk', x, weights['k']), 2, axis=2)
-  q, k = enc.transform(q, k, coordinates, coordinates)
-  s = enc.scale(DIMS.head_dim) * jnp.einsum('bthk,bshk->bhts', q, k)
-  p = jax.nn.softmax(s)
-  reach = 40
+  reach, order_SS = 40, np.arange(S)[:, None] - np.arange(S)[None]
 
-  def block(rows, columns, carried=()):
+  def block_of(enc, positions, coordinates, rows, columns, carried=()):
+    order = order_SS[rows, columns]
     r = positions[:, rows, None] - positions[:, None, columns]
-    T, n = r.shape[1:]
-    order = jnp.arange(S)[rows, None] - jnp.arange(S)[None, columns]
     if mode == 'positions':
       distances = Lookup.of(r, -reach, reach)
       tables = distances.read(enc.tables(jnp.arange(-reach, reach + 1)))
     else:
-      distances, first = Diagonals(T, n), int(order[0, 0])
+      distances, first, (T, n) = Diagonals(*order.shape), order[0, 0], order.shape
       tables = jax.tree.map(
         lambda t: spread(t.T, T, n)[None] if t.ndim == 2 else heads_first(t),
         enc.tables(jnp.arange(first - n, first + T)),
       )
     cut = lambda part: jax.tree.map(lambda c: c[:, part], coordinates)
     mask = jnp.broadcast_to((order >= 0) | (not enc.causal_only), r.shape)
-    return Block(cut(rows), cut(columns), order, r, mask, tables, distances, Sums(carried))
+    return Block(cut(rows), cut(columns), jnp.asarray(order), r, mask, tables, distances, Sums(carried))
 
-  everything, upper, left, right = slice(0, S), slice(2, 7), slice(0, 4), slice(4, S)
-  whole = block(everything, everything)
-  if enc.score is not None:
-    full, carried = enc.score(s, q, k, whole), ()
-    for columns in (right, left):
-      cut = block(upper, columns, carried)
-      part, wanted = enc.score(s[:, :, upper, columns], q[:, upper], k[:, columns], cut), full[:, :, upper, columns]
-      close(*(jnp.where(score == MASKED, 0, score) for score in (part, wanted)))
-      np.testing.assert_array_equal(part == MASKED, wanted == MASKED)
-      carried = cut.sums.totals
-  if enc.value is not None:
-    halves = [enc.value(p[:, :, upper, columns], block(upper, columns)) for columns in (left, right)]
-    close(sum(halves), enc.value(p, whole)[:, upper])
+  @jax.jit
+  def parts_and_wholes(enc, x, weights):
+    positions = jnp.asarray(SCATTERED) if mode == 'positions' else jnp.arange(S)[None]
+    coordinates = enc.locate(x, positions)
+    q = jnp.einsum('bsd,dhk->bshk', x, weights['q'])
+    k = jnp.repeat(jnp.einsum('bsd,dhk->bshk', x, weights['k']), 2, axis=2)
+    q, k = enc.transform(q, k, coordinates, coordinates)
+    s = enc.scale(DIMS.head_dim) * jnp.einsum('bthk,bshk->bhts', q, k)
+    block = functools.partial(block_of, enc, positions, coordinates)
+    everything, upper, left, right = slice(0, S), slice(2, 7), slice(0, 4), slice(4, S)
+    whole, scores, values, carried = block(everything, everything), [], [], ()
+    if enc.score is not None:
+      full = enc.score(s, q, k, whole)
+      for columns in (right, left):
+        cut = block(upper, columns, carried)
+        part = enc.score(s[:, :, upper, columns], q[:, upper], k[:, columns], cut)
+        scores.append((part, full[:, :, upper, columns]))
+        carried = cut.sums.totals
+    if enc.value is not None:
+      p = jax.nn.softmax(s)
+      halves = [enc.value(p[:, :, upper, columns], block(upper, columns)) for columns in (left, right)]
+      values.append((sum(halves), enc.value(p, whole)[:, upper]))
+    return scores, values
+
+  scores, values = parts_and_wholes(build(variant), *inputs()[:2])
+  for part, whole in scores:
+    np.testing.assert_array_equal(part == MASKED, whole == MASKED)
+    close(*(jnp.where(score == MASKED, 0, score) for score in (part, whole)))
+  for sums, whole in values:
+    close(sums, whole)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
