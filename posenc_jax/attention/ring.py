@@ -108,6 +108,8 @@ def _forward(plan: Plan, shares: int, floats, ints):
 
   def step(so_far, t):
     state, columns = so_far
+    # Else jax takes tables that are alike in all layers of a model out of their loop: those of every step at once.
+    t, columns = lax.optimization_barrier((t, columns))
     part = _meeting(plan, shares, floats, t)
     here = floats | {'columns': columns[0]}, part.tables(enc), ints | {'columns': columns[1]}
     return (walks.forward(part, *here, state), _hand_on(columns, shares, 1)), state[1]
