@@ -253,10 +253,10 @@ def test_tasks_are_curves_of_accuracy_with_chance_after_those_of_likelihoods():
   text = rendered([*rows_of(BITS), *harder, *share], runs=['encoding.name=alibi,seed=0', 'gone'])
   assert 'trained at 8 tokens' in [note['text'] for note in plot(text)[1]['annotations']]
   traces, layout, _ = plot(text, 'curves-1')
-  solid, _, bands = layout['updatemenus']
+  solid, _, seeds = layout['updatemenus']
   names = [f'{task}, {what}' for what in ('exact match', 'share of answers right') for task in ('copy', 'sort')]
   assert [button['label'] for button in solid['buttons']] == [f'solid: {name}' for name in names]
-  assert [button['label'] for button in bands['buttons']] == ['bands', 'no bands'], '0 has no logarithm'
+  assert [button['label'] for button in seeds['buttons']] == ['seeds', 'no seeds'], '0 has no logarithm'
   assert (layout['yaxis']['type'], layout['yaxis']['title']['text']) == ('linear', 'accuracy')
   assert layout['yaxis']['range'][0] < 0 < 1 < layout['yaxis']['range'][1]
   assert [shape['x1'] for shape in layout['shapes']] == [8, 8]
@@ -267,6 +267,11 @@ def test_tasks_are_curves_of_accuracy_with_chance_after_those_of_likelihoods():
   table = collect(harder, protocols=['copy'], metric='exact_match')[0]
   curves_of = {trace['name']: trace['y'] for trace in traces[1:-1:3]}
   assert curves_of == means(table)
+  of_seeds = {trace['name']: list(zip(trace['x'], trace['y'], strict=True)) for trace in traces[0:-1:3]}
+  value = lambda line, seed, n: table.cells[line, seed, n].scores(table.metric)[0]
+  apart = lambda line, seed: [*((n, value(line, seed, n)) for n in table.columns), (None, None)]
+  assert of_seeds == {line: [point for seed in range(3) for point in apart(line, seed)] for line in table.lines}
+  assert 'Lines: means over seeds; thin: each seed;' in text
   assert '<li>missing: ' not in text
   assert text.count('<li>no rows of run gone</li>') == 5, 'and not of a run that measures something else'
   assert 'have no place on this page' not in text
@@ -281,7 +286,7 @@ def test_what_is_learned_nowhere_does_not_lead():
   text = rendered(rows)
   assert (
     'Exact match at 8 and at 32: good (1.000, 0.900), fair (0.900, 0.500), bad (0.100, 0.100), worst (0.200, 0.000). '
-    'Others at 32: 0.000 or less.'
+    'Others at 32: at most 0.000.'
   ) in text
   (ranked,) = [lines for lines in Parsed(text).tables if lines[0][-1] == 'change']
   assert ranked[:3] == [
@@ -641,6 +646,8 @@ def test_tasks_are_switched(browser, tmp_path):
   path = tmp_path / 'page.html'
   page.write(path, rendered([*tasks(), *(r | {'value': 0.3} for r in tasks(names=['third']))]))
   shown = Shown(browser, path)
+  assert len(shown.strokes()) == 3 * (1 + 3), 'means and seeds'
+  shown.press('no seeds')
   assert len(shown.strokes()) == 3
   chance = lambda: shown.page.evaluate("document.getElementById('curves').data.at(-1).y[0]")
   assert chance() == 0.1
@@ -651,7 +658,8 @@ def test_tasks_are_switched(browser, tmp_path):
   assert len(shown.strokes(dashed=True)) == 3 + 1, 'and chance, which is dotted'
   shown.legend('chance')
   assert len(shown.strokes(dashed=True)) == 3
-  shown.press('no bands')
+  shown.press('seeds')
+  assert len(shown.strokes()) == 3 * (1 + 3)
   assert shown.complaints == []
 
 

@@ -1,7 +1,8 @@
 """The curves of one axis: score against evaluation length, a line per encoding, with what a reader may switch.
 
 Every switch changes something of its own: the menu 'solid' the places of lines and bands, 'dashed' those of dashed
-lines, 'log' and 'linear' the axis, 'bands' their filling, the legend what is visible. So they go together in any order.
+lines, 'log' and 'linear' the axis, 'bands' their filling (of shares, 'seeds' the width of their lines), the legend what
+is visible. So they go together in any order.
 """
 
 import math
@@ -16,6 +17,7 @@ from posenc_jax.page.measured import Measured
 
 OFF = 'nothing'
 MARGIN = 46  # pixels left of the plot: an axis title and its numbers
+SEED = 1.0  # pixels, the width of a seed's line
 
 
 def draw(tables: Sequence[Measured]) -> go.Figure:
@@ -38,17 +40,22 @@ def draw(tables: Sequence[Measured]) -> go.Figure:
 
 
 def _menus(tables: Sequence[Measured], lines: list[str], has_chance: bool) -> list[dict]:
-  """Shares have no choice of axis: 0 has no logarithm."""
+  """Shares have no choice of axis, for 0 has no logarithm, and no bands."""
   bands, solid, dashed = ([*range(first, 3 * len(lines), 3)] for first in range(3))
   guesses = [3 * len(lines)] if has_chance else []
   curves = lambda table: [curve(table, line) for line in lines]
-  shown = lambda table: [*(band(table, line) for line in lines), *curves(table), *(level(table) for _ in guesses)]
-  axis = [] if is_share(tables) else [_menu([_axis('log'), _axis('linear')], 0, 0)]
+  shown = lambda table: [*(behind(table, line) for line in lines), *curves(table), *(level(table) for _ in guesses)]
+  if is_share(tables):
+    lowest = [[_look('seeds', 'line.width', SEED, bands), _look('no seeds', 'line.width', 0, bands)]]
+  else:
+    lowest = [
+      [_axis('log'), _axis('linear')],
+      [_look('bands', 'fill', 'toself', bands), _look('no bands', 'fill', 'none', bands)],
+    ]
   return [
     _menu([_switch('solid', t, shown(t), [*bands, *solid, *guesses]) for t in tables], 0, 2),
     _menu([_switch('dashed', t, curves(t), dashed) for t in [None, *tables]], 0, 1),
-    *axis,
-    _menu([_fill('bands', 'toself', bands), _fill('no bands', 'none', bands)], 160 * len(axis), 0),
+    *(_menu(buttons, 160 * n, 0) for n, buttons in enumerate(lowest)),
   ]
 
 
@@ -82,7 +89,7 @@ def is_share(tables: Sequence[Measured]) -> bool:
 
 
 def _traces(table: Measured, line: str, rank: int) -> list[go.Scatter]:
-  """Band, line and dashed line: they come and go together, as a group of the legend."""
+  """Band or seeds, line and dashed line: they come and go together, as a group of the legend."""
   colour, symbol = (some[rank % len(some)] for some in (COLOURS, style.SYMBOLS))
   group = dict(legendgroup=str(rank), name=style.text(line))
   shown = go.Scatter(
@@ -90,10 +97,12 @@ def _traces(table: Measured, line: str, rank: int) -> list[go.Scatter]:
     marker=dict(symbol=symbol, size=8, line=dict(color='white', width=0.8)), hovertemplate='%{text}<extra></extra>',
   )  # fmt: skip
   hidden = dict(showlegend=False, **group)
-  fill = dict(fill='toself', fillcolor=style.fade(colour, 0.15), line=dict(width=0), mode='lines', hoverinfo='skip')
+  fill = dict(fill='toself', fillcolor=style.fade(colour, 0.15), line=dict(width=0))
+  thin = dict(line=dict(color=style.fade(colour, 0.5), width=SEED))
+  look = dict(mode='lines', hoverinfo='skip', **(thin if is_share([table]) else fill))
   dashes = dict(mode='lines', line=dict(color=colour, width=1.6, dash='dash'), hovertemplate='%{text}<extra></extra>')
   return [
-    go.Scatter(**band(table, line), **hidden, **fill),
+    go.Scatter(**behind(table, line), **hidden, **look),
     shown,
     go.Scatter(**curve(None, line), **hidden, **dashes),
   ]
@@ -118,6 +127,21 @@ def level(table: Measured) -> dict[str, list]:
     f'chance in {style.text(table.name)}, {n:,} tokens<br><b>{value:.3g}</b>' for n, value in table.chance.items()
   ]
   return {'x': [*table.chance], 'y': [*table.chance.values()], 'text': text}
+
+
+def behind(table: Measured, line: str) -> dict[str, list]:
+  """Of shares each seed, for whole seeds learn a task or do not, and a deviation hides which; else a band."""
+  return seeds(table, line) if is_share([table]) else band(table, line)
+
+
+def seeds(table: Measured, line: str) -> dict[str, list]:
+  """A line for each seed, apart."""
+  points = {'x': [], 'y': [], 'text': []}
+  for seed in table.seeds if line in table.lines and len(table.seeds) > 1 else []:
+    each = [table.each[line, seed, length] for length in table.lengths]
+    points['x'] += [*table.lengths, None]
+    points['y'] += [*(None if isinstance(score, str) else score for score in each), None]
+  return points
 
 
 def band(table: Measured, line: str) -> dict[str, list]:
@@ -145,8 +169,8 @@ def _axis(kind: str) -> dict:
   return dict(label=f'{kind} axis', method='relayout', args=[{'yaxis.type': kind, 'yaxis.autorange': True}])
 
 
-def _fill(label: str, fill: str, traces: list[int]) -> dict:
-  return dict(label=label, method='restyle', args=[{'fill': fill}, traces])
+def _look(label: str, what: str, value: str | float, traces: list[int]) -> dict:
+  return dict(label=label, method='restyle', args=[{what: value}, traces])
 
 
 def _menu(buttons: list[dict], left: int, row: int) -> dict:

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 FAR = 1024  # distances drawn, or twice the training length where that is more
 TITLE = 'Which encodings hold past the training length?'
 CURVES = (
-  'Lines: means over seeds; bands: one standard deviation; shaded: up to the training length. A line ends where its '
+  'Lines: means over seeds; {}; shaded: up to the training length. A line ends where its '
   'encoding has no value. Click a name to hide a line or bring it back, double-click to see it alone; the lists choose '
   'which measurement is drawn, and which other one dashed beside it. What each of them measures stands below its table.'
 )
@@ -87,7 +87,8 @@ def check_writable(path: str | Path) -> None:
 def _curves(of_axis: list[Measured], number: int) -> dict:
   """What the template shows of a plot; the first has no number in its name."""
   name = f'curves-{number}' if number else 'curves'
-  caption = CURVES + CHANCE * any(table.chance for table in of_axis)
+  behind = 'thin: each seed' if curves.is_share(of_axis) else 'bands: one standard deviation'
+  caption = CURVES.format(behind) + CHANCE * any(table.chance for table in of_axis)
   return dict(div=Markup(style.to_div(curves.draw(of_axis), name)), caption=caption)
 
 

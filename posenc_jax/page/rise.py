@@ -72,7 +72,7 @@ class Rise:
     named = [f'{line.name} ({self._mean(line.near)}, {self._mean(line.far)})' for line in lines[:4]]
     said = [f'{self.table.what.capitalize()} at {self.near:,} and at {self.far:,}: {", ".join(named)}.']
     if len(lines) > 4:
-      said.append(f'Others at {self.far:,}: {self._mean(lines[4].far)} or less.')
+      said.append(f'Others at {self.far:,}: at most {self._mean(lines[4].far)}.')
     return said
 
   def _mean(self, scores: list[float]) -> str:
