@@ -60,10 +60,10 @@ def sinusoidal(dims, hyper, p):
 
 
 def shaw(dims, hyper, p):
-  clip, values = hyper.get('clip', 16), hyper.get('values', True)
+  clip, values, both = hyper.get('clip', 16), hyper.get('values', True), hyper.get('key_query', False)
   index = lambda i, j: int(min(max(j - i, -clip), clip)) + clip
   return Oracle(
-    lambda q, k, i, j, h: q @ (k + p['keys'][index(i, j)]) / math.sqrt(dims.head_dim),
+    lambda q, k, i, j, h: (q @ k + (q + both * k) @ p['keys'][index(i, j)]) / math.sqrt(dims.head_dim),
     value=lambda i, j, h: p['values'][index(i, j)] if values else 0.0,
   )
 
@@ -162,7 +162,8 @@ def alibi(dims, hyper, p):
 
 def kerple_log(dims, hyper, p):
   positive = (lambda x: math.log(1 + math.exp(x))) if hyper.get('positivity') == 'softplus' else (lambda x: x)
-  bias = lambda r, h: -positive(p['p'][h]) * math.log(1 + positive(p['a'][h]) * r)
+  scale = 1 / math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1
+  bias = lambda r, h: -scale * positive(p['p'][h]) * math.log(1 + positive(p['a'][h]) * r)
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
 
 
@@ -211,7 +212,8 @@ def fox(dims, hyper, p):
 
   def along(q, k_nK, x_nD, h):
     gates = [forget(x, h) for x in x_nD]
-    return np.array([math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
+    scale = 1 / math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1
+    return np.array([scale * math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
 
   return Oracle(dot(dims.head_dim), along=along)
 
@@ -242,7 +244,7 @@ def stick_breaking(dims, hyper, p):
 
 def p_rope(dims, hyper, p):
   K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'half')
-  turning = math.floor(hyper.get('p', 0.25) * K / 2)
+  turning = math.floor(hyper.get('p', 0.75) * K / 2)
 
   def score(q, k, i, j, h):
     s = 0.0

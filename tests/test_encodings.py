@@ -89,7 +89,7 @@ def test_kerple_power_golden_values():
 def test_p_rope_golden_values():
   enc = make('p_rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), p=0.25)
   np.testing.assert_allclose(enc.frequencies(), [1, 0.316228, 0, 0, 0, 0, 0, 0], atol=5e-7)
-  assert np.count_nonzero(make('p_rope', **SIZES | {'head_dim': 128}, rngs=nnx.Rngs(0)).frequencies()) == 16
+  assert np.count_nonzero(make('p_rope', **SIZES | {'head_dim': 128}, rngs=nnx.Rngs(0), p=0.25).frequencies()) == 16
 
 
 def test_xpos_golden_values():

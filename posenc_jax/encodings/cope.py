@@ -13,8 +13,8 @@ class CoPE(Encoding):
     p_ij = min(sum_(t=j..i) sigmoid(z_it), positions - 1)
 
   A position counts the visible tokens j..i that the query opens a gate for; between whole numbers q_i . e[p] is
-  interpolated. As in the paper's code the gates read the scaled, masked scores, the positional term is not scaled, and
-  e is zero at the start, one table a layer for all heads.
+  interpolated. As in the port in x-transformers the gates read the scaled, masked scores, the positional term is not
+  scaled, and e is zero at the start, one table a layer for all heads.
   """
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'

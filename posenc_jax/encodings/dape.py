@@ -25,7 +25,8 @@ class DAPE(Encoding):
   f is an MLP 2H -> hidden -> H with LeakyReLU, applied to each pair over all heads: every layer has its own. Weights
   start from U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as the linear layers of the released code do. Its bias after the last
   layer is left out: alike for all keys, it changes no softmax. The code's own FIRE has a LeakyReLU inside when it is
-  adapted and a ReLU when not; here it is FIRE either way.
+  adapted and a ReLU when not; here it is FIRE either way. There KERPLE's numbers are a layer's own; here, as without
+  DAPE, all layers share them.
   """
 
   paper = 'Zheng et al. 2024, arXiv:2405.14722'

@@ -22,7 +22,7 @@ class DeBERTa(Encoding):
   per_layer = ('w_k', 'w_q')
 
   def __init__(self, dims: Dims, rngs, *, span: int | None = None, c2p: bool = True, p2c: bool = True):
-    """`span`: distances are clamped to [-span, span - 1]; the training length if None (in the paper both are 512)."""
+    """`span`: distances are clamped to [-span, span - 1]; the training length if None."""
     super().__init__(dims, rngs)
     self.span = dims.train_length if span is None else span
     if self.span < 1:

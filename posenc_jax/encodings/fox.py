@@ -38,10 +38,12 @@ class FoX(Encoding):
     bias: float = 0.0,
     shortest: float = 2.0,
     longest: float | None = None,
+    in_scale: bool = False,
   ):
     """`gate`: one of GATES. `bias`: where b starts with 'data'; larger gates forget less (5: hardly at all).
 
     `shortest`, `longest`: tokens after which the first and the last head remember 1/e; None: the training length.
+    `in_scale`: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and this in a chain).
     """
     super().__init__(dims, rngs)
     longest = dims.train_length if longest is None else longest
@@ -49,6 +51,7 @@ class FoX(Encoding):
       raise ValueError(f'fox: gate={gate!r} must be one of {", ".join(GATES)}')
     if shortest <= 0 or longest <= 0:
       raise ValueError(f'fox: shortest={shortest} and longest={longest} must be greater than 0')
+    self.bias_in_scale = in_scale
     self.gate, self.times = gate, tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
     self.per_layer = {'data': ('w_f', 'b_f'), 'learned': ('b_f',), 'fixed': ()}[gate]
     if gate == 'data':
@@ -71,7 +74,8 @@ class FoX(Encoding):
     origin = block.i[0][:, :1]
     c_i, c_j = (((whole - origin) + rest).swapaxes(1, 2) for whole, rest in (block.i, block.j))
     c_i, c_j = hold(c_i), hold(c_j)  # else each pair would read them with a stride of H
-    return s_BHTS + (c_i[..., None] - c_j[:, :, None])
+    forgotten_BHTS = c_i[..., None] - c_j[:, :, None]
+    return s_BHTS + (self.scale(self.dims.head_dim) * forgotten_BHTS if self.bias_in_scale else forgotten_BHTS)
 
 
 def running_sum(x_BSH):

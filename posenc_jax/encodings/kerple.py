@@ -15,9 +15,9 @@ LEAST = 1e-2  # of both parameters, as in the released code
 class Kerple(Encoding):
   """Two positive numbers a head, p and a, for all layers alike: what both kernels share.
 
-  The paper's eq. 1 has the bias inside 1/sqrt(K), the released code adds it after: so here. As in the code p starts
-  from U(0, 2) and a from U(0, 1), and neither is ever below 0.01. The code takes distances in the compute dtype, which
-  rounds them in bfloat16; here they are float32.
+  The paper's eq. 1 has the bias inside 1/sqrt(K), the released code adds it after: so here, but for `in_scale`. As in
+  the code p starts from U(0, 2) and a from U(0, 1), and neither is ever below 0.01. The code takes distances in the
+  compute dtype, which rounds them in bfloat16; here they are float32.
   """
 
   paper = 'Chi et al. 2022, arXiv:2205.09921'
@@ -25,15 +25,15 @@ class Kerple(Encoding):
   name = ''  # as errors say it
   most_p = math.inf
 
-  def __init__(self, dims: Dims, rngs, *, positivity: str = 'projection'):
+  def __init__(self, dims: Dims, rngs, *, positivity: str = 'projection', in_scale: bool = False):
     """`positivity`: 'projection' (the code: back into bounds after a step) or 'softplus' of a free parameter.
 
-    A p with an upper bound is then that bound times a sigmoid.
+    A p with an upper bound is then that bound times a sigmoid. `in_scale`: the bias as in the paper's eq. 1.
     """
     super().__init__(dims, rngs)
     if positivity not in POSITIVITY:
       raise ValueError(f'{self.name}: positivity={positivity!r} must be one of {", ".join(POSITIVITY)}')
-    self.positivity = positivity
+    self.positivity, self.bias_in_scale = positivity, in_scale
     draw = lambda high: jax.random.uniform(rngs.params(), (dims.heads,), jnp.float32, 0.0, high)
     start = lambda high, most: nnx.Param(self._free(jnp.maximum(draw(high), LEAST), most))
     self.p, self.a = start(2.0, self.most_p), start(1.0, math.inf)
@@ -56,7 +56,8 @@ class Kerple(Encoding):
 
   def tables(self, r_R):
     p_1H, a_1H = self._bounded(self.p[...], self.most_p)[None], self._bounded(self.a[...], math.inf)[None]
-    return self.bias(jnp.abs(r_R).astype(jnp.float32)[:, None], p_1H, a_1H)
+    bias_RH = self.bias(jnp.abs(r_R).astype(jnp.float32)[:, None], p_1H, a_1H)
+    return self.scale(self.dims.head_dim) * bias_RH if self.bias_in_scale else bias_RH
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     return s_BHTS + block.tables

@@ -21,7 +21,7 @@ class PoPE(Encoding):
 
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
   weights = 'a phase a channel'
-  claims = 'yes (its authors only)'
+  claims = 'better than RoPE, zero-shot (its authors)'
 
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, uniform: bool = False):
     """`uniform`: the phases start from U(-2 pi, 0), not at 0."""

@@ -19,7 +19,7 @@ class PoSE(Around):
   """
 
   paper = 'Zhu et al. 2023, arXiv:2309.10400'
-  weights, claims = "its encoding's (`rope`, or any)", 'to 16 L, fine-tuned at L (its authors)'
+  weights, claims = "its encoding's (`rope`, or any)", 'better to 16 L, fine-tuned at L (its authors)'
 
   def __init__(self, dims: Dims, rngs, *, over: str | dict = 'rope', longest: int | None = None):
     """`over`: a name, or a dict of a name and hyperparameters; `longest`: None: 8 times the training length."""

@@ -43,7 +43,8 @@ def longrope(
 ):
   """LongRoPE (Ding et al. 2024, arXiv:2402.13753): divisors, of short_factor or, where length > L, long_factor.
 
-  The attention factor is sqrt(1 + ln factor / ln L) at every length, unless it is given.
+  The attention factor is sqrt(1 + ln factor / ln L) at every length, unless it is given. Two lists are the form of
+  Phi-3 and Hugging Face; the paper's search also finds how many first positions to leave as they are: not in it.
   """
   if factor is None and attention_factor is None:
     raise ValueError('rope: scaling.factor of longrope is missing: the extended length / the original one')

@@ -28,7 +28,7 @@ class SelectiveRoPE(Encoding):
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
   weights = 'two projections and a convolution a layer'
-  claims = 'yes (its authors only)'
+  claims = None
   causal_only = True
   per_layer = ('w_1', 'w_2', 'conv', 'c', 'w_g', 'b_g')
 

@@ -16,7 +16,7 @@ class SelfExtend(Reindexed):
 
   paper = 'Jin et al. 2024, arXiv:2401.01325'
   weights = 'none'
-  claims = 'to (L - window) group + window (its authors)'
+  claims = 'reach: (L - window) group + window (its authors)'
   relative = False
 
   def __init__(

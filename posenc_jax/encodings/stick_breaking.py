@@ -10,12 +10,12 @@ class StickBreaking(Encoding):
 
   The weights of a row are what keys break off a stick, the nearest first: no softmax, no position. `score` returns
   their logarithms, log sigmoid(z_ij) - sum_(j < l < i) softplus(z_il). As published a token does not attend to itself;
-  what is left of the stick is dropped (the released code can give it to v_i): weights sum to at most 1, and a first
-  token gets 0.
+  what is left of the stick is dropped: weights sum to at most 1, and a first token gets 0. The released code can give
+  the rest to v_i; their models give it to a learned vector a head, before a norm over each head. Neither is in this.
   """
 
   paper = 'Tan et al. 2024, arXiv:2410.17980'
-  weights, claims = 'none', None
+  weights, claims = 'none', 'better to 8 L (its authors)'
   bias_in_scale = False
   causal_only = True
   normaliser = 'none'

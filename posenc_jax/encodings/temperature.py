@@ -23,7 +23,8 @@ class LogN(Encoding):
 
   So that the entropy of attention does not grow with the length; after Chiang and Cholak 2022, who multiply logits by
   log n. The number n = i + 1 of visible keys is counted by positions: right in packed rows, too large under a window,
-  whose queries see no more keys than it holds. What other encodings add to the scores is not multiplied.
+  whose queries see no more keys than it holds, and where positions are drawn with gaps. What other encodings add to the
+  scores is not multiplied.
   """
 
   paper = 'Su 2021, kexue.fm/archives/8823; Chiang and Cholak 2022, arXiv:2202.12172'
