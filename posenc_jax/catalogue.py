@@ -35,7 +35,7 @@ head. *Sums* or a *walk along keys*: from the query leftwards. *Elementwise*: ar
 Claims are perplexities, best or better than at L, where they name no other score; a dash: nothing that was verified."""
 
 # A prime length and a width that no product of an encoding's own has: pairs and products are told by their sizes.
-H, K, S = 4, 38, 13
+H, K, S = 4, 40, 13
 AT_HOME = {'cudnn': 'gpu'}  # backends of one platform
 ON_ONE_DEVICE = tuple(name for name in BACKENDS if name != 'ring')  # that takes what blockwise takes
 ADDING = ('add', 'add_any', 'sub')

@@ -20,7 +20,7 @@ SIZES = {'model_dim': 32, 'heads': 4, 'head_dim': 8, 'train_length': 16}
 
 
 def build(name, **hyper):
-  return make(name, **SIZES, rngs=nnx.Rngs(0), **hyper)
+  return make(name, **SIZES | {'rngs': nnx.Rngs(0)} | hyper)
 
 
 @pytest.mark.parametrize(('T', 'S'), [(5, 3), (4, 4), (1, 6), (6, 1)])
@@ -330,14 +330,19 @@ def test_cudnn_refuses_with_a_reason(name, reason):
     ({'dtype': jnp.float32}, 'takes bfloat16 or float16'),
     ({'T': 3}, 'as many queries as keys'),
     ({'segments': jnp.zeros((1, 6), int)}, 'segments'),
+    ({'width': 20}, 'a multiple of 8 and at most 128 here, not 20'),
+    ({'width': 136}, 'at most 128 here, not 136'),
+    ({'window': 2}, None),
+    ({'window': 2, 'causal': False}, 'no window to the right'),
+    ({'window': 1, 'causal': False}, None),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  q = normal(1, 6, 4, 8).astype(change.get('dtype', jnp.bfloat16))
-  call = prepare(
-    q[:, 6 - change.get('T', 6) :], q, q, build('rope'), None, None, True, None, change.get('segments'), None, None
-  )
+  q = normal(1, 6, 4, change.get('width', 8)).astype(change.get('dtype', jnp.bfloat16))
+  enc, queries = build('rope', head_dim=q.shape[-1]), q[:, 6 - change.get('T', 6) :]
+  asked = change.get('causal', True), change.get('window'), change.get('segments')
+  call = prepare(queries, q, q, enc, None, None, *asked, None, None)
   answer = cudnn.refuse(call)
   assert answer is None if reason is None else reason in answer
 

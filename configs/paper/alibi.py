@@ -7,7 +7,7 @@ million parameters in the layers, of 247 with the embeddings as published.
 
 Cost: not run here. 14 runs of 286,000 steps of 73,728 tokens, 2.1e10 tokens each; by arithmetic 6 x 2.0e8 x 2.1e10 =
 2.5e19 operations a run beside attention. Activations of a step: about 36 GB, on one device as set here;
---config.mesh.data=8 cuts the batch over eight.
+--config.mesh.data=4 cuts every run's batch over four.
 
 As published (paper, released command): sizes, lengths, 286,000 steps with 16,000 of warm-up, 9,216 tokens a GPU,
 clipping at 0.1. Otherwise:
