@@ -12,10 +12,10 @@ Cost: 72 runs of 0.82 million parameters, 0.7 to 2 minutes each but for the thre
 two cores, other work beside them (jax 0.12). Result: results/extension/table.md; perplexity of the last 64 bytes at
 128, 512 and 1024 tokens (three seeds): laid over the trained model ReRoPE 3.45, 3.50, 3.56, Self-Extend 3.45, 3.48,
 3.79, longrope 3.46, 4.05, 14.0, llama3 3.76, 4.11, 15.1, YaRN 4.13, 4.30, 12.0, NTK 3.59, 7.66, 18.3, PI 30.0, 30.1,
-32.6, nothing 3.45, 14.1, 28.5. After fine-tuning at 512 all but PI (4.60) are at 3.39 to 3.48 there; beyond it, at 1024,
-only ReRoPE stays (3.41). Fine-tuning at 128 does as well: YaRN 3.46 at 512 (3.43 when tuned there), PI 4.59 (4.60). PoSE
-adds nothing to that (3.46, 4.57). Only dynamic NTK, tuned for 512 and not for 128, is better at 512 than at 128 (3.45,
-3.46): nothing here shows that text further back than 128 bytes is used, and so nothing that PoSE could teach.
+32.6, nothing 3.45, 14.1, 28.5. After fine-tuning at 512 all but PI (4.60) are at 3.39 to 3.48 there; beyond it, at
+1024, only ReRoPE stays (3.41). Fine-tuning at 128 does as well: YaRN 3.46 at 512 (3.43 when tuned there), PI 4.59
+(4.60). PoSE adds nothing to that (3.46, 4.57). Only dynamic NTK, tuned for 512 and not for 128, is better at 512 than
+at 128 (3.45, 3.46): nothing here shows that text further back than 128 bytes is used, and so nothing that PoSE could teach.
 """
 
 import math
