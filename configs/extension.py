@@ -15,7 +15,8 @@ two cores, other work beside them (jax 0.12). Result: results/extension/table.md
 32.6, nothing 3.45, 14.1, 28.5. After fine-tuning at 512 all but PI (4.60) are at 3.39 to 3.48 there; beyond it, at
 1024, only ReRoPE stays (3.41). Fine-tuning at 128 does as well: YaRN 3.46 at 512 (3.43 when tuned there), PI 4.59
 (4.60). PoSE adds nothing to that (3.46, 4.57). Only dynamic NTK, tuned for 512 and not for 128, is better at 512 than
-at 128 (3.45, 3.46): nothing here shows that text further back than 128 bytes is used, and so nothing that PoSE could teach.
+at 128 (3.45, 3.46): nothing here shows that text further back than 128 bytes is used, and so nothing that PoSE could
+teach.
 """
 
 import math
