@@ -400,6 +400,8 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
     ({'eval.lengths': (16, 64)}, {'max(eval.lengths)': 64}),
     ({'eval.documents': 2}, {'eval.documents': 2}),
     ({'eval.document_tokens': 20}, {'eval.document_tokens': 20}),
+    ({'mesh.data': 2, 'launch.partition': 'gpu', 'data.cache': 'x'}, {}),
+    ({'train.loggers': ('wandb',), 'train.profile': (1, 2)}, {}),
     ({'encoding.base': 5e5, 'attention.window': 8}, {'encoding.base': 5e5, 'attention.window': 8}),
   ],
 )
