@@ -99,6 +99,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('model.logit_softcap', -1.0, '0 (off) or more'),
     ('attention.window', -1, '0 or more'),
     ('attention.block', (8,), '(query rows, key columns)'),
+    ('attention.block', (128, 0), 'each 1 or more, or (0, 0)'),
     ('train.length', 0, '1 or more'),
     ('train.steps', 0, '1 or more; 0 with train.start_from'),
     ('train.keep', 0, '1 or more'),
