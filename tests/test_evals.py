@@ -418,6 +418,13 @@ def test_what_was_trained_in_cannot_be_changed(path):
     measurements.overrides(saved, overlaid(saved, **{path: 9}))
 
 
+def test_rows_that_are_damaged_are_one_line(run):
+  c, workdir, _ = run(eval__protocols=('blocks',), eval__lengths=(16,))
+  (workdir / 'eval.jsonl').write_text('{"torn\n{}\n')
+  with pytest.raises(UserError, match=r'eval\.jsonl:1: not a JSON object'):
+    evals.evaluate(c, workdir)
+
+
 def test_rows_of_another_evaluation_stand_beside_the_first(run):
   c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   evals.evaluate(c, workdir)
