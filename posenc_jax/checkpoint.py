@@ -34,6 +34,11 @@ def finished_parameters(workdir: str | Path, model):
   return restored['model']
 
 
+def has_checkpoint(workdir: str | Path) -> bool:
+  with Checkpoints(workdir) as checkpoints:
+    return checkpoints.latest is not None
+
+
 class Checkpoints:
   """The checkpoints of a run: `workdir/checkpoints/STEP` holds model and optimiser after STEP updates.
 

@@ -41,7 +41,7 @@ class TensorBoard:
     from tensorboardX import SummaryWriter
 
     del config
-    self._writer = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start + 1 if start else None)
+    self._writer = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start + 1)
 
   def write(self, kind: str, row: dict) -> None:
     for name, value in numbers(kind, row).items():

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from posenc_jax import at_once, data, encodings, loggers, mesh, optim, processes, utilisation
-from posenc_jax.checkpoint import Checkpoints, finished_parameters
+from posenc_jax.checkpoint import Checkpoints, finished_parameters, has_checkpoint
 from posenc_jax.config import disk_errors, runs, to_json, user_errors, validate
 from posenc_jax.logs import BITS, Log, StopRequest, Trace
 from posenc_jax.model import attention_options, build, token_nll
@@ -59,7 +59,7 @@ def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Pa
   with user_errors(ValueError):
     devices = mesh.make(config.mesh)
     models = [build(one, corpus.vocab, nnx.Rngs(one.seed)) for one, _ in members]
-  if c.start_from:
+  if c.start_from and not has_checkpoint(workdir):  # once it has, what it started from may be gone
     for one, _ in members:
       check_tokeniser(one.train.start_from, corpus.sha256)
     models = [finished_parameters(one.train.start_from, model) for (one, _), model in zip(members, models, strict=True)]

@@ -17,7 +17,7 @@ TOKENISER = 'tokeniser.json'  # in a run's directory: the hash of the learned to
 def claimed(workdir: str | Path, config: ConfigDict) -> Iterator[None]:
   """`claim`, and no other training writes there until the end. Raises `UserError` where one does."""
   workdir = Path(workdir)
-  _refuse_another(workdir, config)  # before a lock is left there
+  refuse_another(workdir, config)  # before a lock is left there
   _make_folder(workdir)
   with user_errors(BlockingIOError), records.locked(workdir / 'train.lock'):
     claim(workdir, config)
@@ -31,7 +31,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> None:
   """
   workdir = Path(workdir)
   _make_folder(workdir)
-  _refuse_another(workdir, config)
+  refuse_another(workdir, config)
   if not (workdir / 'config.json').exists():
     records.write_json(workdir / 'config.json', to_json(config))
 
@@ -55,15 +55,16 @@ def _make_folder(workdir: Path) -> None:
     ) from None
 
 
-def _refuse_another(workdir: Path, config: ConfigDict) -> None:
+def refuse_another(workdir: Path, config: ConfigDict, allowed: str = 'another workdir') -> None:
+  """Raises `UserError` naming the fields that differ where the directory holds the run of another config."""
   if (workdir / 'config.json').exists():
     here, there = training_part(config), training_part(saved_config(workdir))
     mine, theirs = flat(here), flat(there)
     if keys := differing_keys(here, there):
       parts = ', '.join(f'{key} (there {theirs.get(key)!r}, here {mine.get(key)!r})' for key in keys)
-      raise UserError(f'workdir={str(workdir)!r} holds a run of another config: {parts}; allowed: another workdir')
+      raise UserError(f'workdir={str(workdir)!r} holds a run of another config: {parts}; allowed: {allowed}')
   elif left := [name for name in ('checkpoints', 'metrics.jsonl') if (workdir / name).exists()]:
-    raise UserError(f'workdir={str(workdir)!r} holds {left[0]} but no config.json; allowed: another workdir')
+    raise UserError(f'workdir={str(workdir)!r} holds {left[0]} but no config.json; allowed: {allowed}')
 
 
 def claim_tokeniser(workdir: str | Path, sha256: str | None) -> None:

@@ -99,6 +99,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('model.logit_softcap', -1.0, '0 (off) or more'),
     ('attention.window', -1, '0 or more'),
     ('attention.block', (8,), '(query rows, key columns)'),
+    ('attention.block', (128, 0), 'each 1 or more, or (0, 0)'),
     ('train.length', 0, '1 or more'),
     ('train.steps', 0, '1 or more; 0 with train.start_from'),
     ('train.keep', 0, '1 or more'),
@@ -208,11 +209,19 @@ def test_differences_are_named_and_hashed():
     changed = configs.load(BASE, {path: other[type(value)](value) if type(value) in other else value + 1})
     assert configs.differing_keys(base, changed) == [path]
     section, silent = path.partition('.')[0], ('data.cache', 'train.loggers', 'train.profile')
-    trains = section not in ('eval', 'label', 'launch', 'mesh') and path not in silent
-    changes_nothing += section == 'launch' or path in silent
+    is_silent = section in ('launch', 'mesh') or path in silent
+    trains = section not in ('eval', 'label') and not is_silent
+    changes_nothing += is_silent
+    assert configs.decides_results(path) != is_silent
     assert (configs.training_part(changed) != configs.training_part(base)) == trains
     hashes.add(configs.config_hash(changed))
   assert len(hashes) == 1 + len(fields) - changes_nothing
+
+
+def test_what_earlier_versions_finished_keeps_its_hash():
+  tree = {'seed': 0, 'label': 'x', 'mesh': {'data': 1, 'seeds': 1}, 'eval': {'k': 4}, 'launch': {'nodes': 1}}
+  tree['train'] = {'steps': 3, 'loggers': []}
+  assert configs.config_hash(configs.from_json(tree)) == 'eee57b9722e82541'
 
 
 def test_differing_keys_sees_fields_of_one_side_and_types():

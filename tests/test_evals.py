@@ -400,6 +400,8 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
     ({'eval.lengths': (16, 64)}, {'max(eval.lengths)': 64}),
     ({'eval.documents': 2}, {'eval.documents': 2}),
     ({'eval.document_tokens': 20}, {'eval.document_tokens': 20}),
+    ({'mesh.data': 2, 'launch.partition': 'gpu', 'data.cache': 'x'}, {}),
+    ({'train.loggers': ('wandb',), 'train.profile': (1, 2)}, {}),
     ({'encoding.base': 5e5, 'attention.window': 8}, {'encoding.base': 5e5, 'attention.window': 8}),
   ],
 )
@@ -414,6 +416,13 @@ def test_what_was_trained_in_cannot_be_changed(path):
   saved = config.load(BASE, TINY)
   with pytest.raises(UserError, match=f'config.{path}=9.*: the run was trained with'):
     measurements.overrides(saved, overlaid(saved, **{path: 9}))
+
+
+def test_rows_that_are_damaged_are_one_line(run):
+  c, workdir, _ = run(eval__protocols=('blocks',), eval__lengths=(16,))
+  (workdir / 'eval.jsonl').write_text('{"torn\n{}\n')
+  with pytest.raises(UserError, match=r'eval\.jsonl:1: not a JSON object'):
+    evals.evaluate(c, workdir)
 
 
 def test_rows_of_another_evaluation_stand_beside_the_first(run):

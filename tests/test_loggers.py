@@ -59,6 +59,22 @@ def test_what_looks_on_changes_no_result(run, monkeypatch):
       assert row['mfu'] == (None if peak is None else pytest.approx(reached / peak))
 
 
+@pytest.mark.parametrize('start', [0, 4])
+def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
+  """From the first one, too, of a run that ended before it had a checkpoint."""
+  pytest.importorskip('tensorboardX')
+  from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+  loggers.TensorBoard(tmp_path, start, {}).close()
+  (path,) = (tmp_path / 'tensorboard').iterdir()
+  data, events = path.read_bytes(), []
+  while data:  # records: their length in 8 bytes and its checksum in 4, then they and theirs
+    end = 12 + int.from_bytes(data[:8], 'little')
+    events.append(Event.FromString(data[12:end]))
+    data = data[end + 4 :]
+  assert [e.step for e in events if e.session_log.status == SessionLog.START] == [start + 1]
+
+
 @pytest.mark.parametrize('overrides', [{}, {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}])
 def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
   """Of dense attention, which multiplies what the mask hides too; at 64 wide, elementwise work is a few percent."""

@@ -468,7 +468,11 @@ def test_hidden_keys_leave_gaps():
 
 def test_runs_of_one_name_in_two_places_stay_apart(tmp_path):
   for name, bits in (('a', 1.0), ('b', 2.0)):
-    run_folder(tmp_path / name / 'rope', [row('rope', 0, 8, bits)], **{'optim.learning_rate': bits * 1e-3})
+    run_folder(
+      tmp_path / name / 'rope',
+      [row('rope', 0, 8, bits)],
+      **{'optim.learning_rate': bits * 1e-3, 'mesh.data': int(bits)},
+    )
   made = gather([tmp_path / 'a', tmp_path / 'b'])
   names = [f'{tmp_path.as_posix()}/{name}/rope' for name in 'ab']
   assert [r['run'] for r in made.rows] == list(made.configs) == names

@@ -10,6 +10,7 @@ import pytest
 from test_trainer import BASE, STEPS, TINY, corpus, parameters  # noqa: F401
 
 from posenc_jax import config, evals, logs, records, sweep, trainer
+from posenc_jax import workdir as workdirs
 from posenc_jax.config import Stopped, UserError
 from posenc_jax.sweep import status
 
@@ -124,6 +125,26 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
     )
 
 
+def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypatch):
+  """Wherever it is evaluated from, and whatever has become of the source."""
+  monkeypatch.chdir(tmp_path)
+  workdirs.claim('source', make(seeds=SEEDS))
+  c = make(seeds=SEEDS, train__start_from='source')
+  starts = lambda c, folder: [one.train.start_from for one, _ in config.runs(c, folder)]
+  of_each = [f'source,seed={seed}' for seed in SEEDS]
+  assert starts(c, 'run') == of_each
+  for one, folder in config.runs(c, 'run'):
+    workdirs.claim(folder, one)
+  shutil.rmtree('source')
+  assert starts(c, tmp_path / 'run') == of_each
+  assert starts(c, 'new') == ['source'] * 2
+  assert starts(make(seeds=SEEDS, train__start_from='other'), 'run') == ['other'] * 2  # which is refused
+  for one, folder in config.runs(c, 'new'):
+    workdirs.claim(folder, one)
+  workdirs.claim('source', make(seeds=SEEDS))
+  assert starts(c, 'new') == ['source'] * 2
+
+
 def last(folder, c):
   return trainer.finished_parameters(folder, trainer.build(c, 257, trainer.nnx.Rngs(9)))
 
@@ -181,7 +202,11 @@ def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
   assert [run.name for run in runs] == ['encoding.name=nope', 'encoding.name=rope']
   assert [folder.name for folder in runs[0].results] == ['encoding.name=nope,seed=3', 'encoding.name=nope,seed=0']
   assert all('--config.seeds=(3, 0)' in command and '--config.seed=0' not in command for command in runs[0].commands)
+  other = config.load(study, {'encoding.name': 'nope', 'seed': 3, 'optim.clip': 2.0})
   run = runs[0]
+  workdirs.claim(run.results[0], other)
+  with pytest.raises(UserError, match=r'nope,seed=3. holds a run of another config: optim.clip \(there 2.0, here'):
+    sweep.plan(study, tmp_path / 'out', {'seeds': SEEDS})
   for folder, steps in zip(run.results, (12, 4), strict=True):
     (folder / 'checkpoints' / str(steps)).mkdir(parents=True)
   assert (status.of(run).step, run.steps) == (16, 24)

@@ -148,9 +148,13 @@ def test_a_directory_with_another_config_is_refused_before_anything_runs(study):
   run = study(['rope', 'alibi'])
   run()
   before = {path: path.read_bytes() for path in run.out.rglob('*') if path.is_file()}
-  with pytest.raises(UserError, match=r'rope,seed=0 holds a run of another config: optim.clip, train.steps differ'):
+  differ = r'optim.clip \(there 1.0, here 2.0\), train.steps \(there 60, here 70\); allowed: another --out$'
+  with pytest.raises(UserError, match=rf"rope,seed=0' holds a run of another config: {differ}"):
     run({'train.steps': 70, 'optim.clip': 2.0})
   assert {path: path.read_bytes() for path in run.out.rglob('*') if path.is_file()} == before
+  (run.out / 'encoding.name=rope,seed=0' / 'config.json').write_text('{')
+  with pytest.raises(UserError, match=r'rope,seed=0/config.json is damaged'):
+    run()
 
 
 def test_what_is_only_evaluated_otherwise_goes_through_both_scripts_again(study):

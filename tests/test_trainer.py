@@ -209,6 +209,19 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
   assert rows[0]['learning_rate'] == pytest.approx(0.03 / 2)
 
 
+def test_a_run_goes_on_without_what_it_started_from(unbroken, tiny, tmp_path, capsys):
+  shutil.copytree(unbroken, tmp_path / 'source')
+  changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(tmp_path / 'source')}
+  on = config.load(BASE, {**TINY, **changes})
+  trainer.train(on, tmp_path / 'on')
+  rows = metrics(tmp_path / 'on')
+  shutil.rmtree(tmp_path / 'source')
+  shutil.rmtree(tmp_path / 'on' / 'checkpoints' / str(STEPS))
+  trainer.train(on, tmp_path / 'on')
+  assert 'going on from step 8' in capsys.readouterr().out
+  assert metrics(tmp_path / 'on') == rows
+
+
 def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroken, tiny, tmp_path):
   half = tmp_path / 'half'
   workdirs.claim(half, tiny)

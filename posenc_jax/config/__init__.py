@@ -11,6 +11,7 @@ from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest, u
 from posenc_jax.config.loading import load, load_study, overlay
 from posenc_jax.config.saving import (
   config_hash,
+  decides_results,
   differing_keys,
   flat,
   from_json,
@@ -30,6 +31,7 @@ __all__ = [
   'UserError',
   'chain',
   'config_hash',
+  'decides_results',
   'differing_keys',
   'disk_errors',
   'fixed',

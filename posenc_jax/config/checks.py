@@ -66,8 +66,8 @@ def validate(config: ConfigDict) -> None:
   require('model.kv_heads', divides, f'a divisor of model.heads={model.heads}, or 0')
   one_of('model.share_encoding', ('paper', 'all', 'none'))
   require('model.logit_softcap', model.logit_softcap >= 0, '0 (off) or more')
-  block_ok = len(attention.block) == 2 and min(attention.block) >= 0
-  require('attention.block', block_ok, '(query rows, key columns), each 0 or more')
+  block_ok = attention.block == (0, 0) or (len(attention.block) == 2 and min(attention.block) > 0)
+  require('attention.block', block_ok, '(query rows, key columns), each 1 or more, or (0, 0)')
 
   batches, mesh = config.mesh.data * config.mesh.fsdp, config.mesh
   by = f'a multiple of train.accumulate={train.accumulate} x mesh.data={mesh.data} x mesh.fsdp={mesh.fsdp}'

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from posenc_jax.config.errors import UserError
 
-NOT_TRAINING = ('eval', 'label', 'mesh')  # may differ between a training and what is done with it later
-# Where a run takes place and who looks on: no number depends on them.
-NO_RESULT = {'launch', 'data.cache', 'train.loggers', 'train.profile'}
+NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
+# Where a run takes place and who looks on: no number depends on them, but for rounding on another mesh.
+NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.loggers', 'train.profile')
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
@@ -68,16 +68,22 @@ def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:
 
 
 def training_part(config: ConfigDict) -> dict:
-  """What decides the trained parameters and the training's logs: no `eval`, `label` or `mesh`, nothing of NO_RESULT."""
+  """What decides the trained parameters and the training's logs: no `eval` or `label`, nothing of NO_RESULT."""
   return {k: v for k, v in _of_results(to_json(config), '').items() if k not in NOT_TRAINING}
 
 
+def decides_results(path: str) -> bool:
+  """Whether numbers depend on the field of this dotted path: it is none of NO_RESULT and lies in none of them."""
+  return not f'{path}.'.startswith(tuple(f'{name}.' for name in NO_RESULT))
+
+
 def _of_results(tree: dict, prefix: str) -> dict:
-  kept = {k: v for k, v in tree.items() if prefix + k not in NO_RESULT}
+  kept = {k: v for k, v in tree.items() if decides_results(prefix + k)}
   return {k: _of_results(v, f'{prefix}{k}.') if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def config_hash(config: ConfigDict) -> str:
   """16 hexadecimal digits of everything but NO_RESULT; names what `finished.json` finished."""
-  tree = {**training_part(config), **{k: to_json(config)[k] for k in NOT_TRAINING}}
+  one_device = dict.fromkeys(config.mesh, 1)  # for any mesh: what earlier versions finished keeps its hash
+  tree = {**training_part(config), **{k: to_json(config)[k] for k in NOT_TRAINING}, 'mesh': one_device}
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

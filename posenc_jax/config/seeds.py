@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax.config.loading import overlay
-from posenc_jax.config.saving import from_json, saved_config, to_json
+from posenc_jax.config.saving import flat, from_json, saved_config, to_json
 
 
 def of_seed(workdir: str | Path, seed: int) -> Path:
@@ -16,7 +16,8 @@ def of_seed(workdir: str | Path, seed: int) -> Path:
 def runs(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, Path]]:
   """(config, directory) of each run: of one seed these two; of several, for each a config that knows no other seed.
 
-  Where `train.start_from` has several seeds too, each starts from its own.
+  Where `train.start_from` has several seeds too, each starts from its own; one that is there, from what it did start
+  from, which may be gone.
   """
   if not config.seeds:
     return [(config, Path(workdir))]
@@ -25,9 +26,16 @@ def runs(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, Path
   has_seeds = 'seeds' in there and there.seeds  # runs of an earlier version have none
   split = []
   for seed in config.seeds:
-    one = from_json(to_json(config))
+    one, folder, own = from_json(to_json(config)), of_seed(workdir, seed), str(of_seed(start, seed))
     overlay(one, {'seed': seed, 'seeds': (), 'seeds_at_once': False, 'mesh.seeds': 1})
-    if has_seeds:
-      one.train.start_from = str(of_seed(start, seed))
-    split.append((one, of_seed(workdir, seed)))
+    started = _started_from(folder)
+    if started == own or (has_seeds and started != start):
+      one.train.start_from = own
+    split.append((one, folder))
   return split
+
+
+def _started_from(workdir: Path) -> str | None:
+  """The `train.start_from` of the run in the directory; None: there is none, or of a version without that field."""
+  fields = flat(saved_config(workdir)) if (workdir / 'config.json').exists() else {}
+  return fields.get('train.start_from')

@@ -138,7 +138,8 @@ def measure(
       under the windowed control too, whose positions go as far.
   """
   path, row = workdir / 'eval.jsonl', functools.partial(row, metric=measurement.metric)
-  present = {records.key(r): r for r in records.read(path)}
+  with user_errors(ValueError):
+    present = {records.key(r): r for r in records.read(path)}
   keys = [records.key(row(status='asked', **question)) for question in measurement.questions]
   missing = [i for i, key in enumerate(keys) if key not in present]
   if not missing:

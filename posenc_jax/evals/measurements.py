@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.config import UserError, differing_keys, flat
+from posenc_jax.config import UserError, decides_results, differing_keys, flat
 from posenc_jax.evals import protocols
 from posenc_jax.evals.protocols import Nll
 from posenc_jax.tasks import PREFIX
@@ -17,7 +17,7 @@ SHUFFLED_FAR = 'shuffled_far'  # tokens more than `train_length` before the firs
 
 TRAINED = ('seed', 'train', 'optim')  # sections that evaluation cannot change any more
 KEYED = ('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols')  # a row has fields for them
-HARMLESS = ('data.cache', 'eval.controls', 'eval.batch_tokens', 'model.unroll')  # change no number
+HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')  # change no number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
   field that is trained in.
   """
   before, after = flat(saved), flat(config)
-  changed = {key: after.get(key) for key in differing_keys(saved, config)}
+  changed = {key: after.get(key) for key in differing_keys(saved, config) if decides_results(key)}
   for key in changed:
     if key.partition('.')[0] in TRAINED:
       raise UserError(f'config.{key}={changed[key]!r}: the run was trained with {before.get(key)!r}; allowed: that')

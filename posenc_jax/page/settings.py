@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config
 
-APART = ('seed', 'label', 'data.cache')  # runs of one label that differ in nothing else are of one setting
+APART = ('seed', 'label')  # runs of one label that differ in no other field that decides results are of one setting
 
 
 @dataclasses.dataclass
@@ -32,7 +32,8 @@ def settings(rows: list[dict], configs: dict[str, ConfigDict]) -> tuple[list[Set
   labels = {row['run']: row['label'] for row in rows if row['run'] in configs}
   groups, fields = {}, {}
   for run, label in labels.items():
-    flat = {field: json.dumps(v) for field, v in config.flat(configs[run]).items() if field not in APART}
+    deciding = {field: v for field, v in config.flat(configs[run]).items() if config.decides_results(field)}
+    flat = {field: json.dumps(v) for field, v in deciding.items() if field not in APART}
     groups.setdefault((label, tuple(sorted(flat.items()))), []).append(run)
     fields.update(dict.fromkeys(flat))
   every = [dict(flat) for _, flat in groups]

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from posenc_jax import config as configs
 from posenc_jax import loggers
 from posenc_jax.config import UserError
-from posenc_jax.workdir import is_finished
+from posenc_jax.workdir import is_finished, refuse_another
 
 SCRIPTS = tuple(Path(__file__).resolve().parents[2] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
@@ -112,10 +112,8 @@ def plan(
     config = configs.load(path, settings)
     configs.validate(config)
     loggers.require(config.train.loggers)
-    if (workdir / 'config.json').exists():
-      there = configs.from_json(json.loads((workdir / 'config.json').read_text()))
-      if keys := configs.differing_keys(configs.training_part(there), configs.training_part(config)):
-        raise UserError(f'{workdir} holds a run of another config: {", ".join(keys)} differ; allowed: another --out')
+    for one, folder in [(config, workdir), *configs.runs(config, workdir)]:
+      refuse_another(folder, one, 'another --out')
     flags = [f'--config={path}', f'--workdir={workdir}', *map(_flag, settings.items())]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
     t = config.train
