@@ -175,6 +175,27 @@ def test_what_is_not_paired_is_named_and_not_compared():
     assert any(note.startswith(f'not compared with {base}') and 't5' in note for note in main.notes)
 
 
+@pytest.mark.parametrize('form', ['lengths', 'columns'])
+@pytest.mark.parametrize(
+  ('change', 'line'),
+  [
+    ({'overrides': {'encoding.base': 5.0}}, 'rope, overrides null'),
+    ({'step': 50}, 'rope, step 100'),
+    ({'step': 200, 'run': 'another'}, 'rope, step 200'),
+    ({'k': 2}, 'rope, k 4'),
+  ],
+)
+def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line):
+  """It changes the names of all lines; of those with the baseline's label one is meant."""
+  rows = documents({'rope': [2.0, 2.1, 2.2], 't5': [1.0, 1.1, 1.2]})
+  some = rows if line == 'rope, step 200' else [r for r in rows if r['seed'] == 0]
+  again = [r | change for r in some if r['label'] == 'rope']
+  made = tables.make(rows + again, form=form, metric='bpb', baseline='rope')
+  assert any(f'difference from {line}, mean' in table.caption for table in made)
+  with pytest.raises(UserError, match=r"table: baseline='roep' has no rows; did you mean 'rope'\?"):
+    tables.make(rows + again, form=form, baseline='roep')
+
+
 def test_one_seed_gives_an_interval_but_no_mark():
   main, difference = tables.make(documents({'rope': [2.0], 't5': [1.0]}), baseline='rope')
   assert marks(main) == {'rope': '.', 't5': '.'}
@@ -251,6 +272,10 @@ def test_methods_are_lines_and_trainings_are_blocks():
     'yarn, as trained, L = 32, 10 steps',
   ]
   assert table.notes == []
+  for baseline in ('rope, L = 8, 100 steps', 'rope, as trained, L = 8, 100 steps'):  # renamed by one more evaluation
+    longer = [r | {'overrides': {'max(eval.lengths)': 99}} for r in rows if r['overrides'] is None]
+    difference = tables.make(rows + longer, form='methods', baseline=baseline)[1]
+    assert difference.title.startswith('Differences from rope, as trained, L = 8, 100 steps, overrides null')
   (table,) = tables.make([r for r in rows if r['overrides'] is None], form='methods')
   assert [line[0].text for line in table.lines] == ['rope', 'yarn']
   other = [r | {'overrides': {**(r['overrides'] or {}), 'eval.documents': 3}} for r in extended()]

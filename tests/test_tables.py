@@ -177,7 +177,7 @@ def test_a_run_that_was_evaluated_in_part_is_not_averaged():
     ({'metric': 'exact_match'}, r'allowed: a metric that rows have, not exact_match'),
     ({'protocols': ['sliding']}, r'allowed: last_k'),
     ({'form': 'grids'}, r"form='grids'; did you mean 'grid'\?"),
-    ({'baseline': 'ropee'}, r"baseline='ropee'; did you mean 'rope'\?"),
+    ({'baseline': 'ropee'}, r"baseline='ropee' has no rows; did you mean 'rope'\?"),
     ({'form': 'columns', 'by': 'split'}, r"by='split'; allowed: protocol, corpus"),
     ({'form': 'ranks', 'metric': 'gradient'}, r'allowed: a metric that rows have'),
     ({'reference': [{'line': 'x', 'values': {8: 1.0}}]}, r'allowed: dict\(line=..., values=.*source'),
