@@ -6,7 +6,7 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 """
 
 from posenc_jax.config.checks import CONTROLS, LOGGERS, PROTOCOLS, validate
-from posenc_jax.config.command_line import REQUIRED, main, parse_args
+from posenc_jax.config.command_line import REQUIRED, encoding_of, main, parse_args, split
 from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest, user_errors
 from posenc_jax.config.loading import load, load_study, overlay
 from posenc_jax.config.saving import (
@@ -32,6 +32,7 @@ __all__ = [
   'config_hash',
   'differing_keys',
   'disk_errors',
+  'encoding_of',
   'fixed',
   'flat',
   'from_json',
@@ -46,6 +47,7 @@ __all__ = [
   'product',
   'runs',
   'saved_config',
+  'split',
   'to_json',
   'training_part',
   'user_errors',

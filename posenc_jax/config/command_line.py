@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+from ml_collections import ConfigDict
+
 from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest
-from posenc_jax.config.loading import typed
+from posenc_jax.config.loading import OPEN, overlay, typed
 
 REQUIRED = object()  # the default of a flag that must be given
 
@@ -50,6 +52,29 @@ def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespa
   if missing:
     raise UserError(f'{", ".join(missing)}: must be given')
   return SimpleNamespace(**{**flags, **values}), overrides
+
+
+def encoding_of(spec: str) -> dict[str, object]:
+  """{'name': NAME, hyperparameter: value} of 'NAME/hyper=value/section.hyper=value', values as in flags. UserError."""
+  name, *words = split(spec, '/')
+  for word in words:
+    if '=' not in word:
+      raise UserError(f'encoding {spec}: {word!r} has no value; allowed: NAME/hyper=value')
+  section = ConfigDict({OPEN: {}})
+  overlay(section, parse_args([f'--config.{OPEN}.{word}' for word in words], {})[1])
+  return {'name': name, **section[OPEN].to_dict()}
+
+
+def split(text: str, separator: str) -> list[str]:
+  """At every separator outside brackets."""
+  parts, depth = [''], 0
+  for character in text:
+    depth += (character in '([{') - (character in ')]}')
+    if character == separator and not depth:
+      parts.append('')
+    else:
+      parts[-1] += character
+  return parts
 
 
 def _literal(text: str) -> object:
