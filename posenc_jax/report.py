@@ -131,8 +131,8 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
 
 def of_arguments(argv: list[str]) -> Report:
   """Of the command line `DIR [--config=STUDY]`."""
-  words = [word for word in argv if not word.startswith('--')]
-  flags, overrides = config.parse_args([word for word in argv if word.startswith('--')], {'config': None})
-  if len(words) != 1 or overrides:
+  places = []
+  flags, overrides = config.parse_args(argv, {'config': None}, places)
+  if len(places) != 1 or overrides:
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, and --config=STUDY')
-  return load(words[0], flags.config)
+  return load(places[0], flags.config)

@@ -225,6 +225,11 @@ def test_flags():
   values, overrides = configs.parse_args([*argv, '--config.encoding.name=alibi', '--config.label=a=b'], flags)
   assert vars(values) == {'config': 'c.py', 'out': None, 'jobs': 1, 'force': True}
   assert overrides == {'train.steps': 7, 'eval.lengths': (16, 32), 'encoding.name': 'alibi', 'label': 'a=b'}
+  places = []
+  assert configs.parse_args(['a', *argv, 'b'], flags, places) == configs.parse_args(argv, flags)
+  assert places == ['a', 'b']
+  with pytest.raises(UserError, match='-x: no such flag'):
+    configs.parse_args(['a', '-x', *argv], flags, places)
 
 
 @pytest.mark.parametrize(

@@ -254,5 +254,6 @@ def test_a_report_remembers_its_study_and_its_runs(tmp_path):
   assert json.loads((tmp_path / 'study.json').read_text())['study'] == 'configs/quick.py'
   assert report.load(tmp_path) == wanted
   assert report.of_arguments([str(tmp_path)]) == wanted
+  assert report.of_arguments([str(tmp_path), '--config', str(study)]).study == str(study)
   (tmp_path / 'study.json').unlink()
   assert report.load(tmp_path) == report.Report(tmp_path)

@@ -509,7 +509,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['STUDY', '--pictures=maybe'], ['pictures', 'maybe']),
     (['STUDY', '--config.train.steps=3'], ['--config.train.steps', 'allowed: --out']),
     (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
-    (['STUDY', '--out', 'page.html'], ['--out: has no value', 'allowed: --out=VALUE']),
+    (['STUDY', '--out'], ['--out: has no value', 'allowed: --out=VALUE']),
     (['STUDY', '--out=STUDY'], ['cannot be written', 'allowed: a file']),
     (['STUDY', '--out=STUDY/rope/config.json/page.html'], ['cannot be written']),
   ],
@@ -535,7 +535,7 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
 
 def test_the_script_writes_the_page(command, study, tmp_path):  # noqa: F811
   path = tmp_path / 'new' / 'page.html'
-  code, out, _ = command('scripts/report.py', study, f'--out={path}', '--pictures=False', '--metric=ppl')
+  code, out, _ = command('scripts/report.py', '--out', path, study, '--pictures=False', '--metric', 'ppl')
   assert (code, out.strip()) == (None, str(path))
   assert path.read_text(encoding='utf-8') == page.render(gather([study]), 'ppl', pictures=False)
 

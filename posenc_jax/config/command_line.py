@@ -16,12 +16,15 @@ from posenc_jax.config.loading import OPEN, overlay, typed
 REQUIRED = object()  # the default of a flag that must be given
 
 
-def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespace, dict[str, object]]:
+def parse_args(
+  argv: list[str], flags: dict[str, object], places: list[str] | None = None
+) -> tuple[SimpleNamespace, dict[str, object]]:
   """Reads `--name=value` and `--config.a.b=value` (also with a space for the `=`: then no value begins with `--`).
 
   Args:
     argv: the arguments after the program's name.
     flags: names with defaults; `REQUIRED` where there is none. The type of the default is the flag's; None: text.
+    places: the words that are no flags are added to it; None: none are allowed.
   Returns:
     The flags' values, and the overrides `{'a.b': value}`, each read as a Python literal or else kept as text.
   Raises:
@@ -33,6 +36,9 @@ def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespa
       defaults = (f'--{k}' + ('' if v is REQUIRED else f' (default {v!r})') for k, v in flags.items())
       print(f'{(sys.modules["__main__"].__doc__ or "").strip()}\n\nflags: {", ".join(defaults)}, --config.FIELD=VALUE')
       sys.exit(0)
+    if places is not None and not word.startswith('-'):
+      places.append(word)
+      continue
     name, equals, text = word.removeprefix('--').partition('=')
     is_override = name.startswith('config.')
     if not word.startswith('--') or not (is_override or name in flags):
