@@ -254,7 +254,7 @@ def test_bad_flags(argv, words):
 def test_sweeps():
   seeds, names = configs.over('seed', 0, 1), configs.over('encoding.name', 'a', 'b', 'c')
   assert configs.product(seeds, names)[:2] == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 0, 'encoding.name': 'b'}]
-  assert len(configs.product(seeds, names, configs.fixed({'label': 'x'}))) == 6
+  assert len(configs.product(seeds, names, configs.over('label', 'x'))) == 6
   assert configs.zipped(seeds, names[:2]) == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 1, 'encoding.name': 'b'}]
   assert configs.chain(seeds, names) == seeds + names
   with pytest.raises(UserError, match=r'\[2, 3\] runs'):

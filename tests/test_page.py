@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from plotly.offline import get_plotlyjs
-from synthetic import NINE, needles, realistic, row, rows_of, tasks
+from synthetic import NINE, lines_of, needles, realistic, row, rows_of, tasks
 from test_commands import command  # noqa: F401
 
 import posenc_jax.page
@@ -169,7 +169,7 @@ def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
   (table,) = lengths(rows)
   text = rendered(rows)
   main, ranked, every, *_ = Parsed(text).tables
-  assert main == [table.header, *([f'*{text}' if best else text for text, best, _ in line] for line in table.lines)]
+  assert main == [table.header, *([f'*{text}' if best else text for text, best, _ in line] for line in lines_of(table))]
   assert ranked == [
     ['encoding', '8 (L)', '32', 'rise'],
     ['alibi', '2.333 ± 1.528', '2.833 ± 1.528', '+0.500 ± 0.000'],

@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from synthetic import LENGTHS, LN2, NINE, realistic, row, rows_of
+from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
 from posenc_jax import records, render, tables
 from posenc_jax.config import UserError
@@ -25,7 +25,7 @@ def made(rows, **settings):
 
 def shown(table):
   text = lambda field: f'*{field.text}*' if field.is_best else field.text
-  return {line[0].text: [text(field) + field.mark for field in line[1:]] for line in table.lines}
+  return {line[0].text: [text(field) + field.mark for field in line[1:]] for line in lines_of(table)}
 
 
 # Scores

@@ -19,7 +19,7 @@ from posenc_jax.config.saving import (
   training_part,
 )
 from posenc_jax.config.seeds import of_seed, runs
-from posenc_jax.config.sweeps import chain, fixed, over, product, zipped
+from posenc_jax.config.sweeps import chain, over, product, zipped
 
 __all__ = [
   'CONTROLS',
@@ -33,7 +33,6 @@ __all__ = [
   'differing_keys',
   'disk_errors',
   'encoding_of',
-  'fixed',
   'flat',
   'from_json',
   'load',
