@@ -192,6 +192,10 @@ def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line)
   again = [r | change for r in some if r['label'] == 'rope']
   made = tables.make(rows + again, form=form, metric='bpb', baseline='rope')
   assert any(f'difference from {line}, mean' in table.caption for table in made)
+  elsewhere = [r | {'protocol': 'blocks', 'k': None} for r in rows if r['label'] == 't5']
+  made = tables.make(rows + elsewhere, form=form, metric='bpb', baseline='rope')
+  assert any('not compared with rope, which has no rows here' in note for table in made for note in table.notes)
+  assert any('difference from rope, mean' in table.caption for table in made)
   with pytest.raises(UserError, match=r"table: baseline='roep' has no rows; did you mean 'rope'\?"):
     tables.make(rows + again, form=form, baseline='roep')
 

@@ -71,8 +71,8 @@ def methods(
   name = lambda row: f'{row["label"]}, {training(row)}'
   names = lambda row: (name(row), name(row).replace(f', {PLAIN}', ''))
   made = []
-  for scores in collect(rows, runs, protocols, metric, controls, name=name, variant=_variant()):
-    base = differences.line_of(scores, baseline, names) if baseline else ''
+  found = collect(rows, runs, protocols, metric, controls, name=name, variant=_variant())
+  for scores, base in zip(found, differences.baselines(found, baseline, names), strict=True):
     compared = differences.compare(scores, base) if base else {}
     said = differences.sentence(scores, base) if base else ''
     of_lines = zip(scores.lines, fields(scores, scores.lines, differences.marks(scores, compared)), strict=True)

@@ -27,8 +27,8 @@ def lengths(
   `baseline` is the label of the line that the others are compared with; `reference` see `published`.
   """
   rows, made = list(rows), []
-  for scores in collect(rows, runs, protocols, metric, controls):
-    base = differences.line_of(scores, baseline) if baseline else ''
+  of_all = collect(rows, runs, protocols, metric, controls)
+  for scores, base in zip(of_all, differences.baselines(of_all, baseline), strict=True):
     found = differences.compare(scores, base) if base else {}
     said = differences.sentence(scores, base) if base else ''
     of_lines = fields(scores, scores.lines, differences.marks(scores, found))
@@ -82,8 +82,7 @@ def columns(
   found.sort(key=lambda scores: scores.corpus or '')
   lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
   blocks, differences_of = [], []
-  for scores in found:
-    base = differences.line_of(scores, baseline) if baseline else ''
+  for scores, base in zip(found, differences.baselines(found, baseline), strict=True):
     compared = differences.compare(scores, base) if base else {}
     marks = differences.marks(scores, compared)
     blocks.append(Block(scores.title, [_line(scores, lines, length, marks) for length in scores.columns]))
