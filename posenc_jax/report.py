@@ -1,6 +1,7 @@
 """The tables and figures of a folder of runs, as its study wants them."""
 
 import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable
@@ -61,11 +62,26 @@ class Report:
 
   def make_figures(self) -> None:
     """Writes `NAME.png` for each figure."""
-    rows = tables.read(self.folder)
-    for name, settings in self.figures.items():
-      path = self.folder / f'{name}.png'
-      figures.draw(rows, self.runs, **settings).savefig(path, dpi=200)
-      print(path)
+    for name in self.figures:
+      self.make_figure(name)
+
+  def make_figure(self, name: str) -> None:
+    """Writes one of `figures`."""
+    path = self.folder / f'{name}.png'
+    figures.draw(tables.read(self.folder), self.runs, **self.figures[name]).savefig(path, dpi=200)
+    print(path)
+
+  def make_what_can_be(self) -> dict[str, str]:
+    """The tables, and each figure, whatever becomes of the others; returns {what could not be made: why}."""
+    makers = {'tables': self.make_tables}
+    makers |= {f'figure {name}': functools.partial(self.make_figure, name) for name in self.figures}
+    amiss = {}
+    for what, make in makers.items():
+      try:
+        make()
+      except UserError as error:
+        amiss[what] = str(error)
+    return amiss
 
 
 def of_study(path: str | Path, folder: Path, runs: Iterable[str] = ()) -> Report:
@@ -115,8 +131,8 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
 
 def of_arguments(argv: list[str]) -> Report:
   """Of the command line `DIR [--config=STUDY]`."""
-  words = [word for word in argv if not word.startswith('--')]
-  flags, overrides = config.parse_args([word for word in argv if word.startswith('--')], {'config': None})
-  if len(words) != 1 or overrides:
+  places = []
+  flags, overrides = config.parse_args(argv, {'config': None}, places)
+  if len(places) != 1 or overrides:
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, and --config=STUDY')
-  return load(words[0], flags.config)
+  return load(places[0], flags.config)

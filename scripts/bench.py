@@ -8,12 +8,13 @@
 It ends in --budget minutes with tables on screen and in OUT/bench.md; OUT/rows.jsonl has every repeat. Without
 --attention or --step it does both. The peers need torch and x-transformers: pip install -e '.[bench]'
 
---encodings: names, with hyperparameters as in NAME/field=value, or all. --backends: of attention; plain is blockwise
-attention without an encoding and with a backward written by hand. --passes: forward, both (with backward). --batch,
---heads, --head_dim: of attention; beyond 8192 tokens it is one sequence, forward only. --shapes: of the step,
-LENGTHxBATCH; --config.FIELD changes its config. --seeds: with --step, steps of so many seeds of it, in one program (at
-once) against one after another (in turn). --peers: names, or none; by default those that do the work of an
-encoding asked for. --against: the case that ratios are to. --repeats: of every case; 0: as time allows, 2 to 15.
+--encodings: names, with hyperparameters as in NAME/field=value (commas of a value: in brackets), or all. --backends: of
+attention; plain is blockwise attention without an encoding and with a backward written by hand. --passes: forward, both
+(with backward). --batch, --heads, --head_dim: of attention; beyond 8192 tokens it is one sequence, forward only.
+--shapes: of the step, LENGTHxBATCH; --config.FIELD changes its config. --seeds: with --step, steps of so many seeds of
+it, in one program (at once) against one after another (in turn). --peers: names, or none; by default those that do the
+work of an encoding asked for. --against: the case that ratios are to. --repeats: of every case; 0: as time allows, 2 to
+15.
 """
 
 from posenc_jax import config

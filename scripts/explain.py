@@ -27,7 +27,7 @@ from posenc_jax.model import LM, build
 
 def main(argv: list[str]) -> None:
   flags, overrides = config.parse_args(argv, {'config': None, 'map': False})
-  if flags.map == bool(flags.config or overrides):
+  if flags.map == bool(flags.config) or (flags.map and overrides):
     raise config.UserError('--config=FILE or --map: one of them must be given')
   if flags.map:
     print(catalogue.markdown(), end='')

@@ -16,7 +16,7 @@ def main(argv):
   if not argv:
     pictures = '--encoding=NAME --out=DIR; --classic --out=DIR'
     raise config.UserError(f'no arguments; allowed: DIR, such as runs/quick, and --config=STUDY; {pictures}')
-  if argv and argv[0].startswith('-') and not argv[0].startswith('--config'):
+  if argv[0].startswith('-') and not argv[0].startswith('--config'):
     from posenc_jax.pictures import command  # it needs jax, and rows do not
 
     return command.main(argv)

@@ -17,7 +17,9 @@ HEADS, WIDTH = 8, 64
 
 def main(argv):
   defaults = {'length': 16384, 'encodings': 'nope,alibi,t5,transformer_xl,fox,cope,path', 'shards': '1,2,4,8'}
-  flags, _ = config.parse_args(argv, defaults)
+  flags, overrides = config.parse_args(argv, defaults)
+  if overrides:
+    raise config.UserError(f'--config.{next(iter(overrides))}: is not read; allowed: --{", --".join(defaults)}')
   try:
     shards = [int(number) for number in str(flags.shards).split(',')]
     enough = min(shards) > 0

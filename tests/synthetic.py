@@ -35,6 +35,11 @@ NINE = ('nope', 'learned', 'sinusoidal', 'shaw', 'transformer_xl', 't5', 'debert
 LENGTHS = (128, 256, 512, 1024, 2048)
 
 
+def lines_of(table):
+  """Those of all blocks of a table."""
+  return [line for block in table.blocks for line in block.lines]
+
+
 def realistic(seeds=3):
   noise = random.Random(0)
   rows = []

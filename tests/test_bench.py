@@ -123,13 +123,24 @@ def test_hyperparameters_and_overrides_reach_the_cases(plan):
   assert (config.train.length, config.train.batch, config.train.compute_dtype) == (8, 2, 'bfloat16')
 
 
+def test_sections_and_values_with_commas_are_hyperparameters(plan):
+  specs = 'rope/scaling.rope_type=yarn/scaling.factor=4', "chain/members=('rope', 'fox')"
+  (group,), _ = plan('--step', f'--encodings={",".join(specs)}', '--shapes=8x2', '--dtypes=float32', '--peers=none')
+  assert names(group) == [*specs]
+  rope, chain = (cases.step_config(case).encoding for case in group.cases)
+  assert rope.scaling.to_dict() == {'rope_type': 'yarn', 'factor': 4}
+  assert chain.members == ('rope', 'fox')
+  (group, _), _ = plan('--attention', f'--encodings={",".join(specs)}', '--lengths=64', '--backends=dense')
+  assert {case.encoding for case in group.cases} == {*specs, ''}
+
+
 @pytest.mark.parametrize(
   ('arguments', 'words'),
   [
     (['--encodngs=nope'], ["did you mean '--encodings'?"]),
     (['--encodings=alibbi'], ["'alibbi'", 'alibi']),
     (['--encodings=rope/bas=3'], ["'bas'", 'base']),
-    (['--encodings=rope/base'], ['--encodings=rope/base', 'NAME/hyperparameter=value']),
+    (['--encodings=rope/base'], ['rope/base', 'NAME/hyper=value']),
     (['--encodings=nope,nope'], ['--encodings=nope,nope', 'none twice']),
     (['--encodings=rope', '--head_dim=3'], ['head_dim', '3']),
     (['--backends=blokwise'], ['--backends=blokwise', "did you mean 'blockwise'?"]),

@@ -186,9 +186,18 @@ def test_ctrl_c_before_a_step_is_one_line_and_ends_at_once():
   assert (ended.returncode, ended.stdout, ended.stderr) == (130, '', words)
 
 
-@pytest.mark.parametrize('script', ['train.py', 'eval.py'])
-def test_help(command, script):
-  code, out, _ = command(script, '--help')
+@pytest.mark.parametrize('word', ['-h', '--help'])
+@pytest.mark.parametrize(
+  ('script', 'flag'),
+  [
+    ('train.py', '--workdir'),
+    ('eval.py', '--workdir'),
+    ('scripts/table.py', '--config'),
+    ('scripts/report.py', '--out'),
+  ],
+)
+def test_help(command, script, flag, word):
+  code, out, _ = command(script, word)
   assert not code
-  assert f'python {script} --' in out
-  assert '--workdir' in out
+  assert f'python {script} ' in out
+  assert flag in out.partition('flags: ')[2]

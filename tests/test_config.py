@@ -234,6 +234,11 @@ def test_flags():
   values, overrides = configs.parse_args([*argv, '--config.encoding.name=alibi', '--config.label=a=b'], flags)
   assert vars(values) == {'config': 'c.py', 'out': None, 'jobs': 1, 'force': True}
   assert overrides == {'train.steps': 7, 'eval.lengths': (16, 32), 'encoding.name': 'alibi', 'label': 'a=b'}
+  places = []
+  assert configs.parse_args(['a', *argv, 'b'], flags, places) == configs.parse_args(argv, flags)
+  assert places == ['a', 'b']
+  with pytest.raises(UserError, match='-x: no such flag'):
+    configs.parse_args(['a', '-x', *argv], flags, places)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +263,7 @@ def test_bad_flags(argv, words):
 def test_sweeps():
   seeds, names = configs.over('seed', 0, 1), configs.over('encoding.name', 'a', 'b', 'c')
   assert configs.product(seeds, names)[:2] == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 0, 'encoding.name': 'b'}]
-  assert len(configs.product(seeds, names, configs.fixed({'label': 'x'}))) == 6
+  assert len(configs.product(seeds, names, configs.over('label', 'x'))) == 6
   assert configs.zipped(seeds, names[:2]) == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 1, 'encoding.name': 'b'}]
   assert configs.chain(seeds, names) == seeds + names
   with pytest.raises(UserError, match=r'\[2, 3\] runs'):

@@ -75,7 +75,9 @@ def test_map_prints_the_table_of_all(capsys):
   assert capsys.readouterr().out == catalogue.markdown()
 
 
-@pytest.mark.parametrize('flags', [[], [f'--config={BASE}', '--map'], ['--map', '--config.seed=1']])
+@pytest.mark.parametrize(
+  'flags', [[], ['--config.seed=1'], [f'--config={BASE}', '--map'], ['--map', '--config.seed=1']]
+)
 def test_a_config_or_the_map(flags):
   with pytest.raises(config.UserError, match='--config=FILE or --map: one of them must be given'):
     EXPLAIN['main'](flags)

@@ -82,5 +82,5 @@ def test_through_trainer_evaluation_and_table(registered, tmp_path):
   trainer.train(run, tmp_path / 'runs' / 'one')
   evals.evaluate(run, tmp_path / 'runs' / 'one')
   table = tables.make(tables.read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[0]
-  assert [[field.text for field in line[:1]] + [len(line)] for line in table.lines] == [['square_root', 3]]
+  assert [[field.text for field in line[:1]] + [len(line)] for line in table.blocks[0].lines] == [['square_root', 3]]
   assert [(r['status'], r['tokens']) for r in table.records] == [('ok', 8)] * 2

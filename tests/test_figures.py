@@ -167,9 +167,10 @@ def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
       dict(form='heat_map'),
       r'protocol=None; allowed: needle, passkey',
     ),
-    (realistic(), dict(form='positions'), r'no rows of protocols'),
+    (realistic(), dict(form='positions'), r'^no rows of protocols'),
     (by_position(), dict(form='positions', length=77), r'no rows of 77 tokens; allowed: 1024'),
-    (realistic(), dict(protocol='sliding'), r"protocols=\['sliding'\]; allowed: last_k"),
+    (realistic(), dict(protocol='sliding'), r"^no rows of protocols=\['sliding'\]; allowed: last_k"),
+    (realistic(), dict(metric='bbp'), r"^metric='bbp'; did you mean 'bpb'\?"),
   ],
 )
 def test_a_figure_of_what_there_is_not_is_one_line(rows, settings, message):
@@ -253,5 +254,6 @@ def test_a_report_remembers_its_study_and_its_runs(tmp_path):
   assert json.loads((tmp_path / 'study.json').read_text())['study'] == 'configs/quick.py'
   assert report.load(tmp_path) == wanted
   assert report.of_arguments([str(tmp_path)]) == wanted
+  assert report.of_arguments([str(tmp_path), '--config', str(study)]).study == str(study)
   (tmp_path / 'study.json').unlink()
   assert report.load(tmp_path) == report.Report(tmp_path)

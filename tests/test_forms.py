@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from synthetic import extended, realistic, row, rows_of, tasks, trained_at
+from synthetic import extended, lines_of, realistic, row, rows_of, tasks, trained_at
 
 from posenc_jax import config, records, render, report, statistics, tables
 from posenc_jax.config import UserError
@@ -37,11 +37,11 @@ CASES = {
 
 
 def texts(table):
-  return [[field.text for field in line] for line in table.lines]
+  return [[field.text for field in line] for line in lines_of(table)]
 
 
 def marks(table):
-  return {line[0].text: ''.join(field.mark or '.' for field in line[1:]) for line in table.lines}
+  return {line[0].text: ''.join(field.mark or '.' for field in line[1:]) for line in lines_of(table)}
 
 
 # Laws
@@ -93,14 +93,14 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
     text = render.latex(table)
     body = re.sub(r'\\multicolumn.*', '', text[text.index(r'\toprule') : text.index(r'\bottomrule')])
     lines = [line for line in body.splitlines() if line.endswith(r'\\')]
-    assert len(lines) == 1 + len(table.lines)
+    assert len(lines) == 1 + len(lines_of(table))
     assert {len(re.findall(r'(?<!\\)&', line)) for line in lines} == {len(table.header) - 1}
     assert text.isascii()
     assert not re.search(r'[ }]-\d', text)  # a minus is no hyphen
     plain = text.replace(r'\{', '').replace(r'\}', '')
     assert plain.count('{') == plain.count('}')
     pipes = [line for line in render.markdown(table).splitlines() if line.startswith('|')]
-    assert len(pipes) >= len(table.lines) + 2
+    assert len(pipes) >= len(lines_of(table)) + 2
   render.write(found, tmp_path)
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
     header, *lines = csv.reader(file)
@@ -141,7 +141,7 @@ def test_planted_differences_are_marked_and_others_are_not():
   assert marks(main) == {'rope': '.', 'same': '.', 'better': '*', 'worse': '†'}
   assert marks(difference) == {'same': '.', 'better': '*', 'worse': '†'}
   (main, _) = tables.make(documents(bits), form='columns', baseline='rope')
-  assert [field.mark for field in main.lines[0]] == ['', '*', '', '', '†']
+  assert [field.mark for field in lines_of(main)[0]] == ['', '*', '', '', '†']
   more = [r | {'metric': 'exact_match', 'value': r['bpb'], 'nats': None} for r in documents(bits)]
   assert marks(tables.make(more, metric='exact_match', baseline='rope')[0])['better'] == '†'  # more is better
 
@@ -173,6 +173,31 @@ def test_what_is_not_paired_is_named_and_not_compared():
     base = 'rope, overrides null' if 'overrides' in change else 'rope'
     main, *_ = tables.make(moved, baseline=base)
     assert any(note.startswith(f'not compared with {base}') and 't5' in note for note in main.notes)
+
+
+@pytest.mark.parametrize('form', ['lengths', 'columns'])
+@pytest.mark.parametrize(
+  ('change', 'line'),
+  [
+    ({'overrides': {'encoding.base': 5.0}}, 'rope, overrides null'),
+    ({'step': 50}, 'rope, step 100'),
+    ({'step': 200, 'run': 'another'}, 'rope, step 200'),
+    ({'k': 2}, 'rope, k 4'),
+  ],
+)
+def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line):
+  """It changes the names of all lines; of those with the baseline's label one is meant."""
+  rows = documents({'rope': [2.0, 2.1, 2.2], 't5': [1.0, 1.1, 1.2]})
+  some = rows if line == 'rope, step 200' else [r for r in rows if r['seed'] == 0]
+  again = [r | change for r in some if r['label'] == 'rope']
+  made = tables.make(rows + again, form=form, metric='bpb', baseline='rope')
+  assert any(f'difference from {line}, mean' in table.caption for table in made)
+  elsewhere = [r | {'protocol': 'blocks', 'k': None} for r in rows if r['label'] == 't5']
+  made = tables.make(rows + elsewhere, form=form, metric='bpb', baseline='rope')
+  assert any('not compared with rope, which has no rows here' in note for table in made for note in table.notes)
+  assert any('difference from rope, mean' in table.caption for table in made)
+  with pytest.raises(UserError, match=r"table: baseline='roep' has no rows; did you mean 'rope'\?"):
+    tables.make(rows + again, form=form, baseline='roep')
 
 
 def test_one_seed_gives_an_interval_but_no_mark():
@@ -221,7 +246,7 @@ def test_corpora_with_runs_of_their_own_miss_no_others(form, settings):
   assert table.notes == [f'no rows of run {runs[0]}', 'copy, copy: missing: alibi seed 0']
   one = [r | {'protocol': 'copy'} for r in rows]  # options of a task make corpora, not protocols
   (table,) = tables.make(one, form='ranks')
-  assert [line[0].text for line in table.lines[:2]] == ['copy, copy', 'sort, copy']
+  assert [line[0].text for line in lines_of(table)[:2]] == ['copy, copy', 'sort, copy']
 
 
 def test_the_grid_ends_with_the_models_trained_at_each_length():
@@ -245,14 +270,18 @@ def test_methods_are_lines_and_trainings_are_blocks():
     ('L = 8, 100 steps', ['rope, as trained', 'rope, rope_type=linear, factor=4', 'rope, rope_type=yarn, factor=4']),
     ('L = 32, 10 steps', ['yarn, as trained']),
   ]
-  assert [line[0].text for line in difference.lines] == [
+  assert [line[0].text for line in lines_of(difference)] == [
     'rope, rope_type=linear, factor=4, L = 8, 100 steps',
     'rope, rope_type=yarn, factor=4, L = 8, 100 steps',
     'yarn, as trained, L = 32, 10 steps',
   ]
   assert table.notes == []
+  for baseline in ('rope, L = 8, 100 steps', 'rope, as trained, L = 8, 100 steps'):  # renamed by one more evaluation
+    longer = [r | {'overrides': {'max(eval.lengths)': 99}} for r in rows if r['overrides'] is None]
+    difference = tables.make(rows + longer, form='methods', baseline=baseline)[1]
+    assert difference.title.startswith('Differences from rope, as trained, L = 8, 100 steps, overrides null')
   (table,) = tables.make([r for r in rows if r['overrides'] is None], form='methods')
-  assert [line[0].text for line in table.lines] == ['rope', 'yarn']
+  assert [line[0].text for line in lines_of(table)] == ['rope', 'yarn']
   other = [r | {'overrides': {**(r['overrides'] or {}), 'eval.documents': 3}} for r in extended()]
   (table,) = tables.make(extended() + other, form='methods')
   assert 'mixed overrides, each a line of its own: null, {eval.documents: 3}' in table.notes
@@ -285,7 +314,7 @@ def test_ranks_by_hand():
 def test_chance_is_printed_and_never_bold():
   (table,) = tables.make(tasks(names=['copy']), metric='exact_match')
   assert texts(table)[-1] == ['chance', *['0.100'] * 6]
-  assert not any(field.is_best for field in table.lines[-1])
+  assert not any(field.is_best for field in lines_of(table)[-1])
   shares = [r | {'metric': 'token_accuracy'} if r['metric'] != 'chance' else r for r in tasks(names=['copy'])]
   (table,) = tables.make(shares, metric='token_accuracy')
   assert texts(table)[-1][0] != 'chance'  # that of exact matches is not that of tokens
@@ -296,7 +325,7 @@ def test_chance_is_printed_and_never_bold():
 def test_any_metric_of_rows_is_printed_but_only_known_ones_have_a_best():
   (table,) = tables.make([row('a', metric='brier', value=0.25)], metric='brier')
   assert texts(table) == [['a', '0.250']]
-  assert not table.lines[0][1].is_best
+  assert not lines_of(table)[0][1].is_best
   with pytest.raises(UserError, match=r"metric='brier' with a baseline"):
     tables.make([row('a', metric='brier', value=0.25)], metric='brier', baseline='a')
 
@@ -311,7 +340,7 @@ def test_what_is_published_stands_apart():
   assert ours == tables.make(rows)[0]
   assert theirs.header == ['encoding', '512', '1024', 'source']
   assert texts(theirs)[1] == ['T5', '19.65', '—', 'Press et al. 2021, table 2']
-  assert not any(field.is_best or field.mark for line in theirs.lines for field in line)
+  assert not any(field.is_best or field.mark for line in lines_of(theirs) for field in line)
   assert theirs.records == []
   assert 'published, other scale' in render.latex(theirs)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from plotly.offline import get_plotlyjs
-from synthetic import NINE, needles, realistic, row, rows_of, tasks
+from synthetic import NINE, lines_of, needles, realistic, row, rows_of, tasks
 from test_commands import command  # noqa: F401
 
 import posenc_jax.page
@@ -169,7 +169,7 @@ def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
   (table,) = lengths(rows)
   text = rendered(rows)
   main, ranked, every, *_ = Parsed(text).tables
-  assert main == [table.header, *([f'*{text}' if best else text for text, best, _ in line] for line in table.lines)]
+  assert main == [table.header, *([f'*{text}' if best else text for text, best, _ in line] for line in lines_of(table))]
   assert ranked == [
     ['encoding', '8 (L)', '32', 'rise'],
     ['alibi', '2.333 ± 1.528', '2.833 ± 1.528', '+0.500 ± 0.000'],
@@ -513,7 +513,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['STUDY', '--pictures=maybe'], ['pictures', 'maybe']),
     (['STUDY', '--config.train.steps=3'], ['--config.train.steps', 'allowed: --out']),
     (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
-    (['STUDY', '--out', 'page.html'], ['--out: has no value', 'allowed: --out=VALUE']),
+    (['STUDY', '--out'], ['--out: has no value', 'allowed: --out=VALUE']),
     (['STUDY', '--out=STUDY'], ['cannot be written', 'allowed: a file']),
     (['STUDY', '--out=STUDY/rope/config.json/page.html'], ['cannot be written']),
   ],
@@ -539,7 +539,7 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
 
 def test_the_script_writes_the_page(command, study, tmp_path):  # noqa: F811
   path = tmp_path / 'new' / 'page.html'
-  code, out, _ = command('scripts/report.py', study, f'--out={path}', '--pictures=False', '--metric=ppl')
+  code, out, _ = command('scripts/report.py', '--out', path, study, '--pictures=False', '--metric', 'ppl')
   assert (code, out.strip()) == (None, str(path))
   assert path.read_text(encoding='utf-8') == page.render(gather([study]), 'ppl', pictures=False)
 

@@ -183,3 +183,6 @@ def test_the_script_writes_a_picture(tmp_path, capsys):
   assert capsys.readouterr().out.strip() == str(picture)
   with pytest.raises(UserError, match='--out: must be given'):
     main(['--classic'])
+  for out in (picture, picture / 'below'):
+    with pytest.raises(UserError, match=f'^--out={out}: a file is there; allowed: a folder'):
+      main(['--encoding=alibi', f'--out={out}', '--length=16', '--heads=3', '--head_dim=4'])

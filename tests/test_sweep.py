@@ -70,6 +70,22 @@ def test_nothing_at_all_succeeding_is_exit_code_1(study):
   assert study(['broken_train'])()[0] == 1
 
 
+def test_what_cannot_be_made_hides_neither_failures_nor_what_can(study, capsys):
+  run = study(['broken_train', 'rope'])
+  study_text = run.path.read_text()
+  run.path.write_text(
+    f"{study_text}\ndef table(): return dict(baseline='broken_train')\n"
+    "def figures(): return {'first': dict(protocol='blocks'), 'second': {}}\n"
+  )
+  assert run()[0] == 1
+  printed = capsys.readouterr().out
+  assert 'failed: encoding.name=broken_train,seed=0: exit code 1: bad luck' in printed
+  assert "not made: tables: table: baseline='broken_train' has no rows; allowed: rope\n" in printed
+  assert "not made: figure first: no rows of protocols=['blocks']; allowed: last_k\n" in printed
+  assert (run.out / 'second.png').exists()
+  assert run({'encoding.name': 'rope'})[0] == 1  # no run failed
+
+
 def test_two_jobs_share_the_cpus_and_make_the_same_table(study):
   one, names = study(['rope', 'alibi'], (0, 1)), ('table.md', 'table.csv')
   assert one()[0] == 0

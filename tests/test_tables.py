@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from synthetic import LENGTHS, LN2, NINE, realistic, row, rows_of
+from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
 from posenc_jax import records, render, tables
 from posenc_jax.config import UserError
@@ -25,7 +25,7 @@ def made(rows, **settings):
 
 def shown(table):
   text = lambda field: f'*{field.text}*' if field.is_best else field.text
-  return {line[0].text: [text(field) + field.mark for field in line[1:]] for line in table.lines}
+  return {line[0].text: [text(field) + field.mark for field in line[1:]] for line in lines_of(table)}
 
 
 # Scores
@@ -177,7 +177,7 @@ def test_a_run_that_was_evaluated_in_part_is_not_averaged():
     ({'metric': 'exact_match'}, r'allowed: a metric that rows have, not exact_match'),
     ({'protocols': ['sliding']}, r'allowed: last_k'),
     ({'form': 'grids'}, r"form='grids'; did you mean 'grid'\?"),
-    ({'baseline': 'ropee'}, r"baseline='ropee'; did you mean 'rope'\?"),
+    ({'baseline': 'ropee'}, r"baseline='ropee' has no rows; did you mean 'rope'\?"),
     ({'form': 'columns', 'by': 'split'}, r"by='split'; allowed: protocol, corpus"),
     ({'form': 'ranks', 'metric': 'gradient'}, r'allowed: a metric that rows have'),
     ({'reference': [{'line': 'x', 'values': {8: 1.0}}]}, r'allowed: dict\(line=..., values=.*source'),

@@ -1,13 +1,12 @@
 """What is measured: cases, and the groups whose repeats are interleaved."""
 
-import ast
 import dataclasses
 import itertools
 from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.config import UserError, load, overlay
+from posenc_jax.config import encoding_of, load, overlay
 from posenc_jax.data import VOCAB
 
 BASE = Path(__file__).resolve().parents[2] / 'configs' / 'base.py'
@@ -47,7 +46,7 @@ FORMULA = {'forward': 4.0, 'both': 14.0}  # x K: operations a visible pair; the 
 class Case:
   """One line of a table.
 
-  name: unique in its group. method: a backend, PLAIN, a peer, or 'matmul'. encoding: 'NAME/hyperparameter=value/...'.
+  name: unique in its group. method: a backend, PLAIN, a peer, or 'matmul'. encoding: as `encoding_of` reads it.
   against: the name of the case that its time is divided by. config: overrides of configs/base.py, of a step.
   """
 
@@ -100,21 +99,6 @@ class Group:
   def turn(self) -> tuple:
     """Cheap groups first, very long sequences last."""
     return max(case.length for case in self.cases) > LONG, self.expected_seconds
-
-
-def hyperparameters(spec: str) -> dict[str, object]:
-  """{'name': ..., hyperparameter: value} of 'NAME/hyperparameter=value/...'. Raises UserError."""
-  name, *words = spec.split('/')
-  settings = {'name': name}
-  for word in words:
-    key, equals, text = word.partition('=')
-    if not equals:
-      raise UserError(f'--encodings={spec}: {word!r} has no value; allowed: NAME/hyperparameter=value')
-    try:
-      settings[key] = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-      settings[key] = text
-  return settings
 
 
 def doing_work_of(peer: str, encodings) -> str | None:
@@ -170,7 +154,7 @@ def step_groups(
     cases = []
     for spec in encodings:
       config = STEP | {'train.length': T, 'train.batch': B, 'train.compute_dtype': dtype} | overrides
-      config |= {'encoding': hyperparameters(spec)}
+      config |= {'encoding': encoding_of(spec)}
       overlay(load(BASE, {}), config)
       base = 'nope' if 'nope' in encodings else encodings[0]
       sizes |= dict(encoding=spec, config=config)

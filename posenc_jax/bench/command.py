@@ -94,7 +94,7 @@ def _require(holds: bool, name: str, flags, allowed: str) -> None:
 
 
 def _words(text: str) -> list[str]:
-  return [word.strip() for word in text.split(',') if word.strip()]
+  return [word.strip() for word in configs.split(text, ',') if word.strip()]
 
 
 def _names(flag: str, text: str, allowed) -> list[str]:
@@ -127,7 +127,7 @@ def _encodings(flags) -> list[str]:
   sizes = dict(model_dim=flags.heads * flags.head_dim, heads=flags.heads, head_dim=flags.head_dim)
   for spec in specs:
     with configs.user_errors(ValueError, TypeError):
-      hyper = cases.hyperparameters(spec)
+      hyper = configs.encoding_of(spec)
       jax.eval_shape(lambda hyper=hyper: make(**hyper, **sizes, train_length=cases.TRAIN_LENGTH, rngs=nnx.Rngs(0)))
   if not specs or len(set(specs)) < len(specs):
     raise UserError(f'--encodings={flags.encodings}; allowed: one or more, none twice, or all')

@@ -10,8 +10,9 @@ from flax import nnx
 from posenc_jax import at_once, data, optim
 from posenc_jax.attention import attend
 from posenc_jax.bench import memory, plain
-from posenc_jax.bench.cases import MATRIX, PLAIN, TRAIN_LENGTH, Case, hyperparameters, step_config, tokens
+from posenc_jax.bench.cases import MATRIX, PLAIN, TRAIN_LENGTH, Case, step_config, tokens
 from posenc_jax.bench.subject import Refused, Subject
+from posenc_jax.config import encoding_of
 from posenc_jax.encodings import make
 from posenc_jax.model import build as build_model
 from posenc_jax.trainer import functions
@@ -43,7 +44,7 @@ def matrix_product(case: Case) -> Subject:
 def attention(case: Case) -> Subject:
   """`attend` with every argument given from outside, forward or with its gradients."""
   H, K = case.heads, case.head_dim
-  hyper = hyperparameters(case.encoding)
+  hyper = encoding_of(case.encoding)
   enc = make(**hyper, model_dim=H * K, heads=H, head_dim=K, train_length=TRAIN_LENGTH, rngs=nnx.Rngs(0))
   if enc.places() == ('input',):
     raise Refused('acts on the input of the model: its attention is that of nope')

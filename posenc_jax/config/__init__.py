@@ -6,7 +6,7 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 """
 
 from posenc_jax.config.checks import CONTROLS, LOGGERS, PROTOCOLS, validate
-from posenc_jax.config.command_line import REQUIRED, main, parse_args
+from posenc_jax.config.command_line import REQUIRED, encoding_of, main, parse_args, split
 from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest, user_errors
 from posenc_jax.config.loading import load, load_study, overlay
 from posenc_jax.config.saving import (
@@ -20,7 +20,7 @@ from posenc_jax.config.saving import (
   training_part,
 )
 from posenc_jax.config.seeds import of_seed, runs
-from posenc_jax.config.sweeps import chain, fixed, over, product, zipped
+from posenc_jax.config.sweeps import chain, over, product, zipped
 
 __all__ = [
   'CONTROLS',
@@ -34,7 +34,7 @@ __all__ = [
   'decides_results',
   'differing_keys',
   'disk_errors',
-  'fixed',
+  'encoding_of',
   'flat',
   'from_json',
   'load',
@@ -48,6 +48,7 @@ __all__ = [
   'product',
   'runs',
   'saved_config',
+  'split',
   'to_json',
   'training_part',
   'user_errors',

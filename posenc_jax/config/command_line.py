@@ -8,18 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+from ml_collections import ConfigDict
+
 from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest
-from posenc_jax.config.loading import typed
+from posenc_jax.config.loading import OPEN, overlay, typed
 
 REQUIRED = object()  # the default of a flag that must be given
 
 
-def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespace, dict[str, object]]:
+def parse_args(
+  argv: list[str], flags: dict[str, object], places: list[str] | None = None
+) -> tuple[SimpleNamespace, dict[str, object]]:
   """Reads `--name=value` and `--config.a.b=value` (also with a space for the `=`: then no value begins with `--`).
 
   Args:
     argv: the arguments after the program's name.
     flags: names with defaults; `REQUIRED` where there is none. The type of the default is the flag's; None: text.
+    places: the words that are no flags are added to it; None: none are allowed.
   Returns:
     The flags' values, and the overrides `{'a.b': value}`, each read as a Python literal or else kept as text.
   Raises:
@@ -31,6 +36,9 @@ def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespa
       defaults = (f'--{k}' + ('' if v is REQUIRED else f' (default {v!r})') for k, v in flags.items())
       print(f'{(sys.modules["__main__"].__doc__ or "").strip()}\n\nflags: {", ".join(defaults)}, --config.FIELD=VALUE')
       sys.exit(0)
+    if places is not None and not word.startswith('-'):
+      places.append(word)
+      continue
     name, equals, text = word.removeprefix('--').partition('=')
     is_override = name.startswith('config.')
     if not word.startswith('--') or not (is_override or name in flags):
@@ -50,6 +58,29 @@ def parse_args(argv: list[str], flags: dict[str, object]) -> tuple[SimpleNamespa
   if missing:
     raise UserError(f'{", ".join(missing)}: must be given')
   return SimpleNamespace(**{**flags, **values}), overrides
+
+
+def encoding_of(spec: str) -> dict[str, object]:
+  """{'name': NAME, hyperparameter: value} of 'NAME/hyper=value/section.hyper=value', values as in flags. UserError."""
+  name, *words = split(spec, '/')
+  for word in words:
+    if '=' not in word:
+      raise UserError(f'encoding {spec}: {word!r} has no value; allowed: NAME/hyper=value')
+  section = ConfigDict({OPEN: {}})
+  overlay(section, parse_args([f'--config.{OPEN}.{word}' for word in words], {})[1])
+  return {'name': name, **section[OPEN].to_dict()}
+
+
+def split(text: str, separator: str) -> list[str]:
+  """At every separator outside brackets."""
+  parts, depth = [''], 0
+  for character in text:
+    depth += (character in '([{') - (character in ')]}')
+    if character == separator and not depth:
+      parts.append('')
+    else:
+      parts[-1] += character
+  return parts
 
 
 def _literal(text: str) -> object:

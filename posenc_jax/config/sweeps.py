@@ -11,11 +11,6 @@ def over(path: str, *values: object) -> list[dict]:
   return [{path: value} for value in values]
 
 
-def fixed(overrides: dict[str, object]) -> list[dict]:
-  """The sweep of one run, to multiply others by."""
-  return [dict(overrides)]
-
-
 def product(*sweeps: Iterable[dict]) -> list[dict]:
   """Every combination, the last sweep varying fastest. Raises `UserError` where two set the same path."""
   return [_merge(parts) for parts in itertools.product(*sweeps)]

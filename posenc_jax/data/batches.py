@@ -25,7 +25,7 @@ class Batches:
   window are then pushed back inside the document. So an epoch reads every token at least once, and the surplus, all of
   it within 2 T of the document's ends, twice. Shorter documents are skipped. Batches run on across epochs.
 
-  Attributes: `windows_per_epoch`; `skipped`, the number of documents that are too short.
+  Attributes: `windows_per_epoch`.
   """
 
   def __init__(self, corpus, length: int, size: int, seed: int):
@@ -42,7 +42,6 @@ class Batches:
     self._windows = np.where(corpus.counts >= length, -(-corpus.counts // length), 0).tolist()
     self._ends = list(itertools.accumulate(self._windows))
     self.windows_per_epoch = self._ends[-1]
-    self.skipped = self._windows.count(0)
     windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle().repeat()
     self._batches = windows.map_with_index(self._window).batch(size, batch_fn=np.stack)
 

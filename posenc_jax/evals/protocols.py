@@ -13,21 +13,14 @@ import numpy as np
 Nll = Callable[[np.ndarray], np.ndarray]
 
 
-def blocks(nll: Nll, documents: Sequence[np.ndarray], length: int, batch_tokens: int) -> Iterator[np.ndarray]:
-  """Cuts each document into windows of `length` tokens, the last one as short as it comes: `sliding` by whole windows.
-
-  Mean context is about length / 2.
-  """
-  return sliding(nll, documents, length, length, batch_tokens)
-
-
 def sliding(
   nll: Nll, documents: Sequence[np.ndarray], length: int, stride: int, batch_tokens: int
 ) -> Iterator[np.ndarray]:
   """Windows begin at 0, stride, 2 stride, ...; each scores what the one before did not reach, so every token once.
 
   A token has at least `length - stride` tokens before it, or all that its document has: with stride 1, always as many
-  as fit. The last window is cut where its document ends. (Baevski and Auli 2019, arXiv:1809.10853; Press et al. 2021.)
+  as fit; with stride `length`, `blocks`, about length / 2 on average. The last window is cut where its document ends.
+  (Baevski and Auli 2019, arXiv:1809.10853; Press et al. 2021.)
 
   Args:
     documents: integer tokens_T each.

@@ -9,9 +9,8 @@ EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
 
 def main(argv: list[str]) -> None:
   """Makes the page that `RUNS [RUNS ...] --out=FILE [--metric=NAME] [--pictures=False]` asks for. Raises UserError."""
-  paths = [word for word in argv if not word.startswith('-')]
-  options = [word for word in argv if word.startswith('-')]
-  flags, overrides = config.parse_args(options, {'out': config.REQUIRED, 'metric': 'bpb', 'pictures': True})
+  paths = []
+  flags, overrides = config.parse_args(argv, {'out': config.REQUIRED, 'metric': 'bpb', 'pictures': True}, paths)
   if overrides:
     raise UserError(f'--config.{next(iter(overrides))}: changes no run; allowed: --out, --metric, --pictures')
   try:

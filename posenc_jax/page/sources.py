@@ -1,7 +1,6 @@
 """What a page is made from: the rows and configs of run folders and row files."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,7 +59,7 @@ def _read(path: Path) -> Sources:
   rows = tables.read(path)
   of_folder = report.load(path) if path.is_dir() else None
   present = list(dict.fromkeys(row['run'] for row in rows))
-  configs = {folder.name: _config(folder) for folder in _folders(path) if folder.name in present}
+  configs = {folder.name: config.saved_config(folder) for folder in _folders(path) if folder.name in present}
   notes = [f'{path.as_posix()}: {len(rows):,} rows of {_count(len(present), "run")}.']
   lacking = [run for run in present if run not in configs]
   if len(lacking) == len(present):
@@ -94,11 +93,6 @@ def _folders(path: Path) -> list[Path]:
   """Where the runs may be that the rows of `path` are of."""
   folder = path if path.is_dir() else path.parent
   return [file.parent.resolve() for name in ('config.json', '*/config.json') for file in sorted(folder.glob(name))]
-
-
-def _config(folder: Path) -> ConfigDict:
-  with config.user_errors(json.JSONDecodeError):
-    return config.saved_config(folder)
 
 
 def _count(number: int, what: str) -> str:

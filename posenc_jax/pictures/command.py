@@ -28,6 +28,9 @@ def main(argv: list[str]) -> None:
     made = CLASSIC
   for name, function in made.items():
     figure, path = function(), Path(flags.out) / f'{name}.png'
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+      raise UserError(f'--out={flags.out}: a file is there; allowed: a folder, which need not exist') from None
     figure.savefig(path, dpi=200)
     print(path)

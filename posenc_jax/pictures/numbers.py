@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
 from posenc_jax import config
 from posenc_jax.attention import attend
@@ -20,15 +19,9 @@ BATCH = 16  # samples at once
 
 def build(spec: str, heads: int, head_dim: int, train_length: int, seed: int) -> Encoding:
   """The encoding of 'NAME/hyper=value/section.hyper=value', D = H K. Raises UserError."""
-  name, *words = spec.split('/')
-  for word in words:
-    if '=' not in word:
-      raise UserError(f'--encoding={spec}: {word!r} has no value; allowed: NAME/hyper=value')
-  hyper = ConfigDict({'encoding': {}})
-  config.overlay(hyper, config.parse_args([f'--config.encoding.{word}' for word in words], {})[1])
   sizes = dict(model_dim=heads * head_dim, heads=heads, head_dim=head_dim, train_length=train_length)
   with config.user_errors(ValueError, TypeError):
-    return make(name, **hyper.encoding, **sizes, rngs=nnx.Rngs(seed))
+    return make(**config.encoding_of(spec), **sizes, rngs=nnx.Rngs(seed))
 
 
 class Watched:

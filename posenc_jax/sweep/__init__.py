@@ -35,7 +35,7 @@ def sweep(
     scripts: what fills a run's directory, one after another; each takes --config, --workdir and --config.FIELD.
     launcher: 'inline': one after another, their output shown; 'local': `jobs` at a time; 'slurm': as a cluster's jobs.
   Returns:
-    The exit code: 1 if a run failed, else 0.
+    The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
     UserError: before anything is written or run. Stopped: after Ctrl-C, SIGTERM or SIGHUP.
   """
@@ -61,12 +61,12 @@ def sweep(
     failed = slurm.execute(runs, out, console)
   else:
     failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
-  if any(out.glob('*/eval.jsonl')):
-    wanted.make_tables()
-    wanted.make_figures()
   for name, reason in failed.items():
     console.print(Text(f'failed: {name}: {reason} ({out / name}/log.txt)', 'red'), soft_wrap=True)
-  return 1 if failed else 0
+  amiss = wanted.make_what_can_be() if any(out.glob('*/eval.jsonl')) else {}
+  for what, reason in amiss.items():
+    console.print(Text(f'not made: {what}: {reason}', 'red'), soft_wrap=True)
+  return 1 if failed or amiss else 0
 
 
 def show(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:

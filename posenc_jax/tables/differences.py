@@ -4,6 +4,7 @@
 lines of a column. An interval says what other documents would do to a difference, the test what other seeds would.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +30,37 @@ class Difference(NamedTuple):
   documents: int
 
 
+def baselines(
+  found: list[Scores], baseline: str | None, names: Callable[[dict], tuple] = lambda row: (row['label'],)
+) -> list[str]:
+  """The line of each that a study means by `baseline`: a line's whole name, or one of the `names` of a row of it.
+
+  A study knows labels. One more evaluation adds to the names of lines, and divides a label into several: then the
+  baseline is the one whose model evaluation left as it was trained; of these that with most scores, at the last step.
+  '' where it has no rows, with a note, and for None. Raises UserError where none has rows of it.
+  """
+  if not baseline:
+    return ['' for _ in found]
+  meant = [_line_of(scores, baseline, names) for scores in found]
+  if not any(meant):
+    known = {name for scores in found for row in scores.first.values() for name in names(row)}
+    raise UserError(f'table: baseline={baseline!r} has no rows; {nearest(baseline, known)}')
+  for scores in (scores for scores, line in zip(found, meant, strict=True) if not line):
+    scores.notes.append(f'not compared with {baseline}, which has no rows here')
+  return meant
+
+
+def _line_of(scores: Scores, baseline: str, names: Callable[[dict], tuple]) -> str:
+  def rank(line):
+    row, scored = scores.first[line], sum(len(scores.of(line, column)) for column in scores.columns)
+    return bool(row['overrides']), -scored, -row['step']
+
+  named = [line for line, row in scores.first.items() if baseline in names(row)]
+  return baseline if baseline in scores.lines else min(named, key=rank, default='')
+
+
 def compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
-  """{(line, column): difference} of all that can be compared; what cannot is added to `scores.notes`. UserError."""
-  if baseline not in scores.lines:
-    raise UserError(f'table: baseline={baseline!r}; {nearest(baseline, scores.lines)}')
+  """{(line, column): difference} from the line `baseline`; what cannot be compared is added to `scores.notes`."""
   if scores.metric.best is None:
     raise UserError(f'table: metric={scores.metric.name!r} with a baseline; allowed: one with a better end')
   found, unlike, fewer, weights = {}, [], [], {}

@@ -62,17 +62,19 @@ def methods(
   """Methods of context extension down, evaluation windows across, as PI and YaRN print it (YaRN's table 1).
 
   A block is a training: its length and its steps. A line is a label, with what evaluation overrode in its model.
-  `baseline` is a line as 'every seed' names it: 'rope, L = 128, 600 steps'.
+  `baseline` is a line as 'every seed' names it: 'rope, L = 128, 600 steps', with or without 'as trained'.
   """
   rows = list(rows)
   if any(_method(row) for row in rows):  # or else a line is a label and nothing more
     rows = list(map(_with_method, rows))
   training = lambda row: f'L = {row["train_length"]}, {row["step"]} steps'
   name = lambda row: f'{row["label"]}, {training(row)}'
+  names = lambda row: (name(row), name(row).replace(f', {PLAIN}', ''))
   made = []
-  for scores in collect(rows, runs, protocols, metric, controls, name=name, variant=_variant()):
-    compared = differences.compare(scores, baseline) if baseline else {}
-    said = differences.sentence(scores, baseline) if baseline else ''
+  found = collect(rows, runs, protocols, metric, controls, name=name, variant=_variant())
+  for scores, base in zip(found, differences.baselines(found, baseline, names), strict=True):
+    compared = differences.compare(scores, base) if base else {}
+    said = differences.sentence(scores, base) if base else ''
     of_lines = zip(scores.lines, fields(scores, scores.lines, differences.marks(scores, compared)), strict=True)
     blocks = {training(row): Block(training(row), []) for row in scores.first.values()}
     for line, of_line in of_lines:
@@ -82,7 +84,7 @@ def methods(
     head, every = ['method', *header(scores)], every_seed(scores)
     blocks = list(blocks.values())
     made.append(Table(title, caption, head, blocks, scores.notes, every=every, records=records(scores)))
-    made += [differences.table(scores, baseline, compared)] if compared else []
+    made += [differences.table(scores, base, compared)] if compared else []
   return made + published(reference)
 
 

@@ -24,12 +24,13 @@ def lengths(
 ) -> list[Table]:
   """Encodings down, evaluation lengths across: a table for each protocol and control, its differences after it.
 
-  `baseline` names the line that the others are compared with; `reference` see `published`.
+  `baseline` is the label of the line that the others are compared with; `reference` see `published`.
   """
   rows, made = list(rows), []
-  for scores in collect(rows, runs, protocols, metric, controls):
-    found = differences.compare(scores, baseline) if baseline else {}
-    said = differences.sentence(scores, baseline) if baseline else ''
+  of_all = collect(rows, runs, protocols, metric, controls)
+  for scores, base in zip(of_all, differences.baselines(of_all, baseline), strict=True):
+    found = differences.compare(scores, base) if base else {}
+    said = differences.sentence(scores, base) if base else ''
     of_lines = fields(scores, scores.lines, differences.marks(scores, found))
     lines = [[Field(line), *some] for line, some in zip(scores.lines, of_lines, strict=True)]
     blocks = [Block('', lines + chance_line(rows, scores))]
@@ -38,7 +39,7 @@ def lengths(
     title = f'Extrapolation, {scores.title}'
     made.append(Table(title, said, head, blocks, scores.notes, every=every_line, records=records(scores)))
     if found:
-      made.append(differences.table(scores, baseline, found))
+      made.append(differences.table(scores, base, found))
   return made + published(reference)
 
 
@@ -81,11 +82,11 @@ def columns(
   found.sort(key=lambda scores: scores.corpus or '')
   lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
   blocks, differences_of = [], []
-  for scores in found:
-    compared = differences.compare(scores, baseline) if baseline else {}
+  for scores, base in zip(found, differences.baselines(found, baseline), strict=True):
+    compared = differences.compare(scores, base) if base else {}
     marks = differences.marks(scores, compared)
     blocks.append(Block(scores.title, [_line(scores, lines, length, marks) for length in scores.columns]))
-    differences_of += [differences.table(scores, baseline, compared)] if compared else []
+    differences_of += [differences.table(scores, base, compared)] if compared else []
   made = Table(
     f'Extrapolation by {by}',
     caption(*found) + bold(found[0].metric, 'line') + (differences.sentence(found[0], baseline) if baseline else ''),

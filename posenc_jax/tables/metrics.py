@@ -78,5 +78,5 @@ def metric_of(name: str, rows: list[dict]) -> Metric:
   """The metric of that name, which may be one that rows alone know: nothing of it is bold then. Raises UserError."""
   theirs = {row['metric'] for row in rows} - {None}
   if name not in METRICS and name not in theirs:
-    raise UserError(f'table: metric={name!r}; {nearest(name, {*METRICS, *theirs})}')
+    raise UserError(f'metric={name!r}; {nearest(name, {*METRICS, *theirs})}')
   return METRICS[name] if name in METRICS else Metric(name, name, '{:.3f}', None)

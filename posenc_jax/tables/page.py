@@ -40,10 +40,6 @@ class Table:
   is_scored: bool = True
   records: list[dict] = dataclasses.field(default_factory=list)
 
-  @property
-  def lines(self) -> list[list[Field]]:
-    return [line for block in self.blocks for line in block.lines]
-
 
 def bold(metric: Metric, where: str) -> str:
   """The sentence that says what is bold, with a space before it."""

@@ -167,7 +167,7 @@ def collect(
   wanted = list([p for p in present if p not in BY_POSITION] if protocols is None else protocols)
   if not set(present) & set(wanted):
     allowed = ', '.join(present) or f'a metric that rows have, not {metric.name}'
-    raise UserError(f'table: no rows of protocols={wanted}; allowed: {allowed}')
+    raise UserError(f'no rows of protocols={wanted}; allowed: {allowed}')
   notes += [f'no rows of protocol {protocol}' for protocol in wanted if protocol not in present]
   groups = defaultdict(list)
   for row in rows:

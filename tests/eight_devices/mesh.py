@@ -136,7 +136,7 @@ def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting(
   assert bytes_of('alibi') < 1.25 * bytes_of('nope')
 
 
-@pytest.mark.parametrize('flag', ['--shards=two', '--length=0', '--encodings=nop'])
+@pytest.mark.parametrize('flag', ['--shards=two', '--length=0', '--encodings=nop', '--config.seed=config.seed'])
 def test_memory_by_shares_says_what_it_cannot_measure(mesh_memory, flag):
   with pytest.raises(UserError, match=flag.partition('=')[2]):
     mesh_memory['main']([flag])
