@@ -275,18 +275,13 @@ def test_packed_documents_are_separate_runs(variant):
       close(packed[b, here], alone[0])
 
 
-def acts_on_pairs(variant: str) -> bool:
-  """A class has `score` or `value`, or, of what goes around another, the class inside."""
-  name, hyper = VARIANTS[variant]
-  over = hyper.get('over', {'random_positions': 'rope', 'shape_offset': 'sinusoidal', 'pose': 'rope'}.get(name))
-  kind = ENCODINGS[(over if isinstance(over, str) else over['name']) if name in AROUND else name]
-  return kind.score is not None or kind.value is not None
-
-
 @pytest.mark.parametrize('mode', ['contiguous', 'positions'])
-@pytest.mark.parametrize('variant', [*filter(acts_on_pairs, VARIANTS)])
+@pytest.mark.parametrize('variant', VARIANTS)
 def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
   """Given the sums carried from the right, where it asks for any. The values of two halves of a row add up to its."""
+  enc = build(variant)
+  if enc.score is None and enc.value is None:
+    pytest.skip('acts before there are pairs')
   reach, order_SS = 40, np.arange(S)[:, None] - np.arange(S)[None]
 
   def block_of(enc, positions, coordinates, rows, columns, carried=()):
@@ -329,8 +324,7 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
       values.append((sum(halves), enc.value(p, whole)[:, upper]))
     return scores, values
 
-  scores, values = parts_and_wholes(build(variant), *inputs()[:2])
-  assert scores or values
+  scores, values = parts_and_wholes(enc, *inputs()[:2])
   for part, whole in scores:
     np.testing.assert_array_equal(part == MASKED, whole == MASKED)
     close(*(jnp.where(score == MASKED, 0, score) for score in (part, whole)))
