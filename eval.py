@@ -1,4 +1,5 @@
-"""Evaluates a trained run and appends rows to its eval.jsonl; what is there already is not measured again.
+"""Evaluates a trained run and appends rows to its eval.jsonl; what is there already is not measured
+again.
 
   python eval.py --workdir=runs/base --config.eval.k=32
 
@@ -6,6 +7,7 @@ Without --config, the run's own config is evaluated, with the overrides given.
 """
 
 from posenc_jax import config
+from posenc_jax.distributed import devices
 
 
 def main(argv):
@@ -17,12 +19,12 @@ def main(argv):
     run = config.load(flags.config, overrides)
   config.validate(run)
 
-  from posenc_jax import checkpoint, evals, launch  # jax takes seconds to import: after the input is checked
   from posenc_jax.data.corpora import cache_folder
+  from posenc_jax.evaluation import evaluate
 
-  checkpoint.keep_compiled(cache_folder('') / 'compiled')
-  launch.announce_devices()
-  evals.evaluate(run, flags.workdir)
+  devices.keep_compiled(cache_folder('') / 'compiled')
+  devices.announce_devices()
+  evaluate.evaluate(run, flags.workdir)
 
 
 if __name__ == '__main__':

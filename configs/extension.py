@@ -1,22 +1,25 @@
-"""Context extension: a RoPE model trained at 128 tokens, read at up to 1024 by nine methods, before and after a short
-fine-tuning at 512 (tables of Chen et al. 2023, arXiv:2306.15595, and Peng et al. 2023, arXiv:2309.00071, in form).
+"""Context extension: a RoPE model trained at 128 tokens, read at up to 1024 by nine methods, before
+and after a short fine-tuning at 512 (tables of Chen et al. 2023, arXiv:2306.15595, and Peng et al.
+2023, arXiv:2309.00071, in form).
 
   python scripts/sweep.py --config=configs/extension.py --jobs=2
 
-A seed is one training of 600 steps at 128 tokens; every other run starts from its parameters. At step 0 a method is
-only laid over it; at step 100 it was fine-tuned with the method at 512 tokens, PI and YaRN also with as many tokens at
-128, by PoSE (Zhu et al. 2023, arXiv:2309.10400: positions skip ahead, up to 511) and, as its control, without. All
-methods extend to 4 times 128 tokens, in their published form, untuned; the fine-tuning has one learning rate for all.
+A seed is one training of 600 steps at 128 tokens; every other run starts from its parameters. At
+step 0 a method is only laid over it; at step 100 it was fine-tuned with the method at 512 tokens,
+PI and YaRN also with as many tokens at 128, by PoSE (Zhu et al. 2023, arXiv:2309.10400: positions
+skip ahead, up to 511) and, as its control, without. All methods extend to 4 times 128 tokens, in
+their published form, untuned; the fine-tuning has one learning rate for all.
 
-Cost: 72 runs of 0.82 million parameters, 0.7 to 2 minutes each but for the three trainings of 5, 54 minutes in all on
-two cores, other work beside them (jax 0.12). Result: results/extension/table.md; perplexity of the last 64 bytes at
-128, 512 and 1024 tokens (three seeds): laid over the trained model ReRoPE 3.45, 3.50, 3.56, Self-Extend 3.45, 3.48,
-3.79, longrope 3.46, 4.05, 14.0, llama3 3.76, 4.11, 15.1, YaRN 4.13, 4.30, 12.0, NTK 3.59, 7.66, 18.3, PI 30.0, 30.1,
-32.6, nothing 3.45, 14.1, 28.5. After fine-tuning at 512 all but PI (4.60) are at 3.39 to 3.48 there; beyond it, at
-1024, only ReRoPE stays (3.41). Fine-tuning at 128 does as well: YaRN 3.46 at 512 (3.43 when tuned there), PI 4.59
-(4.60). PoSE adds nothing to that (3.46, 4.57). Only dynamic NTK, tuned for 512 and not for 128, is better at 512 than
-at 128 (3.45, 3.46): nothing here shows that text further back than 128 bytes is used, and so nothing that PoSE could
-teach.
+Cost: 72 runs of 0.82 million parameters, 0.7 to 2 minutes each but for the three trainings of 5, 54
+minutes in all on two cores, other work beside them (jax 0.12). Result: results/extension/table.md;
+perplexity of the last 64 bytes at 128, 512 and 1024 tokens (three seeds): laid over the trained
+model ReRoPE 3.45, 3.50, 3.56, Self-Extend 3.45, 3.48, 3.79, longrope 3.46, 4.05, 14.0, llama3 3.76,
+4.11, 15.1, YaRN 4.13, 4.30, 12.0, NTK 3.59, 7.66, 18.3, PI 30.0, 30.1, 32.6, nothing 3.45, 14.1,
+28.5. After fine-tuning at 512 all but PI (4.60) are at 3.39 to 3.48 there; beyond it, at 1024, only
+ReRoPE stays (3.41). Fine-tuning at 128 does as well: YaRN 3.46 at 512 (3.43 when tuned there), PI
+4.59 (4.60). PoSE adds nothing to that (3.46, 4.57). Only dynamic NTK, tuned for 512 and not for
+128, is better at 512 than at 128 (3.45, 3.46): nothing here shows that text further back than 128
+bytes is used, and so nothing that PoSE could teach.
 """
 
 import math
@@ -26,21 +29,24 @@ from posenc_jax.config import load, over
 
 L, FACTOR = 128, 4  # trained tokens; what methods extend them by
 BASE, PAIRS = 10_000.0, 16  # RoPE's base; frequencies a head
-TURNS = [L * BASE ** (-m / PAIRS) / (2 * math.pi) for m in range(PAIRS)]  # of each pair of channels over L tokens
+# of each pair of channels over L tokens
+TURNS = [L * BASE ** (-m / PAIRS) / (2 * math.pi) for m in range(PAIRS)]
 
 
 def rope(rope_type: str, **fields) -> dict:
   return {'name': 'rope', 'scaling': {'rope_type': rope_type, **fields}}
 
 
-ORIGINAL = {'original_max_position_embeddings': L}  # to be said: a fine-tuned run's own training length is longer
+# to be said: a fine-tuned run's own training length is longer
+ORIGINAL = {'original_max_position_embeddings': L}
 METHODS = {
   'none': {'name': 'rope'},
   'pi': rope('linear', factor=FACTOR),
   'ntk': rope('ntk', factor=FACTOR),
   'dynamic_ntk': rope('dynamic', factor=1, **ORIGINAL),  # by the window / L, as it grows
   'yarn': rope('yarn', factor=FACTOR, **ORIGINAL),
-  # Divisors by a rule: what turns at least once in L tokens is kept. LongRoPE searches for them; nothing does here.
+  # Divisors by a rule: what turns at least once in L tokens is kept. LongRoPE searches for them;
+  # nothing does here.
   'longrope': rope(
     'longrope',
     factor=FACTOR,
@@ -50,10 +56,16 @@ METHODS = {
   ),
   'llama3': rope('llama3', factor=FACTOR, low_freq_factor=1, high_freq_factor=4, **ORIGINAL),
   'rerope': {'name': 'rerope', 'window': L // 2},
-  'self_extend': {'name': 'self_extend', 'window': L // 4, 'group': 8},  # sees trained distances up to 800 tokens
+  # sees trained distances up to 800 tokens
+  'self_extend': {'name': 'self_extend', 'window': L // 4, 'group': 8},
   'logn': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, 'rope')},
 }
-TUNED = {'train.steps': 100, 'train.length': FACTOR * L, 'train.batch': 8, 'optim.learning_rate': 5e-4}
+TUNED = {
+  'train.steps': 100,
+  'train.length': FACTOR * L,
+  'train.batch': 8,
+  'optim.learning_rate': 5e-4,
+}
 TUNED_AT_L = TUNED | {'train.length': L, 'train.batch': 8 * FACTOR}  # as many tokens
 AT_L = ('pi', 'yarn')  # the methods that are fine-tuned so too, with PoSE and without
 
@@ -83,11 +95,18 @@ def sweep():
     for label in AT_L:
       skipping = {'name': 'pose', 'over': METHODS[label], 'longest': FACTOR * L}
       for name, encoding in ((label, METHODS[label]), (f'{label}_pose', skipping)):
-        yield seed | {'label': name} | TUNED_AT_L | {'encoding': encoding, 'train.start_from': start}
+        yield (
+          seed | {'label': name} | TUNED_AT_L | {'encoding': encoding, 'train.start_from': start}
+        )
 
 
 def table():
-  return dict(form='methods', protocols=('last_k', 'sliding'), metric='ppl', baseline='none, L = 128, 600 steps')
+  return dict(
+    form='methods',
+    protocols=('last_k', 'sliding'),
+    metric='ppl',
+    baseline='none, L = 128, 600 steps',
+  )
 
 
 def figures():

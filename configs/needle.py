@@ -1,13 +1,15 @@
-"""A needle in a haystack: trained on up to 64 tokens, tested at 11 depths of 32 to 512, drawn as depth by length.
+"""A needle in a haystack: trained on up to 64 tokens, tested at 11 depths of 32 to 512, drawn as
+depth by length.
 
   python scripts/sweep.py --config=configs/needle.py --jobs=2
 
-Cost: 12 runs of 0.1 million parameters, 0.6 minutes each on a core of their own, evaluation included. One needle of 16
-values, which stands out by its kind: nothing but length is hard about it.
+Cost: 12 runs of 0.1 million parameters, 0.6 minutes each on a core of their own, evaluation
+included. One needle of 16 values, which stands out by its kind: nothing but length is hard about
+it.
 
-Exact match over all depths is 1 for every seed to 128 tokens. At 256: 1, but ALiBi's seed 2 0.97. At 512, seeds 0, 1,
-2: NoPE and T5 1.00 1.00 1.00, RoPE 0.83 1.00 1.00, ALiBi 0.99 1.00 0.74: what ALiBi misses lies far back, what RoPE
-misses at every depth.
+Exact match over all depths is 1 for every seed to 128 tokens. At 256: 1, but ALiBi's seed 2 0.97.
+At 512, seeds 0, 1, 2: NoPE and T5 1.00 1.00 1.00, RoPE 0.83 1.00 1.00, ALiBi 0.99 1.00 0.74: what
+ALiBi misses lies far back, what RoPE misses at every depth.
 """
 
 from pathlib import Path

@@ -1,1 +1,3 @@
-"""Position encodings for transformers under one attention interface, trained and evaluated past the training length."""
+"""Position encodings for transformers under one attention interface, trained and evaluated past the
+training length.
+"""

@@ -2,9 +2,10 @@
 
   pip install -e '.[conformance]' && python scripts/conformance.py
 
-writes tests/golden/rope_types.json (frequencies) and tests/golden/attention.json (outputs of one layer, odd sizes, its
-weights made by `fill`); with names, only those entries. tests/test_conformance.py holds our encodings to them, without
-torch. Adding an encoding: a case and, in REFERENCES, a function of its weights.
+writes tests/golden/rope_types.json (frequencies) and tests/golden/attention.json (outputs of one
+layer, odd sizes, its weights made by `fill`); with names, only those entries.
+tests/test_conformance.py holds our encodings to them, without torch. Adding an encoding: a case
+and, in REFERENCES, a function of its weights.
 """
 
 import dataclasses
@@ -29,9 +30,13 @@ SIZES = {'model_dim': 18, 'heads': 3, 'kv_heads': 3, 'head_dim': 6, 'train_lengt
 
 
 def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """Numbers of zero mean and unit variance that any machine makes alike: fractional parts of n^2 times golden ratio."""
+  """Numbers of zero mean and unit variance that any machine makes alike: fractional parts of n^2
+  times golden ratio.
+  """
   n = np.arange(1, math.prod(shape) + 1, dtype=np.float64) + zlib.crc32(name.encode()) % 997
-  return (math.sqrt(12) * ((n * n * 0.6180339887498949) % 1 - 0.5)).reshape(shape).astype(np.float32)
+  return (
+    (math.sqrt(12) * ((n * n * 0.6180339887498949) % 1 - 0.5)).reshape(shape).astype(np.float32)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Case:
   causal: bool = True
 
   def build(self):
-    """The encoding with filled parameters, and the layer's weights: x [S, D], q [D, H, K], k, v [D, G, K]."""
+    """The encoding with filled parameters, and the layer's weights: x [S, D], q [D, H, K], k, v [D,
+    G, K].
+    """
     sizes = SIZES | self.sizes
     enc = make(self.encoding, **sizes, rngs=nnx.Rngs(0), **self.hyper)
     size = lambda p: p.shape[0] ** -0.5 if p.ndim > 1 else 1.0
@@ -90,10 +97,34 @@ ROPE_TYPES = {
   'dynamic': ({'rope_type': 'dynamic', 'factor': 2.5}, 1.0, 1e4, 333, 64),
   'dynamic_short': ({'rope_type': 'dynamic', 'factor': 2.5}, 0.7, 1e4, 63, 64),
   'yarn': ({'rope_type': 'yarn', 'factor': 4.0}, 1.0, 1e4, 11, 250),
-  'yarn_partial': ({'rope_type': 'yarn', 'factor': 7.0, 'beta_fast': 20.0, 'beta_slow': 2.0}, 0.7, 5e5, 11, 2048),
-  'yarn_not_truncated': ({'rope_type': 'yarn', 'factor': 32.0, 'truncate': False}, 1.0, 150e3, 11, 4096),
-  'yarn_mscale': ({'rope_type': 'yarn', 'factor': 40.0, 'mscale': 1.0, 'mscale_all_dim': 0.7}, 1.0, 1e4, 11, 4096),
-  'yarn_given_factor': ({'rope_type': 'yarn', 'factor': 4.0, 'attention_factor': 1.3}, 1.0, 1e4, 11, 250),
+  'yarn_partial': (
+    {'rope_type': 'yarn', 'factor': 7.0, 'beta_fast': 20.0, 'beta_slow': 2.0},
+    0.7,
+    5e5,
+    11,
+    2048,
+  ),
+  'yarn_not_truncated': (
+    {'rope_type': 'yarn', 'factor': 32.0, 'truncate': False},
+    1.0,
+    150e3,
+    11,
+    4096,
+  ),
+  'yarn_mscale': (
+    {'rope_type': 'yarn', 'factor': 40.0, 'mscale': 1.0, 'mscale_all_dim': 0.7},
+    1.0,
+    1e4,
+    11,
+    4096,
+  ),
+  'yarn_given_factor': (
+    {'rope_type': 'yarn', 'factor': 4.0, 'attention_factor': 1.3},
+    1.0,
+    1e4,
+    11,
+    250,
+  ),
   'longrope_short': (
     {
       'rope_type': 'longrope',
@@ -137,13 +168,23 @@ def rope_type(scaling: dict, share: float, base: float, length: int, original: i
   parameters = {'partial_rotary_factor': share, 'rope_theta': base, **scaling}
   if scaling['rope_type'] in ('yarn', 'longrope', 'llama3'):
     parameters['original_max_position_embeddings'] = original
-  head = round(20 * share) if scaling['rope_type'] == 'default' else 20  # its default takes no share
+  # its default takes no share
+  head = round(20 * share) if scaling['rope_type'] == 'default' else 20
   config = LlamaConfig(
-    hidden_size=head, num_attention_heads=1, head_dim=head, max_position_embeddings=original, rope_parameters=parameters
+    hidden_size=head,
+    num_attention_heads=1,
+    head_dim=head,
+    max_position_embeddings=original,
+    rope_parameters=parameters,
   )
-  function = ROPE_INIT_FUNCTIONS.get(scaling['rope_type'], LlamaRotaryEmbedding.compute_default_rope_parameters)
+  function = ROPE_INIT_FUNCTIONS.get(
+    scaling['rope_type'], LlamaRotaryEmbedding.compute_default_rope_parameters
+  )
   frequencies, factor = function(config, seq_len=length)
-  return {'frequencies': numbers(frequencies.double().numpy()), 'attention_factor': round(float(factor), 9)}
+  return {
+    'frequencies': numbers(frequencies.double().numpy()),
+    'attention_factor': round(float(factor), 9),
+  }
 
 
 # One layer: functions of the weights as tensors (w, and the encoding's parameters p) to [S, H * K].
@@ -201,10 +242,19 @@ def llama(w, p, case):
 def gpt_neox(w, p, case):
   import torch
   from transformers import GPTNeoXConfig
-  from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention, GPTNeoXRotaryEmbedding
+  from transformers.models.gpt_neox.modeling_gpt_neox import (
+    GPTNeoXAttention,
+    GPTNeoXRotaryEmbedding,
+  )
 
-  rope = {'rope_type': 'default', 'rope_theta': 10_000.0, 'partial_rotary_factor': case.hyper['fraction']}
-  config = GPTNeoXConfig(hidden_size=18, num_attention_heads=3, rope_parameters=rope, attn_implementation='eager')
+  rope = {
+    'rope_type': 'default',
+    'rope_theta': 10_000.0,
+    'partial_rotary_factor': case.hyper['fraction'],
+  }
+  config = GPTNeoXConfig(
+    hidden_size=18, num_attention_heads=3, rope_parameters=rope, attn_implementation='eager'
+  )
   layer = GPTNeoXAttention(config, 0)
   linear(layer.query_key_value, by_head(w['q'], w['k'], w['v']))
   identity(layer.dense)
@@ -217,7 +267,9 @@ def gptj(w, p, case):
   from transformers import GPTJConfig
   from transformers.models.gptj.modeling_gptj import GPTJAttention, GPTJRotaryEmbedding
 
-  config = GPTJConfig(n_embd=18, n_head=3, rotary_dim=4, n_positions=32, attn_implementation='eager')
+  config = GPTJConfig(
+    n_embd=18, n_head=3, rotary_dim=4, n_positions=32, attn_implementation='eager'
+  )
   layer = GPTJAttention(config, 0).eval()
   for name in 'qkv':
     linear(getattr(layer, f'{name}_proj'), w[name])
@@ -268,7 +320,9 @@ def mpt(w, p, case):
   layer = MptAttention(MptConfig(d_model=18, n_heads=6), 0).eval()
   linear(layer.Wqkv, w['q'], w['k'], w['v'])
   identity(layer.out_proj)
-  return layer(w['x'][None], build_mpt_alibi_tensor(6, S), attention_mask=causal_mask(torch)[0] < 0)[0][0]
+  return layer(
+    w['x'][None], build_mpt_alibi_tensor(6, S), attention_mask=causal_mask(torch)[0] < 0
+  )[0][0]
 
 
 def deberta_v2(w, p, case):
@@ -298,7 +352,9 @@ def xlnet(w, p, case):
   from transformers import XLNetConfig, XLNetModel
 
   clamp = case.hyper.get('clamp_length') or -1
-  model = XLNetModel(XLNetConfig(vocab_size=3, d_model=18, n_layer=1, n_head=3, d_inner=4, clamp_len=clamp)).eval()
+  model = XLNetModel(
+    XLNetConfig(vocab_size=3, d_model=18, n_layer=1, n_head=3, d_inner=4, clamp_len=clamp)
+  ).eval()
   layer = model.layer[0].rel_attn
   layer.r_w_bias.data, layer.r_r_bias.data = p['u'], p['v']
   q, k, v = (torch.einsum('sd,dnk->snk', w['x'], w[name])[:, None] for name in 'qkv')
@@ -308,7 +364,9 @@ def xlnet(w, p, case):
 
 
 def scores_and_values(w):
-  """Causal scores [1, H, S, S], queries and values [1, H, S, K], for references that are only a bias or a rotation."""
+  """Causal scores [1, H, S, S], queries and values [1, H, S, K], for references that are only a
+  bias or a rotation.
+  """
   import torch
 
   q, k, v = (torch.einsum('sd,dnk->nsk', w['x'], w[name])[None] for name in 'qkv')
@@ -387,7 +445,10 @@ def attention(name: str) -> list:
   case = CASES[name]
   enc, weights = case.build()
   tensors = {n: torch.tensor(w) for n, w in weights.items()}
-  p = {path[0].name: torch.tensor(np.asarray(leaf)) for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]}
+  p = {
+    path[0].name: torch.tensor(np.asarray(leaf))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(enc)[0]
+  }
   with torch.no_grad():
     return numbers(REFERENCES[name](tensors, p, case).numpy())
 
@@ -401,15 +462,23 @@ def write(file: str, entries: dict) -> None:
   """Adds entries to a golden file, one a line, and says by which versions they were made."""
   path = GOLDEN / file
   old = json.loads(path.read_text()) if path.exists() else {}
-  made = ', '.join(f'{n} {importlib.metadata.version(n)}' for n in ('torch', 'transformers', 'x-transformers'))
-  lines = [f'{json.dumps(name)}: {json.dumps(entry)}' for name, entry in ({**old, **entries, 'made by': made}).items()]
+  made = ', '.join(
+    f'{n} {importlib.metadata.version(n)}' for n in ('torch', 'transformers', 'x-transformers')
+  )
+  lines = [
+    f'{json.dumps(name)}: {json.dumps(entry)}'
+    for name, entry in ({**old, **entries, 'made by': made}).items()
+  ]
   path.parent.mkdir(exist_ok=True)
   path.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
 
 
 def main(names: list[str]) -> None:
   wanted = lambda name: not names or name in names
-  write('rope_types.json', {name: rope_type(*given) for name, given in ROPE_TYPES.items() if wanted(name)})
+  write(
+    'rope_types.json',
+    {name: rope_type(*given) for name, given in ROPE_TYPES.items() if wanted(name)},
+  )
   write('attention.json', {name: attention(name) for name in CASES if wanted(name)})
 
 

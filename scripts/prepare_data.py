@@ -1,9 +1,10 @@
-"""Prepares a corpus and says what is in it; training and evaluation build the embedded corpus by themselves.
+"""Prepares a corpus and says what is in it; training and evaluation build the embedded corpus by
+themselves.
 
-python scripts/prepare_data.py                       # the corpus of configs/base.py
-python scripts/prepare_data.py --corpus=tfds:lambada --config.data.text_field=passage
-python scripts/prepare_data.py --config.data.tokenizer=sentencepiece
-python scripts/prepare_data.py --corpus=task:copy/symbols=8     # examples of a task, and what guessing scores
+python scripts/prepare_data.py # the corpus of configs/base.py python scripts/prepare_data.py
+--corpus=tfds:lambada --config.data.text_field=passage python scripts/prepare_data.py
+--config.data.tokenizer=sentencepiece python scripts/prepare_data.py --corpus=task:copy/symbols=8 #
+examples of a task, and what guessing scores
 """
 
 import inspect
@@ -40,7 +41,10 @@ def run(argv: list[str]) -> None:
   for split in SPLITS:
     corpus = source(data, split)
     sizes = corpus.sizes
-    print(f'{split:12}{len(sizes):10}{sizes.sum():14,}' + ''.join(f'{(sizes >= n).sum():10}' for n in LONG))
+    print(
+      f'{split:12}{len(sizes):10}{sizes.sum():14,}'
+      + ''.join(f'{(sizes >= n).sum():10}' for n in LONG)
+    )
   if corpus.sha256:
     tokens = corpus.counts.sum()
     print(f'\n{data.tokenizer}: {corpus.vocab} symbols, SHA-256 {corpus.sha256}')
@@ -55,10 +59,14 @@ def describe(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
   print(f'{corpus.vocab} symbols with BOS; examples of {task.shortest} {longest} tokens')
   for example in corpus.examples(3, task.shortest):
     print(f'  {task.show(example)}')
-  print(f'\n{"length":8}{"tokens":>8}{"answers":>9}{"chance of exact match":>23}{"of an answer":>14}')
+  print(
+    f'\n{"length":8}{"tokens":>8}{"answers":>9}{"chance of exact match":>23}{"of an answer":>14}'
+  )
   for length in lengths:
     examples = corpus.examples(200, length)
-    tokens, answers = np.mean([(len(example.tokens_T), example.answers_T.sum()) for example in examples], axis=0)
+    tokens, answers = np.mean(
+      [(len(example.tokens_T), example.answers_T.sum()) for example in examples], axis=0
+    )
     exact, one = chance(examples)
     print(f'{length:<8}{tokens:8.1f}{answers:9.1f}{exact:23.3g}{one:14.3g}')
 

@@ -1,13 +1,14 @@
-"""Trains and evaluates every run of a study, then makes its tables and figures; the same command goes on after a stop.
+"""Trains and evaluates every run of a study, then makes its tables and figures; the same command
+goes on after a stop.
 
-python scripts/sweep.py --config=configs/quick.py
-python scripts/sweep.py --config=configs/classic.py --out=runs/mine --jobs=2 --config.train.steps=1000
-python scripts/sweep.py --config=configs/classic.py --launcher=slurm --config.launch.partition=gpu
-python scripts/sweep.py --config=configs/classic.py --status
+python scripts/sweep.py --config=configs/quick.py python scripts/sweep.py
+--config=configs/classic.py --out=runs/mine --jobs=2 --config.train.steps=1000 python
+scripts/sweep.py --config=configs/classic.py --launcher=slurm --config.launch.partition=gpu python
+scripts/sweep.py --config=configs/classic.py --status
 
---out: folder of the runs, by default runs/NAME of the study.
---launcher: inline, one run after another, its output shown here; local, --jobs runs at a time, each on its share of the
-CPUs; slurm, every run a job of the cluster, with what config.launch asks for. --status: how far the runs are.
+--out: folder of the runs, by default runs/NAME of the study. --launcher: inline, one run after
+another, its output shown here; local, --jobs runs at a time, each on its share of the CPUs; slurm,
+every run a job of the cluster, with what config.launch asks for. --status: how far the runs are.
 """
 
 from pathlib import Path

@@ -7,11 +7,12 @@ The study's `table()` says which: a form of posenc_jax.tables.FORMS and its sett
 dict(form='columns', metric='ppl', baseline='rope'), or a list of these.
 """
 
-from posenc_jax import config, report
+from posenc_jax import config
+from posenc_jax.reporting import study
 
 
 def main(argv):
-  report.of_arguments(argv).make_tables()
+  study.of_arguments(argv).make_tables()
 
 
 if __name__ == '__main__':

@@ -1,11 +1,13 @@
-"""Kills trainings, evaluations and tables (SIGKILL) at random moments; compares what comes out with runs left alone.
+"""Kills trainings, evaluations and tables (SIGKILL) at random moments; compares what comes out with
+runs left alone.
 
 python scripts/torture.py --out=runs/torture --encodings=rope,t5,cope --kills=8
 
-Every second kill comes at a random change in the run's directory, so while a row or a checkpoint is being written, the
-others at a random time after the start of the command. metrics.jsonl, eval.jsonl, the scores of the table, and
-parameters and optimiser state of the last checkpoint have to be equal, byte for byte; exit code 1 where they are not.
---kills: of each encoding; 3 of 4 in training. --seed: of the moments. Small models on `sotu`: about 5 s a kill.
+Every second kill comes at a random change in the run's directory, so while a row or a checkpoint is
+being written, the others at a random time after the start of the command. metrics.jsonl,
+eval.jsonl, the scores of the table, and parameters and optimiser state of the last checkpoint have
+to be equal, byte for byte; exit code 1 where they are not. --kills: of each encoding; 3 of 4 in
+training. --seed: of the moments. Small models on `sotu`: about 5 s a kill.
 """
 
 import os
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax import config
+from posenc_jax import config, errors
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANGES = 50  # a kill comes at one of the first so many changes in the directory
@@ -34,7 +36,7 @@ def main(argv):
   )
   out, draw = Path(flags.out), random.Random(flags.seed)
   if out.exists():
-    raise config.UserError(f'--out={flags.out}: exists; allowed: a folder that can be made')
+    raise errors.UserError(f'--out={flags.out}: exists; allowed: a folder that can be made')
   extra = [f'--config.{path}={value!r}' for path, value in overrides.items()]
   kills, differing = 0, []
   for encoding in flags.encodings.split(','):
@@ -47,10 +49,14 @@ def main(argv):
       for index in range(share):
         kills += run(command, killed, **moment(draw, index, whole)) is None
       run(command)
-    different = [name for name, content in results(alone).items() if results(killed)[name] != content]
+    different = [
+      name for name, content in results(alone).items() if results(killed)[name] != content
+    ]
     differing += [f'{encoding}: {name}' for name in different]
     verdict = f'differs: {", ".join(different)}' if different else 'equal'
-    print(f'{encoding}: {verdict}; {kills} kills so far; {time.monotonic() - begin:.0f} s', flush=True)
+    print(
+      f'{encoding}: {verdict}; {kills} kills so far; {time.monotonic() - begin:.0f} s', flush=True
+    )
   print(f'{kills} kills, {len(differing)} differences')
   return 1 if differing else 0
 
@@ -62,13 +68,18 @@ def commands(workdir: Path, settings: list[str]) -> list[list[str]]:
 
 
 def moment(draw: random.Random, index: int, whole: float) -> dict:
-  return {'seconds': draw.uniform(0.1, 0.8) * whole} if index % 2 else {'change': draw.randint(1, CHANGES)}
+  return (
+    {'seconds': draw.uniform(0.1, 0.8) * whole}
+    if index % 2
+    else {'change': draw.randint(1, CHANGES)}
+  )
 
 
 def run(
   command: list[str], folder: Path | None = None, seconds: float = 1e9, change: int | None = None
 ) -> float | None:
-  """Runs a command to its end; returns its seconds, or None where it was killed: after `seconds` or change in `folder`.
+  """Runs a command to its end; returns its seconds, or None where it was killed: after `seconds` or
+  change in `folder`.
 
   Raises RuntimeError where it fails.
   """

@@ -1,6 +1,8 @@
-"""Every encoding again as float64 loops over pairs, written from the formula and sharing nothing with the library.
+"""Every encoding again as float64 loops over pairs, written from the formula and sharing nothing
+with the library.
 
-An oracle is a function (dims, hyper, parameters) -> Oracle; parameters are the encoding's, as NumPy arrays.
+An oracle is a function (dims, hyper, parameters) -> Oracle; parameters are the encoding's, as NumPy
+arrays.
 """
 
 import dataclasses
@@ -16,11 +18,14 @@ def softmax(s_S):
 
 @dataclasses.dataclass
 class Oracle:
-  """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the value v_j.
+  """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the
+  value v_j.
 
-  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h) is added to the scores of the n keys that i sees, in
-  order; the last is i itself. x is the input of the layer, or what `tokens` makes of it and of the positions of a row.
-  Where heads mix: across(s_HS, i, j_S) takes the scores of all heads of a row to new ones.
+  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h) is added to the scores of the n
+    keys that i sees, in
+  order; the last is i itself. x is the input of the layer, or what `tokens` makes of it and of the
+  positions of a row. Where heads mix: across(s_HS, i, j_S) takes the scores of all heads of a row
+  to new ones.
   """
 
   score: callable
@@ -30,7 +35,8 @@ class Oracle:
   tokens: callable = lambda x_SD, position_S: x_SD
   across: callable = lambda s_HS, i, j_S: s_HS
   weights: callable = softmax  # of the scores of a row
-  turn: tuple[callable, callable] | None = None  # what a score of q . k alone does to q and to k: (x, t, h) -> x
+  # what a score of q . k alone does to q and to k: (x, t, h) -> x
+  turn: tuple[callable, callable] | None = None
 
 
 def dot(K):
@@ -60,10 +66,16 @@ def sinusoidal(dims, hyper, p):
 
 
 def shaw(dims, hyper, p):
-  clip, values, both = hyper.get('clip', 16), hyper.get('values', True), hyper.get('key_query', False)
+  clip, values, both = (
+    hyper.get('clip', 16),
+    hyper.get('values', True),
+    hyper.get('key_query', False),
+  )
   index = lambda i, j: int(min(max(j - i, -clip), clip)) + clip
   return Oracle(
-    lambda q, k, i, j, h: (q @ k + (q + both * k) @ p['keys'][index(i, j)]) / math.sqrt(dims.head_dim),
+    lambda q, k, i, j, h: (
+      (q @ k + (q + both * k) @ p['keys'][index(i, j)]) / math.sqrt(dims.head_dim)
+    ),
     value=lambda i, j, h: p['values'][index(i, j)] if values else 0.0,
   )
 
@@ -88,8 +100,13 @@ def t5(dims, hyper, p):
       side, n = buckets // 2, abs(i - j)
       base = side if j > i else 0
     e = side // 2
-    # The small excess keeps exact powers on the upper side of the floor; tests compare with published bucket starts.
-    big = n if n < e else min(e + math.floor(math.log(n / e) / math.log(most / e) * (side - e) + 1e-9), side - 1)
+    # The small excess keeps exact powers on the upper side of the floor; tests compare with
+    # published bucket starts.
+    big = (
+      n
+      if n < e
+      else min(e + math.floor(math.log(n / e) / math.log(most / e) * (side - e) + 1e-9), side - 1)
+    )
     return base + big
 
   return Oracle(lambda q, k, i, j, h: q @ k + math.sqrt(dims.head_dim) * p['bias'][bucket(i, j), h])
@@ -123,16 +140,24 @@ def rotation_matrix(t, K, width, layout, base):
 def rope(dims, hyper, p):
   K = dims.head_dim
   turn = lambda t: rotation_matrix(
-    t, K, round(hyper.get('fraction', 1.0) * K), hyper.get('layout', 'half'), hyper.get('base', 10_000.0)
+    t,
+    K,
+    round(hyper.get('fraction', 1.0) * K),
+    hyper.get('layout', 'half'),
+    hyper.get('base', 10_000.0),
   )
   turned = lambda x, t, h: turn(t) @ x
-  return Oracle(lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K), turn=(turned, turned))
+  return Oracle(
+    lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K), turn=(turned, turned)
+  )
 
 
 def at_distance(dims, hyper, seen):
   """RoPE as if token i were at seen(i, j) and token j at 0."""
   K = dims.head_dim
-  turn = lambda t: rotation_matrix(t, K, round(hyper.get('fraction', 1.0) * K), 'half', hyper.get('base', 10_000.0))
+  turn = lambda t: rotation_matrix(
+    t, K, round(hyper.get('fraction', 1.0) * K), 'half', hyper.get('base', 10_000.0)
+  )
   return Oracle(lambda q, k, i, j, h: (turn(seen(i, j)) @ q) @ k / math.sqrt(K))
 
 
@@ -161,7 +186,11 @@ def alibi(dims, hyper, p):
 
 
 def kerple_log(dims, hyper, p):
-  positive = (lambda x: math.log(1 + math.exp(x))) if hyper.get('positivity') == 'softplus' else (lambda x: x)
+  positive = (
+    (lambda x: math.log(1 + math.exp(x)))
+    if hyper.get('positivity') == 'softplus'
+    else (lambda x: x)
+  )
   scale = 1 / math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1
   bias = lambda r, h: -scale * positive(p['p'][h]) * math.log(1 + positive(p['a'][h]) * r)
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
@@ -181,7 +210,9 @@ def sandwich(dims, hyper, p):
   d = hyper.get('width', 128)
 
   def bias(r, h):
-    return (sum(math.cos(r / 10_000 ** (2 * m / d)) for m in range(1, d // 2 + 1)) - d / 2) / (8 * (h + 1) / dims.heads)
+    return (sum(math.cos(r / 10_000 ** (2 * m / d)) for m in range(1, d // 2 + 1)) - d / 2) / (
+      8 * (h + 1) / dims.heads
+    )
 
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i - j, h))
 
@@ -237,7 +268,9 @@ def cope(dims, hyper, p):
 def stick_breaking(dims, hyper, p):
   def weights(z_S):
     b = [sigmoid(z) for z in z_S[:-1]]
-    return np.array([b[j] * math.prod(1 - b[l] for l in range(j + 1, len(b))) for j in range(len(b))] + [0.0])
+    return np.array(
+      [b[j] * math.prod(1 - b[l] for l in range(j + 1, len(b))) for j in range(len(b))] + [0.0]
+    )
 
   return Oracle(dot(dims.head_dim), weights=weights)
 
@@ -251,7 +284,9 @@ def p_rope(dims, hyper, p):
     for m in range(K // 2):
       a, b = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, m + K // 2)
       angle = (i - j) * base ** (-2 * m / K) if m < turning else 0.0
-      s += (q[a] * k[a] + q[b] * k[b]) * math.cos(angle) + (q[a] * k[b] - q[b] * k[a]) * math.sin(angle)
+      s += (q[a] * k[a] + q[b] * k[b]) * math.cos(angle) + (q[a] * k[b] - q[b] * k[a]) * math.sin(
+        angle
+      )
     return s / math.sqrt(K)
 
   return Oracle(score)
@@ -265,7 +300,9 @@ def xpos(dims, hyper, p):
     for m in range(K // 2):
       a, b = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, m + K // 2)
       angle = (i - j) * hyper.get('base', 10_000.0) ** (-2 * m / K)
-      turned = (q[a] * k[a] + q[b] * k[b]) * math.cos(angle) + (q[a] * k[b] - q[b] * k[a]) * math.sin(angle)
+      turned = (q[a] * k[a] + q[b] * k[b]) * math.cos(angle) + (
+        q[a] * k[b] - q[b] * k[a]
+      ) * math.sin(angle)
       s += ((2 * m / K + gamma) / (1 + gamma)) ** ((i - j) / hyper.get('scale_base', 512)) * turned
     return s / math.sqrt(K)
 
@@ -279,7 +316,8 @@ def pope(dims, hyper, p):
   def score(q, k, i, j, h):
     f = [hyper.get('base', 10_000.0) ** (-n / K) for n in range(K)]
     return sum(
-      softplus(q[n]) * softplus(k[n]) * math.cos((j - i) * f[n] + p['phases'][h, n]) for n in range(K)
+      softplus(q[n]) * softplus(k[n]) * math.cos((j - i) * f[n] + p['phases'][h, n])
+      for n in range(K)
     ) / math.sqrt(K)
 
   return Oracle(score)
@@ -308,7 +346,9 @@ def relative_projection(dims, hyper, p):
     r = x_nD[-1, :-1] @ p['w_r'][:, h]
     distances = [int(i - j) for j in x_nD[:, -1]]
     bias = [r @ p['bank'][d] if d < extent else 0.0 for d in distances]
-    return np.array([t * (q @ k / math.sqrt(dims.head_dim) + b) for k, b in zip(k_nK, bias, strict=True)])
+    return np.array(
+      [t * (q @ k / math.sqrt(dims.head_dim) + b) for k, b in zip(k_nK, bias, strict=True)]
+    )
 
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=with_position)
 
@@ -322,7 +362,9 @@ def grape_ap(dims, hyper, p):
     edges = []
     for x in x_nD:
       other = x[:-1] @ p['w_p'][:, h]
-      other = rotation_matrix(-x[-1], P, P, 'half', 1.0) @ (other / math.sqrt((other**2).mean() + 2**-23))
+      other = rotation_matrix(-x[-1], P, P, 'half', 1.0) @ (
+        other / math.sqrt((other**2).mean() + 2**-23)
+      )
       edges.append(slope[h] * math.log(sigmoid(own @ other / P)))
     return np.array([sum(edges[j + 1 :]) for j in range(len(edges))])
 
@@ -331,7 +373,11 @@ def grape_ap(dims, hyper, p):
 
 def tupe(dims, hyper, p):
   K, group, buckets = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('buckets', 0)
-  sides = {'buckets': buckets, 'max_distance': hyper.get('max_distance', 128), 'bidirectional': True}
+  sides = {
+    'buckets': buckets,
+    'max_distance': hyper.get('max_distance', 128),
+    'bidirectional': True,
+  }
 
   def place(t):
     row = p['rows'][t]
@@ -356,7 +402,12 @@ def dape(dims, hyper, p):
   def across(a_HS, i, j_S):
     b_HS = np.array([[bias(nothing, nothing, i, j, h) for j in j_S] for h in range(dims.heads)])
     pairs = zip(a_HS.T, b_HS.T, strict=True)
-    return np.stack([a + b + p['w_out'] @ leaky(p['w_in'] @ np.concatenate([a, b]) + p['b_in']) for a, b in pairs], 1)
+    return np.stack(
+      [
+        a + b + p['w_out'] @ leaky(p['w_in'] @ np.concatenate([a, b]) + p['b_in']) for a, b in pairs
+      ],
+      1,
+    )
 
   return Oracle(dot(dims.head_dim), across=across)
 
@@ -365,7 +416,12 @@ def selective_rope(dims, hyper, p):
   H, G, K = dims.heads, dims.kv_heads, dims.head_dim
 
   def angles(x_SD, position_S):
-    unit = np.stack([np.concatenate([part / math.sqrt(part @ part + 1e-6) for part in np.split(x, H)]) for x in x_SD])
+    unit = np.stack(
+      [
+        np.concatenate([part / math.sqrt(part @ part + 1e-6) for part in np.split(x, H)])
+        for x in x_SD
+      ]
+    )
     total, out = np.zeros((G, K // 2)), []
     for t in range(len(unit)):
       f = np.zeros((G, K // 2))
@@ -383,7 +439,9 @@ def selective_rope(dims, hyper, p):
     g = h // (H // G)
     turn = lambda x, a: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a)
     query = turn(q, a_nGM[-1, g])
-    return np.array([(query * turn(k, a[g]).conj()).real.sum() / K**0.5 for k, a in zip(k_nK, a_nGM, strict=True)])
+    return np.array(
+      [(query * turn(k, a[g]).conj()).real.sum() / K**0.5 for k, a in zip(k_nK, a_nGM, strict=True)]
+    )
 
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=angles)
 
@@ -426,22 +484,30 @@ def logn(dims, hyper, p):
 
 
 def ssmax(dims, hyper, p):
-  return tempered(dims, lambda i, h: p['s'][h] * math.log(i + 1) + (p['b'][h] if hyper.get('bias') else 0))
+  return tempered(
+    dims, lambda i, h: p['s'][h] * math.log(i + 1) + (p['b'][h] if hyper.get('bias') else 0)
+  )
 
 
 def nope_scale(dims, hyper, p):
-  return tempered(dims, lambda i, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2))
+  return tempered(
+    dims, lambda i, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2)
+  )
 
 
 def llama4_temperature(dims, hyper, p):
-  return tempered(dims, lambda i, h: 1 + hyper.get('c', 0.1) * math.log(1 + (i + 1) // hyper.get('length', 8192)))
+  return tempered(
+    dims, lambda i, h: 1 + hyper.get('c', 0.1) * math.log(1 + (i + 1) // hyper.get('length', 8192))
+  )
 
 
 def around(hyper, dims, p, default):
   """Drawing positions is the model's: attention is as the encoding inside has it."""
   over = hyper.get('over', default)
   own = {'name': over} if isinstance(over, str) else dict(over)
-  return ORACLES[own.pop('name')](dims, own, {name.removeprefix('over.'): value for name, value in p.items()})
+  return ORACLES[own.pop('name')](
+    dims, own, {name.removeprefix('over.'): value for name, value in p.items()}
+  )
 
 
 def random_positions(dims, hyper, p):
@@ -457,12 +523,16 @@ def pose(dims, hyper, p):
 
 
 def chain(dims, hyper, p):
-  """Members that turn q and k, and members that add to their product; of those that read the scores, the first."""
+  """Members that turn q and k, and members that add to their product; of those that read the
+  scores, the first.
+  """
   parts = []
   for n, member in enumerate(hyper.get('members', ('rope', 'fox'))):
     own = {'name': member} if isinstance(member, str) else dict(member)
     start = f'members.{n}.'
-    of_member = {name.removeprefix(start): value for name, value in p.items() if name.startswith(start)}
+    of_member = {
+      name.removeprefix(start): value for name, value in p.items() if name.startswith(start)
+    }
     parts.append(ORACLES[own.pop('name')](dims, own, of_member))
 
   def turn(x, t, h, which):
@@ -511,7 +581,8 @@ ORACLES = {
 
 
 def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
-  """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v, weights by pairs.
+  """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v,
+  weights by pairs.
 
   weights: w_q [D, H, K], w_k and w_v [D, G, K]; the queries are the last T of the S tokens.
   """

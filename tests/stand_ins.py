@@ -1,4 +1,6 @@
-"""Sweeps, with scripts in the place of train.py and eval.py that need no jax and do as the run's encoding is named."""
+"""Sweeps, with scripts in the place of train.py and eval.py that need no jax and do as the run's
+encoding is named.
+"""
 
 from pathlib import Path
 
@@ -61,14 +63,18 @@ def sweep():
 
 
 class Study:
-  """A study in `folder`: study(overrides, jobs) -> (exit code, {run's name: its calls}), with `out` for its runs."""
+  """A study in `folder`: study(overrides, jobs) -> (exit code, {run's name: its calls}), with `out`
+  for its runs.
+  """
 
   def __init__(self, folder: Path, names, seeds=(0,)):
     self.out, self.path = folder / 'out', folder / 'study.py'
     self.scripts = tuple(folder / name for name in ('train.py', 'eval.py'))
     for script in self.scripts:
       script.write_text(SCRIPT)
-    self.path.write_text(STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names, seeds=seeds))
+    self.path.write_text(
+      STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names, seeds=seeds)
+    )
 
   def __call__(self, overrides=None, jobs=1, launcher='local'):
     code = sweep.sweep(self.path, self.out, overrides or {}, jobs, self.scripts, launcher)
@@ -76,4 +82,7 @@ class Study:
 
   def calls(self):
     files = self.out.glob('*/calls.txt')
-    return {path.parent.name: [call.split()[0] for call in path.read_text().splitlines()] for path in files}
+    return {
+      path.parent.name: [call.split()[0] for call in path.read_text().splitlines()]
+      for path in files
+    }

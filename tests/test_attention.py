@@ -1,4 +1,6 @@
-"""The attention interface: shifts and their adjoints, memory, refusals, arguments, and an encoding added by a user."""
+"""The attention interface: shifts and their adjoints, memory, refusals, arguments, and an encoding
+added by a user.
+"""
 
 import functools
 
@@ -8,11 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax.attention import BACKENDS, attend, cudnn
-from posenc_jax.attention.call import contiguous_positions, prepare
-from posenc_jax.attention.distances import Diagonals, Lookup, heads_first, spread
+from posenc_jax.attention import BACKENDS, attend
+from posenc_jax.attention.backends import cudnn
+from posenc_jax.attention.request import contiguous_positions, prepare
+from posenc_jax.attention.tiled.relative import Diagonals, Lookup, heads_first, spread
 from posenc_jax.encodings import ENCODINGS, Encoding, make
-from posenc_jax.products import dot, lower_inverse, matmul, mix, shear, unshear
+from posenc_jax.xla_ops import dot, lower_inverse, matmul, mix, shear, unshear
 
 rng = np.random.default_rng(0)
 normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
@@ -25,12 +28,16 @@ def build(name, **hyper):
 
 @pytest.mark.parametrize(('T', 'S'), [(5, 3), (4, 4), (1, 6), (6, 1)])
 def test_diagonals_pick_the_row_of_their_distance(T, S):
-  """Row m of a block's table belongs to t - s = m - S; lookups agree, for shared rows and for rows a head."""
+  """Row m of a block's table belongs to t - s = m - S; lookups agree, for shared rows and for rows
+  a head.
+  """
   q, k, p, values = normal(2, T, 3, 4), normal(2, S, 3, 4), normal(2, 3, T, S), normal(3, T + S)
   r = np.arange(T)[None, :, None] - np.arange(S)[None, None]
   row = r[0] + S
   np.testing.assert_array_equal(spread(values, T, S), values[:, row])
-  np.testing.assert_array_equal(Lookup.of(jnp.asarray(r), -S, T - 1).read(values.T)[0], values[:, row])
+  np.testing.assert_array_equal(
+    Lookup.of(jnp.asarray(r), -S, T - 1).read(values.T)[0], values[:, row]
+  )
 
   @jax.jit
   def read(table):
@@ -56,14 +63,22 @@ def test_diagonals_pick_the_row_of_their_distance(T, S):
 def test_unshear_is_the_adjoint_of_shear(n, width, start):
   """<shear g, x> = <g, unshear x>; and each is the other's gradient."""
   g, x = normal(2, n, n + width), normal(2, n, width)
-  np.testing.assert_allclose(jnp.vdot(shear(g, start, width), x), jnp.vdot(g, unshear(x, start)), rtol=1e-5)
-  np.testing.assert_array_equal(jax.vjp(lambda g: shear(g, start, width), g)[1](x)[0], unshear(x, start))
-  np.testing.assert_array_equal(jax.vjp(lambda x: unshear(x, start), x)[1](g)[0], shear(g, start, width))
+  np.testing.assert_allclose(
+    jnp.vdot(shear(g, start, width), x), jnp.vdot(g, unshear(x, start)), rtol=1e-5
+  )
+  np.testing.assert_array_equal(
+    jax.vjp(lambda g: shear(g, start, width), g)[1](x)[0], unshear(x, start)
+  )
+  np.testing.assert_array_equal(
+    jax.vjp(lambda x: unshear(x, start), x)[1](g)[0], shear(g, start, width)
+  )
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_gradients_of_products_are_those_of_autodiff(dtype):
-  """Our forms of the gradients of dot, mix and matmul, wide and narrow, equal what jax derives from the formula."""
+  """Our forms of the gradients of dot, mix and matmul, wide and narrow, equal what jax derives from
+  the formula.
+  """
   x, y, p, z = normal(2, 5, 4), normal(2, 7, 4), normal(2, 5, 7), normal(2, 7, 3)
   pairs = [
     (dot, lambda x, y: jnp.einsum('btk,bsk->bts', x, y), x, y),
@@ -76,8 +91,12 @@ def test_gradients_of_products_are_those_of_autodiff(dtype):
     desired, pull = jax.vjp(formula, a, b)
     actual, own_pull = jax.vjp(ours, a.astype(dtype), b.astype(dtype))
     g = normal(*desired.shape)
-    for one, other in zip((actual, *own_pull(g.astype(actual.dtype))), (desired, *pull(g)), strict=True):
-      np.testing.assert_allclose(one.astype(jnp.float32), other, atol=tolerance * np.abs(other).max())
+    for one, other in zip(
+      (actual, *own_pull(g.astype(actual.dtype))), (desired, *pull(g)), strict=True
+    ):
+      np.testing.assert_allclose(
+        one.astype(jnp.float32), other, atol=tolerance * np.abs(other).max()
+      )
 
 
 def test_lower_inverse_is_the_inverse_with_its_gradient():
@@ -109,7 +128,8 @@ def gradient_memory(name: str, T: int, S: int) -> int:
   return compiled.memory_analysis().temp_size_in_bytes
 
 
-OF_HOOKS = ('nope', 'shaw', 'deberta', 'rope', 'alibi', 'fire', 'cope', 'path', 'dape', 'chain')  # of each something
+# of each something
+OF_HOOKS = ('nope', 'shaw', 'deberta', 'rope', 'alibi', 'fire', 'cope', 'path', 'dape', 'chain')
 
 
 def others_are_slow(names):
@@ -118,7 +138,9 @@ def others_are_slow(names):
 
 @pytest.mark.parametrize('name', others_are_slow(ENCODINGS))
 def test_gradient_of_blockwise_attention_is_linear_in_memory(name):
-  """From 2048 to 32,768 tokens, where one row of the score matrix of all heads is 1 MiB and all of it 32 GiB."""
+  """From 2048 to 32,768 tokens, where one row of the score matrix of all heads is 1 MiB and all of
+  it 32 GiB.
+  """
   short, long = (gradient_memory(name, T, T) for T in (2048, 32_768))
   assert long < 2 * 2**30
   assert np.log(long / short) / np.log(16) < 1.1
@@ -142,20 +164,26 @@ def test_tables_are_constant_beyond_their_reach(name):
 
 @pytest.mark.parametrize('block', [(4, 4), (4, 8), (8, 4), (3, 5)])
 @pytest.mark.parametrize(
-  ('name', 'hyper'), [('shaw', {'clip': 3}), ('t5', {'buckets': 8, 'max_distance': 11, 'bidirectional': True})]
+  ('name', 'hyper'),
+  [('shaw', {'clip': 3}), ('t5', {'buckets': 8, 'max_distance': 11, 'bidirectional': True})],
 )
 def test_blocks_beyond_the_reach_on_either_side(name, hyper, block):
-  """Blocks in a line with the reach and not: beyond it on the right, too, tables are what they are at it."""
+  """Blocks in a line with the reach and not: beyond it on the right, too, tables are what they are
+  at it.
+  """
   enc = jax.tree.map(lambda p: p + normal(*p.shape), build(name, **hyper))
   q = normal(1, 48, 4, 8)
   run = jax.jit(
-    lambda backend, block: attend(q, q, q, enc, backend=backend, block=block, causal=False), static_argnums=(0, 1)
+    lambda backend, block: attend(q, q, q, enc, backend=backend, block=block, causal=False),
+    static_argnums=(0, 1),
   )
   np.testing.assert_allclose(run('blockwise', block), run('dense', None), atol=2e-5)
 
 
 def test_walks_end_where_no_weight_is_left():
-  """A broken stick: blocks further left are not even read, forward or backward, and the result is that of dense."""
+  """A broken stick: blocks further left are not even read, forward or backward, and the result is
+  that of dense.
+  """
   enc, q = build('stick_breaking'), jnp.full((1, 8, 4, 8), 2.0)
   k, v = jnp.full((1, 64, 4, 8), 2.0), normal(1, 64, 4, 8)  # each key takes 11 nats off the stick
 
@@ -166,7 +194,9 @@ def test_walks_end_where_no_weight_is_left():
   run = jax.jit(run, static_argnums=2)
   unread = jnp.arange(64)[None, :, None, None] < 32
   actual = run(jnp.where(unread, jnp.nan, k), jnp.where(unread, jnp.nan, v), 'blockwise')
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5), actual, run(k, v, 'dense'))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5), actual, run(k, v, 'dense')
+  )
 
 
 def test_compiled_size_does_not_grow_with_length():
@@ -180,14 +210,21 @@ def test_compiled_size_does_not_grow_with_length():
 
 @pytest.mark.parametrize('name', ['alibi', 'shaw', 'rope'])
 def test_bfloat16_is_rounding_away_from_float32(name):
-  """Positions, tables and accumulators stay float32: distances above 256 are not exact in bfloat16."""
+  """Positions, tables and accumulators stay float32: distances above 256 are not exact in
+  bfloat16.
+  """
   enc = build(name)
   q, k, v, w = (normal(1, 300, 4, 8) for _ in range(4))
 
   def run(dtype, backend):
-    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, block=(64, 128)).astype(jnp.float32) * w).sum()
+    loss = lambda q, k, v: (
+      attend(q, k, v, enc, backend=backend, block=(64, 128)).astype(jnp.float32) * w
+    ).sum()
     inputs = [a.astype(dtype) for a in (q, k, v)]
-    return [attend(*inputs, enc, backend=backend, block=(64, 128)), *jax.grad(loss, argnums=(0, 1, 2))(*inputs)]
+    return [
+      attend(*inputs, enc, backend=backend, block=(64, 128)),
+      *jax.grad(loss, argnums=(0, 1, 2))(*inputs),
+    ]
 
   run = jax.jit(run, static_argnums=(0, 1))
   exact = run(jnp.float32, 'dense')
@@ -199,13 +236,20 @@ def test_bfloat16_is_rounding_away_from_float32(name):
 
 @pytest.mark.parametrize('name', others_are_slow(ENCODINGS))
 def test_bfloat16_far_out_is_as_near_to_float32_as_its_rounding(name):
-  """The last of 8192 tokens: within 4 times 2^-8 of the largest output. bfloat16 has every 32nd position there."""
+  """The last of 8192 tokens: within 4 times 2^-8 of the largest output. bfloat16 has every 32nd
+  position there.
+  """
   S, sizes = 8192, {'model_dim': 16, 'heads': 2, 'head_dim': 16, 'rngs': nnx.Rngs(0)}
   enc = make(name, **sizes, train_length=512)
   if enc.max_length is not None:
     enc = make(name, **sizes, train_length=S)
-  rounded = [normal(*shape).astype(jnp.bfloat16) for shape in ((1, 64, 2, 16), *[(1, S, 2, 16)] * 2, (1, S, 16))]
-  run = jax.jit(lambda q, k, v, x: attend(q, k, v, enc, x=x, backend='blockwise').astype(jnp.float32))
+  rounded = [
+    normal(*shape).astype(jnp.bfloat16)
+    for shape in ((1, 64, 2, 16), *[(1, S, 2, 16)] * 2, (1, S, 16))
+  ]
+  run = jax.jit(
+    lambda q, k, v, x: attend(q, k, v, enc, x=x, backend='blockwise').astype(jnp.float32)
+  )
   full = run(*(a.astype(jnp.float32) for a in rounded))
   assert np.abs(run(*rounded) - full).max() < 4 * 2**-8 * np.abs(full).max()
 
@@ -214,9 +258,13 @@ def test_bfloat16_far_out_is_as_near_to_float32_as_its_rounding(name):
 
 
 def test_positions_under_tracing():
-  """Tables need a static length: named where missing; NaN, never another distance's value, where too short."""
+  """Tables need a static length: named where missing; NaN, never another distance's value, where
+  too short.
+  """
   q, positions = normal(1, 6, 4, 8), jnp.array([[0, 1, 2, 3, 4, 9]])
-  run = lambda name, **options: jax.jit(lambda p: attend(q, q, q, build(name), positions=p, **options))(positions)
+  run = lambda name, **options: jax.jit(
+    lambda p: attend(q, q, q, build(name), positions=p, **options)
+  )(positions)
   with pytest.raises(ValueError, match='traced positions need a static max_distance'):
     run('alibi')
   for name in ('alibi', 'shaw'):
@@ -225,7 +273,9 @@ def test_positions_under_tracing():
       assert np.isfinite(short[:, :5]).all()
       assert np.isnan(short[:, 5]).all()
     np.testing.assert_allclose(
-      run(name, max_distance=9), attend(q, q, q, build(name), positions=positions, backend='dense'), atol=1e-5
+      run(name, max_distance=9),
+      attend(q, q, q, build(name), positions=positions, backend='dense'),
+      atol=1e-5,
     )
   assert np.isfinite(run('rope')).all()
 
@@ -280,7 +330,9 @@ def test_auto_equals_named_backends():
 
 
 def test_weights_that_are_not_normalised():
-  """normaliser = 'none': scores are log-weights. Sigmoid attention, as a user would write it, on both backends."""
+  """normaliser = 'none': scores are log-weights. Sigmoid attention, as a user would write it, on
+  both backends.
+  """
 
   class Sigmoid(Encoding):
     normaliser = 'none'
@@ -291,7 +343,9 @@ def test_weights_that_are_not_normalised():
   enc, q = Sigmoid(build('nope').dims, nnx.Rngs(0)), normal(1, 11, 4, 8)
 
   def formula(q):
-    weights = jax.nn.sigmoid(jnp.einsum('bthk,bshk->bhts', q, q) / 8**0.5) * jnp.tril(jnp.ones((1, 1, 11, 11)))
+    weights = jax.nn.sigmoid(jnp.einsum('bthk,bshk->bhts', q, q) / 8**0.5) * jnp.tril(
+      jnp.ones((1, 1, 11, 11))
+    )
     return jnp.einsum('bhts,bshk->bthk', weights, q)
 
   both = lambda f: jax.jit(lambda q: (f(q), jax.grad(lambda q: (f(q) ** 2).sum())(q)))(q)
@@ -307,7 +361,9 @@ def test_weights_that_are_not_normalised():
 
 def test_ring_refuses_where_no_mesh_is_set():
   q = normal(1, 6, 4, 8)
-  with pytest.raises(NotImplementedError, match='backend ring: it needs a mesh with an axis context'):
+  with pytest.raises(
+    NotImplementedError, match='backend ring: it needs a mesh with an axis context'
+  ):
     attend(q, q, q, build('rope'), backend='ring')
 
 
@@ -315,7 +371,8 @@ def test_ring_refuses_where_no_mesh_is_set():
 
 
 @pytest.mark.parametrize(
-  ('name', 'reason'), [('alibi', 'scores or values'), ('shaw', 'scores or values'), ('rope', 'needs an NVIDIA GPU')]
+  ('name', 'reason'),
+  [('alibi', 'scores or values'), ('shaw', 'scores or values'), ('rope', 'needs an NVIDIA GPU')],
 )
 def test_cudnn_refuses_with_a_reason(name, reason):
   q = normal(1, 6, 4, 8)
@@ -347,14 +404,20 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   assert answer is None if reason is None else reason in answer
 
 
-@pytest.mark.parametrize('options', [{}, {'window': 3}, {'causal': False}, {'causal': False, 'window': 3}])
+@pytest.mark.parametrize(
+  'options', [{}, {'window': 3}, {'causal': False}, {'causal': False, 'window': 3}]
+)
 @pytest.mark.parametrize('name', ['nope', 'rope'])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
   options = {'causal': True, 'window': None, **options}
-  call = prepare(q, k, v, build(name), None, None, options['causal'], options['window'], None, None, None)
+  call = prepare(
+    q, k, v, build(name), None, None, options['causal'], options['window'], None, None, None
+  )
   np.testing.assert_allclose(
-    cudnn.run(call, implementation='xla'), attend(q, k, v, build(name), backend='dense', **options), atol=1e-5
+    cudnn.run(call, implementation='xla'),
+    attend(q, k, v, build(name), backend='dense', **options),
+    atol=1e-5,
   )
 
 

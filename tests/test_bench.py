@@ -1,4 +1,6 @@
-"""The bench: what flags ask for, how it measures and reports, and that the peers do the work of our encodings."""
+"""The bench: what flags ask for, how it measures and reports, and that the peers do the work of our
+encodings.
+"""
 
 import io
 import json
@@ -12,16 +14,16 @@ from flax import nnx
 from rich.console import Console
 
 from posenc_jax import config as configs
-from posenc_jax import data, records
+from posenc_jax import data, jsonl_store
 from posenc_jax.attention import attend
-from posenc_jax.bench import cases, command, jax_cases, memory, plain, report
-from posenc_jax.bench.measure import LEAST, MOST, measure, quartiles
-from posenc_jax.bench.subject import Refused, reason
-from posenc_jax.bench.workers import Workers
-from posenc_jax.config import UserError
 from posenc_jax.encodings import ENCODINGS, make
-from posenc_jax.model import build as build_model
-from posenc_jax.model import token_nll
+from posenc_jax.errors import UserError
+from posenc_jax.model.decoder import build as build_model
+from posenc_jax.model.token_nll import token_nll
+from scripts.bench import cases, command, jax_cases, memory, plain, report
+from scripts.bench.measure import LEAST, MOST, measure, quartiles
+from scripts.bench.subject import Refused, reason
+from scripts.bench.workers import Workers
 
 SIZES = dict(model_dim=16, heads=2, head_dim=8, train_length=16)
 
@@ -29,7 +31,9 @@ SIZES = dict(model_dim=16, heads=2, head_dim=8, train_length=16)
 def attention_case(method='blockwise', encoding='nope', framework='jax', passes='both', **fields):
   sizes = dict(dtype='float32', length=64, batch=2, heads=2, head_dim=8) | fields
   name = f'{encoding} {method}'
-  return cases.Case('attention', framework, name, method, encoding, 'nope blockwise', passes=passes, **sizes)
+  return cases.Case(
+    'attention', framework, name, method, encoding, 'nope blockwise', passes=passes, **sizes
+  )
 
 
 # Flags.
@@ -55,13 +59,20 @@ def names(group):
 
 def test_the_default_covers_the_lengths_and_says_what_it_leaves_out(plan):
   groups, left_out = plan()
-  attention = [(c.length, c.passes, c.batch) for g in groups if g.section == 'attention' for c in g.cases[:1]]
+  attention = [
+    (c.length, c.passes, c.batch) for g in groups if g.section == 'attention' for c in g.cases[:1]
+  ]
   short = [(T, passes, 2) for T in (512, 2048, 8192) for passes in ('forward', 'both')]
   assert attention == [*short, (16384, 'forward', 1), (32768, 'forward', 1)]
   steps = [(c.length, c.batch, c.dtype) for g in groups if g.section == 'step' for c in g.cases[:1]]
   assert steps == [(T, B, dtype) for dtype in cases.DTYPES for T, B in ((256, 16), (2048, 2))]
   assert all({case.framework for case in group.cases} == {'jax', 'torch'} for group in groups)
-  for words in ('cudnn', 'nope, rope, alibi, t5, transformer_xl only', 'torch.compile', '16384, 32768 tokens'):
+  for words in (
+    'cudnn',
+    'nope, rope, alibi, t5, transformer_xl only',
+    'torch.compile',
+    '16384, 32768 tokens',
+  ):
     assert any(words in line for line in left_out), words
   groups, left_out = plan(torch=False)
   assert {case.framework for group in groups for case in group.cases} == {'jax'}
@@ -70,7 +81,9 @@ def test_the_default_covers_the_lengths_and_says_what_it_leaves_out(plan):
 
 def test_all_encodings_with_every_backend(plan):
   (group,), left_out = plan('--attention', '--encodings=all', '--lengths=64', '--passes=both')
-  jax_names = [case.name for case in group.cases if case.framework == 'jax' and case.method != 'matmul']
+  jax_names = [
+    case.name for case in group.cases if case.framework == 'jax' and case.method != 'matmul'
+  ]
   wanted = {f'{name} {backend}' for name in ENCODINGS for backend in ('dense', 'blockwise')}
   assert set(jax_names) == wanted | {'nope plain'}
   assert len(set(names(group))) == len(group.cases)
@@ -97,26 +110,38 @@ def test_what_ratios_are_to(plan):
     'jax matmul': 'jax matmul',
     'torch matmul': 'jax matmul',
   }
-  (group,), _ = plan('--attention', '--encodings=t5,rope', '--lengths=64', '--passes=both', '--backends=dense')
+  (group,), _ = plan(
+    '--attention', '--encodings=t5,rope', '--lengths=64', '--passes=both', '--backends=dense'
+  )
   assert set(against(group).values()) == {'t5 dense', 'jax matmul'}
   (group,), _ = plan('--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32')
   assert against(group)['rope'] == against(group)['t5'] == 't5'
   assert against(group)['rope gpt'] == 'rope'
-  (group,), _ = plan('--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32', '--against=rope gpt')
+  (group,), _ = plan(
+    '--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32', '--against=rope gpt'
+  )
   assert set(against(group).values()) == {'rope gpt'}
 
 
 def test_compiled_steps_are_few_unless_asked_for(plan):
-  compiled = lambda groups: [(n, x) for n, g in enumerate(groups) for x in names(g) if x.endswith('compiled')]
+  compiled = lambda groups: [
+    (n, x) for n, g in enumerate(groups) for x in names(g) if x.endswith('compiled')
+  ]
   groups, _ = plan('--step')
   assert compiled(groups) == [(0, 'rope gpt_compiled'), (0, 'rope x_transformers_compiled')]
   groups, _ = plan('--step', '--peers=gpt_compiled', '--encodings=rope,t5')
-  assert compiled(groups) == [(n, f'{name} gpt_compiled') for n in range(4) for name in ('rope', 't5')]
+  assert compiled(groups) == [
+    (n, f'{name} gpt_compiled') for n in range(4) for name in ('rope', 't5')
+  ]
 
 
 def test_hyperparameters_and_overrides_reach_the_cases(plan):
   (group,), _ = plan(
-    '--step', '--encodings=rope/base=500', '--shapes=8x2', '--dtypes=bfloat16', '--config.model.layers=3'
+    '--step',
+    '--encodings=rope/base=500',
+    '--shapes=8x2',
+    '--dtypes=bfloat16',
+    '--config.model.layers=3',
   )
   config = cases.step_config(group.cases[0])
   assert (config.encoding.name, config.encoding.base, config.model.layers) == ('rope', 500, 3)
@@ -125,12 +150,16 @@ def test_hyperparameters_and_overrides_reach_the_cases(plan):
 
 def test_sections_and_values_with_commas_are_hyperparameters(plan):
   specs = 'rope/scaling.rope_type=yarn/scaling.factor=4', "chain/members=('rope', 'fox')"
-  (group,), _ = plan('--step', f'--encodings={",".join(specs)}', '--shapes=8x2', '--dtypes=float32', '--peers=none')
+  (group,), _ = plan(
+    '--step', f'--encodings={",".join(specs)}', '--shapes=8x2', '--dtypes=float32', '--peers=none'
+  )
   assert names(group) == [*specs]
   rope, chain = (cases.step_config(case).encoding for case in group.cases)
   assert rope.scaling.to_dict() == {'rope_type': 'yarn', 'factor': 4}
   assert chain.members == ('rope', 'fox')
-  (group, _), _ = plan('--attention', f'--encodings={",".join(specs)}', '--lengths=64', '--backends=dense')
+  (group, _), _ = plan(
+    '--attention', f'--encodings={",".join(specs)}', '--lengths=64', '--backends=dense'
+  )
   assert {case.encoding for case in group.cases} == {*specs, ''}
 
 
@@ -175,7 +204,9 @@ def test_a_bad_flag_is_one_line_before_anything_starts(tmp_path, arguments, word
 
 
 class FakeWorkers:
-  """Cases answer from a script: {name: seconds of each round, or what refuses}; the clock goes on by those seconds."""
+  """Cases answer from a script: {name: seconds of each round, or what refuses}; the clock goes on
+  by those seconds.
+  """
 
   script, log, clock, warm = {}, [], [0.0], None
 
@@ -211,9 +242,11 @@ def run_fake(tmp_path, monkeypatch):
 
   def run(script, groups=None, budget=60.0, repeats=3, warm=None):
     fake = type('Fake', (FakeWorkers,), {'script': script, 'log': [], 'clock': [0.0], 'warm': warm})
-    monkeypatch.setattr('posenc_jax.bench.measure.monotonic', lambda: fake.clock[0])
+    monkeypatch.setattr('scripts.bench.measure.monotonic', lambda: fake.clock[0])
     console = Console(file=io.StringIO())
-    rows = measure(groups or [steps('one', *script)], tmp_path, budget, repeats, console, workers=fake)
+    rows = measure(
+      groups or [steps('one', *script)], tmp_path, budget, repeats, console, workers=fake
+    )
     return rows, fake.log, console.file.getvalue()
 
   return run
@@ -221,7 +254,9 @@ def run_fake(tmp_path, monkeypatch):
 
 def steps(title, *names):
   fields = dict(dtype='float32', length=8, batch=2)
-  return cases.Group('step', title, tuple(cases.Case('step', 'jax', n, 'm', n, names[0], **fields) for n in names))
+  return cases.Group(
+    'step', title, tuple(cases.Case('step', 'jax', n, 'm', n, names[0], **fields) for n in names)
+  )
 
 
 def test_repeats_are_interleaved_and_ratios_are_of_the_same_round(run_fake, tmp_path):
@@ -230,16 +265,22 @@ def test_repeats_are_interleaved_and_ratios_are_of_the_same_round(run_fake, tmp_
   assert log == ['prepare a', 'prepare b', 'prepare c', 'prepare d', *'abdabdab', 'end']
   a, b, c, d = rows
   assert (a['median'], b['median'], b['seconds']) == (2.0, 4.0, [3.0, 4.0, 8.0])
-  assert (b['ratio_q1'], b['ratio'], b['ratio_q3']) == (2.0, 3.0, 3.5)  # of 3, 1, 4: not the ratio of medians
+  # of 3, 1, 4: not the ratio of medians
+  assert (b['ratio_q1'], b['ratio'], b['ratio_q3']) == (2.0, 3.0, 3.5)
   assert (a['tokens_per_second'], a['peak_bytes']) == (8.0, 2**20)
-  assert [(row['status'], row['reason']) for row in (c, d)] == [('refused', 'cannot'), ('refused', 'died')]
+  assert [(row['status'], row['reason']) for row in (c, d)] == [
+    ('refused', 'cannot'),
+    ('refused', 'died'),
+  ]
   assert 'median' not in d
-  assert records.read(tmp_path / 'rows.jsonl') == json.loads(json.dumps(rows))
+  assert jsonl_store.read(tmp_path / 'rows.jsonl') == json.loads(json.dumps(rows))
   assert 'step, one: 2 of 4 measured' in said
 
 
 def test_tokens_are_those_of_all_seeds(run_fake):
-  case = cases.Case('step', 'jax', 'a', 'at_once', 'a', 'a', 'float32', 8, 2, config={'seeds': (0, 1, 2)})
+  case = cases.Case(
+    'step', 'jax', 'a', 'at_once', 'a', 'a', 'float32', 8, 2, config={'seeds': (0, 1, 2)}
+  )
   (row,), _, _ = run_fake({'a': [2.0] * 3}, [cases.Group('step', 'one', (case,))])
   assert row['tokens_per_second'] == 3 * 16 / 2
 
@@ -248,19 +289,25 @@ def test_short_calls_are_repeated_inside_a_repeat_and_the_time_decides_how_many_
   rows, _, _ = run_fake({'a': [1e-3] * MOST}, repeats=0)
   assert (rows[0]['calls'], len(rows[0]['seconds'])) == (50, MOST)
   assert rows[0]['median'] == pytest.approx(1e-3)
-  # Half a minute for each would be 6 of a and 15 of b, but each of b's needs a time of a's; so until a minute is over.
+  # Half a minute for each would be 6 of a and 15 of b, but each of b's needs a time of a's; so
+  # until a minute is over.
   rows, _, _ = run_fake({'a': [5.0] * MOST, 'b': [1.0] * MOST}, repeats=0)
   assert [len(row['seconds']) for row in rows] == [11, 10]
 
 
 def test_after_its_share_a_group_has_the_least_repeats(run_fake):
   groups = [steps('first', 'a'), steps('second', 'b')]
-  rows, _, _ = run_fake({'a': [30.0] * MOST, 'b': [30.0] * MOST}, groups, budget=100.0, repeats=0, warm=0.1)
-  assert [(row['calls'], len(row['seconds'])) for row in rows] == [(1, LEAST)] * 2  # of 15 each, had 0.1 s been true
+  rows, _, _ = run_fake(
+    {'a': [30.0] * MOST, 'b': [30.0] * MOST}, groups, budget=100.0, repeats=0, warm=0.1
+  )
+  # of 15 each, had 0.1 s been true
+  assert [(row['calls'], len(row['seconds'])) for row in rows] == [(1, LEAST)] * 2
 
 
 def test_what_the_time_does_not_reach_is_the_dearest_and_a_row_says_so(run_fake):
-  group = lambda name, length: cases.Group('attention', name, (attention_case(encoding=name, length=length),))
+  group = lambda name, length: cases.Group(
+    'attention', name, (attention_case(encoding=name, length=length),)
+  )
   groups = [group('dear', 8192), group('cheap', 64)]
   script = {'dear blockwise': [30.0] * 3, 'cheap blockwise': [30.0] * 3}
   rows, log, _ = run_fake(script, groups, budget=200.0)
@@ -270,7 +317,8 @@ def test_what_the_time_does_not_reach_is_the_dearest_and_a_row_says_so(run_fake)
   assert log == ['prepare cheap blockwise', *['cheap blockwise'] * 2, 'end', 'end']
   assert [row['status'] for row in rows] == ['left out', 'ok']
   assert '--budget' in rows[0]['reason']
-  long = cases.Group('attention', 'long', (attention_case('dense', 'cheap', length=16384),))  # dense refuses it at once
+  # dense refuses it at once
+  long = cases.Group('attention', 'long', (attention_case('dense', 'cheap', length=16384),))
   assert long.expected_seconds < groups[0].expected_seconds
   _, log, _ = run_fake(script | {'cheap dense': 'no'}, [long, groups[0]], budget=1e6, repeats=1)
   assert log == ['prepare dear blockwise', 'dear blockwise', 'end', 'prepare cheap dense', 'end']
@@ -281,7 +329,8 @@ def test_within_a_group_it_is_the_dearest_cases(run_fake):
   script = {one(method).name: [20.0] * 2 for method in ('dense', 'blockwise', 'matmul')}
   group = cases.Group('attention', 'one', tuple(map(one, ('dense', 'blockwise', 'matmul'))))
   rows, log, _ = run_fake(script, [group], budget=70.0, repeats=2)
-  assert log[:2] == ['prepare nope matmul', 'prepare nope blockwise']  # two repeats of each, and dense has no time left
+  # two repeats of each, and dense has no time left
+  assert log[:2] == ['prepare nope matmul', 'prepare nope blockwise']
   assert [row['status'] for row in rows] == ['left out', 'ok', 'ok']
 
 
@@ -344,8 +393,12 @@ TABLE = """\
 
 def test_table_of_rows():
   about = dict(cpu='Chip', cores=2, memory_bytes=2**32, date='2026-01-02', budget_seconds=900.0)
-  about |= dict(section='step', group='one', framework='jax', version='1.2', device='cpu', python='3.11')
-  row = lambda name, **fields: about | dict(name=name, method='m', against='a', status='ok', reason='') | fields
+  about |= dict(
+    section='step', group='one', framework='jax', version='1.2', device='cpu', python='3.11'
+  )
+  row = lambda name, **fields: (
+    about | dict(name=name, method='m', against='a', status='ok', reason='') | fields
+  )
   times = dict(q1=0.012, median=0.01234, q3=0.0999, ratio_q1=1.0, ratio=1.0, ratio_q3=1.0)
   none = dict(q1=0.1, median=0.1, q3=0.1004, ratio_q1=None, ratio=None, ratio_q3=None)
   rows = [
@@ -386,12 +439,31 @@ def test_plain_attention_refuses_ragged_blocks_and_keeps_the_dtype():
 
 def test_from_the_command_line_to_rows_and_table(tmp_path, capsys):
   arguments = [
-    *(f'--out={tmp_path}', '--encodings=nope,learned', '--lengths=64', '--passes=both', '--peers=none', '--batch=1'),
-    *('--heads=2', '--head_dim=8', '--repeats=2', '--backends=blockwise,cudnn', '--shapes=8x2', '--dtypes=float32'),
-    *('--config.model.model_dim=16', '--config.model.layers=1', '--config.model.heads=2', '--config.model.head_dim=8'),
+    *(
+      f'--out={tmp_path}',
+      '--encodings=nope,learned',
+      '--lengths=64',
+      '--passes=both',
+      '--peers=none',
+      '--batch=1',
+    ),
+    *(
+      '--heads=2',
+      '--head_dim=8',
+      '--repeats=2',
+      '--backends=blockwise,cudnn',
+      '--shapes=8x2',
+      '--dtypes=float32',
+    ),
+    *(
+      '--config.model.model_dim=16',
+      '--config.model.layers=1',
+      '--config.model.heads=2',
+      '--config.model.head_dim=8',
+    ),
   ]
   assert command.main(arguments) == 0
-  rows = {row['name']: row for row in records.read(tmp_path / 'rows.jsonl')}
+  rows = {row['name']: row for row in jsonl_store.read(tmp_path / 'rows.jsonl')}
   ok = {name for name, row in rows.items() if row['status'] == 'ok'}
   assert ok == {'nope blockwise', 'jax matmul', 'nope', 'learned'}
   assert 'input of the model' in rows['learned blockwise']['reason']
@@ -411,7 +483,9 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
     workers.of(case).process.kill()
     workers.of(case).process.wait()
     assert workers.run(case, 2, 60.0)['seconds'] > 0
-    assert workers.prepare(attention_case('no_such_backend'), 60.0)['refused'].startswith('ValueError: ')
+    assert workers.prepare(attention_case('no_such_backend'), 60.0)['refused'].startswith(
+      'ValueError: '
+    )
     slow = workers.run(case, 10**9, 1.0)
     assert slow == {'refused': 'no answer within 1 s'}
     processes = [worker.process for worker in workers.workers.values()]
@@ -429,7 +503,7 @@ def torch():
 @pytest.mark.filterwarnings('ignore')  # flex_attention warns that it is not compiled
 @pytest.mark.parametrize('method', cases.ATTENTION_PEERS)
 def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, method):
-  from posenc_jax.bench import torch_cases
+  from scripts.bench import torch_cases
 
   monkeypatch.setattr(torch, 'compile', lambda function, **_: function)
   T, H, K = 32, 2, 8
@@ -438,7 +512,9 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
     enc.u[...], enc.v[...] = 0 * enc.u[...], 0 * enc.v[...]
   q, k, v, cotangent = (jax_cases.normal(seed, 2, T, H, K, dtype='float32') for seed in range(4))
   unscale = K**-0.5 / enc.scale(K)  # T5 has no scale of its own
-  wanted, pull = jax.vjp(lambda enc, q, k, v: attend(unscale * q, k, v, enc, backend='dense'), enc, q, k, v)
+  wanted, pull = jax.vjp(
+    lambda enc, q, k, v: attend(unscale * q, k, v, enc, backend='dense'), enc, q, k, v
+  )
   d_enc, *d_inputs = pull(cotangent)
 
   function, made, learned = torch_cases.peer(method, T, H, K, torch.float32)
@@ -460,8 +536,12 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
     for mine, other in zip(gradients, d_inputs, strict=False):
       close(mine.swapaxes(1, 2), other)
     if learned:
-      mine = gradients[3] if method != 'sdpa_content' else gradients[3].swapaxes(0, 1) / enc.scale(K)
-      for a, b in zip(jax.tree.leaves(pull_tables(jnp.asarray(mine))), jax.tree.leaves(d_enc), strict=True):
+      mine = (
+        gradients[3] if method != 'sdpa_content' else gradients[3].swapaxes(0, 1) / enc.scale(K)
+      )
+      for a, b in zip(
+        jax.tree.leaves(pull_tables(jnp.asarray(mine))), jax.tree.leaves(d_enc), strict=True
+      ):
         if np.any(a):  # Transformer-XL's u and v are not in its table
           close(a, b)
 
@@ -471,7 +551,7 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
 def test_blocks_of_the_causal_mask(torch, T):
   from torch.nn.attention.flex_attention import create_block_mask
 
-  from posenc_jax.bench import torch_cases
+  from scripts.bench import torch_cases
 
   mine = torch_cases.causal_blocks(T)
   wanted = create_block_mask(lambda b, h, i, j: i >= j, None, None, T, T, device=torch_cases.DEVICE)
@@ -501,7 +581,7 @@ def test_steps_of_seeds_at_once_do_the_work_of_steps_in_turn(plan):
 
 @pytest.mark.parametrize('encoding', ['nope', 'rope', 'alibi', 't5'])
 def test_the_minimal_gpt_is_our_model(torch, plan, encoding):
-  from posenc_jax.bench import torch_steps
+  from scripts.bench import torch_steps
 
   ours, theirs = step_case(plan, '--peers=gpt', f'--encodings={encoding}')
   config, tokens_BT = cases.step_config(ours), cases.tokens(ours)
@@ -517,7 +597,9 @@ def test_the_minimal_gpt_is_our_model(torch, plan, encoding):
     named = {name: np.asarray(p[...]) for name, p in named.items()}
     for n in range(config.model.layers):
       at = lambda p, n=n: np.asarray(p[...][n]).T
-      named[f'layers.{n}.qkv.weight'] = np.concatenate([at(p) for p in (layers.w_q, layers.w_k, layers.w_v)])
+      named[f'layers.{n}.qkv.weight'] = np.concatenate(
+        [at(p) for p in (layers.w_q, layers.w_k, layers.w_v)]
+      )
       for name, p in dict(out=layers.w_o, mlp_in=layers.w_in, mlp_out=layers.w_out).items():
         named[f'layers.{n}.{name}.weight'] = at(p)
       for name in ('attention_norm', 'mlp_norm'):
@@ -530,14 +612,16 @@ def test_the_minimal_gpt_is_our_model(torch, plan, encoding):
   mine = {name: p.grad.numpy() for name, p in step.model.named_parameters()}
   for name, wanted in copies(gradients).items():
     np.testing.assert_allclose(mine[name], wanted, atol=1e-6, rtol=1e-3, err_msg=name)
-  assert sum(p.numel() for p in step.model.parameters()) == sum(leaf.size for leaf in jax.tree.leaves(model))
+  assert sum(p.numel() for p in step.model.parameters()) == sum(
+    leaf.size for leaf in jax.tree.leaves(model)
+  )
 
 
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('encoding', ['nope', 'rope', 'alibi', 't5'])
 def test_x_transformers_is_causal_has_the_encoding_and_learns(torch, plan, encoding):
   pytest.importorskip('x_transformers')
-  from posenc_jax.bench import torch_steps
+  from scripts.bench import torch_steps
 
   arguments = [
     '--peers=x_transformers',
@@ -553,14 +637,15 @@ def test_x_transformers_is_causal_has_the_encoding_and_learns(torch, plan, encod
     changed = lambda new_BT: (subject.call.model(new_BT) - logits_BTV).abs().amax(dim=(0, 2)) > 1e-4
     later_T = changed(torch.cat((tokens_BT[:, :-1], tokens_BT[:, -1:] + 1), dim=1))
     assert later_T.tolist() == [False] * 39 + [True]
-    # Without an encoding a layer sees a set of tokens: two that change places are the same to a third.
+    # Without an encoding a layer sees a set of tokens: two that change places are the same to a
+    # third.
     assert bool(changed(tokens_BT[:, [*range(37), 38, 37, 39]])[-1]) == (encoding != 'nope')
   losses = [subject.call() for _ in range(10)]
   assert losses[-1] < losses[0] - 0.2
 
 
 def test_peers_refuse_what_they_are_not_written_for(torch, plan):
-  from posenc_jax.bench import torch_steps
+  from scripts.bench import torch_steps
 
   for arguments, words in (
     (('--encodings=shaw',), 'nope, rope, alibi, t5'),

@@ -1,4 +1,6 @@
-"""The command lines: bad input is one line on stderr and exit code 2, before anything is written."""
+"""The command lines: bad input is one line on stderr and exit code 2, before anything is
+written.
+"""
 
 import json
 import runpy
@@ -8,14 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import checkpoint
+from posenc_jax.distributed import devices
 
 ROOT = Path(__file__).parent.parent
 TINY = [
   f'--config={ROOT / "configs" / "base.py"}',
-  *('--config.model.layers=1', '--config.model.model_dim=8', '--config.model.heads=2', '--config.model.head_dim=4'),
-  *('--config.model.mlp_dim=8', '--config.train.length=8', '--config.train.batch=2', '--config.train.steps=2'),
-  *('--config.optim.warmup=1', '--config.eval.lengths=8,', '--config.eval.k=4', '--config.eval.documents=0'),
+  *(
+    '--config.model.layers=1',
+    '--config.model.model_dim=8',
+    '--config.model.heads=2',
+    '--config.model.head_dim=4',
+  ),
+  *(
+    '--config.model.mlp_dim=8',
+    '--config.train.length=8',
+    '--config.train.batch=2',
+    '--config.train.steps=2',
+  ),
+  *(
+    '--config.optim.warmup=1',
+    '--config.eval.lengths=8,',
+    '--config.eval.k=4',
+    '--config.eval.documents=0',
+  ),
   '--config.eval.protocols=("last_k",)',
 ]
 
@@ -30,8 +47,10 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-  """(script, *arguments) -> (exit code, stdout, stderr); in this process, for jax takes seconds to start."""
-  monkeypatch.setattr(checkpoint, 'keep_compiled', lambda folder: None)
+  """(script, *arguments) -> (exit code, stdout, stderr); in this process, for jax takes seconds to
+  start.
+  """
+  monkeypatch.setattr(devices, 'keep_compiled', lambda folder: None)
 
   def run(script, *arguments):
     monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
@@ -52,15 +71,24 @@ def command(monkeypatch, capsys):
     (['--config.train.steps=0'], ['config.train.steps=0', '1 or more']),
     (['--config.train.length=-8'], ['config.train.length=-8', '1 or more']),
     (['--config.train.length=100'], ['config.train.length=100', '18 tokens']),
-    (['--config.train.compute_dtype=float15'], ['config.train.compute_dtype', "did you mean 'bfloat16'?"]),
+    (
+      ['--config.train.compute_dtype=float15'],
+      ['config.train.compute_dtype', "did you mean 'bfloat16'?"],
+    ),
     (['--config.eval.protocols=("blokcs",)'], ['config.eval.protocols', "did you mean 'blocks'?"]),
     (['--config.eval.k=9'], ['config.eval.k=9', 'at most the shortest']),
     (['--config.encoding.name=alibbi'], ["encoding.name='alibbi'", 'alibi']),
     (['--config.encoding.bas=3'], ["'bas'", 'base']),
     (['--config.encoding.base=abc'], ["rope: base='abc' must be a finite number"]),
-    (['--config.encoding.name=t5', '--config.encoding.buckets=1.5'], ['t5: buckets=1.5 must be an integer']),
+    (
+      ['--config.encoding.name=t5', '--config.encoding.buckets=1.5'],
+      ['t5: buckets=1.5 must be an integer'],
+    ),
     (['--config.encoding.head_dim=4'], ["encoding rope has no hyperparameter 'head_dim'"]),
-    (['--config.encoding.name=learned', '--config.encoding.max_length=4'], ['8 positions', 'ends at 4']),
+    (
+      ['--config.encoding.name=learned', '--config.encoding.max_length=4'],
+      ['8 positions', 'ends at 4'],
+    ),
     (['--config.model.head_dim=3'], ['head_dim', '3']),
     (['--config.model.kv_heads=3'], ['config.model.kv_heads=3', 'divisor of model.heads=2']),
     (['--config.attention.backend=blokwise'], ["attention.backend='blokwise'", 'blockwise']),
@@ -95,7 +123,11 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
   for script, arguments, word in (
     ('train.py', [*settings, '--config.seed=1'], 'holds a run of another config: seed'),
-    ('eval.py', [f'--workdir={workdir}', '--config.seed=1'], 'config.seed=1: the run was trained with 0'),
+    (
+      'eval.py',
+      [f'--workdir={workdir}', '--config.seed=1'],
+      'config.seed=1: the run was trained with 0',
+    ),
     ('eval.py', [f'--workdir={workdir}', '--config.eval.lengths=8,19'], 'at most 18'),
     ('eval.py', [f'--workdir={workdir}', '--config.eval.split=tset'], "did you mean 'test'?"),
     ('eval.py', [f'--workdir={tmp_path}'], 'no config.json'),
@@ -110,7 +142,9 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
 
 
 def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
-  """Other frequencies or another indexing, on the weights of `rope`; rows say which; a bad field is one line."""
+  """Other frequencies or another indexing, on the weights of `rope`; rows say which; a bad field is
+  one line.
+  """
   workdir = f'--workdir={tmp_path / "run"}'
   assert command('train.py', *TINY, corpus, workdir, '--config.eval.controls=()')[0] is None
   scaled = '--config.encoding.scaling'
@@ -143,11 +177,20 @@ def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   assert [r['encoding'] for r in rows] == ['rope'] * 4 + ['rerope', 'self_extend']
   assert len({r['nats'] for r in rows}) == len(asked)
   for arguments, words in (
-    ((f'{scaled}.rope_type=yran', f'{scaled}.factor=4'), "rope: scaling.rope_type='yran' is unknown; nearest: yarn"),
-    ((f'{scaled}.rope_type=yarn', f'{scaled}.facter=4'), 'rope: scaling.facter is no field of yarn; nearest: factor'),
+    (
+      (f'{scaled}.rope_type=yran', f'{scaled}.factor=4'),
+      "rope: scaling.rope_type='yran' is unknown; nearest: yarn",
+    ),
+    (
+      (f'{scaled}.rope_type=yarn', f'{scaled}.facter=4'),
+      'rope: scaling.facter is no field of yarn; nearest: factor',
+    ),
     ((f'{scaled}.rope_type=yarn',), 'rope: scaling.factor is missing: yarn needs it'),
     ((f'{scaled}=4',), 'rope: scaling=4 must be a dict'),
-    (('--config.encoding.name=alibi', f'{scaled}.factor=4'), "encoding alibi has no hyperparameter 'scaling'"),
+    (
+      ('--config.encoding.name=alibi', f'{scaled}.factor=4'),
+      "encoding alibi has no hyperparameter 'scaling'",
+    ),
   ):
     code, _, error = command('eval.py', workdir, *arguments)
     assert (code, error.count('\n')) == (2, 1)
@@ -155,20 +198,35 @@ def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   assert len((tmp_path / 'run' / 'eval.jsonl').read_text().splitlines()) == len(asked)
 
   trained = f'--workdir={tmp_path / "scaled"}'
-  assert command('train.py', *TINY, corpus, trained, f'{scaled}.rope_type=yarn', f'{scaled}.factor=4')[0] is None
+  assert (
+    command('train.py', *TINY, corpus, trained, f'{scaled}.rope_type=yarn', f'{scaled}.factor=4')[0]
+    is None
+  )
   assert command('eval.py', trained, f'{scaled}.factor=8')[0] is None
-  rows = [json.loads(line) for line in (tmp_path / 'scaled' / 'eval.jsonl').read_text().splitlines()]
+  rows = [
+    json.loads(line) for line in (tmp_path / 'scaled' / 'eval.jsonl').read_text().splitlines()
+  ]
   assert [r['overrides'] for r in rows] == [{'encoding.scaling.factor': 8}] * 2
 
 
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])
 def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
-  code = 'import runpy, sys; sys.modules["jax"] = None; runpy.run_path(sys.argv[0], run_name="__main__")'
-  arguments = [f'--config={ROOT / "configs" / "base.py"}', f'--workdir={tmp_path}', '--config.train.steps=0']
+  code = (
+    'import runpy, sys; sys.modules["jax"] = None; runpy.run_path(sys.argv[0], run_name="__main__")'
+  )
+  arguments = [
+    f'--config={ROOT / "configs" / "base.py"}',
+    f'--workdir={tmp_path}',
+    '--config.train.steps=0',
+  ]
   launcher = f'import sys; sys.argv = {[str(ROOT / script), *arguments]!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
-  ended = subprocess.run([sys.executable, '-c', launcher], capture_output=True, text=True, check=False)
+  ended = subprocess.run(
+    [sys.executable, '-c', launcher], capture_output=True, text=True, check=False
+  )
   assert (ended.returncode, ended.stdout) == (2, '')
-  assert ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.start_from\n'
+  assert (
+    ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.start_from\n'
+  )
 
 
 def test_ctrl_c_before_a_step_is_one_line_and_ends_at_once():

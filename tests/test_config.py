@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from posenc_jax import config as configs
-from posenc_jax.config import REQUIRED, UserError
-from posenc_jax.config.saving import leaves
+from posenc_jax.config import REQUIRED
+from posenc_jax.config.serialization import leaves
+from posenc_jax.errors import UserError
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -50,7 +51,9 @@ def test_an_override_is_set_in_the_type_of_the_field(path, value, expected):
 def test_a_config_of_an_earlier_version_is_one_line(path):
   tree, (section, name) = configs.to_json(load()), path.split('.')
   del tree[section][name]
-  with pytest.raises(UserError, match=rf'^config.{path}: missing; allowed: all fields of configs/base.py .*$'):
+  with pytest.raises(
+    UserError, match=rf'^config.{path}: missing; allowed: all fields of configs/base.py .*$'
+  ):
     configs.validate(configs.from_json(tree))
 
 
@@ -178,7 +181,10 @@ def test_what_is_no_study(tmp_path, name, text, words):
 
 def test_a_study_changes_some_fields_of_a_base(tmp_path):
   study = tmp_path / 'study.py'
-  lines = ['from posenc_jax.config import load', f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": 9}})']
+  lines = [
+    'from posenc_jax.config import load',
+    f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": 9}})',
+  ]
   study.write_text('\n'.join(lines))
   config = configs.load(study, {'seed': 3})
   assert configs.differing_keys(config, load()) == ['seed', 'train.steps']
@@ -186,7 +192,8 @@ def test_a_study_changes_some_fields_of_a_base(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'overrides', [{}, {'encoding': {'name': 'x', 'members': ({'name': 'a'}, {'name': 'b', 'c': None})}}]
+  'overrides',
+  [{}, {'encoding': {'name': 'x', 'members': ({'name': 'a'}, {'name': 'b', 'c': None})}}],
 )
 def test_json_and_back(overrides):
   config = configs.load(BASE, overrides)
@@ -205,8 +212,14 @@ def test_differences_are_named_and_hashed():
   assert len(fields) == len(dict(leaves(base)))
   hashes, changes_nothing = {configs.config_hash(base)}, 0
   for path, value in leaves(base):
-    other = {bool: lambda v: not v, str: lambda v: v + '.', tuple: lambda v: v[::-1] + v[:1] or ('x',)}
-    changed = configs.load(BASE, {path: other[type(value)](value) if type(value) in other else value + 1})
+    other = {
+      bool: lambda v: not v,
+      str: lambda v: v + '.',
+      tuple: lambda v: v[::-1] + v[:1] or ('x',),
+    }
+    changed = configs.load(
+      BASE, {path: other[type(value)](value) if type(value) in other else value + 1}
+    )
     assert configs.differing_keys(base, changed) == [path]
     section, silent = path.partition('.')[0], ('data.cache', 'train.loggers', 'train.profile')
     is_silent = section in ('launch', 'mesh') or path in silent
@@ -219,21 +232,38 @@ def test_differences_are_named_and_hashed():
 
 
 def test_what_earlier_versions_finished_keeps_its_hash():
-  tree = {'seed': 0, 'label': 'x', 'mesh': {'data': 1, 'seeds': 1}, 'eval': {'k': 4}, 'launch': {'nodes': 1}}
+  tree = {
+    'seed': 0,
+    'label': 'x',
+    'mesh': {'data': 1, 'seeds': 1},
+    'eval': {'k': 4},
+    'launch': {'nodes': 1},
+  }
   tree['train'] = {'steps': 3, 'loggers': []}
   assert configs.config_hash(configs.from_json(tree)) == 'eee57b9722e82541'
 
 
 def test_differing_keys_sees_fields_of_one_side_and_types():
-  assert configs.differing_keys({'a': {'b': 1, 'c': None}}, {'a': {'b': 1.0, 'd': 2}}) == ['a.b', 'a.c', 'a.d']
+  assert configs.differing_keys({'a': {'b': 1, 'c': None}}, {'a': {'b': 1.0, 'd': 2}}) == [
+    'a.b',
+    'a.c',
+    'a.d',
+  ]
 
 
 def test_flags():
   flags = {'config': REQUIRED, 'out': None, 'jobs': 1, 'force': False}
   argv = ['--config=c.py', '--config.train.steps', '7', '--config.eval.lengths=16,32', '--force']
-  values, overrides = configs.parse_args([*argv, '--config.encoding.name=alibi', '--config.label=a=b'], flags)
+  values, overrides = configs.parse_args(
+    [*argv, '--config.encoding.name=alibi', '--config.label=a=b'], flags
+  )
   assert vars(values) == {'config': 'c.py', 'out': None, 'jobs': 1, 'force': True}
-  assert overrides == {'train.steps': 7, 'eval.lengths': (16, 32), 'encoding.name': 'alibi', 'label': 'a=b'}
+  assert overrides == {
+    'train.steps': 7,
+    'eval.lengths': (16, 32),
+    'encoding.name': 'alibi',
+    'label': 'a=b',
+  }
   places = []
   assert configs.parse_args(['a', *argv, 'b'], flags, places) == configs.parse_args(argv, flags)
   assert places == ['a', 'b']
@@ -249,7 +279,10 @@ def test_flags():
     (['--config=c.py', 'x'], ['x: no such flag']),
     (['--config'], ['--config: has no value']),
     (['--config=c.py', '--config.train.steps'], ['--config.train.steps: has no value']),
-    (['--config=c.py', '--workdir', '--jobs=2'], ['--workdir: has no value; allowed: --workdir=VALUE']),
+    (
+      ['--config=c.py', '--workdir', '--jobs=2'],
+      ['--workdir: has no value; allowed: --workdir=VALUE'],
+    ),
     (['--config=c.py', '--config.label', '--jobs=2'], ['--config.label: has no value']),
     (['--config=c.py', '--jobs=many'], ["jobs='many'", 'int']),
   ],
@@ -262,9 +295,15 @@ def test_bad_flags(argv, words):
 
 def test_sweeps():
   seeds, names = configs.over('seed', 0, 1), configs.over('encoding.name', 'a', 'b', 'c')
-  assert configs.product(seeds, names)[:2] == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 0, 'encoding.name': 'b'}]
+  assert configs.product(seeds, names)[:2] == [
+    {'seed': 0, 'encoding.name': 'a'},
+    {'seed': 0, 'encoding.name': 'b'},
+  ]
   assert len(configs.product(seeds, names, configs.over('label', 'x'))) == 6
-  assert configs.zipped(seeds, names[:2]) == [{'seed': 0, 'encoding.name': 'a'}, {'seed': 1, 'encoding.name': 'b'}]
+  assert configs.zipped(seeds, names[:2]) == [
+    {'seed': 0, 'encoding.name': 'a'},
+    {'seed': 1, 'encoding.name': 'b'},
+  ]
   assert configs.chain(seeds, names) == seeds + names
   with pytest.raises(UserError, match=r'\[2, 3\] runs'):
     configs.zipped(seeds, names)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from posenc_jax.attention import attend
-from posenc_jax.encodings.rope_scaling import read
-from posenc_jax.encodings.rope_types import plain
+from posenc_jax.encodings.core.rope_scaling import plain
+from posenc_jax.encodings.core.rope_scaling_config import read
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = runpy.run_path(str(ROOT / 'scripts' / 'conformance.py'))
 GOLDEN = {
-  file: json.loads((ROOT / 'tests' / 'golden' / f'{file}.json').read_text()) for file in ('rope_types', 'attention')
+  file: json.loads((ROOT / 'tests' / 'golden' / f'{file}.json').read_text())
+  for file in ('rope_types', 'attention')
 }
 
 
@@ -46,7 +47,9 @@ def test_layers(name):
   @jax.jit
   def run(enc, weights):
     q, k, v = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
-    layer = lambda **options: attend(q, k, v, enc, x=x, causal=case.causal, **options)[0].reshape(x.shape[1], -1)
+    layer = lambda **options: attend(q, k, v, enc, x=x, causal=case.causal, **options)[0].reshape(
+      x.shape[1], -1
+    )
     return layer(backend='dense'), layer(backend='blockwise', block=(3, 5))
 
   for output in run(enc, weights):

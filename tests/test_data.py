@@ -1,4 +1,6 @@
-"""Corpora and batches: what is promised of the embedded corpus, purity in (seed, step), and one line for bad input."""
+"""Corpora and batches: what is promised of the embedded corpus, purity in (seed, step), and one
+line for bad input.
+"""
 
 import hashlib
 import itertools
@@ -13,14 +15,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from posenc_jax import config, data, tasks, workdir
-from posenc_jax.config import UserError
-from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenisers
+from posenc_jax import config, data, tasks
+from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenizers
 from posenc_jax.data.corpora import SPLITS
+from posenc_jax.errors import UserError
+from posenc_jax.training import run_dir
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
-SIZES = (5, 64, 31, 200, 32, 96, 97, 33)  # bytes of documents: shorter than a window, equal, multiples, one more
+# bytes of documents: shorter than a window, equal, multiples, one more
+SIZES = (5, 64, 31, 200, 32, 96, 97, 33)
 
 
 def synthetic(sizes=SIZES):
@@ -33,7 +37,11 @@ def places(documents, tokens_BT):
   """(document, start) of each window; random bytes make it unique."""
   found = []
   for window in tokens_BT.astype(np.uint8):
-    spots = [(i, text.find(window.tobytes())) for i, text in enumerate(documents) if window.tobytes() in text]
+    spots = [
+      (i, text.find(window.tobytes()))
+      for i, text in enumerate(documents)
+      if window.tobytes() in text
+    ]
     assert len(spots) == 1, 'a window lies within one document'
     found += spots
   return found
@@ -87,7 +95,10 @@ def test_over_epochs_cuts_take_every_phase():
   phases = []
   for epoch in range(10):
     found = places(data.documents, batches[epoch].tokens_BT)
-    cuts = [{start % length for i, start in found if i == document and 16 < start < 112} for document in range(20)]
+    cuts = [
+      {start % length for i, start in found if i == document and 16 < start < 112}
+      for document in range(20)
+    ]
     assert all(len(phase) == 1 for phase in cuts)
     phases += [phase.pop() for phase in cuts]
   times = Counter(phases)
@@ -102,26 +113,38 @@ def test_batches_depend_on_seed_and_step_alone():
     np.testing.assert_array_equal(first[step].tokens_BT, other.tokens_BT)
   flat = np.concatenate([first[step].tokens_BT for step in range(40)])
   wide = np.concatenate([Batches(data, 16, 32, seed=5)[step].tokens_BT for step in range(5)])
-  np.testing.assert_array_equal(flat, wide)  # the stream of windows does not depend on the batch size
+  # the stream of windows does not depend on the batch size
+  np.testing.assert_array_equal(flat, wide)
 
 
 def test_seeds_and_epochs_have_orders_of_their_own():
   data = synthetic()
   n = Batches(data, 16, 1, 0).windows_per_epoch
-  orders = {Batches(data, 16, n, seed)[epoch].tokens_BT.tobytes() for seed in range(4) for epoch in range(4)}
+  orders = {
+    Batches(data, 16, n, seed)[epoch].tokens_BT.tobytes() for seed in range(4) for epoch in range(4)
+  }
   assert len(orders) == 16  # seed 0, epoch 1 is not seed 1, epoch 0
 
 
 def test_batches_stay_the_same_over_versions():
-  """Of Python, NumPy and Grain: a change of this number makes runs incomparable with earlier ones."""
+  """Of Python, NumPy and Grain: a change of this number makes runs incomparable with earlier
+  ones.
+  """
   batches = Batches(synthetic(), 16, 8, seed=3)
-  digest = hashlib.sha256(b''.join(batches[step].tokens_BT.astype('<i4').tobytes() for step in range(50))).hexdigest()
+  digest = hashlib.sha256(
+    b''.join(batches[step].tokens_BT.astype('<i4').tobytes() for step in range(50))
+  ).hexdigest()
   assert digest == '2081193bf785348eb49cbfca785e52fe9bbd89edd9c222113099cf2fd3c16b7f'
 
 
 @pytest.mark.parametrize(
   ('length', 'size', 'seed', 'says'),
-  [(201, 1, 0, ['length=201', '200']), (0, 1, 0, ['length=0']), (8, 0, 0, ['size=0']), (8, 1, -1, ['seed=-1'])],
+  [
+    (201, 1, 0, ['length=201', '200']),
+    (0, 1, 0, ['length=0']),
+    (8, 0, 0, ['size=0']),
+    (8, 1, -1, ['seed=-1']),
+  ],
 )
 def test_impossible_batches_are_one_line(length, size, seed, says):
   with pytest.raises(UserError) as error:
@@ -147,7 +170,9 @@ assert 'tensorflow' not in sys.modules
 
 @pytest.fixture(scope='module')
 def cache(tmp_path_factory):
-  """Built by two processes at once, neither of which imports TensorFlow; their batches are kept beside it."""
+  """Built by two processes at once, neither of which imports TensorFlow; their batches are kept
+  beside it.
+  """
   folder = tmp_path_factory.mktemp('cache')
   processes = [run_python(PROBE, folder) for _ in range(2)]
   outputs = [process.communicate() for process in processes]
@@ -158,20 +183,30 @@ def cache(tmp_path_factory):
 
 def test_processes_that_build_at_once_agree(cache):
   batches = Batches(corpus('sotu', 'train', 'text', str(cache)), 128, 32, seed=1)
-  digest = hashlib.sha256(b''.join(batches[step].tokens_BT.tobytes() for step in (0, 5000))).hexdigest()
+  digest = hashlib.sha256(
+    b''.join(batches[step].tokens_BT.tobytes() for step in (0, 5000))
+  ).hexdigest()
   assert json.loads((cache / 'digests.json').read_text()) == [f'{digest}\n'] * 2
   assert sorted(path.name for path in cache.iterdir()) == ['digests.json', 'sotu']
 
 
 def test_embedded_corpus_is_what_the_design_promises(cache):
   splits = {split: corpus('sotu', split, 'text', str(cache)) for split in SPLITS}
-  assert {split: len(data) for split, data in splits.items()} == {'train': 167, 'validation': 21, 'test': 49}
+  assert {split: len(data) for split, data in splits.items()} == {
+    'train': 167,
+    'validation': 21,
+    'test': 49,
+  }
   years = {split: [int(name[:4]) for name in data.names] for split, data in splits.items()}
   assert all(a.isdisjoint(b) for a, b in itertools.combinations(map(set, years.values()), 2))
   assert all(list(data.names) == sorted(data.names) for data in splits.values())
-  long = [year for year, size in zip(years['test'], splits['test'].sizes, strict=True) if size >= 16385]
+  long = [
+    year for year, size in zip(years['test'], splits['test'].sizes, strict=True) if size >= 16385
+  ]
   assert len(long) >= 40
-  assert all(sum(start <= year < start + 40 for year in long) >= 4 for start in range(1790, 2027, 40))
+  assert all(
+    sum(start <= year < start + 40 for year in long) >= 4 for start in range(1790, 2027, 40)
+  )
   document = splits['test'].documents[-1]
   assert isinstance(document, bytes)
   assert document == splits['test'].documents[len(splits['test']) - 1]
@@ -182,7 +217,9 @@ def test_embedded_corpus_is_what_the_design_promises(cache):
 def test_changed_corpus_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
   rows = sotu._package_rows()
   name, year, text = rows[100]
-  monkeypatch.setattr(sotu, '_package_rows', lambda: [*rows[:100], (name, year, text + b'.'), *rows[101:]])
+  monkeypatch.setattr(
+    sotu, '_package_rows', lambda: [*rows[:100], (name, year, text + b'.'), *rows[101:]]
+  )
   with pytest.raises(UserError, match='SHA-256') as error:
     corpus('sotu', 'test', 'text', str(tmp_path))
   assert 'sotu' in one_line(error)
@@ -235,7 +272,9 @@ def test_prepare_data_counts_without_jax(cache):
   process = run_python(SCRIPT, ROOT / 'scripts' / 'prepare_data.py', f'--config.data.cache={cache}')
   output, error = process.communicate()
   assert (process.returncode, error) == (0, '')
-  assert all(word in output for word in (str(cache), sotu.SHA256, 'verified', 'train', '2,639,658', ' 43 '))
+  assert all(
+    word in output for word in (str(cache), sotu.SHA256, 'verified', 'train', '2,639,658', ' 43 ')
+  )
   process = run_python(SCRIPT, ROOT / 'scripts' / 'prepare_data.py', '--corpus=sott')
   output, error = process.communicate()
   assert (process.returncode, output, len(error.splitlines())) == (2, '', 1)
@@ -268,7 +307,8 @@ def test_batches_of_a_task_are_its_examples_and_count_answers_alone():
       assert not scored_BT[row, n:].any()
   single = source.batches(30, 1, seed=3)
   flat = np.concatenate([single[step].tokens_BT for step in range(8)])
-  np.testing.assert_array_equal(flat, batches[0].tokens_BT)  # the stream does not depend on the batch size
+  # the stream does not depend on the batch size
+  np.testing.assert_array_equal(flat, batches[0].tokens_BT)
   assert not np.array_equal(batches[0].tokens_BT, source.batches(30, 8, seed=4)[0].tokens_BT)
   with pytest.raises(IndexError, match='step=-1'):
     batches[-1]
@@ -277,20 +317,31 @@ def test_batches_of_a_task_are_its_examples_and_count_answers_alone():
 
 
 def test_the_vocabulary_follows_the_corpus(small_text, cache):
-  sections = [config.load(BASE, {'data.corpus': corpus, 'data.cache': str(cache)}).data for corpus in CORPORA]
+  sections = [
+    config.load(BASE, {'data.corpus': corpus, 'data.cache': str(cache)}).data for corpus in CORPORA
+  ]
   for section, symbols in zip([*sections, small_text.data], [*CORPORA.values(), 300], strict=True):
     assert data.vocab(section) == data.source(section, 'test').vocab == symbols
 
 
-CORPORA = {'sotu': 257, 'task:mqar/keys=9': 9 + 32 + 8 + 1, 'task:passkey': 259, 'task:passkey/style=sentences': 257}
+CORPORA = {
+  'sotu': 257,
+  'task:mqar/keys=9': 9 + 32 + 8 + 1,
+  'task:passkey': 259,
+  'task:passkey/style=sentences': 257,
+}
 
 
 def test_a_passkey_stands_in_text_of_its_split(cache):
-  sources = [data.source(task_config('task:passkey', data__cache=str(cache)).data, split) for split in SPLITS]
+  sources = [
+    data.source(task_config('task:passkey', data__cache=str(cache)).data, split) for split in SPLITS
+  ]
   for source in sources:
     example = source.examples(1, 400)[0]  # at depth 0
     text = example.tokens_T[6:-6].astype(np.uint8).tobytes()
-    assert [any(text in document for document in s.task.texts) for s in sources] == [s is source for s in sources]
+    assert [any(text in document for document in s.task.texts) for s in sources] == [
+      s is source for s in sources
+    ]
 
 
 @pytest.mark.parametrize(
@@ -298,21 +349,47 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
   [
     ('task:copi', {}, "config.data.corpus='task:copi': no task 'copi'; nearest: copy"),
     ('task:copy/x=1', {}, "task copy has no option 'x'"),
-    ('task:copy', {'train__length': 5}, "config.train.length: 'task:copy' with 5 tokens; allowed: 6 or more"),
+    (
+      'task:copy',
+      {'train__length': 5},
+      "config.train.length: 'task:copy' with 5 tokens; allowed: 6 or more",
+    ),
     ('task:copy', {'data__shortest': 3}, "config.data.shortest: 'task:copy' with 3 tokens"),
-    ('task:copy', {'data__shortest': 129}, 'config.data.shortest=129; allowed: at most train.length=128'),
+    (
+      'task:copy',
+      {'data__shortest': 129},
+      'config.data.shortest=129; allowed: at most train.length=128',
+    ),
     ('task:copy', {'eval__lengths': (4, 64)}, "config.eval.lengths: 'task:copy' with 4 tokens"),
-    ('task:copy', {'eval__protocols': ('last_k',)}, "config.eval.protocols=('last_k',); allowed: answers"),
-    ('task:copy', {'eval__controls': ('shuffled_far',)}, "config.eval.controls=('shuffled_far',); allowed: windowed"),
-    ('task:copy', {'data__tokenizer': 'sentencepiece'}, "config.data.tokenizer='sentencepiece'; allowed: bytes"),
+    (
+      'task:copy',
+      {'eval__protocols': ('last_k',)},
+      "config.eval.protocols=('last_k',); allowed: answers",
+    ),
+    (
+      'task:copy',
+      {'eval__controls': ('shuffled_far',)},
+      "config.eval.controls=('shuffled_far',); allowed: windowed",
+    ),
+    (
+      'task:copy',
+      {'data__tokenizer': 'sentencepiece'},
+      "config.data.tokenizer='sentencepiece'; allowed: bytes",
+    ),
     ('task:copy', {'eval__examples': 0}, 'config.eval.examples=0; allowed: 1 or more'),
     ('sotu', {}, "config.eval.protocols=('answers',); allowed: last_k"),
-    ('sotu', {'eval__protocols': ('last_k',), 'data__tokenizer': 'sentencpiece'}, "did you mean 'sentencepiece'?"),
+    (
+      'sotu',
+      {'eval__protocols': ('last_k',), 'data__tokenizer': 'sentencpiece'},
+      "did you mean 'sentencepiece'?",
+    ),
   ],
 )
 def test_bad_tasks_are_one_line_before_anything_is_opened(corpus, overrides, words):
   with pytest.raises(UserError) as error:
-    config.validate(task_config(corpus, **{'eval__lengths': (64,), 'eval__controls': (), **overrides}))
+    config.validate(
+      task_config(corpus, **{'eval__lengths': (64,), 'eval__controls': (), **overrides})
+    )
   assert words in one_line(error)
 
 
@@ -345,7 +422,12 @@ def small_text(tmp_path_factory):
     (folder / split).mkdir()
     for i in range(count):
       (folder / split / f'{i}.txt').write_text(' '.join(rng.choice(words, 90)))
-  settings = {'corpus': str(folder), 'cache': str(folder / 'cache'), 'tokenizer': 'sentencepiece', 'vocab': 300}
+  settings = {
+    'corpus': str(folder),
+    'cache': str(folder / 'cache'),
+    'tokenizer': 'sentencepiece',
+    'vocab': 300,
+  }
   return config.load(BASE, {f'data.{field}': value for field, value in settings.items()})
 
 
@@ -353,7 +435,11 @@ def test_tokens_give_back_every_byte_and_count_them(small_text):
   source, rng = data.source(small_text.data, 'test'), np.random.default_rng(0)
   noise = [rng.integers(0, 256, 300, np.uint8).tobytes() for _ in range(20)]
   for tokeniser in (source.tokeniser, data.BYTES):
-    assert (tokeniser.lengths.dtype, len(tokeniser.lengths), tokeniser.lengths[-1]) == (np.int64, tokeniser.vocab, 0)
+    assert (tokeniser.lengths.dtype, len(tokeniser.lengths), tokeniser.lengths[-1]) == (
+      np.int64,
+      tokeniser.vocab,
+      0,
+    )
     for text in [*HOSTILE, *noise, *source.documents]:
       tokens_T = tokeniser.encode(text)
       assert tokeniser.decode(tokens_T) == text
@@ -367,7 +453,7 @@ def test_a_tokeniser_is_learned_once_from_the_training_split(small_text, tmp_pat
   first = data.source(small_text.data, 'test')
   assert len(list((Path(small_text.data.cache) / 'tokenisers').iterdir())) == 1
   with monkeypatch.context() as patch:
-    patch.setattr(tokenisers, '_learn', None)
+    patch.setattr(tokenizers, '_learn', None)
     assert data.source(small_text.data, 'train').sha256 == first.sha256
 
   def of(vocab, split='train'):
@@ -392,18 +478,22 @@ def test_windows_of_learned_tokens_lie_within_documents(small_text):
   assert scored_BT is None
   windows = [source.tokeniser.decode(tokens_T) for tokens_T in tokens_BT]
   assert all(any(window in document for document in source.documents) for window in windows)
-  assert source.bytes_per_token(data.Batch(tokens_BT)) == sum(map(len, windows)) / tokens_BT.size > 2
+  assert (
+    source.bytes_per_token(data.Batch(tokens_BT)) == sum(map(len, windows)) / tokens_BT.size > 2
+  )
 
 
 def test_a_run_keeps_the_hash_of_its_tokeniser(tmp_path):
-  workdir.check_tokeniser(tmp_path, None)
-  workdir.claim_tokeniser(tmp_path, None)
+  run_dir.check_tokeniser(tmp_path, None)
+  run_dir.claim_tokeniser(tmp_path, None)
   assert list(tmp_path.iterdir()) == []
   for _ in range(2):
-    workdir.claim_tokeniser(tmp_path, 'a' * 64)
-  for function in (workdir.claim_tokeniser, workdir.check_tokeniser):
+    run_dir.claim_tokeniser(tmp_path, 'a' * 64)
+  for function in (run_dir.claim_tokeniser, run_dir.check_tokeniser):
     for other, name in (('b' * 64, 'the tokeniser bbbb'), (None, 'no learned tokeniser')):
-      with pytest.raises(UserError, match=f'trained with the tokeniser aaaa.*, here is {name}') as error:
+      with pytest.raises(
+        UserError, match=f'trained with the tokeniser aaaa.*, here is {name}'
+      ) as error:
         function(tmp_path, other)
       one_line(error)
 
@@ -420,12 +510,17 @@ def write(root, files):
 
 def contents(name, text_field='text'):
   splits = {split: corpus(name, split, text_field, '') for split in SPLITS}
-  return {split: dict(zip(data.names, data.documents, strict=True)) for split, data in splits.items()}
+  return {
+    split: dict(zip(data.names, data.documents, strict=True)) for split, data in splits.items()
+  }
 
 
 def test_folder_with_splits(tmp_path):
   lines = '{"body": "\\u00e9 one"}\n\n{"body": "two"}'
-  name = write(tmp_path, {'train/b/c.txt': 'C\r\n', 'train/a.jsonl': lines, 'validation/v.txt': 'V', 'test/t.txt': 'T'})
+  name = write(
+    tmp_path,
+    {'train/b/c.txt': 'C\r\n', 'train/a.jsonl': lines, 'validation/v.txt': 'V', 'test/t.txt': 'T'},
+  )
   write(tmp_path, {'train/.hidden/x.txt': 'no', 'train/x.md': 'no', 'loose.txt': 'no'})
   assert contents(name, 'body') == {
     'train': {'a.jsonl:1': 'é one'.encode(), 'a.jsonl:3': b'two', 'b/c.txt': b'C\r\n'},
@@ -437,8 +532,14 @@ def test_folder_with_splits(tmp_path):
 def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
   files = {f'{i}.txt': f'text {i}' for i in range(40)}
   splits = contents(write(tmp_path / 'a', files))
-  assert {split: len(part) for split, part in splits.items()} == {'train': 34, 'validation': 2, 'test': 4}
-  assert {k: v for part in splits.values() for k, v in part.items()} == {k: v.encode() for k, v in files.items()}
+  assert {split: len(part) for split, part in splits.items()} == {
+    'train': 34,
+    'validation': 2,
+    'test': 4,
+  }
+  assert {k: v for part in splits.values() for k, v in part.items()} == {
+    k: v.encode() for k, v in files.items()
+  }
   assert contents(write(tmp_path / 'b', dict(reversed(files.items())))) == splits
   assert all(list(part) == sorted(part) for part in splits.values())
   few = contents(write(tmp_path / 'c', dict(list(files.items())[:3])))
@@ -513,8 +614,14 @@ def small(tmp_path):
 def test_tfds_set_without_splits_is_cut(small):
   for name in ('tfds:small', 'tfds:small:2.0.0'):
     parts = {split: list(corpus(name, split, 'body', str(small)).documents) for split in SPLITS}
-    assert {split: len(part) for split, part in parts.items()} == {'train': 34, 'validation': 2, 'test': 4}
-    assert [*parts['train'], *parts['validation'], *parts['test']] == [f'{i}'.encode() for i in range(40)]
+    assert {split: len(part) for split, part in parts.items()} == {
+      'train': 34,
+      'validation': 2,
+      'test': 4,
+    }
+    assert [*parts['train'], *parts['validation'], *parts['test']] == [
+      f'{i}'.encode() for i in range(40)
+    ]
 
 
 def test_tfds_set_with_splits_is_read_as_it_is(cache):
@@ -526,15 +633,21 @@ def test_tfds_set_with_splits_is_read_as_it_is(cache):
 def test_tfds_problems_are_one_line(small):
   def message(name, field='body', split='train', opener=corpora.corpus):
     with pytest.raises(UserError) as error:
-      opener(name, str(small)) if opener is corpora.prepare else opener(name, split, field, str(small))
+      opener(name, str(small)) if opener is corpora.prepare else opener(
+        name, split, field, str(small)
+      )
     return one_line(error)
 
   missing = message('tfds:lm1c')
   assert all(
-    word in missing for word in ("'tfds:lm1c'", str(small), "'tfds:lm1b'", 'prepare_data.py --corpus=tfds:lm1c')
+    word in missing
+    for word in ("'tfds:lm1c'", str(small), "'tfds:lm1b'", 'prepare_data.py --corpus=tfds:lm1c')
   )
   unprepared = message('tfds:small/x', opener=corpora.prepare)
-  assert all(word in unprepared for word in (str(small), 'tfds build small/x --file_format=array_record', 'copy'))
+  assert all(
+    word in unprepared
+    for word in (str(small), 'tfds build small/x --file_format=array_record', 'copy')
+  )
   assert 'allowed: body' in message('tfds:small', field='text')
   assert 'allowed: body' in message('tfds:small', field='number')
   info = small / 'small' / '2.0.0' / 'dataset_info.json'

@@ -18,5 +18,7 @@ FILES = sorted((Path(__file__).parent / 'eight_devices').glob('*.py'))
 def test_on_eight_devices(file):
   command = [sys.executable, '-m', 'pytest', '-n', '0', '-q', '-p', 'no:cacheprovider', str(file)]
   env = os.environ | {'JAX_NUM_CPU_DEVICES': '8'}
-  done = subprocess.run(command, cwd=Path(__file__).parent.parent, env=env, capture_output=True, text=True)
+  done = subprocess.run(
+    command, cwd=Path(__file__).parent.parent, env=env, capture_output=True, text=True
+  )
   assert done.returncode == 0, done.stdout + done.stderr

@@ -14,12 +14,12 @@ from test_laws import inputs, layer, parameters
 from posenc_jax.attention import attend
 from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
-from posenc_jax.encodings.chain import READING, TURNING, WIDENING
+from posenc_jax.encodings.core.chain import READING, TURNING, WIDENING
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
-from posenc_jax.encodings.sharing import Layered
 from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.encodings.t5 import bucket_row
+from posenc_jax.model.layer_sharing import Layered
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
 
@@ -61,7 +61,23 @@ def test_t5_far_and_future_distances():
   ('heads', 'golden'),
   [
     (8, [2.0**-n for n in range(1, 9)]),
-    (12, [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625, 0.707107, 0.353553, 0.176777, 0.088388]),
+    (
+      12,
+      [
+        0.5,
+        0.25,
+        0.125,
+        0.0625,
+        0.03125,
+        0.015625,
+        0.0078125,
+        0.00390625,
+        0.707107,
+        0.353553,
+        0.176777,
+        0.088388,
+      ],
+    ),
     (6, [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]),
     (1, [2.0**-8]),
   ],
@@ -75,7 +91,9 @@ def test_kerple_log_golden_values():
   enc.p[...], enc.a[...] = jnp.ones(4), jnp.full(4, 0.5)
   golden = [0, -0.4055, -1.7918, -3.9318, -6.2166]
   for sign in (1, -1):
-    np.testing.assert_allclose(enc.tables(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2], golden, atol=5e-5)
+    np.testing.assert_allclose(
+      enc.tables(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2], golden, atol=5e-5
+    )
 
 
 def test_kerple_power_golden_values():
@@ -89,15 +107,24 @@ def test_kerple_power_golden_values():
 def test_p_rope_golden_values():
   enc = make('p_rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), p=0.25)
   np.testing.assert_allclose(enc.frequencies(), [1, 0.316228, 0, 0, 0, 0, 0, 0], atol=5e-7)
-  assert np.count_nonzero(make('p_rope', **SIZES | {'head_dim': 128}, rngs=nnx.Rngs(0), p=0.25).frequencies()) == 16
+  assert (
+    np.count_nonzero(
+      make('p_rope', **SIZES | {'head_dim': 128}, rngs=nnx.Rngs(0), p=0.25).frequencies()
+    )
+    == 16
+  )
 
 
 def test_xpos_golden_values():
-  np.testing.assert_allclose(build('xpos').decays(), [0.285714, 0.464286, 0.642857, 0.821429], atol=5e-7)
+  np.testing.assert_allclose(
+    build('xpos').decays(), [0.285714, 0.464286, 0.642857, 0.821429], atol=5e-7
+  )
 
 
 def test_sandwich_golden_values():
-  bias_RH = make('sandwich', **SIZES | {'heads': 8}, rngs=nnx.Rngs(0)).tables(jnp.array([0, 1, 10, 100, 1000, -10]))
+  bias_RH = make('sandwich', **SIZES | {'heads': 8}, rngs=nnx.Rngs(0)).tables(
+    jnp.array([0, 1, 10, 100, 1000, -10])
+  )
   first = np.array([0, -1.447, -19.341, -33.319, -53.390, -19.341])
   np.testing.assert_allclose(bias_RH[:, 0], first, atol=5e-4)
   np.testing.assert_allclose(bias_RH[:, 7], first / 8, atol=5e-4 / 8)
@@ -122,7 +149,9 @@ def test_fire_golden_values():
 
 
 def test_fire_threshold_has_a_gradient_where_it_is_the_context():
-  """d/dmu of psi(r) / psi(512 mu) by hand, and none for queries beyond; c has one everywhere but at r = 0."""
+  """d/dmu of psi(r) / psi(512 mu) by hand, and none for queries beyond; c has one everywhere but at
+  r = 0.
+  """
   i, r = [10, 400, 600, 600], [1, 100, 100, 0]
   enc = identity_fire()
   slopes = jax.jacobian(lambda enc: fire_bias(enc, i, r))(enc)
@@ -140,7 +169,8 @@ def test_rope_golden_values():
   golden = [-0.989992, 0.955336, 0.99955, 0.9999955, 0.14112, 0.29552, 0.0299955, 0.003]
   np.testing.assert_allclose(turned[0, 0, 0], golden, atol=1e-6)
   np.testing.assert_allclose(
-    make('rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), fraction=0.25).frequencies(), [1, 0.01]
+    make('rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), fraction=0.25).frequencies(),
+    [1, 0.01],
   )
 
 
@@ -149,7 +179,8 @@ def test_sinusoid_layouts_are_permutations_and_odd_widths_end_in_zero():
   interleaved, concatenated = sinusoid(t, 10), sinusoid(t, 10, layout='concatenated')
   np.testing.assert_array_equal(interleaved, concatenated[:, [0, 5, 1, 6, 2, 7, 3, 8, 4, 9]])
   np.testing.assert_allclose(interleaved[:, :2], np.stack([np.sin(t), np.cos(t)], -1), atol=1e-5)
-  longest = sinusoid(np.array([np.pi * 10_000]), 10, layout='tensor2tensor')  # half of the longest wavelength
+  # half of the longest wavelength
+  longest = sinusoid(np.array([np.pi * 10_000]), 10, layout='tensor2tensor')
   np.testing.assert_allclose(longest[0, -1], -1, atol=1e-5)
   assert sinusoid(t, 7).shape == (50, 7)
   assert np.all(sinusoid(t, 7)[:, -1] == 0)
@@ -161,13 +192,17 @@ def test_sinusoid_layouts_are_permutations_and_odd_widths_end_in_zero():
 def same(enc, other, scale_q=1.0, **options):
   x, weights, _ = inputs()
   run = jax.jit(lambda enc, w: layer(enc, w, x, backend='dense', **options))
-  np.testing.assert_allclose(run(enc, weights), run(other, weights | {'q': scale_q * weights['q']}), atol=1e-5)
+  np.testing.assert_allclose(
+    run(enc, weights), run(other, weights | {'q': scale_q * weights['q']}), atol=1e-5
+  )
 
 
 def away(enc):
   """The encoding with all parameters away from where they start."""
   rng = np.random.default_rng(0)
-  return jax.tree.map(lambda p: jnp.asarray(p + 0.3 * rng.standard_normal(p.shape), jnp.float32), enc)
+  return jax.tree.map(
+    lambda p: jnp.asarray(p + 0.3 * rng.standard_normal(p.shape), jnp.float32), enc
+  )
 
 
 def zeroed(enc):
@@ -199,7 +234,8 @@ def test_constant_t5_bias_is_no_bias():
 def test_t5_with_linear_biases_is_alibi():
   """Inside the exact buckets any bias by distance can be written into T5's table."""
   t5 = jax.tree.map(
-    lambda b: -jnp.multiply.outer(jnp.arange(32.0), jnp.array(slopes(4)) / 8**0.5).reshape(b.shape), build('t5')
+    lambda b: -jnp.multiply.outer(jnp.arange(32.0), jnp.array(slopes(4)) / 8**0.5).reshape(b.shape),
+    build('t5'),
   )
   same(t5, build('alibi'), 8**0.5)
 
@@ -228,10 +264,14 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
   np.testing.assert_allclose(build('fox', gate='fixed').times, 2 * 20 ** (np.arange(4) / 3))
 
 
-@pytest.mark.parametrize('name', ['fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path'])
+@pytest.mark.parametrize(
+  'name', ['fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path']
+)
 def test_content_is_needed(name):
   q, enc = jnp.zeros((1, 3, 4, 8)), build(name)
-  message = f'^{type(enc).__name__} reads content: attention needs x, the normalised input of the layer$'
+  message = (
+    f'^{type(enc).__name__} reads content: attention needs x, the normalised input of the layer$'
+  )
   with pytest.raises(ValueError, match=message):
     attend(q, q, q, enc)
 
@@ -255,7 +295,8 @@ def test_xpos_without_decay_is_rope(hyper):
 
 def test_xpos_does_not_overflow_at_length():
   """Factors taken from the middle of 131,072 tokens would. Far positions get what near ones get."""
-  one = make('xpos', **SIZES | {'heads': 1, 'kv_heads': 1}, rngs=nnx.Rngs(0), base=1 + 1e-9)  # angles stay exact
+  # angles stay exact
+  one = make('xpos', **SIZES | {'heads': 1, 'kv_heads': 1}, rngs=nnx.Rngs(0), base=1 + 1e-9)
   assert one.decays()[0] ** (-(2**16) / 512) > np.finfo(np.float32).max
   q = jnp.asarray(np.random.default_rng(0).standard_normal((1, 2**17, 1, 8)), jnp.float32)
   run = lambda q: attend(q, q, q, one, window=64, backend='blockwise')
@@ -267,20 +308,27 @@ def test_xpos_does_not_overflow_at_length():
 
 def test_xpos_says_where_one_block_spans_too_much():
   enc, (x, weights, _) = build('xpos'), inputs()
-  at = lambda jump: layer(enc, weights, x, positions=np.arange(11)[None] + np.where(np.arange(11) < 6, 0, jump))
+  at = lambda jump: layer(
+    enc, weights, x, positions=np.arange(11)[None] + np.where(np.arange(11) < 6, 0, jump)
+  )
   assert np.isfinite(at(30_000)).all()
   assert np.isfinite(at(40_000)[:, :6]).all()
   assert np.isnan(at(40_000)[:, 6:]).all()
 
 
 def test_music_transformer_with_one_table_for_all_heads_is_shaws_keys():
-  shaw, music = build('shaw', clip=4, values=False), build('music_transformer', distances=5, beyond='clip')
+  shaw, music = (
+    build('shaw', clip=4, values=False),
+    build('music_transformer', distances=5, beyond='clip'),
+  )
   music.rows[...] = jnp.repeat(shaw.keys[...][4::-1][:, None], 4, axis=1)
   same(music, shaw)
 
 
 def test_music_transformer_ends_with_its_table():
-  """Past the table a distance has no vector: as a longer table of zeros there; or the last, if clipped."""
+  """Past the table a distance has no vector: as a longer table of zeros there; or the last, if
+  clipped.
+  """
   for beyond, last in (('zero', 0), ('clip', 1)):
     short = build('music_transformer', distances=4, beyond=beyond)
     long = build('music_transformer', distances=40)
@@ -308,11 +356,15 @@ def test_growing_logits_of_relative_projection_grow_past_the_floor_alone():
 
 
 def test_pope_at_distance_zero_is_a_product_of_magnitudes():
-  q, k = (jnp.asarray(np.random.default_rng(n).standard_normal((1, 1, 4, 8)), jnp.float32) for n in (0, 1))
+  q, k = (
+    jnp.asarray(np.random.default_rng(n).standard_normal((1, 1, 4, 8)), jnp.float32) for n in (0, 1)
+  )
   turned = build('pope').transform(q, k[:, :, :2], jnp.full((1, 1), 7.0), jnp.full((1, 1), 7.0))
   assert [t.shape for t in turned] == [(1, 1, 4, 16), (1, 1, 2, 16)]
   products = jnp.einsum('bthk,bthk->bth', turned[0][:, :, :2], turned[1])
-  np.testing.assert_allclose(products, (jax.nn.softplus(q[:, :, :2]) * jax.nn.softplus(k[:, :, :2])).sum(-1), rtol=1e-5)
+  np.testing.assert_allclose(
+    products, (jax.nn.softplus(q[:, :, :2]) * jax.nn.softplus(k[:, :, :2])).sum(-1), rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize('over', ['alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire'])
@@ -360,7 +412,9 @@ def test_selective_rope_is_precise_at_length():
 
 
 def test_path_that_is_not_walked_is_nope():
-  """beta -> 0 whatever w is; the parameter that says so has no gradient there, and that is a number."""
+  """beta -> 0 whatever w is; the parameter that says so has no gradient there, and that is a
+  number.
+  """
   enc, (x, weights, _) = away(build('path')), inputs()
   enc.b[...] = jnp.full(2, -200.0)
   same(enc, build('nope'))
@@ -369,7 +423,9 @@ def test_path_that_is_not_walked_is_nope():
 
 
 def decoded(q_THK, k_TGK, v_TGK, steps_TGK, window=None):
-  """PaTH as it is decoded, in float64: a token transforms every key before its own, then plain attention."""
+  """PaTH as it is decoded, in float64: a token transforms every key before its own, then plain
+  attention.
+  """
   (T, H, K), G = q_THK.shape, k_TGK.shape[1]
   cache, out = np.zeros((0, G, K)), []
   for t, step in enumerate(steps_TGK.astype(np.float64)):
@@ -378,7 +434,9 @@ def decoded(q_THK, k_TGK, v_TGK, steps_TGK, window=None):
     seen = slice(max(0, t + 1 - (window or T)), t + 1)
     s = np.einsum('gnk,sgk->gns', q_THK[t].reshape(G, -1, K), cache[seen]) / K**0.5
     p = np.exp(s - s.max(axis=-1, keepdims=True))
-    out.append(np.einsum('gns,sgk->gnk', p / p.sum(axis=-1, keepdims=True), v_TGK[seen]).reshape(H, K))
+    out.append(
+      np.einsum('gns,sgk->gnk', p / p.sum(axis=-1, keepdims=True), v_TGK[seen]).reshape(H, K)
+    )
   return np.stack(out)
 
 
@@ -394,7 +452,8 @@ def test_path_is_what_a_cache_of_keys_becomes_token_by_token():
 def test_path_of_reflections_at_one_mirror_does_not_fade():
   """beta = 2 and one w: after 600 tokens a key is seen as itself or mirrored, through all blocks.
 
-  The worst of systems: all numbers of L and of its inverse are 2, and rounding them counts alike for every token.
+  The worst of systems: all numbers of L and of its inverse are 2, and rounding them counts alike
+    for every token.
   """
 
   class Given(type(build('path'))):
@@ -406,7 +465,11 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
   q, k, v, w_GK = normal(0, T, 4, 8), normal(1, T, 2, 8), normal(2, T, 2, 8), normal(3, 2, 8)
   steps = np.tile(2**0.5 * w_GK / np.linalg.norm(w_GK, axis=-1, keepdims=True), (T, 1, 1))
   enc = Given(build('path').dims, nnx.Rngs(0))
-  run = jax.jit(lambda *a: attend(*(x[None] for x in a[:3]), enc, x=a[3][None], window=window, backend='blockwise')[0])
+  run = jax.jit(
+    lambda *a: attend(
+      *(x[None] for x in a[:3]), enc, x=a[3][None], window=window, backend='blockwise'
+    )[0]
+  )
   out, eps = run(q, k, v, steps), np.finfo(np.float32).eps
   np.testing.assert_allclose(out, decoded(q, k, v, steps, window), atol=4 * T * eps)
   assert np.abs(decoded(q, k, v, 0.99 * steps, window) - out).max() > 0.1
@@ -417,20 +480,26 @@ def test_tupe_table_ends():
   x, weights, _ = inputs()
   with pytest.raises(LengthError, match='11 positions, but the table of TUPE ends at 10'):
     layer(build('tupe', max_length=10), weights, x)
-  out = layer(build('tupe', max_length=10), weights, x, positions=np.arange(11)[None], backend='dense')
+  out = layer(
+    build('tupe', max_length=10), weights, x, positions=np.arange(11)[None], backend='dense'
+  )
   assert np.isfinite(out[:, :10]).all()
   assert np.isnan(out[:, 10]).all()
 
 
 def test_fox_is_precise_at_length():
-  """Sums of 1e5 have a spacing of 0.008 in float32: differences of near tokens and gradients must not."""
+  """Sums of 1e5 have a spacing of 0.008 in float32: differences of near tokens and gradients must
+  not.
+  """
   T, near = 16384, 32
   x = np.random.default_rng(0).standard_normal((1, T, 12)).astype(np.float32)
   fox = build('fox', bias=-5.0)
   log_f = -np.logaddexp(0, 5 - x[0].astype(np.float64) @ np.asarray(fox.w_f[...], np.float64))
   c = np.cumsum(log_f, axis=0)
   assert c.min() < -8e4
-  assert np.abs(np.diff(np.cumsum(log_f.astype(np.float32), axis=0), axis=0) - log_f[1:]).max() > 1e-3
+  assert (
+    np.abs(np.diff(np.cumsum(log_f.astype(np.float32), axis=0), axis=0) - log_f[1:]).max() > 1e-3
+  )
   place = jax.jit(fox.locate)(x, jnp.arange(T)[None])
   assert np.abs(place[1]).max() <= 0.5
   cut = lambda part: jax.tree.map(lambda a: a[:, part], place)
@@ -442,7 +511,9 @@ def test_fox_is_precise_at_length():
   g = np.random.default_rng(1).standard_normal((1, T, 4)).astype(np.float32)
   total = lambda log_f: sum((part * g).sum() for part in running_sum(log_f))
   slope = jax.jit(jax.grad(total))(jnp.asarray(log_f, jnp.float32)[None])
-  np.testing.assert_allclose(slope[0], np.cumsum(g[0, ::-1].astype(np.float64), axis=0)[::-1], atol=1e-3)
+  np.testing.assert_allclose(
+    slope[0], np.cumsum(g[0, ::-1].astype(np.float64), axis=0)[::-1], atol=1e-3
+  )
 
 
 @pytest.mark.parametrize('size', [1, 30])
@@ -457,11 +528,16 @@ def test_stick_breaking_weights_are_pieces_of_one_stick(size):
   np.testing.assert_allclose(pieces, 1 - left, atol=1e-6 * size)
   assert np.all(pieces <= 1 + 1e-6 * size)
   assert np.all(pieces[0] == 0)
-  assert all(np.isfinite(g).all() for g in jax.jit(jax.grad(lambda *qk: run(*qk).sum(), argnums=(0, 1)))(q, k))
+  assert all(
+    np.isfinite(g).all()
+    for g in jax.jit(jax.grad(lambda *qk: run(*qk).sum(), argnums=(0, 1)))(q, k)
+  )
 
 
 def test_kerple_starts_within_its_bounds_in_both_parametrisations():
-  wide = lambda **hyper: make('kerple_log', **SIZES | {'heads': 4000, 'kv_heads': 1}, rngs=nnx.Rngs(0), **hyper)
+  wide = lambda **hyper: make(
+    'kerple_log', **SIZES | {'heads': 4000, 'kv_heads': 1}, rngs=nnx.Rngs(0), **hyper
+  )
   free, projected = wide(positivity='softplus'), wide()
   for raw, value, high in ((free.p, projected.p, 2), (free.a, projected.a, 1)):
     np.testing.assert_allclose(jax.nn.softplus(raw[...]), value[...], rtol=1e-4)
@@ -491,7 +567,9 @@ BOUNDS = {  # of what `project` keeps in its domain
 )
 def test_projection_of_what_has_bounds(name, hyper):
   rng = np.random.default_rng(0)
-  far = jax.tree.map(lambda p: jnp.asarray(9 * rng.standard_normal(p.shape), jnp.float32), build(name, **hyper))
+  far = jax.tree.map(
+    lambda p: jnp.asarray(9 * rng.standard_normal(p.shape), jnp.float32), build(name, **hyper)
+  )
   bounds = {} if 'positivity' in hyper else BOUNDS.get(hyper.get('over', name), {})
   before, after = (jax.tree_util.tree_flatten_with_path(enc)[0] for enc in (far, far.project()))
   for (path, leaf), (_, projected) in zip(before, after, strict=True):
@@ -522,7 +600,15 @@ def test_chain_of_one_and_nothing_is_the_one(name):
   for members in ((name,), ('nope', name), (name, 'nope')):
     chain = build('chain', members=members)
     same(jax.tree.unflatten(jax.tree.structure(chain), jax.tree.leaves(enc)), enc)
-    facts = ('relative', 'causal_only', 'max_length', 'reach', 'bias_in_scale', 'normaliser', 'query_scale')
+    facts = (
+      'relative',
+      'causal_only',
+      'max_length',
+      'reach',
+      'bias_in_scale',
+      'normaliser',
+      'query_scale',
+    )
     assert [getattr(chain, fact) for fact in facts] == [getattr(enc, fact) for fact in facts]
     assert chain.places() == enc.places()
     assert chain.scale(8) == enc.scale(8)
@@ -533,7 +619,11 @@ def test_chain_of_one_and_nothing_is_the_one(name):
 
 def test_chain_declares_what_its_members_do():
   chain = lambda *members: build('chain', members=members)
-  assert [e.reach for e in map(chain, ('t5', 'shaw', 't5'), ('rope', 't5', 'alibi'))] == [128, 128, None]
+  assert [e.reach for e in map(chain, ('t5', 'shaw', 't5'), ('rope', 't5', 'alibi'))] == [
+    128,
+    128,
+    None,
+  ]
   assert [chain('learned', 'fox').max_length, chain('rope', 'fox').max_length] == [40, None]
   assert [chain('t5', 'fox').bias_in_scale, chain('shaw', 'fox').bias_in_scale] == [False, 'mixed']
   assert [chain('t5', 'rope').scale(8), chain('rope', 't5').query_scale] == [1, 8**-0.5]
@@ -566,22 +656,34 @@ def test_order_of_a_chain_counts_where_a_member_reads_scores():
 
 
 def test_a_chain_ends_walks_as_its_last_score_does():
-  """By that one's own sum, also after one that takes a sum itself; not where another may give weight again."""
+  """By that one's own sum, also after one that takes a sum itself; not where another may give
+  weight again.
+  """
   x, weights, _ = inputs()
-  chain, none, much = build('chain', members=('cope', 'stick_breaking')), jnp.zeros((2, 4, 3)), jnp.full((2, 4, 3), 200)
+  chain, none, much = (
+    build('chain', members=('cope', 'stick_breaking')),
+    jnp.zeros((2, 4, 3)),
+    jnp.full((2, 4, 3), 200),
+  )
   assert chain.spent((none, much))
   assert not chain.spent((much, none))
   assert build('chain', members=('stick_breaking', 'alibi')).spent is None
   heavy = weights | {'q': 30 * weights['q']}
   run = lambda **options: jax.jit(functools.partial(layer, **options))(away(chain), heavy, x)
-  np.testing.assert_allclose(run(backend='blockwise', block=(2, 2)), run(backend='dense'), atol=2e-5)
+  np.testing.assert_allclose(
+    run(backend='blockwise', block=(2, 2)), run(backend='dense'), atol=2e-5
+  )
 
 
 def test_temperatures_at_known_factors():
-  factors = lambda enc: enc.transform(jnp.ones((1, 41, 4, 8)), None, jnp.arange(41.0)[None], None)[0][0, :, 0, 0]
+  factors = lambda enc: enc.transform(jnp.ones((1, 41, 4, 8)), None, jnp.arange(41.0)[None], None)[
+    0
+  ][0, :, 0, 0]
   logn, ratio = factors(build('logn')), factors(build('logn', floor=0.0))
   np.testing.assert_array_equal(logn[:39], 1)
-  np.testing.assert_allclose([logn[39], logn[40], ratio[0], ratio[39]], [1, np.log(41) / np.log(40), 0, 1], rtol=1e-6)
+  np.testing.assert_allclose(
+    [logn[39], logn[40], ratio[0], ratio[39]], [1, np.log(41) / np.log(40), 0, 1], rtol=1e-6
+  )
   assert float(factors(build('ssmax'))[:40].mean()) == pytest.approx(1)
   published = make('ssmax', **SIZES | {'train_length': 1024}, rngs=nnx.Rngs(0))
   np.testing.assert_allclose(published.s[...], 0.168, atol=5e-4)
@@ -617,7 +719,9 @@ def test_shaw_at_a_long_clip_holds_clipped_distances():
 
 def test_rope_layouts_are_one_permutation_apart():
   x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 2, 8)), jnp.float32)
-  angles = jnp.multiply.outer(jnp.arange(5.0)[None], jnp.asarray(build('rope').frequencies(), jnp.float32))
+  angles = jnp.multiply.outer(
+    jnp.arange(5.0)[None], jnp.asarray(build('rope').frequencies(), jnp.float32)
+  )
   permutation = np.array([0, 2, 4, 6, 1, 3, 5, 7])  # evens, then odds
   half = rotate(x[..., permutation], angles, 'half')
   np.testing.assert_allclose(half, rotate(x, angles, 'interleaved')[..., permutation], atol=1e-6)
@@ -639,7 +743,9 @@ def test_two_bases_in_one_process_differ():
 
 
 def test_without_mask_only_order_free_encodings_forget_order():
-  """Bidirectional attention without positions is equivariant to permutations: no second source of position is on."""
+  """Bidirectional attention without positions is equivariant to permutations: no second source of
+  position is on.
+  """
   x, weights, _ = inputs()
   order = np.random.default_rng(0).permutation(x.shape[1])
   for name, enc in ((name, build(name)) for name in ENCODINGS):
@@ -663,16 +769,23 @@ def test_sharing(name, share):
   one = make(name, **SIZES, rngs=rngs)
   sizes = {name: leaf.size for name, leaf in parameters(one).items()}
   rng = np.random.default_rng(0)
-  draw = lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype)  # some parameters start alike in all layers
-  build_layers = lambda: Layered(lambda: jax.tree.map(draw, make(name, **SIZES, rngs=rngs)), 3, share)
+  # some parameters start alike in all layers
+  draw = lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype)
+  build_layers = lambda: Layered(
+    lambda: jax.tree.map(draw, make(name, **SIZES, rngs=rngs)), 3, share
+  )
   if share == 'none' and name == 'learned':
     with pytest.raises(ValueError, match='acts once, at the input'):
       build_layers()
     return
   layered = build_layers()
-  published = {name for name in sizes if any(f'{name}.'.startswith(f'{own}.') for own in one.per_layer)}
+  published = {
+    name for name in sizes if any(f'{name}.'.startswith(f'{own}.') for own in one.per_layer)
+  }
   own = {'paper': published, 'all': set(), 'none': set(sizes)}[share]
-  assert sum(p.size for p in jax.tree.leaves(layered)) == sum(n * (3 if p in own else 1) for p, n in sizes.items())
+  assert sum(p.size for p in jax.tree.leaves(layered)) == sum(
+    n * (3 if p in own else 1) for p, n in sizes.items()
+  )
   stacked, layer_of = layered.split()
   encodings = [layer_of([p[n] for p in stacked]) for n in range(3)]
   for parameter in sizes:
@@ -691,8 +804,16 @@ def test_sharing(name, share):
     ('nope', {'base': 1.0}, "encoding nope has no hyperparameter 'base'; it has: none"),
     ('rope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),
     ('rope', {'layout': 'split'}, "rope: layout='split' must be one of half, interleaved"),
-    ('rope', {'fraction': 0.4}, 'rope: fraction=0.4 of head_dim=8 must be an even number of channels'),
-    ('sinusoidal', {'layout': 'x'}, "sinusoidal: layout='x' must be one of interleaved, concatenated, tensor2tensor"),
+    (
+      'rope',
+      {'fraction': 0.4},
+      'rope: fraction=0.4 of head_dim=8 must be an even number of channels',
+    ),
+    (
+      'sinusoidal',
+      {'layout': 'x'},
+      "sinusoidal: layout='x' must be one of interleaved, concatenated, tensor2tensor",
+    ),
     ('shaw', {'clip': 0}, 'shaw: clip=0 must be at least 1'),
     ('t5', {'buckets': 7}, 't5: buckets=7 must be even and at least 4'),
     ('t5', {'max_distance': 16}, 't5: max_distance=16 must exceed the 16 exact buckets'),
@@ -700,7 +821,11 @@ def test_sharing(name, share):
     ('deberta', {'c2p': False, 'p2c': False}, 'leave no position term'),
     ('learned', {'max_length': 0}, 'learned: max_length=0 must be at least 1'),
     ('transformer_xl', {'clamp_length': 0}, 'transformer_xl: clamp_length=0 must be at least 1'),
-    ('kerple_log', {'positivity': 'x'}, "kerple_log: positivity='x' must be one of projection, softplus"),
+    (
+      'kerple_log',
+      {'positivity': 'x'},
+      "kerple_log: positivity='x' must be one of projection, softplus",
+    ),
     ('sandwich', {'width': 7}, 'sandwich: width=7 must be even and at least 2'),
     ('fire', {'hidden': 0}, 'fire: hidden=0 must be at least 1'),
     ('fire', {'threshold': 0}, 'fire: threshold=0 must be greater than 0'),
@@ -710,9 +835,17 @@ def test_sharing(name, share):
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5 must be from 0 to 1'),
     ('p_rope', {'base': 1}, 'p_rope: base=1 must be greater than 1'),
     ('p_rope', {'layout': 'x'}, "p_rope: layout='x' must be one of half, interleaved"),
-    ('kerple_power', {'positivity': 'x'}, "kerple_power: positivity='x' must be one of projection, softplus"),
+    (
+      'kerple_power',
+      {'positivity': 'x'},
+      "kerple_power: positivity='x' must be one of projection, softplus",
+    ),
     ('music_transformer', {'distances': 0}, 'music_transformer: distances=0 must be at least 1'),
-    ('music_transformer', {'beyond': 'x'}, "music_transformer: beyond='x' must be one of zero, clip"),
+    (
+      'music_transformer',
+      {'beyond': 'x'},
+      "music_transformer: beyond='x' must be one of zero, clip",
+    ),
     ('relative_projection', {'extent': 0}, 'relative_projection: extent=0 must be at least 1'),
     ('relative_projection', {'floor': 0}, 'relative_projection: floor=0 must be at least 1'),
     ('pope', {'base': 1}, 'pope: base=1 must be greater than 1'),
@@ -720,29 +853,85 @@ def test_sharing(name, share):
     ('xpos', {'base': 1}, 'xpos: base=1 must be greater than 1'),
     ('xpos', {'layout': 'x'}, "xpos: layout='x' must be one of half, interleaved"),
     ('tupe', {'max_length': 0}, 'tupe: max_length=0 must be at least 1'),
-    ('tupe', {'buckets': 6}, 'tupe: buckets=6 must be a multiple of 4 from 8 to below 4 max_distance, or 0'),
-    ('dape', {'over': 'rope'}, "dape: over='rope' must be one of alibi, kerple_log, kerple_power, sandwich, fire"),
+    (
+      'tupe',
+      {'buckets': 6},
+      'tupe: buckets=6 must be a multiple of 4 from 8 to below 4 max_distance, or 0',
+    ),
+    (
+      'dape',
+      {'over': 'rope'},
+      "dape: over='rope' must be one of alibi, kerple_log, kerple_power, sandwich, fire",
+    ),
     ('dape', {'hidden': 0}, 'dape: hidden=0 must be at least 1'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3 must be even and at least 2'),
-    ('chain', {'members': ()}, 'chain: members=() must be names, or dicts with a name, of encodings but chain'),
-    ('chain', {'members': ('rope', 'chain')}, 'must be names, or dicts with a name, of encodings but chain'),
-    ('chain', {'members': ({'base': 9.0},)}, 'must be names, or dicts with a name, of encodings but chain'),
+    (
+      'chain',
+      {'members': ()},
+      'chain: members=() must be names, or dicts with a name, of encodings but chain',
+    ),
+    (
+      'chain',
+      {'members': ('rope', 'chain')},
+      'must be names, or dicts with a name, of encodings but chain',
+    ),
+    (
+      'chain',
+      {'members': ({'base': 9.0},)},
+      'must be names, or dicts with a name, of encodings but chain',
+    ),
     ('chain', {'members': 'rope,alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
-    ('chain', {'members': ({'name': 'rope', 'bass': 9.0},)}, "encoding rope has no hyperparameter 'bass'"),
-    ('chain', {'members': ('t5', 'fox', 'deberta')}, 'chain: t5 and deberta each have a scale of their own: one may'),
-    ('chain', {'members': ('stick_breaking',) * 2}, 'stick_breaking and stick_breaking each have a normaliser of'),
-    ('chain', {'members': ('fox', 'xpos')}, 'chain: xpos takes q . k anew: it must act on scores first, and none set'),
-    ('chain', {'members': ('rerope', 't5')}, 'chain: rerope takes q . k anew: it must act on scores first, and none'),
-    ('chain', {'members': (3,)}, 'chain: members=(3,) must be names, or dicts with a name, of encodings but chain'),
-    ('chain', {'members': ({'name': 'rope', 'heads': 2},)}, "encoding rope has no hyperparameter 'heads'"),
+    (
+      'chain',
+      {'members': ({'name': 'rope', 'bass': 9.0},)},
+      "encoding rope has no hyperparameter 'bass'",
+    ),
+    (
+      'chain',
+      {'members': ('t5', 'fox', 'deberta')},
+      'chain: t5 and deberta each have a scale of their own: one may',
+    ),
+    (
+      'chain',
+      {'members': ('stick_breaking',) * 2},
+      'stick_breaking and stick_breaking each have a normaliser of',
+    ),
+    (
+      'chain',
+      {'members': ('fox', 'xpos')},
+      'chain: xpos takes q . k anew: it must act on scores first, and none set',
+    ),
+    (
+      'chain',
+      {'members': ('rerope', 't5')},
+      'chain: rerope takes q . k anew: it must act on scores first, and none',
+    ),
+    (
+      'chain',
+      {'members': (3,)},
+      'chain: members=(3,) must be names, or dicts with a name, of encodings but chain',
+    ),
+    (
+      'chain',
+      {'members': ({'name': 'rope', 'heads': 2},)},
+      "encoding rope has no hyperparameter 'heads'",
+    ),
     ('chain', {'members': ({'name': 't5', 'buckets': 8.0},)}, 't5: buckets=8.0 must be an integer'),
     (
       'chain',
       {'members': ('pope', 'cope')},
       'chain: cope takes queries as wide as heads are, but pope makes them wider',
     ),
-    ('chain', {'members': ('shaw', 'rerope')}, 'chain: rerope takes q . k anew: it must act on scores first'),
-    ('chain', {'members': ('rerope', 'shaw')}, 'chain: shaw takes queries as wide as heads are, but rerope makes them'),
+    (
+      'chain',
+      {'members': ('shaw', 'rerope')},
+      'chain: rerope takes q . k anew: it must act on scores first',
+    ),
+    (
+      'chain',
+      {'members': ('rerope', 'shaw')},
+      'chain: shaw takes queries as wide as heads are, but rerope makes them',
+    ),
     (
       'chain',
       {'members': ('pope', 'rope')},
@@ -751,9 +940,21 @@ def test_sharing(name, share):
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
     ('path', {'rank': -1}, 'path: rank=-1 must be at least 0'),
-    ('chain', {'members': ('alibi', 'path')}, 'chain: path takes q . k anew: it must act on scores first, and none'),
-    ('chain', {'members': ('path', 't5')}, 'chain: path takes q . k anew: it must act on scores first, and none set'),
-    ('selective_rope', {'rank': 0}, 'selective_rope: base=500000.0 must be greater than 1 and rank=0 at least 1'),
+    (
+      'chain',
+      {'members': ('alibi', 'path')},
+      'chain: path takes q . k anew: it must act on scores first, and none',
+    ),
+    (
+      'chain',
+      {'members': ('path', 't5')},
+      'chain: path takes q . k anew: it must act on scores first, and none set',
+    ),
+    (
+      'selective_rope',
+      {'rank': 0},
+      'selective_rope: base=500000.0 must be greater than 1 and rank=0 at least 1',
+    ),
   ],
 )
 def test_bad_hyperparameters(name, hyper, message):
@@ -818,7 +1019,10 @@ def test_what_can_be_chained_with_wider_queries(wide):
   assert not any(runs(*members) for other in READING for members in ((wide, other), (other, wide)))
   assert not any(runs(wide, other) for other in (*TURNING, *WIDENING))
   assert all(runs(other, wide) for other in ('rope', 'p_rope', 'selective_rope', 'logn', 'learned'))
-  assert all(runs(wide, other) for other in ('alibi', 'fire', 'fox', 'relative_projection', 'ssmax', 'sinusoidal'))
+  assert all(
+    runs(wide, other)
+    for other in ('alibi', 'fire', 'fox', 'relative_projection', 'ssmax', 'sinusoidal')
+  )
 
 
 def test_odd_head_width_and_heads_that_do_not_divide():
@@ -829,7 +1033,9 @@ def test_odd_head_width_and_heads_that_do_not_divide():
 
 
 def test_learned_table_ends():
-  """Past the table: an error where the length is known, NaN where it is not; never the last row again."""
+  """Past the table: an error where the length is known, NaN where it is not; never the last row
+  again.
+  """
   x, weights, _ = inputs()
   short = build('learned', max_length=10)
   with pytest.raises(LengthError, match='11 positions, but the table of Learned ends at 10'):
@@ -845,5 +1051,7 @@ def test_every_entry_declares_itself(name):
   assert isinstance(enc, Encoding)
   assert enc.paper or name == 'nope'
   assert type(enc).__doc__
-  assert all(any(f'{name}.'.startswith(f'{own}.') for name in parameters(enc)) for own in enc.per_layer)
+  assert all(
+    any(f'{name}.'.startswith(f'{own}.') for name in parameters(enc)) for own in enc.per_layer
+  )
   assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(enc))

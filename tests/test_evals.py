@@ -9,21 +9,29 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, evals
-from posenc_jax import workdir as workdirs
-from posenc_jax.checkpoint import Checkpoints
-from posenc_jax.config import UserError
-from posenc_jax.evals import measurements, protocols
-from posenc_jax.model import build, token_nll
+from posenc_jax import config, data
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import evaluate, plan, protocols
+from posenc_jax.model.decoder import build
+from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training import run_dir as workdirs
+from posenc_jax.training.checkpoints import Checkpoints
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 SIZES = (37, 16, 64, 41)  # of documents; none is a multiple of all lengths
-PROTOCOLS = {  # each as (nll, documents, length, batch_tokens) -> nats of tokens, one array after another
-  'blocks': lambda nll, documents, length, size: protocols.sliding(nll, documents, length, length, size),
-  'sliding': lambda nll, documents, length, size: protocols.sliding(nll, documents, length, max(1, length // 3), size),
+# each as (nll, documents, length, batch_tokens) -> nats of tokens, one array after another
+PROTOCOLS = {
+  'blocks': lambda nll, documents, length, size: protocols.sliding(
+    nll, documents, length, length, size
+  ),
+  'sliding': lambda nll, documents, length, size: protocols.sliding(
+    nll, documents, length, max(1, length // 3), size
+  ),
   'last_k': lambda nll, documents, length, size: protocols.last_k(
     nll,
-    protocols.target_windows(documents, protocols.choose_targets(list(map(len, documents)), length, 2), length),
+    protocols.target_windows(
+      documents, protocols.choose_targets(list(map(len, documents)), length, 2), length
+    ),
     length,
     min(4, length),
     size,
@@ -83,13 +91,18 @@ def test_blocks_is_brute_force_at_any_batch_size(documents, length, batch_tokens
   same(found, [[state(doc[t - t % length : t + 1]) for t in range(len(doc))] for doc in documents])
   assert {call.shape for call in stub.calls} == {(max(1, batch_tokens // length), length)}
   scored = np.concatenate(stub.windows())
-  np.testing.assert_array_equal(scored, np.concatenate(documents))  # every token once, in windows of one document each
+  # every token once, in windows of one document each
+  np.testing.assert_array_equal(scored, np.concatenate(documents))
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
 
 
-@pytest.mark.parametrize(('length', 'stride'), [(5, 1), (5, 2), (5, 4), (16, 1), (16, 5), (16, 16), (30, 29), (100, 7)])
+@pytest.mark.parametrize(
+  ('length', 'stride'), [(5, 1), (5, 2), (5, 4), (16, 1), (16, 5), (16, 16), (30, 29), (100, 7)]
+)
 @pytest.mark.parametrize('batch_tokens', [1, 100])
-def test_sliding_scores_every_token_once_with_the_context_that_is_said(documents, length, stride, batch_tokens):
+def test_sliding_scores_every_token_once_with_the_context_that_is_said(
+  documents, length, stride, batch_tokens
+):
   """Window n ends at length + n stride; a token belongs to the first window that reaches it."""
   stub = Stub()
   expected = []
@@ -101,19 +114,32 @@ def test_sliding_scores_every_token_once_with_the_context_that_is_said(documents
   same(protocols.sliding(stub, documents, length, stride, batch_tokens), expected)
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
   if stride == 1:  # all the context that fits
-    same(expected, [[state(doc[max(0, t + 1 - length) : t + 1]) for t in range(len(doc))] for doc in documents])
+    same(
+      expected,
+      [[state(doc[max(0, t + 1 - length) : t + 1]) for t in range(len(doc))] for doc in documents],
+    )
 
 
 @pytest.mark.parametrize('spans', [1, 3])
 @pytest.mark.parametrize('batch_tokens', [1, 64, 1000])
-def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(documents, spans, batch_tokens):
+def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(
+  documents, spans, batch_tokens
+):
   k, lengths = 4, (4, 7, 16)
   targets = protocols.choose_targets(SIZES, max(lengths), spans)
   seen = []
   for length in lengths:
     stub = Stub()
-    found = protocols.last_k(stub, protocols.target_windows(documents, targets, length), length, k, batch_tokens)
-    same(found, [[state(documents[d][end - length : t + 1]) for t in range(end - k, end)] for d, end in targets])
+    found = protocols.last_k(
+      stub, protocols.target_windows(documents, targets, length), length, k, batch_tokens
+    )
+    same(
+      found,
+      [
+        [state(documents[d][end - length : t + 1]) for t in range(end - k, end)]
+        for d, end in targets
+      ],
+    )
     assert {call.shape for call in stub.calls} == {(max(1, batch_tokens // length), length)}
     assert all(len(window) == length for window in stub.windows())
     seen.append([window[-k:].tolist() for window in stub.windows()])
@@ -142,7 +168,8 @@ def test_by_position_scores_whole_windows_alone(documents):
   expected = [[state(window[: t + 1]) for t in range(16)] for window in windows_NT]
   for batch_tokens in (1, 50):
     np.testing.assert_array_equal(protocols.by_position(Stub(), windows_NT, batch_tokens), expected)
-  assert len(protocols.whole_windows(documents, 41)) == 2  # documents that are shorter than the window have no part
+  # documents that are shorter than the window have no part
+  assert len(protocols.whole_windows(documents, 41)) == 2
   with pytest.raises(ValueError, match='no document has length=65'):
     protocols.whole_windows(documents, 65)
 
@@ -151,9 +178,9 @@ def test_by_position_scores_whole_windows_alone(documents):
 def test_bins_cover_all_positions_two_an_octave(stop):
   bins = protocols.log_bins(stop)
   assert [i for first, end in bins for i in range(first, end)] == list(range(stop))
-  assert [first for first, _ in bins] == [n for n in (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n < stop] + [
-    n for n in (128, 192, 256, 384, 512, 768) if n < stop
-  ]
+  assert [first for first, _ in bins] == [
+    n for n in (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n < stop
+  ] + [n for n in (128, 192, 256, 384, 512, 768) if n < stop]
 
 
 @pytest.mark.parametrize('batch_tokens', [1, 64])
@@ -169,7 +196,9 @@ def test_receptive_field_is_the_share_of_each_distance_without_bos(documents, ba
 @pytest.mark.parametrize('length', [1, 4, 16])
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(documents, name, length):
   uniform = lambda tokens_BT: np.full(tokens_BT.shape, np.log(256), np.float32)
-  nats = np.concatenate([np.ravel(part) for part in PROTOCOLS[name](uniform, documents, length, 50)])
+  nats = np.concatenate(
+    [np.ravel(part) for part in PROTOCOLS[name](uniform, documents, length, 50)]
+  )
   assert np.exp(nats.sum() / nats.size) == pytest.approx(256, rel=1e-6)
 
 
@@ -186,10 +215,14 @@ def test_batch_size_and_order_of_documents_change_no_number(documents, name):
 @pytest.mark.parametrize('longest', [1, 16])
 def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest):
   for index, size in enumerate((16, 17, 64, 1000)):
-    ends = [end for d, end in protocols.choose_targets((16, 17, 64, 1000), longest, spans) if d == index]
+    ends = [
+      end for d, end in protocols.choose_targets((16, 17, 64, 1000), longest, spans) if d == index
+    ]
     assert len(ends) == spans
     assert all(longest <= end <= size for end in ends)
-    np.testing.assert_allclose(np.diff([2 * longest - ends[0], *ends]), (size - longest) / spans, atol=2)
+    np.testing.assert_allclose(
+      np.diff([2 * longest - ends[0], *ends]), (size - longest) / spans, atol=2
+    )
     assert abs((ends[0] - longest) - (size - ends[-1])) <= 2
 
 
@@ -198,7 +231,8 @@ def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest
   [
     lambda documents: protocols.last_k(Stub(), [], 4, 5, 64),
     lambda documents: list(protocols.target_windows(documents, [(0, 7)], 8)),
-    lambda documents: list(protocols.target_windows(documents, [(0, 37)], 37, near=1)),  # the next one has 16
+    # the next one has 16
+    lambda documents: list(protocols.target_windows(documents, [(0, 37)], 37, near=1)),
     lambda documents: list(protocols.target_windows(documents[:1], [(0, 16)], 8, near=1)),
     lambda documents: list(protocols.sliding(Stub(), documents, 8, 9, 64)),
     lambda documents: list(protocols.sliding(Stub(), documents, 8, 0, 64)),
@@ -267,14 +301,20 @@ def overlaid(c, **overrides):
 
 
 def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
-  everything = {'eval.protocols': config.PROTOCOLS, 'eval.controls': config.CONTROLS, 'eval.stride': 5}
+  everything = {
+    'eval.protocols': config.PROTOCOLS,
+    'eval.controls': config.CONTROLS,
+    'eval.stride': 5,
+  }
   c, workdir, model = run(**everything)
-  evals.evaluate(c, workdir)
+  evaluate.evaluate(c, workdir)
   rows = rows_of(workdir)
-  texts = dict(measurements.choose_documents(c, data.source(c.data, c.eval.split)))
+  texts = dict(plan.choose_documents(c, data.source(c.data, c.eval.split)))
   assert list(texts) == ['a.txt', 'c.txt', 'd.txt']  # the first three of at least 32 tokens
   bins = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
-  questions = [(r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows]
+  questions = [
+    (r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows
+  ]
   asked = [
     (protocol, control, length, stride, k, document)
     for protocol, control, stride, k in (
@@ -293,11 +333,16 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     ('by_position', 'windowed', 0),
     ('receptive_field', None, 1),
   ):
-    asked += [(protocol, control, n, None, None, None) for n in (16, 32) for at in bins[n][:-1] if at < n - beyond]
+    asked += [
+      (protocol, control, n, None, None, None)
+      for n in (16, 32)
+      for at in bins[n][:-1]
+      if at < n - beyond
+    ]
   assert sorted(map(str, questions)) == sorted(map(str, asked))
 
   nll = jax.jit(token_nll, static_argnames='window')
-  norms = evals.make_functions(c)['norms']
+  norms = evaluate.make_functions(c)['norms']
 
   def windows(r):
     """(tokens, the slice of them that is scored) of all windows of a row."""
@@ -307,13 +352,18 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     if r['protocol'] == 'sliding':
       firsts = range(0, len(text), 5)
       return [
-        (text[at : at + W], slice(W - 5 if at else 0, None)) for at in firsts if at == 0 or at + W - 5 < len(text)
+        (text[at : at + W], slice(W - 5 if at else 0, None))
+        for at in firsts
+        if at == 0 or at + W - 5 < len(text)
       ]
     if r['protocol'] == 'by_position':
       end = bins[W][bins[W].index(r['position']) + 1]
       firsts = range(0, 40 - W + 1, W)
       return [
-        (t[:40][at : at + W], slice(r['position'], end)) for t in texts.values() for at in firsts if at + W <= len(t)
+        (t[:40][at : at + W], slice(r['position'], end))
+        for t in texts.values()
+        for at in firsts
+        if at + W <= len(t)
       ]
     end = r['position'] + 8
     window = texts[r['document']][end - W : end]
@@ -324,14 +374,25 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     return [(window, slice(-8, None))]
 
   for r in rows:
-    assert (r['status'], r['overrides'], r['step'], r['run'], r['train_length']) == ('ok', None, 3, 'run', 16)
+    assert (r['status'], r['overrides'], r['step'], r['run'], r['train_length']) == (
+      'ok',
+      None,
+      3,
+      'run',
+      16,
+    )
     if r['protocol'] == 'receptive_field':
       continue
     window = 16 if r['control'] == 'windowed' else None
     nats = []
     for tokens_T, scored in windows(r):
-      tokens_BT = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)[None]  # one compile
-      nats.append(np.asarray(nll(model, tokens_BT, window=window)[0], np.float64)[: len(tokens_T)][scored])
+      # one compile
+      tokens_BT = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)[
+        None
+      ]
+      nats.append(
+        np.asarray(nll(model, tokens_BT, window=window)[0], np.float64)[: len(tokens_T)][scored]
+      )
     assert r['nats'] == pytest.approx(np.concatenate(nats).sum(), rel=1e-5)
     assert r['tokens'] == r['bytes'] == len(np.concatenate(nats))
   for length in (16, 32):
@@ -340,9 +401,15 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       window = list(texts.values())[document][end - length : end]
       norm_T = np.asarray(norms(model, jnp.array(window, jnp.int32)[None])[0], np.float64)
       shares.append(norm_T[:0:-1] / norm_T[1:].sum())
-    found = [(r['position'], r['value']) for r in rows if (r['protocol'], r['length']) == ('receptive_field', length)]
+    found = [
+      (r['position'], r['value'])
+      for r in rows
+      if (r['protocol'], r['length']) == ('receptive_field', length)
+    ]
     firsts = [first for first, _ in found]
-    assert [value for _, value in found] == pytest.approx(np.add.reduceat(np.mean(shares, axis=0), firsts), rel=1e-4)
+    assert [value for _, value in found] == pytest.approx(
+      np.add.reduceat(np.mean(shares, axis=0), firsts), rel=1e-4
+    )
     assert sum(value for _, value in found) == pytest.approx(1)
   by_control = {
     key: [r['nats'] for r in rows if (r['control'], r['length'], r['k']) == (*key, 8)]
@@ -351,20 +418,23 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   assert by_control[None, 16] == by_control['windowed', 16] == by_control['shuffled_far', 16]
   assert by_control[None, 32] != by_control['windowed', 32]
   assert by_control[None, 32] != by_control['shuffled_far', 32] != by_control['windowed', 32]
-  assert json.loads((workdir / 'finished.json').read_text()) == {'config_hash': config.config_hash(c)}
+  assert json.loads((workdir / 'finished.json').read_text()) == {
+    'config_hash': config.config_hash(c)
+  }
   assert 'of the gradient reaches' in capsys.readouterr().out
 
   # What is there is not measured again, and what is missing comes out the same.
   whole = (workdir / 'eval.jsonl').read_bytes()
   with monkeypatch.context() as patch:
-    patch.setattr(evals, 'token_nll', None)
-    evals.evaluate(c, workdir)
+    patch.setattr(evaluate, 'token_nll', None)
+    evaluate.evaluate(c, workdir)
   assert (workdir / 'eval.jsonl').read_bytes() == whole
   assert 'last_k windowed' in capsys.readouterr().out  # the table, again
   lines = whole.splitlines(keepends=True)
   (workdir / 'finished.json').unlink()
-  (workdir / 'eval.jsonl').write_bytes(b''.join(lines[1::2]) + lines[0][:20])  # killed while writing
-  evals.evaluate(c, workdir)
+  # killed while writing
+  (workdir / 'eval.jsonl').write_bytes(b''.join(lines[1::2]) + lines[0][:20])
+  evaluate.evaluate(c, workdir)
   again = (workdir / 'eval.jsonl').read_bytes()
   assert again.startswith(b''.join(lines[1::2]))
   assert sorted(again.splitlines()) == sorted(whole.splitlines())
@@ -373,7 +443,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
 
 def test_beyond_a_learned_table_is_an_outcome(run, capsys):
   c, workdir, _ = run(encoding__name='learned')
-  evals.evaluate(c, workdir)
+  evaluate.evaluate(c, workdir)
   for r in rows_of(workdir):
     beyond = r['length'] > 16
     assert r['status'] == ('beyond_table' if beyond else 'ok')
@@ -384,7 +454,7 @@ def test_beyond_a_learned_table_is_an_outcome(run, capsys):
 
 def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys):
   c, workdir, _ = run(step=2, eval__protocols=('blocks',), eval__lengths=(16,))
-  evals.evaluate(c, workdir)
+  evaluate.evaluate(c, workdir)
   assert {r['step'] for r in rows_of(workdir)} == {2}
   assert 'evaluating step 2; its training ends at step 3' in capsys.readouterr().out
   assert not (workdir / 'finished.json').exists()
@@ -393,7 +463,16 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
 @pytest.mark.parametrize(
   ('overrides', 'recorded'),
   [
-    ({'eval.k': 4, 'eval.protocols': ('last_k',), 'eval.batch_tokens': 9, 'label': 'x', 'eval.split': 'train'}, {}),
+    (
+      {
+        'eval.k': 4,
+        'eval.protocols': ('last_k',),
+        'eval.batch_tokens': 9,
+        'label': 'x',
+        'eval.split': 'train',
+      },
+      {},
+    ),
     ({'eval.stride': 7, 'eval.controls': ()}, {}),
     ({'eval.lengths': (8, 32)}, {}),
     ({'eval.lengths': (16, 64)}, {'max(eval.lengths)': 64}),
@@ -406,35 +485,37 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
 )
 def test_rows_say_what_evaluation_changes(overrides, recorded):
   saved = config.load(BASE, TINY)
-  assert measurements.overrides(saved, overlaid(saved)) == {}
-  assert measurements.overrides(saved, overlaid(saved, **overrides)) == recorded
+  assert plan.overrides(saved, overlaid(saved)) == {}
+  assert plan.overrides(saved, overlaid(saved, **overrides)) == recorded
 
 
 @pytest.mark.parametrize('path', ['seed', 'train.length', 'optim.clip'])
 def test_what_was_trained_in_cannot_be_changed(path):
   saved = config.load(BASE, TINY)
   with pytest.raises(UserError, match=f'config.{path}=9.*: the run was trained with'):
-    measurements.overrides(saved, overlaid(saved, **{path: 9}))
+    plan.overrides(saved, overlaid(saved, **{path: 9}))
 
 
 def test_rows_that_are_damaged_are_one_line(run):
   c, workdir, _ = run(eval__protocols=('blocks',), eval__lengths=(16,))
   (workdir / 'eval.jsonl').write_text('{"torn\n{}\n')
   with pytest.raises(UserError, match=r'eval\.jsonl:1: not a JSON object'):
-    evals.evaluate(c, workdir)
+    evaluate.evaluate(c, workdir)
 
 
 def test_rows_of_another_evaluation_stand_beside_the_first(run):
   c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
-  evals.evaluate(c, workdir)
+  evaluate.evaluate(c, workdir)
   first = rows_of(workdir)
   other = overlaid(c, encoding__base=50.0, eval__k=4)
-  evals.evaluate(other, workdir)
+  evaluate.evaluate(other, workdir)
   rows = rows_of(workdir)
   assert rows[: len(first)] == first
   assert [r['overrides'] for r in rows[len(first) :]] == [{'encoding.base': 50.0}] * len(first)
   assert {r['k'] for r in rows[len(first) :]} == {4}
-  assert json.loads((workdir / 'finished.json').read_text()) == {'config_hash': config.config_hash(other)}
+  assert json.loads((workdir / 'finished.json').read_text()) == {
+    'config_hash': config.config_hash(other)
+  }
 
 
 @pytest.mark.parametrize(
@@ -444,12 +525,18 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
       {'eval.lengths': (16, 91)},
       r'config.eval.lengths=\(16, 91\): no documents .* have 91 tokens; allowed: at most 90',
     ),
-    ({'eval.documents': 5}, r'config.eval.documents=5: only 4 documents .* have 32 tokens; allowed: 1 to 4, or 0'),
+    (
+      {'eval.documents': 5},
+      r'config.eval.documents=5: only 4 documents .* have 32 tokens; allowed: 1 to 4, or 0',
+    ),
     ({'eval.split': 'validation'}, "no split 'validation'"),
     ({'eval.protocols': ('slidng',)}, "config.eval.protocols=.*'slidng'.*did you mean 'sliding'"),
     ({'eval.controls': ('window',)}, "config.eval.controls=.*'window'.*did you mean 'windowed'"),
     ({'eval.controls': ('windowed',) * 2}, 'config.eval.controls=.*none twice'),
-    ({'eval.controls': ('shuffled_far',), 'eval.documents': 1}, 'config.eval.documents=1; allowed: 2 or more for'),
+    (
+      {'eval.controls': ('shuffled_far',), 'eval.documents': 1},
+      'config.eval.documents=1; allowed: 2 or more for',
+    ),
     (
       {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.lengths': (16, 90)},
       r"config.eval.controls=\('shuffled_far',\): only 1 of the documents .* have 90 tokens; allowed: without",
@@ -478,7 +565,7 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
 def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
   c, workdir, _ = run()
   with pytest.raises(UserError, match=words) as error:
-    evals.evaluate(overlaid(c, **overrides), workdir)
+    evaluate.evaluate(overlaid(c, **overrides), workdir)
   assert '\n' not in str(error.value)
   assert not (workdir / 'eval.jsonl').exists() or not rows_of(workdir)
 
@@ -486,15 +573,23 @@ def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
 @pytest.mark.parametrize(('backend', 'window'), [('dense', 3), ('blockwise', None)])
 def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
   """Of tokens that are all different, the table's rows hold each input's own gradient."""
-  overrides = {'attention.backend': backend, 'attention.block': (4, 4), 'model.tie_embeddings': False}
+  overrides = {
+    'attention.backend': backend,
+    'attention.block': (4, 4),
+    'model.tie_embeddings': False,
+  }
   c = config.load(BASE, {**TINY, **overrides})
   model = build(c, data.VOCAB, nnx.Rngs(0))
   tokens_BT = jnp.asarray(np.random.default_rng(0).permutation(256)[:22].reshape(2, 11), jnp.int32)
-  functions = evals.make_functions(c)
+  functions = evaluate.make_functions(c)
   last = lambda model, tokens_T: functions['nll'](model, tokens_T[None], window=window)[0, -1]
-  table_BVD = jax.jit(jax.vmap(lambda tokens_T: jax.grad(last)(model, tokens_T).embedding[...]))(tokens_BT)
+  table_BVD = jax.jit(jax.vmap(lambda tokens_T: jax.grad(last)(model, tokens_T).embedding[...]))(
+    tokens_BT
+  )
   norms_BT = functions['norms'](model, tokens_BT, window=window)
-  for norms_T, table_VD, tokens_T in zip(norms_BT, np.asarray(table_BVD), tokens_BT.tolist(), strict=True):
+  for norms_T, table_VD, tokens_T in zip(
+    norms_BT, np.asarray(table_BVD), tokens_BT.tolist(), strict=True
+  ):
     inputs = [256, *tokens_T[:-1]]  # BOS
     expected_T = np.linalg.norm(table_VD[inputs], axis=1) / TINY['model.model_dim'] ** 0.5
     np.testing.assert_allclose(norms_T, expected_T, rtol=1e-4, atol=1e-9)
@@ -506,8 +601,8 @@ def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
 def test_no_run_there(tmp_path, corpus):
   c = config.load(BASE, {**TINY, 'data.corpus': corpus})
   with pytest.raises(UserError, match=r'no config\.json'):
-    evals.evaluate(c, tmp_path)
+    evaluate.evaluate(c, tmp_path)
   workdirs.claim(tmp_path, c)
   with pytest.raises(UserError, match='no checkpoint'):
-    evals.evaluate(c, tmp_path)
+    evaluate.evaluate(c, tmp_path)
   assert not (tmp_path / 'checkpoints').exists()

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 from flax import nnx
 
-from posenc_jax import catalogue, config, data
+from posenc_jax import config, data, errors
 from posenc_jax.encodings import ENCODINGS
-from posenc_jax.model import build
+from posenc_jax.model.decoder import build
+from scripts import encoding_table
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -22,7 +23,9 @@ def explained(capsys, monkeypatch):
   monkeypatch.setenv('COLUMNS', '300')
 
   def run(*flags):
-    EXPLAIN['main']([f'--config={BASE}', '--config.model.model_dim=16', '--config.model.mlp_dim=16', *flags])
+    EXPLAIN['main'](
+      [f'--config={BASE}', '--config.model.model_dim=16', '--config.model.mlp_dim=16', *flags]
+    )
     return ' '.join(capsys.readouterr().out.split())
 
   return run
@@ -48,7 +51,9 @@ def test_brackets_of_formulas_are_shown(explained):
 
 
 def test_what_is_switched_on_is_named(explained):
-  text = explained('--config.encoding.name=deberta', '--config.encoding.p2c=False', '--config.attention.window=9')
+  text = explained(
+    '--config.encoding.name=deberta', '--config.encoding.p2c=False', '--config.attention.window=9'
+  )
   assert 'the last 9 tokens' in text
   assert 'p2c=False' in text
   assert 'w_k │ (16, 4, 32) │ one a layer: 4 │ 8,192' in text
@@ -59,7 +64,9 @@ def test_what_is_switched_on_is_named(explained):
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
   refuse = lambda call: f'a window of {call.window}'
   monkeypatch.setitem(EXPLAIN['BACKENDS'], 'dense', SimpleNamespace(refuse=refuse))
-  layers = "({'name': 'rope', 'attention_window': 8}, {'name': 'rope', 'attention_window': 64}, 'nope')"
+  layers = (
+    "({'name': 'rope', 'attention_window': 8}, {'name': 'rope', 'attention_window': 64}, 'nope')"
+  )
   pattern = ('--config.encoding.name=pattern', f'--config.encoding.layers={layers}')
   text = explained(*pattern)
   assert 'tokens in float32, window 8 ┃ takes 128 tokens in float32, window 64' in text
@@ -72,12 +79,12 @@ def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch
 
 def test_map_prints_the_table_of_all(capsys):
   EXPLAIN['main'](['--map'])
-  assert capsys.readouterr().out == catalogue.markdown()
+  assert capsys.readouterr().out == encoding_table.markdown()
 
 
 @pytest.mark.parametrize(
   'flags', [[], ['--config.seed=1'], [f'--config={BASE}', '--map'], ['--map', '--config.seed=1']]
 )
 def test_a_config_or_the_map(flags):
-  with pytest.raises(config.UserError, match='--config=FILE or --map: one of them must be given'):
+  with pytest.raises(errors.UserError, match='--config=FILE or --map: one of them must be given'):
     EXPLAIN['main'](flags)

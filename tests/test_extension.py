@@ -1,4 +1,6 @@
-"""Adding an encoding costs a file and a line: a toy one, registered here, runs through everything."""
+"""Adding an encoding costs a file and a line: a toy one, registered here, runs through
+everything.
+"""
 
 from pathlib import Path
 
@@ -8,9 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, encodings, evals, tables, trainer
+from posenc_jax import config, encodings
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
+from posenc_jax.evaluation import evaluate
+from posenc_jax.reporting import tables
+from posenc_jax.training import loop
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -38,7 +43,9 @@ def registered(monkeypatch):
 
 
 def test_through_every_backend(registered):
-  enc = encodings.make('square_root', model_dim=16, heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0), rate=0.3)
+  enc = encodings.make(
+    'square_root', model_dim=16, heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0), rate=0.3
+  )
   rng = np.random.default_rng(0)
   q, k, v = (jnp.asarray(rng.standard_normal((1, 11, 2, 8)), jnp.float32) for _ in range(3))
   i, j = np.arange(11)[:, None], np.arange(11)[None]
@@ -53,14 +60,18 @@ def test_through_every_backend(registered):
       continue
     run = lambda enc, backend=backend: attend(q, k, v, enc, backend=backend, block=(4, 4))
     np.testing.assert_allclose(jax.jit(run)(enc), desired, atol=1e-5)
-    gradients[backend] = jax.jit(jax.grad(lambda enc, run=run: (run(enc) ** 2).sum()))(enc).rates[...]
+    gradients[backend] = jax.jit(jax.grad(lambda enc, run=run: (run(enc) ** 2).sum()))(enc).rates[
+      ...
+    ]
   np.testing.assert_allclose(gradients['blockwise'], gradients['dense'], rtol=1e-4)
 
 
 def test_through_trainer_evaluation_and_table(registered, tmp_path):
   for split in ('train', 'validation', 'test'):
     (tmp_path / 'corpus' / split).mkdir(parents=True)
-    (tmp_path / 'corpus' / split / 'text.txt').write_text('the quick brown fox jumps over the lazy dog; ' * 20)
+    (tmp_path / 'corpus' / split / 'text.txt').write_text(
+      'the quick brown fox jumps over the lazy dog; ' * 20
+    )
   settings = {
     'encoding': {'name': 'square_root', 'rate': 0.2},
     'data.corpus': str(tmp_path / 'corpus'),
@@ -79,8 +90,12 @@ def test_through_trainer_evaluation_and_table(registered, tmp_path):
     'eval.k': 8,
   }
   run = config.load(BASE, settings)
-  trainer.train(run, tmp_path / 'runs' / 'one')
-  evals.evaluate(run, tmp_path / 'runs' / 'one')
-  table = tables.make(tables.read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[0]
-  assert [[field.text for field in line[:1]] + [len(line)] for line in table.blocks[0].lines] == [['square_root', 3]]
+  loop.train(run, tmp_path / 'runs' / 'one')
+  evaluate.evaluate(run, tmp_path / 'runs' / 'one')
+  table = tables.make(tables.read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[
+    0
+  ]
+  assert [[field.text for field in line[:1]] + [len(line)] for line in table.blocks[0].lines] == [
+    ['square_root', 3]
+  ]
   assert [(r['status'], r['tokens']) for r in table.records] == [('ok', 8)] * 2

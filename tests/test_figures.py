@@ -1,4 +1,6 @@
-"""Figures and reports from rows alone: what the figure shows, and that the scripts make all again without jax."""
+"""Figures and reports from rows alone: what the figure shows, and that the scripts make all again
+without jax.
+"""
 
 import itertools
 import json
@@ -11,12 +13,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic import LENGTHS, NINE, bins, by_position, needles, realistic, receptive_field, row, rows_of, tasks
+from synthetic import (
+  LENGTHS,
+  NINE,
+  bins,
+  by_position,
+  needles,
+  realistic,
+  receptive_field,
+  row,
+  rows_of,
+  tasks,
+)
 
-from posenc_jax import figures, records, report
-from posenc_jax.config import UserError
-from posenc_jax.figures.style import GREY, apart
-from posenc_jax.tables.scores import collect
+from posenc_jax import jsonl_store
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import study
+from posenc_jax.reporting.mpl import figures
+from posenc_jax.reporting.mpl.style import GREY, apart
+from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +52,9 @@ def test_the_figure_shows_each_line_with_its_own_look_its_band_and_its_name():
     assert len({getattr(curve, look)() for curve in curves.values()}) == len(NINE)
   assert [band.get_alpha() > 0 for band in axes.collections] == [True] * len(NINE)
   (shade,) = axes.patches  # lengths of the training
-  assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx((axes.get_xlim()[0], 128))
+  assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx(
+    (axes.get_xlim()[0], 128)
+  )
   assert (axes.get_xscale(), axes.get_yscale()) == ('log', 'log')
   assert list(axes.get_xticks()) == list(LENGTHS)
   texts = [text.get_text() for text in axes.texts]
@@ -50,7 +67,9 @@ def test_the_windowed_control_is_dashed_in_the_same_colour():
   dashed = [line for line in both.lines if line.get_linestyle() == '--']
   assert len(both.lines) == len(plain.lines) + len(dashed)
   assert len(dashed) == len(NINE)
-  assert {line.get_color() for line in dashed} == {line.get_color() for line in plain.lines} - {GREY}
+  assert {line.get_color() for line in dashed} == {line.get_color() for line in plain.lines} - {
+    GREY
+  }
 
 
 def test_names_are_kept_apart_in_order_and_no_further_than_needed():
@@ -72,7 +91,11 @@ def test_a_figure_of_little_or_nothing_is_drawn(bits, tmp_path):
 
 def curves_of(axes):
   """{name: (xs, ys)} of the lines drawn in the axes' own coordinates, and those that are dashed."""
-  lines = [line for line in axes.lines if line.get_transform() == axes.transData and len(line.get_xdata()) > 2]
+  lines = [
+    line
+    for line in axes.lines
+    if line.get_transform() == axes.transData and len(line.get_xdata()) > 2
+  ]
   points = lambda line: (list(line.get_xdata()), list(line.get_ydata()))
   return {line.get_label(): points(line) for line in lines if line.get_linestyle() == '-'}, [
     points(line) for line in lines if line.get_linestyle() == '--'
@@ -85,7 +108,9 @@ def test_accuracy_has_a_linear_axis_from_0_to_1_and_chance_is_dotted():
   drawn = [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == ':']
   assert [0.1] * 6 in drawn
   assert list(axes.get_xticks()) == [4, 8, 12, 16, 24, 32]
-  (axes,) = figures.draw([r for r in tasks() if r['metric'] != 'chance'], protocol='copy', metric='exact_match').axes
+  (axes,) = figures.draw(
+    [r for r in tasks() if r['metric'] != 'chance'], protocol='copy', metric='exact_match'
+  ).axes
   assert [0.1] * 6 not in [list(line.get_ydata()) for line in axes.lines]
 
 
@@ -93,9 +118,15 @@ def test_each_seed_of_an_accuracy_is_a_thin_line_and_there_is_no_band():
   rows = [r for r in tasks() if (r['label'], r['seed'], r['length']) != ('t5', 1, 32)]
   (axes,) = figures.draw(rows, protocol='copy', metric='exact_match').axes
   assert not axes.collections
-  thin = {tuple(zip(*line.get_data(), strict=True)) for line in axes.lines if line.get_linewidth() == 0.9}
-  of = lambda label, seed: [r for r in rows if (r['label'], r['seed'], r['metric']) == (label, seed, 'exact_match')]
-  points = lambda label, seed: tuple((r['length'], r['value']) for r in of(label, seed) if r['protocol'] == 'copy')
+  thin = {
+    tuple(zip(*line.get_data(), strict=True)) for line in axes.lines if line.get_linewidth() == 0.9
+  }
+  of = lambda label, seed: [
+    r for r in rows if (r['label'], r['seed'], r['metric']) == (label, seed, 'exact_match')
+  ]
+  points = lambda label, seed: tuple(
+    (r['length'], r['value']) for r in of(label, seed) if r['protocol'] == 'copy'
+  )
   assert thin == {points(label, seed) for label in ('nope', 't5', 'alibi') for seed in range(3)}
   assert 'each seed' in axes.figure.get_supxlabel()
   (axes,) = figures.draw(tasks(1), protocol='copy', metric='exact_match').axes
@@ -110,7 +141,9 @@ def test_loss_by_position_is_drawn_at_the_middle_of_bins_and_the_control_is_dash
   firsts = bins(1024)
   ends = [*firsts[1:], 1024]
   xs, ys = curves['rope']
-  assert xs == pytest.approx([math.sqrt((first + 1) * end) for first, end in zip(firsts, ends, strict=True)])
+  assert xs == pytest.approx(
+    [math.sqrt((first + 1) * end) for first, end in zip(firsts, ends, strict=True)]
+  )
   plain = [r for r in rows if (r['label'], r['length'], r['control']) == ('rope', 1024, None)]
   of = lambda first: [r['bpb'] for r in plain if r['position'] == first]
   assert ys == pytest.approx([statistics.fmean(of(first)) for first in firsts])
@@ -122,7 +155,9 @@ def test_loss_by_position_is_drawn_at_the_middle_of_bins_and_the_control_is_dash
 def test_smoothing_adds_bins_up_before_it_divides():
   fields = dict(protocol='by_position', document=None)
   binned = ((0, 3.0, 10), (1, 2.0, 10), (2, 1.0, 80), (4, 1.0, 10))
-  rows = [row('a', 0, 8, bits, tokens=tokens, position=first, **fields) for first, bits, tokens in binned]
+  rows = [
+    row('a', 0, 8, bits, tokens=tokens, position=first, **fields) for first, bits, tokens in binned
+  ]
   (axes,) = figures.draw(rows, form='positions', metric='bpb', smooth=1).axes
   assert curves_of(axes)[0]['a'][1] == pytest.approx([2.5, (30 + 20 + 80) / 100, 110 / 100, 1.0])
   assert '3 neighbouring bins' in axes.figure.get_supxlabel()
@@ -130,11 +165,16 @@ def test_smoothing_adds_bins_up_before_it_divides():
 
 def test_the_receptive_field_is_a_sum_of_shares_and_names_the_tokens_with_99_per_cent():
   (axes,) = figures.draw(receptive_field(), form='receptive_field').axes
-  curves = [line for line in axes.lines if line.get_transform() == axes.transData and len(line.get_xdata()) > 2]
+  curves = [
+    line
+    for line in axes.lines
+    if line.get_transform() == axes.transData and len(line.get_xdata()) > 2
+  ]
   assert [list(line.get_xdata()) for line in curves] == [[*bins(511)[1:], 511]] * 2
   for rank, line in zip((1, 0), curves, strict=True):  # alibi, rope
     decays = [80 - 60 * rank - seed for seed in range(2)]
-    share = lambda n, decay: (1 - math.exp(-n / decay)) / (1 - math.exp(-511 / decay))  # of a geometric series
+    # of a geometric series
+    share = lambda n, decay: (1 - math.exp(-n / decay)) / (1 - math.exp(-511 / decay))
     wanted = [statistics.fmean(share(n, decay) for decay in decays) for n in line.get_xdata()]
     assert list(line.get_ydata()) == pytest.approx(wanted)
   texts = [text.get_text() for text in axes.texts]
@@ -146,12 +186,23 @@ def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
   figure = figures.draw(rows, form='heat_map')
   panels = {axes.get_title(): axes for axes in figure.axes if axes.images and axes.get_title()}
   assert set(panels) == {'rope', 'alibi', 'nope', 't5'}
-  values = [r['value'] for r in rows if (r['label'], r['length'], r['position']) == ('nope', 256, 20)]
+  values = [
+    r['value'] for r in rows if (r['label'], r['length'], r['position']) == ('nope', 256, 20)
+  ]
   grid = panels['nope'].images[0].get_array()
   assert grid.shape == (11, 4)
   assert grid[2, 2] == pytest.approx(statistics.fmean(values))
-  assert [tick.get_text() for tick in panels['rope'].get_yticklabels()][::5] == ['0 %', '50 %', '100 %']
-  assert [tick.get_text() for tick in panels['rope'].get_xticklabels()] == ['64', '128', '256', '512']
+  assert [tick.get_text() for tick in panels['rope'].get_yticklabels()][::5] == [
+    '0 %',
+    '50 %',
+    '100 %',
+  ]
+  assert [tick.get_text() for tick in panels['rope'].get_xticklabels()] == [
+    '64',
+    '128',
+    '256',
+    '512',
+  ]
   assert [text.get_text() for text in panels['alibi'].texts].count('—') == 1
   assert 'missing: alibi at (512, 50)' in figure.get_supxlabel()
 
@@ -169,7 +220,11 @@ def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
     ),
     (realistic(), dict(form='positions'), r'^no rows of protocols'),
     (by_position(), dict(form='positions', length=77), r'no rows of 77 tokens; allowed: 1024'),
-    (realistic(), dict(protocol='sliding'), r"^no rows of protocols=\['sliding'\]; allowed: last_k"),
+    (
+      realistic(),
+      dict(protocol='sliding'),
+      r"^no rows of protocols=\['sliding'\]; allowed: last_k",
+    ),
     (realistic(), dict(metric='bbp'), r"^metric='bbp'; did you mean 'bpb'\?"),
   ],
 )
@@ -191,7 +246,7 @@ def test_every_form_is_drawn_whole_of_one_seed_and_of_a_run_that_lacks_rows(form
 
 
 def test_the_scripts_make_all_again_without_jax(tmp_path):
-  records.append(tmp_path / 'rows.jsonl', realistic(1))
+  jsonl_store.append(tmp_path / 'rows.jsonl', realistic(1))
   study = tmp_path / 'study.py'
   study.write_text(
     'def get_config(): ...\n'
@@ -212,7 +267,13 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
   command = [sys.executable, '-W', 'error', '-c', code, tmp_path, f'--config={study}']
   done = subprocess.run(command, cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  assert {path.name for path in tmp_path.iterdir()} >= {'table.md', 'table.tex', 'table.csv', 'one.png', 'two.png'}
+  assert {path.name for path in tmp_path.iterdir()} >= {
+    'table.md',
+    'table.tex',
+    'table.csv',
+    'one.png',
+    'two.png',
+  }
   assert 'Perplexity per token' in done.stdout
   assert 'transformer_xl' in done.stdout
   assert 'windowed' not in done.stdout
@@ -220,20 +281,31 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
 
 def test_figures_of_nothing_says_what_there_is():
   main = runpy.run_path(str(ROOT / 'scripts' / 'figures.py'))['main']
-  with pytest.raises(UserError, match=r'^no arguments; allowed: DIR.*--config=.*--encoding=NAME.*--classic.*$'):
+  with pytest.raises(
+    UserError, match=r'^no arguments; allowed: DIR.*--config=.*--encoding=NAME.*--classic.*$'
+  ):
     main([])
 
 
 @pytest.mark.parametrize(
   ('source', 'message'),
   [
-    ("def table(): return {'metrc': 'ppl'}", r"table\(\): no setting 'metrc' of lengths; did you mean 'metric'\?"),
-    ("def table(): return [{}, {'form': 'rank'}]", r"table\(\): form='rank'; did you mean 'ranks'\?"),
+    (
+      "def table(): return {'metrc': 'ppl'}",
+      r"table\(\): no setting 'metrc' of lengths; did you mean 'metric'\?",
+    ),
+    (
+      "def table(): return [{}, {'form': 'rank'}]",
+      r"table\(\): form='rank'; did you mean 'ranks'\?",
+    ),
     (
       "def table(): return {'form': 'ranks', 'baseline': 'a'}",
       r"no setting 'baseline' of ranks; allowed: form, metric",
     ),
-    ("def figures(): return {'f': {'form': 'positions', 'protocol': 'x'}}", r"no setting 'protocol' of positions"),
+    (
+      "def figures(): return {'f': {'form': 'positions', 'protocol': 'x'}}",
+      r"no setting 'protocol' of positions",
+    ),
     ("def table(): return {'metric': 'pp'}", r"metric='pp'; did you mean 'ppl'\?"),
     (
       "def figures(): return {'f': {'window': 1}}",
@@ -244,16 +316,16 @@ def test_figures_of_nothing_says_what_there_is():
 def test_a_study_that_asks_for_what_there_is_not_is_one_line(source, message, tmp_path):
   (tmp_path / 'study.py').write_text(f'def get_config(): ...\n{source}\n')
   with pytest.raises(UserError, match=message):
-    report.of_study(tmp_path / 'study.py', tmp_path)
+    study.of_study(tmp_path / 'study.py', tmp_path)
 
 
 def test_a_report_remembers_its_study_and_its_runs(tmp_path):
   study = ROOT / 'configs' / 'quick.py'
-  wanted = report.of_study(study, tmp_path, ['a', 'b'])
-  report.save(wanted, study)
+  wanted = study.of_study(study, tmp_path, ['a', 'b'])
+  study.save(wanted, study)
   assert json.loads((tmp_path / 'study.json').read_text())['study'] == 'configs/quick.py'
-  assert report.load(tmp_path) == wanted
-  assert report.of_arguments([str(tmp_path)]) == wanted
-  assert report.of_arguments([str(tmp_path), '--config', str(study)]).study == str(study)
+  assert study.load(tmp_path) == wanted
+  assert study.of_arguments([str(tmp_path)]) == wanted
+  assert study.of_arguments([str(tmp_path), '--config', str(study)]).study == str(study)
   (tmp_path / 'study.json').unlink()
-  assert report.load(tmp_path) == report.Report(tmp_path)
+  assert study.load(tmp_path) == study.Report(tmp_path)

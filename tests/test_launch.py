@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from posenc_jax import launch
+from posenc_jax.distributed import devices
+from posenc_jax.sweep import subprocesses
 
 python = [sys.executable, '-c']
 
@@ -24,19 +25,19 @@ def wait_for(path, text):
 
 def test_the_environment_adds_and_never_overrides(monkeypatch):
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
-  assert 'glibc.malloc.hugetlb=1' in launch.environment()['GLIBC_TUNABLES']
+  assert 'glibc.malloc.hugetlb=1' in subprocesses.environment()['GLIBC_TUNABLES']
   monkeypatch.setenv('GLIBC_TUNABLES', 'mine')
-  assert 'GLIBC_TUNABLES' not in launch.environment()
+  assert 'GLIBC_TUNABLES' not in subprocesses.environment()
   monkeypatch.delenv('GLIBC_TUNABLES')
   monkeypatch.setattr(sys, 'platform', 'darwin')
-  assert 'GLIBC_TUNABLES' not in launch.environment()
+  assert 'GLIBC_TUNABLES' not in subprocesses.environment()
 
 
 @pytest.mark.parametrize('jobs', [1, 2, 3, 7])
 @pytest.mark.parametrize('cpus', [{0}, {0, 1}, {1, 3, 5, 7, 8}])
 def test_cpus_are_shared_out(jobs, cpus, monkeypatch):
   monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: cpus, raising=False)
-  shares = launch.cpu_shares(jobs)
+  shares = subprocesses.cpu_shares(jobs)
   if jobs == 1:
     assert shares == [None]
     return
@@ -59,78 +60,98 @@ def test_a_process_gets_its_cpus_and_its_environment_and_appends_to_its_log(tmp_
     'print(os.environ["GLIBC_TUNABLES"], os.environ["MINE"])\n'
     '1 / 0\n'
   )
-  process = launch.run_process([sys.executable, str(script)], log, {min(before)})
+  process = subprocesses.run_process([sys.executable, str(script)], log, {min(before)})
   assert os.sched_getaffinity(0) == before
   assert process.wait() == 1
   lines = log.read_text().splitlines()
   assert lines[:2] == ['before', f'$ {sys.executable} {script}']
   assert lines[2] == f'[{min(before)}] True'  # a session of its own
-  assert lines[3] == f'{launch.GLIBC_TUNABLES} kept'
+  assert lines[3] == f'{subprocesses.GLIBC_TUNABLES} kept'
   assert lines[-1] == 'ZeroDivisionError: division by zero'
 
 
 def test_a_log_has_one_process_at_a_time_even_when_its_starter_is_gone(tmp_path):
   log = tmp_path / 'log.txt'
   worker = 'import os, time; print("worker", os.getpid()); time.sleep(60)'
-  starter = (
-    f'from posenc_jax import launch; launch.run_process({[*python, worker]!r}, {str(log)!r}); import os; os._exit(0)'
+  starter = f'from posenc_jax.sweep import subprocesses as s; s.run_process({[*python, worker]!r}, {str(log)!r}); import os; os._exit(0)'
+  subprocess.run(
+    [*python, starter], check=True, env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
   )
-  subprocess.run([*python, starter], check=True, env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)})
   wait_for(log, '\nworker')
   with pytest.raises(BlockingIOError):
-    launch.run_process([*python, ''], log)
+    subprocesses.run_process([*python, ''], log)
   os.kill(int(log.read_text().split()[-1]), signal.SIGKILL)
   for _ in range(500):  # nobody waits for an orphan
     with contextlib.suppress(BlockingIOError):
-      assert launch.run_process([*python, ''], log).wait() == 0
+      assert subprocesses.run_process([*python, ''], log).wait() == 0
       return
     time.sleep(0.01)
   raise AssertionError('the lock outlived its process')
 
 
 def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
-  polite = (
-    'import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print("ready"); time.sleep(60)'
-  )
+  polite = 'import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print("ready"); time.sleep(60)'
   deaf = polite.replace('lambda *_: sys.exit(7)', 'signal.SIG_IGN')
   logs = [tmp_path / name for name in ('polite', 'deaf', 'done')]
-  processes = [launch.run_process([*python, code], log) for code, log in zip((polite, deaf, ''), logs, strict=True)]
+  processes = [
+    subprocesses.run_process([*python, code], log)
+    for code, log in zip((polite, deaf, ''), logs, strict=True)
+  ]
   for log in logs[:2]:
     wait_for(log, '\nready')
   processes[2].wait()
-  launch.stop(processes, patience=2.0)
+  subprocesses.stop(processes, patience=2.0)
   assert [process.returncode for process in processes] == [7, -signal.SIGKILL, 0]
 
 
 @pytest.mark.parametrize(
-  ('devices', 'driver', 'visible', 'extra'),
+  ('nodes', 'driver', 'visible', 'extra'),
   [
     ([], None, None, None),
     (['/dev/nvidia0'], None, None, 'cuda12'),
-    (['/dev/nvidia0'], 'NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19', None, 'cuda12'),
-    (['/dev/nvidia0'], 'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release', None, 'cuda13'),
-    (['/dev/nvidia0'], 'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release', '', None),
+    (
+      ['/dev/nvidia0'],
+      'NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19',
+      None,
+      'cuda12',
+    ),
+    (
+      ['/dev/nvidia0'],
+      'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release',
+      None,
+      'cuda13',
+    ),
+    (
+      ['/dev/nvidia0'],
+      'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release',
+      '',
+      None,
+    ),
     (['/dev/nvidia0'], None, '0', 'cuda12'),
   ],
 )
-def test_the_extra_that_a_gpu_needs(devices, driver, visible, extra, tmp_path, monkeypatch):
+def test_the_extra_that_a_gpu_needs(nodes, driver, visible, extra, tmp_path, monkeypatch):
   if driver:
     (tmp_path / 'version').write_text(driver)
-  monkeypatch.setattr(launch, 'NVIDIA_DRIVER', tmp_path / 'version')
-  monkeypatch.setattr(launch.glob, 'glob', lambda pattern: devices)
+  monkeypatch.setattr(devices, 'NVIDIA_DRIVER', tmp_path / 'version')
+  monkeypatch.setattr(devices.glob, 'glob', lambda pattern: nodes)
   monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
   if visible is not None:
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
-  assert launch.gpu_extra() == extra
+  assert devices.gpu_extra() == extra
 
 
-@pytest.mark.parametrize(('extra', 'platforms'), [('cuda13', None), ('cuda13', 'cpu'), (None, None)])
-def test_devices_are_announced_and_an_unused_gpu_is_warned_of(extra, platforms, monkeypatch, capsys):
-  monkeypatch.setattr(launch, 'gpu_extra', lambda: extra)
+@pytest.mark.parametrize(
+  ('extra', 'platforms'), [('cuda13', None), ('cuda13', 'cpu'), (None, None)]
+)
+def test_devices_are_announced_and_an_unused_gpu_is_warned_of(
+  extra, platforms, monkeypatch, capsys
+):
+  monkeypatch.setattr(devices, 'gpu_extra', lambda: extra)
   monkeypatch.delenv('JAX_PLATFORMS')
   if platforms:
     monkeypatch.setenv('JAX_PLATFORMS', platforms)
-  launch.announce_devices()
+  devices.announce_devices()
   out, err = capsys.readouterr()
   assert out.startswith('jax ')
   assert out.endswith(' on 1 x cpu\n')

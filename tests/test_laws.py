@@ -1,7 +1,7 @@
 """Laws over every encoding x every way of attending x every backend: values and gradients.
 
-The oracle is tests/oracles.py (float64 loops over pairs). Its gradients are central differences in float64, along one
-random direction in the inputs and one in each parameter of the encoding.
+The oracle is tests/oracles.py (float64 loops over pairs). Its gradients are central differences in
+float64, along one random direction in the inputs and one in each parameter of the encoding.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from flax import nnx
 from oracles import ORACLES, attention_layer
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.block import MASKED, Block
-from posenc_jax.attention.call import contiguous_positions
-from posenc_jax.attention.distances import Diagonals, Lookup, heads_first, spread
-from posenc_jax.attention.sums import Sums
+from posenc_jax.attention.request import contiguous_positions
+from posenc_jax.attention.tiled.carry import Sums
+from posenc_jax.attention.tiled.relative import Diagonals, Lookup, heads_first, spread
+from posenc_jax.attention.tiled.tile import MASKED, Block
 from posenc_jax.encodings import ENCODINGS, Dims, make
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
@@ -81,15 +81,23 @@ VARIANTS = {
   'path_fox': ('chain', {'members': ('path', {'name': 'fox', 'in_scale': True})}),
   'logn': ('logn', {'length': 4}),  # for 11 tokens: the factor is 1 up to it
   'llama4_temperature': ('llama4_temperature', {'length': 3, 'c': 2.0}),
-  'random_positions_t5': ('random_positions', {'over': {'name': 't5', 'buckets': 8, 'max_distance': 9}}),
+  'random_positions_t5': (
+    'random_positions',
+    {'over': {'name': 't5', 'buckets': 8, 'max_distance': 9}},
+  ),
   'logn_ratio': ('logn', {'floor': 0.0}),
   'ssmax_bias': ('ssmax', {'bias': True}),
   'nope_scale_learned': ('nope_scale', {'scale': 2.0, 'learned': True}),
-  **{variant: ('chain', {'members': members} if members else {}) for variant, members in CHAINS.items()},
+  **{
+    variant: ('chain', {'members': members} if members else {})
+    for variant, members in CHAINS.items()
+  },
 }
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
-SCATTERED = np.array([[0, 2, 3, 7, 8, 9, 15, 16, 30, 31, 39], [5, 6, 7, 8, 10, 11, 12, 20, 21, 22, 23]])
+SCATTERED = np.array(
+  [[0, 2, 3, 7, 8, 9, 15, 16, 30, 31, 39], [5, 6, 7, 8, 10, 11, 12, 20, 21, 22, 23]]
+)
 MODES = {
   'causal': {},
   'bidirectional': {'causal': False},
@@ -99,8 +107,10 @@ MODES = {
   'positions': {'positions': SCATTERED},
   'last_queries': {'T': 3},
 }
-OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain')  # every kind of hook: in modes that only mask anew
-TILES = {'causal': (2, 8), 'packed': (4, 4), 'last_queries': (2, 4)}  # (3, 5) elsewhere: nothing divides anything
+# every kind of hook: in modes that only mask anew
+OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain')
+# (3, 5) elsewhere: nothing divides anything
+TILES = {'causal': (2, 8), 'packed': (4, 4), 'last_queries': (2, 4)}
 
 
 def build(variant: str, seed: int = 0):
@@ -108,7 +118,9 @@ def build(variant: str, seed: int = 0):
   name, hyper = VARIANTS[variant]
   enc = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(seed), **hyper)
   rng = np.random.default_rng(seed)
-  return jax.tree.map(lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc).project()
+  return jax.tree.map(
+    lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc
+  ).project()
 
 
 @functools.cache
@@ -118,11 +130,14 @@ def is_causal_only(variant: str) -> bool:
   return (build(variant) if name == 'chain' else ENCODINGS[name]).causal_only
 
 
-AROUND = tuple(name for name, kind in ENCODINGS.items() if kind.draw)  # the encoding inside does the rest in any mode
+# the encoding inside does the rest in any mode
+AROUND = tuple(name for name, kind in ENCODINGS.items() if kind.draw)
 
 
 def is_wanted(variant: str, mode: str) -> bool:
-  """Every encoding in every mode; what a hyperparameter changes does not depend on masks, so in one of two."""
+  """Every encoding in every mode; what a hyperparameter changes does not depend on masks, so in one
+  of two.
+  """
   if is_causal_only(variant) and MODES[mode].get('causal') is False:
     return False
   if variant in ENCODINGS and variant not in AROUND:
@@ -141,7 +156,11 @@ def inputs():
   normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
   D, H, G, K = DIMS.model_dim, DIMS.heads, DIMS.kv_heads, DIMS.head_dim
   weights = {'q': normal(D, H, K), 'k': normal(D, G, K), 'v': normal(D, G, K)}
-  return normal(B, S, D), {n: w / np.sqrt(D, dtype=np.float32) for n, w in weights.items()}, normal(B, S, H, K)
+  return (
+    normal(B, S, D),
+    {n: w / np.sqrt(D, dtype=np.float32) for n, w in weights.items()},
+    normal(B, S, H, K),
+  )
 
 
 def layer(enc, weights, x_BSD, *, T=S, positions=None, segments=None, **options):
@@ -150,10 +169,23 @@ def layer(enc, weights, x_BSD, *, T=S, positions=None, segments=None, **options)
   embedded = contiguous_positions(S, segments) if positions is None else jnp.asarray(positions)
   y_BSD = enc.embed(x_BSD, embedded)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
-  return attend(q[:, S - T :], k, v, enc, x=y_BSD, positions=positions, segments=segments, **options)
+  return attend(
+    q[:, S - T :], k, v, enc, x=y_BSD, positions=positions, segments=segments, **options
+  )
 
 
-def expected(variant, enc_parameters, weights, x_BSD, *, T=S, positions=None, segments=None, causal=True, window=None):
+def expected(
+  variant,
+  enc_parameters,
+  weights,
+  x_BSD,
+  *,
+  T=S,
+  positions=None,
+  segments=None,
+  causal=True,
+  window=None,
+):
   name, hyper = VARIANTS[variant]
   segments = np.zeros((B, S), int) if segments is None else segments
   if positions is None:
@@ -163,7 +195,9 @@ def expected(variant, enc_parameters, weights, x_BSD, *, T=S, positions=None, se
     order = S - T + t - s
     near = window is None or abs(order) < window
     mask[b, t, s] = near and (order >= 0 or not causal) and segments[b, S - T + t] == segments[b, s]
-  return attention_layer(ORACLES[name](DIMS, hyper, enc_parameters), weights, x_BSD, positions, mask)
+  return attention_layer(
+    ORACLES[name](DIMS, hyper, enc_parameters), weights, x_BSD, positions, mask
+  )
 
 
 def parameters(enc) -> dict[str, np.ndarray]:
@@ -173,14 +207,20 @@ def parameters(enc) -> dict[str, np.ndarray]:
 
 
 def close(actual, desired, tolerance=2e-5):
-  """Equal to float32 rounding, relative to the largest entry: a sum of products cannot do better entry by entry."""
-  np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * max(1.0, np.abs(desired).max()))
+  """Equal to float32 rounding, relative to the largest entry: a sum of products cannot do better
+  entry by entry.
+  """
+  np.testing.assert_allclose(
+    actual, desired, rtol=0, atol=tolerance * max(1.0, np.abs(desired).max())
+  )
 
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 @pytest.mark.parametrize(('variant', 'mode'), CASES)
 def test_equal_to_the_oracle(variant, mode, backend):
-  """Values and gradients of dense, and of blockwise in tiles with ragged ends; no parameter is without a gradient."""
+  """Values and gradients of dense, and of blockwise in tiles with ragged ends; no parameter is
+  without a gradient.
+  """
   enc, (x, weights, cotangent) = build(variant), inputs()
   options = MODES[mode]
   cotangent = cotangent[:, : options.get('T', S)]
@@ -196,7 +236,10 @@ def test_equal_to_the_oracle(variant, mode, backend):
   desired = expected(variant, p, w, x64, **options)
 
   rng = np.random.default_rng(2)
-  direction = {'w': jax.tree.map(lambda a: rng.standard_normal(a.shape), w), 'x': rng.standard_normal(x.shape)}
+  direction = {
+    'w': jax.tree.map(lambda a: rng.standard_normal(a.shape), w),
+    'x': rng.standard_normal(x.shape),
+  }
   step = 1e-6
   moved = lambda sign: expected(
     variant,
@@ -209,15 +252,23 @@ def test_equal_to_the_oracle(variant, mode, backend):
   desired_slopes = {'inputs': slope(moved(1), moved(-1))}
   for n in p:
     direction[n] = rng.standard_normal(p[n].shape)
-    turned = lambda sign, n=n: expected(variant, p | {n: p[n] + sign * step * direction[n]}, w, x64, **options)
+    turned = lambda sign, n=n: expected(
+      variant, p | {n: p[n] + sign * step * direction[n]}, w, x64, **options
+    )
     desired_slopes[n] = slope(turned(1), turned(-1))
 
   close(out, desired)
   g = parameters(g_enc)
   slopes = {n: (g[n] * direction[n]).sum() for n in g}
-  slopes['inputs'] = (g_x * direction['x']).sum() + sum((g_w[n] * direction['w'][n]).sum() for n in 'qkv')
+  slopes['inputs'] = (g_x * direction['x']).sum() + sum(
+    (g_w[n] * direction['w'][n]).sum() for n in 'qkv'
+  )
   for n, value in slopes.items():
-    size = np.linalg.norm(g[n]) if n in g else np.sqrt((g_x**2).sum() + sum((g_w[n] ** 2).sum() for n in 'qkv'))
+    size = (
+      np.linalg.norm(g[n])
+      if n in g
+      else np.sqrt((g_x**2).sum() + sum((g_w[n] ** 2).sum() for n in 'qkv'))
+    )
     assert abs(value - desired_slopes[n]) < 2e-5 * max(1.0, size), (n, value, desired_slopes[n])
   assert all(np.abs(leaf).max() > 1e-4 for leaf in g.values())
 
@@ -232,16 +283,24 @@ def test_equal_to_the_oracle(variant, mode, backend):
   ],
 )
 def test_causality_and_shifts(variant, backend, causal):
-  """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change where relative."""
+  """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change
+  where relative.
+  """
   enc, (x, weights, cotangent) = build(variant), inputs()
   positions, t = np.broadcast_to(np.arange(S), (1, S)), 6
-  options = {'backend': backend, 'block': (4, 4) if backend == 'blockwise' else None, 'causal': causal}
+  options = {
+    'backend': backend,
+    'block': (4, 4) if backend == 'blockwise' else None,
+    'causal': causal,
+  }
 
   def place(x, shift):
     out = layer(enc, weights, x, positions=positions + shift, max_distance=S - 1, **options)
     return (out * cotangent)[:, t].sum(), out
 
-  grads, (here, there) = jax.lax.map(functools.partial(jax.grad(place, has_aux=True), x), jnp.array([0, SHIFT]))
+  grads, (here, there) = jax.lax.map(
+    functools.partial(jax.grad(place, has_aux=True), x), jnp.array([0, SHIFT])
+  )
   assert np.isfinite(grads).all()  # tables reach as far as positions are apart, and no farther
   if causal:
     assert np.all(grads[:, :, t + 1 :] == 0)
@@ -255,7 +314,9 @@ def test_causality_and_shifts(variant, backend, causal):
 @pytest.mark.parametrize('variant', list(filter(is_causal_only, VARIANTS)))
 def test_causal_encodings_refuse_to_look_ahead(variant):
   enc, (x, weights, _) = build(variant), inputs()
-  with pytest.raises(ValueError, match=f'^{type(enc).__name__} is defined for causal attention only$'):
+  with pytest.raises(
+    ValueError, match=f'^{type(enc).__name__} is defined for causal attention only$'
+  ):
     layer(enc, weights, x, causal=False)
 
 
@@ -263,7 +324,9 @@ def test_causal_encodings_refuse_to_look_ahead(variant):
 def test_packed_documents_are_separate_runs(variant):
   """Each document of a packed row gets what it gets alone, whatever stands beside it."""
   enc, (x, weights, _) = build(variant), inputs()
-  packed = jax.jit(functools.partial(layer, segments=SEGMENTS, backend='blockwise', block=(4, 4)))(enc, weights, x)
+  packed = jax.jit(functools.partial(layer, segments=SEGMENTS, backend='blockwise', block=(4, 4)))(
+    enc, weights, x
+  )
   oracle = ORACLES[VARIANTS[variant][0]](DIMS, VARIANTS[variant][1], parameters(enc))
   for b, row in enumerate(SEGMENTS):
     for document in np.unique(row):
@@ -278,7 +341,9 @@ def test_packed_documents_are_separate_runs(variant):
 @pytest.mark.parametrize('mode', ['contiguous', 'positions'])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
-  """Given the sums carried from the right, where it asks for any. The values of two halves of a row add up to its."""
+  """Given the sums carried from the right, where it asks for any. The values of two halves of a row
+  add up to its.
+  """
   enc = build(variant)
   if enc.score is None and enc.value is None:
     pytest.skip('acts before there are pairs')
@@ -298,7 +363,9 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
       )
     cut = lambda part: jax.tree.map(lambda c: c[:, part], coordinates)
     mask = jnp.broadcast_to((order >= 0) | (not enc.causal_only), r.shape)
-    return Block(cut(rows), cut(columns), jnp.asarray(order), r, mask, tables, distances, Sums(carried))
+    return Block(
+      cut(rows), cut(columns), jnp.asarray(order), r, mask, tables, distances, Sums(carried)
+    )
 
   @jax.jit
   def parts_and_wholes(enc, x, weights):
@@ -320,7 +387,9 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
         carried = cut.sums.totals
     if enc.value is not None:
       p = jax.nn.softmax(s)
-      halves = [enc.value(p[:, :, upper, columns], block(upper, columns)) for columns in (left, right)]
+      halves = [
+        enc.value(p[:, :, upper, columns], block(upper, columns)) for columns in (left, right)
+      ]
       values.append((sum(halves), enc.value(p, whole)[:, upper]))
     return scores, values
 
@@ -334,15 +403,20 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_bias_is_in_the_scale_or_not_as_declared(variant):
-  """A class of twice the scale adds twice the bias where the bias is in the scale, and the same where it is not.
+  """A class of twice the scale adds twice the bias where the bias is in the scale, and the same
+  where it is not.
 
-  Of a chain, classes of its members. Where they differ it says so, and neither is true; each is a case of its own.
+  Of a chain, classes of its members. Where they differ it says so, and neither is true; each is a
+  case of its own.
   """
   enc, (x, weights, _) = build(variant), inputs()
   if enc.bias_in_scale is None:
     assert enc.score is None
     return
-  q, k = jnp.einsum('bsd,dhk->bshk', x, weights['q']), jnp.einsum('bsd,dhk->bshk', x, weights['k']).repeat(2, axis=2)
+  q, k = (
+    jnp.einsum('bsd,dhk->bshk', x, weights['q']),
+    jnp.einsum('bsd,dhk->bshk', x, weights['k']).repeat(2, axis=2),
+  )
 
   def bias(enc):
     r = (jnp.arange(S)[:, None] - jnp.arange(S)[None])[None]
@@ -350,10 +424,14 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
     place = enc.locate(x, jnp.arange(S)[None])
     lookup = Lookup.of(r, 1 - S, S - 1)
     tables = lookup.read(enc.tables(jnp.arange(1 - S, S)))
-    return enc.score(jnp.zeros((B, 4, S, S)), q, k, Block(place, place, r[0], r, mask, tables, lookup, Sums()))
+    return enc.score(
+      jnp.zeros((B, 4, S, S)), q, k, Block(place, place, r[0], r, mask, tables, lookup, Sums())
+    )
 
   def scaled_twice(enc):
-    enc.__class__ = type('Twice', (type(enc),), {'scale': lambda self, K: 2 * super(type(self), self).scale(K)})
+    enc.__class__ = type(
+      'Twice', (type(enc),), {'scale': lambda self, K: 2 * super(type(self), self).scale(K)}
+    )
 
   once = bias(enc)
   for part in getattr(enc, 'members', [enc]):

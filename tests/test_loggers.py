@@ -1,4 +1,6 @@
-"""Who looks on at a training: loggers, utilisation, traces. What it writes of results stays the same."""
+"""Who looks on at a training: loggers, utilisation, traces. What it writes of results stays the
+same.
+"""
 
 import json
 import sys
@@ -9,14 +11,27 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, loggers, optim, records, trainer, utilisation
-from posenc_jax.config import UserError
-from posenc_jax.model import build
+from posenc_jax import config, data, jsonl_store
+from posenc_jax.errors import UserError
+from posenc_jax.model.decoder import build
+from posenc_jax.training import loop, mfu, optimizer, trackers
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TINY = {
-  **{'model.layers': 1, 'model.model_dim': 8, 'model.heads': 2, 'model.head_dim': 4, 'model.mlp_dim': 8},
-  **{'train.length': 8, 'train.batch': 2, 'train.steps': 6, 'train.log_every': 2, 'train.validate_batches': 1},
+  **{
+    'model.layers': 1,
+    'model.model_dim': 8,
+    'model.heads': 2,
+    'model.head_dim': 4,
+    'model.mlp_dim': 8,
+  },
+  **{
+    'train.length': 8,
+    'train.batch': 2,
+    'train.steps': 6,
+    'train.log_every': 2,
+    'train.validate_batches': 1,
+  },
   **{'optim.warmup': 1, 'eval.lengths': (8,), 'eval.k': 4},
 }
 
@@ -26,33 +41,44 @@ def run(tmp_path):
   """(name, overrides) -> directory of a tiny run that was trained."""
   for split in ('train', 'validation'):
     (tmp_path / 'corpus' / split).mkdir(parents=True)
-    (tmp_path / 'corpus' / split / 'text.txt').write_text('to be or not to be, that is the question ' * 5)
+    (tmp_path / 'corpus' / split / 'text.txt').write_text(
+      'to be or not to be, that is the question ' * 5
+    )
 
   def train(name, overrides):
-    trainer.train(config.load(BASE, {**TINY, 'data.corpus': str(tmp_path / 'corpus'), **overrides}), tmp_path / name)
+    loop.train(
+      config.load(BASE, {**TINY, 'data.corpus': str(tmp_path / 'corpus'), **overrides}),
+      tmp_path / name,
+    )
     return tmp_path / name
 
   return train
 
 
 def test_what_looks_on_changes_no_result(run, monkeypatch):
-  """A trace, a logger of all rows, and the utilisation of a device whose peak is known; of another it is null."""
+  """A trace, a logger of all rows, and the utilisation of a device whose peak is known; of another
+  it is null.
+  """
   pytest.importorskip('tensorboardX')
   seen = []
-  real = loggers.TensorBoard.write
-  monkeypatch.setattr(loggers.TensorBoard, 'write', lambda self, *row: (seen.append(row), real(self, *row)))
+  real = trackers.TensorBoard.write
+  monkeypatch.setattr(
+    trackers.TensorBoard, 'write', lambda self, *row: (seen.append(row), real(self, *row))
+  )
   plain = run('plain', {})
-  monkeypatch.setitem(utilisation.PEAKS, jax.devices()[0].device_kind, (1e15, 1e9))
+  monkeypatch.setitem(mfu.PEAKS, jax.devices()[0].device_kind, (1e15, 1e9))
   watched = run('watched', {'train.loggers': 'tensorboard', 'train.profile': (2, 3)})
   assert (watched / 'metrics.jsonl').read_bytes() == (plain / 'metrics.jsonl').read_bytes()
-  on_disk = [row for name in ('metrics', 'timing') for row in records.read(watched / f'{name}.jsonl')]
+  on_disk = [
+    row for name in ('metrics', 'timing') for row in jsonl_store.read(watched / f'{name}.jsonl')
+  ]
   key = lambda row: json.dumps(row, sort_keys=True)
   assert sorted(key(row) for _, row in seen) == sorted(map(key, on_disk))
   assert {kind for kind, _ in seen} == {'training', 'validation', 'timing'}
   assert any(path.stat().st_size > 1000 for path in (watched / 'tensorboard').glob('events*'))
   assert list((watched / 'profile').rglob('*.xplane.pb'))
   for workdir, peak in ((plain, None), (watched, 1e9)):
-    first, *rows = records.read(workdir / 'timing.jsonl')
+    first, *rows = jsonl_store.read(workdir / 'timing.jsonl')
     assert (first['peak_flops_per_second'], first['model_flops_per_step'] > 0) == (peak, True)
     for row in rows:
       reached = first['model_flops_per_step'] / row['seconds_per_step']
@@ -65,7 +91,7 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
   pytest.importorskip('tensorboardX')
   from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-  loggers.TensorBoard(tmp_path, start, {}).close()
+  trackers.TensorBoard(tmp_path, start, {}).close()
   (path,) = (tmp_path / 'tensorboard').iterdir()
   data, events = path.read_bytes(), []
   while data:  # records: their length in 8 bytes and its checksum in 4, then they and theirs
@@ -75,27 +101,42 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
   assert [e.step for e in events if e.session_log.status == SessionLog.START] == [start + 1]
 
 
-@pytest.mark.parametrize('overrides', [{}, {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}])
+@pytest.mark.parametrize(
+  'overrides', [{}, {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}]
+)
 def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
-  """Of dense attention, which multiplies what the mask hides too; at 64 wide, elementwise work is a few percent."""
-  sizes = {'model.layers': 2, 'model.model_dim': 128, 'model.heads': 2, 'model.head_dim': 64, 'model.mlp_dim': 256}
-  more = {'train.length': 32, 'train.batch': 2, 'encoding.name': 'nope', 'attention.backend': 'dense'}
+  """Of dense attention, which multiplies what the mask hides too; at 64 wide, elementwise work is a
+  few percent.
+  """
+  sizes = {
+    'model.layers': 2,
+    'model.model_dim': 128,
+    'model.heads': 2,
+    'model.head_dim': 64,
+    'model.mlp_dim': 256,
+  }
+  more = {
+    'train.length': 32,
+    'train.batch': 2,
+    'encoding.name': 'nope',
+    'attention.backend': 'dense',
+  }
   c = config.load(BASE, {**sizes, **more, **overrides})
-  model, optimiser = build(c, data.VOCAB, nnx.Rngs(0)), optim.make(c.optim, 10)
-  nats = trainer.functions(c, optimiser)[1]
+  model, optimiser = build(c, data.VOCAB, nnx.Rngs(0)), optimizer.make(c.optim, 10)
+  nats = loop.functions(c, optimiser)[1]
   tokens_BT = jnp.zeros((c.train.batch, c.train.length), jnp.int32)
   gradient = jax.jit(jax.grad(lambda model: nats(model, data.Batch(tokens_BT))))
   counted = gradient.lower(model).compile().cost_analysis()['flops']
-  assert 1 <= counted / utilisation.model_flops(c, data.VOCAB) <= 1.06
+  assert 1 <= counted / mfu.model_flops(c, data.VOCAB) <= 1.06
 
 
 def test_windows_of_the_run_and_of_layers_limit_the_keys():
   c = config.load(BASE, {'train.length': 100, 'model.layers': 3, 'train.batch': 1})
   per_key = 12 * 100 * c.model.heads * c.model.head_dim
-  whole = utilisation.model_flops(c, 10)
-  assert whole - utilisation.model_flops(c, 10, (None, 30)) == per_key * 70
+  whole = mfu.model_flops(c, 10)
+  assert whole - mfu.model_flops(c, 10, (None, 30)) == per_key * 70
   c.attention.window = 40
-  assert whole - utilisation.model_flops(c, 10, (None, 30)) == per_key * (60 + 70 + 60)
+  assert whole - mfu.model_flops(c, 10, (None, 30)) == per_key * (60 + 70 + 60)
 
 
 @pytest.mark.parametrize(
@@ -108,18 +149,26 @@ def test_windows_of_the_run_and_of_layers_limit_the_keys():
   ],
 )
 def test_peaks_are_of_known_devices_alone(kind, dtype, precision, peak):
-  assert utilisation.peak_flops(kind, dtype, precision) == peak
+  assert mfu.peak_flops(kind, dtype, precision) == peak
 
 
-def test_a_library_that_is_missing_is_one_line_before_anything_is_written(run, tmp_path, monkeypatch):
+def test_a_library_that_is_missing_is_one_line_before_anything_is_written(
+  run, tmp_path, monkeypatch
+):
   monkeypatch.setitem(sys.modules, 'wandb', None)
-  monkeypatch.setattr(loggers.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(UserError, match=r"config.train.loggers=\('wandb',\): wandb is not installed; allowed: after pip"):
+  monkeypatch.setattr(trackers.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(
+    UserError,
+    match=r"config.train.loggers=\('wandb',\): wandb is not installed; allowed: after pip",
+  ):
     run('run', {'train.loggers': 'wandb'})
   assert not (tmp_path / 'run').exists()
   for overrides, words in (
     ({'train.loggers': 'tensorbord'}, "did you mean 'tensorboard'"),
-    ({'train.profile': (3, 2)}, r'config.train.profile=\(3, 2\); allowed: \(first step, last step\) within 1 to'),
+    (
+      {'train.profile': (3, 2)},
+      r'config.train.profile=\(3, 2\); allowed: \(first step, last step\) within 1 to',
+    ),
     ({'train.profile': (1, 7)}, 'within 1 to train.steps=6'),
     ({'train.profile': (2,)}, 'first step, last step'),
   ):
@@ -134,7 +183,9 @@ def test_wandb_works_offline_and_is_one_line_where_it_cannot_begin(run, tmp_path
   wandb = pytest.importorskip('wandb')
   monkeypatch.setenv('HOME', str(tmp_path))
   monkeypatch.delenv('WANDB_API_KEY', raising=False)
-  with pytest.raises(UserError, match=r"config.train.loggers: 'wandb': .*; allowed: .*WANDB_MODE=offline"):
+  with pytest.raises(
+    UserError, match=r"config.train.loggers: 'wandb': .*; allowed: .*WANDB_MODE=offline"
+  ):
     run('online', {'train.loggers': 'wandb'})
   monkeypatch.setenv('WANDB_MODE', 'offline')
   wandb.teardown()  # it keeps what it read of the environment

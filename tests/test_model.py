@@ -1,4 +1,6 @@
-"""The decoder: causality, packing, initial scales, its linear layer, flags, parameters of whole models."""
+"""The decoder: causality, packing, initial scales, its linear layer, flags, parameters of whole
+models.
+"""
 
 import functools
 import json
@@ -13,9 +15,10 @@ from flax import nnx
 from configs import base
 from posenc_jax import data
 from posenc_jax.config.loading import overlay
-from posenc_jax.config.saving import from_json, to_json
+from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, LengthError
-from posenc_jax.model import LM, Layer, attention_options, build, matmul, rms_norm, token_nll
+from posenc_jax.model.decoder import LM, Layer, attention_options, build, matmul, rms_norm
+from posenc_jax.model.token_nll import token_nll
 
 VOCAB = 20
 
@@ -41,7 +44,10 @@ def model(**overrides) -> LM:
 
 PATTERNS = {
   'irope': ({'name': 'rope', 'attention_window': 4}, {'name': 'llama4_temperature', 'length': 2}),
-  'local_global': ({'name': 'rope', 'base': 100.0, 'attention_window': 3}, {'name': 'rope', 'base': 1e5}),
+  'local_global': (
+    {'name': 'rope', 'base': 100.0, 'attention_window': 3},
+    {'name': 'rope', 'base': 1e5},
+  ),
   'windowed_t5': ({'name': 't5', 'attention_window': 4}, 't5', 'shaw'),
 }
 
@@ -49,7 +55,14 @@ PATTERNS = {
 def patterned(name: str, vocab: int = VOCAB) -> LM:
   """A model with an encoding of ENCODINGS, or with a pattern of PATTERNS."""
   c = config()
-  overlay(c, {'encoding': {'name': 'pattern', 'layers': PATTERNS[name]} if name in PATTERNS else {'name': name}})
+  overlay(
+    c,
+    {
+      'encoding': {'name': 'pattern', 'layers': PATTERNS[name]}
+      if name in PATTERNS
+      else {'name': name}
+    },
+  )
   return build(c, vocab, nnx.Rngs(0))
 
 
@@ -63,11 +76,15 @@ def tokens(B=2, T=12, seed=0):
 
 def test_matmul_has_the_gradient_of_a_product():
   rng = np.random.default_rng(0)
-  x, w, c = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 5, 4), (4, 3), (2, 5, 3)))
+  x, w, c = (
+    jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, 5, 4), (4, 3), (2, 5, 3))
+  )
   ours = jax.vjp(matmul, x, w)[1](c)
   plain = jax.vjp(lambda x, w: x @ w, x, w)[1](c)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, plain)
-  several = jax.vmap(lambda w: jax.grad(lambda w: (matmul(x, w) ** 2).sum())(w))(jnp.stack([w, 2 * w]))
+  several = jax.vmap(lambda w: jax.grad(lambda w: (matmul(x, w) ** 2).sum())(w))(
+    jnp.stack([w, 2 * w])
+  )
   np.testing.assert_allclose(several[0], jax.grad(lambda w: ((x @ w) ** 2).sum())(w), rtol=1e-5)
 
 
@@ -89,7 +106,9 @@ def text() -> np.ndarray:
 
 @pytest.mark.parametrize('name', [*ENCODINGS, *PATTERNS])
 def test_model_with_every_encoding(name):
-  """Starts near uniform, learns the corpus with every parameter; causal through all layers at 8 times its length."""
+  """Starts near uniform, learns the corpus with every parameter; causal through all layers at 8
+  times its length.
+  """
   m = patterned(name, vocab=data.VOCAB)
   start, optimiser = jax.tree.leaves(m), optax.adam(1e-2)
   state = optimiser.init(m)
@@ -111,7 +130,9 @@ def test_model_with_every_encoding(name):
 
   long, t = jnp.asarray(text()[:16].reshape(2, -1)), 70  # windows of 128 bytes
   if m.max_length is not None and m.max_length < 128:
-    with pytest.raises(LengthError, match=f'128 positions, but the table of .* ends at {m.max_length}'):
+    with pytest.raises(
+      LengthError, match=f'128 positions, but the table of .* ends at {m.max_length}'
+    ):
       nll(m, long)
     long, t = long[:, :16], 6
   nats, changed = nll(m, long), nll(m, long.at[:, t].set(long[:, t] ^ 1))
@@ -135,7 +156,9 @@ def test_layers_are_a_loop_each_with_its_own_encoding(share):
 
 def test_scanned_layers_are_unrolled_layers():
   x = tokens()
-  np.testing.assert_allclose(nll(model(model__unroll=0), x), nll(model(model__unroll=1), x), atol=2e-5)
+  np.testing.assert_allclose(
+    nll(model(model__unroll=0), x), nll(model(model__unroll=1), x), atol=2e-5
+  )
 
 
 def test_every_window_begins_with_bos():
@@ -144,13 +167,19 @@ def test_every_window_begins_with_bos():
   nats = nll(m, x)
   shifted = jnp.concatenate([jnp.full((2, 1), VOCAB - 1), x[:, :-1]], axis=1)
   log_p = jax.nn.log_softmax(logits(m, shifted))
-  np.testing.assert_allclose(nats, -np.take_along_axis(log_p, np.asarray(x)[..., None], -1)[..., 0], atol=1e-5)
+  np.testing.assert_allclose(
+    nats, -np.take_along_axis(log_p, np.asarray(x)[..., None], -1)[..., 0], atol=1e-5
+  )
   np.testing.assert_array_equal(nll(m, x.at[:, -1].set(0))[:, :-1], nats[:, :-1])
 
 
-@pytest.mark.parametrize('name', ['learned', 'rope', 't5', 'fox', 'tupe', 'path', 'shape_offset', *PATTERNS])
+@pytest.mark.parametrize(
+  'name', ['learned', 'rope', 't5', 'fox', 'tupe', 'path', 'shape_offset', *PATTERNS]
+)
 def test_packed_rows_are_separate_rows(name):
-  """Positions restart with each segment, for absolute encodings too. Attention alone: test_laws.py, all encodings."""
+  """Positions restart with each segment, for absolute encodings too. Attention alone: test_laws.py,
+  all encodings.
+  """
   m, x = patterned(name), tokens(1)
   segments = jnp.array([[0] * 5 + [1] * 7])
   packed = logits(m, x, segments=segments, backend='blockwise', block=(4, 4))
@@ -176,7 +205,12 @@ def test_learned_positions_end_at_the_training_length():
 
 @pytest.mark.parametrize(
   'flag',
-  [{'model__qk_norm': True}, {'model__logit_softcap': 2.0}, {'model__tie_embeddings': False}, {'model__kv_heads': 2}],
+  [
+    {'model__qk_norm': True},
+    {'model__logit_softcap': 2.0},
+    {'model__tie_embeddings': False},
+    {'model__kv_heads': 2},
+  ],
 )
 def test_flags_are_off_and_change_the_model(flag):
   x = tokens()
@@ -200,22 +234,31 @@ def test_bfloat16_activations_are_near_float32():
 
 
 def test_initial_scales():
-  """Fan-in projections, unit embeddings, and T5's missing 1/sqrt(K) on its queries: logits of all start alike."""
+  """Fan-in projections, unit embeddings, and T5's missing 1/sqrt(K) on its queries: logits of all
+  start alike.
+  """
   big = {'model__model_dim': 64, 'model__head_dim': 32, 'model__mlp_dim': 128}
   m, t5 = model(encoding__name='nope', **big), model(encoding__name='t5', **big)
   std = lambda p: float(jnp.std(p[...]))
-  for weights, fan_in in ((m.layers.w_q, 64), (m.layers.w_o, 128), (m.layers.w_in, 64), (m.layers.w_out, 128)):
+  for weights, fan_in in (
+    (m.layers.w_q, 64),
+    (m.layers.w_o, 128),
+    (m.layers.w_in, 64),
+    (m.layers.w_out, 128),
+  ):
     assert std(weights) == pytest.approx(fan_in**-0.5, rel=0.05)
   assert std(m.embedding) == pytest.approx(64**-0.5, rel=0.05)
   assert std(t5.layers.w_q) == pytest.approx(64**-0.5, rel=0.05)
-  # With the same weights and no bias, T5 without 1/sqrt(K) starts as the model with 1/sqrt(K) and no encoding.
+  # With the same weights and no bias, T5 without 1/sqrt(K) starts as the model with 1/sqrt(K) and
+  # no encoding.
   t5.encodings.kinds[0].encoding.bias[...] = jnp.zeros((32, 4))
   t5.embedding[...] = m.embedding[...]
   t5.layers = jax.tree.unflatten(jax.tree.structure(t5.layers), jax.tree.leaves(m.layers))
   np.testing.assert_allclose(nll(t5, tokens()), nll(m, tokens()), atol=2e-5)
 
 
-PARAMETERS = {  # of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16, with sharing as published
+# of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16, with sharing as published
+PARAMETERS = {
   'nope': 0,
   'learned': 16 * 16,
   'sinusoidal': 0,
@@ -270,8 +313,11 @@ def test_members_of_a_chain_come_from_the_config():
   again = from_json(json.loads(json.dumps(to_json(c))))
   for each in (c, again):
     kind = build(each, VOCAB, nnx.Rngs(0)).encodings.kinds[0]
-    shapes = [(p.shape, kind.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(kind.encoding)]
-    assert sorted(shapes) == [((3, 4), True), ((3, 16, 4), True), ((4,), False)]  # gates of every layer, one of slopes
+    shapes = [
+      (p.shape, kind.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(kind.encoding)
+    ]
+    # gates of every layer, one of slopes
+    assert sorted(shapes) == [((3, 4), True), ((3, 16, 4), True), ((4,), False)]
   by_flag = config()
   overlay(by_flag, {'encoding.name': 'chain', 'encoding.members': members})
   assert to_json(by_flag) == to_json(c)
@@ -288,15 +334,21 @@ def test_a_chain_is_unshared_unless_what_acts_at_the_input_has_parameters():
 @pytest.mark.parametrize('share', ['paper', 'none'])
 def test_projection_reaches_the_encoding_alone(share):
   m = jax.tree.map(lambda p: p - 5, model(encoding__name='kerple_log', model__share_encoding=share))
-  for (path, before), after in zip(jax.tree_util.tree_leaves_with_path(m), jax.tree.leaves(m.project()), strict=True):
-    np.testing.assert_array_equal(after, np.full_like(before, 0.01) if path[0].name == 'encodings' else before)
+  for (path, before), after in zip(
+    jax.tree_util.tree_leaves_with_path(m), jax.tree.leaves(m.project()), strict=True
+  ):
+    np.testing.assert_array_equal(
+      after, np.full_like(before, 0.01) if path[0].name == 'encodings' else before
+    )
 
 
 def test_seeds_at_once_are_seeds_apart():
   """The model is a plain pytree: vmap over stacked models gives what each gives alone."""
   one, two = (build(config(encoding__name='shaw'), VOCAB, nnx.Rngs(seed)) for seed in (0, 1))
   x = tokens()
-  both = jax.jit(jax.vmap(lambda m: token_nll(m, x)))(jax.tree.map(lambda *p: jnp.stack(p), one, two))
+  both = jax.jit(jax.vmap(lambda m: token_nll(m, x)))(
+    jax.tree.map(lambda *p: jnp.stack(p), one, two)
+  )
   np.testing.assert_allclose(both[1], nll(two, x), atol=2e-5)
   assert np.abs(both[0] - both[1]).max() > 0.1
 
@@ -306,11 +358,17 @@ def test_seeds_at_once_are_seeds_apart():
   [
     ({'model__kv_heads': 3}, 'model.kv_heads=3 must divide model.heads=4'),
     ({'attention__backend': 'desne'}, "attention.backend='desne' is unknown; nearest: dense"),
-    ({'model__share_encoding': 'some'}, "model.share_encoding='some' must be one of paper, all, none"),
+    (
+      {'model__share_encoding': 'some'},
+      "model.share_encoding='some' must be one of paper, all, none",
+    ),
     ({'encoding__name': 'alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
     ({'encoding__heads': 3}, "encoding rope has no hyperparameter 'heads'"),  # not the model's
     (
-      {'encoding': {'name': 'chain', 'members': ('learned', 'fox')}, 'model__share_encoding': 'none'},
+      {
+        'encoding': {'name': 'chain', 'members': ('learned', 'fox')},
+        'model__share_encoding': 'none',
+      },
       "model.share_encoding='none': Learned acts once, at the input, for all layers",
     ),
   ],

@@ -1,4 +1,6 @@
-"""The page holds every value of its rows, loads nothing, is the same bytes again; in a browser, its switches work."""
+"""The page holds every value of its rows, loads nothing, is the same bytes again; in a browser, its
+switches work.
+"""
 
 import html
 import json
@@ -18,16 +20,17 @@ from plotly.offline import get_plotlyjs
 from synthetic import NINE, lines_of, needles, realistic, row, rows_of, tasks
 from test_commands import command  # noqa: F401
 
-import posenc_jax.page
-from posenc_jax import config, data, model, records
-from posenc_jax.page import curves, encodings, page, parameters, style
-from posenc_jax.page.measured import measure
-from posenc_jax.page.rise import rise
-from posenc_jax.page.settings import settings
-from posenc_jax.page.sources import Sources, gather
-from posenc_jax.tables.lengths import lengths
-from posenc_jax.tables.metrics import LIKELIHOODS
-from posenc_jax.tables.scores import collect
+import posenc_jax.reporting.html
+from posenc_jax import config, data, jsonl_store
+from posenc_jax.model import decoder
+from posenc_jax.reporting.html import page, parameters, plots, profiles, style
+from posenc_jax.reporting.html.extrapolation_gap import rise
+from posenc_jax.reporting.html.measured import measure
+from posenc_jax.reporting.html.settings import settings
+from posenc_jax.reporting.html.sources import Sources, gather
+from posenc_jax.reporting.layouts.lengths import lengths
+from posenc_jax.reporting.metrics import LIKELIHOODS
+from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent
 BITS = {
@@ -47,7 +50,11 @@ class Parsed(HTMLParser):
 
   def handle_starttag(self, tag, attributes):
     self.tags.append(tag)
-    self.links += [(tag, value) for name, value in attributes if name in ('src', 'href', 'srcset', 'data', 'action')]
+    self.links += [
+      (tag, value)
+      for name, value in attributes
+      if name in ('src', 'href', 'srcset', 'data', 'action')
+    ]
     if tag == 'table':
       self.tables.append([])
     elif tag == 'tr':
@@ -96,10 +103,16 @@ def means(table):
 def run_folder(folder, rows, **overrides):
   """A run as train.py and eval.py leave it."""
   folder.mkdir(parents=True)
-  small = {'model.layers': 2, 'model.model_dim': 8, 'model.heads': 2, 'model.head_dim': 4, 'model.mlp_dim': 16}
+  small = {
+    'model.layers': 2,
+    'model.model_dim': 8,
+    'model.heads': 2,
+    'model.head_dim': 4,
+    'model.mlp_dim': 16,
+  }
   c = config.load(ROOT / 'configs' / 'base.py', {**small, 'train.length': 8, **overrides})
   (folder / 'config.json').write_text(json.dumps(config.to_json(c)))
-  records.append(folder / 'eval.jsonl', [r | {'run': folder.name} for r in rows])
+  jsonl_store.append(folder / 'eval.jsonl', [r | {'run': folder.name} for r in rows])
   return c
 
 
@@ -108,7 +121,9 @@ def study(tmp_path):
   """Two seeds of ALiBi and one of RoPE with another base, each in a folder of its own."""
   for seed in (0, 1):
     rows = [row('alibi', seed, n, 2.0 + seed) for n in (8, 16)]
-    run_folder(tmp_path / 'study' / f'alibi-{seed}', rows, **{'encoding.name': 'alibi', 'seed': seed})
+    run_folder(
+      tmp_path / 'study' / f'alibi-{seed}', rows, **{'encoding.name': 'alibi', 'seed': seed}
+    )
   rows = [row('rope', 0, n, 3.0) for n in (8, 16)]
   run_folder(tmp_path / 'study' / 'rope', rows, **{'encoding.base': 500.0})
   return tmp_path / 'study'
@@ -157,7 +172,12 @@ def test_switches_do_not_undo_each_other():
   _, layout, _ = plot(rendered(realistic()))
   changed = []
   for menu in layout['updatemenus']:
-    every = {(name, place) for b in menu['buttons'] for name in b['args'][0] for place in (b['args'][1:] or [[0]])[0]}
+    every = {
+      (name, place)
+      for b in menu['buttons']
+      for name in b['args'][0]
+      for place in (b['args'][1:] or [[0]])[0]
+    }
     assert all({*b['args'][0]} == {*menu['buttons'][0]['args'][0]} for b in menu['buttons'])
     changed.append(every)
   assert sum(map(len, changed)) == len(set.union(*changed))
@@ -169,7 +189,10 @@ def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
   (table,) = lengths(rows)
   text = rendered(rows)
   main, ranked, every, *_ = Parsed(text).tables
-  assert main == [table.header, *([f'*{text}' if best else text for text, best, _ in line] for line in lines_of(table))]
+  assert main == [
+    table.header,
+    *([f'*{text}' if best else text for text, best, _ in line] for line in lines_of(table)),
+  ]
   assert ranked == [
     ['encoding', '8 (L)', '32', 'rise'],
     ['alibi', '2.333 ± 1.528', '2.833 ± 1.528', '+0.500 ± 0.000'],
@@ -189,7 +212,12 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
     'Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per byte: alibi (+0.500), '
     'rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: learned (beyond_table).'
   ) in text
-  assert text.index('Trained at 8') < text.index('id="curves"') < text.index('<table') < text.index('id="sources"')
+  assert (
+    text.index('Trained at 8')
+    < text.index('id="curves"')
+    < text.index('<table')
+    < text.index('id="sources"')
+  )
   _, layout, _ = plot(text)
   assert [shape['x1'] for shape in layout['shapes']] == [8, 8], 'shaded up to the line'
   assert 'trained at 8 tokens' in [note['text'] for note in layout['annotations']]
@@ -197,7 +225,10 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
 
 def test_of_many_encodings_the_ends_are_named():
   said = rise(measure(sources(realistic()), 'bpb')[0]).sentences()
-  assert re.search(r'Smallest rise in bits per byte: nope \([+-]0\.0\d\d\), .*; largest: alibi \(\+3\.2\d\d\)\.', said)
+  assert re.search(
+    r'Smallest rise in bits per byte: nope \([+-]0\.0\d\d\), .*; largest: alibi \(\+3\.2\d\d\)\.',
+    said,
+  )
   assert 'Without a score at both lengths: learned (beyond_table).' in said
 
 
@@ -206,7 +237,11 @@ def test_of_many_encodings_the_ends_are_named():
   [
     ({'rope': {8: [1.0]}}, {}, 'Nothing here was evaluated past the training length, 8 tokens.'),
     ({'rope': {16: [1.0]}}, {}, 'Nothing here was evaluated at the training length, 8 tokens'),
-    ({'rope': {8: [1.0]}}, {'train_length': 4}, 'Nothing here was evaluated at the training length, 4 tokens'),
+    (
+      {'rope': {8: [1.0]}},
+      {'train_length': 4},
+      'Nothing here was evaluated at the training length, 4 tokens',
+    ),
   ],
 )
 def test_without_both_ends_the_page_says_why(bits, fields, why):
@@ -214,7 +249,9 @@ def test_without_both_ends_the_page_says_why(bits, fields, why):
 
 
 def test_training_lengths_that_differ_are_not_measured_from():
-  rows = rows_of({'rope': {8: [1.0], 16: [1.0]}}) + rows_of({'alibi': {8: [1.0], 16: [1.0]}}, train_length=16)
+  rows = rows_of({'rope': {8: [1.0], 16: [1.0]}}) + rows_of(
+    {'alibi': {8: [1.0], 16: [1.0]}}, train_length=16
+  )
   text = rendered(rows)
   assert 'Runs were trained at 8, 16 tokens: no one length to measure from.' in text
   assert [shape['x1'] for shape in plot(text)[1]['shapes']] == [8, 8, 16, 16]
@@ -224,14 +261,14 @@ def test_a_seed_that_failed_leaves_no_flattering_mean():
   (table,) = measure(sources(rows_of({'rope': {8: [1.0, 1.0], 16: [1.0, 'not_finite']}})), 'bpb')
   (line,) = rise(table).lines
   assert (line.rises, line.why) == ([], 'not_finite')
-  assert curves.curve(table, 'rope')['y'] == [1.0, None]
-  assert curves.band(table, 'rope')['x'] == [8, 8, None]
+  assert plots.curve(table, 'rope')['y'] == [1.0, None]
+  assert plots.band(table, 'rope')['x'] == [8, 8, None]
 
 
 def test_bands_are_one_deviation_and_break_where_lines_do():
   bits = {'rope': {8: [1.0, 3.0], 16: ['not_finite'] * 2, 32: [0.1, 4.0], 64: [2.0, 2.0]}}
   (table,) = measure(sources(rows_of(bits)), 'bpb')
-  drawn, spread = curves.band(table, 'rope'), statistics.stdev([0.1, 4.0])
+  drawn, spread = plots.band(table, 'rope'), statistics.stdev([0.1, 4.0])
   assert spread > 2.05, 'a logarithmic axis has no place for the mean less the deviation'
   assert drawn['x'] == [8, 8, None, 32, 64, 64, 32, None]
   deviation = statistics.stdev([1.0, 3.0])
@@ -248,15 +285,26 @@ def test_names_cannot_become_markup():
 
 
 def test_tasks_are_curves_of_accuracy_with_chance_after_those_of_likelihoods():
-  share = [r | {'metric': {'exact_match': 'token_accuracy', 'chance': 'token_chance'}[r['metric']]} for r in tasks()]
-  harder = [r | {'value': 0.2} if (r['metric'], r['protocol']) == ('chance', 'sort') else r for r in tasks()]
+  share = [
+    r | {'metric': {'exact_match': 'token_accuracy', 'chance': 'token_chance'}[r['metric']]}
+    for r in tasks()
+  ]
+  harder = [
+    r | {'value': 0.2} if (r['metric'], r['protocol']) == ('chance', 'sort') else r for r in tasks()
+  ]
   text = rendered([*rows_of(BITS), *harder, *share], runs=['encoding.name=alibi,seed=0', 'gone'])
   assert 'trained at 8 tokens' in [note['text'] for note in plot(text)[1]['annotations']]
   traces, layout, _ = plot(text, 'curves-1')
   solid, _, seeds = layout['updatemenus']
-  names = [f'{task}, {what}' for what in ('exact match', 'share of answers right') for task in ('copy', 'sort')]
+  names = [
+    f'{task}, {what}'
+    for what in ('exact match', 'share of answers right')
+    for task in ('copy', 'sort')
+  ]
   assert [button['label'] for button in solid['buttons']] == [f'solid: {name}' for name in names]
-  assert [button['label'] for button in seeds['buttons']] == ['seeds', 'no seeds'], '0 has no logarithm'
+  assert [button['label'] for button in seeds['buttons']] == ['seeds', 'no seeds'], (
+    '0 has no logarithm'
+  )
   assert (layout['yaxis']['type'], layout['yaxis']['title']['text']) == ('linear', 'accuracy')
   assert layout['yaxis']['range'][0] < 0 < 1 < layout['yaxis']['range'][1]
   assert [shape['x1'] for shape in layout['shapes']] == [8, 8]
@@ -267,21 +315,35 @@ def test_tasks_are_curves_of_accuracy_with_chance_after_those_of_likelihoods():
   table = collect(harder, protocols=['copy'], metric='exact_match')[0]
   curves_of = {trace['name']: trace['y'] for trace in traces[1:-1:3]}
   assert curves_of == means(table)
-  of_seeds = {trace['name']: list(zip(trace['x'], trace['y'], strict=True)) for trace in traces[0:-1:3]}
+  of_seeds = {
+    trace['name']: list(zip(trace['x'], trace['y'], strict=True)) for trace in traces[0:-1:3]
+  }
   value = lambda line, seed, n: table.cells[line, seed, n].scores(table.metric)[0]
   apart = lambda line, seed: [*((n, value(line, seed, n)) for n in table.columns), (None, None)]
-  assert of_seeds == {line: [point for seed in range(3) for point in apart(line, seed)] for line in table.lines}
+  assert of_seeds == {
+    line: [point for seed in range(3) for point in apart(line, seed)] for line in table.lines
+  }
   assert 'Lines: means over seeds; thin: each seed;' in text
   assert '<li>missing: ' not in text
-  assert text.count('<li>no rows of run gone</li>') == 5, 'and not of a run that measures something else'
+  assert text.count('<li>no rows of run gone</li>') == 5, (
+    'and not of a run that measures something else'
+  )
   assert 'have no place on this page' not in text
 
 
 def test_what_is_learned_nowhere_does_not_lead():
-  values = {'good': (1.0, 0.9), 'fair': (0.9, 0.5), 'bad': (0.1, 0.1), 'worse': (0.0, 0.0), 'worst': (0.2, 0.0)}
+  values = {
+    'good': (1.0, 0.9),
+    'fair': (0.9, 0.5),
+    'bad': (0.1, 0.1),
+    'worse': (0.0, 0.0),
+    'worst': (0.2, 0.0),
+  }
   fields = dict(protocol='copy', k=None, document=None, metric='exact_match')
   rows = [
-    row(name, 0, n, value=v, **fields) for name, both in values.items() for n, v in zip((8, 32), both, strict=True)
+    row(name, 0, n, value=v, **fields)
+    for name, both in values.items()
+    for n, v in zip((8, 32), both, strict=True)
   ]
   text = rendered(rows)
   assert (
@@ -296,7 +358,9 @@ def test_what_is_learned_nowhere_does_not_lead():
 
 def test_a_task_with_depths_is_drawn_over_all_of_them():
   text = rendered(needles())
-  found = {trace['name']: dict(zip(trace['x'], trace['y'], strict=True)) for trace in plot(text)[0][1::3]}
+  found = {
+    trace['name']: dict(zip(trace['x'], trace['y'], strict=True)) for trace in plot(text)[0][1::3]
+  }
   of = [r['value'] for r in needles() if (r['label'], r['length']) == ('nope', 256)]
   assert found['nope'][256] == pytest.approx(statistics.fmean(of))
   assert 'Of all depths together.' in text
@@ -313,13 +377,23 @@ def table():
 @pytest.mark.parametrize('baseline', ['rope', 'gone'])
 def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   (tmp_path / 'study.py').write_text(STUDY.replace('BASELINE', repr(baseline)))
-  bits = {'rope': {8: [3.0, 3.1, 3.2], 16: [4.0, 4.1, 4.2]}, 'alibi': {8: [1.0, 1.11, 1.22], 16: [5.0, 3.0, 4.0]}}
-  records.append(tmp_path / 'rows.jsonl', rows_of(bits))
-  cost = dict(parameters=1234, encoding_parameters=0, tokens=5678, train_length=8, compute_dtype='float32')
+  bits = {
+    'rope': {8: [3.0, 3.1, 3.2], 16: [4.0, 4.1, 4.2]},
+    'alibi': {8: [1.0, 1.11, 1.22], 16: [5.0, 3.0, 4.0]},
+  }
+  jsonl_store.append(tmp_path / 'rows.jsonl', rows_of(bits))
+  cost = dict(
+    parameters=1234, encoding_parameters=0, tokens=5678, train_length=8, compute_dtype='float32'
+  )
   runs = [f'encoding.name={name},seed={seed}' for name in bits for seed in range(3)]
-  of_runs = [{'run': run, 'label': run[14:-7], 'seed': int(run[-1]), **cost, 'seconds_per_step': 0.5} for run in runs]
-  records.append(tmp_path / 'costs.jsonl', of_runs)
-  (tmp_path / 'study.json').write_text(json.dumps({'study': str(tmp_path / 'study.py'), 'runs': runs}))
+  of_runs = [
+    {'run': run, 'label': run[14:-7], 'seed': int(run[-1]), **cost, 'seconds_per_step': 0.5}
+    for run in runs
+  ]
+  jsonl_store.append(tmp_path / 'costs.jsonl', of_runs)
+  (tmp_path / 'study.json').write_text(
+    json.dumps({'study': str(tmp_path / 'study.py'), 'runs': runs})
+  )
   made = gather([tmp_path])
   text = page.render(made, 'bpb', pictures=False)
   printed = Parsed(text).tables
@@ -328,16 +402,23 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     assert 'gone' in made.notes[-1]
     assert 'Behind the curves' not in text
     return
-  assert printed[0][1:] == [['rope', '3.100 ± 0.100', '4.100 ± 0.100'], ['alibi', '*1.110 ± 0.110*', '*4.000 ± 1.000']]
+  assert printed[0][1:] == [
+    ['rope', '3.100 ± 0.100', '4.100 ± 0.100'],
+    ['alibi', '*1.110 ± 0.110*', '*4.000 ± 1.000'],
+  ]
   assert ['theirs', '1.25', 'A 2021'] in [line for table in printed for line in table]
   assert ['rope', '1,234', '0', '5,678', '500.0'] in [line for table in printed for line in table]
   assert 'Trained' in text
   assert '0.00123 million parameters, 0.00568 million tokens a run' in text
-  assert text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
+  assert (
+    text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
+  )
   (tmp_path / 'study.json').write_text(json.dumps({'runs': runs}))
   text = page.render(gather([tmp_path]), 'bpb', pictures=False)
   assert 'theirs' not in text
-  assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], 'without a study, what runs cost'
+  assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], (
+    'without a study, what runs cost'
+  )
 
 
 def test_lines_are_told_apart_by_colour_and_symbol():
@@ -361,7 +442,9 @@ def test_the_page_loads_nothing_and_sends_nothing():
   assert "default-src 'none'" in own
   assert 'connect-src' not in own
   _, _, settings_of_plot = plot(text)
-  assert settings_of_plot['modeBarButtons'] == [['toImage', 'zoom2d', 'resetScale2d']], 'none that sends the plot'
+  assert settings_of_plot['modeBarButtons'] == [['toImage', 'zoom2d', 'resetScale2d']], (
+    'none that sends the plot'
+  )
 
 
 def test_the_same_page_is_made_again_byte_for_byte(study):
@@ -397,14 +480,20 @@ def test_configs_stand_behind_rows(study):
   assert not {'seed', 'label', 'encoding.base', 'encoding.name'} & same.keys()
   printed = Parsed(page.render(gather([study]), 'bpb', pictures=False)).tables[-2:]
   parameters_of = data.VOCAB * 8 + 2 * (4 * 8 * 8 + 2 * 8 * 16 + 2 * 8) + 8
-  assert ['rope', '0', f'{parameters_of:,}', '0', 'encoding.base = 500.0, encoding.name = "rope"'] in printed[0]
+  assert [
+    'rope',
+    '0',
+    f'{parameters_of:,}',
+    '0',
+    'encoding.base = 500.0, encoding.name = "rope"',
+  ] in printed[0]
   assert ['train.length', '8'] in printed[1]
 
 
 @pytest.mark.parametrize('name', ['t5', 'transformer_xl'])
 def test_parameters_are_those_of_the_model(name, tmp_path):
   c = run_folder(tmp_path / 'run', [row(name)], **{'encoding.name': name})
-  made = model.build(c, data.VOCAB, nnx.Rngs(0))
+  made = decoder.build(c, data.VOCAB, nnx.Rngs(0))
   sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (made, made.encodings)]
   assert list(parameters.count(c)) == sizes
   assert sizes[1] > 0
@@ -427,7 +516,9 @@ def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):
   (alibi, *_), _, _ = plot(text, 'encoding-0-0')
   assert alibi['y'] == [-(2.0**-4) * r for r in range(16)]
   assert alibi['x'] == [float(f'{math.log2(1 + r):.6g}') for r in range(16)], 'even by octave'
-  assert all(plot(text, f'encoding-1-{panel}')[0] for panel in (0, 1)), 'RoPE: keys unrelated, and alike'
+  assert all(plot(text, f'encoding-1-{panel}')[0] for panel in (0, 1)), (
+    'RoPE: keys unrelated, and alike'
+  )
   assert 'base = 500.0.' in text
   (band, line, *_), layout, _ = plot(text, 'encoding-1-1')
   assert band['fill'] == 'toself'
@@ -437,7 +528,9 @@ def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):
 
 
 def test_rows_alone_have_their_encodings_drawn_with_defaults():
-  rows = rows_of({'learned': {8: [1.0], 16: ['beyond_table']}, 'a name of its own': {8: [1.0], 16: [1.0]}})
+  rows = rows_of(
+    {'learned': {8: [1.0], 16: ['beyond_table']}, 'a name of its own': {8: [1.0], 16: [1.0]}}
+  )
   text = rendered(rows, pictures=True)
   assert 'Rows do not tell hyperparameters' in text
   assert 'Positions end at 8 tokens' in text
@@ -462,7 +555,7 @@ def test_far_distances_of_what_is_noisy_are_thinned():
 
 
 def test_hidden_keys_leave_gaps():
-  assert encodings._numbers(np.array([1.23456, np.nan])) == [1.235, None]
+  assert profiles._numbers(np.array([1.23456, np.nan])) == [1.235, None]
   assert style.fade('#0a0b0c', 0.5) == 'rgba(10, 11, 12, 0.5)'
 
 
@@ -489,7 +582,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   assert list(made.configs) == ['rope', 'alibi-0']
   (tmp_path / 'rows').mkdir()
   task = row('rope', metric='accuracy', value=1.0) | {'run': 'a-task'}
-  records.append(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
+  jsonl_store.append(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
   (tmp_path / 'rows' / 'study.json').write_text(json.dumps({'runs': ['alibi-0', 'rope']}))
   kept = gather([tmp_path / 'rows'])
   assert kept.runs == ['alibi-0', 'rope']
@@ -520,7 +613,10 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
 )
 def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, arguments, words):  # noqa: F811
   (tmp_path / 'empty').mkdir()
-  filled = [word.replace('STUDY', str(study)).replace('EMPTY', str(tmp_path / 'empty')) for word in arguments]
+  filled = [
+    word.replace('STUDY', str(study)).replace('EMPTY', str(tmp_path / 'empty'))
+    for word in arguments
+  ]
   before = sorted(tmp_path.rglob('*'))
   code, out, err = command('scripts/report.py', f'--out={tmp_path}/new/page.html', *filled)
   assert (code, out, err.count('\n')) == (2, '', 1)
@@ -529,8 +625,8 @@ def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, argu
 
 
 def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypatch):  # noqa: F811
-  monkeypatch.delattr(posenc_jax.page, 'page')
-  monkeypatch.delitem(sys.modules, 'posenc_jax.page.page')
+  monkeypatch.delattr(posenc_jax.reporting.html, 'page')
+  monkeypatch.delitem(sys.modules, 'posenc_jax.reporting.html.page')
   monkeypatch.setitem(sys.modules, 'jinja2', None)
   code, _, err = command('scripts/report.py', study, f'--out={tmp_path}/page.html')
   assert (code, err.count('\n')) == (2, 1)
@@ -539,7 +635,9 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
 
 def test_the_script_writes_the_page(command, study, tmp_path):  # noqa: F811
   path = tmp_path / 'new' / 'page.html'
-  code, out, _ = command('scripts/report.py', '--out', path, study, '--pictures=False', '--metric', 'ppl')
+  code, out, _ = command(
+    'scripts/report.py', '--out', path, study, '--pictures=False', '--metric', 'ppl'
+  )
   assert (code, out.strip()) == (None, str(path))
   assert path.read_text(encoding='utf-8') == page.render(gather([study]), 'ppl', pictures=False)
 
@@ -553,7 +651,9 @@ def browser():
   from playwright.sync_api import sync_playwright  # pip install -e '.[browser]'
 
   with sync_playwright() as running:
-    started = running.chromium.launch(executable_path=shutil.which('chromium'), args=['--no-sandbox'])
+    started = running.chromium.launch(
+      executable_path=shutil.which('chromium'), args=['--no-sandbox']
+    )
     yield started
     started.close()
 
@@ -572,23 +672,28 @@ class Shown:
 
   def strokes(self, dashed=False):
     """Colours of the lines that are drawn, of the dashed or of the others."""
-    self.page.wait_for_timeout(500)  # transitions, and the time within which a second click would be a double one
+    # transitions, and the time within which a second click would be a double one
+    self.page.wait_for_timeout(500)
     script = """lines => lines.filter(l => l.getTotalLength() > 0 && l.style.strokeWidth != '0px')
       .map(l => [getComputedStyle(l).stroke, l.style.strokeDasharray != ''])"""
     drawn = self.page.eval_on_selector_all('#curves .scatterlayer .js-line', script)
     return [colour for colour, has_dashes in drawn if has_dashes == dashed]
 
   def heights(self):
-    return self.page.evaluate("document.getElementById('curves').data.filter((_, i) => i % 3 == 1).map(t => t.y)")
+    return self.page.evaluate(
+      "document.getElementById('curves').data.filter((_, i) => i % 3 == 1).map(t => t.y)"
+    )
 
   def legend(self, name, clicks=1):
-    self.page.locator('#curves .traces', has_text=re.compile(f'^{name}$')).locator('.legendtoggle').click(
-      click_count=clicks
-    )
+    self.page.locator('#curves .traces', has_text=re.compile(f'^{name}$')).locator(
+      '.legendtoggle'
+    ).click(click_count=clicks)
 
   def choose(self, menu, label):
     self.page.locator('#curves .updatemenu-header').nth(menu).click()
-    self.page.locator('#curves .updatemenu-dropdown-button', has_text=re.compile(f'^{label}$')).click()
+    self.page.locator(
+      '#curves .updatemenu-dropdown-button', has_text=re.compile(f'^{label}$')
+    ).click()
 
   def press(self, label):
     self.page.locator('#curves .updatemenu-button', has_text=re.compile(f'^{label}$')).click()
@@ -597,7 +702,12 @@ class Shown:
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
   path = tmp_path_factory.mktemp('page') / 'page.html'
-  page.write(path, rendered(realistic() + rows_of(BITS, protocol='blocks', k=None, train_length=128), pictures=True))
+  page.write(
+    path,
+    rendered(
+      realistic() + rows_of(BITS, protocol='blocks', k=None, train_length=128), pictures=True
+    ),
+  )
   return path
 
 
@@ -606,7 +716,11 @@ def test_the_legend_takes_a_line_away_and_brings_it_back(browser, made):
   shown = Shown(browser, made)
   every = shown.strokes()
   assert len(every) == len(NINE) - 1, 'learned has one point, and no line'
-  (colour,) = {t['line']['color'] for t in plot(made.read_text())[0] if t['name'] == 'rope' and 'color' in t['line']}
+  (colour,) = {
+    t['line']['color']
+    for t in plot(made.read_text())[0]
+    if t['name'] == 'rope' and 'color' in t['line']
+  }
   rope = 'rgb({}, {}, {})'.format(*bytes.fromhex(colour[1:]))
   shown.legend('rope')
   assert sorted(shown.strokes()) == sorted(colour for colour in every if colour != rope)
@@ -674,7 +788,9 @@ def test_pointing_at_a_line_shows_every_seed(browser, made):
   shown.page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
   label = shown.page.locator('#curves .hoverlayer .hovertext')
   label.wait_for()
-  assert re.search(r'128 tokens\d\.\d{3} ± \d\.\d{3}seed 0: \d\.\d{3}seed 1: \d\.\d{3}seed 2', label.text_content())
+  assert re.search(
+    r'128 tokens\d\.\d{3} ± \d\.\d{3}seed 0: \d\.\d{3}seed 1: \d\.\d{3}seed 2', label.text_content()
+  )
 
 
 @pytest.mark.browser
@@ -694,11 +810,11 @@ def test_the_page_fits_and_asks_for_nothing_but_itself(browser, made, width):
 
 
 def test_each_encoding_of_a_pattern_is_drawn():
-  from posenc_jax.page import encodings
+  from posenc_jax.reporting.html import profiles
 
   layers = ({'name': 'rope', 'base': 100.0, 'attention_window': 8}, 'rope', 'alibi')
   c = config.load(ROOT / 'configs' / 'base.py', {'encoding': {'name': 'pattern', 'layers': layers}})
-  found = encodings.kinds('iRoPE', c)
+  found = profiles.kinds('iRoPE', c)
   assert [name for name, _ in found] == ['iRoPE: rope', 'iRoPE: rope', 'iRoPE: alibi']
-  assert len({encodings.setting(own) for _, own in found}) == 3
-  assert all(encodings.draw(own, 64).panels for _, own in found)
+  assert len({profiles.setting(own) for _, own in found}) == 3
+  assert all(profiles.draw(own, 64).panels for _, own in found)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, optim, report, sweep, trainer
-from posenc_jax.model import build
+from posenc_jax import config, data, sweep
+from posenc_jax.model.decoder import build
+from posenc_jax.reporting.study import of_study
+from posenc_jax.training import loop, optimizer
 
 PAPERS = sorted((Path(__file__).parent.parent / 'configs' / 'paper').glob('*.py'))
 NAMES = [path.stem for path in PAPERS]
@@ -31,7 +33,9 @@ def runs(path):
 
 
 def sizes(c, vocab):
-  """(parameters of all, of the layers, of a matrix of the vocabulary) of a model that is never made."""
+  """(parameters of all, of the layers, of a matrix of the vocabulary) of a model that is never
+  made.
+  """
   model = jax.eval_shape(lambda: build(c, vocab, nnx.Rngs(0)))
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   return count(model), count(model.layers), count(model.embedding)
@@ -39,12 +43,18 @@ def sizes(c, vocab):
 
 @pytest.mark.parametrize('path', PAPERS, ids=NAMES)
 def test_studies_are_whole(path, tmp_path):
-  """Runs are checked as the sweep checks them, and told apart; the text says the command and what is not theirs."""
+  """Runs are checked as the sweep checks them, and told apart; the text says the command and what
+  is not theirs.
+  """
   planned = sweep.plan(path, tmp_path, {})
   assert len(planned) == len(runs(path)) == len({run.name for run in planned})
-  assert report.of_study(path, tmp_path).figures
+  assert of_study(path, tmp_path).figures
   text = config.load_study(path).__doc__
-  for words in (f'python scripts/sweep.py --config=configs/paper/{path.name}', 'As published', 'published'):
+  for words in (
+    f'python scripts/sweep.py --config=configs/paper/{path.name}',
+    'As published',
+    'published',
+  ):
     assert words in text
   assert list(tmp_path.iterdir()) == []
 
@@ -84,7 +94,9 @@ def study(name):
 
 
 def test_alibi_has_the_layers_of_247_million_parameters():
-  """Theirs are with adaptive embeddings of 267,735 words: widths 1024, 256, 64, each projected to 1024."""
+  """Theirs are with adaptive embeddings of 267,735 words: widths 1024, 256, 64, each projected to
+  1024.
+  """
   parts = ((20_000, 1024), (40_000, 256), (267_735 - 60_000, 64))
   embeddings = sum(words * width + width * 1024 for words, width in parts)
   assert sizes(study('alibi')[0], data.VOCAB)[1] + embeddings == pytest.approx(247e6, abs=5e5)
@@ -116,8 +128,8 @@ def test_a_step_in_small(path):
   tokens_BT = data.Batches(corpus, c.train.length, c.train.batch, c.seed)[0]
   model = build(c, data.VOCAB, nnx.Rngs(c.seed))
   before = jax.tree.map(np.array, model)
-  optimiser = optim.make(c.optim, c.train.steps)
-  step, _ = trainer.functions(c, optimiser)
+  optimiser = optimizer.make(c.optim, c.train.steps)
+  step, _ = loop.functions(c, optimiser)
   model, _, metrics = step(model, optimiser.init(model), tokens_BT)
   assert abs(float(metrics['loss']) - np.log(data.VOCAB)) < 1.5
   assert float(metrics['learning_rate']) == pytest.approx(c.optim.learning_rate)

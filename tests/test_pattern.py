@@ -7,12 +7,13 @@ import pytest
 from flax import nnx
 from test_model import VOCAB, config, logits, nll, tokens
 
-from posenc_jax import optim
 from posenc_jax.config.loading import overlay
 from posenc_jax.data import Batch
 from posenc_jax.encodings import make
-from posenc_jax.model import Layer, build, rms_norm, token_nll
-from posenc_jax.trainer import functions
+from posenc_jax.model.decoder import Layer, build, rms_norm
+from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training import optimizer
+from posenc_jax.training.loop import functions
 
 SIZES = dict(model_dim=16, heads=4, head_dim=6, train_length=16)
 
@@ -30,7 +31,9 @@ def pattern(*layers, **overrides):
 @pytest.mark.parametrize('unroll', [1, 0])
 def test_a_pattern_is_a_loop_over_layers_each_with_its_own_encoding_and_window(unroll):
   """Seven layers of a period of three: two whole periods and a rest."""
-  m = pattern('alibi', {'name': 'shaw', 'attention_window': 4}, 'shaw', model__layers=7, model__unroll=unroll)
+  m = pattern(
+    'alibi', {'name': 'shaw', 'attention_window': 4}, 'shaw', model__layers=7, model__unroll=unroll
+  )
   alibi, shaw = m.encodings.kinds
   x, y, seen = tokens(), 4 * m.embedding[...][tokens()], {0: 0, 1: 0}
   for n in range(7):
@@ -83,12 +86,27 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
     ({'name': 'pattern'}, r'encoding.layers=\(\); allowed: names of encodings, or dicts'),
     ({'name': 'pattern', 'layers': 'rope,pattern'}, 'allowed: names of encodings'),
     ({'name': 'pattern', 'layers': ({'base': 3},)}, 'allowed: names of encodings'),
-    ({'name': 'pattern', 'layers': 'rope,nopee'}, "encoding.name='nopee' is unknown; nearest: nope"),
-    ({'name': 'pattern', 'layers': 'rope', 'base': 3}, "encoding pattern has no hyperparameter 'base'"),
-    ({'name': 'pattern', 'layers': 'rope,nope,rope,nope'}, 'a pattern of 4 layers; allowed: at most model.layers=3'),
-    ({'name': 'pattern', 'layers': ({'name': 'rope', 'attention_window': 0},)}, 'attention_window=0; allowed: 1 or'),
+    (
+      {'name': 'pattern', 'layers': 'rope,nopee'},
+      "encoding.name='nopee' is unknown; nearest: nope",
+    ),
+    (
+      {'name': 'pattern', 'layers': 'rope', 'base': 3},
+      "encoding pattern has no hyperparameter 'base'",
+    ),
+    (
+      {'name': 'pattern', 'layers': 'rope,nope,rope,nope'},
+      'a pattern of 4 layers; allowed: at most model.layers=3',
+    ),
+    (
+      {'name': 'pattern', 'layers': ({'name': 'rope', 'attention_window': 0},)},
+      'attention_window=0; allowed: 1 or',
+    ),
     ({'name': 'random_positions', 'over': 'learned'}, 'ends at 16, before longest=256'),
-    ({'name': 'random_positions', 'longest': 8}, 'longest=8 must be at least the training length 16'),
+    (
+      {'name': 'random_positions', 'longest': 8},
+      'longest=8 must be at least the training length 16',
+    ),
     ({'name': 'random_positions', 'each': 'token'}, "each='token' must be one of batch, example"),
     ({'name': 'random_positions', 'over': 'shape_offset'}, 'draws positions itself'),
     ({'name': 'shape_offset', 'over': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
@@ -112,7 +130,8 @@ def test_random_positions_are_different_and_in_order(each):
   assert np.all(np.diff(draws) > 0)
   assert draws.min() == 0
   assert draws.max() == 19
-  if each == 'example':  # uniform: every subset of 16 of 20 alike, so every position stands in 16 of 20 draws
+  # uniform: every subset of 16 of 20 alike, so every position stands in 16 of 20 draws
+  if each == 'example':
     share = np.bincount(draws.ravel(), minlength=20) / len(draws)
     assert np.abs(share - 0.8).max() < 5 * np.sqrt(0.8 * 0.2 / len(draws))
 
@@ -130,11 +149,15 @@ def test_every_packed_document_draws_for_itself():
 
 @pytest.mark.parametrize('over', ['shaw', 'sinusoidal'])
 def test_all_layers_stand_at_the_one_draw(over):
-  """A model that draws is the model without, given those positions; and with no room to draw it is that model."""
+  """A model that draws is the model without, given those positions; and with no room to draw it is
+  that model.
+  """
   x, key, plain = tokens(), jax.random.key(5), of({'name': over})
   m = of({'name': 'random_positions', 'over': over})
   drawn = m.encodings.first[0].draw(jnp.arange(12)[None], 2, key)
-  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=255), atol=3e-5)
+  np.testing.assert_allclose(
+    nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=255), atol=3e-5
+  )
   assert np.abs(nll(m, x, key=key) - nll(m, x, key=jax.random.key(6))).max() > 1e-3
   tight = of({'name': 'random_positions', 'over': over, 'longest': 16})
   full = tokens(T=16)
@@ -181,13 +204,20 @@ def test_pose_has_one_gap_of_every_width_in_training_alone():
     enc.draw(contiguous, 2, jax.random.key(0))
 
 
-@pytest.mark.parametrize('over', ['rope', 'shaw', {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}])
+@pytest.mark.parametrize(
+  'over', ['rope', 'shaw', {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}]
+)
 def test_pose_is_its_encoding_at_the_positions_that_it_draws(over):
   x, key = tokens(), jax.random.key(2)
-  m, plain = of({'name': 'pose', 'over': over}), of({'name': over} if isinstance(over, str) else over)
+  m, plain = (
+    of({'name': 'pose', 'over': over}),
+    of({'name': over} if isinstance(over, str) else over),
+  )
   np.testing.assert_array_equal(nll(m, x), nll(plain, x))
   drawn = m.encodings.first[0].draw(jnp.arange(12)[None], 2, key)
-  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=127), atol=3e-5)
+  np.testing.assert_allclose(
+    nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=127), atol=3e-5
+  )
   assert np.abs(nll(m, x, key=key) - nll(m, x)).max() > 1e-3
   packed = jnp.array([[0] * 4 + [1] * 8] * 2)
   np.testing.assert_allclose(nll(m, x, segments=packed), nll(plain, x, segments=packed), atol=2e-5)
@@ -196,7 +226,7 @@ def test_pose_is_its_encoding_at_the_positions_that_it_draws(over):
 def test_a_step_draws_by_seed_and_step():
   c = config(seed=3, optim__warmup=0)
   overlay(c, {'encoding': {'name': 'random_positions'}})
-  m, x, optimiser = build(c, VOCAB, nnx.Rngs(0)), tokens(), optim.make(c.optim, c.train.steps)
+  m, x, optimiser = build(c, VOCAB, nnx.Rngs(0)), tokens(), optimizer.make(c.optim, c.train.steps)
   step, _ = functions(c, optimiser)
   state = m, optimiser.init(m)
   for n in range(2):

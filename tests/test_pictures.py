@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from posenc_jax.config import UserError
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.t5 import bucket_row
-from posenc_jax.pictures import numbers, panels
-from posenc_jax.pictures.classic import CLASSIC
-from posenc_jax.pictures.encoding import draw
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import profiles
+from posenc_jax.reporting.mpl import panels
+from posenc_jax.reporting.mpl.classic import CLASSIC
+from posenc_jax.reporting.mpl.profiles import draw
 
 SCRIPT = Path(__file__).parent.parent / 'scripts' / 'figures.py'
 SMALL = dict(heads=2, head_dim=8, train_length=24)
@@ -22,7 +23,9 @@ DISTANCES = np.arange(300)
 
 
 def measured(spec, length=24, samples=16, **sizes):
-  return numbers.against_distance(numbers.build(spec, **{**SMALL, **sizes}, seed=0), length, samples, 0)
+  return profiles.against_distance(
+    profiles.build(spec, **{**SMALL, **sizes}, seed=0), length, samples, 0
+  )
 
 
 @pytest.mark.parametrize('average', [True, False])
@@ -51,14 +54,18 @@ def test_every_encoding_is_drawn(name):
 
 
 @pytest.mark.parametrize(
-  ('name', 'note'), [('rope', 'averages over'), ('tupe', 'one of each'), ('alibi', 'below -16 is not drawn')]
+  ('name', 'note'),
+  [('rope', 'averages over'), ('tupe', 'one of each'), ('alibi', 'below -16 is not drawn')],
 )
 def test_far_distances_are_drawn(name, note):
   figure = draw(name, length=160, heads=4, head_dim=8, train_length=160, samples=16, seed=0)
   figure.draw_without_rendering()
   assert note in ' '.join(figure.get_supxlabel().split())
   for axes in figure.axes:
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ['0', *(str(2**n) for n in range(8))]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
+      '0',
+      *(str(2**n) for n in range(8)),
+    ]
     assert axes.get_ylim()[0] >= panels.LOWEST
     assert (len(lines(axes)[0].get_xdata()) == 160) == (name == 'alibi')
 
@@ -74,14 +81,16 @@ def test_a_bias_by_distance_is_the_encodings_own_table():
   assert spread is None
   np.testing.assert_allclose(bias_RH, -np.multiply.outer(np.arange(24), slopes(6)), rtol=1e-6)
   for name in ('t5', 'kerple_log', 'kerple_power', 'sandwich'):
-    enc = numbers.build(name, **SMALL, seed=0)
+    enc = profiles.build(name, **SMALL, seed=0)
     table_RH = np.broadcast_to(enc.tables(jnp.arange(24)), (24, 2))
     np.testing.assert_allclose(measured(name)['bias'][0], table_RH, rtol=1e-6, atol=1e-6)
   assert not measured('nope')['bias'][0].any()
 
 
 def test_what_content_changes_comes_with_its_spread():
-  """RoPE of one pair: nothing on average for unrelated keys; |q|^2 (cos r - 1) / sqrt(K) for the query's own."""
+  """RoPE of one pair: nothing on average for unrelated keys; |q|^2 (cos r - 1) / sqrt(K) for the
+  query's own.
+  """
   curves = measured('rope', samples=256, head_dim=2)
   mean_RH, spread_RH = curves['unrelated']
   assert np.all(np.abs(mean_RH) <= 5 * spread_RH / math.sqrt(256) + 1e-6)
@@ -90,18 +99,22 @@ def test_what_content_changes_comes_with_its_spread():
   mean_RH, spread_RH = curves['alike']
   np.testing.assert_allclose(mean_RH, fall_R1 * (mean_RH[3] / fall_R1[3])[None], atol=1e-5)
   assert np.all(mean_RH[3] / fall_R1[3] > 0.2)
-  np.testing.assert_allclose(spread_RH, np.abs(fall_R1 * (spread_RH[3] / fall_R1[3])[None]), atol=1e-5)
+  np.testing.assert_allclose(
+    spread_RH, np.abs(fall_R1 * (spread_RH[3] / fall_R1[3])[None]), atol=1e-5
+  )
 
 
 def test_keys_that_make_no_difference_are_drawn_once():
   assert list(measured('shaw')) == list(measured('fox')) == ['any']
-  assert list(measured('cope')) == list(measured('fox/gate=fixed')) == ['bias'], 'tables of zeros, gates without data'
+  assert list(measured('cope')) == list(measured('fox/gate=fixed')) == ['bias'], (
+    'tables of zeros, gates without data'
+  )
   assert list(measured('sinusoidal')) == ['unrelated', 'alike']
 
 
 def test_hyperparameters_reach_the_encoding():
-  assert numbers.build('rope/base=500.0/layout=interleaved', **SMALL, seed=0).base == 500
-  enc = numbers.build('rope/scaling.rope_type=linear/scaling.factor=4.0', **SMALL, seed=0)
+  assert profiles.build('rope/base=500.0/layout=interleaved', **SMALL, seed=0).base == 500
+  enc = profiles.build('rope/scaling.rope_type=linear/scaling.factor=4.0', **SMALL, seed=0)
   np.testing.assert_allclose(enc.spectrum(24)[0], enc.frequencies() / 4)
   few, many = (measured(f't5/buckets={n}')['bias'][0] for n in (4, 32))
   assert np.array_equal(few[23], few[16])
@@ -109,16 +122,20 @@ def test_hyperparameters_reach_the_encoding():
 
 
 def test_sinusoid_products_are_sums_of_cosines():
-  waves = numbers.wavelengths(64, 1000.0)
+  waves = profiles.wavelengths(64, 1000.0)
   assert (waves[0], waves[16]) == pytest.approx((2 * math.pi, 2 * math.pi * math.sqrt(1000)))
   cosines_R = np.cos(2 * math.pi * np.divide.outer(DISTANCES, waves)).mean(axis=1)
-  np.testing.assert_allclose(numbers.sinusoid_products(DISTANCES, 64, 1000.0), cosines_R, atol=1e-4)
+  np.testing.assert_allclose(
+    profiles.sinusoid_products(DISTANCES, 64, 1000.0), cosines_R, atol=1e-4
+  )
 
 
 def test_ropes_bound_is_the_papers_and_holds():
-  bound_R, expected_R = numbers.rope_decay(DISTANCES, 64)
+  bound_R, expected_R = profiles.rope_decay(DISTANCES, 64)
   frequencies = 10_000.0 ** (-2 * np.arange(32) / 64)
-  np.testing.assert_allclose(expected_R, np.cos(np.multiply.outer(DISTANCES, frequencies)).mean(axis=1), atol=1e-4)
+  np.testing.assert_allclose(
+    expected_R, np.cos(np.multiply.outer(DISTANCES, frequencies)).mean(axis=1), atol=1e-4
+  )
   assert np.all(bound_R >= np.abs(expected_R))
   assert bound_R[0] == pytest.approx(33 / 2)
   sums = [abs(sum(np.exp(7j * f) for f in frequencies[:m])) for m in range(1, 33)]
@@ -128,10 +145,12 @@ def test_ropes_bound_is_the_papers_and_holds():
 
 def test_t5_buckets_start_where_they_should():
   starts = [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
-  buckets_R = numbers.t5_buckets(DISTANCES)
-  assert buckets_R.tolist() == [r if r < 16 else 15 + sum(r >= s for s in starts) for r in DISTANCES]
+  buckets_R = profiles.t5_buckets(DISTANCES)
+  assert buckets_R.tolist() == [
+    r if r < 16 else 15 + sum(r >= s for s in starts) for r in DISTANCES
+  ]
   assert np.array_equal(buckets_R[:129], bucket_row(32, 128))
-  sides = numbers.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
+  sides = profiles.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
   assert sides.tolist() == [16 + 3, 0, 3, 15]
 
 
@@ -176,7 +195,15 @@ def test_bad_flags_are_one_line(flags, message, tmp_path):
 
 def test_the_script_writes_a_picture(tmp_path, capsys):
   main = runpy.run_path(str(SCRIPT))['main']
-  main(['--encoding=alibi/learned=True', f'--out={tmp_path}/new/out', '--length=16', '--heads=3', '--head_dim=4'])
+  main(
+    [
+      '--encoding=alibi/learned=True',
+      f'--out={tmp_path}/new/out',
+      '--length=16',
+      '--heads=3',
+      '--head_dim=4',
+    ]
+  )
   (picture,) = (tmp_path / 'new' / 'out').iterdir()
   assert picture.name == 'alibi_learned=True.png'
   assert picture.read_bytes().startswith(b'\x89PNG')

@@ -1,4 +1,5 @@
-"""Two processes over loopback train as one: the losses of one process, its checkpoints, and an end for both or none.
+"""Two processes over loopback train as one: the losses of one process, its checkpoints, and an end
+for both or none.
 
 They are forks of one process that has imported everything and no device yet.
 """
@@ -17,14 +18,17 @@ import numpy as np
 import pytest
 from test_trainer import BASE, STEPS, TINY, corpus, damage_arrays, metrics, parameters  # noqa: F401
 
-from posenc_jax import config, processes, trainer
-from posenc_jax.config import UserError
+from posenc_jax import config
+from posenc_jax.distributed import processes
+from posenc_jax.errors import UserError
+from posenc_jax.training import loop
 
 ROOT = Path(__file__).parent.parent
 FSDP = {'mesh__fsdp': 2}
 FIELDS = {'encoding.name': 't5', 'train.log_every': 1, 'train.validate_every': 6}
 
-# Each phase is two processes, which make its trainings one after another. `signal`: [process, step, number].
+# Each phase is two processes, which make its trainings one after another. `signal`: [process, step,
+# number].
 PAIRS = """
 import json, os, sys
 from posenc_jax import config, data, processes, trainer
@@ -48,7 +52,7 @@ def together(number, runs):
           os.kill(os.getpid(), sent)
         return read(batches, n)
       data.Batches.__getitem__ = getitem
-      trainer.train(config.from_json(run['config']), run['workdir'])
+      loop.train(config.from_json(run['config']), run['workdir'])
 
 for name, runs in phases.items():
   children = []
@@ -79,20 +83,25 @@ def make(corpus):  # noqa: F811
 def on_one(make, tmp_path_factory):
   """The directory of a training in one process."""
   workdir = tmp_path_factory.mktemp('one') / 'run'
-  trainer.train(make(), workdir)
+  loop.train(make(), workdir)
   return workdir
 
 
 def start(folder, phases):
   """Runs the phases; returns `folder` and {phase: [exit code of either]}."""
   (folder / 'phases.json').write_text(json.dumps(phases))
-  with socket.socket() as held:  # another program does not get this port meanwhile; the coordinator shares it
+  # another program does not get this port meanwhile; the coordinator shares it
+  with socket.socket() as held:
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     held.bind(('127.0.0.1', 0))
     arguments = [f'127.0.0.1:{held.getsockname()[1]}', str(folder)]
     environment = os.environ | {'PYTHONPATH': str(ROOT)}
     done = subprocess.run(
-      [sys.executable, '-c', PAIRS, *arguments], env=environment, capture_output=True, text=True, timeout=300
+      [sys.executable, '-c', PAIRS, *arguments],
+      env=environment,
+      capture_output=True,
+      text=True,
+      timeout=300,
     )
   lines = [line.split() for line in done.stdout.splitlines()]
   assert [name for name, *_ in lines] == list(phases), done.stdout + done.stderr
@@ -152,7 +161,9 @@ def test_the_first_alone_writes_and_prints(pairs):
     'timing.jsonl',
     'train.lock',
   ]
-  steps = [row['step'] for row in map(json.loads, metrics(folder / 'fsdp').splitlines()) if 'loss' in row]
+  steps = [
+    row['step'] for row in map(json.loads, metrics(folder / 'fsdp').splitlines()) if 'loss' in row
+  ]
   assert steps == list(range(1, STEPS + 1))
   first, second = ((folder / f'whole.{number}.out').read_text().splitlines() for number in range(2))
   assert sum('step 12/12  loss' in line for line in first) == 1
@@ -180,9 +191,14 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(pairs, make):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_other_and_the_same_command_goes_on(pairs, run, make, tmp_path):
+def test_a_process_that_is_killed_ends_the_other_and_the_same_command_goes_on(
+  pairs, run, make, tmp_path
+):
   killed = tmp_path / 'killed'
-  phases = {'killed': [run(killed, (1, 10, signal.SIGKILL), **FSDP)], 'again': [run(killed, **FSDP)]}
+  phases = {
+    'killed': [run(killed, (1, 10, signal.SIGKILL), **FSDP)],
+    'again': [run(killed, **FSDP)],
+  }
   folder, codes = start(tmp_path, phases)
   assert codes == {'killed': [1, -signal.SIGKILL], 'again': [0, 0]}
   told = 'process 0 of 2: failed alone, or lost another; the same command goes on from the last checkpoint'
@@ -217,7 +233,7 @@ def test_two_go_on_from_the_last_whole_checkpoint_of_one(run, on_one, tmp_path):
 def test_one_goes_on_from_a_checkpoint_of_two(pairs, on_one, make, tmp_path, capsys):
   shutil.copytree(pairs[0] / 'fsdp', tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
-  trainer.train(make(mesh__data=1), tmp_path / 'run')
+  loop.train(make(mesh__data=1), tmp_path / 'run')
   assert 'going on from step 8' in capsys.readouterr().out
   np.testing.assert_allclose(losses(tmp_path / 'run'), losses(on_one), rtol=2e-6)
 
@@ -231,11 +247,17 @@ def test_an_error_of_the_first_is_told_once_and_ends_both(pairs):
 
 
 def started_with(**environment):
-  """What becomes of a process that is started so, and does not reach the others within two seconds."""
+  """What becomes of a process that is started so, and does not reach the others within two
+  seconds.
+  """
   code = 'from posenc_jax import config, processes; config.main(lambda argv: processes.joined(2).__enter__())'
   everything = {'PYTHONPATH': str(ROOT), **environment}
   return subprocess.run(
-    [sys.executable, '-c', code], env=os.environ | everything, capture_output=True, text=True, timeout=100
+    [sys.executable, '-c', code],
+    env=os.environ | everything,
+    capture_output=True,
+    text=True,
+    timeout=100,
   )
 
 
@@ -244,12 +266,19 @@ def test_who_does_not_find_the_others_says_so_in_one_line():
     held.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{held.getsockname()[1]}'
     done = started_with(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID='1')
-  expected = f'JAX_COORDINATOR_ADDRESS={address} JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=1: after 2 s, not all'
+  expected = (
+    f'JAX_COORDINATOR_ADDRESS={address} JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=1: after 2 s, not all'
+  )
   assert (done.returncode, done.stderr.count('\n')) == (1, 1), done.stderr
   assert expected in done.stderr
 
 
-STEP = {'SLURM_JOB_ID': '7', 'SLURM_STEP_NODELIST': 'node[1-2]', 'SLURM_PROCID': '1', 'SLURM_LOCALID': '0'}
+STEP = {
+  'SLURM_JOB_ID': '7',
+  'SLURM_STEP_NODELIST': 'node[1-2]',
+  'SLURM_PROCID': '1',
+  'SLURM_LOCALID': '0',
+}
 
 
 @pytest.mark.parametrize(
@@ -257,9 +286,13 @@ STEP = {'SLURM_JOB_ID': '7', 'SLURM_STEP_NODELIST': 'node[1-2]', 'SLURM_PROCID':
   [
     ({}, None),
     ({**STEP, 'SLURM_NTASKS': '1', 'SLURM_STEP_NUM_TASKS': '1'}, None),  # a sweep's job
-    ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '1'}, None),  # the shell of a job of two tasks
+    # the shell of a job of two tasks
+    ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '1'}, None),
     ({**STEP, 'SLURM_NTASKS': '2'}, None),  # its batch script
-    ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}, {'cluster_detection_method': 'slurm'}),
+    (
+      {**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'},
+      {'cluster_detection_method': 'slurm'},
+    ),
     ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2', 'JAX_NUM_PROCESSES': '1'}, None),
     (
       dict(zip(processes.BY_HAND, ('host:1', '2', '1'), strict=True)),
@@ -267,7 +300,9 @@ STEP = {'SLURM_JOB_ID': '7', 'SLURM_STEP_NODELIST': 'node[1-2]', 'SLURM_PROCID':
     ),
   ],
 )
-def test_whether_a_process_is_alone_is_seen_from_its_environment(environment, expected, monkeypatch):
+def test_whether_a_process_is_alone_is_seen_from_its_environment(
+  environment, expected, monkeypatch
+):
   for name in (*os.environ,):
     if name.startswith('SLURM_') or name in processes.BY_HAND:
       monkeypatch.delenv(name)
@@ -277,12 +312,21 @@ def test_whether_a_process_is_alone_is_seen_from_its_environment(environment, ex
 
 
 @pytest.mark.parametrize(
-  'values', [(None, '2', '1'), ('host:1', '2', None), ('host:1', None, '1'), ('host:1', '2', '2'), ('host:1', 'x', '0')]
+  'values',
+  [
+    (None, '2', '1'),
+    ('host:1', '2', None),
+    ('host:1', None, '1'),
+    ('host:1', '2', '2'),
+    ('host:1', 'x', '0'),
+  ],
 )
 def test_variables_that_do_not_fit_are_named(values, monkeypatch):
   for name, value in zip(processes.BY_HAND, values, strict=True):
     monkeypatch.delenv(name, raising=False)
     if value:
       monkeypatch.setenv(name, value)
-  with pytest.raises(UserError, match=r'^JAX_COORDINATOR_ADDRESS=.*; allowed: HOST:PORT, the number of processes'):
+  with pytest.raises(
+    UserError, match=r'^JAX_COORDINATOR_ADDRESS=.*; allowed: HOST:PORT, the number of processes'
+  ):
     processes._as_started()

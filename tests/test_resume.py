@@ -1,4 +1,5 @@
-"""Nothing is lost: kills at the nastiest points, full disks, losses that are not finite, two processes at once.
+"""Nothing is lost: kills at the nastiest points, full disks, losses that are not finite, two
+processes at once.
 
 `scripts/torture.py` kills at random points for minutes; here are the few that it is likely to miss.
 """
@@ -22,10 +23,12 @@ import pytest
 from flax import nnx
 from test_trainer import STEPS, TINY
 
-from posenc_jax import config, data, evals, logs, optim, records, trainer
-from posenc_jax.checkpoint import Checkpoints
-from posenc_jax.config import Stopped, UserError
-from posenc_jax.model import build
+from posenc_jax import config, data, jsonl_store
+from posenc_jax.errors import Stopped, UserError
+from posenc_jax.evaluation import evaluate
+from posenc_jax.model.decoder import build
+from posenc_jax.training import loop, metrics, optimizer
+from posenc_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parent.parent
 OWN = {'encoding.name': 't5', 'train.keep': 1, 'eval.lengths': (16,), 'eval.documents': 0}
@@ -38,11 +41,15 @@ def make(tmp_path_factory):
   for split in ('train', 'validation', 'test'):
     (folder / split).mkdir()
     for name in 'abc':
-      (folder / split / f'{name}.txt').write_text(f'{name}: the quick brown fox jumps over the lazy dog; ' * 8)
+      (folder / split / f'{name}.txt').write_text(
+        f'{name}: the quick brown fox jumps over the lazy dog; ' * 8
+      )
 
   def load(**overrides):
     changed = {path.replace('__', '.'): value for path, value in overrides.items()}
-    return config.load(ROOT / 'configs' / 'base.py', {**TINY, **OWN, 'data.corpus': str(folder), **changed})
+    return config.load(
+      ROOT / 'configs' / 'base.py', {**TINY, **OWN, 'data.corpus': str(folder), **changed}
+    )
 
   return load
 
@@ -51,15 +58,17 @@ def make(tmp_path_factory):
 def unbroken(make, tmp_path_factory):
   """The directory of a run that nothing interrupted."""
   workdir = tmp_path_factory.mktemp('unbroken') / 'run'
-  trainer.train(make(), workdir)
-  evals.evaluate(make(), workdir)
+  loop.train(make(), workdir)
+  evaluate.evaluate(make(), workdir)
   return workdir
 
 
 def last_state(workdir, c):
   model = build(c, data.VOCAB, nnx.Rngs(7))
   with Checkpoints(workdir) as checkpoints:
-    return checkpoints.restore(model=model, opt_state=optim.make(c.optim, c.train.steps).init(model))
+    return checkpoints.restore(
+      model=model, opt_state=optimizer.make(c.optim, c.train.steps).init(model)
+    )
 
 
 def assert_same_run(a, b, c):
@@ -67,7 +76,8 @@ def assert_same_run(a, b, c):
   jax.tree.map(np.testing.assert_array_equal, last_state(a, c), last_state(b, c))
 
 
-# A process that has imported everything and no device yet: each fork of it is a run that dies at one point.
+# A process that has imported everything and no device yet: each fork of it is a run that dies at
+# one point.
 KILLS = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -78,7 +88,7 @@ workdir = Path(sys.argv[1])
 jax.config.update('jax_compilation_cache_dir', str(workdir.parent / 'compiled'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 c = config.from_json(json.loads(sys.argv[2]))
-real = {'rename': os.rename, 'rmtree': shutil.rmtree, 'write': records._write}
+real = {'rename': os.rename, 'rmtree': shutil.rmtree, 'write': jsonl_store._write}
 
 def die():
   os.kill(os.getpid(), signal.SIGKILL)
@@ -90,7 +100,7 @@ def half_a_row(what):
       os.write(fd, line[:len(line) // 2])
       die()
     real['write'](fd, line)
-  records._write = write
+  jsonl_store._write = write
 
 def uncommitted(step):
   def rename(source, target, **options):
@@ -108,11 +118,11 @@ def half_deleted(step):
   shutil.rmtree = rmtree
 
 for name, command, kill in (
-  ('half a row', trainer.train, lambda: half_a_row(b'"step":6,')),
-  ('uncommitted', trainer.train, lambda: uncommitted(8)),
-  ('half deleted', trainer.train, lambda: half_deleted(4)),
-  ('left alone', trainer.train, lambda: None),
-  ('half an evaluation', evals.evaluate, lambda: half_a_row(b'"document":"b.txt"')),
+  ('half a row', loop.train, lambda: half_a_row(b'"step":6,')),
+  ('uncommitted', loop.train, lambda: uncommitted(8)),
+  ('half deleted', loop.train, lambda: half_deleted(4)),
+  ('left alone', loop.train, lambda: None),
+  ('half an evaluation', evaluate.evaluate, lambda: half_a_row(b'"document":"b.txt"')),
 ):
   if not (child := os.fork()):
     sys.stdout = sys.stderr
@@ -130,7 +140,10 @@ def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken
   arguments = [str(workdir), json.dumps(config.to_json(c))]
   environment = os.environ | {'PYTHONPATH': str(ROOT)}
   done = subprocess.run(
-    [sys.executable, '-W', 'ignore', '-c', KILLS, *arguments], env=environment, capture_output=True, text=True
+    [sys.executable, '-W', 'ignore', '-c', KILLS, *arguments],
+    env=environment,
+    capture_output=True,
+    text=True,
   )
   first, *others = done.stdout.splitlines()
   assert first in ('half a row: -9 4', 'half a row: -9 4.orbax-checkpoint-tmp'), done.stderr
@@ -144,7 +157,7 @@ def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken
   rows, whole = ((path / 'eval.jsonl').read_bytes() for path in (workdir, unbroken))
   assert whole.startswith(rows)
   assert not rows.endswith(b'\n')
-  evals.evaluate(c, workdir)
+  evaluate.evaluate(c, workdir)
   assert (workdir / 'eval.jsonl').read_bytes() == whole
 
 
@@ -156,13 +169,15 @@ def stopped(make, tmp_path_factory):
     send = lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == 6 else None
     patch.setattr(data.Batches, '__getitem__', lambda self, n: (send(n), read(self, n))[1])
     with pytest.raises(Stopped, match='step 7 is saved; go on with the same command'):
-      trainer.train(make(), workdir)
+      loop.train(make(), workdir)
   return workdir
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.usefixtures('orbax_cleans_up')
-@pytest.mark.parametrize(('file', 'size'), [('config.json', 500), ('metrics.jsonl', 490), ('checkpoints', 4000)])
+@pytest.mark.parametrize(
+  ('file', 'size'), [('config.json', 500), ('metrics.jsonl', 490), ('checkpoints', 4000)]
+)
 def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
   """As full as this: no file may have more than `size` bytes. Then there is room again."""
   c, workdir, left = make(), tmp_path / 'run', []
@@ -172,26 +187,35 @@ def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_
   if file == 'metrics.jsonl':
     assert 0 < size - (workdir / file).stat().st_size < 60  # half a row
     (workdir / 'timing.jsonl').unlink()
-  before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file() and path.suffix != '.lock'}
+  before = {
+    path: path.read_bytes()
+    for path in workdir.rglob('*')
+    if path.is_file() and path.suffix != '.lock'
+  }
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
   try:
-    with pytest.raises(Stopped, match=rf'run/{file}: File too large; what was written before is whole') as error:
-      trainer.train(c, workdir)
+    with pytest.raises(
+      Stopped, match=rf'run/{file}: File too large; what was written before is whole'
+    ) as error:
+      loop.train(c, workdir)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert (str(error.value).count('\n'), error.value.code) == (0, 1)
   assert all(path.read_bytes().startswith(content) for path, content in before.items())
   assert [path.name for path in (workdir / 'checkpoints').glob('*') if path.name.isdigit()] == left
   if left:
-    trainer.train(c, workdir)
+    loop.train(c, workdir)
     assert_same_run(workdir, unbroken, c)
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.usefixtures('orbax_cleans_up')
 def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_path, caplog):
-  model, limits = {'w': jax.random.normal(jax.random.key(0), (64, 64))}, resource.getrlimit(resource.RLIMIT_FSIZE)
+  model, limits = (
+    {'w': jax.random.normal(jax.random.key(0), (64, 64))},
+    resource.getrlimit(resource.RLIMIT_FSIZE),
+  )
 
   def wait(checkpoints):
     for _ in range(1000):
@@ -224,19 +248,29 @@ def test_a_read_only_directory_is_one_line(unbroken, make, tmp_path, monkeypatch
     return opened(path, flags, *mode)
 
   monkeypatch.setattr(os, 'open', refuse)
-  for command, lock in ((trainer.train, 'train.lock'), (evals.evaluate, 'eval.lock')):
+  for command, lock in ((loop.train, 'train.lock'), (evaluate.evaluate, 'eval.lock')):
     with pytest.raises(Stopped, match=rf'run/{lock}: Read-only file system; '):
       command(make(), tmp_path / 'run')
 
 
-@pytest.mark.parametrize(('command', 'lock'), [(trainer.train, 'train.lock'), (evals.evaluate, 'eval.lock')])
-def test_the_second_process_on_a_directory_is_refused_and_named_the_first(command, lock, unbroken, make):
-  before = {path: path.read_bytes() for path in unbroken.rglob('*') if path.is_file() and path.name != lock}
-  with records.locked(unbroken / lock):
+@pytest.mark.parametrize(
+  ('command', 'lock'), [(loop.train, 'train.lock'), (evaluate.evaluate, 'eval.lock')]
+)
+def test_the_second_process_on_a_directory_is_refused_and_named_the_first(
+  command, lock, unbroken, make
+):
+  before = {
+    path: path.read_bytes() for path in unbroken.rglob('*') if path.is_file() and path.name != lock
+  }
+  with jsonl_store.locked(unbroken / lock):
     holder = f'process {os.getpid()} on '
-    with pytest.raises(UserError, match=rf'another process is at work there \({holder}\S+\); allowed: one at a time'):
+    with pytest.raises(
+      UserError, match=rf'another process is at work there \({holder}\S+\); allowed: one at a time'
+    ):
       command(make(), unbroken)
-  assert before == {path: path.read_bytes() for path in unbroken.rglob('*') if path.is_file() and path.name != lock}
+  assert before == {
+    path: path.read_bytes() for path in unbroken.rglob('*') if path.is_file() and path.name != lock
+  }
   command(make(), unbroken)
 
 
@@ -244,25 +278,30 @@ def test_metrics_that_are_damaged_or_lost_are_named(stopped, tmp_path, capsys):
   rows = (stopped / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
   with pytest.raises(UserError, match=r'metrics\.jsonl:2: not a JSON object'):
-    logs.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+    metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
-  logs.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+  metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
   assert capsys.readouterr().out == ''
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows[2:]))
-  logs.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
-  assert 'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again' in capsys.readouterr().out
+  metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+  assert (
+    'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again'
+    in capsys.readouterr().out
+  )
 
 
 def test_a_damaged_config_is_named(make, tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": ')
-  with pytest.raises(UserError, match=r'config\.json is damaged: .*; allowed: the file that train\.py wrote'):
-    trainer.train(make(), tmp_path)
+  with pytest.raises(
+    UserError, match=r'config\.json is damaged: .*; allowed: the file that train\.py wrote'
+  ):
+    loop.train(make(), tmp_path)
 
 
 @pytest.fixture
 def not_finite(monkeypatch):
   """(*steps): the loss of these is NaN."""
-  read, nll = data.Batches.__getitem__, trainer.token_nll
+  read, nll = data.Batches.__getitem__, loop.token_nll
   mark = 200  # a byte that the text has not
 
   def poison(*steps):
@@ -277,7 +316,7 @@ def not_finite(monkeypatch):
       return nll(model, tokens_BT, **options) * jnp.where(tokens_BT[0, 0] == mark, jnp.nan, 1.0)
 
     monkeypatch.setattr(data.Batches, '__getitem__', getitem)
-    monkeypatch.setattr(trainer, 'token_nll', token_nll)
+    monkeypatch.setattr(loop, 'token_nll', token_nll)
 
   return poison
 
@@ -286,23 +325,27 @@ def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, 
   not_finite(5, 9)
   why = 'grad_norm is nan, loss is nan'
   two, one = (make(train__skip_not_finite=n, train__validate_every=0) for n in (2, 1))
-  trainer.train(two, tmp_path / 'two')
+  loop.train(two, tmp_path / 'two')
   assert f'step 9/12  {why}: update left out (2 of 2)' in capsys.readouterr().out
-  rows = records.read(tmp_path / 'two' / 'metrics.jsonl')
-  assert [row for row in rows if 'skipped' in row] == [{'step': step, 'skipped': why} for step in (5, 9)]
+  rows = jsonl_store.read(tmp_path / 'two' / 'metrics.jsonl')
+  assert [row for row in rows if 'skipped' in row] == [
+    {'step': step, 'skipped': why} for step in (5, 9)
+  ]
   assert [row['step'] for row in rows] == [1, 3, 5, 6, 9, 12, 12]
   for _ in range(2):  # what was left out before the checkpoint counts
-    with pytest.raises(Stopped, match=f'step 9: {why}; 1 updates were left out before; training stopped'):
-      trainer.train(one, tmp_path / 'one')
-    assert records.read(tmp_path / 'one' / 'metrics.jsonl') == rows[:4]
+    with pytest.raises(
+      Stopped, match=f'step 9: {why}; 1 updates were left out before; training stopped'
+    ):
+      loop.train(one, tmp_path / 'one')
+    assert jsonl_store.read(tmp_path / 'one' / 'metrics.jsonl') == rows[:4]
     assert last_state(tmp_path / 'one', one)[1] == 8
 
 
 def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   not_finite()
   c = make(train__skip_not_finite=1)
-  optimiser = optim.make(c.optim, STEPS)
-  step_fn, _ = trainer.functions(c, optimiser)
+  optimiser = optimizer.make(c.optim, STEPS)
+  step_fn, _ = loop.functions(c, optimiser)
   tokens_BT = jnp.arange(64).reshape(4, 16)
   start = build(c, data.VOCAB, nnx.Rngs(0))
   model, opt_state, _ = step_fn(start, optimiser.init(start), data.Batch(tokens_BT))
@@ -311,9 +354,12 @@ def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   assert np.isnan(metrics['loss'])
   jax.tree.map(np.testing.assert_array_equal, (model, opt_state[:-1]), (before[0], before[1][:-1]))
   assert (before[1][-1].count, opt_state[-1].count) == (1, 2)
-  without, _, _ = trainer.functions(make(), optimiser)[0](*jax.tree.map(jnp.array, before), data.Batch(tokens_BT))
+  without, _, _ = loop.functions(make(), optimiser)[0](
+    *jax.tree.map(jnp.array, before), data.Batch(tokens_BT)
+  )
   model, _, _ = step_fn(*jax.tree.map(jnp.array, before), data.Batch(tokens_BT))
-  jax.tree.map(np.testing.assert_array_equal, model, without)  # what is finite is the same with the field and without
+  # what is finite is the same with the field and without
+  jax.tree.map(np.testing.assert_array_equal, model, without)
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
@@ -328,7 +374,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
 
 
 def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
-  log = logs.Log(tmp_path, 0, STEPS, 3, 64, 'bits/byte')
+  log = metrics.Log(tmp_path, 0, STEPS, 3, 64, 'bits/byte')
   with pytest.raises(Stopped, match='step 4: validation is nan; training stopped'):
     log.validation(4, [float('nan')])
   assert not (tmp_path / 'metrics.jsonl').exists()
@@ -337,5 +383,5 @@ def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
 def test_without_its_damaged_checkpoints_a_run_begins_anew(unbroken, make, tmp_path):
   shutil.copytree(unbroken, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
-  trainer.train(make(), tmp_path / 'run')
+  loop.train(make(), tmp_path / 'run')
   assert_same_run(tmp_path / 'run', unbroken, make())

@@ -1,4 +1,6 @@
-"""Context extension of RoPE: published numbers, formulas in scalars, what the length of a call does, re-indexing."""
+"""Context extension of RoPE: published numbers, formulas in scalars, what the length of a call
+does, re-indexing.
+"""
 
 import functools
 import math
@@ -16,7 +18,7 @@ from test_laws import DIMS, S, close, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import make
-from posenc_jax.encodings.rope_scaling import SCALINGS, read
+from posenc_jax.encodings.core.rope_scaling_config import SCALINGS, read
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 8}
 
@@ -44,7 +46,9 @@ def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
       [1, 0.16997965, 0.03243798, 0.00812636, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
     ),
     (
-      dict(K=16, base=5e5, L=8192, rope_type='llama3', factor=8, low_freq_factor=1, high_freq_factor=4),
+      dict(
+        K=16, base=5e5, L=8192, rope_type='llama3', factor=8, low_freq_factor=1, high_freq_factor=4
+      ),
       [1, 0.193922745, 0.0376060309, 0.00729266470, 5.248462e-4, 3.4281e-5, 6.6479e-6, 1.2892e-6],
     ),
     (
@@ -74,16 +78,25 @@ def test_attention_factors():
 
 
 def test_yarn_ramps_between_published_indices():
-  """Llama 2: from 20.94 to 45.03, widened to whole indices 20 and 46; the paper's ramp differs threefold."""
-  turned = lambda **fields: scaled(128, 1e4, factor=16, **fields)[0] / scaled(128, 1e4, rope_type='linear', factor=1)[0]
+  """Llama 2: from 20.94 to 45.03, widened to whole indices 20 and 46; the paper's ramp differs
+  threefold.
+  """
+  turned = lambda **fields: (
+    scaled(128, 1e4, factor=16, **fields)[0] / scaled(128, 1e4, rope_type='linear', factor=1)[0]
+  )
   kept = lambda **fields: (turned(**fields) - 1 / 16) / (15 / 16)
-  np.testing.assert_allclose(kept(rope_type='yarn')[[20, 21, 45, 46]], [1, 25 / 26, 1 / 26, 0], atol=1e-12)
+  np.testing.assert_allclose(
+    kept(rope_type='yarn')[[20, 21, 45, 46]], [1, 25 / 26, 1 / 26, 0], atol=1e-12
+  )
   exact = kept(rope_type='yarn', truncate=False)
   assert exact[20] == 1
   assert exact[21] == pytest.approx(1 - (21 - 20.944) / (45.027 - 20.944), abs=1e-4)
   assert exact[45] == pytest.approx(0.027 / (45.027 - 20.944), abs=1e-4)
   ratio = turned(rope_type='yarn_paper') / turned(rope_type='yarn')
-  assert (ratio.min(), ratio.max()) == (pytest.approx(0.329, abs=1e-3), pytest.approx(1.03, abs=5e-3))
+  assert (ratio.min(), ratio.max()) == (
+    pytest.approx(0.329, abs=1e-3),
+    pytest.approx(1.03, abs=5e-3),
+  )
 
 
 def test_dynamic_multiplier_of_an_eightfold_length():
@@ -122,7 +135,8 @@ def other_base(growth):
   return lambda m, K, base, n, s, L: (base * growth(n, s, L) ** (K / (K - 2))) ** (-2 * m / K)
 
 
-# type: (further fields, radians a position of pair m for n keys, factor on queries and keys for n keys)
+# type: (further fields, radians a position of pair m for n keys, factor on queries and keys for n
+# keys)
 FORMULAS = {
   'linear': (lambda K, s: {}, lambda m, K, base, n, s, L: base ** (-2 * m / K) / s, lambda s, L: 1),
   'ntk': (lambda K, s: {}, other_base(lambda n, s, L: s), lambda s, L: 1),
@@ -134,11 +148,18 @@ FORMULAS = {
   'yarn': (lambda K, s: {}, yarn_formula, lambda s, L: 1 + math.log(s) / 10),
   'yarn_paper': (lambda K, s: {}, by_turns(1, 32), lambda s, L: 1 + math.log(s) / 10),
   'longrope': (
-    lambda K, s: {'short_factor': DIVISORS[: K // 2], 'long_factor': [s * d for d in DIVISORS[: K // 2]]},
+    lambda K, s: {
+      'short_factor': DIVISORS[: K // 2],
+      'long_factor': [s * d for d in DIVISORS[: K // 2]],
+    },
     lambda m, K, base, n, s, L: base ** (-2 * m / K) / (DIVISORS[m] * (s if n > L else 1)),
     lambda s, L: math.sqrt(math.log(L * s, L)),
   ),
-  'llama3': (lambda K, s: {'low_freq_factor': 0.5, 'high_freq_factor': 3.0}, by_turns(0.5, 3.0), lambda s, L: 1),
+  'llama3': (
+    lambda K, s: {'low_freq_factor': 0.5, 'high_freq_factor': 3.0},
+    by_turns(0.5, 3.0),
+    lambda s, L: 1,
+  ),
   'proportional': (
     lambda K, s: {'partial_rotary_factor': 0.6},
     lambda m, K, base, n, s, L: base ** (-2 * m / K) / s if m < math.floor(0.6 * K / 2) else 0,
@@ -159,7 +180,9 @@ def test_type_is_its_formula(rope_type, K, base, L):
     for n in (1, L, L + 1, 3 * L):
       f, multiplier = scaled(K, base, n, L, rope_type=rope_type, factor=s, **fields(K, s))
       assert f.dtype == np.float64
-      np.testing.assert_allclose(f, [radians(m, K, base, n, s, L) for m in range(K // 2)], rtol=1e-12)
+      np.testing.assert_allclose(
+        f, [radians(m, K, base, n, s, L) for m in range(K // 2)], rtol=1e-12
+      )
       assert multiplier == pytest.approx(factor(s, L), rel=1e-12)
 
 
@@ -178,16 +201,22 @@ def test_a_factor_of_one_is_rope(rope_type):
     frequencies, multiplier = enc.spectrum(length)
     np.testing.assert_allclose(frequencies, plain.frequencies(), rtol=1e-14)
     assert multiplier == 1
-  assert (np.abs(enc.spectrum(90)[0] / plain.frequencies() - 1).max() > 0.1) == (rope_type == 'dynamic')
+  assert (np.abs(enc.spectrum(90)[0] / plain.frequencies() - 1).max() > 0.1) == (
+    rope_type == 'dynamic'
+  )
 
 
 @pytest.mark.parametrize('rope_type', SCALINGS)
 @pytest.mark.parametrize('layout', ['half', 'interleaved'])
 def test_attention_is_the_formulas(rope_type, layout):
-  """In float64 loops over pairs, of a part of the channels, beyond the original length; last queries see the same."""
+  """In float64 loops over pairs, of a part of the channels, beyond the original length; last
+  queries see the same.
+  """
   fields, radians, factor = FORMULAS[rope_type]
   K, s, L = 6, 3.0, SIZES['train_length']
-  enc = build(fraction=0.75, layout=layout, scaling={'rope_type': rope_type, 'factor': s, **fields(K, s)})
+  enc = build(
+    fraction=0.75, layout=layout, scaling={'rope_type': rope_type, 'factor': s, **fields(K, s)}
+  )
   x, weights, _ = inputs()
 
   def turn(x_K, t):
@@ -199,7 +228,10 @@ def test_attention_is_the_formulas(rope_type, layout):
     return y_K
 
   oracle = Oracle(lambda q, k, i, j, h: turn(q, i) @ turn(k, j) / math.sqrt(8))
-  positions, mask = np.broadcast_to(np.arange(S), (2, S)), np.broadcast_to(np.tril(np.ones((S, S), bool)), (2, S, S))
+  positions, mask = (
+    np.broadcast_to(np.arange(S), (2, S)),
+    np.broadcast_to(np.tril(np.ones((S, S), bool)), (2, S, S)),
+  )
   double = {n: np.asarray(w, np.float64) for n, w in weights.items()}
   desired = attention_layer(oracle, double, np.asarray(x, np.float64), positions, mask)
   run = jax.jit(
@@ -245,7 +277,13 @@ def test_length_is_the_number_of_keys_of_the_call(name):
       'yarn',
     ),
     (
-      {'rope_type': 'yarn', 'factor': 32.0, 'truncate': False, 'attention_factor': None, 'rope_theta': 10_000.0},
+      {
+        'rope_type': 'yarn',
+        'factor': 32.0,
+        'truncate': False,
+        'attention_factor': None,
+        'rope_theta': 10_000.0,
+      },
       'yarn',
     ),
     (
@@ -258,9 +296,18 @@ def test_length_is_the_number_of_keys_of_the_call(name):
       },
       'llama3',
     ),
-    ({'type': 'longrope', 'short_factor': [1, 1.5], 'long_factor': (2, 4.0), 'factor': 32}, 'longrope'),
-    ({'rope_type': 'proportional', 'partial_rotary_factor': 0.5, 'rope_theta': 10_000.0}, 'proportional'),
-    ({'rope_type': 'linear', 'factor': 2.0, 'rope_theta': 10_000, 'partial_rotary_factor': 1.0}, 'linear'),
+    (
+      {'type': 'longrope', 'short_factor': [1, 1.5], 'long_factor': (2, 4.0), 'factor': 32},
+      'longrope',
+    ),
+    (
+      {'rope_type': 'proportional', 'partial_rotary_factor': 0.5, 'rope_theta': 10_000.0},
+      'proportional',
+    ),
+    (
+      {'rope_type': 'linear', 'factor': 2.0, 'rope_theta': 10_000, 'partial_rotary_factor': 1.0},
+      'linear',
+    ),
   ],
 )
 def test_dicts_of_published_models_load(given, rope_type):
@@ -286,9 +333,15 @@ def test_default_is_no_scaling():
     ('yarn', "scaling='yarn' must be a dict or None"),
     ({'factor': 2}, 'scaling.rope_type is missing; one of: linear, ntk, dynamic'),
     ({'rope_type': 'yran', 'factor': 2}, "scaling.rope_type='yran' is unknown; nearest: yarn"),
-    ({'rope_type': 'yarn', 'type': 'linear', 'factor': 2}, "scaling.rope_type='yarn/linear' is unknown"),
+    (
+      {'rope_type': 'yarn', 'type': 'linear', 'factor': 2},
+      "scaling.rope_type='yarn/linear' is unknown",
+    ),
     ({'rope_type': 'linear', 'facter': 2}, 'scaling.facter is no field of linear; nearest: factor'),
-    ({'rope_type': 'linear', 'factor': 2, 'beta_fast': 3}, 'scaling.beta_fast is no field of linear; nearest: factor'),
+    (
+      {'rope_type': 'linear', 'factor': 2, 'beta_fast': 3},
+      'scaling.beta_fast is no field of linear; nearest: factor',
+    ),
     ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; nearest: none'),
     (
       {'rope_type': 'llama3', 'factor': 2, 'low_freq_factor': 1},
@@ -298,14 +351,26 @@ def test_default_is_no_scaling():
     ({'rope_type': 'linear', 'factor': 0.5}, 'scaling.factor=0.5 must be 1 or more'),
     ({'rope_type': 'linear', 'factor': '4'}, "scaling.factor='4' must be 1 or more"),
     ({'rope_type': 'yarn', 'factor': 2, 'truncate': 0}, 'scaling.truncate=0 must be True or False'),
-    ({'rope_type': 'yarn', 'factor': 2, 'beta_slow': 40}, 'scaling.beta_slow=40 must be less than beta_fast=32.0'),
-    ({'rope_type': 'yarn', 'factor': 2, 'attention_factor': 0}, 'scaling.attention_factor=0 must be more than 0'),
-    ({'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 1}, 'embeddings=1 must be 2 or more'),
+    (
+      {'rope_type': 'yarn', 'factor': 2, 'beta_slow': 40},
+      'scaling.beta_slow=40 must be less than beta_fast=32.0',
+    ),
+    (
+      {'rope_type': 'yarn', 'factor': 2, 'attention_factor': 0},
+      'scaling.attention_factor=0 must be more than 0',
+    ),
+    (
+      {'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 1},
+      'embeddings=1 must be 2 or more',
+    ),
     (
       {'rope_type': 'linear', 'factor': 2, 'rope_theta': 5e5},
       'scaling.rope_theta=500000.0 must be base=10000.0 of rope',
     ),
-    ({'rope_type': 'linear', 'factor': 2, 'partial_rotary_factor': 0.5}, 'must be fraction=1.0 of rope'),
+    (
+      {'rope_type': 'linear', 'factor': 2, 'partial_rotary_factor': 0.5},
+      'must be fraction=1.0 of rope',
+    ),
     (
       {'rope_type': 'longrope', 'factor': 2, 'short_factor': [1] * 4, 'long_factor': [1] * 3},
       'scaling.long_factor=[1, 1, 1] must be 4 numbers greater than 0: one a frequency',
@@ -341,7 +406,9 @@ def test_self_extend_sees_the_published_distances():
 @pytest.mark.parametrize('group', [3, 5, 7, 10, 48])
 def test_groups_are_whole_at_every_position(group):
   t = np.arange(200_000)
-  _, number = jax.jit(build('self_extend', group=group).far)(jnp.zeros((1, 1)), jnp.asarray(t, jnp.float32)[None])
+  _, number = jax.jit(build('self_extend', group=group).far)(
+    jnp.zeros((1, 1)), jnp.asarray(t, jnp.float32)[None]
+  )
   np.testing.assert_array_equal(number[0], t // group)
 
 
@@ -355,7 +422,9 @@ def test_groups_are_whole_at_every_position(group):
     ('self_extend', {'window': 2, 'group': 1}),
   ],
 )
-@pytest.mark.parametrize('rope', [{}, {'scaling': {'rope_type': 'yarn', 'factor': 2.0}, 'layout': 'interleaved'}])
+@pytest.mark.parametrize(
+  'rope', [{}, {'scaling': {'rope_type': 'yarn', 'factor': 2.0}, 'layout': 'interleaved'}]
+)
 def test_a_window_of_all_and_steps_of_one_are_rope(name, hyper, rope):
   x, weights, _ = inputs()
   run = jax.jit(lambda enc: layer(enc, weights, x, backend='dense'))

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from test_trainer import BASE, STEPS, TINY, corpus, parameters  # noqa: F401
 
-from posenc_jax import config, evals, logs, records, sweep, trainer
-from posenc_jax import workdir as workdirs
-from posenc_jax.config import Stopped, UserError
+from posenc_jax import config, jsonl_store, sweep
+from posenc_jax.errors import Stopped, UserError
+from posenc_jax.evaluation import evaluate
 from posenc_jax.sweep import status
+from posenc_jax.training import loop, metrics
+from posenc_jax.training import run_dir as workdirs
 
 SEEDS = (3, 0)
 
@@ -21,7 +23,8 @@ SEEDS = (3, 0)
 def make(corpus):  # noqa: F811
   def make(**fields):
     changed = {name.replace('__', '.'): value for name, value in fields.items()}
-    more = {'encoding.name': 'random_positions', 'train.keep': 1, 'data.corpus': corpus}  # it draws at every step
+    # it draws at every step
+    more = {'encoding.name': 'random_positions', 'train.keep': 1, 'data.corpus': corpus}
     return config.load(BASE, {**TINY, **more, **changed})
 
   return make
@@ -31,15 +34,15 @@ def make(corpus):  # noqa: F811
 def alone(make, tmp_path_factory):
   """{seed: the directory of its run}; the second one was trained as one of several."""
   folder = tmp_path_factory.mktemp('alone')
-  trainer.train(make(seed=SEEDS[0]), folder / str(SEEDS[0]))
-  trainer.train(make(seeds=SEEDS[1:]), folder / 'run')
+  loop.train(make(seed=SEEDS[0]), folder / str(SEEDS[0]))
+  loop.train(make(seeds=SEEDS[1:]), folder / 'run')
   return {SEEDS[0]: folder / str(SEEDS[0]), SEEDS[1]: config.of_seed(folder / 'run', SEEDS[1])}
 
 
 @pytest.fixture(scope='module')
 def together(make, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('together') / 'run'
-  trainer.train(make(seeds=SEEDS, seeds_at_once=True), workdir)
+  loop.train(make(seeds=SEEDS, seeds_at_once=True), workdir)
   return workdir
 
 
@@ -49,10 +52,12 @@ def files(folder):
 
 def assert_close(folder, other):
   """Rows on disk: equal, but numbers to rounding."""
-  rows, wanted = (records.read(f / 'metrics.jsonl') for f in (folder, other))
+  rows, wanted = (jsonl_store.read(f / 'metrics.jsonl') for f in (folder, other))
   assert [row.keys() for row in rows] == [row.keys() for row in wanted]
   for row, like in zip(rows, wanted, strict=True):
-    assert {k: v for k, v in row.items() if isinstance(v, str)} == {k: v for k, v in like.items() if isinstance(v, str)}
+    assert {k: v for k, v in row.items() if isinstance(v, str)} == {
+      k: v for k, v in like.items() if isinstance(v, str)
+    }
     numbers = [name for name, value in like.items() if not isinstance(value, str)]
     np.testing.assert_allclose([row[n] for n in numbers], [like[n] for n in numbers], rtol=1e-5)
 
@@ -66,39 +71,44 @@ def test_at_once_is_each_by_itself(make, alone, together, capsys):
       lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
       *(parameters(folder, make()) for folder in (one, alone[seed])),
     )
-    trainer.train(make(seed=seed), one)  # it is that run, and finished
+    loop.train(make(seed=seed), one)  # it is that run, and finished
     assert 'training is finished' in capsys.readouterr().out
-  losses = [[row['loss'] for row in records.read(f / 'metrics.jsonl') if 'loss' in row] for f in alone.values()]
+  losses = [
+    [row['loss'] for row in jsonl_store.read(f / 'metrics.jsonl') if 'loss' in row]
+    for f in alone.values()
+  ]
   assert losses[0] != losses[1]
 
 
 @pytest.mark.slow
 def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, tmp_path):
-  trainer.train(make(seeds=SEEDS), tmp_path / 'run')
+  loop.train(make(seeds=SEEDS), tmp_path / 'run')
   for seed in SEEDS:
     assert files(config.of_seed(tmp_path / 'run', seed)) == files(alone[seed])
 
 
-def test_at_once_goes_on_after_a_stop_with_the_same_bits(make, together, tmp_path, monkeypatch, capsys):
+def test_at_once_goes_on_after_a_stop_with_the_same_bits(
+  make, together, tmp_path, monkeypatch, capsys
+):
   c, workdir = make(seeds=SEEDS, seeds_at_once=True), tmp_path / 'run'
-  push = logs.Log.push
+  push = metrics.Log.push
 
   def stop(self, step, *args):
     push(self, step, *args)
     if step == 7:
       raise Stopped('now')
 
-  monkeypatch.setattr(logs.Log, 'push', stop)
+  monkeypatch.setattr(metrics.Log, 'push', stop)
   with pytest.raises(Stopped):
-    trainer.train(c, workdir)
+    loop.train(c, workdir)
   monkeypatch.undo()
-  trainer.train(c, workdir)
+  loop.train(c, workdir)
   assert 'going on from step 4' in capsys.readouterr().out
   for seed in SEEDS:
     assert files(config.of_seed(workdir, seed)) == files(config.of_seed(together, seed))
   # Killed while seeds got their checkpoints:
   shutil.rmtree(config.of_seed(workdir, SEEDS[1]) / 'checkpoints')
-  trainer.train(c, workdir)
+  loop.train(c, workdir)
   jax.tree.map(
     np.testing.assert_array_equal,
     *(parameters(config.of_seed(folder, SEEDS[1]), make()) for folder in (workdir, together)),
@@ -110,14 +120,18 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
   shutil.copytree(together.parent, tmp_path / 'runs')
   workdir = tmp_path / 'runs' / 'run'
   with pytest.raises(UserError, match='split'):  # this corpus has no test split
-    evals.evaluate(c, workdir)
+    evaluate.evaluate(c, workdir)
   c.eval.split, c.eval.protocols, c.eval.documents = 'validation', ('blocks',), 1
-  evals.evaluate(c, workdir)
-  rows = [row for seed in SEEDS for row in records.read(config.of_seed(workdir, seed) / 'eval.jsonl')]
-  assert {(row['run'], row['seed']) for row in rows} == {(f'run,seed={seed}', seed) for seed in SEEDS}
+  evaluate.evaluate(c, workdir)
+  rows = [
+    row for seed in SEEDS for row in jsonl_store.read(config.of_seed(workdir, seed) / 'eval.jsonl')
+  ]
+  assert {(row['run'], row['seed']) for row in rows} == {
+    (f'run,seed={seed}', seed) for seed in SEEDS
+  }
   assert json.loads((workdir / 'finished.json').read_text())['config_hash'] == config.config_hash(c)
   more = make(seeds=SEEDS[::-1], train__start_from=str(workdir), train__steps=0)
-  trainer.train(more, tmp_path / 'more')
+  loop.train(more, tmp_path / 'more')
   for seed in SEEDS:
     jax.tree.map(
       np.testing.assert_array_equal,
@@ -138,7 +152,8 @@ def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypa
   shutil.rmtree('source')
   assert starts(c, tmp_path / 'run') == of_each
   assert starts(c, 'new') == ['source'] * 2
-  assert starts(make(seeds=SEEDS, train__start_from='other'), 'run') == ['other'] * 2  # which is refused
+  # which is refused
+  assert starts(make(seeds=SEEDS, train__start_from='other'), 'run') == ['other'] * 2
   for one, folder in config.runs(c, 'new'):
     workdirs.claim(folder, one)
   workdirs.claim('source', make(seeds=SEEDS))
@@ -146,14 +161,17 @@ def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypa
 
 
 def last(folder, c):
-  return trainer.finished_parameters(folder, trainer.build(c, 257, trainer.nnx.Rngs(9)))
+  return loop.finished_parameters(folder, loop.build(c, 257, loop.nnx.Rngs(9)))
 
 
 def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path):
   shutil.copytree(alone[0], tmp_path / 'run,seed=0')
   before = files(tmp_path / 'run,seed=0')
-  with pytest.raises(UserError, match=r'run,seed=0 holds checkpoints of a run by itself; allowed: config.seeds_at_onc'):
-    trainer.train(make(seeds=SEEDS, seeds_at_once=True), tmp_path / 'run')
+  with pytest.raises(
+    UserError,
+    match=r'run,seed=0 holds checkpoints of a run by itself; allowed: config.seeds_at_onc',
+  ):
+    loop.train(make(seeds=SEEDS, seeds_at_once=True), tmp_path / 'run')
   assert files(tmp_path / 'run,seed=0') == before
 
 
@@ -164,8 +182,14 @@ def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path)
     ({'seeds': (-1,)}, r'config.seeds=\(-1,\); allowed: whole numbers'),
     ({'seeds': (1,), 'seed': 2}, r'config.seed=2; allowed: 0, since config.seeds=\(1,\)'),
     ({'seeds_at_once': True}, r'config.seeds_at_once=True; allowed: .* with config.seeds'),
-    ({'seeds': (1, 2), 'mesh__seeds': 2}, r'config.mesh.seeds=2; allowed: a divisor of the seeds at once, 1$'),
-    ({'seeds': (1, 2), 'seeds_at_once': True, 'mesh__seeds': 3}, r'config.mesh.seeds=3; .* at once, 2$'),
+    (
+      {'seeds': (1, 2), 'mesh__seeds': 2},
+      r'config.mesh.seeds=2; allowed: a divisor of the seeds at once, 1$',
+    ),
+    (
+      {'seeds': (1, 2), 'seeds_at_once': True, 'mesh__seeds': 3},
+      r'config.mesh.seeds=3; .* at once, 2$',
+    ),
     (
       {'seeds': (1, 2), 'seeds_at_once': True, 'mesh__seeds': 2, 'mesh__context': 2},
       r'config.mesh.context=2; allowed: 1 with mesh.seeds=2$',
@@ -181,14 +205,18 @@ def test_one_seed_that_is_not_finite_is_named(tmp_path):
   folders = [tmp_path / name for name in 'ab']
   for folder in folders:
     folder.mkdir()
-  log = logs.Log(tmp_path / 'run', 0, STEPS, 1, 64, 'bits/byte', skips=1, members=folders)
-  metrics = {'loss': np.array([1.0, np.nan]), 'grad_norm': np.ones(2), 'learning_rate': np.ones(2)}
-  log.push(1, metrics, [1.0, 1.0])
+  log = metrics.Log(tmp_path / 'run', 0, STEPS, 1, 64, 'bits/byte', skips=1, members=folders)
+  values = {'loss': np.array([1.0, np.nan]), 'grad_norm': np.ones(2), 'learning_rate': np.ones(2)}
+  log.push(1, values, [1.0, 1.0])
   log.push(2, metrics, [1.0, 1.0])
-  with pytest.raises(Stopped, match=re.escape('b: step 2: loss is nan; 1 updates were left out before')):
+  with pytest.raises(
+    Stopped, match=re.escape('b: step 2: loss is nan; 1 updates were left out before')
+  ):
     log.flush()
-  assert [row['step'] for row in records.read(tmp_path / 'a' / 'metrics.jsonl')] == [1, 2]
-  assert records.read(tmp_path / 'b' / 'metrics.jsonl') == [{'step': 1, 'skipped': 'loss is nan'}]
+  assert [row['step'] for row in jsonl_store.read(tmp_path / 'a' / 'metrics.jsonl')] == [1, 2]
+  assert jsonl_store.read(tmp_path / 'b' / 'metrics.jsonl') == [
+    {'step': 1, 'skipped': 'loss is nan'}
+  ]
 
 
 def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
@@ -200,12 +228,20 @@ def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
   )
   runs = sweep.plan(study, tmp_path / 'out', {'seeds': SEEDS})
   assert [run.name for run in runs] == ['encoding.name=nope', 'encoding.name=rope']
-  assert [folder.name for folder in runs[0].results] == ['encoding.name=nope,seed=3', 'encoding.name=nope,seed=0']
-  assert all('--config.seeds=(3, 0)' in command and '--config.seed=0' not in command for command in runs[0].commands)
+  assert [folder.name for folder in runs[0].results] == [
+    'encoding.name=nope,seed=3',
+    'encoding.name=nope,seed=0',
+  ]
+  assert all(
+    '--config.seeds=(3, 0)' in command and '--config.seed=0' not in command
+    for command in runs[0].commands
+  )
   other = config.load(study, {'encoding.name': 'nope', 'seed': 3, 'optim.clip': 2.0})
   run = runs[0]
   workdirs.claim(run.results[0], other)
-  with pytest.raises(UserError, match=r'nope,seed=3. holds a run of another config: optim.clip \(there 2.0, here'):
+  with pytest.raises(
+    UserError, match=r'nope,seed=3. holds a run of another config: optim.clip \(there 2.0, here'
+  ):
     sweep.plan(study, tmp_path / 'out', {'seeds': SEEDS})
   for folder, steps in zip(run.results, (12, 4), strict=True):
     (folder / 'checkpoints' / str(steps)).mkdir(parents=True)

@@ -1,6 +1,8 @@
-"""Sweeps as SLURM jobs: what is asked of the scheduler, through commands that stand in for it; and, marked, a real one.
+"""Sweeps as SLURM jobs: what is asked of the scheduler, through commands that stand in for it; and,
+marked, a real one.
 
-pytest -m slurm -n 0     (after apt-get install slurm-wlm munge; starts a cluster of one node, and ends it)
+pytest -m slurm -n 0 (after apt-get install slurm-wlm munge; starts a cluster of one node, and ends
+it)
 """
 
 import json
@@ -18,7 +20,7 @@ import submitit
 from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import sweep
-from posenc_jax.config import Stopped, UserError
+from posenc_jax.errors import Stopped, UserError
 from posenc_jax.sweep import slurm
 
 RUN = """
@@ -29,8 +31,8 @@ from posenc_jax.sweep import slurm
 slurm.POLL, slurm.ASK = 0.2, 1.0
 config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:])), 'slurm'))
 """
-# The commands keep what they are asked in files beside them. Jobs end at once and do nothing, so their runs fail; those
-# in `queue` stay.
+# The commands keep what they are asked in files beside them. Jobs end at once and do nothing, so
+# their runs fail; those in `queue` stay.
 SBATCH = """#!/bin/sh
 here=$(dirname "$0"); n=$(ls "$here" | grep -c ^batch_)
 grep -q partition=none "$1" && { echo 'sbatch: error: invalid partition specified: none' >&2; exit 1; }
@@ -67,16 +69,31 @@ def batches(folder):
   """{flag: value} of what was submitted, in order."""
   files = sorted(folder.glob('batch_*'), key=lambda path: int(path.name.partition('_')[2]))
   flags = [
-    [line[len('#SBATCH --') :] for line in path.read_text().splitlines() if line[:7] == '#SBATCH'] for path in files
+    [line[len('#SBATCH --') :] for line in path.read_text().splitlines() if line[:7] == '#SBATCH']
+    for path in files
   ]
-  return [{name: value for name, _, value in (flag.partition('=') for flag in some)} for some in flags]
+  return [
+    {name: value for name, _, value in (flag.partition('=') for flag in some)} for some in flags
+  ]
 
 
-def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(study, scheduler, capsys):
+def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
+  study, scheduler, capsys
+):
   run = study(['rope'])
   run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
-  asked = {'launch.partition': 'fast', 'launch.gpus': 2, 'launch.cpus': 3, 'launch.at_once': 1, 'launch.minutes': 50}
-  more = {'launch.options': ('qos=high', 'exclusive'), 'launch.setup': ('module load x',), 'launch.memory_gb': 7}
+  asked = {
+    'launch.partition': 'fast',
+    'launch.gpus': 2,
+    'launch.cpus': 3,
+    'launch.at_once': 1,
+    'launch.minutes': 50,
+  }
+  more = {
+    'launch.options': ('qos=high', 'exclusive'),
+    'launch.setup': ('module load x',),
+    'launch.memory_gb': 7,
+  }
   spread = {'launch.nodes': 3, 'launch.tasks_per_node': 2}
   code, calls = run({**asked, **more, **spread}, launcher='slurm')
   assert (code, calls) == (1, {})
@@ -117,10 +134,15 @@ def test_runs_of_other_sizes_are_arrays_of_their_own(study, scheduler):
     f"{text}def sweep():\n  return [{{'launch.gpus': n, 'seed': s}} for s in (0, 1) for n in (1, 2)]\n"
   )
   run(launcher='slurm')
-  assert [(flags['gpus-per-node'], flags['array']) for flags in batches(scheduler)] == [('1', '0-1%2'), ('2', '0-1%2')]
+  assert [(flags['gpus-per-node'], flags['array']) for flags in batches(scheduler)] == [
+    ('1', '0-1%2'),
+    ('2', '0-1%2'),
+  ]
 
 
-def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(study, scheduler, monkeypatch, capsys):
+def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
+  study, scheduler, monkeypatch, capsys
+):
   run = study(['rope', 'alibi'])
   (scheduler / 'queue').write_text('100_0\n100_1\n')
   looks = []
@@ -133,7 +155,8 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(study, sched
   with monkeypatch.context() as patch:
     patch.setattr(slurm.time, 'sleep', interrupt)
     with pytest.raises(
-      Stopped, match=r'the jobs stay in the queue \(scancel takes them out\); wait again with the same'
+      Stopped,
+      match=r'the jobs stay in the queue \(scancel takes them out\); wait again with the same',
     ):
       run(launcher='slurm')
   assert len(batches(scheduler)) == 1
@@ -151,14 +174,21 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(study, sched
   assert '1 runs are in the queue already' in capsys.readouterr().out
   assert len(batches(scheduler)) == 2
   assert 'array' not in batches(scheduler)[1]
-  assert json.loads((run.out / 'submitit' / 'jobs.json').read_text()) == {rope.name: '101', alibi.name: '100_1'}
+  assert json.loads((run.out / 'submitit' / 'jobs.json').read_text()) == {
+    rope.name: '101',
+    alibi.name: '100_1',
+  }
 
 
-def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(study, scheduler, monkeypatch, capsys):
+def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(
+  study, scheduler, monkeypatch, capsys
+):
   run = study(['rope'])
   (scheduler / 'queue').write_text('100\n101\n')
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
-  monkeypatch.setattr(slurm.time, 'sleep', lambda seconds: planned.note('failed', reason='exit code 1: bad luck'))
+  monkeypatch.setattr(
+    slurm.time, 'sleep', lambda seconds: planned.note('failed', reason='exit code 1: bad luck')
+  )
   for number in (1, 2):
     assert run(launcher='slurm')[0] == 1
     assert f'failed: {planned.name}: exit code 1: bad luck' in capsys.readouterr().out
@@ -168,23 +198,29 @@ def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(study, s
 def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
   run = study(['rope', 'alibi'])
   with pytest.raises(
-    UserError, match=r"^sbatch: error: invalid partition specified: none; allowed: .*'partition': 'none'"
+    UserError,
+    match=r"^sbatch: error: invalid partition specified: none; allowed: .*'partition': 'none'",
   ):
     run({'launch.partition': 'none'}, launcher='slurm')
   (scheduler / 'down').write_text('')
   with pytest.raises(UserError, match='squeue does not answer'):
     run(launcher='slurm')
   shutil.rmtree(run.out)
-  with pytest.raises(UserError, match=r'--jobs=2 with --launcher=slurm; allowed: 1; --config.launch.at_once'):
+  with pytest.raises(
+    UserError, match=r'--jobs=2 with --launcher=slurm; allowed: 1; --config.launch.at_once'
+  ):
     run(jobs=2, launcher='slurm')
   with pytest.raises(UserError, match=r"--launcher=slrum; did you mean 'slurm'\?"):
     run(launcher='slrum')
   with pytest.raises(
-    UserError, match=r'config.launch.options=\(.--qos=x.,\); allowed: options of sbatch without dashes'
+    UserError,
+    match=r'config.launch.options=\(.--qos=x.,\); allowed: options of sbatch without dashes',
   ):
     run({'launch.options': '--qos=x'}, launcher='slurm')
   spread = {'launch.nodes': 2, 'launch.tasks_per_node': 2, 'launch.gpus': 4}
-  with pytest.raises(UserError, match=r'^config.launch.gpus=4; allowed: 0 or launch.tasks_per_node=2'):
+  with pytest.raises(
+    UserError, match=r'^config.launch.gpus=4; allowed: 0 or launch.tasks_per_node=2'
+  ):
     run(spread, launcher='slurm')
   monkeypatch.setenv('PATH', '/nowhere')
   with pytest.raises(UserError, match='no sbatch on this machine; allowed: inline, local'):
@@ -207,8 +243,12 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
   assert planned.noted['state'] == 'running'
-  task = subprocess.run(['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True).stdout
-  training = subprocess.run(['pgrep', '-P', task.strip()], capture_output=True, text=True, check=True).stdout
+  task = subprocess.run(
+    ['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True
+  ).stdout
+  training = subprocess.run(
+    ['pgrep', '-P', task.strip()], capture_output=True, text=True, check=True
+  ).stdout
   for pid in (training, task):  # SLURM signals all processes of a job
     os.kill(int(pid), signal.SIGUSR2)
   assert job.result() is None
@@ -231,7 +271,9 @@ def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
   ('name', 'calls', 'state'),
   [('rope', ['train', 'train', 'eval'], 'ended'), ('broken_train', ['train', 'train'], 'failed')],
 )
-def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(study, tmp_path, name, calls, state):
+def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(
+  study, tmp_path, name, calls, state
+):
   run = study([name])
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   executor = submitit.LocalExecutor(tmp_path / 'jobs')
@@ -265,7 +307,9 @@ sys.exit(process.wait())
 
 @pytest.mark.slurm
 def test_a_real_cluster_requeues_a_run_and_the_table_is_complete(tmp_path, monkeypatch):
-  """One run is requeued by the scheduler and one warned, as before its time ends; another starts from the former."""
+  """One run is requeued by the scheduler and one warned, as before its time ends; another starts
+  from the former.
+  """
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setenv('SLURM_BOX_CPUS', str(max(2, os.cpu_count())))
   run = Study(tmp_path, ['slow'])
@@ -279,18 +323,40 @@ def sweep():
 """
   run.path.write_text(text.replace("{'train.steps': 60}", small) + sweep_of_four)
   command = [sys.executable, '-c', RUN, str(run.path), str(run.out), *map(str, run.scripts)]
-  box = [str(ROOT / 'scripts' / 'slurm_in_a_box.sh'), sys.executable, '-c', DRIVER, str(run.out), *command]
+  box = [
+    str(ROOT / 'scripts' / 'slurm_in_a_box.sh'),
+    sys.executable,
+    '-c',
+    DRIVER,
+    str(run.out),
+    *command,
+  ]
   done = subprocess.run(box, capture_output=True, text=True, timeout=300, check=False)
   assert done.returncode == 0, done.stdout + done.stderr
   both = ['train', 'eval']
   ends = {name[:26]: steps for name, steps in run.calls().items()}
-  slow, alibi, rope = 'encoding.name=slow,seed={}', 'encoding.name=alibi', 'encoding.name=rope,train.s'
-  assert ends == {slow.format(0): ['train', *both], slow.format(1): ['train', *both], alibi: both, rope: both}
+  slow, alibi, rope = (
+    'encoding.name=slow,seed={}',
+    'encoding.name=alibi',
+    'encoding.name=rope,train.s',
+  )
+  assert ends == {
+    slow.format(0): ['train', *both],
+    slow.format(1): ['train', *both],
+    alibi: both,
+    rope: both,
+  }
   table = (run.out / 'table.md').read_text()
   assert 'no rows of' not in table
   assert all(name in table for name in ('slow', 'alibi', 'rope'))
   shown = subprocess.run(
-    [sys.executable, ROOT / 'scripts' / 'sweep.py', f'--config={run.path}', f'--out={run.out}', '--status'],
+    [
+      sys.executable,
+      ROOT / 'scripts' / 'sweep.py',
+      f'--config={run.path}',
+      f'--out={run.out}',
+      '--status',
+    ],
     capture_output=True,
     text=True,
     check=True,
@@ -325,12 +391,16 @@ sys.exit(process.wait())
 
 @pytest.mark.slurm
 def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, monkeypatch):
-  """SLURM requeues the job of two tasks that train on one mesh; the run ends as it does in one process."""
+  """SLURM requeues the job of two tasks that train on one mesh; the run ends as it does in one
+  process.
+  """
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setenv('SLURM_BOX_CPUS', str(max(2, os.cpu_count())))
   for split in ('train', 'validation', 'test'):
     (tmp_path / 'corpus' / split).mkdir(parents=True)
-    (tmp_path / 'corpus' / split / 'a.txt').write_text('the quick brown fox jumps over the lazy dog; ' * 20)
+    (tmp_path / 'corpus' / split / 'a.txt').write_text(
+      'the quick brown fox jumps over the lazy dog; ' * 20
+    )
   base, study, out = str(ROOT / 'configs' / 'base.py'), tmp_path / 'study.py', tmp_path / 'out'
   launch = {'tasks_per_node': 2, 'cpus': 1, 'memory_gb': 2, 'minutes': 60}
   fields = {
@@ -341,13 +411,26 @@ def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, mo
     'eval.documents': 0,
     'eval.k': 8,
     **{f'launch.{name}': value for name, value in launch.items()},
-    **{'model.layers': 1, 'model.model_dim': 16, 'model.head_dim': 8, 'model.heads': 2, 'model.mlp_dim': 32},
+    **{
+      'model.layers': 1,
+      'model.model_dim': 16,
+      'model.head_dim': 8,
+      'model.heads': 2,
+      'model.mlp_dim': 32,
+    },
     **{'train.length': 16, 'train.batch': 4, 'mesh.fsdp': 2},
   }
   study.write_text(SPREAD.format(base=base, fields=fields))
   scripts = [str(ROOT / name) for name in ('train.py', 'eval.py')]
   command = [sys.executable, '-c', RUN, str(study), str(out), *scripts]
-  box = [str(ROOT / 'scripts' / 'slurm_in_a_box.sh'), sys.executable, '-c', REQUEUE, str(out), *command]
+  box = [
+    str(ROOT / 'scripts' / 'slurm_in_a_box.sh'),
+    sys.executable,
+    '-c',
+    REQUEUE,
+    str(out),
+    *command,
+  ]
   done = subprocess.run(box, capture_output=True, text=True, timeout=300, check=False)
   assert done.returncode == 0, done.stdout + done.stderr
   log = (out / 'encoding.name=t5' / 'log.txt').read_text()
@@ -357,7 +440,9 @@ def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, mo
   assert 'eval.py' in later
   assert 'eval.py' not in (out / 'encoding.name=t5' / 'log.1.txt').read_text()
   alone = ['--config.mesh.fsdp=1', '--config.encoding.name=t5', f'--workdir={tmp_path / "alone"}']
-  subprocess.run([sys.executable, scripts[0], f'--config={study}', *alone], check=True, capture_output=True)
+  subprocess.run(
+    [sys.executable, scripts[0], f'--config={study}', *alone], check=True, capture_output=True
+  )
 
   def losses(workdir):
     rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())

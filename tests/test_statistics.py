@@ -1,4 +1,6 @@
-"""Statistics against scipy, by hand, and by simulation: what does not differ is starred as often as it should be."""
+"""Statistics against scipy, by hand, and by simulation: what does not differ is starred as often as
+it should be.
+"""
 
 import itertools
 import math
@@ -7,7 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from posenc_jax.statistics import ALPHA, LEVEL, holm, interval, paired_t, resamples, score
+from posenc_jax.reporting.significance import (
+  ALPHA,
+  LEVEL,
+  holm,
+  interval,
+  paired_t,
+  resamples,
+  score,
+)
 
 SAME = lambda ratio: ratio
 
@@ -15,15 +25,19 @@ SAME = lambda ratio: ratio
 def simulated(number, seeds, documents, rng, difference=0.0, link=SAME):
   """(line, baseline, truth): sums [N, S, D] of documents whose hardness and size both lines share.
 
-  Each model's own error a byte is drawn once for a document. The truth is the difference of scores over infinitely many
-  documents, with these models: a document's size is independent of its hardness.
+  Each model's own error a byte is drawn once for a document. The truth is the difference of scores
+  over infinitely many documents, with these models: a document's size is independent of its
+  hardness.
   """
   size_ND = rng.integers(200, 2000, (number, 1, documents)).astype(float)
   hardness_ND = rng.normal(2.0, 0.3, (number, 1, documents))
   of_model_NS = rng.normal(0.0, 0.05, (2, number, seeds, 1))
   own_NSD = rng.normal(0.0, 0.05, (2, number, seeds, documents))
   of_model_NS[0] += difference
-  sums = [((hardness_ND + of_model_NS[i] + own_NSD[i]) * size_ND, size_ND.repeat(seeds, 1)) for i in (0, 1)]
+  sums = [
+    ((hardness_ND + of_model_NS[i] + own_NSD[i]) * size_ND, size_ND.repeat(seeds, 1))
+    for i in (0, 1)
+  ]
   means = link(2.0 + of_model_NS[..., 0]).mean(-1)
   return sums[0], sums[1], means[0] - means[1]
 
@@ -39,17 +53,21 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, documents, lin
     line, baseline, truth_N = simulated(number, seeds, documents, rng, link=link)
     low_N, high_N = interval(line, baseline, link, weights_RD)
     covered += [(low_N <= truth_N) & (truth_N <= high_N)]
-  # What a percentile interval covers of a normal mean: it takes z for t and divides by D where it should by D - 1.
+  # What a percentile interval covers of a normal mean: it takes z for t and divides by D where it
+  # should by D - 1.
   z = stats.norm.ppf((1 + LEVEL) / 2)
   expected = 1 - 2 * stats.t.sf(z * math.sqrt((documents - 1) / documents), documents - 1)
   assert 0.93 < expected < LEVEL
   standard_error = math.sqrt(expected * (1 - expected) / (number * chunks))
-  # 2 * 0.0025 more: the standard error, twice, of two tails of 4000 resamples, which all simulations share.
+  # 2 * 0.0025 more: the standard error, twice, of two tails of 4000 resamples, which all
+  # simulations share.
   assert abs(np.mean(covered) - expected) < 3 * standard_error + 2 * math.sqrt(0.025 * 0.975 / 4000)
 
 
 def test_the_interval_is_that_of_a_bootstrap_by_loops():
-  """Documents drawn by their numbers, one resample after another; scipy's interval of the same differences."""
+  """Documents drawn by their numbers, one resample after another; scipy's interval of the same
+  differences.
+  """
   line, baseline, _ = simulated(1, 2, 12, np.random.default_rng(0), difference=0.03, link=np.exp)
   line, baseline = ([a[0] for a in sums] for sums in (line, baseline))
   weights_RD = resamples(12, 500)
@@ -60,7 +78,10 @@ def test_the_interval_is_that_of_a_bootstrap_by_loops():
     drawn = [document for document, times in enumerate(weights_D) for _ in range(times)]
     means = []
     for top, size in (line, baseline):
-      of_seeds = [math.exp(sum(t[d] for d in drawn) / sum(s[d] for d in drawn)) for t, s in zip(top, size, strict=True)]
+      of_seeds = [
+        math.exp(sum(t[d] for d in drawn) / sum(s[d] for d in drawn))
+        for t, s in zip(top, size, strict=True)
+      ]
       means.append(sum(of_seeds) / 2)
     differences.append(means[0] - means[1])
   found = interval(line, baseline, np.exp, weights_RD)
@@ -68,10 +89,15 @@ def test_the_interval_is_that_of_a_bootstrap_by_loops():
 
   def statistic(documents, axis):
     del axis
-    parts = [np.exp(top[:, documents].sum(-1) / size[:, documents].sum(-1)).mean(0) for top, size in (line, baseline)]
+    parts = [
+      np.exp(top[:, documents].sum(-1) / size[:, documents].sum(-1)).mean(0)
+      for top, size in (line, baseline)
+    ]
     return parts[0] - parts[1]
 
-  theirs = stats.bootstrap((np.arange(12),), statistic, method='percentile', rng=np.random.default_rng(3))
+  theirs = stats.bootstrap(
+    (np.arange(12),), statistic, method='percentile', rng=np.random.default_rng(3)
+  )
   ours = interval(line, baseline, np.exp, resamples(12))
   width = ours[1] - ours[0]
   assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.03 * width)
@@ -99,7 +125,14 @@ def test_the_t_test_is_scipys_and_by_hand():
 
 
 @pytest.mark.parametrize(
-  ('a', 'b'), [([1.0], [2.0]), ([], []), ([1.0, 2.0], [1.0, 2.0]), ([0.1, 0.2, 0.3], [1.1, 1.2, 1.3]), ([0, 0], [0, 0])]
+  ('a', 'b'),
+  [
+    ([1.0], [2.0]),
+    ([], []),
+    ([1.0, 2.0], [1.0, 2.0]),
+    ([0.1, 0.2, 0.3], [1.1, 1.2, 1.3]),
+    ([0, 0], [0, 0]),
+  ],
 )
 def test_without_seeds_or_spread_there_is_no_p(a, b):
   assert paired_t(a, b) is None
@@ -120,7 +153,9 @@ def test_holm_by_hand_and_by_its_definition():
 
 
 def test_null_lines_are_starred_at_the_nominal_rate_and_planted_ones_always():
-  """Five seeds, four lines without a difference to the baseline, in each of 1500 tables; then one with a difference."""
+  """Five seeds, four lines without a difference to the baseline, in each of 1500 tables; then one
+  with a difference.
+  """
   rng, number = np.random.default_rng(5), 1500
   scores_NLS = rng.normal(2.0, 0.1, (number, 1, 5)) + rng.normal(0.0, 0.02, (number, 5, 5))
   single, family, planted = [], [], []
@@ -130,7 +165,8 @@ def test_null_lines_are_starred_at_the_nominal_rate_and_planted_ones_always():
     family.append(any(p < ALPHA for p in holm(ps)))
   error = 3 * math.sqrt(ALPHA * (1 - ALPHA) / number)
   assert abs(np.mean(single) - ALPHA) < error
-  assert 0.02 < np.mean(family) < ALPHA + error  # at most ALPHA; less, as the lines share a baseline
+  # at most ALPHA; less, as the lines share a baseline
+  assert 0.02 < np.mean(family) < ALPHA + error
   for scores_LS in scores_NLS[:100]:
     scores_LS[2] -= 0.5
     corrected = holm([paired_t(line_S, scores_LS[0]) for line_S in scores_LS[1:]])

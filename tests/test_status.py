@@ -7,14 +7,16 @@ import subprocess
 import pytest
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import launch, records, sweep
-from posenc_jax.config import UserError
-from posenc_jax.sweep import status
+from posenc_jax import jsonl_store, sweep
+from posenc_jax.errors import UserError
+from posenc_jax.sweep import status, subprocesses
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-  """A study of four runs, the third starts from the first and the fourth from that, and its runs by number."""
+  """A study of four runs, the third starts from the first and the fourth from that, and its runs by
+  number.
+  """
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(status, 'BETWEEN', 0.0)
   study = Study(tmp_path, ['rope'])
@@ -26,8 +28,10 @@ def study(tmp_path, monkeypatch):
 
 
 def timed(run, *rows):
-  records.append(run.workdir / 'timing.jsonl', [{'step': 0, 'compile_seconds': 9.0}])
-  records.append(run.workdir / 'timing.jsonl', [{'step': step, 'seconds_per_step': s} for step, s in rows])
+  jsonl_store.append(run.workdir / 'timing.jsonl', [{'step': 0, 'compile_seconds': 9.0}])
+  jsonl_store.append(
+    run.workdir / 'timing.jsonl', [{'step': step, 'seconds_per_step': s} for step, s in rows]
+  )
 
 
 def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
@@ -36,7 +40,7 @@ def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   done.note('ended', seconds={'train': 60.0, 'eval': 30.0}, reason='')
   timed(done, (1, 50.0), (20, 0.5), (40, 0.5), (60, 0.5))
   third.note('failed', reason='exit code 1: bad luck')
-  process = launch.run_process(['sleep', '60'], alone.workdir / 'log.txt')
+  process = subprocesses.run_process(['sleep', '60'], alone.workdir / 'log.txt')
   try:
     alone.note('running', job='12_3', seconds={})
     timed(alone, (1, 50.0), (20, 1.0), (40, 1.0))
@@ -54,8 +58,11 @@ def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   assert f'starts from {third.name}' in line[fourth.name]
   assert line[alone.name].split()[1:5] == ['running', '40/60', '20', 's']
   assert f'on {socket.gethostname()}, job 12_3' in line[alone.name]
-  # Waiting: 60 steps at 0.75 s, the median of runs; running: 20 at its own 1 s; 30 s of evaluation each.
-  assert lines[-1].startswith('4 runs: 1 done, 1 running, 1 failed, 1 waiting; about 2 min left with 1 at a time')
+  # Waiting: 60 steps at 0.75 s, the median of runs; running: 20 at its own 1 s; 30 s of evaluation
+  # each.
+  assert lines[-1].startswith(
+    '4 runs: 1 done, 1 running, 1 failed, 1 waiting; about 2 min left with 1 at a time'
+  )
   assert status.left([status.of(run) for run in study.runs]) == (
     60 * 0.75 + 30 + 60 * 1.0 + 30,
     True,
@@ -91,7 +98,9 @@ def test_without_any_speed_no_time_is_guessed(study, capsys):
   assert capsys.readouterr().out.splitlines()[-1] == '4 runs: 4 waiting'
 
 
-def test_a_local_sweep_and_one_in_this_terminal_leave_the_same_states(tmp_path, monkeypatch, capsys):
+def test_a_local_sweep_and_one_in_this_terminal_leave_the_same_states(
+  tmp_path, monkeypatch, capsys
+):
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(sweep.local, 'POLL', 0.01)
   run = Study(tmp_path, ['rope', 'broken_eval'])
@@ -123,11 +132,12 @@ def test_durations(seconds, words):
 
 def test_a_look_at_a_lock_keeps_no_process_from_starting(tmp_path):
   log = tmp_path / 'log.txt'
-  assert not launch.is_locked(log)
+  assert not subprocesses.is_locked(log)
   log.write_text('')
   with open(log, 'rb') as file:
-    launch.fcntl.flock(file, launch.fcntl.LOCK_SH)
-    holder = subprocess.Popen(['sleep', '0.1'], stdin=file)  # holds it for a moment after this one lets go
-  assert launch.run_process(['true'], log).wait() == 0
+    subprocesses.fcntl.flock(file, subprocesses.fcntl.LOCK_SH)
+    # holds it for a moment after this one lets go
+    holder = subprocess.Popen(['sleep', '0.1'], stdin=file)
+  assert subprocesses.run_process(['true'], log).wait() == 0
   holder.wait()
-  assert not launch.is_locked(log)
+  assert not subprocesses.is_locked(log)

@@ -1,4 +1,6 @@
-"""Sweeps, with scripts in the place of train.py and eval.py that need no jax and do as the run's encoding is named."""
+"""Sweeps, with scripts in the place of train.py and eval.py that need no jax and do as the run's
+encoding is named.
+"""
 
 import json
 import os
@@ -11,8 +13,9 @@ import time
 import pytest
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import config, launch, sweep
-from posenc_jax.config import UserError
+from posenc_jax import config, sweep
+from posenc_jax.errors import UserError
+from posenc_jax.sweep import subprocesses
 
 
 @pytest.fixture
@@ -52,9 +55,13 @@ def test_a_failing_run_stops_no_other_is_named_and_goes_on_later(study, capsys):
     ('broken_eval', 'bad luck'),
     ('forgetful', 'no finished'),
   ):
-    assert any(f'failed: encoding.name={name}' in line and reason in line for line in printed.splitlines())
+    assert any(
+      f'failed: encoding.name={name}' in line and reason in line for line in printed.splitlines()
+    )
     notes = [
-      line for line in (run.out / 'table.md').read_text().splitlines() if line.startswith('- no rows of 3 runs: ')
+      line
+      for line in (run.out / 'table.md').read_text().splitlines()
+      if line.startswith('- no rows of 3 runs: ')
     ]
     assert f'encoding.name={name},seed=0' in notes[0]
 
@@ -93,7 +100,9 @@ def test_two_jobs_share_the_cpus_and_make_the_same_table(study):
   shutil.rmtree(one.out)
   assert one(jobs=2)[0] == 0
   assert [(one.out / name).read_text() for name in names] == made
-  shares = [call.split()[1:] for p in one.out.glob('*/calls.txt') for call in p.read_text().splitlines()]
+  shares = [
+    call.split()[1:] for p in one.out.glob('*/calls.txt') for call in p.read_text().splitlines()
+  ]
   cpus = sorted(os.sched_getaffinity(0))
   assert {len(share) for share in shares} <= {max(1, len(cpus) // 2), (len(cpus) + 1) // 2}
   if len(cpus) > 1:
@@ -109,12 +118,17 @@ def test_a_run_waits_for_the_one_that_it_starts_from(study, jobs):
   code, calls = run({'eval.k': 8}, jobs=jobs)
   assert (code, list(calls.values())) == (0, [['train', 'eval']] * 4)
   starts = {name: config.saved_config(run.out / name).train.start_from for name in calls}
-  first, third = 'encoding.name=rope,seed=1', 'label=c,train.start_from.encoding.name=rope,train.start_from.seed=1'
+  first, third = (
+    'encoding.name=rope,seed=1',
+    'label=c,train.start_from.encoding.name=rope,train.start_from.seed=1',
+  )
   assert starts == {
     first: '',
     'encoding.name=alibi': '',
     f'{third},train.steps=0': str(run.out / first),
-    next(name for name in calls if name.startswith('label=d')): str(run.out / f'{third},train.steps=0'),
+    next(name for name in calls if name.startswith('label=d')): str(
+      run.out / f'{third},train.steps=0'
+    ),
   }
   assert run({'eval.k': 8}, jobs=jobs) == (0, calls)
 
@@ -123,7 +137,9 @@ def test_a_run_must_come_after_the_one_that_it_starts_from(study):
   run = study(['rope'])
   text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
   run.path.write_text(text.replace('[first, third,', '[third, first,'))
-  with pytest.raises(UserError, match=r"sweep: train.start_from=\{'encoding.name': 'rope', 'seed': 1\}; allowed: the"):
+  with pytest.raises(
+    UserError, match=r"sweep: train.start_from=\{'encoding.name': 'rope', 'seed': 1\}; allowed: the"
+  ):
     run()
   assert not run.out.exists()
 
@@ -156,7 +172,8 @@ def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(nu
 
   exit_code, calls = run()
   assert exit_code == 0
-  assert calls['encoding.name=slow,seed=0'] == ['train', 'train', 'eval']  # resumed by the same command
+  # resumed by the same command
+  assert calls['encoding.name=slow,seed=0'] == ['train', 'train', 'eval']
   assert calls['encoding.name=rope,seed=0'] == ['train', 'eval']
 
 
@@ -185,7 +202,11 @@ def test_overrides_win_and_runs_that_become_equal_are_one(study):
   code, calls = run({'seed': 5, 'encoding.base': 5.0, 'encoding.name': 'rope'})
   assert (code, list(calls)) == (0, ['encoding.name=rope,seed=5'])
   saved = json.loads((run.out / 'encoding.name=rope,seed=5' / 'config.json').read_text())
-  assert (saved['seed'], saved['encoding'], saved['train']['steps']) == (5, {'name': 'rope', 'base': 5.0}, 60)
+  assert (saved['seed'], saved['encoding'], saved['train']['steps']) == (
+    5,
+    {'name': 'rope', 'base': 5.0},
+    60,
+  )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +230,7 @@ def test_a_run_that_another_process_is_at_work_on_fails_and_is_left_alone(study)
   workdir = run.out / 'encoding.name=rope,seed=0'
   workdir.mkdir(parents=True)
   with open(workdir / 'log.txt', 'a') as log:
-    launch.fcntl.flock(log, launch.fcntl.LOCK_EX)
+    subprocesses.fcntl.flock(log, subprocesses.fcntl.LOCK_EX)
     assert run() == (1, {})
   assert run()[0] == 0
 
@@ -259,13 +280,20 @@ def test_the_studies_of_this_repository_are_sound(name, runs, tmp_path):
   [
     (['--config=configs/quick.py', '--jbos=2'], "did you mean '--jobs'"),
     (['--config=configs/base.py'], 'has no sweep()'),
-    (['--config=configs/quick.py', '--config.encoding.nam=x', '--out={out}', '--config.seed=-1'], 'config.seed=-1'),
+    (
+      ['--config=configs/quick.py', '--config.encoding.nam=x', '--out={out}', '--config.seed=-1'],
+      'config.seed=-1',
+    ),
     (['--config=configs/quick.py', '--out={out}/file/below'], 'file'),
   ],
 )
 def test_the_script_turns_bad_input_into_one_line_and_exit_code_2(arguments, message, tmp_path):
   (tmp_path / 'file').write_text('')
-  command = [sys.executable, 'scripts/sweep.py', *(argument.format(out=tmp_path) for argument in arguments)]
+  command = [
+    sys.executable,
+    'scripts/sweep.py',
+    *(argument.format(out=tmp_path) for argument in arguments),
+  ]
   done = subprocess.run(command, cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True)
   assert done.returncode == 2
   assert message in done.stderr
@@ -273,5 +301,7 @@ def test_the_script_turns_bad_input_into_one_line_and_exit_code_2(arguments, mes
 
 
 def test_a_sweep_imports_no_jax():
-  code = "import sys, posenc_jax.sweep; assert not {'jax', 'flax', 'matplotlib'} & sys.modules.keys()"
+  code = (
+    "import sys, posenc_jax.sweep; assert not {'jax', 'flax', 'matplotlib'} & sys.modules.keys()"
+  )
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={'PYTHONPATH': '.'}, check=True)

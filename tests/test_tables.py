@@ -1,4 +1,6 @@
-"""Tables from rows alone: scores by hand, what is compared with what, and that all that is amiss is named."""
+"""Tables from rows alone: scores by hand, what is compared with what, and that all that is amiss is
+named.
+"""
 
 import csv
 import gzip
@@ -9,9 +11,10 @@ import random
 import pytest
 from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
-from posenc_jax import records, render, tables
-from posenc_jax.config import UserError
-from posenc_jax.tables.scores import collect
+from posenc_jax import jsonl_store
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import table_writers, tables
+from posenc_jax.reporting.scores import collect
 
 
 def one(rows, **settings):
@@ -25,7 +28,9 @@ def made(rows, **settings):
 
 def shown(table):
   text = lambda field: f'*{field.text}*' if field.is_best else field.text
-  return {line[0].text: [text(field) + field.mark for field in line[1:]] for line in lines_of(table)}
+  return {
+    line[0].text: [text(field) + field.mark for field in line[1:]] for line in lines_of(table)
+  }
 
 
 # Scores
@@ -75,7 +80,10 @@ def test_the_mean_of_the_seeds_that_survived_is_not_shown():
 
 
 def test_the_order_of_rows_changes_nothing_and_lines_follow_the_runs():
-  rows, runs = realistic(), [f'encoding.name={label},seed={seed}' for label in NINE for seed in range(3)]
+  rows, runs = (
+    realistic(),
+    [f'encoding.name={label},seed={seed}' for label in NINE for seed in range(3)],
+  )
   first = tables.make(rows, runs)
   random.Random(1).shuffle(rows)
   again = tables.make(rows, runs)
@@ -84,11 +92,22 @@ def test_the_order_of_rows_changes_nothing_and_lines_follow_the_runs():
 
 
 def test_each_protocol_and_each_control_has_a_table_of_its_own():
-  rows = [row('rope'), row('rope', protocol='blocks', k=None, document=None), row('rope', control='windowed', bits=1.5)]
-  rows += [row('rope', protocol='by_position', position=0)]  # these rows are told apart by position: no such table
+  rows = [
+    row('rope'),
+    row('rope', protocol='blocks', k=None, document=None),
+    row('rope', control='windowed', bits=1.5),
+  ]
+  # these rows are told apart by position: no such table
+  rows += [row('rope', protocol='by_position', position=0)]
   found = tables.make(rows)
-  assert [t.title for t in found] == [f'Extrapolation, {name}' for name in ('last_k', 'last_k, windowed', 'blocks')]
-  assert [shown(t) for t in found] == [{'rope': ['*2.000*']}, {'rope': ['*1.500*']}, {'rope': ['*2.000*']}]
+  assert [t.title for t in found] == [
+    f'Extrapolation, {name}' for name in ('last_k', 'last_k, windowed', 'blocks')
+  ]
+  assert [shown(t) for t in found] == [
+    {'rope': ['*2.000*']},
+    {'rope': ['*1.500*']},
+    {'rope': ['*2.000*']},
+  ]
   assert 'attention windowed at the training length' in found[1].caption
   assert 'documents' not in found[2].caption  # a row over all documents does not say how many
   found = tables.make(rows, protocols=['blocks', 'last_k'], controls=False)
@@ -103,7 +122,8 @@ def test_each_protocol_and_each_control_has_a_table_of_its_own():
   [
     ('train_length', 4, 10),
     ('step', 50, 10),
-    ('corpus', 'tfds:x', 99),  # where these differ, other tokens are scored, and as many as one likes
+    # where these differ, other tokens are scored, and as many as one likes
+    ('corpus', 'tfds:x', 99),
     ('split', 'validation', 99),
     ('stride', 2, 99),
     ('k', 2, 99),
@@ -128,7 +148,9 @@ def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():
     return f'encoding.name=rope,seed={seed},optim.learning_rate={rate}'
 
   rows = [
-    row('rope', seed, bits=bits, run=run(rate, seed)) for rate, bits in ((0.1, 1.0), (0.2, 3.0)) for seed in (0, 1)
+    row('rope', seed, bits=bits, run=run(rate, seed))
+    for rate, bits in ((0.1, 1.0), (0.2, 3.0))
+    for seed in (0, 1)
   ]
   table = one(rows)
   assert {line: table.of(line, 8) for line in table.lines} == {
@@ -147,20 +169,27 @@ def test_a_repeated_key_counts_once_and_is_named():
   rows = rows_of({'rope': {8: [1.0, 2.0]}})
   table = one([*rows, row('rope', 0, bits=9.0)])
   assert table.of('rope', 8) == pytest.approx([1.0, 2.0])
-  assert table.notes == ['1 rows repeat a key, only the first of each counts: encoding.name=rope,seed=0']
+  assert table.notes == [
+    '1 rows repeat a key, only the first of each counts: encoding.name=rope,seed=0'
+  ]
 
 
 def test_what_is_missing_is_named():
   rows = rows_of({'rope': {8: [1.0, 2.0], 16: [1.0]}, 'alibi': {8: [3.0], 16: [3.0]}})
   table = one(
-    rows, runs=[*(f'encoding.name={name},seed=0' for name in ('rope', 'alibi', 't5'))], protocols=['last_k', 'blocks']
+    rows,
+    runs=[*(f'encoding.name={name},seed=0' for name in ('rope', 'alibi', 't5'))],
+    protocols=['last_k', 'blocks'],
   )
   assert table.notes == [
     'no rows of run encoding.name=t5,seed=0',
     'no rows of protocol blocks',
     'missing: rope seed 1 at 16; alibi seed 1',
   ]
-  assert (table.of('rope', 8), table.of('rope', 16)) == (pytest.approx([1.0, 2.0]), pytest.approx([1.0]))
+  assert (table.of('rope', 8), table.of('rope', 16)) == (
+    pytest.approx([1.0, 2.0]),
+    pytest.approx([1.0]),
+  )
 
 
 def test_a_run_that_was_evaluated_in_part_is_not_averaged():
@@ -180,7 +209,10 @@ def test_a_run_that_was_evaluated_in_part_is_not_averaged():
     ({'baseline': 'ropee'}, r"baseline='ropee' has no rows; did you mean 'rope'\?"),
     ({'form': 'columns', 'by': 'split'}, r"by='split'; allowed: protocol, corpus"),
     ({'form': 'ranks', 'metric': 'gradient'}, r'allowed: a metric that rows have'),
-    ({'reference': [{'line': 'x', 'values': {8: 1.0}}]}, r'allowed: dict\(line=..., values=.*source'),
+    (
+      {'reference': [{'line': 'x', 'values': {8: 1.0}}]},
+      r'allowed: dict\(line=..., values=.*source',
+    ),
   ],
 )
 def test_bad_settings_are_one_line(settings, message):
@@ -196,12 +228,17 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
   collected = b''.join(json.dumps(r).encode() + b'\n' for r in rows)
   for r in rows:
     (tmp_path / 'runs' / r['run']).mkdir(parents=True, exist_ok=True)
-    records.append(tmp_path / 'runs' / r['run'] / 'eval.jsonl', [r])
-  for folder, name, data in (('a', 'rows.jsonl', collected), ('b', 'rows.jsonl.gz', gzip.compress(collected))):
+    jsonl_store.append(tmp_path / 'runs' / r['run'] / 'eval.jsonl', [r])
+  for folder, name, data in (
+    ('a', 'rows.jsonl', collected),
+    ('b', 'rows.jsonl.gz', gzip.compress(collected)),
+  ):
     (tmp_path / folder).mkdir()
     (tmp_path / folder / name).write_bytes(data)
   sources = [tmp_path / 'runs', tmp_path / 'a', tmp_path / 'b', tmp_path / 'a' / 'rows.jsonl']
-  found = [[dict(sorted(shown(t).items())) for t in tables.make(tables.read(source))] for source in sources]
+  found = [
+    [dict(sorted(shown(t).items())) for t in tables.make(tables.read(source))] for source in sources
+  ]
   assert all(some == found[0] for some in found)
 
 
@@ -220,15 +257,22 @@ def test_what_is_no_row_is_one_line(text, message, tmp_path):
 
 
 def test_markdown_lists_every_seed_and_every_note():
-  text = render.markdown(made(rows_of({'a|b': {8: [1.0, 2.0]}, 'c': {8: [3.0, 'odd']}})))
+  text = table_writers.markdown(made(rows_of({'a|b': {8: [1.0, 2.0]}, 'c': {8: [3.0, 'odd']}})))
   assert '| a\\|b       | **1.500 ± 0.707** |' in text
   assert '- odd: c seed 1' in text
-  assert [line.split('|')[-2].strip() for line in text.splitlines()[-4:]] == ['1.000', '2.000', '3.000', '—']
-  assert 'Every seed' not in render.markdown(made([row('rope')]))
+  assert [line.split('|')[-2].strip() for line in text.splitlines()[-4:]] == [
+    '1.000',
+    '2.000',
+    '3.000',
+    '—',
+  ]
+  assert 'Every seed' not in table_writers.markdown(made([row('rope')]))
 
 
 def test_latex_escapes_names_and_balances():
-  text = render.latex(made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ <': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}})))
+  text = table_writers.latex(
+    made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ <': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}}))
+  )
   name = r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ $<$'
   assert name + r' & \textbf{1.500 $\pm$ 0.707} \\' in text
   assert r'c & --- \\' in text
@@ -239,7 +283,7 @@ def test_latex_escapes_names_and_balances():
 
 def test_csv_holds_every_seed_in_full_precision(tmp_path):
   rows = realistic()
-  render.write(tables.make(rows), tmp_path)
+  table_writers.write(tables.make(rows), tmp_path)
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
     lines = list(csv.DictReader(file))
   assert len(lines) == 2 * len(NINE) * 3 * len(LENGTHS)

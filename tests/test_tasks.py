@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, evals, optim, tasks, trainer
-from posenc_jax.config import UserError
-from posenc_jax.evals import tasks as task_evals
-from posenc_jax.model import build, token_nll
+from posenc_jax import config, data, tasks
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import evaluate
+from posenc_jax.evaluation import task_scoring as task_evals
+from posenc_jax.model.decoder import build
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.tasks.base import SHARES
 from posenc_jax.tasks.needles import DEPTHS
+from posenc_jax.training import loop, optimizer
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 VARIANTS = (
@@ -51,7 +54,8 @@ def make(texts):
   return lambda text: tasks.make(text, lambda: texts)
 
 
-# Solvers: (words before a place, options) -> the answer due there, or None where none is. None knows the generators.
+# Solvers: (words before a place, options) -> the answer due there, or None where none is. None
+# knows the generators.
 
 
 def after(words, sign, answer):
@@ -113,12 +117,16 @@ def solve_selective_copy(words, **_):
 def solve_addition(words, reverse, pad, hints):
   def answer(before):
     at = before.index('+')
-    numbers = [[w for w in part if not w.startswith('<')] for part in (before[:at], before[at + 1 :])]
+    numbers = [
+      [w for w in part if not w.startswith('<')] for part in (before[:at], before[at + 1 :])
+    ]
     a, b = (''.join(number[::-1] if reverse else number) for number in numbers)
     digits = str(int(a) + int(b)).rjust(len(a) + 1 if pad else 0, '0')
     digits = digits[::-1] if reverse else digits
     start = int(before[0][1:]) if hints else 0
-    marked = [[f'<{start + place}', digit] if hints else [digit] for place, digit in enumerate(digits)]
+    marked = [
+      [f'<{start + place}', digit] if hints else [digit] for place, digit in enumerate(digits)
+    ]
     return [word for pair in marked for word in pair] + ['.']
 
   return after(words, '=', answer)
@@ -239,7 +247,8 @@ def test_splits_are_disjoint_whatever_seed_and_length(make, text):
 def test_no_key_of_a_training_is_in_a_test(make):
   task = make('passkey/digits=3')
   keys = [
-    {tuple(task.example(split, 0, i, 50, 60).tokens_T[-3:].tolist()) for i in range(150)} for split in ('train', 'test')
+    {tuple(task.example(split, 0, i, 50, 60).tokens_T[-3:].tolist()) for i in range(150)}
+    for split in ('train', 'test')
   ]
   assert not keys[0] & keys[1]
 
@@ -248,7 +257,9 @@ def test_few_instances_do_meet_without_the_split():
   """What the law above is worth: 256 strings, of which 120 are drawn twice."""
   task = tasks.TASKS['parity']()
   rng = np.random.default_rng(0)
-  first, second = ({task.identity(task.draw(rng, task.shortest, 0)) for _ in range(120)} for _ in range(2))
+  first, second = (
+    {task.identity(task.draw(rng, task.shortest, 0)) for _ in range(120)} for _ in range(2)
+  )
   assert first & second
 
 
@@ -260,7 +271,11 @@ def test_examples_are_a_pure_function_of_split_seed_and_index(make, text):
     first, second = (t.example('train', 3, index, task.shortest, length) for t in (task, again))
     np.testing.assert_array_equal(first.tokens_T, second.tokens_T)
     np.testing.assert_array_equal(first.choices_T, second.choices_T)
-  many = [task.example('train', seed, i, length, length).tokens_T.tobytes() for seed in (0, 1) for i in range(20)]
+  many = [
+    task.example('train', seed, i, length, length).tokens_T.tobytes()
+    for seed in (0, 1)
+    for i in range(20)
+  ]
   assert len(set(many)) > 0.8 * len(many) or 'distinct=1' in text
 
 
@@ -281,9 +296,13 @@ def test_symbols_are_those_of_the_vocabulary_and_each_occurs(make, text):
 
 @pytest.mark.parametrize('text', VARIANTS)
 def test_chance_is_what_guessing_scores(make, text):
-  """The guesser knows the symbols that were ever right at places of a kind, and draws evenly from these."""
+  """The guesser knows the symbols that were ever right at places of a kind, and draws evenly from
+  these.
+  """
   task = make(text)
-  examples = [task.example(split, 0, i, task.shortest, task.shortest) for split in SHARES for i in range(120)]
+  examples = [
+    task.example(split, 0, i, task.shortest, task.shortest) for split in SHARES for i in range(120)
+  ]
   tokens, choices = (
     np.concatenate([getattr(example, field)[example.answers_T] for example in examples])
     for field in ('tokens_T', 'choices_T')
@@ -303,7 +322,9 @@ def test_chance_is_what_guessing_scores(make, text):
     assert abs(simulated.mean() - value) < 4 * np.sqrt(value / simulated.size) + 1e-6
 
 
-@pytest.mark.parametrize('text', ['pad=True', 'reverse=True/pad=True', 'reverse=True/pad=True/hints=9'])
+@pytest.mark.parametrize(
+  'text', ['pad=True', 'reverse=True/pad=True', 'reverse=True/pad=True/hints=9']
+)
 def test_a_carry_is_guessed_as_one_of_two(make, text):
   task = make(f'addition/{text}')
   example = task.example('test', 0, 0, task.shortest, task.shortest)
@@ -323,14 +344,18 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
         fillers = [word[0] == '#' for word in words]
         before, fill = sum(fillers[: words.index(words[-2])]), sum(fillers)
       else:
-        before = words.index('KEY') if text == 'passkey' else ''.join(words).index(' The pass key is')
+        before = (
+          words.index('KEY') if text == 'passkey' else ''.join(words).index(' The pass key is')
+        )
         fill = 400 - task.around
       assert before == round(example.depth / 100 * fill)
   assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
 
 
 def test_gaps_of_recall_are_even_or_short(make):
-  """At power 0.01 the density is nearly 1 / gap: half of all gaps below the square root of the longest."""
+  """At power 0.01 the density is nearly 1 / gap: half of all gaps below the square root of the
+  longest.
+  """
   for power, share in ((1.0, 0.25), (0.01, 0.72)):
     task = make(f'mqar/pairs=2/power={power}')
     places = [np.flatnonzero(task.example('train', 0, i, 404, 404).answers_T) for i in range(300)]
@@ -351,7 +376,9 @@ def test_examples_stay_the_same_over_versions(make):
     task = make(text)
     for index in range(3):
       example = task.example('train', 1, index, task.shortest, min(task.longest or 150, 150))
-      digest.update(example.tokens_T.astype('<i4').tobytes() + example.choices_T.astype('<i4').tobytes())
+      digest.update(
+        example.tokens_T.astype('<i4').tobytes() + example.choices_T.astype('<i4').tobytes()
+      )
   assert digest.hexdigest() == '6306c3aa8f5afc4ab275b0862570eed64b598fc57084fe62849c602f6cc8d5f5'
 
 
@@ -384,7 +411,9 @@ def test_bad_options_are_one_line(make, text, words):
 
 
 def test_text_too_short_for_a_passkey_is_one_line(make):
-  with pytest.raises(ValueError, match=r'2000 tokens; allowed: at most 1012, by the longest document'):
+  with pytest.raises(
+    ValueError, match=r'2000 tokens; allowed: at most 1012, by the longest document'
+  ):
     make('passkey').example('train', 0, 0, 2000, 2000)
 
 
@@ -392,7 +421,9 @@ def test_text_too_short_for_a_passkey_is_one_line(make):
 
 
 class Guesser:
-  """Says the right token where (token + place) % `wrong` is not 0, in one forward pass; counts shapes."""
+  """Says the right token where (token + place) % `wrong` is not 0, in one forward pass; counts
+  shapes.
+  """
 
   def __init__(self, wrong):
     self.wrong, self.shapes = wrong, set()
@@ -410,14 +441,21 @@ def task_corpus(text, texts=(), split='test'):
 
 def plan_of(text, texts=(), **overrides):
   settings = {path.replace('__', '.'): value for path, value in overrides.items()}
-  settings = {'data.corpus': f'task:{text}', 'eval.protocols': ('answers',), 'train.length': 40, **settings}
+  settings = {
+    'data.corpus': f'task:{text}',
+    'eval.protocols': ('answers',),
+    'train.length': 40,
+    **settings,
+  }
   c = config.load(BASE, settings)
   config.validate(c)
   return list(task_evals.plan(c, task_corpus(text, texts)))
 
 
 def asked(measurements, answers):
-  """{(control, length, position, metric): value} of all rows, each asked for alone, as after an interruption."""
+  """{(control, length, position, metric): value} of all rows, each asked for alone, as after an
+  interruption.
+  """
   found = {}
   for m in measurements:
     for i, q in enumerate(m.questions):
@@ -444,7 +482,10 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
       exact.append(all(marks))
       exact_without_end.append(all(marks[:-1]))
       right += marks
-    values = {metric: found[control, length, None, metric] for metric in task_evals.metrics(tasks.make('copy', tuple))}
+    values = {
+      metric: found[control, length, None, metric]
+      for metric in task_evals.metrics(tasks.make('copy', tuple))
+    }
     assert values == pytest.approx(
       {
         'exact_match': np.mean(exact),
@@ -457,9 +498,17 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
 
 
 def test_a_passkey_is_scored_by_depth_and_by_likelihood(texts):
-  found = asked(plan_of('passkey', texts, eval__lengths=(50,), eval__examples=22, eval__controls=()), Guesser(3))
+  found = asked(
+    plan_of('passkey', texts, eval__lengths=(50,), eval__examples=22, eval__controls=()), Guesser(3)
+  )
   assert {key[2] for key in found} == set(DEPTHS)
-  assert {key[3] for key in found} == {'exact_match', 'token_accuracy', 'digit_nats', 'chance', 'token_chance'}
+  assert {key[3] for key in found} == {
+    'exact_match',
+    'token_accuracy',
+    'digit_nats',
+    'chance',
+    'token_chance',
+  }
   for depth in DEPTHS:
     accuracy, nats = (found[None, 50, depth, metric] for metric in ('token_accuracy', 'digit_nats'))
     assert nats == pytest.approx(0.5 * accuracy + 2.0 * (1 - accuracy))
@@ -490,7 +539,9 @@ def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_p
     return said == words
 
   examples = corpus.examples(40, length)
-  passed = [bool(outcome.right_A.all()) for outcome in task_evals.run(answers, examples, length, 200)]
+  passed = [
+    bool(outcome.right_A.all()) for outcome in task_evals.run(answers, examples, length, 200)
+  ]
   assert passed == [decodes(example) for example in examples]
   assert 3 < sum(passed) < 37
 
@@ -521,7 +572,7 @@ def tiny():
 def test_answers_are_what_the_model_says_after_each_prefix(tiny):
   model = build(tiny, 6, nnx.Rngs(0))
   tokens_BT = np.random.default_rng(0).integers(0, 5, (3, 9)).astype(np.int32)
-  right_BT, nats_BT = evals.make_functions(tiny)['answers'](model, tokens_BT)
+  right_BT, nats_BT = evaluate.make_functions(tiny)['answers'](model, tokens_BT)
   for t in (0, 8):
     inputs_BT = np.concatenate([np.full((3, 1), 5, np.int32), tokens_BT[:, :t]], axis=1)
     logits_BV = model(inputs_BT)[:, -1]
@@ -534,42 +585,55 @@ def test_answers_are_what_the_model_says_after_each_prefix(tiny):
 def test_the_loss_counts_answers_alone(tiny):
   corpus = data.source(tiny.data, 'train')
   batch = corpus.batches(24, 4, seed=0)[0]
-  model, nats = build(tiny, corpus.vocab, nnx.Rngs(0)), trainer.functions(tiny, optim.make(tiny.optim, 3))[1]
+  model, nats = (
+    build(tiny, corpus.vocab, nnx.Rngs(0)),
+    loop.functions(tiny, optimizer.make(tiny.optim, 3))[1],
+  )
   scored = np.asarray(token_nll(model, batch.tokens_BT))[batch.scored_BT]
   assert len(scored) == 4
   assert float(nats(model, batch)) == pytest.approx(scored.mean(), rel=1e-6)
   everything = np.asarray(token_nll(model, batch.tokens_BT))
-  assert float(nats(model, data.Batch(batch.tokens_BT))) == pytest.approx(everything.mean(), rel=1e-6)
+  assert float(nats(model, data.Batch(batch.tokens_BT))) == pytest.approx(
+    everything.mean(), rel=1e-6
+  )
   assert scored.mean() != pytest.approx(everything.mean(), rel=1e-3)
 
 
 def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_path, capsys):
-  trainer.train(tiny, tmp_path)
+  loop.train(tiny, tmp_path)
   assert 'bits/answer' in capsys.readouterr().out
-  evals.evaluate(tiny, tmp_path)
+  evaluate.evaluate(tiny, tmp_path)
   assert 'needle at 32: ' in capsys.readouterr().out
   lines = (tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)
   rows = [json.loads(line) for line in lines]
   assert len(rows) == 2 * 2 * 11 * 4  # lengths, with and without window, depths, metrics
-  assert {(r['protocol'], r['corpus'], r['status']) for r in rows} == {('needle', 'task:needle/needles=2', 'ok')}
+  assert {(r['protocol'], r['corpus'], r['status']) for r in rows} == {
+    ('needle', 'task:needle/needles=2', 'ok')
+  }
   assert {r['tokens'] for r in rows} == {2}
   assert {r['value'] for r in rows if r['metric'] == 'chance'} == {1 / 16}
   (tmp_path / 'eval.jsonl').write_bytes(b''.join(lines[::3]) + lines[1][:30])
-  evals.evaluate(tiny, tmp_path)
+  evaluate.evaluate(tiny, tmp_path)
   assert sorted((tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)) == sorted(lines)
 
   more = config.from_json(config.to_json(tiny))
   config.overlay(more, {'eval.lengths': (40,), 'eval.controls': ()})
-  evals.evaluate(more, tmp_path)
-  assert {json.loads(line)['overrides'] for line in (tmp_path / 'eval.jsonl').read_text().splitlines()} == {None}
+  evaluate.evaluate(more, tmp_path)
+  assert {
+    json.loads(line)['overrides'] for line in (tmp_path / 'eval.jsonl').read_text().splitlines()
+  } == {None}
 
   config.overlay(more, {'data.corpus': 'task:needle/symbols=15'})
-  with pytest.raises(UserError, match=r"symbols=15': has 49 symbols; allowed: what has 50, as 'task:needle"):
-    evals.evaluate(more, tmp_path)
+  with pytest.raises(
+    UserError, match=r"symbols=15': has 49 symbols; allowed: what has 50, as 'task:needle"
+  ):
+    evaluate.evaluate(more, tmp_path)
 
 
 def test_tokens_of_a_run_are_those_of_its_tokeniser(tiny, tmp_path):
-  """Bits a byte: of the same rows whatever a token is; and another tokeniser is refused, by name."""
+  """Bits a byte: of the same rows whatever a token is; and another tokeniser is refused, by
+  name.
+  """
   rng, words = np.random.default_rng(0), ['position', 'encoding', 'attention', 'token']
   for split, count in (('train', 5), ('validation', 1), ('test', 1)):
     (tmp_path / 'text' / split).mkdir(parents=True)
@@ -588,8 +652,8 @@ def test_tokens_of_a_run_are_those_of_its_tokeniser(tiny, tmp_path):
     'eval.k': 8,
   }
   c, run = config.load(BASE, settings), tmp_path / 'run'
-  trainer.train(c, run)
-  evals.evaluate(c, run)
+  loop.train(c, run)
+  evaluate.evaluate(c, run)
   (row,) = [json.loads(line) for line in (run / 'eval.jsonl').read_text().splitlines()]
   text = (tmp_path / 'text' / 'test' / '0.txt').read_bytes()
   assert (row['bytes'], row['tokens']) == (len(text), len(data.source(c.data, 'test').tokens[0]))
@@ -600,7 +664,7 @@ def test_tokens_of_a_run_are_those_of_its_tokeniser(tiny, tmp_path):
   per_token = data.source(c.data, 'train').bytes_per_token(batch)
   assert logged[0]['bpb'] == pytest.approx(logged[0]['loss'] / np.log(2) / per_token)
   (tmp_path / 'text' / 'train' / '5.txt').write_text('and more')
-  for act in (trainer.train, evals.evaluate):
+  for act in (loop.train, evaluate.evaluate):
     with pytest.raises(UserError, match='its run was trained with the tokeniser') as error:
       act(c, run)
     assert '\n' not in str(error.value)

@@ -1,4 +1,6 @@
-"""Training: it learns, repeats itself bit for bit, goes on where it was stopped, and loses nothing to damage."""
+"""Training: it learns, repeats itself bit for bit, goes on where it was stopped, and loses nothing
+to damage.
+"""
 
 import json
 import os
@@ -16,12 +18,13 @@ import optax
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, optim, trainer
-from posenc_jax import workdir as workdirs
-from posenc_jax.checkpoint import Checkpoints
-from posenc_jax.config import Stopped, UserError
+from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
-from posenc_jax.model import build
+from posenc_jax.errors import Stopped, UserError
+from posenc_jax.model.decoder import build
+from posenc_jax.training import loop, optimizer
+from posenc_jax.training import run_dir as workdirs
+from posenc_jax.training.checkpoints import Checkpoints
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 STEPS = 12
@@ -64,7 +67,7 @@ def tiny(corpus):
 def unbroken(tiny, tmp_path_factory):
   """The directory of a run that nothing interrupted."""
   workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
-  trainer.train(tiny, workdir)
+  loop.train(tiny, workdir)
   return workdir
 
 
@@ -94,15 +97,19 @@ def test_it_learns_and_logs(unbroken, tiny):
     if 'loss' in row:
       assert row['bpb'] == pytest.approx(row['loss'] / np.log(2))
       assert row['grad_norm'] > 0
-  compiled, *timed = [json.loads(line) for line in (unbroken / 'timing.jsonl').read_text().splitlines()]
+  compiled, *timed = [
+    json.loads(line) for line in (unbroken / 'timing.jsonl').read_text().splitlines()
+  ]
   assert compiled['compile_seconds'] > 0
-  assert compiled['parameters'] == sum(leaf.size for leaf in jax.tree.leaves(parameters(unbroken, tiny)))
+  assert compiled['parameters'] == sum(
+    leaf.size for leaf in jax.tree.leaves(parameters(unbroken, tiny))
+  )
   assert compiled['encoding_parameters'] == 0  # RoPE's
   assert all(row['tokens_per_second'] > 0 and row['peak_process_bytes'] > 2**20 for row in timed)
 
 
 def test_two_runs_are_equal_bit_for_bit(unbroken, tiny, tmp_path):
-  trainer.train(tiny, tmp_path / 'again')
+  loop.train(tiny, tmp_path / 'again')
   assert metrics(tmp_path / 'again') == metrics(unbroken)
   assert_same(parameters(tmp_path / 'again', tiny), parameters(unbroken, tiny))
 
@@ -132,18 +139,20 @@ def crash():
   ],
   ids=['SIGTERM', 'crash'],
 )
-def test_a_run_goes_on_as_if_it_had_not_stopped(unbroken, tiny, tmp_path, monkeypatch, capsys, at, act, error, saved):
+def test_a_run_goes_on_as_if_it_had_not_stopped(
+  unbroken, tiny, tmp_path, monkeypatch, capsys, at, act, error, saved
+):
   handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   interrupt(monkeypatch, at, act)
   with pytest.raises(error) as stopped:
-    trainer.train(tiny, tmp_path)
+    loop.train(tiny, tmp_path)
   if error is Stopped:
     assert f'step {saved} is saved; go on with the same command' in str(stopped.value)
     assert stopped.value.code == 143
   assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   assert metrics(tmp_path) != metrics(unbroken)
   assert metrics(unbroken).startswith(metrics(tmp_path))
-  trainer.train(tiny, tmp_path)
+  loop.train(tiny, tmp_path)
   assert f'going on from step {saved}' in capsys.readouterr().out
   assert metrics(tmp_path) == metrics(unbroken)
   assert_same(parameters(tmp_path, tiny), parameters(unbroken, tiny))
@@ -161,7 +170,9 @@ with logs.StopRequest() as stop:
 """
 
 
-@pytest.mark.parametrize('numbers', [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)])
+@pytest.mark.parametrize(
+  'numbers', [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)]
+)
 def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
   environment, pipe = os.environ | {'PYTHONPATH': str(BASE.parents[1])}, subprocess.PIPE
   command = [sys.executable, '-c', BUSY, '--a=b c']
@@ -178,7 +189,9 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
 
 def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
   shutil.copytree(unbroken, tmp_path / 'run')
-  trainer.train(config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'eval.k': 4}), tmp_path / 'run')
+  loop.train(
+    config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'eval.k': 4}), tmp_path / 'run'
+  )
   assert f'training is finished ({STEPS} steps)' in capsys.readouterr().out
   for name in ('config.json', 'metrics.jsonl', 'timing.jsonl'):
     assert (tmp_path / 'run' / name).read_bytes() == (unbroken / name).read_bytes()
@@ -186,24 +199,33 @@ def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
 
 def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, capsys):
   """Of those alone: steps and the optimiser begin anew. With no steps it ends as it starts."""
-  changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(unbroken), 'encoding.name': 'rerope'}
+  changes = {
+    'data.corpus': tiny.data.corpus,
+    'train.start_from': str(unbroken),
+    'encoding.name': 'rerope',
+  }
   as_it_starts = config.load(BASE, {**TINY, **changes, 'train.steps': 0, 'optim.warmup': 9})
   config.validate(as_it_starts)
-  trainer.train(as_it_starts, tmp_path / 'zero')
+  loop.train(as_it_starts, tmp_path / 'zero')
   assert 'training is finished (0 steps)' in capsys.readouterr().out
-  trainer.train(as_it_starts, tmp_path / 'zero')
+  loop.train(as_it_starts, tmp_path / 'zero')
   with Checkpoints(tmp_path / 'zero') as checkpoints:
     state, step = checkpoints.restore(model=build(as_it_starts, data.VOCAB, nnx.Rngs(7)))
     assert (checkpoints.latest, step) == (0, 0)
   trained = parameters(unbroken, tiny)
   assert_same(jax.tree.leaves(state['model']), jax.tree.leaves(trained))
 
-  on = config.load(BASE, {**TINY, **changes, 'encoding.name': 'rope', 'train.length': 32, 'train.start_from': 'zero'})
+  on = config.load(
+    BASE,
+    {**TINY, **changes, 'encoding.name': 'rope', 'train.length': 32, 'train.start_from': 'zero'},
+  )
   on.train.start_from = str(tmp_path / 'zero')
-  trainer.train(on, tmp_path / 'on')
+  loop.train(on, tmp_path / 'on')
   rows = [json.loads(line) for line in metrics(tmp_path / 'on').splitlines()]
   losses = [row['loss'] for row in rows if 'loss' in row]
-  scratch = [row['loss'] for row in map(json.loads, metrics(unbroken).splitlines()) if 'loss' in row]
+  scratch = [
+    row['loss'] for row in map(json.loads, metrics(unbroken).splitlines()) if 'loss' in row
+  ]
   assert rows[0]['step'] == 1
   assert losses[0] < scratch[0] - 1.0
   assert rows[0]['learning_rate'] == pytest.approx(0.03 / 2)
@@ -213,11 +235,11 @@ def test_a_run_goes_on_without_what_it_started_from(unbroken, tiny, tmp_path, ca
   shutil.copytree(unbroken, tmp_path / 'source')
   changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(tmp_path / 'source')}
   on = config.load(BASE, {**TINY, **changes})
-  trainer.train(on, tmp_path / 'on')
+  loop.train(on, tmp_path / 'on')
   rows = metrics(tmp_path / 'on')
   shutil.rmtree(tmp_path / 'source')
   shutil.rmtree(tmp_path / 'on' / 'checkpoints' / str(STEPS))
-  trainer.train(on, tmp_path / 'on')
+  loop.train(on, tmp_path / 'on')
   assert 'going on from step 8' in capsys.readouterr().out
   assert metrics(tmp_path / 'on') == rows
 
@@ -229,7 +251,11 @@ def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroke
     checkpoints.save(3, build(tiny, data.VOCAB, nnx.Rngs(0)), {'count': jnp.array(3)})
   workdirs.claim(tmp_path / 'none', tiny)
   for start, changes, words in (
-    (tmp_path / 'nowhere', {}, 'no config.json there; allowed: the directory of a run that train.py finished'),
+    (
+      tmp_path / 'nowhere',
+      {},
+      'no config.json there; allowed: the directory of a run that train.py finished',
+    ),
     (tmp_path / 'none', {}, f'its training is at step 0 of {STEPS}; allowed'),
     (half, {}, f'its training is at step 3 of {STEPS}; allowed'),
     (
@@ -241,7 +267,7 @@ def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroke
   ):
     changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(start), **changes}
     with pytest.raises(UserError, match=words) as error:
-      trainer.train(config.load(BASE, {**TINY, **changes}), tmp_path / 'run')
+      loop.train(config.load(BASE, {**TINY, **changes}), tmp_path / 'run')
     assert '\n' not in str(error.value)
     assert str(start) in str(error.value)
     assert not (tmp_path / 'run').exists()
@@ -249,9 +275,11 @@ def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroke
 
 def test_another_config_is_refused_and_nothing_touched(unbroken, tiny):
   before = {path: path.stat().st_mtime_ns for path in unbroken.rglob('*')}
-  other = config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'seed': 1, 'encoding.base': 50.0})
+  other = config.load(
+    BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'seed': 1, 'encoding.base': 50.0}
+  )
   with pytest.raises(UserError, match='another config') as error:
-    trainer.train(other, unbroken)
+    loop.train(other, unbroken)
   assert 'seed (there 0, here 1)' in str(error.value)
   assert 'encoding.base (there None, here 50.0)' in str(error.value)
   assert before == {path: path.stat().st_mtime_ns for path in unbroken.rglob('*')}
@@ -267,13 +295,19 @@ def test_a_folder_with_a_run_but_no_config_is_refused(tiny, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path):
-  other = config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'optim.warmup': 0, 'train.checkpoint_every': 1})
+  other = config.load(
+    BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'optim.warmup': 0, 'train.checkpoint_every': 1}
+  )
   interruption = jnp.array(np.nan)
-  real = optim.learning_rate
+  real = optimizer.learning_rate
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(optim, 'learning_rate', lambda o, n, step: jnp.where(step < 4, real(o, n, step), interruption))
+    patch.setattr(
+      optimizer,
+      'learning_rate',
+      lambda o, n, step: jnp.where(step < 4, real(o, n, step), interruption),
+    )
     with pytest.raises(Stopped, match=r'step 4: learning_rate is nan') as error:
-      trainer.train(other, tmp_path)
+      loop.train(other, tmp_path)
   assert error.value.code == 1
   with Checkpoints(tmp_path) as checkpoints:
     state, step = checkpoints.restore(model=build(tiny, data.VOCAB, nnx.Rngs(7)))
@@ -391,8 +425,10 @@ def test_what_is_saved_may_be_donated_at_once(tmp_path):
 
 @pytest.mark.parametrize(('warmup', 'steps'), [(0, 10), (1, 10), (4, 10), (10, 10)])
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, steps):
-  o = config.load(BASE, {'optim.warmup': warmup, 'optim.learning_rate': 0.5, 'optim.final_fraction': 0.1}).optim
-  rates = [float(optim.learning_rate(o, steps, step)) for step in range(1, steps + 1)]
+  o = config.load(
+    BASE, {'optim.warmup': warmup, 'optim.learning_rate': 0.5, 'optim.final_fraction': 0.1}
+  ).optim
+  rates = [float(optimizer.learning_rate(o, steps, step)) for step in range(1, steps + 1)]
   for step, rate in enumerate(rates, 1):
     if step <= warmup:
       assert rate == pytest.approx(0.5 * step / warmup)
@@ -403,15 +439,22 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, steps)
 
 
 def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
-  overrides = {'encoding.name': 't5', 'model.qk_norm': True, 'model.tie_embeddings': False, 'optim.weight_decay': 0.5}
+  overrides = {
+    'encoding.name': 't5',
+    'model.qk_norm': True,
+    'model.tie_embeddings': False,
+    'optim.weight_decay': 0.5,
+  }
   other = config.load(BASE, {**TINY, **overrides})
   model = build(other, data.VOCAB, nnx.Rngs(0))
-  optimiser = optim.make(other.optim, STEPS)
+  optimiser = optimizer.make(other.optim, STEPS)
   zero = jax.tree.map(jnp.zeros_like, model)
   updates, _ = jax.jit(optimiser.update)(zero, optimiser.init(model), model)
-  rate = float(optim.learning_rate(other.optim, STEPS, 1))
+  rate = float(optimizer.learning_rate(other.optim, STEPS, 1))
   decayed = set()
-  for (path, w), update in zip(jax.tree_util.tree_leaves_with_path(model), jax.tree.leaves(updates), strict=True):
+  for (path, w), update in zip(
+    jax.tree_util.tree_leaves_with_path(model), jax.tree.leaves(updates), strict=True
+  ):
     if np.any(update):
       np.testing.assert_allclose(update, -rate * 0.5 * w, rtol=1e-5)
       decayed.add(path[-2].name)
@@ -425,12 +468,14 @@ class Two(NamedTuple):
 
 def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
   """With the projection, a step is the same step and then the projection."""
-  other = config.load(BASE, {**TINY, 'encoding.name': 'kerple_log', 'optim.learning_rate': 2.0, 'optim.warmup': 1})
-  optimiser = optim.make(other.optim, STEPS)
+  other = config.load(
+    BASE, {**TINY, 'encoding.name': 'kerple_log', 'optim.learning_rate': 2.0, 'optim.warmup': 1}
+  )
+  optimiser = optimizer.make(other.optim, STEPS)
 
   def after_a_step():
     model = build(other, data.VOCAB, nnx.Rngs(0))
-    return trainer.functions(other, optimiser)[0](
+    return loop.functions(other, optimiser)[0](
       model, optimiser.init(model), data.Batch(jnp.arange(64).reshape(4, 16))
     )[0]
 
@@ -446,7 +491,9 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
 def test_gradients_are_clipped_by_their_global_norm(clip):
   o = config.load(BASE, {'optim.clip': clip}).optim
   gradients = Two(jnp.array([3.0, 0.0]), jnp.array([[4.0]]))
-  _, state = optim.make(o, 10).update(gradients, optim.make(o, 10).init(gradients), gradients)
+  _, state = optimizer.make(o, 10).update(
+    gradients, optimizer.make(o, 10).init(gradients), gradients
+  )
   norm = float(optax.tree.norm(state[1].mu)) / (1 - o.beta1)
   assert norm == pytest.approx(min(5.0, clip or 5.0), rel=1e-5)
 
@@ -454,10 +501,10 @@ def test_gradients_are_clipped_by_their_global_norm(clip):
 def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   half = config.load(BASE, {**TINY, 'train.compute_dtype': 'bfloat16'})
   model = build(half, data.VOCAB, nnx.Rngs(0))
-  optimiser = optim.make(half.optim, STEPS)
+  optimiser = optimizer.make(half.optim, STEPS)
   opt_state = optimiser.init(model)
   batch = data.Batch(jax.ShapeDtypeStruct((4, 16), jnp.int32))
-  step_fn, nats_fn = trainer.functions(half, optimiser)
+  step_fn, nats_fn = loop.functions(half, optimiser)
   for old, new in zip(
     jax.tree.leaves((model, opt_state)),
     jax.tree.leaves(step_fn.eval_shape(model, opt_state, batch)[:2]),
@@ -465,5 +512,5 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   ):
     assert old.dtype == new.dtype
   assert 'bf16' in nats_fn.lower(model, batch).as_text()
-  full = trainer.functions(tiny, optimiser)[1]
+  full = loop.functions(tiny, optimiser)[1]
   assert 'bf16' not in full.lower(model, batch).as_text()

@@ -2,25 +2,26 @@
 
   python scripts/sweep.py --config=configs/paper/alibi.py
 
-Press et al. 2021, Tables 2 to 5. The model of Baevski and Auli: 16 layers, width 1024, 8 heads, 4096 in the MLP; 201
-million parameters in the layers, of 247 with the embeddings as published.
+Press et al. 2021, Tables 2 to 5. The model of Baevski and Auli: 16 layers, width 1024, 8 heads,
+4096 in the MLP; 201 million parameters in the layers, of 247 with the embeddings as published.
 
-Cost: not run here. 14 runs of 286,000 steps of 73,728 tokens, 2.1e10 tokens each; by arithmetic 6 x 2.0e8 x 2.1e10 =
-2.5e19 operations a run beside attention. Activations of a step: about 36 GB, on one device as set here;
---config.mesh.data=4 cuts every run's batch over four.
+Cost: not run here. 14 runs of 286,000 steps of 73,728 tokens, 2.1e10 tokens each; by arithmetic 6 x
+2.0e8 x 2.1e10 = 2.5e19 operations a run beside attention. Activations of a step: about 36 GB, on
+one device as set here; --config.mesh.data=4 cuts every run's batch over four.
 
-As published (paper, released command): sizes, lengths, 286,000 steps with 16,000 of warm-up, 9,216 tokens a GPU,
-clipping at 0.1. Otherwise:
-- Tokens are bytes, theirs words: lengths are shorter in text, and perplexities do not compare.
-- The corpus here is `wiki40b/en`, articles of Wikipedia in TFDS, which has no WikiText-103; that as a folder of text
+As published (paper, released command): sizes, lengths, 286,000 steps with 16,000 of warm-up, 9,216
+tokens a GPU, clipping at 0.1. Otherwise: - Tokens are bytes, theirs words: lengths are shorter in
+text, and perplexities do not compare. - The corpus here is `wiki40b/en`, articles of Wikipedia in
+TFDS, which has no WikiText-103; that as a folder of text
   files: --config.data.corpus=FOLDER. Windows do not cross documents; theirs do.
-- No adaptive input and softmax; no dropout (theirs 0.3, attention and activations 0.1, adaptive softmax 0.2).
-- AdamW with one cosine; theirs Nesterov's momentum at rate 1.0, cosine with restarts. The rate here is ours, not tuned.
-- RMSNorm, GELU and no biases; theirs LayerNorm, ReLU and biases.
+- No adaptive input and softmax; no dropout (theirs 0.3, attention and activations 0.1, adaptive
+softmax 0.2). - AdamW with one cosine; theirs Nesterov's momentum at rate 1.0, cosine with restarts.
+The rate here is ours, not tuned. - RMSNorm, GELU and no biases; theirs LayerNorm, ReLU and biases.
 - The command does not say how many GPUs: 8 here. float16 there, bfloat16 here.
 
-Their published perplexities a word of the development set stand in REFERENCE; the table prints them apart. With windows
-that slide by one token ALiBi is flat: L 512 at 512, 1024, 1536, 2048, 3072: 17.98 17.92 18.2 18.28 18.3.
+Their published perplexities a word of the development set stand in REFERENCE; the table prints them
+apart. With windows that slide by one token ALiBi is flat: L 512 at 512, 1024, 1536, 2048, 3072:
+17.98 17.92 18.2 18.28 18.3.
 """
 
 from pathlib import Path
@@ -92,16 +93,23 @@ def get_config():
 
 
 def lengths(*values):
-  return zipped(over('train.length', *values), over('train.batch', *(TOKENS // length for length in values)))
+  return zipped(
+    over('train.length', *values), over('train.batch', *(TOKENS // length for length in values))
+  )
 
 
 def sweep():
   four = over('encoding.name', 'sinusoidal', 'rope', 't5', 'alibi')
-  return chain(product(lengths(512, 1024, 3072), four), product(lengths(1536, 2048), over('encoding.name', 'alibi')))
+  return chain(
+    product(lengths(512, 1024, 3072), four),
+    product(lengths(1536, 2048), over('encoding.name', 'alibi')),
+  )
 
 
 def table():
-  return dict(form='grid', protocols=('blocks', 'sliding', 'last_k'), metric='bpb', reference=REFERENCE)
+  return dict(
+    form='grid', protocols=('blocks', 'sliding', 'last_k'), metric='bpb', reference=REFERENCE
+  )
 
 
 def figures():

@@ -1,26 +1,28 @@
-"""The Forgetting Transformer's study of long contexts at true size: trained at 16,384 tokens, evaluated to 65,536.
+"""The Forgetting Transformer's study of long contexts at true size: trained at 16,384 tokens,
+evaluated to 65,536.
 
   python scripts/sweep.py --config=configs/paper/fox.py
 
-Lin et al. 2025: the "LLaMA" forms of their configs. At 360 million parameters, 7.5e9 tokens, what does the work, the
-gate or the rotation: rows `rope`, `nope`, `fox`, both, and gates that do not read the data. At 760 million, 4.8e10
-tokens, the main comparison of `fox` with `rope`.
+Lin et al. 2025: the "LLaMA" forms of their configs. At 360 million parameters, 7.5e9 tokens, what
+does the work, the gate or the rotation: rows `rope`, `nope`, `fox`, both, and gates that do not
+read the data. At 760 million, 4.8e10 tokens, the main comparison of `fox` with `rope`.
 
-Cost: not run here. By arithmetic 6 x 3.1e8 x 7.5e9 = 1.4e19 operations a run of the small, 6 x 6.8e8 x 4.8e10 = 2.0e20
-of the large, beside attention. Activations of a step of 32 x 16,384 tokens: about 390 and 580 GB, more than one device
-has. --config.train.accumulate=16 makes it a sixteenth, --config.mesh.data=8 an eighth on each of eight devices.
+Cost: not run here. By arithmetic 6 x 3.1e8 x 7.5e9 = 1.4e19 operations a run of the small, 6 x
+6.8e8 x 4.8e10 = 2.0e20 of the large, beside attention. Activations of a step of 32 x 16,384 tokens:
+about 390 and 580 GB, more than one device has. --config.train.accumulate=16 makes it a sixteenth,
+--config.mesh.data=8 an eighth on each of eight devices.
 
-As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay 0.1, rates, 2^28
-tokens of warm-up, cosine to 0, clipping at 1, bfloat16, RoPE's base 500,000, output projection not tied. Otherwise:
-- Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter of the text, roughly.
-- The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64.
-- MLPs are GELU's two matrices, as large as their three of SwiGLU.
-- Not here: the "Pro" block but for its qk_norm, and the other architectures (Mamba-2, HGRN2, DeltaNet, Samba).
-- Fixed and learned gates start at 2 to 16,384 tokens, one of the ranges that their evaluation names.
+As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay
+0.1, rates, 2^28 tokens of warm-up, cosine to 0, clipping at 1, bfloat16, RoPE's base 500,000,
+output projection not tied. Otherwise: - Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter
+of the text, roughly. - The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64. -
+MLPs are GELU's two matrices, as large as their three of SwiGLU. - Not here: the "Pro" block but for
+its qk_norm, and the other architectures (Mamba-2, HGRN2, DeltaNet, Samba). - Fixed and learned
+gates start at 2 to 16,384 tokens, one of the ranges that their evaluation names.
 
-Reference: their loss by position is a figure, and no number of it has been verified. Here `by_position` has
-it, at each length as one window. From another paper (Yang et al. 2025, 760 million,
-L 4096), RULER at 4096, 8192 and 16384: FoX 41.6 29.5 4.9, RoPE 35.7 1.3 0.
+Reference: their loss by position is a figure, and no number of it has been verified. Here
+`by_position` has it, at each length as one window. From another paper (Yang et al. 2025, 760
+million, L 4096), RULER at 4096, 8192 and 16384: FoX 41.6 29.5 4.9, RoPE 35.7 1.3 0.
 """
 
 from pathlib import Path
@@ -38,7 +40,11 @@ ENCODINGS = {
   'fox, learned': dict(name='fox', gate='learned'),
   'fox, fixed': dict(name='fox', gate='fixed'),
 }
-LARGE = {'model.model_dim': 1536, 'model.mlp_dim': 6144, 'train.steps': 48_318_382_080 // (BATCH * LENGTH)}
+LARGE = {
+  'model.model_dim': 1536,
+  'model.mlp_dim': 6144,
+  'train.steps': 48_318_382_080 // (BATCH * LENGTH),
+}
 HEADS = {  # of the large: heads, their width, learning rate
   'fox': {'model.heads': 24, 'model.head_dim': 64, 'optim.learning_rate': 1e-3},
   'rope': {'model.heads': 12, 'model.head_dim': 128, 'optim.learning_rate': 5e-4},
@@ -79,8 +85,13 @@ def get_config():
 
 
 def sweep():
-  small = [{'encoding': encoding, 'label': f'{name} (360M)'} for name, encoding in ENCODINGS.items()]
-  large = [{'encoding': ENCODINGS[n], 'label': f'{n} (760M)', **LARGE, **heads} for n, heads in HEADS.items()]
+  small = [
+    {'encoding': encoding, 'label': f'{name} (360M)'} for name, encoding in ENCODINGS.items()
+  ]
+  large = [
+    {'encoding': ENCODINGS[n], 'label': f'{n} (760M)', **LARGE, **heads}
+    for n, heads in HEADS.items()
+  ]
   return small + large
 
 

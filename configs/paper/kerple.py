@@ -1,24 +1,28 @@
-"""KERPLE's tables at true size: six encodings, five seeds, trained at 512 tokens, evaluated to 32 times that.
+"""KERPLE's tables at true size: six encodings, five seeds, trained at 512 tokens, evaluated to 32
+times that.
 
   python scripts/sweep.py --config=configs/paper/kerple.py
 
-Chi et al. 2022, the tables of three corpora: the small GPT-NeoX, 12 layers, width 768, 12 heads; 162 million parameters
-with its vocabulary, 85 million of them in the layers.
+Chi et al. 2022, the tables of three corpora: the small GPT-NeoX, 12 layers, width 768, 12 heads;
+162 million parameters with its vocabulary, 85 million of them in the layers.
 
-Cost: not run here. 30 runs of 50,000 steps of 32 x 512 tokens, 8.2e8 tokens each; by arithmetic 6 x 8.5e7 x 8.2e8 =
-4.2e17 operations a run beside attention. Activations of a step: about 5 GB, on one device as set here.
+Cost: not run here. 30 runs of 50,000 steps of 32 x 512 tokens, 8.2e8 tokens each; by arithmetic 6 x
+8.5e7 x 8.2e8 = 4.2e17 operations a run beside attention. Activations of a step: about 5 GB, on one
+device as set here.
 
-As published (paper, released config): sizes, length, batch, steps, Adam (0.9, 0.999) at 6e-4, 1 % warm-up, cosine, no
-weight decay, no dropout, clipping at 1, bfloat16, output projection not tied, five seeds. Otherwise:
-- Tokens are bytes, theirs GPT-NeoX's: lengths are shorter in text, and perplexities do not compare.
-- The corpus here is `scientific_papers/arxiv`, the texts of arXiv papers in TFDS, in the place of the Pile's ArXiv. The
+As published (paper, released config): sizes, length, batch, steps, Adam (0.9, 0.999) at 6e-4, 1 %
+warm-up, cosine, no weight decay, no dropout, clipping at 1, bfloat16, output projection not tied,
+five seeds. Otherwise: - Tokens are bytes, theirs GPT-NeoX's: lengths are shorter in text, and
+perplexities do not compare. - The corpus here is `scientific_papers/arxiv`, the texts of arXiv
+papers in TFDS, in the place of the Pile's ArXiv. The
   Pile's parts as folders of text files: --config.data.corpus=FOLDER --config.data.text_field=text.
-- The cosine ends at 0, as GPT-NeoX's does where nothing is said. RMSNorm and no biases in the layers; theirs LayerNorm.
-- Rotary turns all channels here; how many of theirs turn is not in the config.
+- The cosine ends at 0, as GPT-NeoX's does where nothing is said. RMSNorm and no biases in the
+layers; theirs LayerNorm. - Rotary turns all channels here; how many of theirs turn is not in the
+config.
 
-Their published perplexities a token, means of five seeds, stand in PUBLISHED; the table prints them apart. At 1.3
-billion parameters (150,000 steps) KERPLE-log is behind ALiBi on OpenWebText2: 16.9 and 16.5 at 8192, 17.8 and
-16.5 at 16384.
+Their published perplexities a token, means of five seeds, stand in PUBLISHED; the table prints them
+apart. At 1.3 billion parameters (150,000 steps) KERPLE-log is behind ALiBi on OpenWebText2: 16.9
+and 16.5 at 8192, 17.8 and 16.5 at 16384.
 """
 
 from pathlib import Path
@@ -105,7 +109,13 @@ def sweep():
 
 
 def table():
-  return dict(form='columns', protocols=('blocks', 'last_k'), metric='bpb', baseline='alibi', reference=REFERENCE)
+  return dict(
+    form='columns',
+    protocols=('blocks', 'last_k'),
+    metric='bpb',
+    baseline='alibi',
+    reference=REFERENCE,
+  )
 
 
 def figures():

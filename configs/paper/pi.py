@@ -1,16 +1,18 @@
-"""Position interpolation at true size: LLaMA with 7 billion parameters, L 2048, extended to 8k, 16k and 32k tokens.
+"""Position interpolation at true size: LLaMA with 7 billion parameters, L 2048, extended to 8k, 16k
+and 32k tokens.
 
   python scripts/sweep.py --config=configs/paper/pi.py
 
-Chen et al. 2023, perplexity on PG-19. LLaMA 7B has the shape of Llama 2 7B: all that yarn.py says of weights, cost,
-tokens and sizes holds here. `FT` is fine-tuned without interpolation.
+Chen et al. 2023, perplexity on PG-19. LLaMA 7B has the shape of Llama 2 7B: all that yarn.py says
+of weights, cost, tokens and sizes holds here. `FT` is fine-tuned without interpolation.
 
-As published: 1000 steps, windows of 8,192 to 32,768 tokens, evaluation on PG-19's test books (100). Batch, rate and
-schedule of the paper were not verified: they are yarn.py's.
+As published: 1000 steps, windows of 8,192 to 32,768 tokens, evaluation on PG-19's test books (100).
+Batch, rate and schedule of the paper were not verified: they are yarn.py's.
 
-Their published perplexities a token, LLaMA 7B on PG-19, windows that slide by 256 tokens, stand in PUBLISHED, in the
-paper's order of columns, taken to be 2048 to 32768 tokens (7.20 at 2048 before fine-tuning, above 1000 beyond it); the
-table prints them apart. After 0, 200, 400, 600, 800 and 1000 steps, PI at 8k: 16.10 7.12 7.10 7.02 6.99 6.95.
+Their published perplexities a token, LLaMA 7B on PG-19, windows that slide by 256 tokens, stand in
+PUBLISHED, in the paper's order of columns, taken to be 2048 to 32768 tokens (7.20 at 2048 before
+fine-tuning, above 1000 beyond it); the table prints them apart. After 0, 200, 400, 600, 800 and
+1000 steps, PI at 8k: 16.10 7.12 7.10 7.02 6.99 6.95.
 """
 
 from pathlib import Path
@@ -26,7 +28,11 @@ PUBLISHED = {
   'PI, 32k': (7.23, 7.04, 6.91, 6.80, 6.77),
 }
 REFERENCE = [
-  dict(line=line, values=dict(zip(LENGTHS, values, strict=False)), source='Chen et al. 2023, PG-19, sliding by 256')
+  dict(
+    line=line,
+    values=dict(zip(LENGTHS, values, strict=False)),
+    source='Chen et al. 2023, PG-19, sliding by 256',
+  )
   for line, values in PUBLISHED.items()
 ]
 
@@ -51,7 +57,10 @@ def get_config():
 
 
 def sweep():
-  by_factor = lambda factor: {'train.length': int(factor) * L, 'label': f'PI, {int(factor) * L // 1024}k'}
+  by_factor = lambda factor: {
+    'train.length': int(factor) * L,
+    'label': f'PI, {int(factor) * L // 1024}k',
+  }
   return [
     {'encoding': dict(name='rope'), 'train.length': 4 * L, 'label': 'FT, 8k'},
     *({'encoding': interpolated(factor), **by_factor(factor)} for factor in (4.0, 8.0, 16.0)),

@@ -1,34 +1,38 @@
-"""YaRN's fine-tuning at true size: Llama 2 with 7 billion parameters, L 4096, extended to 8,192 and 65,536 tokens.
+"""YaRN's fine-tuning at true size: Llama 2 with 7 billion parameters, L 4096, extended to 8,192 and
+65,536 tokens.
 
   python scripts/sweep.py --config=configs/paper/yarn.py
 
-Peng et al. 2023, Tables 1 and 2. The shape of Llama 2 7B: 32 layers, width 4096, 32 heads, RoPE of base 10,000 whose
-`original_max_position_embeddings` is 4096.
+Peng et al. 2023, Tables 1 and 2. The shape of Llama 2 7B: 32 layers, width 4096, 32 heads, RoPE of
+base 10,000 whose `original_max_position_embeddings` is 4096.
 
-Theirs start from Llama 2's weights, which nothing here reads: from a random draw this is their setting and not their
-result. What needs no weights of theirs is the same question about a run of our own, at any size: without fine-tuning as
-below, or with it, from that run's parameters, by --config.train.start_from=RUN.
+Theirs start from Llama 2's weights, which nothing here reads: from a random draw this is their
+setting and not their result. What needs no weights of theirs is the same question about a run of
+our own, at any size: without fine-tuning as below, or with it, from that run's parameters, by
+--config.train.start_from=RUN.
 
-  python eval.py --workdir=RUN --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=16
+  python eval.py --workdir=RUN --config.encoding.scaling.rope_type=yarn
+  --config.encoding.scaling.factor=16
 
-Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16 beside attention; 104 GB of parameters,
-gradients and moments in float32, and the activations of a step, about 16 TB at s 16. As set here all that is on one
-device, more than any has. --config.mesh.fsdp=8 cuts both by eight, --config.mesh.context=8 and
---config.train.accumulate=8 the activations by eight each: 13 and 31 GB on each of 64 devices, of one process or of
-several (README); --config.model.remat=True takes less and computes layers twice.
+Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16 beside attention;
+104 GB of parameters, gradients and moments in float32, and the activations of a step, about 16 TB
+at s 16. As set here all that is on one device, more than any has. --config.mesh.fsdp=8 cuts both by
+eight, --config.mesh.context=8 and --config.train.accumulate=8 the activations by eight each: 13 and
+31 GB on each of 64 devices, of one process or of several (README); --config.model.remat=True takes
+less and computes layers twice.
 
-As published (paper, released script): 400 steps of 64 x 65,536 tokens at a rate of 2e-5 with 20 of warm-up, on PG-19,
-for s 16; of Table 1 the tokens, 1e9 for PI and NTK, 4e8 for YaRN. Otherwise:
-- Tokens are bytes, theirs Llama's: contexts are a quarter of the text, roughly, and perplexities do not compare.
-- Table 1's batch is taken to be Table 2's. Moments of Adam (0.9, 0.95) and no decay are taken, not verified.
-- A cosine to 0; the script decays linearly.
-- MLPs are GELU's two matrices, as large as Llama's three of SwiGLU (11,008).
-- s 32, 200 steps more from the weights of s 16, is not in the sweep.
-- Evaluated on PG-19's test books; the tables are Proof-pile's, ten documents of 128k tokens.
+As published (paper, released script): 400 steps of 64 x 65,536 tokens at a rate of 2e-5 with 20 of
+warm-up, on PG-19, for s 16; of Table 1 the tokens, 1e9 for PI and NTK, 4e8 for YaRN. Otherwise: -
+Tokens are bytes, theirs Llama's: contexts are a quarter of the text, roughly, and perplexities do
+not compare. - Table 1's batch is taken to be Table 2's. Moments of Adam (0.9, 0.95) and no decay
+are taken, not verified. - A cosine to 0; the script decays linearly. - MLPs are GELU's two
+matrices, as large as Llama's three of SwiGLU (11,008). - s 32, 200 steps more from the weights of s
+16, is not in the sweep. - Evaluated on PG-19's test books; the tables are Proof-pile's, ten
+documents of 128k tokens.
 
-Their published perplexities a token, Llama 2 7B, stand in PUBLISHED; the table prints them apart. Captions say windows
-that slide by 256 tokens; the released script cuts each document to one window, and takes the mean of windows. YaRN with
-s 16 is above 10 from 98,304 tokens on.
+Their published perplexities a token, Llama 2 7B, stand in PUBLISHED; the table prints them apart.
+Captions say windows that slide by 256 tokens; the released script cuts each document to one window,
+and takes the mean of windows. YaRN with s 16 is above 10 from 98,304 tokens on.
 """
 
 from pathlib import Path
@@ -91,7 +95,11 @@ def get_config():
 def sweep():
   of_tokens = lambda tokens: {'train.length': 2 * L, 'train.steps': round(tokens / (BATCH * 2 * L))}
   return [
-    {'label': 'PI, s 2', 'encoding': dict(name='rope', scaling=dict(rope_type='linear', factor=2.0)), **of_tokens(1e9)},
+    {
+      'label': 'PI, s 2',
+      'encoding': dict(name='rope', scaling=dict(rope_type='linear', factor=2.0)),
+      **of_tokens(1e9),
+    },
     {'label': 'NTK, base 20,000', 'encoding': dict(name='rope', base=20_000.0), **of_tokens(1e9)},
     {'label': 'YaRN, s 2', 'encoding': yarn(2.0), **of_tokens(4e8)},
     {'label': 'YaRN, s 16', 'encoding': yarn(16.0)},

@@ -1,15 +1,16 @@
 """Run configurations: loading, overriding, checking, saving and comparing them. Imports no jax.
 
-A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults in `configs/base.py`. An override is
-`{'dotted.path': value}`. A study takes another file as its base by
-`load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
+A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults in
+`configs/base.py`. An override is `{'dotted.path': value}`. A study takes another file as its base
+by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
-from posenc_jax.config.checks import CONTROLS, LOGGERS, PROTOCOLS, validate
 from posenc_jax.config.command_line import REQUIRED, encoding_of, main, parse_args, split
-from posenc_jax.config.errors import Stopped, UserError, disk_errors, nearest, user_errors
+from posenc_jax.config.grids import chain, over, product, zipped
 from posenc_jax.config.loading import load, load_study, overlay
-from posenc_jax.config.saving import (
+from posenc_jax.config.schema import CONTROLS, LOGGERS, PROTOCOLS, validate
+from posenc_jax.config.seeds import of_seed, runs
+from posenc_jax.config.serialization import (
   config_hash,
   decides_results,
   differing_keys,
@@ -19,28 +20,22 @@ from posenc_jax.config.saving import (
   to_json,
   training_part,
 )
-from posenc_jax.config.seeds import of_seed, runs
-from posenc_jax.config.sweeps import chain, over, product, zipped
 
 __all__ = [
   'CONTROLS',
   'LOGGERS',
   'PROTOCOLS',
   'REQUIRED',
-  'Stopped',
-  'UserError',
   'chain',
   'config_hash',
   'decides_results',
   'differing_keys',
-  'disk_errors',
   'encoding_of',
   'flat',
   'from_json',
   'load',
   'load_study',
   'main',
-  'nearest',
   'of_seed',
   'over',
   'overlay',
@@ -51,7 +46,6 @@ __all__ = [
   'split',
   'to_json',
   'training_part',
-  'user_errors',
   'validate',
   'zipped',
 ]

@@ -7,14 +7,16 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config.errors import UserError, nearest
-from posenc_jax.config.saving import flat
+from posenc_jax.config.serialization import flat
+from posenc_jax.errors import UserError, nearest
 
-OPEN = 'encoding'  # the one section whose keys are not known here: they are the encoding's hyperparameters
+# the one section whose keys are not known here: they are the encoding's hyperparameters
+OPEN = 'encoding'
 
 
 def load_study(path: str | Path) -> ModuleType:
-  """Executes a configuration file: a module with `get_config()` and, if it is a study, `sweep()`, `table()`, ...
+  """Executes a configuration file: a module with `get_config()` and, if it is a study, `sweep()`,
+  `table()`, ...
 
   Raises `UserError` where there is no such file or it defines no `get_config`.
   """
@@ -24,11 +26,15 @@ def load_study(path: str | Path) -> ModuleType:
     raise UserError(f'config: no file {str(path)!r}; {nearest(path, siblings)}')
   spec = importlib.util.spec_from_file_location(path.stem, path)
   if spec is None:
-    raise UserError(f'config: {str(path)!r} is not a Python file; allowed: a file such as configs/base.py')
+    raise UserError(
+      f'config: {str(path)!r} is not a Python file; allowed: a file such as configs/base.py'
+    )
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
-    raise UserError(f'config: {str(path)!r} has no get_config(); allowed: a file such as configs/base.py')
+    raise UserError(
+      f'config: {str(path)!r} has no get_config(); allowed: a file such as configs/base.py'
+    )
   return module
 
 
@@ -40,24 +46,32 @@ def load(path: str | Path, overrides: dict[str, object]) -> ConfigDict:
 
 
 def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
-  """Sets `{'dotted.path': value}` in place. Raises `UserError` for an unknown path or a value of another type.
+  """Sets `{'dotted.path': value}` in place. Raises `UserError` for an unknown path or a value of
+  another type.
 
-  Below `encoding` any path is taken (`encodings.make` checks hyperparameters), `encoding.scaling.factor` too where
-  there is no `encoding.scaling` yet, and `{'encoding': dict(name=...)}` replaces the whole section.
+  Below `encoding` any path is taken (`encodings.make` checks hyperparameters),
+  `encoding.scaling.factor` too where there is no `encoding.scaling` yet, and `{'encoding':
+  dict(name=...)}` replaces the whole section.
   """
   for path, value in overrides.items():
     *sections, key = path.split('.')
     section = config
     is_hyperparameter = sections[:1] == [OPEN] and path != f'{OPEN}.name'
     for name in sections:
-      if is_hyperparameter and isinstance(section, ConfigDict) and (name not in section or section[name] is None):
+      if (
+        is_hyperparameter
+        and isinstance(section, ConfigDict)
+        and (name not in section or section[name] is None)
+      ):
         _set(section, name, ConfigDict())
       if not isinstance(section, ConfigDict) or name not in section:
         _unknown(path, config)
       section = section[name]
     if path == OPEN:
       if not isinstance(value, dict | ConfigDict) or not isinstance(dict(value).get('name'), str):
-        raise UserError(f"config.{path}={value!r}: allowed: a dict with a name, such as dict(name='rope')")
+        raise UserError(
+          f"config.{path}={value!r}: allowed: a dict with a name, such as dict(name='rope')"
+        )
       with config.unlocked():
         config[OPEN] = ConfigDict(dict(value))
       config.lock()
@@ -88,7 +102,8 @@ def _unknown(path: str, config: ConfigDict) -> None:
 def typed(path: str, value: object, old: object) -> object:
   """`value` as the type of the value that it replaces.
 
-  An int may stand for a float; for a tuple a list, one element, or, where they are words, 'one,two'.
+  An int may stand for a float; for a tuple a list, one element, or, where they are words,
+  'one,two'.
   """
   if isinstance(old, float) and type(value) is int:
     return float(value)
@@ -99,6 +114,12 @@ def typed(path: str, value: object, old: object) -> object:
   if isinstance(old, tuple) and isinstance(value, tuple | list):
     return tuple(typed(path, v, old[0]) for v in value) if old else tuple(value)
   if type(value) is not type(old):
-    allowed = f'fields below it, such as {next(iter(old))}' if isinstance(old, ConfigDict) else f'like {old!r}'
-    raise UserError(f'config.{path}={value!r}: is {type(value).__name__}; allowed: {type(old).__name__}, {allowed}')
+    allowed = (
+      f'fields below it, such as {next(iter(old))}'
+      if isinstance(old, ConfigDict)
+      else f'like {old!r}'
+    )
+    raise UserError(
+      f'config.{path}={value!r}: is {type(value).__name__}; allowed: {type(old).__name__}, {allowed}'
+    )
   return value

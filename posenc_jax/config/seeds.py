@@ -1,11 +1,13 @@
-"""The runs of a config with several seeds: each in a directory of its own, as if it had been started by itself."""
+"""The runs of a config with several seeds: each in a directory of its own, as if it had been
+started by itself.
+"""
 
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from posenc_jax.config.loading import overlay
-from posenc_jax.config.saving import flat, from_json, saved_config, to_json
+from posenc_jax.config.serialization import flat, from_json, saved_config, to_json
 
 
 def of_seed(workdir: str | Path, seed: int) -> Path:
@@ -14,10 +16,11 @@ def of_seed(workdir: str | Path, seed: int) -> Path:
 
 
 def runs(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, Path]]:
-  """(config, directory) of each run: of one seed these two; of several, for each a config that knows no other seed.
+  """(config, directory) of each run: of one seed these two; of several, for each a config that
+  knows no other seed.
 
-  Where `train.start_from` has several seeds too, each starts from its own; one that is there, from what it did start
-  from, which may be gone.
+  Where `train.start_from` has several seeds too, each starts from its own; one that is there, from
+  what it did start from, which may be gone.
   """
   if not config.seeds:
     return [(config, Path(workdir))]
@@ -36,6 +39,8 @@ def runs(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, Path
 
 
 def _started_from(workdir: Path) -> str | None:
-  """The `train.start_from` of the run in the directory; None: there is none, or of a version without that field."""
+  """The `train.start_from` of the run in the directory; None: there is none, or of a version
+  without that field.
+  """
   fields = flat(saved_config(workdir)) if (workdir / 'config.json').exists() else {}
   return fields.get('train.start_from')

@@ -3,7 +3,7 @@
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.corpora import Corpus, corpus, prepare, source, vocab
 from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, fill_up
-from posenc_jax.data.tokenisers import BYTES
+from posenc_jax.data.tokenizers import BYTES
 
 VOCAB = BYTES.vocab  # of text in bytes: the bytes 0..255 and BOS
 BOS = VOCAB - 1

@@ -1,4 +1,6 @@
-"""Training batches as a pure function of (corpus, length, size, seed, step): nothing to save, nothing to restore."""
+"""Training batches as a pure function of (corpus, length, size, seed, step): nothing to save,
+nothing to restore.
+"""
 
 import bisect
 import hashlib
@@ -7,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posenc_jax.config import UserError
+from posenc_jax.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -20,16 +22,19 @@ class Batch(NamedTuple):
 class Batches:
   """`batches[step]` are windows of T = `length` tokens, each within one document.
 
-  An epoch cuts each document of n >= T tokens into ceil(n / T) windows and shuffles them all. The T-spaced cuts are
-  shifted by a phase drawn for (seed, epoch, document), from 0 to the surplus ceil(n / T) T - n; the first and the last
-  window are then pushed back inside the document. So an epoch reads every token at least once, and the surplus, all of
-  it within 2 T of the document's ends, twice. Shorter documents are skipped. Batches run on across epochs.
+  An epoch cuts each document of n >= T tokens into ceil(n / T) windows and shuffles them all. The
+  T-spaced cuts are shifted by a phase drawn for (seed, epoch, document), from 0 to the surplus
+  ceil(n / T) T - n; the first and the last window are then pushed back inside the document. So an
+  epoch reads every token at least once, and the surplus, all of it within 2 T of the document's
+  ends, twice. Shorter documents are skipped. Batches run on across epochs.
 
   Attributes: `windows_per_epoch`.
   """
 
   def __init__(self, corpus, length: int, size: int, seed: int):
-    """Raises `UserError` where no document of the `Corpus` has `length` tokens, or for numbers not allowed."""
+    """Raises `UserError` where no document of the `Corpus` has `length` tokens, or for numbers not
+    allowed.
+    """
     import grain  # imports jax, which preparing data does without
 
     if length < 1 or size < 1 or not 0 <= seed < 2**32:
@@ -37,7 +42,9 @@ class Batches:
     longest = int(corpus.counts.max())
     if length > longest:
       where = f'the longest document of {corpus.name!r} ({corpus.split})'
-      raise UserError(f'config.train.length={length}: {where} has {longest} tokens; allowed: at most that')
+      raise UserError(
+        f'config.train.length={length}: {where} has {longest} tokens; allowed: at most that'
+      )
     self._documents, self._length, self._seed = corpus.tokens, length, seed
     self._windows = np.where(corpus.counts >= length, -(-corpus.counts // length), 0).tolist()
     self._ends = list(itertools.accumulate(self._windows))
@@ -56,7 +63,9 @@ class Batches:
     number = window - (self._ends[document] - self._windows[document])
     tokens = self._documents[document]
     surplus = self._windows[document] * self._length - len(tokens)
-    draw = hashlib.blake2b(b'%d %d %d' % (self._seed, index // self.windows_per_epoch, document), digest_size=8)
+    draw = hashlib.blake2b(
+      b'%d %d %d' % (self._seed, index // self.windows_per_epoch, document), digest_size=8
+    )
     phase = int.from_bytes(draw.digest(), 'big') % (surplus + 1)
     start = min(max(number * self._length - phase, 0), len(tokens) - self._length)
     return tokens[start : start + self._length]

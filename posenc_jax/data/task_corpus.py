@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from posenc_jax.config import UserError
 from posenc_jax.data.batches import Batch
+from posenc_jax.errors import UserError
 from posenc_jax.tasks import Example, Task
 
 
@@ -39,7 +39,9 @@ class TaskCorpus:
     return 1.0
 
   def examples(self, count: int, length: int) -> list[Example]:
-    """The first so many examples of seed 0 that have `length` tokens, or as many as the format allows. UserError."""
+    """The first so many examples of seed 0 that have `length` tokens, or as many as the format
+    allows. UserError.
+    """
     try:
       return [self.task.example(self.split, 0, index, length, length) for index in range(count)]
     except ValueError as error:
@@ -47,13 +49,16 @@ class TaskCorpus:
 
 
 class TaskBatches:
-  """`batches[step]` are examples step * size and on; their lengths are drawn evenly from `shortest` to `length`.
+  """`batches[step]` are examples step * size and on; their lengths are drawn evenly from `shortest`
+  to `length`.
 
   Each starts at position 0 and is filled up on the right, where nothing is scored.
   """
 
   def __init__(self, corpus: TaskCorpus, length: int, size: int, seed: int):
-    """Raises `UserError` for lengths that the task does not have, or for numbers that are not allowed."""
+    """Raises `UserError` for lengths that the task does not have, or for numbers that are not
+    allowed.
+    """
     if size < 1 or not 0 <= seed < 2**32:
       raise UserError(f'{size=}, {seed=}; allowed: 1 or more, 0 to 2**32 - 1')
     self._corpus, self._length, self._size, self._seed = corpus, length, size, seed
@@ -69,11 +74,17 @@ class TaskBatches:
   def __getitem__(self, step: int) -> Batch:
     if step < 0:
       raise IndexError(f'{step=}; allowed: 0 or more')
-    return fill_up(map(self._example, range(step * self._size, (step + 1) * self._size)), self._size, self._length)
+    return fill_up(
+      map(self._example, range(step * self._size, (step + 1) * self._size)),
+      self._size,
+      self._length,
+    )
 
 
 def fill_up(examples, size: int, length: int) -> Batch:
-  """At most `size` examples of at most `length` tokens as one batch [size, length]; nothing else in it is scored."""
+  """At most `size` examples of at most `length` tokens as one batch [size, length]; nothing else in
+  it is scored.
+  """
   tokens_BT, scored_BT = np.zeros((size, length), np.int32), np.zeros((size, length), bool)
   for row, example in enumerate(examples):
     tokens_BT[row, : len(example.tokens_T)] = example.tokens_T

@@ -1,7 +1,8 @@
-"""Any TensorFlow Datasets set as a corpus, read without TensorFlow: it has to be prepared as array_record.
+"""Any TensorFlow Datasets set as a corpus, read without TensorFlow: it has to be prepared as
+array_record.
 
-A split that a set lacks is cut off the end of its train split: of the last tenth for test, and a twentieth before it
-(or, where there is a test split, the last twentieth) for validation.
+A split that a set lacks is cut off the end of its train split: of the last tenth for test, and a
+twentieth before it (or, where there is a test split, the last twentieth) for validation.
 """
 
 import difflib
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from posenc_jax.config import UserError
+from posenc_jax.errors import UserError
 
 
 def open_split(
   name: str, split: str, text_field: str, cache: Path
 ) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """The number of documents of a split, their names and their bytes by index. Raises `UserError`."""
+  """The number of documents of a split, their names and their bytes by index. Raises
+  `UserError`.
+  """
   builder = _on_disk(name, cache)
   if builder is None:
     raise UserError(
@@ -26,11 +29,15 @@ def open_split(
   features = builder.info.features
   texts = [field for field, feature in features.items() if isinstance(feature, tfds.features.Text)]
   if text_field not in texts:
-    raise UserError(f'config.data.text_field={text_field!r}: not a text of {name}; allowed: {", ".join(texts) or "-"}')
+    raise UserError(
+      f'config.data.text_field={text_field!r}: not a text of {name}; allowed: {", ".join(texts) or "-"}'
+    )
   part = _parts(set(builder.info.splits)).get(split)
   if part is None:
     have = ', '.join(builder.info.splits)
-    raise UserError(f'config.data.corpus={name!r}: no split {split!r} and no train to cut it from; it has {have}')
+    raise UserError(
+      f'config.data.corpus={name!r}: no split {split!r} and no train to cut it from; it has {have}'
+    )
   source = builder.as_data_source(part)
   return len(source), lambda index: f'{part}/{index}', lambda index: source[index][text_field]
 
@@ -42,7 +49,8 @@ def prepare(name: str, cache: Path) -> Path:
     try:
       builder = tfds.builder(_bare(name), data_dir=cache, file_format='array_record')
       builder.download_and_prepare()
-    except Exception as error:  # whatever the code of a set raises: no network, no TensorFlow, no Beam, no such name
+    # whatever the code of a set raises: no network, no TensorFlow, no Beam, no such name
+    except Exception as error:
       reason = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:120]}'
       raise UserError(
         f'config.data.corpus={name!r}: cannot be prepared here ({reason}){_near(name)}; where it can, run '
@@ -63,7 +71,9 @@ def _on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
     except tfds.core.DatasetNotFoundError:
       continue
     except ValueError as error:
-      raise UserError(f'config.data.corpus={name!r}: allowed: tfds:NAME[/CONFIG][:VERSION]') from error
+      raise UserError(
+        f'config.data.corpus={name!r}: allowed: tfds:NAME[/CONFIG][:VERSION]'
+      ) from error
     if (file_format := builder.info.file_format.value) != 'array_record':
       raise UserError(
         f'config.data.corpus={name!r}: is {file_format} in {builder.data_dir}, which takes TensorFlow to read; '

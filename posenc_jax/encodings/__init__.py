@@ -1,14 +1,25 @@
-"""Position encodings: what names and hyperparameters there are, and building one. `registry.py` lists them all."""
+"""Position encodings: what names and hyperparameters there are, and building one. `registry.py`
+lists them all.
+"""
 
 import dataclasses
 import difflib
 import inspect
 
-from posenc_jax.encodings.base import Dims, Encoding, LengthError
-from posenc_jax.encodings.hyperparameter_types import fits, in_words
-from posenc_jax.encodings.registry import ENCODINGS
+from posenc_jax.encodings.core.base import Dims, Encoding, LengthError
+from posenc_jax.encodings.core.hyperparameters import fits, in_words
+from posenc_jax.encodings.core.registry import ENCODINGS
 
-__all__ = ['ENCODINGS', 'Dims', 'Encoding', 'LengthError', 'check', 'hyperparameters', 'make', 'make_members']
+__all__ = [
+  'ENCODINGS',
+  'Dims',
+  'Encoding',
+  'LengthError',
+  'check',
+  'hyperparameters',
+  'make',
+  'make_members',
+]
 
 
 def hyperparameters(name: str) -> dict[str, object]:
@@ -25,23 +36,37 @@ def _signature(name: str) -> list[inspect.Parameter]:
 
 
 def check(name: str, hyper: dict[str, object]) -> None:
-  """Raises ValueError, one line, for an unknown encoding or hyperparameter and for a value of a wrong type."""
+  """Raises ValueError, one line, for an unknown encoding or hyperparameter and for a value of a
+  wrong type.
+  """
   known = {p.name: p.annotation for p in _signature(name)}
   for key, value in hyper.items():
     if key not in known:
       near = difflib.get_close_matches(str(key), known, cutoff=0.5) or list(known)
-      raise ValueError(f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}')
+      raise ValueError(
+        f'encoding {name} has no hyperparameter {key!r}; it has: {", ".join(near) or "none"}'
+      )
     if not fits(value, known[key]):
       raise ValueError(f'{name}: {key}={value!r} must be {in_words(known[key])}')
 
 
 def make(
-  name: str, *, model_dim: int, heads: int, kv_heads: int | None = None, head_dim: int, train_length: int, rngs, **hyper
+  name: str,
+  *,
+  model_dim: int,
+  heads: int,
+  kv_heads: int | None = None,
+  head_dim: int,
+  train_length: int,
+  rngs,
+  **hyper,
 ) -> Encoding:
-  """Builds an encoding of one layer: D, H, G (H if None), K and L, and the hyperparameters of the encoding.
+  """Builds an encoding of one layer: D, H, G (H if None), K and L, and the hyperparameters of the
+  encoding.
 
-  Initial parameters are drawn from `rngs`. Every encoding builds without hyperparameters. Raises ValueError for an
-  unknown name or hyperparameter (the nearest are listed) and for a value of a wrong type or out of range.
+  Initial parameters are drawn from `rngs`. Every encoding builds without hyperparameters. Raises
+  ValueError for an unknown name or hyperparameter (the nearest are listed) and for a value of a
+  wrong type or out of range.
   """
   check(name, hyper)
   dims = Dims(model_dim, heads, heads if kv_heads is None else kv_heads, head_dim, train_length)
@@ -62,9 +87,15 @@ def make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]:
   specs = [dict(member) if hasattr(member, 'keys') else {'name': member} for member in each]
   names = [spec.pop('name', None) for spec in specs]
   if not names or not all(isinstance(name, str) and name != 'chain' for name in names):
-    raise ValueError(f'chain: members={members!r} must be names, or dicts with a name, of encodings but chain')
+    raise ValueError(
+      f'chain: members={members!r} must be names, or dicts with a name, of encodings but chain'
+    )
   if drawing := [name for name in names if getattr(ENCODINGS.get(name), 'draw', None)]:
-    raise ValueError(f'chain: {drawing[0]} draws positions once for all: it goes around a chain, over=dict(...)')
+    raise ValueError(
+      f'chain: {drawing[0]} draws positions once for all: it goes around a chain, over=dict(...)'
+    )
   for name, hyper in zip(names, specs, strict=True):
     check(name, hyper)
-  return names, [make(n, **dataclasses.asdict(dims), rngs=rngs, **h) for n, h in zip(names, specs, strict=True)]
+  return names, [
+    make(n, **dataclasses.asdict(dims), rngs=rngs, **h) for n, h in zip(names, specs, strict=True)
+  ]

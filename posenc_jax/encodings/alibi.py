@@ -3,18 +3,22 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding
 
 
 def slopes(heads: int) -> list[float]:
-  """2^(-8h/H) for h = 1..H; other H take those of the power of two below, then every second one of the power above."""
+  """2^(-8h/H) for h = 1..H; other H take those of the power of two below, then every second one of
+  the power above.
+  """
   power = 1 << (heads.bit_length() - 1)
   first = [2.0 ** (-8 * (h + 1) / power) for h in range(power)]
   return first + [2.0 ** (-8 * (2 * h + 1) / (2 * power)) for h in range(heads - power)]
 
 
 class ALiBi(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j|, in all layers alike (Press et al. 2021, section 3)."""
+  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j|, in all layers alike (Press et al. 2021, section
+  3).
+  """
 
   paper = 'Press et al. 2021, arXiv:2108.12409'
   weights = 'none, or its slopes'

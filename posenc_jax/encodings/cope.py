@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding
 
 
 class CoPE(Encoding):
@@ -12,9 +12,10 @@ class CoPE(Encoding):
 
     p_ij = min(sum_(t=j..i) sigmoid(z_it), positions - 1)
 
-  A position counts the visible tokens j..i that the query opens a gate for; between whole numbers q_i . e[p] is
-  interpolated. As in the port in x-transformers the gates read the scaled, masked scores, the positional term is not
-  scaled, and e is zero at the start, one table a layer for all heads.
+  A position counts the visible tokens j..i that the query opens a gate for; between whole numbers
+  q_i . e[p] is interpolated. As in the port in x-transformers the gates read the scaled, masked
+  scores, the positional term is not scaled, and e is zero at the start, one table a layer for all
+  heads.
   """
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'
@@ -48,7 +49,8 @@ class CoPE(Encoding):
 def interpolate(f_P, p_S):
   """f at the places p in [0, P - 1], linear between whole numbers: [..., P], [..., S] -> [..., S].
 
-  Its own gradient for f: one flat scatter of pairs. Autodiff of the two lookups scatters twice by four indices each.
+  Its own gradient for f: one flat scatter of pairs. Autodiff of the two lookups scatters twice by
+    four indices each.
   """
   return _interpolate(f_P, p_S)[0]
 
@@ -66,7 +68,8 @@ def _interpolate_backward(residuals, d_S):
   place = below.reshape(-1, below.shape[-1]) + P * jnp.arange(f_P.size // P)[:, None]
   pairs = jnp.stack([d_S * (1 - (p_S - below)), d_S * (p_S - below)], axis=-1).reshape(-1, 2)
   sums = jnp.zeros((f_P.size, 2), d_S.dtype).at[place.ravel()].add(pairs, mode='promise_in_bounds')
-  here, above = sums[:, 0].reshape(f_P.shape), sums[:, 1].reshape(f_P.shape)  # nothing is above the last
+  # nothing is above the last
+  here, above = sums[:, 0].reshape(f_P.shape), sums[:, 1].reshape(f_P.shape)
   return here.at[..., 1:].add(above[..., :-1]), slope_S * d_S
 
 

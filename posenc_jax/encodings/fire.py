@@ -4,19 +4,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.base import Dims, Encoding
-from posenc_jax.products import hold
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.xla_ops import hold
 
 
 class FIRE(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) + f(psi(|i - j|) / (psi(max(|L0 mu|, i)) + 1e-6))_h (Li et al. 2023).
+  """s_ij = q_i . k_j / sqrt(K) + f(psi(|i - j|) / (psi(max(|L0 mu|, i)) + 1e-6))_h (Li et al.
+  2023).
 
     psi(x) = log(|c x| + 1),   f: an MLP 1 -> hidden -> H with ReLU
 
-  i is the 0-based position of the query. c starts at 0.1, mu at 1, the MLP from U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as
-  linear layers of the reference code do; every layer has its own set and the 1e-6 is there, as in that code (its option
-  of one set for all layers, FIRE-S, is `model.share_encoding='all'`). Its bias after the last layer is not: alike for
-  all keys, it changes no softmax. |i - j| for later keys is ours.
+  i is the 0-based position of the query. c starts at 0.1, mu at 1, the MLP from U(-1/sqrt(fan-in),
+  1/sqrt(fan-in)) as linear layers of the reference code do; every layer has its own set and the
+  1e-6 is there, as in that code (its option of one set for all layers, FIRE-S, is
+  `model.share_encoding='all'`). Its bias after the last layer is not: alike for all keys, it
+  changes no softmax. |i - j| for later keys is ours.
   """
 
   paper = 'Li et al. 2023, arXiv:2310.04418'
@@ -26,7 +28,9 @@ class FIRE(Encoding):
   per_layer = ('c', 'mu', 'w_in', 'b_in', 'w_out')
 
   def __init__(self, dims: Dims, rngs, *, hidden: int = 32, threshold: float = 512.0):
-    """`hidden`: width of the MLP; `threshold`: L0, the least context that a distance is a fraction of, at the start."""
+    """`hidden`: width of the MLP; `threshold`: L0, the least context that a distance is a fraction
+    of, at the start.
+    """
     super().__init__(dims, rngs)
     if hidden < 1:
       raise ValueError(f'fire: hidden={hidden} must be at least 1')
@@ -34,7 +38,9 @@ class FIRE(Encoding):
       raise ValueError(f'fire: threshold={threshold} must be greater than 0')
     self.threshold = threshold
     self.c, self.mu = nnx.Param(jnp.float32(0.1)), nnx.Param(jnp.float32(1.0))
-    draw = lambda shape, most: nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -most, most))
+    draw = lambda shape, most: nnx.Param(
+      jax.random.uniform(rngs.params(), shape, jnp.float32, -most, most)
+    )
     self.w_in, self.b_in = draw((hidden,), 1.0), draw((hidden,), 1.0)
     self.w_out = draw((hidden, dims.heads), hidden**-0.5)
 
@@ -49,7 +55,9 @@ class FIRE(Encoding):
 
 @jax.custom_vjp
 def units(x_N, w_F, b_F):
-  """relu(w x + b), [F, N]. Its own gradient: products of matrices, where autodiff takes sums over pairs of F x N."""
+  """relu(w x + b), [F, N]. Its own gradient: products of matrices, where autodiff takes sums over
+  pairs of F x N.
+  """
   return jax.nn.relu(w_F[:, None] * x_N[None] + b_F[:, None])
 
 

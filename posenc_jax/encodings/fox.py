@@ -6,20 +6,23 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
-from posenc_jax.products import hold
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.xla_ops import hold
 
 GATES = ('data', 'learned', 'fixed')
 
 
 class FoX(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) + c_i - c_j, c_t = sum_(l <= t) log sigmoid(w_h . x_l + b_h) (Lin et al. 2025).
+  """s_ij = q_i . k_j / sqrt(K) + c_i - c_j, c_t = sum_(l <= t) log sigmoid(w_h . x_l + b_h) (Lin et
+  al. 2025).
 
-  x is the layer's normalised input; every layer has its own gates. A token is not forgotten by itself: the sum is over
-  j+1..i. As in the released code b starts at 0; w is a projection and starts at fan-in scale like every other. This is
-  the gate alone: the paper's "Pro" block (output gate, QK-norm, shifted keys and values, output norm) is not in it.
-  Without w the gates do not depend on the data: b is learned, or fixed (ALiBi, if by its slopes). They start at
-  e^(-1/T_h), T_h spaced evenly in log from `shortest` to `longest`; the code has no defaults for these two.
+  x is the layer's normalised input; every layer has its own gates. A token is not forgotten by
+  itself: the sum is over j+1..i. As in the released code b starts at 0; w is a projection and
+  starts at fan-in scale like every other. This is the gate alone: the paper's "Pro" block (output
+  gate, QK-norm, shifted keys and values, output norm) is not in it. Without w the gates do not
+  depend on the data: b is learned, or fixed (ALiBi, if by its slopes). They start at e^(-1/T_h),
+  T_h spaced evenly in log from `shortest` to `longest`; the code has no defaults for these two.
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130'
@@ -40,10 +43,12 @@ class FoX(Encoding):
     longest: float | None = None,
     in_scale: bool = False,
   ):
-    """`gate`: one of GATES. `bias`: where b starts with 'data'; larger gates forget less (5: hardly at all).
+    """`gate`: one of GATES. `bias`: where b starts with 'data'; larger gates forget less (5: hardly
+    at all).
 
-    `shortest`, `longest`: tokens after which the first and the last head remember 1/e; None: the training length.
-    `in_scale`: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and this in a chain).
+    `shortest`, `longest`: tokens after which the first and the last head remember 1/e; None: the
+    training length. `in_scale`: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and
+    this in a chain).
     """
     super().__init__(dims, rngs)
     longest = dims.train_length if longest is None else longest
@@ -52,7 +57,10 @@ class FoX(Encoding):
     if shortest <= 0 or longest <= 0:
       raise ValueError(f'fox: shortest={shortest} and longest={longest} must be greater than 0')
     self.bias_in_scale = in_scale
-    self.gate, self.times = gate, tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
+    self.gate, self.times = (
+      gate,
+      tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads)),
+    )
     self.per_layer = {'data': ('w_f', 'b_f'), 'learned': ('b_f',), 'fixed': ()}[gate]
     if gate == 'data':
       self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
@@ -65,8 +73,14 @@ class FoX(Encoding):
     if self.gate == 'data':
       if x_BSD is None:
         raise ValueError('FoX reads content: attention needs x, the normalised input of the layer')
-      return running_sum(jax.nn.log_sigmoid(x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]))
-    log_f_H = -1 / jnp.array(self.times, jnp.float32) if self.gate == 'fixed' else jax.nn.log_sigmoid(self.b_f[...])
+      return running_sum(
+        jax.nn.log_sigmoid(x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None])
+      )
+    log_f_H = (
+      -1 / jnp.array(self.times, jnp.float32)
+      if self.gate == 'fixed'
+      else jax.nn.log_sigmoid(self.b_f[...])
+    )
     return running_sum(jnp.broadcast_to(log_f_H, (1, positions_BS.shape[1], self.dims.heads)))
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
@@ -75,14 +89,18 @@ class FoX(Encoding):
     c_i, c_j = (((whole - origin) + rest).swapaxes(1, 2) for whole, rest in (block.i, block.j))
     c_i, c_j = hold(c_i), hold(c_j)  # else each pair would read them with a stride of H
     forgotten_BHTS = c_i[..., None] - c_j[:, :, None]
-    return s_BHTS + (self.scale(self.dims.head_dim) * forgotten_BHTS if self.bias_in_scale else forgotten_BHTS)
+    return s_BHTS + (
+      self.scale(self.dims.head_dim) * forgotten_BHTS if self.bias_in_scale else forgotten_BHTS
+    )
 
 
 def running_sum(x_BSH):
-  """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6 at any length.
+  """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6 at any
+  length.
 
-  A sum alone reaches 1e5, where neighbours in float32 are 0.008 apart. `whole` is an integer (exact below 2^24), `rest`
-  at most 1/2 in size; rounding has no derivative, so the gradient is that of `rest`, which is the sum's.
+  A sum alone reaches 1e5, where neighbours in float32 are 0.008 apart. `whole` is an integer (exact
+  below 2^24), `rest` at most 1/2 in size; rounding has no derivative, so the gradient is that of
+  `rest`, which is the sum's.
   """
   carry = lambda whole, rest: (whole + jnp.round(rest), rest - jnp.round(rest))
   add = lambda a, b: carry(a[0] + b[0], a[1] + b[1])

@@ -2,14 +2,18 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
 
 
 class Learned(Encoding):
-  """x_t = E[token_t] + P[t], P learned with `max_length` rows (Gehring et al. 2017, section 3.1; Devlin et al. 2018).
+  """x_t = E[token_t] + P[t], P learned with `max_length` rows (Gehring et al. 2017, section 3.1;
+  Devlin et al. 2018).
 
-  As published, P starts as large as the token embeddings: like theirs, its entries have standard deviation D^-1/2, are
-  read times sqrt(D) and reach the model with unit variance. Rows past the table are NaN: an index is never clamped.
+  As published, P starts as large as the token embeddings: like theirs, its entries have standard
+    deviation D^-1/2, are
+  read times sqrt(D) and reach the model with unit variance. Rows past the table are NaN: an index
+  is never clamped.
   """
 
   paper = 'Gehring et al. 2017, arXiv:1705.03122; Devlin et al. 2018, arXiv:1810.04805'

@@ -2,15 +2,16 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.temperature import times
 
 
 class Llama4Temperature(Encoding):
-  """q_i (1 + c log(1 + floor((i + 1) / length))), as Llama 4 has it in the layers that do not rotate.
+  """q_i (1 + c log(1 + floor((i + 1) / length))), as Llama 4 has it in the layers that do not
+  rotate.
 
-  To be chained, or to stand in a pattern of layers for `nope`. Queries are multiplied: what other encodings add to the
-  scores is not.
+  To be chained, or to stand in a pattern of layers for `nope`. Queries are multiplied: what other
+  encodings add to the scores is not.
   """
 
   paper = 'Llama 4, in Hugging Face transformers'
@@ -23,7 +24,11 @@ class Llama4Temperature(Encoding):
     super().__init__(dims, rngs)
     self.length, self.c = length, c
     if length < 1 or c < 0:
-      raise ValueError(f'llama4_temperature: length={length} must be at least 1 and c={c} at least 0')
+      raise ValueError(
+        f'llama4_temperature: length={length} must be at least 1 and c={c} at least 0'
+      )
 
   def transform(self, q_BTHK, k_BSGK, i, j):
-    return times(q_BTHK, 1 + self.c * jnp.log1p(jnp.floor((i[..., None] + 1) / self.length))), k_BSGK
+    return times(
+      q_BTHK, 1 + self.c * jnp.log1p(jnp.floor((i[..., None] + 1) / self.length))
+    ), k_BSGK

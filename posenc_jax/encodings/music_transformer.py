@@ -2,17 +2,20 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
 
 BEYOND = ('zero', 'clip')
 
 
 class MusicTransformer(Encoding):
-  """s_ij = q_i . (k_j + E[h, i - j]) / sqrt(K), a vector for every head and distance (Huang et al. 2018).
+  """s_ij = q_i . (k_j + E[h, i - j]) / sqrt(K), a vector for every head and distance (Huang et al.
+  2018).
 
-  Shaw's relative keys without the values, with tables that the heads do not share, for attention to the past alone;
-  every layer has its own. As in tensor2tensor E starts from N(0, 1/K), and distances past its end have no vector
-  (`beyond='zero'`); Shaw's rule, the last vector again, is `beyond='clip'`.
+  Shaw's relative keys without the values, with tables that the heads do not share, for attention to
+  the past alone; every layer has its own. As in tensor2tensor E starts from N(0, 1/K), and
+  distances past its end have no vector (`beyond='zero'`); Shaw's rule, the last vector again, is
+  `beyond='clip'`.
   """
 
   paper = 'Huang et al. 2018, arXiv:1809.04281'

@@ -1,10 +1,12 @@
 """No position encoding."""
 
-from posenc_jax.encodings.base import Encoding
+from posenc_jax.encodings.core.base import Encoding
 
 
 class NoPE(Encoding):
-  """Nothing: the causal mask is the only source of order (Haviv et al. 2022; Kazemnejad et al. 2023)."""
+  """Nothing: the causal mask is the only source of order (Haviv et al. 2022; Kazemnejad et al.
+  2023).
+  """
 
   paper = 'Haviv et al. 2022, arXiv:2203.16634; Kazemnejad et al. 2023, arXiv:2305.19466'
   weights = 'none'

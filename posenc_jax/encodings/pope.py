@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding
 
 
 class PoPE(Encoding):
-  """s_ij = sum_n softplus(q_in) softplus(k_jn) cos((j - i) f_n + d_hn) / sqrt(K), f_n = base^(-n/K), n = 0 .. K - 1.
+  """s_ij = sum_n softplus(q_in) softplus(k_jn) cos((j - i) f_n + d_hn) / sqrt(K), f_n =
+  base^(-n/K), n = 0 .. K - 1.
 
-  Gopalakrishnan et al. 2025. One frequency a channel, twice as many as RoPE; as cosines and sines side by side queries
-  and keys become twice as wide. The phases d are learned, for all layers alike as in x-transformers, and lie in
-  [-2 pi, 0]: they are put back there after a step, where released codes clamp them when read, which leaves one that has
-  left without a gradient.
+  Gopalakrishnan et al. 2025. One frequency a channel, twice as many as RoPE; as cosines and sines
+  side by side queries and keys become twice as wide. The phases d are learned, for all layers alike
+  as in x-transformers, and lie in [-2 pi, 0]: they are put back there after a step, where released
+  codes clamp them when read, which leaves one that has left without a gradient.
   """
 
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
@@ -42,7 +43,9 @@ class PoPE(Encoding):
 
     def polar(x, angles_BTHK):
       size = jax.nn.softplus(x.astype(jnp.float32))
-      return jnp.concatenate([size * jnp.cos(angles_BTHK), size * jnp.sin(angles_BTHK)], axis=-1).astype(x.dtype)
+      return jnp.concatenate(
+        [size * jnp.cos(angles_BTHK), size * jnp.sin(angles_BTHK)], axis=-1
+      ).astype(x.dtype)
 
     angle = lambda position: jnp.multiply.outer(position, frequencies)[:, :, None]
     return polar(q_BTHK, angle(i) - self.phases[...][None, None]), polar(k_BSGK, angle(j))

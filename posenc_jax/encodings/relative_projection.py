@@ -2,17 +2,20 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
 
 
 class RelativeProjection(Encoding):
-  """s_ij = t_i (q_i . k_j / sqrt(K) + (W_h x_i) . bank[i - j]): a low-rank relation of token and distance.
+  """s_ij = t_i (q_i . k_j / sqrt(K) + (W_h x_i) . bank[i - j]): a low-rank relation of token and
+  distance.
 
-  x is the layer's normalised input; the bank holds `rank` profiles over the distances 0 .. extent - 1 for all heads of
-  a layer, and is zero elsewhere. t_i is 1, or with `floor` 1 + alpha log(max((i + 1) / floor, 1)). No paper: the
-  formula is that of the model Inkling in Hugging Face transformers, where the bank starts from N(0, 0.02^2). There q
-  and k are normed and their product scaled by 1/K (here that is the model's to choose, `qk_norm`), and layers with a
-  window end the bank at the window. x-transformers adds a bias to W x.
+  x is the layer's normalised input; the bank holds `rank` profiles over the distances 0 .. extent -
+  1 for all heads of a layer, and is zero elsewhere. t_i is 1, or with `floor` 1 + alpha log(max((i
+  + 1) / floor, 1)). No paper: the formula is that of the model Inkling in Hugging Face
+  transformers, where the bank starts from N(0, 0.02^2). There q and k are normed and their product
+  scaled by 1/K (here that is the model's to choose, `qk_norm`), and layers with a window end the
+  bank at the window. x-transformers adds a bias to W x.
   """
 
   paper = 'Inkling, in Hugging Face transformers'
@@ -22,9 +25,18 @@ class RelativeProjection(Encoding):
   per_layer = ('w_r', 'bank')
 
   def __init__(
-    self, dims: Dims, rngs, *, rank: int = 16, extent: int = 1024, floor: int | None = None, alpha: float = 0.1
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    rank: int = 16,
+    extent: int = 1024,
+    floor: int | None = None,
+    alpha: float = 0.1,
   ):
-    """`floor`: the context, in tokens, from which logits grow by `alpha` a unit of log; None: they do not."""
+    """`floor`: the context, in tokens, from which logits grow by `alpha` a unit of log; None: they
+    do not.
+    """
     super().__init__(dims, rngs)
     for name, size in dict(rank=rank, extent=extent, floor=1 if floor is None else floor).items():
       if size < 1:
@@ -37,10 +49,14 @@ class RelativeProjection(Encoding):
   def locate(self, x_BSD, positions_BS):
     """(W x, t): float32 [B, S, H, rank] and [B|1, S]."""
     if x_BSD is None:
-      raise ValueError('RelativeProjection reads content: attention needs x, the normalised input of the layer')
+      raise ValueError(
+        'RelativeProjection reads content: attention needs x, the normalised input of the layer'
+      )
     t_BS = jnp.ones(positions_BS.shape, jnp.float32)
     if self.floor is not None:
-      t_BS += self.alpha * jnp.log(jnp.maximum((positions_BS.astype(jnp.float32) + 1) / self.floor, 1))
+      t_BS += self.alpha * jnp.log(
+        jnp.maximum((positions_BS.astype(jnp.float32) + 1) / self.floor, 1)
+      )
     return jnp.einsum('bsd,dhr->bshr', x_BSD.astype(jnp.float32), self.w_r[...]), t_BS
 
   def tables(self, r_R):

@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Dims
+from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.rope import RoPE
-from posenc_jax.products import dot
+from posenc_jax.xla_ops import dot
 
 
 class Reindexed(RoPE):
-  """RoPE at distances below `window`; from there on RoPE at other positions of the query and the key."""
+  """RoPE at distances below `window`; from there on RoPE at other positions of the query and the
+  key.
+  """
 
   bias_in_scale = True
   causal_only = True
@@ -26,7 +28,9 @@ class Reindexed(RoPE):
   def transform(self, q_BTHK, k_BSGK, i, j):
     """Both rotations side by side: widths double."""
     S, (far_i, far_j) = k_BSGK.shape[1], self.far(i, j)
-    both = lambda x, *positions: jnp.concatenate([self.turn(x, position, S) for position in positions], axis=-1)
+    both = lambda x, *positions: jnp.concatenate(
+      [self.turn(x, position, S) for position in positions], axis=-1
+    )
     return both(q_BTHK, i, far_i), both(k_BSGK, j, far_j)
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
@@ -37,10 +41,11 @@ class Reindexed(RoPE):
 
 
 class ReRoPE(Reindexed):
-  """RoPE at distance min(i - j, window), as trained or for a trained run of `rope`, which has the same parameters.
+  """RoPE at distance min(i - j, window), as trained or for a trained run of `rope`, which has the
+  same parameters.
 
-  Su 2023. `window`: None for half the training length. The rest is RoPE's, as it was trained. Its author multiplies
-  queries by max(1, ln(i + 1) / ln L) besides: that is an encoding of its own.
+  Su 2023. `window`: None for half the training length. The rest is RoPE's, as it was trained. Its
+  author multiplies queries by max(1, ln(i + 1) / ln L) besides: that is an encoding of its own.
   """
 
   paper = 'Su 2023, github.com/bojone/rerope'
@@ -59,7 +64,9 @@ class ReRoPE(Reindexed):
     scaling: dict | None = None,
   ):
     window = max(dims.train_length // 2, 1) if window is None else window
-    super().__init__(dims, rngs, window, base=base, layout=layout, fraction=fraction, scaling=scaling)
+    super().__init__(
+      dims, rngs, window, base=base, layout=layout, fraction=fraction, scaling=scaling
+    )
 
   def far(self, i, j):
     return jnp.full_like(i, self.window), jnp.zeros_like(j)
@@ -68,7 +75,8 @@ class ReRoPE(Reindexed):
 class LeakyReRoPE(Reindexed):
   """RoPE at distance i - j below window, and at window + (i - j - window) / leak from there on.
 
-  Su 2023. A run of `rope` has the same parameters. `window` and the rest as for `rerope`; leak 1 is RoPE.
+  Su 2023. A run of `rope` has the same parameters. `window` and the rest as for `rerope`; leak 1 is
+  RoPE.
   """
 
   paper = ReRoPE.paper
@@ -87,7 +95,9 @@ class LeakyReRoPE(Reindexed):
     scaling: dict | None = None,
   ):
     window = max(dims.train_length // 2, 1) if window is None else window
-    super().__init__(dims, rngs, window, base=base, layout=layout, fraction=fraction, scaling=scaling)
+    super().__init__(
+      dims, rngs, window, base=base, layout=layout, fraction=fraction, scaling=scaling
+    )
     if leak < 1:
       raise ValueError(f'leaky_rerope: leak={leak} must be at least 1')
     self.leak = leak

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding
 
 
 class Sandwich(Encoding):
@@ -11,8 +11,9 @@ class Sandwich(Encoding):
 
     b_h(r) = [sum_(m=1..d/2) cos(r / 10000^(2m/d)) - d/2] / (8h/H),   h = 1..H
 
-  The sum is the inner product of two sinusoidal positions of width d, whatever the width of the model; -d/2 makes the
-  bias 0 at r = 0 and changes no softmax. The compression 8h/H and the width 128 are taken from secondary sources.
+  The sum is the inner product of two sinusoidal positions of width d, whatever the width of the
+  model; -d/2 makes the bias 0 at r = 0 and changes no softmax. The compression 8h/H and the width
+  128 are taken from secondary sources.
   """
 
   paper = 'Chi et al. 2023, arXiv:2212.10356'
@@ -29,7 +30,9 @@ class Sandwich(Encoding):
   def tables(self, r_R):
     half = self.width // 2
     frequencies = jnp.asarray(10_000.0 ** (-np.arange(1, half + 1) / half), jnp.float32)
-    waves_R = jnp.cos(jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32), frequencies)).sum(axis=-1) - half
+    waves_R = (
+      jnp.cos(jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32), frequencies)).sum(axis=-1) - half
+    )
     compression = 8 * np.arange(1, self.dims.heads + 1) / self.dims.heads
     return jnp.multiply.outer(waves_R, jnp.asarray(1 / compression, jnp.float32))
 

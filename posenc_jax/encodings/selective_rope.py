@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
 
@@ -16,14 +17,16 @@ TAPS = 4
 
 
 class SelectiveRoPE(Encoding):
-  """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released (ICLR 2026).
+  """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released
+  (ICLR 2026).
 
-  x^ is the layer's normalised input, the slice of each query head over its own norm; conv, depthwise and causal over
-  4 tokens, does not reach back beyond a position that is not below the next (a document before). Every layer has its
-  own. With fewer key/value heads there are as many sets of angles. Weights start at fan-in scale, those of conv from
-  U(-1/2, 1/2) as in the code. `bias` adds exp(c) to f, c = 0 at the start: with conv zero that is RoPE. `gate`
-  multiplies f by sigmoid(W_g x^ + b_g), a number a head. The code norms queries and keys after turning them; `qk_norm`
-  of the model does before.
+  x^ is the layer's normalised input, the slice of each query head over its own norm; conv,
+  depthwise and causal over 4 tokens, does not reach back beyond a position that is not below the
+  next (a document before). Every layer has its own. With fewer key/value heads there are as many
+  sets of angles. Weights start at fan-in scale, those of conv from U(-1/2, 1/2) as in the code.
+  `bias` adds exp(c) to f, c = 0 at the start: with conv zero that is RoPE. `gate` multiplies f by
+  sigmoid(W_g x^ + b_g), a number a head. The code norms queries and keys after turning them;
+  `qk_norm` of the model does before.
   """
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
@@ -33,17 +36,30 @@ class SelectiveRoPE(Encoding):
   per_layer = ('w_1', 'w_2', 'conv', 'c', 'w_g', 'b_g')
 
   def __init__(
-    self, dims: Dims, rngs, *, base: float = 500_000.0, rank: int = 16, bias: bool = False, gate: bool = False
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    base: float = 500_000.0,
+    rank: int = 16,
+    bias: bool = False,
+    gate: bool = False,
   ):
     super().__init__(dims, rngs)
     if dims.head_dim % 2 or dims.model_dim % dims.heads:
-      raise ValueError(f'selective_rope: head_dim must be even and heads divide model_dim, not {dims}')
+      raise ValueError(
+        f'selective_rope: head_dim must be even and heads divide model_dim, not {dims}'
+      )
     if base <= 1 or rank < 1:
-      raise ValueError(f'selective_rope: base={base} must be greater than 1 and rank={rank} at least 1')
+      raise ValueError(
+        f'selective_rope: base={base} must be greater than 1 and rank={rank} at least 1'
+      )
     self.base, self.bias, self.gate = base, bias, gate
     (D, G), half = (dims.model_dim, dims.kv_heads), dims.head_dim // 2
     self.w_1, self.w_2 = normal(rngs, (D, rank), D**-0.5), normal(rngs, (rank, G, half), rank**-0.5)
-    self.conv = nnx.Param(jax.random.uniform(rngs.params(), (TAPS, G, half), jnp.float32, -0.5, 0.5))
+    self.conv = nnx.Param(
+      jax.random.uniform(rngs.params(), (TAPS, G, half), jnp.float32, -0.5, 0.5)
+    )
     if bias:
       self.c = nnx.Param(jnp.zeros((G, half), jnp.float32))
     if gate:
@@ -51,14 +67,22 @@ class SelectiveRoPE(Encoding):
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
   def locate(self, x_BSD, positions_BS):
-    """Angles in (-pi, pi]: float32 [B, S, G, K/2]. Summed in turns, of which whole ones are dropped without error."""
+    """Angles in (-pi, pi]: float32 [B, S, G, K/2]. Summed in turns, of which whole ones are dropped
+    without error.
+    """
     if x_BSD is None:
-      raise ValueError('SelectiveRoPE reads content: attention needs x, the normalised input of the layer')
+      raise ValueError(
+        'SelectiveRoPE reads content: attention needs x, the normalised input of the layer'
+      )
     K = self.dims.head_dim
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
-    x_BSD = (x_BSHX * lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)).reshape(x_BSD.shape)
+    x_BSD = (x_BSHX * lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)).reshape(
+      x_BSD.shape
+    )
     low_BSR = x_BSD @ self.w_1[...]
-    f = causal_conv(jnp.einsum('bsr,rgm->bsgm', low_BSR, self.w_2[...]), self.conv[...], positions_BS)
+    f = causal_conv(
+      jnp.einsum('bsr,rgm->bsgm', low_BSR, self.w_2[...]), self.conv[...], positions_BS
+    )
     if self.bias:
       f += jnp.exp(self.c[...])[None, None]
     if self.gate:
@@ -76,7 +100,9 @@ class SelectiveRoPE(Encoding):
 
 
 def causal_conv(y_BSGM, taps_nGM, positions_BS):
-  """sum_n taps[n] y_(t - n) over the tokens of one document: it begins where positions do not rise."""
+  """sum_n taps[n] y_(t - n) over the tokens of one document: it begins where positions do not
+  rise.
+  """
   rises_BS = jnp.pad(positions_BS[:, 1:] > positions_BS[:, :-1], ((0, 0), (1, 0)))
   out, same_BS = 0.0, jnp.ones_like(rises_BS)
   for n, tap_GM in enumerate(taps_nGM):

@@ -2,17 +2,21 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
 
 
 class Shaw(Encoding):
-  """Clipped relative vectors added to projected keys and values, alike for all heads (Shaw et al. 2018, eqs. 3 to 5).
+  """Clipped relative vectors added to projected keys and values, alike for all heads (Shaw et al.
+  2018, eqs. 3 to 5).
 
-    s_ij = q_i . (k_j + A^K[c]) / sqrt(K),   o_i = sum_j p_ij (v_j + A^V[c]),   c = clip(j - i, -clip, clip) + clip
+    s_ij = q_i . (k_j + A^K[c]) / sqrt(K), o_i = sum_j p_ij (v_j + A^V[c]), c = clip(j - i, -clip,
+    clip) + clip
 
-  Every layer has its own tables. The vectors are added after the projections, as in the paper. The Music Transformer
-  and most ports leave A^V out. With `key_query` the scores have k_j . A^K[c] / sqrt(K) too: method 4 of Huang et al.
-  2020 (arXiv:2009.13658), `relative_key_query` of BERT in Hugging Face transformers.
+  Every layer has its own tables. The vectors are added after the projections, as in the paper. The
+  Music Transformer and most ports leave A^V out. With `key_query` the scores have k_j . A^K[c] /
+  sqrt(K) too: method 4 of Huang et al. 2020 (arXiv:2009.13658), `relative_key_query` of BERT in
+  Hugging Face transformers.
   """
 
   paper = 'Shaw et al. 2018, arXiv:1803.02155'
@@ -20,8 +24,11 @@ class Shaw(Encoding):
   bias_in_scale = True
   per_layer = ('keys', 'values')
 
-  def __init__(self, dims: Dims, rngs, *, clip: int = 16, values: bool = True, key_query: bool = False):
-    """`clip`: distances beyond it share a vector; each table has 2 clip + 1 rows. `values`: whether there is A^V.
+  def __init__(
+    self, dims: Dims, rngs, *, clip: int = 16, values: bool = True, key_query: bool = False
+  ):
+    """`clip`: distances beyond it share a vector; each table has 2 clip + 1 rows. `values`: whether
+    there is A^V.
 
     `key_query`: keys meet A^K as queries do.
     """

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding
 
 LAYOUTS = ('interleaved', 'concatenated', 'tensor2tensor')
 
@@ -11,16 +11,19 @@ LAYOUTS = ('interleaved', 'concatenated', 'tensor2tensor')
 def sinusoid(positions, width: int, *, layout: str = 'interleaved', base: float = 10_000.0):
   """Sines and cosines [..., width] of positions [...], float32; an odd width ends in a zero.
 
-  'interleaved': P[t, 2m] = sin(t / base^(2m/D)), P[t, 2m+1] = cos(same) (Vaswani et al. 2017, section 3.5).
-  'concatenated': [sin | cos] with the same frequencies (Transformer-XL).
-  'tensor2tensor': [sin | cos] with frequencies base^(-m / (D/2 - 1)): the longest wavelength is exactly 2 pi base.
+  'interleaved': P[t, 2m] = sin(t / base^(2m/D)), P[t, 2m+1] = cos(same) (Vaswani et al. 2017,
+  section 3.5). 'concatenated': [sin | cos] with the same frequencies (Transformer-XL).
+  'tensor2tensor': [sin | cos] with frequencies base^(-m / (D/2 - 1)): the longest wavelength is
+  exactly 2 pi base.
   """
   half = width // 2
   if layout == 'tensor2tensor':
     frequencies = base ** (-np.arange(half) / max(half - 1, 1))
   else:
     frequencies = base ** (-2 * np.arange(half) / width)
-  angles = jnp.multiply.outer(jnp.asarray(positions, jnp.float32), jnp.asarray(frequencies, jnp.float32))
+  angles = jnp.multiply.outer(
+    jnp.asarray(positions, jnp.float32), jnp.asarray(frequencies, jnp.float32)
+  )
   sin, cos = jnp.sin(angles), jnp.cos(angles)
   if layout == 'interleaved':
     waves = jnp.stack([sin, cos], axis=-1).reshape(*angles.shape[:-1], 2 * half)

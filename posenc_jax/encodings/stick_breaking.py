@@ -2,16 +2,19 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Encoding
+from posenc_jax.encodings.core.base import Encoding
 
 
 class StickBreaking(Encoding):
-  """a_ij = sigmoid(z_ij) prod_(j < l < i) (1 - sigmoid(z_il)) for j < i, z_ij = q_i . k_j / sqrt(K) (Tan et al. 2024).
+  """a_ij = sigmoid(z_ij) prod_(j < l < i) (1 - sigmoid(z_il)) for j < i, z_ij = q_i . k_j / sqrt(K)
+  (Tan et al. 2024).
 
-  The weights of a row are what keys break off a stick, the nearest first: no softmax, no position. `score` returns
-  their logarithms, log sigmoid(z_ij) - sum_(j < l < i) softplus(z_il). As published a token does not attend to itself;
-  what is left of the stick is dropped: weights sum to at most 1, and a first token gets 0. The released code can give
-  the rest to v_i; their models give it to a learned vector a head, before a norm over each head. Neither is in this.
+  The weights of a row are what keys break off a stick, the nearest first: no softmax, no position.
+    `score` returns
+  their logarithms, log sigmoid(z_ij) - sum_(j < l < i) softplus(z_il). As published a token does
+  not attend to itself; what is left of the stick is dropped: weights sum to at most 1, and a first
+  token gets 0. The released code can give the rest to v_i; their models give it to a learned vector
+  a head, before a norm over each head. Neither is in this.
   """
 
   paper = 'Tan et al. 2024, arXiv:2410.17980'
@@ -29,12 +32,16 @@ class StickBreaking(Encoding):
     return jnp.where(before, jnp.minimum(s_BHTS, 0) - t_BHTS - broken_off, -1e30)
 
   def spent(self, sums):
-    """Every weight further left is at most exp of minus what is broken off, and exp(-104) is 0 in float32."""
+    """Every weight further left is at most exp of minus what is broken off, and exp(-104) is 0 in
+    float32.
+    """
     return jnp.all(sums[0] > 104)
 
 
 def log1p_exp(x):
-  """log(1 + e^x) for x <= 0. The rounding of 1 + e is added back: as exact as log1p at less than its cost."""
+  """log(1 + e^x) for x <= 0. The rounding of 1 + e is added back: as exact as log1p at less than
+  its cost.
+  """
   e = jnp.exp(x)
   u = 1 + e
   return jnp.log(u) + (e - (u - 1))

@@ -3,13 +3,16 @@
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
 
 
 def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
-  """Buckets of the distances 0..max_distance by integers: exact where a float logarithm may round the other way.
+  """Buckets of the distances 0..max_distance by integers: exact where a float logarithm may round
+  the other way.
 
-  Below e = buckets // 2 each distance has its own; above, floor(e + ln(n/e) / ln(max_distance/e) (buckets - e)).
+  Below e = buckets // 2 each distance has its own; above, floor(e + ln(n/e) / ln(max_distance/e)
+  (buckets - e)).
   """
   exact = buckets // 2
   logarithmic = buckets - exact
@@ -17,19 +20,24 @@ def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
   for n in range(max_distance + 1):
     step = 0
     if n >= exact:
-      while step < logarithmic and max_distance ** (step + 1) * exact ** (logarithmic - step - 1) <= n**logarithmic:
+      while (
+        step < logarithmic
+        and max_distance ** (step + 1) * exact ** (logarithmic - step - 1) <= n**logarithmic
+      ):
         step += 1
     row.append(n if n < exact else min(exact + step, buckets - 1))
   return np.array(row, np.int32)
 
 
 class T5(Encoding):
-  """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, section 2.1, and their code).
+  """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, section 2.1,
+  and their code).
 
-  One table for all layers. Values start as in their code: table entries from N(0, 1/D), queries smaller by sqrt(K) in
-  place of the scale. Steps differ: T5 trains with Adafactor, whose steps are relative to a parameter's size. For Adam
-  the initial sizes become factors: K^-1/2 on queries of usual size (`query_scale`), and K^1/2 on a smaller table as in
-  x-transformers and GPT-NeoX. Without them a small model hardly leaves NoPE's plateau; LOG.md has figures.
+  One table for all layers. Values start as in their code: table entries from N(0, 1/D), queries
+  smaller by sqrt(K) in place of the scale. Steps differ: T5 trains with Adafactor, whose steps are
+  relative to a parameter's size. For Adam the initial sizes become factors: K^-1/2 on queries of
+  usual size (`query_scale`), and K^1/2 on a smaller table as in x-transformers and GPT-NeoX.
+  Without them a small model hardly leaves NoPE's plateau; LOG.md has figures.
   """
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
@@ -37,14 +45,26 @@ class T5(Encoding):
   claims = 'best near 2 L (Press et al. 2021)'
   bias_in_scale = False
 
-  def __init__(self, dims: Dims, rngs, *, buckets: int = 32, max_distance: int = 128, bidirectional: bool = False):
-    """`max_distance`: where the formula's last bucket ends; `bidirectional`: half the buckets are for later keys."""
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    buckets: int = 32,
+    max_distance: int = 128,
+    bidirectional: bool = False,
+  ):
+    """`max_distance`: where the formula's last bucket ends; `bidirectional`: half the buckets are
+    for later keys.
+    """
     super().__init__(dims, rngs)
     self.side = buckets // 2 if bidirectional else buckets
     if buckets < 4 or buckets % 2:
       raise ValueError(f't5: buckets={buckets} must be even and at least 4')
     if max_distance <= self.side // 2:
-      raise ValueError(f't5: max_distance={max_distance} must exceed the {self.side // 2} exact buckets')
+      raise ValueError(
+        f't5: max_distance={max_distance} must exceed the {self.side // 2} exact buckets'
+      )
     self.max_distance, self.bidirectional, self.reach = max_distance, bidirectional, max_distance
     self.bias = normal(rngs, (buckets, dims.heads), (dims.model_dim * dims.head_dim) ** -0.5)
 

@@ -2,17 +2,19 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.base import Dims, Encoding, normal
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.sinusoidal import sinusoid
 
 
 class TransformerXL(Encoding):
-  """s_ij = [(q_i + u) . k_j + (q_i + v) . W_R R_(i-j)] / sqrt(K), R the sinusoid (Dai et al. 2019, section 3.3).
+  """s_ij = [(q_i + u) . k_j + (q_i + v) . W_R R_(i-j)] / sqrt(K), R the sinusoid (Dai et al. 2019,
+  section 3.3).
 
-  u and v stand in the place of a whole projected query (no W_q on them) and are shared by all layers; W_R is each
-  layer's. u is added to the queries, so that one product has both content terms. As in the released code, R is the
-  concatenated sinusoid and u, v start from N(0, 0.02^2); W_R is a projection and starts at fan-in scale like every
-  other.
+  u and v stand in the place of a whole projected query (no W_q on them) and are shared by all
+  layers; W_R is each layer's. u is added to the queries, so that one product has both content
+  terms. As in the released code, R is the concatenated sinusoid and u, v start from N(0, 0.02^2);
+  W_R is a projection and starts at fan-in scale like every other.
   """
 
   paper = 'Dai et al. 2019, arXiv:1901.02860'
@@ -21,7 +23,9 @@ class TransformerXL(Encoding):
   per_layer = ('w_r',)
 
   def __init__(self, dims: Dims, rngs, *, clamp_length: int | None = None):
-    """`clamp_length`: distances beyond it count as that distance (the released code's clamp_len); None: never."""
+    """`clamp_length`: distances beyond it count as that distance (the released code's clamp_len);
+    None: never.
+    """
     super().__init__(dims, rngs)
     if clamp_length is not None and clamp_length < 1:
       raise ValueError(f'transformer_xl: clamp_length={clamp_length} must be at least 1')

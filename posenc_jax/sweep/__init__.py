@@ -1,6 +1,8 @@
-"""A sweep over a study's runs, each in a directory and processes of its own; then the tables and figures of all.
+"""A sweep over a study's runs, each in a directory and processes of its own; then the tables and
+figures of all.
 
-Imports no jax: a run that crashes stops no other, and what must be set before a process starts can be set.
+Imports no jax: a run that crashes stops no other, and what must be set before a process starts can
+be set.
 """
 
 from pathlib import Path
@@ -8,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from posenc_jax import config as configs
-from posenc_jax import report
-from posenc_jax.config import UserError, nearest
+from posenc_jax import errors
+from posenc_jax.errors import UserError, nearest
+from posenc_jax.reporting import study
 from posenc_jax.sweep import local, slurm, status
-from posenc_jax.sweep.runs import NAME_LENGTH, SCRIPTS, Run, name_of, plan
+from posenc_jax.sweep.plan import NAME_LENGTH, SCRIPTS, Run, name_of, plan
 
 __all__ = ['LAUNCHERS', 'NAME_LENGTH', 'SCRIPTS', 'Run', 'name_of', 'plan', 'show', 'sweep']
 
@@ -32,8 +34,10 @@ def sweep(
   Args:
     overrides: {'dotted.path': value}, laid over every run's config.
     jobs: runs at a time on this machine ('local').
-    scripts: what fills a run's directory, one after another; each takes --config, --workdir and --config.FIELD.
-    launcher: 'inline': one after another, their output shown; 'local': `jobs` at a time; 'slurm': as a cluster's jobs.
+    scripts: what fills a run's directory, one after another; each takes --config, --workdir and
+      --config.FIELD.
+    launcher: 'inline': one after another, their output shown; 'local': `jobs` at a time; 'slurm':
+      as a cluster's jobs.
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
@@ -50,12 +54,15 @@ def sweep(
     slurm.check()
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
-  wanted = report.of_study(path, out, [folder.name for run in runs for folder in run.results])
-  with configs.user_errors(OSError):
+  wanted = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
+  with errors.user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
-    report.save(wanted, path)
+    study.save(wanted, path)
   finished = sum(run.is_finished for run in runs)
-  print(f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''), flush=True)
+  print(
+    f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''),
+    flush=True,
+  )
 
   if launcher == 'slurm':
     failed = slurm.execute(runs, out, console)
@@ -70,7 +77,9 @@ def sweep(
 
 
 def show(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:
-  """Prints how far the study's runs in `out` are, whatever launched them. Changes nothing. Raises UserError."""
+  """Prints how far the study's runs in `out` are, whatever launched them. Changes nothing. Raises
+  UserError.
+  """
   runs, out = plan(path, out, overrides), Path(out)
   if not out.is_dir():
     raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')

@@ -15,23 +15,24 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from posenc_jax import launch
-from posenc_jax.config import Stopped
-from posenc_jax.sweep.runs import Run
+from posenc_jax.errors import Stopped
+from posenc_jax.sweep import subprocesses
+from posenc_jax.sweep.plan import Run
 
 POLL = 0.2  # seconds between looks at processes and logs
 
 
 def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) -> dict[str, str]:
-  """Runs what is not finished, `jobs` at a time, each on its share of the CPUs; returns {failed run's name: why}.
+  """Runs what is not finished, `jobs` at a time, each on its share of the CPUs; returns {failed
+  run's name: why}.
 
-  With `follow`, what runs write to their logs is shown, instead of a bar and their last lines. Raises Stopped after
-  Ctrl-C, SIGTERM or SIGHUP. However it ends, no process is left behind: a training is asked to stop, and saves its
-  state.
+  With `follow`, what runs write to their logs is shown, instead of a bar and their last lines.
+  Raises Stopped after Ctrl-C, SIGTERM or SIGHUP. However it ends, no process is left behind: a
+  training is asked to stop, and saves its state.
   """
   waiting = deque(run for run in runs if not run.is_finished)
   jobs = max(1, min(jobs, len(waiting)))
-  free = launch.cpu_shares(jobs)
+  free = subprocesses.cpu_shares(jobs)
   active, failed, seconds = [], {}, []
   columns = (TextColumn('{task.completed}/{task.total} runs'), BarColumn(), TimeElapsedColumn())
   bar = Progress(*columns, TextColumn('{task.description}'))
@@ -40,7 +41,10 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
   def screen():
     if follow:
       return Group()
-    words = [Text(f'{job.run.name}  {job.run.last_words}', 'dim', no_wrap=True, overflow='ellipsis') for job in active]
+    words = [
+      Text(f'{job.run.name}  {job.run.last_words}', 'dim', no_wrap=True, overflow='ellipsis')
+      for job in active
+    ]
     return Group(bar, *words)
 
   live = Live(get_renderable=screen, console=console, auto_refresh=False, transient=True)
@@ -65,19 +69,23 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
             seconds.append(job.seconds)
           say_over(console, job.run, f'{job.seconds / 60:.1f} min', job.failure)
         if seconds:
-          left = sum(seconds) / len(seconds) * (len(waiting) + len(active)) - sum(job.seconds for job in active)
+          left = sum(seconds) / len(seconds) * (len(waiting) + len(active)) - sum(
+            job.seconds for job in active
+          )
           bar.update(task, description=f'about {max(0.0, left) / jobs / 60:.0f} min left')
         live.refresh()
         time.sleep(POLL)
     finally:
       if active:
         console.print(f'asking {len(active)} processes to stop')
-      launch.stop([job.process for job in active if job.process])
+      subprocesses.stop([job.process for job in active if job.process])
   return failed
 
 
 def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
-  """The first run that does not start from one that is yet to end; if that one fails, this one's training says so."""
+  """The first run that does not start from one that is yet to end; if that one fails, this one's
+  training says so.
+  """
   to_end = {run.workdir for run in (*waiting, *(job.run for job in active))}
   return next((run for run in waiting if run.start not in to_end), None)
 
@@ -94,7 +102,12 @@ def same_command() -> str:
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
   """Raises Stopped with the message for Ctrl-C and what else asks a process to end."""
-  asking = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+  # nohup
+  asking = [
+    number
+    for number in (signal.SIGTERM, signal.SIGHUP)
+    if signal.getsignal(number) != signal.SIG_IGN
+  ]
   before = {number: signal.signal(number, signal.default_int_handler) for number in asking}
   try:
     yield
@@ -106,7 +119,9 @@ def interruptible(message: str) -> Iterator[None]:
 
 
 class Job:
-  """A run in progress: its commands, one after another, on some of the CPUs. `where` goes into its state.json."""
+  """A run in progress: its commands, one after another, on some of the CPUs. `where` goes into its
+  state.json.
+  """
 
   def __init__(self, run: Run, cpus: set[int] | None, **where: str):
     self.run, self.cpus, self.failure = run, cpus, ''
@@ -132,7 +147,9 @@ class Job:
     return self._decode(text)
 
   def is_over(self) -> bool:
-    """Whether all is done or has failed (`failure` says how); starts the next command where one has ended well."""
+    """Whether all is done or has failed (`failure` says how); starts the next command where one has
+    ended well.
+    """
     if self.failure:
       return True
     code = self.process.poll()
@@ -155,7 +172,9 @@ class Job:
   def _start(self) -> None:
     self.process, self._begin_command = None, time.monotonic()
     try:
-      self.process = launch.run_process(self._commands.popleft(), self.run.workdir / 'log.txt', self.cpus)
+      self.process = subprocesses.run_process(
+        self._commands.popleft(), self.run.workdir / 'log.txt', self.cpus
+      )
     except BlockingIOError:  # that one's state.json stays
       self.failure = 'another process is at work in its directory'
     else:

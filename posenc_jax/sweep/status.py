@@ -1,4 +1,6 @@
-"""How far the runs of a study are: from files on disk alone, so whatever launched them, and from any machine."""
+"""How far the runs of a study are: from files on disk alone, so whatever launched them, and from
+any machine.
+"""
 
 import collections
 import dataclasses
@@ -13,11 +15,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from posenc_jax import launch, records
-from posenc_jax.sweep.runs import Run
+from posenc_jax import jsonl_store
+from posenc_jax.sweep import subprocesses
+from posenc_jax.sweep.plan import Run
 
-STATES = {'done': 'green', 'running': 'cyan', 'stopped': 'yellow', 'failed': 'red', 'waiting': 'dim'}
-SILENCE = 600.0  # seconds since its last line after which a process that cannot be seen is taken to have ended
+STATES = {
+  'done': 'green',
+  'running': 'cyan',
+  'stopped': 'yellow',
+  'failed': 'red',
+  'waiting': 'dim',
+}
+# seconds since its last line after which a process that cannot be seen is taken to have ended
+SILENCE = 600.0
 BETWEEN = 0.5  # seconds: longer than a run is between two of its commands
 
 
@@ -28,7 +38,8 @@ class Status:
   Attributes:
     state: one of STATES. 'stopped': it was begun, nobody is at it; the same command goes on.
     step: updates made, of all its seeds together; of a run that nobody is at, those that are saved.
-    seconds_per_token: of its training, the median of what it logged; None where it logged nothing yet.
+    seconds_per_token: of its training, the median of what it logged; None where it logged nothing
+      yet.
     note: why, or where.
   """
 
@@ -51,7 +62,7 @@ def of(run: Run) -> Status:
   log = run.workdir / 'log.txt'
   if run.is_finished:
     state = 'done'
-  elif launch.is_locked(log) or (noted.get('state') == 'running' and _is_at_work(run, noted)):
+  elif subprocesses.is_locked(log) or (noted.get('state') == 'running' and _is_at_work(run, noted)):
     state, note = 'running', _where(noted)
   elif noted.get('state') == 'running':
     state, note = 'stopped', 'the same command goes on'
@@ -61,7 +72,7 @@ def of(run: Run) -> Status:
     note = noted['reason'] or 'in the queue'
   elif run.start is not None:
     note = f'starts from {run.start.name}'
-  logged = [records.read(folder / 'timing.jsonl') for folder in run.results]
+  logged = [jsonl_store.read(folder / 'timing.jsonl') for folder in run.results]
   rows = [[row for row in rows if 'seconds_per_step' in row] for rows in logged]
   seconds = [row['seconds_per_step'] for row in itertools.chain(*rows) if row['step'] > 1]
   saved = [_saved(folder) for folder in run.results]
@@ -79,23 +90,31 @@ def of(run: Run) -> Status:
 
 def _saved(folder: Path) -> int:
   """The step of the last checkpoint; 0 where there is none."""
-  return max((int(p.name) for p in folder.glob('checkpoints/*') if re.fullmatch(r'\d+', p.name)), default=0)
+  return max(
+    (int(p.name) for p in folder.glob('checkpoints/*') if re.fullmatch(r'\d+', p.name)), default=0
+  )
 
 
 def _is_at_work(run: Run, noted: dict) -> bool:
   """Of a run that was left running, and whose lock is free as far as is seen here."""
-  if noted['host'] != socket.gethostname() and time.time() - (run.workdir / 'log.txt').stat().st_mtime < SILENCE:
+  if (
+    noted['host'] != socket.gethostname()
+    and time.time() - (run.workdir / 'log.txt').stat().st_mtime < SILENCE
+  ):
     return True  # locks need not reach from machine to machine
   time.sleep(BETWEEN)
-  return launch.is_locked(run.workdir / 'log.txt')
+  return subprocesses.is_locked(run.workdir / 'log.txt')
 
 
 def _where(noted: dict) -> str:
-  return 'on ' + noted['host'] + (f', job {noted["job"]}' if 'job' in noted else '') if noted else ''
+  return (
+    'on ' + noted['host'] + (f', job {noted["job"]}' if 'job' in noted else '') if noted else ''
+  )
 
 
 def left(statuses: list[Status]) -> tuple[float | None, bool]:
-  """Seconds until all is done, if as many runs as now stay at work (at least one); whether evaluation is counted.
+  """Seconds until all is done, if as many runs as now stay at work (at least one); whether
+  evaluation is counted.
 
   None where no run has logged a speed yet, or none is to be done.
   """
@@ -133,10 +152,15 @@ def show(runs: list[Run], console: Console) -> None:
   for s in statuses:
     to_go = s.training_left(typical)
     time_left = '' if s.state in ('done', 'failed') or to_go is None else duration(to_go)
-    table.add_row(s.run.name, Text(s.state, STATES[s.state]), f'{s.step}/{s.run.steps}', time_left, Text(s.note))
+    table.add_row(
+      s.run.name, Text(s.state, STATES[s.state]), f'{s.step}/{s.run.steps}', time_left, Text(s.note)
+    )
   console.print(table)
   counts = collections.Counter(s.state for s in statuses)
-  words = [f'{len(statuses)} runs: ' + ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])]
+  words = [
+    f'{len(statuses)} runs: '
+    + ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
+  ]
   seconds, is_whole = left(statuses)
   if seconds is not None:
     running = max(1, counts['running'])

@@ -1,6 +1,8 @@
-"""Tasks that perplexity cannot see, by name. Adding one: a class in a file of its family and a line in TASKS.
+"""Tasks that perplexity cannot see, by name. Adding one: a class in a file of its family and a line
+in TASKS.
 
-Examples are pure functions of (split, seed, index); splits are disjoint by the hash of instances. Needs only NumPy.
+Examples are pure functions of (split, seed, index); splits are disjoint by the hash of instances.
+Needs only NumPy.
 """
 
 import ast
@@ -50,7 +52,9 @@ def options(name: str) -> dict[str, object]:
 
 
 def parse(text: str) -> tuple[str, dict[str, object]]:
-  """'mqar/pairs=4/power=1.0' as the name and options. Raises ValueError for what is not of that form."""
+  """'mqar/pairs=4/power=1.0' as the name and options. Raises ValueError for what is not of that
+  form.
+  """
   name, *settings = text.split('/')
   chosen = {}
   for setting in settings:
@@ -68,7 +72,8 @@ def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
   """The task that 'NAME/option=value' says.
 
   Args:
-    texts: gives the documents of the split, for a task in natural text; called for such a task alone.
+    texts: gives the documents of the split, for a task in natural text; called for such a task
+      alone.
   Raises:
     ValueError: for an unknown name or option (the nearest are listed) and for a value out of range.
   """

@@ -8,15 +8,18 @@ from posenc_jax.tasks.base import Example, Task, at_least, numbered
 class Addition(Task):
   """Adds two numbers of n digits: 5 7 + 6 8 = [1] [2] [5] [.]
 
-  With `reverse`, all digits stand from the lowest: 7 5 + 8 6 = [5] [2] [1] [.] With `pad`, numbers may begin with zeros
-  and the sum has n + 1 digits: 0 7 + 1 4 = [0] [2] [1] [.] With `hints` = m, a mark of its place stands before every
-  digit, from a run of marks with a random start among m, so that all are seen in training: <4 5 <5 7 + <4 6 <5 8 = ...
-  (with `reverse` and `pad`, marks are counted from the lowest digit). 3 n + 4 tokens, 6 n + 5 with hints. Chance is
-  1/10 a digit, 1/8 for the first of a sum of n digits, 1/2 for a first that is a carry; marks and the end are given.
+  With `reverse`, all digits stand from the lowest: 7 5 + 8 6 = [5] [2] [1] [.] With `pad`, numbers
+  may begin with zeros and the sum has n + 1 digits: 0 7 + 1 4 = [0] [2] [1] [.] With `hints` = m, a
+  mark of its place stands before every digit, from a run of marks with a random start among m, so
+  that all are seen in training: <4 5 <5 7 + <4 6 <5 8 = ... (with `reverse` and `pad`, marks are
+  counted from the lowest digit). 3 n + 4 tokens, 6 n + 5 with hints. Chance is 1/10 a digit, 1/8
+  for the first of a sum of n digits, 1/2 for a first that is a carry; marks and the end are given.
   Kazemnejad et al. train to 8 digits and test at 16. The format decides the result: state it.
   """
 
-  source = 'Kazemnejad et al. 2023; Zhou et al. 2023, "What Algorithms can Transformers Learn?" (marks)'
+  source = (
+    'Kazemnejad et al. 2023; Zhou et al. 2023, "What Algorithms can Transformers Learn?" (marks)'
+  )
   ends = True
 
   def __init__(self, *, reverse: bool = False, pad: bool = False, hints: int = 0):

@@ -8,7 +8,8 @@ from posenc_jax.tasks.base import Example, Task, assemble, at_least, enough_plac
 class Parity(Task):
   """Says whether the number of ones is odd: 0 1 1 1 > [1]
 
-  Chance is 1/2. Deletang et al. train on 1 to 40 bits and test on more. Seeds are bimodal: print every one.
+  Chance is 1/2. Deletang et al. train on 1 to 40 bits and test on more. Seeds are bimodal: print
+  every one.
   """
 
   source = 'Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"'
@@ -25,8 +26,8 @@ class Parity(Task):
 class ModularArithmetic(Task):
   """Says the value of a sum of products, modulo `modulus`: 3 + 4 * 2 - 1 = [0]
 
-  Operators are drawn evenly; `*` binds first. Chance is 1/`modulus`. Deletang et al. train on 1 to 40 tokens and test
-  on more, modulo 5.
+  Operators are drawn evenly; `*` binds first. Chance is 1/`modulus`. Deletang et al. train on 1 to
+  40 tokens and test on more, modulo 5.
   """
 
   source = 'Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"'
@@ -53,11 +54,13 @@ class ModularArithmetic(Task):
 
 
 class FlipFlop(Task):
-  """Says at every read (r) the bit last written (w), whatever was ignored (i): w 1 i 0 i 0 r [1] w 0 r [0]
+  """Says at every read (r) the bit last written (w), whatever was ignored (i): w 1 i 0 i 0 r [1] w
+  0 r [0]
 
-  Instructions are drawn one by one, `ignore` of them i and half of the rest each w and r; the first is w, the last r.
-  Chance is 1/2 a read. Liu et al.: 512 tokens, `ignore` 0.8 in training, 0.98 (sparse) and 0.1 (dense) in tests; errors
-  are rare, so that it takes 100,000 reads or more to measure them.
+  Instructions are drawn one by one, `ignore` of them i and half of the rest each w and r; the first
+  is w, the last r. Chance is 1/2 a read. Liu et al.: 512 tokens, `ignore` 0.8 in training, 0.98
+  (sparse) and 0.1 (dense) in tests; errors are rare, so that it takes 100,000 reads or more to
+  measure them.
   """
 
   source = 'Liu et al. 2023, "Exposing Attention Glitches with Flip-Flop Language Modeling"'
@@ -80,4 +83,7 @@ class FlipFlop(Task):
     reads = instructions == 3
     bits[reads] = bits[writes[reads]]
     choices = np.stack([np.zeros(n, int), np.where(reads, 2, 0)], 1)
-    return Example(np.stack([instructions, bits], 1).reshape(-1).astype(np.int32), choices.reshape(-1).astype(np.int32))
+    return Example(
+      np.stack([instructions, bits], 1).reshape(-1).astype(np.int32),
+      choices.reshape(-1).astype(np.int32),
+    )

@@ -1,4 +1,6 @@
-"""What every task is: sequences with answers that the tokens before them decide, a pure function of (seed, index)."""
+"""What every task is: sequences with answers that the tokens before them decide, a pure function of
+(seed, index).
+"""
 
 import hashlib
 import math
@@ -7,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-SHARES = {'test': (0,), 'validation': (1,), 'train': (2, 3)}  # quarters of all instances, by their hash
+# quarters of all instances, by their hash
+SHARES = {'test': (0,), 'validation': (1,), 'train': (2, 3)}
 DRAWS = 2000  # until an instance of the split is found; 1 of 2 to 4 is
 ENOUGH = 256  # instances that the shortest examples are drawn from, or more
 
@@ -17,8 +20,8 @@ class Example(NamedTuple):
 
   Attributes:
     tokens_T: int32.
-    choices_T: int32, how many symbols can stand at an answer by the format alone (1: it is known, as an end is); 0
-      where nothing is asked for.
+    choices_T: int32, how many symbols can stand at an answer by the format alone (1: it is known,
+      as an end is); 0 where nothing is asked for.
     depth: per cent of the filler before what is asked for; None where a task has no such place.
   """
 
@@ -33,7 +36,8 @@ class Example(NamedTuple):
 
 
 class Task:
-  """Draws examples of any length. Subclasses say how, in `draw`; their options are keyword arguments.
+  """Draws examples of any length. Subclasses say how, in `draw`; their options are keyword
+  arguments.
 
   Attributes:
     source: the paper.
@@ -68,14 +72,18 @@ class Task:
   def check_length(self, length: int) -> None:
     """Raises ValueError where no example has this length."""
     if length < self.shortest or length > (self.longest or length):
-      allowed = f'{self.shortest} or more' if self.longest is None else f'{self.shortest} to {self.longest}'
+      allowed = (
+        f'{self.shortest} or more' if self.longest is None else f'{self.shortest} to {self.longest}'
+      )
       raise ValueError(f'{length} tokens; allowed: {allowed}')
 
   def example(self, split: str, seed: int, index: int, shortest: int, longest: int) -> Example:
-    """Example `index` of a split and seed, its length asked for drawn evenly from `shortest` to `longest`.
+    """Example `index` of a split and seed, its length asked for drawn evenly from `shortest` to
+    `longest`.
 
-    An instance belongs to the split that the hash of its `identity` says, whatever seed and length: so nothing of one
-    split is ever drawn for another. Raises ValueError for lengths that the task does not have.
+    An instance belongs to the split that the hash of its `identity` says, whatever seed and length:
+    so nothing of one split is ever drawn for another. Raises ValueError for lengths that the task
+    does not have.
     """
     self.check_length(shortest)
     self.check_length(longest)
@@ -85,7 +93,9 @@ class Task:
       example = self.draw(rng, length, index)
       if self.split_of(example) == split:
         return example
-    raise ValueError(f'{length} tokens: none of {DRAWS} instances is of the {split} split; allowed: another length')
+    raise ValueError(
+      f'{length} tokens: none of {DRAWS} instances is of the {split} split; allowed: another length'
+    )
 
   def split_of(self, example: Example) -> str:
     quarter = hashlib.blake2b(self.identity(example), digest_size=1).digest()[0] % 4
@@ -93,12 +103,17 @@ class Task:
 
   def show(self, example: Example) -> str:
     """The example in words, answers in brackets."""
-    words = ((self.symbols[token], answer) for token, answer in zip(example.tokens_T, example.answers_T, strict=True))
+    words = (
+      (self.symbols[token], answer)
+      for token, answer in zip(example.tokens_T, example.answers_T, strict=True)
+    )
     return ' '.join(f'[{word}]' if answer else word for word, answer in words)
 
 
 def chance(examples: Sequence[Example]) -> tuple[float, float]:
-  """What guessing evenly among the `choices` of each answer scores: (exact match, share of answers right)."""
+  """What guessing evenly among the `choices` of each answer scores: (exact match, share of answers
+  right).
+  """
   hits = [1 / example.choices_T[example.answers_T] for example in examples]
   return float(np.mean([np.prod(of_one) for of_one in hits])), float(np.mean(np.concatenate(hits)))
 
@@ -106,7 +121,9 @@ def chance(examples: Sequence[Example]) -> tuple[float, float]:
 def assemble(*parts: tuple[Sequence[int], int], depth: int | None = None) -> Example:
   """An example from (tokens, choices) of its parts, in order."""
   tokens_T = np.concatenate([np.asarray(tokens, np.int32).reshape(-1) for tokens, _ in parts])
-  choices_T = np.concatenate([np.full(np.size(tokens), choices, np.int32) for tokens, choices in parts])
+  choices_T = np.concatenate(
+    [np.full(np.size(tokens), choices, np.int32) for tokens, choices in parts]
+  )
   return Example(tokens_T, choices_T, depth)
 
 

@@ -8,16 +8,19 @@ from posenc_jax.tasks.base import Example, Task, assemble, at_least, enough_plac
 class Copy(Task):
   """Says a random string again: a b c > [a] [b] [c] [.]
 
-  A string of n symbols makes 2 n + 2 tokens. Chance is 1/`symbols` a symbol, its n-th power for all; the end is given.
-  Kazemnejad et al. train to 20 symbols and test to 40, with variants that `distinct` and `times` make: 1 and 1 (a
-  single symbol repeated), 1 and 2, 0 and 2. To stop too early is the usual failure beyond the training length.
+  A string of n symbols makes 2 n + 2 tokens. Chance is 1/`symbols` a symbol, its n-th power for
+  all; the end is given. Kazemnejad et al. train to 20 symbols and test to 40, with variants that
+  `distinct` and `times` make: 1 and 1 (a single symbol repeated), 1 and 2, 0 and 2. To stop too
+  early is the usual failure beyond the training length.
   """
 
   source = 'Kazemnejad et al. 2023, "The Impact of Positional Encoding on Length Generalization in Transformers"'
   ends = True
 
   def __init__(self, *, symbols: int = 26, distinct: int = 0, times: int = 1):
-    """`distinct`: different symbols within one string, at most (0: any); `times`: how often it is said again."""
+    """`distinct`: different symbols within one string, at most (0: any); `times`: how often it is
+    said again.
+    """
     at_least(2, symbols=symbols)
     at_least(0, distinct=distinct)
     at_least(1, times=times)
@@ -53,7 +56,8 @@ class Reverse(Copy):
 class Sort(Copy):
   """Says the symbols of a random string in their order: c a c b > [a] [b] [c] [c] [.]
 
-  Sizes, options and chance are those of `copy`. Kazemnejad et al. train on 8 numbers and test on 16.
+  Sizes, options and chance are those of `copy`. Kazemnejad et al. train on 8 numbers and test on
+  16.
   """
 
   def answer(self, string: np.ndarray) -> np.ndarray:

@@ -6,11 +6,13 @@ from posenc_jax.tasks.base import Example, Task, assemble, at_least, letters
 
 
 class Counting(Task):
-  """Says how often a variable was increased since it was last reset: a++ a=0 pass a++ pass a++ a? [2]
+  """Says how often a variable was increased since it was last reset: a++ a=0 pass a++ pass a++ a?
+  [2]
 
-  Counts are drawn evenly from 0 to `highest`, and places evenly; the rest are `pass` (a share of `passes`),
-  instructions of other variables and, before the last reset, of any. Chance is 1/(`highest` + 1). Golovneva et al.:
-  1, 3 and 5 variables, counts to 10, tested in longer contexts.
+  Counts are drawn evenly from 0 to `highest`, and places evenly; the rest are `pass` (a share of
+  `passes`), instructions of other variables and, before the last reset, of any. Chance is
+  1/(`highest` + 1). Golovneva et al.: 1, 3 and 5 variables, counts to 10, tested in longer
+  contexts.
   """
 
   source = 'Golovneva et al. 2024, "Contextual Position Encoding"'
@@ -22,11 +24,16 @@ class Counting(Task):
     self.variables, self.highest, self.passes = variables, highest, passes
     names = letters(variables)
     values = [str(value) for value in range(highest + 1)]
-    self.symbols = [*values, 'pass', *(f'{name}{what}' for what in ('=0', '++', '?') for name in names)]
+    self.symbols = [
+      *values,
+      'pass',
+      *(f'{name}{what}' for what in ('=0', '++', '?') for name in names),
+    ]
     self.shortest = max(highest, 4) + 8
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    n, none = self.variables, self.highest + 1  # `none`: the token of pass; what comes after it are instructions
+    # `none`: the token of pass; what comes after it are instructions
+    n, none = self.variables, self.highest + 1
     asked, count = int(rng.integers(n)), int(rng.integers(self.highest + 1))
     places = np.sort(rng.permutation(length - 2)[: count + 1])
     which = rng.integers(n, size=length - 2)

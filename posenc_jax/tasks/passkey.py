@@ -13,12 +13,14 @@ ASK = b' What is the pass key? The pass key is '
 
 
 class Passkey(Task):
-  """Says the digits that were hidden in natural text: and of the KEY 4 0 7 1 5 people ... ASK [4] [0] [7] [1] [5]
+  """Says the digits that were hidden in natural text: and of the KEY 4 0 7 1 5 people ... ASK [4]
+  [0] [7] [1] [5]
 
-  (Other tokens are bytes.) Text is a window of a document of the split; the key lies at 0 to 100 % of it in turn. With
-  `style` = 'sentences' the key and the question are English, and all tokens are bytes: a model of text can be asked.
-  Keys of the splits are disjoint. Chance is 1/10 a digit, and ln 10 nats: the likelihood of digits is graded where
-  exact match is 0. Mohtashami and Jaggi: 5 digits, sentences, filler that repeats itself, which is easily told apart.
+  (Other tokens are bytes.) Text is a window of a document of the split; the key lies at 0 to 100 %
+  of it in turn. With `style` = 'sentences' the key and the question are English, and all tokens are
+  bytes: a model of text can be asked. Keys of the splits are disjoint. Chance is 1/10 a digit, and
+  ln 10 nats: the likelihood of digits is graded where exact match is 0. Mohtashami and Jaggi: 5
+  digits, sentences, filler that repeats itself, which is easily told apart.
   """
 
   source = 'after Mohtashami and Jaggi 2023, "Landmark Attention"'
@@ -33,7 +35,9 @@ class Passkey(Task):
     self.in_symbols = style == 'symbols'
     self.symbols = [chr(i) if 32 <= i < 127 else f'x{i:02x}' for i in range(256)]
     self.symbols += ['KEY', 'ASK'] if self.in_symbols else []
-    self.around = 2 + 2 * digits if self.in_symbols else len(TELL % (b'', b'')) + 3 * digits + len(ASK)
+    self.around = (
+      2 + 2 * digits if self.in_symbols else len(TELL % (b'', b'')) + 3 * digits + len(ASK)
+    )
     self.shortest = self.around + 8
 
   @functools.cached_property
@@ -44,7 +48,9 @@ class Passkey(Task):
     fill, depth = length - self.around, DEPTHS[index % len(DEPTHS)]
     enough = np.flatnonzero(self.sizes >= fill)
     if not len(enough):
-      raise ValueError(f'{length} tokens; allowed: at most {self.sizes.max() + self.around}, by the longest document')
+      raise ValueError(
+        f'{length} tokens; allowed: at most {self.sizes.max() + self.around}, by the longest document'
+      )
     text = self.texts[int(rng.choice(enough))]
     start = int(rng.integers(len(text) - fill + 1))
     text = np.frombuffer(text, np.uint8, fill, start)

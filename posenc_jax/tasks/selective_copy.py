@@ -8,8 +8,9 @@ from posenc_jax.tasks.base import Example, Task, assemble, at_least, enough_plac
 class SelectiveCopy(Task):
   """Says the symbols that stand among blanks, in order: _ b _ _ a c > [b] [a] [c]
 
-  `items` symbols; all else up to the length asked for is blanks. Chance is 1/`symbols` a symbol, its `items`-th power
-  for all. Golovneva et al.: 128 items, trained with 128 blanks, tested with 64 (dense) and 256 (sparse).
+  `items` symbols; all else up to the length asked for is blanks. Chance is 1/`symbols` a symbol,
+  its `items`-th power for all. Golovneva et al.: 128 items, trained with 128 blanks, tested with 64
+  (dense) and 256 (sparse).
   """
 
   source = 'Golovneva et al. 2024, "Contextual Position Encoding"; Gu and Dao 2023, "Mamba"'

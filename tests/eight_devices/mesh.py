@@ -1,4 +1,6 @@
-"""A run on many devices is the run on one: its losses, its checkpoints, and errors before anything is written."""
+"""A run on many devices is the run on one: its losses, its checkpoints, and errors before anything
+is written.
+"""
 
 import json
 import runpy
@@ -10,17 +12,26 @@ import pytest
 from flax import nnx
 from test_trainer import BASE, TINY, corpus  # noqa: F401
 
-from posenc_jax import config, data, mesh, trainer
-from posenc_jax.checkpoint import Checkpoints
-from posenc_jax.config import UserError
-from posenc_jax.model import build
+from posenc_jax import config, data
+from posenc_jax.distributed import mesh
+from posenc_jax.errors import UserError
+from posenc_jax.model.decoder import build
+from posenc_jax.training import loop
+from posenc_jax.training.checkpoints import Checkpoints
 
-FIELDS = {'train.steps': 6, 'train.checkpoint_every': 3, 'train.log_every': 1, 'encoding.name': 't5'}
+FIELDS = {
+  'train.steps': 6,
+  'train.checkpoint_every': 3,
+  'train.log_every': 1,
+  'encoding.name': 't5',
+}
 
 
 @pytest.fixture(scope='module')
 def run(corpus, tmp_path_factory):  # noqa: F811
-  """(start, **fields) -> directory of a training, and its losses; `start`: the directory that it goes on in."""
+  """(start, **fields) -> directory of a training, and its losses; `start`: the directory that it
+  goes on in.
+  """
 
   def train(start=None, **fields):
     workdir = tmp_path_factory.mktemp('runs') / 'run'
@@ -28,7 +39,7 @@ def run(corpus, tmp_path_factory):  # noqa: F811
       shutil.copytree(start, workdir)
       shutil.rmtree(workdir / 'checkpoints' / '6')
     changed = {name.replace('__', '.'): value for name, value in fields.items()}
-    trainer.train(config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **changed}), workdir)
+    loop.train(config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **changed}), workdir)
     return workdir, None if 'seeds' in fields else losses_of(workdir)
 
   return train
@@ -61,7 +72,10 @@ def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_on
 
 @pytest.mark.parametrize(
   'axes',
-  [{'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2}, pytest.param({'mesh__context': 2}, marks=pytest.mark.slow)],
+  [
+    {'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2},
+    pytest.param({'mesh__context': 2}, marks=pytest.mark.slow),
+  ],
 )
 def test_seeds_at_once_on_devices(run, on_one, axes):
   workdir, _ = run(seeds=(1, 0), seeds_at_once=True, **axes)
@@ -79,7 +93,9 @@ def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
 
 
 def test_parameters_and_state_are_cut_along_fsdp(on_all):
-  """Restored so: matrices in 8 pieces, vectors everywhere, and the numbers are those that were saved."""
+  """Restored so: matrices in 8 pieces, vectors everywhere, and the numbers are those that were
+  saved.
+  """
   model = build(config.load(BASE, {**TINY, **FIELDS}), data.VOCAB, nnx.Rngs(0))
   devices = mesh.make(config.load(BASE, {'mesh.fsdp': 8}).mesh)
   cut = jax.device_put(model, mesh.shardings(devices, model))
@@ -110,9 +126,10 @@ def test_the_longest_axis_that_can_be_is_cut(shape, axes):
 def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):  # noqa: F811
   c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'mesh.context': 16})
   with pytest.raises(
-    UserError, match=r'^mesh.seeds=1, mesh.data=1, mesh.fsdp=1, mesh.context=16: .* at most the number of devices, 8$'
+    UserError,
+    match=r'^mesh.seeds=1, mesh.data=1, mesh.fsdp=1, mesh.context=16: .* at most the number of devices, 8$',
   ):
-    trainer.train(c, tmp_path / 'run')
+    loop.train(c, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
@@ -131,12 +148,16 @@ def test_memory_by_shares_is_printed(capsys, mesh_memory):
 
 @pytest.mark.slow
 def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting(mesh_memory):
-  """A training step; once, jax kept those of all meetings of shares, because no layer changes them."""
+  """A training step; once, jax kept those of all meetings of shares, because no layer changes
+  them.
+  """
   bytes_of = lambda name: mesh_memory['memory'](mesh_memory['step'](name, 4096, 8))
   assert bytes_of('alibi') < 1.25 * bytes_of('nope')
 
 
-@pytest.mark.parametrize('flag', ['--shards=two', '--length=0', '--encodings=nop', '--config.seed=config.seed'])
+@pytest.mark.parametrize(
+  'flag', ['--shards=two', '--length=0', '--encodings=nop', '--config.seed=config.seed']
+)
 def test_memory_by_shares_says_what_it_cannot_measure(mesh_memory, flag):
   with pytest.raises(UserError, match=flag.partition('=')[2]):
     mesh_memory['main']([flag])

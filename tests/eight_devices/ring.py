@@ -1,4 +1,6 @@
-"""The ring equals dense, values and gradients, whatever the encoding, the mask and the shares; and what it takes."""
+"""The ring equals dense, values and gradients, whatever the encoding, the mask and the shares; and
+what it takes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,14 @@ from flax import nnx
 from jax.sharding import AxisType
 from test_laws import CASES, MODES, B, build, close, inputs, layer
 
-from posenc_jax.attention import attend, ring
-from posenc_jax.attention.call import prepare
-from posenc_jax.attention.parts import Plan
+from posenc_jax.attention import attend
+from posenc_jax.attention.backends import ring
+from posenc_jax.attention.request import prepare
+from posenc_jax.attention.tiled.schedule import Plan
 from posenc_jax.encodings import Encoding, make
 
-# One of each kind under the masks that it may meet differently; every other case of the laws is slow.
+# One of each kind under the masks that it may meet differently; every other case of the laws is
+# slow.
 SUBSET = {
   ('nope', 'window'),
   ('alibi', 'causal'),  # a scalar a distance, of no parameters
@@ -34,17 +38,23 @@ assert {*CASES} >= SUBSET
 
 
 def mesh(**sizes):
-  return jax.set_mesh(jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes)))
+  return jax.set_mesh(
+    jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+  )
 
 
 @pytest.mark.parametrize(
   ('variant', 'mode'),
   [
-    pytest.param(*case, marks=() if case in SUBSET else pytest.mark.slow) for case in CASES if 'T' not in MODES[case[1]]
+    pytest.param(*case, marks=() if case in SUBSET else pytest.mark.slow)
+    for case in CASES
+    if 'T' not in MODES[case[1]]
   ],
 )
 def test_equal_to_dense(variant, mode):
-  """Values and gradients, those of parameters and of inputs; shares of two blocks, and a mesh that cuts batches too."""
+  """Values and gradients, those of parameters and of inputs; shares of two blocks, and a mesh that
+  cuts batches too.
+  """
   enc, (x, weights, cotangent), options = build(variant), inputs(), MODES[mode]
 
   def run(enc, weights, x, backend, block):
@@ -67,7 +77,9 @@ def test_shares_of_nothing_but_padding_change_nothing():
   enc, (x, weights, cotangent) = build('fox'), inputs()
 
   def run(x, backend):
-    return jax.value_and_grad(lambda x: (layer(enc, weights, x, backend=backend, window=2) * cotangent).sum())(x)
+    return jax.value_and_grad(
+      lambda x: (layer(enc, weights, x, backend=backend, window=2) * cotangent).sum()
+    )(x)
 
   run = jax.jit(run, static_argnums=1)
   desired = run(x, 'dense')
@@ -86,7 +98,9 @@ def test_memory_of_a_device_falls_as_shares_are_more(name):
   def temporary(shares):
     with mesh(context=shares):
       along = jax.NamedSharding(jax.sharding.get_mesh(), jax.P(None, 'context'))
-      compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)), in_shardings=(None, along, along, along))
+      compiled = jax.jit(
+        jax.grad(loss, argnums=(0, 1, 2, 3)), in_shardings=(None, along, along, along)
+      )
       return compiled.lower(enc, x, x, x).compile().memory_analysis().temp_size_in_bytes
 
   two, eight = temporary(2), temporary(8)  # one would have nothing to send
@@ -100,7 +114,9 @@ def test_a_window_ends_the_way_round(window):
   see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
   q = jnp.zeros((1, shares * share, 1, 4))
   call = prepare(q, q, q, build('nope'), None, None, True, window, None, (1, 1), None)
-  assert ring._steps(Plan.of(call, shares), shares, share) == max(t for t in range(shares) if see(t)) + 1
+  assert (
+    ring._steps(Plan.of(call, shares), shares, share) == max(t for t in range(shares) if see(t)) + 1
+  )
 
 
 class Backwards(Encoding):
@@ -115,7 +131,9 @@ def test_what_the_ring_cannot_serve():
   enc = Backwards(build('nope').dims, nnx.Rngs(0))
   run = lambda enc, q, **options: attend(q, x, x, enc, backend='ring', **options)
   with mesh(context=4):
-    with pytest.raises(NotImplementedError, match='backend ring: Backwards sums from the last key leftwards'):
+    with pytest.raises(
+      NotImplementedError, match='backend ring: Backwards sums from the last key leftwards'
+    ):
       run(enc, x, causal=False)
     with pytest.raises(NotImplementedError, match='there are 3 queries for 8 keys'):
       run(build('nope'), x[:, :3])
@@ -123,7 +141,10 @@ def test_what_the_ring_cannot_serve():
   with mesh(data=8), pytest.raises(NotImplementedError, match='needs a mesh with an axis context'):
     run(build('nope'), x)
   explicit = jax.make_mesh((8,), ('context',), axis_types=(AxisType.Explicit,))
-  with jax.set_mesh(explicit), pytest.raises(NotImplementedError, match='axis context of the mesh is Explicit'):
+  with (
+    jax.set_mesh(explicit),
+    pytest.raises(NotImplementedError, match='axis context of the mesh is Explicit'),
+  ):
     run(build('nope'), x)
 
 
@@ -152,7 +173,10 @@ def test_bfloat16_is_rounding_away_from_float32():
 
 
 def test_it_runs_outside_of_jit_too():
-  enc, q = build('alibi'), jnp.asarray(np.random.default_rng(0).standard_normal((B, 8, 4, 8)), jnp.float32)
+  enc, q = (
+    build('alibi'),
+    jnp.asarray(np.random.default_rng(0).standard_normal((B, 8, 4, 8)), jnp.float32),
+  )
   desired = attend(q, q, q, enc, backend='dense')
   with mesh(data=2, context=4):
     close(attend(q, q, q, enc, backend='ring'), desired)

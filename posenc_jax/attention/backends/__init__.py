@@ -1,0 +1,1 @@
+"""The backends of `attend`: modules with refuse(request) and run(request)."""

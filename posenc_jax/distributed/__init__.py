@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh of a run, and several processes that train as one."""

@@ -1,0 +1,95 @@
+"""Context extension of RoPE: the formulas of rope types. YaRN's are in yarn.py, the names of all in
+rope_scaling.py.
+
+Each takes the number of rotated channels K, the base, the number of keys of the call and the fields
+of its type; L is `original_max_position_embeddings`. It returns frequencies, float64 [K / 2] in
+radians a position, fastest first, and the attention factor, by which the rotated channels of
+queries and of keys are multiplied: scores get its square.
+"""
+
+import math
+
+import numpy as np
+
+
+def plain(K: int, base: float) -> np.ndarray:
+  """RoPE's own: base^(-2m/K)."""
+  return base ** (-2 * np.arange(K // 2) / K)
+
+
+def ramp(x, low, high):
+  """0 up to low, 1 from high, linear between."""
+  return np.clip((x - low) / (high - low), 0.0, 1.0)
+
+
+def linear(K, base, length, *, factor):
+  """Position interpolation (Chen et al. 2023, arXiv:2306.15595): the same as positions / factor."""
+  return plain(K, base) / factor, 1.0
+
+
+def ntk(K, base, length, *, factor):
+  """NTK-aware (bloc97): the base at which the lowest frequency is divided by factor and the highest
+  stays.
+  """
+  if K < 4:
+    raise ValueError(f'rope: scaling by another base needs 4 rotated channels or more, not {K}')
+  return plain(K, base * factor ** (K / (K - 2))), 1.0
+
+
+def dynamic(K, base, length, *, factor, original_max_position_embeddings):
+  """NTK-aware by factor * length / L - (factor - 1) where length > L: it grows with the call, at a
+  factor of 1 too.
+  """
+  beyond = max(length / original_max_position_embeddings, 1.0)
+  return ntk(K, base, length, factor=factor * beyond - (factor - 1))
+
+
+def longrope(
+  K,
+  base,
+  length,
+  *,
+  short_factor,
+  long_factor,
+  original_max_position_embeddings,
+  factor=None,
+  attention_factor=None,
+):
+  """LongRoPE (Ding et al. 2024, arXiv:2402.13753): divisors, of short_factor or, where length > L,
+  long_factor.
+
+  The attention factor is sqrt(1 + ln factor / ln L) at every length, unless it is given. Two lists
+  are the form of Phi-3 and Hugging Face; the paper's search also finds how many first positions to
+  leave as they are: not in it.
+  """
+  if factor is None and attention_factor is None:
+    raise ValueError(
+      'rope: scaling.factor of longrope is missing: the extended length / the original one'
+    )
+  if attention_factor is None:
+    attention_factor = math.sqrt(1 + math.log(factor) / math.log(original_max_position_embeddings))
+  divisors = np.array(
+    long_factor if length > original_max_position_embeddings else short_factor, np.float64
+  )
+  return plain(K, base) / divisors, attention_factor
+
+
+def llama3(
+  K, base, length, *, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings
+):
+  """Llama 3.1 (arXiv:2407.21783): divided below low_freq_factor turns in L positions, kept above
+  high_freq_factor.
+  """
+  f = plain(K, base)
+  kept = ramp(
+    original_max_position_embeddings * f / (2 * math.pi), low_freq_factor, high_freq_factor
+  )
+  return f * (kept + (1 - kept) / factor), 1.0
+
+
+def proportional(K, base, length, *, partial_rotary_factor, factor=1.0):
+  """p-RoPE (Barbero et al. 2024, arXiv:2410.06205): the lowest frequencies, all but a fraction, do
+  not turn.
+  """
+  turning = np.arange(K // 2) < int(partial_rotary_factor * K // 2)
+  return plain(K, base) * turning / factor, 1.0

@@ -1,1 +1,0 @@
-"""Pictures of the encodings themselves: what any of them says about distance, and the classic figures."""

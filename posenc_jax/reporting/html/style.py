@@ -1,0 +1,59 @@
+"""How the plots of the page look, and how they become HTML."""
+
+import html
+
+import plotly.graph_objects as go
+
+# One more than there are colours: together they tell 110 lines apart.
+SYMBOLS = (
+  'circle', 'square', 'diamond', 'triangle-down', 'triangle-up', 'cross', 'x',
+  'pentagon', 'hexagon', 'hexagram', 'star',
+)  # fmt: skip
+# SEEN: lengths of the training
+INK, GREY, RULE, SEEN = '#222222', '#6a6a6a', '#e6e6e6', 'rgba(0, 0, 0, 0.045)'
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+AXIS = dict(
+  showline=True,
+  linecolor=GREY,
+  ticks='outside',
+  tickcolor=GREY,
+  zeroline=False,
+  automargin=True,
+  title_font_size=13,
+  title_standoff=8,
+)
+
+
+def figure(height: int, **layout) -> go.Figure:
+  """An empty one, dark on white. A finger that drags it scrolls the page."""
+  made = go.Figure(layout=dict(template='none', height=height, dragmode=False, showlegend=False))
+  made.update_layout(
+    font=dict(family=FONT, size=13, color=INK),
+    hoverlabel=dict(bgcolor='white', bordercolor=GREY, font=dict(color=INK, size=12), align='left'),
+    margin=dict(l=8, r=12, t=8, b=8),
+  )
+  made.update_xaxes(AXIS | dict(showgrid=False))
+  made.update_yaxes(AXIS | dict(gridcolor=RULE))
+  return made.update_layout(layout)
+
+
+def text(words: object) -> str:
+  """Words as plotly shows them: it reads tags."""
+  return html.escape(str(words), quote=False)
+
+
+def fade(colour: str, opacity: float) -> str:
+  red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+  return f'rgba({red}, {green}, {blue}, {opacity:g})'
+
+
+def to_div(made: go.Figure, name: str) -> str:
+  """The element `name` and the script that fills it; the page holds the library once."""
+  # The buttons by name: plotly's own choice has one that sends the plot to a server.
+  config = dict(
+    responsive=True, displaylogo=False, modeBarButtons=[['toImage', 'zoom2d', 'resetScale2d']]
+  )
+  height = f'{made.layout.height}px'
+  return made.to_html(
+    config=config, include_plotlyjs=False, full_html=False, div_id=name, default_height=height
+  )

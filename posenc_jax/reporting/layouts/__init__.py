@@ -1,0 +1,1 @@
+"""The forms of tables that papers print."""

@@ -1,0 +1,138 @@
+"""Products of matrices and the shift along diagonals, with gradients in forms that XLA is fast at
+on CPUs.
+
+Under plain autodiff the gradient of a product's second factor contracts the rows of both its
+factors, which takes up to 2.5 times as long as the product itself, and that of a shift pads in two
+directions at once, element by element. Here the narrower factor is turned first, and padding is two
+steps. `hold` keeps XLA from undoing either. LOG.md has figures.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def hold(x):
+  """x, on a CPU computed once and as written; elsewhere compilers and kernels know better."""
+  return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dot(x_TK, y_SK, scale: float = 1.0):
+  """scale * x_t . y_s: [..., T, S], float32. Leading axes are one batch."""
+  s_TS = jnp.einsum('...tk,...sk->...ts', x_TK, y_SK, preferred_element_type=jnp.float32)
+  return s_TS if scale == 1 else scale * s_TS
+
+
+@jax.custom_vjp
+def mix(p_TS, y_SK):
+  """sum_s p_ts y_s: [..., T, K], float32. Leading axes are one batch."""
+  return jnp.einsum('...ts,...sk->...tk', p_TS, y_SK, preferred_element_type=jnp.float32)
+
+
+def _columns(p_TS, x_TK):
+  """sum_t p_ts x_t: [..., S, K]."""
+  x_KT = hold(x_TK.swapaxes(-1, -2))
+  return hold(
+    jnp.einsum('...kt,...ts->...ks', x_KT, p_TS, preferred_element_type=jnp.float32)
+  ).swapaxes(-1, -2)
+
+
+def _dot_backward(scale, factors, d_TS):
+  x_TK, y_SK = factors
+  d_TS = d_TS.astype(x_TK.dtype)  # the scale multiplies the narrow results, not each pair
+  return (scale * mix(d_TS, y_SK)).astype(x_TK.dtype), (scale * _columns(d_TS, x_TK)).astype(
+    y_SK.dtype
+  )
+
+
+def _mix_backward(factors, d_TK):
+  p_TS, y_SK = factors
+  d_TK = d_TK.astype(y_SK.dtype)
+  return dot(d_TK, y_SK).astype(p_TS.dtype), _columns(p_TS, d_TK).astype(y_SK.dtype)
+
+
+dot.defvjp(lambda x, y, scale: (dot(x, y, scale), (x, y)), _dot_backward)
+mix.defvjp(lambda p, y: (mix(p, y), (p, y)), _mix_backward)
+
+
+@jax.custom_vjp
+def matmul(x, w):
+  """x [..., D] @ w [D, F]."""
+  return x @ w
+
+
+def _matmul_backward(factors, g):
+  x, w = factors
+  g = hold(g)  # computed once, not again inside each product
+  x_ND, g_NF = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+  d_w = hold(x_ND.T) @ g_NF if w.shape[0] <= w.shape[1] else hold(hold(g_NF.T) @ x_ND).T
+  return g @ w.T, d_w
+
+
+matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def shear(g, start: int, width: int):
+  """out[..., a, b] = g[..., a, start - a + b] for b < width: a reshape, since a row less one slides
+  by one.
+
+  g is [..., n, n + width]; start is n - 1 or n.
+  """
+  *lead, n, columns = g.shape
+  flat = g.reshape(*lead, n * columns)[..., start : start + n * (columns - 1)]
+  return flat.reshape(*lead, n, columns - 1)[..., :width]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def unshear(x, start: int):
+  """The adjoint of `shear`: g of [..., n, n + width] with x at its places and zeros elsewhere."""
+  *lead, n, width = x.shape
+  zeros = lambda *shape: jnp.zeros((*lead, *shape), x.dtype)
+  body = hold(jnp.concatenate([x, zeros(n, n - 1)], axis=-1)).reshape(*lead, -1)
+  return jnp.concatenate([zeros(start), body, zeros(n - start)], axis=-1).reshape(
+    *lead, n, n + width
+  )
+
+
+shear.defvjp(
+  lambda g, start, width: (shear(g, start, width), None),
+  lambda start, width, _, d: (unshear(d, start),),
+)
+unshear.defvjp(
+  lambda x, start: (unshear(x, start), x.shape[-1]),
+  lambda start, width, d: (shear(d, start, width),),
+)
+
+
+@jax.custom_vjp
+def lower_inverse(x_SS):
+  """The inverse of I + what x has below its diagonal: [..., n, n], n a power of 2, by halves.
+
+  Exact where the inverse is of moderate size. Made of products: on CPUs the threads of LAPACK would
+  fight those of XLA.
+  """
+  n = x_SS.shape[-1]
+  if n == 1:
+    return jnp.ones_like(x_SS)
+  first, last = slice(n // 2), slice(n // 2, n)
+  upper, lower = lower_inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
+  corner = -lower @ x_SS[..., last, first] @ upper
+  top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
+  return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
+
+
+def _lower_inverse_forward(x):
+  y = lower_inverse(x)
+  return y, y
+
+
+def _lower_inverse_backward(y, d):
+  turned = y.swapaxes(-1, -2)
+  return (-jnp.tril(turned @ d @ turned, -1),)
+
+
+lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)

@@ -1,0 +1,156 @@
+"""The peers' side: what PyTorch offers for the same attention, and for the same step."""
+
+import math
+import os
+
+import torch
+import torch.nn.functional as F
+
+from . import torch_steps
+from .cases import MATRIX, Case
+from .subject import Subject
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def hello() -> dict:
+  torch.manual_seed(0)
+  if hasattr(os, 'sched_getaffinity'):  # as many threads as jax uses
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+  device = (
+    torch.cuda.get_device_name(0) if DEVICE == 'cuda' else f'cpu, {torch.get_num_threads()} threads'
+  )
+  return {'framework': 'torch', 'version': torch.__version__, 'platform': DEVICE, 'device': device}
+
+
+def build(case: Case) -> Subject:
+  """What a case measures. Raises `Refused`, or an error of PyTorch's."""
+  if case.section == 'step':
+    return torch_steps.build(case, DEVICE)
+  return matrix_product(case) if case.method == 'matmul' else attention(case)
+
+
+def wait() -> None:
+  if DEVICE == 'cuda':
+    torch.cuda.synchronize()
+
+
+def matrix_product(case: Case) -> Subject:
+  a = torch.randn(MATRIX, MATRIX, device=DEVICE).to(getattr(torch, case.dtype))
+  return Subject(lambda: (a @ a, wait()), {'temporary_bytes': None})
+
+
+# Each takes q, k, v [B, H, T, K], what was made beforehand and what is learned, and returns o [B,
+# H, T, K].
+
+
+def sdpa(q, k, v):
+  return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def sdpa_fixed(q, k, v, bias_1HTT):
+  return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_1HTT)
+
+
+def sdpa_table(q, k, v, table_RH):
+  """table_RH: a bias for each distance 0 .. T - 1 and head."""
+  return sdpa_fixed(q, k, v, torch_steps.along_diagonals(table_RH).to(q.dtype))
+
+
+def sdpa_content(q, k, v, later_TT, rows_HRK):
+  """rows_HRK: a vector for each head and distance 0 .. T - 1; q_i . rows[i - j] / sqrt(K) is added
+  to the scores.
+  """
+  s = (q * q.shape[-1] ** -0.5) @ rows_HRK.flip(1).to(q.dtype).transpose(1, 2)
+  return sdpa_fixed(q, k, v, shift(s).masked_fill_(later_TT, -math.inf))
+
+
+def shift(s):
+  """Transformer-XL's: s [..., T, T] over distances T - 1 .. 0 to keys 0 .. T - 1; what lies right
+  of i is arbitrary.
+  """
+  T = s.shape[-1]
+  return F.pad(s, (1, 0)).view(*s.shape[:-2], T + 1, T)[..., 1:, :]
+
+
+def flex(score_mod, T: int):
+  """flex_attention, compiled, with blocks above the diagonal left out. `score_mod` takes what is
+  learned first.
+  """
+  from torch.nn.attention.flex_attention import flex_attention
+
+  block_mask = causal_blocks(T)
+  compiled = torch.compile(flex_attention, dynamic=False)
+
+  def function(q, k, v, *learned):
+    changed = score_mod and (lambda s, b, h, i, j: score_mod(*learned, s, h, i, j))
+    return compiled(q, k, v, score_mod=changed, block_mask=block_mask)
+
+  return function
+
+
+def causal_blocks(T: int, size: int = 128):
+  """create_block_mask of the causal mask, without making it [T, T]: masked blocks on the diagonal,
+  full ones below.
+  """
+  from torch.nn.attention.flex_attention import BlockMask
+
+  index_N = torch.arange(-(-T // size), dtype=torch.int32, device=DEVICE)
+  below_NN = torch.where(index_N < index_N[:, None], index_N, 0)
+  diagonal_NN = torch.where(index_N == 0, index_N[:, None], 0)  # the first entry of each row counts
+  blocks = (torch.ones_like(index_N), diagonal_NN, index_N, below_NN)
+  causal = lambda b, h, i, j: i >= j
+  return BlockMask.from_kv_blocks(
+    *(x[None, None] for x in blocks), size, causal, seq_lengths=(T, T)
+  )
+
+
+def peer(method: str, T: int, H: int, K: int, dtype: torch.dtype):
+  """A function of the above with what is made beforehand, and what is learned."""
+  slopes_H = 2.0 ** (-8 * torch.arange(1, H + 1, device=DEVICE) / H)
+  normal = lambda *shape: torch.randn(*shape, device=DEVICE)
+  if method == 'sdpa_fixed':  # ALiBi's, for heads that are a power of two
+    table_RH = -torch.arange(T, device=DEVICE)[:, None] * slopes_H
+    return sdpa_fixed, (torch_steps.along_diagonals(table_RH).to(dtype),), ()
+  if method == 'sdpa_table':
+    return sdpa_table, (), (normal(T, H),)
+  if method == 'sdpa_content':
+    later_TT = torch.ones(T, T, dtype=torch.bool, device=DEVICE).triu(1)
+    return sdpa_content, (later_TT,), (normal(H, T, K),)
+  if method == 'flex_alibi':
+    return flex(lambda s, h, i, j: s - slopes_H[h] * (i - j), T), (), ()
+  if method == 'flex_table':
+    return (
+      flex(lambda table_RH, s, h, i, j: s + table_RH[(i - j).clamp(min=0), h], T),
+      (),
+      (normal(T, H),),
+    )
+  return (sdpa if method == 'sdpa' else flex(None, T)), (), ()
+
+
+def attention(case: Case) -> Subject:
+  dtype, T = getattr(torch, case.dtype), case.length
+  shape = (case.batch, case.heads, T, case.head_dim)
+  q, k, v, cotangent = (torch.randn(*shape, device=DEVICE).to(dtype) for _ in range(4))
+  function, made, learned = peer(case.method, T, case.heads, case.head_dim, dtype)
+
+  def forward():
+    with torch.no_grad():
+      function(q, k, v, *made, *learned)
+    wait()
+
+  def both():
+    o = function(q, k, v, *made, *learned)
+    torch.autograd.grad(o, wanted, cotangent)
+    wait()
+
+  wanted = [x.requires_grad_(case.passes == 'both') for x in (q, k, v, *learned)]
+  call = forward if case.passes == 'forward' else both
+  standing = sum(x.nbytes for x in made)
+  if DEVICE == 'cpu':
+    return Subject(call, {'standing_bytes': standing})
+  call()
+  torch.cuda.reset_peak_memory_stats()
+  before = torch.cuda.memory_allocated()
+  call()
+  return Subject(call, {'temporary_bytes': torch.cuda.max_memory_allocated() - before + standing})
