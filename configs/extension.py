@@ -25,7 +25,7 @@ bytes is used, and so nothing that PoSE could teach.
 import math
 from pathlib import Path
 
-from posenc_jax.config import load, over
+from posenc_jax.config import load, vary
 
 L, FACTOR = 128, 4  # trained tokens; what methods extend them by
 BASE, PAIRS = 10_000.0, 16  # RoPE's base; frequencies a head
@@ -84,11 +84,11 @@ def get_config():
 
 
 def sweep():
-  for seed in over('seed', 0, 1, 2):
+  for seed in vary('seed', 0, 1, 2):
     start = seed | {'label': 'none'}
     yield start
     for label, encoding in METHODS.items():
-      laid_over = {'encoding': encoding, 'train.start_from': start}
+      laid_over = {'encoding': encoding, 'train.init_from': start}
       if label != 'none':  # that is the start
         yield seed | {'label': label, 'train.steps': 0} | laid_over
       yield seed | {'label': label} | TUNED | laid_over
@@ -96,7 +96,7 @@ def sweep():
       skipping = {'name': 'pose', 'over': METHODS[label], 'longest': FACTOR * L}
       for name, encoding in ((label, METHODS[label]), (f'{label}_pose', skipping)):
         yield (
-          seed | {'label': name} | TUNED_AT_L | {'encoding': encoding, 'train.start_from': start}
+          seed | {'label': name} | TUNED_AT_L | {'encoding': encoding, 'train.init_from': start}
         )
 
 

@@ -14,7 +14,7 @@ ALiBi misses lies far back, what RoPE misses at every depth.
 
 from pathlib import Path
 
-from posenc_jax.config import load, over, product
+from posenc_jax.config import load, product, vary
 
 ENCODINGS = ('nope', 't5', 'rope', 'alibi')
 
@@ -41,7 +41,7 @@ def get_config():
 
 
 def sweep():
-  return product(over('seed', 0, 1, 2), over('encoding.name', *ENCODINGS))
+  return product(vary('seed', 0, 1, 2), vary('encoding.name', *ENCODINGS))
 
 
 def table():

@@ -12,7 +12,7 @@ ALiBi 1.72 and 1.72.
 
 from pathlib import Path
 
-from posenc_jax.config import load, over, product
+from posenc_jax.config import load, product, vary
 
 ENCODINGS = (
   'nope',
@@ -39,11 +39,11 @@ def get_config():
 
 
 def sweep():
-  return product(over('encoding.name', *ENCODINGS), over('seed', 0))
+  return product(vary('encoding.name', *ENCODINGS), vary('seed', 0))
 
 
 def table():
-  return dict(protocols=('last_k', 'blocks'), metric='bpb')
+  return dict(protocols=('last_k', 'non_overlapping'), metric='bpb')
 
 
 def figures():

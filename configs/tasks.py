@@ -16,7 +16,7 @@ not learned within L says nothing about lengths beyond it.
 
 from pathlib import Path
 
-from posenc_jax.config import load, over, product
+from posenc_jax.config import load, product, vary
 
 ENCODINGS = ('nope', 't5', 'rope', 'alibi', 'fire')
 TASKS = ('task:mqar/pairs=4/keys=16/values=16/power=1.0', 'task:copy/symbols=16')
@@ -44,7 +44,7 @@ def get_config():
 
 def sweep():
   return product(
-    over('seed', 0, 1, 2), over('data.corpus', *TASKS), over('encoding.name', *ENCODINGS)
+    vary('seed', 0, 1, 2), vary('data.corpus', *TASKS), vary('encoding.name', *ENCODINGS)
   )
 
 

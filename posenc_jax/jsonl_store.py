@@ -43,7 +43,7 @@ def append(path: str | Path, rows: Iterable[dict]) -> None:
   """
   fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
   try:
-    _mend_end(fd)
+    _repair_torn_tail(fd)
     for fields in rows:
       _write(fd, json.dumps(fields, allow_nan=False, separators=(',', ':')).encode() + b'\n')
     os.fsync(fd)
@@ -53,7 +53,7 @@ def append(path: str | Path, rows: Iterable[dict]) -> None:
     os.close(fd)
 
 
-def write_whole(path: str | Path, text: str) -> None:
+def atomic_write(path: str | Path, text: str) -> None:
   """Writes the whole file or, if killed meanwhile or the disk is full, leaves it. Raises OSError
   naming it.
   """
@@ -68,13 +68,13 @@ def write_whole(path: str | Path, text: str) -> None:
     raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_json(path: str | Path, tree: dict) -> None:
-  """`write_whole` of a tree as indented JSON."""
-  write_whole(path, json.dumps(tree, indent=2) + '\n')
+def atomic_write_json(path: str | Path, tree: dict) -> None:
+  """`atomic_write` of a tree as indented JSON."""
+  atomic_write(path, json.dumps(tree, indent=2) + '\n')
 
 
 @contextlib.contextmanager
-def locked(path: str | Path) -> Iterator[None]:
+def file_lock(path: str | Path) -> Iterator[None]:
   """Holds the lock of the file `path`, which names its holder and stays; the kernel frees it when
   the process dies.
 
@@ -127,7 +127,7 @@ def _write(fd: int, data: bytes) -> None:
     data = data[os.write(fd, data) :]
 
 
-def _mend_end(fd: int) -> None:
+def _repair_torn_tail(fd: int) -> None:
   """Ends the file at a line's end: a torn last row goes, a whole one that lacks its line break gets
   it.
   """

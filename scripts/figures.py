@@ -7,7 +7,7 @@ python scripts/figures.py --encoding=rope/base=500000 --out=runs/pictures
 python scripts/figures.py --classic --out=runs/pictures
 
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
-distance, one line a head, at initialisation. --classic: the sinusoid, RoPE's long-term decay, ALiBi
+distance, one line a head, at initialization. --classic: the sinusoid, RoPE's long-term decay, ALiBi
 and KERPLE, T5's buckets.
 """
 

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from posenc_jax import config, errors
+from posenc_jax.training.optimizer import make_optimizer
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 HEADS, WIDTH = 8, 64
@@ -93,20 +94,20 @@ def step(name: str, length: int, shards: int):
   from posenc_jax import data
   from posenc_jax.distributed import mesh
   from posenc_jax.model.decoder import build
-  from posenc_jax.training import loop, optimizer
+  from posenc_jax.training import loop
 
   fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
   c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
   config.validate(c)
-  devices, optimiser = mesh.make(c.mesh), optimizer.make(c.optim, c.train.steps)
+  devices, optimizer = mesh.make(c.mesh), make_optimizer(c.optim, c.train.steps)
   model = build(c, data.VOCAB, nnx.Rngs(0))
-  state = model, optimiser.init(model)
+  state = model, optimizer.init(model)
   tokens = jax.ShapeDtypeStruct(
     (1, length), jnp.int32, sharding=jax.NamedSharding(devices, mesh.TOKENS)
   )
   with jax.set_mesh(devices):
     return (
-      loop.functions(c, optimiser)[0]
+      loop.functions(c, optimizer)[0]
       .lower(*jax.device_put(state, mesh.shardings(devices, state)), data.Batch(tokens))
       .compile()
     )

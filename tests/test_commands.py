@@ -75,7 +75,10 @@ def command(monkeypatch, capsys):
       ['--config.train.compute_dtype=float15'],
       ['config.train.compute_dtype', "did you mean 'bfloat16'?"],
     ),
-    (['--config.eval.protocols=("blokcs",)'], ['config.eval.protocols', "did you mean 'blocks'?"]),
+    (
+      ['--config.eval.protocols=("non_overlaping",)'],
+      ['config.eval.protocols', "did you mean 'non_overlapping'?"],
+    ),
     (['--config.eval.k=9'], ['config.eval.k=9', 'at most the shortest']),
     (['--config.encoding.name=alibbi'], ["encoding.name='alibbi'", 'alibi']),
     (['--config.encoding.bas=3'], ["'bas'", 'base']),
@@ -225,7 +228,7 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
   )
   assert (ended.returncode, ended.stdout) == (2, '')
   assert (
-    ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.start_from\n'
+    ended.stderr == f'{script}: config.train.steps=0; allowed: 1 or more; 0 with train.init_from\n'
   )
 
 

@@ -32,10 +32,10 @@ def test_base_is_valid_and_locked():
     ('eval.lengths', [16, 32], (16, 32)),
     ('eval.lengths', 128, (128,)),
     ('eval.protocols', 'last_k', ('last_k',)),
-    ('eval.protocols', 'last_k, blocks', ('last_k', 'blocks')),
+    ('eval.protocols', 'last_k, non_overlapping', ('last_k', 'non_overlapping')),
     ('eval.controls', (), ()),
     ('eval.controls', '', ()),
-    ('attention.block', (8, 16), (8, 16)),
+    ('attention.block_sizes', (8, 16), (8, 16)),
     ('encoding.name', 'alibi', 'alibi'),
     ('encoding.base', 500.0, 500.0),
   ],
@@ -47,7 +47,7 @@ def test_an_override_is_set_in_the_type_of_the_field(path, value, expected):
   assert type(found) is type(expected)
 
 
-@pytest.mark.parametrize('path', ['eval.stride', 'eval.controls', 'train.start_from'])
+@pytest.mark.parametrize('path', ['eval.stride', 'eval.controls', 'train.init_from'])
 def test_a_config_of_an_earlier_version_is_one_line(path):
   tree, (section, name) = configs.to_json(load()), path.split('.')
   del tree[section][name]
@@ -101,12 +101,12 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('model.share_encoding', 'papre', "did you mean 'paper'?"),
     ('model.logit_softcap', -1.0, '0 (off) or more'),
     ('attention.window', -1, '0 or more'),
-    ('attention.block', (8,), '(query rows, key columns)'),
-    ('attention.block', (128, 0), 'each 1 or more, or (0, 0)'),
+    ('attention.block_sizes', (8,), '(query rows, key columns)'),
+    ('attention.block_sizes', (128, 0), 'each 1 or more, or (0, 0)'),
     ('train.length', 0, '1 or more'),
-    ('train.steps', 0, '1 or more; 0 with train.start_from'),
-    ('train.keep', 0, '1 or more'),
-    ('train.accumulate', 0, '1 or more'),
+    ('train.steps', 0, '1 or more; 0 with train.init_from'),
+    ('train.max_to_keep', 0, '1 or more'),
+    ('train.grad_accum_steps', 0, '1 or more'),
     ('mesh.data', 0, '1 or more'),
     ('mesh.context', -1, '1 or more'),
     ('train.compute_dtype', 'float23', "did you mean 'float32'?"),
@@ -144,8 +144,8 @@ def test_a_bad_value_is_one_line_with_field_value_and_what_is_allowed(path, valu
   ('overrides', 'message'),
   [
     (
-      {'train.accumulate': 2, 'mesh.data': 3, 'mesh.fsdp': 4},
-      'config.train.batch=32; allowed: a multiple of train.accumulate=2 x mesh.data=3 x mesh.fsdp=4',
+      {'train.grad_accum_steps': 2, 'mesh.data': 3, 'mesh.fsdp': 4},
+      'config.train.batch=32; allowed: a multiple of train.grad_accum_steps=2 x mesh.data=3 x mesh.fsdp=4',
     ),
     ({'mesh.context': 3}, 'config.train.length=128; allowed: a multiple of mesh.context=3'),
   ],
@@ -221,7 +221,10 @@ def test_differences_are_named_and_hashed():
       BASE, {path: other[type(value)](value) if type(value) in other else value + 1}
     )
     assert configs.differing_keys(base, changed) == [path]
-    section, silent = path.partition('.')[0], ('data.cache', 'train.loggers', 'train.profile')
+    section, silent = (
+      path.partition('.')[0],
+      ('data.cache', 'train.trackers', 'train.profile_steps'),
+    )
     is_silent = section in ('launch', 'mesh') or path in silent
     trains = section not in ('eval', 'label') and not is_silent
     changes_nothing += is_silent
@@ -294,12 +297,12 @@ def test_bad_flags(argv, words):
 
 
 def test_sweeps():
-  seeds, names = configs.over('seed', 0, 1), configs.over('encoding.name', 'a', 'b', 'c')
+  seeds, names = configs.vary('seed', 0, 1), configs.vary('encoding.name', 'a', 'b', 'c')
   assert configs.product(seeds, names)[:2] == [
     {'seed': 0, 'encoding.name': 'a'},
     {'seed': 0, 'encoding.name': 'b'},
   ]
-  assert len(configs.product(seeds, names, configs.over('label', 'x'))) == 6
+  assert len(configs.product(seeds, names, configs.vary('label', 'x'))) == 6
   assert configs.zipped(seeds, names[:2]) == [
     {'seed': 0, 'encoding.name': 'a'},
     {'seed': 1, 'encoding.name': 'b'},

@@ -400,7 +400,7 @@ def test_prepare_data_shows_a_task_without_jax():
   assert all(word in output for word in ('Deletang', '4 symbols with BOS', '> [', '0.5'))
 
 
-# Tokenisers
+# Tokenizers
 
 
 HOSTILE = [
@@ -434,24 +434,24 @@ def small_text(tmp_path_factory):
 def test_tokens_give_back_every_byte_and_count_them(small_text):
   source, rng = data.source(small_text.data, 'test'), np.random.default_rng(0)
   noise = [rng.integers(0, 256, 300, np.uint8).tobytes() for _ in range(20)]
-  for tokeniser in (source.tokeniser, data.BYTES):
-    assert (tokeniser.lengths.dtype, len(tokeniser.lengths), tokeniser.lengths[-1]) == (
+  for tokenizer in (source.tokenizer, data.BYTES):
+    assert (tokenizer.lengths.dtype, len(tokenizer.lengths), tokenizer.lengths[-1]) == (
       np.int64,
-      tokeniser.vocab,
+      tokenizer.vocab,
       0,
     )
     for text in [*HOSTILE, *noise, *source.documents]:
-      tokens_T = tokeniser.encode(text)
-      assert tokeniser.decode(tokens_T) == text
-      assert tokeniser.lengths[tokens_T].sum() == len(text)
-      assert not len(tokens_T) or tokens_T.max() < tokeniser.vocab - 1
+      tokens_T = tokenizer.encode(text)
+      assert tokenizer.decode(tokens_T) == text
+      assert tokenizer.lengths[tokens_T].sum() == len(text)
+      assert not len(tokens_T) or tokens_T.max() < tokenizer.vocab - 1
   assert source.counts.sum() < source.sizes.sum() / 2  # words have become pieces
   assert source.sizes.tolist() == [len(document) for document in source.documents]
 
 
-def test_a_tokeniser_is_learned_once_from_the_training_split(small_text, tmp_path, monkeypatch):
+def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_path, monkeypatch):
   first = data.source(small_text.data, 'test')
-  assert len(list((Path(small_text.data.cache) / 'tokenisers').iterdir())) == 1
+  assert len(list((Path(small_text.data.cache) / 'tokenizers').iterdir())) == 1
   with monkeypatch.context() as patch:
     patch.setattr(tokenizers, '_learn', None)
     assert data.source(small_text.data, 'train').sha256 == first.sha256
@@ -465,7 +465,7 @@ def test_a_tokeniser_is_learned_once_from_the_training_split(small_text, tmp_pat
   with pytest.raises(UserError, match=r'config.data.vocab=100: SentencePiece refuses') as error:
     of(100)
   one_line(error)
-  for path in (tmp_path / 'tokenisers').iterdir():
+  for path in (tmp_path / 'tokenizers').iterdir():
     path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(UserError, match='damaged; delete it') as error:
     of(299)
@@ -476,23 +476,23 @@ def test_windows_of_learned_tokens_lie_within_documents(small_text):
   source = data.source(small_text.data, 'train')
   tokens_BT, scored_BT = source.batches(20, 16, seed=0)[0]
   assert scored_BT is None
-  windows = [source.tokeniser.decode(tokens_T) for tokens_T in tokens_BT]
+  windows = [source.tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
   assert all(any(window in document for document in source.documents) for window in windows)
   assert (
     source.bytes_per_token(data.Batch(tokens_BT)) == sum(map(len, windows)) / tokens_BT.size > 2
   )
 
 
-def test_a_run_keeps_the_hash_of_its_tokeniser(tmp_path):
-  run_dir.check_tokeniser(tmp_path, None)
-  run_dir.claim_tokeniser(tmp_path, None)
+def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
+  run_dir.check_tokenizer(tmp_path, None)
+  run_dir.claim_tokenizer(tmp_path, None)
   assert list(tmp_path.iterdir()) == []
   for _ in range(2):
-    run_dir.claim_tokeniser(tmp_path, 'a' * 64)
-  for function in (run_dir.claim_tokeniser, run_dir.check_tokeniser):
-    for other, name in (('b' * 64, 'the tokeniser bbbb'), (None, 'no learned tokeniser')):
+    run_dir.claim_tokenizer(tmp_path, 'a' * 64)
+  for function in (run_dir.claim_tokenizer, run_dir.check_tokenizer):
+    for other, name in (('b' * 64, 'the tokenizer bbbb'), (None, 'no learned tokenizer')):
       with pytest.raises(
-        UserError, match=f'trained with the tokeniser aaaa.*, here is {name}'
+        UserError, match=f'trained with the tokenizer aaaa.*, here is {name}'
       ) as error:
         function(tmp_path, other)
       one_line(error)

@@ -270,7 +270,7 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
 def test_content_is_needed(name):
   q, enc = jnp.zeros((1, 3, 4, 8)), build(name)
   message = (
-    f'^{type(enc).__name__} reads content: attention needs x, the normalised input of the layer$'
+    f'^{type(enc).__name__} reads content: attention needs x, the normalized input of the layer$'
   )
   with pytest.raises(ValueError, match=message):
     attend(q, q, q, enc)
@@ -606,7 +606,7 @@ def test_chain_of_one_and_nothing_is_the_one(name):
       'max_length',
       'reach',
       'bias_in_scale',
-      'normaliser',
+      'normalizer',
       'query_scale',
     )
     assert [getattr(chain, fact) for fact in facts] == [getattr(enc, fact) for fact in facts]
@@ -894,7 +894,7 @@ def test_sharing(name, share):
     (
       'chain',
       {'members': ('stick_breaking',) * 2},
-      'stick_breaking and stick_breaking each have a normaliser of',
+      'stick_breaking and stick_breaking each have a normalizer of',
     ),
     (
       'chain',

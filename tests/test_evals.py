@@ -21,7 +21,7 @@ BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 SIZES = (37, 16, 64, 41)  # of documents; none is a multiple of all lengths
 # each as (nll, documents, length, batch_tokens) -> nats of tokens, one array after another
 PROTOCOLS = {
-  'blocks': lambda nll, documents, length, size: protocols.sliding(
+  'non_overlapping': lambda nll, documents, length, size: protocols.sliding(
     nll, documents, length, length, size
   ),
   'sliding': lambda nll, documents, length, size: protocols.sliding(
@@ -318,7 +318,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   asked = [
     (protocol, control, length, stride, k, document)
     for protocol, control, stride, k in (
-      ('blocks', None, None, None),
+      ('non_overlapping', None, None, None),
       ('sliding', None, 5, None),
       ('last_k', None, None, 8),
       ('last_k', 'windowed', None, 8),
@@ -347,7 +347,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   def windows(r):
     """(tokens, the slice of them that is scored) of all windows of a row."""
     W, text = r['length'], texts.get(r['document'], np.array([]))[:40]
-    if r['protocol'] == 'blocks':
+    if r['protocol'] == 'non_overlapping':
       return [(text[at : at + W], slice(None)) for at in range(0, len(text), W)]
     if r['protocol'] == 'sliding':
       firsts = range(0, len(text), 5)
@@ -453,7 +453,7 @@ def test_beyond_a_learned_table_is_an_outcome(run, capsys):
 
 
 def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys):
-  c, workdir, _ = run(step=2, eval__protocols=('blocks',), eval__lengths=(16,))
+  c, workdir, _ = run(step=2, eval__protocols=('non_overlapping',), eval__lengths=(16,))
   evaluate.evaluate(c, workdir)
   assert {r['step'] for r in rows_of(workdir)} == {2}
   assert 'evaluating step 2; its training ends at step 3' in capsys.readouterr().out
@@ -479,7 +479,7 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
     ({'eval.documents': 2}, {'eval.documents': 2}),
     ({'eval.document_tokens': 20}, {'eval.document_tokens': 20}),
     ({'mesh.data': 2, 'launch.partition': 'gpu', 'data.cache': 'x'}, {}),
-    ({'train.loggers': ('wandb',), 'train.profile': (1, 2)}, {}),
+    ({'train.trackers': ('wandb',), 'train.profile_steps': (1, 2)}, {}),
     ({'encoding.base': 5e5, 'attention.window': 8}, {'encoding.base': 5e5, 'attention.window': 8}),
   ],
 )
@@ -497,7 +497,7 @@ def test_what_was_trained_in_cannot_be_changed(path):
 
 
 def test_rows_that_are_damaged_are_one_line(run):
-  c, workdir, _ = run(eval__protocols=('blocks',), eval__lengths=(16,))
+  c, workdir, _ = run(eval__protocols=('non_overlapping',), eval__lengths=(16,))
   (workdir / 'eval.jsonl').write_text('{"torn\n{}\n')
   with pytest.raises(UserError, match=r'eval\.jsonl:1: not a JSON object'):
     evaluate.evaluate(c, workdir)
@@ -575,7 +575,7 @@ def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
   """Of tokens that are all different, the table's rows hold each input's own gradient."""
   overrides = {
     'attention.backend': backend,
-    'attention.block': (4, 4),
+    'attention.block_sizes': (4, 4),
     'model.tie_embeddings': False,
   }
   c = config.load(BASE, {**TINY, **overrides})

@@ -62,7 +62,7 @@ def test_the_figure_shows_each_line_with_its_own_look_its_band_and_its_name():
   assert 'perplexity' in axes.get_ylabel()
 
 
-def test_the_windowed_control_is_dashed_in_the_same_colour():
+def test_the_windowed_control_is_dashed_in_the_same_color():
   plain, both = (figures.draw(realistic(), windowed=windowed).axes[0] for windowed in (False, True))
   dashed = [line for line in both.lines if line.get_linestyle() == '--']
   assert len(both.lines) == len(plain.lines) + len(dashed)

@@ -245,7 +245,7 @@ def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line)
   again = [r | change for r in some if r['label'] == 'rope']
   made = tables.make(rows + again, form=form, metric='bpb', baseline='rope')
   assert any(f'difference from {line}, mean' in table.caption for table in made)
-  elsewhere = [r | {'protocol': 'blocks', 'k': None} for r in rows if r['label'] == 't5']
+  elsewhere = [r | {'protocol': 'non_overlapping', 'k': None} for r in rows if r['label'] == 't5']
   made = tables.make(rows + elsewhere, form=form, metric='bpb', baseline='rope')
   assert any(
     'not compared with rope, which has no rows here' in note
@@ -306,9 +306,9 @@ def test_columns_has_a_block_for_each_corpus_or_protocol_and_the_best_of_each_li
     'Every seed, pg19, last_k:',
     'Every seed, sotu, last_k:',
   ]
-  both = rows_of(bits) + rows_of(bits, protocol='blocks', k=None)
+  both = rows_of(bits) + rows_of(bits, protocol='non_overlapping', k=None)
   (table,) = tables.make(both, form='columns', metric='bpb')
-  assert [block.name for block in table.blocks] == ['last_k', 'blocks']
+  assert [block.name for block in table.blocks] == ['last_k', 'non_overlapping']
   assert 'the last 4 tokens' in table.caption
   assert 'windows that do not overlap' in table.caption
 

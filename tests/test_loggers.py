@@ -1,4 +1,4 @@
-"""Who looks on at a training: loggers, utilisation, traces. What it writes of results stays the
+"""Who looks on at a training: loggers, utilization, traces. What it writes of results stays the
 same.
 """
 
@@ -14,7 +14,8 @@ from flax import nnx
 from posenc_jax import config, data, jsonl_store
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, mfu, optimizer, trackers
+from posenc_jax.training import loop, mfu, trackers
+from posenc_jax.training.optimizer import make_optimizer
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TINY = {
@@ -56,7 +57,7 @@ def run(tmp_path):
 
 
 def test_what_looks_on_changes_no_result(run, monkeypatch):
-  """A trace, a logger of all rows, and the utilisation of a device whose peak is known; of another
+  """A trace, a logger of all rows, and the utilization of a device whose peak is known; of another
   it is null.
   """
   pytest.importorskip('tensorboardX')
@@ -67,7 +68,7 @@ def test_what_looks_on_changes_no_result(run, monkeypatch):
   )
   plain = run('plain', {})
   monkeypatch.setitem(mfu.PEAKS, jax.devices()[0].device_kind, (1e15, 1e9))
-  watched = run('watched', {'train.loggers': 'tensorboard', 'train.profile': (2, 3)})
+  watched = run('watched', {'train.trackers': 'tensorboard', 'train.profile_steps': (2, 3)})
   assert (watched / 'metrics.jsonl').read_bytes() == (plain / 'metrics.jsonl').read_bytes()
   on_disk = [
     row for name in ('metrics', 'timing') for row in jsonl_store.read(watched / f'{name}.jsonl')
@@ -122,8 +123,8 @@ def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
     'attention.backend': 'dense',
   }
   c = config.load(BASE, {**sizes, **more, **overrides})
-  model, optimiser = build(c, data.VOCAB, nnx.Rngs(0)), optimizer.make(c.optim, 10)
-  nats = loop.functions(c, optimiser)[1]
+  model, optimizer = build(c, data.VOCAB, nnx.Rngs(0)), make_optimizer(c.optim, 10)
+  nats = loop.functions(c, optimizer)[1]
   tokens_BT = jnp.zeros((c.train.batch, c.train.length), jnp.int32)
   gradient = jax.jit(jax.grad(lambda model: nats(model, data.Batch(tokens_BT))))
   counted = gradient.lower(model).compile().cost_analysis()['flops']
@@ -159,18 +160,18 @@ def test_a_library_that_is_missing_is_one_line_before_anything_is_written(
   monkeypatch.setattr(trackers.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(
     UserError,
-    match=r"config.train.loggers=\('wandb',\): wandb is not installed; allowed: after pip",
+    match=r"config.train.trackers=\('wandb',\): wandb is not installed; allowed: after pip",
   ):
-    run('run', {'train.loggers': 'wandb'})
+    run('run', {'train.trackers': 'wandb'})
   assert not (tmp_path / 'run').exists()
   for overrides, words in (
-    ({'train.loggers': 'tensorbord'}, "did you mean 'tensorboard'"),
+    ({'train.trackers': 'tensorbord'}, "did you mean 'tensorboard'"),
     (
-      {'train.profile': (3, 2)},
-      r'config.train.profile=\(3, 2\); allowed: \(first step, last step\) within 1 to',
+      {'train.profile_steps': (3, 2)},
+      r'config.train.profile_steps=\(3, 2\); allowed: \(first step, last step\) within 1 to',
     ),
-    ({'train.profile': (1, 7)}, 'within 1 to train.steps=6'),
-    ({'train.profile': (2,)}, 'first step, last step'),
+    ({'train.profile_steps': (1, 7)}, 'within 1 to train.steps=6'),
+    ({'train.profile_steps': (2,)}, 'first step, last step'),
   ):
     with pytest.raises(UserError, match=words):
       run('run', overrides)
@@ -184,11 +185,11 @@ def test_wandb_works_offline_and_is_one_line_where_it_cannot_begin(run, tmp_path
   monkeypatch.setenv('HOME', str(tmp_path))
   monkeypatch.delenv('WANDB_API_KEY', raising=False)
   with pytest.raises(
-    UserError, match=r"config.train.loggers: 'wandb': .*; allowed: .*WANDB_MODE=offline"
+    UserError, match=r"config.train.trackers: 'wandb': .*; allowed: .*WANDB_MODE=offline"
   ):
-    run('online', {'train.loggers': 'wandb'})
+    run('online', {'train.trackers': 'wandb'})
   monkeypatch.setenv('WANDB_MODE', 'offline')
   wandb.teardown()  # it keeps what it read of the environment
-  workdir = run('offline', {'train.loggers': ('wandb',)})
+  workdir = run('offline', {'train.trackers': ('wandb',)})
   assert any(path.stat().st_size > 1000 for path in workdir.rglob('run-*.wandb'))
   assert len((workdir / 'wandb_id.txt').read_text()) == 16

@@ -110,13 +110,13 @@ def test_model_with_every_encoding(name):
   times its length.
   """
   m = patterned(name, vocab=data.VOCAB)
-  start, optimiser = jax.tree.leaves(m), optax.adam(1e-2)
-  state = optimiser.init(m)
+  start, optimizer = jax.tree.leaves(m), optax.adam(1e-2)
+  state = optimizer.init(m)
 
   @jax.jit
   def step(m, state, x, key):
     loss, g = jax.value_and_grad(lambda m: token_nll(m, x, key=key).mean())(m)
-    updates, state = optimiser.update(g, state, m)
+    updates, state = optimizer.update(g, state, m)
     return optax.apply_updates(m, updates).project(), state, loss
 
   losses = []

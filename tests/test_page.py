@@ -134,8 +134,8 @@ def study(tmp_path):
 
 @pytest.mark.parametrize('metric', LIKELIHOODS)
 def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
-  rows = realistic() + rows_of(BITS, protocol='blocks', k=None, train_length=128)
-  made = collect(rows, protocols=['last_k', 'blocks'], metric=metric)
+  rows = realistic() + rows_of(BITS, protocol='non_overlapping', k=None, train_length=128)
+  made = collect(rows, protocols=['last_k', 'non_overlapping'], metric=metric)
   assert len(made) == 3
   traces, layout, _ = plot(rendered(rows, metric))
   solid, dashed, *_ = layout['updatemenus']
@@ -421,7 +421,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   )
 
 
-def test_lines_are_told_apart_by_colour_and_symbol():
+def test_lines_are_told_apart_by_color_and_symbol():
   bits = {f'line {n}': {8: [1.0]} for n in range(60)}
   traces, _, _ = plot(rendered(rows_of(bits)))
   assert len({(t['line']['color'], t['marker']['symbol']) for t in traces[1::3]}) == 60
@@ -458,7 +458,7 @@ def test_the_kept_study_makes_a_page_of_moderate_size():
   assert len(text.encode()) < 5.2e6
   first = next(iter(plot(text)[1]['updatemenus']))
   assert [button['label'] for button in first['buttons']] == [
-    'solid: last_k', 'solid: last_k, windowed', 'solid: blocks',
+    'solid: last_k', 'solid: last_k, windowed', 'solid: non_overlapping',
   ]  # fmt: skip
   assert 'No run here has a config.json' in text
   assert 'results/classic has no config.json of any run' in text
@@ -671,13 +671,13 @@ class Shown:
     self.page.wait_for_selector('#curves .scatterlayer .js-line')
 
   def strokes(self, dashed=False):
-    """Colours of the lines that are drawn, of the dashed or of the others."""
+    """Colors of the lines that are drawn, of the dashed or of the others."""
     # transitions, and the time within which a second click would be a double one
     self.page.wait_for_timeout(500)
     script = """lines => lines.filter(l => l.getTotalLength() > 0 && l.style.strokeWidth != '0px')
       .map(l => [getComputedStyle(l).stroke, l.style.strokeDasharray != ''])"""
     drawn = self.page.eval_on_selector_all('#curves .scatterlayer .js-line', script)
-    return [colour for colour, has_dashes in drawn if has_dashes == dashed]
+    return [color for color, has_dashes in drawn if has_dashes == dashed]
 
   def heights(self):
     return self.page.evaluate(
@@ -705,7 +705,8 @@ def made(tmp_path_factory):
   page.write(
     path,
     rendered(
-      realistic() + rows_of(BITS, protocol='blocks', k=None, train_length=128), pictures=True
+      realistic() + rows_of(BITS, protocol='non_overlapping', k=None, train_length=128),
+      pictures=True,
     ),
   )
   return path
@@ -716,15 +717,15 @@ def test_the_legend_takes_a_line_away_and_brings_it_back(browser, made):
   shown = Shown(browser, made)
   every = shown.strokes()
   assert len(every) == len(NINE) - 1, 'learned has one point, and no line'
-  (colour,) = {
+  (color,) = {
     t['line']['color']
     for t in plot(made.read_text())[0]
     if t['name'] == 'rope' and 'color' in t['line']
   }
-  rope = 'rgb({}, {}, {})'.format(*bytes.fromhex(colour[1:]))
+  rope = 'rgb({}, {}, {})'.format(*bytes.fromhex(color[1:]))
   shown.legend('rope')
-  assert sorted(shown.strokes()) == sorted(colour for colour in every if colour != rope)
-  shown.choose(0, 'solid: blocks')
+  assert sorted(shown.strokes()) == sorted(color for color in every if color != rope)
+  shown.choose(0, 'solid: non_overlapping')
   assert len(shown.strokes()) == 1, 'alibi: learned has a point, and what is hidden stays hidden'
   shown.legend('rope')
   assert rope in shown.strokes()

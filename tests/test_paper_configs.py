@@ -10,7 +10,8 @@ from flax import nnx
 from posenc_jax import config, data, sweep
 from posenc_jax.model.decoder import build
 from posenc_jax.reporting.study import of_study
-from posenc_jax.training import loop, optimizer
+from posenc_jax.training import loop
+from posenc_jax.training.optimizer import make_optimizer
 
 PAPERS = sorted((Path(__file__).parent.parent / 'configs' / 'paper').glob('*.py'))
 NAMES = [path.stem for path in PAPERS]
@@ -76,8 +77,8 @@ def test_every_run_is_built_at_true_size(path):
   [
     ('alibi', {'mesh.data': 4}),
     ('fox', {'mesh.data': 8}),
-    ('fox', {'train.accumulate': 16}),
-    ('yarn', {'mesh.fsdp': 8, 'mesh.context': 8, 'train.accumulate': 8, 'model.remat': True}),
+    ('fox', {'train.grad_accum_steps': 16}),
+    ('yarn', {'mesh.fsdp': 8, 'mesh.context': 8, 'train.grad_accum_steps': 8, 'model.remat': True}),
   ],
 )
 def test_what_a_study_says_of_many_devices_is_allowed(name, devices):
@@ -128,9 +129,9 @@ def test_a_step_in_small(path):
   tokens_BT = data.Batches(corpus, c.train.length, c.train.batch, c.seed)[0]
   model = build(c, data.VOCAB, nnx.Rngs(c.seed))
   before = jax.tree.map(np.array, model)
-  optimiser = optimizer.make(c.optim, c.train.steps)
-  step, _ = loop.functions(c, optimiser)
-  model, _, metrics = step(model, optimiser.init(model), tokens_BT)
+  optimizer = make_optimizer(c.optim, c.train.steps)
+  step, _ = loop.functions(c, optimizer)
+  model, _, metrics = step(model, optimizer.init(model), tokens_BT)
   assert abs(float(metrics['loss']) - np.log(data.VOCAB)) < 1.5
   assert float(metrics['learning_rate']) == pytest.approx(c.optim.learning_rate)
   for a, b in zip(*map(jax.tree.leaves, (before, model)), strict=True):

@@ -210,7 +210,7 @@ def test_a_process_that_is_killed_ends_the_other_and_the_same_command_goes_on(
 @pytest.mark.slow
 @pytest.mark.parametrize('axis', ['seeds', 'fsdp'])
 def test_seeds_at_once_in_two_processes_are_each_as_in_one(axis, run, on_one, tmp_path):
-  fields = {'seeds': (0, 1), 'seeds_at_once': True, f'mesh__{axis}': 2}
+  fields = {'seeds': (0, 1), 'vmap_seeds': True, f'mesh__{axis}': 2}
   _, codes = start(tmp_path, {'seeds': [run(tmp_path / 'run', **fields)]})
   assert codes == {'seeds': [0, 0]}
   np.testing.assert_allclose(losses(tmp_path / 'run,seed=0'), losses(on_one), rtol=2e-6)
@@ -250,7 +250,7 @@ def started_with(**environment):
   """What becomes of a process that is started so, and does not reach the others within two
   seconds.
   """
-  code = 'from posenc_jax import config, processes; config.main(lambda argv: processes.joined(2).__enter__())'
+  code = 'from posenc_jax import config; from posenc_jax.distributed import processes; config.main(lambda argv: processes.joined(2).__enter__())'
   everything = {'PYTHONPATH': str(ROOT), **environment}
   return subprocess.run(
     [sys.executable, '-c', code],

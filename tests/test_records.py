@@ -85,10 +85,10 @@ def test_a_damaged_line_that_is_not_the_torn_last_one_is_named(line, tmp_path):
 def test_a_key_is_never_written_twice(tmp_path):
   path, first = tmp_path / 'eval.jsonl', rows(3)
   again = [row | {'nats': 99.0} for row in first]  # a value is no part of the key
-  assert row_schema.write_new(path, first[:2]) == 2
-  assert row_schema.write_new(path, [*again, *first]) == 1
+  assert row_schema.append_missing(path, first[:2]) == 2
+  assert row_schema.append_missing(path, [*again, *first]) == 1
   assert jsonl_store.read(path) == [*first[:2], again[2]]
-  assert row_schema.write_new(path, again) == 0
+  assert row_schema.append_missing(path, again) == 0
 
 
 def test_every_key_field_tells_rows_apart():
@@ -108,7 +108,7 @@ def test_every_key_field_tells_rows_apart():
 HOLD = """
 import sys, time
 from posenc_jax import records
-with jsonl_store.locked(sys.argv[1]):
+with jsonl_store.file_lock(sys.argv[1]):
   print(flush=True)
   time.sleep(60)
 """
@@ -123,16 +123,16 @@ def test_a_lock_lives_as_long_as_its_process(tmp_path):
   with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
     process.stdout.readline()
     words = rf'at work there \(process {process.pid} on '
-    with pytest.raises(BlockingIOError, match=words), jsonl_store.locked(path):
+    with pytest.raises(BlockingIOError, match=words), jsonl_store.file_lock(path):
       pass
     process.kill()
   with (
-    jsonl_store.locked(path),
+    jsonl_store.file_lock(path),
     pytest.raises(BlockingIOError, match='at work there'),
-    jsonl_store.locked(path),
+    jsonl_store.file_lock(path),
   ):
     pass
-  with jsonl_store.locked(path):
+  with jsonl_store.file_lock(path):
     pass
 
 
@@ -146,12 +146,12 @@ def test_a_file_system_without_locks_is_named_and_other_errors_are_not_hidden(
     return refuse
 
   monkeypatch.setattr(jsonl_store.fcntl, 'flock', flock(errno.ENOLCK))
-  with jsonl_store.locked(tmp_path / 'train.lock'):
+  with jsonl_store.file_lock(tmp_path / 'train.lock'):
     assert 'train.lock: no lock on this file system (No locks available)' in capsys.readouterr().out
   monkeypatch.setattr(jsonl_store.fcntl, 'flock', flock(errno.EIO))
   with (
     pytest.raises(OSError, match=r'train\.lock') as error,
-    jsonl_store.locked(tmp_path / 'train.lock'),
+    jsonl_store.file_lock(tmp_path / 'train.lock'),
   ):
     pass
   assert error.value.errno == errno.EIO
@@ -159,10 +159,10 @@ def test_a_file_system_without_locks_is_named_and_other_errors_are_not_hidden(
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / 'finished.json'
-  jsonl_store.write_json(path, {'a': 1})
+  jsonl_store.atomic_write_json(path, {'a': 1})
   monkeypatch.setattr(os, 'fsync', lambda fd: os.pread(-1, 1, 0))  # fails
   with pytest.raises(OSError, match=r'finished\.json'):
-    jsonl_store.write_json(path, {'a': 2})
+    jsonl_store.atomic_write_json(path, {'a': 2})
   assert json.loads(path.read_text()) == {'a': 1}
 
 

@@ -27,11 +27,12 @@ from posenc_jax import config, data, jsonl_store
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, metrics, optimizer
+from posenc_jax.training import loop, metrics
 from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.optimizer import make_optimizer
 
 ROOT = Path(__file__).parent.parent
-OWN = {'encoding.name': 't5', 'train.keep': 1, 'eval.lengths': (16,), 'eval.documents': 0}
+OWN = {'encoding.name': 't5', 'train.max_to_keep': 1, 'eval.lengths': (16,), 'eval.documents': 0}
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +68,7 @@ def last_state(workdir, c):
   model = build(c, data.VOCAB, nnx.Rngs(7))
   with Checkpoints(workdir) as checkpoints:
     return checkpoints.restore(
-      model=model, opt_state=optimizer.make(c.optim, c.train.steps).init(model)
+      model=model, opt_state=make_optimizer(c.optim, c.train.steps).init(model)
     )
 
 
@@ -262,7 +263,7 @@ def test_the_second_process_on_a_directory_is_refused_and_named_the_first(
   before = {
     path: path.read_bytes() for path in unbroken.rglob('*') if path.is_file() and path.name != lock
   }
-  with jsonl_store.locked(unbroken / lock):
+  with jsonl_store.file_lock(unbroken / lock):
     holder = f'process {os.getpid()} on '
     with pytest.raises(
       UserError, match=rf'another process is at work there \({holder}\S+\); allowed: one at a time'
@@ -344,17 +345,17 @@ def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, 
 def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   not_finite()
   c = make(train__skip_not_finite=1)
-  optimiser = optimizer.make(c.optim, STEPS)
-  step_fn, _ = loop.functions(c, optimiser)
+  optimizer = make_optimizer(c.optim, STEPS)
+  step_fn, _ = loop.functions(c, optimizer)
   tokens_BT = jnp.arange(64).reshape(4, 16)
   start = build(c, data.VOCAB, nnx.Rngs(0))
-  model, opt_state, _ = step_fn(start, optimiser.init(start), data.Batch(tokens_BT))
+  model, opt_state, _ = step_fn(start, optimizer.init(start), data.Batch(tokens_BT))
   before = jax.tree.map(np.array, (model, opt_state))
   model, opt_state, metrics = step_fn(model, opt_state, data.Batch(tokens_BT.at[0, 0].set(200)))
   assert np.isnan(metrics['loss'])
   jax.tree.map(np.testing.assert_array_equal, (model, opt_state[:-1]), (before[0], before[1][:-1]))
   assert (before[1][-1].count, opt_state[-1].count) == (1, 2)
-  without, _, _ = loop.functions(make(), optimiser)[0](
+  without, _, _ = loop.functions(make(), optimizer)[0](
     *jax.tree.map(jnp.array, before), data.Batch(tokens_BT)
   )
   model, _, _ = step_fn(*jax.tree.map(jnp.array, before), data.Batch(tokens_BT))

@@ -24,7 +24,7 @@ def make(corpus):  # noqa: F811
   def make(**fields):
     changed = {name.replace('__', '.'): value for name, value in fields.items()}
     # it draws at every step
-    more = {'encoding.name': 'random_positions', 'train.keep': 1, 'data.corpus': corpus}
+    more = {'encoding.name': 'random_positions', 'train.max_to_keep': 1, 'data.corpus': corpus}
     return config.load(BASE, {**TINY, **more, **changed})
 
   return make
@@ -36,13 +36,13 @@ def alone(make, tmp_path_factory):
   folder = tmp_path_factory.mktemp('alone')
   loop.train(make(seed=SEEDS[0]), folder / str(SEEDS[0]))
   loop.train(make(seeds=SEEDS[1:]), folder / 'run')
-  return {SEEDS[0]: folder / str(SEEDS[0]), SEEDS[1]: config.of_seed(folder / 'run', SEEDS[1])}
+  return {SEEDS[0]: folder / str(SEEDS[0]), SEEDS[1]: config.seed_workdir(folder / 'run', SEEDS[1])}
 
 
 @pytest.fixture(scope='module')
 def together(make, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('together') / 'run'
-  loop.train(make(seeds=SEEDS, seeds_at_once=True), workdir)
+  loop.train(make(seeds=SEEDS, vmap_seeds=True), workdir)
   return workdir
 
 
@@ -64,7 +64,7 @@ def assert_close(folder, other):
 
 def test_at_once_is_each_by_itself(make, alone, together, capsys):
   for seed in SEEDS:
-    one = config.of_seed(together, seed)
+    one = config.seed_workdir(together, seed)
     assert (one / 'config.json').read_bytes() == (alone[seed] / 'config.json').read_bytes()
     assert_close(one, alone[seed])
     jax.tree.map(
@@ -84,13 +84,13 @@ def test_at_once_is_each_by_itself(make, alone, together, capsys):
 def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, tmp_path):
   loop.train(make(seeds=SEEDS), tmp_path / 'run')
   for seed in SEEDS:
-    assert files(config.of_seed(tmp_path / 'run', seed)) == files(alone[seed])
+    assert files(config.seed_workdir(tmp_path / 'run', seed)) == files(alone[seed])
 
 
 def test_at_once_goes_on_after_a_stop_with_the_same_bits(
   make, together, tmp_path, monkeypatch, capsys
 ):
-  c, workdir = make(seeds=SEEDS, seeds_at_once=True), tmp_path / 'run'
+  c, workdir = make(seeds=SEEDS, vmap_seeds=True), tmp_path / 'run'
   push = metrics.Log.push
 
   def stop(self, step, *args):
@@ -105,26 +105,28 @@ def test_at_once_goes_on_after_a_stop_with_the_same_bits(
   loop.train(c, workdir)
   assert 'going on from step 4' in capsys.readouterr().out
   for seed in SEEDS:
-    assert files(config.of_seed(workdir, seed)) == files(config.of_seed(together, seed))
+    assert files(config.seed_workdir(workdir, seed)) == files(config.seed_workdir(together, seed))
   # Killed while seeds got their checkpoints:
-  shutil.rmtree(config.of_seed(workdir, SEEDS[1]) / 'checkpoints')
+  shutil.rmtree(config.seed_workdir(workdir, SEEDS[1]) / 'checkpoints')
   loop.train(c, workdir)
   jax.tree.map(
     np.testing.assert_array_equal,
-    *(parameters(config.of_seed(folder, SEEDS[1]), make()) for folder in (workdir, together)),
+    *(parameters(config.seed_workdir(folder, SEEDS[1]), make()) for folder in (workdir, together)),
   )
 
 
 def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
-  c = make(seeds=SEEDS, seeds_at_once=True)
+  c = make(seeds=SEEDS, vmap_seeds=True)
   shutil.copytree(together.parent, tmp_path / 'runs')
   workdir = tmp_path / 'runs' / 'run'
   with pytest.raises(UserError, match='split'):  # this corpus has no test split
     evaluate.evaluate(c, workdir)
-  c.eval.split, c.eval.protocols, c.eval.documents = 'validation', ('blocks',), 1
+  c.eval.split, c.eval.protocols, c.eval.documents = 'validation', ('non_overlapping',), 1
   evaluate.evaluate(c, workdir)
   rows = [
-    row for seed in SEEDS for row in jsonl_store.read(config.of_seed(workdir, seed) / 'eval.jsonl')
+    row
+    for seed in SEEDS
+    for row in jsonl_store.read(config.seed_workdir(workdir, seed) / 'eval.jsonl')
   ]
   assert {(row['run'], row['seed']) for row in rows} == {
     (f'run,seed={seed}', seed) for seed in SEEDS
@@ -135,7 +137,7 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
   for seed in SEEDS:
     jax.tree.map(
       np.testing.assert_array_equal,
-      *(last(config.of_seed(w, seed), more) for w in (workdir, tmp_path / 'more')),
+      *(last(config.seed_workdir(w, seed), more) for w in (workdir, tmp_path / 'more')),
     )
 
 
@@ -144,17 +146,17 @@ def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypa
   monkeypatch.chdir(tmp_path)
   workdirs.claim('source', make(seeds=SEEDS))
   c = make(seeds=SEEDS, train__start_from='source')
-  starts = lambda c, folder: [one.train.start_from for one, _ in config.runs(c, folder)]
+  starts = lambda c, folder: [one.train.init_from for one, _ in config.single_seed_runs(c, folder)]
   of_each = [f'source,seed={seed}' for seed in SEEDS]
   assert starts(c, 'run') == of_each
-  for one, folder in config.runs(c, 'run'):
+  for one, folder in config.single_seed_runs(c, 'run'):
     workdirs.claim(folder, one)
   shutil.rmtree('source')
   assert starts(c, tmp_path / 'run') == of_each
   assert starts(c, 'new') == ['source'] * 2
   # which is refused
   assert starts(make(seeds=SEEDS, train__start_from='other'), 'run') == ['other'] * 2
-  for one, folder in config.runs(c, 'new'):
+  for one, folder in config.single_seed_runs(c, 'new'):
     workdirs.claim(folder, one)
   workdirs.claim('source', make(seeds=SEEDS))
   assert starts(c, 'new') == ['source'] * 2
@@ -171,7 +173,7 @@ def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path)
     UserError,
     match=r'run,seed=0 holds checkpoints of a run by itself; allowed: config.seeds_at_onc',
   ):
-    loop.train(make(seeds=SEEDS, seeds_at_once=True), tmp_path / 'run')
+    loop.train(make(seeds=SEEDS, vmap_seeds=True), tmp_path / 'run')
   assert files(tmp_path / 'run,seed=0') == before
 
 
@@ -181,17 +183,17 @@ def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path)
     ({'seeds': (1, 1)}, r'config.seeds=\(1, 1\); allowed: whole numbers .* none twice'),
     ({'seeds': (-1,)}, r'config.seeds=\(-1,\); allowed: whole numbers'),
     ({'seeds': (1,), 'seed': 2}, r'config.seed=2; allowed: 0, since config.seeds=\(1,\)'),
-    ({'seeds_at_once': True}, r'config.seeds_at_once=True; allowed: .* with config.seeds'),
+    ({'vmap_seeds': True}, r'config.vmap_seeds=True; allowed: .* with config.seeds'),
     (
       {'seeds': (1, 2), 'mesh__seeds': 2},
       r'config.mesh.seeds=2; allowed: a divisor of the seeds at once, 1$',
     ),
     (
-      {'seeds': (1, 2), 'seeds_at_once': True, 'mesh__seeds': 3},
+      {'seeds': (1, 2), 'vmap_seeds': True, 'mesh__seeds': 3},
       r'config.mesh.seeds=3; .* at once, 2$',
     ),
     (
-      {'seeds': (1, 2), 'seeds_at_once': True, 'mesh__seeds': 2, 'mesh__context': 2},
+      {'seeds': (1, 2), 'vmap_seeds': True, 'mesh__seeds': 2, 'mesh__context': 2},
       r'config.mesh.context=2; allowed: 1 with mesh.seeds=2$',
     ),
   ],
@@ -222,9 +224,9 @@ def test_one_seed_that_is_not_finite_is_named(tmp_path):
 def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
   study = tmp_path / 'study.py'
   study.write_text(
-    'from posenc_jax.config import load, over, product\n'
+    'from posenc_jax.config import load, values, product\n'
     f'def get_config():\n  return load({str(BASE)!r}, { ({**TINY, "data.corpus": corpus})!r})\n'
-    "def sweep():\n  return product(over('seed', 0, 1), over('encoding.name', 'nope', 'rope'))\n"
+    "def sweep():\n  return product(vary('seed', 0, 1), vary('encoding.name', 'nope', 'rope'))\n"
   )
   runs = sweep.plan(study, tmp_path / 'out', {'seeds': SEEDS})
   assert [run.name for run in runs] == ['encoding.name=nope', 'encoding.name=rope']

@@ -86,7 +86,7 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
     'launch.partition': 'fast',
     'launch.gpus': 2,
     'launch.cpus': 3,
-    'launch.at_once': 1,
+    'launch.max_concurrent': 1,
     'launch.minutes': 50,
   }
   more = {
@@ -207,7 +207,7 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
     run(launcher='slurm')
   shutil.rmtree(run.out)
   with pytest.raises(
-    UserError, match=r'--jobs=2 with --launcher=slurm; allowed: 1; --config.launch.at_once'
+    UserError, match=r'--jobs=2 with --launcher=slurm; allowed: 1; --config.launch.max_concurrent'
   ):
     run(jobs=2, launcher='slurm')
   with pytest.raises(UserError, match=r"--launcher=slrum; did you mean 'slurm'\?"):
@@ -318,7 +318,7 @@ def test_a_real_cluster_requeues_a_run_and_the_table_is_complete(tmp_path, monke
   sweep_of_four = """
 def sweep():
   first = {'encoding.name': 'slow', 'seed': 0}
-  last = {'encoding.name': 'rope', 'train.start_from': first, 'train.steps': 0}
+  last = {'encoding.name': 'rope', 'train.init_from': first, 'train.steps': 0}
   return [first, {'encoding.name': 'slow', 'seed': 1}, {'encoding.name': 'alibi'}, last]
 """
   run.path.write_text(text.replace("{'train.steps': 60}", small) + sweep_of_four)

@@ -15,6 +15,7 @@ from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import config, sweep
 from posenc_jax.errors import UserError
+from posenc_jax.reporting import study as studies
 from posenc_jax.sweep import subprocesses
 
 
@@ -82,13 +83,15 @@ def test_what_cannot_be_made_hides_neither_failures_nor_what_can(study, capsys):
   study_text = run.path.read_text()
   run.path.write_text(
     f"{study_text}\ndef table(): return dict(baseline='broken_train')\n"
-    "def figures(): return {'first': dict(protocol='blocks'), 'second': {}}\n"
+    "def figures(): return {'first': dict(protocol='non_overlapping'), 'second': {}}\n"
   )
   assert run()[0] == 1
   printed = capsys.readouterr().out
   assert 'failed: encoding.name=broken_train,seed=0: exit code 1: bad luck' in printed
   assert "not made: tables: table: baseline='broken_train' has no rows; allowed: rope\n" in printed
-  assert "not made: figure first: no rows of protocols=['blocks']; allowed: last_k\n" in printed
+  assert (
+    "not made: figure first: no rows of protocols=['non_overlapping']; allowed: last_k\n" in printed
+  )
   assert (run.out / 'second.png').exists()
   assert run({'encoding.name': 'rope'})[0] == 1  # no run failed
 
@@ -117,10 +120,10 @@ def test_a_run_waits_for_the_one_that_it_starts_from(study, jobs):
   run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
   code, calls = run({'eval.k': 8}, jobs=jobs)
   assert (code, list(calls.values())) == (0, [['train', 'eval']] * 4)
-  starts = {name: config.saved_config(run.out / name).train.start_from for name in calls}
+  starts = {name: config.saved_config(run.out / name).train.init_from for name in calls}
   first, third = (
     'encoding.name=rope,seed=1',
-    'label=c,train.start_from.encoding.name=rope,train.start_from.seed=1',
+    'label=c,train.init_from.encoding.name=rope,train.init_from.seed=1',
   )
   assert starts == {
     first: '',
@@ -138,7 +141,7 @@ def test_a_run_must_come_after_the_one_that_it_starts_from(study):
   text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
   run.path.write_text(text.replace('[first, third,', '[third, first,'))
   with pytest.raises(
-    UserError, match=r"sweep: train.start_from=\{'encoding.name': 'rope', 'seed': 1\}; allowed: the"
+    UserError, match=r"sweep: train.init_from=\{'encoding.name': 'rope', 'seed': 1\}; allowed: the"
   ):
     run()
   assert not run.out.exists()
@@ -271,7 +274,7 @@ def test_the_studies_of_this_repository_are_sound(name, runs, tmp_path):
   path = ROOT / 'configs' / f'{name}.py'
   planned = sweep.plan(path, tmp_path / name, {})
   assert len({run.workdir for run in planned}) == runs
-  sweep.report.of_study(path, tmp_path)
+  studies.of_study(path, tmp_path)
   assert f'--config=configs/{name}.py' in config.load_study(path).__doc__
 
 

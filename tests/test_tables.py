@@ -94,14 +94,14 @@ def test_the_order_of_rows_changes_nothing_and_lines_follow_the_runs():
 def test_each_protocol_and_each_control_has_a_table_of_its_own():
   rows = [
     row('rope'),
-    row('rope', protocol='blocks', k=None, document=None),
+    row('rope', protocol='non_overlapping', k=None, document=None),
     row('rope', control='windowed', bits=1.5),
   ]
   # these rows are told apart by position: no such table
   rows += [row('rope', protocol='by_position', position=0)]
   found = tables.make(rows)
   assert [t.title for t in found] == [
-    f'Extrapolation, {name}' for name in ('last_k', 'last_k, windowed', 'blocks')
+    f'Extrapolation, {name}' for name in ('last_k', 'last_k, windowed', 'non_overlapping')
   ]
   assert [shown(t) for t in found] == [
     {'rope': ['*2.000*']},
@@ -110,8 +110,8 @@ def test_each_protocol_and_each_control_has_a_table_of_its_own():
   ]
   assert 'attention windowed at the training length' in found[1].caption
   assert 'documents' not in found[2].caption  # a row over all documents does not say how many
-  found = tables.make(rows, protocols=['blocks', 'last_k'], controls=False)
-  assert [t.title for t in found] == ['Extrapolation, blocks', 'Extrapolation, last_k']
+  found = tables.make(rows, protocols=['non_overlapping', 'last_k'], controls=False)
+  assert [t.title for t in found] == ['Extrapolation, non_overlapping', 'Extrapolation, last_k']
 
 
 # What is not averaged, and what is named
@@ -179,11 +179,11 @@ def test_what_is_missing_is_named():
   table = one(
     rows,
     runs=[*(f'encoding.name={name},seed=0' for name in ('rope', 'alibi', 't5'))],
-    protocols=['last_k', 'blocks'],
+    protocols=['last_k', 'non_overlapping'],
   )
   assert table.notes == [
     'no rows of run encoding.name=t5,seed=0',
-    'no rows of protocol blocks',
+    'no rows of protocol non_overlapping',
     'missing: rope seed 1 at 16; alibi seed 1',
   ]
   assert (table.of('rope', 8), table.of('rope', 16)) == (

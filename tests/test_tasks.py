@@ -18,7 +18,8 @@ from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.tasks.base import SHARES
 from posenc_jax.tasks.needles import DEPTHS
-from posenc_jax.training import loop, optimizer
+from posenc_jax.training import loop
+from posenc_jax.training.optimizer import make_optimizer
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 VARIANTS = (
@@ -587,7 +588,7 @@ def test_the_loss_counts_answers_alone(tiny):
   batch = corpus.batches(24, 4, seed=0)[0]
   model, nats = (
     build(tiny, corpus.vocab, nnx.Rngs(0)),
-    loop.functions(tiny, optimizer.make(tiny.optim, 3))[1],
+    loop.functions(tiny, make_optimizer(tiny.optim, 3))[1],
   )
   scored = np.asarray(token_nll(model, batch.tokens_BT))[batch.scored_BT]
   assert len(scored) == 4
@@ -630,8 +631,8 @@ def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_
     evaluate.evaluate(more, tmp_path)
 
 
-def test_tokens_of_a_run_are_those_of_its_tokeniser(tiny, tmp_path):
-  """Bits a byte: of the same rows whatever a token is; and another tokeniser is refused, by
+def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
+  """Bits a byte: of the same rows whatever a token is; and another tokenizer is refused, by
   name.
   """
   rng, words = np.random.default_rng(0), ['position', 'encoding', 'attention', 'token']
@@ -645,7 +646,7 @@ def test_tokens_of_a_run_are_those_of_its_tokeniser(tiny, tmp_path):
     'data.cache': str(tmp_path / 'cache'),
     'data.tokenizer': 'sentencepiece',
     'data.vocab': 290,
-    'eval.protocols': ('blocks',),
+    'eval.protocols': ('non_overlapping',),
     'eval.lengths': (32,),
     'eval.documents': 1,
     'eval.document_tokens': 0,
@@ -665,6 +666,6 @@ def test_tokens_of_a_run_are_those_of_its_tokeniser(tiny, tmp_path):
   assert logged[0]['bpb'] == pytest.approx(logged[0]['loss'] / np.log(2) / per_token)
   (tmp_path / 'text' / 'train' / '5.txt').write_text('and more')
   for act in (loop.train, evaluate.evaluate):
-    with pytest.raises(UserError, match='its run was trained with the tokeniser') as error:
+    with pytest.raises(UserError, match='its run was trained with the tokenizer') as error:
       act(c, run)
     assert '\n' not in str(error.value)

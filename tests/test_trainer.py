@@ -22,9 +22,11 @@ from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, optimizer
+from posenc_jax.training import loop
+from posenc_jax.training import optimizer as optimizers
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.optimizer import make_optimizer
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 STEPS = 12
@@ -41,7 +43,7 @@ TINY = {
   'train.validate_every': 4,
   'train.validate_batches': 2,
   'train.checkpoint_every': 4,
-  'train.keep': 2,
+  'train.max_to_keep': 2,
   'optim.learning_rate': 0.03,
   'optim.warmup': 2,
   'eval.lengths': (16, 32),
@@ -198,10 +200,10 @@ def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
 
 
 def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, capsys):
-  """Of those alone: steps and the optimiser begin anew. With no steps it ends as it starts."""
+  """Of those alone: steps and the optimizer begin anew. With no steps it ends as it starts."""
   changes = {
     'data.corpus': tiny.data.corpus,
-    'train.start_from': str(unbroken),
+    'train.init_from': str(unbroken),
     'encoding.name': 'rerope',
   }
   as_it_starts = config.load(BASE, {**TINY, **changes, 'train.steps': 0, 'optim.warmup': 9})
@@ -217,9 +219,9 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
 
   on = config.load(
     BASE,
-    {**TINY, **changes, 'encoding.name': 'rope', 'train.length': 32, 'train.start_from': 'zero'},
+    {**TINY, **changes, 'encoding.name': 'rope', 'train.length': 32, 'train.init_from': 'zero'},
   )
-  on.train.start_from = str(tmp_path / 'zero')
+  on.train.init_from = str(tmp_path / 'zero')
   loop.train(on, tmp_path / 'on')
   rows = [json.loads(line) for line in metrics(tmp_path / 'on').splitlines()]
   losses = [row['loss'] for row in rows if 'loss' in row]
@@ -233,7 +235,7 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
 
 def test_a_run_goes_on_without_what_it_started_from(unbroken, tiny, tmp_path, capsys):
   shutil.copytree(unbroken, tmp_path / 'source')
-  changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(tmp_path / 'source')}
+  changes = {'data.corpus': tiny.data.corpus, 'train.init_from': str(tmp_path / 'source')}
   on = config.load(BASE, {**TINY, **changes})
   loop.train(on, tmp_path / 'on')
   rows = metrics(tmp_path / 'on')
@@ -265,7 +267,7 @@ def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroke
     ),
     (unbroken, {'model.mlp_dim': 8}, r'but the config asks for \(1, 16, 8\)'),
   ):
-    changes = {'data.corpus': tiny.data.corpus, 'train.start_from': str(start), **changes}
+    changes = {'data.corpus': tiny.data.corpus, 'train.init_from': str(start), **changes}
     with pytest.raises(UserError, match=words) as error:
       loop.train(config.load(BASE, {**TINY, **changes}), tmp_path / 'run')
     assert '\n' not in str(error.value)
@@ -299,10 +301,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path
     BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'optim.warmup': 0, 'train.checkpoint_every': 1}
   )
   interruption = jnp.array(np.nan)
-  real = optimizer.learning_rate
+  real = optimizers.learning_rate
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(
-      optimizer,
+      optimizers,
       'learning_rate',
       lambda o, n, step: jnp.where(step < 4, real(o, n, step), interruption),
     )
@@ -428,7 +430,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, steps)
   o = config.load(
     BASE, {'optim.warmup': warmup, 'optim.learning_rate': 0.5, 'optim.final_fraction': 0.1}
   ).optim
-  rates = [float(optimizer.learning_rate(o, steps, step)) for step in range(1, steps + 1)]
+  rates = [float(optimizers.learning_rate(o, steps, step)) for step in range(1, steps + 1)]
   for step, rate in enumerate(rates, 1):
     if step <= warmup:
       assert rate == pytest.approx(0.5 * step / warmup)
@@ -447,10 +449,10 @@ def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
   }
   other = config.load(BASE, {**TINY, **overrides})
   model = build(other, data.VOCAB, nnx.Rngs(0))
-  optimiser = optimizer.make(other.optim, STEPS)
+  optimizer = make_optimizer(other.optim, STEPS)
   zero = jax.tree.map(jnp.zeros_like, model)
-  updates, _ = jax.jit(optimiser.update)(zero, optimiser.init(model), model)
-  rate = float(optimizer.learning_rate(other.optim, STEPS, 1))
+  updates, _ = jax.jit(optimizer.update)(zero, optimizer.init(model), model)
+  rate = float(optimizers.learning_rate(other.optim, STEPS, 1))
   decayed = set()
   for (path, w), update in zip(
     jax.tree_util.tree_leaves_with_path(model), jax.tree.leaves(updates), strict=True
@@ -471,12 +473,12 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
   other = config.load(
     BASE, {**TINY, 'encoding.name': 'kerple_log', 'optim.learning_rate': 2.0, 'optim.warmup': 1}
   )
-  optimiser = optimizer.make(other.optim, STEPS)
+  optimizer = make_optimizer(other.optim, STEPS)
 
   def after_a_step():
     model = build(other, data.VOCAB, nnx.Rngs(0))
-    return loop.functions(other, optimiser)[0](
-      model, optimiser.init(model), data.Batch(jnp.arange(64).reshape(4, 16))
+    return loop.functions(other, optimizer)[0](
+      model, optimizer.init(model), data.Batch(jnp.arange(64).reshape(4, 16))
     )[0]
 
   projected = after_a_step()
@@ -491,8 +493,8 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
 def test_gradients_are_clipped_by_their_global_norm(clip):
   o = config.load(BASE, {'optim.clip': clip}).optim
   gradients = Two(jnp.array([3.0, 0.0]), jnp.array([[4.0]]))
-  _, state = optimizer.make(o, 10).update(
-    gradients, optimizer.make(o, 10).init(gradients), gradients
+  _, state = make_optimizer(o, 10).update(
+    gradients, make_optimizer(o, 10).init(gradients), gradients
   )
   norm = float(optax.tree.norm(state[1].mu)) / (1 - o.beta1)
   assert norm == pytest.approx(min(5.0, clip or 5.0), rel=1e-5)
@@ -501,10 +503,10 @@ def test_gradients_are_clipped_by_their_global_norm(clip):
 def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   half = config.load(BASE, {**TINY, 'train.compute_dtype': 'bfloat16'})
   model = build(half, data.VOCAB, nnx.Rngs(0))
-  optimiser = optimizer.make(half.optim, STEPS)
-  opt_state = optimiser.init(model)
+  optimizer = make_optimizer(half.optim, STEPS)
+  opt_state = optimizer.init(model)
   batch = data.Batch(jax.ShapeDtypeStruct((4, 16), jnp.int32))
-  step_fn, nats_fn = loop.functions(half, optimiser)
+  step_fn, nats_fn = loop.functions(half, optimizer)
   for old, new in zip(
     jax.tree.leaves((model, opt_state)),
     jax.tree.leaves(step_fn.eval_shape(model, opt_state, batch)[:2]),
@@ -512,5 +514,5 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   ):
     assert old.dtype == new.dtype
   assert 'bf16' in nats_fn.lower(model, batch).as_text()
-  full = loop.functions(tiny, optimiser)[1]
+  full = loop.functions(tiny, optimizer)[1]
   assert 'bf16' not in full.lower(model, batch).as_text()

@@ -26,7 +26,7 @@ apart. With windows that slide by one token ALiBi is flat: L 512 at 512, 1024, 1
 
 from pathlib import Path
 
-from posenc_jax.config import chain, load, over, product, zipped
+from posenc_jax.config import chain, load, product, vary, zipped
 
 TOKENS = 8 * 9216  # a step
 BASE = Path(__file__).parents[1] / 'base.py'
@@ -82,7 +82,7 @@ def get_config():
     'optim.clip': 0.1,
     'eval.split': 'validation',
     'eval.lengths': (512, 1024, 1536, 2048, 3072, 6144, 15360),
-    'eval.protocols': ('sliding', 'last_k', 'blocks'),
+    'eval.protocols': ('sliding', 'last_k', 'non_overlapping'),
     'eval.stride': 512,
     'eval.k': 128,
     'eval.documents': 0,
@@ -92,25 +92,28 @@ def get_config():
   return load(BASE, settings)
 
 
-def lengths(*values):
+def lengths(*lengths):
   return zipped(
-    over('train.length', *values), over('train.batch', *(TOKENS // length for length in values))
+    vary('train.length', *lengths), vary('train.batch', *(TOKENS // length for length in lengths))
   )
 
 
 def sweep():
-  four = over('encoding.name', 'sinusoidal', 'rope', 't5', 'alibi')
+  four = vary('encoding.name', 'sinusoidal', 'rope', 't5', 'alibi')
   return chain(
     product(lengths(512, 1024, 3072), four),
-    product(lengths(1536, 2048), over('encoding.name', 'alibi')),
+    product(lengths(1536, 2048), vary('encoding.name', 'alibi')),
   )
 
 
 def table():
   return dict(
-    form='grid', protocols=('blocks', 'sliding', 'last_k'), metric='bpb', reference=REFERENCE
+    form='grid',
+    protocols=('non_overlapping', 'sliding', 'last_k'),
+    metric='bpb',
+    reference=REFERENCE,
   )
 
 
 def figures():
-  return {'extrapolation': dict(protocol='blocks', metric='bpb')}
+  return {'extrapolation': dict(protocol='non_overlapping', metric='bpb')}

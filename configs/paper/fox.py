@@ -9,7 +9,7 @@ read the data. At 760 million, 4.8e10 tokens, the main comparison of `fox` with 
 
 Cost: not run here. By arithmetic 6 x 3.1e8 x 7.5e9 = 1.4e19 operations a run of the small, 6 x
 6.8e8 x 4.8e10 = 2.0e20 of the large, beside attention. Activations of a step of 32 x 16,384 tokens:
-about 390 and 580 GB, more than one device has. --config.train.accumulate=16 makes it a sixteenth,
+about 390 and 580 GB, more than one device has. --config.train.grad_accum_steps=16 makes it a sixteenth,
 --config.mesh.data=8 an eighth on each of eight devices.
 
 As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay
@@ -74,7 +74,7 @@ def get_config():
     'optim.final_fraction': 0.0,
     'optim.weight_decay': 0.1,
     'eval.lengths': (2048, 4096, 8192, 16384, 32768, 65536),
-    'eval.protocols': ('by_position', 'last_k', 'blocks'),
+    'eval.protocols': ('by_position', 'last_k', 'non_overlapping'),
     'eval.k': 512,
     'eval.documents': 0,
     'eval.spans': 4,
@@ -96,7 +96,7 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('last_k', 'blocks'), metric='bpb')
+  return dict(protocols=('last_k', 'non_overlapping'), metric='bpb')
 
 
 def figures():

@@ -27,7 +27,7 @@ and 16.5 at 8192, 17.8 and 16.5 at 16384.
 
 from pathlib import Path
 
-from posenc_jax.config import load, over, product
+from posenc_jax.config import load, product, vary
 
 BASE = Path(__file__).parents[1] / 'base.py'
 
@@ -95,7 +95,7 @@ def get_config():
     'optim.beta2': 0.999,
     'eval.split': 'validation',
     'eval.lengths': (512, 1024, 2048, 4096, 8192, 16384),
-    'eval.protocols': ('blocks', 'last_k', 'by_position'),
+    'eval.protocols': ('non_overlapping', 'last_k', 'by_position'),
     'eval.k': 128,
     'eval.documents': 0,
     'eval.document_tokens': 0,
@@ -105,13 +105,13 @@ def get_config():
 
 
 def sweep():
-  return product(over('seed', 0, 1, 2, 3, 4), over('encoding.name', *ENCODINGS))
+  return product(vary('seed', 0, 1, 2, 3, 4), vary('encoding.name', *ENCODINGS))
 
 
 def table():
   return dict(
     form='columns',
-    protocols=('blocks', 'last_k'),
+    protocols=('non_overlapping', 'last_k'),
     metric='bpb',
     baseline='alibi',
     reference=REFERENCE,
@@ -120,6 +120,6 @@ def table():
 
 def figures():
   return {
-    'extrapolation': dict(protocol='blocks', metric='bpb', windowed=True),
+    'extrapolation': dict(protocol='non_overlapping', metric='bpb', windowed=True),
     'positions': dict(form='positions', metric='bpb'),
   }

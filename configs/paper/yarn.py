@@ -9,7 +9,7 @@ base 10,000 whose `original_max_position_embeddings` is 4096.
 Theirs start from Llama 2's weights, which nothing here reads: from a random draw this is their
 setting and not their result. What needs no weights of theirs is the same question about a run of
 our own, at any size: without fine-tuning as below, or with it, from that run's parameters, by
---config.train.start_from=RUN.
+--config.train.init_from=RUN.
 
   python eval.py --workdir=RUN --config.encoding.scaling.rope_type=yarn
   --config.encoding.scaling.factor=16
@@ -17,7 +17,7 @@ our own, at any size: without fine-tuning as below, or with it, from that run's 
 Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16 beside attention;
 104 GB of parameters, gradients and moments in float32, and the activations of a step, about 16 TB
 at s 16. As set here all that is on one device, more than any has. --config.mesh.fsdp=8 cuts both by
-eight, --config.mesh.context=8 and --config.train.accumulate=8 the activations by eight each: 13 and
+eight, --config.mesh.context=8 and --config.train.grad_accum_steps=8 the activations by eight each: 13 and
 31 GB on each of 64 devices, of one process or of several (README); --config.model.remat=True takes
 less and computes layers twice.
 

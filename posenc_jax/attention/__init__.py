@@ -37,7 +37,7 @@ def attend(
   Args:
     q_BTHK, k_BSGK, v_BSGK: H is a multiple of G.
     enc: an encoding of `posenc_jax.encodings`.
-    x: the layer's normalised input [B, S, D], for encodings that read content.
+    x: the layer's normalized input [B, S, D], for encodings that read content.
     positions: int [B|1, S]; None: 0, 1, 2, ... within each segment.
     causal: whether keys to the right are hidden.
     window: how many tokens a query sees, itself included, counted by index (on either side if not

@@ -6,10 +6,10 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
 from posenc_jax.config.command_line import REQUIRED, encoding_of, main, parse_args, split
-from posenc_jax.config.grids import chain, over, product, zipped
+from posenc_jax.config.grids import chain, product, vary, zipped
 from posenc_jax.config.loading import load, load_study, overlay
 from posenc_jax.config.schema import CONTROLS, LOGGERS, PROTOCOLS, validate
-from posenc_jax.config.seeds import of_seed, runs
+from posenc_jax.config.seeds import seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
   config_hash,
   decides_results,
@@ -36,16 +36,16 @@ __all__ = [
   'load',
   'load_study',
   'main',
-  'of_seed',
-  'over',
   'overlay',
   'parse_args',
   'product',
-  'runs',
   'saved_config',
+  'seed_workdir',
+  'single_seed_runs',
   'split',
   'to_json',
   'training_part',
   'validate',
+  'vary',
   'zipped',
 ]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 
 
-def over(path: str, *values: object) -> list[dict]:
-  """One override a value: `over('seed', 0, 1, 2)`."""
+def vary(path: str, *values: object) -> list[dict]:
+  """One override a value: `vary('seed', 0, 1, 2)`."""
   return [{path: value} for value in values]
 
 

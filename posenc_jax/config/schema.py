@@ -9,7 +9,7 @@ from posenc_jax import tasks
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError, hint
 
-PROTOCOLS = ('last_k', 'blocks', 'sliding', 'by_position', 'receptive_field')
+PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')
 ANSWERS = 'answers'  # the protocol of a task
 LOGGERS = ('tensorboard', 'wandb')
 CONTROLS = ('windowed', 'shuffled_far')
@@ -25,17 +25,17 @@ def validate(config: ConfigDict) -> None:
   at_least = {
     5: 'launch.minutes',  # SLURM warns a job minutes before its end
     1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
-    ' train.validate_batches train.checkpoint_every train.keep train.accumulate eval.k eval.stride eval.spans '
+    ' train.validate_batches train.checkpoint_every train.max_to_keep train.grad_accum_steps eval.k eval.stride eval.spans '
     'eval.batch_tokens eval.examples data.vocab launch.nodes launch.tasks_per_node launch.cpus launch.memory_gb '
     'mesh.seeds mesh.data mesh.fsdp mesh.context',
     0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
-    'train.skip_not_finite eval.document_tokens data.shortest launch.gpus launch.at_once',
+    'train.max_nonfinite_updates eval.document_tokens data.shortest launch.gpus launch.max_concurrent',
   }
   fields = dict(leaves(config))
   for path in ' '.join(
     (
       *at_least.values(),
-      'seeds seeds_at_once train.start_from eval.protocols eval.lengths eval.controls',
+      'seeds vmap_seeds train.init_from eval.protocols eval.lengths eval.controls',
     )
   ).split():
     if path not in fields:
@@ -65,10 +65,10 @@ def validate(config: ConfigDict) -> None:
   distinct = len(set(config.seeds)) == len(config.seeds) and all(map(is_seed, config.seeds))
   require('seeds', distinct, 'whole numbers from 0 to 2**32 - 1, none twice')
   require('seed', not config.seeds or config.seed == 0, f'0, since config.seeds={config.seeds}')
-  together = len(config.seeds) if config.seeds_at_once else 1
+  together = len(config.seeds) if config.vmap_seeds else 1
   require(
-    'seeds_at_once',
-    config.seeds or not config.seeds_at_once,
+    'vmap_seeds',
+    config.seeds or not config.vmap_seeds,
     'False, or with config.seeds, such as (0, 1, 2)',
   )
   require(
@@ -79,12 +79,14 @@ def validate(config: ConfigDict) -> None:
   require('model.kv_heads', divides, f'a divisor of model.heads={model.heads}, or 0')
   one_of('model.share_encoding', ('paper', 'all', 'none'))
   require('model.logit_softcap', model.logit_softcap >= 0, '0 (off) or more')
-  block_ok = attention.block == (0, 0) or (len(attention.block) == 2 and min(attention.block) > 0)
-  require('attention.block', block_ok, '(query rows, key columns), each 1 or more, or (0, 0)')
+  block_ok = attention.block_sizes == (0, 0) or (
+    len(attention.block_sizes) == 2 and min(attention.block_sizes) > 0
+  )
+  require('attention.block_sizes', block_ok, '(query rows, key columns), each 1 or more, or (0, 0)')
 
   batches, mesh = config.mesh.data * config.mesh.fsdp, config.mesh
-  by = f'a multiple of train.accumulate={train.accumulate} x mesh.data={mesh.data} x mesh.fsdp={mesh.fsdp}'
-  require('train.batch', train.batch % (train.accumulate * batches) == 0, by)
+  by = f'a multiple of train.grad_accum_steps={train.grad_accum_steps} x mesh.data={mesh.data} x mesh.fsdp={mesh.fsdp}'
+  require('train.batch', train.batch % (train.grad_accum_steps * batches) == 0, by)
   require(
     'train.length', train.length % mesh.context == 0, f'a multiple of mesh.context={mesh.context}'
   )
@@ -94,9 +96,7 @@ def validate(config: ConfigDict) -> None:
   one_of('train.compute_dtype', ('float32', 'bfloat16'))
   one_of('train.matmul_precision', ('default', 'high', 'highest'))
   require(
-    'train.steps',
-    train.steps >= (0 if train.start_from else 1),
-    '1 or more; 0 with train.start_from',
+    'train.steps', train.steps >= (0 if train.init_from else 1), '1 or more; 0 with train.init_from'
   )
   require('optim.learning_rate', optim.learning_rate > 0, 'more than 0')
   require(
@@ -110,16 +110,16 @@ def validate(config: ConfigDict) -> None:
   for path in ('optim.weight_decay', 'optim.clip'):
     require(path, fields[path] >= 0, '0 (off) or more')
 
-  for name in train.loggers:
-    one_of('train.loggers', LOGGERS, name)
-  n, m = train.profile if len(train.profile) == 2 else (1, 1)
+  for name in train.trackers:
+    one_of('train.trackers', LOGGERS, name)
+  n, m = train.profile_steps if len(train.profile_steps) == 2 else (1, 1)
   is_range = (
-    len(train.profile) in (0, 2)
+    len(train.profile_steps) in (0, 2)
     and type(n) is type(m) is int
     and 1 <= n <= m <= max(1, train.steps)
   )
   require(
-    'train.profile',
+    'train.profile_steps',
     is_range,
     f'(first step, last step) within 1 to train.steps={train.steps}, or ()',
   )

@@ -12,7 +12,7 @@ from posenc_jax.errors import UserError
 NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
 # Where a run takes place and who looks on: no number depends on them, but for rounding on another
 # mesh.
-NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.loggers', 'train.profile')
+NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_steps')
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:

@@ -49,7 +49,7 @@ class Corpus:
   split: str
   names: Sequence[str]  # of documents
   documents: Sequence[bytes]
-  tokeniser: Bytes | SentencePiece = BYTES
+  tokenizer: Bytes | SentencePiece = BYTES
   unit = 'bits/byte'
 
   def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Corpus:
   @functools.cached_property
   def tokens(self) -> Sequence[np.ndarray]:
     """Integer tokens_T of each document."""
-    return Lazy(len(self), lambda index: self.tokeniser.encode(self.documents[index]))
+    return Lazy(len(self), lambda index: self.tokenizer.encode(self.documents[index]))
 
   @functools.cached_property
   def counts(self) -> np.ndarray:
@@ -73,19 +73,19 @@ class Corpus:
   @property
   def vocab(self) -> int:
     """Symbols, the last of which is BOS."""
-    return self.tokeniser.vocab
+    return self.tokenizer.vocab
 
   @property
   def sha256(self) -> str | None:
-    """Of the learned tokeniser; None: tokens are bytes."""
-    return self.tokeniser.sha256
+    """Of the learned tokenizer; None: tokens are bytes."""
+    return self.tokenizer.sha256
 
   def batches(self, length: int, size: int, seed: int) -> Batches:
     return Batches(self, length, size, seed)
 
   def bytes_per_token(self, batch: Batch) -> float:
     """Of the tokens of a batch, which count all."""
-    return float(self.tokeniser.lengths[batch.tokens_BT].mean())
+    return float(self.tokenizer.lengths[batch.tokens_BT].mean())
 
 
 def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
@@ -100,7 +100,7 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
   if data.tokenizer == 'bytes':
     return text
   train = corpus(data.corpus, 'train', data.text_field, data.cache).documents
-  return dataclasses.replace(text, tokeniser=learned(train, data.vocab, cache_folder(data.cache)))
+  return dataclasses.replace(text, tokenizer=learned(train, data.vocab, cache_folder(data.cache)))
 
 
 def vocab(data: ConfigDict) -> int:

@@ -85,7 +85,7 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
   """The model of `vocab` symbols (BOS included) for these texts, from the cache or learned now and
   kept there.
 
-  Byte pairs, no normalisation, with all bytes as pieces. Raises `UserError`.
+  Byte pairs, no normalization, with all bytes as pieces. Raises `UserError`.
   """
   some, size = [], 0
   for text in texts:
@@ -96,13 +96,13 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
   digest = hashlib.sha256(b'%d' % vocab)
   for text in some:
     digest.update(b' %d ' % len(text) + text)
-  path = cache / 'tokenisers' / f'sentencepiece-{vocab}-{digest.hexdigest()[:16]}.model'
+  path = cache / 'tokenizers' / f'sentencepiece-{vocab}-{digest.hexdigest()[:16]}.model'
   if not path.exists():
     _write(path, _learn(some, vocab))
   try:
     return SentencePiece(path.read_bytes())
   except RuntimeError as error:
-    raise UserError(f'the tokeniser {path} is damaged; delete it and run again') from error
+    raise UserError(f'the tokenizer {path} is damaged; delete it and run again') from error
 
 
 def _learn(texts: Sequence[bytes], vocab: int) -> bytes:

@@ -1,7 +1,7 @@
 """The devices of a run as a mesh, and what lies where on it.
 
 Seeds at once are cut along `seeds`, batches along `data` and `fsdp`, sequences along `context`, and
-parameters and the optimiser's state along `fsdp`. jax derives the communication. Where no mesh is
+parameters and the optimizer's state along `fsdp`. jax derives the communication. Where no mesh is
 set, everything is on one device.
 """
 

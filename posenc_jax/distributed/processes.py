@@ -51,7 +51,7 @@ def joined(patience: int = PATIENCE) -> Iterator[None]:
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   # it takes SIGTERM, which logs.StopRequest waits for
   jax.config.update('jax_enable_preemption_service', False)
-  _initialise(started, patience)
+  _initialize(started, patience)
   if not is_first():
     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (until the process ends)
   try:
@@ -90,7 +90,7 @@ def _as_started() -> dict | None:
   return None
 
 
-def _initialise(started: dict, patience: int) -> None:
+def _initialize(started: dict, patience: int) -> None:
   """Meets the others. When its own time is up, jax aborts with a stack trace: a timer comes before
   it.
   """

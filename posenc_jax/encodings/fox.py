@@ -17,7 +17,7 @@ class FoX(Encoding):
   """s_ij = q_i . k_j / sqrt(K) + c_i - c_j, c_t = sum_(l <= t) log sigmoid(w_h . x_l + b_h) (Lin et
   al. 2025).
 
-  x is the layer's normalised input; every layer has its own gates. A token is not forgotten by
+  x is the layer's normalized input; every layer has its own gates. A token is not forgotten by
   itself: the sum is over j+1..i. As in the released code b starts at 0; w is a projection and
   starts at fan-in scale like every other. This is the gate alone: the paper's "Pro" block (output
   gate, QK-norm, shifted keys and values, output norm) is not in it. Without w the gates do not
@@ -72,7 +72,7 @@ class FoX(Encoding):
     """c as (whole, rest), float32 [B|1, S, H] each."""
     if self.gate == 'data':
       if x_BSD is None:
-        raise ValueError('FoX reads content: attention needs x, the normalised input of the layer')
+        raise ValueError('FoX reads content: attention needs x, the normalized input of the layer')
       return running_sum(
         jax.nn.log_sigmoid(x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None])
       )

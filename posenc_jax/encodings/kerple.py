@@ -1,4 +1,4 @@
-"""Kernelised relative biases."""
+"""Kernelized relative biases."""
 
 import math
 

@@ -19,7 +19,7 @@ class PaTH(Encoding):
 
     beta_t = 2 sigmoid(u . x_t + b), w_t = unit(silu(conv(A_2 A_1 x)_t))
 
-  x is the layer's normalised input; conv, depthwise and causal over 3 tokens, does not reach back
+  x is the layer's normalized input; conv, depthwise and causal over 3 tokens, does not reach back
   into the document before. Every layer has its own, one path a key/value head. b starts at 0;
   projections start at fan-in scale like every other, conv at U(-1/sqrt(3), 1/sqrt(3)). PaTH-FoX is
   a chain of this and `fox`, with `in_scale` as in the released code. In float32 whatever q is.
@@ -53,7 +53,7 @@ class PaTH(Encoding):
   def locate(self, x_BSD, positions_BS):
     """v = sqrt(beta) w, of which H = I - v v^T: float32 [B, S, G, K]."""
     if x_BSD is None:
-      raise ValueError('PaTH reads content: attention needs x, the normalised input of the layer')
+      raise ValueError('PaTH reads content: attention needs x, the normalized input of the layer')
     x_BSD = x_BSD.astype(jnp.float32)
     low_BSR = x_BSD @ self.w_1[...] if hasattr(self, 'w_1') else x_BSD
     w_BSGK = jax.nn.silu(

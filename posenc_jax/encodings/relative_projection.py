@@ -10,7 +10,7 @@ class RelativeProjection(Encoding):
   """s_ij = t_i (q_i . k_j / sqrt(K) + (W_h x_i) . bank[i - j]): a low-rank relation of token and
   distance.
 
-  x is the layer's normalised input; the bank holds `rank` profiles over the distances 0 .. extent -
+  x is the layer's normalized input; the bank holds `rank` profiles over the distances 0 .. extent -
   1 for all heads of a layer, and is zero elsewhere. t_i is 1, or with `floor` 1 + alpha log(max((i
   + 1) / floor, 1)). No paper: the formula is that of the model Inkling in Hugging Face
   transformers, where the bank starts from N(0, 0.02^2). There q and k are normed and their product
@@ -50,7 +50,7 @@ class RelativeProjection(Encoding):
     """(W x, t): float32 [B, S, H, rank] and [B|1, S]."""
     if x_BSD is None:
       raise ValueError(
-        'RelativeProjection reads content: attention needs x, the normalised input of the layer'
+        'RelativeProjection reads content: attention needs x, the normalized input of the layer'
       )
     t_BS = jnp.ones(positions_BS.shape, jnp.float32)
     if self.floor is not None:

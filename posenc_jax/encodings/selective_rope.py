@@ -20,7 +20,7 @@ class SelectiveRoPE(Encoding):
   """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released
   (ICLR 2026).
 
-  x^ is the layer's normalised input, the slice of each query head over its own norm; conv,
+  x^ is the layer's normalized input, the slice of each query head over its own norm; conv,
   depthwise and causal over 4 tokens, does not reach back beyond a position that is not below the
   next (a document before). Every layer has its own. With fewer key/value heads there are as many
   sets of angles. Weights start at fan-in scale, those of conv from U(-1/2, 1/2) as in the code.
@@ -72,7 +72,7 @@ class SelectiveRoPE(Encoding):
     """
     if x_BSD is None:
       raise ValueError(
-        'SelectiveRoPE reads content: attention needs x, the normalised input of the layer'
+        'SelectiveRoPE reads content: attention needs x, the normalized input of the layer'
       )
     K = self.dims.head_dim
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)

@@ -21,7 +21,7 @@ class StickBreaking(Encoding):
   weights, claims = 'none', 'better to 8 L (its authors)'
   bias_in_scale = False
   causal_only = True
-  normaliser = 'none'
+  normalizer = 'none'
 
   def score(self, s_BHTS, q_BTHK, k_BSHK, block):
     before = block.order > 0

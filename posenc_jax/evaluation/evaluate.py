@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import data, jsonl_store
-from posenc_jax.config import config_hash, runs, saved_config, validate
+from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
 from posenc_jax.errors import UserError, disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.evaluation.plan import Measurement, choose_documents, overrides, plan
 from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.token_nll import nats_of, token_logits, token_nll
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_tokeniser, finish, is_finished
+from posenc_jax.training.run_dir import check_tokenizer, finish, is_finished
 
 __all__ = ['evaluate', 'measure']
 
@@ -45,7 +45,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   """
   validate(config)
   if config.seeds:
-    each = runs(config, workdir)
+    each = single_seed_runs(config, workdir)
     for one, folder in each:
       evaluate(one, folder)
     if all(is_finished(folder, config_hash(one)) for one, folder in each):
@@ -59,12 +59,12 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     raise UserError(
       f'config.data.corpus={config.data.corpus!r}: has {corpus.vocab} symbols; allowed: {allowed}'
     )
-  check_tokeniser(workdir, corpus.sha256)
+  check_tokenizer(workdir, corpus.sha256)
   if isinstance(corpus, data.TaskCorpus):
     # what cannot be drawn is said before anything is measured
     measurements = list(task_scoring.plan(config, corpus))
   else:
-    measurements = plan(config, choose_documents(config, corpus), corpus.tokeniser.lengths)
+    measurements = plan(config, choose_documents(config, corpus), corpus.tokenizer.lengths)
   with user_errors(ValueError):
     model = build(config, corpus.vocab, nnx.Rngs(config.seed))
   with Checkpoints(workdir) as checkpoints:
@@ -90,7 +90,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   )
   shown = []
   lock, errors = (
-    jsonl_store.locked(workdir / 'eval.lock'),
+    jsonl_store.file_lock(workdir / 'eval.lock'),
     user_errors(NotImplementedError, BlockingIOError),
   )
   with errors, lock, jax.default_matmul_precision('highest'):
@@ -166,7 +166,7 @@ def measure(
     new = [
       row(**score, **measurement.questions[i]) for i, score in zip(missing, scores, strict=True)
     ]
-  row_schema.write_new(path, new)
+  row_schema.append_missing(path, new)
   present |= {row_schema.key(r): r for r in new}
   return [present[key] for key in keys], len(new)
 

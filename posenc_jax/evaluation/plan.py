@@ -46,7 +46,7 @@ class Measurement:
 
   @property
   def name(self) -> str:
-    """Of its row in the table that is shown: 'last_k', 'last_k windowed', 'blocks'."""
+    """Of its row in the table that is shown: 'last_k', 'last_k windowed', 'non_overlapping'."""
     question = self.questions[0]
     return ' '.join(filter(None, (question['protocol'], question['control'])))
 
@@ -91,8 +91,8 @@ class Planner:
       'bytes': int(self.bytes_V[tokens].sum()),
     }
 
-  def blocks(self, length: int) -> Iterator[Measurement]:
-    yield self._documents('blocks', length, length)
+  def non_overlapping(self, length: int) -> Iterator[Measurement]:
+    yield self._documents('non_overlapping', length, length)
 
   def sliding(self, length: int) -> Iterator[Measurement]:
     yield self._documents('sliding', length, self.eval.stride)

@@ -22,7 +22,7 @@ def sliding(
   every token once.
 
   A token has at least `length - stride` tokens before it, or all that its document has: with stride
-  1, always as many as fit; with stride `length`, `blocks`, about length / 2 on average. The last
+  1, always as many as fit; with stride `length`, `non_overlapping`, about length / 2 on average. The last
   window is cut where its document ends. (Baevski and Auli 2019, arXiv:1809.10853; Press et al.
   2021.)
 

@@ -81,7 +81,7 @@ def key(row: dict) -> str:
   return json.dumps([row[name] for name in (*KEY, 'metric')], sort_keys=True)
 
 
-def write_new(path: str | Path, rows: Iterable[dict]) -> int:
+def append_missing(path: str | Path, rows: Iterable[dict]) -> int:
   """Appends the rows whose `key` the file does not hold yet, each key once; returns how many."""
   seen = {key(r) for r in jsonl_store.read(path)}
   # reversed: the first of equal keys stays

@@ -102,7 +102,7 @@ class LM(nnx.Module):
 
   def project(self):
     """The same model with the encodings' parameters back in their domain: for after a step of the
-    optimiser.
+    optimizer.
     """
     model = jax.tree.map(lambda leaf: leaf, self)
     for kind in model.encodings.kinds:
@@ -198,5 +198,5 @@ def attention_options(config) -> dict:
   return {
     'backend': a.backend,
     'window': a.window or None,
-    'block': tuple(a.block) if all(a.block) else None,
+    'block': tuple(a.block_sizes) if all(a.block_sizes) else None,
   }

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 PROTOCOLS = {
   'last_k': 'last_k, the last {k} tokens of windows that end at the same targets at every length',
-  'blocks': 'blocks, windows that do not overlap, so that every token is scored once',
+  'non_overlapping': 'non_overlapping, windows that do not overlap, so that every token is scored once',
   'sliding': 'sliding, windows {stride} tokens apart that score what the one before did not, so that every token is '
   'scored once',
   'by_position': 'by_position, every token of windows of {length} tokens, by where it stands in its window',

@@ -124,7 +124,7 @@ def save(report: Report, path: str | Path) -> None:
   """
   path = Path(path).resolve()
   study = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-  jsonl_store.write_json(
+  jsonl_store.atomic_write_json(
     report.folder / 'study.json', {'study': study.as_posix(), 'runs': report.runs}
   )
 

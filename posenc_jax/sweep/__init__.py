@@ -48,7 +48,7 @@ def sweep(
   if jobs < 1:
     raise UserError(f'--jobs={jobs}; allowed: 1 or more')
   if jobs > 1 and launcher != 'local':
-    allowed = '1' if launcher == 'inline' else '1; --config.launch.at_once says how many'
+    allowed = '1' if launcher == 'inline' else '1; --config.launch.max_concurrent says how many'
     raise UserError(f'--jobs={jobs} with --launcher={launcher}; allowed: {allowed}')
   if launcher == 'slurm':
     slurm.check()

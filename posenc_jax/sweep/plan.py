@@ -19,7 +19,7 @@ from posenc_jax.training.run_dir import is_finished, refuse_another
 
 SCRIPTS = tuple(Path(__file__).resolve().parents[2] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
-START = 'train.start_from'
+START = 'train.init_from'
 
 
 @dataclasses.dataclass
@@ -45,7 +45,7 @@ class Run:
   @property
   def results(self) -> list[Path]:
     """The directories with rows."""
-    return [configs.of_seed(self.workdir, seed) for seed in self.seeds] or [self.workdir]
+    return [configs.seed_workdir(self.workdir, seed) for seed in self.seeds] or [self.workdir]
 
   @property
   def is_finished(self) -> bool:
@@ -97,7 +97,7 @@ def plan(
   sweeps.
 
   Runs that `overrides` make equal are one. A run may start from one before it in the sweep: its
-  train.start_from is then that one's dict of overrides, and becomes its directory. An override
+  train.init_from is then that one's dict of overrides, and becomes its directory. An override
   `seeds` takes the place of every `seed` in the sweep. Raises UserError, before anything is
   written, for a bad config and for a directory in `out` that holds the run of another.
   """
@@ -127,8 +127,8 @@ def plan(
       settings[START] = str(start)
     config = configs.load(path, settings)
     configs.validate(config)
-    trackers.require(config.train.loggers)
-    for one, folder in [(config, workdir), *configs.runs(config, workdir)]:
+    trackers.require(config.train.trackers)
+    for one, folder in [(config, workdir), *configs.single_seed_runs(config, workdir)]:
       refuse_another(folder, one, 'another --out')
     flags = [f'--config={path}', f'--workdir={workdir}', *map(_flag, settings.items())]
     commands = [[sys.executable, str(script), *flags] for script in scripts]

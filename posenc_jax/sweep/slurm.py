@@ -171,7 +171,7 @@ def _submit(group: list[Run], held: dict[str, str], folder: Path) -> dict[str, s
     ntasks_per_node=options.tasks_per_node,
     cpus_per_task=options.cpus,
     mem=f'{options.memory_gb}GB',
-    array_parallelism=options.at_once or len(group),
+    array_parallelism=options.max_concurrent or len(group),
     setup=list(options.setup),
     signal_delay_s=WARNING,
     stderr_to_stdout=True,

@@ -26,7 +26,7 @@ def finished_parameters(workdir: str | Path, model):
   Raises `UserError` where no training has ended there, or its parameters have other shapes.
   """
   where, allowed = (
-    f'config.train.start_from={str(workdir)!r}',
+    f'config.train.init_from={str(workdir)!r}',
     'allowed: the directory of a run that train.py finished',
   )
   if not (Path(workdir) / 'config.json').exists():
@@ -45,7 +45,7 @@ def has_checkpoint(workdir: str | Path) -> bool:
 
 
 class Checkpoints:
-  """The checkpoints of a run: `workdir/checkpoints/STEP` holds model and optimiser after STEP
+  """The checkpoints of a run: `workdir/checkpoints/STEP` holds model and optimizer after STEP
   updates.
 
   Each tree is stored as one plain dict `{'path/of/leaf': array}`, so that checkpoints outlive
@@ -177,7 +177,7 @@ class Checkpoints:
     if damaged:
       raise UserError(
         f'{self._folder}: every checkpoint is damaged (step {", ".join(map(str, damaged))}); allowed: remove the '
-        'folder to train from the start (config.train.keep=2 would have kept one more)'
+        'folder to train from the start (config.train.max_to_keep=2 would have kept one more)'
       )
     return None
 

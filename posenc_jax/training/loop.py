@@ -15,16 +15,18 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from posenc_jax import data, encodings
-from posenc_jax.config import runs, to_json, validate
+from posenc_jax.config import single_seed_runs, to_json, validate
 from posenc_jax.distributed import mesh, processes
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.token_nll import BITS, token_nll
-from posenc_jax.training import mfu, multi_seed, optimizer, trackers
+from posenc_jax.training import mfu, multi_seed, trackers
+from posenc_jax.training import optimizer as optimizers
 from posenc_jax.training.checkpoints import Checkpoints, finished_parameters, has_checkpoint
 from posenc_jax.training.metrics import Log
+from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.profiler import Trace
-from posenc_jax.training.run_dir import check_tokeniser, claim_tokeniser, claimed
+from posenc_jax.training.run_dir import check_tokenizer, claim_tokenizer, claimed
 from posenc_jax.training.stop_signal import StopRequest
 
 
@@ -43,13 +45,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       same command goes on from the last checkpoint.
   """
   validate(config)
-  trackers.require(config.train.loggers)
-  if config.seeds and not config.seeds_at_once:
+  trackers.require(config.train.trackers)
+  if config.seeds and not config.vmap_seeds:
     with processes.held_by_first(claimed(workdir, config)):
-      for one, folder in runs(config, workdir):
+      for one, folder in single_seed_runs(config, workdir):
         train(one, folder)
   else:
-    _train(config, Path(workdir), runs(config, workdir))
+    _train(config, Path(workdir), single_seed_runs(config, workdir))
 
 
 def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Path]]) -> None:
@@ -65,21 +67,21 @@ def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Pa
   # the same for all seeds
   validation = data.source(config.data, 'validation').batches(c.length, c.batch, seed=0)
 
-  # Model and optimiser.
+  # Model and optimizer.
   with user_errors(ValueError):
     devices = mesh.make(config.mesh)
     models = [build(one, corpus.vocab, nnx.Rngs(one.seed)) for one, _ in members]
-  if c.start_from and not has_checkpoint(workdir):  # once it has, what it started from may be gone
+  if c.init_from and not has_checkpoint(workdir):  # once it has, what it started from may be gone
     for one, _ in members:
-      check_tokeniser(one.train.start_from, corpus.sha256)
+      check_tokenizer(one.train.init_from, corpus.sha256)
     models = [
-      finished_parameters(one.train.start_from, model)
+      finished_parameters(one.train.init_from, model)
       for (one, _), model in zip(members, models, strict=True)
     ]
   parts = {'parameters': models[0], 'encoding_parameters': models[0].encodings}
   sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts.items()}
-  windows, optimiser = models[0].encodings.windows, optimizer.make(config.optim, c.steps)
-  state = stack([(model, optimiser.init(model)) for model in models])
+  windows, optimizer = models[0].encodings.windows, make_optimizer(config.optim, c.steps)
+  state = stack([(model, optimizer.init(model)) for model in models])
   model, opt_state = processes.place(state, mesh.shardings(devices, state, of_seeds=bool(seeds)))
   del models, parts, state
   place = functools.partial(processes.place, shardings=NamedSharding(devices, mesh.TOKENS))
@@ -88,7 +90,7 @@ def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Pa
   batch_of = lambda step: [of_seed[step - 1] for of_seed in batches]
   refusals = user_errors(encodings.LengthError, NotImplementedError)
   with refusals, jax.set_mesh(devices), jax.default_matmul_precision(c.matmul_precision):
-    step_fn, nats_fn = functions(config, optimiser)
+    step_fn, nats_fn = functions(config, optimizer)
     step_lowered = step_fn.lower(model, opt_state, place_all(batch_of(1)))
     nats_lowered = nats_fn.lower(model, place(validation[0]))
 
@@ -97,9 +99,9 @@ def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Pa
     held.enter_context(processes.held_by_first(claimed(workdir, config)))
     for one, folder in members if seeds else ():
       held.enter_context(processes.held_by_first(claimed(folder, one)))
-    checkpoints = held.enter_context(Checkpoints(workdir, c.keep))
+    checkpoints = held.enter_context(Checkpoints(workdir, c.max_to_keep))
     for folder in folders:
-      processes.first(claim_tokeniser, folder, corpus.sha256)
+      processes.first(claim_tokenizer, folder, corpus.sha256)
     state, start = checkpoints.restore(model=model, opt_state=opt_state)
     model, opt_state = state['model'], state['opt_state']
     if seeds:
@@ -116,7 +118,7 @@ def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Pa
       return
     if start:
       print(f'{workdir}: going on from step {start}')
-    told, traced = (c.loggers, c.profile) if processes.is_first() else ((), ())
+    told, traced = (c.trackers, c.profile_steps) if processes.is_first() else ((), ())
     listeners = [trackers.make(told, folder, start, to_json(one)) for one, folder in members]
 
     clock = time.perf_counter()
@@ -137,7 +139,7 @@ def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Pa
       c.log_every,
       tokens,
       corpus.unit,
-      c.skip_not_finite,
+      c.max_nonfinite_updates,
       folders if seeds else None,
     )
     with log, Trace(workdir, traced) as trace, StopRequest() as stop:
@@ -178,11 +180,11 @@ def _train(config: ConfigDict, workdir: Path, members: list[tuple[ConfigDict, Pa
       multi_seed.hand_out(folders, c.steps, model, opt_state)
 
 
-def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
+def functions(config: ConfigDict, optimizer: optax.GradientTransformation):
   """The two jitted functions of a training.
 
   Returns:
-    step(model, opt_state, batch) -> (model, opt_state, metrics), which donates model and optimiser
+    step(model, opt_state, batch) -> (model, opt_state, metrics), which donates model and optimizer
     state; nats(model, batch) -> mean nats a token that counts in the `data.Batch`.
 
   What encodings draw at a step is, like its batch, a function of seed and step. Of `config.seeds`,
@@ -197,13 +199,17 @@ def functions(config: ConfigDict, optimiser: optax.GradientTransformation):
     return jnp.average(nats_BT, weights=batch.scored_BT)
 
   def step(model, opt_state, batch, seed=config.seed):
-    rate = optimizer.learning_rate(config.optim, config.train.steps, opt_state[-1].count + 1)
+    rate = optimizers.learning_rate(config.optim, config.train.steps, opt_state[-1].count + 1)
     key = jax.random.fold_in(jax.random.key(seed), opt_state[-1].count)
-    loss, grads = accumulated(jax.value_and_grad(nats), model, batch, key, config.train.accumulate)
-    updates, new_opt_state = optimiser.update(grads, opt_state, model)
+    loss, grads = accumulated(
+      jax.value_and_grad(nats), model, batch, key, config.train.grad_accum_steps
+    )
+    updates, new_opt_state = optimizer.update(grads, opt_state, model)
     new_model = optax.apply_updates(model, updates).project()
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
-    if config.train.skip_not_finite:  # all stays as it was but the last state, which counts steps
+    if (
+      config.train.max_nonfinite_updates
+    ):  # all stays as it was but the last state, which counts steps
       is_finite = jnp.isfinite(loss) & jnp.isfinite(metrics['grad_norm'])
       new, old = (new_model, new_opt_state[:-1]), (model, opt_state[:-1])
       new_model, moments = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), new, old)

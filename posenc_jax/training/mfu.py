@@ -1,4 +1,4 @@
-"""How much of what a device can compute a training uses: model FLOPs utilisation (MFU)."""
+"""How much of what a device can compute a training uses: model FLOPs utilization (MFU)."""
 
 # Dense FLOP/s of matrix products with float32 sums, from the makers' data sheets, by jax's
 # `device_kind`: of bfloat16, and of float32 as jax multiplies it by default there (TensorFloat-32
@@ -36,7 +36,7 @@ def model_flops(config, vocab: int, windows: tuple[int | None, ...] = (None,)) -
 
   As PaLM counts (Chowdhery et al. 2022, appendix B), so that it compares with what others report:
   matrix products of the network alone, a causal mask not taken off, nothing computed twice, and
-  nothing of the encoding: what that costs lowers the utilisation.
+  nothing of the encoding: what that costs lowers the utilization.
 
   Args:
     config: of the run.

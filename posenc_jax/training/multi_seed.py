@@ -33,7 +33,7 @@ def refuse_alone(folders: list[Path], start: int, steps: int) -> None:
   for folder in folders:
     if start < steps and any((folder / 'checkpoints').glob('[0-9]*')):
       raise UserError(
-        f'{folder} holds checkpoints of a run by itself; allowed: config.seeds_at_once=False'
+        f'{folder} holds checkpoints of a run by itself; allowed: config.vmap_seeds=False'
       )
 
 

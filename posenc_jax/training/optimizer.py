@@ -18,7 +18,7 @@ def learning_rate(optim: ConfigDict, steps: int, step):
   return (optim.learning_rate * warm * cosine).astype(jnp.float32)
 
 
-def make(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
+def make_optimizer(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
   """Clipping by global norm, Adam, decoupled weight decay, learning rate; the moments are float32,
   as the model is.
   """

@@ -11,8 +11,8 @@ from posenc_jax import jsonl_store
 from posenc_jax.config import differing_keys, flat, saved_config, to_json, training_part
 from posenc_jax.errors import UserError, user_errors
 
-# in a run's directory: the hash of the learned tokeniser, if there is one
-TOKENISER = 'tokeniser.json'
+# in a run's directory: the hash of the learned tokenizer, if there is one
+TOKENIZER = 'tokenizer.json'
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def claimed(workdir: str | Path, config: ConfigDict) -> Iterator[None]:
   workdir = Path(workdir)
   refuse_another(workdir, config)  # before a lock is left there
   _make_folder(workdir)
-  with user_errors(BlockingIOError), jsonl_store.locked(workdir / 'train.lock'):
+  with user_errors(BlockingIOError), jsonl_store.file_lock(workdir / 'train.lock'):
     claim(workdir, config)
     yield
 
@@ -39,7 +39,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> None:
   _make_folder(workdir)
   refuse_another(workdir, config)
   if not (workdir / 'config.json').exists():
-    jsonl_store.write_json(workdir / 'config.json', to_json(config))
+    jsonl_store.atomic_write_json(workdir / 'config.json', to_json(config))
 
 
 def is_finished(workdir: str | Path, config_hash: str) -> bool:
@@ -49,7 +49,7 @@ def is_finished(workdir: str | Path, config_hash: str) -> bool:
 
 
 def finish(workdir: str | Path, config_hash: str) -> None:
-  jsonl_store.write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
+  jsonl_store.atomic_write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
 
 
 def _make_folder(workdir: Path) -> None:
@@ -81,23 +81,23 @@ def refuse_another(workdir: Path, config: ConfigDict, allowed: str = 'another wo
     )
 
 
-def claim_tokeniser(workdir: str | Path, sha256: str | None) -> None:
-  """Writes `tokeniser.json` with the hash of the learned tokeniser (None: there is none), or
+def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:
+  """Writes `tokenizer.json` with the hash of the learned tokenizer (None: there is none), or
   compares it.
   """
-  path = Path(workdir) / TOKENISER
+  path = Path(workdir) / TOKENIZER
   if sha256 is not None and not path.exists():
-    jsonl_store.write_json(path, {'sha256': sha256})
-  check_tokeniser(workdir, sha256)
+    jsonl_store.atomic_write_json(path, {'sha256': sha256})
+  check_tokenizer(workdir, sha256)
 
 
-def check_tokeniser(workdir: str | Path, sha256: str | None) -> None:
-  """Raises `UserError` where the run's tokens are those of another tokeniser."""
-  path = Path(workdir) / TOKENISER
+def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
+  """Raises `UserError` where the run's tokens are those of another tokenizer."""
+  path = Path(workdir) / TOKENIZER
   there = json.loads(path.read_text())['sha256'] if path.exists() else None
   if there != sha256:
     was, now = (
-      f'the tokeniser {some[:16]}' if some else 'no learned tokeniser' for some in (there, sha256)
+      f'the tokenizer {some[:16]}' if some else 'no learned tokenizer' for some in (there, sha256)
     )
     raise UserError(
       f'workdir={str(workdir)!r}: its run was trained with {was}, here is {now}; allowed: the same text'

@@ -21,7 +21,7 @@ def require(names: Iterable[str]) -> None:
   for name in names:
     if importlib.util.find_spec(LIBRARIES[name]) is None:
       raise UserError(
-        f'config.train.loggers={tuple(names)}: {LIBRARIES[name]} is not installed; '
+        f'config.train.trackers={tuple(names)}: {LIBRARIES[name]} is not installed; '
         "allowed: after pip install 'posenc_jax[logging]'"
       )
 
@@ -89,7 +89,7 @@ class WandB:
     except wandb.errors.Error as error:
       words = ' '.join(str(error).split())
       raise UserError(
-        f"config.train.loggers: 'wandb': {words}; allowed: that, or WANDB_MODE=offline"
+        f"config.train.trackers: 'wandb': {words}; allowed: that, or WANDB_MODE=offline"
       ) from None
     self._run.define_metric('step')
     self._run.define_metric('*', step_metric='step')

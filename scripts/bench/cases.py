@@ -211,7 +211,7 @@ def step_groups(
           ('in_turn', in_turn, False),
           ('at_once', f'{spec}, {seeds} at once', True),
         ):
-          sizes |= dict(config=several | {'seeds_at_once': at_once})
+          sizes |= dict(config=several | {'vmap_seeds': at_once})
           cases.append(Case(framework='jax', name=name, method=method, against=in_turn, **sizes))
         continue
       cases.append(Case(framework='jax', name=spec, method='trainer', against=base, **sizes))

@@ -12,8 +12,9 @@ from posenc_jax.attention import attend
 from posenc_jax.config import encoding_of
 from posenc_jax.encodings import make
 from posenc_jax.model.decoder import build as build_model
-from posenc_jax.training import multi_seed, optimizer
+from posenc_jax.training import multi_seed
 from posenc_jax.training.loop import functions
+from posenc_jax.training.optimizer import make_optimizer
 
 from . import memory, plain
 from .cases import MATRIX, PLAIN, TRAIN_LENGTH, Case, step_config, tokens
@@ -83,12 +84,12 @@ def step(case: Case) -> Subject:
   or in turn.
   """
   config, batch = step_config(case), data.Batch(tokens(case))
-  optimiser = optimizer.make(config.optim, config.train.steps)
+  optimizer = make_optimizer(config.optim, config.train.steps)
   models = [
     build_model(config, data.VOCAB, nnx.Rngs(seed)) for seed in config.seeds or [config.seed]
   ]
-  states = [(model, optimiser.init(model)) for model in models]
-  if config.seeds_at_once:
+  states = [(model, optimizer.init(model)) for model in models]
+  if config.vmap_seeds:
     states, batch = (
       [multi_seed.stack(states, config.seeds)],
       multi_seed.stack([batch] * len(states), config.seeds),
@@ -96,7 +97,7 @@ def step(case: Case) -> Subject:
   elif config.seeds:
     config.seeds = ()
   with jax.default_matmul_precision(config.train.matmul_precision):
-    compiled, facts = compile_within_memory(functions(config, optimiser)[0], *states[0], batch)
+    compiled, facts = compile_within_memory(functions(config, optimizer)[0], *states[0], batch)
 
   def call():
     losses = []

@@ -159,7 +159,7 @@ class Step:
     self.targets_BT = batch_BT.long()
     self.inputs_BT = F.pad(self.targets_BT[:, :-1], (1, 0), value=BOS)
     self.logits = torch.compile(model) if compiled else model
-    self.optimiser = adamw(model, config.optim)
+    self.optimizer = adamw(model, config.optim)
 
   def backward(self) -> torch.Tensor:
     self.model.zero_grad(set_to_none=True)
@@ -174,7 +174,7 @@ class Step:
     loss = self.backward()
     if self.clip:
       nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-    self.optimiser.step()
+    self.optimizer.step()
     return loss.item()
 
 

@@ -78,9 +78,9 @@ def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_on
   ],
 )
 def test_seeds_at_once_on_devices(run, on_one, axes):
-  workdir, _ = run(seeds=(1, 0), seeds_at_once=True, **axes)
-  np.testing.assert_allclose(losses_of(config.of_seed(workdir, 0)), on_one[1], rtol=2e-6)
-  other = losses_of(config.of_seed(workdir, 1))
+  workdir, _ = run(seeds=(1, 0), vmap_seeds=True, **axes)
+  np.testing.assert_allclose(losses_of(config.seed_workdir(workdir, 0)), on_one[1], rtol=2e-6)
+  other = losses_of(config.seed_workdir(workdir, 1))
   assert other[-1] < other[0] - 1
   assert other != on_one[1]
 

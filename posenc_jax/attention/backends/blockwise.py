@@ -30,7 +30,7 @@ def _attention(plan: Plan, floats, ints):
 
 
 def _forward(plan: Plan, floats, ints):
-  finish = functools.partial(passes.normalised, floats['enc'])
+  finish = functools.partial(passes.normalized, floats['enc'])
   o, lse = passes.forward(Part.all(plan), floats, floats['tables'], ints, finish=finish)
   return o, (floats, ints, o, lse)
 

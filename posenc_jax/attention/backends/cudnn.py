@@ -11,8 +11,8 @@ def refuse(call: Call) -> str | None:
   name, dtype, width = type(call.enc).__name__, call.q_BTHK.dtype, call.q_BTHK.shape[-1]
   if call.enc.score is not None or call.enc.value is not None:
     return f'{name} acts on scores or values, which the fused kernel keeps to itself'
-  if call.enc.normaliser != 'softmax':
-    return f'{name} is not normalised by softmax'
+  if call.enc.normalizer != 'softmax':
+    return f'{name} is not normalized by softmax'
   if call.platform != 'gpu':
     return f'jax runs on {call.platform}, cuDNN needs an NVIDIA GPU'
   if dtype not in (jnp.bfloat16, jnp.float16):

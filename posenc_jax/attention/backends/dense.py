@@ -31,6 +31,6 @@ def run(call: Call):
   block = Block(call.i, call.j, order_TS, r_BTS, mask_BTS, tables, lookup, Sums())
   heads_major = (x.swapaxes(1, 2) for x in (call.q_BTHK, call.k_BSGK, call.v_BSGK))
   o_BHTK, sums_BHT, _ = block_attention(call.enc, *heads_major, block, call.scale)
-  if call.enc.normaliser == 'softmax':
+  if call.enc.normalizer == 'softmax':
     o_BHTK /= sums_BHT[..., None]
   return o_BHTK.swapaxes(1, 2)

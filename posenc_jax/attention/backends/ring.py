@@ -127,7 +127,7 @@ def _forward(plan: Plan, shares: int, floats, ints):
 
   steps = jnp.arange(_steps(plan, shares, first.columns))
   (state, _), carried = lax.scan(step, (nothing, columns), steps)
-  o, lse = passes.normalised(enc, state)
+  o, lse = passes.normalized(enc, state)
   return o, (floats, ints, carried, o, lse)
 
 

@@ -97,7 +97,7 @@ def forward(part: Part, floats, tables, ints, so_far=None, finish=lambda state: 
     so_far: what each row has of columns further right, as `nothing` has it; None: there are none.
     finish: what is made of a row at the end.
   """
-  enc, softmax = floats['enc'], floats['enc'].normaliser == 'softmax'
+  enc, softmax = floats['enc'], floats['enc'].normalizer == 'softmax'
 
   def one_row(args):
     a, row, row_ids, so_far = args
@@ -121,21 +121,21 @@ def forward(part: Part, floats, tables, ints, so_far=None, finish=lambda state: 
   return lax.map(one_row, (jnp.arange(part.rows), floats['rows'], ints['rows'], so_far))
 
 
-def normalised(enc, state):
+def normalized(enc, state):
   """Of what rows have at the end: o, and log-sum-exp as `backward` takes it."""
   (o, sums, top), _ = state
-  return (o / sums[..., None], top + jnp.log(sums)) if enc.normaliser == 'softmax' else (o, top)
+  return (o / sums[..., None], top + jnp.log(sums)) if enc.normalizer == 'softmax' else (o, top)
 
 
 def cotangents(enc, o, do, lse):
   """Those of a row's o and sums of weights, with weights taken relative to lse: what `backward`
   takes of rows.
 
-  Pulled back through o = p @ v and sums = sum(p) with p normalised, they give ds = p (do . v -
+  Pulled back through o = p @ v and sums = sum(p) with p normalized, they give ds = p (do . v -
   delta).
   """
   delta = (do * o).sum(axis=-1)
-  return do, -delta if enc.normaliser == 'softmax' else jnp.zeros_like(delta), lse
+  return do, -delta if enc.normalizer == 'softmax' else jnp.zeros_like(delta), lse
 
 
 def backward(part: Part, floats, tables, ints, per_row, totals, carried=None, d_carried=None):

@@ -118,7 +118,7 @@ def visible(order_TS, causal: bool, window: int | None):
 def block_attention(
   enc, q_BHTK, k_BGSK, v_BGSK, block: Block, scale: float, lse_BHT=None, top_BHT=None
 ):
-  """Attention of one block, not normalised. Arrays are heads-major here: products need no copies
+  """Attention of one block, not normalized. Arrays are heads-major here: products need no copies
   then.
 
   Args:
@@ -134,7 +134,7 @@ def block_attention(
     k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
     s_BHTS = enc.score(s_BHTS, q_BHTK.swapaxes(1, 2), k_BHSK.swapaxes(1, 2), block)
   s_BHTS = _hide(s_BHTS, block.mask, lse_BHT is None)
-  if enc.normaliser == 'none':
+  if enc.normalizer == 'none':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
     lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))

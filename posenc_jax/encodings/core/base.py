@@ -46,7 +46,7 @@ class Encoding(nnx.Module):
   reach = None  # an int: beyond it on either side, tables are what they are at that distance
   # parameters of which every layer has its own, as published; the rest is shared by all layers
   per_layer = ()
-  normaliser = 'softmax'
+  normalizer = 'softmax'
   # once a forward, by the model: (contiguous positions [B|1, T], B, key; None: in evaluation) ->
   # [B|1, T],
   draw = None
@@ -96,7 +96,7 @@ class Encoding(nnx.Module):
     return tokens - 1
 
   def project(self):
-    """For after a step of the optimiser: itself, parameters back in their domain. They may be
+    """For after a step of the optimizer: itself, parameters back in their domain. They may be
     stacked over layers.
     """
     return self

@@ -39,8 +39,8 @@ class Chain(Encoding):
     super().__init__(dims, rngs)
     names, each = encodings.make_members(members, dims, rngs)
     scales = [n for n, e in enumerate(each) if e.scale(dims.head_dim) != dims.head_dim**-0.5]
-    normalisers = [n for n, e in enumerate(each) if e.normaliser != 'softmax']
-    for what, own in (('scale', scales), ('normaliser', normalisers)):
+    normalizers = [n for n, e in enumerate(each) if e.normalizer != 'softmax']
+    for what, own in (('scale', scales), ('normalizer', normalizers)):
       if len(own) > 1:
         raise ValueError(
           f'chain: {" and ".join(names[n] for n in own)} each have a {what} of their own: one may'
@@ -61,7 +61,7 @@ class Chain(Encoding):
           f'chain: {min(lost)} takes queries as wide as heads are, but {names[n]} makes them wider'
         )
     self.members, self.scales = nnx.List(each), scales[0] if scales else 0
-    self.normaliser = each[normalisers[0]].normaliser if normalisers else 'softmax'
+    self.normalizer = each[normalizers[0]].normalizer if normalizers else 'softmax'
     self.paper = '; '.join(dict.fromkeys(e.paper for e in each if e.paper))
     self.relative = all(e.relative for e in each) and not (
       set(names) & set(TURNING) and set(names) & set(READING)

@@ -7,7 +7,7 @@ import jax
 from posenc_jax import encodings
 from posenc_jax.encodings.core.base import Dims, Encoding
 
-DECLARED = ('relative', 'bias_in_scale', 'causal_only', 'max_length', 'reach', 'normaliser')
+DECLARED = ('relative', 'bias_in_scale', 'causal_only', 'max_length', 'reach', 'normalizer')
 
 
 class Around(Encoding):

@@ -29,7 +29,7 @@ FIRST = {
   'change': 'The highest at the longest length first.',
 }
 CHANCE = ' Dotted: what guessing scores, where rows say it.'
-PICTURES = 'What position adds to a score, against distance, one line a head, at initialisation; dotted: the training length.'
+PICTURES = 'What position adds to a score, against distance, one line a head, at initialization; dotted: the training length.'
 NOT_THEIR_OWN = (
   ' Rows do not tell hyperparameters: where a run has no config.json, its encoding is drawn with its defaults and the '
   'heads of configs/base.py.'

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from posenc_jax.reporting.html import style
 from posenc_jax.reporting.html.measured import Measured
-from posenc_jax.reporting.mpl.style import COLOURS
+from posenc_jax.reporting.mpl.style import COLORS
 
 OFF = 'nothing'
 MARGIN = 46  # pixels left of the plot: an axis title and its numbers
@@ -112,19 +112,19 @@ def is_share(tables: Sequence[Measured]) -> bool:
 
 def _traces(table: Measured, line: str, rank: int) -> list[go.Scatter]:
   """Band or seeds, line and dashed line: they come and go together, as a group of the legend."""
-  colour, symbol = (some[rank % len(some)] for some in (COLOURS, style.SYMBOLS))
+  color, symbol = (some[rank % len(some)] for some in (COLORS, style.SYMBOLS))
   group = dict(legendgroup=str(rank), name=style.text(line))
   shown = go.Scatter(
-    **curve(table, line), **group, mode='lines+markers', line=dict(color=colour, width=2.2),
+    **curve(table, line), **group, mode='lines+markers', line=dict(color=color, width=2.2),
     marker=dict(symbol=symbol, size=8, line=dict(color='white', width=0.8)), hovertemplate='%{text}<extra></extra>',
   )  # fmt: skip
   hidden = dict(showlegend=False, **group)
-  fill = dict(fill='toself', fillcolor=style.fade(colour, 0.15), line=dict(width=0))
-  thin = dict(line=dict(color=style.fade(colour, 0.5), width=SEED))
+  fill = dict(fill='toself', fillcolor=style.fade(color, 0.15), line=dict(width=0))
+  thin = dict(line=dict(color=style.fade(color, 0.5), width=SEED))
   look = dict(mode='lines', hoverinfo='skip', **(thin if is_share([table]) else fill))
   dashes = dict(
     mode='lines',
-    line=dict(color=colour, width=1.6, dash='dash'),
+    line=dict(color=color, width=1.6, dash='dash'),
     hovertemplate='%{text}<extra></extra>',
   )
   return [

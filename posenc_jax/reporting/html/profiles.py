@@ -105,10 +105,10 @@ def _plot(places_R, mean_RH, spread_RH, L: int) -> go.Figure:
   same = np.array_equal(mean_RH, np.broadcast_to(mean_RH[:, :1], mean_RH.shape), equal_nan=True)
   for head in range(1 if same else heads):
     name = 'every head' if same else f'head {head + 1}'
-    (colour,) = sample_colorscale('Viridis', [0.85 * head / max(1, heads - 1)])
+    (color,) = sample_colorscale('Viridis', [0.85 * head / max(1, heads - 1)])
     if spread_RH is not None:
-      figure.add_trace(_band(places_R, mean_RH[:, head], spread_RH[:, head], colour, 0.25 / heads))
-    figure.add_trace(_line(places_R, mean_RH[:, head], name, colour))
+      figure.add_trace(_band(places_R, mean_RH[:, head], spread_RH[:, head], color, 0.25 / heads))
+    figure.add_trace(_line(places_R, mean_RH[:, head], name, color))
   ticks = [0, *(4**n for n in range(16) if 4**n <= far)]
   figure.update_xaxes(
     title_text='distance i - j (tokens)',
@@ -130,21 +130,21 @@ def _heights(plot: go.Figure) -> list[float]:
   return [value for trace in plot.data for value in trace.y if value is not None]
 
 
-def _line(places_R, values_R, name: str, colour: str) -> go.Scatter:
+def _line(places_R, values_R, name: str, color: str) -> go.Scatter:
   points = dict(x=_numbers(_place(places_R), 6), y=_numbers(values_R), customdata=places_R.tolist())
   label = f'<b>{name}</b>, distance %{{customdata}}<br>%{{y}}<extra></extra>'
   return go.Scatter(
-    **points, name=name, mode='lines', line=dict(color=colour, width=1.6), hovertemplate=label
+    **points, name=name, mode='lines', line=dict(color=color, width=1.6), hovertemplate=label
   )
 
 
-def _band(places_R, mean_R, spread_R, colour: str, opacity: float) -> go.Scatter:
+def _band(places_R, mean_R, spread_R, color: str, opacity: float) -> go.Scatter:
   """One standard deviation about a line, where there is one."""
   there = np.isfinite(mean_R)
   x, low, high = (
     _numbers(v[there]) for v in (_place(places_R), mean_R - spread_R, mean_R + spread_R)
   )
-  fill = colour.replace('rgb', 'rgba').replace(')', f', {opacity:.3g})')
+  fill = color.replace('rgb', 'rgba').replace(')', f', {opacity:.3g})')
   outline = dict(x=x + x[::-1], y=low + high[::-1], fill='toself', fillcolor=fill, line_width=0)
   return go.Scatter(**outline, mode='lines', hoverinfo='skip')
 

@@ -4,7 +4,7 @@ import html
 
 import plotly.graph_objects as go
 
-# One more than there are colours: together they tell 110 lines apart.
+# One more than there are colors: together they tell 110 lines apart.
 SYMBOLS = (
   'circle', 'square', 'diamond', 'triangle-down', 'triangle-up', 'cross', 'x',
   'pentagon', 'hexagon', 'hexagram', 'star',
@@ -42,8 +42,8 @@ def text(words: object) -> str:
   return html.escape(str(words), quote=False)
 
 
-def fade(colour: str, opacity: float) -> str:
-  red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def fade(color: str, opacity: float) -> str:
+  red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
   return f'rgba({red}, {green}, {blue}, {opacity:g})'
 
 

@@ -34,7 +34,7 @@ def read(folder: str | Path) -> list[dict]:
 def write(folder: str | Path, rows: list[dict]) -> None:
   """Writes costs.jsonl anew, if there are rows."""
   if rows:
-    jsonl_store.write_whole(Path(folder) / FILE, ''.join(json.dumps(row) + '\n' for row in rows))
+    jsonl_store.atomic_write(Path(folder) / FILE, ''.join(json.dumps(row) + '\n' for row in rows))
 
 
 def _of_run(run: Path) -> dict:

@@ -11,7 +11,7 @@ from posenc_jax.evaluation.profiles import (
   wavelengths,
 )
 from posenc_jax.reporting.mpl import panels
-from posenc_jax.reporting.mpl.style import COLOURS, GREY
+from posenc_jax.reporting.mpl.style import COLORS, GREY
 
 
 def draw_sinusoid():
@@ -24,8 +24,8 @@ def draw_sinusoid():
   width, far = 512, 20_000
   distances = np.unique(np.geomspace(1, far, 1200).astype(int))
   still = []
-  for colour, base in zip(COLOURS, (100.0, 10_000.0, 1e6), strict=False):
-    style = dict(color=colour, linewidth=1.5, label=f'base {base:,.0f}')
+  for color, base in zip(COLORS, (100.0, 10_000.0, 1e6), strict=False):
+    style = dict(color=color, linewidth=1.5, label=f'base {base:,.0f}')
     waves.plot(wavelengths(width, base), **style)
     products.plot(
       distances, sinusoid_products(distances, width, base), **{**style, 'linewidth': 0.9}
@@ -56,7 +56,7 @@ def draw_rope_decay():
   )
   width, distances = 128, np.arange(257)
   bound_R, expected_R = rope_decay(distances, width)
-  bound.plot(distances, bound_R, color=COLOURS[0], linewidth=1.5)
+  bound.plot(distances, bound_R, color=COLORS[0], linewidth=1.5)
   bound.set_ylim(bottom=0)
   score.axhspan(
     -(width**-0.5),
@@ -66,9 +66,7 @@ def draw_rope_decay():
     linewidth=0,
     label='unrelated: 0 ± one st. dev.',
   )
-  score.plot(
-    distances, expected_R, color=COLOURS[1], linewidth=1.5, label='alike: mean of cos(r f)'
-  )
+  score.plot(distances, expected_R, color=COLORS[1], linewidth=1.5, label='alike: mean of cos(r f)')
   panels.labels(bound, 'distance r (tokens)', 'mean of |S_m|, m = 1 .. K/2')
   panels.labels(score, 'distance r (tokens)', 'q · R k, over q · q')
   score.legend(frameon=False)
@@ -89,13 +87,13 @@ def draw_alibi_kerple():
   for axes, name in zip(axes_of, drawn, strict=True):
     enc = build(name, 8, 64, 512, 0)
     bias_RH, _ = against_distance(enc, 512, 1, 0)['bias']
-    for head, colour in enumerate(COLOURS[:8]):
+    for head, color in enumerate(COLORS[:8]):
       label = (
         f'slope 1/{-1 / bias_RH[1, head]:g}'
         if name == 'alibi'
         else f'p {enc.p[head]:.2f}, a {enc.a[head]:.2f}'
       )
-      axes.plot(bias_RH[:, head], color=colour, linewidth=1.5, label=label)
+      axes.plot(bias_RH[:, head], color=color, linewidth=1.5, label=label)
     panels.distances(axes, 512, 'added to a score' if axes is axes_of[0] else '')
     axes.set_ylim(-10, 0.3)
     axes.legend(frameon=False, fontsize=8, loc='lower left')
@@ -112,10 +110,8 @@ def draw_t5_buckets():
   figure, (causal, both) = panels.panels(
     'T5 buckets', ['Causal, 32 buckets', 'Bidirectional, 32 buckets']
   )
-  for colour, most in zip(COLOURS, (128, 512, 2048), strict=False):
-    style = dict(
-      color=colour, linewidth=1.5, drawstyle='steps-post', label=f'max_distance {most:,}'
-    )
+  for color, most in zip(COLORS, (128, 512, 2048), strict=False):
+    style = dict(color=color, linewidth=1.5, drawstyle='steps-post', label=f'max_distance {most:,}')
     causal.plot(t5_buckets(np.arange(4097), max_distance=most), **style)
   panels.distances(causal, 4097, 'bucket')
   causal.legend(frameon=False, loc='lower right')
@@ -124,7 +120,7 @@ def draw_t5_buckets():
     both.plot(
       side,
       t5_buckets(side, bidirectional=True),
-      color=COLOURS[0],
+      color=COLORS[0],
       linewidth=1.5,
       drawstyle='steps-mid',
     )

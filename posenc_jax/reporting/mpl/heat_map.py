@@ -20,7 +20,7 @@ def heat_map(
   """Depth down (`position`, in per cent), length across, a panel for each line: a
   `matplotlib.figure.Figure`.
 
-  Cells are means over seeds; a dash and no colour where there is no score. `protocol` is the task's
+  Cells are means over seeds; a dash and no color where there is no score. `protocol` is the task's
   name, None: the one that has depths. Raises UserError as `tables.scores.collect` does, and for
   rows without a depth.
   """
@@ -62,12 +62,12 @@ def heat_map(
     image = panel.imshow(grid, cmap='YlGnBu', vmin=0, vmax=1, aspect='auto')
     for y, of_depth in enumerate(grid):
       for x, mean in enumerate(of_depth):
-        text, colour = (
+        text, color = (
           ('—', GREY)
           if math.isnan(mean)
           else (f'{mean:.2f}', 'white' if mean > 0.55 else '#333333')
         )
-        panel.text(x, y, text, ha='center', va='center', fontsize=7, color=colour)
+        panel.text(x, y, text, ha='center', va='center', fontsize=7, color=color)
     panel.set_title(line, fontsize=10)
     panel.set_xticks(
       range(len(lengths)),

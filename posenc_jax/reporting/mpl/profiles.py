@@ -4,7 +4,7 @@ import numpy as np
 
 from posenc_jax.evaluation.profiles import against_distance, build
 from posenc_jax.reporting.mpl import panels
-from posenc_jax.reporting.mpl.style import COLOURS
+from posenc_jax.reporting.mpl.style import COLORS
 
 ADDED = 'score minus the score without position'
 WHAT = {
@@ -21,7 +21,7 @@ def draw(
   """A `matplotlib.figure.Figure` of `against_distance`, one line a head. Raises UserError."""
   enc = build(spec, heads, head_dim, train_length, seed)
   curves = against_distance(enc, length, samples, seed)
-  notes = [f'{enc.paper}. At initialisation, seed {seed}; {heads} heads of {head_dim} channels.']
+  notes = [f'{enc.paper}. At initialization, seed {seed}; {heads} heads of {head_dim} channels.']
   if 'bias' not in curves:
     notes.append(
       f'Lines: mean over {samples} draws of tokens of unit variance. Bands: one standard deviation.'
@@ -57,7 +57,7 @@ def _lines(axes, places, mean_RH, spread_RH) -> None:
   same = np.array_equal(mean_RH, np.broadcast_to(mean_RH[:, :1], mean_RH.shape), equal_nan=True)
   for head in range(1 if same else heads):
     style = dict(
-      color=COLOURS[head % len(COLOURS)], linestyle=('-', '--', ':', '-.')[head // len(COLOURS) % 4]
+      color=COLORS[head % len(COLORS)], linestyle=('-', '--', ':', '-.')[head // len(COLORS) % 4]
     )
     axes.plot(
       places,

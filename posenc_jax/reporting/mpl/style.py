@@ -1,12 +1,12 @@
-"""What figures have in common: colours, the names at the right, the caption below."""
+"""What figures have in common: colors, the names at the right, the caption below."""
 
 import itertools
 import math
 import textwrap
 
-# Paul Tol's 'muted' scheme, made for colour-blind readers. Markers tell lines apart in grey, and
+# Paul Tol's 'muted' scheme, made for color-blind readers. Markers tell lines apart in grey, and
 # beyond ten lines.
-COLOURS = (
+COLORS = (
   '#332288',
   '#cc6677',
   '#117733',
@@ -24,8 +24,8 @@ GREY = '#777777'
 
 def styles(lines: list[str]) -> dict[str, dict]:
   """The look of each line."""
-  looks = zip(lines, itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-  return {line: dict(color=colour, marker=marker, markersize=6.5) for line, colour, marker in looks}
+  looks = zip(lines, itertools.cycle(COLORS), itertools.cycle(MARKERS), strict=False)
+  return {line: dict(color=color, marker=marker, markersize=6.5) for line, color, marker in looks}
 
 
 def bare(axes) -> None:
