@@ -4,7 +4,7 @@ on CPUs.
 Under plain autodiff the gradient of a product's second factor contracts the rows of both its
 factors, which takes up to 2.5 times as long as the product itself, and that of a shift pads in two
 directions at once, element by element. Here the narrower factor is turned first, and padding is two
-steps. `hold` keeps XLA from undoing either. LOG.md has figures.
+steps. `materialize_on_cpu` keeps XLA from undoing either. the log has figures.
 """
 
 import functools
@@ -14,48 +14,50 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def hold(x):
+def materialize_on_cpu(x):
   """x, on a CPU computed once and as written; elsewhere compilers and kernels know better."""
   return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dot(x_TK, y_SK, scale: float = 1.0):
+def scaled_dot(x_TK, y_SK, scale: float = 1.0):
   """scale * x_t . y_s: [..., T, S], float32. Leading axes are one batch."""
   s_TS = jnp.einsum('...tk,...sk->...ts', x_TK, y_SK, preferred_element_type=jnp.float32)
   return s_TS if scale == 1 else scale * s_TS
 
 
 @jax.custom_vjp
-def mix(p_TS, y_SK):
+def weighted_sum(p_TS, y_SK):
   """sum_s p_ts y_s: [..., T, K], float32. Leading axes are one batch."""
   return jnp.einsum('...ts,...sk->...tk', p_TS, y_SK, preferred_element_type=jnp.float32)
 
 
-def _columns(p_TS, x_TK):
+def _weighted_sum_of_rows(p_TS, x_TK):
   """sum_t p_ts x_t: [..., S, K]."""
-  x_KT = hold(x_TK.swapaxes(-1, -2))
-  return hold(
+  x_KT = materialize_on_cpu(x_TK.swapaxes(-1, -2))
+  return materialize_on_cpu(
     jnp.einsum('...kt,...ts->...ks', x_KT, p_TS, preferred_element_type=jnp.float32)
   ).swapaxes(-1, -2)
 
 
-def _dot_backward(scale, factors, d_TS):
+def _scaled_dot_backward(scale, factors, d_TS):
   x_TK, y_SK = factors
   d_TS = d_TS.astype(x_TK.dtype)  # the scale multiplies the narrow results, not each pair
-  return (scale * mix(d_TS, y_SK)).astype(x_TK.dtype), (scale * _columns(d_TS, x_TK)).astype(
+  return (scale * weighted_sum(d_TS, y_SK)).astype(x_TK.dtype), (
+    scale * _weighted_sum_of_rows(d_TS, x_TK)
+  ).astype(y_SK.dtype)
+
+
+def _weighted_sum_backward(factors, d_TK):
+  p_TS, y_SK = factors
+  d_TK = d_TK.astype(y_SK.dtype)
+  return scaled_dot(d_TK, y_SK).astype(p_TS.dtype), _weighted_sum_of_rows(p_TS, d_TK).astype(
     y_SK.dtype
   )
 
 
-def _mix_backward(factors, d_TK):
-  p_TS, y_SK = factors
-  d_TK = d_TK.astype(y_SK.dtype)
-  return dot(d_TK, y_SK).astype(p_TS.dtype), _columns(p_TS, d_TK).astype(y_SK.dtype)
-
-
-dot.defvjp(lambda x, y, scale: (dot(x, y, scale), (x, y)), _dot_backward)
-mix.defvjp(lambda p, y: (mix(p, y), (p, y)), _mix_backward)
+scaled_dot.defvjp(lambda x, y, scale: (scaled_dot(x, y, scale), (x, y)), _scaled_dot_backward)
+weighted_sum.defvjp(lambda p, y: (weighted_sum(p, y), (p, y)), _weighted_sum_backward)
 
 
 @jax.custom_vjp
@@ -66,9 +68,13 @@ def matmul(x, w):
 
 def _matmul_backward(factors, g):
   x, w = factors
-  g = hold(g)  # computed once, not again inside each product
+  g = materialize_on_cpu(g)  # computed once, not again inside each product
   x_ND, g_NF = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-  d_w = hold(x_ND.T) @ g_NF if w.shape[0] <= w.shape[1] else hold(hold(g_NF.T) @ x_ND).T
+  d_w = (
+    materialize_on_cpu(x_ND.T) @ g_NF
+    if w.shape[0] <= w.shape[1]
+    else materialize_on_cpu(materialize_on_cpu(g_NF.T) @ x_ND).T
+  )
   return g @ w.T, d_w
 
 
@@ -76,7 +82,7 @@ matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def shear(g, start: int, width: int):
+def relative_shift(g, start: int, width: int):
   """out[..., a, b] = g[..., a, start - a + b] for b < width: a reshape, since a row less one slides
   by one.
 
@@ -88,23 +94,23 @@ def shear(g, start: int, width: int):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def unshear(x, start: int):
-  """The adjoint of `shear`: g of [..., n, n + width] with x at its places and zeros elsewhere."""
+def relative_shift_transpose(x, start: int):
+  """The adjoint of `relative_shift`: [..., n, n + width] with x at its places, zeros elsewhere."""
   *lead, n, width = x.shape
   zeros = lambda *shape: jnp.zeros((*lead, *shape), x.dtype)
-  body = hold(jnp.concatenate([x, zeros(n, n - 1)], axis=-1)).reshape(*lead, -1)
+  body = materialize_on_cpu(jnp.concatenate([x, zeros(n, n - 1)], axis=-1)).reshape(*lead, -1)
   return jnp.concatenate([zeros(start), body, zeros(n - start)], axis=-1).reshape(
     *lead, n, n + width
   )
 
 
-shear.defvjp(
-  lambda g, start, width: (shear(g, start, width), None),
-  lambda start, width, _, d: (unshear(d, start),),
+relative_shift.defvjp(
+  lambda g, start, width: (relative_shift(g, start, width), None),
+  lambda start, width, _, d: (relative_shift_transpose(d, start),),
 )
-unshear.defvjp(
-  lambda x, start: (unshear(x, start), x.shape[-1]),
-  lambda start, width, d: (shear(d, start, width),),
+relative_shift_transpose.defvjp(
+  lambda x, start: (relative_shift_transpose(x, start), x.shape[-1]),
+  lambda start, width, d: (relative_shift(d, start, width),),
 )
 
 
@@ -136,3 +142,35 @@ def _lower_inverse_backward(y, d):
 
 
 lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)
+
+
+def per_kv_head(product, x_BHTn, y_BGSK):
+  """product(x, y) where H / G heads share a y: their rows are stacked, and y is read once.
+
+  `product` takes [B, G, H/G T, n] and [B, G, S, K], such as `scaled_dot` and `weighted_sum`.
+  """
+  (B, H, T, n), G = x_BHTn.shape, y_BGSK.shape[1]
+  return product(x_BHTn.reshape(B, G, H // G * T, n), y_BGSK).reshape(B, H, T, -1)
+
+
+@jax.custom_vjp
+def relu_of_lines(x_N, w_F, b_F):
+  """relu(w x + b): [F, N]. Its gradient is products of matrices, where autodiff takes sums over
+  F x N numbers.
+  """
+  return jax.nn.relu(w_F[:, None] * x_N[None] + b_F[:, None])
+
+
+def _relu_of_lines_forward(x_N, w_F, b_F):
+  hidden_FN = relu_of_lines(x_N, w_F, b_F)
+  return hidden_FN, (x_N, w_F, hidden_FN)
+
+
+def _relu_of_lines_backward(residuals, d_FN):
+  x_N, w_F, hidden_FN = residuals
+  d_FN = materialize_on_cpu(jnp.where(hidden_FN > 0, d_FN, 0))
+  d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
+  return w_F @ d_FN, d_lines_F2[:, 0], d_lines_F2[:, 1]
+
+
+relu_of_lines.defvjp(_relu_of_lines_forward, _relu_of_lines_backward)

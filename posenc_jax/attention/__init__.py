@@ -1,86 +1,102 @@
 """The one door to attention: every encoding through every backend."""
 
-import difflib
+import jax
 
 from posenc_jax.attention.backends import blockwise, cudnn, dense, ring
-from posenc_jax.attention.request import prepare
+from posenc_jax.attention.request import AttentionRequest, build_request
+from posenc_jax.encodings import Encoding
+from posenc_jax.errors import nearest
 
 __all__ = ['BACKENDS', 'attend', 'check_backend']
 
-# Each is a module with refuse(call) -> reason | None and run(call) -> o_BTHK.
+# Each is a module with refuse(request) -> reason | None and run(request) -> o_BTHK.
 BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn, 'ring': ring}
 
-# keys: measured on a CPU, dense is up to 1.1 times as fast there, and blockwise above
+# Keys up to which `auto` takes dense: measured on a CPU, it is up to 1.1 times as fast there, and
+# blockwise is faster above.
 DENSE_UP_TO = 512
 
 
 def attend(
-  q_BTHK,
-  k_BSGK,
-  v_BSGK,
-  enc,
-  x=None,
-  positions=None,
-  causal=True,
-  window=None,
-  segments=None,
-  backend='auto',
-  block=None,
+  q_BTHK: jax.Array,
+  k_BSGK: jax.Array,
+  v_BSGK: jax.Array,
+  enc: Encoding,
   *,
-  max_distance=None,
-):
+  x: jax.Array | None = None,
+  position_ids: jax.Array | None = None,
+  segment_ids: jax.Array | None = None,
+  is_causal: bool = True,
+  window: int | None = None,
+  backend: str = 'auto',
+  block_sizes: tuple[int, int] | None = None,
+  max_position_distance: int | None = None,
+  outer_hooks_applied: bool = False,
+) -> jax.Array:
   """Attention under a position encoding: o [B, T, H, K] in the dtype of v.
 
-  The queries are the last T of the S keys (T = 1 decodes); x, positions and segments are given for
-  all S keys.
+  The queries are the last T of the S keys (T = 1 decodes); x, position_ids and segment_ids are
+  given for all S keys. What an encoding does outside attention is the caller's: `add_to_input` at
+  the first layer, `sample_positions` once a forward pass, `query_scale` on projected queries and
+  `constrain_parameters` after a step of the optimizer.
 
   Args:
-    q_BTHK, k_BSGK, v_BSGK: H is a multiple of G.
-    enc: an encoding of `posenc_jax.encodings`.
+    q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G.
+    enc: an encoding from `posenc_jax.make`.
     x: the layer's normalized input [B, S, D], for encodings that read content.
-    positions: int [B|1, S]; None: 0, 1, 2, ... within each segment.
-    causal: whether keys to the right are hidden.
+    position_ids: integers [B|1, S]; None: 0, 1, 2, ... within each segment.
+    segment_ids: integers [B|1, S]; queries see the keys of their own segment only (packing).
+    is_causal: whether keys to the right are hidden.
     window: how many tokens a query sees, itself included, counted by index (on either side if not
       causal); None: all.
-    segments: int [B|1, S]; queries see keys of their own segment only (packing).
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
-    block: (query rows, key columns) of a block of `blockwise` and `ring`; None: their choice.
-      Scalar tables take S x key columns numbers where one divides the other, and up to the smaller
-      of the two times more where not.
-    max_distance: with explicit positions under tracing, the largest |i - j|: the length of
-      per-distance tables. A larger distance gives NaN.
+    block_sizes: (queries, keys) of a tile of `blockwise` and `ring`; None: their choice. Biases by
+      distance take S x keys-of-a-tile numbers where one size divides the other, and up to the
+      smaller of the two times more where not.
+    max_position_distance: with explicit positions under tracing, the largest difference of two
+      positions, which is the length of per-distance tables. A larger distance gives NaN.
+    outer_hooks_applied: says that the caller has applied `add_to_input` and `sample_positions`;
+      without it, an encoding that has either is refused, since attention alone would lose them.
 
   Raises:
     NotImplementedError: the named backend refuses, with its reason.
-    ValueError: an argument is out of range; LengthError: positions beyond a learned table.
+    ValueError: a shape is wrong or an argument out of range. LengthError: positions beyond a table.
   """
   check_backend(backend)
-  call = prepare(
-    q_BTHK, k_BSGK, v_BSGK, enc, x, positions, causal, window, segments, block, max_distance
+  request = build_request(
+    q_BTHK,
+    k_BSGK,
+    v_BSGK,
+    enc,
+    x=x,
+    position_ids=position_ids,
+    segment_ids=segment_ids,
+    is_causal=is_causal,
+    window=window,
+    block_sizes=block_sizes,
+    max_position_distance=max_position_distance,
+    outer_hooks_applied=outer_hooks_applied,
   )
   if backend == 'auto':
-    backend = _fastest(call)
-  elif (reason := BACKENDS[backend].refuse(call)) is not None:
+    backend = _fastest(request)
+  elif (reason := BACKENDS[backend].refuse(request)) is not None:
     raise NotImplementedError(f'backend {backend}: {reason}')
-  return BACKENDS[backend].run(call).astype(v_BSGK.dtype)
+  return BACKENDS[backend].run(request).astype(v_BSGK.dtype)
 
 
 def check_backend(backend: str) -> None:
   """Raises ValueError, naming the nearest, for what is neither a key of BACKENDS nor 'auto'."""
   if backend != 'auto' and backend not in BACKENDS:
-    near = difflib.get_close_matches(str(backend), BACKENDS, cutoff=0.5) or list(BACKENDS)
-    raise ValueError(
-      f'attention.backend={backend!r} is unknown; nearest: {", ".join(near)} (or auto)'
-    )
+    raise ValueError(f'attention.backend={backend!r}; {nearest(backend, ["auto", *BACKENDS])}')
 
 
-def _fastest(call) -> str:
-  # all others would gather the sequence on every device
-  if ring.refuse(call) is None and ring.shares() > 1:
+def _fastest(request: AttentionRequest) -> str:
+  # On a mesh that cuts sequences, every other backend would gather them on every device.
+  if ring.refuse(request) is None and ring.num_devices() > 1:
     return 'ring'
-  if cudnn.refuse(call) is None:
+  if cudnn.refuse(request) is None:
     return 'cudnn'
-  # dense looks every pair up: 1.3 to 2.2 times as slow at any length
-  if call.contiguous and call.has_vectors:
+  # Dense looks every pair up, which is 1.3 to 2.2 times as slow at any length.
+  if request.contiguous and request.enc.has_vector_tables:
     return 'blockwise'
-  return 'dense' if call.k_BSGK.shape[1] <= DENSE_UP_TO else 'blockwise'
+  return 'dense' if request.k_BSGK.shape[1] <= DENSE_UP_TO else 'blockwise'

@@ -7,12 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from posenc_jax.encodings.core.base import Encoding, LengthError
+from posenc_jax.encodings.core.base import DISTANCE_TERMS, Encoding, LengthError
 
 
 @dataclasses.dataclass(frozen=True)
-class Call:
-  """q, k are transformed; i, j are their coordinates; positions and segments are int32 [B|1, S]."""
+class AttentionRequest:
+  """All that a backend needs.
+
+  Attributes:
+    q_BTHK, k_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
+    i, j: coordinates of the queries and the keys.
+    position_ids, segment_ids: int32 [B|1, S]; segment_ids may be None.
+    block_sizes: queries and keys of a tile; None: the backend's choice.
+    contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
+    distances: the lowest and the highest i - j that a visible pair can have.
+    platform: what the request runs on, as jax.default_backend() names it.
+  """
 
   enc: Encoding
   q_BTHK: jax.Array
@@ -20,88 +30,142 @@ class Call:
   v_BSGK: jax.Array
   i: object
   j: object
-  positions_BS: jax.Array
-  segments_BS: jax.Array | None
-  causal: bool
+  position_ids: jax.Array
+  segment_ids: jax.Array | None
+  is_causal: bool
   window: int | None
   scale: float
-  block: tuple[int, int] | None
-  contiguous: bool  # positions rise by one within a segment: tables lie along diagonals
-  distances: tuple[int, int]  # lowest and highest i - j that a visible pair can have
-  platform: str  # what it runs on, as jax.default_backend() says it
+  block_sizes: tuple[int, int] | None
+  contiguous: bool
+  distances: tuple[int, int]
+  platform: str
 
   @property
   def offset(self) -> int:
     """Index of the first query among the keys."""
     return self.k_BSGK.shape[1] - self.q_BTHK.shape[1]
 
-  @property
-  def has_vectors(self) -> bool:
-    """Whether a table holds a vector a distance: content meets it in products, pair by pair."""
-    tables = jax.eval_shape(self.enc.tables, jax.ShapeDtypeStruct((1,), jnp.int32))
-    return any(table.ndim == 3 for table in jax.tree.leaves(tables))
 
+def build_request(
+  q_BTHK,
+  k_BSGK,
+  v_BSGK,
+  enc: Encoding,
+  *,
+  x=None,
+  position_ids=None,
+  segment_ids=None,
+  is_causal: bool = True,
+  window: int | None = None,
+  block_sizes: tuple[int, int] | None = None,
+  max_position_distance: int | None = None,
+  outer_hooks_applied: bool = False,
+) -> AttentionRequest:
+  """Checks the arguments of `attend` and runs the hooks that act once a call.
 
-def prepare(
-  q_BTHK, k_BSGK, v_BSGK, enc, x, positions, causal, window, segments, block, max_distance
-) -> Call:
-  """Checks the arguments of `attend` and runs the hooks that act once a call. Raises ValueError
-  with one line.
+  Raises ValueError with one line, and LengthError for contiguous positions beyond a table.
   """
-  (B, T, H, _), (_, S, G, _) = q_BTHK.shape, k_BSGK.shape
-  if T > S:
-    raise ValueError(f'{T} queries for {S} keys: the queries are the last T of the keys')
-  if H % G or v_BSGK.shape[:3] != (B, S, G):
-    raise ValueError(
-      f'q {q_BTHK.shape}, k {k_BSGK.shape}, v {v_BSGK.shape}: heads must be a multiple of key/value heads'
-    )
+  name = type(enc).__name__
+  _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
+  T, S = q_BTHK.shape[1], k_BSGK.shape[1]
   if window is not None and window < 1:
-    raise ValueError(f'window={window} must be at least 1: a token sees itself')
-  if enc.causal_only and not causal:
-    raise ValueError(f'{type(enc).__name__} is defined for causal attention only')
-  contiguous = positions is None
+    raise ValueError(f'window={window}; allowed: at least 1, for a token sees itself')
+  if enc.causal_only and not is_causal:
+    raise ValueError(f'{name} is defined for causal attention only')
+  if enc.needs_inputs and x is None:
+    raise ValueError(f'{name} reads content: attention needs x, the normalized input of the layer')
+  if not outer_hooks_applied:
+    _refuse_lost_hooks(enc)
+  contiguous = position_ids is None
   if contiguous:
-    positions = contiguous_positions(S, segments)
-    if enc.max_length is not None and segments is None and enc.max_length < S:
-      raise LengthError(
-        f'{S} positions, but the table of {type(enc).__name__} ends at {enc.max_length}'
-      )
-    distances = (0 if causal else 1 - S, S - 1)
+    position_ids = contiguous_positions(S, segment_ids)
+    if enc.max_length is not None and segment_ids is None and enc.max_length < S:
+      raise LengthError(f'{S} positions, but the table of {name} ends at {enc.max_length}')
+    distances = (0 if is_causal else 1 - S, S - 1)
   else:
-    distances = _distance_range(enc, positions, max_distance)
-  j = enc.locate(x, positions)
+    distances = _distance_range(enc, position_ids, max_position_distance)
+  j = enc.coordinates(x, position_ids)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   scale = enc.scale(q_BTHK.shape[-1])
-  q_BTHK, k_BSGK = enc.transform(q_BTHK, k_BSGK, i, j)
-  arrays = (q_BTHK, k_BSGK, v_BSGK, i, j, positions, segments)
-  return Call(
-    enc, *arrays, causal, window, scale, block, contiguous, distances, jax.default_backend()
+  q_BTHK, k_BSGK = enc.transform_qk(q_BTHK, k_BSGK, i, j)
+  return AttentionRequest(
+    enc=enc,
+    q_BTHK=q_BTHK,
+    k_BSGK=k_BSGK,
+    v_BSGK=v_BSGK,
+    i=i,
+    j=j,
+    position_ids=position_ids,
+    segment_ids=segment_ids,
+    is_causal=is_causal,
+    window=window,
+    scale=scale,
+    block_sizes=block_sizes,
+    contiguous=contiguous,
+    distances=distances,
+    platform=jax.default_backend(),
   )
 
 
-def contiguous_positions(S: int, segments_BS=None):
+def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
+  """Raises ValueError that names the array, its shape and the one that was expected."""
+  for name, array in (('q', q_BTHK), ('k', k_BSGK), ('v', v_BSGK)):
+    if array.ndim != 4:
+      layout = '[batch, tokens, heads, width]'
+      raise ValueError(f'{name} has shape {array.shape}; allowed: four axes, {layout}')
+  (B, T, H, K), (_, S, G, _) = q_BTHK.shape, k_BSGK.shape
+  d = enc.dims
+  if T > S:
+    raise ValueError(f'{T} queries for {S} keys: the queries are the last T of the keys')
+  if (d.heads, d.head_dim) != (H, K):
+    said = f'[batch, tokens, {d.heads} heads, {d.head_dim} channels] of the encoding'
+    raise ValueError(f'q has shape {q_BTHK.shape}; allowed: {said}')
+  if k_BSGK.shape != (B, S, d.kv_heads, K):
+    said = (B, 'S', d.kv_heads, K)
+    raise ValueError(f'k has shape {k_BSGK.shape}; allowed: {said}'.replace("'", ''))
+  if v_BSGK.shape[:3] != (B, S, G):
+    raise ValueError(f'v has shape {v_BSGK.shape}; allowed: {(B, S, G)} and any width')
+  if x is not None and x.shape != (B, S, d.model_dim):
+    raise ValueError(f'x has shape {x.shape}; allowed: {(B, S, d.model_dim)}, for all keys')
+  for name, ids in (('position_ids', position_ids), ('segment_ids', segment_ids)):
+    if ids is None:
+      continue
+    if ids.shape not in ((B, S), (1, S)):
+      raise ValueError(f'{name} has shape {ids.shape}; allowed: {(B, S)} or {(1, S)}')
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+      raise ValueError(f'{name} has dtype {ids.dtype}; allowed: integers')
+
+
+def _refuse_lost_hooks(enc: Encoding) -> None:
+  """Raises ValueError for an encoding that acts outside attention, where nobody has said so."""
+  name = type(enc).__name__
+  how = 'then call attend(..., outer_hooks_applied=True)'
+  if enc.has('add_to_input'):
+    call = 'enc.add_to_input(x, position_ids)'
+    raise ValueError(f'{name} acts on the input of the first layer: apply {call} there, {how}')
+  if enc.has('sample_positions'):
+    call = 'enc.sample_positions(position_ids, batch, key)'
+    raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')
+
+
+def contiguous_positions(S: int, segment_ids=None):
   """0, 1, 2, ... within each segment: int32 [B|1, S]."""
   index_S = jnp.arange(S)[None]
-  if segments_BS is None:
+  if segment_ids is None:
     return index_S
-  starts = jnp.pad(
-    segments_BS[:, 1:] != segments_BS[:, :-1], ((0, 0), (1, 0)), constant_values=True
-  )
+  differs = segment_ids[:, 1:] != segment_ids[:, :-1]
+  starts = jnp.pad(differs, ((0, 0), (1, 0)), constant_values=True)
   return index_S - lax.cummax(jnp.where(starts, index_S, 0), axis=1)
 
 
-def _distance_range(enc, positions_BS, max_distance: int | None) -> tuple[int, int]:
-  """Distances for which tables are needed under explicit positions: a static range, since it is the
-  tables' length.
-  """
-  has_tables = jax.tree.leaves(jax.eval_shape(enc.tables, jax.ShapeDtypeStruct((1,), jnp.int32)))
-  if not has_tables:
+def _distance_range(enc, position_ids, max_position_distance: int | None) -> tuple[int, int]:
+  """The distances that tables hold under explicit positions: static, since it is their length."""
+  if not any(enc.has(hook) for hook in (*DISTANCE_TERMS, 'tables')):
     return 0, 0
-  if max_distance is None:
-    if isinstance(positions_BS, jax.core.Tracer):
-      raise ValueError(
-        f'{type(enc).__name__} has per-distance tables: traced positions need a static max_distance'
-      )
-    positions_BS = np.asarray(positions_BS)
-    max_distance = int((positions_BS.max(axis=1) - positions_BS.min(axis=1)).max())
-  return -max_distance, max_distance
+  if max_position_distance is None:
+    if isinstance(position_ids, jax.core.Tracer):
+      need = 'traced positions need a static max_position_distance'
+      raise ValueError(f'{type(enc).__name__} has terms by distance: {need}')
+    position_ids = np.asarray(position_ids)
+    max_position_distance = int((position_ids.max(axis=1) - position_ids.min(axis=1)).max())
+  return -max_position_distance, max_position_distance

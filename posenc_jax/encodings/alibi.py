@@ -7,8 +7,10 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 
 
 def slopes(heads: int) -> list[float]:
-  """2^(-8h/H) for h = 1..H; other H take those of the power of two below, then every second one of
-  the power above.
+  """ALiBi's slopes: 2^(-8h/H) for h = 1..H where H is a power of two.
+
+  Other numbers of heads take the slopes of the power of two below, then every second slope of the
+  power above.
   """
   power = 1 << (heads.bit_length() - 1)
   first = [2.0 ** (-8 * (h + 1) / power) for h in range(power)]
@@ -16,13 +18,11 @@ def slopes(heads: int) -> list[float]:
 
 
 class ALiBi(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j|, in all layers alike (Press et al. 2021, section
-  3).
-  """
+  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j| in all layers (Press et al. 2021, section 3)."""
 
   paper = 'Press et al. 2021, arXiv:2108.12409'
-  weights = 'none, or its slopes'
-  claims = 'better to about 3 L, then flat; sliding windows: flat (its authors)'
+  parameter_summary = 'none, or its slopes'
+  reported_extrapolation = 'better to about 3 L, then flat; sliding windows: flat (its authors)'
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, learned: bool = False):
@@ -32,9 +32,7 @@ class ALiBi(Encoding):
     if learned:
       self.slopes = nnx.Param(jnp.array(slopes(dims.heads), jnp.float32))
 
-  def tables(self, r_R):
-    slopes_H = self.slopes[...] if self.learned else jnp.array(slopes(self.dims.heads), jnp.float32)
+  def bias(self, r_R):
+    fixed_H = jnp.array(slopes(self.dims.heads), jnp.float32)
+    slopes_H = self.slopes[...] if self.learned else fixed_H
     return -jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32), slopes_H)
-
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS + block.tables

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import zeros
 
 
 class CoPE(Encoding):
@@ -19,58 +19,65 @@ class CoPE(Encoding):
   """
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'
-  weights, claims = 'a table a layer', None
+  parameter_summary = 'a table a layer'
+  reported_extrapolation = None
   bias_in_scale = False
   causal_only = True
+  reads_qk = True
+  scans_keys = ((),)
   per_layer = ('rows',)
 
   def __init__(self, dims: Dims, rngs, *, positions: int = 64):
-    """`positions`: rows of e; larger counts share the last."""
+    """`positions`: rows of e; larger counts share the last row."""
     super().__init__(dims, rngs)
     if positions < 2:
-      raise ValueError(f'cope: positions={positions} must be at least 2')
-    self.rows = nnx.Param(jnp.zeros((positions, dims.head_dim), jnp.float32))
+      raise ValueError(f'positions={positions} must be at least 2')
+    self.rows = zeros(positions, dims.head_dim)
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     last = self.rows.shape[0] - 1
-    rows_PK = self.rows[...].astype(q_BTHK.dtype)
-    by_row_BHTP = jnp.einsum('bthk,pk->bhtp', q_BTHK, rows_PK, preferred_element_type=jnp.float32)
+    rows_PK = self.rows[...].astype(q_BHTK.dtype)
+    by_row_BHTP = jnp.einsum('bhtk,pk->bhtp', q_BHTK, rows_PK, preferred_element_type=jnp.float32)
 
     def near():
-      return interpolate(by_row_BHTP, jnp.minimum(block.suffix_sum(jax.nn.sigmoid(s_BHTS)), last))
+      counts_BHTS = tile.suffix_sum(jax.nn.sigmoid(s_BHTS))
+      return interpolate(by_row_BHTP, jnp.minimum(counts_BHTS, last))
 
     def far():
       return jnp.broadcast_to(by_row_BHTP[..., last:], s_BHTS.shape)
 
-    return s_BHTS + block.unless(last, near, far)
+    return s_BHTS + tile.cond_saturated(last, near, far)
 
 
 @jax.custom_vjp
 def interpolate(f_P, p_S):
   """f at the places p in [0, P - 1], linear between whole numbers: [..., P], [..., S] -> [..., S].
 
-  Its own gradient for f: one flat scatter of pairs. Autodiff of the two lookups scatters twice by
-    four indices each.
+  The gradient for f is one flat scatter of pairs, where autodiff of the two lookups scatters twice
+  by four indices each.
   """
-  return _interpolate(f_P, p_S)[0]
+  return _interpolate_forward(f_P, p_S)[0]
 
 
-def _interpolate(f_P, p_S):
+def _interpolate_forward(f_P, p_S):
   below = jnp.floor(p_S).astype(jnp.int32)
   low = jnp.take_along_axis(f_P, below, axis=-1)
-  slope = jnp.take_along_axis(f_P, jnp.minimum(below + 1, f_P.shape[-1] - 1), axis=-1) - low
+  above = jnp.minimum(below + 1, f_P.shape[-1] - 1)
+  slope = jnp.take_along_axis(f_P, above, axis=-1) - low
   return low + (p_S - below) * slope, (f_P, p_S, slope)
 
 
 def _interpolate_backward(residuals, d_S):
   f_P, p_S, slope_S = residuals
-  P, below = f_P.shape[-1], jnp.floor(p_S).astype(jnp.int32)
+  P = f_P.shape[-1]
+  below = jnp.floor(p_S).astype(jnp.int32)
   place = below.reshape(-1, below.shape[-1]) + P * jnp.arange(f_P.size // P)[:, None]
   pairs = jnp.stack([d_S * (1 - (p_S - below)), d_S * (p_S - below)], axis=-1).reshape(-1, 2)
-  sums = jnp.zeros((f_P.size, 2), d_S.dtype).at[place.ravel()].add(pairs, mode='promise_in_bounds')
-  # nothing is above the last
+  sums = jnp.zeros((f_P.size, 2), d_S.dtype)
+  sums = sums.at[place.ravel()].add(pairs, mode='promise_in_bounds')
   here, above = sums[:, 0].reshape(f_P.shape), sums[:, 1].reshape(f_P.shape)
+  # The last place has nothing above it.
   return here.at[..., 1:].add(above[..., :-1]), slope_S * d_S
 
 
-interpolate.defvjp(_interpolate, _interpolate_backward)
+interpolate.defvjp(_interpolate_forward, _interpolate_backward)

@@ -2,81 +2,73 @@
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.fire import FIRE
-from posenc_jax.encodings.kerple import KerpleLog, KerplePower
-from posenc_jax.encodings.sandwich import Sandwich
-
-OVER = {  # encodings that add to the scores what depends on positions alone
-  'alibi': ALiBi,
-  'kerple_log': KerpleLog,
-  'kerple_power': KerplePower,
-  'sandwich': Sandwich,
-  'fire': FIRE,
-}
+from posenc_jax.encodings.core.parameters import uniform
+from posenc_jax.encodings.core.registry import make_from_spec
 
 
 class DAPE(Encoding):
-  """s = a + b + f([a; b]), a_ij = q_i . k_j / sqrt(K), b the bias of another encoding (Zheng et al.
-  2024, version 1).
+  """s = a + b + f([a; b]), a_ij = q_i . k_j / sqrt(K), b the bias of another encoding (version 1).
 
-  f is an MLP 2H -> hidden -> H with LeakyReLU, applied to each pair over all heads: every layer has
-  its own. Weights start from U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as the linear layers of the
-  released code do. Its bias after the last layer is left out: alike for all keys, it changes no
-  softmax. The code's own FIRE has a LeakyReLU inside when it is adapted and a ReLU when not; here
-  it is FIRE either way. There KERPLE's numbers are a layer's own; here, as without DAPE, all layers
-  share them.
+  Zheng et al. 2024. f is an MLP 2H -> hidden -> H with LeakyReLU, applied to each pair over all
+  heads: every layer has its own. Weights start from U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as the
+  linear layers of the released code do. Its bias after the last layer is left out: alike for all
+  keys, it changes no softmax. The code's own FIRE has a LeakyReLU inside when it is adapted and a
+  ReLU when not; here it is FIRE either way. There KERPLE's numbers are a layer's own; here, as
+  without DAPE, all layers share them.
   """
 
   paper = 'Zheng et al. 2024, arXiv:2405.14722'
-  weights, claims = 'an MLP a layer', None
+  parameter_summary = 'an MLP a layer'
+  reported_extrapolation = None
   bias_in_scale = False
 
   def __init__(
-    self, dims: Dims, rngs, *, over: str = 'alibi', hidden: int = 32, slope: float = 0.01
+    self, dims: Dims, rngs, *, inner: str | dict = 'alibi', hidden: int = 32, slope: float = 0.01
   ):
-    """`over`: the encoding adapted, with its own defaults; `hidden`: width of the MLP; `slope`:
-    below 0.
+    """Builds the encoding that is adapted, and the MLP.
+
+    Args:
+      inner: an encoding that does nothing but add a bias: a name, or a dict of a name and
+        hyperparameters.
+      hidden: width of the MLP.
+      slope: of the LeakyReLU below 0.
     """
     super().__init__(dims, rngs)
-    if over not in OVER:
-      raise ValueError(f'dape: over={over!r} must be one of {", ".join(OVER)}')
+    self.inner = make_from_spec(inner, dims, rngs)
+    if not self.inner.adds_only_bias:
+      raise ValueError(
+        f'inner={inner!r} does more than add a bias; allowed: alibi, kerple_log, fire and the like'
+      )
     if hidden < 1:
-      raise ValueError(f'dape: hidden={hidden} must be at least 1')
-    self.over, self.slope = OVER[over](dims, rngs), slope
-    self.relative, self.reach = self.over.relative, self.over.reach
-    self.per_layer = ('w_in', 'b_in', 'w_out', *(('over',) if self.over.per_layer else ()))
-    draw = lambda fan_in, *shape: nnx.Param(
-      jax.random.uniform(rngs.params(), shape, jnp.float32, -(fan_in**-0.5), fan_in**-0.5)
-    )
-    self.w_in, self.b_in = (
-      draw(2 * dims.heads, hidden, 2 * dims.heads),
-      draw(2 * dims.heads, hidden),
-    )
-    self.w_out = draw(hidden, dims.heads, hidden)
+      raise ValueError(f'hidden={hidden} must be at least 1')
+    self.slope = slope
+    self.relative = self.inner.relative
+    self.max_relative_distance = self.inner.max_relative_distance
+    self.switched_off = () if self.inner.has('bias') else ('tables',)
+    self.per_layer = ('w_in', 'b_in', 'w_out', *(('inner',) if self.inner.per_layer else ()))
+    heads = dims.heads
+    of_inputs, of_hidden = (2 * heads) ** -0.5, hidden**-0.5
+    self.w_in = uniform(rngs, (hidden, 2 * heads), -of_inputs, of_inputs)
+    self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
+    self.w_out = uniform(rngs, (heads, hidden), -of_hidden, of_hidden)
 
-  def project(self):
-    own = jax.tree.map(lambda x: x, self)
-    own.over = self.over.project()
-    return own
-
-  def locate(self, x_BSD, positions_BS):
-    return self.over.locate(x_BSD, positions_BS)
+  def coordinates(self, x_BSD, position_ids):
+    return self.inner.coordinates(x_BSD, position_ids)
 
   def tables(self, r_R):
-    return self.over.tables(r_R)
+    return self.inner.distance_terms(r_R)['bias']
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     B, H, T, S = s_BHTS.shape
-    b_BHTS = jnp.broadcast_to(
-      self.over.score(jnp.zeros_like(s_BHTS), q_BTHK, k_BSHK, block), s_BHTS.shape
-    )
+    if self.inner.has('bias'):
+      b_BHTS = tile.tables
+    else:
+      b_BHTS = self.inner.score(jnp.zeros_like(s_BHTS), q_BHTK, k_BGSK, tile)
+    b_BHTS = jnp.broadcast_to(b_BHTS, s_BHTS.shape)
     both_BCN = jnp.concatenate([s_BHTS, b_BHTS], axis=1).reshape(B, 2 * H, T * S)
     hidden_BFN = jnp.einsum('fc,bcn->bfn', self.w_in[...], both_BCN) + self.b_in[...][None, :, None]
-    change_BHN = jnp.einsum(
-      'hf,bfn->bhn', self.w_out[...], jax.nn.leaky_relu(hidden_BFN, self.slope)
-    )
+    hidden_BFN = jax.nn.leaky_relu(hidden_BFN, self.slope)
+    change_BHN = jnp.einsum('hf,bfn->bhn', self.w_out[...], hidden_BFN)
     return s_BHTS + b_BHTS + change_BHN.reshape(B, H, T, S)

@@ -8,28 +8,28 @@ from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.xla_ops import hold
 
 GATES = ('data', 'learned', 'fixed')
 
 
 class FoX(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) + c_i - c_j, c_t = sum_(l <= t) log sigmoid(w_h . x_l + b_h) (Lin et
-  al. 2025).
+  """s_ij = q_i . k_j / sqrt(K) + c_i - c_j, c_t = sum_(l <= t) log sigmoid(w_h . x_l + b_h).
 
-  x is the layer's normalized input; every layer has its own gates. A token is not forgotten by
-  itself: the sum is over j+1..i. As in the released code b starts at 0; w is a projection and
-  starts at fan-in scale like every other. This is the gate alone: the paper's "Pro" block (output
-  gate, QK-norm, shifted keys and values, output norm) is not in it. Without w the gates do not
-  depend on the data: b is learned, or fixed (ALiBi, if by its slopes). They start at e^(-1/T_h),
-  T_h spaced evenly in log from `shortest` to `longest`; the code has no defaults for these two.
+  Lin et al. 2025. x is the layer's normalized input; every layer has its own gates. A token is not
+  forgotten by itself: the sum is over j+1..i. As in the released code b starts at 0; w is a
+  projection and starts at fan-in scale like every other. This is the gate alone: the paper's "Pro"
+  block (output gate, QK-norm, shifted keys and values, output norm) is not in it. Without w the
+  gates do not depend on the data: b is learned, or fixed (ALiBi, if by its slopes). They start at
+  e^(-1/T_h), T_h spaced evenly in log from `shortest` to `longest`; the code has no defaults for
+  these two.
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130'
-  weights = 'a gate a head a layer'
-  claims = 'RULER at 2 L: 29.5, RoPE 1.3 (760M, Yang et al. 2025)'
+  parameter_summary = 'a gate a head a layer'
+  reported_extrapolation = 'RULER at 2 L: 29.5, RoPE 1.3 (760M, Yang et al. 2025)'
   bias_in_scale = False
   causal_only = True
+  needs_inputs = True
   per_layer = ('w_f', 'b_f')
 
   def __init__(
@@ -43,24 +43,25 @@ class FoX(Encoding):
     longest: float | None = None,
     in_scale: bool = False,
   ):
-    """`gate`: one of GATES. `bias`: where b starts with 'data'; larger gates forget less (5: hardly
-    at all).
+    """Builds the gates.
 
-    `shortest`, `longest`: tokens after which the first and the last head remember 1/e; None: the
-    training length. `in_scale`: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and
-    this in a chain).
+    Args:
+      gate: one of GATES.
+      bias: where b starts with gate 'data'; larger gates forget less (5: hardly at all).
+      shortest, longest: tokens after which the first and the last head remember 1/e; None: the
+        training length.
+      in_scale: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and this in a chain).
     """
     super().__init__(dims, rngs)
     longest = dims.train_length if longest is None else longest
     if gate not in GATES:
-      raise ValueError(f'fox: gate={gate!r} must be one of {", ".join(GATES)}')
+      raise ValueError(f'gate={gate!r} must be one of {", ".join(GATES)}')
     if shortest <= 0 or longest <= 0:
-      raise ValueError(f'fox: shortest={shortest} and longest={longest} must be greater than 0')
+      raise ValueError(f'shortest={shortest} and longest={longest} must be greater than 0')
     self.bias_in_scale = in_scale
-    self.gate, self.times = (
-      gate,
-      tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads)),
-    )
+    self.gate = gate
+    self.needs_inputs = gate == 'data'
+    self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
     self.per_layer = {'data': ('w_f', 'b_f'), 'learned': ('b_f',), 'fixed': ()}[gate]
     if gate == 'data':
       self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
@@ -68,40 +69,40 @@ class FoX(Encoding):
     elif gate == 'learned':
       self.b_f = nnx.Param(-jnp.log(jnp.expm1(1 / jnp.array(self.times, jnp.float32))))
 
-  def locate(self, x_BSD, positions_BS):
-    """c as (whole, rest), float32 [B|1, S, H] each."""
+  def coordinates(self, x_BSD, position_ids):
+    """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`."""
     if self.gate == 'data':
-      if x_BSD is None:
-        raise ValueError('FoX reads content: attention needs x, the normalized input of the layer')
-      return running_sum(
-        jax.nn.log_sigmoid(x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None])
-      )
-    log_f_H = (
-      -1 / jnp.array(self.times, jnp.float32)
-      if self.gate == 'fixed'
-      else jax.nn.log_sigmoid(self.b_f[...])
-    )
-    return running_sum(jnp.broadcast_to(log_f_H, (1, positions_BS.shape[1], self.dims.heads)))
+      logits_BSH = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]
+      return running_sum(jax.nn.log_sigmoid(logits_BSH))
+    if self.gate == 'learned':
+      log_f_H = jax.nn.log_sigmoid(self.b_f[...])
+    else:
+      log_f_H = -1 / jnp.array(self.times, jnp.float32)
+    return running_sum(jnp.broadcast_to(log_f_H, (1, position_ids.shape[1], self.dims.heads)))
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    # From the first query on: the sums of near tokens are small then, and their differences exact.
-    origin = block.i[0][:, :1]
-    c_i, c_j = (((whole - origin) + rest).swapaxes(1, 2) for whole, rest in (block.i, block.j))
-    c_i, c_j = hold(c_i), hold(c_j)  # else each pair would read them with a stride of H
-    forgotten_BHTS = c_i[..., None] - c_j[:, :, None]
-    return s_BHTS + (
-      self.scale(self.dims.head_dim) * forgotten_BHTS if self.bias_in_scale else forgotten_BHTS
-    )
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    # Sums are taken from the first query on: those of near tokens are small then, and their
+    # differences exact.
+    origin = tile.i[0][:, :1]
+    c_i, c_j = (((whole - origin) + rest) for whole, rest in (tile.i, tile.j))
+    forgotten_BHTS = tile.difference(c_i, c_j)
+    if self.bias_in_scale:
+      forgotten_BHTS = self.scale(self.dims.head_dim) * forgotten_BHTS
+    return s_BHTS + forgotten_BHTS
 
 
 def running_sum(x_BSH):
-  """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6 at any
-  length.
+  """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6.
 
-  A sum alone reaches 1e5, where neighbours in float32 are 0.008 apart. `whole` is an integer (exact
-  below 2^24), `rest` at most 1/2 in size; rounding has no derivative, so the gradient is that of
+  A sum alone reaches 1e5, where neighbors in float32 are 0.008 apart. `whole` is an integer (exact
+  below 2^24), `rest` at most 1/2 in size. Rounding has no derivative, so the gradient is that of
   `rest`, which is the sum's.
   """
-  carry = lambda whole, rest: (whole + jnp.round(rest), rest - jnp.round(rest))
-  add = lambda a, b: carry(a[0] + b[0], a[1] + b[1])
+
+  def carry(whole, rest):
+    return whole + jnp.round(rest), rest - jnp.round(rest)
+
+  def add(a, b):
+    return carry(a[0] + b[0], a[1] + b[1])
+
   return lax.associative_scan(add, carry(jnp.zeros_like(x_BSH), x_BSH), axis=1)

@@ -9,11 +9,11 @@ from flax import nnx
 from posenc_jax.encodings.core.base import Dims, Encoding
 
 POSITIVITY = ('projection', 'softplus')
-LEAST = 1e-2  # of both parameters, as in the released code
+LEAST = 1e-2  # the lower bound of both parameters, as in the released code
 
 
 class Kerple(Encoding):
-  """Two positive numbers a head, p and a, for all layers alike: what both kernels share.
+  """What both kernels share: two positive numbers a head, p and a, alike in all layers.
 
   The paper's eq. 1 has the bias inside 1/sqrt(K), the released code adds it after: so here, but for
   `in_scale`. As in the code p starts from U(0, 2) and a from U(0, 1), and neither is ever below
@@ -22,38 +22,43 @@ class Kerple(Encoding):
   """
 
   paper = 'Chi et al. 2022, arXiv:2205.09921'
+  parameter_summary = 'two numbers a head'
+  reported_extrapolation = 'better to 32 L (its authors, 162M)'
   bias_in_scale = False
-  name = ''  # as errors say it
-  most_p = math.inf
+  most_p = math.inf  # the upper bound of p
 
   def __init__(self, dims: Dims, rngs, *, positivity: str = 'projection', in_scale: bool = False):
-    """`positivity`: 'projection' (the code: back into bounds after a step) or 'softplus' of a free
-    parameter.
+    """Draws p and a.
 
-    A p with an upper bound is then that bound times a sigmoid. `in_scale`: the bias as in the
-    paper's eq. 1.
+    Args:
+      positivity: 'projection' (as in the code: back into bounds after a step) or 'softplus' of a
+        free parameter; a p with an upper bound is then that bound times a sigmoid.
+      in_scale: the bias is inside the scale, as in the paper's eq. 1.
     """
     super().__init__(dims, rngs)
     if positivity not in POSITIVITY:
-      raise ValueError(
-        f'{self.name}: positivity={positivity!r} must be one of {", ".join(POSITIVITY)}'
-      )
+      raise ValueError(f'positivity={positivity!r} must be one of {", ".join(POSITIVITY)}')
     self.positivity, self.bias_in_scale = positivity, in_scale
-    draw = lambda high: jax.random.uniform(rngs.params(), (dims.heads,), jnp.float32, 0.0, high)
-    start = lambda high, most: nnx.Param(self._free(jnp.maximum(draw(high), LEAST), most))
-    self.p, self.a = start(2.0, self.most_p), start(1.0, math.inf)
+    self.p = self._draw(rngs, 2.0, self.most_p)
+    self.a = self._draw(rngs, 1.0, math.inf)
+
+  def _draw(self, rngs, high: float, most: float) -> nnx.Param:
+    start = jax.random.uniform(rngs.params(), (self.dims.heads,), jnp.float32, 0.0, high)
+    return nnx.Param(self._free(jnp.maximum(start, LEAST), most))
 
   def _free(self, x, most: float):
+    """The free parameter of a bounded number."""
     if self.positivity == 'projection':
       return x
     return jnp.log(jnp.expm1(x)) if most == math.inf else jnp.log(x / (most - x))
 
   def _bounded(self, x, most: float):
+    """The bounded number of a free parameter."""
     if self.positivity == 'projection':
       return x
     return jax.nn.softplus(x) if most == math.inf else most * jax.nn.sigmoid(x)
 
-  def project(self):
+  def constrain_parameters(self):
     if self.positivity == 'softplus':
       return self
     most = {'p': self.most_p, 'a': math.inf}
@@ -61,44 +66,30 @@ class Kerple(Encoding):
       lambda path, x: jnp.clip(x, LEAST, most[path[0].name]), self
     )
 
-  def tables(self, r_R):
-    p_1H, a_1H = (
-      self._bounded(self.p[...], self.most_p)[None],
-      self._bounded(self.a[...], math.inf)[None],
-    )
-    bias_RH = self.bias(jnp.abs(r_R).astype(jnp.float32)[:, None], p_1H, a_1H)
-    return self.scale(self.dims.head_dim) * bias_RH if self.bias_in_scale else bias_RH
+  def bias(self, r_R):
+    p_1H = self._bounded(self.p[...], self.most_p)[None]
+    a_1H = self._bounded(self.a[...], math.inf)[None]
+    return self.kernel(jnp.abs(r_R).astype(jnp.float32)[:, None], p_1H, a_1H)
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS + block.tables
+  def kernel(self, distance_R1, p_1H, a_1H):
+    """[R, 1], [1, H], [1, H] -> [R, H]."""
+    raise NotImplementedError
 
 
 class KerpleLog(Kerple):
-  """s_ij = q_i . k_j / sqrt(K) - p_h log(1 + a_h |i - j|), p, a > 0, in all layers alike (Chi et
-  al. 2022).
-  """
+  """s_ij = q_i . k_j / sqrt(K) - p_h log(1 + a_h |i - j|), p, a > 0 (Chi et al. 2022)."""
 
-  name = 'kerple_log'
-  weights = 'two numbers a head'
-  claims = 'better to 32 L (its authors, 162M)'
-
-  def bias(self, distance_R1, p_1H, a_1H):
-    """[R, 1], [1, H], [1, H] -> [R, H]."""
+  def kernel(self, distance_R1, p_1H, a_1H):
     return -p_1H * jnp.log1p(distance_R1 * a_1H)
 
 
 class KerplePower(Kerple):
-  """s_ij = q_i . k_j / sqrt(K) - a_h |i - j|^p_h, a > 0, 0 < p <= 2, in all layers alike (Chi et
-  al. 2022).
+  """s_ij = q_i . k_j / sqrt(K) - a_h |i - j|^p_h, a > 0, 0 < p <= 2 (Chi et al. 2022).
 
   ALiBi where p is 1 and a its slopes.
   """
 
-  name = 'kerple_power'
-  weights = 'two numbers a head'
-  claims = 'better to 32 L (its authors, 162M)'
   most_p = 2.0
 
-  def bias(self, distance_R1, p_1H, a_1H):
-    """[R, 1], [1, H], [1, H] -> [R, H]."""
+  def kernel(self, distance_R1, p_1H, a_1H):
     return -a_1H * distance_R1**p_1H

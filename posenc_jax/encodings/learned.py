@@ -6,19 +6,24 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
 
 
+def rows_at(table_LX, positions):
+  """The table's rows at integer positions; NaN outside the table: an index is never clamped."""
+  # JAX would read a negative index from the table's end.
+  outside = jnp.where(positions < 0, table_LX.shape[0], positions)
+  return jnp.take(table_LX, outside, axis=0, mode='fill', fill_value=jnp.nan)
+
+
 class Learned(Encoding):
-  """x_t = E[token_t] + P[t], P learned with `max_length` rows (Gehring et al. 2017, section 3.1;
-  Devlin et al. 2018).
+  """x_t = E[token_t] + P[t], P learned with `max_length` rows (Gehring et al. 2017, section 3.1).
 
   As published, P starts as large as the token embeddings: like theirs, its entries have standard
-    deviation D^-1/2, are
-  read times sqrt(D) and reach the model with unit variance. Rows past the table are NaN: an index
-  is never clamped.
+  deviation D^-1/2, are read times sqrt(D) and reach the model with unit variance. Positions outside
+  the table give NaN.
   """
 
   paper = 'Gehring et al. 2017, arXiv:1705.03122; Devlin et al. 2018, arXiv:1810.04805'
-  weights = 'a row a position'
-  claims = 'none: its table ends'
+  parameter_summary = 'a row a position'
+  reported_extrapolation = 'none: its table ends'
   relative = False
 
   def __init__(self, dims: Dims, rngs, *, max_length: int | None = None):
@@ -26,9 +31,9 @@ class Learned(Encoding):
     super().__init__(dims, rngs)
     self.max_length = dims.train_length if max_length is None else max_length
     if self.max_length < 1:
-      raise ValueError(f'learned: max_length={max_length} must be at least 1')
+      raise ValueError(f'max_length={max_length} must be at least 1')
     self.rows = normal(rngs, (self.max_length, dims.model_dim), dims.model_dim**-0.5)
 
-  def embed(self, x_BTD, positions_BT):
-    p_BTD = jnp.take(self.rows[...], positions_BT, axis=0, mode='fill', fill_value=jnp.nan)
-    return x_BTD + (self.dims.model_dim**0.5 * p_BTD).astype(x_BTD.dtype)
+  def add_to_input(self, x_BTD, position_ids):
+    p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], position_ids)
+    return x_BTD + p_BTD.astype(x_BTD.dtype)

@@ -3,19 +3,19 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.temperature import times
+from posenc_jax.encodings.core.temperature import multiply_queries
 
 
 class Llama4Temperature(Encoding):
-  """q_i (1 + c log(1 + floor((i + 1) / length))), as Llama 4 has it in the layers that do not
-  rotate.
+  """q_i (1 + c log(1 + floor((i + 1) / length))), as in the layers of Llama 4 without rotation.
 
   To be chained, or to stand in a pattern of layers for `nope`. Queries are multiplied: what other
   encodings add to the scores is not.
   """
 
   paper = 'Llama 4, in Hugging Face transformers'
-  weights, claims = 'none', None
+  parameter_summary = 'none'
+  reported_extrapolation = None
   relative = False
   causal_only = True
 
@@ -24,11 +24,8 @@ class Llama4Temperature(Encoding):
     super().__init__(dims, rngs)
     self.length, self.c = length, c
     if length < 1 or c < 0:
-      raise ValueError(
-        f'llama4_temperature: length={length} must be at least 1 and c={c} at least 0'
-      )
+      raise ValueError(f'length={length} must be at least 1 and c={c} at least 0')
 
-  def transform(self, q_BTHK, k_BSGK, i, j):
-    return times(
-      q_BTHK, 1 + self.c * jnp.log1p(jnp.floor((i[..., None] + 1) / self.length))
-    ), k_BSGK
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    factor = 1 + self.c * jnp.log1p(jnp.floor((i[..., None] + 1) / self.length))
+    return multiply_queries(q_BTHK, factor), k_BSGK

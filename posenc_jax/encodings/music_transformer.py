@@ -1,4 +1,4 @@
-"""Relative keys of each head's own."""
+"""Relative keys that each head has of its own."""
 
 import jax.numpy as jnp
 
@@ -9,37 +9,41 @@ BEYOND = ('zero', 'clip')
 
 
 class MusicTransformer(Encoding):
-  """s_ij = q_i . (k_j + E[h, i - j]) / sqrt(K), a vector for every head and distance (Huang et al.
-  2018).
+  """s_ij = q_i . (k_j + E[h, i - j]) / sqrt(K), a vector for every head and distance.
 
-  Shaw's relative keys without the values, with tables that the heads do not share, for attention to
-  the past alone; every layer has its own. As in tensor2tensor E starts from N(0, 1/K), and
-  distances past its end have no vector (`beyond='zero'`); Shaw's rule, the last vector again, is
-  `beyond='clip'`.
+  Huang et al. 2018. Shaw's relative keys without the values, with tables that the heads do not
+  share, for attention to the past alone; every layer has its own. As in tensor2tensor E starts from
+  N(0, 1/K), and distances past its end have no vector (`beyond='zero'`); Shaw's rule, the last
+  vector again, is `beyond='clip'`.
   """
 
   paper = 'Huang et al. 2018, arXiv:1809.04281'
-  weights, claims = 'a table a layer', None
+  parameter_summary = 'a table a layer'
+  reported_extrapolation = None
   bias_in_scale = True
   causal_only = True
+  reads_qk = True
   per_layer = ('rows',)
 
   def __init__(self, dims: Dims, rngs, *, distances: int | None = None, beyond: str = 'zero'):
-    """`distances`: rows of E, for the distances 0 .. distances - 1; the training length if None."""
+    """Draws the table.
+
+    Args:
+      distances: rows of E, for the distances 0 .. distances - 1; the training length if None.
+      beyond: one of BEYOND, the vector of larger distances.
+    """
     super().__init__(dims, rngs)
-    self.distances = self.reach = dims.train_length if distances is None else distances
+    self.distances = dims.train_length if distances is None else distances
     if self.distances < 1:
-      raise ValueError(f'music_transformer: distances={distances} must be at least 1')
+      raise ValueError(f'distances={distances} must be at least 1')
     if beyond not in BEYOND:
-      raise ValueError(f'music_transformer: beyond={beyond!r} must be one of {", ".join(BEYOND)}')
+      raise ValueError(f'beyond={beyond!r} must be one of {", ".join(BEYOND)}')
     self.beyond = beyond
+    self.max_relative_distance = self.distances
     self.rows = normal(rngs, (self.distances, dims.heads, dims.head_dim), dims.head_dim**-0.5)
 
-  def tables(self, r_R):
-    rows_RHK = self.rows[...][jnp.clip(r_R, 0, self.distances - 1)] * self.scale(self.dims.head_dim)
+  def relative_keys(self, r_R):
+    rows_RHK = self.rows[...][jnp.clip(r_R, 0, self.distances - 1)]
     if self.beyond == 'zero':
       rows_RHK = jnp.where(r_R[:, None, None] < self.distances, rows_RHK, 0.0)
     return rows_RHK
-
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS + block.query_dot(q_BTHK, block.tables)

@@ -5,47 +5,53 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import uniform, zeros
 
 
 class PoPE(Encoding):
-  """s_ij = sum_n softplus(q_in) softplus(k_jn) cos((j - i) f_n + d_hn) / sqrt(K), f_n =
-  base^(-n/K), n = 0 .. K - 1.
+  """s_ij = sum_n softplus(q_in) softplus(k_jn) cos((j - i) f_n + d_hn) / sqrt(K).
 
-  Gopalakrishnan et al. 2025. One frequency a channel, twice as many as RoPE; as cosines and sines
-  side by side queries and keys become twice as wide. The phases d are learned, for all layers alike
-  as in x-transformers, and lie in [-2 pi, 0]: they are put back there after a step, where released
-  codes clamp them when read, which leaves one that has left without a gradient.
+  f_n = base^(-n/K), n = 0 .. K - 1, Gopalakrishnan et al. 2025. One frequency a channel, twice as
+  many as RoPE; as cosines and sines side by side queries and keys become twice as wide. The phases
+  d are learned, for all layers alike as in x-transformers, and lie in [-2 pi, 0]: they are put back
+  there after a step, where released codes clamp them when read, which leaves one that has left
+  without a gradient.
   """
 
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
-  weights = 'a phase a channel'
-  claims = 'better than RoPE, zero-shot (its authors)'
+  parameter_summary = 'a phase a channel'
+  reported_extrapolation = 'better than RoPE, zero-shot (its authors)'
+  rotates_qk = True
+  qk_width = 2
 
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, uniform: bool = False):
-    """`uniform`: the phases start from U(-2 pi, 0), not at 0."""
+    """`base`: as for `rope`. `uniform`: the phases start from U(-2 pi, 0), not at 0."""
     super().__init__(dims, rngs)
     if base <= 1:
-      raise ValueError(f'pope: base={base} must be greater than 1')
+      raise ValueError(f'base={base} must be greater than 1')
     self.base = base
-    shape = (dims.heads, dims.head_dim)
-    draw = lambda: jax.random.uniform(rngs.params(), shape, jnp.float32, -2 * math.pi, 0.0)
-    self.phases = nnx.Param(draw() if uniform else jnp.zeros(shape, jnp.float32))
+    self.phases = _phases(rngs, (dims.heads, dims.head_dim), uniform)
 
-  def project(self):
+  def constrain_parameters(self):
     return jax.tree.map(lambda x: jnp.clip(x, -2 * math.pi, 0.0), self)
 
-  def transform(self, q_BTHK, k_BSGK, i, j):
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
     K = self.dims.head_dim
     frequencies = jnp.asarray(self.base ** (-np.arange(K) / K), jnp.float32)
 
     def polar(x, angles_BTHK):
       size = jax.nn.softplus(x.astype(jnp.float32))
-      return jnp.concatenate(
-        [size * jnp.cos(angles_BTHK), size * jnp.sin(angles_BTHK)], axis=-1
-      ).astype(x.dtype)
+      waves = [size * jnp.cos(angles_BTHK), size * jnp.sin(angles_BTHK)]
+      return jnp.concatenate(waves, axis=-1).astype(x.dtype)
 
-    angle = lambda position: jnp.multiply.outer(position, frequencies)[:, :, None]
-    return polar(q_BTHK, angle(i) - self.phases[...][None, None]), polar(k_BSGK, angle(j))
+    def angles(positions):
+      return jnp.multiply.outer(positions, frequencies)[:, :, None]
+
+    phases = self.phases[...][None, None]
+    return polar(q_BTHK, angles(i) - phases), polar(k_BSGK, angles(j))
+
+
+def _phases(rngs, shape: tuple[int, int], is_uniform: bool):
+  return uniform(rngs, shape, -2 * math.pi, 0.0) if is_uniform else zeros(*shape)

@@ -4,65 +4,60 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.position_wrapper import Around
+from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
-class RandomPositions(Around):
-  """T tokens stand at T different positions of 0 .. `longest` - 1, drawn uniformly, in order (Ruoss
-  et al. 2023).
+class RandomPositions(PositionWrapper):
+  """T tokens stand at T different positions of 0 .. `longest` - 1, drawn uniformly, in order.
 
-  One draw a forward for all layers, queries and keys; as released, also for all examples of the
-  batch and in evaluation too. There the draw is the same at every call, so that no number depends
-  on what stands beside it. With packing each document has a draw of its own. The released relative
-  encoding reads its table of sinusoids out of range, where JAX clamps; this one has all distances.
+  Ruoss et al. 2023. One draw a forward for all layers, queries and keys; as released, also for all
+  examples of the batch and in evaluation too. There the draw is the same at every call, so that no
+  number depends on what stands beside it. With packing each document has a draw of its own. The
+  released relative encoding reads its table of sinusoids out of range, where JAX clamps; this one
+  has all distances.
   """
 
   paper = 'Ruoss et al. 2023, arXiv:2305.16843'
-  weights, claims = "its encoding's (`rope`, or any)", 'on algorithmic tasks (its authors)'
+  parameter_summary = "its encoding's (`rope`, or any)"
+  reported_extrapolation = 'on algorithmic tasks (its authors)'
 
   def __init__(
     self,
     dims: Dims,
     rngs,
     *,
-    over: str | dict = 'rope',
+    inner: str | dict = 'rope',
     longest: int | None = None,
     each: str = 'batch',
   ):
-    """`over`: a name, or a dict of a name and hyperparameters; `longest`: None: 16 times the
-    training length.
+    """Builds the inner encoding.
 
-    `each`: 'batch' for one draw a batch, 'example' for one an example in training.
+    Args:
+      inner: a name, or a dict of a name and hyperparameters.
+      longest: positions; None: 16 times the training length.
+      each: 'batch' for one draw a batch, 'example' for one an example in training.
     """
-    super().__init__(dims, rngs, over)
-    self.longest, self.each = 16 * dims.train_length if longest is None else longest, each
+    super().__init__(dims, rngs, inner)
+    self.longest = 16 * dims.train_length if longest is None else longest
+    self.each = each
     if each not in ('batch', 'example'):
-      raise ValueError(f'random_positions: each={each!r} must be one of batch, example')
-    if self.longest < dims.train_length:
-      raise ValueError(
-        f'random_positions: longest={longest} must be at least the training length {dims.train_length}'
-      )
-    if self.max_length is not None and self.max_length < self.longest:
-      raise ValueError(
-        f'random_positions: over={over!r} ends at {self.max_length}, before longest={self.longest}'
-      )
+      raise ValueError(f'each={each!r} must be one of batch, example')
+    self.check_longest(self.longest)
     self.max_length = self.longest
 
-  def draw(self, positions_BT, batch: int, key):
+  def sample_positions(self, position_ids, batch: int, key):
     if self.each == 'example' and key is not None:
-      order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(
-        jax.random.split(key, batch)
-      )
-      positions_BT = jnp.broadcast_to(positions_BT, (batch, positions_BT.shape[1]))
+      keys = jax.random.split(key, batch)
+      order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(keys)
+      position_ids = jnp.broadcast_to(position_ids, (batch, position_ids.shape[1]))
     else:
-      order_BR = jax.random.permutation(jax.random.key(0) if key is None else key, self.longest)[
-        None
-      ]
-    document_BT = jnp.cumsum(positions_BT == 0, axis=1) - 1
-    drawn_BT = jnp.take_along_axis(
-      jnp.broadcast_to(order_BR, (len(positions_BT), self.longest)), positions_BT, axis=1
-    )
+      key = jax.random.key(0) if key is None else key
+      order_BR = jax.random.permutation(key, self.longest)[None]
+    document_BT = jnp.cumsum(position_ids == 0, axis=1) - 1
+    order_BR = jnp.broadcast_to(order_BR, (len(position_ids), self.longest))
+    drawn_BT = jnp.take_along_axis(order_BR, position_ids, axis=1)
+    # Sorted within each document: documents are kept apart by multiples of `longest`.
     return jnp.sort(document_BT * self.longest + drawn_BT, axis=1) - document_BT * self.longest
 
-  def farthest(self, tokens: int) -> int:
+  def max_sampled_distance(self, tokens: int) -> int:
     return self.longest - 1

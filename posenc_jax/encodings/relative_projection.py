@@ -7,8 +7,7 @@ from posenc_jax.encodings.core.parameters import normal
 
 
 class RelativeProjection(Encoding):
-  """s_ij = t_i (q_i . k_j / sqrt(K) + (W_h x_i) . bank[i - j]): a low-rank relation of token and
-  distance.
+  """s_ij = t_i (q_i . k_j / sqrt(K) + (W_h x_i) . bank[i - j]): a relation of token and distance.
 
   x is the layer's normalized input; the bank holds `rank` profiles over the distances 0 .. extent -
   1 for all heads of a layer, and is zero elsewhere. t_i is 1, or with `floor` 1 + alpha log(max((i
@@ -19,9 +18,12 @@ class RelativeProjection(Encoding):
   """
 
   paper = 'Inkling, in Hugging Face transformers'
-  weights, claims = 'a projection and a bank a layer', None
+  parameter_summary = 'a projection and a bank a layer'
+  reported_extrapolation = None
   bias_in_scale = False
   causal_only = True
+  needs_inputs = True
+  has_vector_tables = True
   per_layer = ('w_r', 'bank')
 
   def __init__(
@@ -34,35 +36,38 @@ class RelativeProjection(Encoding):
     floor: int | None = None,
     alpha: float = 0.1,
   ):
-    """`floor`: the context, in tokens, from which logits grow by `alpha` a unit of log; None: they
-    do not.
+    """Draws the projection and the bank.
+
+    Args:
+      rank: profiles in the bank.
+      extent: distances that the bank covers.
+      floor: the context, in tokens, from which logits grow by `alpha` a unit of log; None: they do
+        not.
+      alpha: see `floor`.
     """
     super().__init__(dims, rngs)
     for name, size in dict(rank=rank, extent=extent, floor=1 if floor is None else floor).items():
       if size < 1:
-        raise ValueError(f'relative_projection: {name}={size} must be at least 1')
-    self.floor, self.alpha, self.extent, self.reach = floor, alpha, extent, extent
+        raise ValueError(f'{name}={size} must be at least 1')
+    self.floor, self.alpha, self.extent = floor, alpha, extent
+    self.max_relative_distance = extent
     self.relative = floor is None
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, rank), dims.model_dim**-0.5)
     self.bank = normal(rngs, (extent, rank), 0.02)
 
-  def locate(self, x_BSD, positions_BS):
+  def coordinates(self, x_BSD, position_ids):
     """(W x, t): float32 [B, S, H, rank] and [B|1, S]."""
-    if x_BSD is None:
-      raise ValueError(
-        'RelativeProjection reads content: attention needs x, the normalized input of the layer'
-      )
-    t_BS = jnp.ones(positions_BS.shape, jnp.float32)
+    t_BS = jnp.ones(position_ids.shape, jnp.float32)
     if self.floor is not None:
-      t_BS += self.alpha * jnp.log(
-        jnp.maximum((positions_BS.astype(jnp.float32) + 1) / self.floor, 1)
-      )
+      contexts = (position_ids.astype(jnp.float32) + 1) / self.floor
+      t_BS += self.alpha * jnp.log(jnp.maximum(contexts, 1))
     return jnp.einsum('bsd,dhr->bshr', x_BSD.astype(jnp.float32), self.w_r[...]), t_BS
 
   def tables(self, r_R):
     rows_RK = self.bank[...][jnp.clip(r_R, 0, self.extent - 1)]
     return jnp.where(((r_R >= 0) & (r_R < self.extent))[:, None], rows_RK, 0.0)[:, None]
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    s_BHTS += block.query_dot(block.i[0], block.tables)
-    return s_BHTS if self.floor is None else s_BHTS * block.i[1][:, None, :, None]
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    wx_BTHR, t_BT = tile.i
+    s_BHTS += tile.query_dot(wx_BTHR.swapaxes(1, 2), tile.tables)
+    return s_BHTS if self.floor is None else s_BHTS * t_BT[:, None, :, None]

@@ -7,7 +7,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 
 
 class Sandwich(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) + b_h(i - j), in all layers alike (Chi et al. 2023).
+  """s_ij = q_i . k_j / sqrt(K) + b_h(i - j), alike in all layers (Chi et al. 2023).
 
     b_h(r) = [sum_(m=1..d/2) cos(r / 10000^(2m/d)) - d/2] / (8h/H),   h = 1..H
 
@@ -17,24 +17,21 @@ class Sandwich(Encoding):
   """
 
   paper = 'Chi et al. 2023, arXiv:2212.10356'
-  weights, claims = 'none', None
+  parameter_summary = 'none'
+  reported_extrapolation = None
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, width: int = 128):
     """`width`: of the sinusoid, d."""
     super().__init__(dims, rngs)
     if width < 2 or width % 2:
-      raise ValueError(f'sandwich: width={width} must be even and at least 2')
+      raise ValueError(f'width={width} must be even and at least 2')
     self.width = width
 
-  def tables(self, r_R):
+  def bias(self, r_R):
     half = self.width // 2
     frequencies = jnp.asarray(10_000.0 ** (-np.arange(1, half + 1) / half), jnp.float32)
-    waves_R = (
-      jnp.cos(jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32), frequencies)).sum(axis=-1) - half
-    )
+    angles_RM = jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32), frequencies)
+    waves_R = jnp.cos(angles_RM).sum(axis=-1) - half
     compression = 8 * np.arange(1, self.dims.heads + 1) / self.dims.heads
     return jnp.multiply.outer(waves_R, jnp.asarray(1 / compression, jnp.float32))
-
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS + block.tables

@@ -5,11 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
 
@@ -17,22 +16,23 @@ TAPS = 4
 
 
 class SelectiveRoPE(Encoding):
-  """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released
-  (ICLR 2026).
+  """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released.
 
-  x^ is the layer's normalized input, the slice of each query head over its own norm; conv,
-  depthwise and causal over 4 tokens, does not reach back beyond a position that is not below the
-  next (a document before). Every layer has its own. With fewer key/value heads there are as many
-  sets of angles. Weights start at fan-in scale, those of conv from U(-1/2, 1/2) as in the code.
-  `bias` adds exp(c) to f, c = 0 at the start: with conv zero that is RoPE. `gate` multiplies f by
-  sigmoid(W_g x^ + b_g), a number a head. The code norms queries and keys after turning them;
+  ICLR 2026. x^ is the layer's normalized input, the slice of each query head over its own norm;
+  conv, depthwise and causal over 4 tokens, does not reach back beyond a position that is not below
+  the next (a document before). Every layer has its own. With fewer key/value heads there are as
+  many sets of angles. Weights start at fan-in scale, those of conv from U(-1/2, 1/2) as in the
+  code. `bias` adds exp(c) to f, c = 0 at the start: with conv zero that is RoPE. `gate` multiplies
+  f by sigmoid(W_g x^ + b_g), a number a head. The code norms queries and keys after turning them;
   `qk_norm` of the model does before.
   """
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
-  weights = 'two projections and a convolution a layer'
-  claims = None
+  parameter_summary = 'two projections and a convolution a layer'
+  reported_extrapolation = None
   causal_only = True
+  needs_inputs = True
+  rotates_qk = True
   per_layer = ('w_1', 'w_2', 'conv', 'c', 'w_g', 'b_g')
 
   def __init__(
@@ -45,65 +45,63 @@ class SelectiveRoPE(Encoding):
     bias: bool = False,
     gate: bool = False,
   ):
+    """Draws the projections and the convolution.
+
+    Args:
+      base: as for `rope`.
+      rank: of the projection to f.
+      bias, gate: see above.
+    """
     super().__init__(dims, rngs)
     if dims.head_dim % 2 or dims.model_dim % dims.heads:
-      raise ValueError(
-        f'selective_rope: head_dim must be even and heads divide model_dim, not {dims}'
-      )
+      raise ValueError(f'head_dim must be even and heads divide model_dim, not {dims}')
     if base <= 1 or rank < 1:
-      raise ValueError(
-        f'selective_rope: base={base} must be greater than 1 and rank={rank} at least 1'
-      )
-    self.base, self.bias, self.gate = base, bias, gate
-    (D, G), half = (dims.model_dim, dims.kv_heads), dims.head_dim // 2
-    self.w_1, self.w_2 = normal(rngs, (D, rank), D**-0.5), normal(rngs, (rank, G, half), rank**-0.5)
-    self.conv = nnx.Param(
-      jax.random.uniform(rngs.params(), (TAPS, G, half), jnp.float32, -0.5, 0.5)
-    )
+      raise ValueError(f'base={base} must be greater than 1 and rank={rank} at least 1')
+    self.base, self.has_offset, self.has_gate = base, bias, gate
+    D, G, half = dims.model_dim, dims.kv_heads, dims.head_dim // 2
+    self.w_1 = normal(rngs, (D, rank), D**-0.5)
+    self.w_2 = normal(rngs, (rank, G, half), rank**-0.5)
+    self.conv = uniform(rngs, (TAPS, G, half), -0.5, 0.5)
     if bias:
-      self.c = nnx.Param(jnp.zeros((G, half), jnp.float32))
+      self.c = zeros(G, half)
     if gate:
-      self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), nnx.Param(jnp.zeros(G, jnp.float32))
+      self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), zeros(G)
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
-  def locate(self, x_BSD, positions_BS):
-    """Angles in (-pi, pi]: float32 [B, S, G, K/2]. Summed in turns, of which whole ones are dropped
-    without error.
+  def coordinates(self, x_BSD, position_ids):
+    """Angles in (-pi, pi]: float32 [B, S, G, K/2].
+
+    They are summed in turns, of which whole ones are dropped without error.
     """
-    if x_BSD is None:
-      raise ValueError(
-        'SelectiveRoPE reads content: attention needs x, the normalized input of the layer'
-      )
     K = self.dims.head_dim
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
-    x_BSD = (x_BSHX * lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)).reshape(
-      x_BSD.shape
-    )
+    norm = lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)
+    x_BSD = (x_BSHX * norm).reshape(x_BSD.shape)
     low_BSR = x_BSD @ self.w_1[...]
-    f = causal_conv(
-      jnp.einsum('bsr,rgm->bsgm', low_BSR, self.w_2[...]), self.conv[...], positions_BS
-    )
-    if self.bias:
-      f += jnp.exp(self.c[...])[None, None]
-    if self.gate:
-      f *= jax.nn.sigmoid(x_BSD @ self.w_g[...] + self.b_g[...][None, None])[..., None]
+    f_BSGM = jnp.einsum('bsr,rgm->bsgm', low_BSR, self.w_2[...])
+    f_BSGM = causal_conv(f_BSGM, self.conv[...], position_ids)
+    if self.has_offset:
+      f_BSGM += jnp.exp(self.c[...])[None, None]
+    if self.has_gate:
+      gate_BSG = jax.nn.sigmoid(x_BSD @ self.w_g[...] + self.b_g[...][None, None])
+      f_BSGM *= gate_BSG[..., None]
     turns = jnp.asarray(self.base ** (-2 * np.arange(K // 2) / K) / (2 * math.pi), jnp.float32)
-    return 2 * math.pi * running_sum(f * turns[None, None, None])[1]
+    return 2 * math.pi * running_sum(f_BSGM * turns[None, None, None])[1]
 
-  def transform(self, q_BTHK, k_BSGK, i, j):
-    def turn(x_BTHK, angles_BTGM):  # one set of angles for each group of heads
-      x_BTGnK = x_BTHK.reshape(*angles_BTGM.shape[:3], -1, x_BTHK.shape[-1])
-      by_group = jax.vmap(lambda x, angles: rotate(x, angles, 'half'), (2, 2), 2)
-      return by_group(x_BTGnK, angles_BTGM).reshape(x_BTHK.shape)
-
-    return turn(q_BTHK, i), turn(k_BSGK, j)
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return rotate_by_group(q_BTHK, i), rotate_by_group(k_BSGK, j)
 
 
-def causal_conv(y_BSGM, taps_nGM, positions_BS):
-  """sum_n taps[n] y_(t - n) over the tokens of one document: it begins where positions do not
-  rise.
-  """
-  rises_BS = jnp.pad(positions_BS[:, 1:] > positions_BS[:, :-1], ((0, 0), (1, 0)))
+def rotate_by_group(x_BTHK, angles_BTGM):
+  """Turns heads by angles, one set of them for each group of heads."""
+  x_BTGnK = x_BTHK.reshape(*angles_BTGM.shape[:3], -1, x_BTHK.shape[-1])
+  by_group = jax.vmap(lambda x, angles: rotate(x, angles, 'half'), (2, 2), 2)
+  return by_group(x_BTGnK, angles_BTGM).reshape(x_BTHK.shape)
+
+
+def causal_conv(y_BSGM, taps_nGM, position_ids):
+  """sum_n taps[n] y_(t - n) within a document, which begins where positions do not rise."""
+  rises_BS = jnp.pad(position_ids[:, 1:] > position_ids[:, :-1], ((0, 0), (1, 0)))
   out, same_BS = 0.0, jnp.ones_like(rises_BS)
   for n, tap_GM in enumerate(taps_nGM):
     out += jnp.where(same_BS[:, :, None, None], y_BSGM, 0.0) * tap_GM[None, None]

@@ -3,45 +3,33 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.rerope import Reindexed
+from posenc_jax.encodings.rerope import TwoRangeRoPE
 
 
-class SelfExtend(Reindexed):
-  """RoPE at distance i - j below window, and at i // group - j // group + window - window // group
-  from there on.
+class SelfExtend(TwoRangeRoPE):
+  """RoPE at distance i - j below window, at i // group - j // group + window - window // group on.
 
   Jin et al. 2024. A run of `rope` has the same parameters. It sees no distance that it was not
-  trained on up to (L - window) group + window tokens. `window`: None for a quarter of the training
-  length L; the rest is RoPE's, as it was trained. Groups are of positions, not of distances:
+  trained on up to (L - window) group + window tokens. Groups are of positions, not of distances:
   shifted positions change what is seen.
   """
 
   paper = 'Jin et al. 2024, arXiv:2401.01325'
-  weights = 'none'
-  claims = 'reach: (L - window) group + window (its authors)'
+  parameter_summary = 'none'
+  reported_extrapolation = 'reach: (L - window) group + window (its authors)'
   relative = False
 
-  def __init__(
-    self,
-    dims: Dims,
-    rngs,
-    *,
-    window: int | None = None,
-    group: int = 8,
-    base: float = 10_000.0,
-    layout: str = 'half',
-    fraction: float = 1.0,
-    scaling: dict | None = None,
-  ):
+  def __init__(self, dims: Dims, rngs, *, window: int | None = None, group: int = 8, **rope):
+    """`window`: tokens; None: a quarter of the training length. `rope`: as for TwoRangeRoPE."""
     window = max(dims.train_length // 4, 1) if window is None else window
-    super().__init__(
-      dims, rngs, window, base=base, layout=layout, fraction=fraction, scaling=scaling
-    )
+    super().__init__(dims, rngs, window=window, **rope)
     if group < 1:
-      raise ValueError(f'self_extend: group={group} must be at least 1')
+      raise ValueError(f'group={group} must be at least 1')
     self.group = group
 
-  def far(self, i, j):
-    # half a token: no quotient is at an integer
-    number = lambda position: jnp.floor((position + 0.5) / self.group)
-    return number(i) + self.window - self.window // self.group, number(j)
+  def far_positions(self, i, j):
+    return self._group(i) + self.window - self.window // self.group, self._group(j)
+
+  def _group(self, position):
+    # Half a token is added so that no quotient lies at an integer, where it might round down.
+    return jnp.floor((position + 0.5) / self.group)

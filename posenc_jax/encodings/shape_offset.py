@@ -3,37 +3,41 @@
 import jax
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.position_wrapper import Around
+from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
-class ShapeOffset(Around):
-  """Positions t + k, k drawn uniformly from 0 .. `largest` for each example in training (SHAPE,
-  Kiyono et al. 2021).
+class ShapeOffset(PositionWrapper):
+  """Positions t + k, k drawn uniformly from 0 .. `largest` for each example in training.
 
-  One draw a forward for all layers; in evaluation k = 0. So a model cannot tell absolute positions
-  apart but reads distances off them. What depends on distances alone does not change.
+  SHAPE, Kiyono et al. 2021. One draw a forward for all layers; in evaluation k = 0. So a model
+  cannot tell absolute positions apart but reads distances off them. What depends on distances alone
+  does not change.
   """
 
   paper = 'Kiyono et al. 2021, arXiv:2109.05644'
-  weights, claims = "its encoding's (`sinusoidal`, or any)", None
+  parameter_summary = "its encoding's (`sinusoidal`, or any)"
+  reported_extrapolation = None
 
   def __init__(
-    self, dims: Dims, rngs, *, over: str | dict = 'sinusoidal', largest: int | None = None
+    self, dims: Dims, rngs, *, inner: str | dict = 'sinusoidal', largest: int | None = None
   ):
-    """`over`: a name, or a dict of a name and hyperparameters; `largest`: None: the training
-    length.
+    """Builds the inner encoding.
+
+    Args:
+      inner: a name, or a dict of a name and hyperparameters.
+      largest: the largest k; None: the training length.
     """
-    super().__init__(dims, rngs, over)
+    super().__init__(dims, rngs, inner)
     self.largest = dims.train_length if largest is None else largest
     if self.largest < 0:
-      raise ValueError(f'shape_offset: largest={largest} must be at least 0')
+      raise ValueError(f'largest={largest} must be at least 0')
     need = dims.train_length + self.largest
     if self.max_length is not None and self.max_length < need:
       raise ValueError(
-        f'shape_offset: over={over!r} ends at {self.max_length}; allowed: {need} positions or more'
+        f'inner={inner!r} ends at {self.max_length}; allowed: {need} positions or more'
       )
 
-  def draw(self, positions_BT, batch: int, key):
+  def sample_positions(self, position_ids, batch: int, key):
     if key is None:
-      return positions_BT
-    return positions_BT + jax.random.randint(key, (batch, 1), 0, self.largest + 1)
+      return None
+    return position_ids + jax.random.randint(key, (batch, 1), 0, self.largest + 1)

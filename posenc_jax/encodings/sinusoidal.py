@@ -39,19 +39,19 @@ class Sinusoidal(Encoding):
   """
 
   paper = 'Vaswani et al. 2017, arXiv:1706.03762'
-  weights = 'none'
-  claims = 'best at L + 20 to 50 (Press et al. 2021)'
+  parameter_summary = 'none'
+  reported_extrapolation = 'best at L + 20 to 50 (Press et al. 2021)'
   relative = False
 
   def __init__(self, dims: Dims, rngs, *, layout: str = 'interleaved', base: float = 10_000.0):
     """`layout`: one of LAYOUTS; `base`: the longest wavelength is about 2 pi base."""
     super().__init__(dims, rngs)
     if layout not in LAYOUTS:
-      raise ValueError(f'sinusoidal: layout={layout!r} must be one of {", ".join(LAYOUTS)}')
+      raise ValueError(f'layout={layout!r} must be one of {", ".join(LAYOUTS)}')
     if base <= 1:
-      raise ValueError(f'sinusoidal: base={base} must be greater than 1')
+      raise ValueError(f'base={base} must be greater than 1')
     self.layout, self.base = layout, base
 
-  def embed(self, x_BTD, positions_BT):
-    p_BTD = sinusoid(positions_BT, x_BTD.shape[-1], layout=self.layout, base=self.base)
+  def add_to_input(self, x_BTD, position_ids):
+    p_BTD = sinusoid(position_ids, x_BTD.shape[-1], layout=self.layout, base=self.base)
     return x_BTD + p_BTD.astype(x_BTD.dtype)

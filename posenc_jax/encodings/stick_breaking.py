@@ -6,42 +6,39 @@ from posenc_jax.encodings.core.base import Encoding
 
 
 class StickBreaking(Encoding):
-  """a_ij = sigmoid(z_ij) prod_(j < l < i) (1 - sigmoid(z_il)) for j < i, z_ij = q_i . k_j / sqrt(K)
-  (Tan et al. 2024).
+  """a_ij = sigmoid(z_ij) prod_(j < l < i) (1 - sigmoid(z_il)) for j < i (Tan et al. 2024).
 
-  The weights of a row are what keys break off a stick, the nearest first: no softmax, no position.
-    `score` returns
-  their logarithms, log sigmoid(z_ij) - sum_(j < l < i) softplus(z_il). As published a token does
-  not attend to itself; what is left of the stick is dropped: weights sum to at most 1, and a first
-  token gets 0. The released code can give the rest to v_i; their models give it to a learned vector
-  a head, before a norm over each head. Neither is in this.
+  z_ij = q_i . k_j / sqrt(K). The weights of a row are what keys break off a stick, the nearest
+  first: no softmax, no position. `score` returns their logarithms, log sigmoid(z_ij) - sum_(j < l <
+  i) softplus(z_il). As published a token does not attend to itself; what is left of the stick is
+  dropped: weights sum to at most 1, and a first token gets 0. The released code can give the rest
+  to v_i; their models give it to a learned vector a head, before a norm over each head. Neither is
+  in this.
   """
 
   paper = 'Tan et al. 2024, arXiv:2410.17980'
-  weights, claims = 'none', 'better to 8 L (its authors)'
+  parameter_summary = 'none'
+  reported_extrapolation = 'better to 8 L (its authors)'
   bias_in_scale = False
   causal_only = True
+  scans_keys = ((),)
   normalizer = 'none'
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    before = block.order > 0
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    before = tile.index_distance > 0
     # log sigmoid(z) = min(z, 0) - t and softplus(z) = max(z, 0) + t: nothing large cancels.
     t_BHTS = log1p_exp(-jnp.abs(s_BHTS))
     taken_BHTS = jnp.where(before, jnp.maximum(s_BHTS, 0) + t_BHTS, 0.0)
-    broken_off = block.suffix_sum(taken_BHTS, inclusive=False)
+    broken_off = tile.suffix_sum(taken_BHTS, inclusive=False)
     return jnp.where(before, jnp.minimum(s_BHTS, 0) - t_BHTS - broken_off, -1e30)
 
-  def spent(self, sums):
-    """Every weight further left is at most exp of minus what is broken off, and exp(-104) is 0 in
-    float32.
-    """
-    return jnp.all(sums[0] > 104)
+  def is_exhausted(self, carried):
+    # Every weight further left is at most exp(-broken off), and exp(-104) is 0 in float32.
+    return jnp.all(carried[0] > 104)
 
 
 def log1p_exp(x):
-  """log(1 + e^x) for x <= 0. The rounding of 1 + e is added back: as exact as log1p at less than
-  its cost.
-  """
+  """log(1 + e^x) for x <= 0, as exact as log1p and cheaper: the rounding of 1 + e is added back."""
   e = jnp.exp(x)
   u = 1 + e
   return jnp.log(u) + (e - (u - 1))

@@ -8,11 +8,10 @@ from posenc_jax.encodings.core.parameters import normal
 
 
 def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
-  """Buckets of the distances 0..max_distance by integers: exact where a float logarithm may round
-  the other way.
+  """Buckets of the distances 0..max_distance, int32.
 
   Below e = buckets // 2 each distance has its own; above, floor(e + ln(n/e) / ln(max_distance/e)
-  (buckets - e)).
+  (buckets - e)). Computed by integers: exact where a float logarithm may round the other way.
   """
   exact = buckets // 2
   logarithmic = buckets - exact
@@ -30,19 +29,18 @@ def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
 
 
 class T5(Encoding):
-  """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, section 2.1,
-  and their code).
+  """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, sec. 2.1).
 
   One table for all layers. Values start as in their code: table entries from N(0, 1/D), queries
   smaller by sqrt(K) in place of the scale. Steps differ: T5 trains with Adafactor, whose steps are
   relative to a parameter's size. For Adam the initial sizes become factors: K^-1/2 on queries of
   usual size (`query_scale`), and K^1/2 on a smaller table as in x-transformers and GPT-NeoX.
-  Without them a small model hardly leaves NoPE's plateau; LOG.md has figures.
+  Without them a small model hardly leaves NoPE's plateau; the log has figures.
   """
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
-  weights = 'a table'
-  claims = 'best near 2 L (Press et al. 2021)'
+  parameter_summary = 'a table'
+  reported_extrapolation = 'best near 2 L (Press et al. 2021)'
   bias_in_scale = False
 
   def __init__(
@@ -54,34 +52,33 @@ class T5(Encoding):
     max_distance: int = 128,
     bidirectional: bool = False,
   ):
-    """`max_distance`: where the formula's last bucket ends; `bidirectional`: half the buckets are
-    for later keys.
+    """Draws the table.
+
+    Args:
+      buckets: rows of the table.
+      max_distance: where the formula's last bucket ends.
+      bidirectional: whether half the buckets are for later keys.
     """
     super().__init__(dims, rngs)
     self.side = buckets // 2 if bidirectional else buckets
     if buckets < 4 or buckets % 2:
-      raise ValueError(f't5: buckets={buckets} must be even and at least 4')
+      raise ValueError(f'buckets={buckets} must be even and at least 4')
     if max_distance <= self.side // 2:
       raise ValueError(
-        f't5: max_distance={max_distance} must exceed the {self.side // 2} exact buckets'
+        f'max_distance={max_distance} must exceed the {self.side // 2} exact buckets'
       )
-    self.max_distance, self.bidirectional, self.reach = max_distance, bidirectional, max_distance
-    self.bias = normal(rngs, (buckets, dims.heads), (dims.model_dim * dims.head_dim) ** -0.5)
+    self.max_distance = self.max_relative_distance = max_distance
+    self.bidirectional = bidirectional
+    self.query_scale = dims.head_dim**-0.5
+    self.table = normal(rngs, (buckets, dims.heads), (dims.model_dim * dims.head_dim) ** -0.5)
 
   def scale(self, head_dim: int) -> float:
     return 1.0
 
-  @property
-  def query_scale(self) -> float:
-    return self.dims.head_dim**-0.5
-
-  def tables(self, r_R):
+  def bias(self, r_R):
     distance_R = jnp.abs(r_R) if self.bidirectional else jnp.maximum(r_R, 0)
     row = jnp.asarray(bucket_row(self.side, self.max_distance))
     bucket_R = row[jnp.minimum(distance_R, self.max_distance)]  # the last bucket has no end
     if self.bidirectional:
       bucket_R += jnp.where(r_R < 0, self.side, 0)
-    return self.dims.head_dim**0.5 * self.bias[...][bucket_R]
-
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS + block.tables
+    return self.dims.head_dim**0.5 * self.table[...][bucket_R]

@@ -8,41 +8,48 @@ from posenc_jax.encodings.sinusoidal import sinusoid
 
 
 class TransformerXL(Encoding):
-  """s_ij = [(q_i + u) . k_j + (q_i + v) . W_R R_(i-j)] / sqrt(K), R the sinusoid (Dai et al. 2019,
-  section 3.3).
+  """s_ij = [(q_i + u) . k_j + (q_i + v) . W_R R_(i-j)] / sqrt(K), R the sinusoid.
 
-  u and v stand in the place of a whole projected query (no W_q on them) and are shared by all
-  layers; W_R is each layer's. u is added to the queries, so that one product has both content
-  terms. As in the released code, R is the concatenated sinusoid and u, v start from N(0, 0.02^2);
-  W_R is a projection and starts at fan-in scale like every other.
+  Dai et al. 2019, section 3.3. u and v stand in the place of a whole projected query (no W_q on
+  them) and are shared by all layers; W_R is each layer's. u is added to the queries, so that one
+  product has both content terms, and (v - u) . W_R R is a bias by distance. As in the released
+  code, R is the concatenated sinusoid and u, v start from N(0, 0.02^2); W_R is a projection and
+  starts at fan-in scale like every other.
   """
 
   paper = 'Dai et al. 2019, arXiv:1901.02860'
-  weights, claims = 'a projection a layer, two biases', None
+  parameter_summary = 'a projection a layer, two biases'
+  reported_extrapolation = None
   bias_in_scale = True
+  reads_qk = True
   per_layer = ('w_r',)
 
   def __init__(self, dims: Dims, rngs, *, clamp_length: int | None = None):
-    """`clamp_length`: distances beyond it count as that distance (the released code's clamp_len);
-    None: never.
+    """Draws the projection and the biases.
+
+    Args:
+      clamp_length: distances beyond it count as that distance (the released code's clamp_len);
+        None: never.
     """
     super().__init__(dims, rngs)
     if clamp_length is not None and clamp_length < 1:
-      raise ValueError(f'transformer_xl: clamp_length={clamp_length} must be at least 1')
-    self.clamp_length = self.reach = clamp_length
+      raise ValueError(f'clamp_length={clamp_length} must be at least 1')
+    self.clamp_length = self.max_relative_distance = clamp_length
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, dims.head_dim), dims.model_dim**-0.5)
     self.u = normal(rngs, (dims.heads, dims.head_dim), 0.02)
     self.v = normal(rngs, (dims.heads, dims.head_dim), 0.02)
 
-  def tables(self, r_R):
-    if self.clamp_length is not None:
-      r_R = jnp.clip(r_R, -self.clamp_length, self.clamp_length)
-    waves_RD = sinusoid(r_R, self.dims.model_dim, layout='concatenated')
-    return jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
-
-  def transform(self, q_BTHK, k_BSGK, i, j):
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return q_BTHK + self.u[...].astype(q_BTHK.dtype)[None, None], k_BSGK
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    v_instead_of_u = (self.v[...] - self.u[...]).astype(q_BTHK.dtype)
-    return s_BHTS + block.query_dot(q_BTHK + v_instead_of_u[None, None], block.tables)
+  def relative_keys(self, r_R):
+    return jnp.einsum('rd,dhk->rhk', self._waves(r_R), self.w_r[...])
+
+  def bias(self, r_R):
+    v_minus_u_HK = self.v[...] - self.u[...]
+    return self._waves(r_R) @ jnp.einsum('dhk,hk->dh', self.w_r[...], v_minus_u_HK)
+
+  def _waves(self, r_R):
+    if self.clamp_length is not None:
+      r_R = jnp.clip(r_R, -self.clamp_length, self.clamp_length)
+    return sinusoid(r_R, self.dims.model_dim, layout='concatenated')

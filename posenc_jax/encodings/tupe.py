@@ -5,26 +5,28 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.parameters import normal, zeros
+from posenc_jax.encodings.learned import rows_at
 from posenc_jax.encodings.t5 import bucket_row
 
 
 class TUPE(Encoding):
-  """s_ij = [q_i . k_j + (p_i U_Q) . (p_j U_K)] / sqrt(2K) (+ b[bucket(j - i), h]): TUPE-A (TUPE-R)
-  of Ke et al. 2020.
+  """s_ij = [q_i . k_j + (p_i U_Q) . (p_j U_K)] / sqrt(2K) (+ b[bucket(j - i), h]).
 
-  p is a learned position after a LayerNorm; it and its projections are shared by all layers. The
-  two products are one: p U is set beside q and k. With fewer key/value heads U_K has as many.
-  `affine` adds what the released code has and the paper's formula has not: gain and offset of the
-  LayerNorm, biases of the projections (that of U_K, alike for all keys, changes no softmax and is
-  left out). TUPE-R adds T5's buckets, half of them for later keys, unscaled. What the paper does
-  for [CLS] is not in it. Rows past the table are NaN: an index is never clamped.
+  TUPE-A (TUPE-R) of Ke et al. 2020. p is a learned position after a LayerNorm; it and its
+  projections are shared by all layers. The two products are one: p U is set beside q and k. With
+  fewer key/value heads U_K has as many. `affine` adds what the released code has and the paper's
+  formula has not: gain and offset of the LayerNorm, biases of the projections (that of U_K, alike
+  for all keys, changes no softmax and is left out). TUPE-R adds T5's buckets, half of them for
+  later keys, unscaled. What the paper does for [CLS] is not in it. Positions outside the table give
+  NaN.
   """
 
   paper = 'Ke et al. 2020, arXiv:2006.15595'
-  weights = 'a row a position, two projections'
-  claims = 'none: its table ends'
+  parameter_summary = 'a row a position, two projections'
+  reported_extrapolation = 'none: its table ends'
   relative = False
+  qk_width = 2
 
   def __init__(
     self,
@@ -36,63 +38,57 @@ class TUPE(Encoding):
     buckets: int = 0,
     max_distance: int = 128,
   ):
-    """`max_length`: rows of p, the training length if None; `buckets`: of TUPE-R (published: 32), 0
-    for TUPE-A.
+    """Draws positions and projections.
+
+    Args:
+      max_length: rows of p; the training length if None.
+      affine: whether the released code's gains and biases are there.
+      buckets: of TUPE-R (published: 32); 0 for TUPE-A.
+      max_distance: where the last bucket's formula ends.
     """
     super().__init__(dims, rngs)
-    D, self.max_length = dims.model_dim, dims.train_length if max_length is None else max_length
+    D, H, G, K = dims.model_dim, dims.heads, dims.kv_heads, dims.head_dim
+    self.max_length = dims.train_length if max_length is None else max_length
     if self.max_length < 1:
-      raise ValueError(f'tupe: max_length={max_length} must be at least 1')
+      raise ValueError(f'max_length={max_length} must be at least 1')
     if buckets and (buckets < 8 or buckets % 4 or max_distance <= buckets // 4):
-      raise ValueError(
-        f'tupe: buckets={buckets} must be a multiple of 4 from 8 to below 4 max_distance, or 0'
-      )
+      allowed = 'a multiple of 4 from 8 to below 4 max_distance, or 0'
+      raise ValueError(f'buckets={buckets} must be {allowed}')
     self.affine, self.side, self.max_distance = affine, buckets // 2, max_distance
     self.rows = normal(rngs, (self.max_length, D), D**-0.5)
-    self.u_q = normal(rngs, (D, dims.heads, dims.head_dim), D**-0.5)
-    self.u_k = normal(rngs, (D, dims.kv_heads, dims.head_dim), D**-0.5)
+    self.u_q = normal(rngs, (D, H, K), D**-0.5)
+    self.u_k = normal(rngs, (D, G, K), D**-0.5)
     if affine:
-      self.gain, self.offset = (
-        nnx.Param(jnp.ones(D, jnp.float32)),
-        nnx.Param(jnp.zeros(D, jnp.float32)),
-      )
-      self.b_q = nnx.Param(jnp.zeros((dims.heads, dims.head_dim), jnp.float32))
+      self.gain = nnx.Param(jnp.ones(D, jnp.float32))
+      self.offset = zeros(D)
+      self.b_q = zeros(H, K)
     if buckets:
-      self.bias, self.reach, self.bias_in_scale = (
-        normal(rngs, (buckets, dims.heads), 0.02),
-        max_distance,
-        False,
-      )
+      self.table = normal(rngs, (buckets, H), 0.02)
+      self.max_relative_distance = max_distance
+      self.bias_in_scale = False
     else:
-      self.score = None
+      self.switched_off = ('bias',)
 
   def scale(self, head_dim: int) -> float:
     return (2 * head_dim) ** -0.5
 
-  def transform(self, q_BTHK, k_BSGK, i, j):
-    centred = self.rows[...] - self.rows[...].mean(axis=-1, keepdims=True)
-    p_LD = centred * lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-5)
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    centered = self.rows[...] - self.rows[...].mean(axis=-1, keepdims=True)
+    p_LD = centered * lax.rsqrt(jnp.mean(centered**2, axis=-1, keepdims=True) + 1e-5)
     if self.affine:
       p_LD = p_LD * self.gain[...][None] + self.offset[...][None]
-    queries, keys = (jnp.einsum('ld,dhk->lhk', p_LD, u[...]) for u in (self.u_q, self.u_k))
+    queries_LHK, keys_LGK = (jnp.einsum('ld,dhk->lhk', p_LD, u[...]) for u in (self.u_q, self.u_k))
     if self.affine:
-      queries += self.b_q[...][None]
+      queries_LHK += self.b_q[...][None]
 
-    def beside(x, table_LHK, position):
-      rows = jnp.take(
-        table_LHK, position.astype(jnp.int32), axis=0, mode='fill', fill_value=jnp.nan
-      )
+    def beside(x, table_LHK, positions):
+      rows = rows_at(table_LHK, positions.astype(jnp.int32))
       rows = jnp.broadcast_to(jnp.repeat(rows, x.shape[2] // rows.shape[2], axis=2), x.shape)
       return jnp.concatenate([x, rows.astype(x.dtype)], axis=-1)
 
-    return beside(q_BTHK, queries, i), beside(k_BSGK, keys, j)
+    return beside(q_BTHK, queries_LHK, i), beside(k_BSGK, keys_LGK, j)
 
-  def tables(self, r_R):
-    if self.score is None:
-      return ()
+  def bias(self, r_R):
     row = jnp.asarray(bucket_row(self.side, self.max_distance))
     bucket_R = row[jnp.minimum(jnp.abs(r_R), self.max_distance)] + jnp.where(r_R < 0, self.side, 0)
-    return self.bias[...][bucket_R]
-
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS + block.tables
+    return self.table[...][bucket_R]

@@ -19,7 +19,7 @@ from posenc_jax.errors import UserError, disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.evaluation.plan import Measurement, choose_documents, overrides, plan
 from posenc_jax.model.decoder import attention_options, build
-from posenc_jax.model.token_nll import nats_of, token_logits, token_nll
+from posenc_jax.model.token_nll import nats_of_logits, token_logits, token_nll
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.run_dir import check_tokenizer, finish, is_finished
 
@@ -126,7 +126,7 @@ def make_functions(config: ConfigDict) -> dict[str, Callable]:
 
   def answers(model, tokens_BT, window=None):
     logits_BTV = token_logits(model, tokens_BT, **within(window))
-    return logits_BTV.argmax(-1) == tokens_BT, nats_of(logits_BTV, tokens_BT)
+    return logits_BTV.argmax(-1) == tokens_BT, nats_of_logits(logits_BTV, tokens_BT)
 
   def norms(model, tokens_BT, window=None):
     zeros_BTD = jnp.zeros((*tokens_BT.shape, model.embedding.shape[1]))

@@ -12,7 +12,7 @@ from posenc_jax.attention import attend, check_backend
 from posenc_jax.attention.request import contiguous_positions
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.model.layer_pattern import Pattern
+from posenc_jax.model.layer_pattern import LayerPattern
 from posenc_jax.xla_ops import matmul
 
 
@@ -25,6 +25,10 @@ def rms_norm(x, scale):
 
 def _ones(n: int) -> nnx.Param:
   return nnx.Param(jnp.ones(n, jnp.float32))
+
+
+def _project(x, w):
+  return matmul(x, w[...].astype(x.dtype))
 
 
 class Layer(nnx.Module):
@@ -45,23 +49,23 @@ class Layer(nnx.Module):
     if config.qk_norm:
       self.q_norm, self.k_norm = _ones(K), _ones(K)
 
-  def __call__(self, x_BTD, enc, **where):
-    """x [B, T, D] -> [B, T, D]; `where` is passed to `attend`."""
+  def __call__(self, x_BTD, enc, **attention):
+    """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
     H, G, K = self.sizes
-    linear = lambda x, w: matmul(x, w[...].astype(x.dtype))
-    heads = lambda y, n: y.reshape(*y.shape[:2], n, K)
+    B, T, _ = x_BTD.shape
     y_BTD = rms_norm(x_BTD, self.attention_norm[...])
-    q_BTHK, k_BTGK, v_BTGK = (
-      heads(linear(y_BTD, w), n) for w, n in ((self.w_q, H), (self.w_k, G), (self.w_v, G))
-    )
+    q_BTHK = _project(y_BTD, self.w_q).reshape(B, T, H, K)
+    k_BTGK = _project(y_BTD, self.w_k).reshape(B, T, G, K)
+    v_BTGK = _project(y_BTD, self.w_v).reshape(B, T, G, K)
     if self.qk_norm:
-      q_BTHK, k_BTGK = rms_norm(q_BTHK, self.q_norm[...]), rms_norm(k_BTGK, self.k_norm[...])
+      q_BTHK = rms_norm(q_BTHK, self.q_norm[...])
+      k_BTGK = rms_norm(k_BTGK, self.k_norm[...])
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
-    o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, **where)
-    x_BTD += linear(o_BTHK.reshape(*o_BTHK.shape[:2], H * K), self.w_o)
+    o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
+    x_BTD += _project(o_BTHK.reshape(B, T, H * K), self.w_o)
     y_BTD = rms_norm(x_BTD, self.mlp_norm[...])
-    return x_BTD + linear(jax.nn.gelu(linear(y_BTD, self.w_in)), self.w_out)
+    return x_BTD + _project(jax.nn.gelu(_project(y_BTD, self.w_in)), self.w_out)
 
 
 class LM(nnx.Module):
@@ -70,11 +74,8 @@ class LM(nnx.Module):
   def __init__(self, config, encoding: dict, vocab: int, train_length: int, rngs: nnx.Rngs):
     """`config` is the section `model` of a run's config, `encoding` a name and hyperparameters."""
     D, N = config.model_dim, config.layers
-    self.unroll, self.logit_softcap, self.remat = (
-      config.unroll or N,
-      config.logit_softcap,
-      config.remat,
-    )
+    self.unroll = config.unroll or N
+    self.logit_softcap, self.remat = config.logit_softcap, config.remat
     make = functools.partial(
       encodings.make,
       model_dim=D,
@@ -85,7 +86,7 @@ class LM(nnx.Module):
       rngs=rngs,
     )
     self.embedding = normal(rngs, (vocab, D), D**-0.5)
-    self.encodings = Pattern(make, encoding, N, config.share_encoding)
+    self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
     layers = [Layer(config, rngs) for _ in range(N)]
     self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
     self.norm = _ones(D)
@@ -96,82 +97,80 @@ class LM(nnx.Module):
   @property
   def max_length(self) -> int | None:
     """Tokens after which positions end (a learned table), or None."""
-    return min(
-      (enc.max_length for enc in self.encodings.first if enc.max_length is not None), default=None
-    )
+    ends = [enc.max_length for enc in self.encodings.first_layers if enc.max_length is not None]
+    return min(ends, default=None)
 
-  def project(self):
-    """The same model with the encodings' parameters back in their domain: for after a step of the
-    optimizer.
-    """
+  def constrain_parameters(self):
+    """The same model with the encodings' parameters back in their domain, after an update."""
     model = jax.tree.map(lambda leaf: leaf, self)
-    for kind in model.encodings.kinds:
-      kind.encoding = kind.encoding.project()
+    for variant in model.encodings.variants:
+      variant.encoding = variant.encoding.constrain_parameters()
     return model
 
   def __call__(
     self,
     tokens_BT,
     *,
-    positions=None,
-    segments=None,
+    position_ids=None,
+    segment_ids=None,
     window=None,
-    max_distance=None,
+    max_position_distance=None,
     key=None,
     added_BTD=None,
     dtype='float32',
-    **how,
+    **attention,
   ):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
 
     Args:
-      positions, segments, window, max_distance: as for `attend`; positions None: contiguous, or as
-        an encoding draws them. A layer of a pattern sees the smaller of its window and this one.
-      key: for encodings that draw positions in training, once a call for all layers; None: as they
-        do in evaluation.
-      added_BTD: added to the token embeddings: their gradient is that of zeros here.
+      position_ids, segment_ids, window, max_position_distance: as for `attend`; position_ids None:
+        contiguous, or as an encoding samples them. A layer of a pattern sees the smaller of its
+        window and this one.
+      key: for encodings that sample positions in training, once a call for all layers; None: as
+        they do in evaluation.
+      added_BTD: added to the token embeddings; the gradient of zeros here is the embeddings' own.
       dtype: of activations.
-      **how: backend, block as for `attend`.
+      **attention: backend, block_sizes as for `attend`.
 
     Raises:
       LengthError: contiguous positions go beyond a learned table.
     """
-    B, T = tokens_BT.shape
-    table_VD, scheme = self.embedding[...], self.encodings
+    T = tokens_BT.shape[1]
+    table_VD = self.embedding[...]
     x_BTD = mesh.tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
-    where = []  # of each kind of encoding
-    for enc in scheme.first:
-      if (
-        positions is None and segments is None and enc.max_length is not None and enc.max_length < T
-      ):
-        raise encodings.LengthError(
-          f'{T} positions, but the table of {type(enc).__name__} ends at {enc.max_length}'
-        )
-      own = {'positions': positions, 'segments': segments, 'max_distance': max_distance}
-      contiguous = contiguous_positions(T, segments)
-      if (
-        positions is None
-        and enc.draw is not None
-        and (drawn := enc.draw(contiguous, B, key)) is not contiguous
-      ):
-        own |= {'positions': drawn, 'max_distance': enc.farthest(T)}
-      x_BTD = enc.embed(x_BTD, contiguous if own['positions'] is None else own['positions'])
-      where.append(own)
+    ids = {
+      'position_ids': position_ids,
+      'segment_ids': segment_ids,
+      'max_position_distance': max_position_distance,
+    }
+    ids_of_variant = []
+    for enc in self.encodings.first_layers:
+      own_ids = _sample_positions(enc, ids, tokens_BT.shape, key)
+      positions = own_ids['position_ids']
+      if positions is None:
+        positions = contiguous_positions(T, segment_ids)
+      x_BTD = enc.add_to_input(x_BTD, positions)
+      ids_of_variant.append(own_ids)
 
-    def some_layers(x_BTD, parameters):
+    def apply_layers(x_BTD, parameters):
       layers, own = parameters
-      for n, (kind, enc, seen) in enumerate(scheme.encodings(own, len(jax.tree.leaves(layers)[0]))):
+      count = len(jax.tree.leaves(layers)[0])
+      period = self.encodings.layers_of_period(own, count)
+      for n, (variant, enc, layer_window) in enumerate(period):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
-        seen = min((tokens for tokens in (seen, window) if tokens), default=None)
-        one = functools.partial(Layer.__call__, window=seen, **where[kind], **how)
-        x_BTD = mesh.tokens((jax.checkpoint(one) if self.remat else one)(layer, x_BTD, enc))
+        windows = [tokens for tokens in (layer_window, window) if tokens]
+        options = {**ids_of_variant[variant], **attention, 'window': min(windows, default=None)}
+        apply = functools.partial(Layer.__call__, **options)
+        apply = jax.checkpoint(apply) if self.remat else apply
+        x_BTD = mesh.tokens(apply(layer, x_BTD, enc))
       return x_BTD, None
 
-    periods, rest = scheme.periods(self.layers)
-    x_BTD, _ = lax.scan(some_layers, x_BTD, periods, unroll=-(-self.unroll // len(scheme.order)))
-    x_BTD, _ = some_layers(x_BTD, rest)
+    periods, rest = self.encodings.split_periods(self.layers)
+    unroll = -(-self.unroll // len(self.encodings.order))
+    x_BTD, _ = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
+    x_BTD, _ = apply_layers(x_BTD, rest)
     w_DV = table_VD.T if self.tied else self.w_logits[...]
     logits_BTV = matmul(rms_norm(x_BTD, self.norm[...]), w_DV.astype(dtype)).astype(jnp.float32)
     if self.logit_softcap:
@@ -179,10 +178,28 @@ class LM(nnx.Module):
     return logits_BTV
 
 
-def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
-  """The model of a run's config. ValueError with one line for what cannot be built, before any
-  compile.
+def _sample_positions(enc, ids: dict, shape: tuple[int, int], key) -> dict:
+  """The ids of a forward pass, with the positions that an encoding samples where none are given.
+
+  Raises LengthError for contiguous positions beyond the encoding's table.
   """
+  B, T = shape
+  if ids['position_ids'] is not None:
+    return ids
+  end = enc.max_length
+  if ids['segment_ids'] is None and end is not None and end < T:
+    name = type(enc).__name__
+    raise encodings.LengthError(f'{T} positions, but the table of {name} ends at {end}')
+  if not enc.has('sample_positions'):
+    return ids
+  sampled = enc.sample_positions(contiguous_positions(T, ids['segment_ids']), B, key)
+  if sampled is None:
+    return ids
+  return ids | {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(T)}
+
+
+def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
+  """The model of a run's config. Raises ValueError, one line, before anything is compiled."""
   c = config.model
   if c.kv_heads and c.heads % c.kv_heads:
     raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
@@ -191,12 +208,10 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
 
 
 def attention_options(config) -> dict:
-  """The section `attention` of a run's config as keyword arguments of `LM.__call__`, `token_nll`
-  and `attend`.
-  """
+  """The section `attention` of a config as keyword arguments of `LM.__call__` and `token_nll`."""
   a = config.attention
   return {
     'backend': a.backend,
     'window': a.window or None,
-    'block': tuple(a.block_sizes) if all(a.block_sizes) else None,
+    'block_sizes': tuple(a.block_sizes) if all(a.block_sizes) else None,
   }

@@ -6,82 +6,88 @@ import jax
 from flax import nnx
 
 from posenc_jax import encodings
-from posenc_jax.model.layer_sharing import Layered
+from posenc_jax.model.layer_sharing import StackedEncoding
 
 PATTERN = 'pattern'  # the name of an encoding section that names one encoding a layer
-# of a layer in a pattern; some encodings have a hyperparameter called `window`
+# The window of a layer in a pattern; some encodings have a hyperparameter called `window`.
 WINDOW = 'attention_window'
 
 
-class Pattern(nnx.Module):
+class LayerPattern(nnx.Module):
   """The encodings of all layers: one for all, or several in an order that repeats over the layers.
 
-  Layers of equal encodings are one kind, whatever their windows, and share what that encoding
-    shares: three layers of
-  `t5` have one table. kinds: a `Layered` each. order: the kind of each layer of a period. windows:
-  how many tokens each of them sees, None: as attention does elsewhere.
+  Layers of equal encodings are one variant, whatever their windows, and share what that encoding
+  shares: three layers of `t5` have one table.
+
+  Attributes:
+    variants: a StackedEncoding each.
+    order: the variant of each layer of a period.
+    windows: how many tokens each of these layers sees; None: as attention does elsewhere.
   """
 
   def __init__(self, make, encoding: dict, layers: int, share: str):
-    """`make(**spec)` builds an encoding of one layer. Raises ValueError with one line for what is
-    no pattern.
-    """
-    kinds, self.order, self.windows = specs(encoding)
-    for spec in kinds:  # before a hyperparameter can pass for a size of the model
-      encodings.check(spec['name'], {key: value for key, value in spec.items() if key != 'name'})
+    """`make(**spec)` builds the encoding of one layer. Raises ValueError for a bad pattern."""
+    variants, self.order, self.windows = read_pattern(encoding)
+    for spec in variants:  # before a hyperparameter can pass for a size of the model
+      hyper = {key: value for key, value in spec.items() if key != 'name'}
+      encodings.check(spec['name'], hyper)
     if len(self.order) > layers:
       allowed = f'at most model.layers={layers}'
       raise ValueError(
         f'encoding.layers: a pattern of {len(self.order)} layers; allowed: {allowed}'
       )
-    numbers = [
-      sum(self.order[n % len(self.order)] == kind for n in range(layers))
-      for kind in range(len(kinds))
-    ]
-    self.kinds = nnx.List(
-      Layered(functools.partial(make, **spec), n, share)
-      for spec, n in zip(kinds, numbers, strict=True)
+    variant_of_layer = [self.order[n % len(self.order)] for n in range(layers)]
+    self.variants = nnx.List(
+      StackedEncoding(functools.partial(make, **spec), variant_of_layer.count(n), share)
+      for n, spec in enumerate(variants)
     )
 
   @property
-  def first(self) -> list:
-    """Of each kind, the encoding as the first of its layers has it."""
-    return [kind.layer(0) for kind in self.kinds]
+  def first_layers(self) -> list:
+    """For each variant, the encoding as the first of its layers has it."""
+    return [variant.layer(0) for variant in self.variants]
 
-  def periods(self, layers):
-    """(layers, own parameters of the encodings by kind): as whole periods, [M, layers a period,
-    ...], and the rest.
+  def split_periods(self, layers):
+    """The parameters of layers as whole periods, [M, layers a period, ...], and those left over.
 
-    `layers`: a pytree of [N, ...], parameters of all layers.
+    Args:
+      layers: a pytree of [N, ...], parameters of all layers.
+    Returns:
+      For both, (parameters of layers, what the layers of each variant have of their own).
     """
-    own, period = [kind.split()[0] for kind in self.kinds], len(self.order)
+    own = [variant.stacked_parameters() for variant in self.variants]
+    period = len(self.order)
+    sizes = [self.order.count(n) for n in range(len(self.variants))]
     whole = len(jax.tree.leaves(layers)[0]) // period
 
-    def periods(tree, size):
+    def in_periods(tree, size):
       return jax.tree.map(lambda x: x[: whole * size].reshape(whole, size, *x.shape[1:]), tree)
 
-    def rest(tree, size):
+    def left_over(tree, size):
       return jax.tree.map(lambda x: x[whole * size :], tree)
 
-    sizes = [self.order.count(kind) for kind in range(len(self.kinds))]
-    cut = lambda part: (
-      part(layers, period),
-      [part(tree, size) for tree, size in zip(own, sizes, strict=True)],
-    )
-    return cut(periods), cut(rest)
+    def split(part):
+      return part(layers, period), [part(*pair) for pair in zip(own, sizes, strict=True)]
 
-  def encodings(self, own: list, layers: int):
-    """(kind, encoding, window) of the first so many layers of a period, given what they have of
-    their own, by kind.
+    return split(in_periods), split(left_over)
+
+  def layers_of_period(self, own: list, count: int):
+    """(variant, encoding, window) of the first `count` layers of a period.
+
+    Args:
+      own: for each variant, the parameters that its layers in this period have of their own.
     """
-    for n, kind in enumerate(self.order[:layers]):
-      slot = self.order[:n].count(kind)
-      yield kind, self.kinds[kind].split()[1]([leaf[slot] for leaf in own[kind]]), self.windows[n]
+    for n, variant in enumerate(self.order[:count]):
+      slot = self.order[:n].count(variant)
+      encoding = self.variants[variant].with_parameters([leaf[slot] for leaf in own[variant]])
+      yield variant, encoding, self.windows[n]
 
 
-def specs(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[int | None, ...]]:
-  """Of an encoding section: names and hyperparameters of its kinds; kind and window of each layer
-  of a period.
+def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[int | None, ...]]:
+  """Reads the section `encoding` of a config, a pattern of layers or one encoding for all.
+
+  Returns:
+    Name and hyperparameters of each variant; the variant and the window of each layer of a period.
   """
   if encoding['name'] != PATTERN:
     return [dict(encoding)], (0,), (None,)
@@ -89,13 +95,13 @@ def specs(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[int | None
     raise ValueError(f'encoding pattern has no hyperparameter {min(unknown)!r}; it has: layers')
   layers = {'layers': (), **encoding}['layers']
   named = layers.split(',') if isinstance(layers, str) else layers
-  each = [{'name': spec} if isinstance(spec, str) else dict(spec) for spec in named]
-  if not each or any(spec.setdefault('name', PATTERN) == PATTERN for spec in each):
-    allowed = f"names of encodings, or dicts of a name, hyperparameters and {WINDOW}: ('rope', 'rope', 'nope')"
-    raise ValueError(f'encoding.layers={layers!r}; allowed: {allowed}')
-  windows = tuple(spec.pop(WINDOW, None) for spec in each)
+  specs = [{'name': spec} if isinstance(spec, str) else dict(spec) for spec in named]
+  if not specs or any(spec.setdefault('name', PATTERN) == PATTERN for spec in specs):
+    allowed = f'names of encodings, or dicts of a name, hyperparameters and {WINDOW}'
+    raise ValueError(f"encoding.layers={layers!r}; allowed: {allowed}: ('rope', 'rope', 'nope')")
+  windows = tuple(spec.pop(WINDOW, None) for spec in specs)
   for window in windows:
     if window is not None and (type(window) is not int or window < 1):
       raise ValueError(f'encoding.layers: {WINDOW}={window!r}; allowed: 1 or more tokens')
-  kinds = [spec for n, spec in enumerate(each) if spec not in each[:n]]
-  return kinds, tuple(map(kinds.index, each)), windows
+  variants = [spec for n, spec in enumerate(specs) if spec not in specs[:n]]
+  return variants, tuple(map(variants.index, specs)), windows

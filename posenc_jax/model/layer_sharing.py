@@ -7,61 +7,64 @@ from flax import nnx
 SHARING = ('paper', 'all', 'none')
 
 
-class Layered(nnx.Module):
-  """An encoding for some layers: what each of them has of its own is stacked [N, ...], all else is
-  there once.
+class StackedEncoding(nnx.Module):
+  """An encoding for some layers: parameters that each has of its own are stacked, [N, ...].
 
-  `share` is 'paper' (the class's `per_layer` are each layer's own), 'all' (one set) or 'none' (each
-  layer its own set). Raises ValueError for an unknown `share`, and for 'none' with parameters that
-  act once, at the input.
+  All other parameters are there once. Attribute `encoding` is the encoding with stacked parameters.
   """
 
   def __init__(self, make, layers: int, share: str):
-    """`make()` builds the encoding of one layer, with parameters of its own."""
+    """Builds the encoding of each layer and stacks what is not shared.
+
+    Args:
+      make: `make()` builds the encoding of one layer, with parameters of its own.
+      layers: how many layers.
+      share: 'paper' (the parameters in the encoding's `per_layer` are each layer's own), 'all' (one
+        set) or 'none' (each layer its own set).
+    Raises:
+      ValueError: an unknown `share`; or 'none' for parameters that act once, at the input.
+    """
     if share not in SHARING:
       raise ValueError(f'model.share_encoding={share!r} must be one of {", ".join(SHARING)}')
     first, *others = (make() for _ in range(layers))
-    parts = getattr(first, 'members', [first])
-    once = [type(e).__name__ for e in parts if 'input' in e.places() and jax.tree.leaves(e)]
+    members = getattr(first, 'members', [first])
+    once = [type(e).__name__ for e in members if e.has('add_to_input') and jax.tree.leaves(e)]
     if share == 'none' and once:
       raise ValueError(
         f"model.share_encoding='none': {once[0]} acts once, at the input, for all layers"
       )
-    self.share, self.layers = share, layers
-    self.own = first.per_layer
+    self.share, self.num_layers = share, layers
+    self.per_layer = first.per_layer
     self.encoding = jax.tree_util.tree_map_with_path(
-      lambda path, *leaves: jnp.stack(leaves) if self.is_own(path) else leaves[0], first, *others
+      lambda path, *leaves: jnp.stack(leaves) if self.is_stacked(path) else leaves[0],
+      first,
+      *others,
     )
 
-  def is_own(self, path) -> bool:
-    """Whether the parameter at this path of the encoding is stacked: a name in `per_layer`, or
-    below one.
-    """
-    return self.share == 'none' or (self.share == 'paper' and is_below(path, self.own))
+  def is_stacked(self, path) -> bool:
+    """Whether every layer has a parameter of its own at this path of the encoding."""
+    is_own = self.share == 'paper' and is_below(path, self.per_layer)
+    return self.share == 'none' or is_own
 
-  def split(self):
-    """The stacked parameters, a list for `lax.scan`, and the function that makes a layer's encoding
-    from its slices.
-    """
+  def stacked_parameters(self) -> list:
+    """The stacked parameters, each [N, ...]: for `lax.scan` over layers."""
+    leaves = jax.tree_util.tree_leaves_with_path(self.encoding)
+    return [leaf for path, leaf in leaves if self.is_stacked(path)]
+
+  def with_parameters(self, own: list):
+    """The encoding of one layer, from the layer's slices of `stacked_parameters`."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(self.encoding)
+    slices = iter(own)
+    return jax.tree.unflatten(
+      tree, [next(slices) if self.is_stacked(path) else leaf for path, leaf in leaves]
+    )
 
-    def layer(own: list) -> nnx.Module:
-      slices = iter(own)
-      return jax.tree.unflatten(
-        tree, [next(slices) if self.is_own(path) else leaf for path, leaf in leaves]
-      )
-
-    return [leaf for path, leaf in leaves if self.is_own(path)], layer
-
-  def layer(self, n: int) -> nnx.Module:
+  def layer(self, n: int):
     """The encoding as the n-th of its layers has it."""
-    own, layer = self.split()
-    return layer([leaf[n] for leaf in own])
+    return self.with_parameters([leaf[n] for leaf in self.stacked_parameters()])
 
 
 def is_below(path, names) -> bool:
-  """Whether the path in a pytree is, or begins with, one of these names: 'rows', 'over',
-  'members.1.w_f'.
-  """
+  """Whether a path in a pytree is, or begins with, one of these names: 'rows', 'members.1.w_f'."""
   steps = f'{jax.tree_util.keystr(path, simple=True, separator=".")}.'
   return any(steps.startswith(f'{name}.') for name in names)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from posenc_jax.model.decoder import LM
 
-BITS = 1 / math.log(2)  # a nat
+BITS = 1 / math.log(2)  # bits in a nat
 
 
 def token_logits(model: LM, tokens_BT, **options):
@@ -17,19 +17,22 @@ def token_logits(model: LM, tokens_BT, **options):
   return model(inputs_BT, **options)
 
 
-def nats_of(logits_BTV, tokens_BT):
-  """Negative log-likelihood in nats of tokens: float32 [B, T]."""
+def nats_of_logits(logits_BTV, tokens_BT):
+  """Negative log-likelihood in nats of tokens, given the logits of each: float32 [B, T]."""
   target_BT = jnp.take_along_axis(logits_BTV, tokens_BT[..., None], axis=-1)[..., 0]
   return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
 
 
 def token_nll(model: LM, tokens_BT, **options):
-  """Negative log-likelihood in nats of every token given those before it in its window: float32 [B,
-  T].
+  """Negative log-likelihood in nats of every token given those before it in its window.
 
   Each window begins with an implicit BOS, the last symbol of the vocabulary: all T tokens are
-    scored, and the last has
-  BOS and T - 1 tokens before it. `options` are those of `LM.__call__`. With `segments`, BOS stands
-  before the window only: the first token of a later segment is predicted from the token before it.
+  scored, and the last has BOS and T - 1 tokens before it. With `segment_ids`, BOS stands before the
+  window only: the first token of a later segment is predicted from the token before it.
+
+  Args:
+    options: keyword arguments of `LM.__call__`.
+  Returns:
+    float32 [B, T].
   """
-  return nats_of(token_logits(model, tokens_BT, **options), tokens_BT)
+  return nats_of_logits(token_logits(model, tokens_BT, **options), tokens_BT)

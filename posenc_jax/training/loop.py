@@ -205,7 +205,7 @@ def functions(config: ConfigDict, optimizer: optax.GradientTransformation):
       jax.value_and_grad(nats), model, batch, key, config.train.grad_accum_steps
     )
     updates, new_opt_state = optimizer.update(grads, opt_state, model)
-    new_model = optax.apply_updates(model, updates).project()
+    new_model = optax.apply_updates(model, updates).constrain_parameters()
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
     if (
       config.train.max_nonfinite_updates

@@ -1,49 +1,54 @@
-"""Attention block by block: O(T) memory forward and backward, for every encoding, at any length
-(see `walks`).
-"""
+"""Attention tile by tile: O(T) memory forward and backward, for every encoding, at any length."""
 
 import functools
 
 import jax
 
-from posenc_jax.attention.request import Call
+from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import passes
-from posenc_jax.attention.tiled.schedule import Part, Plan, cut, join, like, zeros
+from posenc_jax.attention.tiled.schedule import (
+  TileRange,
+  TileSchedule,
+  cast_like,
+  cut_into_tiles,
+  join_tiles,
+  zeros_like,
+)
 
 
-def refuse(call: Call) -> str | None:
-  """Takes everything."""
-  del call
+def refuse(request: AttentionRequest) -> str | None:
+  """None: this backend takes every request."""
+  del request
 
 
-def run(call: Call):
+def run(request: AttentionRequest):
   """o_BTHK in float32."""
-  plan = Plan.of(call)
-  floats, ints = cut(plan, call)
-  floats['tables'] = Part.all(plan).tables(call.enc)
-  return join(_attention(plan, floats, ints))[:, : plan.grid.T]
+  schedule = TileSchedule.of_request(request)
+  arrays, ids = cut_into_tiles(schedule, request)
+  arrays['tables'] = TileRange.whole(schedule).make_tables(request.enc)
+  return join_tiles(_attention(schedule, arrays, ids))[:, : schedule.grid.T]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(plan: Plan, floats, ints):
-  return _forward(plan, floats, ints)[0]
+def _attention(schedule: TileSchedule, arrays, ids):
+  return _forward(schedule, arrays, ids)[0]
 
 
-def _forward(plan: Plan, floats, ints):
-  finish = functools.partial(passes.normalized, floats['enc'])
-  o, lse = passes.forward(Part.all(plan), floats, floats['tables'], ints, finish=finish)
-  return o, (floats, ints, o, lse)
+def _forward(schedule: TileSchedule, arrays, ids):
+  finish = functools.partial(passes.normalize, arrays['enc'])
+  tiles = TileRange.whole(schedule)
+  o, lse = passes.forward_pass(tiles, arrays, arrays['tables'], ids, finish=finish)
+  return o, (arrays, ids, o, lse)
 
 
-def _backward(plan: Plan, residuals, do):
-  floats, ints, o, lse = residuals
-  per_row = passes.cotangents(floats['enc'], o, do, lse)
-  totals = zeros((floats['enc'], floats['columns'], floats['tables']))
-  totals, d_rows, _ = passes.backward(
-    Part.all(plan), floats, floats['tables'], ints, per_row, totals
-  )
+def _backward(schedule: TileSchedule, residuals, do):
+  arrays, ids, o, lse = residuals
+  per_row = passes.output_cotangents(arrays['enc'], o, do, lse)
+  totals = zeros_like((arrays['enc'], arrays['columns'], arrays['tables']))
+  tiles = TileRange.whole(schedule)
+  totals, d_rows, _ = passes.backward_pass(tiles, arrays, arrays['tables'], ids, per_row, totals)
   gradients = dict(zip(('enc', 'columns', 'tables'), totals, strict=True), rows=d_rows)
-  return like(gradients, floats), None
+  return cast_like(gradients, arrays), None
 
 
 _attention.defvjp(_forward, _backward)

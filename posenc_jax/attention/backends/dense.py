@@ -1,36 +1,40 @@
-"""The oracle: the whole score matrix as one block."""
+"""The oracle: the whole score matrix as one tile."""
 
 import jax.numpy as jnp
 
-from posenc_jax.attention.request import Call
-from posenc_jax.attention.tiled.carry import Sums
-from posenc_jax.attention.tiled.relative import Lookup
-from posenc_jax.attention.tiled.tile import Block, block_attention, visible
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled.carry import RowCarry
+from posenc_jax.attention.tiled.distance_readers import GatherDistance
+from posenc_jax.attention.tiled.distance_tables import read_terms
+from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention, visible_keys
 
 
-def refuse(call: Call) -> str | None:
-  """Takes everything."""
-  del call
+def refuse(request: AttentionRequest) -> str | None:
+  """None: this backend takes every request."""
+  del request
 
 
-def run(call: Call):
-  """o_BTHK in float32. Tables are looked up pair by pair, so this also checks the diagonals of
-  `blockwise`.
-  """
-  index_S = jnp.arange(call.k_BSGK.shape[1])
-  order_TS = index_S[call.offset :, None] - index_S[None]
-  mask_BTS = visible(order_TS, call.causal, call.window)[None]
-  if call.segments_BS is not None:
-    mask_BTS &= call.segments_BS[:, call.offset :, None] == call.segments_BS[:, None]
-  r_BTS = jnp.where(
-    mask_BTS, call.positions_BS[:, call.offset :, None] - call.positions_BS[:, None], 0
+def run(request: AttentionRequest):
+  """o_BTHK in float32. Tables are looked up pair by pair, which checks those of `blockwise` too."""
+  enc, offset = request.enc, request.offset
+  B, T, H, _ = request.q_BTHK.shape
+  index_S = jnp.arange(request.k_BSGK.shape[1])
+  index_distance_TS = index_S[offset:, None] - index_S[None]
+  mask_BTS = visible_keys(index_distance_TS, request.is_causal, request.window)[None]
+  if request.segment_ids is not None:
+    mask_BTS &= request.segment_ids[:, offset:, None] == request.segment_ids[:, None]
+  positions = request.position_ids
+  distance_BTS = jnp.where(mask_BTS, positions[:, offset:, None] - positions[:, None], 0)
+  lowest, highest = request.distances
+  reader = GatherDistance.of_range(distance_BTS, lowest, highest)
+  terms = reader.terms_of_tile(read_terms(enc, jnp.arange(lowest, highest + 1)))
+  zeros = tuple(jnp.zeros((B, H, T, *shape), jnp.float32) for shape in enc.scans_keys)
+  carry = RowCarry(zeros, is_rightmost=True)
+  tile = ScoreTile(
+    request.i, request.j, index_distance_TS, distance_BTS, mask_BTS, terms, reader, carry
   )
-  lowest, highest = call.distances
-  lookup = Lookup.of(r_BTS, lowest, highest)
-  tables = lookup.read(call.enc.tables(jnp.arange(lowest, highest + 1)))
-  block = Block(call.i, call.j, order_TS, r_BTS, mask_BTS, tables, lookup, Sums())
-  heads_major = (x.swapaxes(1, 2) for x in (call.q_BTHK, call.k_BSGK, call.v_BSGK))
-  o_BHTK, sums_BHT, _ = block_attention(call.enc, *heads_major, block, call.scale)
-  if call.enc.normalizer == 'softmax':
-    o_BHTK /= sums_BHT[..., None]
+  heads_first = (x.swapaxes(1, 2) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK))
+  o_BHTK, denominator_BHT, _ = tile_attention(enc, *heads_first, tile, request.scale)
+  if enc.normalizer == 'softmax':
+    o_BHTK /= denominator_BHT[..., None]
   return o_BHTK.swapaxes(1, 2)

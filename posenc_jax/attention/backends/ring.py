@@ -1,13 +1,12 @@
-"""Attention of a sequence that lies on many devices: each keeps its queries, and blocks of keys
-travel round.
+"""Attention of a sequence that lies on many devices: each keeps its queries, keys travel round.
 
-The sequence is cut into shares along the axis `context` of the mesh. In step t a device meets the
-keys of the share t before its own (Liu et al. 2023, arXiv:2310.01889) by the walks of `blockwise`,
-and hands on what it has so far: under a causal mask that is the order, leftwards, in which sums
-over the keys j..i can be carried along. Backward, shares come back in the opposite order, and the
-gradients of keys and values travel with them. Tables are made for the distances between two shares,
-when they meet: so nothing that grows with the length is on every device, but what sums are carried
-into each share, [B, H, T' (, K)] a step.
+The sequence is cut into shards along the axis `context` of the mesh. In step t a device meets the
+keys of the shard t before its own (Liu et al. 2023, arXiv:2310.01889) by the passes of `blockwise`,
+and goes on from its state so far: under a causal mask that is the order, leftwards, in which sums
+over the keys j..i can be carried along. Backward, shards come back in the opposite order, and the
+gradients of keys and values travel with them. Tables are made for the distances between two shards,
+when they meet. So nothing that grows with the length is on every device but the values carried into
+each shard, [B, H, T' (, K)] a step.
 """
 
 import dataclasses
@@ -19,56 +18,54 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from posenc_jax.attention.request import Call
+from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import passes
-from posenc_jax.attention.tiled.schedule import EDGES, Part, Plan, cut, join, like, zeros
+from posenc_jax.attention.tiled.schedule import (
+  PADDING,
+  TileRange,
+  TileSchedule,
+  cast_like,
+  cut_into_tiles,
+  join_tiles,
+  zeros_like,
+)
 
 AXIS = 'context'
 
 
-def refuse(call: Call) -> str | None:
-  """The reason why this call cannot go round a ring, or None."""
-  mesh, T, S = jax.sharding.get_abstract_mesh(), call.q_BTHK.shape[1], call.k_BSGK.shape[1]
+def refuse(request: AttentionRequest) -> str | None:
+  """The reason why this request cannot go round a ring, or None."""
+  mesh = jax.sharding.get_abstract_mesh()
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   if AXIS not in mesh.axis_names:
     return f'it needs a mesh with an axis {AXIS}, set by jax.set_mesh'
   if (kind := mesh.axis_types[mesh.axis_names.index(AXIS)]) != AxisType.Auto:
     return f'the axis {AXIS} of the mesh is {kind.name}, it must be Auto'
   if T != S:
     return f'devices hold the queries of their own keys, but there are {T} queries for {S} keys'
-  if not call.causal and shares() > 1 and _carries(call):
-    return f'{type(call.enc).__name__} sums from the last key leftwards, but walks start at the keys of the device'
+  if not request.is_causal and num_devices() > 1 and request.enc.scans_keys:
+    name = type(request.enc).__name__
+    return f'{name} sums from the last key leftwards, but each device starts at its own keys'
   return None
 
 
-def shares() -> int:
+def num_devices() -> int:
   """How many devices the mesh that is set cuts a sequence over."""
   return jax.sharding.get_abstract_mesh().shape[AXIS]
 
 
-def _carries(call: Call) -> bool:
-  """Whether `score` asks for sums that blocks hand on."""
-  plan = Plan.of(call)
+def run(request: AttentionRequest):
+  """o_BTHK in float32. A length that the devices do not divide, in whole tiles, is padded."""
+  n, S = num_devices(), request.k_BSGK.shape[1]
+  schedule = TileSchedule.of_request(request, n)
+  whole = n * math.lcm(schedule.grid.rows, schedule.grid.columns)
 
-  def carried():
-    part, (floats, ints) = Part.all(plan), cut(plan, call)
-    return passes.nothing(part, floats, part.tables(call.enc), ints)[1]
-
-  return call.enc.score is not None and bool(jax.eval_shape(carried))
-
-
-def run(call: Call):
-  """o_BTHK in float32. A length that the devices do not divide, in whole blocks, is padded."""
-  n, S = shares(), call.k_BSGK.shape[1]
-  plan = Plan.of(call, n)
-  whole = n * math.lcm(plan.grid.rows, plan.grid.columns)
-  pad = lambda x, edge='constant': jnp.pad(
-    x, [(0, 0), (0, -S % whole)] + [(0, 0)] * (x.ndim - 2), mode=edge
-  )
-  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segments_BS')
+  def pad(x, mode='constant'):
+    return jnp.pad(x, [(0, 0), (0, -S % whole)] + [(0, 0)] * (x.ndim - 2), mode=mode)
 
   def on_device(enc, arrays):
-    floats, ints = cut(plan, dataclasses.replace(call, enc=enc, **arrays))
-    return join(_attention(plan, n, floats, ints))
+    arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
+    return join_tiles(_attention(schedule, n, arrays, ids))
 
   along = PartitionSpec(None, AXIS)
   on_devices = jax.shard_map(
@@ -79,85 +76,104 @@ def run(call: Call):
     check_vma=False,
   )
   on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
-  arrays = jax.tree.map(pad, {name: getattr(call, name) for name in fields})
-  return on_devices(call.enc, arrays | {'positions_BS': pad(call.positions_BS, EDGES['position'])})[
-    :, :S
-  ]
+  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids')
+  arrays = jax.tree.map(pad, {name: getattr(request, name) for name in fields})
+  arrays['position_ids'] = pad(request.position_ids, PADDING['position'])
+  return on_devices(request.enc, arrays)[:, :S]
 
 
-def _steps(plan: Plan, shares: int, blocks: int) -> int:
-  """Shares to the left, and its own, of which a device sees any."""
-  window = plan.grid.window
-  if window is None or not plan.grid.causal:
-    return shares
-  return min(shares, (window - 2) // (blocks * plan.grid.columns) + 2)
+def _num_steps(schedule: TileSchedule, devices: int, tile_columns: int) -> int:
+  """How many shards a device sees any key of, its own and those to the left."""
+  window = schedule.grid.window
+  if window is None or not schedule.grid.is_causal:
+    return devices
+  return min(devices, (window - 2) // (tile_columns * schedule.grid.columns) + 2)
 
 
-def _meeting(plan: Plan, shares: int, floats, t) -> Part:
-  """The queries of this device and the keys of the share t before."""
-  rows, columns, here = len(floats['rows']['q']), len(floats['columns']['k']), lax.axis_index(AXIS)
-  return Part(plan, rows, columns, (here * rows, (here - t) % shares * columns))
+def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange:
+  """The queries of this device against the keys of the shard t before its own."""
+  rows, columns = len(arrays['rows']['q']), len(arrays['columns']['k'])
+  here = lax.axis_index(AXIS)
+  return TileRange(schedule, rows, columns, (here * rows, (here - t) % devices * columns))
 
 
-def _hand_on(tree, shares: int, by: int):
-  """To the device `by` places on."""
-  places = [(n, (n + by) % shares) for n in range(shares)]
-  return tree if by % shares == 0 else jax.tree.map(lambda x: lax.ppermute(x, AXIS, places), tree)
+def _pass_on(tree, devices: int, by: int):
+  """Sends a pytree to the device `by` places further round the ring."""
+  if by % devices == 0:
+    return tree
+  places = [(n, (n + by) % devices) for n in range(devices)]
+  return jax.tree.map(lambda x: lax.ppermute(x, AXIS, places), tree)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attention(plan: Plan, shares: int, floats, ints):
-  return _forward(plan, shares, floats, ints)[0]
+def _attention(schedule: TileSchedule, devices: int, arrays, ids):
+  return _forward(schedule, devices, arrays, ids)[0]
 
 
-def _forward(plan: Plan, shares: int, floats, ints):
-  enc, columns = floats['enc'], (floats['columns'], ints['columns'])
-  first = _meeting(plan, shares, floats, 0)
-  of_row = passes.nothing(first, floats, first.tables(enc), ints)
-  nothing = jax.tree.map(lambda x: jnp.broadcast_to(x, (first.rows, *x.shape)), of_row)
+def _forward(schedule: TileSchedule, devices: int, arrays, ids):
+  enc = arrays['enc']
+  own = _tiles_of_step(schedule, devices, arrays, 0)
+  of_one_row = passes.initial_state(enc, arrays)
+  states = jax.tree.map(lambda x: jnp.broadcast_to(x, (own.rows, *x.shape)), of_one_row)
 
   def step(so_far, t):
-    state, columns = so_far
+    states, travelling = so_far
     # Else jax takes tables that are alike in all layers of a model out of their loop: those of
     # every step at once.
-    t, columns = lax.optimization_barrier((t, columns))
-    part = _meeting(plan, shares, floats, t)
-    here = floats | {'columns': columns[0]}, part.tables(enc), ints | {'columns': columns[1]}
-    return (passes.forward(part, *here, state), _hand_on(columns, shares, 1)), state[1]
+    t, travelling = lax.optimization_barrier((t, travelling))
+    columns, column_ids = travelling
+    tiles = _tiles_of_step(schedule, devices, arrays, t)
+    new_states = passes.forward_pass(
+      tiles,
+      arrays | {'columns': columns},
+      tiles.make_tables(enc),
+      ids | {'columns': column_ids},
+      states,
+    )
+    return (new_states, _pass_on(travelling, devices, 1)), states[1]
 
-  steps = jnp.arange(_steps(plan, shares, first.columns))
-  (state, _), carried = lax.scan(step, (nothing, columns), steps)
-  o, lse = passes.normalized(enc, state)
-  return o, (floats, ints, carried, o, lse)
+  steps = jnp.arange(_num_steps(schedule, devices, own.columns))
+  travelling = arrays['columns'], ids['columns']
+  (states, _), carried = lax.scan(step, (states, travelling), steps)
+  o, lse = passes.normalize(enc, states)
+  return o, (arrays, ids, carried, o, lse)
 
 
-def _backward(plan: Plan, shares: int, residuals, do):
-  floats, ints, carried, o, lse = residuals
-  enc, per_row = floats['enc'], passes.cotangents(floats['enc'], o, do, lse)
+def _backward(schedule: TileSchedule, devices: int, residuals, do):
+  arrays, ids, carried, o, lse = residuals
+  enc = arrays['enc']
+  per_row = passes.output_cotangents(enc, o, do, lse)
 
-  def step(so_far, args):
-    d_enc, d_rows, d_carried, travelling = so_far
-    t, carried = args
-    columns, column_ids, d_columns = _hand_on(travelling, shares, -1)
-    part = _meeting(plan, shares, floats, t)
-    tables, pull = jax.vjp(part.tables, enc)
-    here = floats | {'columns': columns}, tables, ints | {'columns': column_ids}
-    totals = d_enc, d_columns, zeros(tables)
-    totals, g_rows, d_carried = passes.backward(part, *here, per_row, totals, carried, d_carried)
+  def step(so_far, step_and_carried):
+    d_enc, d_rows, d_carry, travelling = so_far
+    t, carried = step_and_carried
+    columns, column_ids, d_columns = _pass_on(travelling, devices, -1)
+    tiles = _tiles_of_step(schedule, devices, arrays, t)
+    tables, pull_back = jax.vjp(tiles.make_tables, enc)
+    totals, g_rows, d_carry = passes.backward_pass(
+      tiles,
+      arrays | {'columns': columns},
+      tables,
+      ids | {'columns': column_ids},
+      per_row,
+      (d_enc, d_columns, zeros_like(tables)),
+      carried,
+      d_carry,
+    )
     d_enc, d_columns, d_tables = totals
-    d_enc, d_rows = jax.tree.map(jnp.add, (d_enc, d_rows), (*pull(like(d_tables, tables)), g_rows))
-    return (d_enc, d_rows, d_carried, (columns, column_ids, d_columns)), None
+    (g_enc,) = pull_back(cast_like(d_tables, tables))
+    d_enc = jax.tree.map(jnp.add, d_enc, g_enc)
+    d_rows = jax.tree.map(jnp.add, d_rows, g_rows)
+    return (d_enc, d_rows, d_carry, (columns, column_ids, d_columns)), None
 
-  steps = _steps(plan, shares, len(floats['columns']['k']))
-  travelling = _hand_on(
-    (floats['columns'], ints['columns'], zeros(floats['columns'])), shares, steps
-  )
-  none_handed_on = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), carried)
-  start = zeros(enc), zeros(floats['rows']), none_handed_on, travelling
-  (d_enc, d_rows, _, travelling), _ = lax.scan(
-    step, start, (jnp.arange(steps), carried), reverse=True
-  )
-  return like({'enc': d_enc, 'rows': d_rows, 'columns': travelling[-1]}, floats), None
+  steps = _num_steps(schedule, devices, len(arrays['columns']['k']))
+  travelling = (arrays['columns'], ids['columns'], zeros_like(arrays['columns']))
+  travelling = _pass_on(travelling, devices, steps)
+  no_carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), carried)
+  start = zeros_like(enc), zeros_like(arrays['rows']), no_carry, travelling
+  state, _ = lax.scan(step, start, (jnp.arange(steps), carried), reverse=True)
+  d_enc, d_rows, _, (_, _, d_columns) = state
+  return cast_like({'enc': d_enc, 'rows': d_rows, 'columns': d_columns}, arrays), None
 
 
 _attention.defvjp(_forward, _backward)

@@ -1,73 +1,77 @@
-"""What is gathered over the keys from a query leftwards, sums mostly, carried from block to block
-of a row.
-"""
+"""What a score gathers over the keys from a query leftwards, carried from tile to tile of a row."""
 
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.xla_ops import hold
+from posenc_jax.xla_ops import materialize_on_cpu
 
 GROUP = 16  # keys that one small product adds up
 
 
-class Sums:
-  """The suffix sums and folds that `score` asks for in one block, in the order in which it asks.
+class RowCarry:
+  """The values that `score` carries along the keys of one row of tiles, in the order of its asking.
 
-  carried: for each, what all blocks to the right come to, float32, of a sum [B, H, T']; nothing is
-    known in the first.
-  totals: the same with this block included, filled while `score` runs: what the next block on the
-    left is given.
+  Attributes:
+    carried: what all tiles to the right come to: a tuple of float32 [B, H, T', ...], one for each
+      shape that the encoding declares in `scans_keys`.
+    totals: the same with this tile included, filled while `score` runs: what the next tile on the
+      left is given.
   """
 
-  def __init__(self, carried=()):
+  def __init__(self, carried: tuple, is_rightmost: bool = False):
+    """`is_rightmost`: whether it is known, without looking, that no tile is further right."""
     self.carried = carried
     self.totals = []
+    self._is_rightmost = is_rightmost
 
-  def fold(self, shape, step):
-    """step(carried, or zeros) -> (result, total)."""
-    result, total = step(
-      self.carried[len(self.totals)] if self.carried else jnp.zeros(shape, jnp.float32)
-    )
+  def scan_keys(self, step):
+    """Returns the result of step(carried) -> (result, total), and keeps the total."""
+    if len(self.totals) == len(self.carried):
+      raise ValueError(f'score carries more than the {len(self.carried)} values of `scans_keys`')
+    result, total = step(self.carried[len(self.totals)])
     self.totals.append(total)
     return result
 
-  def suffix(self, x_BHTS, inclusive: bool):
-    # not a difference
+  def suffix_sum(self, x_BHTS, inclusive: bool):
+    """For each key j the sum of x over the keys from j on (after j if not inclusive), to i."""
+    # Shifted, not subtracted: a difference of sums would lose digits.
     own = x_BHTS if inclusive else jnp.pad(x_BHTS[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))
 
-    def add(carried):
-      sums = suffix_sum(own) + carried[..., None]
-      return sums, sums[..., 0] if inclusive else sums[..., 0] + x_BHTS[..., 0]
+    def add(carried_BHT):
+      sums_BHTS = suffix_sum(own) + carried_BHT[..., None]
+      first_BHT = sums_BHTS[..., 0]
+      return sums_BHTS, first_BHT if inclusive else first_BHT + x_BHTS[..., 0]
 
-    return self.fold(x_BHTS.shape[:-1], add)
+    return self.scan_keys(add)
 
-  def unless(self, reached: float, near, far):
-    """near(), or far() where all that is carried into this block is at least `reached`.
+  def cond_saturated(self, bound: float, near, far):
+    """near(), or far() where all that is carried into this tile is at least `bound`.
 
-    `near` asks for one suffix sum, which `far` leaves as it is.
+    `near` asks for one suffix sum, and `far` leaves that sum as it is.
     """
-    if not self.carried:
+    if self._is_rightmost:
       return near()
-    totals, carried = self.totals, self.carried[len(self.totals)]
+    before, carried = list(self.totals), self.carried[len(self.totals)]
 
     def visit():
-      self.totals = list(totals)
+      self.totals = list(before)
       return near(), self.totals[-1]
 
-    out, total = lax.cond(jnp.all(carried >= reached), lambda: (far(), carried), visit)
-    self.totals = [*totals, total]
-    return out
+    result, total = lax.cond(jnp.all(carried >= bound), lambda: (far(), carried), visit)
+    self.totals = [*before, total]
+    return result
 
 
 def suffix_sum(x):
-  """Sums of x over its last axis from each place to the end: within groups by a product, then over
+  """Sums of x over its last axis from each place to the end: in groups by a product, then over
   groups.
   """
   *lead, n = x.shape
   if n % GROUP:
     return lax.cumsum(x, axis=x.ndim - 1, reverse=True)
   ones = jnp.tril(jnp.ones((GROUP, GROUP), x.dtype))
-  within = hold((x.reshape(-1, GROUP) @ ones).reshape(*lead, n // GROUP, GROUP))
+  within = (x.reshape(-1, GROUP) @ ones).reshape(*lead, n // GROUP, GROUP)
+  within = materialize_on_cpu(within)
   groups = within[..., 0]
   later = lax.cumsum(groups, axis=groups.ndim - 1, reverse=True) - groups
   return (within + later[..., None]).reshape(x.shape)

@@ -1,209 +1,234 @@
-"""The walks of rows of blocks over columns of blocks: of all of them, or of a share.
+"""The forward and the backward pass of rows of tiles over columns of tiles: all, or a range.
 
-Forward, each row keeps a running softmax while it walks its key blocks from the diagonal leftwards
-(the order in which sums over the keys j..i can be carried along). Backward, each block is computed
-again and pulled back through the same `block_attention` by `jax.vjp`, given the rows' log-sum-exp:
-so gradients reach every table, gate and parameter that an encoding reads, without a hand-written
-derivative. Blocks that nothing is visible in are never visited.
+Forward, each row keeps a running softmax while it visits its tiles from the diagonal leftwards, the
+order in which sums over the keys j..i can be carried along. Backward, each tile is computed again
+and pulled back through the same `tile_attention` by `jax.vjp`, given the rows' log-sum-exp: so
+gradients reach every table, gate and parameter that an encoding reads, without a hand-written
+derivative. Tiles in which nothing is visible are never visited.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.attention.tiled.carry import Sums
-from posenc_jax.attention.tiled.relative import Constant, Diagonals, Lookup
-from posenc_jax.attention.tiled.schedule import Part, add_at, at, zeros
-from posenc_jax.attention.tiled.tile import MASKED, Block, block_attention, visible
+from posenc_jax.attention.tiled.carry import RowCarry
+from posenc_jax.attention.tiled.distance_readers import (
+  ConstantDistance,
+  GatherDistance,
+  ToeplitzDistance,
+)
+from posenc_jax.attention.tiled.schedule import TileRange, tree_add_at, tree_index, zeros_like
+from posenc_jax.attention.tiled.tile import MASKED, ScoreTile, tile_attention, visible_keys
 
 
-def _block(part: Part, constant: bool, a, b, ids, inputs, lse=None, top=None):
-  """Block (a, b): what `block_attention` returns of it, and its sums carried on to the block on its
-  left.
+def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=None, maxima=None):
+  """What `tile_attention` returns for tile (a, b), and the carry for the tile on its left.
 
-  inputs: (enc, row, column, tables of the block, sums carried from the right).
+  Args:
+    is_constant: whether tables are constant over the tile.
+    ids: positions and segments of its row and of its column.
+    inputs: (encoding, row, column, terms of the tile, carried from the right).
+    lse, maxima: as `tile_attention` takes them.
   """
-  plan, grid, (row_ids, column_ids), (enc, row, column, tables, carried) = (
-    part.plan,
-    part.plan.grid,
-    ids,
-    inputs,
-  )
-  a, b = part.of_grid(a, b)
-  order = grid.corner(a, b) + jnp.arange(grid.rows)[:, None] - jnp.arange(grid.columns)[None]
-  key = b * grid.columns + jnp.arange(grid.columns)
-  mask = visible(order, grid.causal, grid.window)[None]
+  schedule, grid = tiles.schedule, tiles.schedule.grid
+  row_ids, column_ids = ids
+  enc, row, column, terms, carried = inputs
+  a, b = tiles.in_grid(a, b)
+  columns = jnp.arange(grid.columns)
+  index_distance = grid.corner(a, b) + jnp.arange(grid.rows)[:, None] - columns[None]
+  mask = visible_keys(index_distance, grid.is_causal, grid.window)[None]
   if grid.S % grid.columns:
+    key = b * grid.columns + columns
     mask &= (key < grid.S)[None, None]
   if row_ids['segment'] is not None:
     mask &= row_ids['segment'][:, :, None] == column_ids['segment'][:, None]
-  if plan.contiguous:
-    r = jnp.where(mask, order[None], 0)
-    distances = (Constant if constant else Diagonals)(grid.rows, grid.columns)
+  if schedule.contiguous:
+    distance = jnp.where(mask, index_distance[None], 0)
+    reader = (ConstantDistance if is_constant else ToeplitzDistance)(grid.rows, grid.columns)
   else:
-    r = jnp.where(mask, row_ids['position'][:, :, None] - column_ids['position'][:, None], 0)
-    distances = Lookup.of(r, *plan.distances)
-    tables = distances.read(tables)
-  sums = Sums(carried)
-  block = Block(row['i'], column['j'], order, r, mask, tables, distances, sums)
-  return *block_attention(
-    enc, row['q'], column['k'], column['v'], block, plan.scale, lse, top
-  ), tuple(sums.totals)
+    positions = row_ids['position'][:, :, None] - column_ids['position'][:, None]
+    distance = jnp.where(mask, positions, 0)
+    reader = GatherDistance.of_range(distance, *schedule.distances)
+    terms = reader.terms_of_tile(terms)
+  carry = RowCarry(carried)
+  tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
+  q, k, v = row['q'], column['k'], column['v']
+  o, denominator, relative_to = tile_attention(enc, q, k, v, tile, schedule.scale, lse, maxima)
+  return o, denominator, relative_to, tuple(carry.totals)
 
 
-def _by_kind(part: Part, tables, a, b, function):
-  """function(constant): where vectors of tables may be constant over block (a, b), of whichever is
-  true.
-  """
-  has_vectors = any(table.ndim == 3 for table in jax.tree.leaves(tables))
-  if not (part.plan.contiguous and has_vectors and part.plan.grid.has_constant_blocks):
+def _cond_constant(tiles: TileRange, enc, a, b, function):
+  """function(is_constant), under a `lax.cond` where vectors may be constant over a tile."""
+  grid = tiles.schedule.grid
+  if not (tiles.schedule.contiguous and enc.has_vector_tables and grid.has_constant_tiles):
     return function(False)
-  is_constant = part.plan.grid.is_constant(*part.of_grid(a, b))
+  is_constant = grid.is_constant(*tiles.in_grid(a, b))
   return lax.cond(is_constant, lambda: function(True), lambda: function(False))
 
 
-def nothing(part: Part, floats, tables, ints):
-  """What a row has before its first block: (o, sums of weights, what they are relative to), and
-  what `score` carries.
+def initial_state(enc, arrays):
+  """The state of a row of tiles before its first tile.
 
-  The latter are zeros [B, H, T'], or of its own shape, one for each sum that `score` asks for.
+  Returns:
+    ((output, denominator, maxima), carry): zeros, maxima that are lower than any score, and zeros
+    for each value that the encoding declares in `scans_keys`; all float32 [B, H, T', ...].
   """
-
-  def first():
-    row, column = at((floats['rows'], ints['rows']), 0), at((floats['columns'], ints['columns']), 0)
-    inputs = floats['enc'], row[0], column[0], part.cut(tables, 0, 0), ()
-    return _block(part, False, 0, 0, (row[1], column[1]), inputs)
-
-  o, sums, top, carried = jax.eval_shape(first)
-  return (*zeros((o, sums)), jnp.full(top.shape, MASKED, jnp.float32)), zeros(carried)
+  B, H, rows, _ = arrays['rows']['q'].shape[1:]
+  zeros = lambda *shape: jnp.zeros((B, H, rows, *shape), jnp.float32)
+  output = zeros(arrays['columns']['v'].shape[-1])
+  carry = tuple(zeros(*shape) for shape in enc.scans_keys)
+  return (output, zeros(), jnp.full((B, H, rows), MASKED, jnp.float32)), carry
 
 
-def _leftwards(enc, blocks, one_block, state):
-  """one_block(n, state) for n = 0 .. blocks - 1, or until the sums carried say that the rest has no
-  weight.
-
-  state: (anything, sums carried). Returns the number of blocks that were visited, and the state.
-  """
-  if enc.spent is None:
-    return blocks, lax.fori_loop(0, blocks, one_block, state)
-  going = lambda so_far: (so_far[0] < blocks) & ~enc.spent(so_far[1][1])
-  return lax.while_loop(going, lambda so_far: (so_far[0] + 1, one_block(*so_far)), (0, state))
-
-
-def forward(part: Part, floats, tables, ints, so_far=None, finish=lambda state: state):
-  """Every row of a part walks leftwards over its columns.
+def _scan_left(enc, tiles, visit, state):
+  """visit(n, state) for n = 0 .. tiles - 1, or until the carry says that the rest has no weight.
 
   Args:
-    so_far: what each row has of columns further right, as `nothing` has it; None: there are none.
-    finish: what is made of a row at the end.
+    state: (anything, carry).
+  Returns:
+    The number of tiles that were visited, and the state.
   """
-  enc, softmax = floats['enc'], floats['enc'].normalizer == 'softmax'
+  if not enc.has('is_exhausted'):
+    return tiles, lax.fori_loop(0, tiles, visit, state)
 
-  def one_row(args):
-    a, row, row_ids, so_far = args
-    start, stop = part.key_blocks(a)
+  def goes_on(n_and_state):
+    n, (_, carry) = n_and_state
+    return (n < tiles) & ~enc.is_exhausted(carry)
 
-    def one_block(n, so_far):
-      (o, sums, top), carried = so_far
+  def step(n_and_state):
+    n, state = n_and_state
+    return n + 1, visit(n, state)
+
+  return lax.while_loop(goes_on, step, (0, state))
+
+
+def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lambda state: state):
+  """Every row of a range visits its columns, from right to left.
+
+  Args:
+    arrays, ids: from `cut_into_tiles`.
+    tables: from `TileRange.make_tables`.
+    states: the state of each row after the columns further right; None: `initial_state`.
+    finish: what is made of the state of a row at its end.
+  """
+  enc = arrays['enc']
+
+  def one_row(inputs):
+    a, row, row_ids, state = inputs
+    start, stop = tiles.visited_columns(a)
+
+    def visit(n, state):
+      (o, denominator, maxima), carry = state
       b = stop - 1 - n
-      column, column_ids = at((floats['columns'], ints['columns']), b)
-      inputs = enc, row, column, part.cut(tables, a, b), carried
-      run = lambda constant: _block(part, constant, a, b, (row_ids, column_ids), inputs, top=top)
-      o_b, sums_b, new_top, carried = _by_kind(part, tables, a, b, run)
-      if not softmax:
-        return (o + o_b, sums, top), carried
-      old = jnp.exp(top - new_top)
-      return (o * old[..., None] + o_b, sums * old + sums_b, new_top), carried
+      column, column_ids = tree_index((arrays['columns'], ids['columns']), b)
+      given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
 
-    so_far = nothing(part, floats, tables, ints) if so_far is None else so_far
-    return finish(_leftwards(enc, stop - start, one_block, so_far)[1])
+      def attend_tile(is_constant):
+        both_ids = row_ids, column_ids
+        return _attend_tile(tiles, is_constant, a, b, both_ids, given, maxima=maxima)
 
-  return lax.map(one_row, (jnp.arange(part.rows), floats['rows'], ints['rows'], so_far))
+      o_b, denominator_b, new_maxima, carry = _cond_constant(tiles, enc, a, b, attend_tile)
+      if enc.normalizer != 'softmax':
+        return (o + o_b, denominator, maxima), carry
+      shrink = jnp.exp(maxima - new_maxima)
+      o = o * shrink[..., None] + o_b
+      return (o, denominator * shrink + denominator_b, new_maxima), carry
+
+    state = initial_state(enc, arrays) if state is None else state
+    return finish(_scan_left(enc, stop - start, visit, state)[1])
+
+  return lax.map(one_row, (jnp.arange(tiles.rows), arrays['rows'], ids['rows'], states))
 
 
-def normalized(enc, state):
-  """Of what rows have at the end: o, and log-sum-exp as `backward` takes it."""
-  (o, sums, top), _ = state
-  return (o / sums[..., None], top + jnp.log(sums)) if enc.normalizer == 'softmax' else (o, top)
+def normalize(enc, state):
+  """(o, log-sum-exp) from the state of rows at their end."""
+  (o, denominator, maxima), _ = state
+  if enc.normalizer != 'softmax':
+    return o, maxima
+  return o / denominator[..., None], maxima + jnp.log(denominator)
 
 
-def cotangents(enc, o, do, lse):
-  """Those of a row's o and sums of weights, with weights taken relative to lse: what `backward`
-  takes of rows.
+def output_cotangents(enc, o, do, lse):
+  """What `backward_pass` takes of rows: cotangents of output and denominator, and log-sum-exp.
 
-  Pulled back through o = p @ v and sums = sum(p) with p normalized, they give ds = p (do . v -
-  delta).
+  Weights are taken relative to lse. Pulled back through o = p @ v and denominator = sum(p) with p
+  normalized, the cotangents give ds = p (do . v - delta).
   """
   delta = (do * o).sum(axis=-1)
   return do, -delta if enc.normalizer == 'softmax' else jnp.zeros_like(delta), lse
 
 
-def backward(part: Part, floats, tables, ints, per_row, totals, carried=None, d_carried=None):
-  """Every row of a part walks back rightwards.
+def backward_pass(
+  tiles: TileRange, arrays, tables, ids, per_row, totals, carried=None, d_carry=None
+):
+  """Every row of a range visits its columns again, from left to right.
 
   Args:
-    per_row: `cotangents`.
-    totals: gradients of (enc, columns, tables), which the part's are added to.
-    carried: what each row was given from columns further right; None: there are none.
-    d_carried: the cotangent of what each row handed on to columns further left; None: there are
-      none.
+    arrays, tables, ids: as for `forward_pass`.
+    per_row: from `output_cotangents`.
+    totals: gradients of (encoding, columns, tables), to which those of the range are added.
+    carried: the carry that each row was given from columns further right; None: zeros.
+    d_carry: the cotangent of the carry that each row gave to columns further left; None: zeros.
 
   Returns:
     totals; the gradients of rows; the cotangent of `carried`.
   """
-  enc = floats['enc']
-  _, carries = nothing(part, floats, tables, ints)
+  enc = arrays['enc']
+  _, no_carry = initial_state(enc, arrays)
 
-  def one_row(totals, args):
-    a, row, row_ids, (do_row, d_sums_row, lse_row), carried, d_carried = args
-    start, stop = part.key_blocks(a)
+  def one_row(totals, inputs):
+    a, row, row_ids, (do_row, d_denominator_row, lse_row), carried, d_carry = inputs
+    start, stop = tiles.visited_columns(a)
 
-    def inputs(b, carried):
-      column, column_ids = at((floats['columns'], ints['columns']), b)
-      return (row_ids, column_ids), (enc, row, column, part.cut(tables, a, b), carried)
+    def inputs_of_tile(b, carry):
+      column, column_ids = tree_index((arrays['columns'], ids['columns']), b)
+      given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
+      return (row_ids, column_ids), given
 
-    def carry(n, so_far):
-      """The forward walk again, for its sums alone: what each block of the row is given."""
-      into, carried = so_far
+    def keep_carry(n, state):
+      """The forward pass again, for its carry alone: what each tile of the row is given."""
+      into, carry = state
       b = stop - 1 - n
-      into = jax.tree.map(
-        lambda all, one: lax.dynamic_update_index_in_dim(all, one, b, 0), into, carried
-      )
-      ids, given = inputs(b, carried)
-      run = lambda constant: _block(part, constant, a, b, ids, given, lse_row)[-1]
-      return into, _by_kind(part, tables, a, b, run)
+      keep = lambda all, one: lax.dynamic_update_index_in_dim(all, one, b, 0)
+      into = jax.tree.map(keep, into, carry)
+      both_ids, given = inputs_of_tile(b, carry)
 
-    into = jax.tree.map(lambda zeros: jnp.zeros((part.columns, *zeros.shape)), carries)
-    if carries:
-      visited, (into, _) = _leftwards(
-        enc, stop - start, carry, (into, carries if carried is None else carried)
-      )
+      def carry_on(is_constant):
+        return _attend_tile(tiles, is_constant, a, b, both_ids, given, lse_row)[-1]
+
+      return into, _cond_constant(tiles, enc, a, b, carry_on)
+
+    into = jax.tree.map(lambda zeros: jnp.zeros((tiles.columns, *zeros.shape)), no_carry)
+    if no_carry:
+      first = no_carry if carried is None else carried
+      visited, (into, _) = _scan_left(enc, stop - start, keep_carry, (into, first))
       start = stop - visited
 
-    def one_block(b, so_far):
-      (d_enc, d_columns, d_tables), d_row, d_carried = so_far
-      ids, given = inputs(b, at(into, b))
+    def visit(b, state):
+      (d_enc, d_columns, d_tables), d_row, d_carry = state
+      both_ids, given = inputs_of_tile(b, tree_index(into, b))
 
-      def pull(constant):
+      def pull_back(is_constant):
         def outputs(*given):
-          o, sums, _, carried = _block(part, constant, a, b, ids, given, lse_row)
-          return o, sums, carried
+          o, denominator, _, carry = _attend_tile(
+            tiles, is_constant, a, b, both_ids, given, lse_row
+          )
+          return o, denominator, carry
 
-        return jax.vjp(outputs, *given)[1]((do_row, d_sums_row, d_carried))
+        return jax.vjp(outputs, *given)[1]((do_row, d_denominator_row, d_carry))
 
-      g_enc, g_row, g_column, g_tables, d_carried = _by_kind(part, tables, a, b, pull)
+      gradients = _cond_constant(tiles, enc, a, b, pull_back)
+      g_enc, g_row, g_column, g_terms, d_carry = gradients
       d_enc = jax.tree.map(jnp.add, d_enc, g_enc)
-      d_tables = part.add(d_tables, g_tables, a, b)
-      return (
-        (d_enc, add_at(d_columns, g_column, b), d_tables),
-        jax.tree.map(jnp.add, d_row, g_row),
-        d_carried,
-      )
+      d_tables = tiles.add_gradients(d_tables, g_terms, a, b)
+      d_columns = tree_add_at(d_columns, g_column, b)
+      return (d_enc, d_columns, d_tables), jax.tree.map(jnp.add, d_row, g_row), d_carry
 
-    last = carries if d_carried is None else d_carried
-    totals, d_row, d_carried = lax.fori_loop(start, stop, one_block, (totals, zeros(row), last))
-    return totals, (d_row, d_carried)
+    last = no_carry if d_carry is None else d_carry
+    state = totals, zeros_like(row), last
+    totals, d_row, d_carry = lax.fori_loop(start, stop, visit, state)
+    return totals, (d_row, d_carry)
 
-  rows = jnp.arange(part.rows), floats['rows'], ints['rows'], per_row, carried, d_carried
-  totals, (d_rows, d_carried) = lax.scan(one_row, totals, rows)
-  return totals, d_rows, d_carried
+  rows = jnp.arange(tiles.rows), arrays['rows'], ids['rows'], per_row, carried, d_carry
+  totals, (d_rows, d_carry) = lax.scan(one_row, totals, rows)
+  return totals, d_rows, d_carry

@@ -1,4 +1,4 @@
-"""A call of attention cut into blocks, and shares of them with the tables that they read."""
+"""A request for attention cut into tiles, and ranges of tiles with the tables that they read."""
 
 from typing import NamedTuple
 
@@ -6,149 +6,173 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.attention.request import Call
-from posenc_jax.attention.tiled import relative_tables as shared
-from posenc_jax.attention.tiled.geometry import Grid
-from posenc_jax.xla_ops import hold
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled.distance_tables import (
+  add_gradients,
+  read_terms,
+  tables_of_diagonals,
+  terms_of_tile,
+)
+from posenc_jax.attention.tiled.geometry import TileGrid
+from posenc_jax.xla_ops import materialize_on_cpu
 
-DEFAULT_BLOCK = (256, 256)  # one divides the other
-
-
-class Plan(NamedTuple):
-  """What is static in one call."""
-
-  grid: Grid
-  scale: float
-  # tables lie along diagonals and are shared by blocks; else each block looks its distances up
-  contiguous: bool
-  distances: tuple[int, int]  # lowest and highest that tables hold then
-
-  @classmethod
-  def of(cls, call: Call, shares: int = 1):
-    """`shares`: of how many devices; each has whole blocks."""
-    T, S = call.q_BTHK.shape[1], call.k_BSGK.shape[1]
-    # Short sides get the power of two above: where one side of a block divides the other, corners
-    # are few (`stride`).
-    sides = (1 << (-(-n // shares) - 1).bit_length() for n in (T, S))
-    rows, columns = map(min, call.block or DEFAULT_BLOCK, sides)
-    lowest, highest = call.distances
-    if call.enc.reach is not None:
-      lowest, highest = max(lowest, -call.enc.reach), min(highest, call.enc.reach)
-    grid = Grid(T, S, rows, columns, call.causal, call.window, lowest, highest)
-    return cls(grid, call.scale, call.contiguous, call.distances)
+DEFAULT_SIZES = (256, 256)  # one divides the other
 
 
-class Part(NamedTuple):
-  """Consecutive rows of blocks against consecutive columns of blocks, which are numbered from 0 in
-  it.
+class TileSchedule(NamedTuple):
+  """All that is static in one request.
+
+  Attributes:
+    contiguous: whether tables lie along diagonals and are shared by tiles; else each tile looks
+      its distances up.
+    distances: the lowest and the highest distance that tables hold in the latter case.
   """
 
-  plan: Plan
-  rows: int  # how many
-  columns: int
-  first: tuple = (0, 0)  # row and column of the grid that are 0 here; may be traced
+  grid: TileGrid
+  scale: float
+  contiguous: bool
+  distances: tuple[int, int]
 
   @classmethod
-  def all(cls, plan: Plan):
-    return cls(plan, plan.grid.row_blocks, plan.grid.column_blocks)
+  def of_request(cls, request: AttentionRequest, num_devices: int = 1):
+    """The schedule of a request whose sequence lies on so many devices, each with whole tiles."""
+    T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+    # Short sides get the power of two above: where one side of a tile divides the other, there are
+    # few different corners (`TileGrid.stride`).
+    sides = (1 << (-(-n // num_devices) - 1).bit_length() for n in (T, S))
+    rows, columns = map(min, request.block_sizes or DEFAULT_SIZES, sides)
+    lowest, highest = request.distances
+    end = request.enc.max_relative_distance
+    if end is not None:
+      lowest, highest = max(lowest, -end), min(highest, end)
+    grid = TileGrid(T, S, rows, columns, request.is_causal, request.window, lowest, highest)
+    return cls(grid, request.scale, request.contiguous, request.distances)
 
-  def of_grid(self, a, b):
+
+class TileRange(NamedTuple):
+  """Consecutive rows of tiles against consecutive columns of tiles, numbered from 0 in the range.
+
+  Attributes:
+    rows, columns: how many.
+    first: the row and the column of the grid that are 0 here; they may be traced.
+  """
+
+  schedule: TileSchedule
+  rows: int
+  columns: int
+  first: tuple = (0, 0)
+
+  @classmethod
+  def whole(cls, schedule: TileSchedule):
+    return cls(schedule, schedule.grid.tile_rows, schedule.grid.tile_columns)
+
+  def in_grid(self, a, b):
+    """The row and the column of the grid of tile (a, b) of the range."""
     return self.first[0] + a, self.first[1] + b
 
-  def key_blocks(self, a):
-    """First and one past the last column of which row a sees any."""
-    ends = self.plan.grid.key_blocks(self.first[0] + a)
+  def visited_columns(self, a):
+    """The first column of the range, and one past the last, in which row a sees any key."""
+    ends = self.schedule.grid.visited_columns(self.first[0] + a)
     return tuple(jnp.clip(end - self.first[1], 0, self.columns) for end in ends)
 
   @property
   def diagonals(self):
-    """The first, and how many."""
-    return self.plan.grid.diagonals_of(*self.first, self.rows, self.columns)
+    """(first, count) of the grid's diagonals in the range."""
+    return self.schedule.grid.diagonals_of(*self.first, self.rows, self.columns)
 
   def diagonal(self, a, b):
-    return self.plan.grid.diagonal(*self.of_grid(a, b)) - self.diagonals[0]
+    """The diagonal of tile (a, b), counted from the first of the range."""
+    return self.schedule.grid.diagonal(*self.in_grid(a, b)) - self.diagonals[0]
 
-  def tables(self, enc):
-    if self.plan.contiguous:
-      return shared.of_grid(self.plan.grid, enc, *self.diagonals)
-    lowest, highest = self.plan.distances
-    return enc.tables(jnp.arange(lowest, highest + 1))
+  def make_tables(self, enc):
+    """The encoding's terms for all distances in the range."""
+    if self.schedule.contiguous:
+      return tables_of_diagonals(self.schedule.grid, enc, *self.diagonals)
+    lowest, highest = self.schedule.distances
+    return read_terms(enc, jnp.arange(lowest, highest + 1))
 
-  def cut(self, tables, a, b):
-    return (
-      shared.cut(self.plan.grid, tables, self.diagonal(a, b)) if self.plan.contiguous else tables
-    )
+  def terms_of_tile(self, tables, a, b):
+    """What tile (a, b) sees of the tables; without contiguous positions, all of them."""
+    if not self.schedule.contiguous:
+      return tables
+    return terms_of_tile(self.schedule.grid, tables, self.diagonal(a, b))
 
-  def add(self, totals, parts, a, b):
-    if self.plan.contiguous:
-      return shared.add(self.plan.grid, totals, parts, self.diagonal(a, b))
-    return jax.tree.map(jnp.add, totals, parts)
-
-
-# How ids are padded: at another position than the last, padding could be farther away than tables
-# reach, and be NaN.
-EDGES = {'position': 'edge', 'segment': 'constant'}
+  def add_gradients(self, totals, gradients, a, b):
+    """The adjoint of `terms_of_tile`, added to the totals."""
+    if not self.schedule.contiguous:
+      return jax.tree.map(jnp.add, totals, gradients)
+    return add_gradients(self.schedule.grid, totals, gradients, self.diagonal(a, b))
 
 
-def cut(plan: Plan, call: Call):
-  """The arrays of a call as walks take them, in blocks: those that have gradients, but for tables,
-  and ids.
-  """
-  rows, columns = plan.grid.rows, plan.grid.columns
-  ids = {'position': call.positions_BS, 'segment': call.segments_BS}
-  cut_rows = lambda tree: jax.tree.map(lambda x: _cut(x, rows), tree)
-  cut_columns = lambda tree: jax.tree.map(lambda x: _cut(x, columns), tree)
-  floats = {
-    'enc': call.enc,
-    'rows': {'q': _cut_heads(call.q_BTHK, rows), 'i': cut_rows(call.i)},
+# How ids are padded. At another position than the last one, padding could be farther away than
+# tables reach, and be NaN.
+PADDING = {'position': 'edge', 'segment': 'constant'}
+
+
+def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
+  """The arrays of a request as the passes take them: (arrays with gradients, ids), cut in tiles."""
+  rows, columns = schedule.grid.rows, schedule.grid.columns
+  arrays = {
+    'enc': request.enc,
+    'rows': {
+      'q': _cut_heads(request.q_BTHK, rows),
+      'i': jax.tree.map(lambda x: _cut(x, rows), request.i),
+    },
     'columns': {
-      'k': _cut_heads(call.k_BSGK, columns),
-      'v': _cut_heads(call.v_BSGK, columns),
-      'j': cut_columns(call.j),
+      'k': _cut_heads(request.k_BSGK, columns),
+      'v': _cut_heads(request.v_BSGK, columns),
+      'j': jax.tree.map(lambda x: _cut(x, columns), request.j),
     },
   }
-  cut_ids = lambda tree, n: {
-    name: x if x is None else _cut(x, n, EDGES[name]) for name, x in tree.items()
-  }
-  of_rows = jax.tree.map(lambda x: x[:, call.offset :], ids)
-  return floats, {'rows': cut_ids(of_rows, rows), 'columns': cut_ids(ids, columns)}
+  ids = {'position': request.position_ids, 'segment': request.segment_ids}
+  row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
+  return arrays, {'rows': _cut_ids(row_ids, rows), 'columns': _cut_ids(ids, columns)}
 
 
-def join(o_NBHTK):
-  """[blocks, B, H, n, K] -> [B, T, H, K], padded as the blocks are."""
+def _cut_ids(ids: dict, n: int) -> dict:
+  return {name: x if x is None else _cut(x, n, PADDING[name]) for name, x in ids.items()}
+
+
+def join_tiles(o_NBHTK):
+  """[tiles, B, H, n, K] -> [B, T, H, K], padded as the tiles are."""
   _, B, H, _, K = o_NBHTK.shape
   return o_NBHTK.transpose(1, 0, 3, 2, 4).reshape(B, -1, H, K)
 
 
-def _cut(x, n: int, edge: str = 'constant'):
-  """[B, T, ...] -> [blocks, B, n, ...], padded at the end."""
-  x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2), mode=edge)
+def _cut(x, n: int, padding: str = 'constant'):
+  """[B, T, ...] -> [tiles, B, n, ...], padded at the end."""
+  x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2), mode=padding)
   return jnp.moveaxis(x.reshape(len(x), -1, n, *x.shape[2:]), 1, 0)
 
 
 def _cut_heads(x_BTHK, n: int):
-  """[B, T, H, K] -> [blocks, B, H, n, K]. As one axis B H is laid out at once; XLA would copy twice
-  otherwise.
-  """
+  """[B, T, H, K] -> [tiles, B, H, n, K]."""
   x_NBTHK = _cut(x_BTHK, n)
   N, B, _, H, K = x_NBTHK.shape
-  return hold(x_NBTHK.swapaxes(2, 3).reshape(N, B * H, n, K)).reshape(N, B, H, n, K)
+  # B and H as one axis are laid out at once; XLA would copy twice otherwise.
+  flat = x_NBTHK.swapaxes(2, 3).reshape(N, B * H, n, K)
+  return materialize_on_cpu(flat).reshape(N, B, H, n, K)
 
 
-def at(tree, n):
+def tree_index(tree, n):
+  """The n-th slice of every leaf along its first axis."""
   return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, n, keepdims=False), tree)
 
 
-def add_at(total, part, n):
-  return jax.tree.map(
-    lambda t, p: lax.dynamic_update_index_in_dim(t, at(t, n) + p, n, 0), total, part
-  )
+def tree_add_at(totals, parts, n):
+  """The totals with the parts added to their n-th slices."""
+
+  def add(total, part):
+    return lax.dynamic_update_index_in_dim(total, tree_index(total, n) + part, n, 0)
+
+  return jax.tree.map(add, totals, parts)
 
 
-def zeros(tree):
-  """Accumulators: float32 whatever the compute dtype."""
+def zeros_like(tree):
+  """Accumulators for a pytree: float32 whatever the compute dtype."""
   return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
 
 
-def like(tree, reference):
+def cast_like(tree, reference):
+  """The leaves of a tree in the dtypes of another one."""
   return jax.tree.map(lambda x, r: x.astype(r.dtype), tree, reference)

@@ -1,5 +1,6 @@
-"""One block of the score matrix: what an encoding sees of it, and the only place that knows
-softmax.
+"""One tile of the score matrix: what an encoding sees of it, and the only place that knows softmax.
+
+Arrays are heads first here, so that products need no copies.
 """
 
 import dataclasses
@@ -9,92 +10,114 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.attention.tiled.carry import Sums
-from posenc_jax.attention.tiled.relative import Constant, Diagonals, Lookup
-from posenc_jax.xla_ops import dot, hold, mix
+from posenc_jax.attention.tiled.carry import RowCarry
+from posenc_jax.attention.tiled.distance_readers import (
+  ConstantDistance,
+  GatherDistance,
+  ToeplitzDistance,
+)
+from posenc_jax.xla_ops import materialize_on_cpu, per_kv_head, scaled_dot, weighted_sum
 
 MASKED = -1e30  # a score no key ever has; finite, so that differences of two stay finite
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
-  """What `score` and `value` of an encoding may ask of their block of T' queries and S' keys.
+class ScoreTile:
+  """T' queries and S' keys, as `score` of an encoding sees them.
 
-  i, j: coordinates of its rows and columns, pytrees of [B|1, T', ...] and [B|1, S', ...].
-  order: distance of indices, int32 [T', S'].
-  r: distance of positions, int32 [B|1, T', S'], 0 where masked.
-  mask: what is visible, bool [B|1, T', S'].
-  tables: the encoding's tables cut to the block: scalars as [B|1, H|1, T', S'], ready to add;
-    vectors as the rows that query_dot, key_dot and sum_by_distance take.
+  Attributes:
+    i, j: coordinates of the queries and the keys: pytrees of [B|1, T', ...] and [B|1, S', ...].
+    index_distance: i - j by index, int32 [T', S'].
+    distance: i - j by position, int32 [B|1, T', S'], 0 where masked.
+    mask: which keys a query sees, bool [B|1, T', S'].
+    terms: the encoding's distance terms cut to the tile, by hook: scalars as [B|1, H|1, T', S'],
+      ready to add; vectors as the rows that query_dot, key_dot and sum_by_distance take.
+    reader: reads vectors by distance.
+    carry: what `score` carries along the keys.
   """
 
   i: object
   j: object
-  order: jax.Array
-  r: jax.Array
+  index_distance: jax.Array
+  distance: jax.Array
   mask: jax.Array
-  tables: object
-  distances: Diagonals | Constant | Lookup
-  sums: Sums
+  terms: dict
+  reader: ToeplitzDistance | ConstantDistance | GatherDistance
+  carry: RowCarry
 
-  def query_dot(self, q_BTHK, rows):
+  @property
+  def tables(self):
+    """What the encoding's hook `tables` returned, cut to the tile like the other terms."""
+    return self.terms['tables']
+
+  def add_score_terms(self, s_BHTS, q_BHTK, k_BGSK):
+    """The scores with the declared terms of the encoding added."""
+    if 'relative_keys' in self.terms:
+      s_BHTS += self.query_dot(q_BHTK, self.terms['relative_keys'])
+    if 'relative_queries' in self.terms:
+      k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
+      s_BHTS += self.reader.key_dot(k_BHSK, self.terms['relative_queries'])
+    if 'bias' in self.terms:
+      s_BHTS += self.terms['bias']
+    return s_BHTS
+
+  def query_dot(self, q_BHTK, rows):
     """q_i . table[i - j]: [B, H, T', S']."""
-    return self.distances.query_dot(q_BTHK, rows)
+    return self.reader.query_dot(q_BHTK, rows)
 
-  def key_dot(self, k_BSHK, rows):
-    """k_j . table[i - j]: [B, H, T', S']."""
-    return self.distances.key_dot(k_BSHK, rows)
-
-  def sum_by_distance(self, p_BHTS, rows):
-    """sum_j p_ij table[i - j]: [B, T', H, K]."""
-    return self.distances.sum_by_distance(p_BHTS, rows)
+  def difference(self, x_BTH, y_BSH):
+    """x_i - y_j for every pair and head: [B|1, H, T', S']."""
+    # Else each pair would read both with a stride of H.
+    x_BHT = materialize_on_cpu(x_BTH.swapaxes(1, 2))
+    y_BHS = materialize_on_cpu(y_BSH.swapaxes(1, 2))
+    return x_BHT[..., None] - y_BHS[:, :, None]
 
   def suffix_sum(self, x_BHTS, inclusive: bool = True):
-    """Sum of x over visible keys j .. i (j + 1 .. i if not inclusive), also in blocks to the right:
-    as x, float32.
+    """Sum of x over visible keys j .. i (j + 1 .. i if not inclusive), also in tiles to the right.
+
+    Has the shape of x, in float32. One value of `scans_keys`, of shape ().
     """
-    return self.sums.suffix(
-      jnp.where(self.mask[:, None], x_BHTS, 0.0).astype(jnp.float32), inclusive
-    )
+    x_BHTS = jnp.where(self.mask[:, None], x_BHTS, 0.0).astype(jnp.float32)
+    return self.carry.suffix_sum(x_BHTS, inclusive)
 
-  def fold(self, shape: tuple[int, ...], step):
-    """The result of step(handed) -> (result, handed on): what the block to the right handed on,
-    zeros in the first.
+  def scan_keys(self, step):
+    """The result of step(carried) -> (result, total), one value of `scans_keys`.
 
-    float32 of `shape`, for what a query gathers on its way leftwards over its keys.
+    `carried` is the total of the tile to the right, zeros in the rightmost: float32 [B, H, T', ...]
+    with the declared shape, for what a query gathers on its way leftwards over its keys.
     """
-    return self.sums.fold(shape, step)
+    return self.carry.scan_keys(step)
 
-  def unless(self, reached: float, near, far):
-    """near(), which takes one suffix_sum; or far() where that sum is at least `reached` all over
-    this block.
+  def cond_saturated(self, bound: float, near, far):
+    """near(), which takes one suffix_sum; or far() where that sum is at least `bound` for all.
 
-    Known from the blocks to the right, so that sums of what is not negative need not be taken;
-    where nothing is known, near(). Both must agree there.
+    The sums carried from tiles to the right tell, so that sums of what is not negative need not be
+    taken everywhere; where nothing is known, near(). Both must agree there.
     """
-    return self.sums.unless(reached, near, far)
+    return self.carry.cond_saturated(bound, near, far)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _hide(s_BHTS, mask, hold_it: bool):
-  """MASKED where nothing is visible; computed once, if `hold_it`, for all that reads it.
+def _mask_scores(s_BHTS, mask, materialize: bool):
+  """MASKED where nothing is visible; computed once, if `materialize`, for all that read it.
 
-  Its gradient is held: all gradients of scores come from it. It is 0 at hidden pairs already, as
-    their weights are.
+  Its gradient is computed once: all gradients of scores come from it. It is 0 at masked pairs
+  already, as their weights are.
   """
   s_BHTS = jnp.where(mask[:, None], s_BHTS, MASKED)
-  return hold(s_BHTS) if hold_it else s_BHTS
+  return materialize_on_cpu(s_BHTS) if materialize else s_BHTS
 
 
-_hide.defvjp(
-  lambda s, mask, hold_it: (_hide(s, mask, hold_it), None), lambda hold_it, _, d: (hold(d), None)
+_mask_scores.defvjp(
+  lambda s, mask, materialize: (_mask_scores(s, mask, materialize), None),
+  lambda materialize, _, d: (materialize_on_cpu(d), None),
 )
 
 
 @jax.custom_vjp
 def _weights(s_BHTS, lse_BHT):
   """exp(s - lse), computed once."""
-  return hold(jnp.exp(s_BHTS - lse_BHT[..., None]))
+  return materialize_on_cpu(jnp.exp(s_BHTS - lse_BHT[..., None]))
 
 
 def _weights_forward(s, lse):
@@ -105,48 +128,43 @@ def _weights_forward(s, lse):
 _weights.defvjp(_weights_forward, lambda p, d: (d * p, None))
 
 
-def visible(order_TS, causal: bool, window: int | None):
-  """Which keys a query sees, by distance of indices: itself and the past, or both sides; `window`
-  counts itself.
-  """
-  seen = order_TS >= 0 if causal else jnp.ones_like(order_TS, bool)
+def visible_keys(index_distance_TS, is_causal: bool, window: int | None):
+  """Which keys a query sees, as bools: the past and itself, or both sides, within the window."""
+  visible = index_distance_TS >= 0 if is_causal else jnp.ones_like(index_distance_TS, bool)
   if window is not None:
-    seen &= jnp.abs(order_TS) < window
-  return seen
+    visible &= jnp.abs(index_distance_TS) < window
+  return visible
 
 
-def block_attention(
-  enc, q_BHTK, k_BGSK, v_BGSK, block: Block, scale: float, lse_BHT=None, top_BHT=None
+def tile_attention(
+  enc, q_BHTK, k_BGSK, v_BGSK, tile: ScoreTile, scale: float, lse_BHT=None, max_BHT=None
 ):
-  """Attention of one block, not normalized. Arrays are heads-major here: products need no copies
-  then.
+  """Attention of one tile, not normalized.
 
   Args:
-    lse_BHT: what the exponentials are taken relative to: the rows' log-sum-exp if known, else each
-      row's maximum here or, if it is larger, top_BHT.
+    scale: the factor of q . k.
+    lse_BHT: the log-sum-exp of the rows if it is known: exponentials are taken relative to it.
+    max_BHT: else the rows' maxima so far: exponentials are taken relative to the larger of these
+      and the maxima of this tile; None: there are none.
 
   Returns:
-    o_BHTK = p @ v (+ the encoding's value), the sums of p and what p is relative to [B, H, T'], all
-    float32.
+    o_BHTK = p @ v and the encoding's relative values, the sums of p, and what p is relative to,
+    [B, H, T'], all float32.
   """
-  s_BHTS = _by_keys(lambda q, k: dot(q, k, scale), q_BHTK, k_BGSK)
-  if enc.score is not None:
-    k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
-    s_BHTS = enc.score(s_BHTS, q_BHTK.swapaxes(1, 2), k_BHSK.swapaxes(1, 2), block)
-  s_BHTS = _hide(s_BHTS, block.mask, lse_BHT is None)
+  s_BHTS = None
+  if not enc.recomputes_scores:
+    s_BHTS = per_kv_head(lambda q, k: scaled_dot(q, k, scale), q_BHTK, k_BGSK)
+  s_BHTS = tile.add_score_terms(s_BHTS, q_BHTK, k_BGSK)
+  if enc.has('score'):
+    s_BHTS = enc.score(s_BHTS, q_BHTK, k_BGSK, tile)
+  s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)
   if enc.normalizer == 'none':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
     lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))
-    lse_BHT = lse_BHT if top_BHT is None else jnp.maximum(lse_BHT, top_BHT)
+    lse_BHT = lse_BHT if max_BHT is None else jnp.maximum(lse_BHT, max_BHT)
   p_BHTS = _weights(s_BHTS, lse_BHT)
-  o_BHTK = _by_keys(mix, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
-  if enc.value is not None:
-    o_BHTK += enc.value(p_BHTS, block).swapaxes(1, 2)
+  o_BHTK = per_kv_head(weighted_sum, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
+  if 'relative_values' in tile.terms:
+    o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])
   return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
-
-
-def _by_keys(product, x_BHTn, y_BGSK):
-  """product(x, y), the rows of heads that share a y stacked: y is neither copied nor read twice."""
-  (B, H, T, n), G = x_BHTn.shape, y_BGSK.shape[1]
-  return product(x_BHTn.reshape(B, G, H // G * T, n), y_BGSK).reshape(B, H, T, -1)

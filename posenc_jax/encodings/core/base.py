@@ -1,12 +1,50 @@
-"""What an encoding may tell attention about where tokens are: one class of hooks, all optional."""
+"""The base class of encodings: the hooks through which one acts, and what it declares of itself."""
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# and their hooks
-PLACES = {'input': 'embed', 'queries and keys': 'transform', 'scores': 'score', 'values': 'value'}
+# Every hook, and the place where it acts on a token's way through a layer (None: it only prepares
+# what other hooks read). A wrapper delegates all of them, and a class that does not define a hook
+# pays nothing for it.
+HOOKS = {
+  'sample_positions': None,
+  'max_sampled_distance': None,
+  'add_to_input': 'input',
+  'coordinates': None,
+  'transform_qk': 'queries and keys',
+  'scale': None,
+  'bias': 'scores',
+  'relative_keys': 'scores',
+  'relative_queries': 'scores',
+  'relative_values': 'values',
+  'tables': None,
+  'score': 'scores',
+  'is_exhausted': None,
+}
+SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
+DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
+
+# What a class, or an instance by its hyperparameters, declares; laws prove each.
+DECLARED = (
+  'relative',
+  'causal_only',
+  'needs_inputs',
+  'max_length',
+  'max_relative_distance',
+  'rotates_qk',
+  'reads_qk',
+  'recomputes_scores',
+  'qk_width',
+  'scans_keys',
+  'bias_in_scale',
+  'adds_only_bias',
+  'has_vector_tables',
+  'normalizer',
+  'query_scale',
+)
 
 
 class LengthError(ValueError):
@@ -15,7 +53,7 @@ class LengthError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Dims:
-  """Sizes an encoding is built for: D, H, G, K and L of the project's alphabet."""
+  """The sizes that an encoding is built for: D, H, G, K and L of the project's alphabet."""
 
   model_dim: int
   heads: int
@@ -25,85 +63,157 @@ class Dims:
 
 
 class Encoding(nnx.Module):
-  """A position encoding: hooks at up to four places of attention, each of which defaults to
-  nothing.
+  """A position encoding. Every hook is optional; by default attention is left as it is.
 
-  Subclasses take `(dims, rngs, *, hyperparameters)`, annotated, and set `paper`, `weights`,
-  `claims`. Only parameters may be arrays: hyperparameters stay Python values and tables are
-  computed in the hooks. `score` and `value` see one block of the score matrix and may use nothing
-  but their arguments and the module's parameters, so that any tiling gives the same answer.
+  A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and sets `paper`,
+  `parameter_summary` and `reported_extrapolation`. Only parameters may be arrays: hyperparameters
+  stay Python values, and tables are computed in the hooks. A hook raises ValueError without the
+  encoding's name: `make` puts it before the message.
   """
 
   paper = ''  # where the formula stands
-  weights: str  # its own parameters, in the words of the README's table
-  # of length extrapolation, as published and verified, and whose; None: nothing is
-  claims: str | None
-  relative = True  # shifting every position by one amount changes nothing
-  # whether `scale` also multiplies what `score` adds, or it is added after; None: adds nothing
-  bias_in_scale = None
-  causal_only = False  # has no meaning without a causal mask
-  max_length = None  # an int: positions end there
-  reach = None  # an int: beyond it on either side, tables are what they are at that distance
-  # parameters of which every layer has its own, as published; the rest is shared by all layers
-  per_layer = ()
-  normalizer = 'softmax'
-  # once a forward, by the model: (contiguous positions [B|1, T], B, key; None: in evaluation) ->
-  # [B|1, T],
-  draw = None
-  # or the very array it was given, which costs nothing
-  # times a model's projected queries, so that logits start, and relative steps stay, alike (see T5)
-  query_scale = 1.0
+  parameter_summary: str  # the encoding's own parameters, in words, for the table of encodings
+  reported_extrapolation: str | None  # a published, verified claim with its author; None: no claim
+
+  relative = True  # attention does not change if every position is shifted by the same amount
+  causal_only = False  # the encoding has no meaning without a causal mask
+  needs_inputs = False  # `coordinates` reads x, the layer's normalized input
+  max_length = None  # an int: the number of positions that there are
+  max_relative_distance = None  # an int: distance terms are constant from that distance on
+  rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
+  reads_qk = False  # scores read queries or keys beside their product
+  recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
+  qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
+  scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
+  bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
+  normalizer = 'softmax'  # or 'none': `score` returns logarithms of weights
+  query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
+  per_layer = ()  # parameters that every layer has of its own, as published; layers share the rest
+  switched_off = ()  # hooks of the class that this instance's hyperparameters leave out
 
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
     self.dims = dims
 
-  # Per token, once a layer.
-  def embed(self, x_BTD, positions_BT):
-    """Place 1, the input of the first layer: x + p. Token embeddings arrive with unit variance."""
+  # Once a forward pass, by the model.
+
+  def sample_positions(self, position_ids, batch: int, key):
+    """Positions that a model draws for all its layers, int32 [B|1, T], or None: as they are.
+
+    Args:
+      position_ids: contiguous positions, int32 [B|1, T].
+      batch: B.
+      key: a jax.random key in training; None in evaluation.
+    """
+    return None
+
+  def max_sampled_distance(self, tokens: int) -> int:
+    """The largest distance between positions that `sample_positions` gives to so many tokens."""
+    return tokens - 1
+
+  def add_to_input(self, x_BTD, position_ids):
+    """The input of the first layer, x + p. Token embeddings arrive with unit variance."""
     return x_BTD
 
-  def locate(self, x_BSD, positions_BS):
-    """Coordinates of the tokens: a pytree of float32 [B|1, S, ...]; by default their positions."""
-    return positions_BS.astype(jnp.float32)
+  # Once a layer, for every token.
 
-  def transform(self, q_BTHK, k_BSGK, i, j):
-    """Place 2, queries and keys, given their coordinates: rotations, temperatures."""
+  def coordinates(self, x_BSD, position_ids):
+    """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions."""
+    return position_ids.astype(jnp.float32)
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    """Queries and keys, given their coordinates i and j: rotations, temperatures."""
     return q_BTHK, k_BSGK
 
   def scale(self, head_dim: int) -> float:
-    """What q . k is multiplied by; `head_dim` is the width before `transform`."""
+    """The factor of q . k; `head_dim` is the width of a head before `transform_qk`."""
     return head_dim**-0.5
 
-  # Per distance, once a call.
+  # Once a call, by distance i - j of positions alone. Distances are int32 [R] of either sign; the
+  # engine applies the terms, at O(T) memory, and multiplies by `scale` where `bias_in_scale`.
+
+  def bias(self, r_R):
+    """[R, H|1]: s_ij += bias[i - j]."""
+    raise NotImplementedError
+
+  def relative_keys(self, r_R):
+    """[R, H|1, K]: s_ij += q_i . a[i - j]."""
+    raise NotImplementedError
+
+  def relative_queries(self, r_R):
+    """[R, H|1, K]: s_ij += k_j . b[i - j]."""
+    raise NotImplementedError
+
+  def relative_values(self, r_R):
+    """[R, H|1, K]: o_i += sum_j p_ij c[i - j]."""
+    raise NotImplementedError
+
   def tables(self, r_R):
-    """What depends on the distance r = i - j alone: a pytree of [R, H|1] scalars or [R, H|1, K]
-    vectors, float32.
+    """A pytree of [R, H|1] and [R, H|1, K], for a `score` that mixes them: tile.tables."""
+    raise NotImplementedError
 
-    A table that is added to the scores has the scale folded in. Distances are int32 of either sign.
+  # For every tile of the score matrix.
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    """The scores of a tile: float32 [B, H, T', S'].
+
+    A score may use nothing but its arguments and the module's parameters, so that the scores of a
+    part of a tile are that part of the tile's scores.
+
+    Args:
+      s_BHTS: scaled products and declared terms, not masked; None if `recomputes_scores`.
+      q_BHTK, k_BGSK: transformed queries and keys, heads first.
+      tile: an `attention.tiled.tile.ScoreTile`.
     """
-    return ()
+    raise NotImplementedError
 
-  # Per block of the score matrix.
-  # place 3: (s_BHTS scaled and unmasked, q_BTHK, k_BSHK transformed, not scaled, block) -> s_BHTS
-  score = None
-  value = None  # place 4: (p_BHTS, block) -> o_BTHK, added to p @ v
-  # (suffix sums so far, [B, H, T'] each) -> bool: keys further left have no weight at all, for any
-  # query
-  spent = None
+  def is_exhausted(self, carried):
+    """Whether all keys further left have no weight, given what `score` carries, [B, H, T', ...]."""
+    raise NotImplementedError
 
-  def farthest(self, tokens: int) -> int:
-    """The largest distance between positions that `draw` gives so many tokens."""
-    return tokens - 1
+  # After a step of the optimizer.
 
-  def project(self):
-    """For after a step of the optimizer: itself, parameters back in their domain. They may be
-    stacked over layers.
+  def constrain_parameters(self):
+    """This encoding with its parameters back in their domain. They may be stacked over layers.
+
+    By default only the encodings that this one holds are constrained.
     """
-    return self
+    own = jax.tree.map(lambda leaf: leaf, self)
+    for name, value in list(vars(own).items()):
+      if isinstance(value, Encoding):
+        setattr(own, name, value.constrain_parameters())
+      elif isinstance(value, nnx.List):
+        setattr(own, name, nnx.List([encoding.constrain_parameters() for encoding in value]))
+    return own
 
-  def places(self) -> tuple[str, ...]:
-    """Where this encoding acts, in the order in which a token meets it."""
-    own = lambda hook: getattr(type(self), hook) is not getattr(Encoding, hook)
-    return tuple(
-      place for place, hook in PLACES.items() if own(hook) and getattr(self, hook) is not None
-    )
+  # What others ask.
+
+  @property
+  def adds_only_bias(self) -> bool:
+    """Whether all that the encoding does is to add a bias that positions alone decide."""
+    acting = {hook for hook, place in HOOKS.items() if place and self.has(hook)}
+    changes_more = self.has('scale') or self.has('sample_positions')
+    return acting == {'bias'} and not changes_more
+
+  @property
+  def has_vector_tables(self) -> bool:
+    """Whether a distance term is a vector by distance, which content meets in products."""
+    return any(map(self.has, ('relative_keys', 'relative_queries', 'relative_values')))
+
+  def has(self, hook: str) -> bool:
+    """Whether the encoding defines a hook: its class does, and nothing switches it off."""
+    is_defined = getattr(type(self), hook) is not getattr(Encoding, hook)
+    return is_defined and hook not in self.switched_off
+
+  def acts_on(self) -> tuple[str, ...]:
+    """The places where the encoding acts, in the order in which a token meets them."""
+    return tuple(dict.fromkeys(p for hook, p in HOOKS.items() if p and self.has(hook)))
+
+  def distance_terms(self, r_R) -> dict:
+    """All that depends on distance alone, by the name of its hook, with the scale multiplied in."""
+    terms = {hook: getattr(self, hook)(r_R) for hook in DISTANCE_TERMS if self.has(hook)}
+    if self.bias_in_scale:
+      scale = self.scale(self.dims.head_dim)
+      terms |= {hook: terms[hook] * scale for hook in SCORE_TERMS if hook in terms}
+    if self.has('tables'):
+      terms['tables'] = self.tables(r_R)
+    return terms

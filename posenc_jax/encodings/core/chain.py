@@ -1,138 +1,198 @@
 """Several encodings, one after another."""
 
 import dataclasses
+import functools
 import math
+import operator
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax import encodings
-from posenc_jax.encodings.core.base import PLACES, Dims, Encoding
-
-# take q . k again: scores given to them are lost
-FRESH = ('path', 'xpos', 'rerope', 'leaky_rerope', 'self_extend')
-# turn queries and keys by their positions
-TURNING = ('rope', 'p_rope', 'pope', 'selective_rope', *FRESH[1:])
-# rows meet queries in `score`
-READING = ('cope', 'deberta', 'music_transformer', 'path', 'shaw', 'transformer_xl')
-# make queries and keys wider than heads are
-WIDENING = ('pope', 'tupe', 'rerope', 'leaky_rerope', 'self_extend')
+from posenc_jax.encodings.core.base import DISTANCE_TERMS, SCORE_TERMS, Dims, Encoding
+from posenc_jax.encodings.core.registry import make_from_spec
 
 
 class Chain(Encoding):
-  """The encodings `members` act one after another: on the input, then queries and keys, then
-  scores; values add up.
+  """The encodings `members` act one after another: on the input, on queries and keys, on scores.
 
-  A member sees scores as those before it left them, and queries and keys as all have turned them:
-    with `rope`, rows of
-  `cope` or `shaw` meet turned queries, which depend on absolute positions. `bias_in_scale`: 'mixed'
-  if members differ.
+  A member sees the scores as those before it left them, and queries and keys as all members
+  transformed them: behind `rope`, the rows of `cope` or `shaw` meet rotated queries, which depend
+  on absolute positions. What members add to values adds up. Terms by distance of the members up to
+  the first one that has a `score` are summed and declared as the chain's own; those of later
+  members are added inside the chain's `score`, in their turn.
   """
 
-  weights, claims = "its members' (`rope`, then `fox`, or any)", None
+  parameter_summary = "its members' (`rope`, then `fox`, or any)"
+  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, members: tuple | str = ('rope', 'fox')):
-    """`members`: names, or dicts of a name and hyperparameters, ({'name': 'rope', 'base': 5e5},
-    'fox'); 'rope,fox'.
+    """Builds the members.
+
+    Args:
+      members: names, or dicts of a name and hyperparameters, ({'name': 'rope', 'base': 5e5},
+        'fox'); or names in a text, 'rope,fox'.
     """
     super().__init__(dims, rngs)
-    names, each = encodings.make_members(members, dims, rngs)
-    scales = [n for n, e in enumerate(each) if e.scale(dims.head_dim) != dims.head_dim**-0.5]
-    normalizers = [n for n, e in enumerate(each) if e.normalizer != 'softmax']
-    for what, own in (('scale', scales), ('normalizer', normalizers)):
-      if len(own) > 1:
-        raise ValueError(
-          f'chain: {" and ".join(names[n] for n in own)} each have a {what} of their own: one may'
-        )
-    self.scoring = tuple(n for n, e in enumerate(each) if e.score is not None)
-    if late := [
-      names[n] for n in self.scoring if names[n] in FRESH and (scales or n > self.scoring[0])
-    ]:
-      raise ValueError(
-        f'chain: {late[0]} takes q . k anew: it must act on scores first, and none set the scale'
-      )
-    for n in [n for n, name in enumerate(names) if name in WIDENING]:
-      if lost := {*names[:n], *names[n + 1 :]} & {*READING, *FRESH} | {*names[n + 1 :]} & {
-        *TURNING,
-        *WIDENING,
-      }:
-        raise ValueError(
-          f'chain: {min(lost)} takes queries as wide as heads are, but {names[n]} makes them wider'
-        )
-    self.members, self.scales = nnx.List(each), scales[0] if scales else 0
-    self.normalizer = each[normalizers[0]].normalizer if normalizers else 'softmax'
-    self.paper = '; '.join(dict.fromkeys(e.paper for e in each if e.paper))
-    self.relative = all(e.relative for e in each) and not (
-      set(names) & set(TURNING) and set(names) & set(READING)
-    )
-    self.causal_only = any(e.causal_only for e in each)
-    self.max_length = min((e.max_length for e in each if e.max_length is not None), default=None)
-    ends = [
-      e.reach
-      for e in each
-      if jax.tree.leaves(jax.eval_shape(e.tables, jax.ShapeDtypeStruct((1,), jnp.int32)))
+    names, encodings = _make_members(members, dims, rngs)
+    self.members = nnx.List(encodings)
+    self.scoring = [n for n, e in enumerate(encodings) if e.has('score')]
+    self.summed = self.scoring[0] + 1 if self.scoring else len(encodings)
+    with_scale = [
+      n for n, e in enumerate(encodings) if e.scale(dims.head_dim) != dims.head_dim**-0.5
     ]
-    self.reach = None if None in ends else max(ends, default=None)
-    kinds = {e.bias_in_scale for e in each} - {None}
-    self.bias_in_scale = 'mixed' if len(kinds) > 1 else next(iter(kinds), None)
+    with_normalizer = [n for n, e in enumerate(encodings) if e.normalizer != 'softmax']
+    for what, own in (('scale', with_scale), ('normalizer', with_normalizer)):
+      if len(own) > 1:
+        both = ' and '.join(names[n] for n in own)
+        raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
+    _check_products(names, encodings, with_scale)
+    _check_widths(names, encodings)
+    self.scale_member = with_scale[0] if with_scale else 0
+    self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
+    self._declare(encodings)
+
+  def _declare(self, encodings: list[Encoding]) -> None:
+    """Declares of the chain what follows from its members."""
+    rotates = any(e.rotates_qk for e in encodings)
+    reads = any(e.reads_qk for e in encodings)
+    self.relative = all(e.relative for e in encodings) and not (rotates and reads)
+    self.causal_only = any(e.causal_only for e in encodings)
+    self.needs_inputs = any(e.needs_inputs for e in encodings)
+    self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
+    with_terms = [e for e in encodings if any(map(e.has, (*DISTANCE_TERMS, 'tables')))]
+    ends = [e.max_relative_distance for e in with_terms]
+    self.max_relative_distance = None if None in ends else max(ends, default=None)
+    self.rotates_qk = rotates
+    self.reads_qk = reads
+    self.recomputes_scores = any(e.recomputes_scores for e in encodings)
+    self.qk_width = math.prod(e.qk_width for e in encodings)
+    self.scans_keys = tuple(shape for e in encodings for shape in e.scans_keys)
+    scaled = {e.bias_in_scale for e in encodings} - {None}
+    self.bias_in_scale = all(scaled) if scaled else None
+    self.normalizer = next(
+      (e.normalizer for e in encodings if e.normalizer != 'softmax'), 'softmax'
+    )
+    self.query_scale = math.prod(e.query_scale for e in encodings)
     self.per_layer = tuple(
-      f'members.{n}.{name}' for n, e in enumerate(each) for name in e.per_layer
+      f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
     )
 
-  def places(self):
-    return tuple(place for place in PLACES if any(place in e.places() for e in self.members))
+  @property
+  def has_vector_tables(self) -> bool:
+    return any(e.has_vector_tables for e in self.members)
 
-  def embed(self, x_BTD, positions_BT):
+  def has(self, hook: str) -> bool:
+    if hook in SCORE_TERMS:
+      return any(e.has(hook) for e in self.members[: self.summed])
+    if hook == 'tables':
+      return bool(self.scoring)
+    if hook == 'is_exhausted':  # a member behind it could give weight to keys further left again
+      on_scores = [e for e in self.members if 'scores' in e.acts_on()]
+      return bool(on_scores) and on_scores[-1].has(hook)
+    return any(e.has(hook) for e in self.members)
+
+  def add_to_input(self, x_BTD, position_ids):
     for e in self.members:
-      x_BTD = e.embed(x_BTD, positions_BT)
+      x_BTD = e.add_to_input(x_BTD, position_ids)
     return x_BTD
 
-  def locate(self, x_BSD, positions_BS):
-    return tuple(e.locate(x_BSD, positions_BS) for e in self.members)
+  def coordinates(self, x_BSD, position_ids):
+    return tuple(e.coordinates(x_BSD, position_ids) for e in self.members)
 
-  def transform(self, q_BTHK, k_BSGK, i, j):
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
     for n, e in enumerate(self.members):
-      q_BTHK, k_BSGK = e.transform(q_BTHK, k_BSGK, i[n], j[n])
+      q_BTHK, k_BSGK = e.transform_qk(q_BTHK, k_BSGK, i[n], j[n])
     return q_BTHK, k_BSGK
 
   def scale(self, head_dim):
-    return self.members[self.scales].scale(head_dim)
+    return self.members[self.scale_member].scale(head_dim)
+
+  def bias(self, r_R):
+    return self._sum('bias', r_R, self.members[: self.summed])
+
+  def relative_keys(self, r_R):
+    return self._sum('relative_keys', r_R, self.members[: self.summed])
+
+  def relative_queries(self, r_R):
+    return self._sum('relative_queries', r_R, self.members[: self.summed])
+
+  def relative_values(self, r_R):
+    return self._sum('relative_values', r_R, self.members)
+
+  def _sum(self, hook: str, r_R, members):
+    """The sum of a term over members; the engine multiplies by the scale if all are inside it."""
+    inside = self.bias_in_scale or hook not in SCORE_TERMS
+    term = self._term if inside else self._scaled_term
+    return functools.reduce(operator.add, [term(e, hook, r_R) for e in members if e.has(hook)])
+
+  def _term(self, member: Encoding, hook: str, r_R):
+    return getattr(member, hook)(r_R)
+
+  def _scaled_term(self, member: Encoding, hook: str, r_R):
+    """A term with the chain's scale multiplied in, if the member's terms are inside the scale."""
+    term = self._term(member, hook, r_R)
+    return term * self.scale(self.dims.head_dim) if member.bias_in_scale else term
 
   def tables(self, r_R):
-    return tuple(e.tables(r_R) for e in self.members)
+    """For each member, the terms that `score` adds in its turn and the member's own tables."""
+    each = []
+    for n, e in enumerate(self.members):
+      later = [hook for hook in SCORE_TERMS if n >= self.summed and e.has(hook)]
+      terms = {hook: self._scaled_term(e, hook, r_R) for hook in later}
+      each.append(terms | ({'tables': e.tables(r_R)} if e.has('tables') else {}))
+    return tuple(each)
 
-  def project(self):
-    own = jax.tree.map(lambda x: x, self)
-    own.members = nnx.List([e.project() for e in self.members])
-    return own
-
-  query_scale = property(lambda self: math.prod(e.query_scale for e in self.members))
-  # What the engine asks for: a hook, or None where no member has it.
-  score = property(lambda self: self._score if self.scoring else None)
-  value = property(
-    lambda self: self._value if any(e.value is not None for e in self.members) else None
-  )
-  spent = property(
-    lambda self: self._spent if any(self.members[n].spent for n in self.scoring[-1:]) else None
-  )
-
-  # suffix sums are one list for all, in the order in which they are asked for
-  def _part(self, block, n: int):
-    return dataclasses.replace(block, i=block.i[n], j=block.j[n], tables=block.tables[n])
-
-  def _score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    for n in self.scoring:
-      s_BHTS = self.members[n].score(s_BHTS, q_BTHK, k_BSHK, self._part(block, n))
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    for n in range(self.summed - 1, len(self.members)):
+      member, part = self.members[n], self._tile_of_member(tile, n)
+      s_BHTS = part.add_score_terms(s_BHTS, q_BHTK, k_BGSK)
+      if member.has('score'):
+        s_BHTS = member.score(s_BHTS, q_BHTK, k_BGSK, part)
     return s_BHTS
 
-  def _value(self, p_BHTS, block):
-    return sum(
-      e.value(p_BHTS, self._part(block, n))
-      for n, e in enumerate(self.members)
-      if e.value is not None
-    )
+  @staticmethod
+  def _tile_of_member(tile, n: int):
+    """The tile as a member sees it. All members share the carry: they ask for it in their order."""
+    return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=tile.tables[n])
 
-  # of the last score, which asks for one sum: another after it could give weight again
-  def _spent(self, sums):
-    return self.members[self.scoring[-1]].spent(sums[-1:])
+  def is_exhausted(self, carried):
+    last = self.members[self.scoring[-1]]
+    return last.is_exhausted(carried[-len(last.scans_keys) :])
+
+
+def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]:
+  """The names of the members, and the members. Raises ValueError."""
+  specs = members.split(',') if isinstance(members, str) else list(members)
+  names = [spec if isinstance(spec, str) else dict(spec).get('name') for spec in specs]
+  if not names or not all(isinstance(name, str) and name != 'chain' for name in names):
+    raise ValueError(
+      f'members={members!r} must be names, or dicts with a name, of encodings but chain'
+    )
+  encodings = [make_from_spec(spec, dims, rngs) for spec in specs]
+  for name, e in zip(names, encodings, strict=True):
+    if e.has('sample_positions'):
+      raise ValueError(f'{name} samples positions for all: it goes around a chain, inner=dict(...)')
+  return names, encodings
+
+
+def _check_products(names: list[str], encodings: list[Encoding], with_scale: list[int]) -> None:
+  """Refuses a member that makes the products q . k again after others have changed them."""
+  on_scores = [n for n, e in enumerate(encodings) if 'scores' in e.acts_on()]
+  for n, e in enumerate(encodings):
+    if e.recomputes_scores and (with_scale or n > on_scores[0]):
+      raise ValueError(
+        f'{names[n]} takes q . k anew: it must act on scores first, and no member may set the scale'
+      )
+
+
+def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses a member that reads heads of the usual width where another one makes them wider."""
+  for n, wide in enumerate(encodings):
+    if wide.qk_width == 1:
+      continue
+    for m, e in enumerate(encodings):
+      reads = m != n and (e.reads_qk or e.recomputes_scores)
+      transforms = m > n and (e.rotates_qk or e.qk_width != 1)
+      if reads or transforms:
+        raise ValueError(
+          f'{names[m]} takes queries as wide as heads are, but {names[n]} makes them wider'
+        )

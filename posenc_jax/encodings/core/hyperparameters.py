@@ -20,7 +20,7 @@ KINDS = {
 }
 
 
-def fits(value: object, annotation: object) -> bool:
+def has_type(value: object, annotation: object) -> bool:
   """Whether a value is what an annotation says: a key of KINDS, or a union of some. An int fits
   float, but no bool.
   """
@@ -28,7 +28,7 @@ def fits(value: object, annotation: object) -> bool:
   return any(KINDS[kind][1](value) and (kind is bool or not is_flag) for kind in _kinds(annotation))
 
 
-def in_words(annotation: object) -> str:
+def describe_type(annotation: object) -> str:
   """'an integer or None'."""
   return ' or '.join(KINDS[kind][0] for kind in _kinds(annotation))
 

@@ -1,54 +1,51 @@
-"""What changes the positions that another encoding sees, and leaves all else to it."""
+"""Encodings that change the positions which another encoding sees, and leave all else to it."""
 
-import dataclasses
+from posenc_jax.encodings.core.base import DECLARED, HOOKS, Dims, Encoding
+from posenc_jax.encodings.core.registry import make_from_spec
 
-import jax
+OWN = (
+  'sample_positions',
+  'max_sampled_distance',
+  'max_length',
+  'adds_only_bias',
+)  # what a subclass may define
 
-from posenc_jax import encodings
-from posenc_jax.encodings.core.base import Dims, Encoding
 
-DECLARED = ('relative', 'bias_in_scale', 'causal_only', 'max_length', 'reach', 'normalizer')
+class PositionWrapper(Encoding):
+  """Acts as the encoding `inner` does, at the positions that a subclass samples."""
 
-
-class Around(Encoding):
-  """Acts as `over` does, at the positions that a subclass draws."""
-
-  def __init__(self, dims: Dims, rngs, over: str | dict):
+  def __init__(self, dims: Dims, rngs, inner: str | dict):
     super().__init__(dims, rngs)
-    spec = {'name': over} if isinstance(over, str) else dict(over)
-    self.over = encodings.make(**spec, **dataclasses.asdict(dims), rngs=rngs)
-    if self.over.draw is not None:
+    self.inner = make_from_spec(inner, dims, rngs)
+    if self.inner.has('sample_positions'):
       raise ValueError(
-        f'{type(self).__name__}: over={over!r} draws positions itself; allowed: what does not'
+        f'inner={inner!r} samples positions itself; allowed: an encoding that does not'
       )
-    for name in DECLARED:
-      setattr(self, name, getattr(self.over, name))
-    self.per_layer = tuple(f'over.{name}' for name in self.over.per_layer)
+    self.max_length = self.inner.max_length
+    self.per_layer = tuple(f'inner.{name}' for name in self.inner.per_layer)
 
-  def places(self):
-    return self.over.places()
+  def check_longest(self, longest: int) -> None:
+    """Raises ValueError unless sampled positions below `longest` are enough and exist."""
+    shortest = self.dims.train_length
+    if longest < shortest:
+      raise ValueError(f'longest={longest} must be at least the training length {shortest}')
+    if self.max_length is not None and self.max_length < longest:
+      raise ValueError(f'the inner encoding ends at {self.max_length}, before longest={longest}')
 
-  def embed(self, x_BTD, positions_BT):
-    return self.over.embed(x_BTD, positions_BT)
+  def has(self, hook: str) -> bool:
+    return super().has(hook) if hook in OWN else self.inner.has(hook)
 
-  def locate(self, x_BSD, positions_BS):
-    return self.over.locate(x_BSD, positions_BS)
 
-  def transform(self, q_BTHK, k_BSGK, i, j):
-    return self.over.transform(q_BTHK, k_BSGK, i, j)
+def _delegated_hook(name: str):
+  """A method that calls the inner encoding's hook of this name."""
 
-  def scale(self, head_dim):
-    return self.over.scale(head_dim)
+  def hook(self, *arguments):
+    return getattr(self.inner, name)(*arguments)
 
-  def tables(self, r_R):
-    return self.over.tables(r_R)
+  return hook
 
-  def project(self):
-    own = jax.tree.map(lambda x: x, self)
-    own.over = self.over.project()
-    return own
 
-  score = property(lambda self: self.over.score)
-  value = property(lambda self: self.over.value)
-  spent = property(lambda self: self.over.spent)
-  query_scale = property(lambda self: self.over.query_scale)
+for _name in HOOKS.keys() - {*OWN}:
+  setattr(PositionWrapper, _name, _delegated_hook(_name))
+for _name in set(DECLARED) - {*OWN}:
+  setattr(PositionWrapper, _name, property(lambda self, name=_name: getattr(self.inner, name)))

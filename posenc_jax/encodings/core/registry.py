@@ -1,77 +1,174 @@
-"""Every position encoding by name. Adding one: a file in this folder, and its import and a line
-here.
-"""
+"""Every encoding by name, and building one. Adding one: a file in `encodings/` and a line here."""
 
-from posenc_jax.encodings.alibi import ALiBi
-from posenc_jax.encodings.cope import CoPE
-from posenc_jax.encodings.core.chain import Chain
-from posenc_jax.encodings.dape import DAPE
-from posenc_jax.encodings.deberta import DeBERTa
-from posenc_jax.encodings.fire import FIRE
-from posenc_jax.encodings.fox import FoX
-from posenc_jax.encodings.grape_ap import GrapeAP
-from posenc_jax.encodings.kerple import KerpleLog, KerplePower
-from posenc_jax.encodings.learned import Learned
-from posenc_jax.encodings.llama4_temperature import Llama4Temperature
-from posenc_jax.encodings.music_transformer import MusicTransformer
-from posenc_jax.encodings.nope import NoPE
-from posenc_jax.encodings.p_rope import PRoPE
-from posenc_jax.encodings.path import PaTH
-from posenc_jax.encodings.pope import PoPE
-from posenc_jax.encodings.pose import PoSE
-from posenc_jax.encodings.random_positions import RandomPositions
-from posenc_jax.encodings.relative_projection import RelativeProjection
-from posenc_jax.encodings.rerope import LeakyReRoPE, ReRoPE
-from posenc_jax.encodings.rope import RoPE
-from posenc_jax.encodings.sandwich import Sandwich
-from posenc_jax.encodings.selective_rope import SelectiveRoPE
-from posenc_jax.encodings.self_extend import SelfExtend
-from posenc_jax.encodings.shape_offset import ShapeOffset
-from posenc_jax.encodings.shaw import Shaw
-from posenc_jax.encodings.sinusoidal import Sinusoidal
-from posenc_jax.encodings.stick_breaking import StickBreaking
-from posenc_jax.encodings.t5 import T5
-from posenc_jax.encodings.temperature import LogN, NoPEScale, SSMax
-from posenc_jax.encodings.transformer_xl import TransformerXL
-from posenc_jax.encodings.tupe import TUPE
-from posenc_jax.encodings.xpos import XPos
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Iterator, MutableMapping
 
-ENCODINGS = {
-  'nope': NoPE,
-  'learned': Learned,
-  'sinusoidal': Sinusoidal,
-  'shaw': Shaw,
-  'transformer_xl': TransformerXL,
-  't5': T5,
-  'deberta': DeBERTa,
-  'rope': RoPE,
-  'rerope': ReRoPE,
-  'leaky_rerope': LeakyReRoPE,
-  'self_extend': SelfExtend,
-  'alibi': ALiBi,
-  'kerple_log': KerpleLog,
-  'sandwich': Sandwich,
-  'fire': FIRE,
-  'fox': FoX,
-  'cope': CoPE,
-  'stick_breaking': StickBreaking,
-  'tupe': TUPE,
-  'xpos': XPos,
-  'p_rope': PRoPE,
-  'kerple_power': KerplePower,
-  'dape': DAPE,
-  'selective_rope': SelectiveRoPE,
-  'path': PaTH,
-  'pope': PoPE,
-  'relative_projection': RelativeProjection,
-  'grape_ap': GrapeAP,
-  'music_transformer': MusicTransformer,
-  'chain': Chain,
-  'logn': LogN,
-  'ssmax': SSMax,
-  'nope_scale': NoPEScale,
-  'llama4_temperature': Llama4Temperature,
-  'random_positions': RandomPositions,
-  'shape_offset': ShapeOffset,
-  'pose': PoSE,
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.hyperparameters import describe_type, has_type
+from posenc_jax.errors import nearest
+
+BUILT_IN = {
+  'nope': 'nope.NoPE',
+  'learned': 'learned.Learned',
+  'sinusoidal': 'sinusoidal.Sinusoidal',
+  'shaw': 'shaw.Shaw',
+  'transformer_xl': 'transformer_xl.TransformerXL',
+  't5': 't5.T5',
+  'deberta': 'deberta.DeBERTa',
+  'rope': 'rope.RoPE',
+  'rerope': 'rerope.ReRoPE',
+  'leaky_rerope': 'rerope.LeakyReRoPE',
+  'self_extend': 'self_extend.SelfExtend',
+  'alibi': 'alibi.ALiBi',
+  'kerple_log': 'kerple.KerpleLog',
+  'sandwich': 'sandwich.Sandwich',
+  'fire': 'fire.FIRE',
+  'fox': 'fox.FoX',
+  'cope': 'cope.CoPE',
+  'stick_breaking': 'stick_breaking.StickBreaking',
+  'tupe': 'tupe.TUPE',
+  'xpos': 'xpos.XPos',
+  'p_rope': 'p_rope.PRoPE',
+  'kerple_power': 'kerple.KerplePower',
+  'dape': 'dape.DAPE',
+  'selective_rope': 'selective_rope.SelectiveRoPE',
+  'path': 'path.PaTH',
+  'pope': 'pope.PoPE',
+  'relative_projection': 'relative_projection.RelativeProjection',
+  'grape_ap': 'grape_ap.GrapeAP',
+  'music_transformer': 'music_transformer.MusicTransformer',
+  'chain': 'core.chain.Chain',
+  'logn': 'logn.LogN',
+  'ssmax': 'ssmax.SSMax',
+  'nope_scale': 'nope_scale.NoPEScale',
+  'llama4_temperature': 'llama4_temperature.Llama4Temperature',
+  'random_positions': 'random_positions.RandomPositions',
+  'shape_offset': 'shape_offset.ShapeOffset',
+  'pose': 'pose.PoSE',
 }
+
+
+class Registry(MutableMapping):
+  """Encodings by name: `ENCODINGS['alibi']` is a class, imported when it is first asked for.
+
+  `ENCODINGS['mine'] = Mine` is `register('mine', Mine)`.
+  """
+
+  def __init__(self, built_in: dict[str, str]):
+    self._built_in = built_in
+    self._registered = {}
+
+  def __getitem__(self, name: str) -> type[Encoding]:
+    if name in self._registered:
+      return self._registered[name]
+    module, _, kind = self._built_in[name].rpartition('.')
+    return getattr(importlib.import_module(f'posenc_jax.encodings.{module}'), kind)
+
+  def __setitem__(self, name: str, kind: type[Encoding]) -> None:
+    if not (isinstance(name, str) and name.isidentifier()):
+      raise ValueError(f'register: name={name!r}; allowed: letters, digits and underscores')
+    if name in self._built_in:
+      raise ValueError(f'register: {name!r} is an encoding of posenc_jax; allowed: another name')
+    if not (isinstance(kind, type) and issubclass(kind, Encoding)):
+      raise ValueError(f'register: {name}={kind!r}; allowed: a subclass of posenc_jax.Encoding')
+    self._registered[name] = kind
+
+  def __delitem__(self, name: str) -> None:
+    del self._registered[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter({**self._built_in, **self._registered})
+
+  def __len__(self) -> int:
+    return len({**self._built_in, **self._registered})
+
+  def __contains__(self, name: object) -> bool:
+    return name in self._built_in or name in self._registered
+
+
+ENCODINGS = Registry(BUILT_IN)
+
+
+def register(name: str, kind: type[Encoding]) -> type[Encoding]:
+  """Gives an encoding from outside this repository a name; returns the class.
+
+  Call it where the encoding is defined: in a study file, or in a module that the study imports. A
+  name that was registered before gets the new class. Raises ValueError for what is no name, no
+  subclass of Encoding, or the name of one of posenc_jax's own encodings.
+  """
+  ENCODINGS[name] = kind
+  return kind
+
+
+def hyperparameters(name: str) -> dict[str, object]:
+  """The hyperparameters of an encoding and their defaults; ValueError for an unknown name."""
+  return {p.name: p.default for p in _signature(name)}
+
+
+def _signature(name: str) -> list[inspect.Parameter]:
+  """The keyword-only parameters of a class; where it takes **others, of its base class too."""
+  if not isinstance(name, str) or name not in ENCODINGS:
+    raise ValueError(f'encoding.name={name!r}: no such encoding; {nearest(name, ENCODINGS)}')
+  found = {}
+  for kind in ENCODINGS[name].__mro__:
+    if '__init__' not in vars(kind):
+      continue
+    parameters = inspect.signature(kind.__init__, eval_str=True).parameters.values()
+    found = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY} | found
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+      break
+  return list(found.values())
+
+
+def check(name: str, hyper: dict[str, object]) -> None:
+  """Raises ValueError, one line, for an unknown encoding or hyperparameter or a wrong type."""
+  known = {p.name: p.annotation for p in _signature(name)}
+  for key, value in hyper.items():
+    if key not in known:
+      allowed = nearest(key, known) if known else 'it has none'
+      raise ValueError(f'encoding {name} has no hyperparameter {key!r}; {allowed}')
+    if not has_type(value, known[key]):
+      raise ValueError(f'{name}: {key}={value!r} must be {describe_type(known[key])}')
+
+
+def make(
+  name: str,
+  *,
+  model_dim: int,
+  heads: int,
+  kv_heads: int | None = None,
+  head_dim: int,
+  train_length: int,
+  rngs,
+  **hyper,
+) -> Encoding:
+  """Builds the encoding of one layer.
+
+  Args:
+    name: a key of ENCODINGS.
+    model_dim, heads, kv_heads, head_dim, train_length: D, H, G (None: H), K and L.
+    rngs: `flax.nnx.Rngs`, which initial parameters are drawn from.
+    **hyper: hyperparameters of the encoding; every encoding builds without.
+  Raises:
+    ValueError: one line, for an unknown name or hyperparameter (with the nearest known one), a
+      value of a wrong type or out of range.
+  """
+  check(name, hyper)
+  dims = Dims(model_dim, heads, heads if kv_heads is None else kv_heads, head_dim, train_length)
+  for field, size in dataclasses.asdict(dims).items():
+    if size < 1:
+      raise ValueError(f'{field}={size} must be at least 1')
+  if heads % dims.kv_heads:
+    raise ValueError(f'heads={heads} must be a multiple of kv_heads={kv_heads}')
+  try:
+    return ENCODINGS[name](dims, rngs, **hyper)
+  except ValueError as error:
+    raise ValueError(f'{name}: {error}') from error
+
+
+def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
+  """Builds an encoding that another one holds, from a name or a dict of a name and more."""
+  fields = {'name': spec} if isinstance(spec, str) else dict(spec)
+  return make(**fields, **dataclasses.asdict(dims), rngs=rngs)

@@ -1,5 +1,4 @@
-"""Context extension of RoPE: the formulas of rope types. YaRN's are in yarn.py, the names of all in
-rope_scaling.py.
+"""Context extension of RoPE: the formulas of rope types. YaRN's are in yarn.py.
 
 Each takes the number of rotated channels K, the base, the number of keys of the call and the fields
 of its type; L is `original_max_position_embeddings`. It returns frequencies, float64 [K / 2] in
@@ -12,8 +11,8 @@ import math
 import numpy as np
 
 
-def plain(K: int, base: float) -> np.ndarray:
-  """RoPE's own: base^(-2m/K)."""
+def rope_frequencies(K: int, base: float) -> np.ndarray:
+  """RoPE's own frequencies, base^(-2m/K)."""
   return base ** (-2 * np.arange(K // 2) / K)
 
 
@@ -24,21 +23,20 @@ def ramp(x, low, high):
 
 def linear(K, base, length, *, factor):
   """Position interpolation (Chen et al. 2023, arXiv:2306.15595): the same as positions / factor."""
-  return plain(K, base) / factor, 1.0
+  return rope_frequencies(K, base) / factor, 1.0
 
 
 def ntk(K, base, length, *, factor):
-  """NTK-aware (bloc97): the base at which the lowest frequency is divided by factor and the highest
-  stays.
-  """
+  """NTK-aware (bloc97): a base that divides the lowest frequency by factor, not the highest."""
   if K < 4:
-    raise ValueError(f'rope: scaling by another base needs 4 rotated channels or more, not {K}')
-  return plain(K, base * factor ** (K / (K - 2))), 1.0
+    raise ValueError(f'scaling by another base needs 4 rotated channels or more, not {K}')
+  return rope_frequencies(K, base * factor ** (K / (K - 2))), 1.0
 
 
 def dynamic(K, base, length, *, factor, original_max_position_embeddings):
-  """NTK-aware by factor * length / L - (factor - 1) where length > L: it grows with the call, at a
-  factor of 1 too.
+  """NTK-aware by factor * length / L - (factor - 1) where length > L.
+
+  It grows with the call, at a factor of 1 too.
   """
   beyond = max(length / original_max_position_embeddings, 1.0)
   return ntk(K, base, length, factor=factor * beyond - (factor - 1))
@@ -55,41 +53,37 @@ def longrope(
   factor=None,
   attention_factor=None,
 ):
-  """LongRoPE (Ding et al. 2024, arXiv:2402.13753): divisors, of short_factor or, where length > L,
-  long_factor.
+  """LongRoPE (Ding et al. 2024, arXiv:2402.13753): a divisor for each frequency.
 
-  The attention factor is sqrt(1 + ln factor / ln L) at every length, unless it is given. Two lists
-  are the form of Phi-3 and Hugging Face; the paper's search also finds how many first positions to
-  leave as they are: not in it.
+  They are short_factor or, where length > L, long_factor. The attention factor is sqrt(1 + ln
+  factor / ln L) at every length, unless it is given. Two lists are the form of Phi-3 and Hugging
+  Face; the paper's search also finds how many first positions to leave as they are: not in it.
   """
+  L = original_max_position_embeddings
   if factor is None and attention_factor is None:
-    raise ValueError(
-      'rope: scaling.factor of longrope is missing: the extended length / the original one'
-    )
+    need = 'the extended length / the original one'
+    raise ValueError(f'scaling.factor of longrope is missing: {need}')
   if attention_factor is None:
-    attention_factor = math.sqrt(1 + math.log(factor) / math.log(original_max_position_embeddings))
-  divisors = np.array(
-    long_factor if length > original_max_position_embeddings else short_factor, np.float64
-  )
-  return plain(K, base) / divisors, attention_factor
+    attention_factor = math.sqrt(1 + math.log(factor) / math.log(L))
+  divisors = np.array(long_factor if length > L else short_factor, np.float64)
+  return rope_frequencies(K, base) / divisors, attention_factor
 
 
 def llama3(
   K, base, length, *, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings
 ):
-  """Llama 3.1 (arXiv:2407.21783): divided below low_freq_factor turns in L positions, kept above
-  high_freq_factor.
+  """Llama 3.1 (arXiv:2407.21783): by the turns that a frequency makes in L positions.
+
+  Frequencies of fewer than low_freq_factor turns are divided, those of more than high_freq_factor
+  are kept.
   """
-  f = plain(K, base)
-  kept = ramp(
-    original_max_position_embeddings * f / (2 * math.pi), low_freq_factor, high_freq_factor
-  )
+  f = rope_frequencies(K, base)
+  turns = original_max_position_embeddings * f / (2 * math.pi)
+  kept = ramp(turns, low_freq_factor, high_freq_factor)
   return f * (kept + (1 - kept) / factor), 1.0
 
 
 def proportional(K, base, length, *, partial_rotary_factor, factor=1.0):
-  """p-RoPE (Barbero et al. 2024, arXiv:2410.06205): the lowest frequencies, all but a fraction, do
-  not turn.
-  """
+  """p-RoPE (Barbero et al. 2024, arXiv:2410.06205): only a fraction of the frequencies turn."""
   turning = np.arange(K // 2) < int(partial_rotary_factor * K // 2)
-  return plain(K, base) * turning / factor, 1.0
+  return rope_frequencies(K, base) * turning / factor, 1.0

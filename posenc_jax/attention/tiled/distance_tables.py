@@ -1,0 +1,109 @@
+"""Terms by distance as the tiles of a grid share them.
+
+Scalars are spread once for each diagonal of tiles, outside the loops: [diagonals, 1, H, T', S'] is
+O(T), and the gradient of the spreading, a sum along diagonals, is ordinary autodiff. Vectors stay
+rows, [H, R, K], and tiles take slices.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from posenc_jax.attention.tiled.geometry import TileGrid
+from posenc_jax.xla_ops import relative_shift
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scalars:
+  """A number for each distance and head: [R, H|1], or spread, [diagonals, 1, H|1, T', S']."""
+
+  values: jax.Array
+
+  def of_tile(self, grid: TileGrid, diagonal):
+    """[1, H|1, T', S']."""
+    del grid
+    return lax.dynamic_index_in_dim(self.values, diagonal, keepdims=False)
+
+  def add(self, grid: TileGrid, gradient, diagonal):
+    """This total with the gradient of a tile's part added."""
+    del grid
+    return Scalars(_add_slice(self.values, gradient[None], diagonal, axis=0))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+  """A vector for each distance and head: [H|1, R, K]."""
+
+  values: jax.Array
+
+  def of_tile(self, grid: TileGrid, diagonal):
+    """The rows of the T' + S' distances of a tile: [H|1, T' + S', K]."""
+    size = grid.rows + grid.columns
+    return lax.dynamic_slice_in_dim(self.values, diagonal * grid.stride, size, axis=1)
+
+  def add(self, grid: TileGrid, gradient, diagonal):
+    """This total with the gradient of a tile's rows added."""
+    return Vectors(_add_slice(self.values, gradient, diagonal * grid.stride, axis=1))
+
+
+def is_table(x) -> bool:
+  return isinstance(x, Scalars | Vectors)
+
+
+def read_terms(enc, r_R):
+  """The encoding's terms at these distances, told apart: [R, H|1] Scalars, [R, H|1, K] Vectors."""
+
+  def tell(term):
+    return Scalars(term) if term.ndim == 2 else Vectors(jnp.moveaxis(term, 1, 0))
+
+  return jax.tree.map(tell, enc.distance_terms(r_R))
+
+
+def tables_of_diagonals(grid: TileGrid, enc, first, count: int):
+  """The tables of `count` diagonals of tiles from the diagonal `first` on, which may be traced.
+
+  Distances that no visible pair has are read as the nearest distance that one may have.
+  """
+  lowest = grid.first_corner + first * grid.stride - grid.columns
+  distances = lowest + jnp.arange((count - 1) * grid.stride + grid.rows + grid.columns)
+
+  def spread_scalars(table):
+    if isinstance(table, Vectors):
+      return table
+
+    def one_diagonal(n):
+      size = grid.rows + grid.columns
+      values_RH = lax.dynamic_slice_in_dim(table.values, n * grid.stride, size)
+      return spread(values_RH.T, grid.rows, grid.columns)[None]
+
+    return Scalars(lax.map(one_diagonal, jnp.arange(count)))
+
+  terms = read_terms(enc, jnp.clip(distances, grid.lowest, grid.highest))
+  return jax.tree.map(spread_scalars, terms, is_leaf=is_table)
+
+
+def spread(values_HR, rows: int, columns: int):
+  """Scalars of the T' + S' distances of a tile along its diagonals: [H, T', S']."""
+  descending_HR = values_HR[:, ::-1]
+  shape = (len(values_HR), rows, rows + columns)
+  return relative_shift(jnp.broadcast_to(descending_HR[:, None], shape), rows - 1, columns)
+
+
+def terms_of_tile(grid: TileGrid, tables, diagonal):
+  """What the tiles of one diagonal see of the tables."""
+  return jax.tree.map(lambda table: table.of_tile(grid, diagonal), tables, is_leaf=is_table)
+
+
+def add_gradients(grid: TileGrid, totals, gradients, diagonal):
+  """The adjoint of `terms_of_tile`, added to the totals."""
+  add = lambda total, gradient: total.add(grid, gradient, diagonal)
+  return jax.tree.map(add, totals, gradients, is_leaf=is_table)
+
+
+def _add_slice(total, part, start, axis: int):
+  here = lax.dynamic_slice_in_dim(total, start, part.shape[axis], axis)
+  return lax.dynamic_update_slice_in_dim(total, here + part, start, axis)

@@ -1,0 +1,39 @@
+"""A scale for models without positions."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.temperature import multiply_queries
+
+
+class NoPEScale(Encoding):
+  """s_ij = scale_h q_i . k_j / sqrt(K), for models without positions past their training length.
+
+  Wang et al. 2024. One number (UniformScale), to be laid over a run of `nope` at evaluation:
+  trained with it, it only starts logits larger. Or, `learned`, one a head a layer, kept at 1 and
+  above (HeadScale): the paper trains these alone, in a trained model, for 200 steps; here they
+  train with all the rest.
+  """
+
+  paper = 'Wang et al. 2024, arXiv:2404.12224'
+  parameter_summary = 'none, or a number a head a layer'
+  reported_extrapolation = None
+
+  def __init__(self, dims: Dims, rngs, *, scale: float = 1.2, learned: bool = False):
+    """`scale`: the factor, or where factors start; the best depends on the length."""
+    super().__init__(dims, rngs)
+    if scale <= 0:
+      raise ValueError(f'scale={scale} must be greater than 0')
+    self.factor, self.learned = scale, learned
+    if learned:
+      self.scales = nnx.Param(jnp.full(dims.heads, scale, jnp.float32))
+      self.per_layer = ('scales',)
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    factor = self.scales[...][None, None] if self.learned else jnp.full((1, 1, 1), self.factor)
+    return multiply_queries(q_BTHK, factor), k_BSGK
+
+  def constrain_parameters(self):
+    return jax.tree.map(lambda x: jnp.maximum(x, 1.0), self)
