@@ -1,24 +1,31 @@
-"""The table of encodings in README.md: from the registry, what each does and what each backend says
-to it.
+"""Prints the page ENCODINGS.md: what every encoding does, costs and is reported to do.
+
+  python scripts/encoding_table.py > ENCODINGS.md
 
 Where an encoding acts, what it costs and which backends take it is asked of its hooks; its own
-parameters and what is claimed of it are words beside its formula. A test holds README.md to
-`markdown()`.
+parameters and what is claimed of it are words beside its formula. A test holds ENCODINGS.md to what
+is printed here.
 """
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention import BACKENDS
-from posenc_jax.attention.request import Call, prepare
-from posenc_jax.attention.tiled.tile import Block, visible
-from posenc_jax.encodings import ENCODINGS, Encoding, make
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from posenc_jax.attention import BACKENDS
+from posenc_jax.attention.request import AttentionRequest, build_request
+from posenc_jax.attention.tiled.tile import ScoreTile, visible_keys
+from posenc_jax.encodings import ENCODINGS, Encoding, make
+from posenc_jax.encodings.core.registry import BUILT_IN
+
+TITLE = '# Encodings'
 COLUMNS = (
   'name',
   'acts on',
@@ -29,18 +36,29 @@ COLUMNS = (
   'source',
 )
 LEGEND = """\
-Cost comes on top of attention without positions. *Tokens*: it grows with tokens alone (*once*: before the first layer);
-the rest grows with pairs of a query and a key. *Width*: of queries and keys in every product. *Bias by distance*: a
-number a head and distance, added to each pair. *Queries x rows*: products of queries (keys, weights) with a vector by
-distance, K multiply-adds a pair and head. *Multiply-adds*: of other products, a pair and head; K is the width of a
-head. *Sums* or a *walk along keys*: from the query leftwards. *Elementwise*: arithmetic on each pair other than adding.
-Claims are perplexities, best or better than at L, where they name no other score; a dash: nothing that was verified."""
+**Name**: for `--config.encoding.name` and `make`; the file of its paper in `posenc_jax/encodings/`
+has the formula, where it departs from released code, and its hyperparameters.
+
+**Cost** comes on top of attention without positions. *Tokens*: it grows with tokens alone (*once*:
+before the first layer); the rest grows with pairs of a query and a key. *Width*: of queries and
+keys in every product. *Bias by distance*: a number a head and distance, added to each pair.
+*Queries x rows*: products of queries (keys, weights) with a vector by distance, K multiply-adds a
+pair and head. *Multiply-adds*: of other products, a pair and head; K is the width of a head. *Sums*
+or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on each pair other than
+adding.
+
+**Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, every encoding,
+any length, everywhere), `cudnn` (NVIDIA, encodings that leave scores, values and the width of heads
+alone); `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A
+backend that cannot serve a request says why.
+
+**Past the training length**: perplexities, best or better than at L, where the claim names no other
+score; a dash: nothing that was verified."""
 
 # A prime length and a width that no product of an encoding's own has: pairs and products are told
-# by their sizes.
+# apart by their sizes.
 H, K, S = 4, 40, 13
-AT_HOME = {'cudnn': 'gpu'}  # backends of one platform
-# that takes what blockwise takes
+NATIVE_PLATFORM = {'cudnn': 'gpu'}  # of backends that run on one platform only
 ON_ONE_DEVICE = tuple(name for name in BACKENDS if name != 'ring')
 ADDING = ('add', 'add_any', 'sub')
 MOVING = (
@@ -55,46 +73,38 @@ MOVING = (
   'squeeze',
 )
 EXAMPLES = {
-  'weights': "weights = 'a table a layer', or 'none'",
-  'claims': "claims = 'to 2 L (its authors)', or None",
+  'parameter_summary': "parameter_summary = 'a table a layer', or 'none'",
+  'reported_extrapolation': "reported_extrapolation = 'to 2 L (its authors)', or None",
 }
 
 
 def markdown() -> str:
-  """The table and what its words mean."""
-  rows = [COLUMNS, ['---'] * len(COLUMNS), *map(row, ENCODINGS)]
+  """The page: the table of all encodings of this repository, and what its words mean."""
+  rows = [COLUMNS, ['---'] * len(COLUMNS), *map(row, BUILT_IN)]
   table = '\n'.join(f'| {" | ".join(cells)} |' for cells in rows)
-  return f'{table}\n\n{LEGEND}\n'
+  return f'{TITLE}\n\n{table}\n\n{LEGEND}\n'
 
 
 def row(name: str) -> tuple[str, ...]:
-  """The cells of an encoding with its defaults. Raises ValueError where its class does not say
-  enough.
-  """
+  """The cells of an encoding with its defaults. ValueError where its class says too little."""
   enc = make(name, model_dim=H * K, heads=H, head_dim=K, train_length=S, rngs=nnx.Rngs(0))
-  weights, claims = (said(type(enc), attribute) for attribute in EXAMPLES)
+  summary, reported = (class_attribute(type(enc), attribute) for attribute in EXAMPLES)
   cells = []
 
   def ask(q_BTHK, x_BTD):
-    call = prepare(q_BTHK, q_BTHK, q_BTHK, enc, x_BTD, None, True, None, None, None, None)
-    cells.extend([', '.join(costs(call)) or 'none', backends(call)])
+    request = build_request(q_BTHK, q_BTHK, q_BTHK, enc, x=x_BTD, outer_hooks_applied=True)
+    cells.extend([', '.join(costs(request)) or 'none', backends(request)])
 
-  jax.eval_shape(
-    ask, *(jax.ShapeDtypeStruct((1, S, *width), jnp.bfloat16) for width in ((H, K), (H * K,)))
-  )
-  return (
-    f'`{name}`',
-    ', '.join(enc.places()) or 'nothing',
-    weights,
-    *cells,
-    claims or '—',
-    cite(enc.paper),
-  )
+  shapes = (1, S, H, K), (1, S, H * K)
+  jax.eval_shape(ask, *(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes))
+  acts_on = ', '.join(enc.acts_on()) or 'nothing'
+  return f'`{name}`', acts_on, summary, *cells, reported or '—', cite(enc.paper)
 
 
-def said(kind: type[Encoding], attribute: str) -> str | None:
-  """What a class says of itself; or a base of it that is not an encoding too. Raises ValueError
-  where none does.
+def class_attribute(kind: type[Encoding], attribute: str) -> str | None:
+  """What a class says of itself, or a base class of it that is no encoding of its own.
+
+  Raises ValueError where none does.
   """
   others = {Encoding, *ENCODINGS.values()} - {kind}
   for base in kind.__mro__:
@@ -102,9 +112,8 @@ def said(kind: type[Encoding], attribute: str) -> str | None:
       break
     if attribute in vars(base):
       return vars(base)[attribute]
-  raise ValueError(
-    f'{kind.__name__}: `{attribute}` is missing beside `paper`, for README.md: {EXAMPLES[attribute]}'
-  )
+  example = EXAMPLES[attribute]
+  raise ValueError(f'{kind.__name__}: `{attribute}` is missing beside `paper`: {example}')
 
 
 def cite(paper: str) -> str:
@@ -118,94 +127,96 @@ def cite(paper: str) -> str:
   return '; '.join(map(link, paper.split('; ')))
 
 
-def backends(call: Call) -> str:
-  """Which backends of one device take this call, each asked where it is at home."""
-  at_home = lambda name: (
-    dataclasses.replace(call, platform=AT_HOME[name]) if name in AT_HOME else call
-  )
-  takes = [name for name in ON_ONE_DEVICE if BACKENDS[name].refuse(at_home(name)) is None]
-  return 'all' if takes == [*ON_ONE_DEVICE] else ', '.join(f'`{name}`' for name in takes)
+def backends(request: AttentionRequest) -> str:
+  """Which backends of one device take this request, each asked on a platform where it runs."""
+
+  def takes(name: str) -> bool:
+    platform = NATIVE_PLATFORM.get(name, request.platform)
+    return BACKENDS[name].refuse(dataclasses.replace(request, platform=platform)) is None
+
+  found = [name for name in ON_ONE_DEVICE if takes(name)]
+  return 'all' if found == [*ON_ONE_DEVICE] else ', '.join(f'`{name}`' for name in found)
 
 
 @dataclasses.dataclass(frozen=True)
-class Watched(Block):
-  """A block that notes what it is asked for, and answers with as many zeros."""
+class RecordingTile(ScoreTile):
+  """A tile that notes what `score` asks it for, and answers with zeros of that shape."""
 
-  asked: list[str]
+  asked: list[str] = dataclasses.field(default_factory=list)
 
-  def query_dot(self, q_BTHK, rows):
+  def query_dot(self, q_BHTK, rows):
     self.asked.append('queries x rows')
     return jnp.zeros((1, H, S, S))
-
-  def key_dot(self, k_BSHK, rows):
-    self.asked.append('keys x rows')
-    return jnp.zeros((1, H, S, S))
-
-  def sum_by_distance(self, p_BHTS, rows):
-    self.asked.append('weights x rows')
-    return jnp.zeros((1, S, H, K))
 
   def suffix_sum(self, x_BHTS, inclusive=True):
     self.asked.append('sums along keys')
     return x_BHTS.astype(jnp.float32)
 
-  def fold(self, shape, step):
-    self.asked.append('walk along keys')
-    return step(jnp.zeros(shape))[0]
+  def scan_keys(self, step):
+    self.asked.append('scan along keys')
+    (shape,) = self.carry
+    return step(jnp.zeros((1, H, S, *shape)))[0]
 
-  def unless(self, reached, near, far):
+  def cond_saturated(self, bound, near, far):
     return near()
 
 
-def costs(call: Call) -> list[str]:
-  """What an encoding costs, part by part, in the words of LEGEND."""
-  enc, index_S = call.enc, jnp.arange(S)
-  order_SS = index_S[:, None] - index_S[None]
-  parts = ['tokens, once'] if 'input' in enc.places() else []
-  if 'queries and keys' in enc.places() or reads_content(enc):
-    parts.append('tokens')
-  if (times := call.q_BTHK.shape[-1] / K) > 1:
-    parts.append(f'width x {times:g}')
-  tables = enc.tables(index_S)
-  if any(table.ndim == 2 for table in jax.tree.leaves(tables)):
-    parts.append('bias by distance')
+TERM_COSTS = {
+  'bias': 'bias by distance',
+  'relative_keys': 'queries x rows',
+  'relative_queries': 'keys x rows',
+  'relative_values': 'weights x rows',
+}
 
-  tables = jax.tree.map(
-    lambda t: jnp.zeros((1, H, S, S)) if t.ndim == 2 else jnp.moveaxis(t, 1, 0), tables
+
+def costs(request: AttentionRequest) -> list[str]:
+  """What an encoding costs, part by part, in the words of LEGEND."""
+  enc = request.enc
+  parts = ['tokens, once'] if enc.has('add_to_input') else []
+  if 'queries and keys' in enc.acts_on() or enc.needs_inputs:
+    parts.append('tokens')
+  if enc.qk_width > 1:
+    parts.append(f'width x {enc.qk_width}')
+  parts += [words for hook, words in TERM_COSTS.items() if enc.has(hook)]
+  if enc.has('score'):
+    parts += costs_of_score(request)
+  return list(dict.fromkeys(parts))
+
+
+def costs_of_score(request: AttentionRequest) -> list[str]:
+  """What the free form of an encoding costs, found by tracing it on a tile that takes notes."""
+  enc, index_S = request.enc, jnp.arange(S)
+  index_distance_SS = index_S[:, None] - index_S[None]
+  terms = enc.distance_terms(index_S)
+  is_bias = any(term.ndim == 2 for term in jax.tree.leaves(terms))
+  parts = ['bias by distance'] if is_bias else []
+  terms = jax.tree.map(
+    lambda t: jnp.zeros((1, H, S, S)) if t.ndim == 2 else jnp.moveaxis(t, 1, 0), terms
   )
-  mask = visible(order_SS, True, None)[None]
-  block = Watched(call.i, call.j, order_SS, order_SS[None], mask, tables, None, None, parts)
+  mask = visible_keys(index_distance_SS, is_causal=True, window=None)[None]
+  distance = index_distance_SS[None]
+  tile = RecordingTile(
+    request.i, request.j, index_distance_SS, distance, mask, terms, None, enc.scans_keys, parts
+  )
+  q_BHTK, k_BGSK = request.q_BTHK.swapaxes(1, 2), request.k_BSGK.swapaxes(1, 2)
   pairs = jnp.zeros((1, H, S, S))
-  if enc.score is not None:
-    score = lambda s_BHTS: enc.score(s_BHTS, call.q_BTHK, call.k_BSGK, block)
-    multiply_adds, names = pairwise(jax.make_jaxpr(score)(pairs).jaxpr)
-    if multiply_adds:
-      by_width = (
-        f'{multiply_adds // K} K'.replace('1 K', 'K') if multiply_adds % K == 0 else multiply_adds
-      )
-      parts.append(f'{by_width} multiply-adds')
-    if names - {*ADDING, *MOVING, 'dot_general'}:
-      parts.append('elementwise')
-    elif not multiply_adds and not {'bias by distance', 'queries x rows', 'keys x rows'} & {*parts}:
-      parts.append('adding')
-  if enc.value is not None:
-    jax.eval_shape(lambda p_BHTS: enc.value(p_BHTS, block), pairs)
+  score = lambda s: enc.score(None if enc.recomputes_scores else s, q_BHTK, k_BGSK, tile)
+  multiply_adds, names = pairwise_operations(jax.make_jaxpr(score)(pairs).jaxpr)
+  if multiply_adds:
+    whole, rest = divmod(multiply_adds, K)
+    by_width = multiply_adds if rest else f'{whole} K'.replace('1 K', 'K')
+    parts.append(f'{by_width} multiply-adds')
+  if names - {*ADDING, *MOVING, 'dot_general'}:
+    parts.append('elementwise')
+  elif not multiply_adds and not {'bias by distance', 'queries x rows'} & {*parts}:
+    parts.append('adding')
   return parts
 
 
-def reads_content(enc: Encoding) -> bool:
-  """Whether coordinates depend on the tokens' content."""
-  shapes = jax.ShapeDtypeStruct((1, S, H * K), jnp.float32), jax.ShapeDtypeStruct((1, S), jnp.int32)
-  jaxpr = jax.make_jaxpr(enc.locate)(*shapes).jaxpr
-  return any(jaxpr.invars[0] is v for eqn in jaxpr.eqns for v in eqn.invars)
-
-
-def pairwise(jaxpr) -> tuple[int, set[str]]:
-  """Of operations that give something for every pair: multiply-adds of products a pair and head,
-  and names of all.
-  """
+def pairwise_operations(jaxpr) -> tuple[int, set[str]]:
+  """Of operations that give something for every pair: multiply-adds a pair and head, all names."""
   multiply_adds, names = 0, set()
-  for eqn in leaves(jaxpr):
+  for eqn in equations(jaxpr):
     size = eqn.outvars[0].aval.size
     if size % S**2 == 0:
       names.add(eqn.primitive.name)
@@ -215,13 +226,21 @@ def pairwise(jaxpr) -> tuple[int, set[str]]:
   return multiply_adds, names
 
 
-def leaves(jaxpr) -> Iterator:
+def equations(jaxpr) -> Iterator:
   """The equations of a jaxpr and of those within it."""
   for eqn in jaxpr.eqns:
-    within = [
-      p
+    values = [
+      part
       for value in eqn.params.values()
-      for p in (value if isinstance(value, tuple | list) else [value])
+      for part in (value if isinstance(value, tuple | list) else [value])
     ]
-    within = [getattr(p, 'jaxpr', p) for p in within if hasattr(p, 'jaxpr') or hasattr(p, 'eqns')]
-    yield from (inner for each in within for inner in leaves(each)) if within else [eqn]
+    within = [getattr(v, 'jaxpr', v) for v in values if hasattr(v, 'jaxpr') or hasattr(v, 'eqns')]
+    if within:
+      for inner in within:
+        yield from equations(inner)
+    else:
+      yield eqn
+
+
+if __name__ == '__main__':
+  print(markdown(), end='')

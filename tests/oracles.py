@@ -109,7 +109,9 @@ def t5(dims, hyper, p):
     )
     return base + big
 
-  return Oracle(lambda q, k, i, j, h: q @ k + math.sqrt(dims.head_dim) * p['bias'][bucket(i, j), h])
+  return Oracle(
+    lambda q, k, i, j, h: q @ k + math.sqrt(dims.head_dim) * p['table'][bucket(i, j), h]
+  )
 
 
 def deberta(dims, hyper, p):
@@ -393,9 +395,9 @@ def tupe(dims, hyper, p):
 
 
 def dape(dims, hyper, p):
-  over = hyper.get('over', 'alibi')
-  own = {n.removeprefix('over.'): value for n, value in p.items() if n.startswith('over.')}
-  bias = ORACLES[over](dims, {}, own).score
+  inner = hyper.get('inner', 'alibi')
+  own = {n.removeprefix('inner.'): value for n, value in p.items() if n.startswith('inner.')}
+  bias = RECORDS[inner].oracle(dims, {}, own).score
   nothing = np.zeros(dims.head_dim)
   leaky = lambda x: np.where(x > 0, x, hyper.get('slope', 0.01) * x)
 
@@ -501,25 +503,24 @@ def llama4_temperature(dims, hyper, p):
   )
 
 
-def around(hyper, dims, p, default):
-  """Drawing positions is the model's: attention is as the encoding inside has it."""
-  over = hyper.get('over', default)
-  own = {'name': over} if isinstance(over, str) else dict(over)
-  return ORACLES[own.pop('name')](
-    dims, own, {name.removeprefix('over.'): value for name, value in p.items()}
-  )
+def inner_oracle(dims, hyper, p, default):
+  """A wrapper that samples positions leaves attention to the encoding inside."""
+  inner = hyper.get('inner', default)
+  own = {'name': inner} if isinstance(inner, str) else dict(inner)
+  parameters = {name.removeprefix('inner.'): value for name, value in p.items()}
+  return RECORDS[own.pop('name')].oracle(dims, own, parameters)
 
 
 def random_positions(dims, hyper, p):
-  return around(hyper, dims, p, 'rope')
+  return inner_oracle(dims, hyper, p, 'rope')
 
 
 def shape_offset(dims, hyper, p):
-  return around(hyper, dims, p, 'sinusoidal')
+  return inner_oracle(dims, hyper, p, 'sinusoidal')
 
 
 def pose(dims, hyper, p):
-  return around(hyper, dims, p, 'rope')
+  return inner_oracle(dims, hyper, p, 'rope')
 
 
 def chain(dims, hyper, p):
@@ -533,7 +534,7 @@ def chain(dims, hyper, p):
     of_member = {
       name.removeprefix(start): value for name, value in p.items() if name.startswith(start)
     }
-    parts.append(ORACLES[own.pop('name')](dims, own, of_member))
+    parts.append(RECORDS[own.pop('name')].oracle(dims, own, of_member))
 
   def turn(x, t, h, which):
     for part in parts:
@@ -567,16 +568,267 @@ def chain(dims, hyper, p):
   )
 
 
-ORACLES = {
-  f.__name__: f
-  for f in (
-    *(rerope, leaky_rerope, self_extend),
-    *(nope, learned, sinusoidal, shaw, transformer_xl, t5, deberta, rope, alibi),
-    *(kerple_log, sandwich, fire, fox, cope, stick_breaking),
-    *(tupe, xpos, p_rope, kerple_power, dape, selective_rope, path, pope),
-    *(relative_projection, grape_ap, music_transformer),
-    *(chain, logn, ssmax, nope_scale, llama4_temperature, random_positions, shape_offset, pose),
-  )
+def none(d, h):
+  return 0, 0
+
+
+@dataclasses.dataclass
+class Record:
+  """All that the tests know of an encoding.
+
+  Attributes:
+    oracle: the formula.
+    parameters: (dims, hyperparameters) -> how many numbers all layers share, and how many each
+      layer has of its own.
+    hyper: hyperparameters that the laws take in the place of the defaults, where the defaults do
+      nothing within eleven tokens.
+    variants: {suffix: hyperparameters} of further cases for the laws.
+  """
+
+  oracle: callable
+  parameters: callable = none
+  hyper: dict = dataclasses.field(default_factory=dict)
+  variants: dict[str, dict] = dataclasses.field(default_factory=dict)
+
+
+def count_members(d, h):
+  """The parameters of a chain: those of its members."""
+  shared = own = 0
+  for member in h.get('members', ('rope', 'fox')):
+    spec = {'name': member} if isinstance(member, str) else dict(member)
+    of_all, of_each = RECORDS[spec.pop('name')].parameters(d, spec)
+    shared, own = shared + of_all, own + of_each
+  return shared, own
+
+
+def count_inner(default):
+  """The parameters of a wrapper: those of the encoding inside."""
+
+  def count(d, h):
+    inner = h.get('inner', default)
+    spec = {'name': inner} if isinstance(inner, str) else dict(inner)
+    return RECORDS[spec.pop('name')].parameters(d, spec)
+
+  return count
+
+
+def count_dape(d, h):
+  inner, hidden = h.get('inner', 'alibi'), h.get('hidden', 32)
+  shared, own = RECORDS[inner].parameters(d, {})
+  return shared, own + 2 * d.heads * hidden + hidden + hidden * d.heads
+
+
+def count_shaw(d, h):
+  tables = 2 if h.get('values', True) else 1
+  return 0, tables * (2 * h.get('clip', 16) + 1) * d.head_dim
+
+
+def count_deberta(d, h):
+  projections = h.get('c2p', True) + h.get('p2c', True)
+  table = 2 * (h.get('span') or d.train_length) * d.model_dim
+  return table, projections * d.model_dim * d.heads * d.head_dim
+
+
+def count_transformer_xl(d, h):
+  return 2 * d.heads * d.head_dim, d.model_dim * d.heads * d.head_dim
+
+
+def count_tupe(d, h):
+  count = d.train_length * d.model_dim + d.model_dim * (d.heads + d.kv_heads) * d.head_dim
+  count += 2 * d.model_dim + d.heads * d.head_dim if h.get('affine') else 0
+  return count + h.get('buckets', 0) * d.heads, 0
+
+
+def count_fire(d, h):
+  hidden = h.get('hidden', 32)
+  return 0, 2 + 2 * hidden + hidden * d.heads
+
+
+def count_fox(d, h):
+  return 0, {'data': d.model_dim + 1, 'learned': 1, 'fixed': 0}[h.get('gate', 'data')] * d.heads
+
+
+def count_selective_rope(d, h):
+  D, G, half, rank = d.model_dim, d.kv_heads, d.head_dim // 2, h.get('rank', 16)
+  count = D * rank + rank * G * half + 4 * G * half
+  return 0, count + (G * half if h.get('bias') else 0) + ((D + 1) * G if h.get('gate') else 0)
+
+
+def count_path(d, h):
+  D, G, K, rank = d.model_dim, d.kv_heads, d.head_dim, h.get('rank', 32)
+  projection = D * rank + rank * G * K if rank else D * G * K
+  return 0, projection + 3 * G * K + (D + 1) * G
+
+
+def count_relative_projection(d, h):
+  rank = h.get('rank', 16)
+  return 0, d.model_dim * d.heads * rank + h.get('extent', 1024) * rank
+
+
+RECORDS = {
+  'nope': Record(nope),
+  'learned': Record(
+    learned,
+    lambda d, h: (h.get('max_length', d.train_length) * d.model_dim, 0),
+    variants={'long': {'max_length': 64}},
+  ),
+  'sinusoidal': Record(
+    sinusoidal,
+    variants={
+      'concatenated': {'layout': 'concatenated', 'base': 100.0},
+      'tensor2tensor': {'layout': 'tensor2tensor'},
+    },
+  ),
+  'shaw': Record(
+    shaw,
+    count_shaw,
+    variants={
+      'clipped': {'clip': 3},
+      'keys': {'clip': 3, 'values': False},
+      'key_query': {'clip': 3, 'values': False, 'key_query': True},
+    },
+  ),
+  'transformer_xl': Record(
+    transformer_xl, count_transformer_xl, variants={'clamped': {'clamp_length': 4}}
+  ),
+  't5': Record(
+    t5,
+    lambda d, h: (h.get('buckets', 32) * d.heads, 0),
+    variants={
+      'small': {'buckets': 8, 'max_distance': 9},
+      'bidirectional': {'buckets': 8, 'max_distance': 9, 'bidirectional': True},
+    },
+  ),
+  'deberta': Record(
+    deberta,
+    count_deberta,
+    variants={
+      'clamped': {'span': 4},
+      'c2p': {'span': 4, 'p2c': False},
+      'p2c': {'span': 4, 'c2p': False},
+    },
+  ),
+  'rope': Record(
+    rope,
+    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
+  ),
+  'rerope': Record(rerope, hyper={'window': 4}),
+  'leaky_rerope': Record(leaky_rerope, hyper={'window': 3, 'leak': 2.5}),
+  'self_extend': Record(
+    self_extend,
+    hyper={'window': 4, 'group': 3},
+    variants={'partial': {'window': 5, 'group': 2, 'fraction': 0.5, 'base': 50.0}},
+  ),
+  'alibi': Record(
+    alibi,
+    lambda d, h: (d.heads if h.get('learned') else 0, 0),
+    variants={'learned': {'learned': True}},
+  ),
+  'kerple_log': Record(
+    kerple_log,
+    lambda d, h: (2 * d.heads, 0),
+    variants={'softplus': {'positivity': 'softplus'}, 'in_scale': {'in_scale': True}},
+  ),
+  'sandwich': Record(sandwich, variants={'narrow': {'width': 6}}),
+  'fire': Record(
+    fire,
+    count_fire,
+    hyper={'threshold': 4.0},  # below the threshold only distances count
+    variants={'small': {'threshold': 8.0, 'hidden': 5}},
+  ),
+  'fox': Record(
+    fox,
+    count_fox,
+    variants={
+      'remembering': {'bias': 5.0},
+      'learned': {'gate': 'learned'},
+      'in_scale': {'in_scale': True},
+      'fixed': {'gate': 'fixed', 'shortest': 1.0, 'longest': 9.0},
+    },
+  ),
+  'cope': Record(
+    cope, lambda d, h: (0, h.get('positions', 64) * d.head_dim), variants={'few': {'positions': 3}}
+  ),
+  'stick_breaking': Record(stick_breaking),
+  'tupe': Record(
+    tupe, count_tupe, variants={'affine': {'affine': True}, 'r': {'buckets': 8, 'max_distance': 9}}
+  ),
+  'xpos': Record(
+    xpos, variants={'fast': {'scale_base': 8.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}}
+  ),
+  'p_rope': Record(p_rope, variants={'most': {'p': 0.75, 'layout': 'interleaved', 'base': 50.0}}),
+  'kerple_power': Record(
+    kerple_power, lambda d, h: (2 * d.heads, 0), variants={'softplus': {'positivity': 'softplus'}}
+  ),
+  'dape': Record(
+    dape,
+    count_dape,
+    variants={
+      'kerple': {'inner': 'kerple_power', 'hidden': 6, 'slope': 0.3},
+      'fire': {'inner': 'fire', 'hidden': 8},
+    },
+  ),
+  'selective_rope': Record(
+    selective_rope,
+    count_selective_rope,
+    variants={'bias': {'bias': True, 'base': 50.0, 'rank': 3}, 'gate': {'gate': True}},
+  ),
+  'path': Record(path, count_path, variants={'linear': {'rank': 0}}),
+  'pope': Record(
+    pope,
+    lambda d, h: (d.heads * d.head_dim, 0),
+    variants={'uniform': {'uniform': True, 'base': 50.0}},
+  ),
+  'relative_projection': Record(
+    relative_projection,
+    count_relative_projection,
+    variants={'short': {'rank': 3, 'extent': 5}, 'growing': {'floor': 4, 'alpha': 0.5}},
+  ),
+  'grape_ap': Record(
+    grape_ap,
+    lambda d, h: (0, d.model_dim * d.heads * h.get('width', 8)),
+    variants={'wide': {'width': 12}},
+  ),
+  'music_transformer': Record(
+    music_transformer,
+    lambda d, h: (0, h.get('distances', d.train_length) * d.heads * d.head_dim),
+    variants={'short': {'distances': 4}, 'clipped': {'distances': 4, 'beyond': 'clip'}},
+  ),
+  'chain': Record(
+    chain,
+    count_members,
+    variants={
+      'cope_rope': {'members': ('cope', {'name': 'rope', 'base': 50.0})},
+      'ssmax_alibi': {'members': ('ssmax', 'alibi')},
+      'shaw_alibi': {'members': ({'name': 'shaw', 'clip': 3}, 'alibi')},
+      'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
+      'fox_shaw': {'members': ('fox', {'name': 'shaw', 'clip': 3})},
+      'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
+    },
+  ),
+  'logn': Record(
+    logn,
+    hyper={'length': 4},  # the factor is 1 up to it
+    variants={'ratio': {'floor': 0.0}},
+  ),
+  'ssmax': Record(
+    ssmax,
+    lambda d, h: (0, (2 if h.get('bias') else 1) * d.heads),
+    variants={'bias': {'bias': True}},
+  ),
+  'nope_scale': Record(
+    nope_scale,
+    lambda d, h: (0, d.heads if h.get('learned') else 0),
+    variants={'learned': {'scale': 2.0, 'learned': True}},
+  ),
+  'llama4_temperature': Record(llama4_temperature, hyper={'length': 3, 'c': 2.0}),
+  'random_positions': Record(
+    random_positions,
+    count_inner('rope'),
+    variants={'t5': {'inner': {'name': 't5', 'buckets': 8, 'max_distance': 9}}},
+  ),
+  'shape_offset': Record(shape_offset, count_inner('sinusoidal')),
+  'pose': Record(pose, count_inner('rope')),
 }
 
 

@@ -3,6 +3,7 @@ added by a user.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,18 @@ from flax import nnx
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
-from posenc_jax.attention.request import contiguous_positions, prepare
-from posenc_jax.attention.tiled.relative import Diagonals, Lookup, heads_first, spread
+from posenc_jax.attention.request import build_request, contiguous_positions
+from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
+from posenc_jax.attention.tiled.distance_tables import Scalars, spread
 from posenc_jax.encodings import ENCODINGS, Encoding, make
-from posenc_jax.xla_ops import dot, lower_inverse, matmul, mix, shear, unshear
+from posenc_jax.xla_ops import (
+  lower_inverse,
+  matmul,
+  relative_shift,
+  relative_shift_transpose,
+  scaled_dot,
+  weighted_sum,
+)
 
 rng = np.random.default_rng(0)
 normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
@@ -31,25 +40,24 @@ def test_diagonals_pick_the_row_of_their_distance(T, S):
   """Row m of a block's table belongs to t - s = m - S; lookups agree, for shared rows and for rows
   a head.
   """
-  q, k, p, values = normal(2, T, 3, 4), normal(2, S, 3, 4), normal(2, 3, T, S), normal(3, T + S)
+  q, k, p, values = normal(2, 3, T, 4), normal(2, 3, S, 4), normal(2, 3, T, S), normal(3, T + S)
   r = np.arange(T)[None, :, None] - np.arange(S)[None, None]
   row = r[0] + S
   np.testing.assert_array_equal(spread(values, T, S), values[:, row])
-  np.testing.assert_array_equal(
-    Lookup.of(jnp.asarray(r), -S, T - 1).read(values.T)[0], values[:, row]
-  )
+  gather = GatherDistance.of_range(jnp.asarray(r), -S, T - 1)
+  np.testing.assert_array_equal(gather.terms_of_tile(Scalars(values.T))[0], values[:, row])
 
   @jax.jit
   def read(table):
-    rows = heads_first(table)
+    rows = jnp.moveaxis(table, 1, 0)
     by_pair = jnp.broadcast_to(table, (T + S, 3, 4))[row]
     return [
       (distances.query_dot(q, rows), distances.key_dot(k, rows), distances.sum_by_distance(p, rows))
-      for distances in (Diagonals(T, S), Lookup.of(jnp.asarray(r), -S, T - 1))
+      for distances in (ToeplitzDistance(T, S), gather)
     ], (
-      jnp.einsum('bthk,tshk->bhts', q, by_pair),
-      jnp.einsum('bshk,tshk->bhts', k, by_pair),
-      jnp.einsum('bhts,tshk->bthk', p, by_pair),
+      jnp.einsum('bhtk,tshk->bhts', q, by_pair),
+      jnp.einsum('bhsk,tshk->bhts', k, by_pair),
+      jnp.einsum('bhts,tshk->bhtk', p, by_pair),
     )
 
   for H in (1, 3):
@@ -61,28 +69,31 @@ def test_diagonals_pick_the_row_of_their_distance(T, S):
 
 @pytest.mark.parametrize(('n', 'width', 'start'), [(4, 5, 3), (4, 5, 4), (1, 3, 0)])
 def test_unshear_is_the_adjoint_of_shear(n, width, start):
-  """<shear g, x> = <g, unshear x>; and each is the other's gradient."""
+  """<relative_shift g, x> = <g, relative_shift_transpose x>; and each is the other's gradient."""
   g, x = normal(2, n, n + width), normal(2, n, width)
   np.testing.assert_allclose(
-    jnp.vdot(shear(g, start, width), x), jnp.vdot(g, unshear(x, start)), rtol=1e-5
+    jnp.vdot(relative_shift(g, start, width), x),
+    jnp.vdot(g, relative_shift_transpose(x, start)),
+    rtol=1e-5,
   )
   np.testing.assert_array_equal(
-    jax.vjp(lambda g: shear(g, start, width), g)[1](x)[0], unshear(x, start)
+    jax.vjp(lambda g: relative_shift(g, start, width), g)[1](x)[0],
+    relative_shift_transpose(x, start),
   )
   np.testing.assert_array_equal(
-    jax.vjp(lambda x: unshear(x, start), x)[1](g)[0], shear(g, start, width)
+    jax.vjp(lambda x: relative_shift_transpose(x, start), x)[1](g)[0],
+    relative_shift(g, start, width),
   )
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_gradients_of_products_are_those_of_autodiff(dtype):
-  """Our forms of the gradients of dot, mix and matmul, wide and narrow, equal what jax derives from
-  the formula.
-  """
+  """Our forms of the gradients of scaled_dot, mix and matmul, wide and narrow, equal what jax
+  derives from the formula."""
   x, y, p, z = normal(2, 5, 4), normal(2, 7, 4), normal(2, 5, 7), normal(2, 7, 3)
   pairs = [
-    (dot, lambda x, y: jnp.einsum('btk,bsk->bts', x, y), x, y),
-    (mix, lambda p, y: jnp.einsum('bts,bsk->btk', p, y), p, z),
+    (scaled_dot, lambda x, y: jnp.einsum('btk,bsk->bts', x, y), x, y),
+    (weighted_sum, lambda p, y: jnp.einsum('bts,bsk->btk', p, y), p, z),
     (matmul, jnp.matmul, x, normal(4, 9)),
     (matmul, jnp.matmul, x, normal(4, 3)),
   ]
@@ -111,7 +122,9 @@ def test_lower_inverse_is_the_inverse_with_its_gradient():
 
 def test_shear_is_a_reshape():
   """No gather: it costs a copy."""
-  assert 'gather' not in str(jax.make_jaxpr(lambda g: shear(g, 3, 5))(jnp.zeros((2, 4, 9))))
+  assert 'gather' not in str(
+    jax.make_jaxpr(lambda g: relative_shift(g, 3, 5))(jnp.zeros((2, 4, 9)))
+  )
 
 
 @functools.cache
@@ -121,7 +134,8 @@ def gradient_memory(name: str, T: int, S: int) -> int:
   enc = make(name, **sizes, train_length=512)
   if enc.max_length is not None:
     enc = make(name, **sizes, train_length=S)
-  loss = lambda enc, q, k, v, x: (attend(q, k, v, enc, x=x, backend='blockwise') ** 2).sum()
+  run = functools.partial(attend, backend='blockwise', outer_hooks_applied=True)
+  loss = lambda enc, q, k, v, x: (run(q, k, v, enc, x=x) ** 2).sum()
   q, k = (jax.ShapeDtypeStruct((1, n, 8, 64), jnp.float32) for n in (T, S))
   x = jax.ShapeDtypeStruct((1, S, 512), jnp.float32)
   compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, k, k, x).compile()
@@ -152,11 +166,12 @@ def test_few_queries_on_many_keys_take_little_memory():
 
 
 @pytest.mark.parametrize('name', ENCODINGS)
-def test_tables_are_constant_beyond_their_reach(name):
+def test_terms_are_constant_beyond_the_declared_distance(name):
   enc = build(name)
-  if enc.reach is not None:
+  end = enc.max_relative_distance
+  if end is not None:
     for side in (-1, 1):
-      far = jax.tree.leaves(enc.tables(side * (enc.reach + jnp.arange(5))))
+      far = jax.tree.leaves(enc.distance_terms(side * (end + jnp.arange(5))))
       assert far
       for table in far:
         np.testing.assert_array_equal(table, np.broadcast_to(table[:1], table.shape))
@@ -174,7 +189,9 @@ def test_blocks_beyond_the_reach_on_either_side(name, hyper, block):
   enc = jax.tree.map(lambda p: p + normal(*p.shape), build(name, **hyper))
   q = normal(1, 48, 4, 8)
   run = jax.jit(
-    lambda backend, block: attend(q, q, q, enc, backend=backend, block=block, causal=False),
+    lambda backend, block: attend(
+      q, q, q, enc, backend=backend, block_sizes=block, is_causal=False
+    ),
     static_argnums=(0, 1),
   )
   np.testing.assert_allclose(run('blockwise', block), run('dense', None), atol=2e-5)
@@ -188,7 +205,7 @@ def test_walks_end_where_no_weight_is_left():
   k, v = jnp.full((1, 64, 4, 8), 2.0), normal(1, 64, 4, 8)  # each key takes 11 nats off the stick
 
   def run(k, v, backend):
-    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, block=(4, 4)) ** 2).sum()
+    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, block_sizes=(4, 4)) ** 2).sum()
     return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
 
   run = jax.jit(run, static_argnums=2)
@@ -218,11 +235,11 @@ def test_bfloat16_is_rounding_away_from_float32(name):
 
   def run(dtype, backend):
     loss = lambda q, k, v: (
-      attend(q, k, v, enc, backend=backend, block=(64, 128)).astype(jnp.float32) * w
+      attend(q, k, v, enc, backend=backend, block_sizes=(64, 128)).astype(jnp.float32) * w
     ).sum()
     inputs = [a.astype(dtype) for a in (q, k, v)]
     return [
-      attend(*inputs, enc, backend=backend, block=(64, 128)),
+      attend(*inputs, enc, backend=backend, block_sizes=(64, 128)),
       *jax.grad(loss, argnums=(0, 1, 2))(*inputs),
     ]
 
@@ -248,7 +265,9 @@ def test_bfloat16_far_out_is_as_near_to_float32_as_its_rounding(name):
     for shape in ((1, 64, 2, 16), *[(1, S, 2, 16)] * 2, (1, S, 16))
   ]
   run = jax.jit(
-    lambda q, k, v, x: attend(q, k, v, enc, x=x, backend='blockwise').astype(jnp.float32)
+    lambda q, k, v, x: attend(
+      q, k, v, enc, x=x, backend='blockwise', outer_hooks_applied=True
+    ).astype(jnp.float32)
   )
   full = run(*(a.astype(jnp.float32) for a in rounded))
   assert np.abs(run(*rounded) - full).max() < 4 * 2**-8 * np.abs(full).max()
@@ -263,18 +282,18 @@ def test_positions_under_tracing():
   """
   q, positions = normal(1, 6, 4, 8), jnp.array([[0, 1, 2, 3, 4, 9]])
   run = lambda name, **options: jax.jit(
-    lambda p: attend(q, q, q, build(name), positions=p, **options)
+    lambda p: attend(q, q, q, build(name), position_ids=p, **options)
   )(positions)
-  with pytest.raises(ValueError, match='traced positions need a static max_distance'):
+  with pytest.raises(ValueError, match='traced positions need a static max_position_distance'):
     run('alibi')
   for name in ('alibi', 'shaw'):
     for backend in ('dense', 'blockwise'):
-      short = run(name, max_distance=8, backend=backend, block=(4, 4))
+      short = run(name, max_position_distance=8, backend=backend, block_sizes=(4, 4))
       assert np.isfinite(short[:, :5]).all()
       assert np.isnan(short[:, 5]).all()
     np.testing.assert_allclose(
-      run(name, max_distance=9),
-      attend(q, q, q, build(name), positions=positions, backend='dense'),
+      run(name, max_position_distance=9),
+      attend(q, q, q, build(name), position_ids=positions, backend='dense'),
       atol=1e-5,
     )
   assert np.isfinite(run('rope')).all()
@@ -290,8 +309,8 @@ def test_contiguous_positions_restart_with_segments():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'backend': 'blokwise'}, "attention.backend='blokwise' is unknown; nearest: blockwise"),
-    ({'window': 0}, 'window=0 must be at least 1'),
+    ({'backend': 'blokwise'}, "attention.backend='blokwise'; did you mean 'blockwise'?"),
+    ({'window': 0}, 'window=0; allowed: at least 1'),
   ],
 )
 def test_bad_arguments(options, message):
@@ -300,12 +319,71 @@ def test_bad_arguments(options, message):
     attend(q, q, q, build('nope'), **options)
 
 
-def test_shapes_that_do_not_fit():
-  q, k = normal(1, 6, 4, 8), normal(1, 5, 4, 8)
-  with pytest.raises(ValueError, match='6 queries for 5 keys'):
-    attend(q, k, k, build('nope'))
-  with pytest.raises(ValueError, match='multiple of key/value heads'):
-    attend(q, normal(1, 6, 3, 8), normal(1, 6, 3, 8), build('nope'))
+@pytest.mark.parametrize(
+  ('shapes', 'message'),
+  [
+    ({'k': (1, 5, 4, 8), 'v': (1, 5, 4, 8)}, '6 queries for 5 keys'),
+    ({'k': (1, 6, 3, 8), 'v': (1, 6, 3, 8)}, 'k has shape (1, 6, 3, 8); allowed: (1, S, 4, 8)'),
+    ({'q': (6, 4, 8)}, 'q has shape (6, 4, 8); allowed: four axes, [batch, tokens, heads, width]'),
+    (
+      {'q': (1, 4, 6, 8)},
+      'q has shape (1, 4, 6, 8); allowed: [batch, tokens, 4 heads, 8 channels]',
+    ),
+    ({'k': (2, 6, 4, 8)}, 'k has shape (2, 6, 4, 8); allowed: (1, S, 4, 8)'),
+    ({'v': (1, 5, 4, 8)}, 'v has shape (1, 5, 4, 8); allowed: (1, 6, 4) and any width'),
+    ({'x': (1, 5, 32)}, 'x has shape (1, 5, 32); allowed: (1, 6, 32), for all keys'),
+    ({'position_ids': (5,)}, 'position_ids has shape (5,); allowed: (1, 6) or (1, 6)'),
+    ({'segment_ids': (1, 5)}, 'segment_ids has shape (1, 5); allowed: (1, 6)'),
+  ],
+)
+def test_shapes_that_do_not_fit(shapes, message):
+  """One line that names the array, its shape and the one that is needed."""
+  arrays = {name: jnp.zeros(shapes.get(name, (1, 6, 4, 8))) for name in 'qkv'}
+  options = {name: jnp.zeros(shape, int) for name, shape in shapes.items() if name not in 'qkv'}
+  with pytest.raises(ValueError, match=f'^{re.escape(message)}') as error:
+    attend(*arrays.values(), build('nope'), **options)
+  assert '\n' not in str(error.value)
+
+
+def test_positions_are_integers():
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(ValueError, match='position_ids has dtype float32; allowed: integers'):
+    attend(q, q, q, build('rope'), position_ids=jnp.arange(6.0)[None])
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('learned', 'Learned acts on the input of the first layer: apply enc.add_to_input'),
+    ('shape_offset', 'ShapeOffset acts on the input'),
+    ('random_positions', 'RandomPositions samples positions for all layers'),
+  ],
+)
+def test_what_attention_alone_would_lose_is_said(name, words):
+  """Not attention without positions in silence; it runs for a caller who has applied it."""
+  q, enc = normal(1, 6, 4, 8), build(name)
+  with pytest.raises(ValueError, match=words) as error:
+    attend(q, q, q, enc)
+  assert 'outer_hooks_applied=True' in str(error.value)
+  assert attend(q, q, q, enc, outer_hooks_applied=True).shape == q.shape
+
+
+def test_products_are_made_for_who_reads_them_alone():
+  """An encoding that makes them itself is given None, and keys are not repeated over heads."""
+  seen = []
+
+  class Own(Encoding):
+    recomputes_scores = True
+
+    def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+      seen.append((s_BHTS, q_BHTK.shape, k_BGSK.shape))
+      return jnp.zeros((1, 4, 6, 6))
+
+  q, k = normal(1, 6, 4, 8), normal(1, 6, 2, 8)
+  enc = Own(build('nope', kv_heads=2).dims, nnx.Rngs(0))
+  jaxpr = jax.make_jaxpr(lambda q, k: attend(q, k, k, enc, backend='dense'))(q, k)
+  assert seen == [(None, (1, 4, 6, 8), (1, 2, 6, 8))]
+  assert str(jaxpr).count('dot_general') == 1  # weights times values
 
 
 def test_causal_only_encodings_refuse_to_look_ahead():
@@ -314,7 +392,7 @@ def test_causal_only_encodings_refuse_to_look_ahead():
 
   q = normal(1, 6, 4, 8)
   with pytest.raises(ValueError, match='Forward is defined for causal attention only'):
-    attend(q, q, q, Forward(build('nope').dims, nnx.Rngs(0)), causal=False)
+    attend(q, q, q, Forward(build('nope').dims, nnx.Rngs(0)), is_causal=False)
 
 
 def test_auto_equals_named_backends():
@@ -337,7 +415,7 @@ def test_weights_that_are_not_normalized():
   class Sigmoid(Encoding):
     normalizer = 'none'
 
-    def score(self, s_BHTS, q_BTHK, k_BSHK, block):
+    def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
       return jax.nn.log_sigmoid(s_BHTS)
 
   enc, q = Sigmoid(build('nope').dims, nnx.Rngs(0)), normal(1, 11, 4, 8)
@@ -351,7 +429,9 @@ def test_weights_that_are_not_normalized():
   both = lambda f: jax.jit(lambda q: (f(q), jax.grad(lambda q: (f(q) ** 2).sum())(q)))(q)
   desired = both(formula)
   for backend in ('dense', 'blockwise'):
-    actual = both(lambda q, backend=backend: attend(q, q, q, enc, backend=backend, block=(4, 4)))
+    actual = both(
+      lambda q, backend=backend: attend(q, q, q, enc, backend=backend, block_sizes=(4, 4))
+    )
     np.testing.assert_allclose(actual[0], desired[0], atol=1e-5)
     np.testing.assert_allclose(actual[1], desired[1], atol=1e-4)
 
@@ -386,37 +466,35 @@ def test_cudnn_refuses_with_a_reason(name, reason):
     ({}, None),
     ({'dtype': jnp.float32}, 'takes bfloat16 or float16'),
     ({'T': 3}, 'as many queries as keys'),
-    ({'segments': jnp.zeros((1, 6), int)}, 'segments'),
+    ({'segment_ids': jnp.zeros((1, 6), int)}, 'segments'),
     ({'width': 20}, 'a multiple of 8 and at most 128 here, not 20'),
     ({'width': 136}, 'at most 128 here, not 136'),
     ({'window': 2}, None),
-    ({'window': 2, 'causal': False}, 'no window to the right'),
-    ({'window': 1, 'causal': False}, None),
+    ({'window': 2, 'is_causal': False}, 'no window to the right'),
+    ({'window': 1, 'is_causal': False}, None),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   q = normal(1, 6, 4, change.get('width', 8)).astype(change.get('dtype', jnp.bfloat16))
   enc, queries = build('rope', head_dim=q.shape[-1]), q[:, 6 - change.get('T', 6) :]
-  asked = change.get('causal', True), change.get('window'), change.get('segments')
-  call = prepare(queries, q, q, enc, None, None, *asked, None, None)
-  answer = cudnn.refuse(call)
+  names = ('is_causal', 'window', 'segment_ids')
+  options = {name: change[name] for name in names if name in change}
+  answer = cudnn.refuse(build_request(queries, q, q, enc, **options))
   assert answer is None if reason is None else reason in answer
 
 
 @pytest.mark.parametrize(
-  'options', [{}, {'window': 3}, {'causal': False}, {'causal': False, 'window': 3}]
+  'options', [{}, {'window': 3}, {'is_causal': False}, {'is_causal': False, 'window': 3}]
 )
 @pytest.mark.parametrize('name', ['nope', 'rope'])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
-  options = {'causal': True, 'window': None, **options}
-  call = prepare(
-    q, k, v, build(name), None, None, options['causal'], options['window'], None, None, None
-  )
+  options = {'is_causal': True, 'window': None, **options}
+  request = build_request(q, k, v, build(name, kv_heads=2), **options)
   np.testing.assert_allclose(
-    cudnn.run(call, implementation='xla'),
-    attend(q, k, v, build(name), backend='dense', **options),
+    cudnn.run(request, implementation='xla'),
+    attend(q, k, v, build(name, kv_heads=2), backend='dense', **options),
     atol=1e-5,
   )
 

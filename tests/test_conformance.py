@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from posenc_jax.attention import attend
-from posenc_jax.encodings.core.rope_scaling import plain
-from posenc_jax.encodings.core.rope_scaling_config import read
+from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = runpy.run_path(str(ROOT / 'scripts' / 'conformance.py'))
@@ -32,8 +32,10 @@ def test_rope_types(name):
   """transformers computes in float32."""
   scaling, share, base, length, original = SCRIPT['ROPE_TYPES'][name]
   K = round(20 * share)
-  scaled = read({**scaling, 'rope_theta': base}, K, base, share, original)
-  frequencies, factor = (plain(K, base), 1.0) if scaled is None else scaled(K, base, length)
+  scaled = read_scaling({**scaling, 'rope_theta': base}, K, base, share, original)
+  frequencies, factor = (
+    (rope_frequencies(K, base), 1.0) if scaled is None else scaled(K, base, length)
+  )
   np.testing.assert_allclose(frequencies, GOLDEN['rope_types'][name]['frequencies'], rtol=1e-6)
   assert factor == pytest.approx(GOLDEN['rope_types'][name]['attention_factor'], abs=1e-8)
 
@@ -47,10 +49,10 @@ def test_layers(name):
   @jax.jit
   def run(enc, weights):
     q, k, v = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
-    layer = lambda **options: attend(q, k, v, enc, x=x, causal=case.causal, **options)[0].reshape(
-      x.shape[1], -1
-    )
-    return layer(backend='dense'), layer(backend='blockwise', block=(3, 5))
+    layer = lambda **options: attend(q, k, v, enc, x=x, is_causal=case.causal, **options)[
+      0
+    ].reshape(x.shape[1], -1)
+    return layer(backend='dense'), layer(backend='blockwise', block_sizes=(3, 5))
 
   for output in run(enc, weights):
     np.testing.assert_allclose(output, GOLDEN['attention'][name], rtol=0, atol=1e-5)

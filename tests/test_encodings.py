@@ -12,14 +12,15 @@ from flax import nnx
 from test_laws import inputs, layer, parameters
 
 from posenc_jax.attention import attend
+from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
-from posenc_jax.encodings.core.chain import READING, TURNING, WIDENING
+from posenc_jax.encodings.core.base import HOOKS
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.encodings.t5 import bucket_row
-from posenc_jax.model.layer_sharing import Layered
+from posenc_jax.model.layer_sharing import StackedEncoding
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
 
@@ -49,9 +50,9 @@ def test_t5_buckets_start_where_published(buckets, most, starts):
 
 
 def test_t5_far_and_future_distances():
-  bias = lambda enc, r: np.asarray(enc.tables(jnp.array(r)))
+  bias = lambda enc, r: np.asarray(enc.bias(jnp.array(r)))
   causal, both = build('t5'), build('t5', bidirectional=True)
-  rows = lambda enc, numbers: np.float32(8**0.5) * np.asarray(enc.bias[...])[numbers]
+  rows = lambda enc, numbers: np.float32(8**0.5) * np.asarray(enc.table[...])[numbers]
   np.testing.assert_allclose(bias(causal, [113, 128, 10**6]), rows(causal, [31, 31, 31]))
   np.testing.assert_allclose(bias(causal, [-5, 0]), rows(causal, [0, 0]))
   np.testing.assert_allclose(bias(both, [-8, 8, -(10**6)]), rows(both, [16 + 8, 8, 31]))
@@ -92,7 +93,7 @@ def test_kerple_log_golden_values():
   golden = [0, -0.4055, -1.7918, -3.9318, -6.2166]
   for sign in (1, -1):
     np.testing.assert_allclose(
-      enc.tables(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2], golden, atol=5e-5
+      enc.bias(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2], golden, atol=5e-5
     )
 
 
@@ -100,7 +101,7 @@ def test_kerple_power_golden_values():
   enc = build('kerple_power')
   enc.p[...], enc.a[...] = jnp.full(4, 0.5), jnp.full(4, 0.1)
   for sign in (1, -1):
-    bias = enc.tables(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2]
+    bias = enc.bias(sign * jnp.array([0, 1, 10, 100, 1000]))[:, 2]
     np.testing.assert_allclose(bias, [0, -0.1, -0.31623, -1, -3.16228], atol=5e-6)
 
 
@@ -122,7 +123,7 @@ def test_xpos_golden_values():
 
 
 def test_sandwich_golden_values():
-  bias_RH = make('sandwich', **SIZES | {'heads': 8}, rngs=nnx.Rngs(0)).tables(
+  bias_RH = make('sandwich', **SIZES | {'heads': 8}, rngs=nnx.Rngs(0)).bias(
     jnp.array([0, 1, 10, 100, 1000, -10])
   )
   first = np.array([0, -1.447, -19.341, -33.319, -53.390, -19.341])
@@ -132,8 +133,10 @@ def test_sandwich_golden_values():
 
 def fire_bias(enc, i, r):
   """The bias of FIRE's first head at each (i, i - r)."""
-  block = SimpleNamespace(i=jnp.asarray(i, jnp.float32)[None], r=jnp.asarray(r)[None, :, None])
-  return enc.score(jnp.zeros((1, 4, len(i), 1)), None, None, block)[0, 0, :, 0]
+  tile = SimpleNamespace(
+    i=jnp.asarray(i, jnp.float32)[None], distance=jnp.asarray(r)[None, :, None]
+  )
+  return enc.score(jnp.zeros((1, 4, len(i), 1)), None, None, tile)[0, 0, :, 0]
 
 
 def identity_fire(**hyper):
@@ -241,7 +244,7 @@ def test_t5_with_linear_biases_is_alibi():
 
 
 def test_learned_slopes_start_as_alibi_and_zero_slopes_are_nope():
-  same(build('alibi', learned=True), build('alibi'), causal=False)
+  same(build('alibi', learned=True), build('alibi'), is_causal=False)
   same(zeroed(build('alibi', learned=True)), build('nope'))
 
 
@@ -279,13 +282,13 @@ def test_content_is_needed(name):
 def test_kerple_power_with_exponent_one_is_alibi():
   enc = build('kerple_power')
   enc.p[...], enc.a[...] = jnp.ones(4), jnp.array(slopes(4))
-  same(enc, build('alibi'), causal=False)
+  same(enc, build('alibi'), is_causal=False)
 
 
 @pytest.mark.parametrize('layout', ['half', 'interleaved'])
 def test_p_rope_of_all_pairs_is_rope_and_of_none_nope(layout):
-  same(build('p_rope', p=1.0, layout=layout), build('rope', layout=layout), causal=False)
-  same(build('p_rope', p=0.0, layout=layout), build('nope'), causal=False)
+  same(build('p_rope', p=1.0, layout=layout), build('rope', layout=layout), is_causal=False)
+  same(build('p_rope', p=0.0, layout=layout), build('nope'), is_causal=False)
 
 
 @pytest.mark.parametrize('hyper', [{'gamma': 1e9}, {'scale_base': 1e9}])
@@ -359,7 +362,7 @@ def test_pope_at_distance_zero_is_a_product_of_magnitudes():
   q, k = (
     jnp.asarray(np.random.default_rng(n).standard_normal((1, 1, 4, 8)), jnp.float32) for n in (0, 1)
   )
-  turned = build('pope').transform(q, k[:, :, :2], jnp.full((1, 1), 7.0), jnp.full((1, 1), 7.0))
+  turned = build('pope').transform_qk(q, k[:, :, :2], jnp.full((1, 1), 7.0), jnp.full((1, 1), 7.0))
   assert [t.shape for t in turned] == [(1, 1, 4, 16), (1, 1, 2, 16)]
   products = jnp.einsum('bthk,bthk->bth', turned[0][:, :, :2], turned[1])
   np.testing.assert_allclose(
@@ -367,16 +370,19 @@ def test_pope_at_distance_zero_is_a_product_of_magnitudes():
   )
 
 
-@pytest.mark.parametrize('over', ['alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire'])
-def test_dape_without_its_mlp_is_what_it_is_over(over):
-  enc = build('dape', over=over)
+@pytest.mark.parametrize('inner', ['alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire'])
+def test_dape_without_its_mlp_is_the_encoding_inside(inner):
+  enc = build('dape', inner=inner)
   enc.w_out[...] = jnp.zeros_like(enc.w_out[...])
-  same(enc, enc.over, causal=False)
-  assert type(enc.over) is ENCODINGS[over]
+  same(enc, enc.inner, is_causal=False)
+  assert type(enc.inner) is ENCODINGS[inner]
 
 
-def test_dape_shares_what_the_encoding_it_is_over_shares():
-  own = lambda over: Layered(lambda: build('dape', over=over), 3, 'paper').split()[0]
+def test_dape_shares_what_the_encoding_inside_shares():
+  def own(inner):
+    make_one = lambda: build('dape', inner=inner)
+    return StackedEncoding(make_one, 3, 'paper').stacked_parameters()
+
   assert [p.shape[0] for p in own('kerple_log')] == [3] * 3
   assert [p.shape[0] for p in own('fire')] == [3] * 8
 
@@ -442,9 +448,9 @@ def decoded(q_THK, k_TGK, v_TGK, steps_TGK, window=None):
 
 def test_path_is_what_a_cache_of_keys_becomes_token_by_token():
   enc, (x, weights, _) = away(build('path')), inputs()
-  steps = np.asarray(enc.locate(x, jnp.arange(11)[None]))
+  steps = np.asarray(enc.coordinates(x, jnp.arange(11)[None]))
   q, k, v = (np.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
-  out = layer(enc, weights, x, backend='blockwise', block=(4, 4))
+  out = layer(enc, weights, x, backend='blockwise', block_sizes=(4, 4))
   for row, arrays in zip(out, zip(q, k, v, steps, strict=True), strict=True):
     np.testing.assert_allclose(row, decoded(*arrays), atol=1e-5)
 
@@ -500,13 +506,14 @@ def test_fox_is_precise_at_length():
   assert (
     np.abs(np.diff(np.cumsum(log_f.astype(np.float32), axis=0), axis=0) - log_f[1:]).max() > 1e-3
   )
-  place = jax.jit(fox.locate)(x, jnp.arange(T)[None])
+  difference = functools.partial(ScoreTile.difference, None)
+  place = jax.jit(fox.coordinates)(x, jnp.arange(T)[None])
   assert np.abs(place[1]).max() <= 0.5
   cut = lambda part: jax.tree.map(lambda a: a[:, part], place)
   for start in (0, 9000, T - near):
     here = slice(start, start + near)
-    block = SimpleNamespace(i=cut(here), j=cut(here))
-    bias = fox.score(jnp.zeros((1, 4, near, near)), None, None, block)[0]
+    tile = SimpleNamespace(i=cut(here), j=cut(here), difference=difference)
+    bias = fox.score(jnp.zeros((1, 4, near, near)), None, None, tile)[0]
     np.testing.assert_allclose(bias, (c[here, None] - c[None, here]).transpose(2, 0, 1), atol=1e-4)
   g = np.random.default_rng(1).standard_normal((1, T, 4)).astype(np.float32)
   total = lambda log_f: sum((part * g).sum() for part in running_sum(log_f))
@@ -560,7 +567,7 @@ BOUNDS = {  # of what `project` keeps in its domain
   [
     *((name, {}) for name in ENCODINGS),
     *((name, {'positivity': 'softplus'}) for name in ('kerple_log', 'kerple_power')),
-    *(('dape', {'over': over}) for over in ('kerple_power', 'fire')),
+    *(('dape', {'inner': inner}) for inner in ('kerple_power', 'fire')),
     ('nope_scale', {'learned': True}),
     ('chain', {'members': ('pope', 'fox')}),
   ],
@@ -570,8 +577,10 @@ def test_projection_of_what_has_bounds(name, hyper):
   far = jax.tree.map(
     lambda p: jnp.asarray(9 * rng.standard_normal(p.shape), jnp.float32), build(name, **hyper)
   )
-  bounds = {} if 'positivity' in hyper else BOUNDS.get(hyper.get('over', name), {})
-  before, after = (jax.tree_util.tree_flatten_with_path(enc)[0] for enc in (far, far.project()))
+  bounds = {} if 'positivity' in hyper else BOUNDS.get(hyper.get('inner', name), {})
+  before, after = (
+    jax.tree_util.tree_flatten_with_path(enc)[0] for enc in (far, far.constrain_parameters())
+  )
   for (path, leaf), (_, projected) in zip(before, after, strict=True):
     low, high = bounds.get(path[-2].name, (-np.inf, np.inf))
     np.testing.assert_array_equal(projected, np.clip(leaf, np.float32(low), np.float32(high)))
@@ -604,28 +613,24 @@ def test_chain_of_one_and_nothing_is_the_one(name):
       'relative',
       'causal_only',
       'max_length',
-      'reach',
+      'max_relative_distance',
       'bias_in_scale',
       'normalizer',
       'query_scale',
     )
     assert [getattr(chain, fact) for fact in facts] == [getattr(enc, fact) for fact in facts]
-    assert chain.places() == enc.places()
+    assert chain.acts_on() == enc.acts_on()
     assert chain.scale(8) == enc.scale(8)
-    assert [getattr(chain, hook) is None for hook in ('score', 'value', 'spent')] == [
-      getattr(enc, hook) is None for hook in ('score', 'value', 'spent')
-    ]
+    hooks = HOOKS.keys() - {'tables'}  # a chain keeps those of its members apart
+    assert {hook for hook in hooks if chain.has(hook)} == {hook for hook in hooks if enc.has(hook)}
 
 
 def test_chain_declares_what_its_members_do():
   chain = lambda *members: build('chain', members=members)
-  assert [e.reach for e in map(chain, ('t5', 'shaw', 't5'), ('rope', 't5', 'alibi'))] == [
-    128,
-    128,
-    None,
-  ]
+  chains = map(chain, ('t5', 'shaw', 't5'), ('rope', 't5', 'alibi'))
+  assert [e.max_relative_distance for e in chains] == [128, 128, None]
   assert [chain('learned', 'fox').max_length, chain('rope', 'fox').max_length] == [40, None]
-  assert [chain('t5', 'fox').bias_in_scale, chain('shaw', 'fox').bias_in_scale] == [False, 'mixed']
+  assert [chain('t5', 'fox').bias_in_scale, chain('shaw', 'fox').bias_in_scale] == [False, False]
   assert [chain('t5', 'rope').scale(8), chain('rope', 't5').query_scale] == [1, 8**-0.5]
   assert [chain('rope', 'alibi').causal_only, chain('rope', 'fox').causal_only] == [False, True]
 
@@ -636,7 +641,8 @@ def test_members_have_their_hyperparameters_and_share_what_they_share():
     build('chain', members=({'name': 'rope', 'base': 50.0}, 'fox')),
   )
   assert [e.base for e in (by_name.members[0], by_dict.members[0])] == [10_000, 50]
-  own = Layered(lambda: build('chain', members='rope,t5,fox'), 3, 'paper').split()[0]
+  make_one = lambda: build('chain', members='rope,t5,fox')
+  own = StackedEncoding(make_one, 3, 'paper').stacked_parameters()
   assert sorted(p.shape for p in own) == [(3, 4), (3, 12, 4)]  # the gates; T5's table is there once
 
 
@@ -665,20 +671,20 @@ def test_a_chain_ends_walks_as_its_last_score_does():
     jnp.zeros((2, 4, 3)),
     jnp.full((2, 4, 3), 200),
   )
-  assert chain.spent((none, much))
-  assert not chain.spent((much, none))
-  assert build('chain', members=('stick_breaking', 'alibi')).spent is None
+  assert chain.is_exhausted((none, much))
+  assert not chain.is_exhausted((much, none))
+  assert not build('chain', members=('stick_breaking', 'alibi')).has('is_exhausted')
   heavy = weights | {'q': 30 * weights['q']}
   run = lambda **options: jax.jit(functools.partial(layer, **options))(away(chain), heavy, x)
   np.testing.assert_allclose(
-    run(backend='blockwise', block=(2, 2)), run(backend='dense'), atol=2e-5
+    run(backend='blockwise', block_sizes=(2, 2)), run(backend='dense'), atol=2e-5
   )
 
 
 def test_temperatures_at_known_factors():
-  factors = lambda enc: enc.transform(jnp.ones((1, 41, 4, 8)), None, jnp.arange(41.0)[None], None)[
-    0
-  ][0, :, 0, 0]
+  factors = lambda enc: enc.transform_qk(
+    jnp.ones((1, 41, 4, 8)), None, jnp.arange(41.0)[None], None
+  )[0][0, :, 0, 0]
   logn, ratio = factors(build('logn')), factors(build('logn', floor=0.0))
   np.testing.assert_array_equal(logn[:39], 1)
   np.testing.assert_allclose(
@@ -694,8 +700,8 @@ def test_temperatures_that_are_others():
   constant = build('ssmax', bias=True, start=0.0)
   constant.b[...] = jnp.full(4, 1.5)
   same(constant, build('nope_scale', scale=1.5))
-  same(build('nope_scale', learned=True), build('nope_scale'), causal=False)
-  same(build('nope_scale', scale=1.5), build('nope'), 1.5, causal=False)
+  same(build('nope_scale', learned=True), build('nope_scale'), is_causal=False)
+  same(build('nope_scale', scale=1.5), build('nope'), 1.5, is_causal=False)
   same(build('logn'), build('nope'))  # 11 tokens of 40
   same(build('chain', members=({'name': 'nope_scale', 'scale': 1.5}, 'rope')), build('rope'), 1.5)
   same(build('chain', members=('rope', 'logn')), build('rope'))
@@ -704,9 +710,9 @@ def test_temperatures_that_are_others():
 def test_shaw_without_values_acts_on_scores_alone():
   keys, both = build('shaw', values=False), build('shaw')
   both.values[...] = jnp.zeros_like(both.values[...])
-  same(keys, both, causal=False)
-  assert keys.places() == ('scores',)
-  assert both.places() == ('scores', 'values')
+  same(keys, both, is_causal=False)
+  assert keys.acts_on() == ('scores',)
+  assert both.acts_on() == ('scores', 'values')
 
 
 def test_shaw_at_a_long_clip_holds_clipped_distances():
@@ -714,7 +720,7 @@ def test_shaw_at_a_long_clip_holds_clipped_distances():
   short, long = build('shaw', clip=3), build('shaw', clip=30)
   rows = np.clip(np.arange(-30, 31), -3, 3) + 3
   long.keys[...], long.values[...] = short.keys[...][rows], short.values[...][rows]
-  same(long, short, causal=False)
+  same(long, short, is_causal=False)
 
 
 def test_rope_layouts_are_one_permutation_apart():
@@ -751,7 +757,7 @@ def test_without_mask_only_order_free_encodings_forget_order():
   for name, enc in ((name, build(name)) for name in ENCODINGS):
     if enc.causal_only:
       continue
-    run = jax.jit(functools.partial(layer, enc, weights, backend='dense', causal=False))
+    run = jax.jit(functools.partial(layer, enc, weights, backend='dense', is_causal=False))
     change = np.abs(run(x[:, order]) - run(x)[:, order]).max()
     if name in ('nope', 'nope_scale'):
       assert change < 1e-5
@@ -771,7 +777,7 @@ def test_sharing(name, share):
   rng = np.random.default_rng(0)
   # some parameters start alike in all layers
   draw = lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype)
-  build_layers = lambda: Layered(
+  build_layers = lambda: StackedEncoding(
     lambda: jax.tree.map(draw, make(name, **SIZES, rngs=rngs)), 3, share
   )
   if share == 'none' and name == 'learned':
@@ -786,8 +792,7 @@ def test_sharing(name, share):
   assert sum(p.size for p in jax.tree.leaves(layered)) == sum(
     n * (3 if p in own else 1) for p, n in sizes.items()
   )
-  stacked, layer_of = layered.split()
-  encodings = [layer_of([p[n] for p in stacked]) for n in range(3)]
+  encodings = [layered.layer(n) for n in range(3)]
   for parameter in sizes:
     first, second = (parameters(e)[parameter] for e in encodings[:2])
     assert np.array_equal(first, second) == (parameter not in own)
@@ -799,9 +804,9 @@ def test_sharing(name, share):
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
-    ('rop', {}, "encoding.name='rop' is unknown; nearest: rope"),
-    ('rope', {'bass': 1.0}, "encoding rope has no hyperparameter 'bass'; it has: base"),
-    ('nope', {'base': 1.0}, "encoding nope has no hyperparameter 'base'; it has: none"),
+    ('rop', {}, "encoding.name='rop': no such encoding; did you mean 'rope'?"),
+    ('rope', {'bass': 1.0}, "encoding rope has no hyperparameter 'bass'; did you mean 'base'?"),
+    ('nope', {'base': 1.0}, "encoding nope has no hyperparameter 'base'; it has none"),
     ('rope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),
     ('rope', {'layout': 'split'}, "rope: layout='split' must be one of half, interleaved"),
     (
@@ -860,8 +865,8 @@ def test_sharing(name, share):
     ),
     (
       'dape',
-      {'over': 'rope'},
-      "dape: over='rope' must be one of alibi, kerple_log, kerple_power, sandwich, fire",
+      {'inner': 'rope'},
+      "dape: inner='rope' does more than add a bias; allowed: alibi, kerple_log, fire and",
     ),
     ('dape', {'hidden': 0}, 'dape: hidden=0 must be at least 1'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3 must be even and at least 2'),
@@ -880,7 +885,7 @@ def test_sharing(name, share):
       {'members': ({'base': 9.0},)},
       'must be names, or dicts with a name, of encodings but chain',
     ),
-    ('chain', {'members': 'rope,alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
+    ('chain', {'members': 'rope,alibbi'}, "chain: encoding.name='alibbi': no such encoding"),
     (
       'chain',
       {'members': ({'name': 'rope', 'bass': 9.0},)},
@@ -889,7 +894,7 @@ def test_sharing(name, share):
     (
       'chain',
       {'members': ('t5', 'fox', 'deberta')},
-      'chain: t5 and deberta each have a scale of their own: one may',
+      'chain: t5 and deberta each have a scale of their own; allowed: one of them',
     ),
     (
       'chain',
@@ -899,12 +904,12 @@ def test_sharing(name, share):
     (
       'chain',
       {'members': ('fox', 'xpos')},
-      'chain: xpos takes q . k anew: it must act on scores first, and none set',
+      'chain: xpos takes q . k anew: it must act on scores first, and no',
     ),
     (
       'chain',
       {'members': ('rerope', 't5')},
-      'chain: rerope takes q . k anew: it must act on scores first, and none',
+      'chain: rerope takes q . k anew: it must act on scores first, and no',
     ),
     (
       'chain',
@@ -943,12 +948,12 @@ def test_sharing(name, share):
     (
       'chain',
       {'members': ('alibi', 'path')},
-      'chain: path takes q . k anew: it must act on scores first, and none',
+      'chain: path takes q . k anew: it must act on scores first, and no',
     ),
     (
       'chain',
       {'members': ('path', 't5')},
-      'chain: path takes q . k anew: it must act on scores first, and none set',
+      'chain: path takes q . k anew: it must act on scores first, and no',
     ),
     (
       'selective_rope',
@@ -989,15 +994,15 @@ def test_no_hyperparameter_takes_anything(name):
   for key, default in hyperparameters(name).items():
     with pytest.raises(ValueError, match=f'^{name}: {key}=1j must be .*$'):
       build(name, **{key: 1j})
-    assert build(name, **{key: default}).places() == build(name).places()
+    assert build(name, **{key: default}).acts_on() == build(name).acts_on()
 
 
 def test_numbers_fit_where_they_are_exact():
   """Integers as floats, lists as tuples, numpy's numbers as Python's."""
   assert build('rope', base=500).base == 500
-  assert build('t5', max_distance=np.int64(64)).reach == 64
+  assert build('t5', max_distance=np.int64(64)).max_relative_distance == 64
   assert build('fox', longest=np.float32(9)).times[-1] == pytest.approx(9)
-  assert build('chain', members=['rope', 'fox']).places() == build('chain').places()
+  assert build('chain', members=['rope', 'fox']).acts_on() == build('chain').acts_on()
 
 
 @pytest.mark.parametrize('wide', ['pope', 'tupe', 'rerope'])
@@ -1015,9 +1020,14 @@ def test_what_can_be_chained_with_wider_queries(wide):
     assert jax.eval_shape(layer, chain, weights, x).shape == o.shape
     return True
 
-  assert {wide} < set(WIDENING)
-  assert not any(runs(*members) for other in READING for members in ((wide, other), (other, wide)))
-  assert not any(runs(wide, other) for other in (*TURNING, *WIDENING))
+  each = {name: build(name) for name in ENCODINGS if name != 'chain'}
+  reading = [name for name, e in each.items() if e.reads_qk or e.recomputes_scores]
+  turning = [name for name, e in each.items() if e.rotates_qk or e.qk_width > 1]
+  turning = [name for name in turning if not each[name].has('sample_positions')]
+  assert wide in turning
+  assert len(reading) > 8
+  assert not any(runs(*members) for other in reading for members in ((wide, other), (other, wide)))
+  assert not any(runs(wide, other) for other in turning)
   assert all(runs(other, wide) for other in ('rope', 'p_rope', 'selective_rope', 'logn', 'learned'))
   assert all(
     runs(wide, other)
@@ -1040,9 +1050,18 @@ def test_learned_table_ends():
   short = build('learned', max_length=10)
   with pytest.raises(LengthError, match='11 positions, but the table of Learned ends at 10'):
     layer(short, weights, x)
-  read = short.embed(jnp.zeros((1, 3, 12)), jnp.array([[0, 9, 10]]))
+  read = short.add_to_input(jnp.zeros((1, 5, 12)), jnp.array([[0, 9, 10, -1, -(10**6)]]))
   assert np.isfinite(read[0, :2]).all()
-  assert np.isnan(read[0, 2]).all()
+  assert np.isnan(read[0, 2:]).all()
+
+
+def test_tupe_has_no_position_outside_its_table():
+  """Before it, either: a negative index would be read from the end."""
+  enc, q = build('tupe', max_length=10), jnp.ones((1, 5, 4, 8))
+  positions = jnp.array([[0.0, 9.0, 10.0, -1.0, -3.0]])
+  for turned in enc.transform_qk(q, q[:, :, :2], positions, positions):
+    assert np.isfinite(turned[0, :2]).all()
+    assert np.isnan(turned[0, 2:, :, 8:]).all()
 
 
 @pytest.mark.parametrize('name', ENCODINGS)

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, errors
+from posenc_jax import config, data
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.model.decoder import build
-from scripts import encoding_table
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -35,14 +34,14 @@ def explained(capsys, monkeypatch):
 def test_every_encoding_is_explained(explained, name):
   text = explained(f'--config.encoding.name={name}')
   c = config.load(BASE, {'encoding.name': name, 'model.model_dim': 16, 'model.mlp_dim': 16})
-  enc = build(c, data.VOCAB, nnx.Rngs(0)).encodings.kinds[0].encoding
+  enc = build(c, data.VOCAB, nnx.Rngs(0)).encodings.variants[0].encoding
   assert 'causal mask' in text
   assert enc.paper in text
-  assert all(place in text for place in enc.places())
+  assert all(place in text for place in enc.acts_on())
   assert f'scale of q . k │ {enc.scale(32):.6g} ' in text
   assert 'dense │ yes' in text
   assert 'blockwise │ yes' in text
-  acts_on_scores = enc.score is not None
+  acts_on_scores = bool({'scores', 'values'} & {*enc.acts_on()})
   assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on scores' in text) == acts_on_scores
 
 
@@ -75,16 +74,3 @@ def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch
   text = explained(*pattern, '--config.attention.window=16')
   assert 'dense │ no: a window of 8 │ no: a window of 16' in text
   assert 'dense │ no: a window of 16 │' in text
-
-
-def test_map_prints_the_table_of_all(capsys):
-  EXPLAIN['main'](['--map'])
-  assert capsys.readouterr().out == encoding_table.markdown()
-
-
-@pytest.mark.parametrize(
-  'flags', [[], ['--config.seed=1'], [f'--config={BASE}', '--map'], ['--map', '--config.seed=1']]
-)
-def test_a_config_or_the_map(flags):
-  with pytest.raises(errors.UserError, match='--config=FILE or --map: one of them must be given'):
-    EXPLAIN['main'](flags)

@@ -12,87 +12,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from oracles import ORACLES, attention_layer
+from oracles import RECORDS, attention_layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.request import contiguous_positions
-from posenc_jax.attention.tiled.carry import Sums
-from posenc_jax.attention.tiled.relative import Diagonals, Lookup, heads_first, spread
-from posenc_jax.attention.tiled.tile import MASKED, Block
+from posenc_jax.attention.tiled.carry import RowCarry
+from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
+from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, make
+from posenc_jax.encodings.core.base import DECLARED, HOOKS
+from posenc_jax.encodings.core.position_wrapper import OWN
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
 B, S = 2, 11
 SHIFT = 29  # the last position stays inside a learned table of 40 rows
 
-CHAINS = {  # of different kinds of members: under every law in every mode
-  'chain': (),
-  'chain_cope_rope': ('cope', {'name': 'rope', 'base': 50.0}),
-  'chain_ssmax_alibi': ('ssmax', 'alibi'),
-  'chain_shaw_alibi': ({'name': 'shaw', 'clip': 3}, 'alibi'),
+VARIANTS = {name: (name, record.hyper) for name, record in RECORDS.items()} | {
+  f'{name}_{suffix}': (name, hyper)
+  for name, record in RECORDS.items()
+  for suffix, hyper in record.variants.items()
 }
-VARIANTS = {
-  **{name: (name, {}) for name in ENCODINGS},
-  'learned_long': ('learned', {'max_length': 64}),
-  'sinusoidal_concatenated': ('sinusoidal', {'layout': 'concatenated', 'base': 100.0}),
-  'sinusoidal_tensor2tensor': ('sinusoidal', {'layout': 'tensor2tensor'}),
-  'shaw_clipped': ('shaw', {'clip': 3}),
-  'transformer_xl_clamped': ('transformer_xl', {'clamp_length': 4}),
-  't5_small': ('t5', {'buckets': 8, 'max_distance': 9}),
-  't5_bidirectional': ('t5', {'buckets': 8, 'max_distance': 9, 'bidirectional': True}),
-  'deberta_clamped': ('deberta', {'span': 4}),
-  'deberta_c2p': ('deberta', {'span': 4, 'p2c': False}),
-  'deberta_p2c': ('deberta', {'span': 4, 'c2p': False}),
-  'rope_interleaved': ('rope', {'layout': 'interleaved', 'base': 50.0}),
-  'rope_partial': ('rope', {'fraction': 0.5}),
-  'rerope': ('rerope', {'window': 4}),
-  'leaky_rerope': ('leaky_rerope', {'window': 3, 'leak': 2.5}),
-  'self_extend': ('self_extend', {'window': 4, 'group': 3}),
-  'self_extend_partial': ('self_extend', {'window': 5, 'group': 2, 'fraction': 0.5, 'base': 50.0}),
-  'alibi_learned': ('alibi', {'learned': True}),
-  'shaw_keys': ('shaw', {'clip': 3, 'values': False}),
-  'shaw_key_query': ('shaw', {'clip': 3, 'values': False, 'key_query': True}),
-  'kerple_log_softplus': ('kerple_log', {'positivity': 'softplus'}),
-  'sandwich_narrow': ('sandwich', {'width': 6}),
-  'fire': ('fire', {'threshold': 4.0}),  # for 11 tokens: below the threshold only distances count
-  'fire_small': ('fire', {'threshold': 8.0, 'hidden': 5}),
-  'fox_remembering': ('fox', {'bias': 5.0}),
-  'cope_few': ('cope', {'positions': 3}),
-  'kerple_power_softplus': ('kerple_power', {'positivity': 'softplus'}),
-  'kerple_log_in_scale': ('kerple_log', {'in_scale': True}),
-  'fox_learned': ('fox', {'gate': 'learned'}),
-  'fox_in_scale': ('fox', {'in_scale': True}),
-  'fox_fixed': ('fox', {'gate': 'fixed', 'shortest': 1.0, 'longest': 9.0}),
-  'p_rope_most': ('p_rope', {'p': 0.75, 'layout': 'interleaved', 'base': 50.0}),
-  'music_transformer_short': ('music_transformer', {'distances': 4}),
-  'music_transformer_clipped': ('music_transformer', {'distances': 4, 'beyond': 'clip'}),
-  'relative_projection_short': ('relative_projection', {'rank': 3, 'extent': 5}),
-  'relative_projection_growing': ('relative_projection', {'floor': 4, 'alpha': 0.5}),
-  'pope_uniform': ('pope', {'uniform': True, 'base': 50.0}),
-  'xpos_fast': ('xpos', {'scale_base': 8.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}),
-  'tupe_affine': ('tupe', {'affine': True}),
-  'tupe_r': ('tupe', {'buckets': 8, 'max_distance': 9}),
-  'dape_kerple': ('dape', {'over': 'kerple_power', 'hidden': 6, 'slope': 0.3}),
-  'dape_fire': ('dape', {'over': 'fire', 'hidden': 8}),
-  'grape_ap_wide': ('grape_ap', {'width': 12}),
-  'selective_rope_bias': ('selective_rope', {'bias': True, 'base': 50.0, 'rank': 3}),
-  'selective_rope_gate': ('selective_rope', {'gate': True}),
-  'path_linear': ('path', {'rank': 0}),
-  'path_fox': ('chain', {'members': ('path', {'name': 'fox', 'in_scale': True})}),
-  'logn': ('logn', {'length': 4}),  # for 11 tokens: the factor is 1 up to it
-  'llama4_temperature': ('llama4_temperature', {'length': 3, 'c': 2.0}),
-  'random_positions_t5': (
-    'random_positions',
-    {'over': {'name': 't5', 'buckets': 8, 'max_distance': 9}},
-  ),
-  'logn_ratio': ('logn', {'floor': 0.0}),
-  'ssmax_bias': ('ssmax', {'bias': True}),
-  'nope_scale_learned': ('nope_scale', {'scale': 2.0, 'learned': True}),
-  **{
-    variant: ('chain', {'members': members} if members else {})
-    for variant, members in CHAINS.items()
-  },
-}
+# Chains of different kinds of members: under every law, in several modes.
+CHAINS = tuple(variant for variant, (name, _) in VARIANTS.items() if name == 'chain')
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
 SCATTERED = np.array(
@@ -100,11 +42,11 @@ SCATTERED = np.array(
 )
 MODES = {
   'causal': {},
-  'bidirectional': {'causal': False},
+  'bidirectional': {'is_causal': False},
   'window': {'window': 4},
-  'both_sides_window': {'causal': False, 'window': 3},
-  'packed': {'segments': SEGMENTS},
-  'positions': {'positions': SCATTERED},
+  'both_sides_window': {'is_causal': False, 'window': 3},
+  'packed': {'segment_ids': SEGMENTS},
+  'positions': {'position_ids': SCATTERED},
   'last_queries': {'T': 3},
 }
 # every kind of hook: in modes that only mask anew
@@ -120,27 +62,25 @@ def build(variant: str, seed: int = 0):
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc
-  ).project()
+  ).constrain_parameters()
 
 
 @functools.cache
 def is_causal_only(variant: str) -> bool:
-  """A class says so, but of a chain its members."""
-  name, _ = VARIANTS[variant]
-  return (build(variant) if name == 'chain' else ENCODINGS[name]).causal_only
+  return build(variant).causal_only
 
 
-# the encoding inside does the rest in any mode
-AROUND = tuple(name for name, kind in ENCODINGS.items() if kind.draw)
+# The encoding inside a wrapper does the rest in any mode.
+WRAPPERS = tuple(name for name in ENCODINGS if build(name).has('sample_positions'))
 
 
 def is_wanted(variant: str, mode: str) -> bool:
   """Every encoding in every mode; what a hyperparameter changes does not depend on masks, so in one
   of two.
   """
-  if is_causal_only(variant) and MODES[mode].get('causal') is False:
+  if is_causal_only(variant) and MODES[mode].get('is_causal') is False:
     return False
-  if variant in ENCODINGS and variant not in AROUND:
+  if variant in ENCODINGS and variant not in WRAPPERS:
     return mode not in ('both_sides_window', 'last_queries') or variant in OF_MASKS
   if variant in CHAINS:
     return mode in ('causal', 'packed', 'positions')
@@ -163,15 +103,15 @@ def inputs():
   )
 
 
-def layer(enc, weights, x_BSD, *, T=S, positions=None, segments=None, **options):
+def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **options):
   """The layer that the oracle computes, through `attend`."""
-  segments = None if segments is None else jnp.asarray(segments)
-  embedded = contiguous_positions(S, segments) if positions is None else jnp.asarray(positions)
-  y_BSD = enc.embed(x_BSD, embedded)
+  segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
+  position_ids = None if position_ids is None else jnp.asarray(position_ids)
+  positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
+  y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
-  return attend(
-    q[:, S - T :], k, v, enc, x=y_BSD, positions=positions, segments=segments, **options
-  )
+  ids = {'position_ids': position_ids, 'segment_ids': segment_ids}
+  return attend(q[:, S - T :], k, v, enc, x=y_BSD, outer_hooks_applied=True, **ids, **options)
 
 
 def expected(
@@ -181,23 +121,23 @@ def expected(
   x_BSD,
   *,
   T=S,
-  positions=None,
-  segments=None,
-  causal=True,
+  position_ids=None,
+  segment_ids=None,
+  is_causal=True,
   window=None,
 ):
   name, hyper = VARIANTS[variant]
-  segments = np.zeros((B, S), int) if segments is None else segments
-  if positions is None:
-    positions = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
+  segments = np.zeros((B, S), int) if segment_ids is None else segment_ids
+  if position_ids is None:
+    position_ids = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
   mask = np.zeros((B, T, S), bool)
   for b, t, s in np.ndindex(B, T, S):
-    order = S - T + t - s
-    near = window is None or abs(order) < window
-    mask[b, t, s] = near and (order >= 0 or not causal) and segments[b, S - T + t] == segments[b, s]
-  return attention_layer(
-    ORACLES[name](DIMS, hyper, enc_parameters), weights, x_BSD, positions, mask
-  )
+    distance = S - T + t - s
+    near = window is None or abs(distance) < window
+    same = segments[b, S - T + t] == segments[b, s]
+    mask[b, t, s] = near and same and (distance >= 0 or not is_causal)
+  oracle = RECORDS[name].oracle(DIMS, hyper, enc_parameters)
+  return attention_layer(oracle, weights, x_BSD, position_ids, mask)
 
 
 def parameters(enc) -> dict[str, np.ndarray]:
@@ -224,10 +164,10 @@ def test_equal_to_the_oracle(variant, mode, backend):
   enc, (x, weights, cotangent) = build(variant), inputs()
   options = MODES[mode]
   cotangent = cotangent[:, : options.get('T', S)]
-  block = TILES.get(mode, (3, 5)) if backend == 'blockwise' else None
+  block_sizes = TILES.get(mode, (3, 5)) if backend == 'blockwise' else None
 
   def loss(*args):
-    out = layer(*args, backend=backend, block=block, **options)
+    out = layer(*args, backend=backend, block_sizes=block_sizes, **options)
     return (out * cotangent).sum(), out
 
   (g_enc, g_w, g_x), out = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
@@ -275,14 +215,14 @@ def test_equal_to_the_oracle(variant, mode, backend):
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 @pytest.mark.parametrize(
-  ('variant', 'causal'),
+  ('variant', 'is_causal'),
   [
-    (v, causal)
-    for v in [*{**ENCODINGS, **CHAINS}, 'shaw_clipped']
-    for causal in ([True] if is_causal_only(v) else [True, False])
+    (v, is_causal)
+    for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 'shaw_clipped']
+    for is_causal in ([True] if is_causal_only(v) else [True, False])
   ],
 )
-def test_causality_and_shifts(variant, backend, causal):
+def test_causality_and_shifts(variant, backend, is_causal):
   """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change
   where relative.
   """
@@ -290,19 +230,20 @@ def test_causality_and_shifts(variant, backend, causal):
   positions, t = np.broadcast_to(np.arange(S), (1, S)), 6
   options = {
     'backend': backend,
-    'block': (4, 4) if backend == 'blockwise' else None,
-    'causal': causal,
+    'block_sizes': (4, 4) if backend == 'blockwise' else None,
+    'is_causal': is_causal,
+    'max_position_distance': S - 1,
   }
 
   def place(x, shift):
-    out = layer(enc, weights, x, positions=positions + shift, max_distance=S - 1, **options)
+    out = layer(enc, weights, x, position_ids=positions + shift, **options)
     return (out * cotangent)[:, t].sum(), out
 
   grads, (here, there) = jax.lax.map(
     functools.partial(jax.grad(place, has_aux=True), x), jnp.array([0, SHIFT])
   )
   assert np.isfinite(grads).all()  # tables reach as far as positions are apart, and no farther
-  if causal:
+  if is_causal:
     assert np.all(grads[:, :, t + 1 :] == 0)
     assert np.all(np.abs(grads[:, :, : t + 1]).max(axis=-1) > 0)
   if enc.relative:
@@ -317,17 +258,20 @@ def test_causal_encodings_refuse_to_look_ahead(variant):
   with pytest.raises(
     ValueError, match=f'^{type(enc).__name__} is defined for causal attention only$'
   ):
-    layer(enc, weights, x, causal=False)
+    layer(enc, weights, x, is_causal=False)
 
 
-@pytest.mark.parametrize('variant', [*{**ENCODINGS, **CHAINS}, 't5_bidirectional', 'deberta_p2c'])
+@pytest.mark.parametrize(
+  'variant', [*dict.fromkeys((*ENCODINGS, *CHAINS)), 't5_bidirectional', 'deberta_p2c']
+)
 def test_packed_documents_are_separate_runs(variant):
   """Each document of a packed row gets what it gets alone, whatever stands beside it."""
   enc, (x, weights, _) = build(variant), inputs()
-  packed = jax.jit(functools.partial(layer, segments=SEGMENTS, backend='blockwise', block=(4, 4)))(
-    enc, weights, x
-  )
-  oracle = ORACLES[VARIANTS[variant][0]](DIMS, VARIANTS[variant][1], parameters(enc))
+  packed = jax.jit(
+    functools.partial(layer, segment_ids=SEGMENTS, backend='blockwise', block_sizes=(4, 4))
+  )(enc, weights, x)
+  name, hyper = VARIANTS[variant]
+  oracle = RECORDS[name].oracle(DIMS, hyper, parameters(enc))
   for b, row in enumerate(SEGMENTS):
     for document in np.unique(row):
       here = row == document
@@ -338,59 +282,90 @@ def test_packed_documents_are_separate_runs(variant):
       close(packed[b, here], alone[0])
 
 
+def make_tile(enc, coordinates, positions, rows=slice(0, S), columns=slice(0, S), carried=None):
+  """The tile of some rows and columns: with `positions`, distances are looked up."""
+  index_distance = (np.arange(S)[:, None] - np.arange(S)[None])[rows, columns]
+  T, n = index_distance.shape
+  if positions is None:
+    distance = jnp.asarray(index_distance)[None]
+    first = index_distance[0, 0]
+    reader = ToeplitzDistance(T, n)
+    terms = jax.tree.map(
+      lambda t: spread(t.values.T, T, n)[None] if isinstance(t, Scalars) else t.values,
+      read_terms(enc, jnp.arange(first - n, first + T)),
+      is_leaf=is_table,
+    )
+  else:
+    distance = positions[:, rows, None] - positions[:, None, columns]
+    reader = GatherDistance.of_range(distance, -40, 40)
+    terms = reader.terms_of_tile(read_terms(enc, jnp.arange(-40, 41)))
+  mask = jnp.broadcast_to((index_distance >= 0) | (not enc.causal_only), distance.shape)
+  zeros = [jnp.zeros((B, DIMS.heads, T, *shape)) for shape in enc.scans_keys]
+  carry = RowCarry(tuple(zeros if carried is None else carried), is_rightmost=carried is None)
+  i = jax.tree.map(lambda c: c[:, rows], coordinates)
+  j = jax.tree.map(lambda c: c[:, columns], coordinates)
+  return ScoreTile(i, j, jnp.asarray(index_distance), distance, mask, terms, reader, carry)
+
+
+def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
+  """The scores of a tile, as attention makes them before it masks."""
+  s_BHTS = None if enc.recomputes_scores else s_BHTS
+  s_BHTS = tile.add_score_terms(s_BHTS, q_BHTK, k_BGSK)
+  return enc.score(s_BHTS, q_BHTK, k_BGSK, tile) if enc.has('score') else s_BHTS
+
+
+def heads_first(enc, x, weights, positions):
+  """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
+  coordinates = enc.coordinates(x, positions)
+  q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
+  q, k = enc.transform_qk(q, k, coordinates, coordinates)
+  q_BHTK, k_BGSK = q.swapaxes(1, 2), k.swapaxes(1, 2)
+  k_BHSK = jnp.repeat(k_BGSK, DIMS.heads // DIMS.kv_heads, axis=1)
+  s_BHTS = enc.scale(DIMS.head_dim) * jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK)
+  return s_BHTS, q_BHTK, k_BGSK, coordinates
+
+
 @pytest.mark.parametrize('mode', ['contiguous', 'positions'])
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
-  """Given the sums carried from the right, where it asks for any. The values of two halves of a row
-  add up to its.
+def test_scores_of_a_part_of_a_tile_are_that_part_of_its_scores(variant, mode):
+  """Given what is carried from the right. The values of two halves of a row add up to its own.
+
+  What the score carries has the shapes that the encoding declares.
   """
   enc = build(variant)
-  if enc.score is None and enc.value is None:
+  if not {'scores', 'values'} & {*enc.acts_on()}:
     pytest.skip('acts before there are pairs')
-  reach, order_SS = 40, np.arange(S)[:, None] - np.arange(S)[None]
-
-  def block_of(enc, positions, coordinates, rows, columns, carried=()):
-    order = order_SS[rows, columns]
-    r = positions[:, rows, None] - positions[:, None, columns]
-    if mode == 'positions':
-      distances = Lookup.of(r, -reach, reach)
-      tables = distances.read(enc.tables(jnp.arange(-reach, reach + 1)))
-    else:
-      distances, first, (T, n) = Diagonals(*order.shape), order[0, 0], order.shape
-      tables = jax.tree.map(
-        lambda t: spread(t.T, T, n)[None] if t.ndim == 2 else heads_first(t),
-        enc.tables(jnp.arange(first - n, first + T)),
-      )
-    cut = lambda part: jax.tree.map(lambda c: c[:, part], coordinates)
-    mask = jnp.broadcast_to((order >= 0) | (not enc.causal_only), r.shape)
-    return Block(
-      cut(rows), cut(columns), jnp.asarray(order), r, mask, tables, distances, Sums(carried)
-    )
 
   @jax.jit
   def parts_and_wholes(enc, x, weights):
-    positions = jnp.asarray(SCATTERED) if mode == 'positions' else jnp.arange(S)[None]
-    coordinates = enc.locate(x, positions)
-    q = jnp.einsum('bsd,dhk->bshk', x, weights['q'])
-    k = jnp.repeat(jnp.einsum('bsd,dhk->bshk', x, weights['k']), 2, axis=2)
-    q, k = enc.transform(q, k, coordinates, coordinates)
-    s = enc.scale(DIMS.head_dim) * jnp.einsum('bthk,bshk->bhts', q, k)
-    block = functools.partial(block_of, enc, positions, coordinates)
-    everything, upper, left, right = slice(0, S), slice(2, 7), slice(0, 4), slice(4, S)
-    whole, scores, values, carried = block(everything, everything), [], [], ()
-    if enc.score is not None:
-      full = enc.score(s, q, k, whole)
+    positions = jnp.asarray(SCATTERED) if mode == 'positions' else None
+    ids = jnp.arange(S)[None] if positions is None else positions
+    s, q, k, coordinates = heads_first(enc, x, weights, ids)
+    tile = functools.partial(make_tile, enc, coordinates, positions)
+    upper, left, right = slice(2, 7), slice(0, 4), slice(4, S)
+    whole, scores, values, carried = tile(), [], [], None
+    if 'scores' in enc.acts_on():
+      full = tile_scores(enc, s, q, k, whole)
       for columns in (right, left):
-        cut = block(upper, columns, carried)
-        part = enc.score(s[:, :, upper, columns], q[:, upper], k[:, columns], cut)
-        scores.append((part, full[:, :, upper, columns]))
-        carried = cut.sums.totals
-    if enc.value is not None:
+        part = tile(upper, columns, carried)
+        part_scores = tile_scores(
+          enc, s[:, :, upper, columns], q[:, :, upper], k[:, :, columns], part
+        )
+        scores.append((part_scores, full[:, :, upper, columns]))
+        carried = part.carry.totals
+      shapes = tuple(total.shape[3:] for total in whole.carry.totals)
+      assert shapes == tuple(map(tuple, enc.scans_keys))
+    if enc.has('relative_values'):
       p = jax.nn.softmax(s)
-      halves = [
-        enc.value(p[:, :, upper, columns], block(upper, columns)) for columns in (left, right)
+      sums = [
+        part.reader.sum_by_distance(p_part, part.terms['relative_values'])
+        for p_part, part in (
+          (p[:, :, upper, left], tile(upper, left)),
+          (p[:, :, upper, right], tile(upper, right)),
+          (p, whole),
+        )
       ]
-      values.append((sum(halves), enc.value(p, whole)[:, upper]))
+      values.append((sums[0] + sums[1], sums[2][:, :, upper]))
     return scores, values
 
   scores, values = parts_and_wholes(enc, *inputs()[:2])
@@ -401,138 +376,135 @@ def test_score_of_a_sub_block_is_the_sub_block_of_the_score(variant, mode):
     close(sums, whole)
 
 
+def double_scale(enc):
+  """Gives an encoding twice the scale that its class says."""
+  twice = {'scale': lambda self, K: 2 * super(type(self), self).scale(K)}
+  enc.__class__ = type('Twice', (type(enc),), twice)
+
+
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_bias_is_in_the_scale_or_not_as_declared(variant):
-  """A class of twice the scale adds twice the bias where the bias is in the scale, and the same
-  where it is not.
+  """With twice the scale twice as much is added where it is in the scale, else the same.
 
-  Of a chain, classes of its members. Where they differ it says so, and neither is true; each is a
-  case of its own.
+  In a chain, all members get twice the scale. Where some are in the scale and others not, neither
+  is true of the sum; each member is a case of its own.
   """
   enc, (x, weights, _) = build(variant), inputs()
   if enc.bias_in_scale is None:
-    assert enc.score is None
+    assert not enc.has('bias')
+    assert not enc.has('relative_keys')
     return
-  q, k = (
-    jnp.einsum('bsd,dhk->bshk', x, weights['q']),
-    jnp.einsum('bsd,dhk->bshk', x, weights['k']).repeat(2, axis=2),
-  )
 
-  def bias(enc):
-    r = (jnp.arange(S)[:, None] - jnp.arange(S)[None])[None]
-    mask = (r >= 0) | (not enc.causal_only)
-    place = enc.locate(x, jnp.arange(S)[None])
-    lookup = Lookup.of(r, 1 - S, S - 1)
-    tables = lookup.read(enc.tables(jnp.arange(1 - S, S)))
-    return enc.score(
-      jnp.zeros((B, 4, S, S)), q, k, Block(place, place, r[0], r, mask, tables, lookup, Sums())
-    )
+  def added(enc):
+    s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
+    return tile_scores(enc, jnp.zeros_like(s), q, k, make_tile(enc, coordinates, None))
 
-  def scaled_twice(enc):
-    enc.__class__ = type(
-      'Twice', (type(enc),), {'scale': lambda self, K: 2 * super(type(self), self).scale(K)}
-    )
-
-  once = bias(enc)
-  for part in getattr(enc, 'members', [enc]):
-    scaled_twice(part)
-  twice = bias(enc)
+  once = added(enc)
+  members = getattr(enc, 'members', [enc])
+  for member in members:
+    double_scale(member)
+  twice = added(enc)
   seen = once != MASKED
   assert np.abs(once[seen]).max() > 1e-2
-  if enc.bias_in_scale == 'mixed':
+  if len({member.bias_in_scale for member in members} - {None}) > 1:
     assert all(np.abs(twice - n * once)[seen].max() > 1e-2 for n in (1, 2))
   else:
     close(twice[seen], once[seen] * (2 if enc.bias_in_scale else 1))
 
 
-COUNTS = {  # parameters of one layer
-  'nope': 0,
-  'learned': 40 * 12,
-  'sinusoidal': 0,
-  'shaw': 2 * 33 * 8,
-  'transformer_xl': 12 * 4 * 8 + 2 * 4 * 8,
-  't5': 32 * 4,
-  'deberta': 2 * 40 * 12 + 2 * 12 * 4 * 8,
-  'rope': 0,
-  'rerope': 0,
-  'leaky_rerope': 0,
-  'self_extend': 0,
-  'alibi': 0,
-  'kerple_log': 2 * 4,
-  'sandwich': 0,
-  'fire': 2 + 2 * 32 + 32 * 4,
-  'fox': 12 * 4 + 4,
-  'cope': 64 * 8,
-  'stick_breaking': 0,
-  'learned_long': 64 * 12,
-  'sinusoidal_concatenated': 0,
-  'sinusoidal_tensor2tensor': 0,
-  'shaw_clipped': 2 * 7 * 8,
-  'transformer_xl_clamped': 12 * 4 * 8 + 2 * 4 * 8,
-  't5_small': 8 * 4,
-  't5_bidirectional': 8 * 4,
-  'deberta_clamped': 2 * 4 * 12 + 2 * 12 * 4 * 8,
-  'deberta_c2p': 2 * 4 * 12 + 12 * 4 * 8,
-  'deberta_p2c': 2 * 4 * 12 + 12 * 4 * 8,
-  'rope_interleaved': 0,
-  'rope_partial': 0,
-  'self_extend_partial': 0,
-  'alibi_learned': 4,
-  'shaw_keys': 7 * 8,
-  'shaw_key_query': 7 * 8,
-  'kerple_log_softplus': 2 * 4,
-  'sandwich_narrow': 0,
-  'fire_small': 2 + 2 * 5 + 5 * 4,
-  'fox_remembering': 12 * 4 + 4,
-  'cope_few': 3 * 8,
-  'kerple_power': 2 * 4,
-  'p_rope': 0,
-  'music_transformer': 40 * 4 * 8,
-  'relative_projection': 12 * 4 * 16 + 1024 * 16,
-  'pope': 4 * 8,
-  'xpos': 0,
-  'tupe': 40 * 12 + 12 * (4 + 2) * 8,
-  'dape': 8 * 32 + 32 + 32 * 4,
-  'grape_ap': 12 * 4 * 8,
-  'selective_rope': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4,
-  'path': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
-  'kerple_power_softplus': 2 * 4,
-  'fox_learned': 4,
-  'fox_in_scale': 12 * 4 + 4,
-  'kerple_log_in_scale': 2 * 4,
-  'fox_fixed': 0,
-  'p_rope_most': 0,
-  'music_transformer_short': 4 * 4 * 8,
-  'music_transformer_clipped': 4 * 4 * 8,
-  'relative_projection_short': 12 * 4 * 3 + 5 * 3,
-  'relative_projection_growing': 12 * 4 * 16 + 1024 * 16,
-  'pope_uniform': 4 * 8,
-  'xpos_fast': 0,
-  'tupe_affine': 40 * 12 + 12 * (4 + 2) * 8 + 2 * 12 + 4 * 8,
-  'tupe_r': 40 * 12 + 12 * (4 + 2) * 8 + 8 * 4,
-  'dape_kerple': 8 * 6 + 6 + 6 * 4 + 2 * 4,
-  'dape_fire': 8 * 8 + 8 + 8 * 4 + 2 + 2 * 32 + 32 * 4,
-  'grape_ap_wide': 12 * 4 * 12,
-  'selective_rope_bias': 12 * 3 + 3 * 2 * 4 + 4 * 2 * 4 + 2 * 4,
-  'selective_rope_gate': 12 * 16 + 16 * 2 * 4 + 4 * 2 * 4 + 12 * 2 + 2,
-  'llama4_temperature': 0,
-  'random_positions': 0,
-  'random_positions_t5': 8 * 4,
-  'shape_offset': 0,
-  'pose': 0,
-  'path_linear': 12 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2,
-  'path_fox': 12 * 32 + 32 * 2 * 8 + 3 * 2 * 8 + 12 * 2 + 2 + 12 * 4 + 4,
-  'chain': 12 * 4 + 4,
-  'chain_cope_rope': 64 * 8,
-  'chain_ssmax_alibi': 4,
-  'chain_shaw_alibi': 2 * 7 * 8,
-  'logn': 0,
-  'logn_ratio': 0,
-  'ssmax': 4,
-  'ssmax_bias': 2 * 4,
-  'nope_scale': 0,
-  'nope_scale_learned': 4,
-}
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_inputs_are_needed_as_declared(variant):
+  """Without the layer's input attention says so, or does not need it."""
+  enc, (x, weights, _) = build(variant), inputs()
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
+  run = functools.partial(attend, q, k, v, enc, backend='dense', outer_hooks_applied=True)
+  if enc.needs_inputs:
+    with pytest.raises(ValueError, match=f'^{type(enc).__name__} reads content: attention needs x'):
+      run()
+    assert np.abs(run(x=x) - run(x=2 * x + 1)).max() > 1e-3
+  else:
+    np.testing.assert_array_equal(run(), run(x=2 * x + 1))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_queries_and_keys_are_transformed_as_declared(variant):
+  """Their width; and, where attention is relative, whether a shift of all positions turns them."""
+  enc, (x, weights, _) = build(variant), inputs()
+  _, q, k, _ = heads_first(enc, x, weights, jnp.arange(S)[None])
+  assert q.shape == (B, DIMS.heads, S, enc.qk_width * DIMS.head_dim)
+  assert k.shape == (B, DIMS.kv_heads, S, enc.qk_width * DIMS.head_dim)
+  if 'queries and keys' not in enc.acts_on():
+    assert enc.qk_width == 1
+    assert not enc.rotates_qk
+  elif enc.relative and not enc.needs_inputs:
+    _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + jnp.arange(S)[None])
+    assert (np.abs(shifted - q).max() > 1e-2) == enc.rotates_qk
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_scores_read_queries_and_keys_as_declared(variant):
+  """Beside their product: its derivative by them, at a given product, is not zero.
+
+  An encoding that makes the products itself is never given them.
+  """
+  enc, (x, weights, _) = build(variant), inputs()
+  s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
+
+  def added(q, k):
+    scores = tile_scores(enc, s, q, k, make_tile(enc, coordinates, None))
+    return jnp.where(scores == MASKED, 0, scores).sum()
+
+  reads = any(np.abs(g).max() > 1e-5 for g in jax.grad(added, argnums=(0, 1))(q, k))
+  assert reads == (enc.reads_qk or enc.recomputes_scores)
+  if enc.recomputes_scores:
+    assert enc.bias_in_scale is not None
+    assert not any(map(enc.has, ('bias', 'relative_keys', 'relative_queries')))
+
+
+ONLY_BIAS = ('alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire')  # t5 has its own scale
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_only_a_bias_is_added_as_declared(variant):
+  """Declared: what is added to scores is the same for other scores, queries and keys. So `dape`."""
+  enc, (x, weights, _) = build(variant), inputs()
+  assert enc.adds_only_bias == (VARIANTS[variant][0] in ONLY_BIAS)
+  if enc.adds_only_bias:
+    s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
+    tile = make_tile(enc, coordinates, None)
+    assert enc.acts_on() == ('scores',)
+    close(tile_scores(enc, s, q, k, tile) - s, tile_scores(enc, 0 * s, 2 * q, -k, tile))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_terms_by_distance_have_the_shapes_of_their_hooks(variant):
+  """[R, H|1] of a bias, [R, H|1, K] of vectors; whether there are vectors is declared."""
+  enc = build(variant)
+  R, H, K = 2 * S - 1, DIMS.heads, DIMS.head_dim
+  terms = jax.eval_shape(enc.distance_terms, jax.ShapeDtypeStruct((R,), jnp.int32))
+  for hook in terms.keys() - {'tables'}:
+    shape = terms[hook].shape
+    assert shape[0] == R
+    assert shape[1] in (1, H)
+    assert shape[2:] == (() if hook == 'bias' else (K,))
+  assert enc.has_vector_tables == any(term.ndim == 3 for term in jax.tree.leaves(terms))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
+  """It has every hook and every declaration of that encoding, whatever hooks there come to be."""
+  name, hyper = VARIANTS[variant]
+  inner = build(variant)
+  if inner.has('sample_positions') or (inner.max_length or 99) < 99:
+    pytest.skip('samples positions itself, or has too few')
+  spec = {'name': name, **hyper}
+  sizes = dataclasses.asdict(DIMS)
+  enc = make('random_positions', **sizes, rngs=nnx.Rngs(0), inner=spec, longest=99)
+  for hook in HOOKS.keys() - {*OWN}:
+    assert enc.has(hook) == inner.has(hook), hook
+  for declared in set(DECLARED) - {*OWN}:
+    assert getattr(enc, declared) == getattr(inner, declared), declared
+  assert enc.acts_on() == inner.acts_on()
 
 
 # More rows; parameters that start where the fixed or projected ones are; a table of zeros.
@@ -549,12 +521,16 @@ SAME_AT_THE_START = (
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_parameters(variant):
-  """As many as the formula says, and hyperparameters change the output."""
+  """There are as many as the formula says, and hyperparameters change the output."""
   name, hyper = VARIANTS[variant]
   enc, (x, weights, _) = build(variant), inputs()
-  assert sum(p.size for p in jax.tree.leaves(enc)) == COUNTS[variant]
+  assert sum(p.size for p in jax.tree.leaves(enc)) == sum(RECORDS[name].parameters(DIMS, hyper))
   if hyper and variant not in SAME_AT_THE_START:
-    run = lambda enc: layer(enc, weights, x, backend='dense', causal=enc.causal_only)
+    run = lambda enc: layer(enc, weights, x, backend='dense', is_causal=enc.causal_only)
     plain = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
     changed = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
     assert np.abs(run(changed) - run(plain)).max() > 1e-4
+
+
+def test_every_encoding_has_a_record():
+  assert {*RECORDS} == {*ENCODINGS}

@@ -11,12 +11,13 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from oracles import RECORDS
 
 from configs import base
 from posenc_jax import data
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import from_json, to_json
-from posenc_jax.encodings import ENCODINGS, LengthError
+from posenc_jax.encodings import ENCODINGS, Dims, LengthError
 from posenc_jax.model.decoder import LM, Layer, attention_options, build, matmul, rms_norm
 from posenc_jax.model.token_nll import token_nll
 
@@ -117,7 +118,7 @@ def test_model_with_every_encoding(name):
   def step(m, state, x, key):
     loss, g = jax.value_and_grad(lambda m: token_nll(m, x, key=key).mean())(m)
     updates, state = optimizer.update(g, state, m)
-    return optax.apply_updates(m, updates).project(), state, loss
+    return optax.apply_updates(m, updates).constrain_parameters(), state, loss
 
   losses = []
   for n in range(24):
@@ -146,11 +147,11 @@ def test_model_with_every_encoding(name):
 @pytest.mark.parametrize('share', ['paper', 'all', 'none'])
 def test_layers_are_a_loop_each_with_its_own_encoding(share):
   m, x = model(encoding__name='transformer_xl', model__share_encoding=share), tokens()
-  own, encoding_of = m.encodings.kinds[0].split()
+  variant = m.encodings.variants[0]
   y = 4 * m.embedding[...][x]
   for n in range(3):
     layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
-    y = jax.jit(Layer.__call__)(layer, y, encoding_of([p[n] for p in own]))
+    y = jax.jit(Layer.__call__)(layer, y, variant.layer(n))
   np.testing.assert_allclose(rms_norm(y, m.norm[...]) @ m.embedding[...].T, logits(m, x), atol=2e-5)
 
 
@@ -182,7 +183,7 @@ def test_packed_rows_are_separate_rows(name):
   """
   m, x = patterned(name), tokens(1)
   segments = jnp.array([[0] * 5 + [1] * 7])
-  packed = logits(m, x, segments=segments, backend='blockwise', block=(4, 4))
+  packed = logits(m, x, segment_ids=segments, backend='blockwise', block_sizes=(4, 4))
   np.testing.assert_allclose(packed[:, :5], logits(m, x[:, :5]), atol=3e-5)
   np.testing.assert_allclose(packed[:, 5:], logits(m, x[:, 5:]), atol=3e-5)
 
@@ -251,58 +252,20 @@ def test_initial_scales():
   assert std(t5.layers.w_q) == pytest.approx(64**-0.5, rel=0.05)
   # With the same weights and no bias, T5 without 1/sqrt(K) starts as the model with 1/sqrt(K) and
   # no encoding.
-  t5.encodings.kinds[0].encoding.bias[...] = jnp.zeros((32, 4))
+  t5.encodings.variants[0].encoding.table[...] = jnp.zeros((32, 4))
   t5.embedding[...] = m.embedding[...]
   t5.layers = jax.tree.unflatten(jax.tree.structure(t5.layers), jax.tree.leaves(m.layers))
   np.testing.assert_allclose(nll(t5, tokens()), nll(m, tokens()), atol=2e-5)
 
 
-# of the encoding, in a model of 3 layers, D 16, H 4, K 6, L 16, with sharing as published
-PARAMETERS = {
-  'nope': 0,
-  'learned': 16 * 16,
-  'sinusoidal': 0,
-  'shaw': 3 * 2 * 33 * 6,
-  'transformer_xl': 3 * 16 * 4 * 6 + 2 * 4 * 6,
-  't5': 32 * 4,
-  'deberta': 32 * 16 + 3 * 2 * 16 * 4 * 6,
-  'rope': 0,
-  'rerope': 0,
-  'leaky_rerope': 0,
-  'self_extend': 0,
-  'alibi': 0,
-  'kerple_log': 2 * 4,
-  'sandwich': 0,
-  'fire': 3 * (2 + 2 * 32 + 32 * 4),
-  'fox': 3 * (16 * 4 + 4),
-  'cope': 3 * 64 * 6,
-  'stick_breaking': 0,
-  'kerple_power': 2 * 4,
-  'p_rope': 0,
-  'music_transformer': 3 * 16 * 4 * 6,
-  'relative_projection': 3 * (16 * 4 * 16 + 1024 * 16),
-  'pope': 4 * 6,
-  'xpos': 0,
-  'tupe': 16 * 16 + 2 * 16 * 4 * 6,
-  'dape': 3 * (8 * 32 + 32 + 32 * 4),
-  'grape_ap': 3 * 16 * 4 * 8,
-  'selective_rope': 3 * (16 * 16 + 16 * 4 * 3 + 4 * 4 * 3),
-  'path': 3 * (16 * 32 + 32 * 4 * 6 + 3 * 4 * 6 + 16 * 4 + 4),
-  'chain': 3 * (16 * 4 + 4),
-  'logn': 0,
-  'ssmax': 3 * 4,
-  'nope_scale': 0,
-  'llama4_temperature': 0,
-  'random_positions': 0,
-  'shape_offset': 0,
-  'pose': 0,
-}
-
-
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_parameters_of_the_whole_model(name):
+  """With sharing as published: the record of each encoding says what layers have of their own."""
   bare = 3 * (4 * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
-  assert sum(p.size for p in jax.tree.leaves(model(encoding__name=name))) == bare + PARAMETERS[name]
+  dims = Dims(model_dim=16, heads=4, kv_heads=4, head_dim=6, train_length=16)
+  shared, own = RECORDS[name].parameters(dims, {})
+  count = sum(p.size for p in jax.tree.leaves(model(encoding__name=name)))
+  assert count == bare + shared + 3 * own
 
 
 def test_members_of_a_chain_come_from_the_config():
@@ -312,9 +275,10 @@ def test_members_of_a_chain_come_from_the_config():
   overlay(c, {'encoding': {'name': 'chain', 'members': members}})
   again = from_json(json.loads(json.dumps(to_json(c))))
   for each in (c, again):
-    kind = build(each, VOCAB, nnx.Rngs(0)).encodings.kinds[0]
+    kind = build(each, VOCAB, nnx.Rngs(0)).encodings.variants[0]
     shapes = [
-      (p.shape, kind.is_own(path)) for path, p in jax.tree_util.tree_leaves_with_path(kind.encoding)
+      (p.shape, kind.is_stacked(path))
+      for path, p in jax.tree_util.tree_leaves_with_path(kind.encoding)
     ]
     # gates of every layer, one of slopes
     assert sorted(shapes) == [((3, 4), True), ((3, 16, 4), True), ((4,), False)]
@@ -335,7 +299,7 @@ def test_a_chain_is_unshared_unless_what_acts_at_the_input_has_parameters():
 def test_projection_reaches_the_encoding_alone(share):
   m = jax.tree.map(lambda p: p - 5, model(encoding__name='kerple_log', model__share_encoding=share))
   for (path, before), after in zip(
-    jax.tree_util.tree_leaves_with_path(m), jax.tree.leaves(m.project()), strict=True
+    jax.tree_util.tree_leaves_with_path(m), jax.tree.leaves(m.constrain_parameters()), strict=True
   ):
     np.testing.assert_array_equal(
       after, np.full_like(before, 0.01) if path[0].name == 'encodings' else before

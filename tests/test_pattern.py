@@ -34,7 +34,7 @@ def test_a_pattern_is_a_loop_over_layers_each_with_its_own_encoding_and_window(u
   m = pattern(
     'alibi', {'name': 'shaw', 'attention_window': 4}, 'shaw', model__layers=7, model__unroll=unroll
   )
-  alibi, shaw = m.encodings.kinds
+  alibi, shaw = m.encodings.variants
   x, y, seen = tokens(), 4 * m.embedding[...][tokens()], {0: 0, 1: 0}
   for n in range(7):
     kind, window = [(0, None), (1, 4), (1, None)][n % 3]
@@ -73,7 +73,7 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
   with pytest.raises(ValueError, match='17 positions, but the table of Learned ends at 16'):
     m(tokens(T=17))
   bare = pattern('nope', 'alibi')
-  at_input = m.encodings.first[0].embed(jnp.zeros((1, 12, 16)), jnp.arange(12)[None])
+  at_input = m.encodings.first_layers[0].add_to_input(jnp.zeros((1, 12, 16)), jnp.arange(12)[None])
   bare.embedding[...] = m.embedding[...]
   bare.layers = jax.tree.unflatten(jax.tree.structure(bare.layers), jax.tree.leaves(m.layers))
   assert np.abs(at_input).max() > 0.1
@@ -102,18 +102,18 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
       {'name': 'pattern', 'layers': ({'name': 'rope', 'attention_window': 0},)},
       'attention_window=0; allowed: 1 or',
     ),
-    ({'name': 'random_positions', 'over': 'learned'}, 'ends at 16, before longest=256'),
+    ({'name': 'random_positions', 'inner': 'learned'}, 'ends at 16, before longest=256'),
     (
       {'name': 'random_positions', 'longest': 8},
       'longest=8 must be at least the training length 16',
     ),
     ({'name': 'random_positions', 'each': 'token'}, "each='token' must be one of batch, example"),
-    ({'name': 'random_positions', 'over': 'shape_offset'}, 'draws positions itself'),
-    ({'name': 'shape_offset', 'over': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
+    ({'name': 'random_positions', 'inner': 'shape_offset'}, 'samples positions itself'),
+    ({'name': 'shape_offset', 'inner': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
     ({'name': 'pose', 'longest': 15}, 'longest=15 must be at least the training length 16'),
-    ({'name': 'pose', 'over': 'learned'}, 'ends at 16, before longest=128'),
-    ({'name': 'chain', 'members': 'rope,pose'}, 'pose draws positions once for all'),
-    ({'name': 'chain', 'members': 'shape_offset,fox'}, 'shape_offset draws positions once for all'),
+    ({'name': 'pose', 'inner': 'learned'}, 'ends at 16, before longest=128'),
+    ({'name': 'chain', 'members': 'rope,pose'}, 'pose samples positions for all'),
+    ({'name': 'chain', 'members': 'shape_offset,fox'}, 'shape_offset samples positions for all'),
   ],
 )
 def test_what_is_no_pattern_and_no_draw(encoding, message):
@@ -124,7 +124,7 @@ def test_what_is_no_pattern_and_no_draw(encoding, message):
 @pytest.mark.parametrize('each', ['batch', 'example'])
 def test_random_positions_are_different_and_in_order(each):
   enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), longest=20, each=each)
-  drawn = jax.jit(lambda key: enc.draw(jnp.arange(16)[None], 64, key))
+  drawn = jax.jit(lambda key: enc.sample_positions(jnp.arange(16)[None], 64, key))
   draws = np.concatenate([drawn(jax.random.key(n)) for n in range(40)])
   assert len(draws) == {'batch': 40, 'example': 40 * 64}[each]
   assert np.all(np.diff(draws) > 0)
@@ -139,7 +139,7 @@ def test_random_positions_are_different_and_in_order(each):
 def test_every_packed_document_draws_for_itself():
   enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), longest=32)
   positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 1, 0, 1, 0, 1]])
-  draws = np.asarray(enc.draw(positions, 2, jax.random.key(3)))
+  draws = np.asarray(enc.sample_positions(positions, 2, jax.random.key(3)))
   for row, starts in zip(draws, ([0, 5], [0, 2, 4, 6]), strict=True):
     for document in np.split(row, starts[1:]):
       assert np.all(np.diff(document) > 0)
@@ -153,13 +153,13 @@ def test_all_layers_stand_at_the_one_draw(over):
   that model.
   """
   x, key, plain = tokens(), jax.random.key(5), of({'name': over})
-  m = of({'name': 'random_positions', 'over': over})
-  drawn = m.encodings.first[0].draw(jnp.arange(12)[None], 2, key)
+  m = of({'name': 'random_positions', 'inner': over})
+  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 2, key)
   np.testing.assert_allclose(
-    nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=255), atol=3e-5
+    nll(m, x, key=key), nll(plain, x, position_ids=drawn, max_position_distance=255), atol=3e-5
   )
   assert np.abs(nll(m, x, key=key) - nll(m, x, key=jax.random.key(6))).max() > 1e-3
-  tight = of({'name': 'random_positions', 'over': over, 'longest': 16})
+  tight = of({'name': 'random_positions', 'inner': over, 'longest': 16})
   full = tokens(T=16)
   np.testing.assert_allclose(nll(tight, full, key=key), nll(plain, full), atol=3e-5)
   with pytest.raises(ValueError, match='17 positions, but the table of RandomPositions ends at 16'):
@@ -178,19 +178,19 @@ def test_shape_offset_moves_examples_in_training_alone():
   x, key = jnp.tile(tokens(B=1), (6, 1)), jax.random.key(1)
   m, plain = of({'name': 'shape_offset'}), of({'name': 'sinusoidal'})
   np.testing.assert_array_equal(nll(m, x), nll(plain, x))
-  moved = m.encodings.first[0].draw(jnp.arange(12)[None], 6, key)
+  moved = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 6, key)
   offsets = np.asarray(moved[:, 0])
   assert len(np.unique(offsets)) > 1
   assert offsets.max() <= 16
   np.testing.assert_array_equal(moved, offsets[:, None] + np.arange(12))
-  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, positions=moved), atol=2e-5)
-  relative, rope = of({'name': 'shape_offset', 'over': 'rope'}), of({'name': 'rope'})
+  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, position_ids=moved), atol=2e-5)
+  relative, rope = of({'name': 'shape_offset', 'inner': 'rope'}), of({'name': 'rope'})
   np.testing.assert_allclose(nll(relative, x, key=key), nll(rope, x), atol=2e-5)
 
 
 def test_pose_has_one_gap_of_every_width_in_training_alone():
   enc = make('pose', **SIZES, rngs=nnx.Rngs(0), longest=24)
-  draws = np.asarray(enc.draw(jnp.arange(16)[None], 4000, jax.random.key(0)))
+  draws = np.asarray(enc.sample_positions(jnp.arange(16)[None], 4000, jax.random.key(0)))
   widths, (rows, places) = np.diff(draws) - 1, np.nonzero(np.diff(draws) - 1)
   assert np.all(draws[:, 0] == 0)
   assert len(np.unique(rows)) == len(rows), 'one gap'
@@ -199,9 +199,9 @@ def test_pose_has_one_gap_of_every_width_in_training_alone():
     assert len(share) == len(choices)
     assert np.abs(share - 1 / len(choices)).max() < 5 * np.sqrt(1 / len(choices) / len(values))
   contiguous = jnp.arange(40)[None]
-  assert enc.draw(contiguous, 2, None) is contiguous
+  assert enc.sample_positions(contiguous, 2, None) is contiguous
   with pytest.raises(ValueError, match='pose: 40 tokens, but longest=24'):
-    enc.draw(contiguous, 2, jax.random.key(0))
+    enc.sample_positions(contiguous, 2, jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -210,17 +210,19 @@ def test_pose_has_one_gap_of_every_width_in_training_alone():
 def test_pose_is_its_encoding_at_the_positions_that_it_draws(over):
   x, key = tokens(), jax.random.key(2)
   m, plain = (
-    of({'name': 'pose', 'over': over}),
+    of({'name': 'pose', 'inner': over}),
     of({'name': over} if isinstance(over, str) else over),
   )
   np.testing.assert_array_equal(nll(m, x), nll(plain, x))
-  drawn = m.encodings.first[0].draw(jnp.arange(12)[None], 2, key)
+  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 2, key)
   np.testing.assert_allclose(
-    nll(m, x, key=key), nll(plain, x, positions=drawn, max_distance=127), atol=3e-5
+    nll(m, x, key=key), nll(plain, x, position_ids=drawn, max_position_distance=127), atol=3e-5
   )
   assert np.abs(nll(m, x, key=key) - nll(m, x)).max() > 1e-3
   packed = jnp.array([[0] * 4 + [1] * 8] * 2)
-  np.testing.assert_allclose(nll(m, x, segments=packed), nll(plain, x, segments=packed), atol=2e-5)
+  np.testing.assert_allclose(
+    nll(m, x, segment_ids=packed), nll(plain, x, segment_ids=packed), atol=2e-5
+  )
 
 
 def test_a_step_draws_by_seed_and_step():

@@ -240,7 +240,7 @@ def test_attention_is_the_formulas(rope_type, layout):
     static_argnames=('backend', 'block'),
   )
   close(run(enc, S, backend='dense'), desired)
-  close(run(enc, S, backend='blockwise', block=(3, 5)), desired)
+  close(run(enc, S, backend='blockwise', block_sizes=(3, 5)), desired)
   close(run(enc, 2, backend='dense'), desired[:, -2:])
 
 
@@ -331,18 +331,21 @@ def test_default_is_no_scaling():
   ('scaling', 'message'),
   [
     ('yarn', "scaling='yarn' must be a dict or None"),
-    ({'factor': 2}, 'scaling.rope_type is missing; one of: linear, ntk, dynamic'),
-    ({'rope_type': 'yran', 'factor': 2}, "scaling.rope_type='yran' is unknown; nearest: yarn"),
+    ({'factor': 2}, 'scaling.rope_type is missing; allowed: linear, ntk, dynamic'),
+    ({'rope_type': 'yran', 'factor': 2}, "scaling.rope_type='yran'; did you mean 'yarn'?"),
     (
       {'rope_type': 'yarn', 'type': 'linear', 'factor': 2},
-      "scaling.rope_type='yarn/linear' is unknown",
+      "scaling.rope_type='yarn/linear'; did you mean 'yarn'",
     ),
-    ({'rope_type': 'linear', 'facter': 2}, 'scaling.facter is no field of linear; nearest: factor'),
+    (
+      {'rope_type': 'linear', 'facter': 2},
+      "scaling.facter is no field of linear; did you mean 'factor'?",
+    ),
     (
       {'rope_type': 'linear', 'factor': 2, 'beta_fast': 3},
-      'scaling.beta_fast is no field of linear; nearest: factor',
+      'scaling.beta_fast is no field of linear; allowed: factor',
     ),
-    ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; nearest: none'),
+    ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; it has none'),
     (
       {'rope_type': 'llama3', 'factor': 2, 'low_freq_factor': 1},
       'scaling.high_freq_factor is missing: llama3 needs it',
@@ -461,6 +464,6 @@ def test_scores_choose_by_distance_of_positions():
   """Where they are masked, distances are 0: what is read there is not used and stays finite."""
   enc, K = build('rerope', window=2), DIMS.head_dim
   q = jnp.concatenate([jnp.ones((1, 1, 1, K)), jnp.full((1, 1, 1, K), 2.0)], axis=-1)
-  block = SimpleNamespace(r=jnp.array([[[0, 1, 2, 3]]]))
-  score = enc.score(None, q, jnp.ones((1, 4, 1, 2 * K)), block)
+  tile = SimpleNamespace(distance=jnp.array([[[0, 1, 2, 3]]]))
+  score = enc.score(None, q, jnp.ones((1, 1, 4, 2 * K)), tile)
   np.testing.assert_allclose(score[0, 0, 0], np.array([1, 1, 2, 2]) * math.sqrt(K), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The architecture as the folder listing shows it: imports go downward only."""
+"""The architecture as the folder listing shows it."""
 
 import ast
 import inspect
@@ -10,14 +10,13 @@ import pytest
 
 from posenc_jax.config import flat, load
 from posenc_jax.encodings import ENCODINGS, Encoding
-from posenc_jax.encodings.core.hyperparameters import KINDS, fits
+from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
 from scripts import encoding_table
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'posenc_jax'
 
-# Lowest first. A module imports from its own level's folder and from levels above its own in this
-# list.
+# Lowest first. A module imports from its own level's folder and from the levels before it.
 LEVELS = (
   {'errors'},
   {'jsonl_store', 'xla_ops', 'tasks', 'distributed'},
@@ -32,12 +31,25 @@ LEVELS = (
   {'sweep'},
 )
 WITHOUT_JAX = ('errors', 'jsonl_store', 'tasks', 'config', 'reporting', 'sweep')
+LEVEL_OF = {name: n for n, names in enumerate(LEVELS) for name in names}
+MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p != PACKAGE / '__init__.py')
+SOURCES = [
+  *MODULES,
+  *ROOT.glob('*.py'),
+  *(ROOT / 'scripts').rglob('*.py'),
+  *(ROOT / 'configs').rglob('*.py'),
+]
 
 
-def imports(path: Path, top_level_only: bool = False) -> set[str]:
+def dotted(path: Path) -> str:
+  return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+
+
+def imports(path: Path, at_import_time: bool = False) -> set[str]:
+  """The names that a module imports, everywhere or outside of its functions."""
   tree = ast.parse(path.read_text())
   found = set()
-  for node in tree.body if top_level_only else ast.walk(tree):
+  for node in tree.body if at_import_time else ast.walk(tree):
     if isinstance(node, ast.Import):
       found |= {name.name for name in node.names}
     elif isinstance(node, ast.ImportFrom):
@@ -45,55 +57,99 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
   return found
 
 
-def unit(module: str) -> str:
-  return module.split('.')[1]
-
-
-MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p != PACKAGE / '__init__.py')
-
-
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_downward(path):
-  level = {name: n for n, names in enumerate(LEVELS) for name in names}
   here = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
   for module in imports(path):
-    if module.startswith('posenc_jax.') and unit(module) in level:
-      other = unit(module)
-      assert other == here or level[other] < level[here], f'{here} imports {other}'
+    if module.startswith('posenc_jax.'):
+      other = module.split('.')[1]
+      assert other == here or LEVEL_OF[other] < LEVEL_OF[here], f'{here} imports {other}'
   if here in WITHOUT_JAX:
     assert not {m.split('.')[0] for m in imports(path)} & {'jax', 'flax', 'optax', 'orbax'}
 
 
-def test_attention_names_no_encoding_and_every_module_has_a_level():
-  for path in (PACKAGE / 'attention').glob('*.py'):
-    concrete = {m for m in imports(path) if m.startswith('posenc_jax.encodings')}
-    assert all(m.startswith('posenc_jax.encodings.base') for m in concrete), path
-  known = set().union(*LEVELS)
-  assert {p.relative_to(PACKAGE).parts[0].removesuffix('.py') for p in MODULES} == known
+def test_no_module_imports_itself_by_way_of_others():
+  modules = {dotted(path): path for path in MODULES}
+  graph = {
+    name: {
+      imported if imported in modules else imported.rpartition('.')[0]
+      for imported in imports(path, at_import_time=True)
+    }
+    & modules.keys()
+    for name, path in modules.items()
+  }
+  seen, on_path = set(), []
+
+  def visit(name):
+    assert name not in on_path, f'cycle: {" -> ".join([*on_path[on_path.index(name) :], name])}'
+    if name not in seen:
+      on_path.append(name)
+      for target in graph[name]:
+        visit(target)
+      on_path.pop()
+      seen.add(name)
+
+  for name in graph:
+    visit(name)
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_modules_stay_readable(path):
-  lines = len(path.read_text().splitlines())
-  is_one_encoding = path.parent.name == 'encodings'
-  assert lines <= (100 if is_one_encoding else 280)
+def test_attention_knows_no_encoding_and_encodings_no_list_of_names():
+  for path in (PACKAGE / 'attention').rglob('*.py'):
+    named = {m for m in imports(path) if m.startswith('posenc_jax.encodings')}
+    allowed = ('posenc_jax.encodings.core.base', 'posenc_jax.encodings.Encoding')
+    assert all(m.startswith(allowed) for m in named), path
+  for path in (PACKAGE / 'encodings' / 'core').glob('*.py'):
+    named = {m for m in imports(path) if m.startswith('posenc_jax.encodings')}
+    assert all(m.startswith('posenc_jax.encodings.core') for m in named), path
+
+
+def test_the_registry_alone_lists_encodings():
+  """No other module has a constant that holds three or more of their names."""
+  names = {*ENCODINGS}
+  for path in MODULES:
+    if path.name == 'registry.py':
+      continue
+    constants = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Assign)]
+    for node in (inner for constant in constants for inner in ast.walk(constant)):
+      elements = getattr(node, 'elts', None) or getattr(node, 'keys', None) or []
+      listed = [e.value for e in elements if isinstance(e, ast.Constant) and e.value in names]
+      assert len(listed) < 3, f'{path}:{node.lineno}: {listed}'
+
+
+def test_every_room_has_a_level_and_no_folder_is_crowded():
+  assert {p.relative_to(PACKAGE).parts[0].removesuffix('.py') for p in MODULES} == {*LEVEL_OF}
+  folders = {p.parent for p in MODULES} - {PACKAGE / 'encodings'}  # one file a paper
+  for folder in (PACKAGE, *folders):
+    entries = [p for p in folder.iterdir() if p.suffix == '.py' or (p / '__init__.py').exists()]
+    assert len(entries) <= 22, folder
+
+
+def test_the_package_stays_small():
+  assert sum(len(path.read_text().splitlines()) for path in PACKAGE.rglob('*.py')) <= 13_000
+
+
+def test_only_errors_looks_for_near_names():
+  for path in SOURCES:
+    if path != PACKAGE / 'errors.py':
+      assert 'difflib' not in {module.partition('.')[0] for module in imports(path)}, path
 
 
 def test_no_default_at_the_point_of_use():
   """All defaults stand in configs/base.py."""
-  for path in [
-    *MODULES,
-    *ROOT.glob('*.py'),
-    *(ROOT / 'scripts').glob('*.py'),
-    *(ROOT / 'configs').glob('*.py'),
-  ]:
+  for path in SOURCES:
     for node in ast.walk(ast.parse(path.read_text())):
-      if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == 'get'
-      ):
-        assert 'config' not in ast.unparse(node.func.value), f'{path}:{node.lineno}'
+      if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        is_get = node.func.attr == 'get' and 'config' in ast.unparse(node.func.value)
+        assert not is_get, f'{path}:{node.lineno}'
+
+
+def test_docstrings_begin_with_what_they_describe():
+  """Not with 'Of ...', 'That of ...' or 'What of ...', which lack the noun that is meant."""
+  for path in SOURCES:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+        doc = ast.get_docstring(node) or ''
+        assert not re.match(r'(Of|That of|Those of|What of|Who|The same,) ', doc), f'{path}: {doc}'
 
 
 def test_every_field_of_the_config_is_read():
@@ -102,27 +158,30 @@ def test_every_field_of_the_config_is_read():
     assert re.search(rf'\.{path.split(".")[-1]}\b', source), f'config.{path}: nothing reads it'
 
 
-def test_readme_lists_the_encodings_as_they_are():
-  """Where it does not: what `python scripts/explain.py --map` prints goes there."""
-  readme, made = (ROOT / 'README.md').read_text(), encoding_table.markdown()
-  section = readme[readme.index('## Encodings') : readme.index('\nBackends: ')]
-  assert section.partition('\n\n')[2].splitlines() == made.splitlines()
+def test_the_page_of_encodings_is_up_to_date():
+  """Where it is not: python scripts/encoding_table.py > ENCODINGS.md"""
+  assert (ROOT / 'ENCODINGS.md').read_text() == encoding_table.markdown()
+
+
+def test_an_encoding_from_outside_is_not_on_the_page(monkeypatch):
+  before = encoding_table.markdown()
+  monkeypatch.setitem(ENCODINGS, 'outside', type('Outside', (Encoding,), {}))
+  assert encoding_table.markdown() == before
 
 
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_every_encoding_says_what_the_table_of_them_needs(name):
-  """`weights` and `claims` beside `paper`, in few words; what takes it is what its hooks leave
-  alone.
-  """
+  """A summary of its parameters and what is reported, in few words; backends follow from hooks."""
   kind = ENCODINGS[name]
-  weights, claims = encoding_table.said(kind, 'weights'), encoding_table.said(kind, 'claims')
-  assert 0 < len(weights) <= 50
-  assert claims is None or 0 < len(claims) <= 90
+  summary = encoding_table.class_attribute(kind, 'parameter_summary')
+  reported = encoding_table.class_attribute(kind, 'reported_extrapolation')
+  assert 0 < len(summary) <= 50
+  assert reported is None or 0 < len(reported) <= 90
   cells = encoding_table.row(name)
   assert len(cells) == len(encoding_table.COLUMNS)
   assert all(cells)
-  places, cost, backends = cells[1], cells[3], cells[4]
-  fused = 'scores' not in places and 'values' not in places and 'width' not in cost
+  acts_on, cost, backends = cells[1], cells[3], cells[4]
+  fused = 'scores' not in acts_on and 'values' not in acts_on and 'width' not in cost
   assert backends == ('all' if fused else '`dense`, `blockwise`')
 
 
@@ -136,7 +195,7 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
     ('alibi', 'bias by distance'),
     ('fox', 'tokens, adding'),
     ('pope', 'tokens, width x 2'),
-    ('xpos', 'tokens, K multiply-adds, elementwise'),  # q . k again
+    ('xpos', 'tokens, K multiply-adds, elementwise'),  # it makes q . k itself
     ('dape', 'bias by distance, 96 multiply-adds, elementwise'),  # (2H 32 + 32 H) / H
     ('cope', 'sums along keys, elementwise'),
   ],
@@ -147,23 +206,27 @@ def test_cost_is_what_hooks_do(name, cost):
 
 def test_an_encoding_that_says_nothing_of_itself_is_told_what_to_add(monkeypatch):
   """What another encoding says of itself is not inherited."""
-  bare = type('Bare', (Encoding,), {'weights': 'none'})
+  bare = type('Bare', (Encoding,), {'parameter_summary': 'none'})
   child = type('Child', (ENCODINGS['rope'],), {})
-  for kind, attribute in ((bare, 'claims'), (child, 'weights'), (child, 'claims')):
+  for kind, attribute in (
+    (bare, 'reported_extrapolation'),
+    (child, 'parameter_summary'),
+    (child, 'reported_extrapolation'),
+  ):
     monkeypatch.setitem(ENCODINGS, 'toy', kind)
-    with pytest.raises(
-      ValueError,
-      match=f"{kind.__name__}: `{attribute}` is missing beside `paper`, .*{attribute} = '",
-    ):
-      encoding_table.said(kind, attribute)
+    message = f"{kind.__name__}: `{attribute}` is missing beside `paper`: {attribute} = '"
+    with pytest.raises(ValueError, match=message):
+      encoding_table.class_attribute(kind, attribute)
 
 
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_hyperparameters_are_annotated_and_their_defaults_fit(name):
-  parameters = inspect.signature(ENCODINGS[name].__init__, eval_str=True).parameters.values()
-  for p in [p for p in parameters if p.kind is p.KEYWORD_ONLY]:
-    kinds = typing.get_args(p.annotation) or [p.annotation]
-    assert {typing.get_origin(kind) or kind for kind in kinds} <= set(KINDS), (
-      f'{name}: annotate {p.name}'
-    )
-    assert fits(p.default, p.annotation), f'{name}: {p.name}={p.default!r} is no {p.annotation}'
+  for kind in ENCODINGS[name].__mro__:
+    if '__init__' not in vars(kind) or not issubclass(kind, Encoding):
+      continue
+    for p in inspect.signature(kind.__init__, eval_str=True).parameters.values():
+      if p.kind is not p.KEYWORD_ONLY or p.default is p.empty:
+        continue
+      kinds = typing.get_args(p.annotation) or [p.annotation]
+      assert {typing.get_origin(k) or k for k in kinds} <= {*KINDS}, f'{name}: annotate {p.name}'
+      assert has_type(p.default, p.annotation), f'{name}: {p.name}={p.default!r}'

@@ -12,8 +12,8 @@ from test_laws import CASES, MODES, B, build, close, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import ring
-from posenc_jax.attention.request import prepare
-from posenc_jax.attention.tiled.schedule import Plan
+from posenc_jax.attention.request import build_request
+from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.encodings import Encoding, make
 
 # One of each kind under the masks that it may meet differently; every other case of the laws is
@@ -59,7 +59,7 @@ def test_equal_to_dense(variant, mode):
 
   def run(enc, weights, x, backend, block):
     def loss(*args):
-      out = layer(*args, backend=backend, block=block, **options)
+      out = layer(*args, backend=backend, block_sizes=block, **options)
       return (out * cotangent).sum(), out
 
     gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
@@ -92,7 +92,9 @@ def test_memory_of_a_device_falls_as_shares_are_more(name):
   """Temporary bytes of the gradient: tables lie on no device as a whole, nor do keys."""
   T, H, K = 8192, 4, 32
   enc = make(name, model_dim=H * K, heads=H, head_dim=K, train_length=512, rngs=nnx.Rngs(0))
-  loss = lambda enc, q, k, v: (attend(q, k, v, enc, backend='ring', block=(64, 64)) ** 2).sum()
+  loss = lambda enc, q, k, v: (
+    attend(q, k, v, enc, backend='ring', block_sizes=(64, 64)) ** 2
+  ).sum()
   x = jax.ShapeDtypeStruct((1, T, H, K), jnp.float32)
 
   def temporary(shares):
@@ -113,17 +115,19 @@ def test_a_window_ends_the_way_round(window):
   shares, share = 4, 3
   see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
   q = jnp.zeros((1, shares * share, 1, 4))
-  call = prepare(q, q, q, build('nope'), None, None, True, window, None, (1, 1), None)
-  assert (
-    ring._steps(Plan.of(call, shares), shares, share) == max(t for t in range(shares) if see(t)) + 1
-  )
+  enc = make('nope', model_dim=4, heads=1, head_dim=4, train_length=12, rngs=nnx.Rngs(0))
+  request = build_request(q, q, q, enc, window=window, block_sizes=(1, 1))
+  steps = ring._num_steps(TileSchedule.of_request(request, shares), shares, share)
+  assert steps == max(t for t in range(shares) if see(t)) + 1
 
 
 class Backwards(Encoding):
   """Counts the visible keys from a key on, whatever side of the query it is on."""
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS - block.suffix_sum(jnp.ones_like(s_BHTS))
+  scans_keys = ((),)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return s_BHTS - tile.suffix_sum(jnp.ones_like(s_BHTS))
 
 
 def test_what_the_ring_cannot_serve():
@@ -134,7 +138,7 @@ def test_what_the_ring_cannot_serve():
     with pytest.raises(
       NotImplementedError, match='backend ring: Backwards sums from the last key leftwards'
     ):
-      run(enc, x, causal=False)
+      run(enc, x, is_causal=False)
     with pytest.raises(NotImplementedError, match='there are 3 queries for 8 keys'):
       run(build('nope'), x[:, :3])
     close(run(enc, x), attend(x, x, x, enc, backend='dense'))
