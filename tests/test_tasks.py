@@ -1,6 +1,7 @@
 """Tasks against solvers that read only what stands before an answer, and laws over all of them."""
 
 import hashlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ from posenc_jax.evaluation import evaluate
 from posenc_jax.evaluation import task_scoring as task_evals
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.tasks.base import SHARES
+from posenc_jax.tasks.base import SPLIT_QUARTERS
 from posenc_jax.tasks.needles import DEPTHS
 from posenc_jax.training import loop
 from posenc_jax.training.optimizer import make_optimizer
@@ -195,9 +196,9 @@ def identities(task, split, count, length, seed=0):
 def test_an_answer_is_due_where_a_solver_of_the_prompt_says_and_is_what_it_says(make, text):
   task, solve = make(text), solver(text)
   for length in lengths_of(task):
-    for index, split in enumerate(SHARES):
+    for index, split in enumerate(SPLIT_QUARTERS):
       example = task.example(split, 1, index, length, length)
-      words = [task.symbols[token] for token in example.tokens_T]
+      words = [task.token_names[token] for token in example.tokens_T]
       assert [solve(words[:t]) for t in range(len(words))] == [
         word if answer else None for word, answer in zip(words, example.answers_T, strict=True)
       ]
@@ -206,8 +207,8 @@ def test_an_answer_is_due_where_a_solver_of_the_prompt_says_and_is_what_it_says(
 
 @pytest.mark.parametrize('name', tasks.TASKS)
 def test_the_example_of_a_docstring_is_right(name):
-  doc = tasks.TASKS[name].__doc__.split('\n')[0]
-  shown = doc.split(': ', 1)[1].split()
+  (line,) = re.findall(r'^Example: (.*)$', inspect.getdoc(tasks.TASKS[name]), re.MULTILINE)
+  shown = line.split()
   words, answers = [word.strip('[]') for word in shown], [word.startswith('[') for word in shown]
   due = [solver(name)(words[:t]) for t in range(len(words))]
   assert due == [word if answer else None for word, answer in zip(words, answers, strict=True)]
@@ -235,7 +236,7 @@ def test_examples_are_as_long_as_asked(make, text):
 def test_splits_are_disjoint_whatever_seed_and_length(make, text):
   """At the shortest lengths instances are few, so that independent draws would meet."""
   task = make(text)
-  seen = {split: set() for split in SHARES}
+  seen = {split: set() for split in SPLIT_QUARTERS}
   for split, found in seen.items():
     for seed in (0, 1):
       for length in (task.shortest, task.shortest + 1):
@@ -283,7 +284,7 @@ def test_examples_are_a_pure_function_of_split_seed_and_index(make, text):
 @pytest.mark.parametrize('text', VARIANTS)
 def test_symbols_are_those_of_the_vocabulary_and_each_occurs(make, text):
   task = make(text)
-  assert task.vocab == len(task.symbols) + 1 == len(set(task.symbols)) + 1
+  assert task.vocab == len(task.token_names) + 1 == len(set(task.token_names)) + 1
   length = min(task.longest or 150, 150)
   examples = [task.example('train', 0, i, task.shortest, length) for i in range(300)]
   seen = set(np.concatenate([example.tokens_T for example in examples]).tolist())
@@ -302,7 +303,9 @@ def test_chance_is_what_guessing_scores(make, text):
   """
   task = make(text)
   examples = [
-    task.example(split, 0, i, task.shortest, task.shortest) for split in SHARES for i in range(120)
+    task.example(split, 0, i, task.shortest, task.shortest)
+    for split in SPLIT_QUARTERS
+    for i in range(120)
   ]
   tokens, choices = (
     np.concatenate([getattr(example, field)[example.answers_T] for example in examples])
@@ -339,7 +342,7 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
     task = make(text)
     for index in range(22):
       example = task.example('test', 0, index, 400, 400)
-      words = [task.symbols[token] for token in example.tokens_T]
+      words = [task.token_names[token] for token in example.tokens_T]
       assert example.depth == DEPTHS[index % 11]
       if text == 'needle':
         fillers = [word[0] == '#' for word in words]
@@ -348,7 +351,7 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
         before = (
           words.index('KEY') if text == 'passkey' else ''.join(words).index(' The pass key is')
         )
-        fill = 400 - task.around
+        fill = 400 - task.overhead
       assert before == round(example.depth / 100 * fill)
   assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
 
@@ -386,8 +389,10 @@ def test_examples_stay_the_same_over_versions(make):
 @pytest.mark.parametrize(
   ('text', 'words'),
   [
-    ('copi', "no task 'copi'; nearest: copy"),
-    ('copy/symbol=3', "no option 'symbol'; it has: symbols"),
+    ('copi', "no task 'copi'; did you mean 'copy'?"),
+    ('copy/symbol=3', "no option 'symbol'; did you mean 'symbols'?"),
+    ('copy/x=3', "no option 'x'; allowed: distinct, symbols, times"),
+    ('parity/bits=3', "no option 'bits'; allowed: no options"),
     ('copy/symbols', "'symbols' in 'copy/symbols'; allowed: NAME/option=value"),
     ('copy/symbols=3/symbols=4', 'each option once'),
     ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),
@@ -521,7 +526,7 @@ def test_a_passkey_is_scored_by_depth_and_by_likelihood(texts):
 def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_pass(text):
   """A solver that errs on one prefix in ten; its decoding goes on from its own words."""
   corpus, solve = task_corpus(text), solver(text)
-  symbols, length = corpus.task.symbols, corpus.task.shortest + 4
+  symbols, length = corpus.task.token_names, corpus.task.shortest + 4
 
   def says(words):
     noise = hashlib.sha256(' '.join(words).encode()).digest()
