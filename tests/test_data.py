@@ -233,7 +233,7 @@ def test_interrupted_build_is_not_taken_for_a_finished_one(tmp_path, monkeypatch
   with monkeypatch.context() as patch:
     patch.setattr(sotu.os, 'rename', interrupt)
     with pytest.raises(KeyboardInterrupt):
-      sotu.prepare(tmp_path)
+      sotu.prepare('sotu', tmp_path)
   (tmp_path / '.building-killed' / 'sotu').mkdir(parents=True)
   assert len(corpus('sotu', 'test', 'text', str(tmp_path))) == 49
   shard = next((tmp_path / 'sotu' / '1.0.0').glob('*train.array_record*'))

@@ -106,7 +106,7 @@ def run(
   examples, size = list(examples), max(1, batch_tokens // length)
   for start in range(0, len(examples), size):
     some = examples[start : start + size]
-    right_BT, nats_BT = map(np.asarray, answers(data.fill_up(some, size, length).tokens_BT))
+    right_BT, nats_BT = map(np.asarray, answers(data.pad_examples(some, size, length).tokens_BT))
     for row, example in enumerate(some):
       at = np.flatnonzero(example.answers_T)
       yield Outcome(example, right_BT[row, at], nats_BT[row, at].astype(np.float64))
