@@ -13,8 +13,7 @@ from flax import nnx
 
 from posenc_jax import config, data, tasks
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate
-from posenc_jax.evaluation import task_scoring as task_evals
+from posenc_jax.evaluation import evaluate, model_functions, task_scoring
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.tasks.base import SPLIT_QUARTERS
@@ -455,28 +454,29 @@ def plan_of(text, texts=(), **overrides):
   }
   c = config.load(BASE, settings)
   config.validate(c)
-  return list(task_evals.plan(c, task_corpus(text, texts)))
+  return task_scoring.plan(c, task_corpus(text, texts))
 
 
-def asked(measurements, answers):
+def asked(measurements, predict):
   """{(control, length, position, metric): value} of all rows, each asked for alone, as after an
   interruption.
   """
   found = {}
   for m in measurements:
-    for i, q in enumerate(m.questions):
-      (score,) = m.score(lambda tokens_BT, m=m: answers(tokens_BT, m.window), [i])
-      found[q['control'], q['length'], q['position'], q['metric']] = score['value']
+    for i, fields in enumerate(m.key_fields):
+      (score,) = m.score(lambda tokens_BT, m=m: predict(tokens_BT, m.window), [i])
+      key = tuple(fields[name] for name in ('control', 'length', 'position', 'metric'))
+      found[key] = score['value']
   return found
 
 
 @pytest.mark.parametrize('batch_tokens', [1, 200, 10**6])
 def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
-  answers = Guesser(7)
+  guesser = Guesser(7)
   settings = {'eval__lengths': (80, 20), 'eval__examples': 30, 'eval__controls': ('windowed',)}
   plan = plan_of('copy/symbols=9', eval__batch_tokens=batch_tokens, **settings)
-  found = asked(plan, answers)
-  assert answers.shapes == {(max(1, batch_tokens // n), n) for n in (20, 80)}
+  found = asked(plan, guesser)
+  assert guesser.shapes == {(max(1, batch_tokens // n), n) for n in (20, 80)}
   assert [m.name for m in plan] == ['copy', 'copy windowed'] * 2
   for control, length in ((None, 20), (None, 80), ('windowed', 20), ('windowed', 80)):
     window = 40 if control and length > 40 else 0
@@ -490,7 +490,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
       right += marks
     values = {
       metric: found[control, length, None, metric]
-      for metric in task_evals.metrics(tasks.make('copy', tuple))
+      for metric in task_scoring.metrics(tasks.make('copy', tuple))
     }
     assert values == pytest.approx(
       {
@@ -532,7 +532,7 @@ def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_p
     noise = hashlib.sha256(' '.join(words).encode()).digest()
     return symbols[noise[1] % len(symbols)] if noise[0] < 26 else solve(words)
 
-  def answers(tokens_BT):
+  def predict(tokens_BT):
     words_BT = [[symbols[token] for token in tokens_T] for tokens_T in tokens_BT]
     right_BT = [[says(words[:t]) == words[t] for t in range(len(words))] for words in words_BT]
     return np.array(right_BT), np.zeros(tokens_BT.shape)
@@ -546,7 +546,8 @@ def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_p
 
   examples = corpus.examples(40, length)
   passed = [
-    bool(outcome.right_A.all()) for outcome in task_evals.run(answers, examples, length, 200)
+    bool(prediction.right_A.all())
+    for prediction in task_scoring.run(predict, examples, length, 200)
   ]
   assert passed == [decodes(example) for example in examples]
   assert 3 < sum(passed) < 37
@@ -575,10 +576,10 @@ def tiny():
   return config.load(BASE, TINY)
 
 
-def test_answers_are_what_the_model_says_after_each_prefix(tiny):
+def test_predictions_are_what_the_model_says_after_each_prefix(tiny):
   model = build(tiny, 6, nnx.Rngs(0))
   tokens_BT = np.random.default_rng(0).integers(0, 5, (3, 9)).astype(np.int32)
-  right_BT, nats_BT = evaluate.make_functions(tiny)['answers'](model, tokens_BT)
+  right_BT, nats_BT = model_functions.compiled(model_functions.predictions, tiny)(model, tokens_BT)
   for t in (0, 8):
     inputs_BT = np.concatenate([np.full((3, 1), 5, np.int32), tokens_BT[:, :t]], axis=1)
     logits_BV = model(inputs_BT)[:, -1]

@@ -1,6 +1,11 @@
 """Evaluation: protocols against brute force over a stub model, then rows of a real one."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +16,7 @@ from flax import nnx
 
 from posenc_jax import config, data
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, plan, protocols
+from posenc_jax.evaluation import evaluate, model_functions, plan, protocols, row_schema
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -85,7 +90,7 @@ def same(found, expected):
 
 @pytest.mark.parametrize('length', [1, 5, 16, 64, 100])
 @pytest.mark.parametrize('batch_tokens', [1, 64, 1000])
-def test_blocks_is_brute_force_at_any_batch_size(documents, length, batch_tokens):
+def test_non_overlapping_is_brute_force_at_any_batch_size(documents, length, batch_tokens):
   stub = Stub()
   found = list(protocols.sliding(stub, documents, length, length, batch_tokens))
   same(found, [[state(doc[t - t % length : t + 1]) for t in range(len(doc))] for doc in documents])
@@ -312,7 +317,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   texts = dict(plan.choose_documents(c, data.source(c.data, c.eval.split)))
   assert list(texts) == ['a.txt', 'c.txt', 'd.txt']  # the first three of at least 32 tokens
   bins = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
-  questions = [
+  found = [
     (r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows
   ]
   asked = [
@@ -327,7 +332,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     for length in (16, 32)
     for document in texts
   ]
-  # A window's inputs without BOS are one less.
+  # A window has one input fewer without BOS.
   for protocol, control, beyond in (
     ('by_position', None, 0),
     ('by_position', 'windowed', 0),
@@ -339,10 +344,10 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       for at in bins[n][:-1]
       if at < n - beyond
     ]
-  assert sorted(map(str, questions)) == sorted(map(str, asked))
+  assert sorted(map(str, found)) == sorted(map(str, asked))
 
   nll = jax.jit(token_nll, static_argnames='window')
-  norms = evaluate.make_functions(c)['norms']
+  norms = model_functions.compiled(model_functions.gradient_norms, c)
 
   def windows(r):
     """(tokens, the slice of them that is scored) of all windows of a row."""
@@ -426,7 +431,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   # What is there is not measured again, and what is missing comes out the same.
   whole = (workdir / 'eval.jsonl').read_bytes()
   with monkeypatch.context() as patch:
-    patch.setattr(evaluate, 'token_nll', None)
+    patch.setattr(evaluate, 'compiled', lambda function, config: lambda *_, **__: 1 / 0)
     evaluate.evaluate(c, workdir)
   assert (workdir / 'eval.jsonl').read_bytes() == whole
   assert 'last_k windowed' in capsys.readouterr().out  # the table, again
@@ -439,6 +444,40 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   assert again.startswith(b''.join(lines[1::2]))
   assert sorted(again.splitlines()) == sorted(whole.splitlines())
   assert (workdir / 'finished.json').exists()
+
+
+def test_the_planner_has_a_method_for_each_protocol_and_the_controls_are_those_of_the_config():
+  methods = {name for name in vars(plan.Planner) if not name.startswith('_')}
+  assert methods == set(config.PROTOCOLS)
+  assert {plan.WINDOWED, plan.SHUFFLED_FAR} == set(config.CONTROLS)
+
+
+def test_the_row_schema_describes_every_field():
+  described = re.findall(r'^  (\w+)  ', row_schema.__doc__, re.MULTILINE)
+  assert described == [*row_schema.KEY, *row_schema.VALUES]
+
+
+WHEEL = """
+import sys
+import posenc_jax
+from posenc_jax.evaluation.evaluate import evaluate_run
+assert posenc_jax.__file__.startswith(sys.argv[1]), posenc_jax.__file__
+evaluate_run(sys.argv[2], {'eval.k': 4})
+"""
+
+
+def test_an_installed_package_evaluates_without_files_of_a_clone(run, tmp_path):
+  _, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+  site = tmp_path / 'site-packages'
+  ignored = shutil.ignore_patterns('__pycache__')
+  shutil.copytree(BASE.parents[1] / 'posenc_jax', site / 'posenc_jax', ignore=ignored)
+  command = [sys.executable, '-c', WHEEL, str(site), str(workdir)]
+  environment = {**os.environ, 'PYTHONPATH': str(site)}
+  process = subprocess.run(
+    command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+  )
+  assert process.returncode == 0, process.stderr
+  assert [(r['k'], r['status']) for r in rows_of(workdir)] == [(4, 'ok')] * 3
 
 
 def test_beyond_a_learned_table_is_an_outcome(run, capsys):
@@ -539,7 +578,8 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
     ),
     (
       {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.lengths': (16, 90)},
-      r"config.eval.controls=\('shuffled_far',\): only 1 of the documents .* have 90 tokens; allowed: without",
+      r"config.eval.controls=\('shuffled_far',\): only 1 of the documents .* have 90 tokens; "
+      'allowed: without',
     ),
     ({'eval.stride': 0}, 'config.eval.stride=0; allowed: 1 or more'),
     (
@@ -549,7 +589,8 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
     ({'eval.k': 17}, r'config.eval.k=17; allowed: at most the shortest of eval.lengths=\(16, 32\)'),
     (
       {'eval.protocols': ('by_position',), 'eval.document_tokens': 20},
-      r'config.eval.document_tokens=20; allowed: 32 or more for whole windows \(by_position\), or 0',
+      'config.eval.document_tokens=20; '
+      r'allowed: 32 or more for whole windows \(by_position\), or 0',
     ),
     (
       {'eval.protocols': ('receptive_field',), 'eval.k': 1, 'eval.lengths': (1, 16)},
@@ -581,12 +622,13 @@ def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
   c = config.load(BASE, {**TINY, **overrides})
   model = build(c, data.VOCAB, nnx.Rngs(0))
   tokens_BT = jnp.asarray(np.random.default_rng(0).permutation(256)[:22].reshape(2, 11), jnp.int32)
-  functions = evaluate.make_functions(c)
-  last = lambda model, tokens_T: functions['nll'](model, tokens_T[None], window=window)[0, -1]
+  nll = model_functions.compiled(token_nll, c)
+  norms = model_functions.compiled(model_functions.gradient_norms, c)
+  last = lambda model, tokens_T: nll(model, tokens_T[None], window=window)[0, -1]
   table_BVD = jax.jit(jax.vmap(lambda tokens_T: jax.grad(last)(model, tokens_T).embedding[...]))(
     tokens_BT
   )
-  norms_BT = functions['norms'](model, tokens_BT, window=window)
+  norms_BT = norms(model, tokens_BT, window=window)
   for norms_T, table_VD, tokens_T in zip(
     norms_BT, np.asarray(table_BVD), tokens_BT.tolist(), strict=True
   ):
