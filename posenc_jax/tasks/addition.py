@@ -15,6 +15,10 @@ class Addition(Task):
   """The answer is the sum of two numbers of n digits each.
 
   Example: 5 7 + 6 8 = [1] [2] [5] [.]
+  Chance: 1/10 a digit, 1/8 for the first digit of a sum of n digits, 1/2 for a first digit that can
+    only be a carry; marks and the end are certain.
+  Source: Kazemnejad et al. 2023; Zhou et al. 2023, "What Algorithms can Transformers Learn?"
+    (marks)
 
   The format decides the result, so state it with every figure. An example has 3 n + 4 tokens, with
   hints 6 n + 5. Kazemnejad et al. train to 8 digits and test at 16.
@@ -24,18 +28,12 @@ class Addition(Task):
   With `hints` = m, each digit follows a mark of its place: <4 5 <5 7 + <4 6 <5 8 = ... The marks
   are consecutive, with a random start among m marks, so that training meets all of them. Hints need
   `reverse` and `pad`; marks then count from the lowest digit.
-
-  Chance: 1/10 a digit, 1/8 for the first digit of a sum of n digits, 1/2 for a first digit that can
-  only be a carry; marks and the end are certain.
   """
 
   reverse: bool = False
   pad: bool = False
   hints: int = 0
 
-  source = (
-    'Kazemnejad et al. 2023; Zhou et al. 2023, "What Algorithms can Transformers Learn?" (marks)'
-  )
   ends = True
 
   def __post_init__(self):

@@ -11,14 +11,13 @@ class Parity(Task):
   """The answer is 1 if the number of ones is odd, else 0.
 
   Example: 0 1 1 1 > [1]
+  Chance: 1/2.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
   Deletang et al. train on 1 to 40 bits and test on more. Seeds either learn it or do not, so print
   every one.
-
-  Chance: 1/2.
   """
 
-  source = 'Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"'
   token_names = ('0', '1', '>')
   shortest = min_string_length(2) + 2
 
@@ -32,16 +31,15 @@ class ModularArithmetic(Task):
   """The answer is the value of a sum of products, modulo `modulus`.
 
   Example: 3 + 4 * 2 - 1 = [0]
+  Chance: 1/`modulus`.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
   Operators are drawn evenly; `*` binds first. Deletang et al. train on 1 to 40 tokens and test on
   more, modulo 5.
-
-  Chance: 1/`modulus`.
   """
 
   modulus: int = 5
 
-  source = 'Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"'
   unit = 2
 
   def __post_init__(self):
@@ -69,17 +67,16 @@ class FlipFlop(Task):
   """The answer to every read (r) is the bit last written (w), whatever was ignored (i) since.
 
   Example: w 1 i 0 i 0 r [1] w 0 r [0]
+  Chance: 1/2 a read.
+  Source: Liu et al. 2023, "Exposing Attention Glitches with Flip-Flop Language Modeling"
 
   Instructions are drawn one by one: i with probability `ignore`, else w or r; the first is w and
   the last is r. Liu et al. use 512 tokens, with `ignore` 0.8 in training, 0.98 (sparse) and 0.1
   (dense) in tests. Errors are rare: measuring them takes 100,000 reads or more.
-
-  Chance: 1/2 a read.
   """
 
   ignore: float = 0.8
 
-  source = 'Liu et al. 2023, "Exposing Attention Glitches with Flip-Flop Language Modeling"'
   unit = 2
 
   def __post_init__(self):

@@ -41,7 +41,6 @@ class Task:
   the task's options; its `draw` makes one example.
 
   Attributes:
-    source: the paper that the task comes from.
     token_names: the printed names of the tokens 0, 1, ...; BOS comes after them and has no name.
     shortest, longest: tokens of the shortest and longest examples; `longest` None: no limit.
     unit: the step between possible lengths: an example has at most the tokens asked for, and more
@@ -50,7 +49,6 @@ class Task:
     in_digits: True where the answers are decimal digits that are all equally likely.
   """
 
-  source: str
   token_names: Sequence[str]
   shortest: int
   longest: int | None = None

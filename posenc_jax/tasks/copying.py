@@ -12,23 +12,20 @@ class Copy(Task):
   """The answer is a random string, said again.
 
   Example: a b c > [a] [b] [c] [.]
+  Chance: 1/`symbols` a symbol, and its n-th power for the whole string; the end is certain.
+  Source: Kazemnejad et al. 2023, "The Impact of Positional Encoding on Length Generalization in
+    Transformers"
 
   A string of n symbols makes 2 n + 2 tokens. `distinct` limits the different symbols within one
   string (0: no limit); `times` says how often the string is repeated. Kazemnejad et al. train to 20
   symbols and test to 40, with variants of (`distinct`, `times`): (1, 1) is one symbol repeated;
   also (1, 2) and (0, 2). Beyond the training length, models usually stop too early.
-
-  Chance: 1/`symbols` a symbol, and its n-th power for the whole string; the end is certain.
   """
 
   symbols: int = 26
   distinct: int = 0
   times: int = 1
 
-  source = (
-    'Kazemnejad et al. 2023, "The Impact of Positional Encoding on Length Generalization in '
-    'Transformers"'
-  )
   ends = True
 
   def __post_init__(self):
@@ -61,7 +58,7 @@ class Reverse(Copy):
 
   Example: a b c > [c] [b] [a] [.]
 
-  Sizes, options and chance are those of `copy`.
+  Sizes, options, chance and source are those of `copy`.
   """
 
   def answer(self, string: np.ndarray) -> np.ndarray:
@@ -73,8 +70,8 @@ class Sort(Copy):
 
   Example: c a c b > [a] [b] [c] [c] [.]
 
-  Sizes, options and chance are those of `copy`. Kazemnejad et al. train on 8 numbers and test on
-  16.
+  Sizes, options, chance and source are those of `copy`. Kazemnejad et al. train on 8 numbers and
+  test on 16.
   """
 
   def answer(self, string: np.ndarray) -> np.ndarray:
@@ -86,17 +83,15 @@ class SelectiveCopy(Task):
   """The answer is the symbols that stand among blanks, in their order.
 
   Example: _ b _ _ a c > [b] [a] [c]
+  Chance: 1/`symbols` a symbol, and its `items`-th power for all of them.
+  Source: Golovneva et al. 2024, "Contextual Position Encoding"; Gu and Dao 2023, "Mamba"
 
   There are `items` symbols; blanks fill the sequence up to the length asked for. Golovneva et al.
   use 128 items, train with 128 blanks and test with 64 (dense) and 256 (sparse).
-
-  Chance: 1/`symbols` a symbol, and its `items`-th power for all of them.
   """
 
   symbols: int = 16
   items: int = 8
-
-  source = 'Golovneva et al. 2024, "Contextual Position Encoding"; Gu and Dao 2023, "Mamba"'
 
   def __post_init__(self):
     self.require_at_least(2, 'symbols')

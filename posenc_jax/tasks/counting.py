@@ -12,20 +12,18 @@ class Counting(Task):
   """The answer is how often a variable was increased since its last reset.
 
   Example: a++ a=0 pass a++ pass a++ a? [2]
+  Chance: 1/(`highest` + 1).
+  Source: Golovneva et al. 2024, "Contextual Position Encoding"
 
   The count is drawn evenly from 0 to `highest`, and so are the places of its instructions. The
   other places hold `pass` (a share `passes` of them), instructions of other variables and, before
   the last reset, instructions of any variable. Golovneva et al. use 1, 3 and 5 variables and counts
   to 10, and test in longer contexts.
-
-  Chance: 1/(`highest` + 1).
   """
 
   variables: int = 1
   highest: int = 10
   passes: float = 0.5
-
-  source = 'Golovneva et al. 2024, "Contextual Position Encoding"'
 
   def __post_init__(self):
     self.require_at_least(1, 'variables', 'highest')

@@ -18,14 +18,14 @@ class Needle(Task):
   """The answer is every value that stood beside a key among fillers.
 
   Example: # # k3 v1 # k0 v6 # ? k3 [v1]
+  Chance: 1/`symbols` a value.
+  Source: after Hsieh et al. 2024, "RULER"
 
   `needles` keys stand in the text, each with `values` values in as many places; `queries` of the
   keys are asked for, and all their values are due in order. With one query and one value a key, the
   key asked for lies at a depth of 0 to 100 % in turn. RULER's tasks are single, multi-key,
   multi-value (4) and multi-query (4) needles in 1,000 to 16,000 tokens of text; these tasks differ,
   so their numbers do too.
-
-  Chance: 1/`symbols` a value.
   """
 
   needles: int = 4
@@ -34,8 +34,6 @@ class Needle(Task):
   keys: int = 16
   symbols: int = 16
   fillers: int = 16
-
-  source = 'after Hsieh et al. 2024, "RULER"'
 
   def __post_init__(self):
     self.require_at_least(1, 'needles', 'values', 'queries', 'fillers')
@@ -75,12 +73,12 @@ class Hops(Task):
   """The answer is the value at the end of a chain of assignments.
 
   Example: x4 = v2 # x7 = v5 x1 = x4 # # x3 = x1 ? x3 [v2]
+  Chance: 1/`values`.
+  Source: after Hsieh et al. 2024, "RULER"
 
   There are `chains` chains of `hops` + 1 variables each. Their statements keep their order and are
   mixed among fillers; the last variable of one chain is asked for. RULER's variable tracking (1
   chain, 4 hops) asks for the variables instead.
-
-  Chance: 1/`values`.
   """
 
   hops: int = 2
@@ -88,8 +86,6 @@ class Hops(Task):
   variables: int = 16
   values: int = 16
   fillers: int = 16
-
-  source = 'after Hsieh et al. 2024, "RULER"'
 
   def __post_init__(self):
     self.require_at_least(1, 'hops', 'chains', 'fillers')

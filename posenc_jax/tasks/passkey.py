@@ -18,21 +18,20 @@ class Passkey(Task):
   """The answer is the digits that were hidden in natural text.
 
   Example: and of the KEY 4 0 7 1 5 people ... ASK [4] [0] [7] [1] [5]
+  Chance: 1/10 and ln 10 nats a digit; the likelihood of digits is graded where exact match is 0.
+  Source: after Mohtashami and Jaggi 2023, "Landmark Attention"
 
   (The words of the example stand for bytes.) The text is a window of a document of the split; the
   key lies at 0 to 100 % of it in turn. With `style` = 'sentences' the key and the question are
   English and all tokens are bytes, so that a model of text can be asked. Splits never share a key.
   Mohtashami and Jaggi hide 5 digits by sentences, in filler that repeats itself and is easily told
   apart.
-
-  Chance: 1/10 and ln 10 nats a digit; the likelihood of digits is graded where exact match is 0.
   """
 
   texts: Sequence[bytes] = dataclasses.field(kw_only=False, repr=False)  # of one split
   digits: int = 5
   style: str = 'symbols'
 
-  source = 'after Mohtashami and Jaggi 2023, "Landmark Attention"'
   in_digits = True
 
   def __post_init__(self):

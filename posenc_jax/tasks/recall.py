@@ -12,16 +12,14 @@ class Induction(Task):
   """The answer is the symbol that came after the one earlier occurrence of the symbol asked for.
 
   Example: c a b d c ? a [b]
+  Chance: 1/`symbols`.
+  Source: Olsson et al. 2022, "In-context Learning and Induction Heads"; Gu and Dao 2023, "Mamba"
 
   The place of that occurrence is drawn evenly. Gu and Dao train at 256 tokens with 16 symbols and
   test to 4096 times that.
-
-  Chance: 1/`symbols`.
   """
 
   symbols: int = 16
-
-  source = 'Olsson et al. 2022, "In-context Learning and Induction Heads"; Gu and Dao 2023, "Mamba"'
 
   def __post_init__(self):
     self.require_at_least(3, 'symbols')
@@ -43,14 +41,14 @@ class MQAR(Task):
   """Multi-query associative recall: the answer is the value that stood beside each key.
 
   Example: k2 v5 k0 v3 # k0 [v3] # # k2 [v5] #
+  Chance: 1/`values` a query.
+  Source: Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models"
 
   `pairs` keys stand with their values first; each key follows once more among fillers. The gap to
   that place, in pairs of tokens, follows the density power * gap^(power - 1): 1 is even, and at
   0.01, as published, most gaps are short. No filler is a key; the released code draws fillers from
   all symbols, so that keys occur that nothing is asked about. Arora et al. use 8192 symbols, 64 to
   512 tokens and 4 to 64 pairs.
-
-  Chance: 1/`values` a query.
   """
 
   pairs: int = 8
@@ -58,10 +56,6 @@ class MQAR(Task):
   values: int = 32
   fillers: int = 8
   power: float = 0.01
-
-  source = (
-    'Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models"'
-  )
 
   def __post_init__(self):
     self.require_at_least(2, 'pairs', 'values')
@@ -93,11 +87,11 @@ class NBack(Task):
   """The answer is the value that a key had `back` assignments before its last one.
 
   Example: k1 v4 k0 v2 k1 v7 k1 v0 ? k1 [v7]
+  Chance: 1/`values` a query.
+  Source: Yang et al. 2025, "PaTH Attention"
 
   (The example has `back` = 1; `back` = 0 asks for the last value.) `queries` different keys are
   asked for, one after another. Yang et al. use 32 pairs and 768 tokens.
-
-  Chance: 1/`values` a query.
   """
 
   back: int = 1
@@ -105,7 +99,6 @@ class NBack(Task):
   values: int = 16
   queries: int = 4
 
-  source = 'Yang et al. 2025, "PaTH Attention"'
   unit = 2
 
   def __post_init__(self):
