@@ -455,6 +455,13 @@ def test_the_planner_has_a_method_for_each_protocol_and_the_controls_are_those_o
 def test_the_row_schema_describes_every_field():
   described = re.findall(r'^  (\w+)  ', row_schema.__doc__, re.MULTILINE)
   assert described == [*row_schema.KEY, *row_schema.VALUES]
+  fields = dict.fromkeys(set(row_schema.KEY) - set(row_schema.NULLABLE), 1)
+  assert list(row_schema.row(**fields, status='asked')) == described
+  for wrong in ({'lengths': 1}, {'ppl': 1.0}):
+    with pytest.raises(TypeError, match=f'unknown fields.*{next(iter(wrong))}'):
+      row_schema.row(**fields, **wrong, status='asked')
+  with pytest.raises(TypeError, match=r"missing .*'seed'"):
+    row_schema.row(**{name: 1 for name in fields if name != 'seed'}, status='asked')
 
 
 WHEEL = """

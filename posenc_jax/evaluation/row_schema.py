@@ -50,46 +50,37 @@ KEY = (
   *('run', 'encoding', 'label', 'seed', 'step', 'corpus', 'split', 'train_length'),
   *('protocol', 'control', 'length', 'stride', 'k', 'position', 'document', 'overrides'),
 )
+NULLABLE = ('control', 'stride', 'k', 'position', 'document', 'overrides')
 VALUES = ('status', 'nats', 'tokens', 'bytes', 'ppl', 'bpb', 'metric', 'value')
 
 
 def row(
   *,
-  run: str,
-  encoding: str,
-  label: str,
-  seed: int,
-  step: int,
-  corpus: str,
-  split: str,
-  train_length: int,
-  protocol: str,
-  length: int,
-  control: str | None = None,
-  stride: int | None = None,
-  k: int | None = None,
-  position: int | None = None,
-  document: str | int | None = None,
-  overrides: dict | None = None,
   status: str = 'ok',
   nats: float | None = None,
   tokens: int | None = None,
   bytes: int | None = None,
   metric: str | None = None,
   value: float | None = None,
+  **key_fields: object,
 ) -> dict:
-  """Makes a row; the arguments are the fields above. `ppl` and `bpb` are computed here and nowhere
-  else. A score that is not finite becomes the status 'not_finite'.
+  """Makes a row from the fields above; those that can be null may be left out. `ppl` and `bpb` are
+  computed here and nowhere else. A score that is not finite becomes the status 'not_finite'.
 
   Raises:
     ValueError: for a status 'ok' without a score.
+    TypeError: for a field that is missing or unknown.
   """
-  fields = dict(locals())
+  fields = {**dict.fromkeys(NULLABLE), **key_fields}
+  if fields.keys() != set(KEY):
+    raise TypeError(f'row: missing or unknown fields {sorted(fields.keys() ^ set(KEY))}')
+  fields |= {'status': status, 'nats': nats, 'tokens': tokens, 'bytes': bytes}
+  fields |= {'metric': metric, 'value': value}
   score = (nats, tokens, bytes) if metric is None else (value,)
   if status == 'ok' and None in score:
     raise ValueError(
-      f"row: status='ok' of {run!r} has no score; allowed: nats, tokens and bytes, or metric and "
-      'value'
+      f"row: status='ok' of {fields['run']!r} has no score; "
+      'allowed: nats, tokens and bytes, or metric and value'
     )
   if status == 'ok' and not all(map(math.isfinite, score)):
     fields.update(status='not_finite', nats=None, value=None)
