@@ -8,7 +8,8 @@ LOG = Path(__file__).parent.parent / 'LOG'
 
 def test_the_log_lists_its_entries_under_their_titles():
   entries = sorted(path for path in LOG.glob('*.md') if path.name != 'README.md')
-  listed = re.findall(r'^- \[(\d+)\]\(([^)]*)\) (.*)$', (LOG / 'README.md').read_text(), re.MULTILINE)
+  readme = (LOG / 'README.md').read_text()
+  listed = re.findall(r'^- \[(\d+)\]\(([^)]*)\) (.*)$', readme, re.MULTILINE)
   assert [name for _, name, _ in listed] == [path.name for path in entries]
   for number, (path, (shown, name, title)) in enumerate(zip(entries, listed, strict=True), 1):
     assert int(shown) == int(name.partition('-')[0]) == number
