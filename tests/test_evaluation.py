@@ -24,7 +24,7 @@ from posenc_jax.training.checkpoints import Checkpoints
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 SIZES = (37, 16, 64, 41)  # of documents; none is a multiple of all lengths
-# each as (nll, documents, length, batch_tokens) -> nats of tokens, one array after another
+# Each protocol as (nll, documents, length, batch_tokens) -> arrays of nats of tokens.
 PROTOCOLS = {
   'non_overlapping': lambda nll, documents, length, size: protocols.sliding(
     nll, documents, length, length, size
@@ -96,7 +96,7 @@ def test_non_overlapping_is_brute_force_at_any_batch_size(documents, length, bat
   same(found, [[state(doc[t - t % length : t + 1]) for t in range(len(doc))] for doc in documents])
   assert {call.shape for call in stub.calls} == {(max(1, batch_tokens // length), length)}
   scored = np.concatenate(stub.windows())
-  # every token once, in windows of one document each
+  # Every token is scored once, in windows of one document each.
   np.testing.assert_array_equal(scored, np.concatenate(documents))
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
 
@@ -173,7 +173,7 @@ def test_by_position_scores_whole_windows_alone(documents):
   expected = [[state(window[: t + 1]) for t in range(16)] for window in windows_NT]
   for batch_tokens in (1, 50):
     np.testing.assert_array_equal(protocols.by_position(Stub(), windows_NT, batch_tokens), expected)
-  # documents that are shorter than the window have no part
+  # Documents that are shorter than the window are left out.
   assert len(protocols.whole_windows(documents, 41)) == 2
   with pytest.raises(ValueError, match='no document has length=65'):
     protocols.whole_windows(documents, 65)
@@ -236,7 +236,7 @@ def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest
   [
     lambda documents: protocols.last_k(Stub(), [], 4, 5, 64),
     lambda documents: list(protocols.target_windows(documents, [(0, 7)], 8)),
-    # the next one has 16
+    # The next document has 16 tokens.
     lambda documents: list(protocols.target_windows(documents, [(0, 37)], 37, near=1)),
     lambda documents: list(protocols.target_windows(documents[:1], [(0, 16)], 8, near=1)),
     lambda documents: list(protocols.sliding(Stub(), documents, 8, 9, 64)),
@@ -248,7 +248,7 @@ def test_what_cannot_be_scored_is_refused(documents, refused):
     refused(documents)
 
 
-# A real model
+# Tests with a real model.
 
 
 TINY = {
@@ -391,7 +391,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     window = 16 if r['control'] == 'windowed' else None
     nats = []
     for tokens_T, scored in windows(r):
-      # one compile
+      # All windows are padded to one shape, so that jit compiles once.
       tokens_BT = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)[
         None
       ]
@@ -428,7 +428,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   }
   assert 'of the gradient reaches' in capsys.readouterr().out
 
-  # What is there is not measured again, and what is missing comes out the same.
+  # Rows that are there are not measured again, and missing rows come out the same.
   whole = (workdir / 'eval.jsonl').read_bytes()
   with monkeypatch.context() as patch:
     patch.setattr(evaluate, 'compiled', lambda function, config: lambda *_, **__: 1 / 0)
@@ -437,7 +437,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   assert 'last_k windowed' in capsys.readouterr().out  # the table, again
   lines = whole.splitlines(keepends=True)
   (workdir / 'finished.json').unlink()
-  # killed while writing
+  # The file of a process that was killed while it wrote a row.
   (workdir / 'eval.jsonl').write_bytes(b''.join(lines[1::2]) + lines[0][:20])
   evaluate.evaluate(c, workdir)
   again = (workdir / 'eval.jsonl').read_bytes()
@@ -620,7 +620,7 @@ def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
 
 @pytest.mark.parametrize(('backend', 'window'), [('dense', 3), ('blockwise', None)])
 def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
-  """Of tokens that are all different, the table's rows hold each input's own gradient."""
+  """Where all tokens differ, each row of the table's gradient belongs to one input."""
   overrides = {
     'attention.backend': backend,
     'attention.block_sizes': (4, 4),

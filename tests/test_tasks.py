@@ -55,8 +55,8 @@ def make(texts):
   return lambda text: tasks.make(text, lambda: texts)
 
 
-# Solvers: (words before a place, options) -> the answer due there, or None where none is. None
-# knows the generators.
+# Solvers: (words before a place, options) -> the answer that is due there, or None. No solver uses
+# the code that draws examples.
 
 
 def after(words, sign, answer):
@@ -256,7 +256,7 @@ def test_no_key_of_a_training_is_in_a_test(make):
 
 
 def test_few_instances_do_meet_without_the_split():
-  """What the law above is worth: 256 strings, of which 120 are drawn twice."""
+  """The law above can fail: of 256 strings, 120 are drawn twice, and some meet."""
   task = tasks.TASKS['parity']()
   rng = np.random.default_rng(0)
   first, second = (
@@ -357,8 +357,8 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
 
 
 def test_gaps_of_recall_are_even_or_short(make):
-  """At power 0.01 the density is nearly 1 / gap: half of all gaps below the square root of the
-  longest.
+  """At power 0.01 the density is nearly 1 / gap, so half of all gaps lie below the square root of
+  the longest.
   """
   for power, share in ((1.0, 0.25), (0.01, 0.72)):
     task = make(f'mqar/pairs=2/power={power}')
@@ -374,7 +374,7 @@ def test_counts_are_even(make):
 
 
 def test_examples_stay_the_same_over_versions(make):
-  """Of Python and NumPy: a change of this number makes runs incomparable with earlier ones."""
+  """A new Python or NumPy that changes the hash makes runs incomparable with earlier ones."""
   digest = hashlib.sha256()
   for text in VARIANTS:
     task = make(text)
@@ -427,8 +427,8 @@ def test_text_too_short_for_a_passkey_is_one_line(make):
 
 
 class Guesser:
-  """Says the right token where (token + place) % `wrong` is not 0, in one forward pass; counts
-  shapes.
+  """A model that is right where (token + place) % `wrong` is not 0. It remembers the shapes of its
+  calls.
   """
 
   def __init__(self, wrong):

@@ -18,7 +18,7 @@ SPLITS = ('train', 'validation', 'test')
 
 
 class Document(NamedTuple):
-  """Where a document lies; `offset` is where its line begins in a .jsonl file, None in a .txt."""
+  """The place of a document; `offset` is the start of its line in a .jsonl file, None in a .txt."""
 
   name: str
   path: Path

@@ -1,4 +1,5 @@
-"""What a measurement asks of the model, besides `token_nll`: predictions and gradient norms.
+"""Functions of the model that measurements need besides `token_nll`: predictions and gradient
+norms.
 
 A function takes (model, tokens_BT, **options), options being those of `LM.__call__`, and returns
 numbers for each token of each window.

@@ -1,5 +1,5 @@
-"""How a task is scored: at each answer the model sees everything that stands before it, and its
-likeliest token is right or wrong. Tokens that are no answers are not looked at.
+"""Scores tasks: at each answer the model sees everything that stands before it, and its likeliest
+token is right or wrong. Other tokens are not scored.
 
 All answers of an example are right in this sense if and only if greedy decoding gives all of them:
 decoding departs from the example at its first wrong answer and no earlier, and up to there both see
@@ -30,8 +30,8 @@ METRICS = (
 
 
 class Prediction(NamedTuple):
-  """What the model predicts at the A answers of an example: whether each is right, bool, and its
-  nats, float64.
+  """The model's predictions at the A answers of an example: whether each is right, bool, and the
+  nats of the answer, float64.
   """
 
   example: Example
