@@ -127,7 +127,7 @@ def test_seeds_and_epochs_have_orders_of_their_own():
 
 
 def test_batches_stay_the_same_over_versions():
-  """A new Python, NumPy or Grain that changes the hash makes runs incomparable with earlier ones."""
+  """A new Python, NumPy or Grain that changes this makes runs incomparable with earlier ones."""
   batches = Batches(synthetic(), 16, 8, seed=3)
   digest = hashlib.sha256(
     b''.join(batches[step].tokens_BT.astype('<i4').tobytes() for step in range(50))

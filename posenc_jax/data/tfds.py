@@ -20,14 +20,14 @@ def open_split(
   Raises `UserError`.
   """
   builder = _builder_on_disk(name, cache)
-  where = f'config.data.corpus={name!r}'
+  field = f'config.data.corpus={name!r}'
   if builder is None:
     raise UserError(
-      f'{where}: not in {cache} or {tfds.core.constants.DATA_DIR}{_near(name)}; prepare it with '
+      f'{field}: not in {cache} or {tfds.core.constants.DATA_DIR}{_near(name)}; prepare it with '
       f'`python scripts/prepare_data.py --corpus={name}`'
     )
   features = builder.info.features
-  texts = [field for field, feature in features.items() if isinstance(feature, tfds.features.Text)]
+  texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
   if text_field not in texts:
     allowed = ', '.join(texts) or '-'
     raise UserError(
@@ -36,7 +36,7 @@ def open_split(
   part = _split_slices(set(builder.info.splits)).get(split)
   if part is None:
     present = ', '.join(builder.info.splits)
-    raise UserError(f'{where}: no split {split!r} and no train to cut it from; it has {present}')
+    raise UserError(f'{field}: no split {split!r} and no train to cut it from; it has {present}')
   rows = builder.as_data_source(part)
   return len(rows), lambda index: f'{part}/{index}', lambda index: rows[index][text_field]
 
