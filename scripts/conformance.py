@@ -1,11 +1,12 @@
-"""Computes golden vectors by implementations that are not ours: transformers and x-transformers.
+"""Computes golden vectors with implementations of others: transformers and x-transformers.
 
   pip install -e '.[conformance]' && python scripts/conformance.py
 
-writes tests/golden/rope_types.json (frequencies) and tests/golden/attention.json (outputs of one
-layer, odd sizes, its weights made by `fill`); with names, only those entries.
-tests/test_conformance.py holds our encodings to them, without torch. Adding an encoding: a case
-and, in REFERENCES, a function of its weights.
+It writes tests/golden/rope_types.json (frequencies) and tests/golden/attention.json (the outputs of
+one layer of odd sizes, whose weights `fill` makes). With names as arguments it computes only these
+entries. tests/test_conformance.py compares our encodings with the files and needs no torch, so
+torch is imported inside functions here. To add an encoding, add a case to CASES and a function of
+its weights to REFERENCES.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +32,8 @@ SIZES = {'model_dim': 18, 'heads': 3, 'kv_heads': 3, 'head_dim': 6, 'train_lengt
 
 
 def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """Numbers of zero mean and unit variance that any machine makes alike: fractional parts of n^2
-  times golden ratio.
+  """Numbers of zero mean and unit variance that every machine makes alike: the fractional parts of
+  n^2 times the golden ratio.
   """
   n = np.arange(1, math.prod(shape) + 1, dtype=np.float64) + zlib.crc32(name.encode()) % 997
   return (
@@ -41,7 +43,7 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One layer: the encoding that must give what the reference of the same name gives."""
+  """One layer with an encoding, whose output must equal that of the reference of the same name."""
 
   encoding: str
   hyper: dict = dataclasses.field(default_factory=dict)
@@ -49,8 +51,8 @@ class Case:
   causal: bool = True
 
   def build(self):
-    """The encoding with filled parameters, and the layer's weights: x [S, D], q [D, H, K], k, v [D,
-    G, K].
+    """Returns the encoding with filled parameters, and the layer's input x [S, D] and weights q [D,
+    H, K], k and v [D, G, K].
     """
     sizes = SIZES | self.sizes
     enc = make(self.encoding, **sizes, rngs=nnx.Rngs(0), **self.hyper)
@@ -89,78 +91,67 @@ CASES = {
   'x_xpos': Case('xpos', {'scale_base': 20.0, 'base': 300.0}),
 }
 
-# Frequencies: (rope type's dict, rotated share of 20 channels, base, keys, original length).
+
+class RopeCase(NamedTuple):
+  """A rope type: its settings, the rotated share of 20 channels, the base, the number of keys of
+  the call and the original training length.
+  """
+
+  scaling: dict
+  share: float = 1.0
+  base: float = 1e4
+  length: int = 11
+  original: int = 64
+
+
+LONGROPE = {
+  'rope_type': 'longrope',
+  'factor': 9.0,
+  'short_factor': [1 + 0.05 * m for m in range(10)],
+  'long_factor': [1 + 0.9 * m for m in range(10)],
+}
+
+
+def yarn(**settings) -> dict:
+  return {'rope_type': 'yarn', 'factor': 4.0, **settings}
+
+
+def llama3(**settings) -> dict:
+  return {'rope_type': 'llama3', **settings}
+
+
 ROPE_TYPES = {
-  'default': ({'rope_type': 'default'}, 0.5, 3e4, 11, 64),
-  'linear': ({'rope_type': 'linear', 'factor': 3.0}, 1.0, 1e4, 11, 64),
-  'linear_partial': ({'rope_type': 'linear', 'factor': 3.0}, 0.7, 1e4, 11, 64),
-  'dynamic': ({'rope_type': 'dynamic', 'factor': 2.5}, 1.0, 1e4, 333, 64),
-  'dynamic_short': ({'rope_type': 'dynamic', 'factor': 2.5}, 0.7, 1e4, 63, 64),
-  'yarn': ({'rope_type': 'yarn', 'factor': 4.0}, 1.0, 1e4, 11, 250),
-  'yarn_partial': (
-    {'rope_type': 'yarn', 'factor': 7.0, 'beta_fast': 20.0, 'beta_slow': 2.0},
-    0.7,
-    5e5,
-    11,
-    2048,
+  'default': RopeCase({'rope_type': 'default'}, 0.5, 3e4),
+  'linear': RopeCase({'rope_type': 'linear', 'factor': 3.0}),
+  'linear_partial': RopeCase({'rope_type': 'linear', 'factor': 3.0}, 0.7),
+  'dynamic': RopeCase({'rope_type': 'dynamic', 'factor': 2.5}, length=333),
+  'dynamic_short': RopeCase({'rope_type': 'dynamic', 'factor': 2.5}, 0.7, length=63),
+  'yarn': RopeCase(yarn(), original=250),
+  'yarn_partial': RopeCase(
+    yarn(factor=7.0, beta_fast=20.0, beta_slow=2.0), 0.7, 5e5, original=2048
   ),
-  'yarn_not_truncated': (
-    {'rope_type': 'yarn', 'factor': 32.0, 'truncate': False},
-    1.0,
-    150e3,
-    11,
-    4096,
+  'yarn_not_truncated': RopeCase(yarn(factor=32.0, truncate=False), base=150e3, original=4096),
+  'yarn_mscale': RopeCase(yarn(factor=40.0, mscale=1.0, mscale_all_dim=0.7), original=4096),
+  'yarn_given_factor': RopeCase(yarn(attention_factor=1.3), original=250),
+  'longrope_short': RopeCase(LONGROPE, length=64),
+  'longrope_long': RopeCase(LONGROPE, length=65),
+  'llama3': RopeCase(
+    llama3(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0), base=5e5, original=8192
   ),
-  'yarn_mscale': (
-    {'rope_type': 'yarn', 'factor': 40.0, 'mscale': 1.0, 'mscale_all_dim': 0.7},
-    1.0,
-    1e4,
-    11,
-    4096,
+  'llama3_partial': RopeCase(
+    llama3(factor=32.0, low_freq_factor=0.7, high_freq_factor=5.0), 0.7, 5e4, original=300
   ),
-  'yarn_given_factor': (
-    {'rope_type': 'yarn', 'factor': 4.0, 'attention_factor': 1.3},
-    1.0,
-    1e4,
-    11,
-    250,
-  ),
-  'longrope_short': (
-    {
-      'rope_type': 'longrope',
-      'factor': 9.0,
-      'short_factor': [1 + 0.05 * m for m in range(10)],
-      'long_factor': [1 + 0.9 * m for m in range(10)],
-    },
-    *(1.0, 1e4, 64, 64),
-  ),
-  'longrope_long': (
-    {
-      'rope_type': 'longrope',
-      'factor': 9.0,
-      'short_factor': [1 + 0.05 * m for m in range(10)],
-      'long_factor': [1 + 0.9 * m for m in range(10)],
-    },
-    *(1.0, 1e4, 65, 64),
-  ),
-  'llama3': (
-    {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0},
-    *(1.0, 5e5, 11, 8192),
-  ),
-  'llama3_partial': (
-    {'rope_type': 'llama3', 'factor': 32.0, 'low_freq_factor': 0.7, 'high_freq_factor': 5.0},
-    *(0.7, 5e4, 11, 300),
-  ),
-  'proportional': ({'rope_type': 'proportional', 'partial_rotary_factor': 0.25}, 1.0, 1e6, 11, 64),
-  'proportional_divided': (
-    {'rope_type': 'proportional', 'partial_rotary_factor': 0.77, 'factor': 2.0},
-    *(1.0, 1e4, 11, 64),
+  'proportional': RopeCase({'rope_type': 'proportional', 'partial_rotary_factor': 0.25}, base=1e6),
+  'proportional_divided': RopeCase(
+    {'rope_type': 'proportional', 'partial_rotary_factor': 0.77, 'factor': 2.0}
   ),
 }
 
 
 def rope_type(scaling: dict, share: float, base: float, length: int, original: int) -> dict:
-  """What transformers computes for a Llama of 20 channels a head."""
+  """The frequencies and the attention factor that transformers gives a Llama with 20 channels a
+  head.
+  """
   from transformers import LlamaConfig
   from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
   from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -168,7 +159,7 @@ def rope_type(scaling: dict, share: float, base: float, length: int, original: i
   parameters = {'partial_rotary_factor': share, 'rope_theta': base, **scaling}
   if scaling['rope_type'] in ('yarn', 'longrope', 'llama3'):
     parameters['original_max_position_embeddings'] = original
-  # its default takes no share
+  # The function of the default takes no share, so the head is as narrow as the rotated part.
   head = round(20 * share) if scaling['rope_type'] == 'default' else 20
   config = LlamaConfig(
     hidden_size=head,
@@ -187,7 +178,8 @@ def rope_type(scaling: dict, share: float, base: float, length: int, original: i
   }
 
 
-# One layer: functions of the weights as tensors (w, and the encoding's parameters p) to [S, H * K].
+# References: functions of a layer's weights w and the encoding's parameters p, as tensors, that
+# return the layer's output [S, H * K].
 
 
 def causal_mask(torch):
@@ -195,7 +187,7 @@ def causal_mask(torch):
 
 
 def linear(module, *weights):
-  """Sets a Linear without bias to [D, ...] matrices side by side."""
+  """Sets the weights of a Linear to matrices [D, ...] side by side, and its bias to zero."""
   import torch
 
   module.weight.data = torch.cat([w.reshape(w.shape[0], -1) for w in weights], dim=1).T.contiguous()
@@ -210,7 +202,7 @@ def identity(module):
 
 
 def by_head(*weights):
-  """q, k, v [D, H, K] as the fused projections of GPT-NeoX and BLOOM have them: [D, H, 3, K]."""
+  """Joins q, k, v [D, H, K] into the fused projection [D, H, 3, K] of GPT-NeoX and BLOOM."""
   import torch
 
   return torch.stack(weights, dim=2)
@@ -363,50 +355,54 @@ def xlnet(w, p, case):
   return layer.rel_attn_core(q, k, v, r, attn_mask=mask)[:, 0].reshape(S, -1)
 
 
-def scores_and_values(w):
-  """Causal scores [1, H, S, S], queries and values [1, H, S, K], for references that are only a
-  bias or a rotation.
-  """
+def project(w, name):
+  """Queries, keys or values, [1, H, S, K]."""
   import torch
 
-  q, k, v = (torch.einsum('sd,dnk->nsk', w['x'], w[name])[None] for name in 'qkv')
-  return q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5 + causal_mask(torch), q, v
+  return torch.einsum('sd,dnk->nsk', w['x'], w[name])[None]
 
 
-def attended(scores, v):
+def causal_scores(q, k):
+  """Scaled products [1, H, S, S] of queries and keys, with the causal mask."""
+  import torch
+
+  return q @ k.swapaxes(2, 3) / 6**0.5 + causal_mask(torch)
+
+
+def weighted_values(scores, v):
   return (scores.softmax(dim=-1) @ v)[0].swapaxes(0, 1).reshape(S, -1)
 
 
 def x_rotary(w, p, case):
-  import torch
   from x_transformers.x_transformers import RotaryEmbedding, apply_rotary_pos_emb
 
   decay = case.hyper.get('scale_base')
   angles, scale = RotaryEmbedding(
     6, base=case.hyper['base'], use_xpos=decay is not None, scale_base=decay or 1.0
   ).forward_from_seq_len(S)
-  q, k, v = (torch.einsum('sd,dnk->nsk', w['x'], w[name])[None] for name in 'qkv')
-  q, k = apply_rotary_pos_emb(q, angles, scale), apply_rotary_pos_emb(k, angles, scale**-1)
-  return attended(q @ k.swapaxes(2, 3) / 6**0.5 + causal_mask(torch), v)
+  q = apply_rotary_pos_emb(project(w, 'q'), angles, scale)
+  k = apply_rotary_pos_emb(project(w, 'k'), angles, scale**-1)
+  return weighted_values(causal_scores(q, k), project(w, 'v'))
 
 
 def x_cope(w, p, case):
   from x_transformers.x_transformers import CoPE
 
-  scores, q, v = scores_and_values(w)
+  q = project(w, 'q')
+  scores = causal_scores(q, project(w, 'k'))
   cope = CoPE(dim=6, heads=3, max_pos=case.hyper['positions'])
   cope.pos_emb.data = p['rows']
-  return attended(scores + cope(q, scores), v)
+  return weighted_values(scores + cope(q, scores), project(w, 'v'))
 
 
 def x_forgetting(w, p, case):
   from x_transformers.x_transformers import DataDependentAlibi
 
-  scores, _, v = scores_and_values(w)
+  scores = causal_scores(project(w, 'q'), project(w, 'k'))
   gates = DataDependentAlibi(dim=18, heads=3)
   linear(gates.to_forget_gates[0], p['w_f'])
   gates.to_forget_gates[0].bias.data = p['b_f']
-  return attended(scores + gates(w['x'][None]), v)
+  return weighted_values(scores + gates(w['x'][None]), project(w, 'v'))
 
 
 def x_pope(w, p, case):
@@ -416,10 +412,9 @@ def x_pope(w, p, case):
   polar = PolarEmbedding(6, 3)
   polar.learned_bias.data = p['phases'][:, None]
   angles, phases = polar(torch.arange(S))
-  _, q, v = scores_and_values(w)
-  k = torch.einsum('sd,dnk->nsk', w['x'], w['k'])[None]
-  q, k = apply_polar_pos_emb(q, angles), apply_polar_pos_emb(k, angles + phases)
-  return attended(q @ k.swapaxes(2, 3) / 6**0.5 + causal_mask(torch), v)
+  q = apply_polar_pos_emb(project(w, 'q'), angles)
+  k = apply_polar_pos_emb(project(w, 'k'), angles + phases)
+  return weighted_values(causal_scores(q, k), project(w, 'v'))
 
 
 REFERENCES: dict[str, Callable] = {
@@ -439,7 +434,7 @@ REFERENCES: dict[str, Callable] = {
 
 
 def attention(name: str) -> list:
-  """The reference's output for a case, [S][H * K]."""
+  """The output of a case's reference, [S][H * K]."""
   import torch
 
   case = CASES[name]
@@ -454,12 +449,12 @@ def attention(name: str) -> list:
 
 
 def numbers(x) -> list:
-  """Nine significant digits, which single precision needs and double precision is cut to."""
+  """Nested lists of numbers with nine significant digits, as many as single precision needs."""
   return [numbers(y) for y in x] if x.ndim else float(f'{x:.9g}')
 
 
 def write(file: str, entries: dict) -> None:
-  """Adds entries to a golden file, one a line, and says by which versions they were made."""
+  """Adds entries to a golden file, one a line, with the versions that made them."""
   path = GOLDEN / file
   old = json.loads(path.read_text()) if path.exists() else {}
   made = ', '.join(
@@ -474,12 +469,10 @@ def write(file: str, entries: dict) -> None:
 
 
 def main(names: list[str]) -> None:
-  wanted = lambda name: not names or name in names
-  write(
-    'rope_types.json',
-    {name: rope_type(*given) for name, given in ROPE_TYPES.items() if wanted(name)},
-  )
-  write('attention.json', {name: attention(name) for name in CASES if wanted(name)})
+  """Computes the entries with these names, or all of them."""
+  rope_types = {n: rope_type(*case) for n, case in ROPE_TYPES.items() if not names or n in names}
+  write('rope_types.json', rope_types)
+  write('attention.json', {n: attention(n) for n in CASES if not names or n in names})
 
 
 if __name__ == '__main__':

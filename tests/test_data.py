@@ -1,5 +1,5 @@
-"""Corpora and batches: what is promised of the embedded corpus, purity in (seed, step), and one
-line for bad input.
+"""Corpora and batches: the promises about the embedded corpus, purity in (seed, step), and one line
+for bad input.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from posenc_jax import config, data, tasks
+from posenc_jax import config, data, jsonl_store, tasks
 from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenizers
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
@@ -23,7 +23,7 @@ from posenc_jax.training import run_dir
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
-# bytes of documents: shorter than a window, equal, multiples, one more
+# Bytes of documents: shorter than a window, as long, multiples of it, one byte more.
 SIZES = (5, 64, 31, 200, 32, 96, 97, 33)
 
 
@@ -127,9 +127,7 @@ def test_seeds_and_epochs_have_orders_of_their_own():
 
 
 def test_batches_stay_the_same_over_versions():
-  """Of Python, NumPy and Grain: a change of this number makes runs incomparable with earlier
-  ones.
-  """
+  """A new Python, NumPy or Grain that changes this makes runs incomparable with earlier ones."""
   batches = Batches(synthetic(), 16, 8, seed=3)
   digest = hashlib.sha256(
     b''.join(batches[step].tokens_BT.astype('<i4').tobytes() for step in range(50))
@@ -233,7 +231,7 @@ def test_interrupted_build_is_not_taken_for_a_finished_one(tmp_path, monkeypatch
   with monkeypatch.context() as patch:
     patch.setattr(sotu.os, 'rename', interrupt)
     with pytest.raises(KeyboardInterrupt):
-      sotu.prepare(tmp_path)
+      sotu.prepare('sotu', tmp_path)
   (tmp_path / '.building-killed' / 'sotu').mkdir(parents=True)
   assert len(corpus('sotu', 'test', 'text', str(tmp_path))) == 49
   shard = next((tmp_path / 'sotu' / '1.0.0').glob('*train.array_record*'))
@@ -347,7 +345,7 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
 @pytest.mark.parametrize(
   ('corpus', 'overrides', 'words'),
   [
-    ('task:copi', {}, "config.data.corpus='task:copi': no task 'copi'; nearest: copy"),
+    ('task:copi', {}, "config.data.corpus='task:copi': no task 'copi'; did you mean 'copy'?"),
     ('task:copy/x=1', {}, "task copy has no option 'x'"),
     (
       'task:copy',
@@ -470,6 +468,23 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
   with pytest.raises(UserError, match='damaged; delete it') as error:
     of(299)
   one_line(error)
+
+
+def test_two_processes_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
+  path, replace = tmp_path / 'model', os.replace
+
+  def replace_after_another_process(new, target):
+    with monkeypatch.context() as patch:
+      patch.setattr(os, 'replace', replace)
+      patch.setattr(os, 'getpid', lambda: 0)
+      jsonl_store.atomic_write(path, 'other')
+    assert path.read_bytes() == b'other'
+    replace(new, target)
+
+  monkeypatch.setattr(os, 'replace', replace_after_another_process)
+  jsonl_store.atomic_write(path, b'\x00own')
+  assert path.read_bytes() == b'\x00own'
+  assert list(tmp_path.iterdir()) == [path]
 
 
 def test_windows_of_learned_tokens_lie_within_documents(small_text):

@@ -107,7 +107,7 @@ def test_every_key_field_tells_rows_apart():
 
 HOLD = """
 import sys, time
-from posenc_jax import records
+from posenc_jax import jsonl_store
 with jsonl_store.file_lock(sys.argv[1]):
   print(flush=True)
   time.sleep(60)

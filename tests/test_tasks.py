@@ -1,6 +1,7 @@
 """Tasks against solvers that read only what stands before an answer, and laws over all of them."""
 
 import hashlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -12,11 +13,10 @@ from flax import nnx
 
 from posenc_jax import config, data, tasks
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate
-from posenc_jax.evaluation import task_scoring as task_evals
+from posenc_jax.evaluation import evaluate, model_functions, task_scoring
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.tasks.base import SHARES
+from posenc_jax.tasks.base import SPLIT_QUARTERS
 from posenc_jax.tasks.needles import DEPTHS
 from posenc_jax.training import loop
 from posenc_jax.training.optimizer import make_optimizer
@@ -55,8 +55,8 @@ def make(texts):
   return lambda text: tasks.make(text, lambda: texts)
 
 
-# Solvers: (words before a place, options) -> the answer due there, or None where none is. None
-# knows the generators.
+# Solvers: (words before a place, options) -> the answer that is due there, or None. No solver uses
+# the code that draws examples.
 
 
 def after(words, sign, answer):
@@ -195,9 +195,9 @@ def identities(task, split, count, length, seed=0):
 def test_an_answer_is_due_where_a_solver_of_the_prompt_says_and_is_what_it_says(make, text):
   task, solve = make(text), solver(text)
   for length in lengths_of(task):
-    for index, split in enumerate(SHARES):
+    for index, split in enumerate(SPLIT_QUARTERS):
       example = task.example(split, 1, index, length, length)
-      words = [task.symbols[token] for token in example.tokens_T]
+      words = [task.token_names[token] for token in example.tokens_T]
       assert [solve(words[:t]) for t in range(len(words))] == [
         word if answer else None for word, answer in zip(words, example.answers_T, strict=True)
       ]
@@ -206,13 +206,14 @@ def test_an_answer_is_due_where_a_solver_of_the_prompt_says_and_is_what_it_says(
 
 @pytest.mark.parametrize('name', tasks.TASKS)
 def test_the_example_of_a_docstring_is_right(name):
-  doc = tasks.TASKS[name].__doc__.split('\n')[0]
-  shown = doc.split(': ', 1)[1].split()
+  doc = inspect.getdoc(tasks.TASKS[name])
+  (line,) = re.findall(r'^Example: (.*)$', doc, re.MULTILINE)
+  shown = line.split()
   words, answers = [word.strip('[]') for word in shown], [word.startswith('[') for word in shown]
   due = [solver(name)(words[:t]) for t in range(len(words))]
   assert due == [word if answer else None for word, answer in zip(words, answers, strict=True)]
   assert any(answers)
-  assert tasks.TASKS[name].source
+  assert re.search(r'^Source: \w|source are those of `copy`', doc, re.MULTILINE)
 
 
 @pytest.mark.parametrize('text', VARIANTS)
@@ -235,7 +236,7 @@ def test_examples_are_as_long_as_asked(make, text):
 def test_splits_are_disjoint_whatever_seed_and_length(make, text):
   """At the shortest lengths instances are few, so that independent draws would meet."""
   task = make(text)
-  seen = {split: set() for split in SHARES}
+  seen = {split: set() for split in SPLIT_QUARTERS}
   for split, found in seen.items():
     for seed in (0, 1):
       for length in (task.shortest, task.shortest + 1):
@@ -255,7 +256,7 @@ def test_no_key_of_a_training_is_in_a_test(make):
 
 
 def test_few_instances_do_meet_without_the_split():
-  """What the law above is worth: 256 strings, of which 120 are drawn twice."""
+  """The law above can fail: of 256 strings, 120 are drawn twice, and some meet."""
   task = tasks.TASKS['parity']()
   rng = np.random.default_rng(0)
   first, second = (
@@ -283,7 +284,7 @@ def test_examples_are_a_pure_function_of_split_seed_and_index(make, text):
 @pytest.mark.parametrize('text', VARIANTS)
 def test_symbols_are_those_of_the_vocabulary_and_each_occurs(make, text):
   task = make(text)
-  assert task.vocab == len(task.symbols) + 1 == len(set(task.symbols)) + 1
+  assert task.vocab == len(task.token_names) + 1 == len(set(task.token_names)) + 1
   length = min(task.longest or 150, 150)
   examples = [task.example('train', 0, i, task.shortest, length) for i in range(300)]
   seen = set(np.concatenate([example.tokens_T for example in examples]).tolist())
@@ -302,7 +303,9 @@ def test_chance_is_what_guessing_scores(make, text):
   """
   task = make(text)
   examples = [
-    task.example(split, 0, i, task.shortest, task.shortest) for split in SHARES for i in range(120)
+    task.example(split, 0, i, task.shortest, task.shortest)
+    for split in SPLIT_QUARTERS
+    for i in range(120)
   ]
   tokens, choices = (
     np.concatenate([getattr(example, field)[example.answers_T] for example in examples])
@@ -339,7 +342,7 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
     task = make(text)
     for index in range(22):
       example = task.example('test', 0, index, 400, 400)
-      words = [task.symbols[token] for token in example.tokens_T]
+      words = [task.token_names[token] for token in example.tokens_T]
       assert example.depth == DEPTHS[index % 11]
       if text == 'needle':
         fillers = [word[0] == '#' for word in words]
@@ -348,14 +351,14 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
         before = (
           words.index('KEY') if text == 'passkey' else ''.join(words).index(' The pass key is')
         )
-        fill = 400 - task.around
+        fill = 400 - task.overhead
       assert before == round(example.depth / 100 * fill)
   assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
 
 
 def test_gaps_of_recall_are_even_or_short(make):
-  """At power 0.01 the density is nearly 1 / gap: half of all gaps below the square root of the
-  longest.
+  """At power 0.01 the density is nearly 1 / gap, so half of all gaps lie below the square root of
+  the longest.
   """
   for power, share in ((1.0, 0.25), (0.01, 0.72)):
     task = make(f'mqar/pairs=2/power={power}')
@@ -371,7 +374,7 @@ def test_counts_are_even(make):
 
 
 def test_examples_stay_the_same_over_versions(make):
-  """Of Python and NumPy: a change of this number makes runs incomparable with earlier ones."""
+  """A new Python or NumPy that changes the hash makes runs incomparable with earlier ones."""
   digest = hashlib.sha256()
   for text in VARIANTS:
     task = make(text)
@@ -386,8 +389,10 @@ def test_examples_stay_the_same_over_versions(make):
 @pytest.mark.parametrize(
   ('text', 'words'),
   [
-    ('copi', "no task 'copi'; nearest: copy"),
-    ('copy/symbol=3', "no option 'symbol'; it has: symbols"),
+    ('copi', "no task 'copi'; did you mean 'copy'?"),
+    ('copy/symbol=3', "no option 'symbol'; did you mean 'symbols'?"),
+    ('copy/x=3', "no option 'x'; allowed: distinct, symbols, times"),
+    ('parity/bits=3', "no option 'bits'; allowed: no options"),
     ('copy/symbols', "'symbols' in 'copy/symbols'; allowed: NAME/option=value"),
     ('copy/symbols=3/symbols=4', 'each option once'),
     ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),
@@ -422,8 +427,8 @@ def test_text_too_short_for_a_passkey_is_one_line(make):
 
 
 class Guesser:
-  """Says the right token where (token + place) % `wrong` is not 0, in one forward pass; counts
-  shapes.
+  """A model that is right where (token + place) % `wrong` is not 0. It remembers the shapes of its
+  calls.
   """
 
   def __init__(self, wrong):
@@ -450,28 +455,29 @@ def plan_of(text, texts=(), **overrides):
   }
   c = config.load(BASE, settings)
   config.validate(c)
-  return list(task_evals.plan(c, task_corpus(text, texts)))
+  return task_scoring.plan(c, task_corpus(text, texts))
 
 
-def asked(measurements, answers):
+def asked(measurements, predict):
   """{(control, length, position, metric): value} of all rows, each asked for alone, as after an
   interruption.
   """
   found = {}
   for m in measurements:
-    for i, q in enumerate(m.questions):
-      (score,) = m.score(lambda tokens_BT, m=m: answers(tokens_BT, m.window), [i])
-      found[q['control'], q['length'], q['position'], q['metric']] = score['value']
+    for i, fields in enumerate(m.key_fields):
+      (score,) = m.score(lambda tokens_BT, m=m: predict(tokens_BT, m.window), [i])
+      key = tuple(fields[name] for name in ('control', 'length', 'position', 'metric'))
+      found[key] = score['value']
   return found
 
 
 @pytest.mark.parametrize('batch_tokens', [1, 200, 10**6])
 def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
-  answers = Guesser(7)
+  guesser = Guesser(7)
   settings = {'eval__lengths': (80, 20), 'eval__examples': 30, 'eval__controls': ('windowed',)}
   plan = plan_of('copy/symbols=9', eval__batch_tokens=batch_tokens, **settings)
-  found = asked(plan, answers)
-  assert answers.shapes == {(max(1, batch_tokens // n), n) for n in (20, 80)}
+  found = asked(plan, guesser)
+  assert guesser.shapes == {(max(1, batch_tokens // n), n) for n in (20, 80)}
   assert [m.name for m in plan] == ['copy', 'copy windowed'] * 2
   for control, length in ((None, 20), (None, 80), ('windowed', 20), ('windowed', 80)):
     window = 40 if control and length > 40 else 0
@@ -485,7 +491,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
       right += marks
     values = {
       metric: found[control, length, None, metric]
-      for metric in task_evals.metrics(tasks.make('copy', tuple))
+      for metric in task_scoring.metrics(tasks.make('copy', tuple))
     }
     assert values == pytest.approx(
       {
@@ -521,13 +527,13 @@ def test_a_passkey_is_scored_by_depth_and_by_likelihood(texts):
 def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_pass(text):
   """A solver that errs on one prefix in ten; its decoding goes on from its own words."""
   corpus, solve = task_corpus(text), solver(text)
-  symbols, length = corpus.task.symbols, corpus.task.shortest + 4
+  symbols, length = corpus.task.token_names, corpus.task.shortest + 4
 
   def says(words):
     noise = hashlib.sha256(' '.join(words).encode()).digest()
     return symbols[noise[1] % len(symbols)] if noise[0] < 26 else solve(words)
 
-  def answers(tokens_BT):
+  def predict(tokens_BT):
     words_BT = [[symbols[token] for token in tokens_T] for tokens_T in tokens_BT]
     right_BT = [[says(words[:t]) == words[t] for t in range(len(words))] for words in words_BT]
     return np.array(right_BT), np.zeros(tokens_BT.shape)
@@ -541,7 +547,8 @@ def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_p
 
   examples = corpus.examples(40, length)
   passed = [
-    bool(outcome.right_A.all()) for outcome in task_evals.run(answers, examples, length, 200)
+    bool(prediction.right_A.all())
+    for prediction in task_scoring.run(predict, examples, length, 200)
   ]
   assert passed == [decodes(example) for example in examples]
   assert 3 < sum(passed) < 37
@@ -570,10 +577,10 @@ def tiny():
   return config.load(BASE, TINY)
 
 
-def test_answers_are_what_the_model_says_after_each_prefix(tiny):
+def test_predictions_are_what_the_model_says_after_each_prefix(tiny):
   model = build(tiny, 6, nnx.Rngs(0))
   tokens_BT = np.random.default_rng(0).integers(0, 5, (3, 9)).astype(np.int32)
-  right_BT, nats_BT = evaluate.make_functions(tiny)['answers'](model, tokens_BT)
+  right_BT, nats_BT = model_functions.compiled(model_functions.predictions, tiny)(model, tokens_BT)
   for t in (0, 8):
     inputs_BT = np.concatenate([np.full((3, 1), 5, np.int32), tokens_BT[:, :t]], axis=1)
     logits_BV = model(inputs_BT)[:, -1]

@@ -1,11 +1,11 @@
-"""Corpora of documents and tasks, and training batches as a pure function of seed and step."""
+"""Corpora and tasks, and training batches that are a pure function of seed and step."""
 
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.corpora import Corpus, corpus, prepare, source, vocab
-from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, fill_up
+from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, pad_examples
 from posenc_jax.data.tokenizers import BYTES
 
-VOCAB = BYTES.vocab  # of text in bytes: the bytes 0..255 and BOS
+VOCAB = BYTES.vocab  # the symbols of text in bytes: the bytes 0 to 255 and BOS
 BOS = VOCAB - 1
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
   'TaskBatches',
   'TaskCorpus',
   'corpus',
-  'fill_up',
+  'pad_examples',
   'prepare',
   'source',
   'vocab',

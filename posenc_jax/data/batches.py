@@ -1,5 +1,5 @@
-"""Training batches as a pure function of (corpus, length, size, seed, step): nothing to save,
-nothing to restore.
+"""Training batches as a pure function of (corpus, length, size, seed, step), so that no state has
+to be saved or restored.
 """
 
 import bisect
@@ -13,37 +13,38 @@ from posenc_jax.errors import UserError
 
 
 class Batch(NamedTuple):
-  """tokens_BT, int32, and which of them count in the loss: bool scored_BT, or None for all."""
+  """The tokens of a batch, int32, and a bool mask of those that the loss counts (None: all)."""
 
   tokens_BT: np.ndarray
   scored_BT: np.ndarray | None = None
 
 
 class Batches:
-  """`batches[step]` are windows of T = `length` tokens, each within one document.
+  """`batches[step]` holds windows of T = `length` tokens, each within one document.
 
-  An epoch cuts each document of n >= T tokens into ceil(n / T) windows and shuffles them all. The
-  T-spaced cuts are shifted by a phase drawn for (seed, epoch, document), from 0 to the surplus
-  ceil(n / T) T - n; the first and the last window are then pushed back inside the document. So an
-  epoch reads every token at least once, and the surplus, all of it within 2 T of the document's
-  ends, twice. Shorter documents are skipped. Batches run on across epochs.
+  An epoch cuts each document of n >= T tokens into ceil(n / T) windows and shuffles all windows.
+  The cuts lie T tokens apart and are shifted by a phase drawn for (seed, epoch, document), from 0
+  to the surplus ceil(n / T) T - n; the first and the last window are then pushed back inside the
+  document. So an epoch reads every token at least once, and reads the surplus, which lies within 2
+  T of the document's ends, twice. Shorter documents are skipped. A batch may cross epochs.
 
-  Attributes: `windows_per_epoch`.
+  Attributes:
+    windows_per_epoch: the number of windows in an epoch.
   """
 
   def __init__(self, corpus, length: int, size: int, seed: int):
-    """Raises `UserError` where no document of the `Corpus` has `length` tokens, or for numbers not
-    allowed.
+    """Raises `UserError` where no document of the `Corpus` has `length` tokens, and for numbers
+    that are not allowed.
     """
-    import grain  # imports jax, which preparing data does without
+    import grain  # it imports jax, which preparing data does without
 
     if length < 1 or size < 1 or not 0 <= seed < 2**32:
       raise UserError(f'{length=}, {size=}, {seed=}; allowed: 1 or more, 1 or more, 0 to 2**32 - 1')
     longest = int(corpus.counts.max())
     if length > longest:
-      where = f'the longest document of {corpus.name!r} ({corpus.split})'
+      document = f'the longest document of {corpus.name!r} ({corpus.split})'
       raise UserError(
-        f'config.train.length={length}: {where} has {longest} tokens; allowed: at most that'
+        f'config.train.length={length}: {document} has {longest} tokens; allowed: at most that'
       )
     self._documents, self._length, self._seed = corpus.tokens, length, seed
     self._windows = np.where(corpus.counts >= length, -(-corpus.counts // length), 0).tolist()
@@ -58,14 +59,13 @@ class Batches:
     return Batch(self._batches[step].astype(np.int32))
 
   def _window(self, index: int, window: int) -> np.ndarray:
-    """Tokens of a window of the epoch that the `index`-th draw belongs to, [T]."""
+    """Returns the tokens [T] of a window; the draw number `index` says which epoch it is in."""
     document = bisect.bisect_right(self._ends, window)
-    number = window - (self._ends[document] - self._windows[document])
+    window_in_document = window - (self._ends[document] - self._windows[document])
     tokens = self._documents[document]
     surplus = self._windows[document] * self._length - len(tokens)
-    draw = hashlib.blake2b(
-      b'%d %d %d' % (self._seed, index // self.windows_per_epoch, document), digest_size=8
-    )
-    phase = int.from_bytes(draw.digest(), 'big') % (surplus + 1)
-    start = min(max(number * self._length - phase, 0), len(tokens) - self._length)
+    epoch = index // self.windows_per_epoch
+    digest = hashlib.blake2b(b'%d %d %d' % (self._seed, epoch, document), digest_size=8).digest()
+    phase = int.from_bytes(digest, 'big') % (surplus + 1)
+    start = min(max(window_in_document * self._length - phase, 0), len(tokens) - self._length)
     return tokens[start : start + self._length]

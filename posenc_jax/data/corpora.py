@@ -1,14 +1,14 @@
 """Opens a corpus by name: the embedded one, a TFDS set, a folder of text files, or a task.
 
-Documents are bytes, read and cut into tokens when they are asked for.
+A document is bytes; it is read and cut into tokens when it is asked for.
 """
 
 import dataclasses
-import difflib
 import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,38 +16,43 @@ from ml_collections import ConfigDict
 from posenc_jax import tasks
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
+from posenc_jax.data.folder import SPLITS
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.tokenizers import BYTES, Bytes, SentencePiece, learned
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, hint
 
-SPLITS = ('train', 'validation', 'test')
-RECENT = 1024  # documents kept in memory; every one of the embedded corpus
+NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
 
 
-class Lazy(Sequence):
-  """A sequence whose elements are made when they are asked for; the `RECENT` last used are kept."""
+class LazySequence(Sequence):
+  """A sequence that makes an element when it is asked for and keeps the NUM_CACHED last used."""
 
   def __init__(self, count: int, make: Callable[[int], object]):
     self._count = count
-    self._make = functools.lru_cache(RECENT)(make)
+    self._make = functools.lru_cache(NUM_CACHED)(make)
 
   def __len__(self):
     return self._count
 
   def __getitem__(self, index):
-    positions = range(self._count)[index]
-    return (
-      [self._make(i) for i in positions] if isinstance(positions, range) else self._make(positions)
-    )
+    selected = range(self._count)[index]
+    if isinstance(selected, range):
+      return [self._make(i) for i in selected]
+    return self._make(selected)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-  """One split of a corpus, always in the same order."""
+  """One split of a corpus of text; its documents always come in the same order.
+
+  Attributes:
+    names: the name of each document.
+    unit: the unit of the logged loss.
+  """
 
   name: str
   split: str
-  names: Sequence[str]  # of documents
+  names: Sequence[str]
   documents: Sequence[bytes]
   tokenizer: Bytes | SentencePiece = BYTES
   unit = 'bits/byte'
@@ -57,39 +62,40 @@ class Corpus:
 
   @functools.cached_property
   def sizes(self) -> np.ndarray:
-    """Bytes of each document, int64 [documents]. The first use reads the whole split."""
+    """The number of bytes of each document, int64. The first use reads the whole split."""
     return np.fromiter(map(len, self.documents), np.int64, len(self))
 
   @functools.cached_property
   def tokens(self) -> Sequence[np.ndarray]:
-    """Integer tokens_T of each document."""
-    return Lazy(len(self), lambda index: self.tokenizer.encode(self.documents[index]))
+    """The integer tokens_T of each document."""
+    return LazySequence(len(self), lambda index: self.tokenizer.encode(self.documents[index]))
 
   @functools.cached_property
   def counts(self) -> np.ndarray:
-    """Tokens of each document, int64 [documents]. The first use reads the whole split."""
+    """The number of tokens of each document, int64. The first use reads the whole split."""
     return np.fromiter(map(len, self.tokens), np.int64, len(self))
 
   @property
   def vocab(self) -> int:
-    """Symbols, the last of which is BOS."""
+    """The number of symbols; the last one is BOS."""
     return self.tokenizer.vocab
 
   @property
   def sha256(self) -> str | None:
-    """Of the learned tokenizer; None: tokens are bytes."""
+    """The hash of the learned tokenizer, or None where tokens are bytes."""
     return self.tokenizer.sha256
 
   def batches(self, length: int, size: int, seed: int) -> Batches:
+    """The training batches of `size` windows of `length` tokens."""
     return Batches(self, length, size, seed)
 
   def bytes_per_token(self, batch: Batch) -> float:
-    """Of the tokens of a batch, which count all."""
+    """The mean number of bytes that a token of the batch stands for."""
     return float(self.tokenizer.lengths[batch.tokens_BT].mean())
 
 
 def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
-  """What a run's section `data` says, one split of it: text in tokens, or a task. Raises
+  """Opens one split of the corpus or task that a config's section `data` describes. Raises
   `UserError`.
   """
   if data.corpus.startswith(tasks.PREFIX):
@@ -104,8 +110,8 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
 
 
 def vocab(data: ConfigDict) -> int:
-  """Symbols of what a run's section `data` says, BOS included, without opening it. Raises
-  `UserError`.
+  """The number of symbols, BOS included, of what a config's section `data` describes. Opens
+  nothing. Raises `UserError`.
   """
   if data.corpus.startswith(tasks.PREFIX):
     return _task(data, tuple).vocab
@@ -120,50 +126,31 @@ def _task(data: ConfigDict, texts: Callable[[], Sequence[bytes]]) -> tasks.Task:
 
 
 def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
-  """Opens one split of a corpus of text, its tokens bytes.
+  """Opens one split of a corpus of text, with bytes as tokens.
 
   Args:
     name: 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files (see
       `folder.py`).
     split: 'train', 'validation' or 'test'.
-    text_field: where a TFDS example or a line of a .jsonl file holds its text.
+    text_field: the field that holds the text of a TFDS example or of a line of a .jsonl file.
     cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
   Raises:
-    UserError: in one line, where there is no such corpus, split or field, or the split has no
-      documents.
+    UserError: there is no such corpus, split or field, or the split has no documents.
   """
   if split not in SPLITS:
     raise UserError(f'split={split!r}; allowed: {", ".join(SPLITS)}')
-  kind = _kind(name)
-  if kind == 'folder':
-    count, name_of, read = folder.open_split(name, split, text_field)
-  elif kind == 'sotu':
-    from posenc_jax.data import sotu  # TFDS takes a quarter of a second to import
-
-    count, name_of, read = sotu.open_split(split, cache_folder(cache))
-  else:
-    from posenc_jax.data import tfds
-
-    count, name_of, read = tfds.open_split(name, split, text_field, cache_folder(cache))
+  reader = _reader(name)
+  count, name_of, read = reader.open_split(name, split, text_field, cache_folder(cache))
   if count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
-  return Corpus(name, split, Lazy(count, name_of), Lazy(count, read))
+  return Corpus(name, split, LazySequence(count, name_of), LazySequence(count, read))
 
 
 def prepare(name: str, cache: str) -> Path:
   """Makes a corpus ready to be opened, downloading a TFDS set if need be; returns its folder.
   Raises `UserError`.
   """
-  kind = _kind(name)
-  if kind == 'folder':
-    return Path(name)
-  if kind == 'sotu':
-    from posenc_jax.data import sotu
-
-    return sotu.prepare(cache_folder(cache))
-  from posenc_jax.data import tfds
-
-  return tfds.prepare(name, cache_folder(cache))
+  return _reader(name).prepare(name, cache_folder(cache))
 
 
 def cache_folder(cache: str) -> Path:
@@ -173,21 +160,24 @@ def cache_folder(cache: str) -> Path:
   return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
 
 
-def _kind(name: str) -> str:
-  if name == 'sotu':
-    return 'sotu'
-  if name.startswith('tfds:') and name != 'tfds:':
-    return 'tfds'
-  if name and Path(name).is_dir():
-    return 'folder'
-  from posenc_jax.data import tfds
+def _reader(name: str) -> ModuleType:
+  """The module whose `open_split` and `prepare` serve the corpus. Raises `UserError`."""
+  if name != 'sotu' and not name.startswith('tfds:') and name and Path(name).is_dir():
+    return folder
+  from posenc_jax.data import sotu, tfds  # importing TFDS takes a quarter of a second
 
-  parent = Path(name).parent
-  folders = (
-    {str(path): str(path) for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else {}
+  if name == 'sotu':
+    return sotu
+  if name.startswith('tfds:') and name != 'tfds:':
+    return tfds
+  siblings = Path(name).parent.glob('*') if name else ()
+  names = ['sotu', *tfds.known(), *(str(path) for path in siblings if path.is_dir())]
+  complete = f'tfds:{name}' if f'tfds:{name}' in names else name
+  allowed = (
+    "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of "
+    '.txt or .jsonl files'
   )
-  names = {**folders, **{bare: f'tfds:{bare}' for bare in tfds.known()}, 'sotu': 'sotu'}
-  near = difflib.get_close_matches(name, names, n=1)
-  hint = f' (did you mean {names[near[0]]!r}?)' if near else ''
-  allowed = "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
-  raise UserError(f'config.data.corpus={name!r}: no such corpus{hint}; allowed: {allowed}')
+  near = hint(complete, names)
+  raise UserError(
+    f'config.data.corpus={name!r}: no such corpus{near and f" ({near})"}; allowed: {allowed}'
+  )

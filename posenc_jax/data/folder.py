@@ -1,75 +1,86 @@
-"""A folder of text as a corpus: a .txt file is one document, a line of a .jsonl file is one, at any
-depth.
+"""A folder of text as a corpus: each .txt file, and each line of a .jsonl file, is one document.
 
-The subfolders train/, validation/ and test/ are the splits if there is any of them. Otherwise
-documents are ranked by the SHA-256 of their names: the first tenth is the test split, the next
-twentieth validation (at least one document each), the rest trains. Adding a file can then move
-others; a corpus that grows should have the subfolders.
+Subfolders are searched at any depth. If there is a subfolder train/, validation/ or test/, these
+are the splits. Otherwise documents are ranked by the SHA-256 of their names: the first tenth is the
+test split, the next twentieth the validation split (at least one document each), and the rest
+trains. Adding a file can then move others, so a corpus that grows should have the subfolders.
 """
 
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 
+SPLITS = ('train', 'validation', 'test')
+
+
+class Document(NamedTuple):
+  """The place of a document; `offset` is the start of its line in a .jsonl file, None in a .txt."""
+
+  name: str
+  path: Path
+  offset: int | None
+
 
 def open_split(
-  name: str, split: str, text_field: str
+  name: str, split: str, text_field: str, cache: Path
 ) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """The number of documents of a split, their names and their bytes by index. Raises
-  `UserError`.
+  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
+  Raises `UserError`.
   """
   root = Path(name)
-  divided = [path.name for s in ('train', 'validation', 'test') if (path := root / s).is_dir()]
-  if divided and split not in divided:
-    raise UserError(
-      f'config.data.corpus={name!r}: no split {split!r}; its folders are {", ".join(divided)}'
-    )
-  documents = _documents(root / split if divided else root)
+  field = f'config.data.corpus={name!r}'
+  subfolders = [split for split in SPLITS if (root / split).is_dir()]
+  if subfolders and split not in subfolders:
+    raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')
+  documents = _documents(root / split if subfolders else root)
   if not documents:
-    raise UserError(
-      f'config.data.corpus={name!r}: no documents for split {split!r}; allowed: .txt or .jsonl files'
-    )
-  if not divided:
-    total, documents = len(documents), _share(documents, split)
+    raise UserError(f'{field}: no documents for split {split!r}; allowed: .txt or .jsonl files')
+  if not subfolders:
+    total = len(documents)
+    documents = _split_by_hash(documents, split)
     if not documents:
-      allowed = '3 documents or more, or folders train, validation and test'
       raise UserError(
-        f'config.data.corpus={name!r}: no document of {total} left for {split!r}; allowed: {allowed}'
+        f'{field}: no document of {total} left for {split!r}; '
+        'allowed: 3 documents or more, or folders train, validation and test'
       )
+  return (
+    len(documents),
+    lambda index: documents[index].name,
+    lambda index: _read(documents[index], text_field),
+  )
 
-  def read(index: int) -> bytes:
-    document, path, offset = documents[index]
-    return path.read_bytes() if offset is None else _line(document, path, offset, text_field)
 
-  return len(documents), lambda index: documents[index][0], read
+def prepare(name: str, cache: Path) -> Path:
+  """A folder needs no preparation and is read where it is."""
+  return Path(name)
 
 
-def _documents(root: Path) -> list[tuple[str, Path, int | None]]:
-  """(name, file, offset of its line or None) of each document, sorted by name of file; hidden ones
-  are left out.
-  """
+def _documents(root: Path) -> list[Document]:
+  """All documents below `root`, sorted by the names of their files, without hidden files."""
   documents = []
   paths = (path for path in root.rglob('*') if path.suffix in ('.txt', '.jsonl') and path.is_file())
   for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
     if any(part.startswith('.') for part in name.split('/')):
       continue
     if path.suffix == '.txt':
-      documents.append((name, path, None))
+      documents.append(Document(name, path, None))
       continue
     offset = 0
     with path.open('rb') as lines:
       for number, line in enumerate(lines, 1):
         if line.strip():
-          documents.append((f'{name}:{number}', path, offset))
+          documents.append(Document(f'{name}:{number}', path, offset))
         offset += len(line)
   return documents
 
 
-def _share(documents: list[tuple], split: str) -> list[tuple]:
-  ranked = sorted(documents, key=lambda document: hashlib.sha256(document[0].encode()).digest())
+def _split_by_hash(documents: list[Document], split: str) -> list[Document]:
+  """The documents that the hash of their names puts into this split, in the order given."""
+  ranked = sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest())
   test = max(1, len(ranked) // 10)
   validation = test + max(1, len(ranked) // 20)
   bounds = {'test': (0, test), 'validation': (test, validation), 'train': (validation, None)}
@@ -77,19 +88,23 @@ def _share(documents: list[tuple], split: str) -> list[tuple]:
   return [document for document in documents if document in chosen]
 
 
-def _line(document: str, path: Path, offset: int, text_field: str) -> bytes:
-  with path.open('rb') as lines:
-    lines.seek(offset)
-    try:
-      row = json.loads(lines.readline())
-    except ValueError as error:
-      raise UserError(
-        f'config.data.corpus: {document} of {path.parent} is not JSON: {error}'
-      ) from error
-  text = row[text_field] if isinstance(row, dict) and text_field in row else None
-  if not isinstance(text, str):
-    fields = ', '.join(row) if isinstance(row, dict) else 'none'
+def _read(document: Document, text_field: str) -> bytes:
+  if document.offset is None:
+    return document.path.read_bytes()
+  with document.path.open('rb') as lines:
+    lines.seek(document.offset)
+    line = lines.readline()
+  try:
+    row = json.loads(line)
+  except ValueError as error:
     raise UserError(
-      f'config.data.text_field={text_field!r}: no such text in {document}; its fields: {fields}'
+      f'config.data.corpus: {document.name} of {document.path.parent} is not JSON: {error}'
+    ) from error
+  fields = row if isinstance(row, dict) else {}
+  text = fields.get(text_field)
+  if not isinstance(text, str):
+    raise UserError(
+      f'config.data.text_field={text_field!r}: no such text in {document.name}; '
+      f'its fields: {", ".join(fields) or "none"}'
     )
   return text.encode('utf-8', 'surrogatepass')

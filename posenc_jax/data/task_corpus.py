@@ -1,6 +1,7 @@
-"""A task as a corpus: the same trainer, with batches of examples whose answers alone count."""
+"""A task as a corpus: the same trainer, with batches of examples in which only answers count."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,6 +17,8 @@ class TaskCorpus:
   Attributes:
     protocol: the task's name, without options.
     shortest: tokens of the shortest examples to train on.
+    sha256: None, since a task has no learned tokenizer.
+    unit: the unit of the logged loss.
   """
 
   name: str
@@ -23,24 +26,25 @@ class TaskCorpus:
   protocol: str
   task: Task
   shortest: int
-  sha256, unit = None, 'bits/answer'
+  sha256 = None
+  unit = 'bits/answer'
 
   @property
   def vocab(self) -> int:
-    """Symbols, the last of which is BOS."""
+    """The number of symbols; the last one is BOS."""
     return self.task.vocab
 
   def batches(self, length: int, size: int, seed: int) -> 'TaskBatches':
+    """The training batches of `size` examples of at most `length` tokens."""
     return TaskBatches(self, length, size, seed)
 
   def bytes_per_token(self, batch: Batch) -> float:
-    """1: a task has no bytes, and what is logged as bits a byte is in bits an answer."""
-    del batch
+    """1, since a task has no bytes: bits a byte are then bits an answer."""
     return 1.0
 
   def examples(self, count: int, length: int) -> list[Example]:
-    """The first so many examples of seed 0 that have `length` tokens, or as many as the format
-    allows. UserError.
+    """The first `count` examples of seed 0, each of `length` tokens or the next fewer that the
+    format allows. Raises `UserError`.
     """
     try:
       return [self.task.example(self.split, 0, index, length, length) for index in range(count)]
@@ -49,14 +53,14 @@ class TaskCorpus:
 
 
 class TaskBatches:
-  """`batches[step]` are examples step * size and on; their lengths are drawn evenly from `shortest`
-  to `length`.
+  """`batches[step]` holds the examples step * size and on, of lengths drawn evenly from the
+  corpus's `shortest` to `length`.
 
-  Each starts at position 0 and is filled up on the right, where nothing is scored.
+  Each example starts at position 0; the padding on its right is not scored.
   """
 
   def __init__(self, corpus: TaskCorpus, length: int, size: int, seed: int):
-    """Raises `UserError` for lengths that the task does not have, or for numbers that are not
+    """Raises `UserError` for lengths that the task does not have and for numbers that are not
     allowed.
     """
     if size < 1 or not 0 <= seed < 2**32:
@@ -68,24 +72,22 @@ class TaskBatches:
       raise UserError(f'config.train.length: {corpus.name!r} with {error}') from error
 
   def _example(self, index: int) -> Example:
-    c = self._corpus
-    return c.task.example(c.split, self._seed, index, c.shortest, self._length)
+    task, shortest = self._corpus.task, self._corpus.shortest
+    return task.example(self._corpus.split, self._seed, index, shortest, self._length)
 
   def __getitem__(self, step: int) -> Batch:
     if step < 0:
       raise IndexError(f'{step=}; allowed: 0 or more')
-    return fill_up(
-      map(self._example, range(step * self._size, (step + 1) * self._size)),
-      self._size,
-      self._length,
-    )
+    indices = range(step * self._size, (step + 1) * self._size)
+    return pad_examples(map(self._example, indices), self._size, self._length)
 
 
-def fill_up(examples, size: int, length: int) -> Batch:
-  """At most `size` examples of at most `length` tokens as one batch [size, length]; nothing else in
-  it is scored.
+def pad_examples(examples: Iterable[Example], size: int, length: int) -> Batch:
+  """Puts at most `size` examples of at most `length` tokens into one batch [size, length] that
+  scores their answers and nothing else.
   """
-  tokens_BT, scored_BT = np.zeros((size, length), np.int32), np.zeros((size, length), bool)
+  tokens_BT = np.zeros((size, length), np.int32)
+  scored_BT = np.zeros((size, length), bool)
   for row, example in enumerate(examples):
     tokens_BT[row, : len(example.tokens_T)] = example.tokens_T
     scored_BT[row, : len(example.tokens_T)] = example.answers_T

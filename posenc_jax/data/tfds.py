@@ -1,70 +1,69 @@
-"""Any TensorFlow Datasets set as a corpus, read without TensorFlow: it has to be prepared as
+"""Any TensorFlow Datasets set as a corpus, read without TensorFlow; it must be prepared as
 array_record.
 
-A split that a set lacks is cut off the end of its train split: of the last tenth for test, and a
-twentieth before it (or, where there is a test split, the last twentieth) for validation.
+A split that a set lacks is cut off the end of its train split: the last tenth for test, and the
+twentieth before it for validation (the last twentieth where the set has a test split).
 """
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, hint
 
 
 def open_split(
   name: str, split: str, text_field: str, cache: Path
 ) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """The number of documents of a split, their names and their bytes by index. Raises
-  `UserError`.
+  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
+  Raises `UserError`.
   """
-  builder = _on_disk(name, cache)
+  builder = _builder_on_disk(name, cache)
+  field = f'config.data.corpus={name!r}'
   if builder is None:
     raise UserError(
-      f'config.data.corpus={name!r}: not in {cache} or {tfds.core.constants.DATA_DIR}{_near(name)}; prepare it with '
+      f'{field}: not in {cache} or {tfds.core.constants.DATA_DIR}{_near(name)}; prepare it with '
       f'`python scripts/prepare_data.py --corpus={name}`'
     )
   features = builder.info.features
-  texts = [field for field, feature in features.items() if isinstance(feature, tfds.features.Text)]
+  texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
   if text_field not in texts:
+    allowed = ', '.join(texts) or '-'
     raise UserError(
-      f'config.data.text_field={text_field!r}: not a text of {name}; allowed: {", ".join(texts) or "-"}'
+      f'config.data.text_field={text_field!r}: not a text of {name}; allowed: {allowed}'
     )
-  part = _parts(set(builder.info.splits)).get(split)
+  part = _split_slices(set(builder.info.splits)).get(split)
   if part is None:
-    have = ', '.join(builder.info.splits)
-    raise UserError(
-      f'config.data.corpus={name!r}: no split {split!r} and no train to cut it from; it has {have}'
-    )
-  source = builder.as_data_source(part)
-  return len(source), lambda index: f'{part}/{index}', lambda index: source[index][text_field]
+    present = ', '.join(builder.info.splits)
+    raise UserError(f'{field}: no split {split!r} and no train to cut it from; it has {present}')
+  rows = builder.as_data_source(part)
+  return len(rows), lambda index: f'{part}/{index}', lambda index: rows[index][text_field]
 
 
 def prepare(name: str, cache: Path) -> Path:
   """Downloads and prepares a set that is not on disk; returns its folder. Raises `UserError`."""
-  builder = _on_disk(name, cache)
+  builder = _builder_on_disk(name, cache)
   if builder is None:
     try:
       builder = tfds.builder(_bare(name), data_dir=cache, file_format='array_record')
       builder.download_and_prepare()
-    # whatever the code of a set raises: no network, no TensorFlow, no Beam, no such name
+    # A set's own code may raise anything: no network, no TensorFlow, no Beam, no such name.
     except Exception as error:
       reason = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:120]}'
       raise UserError(
-        f'config.data.corpus={name!r}: cannot be prepared here ({reason}){_near(name)}; where it can, run '
-        f'`{_command(name)} --data_dir=DIR` and copy what is in DIR into {cache}'
+        f'config.data.corpus={name!r}: cannot be prepared here ({reason}){_near(name)}; '
+        f'where it can, run `{_command(name)} --data_dir=DIR` and copy what is in DIR into {cache}'
       ) from error
   return Path(builder.data_dir)
 
 
 def known() -> list[str]:
-  """Names of the sets that TFDS has code for here."""
-  return tfds.list_builders(with_community_datasets=False)
+  """The names ('tfds:NAME') of the sets whose code TFDS brings along."""
+  return [f'tfds:{name}' for name in tfds.list_builders(with_community_datasets=False)]
 
 
-def _on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
+def _builder_on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
   for data_dir in (cache, tfds.core.constants.DATA_DIR):
     try:
       builder = tfds.core.read_only_builder.builder_from_files(_bare(name), data_dir=data_dir)
@@ -74,31 +73,35 @@ def _on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
       raise UserError(
         f'config.data.corpus={name!r}: allowed: tfds:NAME[/CONFIG][:VERSION]'
       ) from error
-    if (file_format := builder.info.file_format.value) != 'array_record':
+    file_format = builder.info.file_format.value
+    if file_format != 'array_record':
       raise UserError(
-        f'config.data.corpus={name!r}: is {file_format} in {builder.data_dir}, which takes TensorFlow to read; '
-        f'allowed: array_record, as made by `{_command(name)} --data_dir={cache}`'
+        f'config.data.corpus={name!r}: is {file_format} in {builder.data_dir}, which takes '
+        f'TensorFlow to read; allowed: array_record, as made by '
+        f'`{_command(name)} --data_dir={cache}`'
       )
     return builder
   return None
 
 
-def _parts(have: set[str]) -> dict[str, str]:
-  """Which slice of the set is which split, for the splits that it has or can be given."""
+def _split_slices(present: set[str]) -> dict[str, str]:
+  """The slice of the set that is each split, for the splits that it has or can be given."""
   cuts = {
     (): {'test': 'train[90%:]', 'validation': 'train[85%:90%]', 'train': 'train[:85%]'},
     ('test',): {'validation': 'train[95%:]', 'train': 'train[:95%]'},
     ('validation',): {'test': 'train[90%:]', 'train': 'train[:90%]'},
     ('test', 'validation'): {},
   }
-  cut = cuts[tuple(sorted(have & {'test', 'validation'}))] if 'train' in have else {}
-  return {**{split: split for split in have}, **cut}
+  cut = cuts[tuple(sorted(present & {'test', 'validation'}))] if 'train' in present else {}
+  return {**{split: split for split in present}, **cut}
 
 
 def _near(name: str) -> str:
-  bare = _bare(name)
-  near = difflib.get_close_matches(bare, known(), n=1)
-  return f'; did you mean {"tfds:" + near[0]!r}?' if near and near[0] != bare else ''
+  """'; did you mean ...' for a name that TFDS does not know."""
+  names = [known_name.removeprefix('tfds:') for known_name in known()]
+  # The names are compared without 'tfds:', which would make any two of them alike.
+  near = '' if _bare(name) in names else hint(_bare(name), names)
+  return near and '; ' + near.replace("mean '", "mean 'tfds:")
 
 
 def _command(name: str) -> str:

@@ -1,10 +1,9 @@
-"""Tokens of text: bytes, or pieces that SentencePiece finds in a corpus. Both give back every
-byte.
+"""Tokens of text: bytes, or pieces that SentencePiece learns from a corpus. Decoding gives back
+every byte of the text.
 """
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,18 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax.errors import UserError
+from posenc_jax.jsonl_store import atomic_write
 
-LEARNED_FROM = 2**26  # bytes of the training split, from its start, or less where it has less
-SPACE = '\u2581'  # SentencePiece writes spaces as this character, and gives it back as a space
+MAX_TRAINING_BYTES = 2**26  # a model is learned from the first bytes of the training split
+SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space
 
 
 class Bytes:
   """Every byte is a token.
 
   Attributes:
-    vocab: symbols, the last of which is BOS.
-    lengths: int64 [vocab], how many bytes each stands for.
-    sha256: of what was learned; None: nothing was.
+    vocab: the number of symbols; the last one is BOS.
+    lengths: int64 [vocab], the number of bytes that each symbol stands for.
+    sha256: the hash of the learned model; None where nothing was learned.
   """
 
   vocab, sha256 = 257, None
@@ -40,41 +40,39 @@ BYTES = Bytes()
 
 
 class SentencePiece:
-  """The pieces of a learned model. Attributes and methods are those of `Bytes`."""
+  """The tokens are pieces of a learned model. Attributes and methods are those of `Bytes`."""
 
   def __init__(self, model: bytes):
-    """Raises RuntimeError for what is no model."""
+    """Raises RuntimeError where the bytes are no model."""
     import sentencepiece
 
     self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
     self._pieces = [self._bytes_of(token) for token in range(self._model.vocab_size())]
-    self._byte_tokens = np.array(
-      [self._model.piece_to_id(f'<0x{byte:02X}>') for byte in range(256)], np.int32
-    )
-    self.vocab, self.sha256 = len(self._pieces) + 1, hashlib.sha256(model).hexdigest()
+    byte_tokens = [self._model.piece_to_id(f'<0x{byte:02X}>') for byte in range(256)]
+    self._byte_tokens = np.array(byte_tokens, np.int32)
+    self.vocab = len(self._pieces) + 1
+    self.sha256 = hashlib.sha256(model).hexdigest()
     self.lengths = np.array([*map(len, self._pieces), 0], np.int64)
 
   def _bytes_of(self, token: int) -> bytes:
     if self._model.is_unknown(token):
-      return b''  # what is in no piece is said in bytes, so it never occurs
+      return b''  # it never occurs, since text outside all pieces becomes byte tokens
     piece = self._model.id_to_piece(token)
-    return (
-      bytes([int(piece[3:5], 16)])
-      if self._model.is_byte(token)
-      else piece.replace(SPACE, ' ').encode()
-    )
+    if self._model.is_byte(token):
+      return bytes([int(piece[3:5], 16)])
+    return piece.replace(SPACE, ' ').encode()
 
   def encode(self, text: bytes) -> np.ndarray:
-    """int32 tokens_T. What is not UTF-8, and the character that stands for a space, are said in
-    bytes.
+    """Returns int32 tokens_T. Bytes that are not UTF-8, and the character SPACE itself, become byte
+    tokens.
     """
-    parts = re.split(f'([\udc80-\udcff{SPACE}]+)', text.decode('utf-8', 'surrogateescape'))
-    tokens = [
-      self._byte_tokens[list(part.encode('utf-8', 'surrogateescape'))]
-      if i % 2
-      else self._model.encode(part)
-      for i, part in enumerate(parts)
-    ]
+    runs = re.split(f'([\udc80-\udcff{SPACE}]+)', text.decode('utf-8', 'surrogateescape'))
+    tokens = []
+    for i, run in enumerate(runs):
+      if i % 2:  # `re.split` puts the runs that matched at odd places
+        tokens.append(self._byte_tokens[list(run.encode('utf-8', 'surrogateescape'))])
+      else:
+        tokens.append(self._model.encode(run))
     return np.concatenate(tokens).astype(np.int32)
 
   def decode(self, tokens: Iterable[int]) -> bytes:
@@ -82,23 +80,31 @@ class SentencePiece:
 
 
 def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
-  """The model of `vocab` symbols (BOS included) for these texts, from the cache or learned now and
-  kept there.
+  """Returns the model of `vocab` symbols (BOS included) for these texts. It is read from the cache,
+  or learned now and kept there.
 
-  Byte pairs, no normalization, with all bytes as pieces. Raises `UserError`.
+  The model has byte pairs and all single bytes as pieces, and does not normalize text. Raises
+  `UserError`.
   """
-  some, size = [], 0
+  sample, size = [], 0
   for text in texts:
-    if size >= LEARNED_FROM:
+    if size >= MAX_TRAINING_BYTES:
       break
-    some.append(text)
+    sample.append(text)
     size += len(text)
   digest = hashlib.sha256(b'%d' % vocab)
-  for text in some:
+  for text in sample:
     digest.update(b' %d ' % len(text) + text)
   path = cache / 'tokenizers' / f'sentencepiece-{vocab}-{digest.hexdigest()[:16]}.model'
   if not path.exists():
-    _write(path, _learn(some, vocab))
+    model = _learn(sample, vocab)
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      atomic_write(path, model)
+    except OSError as error:
+      raise UserError(
+        f'config.data.cache: cannot write {path} ({error.strerror}); allowed: a folder'
+      ) from error
   try:
     return SentencePiece(path.read_bytes())
   except RuntimeError as error:
@@ -126,7 +132,7 @@ def _learn(texts: Sequence[bytes], vocab: int) -> bytes:
       bos_id=-1,
       eos_id=-1,
       pad_id=-1,
-      num_threads=1,  # with more, the pieces may differ from one time to the next
+      num_threads=1,  # with more threads, pieces may differ from one time to the next
       minloglevel=2,
     )
   except (RuntimeError, OSError) as error:
@@ -135,15 +141,3 @@ def _learn(texts: Sequence[bytes], vocab: int) -> bytes:
       f'config.data.vocab={vocab}: SentencePiece refuses ({reason}); allowed: what it takes'
     ) from error
   return model.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f'{path.name}.{os.getpid()}')
-    new.write_bytes(content)
-    os.replace(new, path)
-  except OSError as error:
-    raise UserError(
-      f'config.data.cache: cannot write {path} ({error.strerror}); allowed: a folder'
-    ) from error

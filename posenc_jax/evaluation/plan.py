@@ -1,6 +1,4 @@
-"""What a config asks to be measured: documents, protocols, lengths; and what of it a row must
-say.
-"""
+"""The measurements that a config asks for: documents, protocols and lengths."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -9,201 +7,201 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.config import decides_results, differing_keys, flat
+from posenc_jax.config import CONTROLS, decides_results, differing_keys, flat
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import protocols
-from posenc_jax.evaluation.protocols import Nll
+from posenc_jax.evaluation.model_functions import gradient_norms
+from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.tasks import PREFIX
 
-WINDOWED = 'windowed'  # a row's `control`: attention limited to the row's `train_length` tokens
-# tokens more than `train_length` before the first scored one are another document's
-SHUFFLED_FAR = 'shuffled_far'
+WINDOWED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
 
-TRAINED = ('seed', 'train', 'optim')  # sections that evaluation cannot change any more
-# a row has fields for them
-KEYED = ('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols')
-HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')  # change no number
+TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
+# Fields that rows state by themselves, and fields that change no number.
+IN_ROWS = ('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols')
+HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """The rows of one protocol at one length, measured with one compiled function.
+  """The rows of one protocol at one length, which are measured with one compiled function.
 
   Attributes:
-    questions: for each row, the fields of its key that set it apart.
-    score: (function, numbers of rows) -> the fields of these rows that say what came out.
-    function: 'nll', 'norms' or 'answers', what `score` is given.
-    window: tokens that attention sees; None: as the config says.
-    metric: of the rows, where it is no likelihood.
+    key_fields: for each row, the fields that set it apart from other rows of the run.
+    score: (token function, indices of rows) -> for each of these rows, the fields of its score.
+    function: the function of the model that `score` needs: `token_nll` or one of
+      `model_functions`.
+    window: the number of tokens that attention sees, or None for what the config says.
+    metric: the metric of all rows that do not state one; None for a likelihood.
   """
 
   length: int
-  questions: list[dict]
-  score: Callable[[Nll, list[int]], list[dict]]
-  function: str = 'nll'
+  key_fields: list[dict]
+  score: Callable[[TokenFunction, list[int]], list[dict]]
+  function: Callable = token_nll
   window: int | None = None
   metric: str | None = None
 
   @property
   def name(self) -> str:
-    """Of its row in the table that is shown: 'last_k', 'last_k windowed', 'non_overlapping'."""
-    question = self.questions[0]
-    return ' '.join(filter(None, (question['protocol'], question['control'])))
+    """The name of its line in the printed table: 'last_k', 'last_k windowed', 'non_overlapping'."""
+    fields = self.key_fields[0]
+    return ' '.join(filter(None, (fields['protocol'], fields['control'])))
 
 
-def plan(
-  config: ConfigDict, documents: list[tuple[str, np.ndarray]], bytes_V: np.ndarray
-) -> Iterator[Measurement]:
-  """The measurements of `config.eval`, shortest windows first.
-
-  Args:
-    documents: (name, tokens_T) each.
-    bytes_V: how many bytes each token stands for.
+def plan(config: ConfigDict, corpus: data.Corpus) -> list[Measurement]:
+  """Returns the measurements of text that `config.eval` asks for, shortest windows first. Raises
+  `UserError` where documents are too short or too few.
   """
-  planner = Planner(config, documents, bytes_V)
-  for length in sorted(config.eval.lengths):
-    for protocol in config.eval.protocols:
-      yield from getattr(planner, protocol)(length)
+  planner = Planner(config, corpus)
+  return [
+    measurement
+    for length in sorted(config.eval.lengths)
+    for protocol in config.eval.protocols
+    for measurement in getattr(planner, protocol)(length)
+  ]
+
+
+def control_window(control: str | None, length: int, train_length: int) -> int | None:
+  """The `Measurement.window` of a control at a length."""
+  return train_length if control == WINDOWED and length > train_length else None
 
 
 class Planner:
-  """A method a protocol: length -> its measurements."""
+  """Its public methods are the protocols of `config.PROTOCOLS`: length -> measurements."""
 
-  def __init__(
-    self, config: ConfigDict, documents: list[tuple[str, np.ndarray]], bytes_V: np.ndarray
-  ):
-    e = self.eval = config.eval
-    self.train_length, self.bytes_V = config.train.length, bytes_V
-    self.names, self.texts = (
-      [name for name, _ in documents],
-      [tokens_T for _, tokens_T in documents],
-    )
-    self.starts = [tokens_T[: e.document_tokens or None] for tokens_T in self.texts]
-    self.targets = protocols.choose_targets(
-      [len(tokens_T) for tokens_T in self.texts], max(e.lengths), e.spans
-    )
+  def __init__(self, config: ConfigDict, corpus: data.Corpus):
+    self._eval = config.eval
+    self._train_length = config.train.length
+    self._bytes_V = corpus.tokenizer.lengths
+    documents = choose_documents(config, corpus)
+    self._names = [name for name, _ in documents]
+    self._texts = [tokens_T for _, tokens_T in documents]
+    self._starts = [tokens_T[: self._eval.document_tokens or None] for tokens_T in self._texts]
+    sizes = [len(tokens_T) for tokens_T in self._texts]
+    self._targets = protocols.choose_targets(sizes, max(self._eval.lengths), self._eval.spans)
 
-  def scores(self, nats: np.ndarray, tokens: np.ndarray) -> dict:
-    """Fields of a row that scored these tokens."""
-    return {
-      'nats': float(nats.sum()),
-      'tokens': tokens.size,
-      'bytes': int(self.bytes_V[tokens].sum()),
-    }
+  def _score_fields(self, nats: np.ndarray, tokens: np.ndarray) -> dict:
+    """The score of a row that covers these tokens."""
+    num_bytes = int(self._bytes_V[tokens].sum())
+    return {'nats': float(nats.sum()), 'tokens': tokens.size, 'bytes': num_bytes}
 
   def non_overlapping(self, length: int) -> Iterator[Measurement]:
-    yield self._documents('non_overlapping', length, length)
+    fields = {'protocol': 'non_overlapping', 'control': None, 'length': length}
+    yield self._whole_documents(fields, length)
 
   def sliding(self, length: int) -> Iterator[Measurement]:
-    yield self._documents('sliding', length, self.eval.stride)
+    stride = self._eval.stride
+    fields = {'protocol': 'sliding', 'control': None, 'length': length, 'stride': stride}
+    yield self._whole_documents(fields, stride)
 
-  def _documents(self, protocol: str, length: int, stride: int) -> Measurement:
-    question = {'protocol': protocol, 'control': None, 'length': length}
-    question |= {'stride': stride} if protocol == 'sliding' else {}
+  def _whole_documents(self, fields: dict, stride: int) -> Measurement:
+    length = fields['length']
 
     def score(nll, rows):
-      texts = [self.starts[i] for i in rows]
-      nats = protocols.sliding(nll, texts, length, stride, self.eval.batch_tokens)
-      return [self.scores(nats_T, tokens_T) for nats_T, tokens_T in zip(nats, texts, strict=True)]
+      texts = [self._starts[i] for i in rows]
+      nats = protocols.sliding(nll, texts, length, stride, self._eval.batch_tokens)
+      return [self._score_fields(*pair) for pair in zip(nats, texts, strict=True)]
 
-    return Measurement(length, [question | {'document': name} for name in self.names], score)
+    return Measurement(length, [fields | {'document': name} for name in self._names], score)
 
   def last_k(self, length: int) -> Iterator[Measurement]:
-    for control in (None, *self.eval.controls):
+    for control in (None, *self._eval.controls):
       yield self._last_k(length, control)
 
   def _last_k(self, length: int, control: str | None) -> Measurement:
-    k = self.eval.k
-    # the first scored token still sees its near ones
-    near = self.train_length + k if control == SHUFFLED_FAR else None
-    question = {'protocol': 'last_k', 'control': control, 'length': length, 'k': k}
+    k = self._eval.k
+    # The first scored token still sees `train_length` tokens of its own document.
+    near = self._train_length + k if control == SHUFFLED_FAR else None
 
     def score(nll, rows):
-      targets = [self.targets[i] for i in rows]
-      windows = protocols.target_windows(self.texts, targets, length, near)
-      nats = protocols.last_k(nll, windows, length, k, self.eval.batch_tokens)
-      tokens = (self.texts[document][end - k : end] for document, end in targets)
-      return [self.scores(nats_K, tokens_K) for nats_K, tokens_K in zip(nats, tokens, strict=True)]
+      targets = [self._targets[i] for i in rows]
+      windows = protocols.target_windows(self._texts, targets, length, near)
+      nats = protocols.last_k(nll, windows, length, k, self._eval.batch_tokens)
+      tokens = (self._texts[document][end - k : end] for document, end in targets)
+      return [self._score_fields(*pair) for pair in zip(nats, tokens, strict=True)]
 
-    questions = [
-      question | {'document': self.names[d], 'position': end - k} for d, end in self.targets
+    fields = {'protocol': 'last_k', 'control': control, 'length': length, 'k': k}
+    key_fields = [
+      fields | {'document': self._names[document], 'position': end - k}
+      for document, end in self._targets
     ]
-    return Measurement(length, questions, score, window=self._window(length, control))
-
-  def _window(self, length: int, control: str | None) -> int | None:
-    return self.train_length if control == WINDOWED and length > self.train_length else None
+    window = control_window(control, length, self._train_length)
+    return Measurement(length, key_fields, score, window=window)
 
   def by_position(self, length: int) -> Iterator[Measurement]:
     bins = protocols.log_bins(length)
 
     def score(nll, rows):
-      tokens_NT = protocols.whole_windows(self.starts, length)
-      nats_NT = protocols.by_position(nll, tokens_NT, self.eval.batch_tokens)
+      tokens_NT = protocols.whole_windows(self._starts, length)
+      nats_NT = protocols.by_position(nll, tokens_NT, self._eval.batch_tokens)
       slices = [slice(*bins[i]) for i in rows]
-      return [self.scores(nats_NT[:, some], tokens_NT[:, some]) for some in slices]
+      return [self._score_fields(nats_NT[:, places], tokens_NT[:, places]) for places in slices]
 
-    for control in (None, *(control for control in self.eval.controls if control == WINDOWED)):
-      question = {'protocol': 'by_position', 'control': control, 'length': length}
-      questions = [question | {'position': first} for first, _ in bins]
-      yield Measurement(length, questions, score, window=self._window(length, control))
+    controls = [control for control in self._eval.controls if control == WINDOWED]
+    for control in (None, *controls):
+      fields = {'protocol': 'by_position', 'control': control, 'length': length}
+      key_fields = [fields | {'position': first} for first, _ in bins]
+      window = control_window(control, length, self._train_length)
+      yield Measurement(length, key_fields, score, window=window)
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:
-    """Of rows that say what share of the gradient lies at `position` to the next row's: their
-    values add up to 1.
+    """A row's value is the share of the gradient from its `position` to that of the next row, so
+    the values of a length add up to 1.
     """
     bins = protocols.log_bins(length - 1)
 
     def score(norms, rows):
-      windows = protocols.target_windows(self.texts, self.targets, length)
-      share_R = np.mean(
-        list(protocols.receptive_field(norms, windows, length, self.eval.batch_tokens)), axis=0
-      )
+      windows = protocols.target_windows(self._texts, self._targets, length)
+      shares = protocols.receptive_field(norms, windows, length, self._eval.batch_tokens)
+      share_R = np.mean(list(shares), axis=0)
       return [{'value': float(share_R[slice(*bins[i])].sum())} for i in rows]
 
-    question = {'protocol': 'receptive_field', 'control': None, 'length': length}
-    questions = [question | {'position': first} for first, _ in bins]
-    yield Measurement(length, questions, score, function='norms', metric='gradient')
+    fields = {'protocol': 'receptive_field', 'control': None, 'length': length}
+    key_fields = [fields | {'position': first} for first, _ in bins]
+    yield Measurement(length, key_fields, score, function=gradient_norms, metric='gradient')
 
 
 def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
-  """The first `eval.documents` documents (name, tokens_T) of at least max(eval.lengths) tokens.
-  Raises `UserError`.
+  """Returns the first `eval.documents` documents (name, tokens_T) that have at least
+  max(eval.lengths) tokens. Raises `UserError`.
   """
   e, longest = config.eval, max(config.eval.lengths)
-  enough = [i for i, size in enumerate(corpus.counts) if size >= longest]
-  where = f'documents of {corpus.name!r} ({e.split}) have {longest} tokens'
-  if not enough:
+  long_enough = [i for i, count in enumerate(corpus.counts) if count >= longest]
+  available = f'documents of {corpus.name!r} ({e.split}) have {longest} tokens'
+  if not long_enough:
     allowed = f'at most {corpus.counts.max()}, the longest'
-    raise UserError(f'config.eval.lengths={tuple(e.lengths)!r}: no {where}; allowed: {allowed}')
-  if e.documents > len(enough):
-    allowed = f'1 to {len(enough)}, or 0 for all of them'
+    raise UserError(f'config.eval.lengths={tuple(e.lengths)!r}: no {available}; allowed: {allowed}')
+  if e.documents > len(long_enough):
     raise UserError(
-      f'config.eval.documents={e.documents}: only {len(enough)} {where}; allowed: {allowed}'
+      f'config.eval.documents={e.documents}: only {len(long_enough)} {available}; '
+      f'allowed: 1 to {len(long_enough)}, or 0 for all of them'
     )
-  if SHUFFLED_FAR in e.controls and len(enough) < 2:
+  if SHUFFLED_FAR in e.controls and len(long_enough) < 2:
     raise UserError(
-      f'config.eval.controls={tuple(e.controls)!r}: only 1 of the {where}; allowed: without shuffled_far'
+      f'config.eval.controls={tuple(e.controls)!r}: only 1 of the {available}; '
+      'allowed: without shuffled_far'
     )
-  chosen = enough[: e.documents or None]
-  return [(corpus.names[i], corpus.tokens[i]) for i in chosen]
+  return [(corpus.names[i], corpus.tokens[i]) for i in long_enough[: e.documents or None]]
 
 
 def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
-  """What evaluation changes in the run's saved config, without what a row says anyway and what
-  changes no number.
+  """Returns {field: value} of what evaluation changes in the run's saved config and rows would not
+  show otherwise.
 
   Documents and targets in text follow from the longest length, so a change of that counts. Raises
-  `UserError` for a field that is trained in.
+  `UserError` for a field that decided the training.
   """
   before, after = flat(saved), flat(config)
   changed = {key: after.get(key) for key in differing_keys(saved, config) if decides_results(key)}
-  for key in changed:
+  for key, value in changed.items():
     if key.partition('.')[0] in TRAINED:
       raise UserError(
-        f'config.{key}={changed[key]!r}: the run was trained with {before.get(key)!r}; allowed: that'
+        f'config.{key}={value!r}: the run was trained with {before.get(key)!r}; allowed: that'
       )
   lengths = changed.pop('eval.lengths', None)
   is_text = not config.data.corpus.startswith(PREFIX)
   if is_text and lengths and max(lengths) != max(before['eval.lengths']):
     changed['max(eval.lengths)'] = max(lengths)
-  return {key: value for key, value in changed.items() if key not in KEYED + HARMLESS}
+  return {key: value for key, value in changed.items() if key not in IN_ROWS + HARMLESS}

@@ -1,107 +1,99 @@
-"""Evaluation protocols: pure functions over `nll(tokens_BT) -> nats_BT`, which scores every token
-of every window.
+"""Evaluation protocols, as pure functions over `nll(tokens_BT) -> nats_BT`, which scores every
+token of every window.
 
-A window begins anew: the model sees BOS and then the window's tokens, nothing before them, and no
-window crosses a document's end. All calls of one `length` have one shape, [max(1, batch_tokens //
-length), length]: one compile. What fills it up, short windows to the right and missing windows
-below, is masked out here and, the model being causal, changes no score. What comes out is nats of
-single tokens: who adds them up divides once.
+The model sees BOS and then the tokens of a window, nothing before them; no window crosses the end
+of a document. All calls of one `length` have one shape, [max(1, batch_tokens // length), length],
+and so are compiled once. Short windows are padded on the right and missing windows below; the
+padding is cut off here and changes no score, since the model is causal. Protocols return the nats
+of single tokens, so that whoever adds them up divides once.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-Nll = Callable[[np.ndarray], np.ndarray]
+TokenFunction = Callable[[np.ndarray], np.ndarray]  # tokens_BT -> a number for each token
 
 
 def sliding(
-  nll: Nll, documents: Sequence[np.ndarray], length: int, stride: int, batch_tokens: int
+  nll: TokenFunction, documents: Sequence[np.ndarray], length: int, stride: int, batch_tokens: int
 ) -> Iterator[np.ndarray]:
-  """Windows begin at 0, stride, 2 stride, ...; each scores what the one before did not reach, so
-  every token once.
+  """Yields float64 nats_T of each document. Windows begin at 0, stride, 2 stride, ...; each scores
+  the tokens that the window before did not reach, so every token is scored once.
 
-  A token has at least `length - stride` tokens before it, or all that its document has: with stride
-  1, always as many as fit; with stride `length`, `non_overlapping`, about length / 2 on average. The last
+  A token has at least `length - stride` tokens before it, or all that its document has: as many as
+  fit with stride 1, about length / 2 on average with stride `length` (`non_overlapping`). The last
   window is cut where its document ends. (Baevski and Auli 2019, arXiv:1809.10853; Press et al.
   2021.)
 
   Args:
     documents: integer tokens_T each.
-  Yields:
-    float64 nats_T of each document.
   Raises:
-    ValueError: a stride that is not 1 to `length`.
+    ValueError: for a stride that is not 1 to `length`.
   """
   if not 1 <= stride <= length:
     raise ValueError(f'stride={stride}; allowed: 1 to length={length}')
   starts = [range(0, max(1, len(doc) - length + stride), stride) for doc in documents]
   windows = (
     doc[start : start + length]
-    for doc, of_doc in zip(documents, starts, strict=True)
-    for start in of_doc
+    for doc, doc_starts in zip(documents, starts, strict=True)
+    for start in doc_starts
   )
-  nats = per_window(nll, windows, length, batch_tokens)
-  for of_doc in starts:
-    yield np.concatenate([next(nats)[length - stride if start else 0 :] for start in of_doc])
+  nats = score_windows(nll, windows, length, batch_tokens)
+  for doc_starts in starts:
+    yield np.concatenate([next(nats)[length - stride if start else 0 :] for start in doc_starts])
 
 
 def last_k(
-  nll: Nll, windows: Iterable[np.ndarray], length: int, k: int, batch_tokens: int
+  nll: TokenFunction, windows: Iterable[np.ndarray], length: int, k: int, batch_tokens: int
 ) -> Iterator[np.ndarray]:
-  """float64 nats_K of the last k tokens of each window [length], given the `length - k` tokens
-  before them.
+  """Yields float64 nats_K of the last k tokens of each window [length], given the `length - k`
+  tokens before them.
 
-  Windows are those of `target_windows`: they end at the same targets at every length, so that all
-  lengths score the same tokens. Raises ValueError for k > length.
+  The windows of `target_windows` end at the same targets at every length, so that all lengths score
+  the same tokens. Raises ValueError for k > length.
   """
   if k > length:
     raise ValueError(f'k={k}; allowed: at most length={length}')
-  return (nats_T[length - k :] for nats_T in per_window(nll, windows, length, batch_tokens))
+  return (nats_T[length - k :] for nats_T in score_windows(nll, windows, length, batch_tokens))
 
 
-def by_position(nll: Nll, tokens_NT: np.ndarray, batch_tokens: int) -> np.ndarray:
-  """float64 nats_NT by position in the window, of windows as `whole_windows` cuts them; `log_bins`
-  are its bins.
-  """
-  return np.stack(list(per_window(nll, tokens_NT, tokens_NT.shape[1], batch_tokens)))
+def by_position(nll: TokenFunction, tokens_NT: np.ndarray, batch_tokens: int) -> np.ndarray:
+  """Returns float64 nats_NT of windows from `whole_windows`; `log_bins` bins their positions."""
+  return np.stack(list(score_windows(nll, tokens_NT, tokens_NT.shape[1], batch_tokens)))
 
 
 def receptive_field(
-  norms: Nll, windows: Iterable[np.ndarray], length: int, batch_tokens: int
+  norms: TokenFunction, windows: Iterable[np.ndarray], length: int, batch_tokens: int
 ) -> Iterator[np.ndarray]:
-  """How far back the tokens lie that the prediction of a window's last token hangs on (Chi et al.
+  """Yields float64 share_R of each window: the share of distance r in the gradient norms of its R =
+  length - 1 inputs without BOS. Shares add up to 1; distance 0 is the token before the target.
+
+  It shows how far back the tokens lie that decide the prediction of the last token (Chi et al.
   2023, Sandwich).
 
   Args:
-    norms: (tokens_BT) -> norms_BT of the gradient of the last token's nats with respect to each
-      input's embedding. Inputs are BOS and the first T - 1 tokens.
+    norms: (tokens_BT) -> norms_BT, see `model_functions.gradient_norms`.
     windows: tokens [length] each.
-  Yields:
-    float64 share_R of each window: of the norms of its R = length - 1 inputs but BOS, that at
-      distance r, their sum
-    being 1. Distance 0 is the token before the target.
   """
-  for norms_T in per_window(norms, windows, length, batch_tokens):
+  for norms_T in score_windows(norms, windows, length, batch_tokens):
     share_R = norms_T[:0:-1]
     yield share_R / share_R.sum()
 
 
 def choose_targets(sizes: Sequence[int], longest: int, spans: int) -> list[tuple[int, int]]:
-  """(document, end) of `spans` targets a document, evenly spread over the ends that have `longest`
-  tokens up to them.
+  """Chooses `spans` targets (document, end) in each document of `sizes` tokens, spread evenly over
+  the ends that have `longest` tokens up to them.
 
-  The outermost are half a step from either bound: one span lies in the middle, not in a document's
-    formal last words.
-
-  Args:
-    sizes: tokens of each document, at least `longest`.
+  The outermost targets lie half a step inside the bounds, so that a single target lies in the
+  middle and not in the document's formal last words.
   """
   half_steps = [(2 * span + 1) / (2 * spans) for span in range(spans)]
   return [
-    (index, longest + int((size - longest) * at))
+    (index, longest + int((size - longest) * fraction))
     for index, size in enumerate(sizes)
-    for at in half_steps
+    for fraction in half_steps
   ]
 
 
@@ -111,44 +103,43 @@ def target_windows(
   length: int,
   near: int | None = None,
 ) -> Iterator[np.ndarray]:
-  """The `length` tokens up to each target's end.
+  """Yields the `length` tokens up to the end of each target.
 
   Args:
-    targets: (document, end) as `choose_targets` gives them.
-    near: None, or how many tokens at the end of each window stay. Those before them are replaced by
-      as many from the middle of the next document (of the last one: the first), so that nothing far
-      has to do with the target.
+    targets: (document, end), as `choose_targets` returns them.
+    near: None, or the number of tokens at the end of each window that stay. Those before them are
+      replaced by as many from the middle of the next document (after the last one: the first), so
+      that nothing far away has to do with the target.
   Raises:
-    ValueError: a target has less than `length` tokens up to its end, or there is no other document.
+    ValueError: a target has fewer than `length` tokens up to its end, or there is no other document
+      with enough tokens.
   """
   if near is not None and len(documents) < 2:
     raise ValueError('far tokens of another document: there is one document; allowed: 2 or more')
+  far = 0 if near is None else max(length - near, 0)
   for document, end in targets:
     if end < length:
       raise ValueError(
         f'target ending at token {end} of document {document}; allowed: at least length={length}'
       )
     window_T = documents[document][end - length : end]
-    far = 0 if near is None else max(length - near, 0)
     if far:
       other_T = documents[(document + 1) % len(documents)]
-      start = max(len(other_T) - far, 0) // 2
-      window_T = np.concatenate([other_T[start : start + far], window_T[far:]])
-      if len(window_T) < length:
+      if len(other_T) < far:
         raise ValueError(
           f'{far} far tokens of another document of {len(other_T)}; allowed: at most that many'
         )
+      start = (len(other_T) - far) // 2
+      window_T = np.concatenate([other_T[start : start + far], window_T[far:]])
     yield window_T
 
 
 def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:
-  """tokens_NT: the whole windows of T = `length` tokens that each document is cut into, from its
-  start.
+  """Returns tokens_NT: each document, cut from its start into whole windows of T = `length` tokens.
 
-  What is left over at its end is not used, nor a shorter document: each position is met in the same
-    windows, so that
-  no change of the text's kind shows as one of position. Raises ValueError where there is no whole
-  window.
+  The rest at a document's end is left out, and so are shorter documents: all positions are met in
+  the same windows, so that no change of the text's kind looks like one of position. Raises
+  ValueError where there is no whole window.
   """
   windows = [
     doc[start : start + length]
@@ -163,36 +154,24 @@ def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:
 
 
 def log_bins(stop: int) -> list[tuple[int, int]]:
-  """(first, last + 1) of bins over 0 .. stop - 1, two an octave: they begin at 0, 1, 2, 3, 4, 6, 8,
-  12, 16, ...
-
-  Bins do not depend on `stop`, except that it cuts the last one.
+  """Returns (first, last + 1) of bins over 0 .. stop - 1, two an octave. They begin at 0, 1, 2, 3,
+  4, 6, 8, 12, 16, ... whatever `stop` is, which only cuts the last bin.
   """
   firsts = [0, *sorted(m << n for n in range(stop.bit_length()) for m in (1, 3) if m << n < stop)]
   return list(zip(firsts, [*firsts[1:], stop], strict=True))
 
 
-def per_window(
-  function: Nll, windows: Iterable[np.ndarray], length: int, batch_tokens: int
+def score_windows(
+  function: TokenFunction, windows: Iterable[np.ndarray], length: int, batch_tokens: int
 ) -> Iterator[np.ndarray]:
-  """What `function` says of each window's own tokens, in order, in float64 [T]; windows have up to
-  `length` tokens.
+  """Yields float64 [T] of each window of T <= `length` tokens: the function's numbers for its
+  tokens. Calls the function on batches of whole windows.
   """
-  size = max(1, batch_tokens // length)
-  batch = []
-
-  def results():
+  size, windows = max(1, batch_tokens // length), iter(windows)
+  while batch := list(itertools.islice(windows, size)):
     tokens_BT = np.zeros((size, length), np.int32)
-    for row, window in zip(tokens_BT, batch, strict=False):
-      row[: len(window)] = window
+    for row_T, window in zip(tokens_BT, batch, strict=False):
+      row_T[: len(window)] = window
     results_BT = np.asarray(function(tokens_BT), np.float64)
     for result_T, window in zip(results_BT, batch, strict=False):
       yield result_T[: len(window)]
-
-  for window in windows:
-    batch.append(window)
-    if len(batch) == size:
-      yield from results()
-      batch.clear()
-  if batch:
-    yield from results()

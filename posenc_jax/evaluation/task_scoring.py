@@ -1,10 +1,9 @@
-"""How a task is scored: the model says each answer given all that stands before it, and is right or
-not.
+"""Scores tasks: at each answer the model sees everything that stands before it, and its likeliest
+token is right or wrong. Other tokens are not scored.
 
-Whatever else it says is not looked at. All answers of an example are right in this sense if and
-only if greedy decoding gives all of them: decoding leaves the example's own tokens at its first
-wrong answer and no earlier, and up to there both see the same. So one forward pass scores what
-decoding takes a pass a token for.
+All answers of an example are right in this sense if and only if greedy decoding gives all of them:
+decoding departs from the example at its first wrong answer and no earlier, and up to there both see
+the same tokens. So one forward pass scores what decoding needs a pass a token for.
 """
 
 import functools
@@ -15,15 +14,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.evaluation.plan import WINDOWED, Measurement
+from posenc_jax.evaluation import model_functions
+from posenc_jax.evaluation.plan import Measurement, control_window
 from posenc_jax.tasks import Example, Task, chance
 
-Answers = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # tokens_BT -> (right_BT, nats_BT)
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # tokens_BT -> (right_BT, nats_BT)
+
+# exact_match: the share of examples with all answers right; without_end: with all but the last.
+# token_accuracy: the share of answers right. digit_nats: mean nats of an answer; chance is ln 10.
+# chance, token_chance: the exact match and the token accuracy of guessing.
+METRICS = (
+  *('exact_match', 'exact_match_without_end', 'token_accuracy'),
+  *('digit_nats', 'chance', 'token_chance'),
+)
 
 
-class Outcome(NamedTuple):
-  """What a model made of an example: for each of its A answers whether it is right, bool, and its
-  nats, float64.
+class Prediction(NamedTuple):
+  """The model's predictions at the A answers of an example: whether each is right, bool, and the
+  nats of the answer, float64.
   """
 
   example: Example
@@ -31,89 +39,94 @@ class Outcome(NamedTuple):
   nats_A: np.ndarray
 
 
-def _joined(field: str, found: list[Outcome]) -> float:
-  return float(np.mean(np.concatenate([getattr(outcome, field) for outcome in found])))
-
-
-METRICS = {
-  'exact_match': lambda found: float(np.mean([outcome.right_A.all() for outcome in found])),
-  'exact_match_without_end': lambda found: float(
-    np.mean([outcome.right_A[:-1].all() for outcome in found])
-  ),
-  'token_accuracy': functools.partial(_joined, 'right_A'),
-  'digit_nats': functools.partial(_joined, 'nats_A'),
-  'chance': lambda found: chance([outcome.example for outcome in found])[0],
-  'token_chance': lambda found: chance([outcome.example for outcome in found])[1],
-}
-
-
 def metrics(task: Task) -> list[str]:
-  """What is measured of a task: names in METRICS.
-
-  `exact_match` is the share of examples with all answers right, `token_accuracy` that of all
-  answers; `chance` and `token_chance` are what guessing scores in them. A task with an end has
-  `exact_match_without_end` too, and one whose answers are digits `digit_nats`, the mean nats of
-  one: chance is ln 10.
+  """The names in METRICS that are measured of a task: `exact_match_without_end` only where it has
+  an end, `digit_nats` only where its answers are digits.
   """
-  apply = {'exact_match_without_end': task.ends, 'digit_nats': task.in_digits}
-  return [name for name in METRICS if name not in apply or apply[name]]
+  applies = {'exact_match_without_end': task.ends, 'digit_nats': task.in_digits}
+  return [name for name in METRICS if applies.get(name, True)]
 
 
-def plan(config: ConfigDict, corpus: data.TaskCorpus) -> Iterator[Measurement]:
-  """The measurements of a task, shortest first; all need the function 'answers'. Raises
-  `UserError`.
+def metric_values(predictions: list[Prediction]) -> dict[str, float]:
+  """Returns the value of each metric in METRICS."""
+  exact_chance, token_chance = chance([prediction.example for prediction in predictions])
+  return {
+    'exact_match': float(np.mean([p.right_A.all() for p in predictions])),
+    'exact_match_without_end': float(np.mean([p.right_A[:-1].all() for p in predictions])),
+    'token_accuracy': float(np.mean(np.concatenate([p.right_A for p in predictions]))),
+    'digit_nats': float(np.mean(np.concatenate([p.nats_A for p in predictions]))),
+    'chance': exact_chance,
+    'token_chance': token_chance,
+  }
 
-  The protocol of a row is the task's name. Where examples have a depth, each has its rows,
-  `position` in per cent.
+
+def plan(config: ConfigDict, corpus: data.TaskCorpus) -> list[Measurement]:
+  """Returns the measurements of a task, shortest first. Raises `UserError`.
+
+  The protocol of a row is the task's name. Where examples have a depth, each depth has its own rows
+  and `position` is the depth in per cent.
   """
-  e = config.eval
+  e, measurements = config.eval, []
   for length in sorted(e.lengths):
     examples = corpus.examples(e.examples, length)
     depths = sorted({example.depth for example in examples}, key=lambda depth: depth or 0)
     for control in (None, *e.controls):
-      window = config.train.length if control == WINDOWED and length > config.train.length else None
-      question = {'protocol': corpus.protocol, 'control': control, 'length': length}
-      questions = [
-        question | {'position': d, 'metric': m} for d in depths for m in metrics(corpus.task)
+      fields = {'protocol': corpus.protocol, 'control': control, 'length': length}
+      key_fields = [
+        fields | {'position': depth, 'metric': metric}
+        for depth in depths
+        for metric in metrics(corpus.task)
       ]
-      score = functools.partial(_score, examples, questions, length, e.batch_tokens)
-      yield Measurement(
-        length, questions, score, function='answers', window=window, metric='exact_match'
+      measurement = Measurement(
+        length,
+        key_fields,
+        functools.partial(_score, examples, key_fields, length, e.batch_tokens),
+        function=model_functions.predictions,
+        window=control_window(control, length, config.train.length),
+        metric='exact_match',
       )
+      measurements.append(measurement)
+  return measurements
 
 
 def _score(
   examples: list[Example],
-  questions: list[dict],
+  key_fields: list[dict],
   length: int,
   batch_tokens: int,
-  answers: Answers,
+  predict: Predict,
   rows: list[int],
 ) -> list[dict]:
-  outcomes = list(run(answers, examples, length, batch_tokens))
+  """The `Measurement.score` of a task."""
+  predictions_by_depth = {}
+  for prediction in run(predict, examples, length, batch_tokens):
+    predictions_by_depth.setdefault(prediction.example.depth, []).append(prediction)
+  values = {depth: metric_values(found) for depth, found in predictions_by_depth.items()}
   scores = []
-  for question in (questions[i] for i in rows):
-    found = [outcome for outcome in outcomes if outcome.example.depth == question['position']]
-    tokens = sum(len(outcome.right_A) for outcome in found)
-    scores.append({'value': METRICS[question['metric']](found), 'tokens': tokens})
+  for depth, metric in ((key_fields[i]['position'], key_fields[i]['metric']) for i in rows):
+    tokens = sum(len(prediction.right_A) for prediction in predictions_by_depth[depth])
+    scores.append({'value': values[depth][metric], 'tokens': tokens})
   return scores
 
 
 def run(
-  answers: Answers, examples: Iterable[Example], length: int, batch_tokens: int
-) -> Iterator[Outcome]:
-  """The outcome of each example of at most `length` tokens, all calls of one shape."""
+  predict: Predict, examples: Iterable[Example], length: int, batch_tokens: int
+) -> Iterator[Prediction]:
+  """Yields the prediction of each example of at most `length` tokens; all calls have one shape."""
   examples, size = list(examples), max(1, batch_tokens // length)
   for start in range(0, len(examples), size):
-    some = examples[start : start + size]
-    right_BT, nats_BT = map(np.asarray, answers(data.fill_up(some, size, length).tokens_BT))
-    for row, example in enumerate(some):
-      at = np.flatnonzero(example.answers_T)
-      yield Outcome(example, right_BT[row, at], nats_BT[row, at].astype(np.float64))
+    batch = examples[start : start + size]
+    right_BT, nats_BT = map(np.asarray, predict(data.pad_examples(batch, size, length).tokens_BT))
+    for row, example in enumerate(batch):
+      places = np.flatnonzero(example.answers_T)
+      yield Prediction(example, right_BT[row, places], nats_BT[row, places].astype(np.float64))
 
 
-def outcome(rows: list[dict]) -> str:
-  """Of the rows of one measurement: '0.912 exact match, ...'."""
-  mean = lambda metric: np.mean([row['value'] for row in rows if row['metric'] == metric])
-  exact, share, by_chance = map(mean, ('exact_match', 'token_accuracy', 'chance'))
-  return f'{exact:.3f} exact match, {share:.3f} of answers right, chance {by_chance:.2g}'
+def summary(rows: list[dict]) -> str:
+  """The rows of one measurement in short: '0.912 exact match, ...'."""
+
+  def mean(metric):
+    return np.mean([row['value'] for row in rows if row['metric'] == metric])
+
+  exact, accuracy, by_chance = mean('exact_match'), mean('token_accuracy'), mean('chance')
+  return f'{exact:.3f} exact match, {accuracy:.3f} of answers right, chance {by_chance:.2g}'

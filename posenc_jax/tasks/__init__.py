@@ -1,28 +1,26 @@
-"""Tasks that perplexity cannot see, by name. Adding one: a class in a file of its family and a line
-in TASKS.
+"""Generated tasks, by name: they ask for what perplexity cannot show, such as recall and copying.
 
-Examples are pure functions of (split, seed, index); splits are disjoint by the hash of instances.
-Needs only NumPy.
+To add a task, write a class in the file of its family and add a line to TASKS. This package needs
+only NumPy.
 """
 
 import ast
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 
+from posenc_jax.errors import nearest
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
 from posenc_jax.tasks.base import Example, Task, chance
-from posenc_jax.tasks.copying import Copy, Reverse, Sort
+from posenc_jax.tasks.copying import Copy, Reverse, SelectiveCopy, Sort
 from posenc_jax.tasks.counting import Counting
 from posenc_jax.tasks.needles import Hops, Needle
 from posenc_jax.tasks.passkey import Passkey
 from posenc_jax.tasks.recall import MQAR, Induction, NBack
-from posenc_jax.tasks.selective_copy import SelectiveCopy
 
 __all__ = ['PREFIX', 'TASKS', 'Example', 'Task', 'chance', 'make', 'options', 'parse']
 
-PREFIX = 'task:'  # what the name of a task begins with where it stands for a corpus
+PREFIX = 'task:'  # `config.data.corpus` begins with this where it names a task
 TASKS = {
   'passkey': Passkey,
   'mqar': MQAR,
@@ -43,18 +41,15 @@ TASKS = {
 
 
 def options(name: str) -> dict[str, object]:
-  """The options of a task and their defaults. Raises ValueError for an unknown name."""
+  """The options of a task with their defaults. Raises ValueError for an unknown name."""
   if name not in TASKS:
-    near = difflib.get_close_matches(name, TASKS, cutoff=0.5) or list(TASKS)
-    raise ValueError(f'no task {name!r}; nearest: {", ".join(near)}')
-  signature = inspect.signature(TASKS[name].__init__)
-  return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    raise ValueError(f'no task {name!r}; {nearest(name, TASKS)}')
+  parameters = inspect.signature(TASKS[name]).parameters.values()
+  return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def parse(text: str) -> tuple[str, dict[str, object]]:
-  """'mqar/pairs=4/power=1.0' as the name and options. Raises ValueError for what is not of that
-  form.
-  """
+  """Reads 'mqar/pairs=4/power=1.0' as a name and options. Raises ValueError for any other form."""
   name, *settings = text.split('/')
   chosen = {}
   for setting in settings:
@@ -69,19 +64,18 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
 
 
 def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
-  """The task that 'NAME/option=value' says.
+  """Builds the task that 'NAME/option=value' names.
 
   Args:
-    texts: gives the documents of the split, for a task in natural text; called for such a task
-      alone.
+    texts: returns the documents of the split; it is called only for a task set in natural text.
   Raises:
-    ValueError: for an unknown name or option (the nearest are listed) and for a value out of range.
+    ValueError: for an unknown name or option and for a value that is out of range.
   """
   name, chosen = parse(text)
   known = options(name)
   for key in chosen:
     if key not in known:
-      near = difflib.get_close_matches(key, known, cutoff=0.5) or list(known)
-      raise ValueError(f'task {name} has no option {key!r}; it has: {", ".join(near) or "none"}')
-  needs_text = 'texts' in inspect.signature(TASKS[name].__init__).parameters
-  return TASKS[name](*([texts()] if needs_text else []), **chosen)
+      allowed = nearest(key, known) if known else 'allowed: no options'
+      raise ValueError(f'task {name} has no option {key!r}; {allowed}')
+  needs_text = 'texts' in inspect.signature(TASKS[name]).parameters
+  return TASKS[name](texts(), **chosen) if needs_text else TASKS[name](**chosen)

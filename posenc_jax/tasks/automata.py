@@ -1,42 +1,50 @@
-"""Tasks of few states: parity, modular arithmetic, flip-flop."""
+"""Tasks that a machine with few states solves: parity, modular arithmetic, flip-flop."""
+
+import dataclasses
 
 import numpy as np
 
-from posenc_jax.tasks.base import Example, Task, assemble, at_least, enough_places, numbered
+from posenc_jax.tasks.base import Example, Task, join_segments, min_string_length, numbered_names
 
 
 class Parity(Task):
-  """Says whether the number of ones is odd: 0 1 1 1 > [1]
+  """The answer is 1 if the number of ones is odd, else 0.
 
-  Chance is 1/2. Deletang et al. train on 1 to 40 bits and test on more. Seeds are bimodal: print
+  Example: 0 1 1 1 > [1]
+  Chance: 1/2.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
+
+  Deletang et al. train on 1 to 40 bits and test on more. Seeds either learn it or do not, so print
   every one.
   """
 
-  source = 'Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"'
-
-  def __init__(self):
-    self.symbols = ['0', '1', '>']
-    self.shortest = enough_places(2) + 2
+  token_names = ('0', '1', '>')
+  shortest = min_string_length(2) + 2
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     bits = rng.integers(2, size=length - 2)
-    return assemble((bits, 0), ([2], 0), (bits.sum() % 2, 2))
+    return join_segments((bits, 0), ([2], 0), (bits.sum() % 2, 2))
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class ModularArithmetic(Task):
-  """Says the value of a sum of products, modulo `modulus`: 3 + 4 * 2 - 1 = [0]
+  """The answer is the value of a sum of products, modulo `modulus`.
 
-  Operators are drawn evenly; `*` binds first. Chance is 1/`modulus`. Deletang et al. train on 1 to
-  40 tokens and test on more, modulo 5.
+  Example: 3 + 4 * 2 - 1 = [0]
+  Chance: 1/`modulus`.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
+
+  Operators are drawn evenly; `*` binds first. Deletang et al. train on 1 to 40 tokens and test on
+  more, modulo 5.
   """
 
-  source = 'Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"'
+  modulus: int = 5
+
   unit = 2
 
-  def __init__(self, *, modulus: int = 5):
-    at_least(2, modulus=modulus)
-    self.modulus = modulus
-    self.symbols = [*numbered('', modulus), '+', '-', '*', '=']
+  def __post_init__(self):
+    self.require_at_least(2, 'modulus')
+    self.token_names = [*numbered_names('', self.modulus), '+', '-', '*', '=']
     self.shortest = 11
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
@@ -47,30 +55,34 @@ class ModularArithmetic(Task):
       if operator == 2:
         term = term * number % m
       else:
-        total, term = total + term, number if operator == 0 else -number
+        total += term
+        term = number if operator == 0 else -number
     tokens = np.empty(2 * n - 1, np.int32)
     tokens[::2], tokens[1::2] = numbers, m + operators
-    return assemble((tokens, 0), ([m + 3], 0), ((total + term) % m, m))
+    return join_segments((tokens, 0), ([m + 3], 0), ((total + term) % m, m))
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class FlipFlop(Task):
-  """Says at every read (r) the bit last written (w), whatever was ignored (i): w 1 i 0 i 0 r [1] w
-  0 r [0]
+  """The answer to every read (r) is the bit last written (w), whatever was ignored (i) since.
 
-  Instructions are drawn one by one, `ignore` of them i and half of the rest each w and r; the first
-  is w, the last r. Chance is 1/2 a read. Liu et al.: 512 tokens, `ignore` 0.8 in training, 0.98
-  (sparse) and 0.1 (dense) in tests; errors are rare, so that it takes 100,000 reads or more to
-  measure them.
+  Example: w 1 i 0 i 0 r [1] w 0 r [0]
+  Chance: 1/2 a read.
+  Source: Liu et al. 2023, "Exposing Attention Glitches with Flip-Flop Language Modeling"
+
+  Instructions are drawn one by one: i with probability `ignore`, else w or r; the first is w and
+  the last is r. Liu et al. use 512 tokens, with `ignore` 0.8 in training, 0.98 (sparse) and 0.1
+  (dense) in tests. Errors are rare: measuring them takes 100,000 reads or more.
   """
 
-  source = 'Liu et al. 2023, "Exposing Attention Glitches with Flip-Flop Language Modeling"'
+  ignore: float = 0.8
+
   unit = 2
 
-  def __init__(self, *, ignore: float = 0.8):
-    if not isinstance(ignore, int | float) or not 0 <= ignore < 1:
-      raise ValueError(f'ignore={ignore!r}; allowed: 0 or more, less than 1')
-    self.ignore = ignore
-    self.symbols = ['0', '1', 'w', 'r', 'i']
+  def __post_init__(self):
+    if not isinstance(self.ignore, int | float) or not 0 <= self.ignore < 1:
+      raise ValueError(f'ignore={self.ignore!r}; allowed: 0 or more, less than 1')
+    self.token_names = ['0', '1', 'w', 'r', 'i']
     self.shortest = 24
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
@@ -79,11 +91,9 @@ class FlipFlop(Task):
     instructions = 2 + rng.choice(3, n, p=(rest, rest, self.ignore))
     instructions[0], instructions[-1] = 2, 3
     bits = rng.integers(2, size=n)
-    writes = np.maximum.accumulate(np.where(instructions == 2, np.arange(n), 0))
+    last_writes = np.maximum.accumulate(np.where(instructions == 2, np.arange(n), 0))
     reads = instructions == 3
-    bits[reads] = bits[writes[reads]]
+    bits[reads] = bits[last_writes[reads]]
+    tokens = np.stack([instructions, bits], 1)
     choices = np.stack([np.zeros(n, int), np.where(reads, 2, 0)], 1)
-    return Example(
-      np.stack([instructions, bits], 1).reshape(-1).astype(np.int32),
-      choices.reshape(-1).astype(np.int32),
-    )
+    return Example(tokens.reshape(-1).astype(np.int32), choices.reshape(-1).astype(np.int32))

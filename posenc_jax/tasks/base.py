@@ -1,5 +1,5 @@
-"""What every task is: sequences with answers that the tokens before them decide, a pure function of
-(seed, index).
+"""The base class of tasks: an example is a pure function of (split, seed, index), and the tokens
+before an answer decide that answer.
 """
 
 import hashlib
@@ -9,20 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-# quarters of all instances, by their hash
-SHARES = {'test': (0,), 'validation': (1,), 'train': (2, 3)}
-DRAWS = 2000  # until an instance of the split is found; 1 of 2 to 4 is
-ENOUGH = 256  # instances that the shortest examples are drawn from, or more
+# The hash of an instance falls into one of four quarters; each quarter belongs to one split.
+SPLIT_QUARTERS = {'test': (0,), 'validation': (1,), 'train': (2, 3)}
+MAX_DRAWS = 2000  # draws until an instance falls into the wanted split; one in 2 to 4 does
+MIN_INSTANCES = 256  # the shortest examples are drawn from at least this many instances
 
 
 class Example(NamedTuple):
-  """One sequence, without the BOS before it.
+  """One sequence of tokens, without the BOS before it.
 
   Attributes:
-    tokens_T: int32.
-    choices_T: int32, how many symbols can stand at an answer by the format alone (1: it is known,
-      as an end is); 0 where nothing is asked for.
-    depth: per cent of the filler before what is asked for; None where a task has no such place.
+    tokens_T: the tokens, int32.
+    choices_T: int32; at an answer, the number of symbols that the format allows there (1 for an
+      answer that the format alone decides, such as an end symbol); 0 at all other tokens.
+    depth: the share of the filler that stands before the hidden item, in per cent; None for tasks
+      that hide nothing at a chosen depth.
   """
 
   tokens_T: np.ndarray
@@ -31,25 +32,24 @@ class Example(NamedTuple):
 
   @property
   def answers_T(self) -> np.ndarray:
-    """bool: the tokens that are answers; only these are trained on and scored."""
+    """True where a token is an answer, bool; only answers are trained on and scored."""
     return self.choices_T > 0
 
 
 class Task:
-  """Draws examples of any length. Subclasses say how, in `draw`; their options are keyword
-  arguments.
+  """A task draws examples of any length. A subclass is a dataclass whose keyword-only fields are
+  the task's options; its `draw` makes one example.
 
   Attributes:
-    source: the paper.
-    symbols: names of the tokens 0, 1, ...; BOS, which comes after them, is not among them.
-    shortest, longest: tokens of the shortest and longest examples; None: there is no longest.
-    unit: an example has at most the tokens asked for, and more than those minus `unit`.
-    ends: the last answer is an end symbol.
-    in_digits: answers are decimal digits, none likelier than another.
+    token_names: the printed names of the tokens 0, 1, ...; BOS comes after them and has no name.
+    shortest, longest: tokens of the shortest and longest examples; `longest` None: no limit.
+    unit: the step between possible lengths: an example has at most the tokens asked for, and more
+      than those minus `unit`.
+    ends: True where the last answer is an end symbol.
+    in_digits: True where the answers are decimal digits that are all equally likely.
   """
 
-  source: str
-  symbols: Sequence[str]
+  token_names: Sequence[str]
   shortest: int
   longest: int | None = None
   unit = 1
@@ -57,92 +57,99 @@ class Task:
   in_digits = False
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    """An example of at most `length` tokens; `index` is for what has to come evenly."""
+    """Draws an example of at most `length` tokens. `index` serves what must be spread evenly over
+    examples, such as depths.
+    """
     raise NotImplementedError
 
   def identity(self, example: Example) -> bytes:
-    """What decides the split of an example: what must not be seen in training and in a test."""
+    """The bytes whose hash chooses the split: no two splits ever share them."""
     return example.tokens_T.tobytes()
 
   @property
   def vocab(self) -> int:
-    """Symbols of the task and BOS, which is the last."""
-    return len(self.symbols) + 1
+    """The number of symbols, counting BOS, which is the last."""
+    return len(self.token_names) + 1
+
+  def require_at_least(self, bound: int, *options: str) -> None:
+    """Raises ValueError for the first of these options that is no integer of `bound` or more."""
+    for name in options:
+      value = getattr(self, name)
+      if type(value) is not int or value < bound:
+        raise ValueError(f'{name}={value!r}; allowed: {bound} or more')
 
   def check_length(self, length: int) -> None:
     """Raises ValueError where no example has this length."""
     if length < self.shortest or length > (self.longest or length):
-      allowed = (
-        f'{self.shortest} or more' if self.longest is None else f'{self.shortest} to {self.longest}'
-      )
-      raise ValueError(f'{length} tokens; allowed: {allowed}')
+      upper = f'to {self.longest}' if self.longest else 'or more'
+      raise ValueError(f'{length} tokens; allowed: {self.shortest} {upper}')
 
   def example(self, split: str, seed: int, index: int, shortest: int, longest: int) -> Example:
-    """Example `index` of a split and seed, its length asked for drawn evenly from `shortest` to
-    `longest`.
+    """Makes example number `index` of a split and a seed. Its length is drawn evenly from
+    `shortest` to `longest`.
 
-    An instance belongs to the split that the hash of its `identity` says, whatever seed and length:
-    so nothing of one split is ever drawn for another. Raises ValueError for lengths that the task
+    The hash of an instance's `identity` decides its split, whatever the seed and the length: so no
+    instance of one split is ever drawn for another. Raises ValueError for lengths that the task
     does not have.
     """
     self.check_length(shortest)
     self.check_length(longest)
-    rng = np.random.Generator(np.random.PCG64((seed, list(SHARES).index(split), index)))
+    split_number = list(SPLIT_QUARTERS).index(split)
+    rng = np.random.Generator(np.random.PCG64((seed, split_number, index)))
     length = int(rng.integers(shortest, longest + 1))
-    for _ in range(DRAWS):
+    for _ in range(MAX_DRAWS):
       example = self.draw(rng, length, index)
       if self.split_of(example) == split:
         return example
     raise ValueError(
-      f'{length} tokens: none of {DRAWS} instances is of the {split} split; allowed: another length'
+      f'{length} tokens: none of {MAX_DRAWS} instances is of the {split} split; '
+      f'allowed: another length'
     )
 
   def split_of(self, example: Example) -> str:
+    """The name of the split that the example belongs to."""
     quarter = hashlib.blake2b(self.identity(example), digest_size=1).digest()[0] % 4
-    return next(split for split, quarters in SHARES.items() if quarter in quarters)
+    return next(split for split, quarters in SPLIT_QUARTERS.items() if quarter in quarters)
 
   def show(self, example: Example) -> str:
-    """The example in words, answers in brackets."""
-    words = (
-      (self.symbols[token], answer)
-      for token, answer in zip(example.tokens_T, example.answers_T, strict=True)
+    """The example as text, with its answers in brackets."""
+    names = [self.token_names[token] for token in example.tokens_T]
+    return ' '.join(
+      f'[{name}]' if is_answer else name
+      for name, is_answer in zip(names, example.answers_T, strict=True)
     )
-    return ' '.join(f'[{word}]' if answer else word for word, answer in words)
 
 
 def chance(examples: Sequence[Example]) -> tuple[float, float]:
-  """What guessing evenly among the `choices` of each answer scores: (exact match, share of answers
-  right).
+  """The scores of guessing evenly among the `choices` of each answer: (the share of examples with
+  all answers right, the share of answers right).
   """
   hits = [1 / example.choices_T[example.answers_T] for example in examples]
-  return float(np.mean([np.prod(of_one) for of_one in hits])), float(np.mean(np.concatenate(hits)))
+  exact = np.mean([np.prod(of_example) for of_example in hits])
+  return float(exact), float(np.mean(np.concatenate(hits)))
 
 
-def assemble(*parts: tuple[Sequence[int], int], depth: int | None = None) -> Example:
-  """An example from (tokens, choices) of its parts, in order."""
-  tokens_T = np.concatenate([np.asarray(tokens, np.int32).reshape(-1) for tokens, _ in parts])
+def join_segments(*segments: tuple[Sequence[int], int], depth: int | None = None) -> Example:
+  """Puts (tokens, choices) segments one after another; `choices` holds for every token of its
+  segment and is 0 where the tokens are no answers.
+  """
+  tokens_T = np.concatenate([np.asarray(tokens, np.int32).reshape(-1) for tokens, _ in segments])
   choices_T = np.concatenate(
-    [np.full(np.size(tokens), choices, np.int32) for tokens, choices in parts]
+    [np.full(np.size(tokens), choices, np.int32) for tokens, choices in segments]
   )
   return Example(tokens_T, choices_T, depth)
 
 
-def letters(count: int) -> list[str]:
-  """'a' to 'z', then 's26', 's27', ..."""
+def letter_names(count: int) -> list[str]:
+  """Names for `count` symbols: 'a' to 'z', then 's26', 's27', ..."""
   return [chr(ord('a') + i) if i < 26 else f's{i}' for i in range(count)]
 
 
-def numbered(prefix: str, count: int) -> list[str]:
+def numbered_names(prefix: str, count: int) -> list[str]:
+  """Names for `count` symbols: the prefix followed by 0, 1, 2, ..."""
   return [f'{prefix}{i}' for i in range(count)]
 
 
-def at_least(bound: int, **options: int) -> None:
-  """Raises ValueError for the first option below the bound."""
-  for name, value in options.items():
-    if type(value) is not int or value < bound:
-      raise ValueError(f'{name}={value!r}; allowed: {bound} or more')
-
-
-def enough_places(symbols: int) -> int:
-  """The least number of places that `symbols` >= 2 symbols fill in ENOUGH ways."""
-  return math.ceil(math.log(ENOUGH) / math.log(symbols))
+def min_string_length(symbols: int) -> int:
+  """The length from which strings over `symbols` symbols (2 or more) number MIN_INSTANCES."""
+  return math.ceil(math.log(MIN_INSTANCES) / math.log(symbols))

@@ -1,52 +1,64 @@
-"""Copying a string, forwards or backwards."""
+"""Tasks that say a string again: as it was, backwards, sorted, or without its blanks."""
+
+import dataclasses
 
 import numpy as np
 
-from posenc_jax.tasks.base import Example, Task, assemble, at_least, enough_places, letters
+from posenc_jax.tasks.base import Example, Task, join_segments, letter_names, min_string_length
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class Copy(Task):
-  """Says a random string again: a b c > [a] [b] [c] [.]
+  """The answer is a random string, said again.
 
-  A string of n symbols makes 2 n + 2 tokens. Chance is 1/`symbols` a symbol, its n-th power for
-  all; the end is given. Kazemnejad et al. train to 20 symbols and test to 40, with variants that
-  `distinct` and `times` make: 1 and 1 (a single symbol repeated), 1 and 2, 0 and 2. To stop too
-  early is the usual failure beyond the training length.
+  Example: a b c > [a] [b] [c] [.]
+  Chance: 1/`symbols` a symbol, and its n-th power for the whole string; the end is certain.
+  Source: Kazemnejad et al. 2023, "The Impact of Positional Encoding on Length Generalization in
+    Transformers"
+
+  A string of n symbols makes 2 n + 2 tokens. `distinct` limits the different symbols within one
+  string (0: no limit); `times` says how often the string is repeated. Kazemnejad et al. train to 20
+  symbols and test to 40, with variants of (`distinct`, `times`): (1, 1) is one symbol repeated;
+  also (1, 2) and (0, 2). Beyond the training length, models usually stop too early.
   """
 
-  source = 'Kazemnejad et al. 2023, "The Impact of Positional Encoding on Length Generalization in Transformers"'
+  symbols: int = 26
+  distinct: int = 0
+  times: int = 1
+
   ends = True
 
-  def __init__(self, *, symbols: int = 26, distinct: int = 0, times: int = 1):
-    """`distinct`: different symbols within one string, at most (0: any); `times`: how often it is
-    said again.
-    """
-    at_least(2, symbols=symbols)
-    at_least(0, distinct=distinct)
-    at_least(1, times=times)
-    if distinct > symbols:
-      raise ValueError(f'distinct={distinct!r}; allowed: 0 to symbols={symbols}')
-    self.size, self.distinct, self.times, self.unit = symbols, distinct, times, 1 + times
-    self.symbols = [*letters(symbols), '>', '.']
-    self.shortest = (1 + times) * enough_places(symbols) + 2
+  def __post_init__(self):
+    self.require_at_least(2, 'symbols')
+    self.require_at_least(0, 'distinct')
+    self.require_at_least(1, 'times')
+    if self.distinct > self.symbols:
+      raise ValueError(f'distinct={self.distinct!r}; allowed: 0 to symbols={self.symbols}')
+    self.unit = 1 + self.times
+    self.token_names = [*letter_names(self.symbols), '>', '.']
+    self.shortest = self.unit * min_string_length(self.symbols) + 2
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    n = (length - 2) // (1 + self.times)
+    n = (length - 2) // self.unit
     if self.distinct:
-      string = rng.choice(rng.permutation(self.size)[: self.distinct], n)
+      string = rng.choice(rng.permutation(self.symbols)[: self.distinct], n)
     else:
-      string = rng.integers(self.size, size=n)
+      string = rng.integers(self.symbols, size=n)
     answer = np.tile(self.answer(string), self.times)
-    return assemble((string, 0), ([self.size], 0), (answer, self.size), ([self.size + 1], 1))
+    end = ([self.symbols + 1], 1)
+    return join_segments((string, 0), ([self.symbols], 0), (answer, self.symbols), end)
 
   def answer(self, string: np.ndarray) -> np.ndarray:
+    """The string that is to be said."""
     return string
 
 
 class Reverse(Copy):
-  """Says a random string backwards: a b c > [c] [b] [a] [.]
+  """The answer is a random string, said backwards.
 
-  Sizes, options and chance are those of `copy`.
+  Example: a b c > [c] [b] [a] [.]
+
+  Sizes, options, chance and source are those of `copy`.
   """
 
   def answer(self, string: np.ndarray) -> np.ndarray:
@@ -54,11 +66,42 @@ class Reverse(Copy):
 
 
 class Sort(Copy):
-  """Says the symbols of a random string in their order: c a c b > [a] [b] [c] [c] [.]
+  """The answer is a random string with its symbols sorted.
 
-  Sizes, options and chance are those of `copy`. Kazemnejad et al. train on 8 numbers and test on
-  16.
+  Example: c a c b > [a] [b] [c] [c] [.]
+
+  Sizes, options, chance and source are those of `copy`. Kazemnejad et al. train on 8 numbers and
+  test on 16.
   """
 
   def answer(self, string: np.ndarray) -> np.ndarray:
     return np.sort(string)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class SelectiveCopy(Task):
+  """The answer is the symbols that stand among blanks, in their order.
+
+  Example: _ b _ _ a c > [b] [a] [c]
+  Chance: 1/`symbols` a symbol, and its `items`-th power for all of them.
+  Source: Golovneva et al. 2024, "Contextual Position Encoding"; Gu and Dao 2023, "Mamba"
+
+  There are `items` symbols; blanks fill the sequence up to the length asked for. Golovneva et al.
+  use 128 items, train with 128 blanks and test with 64 (dense) and 256 (sparse).
+  """
+
+  symbols: int = 16
+  items: int = 8
+
+  def __post_init__(self):
+    self.require_at_least(2, 'symbols')
+    self.require_at_least(min_string_length(self.symbols), 'items')
+    self.token_names = [*letter_names(self.symbols), '_', '>']
+    self.shortest = 2 * self.items + 1
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    num_places = length - 1 - self.items
+    context = np.full(num_places, self.symbols)
+    string = rng.integers(self.symbols, size=self.items)
+    context[np.sort(rng.permutation(num_places)[: self.items])] = string
+    return join_segments((context, 0), ([self.symbols + 1], 0), (string, self.symbols))

@@ -1,67 +1,71 @@
-"""Recall of what stood beside something: induction, and associative recall with many queries."""
+"""Tasks that recall what stood beside a symbol: induction, associative recall, n-back."""
+
+import dataclasses
 
 import numpy as np
 
-from posenc_jax.tasks.base import Example, Task, assemble, at_least, letters, numbered
+from posenc_jax.tasks.base import Example, Task, join_segments, letter_names, numbered_names
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class Induction(Task):
-  """Says what came after the one earlier occurrence of a symbol: c a b d c ? a [b]
+  """The answer is the symbol that came after the one earlier occurrence of the symbol asked for.
 
-  The symbol asked for occurs once before; where, is drawn evenly. Chance is 1/`symbols`. Gu and Dao
-  train at 256 tokens with 16 symbols and test to 4096 times that.
+  Example: c a b d c ? a [b]
+  Chance: 1/`symbols`.
+  Source: Olsson et al. 2022, "In-context Learning and Induction Heads"; Gu and Dao 2023, "Mamba"
+
+  The place of that occurrence is drawn evenly. Gu and Dao train at 256 tokens with 16 symbols and
+  test to 4096 times that.
   """
 
-  source = 'Olsson et al. 2022, "In-context Learning and Induction Heads"; Gu and Dao 2023, "Mamba"'
+  symbols: int = 16
 
-  def __init__(self, *, symbols: int = 16):
-    at_least(3, symbols=symbols)
-    self.size = symbols
-    self.symbols = [*letters(symbols), '?']
+  def __post_init__(self):
+    self.require_at_least(3, 'symbols')
+    self.token_names = [*letter_names(self.symbols), '?']
     self.shortest = 12
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    asked = int(rng.integers(self.size))
-    string = rng.integers(self.size - 1, size=length - 3)
-    string += string >= asked  # any other symbol
+    asked = int(rng.integers(self.symbols))
+    string = rng.integers(self.symbols - 1, size=length - 3)
+    string += string >= asked  # any symbol but the one asked for
     place = int(rng.integers(len(string) - 1))
     string[place] = asked
-    return assemble(
-      (string, 0), ([self.size, asked], 0), (string[place + 1 : place + 2], self.size)
-    )
+    answer = string[place + 1 : place + 2]
+    return join_segments((string, 0), ([self.symbols, asked], 0), (answer, self.symbols))
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class MQAR(Task):
-  """Multi-query associative recall: k2 v5 k0 v3 # k0 [v3] # # k2 [v5] #
+  """Multi-query associative recall: the answer is the value that stood beside each key.
 
-  `pairs` keys with their values, then each key once more among fillers. The gap to it, in twos,
-  follows the density power * gap^(power - 1): 1 is even, and at 0.01, as published, most are short.
-  No filler is a key: with fillers from all symbols, as in the released code, keys occur that
-  nothing is asked about. Chance is 1/`values` a query. Published: 8192 symbols, 64 to 512 tokens, 4
-  to 64 pairs.
+  Example: k2 v5 k0 v3 # k0 [v3] # # k2 [v5] #
+  Chance: 1/`values` a query.
+  Source: Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models"
+
+  `pairs` keys stand with their values first; each key follows once more among fillers. The gap to
+  that place, in pairs of tokens, follows the density power * gap^(power - 1): 1 is even, and at
+  0.01, as published, most gaps are short. No filler is a key; the released code draws fillers from
+  all symbols, so that keys occur that nothing is asked about. Arora et al. use 8192 symbols, 64 to
+  512 tokens and 4 to 64 pairs.
   """
 
-  source = (
-    'Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models"'
-  )
+  pairs: int = 8
+  keys: int = 32
+  values: int = 32
+  fillers: int = 8
+  power: float = 0.01
 
-  def __init__(
-    self, *, pairs: int = 8, keys: int = 32, values: int = 32, fillers: int = 8, power: float = 0.01
-  ):
-    at_least(2, pairs=pairs, values=values)
-    at_least(pairs, keys=keys)
-    at_least(1, fillers=fillers)
-    if not 0 < power <= 1:
-      raise ValueError(f'power={power!r}; allowed: more than 0, at most 1')
-    self.pairs, self.keys, self.values, self.fillers, self.power = (
-      pairs,
-      keys,
-      values,
-      fillers,
-      power,
-    )
-    self.symbols = [*numbered('k', keys), *numbered('v', values), *numbered('#', fillers)]
-    self.shortest = 4 * pairs
+  def __post_init__(self):
+    self.require_at_least(2, 'pairs', 'values')
+    self.require_at_least(self.pairs, 'keys')
+    self.require_at_least(1, 'fillers')
+    if not 0 < self.power <= 1:
+      raise ValueError(f'power={self.power!r}; allowed: more than 0, at most 1')
+    keys, values = numbered_names('k', self.keys), numbered_names('v', self.values)
+    self.token_names = [*keys, *values, *numbered_names('#', self.fillers)]
+    self.shortest = 4 * self.pairs
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     n = self.pairs
@@ -78,35 +82,42 @@ class MQAR(Task):
     return Example(tokens_T.astype(np.int32), choices_T)
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class NBack(Task):
-  """Says the value that a key had `back` assignments before its last: k1 v4 k0 v2 k1 v7 k1 v0 ? k1
-  [v7]
+  """The answer is the value that a key had `back` assignments before its last one.
 
-  (With `back` = 1.) `queries` different keys are asked for, one after another; `back` = 0 asks for
-  the last value. Chance is 1/`values` a query. Yang et al.: 32 pairs, 768 tokens.
+  Example: k1 v4 k0 v2 k1 v7 k1 v0 ? k1 [v7]
+  Chance: 1/`values` a query.
+  Source: Yang et al. 2025, "PaTH Attention"
+
+  (The example has `back` = 1; `back` = 0 asks for the last value.) `queries` different keys are
+  asked for, one after another. Yang et al. use 32 pairs and 768 tokens.
   """
 
-  source = 'Yang et al. 2025, "PaTH Attention"'
+  back: int = 1
+  keys: int = 8
+  values: int = 16
+  queries: int = 4
+
   unit = 2
 
-  def __init__(self, *, back: int = 1, keys: int = 8, values: int = 16, queries: int = 4):
-    at_least(0, back=back)
-    at_least(1, queries=queries)
-    at_least(2, values=values)
-    at_least(queries, keys=keys)
-    self.back, self.keys, self.values, self.queries = back, keys, values, queries
-    self.symbols = [*numbered('k', keys), *numbered('v', values), '?']
-    self.shortest = 2 * max(queries * (back + 1), 4) + 1 + 2 * queries
+  def __post_init__(self):
+    self.require_at_least(0, 'back')
+    self.require_at_least(1, 'queries')
+    self.require_at_least(2, 'values')
+    self.require_at_least(self.queries, 'keys')
+    keys, values = numbered_names('k', self.keys), numbered_names('v', self.values)
+    self.token_names = [*keys, *values, '?']
+    self.shortest = 2 * max(self.queries * (self.back + 1), 4) + 1 + 2 * self.queries
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     count = (length - 1 - 2 * self.queries) // 2
     asked = rng.permutation(self.keys)[: self.queries]
     needed = np.repeat(asked, self.back + 1)
-    keys = rng.permutation(
-      np.concatenate([needed, rng.integers(self.keys, size=count - len(needed))])
-    )
+    others = rng.integers(self.keys, size=count - len(needed))
+    keys = rng.permutation(np.concatenate([needed, others]))
     values = self.keys + rng.integers(self.values, size=count)
-    parts = [(np.stack([keys, values], 1), 0), ([self.keys + self.values], 0)]
+    segments = [(np.stack([keys, values], 1), 0), ([self.keys + self.values], 0)]
     for key in asked:
-      parts += [([key], 0), (values[keys == key][-1 - self.back], self.values)]
-    return assemble(*parts)
+      segments += [([key], 0), (values[keys == key][-1 - self.back], self.values)]
+    return join_segments(*segments)

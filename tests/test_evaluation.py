@@ -1,6 +1,11 @@
 """Evaluation: protocols against brute force over a stub model, then rows of a real one."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +16,7 @@ from flax import nnx
 
 from posenc_jax import config, data
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, plan, protocols
+from posenc_jax.evaluation import evaluate, model_functions, plan, protocols, row_schema
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -19,7 +24,7 @@ from posenc_jax.training.checkpoints import Checkpoints
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 SIZES = (37, 16, 64, 41)  # of documents; none is a multiple of all lengths
-# each as (nll, documents, length, batch_tokens) -> nats of tokens, one array after another
+# Each protocol as (nll, documents, length, batch_tokens) -> arrays of nats of tokens.
 PROTOCOLS = {
   'non_overlapping': lambda nll, documents, length, size: protocols.sliding(
     nll, documents, length, length, size
@@ -85,13 +90,13 @@ def same(found, expected):
 
 @pytest.mark.parametrize('length', [1, 5, 16, 64, 100])
 @pytest.mark.parametrize('batch_tokens', [1, 64, 1000])
-def test_blocks_is_brute_force_at_any_batch_size(documents, length, batch_tokens):
+def test_non_overlapping_is_brute_force_at_any_batch_size(documents, length, batch_tokens):
   stub = Stub()
   found = list(protocols.sliding(stub, documents, length, length, batch_tokens))
   same(found, [[state(doc[t - t % length : t + 1]) for t in range(len(doc))] for doc in documents])
   assert {call.shape for call in stub.calls} == {(max(1, batch_tokens // length), length)}
   scored = np.concatenate(stub.windows())
-  # every token once, in windows of one document each
+  # Every token is scored once, in windows of one document each.
   np.testing.assert_array_equal(scored, np.concatenate(documents))
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
 
@@ -168,7 +173,7 @@ def test_by_position_scores_whole_windows_alone(documents):
   expected = [[state(window[: t + 1]) for t in range(16)] for window in windows_NT]
   for batch_tokens in (1, 50):
     np.testing.assert_array_equal(protocols.by_position(Stub(), windows_NT, batch_tokens), expected)
-  # documents that are shorter than the window have no part
+  # Documents that are shorter than the window are left out.
   assert len(protocols.whole_windows(documents, 41)) == 2
   with pytest.raises(ValueError, match='no document has length=65'):
     protocols.whole_windows(documents, 65)
@@ -231,7 +236,7 @@ def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest
   [
     lambda documents: protocols.last_k(Stub(), [], 4, 5, 64),
     lambda documents: list(protocols.target_windows(documents, [(0, 7)], 8)),
-    # the next one has 16
+    # The next document has 16 tokens.
     lambda documents: list(protocols.target_windows(documents, [(0, 37)], 37, near=1)),
     lambda documents: list(protocols.target_windows(documents[:1], [(0, 16)], 8, near=1)),
     lambda documents: list(protocols.sliding(Stub(), documents, 8, 9, 64)),
@@ -243,7 +248,7 @@ def test_what_cannot_be_scored_is_refused(documents, refused):
     refused(documents)
 
 
-# A real model
+# Tests with a real model.
 
 
 TINY = {
@@ -312,7 +317,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   texts = dict(plan.choose_documents(c, data.source(c.data, c.eval.split)))
   assert list(texts) == ['a.txt', 'c.txt', 'd.txt']  # the first three of at least 32 tokens
   bins = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
-  questions = [
+  found = [
     (r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows
   ]
   asked = [
@@ -327,7 +332,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     for length in (16, 32)
     for document in texts
   ]
-  # A window's inputs without BOS are one less.
+  # A window has one input fewer without BOS.
   for protocol, control, beyond in (
     ('by_position', None, 0),
     ('by_position', 'windowed', 0),
@@ -339,10 +344,10 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       for at in bins[n][:-1]
       if at < n - beyond
     ]
-  assert sorted(map(str, questions)) == sorted(map(str, asked))
+  assert sorted(map(str, found)) == sorted(map(str, asked))
 
   nll = jax.jit(token_nll, static_argnames='window')
-  norms = evaluate.make_functions(c)['norms']
+  norms = model_functions.compiled(model_functions.gradient_norms, c)
 
   def windows(r):
     """(tokens, the slice of them that is scored) of all windows of a row."""
@@ -386,7 +391,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     window = 16 if r['control'] == 'windowed' else None
     nats = []
     for tokens_T, scored in windows(r):
-      # one compile
+      # All windows are padded to one shape, so that jit compiles once.
       tokens_BT = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)[
         None
       ]
@@ -423,22 +428,63 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   }
   assert 'of the gradient reaches' in capsys.readouterr().out
 
-  # What is there is not measured again, and what is missing comes out the same.
+  # Rows that are there are not measured again, and missing rows come out the same.
   whole = (workdir / 'eval.jsonl').read_bytes()
   with monkeypatch.context() as patch:
-    patch.setattr(evaluate, 'token_nll', None)
+    patch.setattr(evaluate, 'compiled', lambda function, config: lambda *_, **__: 1 / 0)
     evaluate.evaluate(c, workdir)
   assert (workdir / 'eval.jsonl').read_bytes() == whole
   assert 'last_k windowed' in capsys.readouterr().out  # the table, again
   lines = whole.splitlines(keepends=True)
   (workdir / 'finished.json').unlink()
-  # killed while writing
+  # The file of a process that was killed while it wrote a row.
   (workdir / 'eval.jsonl').write_bytes(b''.join(lines[1::2]) + lines[0][:20])
   evaluate.evaluate(c, workdir)
   again = (workdir / 'eval.jsonl').read_bytes()
   assert again.startswith(b''.join(lines[1::2]))
   assert sorted(again.splitlines()) == sorted(whole.splitlines())
   assert (workdir / 'finished.json').exists()
+
+
+def test_the_planner_has_a_method_for_each_protocol_and_the_controls_are_those_of_the_config():
+  methods = {name for name in vars(plan.Planner) if not name.startswith('_')}
+  assert methods == set(config.PROTOCOLS)
+  assert {plan.WINDOWED, plan.SHUFFLED_FAR} == set(config.CONTROLS)
+
+
+def test_the_row_schema_describes_every_field():
+  described = re.findall(r'^  (\w+)  ', row_schema.__doc__, re.MULTILINE)
+  assert described == [*row_schema.KEY, *row_schema.VALUES]
+  fields = dict.fromkeys(set(row_schema.KEY) - set(row_schema.NULLABLE), 1)
+  assert list(row_schema.row(**fields, status='asked')) == described
+  for wrong in ({'lengths': 1}, {'ppl': 1.0}):
+    with pytest.raises(TypeError, match=f'unknown fields.*{next(iter(wrong))}'):
+      row_schema.row(**fields, **wrong, status='asked')
+  with pytest.raises(TypeError, match=r"missing .*'seed'"):
+    row_schema.row(**{name: 1 for name in fields if name != 'seed'}, status='asked')
+
+
+WHEEL = """
+import sys
+import posenc_jax
+from posenc_jax.evaluation.evaluate import evaluate_run
+assert posenc_jax.__file__.startswith(sys.argv[1]), posenc_jax.__file__
+evaluate_run(sys.argv[2], {'eval.k': 4})
+"""
+
+
+def test_an_installed_package_evaluates_without_files_of_a_clone(run, tmp_path):
+  _, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+  site = tmp_path / 'site-packages'
+  ignored = shutil.ignore_patterns('__pycache__')
+  shutil.copytree(BASE.parents[1] / 'posenc_jax', site / 'posenc_jax', ignore=ignored)
+  command = [sys.executable, '-c', WHEEL, str(site), str(workdir)]
+  environment = {**os.environ, 'PYTHONPATH': str(site)}
+  process = subprocess.run(
+    command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+  )
+  assert process.returncode == 0, process.stderr
+  assert [(r['k'], r['status']) for r in rows_of(workdir)] == [(4, 'ok')] * 3
 
 
 def test_beyond_a_learned_table_is_an_outcome(run, capsys):
@@ -539,7 +585,8 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
     ),
     (
       {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.lengths': (16, 90)},
-      r"config.eval.controls=\('shuffled_far',\): only 1 of the documents .* have 90 tokens; allowed: without",
+      r"config.eval.controls=\('shuffled_far',\): only 1 of the documents .* have 90 tokens; "
+      'allowed: without',
     ),
     ({'eval.stride': 0}, 'config.eval.stride=0; allowed: 1 or more'),
     (
@@ -549,7 +596,8 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
     ({'eval.k': 17}, r'config.eval.k=17; allowed: at most the shortest of eval.lengths=\(16, 32\)'),
     (
       {'eval.protocols': ('by_position',), 'eval.document_tokens': 20},
-      r'config.eval.document_tokens=20; allowed: 32 or more for whole windows \(by_position\), or 0',
+      'config.eval.document_tokens=20; '
+      r'allowed: 32 or more for whole windows \(by_position\), or 0',
     ),
     (
       {'eval.protocols': ('receptive_field',), 'eval.k': 1, 'eval.lengths': (1, 16)},
@@ -572,7 +620,7 @@ def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
 
 @pytest.mark.parametrize(('backend', 'window'), [('dense', 3), ('blockwise', None)])
 def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
-  """Of tokens that are all different, the table's rows hold each input's own gradient."""
+  """Where all tokens differ, each row of the table's gradient belongs to one input."""
   overrides = {
     'attention.backend': backend,
     'attention.block_sizes': (4, 4),
@@ -581,12 +629,13 @@ def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
   c = config.load(BASE, {**TINY, **overrides})
   model = build(c, data.VOCAB, nnx.Rngs(0))
   tokens_BT = jnp.asarray(np.random.default_rng(0).permutation(256)[:22].reshape(2, 11), jnp.int32)
-  functions = evaluate.make_functions(c)
-  last = lambda model, tokens_T: functions['nll'](model, tokens_T[None], window=window)[0, -1]
+  nll = model_functions.compiled(token_nll, c)
+  norms = model_functions.compiled(model_functions.gradient_norms, c)
+  last = lambda model, tokens_T: nll(model, tokens_T[None], window=window)[0, -1]
   table_BVD = jax.jit(jax.vmap(lambda tokens_T: jax.grad(last)(model, tokens_T).embedding[...]))(
     tokens_BT
   )
-  norms_BT = functions['norms'](model, tokens_BT, window=window)
+  norms_BT = norms(model, tokens_BT, window=window)
   for norms_T, table_VD, tokens_T in zip(
     norms_BT, np.asarray(table_BVD), tokens_BT.tolist(), strict=True
   ):

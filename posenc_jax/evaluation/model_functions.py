@@ -1,0 +1,48 @@
+"""Functions of the model that measurements need besides `token_nll`: predictions and gradient
+norms.
+
+A function takes (model, tokens_BT, **options), options being those of `LM.__call__`, and returns
+numbers for each token of each window.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from posenc_jax.model.decoder import attention_options
+from posenc_jax.model.token_nll import nats_of_logits, token_logits, token_nll
+
+
+def predictions(model, tokens_BT, **options):
+  """Returns (right_BT, nats_BT): whether each token is the likeliest one, bool, and its nats."""
+  logits_BTV = token_logits(model, tokens_BT, **options)
+  return logits_BTV.argmax(-1) == tokens_BT, nats_of_logits(logits_BTV, tokens_BT)
+
+
+def gradient_norms(model, tokens_BT, **options):
+  """Returns norms_BT: the norm of the gradient of a window's last nats by the embedding of each
+  input. The inputs are BOS and the first T - 1 tokens.
+  """
+
+  def last_nats(added_BTD):
+    return token_nll(model, tokens_BT, added_BTD=added_BTD, **options)[:, -1].sum()
+
+  zeros_BTD = jnp.zeros((*tokens_BT.shape, model.embedding.shape[1]))
+  return jnp.linalg.norm(jax.grad(last_nats)(zeros_BTD), axis=-1)
+
+
+def compiled(function: Callable, config: ConfigDict) -> Callable:
+  """Returns (model, tokens_BT, window=None) -> the function's numbers, compiled by jit, in float32
+  and with the config's attention.
+
+  `window` limits attention to so many tokens; it never widens the config's own window.
+  """
+  options = {**attention_options(config), 'dtype': 'float32'}
+
+  def call(model, tokens_BT, window=None):
+    windows = [tokens for tokens in (window, options['window']) if tokens]
+    return function(model, tokens_BT, **{**options, 'window': min(windows, default=None)})
+
+  return jax.jit(call, static_argnames='window')
