@@ -347,7 +347,7 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
 @pytest.mark.parametrize(
   ('corpus', 'overrides', 'words'),
   [
-    ('task:copi', {}, "config.data.corpus='task:copi': no task 'copi'; nearest: copy"),
+    ('task:copi', {}, "config.data.corpus='task:copi': no task 'copi'; did you mean 'copy'?"),
     ('task:copy/x=1', {}, "task copy has no option 'x'"),
     (
       'task:copy',

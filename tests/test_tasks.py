@@ -386,8 +386,8 @@ def test_examples_stay_the_same_over_versions(make):
 @pytest.mark.parametrize(
   ('text', 'words'),
   [
-    ('copi', "no task 'copi'; nearest: copy"),
-    ('copy/symbol=3', "no option 'symbol'; it has: symbols"),
+    ('copi', "no task 'copi'; did you mean 'copy'?"),
+    ('copy/symbol=3', "no option 'symbol'; did you mean 'symbols'?"),
     ('copy/symbols', "'symbols' in 'copy/symbols'; allowed: NAME/option=value"),
     ('copy/symbols=3/symbols=4', 'each option once'),
     ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),

@@ -4,9 +4,7 @@ Documents are bytes, read and cut into tokens when they are asked for.
 """
 
 import dataclasses
-import difflib
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,11 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import tasks
+from posenc_jax.config import cache_folder
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.tokenizers import BYTES, Bytes, SentencePiece, learned
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, closest
 
 SPLITS = ('train', 'validation', 'test')
 RECENT = 1024  # documents kept in memory; every one of the embedded corpus
@@ -166,13 +165,6 @@ def prepare(name: str, cache: str) -> Path:
   return tfds.prepare(name, cache_folder(cache))
 
 
-def cache_folder(cache: str) -> Path:
-  """`config.data.cache` as a folder; '': posenc_jax in the user's cache folder."""
-  if cache:
-    return Path(cache).expanduser()
-  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
-
-
 def _kind(name: str) -> str:
   if name == 'sotu':
     return 'sotu'
@@ -187,7 +179,7 @@ def _kind(name: str) -> str:
     {str(path): str(path) for path in parent.iterdir() if path.is_dir()} if parent.is_dir() else {}
   )
   names = {**folders, **{bare: f'tfds:{bare}' for bare in tfds.known()}, 'sotu': 'sotu'}
-  near = difflib.get_close_matches(name, names, n=1)
-  hint = f' (did you mean {names[near[0]]!r}?)' if near else ''
+  near = closest(name, names)
+  hint = f' (did you mean {names[near]!r}?)' if near else ''
   allowed = "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
   raise UserError(f'config.data.corpus={name!r}: no such corpus{hint}; allowed: {allowed}')

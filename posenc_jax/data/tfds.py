@@ -5,13 +5,12 @@ A split that a set lacks is cut off the end of its train split: of the last tent
 twentieth before it (or, where there is a test split, the last twentieth) for validation.
 """
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, closest
 
 
 def open_split(
@@ -97,8 +96,8 @@ def _parts(have: set[str]) -> dict[str, str]:
 
 def _near(name: str) -> str:
   bare = _bare(name)
-  near = difflib.get_close_matches(bare, known(), n=1)
-  return f'; did you mean {"tfds:" + near[0]!r}?' if near and near[0] != bare else ''
+  near = closest(bare, known())
+  return f'; did you mean {"tfds:" + near!r}?' if near and near != bare else ''
 
 
 def _command(name: str) -> str:

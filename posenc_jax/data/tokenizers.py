@@ -4,13 +4,13 @@ byte.
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from posenc_jax import jsonl_store
 from posenc_jax.errors import UserError
 
 LEARNED_FROM = 2**26  # bytes of the training split, from its start, or less where it has less
@@ -140,9 +140,7 @@ def _learn(texts: Sequence[bytes], vocab: int) -> bytes:
 def _write(path: Path, content: bytes) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f'{path.name}.{os.getpid()}')
-    new.write_bytes(content)
-    os.replace(new, path)
+    jsonl_store.atomic_write(path, content)
   except OSError as error:
     raise UserError(
       f'config.data.cache: cannot write {path} ({error.strerror}); allowed: a folder'

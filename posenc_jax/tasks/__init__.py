@@ -6,10 +6,10 @@ Needs only NumPy.
 """
 
 import ast
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 
+from posenc_jax.errors import nearest
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
 from posenc_jax.tasks.base import Example, Task, chance
@@ -45,8 +45,7 @@ TASKS = {
 def options(name: str) -> dict[str, object]:
   """The options of a task and their defaults. Raises ValueError for an unknown name."""
   if name not in TASKS:
-    near = difflib.get_close_matches(name, TASKS, cutoff=0.5) or list(TASKS)
-    raise ValueError(f'no task {name!r}; nearest: {", ".join(near)}')
+    raise ValueError(f'no task {name!r}; {nearest(name, TASKS)}')
   signature = inspect.signature(TASKS[name].__init__)
   return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
 
@@ -81,7 +80,6 @@ def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
   known = options(name)
   for key in chosen:
     if key not in known:
-      near = difflib.get_close_matches(key, known, cutoff=0.5) or list(known)
-      raise ValueError(f'task {name} has no option {key!r}; it has: {", ".join(near) or "none"}')
+      raise ValueError(f'task {name} has no option {key!r}; {nearest(key, known)}')
   needs_text = 'texts' in inspect.signature(TASKS[name].__init__).parameters
   return TASKS[name](*([texts()] if needs_text else []), **chosen)
