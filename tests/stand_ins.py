@@ -78,7 +78,7 @@ class Study:
     )
 
   def __call__(self, overrides=None, jobs=1, launcher='local'):
-    code = sweep.sweep(self.path, self.out, overrides or {}, jobs, self.scripts, launcher)
+    code = sweep.sweep(self.path, self.out, overrides or {}, self.scripts, jobs, launcher)
     return code, self.calls()
 
   def calls(self):

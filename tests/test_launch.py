@@ -37,7 +37,7 @@ def test_the_environment_adds_and_never_overrides(monkeypatch):
 @pytest.mark.parametrize('cpus', [{0}, {0, 1}, {1, 3, 5, 7, 8}])
 def test_cpus_are_shared_out(jobs, cpus, monkeypatch):
   monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: cpus, raising=False)
-  shares = subprocesses.cpu_shares(jobs)
+  shares = subprocesses.cpu_partition(jobs)
   if jobs == 1:
     assert shares == [None]
     return

@@ -28,8 +28,8 @@ import sys
 from pathlib import Path
 from posenc_jax import config, sweep
 from posenc_jax.sweep import slurm
-slurm.POLL, slurm.ASK = 0.2, 1.0
-config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:])), 'slurm'))
+slurm.POLL, slurm.QUEUE_POLL = 0.2, 1.0
+config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[2:])), 1, 'slurm'))
 """
 # The commands keep what they are asked in files beside them. Jobs end at once and do nothing, so
 # their runs fail; those in `queue` stay.
@@ -47,7 +47,7 @@ here=$(dirname "$0"); [ -e "$here/down" ] && exit 1; [ ! -e "$here/queue" ] || c
 def study(tmp_path, monkeypatch):
   """make(names, seeds) -> Study."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  for name, value in (('POLL', 0.01), ('ASK', 0.0), ('PATIENCE', 0.05)):
+  for name, value in (('POLL', 0.01), ('QUEUE_POLL', 0.0), ('PATIENCE', 0.05)):
     monkeypatch.setattr(slurm, name, value)
   return lambda names, seeds=(0,): Study(tmp_path, names, seeds)
 
@@ -187,7 +187,9 @@ def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(
   (scheduler / 'queue').write_text('100\n101\n')
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   monkeypatch.setattr(
-    slurm.time, 'sleep', lambda seconds: planned.note('failed', reason='exit code 1: bad luck')
+    slurm.time,
+    'sleep',
+    lambda seconds: planned.write_state('failed', reason='exit code 1: bad luck'),
   )
   for number in (1, 2):
     assert run(launcher='slurm')[0] == 1
@@ -242,7 +244,7 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
-  assert planned.noted['state'] == 'running'
+  assert planned.read_state()['state'] == 'running'
   task = subprocess.run(
     ['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True
   ).stdout
@@ -254,8 +256,8 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   assert job.result() is None
   assert planned.is_finished
   assert run.calls() == {planned.name: ['train', 'train', 'eval']}
-  assert planned.noted['state'] == 'ended'
-  assert planned.noted['seconds'].keys() == {'train', 'eval'}
+  assert planned.read_state()['state'] == 'ended'
+  assert planned.read_state()['seconds'].keys() == {'train', 'eval'}
 
 
 def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
@@ -264,7 +266,10 @@ def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   with pytest.raises(submitit.core.utils.FailedJobError, match='exit code 1: bad luck'):
     job.result()
-  assert (planned.noted['state'], planned.noted['reason']) == ('failed', 'exit code 1: bad luck')
+  assert (planned.read_state()['state'], planned.read_state()['reason']) == (
+    'failed',
+    'exit code 1: bad luck',
+  )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +289,7 @@ def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(
   assert second is None
   assert (first is None) == (state == 'ended')
   assert run.calls() == {planned.name: calls}
-  assert planned.noted['state'] == state
+  assert planned.read_state()['state'] == state
   logs = [(planned.workdir / name).read_text().splitlines()[0] for name in ('log.txt', 'log.1.txt')]
   assert logs[0] == logs[1] == '$ ' + shlex.join(planned.commands[0])
 

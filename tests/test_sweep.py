@@ -2,6 +2,7 @@
 encoding is named.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,7 +17,6 @@ from stand_ins import ROOT, STARTED, Study
 from posenc_jax import config, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study as studies
-from posenc_jax.sweep import subprocesses
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(nu
     'from pathlib import Path\n'
     f'signal.signal({int(number)}, {heard})\n'  # also where these tests run under nohup
     'from posenc_jax import config, sweep\n'
-    'config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:]))))\n'
+    'config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[2:]))))\n'
   )
   command = [sys.executable, '-c', code, str(run.path), str(run.out), *map(str, run.scripts)]
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -233,7 +233,7 @@ def test_a_run_that_another_process_is_at_work_on_fails_and_is_left_alone(study)
   workdir = run.out / 'encoding.name=rope,seed=0'
   workdir.mkdir(parents=True)
   with open(workdir / 'log.txt', 'a') as log:
-    subprocesses.fcntl.flock(log, subprocesses.fcntl.LOCK_EX)
+    fcntl.flock(log, fcntl.LOCK_EX)
     assert run() == (1, {})
   assert run()[0] == 0
 
@@ -254,7 +254,7 @@ def test_names_are_safe_short_readable_and_tell_overrides_apart():
     {'label': 'x' * 300},
     {'label': 'x' * 301},
   ]
-  names = [sweep.name_of(overrides) for overrides in several]
+  names = [sweep.run_name(overrides) for overrides in several]
   assert names[:4] == [
     'run',
     'encoding.name=alibi,seed=0',

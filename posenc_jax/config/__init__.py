@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (what is imported here is for other modules)
 """Run configurations: loading, overriding, checking, saving and comparing them. Imports no jax.
 
 A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults in
@@ -20,34 +21,3 @@ from posenc_jax.config.serialization import (
   to_json,
   training_part,
 )
-
-__all__ = [
-  'CONTROLS',
-  'PROTOCOLS',
-  'REQUIRED',
-  'TRACKERS',
-  'cache_folder',
-  'chain',
-  'config_hash',
-  'configure',
-  'decides_results',
-  'differing_keys',
-  'encoding_of',
-  'flat',
-  'from_json',
-  'load',
-  'load_study',
-  'main',
-  'overlay',
-  'parse_args',
-  'product',
-  'saved_config',
-  'seed_workdir',
-  'single_seed_runs',
-  'split',
-  'to_json',
-  'training_part',
-  'validate',
-  'vary',
-  'zipped',
-]
