@@ -25,8 +25,8 @@ def main(argv):
 
   name = run.encoding.name
   if name not in ENCODINGS and not flags.config and 'encoding.name' not in overrides:
-    allowed = '--config=STUDY.py, the file that registers it'
-    raise UserError(f'encoding.name={name!r}: the run has it, but nothing registers it; {allowed}')
+    allowed = 'with --config=STUDY.py, the file that registers it'
+    raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
   devices.keep_compiled(config.cache_folder('') / 'compiled')
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)
