@@ -1,5 +1,6 @@
 """Configurations: what is refused, and that nothing is lost on the way to disk and back."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -186,6 +187,19 @@ def test_what_is_cut_must_be_divisible(overrides, message):
 
 def test_every_field_of_the_base_has_a_check():
   assert FIELDS.keys() == flat(load(BASE, {})).keys()
+
+
+def test_every_field_of_the_base_has_a_comment():
+  """Beside it or above it."""
+  lines = BASE.read_text().splitlines()
+  tree = ast.parse(BASE.read_text())
+  fields = [node for node in ast.walk(tree) if isinstance(node, ast.keyword)]
+  sections = ('encoding', *(path.partition('.')[0] for path in FIELDS if '.' in path))
+  for field in fields:
+    around = (lines[field.lineno - 2].strip(), lines[field.value.end_lineno - 1])
+    has_comment = around[0].startswith('#') or '  # ' in around[1]
+    assert has_comment or field.arg in (*sections, 'name'), field.arg
+  assert {path.rpartition('.')[2] for path in FIELDS} <= {field.arg for field in fields}
 
 
 def test_fewer_steps_than_the_warm_up_are_one_line_that_says_what_to_add():

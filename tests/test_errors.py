@@ -25,15 +25,15 @@ def test_only_errors_imports_difflib():
 
 
 def test_errors_of_a_kind_become_one_line_and_others_pass():
-  with pytest.raises(errors.UserError, match='^a b$'), errors.user_errors(ValueError):
+  with pytest.raises(errors.UserError, match=r'^a b$'), errors.user_errors(ValueError):
     raise ValueError('a\n  b')
   with pytest.raises(KeyError), errors.user_errors(ValueError):
     raise KeyError('a')
 
 
 def test_a_full_disk_stops_in_order_and_other_errors_of_the_system_pass():
-  with pytest.raises(errors.Stopped, match='^rows.jsonl: full; what was written'):
-    with errors.disk_errors():
-      raise OSError(28, 'full', 'rows.jsonl')
+  words = r'^rows.jsonl: full; what was written'
+  with pytest.raises(errors.Stopped, match=words), errors.disk_errors():
+    raise OSError(28, 'full', 'rows.jsonl')
   with pytest.raises(FileNotFoundError), errors.disk_errors():
     raise FileNotFoundError(2, 'no such file', 'rows.jsonl')

@@ -35,7 +35,9 @@ config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[
 # their runs fail; those in `queue` stay.
 SBATCH = """#!/bin/sh
 here=$(dirname "$0"); n=$(ls "$here" | grep -c ^batch_)
-grep -q partition=none "$1" && { echo 'sbatch: error: invalid partition specified: none' >&2; exit 1; }
+if grep -q partition=none "$1"; then
+  echo 'sbatch: error: invalid partition specified: none' >&2; exit 1
+fi
 cp "$1" "$here/batch_$n"; echo "Submitted batch job 10$n"
 """
 SQUEUE = """#!/bin/sh
@@ -130,9 +132,8 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
 def test_runs_of_other_sizes_are_arrays_of_their_own(study, scheduler):
   run = study(['rope'])
   text = run.path.read_text().partition('def sweep')[0]
-  run.path.write_text(
-    f"{text}def sweep():\n  return [{{'launch.gpus': n, 'seed': s}} for s in (0, 1) for n in (1, 2)]\n"
-  )
+  runs = [{'launch.gpus': gpus, 'seed': seed} for seed in (0, 1) for gpus in (1, 2)]
+  run.path.write_text(f'{text}def sweep():\n  return {runs!r}\n')
   run(launcher='slurm')
   assert [(flags['gpus-per-node'], flags['array']) for flags in batches(scheduler)] == [
     ('1', '0-1%2'),
@@ -299,8 +300,9 @@ import json, subprocess, sys, time
 from pathlib import Path
 out, *command = sys.argv[1:]
 process, out = subprocess.Popen(command), Path(out)
-jobs, begun = out / 'submitit' / 'jobs.json', lambda seed: out / f'encoding.name=slow,seed={seed}' / 'log.txt'
-while not (jobs.exists() and all(begun(s).exists() and 'half way' in begun(s).read_text() for s in (0, 1))):
+jobs = out / 'submitit' / 'jobs.json'
+logs = [out / f'encoding.name=slow,seed={seed}' / 'log.txt' for seed in (0, 1)]
+while not (jobs.exists() and all(log.exists() and 'half way' in log.read_text() for log in logs)):
   assert process.poll() is None
   time.sleep(0.1)
 ids = json.loads(jobs.read_text())

@@ -16,7 +16,7 @@ NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_st
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
-  """The config of the run in this directory. Raises `UserError` if there is none or it is damaged."""
+  """The config of the run in this directory. Raises `UserError` if it is missing or damaged."""
   path = Path(workdir) / 'config.json'
   if not path.exists():
     allowed = 'the directory of a run that train.py made'
