@@ -10,13 +10,13 @@ of accounts that small clusters lack, and takes a job that sacct does not know f
 
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import submitit
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -50,17 +50,13 @@ class Task:
 
   def __call__(self, run: Run) -> None:
     """Raises RuntimeError if the run fails, so that the job is a failed one."""
-    import submitit
-
-    if rank := submitit.JobEnvironment().global_rank:
+    environment = submitit.JobEnvironment()
+    if rank := environment.global_rank:
       training = subprocesses.run_process(run.commands[0], run.workdir / f'log.{rank}.txt')
       signal.signal(signal.SIGTERM, lambda *_: _wait_for_slurm(training))
       training.wait()
       return
-    names = ('SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID')
-    array_job = '_'.join(os.environ[name] for name in names if name in os.environ)
-    job_id = array_job or os.environ.get('SLURM_JOB_ID')
-    self.job = local.Job(run, None, **({'job': job_id} if job_id else {}))
+    self.job = local.Job(run, cpus=None, job=environment.job_id)
     signal.signal(signal.SIGTERM, self._on_sigterm)
     while not self.job.is_over():
       time.sleep(local.POLL)
@@ -72,8 +68,6 @@ class Task:
 
     Returns what submitit queues again.
     """
-    import submitit
-
     subprocesses.stop([self.job.process], patience=WARNING - 20)
     self._write_queued()
     return submitit.helpers.DelayedSubmission(Task(), run)
@@ -147,8 +141,6 @@ def _submit(group: list[Run], submitted: dict[str, str], folder: Path) -> dict[s
 
   Returns {run's name: job}.
   """
-  import submitit
-
   launch, init_from = group[0].launch, group[0].init_from
   executor = submitit.SlurmExecutor(folder, max_num_timeout=RESTARTS)
   options = {'partition': launch.partition, 'account': launch.account, 'gpus_per_node': launch.gpus}
