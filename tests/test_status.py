@@ -15,9 +15,7 @@ from posenc_jax.sweep import status, subprocesses
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-  """A study of four runs, the third starts from the first and the fourth from that, and its runs by
-  number.
-  """
+  """A study of four runs; the third starts from the first, and the fourth from the third."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(status, 'BETWEEN_COMMANDS', 0.0)
   study = Study(tmp_path, ['rope'])
@@ -83,8 +81,12 @@ def test_what_is_stopped_goes_on_from_what_is_saved(study):
   timed(run, (20, 2.0), (40, 2.0))
   (run.workdir / 'checkpoints' / '30').mkdir(parents=True)
   (run.workdir / 'checkpoints' / '40.damaged').mkdir()
-  (told,) = [status.read_status(run)]
-  assert (told.state, told.step, told.training_left(None)) == ('stopped', 30, pytest.approx(60.0))
+  found = status.read_status(run)
+  assert (found.state, found.step, found.training_left(None)) == (
+    'stopped',
+    30,
+    pytest.approx(60.0),
+  )
 
 
 def test_locks_may_not_reach_from_another_machine(study, monkeypatch):

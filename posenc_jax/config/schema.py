@@ -28,10 +28,6 @@ def rule(holds: Callable[[object], bool], allowed: str) -> Check:
   return lambda value: None if holds(value) else allowed
 
 
-def at_least(bound: float) -> Check:
-  return rule(lambda value: value >= bound, f'{bound} or more')
-
-
 def one_of(names: Collection[str]) -> Check:
   """Takes a name or a tuple of names; meets a misspelt one with the name that is near."""
 
@@ -42,6 +38,10 @@ def one_of(names: Collection[str]) -> Check:
     return None
 
   return check
+
+
+def _same(check: Check, *names: str) -> dict[str, Check]:
+  return dict.fromkeys(names, check)
 
 
 def _is_seed(value: object) -> bool:
@@ -61,100 +61,83 @@ def _are_sbatch_options(options: tuple) -> bool:
 
 
 ANYTHING = rule(lambda value: True, '')
+POSITIVE = rule(lambda value: value >= 1, '1 or more')
+NOT_NEGATIVE = rule(lambda value: value >= 0, '0 or more')
 ZERO_IS_OFF = rule(lambda value: value >= 0, '0 (off) or more')
 LESS_THAN_ONE = rule(lambda value: 0 <= value < 1, '0 or more, less than 1')
+SEED = rule(_is_seed, '0 or more, less than 2**32')
+SEEDS = rule(
+  lambda seeds: all(map(_is_seed, seeds)) and _are_distinct(seeds),
+  'whole numbers from 0 to 2**32 - 1, none twice',
+)
+NAMES = rule(lambda names: names and _are_distinct(names), 'one or more, none twice')
+LENGTHS = rule(
+  lambda lengths: lengths and min(lengths) >= 1 and _are_distinct(lengths),
+  'one or more, each 1 or more tokens, none twice',
+)
+BLOCK_SIZES = rule(_are_block_sizes, '(query rows, key columns), each 1 or more, or (0, 0)')
+SBATCH_OPTIONS = rule(
+  _are_sbatch_options,
+  "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'",
+)
 
-# All fields of configs/base.py, in its order.
-FIELDS: dict[str, Check] = {
-  'seed': rule(_is_seed, '0 or more, less than 2**32'),
-  'seeds': rule(
-    lambda seeds: all(map(_is_seed, seeds)) and _are_distinct(seeds),
-    'whole numbers from 0 to 2**32 - 1, none twice',
-  ),
-  'vmap_seeds': ANYTHING,
-  'label': ANYTHING,
-  'encoding.name': rule(bool, 'a name in posenc_jax.encodings.ENCODINGS'),
-  'model.layers': at_least(1),
-  'model.model_dim': at_least(1),
-  'model.heads': at_least(1),
-  'model.kv_heads': at_least(0),
-  'model.head_dim': at_least(1),
-  'model.mlp_dim': at_least(1),
-  'model.share_encoding': one_of(('paper', 'all', 'none')),
-  'model.qk_norm': ANYTHING,
-  'model.tie_embeddings': ANYTHING,
-  'model.logit_softcap': ZERO_IS_OFF,
-  'model.remat': ANYTHING,
-  'model.unroll': at_least(0),
-  'attention.backend': ANYTHING,
-  'attention.window': at_least(0),
-  'attention.block_sizes': rule(
-    _are_block_sizes, '(query rows, key columns), each 1 or more, or (0, 0)'
-  ),
-  'data.corpus': ANYTHING,
-  'data.shortest': at_least(0),
-  'data.tokenizer': ANYTHING,
-  'data.vocab': at_least(1),
-  'data.text_field': ANYTHING,
-  'data.cache': ANYTHING,
-  'train.length': at_least(1),
-  'train.batch': at_least(1),
-  'train.grad_accum_steps': at_least(1),
-  'train.steps': at_least(0),
-  'train.init_from': ANYTHING,
-  'train.compute_dtype': one_of(('float32', 'bfloat16')),
-  'train.matmul_precision': one_of(('default', 'high', 'highest')),
-  'train.log_every': at_least(1),
-  'train.validate_every': at_least(0),
-  'train.validate_batches': at_least(1),
-  'train.checkpoint_every': at_least(1),
-  'train.max_to_keep': at_least(1),
-  'train.max_nonfinite_updates': at_least(0),
-  'train.trackers': one_of(TRACKERS),
-  'train.profile_steps': ANYTHING,
-  'mesh.seeds': at_least(1),
-  'mesh.data': at_least(1),
-  'mesh.fsdp': at_least(1),
-  'mesh.context': at_least(1),
-  'optim.learning_rate': rule(lambda value: value > 0, 'more than 0'),
-  'optim.warmup': at_least(0),
-  'optim.final_fraction': rule(lambda value: 0 <= value <= 1, '0 to 1'),
-  'optim.beta1': LESS_THAN_ONE,
-  'optim.beta2': LESS_THAN_ONE,
-  'optim.weight_decay': ZERO_IS_OFF,
-  'optim.clip': ZERO_IS_OFF,
-  'eval.split': one_of(('train', 'validation', 'test')),
-  'eval.protocols': rule(lambda names: names and _are_distinct(names), 'one or more, none twice'),
-  'eval.lengths': rule(
-    lambda lengths: lengths and min(lengths) >= 1 and _are_distinct(lengths),
-    'one or more, each 1 or more tokens, none twice',
-  ),
-  'eval.k': at_least(1),
-  'eval.stride': at_least(1),
-  'eval.controls': rule(_are_distinct, 'none twice'),
-  'eval.documents': at_least(0),
-  'eval.spans': at_least(1),
-  'eval.examples': at_least(1),
-  'eval.document_tokens': at_least(0),
-  'eval.batch_tokens': at_least(1),
-  'launch.partition': ANYTHING,
-  'launch.account': ANYTHING,
-  'launch.minutes': at_least(5),  # SLURM warns a job minutes before its end
-  'launch.nodes': at_least(1),
-  'launch.tasks_per_node': at_least(1),
-  'launch.cpus': at_least(1),
-  'launch.gpus': at_least(0),
-  'launch.memory_gb': at_least(1),
-  'launch.max_concurrent': at_least(0),
-  'launch.setup': ANYTHING,
-  'launch.options': rule(
-    _are_sbatch_options,
-    "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'",
-  ),
+# All fields of configs/base.py, section by section.
+SECTIONS: dict[str, dict[str, Check]] = {
+  '': {'seed': SEED, 'seeds': SEEDS, 'vmap_seeds': ANYTHING, 'label': ANYTHING},
+  'encoding': {'name': rule(bool, 'a name in posenc_jax.encodings.ENCODINGS')},
+  'model': {
+    **_same(POSITIVE, 'layers', 'model_dim', 'heads', 'head_dim', 'mlp_dim'),
+    **_same(NOT_NEGATIVE, 'kv_heads', 'unroll'),
+    **_same(ANYTHING, 'qk_norm', 'tie_embeddings', 'remat'),
+    'share_encoding': one_of(('paper', 'all', 'none')),
+    'logit_softcap': ZERO_IS_OFF,
+  },
+  'attention': {'backend': ANYTHING, 'window': NOT_NEGATIVE, 'block_sizes': BLOCK_SIZES},
+  'data': {
+    **_same(ANYTHING, 'corpus', 'tokenizer', 'text_field', 'cache'),
+    'shortest': NOT_NEGATIVE,
+    'vocab': POSITIVE,
+  },
+  'train': {
+    **_same(POSITIVE, 'length', 'batch', 'grad_accum_steps', 'log_every', 'validate_batches'),
+    **_same(POSITIVE, 'checkpoint_every', 'max_to_keep'),
+    **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates'),
+    **_same(ANYTHING, 'init_from', 'profile_steps'),
+    'compute_dtype': one_of(('float32', 'bfloat16')),
+    'matmul_precision': one_of(('default', 'high', 'highest')),
+    'trackers': one_of(TRACKERS),
+  },
+  'mesh': _same(POSITIVE, 'seeds', 'data', 'fsdp', 'context'),
+  'optim': {
+    'learning_rate': rule(lambda value: value > 0, 'more than 0'),
+    'warmup': NOT_NEGATIVE,
+    'final_fraction': rule(lambda value: 0 <= value <= 1, '0 to 1'),
+    **_same(LESS_THAN_ONE, 'beta1', 'beta2'),
+    **_same(ZERO_IS_OFF, 'weight_decay', 'clip'),
+  },
+  'eval': {
+    **_same(POSITIVE, 'k', 'stride', 'spans', 'examples', 'batch_tokens'),
+    **_same(NOT_NEGATIVE, 'documents', 'document_tokens'),
+    'split': one_of(('train', 'validation', 'test')),
+    'protocols': NAMES,
+    'lengths': LENGTHS,
+    'controls': rule(_are_distinct, 'none twice'),
+  },
+  'launch': {
+    **_same(POSITIVE, 'nodes', 'tasks_per_node', 'cpus', 'memory_gb'),
+    **_same(NOT_NEGATIVE, 'gpus', 'max_concurrent'),
+    **_same(ANYTHING, 'partition', 'account', 'setup'),
+    # SLURM warns a job minutes before its end
+    'minutes': rule(lambda minutes: minutes >= 5, '5 or more'),
+    'options': SBATCH_OPTIONS,
+  },
 }
-
-
-# What depends on whether the corpus is text or a task.
+FIELDS = {
+  f'{section}.{name}'.removeprefix('.'): check
+  for section, checks in SECTIONS.items()
+  for name, check in checks.items()
+}
+# These depend on whether the corpus is text or a task.
 TEXT_FIELDS = {
   'data.tokenizer': one_of(('bytes', 'sentencepiece')),
   'eval.protocols': one_of(PROTOCOLS),

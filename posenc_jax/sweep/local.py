@@ -101,8 +101,8 @@ def same_command() -> str:
 def interruptible(message: str) -> Iterator[None]:
   """Raises Stopped with the message after Ctrl-C, SIGTERM, or SIGHUP without nohup."""
   numbers = (signal.SIGTERM, signal.SIGHUP)
-  heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-  before = {number: signal.signal(number, signal.default_int_handler) for number in heard}
+  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+  before = {number: signal.signal(number, signal.default_int_handler) for number in handled}
   try:
     yield
   except KeyboardInterrupt:

@@ -65,21 +65,20 @@ def read_status(run: Run) -> Status:
   """Reads the run's directory."""
   written = run.read_state()
   state, note = _state_and_note(run, written)
-  timing = [jsonl_store.read(folder / 'timing.jsonl') for folder in run.results]
-  rows_of_seeds = [[row for row in rows if 'seconds_per_step' in row] for rows in timing]
-  rows = list(itertools.chain(*rows_of_seeds))
-  seconds = [row['seconds_per_step'] for row in rows if row['step'] > 1]
-  # of seeds that train one after another, or in one program
-  saved = max(
-    sum(map(_last_checkpoint, run.results)), len(run.seeds) * _last_checkpoint(run.workdir)
-  )
+  timing_by_seed = [
+    [row for row in jsonl_store.read(folder / 'timing.jsonl') if 'seconds_per_step' in row]
+    for folder in run.results
+  ]
+  timing = list(itertools.chain(*timing_by_seed))
+  seconds = [row['seconds_per_step'] for row in timing if row['step'] > 1]
+  speed = statistics.median(seconds) / run.tokens_per_step if seconds else None
   if state == 'done':
     step = run.steps
-  elif state == 'running' and rows:
-    step = sum(of_seed[-1]['step'] for of_seed in rows_of_seeds if of_seed)
-  else:
-    step = saved
-  speed = statistics.median(seconds) / run.tokens_per_step if seconds else None
+  elif state == 'running' and timing:
+    step = sum(rows[-1]['step'] for rows in timing_by_seed if rows)
+  else:  # seeds train one after another, or in one program
+    one_by_one = sum(_last_checkpoint(folder) for folder in run.results)
+    step = max(one_by_one, len(run.seeds) * _last_checkpoint(run.workdir))
   return Status(run, state, step, speed, note)
 
 
