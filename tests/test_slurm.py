@@ -19,7 +19,7 @@ import pytest
 import submitit
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import sweep
+from posenc_jax import config, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.sweep import slurm
 
@@ -167,7 +167,9 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
 
   def finish_alibi(seconds):
     if len(batches(scheduler)) == 2 and not alibi.is_finished:
-      (alibi.workdir / 'finished.json').write_text(json.dumps({'config_hash': alibi.config_hash}))
+      (alibi.workdir / 'finished.json').write_text(
+        json.dumps({'config_hash': config.config_hash(alibi.config)})
+      )
     real(seconds)
 
   monkeypatch.setattr(slurm.time, 'sleep', finish_alibi)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import jsonl_store, sweep
+from posenc_jax import config, jsonl_store, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.sweep import status, subprocesses
 
@@ -35,7 +35,9 @@ def timed(run, *rows):
 
 def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   done, third, fourth, alone = study.runs
-  (done.workdir / 'finished.json').write_text(json.dumps({'config_hash': done.config_hash}))
+  (done.workdir / 'finished.json').write_text(
+    json.dumps({'config_hash': config.config_hash(done.config)})
+  )
   done.write_state('ended', seconds={'train': 60.0, 'eval': 30.0}, reason='')
   timed(done, (1, 50.0), (20, 0.5), (40, 0.5), (60, 0.5))
   third.write_state('failed', reason='exit code 1: bad luck')

@@ -45,13 +45,12 @@ def _what_is_there(path: Path) -> str:
   return f'{str(here)!r} has no {kind} {missing!r}; {nearest(missing, names)}'
 
 
-def load(path: str | Path, overrides: dict[str, object]) -> ConfigDict:
-  """The configuration of a file with overrides laid over it, locked. Raises `UserError`."""
-  return configure(load_study(path), overrides)
+def load(study: str | Path | ModuleType, overrides: dict[str, object]) -> ConfigDict:
+  """The configuration of a file, or of a study that was loaded from it, with overrides; locked.
 
-
-def configure(study: ModuleType, overrides: dict[str, object]) -> ConfigDict:
-  """The configuration of a study with overrides laid over it, locked. Raises `UserError`."""
+  Raises `UserError`.
+  """
+  study = study if isinstance(study, ModuleType) else load_study(study)
   config = study.get_config().lock()
   overlay(config, overrides)
   return config

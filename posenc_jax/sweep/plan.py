@@ -8,7 +8,6 @@ import re
 import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
@@ -24,22 +23,13 @@ NAME_LENGTH = 120  # characters of a directory's name
 class Run:
   """A directory, and the commands that fill it one after another.
 
-  Attributes:
-    steps: updates, of all its seeds together.
-    tokens_per_step: tokens of an update of one seed.
-    init_from: the directory of the run of this study that it starts from, and so waits for.
-    seeds: if it has several, each has a directory beside this one.
-    launch: the section `launch` of its config.
+  `init_from` is the directory of the run of this study that it starts from, and so waits for.
   """
 
   workdir: Path
   commands: list[list[str]]
-  config_hash: str
-  steps: int
-  tokens_per_step: int
+  config: ConfigDict
   init_from: Path | None
-  seeds: tuple[int, ...]
-  launch: SimpleNamespace
 
   @property
   def name(self) -> str:
@@ -47,12 +37,18 @@ class Run:
 
   @property
   def results(self) -> list[Path]:
-    """The directories that get rows."""
-    return [config.seed_workdir(self.workdir, seed) for seed in self.seeds] or [self.workdir]
+    """The directories that get rows: if the run has several seeds, one for each."""
+    folders = [config.seed_workdir(self.workdir, seed) for seed in self.config.seeds]
+    return folders or [self.workdir]
+
+  @property
+  def steps(self) -> int:
+    """Updates of all seeds together."""
+    return self.config.train.steps * len(self.results)
 
   @property
   def is_finished(self) -> bool:
-    return is_finished(self.workdir, self.config_hash)
+    return is_finished(self.workdir, config.config_hash(self.config))
 
   def read_state(self) -> dict:
     """What `write_state` wrote last; {} before the first time."""
@@ -121,7 +117,7 @@ def plan(
         allowed = 'the overrides of a run that comes before'
         raise UserError(f'sweep: train.init_from={earlier!r}; allowed: {allowed}')
       fields['train.init_from'] = str(init_from)
-    run_config = config.configure(study, fields)
+    run_config = config.load(study, fields)
     config.validate(run_config)
     trackers.require(run_config.train.trackers)
     for seed_config, folder in [
@@ -131,16 +127,8 @@ def plan(
       refuse_another(folder, seed_config, 'another --out')
     flags = [f'--config={path}', f'--workdir={workdir}']
     flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
-    runs[workdir] = Run(
-      workdir=workdir,
-      commands=[[sys.executable, str(script), *flags] for script in scripts],
-      config_hash=config.config_hash(run_config),
-      steps=run_config.train.steps * max(1, len(run_config.seeds)),
-      tokens_per_step=run_config.train.batch * run_config.train.length,
-      init_from=init_from,
-      seeds=run_config.seeds,
-      launch=SimpleNamespace(**config.to_json(run_config.launch)),
-    )
+    commands = [[sys.executable, str(script), *flags] for script in scripts]
+    runs[workdir] = Run(workdir, commands, run_config, init_from)
   return list(runs.values())
 
 

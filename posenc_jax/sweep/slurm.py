@@ -130,7 +130,7 @@ def _groups(waiting: list[Run], submitted: dict[str, str]) -> list[list[Run]]:
     return 1 + depth(by_workdir[run.init_from]) if run.init_from in by_workdir else 0
 
   def kind(run):
-    return depth(run), str(run.init_from if depth(run) else ''), json.dumps(vars(run.launch))
+    return depth(run), str(run.init_from if depth(run) else ''), run.config.launch.to_json()
 
   to_submit = sorted((run for run in waiting if run.name not in submitted), key=kind)
   return [list(group) for _, group in itertools.groupby(to_submit, key=kind)]
@@ -141,7 +141,7 @@ def _submit(group: list[Run], submitted: dict[str, str], folder: Path) -> dict[s
 
   Returns {run's name: job}.
   """
-  launch, init_from = group[0].launch, group[0].init_from
+  launch, init_from = group[0].config.launch, group[0].init_from
   executor = submitit.SlurmExecutor(folder, max_num_timeout=RESTARTS)
   options = {'partition': launch.partition, 'account': launch.account, 'gpus_per_node': launch.gpus}
   if init_from is not None and init_from.name in submitted:
@@ -173,7 +173,7 @@ def _submit(group: list[Run], submitted: dict[str, str], folder: Path) -> dict[s
   except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
     lines = str(error).splitlines()
     words = ' '.join([line for line in lines if line.startswith('sbatch: ')] or lines)
-    allowed = f'what the cluster takes in config.launch={vars(launch)}'
+    allowed = f'what the cluster takes in config.launch={launch.to_dict()}'
     raise UserError(f'{words}; allowed: {allowed}') from None
   return {run.name: job.job_id for run, job in zip(group, jobs, strict=True)}
 

@@ -58,7 +58,7 @@ class Status:
     steps = 0 if self.state == 'done' else self.run.steps - self.step
     if not steps:
       return 0.0
-    return None if speed is None else steps * self.run.tokens_per_step * speed
+    return None if speed is None else steps * _tokens_per_step(self.run) * speed
 
 
 def read_status(run: Run) -> Status:
@@ -71,14 +71,14 @@ def read_status(run: Run) -> Status:
   ]
   timing = list(itertools.chain(*timing_by_seed))
   seconds = [row['seconds_per_step'] for row in timing if row['step'] > 1]
-  speed = statistics.median(seconds) / run.tokens_per_step if seconds else None
+  speed = statistics.median(seconds) / _tokens_per_step(run) if seconds else None
   if state == 'done':
     step = run.steps
   elif state == 'running' and timing:
     step = sum(rows[-1]['step'] for rows in timing_by_seed if rows)
   else:  # seeds train one after another, or in one program
     one_by_one = sum(_last_checkpoint(folder) for folder in run.results)
-    step = max(one_by_one, len(run.seeds) * _last_checkpoint(run.workdir))
+    step = max(one_by_one, len(run.config.seeds) * _last_checkpoint(run.workdir))
   return Status(run, state, step, speed, note)
 
 
@@ -107,6 +107,10 @@ def _is_at_work(run: Run, written: dict) -> bool:
     return True  # locks need not reach from machine to machine
   time.sleep(BETWEEN_COMMANDS)
   return jsonl_store.is_locked(log)
+
+
+def _tokens_per_step(run: Run) -> int:
+  return run.config.train.batch * run.config.train.length
 
 
 def _last_checkpoint(folder: Path) -> int:
