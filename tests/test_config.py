@@ -19,6 +19,7 @@ from posenc_jax.config import (
   flat,
   from_json,
   load,
+  load_study,
   overlay,
   parse_args,
   product,
@@ -283,6 +284,18 @@ def test_a_config_that_is_not_in_this_folder_says_where_it_was_looked_for(tmp_pa
   assert str(error.value) == f"{no_file}; {looked}; did you mean 'config'?"
   with pytest.raises(UserError, match=r"config' has no Python file 'base.py'; allowed: none$"):
     load('config/base.py', {})
+
+
+def test_a_study_that_gives_out_one_object_is_not_changed_by_overrides(tmp_path):
+  study = tmp_path / 'study.py'
+  study.write_text(
+    'from posenc_jax.config import load\n'
+    f'CONFIG = load({str(BASE)!r}, {{}})\n'
+    'get_config = lambda: CONFIG\n'
+  )
+  module = load_study(study)
+  assert load(module, {'train.steps': 9, 'encoding.base': 5.0}).train.steps == 9
+  assert differing_keys(load(module, {}), load(BASE, {})) == []
 
 
 def test_a_study_changes_some_fields_of_a_base(tmp_path):

@@ -51,7 +51,8 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object]) -> Config
   Raises `UserError`.
   """
   study = study if isinstance(study, ModuleType) else load_study(study)
-  config = study.get_config().lock()
+  # a copy: a study may give out one object again and again
+  config = study.get_config().copy_and_resolve_references().lock()
   overlay(config, overrides)
   return config
 

@@ -102,7 +102,9 @@ def plan(
 
   def fields_of(swept):
     fields = {**swept, **overrides}
-    return {k: v for k, v in fields.items() if k != 'seed' or not overrides.get('seeds')}
+    if overrides.get('seeds'):
+      fields.pop('seed', None)
+    return fields
 
   def workdir_of(swept):
     fields = fields_of(swept)
@@ -133,7 +135,7 @@ def plan(
 
 
 def _edited(run_config: ConfigDict, workdir: Path) -> dict[str, object]:
-  """The fields that config.json, which eval.py reads, has otherwise: the study was edited since."""
+  """Fields that differ in config.json, which eval.py reads, since the study was edited."""
   if not (workdir / 'config.json').exists():
     return {}
   fields = config.flat(run_config)
