@@ -176,11 +176,12 @@ def validate(config: ConfigDict) -> None:
     _check_task(config)
 
 
-# Each yields (field, whether it fits the other fields, what is allowed).
+# Of each field that depends on others: its path, whether its value fits, and what is allowed.
 Relations = Iterator[tuple[str, bool, str]]
 
 
 def _seeds(config: ConfigDict) -> Relations:
+  """Whether `seed`, `seeds` and what is done with several seeds go together."""
   seeds = config.seeds
   yield 'seed', not seeds or config.seed == 0, f'0, since config.seeds={seeds}'
   can_vmap = bool(seeds) or not config.vmap_seeds
@@ -213,6 +214,7 @@ def _sizes(config: ConfigDict) -> Relations:
 
 
 def _training(config: ConfigDict) -> Relations:
+  """What must lie within the steps and the length of the training."""
   train, steps, warmup = config.train, config.train.steps, config.optim.warmup
   is_enough = steps > 0 or bool(train.init_from)
   yield 'train.steps', is_enough, '1 or more; 0 with train.init_from'
@@ -249,6 +251,7 @@ def _windows(config: ConfigDict) -> Relations:
 
 
 def _check_task(config: ConfigDict) -> None:
+  """Raises `UserError` for a task that there is not, and for lengths that it cannot have."""
   corpus = config.data.corpus
   try:
     task = tasks.make(corpus.removeprefix(tasks.PREFIX), tuple)

@@ -40,7 +40,7 @@ def run_process(
   to all processes of a job, and the starter acts on it. Raises BlockingIOError if another process
   holds the lock.
   """
-  with open(log, 'ab', buffering=0) as file, _affinity(cpus), _blocked(signal.SIGUSR2):
+  with open(log, 'ab', buffering=0) as file, _inherited(cpus):
     # `is_locked` in another process may hold the lock for a moment
     for seconds in (0.05, 0.2, 0.5):
       with contextlib.suppress(BlockingIOError):
@@ -61,27 +61,21 @@ def run_process(
 
 
 @contextlib.contextmanager
-def _blocked(number: signal.Signals) -> Iterator[None]:
-  """Blocks a signal in this thread and, for good, in processes that are started meanwhile."""
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+def _inherited(cpus: set[int] | None) -> Iterator[None]:
+  """Pins this thread to CPUs and blocks SIGUSR2 in it, for processes that it starts meanwhile.
+
+  These inherit both, from their first instruction on.
+  """
+  mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+  before = None if cpus is None else os.sched_getaffinity(0)
   try:
+    if cpus is not None:
+      os.sched_setaffinity(0, cpus)
     yield
   finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _affinity(cpus: set[int] | None) -> Iterator[None]:
-  """Pins this thread, and so processes that are started meanwhile from their first instruction."""
-  if cpus is None:
-    yield
-    return
-  before = os.sched_getaffinity(0)
-  os.sched_setaffinity(0, cpus)
-  try:
-    yield
-  finally:
-    os.sched_setaffinity(0, before)
+    if before is not None:
+      os.sched_setaffinity(0, before)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def cpu_partition(jobs: int) -> list[set[int] | None]:
