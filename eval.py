@@ -1,28 +1,33 @@
-"""Evaluates a trained run and appends rows to its eval.jsonl; what is there already is not measured
-again.
+"""Evaluates a trained run and appends rows to its eval.jsonl; what is there is not measured again.
 
   python eval.py --workdir=runs/base --config.eval.k=32
 
-Without --config, the run's own config is evaluated, with the overrides given.
+What is evaluated is the run's own config, as saved in its directory, with the overrides given.
+--config=STUDY.py is needed only for an encoding that the study registers: the file is executed, so
+that its encodings are known, and nothing else of it is read.
 """
 
 from posenc_jax import config
 from posenc_jax.distributed import devices
+from posenc_jax.errors import UserError
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, {'workdir': config.REQUIRED, 'config': None})
-  if flags.config is None:
-    run = config.saved_config(flags.workdir)
-    config.overlay(run, overrides)
-  else:
-    run = config.load(flags.config, overrides)
+  flags, overrides = config.parse_args(argv, {'workdir': config.REQUIRED, 'config': ''})
+  if flags.config:
+    config.load_study(flags.config)
+  run = config.saved_config(flags.workdir)
+  config.overlay(run, overrides)
   config.validate(run)
 
-  from posenc_jax.data.corpora import cache_folder
+  from posenc_jax.encodings import ENCODINGS  # jax takes seconds to import: after the check
   from posenc_jax.evaluation import evaluate
 
-  devices.keep_compiled(cache_folder('') / 'compiled')
+  name = run.encoding.name
+  if name not in ENCODINGS and not flags.config and 'encoding.name' not in overrides:
+    allowed = 'with --config=STUDY.py, the file that registers it'
+    raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
+  devices.keep_compiled(config.cache_folder('') / 'compiled')
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)
 

@@ -14,11 +14,10 @@ def main(argv):
   run = config.load(flags.config, overrides)
   config.validate(run)
 
-  from posenc_jax.data.corpora import cache_folder
   from posenc_jax.distributed import processes
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
-  devices.keep_compiled(cache_folder('') / 'compiled')
+  devices.keep_compiled(config.cache_folder('') / 'compiled')
   with processes.joined():
     devices.announce_devices()
     loop.train(run, flags.workdir)

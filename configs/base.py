@@ -9,128 +9,129 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   return ConfigDict(
     dict(
-      seed=0,  # of parameters and data order
-      seeds=(),  # several: as many runs, in the directories WORKDIR,seed=N; (): one run, of `seed`
-      # in one program (else one after another); on a CPU it pays for very small models only
+      seed=0,  # the parameters and the order of the data are drawn from it
+      # Several seeds are as many runs, in the directories WORKDIR,seed=N. (): one run, of `seed`.
+      seeds=(),
+      # Whether all seeds train in one program, or one after another. On a CPU, one program pays
+      # only for very small models.
       vmap_seeds=False,
-      label='',  # how tables name the run; '': the encoding's name
-      # a name in posenc_jax.encodings.ENCODINGS, and its hyperparameters beside it
+      label='',  # the run's name in tables; '': the encoding's name
+      # A name in posenc_jax.encodings.ENCODINGS; hyperparameters stand beside it.
       encoding=dict(name='rope'),
       model=dict(
-        layers=4,
-        model_dim=128,
-        heads=4,
-        kv_heads=0,  # key/value heads; 0: as many as heads
-        head_dim=32,
-        mlp_dim=512,
-        # of encoding parameters over layers: 'paper' as published, 'all' one set, 'none'
+        layers=4,  # transformer blocks
+        model_dim=128,  # channels of a token between layers
+        heads=4,  # query heads of a layer
+        kv_heads=0,  # key/value heads of a layer; 0: as many as `heads`
+        head_dim=32,  # channels of a head
+        mlp_dim=512,  # hidden channels of an MLP
+        # How layers share the encoding's parameters: as published ('paper'), all of them ('all'),
+        # or not at all ('none').
         share_encoding='paper',
-        qk_norm=False,  # RMSNorm of queries and keys before the encoding acts on them
-        tie_embeddings=True,  # output projection = token embedding
-        logit_softcap=0.0,  # c * tanh(logits / c); 0: off
-        # whether the backward pass computes each layer again, which takes less memory and more time
+        qk_norm=False,  # whether RMSNorm acts on queries and keys, before the encoding does
+        tie_embeddings=True,  # whether the output projection is the token embedding
+        logit_softcap=0.0,  # c: logits become c * tanh(logits / c); 0: off
+        # Whether the backward pass computes each layer again: less memory, more time.
         remat=False,
-        unroll=0,  # layers unrolled per step of the scan over layers; 0: all
+        unroll=0,  # layers that a step of the scan over layers unrolls; 0: all
       ),
       attention=dict(
         backend='auto',  # a name in posenc_jax.attention.BACKENDS, or 'auto'
-        window=0,  # tokens a query sees, itself included; 0: all
-        block_sizes=(0, 0),  # query rows, key columns of a block; (0, 0): the backend's choice
+        window=0,  # tokens that a query sees, itself included; 0: all
+        # Rows (queries) and columns (keys) of a tile of scores; (0, 0): the backend chooses.
+        block_sizes=(0, 0),
       ),
       data=dict(
-        # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt / .jsonl files, or
+        # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt or .jsonl files, or, with a name
+        # in posenc_jax.tasks.TASKS, 'task:NAME[/option=value...]', which needs
+        # eval.protocols=('answers',).
         corpus='sotu',
-        # 'task:NAME[/option=value...]' with a name in posenc_jax.tasks.TASKS; its evaluation
-        # protocol is 'answers'
-        # task: tokens of the shortest examples trained on, train.length of the longest; 0: of the
-        # task
+        # Tokens of the shortest examples of a task in training; the longest have train.length.
+        # 0: the task chooses.
         shortest=0,
-        tokenizer='bytes',  # of text: 'bytes' or 'sentencepiece', learned from the training split
-        vocab=4096,  # sentencepiece: symbols, BOS included
-        text_field='text',  # where a TFDS example or a jsonl line holds its text
+        # How text becomes tokens: 'bytes', or 'sentencepiece', learned from the training split.
+        tokenizer='bytes',
+        vocab=4096,  # symbols of sentencepiece, BOS included
+        text_field='text',  # the field of a TFDS example or a .jsonl line that holds its text
         cache='',  # folder of prepared corpora; '': posenc_jax in the user's cache folder
       ),
       train=dict(
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
-        # parts that a step's batch is cut into: their gradients are added up one after another
+        # Microbatches that a step's batch is cut into; their gradients are added up one by one.
         grad_accum_steps=1,
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
-        # directory of a finished run whose parameters this one starts from; '': a draw by the seed
+        # Directory of a finished run, whose parameters this one starts from; '': it draws its own.
         init_from='',
-        # of activations: 'float32' or 'bfloat16'; parameters and optimizer are float32
+        # 'float32' or 'bfloat16', for activations; parameters and optimizer are float32.
         compute_dtype='float32',
-        # jax_default_matmul_precision while training; evaluation runs at 'highest'
+        # jax_default_matmul_precision of the training; evaluation always has 'highest'.
         matmul_precision='default',
         log_every=20,  # steps
         validate_every=200,  # steps; 0: only at the end
-        validate_batches=8,  # of train.batch sequences of the validation split
+        validate_batches=8,  # batches of train.batch sequences of the validation split
         checkpoint_every=500,  # steps; the last step is always saved
-        # checkpoints kept; the last one damaged, its run begins anew once you have removed it
+        # Checkpoints kept. If the only one is damaged, the run begins anew once you remove it.
         max_to_keep=1,
-        # updates left out where loss or gradient norm is NaN or infinite; at the next one: stop
+        # Updates that may be skipped because loss or gradient norm is NaN or infinite. One more
+        # stops the run.
         max_nonfinite_updates=0,
-        # of 'tensorboard', 'wandb': who gets metrics and timing too, as installed by the extra
-        # 'logging'
+        # Where metrics and timing go besides files: 'tensorboard', 'wandb', or both. The extra
+        # 'logging' installs them.
         trackers=(),
-        # (N, M): steps N to M are traced by jax.profiler into the folder `profile` of the run; ():
-        # none
+        # (N, M): jax.profiler traces steps N to M into the run's folder `profile`; (): none.
         profile_steps=(),
       ),
-      # devices: their number is the product; what is computed does not depend on it, but for
-      # rounding
+      # The product of these numbers is the number of devices; several processes that train as one
+      # give all of theirs. Nothing that is computed depends on it, but for rounding.
       mesh=dict(
-        # several processes that train as one: all of their devices must be in it
-        seeds=1,  # config.seeds, at once, are cut into so many
-        data=1,  # and batches into so many
-        # and again so many; parameters and the optimizer's state lie in so many pieces, too
+        seeds=1,  # pieces that the seeds of one program are cut into
+        data=1,  # pieces that a batch is cut into
+        # Pieces that each of these is cut into again, and parameters and optimizer state with it.
         fsdp=1,
-        context=1,  # sequences are cut into so many
+        context=1,  # pieces that a sequence is cut into
       ),
       optim=dict(
-        learning_rate=3e-3,  # peak
-        warmup=50,  # steps, linear from 0
-        final_fraction=0.1,  # of the peak, where the cosine ends
-        beta1=0.9,
-        beta2=0.95,
-        weight_decay=0.0,  # decoupled, on matrices only
-        clip=1.0,  # global gradient norm; 0: off
+        learning_rate=3e-3,  # at the peak
+        warmup=50,  # steps in which the learning rate rises from 0, linearly; at most train.steps
+        final_fraction=0.1,  # of the peak, at which the cosine ends
+        beta1=0.9,  # decay of AdamW's first moment per step
+        beta2=0.95,  # decay of AdamW's second moment per step
+        weight_decay=0.0,  # decoupled, per step and learning rate, on matrices only; 0: off
+        clip=1.0,  # the largest norm that the gradient of all parameters may have; 0: off
       ),
       eval=dict(
-        split='test',
-        protocols=(
-          'last_k',
-          'non_overlapping',
-        ),  # of last_k, non_overlapping, sliding, by_position, receptive_field
+        split='test',  # 'train', 'validation' or 'test'
+        # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'. Of a
+        # task: 'answers'.
+        protocols=('last_k', 'non_overlapping'),
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
-        k=64,  # last_k: target tokens at the end of each window
-        stride=64,  # sliding: tokens from one window's end to the next one's
-        controls=(
-          'windowed',
-          # again: attention 'windowed' at train.length (last_k, by_position), 'shuffled_far'
-          # (last_k)
-        ),
-        documents=40,  # the first so many documents of at least max(lengths) tokens; 0: all
+        k=64,  # last_k: scored tokens at the end of each window
+        stride=64,  # sliding: tokens from the end of a window to the end of the next
+        # What is measured again, and how: with attention windowed at train.length ('windowed', for
+        # last_k, by_position and answers); with another document's tokens in the place of those
+        # farther back than train.length ('shuffled_far', for last_k).
+        controls=('windowed',),
+        documents=40,  # how many of the documents of at least max(lengths) tokens; 0: all
         spans=1,  # last_k, receptive_field: targets a document, spread evenly
-        examples=220,  # answers: of a task, the same at every run
-        # non_overlapping, sliding, by_position: tokens of each document, from its start; 0: all
+        examples=220,  # answers: examples of the task, the same ones for every run
+        # non_overlapping, sliding, by_position: tokens of each document, from its start; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),
-      # what each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number
+      # What each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number.
       launch=dict(
-        partition='',  # '': the cluster's default, as for `account`
-        account='',
-        minutes=1440,  # then it saves its state and queues again
-        nodes=1,  # that a training is spread over; `mesh` says how
-        # processes of it on each node; with GPUs and more than one process: one for each
-        tasks_per_node=1,
-        cpus=4,  # of each process
-        gpus=0,  # of each node, as for `memory_gb`
-        memory_gb=16,
+        partition='',  # '': the cluster's default
+        account='',  # '': the cluster's default
+        minutes=1440,  # after these the run saves its state and queues again
+        nodes=1,  # nodes that a training is spread over; `mesh` says how
+        tasks_per_node=1,  # processes of the training on each node; with GPUs, each has one
+        cpus=4,  # CPUs of each process
+        gpus=0,  # GPUs of each node; 0: the cluster's default
+        memory_gb=16,  # gigabytes of each node
         max_concurrent=0,  # runs of one job array side by side; 0: all
-        setup=(),  # shell lines before it starts, such as 'module load cuda'
-        options=(),  # of sbatch, beside these, such as 'qos=high'
+        setup=(),  # shell lines before the run starts, such as 'module load cuda'
+        options=(),  # more options of sbatch, such as 'qos=high'
       ),
     )
   )

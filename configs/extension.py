@@ -27,9 +27,9 @@ from pathlib import Path
 
 from posenc_jax.config import load, vary
 
-L, FACTOR = 128, 4  # trained tokens; what methods extend them by
+L, FACTOR = 128, 4  # the training length in tokens; by how much methods extend it
 BASE, PAIRS = 10_000.0, 16  # RoPE's base; frequencies a head
-# of each pair of channels over L tokens
+# How often each pair of channels turns over L tokens.
 TURNS = [L * BASE ** (-m / PAIRS) / (2 * math.pi) for m in range(PAIRS)]
 
 
@@ -37,16 +37,17 @@ def rope(rope_type: str, **fields) -> dict:
   return {'name': 'rope', 'scaling': {'rope_type': rope_type, **fields}}
 
 
-# to be said: a fine-tuned run's own training length is longer
+# It must be said: the training length of a fine-tuned run is longer.
 ORIGINAL = {'original_max_position_embeddings': L}
 METHODS = {
   'none': {'name': 'rope'},
   'pi': rope('linear', factor=FACTOR),
   'ntk': rope('ntk', factor=FACTOR),
-  'dynamic_ntk': rope('dynamic', factor=1, **ORIGINAL),  # by the window / L, as it grows
+  # Extends by the window's length / L, as it grows.
+  'dynamic_ntk': rope('dynamic', factor=1, **ORIGINAL),
   'yarn': rope('yarn', factor=FACTOR, **ORIGINAL),
-  # Divisors by a rule: what turns at least once in L tokens is kept. LongRoPE searches for them;
-  # nothing does here.
+  # Divisors follow a rule: pairs that turn at least once in L tokens keep theirs. LongRoPE searches
+  # for divisors; nothing does here.
   'longrope': rope(
     'longrope',
     factor=FACTOR,
@@ -56,7 +57,7 @@ METHODS = {
   ),
   'llama3': rope('llama3', factor=FACTOR, low_freq_factor=1, high_freq_factor=4, **ORIGINAL),
   'rerope': {'name': 'rerope', 'window': L // 2},
-  # sees trained distances up to 800 tokens
+  # It sees trained distances up to 800 tokens.
   'self_extend': {'name': 'self_extend', 'window': L // 4, 'group': 8},
   'logn': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, 'rope')},
 }
@@ -67,7 +68,7 @@ TUNED = {
   'optim.learning_rate': 5e-4,
 }
 TUNED_AT_L = TUNED | {'train.length': L, 'train.batch': 8 * FACTOR}  # as many tokens
-AT_L = ('pi', 'yarn')  # the methods that are fine-tuned so too, with PoSE and without
+AT_L = ('pi', 'yarn')  # methods that are fine-tuned at L too, with PoSE and without
 
 
 def get_config():

@@ -1,11 +1,12 @@
-"""What goes wrong in a way that a user can mend, said in one line."""
+"""Errors that a user can mend, each said in one line; the ground floor of the package."""
 
 import contextlib
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
 
-DISK = {
+# What the operating system says of a disk that is full, read-only or failing.
+DISK_ERRORS = {
   getattr(errno, name)
   for name in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'ESTALE')
 }
@@ -18,7 +19,7 @@ class UserError(ValueError):
 
 
 class Stopped(RuntimeError):
-  """A run that ends early but in order: one line, and the exit code of its process."""
+  """A run ends early but in order: the error has one line, and the exit code of the process."""
 
   def __init__(self, message: str, code: int = 1):
     super().__init__(message)
@@ -26,22 +27,25 @@ class Stopped(RuntimeError):
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-  """'did you mean ...' for a misspelt name, or the list of names where none is near."""
+  """'did you mean ...?' for a misspelt name, or 'allowed: ...' with all names if none is near."""
   names = sorted(names)
-  return hint(name, names) or f'allowed: {", ".join(names)}'
+  return hint(name, names) or f'allowed: {", ".join(names) or "none"}'
 
 
 def hint(name: object, names: Iterable[str]) -> str:
-  """'did you mean ...' for a misspelt name, or ''."""
-  close = difflib.get_close_matches(str(name), names, n=1)
-  return f'did you mean {close[0]!r}?' if close else ''
+  """'did you mean ...?' for a misspelt name, or '' if no name is near."""
+  close = closest(name, names)
+  return f'did you mean {close!r}?' if close else ''
+
+
+def closest(name: object, names: Iterable[str]) -> str | None:
+  """The name that a misspelt one is most likely meant to be; None if no name is near."""
+  return next(iter(difflib.get_close_matches(str(name), list(names), n=1)), None)
 
 
 @contextlib.contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
-  """Turns errors of these kinds, raised where the user's configuration is checked, into one-line
-  `UserError`s.
-  """
+  """Turns errors of these kinds into `UserError`s of one line; for code that checks user input."""
   try:
     yield
   except kinds as error:
@@ -50,11 +54,11 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-  """Turns a disk that is full, read-only or failing into a one-line `Stopped`; a decorator, too."""
+  """Turns a full, read-only or failing disk into a `Stopped` of one line; also a decorator."""
   try:
     yield
   except OSError as error:
-    if error.errno not in DISK:
+    if error.errno not in DISK_ERRORS:
       raise
     after = 'what was written before is whole, and the same command goes on once this is mended'
     raise Stopped(f'{error.filename}: {error.strerror}; {after}') from error

@@ -1,19 +1,24 @@
 """Trains and evaluates every run of a study, then makes its tables and figures; the same command
 goes on after a stop.
 
-python scripts/sweep.py --config=configs/quick.py python scripts/sweep.py
---config=configs/classic.py --out=runs/mine --jobs=2 --config.train.steps=1000 python
-scripts/sweep.py --config=configs/classic.py --launcher=slurm --config.launch.partition=gpu python
-scripts/sweep.py --config=configs/classic.py --status
+  python scripts/sweep.py --config=configs/quick.py
+  python scripts/sweep.py --config=configs/classic.py --out=runs/mine --jobs=2
+  python scripts/sweep.py --config=configs/classic.py --launcher=slurm --config.launch.partition=gpu
+  python scripts/sweep.py --config=configs/classic.py --status
 
---out: folder of the runs, by default runs/NAME of the study. --launcher: inline, one run after
-another, its output shown here; local, --jobs runs at a time, each on its share of the CPUs; slurm,
-every run a job of the cluster, with what config.launch asks for. --status: how far the runs are.
+--out: the folder of the runs, by default runs/NAME of the study.
+--launcher: 'inline', one run after another, their output shown here; 'local', --jobs runs at a
+time, each on its share of the CPUs; 'slurm', every run a job of the cluster, with what
+config.launch asks for.
+--status: prints how far the runs are, and starts nothing.
 """
 
 from pathlib import Path
 
 from posenc_jax import config, sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
 
 
 def main(argv):
@@ -21,8 +26,8 @@ def main(argv):
   flags, overrides = config.parse_args(argv, defaults)
   out = flags.out or Path('runs') / Path(flags.config).stem
   if flags.status:
-    return sweep.show(flags.config, out, overrides)
-  return sweep.sweep(flags.config, out, overrides, flags.jobs, launcher=flags.launcher)
+    return sweep.print_status(flags.config, out, overrides)
+  return sweep.sweep(flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
-"""Sweeps, with scripts in the place of train.py and eval.py that need no jax and do as the run's
-encoding is named.
+"""Stand-ins for train.py and eval.py that need no jax, and studies that use them.
+
+The name of a run's encoding says what they do: 'broken_train' fails in train.py, and so on.
 """
 
 from pathlib import Path
@@ -14,8 +15,10 @@ from pathlib import Path
 from posenc_jax import config
 from posenc_jax.evaluation import row_schema
 
-flags, overrides = config.parse_args(sys.argv[1:], {'config': config.REQUIRED, 'workdir': config.REQUIRED})
-run, workdir, name = config.load(flags.config, overrides), Path(flags.workdir), Path(sys.argv[0]).stem
+required = dict.fromkeys(('config', 'workdir'), config.REQUIRED)
+flags, overrides = config.parse_args(sys.argv[1:], required)
+run = config.load(flags.config, overrides)
+workdir, name = Path(flags.workdir), Path(sys.argv[0]).stem
 with open(workdir / 'calls.txt', 'a') as file:
   print(name, *sorted(os.sched_getaffinity(0)), file=file)
 (workdir / 'config.json').write_text(json.dumps(config.to_json(run)))
@@ -32,7 +35,8 @@ if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
   print('half way')
   time.sleep(60)
 if name == 'eval' and encoding != 'forgetful':
-  model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed, step=run.train.steps, train_length=8)
+  model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed)
+  model |= dict(step=run.train.steps, train_length=8)
   question = dict(corpus='sotu', split='test', protocol='last_k', length=8, k=4, document='a')
   row = row_schema.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
   row_schema.append_missing(workdir / 'eval.jsonl', [row])
@@ -64,8 +68,10 @@ def sweep():
 
 
 class Study:
-  """A study in `folder`: study(overrides, jobs) -> (exit code, {run's name: its calls}), with `out`
-  for its runs.
+  """A study in `folder`, with `out` for its runs.
+
+  study(overrides, jobs, launcher) sweeps it, and returns the exit code and {run's name: scripts
+  that were called}.
   """
 
   def __init__(self, folder: Path, names, seeds=(0,)):
@@ -78,7 +84,7 @@ class Study:
     )
 
   def __call__(self, overrides=None, jobs=1, launcher='local'):
-    code = sweep.sweep(self.path, self.out, overrides or {}, jobs, self.scripts, launcher)
+    code = sweep.sweep(self.path, self.out, overrides or {}, self.scripts, jobs, launcher)
     return code, self.calls()
 
   def calls(self):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from posenc_jax import config, sweep
 from posenc_jax.distributed import devices
+from posenc_jax.encodings import ENCODINGS
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -212,8 +214,91 @@ def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   assert [r['overrides'] for r in rows] == [{'encoding.scaling.factor': 8}] * 2
 
 
+PRIVATE = """
+from posenc_jax import encodings
+from posenc_jax.config import load, vary
+
+class Mine(encodings.ENCODINGS['alibi']):
+  '''ALiBi whose slopes are learned.'''
+
+  def __init__(self, dims, rngs, *, learned: bool = True):
+    super().__init__(dims, rngs, learned=learned)
+
+register = getattr(encodings, 'register', encodings.ENCODINGS.__setitem__)
+register('mine', Mine)
+
+def get_config():
+  return load({base!r}, {fields!r})
+
+def sweep():
+  return vary('encoding.name', 'rope', 'mine')
+
+def table():
+  return dict(protocols=('last_k',), metric='bpb')
+"""
+
+
+@pytest.fixture
+def private(corpus, tmp_path):
+  """A study that registers an encoding of its own, which is forgotten when the test ends."""
+  _, *flags = TINY
+  fields = config.parse_args([*flags, corpus, '--config.eval.controls=()'], {})[1]
+  study = tmp_path / 'study.py'
+  study.write_text(PRIVATE.format(base=str(ROOT / 'configs' / 'base.py'), fields=fields))
+  yield study
+  ENCODINGS.pop('mine', None)
+
+
+def test_a_private_encoding_trains_evaluates_and_stands_in_the_table(command, private, tmp_path):
+  """Each command as the sweep starts it: in a process that knows no private encoding yet."""
+  out = tmp_path / 'out'
+
+  def run_all():
+    for run in sweep.plan(private, out, {}, (Path('train.py'), Path('eval.py'))):
+      for _, script, *arguments in run.commands:
+        ENCODINGS.pop('mine', None)
+        code, _, error = command(script, *arguments)
+        assert (code, error) == (None, '')
+      assert run.is_finished
+    ENCODINGS.pop('mine', None)
+
+  run_all()
+  assert command('scripts/table.py', out)[0] is None
+  table = (out / 'table.md').read_text()
+  assert '| mine ' in table
+
+  before = (out / 'encoding.name=mine' / 'eval.jsonl').read_text().splitlines()
+  private.write_text(private.read_text().replace("'eval.k': 4", "'eval.k': 2"))
+  run_all()  # the study's evaluation was edited since: more is measured, of the same training
+  after = (out / 'encoding.name=mine' / 'eval.jsonl').read_text().splitlines()
+  assert after[: len(before)] == before
+  assert [json.loads(row)['k'] for row in after[len(before) :]] == [2] * len(before)
+
+
+def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(
+  command, private, tmp_path
+):
+  workdir = f'--workdir={tmp_path / "run"}'
+  settings = ['--config.encoding.name=mine', '--config.seed=3']
+  assert command('train.py', f'--config={private}', workdir, *settings)[0] is None
+  ENCODINGS.pop('mine')
+  code, _, error = command('eval.py', workdir)
+  allowed = 'allowed: with --config=STUDY.py, the file that registers it'
+  assert code == 2
+  assert error == f"eval.py: config.encoding.name='mine': is not registered; {allowed}\n"
+  # Nothing else of the file is read: the run's own config is evaluated, its seed too.
+  code, _, error = command('eval.py', workdir, f'--config={private}', '--config.eval.k=1')
+  assert (code, error) == (None, '')
+  rows = [json.loads(row) for row in (tmp_path / 'run' / 'eval.jsonl').read_text().splitlines()]
+  assert {(r['encoding'], r['seed'], r['k'], r['overrides']) for r in rows} == {
+    ('mine', 3, 1, None)
+  }
+
+
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])
 def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
+  base = config.load(ROOT / 'configs' / 'base.py', {})
+  (tmp_path / 'config.json').write_text(json.dumps(config.to_json(base)))
   code = (
     'import runpy, sys; sys.modules["jax"] = None; runpy.run_path(sys.argv[0], run_name="__main__")'
   )
@@ -222,7 +307,8 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
     f'--workdir={tmp_path}',
     '--config.train.steps=0',
   ]
-  launcher = f'import sys; sys.argv = {[str(ROOT / script), *arguments]!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
+  argv = [str(ROOT / script), *arguments]
+  launcher = f'import sys; sys.argv = {argv!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
   ended = subprocess.run(
     [sys.executable, '-c', launcher], capture_output=True, text=True, check=False
   )

@@ -1,25 +1,47 @@
 """Configurations: what is refused, and that nothing is lost on the way to disk and back."""
 
+import ast
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from posenc_jax import config as configs
-from posenc_jax.config import REQUIRED
+from posenc_jax.config import (
+  CONTROLS,
+  PROTOCOLS,
+  REQUIRED,
+  TRACKERS,
+  chain,
+  config_hash,
+  decides_results,
+  differing_keys,
+  flat,
+  from_json,
+  load,
+  load_study,
+  overlay,
+  parse_args,
+  product,
+  to_json,
+  training_part,
+  validate,
+  vary,
+  zipped,
+)
+from posenc_jax.config.schema import FIELDS, TASK_PROTOCOL
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import plan
+from posenc_jax.reporting import captions
+from posenc_jax.training import trackers
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
 
-def load(**overrides):
-  return configs.load(BASE, {path.replace('__', '.'): value for path, value in overrides.items()})
-
-
 def test_base_is_valid_and_locked():
-  config = load()
-  configs.validate(config)
+  config = load(BASE, {})
+  validate(config)
   with pytest.raises(AttributeError):
     config.train.stepz = 1
 
@@ -41,7 +63,7 @@ def test_base_is_valid_and_locked():
   ],
 )
 def test_an_override_is_set_in_the_type_of_the_field(path, value, expected):
-  config = configs.load(BASE, {path: value})
+  config = load(BASE, {path: value})
   found = dict(leaves(config))[path]
   assert found == expected
   assert type(found) is type(expected)
@@ -49,18 +71,18 @@ def test_an_override_is_set_in_the_type_of_the_field(path, value, expected):
 
 @pytest.mark.parametrize('path', ['eval.stride', 'eval.controls', 'train.init_from'])
 def test_a_config_of_an_earlier_version_is_one_line(path):
-  tree, (section, name) = configs.to_json(load()), path.split('.')
+  tree, (section, name) = to_json(load(BASE, {})), path.split('.')
   del tree[section][name]
   with pytest.raises(
     UserError, match=rf'^config.{path}: missing; allowed: all fields of configs/base.py .*$'
   ):
-    configs.validate(configs.from_json(tree))
+    validate(from_json(tree))
 
 
 def test_an_encoding_is_replaced_whole():
-  config = configs.load(BASE, {'encoding.base': 500.0})
-  configs.overlay(config, {'encoding': {'name': 'alibi', 'learned': True}})
-  assert configs.to_json(config)['encoding'] == {'name': 'alibi', 'learned': True}
+  config = load(BASE, {'encoding.base': 500.0})
+  overlay(config, {'encoding': {'name': 'alibi', 'learned': True}})
+  assert to_json(config)['encoding'] == {'name': 'alibi', 'learned': True}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +106,7 @@ def test_an_encoding_is_replaced_whole():
 )
 def test_a_bad_override_is_one_line_that_names_it(overrides, words):
   with pytest.raises(UserError) as error:
-    configs.load(BASE, overrides)
+    load(BASE, overrides)
   assert all(word in str(error.value) for word in words)
   assert '\n' not in str(error.value)
 
@@ -113,7 +135,14 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('train.matmul_precision', 'hihgest', "did you mean 'highest'?"),
     ('optim.learning_rate', 0.0, 'more than 0'),
     ('optim.learning_rate', float('nan'), 'a finite number'),
-    ('optim.warmup', 601, 'at most train.steps=600'),
+    ('optim.warmup', 601, 'at most train.steps=600: add --config.optim.warmup=60'),
+    ('seeds', (0, 0), 'none twice'),
+    ('train.trackers', ('wandbb',), "did you mean 'wandb'?"),
+    ('train.profile_steps', (3, 2), '(first step, last step) within 1 to train.steps=600, or ()'),
+    ('train.profile_steps', (1, 2.0), '(first step, last step)'),
+    ('launch.minutes', 4, '5 or more'),
+    ('launch.options', ('--qos=high',), 'options of sbatch without dashes'),
+    ('data.shortest', 129, 'at most train.length=128'),
     ('optim.final_fraction', 1.5, '0 to 1'),
     ('optim.beta2', 1.0, 'less than 1'),
     ('optim.clip', -1.0, '0 (off) or more'),
@@ -131,9 +160,9 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
   ],
 )
 def test_a_bad_value_is_one_line_with_field_value_and_what_is_allowed(path, value, allowed):
-  config = configs.load(BASE, {path: value})
+  config = load(BASE, {path: value})
   with pytest.raises(UserError) as error:
-    configs.validate(config)
+    validate(config)
   assert str(error.value).startswith(f'config.{path}=')
   assert repr(value) in str(error.value)
   assert allowed in str(error.value)
@@ -145,21 +174,87 @@ def test_a_bad_value_is_one_line_with_field_value_and_what_is_allowed(path, valu
   [
     (
       {'train.grad_accum_steps': 2, 'mesh.data': 3, 'mesh.fsdp': 4},
-      'config.train.batch=32; allowed: a multiple of train.grad_accum_steps=2 x mesh.data=3 x mesh.fsdp=4',
+      'config.train.batch=32; allowed: a multiple of train.grad_accum_steps=2 '
+      'x mesh.data=3 x mesh.fsdp=4',
     ),
     ({'mesh.context': 3}, 'config.train.length=128; allowed: a multiple of mesh.context=3'),
   ],
 )
 def test_what_is_cut_must_be_divisible(overrides, message):
   with pytest.raises(UserError) as error:
-    configs.validate(configs.load(BASE, overrides))
+    validate(load(BASE, overrides))
   assert str(error.value) == message
+
+
+def test_every_field_of_the_base_has_a_check():
+  assert FIELDS.keys() == flat(load(BASE, {})).keys()
+
+
+def test_every_field_of_the_base_has_a_comment():
+  """Beside it or above it."""
+  lines = BASE.read_text().splitlines()
+  tree = ast.parse(BASE.read_text())
+  fields = [node for node in ast.walk(tree) if isinstance(node, ast.keyword)]
+  sections = ('encoding', *(path.partition('.')[0] for path in FIELDS if '.' in path))
+  for field in fields:
+    around = (lines[field.lineno - 2].strip(), lines[field.value.end_lineno - 1])
+    has_comment = around[0].startswith('#') or '  # ' in around[1]
+    assert has_comment or field.arg in (*sections, 'name'), field.arg
+  assert {path.rpartition('.')[2] for path in FIELDS} <= {field.arg for field in fields}
+
+
+def test_fewer_steps_than_the_warm_up_are_one_line_that_says_what_to_add():
+  with pytest.raises(UserError) as error:
+    validate(load(BASE, {'train.steps': 20}))
+  remedy = 'add --config.optim.warmup=2'
+  assert str(error.value) == f'config.optim.warmup=50; allowed: at most train.steps=20: {remedy}'
+  validate(load(BASE, {'train.steps': 20, 'optim.warmup': 2}))
+
+
+TASK = {'data.corpus': 'task:copy', 'eval.protocols': ('answers',), 'eval.controls': ()}
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'eval.protocols': ('last_k',)}, "config.eval.protocols=('last_k',); allowed: answers"),
+    (
+      {'eval.controls': ('shuffled_far',)},
+      "config.eval.controls=('shuffled_far',); allowed: windowed",
+    ),
+    ({'data.tokenizer': 'sentencepiece'}, "config.data.tokenizer='sentencepiece'; allowed: bytes"),
+    ({'data.corpus': 'task:copi'}, "config.data.corpus='task:copi': no task 'copi'; did you mean"),
+    ({'train.length': 2}, "config.train.length: 'task:copy' with "),
+  ],
+)
+def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
+  validate(load(BASE, TASK))
+  with pytest.raises(UserError) as error:
+    validate(load(BASE, TASK | overrides))
+  assert str(error.value).startswith(message)
+
+
+def test_the_lists_of_names_are_those_of_what_does_the_work():
+  """Every protocol is planned, under the controls that apply to it, and described in captions."""
+  config = load(BASE, {'eval.lengths': (16,), 'eval.k': 8, 'train.length': 8, 'eval.spans': 1})
+  config.eval.controls = tuple(CONTROLS)
+  documents = [(name, np.arange(40)) for name in 'ab']
+  planner = plan.Planner(config, documents, np.ones(40, int))
+  for protocol in PROTOCOLS:
+    controls = {m.questions[0]['control'] for m in getattr(planner, protocol)(16)}
+    assert controls == {None, *(name for name in CONTROLS if protocol in CONTROLS[name])}
+  public = {name for name in vars(plan.Planner) if not name.startswith('_')}
+  assert set(PROTOCOLS) <= public - {'scores'} == set(PROTOCOLS)
+  assert {*CONTROLS} == {plan.WINDOWED, plan.SHUFFLED_FAR}
+  assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
+  assert (list(captions.PROTOCOLS), list(captions.CONTROLS)) == ([*PROTOCOLS], [None, *CONTROLS])
+  assert set(TRACKERS) == trackers.LIBRARIES.keys() == trackers.KINDS.keys()
 
 
 def test_every_bound_is_reached():
   for path in ('train.steps', 'optim.warmup'):
-    configs.validate(configs.load(BASE, {'train.steps': 1, 'optim.warmup': 1, path: 1}))
-  configs.validate(configs.load(BASE, {'eval.k': 128, 'seed': 2**32 - 1, 'model.kv_heads': 2}))
+    validate(load(BASE, {'train.steps': 1, 'optim.warmup': 1, path: 1}))
+  validate(load(BASE, {'eval.k': 128, 'seed': 2**32 - 1, 'model.kv_heads': 2}))
 
 
 @pytest.mark.parametrize(
@@ -175,8 +270,32 @@ def test_what_is_no_study(tmp_path, name, text, words):
   if text is not None:
     (tmp_path / name).write_text(text)
   with pytest.raises(UserError) as error:
-    configs.load(tmp_path / name, {})
+    load(tmp_path / name, {})
   assert all(word in str(error.value) for word in words)
+
+
+def test_a_config_that_is_not_in_this_folder_says_where_it_was_looked_for(tmp_path, monkeypatch):
+  (tmp_path / 'config').mkdir()
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError) as error:
+    load('configs/base.py', {})
+  looked = f"{str(tmp_path)!r} has no folder 'configs'"
+  no_file = "config: no file 'configs/base.py'"
+  assert str(error.value) == f"{no_file}; {looked}; did you mean 'config'?"
+  with pytest.raises(UserError, match=r"config' has no Python file 'base.py'; allowed: none$"):
+    load('config/base.py', {})
+
+
+def test_a_study_that_gives_out_one_object_is_not_changed_by_overrides(tmp_path):
+  study = tmp_path / 'study.py'
+  study.write_text(
+    'from posenc_jax.config import load\n'
+    f'CONFIG = load({str(BASE)!r}, {{}})\n'
+    'get_config = lambda: CONFIG\n'
+  )
+  module = load_study(study)
+  assert load(module, {'train.steps': 9, 'encoding.base': 5.0}).train.steps == 9
+  assert differing_keys(load(module, {}), load(BASE, {})) == []
 
 
 def test_a_study_changes_some_fields_of_a_base(tmp_path):
@@ -186,8 +305,8 @@ def test_a_study_changes_some_fields_of_a_base(tmp_path):
     f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": 9}})',
   ]
   study.write_text('\n'.join(lines))
-  config = configs.load(study, {'seed': 3})
-  assert configs.differing_keys(config, load()) == ['seed', 'train.steps']
+  config = load(study, {'seed': 3})
+  assert differing_keys(config, load(BASE, {})) == ['seed', 'train.steps']
   assert (config.train.steps, config.seed) == (9, 3)
 
 
@@ -196,31 +315,29 @@ def test_a_study_changes_some_fields_of_a_base(tmp_path):
   [{}, {'encoding': {'name': 'x', 'members': ({'name': 'a'}, {'name': 'b', 'c': None})}}],
 )
 def test_json_and_back(overrides):
-  config = configs.load(BASE, overrides)
-  tree = json.loads(json.dumps(configs.to_json(config)))
-  back = configs.from_json(tree)
-  assert configs.to_json(back) == tree
-  assert configs.differing_keys(config, back) == configs.differing_keys(config, tree) == []
+  config = load(BASE, overrides)
+  tree = json.loads(json.dumps(to_json(config)))
+  back = from_json(tree)
+  assert to_json(back) == tree
+  assert differing_keys(config, back) == differing_keys(config, tree) == []
   assert back.is_locked
   assert back.eval.lengths == config.eval.lengths
-  assert configs.config_hash(back) == configs.config_hash(config)
+  assert config_hash(back) == config_hash(config)
 
 
 def test_differences_are_named_and_hashed():
-  base = load()
-  fields = configs.flat(base)
+  base = load(BASE, {})
+  fields = flat(base)
   assert len(fields) == len(dict(leaves(base)))
-  hashes, changes_nothing = {configs.config_hash(base)}, 0
+  hashes, changes_nothing = {config_hash(base)}, 0
   for path, value in leaves(base):
     other = {
       bool: lambda v: not v,
       str: lambda v: v + '.',
       tuple: lambda v: v[::-1] + v[:1] or ('x',),
     }
-    changed = configs.load(
-      BASE, {path: other[type(value)](value) if type(value) in other else value + 1}
-    )
-    assert configs.differing_keys(base, changed) == [path]
+    changed = load(BASE, {path: other[type(value)](value) if type(value) in other else value + 1})
+    assert differing_keys(base, changed) == [path]
     section, silent = (
       path.partition('.')[0],
       ('data.cache', 'train.trackers', 'train.profile_steps'),
@@ -228,9 +345,9 @@ def test_differences_are_named_and_hashed():
     is_silent = section in ('launch', 'mesh') or path in silent
     trains = section not in ('eval', 'label') and not is_silent
     changes_nothing += is_silent
-    assert configs.decides_results(path) != is_silent
-    assert (configs.training_part(changed) != configs.training_part(base)) == trains
-    hashes.add(configs.config_hash(changed))
+    assert decides_results(path) != is_silent
+    assert (training_part(changed) != training_part(base)) == trains
+    hashes.add(config_hash(changed))
   assert len(hashes) == 1 + len(fields) - changes_nothing
 
 
@@ -242,12 +359,12 @@ def test_what_earlier_versions_finished_keeps_its_hash():
     'eval': {'k': 4},
     'launch': {'nodes': 1},
   }
-  tree['train'] = {'steps': 3, 'loggers': []}
-  assert configs.config_hash(configs.from_json(tree)) == 'eee57b9722e82541'
+  tree['train'] = {'steps': 3, 'trackers': []}
+  assert config_hash(from_json(tree)) == 'eee57b9722e82541'
 
 
 def test_differing_keys_sees_fields_of_one_side_and_types():
-  assert configs.differing_keys({'a': {'b': 1, 'c': None}}, {'a': {'b': 1.0, 'd': 2}}) == [
+  assert differing_keys({'a': {'b': 1, 'c': None}}, {'a': {'b': 1.0, 'd': 2}}) == [
     'a.b',
     'a.c',
     'a.d',
@@ -257,7 +374,7 @@ def test_differing_keys_sees_fields_of_one_side_and_types():
 def test_flags():
   flags = {'config': REQUIRED, 'out': None, 'jobs': 1, 'force': False}
   argv = ['--config=c.py', '--config.train.steps', '7', '--config.eval.lengths=16,32', '--force']
-  values, overrides = configs.parse_args(
+  values, overrides = parse_args(
     [*argv, '--config.encoding.name=alibi', '--config.label=a=b'], flags
   )
   assert vars(values) == {'config': 'c.py', 'out': None, 'jobs': 1, 'force': True}
@@ -267,11 +384,11 @@ def test_flags():
     'encoding.name': 'alibi',
     'label': 'a=b',
   }
-  places = []
-  assert configs.parse_args(['a', *argv, 'b'], flags, places) == configs.parse_args(argv, flags)
-  assert places == ['a', 'b']
+  positionals = []
+  assert parse_args(['a', *argv, 'b'], flags, positionals) == parse_args(argv, flags)
+  assert positionals == ['a', 'b']
   with pytest.raises(UserError, match='-x: no such flag'):
-    configs.parse_args(['a', '-x', *argv], flags, places)
+    parse_args(['a', '-x', *argv], flags, positionals)
 
 
 @pytest.mark.parametrize(
@@ -292,23 +409,23 @@ def test_flags():
 )
 def test_bad_flags(argv, words):
   with pytest.raises(UserError) as error:
-    configs.parse_args(argv, {'config': REQUIRED, 'workdir': None, 'jobs': 1})
+    parse_args(argv, {'config': REQUIRED, 'workdir': None, 'jobs': 1})
   assert all(word in str(error.value) for word in words)
 
 
 def test_sweeps():
-  seeds, names = configs.vary('seed', 0, 1), configs.vary('encoding.name', 'a', 'b', 'c')
-  assert configs.product(seeds, names)[:2] == [
+  seeds, names = vary('seed', 0, 1), vary('encoding.name', 'a', 'b', 'c')
+  assert product(seeds, names)[:2] == [
     {'seed': 0, 'encoding.name': 'a'},
     {'seed': 0, 'encoding.name': 'b'},
   ]
-  assert len(configs.product(seeds, names, configs.vary('label', 'x'))) == 6
-  assert configs.zipped(seeds, names[:2]) == [
+  assert len(product(seeds, names, vary('label', 'x'))) == 6
+  assert zipped(seeds, names[:2]) == [
     {'seed': 0, 'encoding.name': 'a'},
     {'seed': 1, 'encoding.name': 'b'},
   ]
-  assert configs.chain(seeds, names) == seeds + names
+  assert chain(seeds, names) == seeds + names
   with pytest.raises(UserError, match=r'\[2, 3\] runs'):
-    configs.zipped(seeds, names)
+    zipped(seeds, names)
   with pytest.raises(UserError, match='seed set by two'):
-    configs.product(seeds, seeds)
+    product(seeds, seeds)

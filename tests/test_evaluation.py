@@ -308,7 +308,7 @@ def overlaid(c, **overrides):
 def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   everything = {
     'eval.protocols': config.PROTOCOLS,
-    'eval.controls': config.CONTROLS,
+    'eval.controls': tuple(config.CONTROLS),
     'eval.stride': 5,
   }
   c, workdir, model = run(**everything)

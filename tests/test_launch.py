@@ -37,7 +37,7 @@ def test_the_environment_adds_and_never_overrides(monkeypatch):
 @pytest.mark.parametrize('cpus', [{0}, {0, 1}, {1, 3, 5, 7, 8}])
 def test_cpus_are_shared_out(jobs, cpus, monkeypatch):
   monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: cpus, raising=False)
-  shares = subprocesses.cpu_shares(jobs)
+  shares = subprocesses.cpu_partition(jobs)
   if jobs == 1:
     assert shares == [None]
     return
@@ -73,7 +73,10 @@ def test_a_process_gets_its_cpus_and_its_environment_and_appends_to_its_log(tmp_
 def test_a_log_has_one_process_at_a_time_even_when_its_starter_is_gone(tmp_path):
   log = tmp_path / 'log.txt'
   worker = 'import os, time; print("worker", os.getpid()); time.sleep(60)'
-  starter = f'from posenc_jax.sweep import subprocesses as s; s.run_process({[*python, worker]!r}, {str(log)!r}); import os; os._exit(0)'
+  starter = (
+    'import os; from posenc_jax.sweep import subprocesses; '
+    f'subprocesses.run_process({[*python, worker]!r}, {str(log)!r}); os._exit(0)'
+  )
   subprocess.run(
     [*python, starter], check=True, env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
   )
@@ -90,7 +93,10 @@ def test_a_log_has_one_process_at_a_time_even_when_its_starter_is_gone(tmp_path)
 
 
 def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
-  polite = 'import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print("ready"); time.sleep(60)'
+  polite = (
+    'import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); '
+    'print("ready"); time.sleep(60)'
+  )
   deaf = polite.replace('lambda *_: sys.exit(7)', 'signal.SIG_IGN')
   logs = [tmp_path / name for name in ('polite', 'deaf', 'done')]
   processes = [

@@ -224,7 +224,7 @@ def test_one_seed_that_is_not_finite_is_named(tmp_path):
 def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
   study = tmp_path / 'study.py'
   study.write_text(
-    'from posenc_jax.config import load, values, product\n'
+    'from posenc_jax.config import load, vary, product\n'
     f'def get_config():\n  return load({str(BASE)!r}, { ({**TINY, "data.corpus": corpus})!r})\n'
     "def sweep():\n  return product(vary('seed', 0, 1), vary('encoding.name', 'nope', 'rope'))\n"
   )
@@ -247,4 +247,4 @@ def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
     sweep.plan(study, tmp_path / 'out', {'seeds': SEEDS})
   for folder, steps in zip(run.results, (12, 4), strict=True):
     (folder / 'checkpoints' / str(steps)).mkdir(parents=True)
-  assert (status.of(run).step, run.steps) == (16, 24)
+  assert (status.read_status(run).step, run.steps) == (16, 24)

@@ -19,7 +19,7 @@ import pytest
 import submitit
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import sweep
+from posenc_jax import config, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.sweep import slurm
 
@@ -28,14 +28,16 @@ import sys
 from pathlib import Path
 from posenc_jax import config, sweep
 from posenc_jax.sweep import slurm
-slurm.POLL, slurm.ASK = 0.2, 1.0
-config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:])), 'slurm'))
+slurm.POLL, slurm.QUEUE_POLL = 0.2, 1.0
+config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[2:])), 1, 'slurm'))
 """
 # The commands keep what they are asked in files beside them. Jobs end at once and do nothing, so
 # their runs fail; those in `queue` stay.
 SBATCH = """#!/bin/sh
 here=$(dirname "$0"); n=$(ls "$here" | grep -c ^batch_)
-grep -q partition=none "$1" && { echo 'sbatch: error: invalid partition specified: none' >&2; exit 1; }
+if grep -q partition=none "$1"; then
+  echo 'sbatch: error: invalid partition specified: none' >&2; exit 1
+fi
 cp "$1" "$here/batch_$n"; echo "Submitted batch job 10$n"
 """
 SQUEUE = """#!/bin/sh
@@ -47,7 +49,7 @@ here=$(dirname "$0"); [ -e "$here/down" ] && exit 1; [ ! -e "$here/queue" ] || c
 def study(tmp_path, monkeypatch):
   """make(names, seeds) -> Study."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  for name, value in (('POLL', 0.01), ('ASK', 0.0), ('PATIENCE', 0.05)):
+  for name, value in (('POLL', 0.01), ('QUEUE_POLL', 0.0), ('PATIENCE', 0.05)):
     monkeypatch.setattr(slurm, name, value)
   return lambda names, seeds=(0,): Study(tmp_path, names, seeds)
 
@@ -130,9 +132,8 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
 def test_runs_of_other_sizes_are_arrays_of_their_own(study, scheduler):
   run = study(['rope'])
   text = run.path.read_text().partition('def sweep')[0]
-  run.path.write_text(
-    f"{text}def sweep():\n  return [{{'launch.gpus': n, 'seed': s}} for s in (0, 1) for n in (1, 2)]\n"
-  )
+  runs = [{'launch.gpus': gpus, 'seed': seed} for seed in (0, 1) for gpus in (1, 2)]
+  run.path.write_text(f'{text}def sweep():\n  return {runs!r}\n')
   run(launcher='slurm')
   assert [(flags['gpus-per-node'], flags['array']) for flags in batches(scheduler)] == [
     ('1', '0-1%2'),
@@ -166,7 +167,9 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
 
   def finish_alibi(seconds):
     if len(batches(scheduler)) == 2 and not alibi.is_finished:
-      (alibi.workdir / 'finished.json').write_text(json.dumps({'config_hash': alibi.config_hash}))
+      (alibi.workdir / 'finished.json').write_text(
+        json.dumps({'config_hash': config.config_hash(alibi.config)})
+      )
     real(seconds)
 
   monkeypatch.setattr(slurm.time, 'sleep', finish_alibi)
@@ -187,7 +190,9 @@ def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(
   (scheduler / 'queue').write_text('100\n101\n')
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   monkeypatch.setattr(
-    slurm.time, 'sleep', lambda seconds: planned.note('failed', reason='exit code 1: bad luck')
+    slurm.time,
+    'sleep',
+    lambda seconds: planned.write_state('failed', reason='exit code 1: bad luck'),
   )
   for number in (1, 2):
     assert run(launcher='slurm')[0] == 1
@@ -242,7 +247,7 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
-  assert planned.noted['state'] == 'running'
+  assert planned.read_state()['state'] == 'running'
   task = subprocess.run(
     ['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True
   ).stdout
@@ -254,8 +259,8 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   assert job.result() is None
   assert planned.is_finished
   assert run.calls() == {planned.name: ['train', 'train', 'eval']}
-  assert planned.noted['state'] == 'ended'
-  assert planned.noted['seconds'].keys() == {'train', 'eval'}
+  assert planned.read_state()['state'] == 'ended'
+  assert planned.read_state()['seconds'].keys() == {'train', 'eval'}
 
 
 def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
@@ -264,7 +269,10 @@ def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   with pytest.raises(submitit.core.utils.FailedJobError, match='exit code 1: bad luck'):
     job.result()
-  assert (planned.noted['state'], planned.noted['reason']) == ('failed', 'exit code 1: bad luck')
+  assert (planned.read_state()['state'], planned.read_state()['reason']) == (
+    'failed',
+    'exit code 1: bad luck',
+  )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +292,7 @@ def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(
   assert second is None
   assert (first is None) == (state == 'ended')
   assert run.calls() == {planned.name: calls}
-  assert planned.noted['state'] == state
+  assert planned.read_state()['state'] == state
   logs = [(planned.workdir / name).read_text().splitlines()[0] for name in ('log.txt', 'log.1.txt')]
   assert logs[0] == logs[1] == '$ ' + shlex.join(planned.commands[0])
 
@@ -294,8 +302,9 @@ import json, subprocess, sys, time
 from pathlib import Path
 out, *command = sys.argv[1:]
 process, out = subprocess.Popen(command), Path(out)
-jobs, begun = out / 'submitit' / 'jobs.json', lambda seed: out / f'encoding.name=slow,seed={seed}' / 'log.txt'
-while not (jobs.exists() and all(begun(s).exists() and 'half way' in begun(s).read_text() for s in (0, 1))):
+jobs = out / 'submitit' / 'jobs.json'
+logs = [out / f'encoding.name=slow,seed={seed}' / 'log.txt' for seed in (0, 1)]
+while not (jobs.exists() and all(log.exists() and 'half way' in log.read_text() for log in logs)):
   assert process.poll() is None
   time.sleep(0.1)
 ids = json.loads(jobs.read_text())

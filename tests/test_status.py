@@ -1,5 +1,6 @@
 """sweep --status: states and time left, from what is on disk."""
 
+import fcntl
 import json
 import socket
 import subprocess
@@ -7,18 +8,16 @@ import subprocess
 import pytest
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import jsonl_store, sweep
+from posenc_jax import config, jsonl_store, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.sweep import status, subprocesses
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-  """A study of four runs, the third starts from the first and the fourth from that, and its runs by
-  number.
-  """
+  """A study of four runs; the third starts from the first, and the fourth from the third."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  monkeypatch.setattr(status, 'BETWEEN', 0.0)
+  monkeypatch.setattr(status, 'BETWEEN_COMMANDS', 0.0)
   study = Study(tmp_path, ['rope'])
   study.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
   study.runs = sweep.plan(study.path, study.out, {}, study.scripts)
@@ -36,17 +35,24 @@ def timed(run, *rows):
 
 def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   done, third, fourth, alone = study.runs
-  (done.workdir / 'finished.json').write_text(json.dumps({'config_hash': done.config_hash}))
-  done.note('ended', seconds={'train': 60.0, 'eval': 30.0}, reason='')
+  (done.workdir / 'finished.json').write_text(
+    json.dumps({'config_hash': config.config_hash(done.config)})
+  )
+  done.write_state('ended', seconds={'train': 60.0, 'eval': 30.0}, reason='')
   timed(done, (1, 50.0), (20, 0.5), (40, 0.5), (60, 0.5))
-  third.note('failed', reason='exit code 1: bad luck')
+  third.write_state('failed', reason='exit code 1: bad luck')
   process = subprocesses.run_process(['sleep', '60'], alone.workdir / 'log.txt')
   try:
-    alone.note('running', job='12_3', seconds={})
+    alone.write_state('running', job='12_3', seconds={})
     timed(alone, (1, 50.0), (20, 1.0), (40, 1.0))
     before = {path: path.stat().st_mtime_ns for path in study.out.rglob('*')}
-    assert [status.of(run).state for run in study.runs] == ['done', 'failed', 'waiting', 'running']
-    assert sweep.show(study.path, study.out, {}) == 0
+    assert [status.read_status(run).state for run in study.runs] == [
+      'done',
+      'failed',
+      'waiting',
+      'running',
+    ]
+    assert sweep.print_status(study.path, study.out, {}) == 0
     assert before == {path: path.stat().st_mtime_ns for path in study.out.rglob('*')}
   finally:
     process.kill()
@@ -63,38 +69,42 @@ def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   assert lines[-1].startswith(
     '4 runs: 1 done, 1 running, 1 failed, 1 waiting; about 2 min left with 1 at a time'
   )
-  assert status.left([status.of(run) for run in study.runs]) == (
+  assert status.time_left([status.read_status(run) for run in study.runs]) == (
     60 * 0.75 + 30 + 60 * 1.0 + 30,
     True,
   )  # stopped: from 0
-  assert status.of(alone).state == 'stopped'
+  assert status.read_status(alone).state == 'stopped'
 
 
 def test_what_is_stopped_goes_on_from_what_is_saved(study):
   run = study.runs[0]
-  run.note('running', seconds={})
+  run.write_state('running', seconds={})
   (run.workdir / 'log.txt').write_text('')
   timed(run, (20, 2.0), (40, 2.0))
   (run.workdir / 'checkpoints' / '30').mkdir(parents=True)
   (run.workdir / 'checkpoints' / '40.damaged').mkdir()
-  (told,) = [status.of(run)]
-  assert (told.state, told.step, told.training_left(None)) == ('stopped', 30, pytest.approx(60.0))
+  found = status.read_status(run)
+  assert (found.state, found.step, found.training_left(None)) == (
+    'stopped',
+    30,
+    pytest.approx(60.0),
+  )
 
 
 def test_locks_may_not_reach_from_another_machine(study, monkeypatch):
   run = study.runs[0]
   monkeypatch.setattr(socket, 'gethostname', lambda: 'node7')
-  run.note('running', seconds={})
+  run.write_state('running', seconds={})
   monkeypatch.undo()
   (run.workdir / 'log.txt').write_text('step 1')
-  assert (status.of(run).state, status.of(run).note) == ('running', 'on node7')
+  assert (status.read_status(run).state, status.read_status(run).note) == ('running', 'on node7')
   monkeypatch.setattr(status, 'SILENCE', -1.0)
-  monkeypatch.setattr(status, 'BETWEEN', 0.0)
-  assert status.of(run).state == 'stopped'
+  monkeypatch.setattr(status, 'BETWEEN_COMMANDS', 0.0)
+  assert status.read_status(run).state == 'stopped'
 
 
 def test_without_any_speed_no_time_is_guessed(study, capsys):
-  assert sweep.show(study.path, study.out, {}) == 0
+  assert sweep.print_status(study.path, study.out, {}) == 0
   assert capsys.readouterr().out.splitlines()[-1] == '4 runs: 4 waiting'
 
 
@@ -108,17 +118,21 @@ def test_a_local_sweep_and_one_in_this_terminal_leave_the_same_states(
   printed = capsys.readouterr().out
   assert 'bad luck' in printed.partition('✗')[0]  # what the run itself wrote
   rope, broken = sweep.plan(run.path, run.out, {}, run.scripts)
-  assert [status.of(r).state for r in (rope, broken)] == ['done', 'failed']
-  assert rope.noted['seconds'].keys() == broken.noted['seconds'].keys() == {'train', 'eval'}
+  assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'failed']
+  assert (
+    rope.read_state()['seconds'].keys()
+    == broken.read_state()['seconds'].keys()
+    == {'train', 'eval'}
+  )
   (broken.workdir / 'mended').write_text('')
   assert run(launcher='local')[0] == 0
-  assert [status.of(r).state for r in (rope, broken)] == ['done', 'done']
+  assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'done']
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
   run = Study(tmp_path, ['rope'])
   with pytest.raises(UserError, match='is no folder; allowed: where a sweep ran'):
-    sweep.show(run.path, run.out, {})
+    sweep.print_status(run.path, run.out, {})
   with pytest.raises(UserError, match='--jobs=2 with --launcher=inline; allowed: 1'):
     run(jobs=2, launcher='inline')
 
@@ -132,12 +146,12 @@ def test_durations(seconds, words):
 
 def test_a_look_at_a_lock_keeps_no_process_from_starting(tmp_path):
   log = tmp_path / 'log.txt'
-  assert not subprocesses.is_locked(log)
+  assert not jsonl_store.is_locked(log)
   log.write_text('')
   with open(log, 'rb') as file:
-    subprocesses.fcntl.flock(file, subprocesses.fcntl.LOCK_SH)
+    fcntl.flock(file, fcntl.LOCK_SH)
     # holds it for a moment after this one lets go
     holder = subprocess.Popen(['sleep', '0.1'], stdin=file)
   assert subprocesses.run_process(['true'], log).wait() == 0
   holder.wait()
-  assert not subprocesses.is_locked(log)
+  assert not jsonl_store.is_locked(log)

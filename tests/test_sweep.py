@@ -1,7 +1,6 @@
-"""Sweeps, with scripts in the place of train.py and eval.py that need no jax and do as the run's
-encoding is named.
-"""
+"""Sweeps on this machine, with stand-ins for train.py and eval.py that need no jax."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from stand_ins import ROOT, STARTED, Study
 from posenc_jax import config, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study as studies
-from posenc_jax.sweep import subprocesses
 
 
 @pytest.fixture
@@ -156,7 +154,7 @@ def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(nu
     'from pathlib import Path\n'
     f'signal.signal({int(number)}, {heard})\n'  # also where these tests run under nohup
     'from posenc_jax import config, sweep\n'
-    'config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, 1, tuple(map(Path, argv[2:]))))\n'
+    'config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[2:]))))\n'
   )
   command = [sys.executable, '-c', code, str(run.path), str(run.out), *map(str, run.scripts)]
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -184,8 +182,11 @@ def test_a_directory_with_another_config_is_refused_before_anything_runs(study):
   run = study(['rope', 'alibi'])
   run()
   before = {path: path.read_bytes() for path in run.out.rglob('*') if path.is_file()}
-  differ = r'optim.clip \(there 1.0, here 2.0\), train.steps \(there 60, here 70\); allowed: another --out$'
-  with pytest.raises(UserError, match=rf"rope,seed=0' holds a run of another config: {differ}"):
+  differ = r'optim.clip \(there 1.0, here 2.0\), train.steps \(there 60, here 70\)'
+  with pytest.raises(
+    UserError,
+    match=rf"rope,seed=0' holds a run of another config: {differ}; allowed: another --out$",
+  ):
     run({'train.steps': 70, 'optim.clip': 2.0})
   assert {path: path.read_bytes() for path in run.out.rglob('*') if path.is_file()} == before
   (run.out / 'encoding.name=rope,seed=0' / 'config.json').write_text('{')
@@ -233,9 +234,18 @@ def test_a_run_that_another_process_is_at_work_on_fails_and_is_left_alone(study)
   workdir = run.out / 'encoding.name=rope,seed=0'
   workdir.mkdir(parents=True)
   with open(workdir / 'log.txt', 'a') as log:
-    subprocesses.fcntl.flock(log, subprocesses.fcntl.LOCK_EX)
+    fcntl.flock(log, fcntl.LOCK_EX)
     assert run() == (1, {})
   assert run()[0] == 0
+
+
+def test_without_the_scripts_of_a_clone_one_line_says_where_they_are(study, tmp_path):
+  run = study(['rope'])
+  for scripts in ((), (tmp_path / 'site-packages' / 'train.py',)):
+    with pytest.raises(UserError, match=r'no part of the package; allowed: .* in a clone') as error:
+      sweep.sweep(run.path, run.out, {}, scripts)
+    assert '\n' not in str(error.value)
+  assert not run.out.exists()
 
 
 def test_names_are_safe_short_readable_and_tell_overrides_apart():
@@ -254,7 +264,7 @@ def test_names_are_safe_short_readable_and_tell_overrides_apart():
     {'label': 'x' * 300},
     {'label': 'x' * 301},
   ]
-  names = [sweep.name_of(overrides) for overrides in several]
+  names = [sweep.run_name(overrides) for overrides in several]
   assert names[:4] == [
     'run',
     'encoding.name=alibi,seed=0',

@@ -10,13 +10,15 @@ Cost: not run here. 14 runs of 286,000 steps of 73,728 tokens, 2.1e10 tokens eac
 one device as set here; --config.mesh.data=4 cuts every run's batch over four.
 
 As published (paper, released command): sizes, lengths, 286,000 steps with 16,000 of warm-up, 9,216
-tokens a GPU, clipping at 0.1. Otherwise: - Tokens are bytes, theirs words: lengths are shorter in
-text, and perplexities do not compare. - The corpus here is `wiki40b/en`, articles of Wikipedia in
-TFDS, which has no WikiText-103; that as a folder of text
-  files: --config.data.corpus=FOLDER. Windows do not cross documents; theirs do.
+tokens a GPU, clipping at 0.1. Otherwise:
+- Tokens are bytes, theirs words: lengths are shorter in text, and perplexities do not compare.
+- The corpus here is `wiki40b/en`, articles of Wikipedia in TFDS, which has no WikiText-103; that as
+  a folder of text files: --config.data.corpus=FOLDER. Windows do not cross documents; theirs do.
 - No adaptive input and softmax; no dropout (theirs 0.3, attention and activations 0.1, adaptive
-softmax 0.2). - AdamW with one cosine; theirs Nesterov's momentum at rate 1.0, cosine with restarts.
-The rate here is ours, not tuned. - RMSNorm, GELU and no biases; theirs LayerNorm, ReLU and biases.
+  softmax 0.2).
+- AdamW with one cosine; theirs Nesterov's momentum at rate 1.0, cosine with restarts. The rate here
+  is ours, not tuned.
+- RMSNorm, GELU and no biases; theirs LayerNorm, ReLU and biases.
 - The command does not say how many GPUs: 8 here. float16 there, bfloat16 here.
 
 Their published perplexities a word of the development set stand in REFERENCE; the table prints them
@@ -28,7 +30,7 @@ from pathlib import Path
 
 from posenc_jax.config import chain, load, product, vary, zipped
 
-TOKENS = 8 * 9216  # a step
+TOKENS = 8 * 9216  # tokens a step
 BASE = Path(__file__).parents[1] / 'base.py'
 
 PUBLISHED = {  # perplexity a word, non-overlapping windows, by L and evaluation length

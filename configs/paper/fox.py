@@ -9,16 +9,19 @@ read the data. At 760 million, 4.8e10 tokens, the main comparison of `fox` with 
 
 Cost: not run here. By arithmetic 6 x 3.1e8 x 7.5e9 = 1.4e19 operations a run of the small, 6 x
 6.8e8 x 4.8e10 = 2.0e20 of the large, beside attention. Activations of a step of 32 x 16,384 tokens:
-about 390 and 580 GB, more than one device has. --config.train.grad_accum_steps=16 makes it a sixteenth,
---config.mesh.data=8 an eighth on each of eight devices.
+about 390 and 580 GB, more than one device has. --config.train.grad_accum_steps=16 makes it a
+sixteenth, --config.mesh.data=8 an eighth on each of eight devices.
 
 As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay
 0.1, rates, 2^28 tokens of warm-up, cosine to 0, clipping at 1, bfloat16, RoPE's base 500,000,
-output projection not tied. Otherwise: - Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter
-of the text, roughly. - The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64. -
-MLPs are GELU's two matrices, as large as their three of SwiGLU. - Not here: the "Pro" block but for
-its qk_norm, and the other architectures (Mamba-2, HGRN2, DeltaNet, Samba). - Fixed and learned
-gates start at 2 to 16,384 tokens, one of the ranges that their evaluation names.
+output projection not tied. Otherwise:
+- Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter of the text, roughly.
+- The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64.
+- MLPs are GELU's two matrices, as large as their three of SwiGLU.
+- Not here: the "Pro" block but for its qk_norm, and the other architectures (Mamba-2, HGRN2,
+  DeltaNet, Samba).
+- Fixed and learned gates start at 2 to 16,384 tokens, one of the ranges that their evaluation
+  names.
 
 Reference: their loss by position is a figure, and no number of it has been verified. Here
 `by_position` has it, at each length as one window. From another paper (Yang et al. 2025, 760
@@ -45,7 +48,7 @@ LARGE = {
   'model.mlp_dim': 6144,
   'train.steps': 48_318_382_080 // (BATCH * LENGTH),
 }
-HEADS = {  # of the large: heads, their width, learning rate
+HEADS = {  # the large models' heads, their width, and the learning rate
   'fox': {'model.heads': 24, 'model.head_dim': 64, 'optim.learning_rate': 1e-3},
   'rope': {'model.heads': 12, 'model.head_dim': 128, 'optim.learning_rate': 5e-4},
 }

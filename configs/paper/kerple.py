@@ -12,13 +12,14 @@ device as set here.
 
 As published (paper, released config): sizes, length, batch, steps, Adam (0.9, 0.999) at 6e-4, 1 %
 warm-up, cosine, no weight decay, no dropout, clipping at 1, bfloat16, output projection not tied,
-five seeds. Otherwise: - Tokens are bytes, theirs GPT-NeoX's: lengths are shorter in text, and
-perplexities do not compare. - The corpus here is `scientific_papers/arxiv`, the texts of arXiv
-papers in TFDS, in the place of the Pile's ArXiv. The
-  Pile's parts as folders of text files: --config.data.corpus=FOLDER --config.data.text_field=text.
+five seeds. Otherwise:
+- Tokens are bytes, theirs GPT-NeoX's: lengths are shorter in text, and perplexities do not compare.
+- The corpus here is `scientific_papers/arxiv`, the texts of arXiv papers in TFDS, in the place of
+  the Pile's ArXiv. The Pile's parts as folders of text files: --config.data.corpus=FOLDER
+  --config.data.text_field=text.
 - The cosine ends at 0, as GPT-NeoX's does where nothing is said. RMSNorm and no biases in the
-layers; theirs LayerNorm. - Rotary turns all channels here; how many of theirs turn is not in the
-config.
+  layers; theirs LayerNorm.
+- Rotary turns all channels here; how many of theirs turn is not in the config.
 
 Their published perplexities a token, means of five seeds, stand in PUBLISHED; the table prints them
 apart. At 1.3 billion parameters (150,000 steps) KERPLE-log is behind ALiBi on OpenWebText2: 16.9
@@ -32,7 +33,7 @@ from posenc_jax.config import load, product, vary
 BASE = Path(__file__).parents[1] / 'base.py'
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
-PUBLISHED = {  # perplexity a token, by corpus; of two numbers those at 512 and 16384
+PUBLISHED = {  # perplexity a token, by corpus, at LENGTHS; if there are two, at 512 and 16384
   'ArXiv': {
     'KERPLE-log': (6.07, 5.61, 5.22, 5.20, 5.01, 5.07),
     'KERPLE-power': (6.10, 5.65, 5.26, 5.25, 5.06, 5.07),

@@ -57,14 +57,13 @@ def get_config():
 
 
 def sweep():
-  by_factor = lambda factor: {
-    'train.length': int(factor) * L,
-    'label': f'PI, {int(factor) * L // 1024}k',
-  }
-  return [
-    {'encoding': dict(name='rope'), 'train.length': 4 * L, 'label': 'FT, 8k'},
-    *({'encoding': interpolated(factor), **by_factor(factor)} for factor in (4.0, 8.0, 16.0)),
-  ]
+  yield {'encoding': dict(name='rope'), 'train.length': 4 * L, 'label': 'FT, 8k'}
+  for factor in (4, 8, 16):
+    yield {
+      'encoding': interpolated(float(factor)),
+      'train.length': factor * L,
+      'label': f'PI, {factor * L // 1024}k',
+    }
 
 
 def table():

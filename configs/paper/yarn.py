@@ -11,24 +11,25 @@ setting and not their result. What needs no weights of theirs is the same questi
 our own, at any size: without fine-tuning as below, or with it, from that run's parameters, by
 --config.train.init_from=RUN.
 
-  python eval.py --workdir=RUN --config.encoding.scaling.rope_type=yarn
-  --config.encoding.scaling.factor=16
+  python eval.py --workdir=RUN --config.encoding.scaling="{'rope_type': 'yarn', 'factor': 16}"
 
 Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16 beside attention;
 104 GB of parameters, gradients and moments in float32, and the activations of a step, about 16 TB
 at s 16. As set here all that is on one device, more than any has. --config.mesh.fsdp=8 cuts both by
-eight, --config.mesh.context=8 and --config.train.grad_accum_steps=8 the activations by eight each: 13 and
-31 GB on each of 64 devices, of one process or of several (README); --config.model.remat=True takes
-less and computes layers twice.
+eight, --config.mesh.context=8 and --config.train.grad_accum_steps=8 the activations by eight each:
+13 and 31 GB on each of 64 devices, of one process or of several (README); --config.model.remat=True
+takes less and computes layers twice.
 
 As published (paper, released script): 400 steps of 64 x 65,536 tokens at a rate of 2e-5 with 20 of
-warm-up, on PG-19, for s 16; of Table 1 the tokens, 1e9 for PI and NTK, 4e8 for YaRN. Otherwise: -
-Tokens are bytes, theirs Llama's: contexts are a quarter of the text, roughly, and perplexities do
-not compare. - Table 1's batch is taken to be Table 2's. Moments of Adam (0.9, 0.95) and no decay
-are taken, not verified. - A cosine to 0; the script decays linearly. - MLPs are GELU's two
-matrices, as large as Llama's three of SwiGLU (11,008). - s 32, 200 steps more from the weights of s
-16, is not in the sweep. - Evaluated on PG-19's test books; the tables are Proof-pile's, ten
-documents of 128k tokens.
+warm-up, on PG-19, for s 16; of Table 1 the tokens, 1e9 for PI and NTK, 4e8 for YaRN. Otherwise:
+- Tokens are bytes, theirs Llama's: contexts are a quarter of the text, roughly, and perplexities do
+  not compare.
+- Table 1's batch is taken to be Table 2's. Moments of Adam (0.9, 0.95) and no decay are taken, not
+  verified.
+- A cosine to 0; the script decays linearly.
+- MLPs are GELU's two matrices, as large as Llama's three of SwiGLU (11,008).
+- s 32, 200 steps more from the weights of s 16, is not in the sweep.
+- Evaluated on PG-19's test books; the tables are Proof-pile's, ten documents of 128k tokens.
 
 Their published perplexities a token, Llama 2 7B, stand in PUBLISHED; the table prints them apart.
 Captions say windows that slide by 256 tokens; the released script cuts each document to one window,
@@ -92,16 +93,20 @@ def get_config():
   return load(BASE, settings)
 
 
+def for_tokens(tokens):
+  """As many steps at 2 L as have so many tokens."""
+  return {'train.length': 2 * L, 'train.steps': round(tokens / (BATCH * 2 * L))}
+
+
 def sweep():
-  of_tokens = lambda tokens: {'train.length': 2 * L, 'train.steps': round(tokens / (BATCH * 2 * L))}
   return [
     {
       'label': 'PI, s 2',
       'encoding': dict(name='rope', scaling=dict(rope_type='linear', factor=2.0)),
-      **of_tokens(1e9),
+      **for_tokens(1e9),
     },
-    {'label': 'NTK, base 20,000', 'encoding': dict(name='rope', base=20_000.0), **of_tokens(1e9)},
-    {'label': 'YaRN, s 2', 'encoding': yarn(2.0), **of_tokens(4e8)},
+    {'label': 'NTK, base 20,000', 'encoding': dict(name='rope', base=20_000.0), **for_tokens(1e9)},
+    {'label': 'YaRN, s 2', 'encoding': yarn(2.0), **for_tokens(4e8)},
     {'label': 'YaRN, s 16', 'encoding': yarn(16.0)},
   ]
 

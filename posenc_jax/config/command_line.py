@@ -1,4 +1,9 @@
-"""Flags and overrides of the scripts, and how they end."""
+"""Flags and overrides of the scripts, and how scripts end.
+
+Flags are parsed here, and not by ml_collections.config_flags, for two reasons: the section
+`encoding` is open, so `--config.encoding.buckets=64` must be taken for a field that the file does
+not have; and bad input must be one line, not a traceback.
+"""
 
 import ast
 import os
@@ -17,16 +22,15 @@ REQUIRED = object()  # the default of a flag that must be given
 
 
 def parse_args(
-  argv: list[str], flags: dict[str, object], places: list[str] | None = None
+  argv: list[str], flags: dict[str, object], positionals: list[str] | None = None
 ) -> tuple[SimpleNamespace, dict[str, object]]:
-  """Reads `--name=value` and `--config.a.b=value` (also with a space for the `=`: then no value
-  begins with `--`).
+  """Reads `--name=value` and `--config.a.b=value`, also with a space for the `=`.
 
   Args:
     argv: the arguments after the program's name.
-    flags: names with defaults; `REQUIRED` where there is none. The type of the default is the
-      flag's; None: text.
-    places: the words that are no flags are added to it; None: none are allowed.
+    flags: names with defaults; `REQUIRED` where there is none. A flag has the type of its default;
+      None and `REQUIRED` stand for text.
+    positionals: a list that gets the words that are no flags. None: there may be none.
   Returns:
     The flags' values, and the overrides `{'a.b': value}`, each read as a Python literal or else
     kept as text.
@@ -37,22 +41,16 @@ def parse_args(
   values, overrides, words = {}, {}, iter(argv)
   for word in words:
     if word in ('-h', '--help'):
-      defaults = (
-        f'--{k}' + ('' if v is REQUIRED else f' (default {v!r})') for k, v in flags.items()
-      )
-      print(
-        f'{(sys.modules["__main__"].__doc__ or "").strip()}\n\nflags: {", ".join(defaults)}, --config.FIELD=VALUE'
-      )
+      _print_help(flags)
       sys.exit(0)
-    if places is not None and not word.startswith('-'):
-      places.append(word)
+    if positionals is not None and not word.startswith('-'):
+      positionals.append(word)
       continue
     name, equals, text = word.removeprefix('--').partition('=')
     is_override = name.startswith('config.')
     if not word.startswith('--') or not (is_override or name in flags):
-      raise UserError(
-        f'{word}: no such flag; {nearest(word, [f"--{f}" for f in (*flags, "config.FIELD")])}'
-      )
+      known = [f'--{flag}' for flag in (*flags, 'config.FIELD')]
+      raise UserError(f'{word}: no such flag; {nearest(word, known)}')
     if not equals:
       is_switch = not is_override and isinstance(flags[name], bool)
       text = 'True' if is_switch else next(words, None)
@@ -64,19 +62,25 @@ def parse_args(
       values[name] = text
     else:
       values[name] = typed(name, _literal(text), flags[name])
-  missing = [
-    f'--{name}' for name, default in flags.items() if default is REQUIRED and name not in values
-  ]
-  if missing:
+  values = {**flags, **values}
+  if missing := [f'--{name}' for name, value in values.items() if value is REQUIRED]:
     raise UserError(f'{", ".join(missing)}: must be given')
-  return SimpleNamespace(**{**flags, **values}), overrides
+  return SimpleNamespace(**values), overrides
+
+
+def _print_help(flags: dict[str, object]) -> None:
+  """Prints the docstring of the script, and its flags."""
+  words = [
+    f'--{name}' + ('' if default is REQUIRED else f' (default {default!r})')
+    for name, default in flags.items()
+  ]
+  print((sys.modules['__main__'].__doc__ or '').strip())
+  print(f'\nflags: {", ".join(words)}, --config.FIELD=VALUE')
 
 
 def encoding_of(spec: str) -> dict[str, object]:
-  """{'name': NAME, hyperparameter: value} of 'NAME/hyper=value/section.hyper=value', values as in
-  flags. UserError.
-  """
-  name, *words = split(spec, '/')
+  """The section `encoding` that 'NAME/hyper=value/section.hyper=value' says. Raises `UserError`."""
+  name, *words = _split(spec, '/')
   for word in words:
     if '=' not in word:
       raise UserError(f'encoding {spec}: {word!r} has no value; allowed: NAME/hyper=value')
@@ -85,16 +89,16 @@ def encoding_of(spec: str) -> dict[str, object]:
   return {'name': name, **section[OPEN].to_dict()}
 
 
-def split(text: str, separator: str) -> list[str]:
-  """At every separator outside brackets."""
-  parts, depth = [''], 0
+def _split(text: str, separator: str) -> list[str]:
+  """Splits at every separator that is outside brackets."""
+  pieces, depth = [''], 0
   for character in text:
     depth += (character in '([{') - (character in ')]}')
     if character == separator and not depth:
-      parts.append('')
+      pieces.append('')
     else:
-      parts[-1] += character
-  return parts
+      pieces[-1] += character
+  return pieces
 
 
 def _literal(text: str) -> object:
@@ -105,11 +109,10 @@ def _literal(text: str) -> object:
 
 
 def main(function: Callable[[list[str]], int | None]) -> None:
-  """Runs a script's `function(argv)`; `UserError` (exit code 2), `Stopped` and a full disk become
-  one line on stderr.
+  """Runs a script's `function(argv)`, and ends the process with the code that it returns.
 
-  Ctrl-C, where nothing else takes it, ends the process at once: exit code 130, and whatever was
-  being written is left.
+  `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, unless
+  something else takes it, ends the process at once with exit code 130: it waits for no write.
   """
   try:
     with disk_errors():
@@ -118,9 +121,6 @@ def main(function: Callable[[list[str]], int | None]) -> None:
     print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
     sys.exit(error.code)
   except KeyboardInterrupt:
-    print(
-      f'stopped; go on with the same command: {shlex.join(["python", *sys.argv])}',
-      file=sys.stderr,
-      flush=True,
-    )
-    os._exit(130)  # a save in the background would be waited for
+    command = shlex.join(['python', *sys.argv])
+    print(f'stopped; go on with the same command: {command}', file=sys.stderr, flush=True)
+    os._exit(130)  # sys.exit would wait for a save in the background

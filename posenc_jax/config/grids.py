@@ -7,27 +7,25 @@ from posenc_jax.errors import UserError
 
 
 def vary(path: str, *values: object) -> list[dict]:
-  """One override a value: `vary('seed', 0, 1, 2)`."""
+  """One override for each value: `vary('seed', 0, 1, 2)`."""
   return [{path: value} for value in values]
 
 
 def product(*sweeps: Iterable[dict]) -> list[dict]:
-  """Every combination, the last sweep varying fastest. Raises `UserError` where two set the same
-  path.
-  """
-  return [_merge(parts) for parts in itertools.product(*sweeps)]
+  """Every combination; the last sweep varies fastest. Raises `UserError` if two set one path."""
+  return [_merge(overrides) for overrides in itertools.product(*sweeps)]
 
 
 def zipped(*sweeps: Iterable[dict]) -> list[dict]:
-  """First with first, second with second. Raises `UserError` where the sweeps differ in length or
-  set one path.
+  """The first with the first, the second with the second, and so on.
+
+  Raises `UserError` if the sweeps differ in length, or if two set one path.
   """
   sweeps = [list(sweep) for sweep in sweeps]
-  if len({len(sweep) for sweep in sweeps}) > 1:
-    raise UserError(
-      f'zipped: sweeps of {[len(s) for s in sweeps]} runs; allowed: equal numbers of runs'
-    )
-  return [_merge(parts) for parts in zip(*sweeps, strict=True)]
+  lengths = [len(sweep) for sweep in sweeps]
+  if len(set(lengths)) > 1:
+    raise UserError(f'zipped: sweeps of {lengths} runs; allowed: equal numbers of runs')
+  return [_merge(overrides) for overrides in zip(*sweeps, strict=True)]
 
 
 def chain(*sweeps: Iterable[dict]) -> list[dict]:
@@ -35,12 +33,11 @@ def chain(*sweeps: Iterable[dict]) -> list[dict]:
   return list(itertools.chain(*sweeps))
 
 
-def _merge(parts: Iterable[dict]) -> dict:
+def _merge(overrides: Iterable[dict]) -> dict:
   merged = {}
-  for part in parts:
-    if twice := merged.keys() & part.keys():
-      raise UserError(
-        f'sweep: {", ".join(sorted(twice))} set by two factors; allowed: each path once'
-      )
-    merged |= part
+  for override in overrides:
+    if twice := merged.keys() & override.keys():
+      paths = ', '.join(sorted(twice))
+      raise UserError(f'sweep: {paths} set by two factors; allowed: each path once')
+    merged |= override
   return merged

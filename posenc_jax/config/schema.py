@@ -1,7 +1,12 @@
-"""What can be said against a configuration without jax."""
+"""The schema: what each field of a configuration may hold, and how fields must fit each other.
+
+What needs jax is checked elsewhere, before anything is compiled: encodings and backends by
+`model.build`, corpora by `data.corpus`.
+"""
 
 import math
 import re
+from collections.abc import Callable, Collection, Iterator
 
 from ml_collections import ConfigDict
 
@@ -9,170 +14,244 @@ from posenc_jax import tasks
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError, hint
 
-PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')
-ANSWERS = 'answers'  # the protocol of a task
-LOGGERS = ('tensorboard', 'wandb')
-CONTROLS = ('windowed', 'shuffled_far')
+PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')  # for text
+TASK_PROTOCOL = 'answers'  # the only protocol for a task
+# The protocols that are measured again under each control.
+CONTROLS = {'windowed': ('last_k', 'by_position', TASK_PROTOCOL), 'shuffled_far': ('last_k',)}
+TRACKERS = ('tensorboard', 'wandb')
+
+# A check takes a field's value; it returns None, or, if the value is refused, what is allowed.
+Check = Callable[[object], str | None]
+
+
+def rule(holds: Callable[[object], bool], allowed: str) -> Check:
+  return lambda value: None if holds(value) else allowed
+
+
+def one_of(names: Collection[str]) -> Check:
+  """Takes a name or a tuple of names; meets a misspelt one with the name that is near."""
+
+  def check(value):
+    for name in value if isinstance(value, tuple) else (value,):
+      if name not in names:
+        return '; '.join(filter(None, (', '.join(names), hint(name, names))))
+    return None
+
+  return check
+
+
+def _same(check: Check, *names: str) -> dict[str, Check]:
+  return dict.fromkeys(names, check)
+
+
+def _is_seed(value: object) -> bool:
+  return type(value) is int and 0 <= value < 2**32
+
+
+def _are_distinct(values: tuple) -> bool:
+  return len(set(values)) == len(values)
+
+
+def _are_block_sizes(value: tuple) -> bool:
+  return value == (0, 0) or (len(value) == 2 and min(value) > 0)
+
+
+def _are_sbatch_options(options: tuple) -> bool:
+  return all(isinstance(o, str) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', o) for o in options)
+
+
+ANYTHING = rule(lambda value: True, '')
+POSITIVE = rule(lambda value: value >= 1, '1 or more')
+NOT_NEGATIVE = rule(lambda value: value >= 0, '0 or more')
+ZERO_IS_OFF = rule(lambda value: value >= 0, '0 (off) or more')
+LESS_THAN_ONE = rule(lambda value: 0 <= value < 1, '0 or more, less than 1')
+SEED = rule(_is_seed, '0 or more, less than 2**32')
+SEEDS = rule(
+  lambda seeds: all(map(_is_seed, seeds)) and _are_distinct(seeds),
+  'whole numbers from 0 to 2**32 - 1, none twice',
+)
+NAMES = rule(lambda names: names and _are_distinct(names), 'one or more, none twice')
+LENGTHS = rule(
+  lambda lengths: lengths and min(lengths) >= 1 and _are_distinct(lengths),
+  'one or more, each 1 or more tokens, none twice',
+)
+BLOCK_SIZES = rule(_are_block_sizes, '(query rows, key columns), each 1 or more, or (0, 0)')
+SBATCH_OPTIONS = rule(
+  _are_sbatch_options,
+  "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'",
+)
+
+# All fields of configs/base.py, section by section.
+SECTIONS: dict[str, dict[str, Check]] = {
+  '': {'seed': SEED, 'seeds': SEEDS, 'vmap_seeds': ANYTHING, 'label': ANYTHING},
+  'encoding': {'name': rule(bool, 'a name in posenc_jax.encodings.ENCODINGS')},
+  'model': {
+    **_same(POSITIVE, 'layers', 'model_dim', 'heads', 'head_dim', 'mlp_dim'),
+    **_same(NOT_NEGATIVE, 'kv_heads', 'unroll'),
+    **_same(ANYTHING, 'qk_norm', 'tie_embeddings', 'remat'),
+    'share_encoding': one_of(('paper', 'all', 'none')),
+    'logit_softcap': ZERO_IS_OFF,
+  },
+  'attention': {'backend': ANYTHING, 'window': NOT_NEGATIVE, 'block_sizes': BLOCK_SIZES},
+  'data': {
+    **_same(ANYTHING, 'corpus', 'tokenizer', 'text_field', 'cache'),
+    'shortest': NOT_NEGATIVE,
+    'vocab': POSITIVE,
+  },
+  'train': {
+    **_same(POSITIVE, 'length', 'batch', 'grad_accum_steps', 'log_every', 'validate_batches'),
+    **_same(POSITIVE, 'checkpoint_every', 'max_to_keep'),
+    **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates'),
+    **_same(ANYTHING, 'init_from', 'profile_steps'),
+    'compute_dtype': one_of(('float32', 'bfloat16')),
+    'matmul_precision': one_of(('default', 'high', 'highest')),
+    'trackers': one_of(TRACKERS),
+  },
+  'mesh': _same(POSITIVE, 'seeds', 'data', 'fsdp', 'context'),
+  'optim': {
+    'learning_rate': rule(lambda value: value > 0, 'more than 0'),
+    'warmup': NOT_NEGATIVE,
+    'final_fraction': rule(lambda value: 0 <= value <= 1, '0 to 1'),
+    **_same(LESS_THAN_ONE, 'beta1', 'beta2'),
+    **_same(ZERO_IS_OFF, 'weight_decay', 'clip'),
+  },
+  'eval': {
+    **_same(POSITIVE, 'k', 'stride', 'spans', 'examples', 'batch_tokens'),
+    **_same(NOT_NEGATIVE, 'documents', 'document_tokens'),
+    'split': one_of(('train', 'validation', 'test')),
+    'protocols': NAMES,
+    'lengths': LENGTHS,
+    'controls': rule(_are_distinct, 'none twice'),
+  },
+  'launch': {
+    **_same(POSITIVE, 'nodes', 'tasks_per_node', 'cpus', 'memory_gb'),
+    **_same(NOT_NEGATIVE, 'gpus', 'max_concurrent'),
+    **_same(ANYTHING, 'partition', 'account', 'setup'),
+    # SLURM warns a job minutes before its end
+    'minutes': rule(lambda minutes: minutes >= 5, '5 or more'),
+    'options': SBATCH_OPTIONS,
+  },
+}
+FIELDS = {
+  f'{section}.{name}'.removeprefix('.'): check
+  for section, checks in SECTIONS.items()
+  for name, check in checks.items()
+}
+# These depend on whether the corpus is text or a task.
+TEXT_FIELDS = {
+  'data.tokenizer': one_of(('bytes', 'sentencepiece')),
+  'eval.protocols': one_of(PROTOCOLS),
+  'eval.controls': one_of(CONTROLS),
+}
+TASK_FIELDS = {
+  'data.tokenizer': one_of(('bytes',)),
+  'eval.protocols': one_of((TASK_PROTOCOL,)),
+  'eval.controls': one_of([name for name in CONTROLS if TASK_PROTOCOL in CONTROLS[name]]),
+}
 
 
 def validate(config: ConfigDict) -> None:
-  """Checks all that can be checked without jax. Raises `UserError` naming field, value and what is
-  allowed.
-
-  Encodings and backends are checked by `model.build`, corpora by `data.corpus`, before anything is
-  compiled.
-  """
-  at_least = {
-    5: 'launch.minutes',  # SLURM warns a job minutes before its end
-    1: 'model.layers model.model_dim model.heads model.head_dim model.mlp_dim train.length train.batch train.log_every '
-    ' train.validate_batches train.checkpoint_every train.max_to_keep train.grad_accum_steps eval.k eval.stride eval.spans '
-    'eval.batch_tokens eval.examples data.vocab launch.nodes launch.tasks_per_node launch.cpus launch.memory_gb '
-    'mesh.seeds mesh.data mesh.fsdp mesh.context',
-    0: 'seed model.kv_heads model.unroll attention.window train.validate_every optim.warmup eval.documents '
-    'train.max_nonfinite_updates eval.document_tokens data.shortest launch.gpus launch.max_concurrent',
-  }
+  """Raises `UserError`, which names field, value and what is allowed, for what may not be."""
   fields = dict(leaves(config))
-  for path in ' '.join(
-    (
-      *at_least.values(),
-      'seeds vmap_seeds train.init_from eval.protocols eval.lengths eval.controls',
-    )
-  ).split():
+
+  def refuse(path, allowed):
+    raise UserError(f'config.{path}={fields[path]!r}; allowed: {allowed}')
+
+  for path in FIELDS:
     if path not in fields:
-      raise UserError(
-        f'config.{path}: missing; allowed: all fields of configs/base.py (an earlier version left it out)'
-      )
-
-  def require(path, holds, allowed):
-    if not holds:
-      raise UserError(f'config.{path}={fields[path]!r}; allowed: {allowed}')
-
-  def one_of(path, names, value=None):
-    value = fields[path] if value is None else value
-    require(path, value in names, f'{", ".join(names)}; {hint(value, names)}'.removesuffix('; '))
-
-  for bound, paths in at_least.items():
-    for path in paths.split():
-      require(path, fields[path] >= bound, f'{bound} or more')
+      all_fields = 'all fields of configs/base.py (an earlier version left it out)'
+      raise UserError(f'config.{path}: missing; allowed: {all_fields}')
   for path, value in fields.items():
-    require(path, not isinstance(value, float) or math.isfinite(value), 'a finite number')
-  model, attention, train, optim, evals = (
-    config[s] for s in ('model', 'attention', 'train', 'optim', 'eval')
-  )
-
-  is_seed = lambda seed: type(seed) is int and 0 <= seed < 2**32
-  require('seed', is_seed(config.seed), 'less than 2**32')
-  distinct = len(set(config.seeds)) == len(config.seeds) and all(map(is_seed, config.seeds))
-  require('seeds', distinct, 'whole numbers from 0 to 2**32 - 1, none twice')
-  require('seed', not config.seeds or config.seed == 0, f'0, since config.seeds={config.seeds}')
-  together = len(config.seeds) if config.vmap_seeds else 1
-  require(
-    'vmap_seeds',
-    config.seeds or not config.vmap_seeds,
-    'False, or with config.seeds, such as (0, 1, 2)',
-  )
-  require(
-    'mesh.seeds', together % config.mesh.seeds == 0, f'a divisor of the seeds at once, {together}'
-  )
-  require('encoding.name', config.encoding.name, 'a name in posenc_jax.encodings.ENCODINGS')
-  divides = model.kv_heads == 0 or model.heads % model.kv_heads == 0
-  require('model.kv_heads', divides, f'a divisor of model.heads={model.heads}, or 0')
-  one_of('model.share_encoding', ('paper', 'all', 'none'))
-  require('model.logit_softcap', model.logit_softcap >= 0, '0 (off) or more')
-  block_ok = attention.block_sizes == (0, 0) or (
-    len(attention.block_sizes) == 2 and min(attention.block_sizes) > 0
-  )
-  require('attention.block_sizes', block_ok, '(query rows, key columns), each 1 or more, or (0, 0)')
-
-  batches, mesh = config.mesh.data * config.mesh.fsdp, config.mesh
-  by = f'a multiple of train.grad_accum_steps={train.grad_accum_steps} x mesh.data={mesh.data} x mesh.fsdp={mesh.fsdp}'
-  require('train.batch', train.batch % (train.grad_accum_steps * batches) == 0, by)
-  require(
-    'train.length', train.length % mesh.context == 0, f'a multiple of mesh.context={mesh.context}'
-  )
-  # jax 0.12 cannot compile a ring for seeds that are cut
-  apart = mesh.seeds == 1 or mesh.context == 1
-  require('mesh.context', apart, f'1 with mesh.seeds={mesh.seeds}')
-  one_of('train.compute_dtype', ('float32', 'bfloat16'))
-  one_of('train.matmul_precision', ('default', 'high', 'highest'))
-  require(
-    'train.steps', train.steps >= (0 if train.init_from else 1), '1 or more; 0 with train.init_from'
-  )
-  require('optim.learning_rate', optim.learning_rate > 0, 'more than 0')
-  require(
-    'optim.warmup',
-    optim.warmup <= train.steps or not train.steps,
-    f'at most train.steps={train.steps}',
-  )
-  require('optim.final_fraction', 0 <= optim.final_fraction <= 1, '0 to 1')
-  for beta in ('beta1', 'beta2'):
-    require(f'optim.{beta}', 0 <= optim[beta] < 1, '0 or more, less than 1')
-  for path in ('optim.weight_decay', 'optim.clip'):
-    require(path, fields[path] >= 0, '0 (off) or more')
-
-  for name in train.trackers:
-    one_of('train.trackers', LOGGERS, name)
-  n, m = train.profile_steps if len(train.profile_steps) == 2 else (1, 1)
-  is_range = (
-    len(train.profile_steps) in (0, 2)
-    and type(n) is type(m) is int
-    and 1 <= n <= m <= max(1, train.steps)
-  )
-  require(
-    'train.profile_steps',
-    is_range,
-    f'(first step, last step) within 1 to train.steps={train.steps}, or ()',
-  )
-  asked = config.launch
-  one_each = asked.nodes * asked.tasks_per_node == 1 or asked.gpus in (0, asked.tasks_per_node)
-  require(
-    'launch.gpus',
-    one_each,
-    f'0 or launch.tasks_per_node={asked.tasks_per_node}: several tasks have a GPU each',
-  )
-  for option in config.launch.options:
-    named = isinstance(option, str) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', option)
-    require(
-      'launch.options',
-      named,
-      "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'",
-    )
-
-  one_of('eval.split', ('train', 'validation', 'test'))
+    if isinstance(value, float) and not math.isfinite(value):
+      refuse(path, 'a finite number')
   is_task = config.data.corpus.startswith(tasks.PREFIX)
-  for name in evals.protocols:
-    one_of('eval.protocols', (ANSWERS,) if is_task else PROTOCOLS, name)
-  for name in evals.controls:
-    one_of('eval.controls', ('windowed',) if is_task else CONTROLS, name)
-  one_of('data.tokenizer', ('bytes',) if is_task else ('bytes', 'sentencepiece'))
-  require(
-    'data.shortest', config.data.shortest <= train.length, f'at most train.length={train.length}'
-  )
+  for path, check in [*FIELDS.items(), *(TASK_FIELDS if is_task else TEXT_FIELDS).items()]:
+    if allowed := check(fields[path]):
+      refuse(path, allowed)
+  for relations in [_seeds, _sizes, _training, *([] if is_task else [_windows])]:
+    for path, holds, allowed in relations(config):
+      if not holds:
+        refuse(path, allowed)
   if is_task:
     _check_task(config)
-  for path in ('eval.protocols', 'eval.lengths', 'eval.controls'):
-    require(path, len(set(fields[path])) == len(fields[path]), 'none twice')
-  for path in ('eval.protocols', 'eval.lengths'):
-    require(path, fields[path], 'one or more')
+
+
+# Of each field that depends on others: its path, whether its value fits, and what is allowed.
+Relations = Iterator[tuple[str, bool, str]]
+
+
+def _seeds(config: ConfigDict) -> Relations:
+  """Whether `seed`, `seeds` and what is done with several seeds go together."""
+  seeds = config.seeds
+  yield 'seed', not seeds or config.seed == 0, f'0, since config.seeds={seeds}'
+  can_vmap = bool(seeds) or not config.vmap_seeds
+  yield 'vmap_seeds', can_vmap, 'False, or with config.seeds, such as (0, 1, 2)'
+  at_once = len(seeds) if config.vmap_seeds else 1
+  is_divisor = at_once % config.mesh.seeds == 0
+  yield 'mesh.seeds', is_divisor, f'a divisor of the seeds at once, {at_once}'
+
+
+def _sizes(config: ConfigDict) -> Relations:
+  """How heads, batches and sequences divide, and GPUs over the tasks of a SLURM job."""
+  model, train, mesh, launch = config.model, config.train, config.mesh, config.launch
+  is_divisor = model.kv_heads == 0 or model.heads % model.kv_heads == 0
+  yield 'model.kv_heads', is_divisor, f'a divisor of model.heads={model.heads}, or 0'
+  pieces = {
+    'train.grad_accum_steps': train.grad_accum_steps,
+    'mesh.data': mesh.data,
+    'mesh.fsdp': mesh.fsdp,
+  }
+  factors = ' x '.join(f'{name}={number}' for name, number in pieces.items())
+  is_multiple = train.batch % math.prod(pieces.values()) == 0
+  yield 'train.batch', is_multiple, f'a multiple of {factors}'
+  is_multiple = train.length % mesh.context == 0
+  yield 'train.length', is_multiple, f'a multiple of mesh.context={mesh.context}'
+  # jax 0.12 cannot compile a ring for seeds that are cut
+  yield 'mesh.context', 1 in (mesh.seeds, mesh.context), f'1 with mesh.seeds={mesh.seeds}'
+  each = launch.tasks_per_node
+  fits = launch.nodes * each == 1 or launch.gpus in (0, each)
+  yield 'launch.gpus', fits, f'0 or launch.tasks_per_node={each}: several tasks have a GPU each'
+
+
+def _training(config: ConfigDict) -> Relations:
+  """What must lie within the steps and the length of the training."""
+  train, steps, warmup = config.train, config.train.steps, config.optim.warmup
+  is_enough = steps > 0 or bool(train.init_from)
+  yield 'train.steps', is_enough, '1 or more; 0 with train.init_from'
+  remedy = f'--config.optim.warmup={steps // 10}'
+  yield 'optim.warmup', warmup <= steps or not steps, f'at most train.steps={steps}: add {remedy}'
+  fits = config.data.shortest <= train.length
+  yield 'data.shortest', fits, f'at most train.length={train.length}'
+  traced = train.profile_steps
+  is_range = traced == () or (
+    len(traced) == 2
+    and all(type(step) is int for step in traced)
+    and 1 <= traced[0] <= traced[1] <= max(1, steps)
+  )
+  allowed = f'(first step, last step) within 1 to train.steps={steps}, or ()'
+  yield 'train.profile_steps', is_range, allowed
+
+
+def _windows(config: ConfigDict) -> Relations:
+  """What the protocols and controls of text need of the windows and the documents."""
+  evals = config.eval
   shortest, longest = min(evals.lengths), max(evals.lengths)
   within = f'at most the shortest of eval.lengths={evals.lengths}'
-  require('eval.lengths', shortest >= 1, '1 or more tokens each')
   if 'last_k' in evals.protocols:
-    require('eval.k', evals.k <= shortest, within)
+    yield 'eval.k', evals.k <= shortest, within
   if 'sliding' in evals.protocols:
-    require('eval.stride', evals.stride <= shortest, within)
+    yield 'eval.stride', evals.stride <= shortest, within
   if 'receptive_field' in evals.protocols:
-    require('eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field')
+    yield 'eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field'
   if 'by_position' in evals.protocols:
-    whole = not 0 < evals.document_tokens < longest
-    require(
-      'eval.document_tokens', whole, f'{longest} or more for whole windows (by_position), or 0'
-    )
+    allowed = f'{longest} or more for whole windows (by_position), or 0'
+    yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
   if 'shuffled_far' in evals.controls:
-    require('eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0')
+    yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 
 
 def _check_task(config: ConfigDict) -> None:
+  """Raises `UserError` for a task that there is not, and for lengths that it cannot have."""
   corpus = config.data.corpus
   try:
     task = tasks.make(corpus.removeprefix(tasks.PREFIX), tuple)

@@ -1,4 +1,4 @@
-"""Configurations on disk, and what of them differs."""
+"""Configurations on disk, and how two of them differ."""
 
 import hashlib
 import json
@@ -10,26 +10,22 @@ from ml_collections import ConfigDict
 from posenc_jax.errors import UserError
 
 NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
-# Where a run takes place and who looks on: no number depends on them, but for rounding on another
-# mesh.
+# Where a run takes place and who follows it. But for rounding on another mesh, no number depends
+# on these.
 NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_steps')
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
-  """The config that the directory's run was made with. Raises `UserError` where there is no run or
-  it is damaged.
-  """
+  """The config of the run in this directory. Raises `UserError` if it is missing or damaged."""
   path = Path(workdir) / 'config.json'
   if not path.exists():
-    raise UserError(
-      f'workdir={str(workdir)!r}: no config.json; allowed: the directory of a run that train.py made'
-    )
+    allowed = 'the directory of a run that train.py made'
+    raise UserError(f'workdir={str(workdir)!r}: no config.json; allowed: {allowed}')
   try:
     return from_json(json.loads(path.read_text()))
   except ValueError as error:
-    raise UserError(
-      f'{path} is damaged: {error}; allowed: the file that train.py wrote, or another workdir'
-    ) from None
+    allowed = 'the file that train.py wrote, or another workdir'
+    raise UserError(f'{path} is damaged: {error}; allowed: {allowed}') from None
 
 
 def to_json(config: ConfigDict) -> dict:
@@ -37,21 +33,21 @@ def to_json(config: ConfigDict) -> dict:
   return _plain(config)
 
 
-def _plain(x):
-  if isinstance(x, dict | ConfigDict):
-    return {key: _plain(value) for key, value in x.items()}
-  return [_plain(value) for value in x] if isinstance(x, tuple | list) else x
+def _plain(tree):
+  if isinstance(tree, dict | ConfigDict):
+    return {key: _plain(value) for key, value in tree.items()}
+  return [_plain(value) for value in tree] if isinstance(tree, tuple | list) else tree
 
 
 def from_json(tree: dict) -> ConfigDict:
   """The locked configuration of `to_json`'s tree; lists become tuples."""
+  return ConfigDict(_with_tuples(tree)).lock()
 
-  def frozen(x):
-    if isinstance(x, dict):
-      return {k: frozen(v) for k, v in x.items()}
-    return tuple(frozen(v) for v in x) if isinstance(x, list) else x
 
-  return ConfigDict(frozen(tree)).lock()
+def _with_tuples(tree):
+  if isinstance(tree, dict):
+    return {key: _with_tuples(value) for key, value in tree.items()}
+  return tuple(_with_tuples(value) for value in tree) if isinstance(tree, list) else tree
 
 
 def leaves(config: ConfigDict | dict, prefix: str = '') -> Iterator[tuple[str, object]]:
@@ -64,7 +60,7 @@ def leaves(config: ConfigDict | dict, prefix: str = '') -> Iterator[tuple[str, o
 
 
 def flat(config: ConfigDict | dict) -> dict[str, object]:
-  """`{'dotted.path': value}` of a configuration or of its JSON tree, lists for tuples."""
+  """`{'dotted.path': value}` of a configuration or of its JSON tree, with lists for tuples."""
   return {path: _plain(value) for path, value in leaves(config)}
 
 
@@ -75,31 +71,27 @@ def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:
 
 
 def training_part(config: ConfigDict) -> dict:
-  """What decides the trained parameters and the training's logs: no `eval` or `label`, nothing of
-  NO_RESULT.
-  """
-  return {k: v for k, v in _of_results(to_json(config), '').items() if k not in NOT_TRAINING}
+  """The JSON tree of what decides the trained parameters and the logs of the training."""
+  tree = _deciding(to_json(config), '')
+  return {key: value for key, value in tree.items() if key not in NOT_TRAINING}
 
 
 def decides_results(path: str) -> bool:
-  """Whether numbers depend on the field of this dotted path: it is none of NO_RESULT and lies in
-  none of them.
-  """
+  """Whether numbers depend on the field of this dotted path."""
   return not f'{path}.'.startswith(tuple(f'{name}.' for name in NO_RESULT))
 
 
-def _of_results(tree: dict, prefix: str) -> dict:
-  kept = {k: v for k, v in tree.items() if decides_results(prefix + k)}
-  return {k: _of_results(v, f'{prefix}{k}.') if isinstance(v, dict) else v for k, v in kept.items()}
+def _deciding(tree: dict, prefix: str) -> dict:
+  kept = {key: value for key, value in tree.items() if decides_results(prefix + key)}
+  return {
+    key: _deciding(value, f'{prefix}{key}.') if isinstance(value, dict) else value
+    for key, value in kept.items()
+  }
 
 
 def config_hash(config: ConfigDict) -> str:
-  """16 hexadecimal digits of everything but NO_RESULT; names what `finished.json` finished."""
-  # for any mesh: what earlier versions finished keeps its hash
-  one_device = dict.fromkeys(config.mesh, 1)
-  tree = {
-    **training_part(config),
-    **{k: to_json(config)[k] for k in NOT_TRAINING},
-    'mesh': one_device,
-  }
+  """16 hexadecimal digits of all that decides results; finished.json names what is finished so."""
+  tree = {**training_part(config), **{key: to_json(config)[key] for key in NOT_TRAINING}}
+  # On any mesh a run is the same one. The section itself stays in the hash, for what is finished.
+  tree['mesh'] = dict.fromkeys(config.mesh, 1)
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,7 +5,6 @@ A document is bytes; it is read and cut into tokens when it is asked for.
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import tasks
+from posenc_jax.config import cache_folder
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.folder import SPLITS
@@ -151,13 +151,6 @@ def prepare(name: str, cache: str) -> Path:
   Raises `UserError`.
   """
   return _reader(name).prepare(name, cache_folder(cache))
-
-
-def cache_folder(cache: str) -> Path:
-  """`config.data.cache` as a folder; '': posenc_jax in the user's cache folder."""
-  if cache:
-    return Path(cache).expanduser()
-  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
 
 
 def _reader(name: str) -> ModuleType:

@@ -1,8 +1,7 @@
-"""A sweep over a study's runs, each in a directory and processes of its own; then the tables and
-figures of all.
+"""A sweep: the runs of a study, each with a directory and processes of its own; then its report.
 
-Imports no jax: a run that crashes stops no other, and what must be set before a process starts can
-be set.
+Imports no jax: a run that crashes stops no other, and a process can be given what must be set
+before it starts.
 """
 
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from posenc_jax import errors
-from posenc_jax.errors import UserError, nearest
+from posenc_jax.errors import UserError, nearest, user_errors
 from posenc_jax.reporting import study
 from posenc_jax.sweep import local, slurm, status
-from posenc_jax.sweep.plan import NAME_LENGTH, SCRIPTS, Run, name_of, plan
+from posenc_jax.sweep.plan import NAME_LENGTH, Run, plan, run_name
 
-__all__ = ['LAUNCHERS', 'NAME_LENGTH', 'SCRIPTS', 'Run', 'name_of', 'plan', 'show', 'sweep']
+__all__ = ['LAUNCHERS', 'NAME_LENGTH', 'Run', 'plan', 'print_status', 'run_name', 'sweep']
 
 LAUNCHERS = ('inline', 'local', 'slurm')
 
@@ -25,19 +23,19 @@ def sweep(
   path: str | Path,
   out: str | Path,
   overrides: dict[str, object],
+  scripts: tuple[Path, ...] = (),
   jobs: int = 1,
-  scripts: tuple[Path, ...] = SCRIPTS,
   launcher: str = 'local',
 ) -> int:
-  """Runs the study in the file `path` into the folder `out` and reports on it.
+  """Runs the study in the file `path` into the folder `out`, and makes its tables and figures.
 
   Args:
     overrides: {'dotted.path': value}, laid over every run's config.
-    jobs: runs at a time on this machine ('local').
-    scripts: what fills a run's directory, one after another; each takes --config, --workdir and
-      --config.FIELD.
-    launcher: 'inline': one after another, their output shown; 'local': `jobs` at a time; 'slurm':
-      as a cluster's jobs.
+    scripts: train.py and eval.py of a clone of the repository, which fill a run's directory one
+      after the other; each takes --config, --workdir and --config.FIELD.
+    jobs: how many runs are at work at a time on this machine ('local').
+    launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
+      time, and 'slurm' makes each run a job of a cluster.
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
@@ -50,41 +48,46 @@ def sweep(
   if jobs > 1 and launcher != 'local':
     allowed = '1' if launcher == 'inline' else '1; --config.launch.max_concurrent says how many'
     raise UserError(f'--jobs={jobs} with --launcher={launcher}; allowed: {allowed}')
+  if not scripts or not all(script.is_file() for script in scripts):
+    missing = ', '.join(str(script) for script in scripts if not script.is_file())
+    raise UserError(
+      f'scripts={missing or "()"}: a sweep starts train.py and eval.py, which are no part of the '
+      'package; allowed: python scripts/sweep.py, in a clone of the repository'
+    )
   if launcher == 'slurm':
-    slurm.check()
+    slurm.check_available()
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
-  wanted = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
-  with errors.user_errors(OSError):
+  report = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
+  with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
-    study.save(wanted, path)
+    study.save(report, path)
   finished = sum(run.is_finished for run in runs)
-  print(
-    f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''),
-    flush=True,
-  )
+  before = f', {finished} of them finished before' if finished else ''
+  print(f'{out}: {len(runs)} runs{before}', flush=True)
 
   if launcher == 'slurm':
     failed = slurm.execute(runs, out, console)
   else:
     failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
-  for name, reason in failed.items():
-    console.print(Text(f'failed: {name}: {reason} ({out / name}/log.txt)', 'red'), soft_wrap=True)
-  amiss = wanted.make_what_can_be() if any(out.glob('*/eval.jsonl')) else {}
-  for what, reason in amiss.items():
-    console.print(Text(f'not made: {what}: {reason}', 'red'), soft_wrap=True)
-  return 1 if failed or amiss else 0
+  not_made = report.make_what_can_be() if any(out.glob('*/eval.jsonl')) else {}
+  errors = [f'failed: {name}: {why} ({out / name}/log.txt)' for name, why in failed.items()]
+  errors += [f'not made: {what}: {why}' for what, why in not_made.items()]
+  for error in errors:
+    console.print(Text(error, 'red'), soft_wrap=True)
+  return 1 if errors else 0
 
 
-def show(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:
-  """Prints how far the study's runs in `out` are, whatever launched them. Changes nothing. Raises
-  UserError.
+def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:
+  """Prints how far the study's runs in `out` are, whatever launched them; changes nothing.
+
+  Raises `UserError` if there is no such folder.
   """
-  runs, out = plan(path, out, overrides), Path(out)
-  if not out.is_dir():
+  runs = plan(path, out, overrides)
+  if not Path(out).is_dir():
     raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')
   console = Console()
   if not console.is_terminal:
-    console.width = 320  # names and reasons in one line
-  status.show(runs, console)
+    console.width = 320  # names and reasons stay in one line
+  status.print_table(runs, console)
   return 0

@@ -23,56 +23,52 @@ POLL = 0.2  # seconds between looks at processes and logs
 
 
 def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) -> dict[str, str]:
-  """Runs what is not finished, `jobs` at a time, each on its share of the CPUs; returns {failed
-  run's name: why}.
+  """Executes the runs that are not finished, `jobs` at a time, each on its share of the CPUs.
 
-  With `follow`, what runs write to their logs is shown, instead of a bar and their last lines.
-  Raises Stopped after Ctrl-C, SIGTERM or SIGHUP. However it ends, no process is left behind: a
-  training is asked to stop, and saves its state.
+  With `follow`, what runs write to their logs is shown in the place of a bar and their last lines.
+  However it ends, no process is left behind: a training is asked to stop, and saves its state.
+
+  Returns {failed run's name: why}. Raises Stopped after Ctrl-C, SIGTERM or SIGHUP.
   """
   waiting = deque(run for run in runs if not run.is_finished)
   jobs = max(1, min(jobs, len(waiting)))
-  free = subprocesses.cpu_shares(jobs)
-  active, failed, seconds = [], {}, []
+  free_cpus = subprocesses.cpu_partition(jobs)
+  active, failed, durations = [], {}, []
   columns = (TextColumn('{task.completed}/{task.total} runs'), BarColumn(), TimeElapsedColumn())
   bar = Progress(*columns, TextColumn('{task.description}'))
-  task = bar.add_task('', total=len(waiting))
+  bar_task = bar.add_task('', total=len(waiting))
 
   def screen():
     if follow:
       return Group()
-    words = [
-      Text(f'{job.run.name}  {job.run.last_words}', 'dim', no_wrap=True, overflow='ellipsis')
-      for job in active
-    ]
-    return Group(bar, *words)
+    lines = [f'{job.run.name}  {job.run.last_log_line()}' for job in active]
+    texts = [Text(line, 'dim', no_wrap=True, overflow='ellipsis') for line in lines]
+    return Group(bar, *texts)
 
   live = Live(get_renderable=screen, console=console, auto_refresh=False, transient=True)
   with interruptible(f'stopped; go on with {same_command()}'), live:
     try:
       while waiting or active:
-        while free and (run := _next(waiting, active)):
+        while free_cpus and (run := _next(waiting, active)):
           waiting.remove(run)
-          active.append(Job(run, free.pop()))
+          active.append(Job(run, free_cpus.pop()))
         over = [job for job in active if job.is_over()]
         if follow:
-          for job in active:
-            sys.stdout.write(job.new_output())
+          sys.stdout.write(''.join(job.new_output() for job in active))
           sys.stdout.flush()
         for job in over:
           active.remove(job)
-          free.append(job.cpus)
-          bar.advance(task)
+          free_cpus.append(job.cpus)
+          bar.advance(bar_task)
           if job.failure:
             failed[job.run.name] = job.failure
           else:
-            seconds.append(job.seconds)
-          say_over(console, job.run, f'{job.seconds / 60:.1f} min', job.failure)
-        if seconds:
-          left = sum(seconds) / len(seconds) * (len(waiting) + len(active)) - sum(
-            job.seconds for job in active
-          )
-          bar.update(task, description=f'about {max(0.0, left) / jobs / 60:.0f} min left')
+            durations.append(job.seconds)
+          print_end(console, job.run, job.seconds, job.failure)
+        if durations:
+          mean = sum(durations) / len(durations)
+          left = mean * (len(waiting) + len(active)) - sum(job.seconds for job in active)
+          bar.update(bar_task, description=f'about {max(0.0, left) / jobs / 60:.0f} min left')
         live.refresh()
         time.sleep(POLL)
     finally:
@@ -83,16 +79,18 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
 
 
 def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
-  """The first run that does not start from one that is yet to end; if that one fails, this one's
-  training says so.
+  """The first run that starts from no run that is yet to end.
+
+  If the one that it starts from has failed, its own training says so.
   """
   to_end = {run.workdir for run in (*waiting, *(job.run for job in active))}
-  return next((run for run in waiting if run.start not in to_end), None)
+  return next((run for run in waiting if run.init_from not in to_end), None)
 
 
-def say_over(console: Console, run: Run, how_long: str, failure: str) -> None:
+def print_end(console: Console, run: Run, seconds: float, failure: str) -> None:
   mark, style = ('✗', 'red') if failure else ('✓', 'green')
-  console.print(Text(f'{mark} {run.name}  {how_long}  {failure}', style), soft_wrap=True)
+  line = f'{mark} {run.name}  {seconds / 60:.1f} min  {failure}'
+  console.print(Text(line, style), soft_wrap=True)
 
 
 def same_command() -> str:
@@ -101,14 +99,10 @@ def same_command() -> str:
 
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
-  """Raises Stopped with the message for Ctrl-C and what else asks a process to end."""
-  # nohup
-  asking = [
-    number
-    for number in (signal.SIGTERM, signal.SIGHUP)
-    if signal.getsignal(number) != signal.SIG_IGN
-  ]
-  before = {number: signal.signal(number, signal.default_int_handler) for number in asking}
+  """Raises Stopped with the message after Ctrl-C, SIGTERM, or SIGHUP without nohup."""
+  numbers = (signal.SIGTERM, signal.SIGHUP)
+  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+  before = {number: signal.signal(number, signal.default_int_handler) for number in handled}
   try:
     yield
   except KeyboardInterrupt:
@@ -119,18 +113,23 @@ def interruptible(message: str) -> Iterator[None]:
 
 
 class Job:
-  """A run in progress: its commands, one after another, on some of the CPUs. `where` goes into its
-  state.json.
+  """A run in progress: its commands, started one after another on some of the CPUs.
+
+  Attributes:
+    process: that of the command at work; None where another process is at work on the run.
+    failure: why the run has failed; '' if it has not.
   """
 
-  def __init__(self, run: Run, cpus: set[int] | None, **where: str):
+  def __init__(self, run: Run, cpus: set[int] | None, **state_fields: str):
+    """`state_fields` are added to all that is written to the run's state.json."""
     self.run, self.cpus, self.failure = run, cpus, ''
-    self._where, self._times = where, {}  # seconds of each script that has ended
+    self._state_fields = state_fields
+    self._seconds = {}  # of each script that has ended
     self._begin = self._begin_command = time.monotonic()
     self._commands = deque(run.commands)
     run.workdir.mkdir(parents=True, exist_ok=True)
-    log = run.workdir / 'log.txt'
-    self._shown = log.stat().st_size if log.exists() else 0
+    self._log = run.workdir / 'log.txt'
+    self._shown = self._log.stat().st_size if self._log.exists() else 0
     self._decode = codecs.getincrementaldecoder('utf-8')('replace').decode
     self._start()
 
@@ -140,42 +139,39 @@ class Job:
 
   def new_output(self) -> str:
     """What the run has written to its log since the last call."""
-    with open(self.run.workdir / 'log.txt', 'rb') as file:
+    with open(self._log, 'rb') as file:
       file.seek(self._shown)
       text = file.read()
     self._shown += len(text)
     return self._decode(text)
 
   def is_over(self) -> bool:
-    """Whether all is done or has failed (`failure` says how); starts the next command where one has
-    ended well.
-    """
+    """Whether the run has ended or failed; starts the next command if one has ended well."""
     if self.failure:
       return True
     code = self.process.poll()
     if code is None:
       return False
-    self._times[Path(self.process.args[1]).stem] = time.monotonic() - self._begin_command
+    script = Path(self.process.args[1]).stem
+    self._seconds[script] = time.monotonic() - self._begin_command
     if code:
-      self.failure = f'exit code {code}: {self.run.last_words}'
+      self.failure = f'exit code {code}: {self.run.last_log_line()}'
     elif self._commands:
       self._start()
       return bool(self.failure)
     elif not self.run.is_finished:
       self.failure = 'its commands ended well, but left no finished.json of this config'
-    self._note('failed' if self.failure else 'ended', reason=self.failure)
+    self._write_state('failed' if self.failure else 'ended', reason=self.failure)
     return True
 
-  def _note(self, state: str, **fields) -> None:
-    self.run.note(state, seconds=self._times, **self._where, **fields)
+  def _write_state(self, state: str, **fields) -> None:
+    self.run.write_state(state, seconds=self._seconds, **self._state_fields, **fields)
 
   def _start(self) -> None:
     self.process, self._begin_command = None, time.monotonic()
     try:
-      self.process = subprocesses.run_process(
-        self._commands.popleft(), self.run.workdir / 'log.txt', self.cpus
-      )
-    except BlockingIOError:  # that one's state.json stays
+      self.process = subprocesses.run_process(self._commands.popleft(), self._log, self.cpus)
+    except BlockingIOError:  # the state.json of the other process stays
       self.failure = 'another process is at work in its directory'
     else:
-      self._note('running')
+      self._write_state('running')

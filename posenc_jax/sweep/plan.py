@@ -1,6 +1,4 @@
-"""The runs of a study: their directories, commands and names, and what stands on disk of how they
-do.
-"""
+"""The runs of a study: their names, directories, commands and states."""
 
 import dataclasses
 import hashlib
@@ -10,33 +8,28 @@ import re
 import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-from posenc_jax import config as configs
+from ml_collections import ConfigDict
+
+from posenc_jax import config, jsonl_store
 from posenc_jax.errors import UserError
 from posenc_jax.training import trackers
 from posenc_jax.training.run_dir import is_finished, refuse_another
 
-SCRIPTS = tuple(Path(__file__).resolve().parents[2] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
-START = 'train.init_from'
 
 
 @dataclasses.dataclass
 class Run:
-  """One directory and the commands that fill it, one after another; each goes on where it was
-  interrupted.
+  """A directory, and the commands that fill it one after another.
+
+  `init_from` is the directory of the run of this study that it starts from, and so waits for.
   """
 
   workdir: Path
   commands: list[list[str]]
-  config_hash: str
-  steps: int  # of all its seeds together
-  tokens_per_step: int  # of one
-  # the directory of a run of the same study, which must have ended before
-  start: Path | None = None
-  seeds: tuple[int, ...] = ()  # its own, each with a directory beside this one
-  launch: SimpleNamespace | None = None  # the section of that name in its config
+  config: ConfigDict
+  init_from: Path | None
 
   @property
   def name(self) -> str:
@@ -44,43 +37,46 @@ class Run:
 
   @property
   def results(self) -> list[Path]:
-    """The directories with rows."""
-    return [configs.seed_workdir(self.workdir, seed) for seed in self.seeds] or [self.workdir]
+    """The directories that get rows: if the run has several seeds, one for each."""
+    folders = [config.seed_workdir(self.workdir, seed) for seed in self.config.seeds]
+    return folders or [self.workdir]
+
+  @property
+  def steps(self) -> int:
+    """Updates of all seeds together."""
+    return self.config.train.steps * len(self.results)
 
   @property
   def is_finished(self) -> bool:
-    return is_finished(self.workdir, self.config_hash)
+    return is_finished(self.workdir, config.config_hash(self.config))
 
-  @property
-  def noted(self) -> dict:
-    """What `note` wrote last; {} before the first time."""
+  def read_state(self) -> dict:
+    """What `write_state` wrote last; {} before the first time."""
     path = self.workdir / 'state.json'
     return json.loads(path.read_text()) if path.exists() else {}
 
-  def note(self, state: str, **fields) -> None:
-    """Writes state.json, for `sweep --status`: what whoever runs the commands knows of them.
+  def write_state(self, state: str, **fields) -> None:
+    """Writes state.json, in which the launcher says for `--status` what it knows of the run.
 
     Args:
-      state: 'queued', 'running', 'failed' or 'ended'. A driver that is killed leaves 'running': the
-        lock tells.
+      state: 'queued', 'running', 'failed' or 'ended'. A launcher that is killed leaves 'running':
+        then the lock of the log tells.
     """
-    path = self.workdir / 'state.json'
-    new = path.with_name(path.name + '.new')
-    new.write_text(json.dumps({'state': state, 'host': socket.gethostname(), **fields}) + '\n')
-    os.replace(new, path)
+    fields = {'state': state, 'host': socket.gethostname(), **fields}
+    jsonl_store.atomic_write(self.workdir / 'state.json', json.dumps(fields) + '\n')
 
-  @property
-  def last_words(self) -> str:
+  def last_log_line(self) -> str:
     """The last line of the run's log, as a terminal shows it."""
     with open(self.workdir / 'log.txt', 'rb') as file:
       file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
       text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', file.read().decode(errors='replace'))
-    return ([line.strip() for line in re.split(r'[\r\n]', text) if line.strip()] or [''])[-1]
+    lines = [line.strip() for line in re.split(r'[\r\n]', text)]
+    return next(filter(None, reversed(lines)), '')
 
 
-def name_of(overrides: dict[str, object]) -> str:
-  """A directory's name that says its overrides; with a hash where it had to leave something out."""
-  full = ','.join(f'{path}={value}' for path, value in configs.flat(overrides).items())
+def run_name(overrides: dict[str, object]) -> str:
+  """A directory's name that says the overrides, with a hash if it has to leave something out."""
+  full = ','.join(f'{path}={value}' for path, value in config.flat(overrides).items())
   name = re.sub(r'[^\w.=,+-]+', '-', full, flags=re.ASCII)
   if name == full and len(name) <= NAME_LENGTH:
     return name or 'run'
@@ -88,65 +84,66 @@ def name_of(overrides: dict[str, object]) -> str:
 
 
 def plan(
-  path: str | Path,
-  out: str | Path,
-  overrides: dict[str, object],
-  scripts: tuple[Path, ...] = SCRIPTS,
+  path: str | Path, out: str | Path, overrides: dict[str, object], scripts: tuple[Path, ...] = ()
 ) -> list[Run]:
-  """The runs of a study, each config loaded and checked, `overrides` laid over what the study
-  sweeps.
+  """The runs of a study, each config checked; `overrides` are laid over what the study sweeps.
 
-  Runs that `overrides` make equal are one. A run may start from one before it in the sweep: its
-  train.init_from is then that one's dict of overrides, and becomes its directory. An override
-  `seeds` takes the place of every `seed` in the sweep. Raises UserError, before anything is
-  written, for a bad config and for a directory in `out` that holds the run of another.
+  Runs that `overrides` make equal are one. A run may start from one that comes before it in the
+  sweep: then its `train.init_from` is the dict of overrides of that run, and becomes its directory.
+  An override `seeds` takes the place of every `seed` in the sweep.
+
+  Raises `UserError`, before anything is written, for a bad config and for a directory in `out` that
+  holds the run of another config.
   """
-  study = configs.load_study(path)
+  study = config.load_study(path)
   if not hasattr(study, 'sweep'):
-    raise UserError(
-      f'config: {str(path)!r} has no sweep(); allowed: a study such as configs/quick.py'
-    )
+    allowed = 'a study such as configs/quick.py'
+    raise UserError(f'config: {str(path)!r} has no sweep(); allowed: {allowed}')
+
+  def fields_of(swept):
+    fields = {**swept, **overrides}
+    if overrides.get('seeds'):
+      fields.pop('seed', None)
+    return fields
+
+  def workdir_of(swept):
+    fields = fields_of(swept)
+    return Path(out) / run_name({field: fields[field] for field in swept if field in fields})
+
   runs = {}
-
-  unused = {'seed'} if overrides.get('seeds') else set()
-
-  def directory(swept):
-    return Path(out) / name_of(
-      {field: {**swept, **overrides}[field] for field in swept if field not in unused}
-    )
-
   for swept in study.sweep():
-    settings, workdir, start = {**swept, **overrides}, directory(swept), None
-    settings = {field: value for field, value in settings.items() if field not in unused}
-    if isinstance(earlier := settings.get(START), dict):
-      start = directory(earlier)
-      if start not in runs:
-        raise UserError(
-          f'sweep: {START}={earlier!r}; allowed: the overrides of a run that comes before'
-        )
-      settings[START] = str(start)
-    config = configs.load(path, settings)
-    configs.validate(config)
-    trackers.require(config.train.trackers)
-    for one, folder in [(config, workdir), *configs.single_seed_runs(config, workdir)]:
-      refuse_another(folder, one, 'another --out')
-    flags = [f'--config={path}', f'--workdir={workdir}', *map(_flag, settings.items())]
+    workdir, fields, init_from = workdir_of(swept), fields_of(swept), None
+    if isinstance(earlier := fields.get('train.init_from'), dict):
+      init_from = workdir_of(earlier)
+      if init_from not in runs:
+        allowed = 'the overrides of a run that comes before'
+        raise UserError(f'sweep: train.init_from={earlier!r}; allowed: {allowed}')
+      fields['train.init_from'] = str(init_from)
+    run_config = config.load(study, fields)
+    config.validate(run_config)
+    trackers.require(run_config.train.trackers)
+    for seed_config, folder in [
+      (run_config, workdir),
+      *config.single_seed_runs(run_config, workdir),
+    ]:
+      refuse_another(folder, seed_config, 'another --out')
+    flags = [f'--config={path}', f'--workdir={workdir}']
+    flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
-    t = config.train
-    sizes = {
-      'steps': t.steps * max(1, len(config.seeds)),
-      'tokens_per_step': t.batch * t.length,
-      'launch': SimpleNamespace(**configs.to_json(config.launch)),
-    }
-    runs[workdir] = Run(
-      workdir, commands, configs.config_hash(config), start=start, seeds=config.seeds, **sizes
-    )
+    runs[workdir] = Run(workdir, commands, run_config, init_from)
   return list(runs.values())
 
 
-def _flag(override: tuple[str, object]) -> str:
-  path, value = override
-  is_word = (
-    isinstance(value, str) and value.isidentifier() and value not in ('None', 'True', 'False')
-  )
+def _edited(run_config: ConfigDict, workdir: Path) -> dict[str, object]:
+  """Fields that differ in config.json, which eval.py reads, since the study was edited."""
+  if not (workdir / 'config.json').exists():
+    return {}
+  fields = config.flat(run_config)
+  differing = config.differing_keys(config.saved_config(workdir), run_config)
+  return {path: fields[path] for path in differing if path in fields}
+
+
+def _flag(path: str, value: object) -> str:
+  is_literal = value in ('None', 'True', 'False')
+  is_word = isinstance(value, str) and value.isidentifier() and not is_literal
   return f'--config.{path}={value if is_word else repr(value)}'

@@ -1,11 +1,11 @@
-"""How far the runs of a study are: from files on disk alone, so whatever launched them, and from
-any machine.
+"""How far the runs of a study are.
+
+All is read from files on disk, so it does not matter what launched the runs, and on which machine.
 """
 
 import collections
 import dataclasses
 import itertools
-import re
 import socket
 import statistics
 import time
@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import jsonl_store
-from posenc_jax.sweep import subprocesses
 from posenc_jax.sweep.plan import Run
 
 STATES = {
@@ -26,21 +25,21 @@ STATES = {
   'failed': 'red',
   'waiting': 'dim',
 }
-# seconds since its last line after which a process that cannot be seen is taken to have ended
+# Seconds without a new line in its log after which a process on another machine is taken for ended.
 SILENCE = 600.0
-BETWEEN = 0.5  # seconds: longer than a run is between two of its commands
+BETWEEN_COMMANDS = 0.5  # seconds, more than a run is between two of its commands
 
 
 @dataclasses.dataclass
 class Status:
-  """Of one run.
+  """How far one run is.
 
   Attributes:
-    state: one of STATES. 'stopped': it was begun, nobody is at it; the same command goes on.
-    step: updates made, of all its seeds together; of a run that nobody is at, those that are saved.
-    seconds_per_token: of its training, the median of what it logged; None where it logged nothing
-      yet.
-    note: why, or where.
+    state: one of STATES. 'stopped' is a run that was begun and that nobody is at; the same command
+      goes on with it.
+    step: updates made, of all its seeds together; if nobody is at the run, those that are saved.
+    seconds_per_token: the median of what its training logged; None if it has logged nothing yet.
+    note: why it is in this state, or where it is running.
   """
 
   run: Run
@@ -49,121 +48,129 @@ class Status:
   seconds_per_token: float | None
   note: str
 
+  @property
+  def is_over(self) -> bool:
+    return self.state in ('done', 'failed')
+
   def training_left(self, typical: float | None) -> float | None:
-    """Seconds, at its own speed or else at `typical` seconds a token."""
+    """Seconds, at the run's own seconds a token, or else at `typical`."""
     speed = typical if self.seconds_per_token is None else self.seconds_per_token
     steps = 0 if self.state == 'done' else self.run.steps - self.step
-    return 0.0 if not steps else None if speed is None else steps * self.run.tokens_per_step * speed
+    if not steps:
+      return 0.0
+    return None if speed is None else steps * _tokens_per_step(self.run) * speed
 
 
-def of(run: Run) -> Status:
+def read_status(run: Run) -> Status:
   """Reads the run's directory."""
-  noted, state, note = run.noted, 'waiting', ''
-  log = run.workdir / 'log.txt'
-  if run.is_finished:
-    state = 'done'
-  elif subprocesses.is_locked(log) or (noted.get('state') == 'running' and _is_at_work(run, noted)):
-    state, note = 'running', _where(noted)
-  elif noted.get('state') == 'running':
-    state, note = 'stopped', 'the same command goes on'
-  elif noted.get('state') == 'failed':
-    state, note = 'failed', noted['reason']
-  elif noted.get('state') == 'queued':
-    note = noted['reason'] or 'in the queue'
-  elif run.start is not None:
-    note = f'starts from {run.start.name}'
-  logged = [jsonl_store.read(folder / 'timing.jsonl') for folder in run.results]
-  rows = [[row for row in rows if 'seconds_per_step' in row] for rows in logged]
-  seconds = [row['seconds_per_step'] for row in itertools.chain(*rows) if row['step'] > 1]
-  saved = [_saved(folder) for folder in run.results]
+  written = run.read_state()
+  state, note = _state_and_note(run, written)
+  timing_by_seed = [
+    [row for row in jsonl_store.read(folder / 'timing.jsonl') if 'seconds_per_step' in row]
+    for folder in run.results
+  ]
+  timing = list(itertools.chain(*timing_by_seed))
+  seconds = [row['seconds_per_step'] for row in timing if row['step'] > 1]
+  speed = statistics.median(seconds) / _tokens_per_step(run) if seconds else None
   if state == 'done':
     step = run.steps
-  elif state == 'running' and any(rows):
-    step = sum(some[-1]['step'] if some else 0 for some in rows)
-  elif run.seeds:
-    step = max(sum(saved), len(run.seeds) * _saved(run.workdir))  # one after another, at once
-  else:
-    step = sum(saved)
-  speed = statistics.median(seconds) / run.tokens_per_step if seconds else None
+  elif state == 'running' and timing:
+    step = sum(rows[-1]['step'] for rows in timing_by_seed if rows)
+  else:  # seeds train one after another, or in one program
+    one_by_one = sum(_last_checkpoint(folder) for folder in run.results)
+    step = max(one_by_one, len(run.config.seeds) * _last_checkpoint(run.workdir))
   return Status(run, state, step, speed, note)
 
 
-def _saved(folder: Path) -> int:
-  """The step of the last checkpoint; 0 where there is none."""
-  return max(
-    (int(p.name) for p in folder.glob('checkpoints/*') if re.fullmatch(r'\d+', p.name)), default=0
-  )
-
-
-def _is_at_work(run: Run, noted: dict) -> bool:
-  """Of a run that was left running, and whose lock is free as far as is seen here."""
-  if (
-    noted['host'] != socket.gethostname()
-    and time.time() - (run.workdir / 'log.txt').stat().st_mtime < SILENCE
+def _state_and_note(run: Run, written: dict) -> tuple[str, str]:
+  state = written.get('state')
+  if run.is_finished:
+    return 'done', ''
+  if jsonl_store.is_locked(run.workdir / 'log.txt') or (
+    state == 'running' and _is_at_work(run, written)
   ):
+    job = f', job {written["job"]}' if 'job' in written else ''
+    return 'running', f'on {written["host"]}{job}' if written else ''
+  if state == 'running':
+    return 'stopped', 'the same command goes on'
+  if state == 'failed':
+    return 'failed', written['reason']
+  if state == 'queued':
+    return 'waiting', written['reason'] or 'in the queue'
+  return 'waiting', '' if run.init_from is None else f'starts from {run.init_from.name}'
+
+
+def _is_at_work(run: Run, written: dict) -> bool:
+  """Whether a process is at a run that says so, though its lock is free as far as is seen here."""
+  log = run.workdir / 'log.txt'
+  if written['host'] != socket.gethostname() and time.time() - log.stat().st_mtime < SILENCE:
     return True  # locks need not reach from machine to machine
-  time.sleep(BETWEEN)
-  return subprocesses.is_locked(run.workdir / 'log.txt')
+  time.sleep(BETWEEN_COMMANDS)
+  return jsonl_store.is_locked(log)
 
 
-def _where(noted: dict) -> str:
-  return (
-    'on ' + noted['host'] + (f', job {noted["job"]}' if 'job' in noted else '') if noted else ''
-  )
+def _tokens_per_step(run: Run) -> int:
+  return run.config.train.batch * run.config.train.length
 
 
-def left(statuses: list[Status]) -> tuple[float | None, bool]:
-  """Seconds until all is done, if as many runs as now stay at work (at least one); whether
-  evaluation is counted.
+def _last_checkpoint(folder: Path) -> int:
+  """The step of the last checkpoint; 0 if there is none."""
+  names = [path.name for path in folder.glob('checkpoints/*')]
+  return max((int(name) for name in names if name.isdecimal()), default=0)
 
-  None where no run has logged a speed yet, or none is to be done.
-  """
-  to_do = [s for s in statuses if s.state not in ('done', 'failed')]
+
+def _typical_speed(statuses: list[Status]) -> float | None:
+  """The median over runs of seconds a token; None if no run has logged any."""
   speeds = [s.seconds_per_token for s in statuses if s.seconds_per_token is not None]
-  typical = statistics.median(speeds) if speeds else None
+  return statistics.median(speeds) if speeds else None
+
+
+def time_left(statuses: list[Status]) -> tuple[float | None, bool]:
+  """Seconds until all is done, if as many runs as now stay at work (at least one).
+
+  Also returns whether evaluation is counted. The seconds are None if nothing is to be done, or if
+  no run has logged a speed yet.
+  """
+  to_do = [s for s in statuses if not s.is_over]
+  typical = _typical_speed(statuses)
   trainings = [s.training_left(typical) for s in to_do]
   if not to_do or None in trainings:
     return None, False
-  noted = [s.run.noted for s in statuses if s.state == 'done']
-  evaluations = [n['seconds']['eval'] for n in noted if 'eval' in n.get('seconds', ())]
+  states = [s.run.read_state() for s in statuses if s.state == 'done']
+  evaluations = [s['seconds']['eval'] for s in states if 'eval' in s.get('seconds', ())]
   evaluation = statistics.median(evaluations) if evaluations else 0.0
-  each = [training + evaluation for training in trainings]
-  at_once = max(1, sum(s.state == 'running' for s in to_do))
-  return max(*each, sum(each) / at_once, 0.0), bool(evaluations)
+  seconds = [training + evaluation for training in trainings]
+  running = max(1, sum(s.state == 'running' for s in to_do))
+  return max(*seconds, sum(seconds) / running, 0.0), bool(evaluations)
 
 
 def duration(seconds: float) -> str:
   """'40 s', '12 min', '3.5 h'."""
-  for unit, length, most in (('s', 1, 90), ('min', 60, 5400)):
-    if seconds < most:
-      return f'{seconds / length:.0f} {unit}'
-  return f'{seconds / 3600:.1f} h'
+  if seconds < 90:
+    return f'{seconds:.0f} s'
+  return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
 
 
-def show(runs: list[Run], console: Console) -> None:
-  """Prints a line a run, and one of all."""
-  statuses = [of(run) for run in runs]
-  speeds = [s.seconds_per_token for s in statuses if s.seconds_per_token is not None]
-  typical = statistics.median(speeds) if speeds else None
+def print_table(runs: list[Run], console: Console) -> None:
+  """Prints a line for each run, and one for all."""
+  statuses = [read_status(run) for run in runs]
+  typical = _typical_speed(statuses)
   table = Table(box=None, pad_edge=False, header_style='bold')
   columns = {'run': 'left', 'state': 'left', 'step': 'right', 'training left': 'right', '': 'left'}
   for name, justify in columns.items():
     table.add_column(name, justify=justify, overflow='fold')
   for s in statuses:
-    to_go = s.training_left(typical)
-    time_left = '' if s.state in ('done', 'failed') or to_go is None else duration(to_go)
-    table.add_row(
-      s.run.name, Text(s.state, STATES[s.state]), f'{s.step}/{s.run.steps}', time_left, Text(s.note)
-    )
+    left = None if s.is_over else s.training_left(typical)
+    left = '' if left is None else duration(left)
+    state = Text(s.state, STATES[s.state])
+    table.add_row(s.run.name, state, f'{s.step}/{s.run.steps}', left, Text(s.note))
   console.print(table)
   counts = collections.Counter(s.state for s in statuses)
-  words = [
-    f'{len(statuses)} runs: '
-    + ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
-  ]
-  seconds, is_whole = left(statuses)
+  numbers = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
+  line = f'{len(statuses)} runs: {numbers}'
+  seconds, has_evaluation = time_left(statuses)
   if seconds is not None:
+    evaluation = f'evaluation {"included" if has_evaluation else "not counted"}'
     running = max(1, counts['running'])
-    what = 'evaluation included' if is_whole else 'evaluation not counted'
-    words.append(f'about {duration(seconds)} left with {running} at a time, {what}')
-  console.print(Text('; '.join(words)), soft_wrap=True)
+    line += f'; about {duration(seconds)} left with {running} at a time, {evaluation}'
+  console.print(Text(line), soft_wrap=True)

@@ -3,7 +3,6 @@ told to stop.
 """
 
 import math
-import os
 import time
 from pathlib import Path
 
@@ -215,10 +214,7 @@ class Rows:
       rows = jsonl_store.read(self.metrics)
     kept = [row for row in rows if row['step'] <= step]
     if len(kept) < len(rows):
-      new = self.metrics.with_name(self.metrics.name + '.new')
-      new.unlink(missing_ok=True)
-      jsonl_store.append(new, kept)
-      os.replace(new, self.metrics)
+      jsonl_store.rewrite(self.metrics, kept)
     return {row['step'] for row in kept if 'split' not in row}, sum(
       'skipped' in row for row in kept
     )

@@ -28,7 +28,8 @@ def rows(number):
 
 def test_a_row_has_the_fields_of_the_contract_and_one_definition_of_scores():
   row = row_schema.row(**FIELDS, **SCORE)
-  key = 'run, encoding, label, seed, step, corpus, split, train_length, protocol, control, length, stride, k, position'
+  key = 'run, encoding, label, seed, step, corpus, split, train_length, protocol, control'
+  key += ', length, stride, k, position'
   values = 'status, nats, tokens, bytes, ppl, bpb, metric, value'
   assert ', '.join(row) == f'{key}, document, overrides, {values}'
   assert row['ppl'] == pytest.approx(math.exp(4 / 2))
@@ -171,3 +172,38 @@ def test_a_row_that_a_disk_takes_piece_by_piece_is_whole(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'write', lambda fd, data: write(fd, data[:7]))
   jsonl_store.append(path, rows(2))
   assert jsonl_store.read(path) == rows(2)
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_beside_it(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, 'replace', lambda *_: os.pread(-1, 1, 0))  # fails
+  with pytest.raises(OSError, match=r'finished\.json'):
+    jsonl_store.atomic_write(tmp_path / 'finished.json', b'{}')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_are_rewritten_are_as_if_appended(tmp_path):
+  jsonl_store.append(tmp_path / 'a', rows(3)[:2])
+  jsonl_store.append(tmp_path / 'b', rows(3))
+  jsonl_store.rewrite(tmp_path / 'b', jsonl_store.read(tmp_path / 'b')[:2])
+  assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
+
+
+def test_a_lock_is_seen_and_passes_to_the_processes_that_inherit_the_file(tmp_path):
+  path = tmp_path / 'log.txt'
+  assert not jsonl_store.is_locked(path)
+  with open(path, 'w') as file:
+    jsonl_store.lock(file.fileno(), path)
+    child = subprocess.Popen(['sleep', '60'], stdout=file)
+  assert jsonl_store.is_locked(path)
+  child.kill()
+  child.wait()
+  assert not jsonl_store.is_locked(path)
+
+
+@pytest.mark.parametrize('word', ['fcntl', 'os.replace', 'os.rename'])
+def test_no_other_module_locks_or_replaces_files(word):
+  """sotu.py moves a whole folder; checkpoints.py sets a damaged one aside."""
+  package = Path(jsonl_store.__file__).parent
+  found = {str(p.relative_to(package)) for p in package.rglob('*.py') if word in p.read_text()}
+  folders = {'os.replace': {'training/checkpoints.py'}, 'os.rename': {'data/sotu.py'}}
+  assert found - folders.get(word, set()) <= {'jsonl_store.py'}

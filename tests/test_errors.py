@@ -1,0 +1,39 @@
+"""The ground floor: one-line errors, and the one place that guesses what a misspelt name means."""
+
+from pathlib import Path
+
+import pytest
+
+from posenc_jax import errors
+
+PACKAGE = Path(errors.__file__).parent
+NAMES = ['rope', 'alibi', 't5']
+
+
+def test_a_misspelt_name_is_met_with_the_nearest_or_with_all():
+  assert errors.nearest('alibbi', NAMES) == "did you mean 'alibi'?"
+  assert errors.nearest('xyz', NAMES) == 'allowed: alibi, rope, t5'
+  assert errors.nearest('xyz', []) == 'allowed: none'
+  assert errors.hint('xyz', NAMES) == ''
+  assert (errors.closest('ropee', iter(NAMES)), errors.closest(None, NAMES)) == ('rope', None)
+
+
+def test_only_errors_imports_difflib():
+  """So that every misspelt name is met with the same words."""
+  found = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob('*.py') if 'difflib' in p.read_text()}
+  assert found == {'errors.py'}
+
+
+def test_errors_of_a_kind_become_one_line_and_others_pass():
+  with pytest.raises(errors.UserError, match=r'^a b$'), errors.user_errors(ValueError):
+    raise ValueError('a\n  b')
+  with pytest.raises(KeyError), errors.user_errors(ValueError):
+    raise KeyError('a')
+
+
+def test_a_full_disk_stops_in_order_and_other_errors_of_the_system_pass():
+  words = r'^rows.jsonl: full; what was written'
+  with pytest.raises(errors.Stopped, match=words), errors.disk_errors():
+    raise OSError(28, 'full', 'rows.jsonl')
+  with pytest.raises(FileNotFoundError), errors.disk_errors():
+    raise FileNotFoundError(2, 'no such file', 'rows.jsonl')
