@@ -184,11 +184,11 @@ def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   for arguments, words in (
     (
       (f'{scaled}.rope_type=yran', f'{scaled}.factor=4'),
-      "rope: scaling.rope_type='yran' is unknown; nearest: yarn",
+      "rope: scaling.rope_type='yran'; did you mean 'yarn'?",
     ),
     (
       (f'{scaled}.rope_type=yarn', f'{scaled}.facter=4'),
-      'rope: scaling.facter is no field of yarn; nearest: factor',
+      "rope: scaling.facter is no field of yarn; did you mean 'factor'?",
     ),
     ((f'{scaled}.rope_type=yarn',), 'rope: scaling.factor is missing: yarn needs it'),
     ((f'{scaled}=4',), 'rope: scaling=4 must be a dict'),
@@ -215,16 +215,16 @@ def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
 
 
 PRIVATE = """
-from posenc_jax import encodings
 from posenc_jax.config import load, vary
+from posenc_jax.encodings import register
+from posenc_jax.encodings.alibi import ALiBi
 
-class Mine(encodings.ENCODINGS['alibi']):
+class Mine(ALiBi):
   '''ALiBi whose slopes are learned.'''
 
   def __init__(self, dims, rngs, *, learned: bool = True):
     super().__init__(dims, rngs, learned=learned)
 
-register = getattr(encodings, 'register', encodings.ENCODINGS.__setitem__)
 register('mine', Mine)
 
 def get_config():

@@ -806,7 +806,7 @@ def test_sharing(name, share):
   [
     ('rop', {}, "encoding.name='rop': no such encoding; did you mean 'rope'?"),
     ('rope', {'bass': 1.0}, "encoding rope has no hyperparameter 'bass'; did you mean 'base'?"),
-    ('nope', {'base': 1.0}, "encoding nope has no hyperparameter 'base'; it has none"),
+    ('nope', {'base': 1.0}, "encoding nope has no hyperparameter 'base'; allowed: none"),
     ('rope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),
     ('rope', {'layout': 'split'}, "rope: layout='split' must be one of half, interleaved"),
     (

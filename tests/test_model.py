@@ -321,12 +321,12 @@ def test_seeds_at_once_are_seeds_apart():
   ('overrides', 'message'),
   [
     ({'model__kv_heads': 3}, 'model.kv_heads=3 must divide model.heads=4'),
-    ({'attention__backend': 'desne'}, "attention.backend='desne' is unknown; nearest: dense"),
+    ({'attention__backend': 'desne'}, "attention.backend='desne'; did you mean 'dense'"),
     (
       {'model__share_encoding': 'some'},
       "model.share_encoding='some' must be one of paper, all, none",
     ),
-    ({'encoding__name': 'alibbi'}, "encoding.name='alibbi' is unknown; nearest: alibi"),
+    ({'encoding__name': 'alibbi'}, "encoding.name='alibbi': no such encoding; did you mean 'alibi'"),
     ({'encoding__heads': 3}, "encoding rope has no hyperparameter 'heads'"),  # not the model's
     (
       {

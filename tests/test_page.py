@@ -508,7 +508,7 @@ def test_a_config_that_no_model_is_made_of_has_a_page(study):
   (line,) = [line for line in Parsed(text).tables[-2] if line[0] == 'rope']
   assert line[2] == 'not known'
   assert 'gone' in line[3]
-  assert 'rope is not drawn: encoding.name=&#39;gone&#39; is unknown' in text
+  assert 'rope is not drawn: encoding.name=&#39;gone&#39;: no such encoding' in text
 
 
 def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):

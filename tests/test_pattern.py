@@ -88,7 +88,7 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
     ({'name': 'pattern', 'layers': ({'base': 3},)}, 'allowed: names of encodings'),
     (
       {'name': 'pattern', 'layers': 'rope,nopee'},
-      "encoding.name='nopee' is unknown; nearest: nope",
+      "encoding.name='nopee': no such encoding; did you mean 'nope'",
     ),
     (
       {'name': 'pattern', 'layers': 'rope', 'base': 3},

@@ -171,7 +171,7 @@ def test_thinning_keeps_near_distances_and_means():
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--encoding=ropee'], r"encoding.name='ropee' is unknown; nearest: rope"),
+    (['--encoding=ropee'], r"encoding.name='ropee': no such encoding; did you mean 'rope'"),
     (['--encoding=rope/bas=3'], r"encoding rope has no hyperparameter 'bas'; it has: base"),
     (['--encoding=rope/base'], r"'base' has no value; allowed: NAME/hyper=value"),
     (['--encoding=rope/base=much'], r"rope: base='much' must be a finite number"),

@@ -345,7 +345,7 @@ def test_default_is_no_scaling():
       {'rope_type': 'linear', 'factor': 2, 'beta_fast': 3},
       'scaling.beta_fast is no field of linear; allowed: factor',
     ),
-    ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; it has none'),
+    ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; allowed: none'),
     (
       {'rope_type': 'llama3', 'factor': 2, 'low_freq_factor': 1},
       'scaling.high_freq_factor is missing: llama3 needs it',

@@ -127,8 +127,7 @@ def check(name: str, hyper: dict[str, object]) -> None:
   known = {p.name: p.annotation for p in _signature(name)}
   for key, value in hyper.items():
     if key not in known:
-      allowed = nearest(key, known) if known else 'it has none'
-      raise ValueError(f'encoding {name} has no hyperparameter {key!r}; {allowed}')
+      raise ValueError(f'encoding {name} has no hyperparameter {key!r}; {nearest(key, known)}')
     if not has_type(value, known[key]):
       raise ValueError(f'{name}: {key}={value!r} must be {describe_type(known[key])}')
 

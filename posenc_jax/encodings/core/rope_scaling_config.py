@@ -65,8 +65,7 @@ def read_scaling(
       raise ValueError(f'scaling.{field}={scaling[field]!r} must be {own}={value!r} of rope')
   for name in fields:
     if name not in known:
-      allowed = nearest(name, known) if known else 'it has none'
-      raise ValueError(f'scaling.{name} is no field of {rope_type}; {allowed}')
+      raise ValueError(f'scaling.{name} is no field of {rope_type}; {nearest(name, known)}')
   if rope_type == 'default':
     return None
   if ORIGINAL in known:
