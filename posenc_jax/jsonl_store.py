@@ -53,14 +53,14 @@ def append(path: str | Path, rows: Iterable[dict]) -> None:
     os.close(fd)
 
 
-def atomic_write(path: str | Path, text: str) -> None:
+def atomic_write(path: str | Path, content: str | bytes) -> None:
   """Writes the whole file or, if killed meanwhile or the disk is full, leaves it. Raises OSError
   naming it.
   """
   new = Path(path).with_name(Path(path).name + '.new')
   try:
-    with open(new, 'w', encoding='utf-8') as file:
-      file.write(text)
+    with open(new, 'wb') as file:
+      file.write(content.encode() if isinstance(content, str) else content)
       file.flush()
       os.fsync(file.fileno())
     os.replace(new, path)

@@ -57,7 +57,7 @@ def sweep(
   wanted = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
   with errors.user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
-    study.save(wanted, path)
+    study.save(wanted, path, scripts[0].parent)
   finished = sum(run.is_finished for run in runs)
   print(
     f'{out}: {len(runs)} runs' + (f', {finished} of them finished before' if finished else ''),
@@ -70,7 +70,7 @@ def sweep(
     failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
   for name, reason in failed.items():
     console.print(Text(f'failed: {name}: {reason} ({out / name}/log.txt)', 'red'), soft_wrap=True)
-  amiss = wanted.make_what_can_be() if any(out.glob('*/eval.jsonl')) else {}
+  amiss = wanted.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
   for what, reason in amiss.items():
     console.print(Text(f'not made: {what}: {reason}', 'red'), soft_wrap=True)
   return 1 if failed or amiss else 0
