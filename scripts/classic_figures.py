@@ -13,7 +13,7 @@ from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.evaluation.profiles import against_distance, from_spec
 from posenc_jax.reporting.colors import COLORS, GREY
 from posenc_jax.reporting.mpl.panels import distance_axis, label_axes, panels
-from posenc_jax.reporting.mpl.style import caption
+from posenc_jax.reporting.mpl.style import write_notes
 
 
 def wavelengths(width: int, base: float) -> np.ndarray:
@@ -54,7 +54,7 @@ def t5_buckets(distances_R, **hyper) -> np.ndarray:
 
 def note(figure, text: str) -> None:
   """Writes a text below the figure."""
-  caption(figure, [text], int(15 * figure.get_figwidth()))
+  write_notes(figure, [text], int(15 * figure.get_figwidth()))
 
 
 def draw_sinusoid():

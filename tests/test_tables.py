@@ -46,7 +46,7 @@ def test_nats_are_summed_over_documents_and_divided_once():
   ]
   assert one(rows, metric='bpb').seed_scores('rope', 8) == pytest.approx([110 / 50 / LN2])
   assert one(rows, metric='ppl').seed_scores('rope', 8) == pytest.approx([math.exp(110 / 30)])
-  assert '30 tokens of 2 documents' in one(rows).caption
+  assert '30 tokens of 2 documents' in captions.caption(one(rows))
 
 
 def test_a_table_by_hand():

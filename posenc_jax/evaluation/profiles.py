@@ -67,29 +67,20 @@ class Profile:
 
 def from_spec(spec: str, heads: int, head_dim: int, train_length: int, seed: int) -> Encoding:
   """The encoding of 'NAME/hyper=value/section.hyper=value', D = H K. Raises UserError."""
-  with errors.user_errors(ValueError, TypeError):
-    return make(
-      **config.encoding_of(spec),
-      model_dim=heads * head_dim,
-      heads=heads,
-      head_dim=head_dim,
-      train_length=train_length,
-      rngs=nnx.Rngs(seed),
-    )
+  sizes = dict(heads=heads, head_dim=head_dim, train_length=train_length)
+  return _build(config.encoding_of(spec), seed, **sizes)
 
 
 def from_config(c: ConfigDict, seed: int) -> Encoding:
   """The encoding of a config, D = H K. Raises UserError."""
+  sizes = dict(heads=c.model.heads, head_dim=c.model.head_dim, train_length=c.train.length)
+  return _build(dict(c.encoding), seed, kv_heads=c.model.kv_heads or None, **sizes)
+
+
+def _build(encoding: dict, seed: int, **sizes) -> Encoding:
+  model_dim = sizes['heads'] * sizes['head_dim']
   with errors.user_errors(ValueError, TypeError):
-    return make(
-      **dict(c.encoding),
-      model_dim=c.model.heads * c.model.head_dim,
-      heads=c.model.heads,
-      kv_heads=c.model.kv_heads or None,
-      head_dim=c.model.head_dim,
-      train_length=c.train.length,
-      rngs=nnx.Rngs(seed),
-    )
+    return make(**encoding, model_dim=model_dim, **sizes, rngs=nnx.Rngs(seed))
 
 
 def single_encodings(name: str, c: ConfigDict) -> list[tuple[str, ConfigDict]]:

@@ -202,21 +202,15 @@ def _difference(
 def _table(comparison: Comparison) -> Table:
   """The differences, lines down and columns across."""
   scores, baseline, found = comparison.scores, comparison.baseline, comparison.differences
-  marks = comparison.marks
-  number = scores.metric.form.replace('{:', '{:+').format
-
-  def cell(line, column):
-    if (line, column) not in found:
-      return Cell(DASH)
-    difference = found[line, column]
+  marks, number = comparison.marks, scores.metric.form.replace('{:', '{:+').format
+  cells = {}
+  for place, difference in found.items():
     text = number(difference.mean)
     if difference.interval:
-      low, high = difference.interval
-      text += f' [{number(low)}, {number(high)}]'
-    return Cell(text, mark=marks.get((line, column), ''))
-
+      text += ' [{}, {}]'.format(*map(number, difference.interval))
+    cells[place] = Cell(text, mark=marks.get(place, ''))
   lines = [
-    [Cell(line), *(cell(line, column) for column in scores.columns)]
+    [Cell(line), *(cells.get((line, column), Cell(DASH)) for column in scores.columns)]
     for line in scores.lines
     if line != baseline
   ]
@@ -232,30 +226,19 @@ def _table(comparison: Comparison) -> Table:
     f'{scores.metric.title}, difference from {baseline}, mean over seeds '
     f'{join_unique(scores.seeds)}; {scores.title}.{brackets}{comparison.sentence}'
   )
+  records = []
+  for (line, column), difference in found.items():
+    low, high = difference.interval or (None, None)
+    record = record_keys(scores)
+    record |= {'encoding': line, 'length': column, 'metric': scores.metric.name}
+    record |= {'baseline': baseline, 'difference': difference.mean, 'low': low, 'high': high}
+    record |= {'p': difference.p, 'p_holm': difference.corrected}
+    records.append(record | {'documents': difference.documents})
   return Table(
     f'Differences from {baseline}, {scores.title}',
     caption,
     ['encoding', *header(scores)],
     [RowGroup('', lines)],
     is_scored=False,
-    records=[
-      _record(comparison, line, column, difference) for (line, column), difference in found.items()
-    ],
+    records=records,
   )
-
-
-def _record(comparison: Comparison, line: str, column, difference: Difference) -> dict:
-  low, high = difference.interval or ('', '')
-  return {
-    **record_keys(comparison.scores),
-    'encoding': line,
-    'length': column,
-    'metric': comparison.scores.metric.name,
-    'baseline': comparison.baseline,
-    'difference': difference.mean,
-    'low': low,
-    'high': high,
-    'p': '' if difference.p is None else difference.p,
-    'p_holm': '' if difference.corrected is None else difference.corrected,
-    'documents': difference.documents,
-  }

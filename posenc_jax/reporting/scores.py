@@ -8,14 +8,14 @@ a dash, and a note names it.
 import dataclasses
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting.captions import PROTOCOLS, caption, join_unique
+from posenc_jax.reporting.captions import PROTOCOLS, join_unique
+from posenc_jax.reporting.line_names import line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 
 # The rows of these protocols are told apart by `position`, not by length.
@@ -88,7 +88,6 @@ class Scores:
   metric: Metric
   notes: list[str]
   corpus: str | None = None
-  caption: str = ''
   columns: list = dataclasses.field(default_factory=list)
   seeds: list[int] = dataclasses.field(default_factory=list)
   by_seed: dict[tuple, SeedScore] = dataclasses.field(default_factory=dict)
@@ -126,7 +125,7 @@ class Scores:
   ) -> None:
     """Fills in all attributes from the rows of this protocol and control."""
     rows = _drop_repeated(rows, self.notes)
-    names = _line_names(rows, label_of, group_fields, self.notes)
+    names = line_names(rows, label_of, group_fields, self.notes)
     groups = defaultdict(list)
     for line, row in zip(names, rows, strict=True):
       self.exemplar_row.setdefault(line, row)
@@ -139,7 +138,6 @@ class Scores:
           self.by_seed[line, seed, column] = _seed_score(groups[line, seed, column])
     self._mark_incomplete()
     self.notes += _status_notes(self, is_expected)
-    self.caption = caption(self)
 
   def _mark_incomplete(self) -> None:
     """A score of fewer tokens than another seed or line scored in the same task is not shown."""
@@ -233,80 +231,6 @@ def _drop_repeated(rows: list[dict], notes: list[str]) -> list[dict]:
       f'{len(repeated)} rows repeat a key, only the first of each counts: {join_unique(repeated)}'
     )
   return list(first.values())
-
-
-def _line_names(
-  rows: list[dict], label_of: Callable, group_fields: tuple[str, ...], notes: list[str]
-) -> list[str]:
-  """The line of each row: its label, then what differs within the label, each field once."""
-  labels = [label_of(row) for row in rows]
-  settings = [_settings(row, group_fields) for row in rows]
-  by_label = defaultdict(dict)
-  for label, row, setting in zip(labels, rows, settings, strict=True):
-    by_label[label].setdefault(tuple(setting.items()), row)
-  for field in group_fields:
-    values = {
-      label: {_text(row[field]) for row in some.values()} for label, some in by_label.items()
-    }
-    different = set().union(*values.values())
-    if any(len(of_label) > 1 for of_label in values.values()):
-      notes.append(f'mixed {field}, each a line of its own: {join_unique(different)}')
-    elif len(different) > 1:
-      each = '; '.join(f'{label} {value}' for label, (value,) in values.items())
-      notes.append(f'{field} differs between lines: {each}')
-  keys = {
-    label: _differing_keys([dict(setting) for setting in by_label[label]]) for label in by_label
-  }
-  names = [
-    ', '.join([label, *(setting[key] for key in keys[label] if key in setting)])
-    for label, setting in zip(labels, settings, strict=True)
-  ]
-  return _split_by_run(names, rows, notes)
-
-
-def _settings(row: dict, fields: tuple[str, ...]) -> dict[str, str]:
-  """{field or overridden field: what the name of a line says of it}."""
-  settings = {field: f'{field} {_text(row[field])}' for field in fields if field != 'overrides'}
-  overrides = sorted((row['overrides'] or {}).items())
-  return settings | {key: f'{key}={_text(value)}' for key, value in overrides}
-
-
-def _text(value: object) -> str:
-  return json.dumps(value).replace('"', '')
-
-
-def _differing_keys(settings: list[dict[str, str]]) -> list[str]:
-  """The keys that tell settings apart; without an overridden field that a field of rows repeats."""
-
-  def count(keys):
-    return len({tuple(map(setting.get, keys)) for setting in settings})
-
-  keys = dict.fromkeys(key for setting in settings for key in setting)
-  differing = [key for key in keys if count([key]) > 1]
-  for key in list(differing):
-    others = [other for other in differing if other != key]
-    section, _, field = key.rpartition('.')
-    if section and field in others and count(others) == count(differing):
-      differing = others
-  return differing
-
-
-def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[str]:
-  """Adds the run to the names of lines that have several runs of one seed.
-
-  Runs that are equal but for their seed stay one line where that is enough to tell runs apart.
-  """
-  for shorten in (lambda run: re.sub(r'(^|,)seed=\d+', '', run), str):
-    runs = defaultdict(set)
-    for line, row in zip(names, rows, strict=True):
-      runs[line, row['seed']].add(row['run'])
-    crowded = sorted({line for (line, _), of_seed in runs.items() if len(of_seed) > 1})
-    notes += [f'several runs of one seed, each a line of its own: {line}' for line in crowded]
-    names = [
-      f'{line} [{shorten(row["run"])}]' if line in crowded else line
-      for line, row in zip(names, rows, strict=True)
-    ]
-  return names
 
 
 def _seed_score(rows: list[dict]) -> SeedScore:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores import Scores
 
@@ -51,7 +52,7 @@ def from_scores(
   """
   return Table(
     f'{title}, {scores.title}',
-    scores.caption + bold_sentence(scores.metric, 'column') + sentences,
+    caption(scores) + bold_sentence(scores.metric, 'column') + sentences,
     [corner, *header(scores)],
     groups,
     scores.notes,

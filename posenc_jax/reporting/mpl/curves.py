@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable
 
+from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.mpl.style import caption, name_lines, strip_spines, styles
+from posenc_jax.reporting.mpl.style import name_lines, strip_spines, styles, write_notes
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import (
   Curve,
@@ -217,5 +218,5 @@ def _finish(
   name_lines(axes, {line: (*end, names[line]) for line, end in ends.items()}, looks)
   # the title stands above the name of the training length
   axes.set_title(series.title, loc='left', fontweight='bold', pad=20)
-  caption(figure, [series.scores.caption, *notes, *series.scores.notes])
+  write_notes(figure, [caption(series.scores), *notes, *series.scores.notes])
   return figure

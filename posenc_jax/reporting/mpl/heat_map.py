@@ -5,9 +5,10 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
+from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.mpl.style import caption
+from posenc_jax.reporting.mpl.style import write_notes
 from posenc_jax.reporting.scores import collect
 
 PANELS = 3  # side by side
@@ -68,7 +69,7 @@ def heat_map(
   note = 'Across: length in tokens; dotted: the training length.'
   if spreads:
     note += f' Cells are means over seeds; their standard deviations reach {max(spreads):.2f}.'
-  caption(figure, [note, scores.caption, *scores.notes], round(15 * width))
+  write_notes(figure, [note, caption(scores), *scores.notes], round(15 * width))
   return figure
 
 

@@ -25,7 +25,7 @@ def draw(spec: str, length: int, heads: int, head_dim: int, train_length: int, s
     panels.distance_axis(axes, length, y_title, profiles.LOWEST)
   handles_and_labels = axes_of[0].get_legend_handles_labels()
   figure.legend(*handles_and_labels, loc='outside right upper', frameon=False, fontsize=9)
-  style.caption(figure, [' '.join(profile.notes)], int(15 * figure.get_figwidth()))
+  style.write_notes(figure, [' '.join(profile.notes)], int(15 * figure.get_figwidth()))
   return figure
 
 

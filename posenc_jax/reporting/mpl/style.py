@@ -22,7 +22,7 @@ def strip_spines(axes) -> None:
   axes.spines[['top', 'right']].set_visible(False)
 
 
-def caption(figure, notes: list[str], width: int = 118) -> None:
+def write_notes(figure, notes: list[str], width: int = 118) -> None:
   """Writes the notes, each wrapped to `width` characters, below the figure."""
   text = '\n'.join(textwrap.fill(note, width) for note in notes)
   figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=GREY)
