@@ -278,14 +278,14 @@ def test_without_single_documents_there_is_no_interval():
 # Each form
 
 
-def test_columns_has_a_block_for_each_corpus_or_protocol_and_the_best_of_each_line():
+def test_columns_has_a_group_for_each_corpus_or_protocol_and_the_best_of_each_line():
   bits = {'rope': {8: [1.0, 1.0], 16: [3.0, 3.0]}, 't5': {8: [2.0, 2.0], 16: [2.0, 2.0]}}
   rows = rows_of(bits) + rows_of(bits | {'alibi': {8: [0.0, 0.0]}}, corpus='pg19')
   (table,) = make_tables(rows, form='columns', by='corpus', metric='bpb')
   assert table.header == ['length', 'alibi', 'rope', 't5']
-  assert [block.name for block in table.groups] == ['pg19, last_k', 'sotu, last_k']
+  assert [group.name for group in table.groups] == ['pg19, last_k', 'sotu, last_k']
   second, first = (
-    [[field.text for field in line] for line in block.lines] for block in table.groups
+    [[field.text for field in line] for line in group.lines] for group in table.groups
   )
   assert first == [
     ['8 (L)', '—', '1.000 ± 0.000', '2.000 ± 0.000'],
@@ -307,7 +307,7 @@ def test_columns_has_a_block_for_each_corpus_or_protocol_and_the_best_of_each_li
   ]
   both = rows_of(bits) + rows_of(bits, protocol='non_overlapping', k=None)
   (table,) = make_tables(both, form='columns', metric='bpb')
-  assert [block.name for block in table.groups] == ['last_k', 'non_overlapping']
+  assert [group.name for group in table.groups] == ['last_k', 'non_overlapping']
   assert 'the last 4 tokens' in table.caption
   assert 'windows that do not overlap' in table.caption
 
@@ -329,9 +329,9 @@ def test_corpora_with_runs_of_their_own_miss_no_others(form, settings):
 def test_the_grid_ends_with_the_models_trained_at_each_length():
   (table,) = make_tables(trained_at(), form='grid', metric='bpb')
   assert table.header == ['training length', '32', '64', '128', '256']
-  assert [block.name for block in table.groups] == ['alibi', 't5']
-  for block in table.groups:
-    names, *columns = zip(*([field.text for field in line] for line in block.lines), strict=True)
+  assert [group.name for group in table.groups] == ['alibi', 't5']
+  for group in table.groups:
+    names, *columns = zip(*([field.text for field in line] for line in group.lines), strict=True)
     assert names == ('L = 32', 'L = 64', 'L = 128', 'trained at the evaluation length')
     for i, column in enumerate(columns):
       assert [text == '—' for text in column[:3]] == [i < j for j in range(3)]
@@ -339,7 +339,7 @@ def test_the_grid_ends_with_the_models_trained_at_each_length():
   assert table.notes == []  # a model is not asked for less than it was trained at
 
 
-def test_methods_are_lines_and_trainings_are_blocks():
+def test_methods_are_lines_and_trainings_are_groups():
   change = {'train_length': 32, 'step': 10, 'label': 'yarn'}
   rows = extended() + [
     r | change | {'run': f'y{r["seed"]}'} for r in extended() if r['overrides'] is None
@@ -347,7 +347,7 @@ def test_methods_are_lines_and_trainings_are_blocks():
   (table, difference) = make_tables(
     rows, form='methods', metric='bpb', baseline='rope, as trained, L = 8, 100 steps'
   )
-  assert [(block.name, [line[0].text for line in block.lines]) for block in table.groups] == [
+  assert [(group.name, [line[0].text for line in group.lines]) for group in table.groups] == [
     (
       'L = 8, 100 steps',
       ['rope, as trained', 'rope, rope_type=linear, factor=4', 'rope, rope_type=yarn, factor=4'],

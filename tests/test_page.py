@@ -545,6 +545,12 @@ def test_rows_alone_have_their_encodings_drawn_with_defaults():
   assert len(plot(text, 'encoding-0-0')[0]) == 2 * 4
 
 
+def test_without_the_repository_the_page_says_which_encodings_it_cannot_draw():
+  text = page.render(sources(rows_of({'rope': {8: [1.0, 2.0]}})), 'bpb', with_profiles=True)
+  assert '2 runs have no config.json: their encodings are drawn with the base config of' in text
+  assert 'encoding-0-0' not in text
+
+
 def test_what_no_weight_is_left_of_is_not_drawn():
   rows = rows_of({'alibi': {8: [1.0], 512: [1.0]}})
   text = rendered(rows, with_profiles=True)

@@ -67,7 +67,6 @@ def render(
   if with_profiles:
     longest = max(series.scores.columns[-1] for series in shown)
     drawn, not_drawn = _profiles(sources, found, longest, base)
-  has_all_configs = sources.configs.keys() >= {row['run'] for row in sources.rows}
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
@@ -88,7 +87,7 @@ def render(
     tables=[_tables(sources, *both) for both in zip(shown, gaps, strict=True)],
     profiles=drawn,
     not_drawn=not_drawn,
-    profiles_caption=PROFILES + ('' if has_all_configs else BY_DEFAULT),
+    profiles_caption=PROFILES + (BY_DEFAULT if _runs_without_config(sources) and base else ''),
     settings=_settings(found),
     same=sorted(same.items()),
     sources=sources.notes,
@@ -200,6 +199,11 @@ def _profiles(
       config_of.setdefault(key, own)
       names_of.setdefault(key, []).append(name)
   drawn, not_drawn = [], []
+  if base is None and (lacking := _runs_without_config(sources)):
+    not_drawn.append(
+      f'{len(lacking)} runs have no config.json: their encodings are drawn with the base config of '
+      'a clone of the repository, which is not known here'
+    )
   for number, (key, c) in enumerate(config_of.items()):
     name = ', '.join(dict.fromkeys(names_of[key]))
     try:
@@ -232,14 +236,15 @@ def _profile(c: ConfigDict, longest: int, name: str) -> dict:
   return dict(plots=figures, notes=' '.join(notes))
 
 
+def _runs_without_config(sources: Sources) -> set[str]:
+  return {row['run'] for row in sources.rows} - sources.configs.keys()
+
+
 def _by_default(sources: Sources, base: str | Path | None) -> list[tuple[str, ConfigDict]]:
   """(name, config) of the encodings of runs without a config.json."""
-  if base is None:
-    return []
+  lacking = _runs_without_config(sources) if base else ()
   encodings = {
-    (row['encoding'], row['train_length']): None
-    for row in sources.rows
-    if row['run'] not in sources.configs
+    (row['encoding'], row['train_length']): None for row in sources.rows if row['run'] in lacking
   }
   return [
     (name, config.load(base, {'encoding': dict(name=name), 'train.length': length}))

@@ -8,19 +8,18 @@ from posenc_jax.reporting.mpl import panels, style
 DASHES = ('-', '--', ':', '-.')
 
 
-def draw(spec: str, length: int, heads: int, head_dim: int, train_length: int, samples: int,
-         seed: int):  # fmt: skip
+def draw(spec: str, length: int, samples: int, seed: int, **sizes: int):
   """A matplotlib `Figure` of the profile of an encoding 'NAME/hyper=value', one line a head.
 
-  Raises UserError.
+  `sizes` are heads, head_dim and train_length. Raises UserError.
   """
   from posenc_jax.evaluation import profiles  # it needs jax, and rows do not
 
-  enc = profiles.from_spec(spec, heads, head_dim, train_length, seed)
+  enc = profiles.from_spec(spec, seed=seed, **sizes)
   profile = profiles.profile(enc, length, samples, seed)
   figure, axes_of = panels.panels(spec, [panel.title for panel in profile.panels])
   for axes, panel in zip(axes_of, profile.panels, strict=True):
-    _draw_panel(axes, panel, heads)
+    _draw_panel(axes, panel, enc.dims.heads)
     y_title = panel.y_title if axes is axes_of[0] else ''
     panels.distance_axis(axes, length, y_title, profiles.LOWEST)
   handles_and_labels = axes_of[0].get_legend_handles_labels()
