@@ -31,6 +31,7 @@ from posenc_jax.reporting.html.settings import settings
 from posenc_jax.reporting.html.sources import Sources, gather
 from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.metrics import LIKELIHOODS
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent
@@ -169,6 +170,22 @@ def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
             assert f'seed {seed}: {shown_text}' in label
   assert [trace['y'] for trace in traces[1::3]] == [means(made[0])[line] for line in lines]
   assert not any(trace['y'] for trace in traces[2::3])
+
+
+def test_figures_and_the_page_draw_the_same_curves():
+  """One failed seed, and a deviation that no logarithmic axis has a place for, among them."""
+  bits = {'rope': {8: [1.0, 3.0], 16: [0.1, 4.0]}, 'alibi': {8: [2.0, 2.1], 16: [1.0, 'odd']}}
+  (series,) = sources(rows_of(bits)).series('bpb')
+  (axes,) = figures.draw(rows_of(bits), metric='bpb').axes
+  drawn = {line.get_label(): line for line in axes.lines if line.get_label() in bits}
+  bands = dict(zip(series.curves, axes.collections, strict=True))
+  for line in bits:
+    trace = plots.mean_trace(series, line)
+    points = [(x, y) for x, y in zip(trace['x'], trace['y'], strict=True) if y is not None]
+    assert list(zip(*drawn[line].get_data(), strict=True)) == points
+    corners = {tuple(corner) for corner in bands[line].get_paths()[0].vertices.tolist()}
+    outline = plots.std_band(series, line)
+    assert corners == set(zip(outline['x'], outline['y'], strict=True)) - {(None, None)}
 
 
 def test_switches_do_not_undo_each_other():
