@@ -106,9 +106,12 @@ class Scores:
     return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
 
   def seed_scores(self, line: str, column) -> list[float]:
-    """The scores of the seeds that have one. [] if any seed failed: a mean of the survivors would
-    flatter.
+    """The scores of the seeds that have one; [] of a line that is not here.
+
+    [] if any seed failed, too: a mean of the survivors would flatter.
     """
+    if line not in self.exemplar_row:
+      return []
     scores = [self.by_seed[line, seed, column] for seed in self.seeds]
     if any(score.status not in ('ok', *UNSEEN) for score in scores):
       return []
@@ -244,18 +247,19 @@ def _status_notes(scores: Scores, is_expected: Callable) -> list[str]:
   """Notes that name what has no score: 'beyond_table: learned at 256, 512; ...'."""
   seeds_of = defaultdict(lambda: defaultdict(list))
   for line, row in scores.exemplar_row.items():
-    seen = {
+    columns = [
       column
-      for (other, _, column), score in scores.by_seed.items()
-      if other == line and score.status != 'missing'
-    }
-    columns = [column for column in scores.columns if column in seen or is_expected(row, column)]
+      for column in scores.columns
+      if is_expected(row, column)
+      or any(scores.by_seed[line, seed, column].status != 'missing' for seed in scores.seeds)
+    ]
     for seed in scores.seeds:
-      status_of = {column: scores.by_seed[line, seed, column].status for column in columns}
-      for status in dict.fromkeys(status_of.values()):
-        if status != 'ok':
-          where = tuple(column for column in columns if status_of[column] == status)
-          seeds_of[status][line, where].append(seed)
+      columns_of = defaultdict(list)
+      for column in columns:
+        columns_of[scores.by_seed[line, seed, column].status].append(column)
+      columns_of.pop('ok', None)
+      for status, where in columns_of.items():
+        seeds_of[status][line, tuple(where)].append(seed)
 
   def describe(line, where, seeds):
     seed = '' if seeds == scores.seeds else f' seed {join_unique(seeds)}'

@@ -67,13 +67,8 @@ def bold_sentence(metric: Metric, where: str) -> str:
 
 
 def header(scores: Scores) -> list[str]:
-  """The names of columns: '128 (L)', '256', ..."""
-  return [column_name(scores, column) for column in scores.columns]
-
-
-def column_name(scores: Scores, column: int) -> str:
-  """The length; '(L)' marks the training length where all lines have one."""
-  return f'{column} (L)' if [column] == scores.train_lengths else str(column)
+  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one."""
+  return [f'{n} (L)' if [n] == scores.train_lengths else str(n) for n in scores.columns]
 
 
 def cells(scores: Scores, lines: list[str], marks: dict[tuple, str]) -> list[list[Cell]]:

@@ -11,13 +11,13 @@ from plotly.offline import get_plotlyjs
 
 from posenc_jax import config, errors, jsonl_store
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.chance import chance_lines
 from posenc_jax.reporting.html import plots, profiles, style
 from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.html.settings import Setting, settings
 from posenc_jax.reporting.html.sources import Sources
+from posenc_jax.reporting.layouts.lengths import extrapolation_table
 from posenc_jax.reporting.series import Series
-from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table import Table
 
 HERE = Path(__file__).parent
 FAR = 1024  # distances drawn, or twice the training length where that is more
@@ -158,12 +158,9 @@ def _tables(sources: Sources, series: Series, gap: ExtrapolationGap | str) -> di
 
 def _score_table(sources: Sources, series: Series) -> Table:
   scores = series.scores
-  of_lines = zip(scores.lines, cells(scores, scores.lines, {}), strict=True)
-  lines = [[Cell(line), *some] for line, some in of_lines]
   has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
   depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
-  group = RowGroup('', lines + chance_lines(sources.rows, scores))
-  table = from_scores(scores, 'Extrapolation', 'encoding', [group], depths)
+  table = extrapolation_table(sources.rows, scores, {}, depths)
   table.title = f'Extrapolation, {series.name}'
   return table
 

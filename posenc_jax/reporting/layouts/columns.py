@@ -6,13 +6,14 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import comparisons
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.layouts.published import published
-from posenc_jax.reporting.scores import Scores, collect, notes_of
+from posenc_jax.reporting.scores import collect, notes_of
 from posenc_jax.reporting.table import (
   Cell,
   RowGroup,
   Table,
   bold_sentence,
-  column_name,
+  cells,
+  header,
   per_seed_tables,
   records,
 )
@@ -36,9 +37,11 @@ def columns(
   lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
   groups, difference_tables = [], []
   for comparison in comparisons.compare_all(found, baseline):
-    scores, marks = comparison.scores, comparison.marks
-    of_lengths = [_line(scores, lines, length, marks) for length in scores.columns]
-    groups.append(RowGroup(scores.title, of_lengths))
+    scores = comparison.scores
+    of_lengths = zip(*cells(scores, lines, comparison.marks), strict=True)
+    names = map(Cell, header(scores))
+    body = [[name, *some] for name, some in zip(names, of_lengths, strict=True)]
+    groups.append(RowGroup(scores.title, body))
     difference_tables += comparison.tables()
   sentences = bold_sentence(found[0].metric, 'line')
   if baseline:
@@ -53,16 +56,3 @@ def columns(
     records=[record for scores in found for record in records(scores)],
   )
   return [table, *difference_tables, *published(reference)]
-
-
-def _line(scores: Scores, lines: list[str], length: int, marks: dict[tuple, str]) -> list[Cell]:
-  """The scores of all lines at one length, the best bold."""
-  of_lines = [scores.seed_scores(line, length) if line in scores.lines else [] for line in lines]
-  bests = scores.metric.bests(of_lines)
-  return [
-    Cell(column_name(scores, length)),
-    *(
-      Cell(scores.metric.text(some), is_best, marks.get((line, length), ''))
-      for line, some, is_best in zip(lines, of_lines, bests, strict=True)
-    ),
-  ]

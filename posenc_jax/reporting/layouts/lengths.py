@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from posenc_jax.reporting import comparisons
 from posenc_jax.reporting.chance import chance_lines
 from posenc_jax.reporting.layouts.published import published
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
 
@@ -27,9 +27,16 @@ def lengths(
     collect(rows, runs, protocols, metric, controls), baseline
   ):
     scores = comparison.scores
-    of_lines = cells(scores, scores.lines, comparison.marks)
-    lines = [[Cell(line), *some] for line, some in zip(scores.lines, of_lines, strict=True)]
-    group = RowGroup('', lines + chance_lines(rows, scores))
-    made.append(from_scores(scores, 'Extrapolation', 'encoding', [group], comparison.sentence))
+    made.append(extrapolation_table(rows, scores, comparison.marks, comparison.sentence))
     made += comparison.tables()
   return made + published(reference)
+
+
+def extrapolation_table(
+  rows: list[dict], scores: Scores, marks: dict[tuple, str], sentences: str
+) -> Table:
+  """The table of one protocol and control, with the line 'chance' of a task."""
+  of_lines = zip(scores.lines, cells(scores, scores.lines, marks), strict=True)
+  lines = [[Cell(line), *some] for line, some in of_lines]
+  group = RowGroup('', lines + chance_lines(rows, scores))
+  return from_scores(scores, 'Extrapolation', 'encoding', [group], sentences)

@@ -32,7 +32,7 @@ def ranks(
   protocols = [scores.protocol for scores in found]
   for scores in found:
     task = scores.protocol if protocols.count(scores.protocol) == 1 else scores.title
-    by_seed = [_beyond(scores, line) if line in scores.lines else {} for line in lines]
+    by_seed = [_beyond(scores, line) for line in lines]
     values = [list(of_line.values()) for of_line in by_seed]
     texts = zip(map(metric.text, values), metric.bests(values), strict=True)
     body.append([Cell(task), *(Cell(text, is_best) for text, is_best in texts)])
@@ -76,6 +76,8 @@ def _beyond(scores: Scores, line: str) -> dict[int, float]:
 
   {} if any seed failed at one of the lengths.
   """
+  if line not in scores.exemplar_row:
+    return {}
   train_length = scores.exemplar_row[line]['train_length']
   beyond = [length for length in scores.columns if length > train_length]
   if not beyond or not all(scores.seed_scores(line, length) for length in beyond):

@@ -47,10 +47,10 @@ def lengths(
     axes.plot(list(chance), list(chance.values()), **style)
     notes.append('Dotted: chance.')
   last = series.scores.columns[-1]
-  names = {line: line if x == last else f'{line} (to {x})' for line, (x, _) in ends.items()}
+  named = {line: (x, y, line if x == last else f'{line} (to {x})') for line, (x, y) in ends.items()}
   _length_axis(axes, series)
   _score_axis(axes, series)
-  return _finish(figure, axes, series, looks, ends, names, notes)
+  return _finish(figure, axes, series, looks, named, notes)
 
 
 def positions(
@@ -74,9 +74,10 @@ def positions(
   notes = _draw_windowed(axes, controls, looks) if windowed else []
   if smooth:
     notes.append(f'Each point adds up {2 * smooth + 1} neighbouring bins.')
+  named = {line: (*end, line) for line, end in ends.items()}
   _position_axis(axes, series)
   _score_axis(axes, series)
-  return _finish(figure, axes, series, looks, ends, {line: line for line in ends}, notes)
+  return _finish(figure, axes, series, looks, named, notes)
 
 
 def receptive_field(rows: Iterable[dict], runs: Iterable[str] = (), length: int | None = None):
@@ -88,12 +89,12 @@ def receptive_field(rows: Iterable[dict], runs: Iterable[str] = (), length: int 
   series = gradient_series(rows, runs, length)
   figure, axes, looks = _figure(series)
   ends = _draw(axes, series, looks)
-  names = {line: f'{line} ({_covered(series.curves[line])})' for line in ends}
+  named = {line: (*end, f'{line} ({_covered(series.curves[line])})') for line, end in ends.items()}
   _position_axis(axes, series)
   axes.set_ylabel(series.y_title)
   axes.set_ylim(0, 1.03)
   notes = [f'In brackets: the nearest tokens that have {COVERED:.0%} of it.'.replace('%', ' %')]
-  return _finish(figure, axes, series, looks, ends, names, notes)
+  return _finish(figure, axes, series, looks, named, notes)
 
 
 def _covered(curve: Curve) -> int | str:
@@ -203,19 +204,14 @@ def _score_axis(axes, series: Series) -> None:
   axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _finish(
-  figure,
-  axes,
-  series: Series,
-  looks: dict[str, dict],
-  ends: dict[str, tuple[float, float]],
-  names: dict[str, str],
-  notes: list[str],
-):
-  """Adds what is the same in all figures of curves; returns the figure."""
+def _finish(figure, axes, series: Series, looks: dict[str, dict], named: dict, notes: list[str]):
+  """Adds what is the same in all figures of curves; returns the figure.
+
+  `named` has the last x, last y and name of each line, as `name_lines` takes them.
+  """
   strip_spines(axes)
   _shade_training(axes, series.scores.train_lengths)
-  name_lines(axes, {line: (*end, names[line]) for line, end in ends.items()}, looks)
+  name_lines(axes, named, looks)
   # the title stands above the name of the training length
   axes.set_title(series.title, loc='left', fontweight='bold', pad=20)
   write_notes(figure, [caption(series.scores), *notes, *series.scores.notes])
