@@ -161,7 +161,7 @@ def test_smoothing_adds_bins_up_before_it_divides():
   ]
   (axes,) = figures.draw(rows, form='positions', metric='bpb', smooth=1).axes
   assert curves_of(axes)[0]['a'][1] == pytest.approx([2.5, (30 + 20 + 80) / 100, 110 / 100, 1.0])
-  assert '3 neighbouring bins' in axes.figure.get_supxlabel()
+  assert '3 neighboring bins' in axes.figure.get_supxlabel()
 
 
 def test_the_receptive_field_is_a_sum_of_shares_and_names_the_tokens_with_99_per_cent():

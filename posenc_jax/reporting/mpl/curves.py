@@ -73,7 +73,7 @@ def positions(
   ends = _draw(axes, series, looks)
   notes = _draw_windowed(axes, controls, looks) if windowed else []
   if smooth:
-    notes.append(f'Each point adds up {2 * smooth + 1} neighbouring bins.')
+    notes.append(f'Each point adds up {2 * smooth + 1} neighboring bins.')
   named = {line: (*end, line) for line, end in ends.items()}
   _position_axis(axes, series)
   _score_axis(axes, series)

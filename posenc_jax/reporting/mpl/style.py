@@ -59,9 +59,9 @@ def name_lines(axes, ends: dict[str, tuple[float, float, str]], looks: dict[str,
 def spread_labels(heights: list[float], gap: float) -> list[float]:
   """Ascending heights, moved as little as keeps them `gap` apart.
 
-  Heights that would touch become a group, which is centred on the mean of its members.
+  Heights that would touch become a group, which is centered on the mean of its members.
   """
-  groups = []  # [centre, size]
+  groups = []  # [center, size]
   for height in heights:
     groups.append([height, 1])
     while len(groups) > 1:
@@ -70,4 +70,4 @@ def spread_labels(heights: list[float], gap: float) -> list[float]:
         break
       number = number_below + number_above
       groups[-2:] = [[(below * number_below + above * number_above) / number, number]]
-  return [centre + gap * (i - (size - 1) / 2) for centre, size in groups for i in range(size)]
+  return [center + gap * (i - (size - 1) / 2) for center, size in groups for i in range(size)]
