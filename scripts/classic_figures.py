@@ -12,8 +12,8 @@ from posenc_jax.encodings import make
 from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.evaluation.profiles import against_distance, from_spec
 from posenc_jax.reporting.colors import COLORS, GREY
+from posenc_jax.reporting.mpl.axes import write_notes
 from posenc_jax.reporting.mpl.panels import distance_axis, label_axes, panels
-from posenc_jax.reporting.mpl.style import write_notes
 
 
 def wavelengths(width: int, base: float) -> np.ndarray:

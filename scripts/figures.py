@@ -17,7 +17,7 @@ from pathlib import Path
 from posenc_jax import config
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
-from posenc_jax.reporting.mpl import figures, profiles
+from posenc_jax.reporting.mpl import figures, profile_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'length': 512, 'heads': 8, 'head_dim': 64, 'train_length': 512, 'samples': 256, 'seed': 0}
@@ -51,7 +51,7 @@ def draw_encodings(argv: list[str]) -> None:
     raise UserError(f'--{changed[0]}: goes with --encoding only')
   if flags.encoding:
     name = re.sub(r'[^\w.=-]+', '_', flags.encoding)
-    drawers = {name: functools.partial(profiles.draw, flags.encoding, **sizes)}
+    drawers = {name: functools.partial(profile_figure.draw, flags.encoding, **sizes)}
   else:
     from scripts.classic_figures import CLASSIC as drawers  # it needs jax, and rows do not
   for name, draw in drawers.items():

@@ -31,7 +31,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.mpl import figures
-from posenc_jax.reporting.mpl.style import spread_labels
+from posenc_jax.reporting.mpl.axes import spread_labels
 from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent

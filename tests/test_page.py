@@ -25,7 +25,7 @@ from posenc_jax import config, data, jsonl_store
 from posenc_jax.evaluation import parameter_counts
 from posenc_jax.evaluation.profiles import single_encodings
 from posenc_jax.model import decoder
-from posenc_jax.reporting.html import page, plots, profiles, style
+from posenc_jax.reporting.html import page, plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.html.settings import settings
 from posenc_jax.reporting.html.sources import Sources, gather
@@ -585,7 +585,7 @@ def test_far_distances_of_what_is_noisy_are_thinned():
 
 
 def test_hidden_keys_leave_gaps():
-  assert profiles._numbers(np.array([1.23456, np.nan])) == [1.235, None]
+  assert profile_plots._numbers(np.array([1.23456, np.nan])) == [1.235, None]
   assert style.fade('#0a0b0c', 0.5) == 'rgba(10, 11, 12, 0.5)'
 
 

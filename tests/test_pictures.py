@@ -13,8 +13,8 @@ from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.t5 import bucket_row
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import profiles
-from posenc_jax.reporting.html import profiles as html_profiles
-from posenc_jax.reporting.mpl.profiles import draw
+from posenc_jax.reporting.html import profile_plots
+from posenc_jax.reporting.mpl.profile_figure import draw
 from scripts import classic_figures
 from scripts.classic_figures import CLASSIC
 
@@ -78,7 +78,7 @@ def test_a_profile_is_drawn_as_it_is_measured():
   profile = profiles.profile(enc, 160, 16, 0)
   assert [axes.get_title('left') for axes in figure.axes] == [p.title for p in profile.panels]
   for axes, panel in zip(figure.axes, profile.panels, strict=True):
-    on_page = [t for t in html_profiles.draw(panel, 24, profiles.LOWEST).data if t.name]
+    on_page = [t for t in profile_plots.draw(panel, 24, profiles.LOWEST).data if t.name]
     for head, (line, trace) in enumerate(zip(lines(axes), on_page, strict=True)):
       assert line.get_label() == trace.name == panel.labels[head] == f'head {head + 1}'
       np.testing.assert_array_equal(line.get_data(), [panel.distances_P, panel.mean_PH[:, head]])

@@ -1,4 +1,4 @@
-"""What guessing scores in a task, as the rows of a metric's `chance` say it."""
+"""The score of guessing in a task, as the rows of a metric's `chance` say it."""
 
 import math
 import statistics

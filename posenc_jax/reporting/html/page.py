@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from posenc_jax import config, errors, jsonl_store
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.html import plots, profiles, style
+from posenc_jax.reporting.html import plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.html.settings import Setting, settings
 from posenc_jax.reporting.html.sources import Sources
@@ -226,7 +226,7 @@ def _profile(c: ConfigDict, longest: int, name: str) -> dict:
   hyper = [f'{key} = {value}' for key, value in config.flat(c.encoding).items() if key != 'name']
   figures = []
   for number, panel in enumerate(made.panels):
-    plot = profiles.draw(panel, c.train.length, LOWEST)
+    plot = profile_plots.draw(panel, c.train.length, LOWEST)
     div = Markup(style.to_div(plot, f'{name}-{number}'))
     figures.append(dict(title=panel.title, shows=panel.y_title, div=div))
   notes = [*([f'{", ".join(hyper)}.'] if hyper else []), *made.notes]

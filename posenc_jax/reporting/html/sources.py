@@ -1,4 +1,4 @@
-"""What a page is made from: the rows and configs of run folders and row files."""
+"""The sources of a page: the rows and configs of run folders and row files."""
 
 import dataclasses
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How the plots of the page look, and how they become HTML."""
+"""The look of the plots of the page, and how they become HTML."""
 
 import html
 

@@ -1,4 +1,4 @@
-"""What each line cost: parameters, tokens, time. Kept as rows, like scores, in costs.jsonl."""
+"""The cost of each line: parameters, tokens, time. Kept as rows, like scores, in costs.jsonl."""
 
 import json
 import statistics

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.mpl.style import name_lines, strip_spines, styles, write_notes
+from posenc_jax.reporting.mpl.axes import name_lines, strip_spines, styles, write_notes
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import (
   Curve,

@@ -8,7 +8,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.mpl.style import write_notes
+from posenc_jax.reporting.mpl.axes import write_notes
 from posenc_jax.reporting.scores import collect
 
 PANELS = 3  # side by side

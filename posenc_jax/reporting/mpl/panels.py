@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from posenc_jax.reporting.mpl.style import strip_spines
+from posenc_jax.reporting.mpl.axes import strip_spines
 
 LONG = 128  # distances from which their axis is logarithmic
 

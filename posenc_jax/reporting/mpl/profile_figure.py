@@ -3,7 +3,8 @@
 import itertools
 
 from posenc_jax.reporting.colors import COLORS
-from posenc_jax.reporting.mpl import panels, style
+from posenc_jax.reporting.mpl import panels
+from posenc_jax.reporting.mpl.axes import write_notes
 
 DASHES = ('-', '--', ':', '-.')
 
@@ -24,7 +25,7 @@ def draw(spec: str, length: int, samples: int, seed: int, **sizes: int):
     panels.distance_axis(axes, length, y_title, profiles.LOWEST)
   handles_and_labels = axes_of[0].get_legend_handles_labels()
   figure.legend(*handles_and_labels, loc='outside right upper', frameon=False, fontsize=9)
-  style.write_notes(figure, [' '.join(profile.notes)], int(15 * figure.get_figwidth()))
+  write_notes(figure, [' '.join(profile.notes)], int(15 * figure.get_figwidth()))
   return figure
 
 

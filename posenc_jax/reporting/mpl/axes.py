@@ -1,4 +1,4 @@
-"""What figures have in common: colors, axes, the names at the right, the caption below."""
+"""The look that figures share: markers, axes, the names at the right, the notes below."""
 
 import itertools
 import math
