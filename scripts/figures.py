@@ -1,31 +1,68 @@
-"""Makes the figures of a folder of runs again, from their rows alone; or pictures of the encodings
-themselves.
+"""Makes the figures of a folder of runs again, from their rows alone; or draws encodings.
 
 python scripts/figures.py runs/quick
 python scripts/figures.py results/classic --config=configs/classic.py
-python scripts/figures.py --encoding=rope/base=500000 --out=runs/pictures
-python scripts/figures.py --classic --out=runs/pictures
+python scripts/figures.py --encoding=rope/base=500000 --out=runs/figures
+python scripts/figures.py --classic --out=runs/figures
 
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
 distance, one line a head, at initialization. --classic: the sinusoid, RoPE's long-term decay, ALiBi
 and KERPLE, T5's buckets.
 """
 
-from posenc_jax import config, errors
+import functools
+import re
+from pathlib import Path
+
+from posenc_jax import config
+from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
+from posenc_jax.reporting.mpl import figures, profile_figure
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = {'length': 512, 'heads': 8, 'head_dim': 64, 'train_length': 512, 'samples': 256, 'seed': 0}
 
 
 def main(argv):
   if not argv:
-    pictures = '--encoding=NAME --out=DIR; --classic --out=DIR'
-    raise errors.UserError(
-      f'no arguments; allowed: DIR, such as runs/quick, and --config=STUDY; {pictures}'
+    raise UserError(
+      'no arguments; allowed: DIR, such as runs/quick, and --config=STUDY; '
+      '--encoding=NAME --out=DIR; --classic --out=DIR'
     )
   if argv[0].startswith('-') and not argv[0].startswith('--config'):
-    from posenc_jax.reporting.mpl import command  # it needs jax, and rows do not
+    draw_encodings(argv)
+  else:
+    study.of_arguments(argv, ROOT).write_figures()
 
-    return command.main(argv)
-  study.of_arguments(argv).make_figures()
+
+def draw_encodings(argv: list[str]) -> None:
+  """Draws the encoding, or the classic figures, into the folder --out. Raises UserError."""
+  flags, overrides = config.parse_args(
+    argv, {'encoding': '', 'classic': False, 'out': config.REQUIRED, **SIZES}
+  )
+  sizes = {name: getattr(flags, name) for name in SIZES}
+  if overrides:
+    raise UserError(
+      f'--config.{next(iter(overrides))}: hyperparameters stand in --encoding=NAME/hyper=value'
+    )
+  if bool(flags.encoding) == flags.classic:
+    raise UserError('--encoding=NAME or --classic: one of them must be given')
+  if changed := [name for name in SIZES if flags.classic and sizes[name] != SIZES[name]]:
+    raise UserError(f'--{changed[0]}: goes with --encoding only')
+  if flags.encoding:
+    name = re.sub(r'[^\w.=-]+', '_', flags.encoding)
+    drawers = {name: functools.partial(profile_figure.draw, flags.encoding, **sizes)}
+  else:
+    from scripts.classic_figures import CLASSIC as drawers  # it needs jax, and rows do not
+  for name, draw in drawers.items():
+    figure, path = draw(), Path(flags.out) / f'{name}.png'
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+      raise UserError(
+        f'--out={flags.out}: a file is there; allowed: a folder, which need not exist'
+      ) from None
+    figures.save(figure, path)
 
 
 if __name__ == '__main__':

@@ -3,16 +3,20 @@
 python scripts/table.py runs/quick
 python scripts/table.py results/classic --config=configs/classic.py
 
-The study's `table()` says which: a form of posenc_jax.tables.FORMS and its settings, such as
-dict(form='columns', metric='ppl', baseline='rope'), or a list of these.
+The study's `table()` says which: a form of posenc_jax.reporting.layouts.LAYOUTS and its settings,
+such as dict(form='columns', metric='ppl', baseline='rope'), or a list of these.
 """
+
+from pathlib import Path
 
 from posenc_jax import config
 from posenc_jax.reporting import study
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def main(argv):
-  study.of_arguments(argv).make_tables()
+  study.of_arguments(argv, ROOT).write_tables()
 
 
 if __name__ == '__main__':

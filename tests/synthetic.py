@@ -49,8 +49,8 @@ LENGTHS = (128, 256, 512, 1024, 2048)
 
 
 def lines_of(table):
-  """Those of all blocks of a table."""
-  return [line for block in table.blocks for line in block.lines]
+  """The lines of all groups of a table."""
+  return [line for group in table.groups for line in group.lines]
 
 
 def realistic(seeds=3):

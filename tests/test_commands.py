@@ -340,7 +340,7 @@ def test_ctrl_c_before_a_step_is_one_line_and_ends_at_once():
     ('train.py', '--workdir'),
     ('eval.py', '--workdir'),
     ('scripts/table.py', '--config'),
-    ('scripts/report.py', '--out'),
+    ('scripts/html_report.py', '--out'),
   ],
 )
 def test_help(command, script, flag, word):

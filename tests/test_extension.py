@@ -14,7 +14,8 @@ from posenc_jax import config, encodings
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
 from posenc_jax.evaluation import evaluate
-from posenc_jax.reporting import tables
+from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.rows import read
 from posenc_jax.training import loop
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
@@ -92,10 +93,8 @@ def test_through_trainer_evaluation_and_table(registered, tmp_path):
   run = config.load(BASE, settings)
   loop.train(run, tmp_path / 'runs' / 'one')
   evaluate.evaluate(run, tmp_path / 'runs' / 'one')
-  table = tables.make(tables.read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[
-    0
-  ]
-  assert [[field.text for field in line[:1]] + [len(line)] for line in table.blocks[0].lines] == [
+  table = make_tables(read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[0]
+  assert [[field.text for field in line[:1]] + [len(line)] for line in table.groups[0].lines] == [
     ['square_root', 3]
   ]
   assert [(r['status'], r['tokens']) for r in table.records] == [('ok', 8)] * 2

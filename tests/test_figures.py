@@ -29,8 +29,9 @@ from synthetic import (
 from posenc_jax import jsonl_store
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
+from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.mpl import figures
-from posenc_jax.reporting.mpl.style import GREY, apart
+from posenc_jax.reporting.mpl.axes import spread_labels
 from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +46,7 @@ def test_the_figure_shows_each_line_with_its_own_look_its_band_and_its_name():
   curves = {curve.get_label(): curve for curve in curves if curve.get_label() in NINE}
   assert list(curves) == list(NINE)
   for label, curve in curves.items():
-    values = {length: s for length in LENGTHS if (s := scores.of(label, length))}
+    values = {length: s for length in LENGTHS if (s := scores.seed_scores(label, length))}
     assert list(curve.get_xdata()) == list(values)
     assert list(curve.get_ydata()) == pytest.approx([statistics.fmean(s) for s in values.values()])
   for look in ('get_color', 'get_marker'):
@@ -76,10 +77,10 @@ def test_names_are_kept_apart_in_order_and_no_further_than_needed():
   noise = random.Random(0)
   for number in (1, 2, 9, 19):
     heights = sorted(noise.random() ** 3 for _ in range(number))
-    moved = apart(heights, 0.05)
+    moved = spread_labels(heights, 0.05)
     assert all(b - a > 0.05 - 1e-9 for a, b in itertools.pairwise(moved))
     assert sum(moved) == pytest.approx(sum(heights))
-  assert apart([0.1, 0.5, 0.9], 0.05) == [0.1, 0.5, 0.9]
+  assert spread_labels([0.1, 0.5, 0.9], 0.05) == [0.1, 0.5, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_smoothing_adds_bins_up_before_it_divides():
   ]
   (axes,) = figures.draw(rows, form='positions', metric='bpb', smooth=1).axes
   assert curves_of(axes)[0]['a'][1] == pytest.approx([2.5, (30 + 20 + 80) / 100, 110 / 100, 1.0])
-  assert '3 neighbouring bins' in axes.figure.get_supxlabel()
+  assert '3 neighboring bins' in axes.figure.get_supxlabel()
 
 
 def test_the_receptive_field_is_a_sum_of_shares_and_names_the_tokens_with_99_per_cent():
@@ -250,8 +251,10 @@ def test_the_scripts_make_all_again_without_jax(tmp_path):
   study = tmp_path / 'study.py'
   study.write_text(
     'def get_config(): ...\n'
-    "def table(): return [dict(metric='ppl', controls=False), dict(form='columns', baseline='rope')]\n"
-    "def figures(): return {'one': dict(metric='bpb'), 'two': dict(form='lengths', windowed=True)}\n"
+    'def table():\n'
+    "  return [dict(metric='ppl', controls=False), dict(form='columns', baseline='rope')]\n"
+    'def figures():\n'
+    "  return {'one': dict(metric='bpb'), 'two': dict(form='lengths', windowed=True)}\n"
   )
   code = """
 import runpy, sys
@@ -320,12 +323,49 @@ def test_a_study_that_asks_for_what_there_is_not_is_one_line(source, message, tm
 
 
 def test_a_report_remembers_its_study_and_its_runs(tmp_path):
-  study = ROOT / 'configs' / 'quick.py'
-  wanted = study.of_study(study, tmp_path, ['a', 'b'])
-  study.save(wanted, study)
+  path = ROOT / 'configs' / 'quick.py'
+  wanted = study.of_study(path, tmp_path, ['a', 'b'])
+  study.save(wanted, path, ROOT)
   assert json.loads((tmp_path / 'study.json').read_text())['study'] == 'configs/quick.py'
-  assert study.load(tmp_path) == wanted
-  assert study.of_arguments([str(tmp_path)]) == wanted
-  assert study.of_arguments([str(tmp_path), '--config', str(study)]).study == str(study)
+  assert study.load(tmp_path, root=ROOT) == wanted
+  assert study.of_arguments([str(tmp_path)], ROOT) == wanted
+  assert study.of_arguments([str(tmp_path), '--config', str(path)], ROOT).study == str(path)
   (tmp_path / 'study.json').unlink()
   assert study.load(tmp_path) == study.Report(tmp_path)
+
+
+def test_a_study_of_the_repository_is_not_looked_for_without_the_repository(tmp_path):
+  """As in an installed package, which knows of no clone."""
+  path = ROOT / 'configs' / 'quick.py'
+  study.save(study.of_study(path, tmp_path), path, ROOT)
+  with pytest.raises(UserError, match=r"study='configs/quick\.py' is a file of the repository.*"):
+    study.load(tmp_path)
+  elsewhere = tmp_path / 'study.py'
+  elsewhere.write_text('def get_config(): ...\n')
+  study.save(study.of_study(elsewhere, tmp_path), elsewhere, ROOT)
+  assert study.load(tmp_path).study == elsewhere
+
+
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / 'figure.png'
+  path.write_bytes(b'the one before')
+  figure = figures.draw(realistic(1))
+  monkeypatch.setattr('os.replace', None)  # a kill before the new file takes its place
+  with pytest.raises(TypeError):
+    figures.save(figure, path)
+  assert path.read_bytes() == b'the one before'
+
+
+def test_nothing_of_reporting_imports_jax():
+  """Neither at import time nor through another module of the package."""
+  code = """
+import pkgutil, sys
+import posenc_jax.reporting as reporting
+for module in pkgutil.walk_packages(reporting.__path__, 'posenc_jax.reporting.'):
+  __import__(module.name)
+assert not {'jax', 'flax', 'optax', 'orbax'} & sys.modules.keys()
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr

@@ -14,8 +14,8 @@ from synthetic import extended, lines_of, realistic, row, rows_of, tasks, traine
 
 from posenc_jax import config, jsonl_store
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import significance, study, table_writers, tables
-from posenc_jax.reporting.layouts import costs
+from posenc_jax.reporting import significance, study, table_writers
+from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
 
 BASE = 'configs/base.py'
 
@@ -63,7 +63,7 @@ def marks(table):
 
 
 def test_every_form_has_a_case():
-  assert CASES.keys() == tables.FORMS.keys()
+  assert CASES.keys() == LAYOUTS.keys()
 
 
 @pytest.mark.parametrize('form', CASES)
@@ -75,7 +75,7 @@ def test_a_table_remade_from_rows_in_any_order_is_the_same_to_the_byte(form, tmp
     rows = [json.loads(json.dumps(r)) for r in rows]
     random.Random(seed).shuffle(rows)
     (tmp_path / str(seed)).mkdir()
-    table_writers.write(tables.make(rows, runs, form=form, **settings), tmp_path / str(seed))
+    table_writers.write(make_tables(rows, runs, form=form, **settings), tmp_path / str(seed))
     written.append(
       [(tmp_path / str(seed) / f'table.{end}').read_bytes() for end in ('md', 'tex', 'csv')]
     )
@@ -88,10 +88,10 @@ def test_a_run_that_is_missing_or_there_twice_is_named(form):
   runs = sorted({r['run'] for r in rows})
   assert not any(
     'no rows of run' in note
-    for t in tables.make(rows, runs, form=form, **settings)
+    for t in make_tables(rows, runs, form=form, **settings)
     for note in t.notes
   )
-  left = tables.make([r for r in rows if r['run'] != runs[-1]], runs, form=form, **settings)
+  left = make_tables([r for r in rows if r['run'] != runs[-1]], runs, form=form, **settings)
   assert any(f'no rows of run {runs[-1]}' in note for note in left[0].notes)
   if form != 'methods':  # there the run is all that has its seed
     label, seed = next((r['label'], r['seed']) for r in rows if r['run'] == runs[-1])
@@ -99,11 +99,11 @@ def test_a_run_that_is_missing_or_there_twice_is_named(form):
       'missing: ' in note and label in note and f'seed {seed}' in note for note in left[0].notes
     )
   again = [dict(r) for r in rows if r['run'] == runs[-1]]
-  (doubled, *_) = tables.make(rows + again, runs, form=form, **settings)
+  (doubled, *_) = make_tables(rows + again, runs, form=form, **settings)
   assert any(re.search(rf'repeat a key.*{re.escape(runs[-1])}', note) for note in doubled.notes)
-  assert texts(doubled) == texts(tables.make(rows, runs, form=form, **settings)[0])
+  assert texts(doubled) == texts(make_tables(rows, runs, form=form, **settings)[0])
   other = [r | {'run': f'{r["run"]},optim.learning_rate=9'} for r in again]
-  (mixed, *_) = tables.make(
+  (mixed, *_) = make_tables(
     rows + other, form=form, **{k: v for k, v in settings.items() if k != 'baseline'}
   )
   assert any('several runs of one seed' in note for note in mixed.notes)
@@ -117,7 +117,7 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
     if form != 'ranks'
     else {}
   )
-  found = tables.make(rows, form=form, **settings, **reference)
+  found = make_tables(rows, form=form, **settings, **reference)
   for table in found:
     text = table_writers.latex(table)
     body = re.sub(
@@ -146,7 +146,7 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
 def test_a_difference_its_interval_and_its_p_are_those_of_the_statistics():
   bits = {'rope': [2.0, 2.1, 2.05], 't5': [1.9, 1.95, 1.97]}
   rows = documents(bits)
-  main, difference = tables.make(rows, baseline='rope')
+  main, difference = make_tables(rows, baseline='rope')
   top, size = (np.zeros((2, 3, 6)) for _ in range(2))
   for r in rows:
     at = list(bits).index(r['label']), r['seed'], int(r['document'])
@@ -179,14 +179,14 @@ def test_planted_differences_are_marked_and_others_are_not():
   hard = noise.normal(0, 0.1, 5)  # what a seed does to all lines alike
   near = lambda shift: list(2.0 + hard + shift + noise.normal(0, 0.01, 5))
   bits = {'better': near(-0.2), 'rope': near(0), 'same': near(0), 'worse': near(0.2)}
-  main, difference = tables.make(documents(bits), baseline='rope')
+  main, difference = make_tables(documents(bits), baseline='rope')
   assert marks(main) == {'rope': '.', 'same': '.', 'better': '*', 'worse': '†'}
   assert marks(difference) == {'same': '.', 'better': '*', 'worse': '†'}
-  (main, _) = tables.make(documents(bits), form='columns', baseline='rope')
+  (main, _) = make_tables(documents(bits), form='columns', baseline='rope')
   assert [field.mark for field in lines_of(main)[0]] == ['', '*', '', '', '†']
   more = [r | {'metric': 'exact_match', 'value': r['bpb'], 'nats': None} for r in documents(bits)]
   # more is better
-  assert marks(tables.make(more, metric='exact_match', baseline='rope')[0])['better'] == '†'
+  assert marks(make_tables(more, metric='exact_match', baseline='rope')[0])['better'] == '†'
 
 
 def test_marks_are_corrected_for_the_lines_of_a_column():
@@ -194,14 +194,14 @@ def test_marks_are_corrected_for_the_lines_of_a_column():
   bits = {'rope': [2.0] * 5} | {
     f'line{i}': list(rng.normal(2 - 0.01 * i, 0.02, 5)) for i in range(8)
   }
-  difference = tables.make(documents(bits), baseline='rope')[1]
+  difference = make_tables(documents(bits), baseline='rope')[1]
   ps = [r['p'] for r in difference.records]
   assert [r['p_holm'] for r in difference.records] == significance.holm(ps)
   assert any(r['p'] < significance.ALPHA <= r['p_holm'] for r in difference.records)
   assert any(r['p_holm'] < significance.ALPHA for r in difference.records)
   is_marked = {r['encoding']: r['p_holm'] < significance.ALPHA for r in difference.records}
   assert {line: mark != '.' for line, mark in marks(difference).items()} == is_marked
-  alone = tables.make(
+  alone = make_tables(
     [r for r in documents(bits) if r['label'] in ('rope', 'line0')], baseline='rope'
   )[1]
   assert alone.records[0]['p_holm'] == alone.records[0]['p'] == ps[0]
@@ -209,12 +209,12 @@ def test_marks_are_corrected_for_the_lines_of_a_column():
 
 def test_what_is_not_paired_is_named_and_not_compared():
   rows = documents({'rope': [2.0, 2.1, 2.2], 't5': [1.9, 2.0, 2.2], 'alibi': [1.8, 1.9]})
-  main, difference = tables.make(rows, baseline='rope')
+  main, difference = make_tables(rows, baseline='rope')
   assert 'compared with rope over the seeds that both have: alibi at 8 over 0, 1' in main.notes
   rows = [
     r | ({'document': 'other'} if (r['label'], r['document']) == ('t5', '3') else {}) for r in rows
   ]
-  main, difference = tables.make(rows, baseline='rope')
+  main, difference = make_tables(rows, baseline='rope')
   assert 'not compared with rope, as seeds or scored tokens differ: t5 at 8' in main.notes
   assert texts(difference)[1] == ['t5', '—']
   # other tokens of the same documents
@@ -223,30 +223,29 @@ def test_what_is_not_paired_is_named_and_not_compared():
       r | change if r['label'] == 't5' else r
       for r in documents({'rope': [2.0, 2.1], 't5': [1.9, 2.0]})
     ]
-    base = 'rope, overrides null' if 'overrides' in change else 'rope'
-    main, *_ = tables.make(moved, baseline=base)
-    assert any(note.startswith(f'not compared with {base}') and 't5' in note for note in main.notes)
+    main, *_ = make_tables(moved, baseline='rope')
+    assert any(note.startswith('not compared with rope') and 't5' in note for note in main.notes)
 
 
 @pytest.mark.parametrize('form', ['lengths', 'columns'])
 @pytest.mark.parametrize(
   ('change', 'line'),
   [
-    ({'overrides': {'encoding.base': 5.0}}, 'rope, overrides null'),
+    ({'overrides': {'encoding.base': 5.0}}, 'rope'),
     ({'step': 50}, 'rope, step 100'),
     ({'step': 200, 'run': 'another'}, 'rope, step 200'),
     ({'k': 2}, 'rope, k 4'),
   ],
 )
 def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line):
-  """It changes the names of all lines; of those with the baseline's label one is meant."""
+  """It divides the baseline's label into two lines, one of which is meant."""
   rows = documents({'rope': [2.0, 2.1, 2.2], 't5': [1.0, 1.1, 1.2]})
   some = rows if line == 'rope, step 200' else [r for r in rows if r['seed'] == 0]
   again = [r | change for r in some if r['label'] == 'rope']
-  made = tables.make(rows + again, form=form, metric='bpb', baseline='rope')
+  made = make_tables(rows + again, form=form, metric='bpb', baseline='rope')
   assert any(f'difference from {line}, mean' in table.caption for table in made)
   elsewhere = [r | {'protocol': 'non_overlapping', 'k': None} for r in rows if r['label'] == 't5']
-  made = tables.make(rows + elsewhere, form=form, metric='bpb', baseline='rope')
+  made = make_tables(rows + elsewhere, form=form, metric='bpb', baseline='rope')
   assert any(
     'not compared with rope, which has no rows here' in note
     for table in made
@@ -254,11 +253,11 @@ def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line)
   )
   assert any('difference from rope, mean' in table.caption for table in made)
   with pytest.raises(UserError, match=r"table: baseline='roep' has no rows; did you mean 'rope'\?"):
-    tables.make(rows + again, form=form, baseline='roep')
+    make_tables(rows + again, form=form, baseline='roep')
 
 
 def test_one_seed_gives_an_interval_but_no_mark():
-  main, difference = tables.make(documents({'rope': [2.0], 't5': [1.0]}), baseline='rope')
+  main, difference = make_tables(documents({'rope': [2.0], 't5': [1.0]}), baseline='rope')
   assert marks(main) == {'rope': '.', 't5': '.'}
   assert re.fullmatch(
     r'-1.000 \[-1\.0\d\d, -0\.9\d\d\]|-1.000 \[-1.000, -1.000\]', texts(difference)[0][1]
@@ -271,7 +270,7 @@ def test_without_single_documents_there_is_no_interval():
     row(label, seed, bits=bits, document=None)
     for label, seed, bits in (('a', 0, 2), ('a', 1, 2.2), ('b', 0, 1))
   ]
-  difference = tables.make([*rows, row('b', 1, bits=1.1, document=None)], baseline='a')[1]
+  difference = make_tables([*rows, row('b', 1, bits=1.1, document=None)], baseline='a')[1]
   assert texts(difference) == [['b', '-1.050']]
   assert 'No intervals' in difference.caption
 
@@ -279,20 +278,20 @@ def test_without_single_documents_there_is_no_interval():
 # Each form
 
 
-def test_columns_has_a_block_for_each_corpus_or_protocol_and_the_best_of_each_line():
+def test_columns_has_a_group_for_each_corpus_or_protocol_and_the_best_of_each_line():
   bits = {'rope': {8: [1.0, 1.0], 16: [3.0, 3.0]}, 't5': {8: [2.0, 2.0], 16: [2.0, 2.0]}}
   rows = rows_of(bits) + rows_of(bits | {'alibi': {8: [0.0, 0.0]}}, corpus='pg19')
-  (table,) = tables.make(rows, form='columns', by='corpus', metric='bpb')
+  (table,) = make_tables(rows, form='columns', by='corpus', metric='bpb')
   assert table.header == ['length', 'alibi', 'rope', 't5']
-  assert [block.name for block in table.blocks] == ['pg19, last_k', 'sotu, last_k']
+  assert [group.name for group in table.groups] == ['pg19, last_k', 'sotu, last_k']
   second, first = (
-    [[field.text for field in line] for line in block.lines] for block in table.blocks
+    [[field.text for field in line] for line in group.lines] for group in table.groups
   )
   assert first == [
     ['8 (L)', '—', '1.000 ± 0.000', '2.000 ± 0.000'],
     ['16', '—', '3.000 ± 0.000', '2.000 ± 0.000'],
   ]
-  assert [[f.is_best for f in line] for line in table.blocks[1].lines] == [
+  assert [[f.is_best for f in line] for line in table.groups[1].lines] == [
     [0, 0, 1, 0],
     [0, 0, 0, 1],
   ]
@@ -302,13 +301,13 @@ def test_columns_has_a_block_for_each_corpus_or_protocol_and_the_best_of_each_li
     ('pg19', 'alibi'),
   }
   assert 'pg19, last_k: missing: alibi at 16' in table.notes
-  assert [title for title, *_ in table.every] == [
+  assert [title for title, *_ in table.per_seed] == [
     'Every seed, pg19, last_k:',
     'Every seed, sotu, last_k:',
   ]
   both = rows_of(bits) + rows_of(bits, protocol='non_overlapping', k=None)
-  (table,) = tables.make(both, form='columns', metric='bpb')
-  assert [block.name for block in table.blocks] == ['last_k', 'non_overlapping']
+  (table,) = make_tables(both, form='columns', metric='bpb')
+  assert [group.name for group in table.groups] == ['last_k', 'non_overlapping']
   assert 'the last 4 tokens' in table.caption
   assert 'windows that do not overlap' in table.caption
 
@@ -319,20 +318,20 @@ def test_columns_has_a_block_for_each_corpus_or_protocol_and_the_best_of_each_li
 def test_corpora_with_runs_of_their_own_miss_no_others(form, settings):
   rows = [r | {'corpus': r['protocol'], 'run': f'{r["protocol"]},{r["run"]}'} for r in tasks(2)]
   runs = sorted({r['run'] for r in rows})
-  assert tables.make(rows, runs, form=form, **settings)[0].notes == []
-  (table,) = tables.make([r for r in rows if r['run'] != runs[0]], runs, form=form, **settings)
+  assert make_tables(rows, runs, form=form, **settings)[0].notes == []
+  (table,) = make_tables([r for r in rows if r['run'] != runs[0]], runs, form=form, **settings)
   assert table.notes == [f'no rows of run {runs[0]}', 'copy, copy: missing: alibi seed 0']
   one = [r | {'protocol': 'copy'} for r in rows]  # options of a task make corpora, not protocols
-  (table,) = tables.make(one, form='ranks')
+  (table,) = make_tables(one, form='ranks')
   assert [line[0].text for line in lines_of(table)[:2]] == ['copy, copy', 'sort, copy']
 
 
 def test_the_grid_ends_with_the_models_trained_at_each_length():
-  (table,) = tables.make(trained_at(), form='grid', metric='bpb')
+  (table,) = make_tables(trained_at(), form='grid', metric='bpb')
   assert table.header == ['training length', '32', '64', '128', '256']
-  assert [block.name for block in table.blocks] == ['alibi', 't5']
-  for block in table.blocks:
-    names, *columns = zip(*([field.text for field in line] for line in block.lines), strict=True)
+  assert [group.name for group in table.groups] == ['alibi', 't5']
+  for group in table.groups:
+    names, *columns = zip(*([field.text for field in line] for line in group.lines), strict=True)
     assert names == ('L = 32', 'L = 64', 'L = 128', 'trained at the evaluation length')
     for i, column in enumerate(columns):
       assert [text == '—' for text in column[:3]] == [i < j for j in range(3)]
@@ -340,15 +339,15 @@ def test_the_grid_ends_with_the_models_trained_at_each_length():
   assert table.notes == []  # a model is not asked for less than it was trained at
 
 
-def test_methods_are_lines_and_trainings_are_blocks():
+def test_methods_are_lines_and_trainings_are_groups():
   change = {'train_length': 32, 'step': 10, 'label': 'yarn'}
   rows = extended() + [
     r | change | {'run': f'y{r["seed"]}'} for r in extended() if r['overrides'] is None
   ]
-  (table, difference) = tables.make(
+  (table, difference) = make_tables(
     rows, form='methods', metric='bpb', baseline='rope, as trained, L = 8, 100 steps'
   )
-  assert [(block.name, [line[0].text for line in block.lines]) for block in table.blocks] == [
+  assert [(group.name, [line[0].text for line in group.lines]) for group in table.groups] == [
     (
       'L = 8, 100 steps',
       ['rope, as trained', 'rope, rope_type=linear, factor=4', 'rope, rope_type=yarn, factor=4'],
@@ -364,14 +363,14 @@ def test_methods_are_lines_and_trainings_are_blocks():
   # renamed by one more evaluation
   for baseline in ('rope, L = 8, 100 steps', 'rope, as trained, L = 8, 100 steps'):
     longer = [r | {'overrides': {'max(eval.lengths)': 99}} for r in rows if r['overrides'] is None]
-    difference = tables.make(rows + longer, form='methods', baseline=baseline)[1]
+    difference = make_tables(rows + longer, form='methods', baseline=baseline)[1]
     assert difference.title.startswith(
-      'Differences from rope, as trained, L = 8, 100 steps, overrides null'
+      'Differences from rope, as trained, L = 8, 100 steps, last_k'
     )
-  (table,) = tables.make([r for r in rows if r['overrides'] is None], form='methods')
+  (table,) = make_tables([r for r in rows if r['overrides'] is None], form='methods')
   assert [line[0].text for line in lines_of(table)] == ['rope', 'yarn']
   other = [r | {'overrides': {**(r['overrides'] or {}), 'eval.documents': 3}} for r in extended()]
-  (table,) = tables.make(extended() + other, form='methods')
+  (table,) = make_tables(extended() + other, form='methods')
   assert 'mixed overrides, each a line of its own: null, {eval.documents: 3}' in table.notes
 
 
@@ -389,7 +388,7 @@ def test_ranks_by_hand():
     'sort', a=[0.2, 0.2], b=[0.8, 0.8], c=[0.2, 0.2]
   )
   rows += of('tally', a=[0.4], b=[0.4])
-  (table,) = tables.make(rows, form='ranks')
+  (table,) = make_tables(rows, form='ranks')
   assert texts(table) == [
     ['copy', '0.675 ± 0.106', '0.300 ± 0.000', '0.000 ± 0.000'],
     ['sort', '0.150 ± 0.000', '0.600 ± 0.000', '0.150 ± 0.000'],
@@ -398,31 +397,31 @@ def test_ranks_by_hand():
     ['mean reciprocal rank', '0.70', '0.75', '0.37'],
   ]
   assert 'tally is left out of the ranks: no score of c' in table.notes
-  assert ['copy', '1', '0.600', '0.300', '0.000'] in table.every[0][2]
+  assert ['copy', '1', '0.600', '0.300', '0.000'] in table.per_seed[0][2]
 
 
 def test_chance_is_printed_and_never_bold():
-  (table,) = tables.make(tasks(names=['copy']), metric='exact_match')
+  (table,) = make_tables(tasks(names=['copy']), metric='exact_match')
   assert texts(table)[-1] == ['chance', *['0.100'] * 6]
   assert not any(field.is_best for field in lines_of(table)[-1])
   shares = [
     r | {'metric': 'token_accuracy'} if r['metric'] != 'chance' else r
     for r in tasks(names=['copy'])
   ]
-  (table,) = tables.make(shares, metric='token_accuracy')
+  (table,) = make_tables(shares, metric='token_accuracy')
   assert texts(table)[-1][0] != 'chance'  # that of exact matches is not that of tokens
   odd = [
     r | {'value': r['seed'] / 10} if r['metric'] == 'chance' else r for r in tasks(names=['copy'])
   ]
-  assert texts(tables.make(odd, metric='exact_match')[0])[-1] == ['chance', *['—'] * 6]
+  assert texts(make_tables(odd, metric='exact_match')[0])[-1] == ['chance', *['—'] * 6]
 
 
 def test_any_metric_of_rows_is_printed_but_only_known_ones_have_a_best():
-  (table,) = tables.make([row('a', metric='brier', value=0.25)], metric='brier')
+  (table,) = make_tables([row('a', metric='brier', value=0.25)], metric='brier')
   assert texts(table) == [['a', '0.250']]
   assert not lines_of(table)[0][1].is_best
   with pytest.raises(UserError, match=r"metric='brier' with a baseline"):
-    tables.make([row('a', metric='brier', value=0.25)], metric='brier', baseline='a')
+    make_tables([row('a', metric='brier', value=0.25)], metric='brier', baseline='a')
 
 
 def test_what_is_published_stands_apart():
@@ -431,8 +430,8 @@ def test_what_is_published_stands_apart():
     dict(line='T5', values={512: '19.65'}, source='Press et al. 2021, table 2'),
   ]
   rows = rows_of({'rope': {8: [1.0, 2.0]}})
-  ours, theirs = tables.make(rows, reference=reference)
-  assert ours == tables.make(rows)[0]
+  ours, theirs = make_tables(rows, reference=reference)
+  assert ours == make_tables(rows)[0]
   assert theirs.header == ['encoding', '512', '1024', 'source']
   assert texts(theirs)[1] == ['T5', '19.65', '—', 'Press et al. 2021, table 2']
   assert not any(field.is_best or field.mark for line in lines_of(theirs) for field in line)
@@ -456,13 +455,14 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   steps = [
     dict(step=n, seconds_per_step=s) for n, s in ((1, 9.0), (20, 0.010), (40, 0.012), (60, 0.020))
   ]
+  rope, t5 = {'encoding.name': 'rope'}, {'encoding.name': 't5', 'train.steps': 300}
+  larger = dict(parameters=1_100_000, encoding_parameters=100_000)
   made = [
-    run_of(tmp_path, 'a0', [{'step': 0, **sizes}, *steps], **{'encoding.name': 'rope'}),
-    run_of(tmp_path, 'a1', [{'step': 0, **sizes}, *steps], **{'encoding.name': 'rope', 'seed': 1}),
-    run_of(tmp_path, 'b', [{'step': 0, 'parameters': 1_100_000, 'encoding_parameters': 100_000}, *steps],
-           **{'encoding.name': 't5', 'train.steps': 300}),
+    run_of(tmp_path, 'a0', [{'step': 0, **sizes}, *steps], **rope),
+    run_of(tmp_path, 'a1', [{'step': 0, **sizes}, *steps], **rope, seed=1),
+    run_of(tmp_path, 'b', [{'step': 0, **larger}, *steps], **t5),
     run_of(tmp_path, 'c', [{'step': 0}], label='old'),
-  ]  # fmt: skip
+  ]
   rows = costs.read(tmp_path)
   (table,) = costs.tables(rows, [*made, 'd'])
   assert texts(table) == [
@@ -497,7 +497,7 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     jsonl_store.append(
       tmp_path / name / 'eval.jsonl', [row(label, seed, run=name, bits=2.0 + seed)]
     )
-  study.Report(tmp_path, tables=[{}, {'form': 'columns'}]).make_tables()
+  study.Report(tmp_path, tables=[{}, {'form': 'columns'}]).write_tables()
   text = (tmp_path / 'table.md').read_text(encoding='utf-8')
   assert text.count('0.001 million parameters, 2.46 million tokens a run, trained in float32.') == 2
   assert '## Cost' in text
@@ -512,5 +512,5 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     b''.join(path.read_bytes() for path in sorted(tmp_path.glob('*/eval.jsonl')))
   )
   (kept / 'costs.jsonl').write_bytes((tmp_path / 'costs.jsonl').read_bytes())
-  study.Report(kept, tables=[{}, {'form': 'columns'}]).make_tables()
+  study.Report(kept, tables=[{}, {'form': 'columns'}]).write_tables()
   assert before == {name: (kept / f'table.{name}').read_bytes() for name in before}

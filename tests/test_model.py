@@ -326,7 +326,10 @@ def test_seeds_at_once_are_seeds_apart():
       {'model__share_encoding': 'some'},
       "model.share_encoding='some' must be one of paper, all, none",
     ),
-    ({'encoding__name': 'alibbi'}, "encoding.name='alibbi': no such encoding; did you mean 'alibi'"),
+    (
+      {'encoding__name': 'alibbi'},
+      "encoding.name='alibbi': no such encoding; did you mean 'alibi'",
+    ),
     ({'encoding__heads': 3}, "encoding rope has no hyperparameter 'heads'"),  # not the model's
     (
       {

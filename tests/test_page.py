@@ -22,17 +22,20 @@ from test_commands import command  # noqa: F401
 
 import posenc_jax.reporting.html
 from posenc_jax import config, data, jsonl_store
+from posenc_jax.evaluation import parameter_counts
+from posenc_jax.evaluation.profiles import single_encodings
 from posenc_jax.model import decoder
-from posenc_jax.reporting.html import page, parameters, plots, profiles, style
-from posenc_jax.reporting.html.extrapolation_gap import rise
-from posenc_jax.reporting.html.measured import measure
+from posenc_jax.reporting.html import page, plots, profile_plots, style
+from posenc_jax.reporting.html.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.html.settings import settings
 from posenc_jax.reporting.html.sources import Sources, gather
 from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.metrics import LIKELIHOODS
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent
+BASE = ROOT / 'configs' / 'base.py'
 BITS = {
   'alibi': {8: [1.0, 2.0, 4.0], 16: [1.5, 2.0, 4.0], 32: [1.5, 2.5, 4.5]},
   'rope': {8: [3.0, 3.5, 3.0], 16: [4.0, 4.0, 5.0], 32: [6.0, 7.0, 5.0]},
@@ -78,8 +81,8 @@ def sources(rows, runs=(), configs=None):
   return Sources(rows, list(runs), configs or {}, [])
 
 
-def rendered(rows, metric='bpb', pictures=False, **fields):
-  return page.render(sources(rows, **fields), metric, pictures)
+def rendered(rows, metric='bpb', with_profiles=False, **fields):
+  return page.render(sources(rows, **fields), metric, with_profiles, BASE)
 
 
 def plot(text, name='curves'):
@@ -95,7 +98,10 @@ def plot(text, name='curves'):
 
 def means(table):
   return {
-    line: [statistics.fmean(some) if (some := table.of(line, n)) else None for n in table.columns]
+    line: [
+      statistics.fmean(some) if (some := table.seed_scores(line, n)) else None
+      for n in table.columns
+    ]
     for line in table.lines
   }
 
@@ -156,15 +162,30 @@ def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
         assert x == table.columns
         assert y == means(table)[line]
         for n, label in zip(table.columns, text, strict=True):
-          assert table.metric.text(table.of(line, n)) in label
+          assert table.metric.text(table.seed_scores(line, n)) in label
           for seed in table.seeds:
-            cell = table.cells[line, seed, n]
-            assert (
-              f'seed {seed}: {table.metric.text(cell.scores(table.metric)) if cell.status == "ok" else cell.status}'
-              in label
-            )
+            score = table.by_seed[line, seed, n]
+            value = score.value(table.metric)
+            shown_text = score.status if value is None else table.metric.text([value])
+            assert f'seed {seed}: {shown_text}' in label
   assert [trace['y'] for trace in traces[1::3]] == [means(made[0])[line] for line in lines]
   assert not any(trace['y'] for trace in traces[2::3])
+
+
+def test_figures_and_the_page_draw_the_same_curves():
+  """One failed seed, and a deviation that no logarithmic axis has a place for, among them."""
+  bits = {'rope': {8: [1.0, 3.0], 16: [0.1, 4.0]}, 'alibi': {8: [2.0, 2.1], 16: [1.0, 'odd']}}
+  (series,) = sources(rows_of(bits)).series('bpb')
+  (axes,) = figures.draw(rows_of(bits), metric='bpb').axes
+  drawn = {line.get_label(): line for line in axes.lines if line.get_label() in bits}
+  bands = dict(zip(series.curves, axes.collections, strict=True))
+  for line in bits:
+    trace = plots.mean_trace(series, line)
+    points = [(x, y) for x, y in zip(trace['x'], trace['y'], strict=True) if y is not None]
+    assert list(zip(*drawn[line].get_data(), strict=True)) == points
+    corners = {tuple(corner) for corner in bands[line].get_paths()[0].vertices.tolist()}
+    outline = plots.std_band(series, line)
+    assert corners == set(zip(outline['x'], outline['y'], strict=True)) - {(None, None)}
 
 
 def test_switches_do_not_undo_each_other():
@@ -209,8 +230,9 @@ def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
 def test_the_page_opens_with_the_answer_and_the_training_length():
   text = rendered(rows_of(BITS))
   assert (
-    'Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per byte: alibi (+0.500), '
-    'rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: learned (beyond_table).'
+    'Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per byte: '
+    'alibi (+0.500), rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: '
+    'learned (beyond_table).'
   ) in text
   assert (
     text.index('Trained at 8')
@@ -224,7 +246,7 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
 
 
 def test_of_many_encodings_the_ends_are_named():
-  said = rise(measure(sources(realistic()), 'bpb')[0]).sentences()
+  said = extrapolation_gap(sources(realistic()).series('bpb')[0]).sentences()
   assert re.search(
     r'Smallest rise in bits per byte: nope \([+-]0\.0\d\d\), .*; largest: alibi \(\+3\.2\d\d\)\.',
     said,
@@ -258,17 +280,17 @@ def test_training_lengths_that_differ_are_not_measured_from():
 
 
 def test_a_seed_that_failed_leaves_no_flattering_mean():
-  (table,) = measure(sources(rows_of({'rope': {8: [1.0, 1.0], 16: [1.0, 'not_finite']}})), 'bpb')
-  (line,) = rise(table).lines
-  assert (line.rises, line.why) == ([], 'not_finite')
-  assert plots.curve(table, 'rope')['y'] == [1.0, None]
-  assert plots.band(table, 'rope')['x'] == [8, 8, None]
+  (table,) = sources(rows_of({'rope': {8: [1.0, 1.0], 16: [1.0, 'not_finite']}})).series('bpb')
+  (line,) = extrapolation_gap(table).lines
+  assert (line.gaps, line.reason) == ([], 'not_finite')
+  assert plots.mean_trace(table, 'rope')['y'] == [1.0, None]
+  assert plots.std_band(table, 'rope')['x'] == [8, 8, None]
 
 
 def test_bands_are_one_deviation_and_break_where_lines_do():
   bits = {'rope': {8: [1.0, 3.0], 16: ['not_finite'] * 2, 32: [0.1, 4.0], 64: [2.0, 2.0]}}
-  (table,) = measure(sources(rows_of(bits)), 'bpb')
-  drawn, spread = plots.band(table, 'rope'), statistics.stdev([0.1, 4.0])
+  (table,) = sources(rows_of(bits)).series('bpb')
+  drawn, spread = plots.std_band(table, 'rope'), statistics.stdev([0.1, 4.0])
   assert spread > 2.05, 'a logarithmic axis has no place for the mean less the deviation'
   assert drawn['x'] == [8, 8, None, 32, 64, 64, 32, None]
   deviation = statistics.stdev([1.0, 3.0])
@@ -318,7 +340,7 @@ def test_tasks_are_curves_of_accuracy_with_chance_after_those_of_likelihoods():
   of_seeds = {
     trace['name']: list(zip(trace['x'], trace['y'], strict=True)) for trace in traces[0:-1:3]
   }
-  value = lambda line, seed, n: table.cells[line, seed, n].scores(table.metric)[0]
+  value = lambda line, seed, n: table.by_seed[line, seed, n].value(table.metric)
   apart = lambda line, seed: [*((n, value(line, seed, n)) for n in table.columns), (None, None)]
   assert of_seeds == {
     line: [point for seed in range(3) for point in apart(line, seed)] for line in table.lines
@@ -347,13 +369,15 @@ def test_what_is_learned_nowhere_does_not_lead():
   ]
   text = rendered(rows)
   assert (
-    'Exact match at 8 and at 32: good (1.000, 0.900), fair (0.900, 0.500), bad (0.100, 0.100), worst (0.200, 0.000). '
-    'Others at 32: at most 0.000.'
+    'Exact match at 8 and at 32: good (1.000, 0.900), fair (0.900, 0.500), bad (0.100, 0.100), '
+    'worst (0.200, 0.000). Others at 32: at most 0.000.'
   ) in text
   (ranked,) = [lines for lines in Parsed(text).tables if lines[0][-1] == 'change']
   assert ranked[:3] == [
-    ['encoding', '8 (L)', '32', 'change'], ['good', '1.000', '0.900', '-0.100'], ['fair', '0.900', '0.500', '-0.400'],
-  ]  # fmt: skip
+    ['encoding', '8 (L)', '32', 'change'],
+    ['good', '1.000', '0.900', '-0.100'],
+    ['fair', '0.900', '0.500', '-0.400'],
+  ]
 
 
 def test_a_task_with_depths_is_drawn_over_all_of_them():
@@ -395,7 +419,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     json.dumps({'study': str(tmp_path / 'study.py'), 'runs': runs})
   )
   made = gather([tmp_path])
-  text = page.render(made, 'bpb', pictures=False)
+  text = page.render(made, 'bpb', with_profiles=False)
   printed = Parsed(text).tables
   if baseline == 'gone':
     assert 'the tables of' in made.notes[-1]
@@ -414,7 +438,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
   )
   (tmp_path / 'study.json').write_text(json.dumps({'runs': runs}))
-  text = page.render(gather([tmp_path]), 'bpb', pictures=False)
+  text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
   assert 'theirs' not in text
   assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], (
     'without a study, what runs cost'
@@ -448,13 +472,13 @@ def test_the_page_loads_nothing_and_sends_nothing():
 
 
 def test_the_same_page_is_made_again_byte_for_byte(study):
-  first, second = (page.render(gather([study]), 'bpb', pictures=True) for _ in range(2))
+  first, second = (page.render(gather([study]), 'bpb', with_profiles=True) for _ in range(2))
   assert first == second
 
 
 def test_the_kept_study_makes_a_page_of_moderate_size():
-  kept = gather([ROOT / 'results' / 'classic'])
-  text = page.render(kept, 'bpb', pictures=False)
+  kept = gather([ROOT / 'results' / 'classic'], ROOT)
+  text = page.render(kept, 'bpb', with_profiles=False)
   assert len(text.encode()) < 5.2e6
   first = next(iter(plot(text)[1]['updatemenus']))
   assert [button['label'] for button in first['buttons']] == [
@@ -478,7 +502,7 @@ def test_configs_stand_behind_rows(study):
   assert found[1].own == {'encoding.name': '"rope"', 'encoding.base': '500.0'}
   assert same['train.length'] == '8'
   assert not {'seed', 'label', 'encoding.base', 'encoding.name'} & same.keys()
-  printed = Parsed(page.render(gather([study]), 'bpb', pictures=False)).tables[-2:]
+  printed = Parsed(page.render(gather([study]), 'bpb', with_profiles=False)).tables[-2:]
   parameters_of = data.VOCAB * 8 + 2 * (4 * 8 * 8 + 2 * 8 * 16 + 2 * 8) + 8
   assert [
     'rope',
@@ -495,7 +519,7 @@ def test_parameters_are_those_of_the_model(name, tmp_path):
   c = run_folder(tmp_path / 'run', [row(name)], **{'encoding.name': name})
   made = decoder.build(c, data.VOCAB, nnx.Rngs(0))
   sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (made, made.encodings)]
-  assert list(parameters.count(c)) == sizes
+  assert list(parameter_counts.count(c)) == sizes
   assert sizes[1] > 0
 
 
@@ -504,7 +528,7 @@ def test_a_config_that_no_model_is_made_of_has_a_page(study):
   saved = json.loads(path.read_text())
   saved['encoding'] = {'name': 'gone'}
   path.write_text(json.dumps(saved))
-  text = page.render(gather([study]), 'bpb', pictures=True)
+  text = page.render(gather([study]), 'bpb', with_profiles=True)
   (line,) = [line for line in Parsed(text).tables[-2] if line[0] == 'rope']
   assert line[2] == 'not known'
   assert 'gone' in line[3]
@@ -512,7 +536,7 @@ def test_a_config_that_no_model_is_made_of_has_a_page(study):
 
 
 def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):
-  text = page.render(gather([study]), 'bpb', pictures=True)
+  text = page.render(gather([study]), 'bpb', with_profiles=True)
   (alibi, *_), _, _ = plot(text, 'encoding-0-0')
   assert alibi['y'] == [-(2.0**-4) * r for r in range(16)]
   assert alibi['x'] == [float(f'{math.log2(1 + r):.6g}') for r in range(16)], 'even by octave'
@@ -531,16 +555,22 @@ def test_rows_alone_have_their_encodings_drawn_with_defaults():
   rows = rows_of(
     {'learned': {8: [1.0], 16: ['beyond_table']}, 'a name of its own': {8: [1.0], 16: [1.0]}}
   )
-  text = rendered(rows, pictures=True)
+  text = rendered(rows, with_profiles=True)
   assert 'Rows do not tell hyperparameters' in text
   assert 'Positions end at 8 tokens' in text
   assert 'a name of its own is not drawn: ' in text
   assert len(plot(text, 'encoding-0-0')[0]) == 2 * 4
 
 
+def test_without_the_repository_the_page_says_which_encodings_it_cannot_draw():
+  text = page.render(sources(rows_of({'rope': {8: [1.0, 2.0]}})), 'bpb', with_profiles=True)
+  assert '2 runs have no config.json: their encodings are drawn with the base config of' in text
+  assert 'encoding-0-0' not in text
+
+
 def test_what_no_weight_is_left_of_is_not_drawn():
   rows = rows_of({'alibi': {8: [1.0], 512: [1.0]}})
-  text = rendered(rows, pictures=True)
+  text = rendered(rows, with_profiles=True)
   traces, layout, _ = plot(text, 'encoding-0-0')
   assert min(traces[0]['y']) < -100
   assert -17 < layout['yaxis']['range'][0] < -16
@@ -549,13 +579,13 @@ def test_what_no_weight_is_left_of_is_not_drawn():
 
 
 def test_far_distances_of_what_is_noisy_are_thinned():
-  text = rendered(rows_of({'rope': {8: [1.0], 512: [1.0]}}), pictures=True)
+  text = rendered(rows_of({'rope': {8: [1.0], 512: [1.0]}}), with_profiles=True)
   assert len(plot(text, 'encoding-0-0')[0][1]['y']) < 110
   assert 'Far distances: averages over 1/12 octave.' in text
 
 
 def test_hidden_keys_leave_gaps():
-  assert profiles._numbers(np.array([1.23456, np.nan])) == [1.235, None]
+  assert profile_plots._numbers(np.array([1.23456, np.nan])) == [1.235, None]
   assert style.fade('#0a0b0c', 0.5) == 'rgba(10, 11, 12, 0.5)'
 
 
@@ -569,8 +599,8 @@ def test_runs_of_one_name_in_two_places_stay_apart(tmp_path):
   made = gather([tmp_path / 'a', tmp_path / 'b'])
   names = [f'{tmp_path.as_posix()}/{name}/rope' for name in 'ab']
   assert [r['run'] for r in made.rows] == list(made.configs) == names
-  (table,) = measure(made, 'bpb')
-  assert sorted(table.scores.values()) == [[1.0], [2.0]]
+  (table,) = made.series('bpb')
+  assert sorted(curve.values for curve in table.curves.values()) == [[[1.0]], [[2.0]]]
   assert [s.own for s in settings(made.rows, made.configs)[0]] == [
     {'optim.learning_rate': '0.001'}, {'optim.learning_rate': '0.002'},
   ]  # fmt: skip
@@ -589,7 +619,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   assert kept.configs == {}
   assert kept.notes[0].endswith('5 rows of 3 runs.')
   assert '1 row by position or of unknown metrics' in kept.notes[-1]
-  assert measure(kept, 'bpb')[0].lines == ['alibi', 'rope']
+  assert list(kept.series('bpb')[0].curves) == ['alibi', 'rope']
 
 
 # The command
@@ -603,7 +633,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['nowhere'], ['nowhere: no rows']),
     (['STUDY', 'STUDY'], ['given twice']),
     (['STUDY', '--metric=bpc'], ["metric='bpc'", "did you mean 'bpb'?"]),
-    (['STUDY', '--pictures=maybe'], ['pictures', 'maybe']),
+    (['STUDY', '--profiles=maybe'], ['profiles', 'maybe']),
     (['STUDY', '--config.train.steps=3'], ['--config.train.steps', 'allowed: --out']),
     (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
     (['STUDY', '--out'], ['--out: has no value', 'allowed: --out=VALUE']),
@@ -618,7 +648,7 @@ def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, argu
     for word in arguments
   ]
   before = sorted(tmp_path.rglob('*'))
-  code, out, err = command('scripts/report.py', f'--out={tmp_path}/new/page.html', *filled)
+  code, out, err = command('scripts/html_report.py', f'--out={tmp_path}/new/page.html', *filled)
   assert (code, out, err.count('\n')) == (2, '', 1)
   assert all(word in err for word in words), err
   assert sorted(tmp_path.rglob('*')) == before
@@ -628,7 +658,7 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
   monkeypatch.delattr(posenc_jax.reporting.html, 'page')
   monkeypatch.delitem(sys.modules, 'posenc_jax.reporting.html.page')
   monkeypatch.setitem(sys.modules, 'jinja2', None)
-  code, _, err = command('scripts/report.py', study, f'--out={tmp_path}/page.html')
+  code, _, err = command('scripts/html_report.py', study, f'--out={tmp_path}/page.html')
   assert (code, err.count('\n')) == (2, 1)
   assert "jinja2 is not installed; allowed: pip install -e '.[report]'" in err
 
@@ -636,10 +666,12 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
 def test_the_script_writes_the_page(command, study, tmp_path):  # noqa: F811
   path = tmp_path / 'new' / 'page.html'
   code, out, _ = command(
-    'scripts/report.py', '--out', path, study, '--pictures=False', '--metric', 'ppl'
+    'scripts/html_report.py', '--out', path, study, '--profiles=False', '--metric', 'ppl'
   )
   assert (code, out.strip()) == (None, str(path))
-  assert path.read_text(encoding='utf-8') == page.render(gather([study]), 'ppl', pictures=False)
+  assert path.read_text(encoding='utf-8') == page.render(
+    gather([study]), 'ppl', with_profiles=False
+  )
 
 
 # In a browser
@@ -706,7 +738,7 @@ def made(tmp_path_factory):
     path,
     rendered(
       realistic() + rows_of(BITS, protocol='non_overlapping', k=None, train_length=128),
-      pictures=True,
+      with_profiles=True,
     ),
   )
   return path
@@ -811,11 +843,9 @@ def test_the_page_fits_and_asks_for_nothing_but_itself(browser, made, width):
 
 
 def test_each_encoding_of_a_pattern_is_drawn():
-  from posenc_jax.reporting.html import profiles
-
   layers = ({'name': 'rope', 'base': 100.0, 'attention_window': 8}, 'rope', 'alibi')
-  c = config.load(ROOT / 'configs' / 'base.py', {'encoding': {'name': 'pattern', 'layers': layers}})
-  found = profiles.kinds('iRoPE', c)
+  c = config.load(BASE, {'encoding': {'name': 'pattern', 'layers': layers}})
+  found = single_encodings('iRoPE', c)
   assert [name for name, _ in found] == ['iRoPE: rope', 'iRoPE: rope', 'iRoPE: alibi']
-  assert len({profiles.setting(own) for _, own in found}) == 3
-  assert all(profiles.draw(own, 64).panels for _, own in found)
+  assert len({page._profile_key(own) for _, own in found}) == 3
+  assert all(page._profile(own, 64, 'a')['plots'] for _, own in found)

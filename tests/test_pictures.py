@@ -13,9 +13,10 @@ from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.t5 import bucket_row
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import profiles
-from posenc_jax.reporting.mpl import panels
-from posenc_jax.reporting.mpl.classic import CLASSIC
-from posenc_jax.reporting.mpl.profiles import draw
+from posenc_jax.reporting.html import profile_plots
+from posenc_jax.reporting.mpl.profile_figure import draw
+from scripts import classic_figures
+from scripts.classic_figures import CLASSIC
 
 SCRIPT = Path(__file__).parent.parent / 'scripts' / 'figures.py'
 SMALL = dict(heads=2, head_dim=8, train_length=24)
@@ -24,7 +25,7 @@ DISTANCES = np.arange(300)
 
 def measured(spec, length=24, samples=16, **sizes):
   return profiles.against_distance(
-    profiles.build(spec, **{**SMALL, **sizes}, seed=0), length, samples, 0
+    profiles.from_spec(spec, **{**SMALL, **sizes}, seed=0), length, samples, 0
   )
 
 
@@ -32,7 +33,7 @@ def measured(spec, length=24, samples=16, **sizes):
 @pytest.mark.parametrize('length', [1, 2, 3, 4, 6, 17, 128])
 def test_thinned_places_are_distances_and_an_average_is_one_of_all(length, average):
   values_RH = np.arange(length, dtype=float)[:, None]
-  places, thinned_RH = panels.thin(values_RH, average)
+  places, thinned_RH = profiles.thin(values_RH, average)
   assert list(places) == list(thinned_RH[:, 0])
   assert list(places) == sorted({*places})
   assert places[0] == 0
@@ -66,8 +67,22 @@ def test_far_distances_are_drawn(name, note):
       '0',
       *(str(2**n) for n in range(8)),
     ]
-    assert axes.get_ylim()[0] >= panels.LOWEST
+    assert axes.get_ylim()[0] >= profiles.LOWEST
     assert (len(lines(axes)[0].get_xdata()) == 160) == (name == 'alibi')
+
+
+def test_a_profile_is_drawn_as_it_is_measured():
+  """By both renderers; those of the page round."""
+  figure = draw('rope', length=160, **SMALL, samples=16, seed=0)
+  enc = profiles.from_spec('rope', **SMALL, seed=0)
+  profile = profiles.profile(enc, 160, 16, 0)
+  assert [axes.get_title('left') for axes in figure.axes] == [p.title for p in profile.panels]
+  for axes, panel in zip(figure.axes, profile.panels, strict=True):
+    on_page = [t for t in profile_plots.draw(panel, 24, profiles.LOWEST).data if t.name]
+    for head, (line, trace) in enumerate(zip(lines(axes), on_page, strict=True)):
+      assert line.get_label() == trace.name == panel.labels[head] == f'head {head + 1}'
+      np.testing.assert_array_equal(line.get_data(), [panel.distances_P, panel.mean_PH[:, head]])
+      np.testing.assert_allclose(trace.y, panel.mean_PH[:, head], rtol=1e-3)
 
 
 @pytest.mark.parametrize('name', CLASSIC)
@@ -81,7 +96,7 @@ def test_a_bias_by_distance_is_the_encodings_own_table():
   assert spread is None
   np.testing.assert_allclose(bias_RH, -np.multiply.outer(np.arange(24), slopes(6)), rtol=1e-6)
   for name in ('t5', 'kerple_log', 'kerple_power', 'sandwich'):
-    enc = profiles.build(name, **SMALL, seed=0)
+    enc = profiles.from_spec(name, **SMALL, seed=0)
     table_RH = np.broadcast_to(enc.tables(jnp.arange(24)), (24, 2))
     np.testing.assert_allclose(measured(name)['bias'][0], table_RH, rtol=1e-6, atol=1e-6)
   assert not measured('nope')['bias'][0].any()
@@ -113,8 +128,8 @@ def test_keys_that_make_no_difference_are_drawn_once():
 
 
 def test_hyperparameters_reach_the_encoding():
-  assert profiles.build('rope/base=500.0/layout=interleaved', **SMALL, seed=0).base == 500
-  enc = profiles.build('rope/scaling.rope_type=linear/scaling.factor=4.0', **SMALL, seed=0)
+  assert profiles.from_spec('rope/base=500.0/layout=interleaved', **SMALL, seed=0).base == 500
+  enc = profiles.from_spec('rope/scaling.rope_type=linear/scaling.factor=4.0', **SMALL, seed=0)
   np.testing.assert_allclose(enc.spectrum(24)[0], enc.frequencies() / 4)
   few, many = (measured(f't5/buckets={n}')['bias'][0] for n in (4, 32))
   assert np.array_equal(few[23], few[16])
@@ -122,16 +137,16 @@ def test_hyperparameters_reach_the_encoding():
 
 
 def test_sinusoid_products_are_sums_of_cosines():
-  waves = profiles.wavelengths(64, 1000.0)
+  waves = classic_figures.wavelengths(64, 1000.0)
   assert (waves[0], waves[16]) == pytest.approx((2 * math.pi, 2 * math.pi * math.sqrt(1000)))
   cosines_R = np.cos(2 * math.pi * np.divide.outer(DISTANCES, waves)).mean(axis=1)
   np.testing.assert_allclose(
-    profiles.sinusoid_products(DISTANCES, 64, 1000.0), cosines_R, atol=1e-4
+    classic_figures.sinusoid_products(DISTANCES, 64, 1000.0), cosines_R, atol=1e-4
   )
 
 
 def test_ropes_bound_is_the_papers_and_holds():
-  bound_R, expected_R = profiles.rope_decay(DISTANCES, 64)
+  bound_R, expected_R = classic_figures.rope_decay(DISTANCES, 64)
   frequencies = 10_000.0 ** (-2 * np.arange(32) / 64)
   np.testing.assert_allclose(
     expected_R, np.cos(np.multiply.outer(DISTANCES, frequencies)).mean(axis=1), atol=1e-4
@@ -145,26 +160,26 @@ def test_ropes_bound_is_the_papers_and_holds():
 
 def test_t5_buckets_start_where_they_should():
   starts = [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
-  buckets_R = profiles.t5_buckets(DISTANCES)
+  buckets_R = classic_figures.t5_buckets(DISTANCES)
   assert buckets_R.tolist() == [
     r if r < 16 else 15 + sum(r >= s for s in starts) for r in DISTANCES
   ]
   assert np.array_equal(buckets_R[:129], bucket_row(32, 128))
-  sides = profiles.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
+  sides = classic_figures.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
   assert sides.tolist() == [16 + 3, 0, 3, 15]
 
 
 def test_thinning_keeps_near_distances_and_means():
   values_RH = np.random.default_rng(0).standard_normal((512, 2))
   for average in (True, False):
-    places, thin_RH = panels.thin(values_RH, average)
+    places, thin_RH = profiles.thin(values_RH, average)
     assert places[:8].tolist() == list(range(8))
     assert np.array_equal(thin_RH[:8], values_RH[:8])
     assert len(places) == len(thin_RH) < 110
     assert average or np.array_equal(thin_RH, values_RH[places])
   assert np.all(np.diff(places) > 0)
   line_R = np.arange(512.0)
-  places, means_RH = panels.thin(line_R[:, None], average=True)
+  places, means_RH = profiles.thin(line_R[:, None], average=True)
   np.testing.assert_allclose(means_RH[:, 0], places)
 
 

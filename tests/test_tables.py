@@ -12,9 +12,12 @@ import pytest
 from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
 from posenc_jax import jsonl_store
+from posenc_jax.config import schema
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import table_writers, tables
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting import captions, table_writers
+from posenc_jax.reporting import rows as row_files
+from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.scores import BY_POSITION, collect
 
 
 def one(rows, **settings):
@@ -23,7 +26,7 @@ def one(rows, **settings):
 
 
 def made(rows, **settings):
-  return tables.make(rows, **settings)[0]
+  return make_tables(rows, **settings)[0]
 
 
 def shown(table):
@@ -41,9 +44,9 @@ def test_nats_are_summed_over_documents_and_divided_once():
     row('rope', document='a', nats=10.0, tokens=10, bytes=20),
     row('rope', document='b', nats=100.0, tokens=20, bytes=30),
   ]
-  assert one(rows, metric='bpb').of('rope', 8) == pytest.approx([110 / 50 / LN2])
-  assert one(rows, metric='ppl').of('rope', 8) == pytest.approx([math.exp(110 / 30)])
-  assert '30 tokens of 2 documents' in one(rows).caption
+  assert one(rows, metric='bpb').seed_scores('rope', 8) == pytest.approx([110 / 50 / LN2])
+  assert one(rows, metric='ppl').seed_scores('rope', 8) == pytest.approx([math.exp(110 / 30)])
+  assert '30 tokens of 2 documents' in captions.caption(one(rows))
 
 
 def test_a_table_by_hand():
@@ -84,9 +87,9 @@ def test_the_order_of_rows_changes_nothing_and_lines_follow_the_runs():
     realistic(),
     [f'encoding.name={label},seed={seed}' for label in NINE for seed in range(3)],
   )
-  first = tables.make(rows, runs)
+  first = make_tables(rows, runs)
   random.Random(1).shuffle(rows)
-  again = tables.make(rows, runs)
+  again = make_tables(rows, runs)
   assert [list(shown(table)) for table in again] == [list(NINE)] * 2
   assert again == first
 
@@ -99,7 +102,7 @@ def test_each_protocol_and_each_control_has_a_table_of_its_own():
   ]
   # these rows are told apart by position: no such table
   rows += [row('rope', protocol='by_position', position=0)]
-  found = tables.make(rows)
+  found = make_tables(rows)
   assert [t.title for t in found] == [
     f'Extrapolation, {name}' for name in ('last_k', 'last_k, windowed', 'non_overlapping')
   ]
@@ -110,7 +113,7 @@ def test_each_protocol_and_each_control_has_a_table_of_its_own():
   ]
   assert 'attention windowed at the training length' in found[1].caption
   assert 'documents' not in found[2].caption  # a row over all documents does not say how many
-  found = tables.make(rows, protocols=['non_overlapping', 'last_k'], controls=False)
+  found = make_tables(rows, protocols=['non_overlapping', 'last_k'], controls=False)
   assert [t.title for t in found] == ['Extrapolation, non_overlapping', 'Extrapolation, last_k']
 
 
@@ -138,9 +141,20 @@ def test_what_differs_in_more_than_the_seed_is_a_line_of_its_own(field, other, t
     row('t5', 1),
   ]
   table = one(rows)
-  means = [table.of(line, 8) for line in table.lines if line.startswith('rope')]
+  means = [table.seed_scores(line, 8) for line in table.lines if line.startswith('rope')]
   assert sorted(map(tuple, means)) == [pytest.approx((1.0,)), pytest.approx((3.0,))]
   assert any(f'mixed {field}' in note for note in table.notes)
+
+
+def test_a_line_is_named_by_what_differs_within_its_label_each_field_once():
+  changed = {'eval.k': 2, 'encoding.base': 5.0}
+  rows = [row('rope'), row('rope', k=2, overrides=changed), row('t5'), row('alibi', step=50)]
+  table = one(rows)
+  assert set(table.lines) == {'rope, k 4', 'rope, k 2, encoding.base=5.0', 't5', 'alibi'}
+  assert 'mixed k, each a line of its own: 2, 4' in table.notes
+  assert 'step differs between lines: alibi 50; rope 100; t5 100' in table.notes
+  rows = [row('rope', overrides={'eval.k': 4, 'eval.documents': n}) for n in (5, 6)]
+  assert one(rows).lines == ['rope, eval.documents=5', 'rope, eval.documents=6']
 
 
 def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():
@@ -153,7 +167,7 @@ def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():
     for seed in (0, 1)
   ]
   table = one(rows)
-  assert {line: table.of(line, 8) for line in table.lines} == {
+  assert {line: table.seed_scores(line, 8) for line in table.lines} == {
     'rope [encoding.name=rope,optim.learning_rate=0.1]': pytest.approx([1.0, 1.0]),
     'rope [encoding.name=rope,optim.learning_rate=0.2]': pytest.approx([3.0, 3.0]),
   }
@@ -162,13 +176,13 @@ def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():
 
 def test_runs_that_only_their_folder_tells_apart_are_not_averaged():
   table = one([row('rope', bits=1.0, run='x,seed=0'), row('rope', bits=3.0, run='x')])
-  assert sorted(table.of(line, 8)[0] for line in table.lines) == pytest.approx([1.0, 3.0])
+  assert sorted(table.seed_scores(line, 8)[0] for line in table.lines) == pytest.approx([1.0, 3.0])
 
 
 def test_a_repeated_key_counts_once_and_is_named():
   rows = rows_of({'rope': {8: [1.0, 2.0]}})
   table = one([*rows, row('rope', 0, bits=9.0)])
-  assert table.of('rope', 8) == pytest.approx([1.0, 2.0])
+  assert table.seed_scores('rope', 8) == pytest.approx([1.0, 2.0])
   assert table.notes == [
     '1 rows repeat a key, only the first of each counts: encoding.name=rope,seed=0'
   ]
@@ -186,7 +200,7 @@ def test_what_is_missing_is_named():
     'no rows of protocol non_overlapping',
     'missing: rope seed 1 at 16; alibi seed 1',
   ]
-  assert (table.of('rope', 8), table.of('rope', 16)) == (
+  assert (table.seed_scores('rope', 8), table.seed_scores('rope', 16)) == (
     pytest.approx([1.0, 2.0]),
     pytest.approx([1.0]),
   )
@@ -195,7 +209,7 @@ def test_what_is_missing_is_named():
 def test_a_run_that_was_evaluated_in_part_is_not_averaged():
   rows = [row('rope', seed, document=name, bits=seed + 1.0) for seed in (0, 1) for name in 'ab']
   table = one(rows[:-1])
-  assert table.of('rope', 8) == pytest.approx([1.0])
+  assert table.seed_scores('rope', 8) == pytest.approx([1.0])
   assert table.notes == ['incomplete: rope seed 1']
 
 
@@ -217,7 +231,7 @@ def test_a_run_that_was_evaluated_in_part_is_not_averaged():
 )
 def test_bad_settings_are_one_line(settings, message):
   with pytest.raises(UserError, match=message):
-    tables.make([row('rope')], **settings)
+    make_tables([row('rope')], **settings)
 
 
 # Reading and writing
@@ -237,7 +251,8 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
     (tmp_path / folder / name).write_bytes(data)
   sources = [tmp_path / 'runs', tmp_path / 'a', tmp_path / 'b', tmp_path / 'a' / 'rows.jsonl']
   found = [
-    [dict(sorted(shown(t).items())) for t in tables.make(tables.read(source))] for source in sources
+    [dict(sorted(shown(t).items())) for t in make_tables(row_files.read(source))]
+    for source in sources
   ]
   assert all(some == found[0] for some in found)
 
@@ -253,7 +268,7 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
 def test_what_is_no_row_is_one_line(text, message, tmp_path):
   (tmp_path / 'rows.jsonl').write_text(text)
   with pytest.raises(UserError, match=message):
-    tables.read(tmp_path)
+    row_files.read(tmp_path)
 
 
 def test_markdown_lists_every_seed_and_every_note():
@@ -283,12 +298,21 @@ def test_latex_escapes_names_and_balances():
 
 def test_csv_holds_every_seed_in_full_precision(tmp_path):
   rows = realistic()
-  table_writers.write(tables.make(rows), tmp_path)
+  table_writers.write(make_tables(rows), tmp_path)
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
     lines = list(csv.DictReader(file))
   assert len(lines) == 2 * len(NINE) * 3 * len(LENGTHS)
   some = [r for r in lines if (r['encoding'], r['length'], r['control']) == ('rope', '512', '')]
-  assert [float(r['bpb']) for r in some] == collect(rows)[0].of('rope', 512)
+  assert [float(r['bpb']) for r in some] == collect(rows)[0].seed_scores('rope', 512)
   assert {r['status'] for r in lines if r['encoding'] == 'learned'} == {'ok', 'beyond_table'}
   for name, start in (('table.md', '## Extrapolation, last_k'), ('table.tex', r'\begin{table}')):
     assert (tmp_path / name).read_text(encoding='utf-8').startswith(start)
+
+
+# One list of protocols and of controls
+
+
+def test_every_protocol_and_control_has_a_caption():
+  assert set(captions.PROTOCOLS) == set(schema.PROTOCOLS)
+  assert set(captions.CONTROLS) == {None, *schema.CONTROLS}
+  assert set(BY_POSITION) < set(schema.PROTOCOLS)

@@ -1,81 +1,162 @@
-"""The numbers behind the pictures, read off the encodings themselves."""
+"""An encoding's profile: what position adds to an attention score, against distance, in numbers.
 
+Every number is read off the encoding itself. What is returned holds numpy arrays and text, for
+renderers that know nothing of jax.
+"""
+
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
 from posenc_jax import config, errors
 from posenc_jax.attention import attend
 from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.encodings import Encoding, make
-from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.errors import UserError
+from posenc_jax.model import layer_pattern
 
-BATCH = 16  # samples at once
+BATCH = 16  # samples that are measured at once
+LOWEST = -16.0  # scores below are not drawn: e^-16 is 1e-7
+LONG = 128  # distances from which their axis is logarithmic
+PER_OCTAVE = 12  # points that a noisy curve is drawn at
+ADDED = 'score minus the score without position'
+TITLES = {
+  'bias': ('Bias', 'added to a score'),
+  'any': ('Any key', ADDED),
+  'unrelated': ('Key unrelated to the query', ADDED),
+  'alike': ('Key with the content of the query', ADDED),
+}
 
 
-def build(spec: str, heads: int, head_dim: int, train_length: int, seed: int) -> Encoding:
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """Curves of one plot against distance, one of each head, or one of all if they are equal.
+
+  Attributes:
+    y_title: title of the axis of scores.
+    distances_P: the distances, or the middles of groups of far distances.
+    spread_PH: standard deviations, or None of an exact bias.
+  """
+
+  title: str
+  y_title: str
+  distances_P: np.ndarray
+  labels: list[str]
+  mean_PH: np.ndarray
+  spread_PH: np.ndarray | None
+
+  @property
+  def y_range(self) -> tuple[float, float]:
+    """(lowest, highest) of all that there is to draw, bands too; NaN where keys are hidden."""
+    spread_PH = 0 if self.spread_PH is None else self.spread_PH
+    return float(np.nanmin(self.mean_PH - spread_PH)), float(np.nanmax(self.mean_PH + spread_PH))
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+  """The panels of one encoding, and what a reader must know about them."""
+
+  panels: list[Panel]
+  notes: list[str]
+
+
+def from_spec(spec: str, heads: int, head_dim: int, train_length: int, seed: int) -> Encoding:
   """The encoding of 'NAME/hyper=value/section.hyper=value', D = H K. Raises UserError."""
-  sizes = dict(
-    model_dim=heads * head_dim, heads=heads, head_dim=head_dim, train_length=train_length
-  )
+  sizes = dict(heads=heads, head_dim=head_dim, train_length=train_length)
+  return _build(config.encoding_of(spec), seed, **sizes)
+
+
+def from_config(c: ConfigDict, seed: int) -> Encoding:
+  """The encoding of a config, D = H K. Raises UserError."""
+  sizes = dict(heads=c.model.heads, head_dim=c.model.head_dim, train_length=c.train.length)
+  return _build(dict(c.encoding), seed, kv_heads=c.model.kv_heads or None, **sizes)
+
+
+def _build(encoding: dict, seed: int, **sizes) -> Encoding:
+  model_dim = sizes['heads'] * sizes['head_dim']
   with errors.user_errors(ValueError, TypeError):
-    return make(**config.encoding_of(spec), **sizes, rngs=nnx.Rngs(seed))
+    return make(**encoding, model_dim=model_dim, **sizes, rngs=nnx.Rngs(seed))
 
 
-class Watched:
-  """An encoding that remembers the scores it was last asked for."""
+def single_encodings(name: str, c: ConfigDict) -> list[tuple[str, ConfigDict]]:
+  """(name, config) of each encoding of a config: several for a pattern of layers."""
+  try:
+    specs, *_ = layer_pattern.specs(dict(c.encoding))
+  except ValueError:
+    return [(name, c)]  # building it says why not
+  tree = config.to_json(c)
+  configs = [
+    config.from_json({**tree, 'encoding': config.to_json(ConfigDict(spec))}) for spec in specs
+  ]
+  if len(specs) == 1:
+    return [(name, configs[0])]
+  return [(f'{name}: {spec["name"]}', own) for spec, own in zip(specs, configs, strict=True)]
 
-  def __init__(self, enc: Encoding):
-    self.enc = enc
 
-  def __getattr__(self, name):
-    return getattr(self.enc, name)
+def profile(enc: Encoding, length: int, samples: int, seed: int) -> Profile:
+  """The profile at the distances 0 .. length - 1. Raises UserError as `against_distance` does."""
+  curves = against_distance(enc, length, samples, seed)
+  is_exact = 'bias' in curves
+  H, K = enc.dims.heads, enc.dims.head_dim
+  notes = [f'{enc.paper}. At initialization, seed {seed}; {H} heads of {K} channels.']
+  if not is_exact:
+    notes.append(
+      f'Lines: mean over {samples} draws of tokens of unit variance. Bands: one standard deviation.'
+    )
+  if enc.max_length:
+    notes.append(f'Positions end at {enc.max_length:,} tokens.')
+  is_thinned = length >= LONG and not (is_exact and enc.relative)
+  if is_thinned:
+    how = 'averages over' if enc.relative else 'one of each'
+    notes.append(f'Far distances: {how} 1/{PER_OCTAVE} octave.')
+  if not enc.relative:
+    notes.append(f'It depends on absolute positions too: here the query stands at {length - 1:,}.')
+  panels = []
+  for kind, (mean_RH, spread_RH) in curves.items():
+    distances_R = np.arange(length)
+    if is_thinned:
+      distances_R, mean_RH = thin(mean_RH, enc.relative)
+      spread_RH = None if spread_RH is None else thin(spread_RH, enc.relative)[1]
+    labels = [f'head {head + 1}' for head in range(mean_RH.shape[1])]
+    if np.array_equal(mean_RH, np.broadcast_to(mean_RH[:, :1], mean_RH.shape), equal_nan=True):
+      labels, mean_RH = ['every head'], mean_RH[:, :1]
+      spread_RH = None if spread_RH is None else spread_RH[:, :1]
+    panels.append(Panel(*TITLES[kind], distances_R, labels, mean_RH, spread_RH))
+  if any(panel.y_range[0] < LOWEST for panel in panels):
+    notes.append(f'What is below {LOWEST:g} is not drawn.')
+  return Profile(panels, notes)
 
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    self.seen = s_BHTS if self.enc.score is None else self.enc.score(s_BHTS, q_BTHK, k_BSHK, block)
-    return self.seen
 
+def thin(values_RH: np.ndarray, average: bool) -> tuple[np.ndarray, np.ndarray]:
+  """(distances, values) of every near distance, and of PER_OCTAVE an octave where they are more.
 
-def scores(enc: Encoding, q_BTHK, k_BSHK, x_BSD):
-  """The scores [B, H, T, S] that `attend` takes the softmax of, float32; NaN where the encoding
-  hides a key.
+  A group of far distances is shown by its mean or, if not `average`, by the value in its middle:
+  the mean of values that are unlike from one distance to the next would look like a decay.
   """
-  watched = Watched(enc)
-  attend(q_BTHK, k_BSHK, jnp.zeros_like(k_BSHK), watched, x=x_BSD, backend='dense')
-  return jnp.where(watched.seen > MASKED / 2, watched.seen, jnp.nan)
-
-
-def excess(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
-  """Scores of the last query minus the scaled products of q and k without position, by distance:
-  [B, S, H].
-
-  Queries and keys are projections [D, H, K] of tokens that the encoding may change at the input; x
-  are the tokens that encodings which read content read.
-  """
-  place_1S = jnp.arange(keys_BSD.shape[1])[None]
-  project = lambda x, w: jnp.einsum('btd,dhk->bthk', x, w)
-  products = lambda q, k: enc.scale(q.shape[-1]) * jnp.einsum('bthk,bshk->bhts', q, k)
-  w_q = enc.query_scale * w_q
-  q, k = (
-    project(enc.embed(query_B1D, place_1S[:, -1:]), w_q),
-    project(enc.embed(keys_BSD, place_1S), w_k),
-  )
-  plain_BHTS = products(project(query_B1D, w_q), project(keys_BSD, w_k))
-  return (scores(enc, q, k, enc.embed(x_BSD, place_1S)) - plain_BHTS)[:, :, 0, ::-1].swapaxes(1, 2)
+  length = len(values_RH)
+  edges = np.unique(np.round(2 ** np.arange(0, np.log2(length), 1 / PER_OCTAVE)).astype(int))
+  edges = np.concatenate([[0], edges[edges < length]])
+  sizes = np.diff(np.append(edges, length))
+  if not average:
+    return edges + sizes // 2, values_RH[edges + sizes // 2]
+  return edges + (sizes - 1) / 2, np.add.reduceat(values_RH, edges, axis=0) / sizes[:, None]
 
 
 def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dict[str, tuple]:
-  """What position adds to a score at the distances 0 .. length - 1, per head: {what: (mean [R, H],
-  spread or None)}.
+  """What position adds to a score at the distances 0 .. length - 1, for each head.
 
-  {'bias': ...} exactly, where content changes nothing. Else means and standard deviations over
-  random tokens of unit variance and one random projection a head: {'unrelated': a key is any token,
-  'alike': it is the query's token, through the query's projection}, or {'any': ...} where that
-  makes no difference. Raises UserError for a length beyond a table.
+  Returns:
+    {kind of key: (mean [R, H], standard deviation [R, H] or None)}. {'bias': ...}, exactly, where
+    content changes nothing. Else over random tokens of unit variance and one random projection a
+    head: 'unrelated', a key is any token; 'alike', it is the query's token through the query's
+    projection; or 'any' where that makes no difference.
+  Raises:
+    UserError: a length beyond a table, or no sample.
   """
   if length < 2 or (enc.max_length or length) < length:
     raise UserError(f'--length={length}; allowed: 2 to {enc.max_length or "any"}')
@@ -83,61 +164,74 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
     raise UserError(f'--samples={samples} --seed={seed}; allowed: 1 or more, 0 or more')
   D, H, K = enc.dims.model_dim, enc.dims.heads, enc.dims.head_dim
   rng = np.random.default_rng(seed)
-  normal = lambda *shape: rng.standard_normal(shape, np.float32)
+
+  def normal(*shape):
+    return rng.standard_normal(shape, np.float32)
+
+  def is_close(values, others):
+    return np.allclose(values, others, rtol=1e-5, atol=1e-4, equal_nan=True)
+
   w_q, w_k = normal(D, H, K) * D**-0.5, normal(D, H, K) * D**-0.5
-  measure = jax.jit(functools.partial(excess, enc))
+  measure = jax.jit(functools.partial(_added_by_position, enc))
   zeros = np.zeros((BATCH, length, D), np.float32)
-  drawn = {'unrelated': [], 'alike': []}
   bias_RH = np.asarray(measure(w_q, w_k, zeros[:, :1], zeros, zeros)[0])
+  drawn = {'unrelated': [], 'alike': []}
   for _ in range(-(-samples // BATCH)):
     query, keys, x = normal(BATCH, 1, D), normal(BATCH, length, D), normal(BATCH, length, D)
     drawn['unrelated'].append(np.asarray(measure(w_q, w_k, query, keys, x), np.float64))
-    if np.allclose(drawn['unrelated'][0], bias_RH, rtol=1e-5, atol=1e-4, equal_nan=True):
+    if is_close(drawn['unrelated'][0], bias_RH):
       return {'bias': (bias_RH, None)}
-    drawn['alike'].append(
-      np.asarray(measure(w_q, w_q, query, np.broadcast_to(query, keys.shape), x), np.float64)
-    )
-  joined = {what: np.concatenate(some)[:samples] for what, some in drawn.items()}
-  if np.allclose(joined['unrelated'], joined['alike'], rtol=1e-5, atol=1e-4, equal_nan=True):
+    alike = np.broadcast_to(query, keys.shape)
+    drawn['alike'].append(np.asarray(measure(w_q, w_q, query, alike, x), np.float64))
+  joined = {kind: np.concatenate(batches)[:samples] for kind, batches in drawn.items()}
+  if is_close(joined['unrelated'], joined['alike']):
     joined = {'any': joined['unrelated']}
-  return {what: (some.mean(axis=0), some.std(axis=0)) for what, some in joined.items()}
+  return {kind: (values.mean(axis=0), values.std(axis=0)) for kind, values in joined.items()}
 
 
-def wavelengths(width: int, base: float) -> np.ndarray:
-  """Tokens a turn, of every pair of channels of a sinusoid: [width / 2]."""
-  return 2 * np.pi * base ** (2 * np.arange(width // 2) / width)
+def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
+  """Scores of the last query less those without position, by distance: [B, S, H].
 
-
-def sinusoid_products(distances_R, width: int, base: float) -> np.ndarray:
-  """P[t + r] . P[t] over its value at r = 0, of the sinusoid itself: the mean of cos(r f) over
-  frequencies.
+  Queries and keys are projections [D, H, K] of tokens that the encoding may change at the input; x
+  are the tokens that encodings which read content read.
   """
-  first = 100
-  rows, row = (
-    sinusoid(np.asarray(t), width, base=base) for t in (first + np.asarray(distances_R), first)
-  )
-  return np.asarray(rows @ row) / (width / 2)
+  positions_1S = jnp.arange(keys_BSD.shape[1])[None]
+  w_q = enc.query_scale * w_q
+  q = _project(enc.add_to_input(query_B1D, positions_1S[:, -1:]), w_q)
+  k = _project(enc.add_to_input(keys_BSD, positions_1S), w_k)
+  scores_BHTS = _scores(enc, q, k, enc.add_to_input(x_BSD, positions_1S))
+  q, k = _project(query_B1D, w_q), _project(keys_BSD, w_k)
+  plain_BHTS = enc.scale(q.shape[-1]) * jnp.einsum('bthk,bshk->bhts', q, k)
+  return (scores_BHTS - plain_BHTS)[:, :, 0, ::-1].swapaxes(1, 2)
 
 
-def rope_decay(distances_R, width: int, base: float = 10_000.0) -> tuple[np.ndarray, np.ndarray]:
-  """RoFormer's bound, mean over m = 1 .. K/2 of |S_m|, S_m = sum_(l < m) e^(i r f_l), and the
-  expected score q . R k.
-
-  Both over the score of a query with itself, for q = k of unit variance. The bound is that of Abel
-  summation for q = k = 1, where the largest step of the products is 2; the expectation is the mean
-  of cos(r f).
-  """
-  enc = make('rope', model_dim=width, heads=1, head_dim=width, train_length=1, rngs=None, base=base)
-  sums = np.cumsum(np.exp(1j * np.multiply.outer(distances_R, enc.frequencies())), axis=-1)
-  ones = jnp.ones((1, len(distances_R), 1, width))
-  q, k = enc.transform(
-    ones, ones, jnp.asarray(distances_R, jnp.float32)[None], jnp.zeros((1, len(distances_R)))
-  )
-  return np.abs(sums).mean(axis=-1), np.asarray((q * k).mean(axis=-1)[0, :, 0])
+def _project(x_BTD, w_DHK):
+  return jnp.einsum('btd,dhk->bthk', x_BTD, w_DHK)
 
 
-def t5_buckets(distances_R, **hyper) -> np.ndarray:
-  """The bucket of every distance i - j, as the encoding's own table is read."""
-  enc = make('t5', model_dim=1, heads=1, head_dim=1, train_length=1, rngs=nnx.Rngs(0), **hyper)
-  enc.bias = nnx.Param(jnp.arange(len(enc.bias[...]), dtype=jnp.float32)[:, None])
-  return np.asarray(enc.tables(jnp.asarray(distances_R)))[:, 0].astype(int)
+class _Recorder:
+  """An encoding that keeps the scores it was last asked for."""
+
+  def __init__(self, enc: Encoding):
+    self.enc = enc
+
+  def __getattr__(self, name):
+    return getattr(self.enc, name)
+
+  def has(self, hook: str) -> bool:
+    return hook == 'score' or self.enc.has(hook)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    if self.enc.has('score'):
+      s_BHTS = self.enc.score(s_BHTS, q_BHTK, k_BGSK, tile)
+    self.recorded = s_BHTS
+    return s_BHTS
+
+
+def _scores(enc: Encoding, q_BTHK, k_BSHK, x_BSD):
+  """The scores [B, H, T, S] that `attend` takes the softmax of, float32; NaN for hidden keys."""
+  recorder = _Recorder(enc)
+  v_BSHK = jnp.zeros_like(k_BSHK)
+  options = {'backend': 'dense', 'outer_hooks_applied': True}
+  attend(q_BTHK, k_BSHK, v_BSHK, recorder, x=x_BSD, **options)
+  return jnp.where(recorder.recorded > MASKED / 2, recorder.recorded, jnp.nan)

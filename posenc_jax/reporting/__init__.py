@@ -1,1 +1,1 @@
-"""Tables, figures and pages, made from rows and nothing else."""
+"""Tables, figures and HTML pages, made from rows and nothing else. Imports no jax."""

@@ -1,15 +1,17 @@
-"""What captions say: protocol, seeds, training, tokens and documents scored."""
+"""The sentences of captions: protocol, control, seeds, training, and how much was scored."""
 
 from collections.abc import Iterable
 
 PROTOCOLS = {
   'last_k': 'last_k, the last {k} tokens of windows that end at the same targets at every length',
-  'non_overlapping': 'non_overlapping, windows that do not overlap, so that every token is scored once',
-  'sliding': 'sliding, windows {stride} tokens apart that score what the one before did not, so that every token is '
-  'scored once',
-  'by_position': 'by_position, every token of windows of {length} tokens, by where it stands in its window',
-  'receptive_field': "receptive_field, norms of the gradient of the last token's loss with respect to the inputs of "
-  'windows of {length} tokens, by their distance',
+  'non_overlapping': 'non_overlapping, windows that do not overlap, so that every token is scored '
+  'once',
+  'sliding': 'sliding, windows {stride} tokens apart that score what the one before did not, so '
+  'that every token is scored once',
+  'by_position': 'by_position, every token of windows of {length} tokens, by where it stands in '
+  'its window',
+  'receptive_field': "receptive_field, norms of the gradient of the last token's loss with respect "
+  'to the inputs of windows of {length} tokens, by their distance',
 }
 CONTROLS = {
   None: '',
@@ -19,47 +21,50 @@ CONTROLS = {
 
 
 def caption(*scores) -> str:
-  """Of `scores.Scores` that one table prints: what was measured, how, on what, over which seeds."""
-  rows = [row for made in scores for row in made.first.values()]
-  steps, train_length = (every(row[field] for row in rows) for field in ('step', 'train_length'))
+  """The caption of a table of `scores.Scores`: what was measured, how, on what, which seeds."""
+  rows = [row for group in scores for row in group.exemplar_row.values()]
+  steps, train_length = (
+    join_unique(row[name] for row in rows) for name in ('step', 'train_length')
+  )
+  metric = scores[0].metric
   return (
-    f'{scores[0].metric.title}; {_distinct(map(_protocol, scores))}. '
-    f'{of_seeds(sorted({seed for made in scores for seed in made.seeds}))}. '
+    f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
+    f'{seed_caption(sorted({seed for group in scores for seed in group.seeds}))}. '
     f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
-    f'{_distinct(map(_scored, scores))}. '
-    f'{scores[0].metric.better}hat holds at this scale need not hold at another.'
+    f'{_join_sentences(map(_amount_scored, scores))}. '
+    f'{metric.scale_caption}'
   )
 
 
-def _protocol(made) -> str:
-  k, stride, length = (
-    every(row[field] for row in made.first.values()) for field in ('k', 'stride', 'length')
-  )
-  how = PROTOCOLS.get(made.protocol, made.protocol).format(k=k, stride=stride, length=length)
-  return how + CONTROLS.get(made.control, f'; {made.control}')
+def _protocol(scores) -> str:
+  rows = scores.exemplar_row.values()
+  values = {name: join_unique(row[name] for row in rows) for name in ('k', 'stride', 'length')}
+  protocol = PROTOCOLS.get(scores.protocol, scores.protocol).format(**values)
+  return protocol + CONTROLS.get(scores.control, f'; {scores.control}')
 
 
-def _scored(made) -> str:
-  corpus, split = (
-    every(row[field] for row in made.first.values()) for field in ('corpus', 'split')
-  )
-  cells = [cell for cell in made.cells.values() if cell.status == 'ok']
-  counts = (
-    [f'{every(f"{cell.tokens:,}" for cell in cells)} tokens'] if made.metric.denominator else []
-  )
-  if any(cell.documents for cell in cells):
-    counts.append(f'{every(cell.documents for cell in cells)} documents')
+def _amount_scored(scores) -> str:
+  rows = scores.exemplar_row.values()
+  corpus, split = (join_unique(row[name] for row in rows) for name in ('corpus', 'split'))
+  scored = [score for score in scores.by_seed.values() if score.status == 'ok']
+  counts = []
+  if scores.metric.denominator:
+    counts.append(f'{join_unique(f"{score.tokens:,}" for score in scored)} tokens')
+  if any(score.documents for score in scored):
+    counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}'
 
 
-def _distinct(texts: Iterable[str]) -> str:
+def _join_sentences(texts: Iterable[str]) -> str:
   return '; '.join(dict.fromkeys(texts))
 
 
-def of_seeds(seeds: list[int]) -> str:
-  return f'{"Mean ± standard deviation over seeds" if len(seeds) > 1 else "Seed"} {every(seeds)}'
+def seed_caption(seeds: list[int]) -> str:
+  """'Seed 0', or 'Mean ± standard deviation over seeds 0, 1'."""
+  start = 'Mean ± standard deviation over seeds' if len(seeds) > 1 else 'Seed'
+  return f'{start} {join_unique(seeds)}'
 
 
-def every(values: Iterable[object]) -> str:
-  """The different values, in order."""
+def join_unique(values: Iterable[object]) -> str:
+  """The different values, shorter texts first, separated by commas."""
   return ', '.join(sorted(map(str, set(values)), key=lambda text: (len(text), text)))

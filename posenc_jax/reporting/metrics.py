@@ -1,4 +1,4 @@
-"""What a score is: sums over rows, divided once; how it is printed, and which is best."""
+"""Metrics: how sums over rows become a score, how a score is printed, and which score is best."""
 
 import math
 import statistics
@@ -13,12 +13,12 @@ DASH = '—'
 
 
 class Metric(NamedTuple):
-  """`link(sum of nats / sum of denominator)`, or where rows carry a `value` the mean of those.
+  """`link(sum of nats / sum of denominator)`, or the mean of rows that carry a `value`.
 
   Attributes:
-    best: min or max; None where neither is better: nothing is bold then, and nothing compared.
+    best: min or max. None: no end of the scale is better, so nothing is bold and nothing compared.
     denominator: 'tokens' or 'bytes'; '' for rows with a value.
-    chance: metric of the rows that say what chance scores.
+    chance: the metric of the rows that say what guessing scores.
   """
 
   name: str
@@ -33,31 +33,46 @@ class Metric(NamedTuple):
     """(numerator, denominator) of a row with status 'ok'."""
     return (row['nats'], row[self.denominator]) if self.denominator else (row['value'], 1)
 
-  def score(self, top: float, size: float) -> float:
+  def score(self, numerator: float, denominator: float) -> float:
+    ratio = numerator / denominator
     if self.link is np.exp:
-      # numpy's may differ in the last digit from one processor to another
-      return math.exp(top / size)
-    return float(self.link(top / size))
+      # numpy's exp may differ in the last digit from one processor to another
+      return math.exp(ratio)
+    return float(self.link(ratio))
 
   def matches(self, row: dict) -> bool:
+    """Whether the row is of this metric."""
     return row['metric'] == (None if self.denominator else self.name)
 
   def text(self, scores: list[float]) -> str:
-    """'mean ± standard deviation' (the latter of two or more scores), or a dash."""
+    """'mean ± standard deviation', 'mean' of a single score, or a dash of none."""
+    if not scores:
+      return DASH
     spread = f' ± {self.form.format(statistics.stdev(scores))}' if len(scores) > 1 else ''
-    return self.form.format(statistics.fmean(scores)) + spread if scores else DASH
+    return self.form.format(statistics.fmean(scores)) + spread
 
-  def bests(self, scores: list[list[float]]) -> list[bool]:
-    """Which of several lines' scores are bold: all whose mean prints like the best."""
-    means = [statistics.fmean(some) if some else None for some in scores]
-    if self.best is None or not any(scores):
+  def seed_text(self, score: float | str) -> str:
+    """One seed's score as it is printed, or the status in its place."""
+    return score if isinstance(score, str) else self.text([score])
+
+  def bests(self, lines: list[list[float]]) -> list[bool]:
+    """Which lines are bold: all whose mean is printed like the best mean."""
+    means = [statistics.fmean(scores) if scores else None for scores in lines]
+    if self.best is None or not any(lines):
       return [False for _ in means]
     best = self.form.format(self.best(mean for mean in means if mean is not None))
     return [mean is not None and self.form.format(mean) == best for mean in means]
 
   @property
-  def better(self) -> str:
-    return {min: 'Lower is better; w', max: 'Higher is better; w', None: 'W'}[self.best]
+  def is_accuracy(self) -> bool:
+    """Whether scores are shares of what is right, from 0 to 1, of which more is better."""
+    return self.best is max
+
+  @property
+  def scale_caption(self) -> str:
+    """The end of every caption: which end is better, and that the scale of training matters."""
+    better = {min: 'Lower is better; w', max: 'Higher is better; w', None: 'W'}[self.best]
+    return f'{better}hat holds at this scale need not hold at another.'
 
 
 METRICS = {
@@ -78,10 +93,8 @@ LIKELIHOODS = tuple(name for name, metric in METRICS.items() if metric.denominat
 
 
 def metric_of(name: str, rows: list[dict]) -> Metric:
-  """The metric of that name, which may be one that rows alone know: nothing of it is bold then.
-  Raises UserError.
-  """
-  theirs = {row['metric'] for row in rows} - {None}
-  if name not in METRICS and name not in theirs:
-    raise UserError(f'metric={name!r}; {nearest(name, {*METRICS, *theirs})}')
+  """The metric `name`; one that only rows know has no better end. Raises UserError."""
+  row_metrics = {row['metric'] for row in rows} - {None}
+  if name not in METRICS and name not in row_metrics:
+    raise UserError(f'metric={name!r}; {nearest(name, {*METRICS, *row_metrics})}')
   return METRICS[name] if name in METRICS else Metric(name, name, '{:.3f}', None)

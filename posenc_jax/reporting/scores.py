@@ -1,36 +1,35 @@
-"""From rows to scores: what belongs together is added up, what cannot be compared gets a line of
-its own or a note.
+"""Scores made from rows: rows of one measurement are added up, unlike rows are never averaged.
 
-A score is a sum of nats over documents, divided once, for each seed; a line is the mean and the
-standard deviation of its seeds' scores. What cannot be compared is never averaged: it gets a line
-of its own or a dash, and a note names it.
+A score is a sum of nats over documents, divided once, for each seed. A line of a table is the mean
+and the standard deviation of its seeds' scores. What cannot be compared gets a line of its own or
+a dash, and a note names it.
 """
 
 import dataclasses
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting.captions import PROTOCOLS, caption, every
+from posenc_jax.reporting.captions import PROTOCOLS, join_unique
+from posenc_jax.reporting.line_names import line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 
-# protocols whose rows are told apart by `position`, not by length
+# The rows of these protocols are told apart by `position`, not by length.
 BY_POSITION = ('by_position', 'receptive_field')
-# where these are equal, the same tokens are scored at a length
+# Rows that are equal in these fields score the same tokens at a length.
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
-VARIANT = (*TASK, 'train_length', 'step')  # equal along a line
-UNSEEN = ('missing', 'incomplete')  # outcomes of a run that has not been evaluated to the end
+# Rows of one line are equal in these fields.
+LINE = (*TASK, 'train_length', 'step')
+# Statuses of a run that has not been evaluated to the end.
+UNSEEN = ('missing', 'incomplete')
 
 
-class Cell(NamedTuple):
-  """What one seed of a line scored in one column: if `status` is 'ok' its rows, or else the
-  outcome.
-  """
+class SeedScore(NamedTuple):
+  """What one seed of a line scored in one column: the rows if `status` is 'ok', else no rows."""
 
   status: str
   rows: tuple[dict, ...] = ()
@@ -48,8 +47,8 @@ class Cell(NamedTuple):
     return sum(row['bytes'] for row in self.rows)
 
   @property
-  def size(self) -> int:
-    """By which a cell is known to be whole: tokens, or rows where they carry values."""
+  def amount(self) -> int:
+    """The number of tokens, or of rows where rows carry values: an incomplete score has less."""
     return sum(1 if row['tokens'] is None else row['tokens'] for row in self.rows)
 
   @property
@@ -58,27 +57,29 @@ class Cell(NamedTuple):
 
   def by_document(self, metric: Metric) -> dict[str | None, tuple[float, float]]:
     """{document: (numerator, denominator)}."""
-    parts = defaultdict(list)
+    sums = defaultdict(list)
     for row in self.rows:
-      parts[row['document']].append(metric.sums(row))
-    return {name: tuple(map(math.fsum, zip(*some, strict=True))) for name, some in parts.items()}
+      sums[row['document']].append(metric.sums(row))
+    return {name: _add(pairs) for name, pairs in sums.items()}
 
-  def scores(self, metric: Metric) -> list[float]:
-    """One score, or none."""
-    if self.status != 'ok':
-      return []
-    return [metric.score(*map(math.fsum, zip(*map(metric.sums, self.rows), strict=True)))]
+  def value(self, metric: Metric) -> float | None:
+    """The score; None where a status stands in its place."""
+    return metric.score(*_add(map(metric.sums, self.rows))) if self.status == 'ok' else None
+
+
+def _add(pairs: Iterable[tuple[float, float]]) -> tuple[float, ...]:
+  return tuple(map(math.fsum, zip(*pairs, strict=True)))
 
 
 @dataclasses.dataclass
 class Scores:
-  """One protocol under one control.
+  """The scores of one protocol under one control.
 
   Attributes:
-    corpus: that rows are of, where corpora are kept apart.
-    columns: what rows are told apart by along a line: lengths, or positions.
-    cells: of every (line, seed, column).
-    first: a row of each line, which says what the line's rows have in common.
+    corpus: the corpus of the rows, where corpora are kept apart.
+    columns: the lengths or positions, in order.
+    by_seed: the score of every (line, seed, column).
+    exemplar_row: one row of each line: it says what all rows of the line have in common.
     notes: all that is amiss.
   """
 
@@ -87,65 +88,73 @@ class Scores:
   metric: Metric
   notes: list[str]
   corpus: str | None = None
-  caption: str = ''
   columns: list = dataclasses.field(default_factory=list)
   seeds: list[int] = dataclasses.field(default_factory=list)
-  cells: dict[tuple, Cell] = dataclasses.field(default_factory=dict)
-  first: dict[str, dict] = dataclasses.field(default_factory=dict)
+  by_seed: dict[tuple, SeedScore] = dataclasses.field(default_factory=dict)
+  exemplar_row: dict[str, dict] = dataclasses.field(default_factory=dict)
 
   @property
   def lines(self) -> list[str]:
-    return list(self.first)
+    return list(self.exemplar_row)
 
   @property
   def train_lengths(self) -> list[int]:
-    return sorted({row['train_length'] for row in self.first.values()})
+    return sorted({row['train_length'] for row in self.exemplar_row.values()})
 
   @property
   def title(self) -> str:
     return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
 
-  def of(self, line: str, column) -> list[float]:
-    """Of the seeds that have one; of none if one came to another end, because the mean of the
-    others would flatter.
-    """
-    cells = [self.cells[line, seed, column] for seed in self.seeds]
-    if any(cell.status not in ('ok', *UNSEEN) for cell in cells):
-      return []
-    return [score for cell in cells for score in cell.scores(self.metric)]
+  def seed_scores(self, line: str, column) -> list[float]:
+    """The scores of the seeds that have one; [] of a line that is not here.
 
-  def read(
+    [] if any seed failed, too: a mean of the survivors would flatter.
+    """
+    if line not in self.exemplar_row:
+      return []
+    scores = [self.by_seed[line, seed, column] for seed in self.seeds]
+    if any(score.status not in ('ok', *UNSEEN) for score in scores):
+      return []
+    values = [score.value(self.metric) for score in scores]
+    return [value for value in values if value is not None]
+
+  def aggregate(
     self,
     rows: list[dict],
-    across: Callable,
-    name: Callable,
-    variant: tuple[str, ...],
-    asked: Callable,
+    column_of: Callable,
+    label_of: Callable,
+    group_fields: tuple[str, ...],
+    is_expected: Callable,
   ) -> None:
-    """Takes the rows of its protocol and control."""
-    rows = _unique(rows, self.notes)
-    names = _lines(rows, name, variant, self.notes)
-    parts = defaultdict(list)
+    """Fills in all attributes from the rows of this protocol and control."""
+    rows = _drop_repeated(rows, self.notes)
+    names = line_names(rows, label_of, group_fields, self.notes)
+    groups = defaultdict(list)
     for line, row in zip(names, rows, strict=True):
-      self.first.setdefault(line, row)
-      parts[line, row['seed'], across(row)].append(row)
-    self.seeds = sorted({seed for _, seed, _ in parts})
-    self.columns = sorted({column for _, _, column in parts})
-    places = [
-      (line, seed, column) for line in self.lines for seed in self.seeds for column in self.columns
-    ]
-    self.cells = {place: _cell(parts[place]) for place in places}
-    task = {
-      line: json.dumps([row[f] for f in TASK], sort_keys=True) for line, row in self.first.items()
+      self.exemplar_row.setdefault(line, row)
+      groups[line, row['seed'], column_of(row)].append(row)
+    self.seeds = sorted({seed for _, seed, _ in groups})
+    self.columns = sorted({column for _, _, column in groups})
+    for line in self.lines:
+      for seed in self.seeds:
+        for column in self.columns:
+          self.by_seed[line, seed, column] = _seed_score(groups[line, seed, column])
+    self._mark_incomplete()
+    self.notes += _status_notes(self, is_expected)
+
+  def _mark_incomplete(self) -> None:
+    """A score of fewer tokens than another seed or line scored in the same task is not shown."""
+    task_of = {
+      line: json.dumps([row[field] for field in TASK], sort_keys=True)
+      for line, row in self.exemplar_row.items()
     }
     whole = defaultdict(int)
-    for (line, _, column), cell in self.cells.items():
-      whole[task[line], column] = max(whole[task[line], column], cell.size)
-    for (line, seed, column), cell in self.cells.items():
-      if cell.status == 'ok' and cell.size < whole[task[line], column]:
-        self.cells[line, seed, column] = Cell('incomplete')
-    self.notes += _outcomes(self, asked)
-    self.caption = caption(self)
+    for (line, _, column), score in self.by_seed.items():
+      task = task_of[line], column
+      whole[task] = max(whole[task], score.amount)
+    for (line, seed, column), score in self.by_seed.items():
+      if score.status == 'ok' and score.amount < whole[task_of[line], column]:
+        self.by_seed[line, seed, column] = SeedScore('incomplete')
 
 
 def collect(
@@ -155,42 +164,42 @@ def collect(
   metric: str = 'bpb',
   controls: bool = True,
   by_corpus: bool = False,
-  across: Callable[[dict], object] = lambda row: row['length'],
-  name: Callable[[dict], str] = lambda row: row['label'],
-  variant: tuple[str, ...] = VARIANT,
-  asked: Callable[[dict, object], bool] = lambda row, column: True,
+  column_of: Callable[[dict], object] = lambda row: row['length'],
+  label_of: Callable[[dict], str] = lambda row: row['label'],
+  group_fields: tuple[str, ...] = LINE,
+  is_expected: Callable[[dict, object], bool] = lambda row, column: True,
 ) -> list[Scores]:
-  """Scores of each protocol (None: all but BY_POSITION), each followed by those of every control it
-  has rows of.
+  """The scores of each protocol, each followed by those of its controls.
 
   Args:
-    runs: those that should be there, in the order of the lines; others follow by name.
-    by_corpus: each corpus apart, rather than lines of its own; `runs` are those of all corpora.
-    across: the column of a row.
-    name: of a row's line.
-    asked: whether a line, by a row of it, is missing where none of its seeds has rows in a column.
-    variant: fields that must be equal along a line; where they are not, they tell it from others of
-      its name.
+    runs: the runs that should be there, in the order of lines; other runs follow by name.
+    protocols: None: all that rows have, except BY_POSITION.
+    controls: whether the rows of controls are taken too.
+    by_corpus: each corpus gets `Scores` of its own, instead of lines; `runs` are those of all.
+    column_of: the column of a row.
+    label_of: the label of a row's line.
+    group_fields: where rows of one label differ in these fields, each value gets a line.
+    is_expected: whether a line (given by a row of it) is missing in a column without rows.
   Raises:
     UserError: an unknown metric, or no row of these protocols.
   """
   runs, rows = list(runs), list(rows)
   metric = metric_of(metric, rows)
   rank = {run: index for index, run in enumerate(runs)}
-  # the file's order changes nothing
-  order = lambda row: (rank.get(row['run'], len(runs)), row_schema.key(row))
-  rows = sorted(filter(metric.matches, rows), key=order)
+  rows = list(filter(metric.matches, rows))
+  rows.sort(key=lambda row: (rank.get(row['run'], len(runs)), row_schema.key(row)))
   notes = []
-  if missing := [run for run in runs if run not in {row['run'] for row in rows}]:
-    notes = [
-      f'no rows of {"run" if len(missing) == 1 else f"{len(missing)} runs:"} {"; ".join(missing)}'
-    ]
-  known = [*PROTOCOLS]
+  present_runs = {row['run'] for row in rows}
+  if missing := [run for run in runs if run not in present_runs]:
+    count = 'run' if len(missing) == 1 else f'{len(missing)} runs:'
+    notes.append(f'no rows of {count} {"; ".join(missing)}')
+  rank = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
-  present = sorted(
-    present, key=lambda name: (known.index(name) if name in known else len(known), name)
-  )
-  wanted = list([p for p in present if p not in BY_POSITION] if protocols is None else protocols)
+  present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
+  if protocols is None:
+    wanted = [name for name in present if name not in BY_POSITION]
+  else:
+    wanted = list(protocols)
   if not set(present) & set(wanted):
     allowed = ', '.join(present) or f'a metric that rows have, not {metric.name}'
     raise UserError(f'no rows of protocols={wanted}; allowed: {allowed}')
@@ -198,91 +207,66 @@ def collect(
   groups = defaultdict(list)
   for row in rows:
     if row['protocol'] in wanted and (controls or row['control'] is None):
-      groups[
-        wanted.index(row['protocol']), row['control'] or '', row['corpus'] if by_corpus else ''
-      ].append(row)
+      corpus = row['corpus'] if by_corpus else ''
+      groups[wanted.index(row['protocol']), row['control'] or '', corpus].append(row)
   found = []
-  for (protocol, control, corpus), same in sorted(groups.items()):
-    found.append(Scores(wanted[protocol], control or None, metric, list(notes), corpus or None))
-    found[-1].read(same, across, name, variant, asked)
+  for (protocol, control, corpus), group in sorted(groups.items()):
+    scores = Scores(wanted[protocol], control or None, metric, list(notes), corpus or None)
+    scores.aggregate(group, column_of, label_of, group_fields, is_expected)
+    found.append(scores)
   return found
 
 
 def notes_of(found: list[Scores]) -> list[str]:
-  """Notes of all once, then each one's own under its title."""
+  """The notes that all `Scores` have once, then the others, each under the title of its scores."""
   shared = [note for note in found[0].notes if all(note in scores.notes for scores in found)]
   return shared + [
     f'{scores.title}: {note}' for scores in found for note in scores.notes if note not in shared
   ]
 
 
-def _unique(rows: list[dict], notes: list[str]) -> list[dict]:
+def _drop_repeated(rows: list[dict], notes: list[str]) -> list[dict]:
   first = {}
   for row in rows:
     first.setdefault(row_schema.key(row), row)
   if repeated := [row['run'] for row in rows if first[row_schema.key(row)] is not row]:
     notes.append(
-      f'{len(repeated)} rows repeat a key, only the first of each counts: {every(repeated)}'
+      f'{len(repeated)} rows repeat a key, only the first of each counts: {join_unique(repeated)}'
     )
   return list(first.values())
 
 
-def _lines(
-  rows: list[dict], name: Callable, variant: tuple[str, ...], notes: list[str]
-) -> list[str]:
-  """The line that each row belongs to: its name, and as much as tells it from others of that
-  name.
-  """
-  names = [name(row) for row in rows]
-  for field in variant:
-    values = [json.dumps(row[field]).replace('"', '') for row in rows]
-    if len(set(values)) > 1:
-      notes.append(f'mixed {field}, each a line of its own: {every(values)}')
-      names = [f'{line}, {field} {value}' for line, value in zip(names, values, strict=True)]
-  # Seeds of one setting stay together where that tells.
-  for of_run in (lambda run: re.sub(r'(^|,)seed=\d+', '', run), str):
-    runs = defaultdict(set)
-    for line, row in zip(names, rows, strict=True):
-      runs[line, row['seed']].add(row['run'])
-    crowded = sorted({line for (line, _), of_seed in runs.items() if len(of_seed) > 1})
-    notes += [f'several runs of one seed, each a line of its own: {line}' for line in crowded]
-    names = [
-      f'{i} [{of_run(row["run"])}]' if i in crowded else i
-      for i, row in zip(names, rows, strict=True)
-    ]
-  return names
+def _seed_score(rows: list[dict]) -> SeedScore:
+  if not rows:
+    return SeedScore('missing')
+  failures = [row['status'] for row in rows if row['status'] != 'ok']
+  return SeedScore(failures[0]) if failures else SeedScore('ok', tuple(rows))
 
 
-def _cell(rows: list[dict]) -> Cell:
-  ends = [row['status'] for row in rows if row['status'] != 'ok'] if rows else ['missing']
-  return Cell(ends[0]) if ends else Cell('ok', tuple(rows))
-
-
-def _outcomes(made: Scores, asked: Callable) -> list[str]:
-  """Notes that name every cell without a score: 'beyond_table: learned at 256, 512; ...'."""
-  places = defaultdict(lambda: defaultdict(list))
-  for line, row in made.first.items():
-    seen = {
+def _status_notes(scores: Scores, is_expected: Callable) -> list[str]:
+  """Notes that name what has no score: 'beyond_table: learned at 256, 512; ...'."""
+  seeds_of = defaultdict(lambda: defaultdict(list))
+  for line, row in scores.exemplar_row.items():
+    columns = [
       column
-      for (of, _, column), cell in made.cells.items()
-      if of == line and cell.status != 'missing'
-    }
-    columns = [column for column in made.columns if column in seen or asked(row, column)]
-    for seed in made.seeds:
-      for status in {made.cells[line, seed, column].status for column in columns} - {'ok'}:
-        where = tuple(
-          column for column in columns if made.cells[line, seed, column].status == status
-        )
-        places[status][line, where].append(seed)
+      for column in scores.columns
+      if is_expected(row, column)
+      or any(scores.by_seed[line, seed, column].status != 'missing' for seed in scores.seeds)
+    ]
+    for seed in scores.seeds:
+      columns_of = defaultdict(list)
+      for column in columns:
+        columns_of[scores.by_seed[line, seed, column].status].append(column)
+      columns_of.pop('ok', None)
+      for status, where in columns_of.items():
+        seeds_of[status][line, tuple(where)].append(seed)
 
-  def place(line, where, seeds):
-    return (
-      line
-      + ('' if seeds == made.seeds else f' seed {every(seeds)}')
-      + ('' if list(where) == made.columns else f' at {every(where)}')
-    )
+  def describe(line, where, seeds):
+    seed = '' if seeds == scores.seeds else f' seed {join_unique(seeds)}'
+    columns = '' if list(where) == scores.columns else f' at {join_unique(where)}'
+    return line + seed + columns
 
   return [
-    f'{status}: {"; ".join(place(*at, s) for at, s in found.items())}'
-    for status, found in places.items()
+    f'{status}: {"; ".join(describe(*place, seeds) for place, seeds in places.items())}'
+    for status, places in seeds_of.items()
   ]

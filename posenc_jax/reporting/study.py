@@ -1,7 +1,6 @@
 """The tables and figures of a folder of runs, as its study wants them."""
 
 import dataclasses
-import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable
@@ -11,24 +10,22 @@ from rich.console import Console
 
 from posenc_jax import config, jsonl_store
 from posenc_jax.errors import UserError, hint, nearest
-from posenc_jax.reporting import table_writers, tables
-from posenc_jax.reporting.layouts import costs
+from posenc_jax.reporting import rows, table_writers
+from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @dataclasses.dataclass
 class Report:
-  """How to read the rows in `folder`.
+  """What to make of the rows in `folder`.
 
   Attributes:
     runs: names of the runs that should be there, in the order of lines.
-    tables: what the study's `table()` gives, one or a list of settings of `tables.make`.
-    figures: what its `figures()` gives, {name: settings of `figures.draw`}.
-    study: the file that says so; None: all is by default.
+    tables: what the study's `table()` gives: settings of `layouts.make_tables`.
+    figures: what its `figures()` gives: {name: settings of `figures.draw`}.
+    study: the file of the study; None: tables and figures are the default ones.
   """
 
   folder: Path
@@ -38,21 +35,22 @@ class Report:
   study: str | Path | None = None
 
   def all_tables(self) -> list[Table]:
-    """The study's, and what its runs cost."""
-    rows, spent = tables.read(self.folder), costs.read(self.folder)
-    made = [table for settings in self.tables for table in tables.make(rows, self.runs, **settings)]
+    """The tables of the study, then the table of costs."""
+    of_folder, spent = rows.read(self.folder), costs.read(self.folder)
+    made = [
+      table for settings in self.tables for table in make_tables(of_folder, self.runs, **settings)
+    ]
     for table in made:
-      table.caption += costs.scale(spent, self.runs) if table.is_scored else ''
+      if table.is_scored:
+        table.caption += costs.scale(spent, self.runs)
     return made + self.cost_tables()
 
   def cost_tables(self) -> list[Table]:
-    """What its runs cost, if that is on disk."""
+    """The table of what runs cost, in a list; [] where that is not on disk."""
     return costs.tables(costs.read(self.folder), self.runs)
 
-  def make_tables(self) -> None:
-    """Writes `table.md`, `table.tex`, `table.csv` and what runs cost, `costs.jsonl`; shows the
-    tables.
-    """
+  def write_tables(self) -> None:
+    """Writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`, and shows the tables."""
     made = self.all_tables()
     costs.write(self.folder, costs.read(self.folder))
     table_writers.write(made, self.folder)
@@ -63,42 +61,42 @@ class Report:
       console.print(table_writers.on_screen(table))
     print(f'{self.folder}/table.md, .tex, .csv')
 
-  def make_figures(self) -> None:
+  def write_figures(self) -> None:
     """Writes `NAME.png` for each figure."""
     for name in self.figures:
-      self.make_figure(name)
+      self.write_figure(name)
 
-  def make_figure(self, name: str) -> None:
-    """Writes one of `figures`."""
-    path = self.folder / f'{name}.png'
-    figures.draw(tables.read(self.folder), self.runs, **self.figures[name]).savefig(path, dpi=200)
-    print(path)
+  def write_figure(self, name: str) -> None:
+    """Writes the figure `name`."""
+    figure = figures.draw(rows.read(self.folder), self.runs, **self.figures[name])
+    figures.save(figure, self.folder / f'{name}.png')
 
-  def make_what_can_be(self) -> dict[str, str]:
-    """The tables, and each figure, whatever becomes of the others; returns {what could not be made:
-    why}.
+  def write_all_possible(self) -> dict[str, str]:
+    """Writes the tables and each figure, whatever becomes of the others.
+
+    Returns:
+      {what could not be made: why}.
     """
-    makers = {'tables': self.make_tables}
-    makers |= {f'figure {name}': functools.partial(self.make_figure, name) for name in self.figures}
-    amiss = {}
-    for what, make in makers.items():
+    failed = {}
+    for name in (None, *self.figures):
       try:
-        make()
+        if name is None:
+          self.write_tables()
+        else:
+          self.write_figure(name)
       except UserError as error:
-        amiss[what] = str(error)
-    return amiss
+        failed['tables' if name is None else f'figure {name}'] = str(error)
+    return failed
 
 
 def of_study(path: str | Path, folder: Path, runs: Iterable[str] = ()) -> Report:
-  """What the study in the file `path` wants made. Raises UserError where it asks for what there is
-  not.
-  """
+  """The report that the study in the file `path` wants. Raises UserError for unknown settings."""
   study, report = config.load_study(path), Report(folder, list(runs), study=path)
   if hasattr(study, 'table'):
     wanted = study.table()
     report.tables = [wanted] if isinstance(wanted, dict) else list(wanted)
     for settings in report.tables:
-      _check(f'{path}: table()', settings, tables.FORMS)
+      _check(f'{path}: table()', settings, LAYOUTS)
   if hasattr(study, 'figures'):
     report.figures = study.figures()
     for name, settings in report.figures.items():
@@ -118,40 +116,50 @@ def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
       raise UserError(f'{where}: metric={value!r}; {hint(value, METRICS)}')
 
 
-def save(report: Report, path: str | Path) -> None:
-  """Writes `study.json`, which tells `load` the runs and the study, by its path from the
-  repository's root if there.
+def save(report: Report, path: str | Path, root: Path) -> None:
+  """Writes `study.json`, which tells `load` the runs and the study in the file `path`.
+
+  A study inside the repository `root` is written relative to it.
   """
-  path = Path(path).resolve()
-  study = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+  path, root = Path(path).resolve(), Path(root).resolve()
+  study = path.relative_to(root) if path.is_relative_to(root) else path
   jsonl_store.atomic_write_json(
     report.folder / 'study.json', {'study': study.as_posix(), 'runs': report.runs}
   )
 
 
-def load(folder: str | Path, path: str | Path | None = None) -> Report:
-  """The report of a folder: as its `study.json` says, or as the study in the file `path` wants it,
-  or as by default.
+def load(
+  folder: str | Path, path: str | Path | None = None, root: str | Path | None = None
+) -> Report:
+  """The report of a folder: as the study in the file `path` wants it, or the one in `study.json`.
+
+  Without either, the default report. `root` is the repository, which a study in `study.json` may be
+  relative to. Raises UserError where there is no such folder, or no repository.
   """
   folder = Path(folder)
   if not folder.is_dir():
     raise UserError(f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick')
-  saved = (
-    json.loads((folder / 'study.json').read_text())
-    if (folder / 'study.json').exists()
-    else {'runs': []}
-  )
+  saved, file = {'runs': []}, folder / 'study.json'
+  if file.exists():
+    saved = json.loads(file.read_text())
   if path is None and 'study' in saved:
-    path = ROOT / saved['study']
+    path = Path(saved['study'])
+    if not path.is_absolute():
+      if root is None:
+        raise UserError(
+          f'{file}: study={saved["study"]!r} is a file of the repository, which is not known here; '
+          'allowed: the scripts of a clone, or --config=STUDY'
+        )
+      path = Path(root) / path
   return Report(folder, saved['runs']) if path is None else of_study(path, folder, saved['runs'])
 
 
-def of_arguments(argv: list[str]) -> Report:
-  """Of the command line `DIR [--config=STUDY]`."""
-  places = []
-  flags, overrides = config.parse_args(argv, {'config': None}, places)
-  if len(places) != 1 or overrides:
+def of_arguments(argv: list[str], root: Path) -> Report:
+  """The report of the command line `DIR [--config=STUDY]` in the repository `root`."""
+  folders = []
+  flags, overrides = config.parse_args(argv, {'config': None}, folders)
+  if len(folders) != 1 or overrides:
     raise UserError(
       f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, and --config=STUDY'
     )
-  return load(places[0], flags.config)
+  return load(folders[0], flags.config, root)

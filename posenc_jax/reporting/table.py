@@ -1,26 +1,24 @@
-"""What is printed: a caption, blocks of lines, notes. Every form makes these, `posenc_jax.render`
-writes them.
-"""
+"""A table as it is printed: caption, groups of lines, notes. Layouts make it."""
 
 import dataclasses
 from typing import NamedTuple
 
+from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores import Scores
 
-BOLD = {'column': 'The best of each column is bold.', 'line': 'The best of each line is bold.'}
 
-
-class Field(NamedTuple):
+class Cell(NamedTuple):
   text: str
   is_best: bool = False
-  mark: str = ''  # '*' or '†', see posenc_jax.tables.differences
+  mark: str = ''  # '*' or '†' of posenc_jax.reporting.comparisons
 
 
-@dataclasses.dataclass
-class Block:
-  name: str  # '' where there is one block
-  lines: list[list[Field]]
+class RowGroup(NamedTuple):
+  """Lines of a table under a heading, which is '' where there is one group."""
+
+  name: str
+  lines: list[list[Cell]]
 
 
 @dataclasses.dataclass
@@ -28,82 +26,104 @@ class Table:
   """A table in the form of a paper.
 
   Attributes:
-    every: each seed's scores, for Markdown: (title, header, lines), none where there is one seed.
-    is_scored: made from scores of the runs here, so that its caption says at what scale they were
-      trained.
-    records: the same and more for a file of comma-separated values: one dict a line, of any
-      columns.
+    per_seed: tables of each seed's scores, for Markdown: (title, header, lines). [] for one seed.
+    is_scored: whether it shows scores of the runs here, so that its caption names their scale.
+    records: one dict a line for a file of comma-separated values, of any columns.
   """
 
   title: str
   caption: str
   header: list[str]
-  blocks: list[Block]
+  groups: list[RowGroup]
   notes: list[str] = dataclasses.field(default_factory=list)
-  every: list[tuple[str, list[str], list[list[str]]]] = dataclasses.field(default_factory=list)
+  per_seed: list[tuple[str, list[str], list[list[str]]]] = dataclasses.field(default_factory=list)
   is_scored: bool = True
   records: list[dict] = dataclasses.field(default_factory=list)
 
 
-def bold(metric: Metric, where: str) -> str:
-  """The sentence that says what is bold, with a space before it."""
-  return f' {BOLD[where]}' if metric.best else ''
+def from_scores(
+  scores: Scores, title: str, corner: str, groups: list[RowGroup], sentences: str = ''
+) -> Table:
+  """A table of one `Scores`: lines down, its columns across.
+
+  Args:
+    corner: the heading of the column with the names of lines.
+    sentences: what the caption says after what was scored and what is bold.
+  """
+  return Table(
+    f'{title}, {scores.title}',
+    caption(scores) + bold_sentence(scores.metric, 'column') + sentences,
+    [corner, *header(scores)],
+    groups,
+    scores.notes,
+    per_seed=per_seed_tables(scores),
+    records=records(scores),
+  )
+
+
+def bold_sentence(metric: Metric, where: str) -> str:
+  """The sentence that says what is bold, with a space before it; `where`: 'column' or 'line'."""
+  return f' The best of each {where} is bold.' if metric.best else ''
 
 
 def header(scores: Scores) -> list[str]:
-  """Of columns: '128 (L)', '256', ..."""
+  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one."""
   return [f'{n} (L)' if [n] == scores.train_lengths else str(n) for n in scores.columns]
 
 
-def fields(scores: Scores, lines: list[str], marks: dict[tuple, str]) -> list[list[Field]]:
-  """A line of fields for each of `lines`, bold by column; `marks` of (line, column)."""
+def cells(scores: Scores, lines: list[str], marks: dict[tuple, str]) -> list[list[Cell]]:
+  """The cells of each line, the best of a column bold; `marks` are those of (line, column)."""
   columns = []
   for column in scores.columns:
-    of_lines = [scores.of(line, column) for line in lines]
-    texts = zip(
-      lines, map(scores.metric.text, of_lines), scores.metric.bests(of_lines), strict=True
+    of_lines = [scores.seed_scores(line, column) for line in lines]
+    bests = scores.metric.bests(of_lines)
+    columns.append(
+      [
+        Cell(scores.metric.text(some), is_best, marks.get((line, column), ''))
+        for line, some, is_best in zip(lines, of_lines, bests, strict=True)
+      ]
     )
-    columns.append([Field(text, best, marks.get((line, column), '')) for line, text, best in texts])
   return [list(line) for line in zip(*columns, strict=True)]
 
 
-def every_seed(scores: Scores, name: str = '') -> list[tuple[str, list[str], list[list[str]]]]:
-  """`Table.every` of one block, `name`."""
+def text_of_seed(scores: Scores, line: str, seed: int, column) -> str:
+  """A seed's score as it is printed; a dash where it has none."""
+  value = scores.by_seed[line, seed, column].value(scores.metric)
+  return scores.metric.text([] if value is None else [value])
+
+
+def per_seed_tables(scores: Scores, name: str = '') -> list[tuple[str, list[str], list[list[str]]]]:
+  """`Table.per_seed` of the group `name`."""
   if len(scores.seeds) < 2:
     return []
-  text = lambda *place: scores.metric.text(scores.cells[place].scores(scores.metric))
   lines = [
-    [line, str(seed), *(text(line, seed, column) for column in scores.columns)]
+    [line, str(seed), *(text_of_seed(scores, line, seed, column) for column in scores.columns)]
     for line in scores.lines
     for seed in scores.seeds
   ]
   return [(f'Every seed{name and ", "}{name}:', ['encoding', 'seed', *header(scores)], lines)]
 
 
-def place_of(scores: Scores) -> dict:
-  """What every record of `scores` begins with."""
+def record_keys(scores: Scores) -> dict:
+  """The columns that every record of `scores` begins with."""
   corpus = {'corpus': scores.corpus} if scores.corpus else {}
   return {'protocol': scores.protocol, 'control': scores.control or '', **corpus}
 
 
 def records(scores: Scores) -> list[dict]:
-  """`Table.records`: every seed's sums and scores, also of what has none."""
-  made = []
-  for (line, seed, column), cell in scores.cells.items():
-    values = place_of(scores) | {
-      'encoding': line,
-      'seed': seed,
-      'length': column,
-      'status': cell.status,
-    }
-    if scores.metric.denominator:
-      values |= {name: '' for name in LIKELIHOODS}
+  """`Table.records`: each seed's sums and scores; where it has none, the status alone."""
+  metric, made = scores.metric, []
+  for (line, seed, column), score in scores.by_seed.items():
+    record = record_keys(scores)
+    record |= {'encoding': line, 'seed': seed, 'length': column, 'status': score.status}
+    if metric.denominator:
+      record |= {name: '' for name in LIKELIHOODS}
     else:
-      values |= {'metric': scores.metric.name, 'value': ''}
-    if cell.status == 'ok' and scores.metric.denominator:
-      values |= {name: cell.scores(METRICS[name])[0] for name in LIKELIHOODS}
-      values |= {name: getattr(cell, name) for name in ('nats', 'tokens', 'bytes', 'documents')}
-    elif cell.status == 'ok':
-      values |= {'value': cell.scores(scores.metric)[0], 'documents': cell.documents}
-    made.append(values)
+      record |= {'metric': metric.name, 'value': ''}
+    if score.status == 'ok' and metric.denominator:
+      record |= {name: score.value(METRICS[name]) for name in LIKELIHOODS}
+      record |= {name: getattr(score, name) for name in ('nats', 'tokens', 'bytes', 'documents')}
+    elif score.status == 'ok':
+      record |= {'value': score.value(metric), 'documents': score.documents}
+    made.append(record)
   return made

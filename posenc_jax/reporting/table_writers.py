@@ -1,8 +1,7 @@
-"""What a table is written as: Markdown, LaTeX, comma-separated values, and a table for the
-terminal.
-"""
+"""Writing tables: Markdown, LaTeX, comma-separated values, and a form for the terminal."""
 
 import csv
+import io
 import re
 from pathlib import Path
 
@@ -12,86 +11,98 @@ import rich.table
 import rich.text
 import tabulate
 
+from posenc_jax import jsonl_store
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.table import Field, Table
+from posenc_jax.reporting.table import Cell, Table
 
 
 def write(tables: list[Table], out: str | Path) -> None:
-  """Writes `table.md`, `table.tex` and `table.csv` into the folder `out`."""
-  out = Path(out)
-  (out / 'table.md').write_text('\n'.join(map(markdown, tables)), encoding='utf-8')
-  (out / 'table.tex').write_text('\n'.join(map(latex, tables)), encoding='utf-8')
-  with open(out / 'table.csv', 'w', newline='', encoding='utf-8') as file:
-    csv.writer(file).writerows(csv_lines(tables))
+  """Writes `table.md`, `table.tex` and `table.csv` into `out`, each whole or not at all."""
+  text = io.StringIO()
+  csv.writer(text).writerows(csv_lines(tables))
+  jsonl_store.atomic_write(Path(out) / 'table.md', '\n'.join(map(markdown, tables)))
+  jsonl_store.atomic_write(Path(out) / 'table.tex', '\n'.join(map(latex, tables)))
+  jsonl_store.atomic_write(Path(out) / 'table.csv', text.getvalue())
 
 
 def markdown(table: Table) -> str:
-  """A section: caption, a table for each block, notes and, where there are several seeds, the score
-  of every seed.
-  """
-
-  def pipes(header, lines):
-    align = ['left', *['right'] * (len(header) - 1)]
-    return tabulate.tabulate(lines, header, tablefmt='pipe', disable_numparse=True, colalign=align)
-
-  def style(field):
-    text = field.text.replace('|', r'\|')
-    return (f'**{text}**' if field.is_best else text) + field.mark.replace('*', r'\*')
-
+  """A section: caption, a table for each group of lines, notes, and the scores of each seed."""
   parts = [f'## {table.title}', table.caption]
-  for block in table.blocks:
-    parts += [f'*{block.name}*'] if block.name else []
-    parts.append(pipes(table.header, [list(map(style, line)) for line in block.lines]))
+  for group in table.groups:
+    if group.name:
+      parts.append(f'*{group.name}*')
+    parts.append(_pipe_table(table.header, [list(map(_in_markdown, line)) for line in group.lines]))
   if table.notes:
     parts.append('\n'.join(f'- {note}' for note in table.notes))
-  for title, header, lines in table.every:
-    parts += [title, pipes(header, [[text.replace('|', r'\|') for text in line] for line in lines])]
+  for title, header, lines in table.per_seed:
+    parts += [title, _pipe_table(header, [list(map(_escape_pipe, line)) for line in lines])]
   return '\n\n'.join(parts) + '\n'
 
 
+def _pipe_table(header: list[str], lines: list[list[str]]) -> str:
+  align = ['left', *['right'] * (len(header) - 1)]
+  return tabulate.tabulate(lines, header, tablefmt='pipe', disable_numparse=True, colalign=align)
+
+
+def _in_markdown(cell: Cell) -> str:
+  text = _escape_pipe(cell.text)
+  return (f'**{text}**' if cell.is_best else text) + cell.mark.replace('*', r'\*')
+
+
+def _escape_pipe(text: str) -> str:
+  return text.replace('|', r'\|')
+
+
 LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
-  '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', DASH: '---',
-  '†': r'\textsuperscript{\textdagger}', '*': r'\textsuperscript{*}', '[': '{[}', ']': '{]}', '<': '$<$', '>': '$>$',
+  '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
+  DASH: '---', '†': r'\textsuperscript{\textdagger}', '*': r'\textsuperscript{*}', '[': '{[}',
+  ']': '{]}', '<': '$<$', '>': '$>$',
 }  # fmt: skip
 
 
 def latex(table: Table) -> str:
   """A `table` environment; the document needs `booktabs`."""
-
-  def style(field):
-    text, mark = (''.join(LATEX.get(c, c) for c in some) for some in (field.text, field.mark))
-    text = re.sub(r'(?<!\w)-(?=\d)', '$-$', text)
-    # A mark without width, so that digits stand below digits.
-    return (f'\\textbf{{{text}}}' if field.is_best else text) + (mark and f'\\rlap{{{mark}}}')
-
-  row = lambda fields: ' & '.join(map(style, fields)) + r' \\'
   width, body = len(table.header), []
-  for block in table.blocks:
+  for group in table.groups:
     body.append(r'\midrule')
-    body += (
-      [f'\\multicolumn{{{width}}}{{l}}{{\\emph{{{style(Field(block.name))}}}}} \\\\']
-      if block.name
-      else []
-    )
-    body += map(row, block.lines)
+    if group.name:
+      name = _escape_latex(group.name)
+      body.append(f'\\multicolumn{{{width}}}{{l}}{{\\emph{{{name}}}}} \\\\')
+    body += map(_latex_line, group.lines)
   lines = [
     r'\begin{table}',
     r'\centering',
-    f'\\caption{{{style(Field(table.caption))}}}',
+    f'\\caption{{{_escape_latex(table.caption)}}}',
     f'\\begin{{tabular}}{{l{"r" * (width - 1)}}}',
     r'\toprule',
-    row(map(Field, table.header)),
+    _latex_line(map(Cell, table.header)),
     *body,
     r'\bottomrule',
     r'\end{tabular}',
-    *(f'\\par\\footnotesize {style(Field(note))}' for note in table.notes),
+    *(f'\\par\\footnotesize {_escape_latex(note)}' for note in table.notes),
     r'\end{table}',
   ]
   return '\n'.join(lines) + '\n'
 
 
+def _latex_line(cells) -> str:
+  texts = []
+  for cell in cells:
+    text = _escape_latex(cell.text)
+    text = f'\\textbf{{{text}}}' if cell.is_best else text
+    # A mark has no width, so that digits stand below digits.
+    mark = f'\\rlap{{{_escape_latex(cell.mark)}}}' if cell.mark else ''
+    texts.append(text + mark)
+  return ' & '.join(texts) + r' \\'
+
+
+def _escape_latex(text: str) -> str:
+  escaped = ''.join(LATEX.get(character, character) for character in text)
+  return re.sub(r'(?<!\w)-(?=\d)', '$-$', escaped)  # a minus is no hyphen
+
+
 def csv_lines(tables: list[Table]) -> list[list]:
-  """The tables' records under all columns that any has; the first line names the columns."""
+  """The records of all tables under all columns that any has; the first line names the columns."""
   records = [record for table in tables for record in table.records]
   names = list(dict.fromkeys(name for record in records for name in record))
   return [names, *([record.get(name, '') for name in names] for record in records)]
@@ -102,20 +113,17 @@ def on_screen(table: Table) -> rich.console.Group:
   drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
   for index, name in enumerate(table.header):
     drawn.add_column(name, justify='right' if index else 'left', no_wrap=True)
-  for block in table.blocks:
-    if block.name:
+  for group in table.groups:
+    if group.name:
       drawn.add_section()
-      drawn.add_row(rich.text.Text(block.name, 'italic'))
-    for line in block.lines:
-      # an interval below its difference
-      texts = (f'{f.text}{f.mark}'.replace(' [', '\n[') for f in line)
-      drawn.add_row(
-        *(
-          rich.text.Text(t, 'bold green' if f.is_best else '')
-          for t, f in zip(texts, line, strict=True)
-        )
-      )
+      drawn.add_row(rich.text.Text(group.name, 'italic'))
+    for line in group.lines:
+      drawn.add_row(*map(_on_screen, line))
   notes = [rich.text.Text(note, 'yellow') for note in table.notes]
-  return rich.console.Group(
-    rich.text.Text(table.title, 'bold'), drawn, rich.text.Text(table.caption, 'dim'), *notes
-  )
+  title, caption = rich.text.Text(table.title, 'bold'), rich.text.Text(table.caption, 'dim')
+  return rich.console.Group(title, drawn, caption, *notes)
+
+
+def _on_screen(cell: Cell) -> rich.text.Text:
+  text = f'{cell.text}{cell.mark}'.replace(' [', '\n[')  # an interval stands below its difference
+  return rich.text.Text(text, 'bold green' if cell.is_best else '')

@@ -61,7 +61,7 @@ def sweep(
   report = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
   with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
-    study.save(report, path)
+    study.save(report, path, scripts[0].parent)
   finished = sum(run.is_finished for run in runs)
   before = f', {finished} of them finished before' if finished else ''
   print(f'{out}: {len(runs)} runs{before}', flush=True)
@@ -70,7 +70,7 @@ def sweep(
     failed = slurm.execute(runs, out, console)
   else:
     failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
-  not_made = report.make_what_can_be() if any(out.glob('*/eval.jsonl')) else {}
+  not_made = report.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
   errors = [f'failed: {name}: {why} ({out / name}/log.txt)' for name, why in failed.items()]
   errors += [f'not made: {what}: {why}' for what, why in not_made.items()]
   for error in errors:

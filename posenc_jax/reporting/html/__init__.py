@@ -1,3 +1,1 @@
-"""One self-contained HTML page of runs: which encodings hold past the training length, and
-everything behind it.
-"""
+"""One self-contained HTML page: which encodings hold past the training length, and why."""

@@ -1,124 +1,125 @@
-"""The answer in numbers: how much a score changes from the training length to the longest
-length.
-"""
+"""The answer in numbers: how a score changes from the training length to the longest length."""
 
 import dataclasses
-import itertools
 import statistics
 
-from posenc_jax.reporting.html.measured import Measured
 from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.series import Curve, Series
 
 
 @dataclasses.dataclass
-class Line:
-  """A line of the table at both ends.
+class GapLine:
+  """One line at both lengths.
 
   Attributes:
-    near, far: its seeds' scores at the training length and at the longest length; none as the table
-      has none.
-    rises: far less near of every seed that has both, none where `near` or `far` has none.
-    why: the outcomes that stand in the place of scores.
+    near, far: scores of the seeds at the training length and at the longest; [] as in tables.
+    gaps: `far` minus `near` of every seed that has both; [] where `near` or `far` is.
+    reason: the statuses that stand in the place of scores.
   """
 
-  name: str
+  label: str
   near: list[float]
   far: list[float]
-  rises: list[float]
-  why: str
+  gaps: list[float]
+  reason: str
 
 
 @dataclasses.dataclass
-class Rise:
-  """From the length `near` to `far`, of all lines of a table, those that have no rise last.
+class ExtrapolationGap:
+  """The change of all lines from the length `near` to `far`.
 
-  The least rise stands first; or, of what is better high, the highest at `far`: what is learned
-  nowhere falls nowhere.
+  The smallest rise stands first; where more is better, the highest score at `far`, because what is
+  learned nowhere falls nowhere. Lines without a gap stand last.
   """
 
-  table: Measured
+  series: Series
   near: int
   far: int
-  lines: list[Line]
+  lines: list[GapLine]
 
   @property
   def word(self) -> str:
-    """What it is called: 'rise' of what is better low, 'change' of what is better high."""
-    return 'rise' if self.table.best is min else 'change'
+    """'change' where more is better, else 'rise'."""
+    return 'change' if self.series.scores.metric.is_accuracy else 'rise'
 
-  def text(self, rises: list[float]) -> str:
+  def text(self, gaps: list[float]) -> str:
     """'+mean ± standard deviation', or a dash."""
-    return ('+' if statistics.fmean(rises) >= 0 else '') + self.table.text(rises) if rises else DASH
+    if not gaps:
+      return DASH
+    sign = '+' if statistics.fmean(gaps) >= 0 else ''
+    return sign + self.series.scores.metric.text(gaps)
 
   def sentences(self) -> str:
     """What a reader wants to know first."""
-    measured, others = (
-      [line for line in self.lines if bool(line.rises) == some] for some in (True, False)
-    )
-    said = [
-      f'Trained at {self.near:,} tokens, evaluated at up to {self.far:,}, {self.far / self.near:g} times as many '
-      f'({self.table.name}).'
+    measured = [line for line in self.lines if line.gaps]
+    others = [f'{line.label} ({line.reason})' for line in self.lines if not line.gaps]
+    sentences = [
+      f'Trained at {self.near:,} tokens, evaluated at up to {self.far:,}, '
+      f'{self.far / self.near:g} times as many ({self.series.name}).'
     ]
-    if measured:
-      said += self._lowest(measured) if self.table.best is min else self._highest(measured)
+    if measured and self.series.scores.metric.is_accuracy:
+      sentences += self._describe_highest(measured)
+    elif measured:
+      sentences += self._describe_smallest_rise(measured)
     if others:
-      said.append(
-        f'Without a score at both lengths: {", ".join(f"{line.name} ({line.why})" for line in others)}.'
-      )
-    return ' '.join(said)
+      sentences.append(f'Without a score at both lengths: {", ".join(others)}.')
+    return ' '.join(sentences)
 
-  def _lowest(self, lines: list[Line]) -> list[str]:
-    name = lambda line: f'{line.name} ({self.text([statistics.fmean(line.rises)])})'
+  def _describe_smallest_rise(self, lines: list[GapLine]) -> list[str]:
+    named = [f'{line.label} ({self.text([statistics.fmean(line.gaps)])})' for line in lines]
     best = min(lines, key=lambda line: statistics.fmean(line.far))
-    lowest = f'Lowest at {self.far:,}: {best.name}, {self._mean(best.far)}.'
-    if len(lines) <= 4:
-      return [f'Rise in {self.table.what}: {", ".join(map(name, lines))}.', lowest]
-    first, second, third, *_, last = map(name, lines)
-    return [
-      f'Smallest rise in {self.table.what}: {first}, {second} and {third}; largest: {last}.',
-      lowest,
-    ]
-
-  def _highest(self, lines: list[Line]) -> list[str]:
-    named = [f'{line.name} ({self._mean(line.near)}, {self._mean(line.far)})' for line in lines[:4]]
-    said = [
-      f'{self.table.what.capitalize()} at {self.near:,} and at {self.far:,}: {", ".join(named)}.'
-    ]
+    rise = f'Rise in {self.series.y_title}: {", ".join(named)}.'
     if len(lines) > 4:
-      said.append(f'Others at {self.far:,}: at most {self._mean(lines[4].far)}.')
-    return said
+      first, second, third, *_, last = named
+      rise = (
+        f'Smallest rise in {self.series.y_title}: {first}, {second} and {third}; largest: {last}.'
+      )
+    return [rise, f'Lowest at {self.far:,}: {best.label}, {self._mean(best.far)}.']
+
+  def _describe_highest(self, lines: list[GapLine]) -> list[str]:
+    named = [
+      f'{line.label} ({self._mean(line.near)}, {self._mean(line.far)})' for line in lines[:4]
+    ]
+    what = self.series.y_title.capitalize()
+    sentences = [f'{what} at {self.near:,} and at {self.far:,}: {", ".join(named)}.']
+    if len(lines) > 4:
+      sentences.append(f'Others at {self.far:,}: at most {self._mean(lines[4].far)}.')
+    return sentences
 
   def _mean(self, scores: list[float]) -> str:
-    return self.table.text([statistics.fmean(scores)])
+    return self.series.scores.metric.text([statistics.fmean(scores)])
 
 
-def rise(table: Measured) -> Rise | str:
-  """Of a table, or why it has none."""
-  if len(table.train_lengths) > 1:
-    return f'Runs were trained at {", ".join(map(str, table.train_lengths))} tokens: no one length to measure from.'
-  (near,), far = table.train_lengths, table.lengths[-1]
+def extrapolation_gap(series: Series) -> ExtrapolationGap | str:
+  """The gap of scores by length, or the sentence that says why there is none."""
+  train_lengths, lengths = series.scores.train_lengths, series.scores.columns
+  if len(train_lengths) > 1:
+    named = ', '.join(map(str, train_lengths))
+    return f'Runs were trained at {named} tokens: no one length to measure from.'
+  (near,), far = train_lengths, lengths[-1]
   if far <= near:
     return f'Nothing here was evaluated past the training length, {near:,} tokens.'
-  if near not in table.lengths:
-    return f'Nothing here was evaluated at the training length, {near:,} tokens: no score to measure from.'
-  lines = [_line(table, name, near, far) for name in table.lines]
-  measured, others = (
-    [line for line in lines if bool(line.rises) == some] for some in (True, False)
-  )
-  if table.best is min:
-    measured.sort(key=lambda line: statistics.fmean(line.rises))
-  else:
+  if near not in lengths:
+    return (
+      f'Nothing here was evaluated at the training length, {near:,} tokens: no score to measure '
+      'from.'
+    )
+  lines = [_gap_line(curve, lengths.index(near)) for curve in series.curves.values()]
+  measured = [line for line in lines if line.gaps]
+  if series.scores.metric.is_accuracy:
     measured.sort(key=lambda line: (-statistics.fmean(line.far), -statistics.fmean(line.near)))
-  return Rise(table, near, far, measured + others)
+  else:
+    measured.sort(key=lambda line: statistics.fmean(line.gaps))
+  return ExtrapolationGap(series, near, far, measured + [line for line in lines if not line.gaps])
 
 
-def _line(table: Measured, name: str, near: int, far: int) -> Line:
-  scores = [table.scores[name, length] for length in (near, far)]
-  ends = [tuple(table.each[name, seed, length] for length in (near, far)) for seed in table.seeds]
-  outcomes = [[end for end in both if isinstance(end, str)] for both in ends]
-  rises = (
-    [far - near for (near, far), amiss in zip(ends, outcomes, strict=True) if not amiss]
-    if all(scores)
-    else []
-  )
-  return Line(name, *scores, rises, ', '.join(dict.fromkeys(itertools.chain(*outcomes))))
+def _gap_line(curve: Curve, near: int) -> GapLine:
+  """The line of a curve, from the column `near` to the last."""
+  gaps, statuses = [], {}
+  for of_seed in curve.by_seed.values():
+    failed = [score for score in (of_seed[near], of_seed[-1]) if isinstance(score, str)]
+    statuses |= dict.fromkeys(failed)
+    if not failed:
+      gaps.append(of_seed[-1] - of_seed[near])
+  ends = curve.values[near], curve.values[-1]
+  return GapLine(curve.label, *ends, gaps if all(ends) else [], ', '.join(statuses))

@@ -1,5 +1,6 @@
 """The page, put together: the answer, the curves, the tables, then what is behind them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,67 +9,85 @@ from markupsafe import Markup
 from ml_collections import ConfigDict
 from plotly.offline import get_plotlyjs
 
-from posenc_jax import config, errors
+from posenc_jax import config, errors, jsonl_store
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.html import plots, style
-from posenc_jax.reporting.html.extrapolation_gap import Rise, rise
-from posenc_jax.reporting.html.measured import Measured, measure
+from posenc_jax.reporting.html import plots, profile_plots, style
+from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.html.settings import Setting, settings
 from posenc_jax.reporting.html.sources import Sources
+from posenc_jax.reporting.layouts.lengths import extrapolation_table
+from posenc_jax.reporting.series import Series
+from posenc_jax.reporting.table import Table
 
 HERE = Path(__file__).parent
 FAR = 1024  # distances drawn, or twice the training length where that is more
+SAMPLES, SEED = 64, 0  # of the profiles of encodings
 TITLE = 'Which encodings hold past the training length?'
 CURVES = (
   'Lines: means over seeds; {}; shaded: up to the training length. A line ends where its '
-  'encoding has no value. Click a name to hide a line or bring it back, double-click to see it alone; the lists choose '
-  'which measurement is drawn, and which other one dashed beside it. What each of them measures stands below its table.'
+  'encoding has no value. Click a name to hide a line or bring it back, double-click to see it '
+  'alone; the lists choose which measurement is drawn, and which other one dashed beside it. What '
+  'each of them measures stands below its table.'
 )
-FIRST = {
+CHANCE = ' Dotted: what guessing scores, where rows say it.'
+ORDER = {
   'rise': 'The smallest first: what holds stands above.',
   'change': 'The highest at the longest length first.',
 }
-CHANCE = ' Dotted: what guessing scores, where rows say it.'
-PICTURES = 'What position adds to a score, against distance, one line a head, at initialization; dotted: the training length.'
-NOT_THEIR_OWN = (
-  ' Rows do not tell hyperparameters: where a run has no config.json, its encoding is drawn with its defaults and the '
-  'heads of configs/base.py.'
+PROFILES = (
+  'What position adds to a score, against distance, one line a head, at initialization; dotted: '
+  'the training length.'
+)
+BY_DEFAULT = (
+  ' Rows do not tell hyperparameters: where a run has no config.json, its encoding is drawn with '
+  'its defaults and the heads of configs/base.py.'
 )
 
 
-def render(sources: Sources, metric: str, pictures: bool) -> str:
-  """The HTML of a page: the same bytes for the same sources. Raises UserError as `measure` does."""
-  made = measure(sources, metric)
-  rises = [rise(table) for table in made]
-  plots = {}
-  for table, rose in zip(made, rises, strict=True):
-    plots.setdefault(table.axis, []).append((table, rose))
+def render(
+  sources: Sources, metric: str, with_profiles: bool, base: str | Path | None = None
+) -> str:
+  """The HTML of a page: the same bytes for the same sources.
+
+  Args:
+    with_profiles: whether the page draws what the encodings say about distance.
+    base: the file of the base config, for encodings of runs without a config.json; None: these are
+      not drawn.
+  Raises:
+    UserError: as `Sources.series` does.
+  """
+  shown = sources.series(metric)
+  gaps = [extrapolation_gap(series) for series in shown]
+  of_axis = {}
+  for series, gap in zip(shown, gaps, strict=True):
+    of_axis.setdefault(plots.axis_title(series), []).append((series, gap))
+  leads = [gap if isinstance(gap, str) else gap.sentences() for (_, gap), *_ in of_axis.values()]
   found, same = settings(sources.rows, sources.configs)
-  drawn, not_drawn = (
-    _pictures(sources, found, max(table.lengths[-1] for table in made)) if pictures else ([], [])
-  )
-  loader = jinja2.FileSystemLoader(HERE)
-  template = jinja2.Environment(
-    loader=loader,
+  drawn, not_drawn = [], []
+  if with_profiles:
+    longest = max(series.scores.columns[-1] for series in shown)
+    drawn, not_drawn = _profiles(sources, found, longest, base)
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
-  ).get_template('page.html')
-  return template.render(
+  )
+  return environment.get_template('page.html').render(
     title=TITLE,
     css=Markup((HERE / 'page.css').read_text(encoding='utf-8')),
     library=Markup(get_plotlyjs()),
-    leads=[rose if isinstance(rose, str) else rose.sentences() for (_, rose), *_ in plots.values()],
+    leads=leads,
     curves=[
-      _curves([table for table, _ in some], number) for number, some in enumerate(plots.values())
+      _curves([series for series, _ in some], number)
+      for number, some in enumerate(of_axis.values())
     ],
-    studies=_studies(sources),
-    tables=[_table(*both) for both in zip(made, rises, strict=True)],
-    pictures=drawn,
+    studies=_study_tables(sources),
+    tables=[_tables(sources, *both) for both in zip(shown, gaps, strict=True)],
+    profiles=drawn,
     not_drawn=not_drawn,
-    pictures_caption=PICTURES
-    + NOT_THEIR_OWN * (len(sources.configs) < len({row['run'] for row in sources.rows})),
+    profiles_caption=PROFILES + (BY_DEFAULT if _runs_without_config(sources) and base else ''),
     settings=_settings(found),
     same=sorted(same.items()),
     sources=sources.notes,
@@ -76,75 +95,86 @@ def render(sources: Sources, metric: str, pictures: bool) -> str:
 
 
 def write(path: str | Path, text: str) -> None:
-  """Raises UserError where the file cannot be."""
+  """Writes the page, whole or not at all. Raises UserError where the file cannot be."""
   path = Path(path)
   with errors.user_errors(OSError):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding='utf-8')
+    jsonl_store.atomic_write(path, text)
 
 
 def check_writable(path: str | Path) -> None:
-  """Raises UserError for a place that no file can be written to, before the page is made; leaves
-  nothing there.
-  """
+  """Raises UserError for a place that no file can be written to, before the page is made."""
   path = Path(path)
-  there = next(parent for parent in path.absolute().parents if parent.exists())
-  if (
-    path.is_dir() or not there.is_dir() or not os.access(path if path.exists() else there, os.W_OK)
-  ):
+  existing = next(parent for parent in path.absolute().parents if parent.exists())
+  if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
     raise UserError(
       f'--out={path}: cannot be written; allowed: a file in a folder that you may write to'
     )
 
 
-def _curves(of_axis: list[Measured], number: int) -> dict:
-  """What the template shows of a plot; the first has no number in its name."""
+def _curves(shown: list[Series], number: int) -> dict:
+  """A plot and its caption; the first plot has no number in its name."""
+  is_accuracy = shown[0].scores.metric.is_accuracy
+  spread = 'thin: each seed' if is_accuracy else 'bands: one standard deviation'
+  caption = CURVES.format(spread)
+  if any(series.chance for series in shown):
+    caption += CHANCE
   name = f'curves-{number}' if number else 'curves'
-  behind = 'thin: each seed' if plots.is_share(of_axis) else 'bands: one standard deviation'
-  caption = CURVES.format(behind) + CHANCE * any(table.chance for table in of_axis)
-  return dict(div=Markup(style.to_div(plots.draw(of_axis), name)), caption=caption)
+  return dict(div=Markup(style.to_div(plots.draw(shown), name)), caption=caption)
 
 
-def _studies(sources: Sources) -> list[dict]:
+def _study_tables(sources: Sources) -> list[dict]:
   """The tables of all studies; their titles name the place where there are several."""
-  studies = {path: some for path, some in sources.studies.items() if some}
-  title = lambda path, table: f'{table.title}, {path}' if len(studies) > 1 else table.title
-  return [
-    dict(title=title(path, table), table=table) for path, some in studies.items() for table in some
-  ]
+  studies = {place: tables for place, tables in sources.studies.items() if tables}
+  made = []
+  for place, tables in studies.items():
+    suffix = f', {place}' if len(studies) > 1 else ''
+    made += [dict(title=table.title + suffix, table=table) for table in tables]
+  return made
 
 
-def _table(table: Measured, found: Rise | str) -> dict:
-  """What the template prints of a table."""
-  every = [
-    [line, seed, *(table.text_of(line, seed, length) for length in table.lengths)]
-    for line in table.lines
-    for seed in table.seeds
-  ]
-  fields = dict(table=table, every=every if len(table.seeds) > 1 else [], rise=[])
-  fields['every_header'] = ['encoding', 'seed', *table.header[1:]]
-  if isinstance(found, str):
-    return fields | dict(no_rise=found)
+def _tables(sources: Sources, series: Series, gap: ExtrapolationGap | str) -> dict:
+  """The scores of a series by length, its gaps, and its seeds."""
+  metric, table = series.scores.metric, _score_table(sources, series)
+  fields = dict(table=table, per_seed=[], per_seed_header=['encoding', 'seed', *table.header[1:]])
+  if len(series.scores.seeds) > 1:
+    fields['per_seed'] = [
+      [curve.label, seed, *map(metric.seed_text, scores)]
+      for curve in series.curves.values()
+      for seed, scores in curve.by_seed.items()
+    ]
+  if isinstance(gap, str):
+    return fields | dict(gaps=[], no_gap=gap)
   return fields | dict(
-    rise_header=['encoding', f'{found.near} (L)', found.far, found.word],
-    rise=[
-      [line.name, table.text(line.near), table.text(line.far), found.text(line.rises)]
-      for line in found.lines
+    gap_header=['encoding', f'{gap.near} (L)', gap.far, gap.word],
+    gaps=[
+      [line.label, metric.text(line.near), metric.text(line.far), gap.text(line.gaps)]
+      for line in gap.lines
     ],
-    rise_caption=f'{found.word.capitalize()}: the score at {found.far:,} tokens less that at {found.near:,}, mean ± '
-    f"standard deviation of the seeds' own differences. {FIRST[found.word]}",
+    gap_caption=f'{gap.word.capitalize()}: the score at {gap.far:,} tokens less that at '
+    f"{gap.near:,}, mean ± standard deviation of the seeds' own differences. {ORDER[gap.word]}",
   )
 
 
+def _score_table(sources: Sources, series: Series) -> Table:
+  scores = series.scores
+  has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
+  depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
+  table = extrapolation_table(sources.rows, scores, {}, depths)
+  table.title = f'Extrapolation, {series.name}'
+  return table
+
+
 def _settings(found: list[Setting]) -> list[list[str]]:
+  """The lines of the table of configurations."""
   if not found:
     return []
-  from posenc_jax.reporting.html import parameters  # it needs jax, and rows do not
+  from posenc_jax.evaluation import parameter_counts  # it needs jax, and rows do not
 
   lines = []
   for setting in found:
     try:
-      counts = [f'{number:,}' for number in parameters.count(setting.config)]
+      counts = [f'{number:,}' for number in parameter_counts.count(setting.config)]
     except UserError as error:  # a config that another version saved has a page all the same
       counts = ['not known', str(error)]
     own = ', '.join(f'{field} = {value}' for field, value in setting.own.items())
@@ -152,39 +182,68 @@ def _settings(found: list[Setting]) -> list[list[str]]:
   return lines
 
 
-def _pictures(sources: Sources, found: list[Setting], longest: int) -> tuple[list[dict], list[str]]:
-  """A picture for each way in which a config sets an encoding, and what could not be drawn."""
-  from posenc_jax.reporting.html import profiles  # it needs jax, and rows do not
+def _profiles(
+  sources: Sources, found: list[Setting], longest: int, base: str | Path | None
+) -> tuple[list[dict], list[str]]:
+  """A profile of each way in which configs set an encoding, and what could not be drawn."""
+  from posenc_jax.evaluation.profiles import single_encodings  # it needs jax, and rows do not
 
-  drawn, not_drawn, wanted = [], [], {}
-  for name, c in [*((setting.label, setting.config) for setting in found), *_by_default(sources)]:
-    for of_layers, own in profiles.kinds(name, c):
-      wanted.setdefault(profiles.setting(own), (own, []))[1].append(of_layers)
-  for number, (c, names) in enumerate(wanted.values()):
-    name = ', '.join(dict.fromkeys(names))
-    length = max(2, min(longest, max(FAR, 2 * c.train.length)))
+  named = [(setting.label, setting.config) for setting in found]
+  names_of, config_of = {}, {}
+  for label, c in [*named, *_by_default(sources, base)]:
+    for name, own in single_encodings(label, c):
+      key = _profile_key(own)
+      config_of.setdefault(key, own)
+      names_of.setdefault(key, []).append(name)
+  drawn, not_drawn = [], []
+  if base is None and (lacking := _runs_without_config(sources)):
+    not_drawn.append(
+      f'{len(lacking)} runs have no config.json: their encodings are drawn with the base config of '
+      'a clone of the repository, which is not known here'
+    )
+  for number, (key, c) in enumerate(config_of.items()):
+    name = ', '.join(dict.fromkeys(names_of[key]))
     try:
-      picture = profiles.draw(c, length)
+      drawn.append(dict(name=name, **_profile(c, longest, f'encoding-{number}')))
     except UserError as error:
       not_drawn.append(f'{name} is not drawn: {error}')
-      continue
-    plots = [
-      dict(title=title, shows=shows, div=Markup(style.to_div(plot, f'encoding-{number}-{panel}')))
-      for panel, (title, shows, plot) in enumerate(picture.panels)
-    ]
-    drawn.append(dict(name=name, plots=plots, notes=picture.notes))
   return drawn, not_drawn
 
 
-def _by_default(sources: Sources) -> list[tuple[str, ConfigDict]]:
-  """The encodings of runs without a config.json."""
-  bare = {
-    (row['encoding'], row['train_length']): None
-    for row in sources.rows
-    if row['run'] not in sources.configs
+def _profile_key(c: ConfigDict) -> str:
+  """All that a profile depends on, as text: configs with one key share a profile."""
+  sizes = [c.model.heads, c.model.kv_heads, c.model.head_dim, c.train.length]
+  return json.dumps([config.to_json(c.encoding), *sizes], sort_keys=True)
+
+
+def _profile(c: ConfigDict, longest: int, name: str) -> dict:
+  """The plots and notes of the encoding of a config. Raises UserError."""
+  from posenc_jax.evaluation.profiles import LOWEST, from_config, profile
+
+  enc = from_config(c, SEED)
+  length = max(2, min(longest, max(FAR, 2 * c.train.length)))
+  made = profile(enc, min(length, enc.max_length or length), SAMPLES, SEED)
+  hyper = [f'{key} = {value}' for key, value in config.flat(c.encoding).items() if key != 'name']
+  figures = []
+  for number, panel in enumerate(made.panels):
+    plot = profile_plots.draw(panel, c.train.length, LOWEST)
+    div = Markup(style.to_div(plot, f'{name}-{number}'))
+    figures.append(dict(title=panel.title, shows=panel.y_title, div=div))
+  notes = [*([f'{", ".join(hyper)}.'] if hyper else []), *made.notes]
+  return dict(plots=figures, notes=' '.join(notes))
+
+
+def _runs_without_config(sources: Sources) -> set[str]:
+  return {row['run'] for row in sources.rows} - sources.configs.keys()
+
+
+def _by_default(sources: Sources, base: str | Path | None) -> list[tuple[str, ConfigDict]]:
+  """(name, config) of the encodings of runs without a config.json."""
+  lacking = _runs_without_config(sources) if base else ()
+  encodings = {
+    (row['encoding'], row['train_length']): None for row in sources.rows if row['run'] in lacking
   }
-  base = HERE.parents[2] / 'configs' / 'base.py'
   return [
     (name, config.load(base, {'encoding': dict(name=name), 'train.length': length}))
-    for name, length in bare
+    for name, length in encodings
   ]

@@ -2,24 +2,24 @@
 
 import dataclasses
 import json
+from collections import defaultdict
 
 from ml_collections import ConfigDict
 
 from posenc_jax import config
 
-# runs of one label that differ in no other field that decides results are of one setting
-APART = ('seed', 'label')
+# Runs of one label that differ only in these fields have one setting.
+IGNORED = ('seed', 'label')
 
 
 @dataclasses.dataclass
 class Setting:
-  """Runs whose configs are equal but for seeds.
+  """Runs of one label whose configs are equal but for their seeds.
 
   Attributes:
-    label, seeds, runs: as rows have them.
-    config: of the first of the runs.
-    own: {field: value as text} of what is not the same in all settings; a field that a setting
-      lacks is not in it.
+    config: the config of the first of the runs.
+    own: {field: value as text} of the fields that are not the same in all settings and that this
+      one has.
   """
 
   label: str
@@ -32,26 +32,37 @@ class Setting:
 def settings(
   rows: list[dict], configs: dict[str, ConfigDict]
 ) -> tuple[list[Setting], dict[str, str]]:
-  """Those of the runs that have both, in the order of rows; and {field: value as text} of what all
-  have the same.
+  """The settings of the runs that have rows and a config, in the order of rows.
+
+  Returns:
+    The settings, and {field: value as text} of the fields that are the same in all.
   """
   labels = {row['run']: row['label'] for row in rows if row['run'] in configs}
-  groups, fields = {}, {}
+  runs_of = defaultdict(list)
   for run, label in labels.items():
-    deciding = {
-      field: v for field, v in config.flat(configs[run]).items() if config.decides_results(field)
-    }
-    flat = {field: json.dumps(v) for field, v in deciding.items() if field not in APART}
-    groups.setdefault((label, tuple(sorted(flat.items()))), []).append(run)
-    fields.update(dict.fromkeys(flat))
-  every = [dict(flat) for _, flat in groups]
+    fields = tuple(sorted(_deciding_fields(configs[run]).items()))
+    runs_of[label, fields].append(run)
+  values = defaultdict(list)
+  for _, fields in runs_of:
+    for field, value in fields:
+      values[field].append(value)
   same = {
-    field: every[0].get(field) for field in fields if len({flat.get(field) for flat in every}) == 1
+    field: some[0]
+    for field, some in values.items()
+    if len(some) == len(runs_of) and len(set(some)) == 1
   }
   found = []
-  for (label, flat), runs in groups.items():
-    own = {field: value for field, value in flat if field not in same}
-    found.append(
-      Setting(label, sorted({configs[run].seed for run in runs}), runs, configs[runs[0]], own)
-    )
+  for (label, fields), runs in runs_of.items():
+    own = {field: value for field, value in fields if field not in same}
+    seeds = sorted({configs[run].seed for run in runs})
+    found.append(Setting(label, seeds, runs, configs[runs[0]], own))
   return found, same
+
+
+def _deciding_fields(c: ConfigDict) -> dict[str, str]:
+  """{field: value as text} of the fields that decide what a run's results are."""
+  return {
+    field: json.dumps(value)
+    for field, value in config.flat(c).items()
+    if config.decides_results(field) and field not in IGNORED
+  }

@@ -1,4 +1,4 @@
-"""What a page is made from: the rows and configs of run folders and row files."""
+"""The sources of a page: the rows and configs of run folders and row files."""
 
 import dataclasses
 from collections import Counter
@@ -8,25 +8,28 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import config
-from posenc_jax.errors import UserError
-from posenc_jax.reporting import study, tables
-from posenc_jax.reporting.metrics import METRICS
-from posenc_jax.reporting.scores import BY_POSITION
+from posenc_jax.errors import UserError, nearest
+from posenc_jax.reporting import rows as row_files
+from posenc_jax.reporting import study
+from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
+from posenc_jax.reporting.scores import BY_POSITION, collect
+from posenc_jax.reporting.series import Series, length_series
 from posenc_jax.reporting.table import Table
 
-CHANCE = {metric.chance for metric in METRICS.values()}  # what stands beside scores, and is none
+# The metrics that say what guessing scores: they stand beside scores, and are none.
+CHANCE = {metric.chance for metric in METRICS.values()}
 
 
 @dataclasses.dataclass
 class Sources:
-  """Rows of one or more places.
+  """The rows of one or more places.
 
   Attributes:
-    rows: all of them, as `records.row` makes them; `run` is a name that only one place has.
+    rows: all rows; `run` is a name that only one place has.
     runs: names of the runs that should be there, in the order of lines.
-    configs: {run: its config}, of the runs whose folder has a `config.json`.
+    configs: {run: its config} of the runs whose folder has a `config.json`.
     notes: what was read where, and what is not there.
-    studies: {place: tables of its study, and of what its runs cost}, of the places that have any.
+    studies: {place: the tables of its study and of its costs} of the places that have any.
   """
 
   rows: list[dict]
@@ -35,89 +38,106 @@ class Sources:
   notes: list[str]
   studies: dict[str, list[Table]] = dataclasses.field(default_factory=dict)
 
+  def series(self, metric: str) -> list[Series]:
+    """Scores by length of every protocol and control, then of every task by each of its metrics.
 
-def gather(paths: Iterable[str | Path]) -> Sources:
-  """Reads folders (of one run, of many, or of kept rows) and row files. UserError for none, or for
-  one given twice.
+    Raises UserError for a `metric` that is no likelihood, or without rows that the page can show.
+    """
+    if metric not in LIKELIHOODS:
+      raise UserError(f'--metric={metric!r}; {nearest(metric, LIKELIHOODS)}')
+    shown = [row for row in self.rows if can_show(row)]
+    if not shown:
+      raise UserError(
+        'no rows of likelihoods or tasks by length; allowed: at least one protocol or task with '
+        'such rows'
+      )
+    evaluated = {row['run'] for row in self.rows}
+    made = []
+    for name in (metric, *(name for name in METRICS if name not in LIKELIHOODS)):
+      of_metric = [row for row in shown if METRICS[name].matches(row)]
+      if of_metric:
+        measured = {row['run'] for row in of_metric}
+        # Of the runs that should be there, those evaluated by other metrics only are not missing.
+        runs = [run for run in self.runs if run in measured or run not in evaluated]
+        found = collect(of_metric, runs, metric=name)
+        made += [length_series(scores, self.rows) for scores in found]
+    return made
+
+
+def can_show(row: dict) -> bool:
+  """Whether a row has a place on a page of scores by length."""
+  metric = METRICS.get(row['metric'])
+  is_known = row['metric'] is None or (metric is not None and metric.best is not None)
+  return is_known and row['protocol'] not in BY_POSITION
+
+
+def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sources:
+  """Reads folders (of one run, of many, or of kept rows) and files of rows.
+
+  `root` is the repository, for folders whose study lies in it. Raises UserError for none, or for a
+  place that is given twice.
   """
   paths = [Path(path) for path in paths]
   if not paths:
     raise UserError(
       'no RUNS; allowed: folders such as runs/quick or results/classic, or files of rows'
     )
-  if twice := [
-    str(path) for path, count in Counter(path.resolve() for path in paths).items() if count > 1
-  ]:
+  counts = Counter(path.resolve() for path in paths)
+  if twice := [path for path, count in counts.items() if count > 1]:
     raise UserError(f'{twice[0]}: given twice; allowed: each place once')
-  read = [_read(path) for path in paths]
+  read = [_read(path, root) for path in paths]
   owners = Counter(
     run for source in read for run in {*source.runs, *(row['run'] for row in source.rows)}
   )
-  whole = Sources([], [], {}, [])
+  joined = Sources([], [], {}, [])
   for path, source in zip(paths, read, strict=True):
     name = {run: run if count == 1 else f'{path.as_posix()}/{run}' for run, count in owners.items()}
-    whole.rows += [row | {'run': name[row['run']]} for row in source.rows]
-    whole.runs += [name[run] for run in source.runs]
-    whole.configs |= {name[run]: saved for run, saved in source.configs.items()}
-    whole.notes += source.notes
-    whole.studies |= source.studies
-  return whole
+    joined.rows += [row | {'run': name[row['run']]} for row in source.rows]
+    joined.runs += [name[run] for run in source.runs]
+    joined.configs |= {name[run]: saved for run, saved in source.configs.items()}
+    joined.notes += source.notes
+    joined.studies |= source.studies
+  return joined
 
 
-def _read(path: Path) -> Sources:
-  rows = tables.read(path)
-  of_folder = study.load(path) if path.is_dir() else None
+def _read(path: Path, root: str | Path | None) -> Sources:
+  rows, place = row_files.read(path), path.as_posix()
   present = list(dict.fromkeys(row['run'] for row in rows))
+  folder = path if path.is_dir() else path.parent
+  files = [file for name in ('config.json', '*/config.json') for file in sorted(folder.glob(name))]
+  folders = [file.parent.resolve() for file in files]
   configs = {
-    folder.name: config.saved_config(folder) for folder in _folders(path) if folder.name in present
+    folder.name: config.saved_config(folder) for folder in folders if folder.name in present
   }
-  notes = [f'{path.as_posix()}: {len(rows):,} rows of {_count(len(present), "run")}.']
+  notes = [f'{place}: {len(rows):,} rows of {_count(len(present), "run")}.']
   lacking = [run for run in present if run not in configs]
   if len(lacking) == len(present):
     notes.append(
-      f'{path.as_posix()} has no config.json of any run: configurations and parameter counts are not known.'
+      f'{place} has no config.json of any run: configurations and parameter counts are not known.'
     )
   elif lacking:
     notes.append(
-      f'{path.as_posix()} has no config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.'
+      f'{place} has no config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.'
     )
-  if others := sum(not has_place(row) and row['metric'] not in CHANCE for row in rows):
+  if others := sum(not can_show(row) and row['metric'] not in CHANCE for row in rows):
     notes.append(
-      f'{path.as_posix()}: {_count(others, "row")} by position or of unknown metrics, which have no place on this page.'
+      f'{place}: {_count(others, "row")} by position or of unknown metrics, which have no place on '
+      'this page.'
     )
-  studies = {path.as_posix(): _tables(of_folder, notes)} if of_folder else {}
-  return Sources(rows, of_folder.runs if of_folder else [], configs, notes, studies)
+  if not path.is_dir():
+    return Sources(rows, [], configs, notes)
+  report = study.load(path, root=root)
+  return Sources(rows, report.runs, configs, notes, {place: _tables(report, notes)})
 
 
-def _tables(of_folder: study.Report, notes: list[str]) -> list[Table]:
-  """As scripts/table.py prints them; without a study what runs cost. A note says why there are
-  none.
-  """
+def _tables(report: study.Report, notes: list[str]) -> list[Table]:
+  """The tables of the study, or without one those of costs; a note says why there are none."""
   try:
-    return of_folder.all_tables() if of_folder.study else of_folder.cost_tables()
+    return report.all_tables() if report.study else report.cost_tables()
   except UserError as error:  # its baseline may not be trained yet
-    notes.append(
-      f'{of_folder.folder.as_posix()}: the tables of {of_folder.study} are not there: {error}'
-    )
+    place = report.folder.as_posix()
+    notes.append(f'{place}: the tables of {report.study} are not there: {error}')
     return []
-
-
-def has_place(row: dict) -> bool:
-  """On a page of scores by length."""
-  known = row['metric'] is None or (
-    row['metric'] in METRICS and METRICS[row['metric']].best is not None
-  )
-  return known and row['protocol'] not in BY_POSITION
-
-
-def _folders(path: Path) -> list[Path]:
-  """Where the runs may be that the rows of `path` are of."""
-  folder = path if path.is_dir() else path.parent
-  return [
-    file.parent.resolve()
-    for name in ('config.json', '*/config.json')
-    for file in sorted(folder.glob(name))
-  ]
 
 
 def _count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""How the plots of the page look, and how they become HTML."""
+"""The look of the plots of the page, and how they become HTML."""
 
 import html
 
@@ -9,8 +9,8 @@ SYMBOLS = (
   'circle', 'square', 'diamond', 'triangle-down', 'triangle-up', 'cross', 'x',
   'pentagon', 'hexagon', 'hexagram', 'star',
 )  # fmt: skip
-# SEEN: lengths of the training
-INK, GREY, RULE, SEEN = '#222222', '#6a6a6a', '#e6e6e6', 'rgba(0, 0, 0, 0.045)'
+INK, GREY, RULE = '#222222', '#6a6a6a', '#e6e6e6'
+SHADE = 'rgba(0, 0, 0, 0.045)'  # of lengths up to the training length
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 AXIS = dict(
   showline=True,
@@ -25,7 +25,7 @@ AXIS = dict(
 
 
 def figure(height: int, **layout) -> go.Figure:
-  """An empty one, dark on white. A finger that drags it scrolls the page."""
+  """An empty plot, dark on white. A finger that drags it scrolls the page."""
   made = go.Figure(layout=dict(template='none', height=height, dragmode=False, showlegend=False))
   made.update_layout(
     font=dict(family=FONT, size=13, color=INK),
@@ -43,6 +43,7 @@ def text(words: object) -> str:
 
 
 def fade(color: str, opacity: float) -> str:
+  """A color '#rrggbb' with an opacity."""
   red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
   return f'rgba({red}, {green}, {blue}, {opacity:g})'
 
@@ -50,10 +51,11 @@ def fade(color: str, opacity: float) -> str:
 def to_div(made: go.Figure, name: str) -> str:
   """The element `name` and the script that fills it; the page holds the library once."""
   # The buttons by name: plotly's own choice has one that sends the plot to a server.
-  config = dict(
-    responsive=True, displaylogo=False, modeBarButtons=[['toImage', 'zoom2d', 'resetScale2d']]
-  )
-  height = f'{made.layout.height}px'
+  buttons = [['toImage', 'zoom2d', 'resetScale2d']]
   return made.to_html(
-    config=config, include_plotlyjs=False, full_html=False, div_id=name, default_height=height
+    config=dict(responsive=True, displaylogo=False, modeBarButtons=buttons),
+    include_plotlyjs=False,
+    full_html=False,
+    div_id=name,
+    default_height=f'{made.layout.height}px',
   )

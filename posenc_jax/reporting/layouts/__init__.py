@@ -1,1 +1,28 @@
-"""The forms of tables that papers print."""
+"""The layouts of tables that papers print. A study's `table()` names one and its settings."""
+
+from collections.abc import Iterable
+
+from posenc_jax.errors import UserError, nearest
+from posenc_jax.reporting.layouts.columns import columns
+from posenc_jax.reporting.layouts.grid import grid
+from posenc_jax.reporting.layouts.lengths import lengths
+from posenc_jax.reporting.layouts.methods import methods
+from posenc_jax.reporting.layouts.ranks import ranks
+from posenc_jax.reporting.table import Table
+
+LAYOUTS = {
+  'lengths': lengths,  # encodings x evaluation lengths
+  'columns': columns,  # KERPLE: evaluation lengths x encodings, by corpus or protocol
+  'grid': grid,  # ALiBi: training x evaluation length
+  'methods': methods,  # PI, YaRN: methods of context extension x evaluation window
+  'ranks': ranks,  # Kazemnejad: tasks x encodings, and ranks over tasks
+}
+
+
+def make_tables(
+  rows: Iterable[dict], runs: Iterable[str] = (), form: str = 'lengths', **settings
+) -> list[Table]:
+  """The tables of the layout `form`; `settings` are its own. Raises UserError."""
+  if form not in LAYOUTS:
+    raise UserError(f'table: form={form!r}; {nearest(form, LAYOUTS)}')
+  return LAYOUTS[form](rows, runs, **settings)

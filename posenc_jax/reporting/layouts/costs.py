@@ -1,6 +1,4 @@
-"""What each line cost: parameters, tokens, time. From what a training leaves on disk, kept as rows
-like scores are.
-"""
+"""The cost of each line: parameters, tokens, time. Kept as rows, like scores, in costs.jsonl."""
 
 import json
 import statistics
@@ -10,23 +8,19 @@ from pathlib import Path
 from posenc_jax import jsonl_store
 from posenc_jax.config import saved_config
 from posenc_jax.errors import user_errors
-from posenc_jax.reporting.captions import every
+from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.table import Block, Field, Table
+from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 FILE = 'costs.jsonl'
+LINE = ('label', 'train_length', 'parameters', 'encoding_parameters', 'tokens')
 
 
 def read(folder: str | Path) -> list[dict]:
-  """A row a run, of the runs in `folder`; or of its costs.jsonl where there are no runs any more.
-  Neither: none.
-  """
+  """A row for each run in `folder`, or the rows of its costs.jsonl where there are no runs."""
   folder = Path(folder)
-  runs = [
-    path.parent
-    for path in sorted(folder.glob('*/timing.jsonl'))
-    if (path.parent / 'config.json').exists()
-  ]
+  runs = [path.parent for path in sorted(folder.glob('*/timing.jsonl'))]
+  runs = [run for run in runs if (run / 'config.json').exists()]
   with user_errors(ValueError):
     return [_of_run(run) for run in runs] or jsonl_store.read(folder / FILE)
 
@@ -39,7 +33,7 @@ def write(folder: str | Path, rows: list[dict]) -> None:
 
 def _of_run(run: Path) -> dict:
   c, timing = saved_config(run), jsonl_store.read(run / 'timing.jsonl')
-  sizes = [row for row in timing if 'parameters' in row]
+  sizes = next((row for row in timing if 'parameters' in row), {})
   seconds = [
     row['seconds_per_step'] for row in timing if 'seconds_per_step' in row and row['step'] > 1
   ]
@@ -47,8 +41,8 @@ def _of_run(run: Path) -> dict:
     'run': run.name,
     'label': c.label or c.encoding.name,
     'seed': c.seed,
-    'parameters': sizes[0]['parameters'] if sizes else None,
-    'encoding_parameters': sizes[0]['encoding_parameters'] if sizes else None,
+    'parameters': sizes.get('parameters'),
+    'encoding_parameters': sizes.get('encoding_parameters'),
     'tokens': c.train.steps * c.train.batch * c.train.length,
     'train_length': c.train.length,
     'compute_dtype': c.train.compute_dtype,
@@ -57,67 +51,70 @@ def _of_run(run: Path) -> dict:
 
 
 def tables(rows: list[dict], runs: list[str]) -> list[Table]:
-  """Parameters, tokens trained and step time of each line, whatever differs named; none where
-  nothing is on disk.
-  """
+  """The table of costs, a line for each label and size, in a list; [] where nothing is on disk."""
   if not rows:
     return []
   rank = {run: index for index, run in enumerate(runs)}
   rows = sorted(rows, key=lambda row: rank.get(row['run'], len(runs)))
   lines = defaultdict(list)
   for row in rows:
-    lines[
-      tuple(
-        row[f] for f in ('label', 'train_length', 'parameters', 'encoding_parameters', 'tokens')
-      )
-    ].append(row)
-  lengths = {row['train_length'] for row in rows}
-  number = lambda value: DASH if value is None else f'{value:,}'
+    lines[tuple(row[field] for field in LINE)].append(row)
+  has_one_length = len({row['train_length'] for row in rows}) == 1
   body = []
-  for (label, train_length, *counts), some in lines.items():
-    seconds = [row['seconds_per_step'] for row in some if row['seconds_per_step'] is not None]
-    name = label if len(lengths) == 1 else f'{label}, L = {train_length}'
+  for (label, train_length, *counts), of_line in lines.items():
+    name = label if has_one_length else f'{label}, L = {train_length}'
+    counts = [DASH if count is None else f'{count:,}' for count in counts]
+    seconds = [row['seconds_per_step'] for row in of_line if row['seconds_per_step'] is not None]
     time = f'{1000 * statistics.median(seconds):.1f}' if seconds else DASH
-    body.append([Field(text) for text in (name, *map(number, counts), time)])
+    body.append(list(map(Cell, (name, *counts, time))))
   caption = (
-    f'Cost of training. {_equal(rows, "tokens", "tokens")} {_equal(rows, "parameters", "parameters")} Tokens are steps '
-    "x batch x length of the run's own training: without that of a run it started from, with the padding of tasks. "
-    f'Computed in {every(row["compute_dtype"] for row in rows)}. Step time is the median of the logged ones, on the '
-    'machine of the run: of runs side by side it says little.'
+    f'Cost of training. {_equality(rows, "tokens")} {_equality(rows, "parameters")} Tokens are '
+    "steps x batch x length of the run's own training: without that of a run it started from, with "
+    'the padding of tasks. '
+    f'Computed in {join_unique(row["compute_dtype"] for row in rows)}. Step time is the median of '
+    'the logged ones, on the machine of the run: of runs side by side it says little.'
   )
-  notes = [f'no costs of run {run}' for run in runs if run not in {row['run'] for row in rows}]
+  known = {row['run'] for row in rows}
+  notes = [f'no costs of run {run}' for run in runs if run not in known]
   if unknown := [row['run'] for row in rows if row['parameters'] is None]:
-    notes.append(f'no parameter count in timing.jsonl: {every(unknown)}')
-  head = ['encoding', 'parameters', 'of the encoding', 'tokens of the run', 'ms a step']
-  of_records = [{'table': 'costs', **row} for row in rows]
+    notes.append(f'no parameter count in timing.jsonl: {join_unique(unknown)}')
   return [
-    Table('Cost', caption, head, [Block('', body)], notes, is_scored=False, records=of_records)
+    Table(
+      'Cost',
+      caption,
+      ['encoding', 'parameters', 'of the encoding', 'tokens of the run', 'ms a step'],
+      [RowGroup('', body)],
+      notes,
+      is_scored=False,
+      records=[{'table': 'costs', **row} for row in rows],
+    )
   ]
 
 
-def _equal(rows: list[dict], field: str, words: str) -> str:
+def _equality(rows: list[dict], field: str) -> str:
+  """The sentence that says whether all runs have as many tokens or parameters."""
   values = [row[field] for row in rows if row[field] is not None]
   if not values:
-    return f'The number of {words} is not on disk.'
-  if len(set(values)) == 1:
-    return f'Equal {words}: {values[0]:,}.'
+    return f'The number of {field} is not on disk.'
   low, high = min(values), max(values)
+  if low == high:
+    return f'Equal {field}: {low:,}.'
   more = f', {high / low - 1:.1%} more'.replace('%', ' %') if low else ''
-  return f'Unequal {words}: {low:,} to {high:,}{more}.'
+  return f'Unequal {field}: {low:,} to {high:,}{more}.'
 
 
 def scale(rows: list[dict], runs: list[str]) -> str:
-  """A sentence for captions: '0.82 to 0.98 million parameters, 2 million tokens a run, trained in
-  float32.', or ''.
+  """A sentence for captions, with a space before it, or ''.
+
+  '0.82 to 0.98 million parameters, 2 million tokens a run, trained in float32.'
   """
   rows = [row for row in rows if not runs or row['run'] in runs]
-  parts = []
+  sizes = []
   for field, words in (('parameters', 'parameters'), ('tokens', 'tokens a run')):
     if values := [row[field] for row in rows if row[field] is not None]:
       ends = dict.fromkeys(f'{value / 1e6:.3g}' for value in (min(values), max(values)))
-      parts.append(f'{" to ".join(ends)} million {words}')
-  return (
-    f' {", ".join(parts)}, trained in {every(row["compute_dtype"] for row in rows)}.'
-    if parts
-    else ''
-  )
+      sizes.append(f'{" to ".join(ends)} million {words}')
+  if not sizes:
+    return ''
+  dtypes = join_unique(row['compute_dtype'] for row in rows)
+  return f' {", ".join(sizes)}, trained in {dtypes}.'

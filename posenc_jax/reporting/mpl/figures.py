@@ -1,9 +1,10 @@
-"""Figures made from rows and nothing else. A study's `figures()` names each one's form and the
-form's settings.
-"""
+"""The forms of figures. A study's `figures()` names each figure's form and its settings."""
 
+import io
 from collections.abc import Iterable
+from pathlib import Path
 
+from posenc_jax import jsonl_store
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.reporting.mpl.curves import lengths, positions, receptive_field
 from posenc_jax.reporting.mpl.heat_map import heat_map
@@ -21,3 +22,11 @@ def draw(rows: Iterable[dict], runs: Iterable[str] = (), form: str = 'lengths', 
   if form not in FORMS:
     raise UserError(f'figure: form={form!r}; {nearest(form, FORMS)}')
   return FORMS[form](rows, runs, **settings)
+
+
+def save(figure, path: str | Path) -> None:
+  """Writes a figure as PNG, whole or not at all, and prints its path."""
+  image = io.BytesIO()
+  figure.savefig(image, dpi=200)
+  jsonl_store.atomic_write(path, image.getvalue())
+  print(path)

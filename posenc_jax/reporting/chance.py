@@ -1,0 +1,34 @@
+"""The score of guessing in a task, as the rows of a metric's `chance` say it."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+
+from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.scores import Scores
+from posenc_jax.reporting.table import Cell
+
+
+def chance_scores(rows: Iterable[dict], scores: Scores) -> dict[int, float | None]:
+  """{length: score of guessing}; None where runs disagree. {} without such rows."""
+  wanted = (scores.metric.chance, scores.protocol, scores.control)
+  by_run = defaultdict(lambda: defaultdict(list))
+  for row in rows:
+    if (row['metric'], row['protocol'], row['control']) == wanted:
+      by_run[row['length']][row['run']].append(row['value'])
+  found = {}
+  for length, values_of in sorted(by_run.items()):
+    means = [statistics.fmean(values) for values in values_of.values()]
+    found[length] = means[0] if math.isclose(min(means), max(means)) else None
+  return found
+
+
+def chance_lines(rows: Iterable[dict], scores: Scores) -> list[list[Cell]]:
+  """The line 'chance' of a table, in a list; [] without such rows."""
+  found = chance_scores(rows, scores)
+  if not found:
+    return []
+  values = [found.get(length) for length in scores.columns]
+  texts = [DASH if value is None else scores.metric.form.format(value) for value in values]
+  return [[Cell('chance'), *map(Cell, texts)]]

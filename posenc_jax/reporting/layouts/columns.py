@@ -1,0 +1,58 @@
+"""KERPLE's layout (its table 1): evaluation lengths down, encodings across."""
+
+from collections.abc import Iterable
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import comparisons
+from posenc_jax.reporting.captions import caption
+from posenc_jax.reporting.layouts.published import published
+from posenc_jax.reporting.scores import collect, notes_of
+from posenc_jax.reporting.table import (
+  Cell,
+  RowGroup,
+  Table,
+  bold_sentence,
+  cells,
+  header,
+  per_seed_tables,
+  records,
+)
+
+
+def columns(
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  protocols: Iterable[str] | None = None,
+  metric: str = 'ppl',
+  controls: bool = False,
+  baseline: str | None = None,
+  by: str = 'protocol',
+  reference: Iterable[dict] = (),
+) -> list[Table]:
+  """One table with a group of lines for each `by`, 'protocol' or 'corpus'; then differences."""
+  if by not in ('protocol', 'corpus'):
+    raise UserError(f'table: by={by!r}; allowed: protocol, corpus')
+  found = collect(rows, runs, protocols, metric, controls, by_corpus=by == 'corpus')
+  found.sort(key=lambda scores: scores.corpus or '')
+  lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
+  groups, difference_tables = [], []
+  for comparison in comparisons.compare_all(found, baseline):
+    scores = comparison.scores
+    of_lengths = zip(*cells(scores, lines, comparison.marks), strict=True)
+    names = map(Cell, header(scores))
+    body = [[name, *some] for name, some in zip(names, of_lengths, strict=True)]
+    groups.append(RowGroup(scores.title, body))
+    difference_tables += comparison.tables()
+  sentences = bold_sentence(found[0].metric, 'line')
+  if baseline:
+    sentences += comparisons.marks_sentence(found[0], baseline)
+  table = Table(
+    f'Extrapolation by {by}',
+    caption(*found) + sentences,
+    ['length', *lines],
+    groups,
+    notes_of(found),
+    per_seed=[table for scores in found for table in per_seed_tables(scores, scores.title)],
+    records=[record for scores in found for record in records(scores)],
+  )
+  return [table, *difference_tables, *published(reference)]

@@ -1,0 +1,75 @@
+"""The layout of PI and YaRN (its table 1): methods of context extension down, windows across."""
+
+from collections.abc import Iterable
+
+from posenc_jax.reporting import comparisons
+from posenc_jax.reporting.layouts.published import published
+from posenc_jax.reporting.scores import TASK, collect
+from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+
+# Overrides of these sections are a method of extension; others ask another question.
+METHOD_SECTIONS = ('encoding.', 'attention.', 'model.')
+PLAIN = 'as trained'
+
+
+def methods(
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  protocols: Iterable[str] | None = None,
+  metric: str = 'ppl',
+  controls: bool = False,
+  baseline: str | None = None,
+  reference: Iterable[dict] = (),
+) -> list[Table]:
+  """A group of lines for each training (its length and steps), one line a method.
+
+  A line is a label and what evaluation overrode in its model. `baseline` is a line as 'every seed'
+  names it: 'rope, L = 128, 600 steps', with or without 'as trained'.
+  """
+  rows = list(rows)
+  if any(_method(row) for row in rows):  # or else a line is a label and nothing more
+    rows = [_with_method(row) for row in rows]
+  found = collect(rows, runs, protocols, metric, controls, label_of=_label, group_fields=TASK)
+  made = []
+  for comparison in comparisons.compare_all(
+    found, baseline, lambda row: (_label(row), _label(row).replace(f', {PLAIN}', ''))
+  ):
+    scores = comparison.scores
+    groups = {}
+    of_lines = cells(scores, scores.lines, comparison.marks)
+    for line, some in zip(scores.lines, of_lines, strict=True):
+      training = _training(scores.exemplar_row[line])
+      group = groups.setdefault(training, RowGroup(training, []))
+      group.lines.append([Cell(line.replace(f', {training}', '')), *some])
+    made.append(
+      from_scores(scores, 'Context extension', 'method', list(groups.values()), comparison.sentence)
+    )
+    made += comparison.tables()
+  return made + published(reference)
+
+
+def _training(row: dict) -> str:
+  return f'L = {row["train_length"]}, {row["step"]} steps'
+
+
+def _label(row: dict) -> str:
+  return f'{row["label"]}, {_training(row)}'
+
+
+def _method(row: dict) -> str:
+  """What evaluation overrode in the model: 'rope_type=yarn, factor=4', or ''."""
+  return ', '.join(
+    f'{key.removeprefix("encoding.").removeprefix("scaling.")}={value}'
+    for key, value in (row['overrides'] or {}).items()
+    if key.startswith(METHOD_SECTIONS)
+  )
+
+
+def _with_method(row: dict) -> dict:
+  """The row with its method in its label, and no longer in its overrides."""
+  others = {
+    key: value
+    for key, value in (row['overrides'] or {}).items()
+    if not key.startswith(METHOD_SECTIONS)
+  }
+  return row | {'label': f'{row["label"]}, {_method(row) or PLAIN}', 'overrides': others or None}

@@ -1,0 +1,73 @@
+"""The look that figures share: markers, axes, the names at the right, the notes below."""
+
+import itertools
+import math
+import textwrap
+
+from posenc_jax.reporting.colors import COLORS, GREY
+
+MARKERS = 'osD^vPX<>phd'
+
+
+def styles(lines: list[str]) -> dict[str, dict]:
+  """The color and marker of each line. Markers tell lines apart in grey, and beyond ten lines."""
+  looks = zip(lines, itertools.cycle(COLORS), itertools.cycle(MARKERS), strict=False)
+  return {line: dict(color=color, marker=marker, markersize=6.5) for line, color, marker in looks}
+
+
+def strip_spines(axes) -> None:
+  """Leaves the axes a light horizontal grid, and no frame above and at the right."""
+  axes.grid(axis='y', color='#e6e6e6', linewidth=0.8)
+  axes.set_axisbelow(True)
+  axes.spines[['top', 'right']].set_visible(False)
+
+
+def write_notes(figure, notes: list[str], width: int = 118) -> None:
+  """Writes the notes, each wrapped to `width` characters, below the figure."""
+  text = '\n'.join(textwrap.fill(note, width) for note in notes)
+  figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=GREY)
+
+
+def name_lines(axes, ends: dict[str, tuple[float, float, str]], looks: dict[str, dict]) -> None:
+  """Names each line at the right, beside its marker, as near to its end as other names allow.
+
+  Args:
+    ends: the last x, last y and name of each line. A leader goes from the ends that lie at the
+      right border to their names.
+  """
+  if not ends:
+    return
+  scale = math.log if axes.get_yscale() == 'log' else float
+  right = max(x for x, _, _ in ends.values())
+  low, high = map(scale, axes.get_ylim())
+  heights = {line: (scale(y) - low) / (high - low) for line, (_, y, _) in ends.items()}
+  order = sorted(heights, key=heights.get)
+  spread = spread_labels([heights[line] for line in order], min(0.052, 1 / len(looks)))
+  for line, height in zip(order, spread, strict=True):
+    x, y, name = ends[line]
+    if x == right:
+      leader = dict(
+        arrowstyle='-', color=looks[line]['color'], linewidth=0.8, alpha=0.6, shrinkA=4, shrinkB=0
+      )
+      end = (1.03, height)
+      axes.annotate('', end, (x, y), 'axes fraction', 'data', leader, annotation_clip=False)
+    look = dict(transform=axes.transAxes, clip_on=False, markeredgecolor='white', **looks[line])
+    axes.plot([1.045], [height], **look)
+    axes.text(1.065, height, name, transform=axes.transAxes, va='center', fontsize=10)
+
+
+def spread_labels(heights: list[float], gap: float) -> list[float]:
+  """Ascending heights, moved as little as keeps them `gap` apart.
+
+  Heights that would touch become a group, which is centered on the mean of its members.
+  """
+  groups = []  # [center, size]
+  for height in heights:
+    groups.append([height, 1])
+    while len(groups) > 1:
+      (below, number_below), (above, number_above) = groups[-2:]
+      if above - below >= gap * (number_above + number_below) / 2:
+        break
+      number = number_below + number_above
+      groups[-2:] = [[(below * number_below + above * number_above) / number, number]]
+  return [center + gap * (i - (size - 1) / 2) for center, size in groups for i in range(size)]

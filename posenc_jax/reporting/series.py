@@ -1,0 +1,180 @@
+"""Curves in numbers: what both renderers, matplotlib and the HTML page, draw of scores."""
+
+import dataclasses
+import itertools
+import math
+import statistics
+from collections.abc import Iterable
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting.chance import chance_scores
+from posenc_jax.reporting.scores import LINE, Scores, SeedScore, collect
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """One line of a plot.
+
+  Attributes:
+    x: where the columns stand.
+    values: the scores of the seeds at each x; [] where a mean would flatter, as in tables.
+    by_seed: {seed: its score at each x, or the status in the place of a score}.
+  """
+
+  label: str
+  x: list[float]
+  values: list[list[float]]
+  by_seed: dict[int, list[float | str]]
+
+  @property
+  def mean(self) -> list[float | None]:
+    return [statistics.fmean(values) if values else None for values in self.values]
+
+  @property
+  def band(self) -> list[tuple[float, float] | None]:
+    """(low, high) of one standard deviation about each mean.
+
+    A logarithmic axis has no place for 0 or less: a band that would go there ends at the lowest
+    seed.
+    """
+    ends = []
+    for mean, values in zip(self.mean, self.values, strict=True):
+      if mean is None:
+        ends.append(None)
+        continue
+      spread = statistics.stdev(values) if len(values) > 1 else 0.0
+      ends.append((mean - spread if spread < mean else min(values), mean + spread))
+    return ends
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """The curves of one protocol under one control, by one metric.
+
+  Attributes:
+    title: of a figure that shows these curves alone.
+    x_title: title of the axis along which the curves go.
+    chance: {x: what guessing scores}.
+  """
+
+  scores: Scores
+  title: str
+  x_title: str
+  curves: dict[str, Curve]
+  chance: dict[float, float] = dataclasses.field(default_factory=dict)
+
+  @property
+  def name(self) -> str:
+    """Protocol, control and, where it is no likelihood, metric: 'copy, exact match'."""
+    metric = self.scores.metric
+    return self.scores.title + ('' if metric.denominator else f', {metric.title.lower()}')
+
+  @property
+  def y_title(self) -> str:
+    return self.scores.metric.title.lower()
+
+
+def length_series(scores: Scores, rows: Iterable[dict]) -> Series:
+  """Score against evaluation length; `rows` may hold what guessing scores."""
+  chance = chance_scores(rows, scores)
+  return Series(
+    scores,
+    f'Extrapolation, {scores.title}',
+    'evaluation length (tokens)',
+    _curves(scores, scores.columns),
+    {length: value for length, value in chance.items() if value is not None},
+  )
+
+
+def position_series(
+  rows: Iterable[dict], runs: Iterable[str], metric: str, length: int | None, smooth: int
+) -> list[Series]:
+  """Score against the position in windows of `length` tokens, None: the longest; then controls.
+
+  A position is the geometric middle of a bin, tokens counted from 1. Each point adds up the rows of
+  `smooth` bins on either side before it divides.
+  """
+  found, length = _by_position(rows, runs, 'by_position', metric, length)
+  made = []
+  for scores in found:
+    ends = [*scores.columns[1:], length]
+    middles = [
+      math.sqrt((first + 1) * end) for first, end in zip(scores.columns, ends, strict=True)
+    ]
+    made.append(
+      Series(
+        scores,
+        f'Loss by position in windows of {length} tokens',
+        'position in the window, from 1',
+        _curves(_add_neighbors(scores, smooth), middles),
+      )
+    )
+  return made
+
+
+def gradient_series(rows: Iterable[dict], runs: Iterable[str], length: int | None) -> Series:
+  """Share of the gradient that the nearest x tokens have, for seeds that have all distances."""
+  found, length = _by_position(rows, runs, 'receptive_field', 'gradient', length)
+  scores = found[0]
+  ends = [*scores.columns[1:], length - 1]  # of bins; the first of the window's inputs is BOS
+  curves = {}
+  for line in scores.lines:
+    by_seed = {}
+    for seed in scores.seeds:
+      shares = [scores.by_seed[line, seed, column] for column in scores.columns]
+      if all(share.status == 'ok' for share in shares):
+        values = [share.value(scores.metric) for share in shares]
+        by_seed[seed] = list(itertools.accumulate(values))
+    values = list(map(list, zip(*by_seed.values(), strict=True))) or [[] for _ in ends]
+    curves[line] = Curve(line, ends, values, by_seed)
+  return Series(scores, 'Empirical receptive field', 'nearest tokens', curves)
+
+
+def _curves(scores: Scores, x: list[float]) -> dict[str, Curve]:
+  curves = {}
+  for line in scores.lines:
+    by_seed = {}
+    for seed in scores.seeds:
+      of_seed = [scores.by_seed[line, seed, column] for column in scores.columns]
+      values = [score.value(scores.metric) for score in of_seed]
+      by_seed[seed] = [
+        score.status if value is None else value
+        for score, value in zip(of_seed, values, strict=True)
+      ]
+    values = [scores.seed_scores(line, column) for column in scores.columns]
+    curves[line] = Curve(line, x, values, by_seed)
+  return curves
+
+
+def _by_position(
+  rows: Iterable[dict], runs: Iterable[str], protocol: str, metric: str, length: int | None
+) -> tuple[list[Scores], int]:
+  """The scores by position in windows of one length, and that length."""
+  rows = [row for row in rows if row['protocol'] == protocol]
+  lengths = sorted({row['length'] for row in rows})
+  if length is not None and length not in lengths:
+    raise UserError(f'figure: no rows of {length} tokens; allowed: {", ".join(map(str, lengths))}')
+  if length is None and lengths:
+    length = lengths[-1]
+  found = collect(
+    [row for row in rows if row['length'] == length],
+    runs,
+    [protocol],
+    metric,
+    column_of=lambda row: row['position'],
+    group_fields=(*LINE, 'length'),
+  )
+  return found, length
+
+
+def _add_neighbors(scores: Scores, bins: int) -> Scores:
+  """Scores in which each bin has the rows of its neighbors too."""
+  by_seed = {}
+  for line, seed in itertools.product(scores.lines, scores.seeds):
+    for index, column in enumerate(scores.columns):
+      near = scores.columns[max(0, index - bins) : index + bins + 1]
+      of_bins = [scores.by_seed[line, seed, neighbor] for neighbor in near]
+      failed = [score for score in of_bins if score.status != 'ok']
+      rows = tuple(row for score in of_bins for row in score.rows)
+      by_seed[line, seed, column] = failed[0] if failed else SeedScore('ok', rows)
+  return dataclasses.replace(scores, by_seed=by_seed)

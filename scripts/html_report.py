@@ -1,0 +1,47 @@
+"""Makes one HTML page of runs, with curves to switch and to point at.
+
+python scripts/html_report.py runs/quick --out=report.html
+python scripts/html_report.py results/classic runs/mine --out=report.html --metric=ppl
+
+RUNS: folders of runs, single runs, folders of kept rows, or files of rows. --metric: bpb or ppl.
+--profiles: whether it draws what the encodings say about distance, as they start. The page needs no
+network when it is opened. First: pip install -e '.[report]'
+"""
+
+from pathlib import Path
+
+from posenc_jax import config
+from posenc_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
+
+
+def main(argv):
+  paths = []
+  flags, overrides = config.parse_args(
+    argv, {'out': config.REQUIRED, 'metric': 'bpb', 'profiles': True}, paths
+  )
+  if overrides:
+    raise UserError(
+      f'--config.{next(iter(overrides))}: changes no run; allowed: --out, --metric, --profiles'
+    )
+  try:
+    from posenc_jax.reporting.html import page
+  except ModuleNotFoundError as error:
+    if error.name not in EXTRA:
+      raise
+    raise UserError(
+      f"{error.name} is not installed; allowed: pip install -e '.[report]'"
+    ) from error
+  from posenc_jax.reporting.html.sources import gather
+
+  page.check_writable(flags.out)
+  sources = gather(paths, ROOT)
+  base = ROOT / 'configs' / 'base.py'
+  page.write(flags.out, page.render(sources, flags.metric, flags.profiles, base))
+  print(flags.out)
+
+
+if __name__ == '__main__':
+  config.main(main)
