@@ -5,6 +5,10 @@ compute the attention of our encodings.
 import io
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +29,7 @@ from scripts.bench.measure import MAX_REPEATS, MIN_REPEATS, measure, quartiles
 from scripts.bench.target import Unsupported, reason
 from scripts.bench.workers import Workers
 
+ROOT = Path(__file__).parent.parent
 SIZES = dict(model_dim=16, heads=2, head_dim=8, train_length=16)
 
 
@@ -441,33 +446,24 @@ def test_plain_attention_refuses_ragged_blocks_and_keeps_the_dtype():
   assert {leaf.dtype for leaf in (o, *pull(o))} == {jnp.dtype('bfloat16')}
 
 
-def test_from_the_command_line_to_rows_and_table(tmp_path, capsys):
-  arguments = [
-    *(
-      f'--out={tmp_path}',
-      '--encodings=nope,learned',
-      '--lengths=64',
-      '--passes=both',
-      '--peers=none',
-      '--batch=1',
-    ),
-    *(
-      '--heads=2',
-      '--head_dim=8',
-      '--repeats=2',
-      '--backends=blockwise,cudnn',
-      '--shapes=8x2',
-      '--dtypes=float32',
-    ),
-    *(
-      '--config.model.model_dim=16',
-      '--config.model.layers=1',
-      '--config.model.heads=2',
-      '--config.model.head_dim=8',
-    ),
-  ]
-  assert command.main(arguments) == 0
-  rows = {row['name']: row for row in jsonl_store.read(tmp_path / 'rows.jsonl')}
+def test_from_the_command_line_to_rows_and_table(tmp_path):
+  flags = (
+    '--out=out --encodings=nope,learned --lengths=64 --passes=both --peers=none --batch=1 '
+    '--heads=2 --head_dim=8 --repeats=2 --backends=blockwise,cudnn --shapes=8x2 --dtypes=float32 '
+    '--config.model.model_dim=16 --config.model.layers=1 --config.model.heads=2 '
+    '--config.model.head_dim=8'
+  )
+  done = subprocess.run(
+    [sys.executable, ROOT / 'scripts' / 'bench.py', *flags.split()],
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=240,
+  )
+  assert done.returncode == 0, done.stderr
+  out = tmp_path / 'out'
+  rows = {row['name']: row for row in jsonl_store.read(out / 'rows.jsonl')}
   ok = {name for name, row in rows.items() if row['status'] == 'ok'}
   assert ok == {'nope blockwise', 'jax matmul', 'nope', 'learned'}
   assert 'input of the model' in rows['learned blockwise']['reason']
@@ -475,9 +471,9 @@ def test_from_the_command_line_to_rows_and_table(tmp_path, capsys):
   assert all(len(rows[name]['seconds']) == 2 and rows[name]['median'] > 0 for name in ok)
   assert rows['nope blockwise']['temporary_bytes'] > 0
   assert rows['learned']['parameters'] == rows['nope']['parameters'] + 8 * 16
-  text = (tmp_path / 'bench.md').read_text()
+  text = (out / 'bench.md').read_text()
   assert all(f'| {name} ' in text for name in rows)
-  assert text in capsys.readouterr().out
+  assert text in done.stdout
 
 
 def test_a_worker_that_dies_is_started_again(tmp_path):

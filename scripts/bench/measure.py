@@ -1,6 +1,4 @@
-"""Runs groups of cases within a budget of time, with their repeats interleaved, and writes a row for
-each case.
-"""
+"""Runs groups of cases within a budget of time, with interleaved repeats, and writes their rows."""
 
 import dataclasses
 import datetime
