@@ -1,4 +1,4 @@
-"""The package as others install it: what it exports, and that it needs no file of the repository."""
+"""The package as others install it: its exports, and that it needs no file of the repository."""
 
 import json
 import os

@@ -41,7 +41,8 @@ ATTENTION_PEERS = {
   'flex_table': ('t5', 'kerple_log'),
 }
 STEP_PEERS = ('gpt', 'x_transformers', 'gpt_compiled', 'x_transformers_compiled')
-# Operations for each visible pair and channel; the backward pass has 2.5 times those of the forward.
+# Operations for each visible pair and channel. The backward pass has 2.5 times as many as the
+# forward pass.
 OPERATIONS = {'forward': 4.0, 'both': 14.0}
 
 
