@@ -573,7 +573,7 @@ def step_case(plan, *arguments):
 def test_steps_of_seeds_by_vmap_do_the_work_of_steps_one_after_another(plan):
   sequential, vmap = step_case(plan, '--encodings=rope', '--seeds=2')
   assert {sequential.baseline, vmap.baseline} == {sequential.name}
-  targets = [jax_cases.build(case) for case in (sequential, vmap)]
+  targets = [jax_cases.step(case) for case in (sequential, vmap)]
   for _ in range(3):
     first, second = (target.call() for target in targets)
     assert first == pytest.approx(second, rel=1e-5)

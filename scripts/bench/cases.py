@@ -73,6 +73,11 @@ class Case:
   config: dict = dataclasses.field(default_factory=dict)
 
   @property
+  def kind(self) -> str:
+    """The function of `jax_cases` and `torch_cases` that prepares it."""
+    return 'matmul' if self.method == 'matmul' else self.section
+
+  @property
   def operations(self) -> float:
     """Floating-point operations of the products QK and PV over visible pairs, or of a matmul."""
     if self.method == 'matmul':

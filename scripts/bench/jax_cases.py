@@ -1,4 +1,7 @@
-"""The cases in jax: attention through each backend, and the trainer's step."""
+"""The cases in jax: attention through each backend, and the trainer's step.
+
+A case that cannot be measured raises `Unsupported`, or NotImplementedError of a backend.
+"""
 
 import importlib.metadata
 
@@ -29,13 +32,6 @@ def describe() -> dict:
     'platform': device.platform,
     'device': device.device_kind,
   }
-
-
-def build(case: Case) -> Target:
-  """Prepares a case. Raises `Unsupported`, or NotImplementedError of a backend."""
-  if case.section == 'step':
-    return step(case)
-  return matmul(case) if case.method == 'matmul' else attention(case)
 
 
 def normal(seed: int, *shape: int, dtype: str):

@@ -23,11 +23,8 @@ def describe() -> dict:
   return {'framework': 'torch', 'version': torch.__version__, 'platform': DEVICE, 'device': device}
 
 
-def build(case: Case) -> Target:
-  """Prepares a case. Raises `Unsupported`, or an error of PyTorch."""
-  if case.section == 'step':
-    return torch_steps.build(case, DEVICE)
-  return matmul(case) if case.method == 'matmul' else attention(case)
+def step(case: Case) -> Target:
+  return torch_steps.build(case, DEVICE)
 
 
 def synchronize() -> None:

@@ -63,7 +63,7 @@ def answer(
 ) -> dict:
   """Carries out one request. `what` is a case to prepare, or the name of one to run."""
   if verb == 'prepare':
-    targets[what.name] = library.build(what)
+    targets[what.name] = getattr(library, what.kind)(what)
     facts = warm_up(targets[what.name], measure_memory=on_cpu and what.section == 'attention')
     if what.section == 'step':
       memory.reset_peak()
