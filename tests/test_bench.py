@@ -1,10 +1,14 @@
-"""The bench: what flags ask for, how it measures and reports, and that the peers do the work of our
-encodings.
+"""The benchmark: what flags ask for, how it measures and reports, and that the programs in PyTorch
+compute the attention of our encodings.
 """
 
 import io
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +24,12 @@ from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build as build_model
 from posenc_jax.model.token_nll import token_nll
-from scripts.bench import cases, command, jax_cases, memory, plain, report
-from scripts.bench.measure import LEAST, MOST, measure, quartiles
-from scripts.bench.subject import Refused, reason
+from scripts.bench import cases, command, jax_cases, memory, plain, tables
+from scripts.bench.measure import MAX_REPEATS, MIN_REPEATS, measure, quartiles
+from scripts.bench.target import Unsupported, reason
 from scripts.bench.workers import Workers
 
+ROOT = Path(__file__).parent.parent
 SIZES = dict(model_dim=16, heads=2, head_dim=8, train_length=16)
 
 
@@ -44,11 +49,11 @@ def plan(monkeypatch):
   """(*arguments, torch=whether it is installed) -> groups, the lines of what is left out."""
 
   def make_plan(*arguments, torch=True):
-    left_out = []
+    omissions = []
     with monkeypatch.context() as patch:
       patch.setattr(command.importlib.util, 'find_spec', lambda name: object() if torch else None)
-      patch.setattr(command.launch, 'gpu_extra', lambda: None)
-      return command.plan(*configs.parse_args(arguments, command.FLAGS), left_out), left_out
+      patch.setattr(command.devices, 'gpu_extra', lambda: None)
+      return command.plan(*configs.parse_args(arguments, command.FLAGS), omissions), omissions
 
   return make_plan
 
@@ -58,7 +63,7 @@ def names(group):
 
 
 def test_the_default_covers_the_lengths_and_says_what_it_leaves_out(plan):
-  groups, left_out = plan()
+  groups, omissions = plan()
   attention = [
     (c.length, c.passes, c.batch) for g in groups if g.section == 'attention' for c in g.cases[:1]
   ]
@@ -73,14 +78,14 @@ def test_the_default_covers_the_lengths_and_says_what_it_leaves_out(plan):
     'torch.compile',
     '16384, 32768 tokens',
   ):
-    assert any(words in line for line in left_out), words
-  groups, left_out = plan(torch=False)
+    assert any(words in line for line in omissions), words
+  groups, omissions = plan(torch=False)
   assert {case.framework for group in groups for case in group.cases} == {'jax'}
-  assert any('torch is not installed' in line for line in left_out)
+  assert any('torch is not installed' in line for line in omissions)
 
 
 def test_all_encodings_with_every_backend(plan):
-  (group,), left_out = plan('--attention', '--encodings=all', '--lengths=64', '--passes=both')
+  (group,), omissions = plan('--attention', '--encodings=all', '--lengths=64', '--passes=both')
   jax_names = [
     case.name for case in group.cases if case.framework == 'jax' and case.method != 'matmul'
   ]
@@ -91,13 +96,13 @@ def test_all_encodings_with_every_backend(plan):
   assert peers.pop('matmul') == ''
   assert set(peers) == set(cases.ATTENTION_PEERS)
   assert all(encoding in cases.ATTENTION_PEERS[peer] for peer, encoding in peers.items())
-  assert any('not written here for' in line and 'stick_breaking' in line for line in left_out)
+  assert any('not written here for' in line and 'stick_breaking' in line for line in omissions)
 
 
 def test_what_ratios_are_to(plan):
-  against = lambda group: {case.name: case.against for case in group.cases}
+  baseline = lambda group: {case.name: case.baseline for case in group.cases}
   (group,), _ = plan('--attention', '--encodings=nope,alibi', '--lengths=64', '--passes=both')
-  assert against(group) == {
+  assert baseline(group) == {
     'nope dense': 'nope blockwise',
     'nope blockwise': 'nope plain',
     'nope plain': 'nope blockwise',
@@ -113,14 +118,14 @@ def test_what_ratios_are_to(plan):
   (group,), _ = plan(
     '--attention', '--encodings=t5,rope', '--lengths=64', '--passes=both', '--backends=dense'
   )
-  assert set(against(group).values()) == {'t5 dense', 'jax matmul'}
+  assert set(baseline(group).values()) == {'t5 dense', 'jax matmul'}
   (group,), _ = plan('--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32')
-  assert against(group)['rope'] == against(group)['t5'] == 't5'
-  assert against(group)['rope gpt'] == 'rope'
+  assert baseline(group)['rope'] == baseline(group)['t5'] == 't5'
+  assert baseline(group)['rope gpt'] == 'rope'
   (group,), _ = plan(
-    '--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32', '--against=rope gpt'
+    '--step', '--encodings=t5,rope', '--shapes=8x2', '--dtypes=float32', '--baseline=rope gpt'
   )
-  assert set(against(group).values()) == {'rope gpt'}
+  assert set(baseline(group).values()) == {'rope gpt'}
 
 
 def test_compiled_steps_are_few_unless_asked_for(plan):
@@ -185,7 +190,7 @@ def test_sections_and_values_with_commas_are_hyperparameters(plan):
     (['--step', '--seeds=2', '--peers=gpt'], ['--seeds=2', 'no --peers']),
     (['--shapes=8'], ['--shapes=8', 'LENGTHxBATCH']),
     (['--attention', '--peers=gpt'], ['--peers=gpt', 'unknown']),
-    (['--against=nope', '--attention'], ['--against=nope', 'no such case']),
+    (['--baseline=nope', '--attention'], ['--baseline=nope', 'no such case']),
     (['--attention', '--config.model.layers=1'], ['--config.model.layers', '--step']),
     (['--config.model.layerz=1'], ["did you mean 'model.layers'?"]),
     (['--config.train.length=8'], ['--config.train.length', '--shapes']),
@@ -279,29 +284,33 @@ def test_repeats_are_interleaved_and_ratios_are_of_the_same_round(run_fake, tmp_
 
 def test_tokens_are_those_of_all_seeds(run_fake):
   case = cases.Case(
-    'step', 'jax', 'a', 'at_once', 'a', 'a', 'float32', 8, 2, config={'seeds': (0, 1, 2)}
+    'step', 'jax', 'a', 'trainer', 'a', 'a', 'float32', 8, 2, config={'seeds': (0, 1, 2)}
   )
   (row,), _, _ = run_fake({'a': [2.0] * 3}, [cases.Group('step', 'one', (case,))])
   assert row['tokens_per_second'] == 3 * 16 / 2
 
 
 def test_short_calls_are_repeated_inside_a_repeat_and_the_time_decides_how_many_there_are(run_fake):
-  rows, _, _ = run_fake({'a': [1e-3] * MOST}, repeats=0)
-  assert (rows[0]['calls'], len(rows[0]['seconds'])) == (50, MOST)
+  rows, _, _ = run_fake({'a': [1e-3] * MAX_REPEATS}, repeats=0)
+  assert (rows[0]['calls'], len(rows[0]['seconds'])) == (50, MAX_REPEATS)
   assert rows[0]['median'] == pytest.approx(1e-3)
   # Half a minute for each would be 6 of a and 15 of b, but each of b's needs a time of a's; so
   # until a minute is over.
-  rows, _, _ = run_fake({'a': [5.0] * MOST, 'b': [1.0] * MOST}, repeats=0)
+  rows, _, _ = run_fake({'a': [5.0] * MAX_REPEATS, 'b': [1.0] * MAX_REPEATS}, repeats=0)
   assert [len(row['seconds']) for row in rows] == [11, 10]
 
 
 def test_after_its_share_a_group_has_the_least_repeats(run_fake):
   groups = [steps('first', 'a'), steps('second', 'b')]
   rows, _, _ = run_fake(
-    {'a': [30.0] * MOST, 'b': [30.0] * MOST}, groups, budget=100.0, repeats=0, warm=0.1
+    {'a': [30.0] * MAX_REPEATS, 'b': [30.0] * MAX_REPEATS},
+    groups,
+    budget=100.0,
+    repeats=0,
+    warm=0.1,
   )
   # of 15 each, had 0.1 s been true
-  assert [(row['calls'], len(row['seconds'])) for row in rows] == [(1, LEAST)] * 2
+  assert [(row['calls'], len(row['seconds'])) for row in rows] == [(1, MIN_REPEATS)] * 2
 
 
 def test_what_the_time_does_not_reach_is_the_dearest_and_a_row_says_so(run_fake):
@@ -353,12 +362,12 @@ def test_quartiles():
 def test_memory_is_counted_and_refused():
   grown = memory.growth(lambda: np.ones(2**25))
   assert grown is None or 0.9 * 2**28 < grown < 1.2 * 2**28
-  assert memory.too_much(1) is None
-  assert memory.too_much(memory.total()).startswith('needs ')
+  assert memory.excess(1) is None
+  assert memory.excess(memory.total()).startswith('needs ')
 
 
 def test_reasons_are_one_line():
-  assert reason(Refused('why\nmore')) == 'why'
+  assert reason(Unsupported('why\nmore')) == 'why'
   assert reason(RuntimeError('\n out of memory \n at 0x0')) == 'RuntimeError: out of memory'
   assert reason(ValueError()) == 'ValueError'
 
@@ -379,16 +388,16 @@ TABLE = """\
 
 ### one
 
-| case   |   tokens/s |        time, ms |             ratio | against   |   peak, MiB |   repeats | note   |
-|:-------|-----------:|----------------:|------------------:|:----------|------------:|----------:|:-------|
-| a      |      1,024 | 12.3 [12, 99.9] | 1.00 [1.00, 1.00] | a         |       1,024 |         2 | (1)    |
-| b      |        512 |             100 |                 — | —         |           — |         3 |        |
-| c      |          — |               — |                 — | —         |           — |         — | (2)    |
+| case   |   tokens/s |        time, ms |             ratio | baseline   |   peak, MiB |   repeats | note   |
+|:-------|-----------:|----------------:|------------------:|:-----------|------------:|----------:|:-------|
+| a      |      1,024 | 12.3 [12, 99.9] | 1.00 [1.00, 1.00] | a          |       1,024 |         2 | (1)    |
+| b      |        512 |             100 |                 — | —          |           — |         3 |        |
+| c      |          — |               — |                 — | —          |           — |         — | (2)    |
 
 (1) fewer than 3 repeats
 
 (2) refused: no such thing
-"""
+"""  # noqa: E501
 
 
 def test_table_of_rows():
@@ -397,7 +406,7 @@ def test_table_of_rows():
     section='step', group='one', framework='jax', version='1.2', device='cpu', python='3.11'
   )
   row = lambda name, **fields: (
-    about | dict(name=name, method='m', against='a', status='ok', reason='') | fields
+    about | dict(name=name, method='m', baseline='a', status='ok', reason='') | fields
   )
   times = dict(q1=0.012, median=0.01234, q3=0.0999, ratio_q1=1.0, ratio=1.0, ratio_q3=1.0)
   none = dict(q1=0.1, median=0.1, q3=0.1004, ratio_q1=None, ratio=None, ratio_q3=None)
@@ -406,9 +415,9 @@ def test_table_of_rows():
     row('b', seconds=[0.1] * 3, tokens_per_second=512.0, peak_bytes=None, **none),
     row('c') | dict(status='refused', reason='no such thing'),
   ]
-  notes = '\n'.join(f'- {line}' for line in report.NOTES['step'])
+  notes = '\n'.join(f'- {line}' for line in tables.NOTES['step'])
   wanted = TABLE.format(notes=notes).replace('|             100 |', '|  100 [100, 100] |')
-  assert report.markdown(rows, ['without peers']) == wanted
+  assert tables.markdown(rows, ['without peers']) == wanted
 
 
 # Real work.
@@ -437,33 +446,24 @@ def test_plain_attention_refuses_ragged_blocks_and_keeps_the_dtype():
   assert {leaf.dtype for leaf in (o, *pull(o))} == {jnp.dtype('bfloat16')}
 
 
-def test_from_the_command_line_to_rows_and_table(tmp_path, capsys):
-  arguments = [
-    *(
-      f'--out={tmp_path}',
-      '--encodings=nope,learned',
-      '--lengths=64',
-      '--passes=both',
-      '--peers=none',
-      '--batch=1',
-    ),
-    *(
-      '--heads=2',
-      '--head_dim=8',
-      '--repeats=2',
-      '--backends=blockwise,cudnn',
-      '--shapes=8x2',
-      '--dtypes=float32',
-    ),
-    *(
-      '--config.model.model_dim=16',
-      '--config.model.layers=1',
-      '--config.model.heads=2',
-      '--config.model.head_dim=8',
-    ),
-  ]
-  assert command.main(arguments) == 0
-  rows = {row['name']: row for row in jsonl_store.read(tmp_path / 'rows.jsonl')}
+def test_from_the_command_line_to_rows_and_table(tmp_path):
+  flags = (
+    '--out=out --encodings=nope,learned --lengths=64 --passes=both --peers=none --batch=1 '
+    '--heads=2 --head_dim=8 --repeats=2 --backends=blockwise,cudnn --shapes=8x2 --dtypes=float32 '
+    '--config.model.model_dim=16 --config.model.layers=1 --config.model.heads=2 '
+    '--config.model.head_dim=8'
+  )
+  done = subprocess.run(
+    [sys.executable, ROOT / 'scripts' / 'bench.py', *flags.split()],
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=240,
+  )
+  assert done.returncode == 0, done.stderr
+  out = tmp_path / 'out'
+  rows = {row['name']: row for row in jsonl_store.read(out / 'rows.jsonl')}
   ok = {name for name, row in rows.items() if row['status'] == 'ok'}
   assert ok == {'nope blockwise', 'jax matmul', 'nope', 'learned'}
   assert 'input of the model' in rows['learned blockwise']['reason']
@@ -471,17 +471,17 @@ def test_from_the_command_line_to_rows_and_table(tmp_path, capsys):
   assert all(len(rows[name]['seconds']) == 2 and rows[name]['median'] > 0 for name in ok)
   assert rows['nope blockwise']['temporary_bytes'] > 0
   assert rows['learned']['parameters'] == rows['nope']['parameters'] + 8 * 16
-  text = (tmp_path / 'bench.md').read_text()
+  text = (out / 'bench.md').read_text()
   assert all(f'| {name} ' in text for name in rows)
-  assert text in capsys.readouterr().out
+  assert text in done.stdout
 
 
 def test_a_worker_that_dies_is_started_again(tmp_path):
   with Workers(tmp_path) as workers:
     case = attention_case(passes='forward')
     assert 'facts' in workers.prepare(case, 60.0)
-    workers.of(case).process.kill()
-    workers.of(case).process.wait()
+    workers.worker_for(case).process.kill()
+    workers.worker_for(case).process.wait()
     assert workers.run(case, 2, 60.0)['seconds'] > 0
     assert workers.prepare(attention_case('no_such_backend'), 60.0)['refused'].startswith(
       'ValueError: '
@@ -570,12 +570,12 @@ def step_case(plan, *arguments):
   return group.cases
 
 
-def test_steps_of_seeds_at_once_do_the_work_of_steps_in_turn(plan):
-  in_turn, together = step_case(plan, '--encodings=rope', '--seeds=2')
-  assert {in_turn.against, together.against} == {in_turn.name}
-  subjects = [jax_cases.build(case) for case in (in_turn, together)]
+def test_steps_of_seeds_by_vmap_do_the_work_of_steps_one_after_another(plan):
+  sequential, vmap = step_case(plan, '--encodings=rope', '--seeds=2')
+  assert {sequential.baseline, vmap.baseline} == {sequential.name}
+  targets = [jax_cases.step(case) for case in (sequential, vmap)]
   for _ in range(3):
-    first, second = (subject.call() for subject in subjects)
+    first, second = (target.call() for target in targets)
     assert first == pytest.approx(second, rel=1e-5)
 
 
@@ -630,17 +630,17 @@ def test_x_transformers_is_causal_has_the_encoding_and_learns(torch, plan, encod
     '--config.optim.warmup=1',
   ]
   _, case = step_case(plan, *arguments)
-  subject = torch_steps.build(case, 'cpu')
+  target = torch_steps.build(case, 'cpu')
   with torch.no_grad():
     tokens_BT = torch.from_numpy(cases.tokens(case)).long()
-    logits_BTV = subject.call.model(tokens_BT)
-    changed = lambda new_BT: (subject.call.model(new_BT) - logits_BTV).abs().amax(dim=(0, 2)) > 1e-4
+    logits_BTV = target.call.model(tokens_BT)
+    changed = lambda new_BT: (target.call.model(new_BT) - logits_BTV).abs().amax(dim=(0, 2)) > 1e-4
     later_T = changed(torch.cat((tokens_BT[:, :-1], tokens_BT[:, -1:] + 1), dim=1))
     assert later_T.tolist() == [False] * 39 + [True]
     # Without an encoding a layer sees a set of tokens: two that change places are the same to a
     # third.
     assert bool(changed(tokens_BT[:, [*range(37), 38, 37, 39]])[-1]) == (encoding != 'nope')
-  losses = [subject.call() for _ in range(10)]
+  losses = [target.call() for _ in range(10)]
   assert losses[-1] < losses[0] - 0.2
 
 
@@ -652,7 +652,7 @@ def test_peers_refuse_what_they_are_not_written_for(torch, plan):
     (('--config.model.qk_norm=True',), 'default'),
   ):
     case = step_case(plan, '--peers=gpt', *arguments)[1]
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(Unsupported, match=words):
       torch_steps.build(case, 'cpu')
 
 

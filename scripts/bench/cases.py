@@ -1,22 +1,21 @@
-"""What is measured: cases, and the groups whose repeats are interleaved."""
+"""What is measured: cases, and the groups of cases whose repeats are interleaved."""
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.config import encoding_of, load, overlay
+from posenc_jax.config import encoding_of, load
 from posenc_jax.data import VOCAB
 
 BASE = Path(__file__).resolve().parents[2] / 'configs' / 'base.py'
-# 'both': forward, and backward to queries, keys, values and parameters
-PASSES = ('forward', 'both')
+PASSES = ('forward', 'both')  # 'both' adds the gradients of queries, keys, values and parameters
 DTYPES = ('float32', 'bfloat16')
-LONG = 8192  # tokens; beyond: one sequence, forward only
-# that encodings in `attention` are built for: where DeBERTa clamps, as published
-TRAIN_LENGTH = 512
-MATRIX = 2048  # the matrix product whose speed counts as the machine's peak is of squares this wide
+LONG_CONTEXT = 8192  # tokens; longer sequences are measured one at a time, forward only
+TRAIN_LENGTH = 512  # of the encodings in `attention`; DeBERTa clamps distances there, as published
+MATMUL_SIZE = 2048  # rows and columns of the matrix product that gives the machine's peak speed
 STEP = {
   'model.layers': 4,
   'model.model_dim': 256,
@@ -28,32 +27,35 @@ STEP = {
 
 ATTENTION_ENCODINGS = ('nope', 'rope', 'alibi', 't5', 'transformer_xl')  # one for each kind of work
 STEP_ENCODINGS = ('nope', 'rope', 'alibi', 't5')
-PLAIN = 'plain'  # a method of attention beside the backends: written by hand, for nope alone
+PLAIN = 'plain'  # attention of `plain.py`, a method beside the backends for nope alone
 
-# What PyTorch is asked to do, and the encodings whose work it is.
+# The programs in PyTorch, and the encodings whose attention each of them computes.
 ATTENTION_PEERS = {
   'sdpa': ('nope',),
-  'sdpa_fixed': ('alibi', 'sandwich'),  # a bias [H, T, T], made before the clock starts
-  # the bias spread from a learned table by distance, with the table's gradient
+  'sdpa_fixed': ('alibi', 'sandwich'),  # a bias [H, T, T] that is made before the clock starts
+  # a bias spread from a learned table by distance, with the table's gradient
   'sdpa_table': ('t5', 'kerple_log'),
-  'sdpa_content': ('transformer_xl', 'shaw', 'deberta'),  # q_i . r[i - j] made whole, as a bias
+  'sdpa_content': ('transformer_xl', 'shaw', 'deberta'),  # the bias q_i . r[i - j] as a whole array
   'flex': ('nope',),
   'flex_alibi': ('alibi',),
   'flex_table': ('t5', 'kerple_log'),
 }
 STEP_PEERS = ('gpt', 'x_transformers', 'gpt_compiled', 'x_transformers_compiled')
-# x K: operations a visible pair; the backward pass has 2.5 times as many
-FORMULA = {'forward': 4.0, 'both': 14.0}
+# Operations for each visible pair and channel. The backward pass has 2.5 times as many as the
+# forward pass.
+OPERATIONS = {'forward': 4.0, 'both': 14.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
   """One line of a table.
 
-  name: unique in its group. method: a backend, PLAIN, a peer, or 'matmul'. encoding: as
-    `encoding_of` reads it.
-  against: the name of the case that its time is divided by. config: overrides of configs/base.py,
-    of a step.
+  Attributes:
+    name: unique in its group.
+    method: a backend, PLAIN, a peer, 'matmul', or for a step in jax 'trainer'.
+    encoding: a name with hyperparameters, as `encoding_of` reads it.
+    baseline: the name of the case that its time is divided by.
+    config: overrides of configs/base.py, for a step.
   """
 
   section: str
@@ -61,7 +63,7 @@ class Case:
   name: str
   method: str
   encoding: str
-  against: str
+  baseline: str
   dtype: str
   length: int
   batch: int
@@ -71,31 +73,34 @@ class Case:
   config: dict = dataclasses.field(default_factory=dict)
 
   @property
+  def kind(self) -> str:
+    """The function of `jax_cases` and `torch_cases` that prepares it."""
+    return 'matmul' if self.method == 'matmul' else self.section
+
+  @property
   def operations(self) -> float:
-    """Useful ones: of the two products over visible pairs (T (T + 1) / 2 of each head), or of a
-    matrix product.
-    """
+    """Floating-point operations of the products QK and PV over visible pairs, or of a matmul."""
     if self.method == 'matmul':
-      return 2.0 * MATRIX**3
+      return 2.0 * MATMUL_SIZE**3
+    if self.section == 'step':
+      return 0.0
     pairs = self.batch * self.heads * self.length * (self.length + 1) / 2
-    return FORMULA[self.passes] * self.head_dim * pairs if self.passes else 0.0
+    return OPERATIONS[self.passes] * self.head_dim * pairs
 
   @property
   def expected_seconds(self) -> float:
-    """What it may cost in all, roughly: only orders the groups and shares the time out over
-    them.
-    """
+    """A rough cost of the whole case, which orders the groups and divides the time among them."""
     if self.section == 'step':
       return 25.0 if self.method.endswith('compiled') else 8.0
-    if self.method == 'dense' and self.length > LONG:  # refused
+    if self.method == 'dense' and self.length > LONG_CONTEXT:  # refused for lack of memory
       return 2.0
-    whole = self.method == 'dense' or self.method.startswith('sdpa_')  # it makes [T, T]
-    return 2.0 + 4 * self.operations * (2 if whole else 1) / 1.5e11
+    materializes_scores = self.method == 'dense' or self.method.startswith('sdpa_')
+    return 2.0 + 4 * self.operations * (2 if materializes_scores else 1) / 1.5e11
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Cases whose repeats are interleaved: one table."""
+  """Cases whose repeats are interleaved. Each group becomes a table."""
 
   section: str
   title: str
@@ -106,71 +111,49 @@ class Group:
     return sum(case.expected_seconds for case in self.cases)
 
   @property
-  def turn(self) -> tuple:
-    """Cheap groups first, very long sequences last."""
-    return max(case.length for case in self.cases) > LONG, self.expected_seconds
+  def cost_order(self) -> tuple[bool, float]:
+    """A key that sorts cheap groups first and very long sequences last."""
+    return max(case.length for case in self.cases) > LONG_CONTEXT, self.expected_seconds
 
 
-def doing_work_of(peer: str, encodings) -> str | None:
-  """The first of `encodings` whose attention `peer` computes."""
-  return next((spec for spec in encodings if spec.partition('/')[0] in ATTENTION_PEERS[peer]), None)
+def encoding_of_peer(peer: str, encodings) -> str:
+  """The first of `encodings` whose attention `peer` computes, or ''."""
+  return next((spec for spec in encodings if spec.partition('/')[0] in ATTENTION_PEERS[peer]), '')
 
 
 def attention_groups(
-  encodings, methods, peers, lengths, passes, dtypes, batch, heads, head_dim
+  encodings, methods, peers, lengths, passes, dtypes, batch: int, heads: int, head_dim: int
 ) -> list[Group]:
-  """A group a length, pass and dtype. `methods`: backends and PLAIN; `peers`: names in
-  ATTENTION_PEERS.
+  """One group for each dtype, length and pass.
+
+  `methods` are backends and PLAIN, `peers` names in ATTENTION_PEERS.
   """
   methods = [name for name in methods if name != PLAIN or 'nope' in encodings]
-  # what all else is against
-  engine = next((name for name in ('blockwise', *methods) if name in methods), None)
-  base = f'{"nope" if "nope" in encodings else encodings[0]} {engine}'
+  # The baseline of all other cases is this encoding with this backend.
+  backend = next((name for name in ('blockwise', *methods) if name in methods), None)
+  base = f'{"nope" if "nope" in encodings else encodings[0]} {backend}'
   groups = []
-  for dtype, T, which in itertools.product(dtypes, lengths, passes):
-    if T > LONG and which != 'forward':
+  for dtype, T, direction in itertools.product(dtypes, lengths, passes):
+    if T > LONG_CONTEXT and direction != 'forward':
       continue
-    B = 1 if T > LONG else batch
-    sizes = dict(
-      section='attention',
-      dtype=dtype,
-      length=T,
-      batch=B,
-      passes=which,
-      heads=heads,
-      head_dim=head_dim,
-    )
+    B = 1 if T > LONG_CONTEXT else batch
+    sizes = {'dtype': dtype, 'length': T, 'batch': B, 'heads': heads, 'head_dim': head_dim}
+    new_case = functools.partial(Case, 'attention', passes=direction, **sizes)
     cases = []
     for spec, method in itertools.product(encodings, methods):
       if method != PLAIN or spec == 'nope':
         name = f'{spec} {method}'
-        against = f'nope {PLAIN}' if name == base and PLAIN in methods else base
-        cases.append(
-          Case(framework='jax', name=name, method=method, encoding=spec, against=against, **sizes)
-        )
+        baseline = f'nope {PLAIN}' if name == base and PLAIN in methods else base
+        cases.append(new_case('jax', name, method, spec, baseline))
     for peer in peers:
-      partner = doing_work_of(peer, encodings) or ''
-      against = f'{partner} {engine}' if partner else base
-      name = f'torch {peer}'
+      spec = encoding_of_peer(peer, encodings)
       cases.append(
-        Case(framework='torch', name=name, method=peer, encoding=partner, against=against, **sizes)
+        new_case('torch', f'torch {peer}', peer, spec, f'{spec} {backend}' if spec else base)
       )
     for framework in sorted({case.framework for case in cases}):
-      name = f'{framework} matmul'
-      cases.append(
-        Case(
-          framework=framework,
-          name=name,
-          method='matmul',
-          encoding='',
-          against='jax matmul',
-          **sizes,
-        )
-      )
-    title = (
-      f'{ {"forward": "forward", "both": "forward and backward"}[which] }, T {T}, B {B}, {dtype}'
-    )
-    groups.append(Group('attention', title, tuple(cases)))
+      cases.append(new_case(framework, f'{framework} matmul', 'matmul', '', 'jax matmul'))
+    direction = 'forward and backward' if direction == 'both' else direction
+    groups.append(Group('attention', f'{direction}, T {T}, B {B}, {dtype}', tuple(cases)))
   return groups
 
 
@@ -183,43 +166,35 @@ def step_groups(
   compiled: str | None,
   seeds: int = 0,
 ) -> list[Group]:
-  """A group a shape (length, batch) and dtype.
+  """One group for each dtype and shape (length, batch).
 
   Args:
-    seeds: if any, steps of so many seeds, at once against one after another; no peer does that.
-    compiled: the one encoding whose peers are compiled too, in the first group; None: all, in every
-      group.
+    compiled: the one encoding whose peers are also compiled, in the first group; None: the peers of
+      every encoding, in every group.
+    seeds: if not 0, the steps of this many seeds by vmap and one after another, without peers.
 
   Raises:
-    UserError: overrides that the config has no field for.
+    UserError: an override of a field that the config does not have.
   """
+  base = 'nope' if 'nope' in encodings else encodings[0]
   groups = []
   for dtype, (T, B) in itertools.product(dtypes, shapes):
-    sizes = dict(section='step', dtype=dtype, length=T, batch=B)
+    new_case = functools.partial(Case, 'step', dtype=dtype, length=T, batch=B)
+    shape = {'train.length': T, 'train.batch': B, 'train.compute_dtype': dtype}
     cases = []
     for spec in encodings:
-      config = (
-        STEP | {'train.length': T, 'train.batch': B, 'train.compute_dtype': dtype} | overrides
-      )
-      config |= {'encoding': encoding_of(spec)}
-      overlay(load(BASE, {}), config)
-      base = 'nope' if 'nope' in encodings else encodings[0]
-      sizes |= dict(encoding=spec, config=config)
+      config = STEP | shape | overrides | {'encoding': encoding_of(spec)}
+      load(BASE, config)
       if seeds:
-        several, in_turn = config | {'seeds': tuple(range(seeds))}, f'{spec}, {seeds} seeds in turn'
-        for method, name, at_once in (
-          ('in_turn', in_turn, False),
-          ('at_once', f'{spec}, {seeds} at once', True),
-        ):
-          sizes |= dict(config=several | {'vmap_seeds': at_once})
-          cases.append(Case(framework='jax', name=name, method=method, against=in_turn, **sizes))
+        sequential = f'{spec}, {seeds} seeds sequential'
+        for name, vmap in ((sequential, False), (f'{spec}, {seeds} seeds vmap', True)):
+          of_seeds = config | {'seeds': tuple(range(seeds)), 'vmap_seeds': vmap}
+          cases.append(new_case('jax', name, 'trainer', spec, sequential, config=of_seeds))
         continue
-      cases.append(Case(framework='jax', name=spec, method='trainer', against=base, **sizes))
+      cases.append(new_case('jax', spec, 'trainer', spec, base, config=config))
       for peer in peers:
         if compiled is None or not peer.endswith('compiled') or (spec == compiled and not groups):
-          cases.append(
-            Case(framework='torch', name=f'{spec} {peer}', method=peer, against=spec, **sizes)
-          )
+          cases.append(new_case('torch', f'{spec} {peer}', peer, spec, spec, config=config))
     groups.append(Group('step', f'T {T}, batch {B}, {dtype}', tuple(cases)))
   return groups
 
@@ -230,5 +205,5 @@ def step_config(case: Case):
 
 
 def tokens(case: Case):
-  """The same random bytes for everyone: int32 [B, T]."""
+  """Random bytes, int32 [B, T], the same in every framework."""
   return np.random.default_rng(0).integers(0, VOCAB - 1, (case.batch, case.length), dtype=np.int32)

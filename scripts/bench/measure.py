@@ -1,9 +1,10 @@
-"""Runs groups of cases, their repeats interleaved, within a budget of time; writes a row a case."""
+"""Runs groups of cases within a budget of time, with interleaved repeats, and writes their rows."""
 
 import dataclasses
 import datetime
 import os
 import platform
+import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -15,166 +16,170 @@ from posenc_jax import jsonl_store
 
 from . import memory
 from .cases import Case, Group, step_config
-from .workers import PATIENCE, Workers
+from .workers import MIN_TIMEOUT, Workers
 
-# repeats: beyond the group's share of the time, for a median with spread, enough
-LEAST, WANTED, MOST = 2, 3, 15
-BEAT = 0.05  # seconds that a repeat should last: shorter calls are repeated inside it
+MIN_REPEATS = 2  # also made when the group's share of the time is spent
+WANTED_REPEATS = 3  # for a median with quartiles
+MAX_REPEATS = 15
+MIN_REPEAT_SECONDS = 0.05  # a repeat makes as many calls as this takes
 
 
 def machine() -> dict:
-  """What the rows say of the machine."""
-  model = platform.processor() or platform.machine()
+  """The fields of a row that describe the machine."""
   info = Path('/proc/cpuinfo')
-  if info.exists():
-    model = next(
-      (x.partition(':')[2].strip() for x in info.read_text().splitlines() if 'model name' in x),
-      model,
-    )
+  model = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
   cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-  return {'cpu': model, 'cores': cores, 'memory_bytes': memory.total()}
+  return {
+    'cpu': model[1] if model else platform.processor() or platform.machine(),
+    'cores': cores,
+    'memory_bytes': memory.total(),
+  }
 
 
 def measure(
   groups: list[Group], out: Path, budget: float, repeats: int, console: Console, workers=Workers
 ) -> list[dict]:
-  """Measures all groups in about `budget` seconds, appends a row a case to `out`/rows.jsonl;
-  returns the rows in order.
+  """Measures all groups in about `budget` seconds, appends the rows to `out`/rows.jsonl and returns
+  them in order.
 
-  Groups take turns by their cost, so that what the time does not reach is the dearest.
+  Cheap groups come first, so that the most expensive are left out when the time is spent.
 
   Args:
-    repeats: of every case; 0: as many as the time allows, from LEAST to MOST, fewer of slow cases.
-      Either way none begins after the budget is spent: a row says how many it has, and what is left
-      out.
-    workers: what makes the context that prepares and runs the cases of a group.
+    repeats: of every case. 0: as many as the time allows, from MIN_REPEATS to MAX_REPEATS, fewer of
+      slow cases. No repeat begins after the budget is spent. A row says how many there were.
+    workers: makes the context that prepares and runs the cases of a group.
   """
   date = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-  about = machine() | {'date': date, 'budget_seconds': budget}
-  end, rows = monotonic() + budget, {}
-  order = sorted(range(len(groups)), key=lambda n: groups[n].turn)
+  shared_fields = machine() | {'date': date, 'budget_seconds': budget}
+  end = monotonic() + budget
+  rows = {}
+  order = sorted(range(len(groups)), key=lambda n: groups[n].cost_order)
   for done, n in enumerate(order):
     group, begin = groups[n], monotonic()
     expected = sum(groups[later].expected_seconds for later in order[done:])
     share = max(0.0, end - begin) * group.expected_seconds / expected
-    where = f'{done + 1} of {len(groups)}: {group.section}, {group.title}'
-    with workers(out) as processes, console.status(where) as status:
-      show = lambda words, where=where, status=status: status.update(f'{where}: {words}')
-      run = GroupRun(group, processes, repeats, begin + share, end, show)
+    title = f'{done + 1} of {len(groups)}: {group.section}, {group.title}'
+    with workers(out) as processes, console.status(title) as status:
+      run = GroupRun(group, processes, repeats, begin + share, end, title, status)
       run.prepare()
       run.repeat()
-    rows[n] = [about | {'group': group.title} | row for row in run.rows()]
+    rows[n] = [shared_fields | {'group': group.title} | row for row in run.rows()]
     jsonl_store.append(out / 'rows.jsonl', rows[n])
     measured = sum(row['status'] == 'ok' for row in rows[n])
-    words = f'{where}: {measured} of {len(rows[n])} measured in {monotonic() - begin:.0f} s'
-    console.print(words, soft_wrap=True)
+    seconds = monotonic() - begin
+    console.print(
+      f'{title}: {measured} of {len(rows[n])} measured in {seconds:.0f} s', soft_wrap=True
+    )
   return [row for n in sorted(rows) for row in rows[n]]
 
 
 class GroupRun:
-  """One group: what its cases answered so far."""
+  """Measures one group and keeps what its cases answered."""
 
   def __init__(
-    self, group: Group, workers: Workers, repeats: int, share_end: float, end: float, show
+    self, group: Group, workers, repeats: int, share_end: float, end: float, title, status
   ):
-    """`share_end`, `end`: when the group's share of the time and all of it are spent, on the
-    monotonic clock.
+    """`share_end` and `end` are times of the monotonic clock: when the group's share of the budget
+    is spent, and when all of it is.
     """
-    self.group, self.workers, self.repeats, self.show = group, workers, repeats, show
+    self.group, self.workers, self.repeats = group, workers, repeats
     self.share_end, self.end = share_end, end
-    self.facts: dict[str, dict] = {}
-    self.reasons: dict[str, tuple[str, str]] = {}  # status and one line, of cases that have no time
-    self.seconds: dict[str, dict[int, float]] = defaultdict(dict)  # of a call, by round
-    self.calls: dict[str, int] = {}
+    self.title, self.status = title, status
+    self.facts: dict[str, dict] = {}  # of cases that are prepared
+    self.failures: dict[str, tuple[str, str]] = {}  # (status, reason) of cases that have no time
+    self.seconds: dict[str, dict[int, float]] = defaultdict(dict)  # of one call, by repeat
+    self.calls: dict[str, int] = {}  # in each repeat
 
   def prepare(self) -> None:
-    # as groups are: the dearest last
+    """Prepares the cheap cases first, and the others if the time lasts for their repeats."""
     for case in sorted(self.group.cases, key=lambda case: case.expected_seconds):
-      self.show(f'preparing {case.name}')
-      promised = (self.repeats or LEAST) * sum(
-        facts['warm_seconds'] for facts in self.facts.values()
-      )
-      if self._is_late(case, promised):
+      self.status.update(f'{self.title}: preparing {case.name}')
+      of_all_prepared = sum(facts['warm_seconds'] for facts in self.facts.values())
+      if self._is_too_late(case, (self.repeats or MIN_REPEATS) * of_all_prepared):
         continue
-      answer = self.workers.prepare(case, self._patience())
+      answer = self.workers.prepare(case, self._timeout())
       if 'refused' in answer:
-        self.reasons[case.name] = ('refused', answer['refused'])
+        self.failures[case.name] = ('refused', answer['refused'])
       else:
         self.facts[case.name] = answer['facts']
 
   def repeat(self) -> None:
+    """Runs all prepared cases in turn, as often as the group's share of the time allows."""
     ready = [case for case in self.group.cases if case.name in self.facts]
-    warm = {case.name: max(1e-6, self.facts[case.name]['warm_seconds']) for case in ready}
-    self.calls = {name: max(1, round(BEAT / seconds)) for name, seconds in warm.items()}
-    share = (self.share_end - monotonic()) / max(1, len(ready))
-    wanted = {}
-    for name, seconds in warm.items():
-      wanted[name] = self.repeats or min(
-        MOST, max(WANTED, int(share / (seconds * self.calls[name])))
-      )
-    for case in ready:  # a ratio needs both of its times
-      if case.against in wanted:
-        wanted[case.against] = max(wanted[case.against], wanted[case.name])
+    wanted = self._wanted_repeats(ready)
     for n in range(max(wanted.values(), default=0)):
-      if n >= LEAST and not self.repeats and monotonic() > self.share_end:
+      if n >= MIN_REPEATS and not self.repeats and monotonic() > self.share_end:
         return
       for case in ready:
-        if n >= wanted[case.name] or case.name in self.reasons or (n and monotonic() > self.end):
-          continue
-        if self._is_late(case):
-          continue
-        self.show(f'repeat {n + 1} of {case.name}')
-        answer = self.workers.run(case, self.calls[case.name], self._patience())
-        if 'refused' in answer:
-          self.reasons[case.name] = ('refused', answer['refused'])
-          continue
-        self.seconds[case.name][n] = answer['seconds'] / self.calls[case.name]
-        self.facts[case.name]['peak_bytes'] = answer['peak_bytes']
+        if n < wanted[case.name] and case.name not in self.failures:
+          self._run(case, n)
 
-  def _is_late(self, case: Case, promised: float = 0.0) -> bool:
-    """Whether there is no time for a case beside what is promised to others, in seconds; it is left
-    out then.
-    """
-    if monotonic() + promised <= self.end:
+  def _wanted_repeats(self, ready: list[Case]) -> dict[str, int]:
+    """The number of repeats of each case; sets the number of calls in one of them."""
+    share = (self.share_end - monotonic()) / max(1, len(ready))
+    wanted = {}
+    for case in ready:
+      seconds = max(1e-6, self.facts[case.name]['warm_seconds'])
+      self.calls[case.name] = max(1, round(MIN_REPEAT_SECONDS / seconds))
+      in_share = int(share / (seconds * self.calls[case.name]))
+      wanted[case.name] = self.repeats or min(MAX_REPEATS, max(WANTED_REPEATS, in_share))
+    for case in ready:  # a ratio needs the time of the baseline in the same repeat
+      if case.baseline in wanted:
+        wanted[case.baseline] = max(wanted[case.baseline], wanted[case.name])
+    return wanted
+
+  def _run(self, case: Case, n: int) -> None:
+    """Repeat number `n` of a case, unless the budget is spent."""
+    if (n and monotonic() > self.end) or self._is_too_late(case):
+      return
+    self.status.update(f'{self.title}: repeat {n + 1} of {case.name}')
+    answer = self.workers.run(case, self.calls[case.name], self._timeout())
+    if 'refused' in answer:
+      self.failures[case.name] = ('refused', answer['refused'])
+      return
+    self.seconds[case.name][n] = answer['seconds'] / self.calls[case.name]
+    self.facts[case.name]['peak_bytes'] = answer['peak_bytes']
+
+  def _is_too_late(self, case: Case, reserved: float = 0.0) -> bool:
+    """Leaves the case out, and returns True, if less than the `reserved` seconds remain."""
+    if monotonic() + reserved <= self.end:
       return False
-    self.reasons[case.name] = ('left out', 'the time was spent; more: --budget=MINUTES')
+    self.failures[case.name] = ('left out', 'the time was spent; more: --budget=MINUTES')
     return True
 
-  def _patience(self) -> float:
-    return max(PATIENCE, self.end - monotonic())
+  def _timeout(self) -> float:
+    return max(MIN_TIMEOUT, self.end - monotonic())
 
   def rows(self) -> list[dict]:
-    """A row a case, in the group's order."""
+    """One row for each case, in the group's order."""
     rows = []
     for case in self.group.cases:
-      status, reason = self.reasons.get(case.name, ('ok', ''))
-      row = {
-        **dataclasses.asdict(case),
-        'status': status,
-        'reason': reason,
-        **self.facts.get(case.name, {}),
-      }
-      rows.append(row | (self._figures(case) if status == 'ok' else {}))
-    peaks = [row['gflops'] for row in rows if row['method'] == 'matmul' and row['status'] == 'ok']
-    for row in rows:
-      if row['status'] == 'ok' and row['section'] == 'attention':
+      status, reason = self.failures.get(case.name, ('ok', ''))
+      row = dataclasses.asdict(case) | {'status': status, 'reason': reason}
+      row |= self.facts.get(case.name, {})
+      rows.append(row | (self._statistics(case) if status == 'ok' else {}))
+    measured = [row for row in rows if row['status'] == 'ok']
+    peaks = [row['gflops'] for row in measured if row['method'] == 'matmul']
+    for row in measured:
+      if row['section'] == 'attention':
         row['of_peak'] = row['gflops'] / max(peaks) if peaks else None
     return rows
 
-  def _figures(self, case: Case) -> dict:
-    mine, other = self.seconds[case.name], self.seconds.get(case.against, {})
-    ratios = [seconds / other[n] for n, seconds in mine.items() if n in other]
-    median = statistics.median(mine.values())
-    figures = {
-      'seconds': list(mine.values()),
+  def _statistics(self, case: Case) -> dict:
+    """Times, ratios and speed of a case that was measured."""
+    seconds = self.seconds[case.name]
+    of_baseline = self.seconds.get(case.baseline, {})
+    ratios = [seconds[n] / of_baseline[n] for n in seconds if n in of_baseline]
+    row = {
+      'seconds': list(seconds.values()),
       'calls': self.calls[case.name],
-      **dict(zip(('q1', 'median', 'q3'), quartiles(mine.values()), strict=True)),
+      **dict(zip(('q1', 'median', 'q3'), quartiles(seconds.values()), strict=True)),
       **dict(zip(('ratio_q1', 'ratio', 'ratio_q3'), quartiles(ratios), strict=True)),
     }
     if case.section == 'step':
       seeds = len(step_config(case).seeds) or 1
-      return figures | {'tokens_per_second': seeds * case.batch * case.length / median}
-    return figures | {'gflops': case.operations / median / 1e9}
+      return row | {'tokens_per_second': seeds * case.batch * case.length / row['median']}
+    return row | {'gflops': case.operations / row['median'] / 1e9}
 
 
 def quartiles(values) -> tuple[float | None, float | None, float | None]:

@@ -1,4 +1,4 @@
-"""Memory of this process and of the machine, where the system counts it."""
+"""Memory of this process and of the machine, where the operating system counts it."""
 
 import contextlib
 import ctypes
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 GIB = 2**30
-# of the machine's memory that one process may take: each framework has one that keeps what it had
-SHARE = 0.45
+# Share of the machine's memory that one process may take: both frameworks have a process, and each
+# keeps the memory that it had.
+PROCESS_SHARE = 0.45
 
 
 def total() -> int:
-  """Bytes of the machine's memory, or of what the control group leaves of it."""
+  """Bytes of the machine's memory, or of what the control group allows of it."""
   limit = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   with contextlib.suppress(OSError, ValueError):  # 'max': no limit
     limit = min(limit, int(Path('/sys/fs/cgroup/memory.max').read_text()))
@@ -22,22 +23,24 @@ def total() -> int:
 
 
 def limit_process() -> None:
-  """An allocation beyond the share of one process fails, so the machine never runs out of
-  memory.
-  """
+  """Makes allocations beyond a process's share fail, so that the machine never runs out."""
   if sys.platform == 'linux':
-    resource.setrlimit(resource.RLIMIT_DATA, (round(SHARE * total()), resource.RLIM_INFINITY))
+    soft_limit = round(PROCESS_SHARE * total())
+    resource.setrlimit(resource.RLIMIT_DATA, (soft_limit, resource.RLIM_INFINITY))
 
 
-def too_much(needed: float) -> str | None:
-  """'needs x GiB ...' for more bytes than a process may take, else None."""
-  if needed <= SHARE * total():
+def excess(needed: float) -> str | None:
+  """'needs x GiB ...' if `needed` bytes are more than a process may take, else None."""
+  allowed = PROCESS_SHARE * total()
+  if needed <= allowed:
     return None
-  return f'needs {needed / GIB:.1f} GiB; a process may take {SHARE * total() / GIB:.1f} of {total() / GIB:.1f}'
+  return (
+    f'needs {needed / GIB:.1f} GiB; a process may take {allowed / GIB:.1f} of {total() / GIB:.1f}'
+  )
 
 
 def peak() -> int | None:
-  """The most bytes this process has held since `reset`."""
+  """The most bytes that were resident in this process since `reset_peak`."""
   try:
     lines = Path('/proc/self/status').read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith('VmHWM:'))
@@ -45,8 +48,8 @@ def peak() -> int | None:
     return None
 
 
-def reset() -> bool:
-  """Gives freed memory back and starts the peak anew; False where the system cannot."""
+def reset_peak() -> bool:
+  """Returns freed memory to the system and restarts the peak. False where that is impossible."""
   try:
     ctypes.CDLL(None).malloc_trim(0)
     Path('/proc/self/clear_refs').write_text('5')
@@ -56,8 +59,8 @@ def reset() -> bool:
 
 
 def growth(call: Callable[[], object]) -> int | None:
-  """Bytes that `call` takes beyond what the process holds before."""
-  if not reset():
+  """The most bytes that `call` takes beyond those resident before it."""
+  if not reset_peak():
     return None
   before = peak()
   call()

@@ -1,4 +1,4 @@
-"""The peers' side: what PyTorch offers for the same attention, and for the same step."""
+"""The cases in PyTorch: what it offers for the same attention and the same step."""
 
 import math
 import os
@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from . import torch_steps
-from .cases import MATRIX, Case
-from .subject import Subject
+from .cases import MATMUL_SIZE, Case
+from .target import Target
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def hello() -> dict:
+def describe() -> dict:
   torch.manual_seed(0)
   if hasattr(os, 'sched_getaffinity'):  # as many threads as jax uses
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -23,25 +23,22 @@ def hello() -> dict:
   return {'framework': 'torch', 'version': torch.__version__, 'platform': DEVICE, 'device': device}
 
 
-def build(case: Case) -> Subject:
-  """What a case measures. Raises `Refused`, or an error of PyTorch's."""
-  if case.section == 'step':
-    return torch_steps.build(case, DEVICE)
-  return matrix_product(case) if case.method == 'matmul' else attention(case)
+def step(case: Case) -> Target:
+  return torch_steps.build(case, DEVICE)
 
 
-def wait() -> None:
+def synchronize() -> None:
   if DEVICE == 'cuda':
     torch.cuda.synchronize()
 
 
-def matrix_product(case: Case) -> Subject:
-  a = torch.randn(MATRIX, MATRIX, device=DEVICE).to(getattr(torch, case.dtype))
-  return Subject(lambda: (a @ a, wait()), {'temporary_bytes': None})
+def matmul(case: Case) -> Target:
+  a = torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=DEVICE).to(getattr(torch, case.dtype))
+  return Target(lambda: (a @ a, synchronize()), {'temporary_bytes': None})
 
 
-# Each takes q, k, v [B, H, T, K], what was made beforehand and what is learned, and returns o [B,
-# H, T, K].
+# Each of these functions takes q, k, v [B, H, T, K], then arrays that are made beforehand, then
+# learned parameters. It returns o [B, H, T, K].
 
 
 def sdpa(q, k, v):
@@ -53,29 +50,29 @@ def sdpa_fixed(q, k, v, bias_1HTT):
 
 
 def sdpa_table(q, k, v, table_RH):
-  """table_RH: a bias for each distance 0 .. T - 1 and head."""
+  """`table_RH` has a bias for each distance 0 .. T - 1 and head."""
   return sdpa_fixed(q, k, v, torch_steps.along_diagonals(table_RH).to(q.dtype))
 
 
-def sdpa_content(q, k, v, later_TT, rows_HRK):
-  """rows_HRK: a vector for each head and distance 0 .. T - 1; q_i . rows[i - j] / sqrt(K) is added
-  to the scores.
+def sdpa_content(q, k, v, later_TT, vectors_HRK):
+  """Adds q_i . vectors[i - j] / sqrt(K) to the scores. `vectors_HRK` has a vector for each head and
+  distance 0 .. T - 1.
   """
-  s = (q * q.shape[-1] ** -0.5) @ rows_HRK.flip(1).to(q.dtype).transpose(1, 2)
-  return sdpa_fixed(q, k, v, shift(s).masked_fill_(later_TT, -math.inf))
+  s = (q * q.shape[-1] ** -0.5) @ vectors_HRK.flip(1).to(q.dtype).transpose(1, 2)
+  return sdpa_fixed(q, k, v, relative_shift(s).masked_fill_(later_TT, -math.inf))
 
 
-def shift(s):
-  """Transformer-XL's: s [..., T, T] over distances T - 1 .. 0 to keys 0 .. T - 1; what lies right
-  of i is arbitrary.
+def relative_shift(s):
+  """Transformer-XL's shift of s [..., T, T]: from distances T - 1 .. 0 to keys 0 .. T - 1. Entries
+  right of the diagonal are arbitrary.
   """
   T = s.shape[-1]
   return F.pad(s, (1, 0)).view(*s.shape[:-2], T + 1, T)[..., 1:, :]
 
 
 def flex(score_mod, T: int):
-  """flex_attention, compiled, with blocks above the diagonal left out. `score_mod` takes what is
-  learned first.
+  """Compiled flex_attention without the blocks above the diagonal. `score_mod` takes the learned
+  parameters first.
   """
   from torch.nn.attention.flex_attention import flex_attention
 
@@ -83,21 +80,21 @@ def flex(score_mod, T: int):
   compiled = torch.compile(flex_attention, dynamic=False)
 
   def function(q, k, v, *learned):
-    changed = score_mod and (lambda s, b, h, i, j: score_mod(*learned, s, h, i, j))
-    return compiled(q, k, v, score_mod=changed, block_mask=block_mask)
+    with_learned = score_mod and (lambda s, b, h, i, j: score_mod(*learned, s, h, i, j))
+    return compiled(q, k, v, score_mod=with_learned, block_mask=block_mask)
 
   return function
 
 
 def causal_blocks(T: int, size: int = 128):
-  """create_block_mask of the causal mask, without making it [T, T]: masked blocks on the diagonal,
-  full ones below.
+  """The result of create_block_mask for the causal mask, without an array [T, T]: masked blocks on
+  the diagonal, full blocks below it.
   """
   from torch.nn.attention.flex_attention import BlockMask
 
   index_N = torch.arange(-(-T // size), dtype=torch.int32, device=DEVICE)
   below_NN = torch.where(index_N < index_N[:, None], index_N, 0)
-  diagonal_NN = torch.where(index_N == 0, index_N[:, None], 0)  # the first entry of each row counts
+  diagonal_NN = torch.where(index_N == 0, index_N[:, None], 0)  # only the first of each row is read
   blocks = (torch.ones_like(index_N), diagonal_NN, index_N, below_NN)
   causal = lambda b, h, i, j: i >= j
   return BlockMask.from_kv_blocks(
@@ -106,10 +103,10 @@ def causal_blocks(T: int, size: int = 128):
 
 
 def peer(method: str, T: int, H: int, K: int, dtype: torch.dtype):
-  """A function of the above with what is made beforehand, and what is learned."""
+  """A function of those above, its arrays made beforehand, and its learned parameters."""
   slopes_H = 2.0 ** (-8 * torch.arange(1, H + 1, device=DEVICE) / H)
   normal = lambda *shape: torch.randn(*shape, device=DEVICE)
-  if method == 'sdpa_fixed':  # ALiBi's, for heads that are a power of two
+  if method == 'sdpa_fixed':  # ALiBi's bias, for a number of heads that is a power of two
     table_RH = -torch.arange(T, device=DEVICE)[:, None] * slopes_H
     return sdpa_fixed, (torch_steps.along_diagonals(table_RH).to(dtype),), ()
   if method == 'sdpa_table':
@@ -120,37 +117,37 @@ def peer(method: str, T: int, H: int, K: int, dtype: torch.dtype):
   if method == 'flex_alibi':
     return flex(lambda s, h, i, j: s - slopes_H[h] * (i - j), T), (), ()
   if method == 'flex_table':
-    return (
-      flex(lambda table_RH, s, h, i, j: s + table_RH[(i - j).clamp(min=0), h], T),
-      (),
-      (normal(T, H),),
-    )
+    add_bias = lambda table_RH, s, h, i, j: s + table_RH[(i - j).clamp(min=0), h]
+    return flex(add_bias, T), (), (normal(T, H),)
   return (sdpa if method == 'sdpa' else flex(None, T)), (), ()
 
 
-def attention(case: Case) -> Subject:
+def attention(case: Case) -> Target:
   dtype, T = getattr(torch, case.dtype), case.length
   shape = (case.batch, case.heads, T, case.head_dim)
   q, k, v, cotangent = (torch.randn(*shape, device=DEVICE).to(dtype) for _ in range(4))
-  function, made, learned = peer(case.method, T, case.heads, case.head_dim, dtype)
+  function, fixed, learned = peer(case.method, T, case.heads, case.head_dim, dtype)
+  differentiated = (q, k, v, *learned)
 
   def forward():
     with torch.no_grad():
-      function(q, k, v, *made, *learned)
-    wait()
+      function(q, k, v, *fixed, *learned)
+    synchronize()
 
   def both():
-    o = function(q, k, v, *made, *learned)
-    torch.autograd.grad(o, wanted, cotangent)
-    wait()
+    o = function(q, k, v, *fixed, *learned)
+    torch.autograd.grad(o, differentiated, cotangent)
+    synchronize()
 
-  wanted = [x.requires_grad_(case.passes == 'both') for x in (q, k, v, *learned)]
+  for x in differentiated:
+    x.requires_grad_(case.passes == 'both')
   call = forward if case.passes == 'forward' else both
-  standing = sum(x.nbytes for x in made)
+  bias_bytes = sum(x.nbytes for x in fixed)
   if DEVICE == 'cpu':
-    return Subject(call, {'standing_bytes': standing})
+    return Target(call, {'bias_bytes': bias_bytes})
   call()
   torch.cuda.reset_peak_memory_stats()
   before = torch.cuda.memory_allocated()
   call()
-  return Subject(call, {'temporary_bytes': torch.cuda.max_memory_allocated() - before + standing})
+  growth = torch.cuda.max_memory_allocated() - before
+  return Target(call, {'temporary_bytes': growth + bias_bytes})

@@ -1,6 +1,4 @@
-"""A whole training step in PyTorch: the project's model written as one would there, and
-x-transformers.
-"""
+"""A whole training step in PyTorch, of the project's model and of x-transformers."""
 
 import contextlib
 import importlib.metadata
@@ -14,15 +12,16 @@ from torch import nn
 from posenc_jax.data import BOS, VOCAB
 
 from .cases import Case, step_config, tokens
-from .subject import Refused, Subject
+from .target import Target, Unsupported
 
 ENCODINGS = ('nope', 'rope', 'alibi', 't5')
 T5_BUCKETS, T5_MAX_DISTANCE, ROPE_BASE = 32, 128, 10_000.0
 
 
 def along_diagonals(table_RH):
-  """[1, H, T, T]: table[i - j, h], and -inf right of the diagonal. The fastest form of several:
-  windows of a row.
+  """The bias [1, H, T, T] with entries table[i - j, h], and -inf right of the diagonal.
+
+  Windows of a row were the fastest of several forms.
   """
   T, H = table_RH.shape
   row_HR = torch.cat((table_RH.T.flip(1), table_RH.new_full((H, T - 1), -math.inf)), dim=1)
@@ -38,23 +37,23 @@ class Layer(nn.Module):
     self.out = nn.Linear(H * K, D, bias=False)
     self.mlp_in, self.mlp_out = nn.Linear(D, hidden, bias=False), nn.Linear(hidden, D, bias=False)
 
-  def forward(self, x, waves, bias):
+  def forward(self, x, cos_sin, bias):
     B, T = x.shape[:2]
     q, k, v = self.qkv(self.attention_norm(x)).view(B, T, 3, *self.sizes).permute(2, 0, 3, 1, 4)
-    if waves is not None:
-      q, k = turn(q, *waves), turn(k, *waves)
+    if cos_sin is not None:
+      q, k = rotate(q, *cos_sin), rotate(k, *cos_sin)
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
     x = x + self.out(o.transpose(1, 2).reshape(B, T, -1))
     return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate='tanh'))
 
 
-def turn(x, cos, sin):
-  """RoPE, pairs (m, m + K/2)."""
+def rotate(x, cos, sin):
+  """RoPE over the pairs (m, m + K/2)."""
   first, second = x.chunk(2, dim=-1)
   return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
-def buckets(T: int) -> torch.Tensor:
+def t5_buckets(T: int) -> torch.Tensor:
   """T5's causal bucket of each distance 0 .. T - 1, in double precision."""
   n, exact = torch.arange(T, dtype=torch.float64), T5_BUCKETS // 2
   far = exact + (n / exact).log() / math.log(T5_MAX_DISTANCE / exact) * (T5_BUCKETS - exact) + 1e-9
@@ -62,9 +61,7 @@ def buckets(T: int) -> torch.Tensor:
 
 
 class GPT(nn.Module):
-  """The decoder of `posenc_jax.model.LM` with its defaults: the same function of the same
-  parameters.
-  """
+  """The project's decoder with its default settings: the same function of the same parameters."""
 
   def __init__(self, config, encoding: str, T: int):
     super().__init__()
@@ -79,21 +76,20 @@ class GPT(nn.Module):
     position_T1 = torch.arange(T)[:, None]
     if encoding == 'rope':
       angles_TK = position_T1 * ROPE_BASE ** (-torch.arange(0, K, 2) / K)
-      self.register_buffer(
-        'waves', torch.stack((angles_TK.cos(), angles_TK.sin())), persistent=False
-      )
+      cos_sin = torch.stack((angles_TK.cos(), angles_TK.sin()))
+      self.register_buffer('cos_sin', cos_sin, persistent=False)
     elif encoding == 'alibi':
       slopes_H = 2.0 ** (-8 * torch.arange(1, H + 1) / H)
       self.register_buffer('bias', along_diagonals(-position_T1 * slopes_H), persistent=False)
     elif encoding == 't5':
       self.table = nn.Parameter(torch.randn(T5_BUCKETS, H) * (D * K) ** -0.5)
       self.factor = K**0.5
-      self.register_buffer('bucket', buckets(T), persistent=False)
+      self.register_buffer('bucket', t5_buckets(T), persistent=False)
 
   def forward(self, tokens_BT):
     table_VD = self.embedding.weight
     x = table_VD.shape[1] ** 0.5 * self.embedding(tokens_BT)
-    waves = self.waves if self.encoding == 'rope' else None
+    cos_sin = self.cos_sin if self.encoding == 'rope' else None
     bias = self.bias if self.encoding == 'alibi' else None
     if self.encoding == 't5':
       bias = along_diagonals(self.factor * F.embedding(self.bucket, self.table))
@@ -101,19 +97,20 @@ class GPT(nn.Module):
     if bias is not None and torch.is_autocast_enabled(device):  # once for all layers
       bias = bias.to(torch.get_autocast_dtype(device))
     for layer in self.layers:
-      x = layer(x, waves, bias)
+      x = layer(x, cos_sin, bias)
     return F.linear(self.norm(x), table_VD)
 
 
 def x_transformer(config, encoding: str, T: int) -> nn.Module:
-  """The same sizes in x-transformers; its GELU is exact, its T5 bias goes without fused
-  attention.
+  """A model of the same sizes in x-transformers.
+
+  Its GELU is exact, and its T5 bias excludes fused attention.
   """
   if importlib.util.find_spec('x_transformers') is None:
-    raise Refused("x-transformers is not installed: pip install -e '.[bench]'")
+    raise Unsupported("x-transformers is not installed: pip install -e '.[bench]'")
   from x_transformers import Decoder, TransformerWrapper
 
-  places = {
+  encoding_options = {
     'nope': {},
     'rope': {'rotary_pos_emb': True, 'rotary_emb_dim': config.head_dim},
     'alibi': {'alibi_pos_bias': True},
@@ -129,7 +126,7 @@ def x_transformer(config, encoding: str, T: int) -> nn.Module:
     ff_glu=False,
     ff_no_bias=True,
     use_rmsnorm=True,
-    **places[encoding],
+    **encoding_options[encoding],
   )
   return TransformerWrapper(
     num_tokens=VOCAB, max_seq_len=T, attn_layers=decoder, use_abs_pos_emb=False, tie_embedding=True
@@ -137,9 +134,7 @@ def x_transformer(config, encoding: str, T: int) -> nn.Module:
 
 
 def adamw(model: nn.Module, o) -> torch.optim.AdamW:
-  """With the settings of `posenc_jax.optim.make`, but a constant rate: only matrices of the network
-  decay.
-  """
+  """The project's optimizer, but with a constant rate. Only matrices of the network decay."""
   named = list(model.named_parameters())
   matrices = [p for name, p in named if p.ndim >= 2 and name != 'table']
   others = [p for name, p in named if p.ndim < 2 or name == 'table']
@@ -152,7 +147,7 @@ def adamw(model: nn.Module, o) -> torch.optim.AdamW:
 
 
 class Step:
-  """Loss, gradients, clipping, AdamW; BOS stands before the window, as in the trainer."""
+  """Loss, gradients, clipping and AdamW, with BOS before the window, as in the trainer."""
 
   def __init__(self, model: nn.Module, config, batch_BT: torch.Tensor, autocast, compiled: bool):
     self.model, self.clip, self.autocast = model, config.optim.clip, autocast
@@ -178,27 +173,21 @@ class Step:
     return loss.item()
 
 
-def build(case: Case, device: str) -> Subject:
-  """What a case measures. Raises `Refused`."""
+def build(case: Case, device: str) -> Target:
+  """Prepares a case. Raises `Unsupported`."""
   config, name = step_config(case), case.encoding
   if name not in ENCODINGS:
-    raise Refused(f'{case.method} is written here for {", ".join(ENCODINGS)} only')
+    raise Unsupported(f'{case.method} is written here for {", ".join(ENCODINGS)} only')
   m = config.model
   if m.kv_heads or m.qk_norm or m.logit_softcap or not m.tie_embeddings or config.attention.window:
-    raise Refused("the peers are written for the model's defaults")
-
+    raise Unsupported("the peers are written for the model's defaults")
   make = GPT if case.method.startswith('gpt') else x_transformer
   model = make(m, name, case.length).to(device)
   half = case.dtype == 'bfloat16'
   autocast = (lambda: torch.autocast(device, torch.bfloat16)) if half else contextlib.nullcontext
-  step = Step(
-    model,
-    config,
-    torch.from_numpy(tokens(case)).to(device),
-    autocast,
-    case.method.endswith('_compiled'),
-  )
+  batch_BT = torch.from_numpy(tokens(case)).to(device)
+  step = Step(model, config, batch_BT, autocast, case.method.endswith('_compiled'))
   facts = {'parameters': sum(p.numel() for p in model.parameters())}
   if make is x_transformer:
     facts['x_transformers'] = importlib.metadata.version('x-transformers')
-  return Subject(step, facts)
+  return Target(step, facts)

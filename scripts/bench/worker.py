@@ -1,9 +1,10 @@
-"""A process that measures, and answers one request at a time through a pipe.
+"""A process that measures. It answers one request at a time through a pipe.
 
   python -m scripts.bench.worker jax|torch FILE_DESCRIPTOR
 
-It says hello first. ('prepare', case) -> {'facts': ...}, ('run', name, calls) -> {'seconds': of all
-calls, 'peak_bytes': ...}; either may be {'refused': why}.
+First it sends a description of its framework and device. Then it answers ('prepare', case) with
+{'facts': ...} and ('run', name, calls) with {'seconds': of all calls, 'peak_bytes': ...}. The
+answer to either may be {'refused': reason}.
 """
 
 import importlib
@@ -14,58 +15,61 @@ from multiprocessing.connection import Connection
 
 from . import memory
 from .cases import Case
-from .subject import Subject, reason
+from .target import Target, reason
 
 
-def timed(subject: Subject, calls: int) -> float:
+def seconds_of_calls(target: Target, calls: int) -> float:
   begin = time.perf_counter()
   for _ in range(calls):
-    subject.call()
+    target.call()
   return time.perf_counter() - begin
 
 
-def prepare(subject: Subject, measure_memory: bool) -> dict:
-  """Warms it up. Where its builder does not know the temporary memory, that is measured over a
-  second call.
+def warm_up(target: Target, measure_memory: bool) -> dict:
+  """Calls the target once and returns its facts.
+
+  Where they do not tell its temporary memory, a second call measures that.
   """
-  facts = {'temporary_bytes': None, 'warm_seconds': timed(subject, 1)} | subject.facts
-  if measure_memory and 'temporary_bytes' not in subject.facts:
-    grown = memory.growth(lambda: facts.update(warm_seconds=timed(subject, 1)))
-    standing = facts.pop('standing_bytes')
-    facts['temporary_bytes'] = None if grown is None else grown + standing
+  facts = {'temporary_bytes': None, 'warm_seconds': seconds_of_calls(target, 1)} | target.facts
+  if measure_memory and 'temporary_bytes' not in target.facts:
+    growth = memory.growth(lambda: facts.update(warm_seconds=seconds_of_calls(target, 1)))
+    bias_bytes = facts.pop('bias_bytes')
+    facts['temporary_bytes'] = None if growth is None else growth + bias_bytes
   return facts
 
 
 def serve(framework: str, pipe: Connection) -> None:
   """Answers requests until the pipe is closed."""
   library = importlib.import_module(f'.{framework}_cases', __package__)
-  hello = library.hello()
-  on_cpu = hello['platform'] == 'cpu'
+  description = library.describe()
+  on_cpu = description['platform'] == 'cpu'
   if on_cpu:
     memory.limit_process()
-  pipe.send(hello | {'python': platform.python_version()})
-  subjects = {}
+  pipe.send(description | {'python': platform.python_version()})
+  targets = {}
   while True:
     try:
       request = pipe.recv()
     except EOFError:
       return
     try:
-      pipe.send(answer(library, subjects, on_cpu, *request))
-    except Exception as error:  # the bench goes on, and the row says what it was
+      pipe.send(answer(library, targets, on_cpu, *request))
+    except Exception as error:  # the benchmark goes on, and the row says what happened
       pipe.send({'refused': reason(error)})
 
 
 def answer(
-  library, subjects: dict[str, Subject], on_cpu: bool, verb: str, what: Case | str, calls: int = 0
+  library, targets: dict[str, Target], on_cpu: bool, verb: str, what: Case | str, calls: int = 0
 ) -> dict:
+  """Carries out one request. `what` is a case to prepare, or the name of one to run."""
   if verb == 'prepare':
-    subjects[what.name] = library.build(what)
-    facts = prepare(subjects[what.name], measure_memory=on_cpu and what.section == 'attention')
+    targets[what.name] = getattr(library, what.kind)(what)
+    facts = warm_up(targets[what.name], measure_memory=on_cpu and what.section == 'attention')
     if what.section == 'step':
-      memory.reset()
+      memory.reset_peak()
     return {'facts': facts}
-  return {'seconds': timed(subjects[what], calls), 'peak_bytes': memory.peak() if on_cpu else None}
+  seconds = seconds_of_calls(targets[what], calls)
+  return {'seconds': seconds, 'peak_bytes': memory.peak() if on_cpu else None}
 
 
 if __name__ == '__main__':

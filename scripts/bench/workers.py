@@ -1,4 +1,4 @@
-"""Worker processes, seen from their parent: one case works at a time, the others wait."""
+"""Worker processes, as their parent sees them: one of them works at a time, the others wait."""
 
 import contextlib
 import multiprocessing
@@ -13,17 +13,15 @@ from posenc_jax.sweep import subprocesses
 from .cases import Case
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0  # seconds that an answer may always take
+MIN_TIMEOUT = 60.0  # seconds that an answer may always take
 
 
-class Died(Exception):
+class WorkerDied(Exception):
   """A worker ended, or was ended, in the middle of a request. The message is one line."""
 
 
 class Worker:
-  """A process and the pipe to it. It reads its environment when it starts: both frameworks get the
-  same.
-  """
+  """A process and the pipe to it. Workers of both frameworks get the same environment."""
 
   def __init__(self, framework: str, log: Path):
     self.log, self.prepared = log, set()
@@ -36,43 +34,39 @@ class Worker:
         stdout=file,
         stderr=file,
         cwd=ROOT,
-        # A GPU is shared by jax and PyTorch, so jax must not take most of its memory at once.
+        # jax and PyTorch share a GPU, so jax must not take most of its memory at once.
         env={'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} | os.environ | subprocesses.environment(),
         start_new_session=True,  # Ctrl-C reaches the parent alone
       )
     other_end.close()
-    self.hello = self._answer(2 * PATIENCE)
+    self.description = self._receive(2 * MIN_TIMEOUT)
 
-  def ask(self, seconds: float, *request) -> dict:
-    """The answer to a request. Raises `Died` without one, also after `seconds`; the process is gone
-    then.
+  def request(self, timeout: float, *request) -> dict:
+    """The answer to a request. Raises `WorkerDied` if the process ends, or is ended at `timeout`
+    seconds, without one.
     """
-    with contextlib.suppress(OSError):  # it has ended: found below
+    with contextlib.suppress(OSError):  # the process has ended; receiving says how
       self.pipe.send(request)
-    return self._answer(seconds)
+    return self._receive(timeout)
 
-  def _answer(self, seconds: float) -> dict:
-    if not self.pipe.poll(seconds):
+  def _receive(self, timeout: float) -> dict:
+    if not self.pipe.poll(timeout):
       self.stop()
-      raise Died(f'no answer within {seconds:.0f} s')
+      raise WorkerDied(f'no answer within {timeout:.0f} s')
     try:
       return self.pipe.recv()
     except (EOFError, OSError):
-      raise Died(self._end()) from None
+      raise WorkerDied(self._cause_of_death()) from None
 
-  def _end(self) -> str:
+  def _cause_of_death(self) -> str:
     code = self.process.wait()
     if code < 0:
-      hint = (
-        ', perhaps out of memory'
-        if -code in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV)
-        else ''
-      )
+      often_memory = -code in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV)
+      hint = ', perhaps out of memory' if often_memory else ''
       return f'its process ended with signal {signal.Signals(-code).name}{hint}'
-    said = [
-      line.strip() for line in self.log.read_text(errors='replace').splitlines() if line.strip()
-    ]
-    return f'its process ended with exit code {code}' + (f': {said[-1][:200]}' if said else '')
+    log = self.log.read_text(errors='replace').rstrip()
+    last_line = log.splitlines()[-1].strip() if log else ''
+    return f'its process ended with exit code {code}' + (f': {last_line[:200]}' if log else '')
 
   def stop(self) -> None:
     self.process.kill()
@@ -81,11 +75,12 @@ class Worker:
 
 
 class Workers:
-  """The workers of a group, started when first needed and again after one died; `with` ends them.
+  """The workers of a group, as a context: each starts when it is first needed, and again after it
+  died.
 
-  Cases of `attention` share one process a framework, but for those of `dense`: what they leave of
-  the memory that a process may take is too little for others. Every case of `step` has its own, so
-  that its memory is its own.
+  Cases of `attention` share one process per framework, except those of the backend `dense`: these
+  leave too little of the memory that a process may take. Every case of `step` has its own process,
+  so that the memory is its own too.
   """
 
   def __init__(self, out: Path):
@@ -98,35 +93,38 @@ class Workers:
     for worker in self.workers.values():
       worker.stop()
 
-  def of(self, case: Case) -> Worker:
+  def worker_for(self, case: Case) -> Worker:
     key = (case.framework, case.method == 'dense') if case.section == 'attention' else case.name
     worker = self.workers.get(key)
     if worker is None or worker.process.poll() is not None:
       self.workers[key] = worker = Worker(case.framework, self.out / f'{case.framework}.log')
     return worker
 
-  def prepare(self, case: Case, seconds: float) -> dict:
-    """{'facts': ...} or {'refused': why}."""
+  def prepare(self, case: Case, timeout: float) -> dict:
+    """{'facts': ...} or {'refused': reason}."""
     try:
-      worker = self.of(case)
-      answer = worker.ask(seconds, 'prepare', case)
-    except Died as error:
+      worker = self.worker_for(case)
+      answer = worker.request(timeout, 'prepare', case)
+    except WorkerDied as error:
       return {'refused': str(error)}
     if 'facts' in answer:
       worker.prepared.add(case.name)
-      answer['facts'] |= {name: worker.hello[name] for name in ('version', 'python', 'device')}
+      answer['facts'] |= {
+        name: worker.description[name] for name in ('version', 'python', 'device')
+      }
     return answer
 
-  def run(self, case: Case, calls: int, seconds: float) -> dict:
-    """{'seconds': of all calls, 'peak_bytes': ...} or {'refused': why}; prepares anew where the
-    worker has died.
+  def run(self, case: Case, calls: int, timeout: float) -> dict:
+    """{'seconds': of all calls, 'peak_bytes': ...} or {'refused': reason}.
+
+    Prepares the case again if its worker has died.
     """
     try:
-      worker = self.of(case)
+      worker = self.worker_for(case)
       if case.name not in worker.prepared:
-        answer = self.prepare(case, seconds)
+        answer = self.prepare(case, timeout)
         if 'refused' in answer:
           return answer
-      return worker.ask(seconds, 'run', case.name, calls)
-    except Died as error:
+      return worker.request(timeout, 'run', case.name, calls)
+    except WorkerDied as error:
       return {'refused': str(error)}

@@ -1,0 +1,110 @@
+"""Shows how the memory of a device falls with the number of devices that share each sequence.
+
+  python -m scripts.bench.mesh_memory --length=16384 --encodings=nope,alibi,cope --shards=1,2,4,8
+
+It runs nothing: XLA plans the memory for virtual devices of the CPU. The table in MiB has two lines
+for each encoding. The first is the gradient of attention with one sequence, 8 heads of 64, float32
+(temporaries, inputs and outputs). The second is a training step of configs/base.py at that length
+with one sequence.
+"""
+
+import os
+
+from posenc_jax import config, errors
+
+from .cases import BASE
+
+HEADS, HEAD_DIM = 8, 64
+FLAGS = {
+  'length': 16384,
+  'encodings': 'nope,alibi,t5,transformer_xl,fox,cope,path',
+  'shards': '1,2,4,8',
+}
+
+
+def main(argv):
+  flags, overrides = config.parse_args(argv, FLAGS)
+  if overrides:
+    path = next(iter(overrides))
+    raise errors.UserError(f'--config.{path}: is not read; allowed: --{", --".join(FLAGS)}')
+  words = str(flags.shards).split(',')
+  if flags.length < 1 or not all(word.isdecimal() and int(word) for word in words):
+    raise errors.UserError(
+      f'--shards={flags.shards} --length={flags.length}; allowed: numbers from 1 on, with commas'
+    )
+  shards = [int(word) for word in words]
+  # jax reads these when it starts.
+  os.environ |= {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(max(shards))}
+
+  from tabulate import tabulate
+
+  rows = []
+  for name in flags.encodings.split(','):
+    for label, compiled in (('attention', attention), ('step', step)):
+      with errors.user_errors(ValueError, NotImplementedError):
+        sizes = [f'{mebibytes(compiled(name, flags.length, n)):.0f}' for n in shards]
+      rows.append([name, label, *sizes])
+      print(*rows[-1], flush=True)
+  headers = ['encoding', 'MiB a device', *(f'{n} shards' for n in shards)]
+  print(tabulate(rows, headers, tablefmt='github'))
+
+
+def mebibytes(compiled) -> float:
+  """Memory of a compiled program on one device."""
+  m = compiled.memory_analysis()
+  used = m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes
+  return (used - m.alias_size_in_bytes) / 2**20
+
+
+def attention(name: str, length: int, shards: int):
+  """The compiled gradient of attention with respect to all its arguments."""
+  import jax
+  import jax.numpy as jnp
+  from flax import nnx
+
+  from posenc_jax.attention import attend
+  from posenc_jax.distributed import mesh
+  from posenc_jax.encodings import make
+
+  D = HEADS * HEAD_DIM
+  sizes = {'model_dim': D, 'heads': HEADS, 'head_dim': HEAD_DIM, 'train_length': length}
+  enc = make(name, **sizes, rngs=nnx.Rngs(0))
+  devices = mesh.make(config.load(BASE, {'mesh.context': shards}).mesh)
+  sharding = jax.NamedSharding(devices, mesh.TOKENS)
+  q = jax.ShapeDtypeStruct((1, length, HEADS, HEAD_DIM), jnp.float32, sharding=sharding)
+  x = jax.ShapeDtypeStruct((1, length, D), jnp.float32, sharding=sharding)
+
+  def loss(enc, q, k, v, x):
+    return (attend(q, k, v, enc, x=x, backend='ring') ** 2).sum()
+
+  with jax.set_mesh(devices):
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, q, q, x).compile()
+
+
+def step(name: str, length: int, shards: int):
+  """The compiled training step."""
+  import jax
+  import jax.numpy as jnp
+  from flax import nnx
+
+  from posenc_jax import data
+  from posenc_jax.distributed import mesh
+  from posenc_jax.model.decoder import build
+  from posenc_jax.training import loop
+  from posenc_jax.training.optimizer import make_optimizer
+
+  fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
+  c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
+  config.validate(c)
+  devices, optimizer = mesh.make(c.mesh), make_optimizer(c.optim, c.train.steps)
+  model = build(c, data.VOCAB, nnx.Rngs(0))
+  state = model, optimizer.init(model)
+  sharding = jax.NamedSharding(devices, mesh.TOKENS)
+  batch = data.Batch(jax.ShapeDtypeStruct((1, length), jnp.int32, sharding=sharding))
+  with jax.set_mesh(devices):
+    state = jax.device_put(state, mesh.shardings(devices, state))
+    return loop.functions(c, optimizer)[0].lower(*state, batch).compile()
+
+
+if __name__ == '__main__':
+  config.main(main)

@@ -1,0 +1,119 @@
+"""The rows as tables in Markdown, one table for each group."""
+
+from itertools import groupby
+
+import tabulate
+
+from .measure import WANTED_REPEATS
+
+MISSING = '—'
+MIB = 2**20
+
+NOTES = {
+  'attention': (
+    'Attention alone: causal, with random inputs and a random cotangent. The backward pass is to '
+    'q, k, v and all parameters of the encoding.',
+    'time: median of the repeats, with their lower and upper quartile in brackets. ratio: median '
+    'over the repeats of this time divided by that of the baseline in the same repeat.',
+    'memory: what a call takes beyond its inputs (jax: temporaries of the compiled program; torch: '
+    'growth of the resident set, with a bias that was made before).',
+    'GFLOP/s: useful operations, those of the two products QK and PV over visible pairs only: '
+    '4 K B H T (T + 1) / 2, times 3.5 for forward and backward. of peak: their share of the faster '
+    'of the two matrix products (2048 wide) that are measured between the same repeats.',
+  ),
+  'step': (
+    "One whole step of training with the project's trainer and with PyTorch: loss, gradients, "
+    'clipping, AdamW; random tokens, the same for all. Parameters and moments are float32; '
+    'bfloat16 in PyTorch is torch.autocast.',
+    'peak: the most memory that the process holds while it steps.',
+  ),
+}
+
+
+def milliseconds(row: dict) -> str:
+  """'12.3 [12.1, 12.9]'."""
+  number = lambda x: f'{1e3 * x:.3g}' if x < 0.1 else f'{1e3 * x:,.0f}'
+  return f'{number(row["median"])} [{number(row["q1"])}, {number(row["q3"])}]'
+
+
+def ratio(row: dict) -> str:
+  if row['ratio'] is None:
+    return MISSING
+  return f'{row["ratio"]:.2f} [{row["ratio_q1"]:.2f}, {row["ratio_q3"]:.2f}]'
+
+
+def optional(value: float | None, form: str = ',.0f') -> str:
+  return MISSING if value is None else format(value, form)
+
+
+def mebibytes(size: int | None) -> str:
+  return optional(None if size is None else size / MIB)
+
+
+TIMES = {
+  'time, ms': milliseconds,
+  'ratio': ratio,
+  'baseline': lambda row: row['baseline'] if row['ratio'] else MISSING,
+}
+COLUMNS = {
+  'attention': TIMES
+  | {
+    'memory, MiB': lambda row: mebibytes(row['temporary_bytes']),
+    'GFLOP/s': lambda row: f'{row["gflops"]:,.0f}',
+    'of peak': lambda row: optional(row['of_peak'], '.2f'),
+  },
+  'step': {'tokens/s': lambda row: f'{row["tokens_per_second"]:,.0f}'}
+  | TIMES
+  | {'peak, MiB': lambda row: mebibytes(row['peak_bytes'])},
+}
+REPEATS = {'repeats': lambda row: str(len(row['seconds']))}
+
+
+def note(row: dict) -> str:
+  """What a reader must know about this row alone."""
+  if row['status'] != 'ok':
+    return f'{row["status"]}: {row["reason"]}'
+  return f'fewer than {WANTED_REPEATS} repeats' if len(row['seconds']) < WANTED_REPEATS else ''
+
+
+def table(rows: list[dict]) -> str:
+  """The table of one group, with numbered notes below it."""
+  columns = COLUMNS[rows[0]['section']] | REPEATS
+  notes = list(dict.fromkeys(filter(None, map(note, rows))))
+  lines = []
+  for row in rows:
+    cells = [text(row) if row['status'] == 'ok' else MISSING for text in columns.values()]
+    mark = f'({notes.index(note(row)) + 1})' if note(row) else ''
+    lines.append([row['name'], *cells, mark])
+  align = ['left', *('left' if name == 'baseline' else 'right' for name in columns), 'left']
+  headers = ['case', *columns, 'note']
+  text = tabulate.tabulate(lines, headers, 'pipe', disable_numparse=True, colalign=align)
+  return '\n\n'.join([text, *(f'({n}) {note}' for n, note in enumerate(notes, 1))])
+
+
+def head(rows: list[dict], omissions: list[str]) -> list[str]:
+  """The machine, the versions, the time, and what was not measured."""
+  first = rows[0]
+  memory = f'{first["memory_bytes"] / 2**30:.0f} GiB'
+  spent = f'{first["budget_seconds"] / 60:g} minutes'
+  versions = {
+    '{framework} {version} on {device}, Python {python}'.format_map(row)
+    for row in rows
+    if 'version' in row
+  }
+  return [
+    f'{first["cpu"]}, {first["cores"]} cores, {memory}; {first["date"]}; budget {spent}',
+    *sorted(versions),
+    *omissions,
+  ]
+
+
+def markdown(rows: list[dict], omissions: list[str]) -> str:
+  """All of bench.md."""
+  listed = lambda lines: '\n'.join(f'- {line}' for line in lines)
+  paragraphs = ['# Benchmark', listed(head(rows, omissions))]
+  for section, section_rows in groupby(rows, lambda row: row['section']):
+    paragraphs += [f'## {section.capitalize()}', listed(NOTES[section])]
+    for title, group_rows in groupby(section_rows, lambda row: row['group']):
+      paragraphs += [f'### {title}', table(list(group_rows))]
+  return '\n\n'.join(paragraphs) + '\n'
