@@ -94,7 +94,7 @@ def sweep():
         yield seed | {'label': label, 'train.steps': 0} | laid_over
       yield seed | {'label': label} | TUNED | laid_over
     for label in AT_L:
-      skipping = {'name': 'pose', 'over': METHODS[label], 'longest': FACTOR * L}
+      skipping = {'name': 'pose', 'inner': METHODS[label], 'longest': FACTOR * L}
       for name, encoding in ((label, METHODS[label]), (f'{label}_pose', skipping)):
         yield (
           seed | {'label': name} | TUNED_AT_L | {'encoding': encoding, 'train.init_from': start}

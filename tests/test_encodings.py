@@ -1,5 +1,6 @@
 """Golden values, identities between encodings, and what bad hyperparameters get."""
 
+import dataclasses
 import functools
 import re
 from types import SimpleNamespace
@@ -275,8 +276,9 @@ def test_content_is_needed(name):
   message = (
     f'^{type(enc).__name__} reads content: attention needs x, the normalized input of the layer$'
   )
+  k = jnp.zeros((1, 3, 2, 8))
   with pytest.raises(ValueError, match=message):
-    attend(q, q, q, enc)
+    attend(q, k, k, enc)
 
 
 def test_kerple_power_with_exponent_one_is_alibi():
@@ -312,7 +314,7 @@ def test_xpos_does_not_overflow_at_length():
 def test_xpos_says_where_one_block_spans_too_much():
   enc, (x, weights, _) = build('xpos'), inputs()
   at = lambda jump: layer(
-    enc, weights, x, positions=np.arange(11)[None] + np.where(np.arange(11) < 6, 0, jump)
+    enc, weights, x, position_ids=np.arange(11)[None] + np.where(np.arange(11) < 6, 0, jump)
   )
   assert np.isfinite(at(30_000)).all()
   assert np.isfinite(at(40_000)[:, :6]).all()
@@ -407,9 +409,9 @@ def test_selective_rope_is_precise_at_length():
   enc = build('selective_rope', bias=True)
   enc.c[...] = jnp.full((2, 4), 2.0)
   x = np.random.default_rng(0).standard_normal((1, T, 12)).astype(np.float32)
-  angles = jax.jit(enc.locate)(x, jnp.arange(T)[None])
+  angles = jax.jit(enc.coordinates)(x, jnp.arange(T)[None])
   enc.base, enc.conv[...] = 500_000.0, jnp.zeros_like(enc.conv[...])
-  constant = jax.jit(enc.locate)(x, jnp.arange(T)[None])
+  constant = jax.jit(enc.coordinates)(x, jnp.arange(T)[None])
   exact = np.float32(np.exp(np.float32(2))) * np.arange(1, T + 1, dtype=np.float64)
   assert exact.max() > 1e5
   assert np.abs(angles).max() <= np.pi + 1e-6
@@ -463,17 +465,17 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
   """
 
   class Given(type(build('path'))):
-    def locate(self, x_BSD, positions_BS):  # an ulp of |w| would count 600 times
-      return x_BSD
+    def coordinates(self, x_BSD, position_ids):  # an ulp of |w| would count 600 times
+      return x_BSD.reshape(*x_BSD.shape[:2], 2, 8)
 
   T, window = 700, 600
   normal = lambda n, *shape: np.random.default_rng(n).standard_normal(shape).astype(np.float32)
   q, k, v, w_GK = normal(0, T, 4, 8), normal(1, T, 2, 8), normal(2, T, 2, 8), normal(3, 2, 8)
   steps = np.tile(2**0.5 * w_GK / np.linalg.norm(w_GK, axis=-1, keepdims=True), (T, 1, 1))
-  enc = Given(build('path').dims, nnx.Rngs(0))
+  enc = Given(dataclasses.replace(build('path').dims, model_dim=16), nnx.Rngs(0))
   run = jax.jit(
     lambda *a: attend(
-      *(x[None] for x in a[:3]), enc, x=a[3][None], window=window, backend='blockwise'
+      *(x[None] for x in a[:3]), enc, x=a[3].reshape(1, T, 16), window=window, backend='blockwise'
     )[0]
   )
   out, eps = run(q, k, v, steps), np.finfo(np.float32).eps
@@ -487,7 +489,7 @@ def test_tupe_table_ends():
   with pytest.raises(LengthError, match='11 positions, but the table of TUPE ends at 10'):
     layer(build('tupe', max_length=10), weights, x)
   out = layer(
-    build('tupe', max_length=10), weights, x, positions=np.arange(11)[None], backend='dense'
+    build('tupe', max_length=10), weights, x, position_ids=np.arange(11)[None], backend='dense'
   )
   assert np.isfinite(out[:, :10]).all()
   assert np.isnan(out[:, 10]).all()
@@ -528,7 +530,8 @@ def test_stick_breaking_weights_are_pieces_of_one_stick(size):
   """The pieces and what is left make 1, for saturated scores too; the first token gets nothing."""
   rng = np.random.default_rng(0)
   q, k = (size * rng.standard_normal((1, 9, 4, 8)).astype(np.float32) for _ in range(2))
-  run = lambda q, k: attend(q, k, jnp.ones_like(k), build('stick_breaking'), backend='dense')
+  enc = make('stick_breaking', **SIZES | {'kv_heads': 4}, rngs=nnx.Rngs(0))
+  run = lambda q, k: attend(q, k, jnp.ones_like(k), enc, backend='dense')
   pieces = np.asarray(jax.jit(run)(q, k))[0, :, :, 0]
   z = np.einsum('bthk,bshk->ths', q.astype(np.float64), k) / 8**0.5
   left = np.stack([np.exp(-np.logaddexp(0, z[t, :, :t]).sum(axis=-1)) for t in range(9)])

@@ -31,11 +31,8 @@ class SquareRoot(Encoding):
     super().__init__(dims, rngs)
     self.rates = nnx.Param(jnp.full(dims.heads, rate))
 
-  def tables(self, r_R):
+  def bias(self, r_R):
     return -jnp.multiply.outer(jnp.sqrt(jnp.abs(r_R).astype(jnp.float32)), self.rates[...])
-
-  def score(self, s_BHTS, q_BTHK, k_BSHK, block):
-    return s_BHTS + block.tables
 
 
 @pytest.fixture

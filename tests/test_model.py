@@ -67,8 +67,9 @@ def patterned(name: str, vocab: int = VOCAB) -> LM:
   return build(c, vocab, nnx.Rngs(0))
 
 
-nll = jax.jit(token_nll, static_argnames=('window', 'backend', 'block', 'dtype', 'max_distance'))
-logits = jax.jit(lambda m, x, **options: m(x, **options), static_argnames=('backend', 'block'))
+STATIC = ('window', 'backend', 'block_sizes', 'dtype', 'max_position_distance')
+nll = jax.jit(token_nll, static_argnames=STATIC)
+logits = jax.jit(lambda m, x, **options: m(x, **options), static_argnames=STATIC)
 
 
 def tokens(B=2, T=12, seed=0):
@@ -190,7 +191,7 @@ def test_packed_rows_are_separate_rows(name):
 
 def test_positions_are_an_input():
   m, x = model(encoding__name='sinusoidal'), tokens()
-  at = lambda shift: logits(m, x, positions=jnp.arange(12)[None] + shift)
+  at = lambda shift: logits(m, x, position_ids=jnp.arange(12)[None] + shift)
   np.testing.assert_allclose(at(0), logits(m, x), atol=1e-5)
   assert np.abs(at(5) - at(0)).max() > 1e-3
 

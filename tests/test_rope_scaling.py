@@ -18,7 +18,7 @@ from test_laws import DIMS, S, close, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import make
-from posenc_jax.encodings.core.rope_scaling_config import SCALINGS, read
+from posenc_jax.encodings.core.rope_scaling_config import SCALINGS, read_scaling
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 8}
 
@@ -28,7 +28,7 @@ def build(name='rope', **hyper):
 
 
 def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
-  return read(scaling, K, base, fraction, L)(K, base, length or L)
+  return read_scaling(scaling, K, base, fraction, L)(K, base, length or L)
 
 
 # Golden values.

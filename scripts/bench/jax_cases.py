@@ -49,7 +49,7 @@ def attention(case: Case) -> Target:
   H, K = case.heads, case.head_dim
   sizes = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': TRAIN_LENGTH}
   enc = make(**encoding_of(case.encoding), **sizes, rngs=nnx.Rngs(0))
-  if enc.places() == ('input',):
+  if enc.acts_on() == ('input',):
     raise Unsupported('acts on the input of the model: its attention is that of nope')
   shape = (case.batch, case.length, H, K)
   q, k, v, cotangent = (normal(seed, *shape, dtype=case.dtype) for seed in range(4))
@@ -58,7 +58,7 @@ def attention(case: Case) -> Target:
   def forward(enc, q, k, v, x):
     if case.method == PLAIN:
       return plain.attention(q, k, v)
-    return attend(q, k, v, enc, x=x, backend=case.method)
+    return attend(q, k, v, enc, x=x, backend=case.method, outer_hooks_applied=True)
 
   def both(enc, q, k, v, x, cotangent):
     o, pullback = jax.vjp(lambda *arguments: forward(*arguments, x), enc, q, k, v)

@@ -75,7 +75,7 @@ def attention(name: str, length: int, shards: int):
   x = jax.ShapeDtypeStruct((1, length, D), jnp.float32, sharding=sharding)
 
   def loss(enc, q, k, v, x):
-    return (attend(q, k, v, enc, x=x, backend='ring') ** 2).sum()
+    return (attend(q, k, v, enc, x=x, backend='ring', outer_hooks_applied=True) ** 2).sum()
 
   with jax.set_mesh(devices):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, q, q, x).compile()

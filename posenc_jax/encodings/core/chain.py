@@ -162,7 +162,7 @@ class Chain(Encoding):
 def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]:
   """The names of the members, and the members. Raises ValueError."""
   specs = members.split(',') if isinstance(members, str) else list(members)
-  names = [spec if isinstance(spec, str) else dict(spec).get('name') for spec in specs]
+  names = [spec['name'] if hasattr(spec, 'keys') and 'name' in spec else spec for spec in specs]
   if not names or not all(isinstance(name, str) and name != 'chain' for name in names):
     raise ValueError(
       f'members={members!r} must be names, or dicts with a name, of encodings but chain'

@@ -169,5 +169,7 @@ def make(
 
 def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
   """Builds an encoding that another one holds, from a name or a dict of a name and more."""
-  fields = {'name': spec} if isinstance(spec, str) else dict(spec)
-  return make(**fields, **dataclasses.asdict(dims), rngs=rngs)
+  hyper = {'name': spec} if isinstance(spec, str) else dict(spec)
+  name = hyper.pop('name', None)
+  check(name, hyper)  # before a hyperparameter can pass for a size
+  return make(name, **dataclasses.asdict(dims), rngs=rngs, **hyper)
