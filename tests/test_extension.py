@@ -56,7 +56,7 @@ def test_through_every_backend(registered):
       with pytest.raises(NotImplementedError, match=r'SquareRoot acts on scores|needs a mesh'):
         attend(q, k, v, enc, backend=backend)
       continue
-    run = lambda enc, backend=backend: attend(q, k, v, enc, backend=backend, block=(4, 4))
+    run = lambda enc, backend=backend: attend(q, k, v, enc, backend=backend, block_sizes=(4, 4))
     np.testing.assert_allclose(jax.jit(run)(enc), desired, atol=1e-5)
     gradients[backend] = jax.jit(jax.grad(lambda enc, run=run: (run(enc) ** 2).sum()))(enc).rates[
       ...
