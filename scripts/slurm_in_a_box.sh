@@ -6,8 +6,8 @@
 #
 # It starts its own daemons. Their keys, logs and sockets lie in a new folder, which it removes at
 # the end, so it needs no root and touches no other cluster. Jobs run as the user who starts it.
-# SLURM_BOX_CPUS (default: all) and SLURM_BOX_MB (default: three quarters of the memory) set the size
-# of the node. The exit code is the command's.
+# SLURM_BOX_CPUS (default: all) and SLURM_BOX_MB (default: three quarters of the memory) set the
+# size of the node. The exit code is the command's.
 set -euo pipefail
 
 [ $# -gt 0 ] || { echo "usage: $0 COMMAND..." >&2; exit 2; }
@@ -54,8 +54,8 @@ trap 'exit 130' INT TERM HUP
 chmod 755 "$box"
 mkdir "$box/state" "$box/spool"
 (umask 077; head -c 1024 /dev/urandom > "$box/munge.key")
-munged --force --key-file="$box/munge.key" --socket="$box/munge.socket" --pid-file="$box/munged.pid" \
-  --log-file="$box/munged.log" --seed-file="$box/munge.seed"
+munged --force --key-file="$box/munge.key" --socket="$box/munge.socket" \
+  --pid-file="$box/munged.pid" --log-file="$box/munged.log" --seed-file="$box/munge.seed"
 
 cat > "$box/slurm.conf" <<CONF
 ClusterName=box
