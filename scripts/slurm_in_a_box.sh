@@ -1,18 +1,22 @@
 #!/bin/bash
-# A SLURM cluster of one node on this machine, for as long as one command runs: the way to try a sweep's
+# Starts a SLURM cluster of one node on this machine while one command runs: a way to try a sweep's
 # --launcher=slurm without a cluster. On Debian or Ubuntu, once: apt-get install slurm-wlm munge
 #
 #   scripts/slurm_in_a_box.sh python scripts/sweep.py --config=configs/quick.py --launcher=slurm
 #
-# Daemons, keys, logs and sockets are its own, in a new folder that goes with it: it needs no root and touches no
-# cluster that is there. Jobs run as the user who starts it. SLURM_BOX_CPUS (default: all) and SLURM_BOX_MB (default:
-# three quarters of the memory) size the node. Exit code: the command's.
+# It starts its own daemons. Their keys, logs and sockets lie in a new folder, which it removes at
+# the end, so it needs no root and touches no other cluster. Jobs run as the user who starts it.
+# SLURM_BOX_CPUS (default: all) and SLURM_BOX_MB (default: three quarters of the memory) set the
+# size of the node. The exit code is the command's.
 set -euo pipefail
 
 [ $# -gt 0 ] || { echo "usage: $0 COMMAND..." >&2; exit 2; }
 PATH=$PATH:/usr/sbin:/sbin
 for program in munged slurmctld slurmd sbatch; do
-  command -v $program > /dev/null || { echo "$0: no $program; allowed: after apt-get install slurm-wlm munge" >&2; exit 2; }
+  command -v $program > /dev/null || {
+    echo "$0: no $program; allowed: after apt-get install slurm-wlm munge" >&2
+    exit 2
+  }
 done
 
 box=$(mktemp -d /tmp/slurm_box.XXXXXX)
@@ -22,8 +26,8 @@ cpus=${SLURM_BOX_CPUS:-$(nproc)}
 megabytes=${SLURM_BOX_MB:-$(awk '/^MemTotal/ {print int($2 * 3 / 4096)}' /proc/meminfo)}
 read -r ctld_port slurmd_port < <(python3 - <<'PYTHON'
 import socket
-two = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]
-print(*(s.getsockname()[1] for s in two))
+sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]
+print(*(s.getsockname()[1] for s in sockets))
 PYTHON
 )
 
@@ -50,8 +54,8 @@ trap 'exit 130' INT TERM HUP
 chmod 755 "$box"
 mkdir "$box/state" "$box/spool"
 (umask 077; head -c 1024 /dev/urandom > "$box/munge.key")
-munged --force --key-file="$box/munge.key" --socket="$box/munge.socket" --pid-file="$box/munged.pid" \
-  --log-file="$box/munged.log" --seed-file="$box/munge.seed"
+munged --force --key-file="$box/munge.key" --socket="$box/munge.socket" \
+  --pid-file="$box/munged.pid" --log-file="$box/munged.log" --seed-file="$box/munge.seed"
 
 cat > "$box/slurm.conf" <<CONF
 ClusterName=box

@@ -135,7 +135,7 @@ def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corp
 
 @pytest.fixture(scope='module')
 def mesh_memory():
-  return runpy.run_path(str(BASE.parent.parent / 'scripts' / 'mesh_memory.py'))
+  return runpy.run_module('scripts.bench.mesh_memory')
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting(
   """A training step; once, jax kept those of all meetings of shares, because no layer changes
   them.
   """
-  bytes_of = lambda name: mesh_memory['memory'](mesh_memory['step'](name, 4096, 8))
+  bytes_of = lambda name: mesh_memory['mebibytes'](mesh_memory['step'](name, 4096, 8))
   assert bytes_of('alibi') < 1.25 * bytes_of('nope')
 
 
