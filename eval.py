@@ -22,7 +22,7 @@ def main(argv):
   from posenc_jax.data.corpora import cache_folder
   from posenc_jax.evaluation import evaluate
 
-  devices.keep_compiled(cache_folder('') / 'compiled')
+  devices.enable_compilation_cache(cache_folder('') / 'compiled')
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)
 

@@ -77,7 +77,7 @@ def attention(name: str, length: int, shards: int):
 
   sizes = dict(model_dim=HEADS * WIDTH, heads=HEADS, head_dim=WIDTH, train_length=length)
   enc = make(name, **sizes, rngs=nnx.Rngs(0))
-  devices = mesh.make(config.load(BASE, {'mesh.context': shards}).mesh)
+  devices = mesh.make_mesh(config.load(BASE, {'mesh.context': shards}).mesh)
   along = jax.NamedSharding(devices, mesh.TOKENS)
   q = jax.ShapeDtypeStruct((1, length, HEADS, WIDTH), jnp.float32, sharding=along)
   x = jax.ShapeDtypeStruct((1, length, HEADS * WIDTH), jnp.float32, sharding=along)
@@ -94,12 +94,12 @@ def step(name: str, length: int, shards: int):
   from posenc_jax import data
   from posenc_jax.distributed import mesh
   from posenc_jax.model.decoder import build
-  from posenc_jax.training import loop
+  from posenc_jax.training.step import make_step_fns
 
   fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
   c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
   config.validate(c)
-  devices, optimizer = mesh.make(c.mesh), make_optimizer(c.optim, c.train.steps)
+  devices, optimizer = mesh.make_mesh(c.mesh), make_optimizer(c.optim, c.train.steps)
   model = build(c, data.VOCAB, nnx.Rngs(0))
   state = model, optimizer.init(model)
   tokens = jax.ShapeDtypeStruct(
@@ -107,8 +107,8 @@ def step(name: str, length: int, shards: int):
   )
   with jax.set_mesh(devices):
     return (
-      loop.functions(c, optimizer)[0]
-      .lower(*jax.device_put(state, mesh.shardings(devices, state)), data.Batch(tokens))
+      make_step_fns(c, optimizer)[0]
+      .lower(*jax.device_put(state, mesh.parameter_shardings(devices, state)), data.Batch(tokens))
       .compile()
     )
 

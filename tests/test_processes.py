@@ -31,7 +31,9 @@ FIELDS = {'encoding.name': 't5', 'train.log_every': 1, 'train.validate_every': 6
 # number].
 PAIRS = """
 import json, os, sys
-from posenc_jax import config, data, processes, trainer
+from posenc_jax import config, data
+from posenc_jax.distributed import processes
+from posenc_jax.training import loop
 import jax
 
 address, folder = sys.argv[1:]
@@ -40,11 +42,11 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_compilation_cache_dir', folder + '/compiled')
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 os.environ |= {'JAX_COORDINATOR_ADDRESS': address, 'JAX_COORDINATOR_BIND_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
-processes.FAREWELL = 2
+processes.ERROR_SECONDS = 2
 read = data.Batches.__getitem__
 
 def together(number, runs):
-  with processes.joined():
+  with processes.distributed_context():
     for run in runs:
       who, step, sent = run.get('signal', (None, None, None))
       def getitem(batches, n):
@@ -250,7 +252,7 @@ def started_with(**environment):
   """What becomes of a process that is started so, and does not reach the others within two
   seconds.
   """
-  code = 'from posenc_jax import config; from posenc_jax.distributed import processes; config.main(lambda argv: processes.joined(2).__enter__())'
+  code = 'from posenc_jax import config; from posenc_jax.distributed import processes; config.main(lambda argv: processes.distributed_context(2).__enter__())'
   everything = {'PYTHONPATH': str(ROOT), **environment}
   return subprocess.run(
     [sys.executable, '-c', code],
@@ -295,7 +297,7 @@ STEP = {
     ),
     ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2', 'JAX_NUM_PROCESSES': '1'}, None),
     (
-      dict(zip(processes.BY_HAND, ('host:1', '2', '1'), strict=True)),
+      dict(zip(processes.ENVIRONMENT, ('host:1', '2', '1'), strict=True)),
       {'num_processes': 2, 'process_id': 1, 'cluster_detection_method': 'deactivate'},
     ),
   ],
@@ -304,11 +306,11 @@ def test_whether_a_process_is_alone_is_seen_from_its_environment(
   environment, expected, monkeypatch
 ):
   for name in (*os.environ,):
-    if name.startswith('SLURM_') or name in processes.BY_HAND:
+    if name.startswith('SLURM_') or name in processes.ENVIRONMENT:
       monkeypatch.delenv(name)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
-  assert processes._as_started() == expected
+  assert processes._initialize_options() == expected
 
 
 @pytest.mark.parametrize(
@@ -322,11 +324,11 @@ def test_whether_a_process_is_alone_is_seen_from_its_environment(
   ],
 )
 def test_variables_that_do_not_fit_are_named(values, monkeypatch):
-  for name, value in zip(processes.BY_HAND, values, strict=True):
+  for name, value in zip(processes.ENVIRONMENT, values, strict=True):
     monkeypatch.delenv(name, raising=False)
     if value:
       monkeypatch.setenv(name, value)
   with pytest.raises(
     UserError, match=r'^JAX_COORDINATOR_ADDRESS=.*; allowed: HOST:PORT, the number of processes'
   ):
-    processes._as_started()
+    processes._initialize_options()

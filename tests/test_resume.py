@@ -27,7 +27,7 @@ from posenc_jax import config, data, jsonl_store
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, metrics
+from posenc_jax.training import loop, metrics, step
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import make_optimizer
 
@@ -82,7 +82,9 @@ def assert_same_run(a, b, c):
 KILLS = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from posenc_jax import config, evals, records, trainer
+from posenc_jax import config, jsonl_store
+from posenc_jax.evaluation import evaluate
+from posenc_jax.training import loop
 import jax
 jax.config.update('jax_default_matmul_precision', 'highest')
 workdir = Path(sys.argv[1])
@@ -220,12 +222,12 @@ def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_pa
 
   def wait(checkpoints):
     for _ in range(1000):
-      checkpoints.check()
+      checkpoints.check_last_save()
       time.sleep(0.01)
 
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     checkpoints.save(1, model, {'count': np.array(1)})
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
       checkpoints.save(2, model, {'count': np.array(2)})
@@ -233,7 +235,7 @@ def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_pa
         wait(checkpoints)
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     assert checkpoints.restore(model=model)[1] == 1
   gc.collect()
   assert caplog.records == []
@@ -275,16 +277,16 @@ def test_the_second_process_on_a_directory_is_refused_and_named_the_first(
   command(make(), unbroken)
 
 
-def test_metrics_that_are_damaged_or_lost_are_named(stopped, tmp_path, capsys):
+def test_metrics_that_are_damaged_or_lost_are_named(stopped, make, tmp_path, capsys):
   rows = (stopped / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
   with pytest.raises(UserError, match=r'metrics\.jsonl:2: not a JSON object'):
-    metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+    metrics.Log(tmp_path, make().train, 7, 'bits/byte')
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
-  metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+  metrics.Log(tmp_path, make().train, 7, 'bits/byte')
   assert capsys.readouterr().out == ''
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows[2:]))
-  metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+  metrics.Log(tmp_path, make().train, 7, 'bits/byte')
   assert (
     'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again'
     in capsys.readouterr().out
@@ -302,7 +304,7 @@ def test_a_damaged_config_is_named(make, tmp_path):
 @pytest.fixture
 def not_finite(monkeypatch):
   """(*steps): the loss of these is NaN."""
-  read, nll = data.Batches.__getitem__, loop.token_nll
+  read, nll = data.Batches.__getitem__, step.token_nll
   mark = 200  # a byte that the text has not
 
   def poison(*steps):
@@ -317,7 +319,7 @@ def not_finite(monkeypatch):
       return nll(model, tokens_BT, **options) * jnp.where(tokens_BT[0, 0] == mark, jnp.nan, 1.0)
 
     monkeypatch.setattr(data.Batches, '__getitem__', getitem)
-    monkeypatch.setattr(loop, 'token_nll', token_nll)
+    monkeypatch.setattr(step, 'token_nll', token_nll)
 
   return poison
 
@@ -325,7 +327,7 @@ def not_finite(monkeypatch):
 def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, not_finite, capsys):
   not_finite(5, 9)
   why = 'grad_norm is nan, loss is nan'
-  two, one = (make(train__skip_not_finite=n, train__validate_every=0) for n in (2, 1))
+  two, one = (make(train__max_nonfinite_updates=n, train__validate_every=0) for n in (2, 1))
   loop.train(two, tmp_path / 'two')
   assert f'step 9/12  {why}: update left out (2 of 2)' in capsys.readouterr().out
   rows = jsonl_store.read(tmp_path / 'two' / 'metrics.jsonl')
@@ -344,9 +346,9 @@ def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, 
 
 def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   not_finite()
-  c = make(train__skip_not_finite=1)
+  c = make(train__max_nonfinite_updates=1)
   optimizer = make_optimizer(c.optim, STEPS)
-  step_fn, _ = loop.functions(c, optimizer)
+  step_fn, _ = step.make_step_fns(c, optimizer)
   tokens_BT = jnp.arange(64).reshape(4, 16)
   start = build(c, data.VOCAB, nnx.Rngs(0))
   model, opt_state, _ = step_fn(start, optimizer.init(start), data.Batch(tokens_BT))
@@ -355,7 +357,7 @@ def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   assert np.isnan(metrics['loss'])
   jax.tree.map(np.testing.assert_array_equal, (model, opt_state[:-1]), (before[0], before[1][:-1]))
   assert (before[1][-1].count, opt_state[-1].count) == (1, 2)
-  without, _, _ = loop.functions(make(), optimizer)[0](
+  without, _, _ = step.make_step_fns(make(), optimizer)[0](
     *jax.tree.map(jnp.array, before), data.Batch(tokens_BT)
   )
   model, _, _ = step_fn(*jax.tree.map(jnp.array, before), data.Batch(tokens_BT))
@@ -366,7 +368,7 @@ def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
   good, bad = ({'w': jnp.array([1.0, x])} for x in (2.0, value))
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     checkpoints.save(1, good, {'count': jnp.array(1)})
     with pytest.raises(Stopped, match='step 2: w is not finite; training stopped'):
       checkpoints.save(2, bad, {'count': jnp.array(2)})
@@ -374,8 +376,8 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
     assert checkpoints.restore(model=bad)[1] == 1
 
 
-def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
-  log = metrics.Log(tmp_path, 0, STEPS, 3, 64, 'bits/byte')
+def test_a_validation_that_is_not_finite_stops_the_run(make, tmp_path):
+  log = metrics.Log(tmp_path, make().train, 0, 'bits/byte')
   with pytest.raises(Stopped, match='step 4: validation is nan; training stopped'):
     log.validation(4, [float('nan')])
   assert not (tmp_path / 'metrics.jsonl').exists()

@@ -8,7 +8,7 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 from posenc_jax.config.command_line import REQUIRED, encoding_of, main, parse_args, split
 from posenc_jax.config.grids import chain, product, vary, zipped
 from posenc_jax.config.loading import load, load_study, overlay
-from posenc_jax.config.schema import CONTROLS, LOGGERS, PROTOCOLS, validate
+from posenc_jax.config.schema import CONTROLS, PROTOCOLS, validate
 from posenc_jax.config.seeds import seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
   config_hash,
@@ -23,7 +23,6 @@ from posenc_jax.config.serialization import (
 
 __all__ = [
   'CONTROLS',
-  'LOGGERS',
   'PROTOCOLS',
   'REQUIRED',
   'chain',

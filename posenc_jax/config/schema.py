@@ -11,7 +11,6 @@ from posenc_jax.errors import UserError, hint
 
 PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')
 ANSWERS = 'answers'  # the protocol of a task
-LOGGERS = ('tensorboard', 'wandb')
 CONTROLS = ('windowed', 'shuffled_far')
 
 
@@ -19,8 +18,8 @@ def validate(config: ConfigDict) -> None:
   """Checks all that can be checked without jax. Raises `UserError` naming field, value and what is
   allowed.
 
-  Encodings and backends are checked by `model.build`, corpora by `data.corpus`, before anything is
-  compiled.
+  Encodings and backends are checked by `model.build`, corpora by `data.corpus`, trackers by
+  `training.trackers.check`, before anything is compiled.
   """
   at_least = {
     5: 'launch.minutes',  # SLURM warns a job minutes before its end
@@ -110,8 +109,6 @@ def validate(config: ConfigDict) -> None:
   for path in ('optim.weight_decay', 'optim.clip'):
     require(path, fields[path] >= 0, '0 (off) or more')
 
-  for name in train.trackers:
-    one_of('train.trackers', LOGGERS, name)
   n, m = train.profile_steps if len(train.profile_steps) == 2 else (1, 1)
   is_range = (
     len(train.profile_steps) in (0, 2)

@@ -21,7 +21,7 @@ from posenc_jax.evaluation.plan import Measurement, choose_documents, overrides,
 from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.token_nll import nats_of, token_logits, token_nll
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_tokenizer, finish, is_finished
+from posenc_jax.training.run_dir import check_tokenizer, is_finished, mark_finished
 
 __all__ = ['evaluate', 'measure']
 
@@ -49,7 +49,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     for one, folder in each:
       evaluate(one, folder)
     if all(is_finished(folder, config_hash(one)) for one, folder in each):
-      finish(workdir, config_hash(config))
+      mark_finished(workdir, config_hash(config))
     return
   workdir = Path(workdir)
   saved = saved_config(workdir)
@@ -105,7 +105,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
         print(f'{measurement.name} at {measurement.length}: {outcome(rows)} ({seconds:.1f} s)')
   show(workdir.name, shown)
   if step == config.train.steps:
-    finish(workdir, config_hash(config))
+    mark_finished(workdir, config_hash(config))
 
 
 def make_functions(config: ConfigDict) -> dict[str, Callable]:

@@ -138,7 +138,7 @@ class LM(nnx.Module):
     """
     B, T = tokens_BT.shape
     table_VD, scheme = self.embedding[...], self.encodings
-    x_BTD = mesh.tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
+    x_BTD = mesh.constrain_tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
     where = []  # of each kind of encoding
@@ -166,7 +166,9 @@ class LM(nnx.Module):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
         seen = min((tokens for tokens in (seen, window) if tokens), default=None)
         one = functools.partial(Layer.__call__, window=seen, **where[kind], **how)
-        x_BTD = mesh.tokens((jax.checkpoint(one) if self.remat else one)(layer, x_BTD, enc))
+        x_BTD = mesh.constrain_tokens(
+          (jax.checkpoint(one) if self.remat else one)(layer, x_BTD, enc)
+        )
       return x_BTD, None
 
     periods, rest = scheme.periods(self.layers)

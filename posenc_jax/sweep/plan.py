@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from posenc_jax import config as configs
 from posenc_jax.errors import UserError
 from posenc_jax.training import trackers
-from posenc_jax.training.run_dir import is_finished, refuse_another
+from posenc_jax.training.run_dir import check_same_config, is_finished
 
 SCRIPTS = tuple(Path(__file__).resolve().parents[2] / name for name in ('train.py', 'eval.py'))
 NAME_LENGTH = 120  # characters of a directory's name
@@ -127,9 +127,9 @@ def plan(
       settings[START] = str(start)
     config = configs.load(path, settings)
     configs.validate(config)
-    trackers.require(config.train.trackers)
+    trackers.check(config.train.trackers)
     for one, folder in [(config, workdir), *configs.single_seed_runs(config, workdir)]:
-      refuse_another(folder, one, 'another --out')
+      check_same_config(folder, one, 'another --out')
     flags = [f'--config={path}', f'--workdir={workdir}', *map(_flag, settings.items())]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
     t = config.train

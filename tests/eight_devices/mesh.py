@@ -66,7 +66,7 @@ def test_losses_are_those_of_one_device(on_one, on_all):
 
 
 def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_one):
-  _, losses = run(train__accumulate=2, model__remat=True, mesh__fsdp=2)
+  _, losses = run(train__grad_accum_steps=2, model__remat=True, mesh__fsdp=2)
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
 
 
@@ -97,8 +97,8 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   saved.
   """
   model = build(config.load(BASE, {**TINY, **FIELDS}), data.VOCAB, nnx.Rngs(0))
-  devices = mesh.make(config.load(BASE, {'mesh.fsdp': 8}).mesh)
-  cut = jax.device_put(model, mesh.shardings(devices, model))
+  devices = mesh.make_mesh(config.load(BASE, {'mesh.fsdp': 8}).mesh)
+  cut = jax.device_put(model, mesh.parameter_shardings(devices, model))
   with Checkpoints(on_all[0]) as checkpoints:
     whole, cut = (checkpoints.restore(model=tree)[0]['model'] for tree in (model, cut))
   jax.tree.map(np.testing.assert_array_equal, whole, cut)
@@ -120,7 +120,7 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   ],
 )
 def test_the_longest_axis_that_can_be_is_cut(shape, axes):
-  assert mesh.spec(shape, 4) == jax.P(*axes)
+  assert mesh.parameter_spec(shape, 4) == jax.P(*axes)
 
 
 def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):  # noqa: F811

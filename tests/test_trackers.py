@@ -16,6 +16,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, mfu, trackers
 from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TINY = {
@@ -124,7 +125,7 @@ def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
   }
   c = config.load(BASE, {**sizes, **more, **overrides})
   model, optimizer = build(c, data.VOCAB, nnx.Rngs(0)), make_optimizer(c.optim, 10)
-  nats = loop.functions(c, optimizer)[1]
+  nats = make_step_fns(c, optimizer)[1]
   tokens_BT = jnp.zeros((c.train.batch, c.train.length), jnp.int32)
   gradient = jax.jit(jax.grad(lambda model: nats(model, data.Batch(tokens_BT))))
   counted = gradient.lower(model).compile().cost_analysis()['flops']
