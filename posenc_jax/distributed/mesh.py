@@ -8,7 +8,6 @@ the communication. Where no such mesh is set, the functions below return their a
 import math
 
 import jax
-from jax.lax import with_sharding_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SEEDS = 'seeds'
@@ -32,13 +31,10 @@ def make_mesh(sizes) -> Mesh:
       f'{asked}: their product must be at most the number of devices, {len(devices)}'
     )
   if jax.process_count() > 1 and needed < len(devices):
-    raise ValueError(
-      f'{asked}: their product must be {len(devices)}, '
-      f'the devices of all {jax.process_count()} processes'
-    )
-  return jax.make_mesh(
-    shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:needed]
-  )
+    everyone = f'the devices of all {jax.process_count()} processes'
+    raise ValueError(f'{asked}: their product must be {len(devices)}, {everyone}')
+  axis_types = (AxisType.Auto,) * len(AXES)
+  return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices[:needed])
 
 
 def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
@@ -61,11 +57,10 @@ def parameter_shardings(mesh: Mesh, tree, has_seed_axis: bool = False):
   """
 
   def sharding(x):
-    if has_seed_axis:
-      spec = PartitionSpec(SEEDS, *parameter_spec(x.shape[1:], mesh.shape['fsdp']))
-    else:
-      spec = parameter_spec(x.shape, mesh.shape['fsdp'])
-    return NamedSharding(mesh, spec)
+    if not has_seed_axis:
+      return NamedSharding(mesh, parameter_spec(x.shape, mesh.shape['fsdp']))
+    spec = parameter_spec(x.shape[1:], mesh.shape['fsdp'])
+    return NamedSharding(mesh, PartitionSpec(SEEDS, *spec))
 
   return jax.tree.map(sharding, tree)
 
@@ -80,21 +75,23 @@ def splits_seeds() -> bool:
   return is_run_mesh() and jax.sharding.get_abstract_mesh().shape[SEEDS] > 1
 
 
-def constrain_tokens(x_BTn):
-  """Shards tokens or activations as batches and sequences are."""
-  return with_sharding_constraint(x_BTn, TOKENS) if is_run_mesh() else x_BTn
+def constrain_tokens(tree):
+  """Shards tokens or activations [B, T, ...] as batches and sequences are."""
+  return _constrain(tree, lambda x, fsdp: TOKENS)
 
 
 def constrain_parameters(tree):
   """Shards parameters, or the optimizer's state of them, as `parameter_shardings` does."""
-  if not is_run_mesh():
-    return tree
-  fsdp = jax.sharding.get_abstract_mesh().shape['fsdp']
-  return jax.tree.map(lambda x: with_sharding_constraint(x, parameter_spec(x.shape, fsdp)), tree)
+  return _constrain(tree, lambda x, fsdp: parameter_spec(x.shape, fsdp))
 
 
 def replicate(tree):
   """Puts whole arrays on every device, so that every process can read them."""
+  return _constrain(tree, lambda x, fsdp: PartitionSpec())
+
+
+def _constrain(tree, spec_of):
   if not is_run_mesh():
     return tree
-  return jax.tree.map(lambda x: with_sharding_constraint(x, PartitionSpec()), tree)
+  fsdp = jax.sharding.get_abstract_mesh().shape['fsdp']
+  return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec_of(x, fsdp)), tree)

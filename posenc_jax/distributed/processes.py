@@ -32,22 +32,18 @@ ERROR_SECONDS = 10  # how long a process with an error waits to see whether all 
 
 @contextlib.contextmanager
 def distributed_context(connect_seconds: int = CONNECT_SECONDS) -> Iterator[None]:
-  """Connects this process to the others if it was started as one of several.
+  """Connects this process to the others, before jax knows its devices, if it is one of several.
 
-  Enter it before jax knows its devices. An error that all processes raise is printed by the primary
-  one. A process that fails alone prints its error and exits without waiting for the others; these
-  end as soon as a connection to it breaks, or when jax misses its heartbeat, after 100 s. A save
-  that one process cannot write ends all of them after Orbax's timeout of 20 minutes.
-
-  Raises:
-    UserError: the variables of ENVIRONMENT do not fit together.
+  An error that all processes raise is printed by the primary one. A process that fails alone prints
+  its error and exits; the others end as soon as a connection to it breaks, or when jax misses its
+  heartbeat, after 100 s. A save that one process cannot write ends all of them after Orbax's
+  timeout of 20 minutes. Raises UserError where the variables of ENVIRONMENT do not fit together.
   """
   options = _initialize_options()
   if options is None:
     yield
     return
-  # On a CPU, the collectives of two programs that run side by side would be mixed up; accelerators
-  # have queues.
+  # On CPUs, which have no queues, the collectives of two programs at once would be mixed up.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   # jax's preemption service would take the SIGTERM that stop_signal.StopRequest waits for.
   jax.config.update('jax_enable_preemption_service', False)
@@ -63,6 +59,7 @@ def distributed_context(connect_seconds: int = CONNECT_SECONDS) -> Iterator[None
 
 def _initialize_options() -> dict | None:
   """Arguments for `jax.distributed.initialize`; None where this process was started alone."""
+  detection = 'cluster_detection_method'
   given = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
   if 'JAX_NUM_PROCESSES' in given or 'JAX_PROCESS_ID' in given:
     if given.get('JAX_NUM_PROCESSES') == '1':
@@ -71,23 +68,16 @@ def _initialize_options() -> dict | None:
     are_numbers = count.isdecimal() and index.isdecimal()
     if len(given) < len(ENVIRONMENT) or not are_numbers or int(index) >= int(count):
       values = ' '.join(f'{name}={given.get(name, "")}' for name in ENVIRONMENT)
-      raise UserError(
-        f'{values}; allowed: HOST:PORT, the number of processes, and 0 to that number - 1; '
-        'or none of them'
-      )
-    return {
-      'num_processes': int(count),
-      'process_id': int(index),
-      'cluster_detection_method': 'deactivate',
-    }
+      allowed = 'HOST:PORT, the number of processes, and 0 to that number - 1; or none of them'
+      raise UserError(f'{values}; allowed: {allowed}')
+    return {'num_processes': int(count), 'process_id': int(index), detection: 'deactivate'}
   # SLURM_NTASKS would not do: in a shell with one task it can be that of the whole job.
   if int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
-    return {'cluster_detection_method': 'slurm'}
+    return {detection: 'slurm'}
   if importlib.util.find_spec('libtpu') and 'tpu' in (jax.config.jax_platforms or 'tpu'):
     for cluster in _tpu_clusters():
       if cluster.is_env_present():
-        is_alone = cluster.get_process_count() == 1
-        return None if is_alone else {'cluster_detection_method': cluster.name}
+        return {detection: cluster.name} if cluster.get_process_count() > 1 else None
   return None
 
 

@@ -13,7 +13,11 @@ import orbax.checkpoint as ocp
 from posenc_jax.config import saved_config
 from posenc_jax.distributed import processes
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.training import orbax_workarounds
+from posenc_jax.training.orbax_workarounds import (
+  closed_event_loop_ignored,
+  disk_errors_as_oserror,
+  silence_logged_tracebacks,
+)
 
 
 def finished_parameters(workdir: str | Path, model):
@@ -38,6 +42,11 @@ def has_checkpoint(workdir: str | Path) -> bool:
     return checkpoints.latest is not None
 
 
+def not_finite(what: str) -> Stopped:
+  """The error that ends a training at a value that is not finite, before it is saved."""
+  return Stopped(f'{what}; training stopped, and checkpoints are from steps before that')
+
+
 class Checkpoints:
   """The checkpoints in `workdir/checkpoints/STEP`: model and optimizer state after STEP updates.
 
@@ -49,12 +58,11 @@ class Checkpoints:
   def __init__(self, workdir: str | Path, max_to_keep: int | None = None):
     """`max_to_keep`: how many of the latest checkpoints stay; None opens the folder for reading."""
     self._folder = Path(workdir).resolve() / 'checkpoints'
-    self._max_to_keep = max_to_keep
-    self._is_read_only = max_to_keep is None
-    self._is_saving = False
-    self._is_shared = not processes.is_multiprocess()
+    self._max_to_keep, self._is_read_only = max_to_keep, max_to_keep is None
+    self._is_saving, self._is_shared = False, not processes.is_multiprocess()
+    self._disk_errors = functools.partial(disk_errors_as_oserror, self._folder)
     self._exit_stack = contextlib.ExitStack()
-    orbax_workarounds.silence_logged_tracebacks()
+    silence_logged_tracebacks()
     with self._disk_errors():
       if not self._is_read_only and processes.is_primary():
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -95,10 +103,7 @@ class Checkpoints:
     trees = {'model': _leaves_by_path(model), 'opt_state': _leaves_by_path(opt_state)}
     for path, leaf in trees['model'].items():
       if not np.isfinite(processes.gather_to_host(leaf)).all():
-        raise Stopped(
-          f'step {step}: {path} is not finite; training stopped, '
-          'and checkpoints are from steps before that'
-        )
+        raise not_finite(f'step {step}: {path} is not finite')
     items = {name: ocp.args.StandardSave(leaves) for name, leaves in trees.items()}
     checksums = {name: _checksum(leaves) for name, leaves in trees.items()}
     items['checksums'] = ocp.args.JsonSave(checksums)
@@ -121,11 +126,9 @@ class Checkpoints:
   def restore(self, **trees) -> tuple[dict, int]:
     """Restores the latest readable checkpoint: `restore(model=model, opt_state=opt_state)`.
 
-    A damaged checkpoint is named, renamed to `STEP.damaged` (unless opened for reading), and the
-    one before it is taken.
+    Either may be left out; they give structure, shapes, dtypes and shardings. A damaged checkpoint
+    is named, renamed to `STEP.damaged` (unless opened for reading), and the one before it is taken.
 
-    Args:
-      **trees: `model`, `opt_state` or both: they give structure, shapes, dtypes and shardings.
     Returns:
       ({name: restored tree}, step), or (trees, 0) where there is no checkpoint.
     Raises:
@@ -149,11 +152,9 @@ class Checkpoints:
         cache[step] = self._read(step, trees)
       except UserError:
         raise
-      except (
-        Exception
-      ) as error:  # Orbax raises Exception itself, and whatever damaged JSON leads to
+      except Exception as error:  # of any kind: Orbax raises whatever damaged JSON leads to
         if not (self._folder / str(step)).exists():
-          # The run's training has removed it meanwhile, because it has saved a later one.
+          # A training that goes on meanwhile has saved a later one and removed this one.
           self.close()
           self._manager = self._open()
           return self._latest_readable(trees, cache)
@@ -163,9 +164,9 @@ class Checkpoints:
         self._set_aside(damaged)
         return step
     if damaged:
+      problem = f'every checkpoint is damaged (step {", ".join(map(str, damaged))})'
       raise UserError(
-        f'{self._folder}: every checkpoint is damaged (step {", ".join(map(str, damaged))}); '
-        'allowed: remove the folder to train from the start '
+        f'{self._folder}: {problem}; allowed: remove the folder to train from the start '
         '(config.train.max_to_keep=2 would have kept one more)'
       )
     return None
@@ -177,10 +178,10 @@ class Checkpoints:
       wanted = {path: leaf.shape for path, leaf in _leaves_by_path(tree).items()}
       for path in sorted(wanted.keys() | stored.keys()):
         if stored.get(path) != wanted.get(path):
+          leaf = f'{name} {path} of shape {stored.get(path)}'
           raise UserError(
-            f'{self._folder}: step {step} holds {name} {path} of shape {stored.get(path)}, but '
-            f'the config asks for {wanted.get(path)}; '
-            'allowed: the config that the checkpoint was made with'
+            f'{self._folder}: step {step} holds {leaf}, but the config asks for '
+            f'{wanted.get(path)}; allowed: the config that the checkpoint was made with'
           )
 
   def _read(self, step: int, trees: dict) -> dict:
@@ -211,11 +212,8 @@ class Checkpoints:
     with self._disk_errors():
       self._manager.close()
 
-  def _disk_errors(self) -> contextlib.AbstractContextManager:
-    return orbax_workarounds.disk_errors_as_oserror(self._folder)
-
   def __enter__(self):
-    self._exit_stack.enter_context(orbax_workarounds.closed_event_loop_ignored())
+    self._exit_stack.enter_context(closed_event_loop_ignored())
     return self
 
   def __exit__(self, kind, *_):

@@ -72,14 +72,12 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> None:
   compile_start = time.perf_counter()
   training.compile()
   model, opt_state = training.model, training.opt_state
-  costs = _costs(training)
-  flops, peak_flops = costs['model_flops_per_step'], costs['peak_flops_per_second']
-  log = Log(workdir, c, start_step, training.corpus.unit, training.seed_dirs, flops, peak_flops)
+  log = Log(workdir, c, start_step, training.corpus.unit, training.seed_dirs)
   with log, Profiler(workdir, profile_steps) as profiler, StopRequest() as stop_request:
     signal_consensus = SignalConsensus(training.mesh)
     log.attach_trackers(seed_trackers)
-    log.timing(step=start_step, compile_seconds=time.perf_counter() - compile_start, **costs)
-    log.restart_clock(start_step)
+    compile_seconds = time.perf_counter() - compile_start
+    log.start(start_step, {'compile_seconds': compile_seconds, **_costs(training)})
     for step, seed_batches in training.train_iter():
       profiler.before_step(step)
       batch = training.put_train_batch(seed_batches)

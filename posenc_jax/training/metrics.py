@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from posenc_jax import jsonl_store
 from posenc_jax.distributed import processes
-from posenc_jax.errors import Stopped, user_errors
+from posenc_jax.errors import user_errors
 from posenc_jax.model.token_nll import BITS
+from posenc_jax.training.checkpoints import not_finite
 from posenc_jax.training.profiler import peak_memory
 
 
@@ -24,56 +25,36 @@ class Log:
   for two runs of one config; what may differ (times, memory) goes to `timing.jsonl`.
   """
 
-  def __init__(
-    self,
-    workdir: Path,
-    train_config: ConfigDict,
-    start_step: int,
-    unit: str,
-    seed_dirs: list[Path] | None = None,
-    model_flops: int = 0,
-    peak_flops: float | None = None,
-  ):
+  def __init__(self, workdir: Path, c: ConfigDict, start_step: int, unit: str, seed_dirs=None):
     """Continues after `start_step`: cuts off rows of later steps, which will be made again.
 
     Args:
-      train_config: the section `train` of the run's config.
+      c: the section `train` of the run's config.
       unit: of `bpb` on the screen: 'bits/byte', or 'bits/answer' of a task, which has no bytes.
-      seed_dirs: directories of seeds that are trained in one program. Metrics then have an axis
-        [S], each directory gets the rows of its seed, and the time of a step is divided by S.
-        None: rows go to `workdir`, and metrics are numbers.
-      model_flops: FLOPs of one step of one seed.
-      peak_flops: FLOP/s that the devices can reach; None: unknown, and so is the utilization.
+      seed_dirs: directories of seeds that are trained in one program, each of which gets its part
+        of metrics [S] and of the time of a step. None: metrics are numbers, rows of `workdir`.
     Raises:
       UserError: metrics.jsonl is damaged.
     """
-    self._config = train_config
-    self._unit = unit
-    self._model_flops = model_flops
-    self._peak_flops = peak_flops
+    self._config, self._unit = c, unit
+    self._costs = {'model_flops_per_step': 0, 'peak_flops_per_second': None}
     self._has_seed_axis = seed_dirs is not None
     self._runs = [RunRows(folder) for folder in seed_dirs or [workdir]]
     for run in self._runs:
       present, run.num_skipped = processes.run_on_primary(run.truncate, start_step)
       due = filter(self._is_due, range(1, start_step + 1))
       if lost := [step for step in due if step not in present]:
-        print(
-          f'{run.metrics}: {len(lost)} rows up to step {lost[-1]} are lost '
-          'and will not be made again'
-        )
+        rows = f'{len(lost)} rows up to step {lost[-1]}'
+        print(f'{run.metrics}: {rows} are lost and will not be made again')
     self._pending = None
     self.restart_clock(start_step)
     self._console = Console(highlight=False, soft_wrap=True)
+    status = TextColumn('{task.fields[status]}')
+    columns = TextColumn(workdir.name), BarColumn(), MofNCompleteColumn(), status
     self._bar = Progress(
-      TextColumn(workdir.name),
-      BarColumn(),
-      MofNCompleteColumn(),
-      TextColumn('{task.fields[status]}'),
-      TimeRemainingColumn(),
-      console=self._console,
-      disable=not self._console.is_terminal,
+      *columns, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
     )
-    self._task = self._bar.add_task('', total=train_config.steps, completed=start_step, status='')
+    self._task = self._bar.add_task('', total=c.steps, completed=start_step, status='')
 
   def __enter__(self):
     self._bar.start()
@@ -88,6 +69,12 @@ class Log:
     """Sends rows from now on to trackers, too: a list of them for each directory."""
     for run, run_trackers in zip(self._runs, trackers, strict=True):
       run.trackers = run_trackers
+
+  def start(self, step: int, costs: dict) -> None:
+    """Writes what the training costs, and measures the time of steps after `step` from now on."""
+    self._costs = costs
+    self.timing(step=step, **costs)
+    self.restart_clock(step)
 
   def push(self, step: int, metrics: dict, bytes_per_token: list[float]) -> None:
     """Takes the metrics of a dispatched step and flushes those of the step before."""
@@ -114,8 +101,9 @@ class Log:
       bad = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
       if bad:
         # A learning rate that is not finite comes from the schedule, not from one unlucky batch.
-        is_skippable = math.isfinite(values['learning_rate'])
-        self._skip(run, step, ', '.join(bad), is_skippable)
+        is_bad_batch = math.isfinite(values['learning_rate'])
+        allowed = self._config.max_nonfinite_updates if is_bad_batch else 0
+        self._skip(run, step, ', '.join(bad), allowed)
       elif self._is_due(step):
         bpb = values['loss'] * BITS / bytes_per_token[index]
         row = {'step': step, 'loss': values['loss'], 'bpb': bpb, **values}
@@ -130,21 +118,15 @@ class Log:
   def _prefix(self, run: 'RunRows') -> str:
     return f'{run.folder.name}: ' if self._has_seed_axis else ''
 
-  def _skip(self, run: 'RunRows', step: int, reason: str, is_skippable: bool) -> None:
-    """Notes an update that the step has left out, or raises `Stopped` if that may not be."""
-    allowed = self._config.max_nonfinite_updates
-    if run.num_skipped >= (allowed if is_skippable else 0):
-      before = f'{run.num_skipped} updates were left out before; ' if run.num_skipped else ''
-      raise Stopped(
-        f'{self._prefix(run)}step {step}: {reason}; {before}training stopped, '
-        'and checkpoints are from steps before that'
-      )
+  def _skip(self, run: 'RunRows', step: int, reason: str, allowed: int) -> None:
+    """Notes that an update was left out, or raises `Stopped` after `allowed` of them."""
+    if run.num_skipped >= allowed:
+      before = f'; {run.num_skipped} updates were left out before' if run.num_skipped else ''
+      raise not_finite(f'{self._prefix(run)}step {step}: {reason}{before}')
     run.num_skipped += 1
     run.write('training', {'step': step, 'skipped': reason})
-    self._console.print(
-      f'{self._prefix(run)}step {step}/{self._config.steps}  {reason}: '
-      f'update left out ({run.num_skipped} of {allowed})'
-    )
+    line = f'{self._prefix(run)}step {step}/{self._config.steps}  {reason}: update left out'
+    self._console.print(f'{line} ({run.num_skipped} of {allowed})')
 
   def _report(self, step: int, rows: list[dict]) -> None:
     """Writes how long the steps since the last report took, and shows the rows of this step."""
@@ -152,14 +134,10 @@ class Log:
     self.restart_clock(step)
     seed_seconds = seconds / len(self._runs)
     speed = self._config.batch * self._config.length / seed_seconds
-    peak = self._peak_flops
-    self.timing(
-      step=step,
-      seconds_per_step=seed_seconds,
-      tokens_per_second=speed,
-      mfu=None if peak is None else self._model_flops / seed_seconds / peak,
-      **peak_memory(),
-    )
+    flops, peak = self._costs['model_flops_per_step'], self._costs['peak_flops_per_second']
+    mfu = None if peak is None else flops / seed_seconds / peak
+    times = {'seconds_per_step': seed_seconds, 'tokens_per_second': speed, 'mfu': mfu}
+    self.timing(step=step, **times, **peak_memory())
     loss, bpb = (' '.join(f'{row[name]:.3f}' for row in rows) for name in ('loss', 'bpb'))
     status = f'loss {loss}  {bpb} {self._unit}  {speed:,.0f} tokens/s'
     self._bar.update(self._task, status=status)
@@ -175,17 +153,13 @@ class Log:
     """
     for run, value in zip(self._runs, bpb, strict=True):
       if not math.isfinite(value):
-        raise Stopped(
-          f'{self._prefix(run)}step {step}: validation is {value}; training stopped, '
-          'and checkpoints are from steps before that'
-        )
+        raise not_finite(f'{self._prefix(run)}step {step}: validation is {value}')
       run.write('validation', {'step': step, 'split': 'validation', 'bpb': value})
     values = ' '.join(f'{value:.4f}' for value in bpb)
     self._console.print(f'step {step}/{self._config.steps}  validation {values} {self._unit}')
     self.restart_clock(step)
 
   def restart_clock(self, step: int) -> None:
-    """Measures the time of steps after `step` from now on."""
     self._clock_step, self._clock = step, time.perf_counter()
 
   def timing(self, **fields) -> None:
@@ -198,8 +172,7 @@ class RunRows:
 
   def __init__(self, folder: Path):
     self.folder = folder
-    self.metrics = folder / 'metrics.jsonl'
-    self.timing = folder / 'timing.jsonl'
+    self.metrics, self.timing = folder / 'metrics.jsonl', folder / 'timing.jsonl'
     self.trackers = []
     self.num_skipped = 0
 

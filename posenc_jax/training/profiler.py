@@ -1,5 +1,6 @@
 """Profiles a training: a trace of chosen steps, and the peak of memory."""
 
+import contextlib
 import resource
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def peak_memory() -> dict[str, int | None]:
   }
 
 
-class Profiler:
+class Profiler(contextlib.AbstractContextManager):
   """`with Profiler(workdir, (N, M)) as profiler`: jax.profiler traces the steps from N to M.
 
   `profile_steps` is () to trace nothing. A training that ends before M ends the trace.
@@ -47,9 +48,6 @@ class Profiler:
       jax.profiler.stop_trace()
       first, last = self._steps
       print(f'{self._folder}: trace of steps {first} to {last}, for TensorBoard or Perfetto')
-
-  def __enter__(self):
-    return self
 
   def __exit__(self, *_):
     self._stop()

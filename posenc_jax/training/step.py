@@ -55,19 +55,16 @@ def make_step_fns(
       new_opt_state = (*moments, new_opt_state[-1])  # a skipped step is counted
     return *mesh.constrain_parameters((new_model, new_opt_state)), metrics
 
-  def multi_seed_train_step(model, opt_state, batch):
+  def train_step_of_seeds(model, opt_state, batch):
     seeds = np.array(config.seeds, np.uint32)
     *state, metrics = multi_seed.vmap_seeds(train_step)(model, opt_state, batch, seeds)
     return *state, mesh.replicate(metrics)
 
-  def multi_seed_val_step(model, batch):
+  def val_step_of_seeds(model, batch):
     return mesh.replicate(multi_seed.vmap_seeds(mean_nats, in_axes=(0, None))(model, batch))
 
-  if config.seeds:
-    step_fns = multi_seed_train_step, multi_seed_val_step
-  else:
-    step_fns = train_step, mean_nats
-  return jax.jit(step_fns[0], donate_argnames=('model', 'opt_state')), jax.jit(step_fns[1])
+  train, val = (train_step_of_seeds, val_step_of_seeds) if config.seeds else (train_step, mean_nats)
+  return jax.jit(train, donate_argnames=('model', 'opt_state')), jax.jit(val)
 
 
 def accumulate_gradients(loss_and_grad: Callable, model, batch: Batch, key, microbatches: int):
@@ -87,7 +84,7 @@ def accumulate_gradients(loss_and_grad: Callable, model, batch: Batch, key, micr
     microbatch, index = numbered_batch
     scored_BT = microbatch.scored_BT
     count = microbatch.tokens_BT.size if scored_BT is None else scored_BT.sum()
-    microbatch = jax.tree.map(mesh.constrain_tokens, microbatch)
+    microbatch = mesh.constrain_tokens(microbatch)
     means = loss_and_grad(model, microbatch, jax.random.fold_in(key, index))
     return jax.tree.map(lambda x, y: x + count * y, total, (means, 1.0)), None
 

@@ -62,10 +62,9 @@ class WandB:
         settings=wandb.Settings(silent=True, console='off'),  # the output has a log of its own
       )
     except wandb.errors.Error as error:
-      message = ' '.join(str(error).split())
-      raise UserError(
-        f"config.train.trackers: 'wandb': {message}; allowed: that, or WANDB_MODE=offline"
-      ) from None
+      message = f"'wandb': {' '.join(str(error).split())}"
+      allowed = 'that, or WANDB_MODE=offline'
+      raise UserError(f'config.train.trackers: {message}; allowed: {allowed}') from None
     self._run.define_metric('step')
     self._run.define_metric('*', step_metric='step')
 
@@ -87,10 +86,8 @@ def check(names: Iterable[str]) -> None:
       raise UserError(f'config.train.trackers={name!r}; allowed: {allowed}')
     library = TRACKERS[name].library
     if importlib.util.find_spec(library) is None:
-      raise UserError(
-        f'config.train.trackers={tuple(names)}: {library} is not installed; '
-        "allowed: after pip install 'posenc_jax[logging]'"
-      )
+      problem = f'config.train.trackers={tuple(names)}: {library} is not installed'
+      raise UserError(f"{problem}; allowed: after pip install 'posenc_jax[logging]'")
 
 
 def make_trackers(names: Iterable[str], workdir: Path, start_step: int, config: dict) -> list:
@@ -100,8 +97,5 @@ def make_trackers(names: Iterable[str], workdir: Path, start_step: int, config: 
 
 def scalars(kind: str, row: dict) -> dict[str, float]:
   """{'kind/name': value} of the numbers in a row, without its step."""
-  return {
-    f'{kind}/{name}': value
-    for name, value in row.items()
-    if name != 'step' and isinstance(value, int | float)
-  }
+  numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+  return {f'{kind}/{name}': value for name, value in numbers.items() if name != 'step'}
