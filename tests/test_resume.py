@@ -1,7 +1,7 @@
-"""Nothing is lost: kills at the nastiest points, full disks, losses that are not finite, two
-processes at once.
+"""A training loses nothing: when killed at the worst points, on a full disk, at a loss of NaN.
 
-`scripts/torture.py` kills at random points for minutes; here are the few that it is likely to miss.
+`scripts/torture.py` kills at random points for minutes; these tests kill at the few points that it
+is likely to miss.
 """
 
 import errno
@@ -37,7 +37,7 @@ OWN = {'encoding.name': 't5', 'train.max_to_keep': 1, 'eval.lengths': (16,), 'ev
 
 @pytest.fixture(scope='module')
 def make(tmp_path_factory):
-  """(**{'a__b': value}) -> a config."""
+  """make(a__b=value) returns a config with the field a.b set."""
   folder = tmp_path_factory.mktemp('corpus')
   for split in ('train', 'validation', 'test'):
     (folder / split).mkdir()
@@ -77,8 +77,8 @@ def assert_same_run(a, b, c):
   jax.tree.map(np.testing.assert_array_equal, last_state(a, c), last_state(b, c))
 
 
-# A process that has imported everything and no device yet: each fork of it is a run that dies at
-# one point.
+# A process that has imported everything, but uses no device yet. Each fork of it is a run that dies
+# at one point.
 KILLS = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -133,7 +133,8 @@ for name, command, kill in (
     command(c, workdir)
     os._exit(0)
   code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  saved = sorted((path.name for path in (workdir / 'checkpoints').glob('*')), key=lambda name: (len(name), name))
+  saved = [path.name for path in (workdir / 'checkpoints').glob('*')]
+  saved.sort(key=lambda name: (len(name), name))
   print(f'{name}:', code, *saved, flush=True)
 """
 
@@ -166,7 +167,7 @@ def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken
 
 @pytest.fixture(scope='module')
 def stopped(make, tmp_path_factory):
-  """The directory of a run that SIGTERM stopped after step 7."""
+  """The directory of a run that SIGTERM has stopped after step 7."""
   workdir, read = tmp_path_factory.mktemp('stopped') / 'run', data.Batches.__getitem__
   with pytest.MonkeyPatch.context() as patch:
     send = lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == 6 else None
@@ -182,7 +183,7 @@ def stopped(make, tmp_path_factory):
   ('file', 'size'), [('config.json', 500), ('metrics.jsonl', 490), ('checkpoints', 4000)]
 )
 def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
-  """As full as this: no file may have more than `size` bytes. Then there is room again."""
+  """While the disk is full, no file may grow beyond `size` bytes; then there is room again."""
   c, workdir, left = make(), tmp_path / 'run', []
   if file != 'config.json':
     shutil.copytree(stopped, workdir)
@@ -303,7 +304,7 @@ def test_a_damaged_config_is_named(make, tmp_path):
 
 @pytest.fixture
 def not_finite(monkeypatch):
-  """(*steps): the loss of these is NaN."""
+  """poison(*steps) makes the loss of these steps NaN."""
   read, nll = data.Batches.__getitem__, step.token_nll
   mark = 200  # a byte that the text has not
 

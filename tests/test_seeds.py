@@ -1,4 +1,4 @@
-"""Several seeds of one config: as many runs, one after another or at once in one program."""
+"""Several seeds of one config are as many runs, one after another or together in one program."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def make(corpus):  # noqa: F811
 
 @pytest.fixture(scope='module')
 def alone(make, tmp_path_factory):
-  """{seed: the directory of its run}; the second one was trained as one of several."""
+  """{seed: directory of its run}; the second seed was trained by a config with `seeds`."""
   folder = tmp_path_factory.mktemp('alone')
   loop.train(make(seed=SEEDS[0]), folder / str(SEEDS[0]))
   loop.train(make(seeds=SEEDS[1:]), folder / 'run')
@@ -54,7 +54,7 @@ def files(folder):
 
 
 def assert_close(folder, other):
-  """Rows on disk: equal, but numbers to rounding."""
+  """Checks that the rows of two directories are equal, and their numbers up to rounding."""
   rows, wanted = (jsonl_store.read(f / 'metrics.jsonl') for f in (folder, other))
   assert [row.keys() for row in rows] == [row.keys() for row in wanted]
   for row, like in zip(rows, wanted, strict=True):
@@ -145,7 +145,7 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
 
 
 def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypatch):
-  """Wherever it is evaluated from, and whatever has become of the source."""
+  """The directory it is evaluated from and the fate of the source make no difference."""
   monkeypatch.chdir(tmp_path)
   claim_run_dir('source', make(seeds=SEEDS))
   c = make(seeds=SEEDS, train__init_from='source')

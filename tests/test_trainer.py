@@ -1,6 +1,4 @@
-"""Training: it learns, repeats itself bit for bit, goes on where it was stopped, and loses nothing
-to damage.
-"""
+"""A training learns, repeats itself bit for bit, resumes where it was stopped, survives damage."""
 
 import json
 import os
@@ -117,7 +115,7 @@ def test_two_runs_are_equal_bit_for_bit(unbroken, tiny, tmp_path):
 
 
 def interrupt(monkeypatch, at, act):
-  """Calls `act` when the batch of step `at` is asked for, once."""
+  """Calls `act` once, when the batch of step `at` is made."""
   read, done = data.Batches.__getitem__, []
 
   def getitem(self, step):
@@ -182,8 +180,9 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
   with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
     process.stdout.readline()
     process.send_signal(numbers[0])
-    words = f"{numbers[0].name}: step 3 is saved; go on with the same command: python -c '--a=b c' {128 + numbers[0]}\n"
-    assert process.stdout.readline() == words
+    command = "go on with the same command: python -c '--a=b c'"
+    line = f'{numbers[0].name}: step 3 is saved; {command} {128 + numbers[0]}\n'
+    assert process.stdout.readline() == line
     process.send_signal(numbers[1])
     _, error = process.communicate(timeout=20)
   assert process.returncode == 128 + numbers[1]
@@ -201,7 +200,7 @@ def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
 
 
 def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, capsys):
-  """Of those alone: steps and the optimizer begin anew. With no steps it ends as it starts."""
+  """It takes the parameters alone: steps and optimizer start anew. With 0 steps it ends at once."""
   changes = {
     'data.corpus': tiny.data.corpus,
     'train.init_from': str(unbroken),
@@ -470,7 +469,7 @@ class Two(NamedTuple):
 
 
 def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
-  """With the projection, a step is the same step and then the projection."""
+  """A step with projection equals the step without it, followed by the projection."""
   other = config.load(
     BASE, {**TINY, 'encoding.name': 'kerple_log', 'optim.learning_rate': 2.0, 'optim.warmup': 1}
   )

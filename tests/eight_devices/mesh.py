@@ -1,6 +1,4 @@
-"""A run on many devices is the run on one: its losses, its checkpoints, and errors before anything
-is written.
-"""
+"""A run on eight devices has the losses and checkpoints of a run on one."""
 
 import json
 import runpy
@@ -29,8 +27,10 @@ FIELDS = {
 
 @pytest.fixture(scope='module')
 def run(corpus, tmp_path_factory):  # noqa: F811
-  """(start, **fields) -> directory of a training, and its losses; `start`: the directory that it
-  goes on in.
+  """run(start, **fields) -> (directory of a training, its losses).
+
+  `start`: the directory of a finished run, of a copy of which the last checkpoint is removed; the
+  training resumes there.
   """
 
   def train(start=None, **fields):
@@ -86,16 +86,14 @@ def test_seeds_at_once_on_devices(run, on_one, axes):
 
 
 def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
-  """Written by 2 x 2 x 2, read by 8 that cut sequences."""
+  """The checkpoint was written by 2 x 2 x 2 devices; 8 devices that split sequences read it."""
   _, losses = run(start=on_all[0], mesh__context=8)
   assert 'going on from step 3' in capsys.readouterr().out
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
 
 
 def test_parameters_and_state_are_cut_along_fsdp(on_all):
-  """Restored so: matrices in 8 pieces, vectors everywhere, and the numbers are those that were
-  saved.
-  """
+  """They are restored that way: matrices in 8 shards, vectors replicated, all numbers equal."""
   model = build(config.load(BASE, {**TINY, **FIELDS}), data.VOCAB, nnx.Rngs(0))
   devices = mesh.make_mesh(config.load(BASE, {'mesh.fsdp': 8}).mesh)
   cut = jax.device_put(model, mesh.parameter_shardings(devices, model))
@@ -126,8 +124,7 @@ def test_the_longest_axis_that_can_be_is_cut(shape, axes):
 def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):  # noqa: F811
   c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'mesh.context': 16})
   with pytest.raises(
-    UserError,
-    match=r'^mesh.seeds=1, mesh.data=1, mesh.fsdp=1, mesh.context=16: .* at most the number of devices, 8$',
+    UserError, match=r'^mesh.seeds=1, .* mesh.context=16: .* at most the number of devices, 8$'
   ):
     loop.train(c, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
@@ -148,9 +145,7 @@ def test_memory_by_shares_is_printed(capsys, mesh_memory):
 
 @pytest.mark.slow
 def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting(mesh_memory):
-  """A training step; once, jax kept those of all meetings of shares, because no layer changes
-  them.
-  """
+  """A training step. jax once kept the tables of every pair of shards: no layer changes them."""
   bytes_of = lambda name: mesh_memory['memory'](mesh_memory['step'](name, 4096, 8))
   assert bytes_of('alibi') < 1.25 * bytes_of('nope')
 
