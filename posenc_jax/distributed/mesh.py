@@ -22,7 +22,7 @@ def make_mesh(sizes) -> Mesh:
   Raises ValueError, in one line, where there are too few devices, or where one of several processes
   could be left without any.
   """
-  shape = tuple(sizes[axis] for axis in AXES)
+  shape = sizes.seeds, sizes.data, sizes.fsdp, sizes.context  # in the order of AXES
   devices = jax.devices()
   needed = math.prod(shape)
   asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))

@@ -183,11 +183,7 @@ def run_on_primary(function: Callable, *args):
 def primary_context(context: contextlib.AbstractContextManager) -> Iterator[None]:
   """Enters `context` in the primary process; all processes raise its error at the start."""
   with contextlib.ExitStack() as stack:
-
-    def enter():
-      stack.enter_context(context)  # without its value, which need not be picklable
-
-    run_on_primary(enter)
+    run_on_primary(stack.enter_context, context)
     yield
 
 

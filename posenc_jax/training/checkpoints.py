@@ -121,7 +121,7 @@ class Checkpoints:
     if self._is_saving and not self._manager.is_saving_in_progress():
       self._is_saving = False
       with self._disk_errors():
-        self._manager.wait_until_finished()
+        self._manager.wait_until_finished()  # Orbax's check_for_errors would miss some
 
   def restore(self, **trees) -> tuple[dict, int]:
     """Restores the latest readable checkpoint: `restore(model=model, opt_state=opt_state)`.

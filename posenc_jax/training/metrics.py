@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -63,7 +64,8 @@ class Log:
   def __exit__(self, *_):
     self._bar.stop()
     for run in self._runs:
-      run.close()
+      for tracker in run.trackers:
+        tracker.close()
 
   def attach_trackers(self, trackers: list[list]) -> None:
     """Sends rows from now on to trackers, too: a list of them for each directory."""
@@ -73,7 +75,7 @@ class Log:
   def start(self, step: int, costs: dict) -> None:
     """Writes what the training costs, and measures the time of steps after `step` from now on."""
     self._costs = costs
-    self.timing(step=step, **costs)
+    self._write_timing(step=step, **costs)
     self.restart_clock(step)
 
   def push(self, step: int, metrics: dict, bytes_per_token: list[float]) -> None:
@@ -90,14 +92,11 @@ class Log:
       return
     step, metrics, bytes_per_token = self._pending
     self._pending = None
-    metrics = jax.device_get(metrics)
+    metrics = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
     self._bar.advance(self._task)
     rows = []
     for index, run in enumerate(self._runs):
-      values = {
-        name: float(value[index] if self._has_seed_axis else value)
-        for name, value in metrics.items()
-      }
+      values = {name: float(value[index]) for name, value in metrics.items()}
       bad = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
       if bad:
         # A learning rate that is not finite comes from the schedule, not from one unlucky batch.
@@ -137,7 +136,7 @@ class Log:
     flops, peak = self._costs['model_flops_per_step'], self._costs['peak_flops_per_second']
     mfu = None if peak is None else flops / seed_seconds / peak
     times = {'seconds_per_step': seed_seconds, 'tokens_per_second': speed, 'mfu': mfu}
-    self.timing(step=step, **times, **peak_memory())
+    self._write_timing(step=step, **times, **peak_memory())
     loss, bpb = (' '.join(f'{row[name]:.3f}' for row in rows) for name in ('loss', 'bpb'))
     status = f'loss {loss}  {bpb} {self._unit}  {speed:,.0f} tokens/s'
     self._bar.update(self._task, status=status)
@@ -162,7 +161,7 @@ class Log:
   def restart_clock(self, step: int) -> None:
     self._clock_step, self._clock = step, time.perf_counter()
 
-  def timing(self, **fields) -> None:
+  def _write_timing(self, **fields) -> None:
     for run in self._runs:
       run.write('timing', fields)
 
@@ -198,7 +197,3 @@ class RunRows:
       os.replace(new, self.metrics)
     training_steps = {row['step'] for row in kept if 'split' not in row}
     return training_steps, sum('skipped' in row for row in kept)
-
-  def close(self) -> None:
-    for tracker in self.trackers:
-      tracker.close()

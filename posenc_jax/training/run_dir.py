@@ -45,14 +45,11 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   """Raises `UserError` where the directory holds a run of another config, naming what differs."""
   field = f'workdir={str(workdir)!r}'
   if (workdir / 'config.json').exists():
-    here, there = training_part(config), training_part(saved_config(workdir))
-    flat_here, flat_there = flat(here), flat(there)
-    differing = ', '.join(
-      f'{key} (there {flat_there.get(key)!r}, here {flat_here.get(key)!r})'
-      for key in differing_keys(here, there)
-    )
-    if differing:
-      raise UserError(f'{field} holds a run of another config: {differing}; allowed: {allowed}')
+    here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
+    if keys := differing_keys(here, there):
+      differing = [f'{key} (there {there.get(key)!r}, here {here.get(key)!r})' for key in keys]
+      problem = f'holds a run of another config: {", ".join(differing)}'
+      raise UserError(f'{field} {problem}; allowed: {allowed}')
   else:
     for name in ('checkpoints', 'metrics.jsonl'):
       if (workdir / name).exists():
@@ -63,9 +60,8 @@ def _make_folder(workdir: Path) -> None:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise UserError(
-      f'workdir={str(workdir)!r}: {error.strerror}; allowed: a folder, or where one can be made'
-    ) from None
+    allowed = 'a folder, or where one can be made'
+    raise UserError(f'workdir={str(workdir)!r}: {error.strerror}; allowed: {allowed}') from None
 
 
 def is_finished(workdir: str | Path, config_hash: str) -> bool:
@@ -91,11 +87,9 @@ def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
   path = Path(workdir) / TOKENIZER
   there = json.loads(path.read_text())['sha256'] if path.exists() else None
   if there != sha256:
-    raise UserError(
-      f'workdir={str(workdir)!r}: its run was trained with {_describe_tokenizer(there)}, '
-      f'here is {_describe_tokenizer(sha256)}; allowed: the same text'
+    trained_with, here = (
+      f'the tokenizer {digest[:16]}' if digest else 'no learned tokenizer'
+      for digest in (there, sha256)
     )
-
-
-def _describe_tokenizer(sha256: str | None) -> str:
-  return f'the tokenizer {sha256[:16]}' if sha256 else 'no learned tokenizer'
+    problem = f'its run was trained with {trained_with}, here is {here}'
+    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: the same text')

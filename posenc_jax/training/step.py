@@ -16,9 +16,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import multi_seed, optimizer
 
 
-def make_step_fns(
-  config: ConfigDict, tx: optax.GradientTransformation
-) -> tuple[Callable, Callable]:
+def make_step_fns(config: ConfigDict, tx: optax.GradientTransformation):
   """Makes the two jitted functions of a training with the optimizer `tx`.
 
   Returns:
