@@ -2,7 +2,7 @@
 
 Seeds that are trained in one program are sharded along the axis `seeds`, batches along `data` and
 `fsdp`, sequences along `context`, parameters and the optimizer's state along `fsdp`. jax derives
-the communication. Where no such mesh is set, the functions below return their argument unchanged.
+the communication. Where no such mesh is set, functions that shard return their argument unchanged.
 """
 
 import math
@@ -55,12 +55,11 @@ def parameter_shardings(mesh: Mesh, tree, has_seed_axis: bool = False):
 
   `has_seed_axis`: the first axis of each array is that of seeds.
   """
+  first_axes = (SEEDS,) if has_seed_axis else ()
 
   def sharding(x):
-    if not has_seed_axis:
-      return NamedSharding(mesh, parameter_spec(x.shape, mesh.shape['fsdp']))
-    spec = parameter_spec(x.shape[1:], mesh.shape['fsdp'])
-    return NamedSharding(mesh, PartitionSpec(SEEDS, *spec))
+    spec = parameter_spec(x.shape[len(first_axes) :], mesh.shape['fsdp'])
+    return NamedSharding(mesh, PartitionSpec(*first_axes, *spec))
 
   return jax.tree.map(sharding, tree)
 
