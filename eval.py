@@ -27,7 +27,7 @@ def main(argv):
   if name not in ENCODINGS and not flags.config and 'encoding.name' not in overrides:
     allowed = 'with --config=STUDY.py, the file that registers it'
     raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
-  devices.keep_compiled(config.cache_folder('') / 'compiled')
+  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)
 

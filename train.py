@@ -17,8 +17,8 @@ def main(argv):
   from posenc_jax.distributed import processes
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
-  devices.keep_compiled(config.cache_folder('') / 'compiled')
-  with processes.joined():
+  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  with processes.distributed_context():
     devices.announce_devices()
     loop.train(run, flags.workdir)
 

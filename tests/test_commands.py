@@ -52,7 +52,7 @@ def command(monkeypatch, capsys):
   """(script, *arguments) -> (exit code, stdout, stderr); in this process, for jax takes seconds to
   start.
   """
-  monkeypatch.setattr(devices, 'keep_compiled', lambda folder: None)
+  monkeypatch.setattr(devices, 'enable_compilation_cache', lambda folder: None)
 
   def run(script, *arguments):
     monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])

@@ -11,7 +11,6 @@ from posenc_jax.config import (
   CONTROLS,
   PROTOCOLS,
   REQUIRED,
-  TRACKERS,
   chain,
   config_hash,
   decides_results,
@@ -34,7 +33,6 @@ from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
 from posenc_jax.reporting import captions
-from posenc_jax.training import trackers
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -137,7 +135,6 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('optim.learning_rate', float('nan'), 'a finite number'),
     ('optim.warmup', 601, 'at most train.steps=600: add --config.optim.warmup=60'),
     ('seeds', (0, 0), 'none twice'),
-    ('train.trackers', ('wandbb',), "did you mean 'wandb'?"),
     ('train.profile_steps', (3, 2), '(first step, last step) within 1 to train.steps=600, or ()'),
     ('train.profile_steps', (1, 2.0), '(first step, last step)'),
     ('launch.minutes', 4, '5 or more'),
@@ -248,7 +245,6 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
   assert {*CONTROLS} == {plan.WINDOWED, plan.SHUFFLED_FAR}
   assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
   assert (list(captions.PROTOCOLS), list(captions.CONTROLS)) == ([*PROTOCOLS], [None, *CONTROLS])
-  assert set(TRACKERS) == trackers.LIBRARIES.keys() == trackers.KINDS.keys()
 
 
 def test_every_bound_is_reached():

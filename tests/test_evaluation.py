@@ -287,8 +287,8 @@ def run(corpus, tmp_path):
     c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
     workdir = tmp_path / 'run'
     model = build(c, data.VOCAB, nnx.Rngs(0))
-    workdirs.claim(workdir, c)
-    with Checkpoints(workdir, keep=1) as checkpoints:
+    workdirs.claim_run_dir(workdir, c)
+    with Checkpoints(workdir, max_to_keep=1) as checkpoints:
       checkpoints.save(step, model, {'count': jnp.array(step)})
     return c, workdir, model
 
@@ -651,7 +651,7 @@ def test_no_run_there(tmp_path, corpus):
   c = config.load(BASE, {**TINY, 'data.corpus': corpus})
   with pytest.raises(UserError, match=r'no config\.json'):
     evaluate.evaluate(c, tmp_path)
-  workdirs.claim(tmp_path, c)
+  workdirs.claim_run_dir(tmp_path, c)
   with pytest.raises(UserError, match='no checkpoint'):
     evaluate.evaluate(c, tmp_path)
   assert not (tmp_path / 'checkpoints').exists()

@@ -10,8 +10,8 @@ from flax import nnx
 from posenc_jax import config, data, sweep
 from posenc_jax.model.decoder import build
 from posenc_jax.reporting.study import of_study
-from posenc_jax.training import loop
 from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
 
 PAPERS = sorted((Path(__file__).parent.parent / 'configs' / 'paper').glob('*.py'))
 NAMES = [path.stem for path in PAPERS]
@@ -130,7 +130,7 @@ def test_a_step_in_small(path):
   model = build(c, data.VOCAB, nnx.Rngs(c.seed))
   before = jax.tree.map(np.array, model)
   optimizer = make_optimizer(c.optim, c.train.steps)
-  step, _ = loop.functions(c, optimizer)
+  step, _ = make_step_fns(c, optimizer)
   model, _, metrics = step(model, optimizer.init(model), tokens_BT)
   assert abs(float(metrics['loss']) - np.log(data.VOCAB)) < 1.5
   assert float(metrics['learning_rate']) == pytest.approx(c.optim.learning_rate)

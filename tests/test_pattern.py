@@ -12,8 +12,8 @@ from posenc_jax.data import Batch
 from posenc_jax.encodings import make
 from posenc_jax.model.decoder import Layer, build, rms_norm
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.training.loop import functions
 from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
 
 SIZES = dict(model_dim=16, heads=4, head_dim=6, train_length=16)
 
@@ -229,7 +229,7 @@ def test_a_step_draws_by_seed_and_step():
   c = config(seed=3, optim__warmup=0)
   overlay(c, {'encoding': {'name': 'random_positions'}})
   m, x, optimizer = build(c, VOCAB, nnx.Rngs(0)), tokens(), make_optimizer(c.optim, c.train.steps)
-  step, _ = functions(c, optimizer)
+  step, _ = make_step_fns(c, optimizer)
   state = m, optimizer.init(m)
   for n in range(2):
     key = jax.random.fold_in(jax.random.key(3), n)

@@ -1,9 +1,9 @@
-"""Two processes over loopback train as one: the losses of one process, its checkpoints, and an end
-for both or none.
+"""Two processes, connected over loopback, train as one process does, and end together.
 
-They are forks of one process that has imported everything and no device yet.
+They are forks of one process that has imported everything, but uses no device yet.
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint import multihost
 from test_trainer import BASE, STEPS, TINY, corpus, damage_arrays, metrics, parameters  # noqa: F401
 
 from posenc_jax import config
@@ -27,11 +28,13 @@ ROOT = Path(__file__).parent.parent
 FSDP = {'mesh__fsdp': 2}
 FIELDS = {'encoding.name': 't5', 'train.log_every': 1, 'train.validate_every': 6}
 
-# Each phase is two processes, which make its trainings one after another. `signal`: [process, step,
-# number].
+# Each phase is two processes, which run its trainings one after another. `signal` is [process,
+# step, number]: the process sends itself signal `number` at that step.
 PAIRS = """
 import json, os, sys
-from posenc_jax import config, data, processes, trainer
+from posenc_jax import config, data
+from posenc_jax.distributed import processes
+from posenc_jax.training import loop
 import jax
 
 address, folder = sys.argv[1:]
@@ -39,12 +42,13 @@ phases = json.load(open(folder + '/phases.json'))
 jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_compilation_cache_dir', folder + '/compiled')
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-os.environ |= {'JAX_COORDINATOR_ADDRESS': address, 'JAX_COORDINATOR_BIND_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
-processes.FAREWELL = 2
+os.environ |= {'JAX_COORDINATOR_ADDRESS': address, 'JAX_COORDINATOR_BIND_ADDRESS': address}
+os.environ['JAX_NUM_PROCESSES'] = '2'
+processes.ERROR_SECONDS = 2
 read = data.Batches.__getitem__
 
 def together(number, runs):
-  with processes.joined():
+  with processes.distributed_context():
     for run in runs:
       who, step, sent = run.get('signal', (None, None, None))
       def getitem(batches, n):
@@ -64,13 +68,14 @@ for name, runs in phases.items():
     for fd, kind in ((1, 'out'), (2, 'err')):
       os.dup2(os.open(f'{folder}/{name}.{number}.{kind}', os.O_WRONLY | os.O_CREAT), fd)
     config.main(lambda argv: together(number, runs))
-  print(name, *(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
+  codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+  print(name, *codes, flush=True)
 """
 
 
 @pytest.fixture(scope='module')
 def make(corpus):  # noqa: F811
-  """(**{'a__b': value}) -> a config."""
+  """make(a__b=value) returns a config with the field a.b set."""
 
   def load(**fields):
     changed = {name.replace('__', '.'): value for name, value in fields.items()}
@@ -121,7 +126,7 @@ def run(make):
 
 @pytest.fixture(scope='module')
 def pairs(run, tmp_path_factory):
-  """What most tests look at."""
+  """The folder and exit codes of the phases that most tests look at."""
   folder = tmp_path_factory.mktemp('pairs')
   stopped = folder / 'stopped'
   phases = {
@@ -132,7 +137,7 @@ def pairs(run, tmp_path_factory):
 
 
 def said(folder, name):
-  """What the two wrote to stderr, without what jax itself says."""
+  """Lines of stderr of each process, without those of jax itself."""
   texts = [(folder / f'{name}.{number}.err').read_text() for number in range(2)]
   return [[line for line in text.splitlines() if not line.startswith('[Gloo]')] for text in texts]
 
@@ -201,8 +206,9 @@ def test_a_process_that_is_killed_ends_the_other_and_the_same_command_goes_on(
   }
   folder, codes = start(tmp_path, phases)
   assert codes == {'killed': [1, -signal.SIGKILL], 'again': [0, 0]}
-  told = 'process 0 of 2: failed alone, or lost another; the same command goes on from the last checkpoint'
-  assert told in said(folder, 'killed')[0]
+  failed = 'process 0 of 2: failed alone, or lost another'
+  line = f'{failed}; the same command goes on from the last checkpoint'
+  assert line in said(folder, 'killed')[0]
   assert f'{killed}: going on from step' in (folder / 'again.0.out').read_text()
   assert_same_run(killed, pairs[0] / 'fsdp', make())
 
@@ -247,10 +253,12 @@ def test_an_error_of_the_first_is_told_once_and_ends_both(pairs):
 
 
 def started_with(**environment):
-  """What becomes of a process that is started so, and does not reach the others within two
-  seconds.
-  """
-  code = 'from posenc_jax import config; from posenc_jax.distributed import processes; config.main(lambda argv: processes.joined(2).__enter__())'
+  """Runs a process that waits two seconds for the others; returns the completed process."""
+  code = """
+from posenc_jax import config
+from posenc_jax.distributed import processes
+config.main(lambda argv: processes.distributed_context(2).__enter__())
+"""
   everything = {'PYTHONPATH': str(ROOT), **environment}
   return subprocess.run(
     [sys.executable, '-c', code],
@@ -295,7 +303,7 @@ STEP = {
     ),
     ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2', 'JAX_NUM_PROCESSES': '1'}, None),
     (
-      dict(zip(processes.BY_HAND, ('host:1', '2', '1'), strict=True)),
+      dict(zip(processes.ENVIRONMENT, ('host:1', '2', '1'), strict=True)),
       {'num_processes': 2, 'process_id': 1, 'cluster_detection_method': 'deactivate'},
     ),
   ],
@@ -304,11 +312,11 @@ def test_whether_a_process_is_alone_is_seen_from_its_environment(
   environment, expected, monkeypatch
 ):
   for name in (*os.environ,):
-    if name.startswith('SLURM_') or name in processes.BY_HAND:
+    if name.startswith('SLURM_') or name in processes.ENVIRONMENT:
       monkeypatch.delenv(name)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
-  assert processes._as_started() == expected
+  assert processes._initialize_options() == expected
 
 
 @pytest.mark.parametrize(
@@ -322,11 +330,26 @@ def test_whether_a_process_is_alone_is_seen_from_its_environment(
   ],
 )
 def test_variables_that_do_not_fit_are_named(values, monkeypatch):
-  for name, value in zip(processes.BY_HAND, values, strict=True):
+  for name, value in zip(processes.ENVIRONMENT, values, strict=True):
     monkeypatch.delenv(name, raising=False)
     if value:
       monkeypatch.setenv(name, value)
   with pytest.raises(
     UserError, match=r'^JAX_COORDINATOR_ADDRESS=.*; allowed: HOST:PORT, the number of processes'
   ):
-    processes._as_started()
+    processes._initialize_options()
+
+
+def test_jax_and_orbax_have_the_private_and_late_api_that_is_used():
+  for cluster in processes._tpu_clusters():
+    assert isinstance(cluster.name, str)
+    assert callable(cluster.is_env_present)
+    assert callable(cluster.get_process_count)
+  connect = inspect.signature(jax.distributed.initialize).parameters
+  options = ('num_processes', 'process_id', 'cluster_detection_method', 'initialization_timeout')
+  assert set(options) <= connect.keys()
+  assert {'timeout', 'processes'} <= inspect.signature(
+    multihost.sync_global_processes
+  ).parameters.keys()
+  for field in ('jax_cpu_enable_async_dispatch', 'jax_enable_preemption_service'):
+    assert field in jax.config.values

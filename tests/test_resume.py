@@ -1,7 +1,7 @@
-"""Nothing is lost: kills at the nastiest points, full disks, losses that are not finite, two
-processes at once.
+"""A training loses nothing: when killed at the worst points, on a full disk, at a loss of NaN.
 
-`scripts/torture.py` kills at random points for minutes; here are the few that it is likely to miss.
+`scripts/torture.py` kills at random points for minutes; these tests kill at the few points that it
+is likely to miss.
 """
 
 import errno
@@ -27,7 +27,7 @@ from posenc_jax import config, data, jsonl_store
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, metrics
+from posenc_jax.training import loop, metrics, step
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import make_optimizer
 
@@ -37,7 +37,7 @@ OWN = {'encoding.name': 't5', 'train.max_to_keep': 1, 'eval.lengths': (16,), 'ev
 
 @pytest.fixture(scope='module')
 def make(tmp_path_factory):
-  """(**{'a__b': value}) -> a config."""
+  """make(a__b=value) returns a config with the field a.b set."""
   folder = tmp_path_factory.mktemp('corpus')
   for split in ('train', 'validation', 'test'):
     (folder / split).mkdir()
@@ -77,12 +77,14 @@ def assert_same_run(a, b, c):
   jax.tree.map(np.testing.assert_array_equal, last_state(a, c), last_state(b, c))
 
 
-# A process that has imported everything and no device yet: each fork of it is a run that dies at
-# one point.
+# A process that has imported everything, but uses no device yet. Each fork of it is a run that dies
+# at one point.
 KILLS = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from posenc_jax import config, evals, records, trainer
+from posenc_jax import config, jsonl_store
+from posenc_jax.evaluation import evaluate
+from posenc_jax.training import loop
 import jax
 jax.config.update('jax_default_matmul_precision', 'highest')
 workdir = Path(sys.argv[1])
@@ -131,7 +133,8 @@ for name, command, kill in (
     command(c, workdir)
     os._exit(0)
   code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  saved = sorted((path.name for path in (workdir / 'checkpoints').glob('*')), key=lambda name: (len(name), name))
+  saved = [path.name for path in (workdir / 'checkpoints').glob('*')]
+  saved.sort(key=lambda name: (len(name), name))
   print(f'{name}:', code, *saved, flush=True)
 """
 
@@ -164,7 +167,7 @@ def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken
 
 @pytest.fixture(scope='module')
 def stopped(make, tmp_path_factory):
-  """The directory of a run that SIGTERM stopped after step 7."""
+  """The directory of a run that SIGTERM has stopped after step 7."""
   workdir, read = tmp_path_factory.mktemp('stopped') / 'run', data.Batches.__getitem__
   with pytest.MonkeyPatch.context() as patch:
     send = lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == 6 else None
@@ -180,7 +183,7 @@ def stopped(make, tmp_path_factory):
   ('file', 'size'), [('config.json', 500), ('metrics.jsonl', 490), ('checkpoints', 4000)]
 )
 def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
-  """As full as this: no file may have more than `size` bytes. Then there is room again."""
+  """While the disk is full, no file may grow beyond `size` bytes; then there is room again."""
   c, workdir, left = make(), tmp_path / 'run', []
   if file != 'config.json':
     shutil.copytree(stopped, workdir)
@@ -220,12 +223,12 @@ def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_pa
 
   def wait(checkpoints):
     for _ in range(1000):
-      checkpoints.check()
+      checkpoints.check_last_save()
       time.sleep(0.01)
 
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     checkpoints.save(1, model, {'count': np.array(1)})
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
       checkpoints.save(2, model, {'count': np.array(2)})
@@ -233,7 +236,7 @@ def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_pa
         wait(checkpoints)
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     assert checkpoints.restore(model=model)[1] == 1
   gc.collect()
   assert caplog.records == []
@@ -275,16 +278,16 @@ def test_the_second_process_on_a_directory_is_refused_and_named_the_first(
   command(make(), unbroken)
 
 
-def test_metrics_that_are_damaged_or_lost_are_named(stopped, tmp_path, capsys):
+def test_metrics_that_are_damaged_or_lost_are_named(stopped, make, tmp_path, capsys):
   rows = (stopped / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
   with pytest.raises(UserError, match=r'metrics\.jsonl:2: not a JSON object'):
-    metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+    metrics.Log(tmp_path, make().train, 7, 'bits/byte')
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
-  metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+  metrics.Log(tmp_path, make().train, 7, 'bits/byte')
   assert capsys.readouterr().out == ''
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows[2:]))
-  metrics.Log(tmp_path, 7, STEPS, 3, 64, 'bits/byte')
+  metrics.Log(tmp_path, make().train, 7, 'bits/byte')
   assert (
     'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again'
     in capsys.readouterr().out
@@ -301,8 +304,8 @@ def test_a_damaged_config_is_named(make, tmp_path):
 
 @pytest.fixture
 def not_finite(monkeypatch):
-  """(*steps): the loss of these is NaN."""
-  read, nll = data.Batches.__getitem__, loop.token_nll
+  """poison(*steps) makes the loss of these steps NaN."""
+  read, nll = data.Batches.__getitem__, step.token_nll
   mark = 200  # a byte that the text has not
 
   def poison(*steps):
@@ -317,7 +320,7 @@ def not_finite(monkeypatch):
       return nll(model, tokens_BT, **options) * jnp.where(tokens_BT[0, 0] == mark, jnp.nan, 1.0)
 
     monkeypatch.setattr(data.Batches, '__getitem__', getitem)
-    monkeypatch.setattr(loop, 'token_nll', token_nll)
+    monkeypatch.setattr(step, 'token_nll', token_nll)
 
   return poison
 
@@ -325,7 +328,7 @@ def not_finite(monkeypatch):
 def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, not_finite, capsys):
   not_finite(5, 9)
   why = 'grad_norm is nan, loss is nan'
-  two, one = (make(train__skip_not_finite=n, train__validate_every=0) for n in (2, 1))
+  two, one = (make(train__max_nonfinite_updates=n, train__validate_every=0) for n in (2, 1))
   loop.train(two, tmp_path / 'two')
   assert f'step 9/12  {why}: update left out (2 of 2)' in capsys.readouterr().out
   rows = jsonl_store.read(tmp_path / 'two' / 'metrics.jsonl')
@@ -344,9 +347,9 @@ def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, 
 
 def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   not_finite()
-  c = make(train__skip_not_finite=1)
+  c = make(train__max_nonfinite_updates=1)
   optimizer = make_optimizer(c.optim, STEPS)
-  step_fn, _ = loop.functions(c, optimizer)
+  step_fn, _ = step.make_step_fns(c, optimizer)
   tokens_BT = jnp.arange(64).reshape(4, 16)
   start = build(c, data.VOCAB, nnx.Rngs(0))
   model, opt_state, _ = step_fn(start, optimizer.init(start), data.Batch(tokens_BT))
@@ -355,7 +358,7 @@ def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   assert np.isnan(metrics['loss'])
   jax.tree.map(np.testing.assert_array_equal, (model, opt_state[:-1]), (before[0], before[1][:-1]))
   assert (before[1][-1].count, opt_state[-1].count) == (1, 2)
-  without, _, _ = loop.functions(make(), optimizer)[0](
+  without, _, _ = step.make_step_fns(make(), optimizer)[0](
     *jax.tree.map(jnp.array, before), data.Batch(tokens_BT)
   )
   model, _, _ = step_fn(*jax.tree.map(jnp.array, before), data.Batch(tokens_BT))
@@ -366,7 +369,7 @@ def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
   good, bad = ({'w': jnp.array([1.0, x])} for x in (2.0, value))
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     checkpoints.save(1, good, {'count': jnp.array(1)})
     with pytest.raises(Stopped, match='step 2: w is not finite; training stopped'):
       checkpoints.save(2, bad, {'count': jnp.array(2)})
@@ -374,8 +377,8 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
     assert checkpoints.restore(model=bad)[1] == 1
 
 
-def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
-  log = metrics.Log(tmp_path, 0, STEPS, 3, 64, 'bits/byte')
+def test_a_validation_that_is_not_finite_stops_the_run(make, tmp_path):
+  log = metrics.Log(tmp_path, make().train, 0, 'bits/byte')
   with pytest.raises(Stopped, match='step 4: validation is nan; training stopped'):
     log.validation(4, [float('nan')])
   assert not (tmp_path / 'metrics.jsonl').exists()

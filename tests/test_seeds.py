@@ -1,4 +1,4 @@
-"""Several seeds of one config: as many runs, one after another or at once in one program."""
+"""Several seeds of one config are as many runs, one after another or together in one program."""
 
 import json
 import re
@@ -7,14 +7,17 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from test_trainer import BASE, STEPS, TINY, corpus, parameters  # noqa: F401
 
-from posenc_jax import config, jsonl_store, sweep
+from posenc_jax import config, data, jsonl_store, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
+from posenc_jax.model.decoder import build
 from posenc_jax.sweep import status
 from posenc_jax.training import loop, metrics
-from posenc_jax.training import run_dir as workdirs
+from posenc_jax.training.checkpoints import finished_parameters
+from posenc_jax.training.run_dir import claim_run_dir
 
 SEEDS = (3, 0)
 
@@ -32,7 +35,7 @@ def make(corpus):  # noqa: F811
 
 @pytest.fixture(scope='module')
 def alone(make, tmp_path_factory):
-  """{seed: the directory of its run}; the second one was trained as one of several."""
+  """{seed: directory of its run}; the second seed was trained by a config with `seeds`."""
   folder = tmp_path_factory.mktemp('alone')
   loop.train(make(seed=SEEDS[0]), folder / str(SEEDS[0]))
   loop.train(make(seeds=SEEDS[1:]), folder / 'run')
@@ -51,7 +54,7 @@ def files(folder):
 
 
 def assert_close(folder, other):
-  """Rows on disk: equal, but numbers to rounding."""
+  """Checks that the rows of two directories are equal, and their numbers up to rounding."""
   rows, wanted = (jsonl_store.read(f / 'metrics.jsonl') for f in (folder, other))
   assert [row.keys() for row in rows] == [row.keys() for row in wanted]
   for row, like in zip(rows, wanted, strict=True):
@@ -132,7 +135,7 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
     (f'run,seed={seed}', seed) for seed in SEEDS
   }
   assert json.loads((workdir / 'finished.json').read_text())['config_hash'] == config.config_hash(c)
-  more = make(seeds=SEEDS[::-1], train__start_from=str(workdir), train__steps=0)
+  more = make(seeds=SEEDS[::-1], train__init_from=str(workdir), train__steps=0)
   loop.train(more, tmp_path / 'more')
   for seed in SEEDS:
     jax.tree.map(
@@ -142,28 +145,28 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
 
 
 def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypatch):
-  """Wherever it is evaluated from, and whatever has become of the source."""
+  """The directory it is evaluated from and the fate of the source make no difference."""
   monkeypatch.chdir(tmp_path)
-  workdirs.claim('source', make(seeds=SEEDS))
-  c = make(seeds=SEEDS, train__start_from='source')
+  claim_run_dir('source', make(seeds=SEEDS))
+  c = make(seeds=SEEDS, train__init_from='source')
   starts = lambda c, folder: [one.train.init_from for one, _ in config.single_seed_runs(c, folder)]
   of_each = [f'source,seed={seed}' for seed in SEEDS]
   assert starts(c, 'run') == of_each
   for one, folder in config.single_seed_runs(c, 'run'):
-    workdirs.claim(folder, one)
+    claim_run_dir(folder, one)
   shutil.rmtree('source')
   assert starts(c, tmp_path / 'run') == of_each
   assert starts(c, 'new') == ['source'] * 2
   # which is refused
-  assert starts(make(seeds=SEEDS, train__start_from='other'), 'run') == ['other'] * 2
+  assert starts(make(seeds=SEEDS, train__init_from='other'), 'run') == ['other'] * 2
   for one, folder in config.single_seed_runs(c, 'new'):
-    workdirs.claim(folder, one)
-  workdirs.claim('source', make(seeds=SEEDS))
+    claim_run_dir(folder, one)
+  claim_run_dir('source', make(seeds=SEEDS))
   assert starts(c, 'new') == ['source'] * 2
 
 
 def last(folder, c):
-  return loop.finished_parameters(folder, loop.build(c, 257, loop.nnx.Rngs(9)))
+  return finished_parameters(folder, build(c, data.VOCAB, nnx.Rngs(9)))
 
 
 def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path):
@@ -171,7 +174,7 @@ def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path)
   before = files(tmp_path / 'run,seed=0')
   with pytest.raises(
     UserError,
-    match=r'run,seed=0 holds checkpoints of a run by itself; allowed: config.seeds_at_onc',
+    match=r'run,seed=0 holds checkpoints of a run by itself; allowed: config.vmap_seeds=False',
   ):
     loop.train(make(seeds=SEEDS, vmap_seeds=True), tmp_path / 'run')
   assert files(tmp_path / 'run,seed=0') == before
@@ -203,14 +206,15 @@ def test_seeds_that_cannot_be_are_one_line(make, fields, words):
     config.validate(make(**fields))
 
 
-def test_one_seed_that_is_not_finite_is_named(tmp_path):
+def test_one_seed_that_is_not_finite_is_named(make, tmp_path):
   folders = [tmp_path / name for name in 'ab']
   for folder in folders:
     folder.mkdir()
-  log = metrics.Log(tmp_path / 'run', 0, STEPS, 1, 64, 'bits/byte', skips=1, members=folders)
+  train_config = make(train__max_nonfinite_updates=1, train__log_every=1).train
+  log = metrics.Log(tmp_path / 'run', train_config, 0, 'bits/byte', seed_dirs=folders)
   values = {'loss': np.array([1.0, np.nan]), 'grad_norm': np.ones(2), 'learning_rate': np.ones(2)}
   log.push(1, values, [1.0, 1.0])
-  log.push(2, metrics, [1.0, 1.0])
+  log.push(2, values, [1.0, 1.0])
   with pytest.raises(
     Stopped, match=re.escape('b: step 2: loss is nan; 1 updates were left out before')
   ):
@@ -224,7 +228,7 @@ def test_one_seed_that_is_not_finite_is_named(tmp_path):
 def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
   study = tmp_path / 'study.py'
   study.write_text(
-    'from posenc_jax.config import load, vary, product\n'
+    'from posenc_jax.config import load, product, vary\n'
     f'def get_config():\n  return load({str(BASE)!r}, { ({**TINY, "data.corpus": corpus})!r})\n'
     "def sweep():\n  return product(vary('seed', 0, 1), vary('encoding.name', 'nope', 'rope'))\n"
   )
@@ -240,7 +244,7 @@ def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
   )
   other = config.load(study, {'encoding.name': 'nope', 'seed': 3, 'optim.clip': 2.0})
   run = runs[0]
-  workdirs.claim(run.results[0], other)
+  claim_run_dir(run.results[0], other)
   with pytest.raises(
     UserError, match=r'nope,seed=3. holds a run of another config: optim.clip \(there 2.0, here'
   ):

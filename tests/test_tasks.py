@@ -20,6 +20,7 @@ from posenc_jax.tasks.base import SPLIT_QUARTERS
 from posenc_jax.tasks.needles import DEPTHS
 from posenc_jax.training import loop
 from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 VARIANTS = (
@@ -595,7 +596,7 @@ def test_the_loss_counts_answers_alone(tiny):
   batch = corpus.batches(24, 4, seed=0)[0]
   model, nats = (
     build(tiny, corpus.vocab, nnx.Rngs(0)),
-    loop.functions(tiny, make_optimizer(tiny.optim, 3))[1],
+    make_step_fns(tiny, make_optimizer(tiny.optim, 3))[1],
   )
   scored = np.asarray(token_nll(model, batch.tokens_BT))[batch.scored_BT]
   assert len(scored) == 4

@@ -1,6 +1,4 @@
-"""Training: it learns, repeats itself bit for bit, goes on where it was stopped, and loses nothing
-to damage.
-"""
+"""A training learns, repeats itself bit for bit, resumes where it was stopped, survives damage."""
 
 import json
 import os
@@ -22,11 +20,11 @@ from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop
+from posenc_jax.training import loop, run_dir
 from posenc_jax.training import optimizer as optimizers
-from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 STEPS = 12
@@ -117,7 +115,7 @@ def test_two_runs_are_equal_bit_for_bit(unbroken, tiny, tmp_path):
 
 
 def interrupt(monkeypatch, at, act):
-  """Calls `act` when the batch of step `at` is asked for, once."""
+  """Calls `act` once, when the batch of step `at` is made."""
   read, done = data.Batches.__getitem__, []
 
   def getitem(self, step):
@@ -162,12 +160,13 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(
 
 BUSY = """
 import hashlib, signal, time
-from posenc_jax import logs
-with logs.StopRequest() as stop:
+from posenc_jax.training.stop_signal import StopRequest, stopped_by
+with StopRequest() as stop_request:
   print(flush=True)
-  while not stop.signal:
+  while not stop_request.signal:
     time.sleep(0.01)
-  print(stop.error(3), stop.error(3).code, flush=True)
+  error = stopped_by(stop_request.signal, 3)
+  print(error, error.code, flush=True)
   hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)  # minutes of C, as a long step may be
 """
 
@@ -181,8 +180,9 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
   with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
     process.stdout.readline()
     process.send_signal(numbers[0])
-    words = f"{numbers[0].name}: step 3 is saved; go on with the same command: python -c '--a=b c' {128 + numbers[0]}\n"
-    assert process.stdout.readline() == words
+    command = "go on with the same command: python -c '--a=b c'"
+    line = f'{numbers[0].name}: step 3 is saved; {command} {128 + numbers[0]}\n'
+    assert process.stdout.readline() == line
     process.send_signal(numbers[1])
     _, error = process.communicate(timeout=20)
   assert process.returncode == 128 + numbers[1]
@@ -200,7 +200,7 @@ def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
 
 
 def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, capsys):
-  """Of those alone: steps and the optimizer begin anew. With no steps it ends as it starts."""
+  """It takes the parameters alone: steps and optimizer start anew. With 0 steps it ends at once."""
   changes = {
     'data.corpus': tiny.data.corpus,
     'train.init_from': str(unbroken),
@@ -248,10 +248,10 @@ def test_a_run_goes_on_without_what_it_started_from(unbroken, tiny, tmp_path, ca
 
 def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroken, tiny, tmp_path):
   half = tmp_path / 'half'
-  workdirs.claim(half, tiny)
-  with Checkpoints(half, keep=1) as checkpoints:
+  run_dir.claim_run_dir(half, tiny)
+  with Checkpoints(half, max_to_keep=1) as checkpoints:
     checkpoints.save(3, build(tiny, data.VOCAB, nnx.Rngs(0)), {'count': jnp.array(3)})
-  workdirs.claim(tmp_path / 'none', tiny)
+  run_dir.claim_run_dir(tmp_path / 'none', tiny)
   for start, changes, words in (
     (
       tmp_path / 'nowhere',
@@ -290,10 +290,10 @@ def test_another_config_is_refused_and_nothing_touched(unbroken, tiny):
 def test_a_folder_with_a_run_but_no_config_is_refused(tiny, tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('')
   with pytest.raises(UserError, match=r'holds metrics.jsonl but no config.json'):
-    workdirs.claim(tmp_path, tiny)
+    run_dir.claim_run_dir(tmp_path, tiny)
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='allowed: a folder'):
-    workdirs.claim(tmp_path / 'file', tiny)
+    run_dir.claim_run_dir(tmp_path / 'file', tiny)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path):
@@ -353,7 +353,7 @@ unraisable = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptio
 @pytest.mark.usefixtures('orbax_cleans_up')
 @pytest.mark.parametrize('damage', DAMAGE)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys, damage):
-  with Checkpoints(tmp_path, keep=2) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
     for step in (1, 2, 3):
       checkpoints.save(step, noise(step), {'count': jnp.array(step)})
   trees = {'model': noise(0), 'opt_state': {'count': jnp.array(0)}}
@@ -361,7 +361,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys
   with Checkpoints(tmp_path) as reader:
     assert reader.restore(**trees)[1] == 2
   assert (tmp_path / 'checkpoints' / '3').exists()  # a reader changes nothing
-  with Checkpoints(tmp_path, keep=2) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
     restored, step = checkpoints.restore(**trees)
     assert step == 2
     assert_same(restored, {'model': noise(2), 'opt_state': {'count': jnp.array(2)}})
@@ -375,11 +375,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys
 @unraisable
 @pytest.mark.usefixtures('orbax_cleans_up')
 def test_the_last_checkpoint_damaged_is_an_error_that_removes_nothing(tmp_path):
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     checkpoints.save(1, noise(1), COUNT)
   damage_arrays(tmp_path / 'checkpoints' / '1')
   with (
-    Checkpoints(tmp_path, keep=1) as checkpoints,
+    Checkpoints(tmp_path, max_to_keep=1) as checkpoints,
     pytest.raises(UserError, match=r'every checkpoint is damaged \(step 1\)'),
   ):
     checkpoints.restore(model=noise(0))
@@ -387,12 +387,12 @@ def test_the_last_checkpoint_damaged_is_an_error_that_removes_nothing(tmp_path):
 
 
 def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_called_damage(tmp_path, capsys):
-  with Checkpoints(tmp_path, keep=1) as training:
+  with Checkpoints(tmp_path, max_to_keep=1) as training:
     training.save(1, noise(1), COUNT)
     training.close()
     with Checkpoints(tmp_path) as reader:
       assert reader.latest == 1
-      with Checkpoints(tmp_path, keep=1) as on:
+      with Checkpoints(tmp_path, max_to_keep=1) as on:
         on.save(2, noise(2), COUNT)
       restored, step = reader.restore(model=noise(0))
       assert (step, reader.latest) == (2, 2)
@@ -401,7 +401,7 @@ def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_called_damage(tmp
 
 
 def test_a_wrong_shape_is_not_called_damage(tmp_path):
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     checkpoints.save(1, noise(1), COUNT)
     checkpoints.close()
   with Checkpoints(tmp_path) as checkpoints:
@@ -417,7 +417,7 @@ def test_what_is_saved_may_be_donated_at_once(tmp_path):
   overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
   model = {'w': jax.random.normal(jax.random.key(0), (1024, 512))}
   wanted = jax.tree.map(lambda x: np.array(x), model)
-  with Checkpoints(tmp_path, keep=1) as checkpoints:
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     checkpoints.save(1, model, COUNT)
     for _ in range(5):
       model = overwrite(model)
@@ -469,7 +469,7 @@ class Two(NamedTuple):
 
 
 def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
-  """With the projection, a step is the same step and then the projection."""
+  """A step with projection equals the step without it, followed by the projection."""
   other = config.load(
     BASE, {**TINY, 'encoding.name': 'kerple_log', 'optim.learning_rate': 2.0, 'optim.warmup': 1}
   )
@@ -477,7 +477,7 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
 
   def after_a_step():
     model = build(other, data.VOCAB, nnx.Rngs(0))
-    return loop.functions(other, optimizer)[0](
+    return make_step_fns(other, optimizer)[0](
       model, optimizer.init(model), data.Batch(jnp.arange(64).reshape(4, 16))
     )[0]
 
@@ -506,7 +506,7 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   optimizer = make_optimizer(half.optim, STEPS)
   opt_state = optimizer.init(model)
   batch = data.Batch(jax.ShapeDtypeStruct((4, 16), jnp.int32))
-  step_fn, nats_fn = loop.functions(half, optimizer)
+  step_fn, nats_fn = make_step_fns(half, optimizer)
   for old, new in zip(
     jax.tree.leaves((model, opt_state)),
     jax.tree.leaves(step_fn.eval_shape(model, opt_state, batch)[:2]),
@@ -514,5 +514,5 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   ):
     assert old.dtype == new.dtype
   assert 'bf16' in nats_fn.lower(model, batch).as_text()
-  full = loop.functions(tiny, optimizer)[1]
+  full = make_step_fns(tiny, optimizer)[1]
   assert 'bf16' not in full.lower(model, batch).as_text()

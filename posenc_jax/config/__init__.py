@@ -9,7 +9,7 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 from posenc_jax.config.command_line import REQUIRED, encoding_of, main, parse_args
 from posenc_jax.config.grids import chain, product, vary, zipped
 from posenc_jax.config.loading import cache_folder, load, load_study, overlay
-from posenc_jax.config.schema import CONTROLS, PROTOCOLS, TRACKERS, validate
+from posenc_jax.config.schema import CONTROLS, PROTOCOLS, validate
 from posenc_jax.config.seeds import seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
   config_hash,

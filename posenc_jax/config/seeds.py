@@ -1,6 +1,4 @@
-"""The runs of a config with several seeds: each in a directory of its own, as if it had been
-started by itself.
-"""
+"""Splits a config with several seeds into one run a seed, each as if it had been started alone."""
 
 from pathlib import Path
 
@@ -16,35 +14,27 @@ def seed_workdir(workdir: str | Path, seed: int) -> Path:
 
 
 def single_seed_runs(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, Path]]:
-  """(config, directory) of each run: of one seed these two; of several, for each a config that
-  knows no other seed.
+  """(config, directory) of each seed's run; of a config without `seeds`, itself and `workdir`.
 
-  Where `train.init_from` has several seeds too, each starts from its own; one that is there, from
-  what it did start from, which may be gone.
+  Where the run that `train.init_from` names has several seeds too, each seed starts from its own. A
+  seed whose directory exists keeps what it started from, which may be gone.
   """
   if not config.seeds:
     return [(config, Path(workdir))]
-  start = config.train.init_from
-  there = saved_config(start) if start and (Path(start) / 'config.json').exists() else {}
-  has_seeds = 'seeds' in there and there.seeds  # runs of an earlier version have none
-  split = []
+  source = config.train.init_from
+  source_has_seeds = bool(source and _saved_fields(Path(source)).get('seeds'))
+  runs = []
   for seed in config.seeds:
-    one, folder, own = (
-      from_json(to_json(config)),
-      seed_workdir(workdir, seed),
-      str(seed_workdir(start, seed)),
-    )
-    overlay(one, {'seed': seed, 'seeds': (), 'vmap_seeds': False, 'mesh.seeds': 1})
-    started = _started_from(folder)
-    if started == own or (has_seeds and started != start):
-      one.train.init_from = own
-    split.append((one, folder))
-  return split
+    run_config, run_dir = from_json(to_json(config)), seed_workdir(workdir, seed)
+    overlay(run_config, {'seed': seed, 'seeds': (), 'vmap_seeds': False, 'mesh.seeds': 1})
+    seed_source = str(seed_workdir(source, seed))
+    earlier_source = _saved_fields(run_dir).get('train.init_from')
+    if earlier_source == seed_source or (source_has_seeds and earlier_source != source):
+      run_config.train.init_from = seed_source
+    runs.append((run_config, run_dir))
+  return runs
 
 
-def _started_from(workdir: Path) -> str | None:
-  """The `train.init_from` of the run in the directory; None: there is none, or of a version
-  without that field.
-  """
-  fields = flat(saved_config(workdir)) if (workdir / 'config.json').exists() else {}
-  return fields.get('train.init_from')
+def _saved_fields(run_dir: Path) -> dict[str, object]:
+  """{'dotted.path': value} of the config of the run in `run_dir`; {} where there is no run."""
+  return flat(saved_config(run_dir)) if (run_dir / 'config.json').exists() else {}

@@ -1,4 +1,4 @@
-"""The devices that jax runs on, announced, and its cache of compiled functions."""
+"""Announces the devices that jax runs on, and turns on jax's cache of compiled functions."""
 
 import collections
 import glob
@@ -17,37 +17,35 @@ def announce_devices() -> None:
   import jax
 
   devices = jax.devices()
-  kinds = collections.Counter(device.device_kind for device in devices)
-  print(
-    f'jax {jax.__version__} on {", ".join(f"{number} x {kind}" for kind, number in kinds.items())}'
-  )
+  counts = collections.Counter(device.device_kind for device in devices)
+  kinds = ', '.join(f'{count} x {kind}' for kind, count in counts.items())
+  print(f'jax {jax.__version__} on {kinds}')
   extra = gpu_extra()
   if devices[0].platform == 'cpu' and extra and 'JAX_PLATFORMS' not in os.environ:
     print(
-      f"warning: this machine has an NVIDIA GPU, but jax runs on the CPU: pip install -e '.[{extra}]' to use it",
+      'warning: this machine has an NVIDIA GPU, but jax runs on the CPU: '
+      f"pip install -e '.[{extra}]' to use it",
       file=sys.stderr,
     )
 
 
 def gpu_extra() -> str | None:
-  """The extra of this project that this machine's NVIDIA GPU needs; None where there is none or it
-  is hidden.
+  """The extra of this project that the machine's NVIDIA GPU needs: 'cuda12' or 'cuda13'.
+
+  None where there is no GPU, or CUDA_VISIBLE_DEVICES hides it.
   """
   if os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):
     return None
   in_wsl = Path('/dev/dxg').exists() and shutil.which('nvidia-smi')
   if not (glob.glob('/dev/nvidia[0-9]*') or in_wsl):
     return None
-  driver = (
-    re.search(r'\s(\d{3,})\.\d', NVIDIA_DRIVER.read_text()) if NVIDIA_DRIVER.exists() else None
-  )
+  text = NVIDIA_DRIVER.read_text() if NVIDIA_DRIVER.exists() else ''
+  driver = re.search(r'\s(\d{3,})\.\d', text)
   return 'cuda13' if driver and int(driver[1]) >= CUDA13_DRIVER else 'cuda12'
 
 
-def keep_compiled(folder: Path) -> None:
-  """Lets jax keep compiled functions in `folder`, unless JAX_COMPILATION_CACHE_DIR names
-  another.
-  """
+def enable_compilation_cache(folder: Path) -> None:
+  """Lets jax keep compiled functions in `folder`, unless JAX_COMPILATION_CACHE_DIR names one."""
   import jax
 
   if jax.config.jax_compilation_cache_dir is None:

@@ -1,94 +1,96 @@
-"""The devices of a run as a mesh, and what lies where on it.
+"""The device mesh of a run, and how its arrays are sharded over it.
 
-Seeds at once are cut along `seeds`, batches along `data` and `fsdp`, sequences along `context`, and
-parameters and the optimizer's state along `fsdp`. jax derives the communication. Where no mesh is
-set, everything is on one device.
+Seeds that are trained in one program are sharded along the axis `seeds`, batches along `data` and
+`fsdp`, sequences along `context`, parameters and the optimizer's state along `fsdp`. jax derives
+the communication. Where no such mesh is set, functions that shard return their argument unchanged.
 """
 
+import math
+
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SEEDS = 'seeds'
 AXES = (SEEDS, 'data', 'fsdp', 'context')
 TOKENS = PartitionSpec(('data', 'fsdp'), 'context')  # of [B, T, ...]
-TOKENS_OF_SEEDS = PartitionSpec(SEEDS, *TOKENS)  # of [S, B, T, ...]
+SEED_TOKENS = PartitionSpec(SEEDS, *TOKENS)  # of [S, B, T, ...]
 
 
-def make(sizes) -> Mesh:
-  """The mesh of a config's section `mesh`, of the first devices. ValueError, one line, where there
-  are too few.
+def make_mesh(sizes) -> Mesh:
+  """Makes the mesh that the section `mesh` of a config asks for, of the first devices.
+
+  Raises ValueError, in one line, where there are too few devices, or where one of several processes
+  could be left without any.
   """
-  shape, devices = (sizes.seeds, sizes.data, sizes.fsdp, sizes.context), jax.devices()
-  needed = int(np.prod(shape))
+  shape = sizes.seeds, sizes.data, sizes.fsdp, sizes.context  # in the order of AXES
+  devices = jax.devices()
+  needed = math.prod(shape)
   asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
   if needed > len(devices):
     raise ValueError(
       f'{asked}: their product must be at most the number of devices, {len(devices)}'
     )
-  if jax.process_count() > 1 and needed < len(devices):  # else a process might have none of them
-    raise ValueError(
-      f'{asked}: their product must be {len(devices)}, the devices of all {jax.process_count()} processes'
-    )
-  return jax.make_mesh(
-    shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:needed]
-  )
+  if jax.process_count() > 1 and needed < len(devices):
+    everyone = f'the devices of all {jax.process_count()} processes'
+    raise ValueError(f'{asked}: their product must be {len(devices)}, {everyone}')
+  axis_types = (AxisType.Auto,) * len(AXES)
+  return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices[:needed])
 
 
-def spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-  """Of a parameter: cut along its longest axis that can be, the last of equals; vectors are
-  everywhere.
+def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+  """The sharding of a parameter over `fsdp` devices: along its longest axis that they divide.
+
+  Of equally long axes the last one is taken. Vectors, and parameters without such an axis, are
+  replicated.
   """
-  axis = max(
-    (n for n in range(len(shape)) if shape[n] % fsdp == 0),
-    key=lambda n: (shape[n], n),
-    default=None,
-  )
-  if len(shape) < 2 or axis is None:
+  divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+  if len(shape) < 2 or not divisible:
     return PartitionSpec()
-  return PartitionSpec(*[None] * axis, 'fsdp')
+  longest = max(divisible, key=lambda axis: (shape[axis], axis))
+  return PartitionSpec(*[None] * longest, 'fsdp')
 
 
-def shardings(mesh: Mesh, tree, of_seeds: bool = False):
-  """Where each array of parameters, or of a state made of such, lies; `of_seeds`: their first axis
-  is that of seeds.
+def parameter_shardings(mesh: Mesh, tree, has_seed_axis: bool = False):
+  """The sharding of each array in a tree of parameters, or in the optimizer's state of one.
+
+  `has_seed_axis`: the first axis of each array is that of seeds.
   """
-  first = int(of_seeds)
-  axes = lambda x: (*[SEEDS] * first, *spec(x.shape[first:], mesh.shape['fsdp']))
-  return jax.tree.map(lambda x: NamedSharding(mesh, PartitionSpec(*axes(x))), tree)
+  first_axes = (SEEDS,) if has_seed_axis else ()
+
+  def sharding(x):
+    spec = parameter_spec(x.shape[len(first_axes) :], mesh.shape['fsdp'])
+    return NamedSharding(mesh, PartitionSpec(*first_axes, *spec))
+
+  return jax.tree.map(sharding, tree)
 
 
-def is_set() -> bool:
-  """Whether it is a run's."""
+def is_run_mesh() -> bool:
+  """Whether the active mesh has the axes of a run."""
   return jax.sharding.get_abstract_mesh().axis_names == AXES
 
 
-def cuts_seeds() -> bool:
-  """Whether one is set that gives seeds devices of their own."""
-  return is_set() and jax.sharding.get_abstract_mesh().shape[SEEDS] > 1
+def splits_seeds() -> bool:
+  """Whether the active mesh gives seeds devices of their own."""
+  return is_run_mesh() and jax.sharding.get_abstract_mesh().shape[SEEDS] > 1
 
 
-def tokens(x_BTn):
-  """An array of tokens or activations, to be cut as batches and sequences are. Itself where no mesh
-  is set.
-  """
-  return jax.lax.with_sharding_constraint(x_BTn, TOKENS) if is_set() else x_BTn
+def constrain_tokens(tree):
+  """Shards tokens or activations [B, T, ...] as batches and sequences are."""
+  return _constrain(tree, lambda x, fsdp: TOKENS)
 
 
-def parameters(tree):
-  """Parameters, or a state made of such, to be cut as `shardings` says. Itself where no mesh is
-  set.
-  """
-  if not is_set():
+def constrain_parameters(tree):
+  """Shards parameters, or the optimizer's state of them, as `parameter_shardings` does."""
+  return _constrain(tree, lambda x, fsdp: parameter_spec(x.shape, fsdp))
+
+
+def replicate(tree):
+  """Puts whole arrays on every device, so that every process can read them."""
+  return _constrain(tree, lambda x, fsdp: PartitionSpec())
+
+
+def _constrain(tree, spec_of):
+  if not is_run_mesh():
     return tree
   fsdp = jax.sharding.get_abstract_mesh().shape['fsdp']
-  return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec(x.shape, fsdp)), tree)
-
-
-def everywhere(tree):
-  """Arrays that every process is to read, whole on each device. Itself where no mesh is set."""
-  return (
-    jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
-    if is_set()
-    else tree
-  )
+  return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec_of(x, fsdp)), tree)

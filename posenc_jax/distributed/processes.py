@@ -1,9 +1,8 @@
-"""Several processes that train as one: how they find each other, who writes, and what they agree
-on.
+"""Several processes that train as one: how they connect, which one writes, what they agree on.
 
-Each holds some of the devices of one mesh, and all run the same program: they make the same batches
-from seed and step, compute the same metrics, and end at the same step. The first alone writes and
-prints. Of a process that is alone, all of this asks nothing.
+Each process holds some of the devices of one mesh, and all run the same program: they make the same
+batches from seed and step, compute the same metrics, and end at the same step. The primary process
+(index 0) alone writes and prints. In a run of a single process nothing here communicates.
 """
 
 import contextlib
@@ -25,198 +24,187 @@ from orbax.checkpoint import multihost
 
 from posenc_jax.errors import Stopped, UserError
 
-# jax itself reads the first
-BY_HAND = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
-PATIENCE = 300  # seconds until all must have come
-FAREWELL = 10  # seconds until an error is taken for this process's alone
+# jax itself reads the first of these.
+ENVIRONMENT = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+CONNECT_SECONDS = 300  # how long a process waits for the others when it starts
+ERROR_SECONDS = 10  # how long a process with an error waits to see whether all have it
 
 
 @contextlib.contextmanager
-def joined(patience: int = PATIENCE) -> Iterator[None]:
-  """Makes this process one of several, where it was started so, before jax knows its devices.
+def distributed_context(connect_seconds: int = CONNECT_SECONDS) -> Iterator[None]:
+  """Connects this process to the others, before jax knows its devices, if it is one of several.
 
-  An error that all have alike is told by the first. A process that fails alone says so and leaves
-  without waiting for the others. These end as soon as a connection to it breaks, or by jax, which
-  misses its heartbeat after 100 s. A save that one of them cannot write ends all after Orbax's 20
-  minutes.
-
-  Raises:
-    UserError: the variables of BY_HAND are not what they must be.
+  An error that all processes raise is printed by the primary one. A process that fails alone prints
+  its error and exits; the others end as soon as a connection to it breaks, or when jax misses its
+  heartbeat, after 100 s. A save that one process cannot write ends all of them after Orbax's
+  timeout of 20 minutes. Raises UserError where the variables of ENVIRONMENT do not fit together.
   """
-  if (started := _as_started()) is None:
+  options = _initialize_options()
+  if options is None:
     yield
     return
-  # Collectives of programs that run side by side on a CPU would be mixed up; accelerators have
-  # queues.
+  # On CPUs, which have no queues, the collectives of two programs at once would be mixed up.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
-  # it takes SIGTERM, which logs.StopRequest waits for
+  # jax's preemption service would take the SIGTERM that stop_signal.StopRequest waits for.
   jax.config.update('jax_enable_preemption_service', False)
-  _initialize(started, patience)
-  if not is_first():
+  _connect(options, connect_seconds)
+  if not is_primary():
     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (until the process ends)
   try:
     yield
   except Exception as error:
-    _end(error)
+    _exit_after(error)
     raise
 
 
-def _as_started() -> dict | None:
-  """What `jax.distributed.initialize` is to be told; None: this process is alone."""
-  given = {name: os.environ[name] for name in BY_HAND if name in os.environ}
+def _initialize_options() -> dict | None:
+  """Arguments for `jax.distributed.initialize`; None where this process was started alone."""
+  detection = 'cluster_detection_method'
+  given = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
   if 'JAX_NUM_PROCESSES' in given or 'JAX_PROCESS_ID' in given:
     if given.get('JAX_NUM_PROCESSES') == '1':
       return None
-    said = ' '.join(f'{name}={given.get(name, "")}' for name in BY_HAND)
-    numbers = [given.get(name, '') for name in BY_HAND[1:]]
-    if len(given) < 3 or not all(map(str.isdecimal, numbers)) or int(numbers[1]) >= int(numbers[0]):
-      raise UserError(
-        f'{said}; allowed: HOST:PORT, the number of processes, and 0 to that number - 1; or none of them'
-      )
-    count, number = map(int, numbers)
-    return {'num_processes': count, 'process_id': number, 'cluster_detection_method': 'deactivate'}
-  # SLURM_NTASKS may be the job's, of a shell with one task
+    count, index = (given.get(name, '') for name in ENVIRONMENT[1:])
+    are_numbers = count.isdecimal() and index.isdecimal()
+    if len(given) < len(ENVIRONMENT) or not are_numbers or int(index) >= int(count):
+      values = ' '.join(f'{name}={given.get(name, "")}' for name in ENVIRONMENT)
+      allowed = 'HOST:PORT, the number of processes, and 0 to that number - 1; or none of them'
+      raise UserError(f'{values}; allowed: {allowed}')
+    return {'num_processes': int(count), 'process_id': int(index), detection: 'deactivate'}
+  # SLURM_NTASKS would not do: in a shell with one task it can be that of the whole job.
   if int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
-    return {'cluster_detection_method': 'slurm'}
+    return {detection: 'slurm'}
   if importlib.util.find_spec('libtpu') and 'tpu' in (jax.config.jax_platforms or 'tpu'):
-    # jax names no public way to ask first
-    from jax._src.clusters.cloud_tpu_cluster import GceTpuCluster, GkeTpuCluster
-
-    for cluster in (GkeTpuCluster, GceTpuCluster):
+    for cluster in _tpu_clusters():
       if cluster.is_env_present():
-        return (
-          {'cluster_detection_method': cluster.name} if cluster.get_process_count() > 1 else None
-        )
+        return {detection: cluster.name} if cluster.get_process_count() > 1 else None
   return None
 
 
-def _initialize(started: dict, patience: int) -> None:
-  """Meets the others. When its own time is up, jax aborts with a stack trace: a timer comes before
-  it.
+def _tpu_clusters() -> tuple[type, ...]:
+  """jax's detectors of TPU clusters: it has no public way to ask for the number of processes."""
+  from jax._src.clusters.cloud_tpu_cluster import GceTpuCluster, GkeTpuCluster
+
+  return GkeTpuCluster, GceTpuCluster
+
+
+def _connect(options: dict, seconds: int) -> None:
+  """Connects to the other processes; exits with one line if they have not come in time.
+
+  A timer exits before jax's own timeout, at which jax would abort with a stack trace.
   """
 
   def give_up():
-    names = (*BY_HAND, 'SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS', 'SLURM_PROCID')
-    said = ' '.join(f'{name}={os.environ[name]}' for name in names if name in os.environ)
-    print(
-      f'{Path(sys.argv[0]).name}: {said}: after {patience} s, not all processes have met',
-      file=sys.stderr,
-    )
+    names = (*ENVIRONMENT, 'SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS', 'SLURM_PROCID')
+    values = ' '.join(f'{name}={os.environ[name]}' for name in names if name in os.environ)
+    program = Path(sys.argv[0]).name
+    print(f'{program}: {values}: after {seconds} s, not all processes have met', file=sys.stderr)
     os._exit(1)
 
-  timer = threading.Timer(patience, give_up)
+  timer = threading.Timer(seconds, give_up)
   timer.daemon = True
   timer.start()
   try:
-    jax.distributed.initialize(**started, initialization_timeout=patience + 60)
+    jax.distributed.initialize(**options, initialization_timeout=seconds + 60)
   finally:
     timer.cancel()
 
 
-def _end(error: Exception) -> None:
-  """Ends the process without a word where the first tells the same error, and at once where the
-  others have none.
+def _exit_after(error: Exception) -> None:
+  """Exits at once where this process alone has an error; silently where the primary prints it.
+
+  Returns where `error` is to be raised and printed: in the primary process, and where it is a bug.
   """
   code = getattr(error, 'code', 1)
+  everyone = set(range(jax.process_count()))
   try:
-    multihost.sync_global_processes(
-      'all have failed', timeout=FAREWELL, processes=set(range(jax.process_count()))
-    )
+    multihost.sync_global_processes('all have failed', timeout=ERROR_SECONDS, processes=everyone)
   except jax.errors.JaxRuntimeError:
-    said = error
+    message = error
     try:
       if not isinstance(error, UserError | Stopped | OSError):
         traceback.print_exception(error)
-        said = 'failed alone, or lost another; the same command goes on from the last checkpoint'
-      print(
-        f'process {jax.process_index()} of {jax.process_count()}: {said}',
-        file=sys.stderr,
-        flush=True,
-      )
+        message = 'failed alone, or lost another; the same command goes on from the last checkpoint'
+      process = f'process {jax.process_index()} of {jax.process_count()}'
+      print(f'{process}: {message}', file=sys.stderr, flush=True)
     finally:
-      os._exit(code)  # else it would wait for the others
-  if not is_first() and isinstance(error, UserError | Stopped):
+      os._exit(code)  # sys.exit would wait for the others
+  if not is_primary() and isinstance(error, UserError | Stopped):
     sys.exit(code)
 
 
-def are_several() -> bool:
+def is_multiprocess() -> bool:
   return jax.process_count() > 1
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
   return jax.process_index() == 0
 
 
-def place(tree, shardings):
-  """`jax.device_put` of what every process has whole: each puts what its devices are to hold."""
-  if not are_several():
+def device_put_global(tree, shardings):
+  """`jax.device_put` of arrays that every process holds whole, onto the devices of all."""
+  if not is_multiprocess():
     return jax.device_put(tree, shardings)
 
   def put(x, sharding):
     x = np.asarray(x)
-    return jax.make_array_from_callback(x.shape, sharding, lambda piece: x[piece])
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
   return jax.tree.map(put, tree, jax.tree.broadcast(shardings, tree))
 
 
-def whole(x) -> np.ndarray:
-  """An array, whichever devices hold its pieces. All processes must ask for it at once."""
+def gather_to_host(x) -> np.ndarray:
+  """A whole array on this host, whichever devices hold its shards. Call it in all processes."""
   if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
     x = multihost_utils.process_allgather(x, tiled=True)
   return np.asarray(x)
 
 
-def first(function: Callable, *args):
-  """function(*args) in the first process alone; all return what it returned, or raise what it
-  raised to the user.
-  """
-  if not are_several():
+def run_on_primary(function: Callable, *args):
+  """Calls function(*args) in the primary process; all return its result or raise its user error."""
+  if not is_multiprocess():
     return function(*args)
-  answer, error = None, None
-  if is_first():
+  result, error = None, None
+  if is_primary():
     try:
-      answer = function(*args)
+      result = function(*args)
     except (UserError, Stopped, OSError) as raised:
       error = raised
-  data = np.frombuffer(pickle.dumps((answer, error)), np.uint8)
+  data = np.frombuffer(pickle.dumps((result, error)), np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.array(data.size)))
-  padded = data if is_first() else np.zeros(size, np.uint8)
-  answer, error = pickle.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+  buffer = data if is_primary() else np.zeros(size, np.uint8)
+  result, error = pickle.loads(multihost_utils.broadcast_one_to_all(buffer).tobytes())
   if error is not None:
     raise error
-  return answer
+  return result
 
 
 @contextlib.contextmanager
-def held_by_first(context: contextlib.AbstractContextManager) -> Iterator[None]:
-  """`with context` in the first process, whose errors at its start all raise."""
+def primary_context(context: contextlib.AbstractContextManager) -> Iterator[None]:
+  """Enters `context` in the primary process; all processes raise its error at the start."""
   with contextlib.ExitStack() as stack:
-
-    def enter():
-      stack.enter_context(context)
-
-    first(enter)
+    run_on_primary(stack.enter_context, context)
     yield
 
 
-class Agreement:
-  """What signal any process has got, said to all at the same step and without waiting for the
-  device.
+class SignalConsensus:
+  """Tells all processes, at the same step, which signal any of them has got.
 
-  The numbers are reduced by the devices, after the step that was dispatched last, and read one step
-  later.
+  It does not wait for the devices: they reduce the numbers after the step that was dispatched last,
+  and the result is read one step later.
   """
 
   def __init__(self, mesh: Mesh):
     self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    self._size, self._before = mesh.size, None
+    self._max = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    self._num_devices = mesh.size
+    self._pending = None
 
   def __call__(self, signal: int | None) -> int | None:
-    """The largest of what all gave at the last call; of a process that is alone, `signal`."""
-    if not are_several():
+    """The largest signal that any process passed one call ago; `signal` in a run of one process."""
+    if not is_multiprocess():
       return signal
-    shape, mine = (self._size,), np.full(1, signal or 0, np.int32)
-    told = self._largest(jax.make_array_from_callback(shape, self._sharding, lambda _: mine))
-    before, self._before = self._before, told
-    return None if before is None else int(before) or None
+    local = np.full(1, signal or 0, np.int32)
+    signals = jax.make_array_from_callback((self._num_devices,), self._sharding, lambda _: local)
+    previous, self._pending = self._pending, self._max(signals)
+    return None if previous is None else int(previous) or None

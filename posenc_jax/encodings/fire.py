@@ -14,9 +14,9 @@ class FIRE(Encoding):
     psi(x) = log(|c x| + 1),   f: an MLP 1 -> hidden -> H with ReLU
 
   Li et al. 2023. i is the 0-based position of the query. c starts at 0.1, mu at 1, the MLP from
-  U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as linear layers of the reference code do; every layer has its own set and the
-  1e-6 is there, as in that code (its option of one set for all layers, FIRE-S, is
-  `model.share_encoding='all'`). Its bias after the last layer is not: alike for all keys, it
+  U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as linear layers of the reference code do. Every layer has its
+  own set and the 1e-6 is there, as in that code; its option of one set for all layers, FIRE-S, is
+  `model.share_encoding='all'`. Its bias after the last layer is left out: alike for all keys, it
   changes no softmax. |i - j| for later keys is ours.
   """
 

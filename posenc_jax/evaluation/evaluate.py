@@ -20,7 +20,7 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import Measurement, overrides, plan
 from posenc_jax.model.decoder import LM, build
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_tokenizer, finish, is_finished
+from posenc_jax.training.run_dir import check_tokenizer, is_finished, mark_finished
 
 __all__ = ['evaluate', 'evaluate_run', 'measure']
 
@@ -58,7 +58,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     for seed_config, folder in seed_runs:
       evaluate(seed_config, folder)
     if all(is_finished(folder, config_hash(seed_config)) for seed_config, folder in seed_runs):
-      finish(workdir, config_hash(config))
+      mark_finished(workdir, config_hash(config))
     return
 
   workdir = Path(workdir)
@@ -98,7 +98,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
         print(f'{measurement.name} at {measurement.length}: {summary(rows)} ({seconds:.1f} s)')
   show(workdir.name, measured)
   if step == config.train.steps:
-    finish(workdir, config_hash(config))
+    mark_finished(workdir, config_hash(config))
 
 
 def check_corpus(

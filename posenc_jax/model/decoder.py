@@ -137,7 +137,7 @@ class LM(nnx.Module):
     """
     T = tokens_BT.shape[1]
     table_VD = self.embedding[...]
-    x_BTD = mesh.tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
+    x_BTD = mesh.constrain_tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
     ids = {
@@ -164,7 +164,7 @@ class LM(nnx.Module):
         options = {**ids_of_variant[variant], **attention, 'window': min(windows, default=None)}
         apply = functools.partial(Layer.__call__, **options)
         apply = jax.checkpoint(apply) if self.remat else apply
-        x_BTD = mesh.tokens(apply(layer, x_BTD, enc))
+        x_BTD = mesh.constrain_tokens(apply(layer, x_BTD, enc))
       return x_BTD, None
 
     periods, rest = self.encodings.split_periods(self.layers)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from posenc_jax import config, jsonl_store
 from posenc_jax.errors import UserError
 from posenc_jax.training import trackers
-from posenc_jax.training.run_dir import is_finished, refuse_another
+from posenc_jax.training.run_dir import check_same_config, is_finished
 
 NAME_LENGTH = 120  # characters of a directory's name
 
@@ -121,12 +121,12 @@ def plan(
       fields['train.init_from'] = str(init_from)
     run_config = config.load(study, fields)
     config.validate(run_config)
-    trackers.require(run_config.train.trackers)
+    trackers.check(run_config.train.trackers)
     for seed_config, folder in [
       (run_config, workdir),
       *config.single_seed_runs(run_config, workdir),
     ]:
-      refuse_another(folder, seed_config, 'another --out')
+      check_same_config(folder, seed_config, 'another --out')
     flags = [f'--config={path}', f'--workdir={workdir}']
     flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
     commands = [[sys.executable, str(script), *flags] for script in scripts]

@@ -1,13 +1,9 @@
-"""What is kept on disk to go on from: a run's checkpoints, and compiled functions."""
+"""The checkpoints of a run: saving in the background, restoring the last one that is whole."""
 
 import contextlib
 import functools
-import logging
 import os
-import re
-import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,25 +13,27 @@ import orbax.checkpoint as ocp
 from posenc_jax.config import saved_config
 from posenc_jax.distributed import processes
 from posenc_jax.errors import Stopped, UserError
+from posenc_jax.training.orbax_workarounds import (
+  closed_event_loop_ignored,
+  disk_errors_as_oserror,
+  silence_logged_tracebacks,
+)
 
 
 def finished_parameters(workdir: str | Path, model):
-  """`model` with the parameters that the run in `workdir` has at its end; its config may be
-  another.
+  """`model` with the final parameters of the run in `workdir`, whose config may differ.
 
   Raises `UserError` where no training has ended there, or its parameters have other shapes.
   """
-  where, allowed = (
-    f'config.train.init_from={str(workdir)!r}',
-    'allowed: the directory of a run that train.py finished',
-  )
+  field = f'config.train.init_from={str(workdir)!r}'
+  allowed = 'allowed: the directory of a run that train.py finished'
   if not (Path(workdir) / 'config.json').exists():
-    raise UserError(f'{where}: no config.json there; {allowed}')
+    raise UserError(f'{field}: no config.json there; {allowed}')
   steps = saved_config(workdir).train.steps
   with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
     if checkpoints.latest is None or step < steps:
-      raise UserError(f'{where}: its training is at step {step} of {steps}; {allowed}')
+      raise UserError(f'{field}: its training is at step {step} of {steps}; {allowed}')
   return restored['model']
 
 
@@ -44,36 +42,42 @@ def has_checkpoint(workdir: str | Path) -> bool:
     return checkpoints.latest is not None
 
 
+def not_finite(what: str) -> Stopped:
+  """The error that ends a training at a value that is not finite, before it is saved."""
+  return Stopped(f'{what}; training stopped, and checkpoints are from steps before that')
+
+
 class Checkpoints:
-  """The checkpoints of a run: `workdir/checkpoints/STEP` holds model and optimizer after STEP
-  updates.
+  """The checkpoints in `workdir/checkpoints/STEP`: model and optimizer state after STEP updates.
 
   Each tree is stored as one plain dict `{'path/of/leaf': array}`, so that checkpoints outlive
-  renamed classes. Of several processes the first decides what is read, and each reads all of it;
-  each writes what it holds.
+  renamed classes. In a run of several processes, the primary one decides which checkpoint is read,
+  each process reads all of it, and each writes the shards that it holds.
   """
 
-  def __init__(self, workdir: str | Path, keep: int | None = None):
-    """`keep`: how many of the latest checkpoints stay; None: the folder is only read, nothing there
-    is changed.
-    """
+  def __init__(self, workdir: str | Path, max_to_keep: int | None = None):
+    """`max_to_keep`: how many of the latest checkpoints stay; None opens the folder for reading."""
     self._folder = Path(workdir).resolve() / 'checkpoints'
-    self._keep = keep
-    self._is_saving, self._is_shared = False, not processes.are_several()
-    for name in ('absl', 'asyncio'):
-      logging.getLogger(name).addFilter(_not_orbax)
+    self._max_to_keep, self._is_read_only = max_to_keep, max_to_keep is None
+    self._is_saving, self._is_shared = False, not processes.is_multiprocess()
+    self._disk_errors = functools.partial(disk_errors_as_oserror, self._folder)
+    self._exit_stack = contextlib.ExitStack()
+    silence_logged_tracebacks()
     with self._disk_errors():
-      if keep is not None and processes.is_first():
+      if not self._is_read_only and processes.is_primary():
         self._folder.mkdir(parents=True, exist_ok=True)
       self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
-    """Of this process alone, which waits for no other, or of all, who must open it at once."""
+    """Opens Orbax's manager: for this process alone, or shared, in all processes at once.
+
+    To read, a process opens it alone and waits for no other; the first save opens it shared.
+    """
     group = set(range(jax.process_count())) if self._is_shared else {jax.process_index()}
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=self._keep,
+      max_to_keep=self._max_to_keep,
       create=False,
-      cleanup_tmp_directories=self._keep is not None and self._is_shared,
+      cleanup_tmp_directories=not self._is_read_only and self._is_shared,
       multiprocessing_options=ocp.options.MultiprocessingOptions(
         primary_host=min(group), active_processes=group
       ),
@@ -85,191 +89,155 @@ class Checkpoints:
   @property
   def latest(self) -> int | None:
     """Step of the latest checkpoint, or None."""
-    return processes.first(self._manager.latest_step)
+    return processes.run_on_primary(self._manager.latest_step)
 
   def save(self, step: int, model, opt_state) -> None:
-    """Starts to save in the background; the arrays may be donated at once. `close` waits until it
-    is on the disk.
+    """Starts to save in the background; the arrays may be donated at once.
 
-    An earlier checkpoint goes only once this one is whole.
+    `close` waits until the checkpoint is on the disk. An older one is removed only after that.
 
     Raises:
-      Stopped: a parameter is not finite. OSError: the disk refuses this one or, seen now, the one
-        before.
+      Stopped: a parameter is not finite.
+      OSError: the disk refuses this checkpoint or, noticed only now, the one before.
     """
-    if bad := [
-      path for path, leaf in _leaves(model).items() if not np.isfinite(processes.whole(leaf)).all()
-    ]:
-      raise Stopped(
-        f'step {step}: {bad[0]} is not finite; training stopped, and checkpoints are from steps before that'
-      )
-    trees = {'model': _leaves(model), 'opt_state': _leaves(opt_state)}
-    saves = {name: ocp.args.StandardSave(leaves) for name, leaves in trees.items()}
-    saves['checksums'] = ocp.args.JsonSave(
-      {name: _checksum(leaves) for name, leaves in trees.items()}
-    )
+    trees = {'model': _leaves_by_path(model), 'opt_state': _leaves_by_path(opt_state)}
+    for path, leaf in trees['model'].items():
+      if not np.isfinite(processes.gather_to_host(leaf)).all():
+        raise not_finite(f'step {step}: {path} is not finite')
+    items = {name: ocp.args.StandardSave(leaves) for name, leaves in trees.items()}
+    checksums = {name: _checksum(leaves) for name, leaves in trees.items()}
+    items['checksums'] = ocp.args.JsonSave(checksums)
     with self._disk_errors():
       if not self._is_shared:
         self._manager.close()
         self._is_shared = True
         self._manager = self._open()
-      if not self._manager.save(step, args=ocp.args.Composite(**saves)):
+      if not self._manager.save(step, args=ocp.args.Composite(**items)):
         raise RuntimeError(f'{self._folder}: step {step} was not saved')
     self._is_saving = True
 
-  def check(self) -> None:
-    """Raises OSError where the disk refused what was saved in the background; waits for nothing."""
+  def check_last_save(self) -> None:
+    """Raises OSError if the disk has refused the save in the background; waits for nothing."""
     if self._is_saving and not self._manager.is_saving_in_progress():
       self._is_saving = False
       with self._disk_errors():
-        self._manager.wait_until_finished()
+        self._manager.wait_until_finished()  # Orbax's check_for_errors would miss some
 
   def restore(self, **trees) -> tuple[dict, int]:
-    """The latest readable checkpoint, as `restore(model=model, opt_state=opt_state)`; either may be
-    left out.
+    """Restores the latest readable checkpoint: `restore(model=model, opt_state=opt_state)`.
 
-    A damaged checkpoint is named, set aside as `STEP.damaged` (unless the folder is only read), and
-    the one before it taken.
+    Either may be left out; they give structure, shapes, dtypes and shardings. A damaged checkpoint
+    is named, renamed to `STEP.damaged` (unless opened for reading), and the one before it is taken.
 
-    Args:
-      **trees: give structure, shapes and dtypes.
     Returns:
-      ({name: tree as restored}, step); (trees, 0) where there is no checkpoint.
+      ({name: restored tree}, step), or (trees, 0) where there is no checkpoint.
     Raises:
-      UserError: all are damaged, or hold parameters of another shape.
+      UserError: every checkpoint is damaged, or the latest has arrays of other shapes.
     """
-    read = {}
-    step = processes.first(self._newest, trees, read)
+    cache = {}
+    step = processes.run_on_primary(self._latest_readable, trees, cache)
     if step is None:
       return trees, 0
-    restored = read[step] if processes.is_first() else self._read(step, trees)
-    return processes.place(restored, jax.tree.map(lambda x: x.sharding, trees)), step
+    restored = cache[step] if processes.is_primary() else self._read(step, trees)
+    shardings = jax.tree.map(lambda x: x.sharding, trees)
+    return processes.device_put_global(restored, shardings), step
 
-  def _newest(self, trees: dict, read: dict) -> int | None:
-    """The step of the latest readable checkpoint, which goes into `read`; None: there is no
-    checkpoint.
-    """
+  def _latest_readable(self, trees: dict, cache: dict) -> int | None:
+    """Step of the latest readable checkpoint, read into `cache`; None: there is no checkpoint."""
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        metadata = self._manager.item_metadata(step)
-        stored = {
-          name: {path: tuple(leaf.shape) for path, leaf in metadata[name].tree.items()}
-          for name in trees
-        }
-        # Compared first: Orbax reports a wrong shape and damage with the same words.
-        self._compare_shapes(step, stored, trees)
-        read[step] = self._read(step, trees)
+        # Shapes come first: Orbax reports a wrong shape and damage with the same words.
+        self._check_shapes(step, trees)
+        cache[step] = self._read(step, trees)
       except UserError:
         raise
-      # Orbax raises Exception itself, and whatever its damaged JSON leads to
-      except Exception as error:
-        # a training goes on meanwhile, and has a later one
+      except Exception as error:  # of any kind: Orbax raises whatever damaged JSON leads to
         if not (self._folder / str(step)).exists():
+          # A training that goes on meanwhile has saved a later one and removed this one.
           self.close()
           self._manager = self._open()
-          return self._newest(trees, read)
+          return self._latest_readable(trees, cache)
         print(f'{self._folder}: the checkpoint of step {step} is damaged ({type(error).__name__})')
         damaged.append(step)
-        continue
-      self._set_aside(damaged)
-      return step
+      else:
+        self._set_aside(damaged)
+        return step
     if damaged:
+      problem = f'every checkpoint is damaged (step {", ".join(map(str, damaged))})'
       raise UserError(
-        f'{self._folder}: every checkpoint is damaged (step {", ".join(map(str, damaged))}); allowed: remove the '
-        'folder to train from the start (config.train.max_to_keep=2 would have kept one more)'
+        f'{self._folder}: {problem}; allowed: remove the folder to train from the start '
+        '(config.train.max_to_keep=2 would have kept one more)'
       )
     return None
 
-  def _compare_shapes(self, step: int, stored: dict, trees: dict) -> None:
+  def _check_shapes(self, step: int, trees: dict) -> None:
+    metadata = self._manager.item_metadata(step)
     for name, tree in trees.items():
-      wanted = {path: leaf.shape for path, leaf in _leaves(tree).items()}
-      for path in sorted(wanted.keys() | stored[name].keys()):
-        there, here = stored[name].get(path), wanted.get(path)
-        if there != here:
+      stored = {path: tuple(leaf.shape) for path, leaf in metadata[name].tree.items()}
+      wanted = {path: leaf.shape for path, leaf in _leaves_by_path(tree).items()}
+      for path in sorted(wanted.keys() | stored.keys()):
+        if stored.get(path) != wanted.get(path):
+          leaf = f'{name} {path} of shape {stored.get(path)}'
           raise UserError(
-            f'{self._folder}: step {step} holds {name} {path} of shape {there}, but the config asks for {here}; '
-            'allowed: the config that the checkpoint was made with'
+            f'{self._folder}: step {step} holds {leaf}, but the config asks for '
+            f'{wanted.get(path)}; allowed: the config that the checkpoint was made with'
           )
 
   def _read(self, step: int, trees: dict) -> dict:
-    abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), trees)
-    wanted = {name: ocp.args.StandardRestore(_leaves(tree)) for name, tree in abstract.items()}
-    wanted['checksums'] = ocp.args.JsonRestore()
-    stored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-    for name in trees:
+    """Reads the trees on this host. Raises ValueError where a checksum differs."""
+    items = {'checksums': ocp.args.JsonRestore()}
+    for name, tree in trees.items():
+      abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
+      items[name] = ocp.args.StandardRestore(_leaves_by_path(abstract))
+    stored = self._manager.restore(step, args=ocp.args.Composite(**items))
+    restored = {}
+    for name, tree in trees.items():
       if _checksum(stored[name]) != stored['checksums'][name]:
         raise ValueError(f'{name}: checksum differs')
-    return {
-      name: jax.tree.unflatten(
-        jax.tree.structure(tree), [stored[name][path] for path in _leaves(tree)]
-      )
-      for name, tree in trees.items()
-    }
+      leaves = [stored[name][path] for path in _leaves_by_path(tree)]
+      restored[name] = jax.tree.unflatten(jax.tree.structure(tree), leaves)
+    return restored
 
   def _set_aside(self, steps: list[int]) -> None:
-    if steps and self._keep is not None:  # else these steps could not be saved again
+    """Renames damaged checkpoints, so that these steps can be saved again."""
+    if steps and not self._is_read_only:
       self._manager.close()
       for step in steps:
         os.replace(self._folder / str(step), self._folder / f'{step}.damaged')
       self._manager = self._open()
 
   def close(self) -> None:
-    """Waits until the last save is on the disk. Raises OSError where it is not."""
+    """Waits until the last save is on the disk. Raises OSError where the disk refuses it."""
     with self._disk_errors():
       self._manager.close()
 
-  @contextlib.contextmanager
-  def _disk_errors(self) -> Iterator[None]:
-    """Raises as OSError what TensorStore, through Orbax, says of the disk in words."""
-    try:
-      yield
-    except OSError as error:
-      raise OSError(error.errno, error.strerror, str(self._folder)) from error
-    except ValueError as error:
-      if not (code := re.search(r"OS error (\d+)|os_error_code='(\d+)'", str(error))):
-        raise
-      number = int(code[1] or code[2])
-      raise OSError(number, os.strerror(number), str(self._folder)) from error
-
   def __enter__(self):
-    self._excepthook, sys.excepthook = sys.excepthook, self._report
+    self._exit_stack.enter_context(closed_event_loop_ignored())
     return self
 
-  def _report(self, kind, error, trace) -> None:
-    """TensorStore's threads print tracebacks of the event loop that Orbax closed when a write
-    failed.
-    """
-    if str(error) != 'Event loop is closed':
-      self._excepthook(kind, error, trace)
-
   def __exit__(self, kind, *_):
-    try:
-      of_all = kind is None or issubclass(kind, UserError | Stopped)
-      if of_all or not (kind is KeyboardInterrupt or processes.are_several()):
-        # Ctrl-C before the first step waits for nothing, nor does who would wait for lost processes
+    """Closes, except at Ctrl-C or where it might wait for processes that this error has lost."""
+    with self._exit_stack:
+      every_process_ends = kind is None or issubclass(kind, UserError | Stopped)
+      would_wait = kind is KeyboardInterrupt or processes.is_multiprocess()
+      if every_process_ends or not would_wait:
         self.close()
-    finally:
-      sys.excepthook = self._excepthook
 
 
-def _not_orbax(record: logging.LogRecord) -> bool:
-  # tracebacks, several, of what it raises as well
-  return 'orbax' not in record.pathname + record.getMessage()
-
-
-def _leaves(tree) -> dict[str, object]:
-  flat_tree, _ = jax.tree_util.tree_flatten_with_path(tree)
-  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
-  # '/value': inside an nnx.Param
-  return {name(path).removesuffix('/value'): leaf for path, leaf in flat_tree}
+def _leaves_by_path(tree) -> dict[str, object]:
+  """{'path/of/leaf': leaf}, without the '/value' at the end of the path of an nnx.Param."""
+  path_of = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {path_of(path).removesuffix('/value'): leaf for path, leaf in leaves}
 
 
 def _checksum(leaves: dict) -> int:
-  """CRC-32 over all bytes: Orbax notices most damage, but not a flipped byte of an array that does
-  not compress.
+  """CRC-32 over the bytes of all arrays.
+
+  Orbax notices most damage, but not a flipped byte of an array that does not compress.
   """
   crc = 0
   for path in sorted(leaves):
-    crc = zlib.crc32(np.ascontiguousarray(processes.whole(leaves[path])), crc)
+    crc = zlib.crc32(np.ascontiguousarray(processes.gather_to_host(leaves[path])), crc)
   return crc

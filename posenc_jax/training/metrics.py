@@ -1,78 +1,60 @@
-"""What a training writes and shows: metrics.jsonl, timing.jsonl, the progress bar; and how it is
-told to stop.
-"""
+"""What a training writes and shows: metrics.jsonl, timing.jsonl and the progress bar."""
 
 import math
 import time
 from pathlib import Path
 
 import jax
+import numpy as np
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from posenc_jax import jsonl_store
 from posenc_jax.distributed import processes
-from posenc_jax.errors import Stopped, user_errors
+from posenc_jax.errors import user_errors
 from posenc_jax.model.token_nll import BITS
+from posenc_jax.training.checkpoints import not_finite
 from posenc_jax.training.profiler import peak_memory
 
 
 class Log:
-  """Rows of a training and its progress bar, one step behind the device: `push` reads the metrics
-  of the step before.
+  """The rows of a training and its progress bar, one step behind the device.
 
-  `metrics.jsonl` is the same for two runs of one config; what may differ (times, memory) goes to
-  `timing.jsonl`.
+  `push` takes the metrics of a step and reads those of the step before. `metrics.jsonl` is the same
+  for two runs of one config; what may differ (times, memory) goes to `timing.jsonl`.
   """
 
-  def __init__(
-    self,
-    workdir: Path,
-    start: int,
-    steps: int,
-    every: int,
-    tokens_per_step: int,
-    unit: str,
-    skips: int = 0,
-    members: list[Path] | None = None,
-  ):
-    """Continues after step `start`: rows of later steps, which will be made again, are cut off.
+  def __init__(self, workdir: Path, c: ConfigDict, start_step: int, unit: str, seed_dirs=None):
+    """Continues after `start_step`: cuts off rows of later steps, which will be made again.
 
     Args:
-      every: steps from row to row.
-      unit: what `bpb` is called on the screen: 'bits/byte', or of a task, which has no bytes,
-        'bits/answer'.
-      skips: how many updates may be left out, as the metrics say that they are not finite.
-      members: the directories of seeds that are trained at once: each gets its part of metrics [S],
-        and the time of a step is shared out among them. None: `workdir`, and metrics are numbers.
+      c: the section `train` of the run's config.
+      unit: of `bpb` on the screen: 'bits/byte', or 'bits/answer' of a task, which has no bytes.
+      seed_dirs: directories of seeds that are trained in one program, each of which gets its part
+        of metrics [S] and of the time of a step. None: metrics are numbers, rows of `workdir`.
     Raises:
       UserError: metrics.jsonl is damaged.
     """
-    self._steps, self._every, self._tokens, self._skips = steps, every, tokens_per_step, skips
-    self._are_several, self._rows = (
-      members is not None,
-      [Rows(folder) for folder in members or [workdir]],
-    )
-    for rows in self._rows:
-      there, rows.skipped = processes.first(rows.truncate, start)
-      if lost := [step for step in range(1, start + 1) if self._is_due(step) and step not in there]:
-        print(
-          f'{rows.metrics}: {len(lost)} rows up to step {lost[-1]} are lost and will not be made again'
-        )
-    self._pending, self._unit = None, unit
-    self._timed, self._clock = start, time.perf_counter()
+    self._config, self._unit = c, unit
+    self._costs = {'model_flops_per_step': 0, 'peak_flops_per_second': None}
+    self._has_seed_axis = seed_dirs is not None
+    self._runs = [RunRows(folder) for folder in seed_dirs or [workdir]]
+    for run in self._runs:
+      present, run.num_skipped = processes.run_on_primary(run.truncate, start_step)
+      due = filter(self._is_due, range(1, start_step + 1))
+      if lost := [step for step in due if step not in present]:
+        rows = f'{len(lost)} rows up to step {lost[-1]}'
+        print(f'{run.metrics}: {rows} are lost and will not be made again')
+    self._pending = None
+    self.restart_clock(start_step)
     self._console = Console(highlight=False, soft_wrap=True)
+    status = TextColumn('{task.fields[status]}')
+    columns = TextColumn(workdir.name), BarColumn(), MofNCompleteColumn(), status
     self._bar = Progress(
-      TextColumn(workdir.name),
-      BarColumn(),
-      MofNCompleteColumn(),
-      TextColumn('{task.fields[status]}'),
-      TimeRemainingColumn(),
-      console=self._console,
-      disable=not self._console.is_terminal,
+      *columns, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
     )
-    self._task = self._bar.add_task('', total=steps, completed=start, status='')
-    self._flops = (0, None)
+    self._task = self._bar.add_task('', total=c.steps, completed=start_step, status='')
 
   def __enter__(self):
     self._bar.start()
@@ -80,145 +62,134 @@ class Log:
 
   def __exit__(self, *_):
     self._bar.stop()
-    for rows in self._rows:
-      rows.close()
+    for run in self._runs:
+      for tracker in run.trackers:
+        tracker.close()
 
-  def tell(self, loggers: list[list], flops: int, peak: float | None) -> None:
-    """From now on, rows of each directory go to its `loggers` too (posenc_jax.loggers).
+  def attach_trackers(self, trackers: list[list]) -> None:
+    """Sends rows from now on to trackers, too: a list of them for each directory."""
+    for run, run_trackers in zip(self._runs, trackers, strict=True):
+      run.trackers = run_trackers
 
-    Args:
-      flops: of one step of one seed; rows say what part of `peak` FLOP/s steps reach.
-    """
-    self._flops = flops, peak
-    for rows, some in zip(self._rows, loggers, strict=True):
-      rows.loggers = some
+  def start(self, step: int, costs: dict) -> None:
+    """Writes what the training costs, and measures the time of steps after `step` from now on."""
+    self._costs = costs
+    self._write_timing(step=step, **costs)
+    self.restart_clock(step)
 
   def push(self, step: int, metrics: dict, bytes_per_token: list[float]) -> None:
-    """Takes the metrics that step `step` will have, and reads those of the step before. Raises
-    `Stopped`.
-    """
+    """Takes the metrics of a dispatched step and flushes those of the step before."""
     self.flush()
     self._pending = (step, metrics, bytes_per_token)
 
   def flush(self) -> None:
-    """Waits for the last step and writes its rows if they are due, or if an update was left out.
+    """Waits for the last step; writes its rows if they are due or its update was skipped.
 
-    Raises `Stopped` where a loss is not finite, and no more updates may be left out.
+    Raises `Stopped` where a metric is not finite and no more updates may be skipped.
     """
     if self._pending is None:
       return
     step, metrics, bytes_per_token = self._pending
-    self._pending, made = None, []
-    metrics = jax.device_get(metrics)
+    self._pending = None
+    metrics = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
     self._bar.advance(self._task)
-    for n, rows in enumerate(self._rows):
-      row = {
-        name: float(value[n] if self._are_several else value) for name, value in metrics.items()
-      }
-      if bad := [f'{name} is {value}' for name, value in row.items() if not math.isfinite(value)]:
-        self._skip(
-          rows,
-          step,
-          ', '.join(bad),
-          allowed=self._skips if math.isfinite(row['learning_rate']) else 0,
-        )
+    rows = []
+    for index, run in enumerate(self._runs):
+      values = {name: float(value[index]) for name, value in metrics.items()}
+      bad = [f'{name} is {value}' for name, value in values.items() if not math.isfinite(value)]
+      if bad:
+        # A learning rate that is not finite comes from the schedule, not from one unlucky batch.
+        is_bad_batch = math.isfinite(values['learning_rate'])
+        allowed = self._config.max_nonfinite_updates if is_bad_batch else 0
+        self._skip(run, step, ', '.join(bad), allowed)
       elif self._is_due(step):
-        made.append(
-          {'step': step, 'loss': row['loss'], 'bpb': row['loss'] * BITS / bytes_per_token[n], **row}
-        )
-        rows.write('training', made[-1])
-    if made:
-      self._report(step, made)
+        bpb = values['loss'] * BITS / bytes_per_token[index]
+        row = {'step': step, 'loss': values['loss'], 'bpb': bpb, **values}
+        run.write('training', row)
+        rows.append(row)
+    if rows:
+      self._report(step, rows)
 
   def _is_due(self, step: int) -> bool:
-    return step % self._every == 0 or step in (1, self._steps)
+    return step % self._config.log_every == 0 or step in (1, self._config.steps)
 
-  def _whose(self, rows: 'Rows') -> str:
-    return f'{rows.folder.name}: ' if self._are_several else ''
+  def _prefix(self, run: 'RunRows') -> str:
+    return f'{run.folder.name}: ' if self._has_seed_axis else ''
 
-  def _skip(self, rows: 'Rows', step: int, why: str, allowed: int) -> None:
-    why_stopped = f'{self._whose(rows)}step {step}: {why}'
-    if rows.skipped >= allowed:
-      before = f'{rows.skipped} updates were left out before; ' if rows.skipped else ''
-      raise Stopped(
-        f'{why_stopped}; {before}training stopped, and checkpoints are from steps before that'
-      )
-    rows.skipped += 1
-    rows.write('training', {'step': step, 'skipped': why})
-    said = f'{self._whose(rows)}step {step}/{self._steps}  {why}: update left out ({rows.skipped} of {self._skips})'
-    self._console.print(said)
+  def _skip(self, run: 'RunRows', step: int, reason: str, allowed: int) -> None:
+    """Notes that an update was left out, or raises `Stopped` after `allowed` of them."""
+    if run.num_skipped >= allowed:
+      before = f'; {run.num_skipped} updates were left out before' if run.num_skipped else ''
+      raise not_finite(f'{self._prefix(run)}step {step}: {reason}{before}')
+    run.num_skipped += 1
+    run.write('training', {'step': step, 'skipped': reason})
+    line = f'{self._prefix(run)}step {step}/{self._config.steps}  {reason}: update left out'
+    self._console.print(f'{line} ({run.num_skipped} of {allowed})')
 
-  def _report(self, step: int, made: list[dict]) -> None:
-    now = time.perf_counter()
-    seconds = (now - self._clock) / (step - self._timed)
-    share = seconds / len(self._rows)
-    speed = self._tokens / share
-    self._timed, self._clock = step, now
-    flops, peak = self._flops
-    mfu = None if peak is None else flops / share / peak
-    self.timing(
-      step=step, seconds_per_step=share, tokens_per_second=speed, mfu=mfu, **peak_memory()
-    )
-    loss, bpb = (' '.join(f'{row[name]:.3f}' for row in made) for name in ('loss', 'bpb'))
+  def _report(self, step: int, rows: list[dict]) -> None:
+    """Writes how long the steps since the last report took, and shows the rows of this step."""
+    seconds = (time.perf_counter() - self._clock) / (step - self._clock_step)
+    self.restart_clock(step)
+    seed_seconds = seconds / len(self._runs)
+    speed = self._config.batch * self._config.length / seed_seconds
+    flops, peak = self._costs['model_flops_per_step'], self._costs['peak_flops_per_second']
+    mfu = None if peak is None else flops / seed_seconds / peak
+    times = {'seconds_per_step': seed_seconds, 'tokens_per_second': speed, 'mfu': mfu}
+    self._write_timing(step=step, **times, **peak_memory())
+    loss, bpb = (' '.join(f'{row[name]:.3f}' for row in rows) for name in ('loss', 'bpb'))
     status = f'loss {loss}  {bpb} {self._unit}  {speed:,.0f} tokens/s'
     self._bar.update(self._task, status=status)
     if self._bar.disable:
-      left = round(seconds * (self._steps - step))
-      self._console.print(f'step {step}/{self._steps}  {status}  {left // 60}:{left % 60:02d} left')
+      steps = self._config.steps
+      minutes, seconds_left = divmod(round(seconds * (steps - step)), 60)
+      self._console.print(f'step {step}/{steps}  {status}  {minutes}:{seconds_left:02d} left')
 
   def validation(self, step: int, bpb: list[float]) -> None:
-    """Writes rows of the validation split, and lets the time it took count for no step. Raises
-    `Stopped`.
+    """Writes rows of the validation split; its time counts for no step.
+
+    Raises `Stopped` where a value is not finite.
     """
-    for rows, value in zip(self._rows, bpb, strict=True):
+    for run, value in zip(self._runs, bpb, strict=True):
       if not math.isfinite(value):
-        what = f'{self._whose(rows)}step {step}: validation is {value}'
-        raise Stopped(f'{what}; training stopped, and checkpoints are from steps before that')
-      rows.write('validation', {'step': step, 'split': 'validation', 'bpb': value})
+        raise not_finite(f'{self._prefix(run)}step {step}: validation is {value}')
+      run.write('validation', {'step': step, 'split': 'validation', 'bpb': value})
     values = ' '.join(f'{value:.4f}' for value in bpb)
-    self._console.print(f'step {step}/{self._steps}  validation {values} {self._unit}')
+    self._console.print(f'step {step}/{self._config.steps}  validation {values} {self._unit}')
     self.restart_clock(step)
 
   def restart_clock(self, step: int) -> None:
-    """Times from now on, after `step`."""
-    self._timed, self._clock = step, time.perf_counter()
+    self._clock_step, self._clock = step, time.perf_counter()
 
-  def timing(self, **fields) -> None:
-    for rows in self._rows:
-      rows.write('timing', fields)
+  def _write_timing(self, **fields) -> None:
+    for run in self._runs:
+      run.write('timing', fields)
 
 
-class Rows:
-  """The files of one directory, and the loggers that get the same."""
+class RunRows:
+  """The files of one run directory, and the trackers that get the same rows."""
 
   def __init__(self, folder: Path):
-    self.folder, self.metrics, self.timing = (
-      folder,
-      folder / 'metrics.jsonl',
-      folder / 'timing.jsonl',
-    )
-    self.loggers, self.skipped = [], 0
+    self.folder = folder
+    self.metrics, self.timing = folder / 'metrics.jsonl', folder / 'timing.jsonl'
+    self.trackers = []
+    self.num_skipped = 0
 
   def write(self, kind: str, row: dict) -> None:
-    if not processes.is_first():
+    if not processes.is_primary():
       return
     jsonl_store.append(self.timing if kind == 'timing' else self.metrics, [row])
-    for logger in self.loggers:
-      logger.write(kind, row)
+    for tracker in self.trackers:
+      tracker.write(kind, row)
 
   def truncate(self, step: int) -> tuple[set[int], int]:
-    """Cuts off rows of later steps; returns training's steps that are there, and how many were
-    skipped. UserError.
+    """Cuts off metrics of later steps; returns the steps that stay and how many were skipped.
+
+    Raises UserError where the file is damaged.
     """
     with user_errors(ValueError):
       rows = jsonl_store.read(self.metrics)
     kept = [row for row in rows if row['step'] <= step]
     if len(kept) < len(rows):
       jsonl_store.rewrite(self.metrics, kept)
-    return {row['step'] for row in kept if 'split' not in row}, sum(
-      'skipped' in row for row in kept
-    )
-
-  def close(self) -> None:
-    for logger in self.loggers:
-      logger.close()
+    training_steps = {row['step'] for row in kept if 'split' not in row}
+    return training_steps, sum('skipped' in row for row in kept)

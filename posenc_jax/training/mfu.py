@@ -1,8 +1,8 @@
-"""How much of what a device can compute a training uses: model FLOPs utilization (MFU)."""
+"""Model FLOPs utilization (MFU): which share of a device's FLOP/s a training uses."""
 
 # Dense FLOP/s of matrix products with float32 sums, from the makers' data sheets, by jax's
-# `device_kind`: of bfloat16, and of float32 as jax multiplies it by default there (TensorFloat-32
-# on NVIDIA, one bfloat16 pass on TPUs).
+# `device_kind`: of bfloat16, and of float32 as jax multiplies it by default on that device
+# (TensorFloat-32 on NVIDIA, one bfloat16 pass on TPUs).
 PEAKS = {
   'NVIDIA A100-SXM4-40GB': (312e12, 156e12),
   'NVIDIA A100-SXM4-80GB': (312e12, 156e12),
@@ -19,9 +19,7 @@ PEAKS = {
 
 
 def peak_flops(device_kind: str, compute_dtype: str, matmul_precision: str) -> float | None:
-  """FLOP/s that one device can reach; None where it is not known: of other devices, of float32 at
-  other precisions.
-  """
+  """FLOP/s that one device can reach; None for unknown devices and higher float32 precisions."""
   if device_kind not in PEAKS:
     return None
   bfloat16, float32 = PEAKS[device_kind]
@@ -31,23 +29,26 @@ def peak_flops(device_kind: str, compute_dtype: str, matmul_precision: str) -> f
 
 
 def model_flops(config, vocab: int, windows: tuple[int | None, ...] = (None,)) -> int:
-  """FLOPs that a training step needs, whatever computes it: 6 a weight and token, 12 a query,
-  visible key and channel.
+  """FLOPs that a training step needs, however it is computed.
 
-  As PaLM counts (Chowdhery et al. 2022, appendix B), so that it compares with what others report:
-  matrix products of the network alone, a causal mask not taken off, nothing computed twice, and
-  nothing of the encoding: what that costs lowers the utilization.
+  These are 6 a weight and token, and 12 a query, visible key and channel, as PaLM counts them
+  (Chowdhery et al. 2022, appendix B), so that the utilization compares with what others report.
+  They count the network's matrix products alone: without the halving by the causal mask, without
+  anything that is computed twice, and without the encoding, whose cost lowers the utilization.
 
   Args:
-    config: of the run.
-    vocab: symbols.
-    windows: of the layers of a period of a pattern, in tokens; None: all.
+    config: the config of the run.
+    vocab: number of symbols.
+    windows: the window of each layer in a period of a layer pattern, in tokens; None: all tokens.
   """
-  m, length, tokens = config.model, config.train.length, config.train.batch * config.train.length
-  query, kv = m.heads * m.head_dim, (m.kv_heads or m.heads) * m.head_dim
-  weights = m.layers * m.model_dim * (2 * query + 2 * kv + 2 * m.mlp_dim) + m.model_dim * vocab
-  keys = (
-    min(window for window in (length, config.attention.window, windows[n % len(windows)]) if window)
-    for n in range(m.layers)
-  )
-  return tokens * (6 * weights + sum(12 * query * visible for visible in keys))
+  m, c = config.model, config.train
+  query_dim = m.heads * m.head_dim
+  kv_dim = (m.kv_heads or m.heads) * m.head_dim
+  layer_weights = m.model_dim * (2 * query_dim + 2 * kv_dim + 2 * m.mlp_dim)
+  weights = m.layers * layer_weights + m.model_dim * vocab
+  flops_per_token = 6 * weights
+  for layer in range(m.layers):
+    limits = (c.length, config.attention.window, windows[layer % len(windows)])
+    visible_keys = min(limit for limit in limits if limit)
+    flops_per_token += 12 * query_dim * visible_keys
+  return c.batch * c.length * flops_per_token

@@ -1,7 +1,6 @@
-"""Several seeds in one program: the functions of one by `jax.vmap`, arrays with a first axis
-[S].
-"""
+"""Several seeds in one program: `jax.vmap` over a first axis [S] of every array."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -13,33 +12,31 @@ from posenc_jax.training.checkpoints import Checkpoints
 
 
 def stack(trees: list, seeds: tuple[int, ...]):
-  """The trees of all seeds as one; of a run of one seed (`seeds` is empty), its own."""
-  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) if seeds else trees[0]
+  """Stacks the pytrees of the seeds on a new first axis; without seeds, returns the only one."""
+  if not seeds:
+    return trees[0]
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def over(function, in_axes=0):
-  """The function of one seed as one of all, its arrays cut along the axis of seeds of the mesh that
-  is set.
-  """
-  return jax.vmap(
-    function, in_axes=in_axes, spmd_axis_name=mesh.SEEDS if mesh.cuts_seeds() else None
-  )
+def vmap_seeds(function: Callable, in_axes=0) -> Callable:
+  """`jax.vmap` over seeds, sharded along the mesh's axis of seeds where the mesh splits them."""
+  axis_name = mesh.SEEDS if mesh.splits_seeds() else None
+  return jax.vmap(function, in_axes=in_axes, spmd_axis_name=axis_name)
 
 
-def refuse_alone(folders: list[Path], start: int, steps: int) -> None:
-  """Raises UserError where a seed has been trained by itself: all of them are at `start` of `steps`
-  steps.
-  """
+def check_no_single_seed_checkpoints(folders: list[Path]) -> None:
+  """Raises UserError where a seed has checkpoints of its own before all seeds are trained."""
   for folder in folders:
-    if start < steps and any((folder / 'checkpoints').glob('[0-9]*')):
+    if any((folder / 'checkpoints').glob('[0-9]*')):
       raise UserError(
         f'{folder} holds checkpoints of a run by itself; allowed: config.vmap_seeds=False'
       )
 
 
-def hand_out(folders: list[Path], step: int, model, opt_state) -> None:
-  """Gives each seed the checkpoint that a run by itself ends with."""
-  for n, folder in enumerate(folders):
-    with Checkpoints(folder, keep=1) as own:
-      if own.latest != step:
-        own.save(step, *jax.tree.map(lambda leaf, n=n: leaf[n], (model, opt_state)))
+def split_checkpoint(folders: list[Path], step: int, model, opt_state) -> None:
+  """Saves in the directory of each seed the checkpoint that a run of that seed alone ends with."""
+  for index, folder in enumerate(folders):
+    with Checkpoints(folder, max_to_keep=1) as checkpoints:
+      if checkpoints.latest != step:
+        seed_state = jax.tree.map(lambda leaf, index=index: leaf[index], (model, opt_state))
+        checkpoints.save(step, *seed_state)

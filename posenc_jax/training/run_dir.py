@@ -1,4 +1,4 @@
-"""A run's directory: whose it is, and that one training at a time is at work there."""
+"""A run's directory: it belongs to one config, and one training at a time works in it."""
 
 import contextlib
 import json
@@ -11,80 +11,71 @@ from posenc_jax import jsonl_store
 from posenc_jax.config import differing_keys, flat, saved_config, to_json, training_part
 from posenc_jax.errors import UserError, user_errors
 
-# in a run's directory: the hash of the learned tokenizer, if there is one
-TOKENIZER = 'tokenizer.json'
+TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 
 
 @contextlib.contextmanager
-def claimed(workdir: str | Path, config: ConfigDict) -> Iterator[None]:
-  """`claim`, and no other training writes there until the end. Raises `UserError` where one
-  does.
+def locked_run_dir(workdir: str | Path, config: ConfigDict) -> Iterator[None]:
+  """Claims the directory for `config` and locks out other trainings.
+
+  Raises `UserError` where the directory holds a run of another config, or a training works there.
   """
   workdir = Path(workdir)
-  refuse_another(workdir, config)  # before a lock is left there
+  check_same_config(workdir, config)  # first, so that no lock file is left in another's directory
   _make_folder(workdir)
   with user_errors(BlockingIOError), jsonl_store.file_lock(workdir / 'train.lock'):
-    claim(workdir, config)
+    claim_run_dir(workdir, config)
     yield
 
 
-def claim(workdir: str | Path, config: ConfigDict) -> None:
-  """Makes the directory this config's: writes `config.json`, or compares what decides training with
-  the one there.
+def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
+  """Writes `config.json`, or compares the fields that decide training with the one there.
 
-  Raises `UserError` naming the fields that differ. `eval` and `label` may: the file keeps what it
-  was made with.
+  Raises `UserError` naming the fields that differ. `eval` and `label` may differ: the file keeps
+  what it was made with.
   """
   workdir = Path(workdir)
   _make_folder(workdir)
-  refuse_another(workdir, config)
+  check_same_config(workdir, config)
   if not (workdir / 'config.json').exists():
     jsonl_store.atomic_write_json(workdir / 'config.json', to_json(config))
 
 
-def is_finished(workdir: str | Path, config_hash: str) -> bool:
-  """Whether all that a config of this hash asks for, training and evaluation, is there."""
-  path = Path(workdir) / 'finished.json'
-  return path.exists() and json.loads(path.read_text())['config_hash'] == config_hash
-
-
-def finish(workdir: str | Path, config_hash: str) -> None:
-  jsonl_store.atomic_write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
+def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another workdir') -> None:
+  """Raises `UserError` where the directory holds a run of another config, naming what differs."""
+  field = f'workdir={str(workdir)!r}'
+  if (workdir / 'config.json').exists():
+    here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
+    if keys := differing_keys(here, there):
+      differing = [f'{key} (there {there.get(key)!r}, here {here.get(key)!r})' for key in keys]
+      problem = f'holds a run of another config: {", ".join(differing)}'
+      raise UserError(f'{field} {problem}; allowed: {allowed}')
+  else:
+    for name in ('checkpoints', 'metrics.jsonl'):
+      if (workdir / name).exists():
+        raise UserError(f'{field} holds {name} but no config.json; allowed: {allowed}')
 
 
 def _make_folder(workdir: Path) -> None:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise UserError(
-      f'workdir={str(workdir)!r}: {error.strerror}; allowed: a folder, or where one can be made'
-    ) from None
+    allowed = 'a folder, or where one can be made'
+    raise UserError(f'workdir={str(workdir)!r}: {error.strerror}; allowed: {allowed}') from None
 
 
-def refuse_another(workdir: Path, config: ConfigDict, allowed: str = 'another workdir') -> None:
-  """Raises `UserError` naming the fields that differ where the directory holds the run of another
-  config.
-  """
-  if (workdir / 'config.json').exists():
-    here, there = training_part(config), training_part(saved_config(workdir))
-    mine, theirs = flat(here), flat(there)
-    if keys := differing_keys(here, there):
-      parts = ', '.join(
-        f'{key} (there {theirs.get(key)!r}, here {mine.get(key)!r})' for key in keys
-      )
-      raise UserError(
-        f'workdir={str(workdir)!r} holds a run of another config: {parts}; allowed: {allowed}'
-      )
-  elif left := [name for name in ('checkpoints', 'metrics.jsonl') if (workdir / name).exists()]:
-    raise UserError(
-      f'workdir={str(workdir)!r} holds {left[0]} but no config.json; allowed: {allowed}'
-    )
+def is_finished(workdir: str | Path, config_hash: str) -> bool:
+  """Whether all that a config of this hash asks for, training and evaluation, is done."""
+  path = Path(workdir) / 'finished.json'
+  return path.exists() and json.loads(path.read_text())['config_hash'] == config_hash
+
+
+def mark_finished(workdir: str | Path, config_hash: str) -> None:
+  jsonl_store.atomic_write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
 
 
 def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:
-  """Writes `tokenizer.json` with the hash of the learned tokenizer (None: there is none), or
-  compares it.
-  """
+  """Writes the hash of the learned tokenizer (None: there is none), or compares it."""
   path = Path(workdir) / TOKENIZER
   if sha256 is not None and not path.exists():
     jsonl_store.atomic_write_json(path, {'sha256': sha256})
@@ -96,9 +87,9 @@ def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
   path = Path(workdir) / TOKENIZER
   there = json.loads(path.read_text())['sha256'] if path.exists() else None
   if there != sha256:
-    was, now = (
-      f'the tokenizer {some[:16]}' if some else 'no learned tokenizer' for some in (there, sha256)
+    trained_with, here = (
+      f'the tokenizer {digest[:16]}' if digest else 'no learned tokenizer'
+      for digest in (there, sha256)
     )
-    raise UserError(
-      f'workdir={str(workdir)!r}: its run was trained with {was}, here is {now}; allowed: the same text'
-    )
+    problem = f'its run was trained with {trained_with}, here is {here}'
+    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: the same text')

@@ -12,52 +12,52 @@ from posenc_jax.errors import Stopped
 
 
 class StopRequest:
-  """`with StopRequest() as stop`: SIGTERM or Ctrl-C set `stop.signal`; a second one ends the
-  process at once.
+  """`with StopRequest() as stop_request`: SIGTERM or Ctrl-C set `stop_request.signal`.
 
-  Python's handlers wait until a step, or whatever else the main thread computes, is over: a thread
-  sees the second one.
+  A second signal ends the process at once. Python runs signal handlers only between instructions of
+  the main thread, which may be in a long computation: so a thread of its own watches for the
+  second, through the pipe that the interpreter writes each signal to.
   """
 
-  signal = None
+  signal: int | None = None
 
   def __enter__(self):
-    seen, self._told = os.pipe()
-    os.set_blocking(self._told, False)
-    self._before = {
-      number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)
+    read_fd, self._write_fd = os.pipe()
+    os.set_blocking(self._write_fd, False)
+    self._old_handlers = {
+      number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)
     }
-    self._fd_before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
-    threading.Thread(target=self._watch, args=[seen], daemon=True).start()
+    self._old_wakeup_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+    threading.Thread(target=self._watch, args=[read_fd], daemon=True).start()
     return self
 
-  def _request(self, number, frame):
+  def _handle(self, number, frame):
     del frame
     self.signal = number
 
-  def _watch(self, seen: int) -> None:
-    asked = 0
-    while byte := os.read(seen, 1):
-      asked += byte[0] in self._before
-      if asked == 2:
+  def _watch(self, read_fd: int) -> None:
+    received = 0
+    while byte := os.read(read_fd, 1):
+      number = byte[0]
+      received += number in self._old_handlers
+      if received == 2:
         Console().show_cursor()  # a progress bar hides it
-        print(
-          f'{signal.Signals(byte[0]).name} again: ended at once; the same command goes on',
-          file=sys.stderr,
-          flush=True,
-        )
-        os._exit(128 + byte[0])
-    os.close(seen)
+        name = signal.Signals(number).name
+        print(f'{name} again: ended at once; the same command goes on', file=sys.stderr, flush=True)
+        os._exit(128 + number)
+    os.close(read_fd)
 
   def __exit__(self, *_):
-    signal.set_wakeup_fd(self._fd_before)
-    for number, handler in self._before.items():
+    signal.set_wakeup_fd(self._old_wakeup_fd)
+    for number, handler in self._old_handlers.items():
       signal.signal(number, handler)
-    os.close(self._told)
+    os.close(self._write_fd)
 
-  def error(self, step: int) -> Stopped:
-    command = shlex.join(['python', *sys.argv])
-    name = signal.Signals(self.signal).name
-    return Stopped(
-      f'{name}: step {step} is saved; go on with the same command: {command}', 128 + self.signal
-    )
+
+def stopped_by(number: int, step: int) -> Stopped:
+  """The error that ends a training after signal `number`, once `step` is saved."""
+  command = shlex.join(['python', *sys.argv])
+  name = signal.Signals(number).name
+  return Stopped(
+    f'{name}: step {step} is saved; go on with the same command: {command}', 128 + number
+  )

@@ -1,8 +1,8 @@
-"""Who gets the rows of metrics.jsonl and timing.jsonl too: TensorBoard, Weights & Biases. The files
-are written always.
+"""Experiment trackers, which get the rows of metrics.jsonl and timing.jsonl as well.
 
-A logger is anything with `write(kind, row)`, where kind is 'training', 'validation' or 'timing',
-and `close()`.
+The files are always written. A tracker has `library`, what it imports; `write(kind, row)`, where
+kind is 'training', 'validation' or 'timing'; and `close()`. TRACKERS names them all: what
+`config.train.trackers` may hold.
 """
 
 import importlib.util
@@ -11,48 +11,22 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from posenc_jax.errors import UserError
-
-LIBRARIES = {'tensorboard': 'tensorboardX', 'wandb': 'wandb'}
-
-
-def require(names: Iterable[str]) -> None:
-  """Raises UserError where the library of a logger is not installed."""
-  for name in names:
-    if importlib.util.find_spec(LIBRARIES[name]) is None:
-      raise UserError(
-        f'config.train.trackers={tuple(names)}: {LIBRARIES[name]} is not installed; '
-        "allowed: after pip install 'posenc_jax[logging]'"
-      )
-
-
-def make(names: Iterable[str], workdir: Path, start: int, config: dict) -> list:
-  """The loggers of a run that goes on after step `start`. Raises UserError where one cannot
-  begin.
-  """
-  return [KINDS[name](workdir, start, config) for name in names]
-
-
-def numbers(kind: str, row: dict) -> dict[str, float]:
-  """{'kind/name': value} of a row, without its step and what is no number."""
-  return {
-    f'{kind}/{name}': v for name, v in row.items() if name != 'step' and isinstance(v, int | float)
-  }
+from posenc_jax.errors import UserError, hint
 
 
 class TensorBoard:
-  """Event files in `workdir/tensorboard`; steps that are made again replace what was logged of
-  them.
-  """
+  """Writes event files in `workdir/tensorboard`. Steps that are made again replace the old ones."""
 
-  def __init__(self, workdir: Path, start: int, config: dict):
+  library = 'tensorboardX'
+
+  def __init__(self, workdir: Path, start_step: int, config: dict):
     from tensorboardX import SummaryWriter
 
     del config
-    self._writer = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start + 1)
+    self._writer = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
 
   def write(self, kind: str, row: dict) -> None:
-    for name, value in numbers(kind, row).items():
+    for name, value in scalars(kind, row).items():
       self._writer.add_scalar(name, value, row['step'])
 
   def close(self) -> None:
@@ -60,18 +34,19 @@ class TensorBoard:
 
 
 class WandB:
-  """One run of wandb for the directory, however often it is interrupted: its id stands in
-  `workdir/wandb_id.txt`.
+  """Logs to one wandb run for the directory, however often the training is interrupted.
 
-  Project, entity and mode are wandb's own: WANDB_PROJECT (by default posenc_jax), WANDB_ENTITY,
-  WANDB_MODE=offline. Steps are a column: rows of steps that are made again, equal to the first
-  ones, stand there twice.
+  `workdir/wandb_id.txt` keeps its id. Project, entity and mode are wandb's own: WANDB_PROJECT (by
+  default posenc_jax), WANDB_ENTITY, WANDB_MODE=offline. Steps are a column: rows of steps that are
+  made again, equal to the first ones, appear twice.
   """
 
-  def __init__(self, workdir: Path, start: int, config: dict):
+  library = 'wandb'
+
+  def __init__(self, workdir: Path, start_step: int, config: dict):
     import wandb
 
-    del start
+    del start_step
     path = workdir / 'wandb_id.txt'
     if not path.exists():
       path.write_text(secrets.token_hex(8))
@@ -84,21 +59,43 @@ class WandB:
         name=workdir.name,
         group=workdir.resolve().parent.name,
         config=config,
-        settings=wandb.Settings(silent=True, console='off'),  # the run's output stands in its log
+        settings=wandb.Settings(silent=True, console='off'),  # the output has a log of its own
       )
     except wandb.errors.Error as error:
-      words = ' '.join(str(error).split())
-      raise UserError(
-        f"config.train.trackers: 'wandb': {words}; allowed: that, or WANDB_MODE=offline"
-      ) from None
+      message = f"'wandb': {' '.join(str(error).split())}"
+      allowed = 'that, or WANDB_MODE=offline'
+      raise UserError(f'config.train.trackers: {message}; allowed: {allowed}') from None
     self._run.define_metric('step')
     self._run.define_metric('*', step_metric='step')
 
   def write(self, kind: str, row: dict) -> None:
-    self._run.log({'step': row['step'], **numbers(kind, row)})
+    self._run.log({'step': row['step'], **scalars(kind, row)})
 
   def close(self) -> None:
     self._run.finish()
 
 
-KINDS = {'tensorboard': TensorBoard, 'wandb': WandB}
+TRACKERS = {'tensorboard': TensorBoard, 'wandb': WandB}
+
+
+def check(names: Iterable[str]) -> None:
+  """Raises UserError for a tracker that does not exist, or whose library is not installed."""
+  for name in names:
+    if name not in TRACKERS:
+      allowed = f'{", ".join(TRACKERS)}; {hint(name, TRACKERS)}'.removesuffix('; ')
+      raise UserError(f'config.train.trackers={name!r}; allowed: {allowed}')
+    library = TRACKERS[name].library
+    if importlib.util.find_spec(library) is None:
+      problem = f'config.train.trackers={tuple(names)}: {library} is not installed'
+      raise UserError(f"{problem}; allowed: after pip install 'posenc_jax[logging]'")
+
+
+def make_trackers(names: Iterable[str], workdir: Path, start_step: int, config: dict) -> list:
+  """Starts the trackers of a run that continues after `start_step`. May raise UserError."""
+  return [TRACKERS[name](workdir, start_step, config) for name in names]
+
+
+def scalars(kind: str, row: dict) -> dict[str, float]:
+  """{'kind/name': value} of the numbers in a row, without its step."""
+  numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+  return {f'{kind}/{name}': value for name, value in numbers.items() if name != 'step'}

@@ -16,8 +16,8 @@ from posenc_jax.config import encoding_of
 from posenc_jax.encodings import make
 from posenc_jax.model.decoder import build as build_model
 from posenc_jax.training import multi_seed
-from posenc_jax.training.loop import functions
 from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
 
 from . import memory, plain
 from .cases import MATMUL_SIZE, PLAIN, TRAIN_LENGTH, Case, step_config, tokens
@@ -88,7 +88,7 @@ def step(case: Case) -> Target:
   else:
     config.seeds = ()
   with jax.default_matmul_precision(config.train.matmul_precision):
-    compiled, facts = compile_within_memory(functions(config, optimizer)[0], *states[0], batch)
+    compiled, facts = compile_within_memory(make_step_fns(config, optimizer)[0], *states[0], batch)
 
   def call():
     losses = []

@@ -69,7 +69,7 @@ def attention(name: str, length: int, shards: int):
   D = HEADS * HEAD_DIM
   sizes = {'model_dim': D, 'heads': HEADS, 'head_dim': HEAD_DIM, 'train_length': length}
   enc = make(name, **sizes, rngs=nnx.Rngs(0))
-  devices = mesh.make(config.load(BASE, {'mesh.context': shards}).mesh)
+  devices = mesh.make_mesh(config.load(BASE, {'mesh.context': shards}).mesh)
   sharding = jax.NamedSharding(devices, mesh.TOKENS)
   q = jax.ShapeDtypeStruct((1, length, HEADS, HEAD_DIM), jnp.float32, sharding=sharding)
   x = jax.ShapeDtypeStruct((1, length, D), jnp.float32, sharding=sharding)
@@ -90,20 +90,20 @@ def step(name: str, length: int, shards: int):
   from posenc_jax import data
   from posenc_jax.distributed import mesh
   from posenc_jax.model.decoder import build
-  from posenc_jax.training import loop
   from posenc_jax.training.optimizer import make_optimizer
+  from posenc_jax.training.step import make_step_fns
 
   fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
   c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
   config.validate(c)
-  devices, optimizer = mesh.make(c.mesh), make_optimizer(c.optim, c.train.steps)
+  devices, optimizer = mesh.make_mesh(c.mesh), make_optimizer(c.optim, c.train.steps)
   model = build(c, data.VOCAB, nnx.Rngs(0))
   state = model, optimizer.init(model)
   sharding = jax.NamedSharding(devices, mesh.TOKENS)
   batch = data.Batch(jax.ShapeDtypeStruct((1, length), jnp.int32, sharding=sharding))
   with jax.set_mesh(devices):
-    state = jax.device_put(state, mesh.shardings(devices, state))
-    return loop.functions(c, optimizer)[0].lower(*state, batch).compile()
+    state = jax.device_put(state, mesh.parameter_shardings(devices, state))
+    return make_step_fns(c, optimizer)[0].lower(*state, batch).compile()
 
 
 if __name__ == '__main__':

@@ -1,9 +1,8 @@
-"""Who looks on at a training: loggers, utilization, traces. What it writes of results stays the
-same.
-"""
+"""Trackers, utilization and traces observe a training and change none of its results."""
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import jax
@@ -16,6 +15,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, mfu, trackers
 from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TINY = {
@@ -39,7 +39,7 @@ TINY = {
 
 @pytest.fixture
 def run(tmp_path):
-  """(name, overrides) -> directory of a tiny run that was trained."""
+  """run(name, overrides) trains a tiny run and returns its directory."""
   for split in ('train', 'validation'):
     (tmp_path / 'corpus' / split).mkdir(parents=True)
     (tmp_path / 'corpus' / split / 'text.txt').write_text(
@@ -57,9 +57,7 @@ def run(tmp_path):
 
 
 def test_what_looks_on_changes_no_result(run, monkeypatch):
-  """A trace, a logger of all rows, and the utilization of a device whose peak is known; of another
-  it is null.
-  """
+  """A trace and a tracker see all rows; the utilization is null where the peak is unknown."""
   pytest.importorskip('tensorboardX')
   seen = []
   real = trackers.TensorBoard.write
@@ -88,7 +86,7 @@ def test_what_looks_on_changes_no_result(run, monkeypatch):
 
 @pytest.mark.parametrize('start', [0, 4])
 def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
-  """From the first one, too, of a run that ended before it had a checkpoint."""
+  """That is step 1, too, of a run that ended before it had a checkpoint."""
   pytest.importorskip('tensorboardX')
   from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -106,9 +104,7 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
   'overrides', [{}, {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}]
 )
 def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
-  """Of dense attention, which multiplies what the mask hides too; at 64 wide, elementwise work is a
-  few percent.
-  """
+  """Dense attention multiplies what the mask hides, too; elementwise work is a few percent."""
   sizes = {
     'model.layers': 2,
     'model.model_dim': 128,
@@ -124,7 +120,7 @@ def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
   }
   c = config.load(BASE, {**sizes, **more, **overrides})
   model, optimizer = build(c, data.VOCAB, nnx.Rngs(0)), make_optimizer(c.optim, 10)
-  nats = loop.functions(c, optimizer)[1]
+  nats = make_step_fns(c, optimizer)[1]
   tokens_BT = jnp.zeros((c.train.batch, c.train.length), jnp.int32)
   gradient = jax.jit(jax.grad(lambda model: nats(model, data.Batch(tokens_BT))))
   counted = gradient.lower(model).compile().cost_analysis()['flops']
@@ -178,8 +174,16 @@ def test_a_library_that_is_missing_is_one_line_before_anything_is_written(
   assert not (tmp_path / 'run').exists()
 
 
+def test_the_extra_for_trackers_installs_the_library_of_each():
+  project = tomllib.loads((BASE.parents[1] / 'pyproject.toml').read_text())['project']
+  installed = {
+    requirement.partition('>=')[0] for requirement in project['optional-dependencies']['logging']
+  }
+  assert {tracker.library for tracker in trackers.TRACKERS.values()} == installed
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore')  # of wandb's own
+@pytest.mark.filterwarnings('ignore')  # wandb itself warns
 def test_wandb_works_offline_and_is_one_line_where_it_cannot_begin(run, tmp_path, monkeypatch):
   wandb = pytest.importorskip('wandb')
   monkeypatch.setenv('HOME', str(tmp_path))

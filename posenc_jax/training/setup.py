@@ -1,0 +1,131 @@
+"""Prepares a training: data, mesh, model and step functions, then the state that it starts from."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.stages import Compiled, Lowered
+from ml_collections import ConfigDict
+
+from posenc_jax import data
+from posenc_jax.config import single_seed_runs
+from posenc_jax.distributed import mesh as meshes
+from posenc_jax.distributed.processes import device_put_global, primary_context, run_on_primary
+from posenc_jax.encodings import LengthError
+from posenc_jax.errors import user_errors
+from posenc_jax.model.decoder import build
+from posenc_jax.training import multi_seed, run_dir
+from posenc_jax.training.checkpoints import Checkpoints, finished_parameters, has_checkpoint
+from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import make_step_fns
+
+
+@dataclasses.dataclass
+class Training:
+  """What the loop needs. With seeds in one program, arrays of the state have a first axis [S]."""
+
+  config: ConfigDict
+  workdir: Path  # it holds the checkpoints of all seeds
+  seed_runs: list[tuple[ConfigDict, Path]]  # config and directory of each seed
+  corpus: data.Corpus | data.TaskCorpus
+  train_batches: list[data.Batches | data.TaskBatches]  # of each seed
+  val_batches: data.Batches | data.TaskBatches  # the same for all seeds
+  mesh: Mesh
+  model: nnx.Module
+  opt_state: tuple
+  start_step: int = 0
+  train_step: Lowered | Compiled | None = None
+  val_step: Lowered | Compiled | None = None
+
+  def compile(self) -> None:
+    self.train_step, self.val_step = self.train_step.compile(), self.val_step.compile()
+
+  @property
+  def seed_dirs(self) -> list[Path] | None:
+    """The directories of seeds that are trained in one program; None: there is one seed."""
+    return [folder for _, folder in self.seed_runs] if self.config.seeds else None
+
+  def train_iter(self) -> Iterator[tuple[int, list[data.Batch]]]:
+    """Yields each step after `start_step` with the batch of every seed, on the host."""
+    for step in range(self.start_step + 1, self.config.train.steps + 1):
+      yield step, [batches[step - 1] for batches in self.train_batches]
+
+  def put_train_batch(self, seed_batches: list[data.Batch]) -> data.Batch:
+    spec = meshes.SEED_TOKENS if self.config.seeds else meshes.TOKENS
+    batch = multi_seed.stack(seed_batches, self.config.seeds)
+    return device_put_global(batch, NamedSharding(self.mesh, spec))
+
+  def put_val_batch(self, batch: data.Batch) -> data.Batch:
+    return device_put_global(batch, NamedSharding(self.mesh, meshes.TOKENS))
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Training:
+  """Makes data, model and lowered step functions; nothing is written or compiled.
+
+  Raises UserError where the config cannot be trained.
+  """
+  c = config.train
+  seed_runs = single_seed_runs(config, workdir)
+
+  # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
+  corpus = data.source(config.data, 'train')
+  train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
+  val_batches = data.source(config.data, 'validation').batches(c.length, c.batch, seed=0)
+
+  with user_errors(ValueError):
+    mesh = meshes.make_mesh(config.mesh)
+    models = [build(run, corpus.vocab, nnx.Rngs(run.seed)) for run, _ in seed_runs]
+  if c.init_from and not has_checkpoint(workdir):  # later, the run it started from may be gone
+    for run, _ in seed_runs:
+      run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
+    models = [
+      finished_parameters(run.train.init_from, model)
+      for (run, _), model in zip(seed_runs, models, strict=True)
+    ]
+  optimizer = make_optimizer(config.optim, c.steps)
+  state = multi_seed.stack([(model, optimizer.init(model)) for model in models], config.seeds)
+  shardings = meshes.parameter_shardings(mesh, state, has_seed_axis=bool(config.seeds))
+  model, opt_state = device_put_global(state, shardings)
+
+  training = Training(
+    config, workdir, seed_runs, corpus, train_batches, val_batches, mesh, model, opt_state
+  )
+  train_step, val_step = make_step_fns(config, optimizer)
+  first_batch = [batches[0] for batches in train_batches]
+  with (
+    user_errors(LengthError, NotImplementedError),
+    jax.set_mesh(mesh),
+    jax.default_matmul_precision(c.matmul_precision),
+  ):
+    batch = training.put_train_batch(first_batch)
+    training.train_step = train_step.lower(model, opt_state, batch)
+    training.val_step = val_step.lower(model, training.put_val_batch(val_batches[0]))
+  return training
+
+
+@contextlib.contextmanager
+def restored(training: Training) -> Iterator[Checkpoints]:
+  """Locks the directories of a training, restores its last checkpoint, and yields the checkpoints.
+
+  Raises UserError where a directory holds another run, or its checkpoints cannot be used.
+  """
+  config, workdir = training.config, training.workdir
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(primary_context(run_dir.locked_run_dir(workdir, config)))
+    if config.seeds:
+      for seed_config, folder in training.seed_runs:
+        stack.enter_context(primary_context(run_dir.locked_run_dir(folder, seed_config)))
+    checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
+    for _, folder in training.seed_runs:
+      run_on_primary(run_dir.claim_tokenizer, folder, training.corpus.sha256)
+    state, training.start_step = checkpoints.restore(
+      model=training.model, opt_state=training.opt_state
+    )
+    training.model, training.opt_state = state['model'], state['opt_state']
+    if config.seeds and training.start_step < config.train.steps:
+      run_on_primary(multi_seed.check_no_single_seed_checkpoints, training.seed_dirs)
+    yield checkpoints

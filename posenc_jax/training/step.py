@@ -1,0 +1,94 @@
+"""The jitted functions of a training: one optimizer step, and the loss of a validation batch."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from ml_collections import ConfigDict
+
+from posenc_jax.data import Batch
+from posenc_jax.distributed import mesh
+from posenc_jax.model.decoder import attention_options
+from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training import multi_seed, optimizer
+
+
+def make_step_fns(config: ConfigDict, tx: optax.GradientTransformation):
+  """Makes the two jitted functions of a training with the optimizer `tx`.
+
+  Returns:
+    train_step(model, opt_state, batch) -> (model, opt_state, metrics), which donates the first two;
+    val_step(model, batch) -> nats per token, a mean over the tokens of `batch` that count.
+
+  What an encoding samples at a step depends, as the batch does, on seed and step alone. With
+  `config.seeds`, every array has a first axis [S], except the batch of `val_step`.
+  """
+
+  def mean_nats(model, batch, key=None):
+    nats_BT = token_nll(
+      model, batch.tokens_BT, key=key, dtype=config.train.compute_dtype, **attention_options(config)
+    )
+    return jnp.average(nats_BT, weights=batch.scored_BT)
+
+  def train_step(model, opt_state, batch, seed=config.seed):
+    step = opt_state[-1].count  # the learning rate's state, last in the chain, counts all steps
+    learning_rate = optimizer.learning_rate(config.optim, config.train.steps, step + 1)
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    loss, grads = accumulate_gradients(
+      jax.value_and_grad(mean_nats), model, batch, key, config.train.grad_accum_steps
+    )
+    updates, new_opt_state = tx.update(grads, opt_state, model)
+    new_model = optax.apply_updates(model, updates).constrain_parameters()
+    metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': learning_rate}
+    if config.train.max_nonfinite_updates:
+      is_finite = jnp.isfinite(loss) & jnp.isfinite(metrics['grad_norm'])
+      new_model, moments = jax.tree.map(
+        lambda new, old: jnp.where(is_finite, new, old),
+        (new_model, new_opt_state[:-1]),
+        (model, opt_state[:-1]),
+      )
+      new_opt_state = (*moments, new_opt_state[-1])  # a skipped step is counted
+    return *mesh.constrain_parameters((new_model, new_opt_state)), metrics
+
+  def train_step_of_seeds(model, opt_state, batch):
+    seeds = np.array(config.seeds, np.uint32)
+    *state, metrics = multi_seed.vmap_seeds(train_step)(model, opt_state, batch, seeds)
+    return *state, mesh.replicate(metrics)
+
+  def val_step_of_seeds(model, batch):
+    return mesh.replicate(multi_seed.vmap_seeds(mean_nats, in_axes=(0, None))(model, batch))
+
+  train, val = (train_step_of_seeds, val_step_of_seeds) if config.seeds else (train_step, mean_nats)
+  return jax.jit(train, donate_argnames=('model', 'opt_state')), jax.jit(val)
+
+
+def accumulate_gradients(loss_and_grad: Callable, model, batch: Batch, key, microbatches: int):
+  """loss_and_grad(model, batch, key), computed one microbatch after another.
+
+  The result is a pytree of means over the tokens that count. Each microbatch is weighted by the
+  tokens that count in it, and has a key of its own. It takes every `microbatches`-th row, so that a
+  device holds an equal share of each.
+  """
+  if microbatches == 1:
+    return loss_and_grad(model, batch, key)
+
+  def split(x_BT):
+    return x_BT.reshape(-1, microbatches, x_BT.shape[1]).swapaxes(0, 1)
+
+  def add(total, numbered_batch):
+    microbatch, index = numbered_batch
+    scored_BT = microbatch.scored_BT
+    count = microbatch.tokens_BT.size if scored_BT is None else scored_BT.sum()
+    microbatch = mesh.constrain_tokens(microbatch)
+    means = loss_and_grad(model, microbatch, jax.random.fold_in(key, index))
+    return jax.tree.map(lambda x, y: x + count * y, total, (means, 1.0)), None
+
+  stacked = jax.tree.map(split, batch)
+  shapes = jax.eval_shape(loss_and_grad, model, jax.tree.map(lambda x: x[0], stacked), key)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  carry = zeros, jnp.zeros(())
+  (total, count), _ = lax.scan(add, carry, (stacked, jnp.arange(microbatches)))
+  return jax.tree.map(lambda x: x / count, total)

@@ -1,0 +1,73 @@
+"""Announcing the devices, advice on the extra for a GPU, and the cache of compiled functions."""
+
+import jax
+import pytest
+
+from posenc_jax.distributed import devices
+
+
+@pytest.mark.parametrize(
+  ('nodes', 'driver', 'visible', 'extra'),
+  [
+    ([], None, None, None),
+    (['/dev/nvidia0'], None, None, 'cuda12'),
+    (
+      ['/dev/nvidia0'],
+      'NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19',
+      None,
+      'cuda12',
+    ),
+    (
+      ['/dev/nvidia0'],
+      'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release',
+      None,
+      'cuda13',
+    ),
+    (
+      ['/dev/nvidia0'],
+      'NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release',
+      '',
+      None,
+    ),
+    (['/dev/nvidia0'], None, '0', 'cuda12'),
+  ],
+)
+def test_the_extra_that_a_gpu_needs(nodes, driver, visible, extra, tmp_path, monkeypatch):
+  if driver:
+    (tmp_path / 'version').write_text(driver)
+  monkeypatch.setattr(devices, 'NVIDIA_DRIVER', tmp_path / 'version')
+  monkeypatch.setattr(devices.glob, 'glob', lambda pattern: nodes)
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+  if visible is not None:
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+  assert devices.gpu_extra() == extra
+
+
+@pytest.mark.parametrize(
+  ('extra', 'platforms'), [('cuda13', None), ('cuda13', 'cpu'), (None, None)]
+)
+def test_devices_are_announced_and_an_unused_gpu_is_warned_of(
+  extra, platforms, monkeypatch, capsys
+):
+  monkeypatch.setattr(devices, 'gpu_extra', lambda: extra)
+  monkeypatch.delenv('JAX_PLATFORMS')
+  if platforms:
+    monkeypatch.setenv('JAX_PLATFORMS', platforms)
+  devices.announce_devices()
+  out, err = capsys.readouterr()
+  assert out.startswith('jax ')
+  assert out.endswith(' on 1 x cpu\n')
+  assert ("pip install -e '.[cuda13]'" in err) == (extra is not None and platforms is None)
+
+
+@pytest.mark.parametrize('named', [None, 'elsewhere'])
+def test_compiled_functions_are_kept_unless_another_folder_is_named(named, tmp_path):
+  fields = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
+  before = {field: getattr(jax.config, field) for field in fields}
+  try:
+    jax.config.update('jax_compilation_cache_dir', named)
+    devices.enable_compilation_cache(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == (named or str(tmp_path))
+  finally:
+    for field, value in before.items():
+      jax.config.update(field, value)
