@@ -214,7 +214,7 @@ def costs_of_score(request: AttentionRequest) -> list[str]:
 
 
 def pairwise_operations(jaxpr) -> tuple[int, set[str]]:
-  """Of operations that give something for every pair: multiply-adds a pair and head, all names."""
+  """The operations with a result for every pair: their multiply-adds a pair and head, and names."""
   multiply_adds, names = 0, set()
   for eqn in equations(jaxpr):
     size = eqn.outvars[0].aval.size

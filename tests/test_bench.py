@@ -594,7 +594,7 @@ def test_the_minimal_gpt_is_our_model(torch, plan, encoding):
     layers = model.layers
     named = {'embedding.weight': model.embedding, 'norm.weight': model.norm}
     if encoding == 't5':
-      named['table'] = model.encodings.kinds[0].encoding.bias
+      named['table'] = model.encodings.variants[0].encoding.table
     named = {name: np.asarray(p[...]) for name, p in named.items()}
     for n in range(config.model.layers):
       at = lambda p, n=n: np.asarray(p[...][n]).T

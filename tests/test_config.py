@@ -3,6 +3,7 @@
 import ast
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,14 +235,20 @@ def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
 def test_the_lists_of_names_are_those_of_what_does_the_work():
   """Every protocol is planned, under the controls that apply to it, and described in captions."""
   config = load(BASE, {'eval.lengths': (16,), 'eval.k': 8, 'train.length': 8, 'eval.spans': 1})
+  config.eval.documents = 2
   config.eval.controls = tuple(CONTROLS)
-  documents = [(name, np.arange(40)) for name in 'ab']
-  planner = plan.Planner(config, documents, np.ones(40, int))
+  corpus = SimpleNamespace(
+    name='letters',
+    names=['a', 'b'],
+    tokens=[np.arange(40)] * 2,
+    counts=np.array([40, 40]),
+    tokenizer=SimpleNamespace(lengths=np.ones(40, int)),
+  )
+  planner = plan.Planner(config, corpus)
   for protocol in PROTOCOLS:
-    controls = {m.questions[0]['control'] for m in getattr(planner, protocol)(16)}
+    controls = {m.key_fields[0]['control'] for m in getattr(planner, protocol)(16)}
     assert controls == {None, *(name for name in CONTROLS if protocol in CONTROLS[name])}
-  public = {name for name in vars(plan.Planner) if not name.startswith('_')}
-  assert set(PROTOCOLS) <= public - {'scores'} == set(PROTOCOLS)
+  assert {name for name in vars(plan.Planner) if not name.startswith('_')} == set(PROTOCOLS)
   assert {*CONTROLS} == {plan.WINDOWED, plan.SHUFFLED_FAR}
   assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
   assert (list(captions.PROTOCOLS), list(captions.CONTROLS)) == ([*PROTOCOLS], [None, *CONTROLS])

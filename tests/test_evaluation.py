@@ -446,12 +446,6 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   assert (workdir / 'finished.json').exists()
 
 
-def test_the_planner_has_a_method_for_each_protocol_and_the_controls_are_those_of_the_config():
-  methods = {name for name in vars(plan.Planner) if not name.startswith('_')}
-  assert methods == set(config.PROTOCOLS)
-  assert {plan.WINDOWED, plan.SHUFFLED_FAR} == set(config.CONTROLS)
-
-
 def test_the_row_schema_describes_every_field():
   described = re.findall(r'^  (\w+)  ', row_schema.__doc__, re.MULTILINE)
   assert described == [*row_schema.KEY, *row_schema.VALUES]

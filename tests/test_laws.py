@@ -106,7 +106,6 @@ def inputs():
 def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **options):
   """The layer that the oracle computes, through `attend`."""
   segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
-  position_ids = None if position_ids is None else jnp.asarray(position_ids)
   positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
   y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')

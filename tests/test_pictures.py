@@ -97,7 +97,7 @@ def test_a_bias_by_distance_is_the_encodings_own_table():
   np.testing.assert_allclose(bias_RH, -np.multiply.outer(np.arange(24), slopes(6)), rtol=1e-6)
   for name in ('t5', 'kerple_log', 'kerple_power', 'sandwich'):
     enc = profiles.from_spec(name, **SMALL, seed=0)
-    table_RH = np.broadcast_to(enc.tables(jnp.arange(24)), (24, 2))
+    table_RH = np.broadcast_to(enc.bias(jnp.arange(24)), (24, 2))
     np.testing.assert_allclose(measured(name)['bias'][0], table_RH, rtol=1e-6, atol=1e-6)
   assert not measured('nope')['bias'][0].any()
 
@@ -187,7 +187,7 @@ def test_thinning_keeps_near_distances_and_means():
   ('flags', 'message'),
   [
     (['--encoding=ropee'], r"encoding.name='ropee': no such encoding; did you mean 'rope'"),
-    (['--encoding=rope/bas=3'], r"encoding rope has no hyperparameter 'bas'; it has: base"),
+    (['--encoding=rope/bas=3'], r"encoding rope has no hyperparameter 'bas'; did you mean 'base'"),
     (['--encoding=rope/base'], r"'base' has no value; allowed: NAME/hyper=value"),
     (['--encoding=rope/base=much'], r"rope: base='much' must be a finite number"),
     (['--encoding=rope/name=alibi'], r'encoding\.name: no such field'),

@@ -237,7 +237,7 @@ def test_attention_is_the_formulas(rope_type, layout):
   run = jax.jit(
     lambda enc, T, **options: layer(enc, weights, x, T=T, **options),
     static_argnums=1,
-    static_argnames=('backend', 'block'),
+    static_argnames=('backend', 'block_sizes'),
   )
   close(run(enc, S, backend='dense'), desired)
   close(run(enc, S, backend='blockwise', block_sizes=(3, 5)), desired)
@@ -250,7 +250,8 @@ def test_length_is_the_number_of_keys_of_the_call(name):
   lists = {'short_factor': [1.0] * 4, 'long_factor': [4.0] * 4} if name == 'longrope' else {}
   enc = build(scaling={'rope_type': name, 'factor': 2.0, **lists})
   q = jnp.asarray(np.random.default_rng(0).standard_normal((1, 9, 4, 8)), jnp.float32)
-  run = lambda n: attend(q[:, :n], q[:, :n], q[:, :n], enc, backend='dense')
+  k = q[:, :, :2]
+  run = lambda n: attend(q[:, :n], k[:, :n], k[:, :n], enc, backend='dense')
   close(run(8)[:, :3], run(3))
   assert np.abs(run(9)[:, :8] - run(8)).max() > 1e-3
 
@@ -400,7 +401,7 @@ def test_two_rotated_channels_have_no_other_base():
 
 def test_self_extend_sees_the_published_distances():
   enc = build('self_extend', window=8, group=4)
-  i, j = enc.far(jnp.array([[40.0]]), jnp.arange(41.0)[None])
+  i, j = enc.far_positions(jnp.array([[40.0]]), jnp.arange(41.0)[None])
   far = (i - j)[0, ::-1]
   seen = np.where(np.arange(41) < 8, np.arange(41), far)
   np.testing.assert_array_equal(seen, [*range(9), *np.repeat(range(9, 17), 4)])
@@ -409,7 +410,7 @@ def test_self_extend_sees_the_published_distances():
 @pytest.mark.parametrize('group', [3, 5, 7, 10, 48])
 def test_groups_are_whole_at_every_position(group):
   t = np.arange(200_000)
-  _, number = jax.jit(build('self_extend', group=group).far)(
+  _, number = jax.jit(build('self_extend', group=group).far_positions)(
     jnp.zeros((1, 1)), jnp.asarray(t, jnp.float32)[None]
   )
   np.testing.assert_array_equal(number[0], t // group)
@@ -449,7 +450,7 @@ def test_windows_follow_the_training_length():
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
-    ('rerope', {'window': 0}, 'ReRoPE: window=0 must be at least 1'),
+    ('rerope', {'window': 0}, 'rerope: window=0 must be at least 1'),
     ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5 must be at least 1'),
     ('self_extend', {'group': 0}, 'self_extend: group=0 must be at least 1'),
     ('rerope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),

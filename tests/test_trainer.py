@@ -263,7 +263,7 @@ def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroke
     (
       unbroken,
       {'encoding.name': 'learned'},
-      r'step 12 holds model encodings/kinds/0/encoding/\S+ of shape None, but the config asks for',
+      r'step 12 holds model encodings/variants/0/encoding/\S+ of shape None, but the config',
     ),
     (unbroken, {'model.mlp_dim': 8}, r'but the config asks for \(1, 16, 8\)'),
   ):
@@ -482,7 +482,7 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
     )[0]
 
   projected = after_a_step()
-  monkeypatch.setattr(KerpleLog, 'project', lambda self: self)
+  monkeypatch.setattr(KerpleLog, 'constrain_parameters', lambda self: self)
   free = after_a_step()
   assert any(np.any(leaf < 0) for leaf in jax.tree.leaves(free.encodings))
   free.encodings = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.01), free.encodings)

@@ -6,7 +6,13 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
-from posenc_jax.config.command_line import REQUIRED, encoding_of, main, parse_args
+from posenc_jax.config.command_line import (
+  REQUIRED,
+  encoding_of,
+  main,
+  parse_args,
+  split_outside_brackets,
+)
 from posenc_jax.config.grids import chain, product, vary, zipped
 from posenc_jax.config.loading import cache_folder, load, load_study, overlay
 from posenc_jax.config.schema import CONTROLS, PROTOCOLS, validate

@@ -80,7 +80,7 @@ def _print_help(flags: dict[str, object]) -> None:
 
 def encoding_of(spec: str) -> dict[str, object]:
   """The section `encoding` that 'NAME/hyper=value/section.hyper=value' says. Raises `UserError`."""
-  name, *words = _split(spec, '/')
+  name, *words = split_outside_brackets(spec, '/')
   for word in words:
     if '=' not in word:
       raise UserError(f'encoding {spec}: {word!r} has no value; allowed: NAME/hyper=value')
@@ -89,7 +89,7 @@ def encoding_of(spec: str) -> dict[str, object]:
   return {'name': name, **section[OPEN].to_dict()}
 
 
-def _split(text: str, separator: str) -> list[str]:
+def split_outside_brackets(text: str, separator: str) -> list[str]:
   """Splits at every separator that is outside brackets."""
   pieces, depth = [''], 0
   for character in text:

@@ -86,7 +86,7 @@ def _build(encoding: dict, seed: int, **sizes) -> Encoding:
 def single_encodings(name: str, c: ConfigDict) -> list[tuple[str, ConfigDict]]:
   """(name, config) of each encoding of a config: several for a pattern of layers."""
   try:
-    specs, *_ = layer_pattern.specs(dict(c.encoding))
+    specs, *_ = layer_pattern.read_pattern(dict(c.encoding))
   except ValueError:
     return [(name, c)]  # building it says why not
   tree = config.to_json(c)

@@ -97,7 +97,7 @@ def _require(holds: bool, name: str, flags, allowed: str) -> None:
 
 def _words(flag: str, text: str, allowed: str) -> list[str]:
   """The words of a flag's value. Raises UserError if there are none or one stands twice."""
-  words = [word.strip() for word in configs.split(text, ',') if word.strip()]
+  words = [word.strip() for word in configs.split_outside_brackets(text, ',') if word.strip()]
   if not words or len(set(words)) < len(words):
     raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
   return words
