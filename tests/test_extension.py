@@ -64,6 +64,16 @@ def test_through_every_backend(registered):
   np.testing.assert_allclose(gradients['blockwise'], gradients['dense'], rtol=1e-4)
 
 
+def test_a_term_must_say_whether_it_is_in_the_scale(monkeypatch):
+  monkeypatch.setitem(
+    encodings.ENCODINGS, 'undecided', type('Undecided', (SquareRoot,), {'bias_in_scale': None})
+  )
+  with pytest.raises(ValueError, match='undecided: defines bias without bias_in_scale; allowed'):
+    encodings.make(
+      'undecided', model_dim=16, heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0)
+    )
+
+
 def test_through_trainer_evaluation_and_table(registered, tmp_path):
   for split in ('train', 'validation', 'test'):
     (tmp_path / 'corpus' / split).mkdir(parents=True)

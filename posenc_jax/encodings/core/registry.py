@@ -5,7 +5,7 @@ import importlib
 import inspect
 from collections.abc import Iterator, MutableMapping
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.hyperparameters import describe_type, has_type
 from posenc_jax.errors import nearest
 
@@ -162,9 +162,14 @@ def make(
   if heads % dims.kv_heads:
     raise ValueError(f'heads={heads} must be a multiple of kv_heads={kv_heads}')
   try:
-    return ENCODINGS[name](dims, rngs, **hyper)
+    enc = ENCODINGS[name](dims, rngs, **hyper)
   except ValueError as error:
     raise ValueError(f'{name}: {error}') from error
+  for term in SCORE_TERMS:
+    if enc.has(term) and enc.bias_in_scale is None:
+      allowed = 'True if the factor of q . k multiplies it too, or False'
+      raise ValueError(f'{name}: defines {term} without bias_in_scale; allowed: {allowed}')
+  return enc
 
 
 def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
