@@ -154,8 +154,27 @@ def close(actual, desired, tolerance=2e-5):
   )
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
-@pytest.mark.parametrize(('variant', 'mode'), CASES)
+def is_quick(variant: str, mode: str, backend: str) -> bool:
+  """Whether a case is in the suite of every day: `pytest -m slow` has the others.
+
+  Every encoding meets both backends, and every mode but the window on `blockwise`; each kind of
+  hook meets all.
+  """
+  if variant in OF_MASKS:
+    return True
+  if backend == 'dense':
+    return variant in ENCODINGS and mode == 'causal'
+  return mode != 'window'
+
+
+@pytest.mark.parametrize(
+  ('variant', 'mode', 'backend'),
+  [
+    pytest.param(*case, backend, marks=() if is_quick(*case, backend) else pytest.mark.slow)
+    for case in CASES
+    for backend in ('dense', 'blockwise')
+  ],
+)
 def test_equal_to_the_oracle(variant, mode, backend):
   """Values and gradients of dense, and of blockwise in tiles with ragged ends; no parameter is
   without a gradient.
@@ -212,13 +231,13 @@ def test_equal_to_the_oracle(variant, mode, backend):
   assert all(np.abs(leaf).max() > 1e-4 for leaf in g.values())
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 @pytest.mark.parametrize(
-  ('variant', 'is_causal'),
+  ('variant', 'is_causal', 'backend'),
   [
-    (v, is_causal)
+    pytest.param(v, is_causal, b, marks=() if is_causal or b == 'blockwise' else pytest.mark.slow)
     for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 'shaw_clipped']
     for is_causal in ([True] if is_causal_only(v) else [True, False])
+    for b in ('dense', 'blockwise')
   ],
 )
 def test_causality_and_shifts(variant, backend, is_causal):
@@ -324,8 +343,15 @@ def heads_first(enc, x, weights, positions):
   return s_BHTS, q_BHTK, k_BGSK, coordinates
 
 
-@pytest.mark.parametrize('mode', ['contiguous', 'positions'])
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+  ('variant', 'mode'),
+  [
+    (v, m)
+    for v in VARIANTS
+    for m in ('contiguous', 'positions')
+    if v in ENCODINGS or m != 'positions'
+  ],
+)
 def test_scores_of_a_part_of_a_tile_are_that_part_of_its_scores(variant, mode):
   """Given what is carried from the right. The values of two halves of a row add up to its own.
 

@@ -28,8 +28,6 @@ SUBSET = {
   ('cope', 'causal'),  # a sum over keys, which ends
   ('path', 'window'),  # what a query gathers is a vector
   ('stick_breaking', 'packed'),  # no softmax, and walks that end
-  ('pope', 'causal'),  # wider queries and keys, more of them than projected
-  ('tupe', 'both_sides_window'),
   ('chain_cope_rope', 'positions'),
 }
 
