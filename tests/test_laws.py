@@ -157,14 +157,14 @@ def close(actual, desired, tolerance=2e-5):
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
-  Every encoding meets both backends, and every mode but the window on `blockwise`; each kind of
-  hook meets all.
+  Every encoding meets both backends, and on `blockwise` every mode but windows and packing, which
+  has a law of its own; each kind of hook meets all.
   """
   if variant in OF_MASKS:
     return True
   if backend == 'dense':
     return variant in ENCODINGS and mode == 'causal'
-  return mode != 'window'
+  return mode not in ('window', 'packed')
 
 
 @pytest.mark.parametrize(
