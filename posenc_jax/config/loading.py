@@ -8,7 +8,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax.config.serialization import flat
-from posenc_jax.errors import UserError, closest, nearest
+from posenc_jax.errors import UserError, closest, hint, nearest
 
 # The one section whose keys are not known here: they are the encoding's hyperparameters.
 OPEN = 'encoding'
@@ -42,10 +42,11 @@ def _what_is_there(path: Path) -> str:
     kind, names = 'Python file', [file.name for file in here.glob('*.py')]
   else:
     kind, names = 'folder', [folder.name for folder in here.iterdir() if folder.is_dir()]
-  return f'{str(here)!r} has no {kind} {missing!r}; {nearest(missing, names)}'
+  allowed = 'allowed: a path from the current folder, or a whole path'
+  return f'{str(here)!r} has no {kind} {missing!r}; {hint(missing, names) or allowed}'
 
 
-def load(study: str | Path | ModuleType, overrides: dict[str, object]) -> ConfigDict:
+def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = None) -> ConfigDict:
   """The configuration of a file, or of a study that was loaded from it, with overrides; locked.
 
   Raises `UserError`.
@@ -53,7 +54,7 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object]) -> Config
   study = study if isinstance(study, ModuleType) else load_study(study)
   # a copy: a study may give out one object again and again
   config = study.get_config().copy_and_resolve_references().lock()
-  overlay(config, overrides)
+  overlay(config, overrides or {})
   return config
 
 
