@@ -12,6 +12,7 @@ and KERPLE, T5's buckets.
 
 import functools
 import re
+import sys
 from pathlib import Path
 
 from posenc_jax import config
@@ -53,6 +54,7 @@ def draw_encodings(argv: list[str]) -> None:
     name = re.sub(r'[^\w.=-]+', '_', flags.encoding)
     drawers = {name: functools.partial(profile_figure.draw, flags.encoding, **sizes)}
   else:
+    sys.path.insert(0, str(ROOT))  # a script finds only what stands beside it
     from scripts.classic_figures import CLASSIC as drawers  # it needs jax, and rows do not
   for name, draw in drawers.items():
     figure, path = draw(), Path(flags.out) / f'{name}.png'

@@ -2,6 +2,8 @@
 
 import math
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -88,6 +90,11 @@ def test_a_profile_is_drawn_as_it_is_measured():
 @pytest.mark.parametrize('name', CLASSIC)
 def test_the_classic_figures_are_drawn(name):
   CLASSIC[name]().draw_without_rendering()
+
+
+def test_the_command_draws_the_classic_figures_from_any_folder(tmp_path):
+  subprocess.run([sys.executable, SCRIPT, '--classic', '--out=figures'], cwd=tmp_path, check=True)
+  assert {path.stem for path in (tmp_path / 'figures').iterdir()} == CLASSIC.keys()
 
 
 def test_a_bias_by_distance_is_the_encodings_own_table():
