@@ -11,9 +11,9 @@ its weights to REFERENCES.
 
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
 import math
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax import config
 from posenc_jax.encodings import make
+from posenc_jax.errors import UserError, nearest
 
 GOLDEN = Path(__file__).parent.parent / 'tests' / 'golden'
 S = 11  # tokens
@@ -471,11 +473,19 @@ def write(file: str, entries: dict) -> None:
 
 
 def main(names: list[str]) -> None:
-  """Computes the entries with these names, or all of them."""
+  """Computes the entries with these names, or all of them. Raises UserError."""
+  known = {*ROPE_TYPES, *CASES}
+  for name in names:
+    if name not in known:
+      raise UserError(f'{name}: no such entry; {nearest(name, known)}')
+  if not all(map(importlib.util.find_spec, ('torch', 'transformers', 'x_transformers'))):
+    raise UserError(
+      "a library to compare with is missing; allowed: after pip install -e '.[conformance]'"
+    )
   rope_types = {n: rope_type(*case) for n, case in ROPE_TYPES.items() if not names or n in names}
   write('rope_types.json', rope_types)
   write('attention.json', {n: attention(n) for n in CASES if not names or n in names})
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  config.main(main)

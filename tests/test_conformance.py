@@ -12,6 +12,7 @@ import pytest
 from posenc_jax.attention import attend
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import read_scaling
+from posenc_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = runpy.run_path(str(ROOT / 'scripts' / 'conformance.py'))
@@ -25,6 +26,11 @@ def test_golden_files_hold_all_cases():
   for file, cases in (('rope_types', 'ROPE_TYPES'), ('attention', 'CASES')):
     assert set(GOLDEN[file]) == {*SCRIPT[cases], 'made by'}
   assert set(SCRIPT['REFERENCES']) == set(SCRIPT['CASES'])
+
+
+def test_an_unknown_entry_is_named_before_anything_is_computed():
+  with pytest.raises(UserError, match="blom: no such entry; did you mean 'bloom'"):
+    SCRIPT['main'](['blom'])
 
 
 @pytest.mark.parametrize('name', SCRIPT['ROPE_TYPES'])
