@@ -18,6 +18,10 @@ class UserError(ValueError):
   code = 2
 
 
+class Damaged(UserError):
+  """A file that was read and whose contents are wrong. Its message names file and fault."""
+
+
 class Stopped(RuntimeError):
   """A run ends early but in order: the error has one line, and the exit code of the process."""
 

@@ -18,7 +18,7 @@ from flax import nnx
 from rich.console import Console
 
 from posenc_jax import config as configs
-from posenc_jax import data, jsonl_store
+from posenc_jax import data, storage
 from posenc_jax.attention import attend
 from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
@@ -278,7 +278,7 @@ def test_repeats_are_interleaved_and_ratios_are_of_the_same_round(run_fake, tmp_
     ('refused', 'died'),
   ]
   assert 'median' not in d
-  assert jsonl_store.read(tmp_path / 'rows.jsonl') == json.loads(json.dumps(rows))
+  assert storage.read_rows(tmp_path / 'rows.jsonl') == json.loads(json.dumps(rows))
   assert 'step, one: 2 of 4 measured' in said
 
 
@@ -463,7 +463,7 @@ def test_from_the_command_line_to_rows_and_table(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   out = tmp_path / 'out'
-  rows = {row['name']: row for row in jsonl_store.read(out / 'rows.jsonl')}
+  rows = {row['name']: row for row in storage.read_rows(out / 'rows.jsonl')}
   ok = {name for name, row in rows.items() if row['status'] == 'ok'}
   assert ok == {'nope blockwise', 'jax matmul', 'nope', 'learned'}
   assert 'input of the model' in rows['learned blockwise']['reason']

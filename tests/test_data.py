@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from posenc_jax import config, data, jsonl_store, tasks
+from posenc_jax import config, data, storage, tasks
 from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenizers
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
@@ -477,12 +477,12 @@ def test_two_processes_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
       patch.setattr(os, 'replace', replace)
       patch.setattr(os, 'getpid', lambda: 0)
-      jsonl_store.atomic_write(path, 'other')
+      storage.atomic_write(path, 'other')
     assert path.read_bytes() == b'other'
     replace(new, target)
 
   monkeypatch.setattr(os, 'replace', replace_after_another_process)
-  jsonl_store.atomic_write(path, b'\x00own')
+  storage.atomic_write(path, b'\x00own')
   assert path.read_bytes() == b'\x00own'
   assert list(tmp_path.iterdir()) == [path]
 

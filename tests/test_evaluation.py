@@ -539,7 +539,7 @@ def test_what_was_trained_in_cannot_be_changed(path):
 def test_rows_that_are_damaged_are_one_line(run):
   c, workdir, _ = run(eval__protocols=('non_overlapping',), eval__lengths=(16,))
   (workdir / 'eval.jsonl').write_text('{"torn\n{}\n')
-  with pytest.raises(UserError, match=r'eval\.jsonl:1: not a JSON object'):
+  with pytest.raises(UserError, match=r'eval\.jsonl:1: the line is damaged: it is no JSON'):
     evaluate.evaluate(c, workdir)
 
 

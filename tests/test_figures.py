@@ -26,7 +26,7 @@ from synthetic import (
   tasks,
 )
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.colors import GREY
@@ -247,7 +247,7 @@ def test_every_form_is_drawn_whole_of_one_seed_and_of_a_run_that_lacks_rows(form
 
 
 def test_the_scripts_make_all_again_without_jax(tmp_path):
-  jsonl_store.append(tmp_path / 'rows.jsonl', realistic(1))
+  storage.append_rows(tmp_path / 'rows.jsonl', realistic(1))
   study = tmp_path / 'study.py'
   study.write_text(
     'def get_config(): ...\n'

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from synthetic import extended, lines_of, realistic, row, rows_of, tasks, trained_at
 
-from posenc_jax import config, jsonl_store
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import significance, study, table_writers
 from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
@@ -446,7 +446,7 @@ def run_of(folder, name, timing, **settings):
   (folder / name).mkdir(parents=True)
   run = config.load(BASE, settings)
   (folder / name / 'config.json').write_text(json.dumps(config.to_json(run)))
-  jsonl_store.append(folder / name / 'timing.jsonl', timing)
+  storage.append_rows(folder / name / 'timing.jsonl', timing)
   return name
 
 
@@ -494,7 +494,7 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
       dict(step=20, seconds_per_step=0.5),
     ]
     name = run_of(tmp_path, f'{label}{seed}', timing, seed=seed, **{'encoding.name': label})
-    jsonl_store.append(
+    storage.append_rows(
       tmp_path / name / 'eval.jsonl', [row(label, seed, run=name, bits=2.0 + seed)]
     )
   study.Report(tmp_path, tables=[{}, {'form': 'columns'}]).write_tables()

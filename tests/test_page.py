@@ -21,7 +21,7 @@ from synthetic import NINE, lines_of, needles, realistic, row, rows_of, tasks
 from test_commands import command  # noqa: F401
 
 import posenc_jax.reporting.html
-from posenc_jax import config, data, jsonl_store
+from posenc_jax import config, data, storage
 from posenc_jax.evaluation import parameter_counts
 from posenc_jax.evaluation.profiles import single_encodings
 from posenc_jax.model import decoder
@@ -118,7 +118,7 @@ def run_folder(folder, rows, **overrides):
   }
   c = config.load(ROOT / 'configs' / 'base.py', {**small, 'train.length': 8, **overrides})
   (folder / 'config.json').write_text(json.dumps(config.to_json(c)))
-  jsonl_store.append(folder / 'eval.jsonl', [r | {'run': folder.name} for r in rows])
+  storage.append_rows(folder / 'eval.jsonl', [r | {'run': folder.name} for r in rows])
   return c
 
 
@@ -405,7 +405,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     'rope': {8: [3.0, 3.1, 3.2], 16: [4.0, 4.1, 4.2]},
     'alibi': {8: [1.0, 1.11, 1.22], 16: [5.0, 3.0, 4.0]},
   }
-  jsonl_store.append(tmp_path / 'rows.jsonl', rows_of(bits))
+  storage.append_rows(tmp_path / 'rows.jsonl', rows_of(bits))
   cost = dict(
     parameters=1234, encoding_parameters=0, tokens=5678, train_length=8, compute_dtype='float32'
   )
@@ -414,7 +414,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     {'run': run, 'label': run[14:-7], 'seed': int(run[-1]), **cost, 'seconds_per_step': 0.5}
     for run in runs
   ]
-  jsonl_store.append(tmp_path / 'costs.jsonl', of_runs)
+  storage.append_rows(tmp_path / 'costs.jsonl', of_runs)
   (tmp_path / 'study.json').write_text(
     json.dumps({'study': str(tmp_path / 'study.py'), 'runs': runs})
   )
@@ -612,7 +612,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   assert list(made.configs) == ['rope', 'alibi-0']
   (tmp_path / 'rows').mkdir()
   task = row('rope', metric='accuracy', value=1.0) | {'run': 'a-task'}
-  jsonl_store.append(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
+  storage.append_rows(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
   (tmp_path / 'rows' / 'study.json').write_text(json.dumps({'runs': ['alibi-0', 'rope']}))
   kept = gather([tmp_path / 'rows'])
   assert kept.runs == ['alibi-0', 'rope']

@@ -23,7 +23,7 @@ import pytest
 from flax import nnx
 from test_trainer import STEPS, TINY
 
-from posenc_jax import config, data, jsonl_store
+from posenc_jax import config, data, storage
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
@@ -82,7 +82,7 @@ def assert_same_run(a, b, c):
 KILLS = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from posenc_jax import config, jsonl_store
+from posenc_jax import config, storage
 from posenc_jax.evaluation import evaluate
 from posenc_jax.training import loop
 import jax
@@ -91,7 +91,7 @@ workdir = Path(sys.argv[1])
 jax.config.update('jax_compilation_cache_dir', str(workdir.parent / 'compiled'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 c = config.from_json(json.loads(sys.argv[2]))
-real = {'rename': os.rename, 'rmtree': shutil.rmtree, 'write': jsonl_store._write}
+real = {'rename': os.rename, 'rmtree': shutil.rmtree, 'write': storage._write}
 
 def die():
   os.kill(os.getpid(), signal.SIGKILL)
@@ -103,7 +103,7 @@ def half_a_row(what):
       os.write(fd, line[:len(line) // 2])
       die()
     real['write'](fd, line)
-  jsonl_store._write = write
+  storage._write = write
 
 def uncommitted(step):
   def rename(source, target, **options):
@@ -180,7 +180,7 @@ def stopped(make, tmp_path_factory):
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.usefixtures('orbax_cleans_up')
 @pytest.mark.parametrize(
-  ('file', 'size'), [('config.json', 500), ('metrics.jsonl', 490), ('checkpoints', 4000)]
+  ('file', 'size'), [('config.json', 500), ('metrics.jsonl', None), ('checkpoints', 4000)]
 )
 def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
   """While the disk is full, no file may grow beyond `size` bytes; then there is room again."""
@@ -189,7 +189,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_
     shutil.copytree(stopped, workdir)
     left = ['7']
   if file == 'metrics.jsonl':
-    assert 0 < size - (workdir / file).stat().st_size < 60  # half a row
+    size = (workdir / file).stat().st_size + 50  # half a row
     (workdir / 'timing.jsonl').unlink()
   before = {
     path: path.read_bytes()
@@ -266,7 +266,7 @@ def test_the_second_process_on_a_directory_is_refused_and_named_the_first(
   before = {
     path: path.read_bytes() for path in unbroken.rglob('*') if path.is_file() and path.name != lock
   }
-  with jsonl_store.file_lock(unbroken / lock):
+  with storage.file_lock(unbroken / lock):
     holder = f'process {os.getpid()} on '
     with pytest.raises(
       UserError, match=rf'another process is at work there \({holder}\S+\); allowed: one at a time'
@@ -281,7 +281,7 @@ def test_the_second_process_on_a_directory_is_refused_and_named_the_first(
 def test_metrics_that_are_damaged_or_lost_are_named(stopped, make, tmp_path, capsys):
   rows = (stopped / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
-  with pytest.raises(UserError, match=r'metrics\.jsonl:2: not a JSON object'):
+  with pytest.raises(UserError, match=r'metrics\.jsonl:2: the line is damaged: it is no JSON'):
     metrics.Log(tmp_path, make().train, 7, 'bits/byte')
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
   metrics.Log(tmp_path, make().train, 7, 'bits/byte')
@@ -331,7 +331,7 @@ def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, 
   two, one = (make(train__max_nonfinite_updates=n, train__validate_every=0) for n in (2, 1))
   loop.train(two, tmp_path / 'two')
   assert f'step 9/12  {why}: update left out (2 of 2)' in capsys.readouterr().out
-  rows = jsonl_store.read(tmp_path / 'two' / 'metrics.jsonl')
+  rows = storage.read_rows(tmp_path / 'two' / 'metrics.jsonl')
   assert [row for row in rows if 'skipped' in row] == [
     {'step': step, 'skipped': why} for step in (5, 9)
   ]
@@ -341,7 +341,7 @@ def test_updates_that_are_not_finite_are_left_out_so_many_times(make, tmp_path, 
       Stopped, match=f'step 9: {why}; 1 updates were left out before; training stopped'
     ):
       loop.train(one, tmp_path / 'one')
-    assert jsonl_store.read(tmp_path / 'one' / 'metrics.jsonl') == rows[:4]
+    assert storage.read_rows(tmp_path / 'one' / 'metrics.jsonl') == rows[:4]
     assert last_state(tmp_path / 'one', one)[1] == 8
 
 

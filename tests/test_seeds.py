@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from test_trainer import BASE, STEPS, TINY, corpus, parameters  # noqa: F401
 
-from posenc_jax import config, data, jsonl_store, sweep
+from posenc_jax import config, data, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
@@ -55,7 +55,7 @@ def files(folder):
 
 def assert_close(folder, other):
   """Checks that the rows of two directories are equal, and their numbers up to rounding."""
-  rows, wanted = (jsonl_store.read(f / 'metrics.jsonl') for f in (folder, other))
+  rows, wanted = (storage.read_rows(f / 'metrics.jsonl') for f in (folder, other))
   assert [row.keys() for row in rows] == [row.keys() for row in wanted]
   for row, like in zip(rows, wanted, strict=True):
     assert {k: v for k, v in row.items() if isinstance(v, str)} == {
@@ -77,7 +77,7 @@ def test_at_once_is_each_by_itself(make, alone, together, capsys):
     loop.train(make(seed=seed), one)  # it is that run, and finished
     assert 'training is finished' in capsys.readouterr().out
   losses = [
-    [row['loss'] for row in jsonl_store.read(f / 'metrics.jsonl') if 'loss' in row]
+    [row['loss'] for row in storage.read_rows(f / 'metrics.jsonl') if 'loss' in row]
     for f in alone.values()
   ]
   assert losses[0] != losses[1]
@@ -129,7 +129,7 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
   rows = [
     row
     for seed in SEEDS
-    for row in jsonl_store.read(config.seed_workdir(workdir, seed) / 'eval.jsonl')
+    for row in storage.read_rows(config.seed_workdir(workdir, seed) / 'eval.jsonl')
   ]
   assert {(row['run'], row['seed']) for row in rows} == {
     (f'run,seed={seed}', seed) for seed in SEEDS
@@ -219,8 +219,8 @@ def test_one_seed_that_is_not_finite_is_named(make, tmp_path):
     Stopped, match=re.escape('b: step 2: loss is nan; 1 updates were left out before')
   ):
     log.flush()
-  assert [row['step'] for row in jsonl_store.read(tmp_path / 'a' / 'metrics.jsonl')] == [1, 2]
-  assert jsonl_store.read(tmp_path / 'b' / 'metrics.jsonl') == [
+  assert [row['step'] for row in storage.read_rows(tmp_path / 'a' / 'metrics.jsonl')] == [1, 2]
+  assert storage.read_rows(tmp_path / 'b' / 'metrics.jsonl') == [
     {'step': 1, 'skipped': 'loss is nan'}
   ]
 

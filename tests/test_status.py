@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import config, jsonl_store, sweep
+from posenc_jax import config, storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.sweep import status, subprocesses
 
@@ -27,8 +27,8 @@ def study(tmp_path, monkeypatch):
 
 
 def timed(run, *rows):
-  jsonl_store.append(run.workdir / 'timing.jsonl', [{'step': 0, 'compile_seconds': 9.0}])
-  jsonl_store.append(
+  storage.append_rows(run.workdir / 'timing.jsonl', [{'step': 0, 'compile_seconds': 9.0}])
+  storage.append_rows(
     run.workdir / 'timing.jsonl', [{'step': step, 'seconds_per_step': s} for step, s in rows]
   )
 
@@ -146,7 +146,7 @@ def test_durations(seconds, words):
 
 def test_a_look_at_a_lock_keeps_no_process_from_starting(tmp_path):
   log = tmp_path / 'log.txt'
-  assert not jsonl_store.is_locked(log)
+  assert not storage.is_locked(log)
   log.write_text('')
   with open(log, 'rb') as file:
     fcntl.flock(file, fcntl.LOCK_SH)
@@ -154,4 +154,4 @@ def test_a_look_at_a_lock_keeps_no_process_from_starting(tmp_path):
     holder = subprocess.Popen(['sleep', '0.1'], stdin=file)
   assert subprocesses.run_process(['true'], log).wait() == 0
   holder.wait()
-  assert not jsonl_store.is_locked(log)
+  assert not storage.is_locked(log)

@@ -19,7 +19,7 @@ PACKAGE = ROOT / 'posenc_jax'
 # Lowest first. A module imports from its own level's folder and from the levels before it.
 LEVELS = (
   {'errors'},
-  {'jsonl_store', 'xla_ops', 'tasks', 'distributed'},
+  {'storage', 'xla_ops', 'tasks', 'distributed'},
   {'encodings'},
   {'attention'},
   {'config'},
@@ -30,7 +30,7 @@ LEVELS = (
   {'reporting'},
   {'sweep'},
 )
-WITHOUT_JAX = ('errors', 'jsonl_store', 'tasks', 'config', 'reporting', 'sweep')
+WITHOUT_JAX = ('errors', 'storage', 'tasks', 'config', 'reporting', 'sweep')
 LEVEL_OF = {name: n for n, names in enumerate(LEVELS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p != PACKAGE / '__init__.py')
 SOURCES = [

@@ -4,14 +4,13 @@ named.
 
 import csv
 import gzip
-import json
 import math
 import random
 
 import pytest
 from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.config import schema
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import captions, table_writers
@@ -239,10 +238,11 @@ def test_bad_settings_are_one_line(settings, message):
 
 def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path):
   rows = realistic()
-  collected = b''.join(json.dumps(r).encode() + b'\n' for r in rows)
+  storage.append_rows(tmp_path / 'collected.jsonl', rows)
+  collected = (tmp_path / 'collected.jsonl').read_bytes()
   for r in rows:
     (tmp_path / 'runs' / r['run']).mkdir(parents=True, exist_ok=True)
-    jsonl_store.append(tmp_path / 'runs' / r['run'] / 'eval.jsonl', [r])
+    storage.append_rows(tmp_path / 'runs' / r['run'] / 'eval.jsonl', [r])
   for folder, name, data in (
     ('a', 'rows.jsonl', collected),
     ('b', 'rows.jsonl.gz', gzip.compress(collected)),
@@ -261,8 +261,9 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
   ('text', 'message'),
   [
     ('', 'no rows'),
-    ('{"run": "a"}\n', 'a row lacks encoding, label'),
-    ('x\n{}\n', r'rows\.jsonl:1: not a JSON object'),
+    ('{"run":"a","crc":"779d7db0"}\n', 'a row lacks encoding, label'),
+    ('{"run":"a"}\n', r'rows\.jsonl:1: the line is damaged: it does not end with its check'),
+    ('x\n{}\n', r'rows\.jsonl:1: the line is damaged: it is no JSON'),
   ],
 )
 def test_what_is_no_row_is_one_line(text, message, tmp_path):

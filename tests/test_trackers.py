@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, jsonl_store
+from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, mfu, trackers
@@ -69,7 +69,7 @@ def test_what_looks_on_changes_no_result(run, monkeypatch):
   watched = run('watched', {'train.trackers': 'tensorboard', 'train.profile_steps': (2, 3)})
   assert (watched / 'metrics.jsonl').read_bytes() == (plain / 'metrics.jsonl').read_bytes()
   on_disk = [
-    row for name in ('metrics', 'timing') for row in jsonl_store.read(watched / f'{name}.jsonl')
+    row for name in ('metrics', 'timing') for row in storage.read_rows(watched / f'{name}.jsonl')
   ]
   key = lambda row: json.dumps(row, sort_keys=True)
   assert sorted(key(row) for _, row in seen) == sorted(map(key, on_disk))
@@ -77,7 +77,7 @@ def test_what_looks_on_changes_no_result(run, monkeypatch):
   assert any(path.stat().st_size > 1000 for path in (watched / 'tensorboard').glob('events*'))
   assert list((watched / 'profile').rglob('*.xplane.pb'))
   for workdir, peak in ((plain, None), (watched, 1e9)):
-    first, *rows = jsonl_store.read(workdir / 'timing.jsonl')
+    first, *rows = storage.read_rows(workdir / 'timing.jsonl')
     assert (first['peak_flops_per_second'], first['model_flops_per_step'] > 0) == (peak, True)
     for row in rows:
       reached = first['model_flops_per_step'] / row['seconds_per_step']

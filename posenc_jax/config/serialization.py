@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from posenc_jax import storage
 from posenc_jax.errors import UserError
 
 NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
@@ -16,16 +17,17 @@ NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_st
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
-  """The config of the run in this directory. Raises `UserError` if it is missing or damaged."""
+  """The config of the run in this directory.
+
+  Raises UserError if it is missing or damaged, OSError if it cannot be read.
+  """
   path = Path(workdir) / 'config.json'
-  if not path.exists():
-    allowed = 'the directory of a run that train.py made'
-    raise UserError(f'workdir={str(workdir)!r}: no config.json; allowed: {allowed}')
   try:
-    return from_json(json.loads(path.read_text()))
-  except ValueError as error:
-    allowed = 'the file that train.py wrote, or another workdir'
-    raise UserError(f'{path} is damaged: {error}; allowed: {allowed}') from None
+    tree = storage.read_json(path, remedy='the file that train.py wrote, or another workdir')
+  except (FileNotFoundError, NotADirectoryError):
+    allowed = 'the directory of a run that train.py made'
+    raise UserError(f'workdir={str(workdir)!r}: no config.json; allowed: {allowed}') from None
+  return from_json(tree)
 
 
 def to_json(config: ConfigDict) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax.errors import UserError
-from posenc_jax.jsonl_store import atomic_write
+from posenc_jax.storage import atomic_write
 
 MAX_TRAINING_BYTES = 2**26  # a model is learned from the first bytes of the training split
 SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from posenc_jax import data, jsonl_store
+from posenc_jax import data, storage
 from posenc_jax.config import config_hash, overlay, saved_config, single_seed_runs, validate
 from posenc_jax.errors import UserError, disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
@@ -85,7 +85,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   measured = []
   with (
     user_errors(NotImplementedError, BlockingIOError),
-    jsonl_store.file_lock(workdir / 'eval.lock'),
+    storage.file_lock(workdir / 'eval.lock'),
     jax.default_matmul_precision('highest'),
   ):
     for measurement in measurements:
@@ -148,7 +148,7 @@ def measure(
   """
   path, row = workdir / 'eval.jsonl', functools.partial(row, metric=measurement.metric)
   with user_errors(ValueError):
-    present = {row_schema.key(r): r for r in jsonl_store.read(path)}
+    present = {row_schema.key(r): r for r in storage.read_rows(path)}
   keys = [row_schema.key(row(status='asked', **fields)) for fields in measurement.key_fields]
   missing = [i for i, key in enumerate(keys) if key not in present]
   if not missing:

@@ -44,7 +44,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 
 KEY = (
   *('run', 'encoding', 'label', 'seed', 'step', 'corpus', 'split', 'train_length'),
@@ -99,10 +99,10 @@ def append_missing(path: str | Path, rows: Iterable[dict]) -> int:
   """Appends the rows whose `key` the file does not hold yet, each key once; returns their number.
   Of rows with equal keys the first is kept.
   """
-  present = {key(r) for r in jsonl_store.read(path)}
+  present = {key(r) for r in storage.read_rows(path)}
   new = {}
   for r in rows:
     if key(r) not in present:
       new.setdefault(key(r), r)
-  jsonl_store.append(path, new.values())
+  storage.append_rows(path, new.values())
   return len(new)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation import row_schema
 
@@ -18,7 +18,7 @@ def read(path: str | Path) -> list[dict]:
     patterns = ('rows.jsonl*', 'eval.jsonl', '*/eval.jsonl')
     files = [file for pattern in patterns for file in sorted(path.glob(pattern))]
   with user_errors(ValueError):
-    rows = [row for file in files for row in jsonl_store.read(file)]
+    rows = [row for file in files for row in storage.read_rows(file)]
   if not rows:
     raise UserError(
       f'{path}: no rows; allowed: a folder with runs (RUN/eval.jsonl) or with rows.jsonl, or such '

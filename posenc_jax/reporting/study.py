@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from posenc_jax import config, jsonl_store
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError, hint, nearest
 from posenc_jax.reporting import rows, table_writers
 from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
@@ -123,9 +123,7 @@ def save(report: Report, path: str | Path, root: Path) -> None:
   """
   path, root = Path(path).resolve(), Path(root).resolve()
   study = path.relative_to(root) if path.is_relative_to(root) else path
-  jsonl_store.atomic_write_json(
-    report.folder / 'study.json', {'study': study.as_posix(), 'runs': report.runs}
-  )
+  storage.write_json(report.folder / 'study.json', {'study': study.as_posix(), 'runs': report.runs})
 
 
 def load(

@@ -11,7 +11,7 @@ import rich.table
 import rich.text
 import tabulate
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, Table
 
@@ -20,9 +20,9 @@ def write(tables: list[Table], out: str | Path) -> None:
   """Writes `table.md`, `table.tex` and `table.csv` into `out`, each whole or not at all."""
   text = io.StringIO()
   csv.writer(text).writerows(csv_lines(tables))
-  jsonl_store.atomic_write(Path(out) / 'table.md', '\n'.join(map(markdown, tables)))
-  jsonl_store.atomic_write(Path(out) / 'table.tex', '\n'.join(map(latex, tables)))
-  jsonl_store.atomic_write(Path(out) / 'table.csv', text.getvalue())
+  storage.atomic_write(Path(out) / 'table.md', '\n'.join(map(markdown, tables)))
+  storage.atomic_write(Path(out) / 'table.tex', '\n'.join(map(latex, tables)))
+  storage.atomic_write(Path(out) / 'table.csv', text.getvalue())
 
 
 def markdown(table: Table) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from posenc_jax import config, jsonl_store
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.training import trackers
 from posenc_jax.training.run_dir import check_same_config, is_finished
@@ -63,7 +63,7 @@ class Run:
         then the lock of the log tells.
     """
     fields = {'state': state, 'host': socket.gethostname(), **fields}
-    jsonl_store.atomic_write(self.workdir / 'state.json', json.dumps(fields) + '\n')
+    storage.atomic_write(self.workdir / 'state.json', json.dumps(fields) + '\n')
 
   def last_log_line(self) -> str:
     """The last line of the run's log, as a terminal shows it."""

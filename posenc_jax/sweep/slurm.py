@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import Run
@@ -115,7 +115,7 @@ def execute(runs: list[Run], out: Path, console: Console) -> dict[str, str]:
     console.print(f'{len(submitted)} runs are in the queue already')
   for group in _groups(waiting, submitted):
     submitted |= _submit(group, submitted, folder)
-    jsonl_store.atomic_write_json(path, jobs | submitted)
+    storage.write_json(path, jobs | submitted)
   return _wait(waiting, submitted, folder, console)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.sweep.plan import Run
 
 STATES = {
@@ -66,7 +66,7 @@ def read_status(run: Run) -> Status:
   written = run.read_state()
   state, note = _state_and_note(run, written)
   timing_by_seed = [
-    [row for row in jsonl_store.read(folder / 'timing.jsonl') if 'seconds_per_step' in row]
+    [row for row in storage.read_rows(folder / 'timing.jsonl') if 'seconds_per_step' in row]
     for folder in run.results
   ]
   timing = list(itertools.chain(*timing_by_seed))
@@ -86,7 +86,7 @@ def _state_and_note(run: Run, written: dict) -> tuple[str, str]:
   state = written.get('state')
   if run.is_finished:
     return 'done', ''
-  if jsonl_store.is_locked(run.workdir / 'log.txt') or (
+  if storage.is_locked(run.workdir / 'log.txt') or (
     state == 'running' and _is_at_work(run, written)
   ):
     job = f', job {written["job"]}' if 'job' in written else ''
@@ -106,7 +106,7 @@ def _is_at_work(run: Run, written: dict) -> bool:
   if written['host'] != socket.gethostname() and time.time() - log.stat().st_mtime < SILENCE:
     return True  # locks need not reach from machine to machine
   time.sleep(BETWEEN_COMMANDS)
-  return jsonl_store.is_locked(log)
+  return storage.is_locked(log)
 
 
 def _tokens_per_step(run: Run) -> int:

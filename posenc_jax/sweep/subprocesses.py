@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 
 # XLA:CPU allocates and frees buffers of many megabytes in each step. By default, glibc maps and
 # faults them in anew. If the process keeps them, and on huge pages, large matrix products are
@@ -44,11 +44,11 @@ def run_process(
     # `is_locked` in another process may hold the lock for a moment
     for seconds in (0.05, 0.2, 0.5):
       with contextlib.suppress(BlockingIOError):
-        jsonl_store.lock(file.fileno(), log)
+        storage.lock(file.fileno(), log)
         break
       time.sleep(seconds)
     else:
-      jsonl_store.lock(file.fileno(), log)
+      storage.lock(file.fileno(), log)
     file.write(f'$ {shlex.join(command)}\n'.encode())
     return subprocess.Popen(
       command,

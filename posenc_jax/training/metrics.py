@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.distributed import processes
 from posenc_jax.errors import user_errors
 from posenc_jax.model.token_nll import BITS
@@ -177,7 +177,7 @@ class RunRows:
   def write(self, kind: str, row: dict) -> None:
     if not processes.is_primary():
       return
-    jsonl_store.append(self.timing if kind == 'timing' else self.metrics, [row])
+    storage.append_rows(self.timing if kind == 'timing' else self.metrics, [row])
     for tracker in self.trackers:
       tracker.write(kind, row)
 
@@ -187,9 +187,9 @@ class RunRows:
     Raises UserError where the file is damaged.
     """
     with user_errors(ValueError):
-      rows = jsonl_store.read(self.metrics)
+      rows = storage.read_rows(self.metrics)
     kept = [row for row in rows if row['step'] <= step]
     if len(kept) < len(rows):
-      jsonl_store.rewrite(self.metrics, kept)
+      storage.rewrite_rows(self.metrics, kept)
     training_steps = {row['step'] for row in kept if 'split' not in row}
     return training_steps, sum('skipped' in row for row in kept)

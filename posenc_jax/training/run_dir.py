@@ -1,15 +1,14 @@
 """A run's directory: it belongs to one config, and one training at a time works in it."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.config import differing_keys, flat, saved_config, to_json, training_part
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import Damaged, UserError, user_errors
 
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 
@@ -23,7 +22,7 @@ def locked_run_dir(workdir: str | Path, config: ConfigDict) -> Iterator[None]:
   workdir = Path(workdir)
   check_same_config(workdir, config)  # first, so that no lock file is left in another's directory
   _make_folder(workdir)
-  with user_errors(BlockingIOError), jsonl_store.file_lock(workdir / 'train.lock'):
+  with user_errors(BlockingIOError), storage.file_lock(workdir / 'train.lock'):
     claim_run_dir(workdir, config)
     yield
 
@@ -37,14 +36,14 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   workdir = Path(workdir)
   _make_folder(workdir)
   check_same_config(workdir, config)
-  if not (workdir / 'config.json').exists():
-    jsonl_store.atomic_write_json(workdir / 'config.json', to_json(config))
+  if not storage.exists(workdir / 'config.json'):
+    storage.write_json(workdir / 'config.json', to_json(config))
 
 
 def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another workdir') -> None:
   """Raises `UserError` where the directory holds a run of another config, naming what differs."""
   field = f'workdir={str(workdir)!r}'
-  if (workdir / 'config.json').exists():
+  if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
     if keys := differing_keys(here, there):
       differing = [f'{key} (there {there.get(key)!r}, here {here.get(key)!r})' for key in keys]
@@ -52,7 +51,7 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
       raise UserError(f'{field} {problem}; allowed: {allowed}')
   else:
     for name in ('checkpoints', 'metrics.jsonl'):
-      if (workdir / name).exists():
+      if storage.exists(workdir / name):
         raise UserError(f'{field} holds {name} but no config.json; allowed: {allowed}')
 
 
@@ -65,27 +64,34 @@ def _make_folder(workdir: Path) -> None:
 
 
 def is_finished(workdir: str | Path, config_hash: str) -> bool:
-  """Whether all that a config of this hash asks for, training and evaluation, is done."""
+  """Whether all that a config of this hash asks for, training and evaluation, is done.
+
+  A damaged finished.json counts for nothing: the same commands see what there is, and write it
+  anew.
+  """
   path = Path(workdir) / 'finished.json'
-  return path.exists() and json.loads(path.read_text())['config_hash'] == config_hash
+  try:
+    return storage.read_json(path, {'config_hash': str})['config_hash'] == config_hash
+  except (FileNotFoundError, NotADirectoryError, Damaged):
+    return False
 
 
 def mark_finished(workdir: str | Path, config_hash: str) -> None:
-  jsonl_store.atomic_write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
+  storage.write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
 
 
 def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:
   """Writes the hash of the learned tokenizer (None: there is none), or compares it."""
   path = Path(workdir) / TOKENIZER
-  if sha256 is not None and not path.exists():
-    jsonl_store.atomic_write_json(path, {'sha256': sha256})
+  if sha256 is not None and not storage.exists(path):
+    storage.write_json(path, {'sha256': sha256})
   check_tokenizer(workdir, sha256)
 
 
 def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
   """Raises `UserError` where the run's tokens are those of another tokenizer."""
   path = Path(workdir) / TOKENIZER
-  there = json.loads(path.read_text())['sha256'] if path.exists() else None
+  there = storage.read_json(path, {'sha256': str})['sha256'] if storage.exists(path) else None
   if there != sha256:
     trained_with, here = (
       f'the tokenizer {digest[:16]}' if digest else 'no learned tokenizer'

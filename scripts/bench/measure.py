@@ -12,7 +12,7 @@ from time import monotonic
 
 from rich.console import Console
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 
 from . import memory
 from .cases import Case, Group, step_config
@@ -64,7 +64,7 @@ def measure(
       run.prepare()
       run.repeat()
     rows[n] = [shared_fields | {'group': group.title} | row for row in run.rows()]
-    jsonl_store.append(out / 'rows.jsonl', rows[n])
+    storage.append_rows(out / 'rows.jsonl', rows[n])
     measured = sum(row['status'] == 'ok' for row in rows[n])
     seconds = monotonic() - begin
     console.print(

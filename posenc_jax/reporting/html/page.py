@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ml_collections import ConfigDict
 from plotly.offline import get_plotlyjs
 
-from posenc_jax import config, errors, jsonl_store
+from posenc_jax import config, errors, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.html import plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrapolation_gap
@@ -99,7 +99,7 @@ def write(path: str | Path, text: str) -> None:
   path = Path(path)
   with errors.user_errors(OSError):
     path.parent.mkdir(parents=True, exist_ok=True)
-    jsonl_store.atomic_write(path, text)
+    storage.atomic_write(path, text)
 
 
 def check_writable(path: str | Path) -> None:

@@ -1,11 +1,10 @@
 """The cost of each line: parameters, tokens, time. Kept as rows, like scores, in costs.jsonl."""
 
-import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.config import saved_config
 from posenc_jax.errors import user_errors
 from posenc_jax.reporting.captions import join_unique
@@ -22,17 +21,17 @@ def read(folder: str | Path) -> list[dict]:
   runs = [path.parent for path in sorted(folder.glob('*/timing.jsonl'))]
   runs = [run for run in runs if (run / 'config.json').exists()]
   with user_errors(ValueError):
-    return [_of_run(run) for run in runs] or jsonl_store.read(folder / FILE)
+    return [_of_run(run) for run in runs] or storage.read_rows(folder / FILE)
 
 
 def write(folder: str | Path, rows: list[dict]) -> None:
   """Writes costs.jsonl anew, if there are rows."""
   if rows:
-    jsonl_store.atomic_write(Path(folder) / FILE, ''.join(json.dumps(row) + '\n' for row in rows))
+    storage.rewrite_rows(Path(folder) / FILE, rows)
 
 
 def _of_run(run: Path) -> dict:
-  c, timing = saved_config(run), jsonl_store.read(run / 'timing.jsonl')
+  c, timing = saved_config(run), storage.read_rows(run / 'timing.jsonl')
   sizes = next((row for row in timing if 'parameters' in row), {})
   seconds = [
     row['seconds_per_step'] for row in timing if 'seconds_per_step' in row and row['step'] > 1

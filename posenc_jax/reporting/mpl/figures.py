@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.reporting.mpl.curves import lengths, positions, receptive_field
 from posenc_jax.reporting.mpl.heat_map import heat_map
@@ -28,5 +28,5 @@ def save(figure, path: str | Path) -> None:
   """Writes a figure as PNG, whole or not at all, and prints its path."""
   image = io.BytesIO()
   figure.savefig(image, dpi=200)
-  jsonl_store.atomic_write(path, image.getvalue())
+  storage.atomic_write(path, image.getvalue())
   print(path)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import jsonl_store
+from posenc_jax import storage
+from posenc_jax.errors import Damaged
 from posenc_jax.evaluation import row_schema
 
 FIELDS = dict(run='r', encoding='rope', label='rope', seed=0, step=10, corpus='sotu', split='test')
@@ -41,7 +42,7 @@ def test_a_row_has_the_fields_of_the_contract_and_one_definition_of_scores():
 def test_a_score_that_is_not_finite_is_a_named_outcome(nats, tmp_path):
   row = row_schema.row(**FIELDS, **SCORE | {'nats': nats})
   assert (row['status'], row['nats'], row['ppl'], row['bpb']) == ('not_finite', None, None, None)
-  jsonl_store.append(tmp_path / 'f', [row])  # as JSON, which has no NaN
+  storage.append_rows(tmp_path / 'f', [row])  # as JSON, which has no NaN
 
 
 @pytest.mark.parametrize('score', [{}, {'nats': 1.0}, {'metric': 'accuracy'}])
@@ -52,35 +53,133 @@ def test_ok_needs_a_score(score):
 
 def test_rows_come_back_and_appending_keeps_what_was_there(tmp_path):
   path, all_rows = tmp_path / 'eval.jsonl', rows(5)
-  assert jsonl_store.read(path) == []
-  jsonl_store.append(path, all_rows[:2])
+  assert storage.read_rows(path) == []
+  storage.append_rows(path, all_rows[:2])
   before = path.read_bytes()
-  jsonl_store.append(path, all_rows[2:])
+  storage.append_rows(path, all_rows[2:])
   assert path.read_bytes().startswith(before)
-  assert jsonl_store.read(path) == all_rows
+  assert storage.read_rows(path) == all_rows
   (tmp_path / 'rows.jsonl.gz').write_bytes(gzip.compress(path.read_bytes()))
-  assert jsonl_store.read(tmp_path / 'rows.jsonl.gz') == all_rows
+  assert storage.read_rows(tmp_path / 'rows.jsonl.gz') == all_rows
 
 
 def test_after_a_kill_at_any_byte_all_whole_rows_are_there_and_one_can_go_on(tmp_path):
   path, all_rows = tmp_path / 'eval.jsonl', [{'a': 'é', 'b': i} for i in range(3)]
-  jsonl_store.append(path, all_rows)
+  storage.append_rows(path, all_rows)
   data = path.read_bytes()
   ends = [0, *(i + 1 for i, byte in enumerate(data) if byte == ord('\n'))]
   for size in range(len(data) + 1):
     path.write_bytes(data[:size])
     whole = sum(end - 1 <= size for end in ends[1:])  # a row is whole without its line break
-    assert jsonl_store.read(path) == all_rows[:whole]
-    jsonl_store.append(path, [{'new': 1}])
-    assert jsonl_store.read(path) == [*all_rows[:whole], {'new': 1}]
+    assert storage.read_rows(path) == all_rows[:whole]
+    storage.append_rows(path, [{'new': 1}])
+    assert storage.read_rows(path) == [*all_rows[:whole], {'new': 1}]
 
 
-@pytest.mark.parametrize('line', ['{"a": 1', '[1]', '\x00\x00'])
-def test_a_damaged_line_that_is_not_the_torn_last_one_is_named(line, tmp_path):
+def line_of(row):
+  """The line of a row in a file, with its check and line break."""
+  return storage._line(row)
+
+
+@pytest.mark.parametrize(
+  ('line', 'fault'),
+  [
+    (b'{"a": 1', 'ends too early'),
+    (b'[1]', 'it holds list, where an object must be'),
+    (b'\x00\x00', 'it is no JSON'),
+    (b'{"a":NaN}', 'it holds NaN, where a number must be'),
+    (b'{"a":"\xff"}', 'byte 6 is not UTF-8'),
+    (b'{"a":' + 100_000 * b'[', 'nested too deeply'),
+    (b'{"a":1}', 'it does not end with its check'),
+    (b'{"a":2,"crc":"3dd5e4d1"}', 'its check differs'),
+    (line_of({'a': 1})[:-1] + line_of({'a': 2})[:-1], 'its check differs'),
+  ],
+)
+def test_a_damaged_line_that_is_not_the_torn_last_one_is_named(line, fault, tmp_path):
   path = tmp_path / 'eval.jsonl'
-  path.write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
-  with pytest.raises(ValueError, match=r'eval\.jsonl:2: not a JSON object'):
-    jsonl_store.read(path)
+  path.write_bytes(line_of({'a': 1}) + line + b'\n' + line_of({'a': 2}))
+  with pytest.raises(Damaged, match=rf'eval\.jsonl:2: the line is damaged: .*{fault}'):
+    storage.read_rows(path)
+
+
+def test_no_flipped_bit_of_a_row_is_overlooked(tmp_path):
+  path, all_rows = tmp_path / 'eval.jsonl', rows(2)
+  storage.append_rows(path, all_rows)
+  data = path.read_bytes()
+  lost = 0
+  for index in range(8 * len(data)):
+    flipped = bytearray(data)
+    flipped[index // 8] ^= 1 << index % 8
+    path.write_bytes(flipped)
+    try:
+      assert storage.read_rows(path) == all_rows, index
+    except Damaged:
+      lost += 1
+  assert lost == 8 * len(data)
+
+
+def test_a_damaged_last_line_is_neither_torn_nor_appended_to(tmp_path):
+  path = tmp_path / 'eval.jsonl'
+  path.write_bytes(line_of({'a': 1})[:-1] + b'*')  # the bit that was its line break
+  for act in (storage.read_rows, lambda path: storage.append_rows(path, [{}])):
+    with pytest.raises(Damaged, match='line is damaged'):
+      act(path)
+  assert path.read_bytes() == line_of({'a': 1})[:-1] + b'*'
+
+
+@pytest.mark.parametrize(
+  ('content', 'fault'),
+  [
+    (b'', 'it is empty'),
+    (b'{"a": 1', 'ends too early'),
+    (b'null', 'it holds NoneType'),
+    (b'{"b": 1}', "it lacks the field 'a'"),
+    (b'{"a": "1"}', "the field 'a' is str, where int must be"),
+    (b'{"a": Infinity}', 'it holds Infinity'),
+    (b'\xfe{}', 'byte 0 is not UTF-8'),
+    (b'{"a":' + 100_000 * b'{"a":', 'nested too deeply'),
+    (b'{"a": ' + 5000 * b'1' + b'}', 'integer'),
+  ],
+)
+def test_a_damaged_json_file_is_named_with_its_fault(content, fault, tmp_path):
+  path = tmp_path / 'state.json'
+  path.write_bytes(content)
+  with pytest.raises(
+    Damaged, match=rf'state\.json is damaged: .*{fault}.*; allowed: none'
+  ) as error:
+    storage.read_json(path, {'a': int}, remedy='none')
+  assert '\n' not in str(error.value)
+
+
+def test_what_cannot_be_read_is_not_damaged(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  path.mkdir()
+  for read in (storage.read_rows, storage.read_json):
+    with pytest.raises(OSError, match=r'rows\.jsonl'):
+      read(path)
+  os.mkfifo(tmp_path / 'pipe')  # reading it would wait for a writer
+  with pytest.raises(OSError, match='not a regular file'):
+    storage.read_rows(tmp_path / 'pipe')
+  (tmp_path / 'loop').symlink_to('loop')
+  with pytest.raises(OSError, match='loop'):
+    storage.exists(tmp_path / 'loop')
+  with pytest.raises(FileNotFoundError):
+    storage.read_json(tmp_path / 'none')
+
+
+@pytest.mark.parametrize('damage', [lambda d: d[:-9], lambda d: b'x' + d, lambda d: b''])
+def test_a_damaged_archive_is_named(damage, tmp_path):
+  path = tmp_path / 'rows.jsonl.gz'
+  path.write_bytes(damage(gzip.compress(b''.join(map(line_of, rows(3))))))
+  with pytest.raises(Damaged, match=r'rows\.jsonl\.gz is damaged: it cannot be unpacked'):
+    storage.read_rows(path)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(storage, 'MAX_BYTES', 1000)
+  (tmp_path / 'rows.jsonl.gz').write_bytes(gzip.compress(1001 * b' '))
+  with pytest.raises(Damaged, match='more than 1000 bytes'):
+    storage.read_rows(tmp_path / 'rows.jsonl.gz')
 
 
 def test_a_key_is_never_written_twice(tmp_path):
@@ -88,7 +187,7 @@ def test_a_key_is_never_written_twice(tmp_path):
   again = [row | {'nats': 99.0} for row in first]  # a value is no part of the key
   assert row_schema.append_missing(path, first[:2]) == 2
   assert row_schema.append_missing(path, [*again, *first]) == 1
-  assert jsonl_store.read(path) == [*first[:2], again[2]]
+  assert storage.read_rows(path) == [*first[:2], again[2]]
   assert row_schema.append_missing(path, again) == 0
 
 
@@ -108,8 +207,8 @@ def test_every_key_field_tells_rows_apart():
 
 HOLD = """
 import sys, time
-from posenc_jax import jsonl_store
-with jsonl_store.file_lock(sys.argv[1]):
+from posenc_jax import storage
+with storage.file_lock(sys.argv[1]):
   print(flush=True)
   time.sleep(60)
 """
@@ -118,22 +217,22 @@ with jsonl_store.file_lock(sys.argv[1]):
 def test_a_lock_lives_as_long_as_its_process(tmp_path):
   path, environment = (
     tmp_path / 'train.lock',
-    {'PYTHONPATH': str(Path(jsonl_store.__file__).parents[1])},
+    {'PYTHONPATH': str(Path(storage.__file__).parents[1])},
   )
   command = [sys.executable, '-c', HOLD, str(path)]
   with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
     process.stdout.readline()
     words = rf'at work there \(process {process.pid} on '
-    with pytest.raises(BlockingIOError, match=words), jsonl_store.file_lock(path):
+    with pytest.raises(BlockingIOError, match=words), storage.file_lock(path):
       pass
     process.kill()
   with (
-    jsonl_store.file_lock(path),
+    storage.file_lock(path),
     pytest.raises(BlockingIOError, match='at work there'),
-    jsonl_store.file_lock(path),
+    storage.file_lock(path),
   ):
     pass
-  with jsonl_store.file_lock(path):
+  with storage.file_lock(path):
     pass
 
 
@@ -146,13 +245,13 @@ def test_a_file_system_without_locks_is_named_and_other_errors_are_not_hidden(
 
     return refuse
 
-  monkeypatch.setattr(jsonl_store.fcntl, 'flock', flock(errno.ENOLCK))
-  with jsonl_store.file_lock(tmp_path / 'train.lock'):
+  monkeypatch.setattr(storage.fcntl, 'flock', flock(errno.ENOLCK))
+  with storage.file_lock(tmp_path / 'train.lock'):
     assert 'train.lock: no lock on this file system (No locks available)' in capsys.readouterr().out
-  monkeypatch.setattr(jsonl_store.fcntl, 'flock', flock(errno.EIO))
+  monkeypatch.setattr(storage.fcntl, 'flock', flock(errno.EIO))
   with (
     pytest.raises(OSError, match=r'train\.lock') as error,
-    jsonl_store.file_lock(tmp_path / 'train.lock'),
+    storage.file_lock(tmp_path / 'train.lock'),
   ):
     pass
   assert error.value.errno == errno.EIO
@@ -160,50 +259,50 @@ def test_a_file_system_without_locks_is_named_and_other_errors_are_not_hidden(
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / 'finished.json'
-  jsonl_store.atomic_write_json(path, {'a': 1})
+  storage.write_json(path, {'a': 1})
   monkeypatch.setattr(os, 'fsync', lambda fd: os.pread(-1, 1, 0))  # fails
   with pytest.raises(OSError, match=r'finished\.json'):
-    jsonl_store.atomic_write_json(path, {'a': 2})
+    storage.write_json(path, {'a': 2})
   assert json.loads(path.read_text()) == {'a': 1}
 
 
 def test_a_row_that_a_disk_takes_piece_by_piece_is_whole(tmp_path, monkeypatch):
   path, write = tmp_path / 'eval.jsonl', os.write
   monkeypatch.setattr(os, 'write', lambda fd, data: write(fd, data[:7]))
-  jsonl_store.append(path, rows(2))
-  assert jsonl_store.read(path) == rows(2)
+  storage.append_rows(path, rows(2))
+  assert storage.read_rows(path) == rows(2)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_beside_it(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'replace', lambda *_: os.pread(-1, 1, 0))  # fails
   with pytest.raises(OSError, match=r'finished\.json'):
-    jsonl_store.atomic_write(tmp_path / 'finished.json', b'{}')
+    storage.atomic_write(tmp_path / 'finished.json', b'{}')
   assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_that_are_rewritten_are_as_if_appended(tmp_path):
-  jsonl_store.append(tmp_path / 'a', rows(3)[:2])
-  jsonl_store.append(tmp_path / 'b', rows(3))
-  jsonl_store.rewrite(tmp_path / 'b', jsonl_store.read(tmp_path / 'b')[:2])
+  storage.append_rows(tmp_path / 'a', rows(3)[:2])
+  storage.append_rows(tmp_path / 'b', rows(3))
+  storage.rewrite_rows(tmp_path / 'b', storage.read_rows(tmp_path / 'b')[:2])
   assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
 
 
 def test_a_lock_is_seen_and_passes_to_the_processes_that_inherit_the_file(tmp_path):
   path = tmp_path / 'log.txt'
-  assert not jsonl_store.is_locked(path)
+  assert not storage.is_locked(path)
   with open(path, 'w') as file:
-    jsonl_store.lock(file.fileno(), path)
+    storage.lock(file.fileno(), path)
     child = subprocess.Popen(['sleep', '60'], stdout=file)
-  assert jsonl_store.is_locked(path)
+  assert storage.is_locked(path)
   child.kill()
   child.wait()
-  assert not jsonl_store.is_locked(path)
+  assert not storage.is_locked(path)
 
 
 @pytest.mark.parametrize('word', ['fcntl', 'os.replace', 'os.rename'])
 def test_no_other_module_locks_or_replaces_files(word):
   """sotu.py moves a whole folder; checkpoints.py sets a damaged one aside."""
-  package = Path(jsonl_store.__file__).parent
+  package = Path(storage.__file__).parent
   found = {str(p.relative_to(package)) for p in package.rglob('*.py') if word in p.read_text()}
   folders = {'os.replace': {'training/checkpoints.py'}, 'os.rename': {'data/sotu.py'}}
-  assert found - folders.get(word, set()) <= {'jsonl_store.py'}
+  assert found - folders.get(word, set()) <= {'storage.py'}

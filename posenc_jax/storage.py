@@ -1,0 +1,325 @@
+"""Files on disk: append-only rows, one JSON object a line; whole files in one step; locks.
+
+Nothing that is read is trusted. Contents that were read and are wrong raise `Damaged`, which names
+file and fault; what cannot be read raises the system's OSError, and is not touched.
+
+Rows are only ever appended. Each ends with a check, `"crc": "1a2b3c4d"`, the CRC-32 of the row's
+text without it, so that a flipped bit is found. A row is one `write`, so a kill leaves at most one
+torn line, at the end: `read_rows` drops it and the next `append_rows` cuts it off. One process at a
+time may write to a file of rows; it holds a `file_lock`. Every table and figure is made from such
+rows.
+"""
+
+import contextlib
+import errno
+import fcntl
+import gzip
+import io
+import json
+import os
+import re
+import socket
+import stat
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from posenc_jax.errors import Damaged
+
+MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack to any size
+CHECK = re.compile(rb',?"crc":"([0-9a-f]{8})"\}')  # how a row ends
+
+
+def exists(path: str | Path) -> bool:
+  """Whether there is something at this path. Raises OSError where the system does not tell."""
+  try:
+    os.stat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    return False
+  return True
+
+
+def read_json(path: str | Path, fields: Mapping[str, type] = {}, remedy: str = '') -> dict:
+  """The JSON object in a file.
+
+  Args:
+    fields: names of fields that it must have, with their types.
+    remedy: what the user can do about damage, for the message.
+  Raises:
+    Damaged: what was read is no such object. OSError: it cannot be read; FileNotFoundError: there
+      is no such file.
+  """
+  try:
+    tree = _parse(_contents(path))
+    for name, kind in fields.items():
+      if name not in tree:
+        raise ValueError(f'it lacks the field {name!r}')
+      if type(tree[name]) is not kind:
+        found = type(tree[name]).__name__
+        raise ValueError(f'the field {name!r} is {found}, where {kind.__name__} must be')
+  except ValueError as error:
+    raise Damaged(f'{path} is damaged: {error}{remedy and f"; allowed: {remedy}"}') from None
+  return tree
+
+
+def read_rows(path: str | Path) -> list[dict]:
+  """All rows of a file; [] if there is no such file.
+
+  A compressed file (`.gz`) has a check of its own, so its rows need none.
+
+  Raises:
+    Damaged: a line is no row with its check, and not the torn last one; it is named.
+    OSError: the file cannot be read.
+  """
+  path = Path(path)
+  try:
+    data = _contents(path)
+    is_compressed = path.suffix == '.gz'
+    lines = (_unpacked(data) if is_compressed else data).split(b'\n')
+  except FileNotFoundError:
+    return []
+  except ValueError as error:
+    raise Damaged(f'{path} is damaged: {error}') from None
+  rows = []
+  for number, line in enumerate(lines, 1):
+    if not line or (number == len(lines) and _is_torn(line)):
+      continue
+    try:
+      rows.append(_row(line, needs_check=not is_compressed))
+    except ValueError as error:
+      remedy = 'allowed: the file without that line'
+      raise Damaged(f'{path}:{number}: the line is damaged: {error}; {remedy}') from None
+  return rows
+
+
+def append_rows(path: str | Path, rows: Iterable[dict]) -> None:
+  """Adds rows at the end, each in one write, and waits until they are on the disk.
+
+  Raises OSError, which names the file; Damaged where its last line is neither whole nor torn.
+  """
+  with _errors_name(path):
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+      is_new = os.fstat(fd).st_size == 0
+      _repair_torn_tail(fd, path)
+      for row in rows:
+        _write(fd, _line(row))
+      os.fsync(fd)
+    finally:
+      os.close(fd)
+    if is_new:
+      _sync_folder(Path(path).parent)
+
+
+def rewrite_rows(path: str | Path, rows: Iterable[dict]) -> None:
+  """Puts these rows in the place of the file, as `atomic_write` does."""
+  atomic_write(path, b''.join(map(_line, rows)))
+
+
+def atomic_write(path: str | Path, content: str | bytes) -> None:
+  """Writes a whole file, or leaves what was there if killed or if the disk is full.
+
+  Waits until it is on the disk. Processes may write the same file at once: the last one wins.
+  Raises OSError, which names the file.
+  """
+  path = Path(path)
+  new = path.with_name(f'{path.name}.{os.getpid()}.new')
+  with _errors_name(path):
+    try:
+      with open(new, 'wb') as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(new, path)
+      _sync_folder(path.parent)
+    except BaseException:
+      new.unlink(missing_ok=True)
+      raise
+
+
+def write_json(path: str | Path, tree: dict) -> None:
+  """`atomic_write` of a tree as indented JSON."""
+  atomic_write(path, json.dumps(tree, indent=2) + '\n')
+
+
+@contextlib.contextmanager
+def file_lock(path: str | Path) -> Iterator[None]:
+  """Holds the lock of the file `path`. The file names the holder, and stays.
+
+  The kernel frees the lock when the process dies. On NFS the server keeps it, and hosts see each
+  other's locks; that of a host that went down ends with its lease.
+
+  Raises BlockingIOError, which says who the holder is, if another process holds the lock.
+  """
+  with _errors_name(path):
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+  try:
+    try:
+      lock(fd, path)
+    except BlockingIOError:
+      holder = os.pread(fd, 200, 0).decode(errors='replace').strip() or 'it does not say which'
+      raise BlockingIOError(
+        f'workdir={str(Path(path).parent)!r}: another process is at work there ({holder}); '
+        'allowed: one at a time'
+      ) from None
+    with contextlib.suppress(OSError):  # the lock holds even if a full disk takes no name
+      os.ftruncate(fd, 0)
+      os.pwrite(fd, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
+    yield
+  finally:
+    os.close(fd)
+
+
+def lock(fd: int, path: str | Path) -> None:
+  """Locks an open file until this process, and all that inherit the file from it, have closed it.
+
+  Some file systems have no locks (some mounts of NFS and Lustre): there, a line says so. Raises
+  BlockingIOError if another process holds the lock.
+  """
+  try:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise
+  except OSError as error:
+    if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+      raise OSError(error.errno, error.strerror, str(path)) from error
+    print(
+      f'{path}: no lock on this file system ({error.strerror}); '
+      'see to it that one process at a time works there'
+    )
+
+
+def is_locked(path: str | Path) -> bool:
+  """Whether a process holds the lock of the file, on any machine whose locks are seen here."""
+  if not exists(path):
+    return False
+  with open(path, 'rb') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return True
+  return False
+
+
+@contextlib.contextmanager
+def _errors_name(path: str | Path) -> Iterator[None]:
+  """Lets an OSError name the file that it is about."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _contents(path: str | Path) -> bytes:
+  """The bytes of a regular file; another kind, such as a pipe, could make the reader wait."""
+  with _errors_name(path), open(path, 'rb', opener=_open_regular) as file:
+    return file.read()
+
+
+def _open_regular(path: str, flags: int) -> int:
+  fd = os.open(path, flags | os.O_NONBLOCK)  # the other end of a pipe may never come
+  mode = os.fstat(fd).st_mode
+  if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder, the system says so itself
+    os.close(fd)
+    raise OSError(errno.EINVAL, 'not a regular file', path)
+  return fd
+
+
+def _unpacked(data: bytes) -> bytes:
+  """Raises ValueError where the archive is damaged, or too large."""
+  try:
+    if not data:
+      raise EOFError('it is empty')
+    with gzip.open(io.BytesIO(data)) as file:
+      unpacked = file.read(MAX_BYTES + 1)
+  except (OSError, EOFError, zlib.error) as error:
+    raise ValueError(f'it cannot be unpacked ({error})') from None
+  if len(unpacked) > MAX_BYTES:
+    raise ValueError(f'it unpacks to more than {MAX_BYTES} bytes')
+  return unpacked
+
+
+def _line(row: dict) -> bytes:
+  text = json.dumps(row, allow_nan=False, separators=(',', ':')).encode()
+  comma = ',' if row else ''
+  return text[:-1] + f'{comma}"crc":"{zlib.crc32(text):08x}"}}\n'.encode()
+
+
+def _row(line: bytes, needs_check: bool = True) -> dict:
+  """The row of a line, without its check. Raises ValueError, which names what is wrong."""
+  *_, check = [None, *CHECK.finditer(line)]
+  if check is None or check.end() < len(line):
+    if needs_check:
+      _parse(line)  # says more precisely what is wrong, where something is
+      raise ValueError('it does not end with its check, such as "crc":"1a2b3c4d"')
+    return _parse(line)
+  text = line[: check.start()] + b'}'
+  if zlib.crc32(text) != int(check[1], 16):
+    raise ValueError('its check differs: it is not what was written')
+  return _parse(text)
+
+
+def _is_torn(line: bytes) -> bool:
+  """Whether the last line, which has no line break, is the beginning of a row."""
+  return CHECK.search(line) is None and _is_no_row(line)
+
+
+def _is_no_row(line: bytes) -> bool:
+  with contextlib.suppress(ValueError):
+    _row(line, needs_check=False)
+    return False
+  return True
+
+
+def _parse(text: bytes) -> dict:
+  """The JSON object in `text`. Raises ValueError, which names what is wrong."""
+  if not text.strip():
+    raise ValueError('it is empty')
+  try:
+    tree = json.loads(text.decode('utf-8'), parse_constant=_refuse_constant)
+  except UnicodeDecodeError as error:
+    raise ValueError(f'byte {error.start} is not UTF-8') from None
+  except json.JSONDecodeError as error:
+    place = f'line {error.lineno}, column {error.colno}'
+    raise ValueError(f'it is no JSON, or ends too early ({place}: {error.msg})') from None
+  except RecursionError:
+    raise ValueError('it is nested too deeply') from None
+  if not isinstance(tree, dict):
+    raise ValueError(f'it holds {type(tree).__name__}, where an object must be')
+  return tree
+
+
+def _refuse_constant(name: str) -> None:
+  raise ValueError(f'it holds {name}, where a number must be')
+
+
+def _write(fd: int, data: bytes) -> None:
+  while data:  # a full disk takes a piece, and refuses the next one with an error
+    data = data[os.write(fd, data) :]
+
+
+def _sync_folder(folder: Path) -> None:
+  """Waits until the names in the folder are on the disk, where its file system can do that."""
+  fd = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      os.fsync(fd)
+  finally:
+    os.close(fd)
+
+
+def _repair_torn_tail(fd: int, path: str | Path) -> None:
+  """Makes the file end with a line break: cuts off a torn row, completes a whole one."""
+  size = os.fstat(fd).st_size
+  if size == 0 or os.pread(fd, 1, size - 1) == b'\n':
+    return
+  text = os.pread(fd, size, 0)
+  last = text[text.rfind(b'\n') + 1 :]
+  if _is_torn(last):
+    os.ftruncate(fd, size - len(last))
+    return
+  try:
+    _row(last)
+  except ValueError as error:
+    raise Damaged(f'{path}: the last line is damaged: {error}') from None
+  os.write(fd, b'\n')
