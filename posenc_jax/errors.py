@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 # What the operating system says of a disk that is full, read-only or failing.
 DISK_ERRORS = {
   getattr(errno, name)
-  for name in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'ESTALE')
+  for name in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'ESTALE', 'ELOOP')
 }
 
 
@@ -58,11 +58,12 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-  """Turns a full, read-only or failing disk into a `Stopped` of one line; also a decorator."""
+  """Turns an error of the system about a file into a `Stopped` of one line; also a decorator."""
   try:
     yield
   except OSError as error:
-    if error.errno not in DISK_ERRORS:
+    if error.filename is None and error.errno not in DISK_ERRORS:  # it is about no file
       raise
     after = 'what was written before is whole, and the same command goes on once this is mended'
-    raise Stopped(f'{error.filename}: {error.strerror}; {after}') from error
+    where = 'output' if error.filename is None else error.filename
+    raise Stopped(f'{where}: {error.strerror}; {after}') from error

@@ -3,11 +3,11 @@
 Nothing that is read is trusted. Contents that were read and are wrong raise `Damaged`, which names
 file and fault; what cannot be read raises the system's OSError, and is not touched.
 
-Rows are only ever appended. Each ends with a check, `"crc": "1a2b3c4d"`, the CRC-32 of the row's
-text without it, so that a flipped bit is found. A row is one `write`, so a kill leaves at most one
-torn line, at the end: `read_rows` drops it and the next `append_rows` cuts it off. One process at a
-time may write to a file of rows; it holds a `file_lock`. Every table and figure is made from such
-rows.
+Each JSON file and each row ends with a check, `"crc": "1a2b3c4d"`, the CRC-32 of its text without
+it, so that a flipped bit is found. Rows are only ever appended. A row is one `write`, so a kill
+leaves at most one torn line, at the end: `read_rows` drops it and the next `append_rows` cuts it
+off. One process at a time may write to a file of rows; it holds a `file_lock`. Every table and
+figure is made from such rows.
 """
 
 import contextlib
@@ -39,18 +39,27 @@ def exists(path: str | Path) -> bool:
   return True
 
 
+def check_readable(path: str | Path) -> None:
+  """Reads a file to its end. Raises OSError, which names it, where that cannot be."""
+  with _errors_name(path), open(path, 'rb', opener=_open_regular) as file:
+    while file.read(2**24):
+      pass
+
+
 def read_json(path: str | Path, fields: Mapping[str, type] = {}, remedy: str = '') -> dict:
-  """The JSON object in a file.
+  """The JSON object in a file that `write_json` wrote.
 
   Args:
     fields: names of fields that it must have, with their types.
     remedy: what the user can do about damage, for the message.
   Raises:
-    Damaged: what was read is no such object. OSError: it cannot be read; FileNotFoundError: there
-      is no such file.
+    Damaged: what was read is no such object, or not what was written.
+    OSError: it cannot be read; FileNotFoundError: there is no such file.
   """
   try:
     tree = _parse(_contents(path))
+    if tree.pop('crc', None) != _check_of(tree):
+      raise ValueError('its check differs: it is not what was written')
     for name, kind in fields.items():
       if name not in tree:
         raise ValueError(f'it lacks the field {name!r}')
@@ -138,19 +147,27 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
 
 
 def write_json(path: str | Path, tree: dict) -> None:
-  """`atomic_write` of a tree as indented JSON."""
-  atomic_write(path, json.dumps(tree, indent=2) + '\n')
+  """`atomic_write` of a tree as indented JSON, with a check as its last field."""
+  atomic_write(path, json.dumps({**tree, 'crc': _check_of(tree)}, indent=2) + '\n')
+
+
+def _check_of(tree: dict) -> str:
+  return f'{zlib.crc32(_text(tree)):08x}'
 
 
 @contextlib.contextmanager
 def file_lock(path: str | Path) -> Iterator[None]:
   """Holds the lock of the file `path`. The file names the holder, and stays.
 
-  The kernel frees the lock when the process dies. On NFS the server keeps it, and hosts see each
-  other's locks; that of a host that went down ends with its lease.
+  In a folder that cannot be written to nobody works, so there is nothing to lock. The kernel frees
+  the lock when the process dies. On NFS the server keeps it, and hosts see each other's locks; that
+  of a host that went down ends with its lease.
 
   Raises BlockingIOError, which says who the holder is, if another process holds the lock.
   """
+  if not os.access(Path(path).parent, os.W_OK):
+    yield
+    return
   with _errors_name(path):
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
   try:
@@ -239,8 +256,12 @@ def _unpacked(data: bytes) -> bytes:
   return unpacked
 
 
+def _text(tree: dict) -> bytes:
+  return json.dumps(tree, allow_nan=False, separators=(',', ':')).encode()
+
+
 def _line(row: dict) -> bytes:
-  text = json.dumps(row, allow_nan=False, separators=(',', ':')).encode()
+  text = _text(row)
   comma = ',' if row else ''
   return text[:-1] + f'{comma}"crc":"{zlib.crc32(text):08x}"}}\n'.encode()
 

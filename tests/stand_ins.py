@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from posenc_jax import config
+from posenc_jax import config, storage
 from posenc_jax.evaluation import row_schema
 
 required = dict.fromkeys(('config', 'workdir'), config.REQUIRED)
@@ -21,7 +21,7 @@ run = config.load(flags.config, overrides)
 workdir, name = Path(flags.workdir), Path(sys.argv[0]).stem
 with open(workdir / 'calls.txt', 'a') as file:
   print(name, *sorted(os.sched_getaffinity(0)), file=file)
-(workdir / 'config.json').write_text(json.dumps(config.to_json(run)))
+storage.write_json(workdir / 'config.json', config.to_json(run))
 encoding = run.encoding.name
 if run.train.init_from and not (Path(run.train.init_from) / 'finished.json').exists():
   sys.exit('too early')
@@ -40,7 +40,7 @@ if name == 'eval' and encoding != 'forgetful':
   question = dict(corpus='sotu', split='test', protocol='last_k', length=8, k=4, document='a')
   row = row_schema.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
   row_schema.append_missing(workdir / 'eval.jsonl', [row])
-  (workdir / 'finished.json').write_text(json.dumps({'config_hash': config.config_hash(run)}))
+  storage.write_json(workdir / 'finished.json', {'config_hash': config.config_hash(run)})
 """
 
 STUDY = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import config, sweep
+from posenc_jax import config, storage, sweep
 from posenc_jax.distributed import devices
 from posenc_jax.encodings import ENCODINGS
 
@@ -298,7 +298,7 @@ def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])
 def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
   base = config.load(ROOT / 'configs' / 'base.py')
-  (tmp_path / 'config.json').write_text(json.dumps(config.to_json(base)))
+  storage.write_json(tmp_path / 'config.json', config.to_json(base))
   code = (
     'import runpy, sys; sys.modules["jax"] = None; runpy.run_path(sys.argv[0], run_name="__main__")'
   )

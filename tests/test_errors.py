@@ -1,5 +1,6 @@
 """The ground floor: one-line errors, and the one place that guesses what a misspelt name means."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,15 @@ def test_errors_of_a_kind_become_one_line_and_others_pass():
     raise KeyError('a')
 
 
-def test_a_full_disk_stops_in_order_and_other_errors_of_the_system_pass():
-  words = r'^rows.jsonl: full; what was written'
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EIO, errno.EACCES, errno.ENAMETOOLONG])
+def test_an_error_of_the_system_about_a_file_is_one_line(number):
+  words = r'^rows.jsonl: why; what was written before is whole'
   with pytest.raises(errors.Stopped, match=words), errors.disk_errors():
-    raise OSError(28, 'full', 'rows.jsonl')
-  with pytest.raises(FileNotFoundError), errors.disk_errors():
-    raise FileNotFoundError(2, 'no such file', 'rows.jsonl')
+    raise OSError(number, 'why', 'rows.jsonl')
+
+
+def test_a_full_disk_may_leave_no_room_for_the_output_and_what_is_about_no_file_passes():
+  with pytest.raises(errors.Stopped, match=r'^output: full'), errors.disk_errors():
+    raise OSError(errno.ENOSPC, 'full')
+  with pytest.raises(ConnectionResetError), errors.disk_errors():
+    raise ConnectionResetError(errno.ECONNRESET, 'reset')

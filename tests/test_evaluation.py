@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data
+from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, protocols, row_schema
 from posenc_jax.model.decoder import build
@@ -423,9 +423,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   assert by_control[None, 16] == by_control['windowed', 16] == by_control['shuffled_far', 16]
   assert by_control[None, 32] != by_control['windowed', 32]
   assert by_control[None, 32] != by_control['shuffled_far', 32] != by_control['windowed', 32]
-  assert json.loads((workdir / 'finished.json').read_text()) == {
-    'config_hash': config.config_hash(c)
-  }
+  assert storage.read_json(workdir / 'finished.json') == {'config_hash': config.config_hash(c)}
   assert 'of the gradient reaches' in capsys.readouterr().out
 
   # Rows that are there are not measured again, and missing rows come out the same.
@@ -553,9 +551,7 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
   assert rows[: len(first)] == first
   assert [r['overrides'] for r in rows[len(first) :]] == [{'encoding.base': 50.0}] * len(first)
   assert {r['k'] for r in rows[len(first) :]} == {4}
-  assert json.loads((workdir / 'finished.json').read_text()) == {
-    'config_hash': config.config_hash(other)
-  }
+  assert storage.read_json(workdir / 'finished.json') == {'config_hash': config.config_hash(other)}
 
 
 @pytest.mark.parametrize(

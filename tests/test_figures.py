@@ -3,7 +3,6 @@ without jax.
 """
 
 import itertools
-import json
 import math
 import random
 import runpy
@@ -326,7 +325,7 @@ def test_a_report_remembers_its_study_and_its_runs(tmp_path):
   path = ROOT / 'configs' / 'quick.py'
   wanted = study.of_study(path, tmp_path, ['a', 'b'])
   study.save(wanted, path, ROOT)
-  assert json.loads((tmp_path / 'study.json').read_text())['study'] == 'configs/quick.py'
+  assert storage.read_json(tmp_path / 'study.json')['study'] == 'configs/quick.py'
   assert study.load(tmp_path, root=ROOT) == wanted
   assert study.of_arguments([str(tmp_path)], ROOT) == wanted
   assert study.of_arguments([str(tmp_path), '--config', str(path)], ROOT).study == str(path)

@@ -445,7 +445,7 @@ def test_what_is_published_stands_apart():
 def run_of(folder, name, timing, **settings):
   (folder / name).mkdir(parents=True)
   run = config.load(BASE, settings)
-  (folder / name / 'config.json').write_text(json.dumps(config.to_json(run)))
+  storage.write_json(folder / name / 'config.json', config.to_json(run))
   storage.append_rows(folder / name / 'timing.jsonl', timing)
   return name
 

@@ -117,7 +117,7 @@ def run_folder(folder, rows, **overrides):
     'model.mlp_dim': 16,
   }
   c = config.load(ROOT / 'configs' / 'base.py', {**small, 'train.length': 8, **overrides})
-  (folder / 'config.json').write_text(json.dumps(config.to_json(c)))
+  storage.write_json(folder / 'config.json', config.to_json(c))
   storage.append_rows(folder / 'eval.jsonl', [r | {'run': folder.name} for r in rows])
   return c
 
@@ -415,9 +415,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     for run in runs
   ]
   storage.append_rows(tmp_path / 'costs.jsonl', of_runs)
-  (tmp_path / 'study.json').write_text(
-    json.dumps({'study': str(tmp_path / 'study.py'), 'runs': runs})
-  )
+  storage.write_json(tmp_path / 'study.json', {'study': str(tmp_path / 'study.py'), 'runs': runs})
   made = gather([tmp_path])
   text = page.render(made, 'bpb', with_profiles=False)
   printed = Parsed(text).tables
@@ -437,7 +435,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   assert (
     text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
   )
-  (tmp_path / 'study.json').write_text(json.dumps({'runs': runs}))
+  storage.write_json(tmp_path / 'study.json', {'runs': runs})
   text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
   assert 'theirs' not in text
   assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], (
@@ -525,9 +523,7 @@ def test_parameters_are_those_of_the_model(name, tmp_path):
 
 def test_a_config_that_no_model_is_made_of_has_a_page(study):
   path = study / 'rope' / 'config.json'
-  saved = json.loads(path.read_text())
-  saved['encoding'] = {'name': 'gone'}
-  path.write_text(json.dumps(saved))
+  storage.write_json(path, storage.read_json(path) | {'encoding': {'name': 'gone'}})
   text = page.render(gather([study]), 'bpb', with_profiles=True)
   (line,) = [line for line in Parsed(text).tables[-2] if line[0] == 'rope']
   assert line[2] == 'not known'
@@ -613,7 +609,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   (tmp_path / 'rows').mkdir()
   task = row('rope', metric='accuracy', value=1.0) | {'run': 'a-task'}
   storage.append_rows(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
-  (tmp_path / 'rows' / 'study.json').write_text(json.dumps({'runs': ['alibi-0', 'rope']}))
+  storage.write_json(tmp_path / 'rows' / 'study.json', {'runs': ['alibi-0', 'rope']})
   kept = gather([tmp_path / 'rows'])
   assert kept.runs == ['alibi-0', 'rope']
   assert kept.configs == {}

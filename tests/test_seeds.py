@@ -1,6 +1,5 @@
 """Several seeds of one config are as many runs, one after another or together in one program."""
 
-import json
 import re
 import shutil
 
@@ -134,7 +133,7 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
   assert {(row['run'], row['seed']) for row in rows} == {
     (f'run,seed={seed}', seed) for seed in SEEDS
   }
-  assert json.loads((workdir / 'finished.json').read_text())['config_hash'] == config.config_hash(c)
+  assert storage.read_json(workdir / 'finished.json')['config_hash'] == config.config_hash(c)
   more = make(seeds=SEEDS[::-1], train__init_from=str(workdir), train__steps=0)
   loop.train(more, tmp_path / 'more')
   for seed in SEEDS:

@@ -19,7 +19,7 @@ import pytest
 import submitit
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import config, sweep
+from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.sweep import slurm
 
@@ -167,8 +167,8 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
 
   def finish_alibi(seconds):
     if len(batches(scheduler)) == 2 and not alibi.is_finished:
-      (alibi.workdir / 'finished.json').write_text(
-        json.dumps({'config_hash': config.config_hash(alibi.config)})
+      storage.write_json(
+        alibi.workdir / 'finished.json', {'config_hash': config.config_hash(alibi.config)}
       )
     real(seconds)
 
@@ -177,7 +177,7 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
   assert '1 runs are in the queue already' in capsys.readouterr().out
   assert len(batches(scheduler)) == 2
   assert 'array' not in batches(scheduler)[1]
-  assert json.loads((run.out / 'submitit' / 'jobs.json').read_text()) == {
+  assert storage.read_json(run.out / 'submitit' / 'jobs.json') == {
     rope.name: '101',
     alibi.name: '100_1',
   }
@@ -393,7 +393,7 @@ metrics = out / 'encoding.name=t5' / 'metrics.jsonl'
 while not (metrics.exists() and '"step":4' in metrics.read_text()):
   assert process.poll() is None
   time.sleep(0.05)
-(job,) = json.loads((out / 'submitit' / 'jobs.json').read_text()).values()
+(job,) = storage.read_json(out / 'submitit' / 'jobs.json').values()
 subprocess.run(['scontrol', 'requeue', job], check=True)
 sys.exit(process.wait())
 """

@@ -1,7 +1,6 @@
 """sweep --status: states and time left, from what is on disk."""
 
 import fcntl
-import json
 import socket
 import subprocess
 
@@ -35,9 +34,8 @@ def timed(run, *rows):
 
 def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   done, third, fourth, alone = study.runs
-  (done.workdir / 'finished.json').write_text(
-    json.dumps({'config_hash': config.config_hash(done.config)})
-  )
+  finished = {'config_hash': config.config_hash(done.config)}
+  storage.write_json(done.workdir / 'finished.json', finished)
   done.write_state('ended', seconds={'train': 60.0, 'eval': 30.0}, reason='')
   timed(done, (1, 50.0), (20, 0.5), (40, 0.5), (60, 0.5))
   third.write_state('failed', reason='exit code 1: bad luck')

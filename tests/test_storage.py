@@ -2,6 +2,7 @@
 are defined once.
 """
 
+import contextlib
 import errno
 import gzip
 import itertools
@@ -133,8 +134,9 @@ def test_a_damaged_last_line_is_neither_torn_nor_appended_to(tmp_path):
     (b'', 'it is empty'),
     (b'{"a": 1', 'ends too early'),
     (b'null', 'it holds NoneType'),
-    (b'{"b": 1}', "it lacks the field 'a'"),
-    (b'{"a": "1"}', "the field 'a' is str, where int must be"),
+    (b'{"a": 1}', 'its check differs'),
+    (b'{"a": 1, "crc": "00000000"}', 'its check differs'),
+    (b'{"a": 1e999}', 'not JSON compliant'),
     (b'{"a": Infinity}', 'it holds Infinity'),
     (b'\xfe{}', 'byte 0 is not UTF-8'),
     (b'{"a":' + 100_000 * b'{"a":', 'nested too deeply'),
@@ -149,6 +151,28 @@ def test_a_damaged_json_file_is_named_with_its_fault(content, fault, tmp_path):
   ) as error:
     storage.read_json(path, {'a': int}, remedy='none')
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('tree', 'fault'),
+  [({'b': 1}, "it lacks the field 'a'"), ({'a': '1'}, "the field 'a' is str, where int must be")],
+)
+def test_a_json_file_of_another_shape_is_named_with_its_fault(tree, fault, tmp_path):
+  storage.write_json(tmp_path / 'state.json', tree)
+  with pytest.raises(Damaged, match=rf'state\.json is damaged: {fault}'):
+    storage.read_json(tmp_path / 'state.json', {'a': int})
+
+
+def test_no_flipped_bit_of_a_json_file_is_overlooked(tmp_path):
+  path, tree = tmp_path / 'config.json', {'a': [1, 2.5], 'b': {'c': 'rope', 'd': None}}
+  storage.write_json(path, tree)
+  data = path.read_bytes()
+  for index in range(8 * len(data)):
+    flipped = bytearray(data)
+    flipped[index // 8] ^= 1 << index % 8
+    path.write_bytes(flipped)
+    with contextlib.suppress(Damaged):
+      assert storage.read_json(path) == tree  # the bit was in white space
 
 
 def test_what_cannot_be_read_is_not_damaged(tmp_path):
@@ -263,7 +287,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'fsync', lambda fd: os.pread(-1, 1, 0))  # fails
   with pytest.raises(OSError, match=r'finished\.json'):
     storage.write_json(path, {'a': 2})
-  assert json.loads(path.read_text()) == {'a': 1}
+  assert storage.read_json(path) == {'a': 1}
 
 
 def test_a_row_that_a_disk_takes_piece_by_piece_is_whole(tmp_path, monkeypatch):

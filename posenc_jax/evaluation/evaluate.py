@@ -160,7 +160,8 @@ def measure(
   new = [
     row(**score, **measurement.key_fields[i]) for i, score in zip(missing, scores, strict=True)
   ]
-  row_schema.append_missing(path, new)
+  if new:
+    row_schema.append_missing(path, new)
   present |= {row_schema.key(r): r for r in new}
   return [present[key] for key in keys], len(new)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -139,7 +138,7 @@ def load(
     raise UserError(f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick')
   saved, file = {'runs': []}, folder / 'study.json'
   if file.exists():
-    saved = json.loads(file.read_text())
+    saved = storage.read_json(file, {'runs': list})
   if path is None and 'study' in saved:
     path = Path(saved['study'])
     if not path.is_absolute():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import socket
@@ -12,7 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Damaged, UserError
 from posenc_jax.training import trackers
 from posenc_jax.training.run_dir import check_same_config, is_finished
 
@@ -52,8 +51,10 @@ class Run:
 
   def read_state(self) -> dict:
     """What `write_state` wrote last; {} before the first time."""
-    path = self.workdir / 'state.json'
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+      return storage.read_json(self.workdir / 'state.json', {'state': str, 'host': str})
+    except (FileNotFoundError, Damaged):
+      return {}
 
   def write_state(self, state: str, **fields) -> None:
     """Writes state.json, in which the launcher says for `--status` what it knows of the run.
@@ -63,7 +64,7 @@ class Run:
         then the lock of the log tells.
     """
     fields = {'state': state, 'host': socket.gethostname(), **fields}
-    storage.atomic_write(self.workdir / 'state.json', json.dumps(fields) + '\n')
+    storage.write_json(self.workdir / 'state.json', fields)
 
   def last_log_line(self) -> str:
     """The last line of the run's log, as a terminal shows it."""

@@ -9,7 +9,6 @@ of accounts that small clusters lack, and takes a job that sacct does not know f
 """
 
 import itertools
-import json
 import shutil
 import signal
 import subprocess
@@ -102,7 +101,7 @@ def execute(runs: list[Run], out: Path, console: Console) -> dict[str, str]:
   waiting = [run for run in runs if not run.is_finished]
   folder = out / 'submitit'
   path = folder / 'jobs.json'
-  jobs = json.loads(path.read_text()) if path.exists() else {}
+  jobs = storage.read_json(path) if storage.exists(path) else {}
   queue = _queue() if waiting else set()
   if queue is None:
     raise UserError('--launcher=slurm: squeue does not answer; allowed: when the cluster does')

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from posenc_jax import storage
 from posenc_jax.config import saved_config
 from posenc_jax.distributed import processes
-from posenc_jax.errors import Stopped, UserError
+from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, user_errors
 from posenc_jax.training.orbax_workarounds import (
   closed_event_loop_ignored,
   disk_errors_as_oserror,
@@ -27,7 +28,7 @@ def finished_parameters(workdir: str | Path, model):
   """
   field = f'config.train.init_from={str(workdir)!r}'
   allowed = 'allowed: the directory of a run that train.py finished'
-  if not (Path(workdir) / 'config.json').exists():
+  if not storage.exists(Path(workdir) / 'config.json'):
     raise UserError(f'{field}: no config.json there; {allowed}')
   steps = saved_config(workdir).train.steps
   with Checkpoints(workdir) as checkpoints:
@@ -56,8 +57,17 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str | Path, max_to_keep: int | None = None):
-    """`max_to_keep`: how many of the latest checkpoints stay; None opens the folder for reading."""
+    """Opens the checkpoints.
+
+    Args:
+      max_to_keep: how many of the latest checkpoints stay; None opens the folder for reading.
+    Raises:
+      UserError: Orbax cannot write the name of the folder, which is not UTF-8. OSError: the folder
+        cannot be read or made.
+    """
     self._folder = Path(workdir).resolve() / 'checkpoints'
+    with user_errors(UnicodeEncodeError):
+      str(self._folder).encode()
     self._max_to_keep, self._is_read_only = max_to_keep, max_to_keep is None
     self._is_saving, self._is_shared = False, not processes.is_multiprocess()
     self._disk_errors = functools.partial(disk_errors_as_oserror, self._folder)
@@ -147,17 +157,21 @@ class Checkpoints:
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        # Shapes come first: Orbax reports a wrong shape and damage with the same words.
-        self._check_shapes(step, trees)
-        cache[step] = self._read(step, trees)
+        with self._disk_errors():
+          # Shapes come first: Orbax reports a wrong shape and damage with the same words.
+          self._check_shapes(step, trees)
+          cache[step] = self._read(step, trees)
       except UserError:
         raise
       except Exception as error:  # of any kind: Orbax raises whatever damaged JSON leads to
-        if not (self._folder / str(step)).exists():
+        if not storage.exists(self._folder / str(step)):
           # A training that goes on meanwhile has saved a later one and removed this one.
           self.close()
           self._manager = self._open()
           return self._latest_readable(trees, cache)
+        self._check_readable(step)
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+          raise  # it could not be read a moment ago
         print(f'{self._folder}: the checkpoint of step {step} is damaged ({type(error).__name__})')
         damaged.append(step)
       else:
@@ -170,6 +184,18 @@ class Checkpoints:
         '(config.train.max_to_keep=2 would have kept one more)'
       )
     return None
+
+  def _check_readable(self, step: int) -> None:
+    """Reads all files of a checkpoint. Raises OSError where the system does not give one of them:
+    then nothing is known of its contents, and it must not be called damaged.
+    """
+
+    def fail(error):
+      raise error
+
+    for parent, _, names in os.walk(self._folder / str(step), onerror=fail):
+      for name in names:
+        storage.check_readable(Path(parent) / name)
 
   def _check_shapes(self, step: int, trees: dict) -> None:
     metadata = self._manager.item_metadata(step)

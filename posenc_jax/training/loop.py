@@ -13,7 +13,7 @@ from posenc_jax.errors import disk_errors
 from posenc_jax.model.token_nll import BITS
 from posenc_jax.training import mfu, multi_seed, setup, trackers
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.metrics import Log
+from posenc_jax.training.metrics import Log, continued_rows, is_validated
 from posenc_jax.training.profiler import Profiler
 from posenc_jax.training.run_dir import locked_run_dir
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
@@ -46,8 +46,10 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   with setup.restored(training) as checkpoints:
     if training.start_step < steps:
       _train_loop(training, checkpoints)
-    elif checkpoints.latest is None:  # a run of no steps ends as it starts
-      checkpoints.save(training.start_step, training.model, training.opt_state)
+    else:
+      continued_rows(training.seed_dirs or [training.workdir], config.train, steps)
+      if checkpoints.latest is None:  # a run of no steps ends as it starts
+        checkpoints.save(training.start_step, training.model, training.opt_state)
     if config.seeds:
       checkpoints.close()
       multi_seed.split_checkpoint(training.seed_dirs, steps, training.model, training.opt_state)
@@ -88,7 +90,7 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> None:
         log.restart_clock(step)
       checkpoints.check_last_save()
       is_last = step == c.steps
-      if is_last or (c.validate_every and step % c.validate_every == 0):
+      if is_validated(step, c):
         log.flush()
         log.validation(step, _validate(training, model))
       stop_signal = signal_consensus(stop_request.signal)

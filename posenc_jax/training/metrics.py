@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from posenc_jax import storage
 from posenc_jax.distributed import processes
-from posenc_jax.errors import user_errors
+from posenc_jax.errors import UserError, user_errors
 from posenc_jax.model.token_nll import BITS
 from posenc_jax.training.checkpoints import not_finite
 from posenc_jax.training.profiler import peak_memory
@@ -39,13 +39,7 @@ class Log:
     self._config, self._unit = c, unit
     self._costs = {'model_flops_per_step': 0, 'peak_flops_per_second': None}
     self._has_seed_axis = seed_dirs is not None
-    self._runs = [RunRows(folder) for folder in seed_dirs or [workdir]]
-    for run in self._runs:
-      present, run.num_skipped = processes.run_on_primary(run.truncate, start_step)
-      due = filter(self._is_due, range(1, start_step + 1))
-      if lost := [step for step in due if step not in present]:
-        rows = f'{len(lost)} rows up to step {lost[-1]}'
-        print(f'{run.metrics}: {rows} are lost and will not be made again')
+    self._runs = continued_rows(seed_dirs or [workdir], c, start_step)
     self._pending = None
     self.restart_clock(start_step)
     self._console = Console(highlight=False, soft_wrap=True)
@@ -102,16 +96,13 @@ class Log:
         is_bad_batch = math.isfinite(values['learning_rate'])
         allowed = self._config.max_nonfinite_updates if is_bad_batch else 0
         self._skip(run, step, ', '.join(bad), allowed)
-      elif self._is_due(step):
+      elif _is_due(step, self._config):
         bpb = values['loss'] * BITS / bytes_per_token[index]
         row = {'step': step, 'loss': values['loss'], 'bpb': bpb, **values}
         run.write('training', row)
         rows.append(row)
     if rows:
       self._report(step, rows)
-
-  def _is_due(self, step: int) -> bool:
-    return step % self._config.log_every == 0 or step in (1, self._config.steps)
 
   def _prefix(self, run: 'RunRows') -> str:
     return f'{run.folder.name}: ' if self._has_seed_axis else ''
@@ -165,6 +156,33 @@ class Log:
       run.write('timing', fields)
 
 
+def continued_rows(folders: list[Path], c: ConfigDict, start_step: int) -> list['RunRows']:
+  """The rows of each folder up to `start_step`; those of later steps are cut off.
+
+  Says which rows are lost. `c` is the section `train` of the config. Raises UserError where
+  metrics.jsonl is damaged.
+  """
+  runs = [RunRows(folder) for folder in folders]
+  for run in runs:
+    present, run.num_skipped = processes.run_on_primary(run.truncate, start_step)
+    steps = range(1, start_step + 1)
+    due = {(step, False) for step in steps if _is_due(step, c)}
+    due |= {(step, True) for step in steps if is_validated(step, c)}
+    if lost := due - present:
+      rows = f'{len(lost)} rows up to step {max(lost)[0]}'
+      print(f'{run.metrics}: {rows} are lost and will not be made again')
+  return runs
+
+
+def is_validated(step: int, c: ConfigDict) -> bool:
+  """Whether the validation split is measured after the step."""
+  return step == c.steps or (c.validate_every > 0 and step % c.validate_every == 0)
+
+
+def _is_due(step: int, c: ConfigDict) -> bool:
+  return step % c.log_every == 0 or step in (1, c.steps)
+
+
 class RunRows:
   """The files of one run directory, and the trackers that get the same rows."""
 
@@ -181,15 +199,20 @@ class RunRows:
     for tracker in self.trackers:
       tracker.write(kind, row)
 
-  def truncate(self, step: int) -> tuple[set[int], int]:
-    """Cuts off metrics of later steps; returns the steps that stay and how many were skipped.
+  def truncate(self, step: int) -> tuple[set[tuple[int, bool]], int]:
+    """Cuts off metrics of later steps.
+
+    Returns (step, whether it is of the validation split) of the rows that stay, and how many
+    updates were skipped.
 
     Raises UserError where the file is damaged.
     """
     with user_errors(ValueError):
       rows = storage.read_rows(self.metrics)
+    if any(type(row.get('step')) is not int for row in rows):
+      raise UserError(f'{self.metrics} is damaged: a row has no step; allowed: without that row')
     kept = [row for row in rows if row['step'] <= step]
     if len(kept) < len(rows):
       storage.rewrite_rows(self.metrics, kept)
-    training_steps = {row['step'] for row in kept if 'split' not in row}
-    return training_steps, sum('skipped' in row for row in kept)
+    present = {(row['step'], 'split' in row) for row in kept}
+    return present, sum('skipped' in row for row in kept)

@@ -77,7 +77,8 @@ def is_finished(workdir: str | Path, config_hash: str) -> bool:
 
 
 def mark_finished(workdir: str | Path, config_hash: str) -> None:
-  storage.write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
+  if not is_finished(workdir, config_hash):
+    storage.write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
 
 
 def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:
