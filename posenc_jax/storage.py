@@ -156,14 +156,17 @@ def _check_of(tree: dict) -> str:
 
 
 @contextlib.contextmanager
-def file_lock(path: str | Path) -> Iterator[None]:
+def file_lock(path: str | Path, wait: bool = False) -> Iterator[None]:
   """Holds the lock of the file `path`. The file names the holder, and stays.
 
   In a folder that cannot be written to nobody works, so there is nothing to lock. The kernel frees
   the lock when the process dies. On NFS the server keeps it, and hosts see each other's locks; that
   of a host that went down ends with its lease.
 
-  Raises BlockingIOError, which says who the holder is, if another process holds the lock.
+  Args:
+    wait: whether to wait for another process that holds the lock.
+  Raises:
+    BlockingIOError: another process holds the lock; it says which.
   """
   if not os.access(Path(path).parent, os.W_OK):
     yield
@@ -172,7 +175,7 @@ def file_lock(path: str | Path) -> Iterator[None]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
   try:
     try:
-      lock(fd, path)
+      lock(fd, path, wait)
     except BlockingIOError:
       holder = os.pread(fd, 200, 0).decode(errors='replace').strip() or 'it does not say which'
       raise BlockingIOError(
@@ -187,14 +190,14 @@ def file_lock(path: str | Path) -> Iterator[None]:
     os.close(fd)
 
 
-def lock(fd: int, path: str | Path) -> None:
+def lock(fd: int, path: str | Path, wait: bool = False) -> None:
   """Locks an open file until this process, and all that inherit the file from it, have closed it.
 
-  Some file systems have no locks (some mounts of NFS and Lustre): there, a line says so. Raises
-  BlockingIOError if another process holds the lock.
+  With `wait`, waits for another process that holds the lock; else raises BlockingIOError. Some file
+  systems have no locks (some mounts of NFS and Lustre): there, a line says so.
   """
   try:
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
   except BlockingIOError:
     raise
   except OSError as error:

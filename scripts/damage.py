@@ -10,8 +10,8 @@ over the run again. Whatever comes out has to be one of these:
 
   equal     they went on, and every result is bit for bit that of the undamaged run
   said      they went on, and a line names the file whose contents are lost
-  refused   they stopped with one line that names the file; nothing else has changed, and once what
-            was unreadable is readable again, they go on to equal results
+  refused   they stopped with one line that names the file; what is damaged is left as it is, and
+            once what was unreadable is readable again, they go on to equal results
 
 Otherwise the exit code is 1. --trials: how many, drawn at random by --seed; 0: all, an hour's work.
 """
@@ -188,7 +188,7 @@ def trial(
     before = snapshot(workdir)
     outcome, said = attempt(workdir, settings, expected, str(name))
     if outcome == 'refused':
-      if snapshot(workdir) != before:
+      if kind not in UNREADABLE and snapshot(workdir) != before:
         return 'refused, but changed something', said
       if kind in UNREADABLE:
         undo()

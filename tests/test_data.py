@@ -185,7 +185,7 @@ def test_processes_that_build_at_once_agree(cache):
     b''.join(batches[step].tokens_BT.tobytes() for step in (0, 5000))
   ).hexdigest()
   assert json.loads((cache / 'digests.json').read_text()) == [f'{digest}\n'] * 2
-  assert sorted(path.name for path in cache.iterdir()) == ['digests.json', 'sotu']
+  assert sorted(path.name for path in cache.iterdir()) == ['building.lock', 'digests.json', 'sotu']
 
 
 def test_embedded_corpus_is_what_the_design_promises(cache):
@@ -221,7 +221,7 @@ def test_changed_corpus_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='SHA-256') as error:
     corpus('sotu', 'test', 'text', str(tmp_path))
   assert 'sotu' in one_line(error)
-  assert list(tmp_path.iterdir()) == []
+  assert [path.name for path in tmp_path.iterdir()] == ['building.lock']
 
 
 def test_interrupted_build_is_not_taken_for_a_finished_one(tmp_path, monkeypatch):
@@ -234,6 +234,9 @@ def test_interrupted_build_is_not_taken_for_a_finished_one(tmp_path, monkeypatch
       sotu.prepare('sotu', tmp_path)
   (tmp_path / '.building-killed' / 'sotu').mkdir(parents=True)
   assert len(corpus('sotu', 'test', 'text', str(tmp_path))) == 49
+  (tmp_path / '.building-killed-later').mkdir()
+  assert len(corpus('sotu', 'test', 'text', str(tmp_path))) == 49
+  assert not list(tmp_path.glob('.building-*'))
   shard = next((tmp_path / 'sotu' / '1.0.0').glob('*train.array_record*'))
   shard.write_bytes(shard.read_bytes()[:100000])
   with pytest.raises(UserError, match='damaged') as error:

@@ -1,5 +1,9 @@
 """Announcing the devices, advice on the extra for a GPU, and the cache of compiled functions."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import pytest
 
@@ -58,6 +62,38 @@ def test_devices_are_announced_and_an_unused_gpu_is_warned_of(
   assert out.startswith('jax ')
   assert out.endswith(' on 1 x cpu\n')
   assert ("pip install -e '.[cuda13]'" in err) == (extra is not None and platforms is None)
+
+
+DAMAGED_CACHE = """
+import sys
+from pathlib import Path
+import jax
+from posenc_jax.distributed import devices
+folder = Path(sys.argv[1])
+devices.enable_compilation_cache(folder)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+for entry in folder.glob('*-cache'):
+  if len(sys.argv) > 2:
+    entry.write_bytes(entry.read_bytes()[:100])
+for number in range(3):
+  print(jax.jit(lambda x: x + number)(1.0))
+"""
+
+
+def test_a_damaged_compiled_program_is_replaced_with_one_line(tmp_path):
+  environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path)}
+
+  def start(*arguments):
+    command = [sys.executable, '-c', DAMAGED_CACHE, str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout, done.stderr
+
+  numbers, said = start()
+  assert said == ''
+  assert list(tmp_path.glob('*-cache'))
+  line = f'{tmp_path}: a compiled program is not whole there: it is compiled and kept anew\n'
+  assert start('damage') == (numbers, line)
+  assert start() == (numbers, '')
 
 
 @pytest.mark.parametrize('named', [None, 'elsewhere'])

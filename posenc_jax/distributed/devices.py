@@ -1,11 +1,14 @@
 """Announces the devices that jax runs on, and turns on jax's cache of compiled functions."""
 
+import builtins
 import collections
 import glob
 import os
 import re
 import shutil
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
@@ -45,9 +48,52 @@ def gpu_extra() -> str | None:
 
 
 def enable_compilation_cache(folder: Path) -> None:
-  """Lets jax keep compiled functions in `folder`, unless JAX_COMPILATION_CACHE_DIR names one."""
+  """Lets jax keep compiled functions in `folder`, unless JAX_COMPILATION_CACHE_DIR names one.
+
+  What is damaged there is compiled and kept anew; one line on stderr says so.
+  """
   import jax
 
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  warnings.showwarning = CacheWarnings(
+    Path(jax.config.jax_compilation_cache_dir), warnings.showwarning
+  )
+
+
+class CacheWarnings:
+  """A `warnings.showwarning` that mends jax's cache of compiled functions.
+
+  jax goes on without what it cannot read, warns, and never writes it again, so that it would warn
+  at every start. Here it is removed, and jax, which then compiles it, writes it.
+  """
+
+  FAILURE = re.compile(
+    r"Error (?P<act>reading|writing) persistent compilation cache entry for '(?P<module>[^']*)'"
+    r': (?P<error>\w+): (?P<why>.*)',
+    re.DOTALL,
+  )
+
+  def __init__(self, folder: Path, show: Callable[..., None]):
+    """`show` is what shows all other warnings."""
+    self._folder, self._show, self._said = folder, show, set()
+
+  def __call__(self, message, category, *place, **options):
+    failure = self.FAILURE.match(str(message))
+    if failure is None:
+      self._show(message, category, *place, **options)
+      return
+    kind = getattr(builtins, failure['error'], None)
+    is_unreadable = isinstance(kind, type) and issubclass(kind, OSError)
+    if is_unreadable or failure['act'] == 'writing':
+      self._say(f'compiled programs cannot be kept ({" ".join(failure["why"].split())[:120]})')
+      return
+    for entry in self._folder.glob(f'{glob.escape(failure["module"])}-*-cache'):
+      entry.unlink(missing_ok=True)  # if another process is writing it now, this one's is as good
+    self._say('a compiled program is not whole there: it is compiled and kept anew')
+
+  def _say(self, line: str) -> None:
+    if line not in self._said:
+      self._said.add(line)
+      print(f'{self._folder}: {line}', file=sys.stderr)

@@ -87,6 +87,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       max_to_keep=self._max_to_keep,
       create=False,
+      lightweight_initialize=True,  # else it reads times that nobody needs, and fails if damaged
       cleanup_tmp_directories=not self._is_read_only and self._is_shared,
       multiprocessing_options=ocp.options.MultiprocessingOptions(
         primary_host=min(group), active_processes=group

@@ -15,11 +15,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def disk_errors_as_oserror(folder: Path) -> Iterator[None]:
-  """Raises OSError, naming `folder`, where TensorStore raises ValueError with its number."""
+  """Raises OSError, naming a file or `folder`, where TensorStore's ValueError has its number."""
   try:
     yield
   except OSError as error:
-    raise OSError(error.errno, error.strerror, str(folder)) from error
+    raise OSError(error.errno, error.strerror, str(error.filename or folder)) from error
   except ValueError as error:
     code = re.search(r"OS error (\d+)|os_error_code='(\d+)'", str(error))
     if code is None:
