@@ -39,6 +39,12 @@ def exists(path: str | Path) -> bool:
   return True
 
 
+def is_writable(folder: str | Path) -> bool:
+  """Whether this process may make files in a folder that exists."""
+  effective = os.access in os.supports_effective_ids
+  return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+
+
 def check_readable(path: str | Path) -> None:
   """Reads a file to its end. Raises OSError, which names it, where that cannot be."""
   with _errors_name(path), open(path, 'rb', opener=_open_regular) as file:
@@ -168,7 +174,7 @@ def file_lock(path: str | Path, wait: bool = False) -> Iterator[None]:
   Raises:
     BlockingIOError: another process holds the lock; it says which.
   """
-  if not os.access(Path(path).parent, os.W_OK):
+  if not is_writable(Path(path).parent):
     yield
     return
   with _errors_name(path):

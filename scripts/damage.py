@@ -5,8 +5,8 @@
 A small run is trained, stopped half way and finished, with one checkpoint kept and with two. Each
 file is then damaged in ways that disks and people find: emptied, cut, one bit flipped, zeros,
 another JSON value, deep nesting, bytes that are no text, removed; or made unreadable: no
-permission, a folder or a loop of links in its place. After each, train.py, eval.py and table.py go
-over the run again. Whatever comes out has to be one of these:
+permission, none to write, a folder or a loop of links in its place. After each, train.py, eval.py
+and table.py go over the run again. Whatever comes out has to be one of these:
 
   equal     they went on, and every result is bit for bit that of the undamaged run
   said      they went on, and a line names the file whose contents are lost
@@ -73,6 +73,11 @@ def _folder(path: Path) -> None:
   path.mkdir()
 
 
+def _read_only(path: Path) -> None:
+  for below in (path, *path.rglob('*')):
+    below.chmod(0o555 if below.is_dir() else 0o444)
+
+
 def _loop(path: Path) -> None:
   path.unlink()
   path.symlink_to(path.name)
@@ -81,6 +86,7 @@ def _loop(path: Path) -> None:
 # What makes a file one that the system cannot read.
 UNREADABLE: dict[str, Callable[[Path], None]] = {
   'no permission': _no_permission,
+  'read-only': _read_only,
   'a folder': _folder,
   'a loop of links': _loop,
 }
@@ -104,7 +110,7 @@ def main(argv):
     trials += [
       (source, name, kind, settings, expected)
       for source in (finished, half)
-      for name in sorted(p.relative_to(source) for p in source.rglob('*'))
+      for name in sorted(p.relative_to(source) for p in (source, *source.rglob('*')))
       for kind in kinds_for(source / name)
     ]
   for source, name, kind, *rest in rng.sample(trials, flags.trials or len(trials)):
@@ -119,7 +125,9 @@ def main(argv):
 
 def kinds_for(path: Path) -> list[str]:
   """What can be done to a file, or to a folder."""
-  return ['no permission'] if path.is_dir() else [*CONTENTS, 'removed', *UNREADABLE]
+  if path.is_dir():
+    return ['no permission', 'read-only']
+  return [*CONTENTS, 'removed', *UNREADABLE]
 
 
 def respect_permissions() -> None:
@@ -204,8 +212,9 @@ def damaged(path: Path, kind: str, rng: random.Random) -> Iterator[Callable[[], 
   """Damages a file; yields a function that clears the place for the file as it was."""
 
   def undo():
-    if kind == 'no permission' and path.exists():
-      path.chmod(0o755)
+    if kind in ('no permission', 'read-only') and path.exists():
+      for below in (path, *path.rglob('*')):
+        below.chmod(0o755)
     elif path.is_symlink() or path.is_file():
       path.unlink()
     elif path.is_dir():

@@ -151,6 +151,8 @@ def measure(
     present = {row_schema.key(r): r for r in storage.read_rows(path)}
   keys = [row_schema.key(row(status='asked', **fields)) for fields in measurement.key_fields]
   missing = [i for i, key in enumerate(keys) if key not in present]
+  if missing:
+    storage.append_rows(path, [])  # a disk that refuses should do so before the work
   if not missing:
     scores = []
   elif max_length is not None and measurement.length > max_length:

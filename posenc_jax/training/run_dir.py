@@ -92,7 +92,10 @@ def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:
 def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
   """Raises `UserError` where the run's tokens are those of another tokenizer."""
   path = Path(workdir) / TOKENIZER
-  there = storage.read_json(path, {'sha256': str})['sha256'] if storage.exists(path) else None
+  there = None
+  if storage.exists(path):
+    remedy = 'without that file, if the text is the one that it was trained on'
+    there = storage.read_json(path, {'sha256': str}, remedy)['sha256']
   if there != sha256:
     trained_with, here = (
       f'the tokenizer {digest[:16]}' if digest else 'no learned tokenizer'

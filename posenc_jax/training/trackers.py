@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from posenc_jax import storage
 from posenc_jax.errors import UserError, hint
 
 
@@ -48,8 +49,8 @@ class WandB:
 
     del start_step
     path = workdir / 'wandb_id.txt'
-    if not path.exists():
-      path.write_text(secrets.token_hex(8))
+    if not storage.exists(path):
+      storage.atomic_write(path, secrets.token_hex(8))
     try:
       self._run = wandb.init(
         project=os.environ.get('WANDB_PROJECT', 'posenc_jax'),

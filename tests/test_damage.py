@@ -1,0 +1,17 @@
+"""The short form of scripts/damage.py: some damages of files of a run, and what comes of each."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_no_damage_ends_in_a_traceback_or_in_a_silent_loss(tmp_path):
+  script = [sys.executable, str(ROOT / 'scripts' / 'damage.py')]
+  command = [*script, f'--out={tmp_path / "out"}', '--trials=12', '--seed=7']
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+  lines = [line.split() for line in done.stdout.splitlines()]
+  header = next(line for line in lines if line[:2] == ['damage', 'tried'])
+  assert {'equal', 'refused'} <= set(header[2:]) <= {'equal', 'refused', 'said'}
