@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from posenc_jax import storage
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import flat, from_json, saved_config, to_json
 
@@ -37,4 +38,4 @@ def single_seed_runs(config: ConfigDict, workdir: str | Path) -> list[tuple[Conf
 
 def _saved_fields(run_dir: Path) -> dict[str, object]:
   """{'dotted.path': value} of the config of the run in `run_dir`; {} where there is no run."""
-  return flat(saved_config(run_dir)) if (run_dir / 'config.json').exists() else {}
+  return flat(saved_config(run_dir)) if storage.exists(run_dir / 'config.json') else {}
