@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from posenc_jax import storage
 from posenc_jax.config.serialization import flat
 from posenc_jax.errors import UserError, closest, hint, nearest, shown, user_errors
 
+MAX_RUNS = 10_000  # of a study
 MAX_REASON = 200  # characters of another library's message
 MAX_SECTIONS = 8  # dots in the path of an override
 # The one section whose keys are not known here: they are the encoding's hyperparameters.
@@ -85,6 +87,8 @@ def _checked(
   def call():
     with _errors_in(path, name):
       value = function()
+      if isinstance(value, Iterator):  # a generator, whose errors come while it is read
+        value = list(itertools.islice(value, MAX_RUNS + 1))
     if not returns(value):
       raise UserError(f'config: {path}: {name}() returns {shown(value)}; allowed: {allowed}')
     return value
@@ -93,8 +97,10 @@ def _checked(
 
 
 def _is_sweep(value: object) -> bool:
-  return isinstance(value, list | tuple) and all(
-    isinstance(run, dict) and all(isinstance(path, str) for path in run) for run in value
+  return (
+    isinstance(value, list | tuple)
+    and 0 < len(value) <= MAX_RUNS
+    and all(isinstance(run, dict) and all(isinstance(path, str) for path in run) for run in value)
   )
 
 
@@ -114,7 +120,10 @@ def _are_figures(value: object) -> bool:
 # What the functions of a study return: whether a value is that, and in words.
 STUDY_FUNCTIONS = {
   'get_config': (lambda value: isinstance(value, ConfigDict), 'a ConfigDict'),
-  'sweep': (_is_sweep, "a list of dicts of overrides, such as [{'seed': 0}, {'seed': 1}]"),
+  'sweep': (
+    _is_sweep,
+    f"1 to {MAX_RUNS} dicts of overrides in a list, such as [{{'seed': 0}}, {{'seed': 1}}]",
+  ),
   'table': (_are_tables, "a dict of settings, such as dict(form='lengths'), or a list of these"),
   'figures': (_are_figures, "dicts of settings by name, such as {'extrapolation': {}}"),
 }

@@ -267,33 +267,37 @@ def _check_sections(config: ConfigDict) -> None:
         f'config.{name}={shown(config[name])}; allowed: a section, with {name}.{example} and others'
       )
   for name, value in config.items():
-    _check_tree(str(name), value, MAX_DEPTH)
+    check_tree(str(name), value)
 
 
-def _check_tree(path: str, value: object, depth: int) -> None:
+def check_tree(path: str, value: object, depth: int = MAX_DEPTH) -> None:
   """Raises `UserError` for what cannot be written to config.json and read back."""
-  if isinstance(value, Mapping | ConfigDict | tuple | list) and depth == 0:
-    raise UserError(f'config.{path}: nested more than {MAX_DEPTH} deep; allowed: less')
-  if isinstance(value, Mapping | ConfigDict):
-    for key, element in value.items():
-      if not isinstance(key, str) or not key.isprintable() or not key or '.' in key:
-        raise UserError(f'config.{path}: a field named {shown(key)}; allowed: letters and digits')
-      _check_tree(f'{path}.{key}', element, depth - 1)
-  elif isinstance(value, tuple | list):
+  if isinstance(value, Mapping | ConfigDict | tuple | list):
+    if depth == 0:
+      raise UserError(f'config.{path}: nested more than {MAX_DEPTH} deep; allowed: less')
+    if isinstance(value, Mapping | ConfigDict):
+      for key, element in value.items():
+        if text()(key) or not key:
+          raise UserError(f'config.{path}: has a field {shown(key)}; allowed: names')
+        check_tree(f'{path}.{key}', element, depth - 1)
+      return
     for element in value:
-      _check_tree(path, element, depth - 1)
-  else:
-    allowed = None
-    if type(value) is float and not math.isfinite(value):
-      allowed = 'a finite number'
-    elif type(value) is int and abs(value) > 2**32:
-      allowed = f'at most {2**32} in size (a larger number with a point, such as 1e10)'
-    elif isinstance(value, str) and path.startswith('encoding'):
-      allowed = text()(value)
-    elif not isinstance(value, bool | int | float | str | None):
-      allowed = 'numbers, text, True, False, None, and tuples and dicts of these'
-    if allowed:
-      raise UserError(f'config.{path}={shown(value)}; allowed: {allowed}')
+      check_tree(path, element, depth - 1)
+  elif allowed := _leaf(value):
+    raise UserError(f'config.{path}={shown(value)}; allowed: {allowed}')
+
+
+def _leaf(value: object) -> str | None:
+  """Takes what may be a value in a config.json."""
+  if isinstance(value, str):
+    return text()(value)
+  if isinstance(value, float):
+    return None if math.isfinite(value) else 'a finite number'
+  if isinstance(value, bool) or value is None:
+    return None
+  if not isinstance(value, int):
+    return 'numbers, text, True, False, None, and tuples and dicts of these'
+  return None if abs(value) <= 2**32 else f'at most {2**32} in size; more with a point, as 1e10'
 
 
 # Of each field that depends on others: its path, whether its value fits, and what is allowed.

@@ -153,6 +153,12 @@ def prepare(name: str, cache: str) -> Path:
   return _reader(name).prepare(name, cache_folder(cache))
 
 
+def is_present(name: str, cache: str) -> bool:
+  """Whether a corpus can be opened without a download. Raises `UserError` for what is no corpus."""
+  reader = _reader(name)
+  return not name.startswith('tfds:') or reader.is_on_disk(name, cache_folder(cache))
+
+
 def _reader(name: str) -> ModuleType:
   """The module whose `open_split` and `prepare` serve the corpus. Raises `UserError`."""
   if name != 'sotu' and not name.startswith('tfds:') and name and Path(name).is_dir():

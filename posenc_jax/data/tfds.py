@@ -58,6 +58,11 @@ def prepare(name: str, cache: Path) -> Path:
   return Path(builder.data_dir)
 
 
+def is_on_disk(name: str, cache: Path) -> bool:
+  """Whether the set was prepared before. Raises `UserError` for what is no name of a set."""
+  return _builder_on_disk(name, cache) is not None
+
+
 def known() -> list[str]:
   """The names ('tfds:NAME') of the sets whose code TFDS brings along."""
   return [f'tfds:{name}' for name in tfds.list_builders(with_community_datasets=False)]
