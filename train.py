@@ -14,7 +14,7 @@ def main(argv):
   run = config.load(flags.config, overrides)
   config.validate(run)
   for folder in (flags.workdir, *(config.seed_workdir(flags.workdir, seed) for seed in run.seeds)):
-    config.check_folder('workdir', folder)
+    config.check_folder(f'--workdir={folder}', folder)
 
   from posenc_jax.distributed import processes
   from posenc_jax.evaluation import preflight

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.config import field_help
 from posenc_jax.config.loading import OPEN, overlay, typed
-from posenc_jax.config.schema import FIELDS, LARGEST, text
+from posenc_jax.config.schema import FIELDS, LARGEST, check_tree, text
 from posenc_jax.errors import Stopped, UserError, closest, disk_errors, nearest, shown
 
 MAX_SHOWN = 120  # characters of a word in a message
@@ -128,6 +128,7 @@ def encoding_of(spec: str) -> dict[str, object]:
       raise UserError(f'encoding {spec}: {word!r} has no value; allowed: NAME/hyper=value')
   section = ConfigDict({OPEN: {}})
   overlay(section, parse_args([f'--config.{OPEN}.{word}' for word in words], {})[1])
+  check_tree(OPEN, section)
   return {'name': name, **section[OPEN].to_dict()}
 
 

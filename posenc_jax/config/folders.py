@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, shown
+from posenc_jax.errors import UserError
 
 
-def check_folder(name: str, folder: str | Path) -> None:
-  """Raises `UserError`, which begins with `name`, where the folder cannot be made or written to.
+def check_folder(what: str, folder: str | Path) -> None:
+  """Raises `UserError`, which begins with `what`, such as '--out=x', where the folder cannot be made or written to.
 
   Nothing is made.
   """
@@ -19,14 +19,13 @@ def check_folder(name: str, folder: str | Path) -> None:
   except OSError as error:
     reason = error.strerror
   if reason:
-    allowed = 'a folder, or where one can be made'
-    raise UserError(f'{name}={shown(str(folder))}: {reason}; allowed: {allowed}')
+    raise UserError(f'{what}: {reason}; allowed: a folder, which need not exist')
 
 
 def _why_not(here: Path, missing: tuple[str, ...]) -> str | None:
   """Says why the folders `missing` cannot be made below the path `here`, which exists."""
   if not here.is_dir():
-    return f'{here} is a file'
+    return 'a file is there'
   longest = os.pathconf(here, 'PC_NAME_MAX')
   if any(len(os.fsencode(name)) > longest for name in missing):
     return f'a name of more than {longest} bytes'

@@ -255,5 +255,6 @@ def typed(name: str, value: object, old: object) -> object:
 def cache_folder(cache: str) -> Path:
   """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
   if cache:
-    return Path(cache).expanduser()
+    with user_errors(RuntimeError):  # of a user that there is not
+      return Path(cache).expanduser()
   return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'

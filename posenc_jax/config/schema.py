@@ -229,17 +229,34 @@ TASK_FIELDS = {
 
 def validate(config: ConfigDict) -> None:
   """Raises `UserError`, which names field, value and what is allowed, for what may not be."""
+  fields = _known_fields(config)
+  _check_values(fields, FIELDS)
+  task = _task(config)
+  _check_values(fields, TEXT_FIELDS if task is None else TASK_FIELDS)
+  for relations in [_seeds, _sizes, _training, *([_windows] if task is None else [])]:
+    for path, holds, allowed in relations(config):
+      if not holds:
+        _refuse(path, fields[path], allowed)
+  if task is not None:
+    _check_lengths(config, task)
+
+
+def validate_data(config: ConfigDict) -> None:
+  """Raises `UserError` for what may not be in `data`, and for lengths of the evaluation.
+
+  It is for those who only look at a corpus: the other fields may be meant for another one.
+  """
+  fields = _known_fields(config)
+  checked = [path for path in FIELDS if path.startswith('data.')]
+  _check_values(fields, {path: FIELDS[path] for path in (*checked, 'eval.lengths')})
+  by_corpus = TEXT_FIELDS if _task(config) is None else TASK_FIELDS
+  _check_values(fields, {'data.tokenizer': by_corpus['data.tokenizer']})
+
+
+def _known_fields(config: ConfigDict) -> dict[str, object]:
+  """{'dotted.path': value}. Raises `UserError` for fields that base.py lacks or alone has."""
   _check_sections(config)
   fields = dict(leaves(config))
-
-  def refuse(path, allowed):
-    raise UserError(f'config.{path}={shown(fields[path])}; allowed: {allowed}')
-
-  def check_all(checks):
-    for path, check in checks.items():
-      if allowed := check(fields[path]):
-        refuse(path, allowed)
-
   for path in fields:
     if path not in FIELDS and not path.startswith('encoding.'):
       raise UserError(f'config.{path}: no such field; {nearest(path, FIELDS)}')
@@ -247,15 +264,17 @@ def validate(config: ConfigDict) -> None:
     if path not in fields:
       all_fields = 'all fields of configs/base.py (an earlier version left it out)'
       raise UserError(f'config.{path}: missing; allowed: {all_fields}')
-  check_all(FIELDS)
-  task = _task(config)
-  check_all(TEXT_FIELDS if task is None else TASK_FIELDS)
-  for relations in [_seeds, _sizes, _training, *([_windows] if task is None else [])]:
-    for path, holds, allowed in relations(config):
-      if not holds:
-        refuse(path, allowed)
-  if task is not None:
-    _check_lengths(config, task)
+  return fields
+
+
+def _check_values(fields: dict[str, object], checks: dict[str, Check]) -> None:
+  for path, check in checks.items():
+    if allowed := check(fields[path]):
+      _refuse(path, fields[path], allowed)
+
+
+def _refuse(path: str, value: object, allowed: str) -> None:
+  raise UserError(f'config.{path}={shown(value)}; allowed: {allowed}')
 
 
 def _check_sections(config: ConfigDict) -> None:

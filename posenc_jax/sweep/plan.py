@@ -105,7 +105,7 @@ def plan(
     for field, value in swept.items():
       config.check_tree(field, value)
   _check_sweep(str(path), swept_runs)
-  config.check_folder('--out', out)
+  config.check_folder(f'--out={out}', out)
 
   def fields_of(swept):
     fields = {**swept, **overrides}
