@@ -8,9 +8,10 @@ from posenc_jax.errors import UserError
 
 
 def check_folder(what: str, folder: str | Path) -> None:
-  """Raises `UserError`, which begins with `what`, such as '--out=x', where the folder cannot be made or written to.
+  """Raises `UserError` where the folder cannot be made or written to; makes nothing.
 
-  Nothing is made.
+  Args:
+    what: how the message begins, such as '--out=runs/x'.
   """
   folder = Path(folder).absolute()
   try:

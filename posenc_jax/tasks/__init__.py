@@ -65,7 +65,7 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
 
 
 def _check_option(name: str, value: object, default: object) -> None:
-  """Raises ValueError for a number that is none, or far beyond any use; the task checks the rest."""
+  """Raises ValueError for no number, or one far beyond any use; the task checks the rest."""
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   if isinstance(default, float) and not is_number:
     raise ValueError(f'{name}={shown(value)}; allowed: a number, such as {default!r}')
