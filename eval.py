@@ -13,7 +13,9 @@ from posenc_jax.errors import UserError
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, {'workdir': config.REQUIRED, 'config': ''})
+  flags, overrides = config.parse_args(
+    argv, {'workdir': config.REQUIRED, 'config': ''}, lists_fields=True
+  )
   if flags.config:
     config.load_study(flags.config)
   run = config.saved_config(flags.workdir)

@@ -9,15 +9,19 @@ from posenc_jax.distributed import devices
 
 def main(argv):
   flags, overrides = config.parse_args(
-    argv, {'config': config.REQUIRED, 'workdir': config.REQUIRED}
+    argv, {'config': config.REQUIRED, 'workdir': config.REQUIRED}, lists_fields=True
   )
   run = config.load(flags.config, overrides)
   config.validate(run)
+  for folder in (flags.workdir, *(config.seed_workdir(flags.workdir, seed) for seed in run.seeds)):
+    config.check_folder(f'--workdir={folder}', folder)
 
   from posenc_jax.distributed import processes
+  from posenc_jax.evaluation import preflight
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  preflight.check_evaluation(run)
   with processes.distributed_context():
     devices.announce_devices()
     loop.train(run, flags.workdir)

@@ -47,6 +47,15 @@ def closest(name: object, names: Iterable[str]) -> str | None:
   return next(iter(difflib.get_close_matches(str(name), list(names), n=1)), None)
 
 
+def shown(value: object, most: int = 120) -> str:
+  """The value as Python writes it, in one line of at most `most` characters, for a message."""
+  try:
+    text = repr(value)
+  except (ValueError, RecursionError):  # an int of thousands of digits, or nested without end
+    return f'<{type(value).__name__}>'
+  return text if len(text) <= most else f'{text[: most - 20]}...{text[-10:]}'
+
+
 @contextlib.contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
   """Turns errors of these kinds into `UserError`s of one line; for code that checks user input."""

@@ -56,14 +56,10 @@ def draw_encodings(argv: list[str]) -> None:
   else:
     sys.path.insert(0, str(ROOT))  # a script finds only what stands beside it
     from scripts.classic_figures import CLASSIC as drawers  # it needs jax, and rows do not
+  config.check_folder(f'--out={flags.out}', flags.out)
   for name, draw in drawers.items():
     figure, path = draw(), Path(flags.out) / f'{name}.png'
-    try:
-      path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-      raise UserError(
-        f'--out={flags.out}: a file is there; allowed: a folder, which need not exist'
-      ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
     figures.save(figure, path)
 
 

@@ -36,6 +36,7 @@ def main(argv):
     ) from error
   from posenc_jax.reporting.html.sources import gather
 
+  config.check_folder(f'--out={flags.out}', Path(flags.out).absolute().parent)
   page.check_writable(flags.out)
   sources = gather(paths, ROOT)
   base = ROOT / 'configs' / 'base.py'

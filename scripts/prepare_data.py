@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax.config import load, main, parse_args
+from posenc_jax.config import load, main, parse_args, validate_data
 from posenc_jax.data import TaskCorpus, prepare, source
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.tasks import PREFIX, chance
@@ -27,6 +27,7 @@ def run(argv: list[str]) -> None:
   if flags.corpus is not None:
     overrides['data.corpus'] = flags.corpus
   config = load(flags.config, overrides)
+  validate_data(config)
   if config.data.corpus.startswith(PREFIX):
     describe_task(source(config.data, 'train'), config.eval.lengths)
   else:

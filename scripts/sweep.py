@@ -23,10 +23,11 @@ SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
 
 def main(argv):
   defaults = {'config': config.REQUIRED, 'out': '', 'jobs': 1, 'launcher': 'local', 'status': False}
-  flags, overrides = config.parse_args(argv, defaults)
+  flags, overrides = config.parse_args(argv, defaults, lists_fields=True)
   out = flags.out or Path('runs') / Path(flags.config).stem
   if flags.status:
     return sweep.print_status(flags.config, out, overrides)
+  sweep.check_runs(flags.config, sweep.plan(flags.config, out, overrides))
   return sweep.sweep(flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher)
 
 

@@ -9,28 +9,36 @@ import ast
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+from posenc_jax.config import field_help
 from posenc_jax.config.loading import OPEN, overlay, typed
-from posenc_jax.errors import Stopped, UserError, disk_errors, nearest
+from posenc_jax.config.schema import FIELDS, LARGEST, check_tree, text
+from posenc_jax.errors import Stopped, UserError, closest, disk_errors, nearest, shown
 
+MAX_SHOWN = 120  # characters of a word in a message
 REQUIRED = object()  # the default of a flag that must be given
 
 
 def parse_args(
-  argv: list[str], flags: dict[str, object], positionals: list[str] | None = None
+  argv: list[str],
+  flags: dict[str, object],
+  positionals: list[str] | None = None,
+  lists_fields: bool = False,
 ) -> tuple[SimpleNamespace, dict[str, object]]:
   """Reads `--name=value` and `--config.a.b=value`, also with a space for the `=`.
 
   Args:
     argv: the arguments after the program's name.
     flags: names with defaults; `REQUIRED` where there is none. A flag has the type of its default;
-      None and `REQUIRED` stand for text.
+      None and `REQUIRED` stand for text, which may not be empty.
     positionals: a list that gets the words that are no flags. None: there may be none.
+    lists_fields: whether --help lists the fields of the config.
   Returns:
     The flags' values, and the overrides `{'a.b': value}`, each read as a Python literal or else
     kept as text.
@@ -38,44 +46,78 @@ def parse_args(
     UserError: for an unknown or missing flag or a value that does not parse. SystemExit(0) for
       --help.
   """
+  if {'-h', '--help'} & {*argv}:
+    _print_help(argv, flags, lists_fields)
+    sys.exit(0)
   values, overrides, words = {}, {}, iter(argv)
   for word in words:
-    if word in ('-h', '--help'):
-      _print_help(flags)
-      sys.exit(0)
     if positionals is not None and not word.startswith('-'):
-      positionals.append(word)
+      positionals.append(checked_text('argument', word))
       continue
-    name, equals, text = word.removeprefix('--').partition('=')
+    name, equals, value = word.removeprefix('--').partition('=')
     is_override = name.startswith('config.')
     if not word.startswith('--') or not (is_override or name in flags):
-      known = [f'--{flag}' for flag in (*flags, 'config.FIELD')]
-      raise UserError(f'{word}: no such flag; {nearest(word, known)}')
+      raise UserError(f'{_plain(word)}: no such flag; {_flag_meant(name, flags)}')
     if not equals:
       is_switch = not is_override and isinstance(flags[name], bool)
-      text = 'True' if is_switch else next(words, None)
-      if text is None or text.startswith('--'):
-        raise UserError(f'--{name}: has no value; allowed: --{name}=VALUE')
+      value = 'True' if is_switch else next(words, None)
+      if value is None or value.startswith('--'):
+        raise UserError(f'--{_plain(name)}: has no value; allowed: --{_plain(name)}=VALUE')
     if is_override:
-      overrides[name.removeprefix('config.')] = _literal(text)
+      overrides[name.removeprefix('config.')] = _literal(name, value)
     elif flags[name] is REQUIRED or flags[name] is None or isinstance(flags[name], str):
-      values[name] = text
+      values[name] = checked_text(f'--{name}', value)
     else:
-      values[name] = typed(name, _literal(text), flags[name])
+      values[name] = _number_or_switch(name, value, flags[name])
   values = {**flags, **values}
   if missing := [f'--{name}' for name, value in values.items() if value is REQUIRED]:
     raise UserError(f'{", ".join(missing)}: must be given')
   return SimpleNamespace(**values), overrides
 
 
-def _print_help(flags: dict[str, object]) -> None:
-  """Prints the docstring of the script, and its flags."""
+def checked_text(name: str, value: str) -> str:
+  """The value of a flag that is text. Raises `UserError` if it is empty or cannot be printed."""
+  if refused := text()(value):
+    raise UserError(f'{name}={shown(value)}; allowed: {refused}')
+  if not value.strip():
+    raise UserError(f'{name}={shown(value)}: is empty; allowed: {name}=VALUE')
+  return value
+
+
+def _number_or_switch(name: str, value: str, default: object) -> object:
+  number = typed(f'--{name}', _literal(name, value), default)
+  if abs(number) > LARGEST or number != number:
+    raise UserError(f'--{name}={shown(number)}; allowed: at most {LARGEST} in size')
+  return number
+
+
+def _flag_meant(name: str, flags: dict[str, object]) -> str:
+  """The flag that an unknown one is most likely meant to be, or all flags."""
+  fields = [f'config.{field}' for field in FIELDS if name in (field, field.rpartition('.')[2])]
+  if name.startswith(f'{OPEN}.'):
+    fields = [f'config.{name}']
+  known = [f'--{flag}' for flag in (*flags, 'config.FIELD')]
+  if fields and closest(f'--{name}', known) is None:
+    return f"did you mean '--{fields[0]}'?"
+  return nearest(f'--{name}', known)
+
+
+def _plain(word: str) -> str:
+  """A word of the command line as it stands, if that is short and can be printed."""
+  return word if word.isprintable() and len(word) <= MAX_SHOWN else shown(word)
+
+
+def _print_help(argv: list[str], flags: dict[str, object], lists_fields: bool) -> None:
+  """Prints the docstring of the script, its flags, and the fields of the config."""
   words = [
     f'--{name}' + ('' if default is REQUIRED else f' (default {default!r})')
     for name, default in flags.items()
   ]
   print((sys.modules['__main__'].__doc__ or '').strip())
   print(f'\nflags: {", ".join(words)}, --config.FIELD=VALUE')
+  if lists_fields:
+    given = [word.partition('=')[2] for word in argv if word.startswith('--config=')]
+    print(f'\n{field_help.text(given[-1] if given else None)}')
 
 
 def encoding_of(spec: str) -> dict[str, object]:
@@ -86,6 +128,7 @@ def encoding_of(spec: str) -> dict[str, object]:
       raise UserError(f'encoding {spec}: {word!r} has no value; allowed: NAME/hyper=value')
   section = ConfigDict({OPEN: {}})
   overlay(section, parse_args([f'--config.{OPEN}.{word}' for word in words], {})[1])
+  check_tree(OPEN, section)
   return {'name': name, **section[OPEN].to_dict()}
 
 
@@ -101,11 +144,17 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
   return pieces
 
 
-def _literal(text: str) -> object:
+def _literal(name: str, text: str) -> object:
+  """The Python literal that a text is, or the text. Raises `UserError` where it is too deep."""
   try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # of what is odd in a literal: '\d', or 1if
+      return ast.literal_eval(text)
+  except (ValueError, SyntaxError, TypeError):
     return text
+  except (RecursionError, MemoryError):
+    allowed = 'a value that is nested less deeply'
+    raise UserError(f'--{_plain(name)}={shown(text)}; allowed: {allowed}') from None
 
 
 def main(function: Callable[[list[str]], int | None]) -> None:

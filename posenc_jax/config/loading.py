@@ -1,15 +1,24 @@
 """Configurations from files, with overrides laid over them."""
 
+import contextlib
+import functools
 import importlib.util
+import itertools
 import os
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from posenc_jax import storage
 from posenc_jax.config.serialization import flat
-from posenc_jax.errors import UserError, closest, hint, nearest
+from posenc_jax.errors import UserError, closest, hint, nearest, shown, user_errors
 
+MAX_RUNS = 10_000  # of a study
+MAX_REASON = 200  # characters of another library's message
+MAX_SECTIONS = 8  # dots in the path of an override
 # The one section whose keys are not known here: they are the encoding's hyperparameters.
 OPEN = 'encoding'
 
@@ -17,21 +26,107 @@ OPEN = 'encoding'
 def load_study(path: str | Path) -> ModuleType:
   """Executes a configuration file: a module with `get_config()` and, in a study, `sweep()` etc.
 
-  Encodings that the file registers are known to this process from then on. Raises `UserError` if
-  there is no such file or it defines no `get_config`.
+  Encodings that the file registers are known to this process from then on. What these functions
+  return is checked when they are called. Raises `UserError` if there is no such file, if it raises
+  an error, or if it defines no `get_config`; so does each function for an error in it.
   """
   path = Path(path)
-  if not path.is_file():
+  with user_errors(OSError):
+    is_file = storage.exists(path) and path.is_file()
+  if not is_file:
     raise UserError(f'config: no file {str(path)!r}; {_what_is_there(path)}')
   spec = importlib.util.spec_from_file_location(path.stem, path)
   example = 'allowed: a file such as configs/base.py'
   if spec is None:
     raise UserError(f'config: {str(path)!r} is not a Python file; {example}')
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  with _errors_in(path):
+    spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
     raise UserError(f'config: {str(path)!r} has no get_config(); {example}')
+  for name, (returns, allowed) in STUDY_FUNCTIONS.items():
+    if hasattr(module, name):
+      checked = _checked(path, name, getattr(module, name), returns, allowed)
+      setattr(module, name, checked)
   return module
+
+
+@contextlib.contextmanager
+def _errors_in(path: Path, function: str = '') -> Iterator[None]:
+  """Turns an error in a configuration file into a `UserError` that names file, function and line.
+
+  A study that ends the process by itself is an error too.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:
+    names = (str(path), str(path.absolute()))
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename in names]
+    if isinstance(error, SyntaxError) and error.filename in names:
+      lines, reason = [error.lineno or 0], error.msg
+    else:
+      reason = ' '.join(str(error).split())[:MAX_REASON]
+    where = f'{path}:{lines[-1]}' if lines else str(path)
+    within = f' in {function}()' if function else ''
+    kind = type(error).__name__
+    allowed = 'a file such as configs/base.py'
+    raise UserError(f'config: {where}{within}: {kind}: {reason}; allowed: {allowed}') from error
+
+
+def _checked(
+  path: Path, name: str, function: object, returns: Callable[[object], bool], allowed: str
+) -> Callable[[], object]:
+  """The function of a study, with its errors in one line and what it returns checked."""
+  if not callable(function):
+    raise UserError(f'config: {path}: {name}={shown(function)}; allowed: a function')
+
+  @functools.wraps(function)
+  def call():
+    with _errors_in(path, name):
+      value = function()
+      if isinstance(value, Iterator):  # a generator, whose errors come while it is read
+        value = list(itertools.islice(value, MAX_RUNS + 1))
+    if not returns(value):
+      raise UserError(f'config: {path}: {name}() returns {shown(value)}; allowed: {allowed}')
+    return value
+
+  return call
+
+
+def _is_sweep(value: object) -> bool:
+  return (
+    isinstance(value, list | tuple)
+    and 0 < len(value) <= MAX_RUNS
+    and all(isinstance(run, dict) and all(isinstance(path, str) for path in run) for run in value)
+  )
+
+
+def _are_settings(value: object) -> bool:
+  return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _are_tables(value: object) -> bool:
+  is_list = isinstance(value, list | tuple) and all(map(_are_settings, value))
+  return is_list or _are_settings(value)
+
+
+def _are_figures(value: object) -> bool:
+  return _are_settings(value) and all(map(_are_settings, value.values()))
+
+
+# What the functions of a study return: whether a value is that, and in words.
+STUDY_FUNCTIONS = {
+  'get_config': (lambda value: isinstance(value, ConfigDict), 'a ConfigDict'),
+  'sweep': (
+    _is_sweep,
+    f"1 to {MAX_RUNS} dicts of overrides in a list, such as [{{'seed': 0}}, {{'seed': 1}}]",
+  ),
+  'table': (_are_tables, "a dict of settings, such as dict(form='lengths'), or a list of these"),
+  'figures': (_are_figures, "dicts of settings by name, such as {'extrapolation': {}}"),
+}
 
 
 def _what_is_there(path: Path) -> str:
@@ -53,7 +148,9 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
   """
   study = study if isinstance(study, ModuleType) else load_study(study)
   # a copy: a study may give out one object again and again
-  config = study.get_config().copy_and_resolve_references().lock()
+  config = study.get_config()
+  with user_errors(Exception):  # references that a study has set up wrongly raise many kinds
+    config = config.copy_and_resolve_references().lock()
   overlay(config, overrides or {})
   return config
 
@@ -70,6 +167,8 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
     *sections, key = path.split('.')
     section = config
     is_hyperparameter = sections[:1] == [OPEN] and path != f'{OPEN}.name'
+    if is_hyperparameter:
+      _check_names(path, (*sections, key))
     for name in sections:
       if is_hyperparameter and isinstance(section, ConfigDict) and section.get(name) is None:
         _set(section, name, ConfigDict())
@@ -79,14 +178,38 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
     if path == OPEN:
       if not isinstance(value, dict | ConfigDict) or not isinstance(dict(value).get('name'), str):
         example = "a dict with a name, such as dict(name='rope')"
-        raise UserError(f'config.{path}={value!r}: allowed: {example}')
-      _set(config, OPEN, ConfigDict(dict(value)))
+        raise UserError(f'config.{path}={shown(value)}: allowed: {example}')
+      _set(config, OPEN, _section(path, value))
     elif is_hyperparameter and isinstance(section, ConfigDict):
-      _set(section, key, ConfigDict(value) if isinstance(value, dict) else value)
+      _set(section, key, _section(path, value) if isinstance(value, dict) else value)
     elif not isinstance(section, ConfigDict) or key not in section:
       _refuse_unknown(path, config)
     else:
-      section[key] = typed(path, value, section[key])
+      section[key] = typed(f'config.{path}', value, section[key])
+
+
+def _check_names(path: str, names: tuple[str, ...]) -> None:
+  """Raises `UserError` where names of a path, or below it, cannot be those of hyperparameters."""
+  for name in names:
+    if not _is_name(name) or path.count('.') > MAX_SECTIONS:
+      allowed = f'letters, digits and underscores, and at most {MAX_SECTIONS} dots'
+      where = f'a field named {shown(name)} in {shown(path)}'
+      raise UserError(f'config: {where}; allowed: {allowed}')
+
+
+def _is_name(name: object) -> bool:
+  """Whether a hyperparameter may have this name; those of ConfigDict's methods are taken."""
+  return isinstance(name, str) and name.isidentifier() and not hasattr(ConfigDict, name)
+
+
+def _section(path: str, tree: dict | ConfigDict) -> ConfigDict:
+  """The section that a dict describes."""
+  _check_names(path, tuple(tree.keys()))
+  section = ConfigDict()
+  for name, value in tree.items():
+    is_section = isinstance(value, dict | ConfigDict)
+    section[name] = _section(f'{path}.{name}', value) if is_section else value
+  return section
 
 
 def _set(section: ConfigDict, key: str, value: object) -> None:
@@ -102,35 +225,36 @@ def _refuse_unknown(path: str, config: ConfigDict) -> None:
   if closest(path, names) is None:
     section = path.partition('.')[0]
     names = [name for name in names if name.startswith(f'{section}.')] or list(config.keys())
-  raise UserError(f'config.{path}: no such field; {nearest(path, names)}')
+  shown_path = path if path.isprintable() and len(path) < MAX_REASON else shown(path)
+  raise UserError(f'config.{shown_path}: no such field; {nearest(path, names)}')
 
 
-def typed(path: str, value: object, old: object) -> object:
-  """`value` in the type of the value that it replaces.
+def typed(name: str, value: object, old: object) -> object:
+  """`value` in the type of the value that it replaces; `name` is for the message.
 
   An int may stand for a float; and for a tuple a list, a single element, or, if the elements are
   words, 'one,two'. Raises `UserError` for any other type.
   """
-  if isinstance(old, float) and type(value) is int:
+  if isinstance(old, float) and type(value) is int and abs(value) < 2**1000:
     return float(value)
   if isinstance(old, tuple) and isinstance(value, str) and isinstance((*old, '')[0], str):
     return tuple(word.strip() for word in value.split(',') if word.strip())
-  if old and isinstance(old, tuple) and isinstance(value, int | float):
+  if isinstance(old, tuple) and isinstance(value, int | float):
     value = (value,)
   if isinstance(old, tuple) and isinstance(value, tuple | list):
-    return tuple(typed(path, v, old[0]) for v in value) if old else tuple(value)
+    return tuple(typed(name, v, old[0]) for v in value) if old else tuple(value)
   if type(value) is not type(old):
     like = f'like {old!r}'
     if isinstance(old, ConfigDict):
       like = f'fields below it, such as {next(iter(old))}'
-    raise UserError(
-      f'config.{path}={value!r}: is {type(value).__name__}; allowed: {type(old).__name__}, {like}'
-    )
+    kind = type(old).__name__
+    raise UserError(f'{name}={shown(value)}: is {type(value).__name__}; allowed: {kind}, {like}')
   return value
 
 
 def cache_folder(cache: str) -> Path:
   """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
   if cache:
-    return Path(cache).expanduser()
+    with user_errors(RuntimeError):  # of a user that there is not
+      return Path(cache).expanduser()
   return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'

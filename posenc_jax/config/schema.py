@@ -1,30 +1,97 @@
 """The schema: what each field of a configuration may hold, and how fields must fit each other.
 
-What needs jax is checked elsewhere, before anything is compiled: encodings and backends by
-`model.build`, corpora by `data.corpus`.
+It takes any tree, also one that a stranger's file or a mistaken study made. What needs jax is
+checked elsewhere, before anything is compiled: encodings and backends by `model.build`, corpora by
+`data.corpus`; for all runs of a study together, by `evaluation.preflight`.
 """
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
 from posenc_jax import tasks
 from posenc_jax.config.serialization import leaves
-from posenc_jax.errors import UserError, hint
+from posenc_jax.errors import UserError, hint, nearest, shown
 
 PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')  # for text
 TASK_PROTOCOL = 'answers'  # the only protocol for a task
 # The protocols that are measured again under each control.
 CONTROLS = {'windowed': ('last_k', 'by_position', TASK_PROTOCOL), 'shuffled_far': ('last_k',)}
 
-# A check takes a field's value; it returns None, or, if the value is refused, what is allowed.
+# Bounds far above what anyone needs, so that a slip of the keyboard is no hang and no overflow.
+LARGEST = 2**31 - 1  # what an int32 holds
+LARGEST_FLOAT = 3.4e38  # what a float32 holds
+MAX_LAYERS = 1000
+MAX_CHANNELS = 2**20
+MAX_TOKENS = 2**24  # of a sequence
+MAX_PARAMETERS = 2**36
+MAX_BLOCK = 2**16  # rows or columns of a tile
+MAX_MEASURED = 100_000  # documents, targets or examples of an evaluation
+MAX_LABEL = 200  # characters
+MAX_TEXT = 1000  # characters
+MAX_DEPTH = 10  # sections within sections
+
+# A check takes any value; it returns None, or, if the value is refused, what is allowed.
 Check = Callable[[object], str | None]
 
 
-def rule(holds: Callable[[object], bool], allowed: str) -> Check:
-  return lambda value: None if holds(value) else allowed
+def flag(value: object) -> str | None:
+  """Takes True and False."""
+  return None if isinstance(value, bool) else 'True or False'
+
+
+def whole(least: int, most: int = LARGEST) -> Check:
+  """Takes whole numbers from `least` to `most`."""
+
+  def check(value):
+    if type(value) is not int:
+      return f'a whole number, {least} or more'
+    if value > most:
+      return f'{least} to {most}'
+    return None if value >= least else f'{least} or more'
+
+  return check
+
+
+def number(holds: Callable[[float], bool], allowed: str) -> Check:
+  """Takes numbers that float32 holds and that `holds` is true of."""
+
+  def check(value):
+    if not _is_number(value) or not abs(value) <= LARGEST_FLOAT:
+      return 'a finite number'
+    return None if holds(value) else allowed
+
+  return check
+
+
+def _is_number(value: object) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def text(most: int = MAX_TEXT) -> Check:
+  """Takes text of one line without control characters."""
+
+  def check(value):
+    if not isinstance(value, str):
+      return 'text'
+    if not value.isprintable():
+      return 'text without line breaks, control characters and the like'
+    return None if len(value) <= most else f'at most {most} characters'
+
+  return check
+
+
+def several(element: Check, allowed: str, least: int = 0, can_repeat: bool = False) -> Check:
+  """Takes tuples of `least` or more elements that `element` takes."""
+
+  def check(value):
+    if not isinstance(value, tuple) or len(value) < least or any(map(element, value)):
+      return allowed
+    return None if can_repeat or len(set(value)) == len(value) else allowed
+
+  return check
 
 
 def one_of(names: Collection[str]) -> Check:
@@ -32,7 +99,7 @@ def one_of(names: Collection[str]) -> Check:
 
   def check(value):
     for name in value if isinstance(value, tuple) else (value,):
-      if name not in names:
+      if not isinstance(name, str) or name not in names:
         return '; '.join(filter(None, (', '.join(names), hint(name, names))))
     return None
 
@@ -43,91 +110,102 @@ def _same(check: Check, *names: str) -> dict[str, Check]:
   return dict.fromkeys(names, check)
 
 
-def _is_seed(value: object) -> bool:
-  return type(value) is int and 0 <= value < 2**32
+def _seed(value: object) -> str | None:
+  is_seed = type(value) is int and 0 <= value < 2**32
+  return None if is_seed else '0 or more, less than 2**32'
 
 
-def _are_distinct(values: tuple) -> bool:
-  return len(set(values)) == len(values)
+def _block_sizes(value: object) -> str | None:
+  is_pair = isinstance(value, tuple) and len(value) == 2
+  holds = is_pair and not any(map(whole(0, MAX_BLOCK), value)) and (value == (0, 0) or all(value))
+  return None if holds else '(query rows, key columns), each 1 or more, or (0, 0)'
 
 
-def _are_block_sizes(value: tuple) -> bool:
-  return value == (0, 0) or (len(value) == 2 and min(value) > 0)
+def _sbatch_option(value: object) -> str | None:
+  holds = not text()(value) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', value)
+  return None if holds else 'an option of sbatch'
 
 
-def _are_sbatch_options(options: tuple) -> bool:
-  return all(isinstance(o, str) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', o) for o in options)
+def _encoding_name(value: object) -> str | None:
+  return None if value and not text()(value) else 'a name in posenc_jax.encodings.ENCODINGS'
 
 
-ANYTHING = rule(lambda value: True, '')
-POSITIVE = rule(lambda value: value >= 1, '1 or more')
-NOT_NEGATIVE = rule(lambda value: value >= 0, '0 or more')
-ZERO_IS_OFF = rule(lambda value: value >= 0, '0 (off) or more')
-LESS_THAN_ONE = rule(lambda value: 0 <= value < 1, '0 or more, less than 1')
-SEED = rule(_is_seed, '0 or more, less than 2**32')
-SEEDS = rule(
-  lambda seeds: all(map(_is_seed, seeds)) and _are_distinct(seeds),
-  'whole numbers from 0 to 2**32 - 1, none twice',
+POSITIVE, NOT_NEGATIVE, CHANNELS = whole(1), whole(0), whole(1, MAX_CHANNELS)
+ZERO_IS_OFF = number(lambda value: value >= 0, '0 (off) or more')
+LESS_THAN_ONE = number(lambda value: 0 <= value < 1, '0 or more, less than 1')
+SEEDS = several(_seed, 'whole numbers from 0 to 2**32 - 1, none twice')
+NAMES = several(text(), 'one or more names, none twice', least=1)
+CONTROL_NAMES = several(text(), 'none, or names, none twice')
+LENGTHS = several(
+  whole(1, MAX_TOKENS),
+  f'one or more, each 1 or more tokens (at most {MAX_TOKENS}), none twice',
+  least=1,
 )
-NAMES = rule(lambda names: names and _are_distinct(names), 'one or more, none twice')
-LENGTHS = rule(
-  lambda lengths: lengths and min(lengths) >= 1 and _are_distinct(lengths),
-  'one or more, each 1 or more tokens, none twice',
+TRACED_STEPS = several(whole(1), '(first step, last step), or ()', can_repeat=True)
+SHELL_LINES = several(
+  text(), "lines of text, such as ('module load cuda',), or ()", can_repeat=True
 )
-BLOCK_SIZES = rule(_are_block_sizes, '(query rows, key columns), each 1 or more, or (0, 0)')
-SBATCH_OPTIONS = rule(
-  _are_sbatch_options,
+SBATCH_OPTIONS = several(
+  _sbatch_option,
   "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'",
+  can_repeat=True,
 )
 
 # All fields of configs/base.py, section by section.
 SECTIONS: dict[str, dict[str, Check]] = {
-  '': {'seed': SEED, 'seeds': SEEDS, 'vmap_seeds': ANYTHING, 'label': ANYTHING},
-  'encoding': {'name': rule(bool, 'a name in posenc_jax.encodings.ENCODINGS')},
+  '': {'seed': _seed, 'seeds': SEEDS, 'vmap_seeds': flag, 'label': text(MAX_LABEL)},
+  'encoding': {'name': _encoding_name},
   'model': {
-    **_same(POSITIVE, 'layers', 'model_dim', 'heads', 'head_dim', 'mlp_dim'),
-    **_same(NOT_NEGATIVE, 'kv_heads', 'unroll'),
-    **_same(ANYTHING, 'qk_norm', 'tie_embeddings', 'remat'),
+    **_same(CHANNELS, 'model_dim', 'heads', 'head_dim', 'mlp_dim'),
+    'layers': whole(1, MAX_LAYERS),
+    'kv_heads': whole(0, MAX_CHANNELS),
+    'unroll': whole(0, MAX_LAYERS),
+    **_same(flag, 'qk_norm', 'tie_embeddings', 'remat'),
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
   },
-  'attention': {'backend': ANYTHING, 'window': NOT_NEGATIVE, 'block_sizes': BLOCK_SIZES},
+  'attention': {'backend': text(), 'window': NOT_NEGATIVE, 'block_sizes': _block_sizes},
   'data': {
-    **_same(ANYTHING, 'corpus', 'tokenizer', 'text_field', 'cache'),
-    'shortest': NOT_NEGATIVE,
-    'vocab': POSITIVE,
+    **_same(text(), 'corpus', 'tokenizer', 'text_field', 'cache'),
+    'shortest': whole(0, MAX_TOKENS),
+    'vocab': CHANNELS,
   },
   'train': {
-    **_same(POSITIVE, 'length', 'batch', 'grad_accum_steps', 'log_every', 'validate_batches'),
+    'length': whole(1, MAX_TOKENS),
+    **_same(POSITIVE, 'batch', 'grad_accum_steps', 'log_every', 'validate_batches'),
     **_same(POSITIVE, 'checkpoint_every', 'max_to_keep'),
     **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates'),
-    **_same(ANYTHING, 'init_from', 'profile_steps'),
+    'init_from': text(),
+    'profile_steps': TRACED_STEPS,
     'compute_dtype': one_of(('float32', 'bfloat16')),
     'matmul_precision': one_of(('default', 'high', 'highest')),
-    'trackers': ANYTHING,  # `training.trackers.check` names them
+    # `training.trackers.check` names them
+    'trackers': several(text(), 'names of trackers, none twice, or ()'),
   },
   'mesh': _same(POSITIVE, 'seeds', 'data', 'fsdp', 'context'),
   'optim': {
-    'learning_rate': rule(lambda value: value > 0, 'more than 0'),
+    'learning_rate': number(lambda value: value > 0, 'more than 0'),
     'warmup': NOT_NEGATIVE,
-    'final_fraction': rule(lambda value: 0 <= value <= 1, '0 to 1'),
+    'final_fraction': number(lambda value: 0 <= value <= 1, '0 to 1'),
     **_same(LESS_THAN_ONE, 'beta1', 'beta2'),
     **_same(ZERO_IS_OFF, 'weight_decay', 'clip'),
   },
   'eval': {
-    **_same(POSITIVE, 'k', 'stride', 'spans', 'examples', 'batch_tokens'),
-    **_same(NOT_NEGATIVE, 'documents', 'document_tokens'),
+    **_same(POSITIVE, 'k', 'stride', 'batch_tokens'),
+    **_same(whole(1, MAX_MEASURED), 'spans', 'examples'),
+    'documents': whole(0, MAX_MEASURED),
+    'document_tokens': NOT_NEGATIVE,
     'split': one_of(('train', 'validation', 'test')),
     'protocols': NAMES,
     'lengths': LENGTHS,
-    'controls': rule(_are_distinct, 'none twice'),
+    'controls': CONTROL_NAMES,
   },
   'launch': {
     **_same(POSITIVE, 'nodes', 'tasks_per_node', 'cpus', 'memory_gb'),
     **_same(NOT_NEGATIVE, 'gpus', 'max_concurrent'),
-    **_same(ANYTHING, 'partition', 'account', 'setup'),
-    # SLURM warns a job minutes before its end
-    'minutes': rule(lambda minutes: minutes >= 5, '5 or more'),
+    **_same(text(), 'partition', 'account'),
+    'setup': SHELL_LINES,
+    'minutes': whole(5),  # SLURM warns a job minutes before its end
     'options': SBATCH_OPTIONS,
   },
 }
@@ -151,28 +229,94 @@ TASK_FIELDS = {
 
 def validate(config: ConfigDict) -> None:
   """Raises `UserError`, which names field, value and what is allowed, for what may not be."""
+  fields = _known_fields(config)
+  _check_values(fields, FIELDS)
+  task = _task(config)
+  _check_values(fields, TEXT_FIELDS if task is None else TASK_FIELDS)
+  for relations in [_seeds, _sizes, _training, *([_windows] if task is None else [])]:
+    for path, holds, allowed in relations(config):
+      if not holds:
+        _refuse(path, fields[path], allowed)
+  if task is not None:
+    _check_lengths(config, task)
+
+
+def validate_data(config: ConfigDict) -> None:
+  """Raises `UserError` for what may not be in `data`, and for lengths of the evaluation.
+
+  It is for those who only look at a corpus: the other fields may be meant for another one.
+  """
+  fields = _known_fields(config)
+  checked = [path for path in FIELDS if path.startswith('data.')]
+  _check_values(fields, {path: FIELDS[path] for path in (*checked, 'eval.lengths')})
+  by_corpus = TEXT_FIELDS if _task(config) is None else TASK_FIELDS
+  _check_values(fields, {'data.tokenizer': by_corpus['data.tokenizer']})
+
+
+def _known_fields(config: ConfigDict) -> dict[str, object]:
+  """{'dotted.path': value}. Raises `UserError` for fields that base.py lacks or alone has."""
+  _check_sections(config)
   fields = dict(leaves(config))
-
-  def refuse(path, allowed):
-    raise UserError(f'config.{path}={fields[path]!r}; allowed: {allowed}')
-
+  for path in fields:
+    if path not in FIELDS and not path.startswith('encoding.'):
+      raise UserError(f'config.{path}: no such field; {nearest(path, FIELDS)}')
   for path in FIELDS:
     if path not in fields:
       all_fields = 'all fields of configs/base.py (an earlier version left it out)'
       raise UserError(f'config.{path}: missing; allowed: {all_fields}')
-  for path, value in fields.items():
-    if isinstance(value, float) and not math.isfinite(value):
-      refuse(path, 'a finite number')
-  is_task = config.data.corpus.startswith(tasks.PREFIX)
-  for path, check in [*FIELDS.items(), *(TASK_FIELDS if is_task else TEXT_FIELDS).items()]:
+  return fields
+
+
+def _check_values(fields: dict[str, object], checks: dict[str, Check]) -> None:
+  for path, check in checks.items():
     if allowed := check(fields[path]):
-      refuse(path, allowed)
-  for relations in [_seeds, _sizes, _training, *([] if is_task else [_windows])]:
-    for path, holds, allowed in relations(config):
-      if not holds:
-        refuse(path, allowed)
-  if is_task:
-    _check_task(config)
+      _refuse(path, fields[path], allowed)
+
+
+def _refuse(path: str, value: object, allowed: str) -> None:
+  raise UserError(f'config.{path}={shown(value)}; allowed: {allowed}')
+
+
+def _check_sections(config: ConfigDict) -> None:
+  """Raises `UserError` where a section is none, or the encoding's hyperparameters are no tree."""
+  for name in SECTIONS:
+    if name and name in config and not isinstance(config[name], Mapping | ConfigDict):
+      example = next(iter(SECTIONS[name]))
+      raise UserError(
+        f'config.{name}={shown(config[name])}; allowed: a section, with {name}.{example} and others'
+      )
+  for name, value in config.items():
+    check_tree(str(name), value)
+
+
+def check_tree(path: str, value: object, depth: int = MAX_DEPTH) -> None:
+  """Raises `UserError` for what cannot be written to config.json and read back."""
+  if isinstance(value, Mapping | ConfigDict | tuple | list):
+    if depth == 0:
+      raise UserError(f'config.{path}: nested more than {MAX_DEPTH} deep; allowed: less')
+    if isinstance(value, Mapping | ConfigDict):
+      for key, element in value.items():
+        if text()(key) or not key:
+          raise UserError(f'config.{path}: has a field {shown(key)}; allowed: names')
+        check_tree(f'{path}.{key}', element, depth - 1)
+      return
+    for element in value:
+      check_tree(path, element, depth - 1)
+  elif allowed := _leaf(value):
+    raise UserError(f'config.{path}={shown(value)}; allowed: {allowed}')
+
+
+def _leaf(value: object) -> str | None:
+  """Takes what may be a value in a config.json."""
+  if isinstance(value, str):
+    return text()(value)
+  if isinstance(value, float):
+    return None if math.isfinite(value) else 'a finite number'
+  if isinstance(value, bool) or value is None:
+    return None
+  if not isinstance(value, int):
+    return 'numbers, text, True, False, None, and tuples and dicts of these'
+  return None if abs(value) <= 2**32 else f'at most {2**32} in size; more with a point, as 1e10'
 
 
 # Of each field that depends on others: its path, whether its value fits, and what is allowed.
@@ -203,6 +347,11 @@ def _sizes(config: ConfigDict) -> Relations:
   factors = ' x '.join(f'{name}={number}' for name, number in pieces.items())
   is_multiple = train.batch % math.prod(pieces.values()) == 0
   yield 'train.batch', is_multiple, f'a multiple of {factors}'
+  most = LARGEST // train.length
+  yield 'train.batch', train.batch <= most, f'at most {most} with train.length={train.length}'
+  widest = max(model.mlp_dim, model.heads * model.head_dim)
+  fits = model.layers * model.model_dim * widest <= MAX_PARAMETERS
+  yield 'model.model_dim', fits, f'a model whose matrices have at most {MAX_PARAMETERS} numbers'
   is_multiple = train.length % mesh.context == 0
   yield 'train.length', is_multiple, f'a multiple of mesh.context={mesh.context}'
   # jax 0.12 cannot compile a ring for seeds that are cut
@@ -222,11 +371,7 @@ def _training(config: ConfigDict) -> Relations:
   fits = config.data.shortest <= train.length
   yield 'data.shortest', fits, f'at most train.length={train.length}'
   traced = train.profile_steps
-  is_range = traced == () or (
-    len(traced) == 2
-    and all(type(step) is int for step in traced)
-    and 1 <= traced[0] <= traced[1] <= max(1, steps)
-  )
+  is_range = traced == () or (len(traced) == 2 and traced[0] <= traced[1] <= max(1, steps))
   allowed = f'(first step, last step) within 1 to train.steps={steps}, or ()'
   yield 'train.profile_steps', is_range, allowed
 
@@ -249,13 +394,19 @@ def _windows(config: ConfigDict) -> Relations:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 
 
-def _check_task(config: ConfigDict) -> None:
-  """Raises `UserError` for a task that there is not, and for lengths that it cannot have."""
+def _task(config: ConfigDict) -> tasks.Task | None:
+  """The task that the corpus is, or None for text. Raises `UserError` for one that there is not."""
   corpus = config.data.corpus
+  if not corpus.startswith(tasks.PREFIX):
+    return None
   try:
-    task = tasks.make(corpus.removeprefix(tasks.PREFIX), tuple)
+    return tasks.make(corpus.removeprefix(tasks.PREFIX), tuple)
   except ValueError as error:
     raise UserError(f'config.data.corpus={corpus!r}: {error}') from None
+
+
+def _check_lengths(config: ConfigDict, task: tasks.Task) -> None:
+  """Raises `UserError` for lengths that the task cannot have, and for too many tokens."""
   asked = {
     'data.shortest': (config.data.shortest or task.shortest,),
     'train.length': (config.train.length,),
@@ -266,4 +417,8 @@ def _check_task(config: ConfigDict) -> None:
       try:
         task.check_length(length)
       except ValueError as error:
-        raise UserError(f'config.{path}: {corpus!r} with {error}') from None
+        raise UserError(f'config.{path}: {config.data.corpus!r} with {error}') from None
+  most = LARGEST // max(config.eval.lengths)
+  if config.eval.examples > most:
+    allowed = f'1 to {most} with eval.lengths={config.eval.lengths}'
+    raise UserError(f'config.eval.examples={config.eval.examples}; allowed: {allowed}')

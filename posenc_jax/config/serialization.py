@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Damaged, UserError, shown
 
 NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
 # Where a run takes place and who follows it. But for rounding on another mesh, no number depends
@@ -22,12 +22,21 @@ def saved_config(workdir: str | Path) -> ConfigDict:
   Raises UserError if it is missing or damaged, OSError if it cannot be read.
   """
   path = Path(workdir) / 'config.json'
+  remedy = 'the file that train.py wrote, or another workdir'
   try:
-    tree = storage.read_json(path, remedy='the file that train.py wrote, or another workdir')
+    return from_json(storage.read_json(path, remedy=remedy))
   except (FileNotFoundError, NotADirectoryError):
+    runs = sorted(Path(workdir).glob('*/config.json'))
+    holds = f', but it holds runs, such as {runs[0].parent}' if runs else ''
     allowed = 'the directory of a run that train.py made'
-    raise UserError(f'workdir={str(workdir)!r}: no config.json; allowed: {allowed}') from None
-  return from_json(tree)
+    raise UserError(
+      f'workdir={shown(str(workdir))}: no config.json{holds}; allowed: {allowed}'
+    ) from None
+  except Damaged:
+    raise
+  except (ValueError, RecursionError) as error:  # a name with a dot in it, or nested too deeply
+    reason = ' '.join(str(error).split())
+    raise Damaged(f'{path} is damaged: {reason}; allowed: {remedy}') from None
 
 
 def to_json(config: ConfigDict) -> dict:
@@ -58,7 +67,7 @@ def leaves(config: ConfigDict | dict, prefix: str = '') -> Iterator[tuple[str, o
     if isinstance(value, dict | ConfigDict) and value:
       yield from leaves(value, f'{prefix}{key}.')
     else:
-      yield prefix + key, value
+      yield f'{prefix}{key}', value
 
 
 def flat(config: ConfigDict | dict) -> dict[str, object]:

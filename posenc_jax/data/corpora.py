@@ -12,15 +12,20 @@ from types import ModuleType
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax import tasks
+from posenc_jax import storage, tasks
 from posenc_jax.config import cache_folder
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.folder import SPLITS
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.tokenizers import BYTES, Bytes, SentencePiece, learned
-from posenc_jax.errors import UserError, hint
+from posenc_jax.errors import UserError, hint, shown
 
+# What names a corpus.
+ALLOWED = (
+  "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of "
+  '.txt or .jsonl files'
+)
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
 
 
@@ -153,10 +158,24 @@ def prepare(name: str, cache: str) -> Path:
   return _reader(name).prepare(name, cache_folder(cache))
 
 
+def is_present(name: str, cache: str) -> bool:
+  """Whether a corpus can be opened without a download. Raises `UserError` for what is no corpus."""
+  reader = _reader(name)
+  return not name.startswith('tfds:') or reader.is_on_disk(name, cache_folder(cache))
+
+
 def _reader(name: str) -> ModuleType:
   """The module whose `open_split` and `prepare` serve the corpus. Raises `UserError`."""
-  if name != 'sotu' and not name.startswith('tfds:') and name and Path(name).is_dir():
-    return folder
+  field = f'config.data.corpus={shown(name)}'
+  if name != 'sotu' and not name.startswith('tfds:') and name:
+    try:
+      is_there = storage.exists(name)
+    except OSError as error:
+      raise UserError(f'{field}: {error.strerror}; allowed: {ALLOWED}') from None
+    if is_there and not Path(name).is_dir():
+      raise UserError(f'{field}: is a file; allowed: the folder that it is in')
+    if is_there:
+      return folder
   from posenc_jax.data import sotu, tfds  # importing TFDS takes a quarter of a second
 
   if name == 'sotu':
@@ -166,11 +185,5 @@ def _reader(name: str) -> ModuleType:
   siblings = Path(name).parent.glob('*') if name else ()
   names = ['sotu', *tfds.known(), *(str(path) for path in siblings if path.is_dir())]
   complete = f'tfds:{name}' if f'tfds:{name}' in names else name
-  allowed = (
-    "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of "
-    '.txt or .jsonl files'
-  )
   near = hint(complete, names)
-  raise UserError(
-    f'config.data.corpus={name!r}: no such corpus{near and f" ({near})"}; allowed: {allowed}'
-  )
+  raise UserError(f'{field}: no such corpus{near and f" ({near})"}; allowed: {ALLOWED}')

@@ -8,12 +8,15 @@ trains. Adding a file can then move others, so a corpus that grows should have t
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 
+# How files of gzip, zstd, bzip2, xz and zip begin.
+COMPRESSED = (b'\x1f\x8b', b'\x28\xb5\x2f\xfd', b'BZh', b'\xfd7zXZ', b'PK\x03\x04')
 SPLITS = ('train', 'validation', 'test')
 
 
@@ -38,7 +41,11 @@ def open_split(
     raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')
   documents = _documents(root / split if subfolders else root)
   if not documents:
-    raise UserError(f'{field}: no documents for split {split!r}; allowed: .txt or .jsonl files')
+    kinds = sorted({path.suffix for path in root.rglob('*') if path.suffix and path.is_file()})
+    has = f', only {", ".join(kinds[:5])}' if kinds else ''
+    raise UserError(
+      f'{field}: no documents for split {split!r}{has}; allowed: .txt or .jsonl files'
+    )
   if not subfolders:
     total = len(documents)
     documents = _split_by_hash(documents, split)
@@ -80,7 +87,9 @@ def _documents(root: Path) -> list[Document]:
 
 def _split_by_hash(documents: list[Document], split: str) -> list[Document]:
   """The documents that the hash of their names puts into this split, in the order given."""
-  ranked = sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest())
+  ranked = sorted(
+    documents, key=lambda document: hashlib.sha256(os.fsencode(document.name)).digest()
+  )
   test = max(1, len(ranked) // 10)
   validation = test + max(1, len(ranked) // 20)
   bounds = {'test': (0, test), 'validation': (test, validation), 'train': (validation, None)}
@@ -88,18 +97,29 @@ def _split_by_hash(documents: list[Document], split: str) -> list[Document]:
   return [document for document in documents if document in chosen]
 
 
+def _text(document: Document, content: bytes) -> bytes:
+  """The content of a .txt file. Raises `UserError` where it is no text."""
+  if b'\0' in content or content.startswith(COMPRESSED):
+    raise UserError(
+      f'config.data.corpus: {document.name} of {document.path.parent} is compressed, binary or '
+      'UTF-16; allowed: text in UTF-8'
+    )
+  return content
+
+
 def _read(document: Document, text_field: str) -> bytes:
   if document.offset is None:
-    return document.path.read_bytes()
+    return _text(document, document.path.read_bytes())
   with document.path.open('rb') as lines:
     lines.seek(document.offset)
     line = lines.readline()
   try:
     row = json.loads(line)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
+    reason = ' '.join(str(error).split())
     raise UserError(
-      f'config.data.corpus: {document.name} of {document.path.parent} is not JSON: {error}'
-    ) from error
+      f'config.data.corpus: {document.name} of {document.path.parent} is not JSON: {reason}'
+    ) from None
   fields = row if isinstance(row, dict) else {}
   text = fields.get(text_field)
   if not isinstance(text, str):

@@ -5,6 +5,7 @@ A split that a set lacks is cut off the end of its train split: the last tenth f
 twentieth before it for validation (the last twentieth where the set has a test split).
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def prepare(name: str, cache: Path) -> Path:
   return Path(builder.data_dir)
 
 
+def is_on_disk(name: str, cache: Path) -> bool:
+  """Whether the set was prepared before. Raises `UserError` for what is no name of a set."""
+  return _builder_on_disk(name, cache) is not None
+
+
 def known() -> list[str]:
   """The names ('tfds:NAME') of the sets whose code TFDS brings along."""
   return [f'tfds:{name}' for name in tfds.list_builders(with_community_datasets=False)]
@@ -100,7 +106,8 @@ def _near(name: str) -> str:
   """'; did you mean ...' for a name that TFDS does not know."""
   names = [known_name.removeprefix('tfds:') for known_name in known()]
   # The names are compared without 'tfds:', which would make any two of them alike.
-  near = '' if _bare(name) in names else hint(_bare(name), names)
+  bare = re.split('[/:]', _bare(name))[0]  # without config and version
+  near = '' if bare in names else hint(bare, names)
   return near and '; ' + near.replace("mean '", "mean 'tfds:")
 
 

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from posenc_jax import encodings
+from posenc_jax.errors import shown
 from posenc_jax.model.layer_sharing import StackedEncoding
 
 PATTERN = 'pattern'  # the name of an encoding section that names one encoding a layer
@@ -95,13 +96,20 @@ def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[int
     raise ValueError(f'encoding pattern has no hyperparameter {min(unknown)!r}; it has: layers')
   layers = {'layers': (), **encoding}['layers']
   named = layers.split(',') if isinstance(layers, str) else layers
+  is_list = isinstance(named, list | tuple) and named
+  if not is_list or not all(isinstance(spec, str) or hasattr(spec, 'keys') for spec in named):
+    _refuse_layers(layers)
   specs = [{'name': spec} if isinstance(spec, str) else dict(spec) for spec in named]
-  if not specs or any(spec.setdefault('name', PATTERN) == PATTERN for spec in specs):
-    allowed = f'names of encodings, or dicts of a name, hyperparameters and {WINDOW}'
-    raise ValueError(f"encoding.layers={layers!r}; allowed: {allowed}: ('rope', 'rope', 'nope')")
+  if any(spec.setdefault('name', PATTERN) == PATTERN for spec in specs):
+    _refuse_layers(layers)
   windows = tuple(spec.pop(WINDOW, None) for spec in specs)
   for window in windows:
     if window is not None and (type(window) is not int or window < 1):
       raise ValueError(f'encoding.layers: {WINDOW}={window!r}; allowed: 1 or more tokens')
   variants = [spec for n, spec in enumerate(specs) if spec not in specs[:n]]
   return variants, tuple(map(variants.index, specs)), windows
+
+
+def _refuse_layers(layers: object) -> None:
+  allowed = f'names of encodings, or dicts of a name, hyperparameters and {WINDOW}'
+  raise ValueError(f"encoding.layers={shown(layers)}; allowed: {allowed}: ('rope', 'rope', 'nope')")

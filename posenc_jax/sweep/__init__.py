@@ -12,9 +12,18 @@ from rich.text import Text
 from posenc_jax.errors import UserError, nearest, user_errors
 from posenc_jax.reporting import study
 from posenc_jax.sweep import local, slurm, status
-from posenc_jax.sweep.plan import NAME_LENGTH, Run, plan, run_name
+from posenc_jax.sweep.plan import NAME_LENGTH, Run, check_runs, plan, run_name
 
-__all__ = ['LAUNCHERS', 'NAME_LENGTH', 'Run', 'plan', 'print_status', 'run_name', 'sweep']
+__all__ = [
+  'LAUNCHERS',
+  'NAME_LENGTH',
+  'Run',
+  'check_runs',
+  'plan',
+  'print_status',
+  'run_name',
+  'sweep',
+]
 
 LAUNCHERS = ('inline', 'local', 'slurm')
 

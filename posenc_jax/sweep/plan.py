@@ -5,13 +5,14 @@ import hashlib
 import os
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
-from posenc_jax.errors import Damaged, UserError
+from posenc_jax.errors import Damaged, Stopped, UserError, shown
 from posenc_jax.training import trackers
 from posenc_jax.training.run_dir import check_same_config, is_finished
 
@@ -100,6 +101,12 @@ def plan(
   if not hasattr(study, 'sweep'):
     allowed = 'a study such as configs/quick.py'
     raise UserError(f'config: {str(path)!r} has no sweep(); allowed: {allowed}')
+  swept_runs = study.sweep()
+  for swept in (*swept_runs, overrides):
+    for field, value in swept.items():
+      config.check_tree(field, value)
+  _check_sweep(str(path), swept_runs)
+  config.check_folder(f'--out={out}', out)
 
   def fields_of(swept):
     fields = {**swept, **overrides}
@@ -112,17 +119,19 @@ def plan(
     return Path(out) / run_name({field: fields[field] for field in swept if field in fields})
 
   runs = {}
-  for swept in study.sweep():
+  for swept in swept_runs:
     workdir, fields, init_from = workdir_of(swept), fields_of(swept), None
     if isinstance(earlier := fields.get('train.init_from'), dict):
       init_from = workdir_of(earlier)
       if init_from not in runs:
         allowed = 'the overrides of a run that comes before'
-        raise UserError(f'sweep: train.init_from={earlier!r}; allowed: {allowed}')
+        raise UserError(f'sweep: train.init_from={shown(earlier)}; allowed: {allowed}')
       fields['train.init_from'] = str(init_from)
     run_config = config.load(study, fields)
     config.validate(run_config)
     trackers.check(run_config.train.trackers)
+    if run_config.train.init_from and init_from is None and not storage.exists(workdir):
+      config.saved_config(run_config.train.init_from)  # raises UserError where there is no run
     for seed_config, folder in [
       (run_config, workdir),
       *config.single_seed_runs(run_config, workdir),
@@ -131,8 +140,55 @@ def plan(
     flags = [f'--config={path}', f'--workdir={workdir}']
     flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
-    runs[workdir] = Run(workdir, commands, run_config, init_from)
+    run = Run(workdir, commands, run_config, init_from)
+    if workdir in runs and config.differing_keys(runs[workdir].config, run_config):
+      raise UserError(
+        f'sweep: two runs of one name, {run.name}; allowed: values that differ as text'
+      )
+    runs[workdir] = run
+  if scripts and len(runs) < len(swept_runs):
+    given = ', '.join(f'--config.{field}' for field in overrides)
+    print(f'{len(swept_runs)} runs of the study are {len(runs)}, which {given} makes equal')
   return list(runs.values())
+
+
+def _check_sweep(path: str, swept_runs: list[dict]) -> None:
+  """Raises `UserError` for a sweep that has the same run twice."""
+  numbers = {}
+  for number, swept in enumerate(swept_runs, 1):
+    first = numbers.setdefault(repr(sorted(swept.items())), number)
+    if first < number:
+      raise UserError(
+        f'config: {path}: sweep() has one run twice, as number {first} and {number}: '
+        f'{shown(swept)}; allowed: each once'
+      )
+
+
+def check_runs(path: str | Path, runs: list[Run]) -> None:
+  """Raises `UserError` for the first run that cannot be built, trained or evaluated as it asks.
+
+  One process checks all that are not finished, since it needs jax and the corpus.
+  """
+  runs = [run for run in runs if not run.is_finished]
+  if not runs:
+    return
+  root = str(Path(__file__).resolve().parents[2])
+  search_path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH'))))
+  ended = subprocess.run(
+    [sys.executable, '-P', '-m', 'posenc_jax.evaluation.preflight', str(path)],
+    input=json.dumps([config.to_json(run.config) for run in runs]),
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': search_path, 'JAX_PLATFORMS': 'cpu'},
+    check=False,
+  )
+  if ended.returncode:
+    lines = ended.stderr.strip().splitlines()
+    reason = lines[-1] if lines else f'exit code {ended.returncode}'
+    raise Stopped(f'{path}: its runs cannot be checked: {reason}')
+  if refused := json.loads(ended.stdout):
+    number, reason = refused
+    raise UserError(f'{runs[number].name}: {reason}')
 
 
 def _edited(run_config: ConfigDict, workdir: Path) -> dict[str, object]:

@@ -8,7 +8,7 @@ import ast
 import inspect
 from collections.abc import Callable, Sequence
 
-from posenc_jax.errors import nearest
+from posenc_jax.errors import nearest, shown
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
 from posenc_jax.tasks.base import Example, Task, chance
@@ -20,6 +20,7 @@ from posenc_jax.tasks.recall import MQAR, Induction, NBack
 
 __all__ = ['PREFIX', 'TASKS', 'Example', 'Task', 'chance', 'make', 'options', 'parse']
 
+MAX_OPTION = 100_000  # symbols, items, hops: more than any sequence needs
 PREFIX = 'task:'  # `config.data.corpus` begins with this where it names a task
 TASKS = {
   'passkey': Passkey,
@@ -58,9 +59,18 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
       raise ValueError(f'{setting!r} in {text!r}; allowed: NAME/option=value, each option once')
     try:
       chosen[key] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
       chosen[key] = value
   return name, chosen
+
+
+def _check_option(name: str, value: object, default: object) -> None:
+  """Raises ValueError for no number, or one far beyond any use; the task checks the rest."""
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if isinstance(default, float) and not is_number:
+    raise ValueError(f'{name}={shown(value)}; allowed: a number, such as {default!r}')
+  if is_number and not abs(value) <= MAX_OPTION:
+    raise ValueError(f'{name}={shown(value)}; allowed: at most {MAX_OPTION}')
 
 
 def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
@@ -77,5 +87,6 @@ def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
     if key not in known:
       allowed = nearest(key, known) if known else 'allowed: no options'
       raise ValueError(f'task {name} has no option {key!r}; {allowed}')
+    _check_option(key, chosen[key], known[key])
   needs_text = 'texts' in inspect.signature(TASKS[name]).parameters
   return TASKS[name](texts(), **chosen) if needs_text else TASKS[name](**chosen)

@@ -1,0 +1,111 @@
+"""Checks of a run before it starts: whether its encoding and model can be built, its corpus has
+documents long enough to train on, and its evaluation can be made of what the corpus has.
+
+Nothing is computed: models are built as shapes. A sweep checks all its runs in one process of its
+own (`python -m posenc_jax.evaluation.preflight STUDY`, with configs as JSON in stdin), so that it
+needs no jax itself.
+"""
+
+import contextlib
+import functools
+import json
+import sys
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from posenc_jax import data, tasks
+from posenc_jax.config import from_json, load_study, to_json
+from posenc_jax.errors import UserError, user_errors
+from posenc_jax.evaluation.plan import choose_documents
+from posenc_jax.model.decoder import build
+
+
+def check_model(config: ConfigDict) -> None:
+  """Raises `UserError` where the model of a run cannot be built, or its positions end too early."""
+  with user_errors(ValueError):
+    vocab = data.vocab(config.data)
+    model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
+  for variant in model.encodings.variants:
+    end = variant.encoding.max_length
+    if end is not None and end < config.train.length:
+      raise UserError(
+        f'config.train.length={config.train.length}: positions of {config.encoding.name} end at '
+        f'{end}; allowed: at most that'
+      )
+
+
+def check_training_data(config: ConfigDict) -> None:
+  """Raises `UserError` where the corpus has no examples or documents of the training length."""
+  for split in ('train', 'validation'):
+    corpus = _corpus(config.data, split)
+    if corpus is not None:
+      corpus.batches(config.train.length, config.train.batch, seed=0)
+
+
+def check_evaluation(config: ConfigDict) -> None:
+  """Raises `UserError` where the corpus cannot give what `config.eval` asks for."""
+  corpus = _corpus(config.data, config.eval.split)
+  if isinstance(corpus, data.TaskCorpus):
+    for length in config.eval.lengths:
+      corpus.examples(1, length)
+  elif corpus is not None:
+    choose_documents(config, corpus)
+
+
+def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
+  """The split, with bytes as tokens; None for a TFDS set that is not on disk.
+
+  No token stands for less than a byte: a document that has too few bytes has too few tokens.
+  """
+  if section.corpus.startswith(tasks.PREFIX):
+    return data.source(section, split)
+  if not data.is_present(section.corpus, section.cache):
+    return None
+  return _text(section.corpus, split, section.text_field, section.cache)
+
+
+@functools.lru_cache(maxsize=3)
+def _text(name: str, split: str, text_field: str, cache: str) -> data.Corpus:
+  return data.corpus(name, split, text_field, cache)
+
+
+CHECKS = {
+  check_model: ('encoding', 'model', 'attention', 'data', 'train.length'),
+  check_training_data: ('data', 'train.length', 'train.batch'),
+  check_evaluation: ('data', 'eval'),
+}
+
+
+def check_all(trees: list[dict]) -> tuple[int, str] | None:
+  """The number of the first run, of configs as JSON trees, that cannot be, and why; or None."""
+  seen = set()
+  for number, tree in enumerate(trees):
+    config = from_json(tree)
+    for check, fields in CHECKS.items():
+      key = check.__name__, *(json.dumps(to_json({'': _field(config, name)})) for name in fields)
+      if key in seen:
+        continue
+      seen.add(key)
+      try:
+        check(config)
+      except UserError as error:
+        return number, str(error)
+  return None
+
+
+def _field(config: ConfigDict, path: str) -> object:
+  return functools.reduce(lambda section, name: section[name], path.split('.'), config)
+
+
+def main(study: str) -> None:
+  """Prints the result of `check_all` as JSON; what the study prints goes to stderr."""
+  with contextlib.redirect_stdout(sys.stderr):
+    load_study(study)  # its encodings are known then
+    refused = check_all(json.load(sys.stdin))
+  print(json.dumps(refused))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
