@@ -25,6 +25,13 @@ def get_config() -> ConfigDict:
         kv_heads=0,  # key/value heads of a layer; 0: as many as `heads`
         head_dim=32,  # channels of a head
         mlp_dim=512,  # hidden channels of an MLP
+        # The MLP: 'gelu', two projections; 'geglu' or 'swiglu', three, one of which gates another.
+        mlp='gelu',
+        norm='rms',  # 'rms': RMSNorm; 'layer': LayerNorm, with a bias
+        # Where a block f is normalized: 'pre', x + f(n(x)); 'post', n(x + f(x)); 'output',
+        # x + n(f(x)), as in OLMo 2; 'sandwich', x + n(f(n(x))), as in Gemma 2.
+        norm_placement='pre',
+        qkv_bias=False,  # whether projections to queries, keys and values have biases, as in Qwen 2
         # How layers share the encoding's parameters: as published ('paper'), all of them ('all'),
         # or not at all ('none').
         share_encoding='paper',

@@ -23,6 +23,7 @@ from posenc_jax import config, data, encodings
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.request import build_request
 from posenc_jax.errors import user_errors
+from posenc_jax.evaluation import parameter_counts
 from posenc_jax.model.decoder import LM, build
 from posenc_jax.model.layer_pattern import PATTERN, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
@@ -55,9 +56,9 @@ def explain(c, model: LM, console: Console) -> None:
       min(filter(None, (window, c.attention.window)), default=None) for window in layer_windows
     )
     explain_encoding(c, title, variant, encodings.hyperparameters(name) | hyper, windows, console)
-  of_encodings = sum(p.size for p in jax.tree.leaves(pattern))
-  of_all = sum(p.size for p in jax.tree.leaves(model))
-  console.print(f'Parameters of encodings: {of_encodings:,} of {of_all:,}')
+  parts = parameter_counts.by_part(model)
+  of_parts = ', '.join(f'{part} {number:,}' for part, number in parts.items())
+  console.print(f'Parameters: {of_parts}; in all {sum(parts.values()):,}', soft_wrap=True)
 
 
 def sources_of_position(c, variants: list) -> Table:

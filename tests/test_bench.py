@@ -592,7 +592,7 @@ def test_the_minimal_gpt_is_our_model(torch, plan, encoding):
   def copies(model):
     """Our parameters, or their gradients, by the names that they have in PyTorch."""
     layers = model.layers
-    named = {'embedding.weight': model.embedding, 'norm.weight': model.norm}
+    named = {'embedding.weight': model.embedding, 'norm.weight': model.norm.scale}
     if encoding == 't5':
       named['table'] = model.encodings.variants[0].encoding.table
     named = {name: np.asarray(p[...]) for name, p in named.items()}
@@ -604,7 +604,7 @@ def test_the_minimal_gpt_is_our_model(torch, plan, encoding):
       for name, p in dict(out=layers.w_o, mlp_in=layers.w_in, mlp_out=layers.w_out).items():
         named[f'layers.{n}.{name}.weight'] = at(p)
       for name in ('attention_norm', 'mlp_norm'):
-        named[f'layers.{n}.{name}.weight'] = at(getattr(layers, name))
+        named[f'layers.{n}.{name}.weight'] = at(getattr(layers, name).scale)
     return named
 
   step.model.load_state_dict({name: torch.tensor(value) for name, value in copies(model).items()})

@@ -18,8 +18,11 @@ from posenc_jax import data
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
-from posenc_jax.model.decoder import LM, Layer, attention_options, build, matmul, rms_norm
+from posenc_jax.evaluation import parameter_counts
+from posenc_jax.model.decoder import LM, attention_options, build
+from posenc_jax.model.layer import MLPS, Layer, rms_norm
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.xla_ops import matmul
 
 VOCAB = 20
 
@@ -153,7 +156,7 @@ def test_layers_are_a_loop_each_with_its_own_encoding(share):
   for n in range(3):
     layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
     y = jax.jit(Layer.__call__)(layer, y, variant.layer(n))
-  np.testing.assert_allclose(rms_norm(y, m.norm[...]) @ m.embedding[...].T, logits(m, x), atol=2e-5)
+  np.testing.assert_allclose(m.norm(y) @ m.embedding[...].T, logits(m, x), atol=2e-5)
 
 
 def test_scanned_layers_are_unrolled_layers():
@@ -212,14 +215,103 @@ def test_learned_positions_end_at_the_training_length():
     {'model__logit_softcap': 2.0},
     {'model__tie_embeddings': False},
     {'model__kv_heads': 2},
+    {'model__mlp': 'geglu'},
+    {'model__mlp': 'swiglu'},
+    {'model__norm': 'layer'},
+    {'model__norm_placement': 'post'},
+    {'model__norm_placement': 'output'},
+    {'model__norm_placement': 'sandwich'},
+    {'model__qkv_bias': True},
   ],
 )
 def test_flags_are_off_and_change_the_model(flag):
   x = tokens()
-  on, off = logits(model(**flag), x), logits(model(), x)
+  m = model(**flag)
+  if flag == {'model__qkv_bias': True}:  # they start at 0
+    m.layers.b_v[...] += 0.1
+  on, off = logits(m, x), logits(model(), x)
   assert np.abs(on - off).max() > 1e-3
   g = jax.jit(jax.grad(lambda m: token_nll(m, x).mean()))(model(**flag))
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(g))
+
+
+@pytest.mark.parametrize(
+  ('mlp', 'norm', 'placement', 'has_bias'),
+  [
+    ('gelu', 'rms', 'pre', False),
+    ('geglu', 'layer', 'pre', True),
+    ('swiglu', 'rms', 'sandwich', True),
+    ('gelu', 'layer', 'post', False),
+    ('swiglu', 'layer', 'output', False),
+    ('geglu', 'rms', 'post', True),
+  ],
+)
+def test_a_layer_is_its_formula(mlp, norm, placement, has_bias):
+  """Loops in float64, with one head that attends to the token itself alone."""
+  flags = {'mlp': mlp, 'norm': norm, 'norm_placement': placement, 'qkv_bias': has_bias}
+  one_head = {'model__heads': 1, 'model__head_dim': 6, 'encoding__name': 'nope'}
+  m = model(**one_head, **{f'model__{name}': value for name, value in flags.items()})
+  rng = np.random.default_rng(0)
+  layer = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape[1:])), m.layers)
+  x_TD = rng.standard_normal((5, 16))
+  p = {
+    jax.tree_util.keystr(path, simple=True, separator='.').removesuffix('.value'): np.float64(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(layer)
+  }
+
+  def normalized(name, x):
+    x = x - x.mean() if norm == 'layer' else x
+    return x / np.sqrt((x**2).mean()) * p[f'{name}.scale'] + p.get(f'{name}.bias', 0)
+
+  def attention(y):
+    return (y @ p['w_v'] + p.get('b_v', 0)) @ p['w_o']
+
+  def feed_forward(y):
+    gelu = lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    silu = lambda z: z / (1 + np.exp(-z))
+    hidden = y @ p['w_in']
+    if mlp == 'gelu':
+      return gelu(hidden) @ p['w_out']
+    return (hidden * (gelu if mlp == 'geglu' else silu)(y @ p['w_gate'])) @ p['w_out']
+
+  expected = []
+  for x in x_TD:
+    for name, function in (('attention', attention), ('mlp', feed_forward)):
+      first, last = f'{name}_norm', f'{name}_output_norm'
+      if placement == 'pre':
+        x = x + function(normalized(first, x))
+      elif placement == 'post':
+        x = normalized(first, x + function(x))
+      elif placement == 'output':
+        x = x + normalized(first, function(x))
+      else:
+        x = x + normalized(last, function(normalized(first, x)))
+    expected.append(x)
+  enc = m.encodings.variants[0].layer(0)
+  computed = layer(jnp.asarray(x_TD, jnp.float32)[None], enc, window=1)[0]
+  np.testing.assert_allclose(computed, expected, atol=1e-4, rtol=1e-4)
+  assert mlp in MLPS
+
+
+def test_parameters_are_counted_by_part():
+  plain = parameter_counts.by_part(model(encoding__name='t5'))
+  D, H, F, N = 16, 24, 24, 3
+  assert plain == {
+    'embedding': VOCAB * D,
+    'attention': N * 4 * D * H,
+    'MLP': N * 2 * D * F,
+    'norms': (2 * N + 1) * D,
+    'encodings': 32 * 4,
+  }
+  flags = {'mlp': 'swiglu', 'norm': 'layer', 'norm_placement': 'sandwich', 'qkv_bias': True}
+  flags |= {'tie_embeddings': False, 'qk_norm': True}
+  m = model(**{f'model__{name}': value for name, value in flags.items()})
+  rich = parameter_counts.by_part(m)
+  assert rich['MLP'] == N * 3 * D * F
+  assert rich['attention'] == plain['attention'] + N * 3 * H
+  assert rich['norms'] == 2 * (4 * N + 1) * D + N * 2 * 6
+  assert rich['output'] == VOCAB * D
+  assert sum(rich.values()) == sum(leaf.size for leaf in jax.tree.leaves(m))
 
 
 def test_window_of_the_config_reaches_attention():

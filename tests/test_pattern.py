@@ -10,7 +10,8 @@ from test_model import VOCAB, config, logits, nll, tokens
 from posenc_jax.config.loading import overlay
 from posenc_jax.data import Batch
 from posenc_jax.encodings import make
-from posenc_jax.model.decoder import Layer, build, rms_norm
+from posenc_jax.model.decoder import build
+from posenc_jax.model.layer import Layer
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
@@ -43,7 +44,7 @@ def test_a_pattern_is_a_loop_over_layers_each_with_its_own_encoding_and_window(u
     y = jax.jit(Layer.__call__, static_argnames='window')(
       jax.tree.map(lambda p, n=n: p[n], m.layers), y, enc, window=window
     )
-  np.testing.assert_allclose(rms_norm(y, m.norm[...]) @ m.embedding[...].T, logits(m, x), atol=3e-5)
+  np.testing.assert_allclose(m.norm(y) @ m.embedding[...].T, logits(m, x), atol=3e-5)
 
 
 def test_a_pattern_of_one_is_the_encoding():

@@ -8,6 +8,26 @@ from posenc_jax import data, errors
 from posenc_jax.model.decoder import build
 
 
+def by_part(model) -> dict[str, int]:
+  """The numbers of parameters of a model's parts; parts without any are left out."""
+  parts = dict.fromkeys(('embedding', 'attention', 'MLP', 'norms', 'encodings', 'output'), 0)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+    parts[_part(*(key.name for key in path if hasattr(key, 'name')))] += leaf.size
+  return {part: number for part, number in parts.items() if number}
+
+
+def _part(first: str, *names: str) -> str:
+  """The part that the parameter of this path belongs to."""
+  if first in ('embedding', 'encodings'):
+    return first
+  if first == 'w_logits':
+    return 'output'
+  name = names[0] if first == 'layers' else first
+  if 'norm' in name:
+    return 'norms'
+  return 'MLP' if name in ('w_in', 'w_out', 'w_gate') else 'attention'
+
+
 def count(c: ConfigDict) -> tuple[int, int]:
   """The numbers of the model's parameters and of the encoding's among them; no model is made.
 

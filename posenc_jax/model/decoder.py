@@ -1,4 +1,4 @@
-"""A bare pre-norm decoder language model. Every extra is a named flag that is off."""
+"""A bare decoder language model. Every extra is a named flag that is off."""
 
 import functools
 
@@ -8,64 +8,13 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax import encodings
-from posenc_jax.attention import attend, check_backend
+from posenc_jax.attention import check_backend
 from posenc_jax.attention.request import contiguous_positions
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.model.layer import Layer, Norm
 from posenc_jax.model.layer_pattern import LayerPattern
 from posenc_jax.xla_ops import matmul
-
-
-def rms_norm(x, scale):
-  """x / rms(x) * scale over the last axis, in float32 inside."""
-  x32 = x.astype(jnp.float32)
-  y = x32 * lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + 1e-6)
-  return (y * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
-
-
-def _ones(n: int) -> nnx.Param:
-  return nnx.Param(jnp.ones(n, jnp.float32))
-
-
-def _project(x, w):
-  return matmul(x, w[...].astype(x.dtype))
-
-
-class Layer(nnx.Module):
-  """Attention and MLP, each behind an RMSNorm and added to the residual stream."""
-
-  def __init__(self, config, rngs: nnx.Rngs):
-    D, K, F = config.model_dim, config.head_dim, config.mlp_dim
-    H, G = config.heads, config.kv_heads or config.heads
-    self.sizes = H, G, K
-    self.attention_norm, self.mlp_norm = _ones(D), _ones(D)
-    self.w_q = normal(rngs, (D, H * K), D**-0.5)
-    self.w_k = normal(rngs, (D, G * K), D**-0.5)
-    self.w_v = normal(rngs, (D, G * K), D**-0.5)
-    self.w_o = normal(rngs, (H * K, D), (H * K) ** -0.5)
-    self.w_in = normal(rngs, (D, F), D**-0.5)
-    self.w_out = normal(rngs, (F, D), F**-0.5)
-    self.qk_norm = config.qk_norm
-    if config.qk_norm:
-      self.q_norm, self.k_norm = _ones(K), _ones(K)
-
-  def __call__(self, x_BTD, enc, **attention):
-    """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
-    H, G, K = self.sizes
-    B, T, _ = x_BTD.shape
-    y_BTD = rms_norm(x_BTD, self.attention_norm[...])
-    q_BTHK = _project(y_BTD, self.w_q).reshape(B, T, H, K)
-    k_BTGK = _project(y_BTD, self.w_k).reshape(B, T, G, K)
-    v_BTGK = _project(y_BTD, self.w_v).reshape(B, T, G, K)
-    if self.qk_norm:
-      q_BTHK = rms_norm(q_BTHK, self.q_norm[...])
-      k_BTGK = rms_norm(k_BTGK, self.k_norm[...])
-    if enc.query_scale != 1:
-      q_BTHK *= enc.query_scale
-    o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
-    x_BTD += _project(o_BTHK.reshape(B, T, H * K), self.w_o)
-    y_BTD = rms_norm(x_BTD, self.mlp_norm[...])
-    return x_BTD + _project(jax.nn.gelu(_project(y_BTD, self.w_in)), self.w_out)
 
 
 class LM(nnx.Module):
@@ -89,7 +38,7 @@ class LM(nnx.Module):
     self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
     layers = [Layer(config, rngs) for _ in range(N)]
     self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-    self.norm = _ones(D)
+    self.norm = Norm(D, config.norm)
     self.tied = config.tie_embeddings
     if not self.tied:
       self.w_logits = normal(rngs, (D, vocab), D**-0.5)
@@ -172,7 +121,7 @@ class LM(nnx.Module):
     x_BTD, _ = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
     x_BTD, _ = apply_layers(x_BTD, rest)
     w_DV = table_VD.T if self.tied else self.w_logits[...]
-    logits_BTV = matmul(rms_norm(x_BTD, self.norm[...]), w_DV.astype(dtype)).astype(jnp.float32)
+    logits_BTV = matmul(self.norm(x_BTD), w_DV.astype(dtype)).astype(jnp.float32)
     if self.logit_softcap:
       logits_BTV = self.logit_softcap * jnp.tanh(logits_BTV / self.logit_softcap)
     return logits_BTV

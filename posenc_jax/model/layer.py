@@ -1,0 +1,123 @@
+"""A layer of the decoder: attention and an MLP, each normalized and added to the residual stream.
+
+What the layers of published models differ in are named flags of a config's section `model`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from posenc_jax.attention import attend
+from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.xla_ops import matmul
+
+# For each `model.mlp`, its activation, and whether that gates another projection of the input.
+MLPS = {
+  'gelu': (jax.nn.gelu, False),
+  'geglu': (jax.nn.gelu, True),  # Shazeer 2020, arXiv:2002.05202, eq. 6
+  'swiglu': (jax.nn.silu, True),  # the same, eq. 6; of Llama
+}
+EPSILON = 1e-6
+
+
+def rms_norm(x, scale):
+  """x / rms(x) * scale over the last axis, in float32 inside."""
+  x32 = x.astype(jnp.float32)
+  y = x32 * lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + EPSILON)
+  return (y * _along_last(scale, x)).astype(x.dtype)
+
+
+def _along_last(vector, x):
+  return vector.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Norm(nnx.Module):
+  """RMSNorm, or LayerNorm with a bias, over the last axis; in float32 inside."""
+
+  def __init__(self, width: int, kind: str):
+    """`kind`: 'rms' or 'layer'."""
+    self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+    self.bias = nnx.Param(jnp.zeros(width, jnp.float32)) if kind == 'layer' else None
+
+  def __call__(self, x):
+    if self.bias is None:
+      return rms_norm(x, self.scale[...])
+    x32 = x.astype(jnp.float32)
+    centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    y = rms_norm(centered, self.scale[...]) + _along_last(self.bias[...], x)
+    return y.astype(x.dtype)
+
+
+def project(x, w, b=None):
+  """x @ w, plus the bias `b` where there is one, in the dtype of x."""
+  y = matmul(x, w[...].astype(x.dtype))
+  return y if b is None else y + _along_last(b[...].astype(x.dtype), y)
+
+
+class Layer(nnx.Module):
+  """Attention and an MLP, each with its norms and added to the residual stream."""
+
+  def __init__(self, config, rngs: nnx.Rngs):
+    """`config` is the section `model` of a run's config."""
+    D, K, F = config.model_dim, config.head_dim, config.mlp_dim
+    H, G = config.heads, config.kv_heads or config.heads
+    self.sizes = H, G, K
+    self.norm_placement = config.norm_placement
+    self.activation, is_gated = MLPS[config.mlp]
+    self.attention_norm, self.mlp_norm = Norm(D, config.norm), Norm(D, config.norm)
+    if config.norm_placement == 'sandwich':
+      self.attention_output_norm, self.mlp_output_norm = Norm(D, config.norm), Norm(D, config.norm)
+    self.w_q = normal(rngs, (D, H * K), D**-0.5)
+    self.w_k = normal(rngs, (D, G * K), D**-0.5)
+    self.w_v = normal(rngs, (D, G * K), D**-0.5)
+    self.w_o = normal(rngs, (H * K, D), (H * K) ** -0.5)
+    self.w_in = normal(rngs, (D, F), D**-0.5)
+    self.w_out = normal(rngs, (F, D), F**-0.5)
+    # What a flag adds is drawn last: the other parameters are the same with and without it.
+    self.w_gate = normal(rngs, (D, F), D**-0.5) if is_gated else None
+    self.b_q, self.b_k, self.b_v = (
+      nnx.Param(jnp.zeros(heads * K)) if config.qkv_bias else None for heads in (H, G, G)
+    )
+    self.q_norm, self.k_norm = (Norm(K, 'rms') if config.qk_norm else None for _ in range(2))
+
+  def __call__(self, x_BTD, enc, **attention):
+    """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
+    x_BTD = self._block(x_BTD, 'attention', lambda y_BTD: self._attend(y_BTD, enc, attention))
+    return self._block(x_BTD, 'mlp', self._mlp)
+
+  def _block(self, x_BTD, name, function):
+    """Adds f(x) to x, with the norm n where `model.norm_placement` says.
+
+    pre: x + f(n(x)). post: n(x + f(x)), of the first transformer (Vaswani et al. 2017,
+    arXiv:1706.03762). output: x + n(f(x)), of OLMo 2 (arXiv:2501.00656). sandwich: x + n(f(n(x))),
+    of Gemma 2 (arXiv:2408.00118).
+    """
+    norm, placement = getattr(self, f'{name}_norm'), self.norm_placement
+    y_BTD = function(norm(x_BTD) if placement in ('pre', 'sandwich') else x_BTD)
+    if placement == 'output':
+      y_BTD = norm(y_BTD)
+    if placement == 'sandwich':
+      y_BTD = getattr(self, f'{name}_output_norm')(y_BTD)
+    return norm(x_BTD + y_BTD) if placement == 'post' else x_BTD + y_BTD
+
+  def _attend(self, y_BTD, enc, attention):
+    H, G, K = self.sizes
+    B, T, _ = y_BTD.shape
+    q_BTHK = project(y_BTD, self.w_q, self.b_q).reshape(B, T, H, K)
+    k_BTGK = project(y_BTD, self.w_k, self.b_k).reshape(B, T, G, K)
+    v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
+    if self.q_norm is not None:
+      q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
+    if enc.query_scale != 1:
+      q_BTHK *= enc.query_scale
+    o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
+    return project(o_BTHK.reshape(B, T, H * K), self.w_o)
+
+  def _mlp(self, y_BTD):
+    hidden_BTF = project(y_BTD, self.w_in)
+    if self.w_gate is None:
+      hidden_BTF = self.activation(hidden_BTF)
+    else:
+      hidden_BTF *= self.activation(project(y_BTD, self.w_gate))
+    return project(hidden_BTF, self.w_out)
