@@ -101,7 +101,12 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'overrides', [{}, {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}]
+  'overrides',
+  [
+    {'model.mlp': 'swiglu'},
+    {},
+    {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64},
+  ],
 )
 def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
   """Dense attention multiplies what the mask hides, too; elementwise work is a few percent."""
