@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -24,7 +25,9 @@ from posenc_jax.training.orbax_workarounds import (
 def finished_parameters(workdir: str | Path, model):
   """`model` with the final parameters of the run in `workdir`, whose config may differ.
 
-  Raises `UserError` where no training has ended there, or its parameters have other shapes.
+  Parameters that only one of them has, as with another encoding or another flag of the model, are
+  left as `model` has them, or dropped; a line says which. Raises `UserError` where no training has
+  ended there, or the model has other sizes.
   """
   field = f'config.train.init_from={str(workdir)!r}'
   allowed = 'allowed: the directory of a run that train.py finished'
@@ -32,10 +35,24 @@ def finished_parameters(workdir: str | Path, model):
     raise UserError(f'{field}: no config.json there; {allowed}')
   steps = saved_config(workdir).train.steps
   with Checkpoints(workdir) as checkpoints:
-    restored, step = checkpoints.restore(model=model)
+    saved, step = checkpoints.restore_as_saved('model')
     if checkpoints.latest is None or step < steps:
       raise UserError(f'{field}: its training is at step {step} of {steps}; {allowed}')
-  return restored['model']
+  leaves = _leaves_by_path(model)
+  kept = {path for path in leaves.keys() & saved.keys() if leaves[path].shape == saved[path].shape}
+  for path in sorted((leaves.keys() & saved.keys()) - kept):
+    if not path.startswith('encodings/'):
+      raise UserError(
+        f'{field}: it holds {path} of shape {saved[path].shape}, but the config asks for '
+        f'{leaves[path].shape}; allowed: a model of the same sizes'
+      )
+  if new := sorted(leaves.keys() - kept):
+    print(f'{workdir} has no {", ".join(new)}: as a new model has them')
+  if gone := sorted(saved.keys() - kept):
+    print(f'{workdir} has {", ".join(gone)}: dropped')
+  shardings = {path: leaves[path].sharding for path in kept}
+  restored = processes.device_put_global({path: saved[path] for path in kept}, shardings)
+  return jax.tree.unflatten(jax.tree.structure(model), (leaves | restored).values())
 
 
 def has_checkpoint(workdir: str | Path) -> bool:
@@ -145,23 +162,53 @@ class Checkpoints:
     Raises:
       UserError: every checkpoint is damaged, or the latest has arrays of other shapes.
     """
-    cache = {}
-    step = processes.run_on_primary(self._latest_readable, trees, cache)
-    if step is None:
+
+    def read(step):
+      # Shapes come first: Orbax reports a wrong shape and damage with the same words.
+      self._check_shapes(step, trees)
+      return self._read(step, trees)
+
+    restored, step = self._restore(read)
+    if restored is None:
       return trees, 0
-    restored = cache[step] if processes.is_primary() else self._read(step, trees)
     shardings = jax.tree.map(lambda x: x.sharding, trees)
     return processes.device_put_global(restored, shardings), step
 
-  def _latest_readable(self, trees: dict, cache: dict) -> int | None:
+  def restore_as_saved(self, name: str) -> tuple[dict[str, np.ndarray], int]:
+    """Restores one tree of the latest readable checkpoint as it was saved, and on the host.
+
+    Returns:
+      ({'path/of/leaf': array}, step), or ({}, 0) where there is no checkpoint.
+    Raises:
+      UserError: every checkpoint is damaged.
+    """
+
+    def read(step):
+      leaves = self._manager.item_metadata(step)[name].tree.items()
+      tree = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves}
+      return self._read(step, {name: tree})
+
+    restored, step = self._restore(read)
+    return ({} if restored is None else restored[name]), step
+
+  def _restore(self, read: Callable[[int], dict]) -> tuple[dict | None, int]:
+    """What `read` makes of the step of the latest readable checkpoint, and the step; or (None, 0).
+
+    The primary process decides which one that is.
+    """
+    cache = {}
+    step = processes.run_on_primary(self._latest_readable, read, cache)
+    if step is None:
+      return None, 0
+    return (cache[step] if processes.is_primary() else read(step)), step
+
+  def _latest_readable(self, read: Callable[[int], dict], cache: dict) -> int | None:
     """Step of the latest readable checkpoint, read into `cache`; None: there is no checkpoint."""
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
         with self._disk_errors():
-          # Shapes come first: Orbax reports a wrong shape and damage with the same words.
-          self._check_shapes(step, trees)
-          cache[step] = self._read(step, trees)
+          cache[step] = read(step)
       except UserError:
         raise
       except Exception as error:  # of any kind: Orbax raises whatever damaged JSON leads to
@@ -169,7 +216,7 @@ class Checkpoints:
           # A training that goes on meanwhile has saved a later one and removed this one.
           self.close()
           self._manager = self._open()
-          return self._latest_readable(trees, cache)
+          return self._latest_readable(read, cache)
         self._check_readable(step)
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
           raise  # it could not be read a moment ago
