@@ -58,7 +58,8 @@ def sweep(
     slurm.check_available()
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
-  report = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
+  names = [folder.name for run in runs for folder in run.results]
+  report = study.of_study(path, out, names, [run.config for run in runs])
   with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
     study.save(report, path, scripts[0].parent)

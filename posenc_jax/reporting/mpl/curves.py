@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.mpl.axes import name_lines, strip_spines, styles, write_notes
+from posenc_jax.reporting.mpl.axes import (
+  check_number,
+  name_lines,
+  strip_spines,
+  styles,
+  write_notes,
+)
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import (
   Curve,
@@ -108,6 +114,7 @@ def _figure(series: Series):
   # not pyplot: it would want a display, and figures would share state
   from matplotlib.figure import Figure
 
+  check_number(list(series.curves))
   figure = Figure(figsize=(8, 5.2), layout='constrained')
   return figure, figure.add_subplot(), styles(list(series.curves))
 
