@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import reprlib
 from collections.abc import Iterable, Iterator
 
 # What the operating system says of a disk that is full, read-only or failing.
@@ -21,6 +22,13 @@ def visible(text: str) -> str:
   if text.isprintable():
     return text
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def short(value: object) -> str:
+  """A value of any type and size as a message has room for it."""
+  shortened = reprlib.Repr()
+  shortened.maxstring = shortened.maxother = 60
+  return shortened.repr(value)
 
 
 class UserError(ValueError):

@@ -7,8 +7,9 @@ python scripts/figures.py --classic --out=runs/figures
 
 Figures of a folder are those that `figures()` of its study gave when the sweep ran; --config: a
 study that says it instead, which is executed; --out: the folder to write to, where DIR is not to
-be. --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score,
-against distance, one line a head, at initialization. --classic: the sinusoid, RoPE's long-term decay, ALiBi
+be.
+--encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
+distance, one line a head, at initialization. --classic: the sinusoid, RoPE's long-term decay, ALiBi
 and KERPLE, T5's buckets.
 """
 

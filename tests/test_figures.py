@@ -3,7 +3,6 @@ without jax.
 """
 
 import itertools
-import json
 import math
 import random
 import runpy
@@ -320,30 +319,6 @@ def test_a_study_that_asks_for_what_there_is_not_is_one_line(source, message, tm
   (tmp_path / 'study.py').write_text(f'def get_config(): ...\n{source}\n')
   with pytest.raises(UserError, match=message):
     study.of_study(tmp_path / 'study.py', tmp_path)
-
-
-def test_a_report_remembers_its_study_and_its_runs(tmp_path):
-  path = ROOT / 'configs' / 'quick.py'
-  wanted = study.of_study(path, tmp_path, ['a', 'b'])
-  study.save(wanted, path, ROOT)
-  assert json.loads((tmp_path / 'study.json').read_text())['study'] == 'configs/quick.py'
-  assert study.load(tmp_path, root=ROOT) == wanted
-  assert study.of_arguments([str(tmp_path)], ROOT) == wanted
-  assert study.of_arguments([str(tmp_path), '--config', str(path)], ROOT).study == str(path)
-  (tmp_path / 'study.json').unlink()
-  assert study.load(tmp_path) == study.Report(tmp_path)
-
-
-def test_a_study_of_the_repository_is_not_looked_for_without_the_repository(tmp_path):
-  """As in an installed package, which knows of no clone."""
-  path = ROOT / 'configs' / 'quick.py'
-  study.save(study.of_study(path, tmp_path), path, ROOT)
-  with pytest.raises(UserError, match=r"study='configs/quick\.py' is a file of the repository.*"):
-    study.load(tmp_path)
-  elsewhere = tmp_path / 'study.py'
-  elsewhere.write_text('def get_config(): ...\n')
-  study.save(study.of_study(elsewhere, tmp_path), elsewhere, ROOT)
-  assert study.load(tmp_path).study == elsewhere
 
 
 def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from posenc_jax import config, data, storage
 from posenc_jax.evaluation import parameter_counts
 from posenc_jax.evaluation.profiles import single_encodings
 from posenc_jax.model import decoder
+from posenc_jax.reporting import study as studies
 from posenc_jax.reporting.html import page, plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.html.settings import settings
@@ -415,9 +416,8 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     for run in runs
   ]
   storage.append_rows(tmp_path / 'costs.jsonl', of_runs)
-  (tmp_path / 'study.json').write_text(
-    json.dumps({'study': str(tmp_path / 'study.py'), 'runs': runs})
-  )
+  path = tmp_path / 'study.py'
+  studies.save(studies.of_study(path, tmp_path, runs), path, ROOT)
   made = gather([tmp_path])
   text = page.render(made, 'bpb', with_profiles=False)
   printed = Parsed(text).tables
@@ -437,7 +437,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   assert (
     text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
   )
-  (tmp_path / 'study.json').write_text(json.dumps({'runs': runs}))
+  (tmp_path / 'study.json').unlink()
   text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
   assert 'theirs' not in text
   assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], (
@@ -613,7 +613,8 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   (tmp_path / 'rows').mkdir()
   task = row('rope', metric='accuracy', value=1.0) | {'run': 'a-task'}
   storage.append_rows(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
-  (tmp_path / 'rows' / 'study.json').write_text(json.dumps({'runs': ['alibi-0', 'rope']}))
+  report = studies.Report(tmp_path / 'rows', ['alibi-0', 'rope'], study='gone.py')
+  studies.save(report, 'gone.py', ROOT)
   kept = gather([tmp_path / 'rows'])
   assert kept.runs == ['alibi-0', 'rope']
   assert kept.configs == {}

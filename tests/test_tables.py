@@ -261,7 +261,7 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
   ('text', 'message'),
   [
     ('', 'no rows'),
-    ('{"run":"a","crc":"779d7db0"}\n', 'a row lacks encoding, label'),
+    ('{"run":"a","crc":"779d7db0"}\n', r'rows\.jsonl:1: the line is damaged: it lacks bpb, bytes'),
     ('{"run":"a"}\n', r'rows\.jsonl:1: the line is damaged: it does not end with its check'),
     ('x\n{}\n', r'rows\.jsonl:1: the line is damaged: it is no JSON'),
   ],

@@ -46,6 +46,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from posenc_jax import storage
+from posenc_jax.errors import short
 
 KEY = (
   *('run', 'encoding', 'label', 'seed', 'step', 'corpus', 'split', 'train_length'),
@@ -130,16 +131,11 @@ def _wrong_names(row: dict) -> str:
   lacking, unknown = sorted(FIELDS - row.keys()), sorted(row.keys() - FIELDS)
   if lacking:
     return f'it lacks {", ".join(lacking)}'
-  return f'it has a field {_short(unknown[0])}, which rows do not have'
+  return f'it has a field {short(unknown[0])}, which rows do not have'
 
 
 def _refusal(row: dict, name: str, allowed: str) -> str:
-  return f'{name}={_short(row[name])}, where {allowed} must be'
-
-
-def _short(value: object) -> str:
-  text = repr(value)
-  return text if len(text) <= 60 else f'{text[:57]}...'
+  return f'{name}={short(row[name])}, where {allowed} must be'
 
 
 def _fault_of_score(row: dict) -> str | None:
@@ -197,7 +193,10 @@ def _is_name(value: object) -> bool:
 
 
 def _are_overrides(value: object) -> bool:
-  return type(value) is dict and 0 < len(json.dumps(value)) <= 10_000
+  if type(value) is not dict or not value:
+    return False
+  text = json.dumps(value)
+  return len(text) <= 10_000 and text.count('[') + text.count('{') <= 200  # in each other, too
 
 
 def _or_null(holds: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -224,7 +223,10 @@ CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
   **dict.fromkeys(('train_length', 'length'), LENGTH),
   **dict.fromkeys(('stride', 'k'), (_or_null(LENGTH[0]), f'null or {LENGTH[1]}')),
   **dict.fromkeys(('position', 'tokens', 'bytes'), (_or_null(is_count), f'null or {COUNT[1]}')),
-  'overrides': (_or_null(_are_overrides), 'null or an object of at most 10,000 characters'),
+  'overrides': (
+    _or_null(_are_overrides),
+    'null or an object of 1 to 10,000 characters and few brackets',
+  ),
   'status': (lambda value: value in STATUSES, f'one of {", ".join(STATUSES)}'),
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ml_collections import ConfigDict
 
 from posenc_jax import config, tasks
-from posenc_jax.errors import UserError, hint, nearest, visible
+from posenc_jax.errors import UserError, hint, nearest, short, visible
 from posenc_jax.evaluation.row_schema import MAX_COUNT, is_count, is_number, is_text
 from posenc_jax.reporting.layouts import LAYOUTS
 from posenc_jax.reporting.layouts.published import check_reference
@@ -56,7 +56,7 @@ def check_tables(where: str, wanted: object) -> list[dict]:
   """
   wanted = as_json(where, [wanted] if isinstance(wanted, Mapping) else wanted)
   if type(wanted) is not list or not all(type(settings) is dict for settings in wanted):
-    raise UserError(f'{where} is {_short(wanted)}; allowed: a dict of settings, or a list of these')
+    raise UserError(f'{where} is {short(wanted)}; allowed: a dict of settings, or a list of these')
   _check_number(where, wanted)
   for settings in wanted:
     _check(where, settings, LAYOUTS)
@@ -68,12 +68,12 @@ def check_figures(where: str, wanted: object) -> dict[str, dict]:
   """The settings of figures as JSON data: {name of the file: settings}. Raises UserError."""
   wanted = as_json(where, wanted)
   if type(wanted) is not dict or not all(type(settings) is dict for settings in wanted.values()):
-    raise UserError(f'{where} is {_short(wanted)}; allowed: {{name: dict of settings}}')
+    raise UserError(f'{where} is {short(wanted)}; allowed: {{name: dict of settings}}')
   _check_number(where, wanted)
   for name, settings in wanted.items():
     if not FIGURE_NAME.fullmatch(name):
       allowed = 'the name of a file without .png, of at most 60 letters, digits and _ .,=+-'
-      raise UserError(f'{where}: {_short(name)} names a figure; allowed: {allowed}')
+      raise UserError(f'{where}: {short(name)} names a figure; allowed: {allowed}')
     _check(f'{where}[{name!r}]', settings, FORMS)
   return wanted
 
@@ -84,7 +84,7 @@ def check_runs(where: str, runs: list) -> list[str]:
     raise UserError(f'{where}: {len(runs)} runs; allowed: at most {MOST_RUNS}')
   for run in runs:
     if not is_text(run, 255):
-      raise UserError(f'{where}: runs: {_short(run)}; allowed: names of 1 to 255 characters')
+      raise UserError(f'{where}: runs: {short(run)}; allowed: names of 1 to 255 characters')
   return list(map(visible, runs))
 
 
@@ -126,7 +126,7 @@ def as_json(where: str, value: object, depth: int = 0) -> object:
   if isinstance(value, Mapping):
     for key in value:
       if type(key) not in (str, int):
-        raise UserError(f'{where}: the key {_short(key)}; allowed: text and whole numbers')
+        raise UserError(f'{where}: the key {short(key)}; allowed: text and whole numbers')
     return {visible(str(key)): as_json(where, v, depth + 1) for key, v in value.items()}
   if type(value) in (list, tuple):
     return [as_json(where, v, depth + 1) for v in value]
@@ -135,7 +135,7 @@ def as_json(where: str, value: object, depth: int = 0) -> object:
   if value is None or type(value) is bool or is_number(value):
     return value
   raise UserError(
-    f'{where}: {_short(value)} is {type(value).__name__}; '
+    f'{where}: {short(value)} is {type(value).__name__}; '
     'allowed: text, finite numbers, True, False, None, and dicts, lists and tuples of these'
   )
 
@@ -151,12 +151,12 @@ def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
   """Raises UserError for a form or a setting that there is not, and for values of other types."""
   form = {**LENGTHS, **settings}['form']
   if type(form) is not str or form not in forms:
-    raise UserError(f'{where}: form={_short(form)}; {nearest(form, forms)}')
+    raise UserError(f'{where}: form={short(form)}; {nearest(form, forms)}')
   parameters = inspect.signature(forms[form]).parameters
   allowed = parameters.keys() - {'rows', 'runs'} | {'form'}
   for name, value in settings.items():
     if name not in allowed:
-      raise UserError(f'{where}: no setting {_short(name)} of {form}; {nearest(name, allowed)}')
+      raise UserError(f'{where}: no setting {short(name)} of {form}; {nearest(name, allowed)}')
     if name == 'form' or (value is None and parameters[name].default is None):
       continue
     if name == 'reference':
@@ -164,7 +164,7 @@ def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
       continue
     holds, what = VALUES[name]
     if not holds(value):
-      raise UserError(f'{where}: {name}={_short(value)}; allowed: {what}')
+      raise UserError(f'{where}: {name}={short(value)}; allowed: {what}')
     _check_known(where, name, value)
 
 
@@ -177,7 +177,7 @@ def _check_known(where: str, name: str, value: object) -> None:
   }
   for word in value if type(value) is list else [value]:
     if name in known and word not in known[name] and (near := hint(word, known[name])):
-      raise UserError(f'{where}: {name}={_short(value)}; {near}')
+      raise UserError(f'{where}: {name}={short(value)}; {near}')
 
 
 def _check_better_end(where: str, settings: dict) -> None:
@@ -189,8 +189,3 @@ def _check_better_end(where: str, settings: dict) -> None:
     raise UserError(
       f'{where}: metric={metric.name!r} compared; allowed: a metric with a better end'
     )
-
-
-def _short(value: object) -> str:
-  text = repr(value)
-  return text if len(text) <= 80 else f'{text[:77]}...'

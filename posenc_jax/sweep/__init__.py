@@ -59,7 +59,9 @@ def sweep(
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
   names = [folder.name for run in runs for folder in run.results]
-  report = study.of_study(path, out, names, [run.config for run in runs])
+  # overrides may take a table its baseline: the sweep runs all the same
+  planned = None if overrides else [run.config for run in runs]
+  report = study.of_study(path, out, names, planned)
   with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
     study.save(report, path, scripts[0].parent)

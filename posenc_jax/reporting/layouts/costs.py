@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import Damaged, visible
+from posenc_jax.errors import Damaged, short, visible
 from posenc_jax.evaluation.row_schema import COUNT, is_count, is_number, is_text
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.folders import files_below, one_line_errors
@@ -88,7 +88,7 @@ def _fault(row: dict) -> str | None:
     return f'its fields are {", ".join(row)[:200]}, where {", ".join(CHECKS)} must be'
   for name, (holds, allowed) in CHECKS.items():
     if not holds(row[name]):
-      return f'{name}={repr(row[name])[:60]}, where {allowed} must be'
+      return f'{name}={short(row[name])}, where {allowed} must be'
   return None
 
 
@@ -96,7 +96,7 @@ def _fault_of_timing(row: dict) -> str | None:
   """What is wrong with the fields of a row of timing.jsonl that are read here, or None."""
   for name in ('step', 'parameters', 'encoding_parameters', 'seconds_per_step'):
     if name in row and not CHECKS.get(name, COUNT)[0](row[name]):
-      return f'{name}={repr(row[name])[:60]}, where a number must be'
+      return f'{name}={short(row[name])}, where a number must be'
   return None if 'step' in row else 'it lacks step'
 
 

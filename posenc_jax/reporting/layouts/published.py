@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, short
 from posenc_jax.evaluation.row_schema import is_number, is_text
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table
@@ -18,10 +18,8 @@ def check_reference(where: str, reference: object) -> None:
     raise UserError(f'{where}reference: allowed: a list of at most {MOST} dicts')
   for entry in reference:
     if not _is_entry(entry):
-      shown = repr(entry)[:200]
-      raise UserError(
-        f'{where}reference={shown}; allowed: dict(line=..., values={{length: number}}, source=...)'
-      )
+      allowed = 'allowed: dict(line=..., values={length: number}, source=...)'
+      raise UserError(f'{where}reference={short(entry)}; {allowed}')
 
 
 def _is_entry(entry: object) -> bool:
