@@ -535,6 +535,33 @@ def test_a_config_that_no_model_is_made_of_has_a_page(study):
   assert 'rope is not drawn: encoding.name=&#39;gone&#39;: no such encoding' in text
 
 
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    ({'train': {}}, 'missing'),
+    ({'encoding': 'rope'}, ''),
+    ({'model.layers': 10**9}, 'config.model.layers=1000000000; allowed: at most 10000'),
+  ],
+)
+def test_a_config_that_is_wrong_is_left_out_and_named(study, change, words):
+  path = study / 'rope' / 'config.json'
+  saved = json.loads(path.read_text())
+  for field, value in change.items():
+    *sections, name = field.split('.')
+    (saved[sections[0]] if sections else saved)[name] = value
+  path.write_text(json.dumps(saved))
+  made = gather([study])
+  assert list(made.configs) == ['alibi-0', 'alibi-1']
+  (note,) = [note for note in made.notes if note.startswith(f'{path} is left out: ')]
+  assert words in note
+
+
+def test_an_encoding_of_too_many_distances_is_not_drawn():
+  rows = [row('learned', length=n, train_length=2**40) for n in (8, 2**41)]
+  text = rendered(rows, with_profiles=True)
+  assert 'learned is not drawn: config.train.length=1099511627776' in text
+
+
 def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):
   text = page.render(gather([study]), 'bpb', with_profiles=True)
   (alibi, *_), _, _ = plot(text, 'encoding-0-0')

@@ -66,6 +66,7 @@ def test_the_checks_know_what_evaluation_measures():
     ({'overrides': {}}, 'overrides={}, where'),
     ({'overrides': {'x': 'y' * 10**5}}, "overrides={'x': 'yyy"),
     ({'overrides': [1]}, 'overrides=[1], where'),
+    ({'overrides': {'x': json.loads('[' * 500 + ']' * 500)}}, "overrides={'x': [[[["),
     ({'status': 'fine'}, "status='fine', where one of ok, beyond_table, not_finite must be"),
     ({'status': ['ok']}, "status=['ok'], where one of"),
     ({'status': 'not_finite'}, 'where null, with status=not_finite and metric=None, must be'),

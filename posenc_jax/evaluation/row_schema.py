@@ -193,10 +193,17 @@ def _is_name(value: object) -> bool:
 
 
 def _are_overrides(value: object) -> bool:
-  if type(value) is not dict or not value:
+  if type(value) is not dict or not value or not _is_shallow(value, 20):
     return False
-  text = json.dumps(value)
-  return len(text) <= 10_000 and text.count('[') + text.count('{') <= 200  # in each other, too
+  return len(json.dumps(value)) <= 100_000
+
+
+def _is_shallow(tree: object, levels: int) -> bool:
+  """Whether JSON data has at most so many levels of objects and lists in each other."""
+  if not isinstance(tree, dict | list):
+    return True
+  parts = tree.values() if isinstance(tree, dict) else tree
+  return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
 
 
 def _or_null(holds: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -215,18 +222,15 @@ CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
   'run': _text(255),
   'encoding': _text(200),
   'label': _text(200),
-  'corpus': _text(1000),
-  'document': (_or_null(lambda value: is_text(value, 1000)), 'null or a text'),
+  'corpus': _text(4096),
+  'document': (_or_null(lambda value: is_text(value, 4096)), 'null or a text'),
   **dict.fromkeys(('protocol', 'split'), WORD),
   **dict.fromkeys(('control', 'metric'), (_or_null(_is_name), f'null or {WORD[1]}')),
   **dict.fromkeys(('seed', 'step'), COUNT),
   **dict.fromkeys(('train_length', 'length'), LENGTH),
   **dict.fromkeys(('stride', 'k'), (_or_null(LENGTH[0]), f'null or {LENGTH[1]}')),
   **dict.fromkeys(('position', 'tokens', 'bytes'), (_or_null(is_count), f'null or {COUNT[1]}')),
-  'overrides': (
-    _or_null(_are_overrides),
-    'null or an object of 1 to 10,000 characters and few brackets',
-  ),
+  'overrides': (_or_null(_are_overrides), 'null or an object of at most 100,000 characters'),
   'status': (lambda value: value in STATUSES, f'one of {", ".join(STATUSES)}'),
 }
 
