@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stand_ins import Study
 from synthetic import needles, realistic, row, rows_of
 
 from posenc_jax import config, storage
@@ -89,8 +90,12 @@ def test_what_study_json_names_is_not_read_where_it_can_be_no_study(name, tmp_pa
 
 @pytest.mark.parametrize('name', KEPT)
 def test_the_kept_study_json_is_what_the_study_wants(name):
+  """Where it is not, as after any edit of the study: study.save(study.of_study(FILE, folder,
+  kept.runs), FILE, ROOT), and the tables and figures again.
+  """
   folder = ROOT / 'results' / name
   kept = study.load(folder)
+  assert study.news(kept, ROOT) == ''
   assert study.of_study(ROOT / kept.study, folder, kept.runs).tables == kept.tables
   assert study.of_study(ROOT / kept.study, folder).figures == kept.figures
 
@@ -332,3 +337,14 @@ def test_a_run_that_may_not_be_read_is_one_line_and_not_damaged(tmp_path, monkey
   with pytest.raises(Stopped, match=r'locked/eval\.jsonl: Permission denied') as error:
     study.Report(tmp_path).all_tables()
   assert 'damaged' not in str(error.value)
+
+
+# A sweep
+
+
+def test_a_sweep_refuses_what_cannot_work_before_anything_is_written(tmp_path):
+  run = Study(tmp_path, ['rope'])
+  run.path.write_text(f"{run.path.read_text()}\ndef table(): return dict(baseline='roep')\n")
+  with pytest.raises(UserError, match=r"baseline='roep' is no label .*; did you mean 'rope'\?"):
+    run()
+  assert not run.out.exists()
