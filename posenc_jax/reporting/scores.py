@@ -216,6 +216,8 @@ def collect(
     if row['protocol'] in wanted and (controls or row['control'] is None):
       corpus = row['corpus'] if by_corpus else ''
       groups[wanted.index(row['protocol']), row['control'] or '', corpus].append(row)
+  if not groups:
+    raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
   found = []
   for (protocol, control, corpus), group in sorted(groups.items()):
     scores = Scores(wanted[protocol], control or None, metric, list(notes), corpus or None)

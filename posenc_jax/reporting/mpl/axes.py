@@ -9,6 +9,7 @@ from posenc_jax.reporting.colors import COLORS, GREY
 
 MARKERS = 'osD^vPX<>phd'
 MOST_LINES = 200  # of a figure
+MOST_NOTE_LINES = 14
 LONGEST_NAME = 60  # characters: a longer name leaves no room for the curves
 
 
@@ -38,8 +39,14 @@ def strip_spines(axes) -> None:
 
 
 def write_notes(figure, notes: list[str], width: int = 118) -> None:
-  """Writes the notes, each wrapped to `width` characters, below the figure."""
-  text = '\n'.join(textwrap.fill(note, width) for note in notes)
+  """Writes the notes, each wrapped to `width` characters, below the figure.
+
+  More than MOST_NOTE_LINES would leave no room for the curves: then the last of these says so.
+  """
+  lines = [line for note in notes for line in textwrap.wrap(note, width)]
+  if len(lines) > MOST_NOTE_LINES:
+    lines = [*lines[: MOST_NOTE_LINES - 1], '... and more, which stands below the table.']
+  text = '\n'.join(lines)
   figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=GREY)
 
 

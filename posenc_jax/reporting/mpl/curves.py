@@ -159,11 +159,17 @@ def _plot(axes, xs: list, values: list, **style) -> None:
 
 
 def _shade_training(axes, train_lengths: list[int]) -> None:
-  """Shades what was seen in training, without making the axis any longer."""
+  """Shades what was seen in training, without making the axis any longer.
+
+  A training length beyond the axis has no line and no name: the name would push the axes away.
+  """
   left, right = axes.get_xlim()
   name = 'training length' if len(train_lengths) == 1 else 'L = {}'
   for length in train_lengths:
-    axes.axvspan(left, length, color='#f1f1f1', linewidth=0, zorder=-1)
+    if length > left:
+      axes.axvspan(left, min(length, right), color='#f1f1f1', linewidth=0, zorder=-1)
+    if not left <= length <= right:
+      continue
     axes.axvline(length, color=GREY, linestyle=':', linewidth=1.4, zorder=0)
     place = dict(xycoords=axes.get_xaxis_transform(), xytext=(-3, 3), textcoords='offset points')
     # above the axes, where no curve is

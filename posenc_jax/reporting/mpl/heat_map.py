@@ -57,9 +57,12 @@ def heat_map(
   panels = figure.subplots(down, across, squeeze=False, sharey=True)
   for panel in panels.flat[len(scores.lines) :]:
     panel.set_axis_off()
-  spreads = []
+  spreads, measured = [], {*scores.columns}
   for line, panel in zip(scores.lines, panels.flat, strict=False):
-    values = [[scores.seed_scores(line, (n, depth)) for n in lengths] for depth in depths]
+    values = [
+      [scores.seed_scores(line, (n, depth)) if (n, depth) in measured else [] for n in lengths]
+      for depth in depths
+    ]
     spreads += [statistics.stdev(some) for row in values for some in row if len(some) > 1]
     means = [[statistics.fmean(some) if some else math.nan for some in row] for row in values]
     image = _draw_panel(panel, means, lengths, depths)
