@@ -12,10 +12,24 @@ DISK_ERRORS = {
 }
 
 
+def visible(text: str) -> str:
+  """The text in one line of what can be printed: all else stands there as an escape, such as \\x1b.
+
+  Names come from files, too: a line break, a control sequence of a terminal or a mark that turns
+  the direction of writing would make a name look like something that it is not.
+  """
+  if text.isprintable():
+    return text
+  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
 class UserError(ValueError):
   """Bad input. Its message is one line that names the field, the value and what is allowed."""
 
   code = 2
+
+  def __init__(self, message: str):
+    super().__init__(visible(message))
 
 
 class Damaged(UserError):
@@ -26,7 +40,7 @@ class Stopped(RuntimeError):
   """A run ends early but in order: the error has one line, and the exit code of the process."""
 
   def __init__(self, message: str, code: int = 1):
-    super().__init__(message)
+    super().__init__(visible(message))
     self.code = code
 
 

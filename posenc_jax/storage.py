@@ -21,7 +21,7 @@ import re
 import socket
 import stat
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from posenc_jax.errors import Damaged
@@ -77,13 +77,18 @@ def read_json(path: str | Path, fields: Mapping[str, type] = {}, remedy: str = '
   return tree
 
 
-def read_rows(path: str | Path) -> list[dict]:
+def read_rows(
+  path: str | Path, fault_of: Callable[[dict], str | None] = lambda row: None
+) -> list[dict]:
   """All rows of a file; [] if there is no such file.
 
   A compressed file (`.gz`) has a check of its own, so its rows need none.
 
+  Args:
+    fault_of: row -> what is wrong with its fields, or None.
   Raises:
-    Damaged: a line is no row with its check, and not the torn last one; it is named.
+    Damaged: a line is no row with its check, and not the torn last one, or has a fault; it is
+      named.
     OSError: the file cannot be read.
   """
   path = Path(path)
@@ -100,10 +105,13 @@ def read_rows(path: str | Path) -> list[dict]:
     if not line or (number == len(lines) and _is_torn(line)):
       continue
     try:
-      rows.append(_row(line, needs_check=not is_compressed))
+      row = _row(line, needs_check=not is_compressed)
+      if fault := fault_of(row):
+        raise ValueError(fault)
     except ValueError as error:
       remedy = 'allowed: the file without that line'
       raise Damaged(f'{path}:{number}: the line is damaged: {error}; {remedy}') from None
+    rows.append(row)
   return rows
 
 

@@ -1,10 +1,13 @@
 """Makes the figures of a folder of runs again, from their rows alone; or draws encodings.
 
 python scripts/figures.py runs/quick
-python scripts/figures.py results/classic --config=configs/classic.py
+python scripts/figures.py results/classic --config=configs/classic.py --out=runs/figures
 python scripts/figures.py --encoding=rope/base=500000 --out=runs/figures
 python scripts/figures.py --classic --out=runs/figures
 
+Figures of a folder are those that `figures()` of its study gave when the sweep ran; --config: a
+study that says it instead, which is executed; --out: the folder to write to, where DIR is not to
+be.
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
 distance, one line a head, at initialization. --classic: the sinusoid, RoPE's long-term decay, ALiBi
 and KERPLE, T5's buckets.
@@ -27,7 +30,7 @@ SIZES = {'length': 512, 'heads': 8, 'head_dim': 64, 'train_length': 512, 'sample
 def main(argv):
   if not argv:
     raise UserError(
-      'no arguments; allowed: DIR, such as runs/quick, and --config=STUDY; '
+      'no arguments; allowed: DIR, such as runs/quick, --config=STUDY and --out=DIR; '
       '--encoding=NAME --out=DIR; --classic --out=DIR'
     )
   if argv[0].startswith('-') and not argv[0].startswith('--config'):

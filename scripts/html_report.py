@@ -11,7 +11,7 @@ network when it is opened. First: pip install -e '.[report]'
 from pathlib import Path
 
 from posenc_jax import config
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
@@ -41,7 +41,7 @@ def main(argv):
   sources = gather(paths, ROOT)
   base = ROOT / 'configs' / 'base.py'
   page.write(flags.out, page.render(sources, flags.metric, flags.profiles, base))
-  print(flags.out)
+  print(visible(flags.out))
 
 
 if __name__ == '__main__':

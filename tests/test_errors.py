@@ -44,3 +44,27 @@ def test_a_full_disk_may_leave_no_room_for_the_output_and_what_is_about_no_file_
     raise OSError(errno.ENOSPC, 'full')
   with pytest.raises(ConnectionResetError), errors.disk_errors():
     raise ConnectionResetError(errno.ECONNRESET, 'reset')
+
+
+@pytest.mark.parametrize(
+  ('text', 'shown'),
+  [
+    ('größe 中文 ± †', 'größe 中文 ± †'),
+    ('a\nb\tc\r', r'a\nb\tc\r'),
+    ('\x1b[31m\x07\x9b', r'\x1b[31m\x07\x9b'),
+    ('a\u202eb\u2066c\u200b', r'a\u202eb\u2066c\u200b'),
+    ('\0\ud800\U000e0001', r'\x00\ud800\U000e0001'),
+  ],
+)
+def test_what_cannot_be_printed_is_shown_as_an_escape(text, shown):
+  assert errors.visible(text) == shown
+  assert str(errors.UserError(text)) == str(errors.Stopped(text)) == shown
+
+
+def test_a_value_of_any_size_is_short_in_a_message():
+  deep = []
+  for _ in range(900):
+    deep = [deep]
+  for value in (10**1000, 'x' * 10**6, [deep], {'x': deep}, [1] * 10**6, print):
+    assert len(errors.shown(value)) < 200
+  assert errors.shown({'a': [1, 'b']}) == "{'a': [1, 'b']}"

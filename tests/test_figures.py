@@ -245,6 +245,29 @@ def test_every_form_is_drawn_whole_of_one_seed_and_of_a_run_that_lacks_rows(form
     figures.draw(some, form=form, **settings).savefig(tmp_path / 'figure.png', dpi=40)
 
 
+def test_a_heat_map_of_depths_that_only_some_lengths_have_is_drawn():
+  rows = needles(1, lines=('rope',), lengths=(64,), depths=(0, 50))
+  rows += needles(1, lines=('rope',), lengths=(128,), depths=(100,))
+  panel = figures.draw(rows, form='heat_map').axes[0]
+  assert [text.get_text() for text in panel.texts].count('—') == 3
+
+
+@pytest.mark.parametrize('train_length', [1, 2**40])
+def test_a_training_length_beyond_the_axis_pushes_nothing_away(train_length, tmp_path):
+  rows = [row('rope', length=n, train_length=train_length) for n in (8, 16)]
+  figure = figures.draw(rows)
+  figure.savefig(tmp_path / 'figure.png', dpi=20)  # matplotlib warns of axes without room
+  assert 'training length' not in [text.get_text() for text in figure.axes[0].texts]
+  assert len(figure.axes[0].patches) == (train_length > 8)
+
+
+def test_very_many_notes_leave_room_for_the_curves(tmp_path):
+  rows = rows_of({f'a long name of line {n}': {8: [2.0], 16: ['odd']} for n in range(100)})
+  figure = figures.draw(rows)
+  figure.savefig(tmp_path / 'figure.png', dpi=20)
+  assert figure.get_supxlabel().endswith('\n... and more, which stands below the table.')
+
+
 def test_the_scripts_make_all_again_without_jax(tmp_path):
   storage.append_rows(tmp_path / 'rows.jsonl', realistic(1))
   study = tmp_path / 'study.py'
@@ -319,30 +342,6 @@ def test_a_study_that_asks_for_what_there_is_not_is_one_line(source, message, tm
   (tmp_path / 'study.py').write_text(f'def get_config(): ...\n{source}\n')
   with pytest.raises(UserError, match=message):
     study.of_study(tmp_path / 'study.py', tmp_path)
-
-
-def test_a_report_remembers_its_study_and_its_runs(tmp_path):
-  path = ROOT / 'configs' / 'quick.py'
-  wanted = study.of_study(path, tmp_path, ['a', 'b'])
-  study.save(wanted, path, ROOT)
-  assert storage.read_json(tmp_path / 'study.json')['study'] == 'configs/quick.py'
-  assert study.load(tmp_path, root=ROOT) == wanted
-  assert study.of_arguments([str(tmp_path)], ROOT) == wanted
-  assert study.of_arguments([str(tmp_path), '--config', str(path)], ROOT).study == str(path)
-  (tmp_path / 'study.json').unlink()
-  assert study.load(tmp_path) == study.Report(tmp_path)
-
-
-def test_a_study_of_the_repository_is_not_looked_for_without_the_repository(tmp_path):
-  """As in an installed package, which knows of no clone."""
-  path = ROOT / 'configs' / 'quick.py'
-  study.save(study.of_study(path, tmp_path), path, ROOT)
-  with pytest.raises(UserError, match=r"study='configs/quick\.py' is a file of the repository.*"):
-    study.load(tmp_path)
-  elsewhere = tmp_path / 'study.py'
-  elsewhere.write_text('def get_config(): ...\n')
-  study.save(study.of_study(elsewhere, tmp_path), elsewhere, ROOT)
-  assert study.load(tmp_path).study == elsewhere
 
 
 def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

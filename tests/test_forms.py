@@ -275,6 +275,15 @@ def test_without_single_documents_there_is_no_interval():
   assert 'No intervals' in difference.caption
 
 
+def test_over_very_many_documents_there_is_no_interval(monkeypatch):
+  monkeypatch.setattr(significance, 'MOST_DOCUMENTS', 5)
+  rows = documents({'rope': [2.0, 2.1], 't5': [1.9, 2.1]}, number=6)
+  main, difference = make_tables(rows, baseline='rope')
+  assert 'no intervals over more than 5 documents: t5 at 8' in main.notes
+  assert '[' not in texts(difference)[0][1]
+  assert difference.records[0]['p'] is not None
+
+
 # Each form
 
 

@@ -25,6 +25,7 @@ from posenc_jax import config, data, storage
 from posenc_jax.evaluation import parameter_counts
 from posenc_jax.evaluation.profiles import single_encodings
 from posenc_jax.model import decoder
+from posenc_jax.reporting import study as studies
 from posenc_jax.reporting.html import page, plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.html.settings import settings
@@ -415,7 +416,8 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     for run in runs
   ]
   storage.append_rows(tmp_path / 'costs.jsonl', of_runs)
-  storage.write_json(tmp_path / 'study.json', {'study': str(tmp_path / 'study.py'), 'runs': runs})
+  path = tmp_path / 'study.py'
+  studies.save(studies.of_study(path, tmp_path, runs), path, ROOT)
   made = gather([tmp_path])
   text = page.render(made, 'bpb', with_profiles=False)
   printed = Parsed(text).tables
@@ -435,7 +437,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   assert (
     text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
   )
-  storage.write_json(tmp_path / 'study.json', {'runs': runs})
+  (tmp_path / 'study.json').unlink()
   text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
   assert 'theirs' not in text
   assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], (
@@ -531,6 +533,33 @@ def test_a_config_that_no_model_is_made_of_has_a_page(study):
   assert 'rope is not drawn: encoding.name=&#39;gone&#39;: no such encoding' in text
 
 
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    ({'train': {}}, 'config.train'),
+    ({'encoding': 'rope'}, ''),
+    ({'model.layers': 10**9}, 'config.model.layers=1000000000; allowed: '),
+  ],
+)
+def test_a_config_that_is_wrong_is_left_out_and_named(study, change, words):
+  path = study / 'rope' / 'config.json'
+  saved = storage.read_json(path)
+  for field, value in change.items():
+    *sections, name = field.split('.')
+    (saved[sections[0]] if sections else saved)[name] = value
+  storage.write_json(path, saved)
+  made = gather([study])
+  assert list(made.configs) == ['alibi-0', 'alibi-1']
+  (note,) = [note for note in made.notes if note.startswith(f'{path} is left out: ')]
+  assert words in note
+
+
+def test_an_encoding_of_too_many_distances_is_not_drawn():
+  rows = [row('learned', length=n, train_length=2**40) for n in (8, 2**41)]
+  text = rendered(rows, with_profiles=True)
+  assert 'learned is not drawn: config.train.length=1099511627776' in text
+
+
 def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):
   text = page.render(gather([study]), 'bpb', with_profiles=True)
   (alibi, *_), _, _ = plot(text, 'encoding-0-0')
@@ -609,7 +638,8 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   (tmp_path / 'rows').mkdir()
   task = row('rope', metric='accuracy', value=1.0) | {'run': 'a-task'}
   storage.append_rows(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
-  storage.write_json(tmp_path / 'rows' / 'study.json', {'runs': ['alibi-0', 'rope']})
+  report = studies.Report(tmp_path / 'rows', ['alibi-0', 'rope'], study='gone.py')
+  studies.save(report, 'gone.py', ROOT)
   kept = gather([tmp_path / 'rows'])
   assert kept.runs == ['alibi-0', 'rope']
   assert kept.configs == {}
@@ -634,7 +664,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
     (['STUDY', '--out'], ['--out: has no value', 'allowed: --out=VALUE']),
     (['STUDY', '--out=STUDY'], ['cannot be written', 'allowed: a file']),
-    (['STUDY', '--out=STUDY/rope/config.json/page.html'], ['cannot be written']),
+    (['STUDY', '--out=STUDY/rope/config.json/page.html'], ['a file is there']),
   ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, arguments, words):  # noqa: F811

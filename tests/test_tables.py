@@ -212,6 +212,13 @@ def test_a_run_that_was_evaluated_in_part_is_not_averaged():
   assert table.notes == ['incomplete: rope seed 1']
 
 
+@pytest.mark.parametrize('form', ['columns', 'grid', 'methods', 'ranks'])
+def test_rows_of_controls_alone_are_no_table_without_controls(form):
+  rows = [row('rope', control='windowed', length=n) for n in (8, 16)]
+  with pytest.raises(UserError, match=r'but those of controls; allowed: controls=True'):
+    make_tables(rows, form=form, metric='bpb')
+
+
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
@@ -261,7 +268,7 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
   ('text', 'message'),
   [
     ('', 'no rows'),
-    ('{"run":"a","crc":"779d7db0"}\n', 'a row lacks encoding, label'),
+    ('{"run":"a","crc":"779d7db0"}\n', r'rows\.jsonl:1: the line is damaged: it lacks bpb, bytes'),
     ('{"run":"a"}\n', r'rows\.jsonl:1: the line is damaged: it does not end with its check'),
     ('x\n{}\n', r'rows\.jsonl:1: the line is damaged: it is no JSON'),
   ],

@@ -148,7 +148,7 @@ def measure(
   """
   path, row = workdir / 'eval.jsonl', functools.partial(row, metric=measurement.metric)
   with user_errors(ValueError):
-    present = {row_schema.key(r): r for r in storage.read_rows(path)}
+    present = {row_schema.key(r): r for r in storage.read_rows(path, row_schema.fault)}
   keys = [row_schema.key(row(status='asked', **fields)) for fields in measurement.key_fields]
   missing = [i for i, key in enumerate(keys) if key not in present]
   if missing:

@@ -41,10 +41,12 @@ These fields say what came out:
 
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from posenc_jax import storage
+from posenc_jax.errors import shown
 
 KEY = (
   *('run', 'encoding', 'label', 'seed', 'step', 'corpus', 'split', 'train_length'),
@@ -52,6 +54,18 @@ KEY = (
 )
 NULLABLE = ('control', 'stride', 'k', 'position', 'document', 'overrides')
 VALUES = ('status', 'nats', 'tokens', 'bytes', 'ppl', 'bpb', 'metric', 'value')
+FIELDS = {*KEY, *VALUES}
+STATUSES = ('ok', 'beyond_table', 'not_finite')
+POSITIONAL = ('by_position', 'receptive_field')  # protocols whose rows are told apart by position
+# Metrics that are shares of something, and so lie between 0 and 1.
+SHARES = (
+  *('exact_match', 'exact_match_without_end', 'token_accuracy'),
+  *('chance', 'token_chance', 'gradient'),
+)
+MAX_COUNT = 2**53  # whole numbers up to here are exact as floats
+MAX_NUMBER = 1e300
+MAX_EXPONENT = 709  # exp of more is no float
+NAME = re.compile(r'[A-Za-z][\w.-]{0,99}', re.ASCII)
 
 
 def row(
@@ -82,12 +96,143 @@ def row(
       f"row: status='ok' of {fields['run']!r} has no score; "
       'allowed: nats, tokens and bytes, or metric and value'
     )
-  if status == 'ok' and not all(map(math.isfinite, score)):
+  if status == 'ok' and not _is_finite(score, metric):
     fields.update(status='not_finite', nats=None, value=None)
   has_likelihood = fields['status'] == 'ok' and metric is None
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None
   fields['bpb'] = nats / bytes / math.log(2) if has_likelihood else None
   return {name: fields[name] for name in KEY + VALUES}
+
+
+def _is_finite(score: tuple, metric: str | None) -> bool:
+  """Whether the score is a number, and the perplexity of a likelihood is one, too."""
+  if not all(map(math.isfinite, score)):
+    return False
+  return metric is not None or score[0] / score[1] <= MAX_EXPONENT
+
+
+def fault(row: dict) -> str | None:
+  """What is wrong with the fields of a row that was read, or None.
+
+  A field that is not known is refused, too: it may say that two rows which look alike are not the
+  same measurement.
+  """
+  if row.keys() != FIELDS:
+    return _wrong_names(row)
+  for name, (holds, allowed) in CHECKS.items():
+    if not holds(row[name]):
+      return _refusal(row, name, allowed)
+  if row['position'] is None and row['protocol'] in POSITIONAL:
+    return _refusal(row, 'position', f'a number for the protocol {row["protocol"]}')
+  return _fault_of_score(row)
+
+
+def _wrong_names(row: dict) -> str:
+  lacking, unknown = sorted(FIELDS - row.keys()), sorted(row.keys() - FIELDS)
+  if lacking:
+    return f'it lacks {", ".join(lacking)}'
+  return f'it has a field {shown(unknown[0])}, which rows do not have'
+
+
+def _refusal(row: dict, name: str, allowed: str) -> str:
+  return f'{name}={shown(row[name])}, where {allowed} must be'
+
+
+def _fault_of_score(row: dict) -> str | None:
+  """What is wrong with how status, metric and score go together, or None."""
+  is_ok, metric = row['status'] == 'ok', row['metric']
+  if not is_ok or metric is not None:
+    for name in ('nats', 'ppl', 'bpb'):
+      if row[name] is not None:
+        return _refusal(row, name, f'null, with status={row["status"]} and metric={metric},')
+  if not is_ok or metric is None:
+    if row['value'] is not None:
+      return _refusal(row, 'value', f'null, with status={row["status"]} and metric={metric},')
+    return _fault_of_likelihood(row) if is_ok else None
+  if not is_number(row['value']):
+    return _refusal(row, 'value', 'a finite number')
+  if metric in SHARES and not -1e-6 <= row['value'] <= 1 + 1e-6:
+    return _refusal(row, 'value', f'a share of 0 to 1, with metric={metric},')
+  return None
+
+
+def _fault_of_likelihood(row: dict) -> str | None:
+  for name in ('nats', 'ppl', 'bpb'):
+    if not is_number(row[name]):
+      return _refusal(row, name, 'a finite number')
+  for name in ('tokens', 'bytes'):
+    if not row[name]:
+      return _refusal(row, name, 'a whole number from 1 on')
+  nats_a_token = row['nats'] / row['tokens']
+  if not -1e-3 <= nats_a_token <= MAX_EXPONENT:  # rounding may give a little less than nothing
+    return _refusal(row, 'nats', f'0 to {MAX_EXPONENT} a token')
+  computed = {'ppl': math.exp(nats_a_token), 'bpb': row['nats'] / row['bytes'] / math.log(2)}
+  for name, value in computed.items():
+    if not math.isclose(row[name], value, rel_tol=1e-9, abs_tol=1e-12):
+      return _refusal(row, name, f'{value!r}, as nats, tokens and bytes say,')
+  return None
+
+
+def is_count(value: object, least: int = 0) -> bool:
+  """Whether a value that was read is a whole number, from `least` to what a float can hold."""
+  return type(value) is int and least <= value <= MAX_COUNT
+
+
+def is_number(value: object) -> bool:
+  """Whether a value that was read is a finite number that can be computed with."""
+  return type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def is_text(value: object, longest: int) -> bool:
+  """Whether a value that was read is a text of 1 to `longest` characters."""
+  return type(value) is str and 0 < len(value) <= longest
+
+
+def _is_name(value: object) -> bool:
+  return type(value) is str and NAME.fullmatch(value) is not None
+
+
+def _are_overrides(value: object) -> bool:
+  if type(value) is not dict or not value or not _is_shallow(value, 20):
+    return False
+  return len(json.dumps(value)) <= 100_000
+
+
+def _is_shallow(tree: object, levels: int) -> bool:
+  """Whether JSON data has at most so many levels of objects and lists in each other."""
+  if not isinstance(tree, dict | list):
+    return True
+  parts = tree.values() if isinstance(tree, dict) else tree
+  return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
+
+
+def _or_null(holds: Callable[[object], bool]) -> Callable[[object], bool]:
+  return lambda value: value is None or holds(value)
+
+
+def _text(longest: int) -> tuple:
+  return lambda value: is_text(value, longest), f'a text of 1 to {longest} characters'
+
+
+COUNT = is_count, f'a whole number from 0 to {MAX_COUNT}'
+LENGTH = lambda value: is_count(value, 1), f'a whole number from 1 to {MAX_COUNT}'
+WORD = _is_name, 'a name of letters, digits and _.-'
+# For each field: whether a value may stand there, and what may.
+CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+  'run': _text(255),
+  'encoding': _text(200),
+  'label': _text(200),
+  'corpus': _text(4096),
+  'document': (_or_null(lambda value: is_text(value, 4096)), 'null or a text'),
+  **dict.fromkeys(('protocol', 'split'), WORD),
+  **dict.fromkeys(('control', 'metric'), (_or_null(_is_name), f'null or {WORD[1]}')),
+  **dict.fromkeys(('seed', 'step'), COUNT),
+  **dict.fromkeys(('train_length', 'length'), LENGTH),
+  **dict.fromkeys(('stride', 'k'), (_or_null(LENGTH[0]), f'null or {LENGTH[1]}')),
+  **dict.fromkeys(('position', 'tokens', 'bytes'), (_or_null(is_count), f'null or {COUNT[1]}')),
+  'overrides': (_or_null(_are_overrides), 'null or an object of at most 100,000 characters'),
+  'status': (lambda value: value in STATUSES, f'one of {", ".join(STATUSES)}'),
+}
 
 
 def key(row: dict) -> str:

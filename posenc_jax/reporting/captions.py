@@ -39,7 +39,9 @@ def caption(*scores) -> str:
 def _protocol(scores) -> str:
   rows = scores.exemplar_row.values()
   values = {name: join_unique(row[name] for row in rows) for name in ('k', 'stride', 'length')}
-  protocol = PROTOCOLS.get(scores.protocol, scores.protocol).format(**values)
+  protocol = scores.protocol  # of a task: its name, and no more
+  if protocol in PROTOCOLS:
+    protocol = PROTOCOLS[protocol].format(**values)
   return protocol + CONTROLS.get(scores.control, f'; {scores.control}')
 
 

@@ -15,7 +15,7 @@ def chance_scores(rows: Iterable[dict], scores: Scores) -> dict[int, float | Non
   wanted = (scores.metric.chance, scores.protocol, scores.control)
   by_run = defaultdict(lambda: defaultdict(list))
   for row in rows:
-    if (row['metric'], row['protocol'], row['control']) == wanted:
+    if row['status'] == 'ok' and (row['metric'], row['protocol'], row['control']) == wanted:
       by_run[row['length']][row['run']].append(row['value'])
   found = {}
   for length, values_of in sorted(by_run.items()):

@@ -126,7 +126,7 @@ def _compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
     raise UserError(
       f'table: metric={scores.metric.name!r} with a baseline; allowed: one with a better end'
     )
-  found, unlike, fewer, weights_of = {}, [], [], {}
+  found, unlike, fewer, many, weights_of = {}, [], [], [], {}
   for column in scores.columns:
     in_column = {}
     for line in scores.lines:
@@ -150,12 +150,18 @@ def _compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
         for name in both
       ]
       in_column[line] = _difference(scores, sums, weights_of)
+      if len(sums[0][0]) > significance.MOST_DOCUMENTS:
+        many.append(place)
     corrected = significance.holm([difference.p for difference in in_column.values()])
     for (line, difference), p in zip(in_column.items(), corrected, strict=True):
       found[line, column] = difference._replace(corrected=p)
   if unlike:
     scores.notes.append(
       f'not compared with {baseline}, as seeds or scored tokens differ: {"; ".join(unlike)}'
+    )
+  if many:
+    scores.notes.append(
+      f'no intervals over more than {significance.MOST_DOCUMENTS} documents: {"; ".join(many)}'
     )
   if fewer:
     scores.notes.append(
@@ -185,7 +191,7 @@ def _difference(
   link = scores.metric.link
   line_S, baseline_S = (link(top.sum(-1) / size.sum(-1)) for top, size in (line, baseline))
   interval = None
-  if len(documents) > 1:
+  if 1 < len(documents) <= significance.MOST_DOCUMENTS:
     if len(documents) not in weights_of:
       weights_of[len(documents)] = significance.resamples(len(documents))
     ends = significance.interval(line, baseline, link, weights_of[len(documents)])

@@ -24,6 +24,7 @@ BY_POSITION = ('by_position', 'receptive_field')
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
 LINE = (*TASK, 'train_length', 'step')
+MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 # Statuses of a run that has not been evaluated to the end.
 UNSEEN = ('missing', 'incomplete')
 
@@ -135,6 +136,12 @@ class Scores:
       groups[line, row['seed'], column_of(row)].append(row)
     self.seeds = sorted({seed for _, seed, _ in groups})
     self.columns = sorted({column for _, _, column in groups})
+    sizes = len(self.lines), len(self.seeds), len(self.columns)
+    if math.prod(sizes) > MOST_SCORES:
+      raise UserError(
+        f'{self.title}: {" x ".join(map(str, sizes))} lines, seeds and columns; '
+        f'allowed: at most {MOST_SCORES} scores'
+      )
     for line in self.lines:
       for seed in self.seeds:
         for column in self.columns:
@@ -209,6 +216,8 @@ def collect(
     if row['protocol'] in wanted and (controls or row['control'] is None):
       corpus = row['corpus'] if by_corpus else ''
       groups[wanted.index(row['protocol']), row['control'] or '', corpus].append(row)
+  if not groups:
+    raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
   found = []
   for (protocol, control, corpus), group in sorted(groups.items()):
     scores = Scores(wanted[protocol], control or None, metric, list(notes), corpus or None)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 RESAMPLES = 10_000
+MOST_DOCUMENTS = 5_000  # of an interval: a resample of each needs memory
 LEVEL = 0.95
 ALPHA = 0.05
 

@@ -1,19 +1,31 @@
-"""The tables and figures of a folder of runs, as its study wants them."""
+"""The tables and figures of a folder of runs, as its study wants them.
+
+A folder of results is data. Its study.json holds the settings of tables and figures themselves, so
+that nothing in the folder, and nothing that it names, is ever executed.
+"""
 
 import dataclasses
-import inspect
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError, hint, nearest
-from posenc_jax.reporting import rows, table_writers
-from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
-from posenc_jax.reporting.metrics import METRICS
+from posenc_jax.errors import Damaged, Stopped, UserError, visible
+from posenc_jax.reporting import report_settings, rows, table_writers
+from posenc_jax.reporting.folders import is_folder, one_line_errors
+from posenc_jax.reporting.layouts import costs, make_tables
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
+
+FILE = 'study.json'
+FIELDS = {'study': str, 'sha256': str, 'runs': list, 'tables': list, 'figures': dict}
+MOST_BYTES = 10_000_000  # of a study
+REMEDY = '--config=STUDY, or the folder without that file'
+ELSEWHERE = 'table.py and figures.py write to another folder with --out=DIR'
 
 
 @dataclasses.dataclass
@@ -25,50 +37,70 @@ class Report:
     tables: what the study's `table()` gives: settings of `layouts.make_tables`.
     figures: what its `figures()` gives: {name: settings of `figures.draw`}.
     study: the file of the study; None: tables and figures are the default ones.
+    sha256: the hash of that file as it was when it gave these settings.
+    out: the folder that tables and figures are written to; None: `folder`.
   """
 
   folder: Path
   runs: list[str] = dataclasses.field(default_factory=list)
   tables: list[dict] = dataclasses.field(default_factory=lambda: [{}])
   figures: dict[str, dict] = dataclasses.field(default_factory=lambda: {'extrapolation': {}})
-  study: str | Path | None = None
+  study: str | None = None
+  sha256: str = ''
+  out: Path | None = None
 
   def all_tables(self) -> list[Table]:
     """The tables of the study, then the table of costs."""
-    of_folder, spent = rows.read(self.folder), costs.read(self.folder)
+    return self._tables(costs.read(self.folder))
+
+  def _tables(self, spent: list[dict]) -> list[Table]:
+    of_folder = rows.read(self.folder)
     made = [
       table for settings in self.tables for table in make_tables(of_folder, self.runs, **settings)
     ]
     for table in made:
       if table.is_scored:
         table.caption += costs.scale(spent, self.runs)
-    return made + self.cost_tables()
+    return made + costs.tables(spent, self.runs)
 
   def cost_tables(self) -> list[Table]:
     """The table of what runs cost, in a list; [] where that is not on disk."""
     return costs.tables(costs.read(self.folder), self.runs)
 
   def write_tables(self) -> None:
-    """Writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`, and shows the tables."""
-    made = self.all_tables()
-    costs.write(self.folder, costs.read(self.folder))
-    table_writers.write(made, self.folder)
+    """Shows the tables, then writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`.
+
+    Raises Stopped where they cannot be written.
+    """
+    spent = costs.read(self.folder)
+    made = self._tables(spent)
     console = Console()
     if not console.is_terminal:
       console.width = 140  # a file has no width: tables need not be squeezed
     for table in made:
       console.print(table_writers.on_screen(table))
-    print(f'{self.folder}/table.md, .tex, .csv')
+    with one_line_errors(ELSEWHERE):
+      out = self._made_out()
+      costs.write(out, spent)
+      table_writers.write(made, out)
+    print(visible(f'{out}/table.md, .tex, .csv'))
 
   def write_figures(self) -> None:
-    """Writes `NAME.png` for each figure."""
+    """Writes `NAME.png` for each figure. Raises Stopped where they cannot be written."""
     for name in self.figures:
       self.write_figure(name)
 
   def write_figure(self, name: str) -> None:
     """Writes the figure `name`."""
     figure = figures.draw(rows.read(self.folder), self.runs, **self.figures[name])
-    figures.save(figure, self.folder / f'{name}.png')
+    with one_line_errors(ELSEWHERE):
+      figures.save(figure, self._made_out() / f'{name}.png')
+
+  def _made_out(self) -> Path:
+    if self.out is None:
+      return self.folder
+    self.out.mkdir(parents=True, exist_ok=True)
+    return self.out
 
   def write_all_possible(self) -> dict[str, str]:
     """Writes the tables and each figure, whatever becomes of the others.
@@ -83,80 +115,140 @@ class Report:
           self.write_tables()
         else:
           self.write_figure(name)
-      except UserError as error:
+      except (UserError, Stopped) as error:
         failed['tables' if name is None else f'figure {name}'] = str(error)
     return failed
 
 
-def of_study(path: str | Path, folder: Path, runs: Iterable[str] = ()) -> Report:
-  """The report that the study in the file `path` wants. Raises UserError for unknown settings."""
-  study, report = config.load_study(path), Report(folder, list(runs), study=path)
+def of_study(
+  path: str | Path,
+  folder: Path,
+  runs: Iterable[str] = (),
+  planned: Iterable[ConfigDict] | None = None,
+) -> Report:
+  """The report that the study in the file `path` wants, which is executed.
+
+  Args:
+    planned: the configs of all runs of the study, where they are known.
+  Raises:
+    UserError: for settings that cannot work, as far as that can be said without rows.
+  """
+  study = config.load_study(path)
+  report = Report(Path(folder), list(runs), study=str(path), sha256=_sha256(path))
+  wanted = {}
   if hasattr(study, 'table'):
-    wanted = study.table()
-    report.tables = [wanted] if isinstance(wanted, dict) else list(wanted)
-    for settings in report.tables:
-      _check(f'{path}: table()', settings, LAYOUTS)
+    where = f'{path}: table()'
+    report.tables = report_settings.check_tables(where, _call(study, 'table', path))
+    wanted[where] = report.tables
   if hasattr(study, 'figures'):
-    report.figures = study.figures()
-    for name, settings in report.figures.items():
-      _check(f'{path}: figures()[{name!r}]', settings, figures.FORMS)
+    where = f'{path}: figures()'
+    report.figures = report_settings.check_figures(where, _call(study, 'figures', path))
+    wanted[where] = report.figures.values()
+  if planned is not None:
+    for where, every_settings in wanted.items():
+      report_settings.check_planned(where, every_settings, planned)
   return report
 
 
-def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
-  form = {'form': 'lengths', **settings}['form']
-  if form not in forms:
-    raise UserError(f'{where}: form={form!r}; {nearest(form, forms)}')
-  allowed = inspect.signature(forms[form]).parameters.keys() - {'rows', 'runs'} | {'form'}
-  for name, value in settings.items():
-    if name not in allowed:
-      raise UserError(f'{where}: no setting {name!r} of {form}; {nearest(name, allowed)}')
-    if name == 'metric' and value not in METRICS and hint(value, METRICS):
-      raise UserError(f'{where}: metric={value!r}; {hint(value, METRICS)}')
+def _call(study: ModuleType, name: str, path: str | Path) -> object:
+  function: Callable = getattr(study, name)
+  if not callable(function):
+    raise UserError(f'{path}: {name} is {type(function).__name__}; allowed: a function')
+  return function()
+
+
+def _sha256(path: str | Path) -> str:
+  return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def save(report: Report, path: str | Path, root: Path) -> None:
-  """Writes `study.json`, which tells `load` the runs and the study in the file `path`.
+  """Writes `study.json`, from which `load` makes the report without the study in the file `path`.
 
-  A study inside the repository `root` is written relative to it.
+  A study inside the repository `root` is named relative to it.
   """
   path, root = Path(path).resolve(), Path(root).resolve()
   study = path.relative_to(root) if path.is_relative_to(root) else path
-  storage.write_json(report.folder / 'study.json', {'study': study.as_posix(), 'runs': report.runs})
+  tree = {
+    'study': study.as_posix(),
+    'sha256': report.sha256,
+    'runs': report.runs,
+    'tables': report.tables,
+    'figures': report.figures,
+  }
+  storage.write_json(report.folder / FILE, tree)
 
 
-def load(
-  folder: str | Path, path: str | Path | None = None, root: str | Path | None = None
-) -> Report:
-  """The report of a folder: as the study in the file `path` wants it, or the one in `study.json`.
+def load(folder: str | Path, path: str | Path | None = None) -> Report:
+  """The report of a folder: as the study in the file `path` wants it, or as study.json says.
 
-  Without either, the default report. `root` is the repository, which a study in `study.json` may be
-  relative to. Raises UserError where there is no such folder, or no repository.
+  Without either, the default report. Nothing but `path` is executed.
+
+  Raises:
+    UserError: there is no such folder, or study.json is wrong. Stopped: it cannot be read.
   """
   folder = Path(folder)
-  if not folder.is_dir():
-    raise UserError(f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick')
-  saved, file = {'runs': []}, folder / 'study.json'
-  if file.exists():
-    saved = storage.read_json(file, {'runs': list})
-  if path is None and 'study' in saved:
-    path = Path(saved['study'])
-    if not path.is_absolute():
-      if root is None:
-        raise UserError(
-          f'{file}: study={saved["study"]!r} is a file of the repository, which is not known here; '
-          'allowed: the scripts of a clone, or --config=STUDY'
-        )
-      path = Path(root) / path
-  return Report(folder, saved['runs']) if path is None else of_study(path, folder, saved['runs'])
+  with one_line_errors():
+    if not is_folder(folder):
+      raise UserError(
+        f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick'
+      )
+    file = folder / FILE
+    saved = {}
+    if storage.exists(file):
+      saved = storage.read_json(file, FIELDS if path is None else {'runs': list}, REMEDY)
+  try:
+    runs = report_settings.check_runs(str(file), saved['runs']) if saved else []
+    if saved and path is None:
+      return Report(
+        folder,
+        runs,
+        report_settings.check_tables(f'{file}: tables', saved['tables']),
+        report_settings.check_figures(f'{file}: figures', saved['figures']),
+        visible(saved['study']),
+        saved['sha256'],
+      )
+  except UserError as error:
+    raise Damaged(str(error)) from None
+  return Report(folder) if path is None else of_study(path, folder, runs)
+
+
+def news(report: Report, root: Path) -> str:
+  """A line that says that the study was edited since it gave the report its settings, or ''.
+
+  The study is looked for in the repository `root`, and only read. The line has no command to copy,
+  because study.json may name anyone's file.
+  """
+  if report.study is None:
+    return ''
+  file = Path(root, report.study)
+  try:
+    is_edited = (
+      file.is_file() and file.stat().st_size < MOST_BYTES and _sha256(file) != report.sha256
+    )
+  except (OSError, ValueError):  # what cannot be read is no reason to make no tables
+    return ''
+  if not is_edited:
+    return ''
+  return (
+    f'{report.folder}: tables and figures as {report.study} wanted them when its sweep ran; '
+    'it was edited since: --config=STUDY makes what it wants now'
+  )
 
 
 def of_arguments(argv: list[str], root: Path) -> Report:
-  """The report of the command line `DIR [--config=STUDY]` in the repository `root`."""
+  """The report of the command line `DIR [--config=STUDY] [--out=DIR]` in the repository `root`.
+
+  Prints what `news` says.
+  """
   folders = []
-  flags, overrides = config.parse_args(argv, {'config': None}, folders)
+  flags, overrides = config.parse_args(argv, {'config': None, 'out': None}, folders)
   if len(folders) != 1 or overrides:
     raise UserError(
-      f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, and --config=STUDY'
+      f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, --config=STUDY '
+      'and --out=DIR'
     )
-  return load(folders[0], flags.config, root)
+  report = load(folders[0], flags.config)
+  report.out = None if flags.out is None else Path(flags.out)
+  if line := news(report, root):
+    print(visible(line))
+  return report

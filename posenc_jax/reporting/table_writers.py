@@ -12,6 +12,7 @@ import rich.text
 import tabulate
 
 from posenc_jax import storage
+from posenc_jax.errors import visible
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, Table
 
@@ -27,30 +28,54 @@ def write(tables: list[Table], out: str | Path) -> None:
 
 def markdown(table: Table) -> str:
   """A section: caption, a table for each group of lines, notes, and the scores of each seed."""
-  parts = [f'## {table.title}', table.caption]
+  parts = [f'## {_escape_markdown(table.title)}', _paragraph(table.caption)]
   for group in table.groups:
     if group.name:
-      parts.append(f'*{group.name}*')
+      parts.append(f'*{_escape_markdown(group.name)}*')
     parts.append(_pipe_table(table.header, [list(map(_in_markdown, line)) for line in group.lines]))
   if table.notes:
-    parts.append('\n'.join(f'- {note}' for note in table.notes))
+    parts.append('\n'.join(f'- {_paragraph(note)}' for note in table.notes))
   for title, header, lines in table.per_seed:
-    parts += [title, _pipe_table(header, [list(map(_escape_pipe, line)) for line in lines])]
+    cells = [list(map(_escape_markdown, line)) for line in lines]
+    parts += [_paragraph(title), _pipe_table(header, cells)]
   return '\n\n'.join(parts) + '\n'
 
 
 def _pipe_table(header: list[str], lines: list[list[str]]) -> str:
+  header = list(map(_escape_markdown, header))
   align = ['left', *['right'] * (len(header) - 1)]
   return tabulate.tabulate(lines, header, tablefmt='pipe', disable_numparse=True, colalign=align)
 
 
 def _in_markdown(cell: Cell) -> str:
-  text = _escape_pipe(cell.text)
+  text = _escape_markdown(cell.text)
   return (f'**{text}**' if cell.is_best else text) + cell.mark.replace('*', r'\*')
 
 
-def _escape_pipe(text: str) -> str:
-  return text.replace('|', r'\|')
+# What Markdown, as GitHub reads it, would take for more than text; not what it leaves alone: a '_'
+# within a word, a '<' or '*' between spaces, brackets that make no link.
+MARKDOWN = re.compile(
+  r"""
+    [|`~$]                            # ends of cells, code, strikes, formulas
+  | \\(?=[!-/:-@\[-`{-~]|$)           # escapes
+  | (?<!\s)\* | \*(?!\s)              # emphasis
+  | (?<![^\W_])_ | _(?![^\W_])
+  | <(?=[A-Za-z/!?])                  # tags
+  | &(?=\#?\w+;)                      # entities
+  | (?<=\])[\[(:] | \[(?=\^) | !(?=\[) # links, footnotes, pictures
+  | :(?=//) | (?<=www)\.              # addresses
+  """,
+  re.VERBOSE | re.IGNORECASE,
+)
+
+
+def _escape_markdown(text: str) -> str:
+  return MARKDOWN.sub(lambda match: f'\\{match[0]}', visible(text))
+
+
+def _paragraph(text: str) -> str:
+  """The text where a line of its own begins: it is no heading, quote or list."""
+  return re.sub(r'^(\d*)(?=[#>=+.)-])', r'\1\\', _escape_markdown(text).lstrip())
 
 
 LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
@@ -97,33 +122,49 @@ def _latex_line(cells) -> str:
 
 
 def _escape_latex(text: str) -> str:
-  escaped = ''.join(LATEX.get(character, character) for character in text)
+  escaped = ''.join(LATEX.get(character, character) for character in visible(text))
   return re.sub(r'(?<!\w)-(?=\d)', '$-$', escaped)  # a minus is no hyphen
+
+
+# How a formula begins; the last four are the same in full width, which some programs read as well.
+FORMULA = ('=', '+', '-', '@', '\t', '\r', '\uff1d', '\uff0b', '\uff0d', '\uff20')
 
 
 def csv_lines(tables: list[Table]) -> list[list]:
   """The records of all tables under all columns that any has; the first line names the columns."""
   records = [record for table in tables for record in table.records]
   names = list(dict.fromkeys(name for record in records for name in record))
-  return [names, *([record.get(name, '') for name in names] for record in records)]
+  return [names, *([_in_csv(record.get(name, '')) for name in names] for record in records)]
+
+
+def _in_csv(value: object) -> object:
+  """The value of a field. A text that a spreadsheet would compute gets an apostrophe before it."""
+  if not isinstance(value, str):
+    return value
+  return f"'{visible(value)}" if value.startswith(FORMULA) else visible(value)
 
 
 def on_screen(table: Table) -> rich.console.Group:
   """For a terminal: the table, and its caption and notes below."""
   drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
   for index, name in enumerate(table.header):
-    drawn.add_column(name, justify='right' if index else 'left', no_wrap=True)
+    heading = rich.text.Text(visible(name))
+    drawn.add_column(heading, justify='right' if index else 'left', no_wrap=True)
   for group in table.groups:
     if group.name:
       drawn.add_section()
-      drawn.add_row(rich.text.Text(group.name, 'italic'))
+      drawn.add_row(rich.text.Text(visible(group.name), 'italic'))
     for line in group.lines:
       drawn.add_row(*map(_on_screen, line))
-  notes = [rich.text.Text(note, 'yellow') for note in table.notes]
-  title, caption = rich.text.Text(table.title, 'bold'), rich.text.Text(table.caption, 'dim')
+  notes = [rich.text.Text(visible(note), 'yellow') for note in table.notes]
+  title, caption = (
+    rich.text.Text(visible(text), style)
+    for text, style in ((table.title, 'bold'), (table.caption, 'dim'))
+  )
   return rich.console.Group(title, drawn, caption, *notes)
 
 
 def _on_screen(cell: Cell) -> rich.text.Text:
-  text = f'{cell.text}{cell.mark}'.replace(' [', '\n[')  # an interval stands below its difference
+  text = visible(f'{cell.text}{cell.mark}')
+  text = text.replace(' [', '\n[')  # an interval stands below its difference
   return rich.text.Text(text, 'bold green' if cell.is_best else '')

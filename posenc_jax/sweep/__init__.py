@@ -67,7 +67,10 @@ def sweep(
     slurm.check_available()
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
-  report = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
+  names = [folder.name for run in runs for folder in run.results]
+  # overrides may take a table its baseline: the sweep runs all the same
+  planned = None if overrides else [run.config for run in runs]
+  report = study.of_study(path, out, names, planned)
   with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
     study.save(report, path, scripts[0].parent)

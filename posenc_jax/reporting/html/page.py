@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from posenc_jax import config, errors, storage
 from posenc_jax.errors import UserError
+from posenc_jax.reporting.folders import one_line_errors
 from posenc_jax.reporting.html import plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.html.settings import Setting, settings
@@ -21,6 +22,7 @@ from posenc_jax.reporting.table import Table
 
 HERE = Path(__file__).parent
 FAR = 1024  # distances drawn, or twice the training length where that is more
+MOST_DISTANCES, MOST_CHANNELS = 2**18, 2**16  # of a profile: rows may come from anywhere
 SAMPLES, SEED = 64, 0  # of the profiles of encodings
 TITLE = 'Which encodings hold past the training length?'
 CURVES = (
@@ -73,6 +75,7 @@ def render(
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
+    finalize=lambda value: errors.visible(value) if type(value) is str else value,
   )
   return environment.get_template('page.html').render(
     title=TITLE,
@@ -95,9 +98,9 @@ def render(
 
 
 def write(path: str | Path, text: str) -> None:
-  """Writes the page, whole or not at all. Raises UserError where the file cannot be."""
+  """Writes the page, whole or not at all. Raises Stopped where the disk takes no file."""
   path = Path(path)
-  with errors.user_errors(OSError):
+  with one_line_errors():
     path.parent.mkdir(parents=True, exist_ok=True)
     storage.atomic_write(path, text)
 
@@ -220,8 +223,14 @@ def _profile(c: ConfigDict, longest: int, name: str) -> dict:
   """The plots and notes of the encoding of a config. Raises UserError."""
   from posenc_jax.evaluation.profiles import LOWEST, from_config, profile
 
-  enc = from_config(c, SEED)
   length = max(2, min(longest, max(FAR, 2 * c.train.length)))
+  channels = c.model.heads * c.model.head_dim
+  if max(length, c.train.length) > MOST_DISTANCES or channels > MOST_CHANNELS:
+    raise UserError(
+      f'config.train.length={c.train.length}, {length} distances and {channels} channels; '
+      f'allowed: at most {MOST_DISTANCES} tokens and distances and {MOST_CHANNELS} channels'
+    )
+  enc = from_config(c, SEED)
   made = profile(enc, min(length, enc.max_length or length), SAMPLES, SEED)
   hyper = [f'{key} = {value}' for key, value in config.flat(c.encoding).items() if key != 'name']
   figures = []

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from posenc_jax import config
-from posenc_jax.errors import UserError, nearest
+from posenc_jax import config, storage
+from posenc_jax.errors import UserError, nearest, visible
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting import study
+from posenc_jax.reporting.folders import files_below, is_folder, one_line_errors
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores import BY_POSITION, collect
 from posenc_jax.reporting.series import Series, length_series
 from posenc_jax.reporting.table import Table
 
+MOST_LAYERS = 10_000  # parameters are counted layer by layer
 # The metrics that say what guessing scores: they stand beside scores, and are none.
 CHANCE = {metric.chance for metric in METRICS.values()}
 
@@ -91,7 +93,8 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
   )
   joined = Sources([], [], {}, [])
   for path, source in zip(paths, read, strict=True):
-    name = {run: run if count == 1 else f'{path.as_posix()}/{run}' for run, count in owners.items()}
+    place = visible(path.as_posix())
+    name = {run: run if count == 1 else f'{place}/{run}' for run, count in owners.items()}
     joined.rows += [row | {'run': name[row['run']]} for row in source.rows]
     joined.runs += [name[run] for run in source.runs]
     joined.configs |= {name[run]: saved for run, saved in source.configs.items()}
@@ -101,15 +104,12 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
 
 
 def _read(path: Path, root: str | Path | None) -> Sources:
-  rows, place = row_files.read(path), path.as_posix()
+  rows, place = row_files.read(path), visible(path.as_posix())
   present = list(dict.fromkeys(row['run'] for row in rows))
-  folder = path if path.is_dir() else path.parent
-  files = [file for name in ('config.json', '*/config.json') for file in sorted(folder.glob(name))]
-  folders = [file.parent.resolve() for file in files]
-  configs = {
-    folder.name: config.saved_config(folder) for folder in folders if folder.name in present
-  }
   notes = [f'{place}: {len(rows):,} rows of {_count(len(present), "run")}.']
+  with one_line_errors():
+    is_of_runs = is_folder(path)
+    configs = _configs(path if is_of_runs else path.parent, present, notes)
   lacking = [run for run in present if run not in configs]
   if len(lacking) == len(present):
     notes.append(
@@ -124,10 +124,36 @@ def _read(path: Path, root: str | Path | None) -> Sources:
       f'{place}: {_count(others, "row")} by position or of unknown metrics, which have no place on '
       'this page.'
     )
-  if not path.is_dir():
+  if not is_of_runs:
     return Sources(rows, [], configs, notes)
-  report = study.load(path, root=root)
+  report = study.load(path)
+  if root is not None and (line := study.news(report, Path(root))):
+    notes.append(visible(line))
   return Sources(rows, report.runs, configs, notes, {place: _tables(report, notes)})
+
+
+def _configs(folder: Path, runs: list[str], notes: list[str]) -> dict[str, ConfigDict]:
+  """{run: its config} of these runs in the folder, or of the one run that the folder is.
+
+  A note names each config that is wrong: the page says of its run what rows say.
+  """
+  own = folder / 'config.json'
+  files = [own] if storage.exists(own) else []
+  found = {}
+  for file in [*files, *files_below(folder, 'config.json')]:
+    run = visible(file.parent.resolve().name)
+    if run not in runs:
+      continue
+    try:
+      c = config.saved_config(file.parent)
+      config.validate(c)
+      if c.model.layers > MOST_LAYERS:
+        allowed = f'allowed: at most {MOST_LAYERS}'
+        raise UserError(f'config.model.layers={c.model.layers}; {allowed}')
+      found[run] = c
+    except UserError as error:
+      notes.append(f'{visible(str(file))} is left out: {error}')
+  return found
 
 
 def _tables(report: study.Report, notes: list[str]) -> list[Table]:

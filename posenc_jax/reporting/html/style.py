@@ -4,6 +4,8 @@ import html
 
 import plotly.graph_objects as go
 
+from posenc_jax.errors import visible
+
 # One more than there are colors: together they tell 110 lines apart.
 SYMBOLS = (
   'circle', 'square', 'diamond', 'triangle-down', 'triangle-up', 'cross', 'x',
@@ -39,7 +41,7 @@ def figure(height: int, **layout) -> go.Figure:
 
 def text(words: object) -> str:
   """Words as plotly shows them: it reads tags."""
-  return html.escape(str(words), quote=False)
+  return html.escape(visible(str(words)), quote=False)
 
 
 def fade(color: str, opacity: float) -> str:

@@ -5,23 +5,47 @@ from collections import defaultdict
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.config import saved_config
-from posenc_jax.errors import user_errors
+from posenc_jax.errors import Damaged, shown, visible
+from posenc_jax.evaluation.row_schema import COUNT, is_count, is_number, is_text
 from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.folders import files_below, one_line_errors
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 FILE = 'costs.jsonl'
 LINE = ('label', 'train_length', 'parameters', 'encoding_parameters', 'tokens')
+DTYPES = ('float32', 'bfloat16')
+# For each field of a row: whether a value may stand there, and what may.
+CHECKS = {
+  'run': (lambda value: is_text(value, 255), 'a text of 1 to 255 characters'),
+  'label': (lambda value: is_text(value, 200), 'a text of 1 to 200 characters'),
+  'seed': COUNT,
+  **dict.fromkeys(
+    ('parameters', 'encoding_parameters'),
+    (lambda value: value is None or is_count(value), f'null or {COUNT[1]}'),
+  ),
+  'tokens': COUNT,
+  'train_length': COUNT,
+  'compute_dtype': (lambda value: value in DTYPES, f'one of {", ".join(DTYPES)}'),
+  'seconds_per_step': (
+    lambda value: value is None or (is_number(value) and value >= 0),
+    'null or a number from 0 on',
+  ),
+}
 
 
 def read(folder: str | Path) -> list[dict]:
-  """A row for each run in `folder`, or the rows of its costs.jsonl where there are no runs."""
+  """A row for each run in `folder`, or the rows of its costs.jsonl where there are no runs.
+
+  Raises:
+    UserError: a row or a config is wrong; its file is named. Stopped: a file cannot be read.
+  """
   folder = Path(folder)
-  runs = [path.parent for path in sorted(folder.glob('*/timing.jsonl'))]
-  runs = [run for run in runs if (run / 'config.json').exists()]
-  with user_errors(ValueError):
-    return [_of_run(run) for run in runs] or storage.read_rows(folder / FILE)
+  with one_line_errors():
+    runs = [path.parent for path in files_below(folder, 'timing.jsonl')]
+    rows = [_of_run(run) for run in runs if storage.exists(run / 'config.json')]
+    rows = rows or storage.read_rows(folder / FILE, _fault)
+  return [row | {name: visible(row[name]) for name in ('run', 'label')} for row in rows]
 
 
 def write(folder: str | Path, rows: list[dict]) -> None:
@@ -31,22 +55,49 @@ def write(folder: str | Path, rows: list[dict]) -> None:
 
 
 def _of_run(run: Path) -> dict:
-  c, timing = saved_config(run), storage.read_rows(run / 'timing.jsonl')
+  file = run / 'config.json'
+  c = storage.read_json(file)
+  timing = storage.read_rows(run / 'timing.jsonl', _fault_of_timing)
   sizes = next((row for row in timing if 'parameters' in row), {})
   seconds = [
     row['seconds_per_step'] for row in timing if 'seconds_per_step' in row and row['step'] > 1
   ]
-  return {
-    'run': run.name,
-    'label': c.label or c.encoding.name,
-    'seed': c.seed,
-    'parameters': sizes.get('parameters'),
-    'encoding_parameters': sizes.get('encoding_parameters'),
-    'tokens': c.train.steps * c.train.batch * c.train.length,
-    'train_length': c.train.length,
-    'compute_dtype': c.train.compute_dtype,
-    'seconds_per_step': statistics.median(seconds) if seconds else None,
-  }
+  try:
+    train = c['train']
+    row = {
+      'run': run.name,
+      'label': c['label'] or c['encoding']['name'],
+      'seed': c['seed'],
+      'parameters': sizes.get('parameters'),
+      'encoding_parameters': sizes.get('encoding_parameters'),
+      'tokens': train['steps'] * train['batch'] * train['length'],
+      'train_length': train['length'],
+      'compute_dtype': train['compute_dtype'],
+      'seconds_per_step': statistics.median(seconds) if seconds else None,
+    }
+  except (KeyError, TypeError, IndexError) as error:
+    raise Damaged(f'{file} is damaged: it is no config of a run ({error!r})') from None
+  if fault := _fault(row):
+    raise Damaged(f'{file} is damaged: {fault}')
+  return row
+
+
+def _fault(row: dict) -> str | None:
+  """What is wrong with a row of costs, or None."""
+  if row.keys() != CHECKS.keys():
+    return f'its fields are {", ".join(row)[:200]}, where {", ".join(CHECKS)} must be'
+  for name, (holds, allowed) in CHECKS.items():
+    if not holds(row[name]):
+      return f'{name}={shown(row[name])}, where {allowed} must be'
+  return None
+
+
+def _fault_of_timing(row: dict) -> str | None:
+  """What is wrong with the fields of a row of timing.jsonl that are read here, or None."""
+  for name in ('step', 'parameters', 'encoding_parameters', 'seconds_per_step'):
+    if name in row and not CHECKS.get(name, COUNT)[0](row[name]):
+      return f'{name}={shown(row[name])}, where a number must be'
+  return None if 'step' in row else 'it lacks step'
 
 
 def tables(rows: list[dict], runs: list[str]) -> list[Table]:

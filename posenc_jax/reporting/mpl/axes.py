@@ -4,15 +4,31 @@ import itertools
 import math
 import textwrap
 
+from posenc_jax.errors import UserError
 from posenc_jax.reporting.colors import COLORS, GREY
 
 MARKERS = 'osD^vPX<>phd'
+MOST_LINES = 200  # of a figure
+MOST_NOTE_LINES = 14
+LONGEST_NAME = 60  # characters: a longer name leaves no room for the curves
 
 
 def styles(lines: list[str]) -> dict[str, dict]:
   """The color and marker of each line. Markers tell lines apart in grey, and beyond ten lines."""
   looks = zip(lines, itertools.cycle(COLORS), itertools.cycle(MARKERS), strict=False)
   return {line: dict(color=color, marker=marker, markersize=6.5) for line, color, marker in looks}
+
+
+def shorten(name: str) -> str:
+  """The name as a figure has room for it, its middle left out where it is too long."""
+  half = LONGEST_NAME // 2
+  return name if len(name) <= LONGEST_NAME else f'{name[: half - 1]}…{name[-half:]}'
+
+
+def check_number(lines: list[str]) -> None:
+  """Raises UserError for more lines than a figure has room for."""
+  if len(lines) > MOST_LINES:
+    raise UserError(f'figure: {len(lines)} lines; allowed: at most {MOST_LINES}')
 
 
 def strip_spines(axes) -> None:
@@ -23,8 +39,14 @@ def strip_spines(axes) -> None:
 
 
 def write_notes(figure, notes: list[str], width: int = 118) -> None:
-  """Writes the notes, each wrapped to `width` characters, below the figure."""
-  text = '\n'.join(textwrap.fill(note, width) for note in notes)
+  """Writes the notes, each wrapped to `width` characters, below the figure.
+
+  More than MOST_NOTE_LINES would leave no room for the curves: then the last of these says so.
+  """
+  lines = [line for note in notes for line in textwrap.wrap(note, width)]
+  if len(lines) > MOST_NOTE_LINES:
+    lines = [*lines[: MOST_NOTE_LINES - 1], '... and more, which stands below the table.']
+  text = '\n'.join(lines)
   figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=GREY)
 
 
@@ -53,7 +75,7 @@ def name_lines(axes, ends: dict[str, tuple[float, float, str]], looks: dict[str,
       axes.annotate('', end, (x, y), 'axes fraction', 'data', leader, annotation_clip=False)
     look = dict(transform=axes.transAxes, clip_on=False, markeredgecolor='white', **looks[line])
     axes.plot([1.045], [height], **look)
-    axes.text(1.065, height, name, transform=axes.transAxes, va='center', fontsize=10)
+    axes.text(1.065, height, shorten(name), transform=axes.transAxes, va='center', fontsize=10)
 
 
 def spread_labels(heights: list[float], gap: float) -> list[float]:

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.mpl.axes import name_lines, strip_spines, styles, write_notes
+from posenc_jax.reporting.mpl.axes import (
+  check_number,
+  name_lines,
+  strip_spines,
+  styles,
+  write_notes,
+)
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import (
   Curve,
@@ -108,6 +114,7 @@ def _figure(series: Series):
   # not pyplot: it would want a display, and figures would share state
   from matplotlib.figure import Figure
 
+  check_number(list(series.curves))
   figure = Figure(figsize=(8, 5.2), layout='constrained')
   return figure, figure.add_subplot(), styles(list(series.curves))
 
@@ -152,11 +159,17 @@ def _plot(axes, xs: list, values: list, **style) -> None:
 
 
 def _shade_training(axes, train_lengths: list[int]) -> None:
-  """Shades what was seen in training, without making the axis any longer."""
+  """Shades what was seen in training, without making the axis any longer.
+
+  A training length beyond the axis has no line and no name: the name would push the axes away.
+  """
   left, right = axes.get_xlim()
   name = 'training length' if len(train_lengths) == 1 else 'L = {}'
   for length in train_lengths:
-    axes.axvspan(left, length, color='#f1f1f1', linewidth=0, zorder=-1)
+    if length > left:
+      axes.axvspan(left, min(length, right), color='#f1f1f1', linewidth=0, zorder=-1)
+    if not left <= length <= right:
+      continue
     axes.axvline(length, color=GREY, linestyle=':', linewidth=1.4, zorder=0)
     place = dict(xycoords=axes.get_xaxis_transform(), xytext=(-3, 3), textcoords='offset points')
     # above the axes, where no curve is

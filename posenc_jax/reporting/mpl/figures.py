@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, nearest
+from posenc_jax.errors import UserError, nearest, visible
 from posenc_jax.reporting.mpl.curves import lengths, positions, receptive_field
 from posenc_jax.reporting.mpl.heat_map import heat_map
 
@@ -21,7 +21,11 @@ def draw(rows: Iterable[dict], runs: Iterable[str] = (), form: str = 'lengths', 
   """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own. Raises UserError."""
   if form not in FORMS:
     raise UserError(f'figure: form={form!r}; {nearest(form, FORMS)}')
-  return FORMS[form](rows, runs, **settings)
+  import matplotlib as mpl
+
+  # names are text: a '$' in one of them is no formula
+  with mpl.rc_context({'text.parse_math': False, 'text.usetex': False}):
+    return FORMS[form](rows, runs, **settings)
 
 
 def save(figure, path: str | Path) -> None:
@@ -29,4 +33,4 @@ def save(figure, path: str | Path) -> None:
   image = io.BytesIO()
   figure.savefig(image, dpi=200)
   storage.atomic_write(path, image.getvalue())
-  print(path)
+  print(visible(str(path)))

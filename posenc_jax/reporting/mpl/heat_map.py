@@ -8,10 +8,11 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.mpl.axes import write_notes
+from posenc_jax.reporting.mpl.axes import shorten, write_notes
 from posenc_jax.reporting.scores import collect
 
 PANELS = 3  # side by side
+MOST_AREA = 1200  # square inches: 48 million pixels
 
 
 def heat_map(
@@ -47,17 +48,25 @@ def heat_map(
   across = math.ceil(len(scores.lines) / down)
   width = 1.2 + across * max(1.8, 0.55 * len(lengths))
   height = 1.3 + down * (0.8 + 0.25 * len(depths))
+  if width * height > MOST_AREA:
+    raise UserError(
+      f'figure: {len(scores.lines)} panels of {len(lengths)} x {len(depths)} cells; '
+      f'allowed: {MOST_AREA} square inches, not {width * height:.0f}'
+    )
   figure = Figure(figsize=(width, height), layout='constrained')
   panels = figure.subplots(down, across, squeeze=False, sharey=True)
   for panel in panels.flat[len(scores.lines) :]:
     panel.set_axis_off()
-  spreads = []
+  spreads, measured = [], {*scores.columns}
   for line, panel in zip(scores.lines, panels.flat, strict=False):
-    values = [[scores.seed_scores(line, (n, depth)) for n in lengths] for depth in depths]
+    values = [
+      [scores.seed_scores(line, (n, depth)) if (n, depth) in measured else [] for n in lengths]
+      for depth in depths
+    ]
     spreads += [statistics.stdev(some) for row in values for some in row if len(some) > 1]
     means = [[statistics.fmean(some) if some else math.nan for some in row] for row in values]
     image = _draw_panel(panel, means, lengths, depths)
-    panel.set_title(line, fontsize=10)
+    panel.set_title(shorten(line), fontsize=10)
     seen = sum(length <= scores.exemplar_row[line]['train_length'] for length in lengths)
     if 0 < seen < len(lengths):
       panel.axvline(seen - 0.5, color='#cc6677', linestyle=':', linewidth=1.6)

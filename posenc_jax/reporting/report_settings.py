@@ -1,0 +1,191 @@
+"""What `table()` and `figures()` of a study may return: plain data, checked before the first run.
+
+The same checks meet what study.json holds, which may be anyone's.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from ml_collections import ConfigDict
+
+from posenc_jax import config, tasks
+from posenc_jax.errors import UserError, hint, nearest, shown, visible
+from posenc_jax.evaluation.row_schema import MAX_COUNT, is_count, is_number, is_text
+from posenc_jax.reporting.layouts import LAYOUTS
+from posenc_jax.reporting.layouts.published import check_reference
+from posenc_jax.reporting.metrics import METRICS
+from posenc_jax.reporting.mpl.figures import FORMS
+
+MOST = 100  # tables or figures of a study
+MOST_RUNS = 100_000
+MOST_CHARACTERS = 1_000_000  # of all settings together
+DEEPEST = 10  # levels of dicts and lists
+LONGEST = 200  # characters of a text
+FIGURE_NAME = re.compile(r'\w[\w .,=+-]{0,59}')
+LENGTHS = {'form': 'lengths'}  # the form that settings without one have
+
+
+def _are_protocols(value: object) -> bool:
+  return type(value) is list and 0 < len(value) <= MOST and all(is_text(v, LONGEST) for v in value)
+
+
+# For each setting of any form: whether a value may stand there, and what may. `reference` has a
+# check of its own.
+VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
+  **dict.fromkeys(
+    ('metric', 'baseline', 'protocol'),
+    (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
+  ),
+  **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
+  'protocols': (_are_protocols, "one or more names, such as ('last_k',)"),
+  'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
+  'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
+  'smooth': (lambda value: is_count(value) and value <= 1000, 'bins on either side, 0 to 1000'),
+}
+
+
+def check_tables(where: str, wanted: object) -> list[dict]:
+  """The settings of tables as JSON data: `wanted` is a dict of them, or several in a list.
+
+  Args:
+    where: what the settings are of, such as 'configs/quick.py: table()'; messages begin with it.
+  Raises:
+    UserError: for anything else, and for settings that no layout has.
+  """
+  wanted = as_json(where, [wanted] if isinstance(wanted, Mapping) else wanted)
+  if type(wanted) is not list or not all(type(settings) is dict for settings in wanted):
+    raise UserError(f'{where} is {shown(wanted)}; allowed: a dict of settings, or a list of these')
+  _check_number(where, wanted)
+  for settings in wanted:
+    _check(where, settings, LAYOUTS)
+    _check_better_end(where, settings)
+  return wanted
+
+
+def check_figures(where: str, wanted: object) -> dict[str, dict]:
+  """The settings of figures as JSON data: {name of the file: settings}. Raises UserError."""
+  wanted = as_json(where, wanted)
+  if type(wanted) is not dict or not all(type(settings) is dict for settings in wanted.values()):
+    raise UserError(f'{where} is {shown(wanted)}; allowed: {{name: dict of settings}}')
+  _check_number(where, wanted)
+  for name, settings in wanted.items():
+    if not FIGURE_NAME.fullmatch(name):
+      allowed = 'the name of a file without .png, of at most 60 letters, digits and _ .,=+-'
+      raise UserError(f'{where}: {shown(name)} names a figure; allowed: {allowed}')
+    _check(f'{where}[{name!r}]', settings, FORMS)
+  return wanted
+
+
+def check_runs(where: str, runs: list) -> list[str]:
+  """The names of runs. Raises UserError for what can be none."""
+  if len(runs) > MOST_RUNS:
+    raise UserError(f'{where}: {len(runs)} runs; allowed: at most {MOST_RUNS}')
+  for run in runs:
+    if not is_text(run, 255):
+      raise UserError(f'{where}: runs: {shown(run)}; allowed: names of 1 to 255 characters')
+  return list(map(visible, runs))
+
+
+def check_planned(
+  where: str, every_settings: Iterable[dict], planned: Iterable[ConfigDict]
+) -> None:
+  """Raises UserError for a baseline or protocols that no run of the study will have.
+
+  Args:
+    planned: the configs of all runs.
+  """
+  labels, protocols = set(), set()
+  for c in planned:
+    labels.add(visible(c.label or c.encoding.name))
+    is_task = c.data.corpus.startswith(tasks.PREFIX)
+    task = c.data.corpus.removeprefix(tasks.PREFIX).partition('/')[0]
+    protocols |= {task} if is_task else {*c.eval.protocols}
+  for settings in every_settings:
+    baseline = settings.get('baseline')
+    # The name of a line is a label, or begins with it: 'rope, L = 128, 600 steps'.
+    begins = (baseline or '').startswith(tuple(f'{label}{end}' for label in labels for end in ', '))
+    if baseline and baseline not in labels and not begins:
+      raise UserError(
+        f'{where}: baseline={baseline!r} is no label of the study; {nearest(baseline, labels)}'
+      )
+    wanted = settings.get('protocols') or [settings.get('protocol')]
+    if wanted != [None] and not protocols & {*wanted}:
+      allowed = ', '.join(sorted(protocols))
+      raise UserError(f'{where}: protocols={wanted}: no run is evaluated so; allowed: {allowed}')
+
+
+def as_json(where: str, value: object, depth: int = 0) -> object:
+  """The value as JSON data: tuples as lists, whole numbers that are keys as text.
+
+  Raises UserError for what is no data, such as a set or a function.
+  """
+  if depth > DEEPEST:
+    raise UserError(f'{where}: dicts and lists in each other; allowed: at most {DEEPEST} levels')
+  if isinstance(value, Mapping):
+    for key in value:
+      if type(key) not in (str, int):
+        raise UserError(f'{where}: the key {shown(key)}; allowed: text and whole numbers')
+    return {visible(str(key)): as_json(where, v, depth + 1) for key, v in value.items()}
+  if type(value) in (list, tuple):
+    return [as_json(where, v, depth + 1) for v in value]
+  if type(value) is str:
+    return visible(value)
+  if value is None or type(value) is bool or is_number(value):
+    return value
+  raise UserError(
+    f'{where}: {shown(value)} is {type(value).__name__}; '
+    'allowed: text, finite numbers, True, False, None, and dicts, lists and tuples of these'
+  )
+
+
+def _check_number(where: str, wanted: list | dict) -> None:
+  if len(wanted) > MOST:
+    raise UserError(f'{where}: {len(wanted)} of them; allowed: at most {MOST}')
+  if len(json.dumps(wanted)) > MOST_CHARACTERS:
+    raise UserError(f'{where}: settings of more than {MOST_CHARACTERS} characters')
+
+
+def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
+  """Raises UserError for a form or a setting that there is not, and for values of other types."""
+  form = {**LENGTHS, **settings}['form']
+  if type(form) is not str or form not in forms:
+    raise UserError(f'{where}: form={shown(form)}; {nearest(form, forms)}')
+  parameters = inspect.signature(forms[form]).parameters
+  allowed = parameters.keys() - {'rows', 'runs'} | {'form'}
+  for name, value in settings.items():
+    if name not in allowed:
+      raise UserError(f'{where}: no setting {shown(name)} of {form}; {nearest(name, allowed)}')
+    if name == 'form' or (value is None and parameters[name].default is None):
+      continue
+    if name == 'reference':
+      check_reference(f'{where}: ', value)
+      continue
+    holds, what = VALUES[name]
+    if not holds(value):
+      raise UserError(f'{where}: {name}={shown(value)}; allowed: {what}')
+    _check_known(where, name, value)
+
+
+def _check_known(where: str, name: str, value: object) -> None:
+  """Raises UserError for a name that is almost one of those known here; rows may have others."""
+  known = {
+    'metric': METRICS,
+    'protocol': {*config.PROTOCOLS, *tasks.TASKS},
+    'protocols': {*config.PROTOCOLS, *tasks.TASKS},
+  }
+  for word in value if type(value) is list else [value]:
+    if name in known and word not in known[name] and (near := hint(word, known[name])):
+      raise UserError(f'{where}: {name}={shown(value)}; {near}')
+
+
+def _check_better_end(where: str, settings: dict) -> None:
+  """Raises UserError for a comparison by a metric of which neither more nor less is better."""
+  metric = METRICS.get(settings.get('metric'))
+  if metric is None or metric.best is not None:
+    return
+  if settings.get('baseline') or settings.get('form') == 'ranks':
+    raise UserError(
+      f'{where}: metric={metric.name!r} compared; allowed: a metric with a better end'
+    )

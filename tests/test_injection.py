@@ -1,0 +1,231 @@
+"""Names that anyone chose are text in every form that is written, and nothing more."""
+
+import csv
+import html.parser
+import io
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+from synthetic import needles, row
+
+from posenc_jax import storage
+from posenc_jax.errors import visible
+from posenc_jax.reporting import rows as row_files
+from posenc_jax.reporting import table_writers
+from posenc_jax.reporting.html import page
+from posenc_jax.reporting.html.sources import gather
+from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.mpl import figures
+
+PAYLOADS = [
+  '<script>alert(1)</script>',
+  '<img src=x onerror=alert(1)>',
+  'a|b',
+  '[a](https://example.org)',
+  '![a](https://example.org/x.png)',
+  '**a** _b_ __c__',
+  '`a` ~~b~~ \\',
+  'a\nb\r\n# c',
+  '=1+1',
+  '=cmd|" /C calc"!A0',
+  '+1',
+  '-1',
+  '@SUM(A1)',
+  '\t=1',
+  '\r=1',
+  '\uff1d1',
+  '\x1b[2J\x1b]0;title\x07',
+  '\x9b31m',
+  'a\u202egnp.exe',
+  '\u2066a\u2069\u200b\ufeff',
+  '\0',
+  '\ud800',
+  '$x$',
+  r'$\frac{1}{$',
+  r'$$\undefined$$',
+  r'\input{/etc/hostname}',
+  r'\write18{ls} & % # _ ^ ~ {',
+  '[red]a[/red] [/b] [link=file:///]x',
+  '{0.__class__} {}',
+  '&lt;b&gt; &#60;',
+  'https://example.org www.example.org',
+  '</script><!-- -->',
+  '{{ 7 * 7 }}{% raw %}',
+  '%{x}<br>',
+  'x' * 200,
+  '- a',
+  '# a',
+  '1. a',
+]
+
+
+@pytest.fixture(params=PAYLOADS, ids=range(len(PAYLOADS)))
+def payload(request):
+  return request.param
+
+
+@pytest.fixture
+def rows(payload, tmp_path):
+  """Rows in which every name that may be any text is the payload, beside plain ones."""
+  texts = dict.fromkeys(('label', 'encoding', 'corpus', 'document', 'run'), payload)
+  made = [row('rope', seed, n, 1.0 + seed) for seed in (0, 1) for n in (8, 16)]
+  made += [row('rope', seed, n, 1.5) | texts for seed in (0, 1) for n in (8, 16)]
+  made += [
+    row('rope', seed, n, 1.5, overrides={payload: payload, 'encoding.x': payload}) | texts
+    for seed in (0, 1)
+    for n in (8, 16)
+  ]
+  storage.append_rows(tmp_path / 'rows.jsonl', made)
+  return row_files.read(tmp_path)
+
+
+def tables_of(rows, payload):
+  """Tables of every layout, in which the payload is a baseline, too."""
+  reference = [dict(line=visible(payload), values={8: visible(payload)[:50]}, source='x')]
+  made = []
+  for form, settings in {
+    'lengths': dict(baseline=visible(payload), reference=reference),
+    'columns': dict(by='corpus', metric='ppl'),
+    'grid': {},
+    'methods': {},
+    'ranks': dict(metric='ppl'),
+  }.items():
+    made += make_tables(rows, [visible(payload), 'gone'], form=form, **settings)
+  return made
+
+
+def test_all_that_is_read_is_one_line_that_can_be_printed(rows):
+  for some in rows:
+    assert all(value.isprintable() for value in some.values() if isinstance(value, str))
+    assert all(key.isprintable() for key in some['overrides'] or {})
+
+
+def test_markdown_has_it_as_text(rows, payload):
+  for table in tables_of(rows, payload):
+    text = table_writers.markdown(table)
+    assert all(line.isprintable() for line in text.split('\n'))
+    assert not re.search(r'<[A-Za-z/!?]', re.sub(r'\\.', '', text))
+    plain = re.sub(r'\\.', '', text)  # what is escaped is text
+    assert '`' not in plain
+    assert '~' not in plain
+    assert '$' not in plain
+    assert '](' not in plain
+    assert '://' not in plain
+    assert not re.search(r'&#?\w+;', plain)
+    assert not re.search(r'(?<![^\W_])_|_(?![^\W_])', plain)
+    for paragraph in text.split('\n\n')[1:]:
+      assert re.match(r'[\w\\*|-]', paragraph), paragraph
+      assert not re.match(r'(\d+[.)]|[#>+=]|- [#>+=-]|- \d+[.)])', paragraph), paragraph
+    pipes = [line for line in plain.split('\n') if line.startswith('|')]
+    widths = [line.count('|') for line in pipes]
+    assert {*widths} <= {len(table.header) + 1, *(len(h) + 1 for _, h, _ in table.per_seed)}
+
+
+def test_a_reader_of_markdown_shows_the_name_itself(rows):
+  (table, *_) = make_tables(rows, ['gone'])
+  reader = MarkdownIt().enable(['table', 'strikethrough'])
+  tokens = reader.parse(table_writers.markdown(table))
+  assert {token.type for token in tokens if token.type.endswith('_open')} <= {
+    *('heading_open', 'paragraph_open', 'bullet_list_open', 'list_item_open', 'table_open'),
+    *('thead_open', 'tbody_open', 'tr_open', 'th_open', 'td_open'),
+  }
+  shown = [''.join(c.content for c in t.children) for t in tokens if t.type == 'inline']
+  kinds = {c.type for t in tokens if t.type == 'inline' for c in t.children}
+  assert kinds <= {'text', 'text_special', 'strong_open', 'strong_close'}
+  names = [line[0].text for line in table.groups[0].lines]
+  assert {' '.join(name.split()) for name in names} <= {' '.join(text.split()) for text in shown}
+  assert {*table.notes} <= {*shown}
+
+
+def test_csv_has_no_formula_and_numbers_stay_numbers(rows, payload):
+  file = io.StringIO()
+  csv.writer(file).writerows(table_writers.csv_lines(tables_of(rows, payload)))
+  file.seek(0)
+  for line in csv.DictReader(file):
+    for name, text in line.items():
+      if name in ('protocol', 'control', 'corpus', 'encoding', 'baseline', 'metric', 'status'):
+        assert not text.startswith(('=', '+', '-', '@', '\t', '\r', '\uff1d'))
+        assert text.isprintable()
+      elif text:
+        float(text)
+
+
+def test_negative_differences_stay_numbers_in_csv():
+  table = make_tables([row('a', bits=1.0), row('b', bits=2.0)], baseline='b')[1]
+  header, line = table_writers.csv_lines([table])
+  assert line[header.index('difference')] == -1.0
+
+
+def test_the_terminal_shows_it_as_text(rows, payload):
+  for table in tables_of(rows, payload):
+    file = io.StringIO()
+    Console(file=file, force_terminal=False, width=4000).print(table_writers.on_screen(table))
+    assert all(line.isprintable() for line in file.getvalue().split('\n'))
+  if payload == PAYLOADS[27]:
+    assert payload in file.getvalue()
+
+
+def test_latex_has_it_as_text(rows, payload):
+  for table in tables_of(rows, payload):
+    text = table_writers.latex(table)
+    assert all(line.isprintable() for line in text.split('\n'))
+    commands = re.findall(r'\\([A-Za-z]+)', text)
+    assert not {'input', 'write', 'frac', 'undefined'} & {*commands}
+    plain = text.replace(r'\{', '').replace(r'\}', '')
+    assert plain.count('{') == plain.count('}')
+    assert '%' not in re.sub(r'\\%', '', text)
+
+
+def test_a_figure_draws_it_as_text(rows, payload, recwarn):
+  figure = figures.draw(rows, metric='ppl')
+  names = [text.get_text() for text in figure.axes[0].texts]
+  some = visible(payload)
+  shown = some if len(some) <= 60 else some[:29]
+  assert any(name.startswith(shown) or '…' in name for name in names)
+  assert all(len(name) <= 60 and name.isprintable() for name in names)
+  figure.savefig(io.BytesIO(), dpi=20)
+  made = [r | {'label': visible(payload)} for r in needles(1, lines=('x',), depths=(0, 50))]
+  figures.draw(made, form='heat_map').savefig(io.BytesIO(), dpi=20)
+
+
+class Tags(html.parser.HTMLParser):
+  """Counts the elements of a page."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.found = []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attributes):
+    self.found.append((tag, *(name for name, _ in attributes)))
+
+
+@pytest.fixture(scope='module')
+def plain_tags(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('plain')
+  storage.append_rows(folder / 'rows.jsonl', [row('rope'), row('plain')])
+  return {*Tags(page.render(gather([folder]), 'bpb', with_profiles=False)).found}
+
+
+def test_the_page_has_it_as_text(payload, tmp_path, plain_tags):
+  texts = dict.fromkeys(('label', 'encoding', 'corpus', 'document', 'run'), payload)
+  storage.append_rows(tmp_path / 'rows.jsonl', [row('rope'), row('rope') | texts])
+  text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
+  assert {*Tags(text).found} <= plain_tags
+  library = max(re.findall(r'<script>.*?</script>', text, re.DOTALL), key=len)
+  own = text.replace(library, '')
+  assert all(line.isprintable() for line in re.split(r'[\n\t]', own))
+
+
+def test_names_in_use_are_left_as_they_are():
+  for name in (
+    'transformer_xl',
+    't5',
+    'chain(logn, rope)',
+    'rope [encoding.base=5.0]',
+    'a-b',
+    '+1',
+  ):
+    assert table_writers._escape_markdown(name) == name

@@ -1,0 +1,349 @@
+"""study.json and what `table()` and `figures()` return: data, checked and never executed."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stand_ins import Study
+from synthetic import needles, realistic, row, rows_of
+
+from posenc_jax import config, storage
+from posenc_jax.errors import Damaged, Stopped, UserError
+from posenc_jax.reporting import report_settings, study
+from posenc_jax.reporting.html import page
+from posenc_jax.reporting.mpl import figures
+
+ROOT = Path(__file__).parent.parent
+KEPT = sorted(path.parent.name for path in ROOT.glob('results/*/study.json'))
+SAVED = {'study': 'configs/quick.py', 'sha256': '', 'runs': [], 'tables': [{}], 'figures': {}}
+
+
+def write_study(path, source):
+  path.write_text(f'def get_config(): ...\n{source}\n')
+  return path
+
+
+# Nothing is executed
+
+
+@pytest.mark.parametrize('name', ['evil.py', '../evil.py', 'ABSOLUTE', 'configs/quick.py'])
+@pytest.mark.parametrize('script', ['table', 'figures', 'html_report'])
+def test_no_script_executes_what_a_folder_of_results_names(script, name, tmp_path):
+  folder = tmp_path / 'results'
+  folder.mkdir()
+  storage.append_rows(folder / 'rows.jsonl', rows_of({'rope': {8: [1.0], 16: [2.0]}}))
+  for place in (tmp_path, folder):
+    write_study(place / 'evil.py', f'open({str(tmp_path / "executed")!r}, "w")')
+  named = name.replace('ABSOLUTE', str(folder / 'evil.py'))
+  storage.write_json(folder / 'study.json', SAVED | {'study': named})
+  flags = [f'--out={tmp_path}/page.html', '--profiles=False'] if script == 'html_report' else []
+  command = [sys.executable, f'scripts/{script}.py', str(folder), *flags]
+  done = subprocess.run(command, cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert not (tmp_path / 'executed').exists()
+
+
+def test_study_json_holds_all_that_the_study_wanted(tmp_path):
+  path = write_study(
+    tmp_path / 'study.py',
+    "def table(): return [{'reference': [dict(line='x', values={8: 1.5}, source='y')]}, {}]\n"
+    "def figures(): return {'one': dict(windowed=True)}",
+  )
+  wanted = study.of_study(path, tmp_path, ['a', 'b'])
+  study.save(wanted, path, ROOT)
+  path.unlink()
+  assert study.load(tmp_path) == wanted
+  assert wanted.tables[0]['reference'][0]['values'] == {'8': 1.5}
+  storage.append_rows(tmp_path / 'rows.jsonl', [row('rope')])
+  assert ['encoding', '8', 'source'] in [table.header for table in wanted.all_tables()]
+  (tmp_path / 'study.json').unlink()
+  assert study.load(tmp_path) == study.Report(tmp_path)
+
+
+def test_a_study_that_was_edited_since_is_named_in_one_line(tmp_path, capsys):
+  path = write_study(tmp_path / 'study.py', "def table(): return dict(metric='ppl')")
+  study.save(study.of_study(path, tmp_path), path, tmp_path)
+  assert storage.read_json(tmp_path / 'study.json')['study'] == 'study.py'
+  assert study.of_arguments([str(tmp_path)], tmp_path).tables == [{'metric': 'ppl'}]
+  assert capsys.readouterr().out == ''
+  write_study(path, "def table(): return dict(metric='bpb')")
+  assert study.of_arguments([str(tmp_path)], tmp_path).tables == [{'metric': 'ppl'}]
+  (line,) = capsys.readouterr().out.splitlines()
+  assert 'as study.py wanted them when its sweep ran; it was edited since: --config=STUDY' in line
+  report = study.of_arguments([str(tmp_path), f'--config={path}'], tmp_path)
+  assert report.tables == [{'metric': 'bpb'}]
+  assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('name', ['/dev/zero', '/proc/kcore', '\0', 'configs', '../' * 90])
+def test_what_study_json_names_is_not_read_where_it_can_be_no_study(name, tmp_path):
+  assert study.news(study.Report(tmp_path, study=name), ROOT) == ''
+
+
+# The kept results
+
+
+@pytest.mark.parametrize('name', KEPT)
+def test_the_kept_study_json_is_what_the_study_wants(name):
+  """Where it is not, as after any edit of the study: study.save(study.of_study(FILE, folder,
+  kept.runs), FILE, ROOT), and the tables and figures again.
+  """
+  folder = ROOT / 'results' / name
+  kept = study.load(folder)
+  assert study.news(kept, ROOT) == ''
+  assert study.of_study(ROOT / kept.study, folder, kept.runs).tables == kept.tables
+  assert study.of_study(ROOT / kept.study, folder).figures == kept.figures
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in ('classic', 'extension') else name
+    for name in KEPT
+  ],
+)
+def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
+  report = study.load(ROOT / 'results' / name)
+  report.out = tmp_path / 'new'
+  report.write_tables()
+  for file in ('table.md', 'table.tex', 'table.csv'):
+    assert (report.out / file).read_bytes() == (report.folder / file).read_bytes()
+
+
+# What a study may return
+
+
+@pytest.mark.parametrize(
+  ('source', 'message'),
+  [
+    ('def table(): pass', r'table\(\) returns None; allowed: a dict of settings'),
+    ('def table(): return 3', r'table\(\) returns 3; allowed'),
+    ("def table(): return [{}, 'x']", r"table\(\) returns \[{}, 'x'\]; allowed"),
+    ('table = 3', r'study\.py: table=3; allowed: a function'),
+    ('def figures(): pass', r'figures\(\) returns None; allowed: dicts of settings by name'),
+    ("def figures(): return ['x']", r"figures\(\) returns \['x'\]; allowed"),
+    ("def table(): return {'protocols': {'last_k'}}", r"{'last_k'} is set; allowed: text"),
+    ("def table(): return {'protocols': map(str, 'a')}", 'is map; allowed: text, finite numbers'),
+    ("def table(): return {'metric': print}", 'is builtin_function_or_method; allowed'),
+    ("def table(): return {'metric': float('nan')}", 'nan is float; allowed: text, finite'),
+    ("def table(): return {(1, 2): 'x'}", r"returns {\(1, 2\): 'x'}; allowed"),
+    ("def table(): return {'protocols': 'last_k'}", r"protocols='last_k'; allowed: one or more"),
+    ("def table(): return {'protocols': []}", r'protocols=\[\]; allowed: one or more'),
+    ("def table(): return {'protocols': [1]}", r'protocols=\[1\]; allowed: one or more'),
+    ("def table(): return {'protocols': ['last_kk']}", r"did you mean 'last_k'\?"),
+    ("def table(): return {'metric': ['ppl']}", r"metric=\['ppl'\]; allowed: a text"),
+    ("def table(): return {'form': ['grid']}", r"form=\['grid'\]; did you mean 'grid'\?"),
+    ("def table(): return {'controls': 1}", 'controls=1; allowed: True, False'),
+    ("def table(): return {'baseline': 3}", 'baseline=3; allowed: a text'),
+    ("def table(): return {'metric': 'gradient', 'baseline': 'rope'}", 'a metric with a better'),
+    ("def table(): return {'form': 'ranks', 'metric': 'gradient'}", 'a metric with a better end'),
+    ("def table(): return dict(form='columns', by='k')", "by='k'; allowed: protocol, corpus"),
+    ("def table(): return {'reference': [{'line': 'x'}]}", r'allowed: dict\(line=..., values='),
+    ("def table(): return {'reference': 'x'}", 'reference: allowed: a list of at most 1000 dicts'),
+    ("def figures(): return {'f': {'smooth': 1}}", "no setting 'smooth' of lengths"),
+    ("def figures(): return {'f': dict(form='positions', smooth=10**9)}", 'smooth=1000000000;'),
+    ("def figures(): return {'f': dict(form='positions', length=0)}", 'length=0; allowed: tokens'),
+    ("def figures(): return {'f': {'protocol': None}}", 'protocol=None; allowed: a text'),
+    ("def figures(): return {'../f': {}}", r"'\.\./f' names a figure; allowed: the name of a file"),
+    ("def figures(): return {'/f': {}}", "'/f' names a figure"),
+    ("def figures(): return {'': {}}", "'' names a figure"),
+    ("def figures(): return {'.f': {}}", r"'\.f' names a figure"),
+    ("def figures(): return {'f\\0': {}}", r'names a figure; allowed'),
+    ("def figures(): return {'f\\n': {}}", r'names a figure; allowed'),
+    ("def figures(): return {'f' * 61: {}}", r'names a figure; allowed'),
+    ('def table(): return [{}] * 1000000', r'table\(\): 1000000 of them; allowed: at most 100'),
+    ("def table(): return {'metric': 'x' * 999}", 'metric=.*allowed: a text of at most 200'),
+    ('x = []\nfor _ in range(99): x = [x]\ndef table(): return {'protocols': x}', 'allowed: at most 10 levels'),
+  ],
+)
+def test_what_cannot_work_is_one_line_before_the_first_run(source, message, tmp_path):
+  path = write_study(tmp_path / 'study.py', source)
+  with pytest.raises(UserError, match=message) as error:
+    study.of_study(path, tmp_path)
+  assert str(error.value).removeprefix('config: ').startswith(str(path))
+  assert str(error.value).isprintable()
+  assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'baseline': 'ropee'}, r"baseline='ropee' is no label of the study; did you mean 'rope'\?"),
+    ({'baseline': 'ro'}, 'is no label of the study'),
+    ({'protocols': ['copy']}, r"protocols=\['copy'\]: no run is evaluated so; allowed: last_k, "),
+    ({'baseline': 'rope'}, None),
+    ({'baseline': 'rope, L = 128, 600 steps'}, None),
+    ({'baseline': 'rope [x]'}, None),
+    ({'protocols': ['copy', 'last_k']}, None),
+    ({'baseline': None, 'protocols': None}, None),
+  ],
+)
+def test_a_baseline_or_protocol_that_no_run_will_have_is_refused(settings, message, tmp_path):
+  path = write_study(tmp_path / 'study.py', f'def table(): return {settings!r}')
+  planned = [config.load(ROOT / 'configs' / 'base.py', {'encoding.name': 'rope'})]
+  study.of_study(path, tmp_path)  # rows may have them
+  if message is None:
+    study.of_study(path, tmp_path, planned=planned)
+    return
+  with pytest.raises(UserError, match=message):
+    study.of_study(path, tmp_path, planned=planned)
+
+
+def test_protocols_of_a_task_are_its_name(tmp_path):
+  planned = [config.load(ROOT / 'configs' / 'tasks.py')]
+  report_settings.check_planned('x', [{'protocol': 'mqar'}], planned)
+  with pytest.raises(UserError, match=r'allowed: mqar$'):
+    report_settings.check_planned('x', [{'protocol': 'last_k'}], planned)
+
+
+# What study.json may hold
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'tables': None}, "the field 'tables' is NoneType, where list must be"),
+    ({'tables': {}}, "'tables' is dict, where list must be"),
+    ({'tables': [3]}, r'study\.json: tables is \[3\]'),
+    ({'tables': [{'metrc': 'ppl'}]}, r"no setting 'metrc' of lengths; did you mean 'metric'\?"),
+    ({'tables': [{}] * 1001}, '1001 of them; allowed: at most 100'),
+    ({'figures': {'../x': {}}}, r"'\.\./x' names a figure"),
+    ({'figures': {'x\0': {}}}, 'names a figure'),
+    ({'figures': {'x': {'smooth': 10**12}}}, "no setting 'smooth'"),
+    ({'figures': {'x': 3}}, 'figures is'),
+    ({'runs': 3}, "'runs' is int, where list must be"),
+    ({'runs': [['a']]}, r"runs: \['a'\]; allowed: names of 1 to 255 characters"),
+    ({'runs': ['a' * 999]}, 'allowed: names of 1 to 255'),
+    ({'runs': ['a'] * 100_001}, '100001 runs; allowed: at most 100000'),
+    ({'study': ['x']}, "'study' is list, where str must be"),
+    ({'sha256': 3}, "'sha256' is int"),
+  ],
+)
+def test_a_study_json_that_is_wrong_is_one_line(change, message, tmp_path):
+  storage.write_json(tmp_path / 'study.json', SAVED | change)
+  with pytest.raises(Damaged, match=message) as error:
+    study.load(tmp_path)
+  assert str(error.value).startswith(str(tmp_path / 'study.json'))
+  assert str(error.value).isprintable()
+  assert len(str(error.value)) < 600
+
+
+def test_an_old_study_json_says_what_to_do_and_config_is_enough(tmp_path):
+  path = write_study(tmp_path / 'study.py', "def table(): return {'metric': 'ppl'}")
+  storage.write_json(tmp_path / 'study.json', {'study': str(path), 'runs': ['a']})
+  with pytest.raises(Damaged, match=r"lacks the field 'sha256'; allowed: --config=STUDY, or"):
+    study.load(tmp_path)
+  assert study.load(tmp_path, path).runs == ['a']
+
+
+def test_a_figure_of_too_much_is_refused_before_it_is_drawn():
+  many = [row(f'label{n}') for n in range(201)]
+  with pytest.raises(UserError, match='figure: 201 lines; allowed: at most 200'):
+    figures.draw(many)
+  deep = needles(1, lines=('rope',), lengths=(64,), depths=range(9999))
+  with pytest.raises(UserError, match='1 panels of 1 x 9999 cells; allowed: 1200 square inches'):
+    figures.draw(deep, form='heat_map')
+
+
+# Writing
+
+
+def refuse_writes(monkeypatch, folder):
+  opened = open
+
+  def refuse(path, mode='r', *rest, **settings):
+    if str(path).startswith(str(folder)) and 'w' in mode:
+      raise OSError(errno.EROFS, 'Read-only file system', str(path))
+    return opened(path, mode, *rest, **settings)
+
+  monkeypatch.setattr('builtins.open', refuse)
+
+
+def test_a_folder_that_cannot_be_written_shows_its_tables_and_ends_with_a_line(
+  tmp_path, monkeypatch, capsys
+):
+  kept, out = tmp_path / 'kept', tmp_path / 'new' / 'out'
+  kept.mkdir()
+  storage.append_rows(kept / 'rows.jsonl', realistic(1))
+  refuse_writes(monkeypatch, kept)
+  with pytest.raises(Stopped, match=r'kept/table\.md: Read-only file system; .*--out=DIR') as error:
+    study.of_arguments([str(kept)], ROOT).write_tables()
+  assert (error.value.code, str(error.value).count('\n')) == (1, 0)
+  assert 'transformer_xl' in capsys.readouterr().out
+  with pytest.raises(Stopped, match=r'kept/extrapolation\.png: Read-only file system'):
+    study.of_arguments([str(kept)], ROOT).write_figures()
+  report = study.of_arguments([str(kept), f'--out={out}'], ROOT)
+  report.write_tables()
+  report.write_figures()
+  assert {path.name for path in out.iterdir()} == {
+    *('table.md', 'table.tex', 'table.csv', 'extrapolation.png')
+  }
+  assert [path.name for path in kept.iterdir()] == ['rows.jsonl']
+
+
+@pytest.mark.parametrize('size', [10, 100, 700, 1500, 9000])
+def test_on_a_full_disk_every_file_is_whole_or_the_one_before(size, tmp_path, capsys):
+  storage.append_rows(tmp_path / 'rows.jsonl', rows_of({'rope': {8: [1.0]}}))
+  cost = {'run': 'a', 'label': 'rope', 'seed': 0, 'parameters': 1, 'encoding_parameters': 0}
+  cost |= {'tokens': 1, 'train_length': 8, 'compute_dtype': 'float32', 'seconds_per_step': None}
+  storage.append_rows(tmp_path / 'costs.jsonl', [cost])
+  report = study.load(tmp_path)
+
+  def write():
+    failed = report.write_all_possible()
+    try:
+      page.write(tmp_path / 'page.html', 'x' * 2000)
+    except Stopped as error:
+      failed['page'] = str(error)
+    return failed
+
+  assert write() == {}
+  whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  made = whole.keys() - {'rows.jsonl', 'costs.jsonl'}
+  for name in made:
+    (tmp_path / name).write_text('the one before')
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+  try:
+    failed = write()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert failed
+  assert all('File too large' in why and why.isprintable() for why in failed.values()), failed
+  after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  assert after.keys() == whole.keys()
+  for name, content in after.items():
+    assert content in (whole[name], b'the one before')
+    assert len(content) <= max(size, 14) or name == 'rows.jsonl' or name == 'costs.jsonl'
+
+
+def test_a_run_that_may_not_be_read_is_one_line_and_not_damaged(tmp_path, monkeypatch):
+  for name in ('open', 'locked'):
+    (tmp_path / name).mkdir()
+    storage.append_rows(tmp_path / name / 'eval.jsonl', [row('rope', run=name)])
+  stat = os.stat
+
+  def refuse(path, **settings):
+    if str(path).startswith(str(tmp_path / 'locked' / 'e')):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return stat(path, **settings)
+
+  monkeypatch.setattr(os, 'stat', refuse)
+  with pytest.raises(Stopped, match=r'locked/eval\.jsonl: Permission denied') as error:
+    study.Report(tmp_path).all_tables()
+  assert 'damaged' not in str(error.value)
+
+
+# A sweep
+
+
+def test_a_sweep_refuses_what_cannot_work_before_anything_is_written(tmp_path):
+  run = Study(tmp_path, ['rope'])
+  run.path.write_text(f"{run.path.read_text()}\ndef table(): return dict(baseline='roep')\n")
+  with pytest.raises(UserError, match=r"baseline='roep' is no label .*; did you mean 'rope'\?"):
+    run()
+  assert not run.out.exists()
