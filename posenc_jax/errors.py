@@ -53,6 +53,8 @@ def shown(value: object, most: int = 120) -> str:
     text = repr(value)
   except (ValueError, RecursionError):  # an int of thousands of digits, or nested without end
     return f'<{type(value).__name__}>'
+  text = ' '.join(text.split())
+  text = text if text.isprintable() else ascii(text)
   return text if len(text) <= most else f'{text[: most - 20]}...{text[-10:]}'
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import numbers
 from collections.abc import Iterator, MutableMapping
 
 from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
@@ -122,6 +123,10 @@ def _signature(name: str) -> list[inspect.Parameter]:
   return list(found.values())
 
 
+MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
+MAX_WHOLE_NUMBER = 2**31 - 1  # of a number that may have a point: jax counts in int32
+
+
 def check(name: str, hyper: dict[str, object]) -> None:
   """Raises ValueError, one line, for an unknown encoding or hyperparameter or a wrong type."""
   known = {p.name: p.annotation for p in _signature(name)}
@@ -132,6 +137,9 @@ def check(name: str, hyper: dict[str, object]) -> None:
       raise ValueError(f'encoding {name} has no hyperparameter {shown(key)}; {allowed}')
     if not has_type(value, known[key]):
       raise ValueError(f'{name}: {key}={shown(value)} must be {describe_type(known[key])}')
+    most = MAX_WHOLE_NUMBER if has_type(0.5, known[key]) else MAX_INTEGER
+    if isinstance(value, numbers.Integral) and abs(value) > most:
+      raise ValueError(f'{name}: {key}={shown(value)} must be at most {most} in size')
 
 
 def make(
