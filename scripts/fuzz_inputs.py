@@ -39,13 +39,12 @@ from ml_collections import ConfigDict
 from posenc_jax import config, data, encodings, errors, sweep, tasks
 from posenc_jax.config.schema import FIELDS
 from posenc_jax.distributed import devices
-from posenc_jax.evaluation import evaluate, preflight
+from posenc_jax.evaluation import evaluate, preflight, profiles
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.reporting import study as studies
 from posenc_jax.reporting.mpl import figures as mpl_figures
 from posenc_jax.reporting.mpl import profile_figure
-from posenc_jax.training import loop
+from posenc_jax.training import loop, trackers
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / 'configs' / 'base.py'
@@ -310,6 +309,9 @@ def good_corpus(folder: Path) -> Path:
 def check(run: ConfigDict, *_) -> None:
   """Does what a training does until it computes: builds the model as shapes and passes tokens."""
   config.validate(run)
+  trackers.check(run.train.trackers)
+  if run.train.init_from:
+    config.saved_config(run.train.init_from)
   preflight.check_model(run)
   preflight.check_training_data(run)
   preflight.check_evaluation(run)
@@ -689,23 +691,23 @@ def work_left_out() -> Iterator[None]:
     if refused := preflight.check_all([config.to_json(run.config) for run in runs]):
       raise errors.UserError(refused[1])
 
-  def plan_only(path, out, overrides, scripts, jobs, launcher):
-    del jobs, launcher
-    runs = sweep.plan(path, out, overrides, scripts)
-    studies.of_study(path, Path(out), [run.name for run in runs])
+  def build_only(spec, length, samples, seed, **sizes):
+    del length, samples
+    profiles.from_spec(spec, seed=seed, **sizes)
 
   from scripts.bench import command
 
-  nothing = lambda *_, **__: []
+  nothing = lambda *_, **__: {}
   with contextlib.ExitStack() as stack:
     for owner, name, replacement in (
       (loop, 'train', check),
       (evaluate, 'evaluate', check),
       (sweep, 'check_runs', check_runs),
-      (sweep, 'sweep', plan_only),
-      (profile_figure, 'draw', nothing),
+      (sweep.local, 'execute', nothing),
+      (sweep.slurm, 'execute', nothing),
+      (profile_figure, 'draw', build_only),
       (mpl_figures, 'save', nothing),
-      (command, 'measure', sys.exit),
+      (command, 'measure', lambda *_: sys.exit(0)),
       (devices, 'enable_compilation_cache', nothing),
       (devices, 'announce_devices', nothing),
     ):
