@@ -141,9 +141,8 @@ def plan(
     commands = [[sys.executable, str(script), *flags] for script in scripts]
     run = Run(workdir, commands, run_config, init_from)
     if workdir in runs and config.differing_keys(runs[workdir].config, run_config):
-      raise UserError(
-        f'sweep: two runs of one name, {run.name}; allowed: values that differ as text'
-      )
+      problem = f'two different runs have one name, {run.name}'
+      raise UserError(f'config: {path}: sweep(): {problem}; allowed: values that differ as text')
     runs[workdir] = run
   if scripts and len(runs) < len(swept_runs):
     given = ', '.join(f'--config.{field}' for field in overrides)
