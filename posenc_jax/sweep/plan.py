@@ -177,6 +177,7 @@ def check_runs(path: str | Path, runs: list[Run]) -> None:
     input=json.dumps([config.to_json(run.config) for run in runs]),
     capture_output=True,
     text=True,
+    errors='replace',
     env={**os.environ, 'PYTHONPATH': search_path, 'JAX_PLATFORMS': 'cpu'},
     check=False,
   )
@@ -184,7 +185,7 @@ def check_runs(path: str | Path, runs: list[Run]) -> None:
     lines = ended.stderr.strip().splitlines()
     reason = lines[-1] if lines else f'exit code {ended.returncode}'
     raise Stopped(f'{path}: its runs cannot be checked: {reason}')
-  if refused := json.loads(ended.stdout):
+  if refused := json.loads(ended.stdout.splitlines()[-1]):
     number, reason = refused
     raise UserError(f'{runs[number].name}: {reason}')
 
