@@ -36,6 +36,13 @@ def nearest(name: object, names: Iterable[str]) -> str:
   return hint(name, names) or f'allowed: {", ".join(names) or "none"}'
 
 
+def nearest_of_all(name: object, names: Iterable[str]) -> str:
+  """'did you mean ...?; allowed: ...' with all names, where there are few."""
+  names = list(names)
+  near = hint(name, names)
+  return f'{near and f"{near}; "}allowed: {", ".join(names) or "none"}'
+
+
 def hint(name: object, names: Iterable[str]) -> str:
   """'did you mean ...?' for a misspelt name, or '' if no name is near."""
   close = closest(name, names)

@@ -117,7 +117,7 @@ def _numbers(flag: str, text: str) -> list[int]:
   allowed = 'whole numbers of 1 or more, of at most 7 digits, with commas between them'
   words = _words(flag, text, allowed)
   if not all(re.fullmatch('[1-9][0-9]{0,6}', word) for word in words):
-    raise UserError(f'--{flag}={errors.shown(text)}; allowed: {allowed}, none twice')
+    raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
   return [int(word) for word in words]
 
 
@@ -126,7 +126,7 @@ def _shapes(text: str) -> list[tuple[int, int]]:
   allowed = 'LENGTHxBATCH, with commas between them, of at most 7 digits each'
   words = _words('shapes', text, allowed)
   if not all(re.fullmatch('[1-9][0-9]{0,6}x[1-9][0-9]{0,6}', word) for word in words):
-    raise UserError(f'--shapes={errors.shown(text)}; allowed: {allowed}')
+    raise UserError(f'--shapes={text}; allowed: {allowed}')
   return [tuple(map(int, word.split('x'))) for word in words]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, MutableMapping
 
 from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.hyperparameters import describe_type, has_type
-from posenc_jax.errors import hint, nearest, shown
+from posenc_jax.errors import nearest, nearest_of_all, shown
 
 BUILT_IN = {
   'nope': 'nope.NoPE',
@@ -132,8 +132,7 @@ def check(name: str, hyper: dict[str, object]) -> None:
   known = {p.name: p.annotation for p in _signature(name)}
   for key, value in hyper.items():
     if key not in known:
-      near = hint(key, known)
-      allowed = f'{near and f"{near}; "}allowed: {", ".join(known) or "none"}'
+      allowed = nearest_of_all(key, known)
       raise ValueError(f'encoding {name} has no hyperparameter {shown(key)}; {allowed}')
     if not has_type(value, known[key]):
       raise ValueError(f'{name}: {key}={shown(value)} must be {describe_type(known[key])}')
