@@ -38,7 +38,7 @@ def nearest(name: object, names: Iterable[str]) -> str:
 
 def nearest_of_all(name: object, names: Iterable[str]) -> str:
   """'did you mean ...?; allowed: ...' with all names, where there are few."""
-  names = list(names)
+  names = sorted(names)
   near = hint(name, names)
   return f'{near and f"{near}; "}allowed: {", ".join(names) or "none"}'
 
