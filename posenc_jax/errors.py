@@ -50,6 +50,13 @@ def nearest(name: object, names: Iterable[str]) -> str:
   return hint(name, names) or f'allowed: {", ".join(names) or "none"}'
 
 
+def nearest_of_all(name: object, names: Iterable[str]) -> str:
+  """'did you mean ...?; allowed: ...' with all names, where there are few."""
+  names = sorted(names)
+  near = hint(name, names)
+  return f'{near and f"{near}; "}allowed: {", ".join(names) or "none"}'
+
+
 def hint(name: object, names: Iterable[str]) -> str:
   """'did you mean ...?' for a misspelt name, or '' if no name is near."""
   close = closest(name, names)
@@ -67,6 +74,8 @@ def shown(value: object, most: int = 120) -> str:
     text = repr(value)
   except (ValueError, RecursionError):  # an int of thousands of digits, or nested without end
     return f'<{type(value).__name__}>'
+  text = ' '.join(text.split())
+  text = text if text.isprintable() else ascii(text)
   return text if len(text) <= most else f'{text[: most - 20]}...{text[-10:]}'
 
 

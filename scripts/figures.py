@@ -19,12 +19,20 @@ import sys
 from pathlib import Path
 
 from posenc_jax import config
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, user_errors
 from posenc_jax.reporting import study
 from posenc_jax.reporting.mpl import figures, profile_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'length': 512, 'heads': 8, 'head_dim': 64, 'train_length': 512, 'samples': 256, 'seed': 0}
+MOST = {
+  'length': 2**17,
+  'heads': 256,
+  'head_dim': 4096,
+  'train_length': 2**24,
+  'samples': 2**14,
+  'seed': 2**31 - 1,
+}
 
 
 def main(argv):
@@ -45,6 +53,9 @@ def draw_encodings(argv: list[str]) -> None:
     argv, {'encoding': '', 'classic': False, 'out': config.REQUIRED, **SIZES}
   )
   sizes = {name: getattr(flags, name) for name in SIZES}
+  for name, size in sizes.items():
+    if not (name == 'seed' or 1 <= size <= MOST[name]) or size < 0:
+      raise UserError(f'--{name}={size}; allowed: 1 to {MOST[name]}')
   if overrides:
     raise UserError(
       f'--config.{next(iter(overrides))}: hyperparameters stand in --encoding=NAME/hyper=value'
@@ -62,7 +73,8 @@ def draw_encodings(argv: list[str]) -> None:
   config.check_folder(f'--out={flags.out}', flags.out)
   for name, draw in drawers.items():
     figure, path = draw(), Path(flags.out) / f'{name}.png'
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with user_errors(OSError):
+      path.parent.mkdir(parents=True, exist_ok=True)
     figures.save(figure, path)
 
 

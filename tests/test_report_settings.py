@@ -157,7 +157,10 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def figures(): return {'f' * 61: {}}", r'names a figure; allowed'),
     ('def table(): return [{}] * 1000000', r'table\(\): 1000000 of them; allowed: at most 100'),
     ("def table(): return {'metric': 'x' * 999}", 'metric=.*allowed: a text of at most 200'),
-    ('x = []\nfor _ in range(99): x = [x]\ndef table(): return {'protocols': x}', 'allowed: at most 10 levels'),
+    (
+      "x = []\nfor _ in range(99): x = [x]\ndef table(): return {'protocols': x}",
+      'allowed: at most 10 levels',
+    ),
   ],
 )
 def test_what_cannot_work_is_one_line_before_the_first_run(source, message, tmp_path):

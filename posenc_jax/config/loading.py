@@ -131,6 +131,8 @@ STUDY_FUNCTIONS = {
 
 def _what_is_there(path: Path) -> str:
   """Names the deepest folder of the path that exists, and what in it could be meant."""
+  if path.is_dir():
+    return 'it is a folder; allowed: a file such as configs/base.py'
   here = next(folder for folder in path.absolute().parents if folder.is_dir())
   missing = path.absolute().relative_to(here).parts[0]
   if path.absolute().parent == here:

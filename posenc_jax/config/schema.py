@@ -59,15 +59,13 @@ def number(holds: Callable[[float], bool], allowed: str) -> Check:
   """Takes numbers that float32 holds and that `holds` is true of."""
 
   def check(value):
-    if not _is_number(value) or not abs(value) <= LARGEST_FLOAT:
+    if not isinstance(value, float) and whole(-LARGEST)(value):
+      return 'a finite number (with a point, as 1e10, if it is large)'
+    if not abs(value) <= LARGEST_FLOAT:
       return 'a finite number'
     return None if holds(value) else allowed
 
   return check
-
-
-def _is_number(value: object) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def text(most: int = MAX_TEXT) -> Check:

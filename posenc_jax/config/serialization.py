@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.errors import Damaged, UserError, shown
+from posenc_jax.errors import DISK_ERRORS, Damaged, UserError, shown
 
 NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
 # Where a run takes place and who follows it. But for rounding on another mesh, no number depends
@@ -32,6 +32,10 @@ def saved_config(workdir: str | Path) -> ConfigDict:
     raise UserError(
       f'workdir={shown(str(workdir))}: no config.json{holds}; allowed: {allowed}'
     ) from None
+  except OSError as error:
+    if error.errno in DISK_ERRORS:
+      raise
+    raise UserError(f'{shown(str(path))}: {error.strerror}; allowed: {remedy}') from None
   except Damaged:
     raise
   except (ValueError, RecursionError) as error:  # a name with a dot in it, or nested too deeply

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, user_errors
 
+# What the system says of a file that goes away while the folder is read.
+GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # How files of gzip, zstd, bzip2, xz and zip begin.
 COMPRESSED = (b'\x1f\x8b', b'\x28\xb5\x2f\xfd', b'BZh', b'\xfd7zXZ', b'PK\x03\x04')
 SPLITS = ('train', 'validation', 'test')
@@ -68,6 +70,11 @@ def prepare(name: str, cache: Path) -> Path:
 
 def _documents(root: Path) -> list[Document]:
   """All documents below `root`, sorted by the names of their files, without hidden files."""
+  with user_errors(*GONE):
+    return _documents_of_files(root)
+
+
+def _documents_of_files(root: Path) -> list[Document]:
   documents = []
   paths = (path for path in root.rglob('*') if path.suffix in ('.txt', '.jsonl') and path.is_file())
   for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
@@ -108,6 +115,11 @@ def _text(document: Document, content: bytes) -> bytes:
 
 
 def _read(document: Document, text_field: str) -> bytes:
+  with user_errors(*GONE):
+    return _contents(document, text_field)
+
+
+def _contents(document: Document, text_field: str) -> bytes:
   if document.offset is None:
     return _text(document, document.path.read_bytes())
   with document.path.open('rb') as lines:

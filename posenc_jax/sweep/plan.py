@@ -143,9 +143,8 @@ def plan(
     commands = [[sys.executable, str(script), *flags] for script in scripts]
     run = Run(workdir, commands, run_config, init_from)
     if workdir in runs and config.differing_keys(runs[workdir].config, run_config):
-      raise UserError(
-        f'sweep: two runs of one name, {run.name}; allowed: values that differ as text'
-      )
+      problem = f'two different runs have one name, {run.name}'
+      raise UserError(f'config: {path}: sweep(): {problem}; allowed: values that differ as text')
     runs[workdir] = run
   if scripts and len(runs) < len(swept_runs):
     given = ', '.join(f'--config.{field}' for field in overrides)
@@ -180,6 +179,7 @@ def check_runs(path: str | Path, runs: list[Run]) -> None:
     input=json.dumps([config.to_json(run.config) for run in runs]),
     capture_output=True,
     text=True,
+    errors='replace',
     env={**os.environ, 'PYTHONPATH': search_path, 'JAX_PLATFORMS': 'cpu'},
     check=False,
   )
@@ -187,7 +187,7 @@ def check_runs(path: str | Path, runs: list[Run]) -> None:
     lines = ended.stderr.strip().splitlines()
     reason = lines[-1] if lines else f'exit code {ended.returncode}'
     raise Stopped(f'{path}: its runs cannot be checked: {reason}')
-  if refused := json.loads(ended.stdout):
+  if refused := json.loads(ended.stdout.splitlines()[-1]):
     number, reason = refused
     raise UserError(f'{runs[number].name}: {reason}')
 

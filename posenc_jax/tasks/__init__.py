@@ -8,7 +8,7 @@ import ast
 import inspect
 from collections.abc import Callable, Sequence
 
-from posenc_jax.errors import nearest, shown
+from posenc_jax.errors import nearest, nearest_of_all, shown
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
 from posenc_jax.tasks.base import Example, Task, chance
@@ -85,7 +85,7 @@ def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
   known = options(name)
   for key in chosen:
     if key not in known:
-      allowed = nearest(key, known) if known else 'allowed: no options'
+      allowed = nearest_of_all(key, known) if known else 'allowed: no options'
       raise ValueError(f'task {name} has no option {key!r}; {allowed}')
     _check_option(key, chosen[key], known[key])
   needs_text = 'texts' in inspect.signature(TASKS[name]).parameters

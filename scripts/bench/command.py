@@ -75,6 +75,8 @@ def plan(flags, overrides: dict[str, object], omissions: list[str]) -> list[case
   _require(seeds_fit, 'seeds', flags, '0, or with --step and no --peers')
   _require(flags.repeats >= 0, 'repeats', flags, '0 (as time allows) or more')
   _require(flags.budget > 0, 'budget', flags, 'minutes, more than 0')
+  _numbers('lengths', flags.lengths)  # also where the other one is measured
+  _shapes(flags.shapes)
   has_attention = flags.attention or not flags.step
   has_step = flags.step or not flags.attention
   if overrides and not has_step:
@@ -112,11 +114,20 @@ def _names(flag: str, text: str, allowed) -> list[str]:
 
 
 def _numbers(flag: str, text: str) -> list[int]:
-  allowed = 'whole numbers of 1 or more, with commas between them'
+  allowed = 'whole numbers of 1 or more, of at most 7 digits, with commas between them'
   words = _words(flag, text, allowed)
-  if not all(re.fullmatch('[1-9][0-9]*', word) for word in words):
+  if not all(re.fullmatch('[1-9][0-9]{0,6}', word) for word in words):
     raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
   return [int(word) for word in words]
+
+
+def _shapes(text: str) -> list[tuple[int, int]]:
+  """(length, batch) of each shape of a training step."""
+  allowed = 'LENGTHxBATCH, with commas between them, of at most 7 digits each'
+  words = _words('shapes', text, allowed)
+  if not all(re.fullmatch('[1-9][0-9]{0,6}x[1-9][0-9]{0,6}', word) for word in words):
+    raise UserError(f'--shapes={text}; allowed: {allowed}')
+  return [tuple(map(int, word.split('x'))) for word in words]
 
 
 def _encodings(flags) -> list[str]:
@@ -219,11 +230,7 @@ def _step(
       raise UserError(
         f'--config.{path}: is set by the benchmark; allowed: --shapes, --dtypes, --encodings'
       )
-  allowed = 'LENGTHxBATCH, with commas between them'
-  shapes = _words('shapes', flags.shapes, allowed)
-  if not all(re.fullmatch('[1-9][0-9]*x[1-9][0-9]*', word) for word in shapes):
-    raise UserError(f'--shapes={flags.shapes}; allowed: {allowed}')
-  shapes = [tuple(map(int, word.split('x'))) for word in shapes]
+  shapes = _shapes(flags.shapes)
   compiled = None
   if peers is None:
     peers, compiled = cases.STEP_PEERS, 'rope' if 'rope' in specs else specs[0]

@@ -3,11 +3,12 @@
 import dataclasses
 import importlib
 import inspect
+import numbers
 from collections.abc import Iterator, MutableMapping
 
 from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.hyperparameters import describe_type, has_type
-from posenc_jax.errors import hint, nearest, shown
+from posenc_jax.errors import nearest, nearest_of_all, shown
 
 BUILT_IN = {
   'nope': 'nope.NoPE',
@@ -122,16 +123,22 @@ def _signature(name: str) -> list[inspect.Parameter]:
   return list(found.values())
 
 
+MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
+MAX_WHOLE_NUMBER = 2**31 - 1  # of a number that may have a point: jax counts in int32
+
+
 def check(name: str, hyper: dict[str, object]) -> None:
   """Raises ValueError, one line, for an unknown encoding or hyperparameter or a wrong type."""
   known = {p.name: p.annotation for p in _signature(name)}
   for key, value in hyper.items():
     if key not in known:
-      near = hint(key, known)
-      allowed = f'{near and f"{near}; "}allowed: {", ".join(known) or "none"}'
+      allowed = nearest_of_all(key, known)
       raise ValueError(f'encoding {name} has no hyperparameter {shown(key)}; {allowed}')
     if not has_type(value, known[key]):
       raise ValueError(f'{name}: {key}={shown(value)} must be {describe_type(known[key])}')
+    most = MAX_WHOLE_NUMBER if has_type(0.5, known[key]) else MAX_INTEGER
+    if isinstance(value, numbers.Integral) and abs(value) > most:
+      raise ValueError(f'{name}: {key}={shown(value)} must be at most {most} in size')
 
 
 def make(

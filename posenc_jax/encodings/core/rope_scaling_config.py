@@ -12,7 +12,7 @@ from posenc_jax.encodings.core.rope_scaling import (
   proportional,
 )
 from posenc_jax.encodings.core.yarn import yarn, yarn_paper
-from posenc_jax.errors import nearest
+from posenc_jax.errors import nearest, nearest_of_all
 
 # (K, base, keys of the call, *, fields) -> (frequencies, attention factor); see rope_scaling.py.
 SCALINGS = {
@@ -65,7 +65,7 @@ def read_scaling(
       raise ValueError(f'scaling.{field}={scaling[field]!r} must be {own}={value!r} of rope')
   for name in fields:
     if name not in known:
-      raise ValueError(f'scaling.{name} is no field of {rope_type}; {nearest(name, known)}')
+      raise ValueError(f'scaling.{name} is no field of {rope_type}; {nearest_of_all(name, known)}')
   if rope_type == 'default':
     return None
   if ORIGINAL in known:

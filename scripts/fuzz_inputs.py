@@ -1,0 +1,790 @@
+"""Gives the commands wrong inputs by the hundred, and counts how each of them ends.
+
+  python scripts/fuzz_inputs.py                 # all, a few minutes
+  python scripts/fuzz_inputs.py --count=200 --kinds=flags,studies
+
+Every input must be named in one line, or be taken because it is allowed; a traceback, a hang, a
+message of several lines, or a file that is left although the input was refused makes the exit code
+1. The commands run in this process, with their work left out: a training ends once its model was
+built and its evaluation planned, and nothing is drawn or timed.
+
+--count: how many inputs, drawn evenly from all kinds; 0: all. --seed: of the draw. --kinds: names
+of kinds, with commas between them. --seconds: after these an input counts as a hang.
+"""
+
+import collections
+import contextlib
+import functools
+import importlib
+import io
+import json
+import random
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from posenc_jax import config, data, encodings, errors, sweep, tasks
+from posenc_jax.config.schema import FIELDS
+from posenc_jax.distributed import devices
+from posenc_jax.evaluation import evaluate, preflight, profiles
+from posenc_jax.model.decoder import build
+from posenc_jax.model.token_nll import token_nll
+from posenc_jax.reporting.mpl import figures as mpl_figures
+from posenc_jax.reporting.mpl import profile_figure
+from posenc_jax.training import loop, trackers
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / 'configs' / 'base.py'
+LONGEST_MESSAGE = 2000  # characters; more is no line that anyone reads
+ENDS = ('one line', 'taken', 'many lines', 'traceback', 'hang', 'left files')
+GOOD_ENDS = ENDS[:2]
+DEEP = 400  # brackets: more than Python's parser takes
+
+# Values as they stand on a command line.
+WORDS = (
+  *(
+    '',
+    ' ',
+    'abc',
+    'None',
+    'True',
+    '()',
+    '[]',
+    '{}',
+    '...',
+    '1j',
+    "b'x'",
+    '{1, 2}',
+    '"',
+    '(1,',
+    '[',
+  ),
+  *('0', '-1', '1.5', '1e999', 'nan', 'inf', '-0.0', '1e-320', '2147483648', '9' * 30, '9' * 400),
+  *('-' + '9' * 5000, '(1, 1)', '(0,)', '(-1, "x")', '(1, (2, (3,)))', "{'a': {'b': [1]}}", '1,2'),
+  *("{'name': 'rope'}", "('rope', 5)", '{5: 5}', "{'a.b': 1}", "{'items': 1}", '1e308', '$(ls)'),
+  *(
+    'a\0b',
+    'a\nb',
+    '\x1b[31mred',
+    '\ud800',
+    'é' * 10,
+    'x' * 300,
+    'x' * 20_000,
+    '/' * 300,
+    '~nobody/x',
+  ),
+  *('[' * DEEP, '[' * 90 + ']' * 90, '-' * 9000 + '1', '/proc/nothing/x', '../..', '/dev/null'),
+)
+# Values as a study or a config.json can have them.
+OBJECTS = (
+  *(None, True, 0, -1, 1.5, float('nan'), float('inf'), 10**30, 10**400, 2**31, '', 'abc', 'a\0b'),
+  *('a\nb', '\ud800', 'x' * 20_000, (), (1, 1), ('a', 1), ((1,), [2]), [], [[]], {}, {'a': 1}),
+  *({'name': 'rope'}, {'a': {'b': ()}}, (float('nan'),), ({},), (None,), ('',), (10**400,)),
+  *(object(), {1, 2}, b'x', 1j, len, np.int64(3), np.zeros(2), {1: 2}, ({1: 2},), ConfigDict()),
+  functools.reduce(lambda inner, _: (inner,), range(3000), ()),
+  functools.reduce(lambda inner, _: {'a': inner}, range(300), {}),
+)
+PATHS = (
+  *('', '.', '..', 'train', 'train.', '.train', 'train..steps', 'train.stepz', 'train.steps.x'),
+  *('encoding', 'encoding.', 'encoding..x', 'encoding.items', 'encoding.__class__', 'encoding.a b'),
+  *('encoding.' + 'a.' * 2000 + 'b', 'encoding.name.x', 'encoding.x\0', '\ud800', 'x' * 5000),
+  *(
+    'encoding.lock',
+    'items',
+    'eval.lengths.0',
+    'encoding.\n',
+    'encoding.x.y.z',
+    'seed.seed',
+    '1',
+    'é',
+  ),
+)
+# The body of a study, in which BASE stands for the path of base.py.
+STUDIES = (
+  *('', 'x = 1', 'def', 'def get_config(:\n', '\0', '\ud83d', 'import nothing_like_this', '1 / 0'),
+  *(
+    'raise SystemExit(3)',
+    'raise ValueError("a\\nb")',
+    'raise KeyboardInterrupt if 0 else OSError',
+  ),
+  *(
+    'get_config = 3',
+    'def get_config(x): pass',
+    'def get_config(): return None',
+    'x = [[]] * (10**30)',
+  ),
+  *(
+    'def get_config(): return {}',
+    'def get_config(): 1 / 0',
+    'def get_config(): return get_config()',
+  ),
+  *('def get_config(): raise SystemExit', 'from ml_collections import *\nget_config = ConfigDict'),
+  'from posenc_jax.errors import UserError\ndef get_config(): raise UserError("x=1; allowed: 2")',
+  'from posenc_jax.config import load\ndef get_config(): return load("nowhere.py")',
+  'from posenc_jax import register\nregister("rope", int)',
+  'from posenc_jax import register\nregister("my own", int)',
+)
+GOOD_CONFIG = """
+from posenc_jax.config import *
+def get_config():
+  return load(BASE, FIELDS)
+"""
+# What follows a good config in a study.
+BODIES = (
+  *('', 'sweep = 3', 'def sweep(): pass', 'def sweep(): return 5', 'def sweep(): return []'),
+  *('def sweep(): return [3]', 'def sweep(): return [{3: 4}]', 'def sweep(): return {"seed": 0}'),
+  *('def sweep(): return [{}, {}]', 'def sweep(): yield {"seed": 0}; 1 / 0', 'def sweep(): 1 / 0'),
+  *('def sweep():\n  while True:\n    yield {"seed": 0}', 'def sweep(): return [{"seed": "0"}]'),
+  *('def sweep(): return vary("seed", 0, 0)', 'def sweep(): return vary("sed", 0)', 'import sweep'),
+  *('def sweep(): return vary("encoding.name", "rope", "roppe")', 'def sweep(): return "seed"'),
+  *(
+    'def sweep(): return vary("encoding.name", 3)',
+    'def sweep(): return vary("encoding.name", None)',
+  ),
+  *(
+    'def sweep(): return vary("encoding.base", 1, "1")',
+    'def sweep(): return vary("encoding", "rope")',
+  ),
+  *(
+    'def sweep(): return vary("encoding.base", -1.0, 0)',
+    'def sweep(): return vary("label", "a\\0b")',
+  ),
+  *('def sweep(): return vary("eval.lengths", (4, 9000))', 'def sweep(): return [{"train": 3}]'),
+  *(
+    'def sweep(): return vary("eval.documents", 3000)',
+    'def sweep(): return vary("train.length", 5000)',
+  ),
+  *('def sweep(): return vary("data.corpus", "task:cpy")', 'def sweep(): return vary("", 3)'),
+  *(
+    'def sweep(): return vary("train.init_from", {"seed": 9})',
+    'def sweep(): return vary("seed", 10**400)',
+  ),
+  *(
+    'def sweep(): return vary("train.init_from", "nowhere")',
+    'def sweep(): return vary("seed", [[[]]])',
+  ),
+  *(
+    'def sweep(): return vary("encoding.name", "pattern")',
+    'def sweep(): return vary("a" * 9000, 1)',
+  ),
+  *(
+    'def sweep(): return product(vary("seed", 0), vary("seed", 1))',
+    'def sweep(): raise SystemExit',
+  ),
+  *(
+    'def sweep(): return zipped(vary("seed", 0, 1), vary("label", "a"))',
+    'def sweep(a): return []',
+  ),
+  *(
+    'def sweep(): return [{"seed": 0}]\ntable = 3',
+    'def sweep(): return [{"seed": 0}]\ndef table(): pass',
+  ),
+  *('def sweep(): return [{"seed": 0}]\ndef table(): return 5', 'from posenc_jax import sweep'),
+  *(
+    'def sweep(): return [{"seed": 0}]\ndef table(): return [5]',
+    'def sweep(): return vary("seed", {})',
+  ),
+  *(
+    'def sweep(): return [{"seed": 0}]\ndef table(): return {"form": "nothing"}',
+    'sweep = get_config',
+  ),
+  *(
+    'def sweep(): return [{"seed": 0}]\ndef table(): 1 / 0',
+    'def sweep(): return vary("seed", -1)',
+  ),
+  *(
+    'def sweep(): return [{"seed": 0}]\ndef figures(): pass',
+    'def sweep(): return (0 for _ in "a")',
+  ),
+  *(
+    'def sweep(): return [{"seed": 0}]\ndef figures(): return ["x"]',
+    'def sweep(): return ["seed"]',
+  ),
+  *(
+    'def sweep(): return [{"seed": 0}]\ndef figures(): return {"x": 3}',
+    'def sweep(): return [None]',
+  ),
+  *('def sweep(): return [{"seed": 0}]\ndef figures(): return {3: {}}', 'def sweep(): return [[]]'),
+  *(
+    'def sweep(): return [{"seed": 0}]\nfigures = 1',
+    'def sweep(): return vary("train.steps", 1.5)',
+  ),
+)
+# Files of a corpus, by name, in place of good ones; b'' beside them is an empty file.
+DEEP_JSON = b'{"text": ' + b'[' * 100_000 + b']' * 100_000 + b'}'
+CORPORA = (
+  {},
+  {'train/a.txt': b''},
+  {'a.txt': b'x'},
+  {'a.md': b'x' * 99},
+  {'a.txt.gz': b'\x1f\x8b' + b'x' * 99},
+  {'test': b'a file'},
+  {'validation/a.txt': b'x' * 99},
+  {'train/a.jsonl': DEEP_JSON},
+)
+CONTENTS = (
+  *(b'\x1f\x8b' + bytes(99), bytes(range(256)) * 9, b'BZh9' + b'x' * 99, b'PK\x03\x04' + b'x' * 99),
+  *(DEEP_JSON, b'{', b'[]', b'3', b'null', b'{"text": 3}', b'{"txt": "x"}', b'{"text": "\\ud800"}'),
+  *(
+    b'\xff\xfe{}',
+    b'{"text": ' + b'9' * 5000 + b'}',
+    b'{"text": NaN}',
+    b'\0',
+    b'',
+    b'\n\n',
+    b'"x"',
+  ),
+)
+NAMES = (
+  *('', ' ', 'nowhere', 'badenc', '/dev/null', '..', str(BASE), 'tfds:', 'tfds:x', 'tfds:a/b/c'),
+  *(
+    'tfds:../..',
+    'tfds:lm1b:9.9.9',
+    'tfds::',
+    'tfds: ',
+    'tfds:a b',
+    'task:',
+    'task:copi',
+    'task:copy/',
+  ),
+  *(
+    'task:copy/symbols',
+    'task:copy/a=1',
+    'task:copy/symbols=1/symbols=2',
+    'x' * 300,
+    '/'.join('ab' * 999),
+  ),
+  *('task:passkey/style=sentences', 'tfds:' + 'x' * 300, 'sotu/x', 'tfds:é', 'huggingface:x', '~'),
+)
+
+
+class Input(NamedTuple):
+  """A wrong input: its kind, its words, and what is done with it in an empty folder."""
+
+  kind: str
+  words: str
+  run: Callable[[Path], object]
+
+
+class Hang(BaseException):
+  """An input took too long."""
+
+
+def tiny(folder: Path) -> dict[str, object]:
+  """Overrides of a small run whose corpus lies in `folder`."""
+  model = {'layers': 1, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8}
+  training = {'length': 8, 'batch': 2, 'steps': 4}
+  evaluation = {'lengths': (8, 16), 'k': 4, 'stride': 4, 'documents': 2, 'document_tokens': 16}
+  sections = {'model': model, 'train': training, 'eval': evaluation}
+  fields = {f'{name}.{key}': v for name, tree in sections.items() for key, v in tree.items()}
+  return {**fields, 'optim.warmup': 1, 'data.corpus': str(folder)}
+
+
+def flags_of(overrides: dict[str, object]) -> list[str]:
+  return [f'--config.{path}={value}' for path, value in overrides.items()]
+
+
+def good_corpus(folder: Path) -> Path:
+  """Makes a corpus of three documents for each split."""
+  for split in ('train', 'validation', 'test'):
+    (folder / split).mkdir(parents=True)
+    for name in 'abc':
+      (folder / split / f'{name}.txt').write_text('to be or not to be, that is the question')
+  return folder
+
+
+def check(run: ConfigDict, *_) -> None:
+  """Does what a training does until it computes: builds the model as shapes and passes tokens."""
+  config.validate(run)
+  trackers.check(run.train.trackers)
+  if run.train.init_from:
+    config.saved_config(run.train.init_from)
+  preflight.check_model(run)
+  preflight.check_training_data(run)
+  preflight.check_evaluation(run)
+  if run.train.length > 64:
+    return  # tracing takes long for what has many tiles
+
+  def forward():
+    model = build(run, data.vocab(run.data), nnx.Rngs(0))
+    return token_nll(model, jnp.zeros((1, run.train.length), jnp.int32))
+
+  with errors.user_errors(NotImplementedError, encodings.LengthError):
+    jax.eval_shape(forward)
+
+
+def main_of(script: str) -> Callable[[list[str]], object]:
+  """The function of a script that takes its arguments; imported when it is first needed."""
+  name = script.removesuffix('.py').replace('/', '.')
+  module = importlib.import_module('scripts.bench.command' if name == 'scripts.bench' else name)
+  return module.run if hasattr(module, 'run') else module.main
+
+
+def inputs(corpus: Path) -> Iterator[Input]:
+  """All inputs, with a good corpus beside what is wrong."""
+  good = [f'--config={BASE}', *flags_of(tiny(corpus))]
+
+  def call(script, *arguments):
+    return lambda folder: main_of(script)([word.replace('OUT', str(folder)) for word in arguments])
+
+  train = functools.partial(call, 'train.py', *good, '--workdir=OUT/run')
+  for path in FIELDS:
+    for word in WORDS:
+      if not (path == 'data.corpus' and set(word) == {'/'}):  # the whole disk is a corpus
+        yield Input('fields', f'--config.{path}={word}', train(f'--config.{path}={word}'))
+  for path in PATHS:
+    yield Input('fields', f'--config.{path}=1', train(f'--config.{path}=1'))
+    yield Input('fields', f'--config.{path}', train(f'--config.{path}'))
+
+  yield from _of_configs(corpus)
+  yield from _of_hyperparameters(corpus)
+  yield from _of_flags(call, good)
+  yield from _of_studies(corpus)
+  yield from _of_corpora(train)
+
+
+def _of_configs(corpus: Path) -> Iterator[Input]:
+  """Wrong values in what a study's get_config() returns, and in a config.json."""
+  for path in (
+    *FIELDS,
+    'extra',
+    'train.extra',
+    'encoding.base',
+    'encoding.scaling',
+    'model',
+    'eval',
+  ):
+    for number, value in enumerate(OBJECTS):
+
+      def returned(_, path=path, value=value):
+        run = config.load(BASE, tiny(corpus))
+        section = run
+        *sections, key = path.split('.')
+        for name in sections:
+          section = section[name]
+        with section.unlocked(), section.ignore_type():
+          if key in section:
+            del section[key]  # else ConfigDict casts the value
+          section[key] = value
+        check(run)
+
+      yield Input('configs', f'{path}=object {number}', returned)
+
+      def saved(folder, path=path, value=value):
+        tree = config.to_json(config.load(BASE, tiny(corpus)))
+        section = tree
+        *sections, key = path.split('.')
+        for name in sections:
+          section = section[name]
+        section[key] = value
+        run_dir = folder.parent / 'saved'
+        run_dir.mkdir()
+        text = json.dumps(tree, skipkeys=True, default=str)
+        (run_dir / 'config.json').write_text(text)
+        main_of('eval.py')([f'--workdir={run_dir}'])
+
+      if number % 2:  # half of them: most values are no JSON, or the same as above
+        yield Input('saved runs', f'{path}=object {number}', saved)
+
+
+def _of_hyperparameters(corpus: Path) -> Iterator[Input]:
+  """Wrong hyperparameters of every encoding, alone and inside others."""
+
+  def built(section):
+    return lambda _: check(config.load(BASE, {**tiny(corpus), 'encoding': section}))
+
+  values = (
+    *(
+      None,
+      True,
+      -1,
+      0,
+      1,
+      3,
+      2**31 - 1,
+      10**400,
+      -1.5,
+      0.0,
+      1e38,
+      1e-38,
+      float('nan'),
+      'x',
+      '',
+      (),
+    ),
+    *(
+      (1,),
+      ('rope', 5),
+      {},
+      {'name': 'rope'},
+      {'name': 'x'},
+      {'rope_type': 'yarn'},
+      'chain',
+      'rope',
+    ),
+    *({'rope_type': 'yarn', 'factor': -1}, {'type': 5}, {'rope_type': [], 'factor': 'x'}, (None,)),
+  )
+  for name in encodings.ENCODINGS:
+    for key in (
+      *encodings.hyperparameters(name),
+      'nothing',
+      'heads',
+      'rngs',
+      'self',
+      'dims',
+      'name_',
+    ):
+      for value in values:
+        section = {'name': name, key: value}
+        yield Input('hyperparameters', errors.shown(section), built(section))
+  specs = (
+    5,
+    None,
+    'x',
+    '',
+    {},
+    {'name': 5},
+    {'name': 'rope', 'base': 'x'},
+    {'base': 5},
+    'chain',
+    [],
+    1.5,
+  )
+  specs += (
+    {'name': 'pattern'},
+    {'name': 'rope', 'attention_window': -1},
+    {'name': 'rope', 5: 5},
+    'pose',
+  )
+  for spec in specs:
+    for holder in (spec, (spec,), ['rope', spec], (spec, spec), {'a': spec}):
+      for section in (
+        {'name': 'pattern', 'layers': holder},
+        {'name': 'chain', 'members': holder},
+        {'name': 'pose', 'inner': holder},
+        {'name': 'random_positions', 'inner': holder},
+        {'name': 'pattern', 'layers': ({'name': 'chain', 'members': holder}, 'rope')},
+      ):
+        yield Input('compositions', errors.shown(section), built(section))
+
+
+def _of_flags(call, good: list[str]) -> Iterator[Input]:
+  """Wrong flags of the scripts."""
+  study = f'--config={ROOT / "configs" / "quick.py"}'
+  flags = {
+    'train.py': ([], ('config', 'workdir')),
+    'eval.py': ([], ('config', 'workdir')),
+    'scripts/sweep.py': ([study, '--out=OUT/out'], ('config', 'out', 'jobs', 'launcher', 'status')),
+    'scripts/table.py': ([], ('config', 'out')),
+    'scripts/figures.py': (
+      ['--encoding=rope', '--out=OUT/out'],
+      (
+        'encoding',
+        'classic',
+        'out',
+        'length',
+        'heads',
+        'head_dim',
+        'train_length',
+        'samples',
+        'seed',
+      ),
+    ),
+    'scripts/html_report.py': (['OUT', '--out=OUT/page.html'], ('out', 'metric', 'profiles')),
+    'scripts/explain.py': (good, ('config',)),
+    'scripts/prepare_data.py': ([], ('config', 'corpus')),
+    'scripts/bench.py': (
+      ['--out=OUT/bench', '--attention', '--encodings=nope', '--lengths=8'],
+      (
+        *(
+          'out',
+          'attention',
+          'step',
+          'encodings',
+          'backends',
+          'lengths',
+          'passes',
+          'dtypes',
+          'batch',
+        ),
+        *('heads', 'head_dim', 'shapes', 'seeds', 'peers', 'baseline', 'repeats', 'budget'),
+      ),
+    ),
+  }
+  bare = (
+    '',
+    '-',
+    '--',
+    '---',
+    '-x',
+    '--x',
+    '--=',
+    '--config.',
+    '--config',
+    '--train.steps=5',
+    'a\0b',
+  )
+  bare += (
+    '\x1b[0m',
+    'x' * 9000,
+    '--encoding.name=rope',
+    '--steps=5',
+    '\ud800',
+    'a\nb',
+    '--' + 'x' * 999,
+  )
+  for script, (before, names) in flags.items():
+    for name in names:
+      for word in WORDS:
+        if not (name == 'corpus' and set(word) == {'/'}):
+          yield Input(
+            'flags', f'{script} --{name}={word}', call(script, *before, f'--{name}={word}')
+          )
+    for word in bare:
+      yield Input('flags', f'{script} {word}', call(script, *before, word))
+  for spec in (
+    'rope/',
+    '/',
+    'rope/base',
+    'rope/base=',
+    'rope/base=' + '9' * 400,
+    'rope/=3',
+    'x',
+    'rope/a.b=1',
+  ):
+    for script, before in (('bench', ['--attention', '--lengths=8']), ('figures', [])):
+      words = [*before, '--out=OUT/x', f'--encodings={spec}' if before else f'--encoding={spec}']
+      yield Input('flags', f'{script} {spec}', call(f'scripts/{script}.py', *words))
+  for field in (
+    'data.tokenizer',
+    'data.vocab',
+    'data.text_field',
+    'data.cache',
+    'eval.lengths',
+    'data.corpus',
+  ):
+    for word in WORDS:
+      prepared = call('scripts/prepare_data.py', *good, f'--config.{field}={word}')
+      if not (field == 'data.corpus' and set(word) == {'/'}):
+        yield Input('flags', f'prepare_data --config.{field}={word}', prepared)
+
+
+def _of_studies(corpus: Path) -> Iterator[Input]:
+  """Studies that are broken in many ways."""
+  good = GOOD_CONFIG.replace('BASE', repr(str(BASE))).replace('FIELDS', repr(tiny(corpus)))
+  for number, source in enumerate((*STUDIES, *(good + body for body in BODIES))):
+    for script in ('scripts/sweep.py', 'train.py', 'scripts/explain.py', 'scripts/table.py'):
+
+      def swept(folder, source=source, script=script):
+        path = folder.parent / 'study.py'
+        path.write_text(source, errors='surrogatepass')
+        out = f'--workdir={folder}/run' if script == 'train.py' else f'--out={folder}/out'
+        words = [f'--config={path}', out]
+        if script == 'scripts/explain.py':
+          words = words[:1]
+        if script == 'scripts/table.py':
+          words = [str(folder), words[0]]
+        main_of(script)(words)
+
+      yield Input('studies', f'{script} of study {number}: {source[-60:]}', swept)
+
+
+def _of_corpora(train) -> Iterator[Input]:
+  """Corpora that are none, and tasks with wrong options."""
+  for name in NAMES:
+    yield Input('corpora', name, train(f'--config.data.corpus={name}'))
+  folders = [*CORPORA]
+  for content in CONTENTS:
+    for file in ('a.txt', 'a.jsonl'):
+      folders.append({f'{split}/{file}': content for split in ('train', 'validation', 'test')})
+  for number, files in enumerate(folders):
+
+    def read(folder, files=files):
+      root = folder.parent / 'corpus'
+      root.mkdir()
+      for name, content in files.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(content)
+      train(f'--config.data.corpus={root}')(folder)
+
+    yield Input('corpora', f'folder {number}: {errors.shown(files)}', read)
+  values = (
+    '0',
+    '-1',
+    '1',
+    '1.5',
+    'x',
+    '',
+    'None',
+    'True',
+    '9' * 20,
+    '9' * 400,
+    'nan',
+    '()',
+    '1e999',
+    '-' * 900,
+  )
+  for name in tasks.TASKS:
+    for key in (*tasks.options(name), 'nothing'):
+      for value in values:
+        corpus = f'task:{name}/{key}={value}'
+        words = [f'--config.data.corpus={corpus}', '--config.eval.protocols=answers']
+        words += [
+          '--config.train.length=64',
+          '--config.eval.lengths=64,',
+          '--config.eval.controls=()',
+        ]
+        yield Input('tasks', corpus, train(*words))
+
+
+def outcome(of: Input, seconds: float) -> tuple[str, str]:
+  """How an input ends, one of ENDS, and its message."""
+  with tempfile.TemporaryDirectory() as root:
+    folder = Path(root) / 'work'
+    folder.mkdir()
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+      with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        errors.disk_errors(),
+      ):
+        of.run(folder)
+      end, message = 'taken', ''
+    except (errors.UserError, errors.Stopped) as error:
+      message = str(error)
+      is_line = message.isprintable() and len(message) <= LONGEST_MESSAGE
+      end = 'one line' if is_line else 'many lines'
+      if any(folder.iterdir()):
+        end = 'left files'
+    except SystemExit as error:
+      end, message = ('many lines' if isinstance(error.code, str) else 'taken'), str(error.code)
+    except Hang:
+      end, message = 'hang', ''
+    except Exception:
+      end, message = 'traceback', traceback.format_exc()
+    finally:
+      signal.setitimer(signal.ITIMER_REAL, 0)
+  return end, message
+
+
+@contextlib.contextmanager
+def work_left_out() -> Iterator[None]:
+  """Replaces what takes long after an input was taken."""
+
+  def check_runs(path, runs):
+    del path
+    if refused := preflight.check_all([config.to_json(run.config) for run in runs]):
+      raise errors.UserError(refused[1])
+
+  def build_only(spec, length, samples, seed, **sizes):
+    del length, samples
+    profiles.from_spec(spec, seed=seed, **sizes)
+
+  from scripts.bench import command
+
+  nothing = lambda *_, **__: {}
+  with contextlib.ExitStack() as stack:
+    for owner, name, replacement in (
+      (loop, 'train', check),
+      (evaluate, 'evaluate', check),
+      (sweep, 'check_runs', check_runs),
+      (sweep.local, 'execute', nothing),
+      (sweep.slurm, 'execute', nothing),
+      (profile_figure, 'draw', build_only),
+      (mpl_figures, 'save', nothing),
+      (command, 'measure', lambda *_: sys.exit(0)),
+      (devices, 'enable_compilation_cache', nothing),
+      (devices, 'announce_devices', nothing),
+    ):
+      stack.enter_context(mock.patch.object(owner, name, replacement))
+    yield
+
+
+def run_all(
+  count: int, seed: int, kinds: list[str], seconds: float
+) -> tuple[collections.Counter, list]:
+  """Runs `count` inputs (0: all) of these kinds ([]: all).
+
+  Returns:
+    How many inputs of each (kind, end), and (input, end, message) of those that end badly.
+  """
+
+  def on_alarm(*_):
+    raise Hang
+
+  counts, bad = collections.Counter(), []
+  before = signal.signal(signal.SIGALRM, on_alarm)
+  try:
+    with tempfile.TemporaryDirectory() as root, work_left_out():
+      chosen = list(inputs(good_corpus(Path(root) / 'corpus')))
+      if unknown := {*kinds} - {of.kind for of in chosen}:
+        known = {of.kind for of in chosen}
+        raise errors.UserError(f'--kinds={min(unknown)}: {errors.nearest(min(unknown), known)}')
+      chosen = [of for of in chosen if of.kind in (kinds or [of.kind])]
+      chosen = _drawn(chosen, count, random.Random(seed)) if count else chosen
+      for of in chosen:
+        end, message = outcome(of, seconds)
+        counts[of.kind, end] += 1
+        if end not in GOOD_ENDS:
+          bad.append((of, end, message))
+  finally:
+    signal.signal(signal.SIGALRM, before)
+  return counts, bad
+
+
+def _drawn(chosen: list[Input], count: int, rng: random.Random) -> list[Input]:
+  """`count` inputs, as many of each kind as it has."""
+  by_kind = collections.defaultdict(list)
+  for of in chosen:
+    by_kind[of.kind].append(of)
+  for of_kind in by_kind.values():
+    rng.shuffle(of_kind)
+  turns = [
+    of_kind[n] for n in range(len(chosen)) for of_kind in by_kind.values() if n < len(of_kind)
+  ]
+  return turns[:count]
+
+
+def table(counts: collections.Counter) -> str:
+  """The counts as text, a line a kind."""
+  kinds = dict.fromkeys(kind for kind, _ in counts)
+  lines = [f'{"kind":16}' + ''.join(f'{end:>12}' for end in ENDS) + f'{"all":>8}']
+  for kind in (*kinds, 'all'):
+    row = [
+      sum(n for (k, e), n in counts.items() if e == end and kind in (k, 'all')) for end in ENDS
+    ]
+    lines.append(f'{kind:16}' + ''.join(f'{n:>12}' for n in row) + f'{sum(row):>8}')
+  return '\n'.join(lines)
+
+
+def main(argv: list[str]) -> int:
+  flags, overrides = config.parse_args(argv, {'count': 0, 'seed': 0, 'kinds': '', 'seconds': 20.0})
+  if overrides or flags.count < 0 or flags.seconds <= 0:
+    raise errors.UserError(
+      f'{" ".join(argv)}; allowed: --count=0 or more, --seconds more than 0, --seed, --kinds'
+    )
+  kinds = [kind for kind in flags.kinds.split(',') if kind]
+  counts, bad = run_all(flags.count, flags.seed, kinds, flags.seconds)
+  for of, end, message in bad:
+    print(f'{end}: {of.kind}: {errors.shown(of.words)}\n{message[-1500:]}')
+  print(table(counts))
+  return 1 if bad else 0
+
+
+if __name__ == '__main__':
+  config.main(main)

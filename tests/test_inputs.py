@@ -1,0 +1,417 @@
+"""Wrong inputs: each is named in one line, before anything is written or computed."""
+
+import ast
+import collections
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from posenc_jax import config, data, errors, sweep
+from posenc_jax.config import field_help, load, parse_args, validate
+from posenc_jax.config.schema import FIELDS, MAX_DEPTH, SECTIONS
+from posenc_jax.data import folder
+from posenc_jax.encodings.core import registry
+from posenc_jax.errors import Damaged, UserError
+from posenc_jax.evaluation import preflight
+from posenc_jax.tasks import make
+from scripts import fuzz_inputs
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / 'configs' / 'base.py'
+DEEP = 'x'
+for _ in range(3 * MAX_DEPTH):
+  DEEP = (DEEP,)
+
+
+def message(function, *arguments) -> str:
+  """The one line of the UserError that a call raises."""
+  with pytest.raises(UserError) as error:
+    function(*arguments)
+  line = str(error.value)
+  assert line.isprintable()
+  assert len(line) < fuzz_inputs.LONGEST_MESSAGE
+  return line
+
+
+def study_of(tmp_path: Path, body: str) -> Path:
+  path = tmp_path / 'study.py'
+  good = f'from posenc_jax.config import *\ndef get_config(): return load({str(BASE)!r})\n'
+  path.write_text(good + body)
+  return path
+
+
+@pytest.mark.parametrize('path', FIELDS)
+@pytest.mark.parametrize(
+  'value',
+  [None, object(), b'x', float('nan'), 10**400, DEEP, ({},), 'a\0b', 'x' * 20_000, {'a': 1}],
+)
+def test_validation_takes_any_value_of_any_field(path, value):
+  run = load(BASE)
+  *sections, key = path.split('.')
+  section = run[sections[0]] if sections else run
+  with section.unlocked():
+    del section[key]
+    section[key] = value
+  assert message(validate, run).startswith('config.')
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'words'),
+  [
+    ('train.stepz', 3, "config.train.stepz: no such field; did you mean 'train.steps'?"),
+    ('train', 3, 'config.train=3; allowed: a section, with train.length and others'),
+    ('encoding', 'rope', "config.encoding='rope'; allowed: a section, with encoding.name"),
+    ('encoding.scaling', {'a': {1, 2}}, 'config.encoding.scaling.a={1, 2}; allowed: numbers, text'),
+    ('encoding.base', 10**30, 'more with a point, as 1e10'),
+    ('encoding.members', DEEP, f'config.encoding.members: nested more than {MAX_DEPTH} deep'),
+    ('label', 'x' * 201, 'allowed: at most 200 characters'),
+    ('data.cache', 'a\0b', r"config.data.cache='a\x00b'; allowed: text without line breaks"),
+    ('model.layers', 10**9, '1 to 1000'),
+    ('eval.examples', 10**8, '1 to 100000'),
+    ('eval.spans', 10**8, '1 to 100000'),
+    ('eval.documents', 10**8, '0 to 100000'),
+    ('train.batch', 2**30, 'at most 16777215 with train.length=128'),
+    ('seeds', (-1,), 'whole numbers from 0 to 2**32 - 1'),
+  ],
+)
+def test_what_a_config_file_sets_is_checked(path, value, words):
+  run = load(BASE)
+  *sections, key = path.split('.')
+  section = run[sections[0]] if sections else run
+  with section.unlocked():
+    if key in section:
+      del section[key]
+    section[key] = value
+  assert words in message(validate, run)
+
+
+def test_one_seed_may_stand_for_a_tuple_of_seeds():
+  assert load(BASE, {'seeds': 3}).seeds == (3,)
+  assert 'config.seeds=(-1,)' in message(validate, load(BASE, {'seeds': -1}))
+
+
+@pytest.mark.parametrize(
+  ('word', 'words'),
+  [
+    ('--config.encoding.x=' + '[' * 5000, 'allowed: at most 1000 characters'),
+    ('--config.encoding.x=' + '-' * 50_000 + '1', 'allowed: a value that is nested less deeply'),
+    ('--config.encoding.' + 'a.' * 5000 + 'b=1', 'and at most 8 dots'),
+    ('--config.encoding.items=1', "a field named 'items'"),
+    ('--config.encoding..x=1', "a field named ''"),
+    ('--config.encoding.scaling={"a.b": 1}', "a field named 'a.b'"),
+    ('--config.optim.clip=' + '9' * 400, 'is int; allowed: float'),
+    ('--config.' + 'x' * 5000 + '=1', 'no such field'),
+    ('--workdir=', "--workdir='': is empty; allowed: --workdir=VALUE"),
+    ('--config=', "--config='': is empty"),
+    ('--workdir=a\0b', 'without line breaks, control characters'),
+    ('--jobs=two', "--jobs='two': is str; allowed: int"),
+    ('--jobs=' + '9' * 400, 'allowed: at most 2147483647 in size'),
+    ('--budget=1e999', '--budget=inf; allowed: at most'),
+    ('--train.steps=5', "--train.steps=5: no such flag; did you mean '--config.train.steps'?"),
+    ('--steps=5', "did you mean '--config.train.steps'?"),
+    ('--encoding.name=rope', "did you mean '--config.encoding.name'?"),
+    ('--encoding.base=5', "did you mean '--config.encoding.base'?"),
+    ('--\x1b[31m', 'no such flag'),
+  ],
+)
+def test_flags_are_checked(word, words):
+  flags = {'config': str(BASE), 'workdir': 'x', 'jobs': 1, 'budget': 1.0}
+
+  def run():
+    given, overrides = parse_args([word], flags)
+    config_of = load(given.config, overrides)
+    validate(config_of)
+    preflight.check_model(config_of)
+
+  assert words in message(run)
+
+
+@pytest.mark.parametrize(
+  ('source', 'words'),
+  [
+    ('x = 1\ndef', 'study.py:2: SyntaxError: '),
+    ('x = 1\n\n1 / 0', 'study.py:3: ZeroDivisionError: division by zero'),
+    ('import nothing_like_this', 'study.py:1: ModuleNotFoundError'),
+    ('raise SystemExit(3)', 'study.py:1: SystemExit: 3'),
+    ('def get_config():\n  return 1 / 0', 'study.py:2 in get_config(): ZeroDivisionError'),
+    ('def get_config(): pass', 'get_config() returns None; allowed: a ConfigDict'),
+    ('def get_config(): return {}', 'get_config() returns {}; allowed: a ConfigDict'),
+    ('def get_config(x): pass', 'in get_config(): TypeError'),
+    ('get_config = 3', 'get_config=3; allowed: a function'),
+    ('raise ValueError("a\\nb")', 'ValueError: a b'),
+  ],
+)
+def test_a_broken_config_file_is_one_line_with_file_and_line(source, words, tmp_path):
+  path = tmp_path / 'study.py'
+  path.write_text(source)
+  line = message(load, path)
+  assert words in line
+  assert str(path) in line
+
+
+def test_an_error_that_a_study_names_passes_through(tmp_path):
+  path = tmp_path / 'study.py'
+  path.write_text('from posenc_jax.errors import *\ndef get_config(): raise UserError("a=1; b")')
+  assert message(load, path) == 'a=1; b'
+
+
+@pytest.mark.parametrize(
+  ('body', 'words'),
+  [
+    ('def sweep(): return []', 'sweep() returns []; allowed: 1 to 10000 dicts'),
+    ('def sweep(): pass', 'sweep() returns None; allowed: 1 to 10000 dicts of overrides'),
+    ('def sweep(): return [3]', 'sweep() returns [3]'),
+    ('def sweep():\n  while True:\n    yield {"seed": 0}', 'allowed: 1 to 10000 dicts'),
+    ('def sweep():\n  yield {"seed": 0}\n  1 / 0', 'study.py:5 in sweep(): ZeroDivisionError'),
+    ('def sweep(): return vary("seed", 0, 1, 0)', 'one run twice, as number 1 and 3'),
+    (
+      'def sweep(): return vary("encoding.base", 1, "1")',
+      'two different runs have one name, encoding.base=1',
+    ),
+    ('def sweep(): return vary("seed", 10**400)', 'allowed: at most 4294967296 in size'),
+    ('def sweep(): return vary("train.init_from", "nowhere")', "workdir='nowhere': no config.json"),
+  ],
+)
+def test_a_broken_sweep_is_one_line(body, words, tmp_path):
+  path = study_of(tmp_path, body)
+  assert words in message(sweep.plan, path, tmp_path / 'out', {})
+  assert not (tmp_path / 'out').exists()
+
+
+def test_runs_that_overrides_make_equal_are_counted(tmp_path, capsys):
+  path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope", "nope", "alibi")')
+  sweep.plan(path, tmp_path / 'out', {'encoding.name': 'rope'}, (Path('train.py'),))
+  line = '3 runs of the study are 1, which --config.encoding.name makes equal\n'
+  assert capsys.readouterr().out == line
+
+
+@pytest.mark.parametrize(
+  ('body', 'words'),
+  [
+    ('table = lambda: None', 'table() returns None; allowed: a dict of settings'),
+    ('table = lambda: [5]', 'table() returns [5]'),
+    (
+      'figures = lambda: {"x": 3}',
+      "figures() returns {'x': 3}; allowed: dicts of settings by name",
+    ),
+    ('def figures():\n  return 1 / 0', 'in figures(): ZeroDivisionError'),
+  ],
+)
+def test_what_tables_and_figures_return_is_checked(body, words, tmp_path):
+  study = config.load_study(study_of(tmp_path, body))
+  name = 'table' if 'table' in body else 'figures'
+  assert words in message(getattr(study, name))
+
+
+@pytest.mark.parametrize(
+  ('body', 'words'),
+  [
+    (
+      'vary("encoding.name", "rope", "roppe")',
+      "encoding.name=roppe: encoding.name='roppe': no such",
+    ),
+    ('vary("encoding.buckets", 3)', "encoding rope has no hyperparameter 'buckets'"),
+    ('[{"encoding": dict(name="pattern", layers=5)}]', 'encoding.layers=5; allowed: names'),
+    (
+      '[{"encoding": dict(name="chain", members=("rope", 5))}]',
+      "members=('rope', 5) must be names",
+    ),
+    ('[{"encoding": dict(name="learned", max_length=4)}]', 'positions of learned end at 4'),
+    ('vary("eval.lengths", (128, 10**6))', 'config.eval.lengths=(128, 1000000): no documents'),
+    ('vary("eval.documents", 9000)', 'config.eval.documents=9000: only'),
+    ('vary("train.length", 10**6)', 'config.train.length=1000000: the longest document'),
+  ],
+)
+def test_a_run_that_cannot_be_is_refused_before_the_first_one_starts(body, words, tmp_path):
+  """The check that a sweep starts in a process of its own; here in this one."""
+  path = study_of(tmp_path, f'def sweep(): return {body}')
+  runs = sweep.plan(path, tmp_path / 'out', {})
+  number, reason = preflight.check_all([config.to_json(run.config) for run in runs])
+  assert words in f'{runs[number].name}: {reason}'
+
+
+def test_a_sweep_checks_all_its_runs_in_one_process(tmp_path):
+  path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope", "roppe")')
+  runs = sweep.plan(path, tmp_path / 'out', {})
+  line = message(sweep.check_runs, path, runs)
+  assert line.startswith("encoding.name=roppe: encoding.name='roppe': no such encoding; did you")
+  sweep.check_runs(path, runs[:1])
+  assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_equal_is_checked_once(monkeypatch):
+  calls = collections.Counter()
+  checks = {
+    (lambda run, name=name: calls.update([name])): fields
+    for name, fields in [('model', ('encoding', 'model')), ('evaluation', ('eval', 'data'))]
+  }
+  for check, name in zip(checks, ('model', 'evaluation'), strict=True):
+    check.__name__ = name
+  monkeypatch.setattr(preflight, 'CHECKS', checks)
+  runs = [load(BASE, {'seed': seed, 'encoding.name': name}) for seed in (0, 1) for name in 'ab']
+  assert preflight.check_all([config.to_json(run) for run in runs]) is None
+  assert calls == {'model': 2, 'evaluation': 1}
+
+
+def test_a_set_that_is_not_on_disk_is_left_alone(tmp_path):
+  run = load(BASE, {'data.corpus': 'tfds:lm1b', 'data.cache': str(tmp_path)})
+  preflight.check_training_data(run)
+  preflight.check_evaluation(run)
+
+
+@pytest.mark.parametrize('name', ['new/' + 'x' * 300, 'x' * 300, 'file/below', 'file'])
+def test_a_folder_that_cannot_be_made_is_found_before_work(name, tmp_path):
+  (tmp_path / 'file').write_text('')
+  assert message(config.check_folder, '--out=x', tmp_path / name).startswith('--out=x: ')
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_a_folder_that_can_be_made_is_not_made(tmp_path):
+  config.check_folder('--out=x', tmp_path / 'new' / 'folder')
+  config.check_folder('--out=x', tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('files', 'words'),
+  [
+    ({'a.txt': b'\x1f\x8bxx'}, 'a.txt of '),
+    ({'a.txt': b'a\0b'}, 'is compressed, binary or UTF-16; allowed: text in UTF-8'),
+    ({'a.jsonl': b'[' * 100_000}, 'is not JSON: '),
+    ({'a.txt.gz': b'x', 'b.md': b'x'}, 'only .gz, .md; allowed: .txt or .jsonl files'),
+  ],
+)
+def test_files_that_are_no_text(files, words, tmp_path):
+  for split in folder.SPLITS:
+    (tmp_path / split).mkdir()
+    for name, content in files.items():
+      (tmp_path / split / name).write_bytes(content)
+  assert words in message(lambda: data.corpus(str(tmp_path), 'train', 'text', '').sizes)
+
+
+def test_names_of_corpora_that_are_none(tmp_path):
+  file = tmp_path / 'book.txt'
+  file.write_text('x')
+  line = message(data.corpus, str(file), 'train', 'text', '')
+  assert line.endswith('is a file; allowed: the folder that it is in')
+  assert 'File name too long' in message(data.corpus, 'x' * 300, 'train', 'text', '')
+  line = message(data.corpus, 'tfds:lm1b:9.9.9', 'train', 'text', str(tmp_path))
+  assert 'did you mean' not in line  # the set is known; it is not here
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    ('copy/symbols=100000000000000000000', 'allowed: at most 100000'),
+    ('mqar/power=x', "power='x'; allowed: a number"),
+    ('counting/passes=()', 'passes=(); allowed: a number'),
+    ('flip_flop/ignore=1e999', 'ignore=inf; allowed: at most 100000'),
+  ],
+)
+def test_options_of_tasks_are_bounded(text, words):
+  with pytest.raises(ValueError, match=r'.') as error:
+    make(text, tuple)
+  assert words in str(error.value)
+
+
+def test_an_unknown_task_is_named_before_its_protocol():
+  assert "no task 'copi'" in message(validate, load(BASE, {'data.corpus': 'task:copi'}))
+
+
+def test_too_many_examples_of_a_task():
+  overrides = {
+    'data.corpus': 'task:copy',
+    'eval.protocols': ('answers',),
+    'eval.lengths': (10**6,),
+    'eval.examples': 10**5,
+  }
+  assert 'allowed: 1 to 2147 with eval.lengths' in message(validate, load(BASE, overrides))
+
+
+def test_all_hyperparameters_are_listed_and_integers_bounded():
+  with pytest.raises(ValueError, match=r"did you mean 'base'\?; allowed: base, fraction, layout"):
+    registry.check('rope', {'bass': 1.0})
+  with pytest.raises(ValueError, match='clip=2147483647 must be at most 16777216 in size'):
+    registry.check('shaw', {'clip': 2**31 - 1})
+  registry.check('rope', {'base': 2**31 - 1})
+
+
+def test_a_sweeps_folder_is_no_run_but_holds_some(tmp_path):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'config.json').write_text('{}')
+  assert f'but it holds runs, such as {tmp_path}/a' in message(config.saved_config, tmp_path)
+  assert 'File name too long' in message(config.saved_config, tmp_path / ('x' * 300))
+
+
+@pytest.mark.parametrize('tree', ['{"a.b": 1}', '{"a":' * 400 + '1' + '}' * 400])
+def test_a_config_json_that_no_run_wrote_is_damaged(tree, tmp_path):
+  (tmp_path / 'config.json').write_text(tree)
+  if '.' in tree:
+    with pytest.raises(Damaged, match=r'config\.json is damaged'):
+      config.saved_config(tmp_path)
+  else:
+    message(lambda: validate(config.saved_config(tmp_path)))
+
+
+def test_help_lists_every_field_with_its_comment(capsys):
+  with pytest.raises(SystemExit):
+    parse_args(['--help'], {'config': 'x'}, lists_fields=True)
+  lines = capsys.readouterr().out.splitlines()
+  run = config.flat(load(BASE))
+  said = field_help.comments(BASE.read_text())
+  for path in FIELDS:
+    (number,) = [n for n, line in enumerate(lines) if line.startswith(f'  --config.{path}=')]
+    shown = ast.literal_eval(lines[number].partition('=')[2])
+    assert (list(shown) if isinstance(shown, tuple) else shown) == run[path]
+    assert said[path].split()[0] in lines[number + 1]
+  assert {line[1:].partition(']')[0] for line in lines if line.startswith('[')} == {*SECTIONS} - {
+    ''
+  }
+
+
+def test_help_shows_what_the_given_file_sets(tmp_path, capsys):
+  path = study_of(tmp_path, f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": 9}})')
+  with pytest.raises(SystemExit):
+    parse_args([f'--config={path}', '--help'], {'config': 'x'}, lists_fields=True)
+  assert '  --config.train.steps=9\n      updates; 0, only' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'value', ['x' * 500, 'a\nb\x1b', pytest.param(10**5000, id='int'), [[]], ConfigDict({'a': {}})]
+)
+def test_values_are_shown_in_one_short_line(value):
+  line = errors.shown(value)
+  assert line.isprintable()
+  assert len(line) <= 120
+
+
+def test_wrong_inputs_by_the_dozen():
+  """Sixty inputs of scripts/fuzz_inputs.py, of every kind; the command runs thousands."""
+  counts, bad = fuzz_inputs.run_all(60, seed=0, kinds=[], seconds=60.0)
+  assert [(of.words, end, text) for of, end, text in bad] == []
+  assert sum(counts.values()) == 60
+  assert len({kind for kind, _ in counts}) == 9
+
+
+def _raise(error: Exception):
+  raise error
+
+
+def _refuse_and_leave(folder: Path):
+  (folder / 'file').write_text('')
+  raise UserError('refused')
+
+
+@pytest.mark.parametrize(
+  ('end', 'run'),
+  [
+    ('taken', lambda folder: None),
+    ('one line', lambda folder: validate(load(BASE, {'seed': -1}))),
+    ('many lines', lambda folder: _raise(UserError('a\nb'))),
+    ('traceback', lambda folder: 1 / 0),
+    ('left files', _refuse_and_leave),
+  ],
+)
+def test_the_fuzzer_sees_how_an_input_ends(end, run):
+  assert fuzz_inputs.outcome(fuzz_inputs.Input('kind', end, run), seconds=60.0)[0] == end
