@@ -247,7 +247,7 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
-  assert planned.read_state()['state'] == 'running'
+  assert planned.read_state().state == 'running'
   task = subprocess.run(
     ['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True
   ).stdout
@@ -259,8 +259,8 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   assert job.result() is None
   assert planned.is_finished
   assert run.calls() == {planned.name: ['train', 'train', 'eval']}
-  assert planned.read_state()['state'] == 'ended'
-  assert planned.read_state()['seconds'].keys() == {'train', 'eval'}
+  assert planned.read_state().state == 'ended'
+  assert planned.read_state().seconds.keys() == {'train', 'eval'}
 
 
 def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
@@ -269,7 +269,7 @@ def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   with pytest.raises(submitit.core.utils.FailedJobError, match='exit code 1: bad luck'):
     job.result()
-  assert (planned.read_state()['state'], planned.read_state()['reason']) == (
+  assert (planned.read_state().state, planned.read_state().reason) == (
     'failed',
     'exit code 1: bad luck',
   )
@@ -293,7 +293,7 @@ def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(
   assert (first is None) == (state == 'ended')
   (started,) = run.calls().values()
   assert sorted(started) == sorted(calls)  # the tasks run side by side
-  assert planned.read_state()['state'] == state
+  assert planned.read_state().state == state
   logs = [(planned.workdir / name).read_text().splitlines()[0] for name in ('log.txt', 'log.1.txt')]
   assert logs[0] == logs[1] == '$ ' + shlex.join(planned.commands[0])
 

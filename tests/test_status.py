@@ -117,11 +117,7 @@ def test_a_local_sweep_and_one_in_this_terminal_leave_the_same_states(
   assert 'bad luck' in printed.partition('✗')[0]  # what the run itself wrote
   rope, broken = sweep.plan(run.path, run.out, {}, run.scripts)
   assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'failed']
-  assert (
-    rope.read_state()['seconds'].keys()
-    == broken.read_state()['seconds'].keys()
-    == {'train', 'eval'}
-  )
+  assert rope.read_state().seconds.keys() == broken.read_state().seconds.keys() == {'train', 'eval'}
   (broken.workdir / 'mended').write_text('')
   assert run(launcher='local')[0] == 0
   assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'done']

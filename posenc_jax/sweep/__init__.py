@@ -4,14 +4,17 @@ Imports no jax: a run that crashes stops no other, and a process can be given wh
 before it starts.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from posenc_jax.errors import UserError, nearest, user_errors
+from posenc_jax import storage
+from posenc_jax.errors import UserError, disk_errors, nearest, user_errors
 from posenc_jax.reporting import study
-from posenc_jax.sweep import local, slurm, status
+from posenc_jax.sweep import local, run_state, slurm, status
 from posenc_jax.sweep.plan import NAME_LENGTH, Run, check_runs, plan, run_name
 
 __all__ = [
@@ -48,7 +51,9 @@ def sweep(
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
-    UserError: before anything is written or run. Stopped: after Ctrl-C, SIGTERM or SIGHUP.
+    UserError: before anything is written or run, also where another sweep is at work in `out`; or
+      for a file that cannot be used. Stopped: after Ctrl-C, SIGTERM or SIGHUP; or for a disk that
+      is full, read-only or failing.
   """
   if launcher not in LAUNCHERS:
     raise UserError(f'--launcher={launcher}; {nearest(launcher, LAUNCHERS)}')
@@ -68,23 +73,43 @@ def sweep(
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
   report = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
-  with user_errors(OSError):
+  # what an operating system says of a file is one line, too
+  with user_errors(OSError), disk_errors():
     out.mkdir(parents=True, exist_ok=True)
-    study.save(report, path, scripts[0].parent)
-  finished = sum(run.is_finished for run in runs)
-  before = f', {finished} of them finished before' if finished else ''
-  print(f'{out}: {len(runs)} runs{before}', flush=True)
-
-  if launcher == 'slurm':
-    failed = slurm.execute(runs, out, console)
-  else:
-    failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
-  not_made = report.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
+    with _only_sweep(out):
+      study.save(report, path, scripts[0].parent)
+      finished = sum(run.is_finished for run in runs)
+      before = f', {finished} of them finished before' if finished else ''
+      print(f'{out}: {len(runs)} runs{before}', flush=True)
+      if launcher == 'slurm':
+        failed = slurm.execute(runs, out, console)
+      else:
+        failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
+      not_made = report.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
   errors = [f'failed: {name}: {why} ({out / name}/log.txt)' for name, why in failed.items()]
   errors += [f'not made: {what}: {why}' for what, why in not_made.items()]
   for error in errors:
     console.print(Text(error, 'red'), soft_wrap=True)
   return 1 if errors else 0
+
+
+@contextlib.contextmanager
+def _only_sweep(out: Path) -> Iterator[None]:
+  """Holds the lock of sweep.lock, which no process of a run inherits.
+
+  So a sweep that is killed frees it, whatever it leaves at work. Raises UserError where another
+  sweep holds it.
+  """
+  path = out / 'sweep.lock'
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(storage.file_lock(path))
+    except BlockingIOError:
+      holder = run_state.printable(path.read_text(errors='replace')) or 'it does not say which'
+      allowed = 'one at a time, or --status to look at it'
+      problem = f'another sweep is at work there ({holder})'
+      raise UserError(f'--out={out}: {problem}; allowed: {allowed}') from None
+    yield
 
 
 def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:
