@@ -33,7 +33,7 @@ if encoding == f'broken_{name}' and not (workdir / 'mended').exists():
   sys.exit('bad luck')
 if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
   def save(*_):
-    time.sleep(0.1)
+    time.sleep(0.4)  # longer than subprocess waits after a second Ctrl-C
     (workdir / 'saved').write_text('')
     sys.exit(143)
   signal.signal(signal.SIGTERM, save)

@@ -68,9 +68,9 @@ def sweep(
       f'scripts={missing or "()"}: a sweep starts train.py and eval.py, which are no part of the '
       'package; allowed: python scripts/sweep.py, in a clone of the repository'
     )
-  if launcher == 'slurm':
-    slurm.check_available()
   out, console = Path(out), Console()
+  if launcher == 'slurm':
+    slurm.check_available(out)
   runs = plan(path, out, overrides, scripts)
   report = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
   # what an operating system says of a file is one line, too
@@ -122,6 +122,6 @@ def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]
     raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')
   console = Console()
   if not console.is_terminal:
-    console.width = 320  # names and reasons stay in one line
+    console.width = 640  # names and reasons stay in one line
   status.print_table(runs, console)
   return 0
