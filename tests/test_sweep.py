@@ -16,6 +16,7 @@ from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
 from posenc_jax.sweep.run_state import RunState
+from scripts import torture
 
 
 @pytest.fixture
@@ -256,6 +257,26 @@ def test_what_a_killed_sweep_left_at_work_is_waited_for_and_goes_on(study, name,
   assert '1.443' in out
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason='needs two CPUs')
+def test_what_was_left_at_work_keeps_its_cpus_and_others_get_the_rest(study):
+  run = study(['patient_train'], (0, 1))
+  workdirs = [run.out / f'encoding.name=patient_train,seed={seed}' for seed in (0, 1)]
+  process = run.start(jobs=2)
+  for workdir in workdirs:
+    wait_for(workdir / 'log.txt', '\nhalf way', process)
+  process.kill()
+  process.communicate()
+  os.kill(int((workdirs[0] / 'log.txt').read_text().split()[-1]), signal.SIGKILL)
+  (workdirs[0] / 'go').touch()
+  process = run.start(jobs=2)
+  read_until(process, '✓ encoding.name=patient_train,seed=0')
+  (workdirs[1] / 'go').touch()
+  process.communicate(timeout=30)
+  assert process.returncode == 0
+  first, other = ((workdir / 'calls.txt').read_text().split('\n') for workdir in workdirs)
+  assert first[0] == first[1] != other[0] == other[1]
+
+
 def test_ctrl_c_also_stops_what_an_earlier_sweep_left_at_work(study):
   run = study(['rope', 'slow'], (0, 1))
   logs = [run.out / f'encoding.name=slow,seed={seed}' / 'log.txt' for seed in (0, 1)]
@@ -429,6 +450,15 @@ def test_the_script_turns_bad_input_into_one_line_and_exit_code_2(arguments, mes
   assert done.returncode == 2
   assert message in done.stderr
   assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_kills_of_every_kind_change_nothing(tmp_path, capsys):
+  small = ['--encodings=rope', '--config.train.steps=20', '--config.optim.warmup=1']
+  assert torture.main([f'--out={tmp_path / "out"}', '--kills=4', *small]) == 0
+  lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert [*map(str, (4, 4, 0, 0, 0))] == lines[-1][1:]
+  assert [line[:2] for line in lines[-5:-1]] == [[kind, '1'] for kind in torture.KINDS]
 
 
 def test_a_sweep_imports_no_jax():

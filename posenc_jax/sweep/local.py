@@ -59,7 +59,7 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
       while waiting or active:
         while free_cpus and (run := _next(waiting, active)):
           waiting.remove(run)
-          job = Job(run, free_cpus.pop())
+          job = Job(run, _take_share(free_cpus, run))
           active.append(job)
           if not job.process:
             say(console, f'{run.name}: waiting for the process that is at work on it')
@@ -85,6 +85,12 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
     finally:
       _stop(to_do, {job.run.log: job.process for job in active if job.process}, console)
   return failed
+
+
+def _take_share(free_cpus: list[set[int] | None], run: Run) -> set[int] | None:
+  """Takes the CPUs on which a process is at work on the run, if they are a free share; else one."""
+  cpus = subprocesses.Orphan(run.log).cpus()
+  return free_cpus.pop(free_cpus.index(cpus) if cpus in free_cpus else -1)
 
 
 def _stop(runs: list[Run], started: dict[Path, subprocess.Popen], console: Console) -> None:

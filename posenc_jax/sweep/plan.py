@@ -198,7 +198,7 @@ def check_runs(path: str | Path, runs: list[Run]) -> None:
 
 def _edited(run_config: ConfigDict, workdir: Path) -> dict[str, object]:
   """Fields that differ in config.json, which eval.py reads, since the study was edited."""
-  if not (workdir / 'config.json').exists():
+  if not storage.exists(workdir / 'config.json'):
     return {}
   fields = config.flat(run_config)
   differing = config.differing_keys(config.saved_config(workdir), run_config)

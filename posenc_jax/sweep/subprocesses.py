@@ -127,6 +127,13 @@ class Orphan:
         raise subprocess.TimeoutExpired(str(self.log), timeout)
       time.sleep(0.05)
 
+  def cpus(self) -> set[int] | None:
+    """The CPUs that the process was given; None where it is not at work, or out of reach."""
+    for pid in self._pids():
+      with contextlib.suppress(ProcessLookupError):
+        return os.sched_getaffinity(pid)
+    return None
+
   def is_within_reach(self) -> bool:
     """Whether it gets signals from here: it is on this machine, a Linux, and of this user."""
     return bool(self._pids())
