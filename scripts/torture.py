@@ -39,7 +39,8 @@ SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
 KINDS = ('train', 'eval', 'sweep', 'table')
 OUTCOMES = ('equal', 'differs', 'traceback', 'failed')
 ROUND = 8  # kills before the results are compared
-MAX_CHANGES = 50  # a kill comes at one of the first 50 changes in the folder
+# A kill comes at one of so many first changes in the folder: an evaluation and a table make few.
+MAX_CHANGES = {'train': 50, 'eval': 5, 'sweep': 50, 'table': 5}
 STUDY = """
 from posenc_jax.config import load, vary
 
@@ -114,8 +115,8 @@ class Torture:
     self._durations = {'sweep': run(self._sweep(self._alone))}
     self._durations['table'] = run(self._table(self._alone))
     self._expected = results(self._alone)
-    for kind in ('train', 'eval'):
-      self._durations[kind] = self._durations['sweep'] / 3  # of two commands, and the tables
+    first = sweep.plan(study, self._alone, settings, SCRIPTS)[0]
+    self._durations |= first.read_state().seconds
 
   def round(self, kind: str, kills: int) -> tuple[int, str, str]:
     """Makes the runs, while commands of this kind are killed up to `kills` times.
@@ -158,7 +159,7 @@ class Torture:
     """
     self._index += 1
     if self._index % 2:
-      moment = {'changes': self._rng.randint(1, MAX_CHANGES)}
+      moment = {'changes': self._rng.randint(1, MAX_CHANGES[kind])}
     else:
       moment = {'seconds': self._rng.uniform(0.1, 0.8) * self._durations[kind]}
     return run(command, folder, **moment) is None

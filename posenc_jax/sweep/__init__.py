@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, disk_errors, nearest, user_errors
+from posenc_jax.errors import UserError, nearest, user_errors
 from posenc_jax.reporting import study
 from posenc_jax.sweep import local, run_state, slurm, status
 from posenc_jax.sweep.plan import NAME_LENGTH, Run, check_runs, plan, run_name
@@ -51,9 +51,8 @@ def sweep(
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
-    UserError: before anything is written or run, also where another sweep is at work in `out`; or
-      for a file that cannot be used. Stopped: after Ctrl-C, SIGTERM or SIGHUP; or for a disk that
-      is full, read-only or failing.
+    UserError: before anything is written or run, also where another sweep is at work in `out`.
+    Stopped: after Ctrl-C, SIGTERM or SIGHUP.
   """
   if launcher not in LAUNCHERS:
     raise UserError(f'--launcher={launcher}; {nearest(launcher, LAUNCHERS)}')
@@ -73,19 +72,18 @@ def sweep(
     slurm.check_available(out)
   runs = plan(path, out, overrides, scripts)
   report = study.of_study(path, out, [folder.name for run in runs for folder in run.results])
-  # what an operating system says of a file is one line, too
-  with user_errors(OSError), disk_errors():
+  with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
-    with _only_sweep(out):
-      study.save(report, path, scripts[0].parent)
-      finished = sum(run.is_finished for run in runs)
-      before = f', {finished} of them finished before' if finished else ''
-      print(f'{out}: {len(runs)} runs{before}', flush=True)
-      if launcher == 'slurm':
-        failed = slurm.execute(runs, out, console)
-      else:
-        failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
-      not_made = report.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
+  with _only_sweep(out):
+    study.save(report, path, scripts[0].parent)
+    finished = sum(run.is_finished for run in runs)
+    before = f', {finished} of them finished before' if finished else ''
+    print(f'{out}: {len(runs)} runs{before}', flush=True)
+    if launcher == 'slurm':
+      failed = slurm.execute(runs, out, console)
+    else:
+      failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
+    not_made = report.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
   errors = [f'failed: {name}: {why} ({out / name}/log.txt)' for name, why in failed.items()]
   errors += [f'not made: {what}: {why}' for what, why in not_made.items()]
   for error in errors:
