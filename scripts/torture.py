@@ -17,8 +17,9 @@ have to be equal to those of undisturbed runs, byte for byte.
 
 A table at the end counts kills by their outcome: all is equal, something differs, a command went on
 with a traceback, or failed without one. The exit code is 1 unless all is equal; folders where it is
-not are kept. --seed decides the moments. The models are small and trained on `sotu`: on two CPU
-cores, a kill takes about SECONDS s.
+not are kept. A last line says how many kills left processes at work, for the next command to take
+over. --seed decides the moments. The models are small and trained on `sotu`: on two CPU cores, a
+kill takes about 10 s.
 """
 
 import collections
@@ -32,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax import config, errors, sweep
+from posenc_jax import config, errors, storage, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
@@ -98,6 +99,7 @@ def main(argv):
   for kind, count in [*counts.items(), ('all', total)]:
     cells = ''.join(f'{count[outcome]:11}' for outcome in OUTCOMES)
     print(f'{kind:8}{count.total():6}{cells}')
+  print(f'{torture.left_at_work} kills left processes of runs at work')
   return 0 if total.keys() == {'equal'} else 1
 
 
@@ -111,6 +113,7 @@ class Torture:
   def __init__(self, study: Path, settings: dict, rng: random.Random):
     self._study, self._settings, self._rng = study, settings, rng
     self._rounds = self._index = 0
+    self.left_at_work = 0  # kills that left processes of runs at work
     self._alone = study.parent / 'alone'
     self._durations = {'sweep': run(self._sweep(self._alone))}
     self._durations['table'] = run(self._table(self._alone))
@@ -162,7 +165,9 @@ class Torture:
       moment = {'changes': self._rng.randint(1, MAX_CHANGES[kind])}
     else:
       moment = {'seconds': self._rng.uniform(0.1, 0.8) * self._durations[kind]}
-    return run(command, folder, **moment) is None
+    is_killed = run(command, folder, **moment) is None
+    self.left_at_work += is_killed and any(map(storage.is_locked, folder.glob('*/log.txt')))
+    return is_killed
 
   def _sweep(self, folder: Path) -> list[str]:
     flags = [f'--config.{path}={value!r}' for path, value in self._settings.items()]
