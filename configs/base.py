@@ -137,7 +137,7 @@ def get_config() -> ConfigDict:
         gpus=0,  # GPUs of each node; 0: the cluster's default
         memory_gb=16,  # gigabytes of each node
         max_concurrent=0,  # runs of one job array side by side; 0: all
-        setup=(),  # shell lines before the run starts, such as 'module load cuda'
+        setup=(),  # lines that a shell executes before the run starts, such as 'module load cuda'
         options=(),  # more options of sbatch, such as 'qos=high'
       ),
     )

@@ -27,6 +27,7 @@ from pathlib import Path
 from posenc_jax.errors import Damaged
 
 MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack to any size
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 CHECK = re.compile(rb',?"crc":"([0-9a-f]{8})"\}')  # how a row ends
 
 
@@ -215,7 +216,7 @@ def lock(fd: int, path: str | Path, wait: bool = False) -> None:
   except BlockingIOError:
     raise
   except OSError as error:
-    if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+    if error.errno not in NO_LOCKS:
       raise OSError(error.errno, error.strerror, str(path)) from error
     print(
       f'{path}: no lock on this file system ({error.strerror}); '
@@ -232,6 +233,9 @@ def is_locked(path: str | Path) -> bool:
       fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
       return True
+    except OSError as error:
+      if error.errno not in NO_LOCKS:
+        raise OSError(error.errno, error.strerror, str(path)) from error
   return False
 
 

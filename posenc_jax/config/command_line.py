@@ -6,11 +6,13 @@ not have; and bad input must be one line, not a traceback.
 """
 
 import ast
+import contextlib
 import os
 import shlex
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from ml_collections import ConfigDict
 from posenc_jax.config import field_help
 from posenc_jax.config.loading import OPEN, overlay, typed
 from posenc_jax.config.schema import FIELDS, LARGEST, check_tree, text
+from posenc_jax.config.streams import streams_that_outlive_readers
 from posenc_jax.errors import Stopped, UserError, closest, disk_errors, nearest, shown
 
 MAX_SHOWN = 120  # characters of a word in a message
@@ -160,16 +163,42 @@ def _literal(name: str, text: str) -> object:
 def main(function: Callable[[list[str]], int | None]) -> None:
   """Runs a script's `function(argv)`, and ends the process with the code that it returns.
 
-  `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, unless
-  something else takes it, ends the process at once with exit code 130: it waits for no write.
+  `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, and SIGHUP
+  of a closed terminal unless nohup is set, end the process at once, unless something else takes
+  them: exit code 130 and 129, and no write is waited for. A reader of stdout or stderr that goes
+  away ends nothing.
   """
+  with streams_that_outlive_readers(), _hangup_as_interrupt() as hangups:
+    try:
+      with disk_errors():
+        code = function(sys.argv[1:])
+        print(end='', flush=True)  # a disk that is full is told here, if not before
+      sys.exit(code)
+    except (UserError, Stopped) as error:
+      print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
+      sys.exit(error.code)
+    except KeyboardInterrupt:
+      command = shlex.join(['python', *sys.argv])
+      print(f'stopped; go on with the same command: {command}', file=sys.stderr, flush=True)
+      os._exit(129 if hangups else 130)  # sys.exit would wait for a save in the background
+
+
+@contextlib.contextmanager
+def _hangup_as_interrupt() -> Iterator[list[int]]:
+  """Raises KeyboardInterrupt at the first SIGHUP, if nobody handles or ignores it; lists them."""
+  received = []
+
+  def interrupt(number, frame):
+    del frame
+    received.append(number)
+    if len(received) == 1:  # a closed terminal may send two
+      raise KeyboardInterrupt
+
+  if signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
+    yield received
+    return
+  signal.signal(signal.SIGHUP, interrupt)
   try:
-    with disk_errors():
-      sys.exit(function(sys.argv[1:]))
-  except (UserError, Stopped) as error:
-    print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
-    sys.exit(error.code)
-  except KeyboardInterrupt:
-    command = shlex.join(['python', *sys.argv])
-    print(f'stopped; go on with the same command: {command}', file=sys.stderr, flush=True)
-    os._exit(130)  # sys.exit would wait for a save in the background
+    yield received
+  finally:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -119,9 +119,29 @@ def _block_sizes(value: object) -> str | None:
   return None if holds else '(query rows, key columns), each 1 or more, or (0, 0)'
 
 
+def _shell_line(value: object) -> str | None:
+  """Takes a line that a shell executes; one that begins with # could be a directive of sbatch."""
+  is_line = not text()(value) and not value.lstrip().startswith('#')
+  return None if is_line else 'a line for a shell'
+
+
 def _sbatch_option(value: object) -> str | None:
+  """Takes an option that sets none of RESERVED_OPTIONS; sbatch takes beginnings of names, too."""
   holds = not text()(value) and re.fullmatch(r'[a-z][a-z-]*(=.*)?', value)
+  if holds and (name := value.partition('=')[0]) != 'gpus':  # a whole name, though a beginning
+    holds = not any(reserved.startswith(name) for reserved in RESERVED_OPTIONS)
   return None if holds else 'an option of sbatch'
+
+
+# Options of sbatch that the fields of `launch` and the launcher set, and those with which the
+# script of a job, or what sbatch prints, would be another one. `wckey` may be set: the one that
+# submitit writes means nothing, and some clusters need another.
+RESERVED_OPTIONS = (
+  *('account', 'array', 'cpus-per-task', 'dependency', 'error', 'gpus-per-node', 'job-name', 'mem'),
+  *('mem-per-cpu', 'mem-per-gpu', 'no-requeue', 'nodes', 'ntasks', 'ntasks-per-node', 'open-mode'),
+  *('output', 'partition', 'requeue', 'signal', 'time'),
+  *('chdir', 'help', 'input', 'parsable', 'quiet', 'test-only', 'usage', 'version', 'wait', 'wrap'),
+)
 
 
 def _encoding_name(value: object) -> str | None:
@@ -141,11 +161,14 @@ LENGTHS = several(
 )
 TRACED_STEPS = several(whole(1), '(first step, last step), or ()', can_repeat=True)
 SHELL_LINES = several(
-  text(), "lines of text, such as ('module load cuda',), or ()", can_repeat=True
+  _shell_line,
+  "lines of text that do not begin with #, such as ('module load cuda',), or ()",
+  can_repeat=True,
 )
 SBATCH_OPTIONS = several(
   _sbatch_option,
-  "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'",
+  "options of sbatch without dashes before them, such as 'qos=high', 'exclusive'; none that "
+  'config.launch or the launcher sets otherwise',
   can_repeat=True,
 )
 

@@ -1,9 +1,14 @@
-"""Runs as processes of this machine."""
+"""Runs as processes of this machine.
+
+A sweep that is killed leaves its processes at work. The same command takes them over: it waits for
+them, and then goes on with what is left of their runs.
+"""
 
 import codecs
 import contextlib
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
@@ -15,6 +20,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from posenc_jax import storage
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import subprocesses
 from posenc_jax.sweep.plan import Run
@@ -25,12 +31,14 @@ POLL = 0.2  # seconds between looks at processes and logs
 def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) -> dict[str, str]:
   """Executes the runs that are not finished, `jobs` at a time, each on its share of the CPUs.
 
-  With `follow`, what runs write to their logs is shown in the place of a bar and their last lines.
-  However it ends, no process is left behind: a training is asked to stop, and saves its state.
+  Runs that an earlier sweep left at work count among the `jobs`, and come first. With `follow`,
+  what runs write to their logs is shown in the place of a bar and their last lines. However it
+  ends, no process is left behind: a training is asked to stop, and saves its state.
 
   Returns {failed run's name: why}. Raises Stopped after Ctrl-C, SIGTERM or SIGHUP.
   """
-  waiting = deque(run for run in runs if not run.is_finished)
+  to_do = [run for run in runs if not run.is_finished]
+  waiting = deque(sorted(to_do, key=lambda run: not run.is_at_work()))
   jobs = max(1, min(jobs, len(waiting)))
   free_cpus = subprocesses.cpu_partition(jobs)
   active, failed, durations = [], {}, []
@@ -51,7 +59,10 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
       while waiting or active:
         while free_cpus and (run := _next(waiting, active)):
           waiting.remove(run)
-          active.append(Job(run, free_cpus.pop()))
+          job = Job(run, _take_share(free_cpus, run))
+          active.append(job)
+          if not job.process:
+            say(console, f'{run.name}: waiting for the process that is at work on it')
         over = [job for job in active if job.is_over()]
         if follow:
           sys.stdout.write(''.join(job.new_output() for job in active))
@@ -72,10 +83,27 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
         live.refresh()
         time.sleep(POLL)
     finally:
-      if active:
-        console.print(f'asking {len(active)} processes to stop')
-      subprocesses.stop([job.process for job in active if job.process])
+      _stop(to_do, {job.run.log: job.process for job in active if job.process}, console)
   return failed
+
+
+def _take_share(free_cpus: list[set[int] | None], run: Run) -> set[int] | None:
+  """Takes the CPUs on which a process is at work on the run, if they are a free share; else one."""
+  cpus = subprocesses.Orphan(run.log).cpus()
+  return free_cpus.pop(free_cpus.index(cpus) if cpus in free_cpus else -1)
+
+
+def _stop(runs: list[Run], started: dict[Path, subprocess.Popen], console: Console) -> None:
+  """Asks the processes of these runs to stop: those {log: process} started here, and orphans."""
+  orphans = [subprocesses.Orphan(run.log) for run in runs if run.log not in started]
+  orphans = [orphan for orphan in orphans if orphan.poll() is None]
+  within_reach = [orphan for orphan in orphans if orphan.is_within_reach()]
+  if processes := [*started.values(), *within_reach]:
+    say(console, f'asking {len(processes)} processes to stop')
+  for orphan in orphans:
+    if orphan not in within_reach:
+      say(console, f'{orphan.log}: its process is out of reach from here, and goes on')
+  subprocesses.stop(processes)
 
 
 def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
@@ -89,7 +117,10 @@ def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
 
 def print_end(console: Console, run: Run, seconds: float, failure: str) -> None:
   mark, style = ('✗', 'red') if failure else ('✓', 'green')
-  line = f'{mark} {run.name}  {seconds / 60:.1f} min  {failure}'
+  say(console, f'{mark} {run.name}  {seconds / 60:.1f} min  {failure}', style)
+
+
+def say(console: Console, line: str, style: str = '') -> None:
   console.print(Text(line, style), soft_wrap=True)
 
 
@@ -99,14 +130,27 @@ def same_command() -> str:
 
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
-  """Raises Stopped with the message after Ctrl-C, SIGTERM, or SIGHUP without nohup."""
-  numbers = (signal.SIGTERM, signal.SIGHUP)
+  """Raises Stopped with the message after Ctrl-C, SIGTERM, or SIGHUP without nohup.
+
+  These end what is inside as Ctrl-C does. A terminal that is closed may send SIGHUP twice: it does
+  not count as a second Ctrl-C.
+  """
+  received = []
+
+  def interrupt(number, frame):
+    del frame
+    is_repeated = number == signal.SIGHUP and bool(received)
+    received.append(number)
+    if not is_repeated:
+      raise KeyboardInterrupt
+
+  numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
   handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-  before = {number: signal.signal(number, signal.default_int_handler) for number in handled}
+  before = {number: signal.signal(number, interrupt) for number in handled}
   try:
     yield
   except KeyboardInterrupt:
-    raise Stopped(message, 130) from None
+    raise Stopped(message, 128 + (received or [signal.SIGINT])[0]) from None
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
@@ -115,6 +159,8 @@ def interruptible(message: str) -> Iterator[None]:
 class Job:
   """A run in progress: its commands, started one after another on some of the CPUs.
 
+  Where another process is at work on the run already, its end is waited for first.
+
   Attributes:
     process: that of the command at work; None where another process is at work on the run.
     failure: why the run has failed; '' if it has not.
@@ -122,14 +168,13 @@ class Job:
 
   def __init__(self, run: Run, cpus: set[int] | None, **state_fields: str):
     """`state_fields` are added to all that is written to the run's state.json."""
-    self.run, self.cpus, self.failure = run, cpus, ''
+    self.run, self.cpus, self.failure, self.process = run, cpus, '', None
     self._state_fields = state_fields
     self._seconds = {}  # of each script that has ended
     self._begin = self._begin_command = time.monotonic()
     self._commands = deque(run.commands)
     run.workdir.mkdir(parents=True, exist_ok=True)
-    self._log = run.workdir / 'log.txt'
-    self._shown = self._log.stat().st_size if self._log.exists() else 0
+    self._shown = run.log.stat().st_size if storage.exists(run.log) else 0
     self._decode = codecs.getincrementaldecoder('utf-8')('replace').decode
     self._start()
 
@@ -139,15 +184,23 @@ class Job:
 
   def new_output(self) -> str:
     """What the run has written to its log since the last call."""
-    with open(self._log, 'rb') as file:
+    if not storage.exists(self.run.log):
+      return ''
+    with open(self.run.log, 'rb') as file:
       file.seek(self._shown)
       text = file.read()
     self._shown += len(text)
     return self._decode(text)
 
   def is_over(self) -> bool:
-    """Whether the run has ended or failed; starts the next command if one has ended well."""
-    if self.failure:
+    """Whether the run has ended or failed; starts the next command if one has ended."""
+    if self.process is None:
+      if self.run.is_at_work():
+        return False
+      if not self.run.is_finished:
+        self._start()  # with the first command: how far the other process came is not known
+        return False
+      self._write_state('ended')
       return True
     code = self.process.poll()
     if code is None:
@@ -158,7 +211,7 @@ class Job:
       self.failure = f'exit code {code}: {self.run.last_log_line()}'
     elif self._commands:
       self._start()
-      return bool(self.failure)
+      return False
     elif not self.run.is_finished:
       self.failure = 'its commands ended well, but left no finished.json of this config'
     self._write_state('failed' if self.failure else 'ended', reason=self.failure)
@@ -168,10 +221,11 @@ class Job:
     self.run.write_state(state, seconds=self._seconds, **self._state_fields, **fields)
 
   def _start(self) -> None:
+    """Starts the next command, if no other process is at work on the run."""
     self.process, self._begin_command = None, time.monotonic()
     try:
-      self.process = subprocesses.run_process(self._commands.popleft(), self._log, self.cpus)
+      self.process = subprocesses.run_process(self._commands[0], self.run.log, self.cpus)
     except BlockingIOError:  # the state.json of the other process stays
-      self.failure = 'another process is at work in its directory'
-    else:
-      self._write_state('running')
+      return
+    self._commands.popleft()
+    self._write_state('running')

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
-from posenc_jax.errors import Damaged, Stopped, UserError, shown
+from posenc_jax.errors import Stopped, UserError, shown
+from posenc_jax.sweep import run_state
+from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
 from posenc_jax.training.run_dir import check_same_config, is_finished
 
@@ -51,30 +52,33 @@ class Run:
   def is_finished(self) -> bool:
     return is_finished(self.workdir, config.config_hash(self.config))
 
-  def read_state(self) -> dict:
-    """What `write_state` wrote last; {} before the first time."""
-    try:
-      return storage.read_json(self.workdir / 'state.json', {'state': str, 'host': str})
-    except (FileNotFoundError, Damaged):
-      return {}
+  @property
+  def log(self) -> Path:
+    """The file that gets the output of the run's commands, and whose lock the one at work holds."""
+    return self.workdir / 'log.txt'
 
-  def write_state(self, state: str, **fields) -> None:
-    """Writes state.json, in which the launcher says for `--status` what it knows of the run.
+  def is_at_work(self) -> bool:
+    """Whether a command of the run is at work, whoever started it, as far as is seen here."""
+    return storage.is_locked(self.log)
 
-    Args:
-      state: 'queued', 'running', 'failed' or 'ended'. A launcher that is killed leaves 'running':
-        then the lock of the log tells.
-    """
-    fields = {'state': state, 'host': socket.gethostname(), **fields}
-    storage.write_json(self.workdir / 'state.json', fields)
+  def read_state(self) -> RunState:
+    """What `write_state` wrote last, as far as it can be trusted."""
+    return run_state.read(self.workdir / 'state.json')
+
+  def write_state(self, state: str, **fields: object) -> None:
+    """Writes state.json with what the launcher knows of the run, fields of `RunState`."""
+    run_state.write(self.workdir / 'state.json', state, **fields)
 
   def last_log_line(self) -> str:
-    """The last line of the run's log, as a terminal shows it."""
-    with open(self.workdir / 'log.txt', 'rb') as file:
-      file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
-      text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', file.read().decode(errors='replace'))
+    """The last line of the run's log, as a terminal shows it; '' if there is none."""
+    try:
+      with open(self.log, 'rb') as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
+        text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', file.read().decode(errors='replace'))
+    except FileNotFoundError:
+      return ''
     lines = [line.strip() for line in re.split(r'[\r\n]', text)]
-    return next(filter(None, reversed(lines)), '')
+    return run_state.printable(next(filter(None, reversed(lines)), ''))
 
 
 def run_name(overrides: dict[str, object]) -> str:
@@ -194,7 +198,7 @@ def check_runs(path: str | Path, runs: list[Run]) -> None:
 
 def _edited(run_config: ConfigDict, workdir: Path) -> dict[str, object]:
   """Fields that differ in config.json, which eval.py reads, since the study was edited."""
-  if not (workdir / 'config.json').exists():
+  if not storage.exists(workdir / 'config.json'):
     return {}
   fields = config.flat(run_config)
   differing = config.differing_keys(config.saved_config(workdir), run_config)

@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import Run
 
@@ -32,11 +32,14 @@ WARNING = 120  # seconds between SLURM's warning (SIGUSR2) and the end of a job'
 RESTARTS = 100  # how often a job may run out of time
 
 
-def check_available() -> None:
-  """Raises UserError if no job can be submitted from this machine."""
+def check_available(out: Path) -> None:
+  """Raises UserError if no job can be submitted from this machine, or none with logs in `out`."""
   if missing := [name for name in ('sbatch', 'squeue', 'srun') if shutil.which(name) is None]:
     allowed = 'inline, local, or a node of a cluster'
     raise UserError(f'--launcher=slurm: no {missing[0]} on this machine; allowed: {allowed}')
+  if '%' in str(out.absolute()) or not str(out.absolute()).isprintable():
+    allowed = 'a path without % and control characters, which sbatch would take for something else'
+    raise UserError(f'--out={str(out)!r} with --launcher=slurm; allowed: {allowed}')
 
 
 class Task:
@@ -44,14 +47,16 @@ class Task:
 
   The first task executes the run's commands and writes its state. The others, with the logs
   log.1.txt and so on, only train: the training is then of several processes
-  (posenc_jax.distributed.processes), and ends in all of them or in none.
+  (posenc_jax.distributed.processes), and ends in all of them or in none. Each first waits for the
+  process of an earlier start that is still at work, on a node that SLURM has lost sight of, as far
+  as locks reach.
   """
 
   def __call__(self, run: Run) -> None:
     """Raises RuntimeError if the run fails, so that the job is a failed one."""
     environment = submitit.JobEnvironment()
     if rank := environment.global_rank:
-      training = subprocesses.run_process(run.commands[0], run.workdir / f'log.{rank}.txt')
+      training = _start_when_free(run.commands[0], run.workdir / f'log.{rank}.txt')
       signal.signal(signal.SIGTERM, lambda *_: _wait_for_slurm(training))
       training.wait()
       return
@@ -67,7 +72,8 @@ class Task:
 
     Returns what submitit queues again.
     """
-    subprocesses.stop([self.job.process], patience=WARNING - 20)
+    if self.job.process:
+      subprocesses.stop([self.job.process], patience=WARNING - 20)
     self._write_queued()
     return submitit.helpers.DelayedSubmission(Task(), run)
 
@@ -76,18 +82,29 @@ class Task:
     _wait_for_slurm(self.job.process)
 
   def _write_queued(self) -> None:
-    self.job.process.wait()
+    if self.job.process:
+      self.job.process.wait()
     if not self.job.run.is_finished:
       self.job.run.write_state('queued', reason='told to end by SLURM')
 
 
-def _wait_for_slurm(process: subprocess.Popen) -> None:
+def _start_when_free(command: list[str], log: Path) -> subprocess.Popen:
+  """Starts a command once no other process holds the lock of `log`."""
+  while True:
+    try:
+      return subprocesses.run_process(command, log)
+    except BlockingIOError:
+      time.sleep(local.POLL)
+
+
+def _wait_for_slurm(process: subprocess.Popen | None) -> None:
   """Waits for the training to save its state, and then for SLURM to end this process.
 
   Only SLURM knows whether the job is cancelled, requeued, or preempted with time to spare. A job
   that ended by itself now would not be started again.
   """
-  process.wait()
+  if process:
+    process.wait()
   while True:
     signal.pause()
 
@@ -101,14 +118,14 @@ def execute(runs: list[Run], out: Path, console: Console) -> dict[str, str]:
   waiting = [run for run in runs if not run.is_finished]
   folder = out / 'submitit'
   path = folder / 'jobs.json'
-  jobs = storage.read_json(path) if storage.exists(path) else {}
+  jobs = _submitted_before(path)
   queue = _queue() if waiting else set()
   if queue is None:
     raise UserError('--launcher=slurm: squeue does not answer; allowed: when the cluster does')
   submitted = {
     run.name: jobs[run.name]
     for run in waiting
-    if jobs.get(run.name) in queue and run.read_state().get('state') != 'failed'
+    if jobs.get(run.name) in queue and run.read_state().state != 'failed'
   }
   if submitted:
     console.print(f'{len(submitted)} runs are in the queue already')
@@ -116,6 +133,23 @@ def execute(runs: list[Run], out: Path, console: Console) -> dict[str, str]:
     submitted |= _submit(group, submitted, folder)
     storage.write_json(path, jobs | submitted)
   return _wait(waiting, submitted, folder, console)
+
+
+def _submitted_before(path: Path) -> dict[str, str]:
+  """{run's name: job} in jobs.json; {} if there is no such file.
+
+  Raises Damaged: without it, jobs that are in the queue would be submitted again.
+  """
+  remedy = 'without this file, once none of its jobs is in the queue'
+  try:
+    jobs = storage.read_json(path, remedy=remedy)
+  except (FileNotFoundError, NotADirectoryError):
+    return {}
+  for name, job in jobs.items():
+    if not isinstance(job, str):
+      problem = f'the job of {name!r} is {type(job).__name__}, where str must be'
+      raise Damaged(f'{path} is damaged: {problem}; allowed: {remedy}')
+  return jobs
 
 
 def _groups(waiting: list[Run], submitted: dict[str, str]) -> list[list[Run]]:
@@ -185,7 +219,7 @@ def _wait(
   how_to_go_on = f'scancel takes them out); wait again with {local.same_command()}'
 
   def screen():
-    running = sum(run.read_state()['state'] == 'running' for run in left)
+    running = sum(run.read_state().state == 'running' for run in left)
     over = len(waiting) - len(left)
     return Text(f'{over}/{len(waiting)} runs are over, {running} are running', 'dim')
 
@@ -200,8 +234,8 @@ def _wait(
         state, job = run.read_state(), submitted[run.name]
         if run.is_finished:
           failure = ''
-        elif state['state'] == 'failed':
-          failure = state['reason']
+        elif state.state == 'failed':
+          failure = state.reason
         elif job in queue:
           gone_since.pop(run.name, None)
           continue
@@ -212,7 +246,7 @@ def _wait(
         left.remove(run)
         if failure:
           failed[run.name] = failure
-        local.print_end(console, run, sum(state.get('seconds', {}).values()), failure)
+        local.print_end(console, run, sum(state.seconds.values()), failure)
       live.refresh()
       time.sleep(POLL)
   return failed

@@ -16,7 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import storage
+from posenc_jax.errors import Damaged, UserError
+from posenc_jax.sweep import run_state
 from posenc_jax.sweep.plan import Run
+from posenc_jax.sweep.run_state import RunState
 
 STATES = {
   'done': 'green',
@@ -24,6 +27,7 @@ STATES = {
   'stopped': 'yellow',
   'failed': 'red',
   'waiting': 'dim',
+  'unknown': 'magenta',
 }
 # Seconds without a new line in its log after which a process on another machine is taken for ended.
 SILENCE = 600.0
@@ -36,7 +40,7 @@ class Status:
 
   Attributes:
     state: one of STATES. 'stopped' is a run that was begun and that nobody is at; the same command
-      goes on with it.
+      goes on with it. 'unknown' is one whose files are damaged or cannot be read.
     step: updates made, of all its seeds together; if nobody is at the run, those that are saved.
     seconds_per_token: the median of what its training logged; None if it has logged nothing yet.
     note: why it is in this state, or where it is running.
@@ -62,13 +66,16 @@ class Status:
 
 
 def read_status(run: Run) -> Status:
-  """Reads the run's directory."""
-  written = run.read_state()
-  state, note = _state_and_note(run, written)
-  timing_by_seed = [
-    [row for row in storage.read_rows(folder / 'timing.jsonl') if 'seconds_per_step' in row]
-    for folder in run.results
-  ]
+  """Reads the run's directory; what is damaged there, or cannot be read, is named in the note."""
+  try:
+    return _read_status(run)
+  except (UserError, OSError) as error:
+    return Status(run, 'unknown', 0, None, run_state.printable(str(error)))
+
+
+def _read_status(run: Run) -> Status:
+  state, note = _state_and_note(run, run.read_state())
+  timing_by_seed = [_timing(folder / 'timing.jsonl') for folder in run.results]
   timing = list(itertools.chain(*timing_by_seed))
   seconds = [row['seconds_per_step'] for row in timing if row['step'] > 1]
   speed = statistics.median(seconds) / _tokens_per_step(run) if seconds else None
@@ -82,31 +89,40 @@ def read_status(run: Run) -> Status:
   return Status(run, state, step, speed, note)
 
 
-def _state_and_note(run: Run, written: dict) -> tuple[str, str]:
-  state = written.get('state')
+def _timing(path: Path) -> list[dict]:
+  """The rows of timing.jsonl that have a step and its seconds. Raises Damaged, OSError."""
+  rows = [row for row in storage.read_rows(path) if 'seconds_per_step' in row]
+  for row in rows:
+    step, seconds = row.get('step'), row['seconds_per_step']
+    if type(step) is not int or step < 0 or not run_state.is_duration(seconds):
+      raise Damaged(f'{path} is damaged: a row has step={step!r}, seconds_per_step={seconds!r}')
+  return rows
+
+
+def _state_and_note(run: Run, written: RunState) -> tuple[str, str]:
   if run.is_finished:
     return 'done', ''
-  if storage.is_locked(run.workdir / 'log.txt') or (
-    state == 'running' and _is_at_work(run, written)
-  ):
-    job = f', job {written["job"]}' if 'job' in written else ''
-    return 'running', f'on {written["host"]}{job}' if written else ''
-  if state == 'running':
+  if run.is_at_work() or (written.state == 'running' and _is_at_work_unseen(run, written)):
+    job = f', job {written.job}' if written.job else ''
+    return 'running', f'on {written.host}{job}' if written.host else ''
+  if written.state == 'running':
     return 'stopped', 'the same command goes on'
-  if state == 'failed':
-    return 'failed', written['reason']
-  if state == 'queued':
-    return 'waiting', written['reason'] or 'in the queue'
+  if written.state == 'failed':
+    return 'failed', written.reason
+  if written.state == 'queued':
+    return 'waiting', written.reason or 'in the queue'
+  if written.state == 'ended' or storage.exists(run.log):
+    return 'stopped', 'the same command goes on'
   return 'waiting', '' if run.init_from is None else f'starts from {run.init_from.name}'
 
 
-def _is_at_work(run: Run, written: dict) -> bool:
+def _is_at_work_unseen(run: Run, written: RunState) -> bool:
   """Whether a process is at a run that says so, though its lock is free as far as is seen here."""
-  log = run.workdir / 'log.txt'
-  if written['host'] != socket.gethostname() and time.time() - log.stat().st_mtime < SILENCE:
+  is_elsewhere = written.host != socket.gethostname()
+  if is_elsewhere and storage.exists(run.log) and time.time() - run.log.stat().st_mtime < SILENCE:
     return True  # locks need not reach from machine to machine
   time.sleep(BETWEEN_COMMANDS)
-  return storage.is_locked(log)
+  return run.is_at_work()
 
 
 def _tokens_per_step(run: Run) -> int:
@@ -137,7 +153,7 @@ def time_left(statuses: list[Status]) -> tuple[float | None, bool]:
   if not to_do or None in trainings:
     return None, False
   states = [s.run.read_state() for s in statuses if s.state == 'done']
-  evaluations = [s['seconds']['eval'] for s in states if 'eval' in s.get('seconds', ())]
+  evaluations = [state.seconds['eval'] for state in states if 'eval' in state.seconds]
   evaluation = statistics.median(evaluations) if evaluations else 0.0
   seconds = [training + evaluation for training in trainings]
   running = max(1, sum(s.state == 'running' for s in to_do))

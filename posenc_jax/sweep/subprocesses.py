@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from posenc_jax import storage
+from posenc_jax.errors import Stopped
 
 # XLA:CPU allocates and frees buffers of many megabytes in each step. By default, glibc maps and
 # faults them in anew. If the process keeps them, and on huge pages, large matrix products are
@@ -36,9 +37,10 @@ def run_process(
   """Starts a command on these CPUs only (None: on all); `log` gets the command and its output.
 
   The process has a session of its own, so that Ctrl-C reaches only the starter. It holds the lock
-  of `log` until it ends, even if its starter is killed. SIGUSR2 does not reach it: SLURM sends that
-  to all processes of a job, and the starter acts on it. Raises BlockingIOError if another process
-  holds the lock.
+  of `log` until it ends, even if its starter is killed: then it is an `Orphan`. SIGUSR2 does not
+  reach it: SLURM sends that to all processes of a job, and the starter acts on it.
+
+  Raises BlockingIOError if another process holds the lock, Stopped if the system starts no process.
   """
   with open(log, 'ab', buffering=0) as file, _inherited(cpus):
     # `is_locked` in another process may hold the lock for a moment
@@ -50,14 +52,17 @@ def run_process(
     else:
       storage.lock(file.fileno(), log)
     file.write(f'$ {shlex.join(command)}\n'.encode())
-    return subprocess.Popen(
-      command,
-      stdin=subprocess.DEVNULL,
-      stdout=file,
-      stderr=subprocess.STDOUT,
-      env=os.environ | environment(),
-      start_new_session=True,
-    )
+    try:
+      return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        env=os.environ | environment(),
+        start_new_session=True,
+      )
+    except BlockingIOError as error:  # not the lock: there are too many processes
+      raise Stopped(f'{command[0]}: cannot be started: {error.strerror}') from error
 
 
 @contextlib.contextmanager
@@ -89,15 +94,74 @@ def cpu_partition(jobs: int) -> list[set[int] | None]:
   return [set(cpus[start:end]) for start, end in itertools.pairwise(ends)]
 
 
-def stop(processes: list[subprocess.Popen], patience: float = 60.0) -> None:
+class Orphan:
+  """A process that `run_process` started and whose starter is gone; it is at work on `log`.
+
+  It is known by the lock of `log`, not by a number that the system may have given to another
+  process since. It has the methods of subprocess.Popen that `stop` uses.
+  """
+
+  def __init__(self, log: str | Path):
+    self.log = log
+
+  def poll(self) -> int | None:
+    """None while the process is at work; then 0, for how it ended is not known."""
+    return None if storage.is_locked(self.log) else 0
+
+  def terminate(self) -> None:
+    for pid in self._pids():
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+  def kill(self) -> None:
+    """Ends the process, and those that it started and that hold the lock, too."""
+    for pid in self._pids():
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+  def wait(self, timeout: float = 10.0) -> None:
+    """Waits for the end. Raises subprocess.TimeoutExpired."""
+    end = time.monotonic() + timeout
+    while self.poll() is None:
+      if time.monotonic() > end:
+        raise subprocess.TimeoutExpired(str(self.log), timeout)
+      time.sleep(0.05)
+
+  def cpus(self) -> set[int] | None:
+    """The CPUs that the process was given; None where it is not at work, or out of reach."""
+    for pid in self._pids():
+      with contextlib.suppress(ProcessLookupError):
+        return os.sched_getaffinity(pid)
+    return None
+
+  def is_within_reach(self) -> bool:
+    """Whether it gets signals from here: it is on this machine, a Linux, and of this user."""
+    return bool(self._pids())
+
+  def _pids(self) -> list[int]:
+    """The leaders of sessions that write to the log, as all that `run_process` starts."""
+    if not storage.is_locked(self.log):
+      return []
+    found, log = [], os.stat(self.log)
+    for folder in Path('/proc').glob('[0-9]*'):
+      with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to another user
+        pid = int(folder.name)
+        if os.getsid(pid) == pid and os.path.samestat(os.stat(folder / 'fd' / '1'), log):
+          found.append(pid)
+    return found
+
+
+def stop(processes: list[subprocess.Popen | Orphan], patience: float = 60.0) -> None:
   """Asks processes to end, at which a training saves its state; kills them after `patience` s."""
   for process in processes:
     process.terminate()
+  end = time.monotonic() + patience
   try:
     with contextlib.suppress(subprocess.TimeoutExpired):
       for process in processes:
-        process.wait(patience)
+        process.wait(max(0.0, end - time.monotonic()))
   finally:  # also after a second Ctrl-C
     for process in processes:
       process.kill()
+    for process in processes:
       process.wait()

@@ -30,8 +30,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
   Raises:
     UserError: the config or the directory cannot be used; raised before anything is compiled.
-    Stopped: the loss is not finite, the disk is full or read-only, or SIGTERM or Ctrl-C came; the
-      same command goes on from the last checkpoint.
+    Stopped: the loss is not finite, the disk is full or read-only, or SIGTERM, SIGHUP or Ctrl-C
+      came; the same command goes on from the last checkpoint.
   """
   validate(config)
   trackers.check(config.train.trackers)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that the training loop answers between two steps."""
+"""SIGTERM, Ctrl-C and SIGHUP as a request that the training loop answers between two steps."""
 
 import os
 import shlex
@@ -10,13 +10,19 @@ from rich.console import Console
 
 from posenc_jax.errors import Stopped
 
+INSISTENT = (signal.SIGTERM, signal.SIGINT)  # a second one ends the process
+
 
 class StopRequest:
-  """`with StopRequest() as stop_request`: SIGTERM or Ctrl-C set `stop_request.signal`.
+  """`with StopRequest() as stop_request`: SIGTERM, Ctrl-C or SIGHUP set `stop_request.signal`.
 
-  A second signal ends the process at once. Python runs signal handlers only between instructions of
-  the main thread, which may be in a long computation: so a thread of its own watches for the
-  second, through the pipe that the interpreter writes each signal to.
+  SIGHUP is what a process gets whose terminal is closed; where it is ignored (nohup), it stays so.
+  A second SIGTERM or Ctrl-C ends the process at once. SIGHUP does not count there: a terminal may
+  send it twice, and a system that shuts down sends it beside SIGTERM.
+
+  Python runs signal handlers only between instructions of the main thread, which may be in a long
+  computation: so a thread of its own watches for the second signal, through the pipe that the
+  interpreter writes each signal to.
   """
 
   signal: int | None = None
@@ -24,9 +30,10 @@ class StopRequest:
   def __enter__(self):
     read_fd, self._write_fd = os.pipe()
     os.set_blocking(self._write_fd, False)
-    self._old_handlers = {
-      number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    numbers = [*INSISTENT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+      numbers.append(signal.SIGHUP)
+    self._old_handlers = {number: signal.signal(number, self._handle) for number in numbers}
     self._old_wakeup_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
     threading.Thread(target=self._watch, args=[read_fd], daemon=True).start()
     return self
@@ -39,7 +46,7 @@ class StopRequest:
     received = 0
     while byte := os.read(read_fd, 1):
       number = byte[0]
-      received += number in self._old_handlers
+      received += number in INSISTENT
       if received == 2:
         Console().show_cursor()  # a progress bar hides it
         name = signal.Signals(number).name
