@@ -31,6 +31,7 @@ class Oracle:
   score: callable
   position: callable = lambda t: 0.0  # added to the input of the layer
   value: callable = lambda i, j, h: 0.0  # added to v_j
+  move: callable = lambda v, i, j, h: v  # what i gets of v_j
   along: callable = lambda q, k_nK, x_nD, h: 0.0
   tokens: callable = lambda x_SD, position_S: x_SD
   across: callable = lambda s_HS, i, j_S: s_HS
@@ -152,6 +153,18 @@ def rope(dims, hyper, p):
   return Oracle(
     lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K), turn=(turned, turned)
   )
+
+
+def vo_rope(dims, hyper, p):
+  K = dims.head_dim
+  turn = lambda t: rotation_matrix(
+    t,
+    K,
+    round(hyper.get('fraction', 1.0) * K),
+    hyper.get('layout', 'half'),
+    hyper.get('base', 10_000.0),
+  )
+  return Oracle(dot(K), move=lambda v, i, j, h: turn(j - i) @ v)
 
 
 def at_distance(dims, hyper, seen):
@@ -546,6 +559,11 @@ def chain(dims, hyper, p):
     product = q @ k / math.sqrt(dims.head_dim)
     return product + sum(part.score(q, k, i, j, h) - product for part in parts if not part.turn)
 
+  def move(v, i, j, h):
+    for part in parts:
+      v = part.move(v, i, j, h)
+    return v
+
   def along(q, k_nK, x_nD, h):
     q = turn(q, x_nD[-1, -1], h, 0)
     k_nK = np.stack([turn(k, x[-1], h, 1) for k, x in zip(k_nK, x_nD, strict=True)])
@@ -563,6 +581,7 @@ def chain(dims, hyper, p):
     score,
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
+    move=move,
     along=along,
     tokens=tokens,
   )
@@ -804,6 +823,7 @@ RECORDS = {
       'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
       'fox_shaw': {'members': ('fox', {'name': 'shaw', 'clip': 3})},
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
+      'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
     },
   ),
   'logn': Record(
@@ -829,6 +849,10 @@ RECORDS = {
   ),
   'shape_offset': Record(shape_offset, count_inner('sinusoidal')),
   'pose': Record(pose, count_inner('rope')),
+  'vo_rope': Record(
+    vo_rope,
+    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
+  ),
 }
 
 
@@ -858,5 +882,6 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
       for h in range(H):
         for p, s in zip(oracle.weights(s_HS[h]), seen, strict=True):
-          o_BTHK[b, t, h] += p * (v_SGK[s, h // group] + oracle.value(position[i], position[s], h))
+          v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
+          o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))
   return o_BTHK

@@ -436,6 +436,55 @@ def test_weights_that_are_not_normalized():
     np.testing.assert_allclose(actual[1], desired[1], atol=1e-4)
 
 
+class Gate(Encoding):
+  """Values times 1 + position, outputs times sigmoid(w_h . x_i) over 1 + position."""
+
+  needs_inputs = True
+
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.w = nnx.Param(normal(dims.model_dim, dims.heads))
+
+  def transform_values(self, v_BSGK, j):
+    return v_BSGK * (1 + j)[..., None, None]
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    return o_BTHK * jax.nn.sigmoid(x_BTD @ self.w[...])[..., None] / (1 + i)[..., None, None]
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_values_and_outputs_pass_their_hooks(backend):
+  """Given x at the queries, the last three of the tokens; gradients reach the gate's weights."""
+  enc = Gate(build('nope', kv_heads=2).dims, nnx.Rngs(0))
+  q, k, v, x = normal(2, 3, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)
+
+  def formula(w, x):
+    k_BSHK, v_BSHK = jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2)
+    s = jnp.einsum('bthk,bshk->bhts', q, k_BSHK) / 8**0.5
+    p = jax.nn.softmax(jnp.where(jnp.tri(3, 9, 6, dtype=bool)[None, None], s, -jnp.inf))
+    ratio = jnp.arange(1, 10)[None] / jnp.arange(7, 10)[:, None]
+    o = jnp.einsum('bhts,bshk->bthk', p * ratio[None, None], v_BSHK)
+    return o * jax.nn.sigmoid(x[:, 6:] @ w)[..., None]
+
+  def ours(w, x):
+    moved = jax.tree.map(lambda _: w, enc)
+    return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
+
+  both = lambda f: (
+    f(enc.w[...], x),
+    *jax.grad(lambda w, x: (f(w, x) ** 2).sum(), (0, 1))(enc.w[...], x),
+  )
+  for actual, desired in zip(both(ours), both(formula), strict=True):
+    np.testing.assert_allclose(actual, desired, atol=1e-5)
+
+
+def test_values_too_narrow_to_turn():
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(ValueError, match=r'^v has 4 channels, but 8 of each head turn$'):
+    attend(q, q, q[..., :4], build('vo_rope'))
+  assert attend(q, q, normal(1, 6, 4, 12), build('vo_rope')).shape == (1, 6, 4, 12)
+
+
 # The ring is tested on devices of its own (eight_devices/ring.py).
 
 
@@ -452,7 +501,7 @@ def test_ring_refuses_where_no_mesh_is_set():
 
 @pytest.mark.parametrize(
   ('name', 'reason'),
-  [('alibi', 'scores or values'), ('shaw', 'scores or values'), ('rope', 'needs an NVIDIA GPU')],
+  [('alibi', 'on scores or on'), ('shaw', 'on scores or on'), ('rope', 'needs an NVIDIA GPU')],
 )
 def test_cudnn_refuses_with_a_reason(name, reason):
   q = normal(1, 6, 4, 8)
@@ -487,20 +536,21 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
 @pytest.mark.parametrize(
   'options', [{}, {'window': 3}, {'is_causal': False}, {'is_causal': False, 'window': 3}]
 )
-@pytest.mark.parametrize('name', ['nope', 'rope'])
+@pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
   options = {'is_causal': True, 'window': None, **options}
-  request = build_request(q, k, v, build(name, kv_heads=2), **options)
+  enc = build(name, kv_heads=2)
+  request = build_request(q, k, v, enc, **options)
   np.testing.assert_allclose(
-    cudnn.run(request, implementation='xla'),
-    attend(q, k, v, build(name, kv_heads=2), backend='dense', **options),
+    enc.transform_output(cudnn.run(request, implementation='xla'), request.i, None),
+    attend(q, k, v, enc, backend='dense', **options),
     atol=1e-5,
   )
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('name', ['nope', 'rope'])
+@pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
 def test_cudnn_equals_dense(name):
   q = normal(2, 128, 4, 64).astype(jnp.bfloat16)
   enc = make(name, model_dim=256, heads=4, head_dim=64, train_length=128, rngs=nnx.Rngs(0))

@@ -603,6 +603,7 @@ CHAINED = (
   'learned',
   'pope',
   'path',
+  'vo_rope',
 )
 
 
@@ -636,6 +637,16 @@ def test_chain_declares_what_its_members_do():
   assert [chain('t5', 'fox').bias_in_scale, chain('shaw', 'fox').bias_in_scale] == [False, False]
   assert [chain('t5', 'rope').scale(8), chain('rope', 't5').query_scale] == [1, 8**-0.5]
   assert [chain('rope', 'alibi').causal_only, chain('rope', 'fox').causal_only] == [False, True]
+
+
+def test_vectors_added_to_turned_values_are_not_relative():
+  """Nor does their chain say so: outputs are turned back with what was added."""
+  x, weights, _ = inputs()
+  run = lambda chain, shift: layer(chain, weights, x, position_ids=shift + jnp.arange(11)[None])
+  for members, relative in ((('vo_rope', 'shaw'), False), (('vo_rope', 'alibi'), True)):
+    chain = away(build('chain', members=members))
+    assert chain.relative == relative
+    assert (np.abs(run(chain, 9) - run(chain, 0)).max() < 1e-4) == relative
 
 
 def test_members_have_their_hyperparameters_and_share_what_they_share():
@@ -715,7 +726,7 @@ def test_shaw_without_values_acts_on_scores_alone():
   both.values[...] = jnp.zeros_like(both.values[...])
   same(keys, both, is_causal=False)
   assert keys.acts_on() == ('scores',)
-  assert both.acts_on() == ('scores', 'values')
+  assert both.acts_on() == ('scores', 'values of pairs')
 
 
 def test_shaw_at_a_long_clip_holds_clipped_distances():

@@ -21,7 +21,7 @@ from posenc_jax.attention.tiled.distance_readers import GatherDistance, Toeplitz
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, make
-from posenc_jax.encodings.core.base import DECLARED, HOOKS
+from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
@@ -358,7 +358,7 @@ def test_scores_of_a_part_of_a_tile_are_that_part_of_its_scores(variant, mode):
   What the score carries has the shapes that the encoding declares.
   """
   enc = build(variant)
-  if not {'scores', 'values'} & {*enc.acts_on()}:
+  if not {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
     pytest.skip('acts before there are pairs')
 
   @jax.jit
@@ -464,6 +464,22 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
   elif enc.relative and not enc.needs_inputs:
     _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + jnp.arange(S)[None])
     assert (np.abs(shifted - q).max() > 1e-2) == enc.rotates_qk
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_values_and_outputs_are_transformed_as_declared(variant):
+  """They keep their shape; a shift of all positions turns both, or neither."""
+  enc, (x, weights, o) = build(variant), inputs()
+  v = jnp.einsum('bsd,dhk->bshk', x, weights['v'])
+
+  def transformed(shift):
+    j = enc.coordinates(x, shift + jnp.arange(S)[None])
+    return enc.transform_values(v, j), enc.transform_output(o, j, x)
+
+  here, there = transformed(0), transformed(SHIFT)
+  assert [part.shape for part in here] == [v.shape, o.shape]
+  turned = [np.abs(b - a).max() > 1e-2 for a, b in zip(here, there, strict=True)]
+  assert turned == [enc.rotates_values] * 2
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

@@ -81,7 +81,9 @@ def attend(
     backend = _fastest(request)
   elif (reason := BACKENDS[backend].refuse(request)) is not None:
     raise NotImplementedError(f'backend {backend}: {reason}')
-  return BACKENDS[backend].run(request).astype(v_BSGK.dtype)
+  o_BTHK = BACKENDS[backend].run(request)
+  x_BTD = None if x is None else x[:, request.offset :]
+  return enc.transform_output(o_BTHK, request.i, x_BTD).astype(v_BSGK.dtype)
 
 
 def check_backend(backend: str) -> None:

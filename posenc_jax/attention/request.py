@@ -15,7 +15,7 @@ class AttentionRequest:
   """All that a backend needs.
 
   Attributes:
-    q_BTHK, k_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
+    q_BTHK, k_BSGK, v_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
     i, j: coordinates of the queries and the keys.
     position_ids, segment_ids: int32 [B|1, S]; segment_ids may be None.
     block_sizes: queries and keys of a tile; None: the backend's choice.
@@ -92,7 +92,7 @@ def build_request(
     enc=enc,
     q_BTHK=q_BTHK,
     k_BSGK=k_BSGK,
-    v_BSGK=v_BSGK,
+    v_BSGK=enc.transform_values(v_BSGK, j),
     i=i,
     j=j,
     position_ids=position_ids,

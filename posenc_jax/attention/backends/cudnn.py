@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why cuDNN cannot serve this request, or None."""
   enc, name = request.enc, type(request.enc).__name__
   dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
-  if {'scores', 'values'} & {*enc.acts_on()}:
-    return f'{name} acts on scores or values, which the fused kernel keeps to itself'
+  if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
+    return f'{name} acts on scores or on values of pairs, which the fused kernel keeps to itself'
   if enc.normalizer != 'softmax':
     return f'{name} is not normalized by softmax'
   if request.platform != 'gpu':

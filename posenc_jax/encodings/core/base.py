@@ -15,15 +15,18 @@ HOOKS = {
   'add_to_input': 'input',
   'coordinates': None,
   'transform_qk': 'queries and keys',
+  'transform_values': 'values',
+  'transform_output': 'output',
   'scale': None,
   'bias': 'scores',
   'relative_keys': 'scores',
   'relative_queries': 'scores',
-  'relative_values': 'values',
+  'relative_values': 'values of pairs',
   'tables': None,
   'score': 'scores',
   'is_exhausted': None,
 }
+PLACES_OF_PAIRS = ('scores', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
 
@@ -35,6 +38,7 @@ DECLARED = (
   'max_length',
   'max_relative_distance',
   'rotates_qk',
+  'rotates_values',
   'reads_qk',
   'recomputes_scores',
   'qk_width',
@@ -77,10 +81,12 @@ class Encoding(nnx.Module):
 
   relative = True  # attention does not change if every position is shifted by the same amount
   causal_only = False  # the encoding has no meaning without a causal mask
-  needs_inputs = False  # `coordinates` reads x, the layer's normalized input
+  # `coordinates` or `transform_output` reads x, the layer's normalized input
+  needs_inputs = False
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
+  rotates_values = False  # `transform_values` turns values, and `transform_output` turns back
   reads_qk = False  # scores read queries or keys beside their product
   recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
   qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
@@ -123,6 +129,20 @@ class Encoding(nnx.Module):
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     """Queries and keys, given their coordinates i and j: rotations, temperatures."""
     return q_BTHK, k_BSGK
+
+  def transform_values(self, v_BSGK, j):
+    """Values of the same shape, given their coordinates j, before the weights meet them."""
+    return v_BSGK
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    """Outputs of the same shape, after the sum over keys: the inverse of a rotation, a gate.
+
+    Args:
+      o_BTHK: float32, or the dtype of v from a fused kernel.
+      i: coordinates of the queries.
+      x_BTD: the layer's normalized input at the queries, or None where `attend` was given none.
+    """
+    return o_BTHK
 
   def scale(self, head_dim: int) -> float:
     """The factor of q . k; `head_dim` is the width of a head before `transform_qk`."""

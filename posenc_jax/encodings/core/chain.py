@@ -16,9 +16,10 @@ class Chain(Encoding):
 
   A member sees the scores as those before it left them, and queries and keys as all members
   transformed them: behind `rope`, the rows of `cope` or `shaw` meet rotated queries, which depend
-  on absolute positions. What members add to values adds up. Terms by distance of the members up to
-  the first one that has a `score` are summed and declared as the chain's own; those of later
-  members are added inside the chain's `score`, in their turn.
+  on absolute positions. Values pass the members in their order, and outputs in the opposite order.
+  What members add to values of pairs adds up; beside `vo_rope` it depends on absolute positions.
+  Terms by distance of the members up to the first one that has a `score` are summed and declared as
+  the chain's own; those of later members are added inside the chain's `score`, in their turn.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -54,7 +55,10 @@ class Chain(Encoding):
     """Declares of the chain what follows from its members."""
     rotates = any(e.rotates_qk for e in encodings)
     reads = any(e.reads_qk for e in encodings)
-    self.relative = all(e.relative for e in encodings) and not (rotates and reads)
+    rotates_values = any(e.rotates_values for e in encodings)
+    adds_values = any(e.has('relative_values') for e in encodings)
+    depends = (rotates and reads) or (rotates_values and adds_values)
+    self.relative = all(e.relative for e in encodings) and not depends
     self.causal_only = any(e.causal_only for e in encodings)
     self.needs_inputs = any(e.needs_inputs for e in encodings)
     self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
@@ -62,6 +66,7 @@ class Chain(Encoding):
     ends = [e.max_relative_distance for e in with_terms]
     self.max_relative_distance = None if None in ends else max(ends, default=None)
     self.rotates_qk = rotates
+    self.rotates_values = rotates_values
     self.reads_qk = reads
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
     self.qk_width = math.prod(e.qk_width for e in encodings)
@@ -102,6 +107,16 @@ class Chain(Encoding):
     for n, e in enumerate(self.members):
       q_BTHK, k_BSGK = e.transform_qk(q_BTHK, k_BSGK, i[n], j[n])
     return q_BTHK, k_BSGK
+
+  def transform_values(self, v_BSGK, j):
+    for n, e in enumerate(self.members):
+      v_BSGK = e.transform_values(v_BSGK, j[n])
+    return v_BSGK
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    for n, e in reversed(list(enumerate(self.members))):
+      o_BTHK = e.transform_output(o_BTHK, i[n], x_BTD)
+    return o_BTHK
 
   def scale(self, head_dim):
     return self.members[self.scale_member].scale(head_dim)

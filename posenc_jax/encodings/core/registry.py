@@ -47,6 +47,7 @@ BUILT_IN = {
   'random_positions': 'random_positions.RandomPositions',
   'shape_offset': 'shape_offset.ShapeOffset',
   'pose': 'pose.PoSE',
+  'vo_rope': 'vo_rope.VORoPE',
 }
 
 
