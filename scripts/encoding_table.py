@@ -48,9 +48,9 @@ or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on e
 adding.
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, every encoding,
-any length, everywhere), `cudnn` (NVIDIA, encodings that leave pairs and the width of heads alone);
-`ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A backend that
-cannot serve a request says why.
+any length, everywhere), `cudnn` (NVIDIA, encodings that leave pairs, softmax and the width of heads
+alone); `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A
+backend that cannot serve a request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
@@ -60,7 +60,12 @@ score; a dash: nothing that was verified."""
 H, K, S = 4, 40, 13
 NATIVE_PLATFORM = {'cudnn': 'gpu'}  # of backends that run on one platform only
 ON_ONE_DEVICE = tuple(name for name in BACKENDS if name != 'ring')
-PER_TOKEN = ('queries and keys', 'values', 'output')  # places outside of the score matrix
+PER_TOKEN = (
+  'queries and keys',
+  'values',
+  'output',
+  'softmax',
+)  # places outside of the score matrix
 ADDING = ('add', 'add_any', 'sub')
 MOVING = (
   'broadcast_in_dim',

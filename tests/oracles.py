@@ -36,6 +36,7 @@ class Oracle:
   tokens: callable = lambda x_SD, position_S: x_SD
   across: callable = lambda s_HS, i, j_S: s_HS
   weights: callable = softmax  # of the scores of a row
+  sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
   turn: tuple[callable, callable] | None = None
 
@@ -165,6 +166,16 @@ def vo_rope(dims, hyper, p):
     hyper.get('base', 10_000.0),
   )
   return Oracle(dot(K), move=lambda v, i, j, h: turn(j - i) @ v)
+
+
+def sink(dims, hyper, p):
+  return Oracle(dot(dims.head_dim), sink=lambda q, i, h: p['logits'][h])
+
+
+def softmax_plus_one(dims, hyper, p):
+  return Oracle(
+    dot(dims.head_dim), weights=lambda s_S: np.exp(s_S) / (1 + sum(math.exp(s) for s in s_S))
+  )
 
 
 def at_distance(dims, hyper, seen):
@@ -564,6 +575,8 @@ def chain(dims, hyper, p):
       v = part.move(v, i, j, h)
     return v
 
+  sinks = [part.sink for part in parts if part.sink]
+
   def along(q, k_nK, x_nD, h):
     q = turn(q, x_nD[-1, -1], h, 0)
     k_nK = np.stack([turn(k, x[-1], h, 1) for k, x in zip(k_nK, x_nD, strict=True)])
@@ -582,6 +595,7 @@ def chain(dims, hyper, p):
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
+    sink=sinks[0] if sinks else None,
     along=along,
     tokens=tokens,
   )
@@ -823,6 +837,7 @@ RECORDS = {
       'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
       'fox_shaw': {'members': ('fox', {'name': 'shaw', 'clip': 3})},
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
+      'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
     },
   ),
@@ -853,6 +868,8 @@ RECORDS = {
     vo_rope,
     variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
   ),
+  'sink': Record(sink, lambda d, h: (0, d.heads)),
+  'softmax_plus_one': Record(softmax_plus_one),
 }
 
 
@@ -881,7 +898,10 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
         s_HS[h] += oracle.along(q, k_SK[seen], token_Sn[seen], h)
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
       for h in range(H):
-        for p, s in zip(oracle.weights(s_HS[h]), seen, strict=True):
+        p_S = oracle.weights(s_HS[h])
+        if oracle.sink:
+          p_S = oracle.weights(np.append(s_HS[h], oracle.sink(q_SHK[i, h], position[i], h)))[:-1]
+        for p, s in zip(p_S, seen, strict=True):
           v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
           o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))
   return o_BTHK

@@ -478,6 +478,65 @@ def test_values_and_outputs_pass_their_hooks(backend):
     np.testing.assert_allclose(actual, desired, atol=1e-5)
 
 
+class ContentSink(Encoding):
+  """A sink a token and head: w_h . x_i + q_i . u_h."""
+
+  needs_inputs = True
+
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.w = nnx.Param(normal(dims.model_dim, dims.heads))
+    self.u = nnx.Param(normal(dims.heads, dims.head_dim))
+
+  def coordinates(self, x_BSD, position_ids):
+    return x_BSD @ self.w[...]
+
+  def sink(self, q_BTHK, i):
+    return i + jnp.einsum('bthk,hk->bth', q_BTHK, self.u[...])
+
+
+@pytest.mark.parametrize('height', [0.0, 300.0, -300.0])
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_a_sink_of_tokens_joins_the_denominator(backend, height):
+  """Values and all gradients; also where the sink has all the weight or none, without overflow."""
+  enc = ContentSink(build('nope', kv_heads=2).dims, nnx.Rngs(0))
+  q, k, v, x = normal(2, 5, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)
+  x = x.at[..., 0].set(1.0)
+  enc.w[...] = enc.w[...].at[0].add(height)
+
+  def formula(w, u, q, k, v, x):
+    k_BSHK, v_BSHK = jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2)
+    s = jnp.einsum('bthk,bshk->bhts', q, k_BSHK) / 8**0.5
+    s = jnp.where(jnp.tri(5, 9, 4, dtype=bool)[None, None], s, -jnp.inf)
+    sink = jnp.einsum('btd,dh->bht', x[:, 4:], w) + jnp.einsum('bthk,hk->bht', q, u)
+    p = jax.nn.softmax(jnp.concatenate([s, sink[..., None]], axis=-1))
+    return jnp.einsum('bhts,bshk->bthk', p[..., :-1], v_BSHK)
+
+  def ours(w, u, q, k, v, x):
+    moved = jax.tree.map(lambda leaf: w if leaf.shape == w.shape else u, enc)
+    return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
+
+  arguments = (enc.w[...], enc.u[...], q, k, v, x)
+  both = lambda f: (f(*arguments), *jax.grad(lambda *a: (f(*a) ** 2).sum(), range(6))(*arguments))
+  for actual, desired in zip(jax.jit(lambda: both(ours))(), both(formula), strict=True):
+    np.testing.assert_allclose(actual, desired, atol=2e-5)
+
+
+def test_sinks_of_members_all_join_the_denominator():
+  q = normal(1, 6, 4, 8)
+  chain = build('chain', members=('softmax_plus_one', 'sink', 'softmax_plus_one'))
+  one = build('sink')
+  one.logits[...] = jnp.log(2 + jnp.exp(chain.members[1].logits[...]))
+  run = functools.partial(attend, q, q, q, backend='dense')
+  np.testing.assert_allclose(run(chain), run(one), rtol=1e-5, atol=1e-6)
+
+
+def test_a_sink_needs_a_softmax():
+  message = "^chain: has a sink, and normalizer='none'; allowed: 'softmax', whose denominator"
+  with pytest.raises(ValueError, match=message):
+    build('chain', members=('stick_breaking', 'sink'))
+
+
 def test_values_too_narrow_to_turn():
   q = normal(1, 6, 4, 8)
   with pytest.raises(ValueError, match=r'^v has 4 channels, but 8 of each head turn$'):
@@ -501,7 +560,7 @@ def test_ring_refuses_where_no_mesh_is_set():
 
 @pytest.mark.parametrize(
   ('name', 'reason'),
-  [('alibi', 'on scores or on'), ('shaw', 'on scores or on'), ('rope', 'needs an NVIDIA GPU')],
+  [('alibi', 'on scores or on'), ('sink', 'sink in the softmax'), ('rope', 'needs an NVIDIA GPU')],
 )
 def test_cudnn_refuses_with_a_reason(name, reason):
   q = normal(1, 6, 4, 8)

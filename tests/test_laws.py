@@ -50,7 +50,7 @@ MODES = {
   'last_queries': {'T': 3},
 }
 # every kind of hook: in modes that only mask anew
-OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain')
+OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain', 'sink')
 # (3, 5) elsewhere: nothing divides anything
 TILES = {'causal': (2, 8), 'packed': (4, 4), 'last_queries': (2, 4)}
 

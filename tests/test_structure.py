@@ -178,7 +178,7 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   assert len(cells) == len(encoding_table.COLUMNS)
   assert all(cells)
   acts_on, cost, backends = cells[1], cells[3], cells[4]
-  fused = not {*PLACES_OF_PAIRS} & {*acts_on.split(', ')} and 'width' not in cost
+  fused = not {*PLACES_OF_PAIRS, 'softmax'} & {*acts_on.split(', ')} and 'width' not in cost
   assert backends == ('all' if fused else '`dense`, `blockwise`')
 
 

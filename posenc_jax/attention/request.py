@@ -16,6 +16,7 @@ class AttentionRequest:
 
   Attributes:
     q_BTHK, k_BSGK, v_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
+    sink_BTH: float32 logits that join the denominator of softmax, or None.
     i, j: coordinates of the queries and the keys.
     position_ids, segment_ids: int32 [B|1, S]; segment_ids may be None.
     block_sizes: queries and keys of a tile; None: the backend's choice.
@@ -28,6 +29,7 @@ class AttentionRequest:
   q_BTHK: jax.Array
   k_BSGK: jax.Array
   v_BSGK: jax.Array
+  sink_BTH: jax.Array | None
   i: object
   j: object
   position_ids: jax.Array
@@ -88,11 +90,15 @@ def build_request(
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   scale = enc.scale(q_BTHK.shape[-1])
   q_BTHK, k_BSGK = enc.transform_qk(q_BTHK, k_BSGK, i, j)
+  sink_BTH = enc.sink(q_BTHK, i) if enc.has('sink') else None
+  if sink_BTH is not None:
+    sink_BTH = jnp.broadcast_to(sink_BTH.astype(jnp.float32), q_BTHK.shape[:3])
   return AttentionRequest(
     enc=enc,
     q_BTHK=q_BTHK,
     k_BSGK=k_BSGK,
     v_BSGK=enc.transform_values(v_BSGK, j),
+    sink_BTH=sink_BTH,
     i=i,
     j=j,
     position_ids=position_ids,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import AxisType
+from test_attention import ContentSink
 from test_laws import CASES, MODES, B, build, close, inputs, layer
 
 from posenc_jax.attention import attend
@@ -29,6 +30,8 @@ SUBSET = {
   ('path', 'window'),  # what a query gathers is a vector
   ('stick_breaking', 'packed'),  # no softmax, and walks that end
   ('chain_cope_rope', 'positions'),
+  ('chain_rope_vo_rope', 'causal'),  # turned outside of the tiles
+  ('sink', 'window'),  # one term more in the denominator
 }
 
 
@@ -68,6 +71,24 @@ def test_equal_to_dense(variant, mode):
   with mesh(data=2, context=4):
     actual = run(enc, weights, x, 'ring', (1, 2) if mode == 'causal' else None)
   jax.tree.map(close, actual, desired)
+
+
+@pytest.mark.parametrize('options', [{}, {'window': 3}, {'is_causal': False}])
+def test_sinks_of_tokens_on_eight_shares(options):
+  """The last two shares are nothing but padding; gradients reach inputs by way of the sinks."""
+  enc, (x, weights, cotangent) = ContentSink(build('nope').dims, nnx.Rngs(0)), inputs()
+
+  def run(enc, weights, x, backend):
+    def loss(*args):
+      out = layer(*args, backend=backend, **options)
+      return (out * cotangent).sum(), out
+
+    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
+
+  run = jax.jit(run, static_argnums=3)
+  desired = run(enc, weights, x, 'dense')
+  with mesh(context=8):
+    jax.tree.map(close, run(enc, weights, x, 'ring'), desired)
 
 
 def test_shares_of_nothing_but_padding_change_nothing():

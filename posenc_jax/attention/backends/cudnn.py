@@ -13,6 +13,8 @@ def refuse(request: AttentionRequest) -> str | None:
   dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
   if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
     return f'{name} acts on scores or on values of pairs, which the fused kernel keeps to itself'
+  if request.sink_BTH is not None:
+    return f'{name} has a sink in the softmax, which the fused kernel does not take'
   if enc.normalizer != 'softmax':
     return f'{name} is not normalized by softmax'
   if request.platform != 'gpu':

@@ -1,6 +1,7 @@
 """The oracle: the whole score matrix as one tile."""
 
 import jax.numpy as jnp
+from jax import lax
 
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.carry import RowCarry
@@ -34,7 +35,15 @@ def run(request: AttentionRequest):
     request.i, request.j, index_distance_TS, distance_BTS, mask_BTS, terms, reader, carry
   )
   heads_first = (x.swapaxes(1, 2) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK))
-  o_BHTK, denominator_BHT, _ = tile_attention(enc, *heads_first, tile, request.scale)
+  sink_BHT = maxima_BHT = None
+  if request.sink_BTH is not None:
+    sink_BHT = request.sink_BTH.swapaxes(1, 2)
+    maxima_BHT = lax.stop_gradient(sink_BHT)
+  o_BHTK, denominator_BHT, relative_to_BHT = tile_attention(
+    enc, *heads_first, tile, request.scale, max_BHT=maxima_BHT
+  )
+  if sink_BHT is not None:
+    denominator_BHT += jnp.exp(sink_BHT - relative_to_BHT)
   if enc.normalizer == 'softmax':
     o_BHTK /= denominator_BHT[..., None]
   return o_BHTK.swapaxes(1, 2)

@@ -76,7 +76,7 @@ def run(request: AttentionRequest):
     check_vma=False,
   )
   on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
-  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids')
+  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids', 'sink_BTH')
   arrays = jax.tree.map(pad, {name: getattr(request, name) for name in fields})
   arrays['position_ids'] = pad(request.position_ids, PADDING['position'])
   return on_devices(request.enc, arrays)[:, :S]
@@ -115,6 +115,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   own = _tiles_of_step(schedule, devices, arrays, 0)
   of_one_row = passes.initial_state(enc, arrays)
   states = jax.tree.map(lambda x: jnp.broadcast_to(x, (own.rows, *x.shape)), of_one_row)
+  states = passes.add_sink(states, arrays['rows'])
 
   def step(so_far, t):
     states, travelling = so_far
@@ -173,6 +174,7 @@ def _backward(schedule: TileSchedule, devices: int, residuals, do):
   start = zeros_like(enc), zeros_like(arrays['rows']), no_carry, travelling
   state, _ = lax.scan(step, start, (jnp.arange(steps), carried), reverse=True)
   d_enc, d_rows, _, (_, _, d_columns) = state
+  d_rows = passes.add_sink_gradient(d_rows, arrays['rows'], per_row)
   return cast_like({'enc': d_enc, 'rows': d_rows, 'columns': d_columns}, arrays), None
 
 

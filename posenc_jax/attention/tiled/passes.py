@@ -80,6 +80,22 @@ def initial_state(enc, arrays):
   return (output, zeros(), jnp.full((B, H, rows), MASKED, jnp.float32)), carry
 
 
+def add_sink(state, row):
+  """The initial state of a row, or of several, with the sink in the denominator if there is one."""
+  if 'sink' not in row:
+    return state
+  (output, denominator, _), carry = state
+  return (output, jnp.ones_like(denominator), row['sink']), carry
+
+
+def add_sink_gradient(d_rows, rows, per_row):
+  """The gradients of rows, with that of the sink if there is one: its weight times -delta."""
+  if 'sink' not in rows:
+    return d_rows
+  _, d_denominator, lse = per_row
+  return d_rows | {'sink': jnp.exp(rows['sink'] - lse) * d_denominator}
+
+
 def _scan_left(enc, tiles, visit, state):
   """visit(n, state) for n = 0 .. tiles - 1, or until the carry says that the rest has no weight.
 
@@ -134,7 +150,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
       o = o * shrink[..., None] + o_b
       return (o, denominator * shrink + denominator_b, new_maxima), carry
 
-    state = initial_state(enc, arrays) if state is None else state
+    state = add_sink(initial_state(enc, arrays), row) if state is None else state
     return finish(_scan_left(enc, stop - start, visit, state)[1])
 
   return lax.map(one_row, (jnp.arange(tiles.rows), arrays['rows'], ids['rows'], states))

@@ -124,6 +124,8 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
       'j': jax.tree.map(lambda x: _cut(x, columns), request.j),
     },
   }
+  if request.sink_BTH is not None:
+    arrays['rows']['sink'] = _cut(request.sink_BTH, rows).swapaxes(2, 3)
   ids = {'position': request.position_ids, 'segment': request.segment_ids}
   row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
   return arrays, {'rows': _cut_ids(row_ids, rows), 'columns': _cut_ids(ids, columns)}

@@ -17,6 +17,7 @@ HOOKS = {
   'transform_qk': 'queries and keys',
   'transform_values': 'values',
   'transform_output': 'output',
+  'sink': 'softmax',
   'scale': None,
   'bias': 'scores',
   'relative_keys': 'scores',
@@ -143,6 +144,17 @@ class Encoding(nnx.Module):
       x_BTD: the layer's normalized input at the queries, or None where `attend` was given none.
     """
     return o_BTHK
+
+  def sink(self, q_BTHK, i):
+    """A logit that joins the denominator of softmax and nothing else: float32 [B|1, T|1, H].
+
+      p_ij = exp(s_ij) / (exp(sink_i) + sum_j exp(s_ij))
+
+    Args:
+      q_BTHK: transformed queries.
+      i: their coordinates.
+    """
+    raise NotImplementedError
 
   def scale(self, head_dim: int) -> float:
     """The factor of q . k; `head_dim` is the width of a head before `transform_qk`."""

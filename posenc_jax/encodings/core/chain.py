@@ -5,6 +5,7 @@ import functools
 import math
 import operator
 
+import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.core.base import DISTANCE_TERMS, SCORE_TERMS, Dims, Encoding
@@ -17,9 +18,10 @@ class Chain(Encoding):
   A member sees the scores as those before it left them, and queries and keys as all members
   transformed them: behind `rope`, the rows of `cope` or `shaw` meet rotated queries, which depend
   on absolute positions. Values pass the members in their order, and outputs in the opposite order.
-  What members add to values of pairs adds up; beside `vo_rope` it depends on absolute positions.
-  Terms by distance of the members up to the first one that has a `score` are summed and declared as
-  the chain's own; those of later members are added inside the chain's `score`, in their turn.
+  Sinks of several members all join the denominator. What members add to values of pairs adds up;
+  beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
+  first one that has a `score` are summed and declared as the chain's own; those of later members
+  are added inside the chain's `score`, in their turn.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -117,6 +119,10 @@ class Chain(Encoding):
     for n, e in reversed(list(enumerate(self.members))):
       o_BTHK = e.transform_output(o_BTHK, i[n], x_BTD)
     return o_BTHK
+
+  def sink(self, q_BTHK, i):
+    sinks = [e.sink(q_BTHK, i[n]) for n, e in enumerate(self.members) if e.has('sink')]
+    return functools.reduce(jnp.logaddexp, sinks)
 
   def scale(self, head_dim):
     return self.members[self.scale_member].scale(head_dim)

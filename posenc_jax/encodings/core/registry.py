@@ -48,6 +48,8 @@ BUILT_IN = {
   'shape_offset': 'shape_offset.ShapeOffset',
   'pose': 'pose.PoSE',
   'vo_rope': 'vo_rope.VORoPE',
+  'sink': 'sink.Sink',
+  'softmax_plus_one': 'softmax_plus_one.SoftmaxPlusOne',
 }
 
 
@@ -170,6 +172,9 @@ def make(
     if enc.has(term) and enc.bias_in_scale is None:
       allowed = 'True if the factor of q . k multiplies it too, or False'
       raise ValueError(f'{name}: defines {term} without bias_in_scale; allowed: {allowed}')
+  if enc.has('sink') and enc.normalizer != 'softmax':
+    allowed = "'softmax', whose denominator a sink joins"
+    raise ValueError(f'{name}: has a sink, and normalizer={enc.normalizer!r}; allowed: {allowed}')
   return enc
 
 
