@@ -20,8 +20,9 @@ from flax import nnx
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from posenc_jax.attention import BACKENDS
+from posenc_jax.attention.mask import CAUSAL
 from posenc_jax.attention.request import AttentionRequest, build_request
-from posenc_jax.attention.tiled.tile import ScoreTile, visible_keys
+from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.registry import BUILT_IN
 
@@ -199,7 +200,7 @@ def costs_of_score(request: AttentionRequest) -> list[str]:
   terms = jax.tree.map(
     lambda t: jnp.zeros((1, H, S, S)) if t.ndim == 2 else jnp.moveaxis(t, 1, 0), terms
   )
-  mask = visible_keys(index_distance_SS, is_causal=True, window=None)[None]
+  mask = CAUSAL.visible(index_distance_SS)
   distance = index_distance_SS[None]
   tile = RecordingTile(
     request.i, request.j, index_distance_SS, distance, mask, terms, None, enc.scans_keys, parts

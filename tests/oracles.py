@@ -21,18 +21,17 @@ class Oracle:
   """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the
   value v_j.
 
-  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h) is added to the scores of the n
-    keys that i sees, in
-  order; the last is i itself. x is the input of the layer, or what `tokens` makes of it and of the
-  positions of a row. Where heads mix: across(s_HS, i, j_S) takes the scores of all heads of a row
-  to new ones.
+  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h, seen_n) is added to the scores of
+  the n keys from the first that i sees to the last, which is i itself; i sees those of seen_n. x is
+  the input of the layer, or what `tokens` makes of it and of the positions of a row. Where heads
+  mix: across(s_HS, i, j_S) takes the scores of all heads of a row to new ones.
   """
 
   score: callable
   position: callable = lambda t: 0.0  # added to the input of the layer
   value: callable = lambda i, j, h: 0.0  # added to v_j
   move: callable = lambda v, i, j, h: v  # what i gets of v_j
-  along: callable = lambda q, k_nK, x_nD, h: 0.0
+  along: callable = lambda q, k_nK, x_nD, h, seen_n: np.zeros(len(k_nK))
   tokens: callable = lambda x_SD, position_S: x_SD
   across: callable = lambda s_HS, i, j_S: s_HS
   weights: callable = softmax  # of the scores of a row
@@ -267,7 +266,7 @@ def fox(dims, hyper, p):
       return math.exp(-1 / (shortest * (longest / shortest) ** (h / (H - 1))))
     return sigmoid((x @ p['w_f'][:, h] if gate == 'data' else 0) + p['b_f'][h])
 
-  def along(q, k_nK, x_nD, h):
+  def along(q, k_nK, x_nD, h, seen_n):
     gates = [forget(x, h) for x in x_nD]
     scale = 1 / math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1
     return np.array([scale * math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
@@ -278,8 +277,8 @@ def fox(dims, hyper, p):
 def cope(dims, hyper, p):
   e = p['rows']
 
-  def along(q, k_nK, x_nD, h):
-    gates = [sigmoid(q @ k / math.sqrt(dims.head_dim)) for k in k_nK]
+  def along(q, k_nK, x_nD, h, seen_n):
+    gates = seen_n * [sigmoid(q @ k / math.sqrt(dims.head_dim)) for k in k_nK]
     bias = []
     for j in range(len(gates)):
       count = min(sum(gates[j:]), hyper.get('positions', 64) - 1)
@@ -366,7 +365,7 @@ def with_position(x_SD, position_S):
 def relative_projection(dims, hyper, p):
   floor, alpha, extent = hyper.get('floor'), hyper.get('alpha', 0.1), hyper.get('extent', 1024)
 
-  def along(q, k_nK, x_nD, h):
+  def along(q, k_nK, x_nD, h, seen_n):
     i = x_nD[-1, -1]
     t = 1 + alpha * math.log(max((i + 1) / floor, 1)) if floor else 1.0
     r = x_nD[-1, :-1] @ p['w_r'][:, h]
@@ -383,7 +382,7 @@ def grape_ap(dims, hyper, p):
   P = hyper.get('width', 8)
   slope = [2 ** (-8 * (h + 1) / dims.heads) for h in range(dims.heads)]  # a power of two
 
-  def along(q, k_nK, x_nD, h):
+  def along(q, k_nK, x_nD, h, seen_n):
     own = x_nD[-1, :-1] @ p['w_p'][:, h]
     edges = []
     for x in x_nD:
@@ -392,6 +391,7 @@ def grape_ap(dims, hyper, p):
         other / math.sqrt((other**2).mean() + 2**-23)
       )
       edges.append(slope[h] * math.log(sigmoid(own @ other / P)))
+    edges = seen_n * edges
     return np.array([sum(edges[j + 1 :]) for j in range(len(edges))])
 
   return Oracle(dot(dims.head_dim), along=along, tokens=with_position)
@@ -461,7 +461,7 @@ def selective_rope(dims, hyper, p):
       out.append(total)
     return np.stack(out)
 
-  def along(q, k_nK, a_nGM, h):
+  def along(q, k_nK, a_nGM, h, seen_n):
     g = h // (H // G)
     turn = lambda x, a: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a)
     query = turn(q, a_nGM[-1, g])
@@ -489,7 +489,7 @@ def path(dims, hyper, p):
       out[t, g] = np.eye(K) - beta * np.outer(w, w)
     return out
 
-  def along(q, k_nK, h_nGKK, h):
+  def along(q, k_nK, h_nGKK, h, seen_n):
     g, product, s = h // (H // G), np.eye(K), []
     for k, householder in zip(k_nK[::-1], h_nGKK[::-1, g], strict=True):
       s.append(k @ product @ q / math.sqrt(K))
@@ -577,10 +577,11 @@ def chain(dims, hyper, p):
 
   sinks = [part.sink for part in parts if part.sink]
 
-  def along(q, k_nK, x_nD, h):
+  def along(q, k_nK, x_nD, h, seen_n):
     q = turn(q, x_nD[-1, -1], h, 0)
     k_nK = np.stack([turn(k, x[-1], h, 1) for k, x in zip(k_nK, x_nD, strict=True)])
-    return sum(part.along(q, k_nK, np.stack(list(x_nD[:, n])), h) for n, part in enumerate(parts))
+    of_part = lambda n: np.stack(list(x_nD[:, n]))
+    return sum(part.along(q, k_nK, of_part(n), h, seen_n) for n, part in enumerate(parts))
 
   def tokens(x_SD, position_S):
     """What each member makes of a token, and its position."""
@@ -895,7 +896,9 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
       for h in range(H):
         q, k_SK = q_SHK[i, h], k_SGK[:, h // group]
         s_HS[h] = [oracle.score(q, k_SK[s], position[i], position[s], h) for s in seen]
-        s_HS[h] += oracle.along(q, k_SK[seen], token_Sn[seen], h)
+        between = np.arange(seen[0], seen[-1] + 1)
+        is_seen = np.isin(between, seen)
+        s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
       for h in range(H):
         p_S = oracle.weights(s_HS[h])

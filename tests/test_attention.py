@@ -2,7 +2,9 @@
 added by a user.
 """
 
+import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -13,9 +15,11 @@ from flax import nnx
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request, contiguous_positions
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread
+from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.xla_ops import (
   lower_inverse,
@@ -197,6 +201,60 @@ def test_blocks_beyond_the_reach_on_either_side(name, hyper, block):
   np.testing.assert_allclose(run('blockwise', block), run('dense', None), atol=2e-5)
 
 
+MASKS = {
+  'causal': Mask(),
+  'window': Mask(window=7),
+  'both sides': Mask(is_causal=False, window=5),
+  'chunk': Mask(chunk=6),
+  'chunk, both sides': Mask(is_causal=False, chunk=7),
+  'window of a chunk': Mask(window=3, chunk=9),
+  'sink tokens': Mask(window=4, sink_tokens=3),
+  'sink tokens, both sides': Mask(is_causal=False, window=3, sink_tokens=9),
+  'sink tokens of chunks': Mask(chunk=5, sink_tokens=4),
+  'prefix': Mask(prefix=9),
+  'prefix in a window': Mask(prefix=12, window=4),
+  'all': Mask(prefix=8, window=6, chunk=9, sink_tokens=5),
+}
+
+
+@pytest.mark.parametrize('sizes', [(4, 4), (4, 8), (8, 4), (3, 5)])
+@pytest.mark.parametrize('T', [24, 9])
+@pytest.mark.parametrize('name', MASKS)
+def test_tiles_are_visited_once_if_anything_in_them_is_visible(name, T, sizes):
+  """And no others, from left to right; also of a part of the columns, as a ring meets them."""
+  mask, S, (rows, columns) = MASKS[name], 24, sizes
+  index = np.arange(S)
+  seen_TS = np.asarray(
+    mask.visible(jnp.asarray(index[S - T :, None] - index[None]), index[None, S - T :], index[None])
+  )[0]
+  sink_columns = -(-mask.sink_tokens // columns)
+  grid = TileGrid(T, S, rows, columns, mask, sink_columns, False, 0, S - 1)
+  parts = ((0, grid.tile_columns), (1, 2))
+  for a, (first, count) in itertools.product(range(grid.tile_rows), parts):
+    seen_S = seen_TS[a * rows : (a + 1) * rows].any(axis=0)
+    columns_of_part = range(first, first + count)
+    seen = [b - first for b in columns_of_part if seen_S[b * columns : (b + 1) * columns].any()]
+    visits = grid.visits(a, first, count)
+    assert [int(visits.column(n)) for n in range(int(visits.start), int(visits.stop))] == seen
+
+
+def test_tiles_between_sink_tokens_and_a_window_are_not_read():
+  """Forward or backward: what stands there may be NaN."""
+  enc, q, k, v = build('rope'), normal(1, 8, 4, 8), normal(1, 64, 4, 8), normal(1, 64, 4, 8)
+  options = {'window': 9, 'sink_tokens': 3, 'block_sizes': (4, 4)}
+
+  def run(k, v, backend):
+    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, **options) ** 2).sum()
+    return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+
+  run = jax.jit(run, static_argnums=2)
+  index = jnp.arange(64)[None, :, None, None]
+  unread = (index >= 4) & (index < 48)
+  actual = run(jnp.where(unread, jnp.nan, k), jnp.where(unread, jnp.nan, v), 'blockwise')
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, actual, run(k, v, 'dense'))
+
+
 def test_walks_end_where_no_weight_is_left():
   """A broken stick: blocks further left are not even read, forward or backward, and the result is
   that of dense.
@@ -311,6 +369,10 @@ def test_contiguous_positions_restart_with_segments():
   [
     ({'backend': 'blokwise'}, "attention.backend='blokwise'; did you mean 'blockwise'?"),
     ({'window': 0}, 'window=0; allowed: at least 1'),
+    ({'chunk': 0}, 'chunk=0; allowed: at least 1, for a token sees itself'),
+    ({'sink_tokens': -1}, 'sink_tokens=-1; allowed: at least 0'),
+    ({'prefix': -1}, 'prefix=-1; allowed: at least 0'),
+    ({'prefix': 2, 'is_causal': False}, 'prefix=2; allowed: 0, for without a causal mask all see'),
   ],
 )
 def test_bad_arguments(options, message):
@@ -393,6 +455,8 @@ def test_causal_only_encodings_refuse_to_look_ahead():
   q = normal(1, 6, 4, 8)
   with pytest.raises(ValueError, match='Forward is defined for causal attention only'):
     attend(q, q, q, Forward(build('nope').dims, nnx.Rngs(0)), is_causal=False)
+  with pytest.raises(ValueError, match='Forward is defined for causal attention only'):
+    attend(q, q, q, Forward(build('nope').dims, nnx.Rngs(0)), prefix=3)
 
 
 def test_auto_equals_named_backends():
@@ -580,15 +644,19 @@ def test_cudnn_refuses_with_a_reason(name, reason):
     ({'window': 2}, None),
     ({'window': 2, 'is_causal': False}, 'no window to the right'),
     ({'window': 1, 'is_causal': False}, None),
+    ({'chunk': 3}, 'chunks'),
+    ({'window': 3, 'sink_tokens': 1}, 'sink tokens'),
+    ({'prefix': 2}, 'prefixes'),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   q = normal(1, 6, 4, change.get('width', 8)).astype(change.get('dtype', jnp.bfloat16))
   enc, queries = build('rope', head_dim=q.shape[-1]), q[:, 6 - change.get('T', 6) :]
-  names = ('is_causal', 'window', 'segment_ids')
-  options = {name: change[name] for name in names if name in change}
-  answer = cudnn.refuse(build_request(queries, q, q, enc, **options))
+  options = {'segment_ids': change['segment_ids']} if 'segment_ids' in change else {}
+  fields = [field.name for field in dataclasses.fields(Mask)]
+  mask = Mask(**{name: change[name] for name in fields if name in change})
+  answer = cudnn.refuse(build_request(queries, q, q, enc, mask=mask, **options))
   assert answer is None if reason is None else reason in answer
 
 
@@ -598,9 +666,8 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
 @pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
-  options = {'is_causal': True, 'window': None, **options}
   enc = build(name, kv_heads=2)
-  request = build_request(q, k, v, enc, **options)
+  request = build_request(q, k, v, enc, mask=Mask(**options))
   np.testing.assert_allclose(
     enc.transform_output(cudnn.run(request, implementation='xla'), request.i, None),
     attend(q, k, v, enc, backend='dense', **options),

@@ -62,7 +62,7 @@ def test_what_is_switched_on_is_named(explained):
 
 
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
-  refuse = lambda call: f'a window of {call.window}'
+  refuse = lambda call: f'a window of {call.mask.window}'
   monkeypatch.setitem(EXPLAIN['BACKENDS'], 'dense', SimpleNamespace(refuse=refuse))
   layers = (
     "({'name': 'rope', 'attention_window': 8}, {'name': 'rope', 'attention_window': 64}, 'nope')"

@@ -49,10 +49,31 @@ MODES = {
   'positions': {'position_ids': SCATTERED},
   'last_queries': {'T': 3},
 }
+MASKS = {
+  'chunk': {'chunk': 4},
+  'both_sides_chunk': {'is_causal': False, 'chunk': 3, 'window': 3},
+  'sink_tokens': {'window': 3, 'sink_tokens': 2},
+  'prefix': {'prefix': 6, 'window': 4},
+  'prefix_sinks': {'prefix': 3, 'chunk': 4, 'sink_tokens': 3},
+  'packed_chunk': {'segment_ids': SEGMENTS, 'chunk': 3},
+  'packed_sinks': {'segment_ids': SEGMENTS, 'window': 2, 'sink_tokens': 1},
+  'packed_prefix': {'segment_ids': SEGMENTS, 'prefix': 3},
+  'last_queries_sinks': {'T': 3, 'window': 3, 'sink_tokens': 2},
+}
+MODES |= MASKS
 # every kind of hook: in modes that only mask anew
 OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain', 'sink')
+# What some carry along the keys passes by tokens that a mask hides; others see what is left.
+ACROSS_GAPS = ('path', 'fox', 'stick_breaking')
 # (3, 5) elsewhere: nothing divides anything
-TILES = {'causal': (2, 8), 'packed': (4, 4), 'last_queries': (2, 4)}
+TILES = {
+  'causal': (2, 8),
+  'packed': (4, 4),
+  'last_queries': (2, 4),
+  'sink_tokens': (2, 4),
+  'prefix_sinks': (2, 2),
+  'last_queries_sinks': (2, 2),
+}
 
 
 def build(variant: str, seed: int = 0):
@@ -78,7 +99,7 @@ def is_wanted(variant: str, mode: str) -> bool:
   """Every encoding in every mode; what a hyperparameter changes does not depend on masks, so in one
   of two.
   """
-  if is_causal_only(variant) and MODES[mode].get('is_causal') is False:
+  if is_causal_only(variant) and ('prefix' in MODES[mode] or 'is_causal' in MODES[mode]):
     return False
   if variant in ENCODINGS and variant not in WRAPPERS:
     return mode not in ('both_sides_window', 'last_queries') or variant in OF_MASKS
@@ -124,17 +145,22 @@ def expected(
   segment_ids=None,
   is_causal=True,
   window=None,
+  chunk=None,
+  sink_tokens=0,
+  prefix=0,
 ):
   name, hyper = VARIANTS[variant]
   segments = np.zeros((B, S), int) if segment_ids is None else segment_ids
-  if position_ids is None:
-    position_ids = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
+  index = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
+  position_ids = index if position_ids is None else position_ids
   mask = np.zeros((B, T, S), bool)
   for b, t, s in np.ndindex(B, T, S):
-    distance = S - T + t - s
-    near = window is None or abs(distance) < window
+    i, j = index[b, S - T + t], index[b, s]
     same = segments[b, S - T + t] == segments[b, s]
-    mask[b, t, s] = near and same and (distance >= 0 or not is_causal)
+    in_order = j <= i or j < prefix or not is_causal
+    near = window is None or abs(i - j) < window
+    in_chunk = chunk is None or i // chunk == j // chunk
+    mask[b, t, s] = same and in_order and ((near and in_chunk) or j < sink_tokens)
   oracle = RECORDS[name].oracle(DIMS, hyper, enc_parameters)
   return attention_layer(oracle, weights, x_BSD, position_ids, mask)
 
@@ -160,6 +186,9 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   Every encoding meets both backends, and on `blockwise` every mode but windows and packing, which
   has a law of its own; each kind of hook meets all.
   """
+  if mode in MASKS:
+    across = ACROSS_GAPS if mode == 'sink_tokens' else ()
+    return variant in (('nope',) if backend == 'dense' else ('nope', 'shaw', 'cope', *across))
   if variant in OF_MASKS:
     return True
   if backend == 'dense':

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.encodings.core.base import DISTANCE_TERMS, Encoding, LengthError
 
 
@@ -19,6 +20,8 @@ class AttentionRequest:
     sink_BTH: float32 logits that join the denominator of softmax, or None.
     i, j: coordinates of the queries and the keys.
     position_ids, segment_ids: int32 [B|1, S]; segment_ids may be None.
+    mask: which keys of its segment a query sees.
+    index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     block_sizes: queries and keys of a tile; None: the backend's choice.
     contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
     distances: the lowest and the highest i - j that a visible pair can have.
@@ -34,8 +37,8 @@ class AttentionRequest:
   j: object
   position_ids: jax.Array
   segment_ids: jax.Array | None
-  is_causal: bool
-  window: int | None
+  mask: Mask
+  index_BS: jax.Array | None
   scale: float
   block_sizes: tuple[int, int] | None
   contiguous: bool
@@ -57,8 +60,7 @@ def build_request(
   x=None,
   position_ids=None,
   segment_ids=None,
-  is_causal: bool = True,
-  window: int | None = None,
+  mask: Mask = CAUSAL,
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
@@ -70,9 +72,7 @@ def build_request(
   name = type(enc).__name__
   _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
-  if window is not None and window < 1:
-    raise ValueError(f'window={window}; allowed: at least 1, for a token sees itself')
-  if enc.causal_only and not is_causal:
+  if enc.causal_only and mask.looks_ahead:
     raise ValueError(f'{name} is defined for causal attention only')
   if enc.needs_inputs and x is None:
     raise ValueError(f'{name} reads content: attention needs x, the normalized input of the layer')
@@ -83,7 +83,8 @@ def build_request(
     position_ids = contiguous_positions(S, segment_ids)
     if enc.max_length is not None and segment_ids is None and enc.max_length < S:
       raise LengthError(f'{S} positions, but the table of {name} ends at {enc.max_length}')
-    distances = (0 if is_causal else 1 - S, S - 1)
+    lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
+    distances = (lowest, S - 1)
   else:
     distances = _distance_range(enc, position_ids, max_position_distance)
   j = enc.coordinates(x, position_ids)
@@ -103,8 +104,8 @@ def build_request(
     j=j,
     position_ids=position_ids,
     segment_ids=segment_ids,
-    is_causal=is_causal,
-    window=window,
+    mask=mask,
+    index_BS=contiguous_positions(S, segment_ids) if mask.reads_index else None,
     scale=scale,
     block_sizes=block_sizes,
     contiguous=contiguous,

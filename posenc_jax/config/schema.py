@@ -91,7 +91,11 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
   },
-  'attention': {'backend': ANYTHING, 'window': NOT_NEGATIVE, 'block_sizes': BLOCK_SIZES},
+  'attention': {
+    **_same(NOT_NEGATIVE, 'window', 'chunk', 'sink_tokens'),
+    'backend': ANYTHING,
+    'block_sizes': BLOCK_SIZES,
+  },
   'data': {
     **_same(ANYTHING, 'corpus', 'tokenizer', 'text_field', 'cache'),
     'shortest': NOT_NEGATIVE,

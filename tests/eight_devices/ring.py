@@ -13,6 +13,7 @@ from test_laws import CASES, MODES, B, build, close, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import ring
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.encodings import Encoding, make
@@ -31,6 +32,10 @@ SUBSET = {
   ('stick_breaking', 'packed'),  # no softmax, and walks that end
   ('chain_cope_rope', 'positions'),
   ('chain_rope_vo_rope', 'causal'),  # turned outside of the tiles
+  ('cope', 'sink_tokens'),  # shares between the sinks and the window
+  ('path', 'sink_tokens'),
+  ('t5', 'prefix'),
+  ('shaw', 'packed_chunk'),
   ('sink', 'window'),  # one term more in the denominator
 }
 
@@ -135,7 +140,7 @@ def test_a_window_ends_the_way_round(window):
   see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
   q = jnp.zeros((1, shares * share, 1, 4))
   enc = make('nope', model_dim=4, heads=1, head_dim=4, train_length=12, rngs=nnx.Rngs(0))
-  request = build_request(q, q, q, enc, window=window, block_sizes=(1, 1))
+  request = build_request(q, q, q, enc, mask=Mask(window=window), block_sizes=(1, 1))
   steps = ring._num_steps(TileSchedule.of_request(request, shares), shares, share)
   assert steps == max(t for t in range(shares) if see(t)) + 1
 

@@ -7,7 +7,7 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance
 from posenc_jax.attention.tiled.distance_tables import read_terms
-from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention, visible_keys
+from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -21,7 +21,10 @@ def run(request: AttentionRequest):
   B, T, H, _ = request.q_BTHK.shape
   index_S = jnp.arange(request.k_BSGK.shape[1])
   index_distance_TS = index_S[offset:, None] - index_S[None]
-  mask_BTS = visible_keys(index_distance_TS, request.is_causal, request.window)[None]
+  i_BT = j_BS = request.index_BS
+  if i_BT is not None:
+    i_BT = i_BT[:, offset:]
+  mask_BTS = request.mask.visible(index_distance_TS, i_BT, j_BS)
   if request.segment_ids is not None:
     mask_BTS &= request.segment_ids[:, offset:, None] == request.segment_ids[:, None]
   positions = request.position_ids

@@ -128,14 +128,6 @@ def _weights_forward(s, lse):
 _weights.defvjp(_weights_forward, lambda p, d: (d * p, None))
 
 
-def visible_keys(index_distance_TS, is_causal: bool, window: int | None):
-  """Which keys a query sees, as bools: the past and itself, or both sides, within the window."""
-  visible = index_distance_TS >= 0 if is_causal else jnp.ones_like(index_distance_TS, bool)
-  if window is not None:
-    visible &= jnp.abs(index_distance_TS) < window
-  return visible
-
-
 def tile_attention(
   enc, q_BHTK, k_BGSK, v_BGSK, tile: ScoreTile, scale: float, lse_BHT=None, max_BHT=None
 ):
