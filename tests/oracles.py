@@ -38,6 +38,7 @@ class Oracle:
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
   turn: tuple[callable, callable] | None = None
+  temper: callable = lambda n, h: 1.0  # the factor of a query that sees n keys
 
 
 def dot(K):
@@ -500,30 +501,29 @@ def path(dims, hyper, p):
 
 
 def tempered(dims, factor):
-  turn = (lambda q, i, h: factor(i, h) * q), (lambda k, j, h: k)
-  return Oracle(lambda q, k, i, j, h: factor(i, h) * (q @ k) / math.sqrt(dims.head_dim), turn=turn)
+  return Oracle(dot(dims.head_dim), temper=factor)
 
 
 def logn(dims, hyper, p):
   L = hyper.get('length', dims.train_length)
-  return tempered(dims, lambda i, h: max(hyper.get('floor', 1.0), math.log(i + 1, L)))
+  return tempered(dims, lambda n, h: max(hyper.get('floor', 1.0), math.log(n, L)))
 
 
 def ssmax(dims, hyper, p):
   return tempered(
-    dims, lambda i, h: p['s'][h] * math.log(i + 1) + (p['b'][h] if hyper.get('bias') else 0)
+    dims, lambda n, h: p['s'][h] * math.log(n) + (p['b'][h] if hyper.get('bias') else 0)
   )
 
 
 def nope_scale(dims, hyper, p):
   return tempered(
-    dims, lambda i, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2)
+    dims, lambda n, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2)
   )
 
 
 def llama4_temperature(dims, hyper, p):
   return tempered(
-    dims, lambda i, h: 1 + hyper.get('c', 0.1) * math.log(1 + (i + 1) // hyper.get('length', 8192))
+    dims, lambda n, h: 1 + hyper.get('c', 0.1) * math.log(1 + n // hyper.get('length', 8192))
   )
 
 
@@ -596,6 +596,7 @@ def chain(dims, hyper, p):
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
+    temper=lambda n, h: math.prod(part.temper(n, h) for part in parts),
     sink=sinks[0] if sinks else None,
     along=along,
     tokens=tokens,
@@ -885,7 +886,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
   group = H // weights['k'].shape[1]
   o_BTHK = np.zeros((B, T, H, K))
   for b in range(B):
-    position = [int(t) for t in positions_BS[b]]
+    position = np.broadcast_to(positions_BS, (B, S))[b].tolist()
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])
     token_Sn = oracle.tokens(y_SD, position)
     q_SHK, k_SGK, v_SGK = (np.einsum('sd,dhk->shk', y_SD, weights[n]) for n in 'qkv')
@@ -894,7 +895,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
       seen = [s for s in range(S) if mask_BTS[b, t, s]]
       s_HS = np.zeros((H, len(seen)))
       for h in range(H):
-        q, k_SK = q_SHK[i, h], k_SGK[:, h // group]
+        q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h], k_SGK[:, h // group]
         s_HS[h] = [oracle.score(q, k_SK[s], position[i], position[s], h) for s in seen]
         between = np.arange(seen[0], seen[-1] + 1)
         is_seen = np.isin(between, seen)

@@ -21,6 +21,7 @@ from posenc_jax.attention.tiled.distance_readers import GatherDistance, Toeplitz
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread
 from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.encodings import ENCODINGS, Encoding, make
+from posenc_jax.encodings.rope import rotate_at
 from posenc_jax.xla_ops import (
   lower_inverse,
   matmul,
@@ -238,6 +239,33 @@ def test_tiles_are_visited_once_if_anything_in_them_is_visible(name, T, sizes):
     assert [int(visits.column(n)) for n in range(int(visits.start), int(visits.stop))] == seen
 
 
+@pytest.mark.parametrize('segments', [None, [[4] * 11 + [7] * 2 + [4] + [9] * 10, [3] * 24]])
+@pytest.mark.parametrize('name', MASKS)
+def test_visible_keys_are_counted(name, segments):
+  """As many as the mask shows, of the last queries, too, and in each document of a packed row."""
+  mask, segment_ids = MASKS[name], None if segments is None else jnp.asarray(segments)
+
+  class Count(Encoding):
+    needs_visible = True
+
+    def coordinates(self, x_BSD, position_ids, visible_BS):
+      return visible_BS
+
+  q = jnp.zeros((2, 9, 4, 8))
+  k = jnp.zeros((2, 24, 4, 8))
+  enc = Count(build('nope').dims, nnx.Rngs(0))
+  request = build_request(q, k, k, enc, mask=mask, segment_ids=segment_ids)
+  document = np.zeros((2, 24), int) if segments is None else np.asarray(segments)
+  index = np.asarray(contiguous_positions(24, segment_ids)) + np.zeros((2, 1), int)
+  start = np.arange(24) - index
+  same = (start[:, :, None] == start[:, None]) & (document[:, :, None] == document[:, None])
+  distance = np.arange(24)[:, None] - np.arange(24)[None]
+  seen = mask.visible(jnp.asarray(distance), jnp.asarray(index), jnp.asarray(index))
+  desired = (np.asarray(seen) & same).sum(axis=-1)
+  np.testing.assert_array_equal(request.j + np.zeros((2, 1), int), desired)
+  np.testing.assert_array_equal(request.i, request.j[:, 15:])
+
+
 def test_tiles_between_sink_tokens_and_a_window_are_not_read():
   """Forward or backward: what stands there may be NaN."""
   enc, q, k, v = build('rope'), normal(1, 8, 4, 8), normal(1, 64, 4, 8), normal(1, 64, 4, 8)
@@ -407,10 +435,72 @@ def test_shapes_that_do_not_fit(shapes, message):
   assert '\n' not in str(error.value)
 
 
-def test_positions_are_integers():
+@pytest.mark.parametrize('name', ['rope', 'nope'])
+def test_positions_are_numbers(name):
   q = normal(1, 6, 4, 8)
-  with pytest.raises(ValueError, match='position_ids has dtype float32; allowed: integers'):
-    attend(q, q, q, build('rope'), position_ids=jnp.arange(6.0)[None])
+  with pytest.raises(ValueError, match='position_ids has dtype bool; allowed: integers or floats'):
+    attend(q, q, q, build(name), position_ids=jnp.zeros((1, 6), bool))
+
+
+class Axial(Encoding):
+  """RoPE in two dimensions: half of the channels turn by the row, half by the column."""
+
+  position_kind = 'floats'
+  positions_per_token = 2
+  rotates_qk = True
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return tuple(
+      jnp.concatenate(
+        [
+          rotate_at(part, position[..., axis], [1.0, 0.3], 'half')
+          for axis, part in enumerate(jnp.split(x, 2, axis=-1))
+        ],
+        axis=-1,
+      )
+      for x, position in ((q_BTHK, i), (k_BSGK, j))
+    )
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_several_positions_a_token(backend):
+  """Real ones, [B, S, 2]: scores depend on both differences; without any, both are the index."""
+  q, k, v = normal(2, 9, 4, 8), normal(2, 9, 4, 8), normal(2, 9, 4, 8)
+  enc, positions = Axial(build('nope').dims, nnx.Rngs(0)), normal(2, 9, 2)
+  run = functools.partial(attend, q, k, v, enc, backend=backend, block_sizes=(2, 4))
+
+  def formula(positions):
+    as_complex = lambda x: np.asarray(x)[..., [0, 1, 4, 5]] + 1j * np.asarray(x)[..., [2, 3, 6, 7]]
+    angles = np.asarray(positions)[..., [0, 0, 1, 1]] * [1.0, 0.3, 1.0, 0.3]
+    turned = np.exp(1j * (angles[:, :, None] - angles[:, None]))
+    pairs = np.einsum('bthm,bshm,btsm->bhts', as_complex(q), as_complex(k).conj(), turned)
+    s = np.where(np.tri(9, dtype=bool), pairs.real / 8**0.5, -np.inf)
+    p = np.exp(s - s.max(axis=-1, keepdims=True))
+    return np.einsum('bhts,bshk->bthk', p / p.sum(axis=-1, keepdims=True), v)
+
+  np.testing.assert_allclose(run(position_ids=positions), formula(positions), atol=1e-5)
+  index = np.stack([np.arange(9)] * 2, axis=-1)[None] + np.zeros((2, 1, 1))
+  np.testing.assert_allclose(run(), formula(index), atol=1e-5)
+  with pytest.raises(ValueError, match=r'^position_ids has shape \(2, 9\); allowed: \(2, 9, 2\)'):
+    run(position_ids=positions[..., 0])
+
+
+def test_members_take_as_many_positions_and_terms_by_distance_take_integers(monkeypatch):
+  monkeypatch.setitem(ENCODINGS, 'axial', Axial)
+  chain = build('chain', members=('sink', 'axial', 'nope'))
+  assert (chain.position_kind, chain.positions_per_token) == ('floats', 2)
+  assert build('chain', members=('rope', 'alibi')).position_kind == 'integers'
+  assert build('chain', members=('fox', 'sink')).position_kind is None
+  message = r'^chain: positions a token: axial 2 and rope 1; allowed: the same number for all$'
+  with pytest.raises(ValueError, match=message):
+    build('chain', members=('axial', 'rope'))
+  both = type('Both', (ENCODINGS['alibi'],), {'position_kind': 'floats'})
+  monkeypatch.setitem(ENCODINGS, 'both', both)
+  message = (
+    r"^both: position_kind='floats', positions_per_token=1; allowed: 'integers' and 1, for it"
+  )
+  with pytest.raises(ValueError, match=message):
+    build('both')
 
 
 @pytest.mark.parametrize(
@@ -552,7 +642,7 @@ class ContentSink(Encoding):
     self.w = nnx.Param(normal(dims.model_dim, dims.heads))
     self.u = nnx.Param(normal(dims.heads, dims.head_dim))
 
-  def coordinates(self, x_BSD, position_ids):
+  def coordinates(self, x_BSD, position_ids, visible_BS):
     return x_BSD @ self.w[...]
 
   def sink(self, q_BTHK, i):

@@ -450,7 +450,7 @@ def decoded(q_THK, k_TGK, v_TGK, steps_TGK, window=None):
 
 def test_path_is_what_a_cache_of_keys_becomes_token_by_token():
   enc, (x, weights, _) = away(build('path')), inputs()
-  steps = np.asarray(enc.coordinates(x, jnp.arange(11)[None]))
+  steps = np.asarray(enc.coordinates(x, jnp.arange(11)[None], None))
   q, k, v = (np.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
   out = layer(enc, weights, x, backend='blockwise', block_sizes=(4, 4))
   for row, arrays in zip(out, zip(q, k, v, steps, strict=True), strict=True):
@@ -465,7 +465,7 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
   """
 
   class Given(type(build('path'))):
-    def coordinates(self, x_BSD, position_ids):  # an ulp of |w| would count 600 times
+    def coordinates(self, x_BSD, position_ids, visible_BS):  # an ulp of |w| would count 600 times
       return x_BSD.reshape(*x_BSD.shape[:2], 2, 8)
 
   T, window = 700, 600
@@ -697,7 +697,7 @@ def test_a_chain_ends_walks_as_its_last_score_does():
 
 def test_temperatures_at_known_factors():
   factors = lambda enc: enc.transform_qk(
-    jnp.ones((1, 41, 4, 8)), None, jnp.arange(41.0)[None], None
+    jnp.ones((1, 41, 4, 8)), None, 1 + jnp.arange(41.0)[None], None
   )[0][0, :, 0, 0]
   logn, ratio = factors(build('logn')), factors(build('logn', floor=0.0))
   np.testing.assert_array_equal(logn[:39], 1)
@@ -719,6 +719,17 @@ def test_temperatures_that_are_others():
   same(build('logn'), build('nope'))  # 11 tokens of 40
   same(build('chain', members=({'name': 'nope_scale', 'scale': 1.5}, 'rope')), build('rope'), 1.5)
   same(build('chain', members=('rope', 'logn')), build('rope'))
+
+
+def test_temperatures_count_what_a_window_leaves():
+  """No more keys than it holds: past it, the factor is the same; so with chunks."""
+  x, weights, _ = inputs()
+  logn, by_four = build('logn', length=2, floor=0.0), build('nope_scale', scale=2.0)
+  run = lambda enc, **options: layer(enc, weights, x, backend='dense', **options)
+  close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+  close(run(logn, window=4)[:, 3:], run(by_four, window=4)[:, 3:])
+  close(run(logn, chunk=4)[:, [3, 7]], run(by_four, chunk=4)[:, [3, 7]])
+  assert np.abs(run(logn)[:, 4:] - run(by_four)[:, 4:]).max() > 1e-3
 
 
 def test_shaw_without_values_acts_on_scores_alone():

@@ -48,6 +48,7 @@ MODES = {
   'packed': {'segment_ids': SEGMENTS},
   'positions': {'position_ids': SCATTERED},
   'last_queries': {'T': 3},
+  'float_positions': {'position_ids': SCATTERED[:, ::-1] / 4 - 2.3},
 }
 MASKS = {
   'chunk': {'chunk': 4},
@@ -91,6 +92,11 @@ def is_causal_only(variant: str) -> bool:
   return build(variant).causal_only
 
 
+@functools.cache
+def position_kind(variant: str) -> str | None:
+  return build(variant).position_kind
+
+
 # The encoding inside a wrapper does the rest in any mode.
 WRAPPERS = tuple(name for name in ENCODINGS if build(name).has('sample_positions'))
 
@@ -101,6 +107,8 @@ def is_wanted(variant: str, mode: str) -> bool:
   """
   if is_causal_only(variant) and ('prefix' in MODES[mode] or 'is_causal' in MODES[mode]):
     return False
+  if mode == 'float_positions':
+    return variant in ENCODINGS and position_kind(variant) == 'floats'
   if variant in ENCODINGS and variant not in WRAPPERS:
     return mode not in ('both_sides_window', 'last_queries') or variant in OF_MASKS
   if variant in CHAINS:
@@ -132,6 +140,11 @@ def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **op
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
   ids = {'position_ids': position_ids, 'segment_ids': segment_ids}
   return attend(q[:, S - T :], k, v, enc, x=y_BSD, outer_hooks_applied=True, **ids, **options)
+
+
+def attend_with(enc, weights, x_BSD, position_ids):
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', x_BSD, weights[n]) for n in 'qkv')
+  return attend(q, k, v, enc, x=x_BSD, outer_hooks_applied=True, position_ids=position_ids)
 
 
 def expected(
@@ -186,6 +199,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   Every encoding meets both backends, and on `blockwise` every mode but windows and packing, which
   has a law of its own; each kind of hook meets all.
   """
+  if mode == 'float_positions':
+    return backend == 'blockwise'
   if mode in MASKS:
     across = ACROSS_GAPS if mode == 'sink_tokens' else ()
     return variant in (('nope',) if backend == 'dense' else ('nope', 'shaw', 'cope', *across))
@@ -363,7 +378,7 @@ def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
 
 def heads_first(enc, x, weights, positions):
   """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
-  coordinates = enc.coordinates(x, positions)
+  coordinates = enc.coordinates(x, positions, 1 + jnp.arange(S)[None])
   q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
   q, k = enc.transform_qk(q, k, coordinates, coordinates)
   q_BHTK, k_BGSK = q.swapaxes(1, 2), k.swapaxes(1, 2)
@@ -481,6 +496,40 @@ def test_inputs_are_needed_as_declared(variant):
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
+def test_positions_are_taken_as_declared(variant):
+  """Floats, integers alone, or whatever they are if they are not read; values are laws above."""
+  enc, (x, weights, _) = build(variant), inputs()
+  run = functools.partial(layer, enc, weights, x, backend='dense')
+  floats = MODES['float_positions']['position_ids']
+  if enc.position_kind is None:
+    np.testing.assert_array_equal(run(position_ids=floats), run())
+    np.testing.assert_array_equal(run(position_ids=np.stack([floats] * 3, axis=2)), run())
+    return
+  with pytest.raises(ValueError, match=r'^position_ids has shape \(2, 11, 3\); allowed: \(2, 11\)'):
+    attend_with(enc, weights, x, np.stack([floats] * 3, axis=2))
+  if enc.position_kind == 'integers':
+    allowed = f'allowed: integers, for {type(enc).__name__} takes no other$'
+    with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
+      attend_with(enc, weights, x, floats)
+  else:
+    close(run(position_ids=1.0 * SCATTERED), run(position_ids=SCATTERED))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_visible_keys_are_counted_as_declared(variant):
+  """Coordinates are others where tokens see other numbers of keys, or do not need to be told."""
+  enc, (x, _, _) = build(variant), inputs()
+  one, other = 1 + np.arange(S)[None], 2 + np.arange(S)[None]
+  if enc.needs_visible:
+    same = jax.tree.map(
+      np.array_equal, *(enc.coordinates(x, one, visible) for visible in (one, other))
+    )
+    assert not all(jax.tree.leaves(same))
+  else:
+    enc.coordinates(x, one, None)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
 def test_queries_and_keys_are_transformed_as_declared(variant):
   """Their width; and, where attention is relative, whether a shift of all positions turns them."""
   enc, (x, weights, _) = build(variant), inputs()
@@ -502,7 +551,7 @@ def test_values_and_outputs_are_transformed_as_declared(variant):
   v = jnp.einsum('bsd,dhk->bshk', x, weights['v'])
 
   def transformed(shift):
-    j = enc.coordinates(x, shift + jnp.arange(S)[None])
+    j = enc.coordinates(x, shift + jnp.arange(S)[None], 1 + jnp.arange(S)[None])
     return enc.transform_values(v, j), enc.transform_output(o, j, x)
 
   here, there = transformed(0), transformed(SHIFT)

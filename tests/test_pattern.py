@@ -82,6 +82,14 @@ def test_layers_have_chunks_and_sink_tokens_of_their_own():
   assert np.abs(nll(pattern(*with_sinks), x) - nll(pattern(rope, nope), x)).max() > 1e-3
 
 
+def test_positions_that_a_layer_does_not_take_are_refused_before_the_input():
+  x, positions = tokens(), 0.5 * jnp.arange(12)[None]
+  assert np.isfinite(nll(pattern('rope', 'nope'), x, position_ids=positions)).all()
+  for name in ('learned', 'alibi'):
+    with pytest.raises(ValueError, match='^position_ids has dtype float32; allowed: integers, for'):
+      pattern('rope', name)(x, position_ids=positions)
+
+
 def test_learned_positions_in_a_pattern_end_and_are_added_once():
   m = pattern('learned', 'alibi')
   assert m.max_length == 16

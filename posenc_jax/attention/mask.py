@@ -69,5 +69,27 @@ class Mask:
       is_near &= (i_BT // self.chunk)[:, :, None] == (j_BS // self.chunk)[:, None]
     return in_order & (is_near | (j_BS < self.sink_tokens)[:, None])
 
+  def count_visible(self, i_BT, length_BT):
+    """How many keys a query sees, itself included: int32 [B|1, T].
+
+    Args:
+      i_BT: the index of queries in their documents.
+      length_BT: the lengths of the documents.
+    """
+    last = length_BT - 1
+    if self.is_causal:
+      last = jnp.maximum(i_BT, jnp.minimum(self.prefix - 1, last))
+    low, high = 0, last
+    if self.window is not None:
+      low, high = i_BT - self.window + 1, jnp.minimum(high, i_BT + self.window - 1)
+    if self.chunk is not None:
+      start = i_BT // self.chunk * self.chunk
+      low, high = jnp.maximum(low, start), jnp.minimum(high, start + self.chunk - 1)
+    low = jnp.maximum(low, 0)
+    sinks_end = jnp.minimum(self.sink_tokens, last + 1)
+    on_the_left = jnp.minimum(sinks_end, low)
+    on_the_right = jnp.maximum(sinks_end - (high + 1), 0)
+    return high - low + 1 + on_the_left + on_the_right
+
 
 CAUSAL = Mask()

@@ -15,6 +15,7 @@ class Sink(Encoding):
   paper = 'gpt-oss, in Hugging Face transformers'
   parameter_summary = 'a number a head a layer'
   reported_extrapolation = None
+  position_kind = None
   per_layer = ('logits',)
 
   def __init__(self, dims: Dims, rngs, *, std: float = 0.02):

@@ -14,6 +14,7 @@ class SoftmaxPlusOne(Encoding):
   paper = 'Miller 2023, evanmiller.org/attention-is-off-by-one.html'
   parameter_summary = 'none'
   reported_extrapolation = None
+  position_kind = None
 
   def sink(self, q_BTHK, i):
     return jnp.zeros((1, 1, self.dims.heads), jnp.float32)

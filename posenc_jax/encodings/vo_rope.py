@@ -19,6 +19,7 @@ class VORoPE(Encoding):
   paper = 'DeepSeek-V4, in Hugging Face transformers'
   parameter_summary = 'none'
   reported_extrapolation = None
+  position_kind = 'floats'
   rotates_values = True
 
   def __init__(

@@ -9,7 +9,7 @@ from jax import lax
 
 from posenc_jax import encodings
 from posenc_jax.attention import attend, check_backend
-from posenc_jax.attention.request import contiguous_positions
+from posenc_jax.attention.request import check_positions, contiguous_positions, repeat_positions
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
@@ -156,6 +156,9 @@ class LM(nnx.Module):
       positions = own_ids['position_ids']
       if positions is None:
         positions = contiguous_positions(T, segment_ids)
+        if enc.positions_per_token > 1:
+          positions = repeat_positions(positions, enc.positions_per_token)
+      check_positions(enc, positions, *tokens_BT.shape)
       x_BTD = enc.add_to_input(x_BTD, positions)
       ids_of_variant.append(own_ids)
 

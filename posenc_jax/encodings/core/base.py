@@ -36,6 +36,9 @@ DECLARED = (
   'relative',
   'causal_only',
   'needs_inputs',
+  'needs_visible',
+  'position_kind',
+  'positions_per_token',
   'max_length',
   'max_relative_distance',
   'rotates_qk',
@@ -46,6 +49,7 @@ DECLARED = (
   'scans_keys',
   'bias_in_scale',
   'adds_only_bias',
+  'has_terms',
   'has_vector_tables',
   'normalizer',
   'query_scale',
@@ -84,6 +88,9 @@ class Encoding(nnx.Module):
   causal_only = False  # the encoding has no meaning without a causal mask
   # `coordinates` or `transform_output` reads x, the layer's normalized input
   needs_inputs = False
+  needs_visible = False  # `coordinates` reads how many keys each query sees
+  position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
+  positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
@@ -123,8 +130,15 @@ class Encoding(nnx.Module):
 
   # Once a layer, for every token.
 
-  def coordinates(self, x_BSD, position_ids):
-    """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions."""
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions.
+
+    Args:
+      x_BSD: the layer's normalized input, or None where `attend` was given none.
+      position_ids: [B|1, S], or [B|1, S, positions_per_token].
+      visible_BS: how many keys each token sees as a query, itself included, under the mask and in
+        its segment: int32 [B|1, S], or None unless `needs_visible`.
+    """
     return position_ids.astype(jnp.float32)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
@@ -225,6 +239,11 @@ class Encoding(nnx.Module):
     acting = {hook for hook, place in HOOKS.items() if place and self.has(hook)}
     changes_more = self.has('scale') or self.has('sample_positions')
     return acting == {'bias'} and not changes_more
+
+  @property
+  def has_terms(self) -> bool:
+    """Whether anything depends on distance alone."""
+    return any(map(self.has, (*DISTANCE_TERMS, 'tables')))
 
   @property
   def has_vector_tables(self) -> bool:

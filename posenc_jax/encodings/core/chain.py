@@ -8,7 +8,7 @@ import operator
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import DISTANCE_TERMS, SCORE_TERMS, Dims, Encoding
+from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.registry import make_from_spec
 
 
@@ -48,6 +48,7 @@ class Chain(Encoding):
         both = ' and '.join(names[n] for n in own)
         raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
     _check_products(names, encodings, with_scale)
+    _check_positions(names, encodings)
     _check_widths(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
     self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
@@ -63,9 +64,13 @@ class Chain(Encoding):
     self.relative = all(e.relative for e in encodings) and not depends
     self.causal_only = any(e.causal_only for e in encodings)
     self.needs_inputs = any(e.needs_inputs for e in encodings)
+    readers = [e for e in encodings if e.position_kind is not None]
+    kinds = {e.position_kind for e in readers}
+    self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
+    self.positions_per_token = next((e.positions_per_token for e in readers), 1)
+    self.needs_visible = any(e.needs_visible for e in encodings)
     self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
-    with_terms = [e for e in encodings if any(map(e.has, (*DISTANCE_TERMS, 'tables')))]
-    ends = [e.max_relative_distance for e in with_terms]
+    ends = [e.max_relative_distance for e in encodings if e.has_terms]
     self.max_relative_distance = None if None in ends else max(ends, default=None)
     self.rotates_qk = rotates
     self.rotates_values = rotates_values
@@ -82,6 +87,10 @@ class Chain(Encoding):
     self.per_layer = tuple(
       f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
     )
+
+  @property
+  def has_terms(self) -> bool:
+    return any(e.has_terms for e in self.members)
 
   @property
   def has_vector_tables(self) -> bool:
@@ -102,8 +111,8 @@ class Chain(Encoding):
       x_BTD = e.add_to_input(x_BTD, position_ids)
     return x_BTD
 
-  def coordinates(self, x_BSD, position_ids):
-    return tuple(e.coordinates(x_BSD, position_ids) for e in self.members)
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    return tuple(e.coordinates(x_BSD, position_ids, visible_BS) for e in self.members)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     for n, e in enumerate(self.members):
@@ -193,6 +202,15 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
     if e.has('sample_positions'):
       raise ValueError(f'{name} samples positions for all: it goes around a chain, inner=dict(...)')
   return names, encodings
+
+
+def _check_positions(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members that read different numbers of positions a token."""
+  readers = [n for n, e in enumerate(encodings) if e.position_kind is not None]
+  numbers = {encodings[n].positions_per_token for n in readers}
+  if len(numbers) > 1:
+    said = ' and '.join(f'{names[n]} {encodings[n].positions_per_token}' for n in readers)
+    raise ValueError(f'positions a token: {said}; allowed: the same number for all')
 
 
 def _check_products(names: list[str], encodings: list[Encoding], with_scale: list[int]) -> None:
