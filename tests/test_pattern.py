@@ -86,7 +86,9 @@ def test_positions_that_a_layer_does_not_take_are_refused_before_the_input():
   x, positions = tokens(), 0.5 * jnp.arange(12)[None]
   assert np.isfinite(nll(pattern('rope', 'nope'), x, position_ids=positions)).all()
   for name in ('learned', 'alibi'):
-    with pytest.raises(ValueError, match='^position_ids has dtype float32; allowed: integers, for'):
+    with pytest.raises(
+      ValueError, match=r'^position_ids has dtype float32; allowed: integers, for'
+    ):
       pattern('rope', name)(x, position_ids=positions)
 
 
