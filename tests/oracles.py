@@ -603,6 +603,56 @@ def chain(dims, hyper, p):
   )
 
 
+def split_heads(dims, hyper):
+  """Name, hyperparameters, sizes and first head of each member; heads are shared evenly."""
+  specs = [{'name': m} if isinstance(m, str) else dict(m) for m in hyper.get('members', ('rope',))]
+  counts = [spec.pop('heads', dims.heads // len(specs)) for spec in specs]
+  for n, spec in enumerate(specs):
+    group = dims.heads // dims.kv_heads
+    sizes = dataclasses.replace(dims, heads=counts[n], kv_heads=counts[n] // group)
+    yield spec.pop('name'), spec, sizes, sum(counts[:n])
+
+
+def heads(dims, hyper, p):
+  """Each head as its member says."""
+  of_head = []
+  for n, (name, own, sizes, first) in enumerate(split_heads(dims, hyper)):
+    start = f'members.{n}.'
+    mine = {key.removeprefix(start): value for key, value in p.items() if key.startswith(start)}
+    part = RECORDS[name].oracle(sizes, own, mine)
+    of_head += [(part, h) for h in range(sizes.heads)]
+    assert len(of_head) == first + sizes.heads
+
+  def along(q, k_nK, x_nD, h, seen_n):
+    part, own_h = of_head[h]
+    return part.along(q, k_nK, np.stack(list(x_nD[:, h])), own_h, seen_n)
+
+  def tokens(x_SD, position_S):
+    out = np.empty((len(x_SD), len(of_head)), object)
+    for h, (part, _) in enumerate(of_head):
+      out[:, h] = list(part.tokens(x_SD, position_S))
+    return out
+
+  def sink(q, i, h):
+    part, own_h = of_head[h]
+    return part.sink(q, i, own_h) if part.sink else -math.inf
+
+  def each(hook):
+    return lambda *arguments: getattr(of_head[arguments[-1]][0], hook)(
+      *arguments[:-1], of_head[arguments[-1]][1]
+    )
+
+  return Oracle(
+    each('score'),
+    value=each('value'),
+    move=each('move'),
+    temper=each('temper'),
+    along=along,
+    tokens=tokens,
+    sink=sink,
+  )
+
+
 def none(d, h):
   return 0, 0
 
@@ -634,6 +684,12 @@ def count_members(d, h):
     of_all, of_each = RECORDS[spec.pop('name')].parameters(d, spec)
     shared, own = shared + of_all, own + of_each
   return shared, own
+
+
+def count_heads(d, h):
+  """The parameters of a mixture: those of its members, each for its own heads."""
+  each = [RECORDS[name].parameters(sizes, own) for name, own, sizes, _ in split_heads(d, h)]
+  return tuple(map(sum, zip(*each, strict=True)))
 
 
 def count_inner(default):
@@ -841,6 +897,18 @@ RECORDS = {
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
+    },
+  ),
+  'heads': Record(
+    heads,
+    count_heads,
+    hyper={'members': ('nope', 'alibi')},
+    variants={
+      'rope_fox': {'members': ({'name': 'rope', 'heads': 2}, 'fox')},
+      'shaw_xpos': {'members': ({'name': 'shaw', 'clip': 3}, 'xpos')},
+      'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
+      'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
+      'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },
   ),
   'logn': Record(

@@ -639,6 +639,46 @@ def test_chain_declares_what_its_members_do():
   assert [chain('rope', 'alibi').causal_only, chain('rope', 'fox').causal_only] == [False, True]
 
 
+def test_heads_of_members_are_those_of_layers_of_their_own():
+  """Whatever stands beside them: outputs of two layers side by side."""
+  q, k, v = (
+    jnp.asarray(normal, jnp.float32)
+    for normal in np.random.default_rng(0).normal(size=(3, 1, 9, 6, 8))
+  )
+  sizes = {'model_dim': 48, 'head_dim': 8, 'train_length': 16, 'rngs': nnx.Rngs(0)}
+  members = ({'name': 'rope', 'heads': 4}, {'name': 'alibi', 'heads': 2})
+  both = make('heads', heads=6, members=members, **sizes)
+  rope, alibi = make('rope', heads=4, **sizes), make('alibi', heads=2, **sizes)
+  for backend in ('dense', 'blockwise'):
+    run = functools.partial(attend, backend=backend, block_sizes=(4, 4))
+    parts = (
+      run(q[:, :, :4], k[:, :, :4], v[:, :, :4], rope),
+      run(q[:, :, 4:], k[:, :, 4:], v[:, :, 4:], alibi),
+    )
+    np.testing.assert_allclose(run(q, k, v, both), jnp.concatenate(parts, axis=2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('members', 'message'),
+  [
+    (('rope', 'nope', 'alibi'), 'members have heads (None, None, None); allowed: 4 together, mult'),
+    (
+      ({'name': 'rope', 'heads': 3}, 'nope'),
+      'members have heads (3, 1); allowed: 4 together, mult',
+    ),
+    (({'name': 'rope', 'heads': 2},), 'members have heads (2,); allowed: 4 together'),
+    (('rope', 'learned'), 'learned is added for all heads; allowed: a chain of it and `heads`'),
+    (('rope', 'cope'), 'cope carries sums along keys; allowed: encodings that do not'),
+    (('rope', 't5'), 'members have scale 0.3535'),
+    (('rope', 'pope'), 'members have qk_width 1, 2; allowed: the same for all'),
+    ((), 'members=() must be names, or dicts with a name, of encodings'),
+  ],
+)
+def test_members_that_cannot_stand_beside_one_another(members, message):
+  with pytest.raises(ValueError, match=f'^heads: {re.escape(message)}'):
+    build('heads', members=members)
+
+
 def test_vectors_added_to_turned_values_are_not_relative():
   """Nor does their chain say so: outputs are turned back with what was added."""
   x, weights, _ = inputs()

@@ -34,7 +34,7 @@ VARIANTS = {name: (name, record.hyper) for name, record in RECORDS.items()} | {
   for suffix, hyper in record.variants.items()
 }
 # Chains of different kinds of members: under every law, in several modes.
-CHAINS = tuple(variant for variant, (name, _) in VARIANTS.items() if name == 'chain')
+CHAINS = tuple(v for v, (name, _) in VARIANTS.items() if name in ('chain', 'heads'))
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
 SCATTERED = np.array(
@@ -587,7 +587,8 @@ ONLY_BIAS = ('alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire')  # t5 ha
 def test_only_a_bias_is_added_as_declared(variant):
   """Declared: what is added to scores is the same for other scores, queries and keys. So `dape`."""
   enc, (x, weights, _) = build(variant), inputs()
-  assert enc.adds_only_bias == (VARIANTS[variant][0] in ONLY_BIAS)
+  name = VARIANTS[variant][0]
+  assert enc.adds_only_bias == (name in ONLY_BIAS or variant == 'heads')
   if enc.adds_only_bias:
     s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
     tile = make_tile(enc, coordinates, None)

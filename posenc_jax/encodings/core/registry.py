@@ -40,6 +40,7 @@ BUILT_IN = {
   'grape_ap': 'grape_ap.GrapeAP',
   'music_transformer': 'music_transformer.MusicTransformer',
   'chain': 'core.chain.Chain',
+  'heads': 'core.heads.Heads',
   'logn': 'logn.LogN',
   'ssmax': 'ssmax.SSMax',
   'nope_scale': 'nope_scale.NoPEScale',
