@@ -36,6 +36,7 @@ SUBSET = {
   ('path', 'sink_tokens'),
   ('t5', 'prefix'),
   ('shaw', 'packed_chunk'),
+  ('rope', 'float_positions'),
   ('sink', 'window'),  # one term more in the denominator
 }
 
