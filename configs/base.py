@@ -45,6 +45,9 @@ def get_config() -> ConfigDict:
       attention=dict(
         backend='auto',  # a name in posenc_jax.attention.BACKENDS, or 'auto'
         window=0,  # tokens that a query sees, itself included; 0: all
+        chunk=0,  # tokens of a chunk, to which attention is confined; 0: no chunks
+        # First tokens that queries see from outside of their window and chunk, too.
+        sink_tokens=0,
         # Rows (queries) and columns (keys) of a tile of scores; (0, 0): the backend chooses.
         block_sizes=(0, 0),
       ),

@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from posenc_jax import config
 from posenc_jax.attention import BACKENDS
+from posenc_jax.attention.mask import CAUSAL
 from posenc_jax.attention.request import AttentionRequest, build_request
-from posenc_jax.attention.tiled.tile import ScoreTile, visible_keys
+from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.registry import BUILT_IN
 
@@ -49,7 +50,7 @@ or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on e
 adding.
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, every encoding,
-any length, everywhere), `cudnn` (NVIDIA, encodings that leave scores, values and the width of heads
+any length, everywhere), `cudnn` (NVIDIA, encodings that leave pairs, softmax and the width of heads
 alone); `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A
 backend that cannot serve a request says why.
 
@@ -61,6 +62,12 @@ score; a dash: nothing that was verified."""
 H, K, S = 4, 40, 13
 NATIVE_PLATFORM = {'cudnn': 'gpu'}  # of backends that run on one platform only
 ON_ONE_DEVICE = tuple(name for name in BACKENDS if name != 'ring')
+PER_TOKEN = (
+  'queries and keys',
+  'values',
+  'output',
+  'softmax',
+)  # places outside of the score matrix
 ADDING = ('add', 'add_any', 'sub')
 MOVING = (
   'broadcast_in_dim',
@@ -174,7 +181,7 @@ def costs(request: AttentionRequest) -> list[str]:
   """What an encoding costs, part by part, in the words of LEGEND."""
   enc = request.enc
   parts = ['tokens, once'] if enc.has('add_to_input') else []
-  if 'queries and keys' in enc.acts_on() or enc.needs_inputs:
+  if {*PER_TOKEN} & {*enc.acts_on()} or enc.needs_inputs:
     parts.append('tokens')
   if enc.qk_width > 1:
     parts.append(f'width x {enc.qk_width}')
@@ -194,7 +201,7 @@ def costs_of_score(request: AttentionRequest) -> list[str]:
   terms = jax.tree.map(
     lambda t: jnp.zeros((1, H, S, S)) if t.ndim == 2 else jnp.moveaxis(t, 1, 0), terms
   )
-  mask = visible_keys(index_distance_SS, is_causal=True, window=None)[None]
+  mask = CAUSAL.visible(index_distance_SS)
   distance = index_distance_SS[None]
   tile = RecordingTile(
     request.i, request.j, index_distance_SS, distance, mask, terms, None, enc.scans_keys, parts

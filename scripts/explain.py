@@ -8,7 +8,6 @@ that take it. All encodings side by side: ENCODINGS.md.
 
 import inspect
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -21,11 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from posenc_jax import config, data, encodings
 from posenc_jax.attention import BACKENDS
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.errors import user_errors
 from posenc_jax.evaluation import parameter_counts
 from posenc_jax.model.decoder import LM, build
-from posenc_jax.model.layer_pattern import PATTERN, read_pattern
+from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
 
 
@@ -49,13 +49,14 @@ def explain(c, model: LM, console: Console) -> None:
     console.print(period_of_layers(c, pattern, names))
   for number, (name, variant, hyper) in enumerate(variants):
     title = f'Encoding {name}' + (f' ({number + 1})' if c.encoding.name == PATTERN else '')
-    layer_windows = [
-      window for of, window in zip(pattern.order, pattern.windows, strict=True) if of == number
+    of_variant = [
+      mask for of, mask in zip(pattern.order, pattern.masks, strict=True) if of == number
     ]
-    windows = dict.fromkeys(
-      min(filter(None, (window, c.attention.window)), default=None) for window in layer_windows
-    )
-    explain_encoding(c, title, variant, encodings.hyperparameters(name) | hyper, windows, console)
+    masks = []
+    for mask in of_variant:
+      combined = combine_masks(mask_of_config(c), mask)
+      masks += [combined] if combined not in masks else []
+    explain_encoding(c, title, variant, encodings.hyperparameters(name) | hyper, masks, console)
   parts = parameter_counts.by_part(model)
   of_parts = ', '.join(f'{part} {number:,}' for part, number in parts.items())
   console.print(f'Parameters: {of_parts}; in all {sum(parts.values()):,}', soft_wrap=True)
@@ -75,6 +76,12 @@ def sources_of_position(c, variants: list) -> Table:
   if c.attention.window:
     seen = f'a token sees the last {c.attention.window} tokens, itself included'
     table.add_row('window', 'scores', seen)
+  if c.attention.chunk:
+    seen = f'a token sees its own chunk of {c.attention.chunk} tokens only'
+    table.add_row('chunk', 'scores', seen)
+  if c.attention.sink_tokens:
+    seen = f'the first {c.attention.sink_tokens} tokens are seen from everywhere to their right'
+    table.add_row('sink tokens', 'scores', seen)
   for name, variant, _ in variants:
     doc = inspect.cleandoc(type(variant.encoding).__doc__)
     acts_on = ', '.join(variant.encoding.acts_on()) or 'nothing'
@@ -83,26 +90,21 @@ def sources_of_position(c, variants: list) -> Table:
 
 
 def period_of_layers(c, pattern, names: list[str]) -> Table:
-  """Which layers have which encoding and window."""
+  """Which layers have which encoding and mask."""
   period = len(pattern.order)
   table = Table(
-    'layers', 'encoding', 'window', title=f'Pattern of {period} layers', title_justify='left'
+    'layers', 'encoding', 'mask', title=f'Pattern of {period} layers', title_justify='left'
   )
-  for n, (variant, window) in enumerate(zip(pattern.order, pattern.windows, strict=True)):
+  for n, (variant, mask) in enumerate(zip(pattern.order, pattern.masks, strict=True)):
     layers = ', '.join(map(str, range(n + 1, c.model.layers + 1, period)))
-    table.add_row(layers, f'{names[variant]} ({variant + 1})', str(window or 'all'))
+    table.add_row(layers, f'{names[variant]} ({variant + 1})', in_words(mask) or 'all')
   return table
 
 
 def explain_encoding(
-  c,
-  title: str,
-  variant: StackedEncoding,
-  hyper: dict,
-  windows: Iterable[int | None],
-  console: Console,
+  c, title: str, variant: StackedEncoding, hyper: dict, masks: list[dict], console: Console
 ) -> None:
-  """Prints what an encoding declares, its parameters, and backends by the windows of its layers."""
+  """Prints what an encoding declares, its parameters, and backends by the masks of its layers."""
   enc, K = variant.encoding, c.model.head_dim
   in_scale = {None: 'adds no bias', True: 'yes', False: 'no, added after it'}
   facts = {
@@ -137,23 +139,33 @@ def explain_encoding(
   console.print(parameters)
 
   takes = f'takes {c.train.length} tokens in {c.train.compute_dtype}'
-  columns = [takes + (f', window {window}' if window else '') for window in windows]
+  columns = [', '.join(filter(None, (takes, in_words(mask)))) for mask in masks]
   backends = Table('backend', *columns, title='Backends', title_justify='left')
-  reasons = [refusals(c, variant.layer(0), window) for window in windows]
+  reasons = [refusals(c, variant.layer(0), Mask(**mask)) for mask in masks]
   for name in BACKENDS:
     answers = ('yes' if each[name] is None else f'no: {each[name]}' for each in reasons)
     backends.add_row(name, *answers)
   console.print(backends)
 
 
-def refusals(c, enc, window: int | None) -> dict[str, str | None]:
-  """Each backend's reason to refuse a layer of this config with that window; None: it takes it."""
+def mask_of_config(c) -> dict[str, int]:
+  """Window, chunk and sink tokens of a config, as `combine_masks` takes them."""
+  return {name: c.attention[name] for name in ('window', 'chunk', 'sink_tokens')}
+
+
+def in_words(mask: dict[str, int]) -> str:
+  """'window 8, sink tokens 4'."""
+  return ', '.join(f'{name.replace("_", " ")} {tokens}' for name, tokens in mask.items())
+
+
+def refusals(c, enc, mask: Mask) -> dict[str, str | None]:
+  """Each backend's reason to refuse a layer of this config with that mask; None: it takes it."""
   m, (B, T) = c.model, (1, min(c.train.length, enc.max_length or c.train.length))
   dtype = jnp.dtype(c.train.compute_dtype)
   reasons = {}
 
   def ask(q, k, v, x):
-    request = build_request(q, k, v, enc, x=x, window=window, outer_hooks_applied=True)
+    request = build_request(q, k, v, enc, x=x, mask=mask, outer_hooks_applied=True)
     reasons.update((name, backend.refuse(request)) for name, backend in BACKENDS.items())
 
   shape = lambda heads: jax.ShapeDtypeStruct((B, T, heads, m.head_dim), dtype)

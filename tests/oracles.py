@@ -21,22 +21,24 @@ class Oracle:
   """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the
   value v_j.
 
-  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h) is added to the scores of the n
-    keys that i sees, in
-  order; the last is i itself. x is the input of the layer, or what `tokens` makes of it and of the
-  positions of a row. Where heads mix: across(s_HS, i, j_S) takes the scores of all heads of a row
-  to new ones.
+  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h, seen_n) is added to the scores of
+  the n keys from the first that i sees to the last, which is i itself; i sees those of seen_n. x is
+  the input of the layer, or what `tokens` makes of it and of the positions of a row. Where heads
+  mix: across(s_HS, i, j_S) takes the scores of all heads of a row to new ones.
   """
 
   score: callable
   position: callable = lambda t: 0.0  # added to the input of the layer
   value: callable = lambda i, j, h: 0.0  # added to v_j
-  along: callable = lambda q, k_nK, x_nD, h: 0.0
+  move: callable = lambda v, i, j, h: v  # what i gets of v_j
+  along: callable = lambda q, k_nK, x_nD, h, seen_n: np.zeros(len(k_nK))
   tokens: callable = lambda x_SD, position_S: x_SD
   across: callable = lambda s_HS, i, j_S: s_HS
   weights: callable = softmax  # of the scores of a row
+  sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
   turn: tuple[callable, callable] | None = None
+  temper: callable = lambda n, h: 1.0  # the factor of a query that sees n keys
 
 
 def dot(K):
@@ -154,6 +156,28 @@ def rope(dims, hyper, p):
   )
 
 
+def vo_rope(dims, hyper, p):
+  K = dims.head_dim
+  turn = lambda t: rotation_matrix(
+    t,
+    K,
+    round(hyper.get('fraction', 1.0) * K),
+    hyper.get('layout', 'half'),
+    hyper.get('base', 10_000.0),
+  )
+  return Oracle(dot(K), move=lambda v, i, j, h: turn(j - i) @ v)
+
+
+def sink(dims, hyper, p):
+  return Oracle(dot(dims.head_dim), sink=lambda q, i, h: p['logits'][h])
+
+
+def softmax_plus_one(dims, hyper, p):
+  return Oracle(
+    dot(dims.head_dim), weights=lambda s_S: np.exp(s_S) / (1 + sum(math.exp(s) for s in s_S))
+  )
+
+
 def at_distance(dims, hyper, seen):
   """RoPE as if token i were at seen(i, j) and token j at 0."""
   K = dims.head_dim
@@ -243,7 +267,7 @@ def fox(dims, hyper, p):
       return math.exp(-1 / (shortest * (longest / shortest) ** (h / (H - 1))))
     return sigmoid((x @ p['w_f'][:, h] if gate == 'data' else 0) + p['b_f'][h])
 
-  def along(q, k_nK, x_nD, h):
+  def along(q, k_nK, x_nD, h, seen_n):
     gates = [forget(x, h) for x in x_nD]
     scale = 1 / math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1
     return np.array([scale * math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
@@ -254,8 +278,8 @@ def fox(dims, hyper, p):
 def cope(dims, hyper, p):
   e = p['rows']
 
-  def along(q, k_nK, x_nD, h):
-    gates = [sigmoid(q @ k / math.sqrt(dims.head_dim)) for k in k_nK]
+  def along(q, k_nK, x_nD, h, seen_n):
+    gates = seen_n * [sigmoid(q @ k / math.sqrt(dims.head_dim)) for k in k_nK]
     bias = []
     for j in range(len(gates)):
       count = min(sum(gates[j:]), hyper.get('positions', 64) - 1)
@@ -342,7 +366,7 @@ def with_position(x_SD, position_S):
 def relative_projection(dims, hyper, p):
   floor, alpha, extent = hyper.get('floor'), hyper.get('alpha', 0.1), hyper.get('extent', 1024)
 
-  def along(q, k_nK, x_nD, h):
+  def along(q, k_nK, x_nD, h, seen_n):
     i = x_nD[-1, -1]
     t = 1 + alpha * math.log(max((i + 1) / floor, 1)) if floor else 1.0
     r = x_nD[-1, :-1] @ p['w_r'][:, h]
@@ -359,7 +383,7 @@ def grape_ap(dims, hyper, p):
   P = hyper.get('width', 8)
   slope = [2 ** (-8 * (h + 1) / dims.heads) for h in range(dims.heads)]  # a power of two
 
-  def along(q, k_nK, x_nD, h):
+  def along(q, k_nK, x_nD, h, seen_n):
     own = x_nD[-1, :-1] @ p['w_p'][:, h]
     edges = []
     for x in x_nD:
@@ -368,6 +392,7 @@ def grape_ap(dims, hyper, p):
         other / math.sqrt((other**2).mean() + 2**-23)
       )
       edges.append(slope[h] * math.log(sigmoid(own @ other / P)))
+    edges = seen_n * edges
     return np.array([sum(edges[j + 1 :]) for j in range(len(edges))])
 
   return Oracle(dot(dims.head_dim), along=along, tokens=with_position)
@@ -437,7 +462,7 @@ def selective_rope(dims, hyper, p):
       out.append(total)
     return np.stack(out)
 
-  def along(q, k_nK, a_nGM, h):
+  def along(q, k_nK, a_nGM, h, seen_n):
     g = h // (H // G)
     turn = lambda x, a: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a)
     query = turn(q, a_nGM[-1, g])
@@ -465,7 +490,7 @@ def path(dims, hyper, p):
       out[t, g] = np.eye(K) - beta * np.outer(w, w)
     return out
 
-  def along(q, k_nK, h_nGKK, h):
+  def along(q, k_nK, h_nGKK, h, seen_n):
     g, product, s = h // (H // G), np.eye(K), []
     for k, householder in zip(k_nK[::-1], h_nGKK[::-1, g], strict=True):
       s.append(k @ product @ q / math.sqrt(K))
@@ -476,30 +501,29 @@ def path(dims, hyper, p):
 
 
 def tempered(dims, factor):
-  turn = (lambda q, i, h: factor(i, h) * q), (lambda k, j, h: k)
-  return Oracle(lambda q, k, i, j, h: factor(i, h) * (q @ k) / math.sqrt(dims.head_dim), turn=turn)
+  return Oracle(dot(dims.head_dim), temper=factor)
 
 
 def logn(dims, hyper, p):
   L = hyper.get('length', dims.train_length)
-  return tempered(dims, lambda i, h: max(hyper.get('floor', 1.0), math.log(i + 1, L)))
+  return tempered(dims, lambda n, h: max(hyper.get('floor', 1.0), math.log(n, L)))
 
 
 def ssmax(dims, hyper, p):
   return tempered(
-    dims, lambda i, h: p['s'][h] * math.log(i + 1) + (p['b'][h] if hyper.get('bias') else 0)
+    dims, lambda n, h: p['s'][h] * math.log(n) + (p['b'][h] if hyper.get('bias') else 0)
   )
 
 
 def nope_scale(dims, hyper, p):
   return tempered(
-    dims, lambda i, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2)
+    dims, lambda n, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2)
   )
 
 
 def llama4_temperature(dims, hyper, p):
   return tempered(
-    dims, lambda i, h: 1 + hyper.get('c', 0.1) * math.log(1 + (i + 1) // hyper.get('length', 8192))
+    dims, lambda n, h: 1 + hyper.get('c', 0.1) * math.log(1 + n // hyper.get('length', 8192))
   )
 
 
@@ -546,10 +570,18 @@ def chain(dims, hyper, p):
     product = q @ k / math.sqrt(dims.head_dim)
     return product + sum(part.score(q, k, i, j, h) - product for part in parts if not part.turn)
 
-  def along(q, k_nK, x_nD, h):
+  def move(v, i, j, h):
+    for part in parts:
+      v = part.move(v, i, j, h)
+    return v
+
+  sinks = [part.sink for part in parts if part.sink]
+
+  def along(q, k_nK, x_nD, h, seen_n):
     q = turn(q, x_nD[-1, -1], h, 0)
     k_nK = np.stack([turn(k, x[-1], h, 1) for k, x in zip(k_nK, x_nD, strict=True)])
-    return sum(part.along(q, k_nK, np.stack(list(x_nD[:, n])), h) for n, part in enumerate(parts))
+    of_part = lambda n: np.stack(list(x_nD[:, n]))
+    return sum(part.along(q, k_nK, of_part(n), h, seen_n) for n, part in enumerate(parts))
 
   def tokens(x_SD, position_S):
     """What each member makes of a token, and its position."""
@@ -563,8 +595,61 @@ def chain(dims, hyper, p):
     score,
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
+    move=move,
+    temper=lambda n, h: math.prod(part.temper(n, h) for part in parts),
+    sink=sinks[0] if sinks else None,
     along=along,
     tokens=tokens,
+  )
+
+
+def split_heads(dims, hyper):
+  """Name, hyperparameters, sizes and first head of each member; heads are shared evenly."""
+  specs = [{'name': m} if isinstance(m, str) else dict(m) for m in hyper.get('members', ('rope',))]
+  counts = [spec.pop('heads', dims.heads // len(specs)) for spec in specs]
+  for n, spec in enumerate(specs):
+    group = dims.heads // dims.kv_heads
+    sizes = dataclasses.replace(dims, heads=counts[n], kv_heads=counts[n] // group)
+    yield spec.pop('name'), spec, sizes, sum(counts[:n])
+
+
+def heads(dims, hyper, p):
+  """Each head as its member says."""
+  of_head = []
+  for n, (name, own, sizes, first) in enumerate(split_heads(dims, hyper)):
+    start = f'members.{n}.'
+    mine = {key.removeprefix(start): value for key, value in p.items() if key.startswith(start)}
+    part = RECORDS[name].oracle(sizes, own, mine)
+    of_head += [(part, h) for h in range(sizes.heads)]
+    assert len(of_head) == first + sizes.heads
+
+  def along(q, k_nK, x_nD, h, seen_n):
+    part, own_h = of_head[h]
+    return part.along(q, k_nK, np.stack(list(x_nD[:, h])), own_h, seen_n)
+
+  def tokens(x_SD, position_S):
+    out = np.empty((len(x_SD), len(of_head)), object)
+    for h, (part, _) in enumerate(of_head):
+      out[:, h] = list(part.tokens(x_SD, position_S))
+    return out
+
+  def sink(q, i, h):
+    part, own_h = of_head[h]
+    return part.sink(q, i, own_h) if part.sink else -math.inf
+
+  def each(hook):
+    return lambda *arguments: getattr(of_head[arguments[-1]][0], hook)(
+      *arguments[:-1], of_head[arguments[-1]][1]
+    )
+
+  return Oracle(
+    each('score'),
+    value=each('value'),
+    move=each('move'),
+    temper=each('temper'),
+    along=along,
+    tokens=tokens,
+    sink=sink,
   )
 
 
@@ -599,6 +684,12 @@ def count_members(d, h):
     of_all, of_each = RECORDS[spec.pop('name')].parameters(d, spec)
     shared, own = shared + of_all, own + of_each
   return shared, own
+
+
+def count_heads(d, h):
+  """The parameters of a mixture: those of its members, each for its own heads."""
+  each = [RECORDS[name].parameters(sizes, own) for name, own, sizes, _ in split_heads(d, h)]
+  return tuple(map(sum, zip(*each, strict=True)))
 
 
 def count_inner(default):
@@ -804,6 +895,20 @@ RECORDS = {
       'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
       'fox_shaw': {'members': ('fox', {'name': 'shaw', 'clip': 3})},
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
+      'rope_sink': {'members': ('rope', 'sink')},
+      'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
+    },
+  ),
+  'heads': Record(
+    heads,
+    count_heads,
+    hyper={'members': ('nope', 'alibi')},
+    variants={
+      'rope_fox': {'members': ({'name': 'rope', 'heads': 2}, 'fox')},
+      'shaw_xpos': {'members': ({'name': 'shaw', 'clip': 3}, 'xpos')},
+      'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
+      'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
+      'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },
   ),
   'logn': Record(
@@ -829,6 +934,12 @@ RECORDS = {
   ),
   'shape_offset': Record(shape_offset, count_inner('sinusoidal')),
   'pose': Record(pose, count_inner('rope')),
+  'vo_rope': Record(
+    vo_rope,
+    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
+  ),
+  'sink': Record(sink, lambda d, h: (0, d.heads)),
+  'softmax_plus_one': Record(softmax_plus_one),
 }
 
 
@@ -843,7 +954,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
   group = H // weights['k'].shape[1]
   o_BTHK = np.zeros((B, T, H, K))
   for b in range(B):
-    position = [int(t) for t in positions_BS[b]]
+    position = np.broadcast_to(positions_BS, (B, S))[b].tolist()
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])
     token_Sn = oracle.tokens(y_SD, position)
     q_SHK, k_SGK, v_SGK = (np.einsum('sd,dhk->shk', y_SD, weights[n]) for n in 'qkv')
@@ -852,11 +963,17 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
       seen = [s for s in range(S) if mask_BTS[b, t, s]]
       s_HS = np.zeros((H, len(seen)))
       for h in range(H):
-        q, k_SK = q_SHK[i, h], k_SGK[:, h // group]
+        q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h], k_SGK[:, h // group]
         s_HS[h] = [oracle.score(q, k_SK[s], position[i], position[s], h) for s in seen]
-        s_HS[h] += oracle.along(q, k_SK[seen], token_Sn[seen], h)
+        between = np.arange(seen[0], seen[-1] + 1)
+        is_seen = np.isin(between, seen)
+        s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
       for h in range(H):
-        for p, s in zip(oracle.weights(s_HS[h]), seen, strict=True):
-          o_BTHK[b, t, h] += p * (v_SGK[s, h // group] + oracle.value(position[i], position[s], h))
+        p_S = oracle.weights(s_HS[h])
+        if oracle.sink:
+          p_S = oracle.weights(np.append(s_HS[h], oracle.sink(q_SHK[i, h], position[i], h)))[:-1]
+        for p, s in zip(p_S, seen, strict=True):
+          v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
+          o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))
   return o_BTHK

@@ -2,7 +2,9 @@
 added by a user.
 """
 
+import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -13,10 +15,13 @@ from flax import nnx
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request, contiguous_positions
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread
+from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.encodings import ENCODINGS, Encoding, make
+from posenc_jax.encodings.rope import rotate_at
 from posenc_jax.xla_ops import (
   lower_inverse,
   matmul,
@@ -197,6 +202,87 @@ def test_blocks_beyond_the_reach_on_either_side(name, hyper, block):
   np.testing.assert_allclose(run('blockwise', block), run('dense', None), atol=2e-5)
 
 
+MASKS = {
+  'causal': Mask(),
+  'window': Mask(window=7),
+  'both sides': Mask(is_causal=False, window=5),
+  'chunk': Mask(chunk=6),
+  'chunk, both sides': Mask(is_causal=False, chunk=7),
+  'window of a chunk': Mask(window=3, chunk=9),
+  'sink tokens': Mask(window=4, sink_tokens=3),
+  'sink tokens, both sides': Mask(is_causal=False, window=3, sink_tokens=9),
+  'sink tokens of chunks': Mask(chunk=5, sink_tokens=4),
+  'prefix': Mask(prefix=9),
+  'prefix in a window': Mask(prefix=12, window=4),
+  'all': Mask(prefix=8, window=6, chunk=9, sink_tokens=5),
+}
+
+
+@pytest.mark.parametrize('sizes', [(4, 4), (4, 8), (8, 4), (3, 5)])
+@pytest.mark.parametrize('T', [24, 9])
+@pytest.mark.parametrize('name', MASKS)
+def test_tiles_are_visited_once_if_anything_in_them_is_visible(name, T, sizes):
+  """And no others, from left to right; also of a part of the columns, as a ring meets them."""
+  mask, S, (rows, columns) = MASKS[name], 24, sizes
+  index = np.arange(S)
+  seen_TS = np.asarray(
+    mask.visible(jnp.asarray(index[S - T :, None] - index[None]), index[None, S - T :], index[None])
+  )[0]
+  sink_columns = -(-mask.sink_tokens // columns)
+  grid = TileGrid(T, S, rows, columns, mask, sink_columns, False, 0, S - 1)
+  parts = ((0, grid.tile_columns), (1, 2))
+  for a, (first, count) in itertools.product(range(grid.tile_rows), parts):
+    seen_S = seen_TS[a * rows : (a + 1) * rows].any(axis=0)
+    columns_of_part = range(first, first + count)
+    seen = [b - first for b in columns_of_part if seen_S[b * columns : (b + 1) * columns].any()]
+    visits = grid.visits(a, first, count)
+    assert [int(visits.column(n)) for n in range(int(visits.start), int(visits.stop))] == seen
+
+
+@pytest.mark.parametrize('segments', [None, [[4] * 11 + [7] * 2 + [4] + [9] * 10, [3] * 24]])
+@pytest.mark.parametrize('name', MASKS)
+def test_visible_keys_are_counted(name, segments):
+  """As many as the mask shows, of the last queries, too, and in each document of a packed row."""
+  mask, segment_ids = MASKS[name], None if segments is None else jnp.asarray(segments)
+
+  class Count(Encoding):
+    needs_visible = True
+
+    def coordinates(self, x_BSD, position_ids, visible_BS):
+      return visible_BS
+
+  q = jnp.zeros((2, 9, 4, 8))
+  k = jnp.zeros((2, 24, 4, 8))
+  enc = Count(build('nope').dims, nnx.Rngs(0))
+  request = build_request(q, k, k, enc, mask=mask, segment_ids=segment_ids)
+  document = np.zeros((2, 24), int) if segments is None else np.asarray(segments)
+  index = np.asarray(contiguous_positions(24, segment_ids)) + np.zeros((2, 1), int)
+  start = np.arange(24) - index
+  same = (start[:, :, None] == start[:, None]) & (document[:, :, None] == document[:, None])
+  distance = np.arange(24)[:, None] - np.arange(24)[None]
+  seen = mask.visible(jnp.asarray(distance), jnp.asarray(index), jnp.asarray(index))
+  desired = (np.asarray(seen) & same).sum(axis=-1)
+  np.testing.assert_array_equal(request.j + np.zeros((2, 1), int), desired)
+  np.testing.assert_array_equal(request.i, request.j[:, 15:])
+
+
+def test_tiles_between_sink_tokens_and_a_window_are_not_read():
+  """Forward or backward: what stands there may be NaN."""
+  enc, q, k, v = build('rope'), normal(1, 8, 4, 8), normal(1, 64, 4, 8), normal(1, 64, 4, 8)
+  options = {'window': 9, 'sink_tokens': 3, 'block_sizes': (4, 4)}
+
+  def run(k, v, backend):
+    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, **options) ** 2).sum()
+    return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+
+  run = jax.jit(run, static_argnums=2)
+  index = jnp.arange(64)[None, :, None, None]
+  unread = (index >= 4) & (index < 48)
+  actual = run(jnp.where(unread, jnp.nan, k), jnp.where(unread, jnp.nan, v), 'blockwise')
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, actual, run(k, v, 'dense'))
+
+
 def test_walks_end_where_no_weight_is_left():
   """A broken stick: blocks further left are not even read, forward or backward, and the result is
   that of dense.
@@ -311,6 +397,10 @@ def test_contiguous_positions_restart_with_segments():
   [
     ({'backend': 'blokwise'}, "attention.backend='blokwise'; did you mean 'blockwise'?"),
     ({'window': 0}, 'window=0; allowed: at least 1'),
+    ({'chunk': 0}, 'chunk=0; allowed: at least 1, for a token sees itself'),
+    ({'sink_tokens': -1}, 'sink_tokens=-1; allowed: at least 0'),
+    ({'prefix': -1}, 'prefix=-1; allowed: at least 0'),
+    ({'prefix': 2, 'is_causal': False}, 'prefix=2; allowed: 0, for without a causal mask all see'),
   ],
 )
 def test_bad_arguments(options, message):
@@ -345,10 +435,72 @@ def test_shapes_that_do_not_fit(shapes, message):
   assert '\n' not in str(error.value)
 
 
-def test_positions_are_integers():
+@pytest.mark.parametrize('name', ['rope', 'nope'])
+def test_positions_are_numbers(name):
   q = normal(1, 6, 4, 8)
-  with pytest.raises(ValueError, match='position_ids has dtype float32; allowed: integers'):
-    attend(q, q, q, build('rope'), position_ids=jnp.arange(6.0)[None])
+  with pytest.raises(ValueError, match='position_ids has dtype bool; allowed: integers or floats'):
+    attend(q, q, q, build(name), position_ids=jnp.zeros((1, 6), bool))
+
+
+class Axial(Encoding):
+  """RoPE in two dimensions: half of the channels turn by the row, half by the column."""
+
+  position_kind = 'floats'
+  positions_per_token = 2
+  rotates_qk = True
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return tuple(
+      jnp.concatenate(
+        [
+          rotate_at(part, position[..., axis], [1.0, 0.3], 'half')
+          for axis, part in enumerate(jnp.split(x, 2, axis=-1))
+        ],
+        axis=-1,
+      )
+      for x, position in ((q_BTHK, i), (k_BSGK, j))
+    )
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_several_positions_a_token(backend):
+  """Real ones, [B, S, 2]: scores depend on both differences; without any, both are the index."""
+  q, k, v = normal(2, 9, 4, 8), normal(2, 9, 4, 8), normal(2, 9, 4, 8)
+  enc, positions = Axial(build('nope').dims, nnx.Rngs(0)), normal(2, 9, 2)
+  run = functools.partial(attend, q, k, v, enc, backend=backend, block_sizes=(2, 4))
+
+  def formula(positions):
+    as_complex = lambda x: np.asarray(x)[..., [0, 1, 4, 5]] + 1j * np.asarray(x)[..., [2, 3, 6, 7]]
+    angles = np.asarray(positions)[..., [0, 0, 1, 1]] * [1.0, 0.3, 1.0, 0.3]
+    turned = np.exp(1j * (angles[:, :, None] - angles[:, None]))
+    pairs = np.einsum('bthm,bshm,btsm->bhts', as_complex(q), as_complex(k).conj(), turned)
+    s = np.where(np.tri(9, dtype=bool), pairs.real / 8**0.5, -np.inf)
+    p = np.exp(s - s.max(axis=-1, keepdims=True))
+    return np.einsum('bhts,bshk->bthk', p / p.sum(axis=-1, keepdims=True), v)
+
+  np.testing.assert_allclose(run(position_ids=positions), formula(positions), atol=1e-5)
+  index = np.stack([np.arange(9)] * 2, axis=-1)[None] + np.zeros((2, 1, 1))
+  np.testing.assert_allclose(run(), formula(index), atol=1e-5)
+  with pytest.raises(ValueError, match=r'^position_ids has shape \(2, 9\); allowed: \(2, 9, 2\)'):
+    run(position_ids=positions[..., 0])
+
+
+def test_members_take_as_many_positions_and_terms_by_distance_take_integers(monkeypatch):
+  monkeypatch.setitem(ENCODINGS, 'axial', Axial)
+  chain = build('chain', members=('sink', 'axial', 'nope'))
+  assert (chain.position_kind, chain.positions_per_token) == ('floats', 2)
+  assert build('chain', members=('rope', 'alibi')).position_kind == 'integers'
+  assert build('chain', members=('fox', 'sink')).position_kind is None
+  message = r'^chain: positions a token: axial 2 and rope 1; allowed: the same number for all$'
+  with pytest.raises(ValueError, match=message):
+    build('chain', members=('axial', 'rope'))
+  both = type('Both', (ENCODINGS['alibi'],), {'position_kind': 'floats'})
+  monkeypatch.setitem(ENCODINGS, 'both', both)
+  message = (
+    r"^both: position_kind='floats', positions_per_token=1; allowed: 'integers' and 1, for it"
+  )
+  with pytest.raises(ValueError, match=message):
+    build('both')
 
 
 @pytest.mark.parametrize(
@@ -393,6 +545,8 @@ def test_causal_only_encodings_refuse_to_look_ahead():
   q = normal(1, 6, 4, 8)
   with pytest.raises(ValueError, match='Forward is defined for causal attention only'):
     attend(q, q, q, Forward(build('nope').dims, nnx.Rngs(0)), is_causal=False)
+  with pytest.raises(ValueError, match='Forward is defined for causal attention only'):
+    attend(q, q, q, Forward(build('nope').dims, nnx.Rngs(0)), prefix=3)
 
 
 def test_auto_equals_named_backends():
@@ -436,6 +590,114 @@ def test_weights_that_are_not_normalized():
     np.testing.assert_allclose(actual[1], desired[1], atol=1e-4)
 
 
+class Gate(Encoding):
+  """Values times 1 + position, outputs times sigmoid(w_h . x_i) over 1 + position."""
+
+  needs_inputs = True
+
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.w = nnx.Param(normal(dims.model_dim, dims.heads))
+
+  def transform_values(self, v_BSGK, j):
+    return v_BSGK * (1 + j)[..., None, None]
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    return o_BTHK * jax.nn.sigmoid(x_BTD @ self.w[...])[..., None] / (1 + i)[..., None, None]
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_values_and_outputs_pass_their_hooks(backend):
+  """Given x at the queries, the last three of the tokens; gradients reach the gate's weights."""
+  enc = Gate(build('nope', kv_heads=2).dims, nnx.Rngs(0))
+  q, k, v, x = normal(2, 3, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)
+
+  def formula(w, x):
+    k_BSHK, v_BSHK = jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2)
+    s = jnp.einsum('bthk,bshk->bhts', q, k_BSHK) / 8**0.5
+    p = jax.nn.softmax(jnp.where(jnp.tri(3, 9, 6, dtype=bool)[None, None], s, -jnp.inf))
+    ratio = jnp.arange(1, 10)[None] / jnp.arange(7, 10)[:, None]
+    o = jnp.einsum('bhts,bshk->bthk', p * ratio[None, None], v_BSHK)
+    return o * jax.nn.sigmoid(x[:, 6:] @ w)[..., None]
+
+  def ours(w, x):
+    moved = jax.tree.map(lambda _: w, enc)
+    return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
+
+  both = lambda f: (
+    f(enc.w[...], x),
+    *jax.grad(lambda w, x: (f(w, x) ** 2).sum(), (0, 1))(enc.w[...], x),
+  )
+  for actual, desired in zip(both(ours), both(formula), strict=True):
+    np.testing.assert_allclose(actual, desired, atol=1e-5)
+
+
+class ContentSink(Encoding):
+  """A sink a token and head: w_h . x_i + q_i . u_h."""
+
+  needs_inputs = True
+
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.w = nnx.Param(normal(dims.model_dim, dims.heads))
+    self.u = nnx.Param(normal(dims.heads, dims.head_dim))
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    return x_BSD @ self.w[...]
+
+  def sink(self, q_BTHK, i):
+    return i + jnp.einsum('bthk,hk->bth', q_BTHK, self.u[...])
+
+
+@pytest.mark.parametrize('height', [0.0, 300.0, -300.0])
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_a_sink_of_tokens_joins_the_denominator(backend, height):
+  """Values and all gradients; also where the sink has all the weight or none, without overflow."""
+  enc = ContentSink(build('nope', kv_heads=2).dims, nnx.Rngs(0))
+  q, k, v, x = normal(2, 5, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)
+  x = x.at[..., 0].set(1.0)
+  enc.w[...] = enc.w[...].at[0].add(height)
+
+  def formula(w, u, q, k, v, x):
+    k_BSHK, v_BSHK = jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2)
+    s = jnp.einsum('bthk,bshk->bhts', q, k_BSHK) / 8**0.5
+    s = jnp.where(jnp.tri(5, 9, 4, dtype=bool)[None, None], s, -jnp.inf)
+    sink = jnp.einsum('btd,dh->bht', x[:, 4:], w) + jnp.einsum('bthk,hk->bht', q, u)
+    p = jax.nn.softmax(jnp.concatenate([s, sink[..., None]], axis=-1))
+    return jnp.einsum('bhts,bshk->bthk', p[..., :-1], v_BSHK)
+
+  def ours(w, u, q, k, v, x):
+    moved = jax.tree.map(lambda leaf: w if leaf.shape == w.shape else u, enc)
+    return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
+
+  arguments = (enc.w[...], enc.u[...], q, k, v, x)
+  both = lambda f: (f(*arguments), *jax.grad(lambda *a: (f(*a) ** 2).sum(), range(6))(*arguments))
+  for actual, desired in zip(jax.jit(lambda: both(ours))(), both(formula), strict=True):
+    np.testing.assert_allclose(actual, desired, atol=2e-5)
+
+
+def test_sinks_of_members_all_join_the_denominator():
+  q = normal(1, 6, 4, 8)
+  chain = build('chain', members=('softmax_plus_one', 'sink', 'softmax_plus_one'))
+  one = build('sink')
+  one.logits[...] = jnp.log(2 + jnp.exp(chain.members[1].logits[...]))
+  run = functools.partial(attend, q, q, q, backend='dense')
+  np.testing.assert_allclose(run(chain), run(one), rtol=1e-5, atol=1e-6)
+
+
+def test_a_sink_needs_a_softmax():
+  message = "^chain: has a sink, and normalizer='none'; allowed: 'softmax', whose denominator"
+  with pytest.raises(ValueError, match=message):
+    build('chain', members=('stick_breaking', 'sink'))
+
+
+def test_values_too_narrow_to_turn():
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(ValueError, match=r'^v has 4 channels, but 8 of each head turn$'):
+    attend(q, q, q[..., :4], build('vo_rope'))
+  assert attend(q, q, normal(1, 6, 4, 12), build('vo_rope')).shape == (1, 6, 4, 12)
+
+
 # The ring is tested on devices of its own (eight_devices/ring.py).
 
 
@@ -452,7 +714,7 @@ def test_ring_refuses_where_no_mesh_is_set():
 
 @pytest.mark.parametrize(
   ('name', 'reason'),
-  [('alibi', 'scores or values'), ('shaw', 'scores or values'), ('rope', 'needs an NVIDIA GPU')],
+  [('alibi', 'on scores or on'), ('sink', 'sink in the softmax'), ('rope', 'needs an NVIDIA GPU')],
 )
 def test_cudnn_refuses_with_a_reason(name, reason):
   q = normal(1, 6, 4, 8)
@@ -472,35 +734,39 @@ def test_cudnn_refuses_with_a_reason(name, reason):
     ({'window': 2}, None),
     ({'window': 2, 'is_causal': False}, 'no window to the right'),
     ({'window': 1, 'is_causal': False}, None),
+    ({'chunk': 3}, 'chunks'),
+    ({'window': 3, 'sink_tokens': 1}, 'sink tokens'),
+    ({'prefix': 2}, 'prefixes'),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   q = normal(1, 6, 4, change.get('width', 8)).astype(change.get('dtype', jnp.bfloat16))
   enc, queries = build('rope', head_dim=q.shape[-1]), q[:, 6 - change.get('T', 6) :]
-  names = ('is_causal', 'window', 'segment_ids')
-  options = {name: change[name] for name in names if name in change}
-  answer = cudnn.refuse(build_request(queries, q, q, enc, **options))
+  options = {'segment_ids': change['segment_ids']} if 'segment_ids' in change else {}
+  fields = [field.name for field in dataclasses.fields(Mask)]
+  mask = Mask(**{name: change[name] for name in fields if name in change})
+  answer = cudnn.refuse(build_request(queries, q, q, enc, mask=mask, **options))
   assert answer is None if reason is None else reason in answer
 
 
 @pytest.mark.parametrize(
   'options', [{}, {'window': 3}, {'is_causal': False}, {'is_causal': False, 'window': 3}]
 )
-@pytest.mark.parametrize('name', ['nope', 'rope'])
+@pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
-  options = {'is_causal': True, 'window': None, **options}
-  request = build_request(q, k, v, build(name, kv_heads=2), **options)
+  enc = build(name, kv_heads=2)
+  request = build_request(q, k, v, enc, mask=Mask(**options))
   np.testing.assert_allclose(
-    cudnn.run(request, implementation='xla'),
-    attend(q, k, v, build(name, kv_heads=2), backend='dense', **options),
+    enc.transform_output(cudnn.run(request, implementation='xla'), request.i, None),
+    attend(q, k, v, enc, backend='dense', **options),
     atol=1e-5,
   )
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('name', ['nope', 'rope'])
+@pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
 def test_cudnn_equals_dense(name):
   q = normal(2, 128, 4, 64).astype(jnp.bfloat16)
   enc = make(name, model_dim=256, heads=4, head_dim=64, train_length=128, rngs=nnx.Rngs(0))

@@ -122,6 +122,8 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('model.share_encoding', 'papre', "did you mean 'paper'?"),
     ('model.logit_softcap', -1.0, '0 (off) or more'),
     ('attention.window', -1, '0 or more'),
+    ('attention.chunk', -1, '0 or more'),
+    ('attention.sink_tokens', -1, '0 or more'),
     ('attention.block_sizes', (8,), '(query rows, key columns)'),
     ('attention.block_sizes', (128, 0), 'each 1 or more, or (0, 0)'),
     ('train.length', 0, '1 or more'),

@@ -409,9 +409,9 @@ def test_selective_rope_is_precise_at_length():
   enc = build('selective_rope', bias=True)
   enc.c[...] = jnp.full((2, 4), 2.0)
   x = np.random.default_rng(0).standard_normal((1, T, 12)).astype(np.float32)
-  angles = jax.jit(enc.coordinates)(x, jnp.arange(T)[None])
+  angles = jax.jit(enc.coordinates)(x, jnp.arange(T)[None], None)
   enc.base, enc.conv[...] = 500_000.0, jnp.zeros_like(enc.conv[...])
-  constant = jax.jit(enc.coordinates)(x, jnp.arange(T)[None])
+  constant = jax.jit(enc.coordinates)(x, jnp.arange(T)[None], None)
   exact = np.float32(np.exp(np.float32(2))) * np.arange(1, T + 1, dtype=np.float64)
   assert exact.max() > 1e5
   assert np.abs(angles).max() <= np.pi + 1e-6
@@ -450,7 +450,7 @@ def decoded(q_THK, k_TGK, v_TGK, steps_TGK, window=None):
 
 def test_path_is_what_a_cache_of_keys_becomes_token_by_token():
   enc, (x, weights, _) = away(build('path')), inputs()
-  steps = np.asarray(enc.coordinates(x, jnp.arange(11)[None]))
+  steps = np.asarray(enc.coordinates(x, jnp.arange(11)[None], None))
   q, k, v = (np.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
   out = layer(enc, weights, x, backend='blockwise', block_sizes=(4, 4))
   for row, arrays in zip(out, zip(q, k, v, steps, strict=True), strict=True):
@@ -465,7 +465,7 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
   """
 
   class Given(type(build('path'))):
-    def coordinates(self, x_BSD, position_ids):  # an ulp of |w| would count 600 times
+    def coordinates(self, x_BSD, position_ids, visible_BS):  # an ulp of |w| would count 600 times
       return x_BSD.reshape(*x_BSD.shape[:2], 2, 8)
 
   T, window = 700, 600
@@ -509,7 +509,7 @@ def test_fox_is_precise_at_length():
     np.abs(np.diff(np.cumsum(log_f.astype(np.float32), axis=0), axis=0) - log_f[1:]).max() > 1e-3
   )
   difference = functools.partial(ScoreTile.difference, None)
-  place = jax.jit(fox.coordinates)(x, jnp.arange(T)[None])
+  place = jax.jit(fox.coordinates)(x, jnp.arange(T)[None], None)
   assert np.abs(place[1]).max() <= 0.5
   cut = lambda part: jax.tree.map(lambda a: a[:, part], place)
   for start in (0, 9000, T - near):
@@ -603,6 +603,7 @@ CHAINED = (
   'learned',
   'pope',
   'path',
+  'vo_rope',
 )
 
 
@@ -636,6 +637,56 @@ def test_chain_declares_what_its_members_do():
   assert [chain('t5', 'fox').bias_in_scale, chain('shaw', 'fox').bias_in_scale] == [False, False]
   assert [chain('t5', 'rope').scale(8), chain('rope', 't5').query_scale] == [1, 8**-0.5]
   assert [chain('rope', 'alibi').causal_only, chain('rope', 'fox').causal_only] == [False, True]
+
+
+def test_heads_of_members_are_those_of_layers_of_their_own():
+  """Whatever stands beside them: outputs of two layers side by side."""
+  q, k, v = (
+    jnp.asarray(normal, jnp.float32)
+    for normal in np.random.default_rng(0).normal(size=(3, 1, 9, 6, 8))
+  )
+  sizes = {'model_dim': 48, 'head_dim': 8, 'train_length': 16, 'rngs': nnx.Rngs(0)}
+  members = ({'name': 'rope', 'heads': 4}, {'name': 'alibi', 'heads': 2})
+  both = make('heads', heads=6, members=members, **sizes)
+  rope, alibi = make('rope', heads=4, **sizes), make('alibi', heads=2, **sizes)
+  for backend in ('dense', 'blockwise'):
+    run = functools.partial(attend, backend=backend, block_sizes=(4, 4))
+    parts = (
+      run(q[:, :, :4], k[:, :, :4], v[:, :, :4], rope),
+      run(q[:, :, 4:], k[:, :, 4:], v[:, :, 4:], alibi),
+    )
+    np.testing.assert_allclose(run(q, k, v, both), jnp.concatenate(parts, axis=2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('members', 'message'),
+  [
+    (('rope', 'nope', 'alibi'), 'members have heads (None, None, None); allowed: 4 together, mult'),
+    (
+      ({'name': 'rope', 'heads': 3}, 'nope'),
+      'members have heads (3, 1); allowed: 4 together, mult',
+    ),
+    (({'name': 'rope', 'heads': 2},), 'members have heads (2,); allowed: 4 together'),
+    (('rope', 'learned'), 'learned is added for all heads; allowed: a chain of it and `heads`'),
+    (('rope', 'cope'), 'cope carries sums along keys; allowed: encodings that do not'),
+    (('rope', 't5'), 'members have scale 0.3535'),
+    (('rope', 'pope'), 'members have qk_width 1, 2; allowed: the same for all'),
+    ((), 'members=() must be names, or dicts with a name, of encodings'),
+  ],
+)
+def test_members_that_cannot_stand_beside_one_another(members, message):
+  with pytest.raises(ValueError, match=f'^heads: {re.escape(message)}'):
+    build('heads', members=members)
+
+
+def test_vectors_added_to_turned_values_are_not_relative():
+  """Nor does their chain say so: outputs are turned back with what was added."""
+  x, weights, _ = inputs()
+  run = lambda chain, shift: layer(chain, weights, x, position_ids=shift + jnp.arange(11)[None])
+  for members, relative in ((('vo_rope', 'shaw'), False), (('vo_rope', 'alibi'), True)):
+    chain = away(build('chain', members=members))
+    assert chain.relative == relative
+    assert (np.abs(run(chain, 9) - run(chain, 0)).max() < 1e-4) == relative
 
 
 def test_members_have_their_hyperparameters_and_share_what_they_share():
@@ -686,7 +737,7 @@ def test_a_chain_ends_walks_as_its_last_score_does():
 
 def test_temperatures_at_known_factors():
   factors = lambda enc: enc.transform_qk(
-    jnp.ones((1, 41, 4, 8)), None, jnp.arange(41.0)[None], None
+    jnp.ones((1, 41, 4, 8)), None, 1 + jnp.arange(41.0)[None], None
   )[0][0, :, 0, 0]
   logn, ratio = factors(build('logn')), factors(build('logn', floor=0.0))
   np.testing.assert_array_equal(logn[:39], 1)
@@ -710,12 +761,23 @@ def test_temperatures_that_are_others():
   same(build('chain', members=('rope', 'logn')), build('rope'))
 
 
+def test_temperatures_count_what_a_window_leaves():
+  """No more keys than it holds: past it, the factor is the same; so with chunks."""
+  x, weights, _ = inputs()
+  logn, by_four = build('logn', length=2, floor=0.0), build('nope_scale', scale=2.0)
+  run = lambda enc, **options: layer(enc, weights, x, backend='dense', **options)
+  close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+  close(run(logn, window=4)[:, 3:], run(by_four, window=4)[:, 3:])
+  close(run(logn, chunk=4)[:, [3, 7]], run(by_four, chunk=4)[:, [3, 7]])
+  assert np.abs(run(logn)[:, 4:] - run(by_four)[:, 4:]).max() > 1e-3
+
+
 def test_shaw_without_values_acts_on_scores_alone():
   keys, both = build('shaw', values=False), build('shaw')
   both.values[...] = jnp.zeros_like(both.values[...])
   same(keys, both, is_causal=False)
   assert keys.acts_on() == ('scores',)
-  assert both.acts_on() == ('scores', 'values')
+  assert both.acts_on() == ('scores', 'values of pairs')
 
 
 def test_shaw_at_a_long_clip_holds_clipped_distances():
@@ -762,7 +824,7 @@ def test_without_mask_only_order_free_encodings_forget_order():
       continue
     run = jax.jit(functools.partial(layer, enc, weights, backend='dense', is_causal=False))
     change = np.abs(run(x[:, order]) - run(x)[:, order]).max()
-    if name in ('nope', 'nope_scale'):
+    if enc.position_kind is None:
       assert change < 1e-5
     else:
       assert change > 1e-3 * (0.1 if name == 'transformer_xl' else 1), name

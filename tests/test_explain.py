@@ -9,6 +9,7 @@ from flax import nnx
 
 from posenc_jax import config, data
 from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.model.decoder import build
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,7 @@ def test_every_encoding_is_explained(explained, name):
   assert f'scale of q . k │ {enc.scale(32):.6g} ' in text
   assert 'dense │ yes' in text
   assert 'blockwise │ yes' in text
-  acts_on_scores = bool({'scores', 'values'} & {*enc.acts_on()})
+  acts_on_scores = bool({*PLACES_OF_PAIRS} & {*enc.acts_on()})
   assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on scores' in text) == acts_on_scores
 
 
@@ -61,7 +62,7 @@ def test_what_is_switched_on_is_named(explained):
 
 
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
-  refuse = lambda call: f'a window of {call.window}'
+  refuse = lambda call: f'a window of {call.mask.window}'
   monkeypatch.setitem(EXPLAIN['BACKENDS'], 'dense', SimpleNamespace(refuse=refuse))
   layers = (
     "({'name': 'rope', 'attention_window': 8}, {'name': 'rope', 'attention_window': 64}, 'nope')"

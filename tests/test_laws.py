@@ -21,7 +21,7 @@ from posenc_jax.attention.tiled.distance_readers import GatherDistance, Toeplitz
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, make
-from posenc_jax.encodings.core.base import DECLARED, HOOKS
+from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
@@ -34,7 +34,7 @@ VARIANTS = {name: (name, record.hyper) for name, record in RECORDS.items()} | {
   for suffix, hyper in record.variants.items()
 }
 # Chains of different kinds of members: under every law, in several modes.
-CHAINS = tuple(variant for variant, (name, _) in VARIANTS.items() if name == 'chain')
+CHAINS = tuple(v for v, (name, _) in VARIANTS.items() if name in ('chain', 'heads'))
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
 SCATTERED = np.array(
@@ -48,11 +48,33 @@ MODES = {
   'packed': {'segment_ids': SEGMENTS},
   'positions': {'position_ids': SCATTERED},
   'last_queries': {'T': 3},
+  'float_positions': {'position_ids': SCATTERED[:, ::-1] / 4 - 2.3},
 }
+MASKS = {
+  'chunk': {'chunk': 4},
+  'both_sides_chunk': {'is_causal': False, 'chunk': 3, 'window': 3},
+  'sink_tokens': {'window': 3, 'sink_tokens': 2},
+  'prefix': {'prefix': 6, 'window': 4},
+  'prefix_sinks': {'prefix': 3, 'chunk': 4, 'sink_tokens': 3},
+  'packed_chunk': {'segment_ids': SEGMENTS, 'chunk': 3},
+  'packed_sinks': {'segment_ids': SEGMENTS, 'window': 2, 'sink_tokens': 1},
+  'packed_prefix': {'segment_ids': SEGMENTS, 'prefix': 3},
+  'last_queries_sinks': {'T': 3, 'window': 3, 'sink_tokens': 2},
+}
+MODES |= MASKS
 # every kind of hook: in modes that only mask anew
-OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain')
+OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain', 'sink')
+# What some carry along the keys passes by tokens that a mask hides; others see what is left.
+ACROSS_GAPS = ('path', 'fox', 'stick_breaking')
 # (3, 5) elsewhere: nothing divides anything
-TILES = {'causal': (2, 8), 'packed': (4, 4), 'last_queries': (2, 4)}
+TILES = {
+  'causal': (2, 8),
+  'packed': (4, 4),
+  'last_queries': (2, 4),
+  'sink_tokens': (2, 4),
+  'prefix_sinks': (2, 2),
+  'last_queries_sinks': (2, 2),
+}
 
 
 def build(variant: str, seed: int = 0):
@@ -70,6 +92,11 @@ def is_causal_only(variant: str) -> bool:
   return build(variant).causal_only
 
 
+@functools.cache
+def position_kind(variant: str) -> str | None:
+  return build(variant).position_kind
+
+
 # The encoding inside a wrapper does the rest in any mode.
 WRAPPERS = tuple(name for name in ENCODINGS if build(name).has('sample_positions'))
 
@@ -78,8 +105,10 @@ def is_wanted(variant: str, mode: str) -> bool:
   """Every encoding in every mode; what a hyperparameter changes does not depend on masks, so in one
   of two.
   """
-  if is_causal_only(variant) and MODES[mode].get('is_causal') is False:
+  if is_causal_only(variant) and ('prefix' in MODES[mode] or 'is_causal' in MODES[mode]):
     return False
+  if mode == 'float_positions':
+    return variant in ENCODINGS and position_kind(variant) == 'floats'
   if variant in ENCODINGS and variant not in WRAPPERS:
     return mode not in ('both_sides_window', 'last_queries') or variant in OF_MASKS
   if variant in CHAINS:
@@ -113,6 +142,11 @@ def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **op
   return attend(q[:, S - T :], k, v, enc, x=y_BSD, outer_hooks_applied=True, **ids, **options)
 
 
+def attend_with(enc, weights, x_BSD, position_ids):
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', x_BSD, weights[n]) for n in 'qkv')
+  return attend(q, k, v, enc, x=x_BSD, outer_hooks_applied=True, position_ids=position_ids)
+
+
 def expected(
   variant,
   enc_parameters,
@@ -124,17 +158,22 @@ def expected(
   segment_ids=None,
   is_causal=True,
   window=None,
+  chunk=None,
+  sink_tokens=0,
+  prefix=0,
 ):
   name, hyper = VARIANTS[variant]
   segments = np.zeros((B, S), int) if segment_ids is None else segment_ids
-  if position_ids is None:
-    position_ids = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
+  index = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
+  position_ids = index if position_ids is None else position_ids
   mask = np.zeros((B, T, S), bool)
   for b, t, s in np.ndindex(B, T, S):
-    distance = S - T + t - s
-    near = window is None or abs(distance) < window
+    i, j = index[b, S - T + t], index[b, s]
     same = segments[b, S - T + t] == segments[b, s]
-    mask[b, t, s] = near and same and (distance >= 0 or not is_causal)
+    in_order = j <= i or j < prefix or not is_causal
+    near = window is None or abs(i - j) < window
+    in_chunk = chunk is None or i // chunk == j // chunk
+    mask[b, t, s] = same and in_order and ((near and in_chunk) or j < sink_tokens)
   oracle = RECORDS[name].oracle(DIMS, hyper, enc_parameters)
   return attention_layer(oracle, weights, x_BSD, position_ids, mask)
 
@@ -160,6 +199,11 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   Every encoding meets both backends, and on `blockwise` every mode but windows and packing, which
   has a law of its own; each kind of hook meets all.
   """
+  if mode == 'float_positions':
+    return backend == 'blockwise'
+  if mode in MASKS:
+    across = ACROSS_GAPS if mode == 'sink_tokens' else ()
+    return variant in (('nope',) if backend == 'dense' else ('nope', 'shaw', 'cope', *across))
   if variant in OF_MASKS:
     return True
   if backend == 'dense':
@@ -334,7 +378,7 @@ def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
 
 def heads_first(enc, x, weights, positions):
   """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
-  coordinates = enc.coordinates(x, positions)
+  coordinates = enc.coordinates(x, positions, 1 + jnp.arange(S)[None])
   q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
   q, k = enc.transform_qk(q, k, coordinates, coordinates)
   q_BHTK, k_BGSK = q.swapaxes(1, 2), k.swapaxes(1, 2)
@@ -358,7 +402,7 @@ def test_scores_of_a_part_of_a_tile_are_that_part_of_its_scores(variant, mode):
   What the score carries has the shapes that the encoding declares.
   """
   enc = build(variant)
-  if not {'scores', 'values'} & {*enc.acts_on()}:
+  if not {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
     pytest.skip('acts before there are pairs')
 
   @jax.jit
@@ -452,6 +496,40 @@ def test_inputs_are_needed_as_declared(variant):
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
+def test_positions_are_taken_as_declared(variant):
+  """Floats, integers alone, or whatever they are if they are not read; values are laws above."""
+  enc, (x, weights, _) = build(variant), inputs()
+  run = functools.partial(layer, enc, weights, x, backend='dense')
+  floats = MODES['float_positions']['position_ids']
+  if enc.position_kind is None:
+    np.testing.assert_array_equal(run(position_ids=floats), run())
+    np.testing.assert_array_equal(run(position_ids=np.stack([floats] * 3, axis=2)), run())
+    return
+  with pytest.raises(ValueError, match=r'^position_ids has shape \(2, 11, 3\); allowed: \(2, 11\)'):
+    attend_with(enc, weights, x, np.stack([floats] * 3, axis=2))
+  if enc.position_kind == 'integers':
+    allowed = f'allowed: integers, for {type(enc).__name__} takes no other$'
+    with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
+      attend_with(enc, weights, x, floats)
+  else:
+    close(run(position_ids=1.0 * SCATTERED), run(position_ids=SCATTERED))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_visible_keys_are_counted_as_declared(variant):
+  """Coordinates are others where tokens see other numbers of keys, or do not need to be told."""
+  enc, (x, _, _) = build(variant), inputs()
+  one, other = 1 + np.arange(S)[None], 2 + np.arange(S)[None]
+  if enc.needs_visible:
+    same = jax.tree.map(
+      np.array_equal, *(enc.coordinates(x, one, visible) for visible in (one, other))
+    )
+    assert not all(jax.tree.leaves(same))
+  else:
+    enc.coordinates(x, one, None)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
 def test_queries_and_keys_are_transformed_as_declared(variant):
   """Their width; and, where attention is relative, whether a shift of all positions turns them."""
   enc, (x, weights, _) = build(variant), inputs()
@@ -464,6 +542,22 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
   elif enc.relative and not enc.needs_inputs:
     _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + jnp.arange(S)[None])
     assert (np.abs(shifted - q).max() > 1e-2) == enc.rotates_qk
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_values_and_outputs_are_transformed_as_declared(variant):
+  """They keep their shape; a shift of all positions turns both, or neither."""
+  enc, (x, weights, o) = build(variant), inputs()
+  v = jnp.einsum('bsd,dhk->bshk', x, weights['v'])
+
+  def transformed(shift):
+    j = enc.coordinates(x, shift + jnp.arange(S)[None], 1 + jnp.arange(S)[None])
+    return enc.transform_values(v, j), enc.transform_output(o, j, x)
+
+  here, there = transformed(0), transformed(SHIFT)
+  assert [part.shape for part in here] == [v.shape, o.shape]
+  turned = [np.abs(b - a).max() > 1e-2 for a, b in zip(here, there, strict=True)]
+  assert turned == [enc.rotates_values] * 2
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -493,7 +587,8 @@ ONLY_BIAS = ('alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire')  # t5 ha
 def test_only_a_bias_is_added_as_declared(variant):
   """Declared: what is added to scores is the same for other scores, queries and keys. So `dape`."""
   enc, (x, weights, _) = build(variant), inputs()
-  assert enc.adds_only_bias == (VARIANTS[variant][0] in ONLY_BIAS)
+  name = VARIANTS[variant][0]
+  assert enc.adds_only_bias == (name in ONLY_BIAS or variant == 'heads')
   if enc.adds_only_bias:
     s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
     tile = make_tile(enc, coordinates, None)

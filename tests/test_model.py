@@ -70,7 +70,15 @@ def patterned(name: str, vocab: int = VOCAB) -> LM:
   return build(c, vocab, nnx.Rngs(0))
 
 
-STATIC = ('window', 'backend', 'block_sizes', 'dtype', 'max_position_distance')
+STATIC = (
+  'window',
+  'chunk',
+  'sink_tokens',
+  'backend',
+  'block_sizes',
+  'dtype',
+  'max_position_distance',
+)
 nll = jax.jit(token_nll, static_argnames=STATIC)
 logits = jax.jit(lambda m, x, **options: m(x, **options), static_argnames=STATIC)
 

@@ -1,5 +1,7 @@
 """Encodings by layer, and positions that are drawn once a forward."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,29 @@ def test_the_smaller_window_counts():
   np.testing.assert_allclose(nll(m, x, window=12), nll(m, x), atol=2e-5)
 
 
+def test_layers_have_chunks_and_sink_tokens_of_their_own():
+  """As those of the call, or else the smaller chunk and the layer's own sink tokens."""
+  x, same = tokens(), functools.partial(np.testing.assert_allclose, atol=2e-5)
+  rope, nope = {'name': 'rope', 'attention_chunk': 4}, {'name': 'nope', 'attention_chunk': 4}
+  bare = pattern('rope', 'nope')
+  same(nll(pattern(rope, nope), x), nll(bare, x, chunk=4))
+  same(nll(pattern(rope, 'nope'), x, chunk=3), nll(bare, x, chunk=3))
+  assert np.abs(nll(pattern(rope, 'nope'), x) - nll(bare, x)).max() > 1e-3
+  with_sinks = [layer | {'attention_sink_tokens': 2} for layer in (rope, nope)]
+  same(nll(pattern(*with_sinks), x, sink_tokens=1), nll(bare, x, chunk=4, sink_tokens=2))
+  assert np.abs(nll(pattern(*with_sinks), x) - nll(pattern(rope, nope), x)).max() > 1e-3
+
+
+def test_positions_that_a_layer_does_not_take_are_refused_before_the_input():
+  x, positions = tokens(), 0.5 * jnp.arange(12)[None]
+  assert np.isfinite(nll(pattern('rope', 'nope'), x, position_ids=positions)).all()
+  for name in ('learned', 'alibi'):
+    with pytest.raises(
+      ValueError, match=r'^position_ids has dtype float32; allowed: integers, for'
+    ):
+      pattern('rope', name)(x, position_ids=positions)
+
+
 def test_learned_positions_in_a_pattern_end_and_are_added_once():
   m = pattern('learned', 'alibi')
   assert m.max_length == 16
@@ -102,6 +127,10 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
     (
       {'name': 'pattern', 'layers': ({'name': 'rope', 'attention_window': 0},)},
       'attention_window=0; allowed: 1 or',
+    ),
+    (
+      {'name': 'pattern', 'layers': ({'name': 'rope', 'attention_sink_tokens': 1.5},)},
+      'attention_sink_tokens=1.5; allowed: 1 or',
     ),
     ({'name': 'random_positions', 'inner': 'learned'}, 'ends at 16, before longest=256'),
     (

@@ -10,6 +10,7 @@ import pytest
 
 from posenc_jax.config import flat, load
 from posenc_jax.encodings import ENCODINGS, Encoding
+from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
 from scripts import encoding_table
 
@@ -177,7 +178,7 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   assert len(cells) == len(encoding_table.COLUMNS)
   assert all(cells)
   acts_on, cost, backends = cells[1], cells[3], cells[4]
-  fused = 'scores' not in acts_on and 'values' not in acts_on and 'width' not in cost
+  fused = not {*PLACES_OF_PAIRS, 'softmax'} & {*acts_on.split(', ')} and 'width' not in cost
   assert backends == ('all' if fused else '`dense`, `blockwise`')
 
 

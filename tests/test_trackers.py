@@ -136,9 +136,9 @@ def test_windows_of_the_run_and_of_layers_limit_the_keys():
   c = config.load(BASE, {'train.length': 100, 'model.layers': 3, 'train.batch': 1})
   per_key = 12 * 100 * c.model.heads * c.model.head_dim
   whole = mfu.model_flops(c, 10)
-  assert whole - mfu.model_flops(c, 10, (None, 30)) == per_key * 70
+  assert whole - mfu.model_flops(c, 10, ({}, {'window': 30})) == per_key * 70
   c.attention.window = 40
-  assert whole - mfu.model_flops(c, 10, (None, 30)) == per_key * (60 + 70 + 60)
+  assert whole - mfu.model_flops(c, 10, ({}, {'window': 30})) == per_key * (60 + 70 + 60)
 
 
 @pytest.mark.parametrize(

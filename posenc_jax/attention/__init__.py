@@ -3,6 +3,7 @@
 import jax
 
 from posenc_jax.attention.backends import blockwise, cudnn, dense, ring
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest, build_request
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest
@@ -28,6 +29,9 @@ def attend(
   segment_ids: jax.Array | None = None,
   is_causal: bool = True,
   window: int | None = None,
+  chunk: int | None = None,
+  sink_tokens: int = 0,
+  prefix: int = 0,
   backend: str = 'auto',
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
@@ -44,11 +48,18 @@ def attend(
     q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G.
     enc: an encoding from `posenc_jax.make`.
     x: the layer's normalized input [B, S, D], for encodings that read content.
-    position_ids: integers [B|1, S]; None: 0, 1, 2, ... within each segment.
+    position_ids: integers [B|1, S]; floats, or [B|1, S, n], where the encoding declares that it
+      takes them (`position_kind`, `positions_per_token`); None: 0, 1, 2, ... within each segment.
     segment_ids: integers [B|1, S]; queries see the keys of their own segment only (packing).
     is_causal: whether keys to the right are hidden.
     window: how many tokens a query sees, itself included, counted by index (on either side if not
       causal); None: all.
+    chunk: how many tokens a chunk has, counted by index from the start of each segment; a query
+      sees its own chunk only (Llama 4); None: all.
+    sink_tokens: how many tokens at the start of each segment are seen from outside of their window
+      and chunk, too (StreamingLLM).
+    prefix: how many tokens at the start of each segment are seen from the left, too: a prefix that
+      is read in both directions, within the window and the chunk.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
     block_sizes: (queries, keys) of a tile of `blockwise` and `ring`; None: their choice. Biases by
       distance take S x keys-of-a-tile numbers where one size divides the other, and up to the
@@ -71,8 +82,7 @@ def attend(
     x=x,
     position_ids=position_ids,
     segment_ids=segment_ids,
-    is_causal=is_causal,
-    window=window,
+    mask=Mask(is_causal, window, chunk, sink_tokens, prefix),
     block_sizes=block_sizes,
     max_position_distance=max_position_distance,
     outer_hooks_applied=outer_hooks_applied,
@@ -81,7 +91,9 @@ def attend(
     backend = _fastest(request)
   elif (reason := BACKENDS[backend].refuse(request)) is not None:
     raise NotImplementedError(f'backend {backend}: {reason}')
-  return BACKENDS[backend].run(request).astype(v_BSGK.dtype)
+  o_BTHK = BACKENDS[backend].run(request)
+  x_BTD = None if x is None else x[:, request.offset :]
+  return enc.transform_output(o_BTHK, request.i, x_BTD).astype(v_BSGK.dtype)
 
 
 def check_backend(backend: str) -> None:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from posenc_jax.encodings.core.base import DISTANCE_TERMS, Encoding, LengthError
+from posenc_jax.attention.mask import CAUSAL, Mask
+from posenc_jax.encodings.core.base import Encoding, LengthError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,9 +16,13 @@ class AttentionRequest:
   """All that a backend needs.
 
   Attributes:
-    q_BTHK, k_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
+    q_BTHK, k_BSGK, v_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
+    sink_BTH: float32 logits that join the denominator of softmax, or None.
     i, j: coordinates of the queries and the keys.
-    position_ids, segment_ids: int32 [B|1, S]; segment_ids may be None.
+    position_ids, segment_ids: [B|1, S]; positions are those of the index where a token has several,
+      and segment_ids may be None.
+    mask: which keys of its segment a query sees.
+    index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     block_sizes: queries and keys of a tile; None: the backend's choice.
     contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
     distances: the lowest and the highest i - j that a visible pair can have.
@@ -28,12 +33,13 @@ class AttentionRequest:
   q_BTHK: jax.Array
   k_BSGK: jax.Array
   v_BSGK: jax.Array
+  sink_BTH: jax.Array | None
   i: object
   j: object
   position_ids: jax.Array
   segment_ids: jax.Array | None
-  is_causal: bool
-  window: int | None
+  mask: Mask
+  index_BS: jax.Array | None
   scale: float
   block_sizes: tuple[int, int] | None
   contiguous: bool
@@ -55,8 +61,7 @@ def build_request(
   x=None,
   position_ids=None,
   segment_ids=None,
-  is_causal: bool = True,
-  window: int | None = None,
+  mask: Mask = CAUSAL,
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
@@ -68,9 +73,7 @@ def build_request(
   name = type(enc).__name__
   _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
-  if window is not None and window < 1:
-    raise ValueError(f'window={window}; allowed: at least 1, for a token sees itself')
-  if enc.causal_only and not is_causal:
+  if enc.causal_only and mask.looks_ahead:
     raise ValueError(f'{name} is defined for causal attention only')
   if enc.needs_inputs and x is None:
     raise ValueError(f'{name} reads content: attention needs x, the normalized input of the layer')
@@ -79,26 +82,36 @@ def build_request(
   contiguous = position_ids is None
   if contiguous:
     position_ids = contiguous_positions(S, segment_ids)
+    if enc.positions_per_token > 1:
+      position_ids = repeat_positions(position_ids, enc.positions_per_token)
     if enc.max_length is not None and segment_ids is None and enc.max_length < S:
       raise LengthError(f'{S} positions, but the table of {name} ends at {enc.max_length}')
-    distances = (0 if is_causal else 1 - S, S - 1)
+    lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
+    distances = (lowest, S - 1)
   else:
     distances = _distance_range(enc, position_ids, max_position_distance)
-  j = enc.coordinates(x, position_ids)
+  visible_BS = _count_visible(mask, S, segment_ids) if enc.needs_visible else None
+  j = enc.coordinates(x, position_ids, visible_BS)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
+  if position_ids.ndim == 3:  # no term depends on them
+    contiguous, position_ids = True, contiguous_positions(S, segment_ids)
   scale = enc.scale(q_BTHK.shape[-1])
   q_BTHK, k_BSGK = enc.transform_qk(q_BTHK, k_BSGK, i, j)
+  sink_BTH = enc.sink(q_BTHK, i) if enc.has('sink') else None
+  if sink_BTH is not None:
+    sink_BTH = jnp.broadcast_to(sink_BTH.astype(jnp.float32), q_BTHK.shape[:3])
   return AttentionRequest(
     enc=enc,
     q_BTHK=q_BTHK,
     k_BSGK=k_BSGK,
-    v_BSGK=v_BSGK,
+    v_BSGK=enc.transform_values(v_BSGK, j),
+    sink_BTH=sink_BTH,
     i=i,
     j=j,
     position_ids=position_ids,
     segment_ids=segment_ids,
-    is_causal=is_causal,
-    window=window,
+    mask=mask,
+    index_BS=contiguous_positions(S, segment_ids) if mask.reads_index else None,
     scale=scale,
     block_sizes=block_sizes,
     contiguous=contiguous,
@@ -127,13 +140,32 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
     raise ValueError(f'v has shape {v_BSGK.shape}; allowed: {(B, S, G)} and any width')
   if x is not None and x.shape != (B, S, d.model_dim):
     raise ValueError(f'x has shape {x.shape}; allowed: {(B, S, d.model_dim)}, for all keys')
-  for name, ids in (('position_ids', position_ids), ('segment_ids', segment_ids)):
-    if ids is None:
-      continue
-    if ids.shape not in ((B, S), (1, S)):
-      raise ValueError(f'{name} has shape {ids.shape}; allowed: {(B, S)} or {(1, S)}')
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-      raise ValueError(f'{name} has dtype {ids.dtype}; allowed: integers')
+  if position_ids is not None:
+    check_positions(enc, position_ids, B, S)
+  if segment_ids is not None:
+    _check_ids('segment_ids', segment_ids, (B, S))
+    if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
+      raise ValueError(f'segment_ids has dtype {segment_ids.dtype}; allowed: integers')
+
+
+def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
+  """Raises ValueError, one line, for positions that an encoding does not take."""
+  each = () if enc.positions_per_token == 1 else (enc.positions_per_token,)
+  if enc.position_kind is None:
+    each = position_ids.shape[2:3]
+  _check_ids('position_ids', position_ids, (B, S, *each))
+  dtype, name = position_ids.dtype, type(enc).__name__
+  if enc.position_kind == 'integers' and not jnp.issubdtype(dtype, jnp.integer):
+    raise ValueError(
+      f'position_ids has dtype {dtype}; allowed: integers, for {name} takes no other'
+    )
+  if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
+    raise ValueError(f'position_ids has dtype {dtype}; allowed: integers or floats')
+
+
+def _check_ids(name: str, ids, shape: tuple[int, ...]) -> None:
+  if ids.shape not in (shape, (1, *shape[1:])):
+    raise ValueError(f'{name} has shape {ids.shape}; allowed: {shape} or {(1, *shape[1:])}')
 
 
 def _refuse_lost_hooks(enc: Encoding) -> None:
@@ -158,9 +190,22 @@ def contiguous_positions(S: int, segment_ids=None):
   return index_S - lax.cummax(jnp.where(starts, index_S, 0), axis=1)
 
 
+def _count_visible(mask: Mask, S: int, segment_ids):
+  """How many keys each token sees as a query: int32 [B|1, S]. A segment is a run of equal ids."""
+  index_BS = contiguous_positions(S, segment_ids)
+  backwards = None if segment_ids is None else segment_ids[:, ::-1]
+  to_the_end_BS = contiguous_positions(S, backwards)[:, ::-1]
+  return mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
+
+
+def repeat_positions(position_ids, n: int):
+  """The same position n times a token: [B|1, S, n]."""
+  return jnp.broadcast_to(position_ids[..., None], (*position_ids.shape, n))
+
+
 def _distance_range(enc, position_ids, max_position_distance: int | None) -> tuple[int, int]:
   """The distances that tables hold under explicit positions: static, since it is their length."""
-  if not any(enc.has(hook) for hook in (*DISTANCE_TERMS, 'tables')):
+  if not enc.has_terms:
     return 0, 0
   if max_position_distance is None:
     if isinstance(position_ids, jax.core.Tracer):

@@ -188,7 +188,11 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
   },
-  'attention': {'backend': text(), 'window': NOT_NEGATIVE, 'block_sizes': _block_sizes},
+  'attention': {
+    **_same(NOT_NEGATIVE, 'window', 'chunk', 'sink_tokens'),
+    'backend': text(),
+    'block_sizes': _block_sizes,
+  },
   'data': {
     **_same(text(), 'corpus', 'tokenizer', 'text_field', 'cache'),
     'shortest': whole(0, MAX_TOKENS),

@@ -54,8 +54,8 @@ class DAPE(Encoding):
     self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
     self.w_out = uniform(rngs, (heads, hidden), -of_hidden, of_hidden)
 
-  def coordinates(self, x_BSD, position_ids):
-    return self.inner.coordinates(x_BSD, position_ids)
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    return self.inner.coordinates(x_BSD, position_ids, visible_BS)
 
   def tables(self, r_R):
     return self.inner.distance_terms(r_R)['bias']

@@ -27,6 +27,7 @@ class FoX(Encoding):
   paper = 'Lin et al. 2025, arXiv:2503.02130'
   parameter_summary = 'a gate a head a layer'
   reported_extrapolation = 'RULER at 2 L: 29.5, RoPE 1.3 (760M, Yang et al. 2025)'
+  position_kind = None
   bias_in_scale = False
   causal_only = True
   needs_inputs = True
@@ -69,7 +70,7 @@ class FoX(Encoding):
     elif gate == 'learned':
       self.b_f = nnx.Param(-jnp.log(jnp.expm1(1 / jnp.array(self.times, jnp.float32))))
 
-  def coordinates(self, x_BSD, position_ids):
+  def coordinates(self, x_BSD, position_ids, visible_BS):
     """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`."""
     if self.gate == 'data':
       logits_BSH = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]

@@ -2,22 +2,21 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.temperature import multiply_queries
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
 
 
-class Llama4Temperature(Encoding):
-  """q_i (1 + c log(1 + floor((i + 1) / length))), as in the layers of Llama 4 without rotation.
+class Llama4Temperature(VisibleKeys):
+  """q_i (1 + c log(1 + floor(n_i / length))), n_i keys that i sees, as in Llama 4 without rotation.
 
-  To be chained, or to stand in a pattern of layers for `nope`. Queries are multiplied: what other
-  encodings add to the scores is not.
+  There it stands in layers without window or chunk, where n_i is the position i + 1. To be chained,
+  or to stand in a pattern of layers for `nope`. Queries are multiplied: what other encodings add to
+  the scores is not.
   """
 
   paper = 'Llama 4, in Hugging Face transformers'
   parameter_summary = 'none'
   reported_extrapolation = None
-  relative = False
-  causal_only = True
 
   def __init__(self, dims: Dims, rngs, *, length: int = 8192, c: float = 0.1):
     """`length`: tokens after which it first rises."""
@@ -27,5 +26,5 @@ class Llama4Temperature(Encoding):
       raise ValueError(f'length={length} must be at least 1 and c={c} at least 0')
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    factor = 1 + self.c * jnp.log1p(jnp.floor((i[..., None] + 1) / self.length))
+    factor = 1 + self.c * jnp.log1p(jnp.floor(i[..., None] / self.length))
     return multiply_queries(q_BTHK, factor), k_BSGK

@@ -3,23 +3,21 @@
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.temperature import log_visible_keys, multiply_queries
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
 
 
-class LogN(Encoding):
-  """q_i max(floor, log(i + 1) / log L): logits grow past the training length (Su 2021).
+class LogN(VisibleKeys):
+  """q_i max(floor, log n_i / log L), n_i keys that i sees: logits grow past L (Su 2021).
 
   So that the entropy of attention does not grow with the length; after Chiang and Cholak 2022, who
-  multiply logits by log n. What other encodings add to the scores is not multiplied. See
-  `log_visible_keys` for how n is counted.
+  multiply logits by log n. What other encodings add to the scores is not multiplied. Under a causal
+  mask n_i is i + 1, within windows and packed documents as many as there are.
   """
 
   paper = 'Su 2021, kexue.fm/archives/8823; Chiang and Cholak 2022, arXiv:2202.12172'
   parameter_summary = 'none'
   reported_extrapolation = None
-  relative = False
-  causal_only = True
 
   def __init__(self, dims: Dims, rngs, *, length: int | None = None, floor: float = 1.0):
     """Keeps the hyperparameters.
@@ -35,5 +33,5 @@ class LogN(Encoding):
       raise ValueError(f'length={self.length} must be at least 2 and floor={floor} at least 0')
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    factor = jnp.maximum(log_visible_keys(i) / np.log(self.length), self.floor)
+    factor = jnp.maximum(jnp.log(i)[..., None] / np.log(self.length), self.floor)
     return multiply_queries(q_BTHK, factor), k_BSGK

@@ -20,6 +20,7 @@ class NoPEScale(Encoding):
   paper = 'Wang et al. 2024, arXiv:2404.12224'
   parameter_summary = 'none, or a number a head a layer'
   reported_extrapolation = None
+  position_kind = None
 
   def __init__(self, dims: Dims, rngs, *, scale: float = 1.2, learned: bool = False):
     """`scale`: the factor, or where factors start; the best depends on the length."""

@@ -17,6 +17,7 @@ class PRoPE(Encoding):
   paper = 'Barbero et al. 2024, arXiv:2410.06205'
   parameter_summary = 'none'
   reported_extrapolation = None
+  position_kind = 'floats'
   rotates_qk = True
 
   def __init__(

@@ -29,6 +29,7 @@ class PaTH(Encoding):
   paper = 'Yang et al. 2025, arXiv:2505.16381'
   parameter_summary = 'a path a key/value head a layer'
   reported_extrapolation = 'RULER at 2 L: 34.8, RoPE 1.3 (760M, its authors)'
+  position_kind = 'floats'
   bias_in_scale = True
   causal_only = True
   needs_inputs = True
@@ -57,7 +58,7 @@ class PaTH(Encoding):
     self.scans_keys = ((K,),)
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
-  def coordinates(self, x_BSD, position_ids):
+  def coordinates(self, x_BSD, position_ids, visible_BS):
     """v = sqrt(beta) w, so that H = I - v v^T: float32 [B, S, G, K]."""
     x_BSD = x_BSD.astype(jnp.float32)
     low_BSR = x_BSD @ self.w_1[...] if hasattr(self, 'w_1') else x_BSD

@@ -23,6 +23,7 @@ class PoPE(Encoding):
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
   parameter_summary = 'a phase a channel'
   reported_extrapolation = 'better than RoPE, zero-shot (its authors)'
+  position_kind = 'floats'
   rotates_qk = True
   qk_width = 2
 

@@ -62,6 +62,7 @@ class RoPE(Encoding):
   reported_extrapolation = (
     'best at L + 100 to 200 (Press et al. 2021); 32 L by YaRN, fine-tuned (Peng et al. 2023)'
   )
+  position_kind = 'floats'
   rotates_qk = True
 
   def __init__(

@@ -30,6 +30,7 @@ class SelectiveRoPE(Encoding):
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
   parameter_summary = 'two projections and a convolution a layer'
   reported_extrapolation = None
+  position_kind = 'floats'
   causal_only = True
   needs_inputs = True
   rotates_qk = True
@@ -68,7 +69,7 @@ class SelectiveRoPE(Encoding):
       self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), zeros(G)
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
-  def coordinates(self, x_BSD, position_ids):
+  def coordinates(self, x_BSD, position_ids, visible_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2].
 
     They are summed in turns, of which whole ones are dropped without error.

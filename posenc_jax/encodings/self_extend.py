@@ -18,6 +18,7 @@ class SelfExtend(TwoRangeRoPE):
   parameter_summary = 'none'
   reported_extrapolation = 'reach: (L - window) group + window (its authors)'
   relative = False
+  position_kind = 'integers'
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, group: int = 8, **rope):
     """`window`: tokens; None: a quarter of the training length. `rope`: as for TwoRangeRoPE."""

@@ -4,25 +4,24 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import zeros
-from posenc_jax.encodings.core.temperature import log_visible_keys, multiply_queries
+from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
 
 
-class SSMax(Encoding):
-  """softmax(s_h log(n) z_i), z_ij = q_i . k_j / sqrt(K), n = i + 1, s learned (Nakanishi 2025).
+class SSMax(VisibleKeys):
+  """softmax(s_h log(n_i) z_i), z_ij = q_i . k_j / sqrt(K), n_i keys seen (Nakanishi 2025).
 
-  Every layer has an s for each head. Queries are multiplied, so what other encodings add to the
-  scores is not; see `log_visible_keys` for how n is counted. With `bias` the factor is s_h log(n) +
-  b_h, a variant of the paper; b starts at 0. Here s starts at 1 over the mean of log n in training,
-  so that logits start as large as without.
+  Every layer has an s for each head, which is learned. Queries are multiplied, so what other
+  encodings add to the scores is not. Under a causal mask n_i is i + 1, within windows and packed
+  documents as many as there are. With `bias` the factor is s_h log(n) + b_h, a variant of the
+  paper; b starts at 0. Here s starts at 1 over the mean of log n in training, so that logits start
+  as large as without.
   """
 
   paper = 'Nakanishi 2025, arXiv:2501.19399'
   parameter_summary = 'a number a head a layer, or two'
   reported_extrapolation = None
-  relative = False
-  causal_only = True
   per_layer = ('s',)
 
   def __init__(self, dims: Dims, rngs, *, start: float | None = None, bias: bool = False):
@@ -37,7 +36,7 @@ class SSMax(Encoding):
       self.per_layer = ('s', 'b')
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    factor_BTH = self.s[...][None, None] * log_visible_keys(i)
+    factor_BTH = self.s[...][None, None] * jnp.log(i)[..., None]
     if self.has_offset:
       factor_BTH += self.b[...][None, None]
     return multiply_queries(q_BTHK, factor_BTH), k_BSGK

@@ -24,6 +24,7 @@ class XPos(Encoding):
   paper = 'Sun et al. 2022, arXiv:2212.10554'
   parameter_summary = 'none'
   reported_extrapolation = None
+  position_kind = 'floats'
   bias_in_scale = True
   causal_only = True
   rotates_qk = True
@@ -57,7 +58,7 @@ class XPos(Encoding):
     K = self.dims.head_dim
     return (2 * np.arange(K // 2) / K + self.gamma) / (1 + self.gamma)
 
-  def coordinates(self, x_BSD, position_ids):
+  def coordinates(self, x_BSD, position_ids, visible_BS):
     """(position, 1), [B|1, S] each: tokens that pad a tile have 0 in both."""
     return position_ids.astype(jnp.float32), jnp.ones(position_ids.shape, jnp.float32)
 

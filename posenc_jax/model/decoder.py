@@ -9,11 +9,11 @@ from jax import lax
 
 from posenc_jax import encodings
 from posenc_jax.attention import check_backend
-from posenc_jax.attention.request import contiguous_positions
+from posenc_jax.attention.request import check_positions, contiguous_positions, repeat_positions
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.model.layer import Layer, Norm
-from posenc_jax.model.layer_pattern import LayerPattern
+from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
 from posenc_jax.xla_ops import matmul
 
 
@@ -63,6 +63,9 @@ class LM(nnx.Module):
     position_ids=None,
     segment_ids=None,
     window=None,
+    chunk=None,
+    sink_tokens=0,
+    prefix=0,
     max_position_distance=None,
     key=None,
     added_BTD=None,
@@ -72,9 +75,10 @@ class LM(nnx.Module):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
 
     Args:
-      position_ids, segment_ids, window, max_position_distance: as for `attend`; position_ids None:
-        contiguous, or as an encoding samples them. A layer of a pattern sees the smaller of its
-        window and this one.
+      position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
+        contiguous, or as an encoding samples them.
+      window, chunk, sink_tokens, prefix: as for `attend`. A layer of a pattern has the smaller of
+        its window and this one, and of its chunk and this one; its own sink tokens if it says.
       key: for encodings that sample positions in training, once a call for all layers; None: as
         they do in evaluation.
       added_BTD: added to the token embeddings; the gradient of zeros here is the embeddings' own.
@@ -85,6 +89,7 @@ class LM(nnx.Module):
       LengthError: contiguous positions go beyond a learned table.
     """
     T = tokens_BT.shape[1]
+    mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
     table_VD = self.embedding[...]
     x_BTD = mesh.constrain_tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
     if added_BTD is not None:
@@ -100,6 +105,9 @@ class LM(nnx.Module):
       positions = own_ids['position_ids']
       if positions is None:
         positions = contiguous_positions(T, segment_ids)
+        if enc.positions_per_token > 1:
+          positions = repeat_positions(positions, enc.positions_per_token)
+      check_positions(enc, positions, *tokens_BT.shape)
       x_BTD = enc.add_to_input(x_BTD, positions)
       ids_of_variant.append(own_ids)
 
@@ -107,10 +115,9 @@ class LM(nnx.Module):
       layers, own = parameters
       count = len(jax.tree.leaves(layers)[0])
       period = self.encodings.layers_of_period(own, count)
-      for n, (variant, enc, layer_window) in enumerate(period):
+      for n, (variant, enc, layer_mask) in enumerate(period):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
-        windows = [tokens for tokens in (layer_window, window) if tokens]
-        options = {**ids_of_variant[variant], **attention, 'window': min(windows, default=None)}
+        options = ids_of_variant[variant] | attention | combine_masks(mask, layer_mask)
         apply = functools.partial(Layer.__call__, **options)
         apply = jax.checkpoint(apply) if self.remat else apply
         x_BTD = mesh.constrain_tokens(apply(layer, x_BTD, enc))
@@ -162,5 +169,7 @@ def attention_options(config) -> dict:
   return {
     'backend': a.backend,
     'window': a.window or None,
+    'chunk': a.chunk or None,
+    'sink_tokens': a.sink_tokens,
     'block_sizes': tuple(a.block_sizes) if all(a.block_sizes) else None,
   }

@@ -10,25 +10,30 @@ from posenc_jax.errors import shown
 from posenc_jax.model.layer_sharing import StackedEncoding
 
 PATTERN = 'pattern'  # the name of an encoding section that names one encoding a layer
-# The window of a layer in a pattern; some encodings have a hyperparameter called `window`.
-WINDOW = 'attention_window'
+# What a layer in a pattern says of its mask, as an argument of `attend`; some encodings have a
+# hyperparameter called `window`.
+MASK = {
+  'attention_window': 'window',
+  'attention_chunk': 'chunk',
+  'attention_sink_tokens': 'sink_tokens',
+}
 
 
 class LayerPattern(nnx.Module):
   """The encodings of all layers: one for all, or several in an order that repeats over the layers.
 
-  Layers of equal encodings are one variant, whatever their windows, and share what that encoding
+  Layers of equal encodings are one variant, whatever their masks, and share what that encoding
   shares: three layers of `t5` have one table.
 
   Attributes:
     variants: a StackedEncoding each.
     order: the variant of each layer of a period.
-    windows: how many tokens each of these layers sees; None: as attention does elsewhere.
+    masks: what each of these layers says of window, chunk and sink tokens; {}: nothing.
   """
 
   def __init__(self, make, encoding: dict, layers: int, share: str):
     """`make(**spec)` builds the encoding of one layer. Raises ValueError for a bad pattern."""
-    variants, self.order, self.windows = read_pattern(encoding)
+    variants, self.order, self.masks = read_pattern(encoding)
     for spec in variants:  # before a hyperparameter can pass for a size of the model
       hyper = {key: value for key, value in spec.items() if key != 'name'}
       encodings.check(spec['name'], hyper)
@@ -73,7 +78,7 @@ class LayerPattern(nnx.Module):
     return split(in_periods), split(left_over)
 
   def layers_of_period(self, own: list, count: int):
-    """(variant, encoding, window) of the first `count` layers of a period.
+    """(variant, encoding, mask) of the first `count` layers of a period.
 
     Args:
       own: for each variant, the parameters that its layers in this period have of their own.
@@ -81,17 +86,17 @@ class LayerPattern(nnx.Module):
     for n, variant in enumerate(self.order[:count]):
       slot = self.order[:n].count(variant)
       encoding = self.variants[variant].with_parameters([leaf[slot] for leaf in own[variant]])
-      yield variant, encoding, self.windows[n]
+      yield variant, encoding, self.masks[n]
 
 
-def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[int | None, ...]]:
+def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[dict, ...]]:
   """Reads the section `encoding` of a config, a pattern of layers or one encoding for all.
 
   Returns:
-    Name and hyperparameters of each variant; the variant and the window of each layer of a period.
+    Name and hyperparameters of each variant; the variant and the mask of each layer of a period.
   """
   if encoding['name'] != PATTERN:
-    return [dict(encoding)], (0,), (None,)
+    return [dict(encoding)], (0,), ({},)
   if unknown := encoding.keys() - {'name', 'layers'}:
     raise ValueError(f'encoding pattern has no hyperparameter {min(unknown)!r}; it has: layers')
   layers = {'layers': (), **encoding}['layers']
@@ -102,14 +107,36 @@ def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[int
   specs = [{'name': spec} if isinstance(spec, str) else dict(spec) for spec in named]
   if any(spec.setdefault('name', PATTERN) == PATTERN for spec in specs):
     _refuse_layers(layers)
-  windows = tuple(spec.pop(WINDOW, None) for spec in specs)
-  for window in windows:
-    if window is not None and (type(window) is not int or window < 1):
-      raise ValueError(f'encoding.layers: {WINDOW}={window!r}; allowed: 1 or more tokens')
+  masks = tuple(_pop_mask(spec) for spec in specs)
   variants = [spec for n, spec in enumerate(specs) if spec not in specs[:n]]
-  return variants, tuple(map(variants.index, specs)), windows
+  return variants, tuple(map(variants.index, specs)), masks
 
 
 def _refuse_layers(layers: object) -> None:
-  allowed = f'names of encodings, or dicts of a name, hyperparameters and {WINDOW}'
+  allowed = f'names of encodings, or dicts of a name, hyperparameters and {", ".join(MASK)}'
   raise ValueError(f"encoding.layers={shown(layers)}; allowed: {allowed}: ('rope', 'rope', 'nope')")
+
+
+def _pop_mask(spec: dict) -> dict[str, int]:
+  """Takes what a layer says of its mask out of its spec. Raises ValueError."""
+  mask = {}
+  for field, name in MASK.items():
+    tokens = spec.pop(field, None)
+    if tokens is None:
+      continue
+    if type(tokens) is not int or tokens < 1:
+      raise ValueError(f'encoding.layers: {field}={tokens!r}; allowed: 1 or more tokens')
+    mask[name] = tokens
+  return mask
+
+
+def combine_masks(of_call: dict, of_layer: dict) -> dict[str, int]:
+  """Both masks as one: the smaller window and chunk, and the sink tokens of the layer if it says.
+
+  What is missing, None or 0 in both, is missing.
+  """
+  combined = dict(of_call) | dict(of_layer)
+  for name in ('window', 'chunk'):
+    sizes = [mask[name] for mask in (of_call, of_layer) if mask.get(name)]
+    combined[name] = min(sizes, default=None)
+  return {name: tokens for name, tokens in combined.items() if tokens}

@@ -123,6 +123,6 @@ def _costs(training: setup.Training) -> dict:
     'temporary_bytes': training.train_step.memory_analysis().temp_size_in_bytes,
     'parameters': sum(x.size for x in jax.tree.leaves(model)) // num_seeds,
     'encoding_parameters': sum(x.size for x in jax.tree.leaves(model.encodings)) // num_seeds,
-    'model_flops_per_step': mfu.model_flops(config, training.corpus.vocab, model.encodings.windows),
+    'model_flops_per_step': mfu.model_flops(config, training.corpus.vocab, model.encodings.masks),
     'peak_flops_per_second': None if peak is None else peak * training.mesh.size,
   }

@@ -28,7 +28,7 @@ def peak_flops(device_kind: str, compute_dtype: str, matmul_precision: str) -> f
   return float32 if matmul_precision == 'default' else None
 
 
-def model_flops(config, vocab: int, windows: tuple[int | None, ...] = (None,)) -> int:
+def model_flops(config, vocab: int, masks: tuple[dict, ...] = ({},)) -> int:
   """FLOPs that a training step needs, however it is computed.
 
   These are 6 a weight and token, and 12 a query, visible key and channel, as PaLM counts them
@@ -39,7 +39,7 @@ def model_flops(config, vocab: int, windows: tuple[int | None, ...] = (None,)) -
   Args:
     config: the config of the run.
     vocab: number of symbols.
-    windows: the window of each layer in a period of a layer pattern, in tokens; None: all tokens.
+    masks: what each layer in a period of a layer pattern says of its window and chunk, in tokens.
   """
   m, c = config.model, config.train
   query_dim = m.heads * m.head_dim
@@ -49,7 +49,8 @@ def model_flops(config, vocab: int, windows: tuple[int | None, ...] = (None,)) -
   weights = m.layers * layer_weights + m.model_dim * vocab
   flops_per_token = 6 * weights
   for layer in range(m.layers):
-    limits = (c.length, config.attention.window, windows[layer % len(windows)])
+    limits = [c.length, config.attention.window, config.attention.chunk]
+    limits += [masks[layer % len(masks)].get(name) for name in ('window', 'chunk')]
     visible_keys = min(limit for limit in limits if limit)
     flops_per_token += 12 * query_dim * visible_keys
   return c.batch * c.length * flops_per_token

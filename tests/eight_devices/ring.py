@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import AxisType
+from test_attention import ContentSink
 from test_laws import CASES, MODES, B, build, close, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import ring
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.encodings import Encoding, make
@@ -29,6 +31,13 @@ SUBSET = {
   ('path', 'window'),  # what a query gathers is a vector
   ('stick_breaking', 'packed'),  # no softmax, and walks that end
   ('chain_cope_rope', 'positions'),
+  ('chain_rope_vo_rope', 'causal'),  # turned outside of the tiles
+  ('cope', 'sink_tokens'),  # shares between the sinks and the window
+  ('path', 'sink_tokens'),
+  ('t5', 'prefix'),
+  ('shaw', 'packed_chunk'),
+  ('rope', 'float_positions'),
+  ('sink', 'window'),  # one term more in the denominator
 }
 
 
@@ -68,6 +77,24 @@ def test_equal_to_dense(variant, mode):
   with mesh(data=2, context=4):
     actual = run(enc, weights, x, 'ring', (1, 2) if mode == 'causal' else None)
   jax.tree.map(close, actual, desired)
+
+
+@pytest.mark.parametrize('options', [{}, {'window': 3}, {'is_causal': False}])
+def test_sinks_of_tokens_on_eight_shares(options):
+  """The last two shares are nothing but padding; gradients reach inputs by way of the sinks."""
+  enc, (x, weights, cotangent) = ContentSink(build('nope').dims, nnx.Rngs(0)), inputs()
+
+  def run(enc, weights, x, backend):
+    def loss(*args):
+      out = layer(*args, backend=backend, **options)
+      return (out * cotangent).sum(), out
+
+    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
+
+  run = jax.jit(run, static_argnums=3)
+  desired = run(enc, weights, x, 'dense')
+  with mesh(context=8):
+    jax.tree.map(close, run(enc, weights, x, 'ring'), desired)
 
 
 def test_shares_of_nothing_but_padding_change_nothing():
@@ -114,7 +141,7 @@ def test_a_window_ends_the_way_round(window):
   see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
   q = jnp.zeros((1, shares * share, 1, 4))
   enc = make('nope', model_dim=4, heads=1, head_dim=4, train_length=12, rngs=nnx.Rngs(0))
-  request = build_request(q, q, q, enc, window=window, block_sizes=(1, 1))
+  request = build_request(q, q, q, enc, mask=Mask(window=window), block_sizes=(1, 1))
   steps = ring._num_steps(TileSchedule.of_request(request, shares), shares, share)
   assert steps == max(t for t in range(shares) if see(t)) + 1
 

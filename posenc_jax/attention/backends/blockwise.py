@@ -47,6 +47,7 @@ def _backward(schedule: TileSchedule, residuals, do):
   totals = zeros_like((arrays['enc'], arrays['columns'], arrays['tables']))
   tiles = TileRange.whole(schedule)
   totals, d_rows, _ = passes.backward_pass(tiles, arrays, arrays['tables'], ids, per_row, totals)
+  d_rows = passes.add_sink_gradient(d_rows, arrays['rows'], per_row)
   gradients = dict(zip(('enc', 'columns', 'tables'), totals, strict=True), rows=d_rows)
   return cast_like(gradients, arrays), None
 

@@ -4,14 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why cuDNN cannot serve this request, or None."""
   enc, name = request.enc, type(request.enc).__name__
   dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
-  if {'scores', 'values'} & {*enc.acts_on()}:
-    return f'{name} acts on scores or values, which the fused kernel keeps to itself'
+  if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
+    return f'{name} acts on scores or on values of pairs, which the fused kernel keeps to itself'
+  if request.sink_BTH is not None:
+    return f'{name} has a sink in the softmax, which the fused kernel does not take'
   if enc.normalizer != 'softmax':
     return f'{name} is not normalized by softmax'
   if request.platform != 'gpu':
@@ -23,7 +26,9 @@ def refuse(request: AttentionRequest) -> str | None:
   if width % 8 or width > _max_width():
     allowed = f'a multiple of 8 and at most {_max_width()} here'
     return f'cuDNN takes heads of a width that is {allowed}, not {width}'
-  if not request.is_causal and (request.window or 1) > 1:
+  if request.mask.reads_index:
+    return 'chunks, sink tokens and prefixes are not passed to cuDNN'
+  if not request.mask.is_causal and (request.mask.window or 1) > 1:
     return 'cuDNN has no window to the right of a query, and without a causal mask it has two sides'
   if request.q_BTHK.shape[1] != request.k_BSGK.shape[1]:
     return 'cuDNN aligns a causal mask to the first key, so it needs as many queries as keys'
@@ -39,16 +44,16 @@ def _max_width() -> int:
 
 def run(request: AttentionRequest, implementation: str = 'cudnn'):
   """o_BTHK in the dtype of v. `implementation` is jax.nn.dot_product_attention's."""
-  window = None
-  if request.window is not None:
-    neighbors = request.window - 1  # jax does not count the token itself
-    window = (neighbors, 0) if request.is_causal else neighbors
+  window, is_causal = None, request.mask.is_causal
+  if request.mask.window is not None:
+    neighbors = request.mask.window - 1  # jax does not count the token itself
+    window = (neighbors, 0) if is_causal else neighbors
   return jax.nn.dot_product_attention(
     request.q_BTHK,
     request.k_BSGK,
     request.v_BSGK,
     scale=request.scale,
-    is_causal=request.is_causal,
+    is_causal=is_causal,
     local_window_size=window,
     implementation=implementation,
   )

@@ -1,12 +1,13 @@
 """The oracle: the whole score matrix as one tile."""
 
 import jax.numpy as jnp
+from jax import lax
 
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance
 from posenc_jax.attention.tiled.distance_tables import read_terms
-from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention, visible_keys
+from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -20,7 +21,10 @@ def run(request: AttentionRequest):
   B, T, H, _ = request.q_BTHK.shape
   index_S = jnp.arange(request.k_BSGK.shape[1])
   index_distance_TS = index_S[offset:, None] - index_S[None]
-  mask_BTS = visible_keys(index_distance_TS, request.is_causal, request.window)[None]
+  i_BT = j_BS = request.index_BS
+  if i_BT is not None:
+    i_BT = i_BT[:, offset:]
+  mask_BTS = request.mask.visible(index_distance_TS, i_BT, j_BS)
   if request.segment_ids is not None:
     mask_BTS &= request.segment_ids[:, offset:, None] == request.segment_ids[:, None]
   positions = request.position_ids
@@ -34,7 +38,15 @@ def run(request: AttentionRequest):
     request.i, request.j, index_distance_TS, distance_BTS, mask_BTS, terms, reader, carry
   )
   heads_first = (x.swapaxes(1, 2) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK))
-  o_BHTK, denominator_BHT, _ = tile_attention(enc, *heads_first, tile, request.scale)
+  sink_BHT = maxima_BHT = None
+  if request.sink_BTH is not None:
+    sink_BHT = request.sink_BTH.swapaxes(1, 2)
+    maxima_BHT = lax.stop_gradient(sink_BHT)
+  o_BHTK, denominator_BHT, relative_to_BHT = tile_attention(
+    enc, *heads_first, tile, request.scale, max_BHT=maxima_BHT
+  )
+  if sink_BHT is not None:
+    denominator_BHT += jnp.exp(sink_BHT - relative_to_BHT)
   if enc.normalizer == 'softmax':
     o_BHTK /= denominator_BHT[..., None]
   return o_BHTK.swapaxes(1, 2)

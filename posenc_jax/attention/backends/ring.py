@@ -43,7 +43,7 @@ def refuse(request: AttentionRequest) -> str | None:
     return f'the axis {AXIS} of the mesh is {kind.name}, it must be Auto'
   if T != S:
     return f'devices hold the queries of their own keys, but there are {T} queries for {S} keys'
-  if not request.is_causal and num_devices() > 1 and request.enc.scans_keys:
+  if request.mask.looks_ahead and num_devices() > 1 and request.enc.scans_keys:
     name = type(request.enc).__name__
     return f'{name} sums from the last key leftwards, but each device starts at its own keys'
   return None
@@ -76,7 +76,7 @@ def run(request: AttentionRequest):
     check_vma=False,
   )
   on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
-  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids')
+  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids', 'index_BS', 'sink_BTH')
   arrays = jax.tree.map(pad, {name: getattr(request, name) for name in fields})
   arrays['position_ids'] = pad(request.position_ids, PADDING['position'])
   return on_devices(request.enc, arrays)[:, :S]
@@ -84,10 +84,10 @@ def run(request: AttentionRequest):
 
 def _num_steps(schedule: TileSchedule, devices: int, tile_columns: int) -> int:
   """How many shards a device sees any key of, its own and those to the left."""
-  window = schedule.grid.window
-  if window is None or not schedule.grid.is_causal:
+  mask = schedule.grid.mask
+  if mask.reach is None or mask.looks_ahead or mask.sink_tokens:
     return devices
-  return min(devices, (window - 2) // (tile_columns * schedule.grid.columns) + 2)
+  return min(devices, (mask.reach - 2) // (tile_columns * schedule.grid.columns) + 2)
 
 
 def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange:
@@ -115,6 +115,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   own = _tiles_of_step(schedule, devices, arrays, 0)
   of_one_row = passes.initial_state(enc, arrays)
   states = jax.tree.map(lambda x: jnp.broadcast_to(x, (own.rows, *x.shape)), of_one_row)
+  states = passes.add_sink(states, arrays['rows'])
 
   def step(so_far, t):
     states, travelling = so_far
@@ -173,6 +174,7 @@ def _backward(schedule: TileSchedule, devices: int, residuals, do):
   start = zeros_like(enc), zeros_like(arrays['rows']), no_carry, travelling
   state, _ = lax.scan(step, start, (jnp.arange(steps), carried), reverse=True)
   d_enc, d_rows, _, (_, _, d_columns) = state
+  d_rows = passes.add_sink_gradient(d_rows, arrays['rows'], per_row)
   return cast_like({'enc': d_enc, 'rows': d_rows, 'columns': d_columns}, arrays), None
 
 

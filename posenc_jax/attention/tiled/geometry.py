@@ -2,8 +2,32 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
+
+from posenc_jax.attention.mask import Mask
+
+
+class Visits(NamedTuple):
+  """The columns of tiles that a row visits, numbered from `start` to `stop`, left to right.
+
+  Attributes:
+    start, stop: the first number, and one past the last.
+    sink_columns: how many columns of sink tokens come first; None: columns are their own numbers.
+    skipped: how many columns are left out behind them.
+  """
+
+  start: object
+  stop: object
+  sink_columns: object = None
+  skipped: object = 0
+
+  def column(self, n):
+    """The column with a number."""
+    if self.sink_columns is None:
+      return n
+    return n + jnp.where(n < self.sink_columns, 0, self.skipped)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,6 +36,9 @@ class TileGrid:
 
   Attributes:
     rows, columns: queries and keys of a tile, T' and S'.
+    sink_columns: how many columns of tiles are visited for their sink tokens: all where each row of
+      the batch has its own, in packed rows, or where an encoding carries sums along all keys.
+    is_packed: whether there are segments.
     lowest, highest: the distances that tables tell apart, both ends included. Beyond them, tables
       are constant or no key is visible.
   """
@@ -20,8 +47,9 @@ class TileGrid:
   S: int
   rows: int
   columns: int
-  is_causal: bool
-  window: int | None
+  mask: Mask
+  sink_columns: int
+  is_packed: bool
   lowest: int
   highest: int
 
@@ -42,17 +70,47 @@ class TileGrid:
     """Distance of indices between the first query and the first key of tile (a, b)."""
     return self.offset + a * self.rows - b * self.columns
 
-  def visited_columns(self, a):
-    """The first column of tiles, and one past the last, in which row a of tiles sees any key."""
-    first = self.offset + a * self.rows
+  def near_columns(self, a):
+    """The columns of tiles in which row a of tiles sees any key, but for sink tokens far off.
+
+    Returns:
+      The first column; one past the last; one past the last that order in time leaves visible.
+    """
+    mask, first = self.mask, self.offset + a * self.rows
     last = first + self.rows - 1
     start, stop = 0, self.tile_columns
-    if self.is_causal:
-      stop = jnp.minimum(last // self.columns + 1, stop)
-    if self.window is not None:
-      start = jnp.maximum(first - self.window + 1, 0) // self.columns
-      stop = jnp.minimum(stop, (last + self.window - 1) // self.columns + 1)
-    return start, stop
+    if mask.is_causal:
+      stop = jnp.minimum(self._last_in_order(last) // self.columns + 1, stop)
+    in_order = stop
+    if mask.window is not None:
+      start = jnp.maximum(first - mask.window + 1, 0) // self.columns
+      stop = jnp.minimum(stop, (last + mask.window - 1) // self.columns + 1)
+    if mask.chunk is not None:
+      first_key, last_key = first - mask.chunk + 1, last + mask.chunk - 1
+      if not self.is_packed:
+        first_key = first // mask.chunk * mask.chunk
+        last_key = last // mask.chunk * mask.chunk + mask.chunk - 1
+      start = jnp.maximum(start, first_key // self.columns)
+      stop = jnp.minimum(stop, last_key // self.columns + 1)
+    return start, stop, in_order
+
+  def _last_in_order(self, last):
+    """The last key that a causal mask leaves visible to queries up to this one."""
+    if not self.mask.prefix:
+      return last
+    end = self.mask.prefix - 1
+    return last + end if self.is_packed else jnp.maximum(last, end)
+
+  def visits(self, a, first_column, columns: int) -> Visits:
+    """The visits of row a of tiles to so many columns, numbered from 0 in their range."""
+    start, stop, in_order = self.near_columns(a)
+    in_range = lambda end: jnp.clip(end - first_column, 0, columns)
+    start, stop = in_range(start), in_range(stop)
+    if not self.sink_columns:
+      return Visits(start, stop)
+    sink_columns = in_range(jnp.minimum(self.sink_columns, in_order))
+    skipped = jnp.maximum(start - sink_columns, 0)
+    return Visits(0, jnp.maximum(stop, sink_columns) - skipped, sink_columns, skipped)
 
   # Corners are equal modulo `stride`. Tiles of one corner share their distances, and so do tiles
   # whose distances are all beyond `lowest` or `highest`. `diagonal` numbers the different ones.
@@ -66,8 +124,14 @@ class TileGrid:
     return self.offset - (self.offset - corner) // self.stride * self.stride
 
   @property
+  def _lowest_visited_corner(self) -> int:
+    if not self.mask.is_causal:
+      return self.corner(0, self.tile_columns - 1)
+    return 1 - self.rows - max(self.mask.prefix - 1, 0)
+
+  @property
   def first_corner(self) -> int:
-    visited = 1 - self.rows if self.is_causal else self.corner(0, self.tile_columns - 1)
+    visited = self._lowest_visited_corner
     at_lowest = self._nearest_corner_above(self.lowest - self.rows + 1 - (self.stride - 1))
     return max(self._nearest_corner_above(visited), at_lowest)
 
@@ -104,4 +168,4 @@ class TileGrid:
     """Whether tables are constant over any visited tile that is not on the outermost diagonals."""
     if self.corner(self.tile_rows - 1, 0) > self.last_corner:
       return True
-    return not self.is_causal and self.corner(0, self.tile_columns - 1) < self.first_corner
+    return self._nearest_corner_above(self._lowest_visited_corner) < self.first_corner

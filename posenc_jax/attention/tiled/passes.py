@@ -18,7 +18,7 @@ from posenc_jax.attention.tiled.distance_readers import (
   ToeplitzDistance,
 )
 from posenc_jax.attention.tiled.schedule import TileRange, tree_add_at, tree_index, zeros_like
-from posenc_jax.attention.tiled.tile import MASKED, ScoreTile, tile_attention, visible_keys
+from posenc_jax.attention.tiled.tile import MASKED, ScoreTile, tile_attention
 
 
 def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=None, maxima=None):
@@ -26,7 +26,7 @@ def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=Non
 
   Args:
     is_constant: whether tables are constant over the tile.
-    ids: positions and segments of its row and of its column.
+    ids: positions, segments and indices of its row and of its column.
     inputs: (encoding, row, column, terms of the tile, carried from the right).
     lse, maxima: as `tile_attention` takes them.
   """
@@ -36,7 +36,7 @@ def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=Non
   a, b = tiles.in_grid(a, b)
   columns = jnp.arange(grid.columns)
   index_distance = grid.corner(a, b) + jnp.arange(grid.rows)[:, None] - columns[None]
-  mask = visible_keys(index_distance, grid.is_causal, grid.window)[None]
+  mask = grid.mask.visible(index_distance, row_ids['index'], column_ids['index'])
   if grid.S % grid.columns:
     key = b * grid.columns + columns
     mask &= (key < grid.S)[None, None]
@@ -80,6 +80,22 @@ def initial_state(enc, arrays):
   return (output, zeros(), jnp.full((B, H, rows), MASKED, jnp.float32)), carry
 
 
+def add_sink(state, row):
+  """The initial state of a row, or of several, with the sink in the denominator if there is one."""
+  if 'sink' not in row:
+    return state
+  (output, denominator, _), carry = state
+  return (output, jnp.ones_like(denominator), row['sink']), carry
+
+
+def add_sink_gradient(d_rows, rows, per_row):
+  """The gradients of rows, with that of the sink if there is one: its weight times -delta."""
+  if 'sink' not in rows:
+    return d_rows
+  _, d_denominator, lse = per_row
+  return d_rows | {'sink': jnp.exp(rows['sink'] - lse) * d_denominator}
+
+
 def _scan_left(enc, tiles, visit, state):
   """visit(n, state) for n = 0 .. tiles - 1, or until the carry says that the rest has no weight.
 
@@ -115,11 +131,12 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
 
   def one_row(inputs):
     a, row, row_ids, state = inputs
-    start, stop = tiles.visited_columns(a)
+    visits = tiles.visits(a)
+    start, stop = visits.start, visits.stop
 
     def visit(n, state):
       (o, denominator, maxima), carry = state
-      b = stop - 1 - n
+      b = visits.column(stop - 1 - n)
       column, column_ids = tree_index((arrays['columns'], ids['columns']), b)
       given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
 
@@ -134,7 +151,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
       o = o * shrink[..., None] + o_b
       return (o, denominator * shrink + denominator_b, new_maxima), carry
 
-    state = initial_state(enc, arrays) if state is None else state
+    state = add_sink(initial_state(enc, arrays), row) if state is None else state
     return finish(_scan_left(enc, stop - start, visit, state)[1])
 
   return lax.map(one_row, (jnp.arange(tiles.rows), arrays['rows'], ids['rows'], states))
@@ -178,7 +195,8 @@ def backward_pass(
 
   def one_row(totals, inputs):
     a, row, row_ids, (do_row, d_denominator_row, lse_row), carried, d_carry = inputs
-    start, stop = tiles.visited_columns(a)
+    visits = tiles.visits(a)
+    start, stop = visits.start, visits.stop
 
     def inputs_of_tile(b, carry):
       column, column_ids = tree_index((arrays['columns'], ids['columns']), b)
@@ -188,7 +206,7 @@ def backward_pass(
     def keep_carry(n, state):
       """The forward pass again, for its carry alone: what each tile of the row is given."""
       into, carry = state
-      b = stop - 1 - n
+      b = visits.column(stop - 1 - n)
       keep = lambda all, one: lax.dynamic_update_index_in_dim(all, one, b, 0)
       into = jax.tree.map(keep, into, carry)
       both_ids, given = inputs_of_tile(b, carry)
@@ -204,8 +222,9 @@ def backward_pass(
       visited, (into, _) = _scan_left(enc, stop - start, keep_carry, (into, first))
       start = stop - visited
 
-    def visit(b, state):
+    def visit(n, state):
       (d_enc, d_columns, d_tables), d_row, d_carry = state
+      b = visits.column(n)
       both_ids, given = inputs_of_tile(b, tree_index(into, b))
 
       def pull_back(is_constant):

@@ -13,7 +13,7 @@ from posenc_jax.attention.tiled.distance_tables import (
   tables_of_diagonals,
   terms_of_tile,
 )
-from posenc_jax.attention.tiled.geometry import TileGrid
+from posenc_jax.attention.tiled.geometry import TileGrid, Visits
 from posenc_jax.xla_ops import materialize_on_cpu
 
 DEFAULT_SIZES = (256, 256)  # one divides the other
@@ -45,7 +45,11 @@ class TileSchedule(NamedTuple):
     end = request.enc.max_relative_distance
     if end is not None:
       lowest, highest = max(lowest, -end), min(highest, end)
-    grid = TileGrid(T, S, rows, columns, request.is_causal, request.window, lowest, highest)
+    mask, is_packed = request.mask, request.segment_ids is not None
+    sink_columns = -(-mask.sink_tokens // columns)
+    if sink_columns and (is_packed or request.enc.scans_keys):
+      sink_columns = -(-S // columns)
+    grid = TileGrid(T, S, rows, columns, mask, sink_columns, is_packed, lowest, highest)
     return cls(grid, request.scale, request.contiguous, request.distances)
 
 
@@ -70,10 +74,9 @@ class TileRange(NamedTuple):
     """The row and the column of the grid of tile (a, b) of the range."""
     return self.first[0] + a, self.first[1] + b
 
-  def visited_columns(self, a):
-    """The first column of the range, and one past the last, in which row a sees any key."""
-    ends = self.schedule.grid.visited_columns(self.first[0] + a)
-    return tuple(jnp.clip(end - self.first[1], 0, self.columns) for end in ends)
+  def visits(self, a) -> Visits:
+    """The visits of row a to columns of the range."""
+    return self.schedule.grid.visits(self.first[0] + a, self.first[1], self.columns)
 
   @property
   def diagonals(self):
@@ -106,7 +109,7 @@ class TileRange(NamedTuple):
 
 # How ids are padded. At another position than the last one, padding could be farther away than
 # tables reach, and be NaN.
-PADDING = {'position': 'edge', 'segment': 'constant'}
+PADDING = {'position': 'edge', 'segment': 'constant', 'index': 'edge'}
 
 
 def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
@@ -124,7 +127,13 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
       'j': jax.tree.map(lambda x: _cut(x, columns), request.j),
     },
   }
-  ids = {'position': request.position_ids, 'segment': request.segment_ids}
+  if request.sink_BTH is not None:
+    arrays['rows']['sink'] = _cut(request.sink_BTH, rows).swapaxes(2, 3)
+  ids = {
+    'position': request.position_ids,
+    'segment': request.segment_ids,
+    'index': request.index_BS,
+  }
   row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
   return arrays, {'rows': _cut_ids(row_ids, rows), 'columns': _cut_ids(ids, columns)}
 

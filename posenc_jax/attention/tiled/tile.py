@@ -28,7 +28,8 @@ class ScoreTile:
   Attributes:
     i, j: coordinates of the queries and the keys: pytrees of [B|1, T', ...] and [B|1, S', ...].
     index_distance: i - j by index, int32 [T', S'].
-    distance: i - j by position, int32 [B|1, T', S'], 0 where masked.
+    distance: i - j by position, [B|1, T', S'] in the dtype of positions, 0 where masked; by index
+      where a token has several positions.
     mask: which keys a query sees, bool [B|1, T', S'].
     terms: the encoding's distance terms cut to the tile, by hook: scalars as [B|1, H|1, T', S'],
       ready to add; vectors as the rows that query_dot, key_dot and sum_by_distance take.
@@ -126,14 +127,6 @@ def _weights_forward(s, lse):
 
 
 _weights.defvjp(_weights_forward, lambda p, d: (d * p, None))
-
-
-def visible_keys(index_distance_TS, is_causal: bool, window: int | None):
-  """Which keys a query sees, as bools: the past and itself, or both sides, within the window."""
-  visible = index_distance_TS >= 0 if is_causal else jnp.ones_like(index_distance_TS, bool)
-  if window is not None:
-    visible &= jnp.abs(index_distance_TS) < window
-  return visible
 
 
 def tile_attention(

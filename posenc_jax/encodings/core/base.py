@@ -15,15 +15,19 @@ HOOKS = {
   'add_to_input': 'input',
   'coordinates': None,
   'transform_qk': 'queries and keys',
+  'transform_values': 'values',
+  'transform_output': 'output',
+  'sink': 'softmax',
   'scale': None,
   'bias': 'scores',
   'relative_keys': 'scores',
   'relative_queries': 'scores',
-  'relative_values': 'values',
+  'relative_values': 'values of pairs',
   'tables': None,
   'score': 'scores',
   'is_exhausted': None,
 }
+PLACES_OF_PAIRS = ('scores', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
 
@@ -32,15 +36,20 @@ DECLARED = (
   'relative',
   'causal_only',
   'needs_inputs',
+  'needs_visible',
+  'position_kind',
+  'positions_per_token',
   'max_length',
   'max_relative_distance',
   'rotates_qk',
+  'rotates_values',
   'reads_qk',
   'recomputes_scores',
   'qk_width',
   'scans_keys',
   'bias_in_scale',
   'adds_only_bias',
+  'has_terms',
   'has_vector_tables',
   'normalizer',
   'query_scale',
@@ -77,10 +86,15 @@ class Encoding(nnx.Module):
 
   relative = True  # attention does not change if every position is shifted by the same amount
   causal_only = False  # the encoding has no meaning without a causal mask
-  needs_inputs = False  # `coordinates` reads x, the layer's normalized input
+  # `coordinates` or `transform_output` reads x, the layer's normalized input
+  needs_inputs = False
+  needs_visible = False  # `coordinates` reads how many keys each query sees
+  position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
+  positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
+  rotates_values = False  # `transform_values` turns values, and `transform_output` turns back
   reads_qk = False  # scores read queries or keys beside their product
   recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
   qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
@@ -116,13 +130,45 @@ class Encoding(nnx.Module):
 
   # Once a layer, for every token.
 
-  def coordinates(self, x_BSD, position_ids):
-    """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions."""
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions.
+
+    Args:
+      x_BSD: the layer's normalized input, or None where `attend` was given none.
+      position_ids: [B|1, S], or [B|1, S, positions_per_token].
+      visible_BS: how many keys each token sees as a query, itself included, under the mask and in
+        its segment: int32 [B|1, S], or None unless `needs_visible`.
+    """
     return position_ids.astype(jnp.float32)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     """Queries and keys, given their coordinates i and j: rotations, temperatures."""
     return q_BTHK, k_BSGK
+
+  def transform_values(self, v_BSGK, j):
+    """Values of the same shape, given their coordinates j, before the weights meet them."""
+    return v_BSGK
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    """Outputs of the same shape, after the sum over keys: the inverse of a rotation, a gate.
+
+    Args:
+      o_BTHK: float32, or the dtype of v from a fused kernel.
+      i: coordinates of the queries.
+      x_BTD: the layer's normalized input at the queries, or None where `attend` was given none.
+    """
+    return o_BTHK
+
+  def sink(self, q_BTHK, i):
+    """A logit that joins the denominator of softmax and nothing else: float32 [B|1, T|1, H].
+
+      p_ij = exp(s_ij) / (exp(sink_i) + sum_j exp(s_ij))
+
+    Args:
+      q_BTHK: transformed queries.
+      i: their coordinates.
+    """
+    raise NotImplementedError
 
   def scale(self, head_dim: int) -> float:
     """The factor of q . k; `head_dim` is the width of a head before `transform_qk`."""
@@ -193,6 +239,11 @@ class Encoding(nnx.Module):
     acting = {hook for hook, place in HOOKS.items() if place and self.has(hook)}
     changes_more = self.has('scale') or self.has('sample_positions')
     return acting == {'bias'} and not changes_more
+
+  @property
+  def has_terms(self) -> bool:
+    """Whether anything depends on distance alone."""
+    return any(map(self.has, (*DISTANCE_TERMS, 'tables')))
 
   @property
   def has_vector_tables(self) -> bool:

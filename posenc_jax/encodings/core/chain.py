@@ -5,9 +5,10 @@ import functools
 import math
 import operator
 
+import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import DISTANCE_TERMS, SCORE_TERMS, Dims, Encoding
+from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.registry import make_from_spec
 
 
@@ -16,9 +17,11 @@ class Chain(Encoding):
 
   A member sees the scores as those before it left them, and queries and keys as all members
   transformed them: behind `rope`, the rows of `cope` or `shaw` meet rotated queries, which depend
-  on absolute positions. What members add to values adds up. Terms by distance of the members up to
-  the first one that has a `score` are summed and declared as the chain's own; those of later
-  members are added inside the chain's `score`, in their turn.
+  on absolute positions. Values pass the members in their order, and outputs in the opposite order.
+  Sinks of several members all join the denominator. What members add to values of pairs adds up;
+  beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
+  first one that has a `score` are summed and declared as the chain's own; those of later members
+  are added inside the chain's `score`, in their turn.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -45,6 +48,7 @@ class Chain(Encoding):
         both = ' and '.join(names[n] for n in own)
         raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
     _check_products(names, encodings, with_scale)
+    _check_positions(names, encodings)
     _check_widths(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
     self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
@@ -54,14 +58,22 @@ class Chain(Encoding):
     """Declares of the chain what follows from its members."""
     rotates = any(e.rotates_qk for e in encodings)
     reads = any(e.reads_qk for e in encodings)
-    self.relative = all(e.relative for e in encodings) and not (rotates and reads)
+    rotates_values = any(e.rotates_values for e in encodings)
+    adds_values = any(e.has('relative_values') for e in encodings)
+    depends = (rotates and reads) or (rotates_values and adds_values)
+    self.relative = all(e.relative for e in encodings) and not depends
     self.causal_only = any(e.causal_only for e in encodings)
     self.needs_inputs = any(e.needs_inputs for e in encodings)
+    readers = [e for e in encodings if e.position_kind is not None]
+    kinds = {e.position_kind for e in readers}
+    self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
+    self.positions_per_token = next((e.positions_per_token for e in readers), 1)
+    self.needs_visible = any(e.needs_visible for e in encodings)
     self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
-    with_terms = [e for e in encodings if any(map(e.has, (*DISTANCE_TERMS, 'tables')))]
-    ends = [e.max_relative_distance for e in with_terms]
+    ends = [e.max_relative_distance for e in encodings if e.has_terms]
     self.max_relative_distance = None if None in ends else max(ends, default=None)
     self.rotates_qk = rotates
+    self.rotates_values = rotates_values
     self.reads_qk = reads
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
     self.qk_width = math.prod(e.qk_width for e in encodings)
@@ -75,6 +87,10 @@ class Chain(Encoding):
     self.per_layer = tuple(
       f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
     )
+
+  @property
+  def has_terms(self) -> bool:
+    return any(e.has_terms for e in self.members)
 
   @property
   def has_vector_tables(self) -> bool:
@@ -95,13 +111,27 @@ class Chain(Encoding):
       x_BTD = e.add_to_input(x_BTD, position_ids)
     return x_BTD
 
-  def coordinates(self, x_BSD, position_ids):
-    return tuple(e.coordinates(x_BSD, position_ids) for e in self.members)
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    return tuple(e.coordinates(x_BSD, position_ids, visible_BS) for e in self.members)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     for n, e in enumerate(self.members):
       q_BTHK, k_BSGK = e.transform_qk(q_BTHK, k_BSGK, i[n], j[n])
     return q_BTHK, k_BSGK
+
+  def transform_values(self, v_BSGK, j):
+    for n, e in enumerate(self.members):
+      v_BSGK = e.transform_values(v_BSGK, j[n])
+    return v_BSGK
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    for n, e in reversed(list(enumerate(self.members))):
+      o_BTHK = e.transform_output(o_BTHK, i[n], x_BTD)
+    return o_BTHK
+
+  def sink(self, q_BTHK, i):
+    sinks = [e.sink(q_BTHK, i[n]) for n, e in enumerate(self.members) if e.has('sink')]
+    return functools.reduce(jnp.logaddexp, sinks)
 
   def scale(self, head_dim):
     return self.members[self.scale_member].scale(head_dim)
@@ -172,6 +202,15 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
     if e.has('sample_positions'):
       raise ValueError(f'{name} samples positions for all: it goes around a chain, inner=dict(...)')
   return names, encodings
+
+
+def _check_positions(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members that read different numbers of positions a token."""
+  readers = [n for n, e in enumerate(encodings) if e.position_kind is not None]
+  numbers = {encodings[n].positions_per_token for n in readers}
+  if len(numbers) > 1:
+    said = ' and '.join(f'{names[n]} {encodings[n].positions_per_token}' for n in readers)
+    raise ValueError(f'positions a token: {said}; allowed: the same number for all')
 
 
 def _check_products(names: list[str], encodings: list[Encoding], with_scale: list[int]) -> None:

@@ -41,6 +41,7 @@ BUILT_IN = {
   'grape_ap': 'grape_ap.GrapeAP',
   'music_transformer': 'music_transformer.MusicTransformer',
   'chain': 'core.chain.Chain',
+  'heads': 'core.heads.Heads',
   'logn': 'logn.LogN',
   'ssmax': 'ssmax.SSMax',
   'nope_scale': 'nope_scale.NoPEScale',
@@ -48,6 +49,9 @@ BUILT_IN = {
   'random_positions': 'random_positions.RandomPositions',
   'shape_offset': 'shape_offset.ShapeOffset',
   'pose': 'pose.PoSE',
+  'vo_rope': 'vo_rope.VORoPE',
+  'sink': 'sink.Sink',
+  'softmax_plus_one': 'softmax_plus_one.SoftmaxPlusOne',
 }
 
 
@@ -178,6 +182,12 @@ def make(
     if enc.has(term) and enc.bias_in_scale is None:
       allowed = 'True if the factor of q . k multiplies it too, or False'
       raise ValueError(f'{name}: defines {term} without bias_in_scale; allowed: {allowed}')
+  if enc.has_terms and (enc.position_kind != 'integers' or enc.positions_per_token != 1):
+    takes = f'position_kind={enc.position_kind!r}, positions_per_token={enc.positions_per_token}'
+    raise ValueError(f"{name}: {takes}; allowed: 'integers' and 1, for it has terms by distance")
+  if enc.has('sink') and enc.normalizer != 'softmax':
+    allowed = "'softmax', whose denominator a sink joins"
+    raise ValueError(f'{name}: has a sink, and normalizer={enc.normalizer!r}; allowed: {allowed}')
   return enc
 
 

@@ -2,16 +2,23 @@
 
 import jax.numpy as jnp
 
+from posenc_jax.encodings.core.base import Encoding
+
 
 def multiply_queries(q_BTHK, factor):
   """Queries times a factor [B|1, T|1, H|1], computed in float32."""
   return (q_BTHK.astype(jnp.float32) * factor[..., None]).astype(q_BTHK.dtype)
 
 
-def log_visible_keys(i_BT):
-  """log of the number of keys that a query sees under a causal mask, itself included: [B|1, T, 1].
+class VisibleKeys(Encoding):
+  """An encoding that knows of a token how many keys it sees, and nothing of where it stands.
 
-  The number i + 1 is counted by positions: right in packed rows; too large under a window, whose
-  queries see no more keys than it holds, and where positions are sampled with gaps.
+  Under a causal mask that is i + 1 for the i-th token of a document; no more than a window or a
+  chunk holds, but for sink tokens.
   """
-  return jnp.log1p(i_BT)[..., None]
+
+  needs_visible = True
+  position_kind = None
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    return visible_BS.astype(jnp.float32)

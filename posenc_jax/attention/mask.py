@@ -1,0 +1,95 @@
+"""Which keys a query sees."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+  """Query i sees key j of its own document if both lines hold.
+
+    j <= i, or j < prefix, or not is_causal
+    |i - j| < window and i // chunk == j // chunk, or j < sink_tokens
+
+  All is counted by index, and in packed rows from the start of each document.
+
+  Attributes:
+    window, chunk: None: without.
+
+  Raises ValueError, one line, for what is out of range.
+  """
+
+  is_causal: bool = True
+  window: int | None = None
+  chunk: int | None = None
+  sink_tokens: int = 0
+  prefix: int = 0
+
+  def __post_init__(self):
+    for name in ('window', 'chunk'):
+      size = getattr(self, name)
+      if size is not None and size < 1:
+        raise ValueError(f'{name}={size}; allowed: at least 1, for a token sees itself')
+    for name in ('sink_tokens', 'prefix'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'{name}={getattr(self, name)}; allowed: at least 0')
+    if self.prefix and not self.is_causal:
+      raise ValueError(f'prefix={self.prefix}; allowed: 0, for without a causal mask all see all')
+
+  @property
+  def looks_ahead(self) -> bool:
+    """Whether any query sees a key to its right."""
+    return not self.is_causal or self.prefix > 1
+
+  @property
+  def reads_index(self) -> bool:
+    """Whether the place of a token in its document counts, beside the distance of two."""
+    return self.chunk is not None or self.sink_tokens > 0 or self.prefix > 0
+
+  @property
+  def reach(self) -> int | None:
+    """A query sees no key at this distance or farther, but for the first of a document."""
+    return min((size for size in (self.window, self.chunk) if size is not None), default=None)
+
+  def visible(self, distance_TS, i_BT=None, j_BS=None):
+    """Which keys of its document a query sees: bool [B|1, T, S].
+
+    Args:
+      distance_TS: i - j by index.
+      i_BT, j_BS: the index of queries and keys in their documents, if `reads_index`.
+    """
+    in_order = distance_TS >= 0 if self.is_causal else jnp.ones_like(distance_TS, bool)
+    is_near = None if self.window is None else jnp.abs(distance_TS) < self.window
+    if not self.reads_index:
+      return (in_order if is_near is None else in_order & is_near)[None]
+    in_order = in_order[None] | (j_BS < self.prefix)[:, None]
+    is_near = jnp.ones_like(in_order) if is_near is None else is_near[None]
+    if self.chunk is not None:
+      is_near &= (i_BT // self.chunk)[:, :, None] == (j_BS // self.chunk)[:, None]
+    return in_order & (is_near | (j_BS < self.sink_tokens)[:, None])
+
+  def count_visible(self, i_BT, length_BT):
+    """How many keys a query sees, itself included: int32 [B|1, T].
+
+    Args:
+      i_BT: the index of queries in their documents.
+      length_BT: the lengths of the documents.
+    """
+    last = length_BT - 1
+    if self.is_causal:
+      last = jnp.maximum(i_BT, jnp.minimum(self.prefix - 1, last))
+    low, high = 0, last
+    if self.window is not None:
+      low, high = i_BT - self.window + 1, jnp.minimum(high, i_BT + self.window - 1)
+    if self.chunk is not None:
+      start = i_BT // self.chunk * self.chunk
+      low, high = jnp.maximum(low, start), jnp.minimum(high, start + self.chunk - 1)
+    low = jnp.maximum(low, 0)
+    sinks_end = jnp.minimum(self.sink_tokens, last + 1)
+    on_the_left = jnp.minimum(sinks_end, low)
+    on_the_right = jnp.maximum(sinks_end - (high + 1), 0)
+    return high - low + 1 + on_the_left + on_the_right
+
+
+CAUSAL = Mask()

@@ -1,0 +1,194 @@
+"""Several encodings, each for some of the heads."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
+from posenc_jax.encodings.core.registry import make_from_spec
+
+NO_SINK = -1e30  # a logit without weight, finite as that of a masked key
+
+
+class Heads(Encoding):
+  """The encodings `members` act beside one another, each on heads of its own.
+
+  The first member has the first heads. A member is built for as many heads as it has: slopes of
+  `alibi` are those of a layer of so many. Members have the same scale, `query_scale`, normalizer
+  and width of queries, and none acts on the input, samples positions or carries sums along keys.
+  """
+
+  parameter_summary = "its members' (`rope`, or any)"
+  reported_extrapolation = None
+
+  def __init__(self, dims: Dims, rngs, *, members: tuple | str = ('rope',)):
+    """Builds the members.
+
+    Args:
+      members: names, or dicts of a name, hyperparameters and `heads`, how many the member has:
+        ({'name': 'rope', 'heads': 4}, {'name': 'nope', 'heads': 2}); or names in a text. Those that
+        do not say share what is left evenly. Heads that share keys and values stay together.
+    """
+    super().__init__(dims, rngs)
+    specs = _read_members(members)
+    counts = _count_heads(specs, dims)
+    group = dims.heads // dims.kv_heads
+    encodings = [
+      make_from_spec(spec, dataclasses.replace(dims, heads=n, kv_heads=n // group), rngs)
+      for spec, n in zip(specs, counts, strict=True)
+    ]
+    _check_members([spec['name'] for spec in specs], encodings)
+    self.members = nnx.List(encodings)
+    ends = [sum(counts[: n + 1]) for n in range(len(counts))]
+    self.ranges = tuple((end - n, end) for end, n in zip(ends, counts, strict=True))
+    self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
+    self._declare(encodings)
+
+  def _declare(self, encodings: list[Encoding]) -> None:
+    """Declares of the whole what follows from its members."""
+    for name in ('causal_only', 'needs_inputs', 'needs_visible', 'rotates_qk', 'rotates_values'):
+      setattr(self, name, any(getattr(e, name) for e in encodings))
+    self.relative = all(e.relative for e in encodings)
+    self.reads_qk = any(e.reads_qk or e.recomputes_scores for e in encodings)
+    self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
+    ends = [e.max_relative_distance for e in encodings if e.has_terms]
+    self.max_relative_distance = None if None in ends else max(ends, default=None)
+    readers = [e for e in encodings if e.position_kind is not None]
+    kinds = {e.position_kind for e in readers}
+    self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
+    self.positions_per_token = next((e.positions_per_token for e in readers), 1)
+    scaled = {e.bias_in_scale for e in encodings} - {None}
+    self.bias_in_scale = all(scaled) if scaled else None
+    for name in ('normalizer', 'query_scale', 'qk_width'):
+      setattr(self, name, getattr(encodings[0], name))
+    self.per_layer = tuple(
+      f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
+    )
+
+  @property
+  def has_terms(self) -> bool:
+    return any(e.has_terms for e in self.members)
+
+  @property
+  def has_vector_tables(self) -> bool:
+    return any(e.has_vector_tables for e in self.members)
+
+  def has(self, hook: str) -> bool:
+    return any(e.has(hook) for e in self.members)
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    return tuple(e.coordinates(x_BSD, position_ids, visible_BS) for e in self.members)
+
+  def _cut(self, x, axis: int) -> list:
+    """The parts of an array that the members have, by their heads or their key and value heads."""
+    per_head = self.dims.heads // x.shape[axis]
+    starts = [start // per_head for start, _ in self.ranges[1:]]
+    return jnp.split(x, starts, axis=axis)
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    parts = zip(self.members, self._cut(q_BTHK, 2), self._cut(k_BSGK, 2), i, j, strict=True)
+    queries, keys = zip(*(e.transform_qk(*part) for e, *part in parts), strict=True)
+    return jnp.concatenate(queries, axis=2), jnp.concatenate(keys, axis=2)
+
+  def transform_values(self, v_BSGK, j):
+    parts = zip(self.members, self._cut(v_BSGK, 2), j, strict=True)
+    return jnp.concatenate([e.transform_values(*part) for e, *part in parts], axis=2)
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    parts = zip(self.members, self._cut(o_BTHK, 2), i, strict=True)
+    return jnp.concatenate([e.transform_output(*part, x_BTD) for e, *part in parts], axis=2)
+
+  def sink(self, q_BTHK, i):
+    sinks = []
+    for e, q, own_i in zip(self.members, self._cut(q_BTHK, 2), i, strict=True):
+      sink = e.sink(q, own_i) if e.has('sink') else jnp.full((1, 1, 1), NO_SINK)
+      sinks.append(jnp.broadcast_to(sink, q.shape[:3]))
+    return jnp.concatenate(sinks, axis=2)
+
+  def scale(self, head_dim):
+    return self.members[0].scale(head_dim)
+
+  def bias(self, r_R):
+    return self._side_by_side('bias', r_R)
+
+  def relative_keys(self, r_R):
+    return self._side_by_side('relative_keys', r_R)
+
+  def relative_queries(self, r_R):
+    return self._side_by_side('relative_queries', r_R)
+
+  def relative_values(self, r_R):
+    return self._side_by_side('relative_values', r_R)
+
+  def _side_by_side(self, hook: str, r_R):
+    """A term of all heads: zeros for those of members without it, [R, H] or [R, H, K]."""
+    terms = []
+    for e in self.members:
+      shape = (
+        (len(r_R), e.dims.heads) if hook == 'bias' else (len(r_R), e.dims.heads, e.dims.head_dim)
+      )
+      term = getattr(e, hook)(r_R) if e.has(hook) else jnp.zeros((1, *shape[1:]))
+      if e.bias_in_scale and not self.bias_in_scale and hook in SCORE_TERMS:
+        term = term * self.scale(self.dims.head_dim)
+      terms.append(jnp.broadcast_to(term, shape))
+    return jnp.concatenate(terms, axis=1)
+
+  def tables(self, r_R):
+    """The tables of each member, by its hook `tables`."""
+    return tuple({'tables': e.tables(r_R)} if e.has('tables') else {} for e in self.members)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    parts = zip(self._cut(s_BHTS, 1), self._cut(q_BHTK, 1), self._cut(k_BGSK, 1), strict=True)
+    scores = []
+    for n, (e, (s, q, k)) in enumerate(zip(self.members, parts, strict=True)):
+      if e.has('score'):
+        terms = tile.tables[n] if self.has('tables') else {}
+        own_tile = dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
+        s = e.score(None if e.recomputes_scores else s, q, k, own_tile)
+      scores.append(s)
+    return jnp.concatenate(scores, axis=1)
+
+
+def _read_members(members) -> list[dict]:
+  """The members as dicts with a name. Raises ValueError."""
+  specs = members.split(',') if isinstance(members, str) else list(members)
+  specs = [{'name': spec} if isinstance(spec, str) else spec for spec in specs]
+  if not specs or not all(hasattr(spec, 'keys') and 'name' in spec for spec in specs):
+    raise ValueError(f'members={members!r} must be names, or dicts with a name, of encodings')
+  return [dict(spec) for spec in specs]
+
+
+def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
+  """How many heads each member has, taken out of the specs. Raises ValueError."""
+  counts = [spec.pop('heads', None) for spec in specs]
+  open_members = counts.count(None)
+  left = dims.heads - sum(n for n in counts if n is not None)
+  group = dims.heads // dims.kv_heads
+  if open_members and left % open_members == 0:
+    counts = [left // open_members if n is None else n for n in counts]
+  if None in counts or sum(counts) != dims.heads or any(n < 1 or n % group for n in counts):
+    allowed = f'{dims.heads} together' + (f', multiples of {group}, which share keys' * (group > 1))
+    raise ValueError(f'members have heads {tuple(counts)}; allowed: {allowed}')
+  return counts
+
+
+def _check_members(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members that cannot stand beside one another. Raises ValueError."""
+  for name, e in zip(names, encodings, strict=True):
+    for hook, words in (('sample_positions', 'samples positions'), ('add_to_input', 'is added')):
+      if e.has(hook):
+        raise ValueError(f'{name} {words} for all heads; allowed: a chain of it and `heads`')
+    if e.scans_keys:
+      raise ValueError(f'{name} carries sums along keys; allowed: encodings that do not')
+  facts = {
+    'scale': [e.scale(e.dims.head_dim) for e in encodings],
+    'query_scale': [e.query_scale for e in encodings],
+    'normalizer': [e.normalizer for e in encodings],
+    'qk_width': [e.qk_width for e in encodings],
+    'positions_per_token': [e.positions_per_token for e in encodings if e.position_kind],
+  }
+  for fact, values in facts.items():
+    if len(dict.fromkeys(values)) > 1:
+      said = ', '.join(map(str, values))
+      raise ValueError(f'members have {fact} {said}; allowed: the same for all')
