@@ -408,7 +408,7 @@ def _refuse_and_leave(folder: Path):
   [
     ('taken', lambda folder: None),
     ('one line', lambda folder: validate(load(BASE, {'seed': -1}))),
-    ('many lines', lambda folder: _raise(UserError('a\nb'))),
+    ('many lines', lambda folder: _raise(UserError('a' * 3000))),
     ('traceback', lambda folder: 1 / 0),
     ('left files', _refuse_and_leave),
   ],
