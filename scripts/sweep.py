@@ -27,7 +27,6 @@ def main(argv):
   out = flags.out or Path('runs') / Path(flags.config).stem
   if flags.status:
     return sweep.print_status(flags.config, out, overrides)
-  sweep.check_runs(flags.config, sweep.plan(flags.config, out, overrides))
   return sweep.sweep(flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher)
 
 

@@ -179,11 +179,13 @@ def test_a_broken_sweep_is_one_line(body, words, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_runs_that_overrides_make_equal_are_counted(tmp_path, capsys):
-  path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope", "nope", "alibi")')
-  sweep.plan(path, tmp_path / 'out', {'encoding.name': 'rope'}, (Path('train.py'),))
-  line = '3 runs of the study are 1, which --config.encoding.name makes equal\n'
-  assert capsys.readouterr().out == line
+def test_overrides_that_make_runs_equal_are_refused_but_for_seeds(tmp_path):
+  body = 'def sweep(): return product(vary("encoding.name", "rope", "nope"), vary("seed", 0, 1, 2))'
+  path = study_of(tmp_path, body)
+  line = message(sweep.plan, path, tmp_path / 'out', {'encoding.name': 'rope'})
+  assert "config.encoding.name='rope': makes 6 runs of the study 3; allowed: a field" in line
+  for overrides, count in (({'seed': 7}, 2), ({'seeds': (0, 1)}, 2), ({'eval.k': 8}, 6)):
+    assert len(sweep.plan(path, tmp_path / 'out', overrides)) == count
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def sweep(
   scripts: tuple[Path, ...] = (),
   jobs: int = 1,
   launcher: str = 'local',
+  checks_runs: bool = True,
 ) -> int:
   """Runs the study in the file `path` into the folder `out`, and makes its tables and figures.
 
@@ -48,6 +49,7 @@ def sweep(
     jobs: how many runs are at work at a time on this machine ('local').
     launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
       time, and 'slurm' makes each run a job of a cluster.
+    checks_runs: whether `check_runs` looks at model, corpus and evaluation of all runs first.
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
@@ -75,6 +77,11 @@ def sweep(
   # overrides may take a table its baseline: the sweep runs all the same
   planned = None if overrides else [run.config for run in runs]
   report = study.of_study(path, out, names, planned)
+  if checks_runs:
+    if out.exists():
+      with _only_sweep(out):
+        pass  # if there is another sweep, that should not be said only after the checks
+    check_runs(path, runs)
   with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
   with _only_sweep(out):

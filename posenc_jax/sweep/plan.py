@@ -95,7 +95,8 @@ def plan(
 ) -> list[Run]:
   """The runs of a study, each config checked; `overrides` are laid over what the study sweeps.
 
-  Runs that `overrides` make equal are one. A run may start from one that comes before it in the
+  An override of `seed` or `seeds` leaves one run of those that differ in their seed alone; another
+  one that would make runs equal is refused. A run may start from one that comes before it in the
   sweep: then its `train.init_from` is the dict of overrides of that run, and becomes its directory.
   An override `seeds` takes the place of every `seed` in the sweep.
 
@@ -150,10 +151,18 @@ def plan(
       problem = f'two different runs have one name, {run.name}'
       raise UserError(f'config: {path}: sweep(): {problem}; allowed: values that differ as text')
     runs[workdir] = run
-  if scripts and len(runs) < len(swept_runs):
-    given = ', '.join(f'--config.{field}' for field in overrides)
-    print(f'{len(swept_runs)} runs of the study are {len(runs)}, which {given} makes equal')
+  if len(runs) < len(swept_runs):
+    _check_overrides(overrides, swept_runs, len(runs))
   return list(runs.values())
+
+
+def _check_overrides(overrides: dict[str, object], swept_runs: list[dict], left: int) -> None:
+  """Raises `UserError` where overrides make runs equal, but for those of several seeds."""
+  for field in overrides.keys() - {'seed', 'seeds'}:
+    if len({repr(swept.get(field)) for swept in swept_runs}) > 1:
+      problem = f'makes {len(swept_runs)} runs of the study {left}'
+      allowed = 'a field that its sweep() does not vary, or config.seed'
+      raise UserError(f'config.{field}={shown(overrides[field])}: {problem}; allowed: {allowed}')
 
 
 def _check_sweep(path: str, swept_runs: list[dict]) -> None:
