@@ -509,6 +509,11 @@ def logn(dims, hyper, p):
   return tempered(dims, lambda n, h: max(hyper.get('floor', 1.0), math.log(n, L)))
 
 
+def drope(dims, hyper, p):
+  L = hyper.get('length', dims.train_length)
+  return tempered(dims, lambda n, h: 1 + hyper.get('c', 0.412) * max(0, math.log(n / L)))
+
+
 def ssmax(dims, hyper, p):
   return tempered(
     dims, lambda n, h: p['s'][h] * math.log(n) + (p['b'][h] if hyper.get('bias') else 0)
@@ -916,6 +921,7 @@ RECORDS = {
     hyper={'length': 4},  # the factor is 1 up to it
     variants={'ratio': {'floor': 0.0}},
   ),
+  'drope': Record(drope, hyper={'length': 4}),
   'ssmax': Record(
     ssmax,
     lambda d, h: (0, (2 if h.get('bias') else 1) * d.heads),

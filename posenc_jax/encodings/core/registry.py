@@ -44,6 +44,7 @@ BUILT_IN = {
   'heads': 'core.heads.Heads',
   'logn': 'logn.LogN',
   'ssmax': 'ssmax.SSMax',
+  'drope': 'drope.DroPE',
   'nope_scale': 'nope_scale.NoPEScale',
   'llama4_temperature': 'llama4_temperature.Llama4Temperature',
   'random_positions': 'random_positions.RandomPositions',

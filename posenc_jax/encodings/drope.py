@@ -1,0 +1,31 @@
+"""What is left of RoPE after DroPE: no position, and a temperature past the training length."""
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
+
+
+class DroPE(VisibleKeys):
+  """q_i (1 + c log(max(1, n_i / L))), n_i keys that i sees: no encoding at all up to L tokens.
+
+  To be laid over a model that was trained with RoPE and, for the last part of its training, without
+  (DroPE: a run that starts from the other). The paper multiplies logits by 1 + c log(S / L) for a
+  context of S tokens; here each query has its own count, so that a result does not depend on what
+  comes after. The paper's c is 0.412 for models trained from scratch, 0.103 for SmolLM.
+  """
+
+  paper = 'Gelberg et al. 2025, arXiv:2512.12167'
+  parameter_summary = 'none'
+  reported_extrapolation = None
+
+  def __init__(self, dims: Dims, rngs, *, length: int | None = None, c: float = 0.412):
+    """`length`: L, after which the factor rises; None: the training length."""
+    super().__init__(dims, rngs)
+    self.length, self.c = dims.train_length if length is None else length, c
+    if self.length < 1 or c < 0:
+      raise ValueError(f'length={self.length} must be at least 1 and c={c} at least 0')
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    factor = 1 + self.c * jnp.log(jnp.maximum(i[..., None] / self.length, 1.0))
+    return multiply_queries(q_BTHK, factor), k_BSGK
