@@ -3,8 +3,8 @@ length (Gelberg et al. 2025, arXiv:2512.12167, in kind).
 
   python scripts/sweep.py --config=configs/drope.py --jobs=2
 
-A seed is one training of 600 steps with RoPE at 128 tokens. From its parameters three runs go on for
-100 steps at a third of the rate: `rope` as it was, which is the control; `drope` without any
+A seed is one training of 600 steps with RoPE at 128 tokens. From its parameters three runs go on
+for 100 steps at a third of the rate: `rope` as it was, which is the control; `drope` without any
 position; `drope_qk_norm` the same with QK-norm switched on, as the paper advises. Then
 `drope_temperature` lays the paper's temperature over `drope`, and trains nothing. `nope` never had
 a position, and trains for all 700 steps.

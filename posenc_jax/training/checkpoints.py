@@ -1,6 +1,5 @@
 """The checkpoints of a run: saving in the background, restoring the last one that is whole."""
 
-import contextlib
 import functools
 import os
 import zlib
@@ -15,11 +14,7 @@ from posenc_jax import storage
 from posenc_jax.config import saved_config
 from posenc_jax.distributed import processes
 from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, user_errors
-from posenc_jax.training.orbax_workarounds import (
-  closed_event_loop_ignored,
-  disk_errors_as_oserror,
-  silence_logged_tracebacks,
-)
+from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror, silence_tracebacks
 
 
 def finished_parameters(workdir: str | Path, model):
@@ -88,8 +83,7 @@ class Checkpoints:
     self._max_to_keep, self._is_read_only = max_to_keep, max_to_keep is None
     self._is_saving, self._is_shared = False, not processes.is_multiprocess()
     self._disk_errors = functools.partial(disk_errors_as_oserror, self._folder)
-    self._exit_stack = contextlib.ExitStack()
-    silence_logged_tracebacks()
+    silence_tracebacks()
     with self._disk_errors():
       if not self._is_read_only and processes.is_primary():
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -287,16 +281,14 @@ class Checkpoints:
       self._manager.close()
 
   def __enter__(self):
-    self._exit_stack.enter_context(closed_event_loop_ignored())
     return self
 
   def __exit__(self, kind, *_):
     """Closes, except at Ctrl-C or where it might wait for processes that this error has lost."""
-    with self._exit_stack:
-      every_process_ends = kind is None or issubclass(kind, UserError | Stopped)
-      would_wait = kind is KeyboardInterrupt or processes.is_multiprocess()
-      if every_process_ends or not would_wait:
-        self.close()
+    every_process_ends = kind is None or issubclass(kind, UserError | Stopped)
+    would_wait = kind is KeyboardInterrupt or processes.is_multiprocess()
+    if every_process_ends or not would_wait:
+      self.close()
 
 
 def _leaves_by_path(tree) -> dict[str, object]:

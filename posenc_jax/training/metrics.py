@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from posenc_jax import storage
 from posenc_jax.distributed import processes
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError
 from posenc_jax.model.token_nll import BITS
 from posenc_jax.training.checkpoints import not_finite
 from posenc_jax.training.profiler import peak_memory
@@ -207,8 +207,8 @@ class RunRows:
 
     Raises UserError where the file is damaged.
     """
-    with user_errors(ValueError):
-      rows = storage.read_rows(self.metrics)
+    rows = storage.read_rows(self.metrics)
+    storage.read_rows(self.timing)  # if it is damaged, that should be said now and not at the end
     if any(type(row.get('step')) is not int for row in rows):
       raise UserError(f'{self.metrics} is damaged: a row has no step; allowed: without that row')
     kept = [row for row in rows if row['step'] <= step]

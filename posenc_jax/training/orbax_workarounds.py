@@ -5,11 +5,12 @@ of errors that are raised as well, and print one more when Orbax closes their ev
 """
 
 import contextlib
+import functools
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -28,27 +29,22 @@ def disk_errors_as_oserror(folder: Path) -> Iterator[None]:
     raise OSError(number, os.strerror(number), str(folder)) from error
 
 
-def silence_logged_tracebacks() -> None:
-  """Drops log records of Orbax: they hold tracebacks of errors that it raises as well."""
+def silence_tracebacks() -> None:
+  """Prints no traceback of errors that Orbax raises as well, from now on.
+
+  It logs them, and threads of TensorStore that come back after it closed their event loop, because
+  it read or wrote in vain, print one more.
+  """
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(_is_not_of_orbax)
+  if not (isinstance(sys.excepthook, functools.partial) and sys.excepthook.func is _report):
+    sys.excepthook = functools.partial(_report, sys.excepthook)
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
   return 'orbax' not in record.pathname + record.getMessage()
 
 
-@contextlib.contextmanager
-def closed_event_loop_ignored() -> Iterator[None]:
-  """Prints no traceback of threads whose event loop Orbax closed because a write failed."""
-  excepthook = sys.excepthook
-
-  def report(kind, error, trace):
-    if str(error) != 'Event loop is closed':
-      excepthook(kind, error, trace)
-
-  sys.excepthook = report
-  try:
-    yield
-  finally:
-    sys.excepthook = excepthook
+def _report(report: Callable[..., None], kind: type, error: BaseException, trace) -> None:
+  if str(error) != 'Event loop is closed':
+    report(kind, error, trace)
