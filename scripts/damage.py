@@ -284,7 +284,8 @@ def results(workdir: Path) -> dict[str, object]:
   from posenc_jax.model.decoder import build
   from posenc_jax.training.checkpoints import Checkpoints
 
-  found = {name: (workdir / name).read_bytes() for name in ('metrics.jsonl', 'eval.jsonl')}
+  files = [workdir / name for name in ('metrics.jsonl', 'eval.jsonl')]
+  found = {file.name: file.read_bytes() if file.exists() else b'' for file in files}
   c = config.saved_config(workdir)
   found['config'] = config.flat(config.training_part(c))
   with Checkpoints(workdir) as checkpoints:
