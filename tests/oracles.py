@@ -168,6 +168,71 @@ def vo_rope(dims, hyper, p):
   return Oracle(dot(K), move=lambda v, i, j, h: turn(j - i) @ v)
 
 
+def with_frequencies(dims, f):
+  """RoPE whose pair m of channels, in halves, turns by f(m) radians a position."""
+  K = dims.head_dim
+
+  def turned(x, t, h):
+    pairs = [(x[m] + 1j * x[m + K // 2]) * np.exp(1j * t * f(m)) for m in range(K // 2)]
+    return np.array([z.real for z in pairs] + [z.imag for z in pairs])
+
+  return Oracle(
+    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
+  )
+
+
+def clipped_rope(dims, hyper, p):
+  K, n = dims.head_dim, hyper['clipped']
+
+  def f(m):
+    place = m - (K // 2 - n)
+    taper = 0.5 * (1 + math.cos(math.pi * place / (n - 1))) if place >= 0 else 1
+    return (taper if place < 0 or not hyper.get('hard') else 0) * 10_000 ** (-2 * m / K)
+
+  return with_frequencies(dims, f)
+
+
+def hope(dims, hyper, p):
+  def f(m):
+    own = hyper.get('base', 10_000) ** (-2 * m / dims.head_dim)
+    return own if 2 * math.pi / own <= hyper.get('length', dims.train_length) else 0
+
+  return with_frequencies(dims, f)
+
+
+def resonance_rope(dims, hyper, p):
+  wavelength = lambda m: 2 * math.pi * hyper.get('base', 10_000) ** (2 * m / dims.head_dim)
+  return with_frequencies(dims, lambda m: 2 * math.pi / round(wavelength(m)))
+
+
+def fope(dims, hyper, p):
+  K, H, G, L = dims.head_dim, dims.heads, dims.kv_heads, dims.train_length
+  f = [hyper.get('base', 10_000) ** (-2 * m / K) for m in range(K // 2)]
+  f = [w for w in f if w * L >= 2 * math.pi]
+  mixed = min(len(f), K // 4)
+  spread = hyper.get('gain', 0.3) * math.sqrt(2 / ((len(f) + G) * mixed))
+  draws = np.random.default_rng(hyper.get('seed', 0)).standard_normal((2, G, len(f), mixed))
+  step = math.ceil(len(f) / mixed)
+
+  def wave(which, t, g, m):
+    if m >= mixed:
+      return 1.0
+    own = (math.cos, math.sin)[which]
+    return sum(
+      (spread * draws[which, g, n, m] + (n == m * step)) * own(t * w) for n, w in enumerate(f)
+    )
+
+  def turned(x, t, g):
+    c, s = ([wave(which, t, g, m) for m in range(K // 2)] for which in (0, 1))
+    pairs = [(x[m], x[m + K // 2], c[m], s[m]) for m in range(K // 2)]
+    return np.array(
+      [a * c - b * s for a, b, c, s in pairs] + [b * c + a * s for a, b, c, s in pairs]
+    )
+
+  of = lambda h: h // (H // G)
+  return Oracle(lambda q, k, i, j, h: turned(q, i, of(h)) @ turned(k, j, of(h)) / math.sqrt(K))
+
+
 def sink(dims, hyper, p):
   return Oracle(dot(dims.head_dim), sink=lambda q, i, h: p['logits'][h])
 
@@ -940,6 +1005,12 @@ RECORDS = {
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
+  'clipped_rope': Record(
+    clipped_rope, hyper={'clipped': 3}, variants={'hard': {'clipped': 2, 'hard': True}}
+  ),
+  'hope': Record(hope, variants={'long': {'length': 700}}),
+  'resonance_rope': Record(resonance_rope, variants={'fast': {'base': 50.0}}),
+  'fope': Record(fope, variants={'fast': {'base': 50.0, 'gain': 0.6, 'seed': 3}}),
 }
 
 

@@ -293,6 +293,39 @@ def test_p_rope_of_all_pairs_is_rope_and_of_none_nope(layout):
   same(build('p_rope', p=0.0, layout=layout), build('nope'), is_causal=False)
 
 
+def spectrum(name, **hyper):
+  return make(name, **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), **hyper).spectrum(90)[0]
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'factors'),
+  [
+    ('clipped_rope', {}, [1, 1, 1, 1, 1, 1, 1, 0]),  # 20 of 64 frequencies: 2 of 8
+    ('clipped_rope', {'clipped': 5}, [1, 1, 1, 1, 0.853553, 0.5, 0.146447, 0]),
+    ('clipped_rope', {'clipped': 3, 'hard': True}, [1, 1, 1, 1, 1, 0, 0, 0]),
+    ('clipped_rope', {'clipped': 0}, [1] * 8),
+    ('hope', {}, [1, 1, 0, 0, 0, 0, 0, 0]),  # wavelengths 6.3, 19.9, 62.8, .. of 40 tokens
+    ('hope', {'length': 70}, [1, 1, 1, 0, 0, 0, 0, 0]),
+  ],
+)
+def test_spectra_golden_values(name, hyper, factors):
+  np.testing.assert_allclose(spectrum(name, **hyper) / spectrum('rope'), factors, atol=5e-7)
+
+
+def test_resonance_rope_golden_values():
+  wavelengths = 2 * np.pi / spectrum('resonance_rope')
+  np.testing.assert_allclose(wavelengths, [6, 20, 63, 199, 628, 1987, 6283, 19869], rtol=1e-12)
+
+
+def test_spectra_are_changed_after_scaling():
+  scaling = {'rope_type': 'linear', 'factor': 4.0}
+  np.testing.assert_allclose(
+    2 * np.pi / spectrum('resonance_rope', scaling=scaling)[:3], [25, 79, 251], rtol=1e-12
+  )
+  for name in ('clipped_rope', 'hope'):
+    np.testing.assert_allclose(spectrum(name, scaling=scaling), spectrum(name) / 4)
+
+
 @pytest.mark.parametrize('hyper', [{'gamma': 1e9}, {'scale_base': 1e9}])
 def test_xpos_without_decay_is_rope(hyper):
   same(build('xpos', **hyper), build('rope', layout='interleaved'))
@@ -903,6 +936,9 @@ def test_sharing(name, share):
     ('fox', {'gate': 'x'}, "fox: gate='x' must be one of data, learned, fixed"),
     ('fox', {'shortest': 0}, 'fox: shortest=0 and longest=40 must be greater than 0'),
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5 must be from 0 to 1'),
+    ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5 must be from 0 to 4 frequencies'),
+    ('hope', {'length': 0}, 'hope: length=0 must be at least 1'),
+    ('fope', {'gain': -1.0}, 'fope: head_dim=8 must be at least 4, gain=-1.0 and seed=0 at least'),
     ('p_rope', {'base': 1}, 'p_rope: base=1 must be greater than 1'),
     ('p_rope', {'layout': 'x'}, "p_rope: layout='x' must be one of half, interleaved"),
     (

@@ -51,6 +51,10 @@ BUILT_IN = {
   'vo_rope': 'vo_rope.VORoPE',
   'sink': 'sink.Sink',
   'softmax_plus_one': 'softmax_plus_one.SoftmaxPlusOne',
+  'clipped_rope': 'clipped_rope.ClippedRoPE',
+  'hope': 'hope.HoPE',
+  'resonance_rope': 'resonance_rope.ResonanceRoPE',
+  'fope': 'fope.FoPE',
 }
 
 
