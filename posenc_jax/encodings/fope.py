@@ -24,6 +24,7 @@ class FoPE(Encoding):
   parameter_summary = 'none: fixed mixtures'
   reported_extrapolation = None
   relative = False
+  position_kind = 'floats'
   rotates_qk = True
 
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, gain: float = 0.3, seed: int = 0):
@@ -55,7 +56,7 @@ class FoPE(Encoding):
     diagonal = np.arange(D)[:, None] == np.arange(mixed) * math.ceil(D / max(mixed, 1))
     return diagonal + spread * np.random.default_rng(self.seed).standard_normal((2, G, D, mixed))
 
-  def coordinates(self, x_BSD, position_ids):
+  def coordinates(self, x_BSD, position_ids, visible_BS):
     """Cosines and sines: float32 [B|1, S, G, K/2] each."""
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
     angles_BSD = jnp.multiply.outer(position_ids.astype(jnp.float32), frequencies)

@@ -11,7 +11,7 @@ class ResonanceRoPE(RoPE):
   """RoPE with frequencies 2 pi / round(2 pi / f): each turns back to where it began after whole
   tokens.
 
-  Wang et al. 2024, section 4. So a position past the training length has features that were seen
+  Wang et al. 2024. So a position past the training length has features that were seen
   in training, for every wavelength below it. Wavelengths are rounded after `scaling`: with yarn
   that is the paper's Resonance YaRN.
   """

@@ -55,6 +55,15 @@ BUILT_IN = {
   'hope': 'hope.HoPE',
   'resonance_rope': 'resonance_rope.ResonanceRoPE',
   'fope': 'fope.FoPE',
+  'scale_invariant': 'scale_invariant.ScaleInvariant',
+  'nape': 'nape.NAPE',
+  'asentmax_temperature': 'asentmax_temperature.AsentmaxTemperature',
+  'grape_m': 'grape_m.GrapeM',
+  'grape_m_context': 'grape_m.GrapeMContext',
+  'grape_a': 'grape_a.GrapeA',
+  'string': 'string.String',
+  'dca': 'dca.DCA',
+  'repo': 'repo.RePo',
 }
 
 
