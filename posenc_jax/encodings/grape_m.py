@@ -67,7 +67,9 @@ class GrapeMContext(GrapeM):
   is not scaled there.
   """
 
+  paper = GrapeM.paper
   parameter_summary = 'a frequency a pair of channels and a phase gate, a layer'
+  reported_extrapolation = None
   causal_only = True
   needs_inputs = True
   position_kind = None
