@@ -328,6 +328,8 @@ def test_spectra_are_changed_after_scaling():
   )
   for name in ('clipped_rope', 'hope'):
     np.testing.assert_allclose(spectrum(name, scaling=scaling), spectrum(name) / 4)
+  still = {'rope_type': 'proportional', 'partial_rotary_factor': 0.25}
+  np.testing.assert_array_equal(spectrum('resonance_rope', scaling=still)[2:], 0)
 
 
 @pytest.mark.parametrize('hyper', [{'gamma': 1e9}, {'scale_base': 1e9}])
@@ -486,6 +488,16 @@ def test_nape_is_alibi_of_linear_slopes_and_nope():
   np.testing.assert_allclose(slopes(), [[1, 0.5, 0, 0]] * 2)
   np.testing.assert_allclose(slopes(alibi_heads=4), [[1, 1 / 2, 1 / 3, 1 / 4]] * 2)
   same(build('nape', alibi_heads=0), build('nope'))
+
+
+def test_nape_with_a_temperature_is_a_mixture_of_heads():
+  linear = {'name': 'nape', 'alibi_heads': 2, 'heads': 2}
+  enc = zeroed(build('heads', members=(linear, 'asentmax_temperature')))
+  x, weights, _ = inputs()
+  run = lambda enc, scale: layer(enc, weights | {'q': scale * weights['q']}, x, backend='dense')
+  np.testing.assert_allclose(run(enc, 1)[:, :, :2], run(build('nape'), 1)[:, :, :2], atol=1e-5)
+  warm = run(build('nope'), 1 + np.log(2))
+  np.testing.assert_allclose(run(enc, 1)[:, :, 2:], warm[:, :, 2:], atol=1e-5)
 
 
 def test_scale_invariant_golden_values():
@@ -735,6 +747,11 @@ CHAINED = (
   'pope',
   'path',
   'vo_rope',
+  'scale_invariant',
+  'grape_a',
+  'asentmax_temperature',
+  'repo',
+  'dca',
 )
 
 

@@ -15,7 +15,7 @@ class FoPE(Encoding):
 
   Hua et al. 2024, as released. f are RoPE's frequencies that make a turn in L tokens, D of them; C
   and S [D, D'], D' = min(D, K/4), are fixed and random, a pair of them for each key/value head:
-  ones in a diagonal plus N(0, 2 (gain / D')^2 D' / (D + G)). The other pairs of channels get the
+  ones in a diagonal plus N(0, 2 gain^2 / (D' (D + G))). The other pairs of channels get the
   cosine 1 and the sine 1, so that they do not depend on position. All layers have the same C and S,
   those of the code each their own.
   """

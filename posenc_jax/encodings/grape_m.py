@@ -68,7 +68,7 @@ class GrapeMContext(GrapeM):
   """
 
   paper = GrapeM.paper
-  parameter_summary = 'a frequency a pair of channels and a phase gate, a layer'
+  parameter_summary = 'frequencies and a phase gate a layer'
   reported_extrapolation = None
   causal_only = True
   needs_inputs = True

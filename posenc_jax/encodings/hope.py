@@ -9,8 +9,7 @@ from posenc_jax.encodings.rope import RoPE
 
 
 class HoPE(RoPE):
-  """RoPE without the frequencies that make less than a turn in L tokens: pairs with f < 2 pi / L
-  stand still.
+  """RoPE whose pairs of fewer than one turn in L tokens, f < 2 pi / L, stand still.
 
   High-frequency rotary position encoding, Chen et al. 2024. Others have called other encodings
   HoPE: a hyperbolic one (arXiv:2509.05218) and one of videos (arXiv:2505.20444).

@@ -8,10 +8,10 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 class ScaleInvariant(Encoding):
   """s_ij = a_r q_i . k_j / sqrt(K) + 1 - a_r^2, a_r^2 = 2 log(1 + r / tau) + 1, r = |i - j|.
 
-  Anson et al. 2025. If q . k / sqrt(K) is a unit normal deviate, every decade of distances gets as
-  much attention and few tokens of each: to be used with `qk_norm`. All that members before it in a
-  chain add to the scores is multiplied too. Its authors have it behind p-RoPE without wavelengths
-  beyond L, which is `hope`: ('hope', 'scale_invariant').
+  Anson et al. 2025. If q . k / sqrt(K) is a unit normal deviate, every decade of distances gets
+  the same share of attention, on few of its tokens: to be used with `qk_norm`. All that members
+  before it in a chain add to the scores is multiplied too. Its authors have it behind p-RoPE
+  without wavelengths beyond L, which is `hope`: ('hope', 'scale_invariant').
   """
 
   paper = 'Anson et al. 2025, arXiv:2505.17083'
