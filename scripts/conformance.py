@@ -1,6 +1,10 @@
-"""Computes golden vectors with implementations of others: transformers and x-transformers.
+"""Computes golden vectors with implementations of others: transformers, x-transformers, and the
+repositories of papers.
 
   pip install -e '.[conformance]' && python scripts/conformance.py
+
+A repository is read from a clone, `git clone https://github.com/OWNER/NAME references/OWNER/NAME`,
+at the commit in COMMITS; of a file there only the definitions that are asked for are executed.
 
 It writes tests/golden/rope_types.json (frequencies) and tests/golden/attention.json (the outputs of
 one layer of odd sizes, whose weights `fill` makes). With names as arguments it computes only these
@@ -9,14 +13,19 @@ torch is imported inside functions here. To add an encoding, add a case to CASES
 its weights to REFERENCES.
 """
 
+import __future__
+
+import ast
 import dataclasses
 import importlib.metadata
 import importlib.util
 import json
 import math
+import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -28,7 +37,18 @@ from posenc_jax import config
 from posenc_jax.encodings import make
 from posenc_jax.errors import UserError, nearest
 
-GOLDEN = Path(__file__).parent.parent / 'tests' / 'golden'
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / 'tests' / 'golden'
+COMMITS = {
+  'hrlics/CoPE': 'ed52ba5e2d80aaea7577144109c572e93e84e537',
+  'sheryc/resonance_rope': '4a7f5a703b2e96756939db51916937ab7c5ab3a9',
+  'TsinghuaC3I/Fourier-Position-Embedding': 'bd94b20d82bf11240ad3584c515c790d255da919',
+  'deep-spin/asentmax': 'be54bd3f9cfb9f17c80a8d956ea827f5cf93d07d',
+  'model-architectures/GRAPE': 'f5b539f35066f9067bf36e1f9d802212fce7884e',
+  'HKUNLP/STRING': '216cc2f04cee147e8c3cfaa15723b182ecbe321e',
+  'HKUNLP/ChunkLlama': '2add4d7c99d24dcc1ab03414cc602abb2e28cf2c',
+  'SakanaAI/repo': '1508a73ac7303e0bce6404cbf0aa8ddba8f08578',
+}
 S = 11  # tokens
 SIZES = {'model_dim': 18, 'heads': 3, 'kv_heads': 3, 'head_dim': 6, 'train_length': 7}
 
@@ -74,6 +94,7 @@ class Case:
     }
 
 
+ONE_WIDE_HEAD = {'heads': 1, 'kv_heads': 1, 'head_dim': 48}
 CASES = {
   'llama': Case('rope', {'base': 500.0}, {'kv_heads': 1}),
   'llama_yarn': Case('rope', {'scaling': {'rope_type': 'yarn', 'factor': 4.0}}),
@@ -93,6 +114,19 @@ CASES = {
   'x_forgetting': Case('fox'),
   'x_pope': Case('pope'),
   'x_xpos': Case('xpos', {'scale_base': 20.0, 'base': 300.0}),
+  'clipped_rope': Case('clipped_rope', {'clipped': 20}, ONE_WIDE_HEAD),
+  'clipped_rope_hard': Case('clipped_rope', {'clipped': 20, 'hard': True}, ONE_WIDE_HEAD),
+  'resonance_rope': Case('resonance_rope', {'base': 3.0}),
+  'resonance_yarn': Case('resonance_rope', {'scaling': {'rope_type': 'yarn', 'factor': 4.0}}),
+  'fope': Case('fope', {'base': 10.0}, {'head_dim': 10, 'train_length': 40}),
+  'nape': Case('nape'),
+  'asentmax_temperature': Case('asentmax_temperature', {'bias': True}),
+  'grape_m': Case('grape_m'),
+  'grape_m_context': Case('grape_m_context'),
+  'grape_a': Case('grape_a'),
+  'string': Case('string', {'window': 5, 'local': 2, 'attention_factor': 0.1 * math.log(2) + 1}),
+  'dca': Case('dca', {'chunk': 5, 'local': 2}),
+  'repo': Case('repo', {'base': 500.0}),
 }
 
 
@@ -370,7 +404,7 @@ def causal_scores(q, k):
   """Scaled products [1, H, S, S] of queries and keys, with the causal mask."""
   import torch
 
-  return q @ k.swapaxes(2, 3) / 6**0.5 + causal_mask(torch)
+  return q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5 + causal_mask(torch)
 
 
 def weighted_values(scores, v):
@@ -421,6 +455,317 @@ def x_pope(w, p, case):
   return weighted_values(causal_scores(q, k), project(w, 'v'))
 
 
+def definitions(repository: str, path: str, *names: str, **known) -> SimpleNamespace:
+  """Functions, classes or methods ('Class.method') of a file of a repository.
+
+  They are executed alone, in a namespace of torch and `known`. Raises UserError where there is no
+  clone.
+  """
+  import torch
+
+  clone = ROOT / 'references' / repository
+  if not clone.exists():
+    command = f'git clone https://github.com/{repository} references/{repository}'
+    raise UserError(f'references/{repository} is missing; allowed: after {command}')
+  show = ['git', '-C', clone, 'show', f'{COMMITS[repository]}:{path}']
+  nodes = {}
+  for node in ast.parse(
+    subprocess.run(show, check=True, capture_output=True, text=True).stdout
+  ).body:
+    nodes[getattr(node, 'name', '')] = node
+    for method in node.body if isinstance(node, ast.ClassDef) else ():
+      nodes[f'{node.name}.{getattr(method, "name", "")}'] = method
+  module = ast.Module([nodes[name] for name in names], [])
+  space = {'torch': torch, 'nn': torch.nn, 'F': torch.nn.functional, 'math': math}
+  space |= {'einsum': torch.einsum, **known}
+  # Annotations name types of libraries that are not needed here.
+  flags = __future__.annotations.compiler_flag
+  exec(compile(module, path, 'exec', flags), space)
+  return SimpleNamespace(**space)
+
+
+def turned_halves(x, cos, sin):
+  """x turned by cosines and sines of all K channels, in halves."""
+  import torch
+
+  first, second = x.chunk(2, dim=-1)
+  return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def attention_turned(w, cos, sin):
+  """Attention of queries and keys turned by the same waves."""
+  q, k = (turned_halves(project(w, n), cos, sin) for n in 'qk')
+  return weighted_values(causal_scores(q, k), project(w, 'v'))
+
+
+def clipped_rope(w, p, case):
+  import torch
+
+  K = case.sizes['head_dim']
+  frequencies = torch.tensor(10_000.0) ** (-torch.arange(0, K, 2) / K)
+  code = definitions(
+    'hrlics/CoPE',
+    'modeling_cope.py',
+    'LlamaRotaryEmbedding',
+    ROPE_INIT_FUNCTIONS={'default': lambda config, device: (frequencies, 1.0)},
+    dynamic_rope_update=lambda f: f,
+  )
+  is_hard = case.hyper.get('hard', False)
+  config = SimpleNamespace(
+    rope_scaling=None, max_position_embeddings=S, use_cope=not is_hard, use_hardclip=is_hard
+  )
+  cos, sin = code.LlamaRotaryEmbedding(config)(w['x'], torch.arange(S)[None])
+  return attention_turned(w, cos, sin)
+
+
+def resonance_rope(w, p, case):
+  import torch
+  from einops import repeat
+
+  code = definitions(
+    'sheryc/resonance_rope',
+    'llama_finetuning/scaled_rope/LlamaYaRNScaledResonanceRotaryEmbedding.py',
+    *('find_correction_dim', 'find_correction_range', 'linear_ramp_mask', 'get_mscale'),
+    'LlamaYaRNScaledResonanceRotaryEmbedding',
+    repeat=repeat,
+  )
+  rotary = code.LlamaYaRNScaledResonanceRotaryEmbedding(
+    6,
+    max_position_embeddings=S,
+    base=case.hyper.get('base', 10_000.0),
+    scale=case.hyper.get('scaling', {}).get('factor', 1.0),
+    original_max_position_embeddings=SIZES['train_length'],
+  )
+  return attention_turned(w, *(torch.cat([half, half], dim=-1) for half in rotary(w['x'], S)))
+
+
+def fope(w, p, case):
+  import torch
+
+  code = definitions(
+    'TsinghuaC3I/Fourier-Position-Embedding',
+    'olmo/model.py',
+    *('RotaryEmbedding', 'FourierEmbedding'),
+    _non_meta_init_device=lambda config: torch.device('cpu'),
+  )
+
+  class Config(SimpleNamespace):
+    """Settings of the published runs; the others are off."""
+
+    def __getattr__(self, name):
+      return None if name.startswith('__') else False
+
+  sizes = SIZES | case.sizes
+  config = Config(
+    d_model=sizes['heads'] * sizes['head_dim'],
+    n_heads=sizes['heads'],
+    max_sequence_length=sizes['train_length'],
+    rope_theta=case.hyper['base'],
+    rope_init_distribution='exponential',
+    rope_init_floor_freq=0.0,
+    rope_init_upper_freq=1.0,
+    rope_clamp_floor_freq=True,
+    rope_floor_freq_ratio=1.0,
+    rope_clamp_floor_to_zero=True,
+    rope_zero_freq_ratio=-1.0,
+    rope_full_precision=True,
+    fourier=True,
+    fourier_init='eye_xavier_norm',
+    fourier_separate_basis=True,
+    fourier_separate_head=True,
+    fourier_ignore_zero=True,
+  )
+  turn = code.FourierEmbedding(config, {}, use_rope_cache=False)
+  mixtures = torch.tensor(case.build()[0].mixtures(), dtype=torch.float32)
+  turn.cos_coef.data, turn.sin_coef.data = mixtures
+  q, k = (turn(project(w, n), S) for n in 'qk')
+  return weighted_values(causal_scores(q, k), project(w, 'v'))
+
+
+def asentmax(w, p, case):
+  """`nape`, or the temperature of all heads."""
+  import torch
+
+  code = definitions(
+    'deep-spin/asentmax',
+    'synthetic/src/models/architectures/sparse_gemma.py',
+    *('get_nape_slopes', 'make_bias_tensor', 'SparseGemma2Attention._apply_length_scaling'),
+  )
+  q, k, v = (project(w, n) for n in 'qkv')
+  if case.encoding == 'nape':
+    bias = code.make_bias_tensor(code.get_nape_slopes(3, 1), S)
+    return weighted_values(causal_scores(q, k) + bias, v)
+  projections = {}
+  for name, weight, offset in (('beta', 'w_b', 'b_b'), ('gamma', 'w_g', 'b_g')):
+    module = projections[f'attn_scale_{name}_proj'] = torch.nn.Linear(18, 3)
+    linear(module, p[weight])
+    module.bias.data = p[offset]
+  layer = SimpleNamespace(
+    log_position=torch.log(torch.arange(2, S + 2)).reshape(1, 1, -1, 1),
+    num_scaled_heads=3,
+    attn_scale_type='adapt-softplus-tanh',
+    attn_scale_gamma_range=2,
+    attn_scale_delta=1,
+    **projections,
+  )
+  q = code._apply_length_scaling(layer, q, w['x'][None], S, S)
+  return weighted_values(causal_scores(q, k), v)
+
+
+def grape(w, p, case):
+  """GRAPE-M turns the other way round, which a swap of the halves of each head undoes."""
+
+  file, own = {
+    'grape_m': ('m-nonctx', ('apply_rotary_emb', 'MSGRAPECommuting')),
+    'grape_m_context': ('m-ctx', ('apply_rotary_emb', '_softplus_inverse', 'MSGRAPEContextType1')),
+    'grape_a': (
+      'a-querykeygated',
+      ('_softplus_inverse', '_get_alibi_slopes', 'QueryKeyGatedAdditiveBias'),
+    ),
+  }[case.encoding]
+  path = f'model/llama-mha-grape-{file}.py'
+  code = definitions('model-architectures/GRAPE', path, *own, 'CausalSelfAttention')
+  config = SimpleNamespace(
+    n_head=3, n_embd=18, head_dim=6, n_layer=1, use_qk_rmsnorm=False, using_groupnorm=False
+  )
+  layer = code.CausalSelfAttention(config)
+  swap = 0 if case.encoding == 'grape_a' else 3
+  for name in 'qkv':
+    linear(getattr(layer, f'c_{name}'), w[name].roll(0 if name == 'v' else swap, -1))
+  identity(layer.c_proj)
+  if case.encoding == 'grape_a':
+    bias = layer.querykeygated_bias
+    bias.omega.data, bias.u.data, bias.v.data = p['omega'], p['u'], p['v']
+  else:
+    layer.grape.log_freq.data = p['log_f'][0]
+  if case.encoding == 'grape_m_context':
+    linear(layer.omega_proj, p['u'][:, None])
+    layer.omega_proj.bias.data = p['b']
+  return layer(w['x'][None])[0]
+
+
+def attend_with_lse(q, k, v, mask=0.0):
+  """Attention of queries over keys [1, H, ., K], and the log-sum-exp of the scores."""
+  scores = q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5 + mask
+  return scores.softmax(dim=-1) @ v, scores.logsumexp(dim=-1)
+
+
+def projections(w):
+  """The attributes that released attentions expect of their layer."""
+  import torch
+
+  sizes = {'hidden_size': 18, 'num_heads': 3, 'num_key_value_heads': 3, 'head_dim': 6}
+  layer = SimpleNamespace(num_key_value_groups=1, layer_idx=0, o_proj=lambda x: x, **sizes)
+  for name in 'qkv':
+    module = torch.nn.Linear(18, 18, bias=False)
+    linear(module, w[name])
+    setattr(layer, f'{name}_proj', module)
+  return layer
+
+
+def string(w, p, case):
+  """Token by token: in a pass over a row the code counts pairs at the distance `window` twice."""
+  import torch
+
+  def decode(q, key, value, k_cache, v_cache, cache_seqlens):
+    out, lse = attend_with_lse(q, k_cache.swapaxes(1, 2), v_cache.swapaxes(1, 2))
+    return out.swapaxes(1, 2), lse
+
+  def whole(q, k, v, **options):
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    out, lse = attend_with_lse(q, k, v, causal_mask(torch)[..., : q.shape[2], : q.shape[2]])
+    return out.swapaxes(1, 2), lse, None
+
+  code = definitions(
+    'HKUNLP/STRING',
+    'string_for_llama.py',
+    *('RotaryEmbedding', '_compute_default_rope_parameters', 'apply_rotary_pos_emb'),
+    *('string_flash_forward', 'forward'),
+    attention_factor=case.hyper['attention_factor'],
+    diag_size=case.hyper['window'],
+    local_window=case.hyper['local'],
+    rotate_half=lambda x: torch.cat([-x[..., 3:], x[..., :3]], dim=-1),
+    repeat_kv=lambda x, n: x,
+    flash_attn_func=whole,
+    do_flash_decoding=decode,
+  )
+  layer = projections(w)
+  layer.rotary_emb = code.RotaryEmbedding(6, max_position_embeddings=S)
+  cache, ids = {0: torch.zeros(1, S, 2, 3, 6)}, torch.arange(S)[None]
+
+  def run(tokens, held):
+    cache['cache_seqlens'] = torch.tensor([held])
+    x, own = w['x'][None, tokens], ids[:, tokens]
+    return code.forward(layer, x, position_ids=own, past_key_value=cache)[0][0]
+
+  first = run(slice(S), 0)[: case.hyper['window']]  # decoding needs a full window
+  return torch.cat([first, *(run(slice(t, t + 1), t) for t in range(len(first), S))])
+
+
+def dca(w, p, case):
+  """Token by token: in a pass over a row the code merges chunks in bfloat16."""
+  import torch
+
+  class Cache:
+    held = None
+
+    def get_usable_length(self, length, layer):
+      return 0 if self.held is None else self.held[0].shape[2]
+
+    def update(self, k, v, layer, cache_kwargs):
+      old = self.held or (k[:, :, :0], v[:, :, :0])
+      self.held = tuple(torch.cat(pair, dim=2) for pair in zip(old, (k, v), strict=True))
+      return self.held
+
+  code = definitions(
+    'HKUNLP/ChunkLlama',
+    'chunkllama_attn_replace.py',
+    *('get_mscale', 'ChunkLlamaRotaryEmbedding', 'apply_rotary_pos_emb'),
+    *('merge_attn_outputs', 'forward'),
+    chunk_size=case.hyper['chunk'],
+    local_window=case.hyper['local'],
+    MAX_NEW_TOKENS=0,
+    rotate_half=lambda x: torch.cat([-x[..., 3:], x[..., :3]], dim=-1),
+    repeat_kv=lambda x, n: x,
+    do_flash_attn=attend_with_lse,
+  )
+  layer, cache = projections(w), Cache()
+  layer.rotary_emb = code.ChunkLlamaRotaryEmbedding(6, max_position_embeddings=S)
+  rows = [
+    code.forward(layer, w['x'][None, t : t + 1], None, torch.tensor([[t]]), cache)[0][0, 0]
+    for t in range(S)
+  ]
+  return torch.stack(rows)
+
+
+def repo(w, p, case):
+  import torch
+
+  code = definitions(
+    'SakanaAI/repo',
+    'OLMo/olmo/model.py',
+    *('RotaryEmbedding', 'OLMoSequentialBlock.dynamic_position_encoding_swigluex_multihead'),
+    _non_meta_init_device=lambda config: torch.device('cpu'),
+  )
+  config = SimpleNamespace(
+    d_model=18,
+    n_heads=3,
+    rope_theta=case.hyper['base'],
+    max_sequence_length=S,
+    rope_full_precision=True,
+  )
+  rotary = code.RotaryEmbedding(config, {})
+  layer = SimpleNamespace(
+    gate_map=lambda x: x @ p['w_g'],
+    content_map=lambda x: x @ p['w_c'],
+    final_map=lambda x: x @ p['w_z'],
+    pe_gen_func=rotary.from_positions,
+  )
+  _, waves = code.dynamic_position_encoding_swigluex_multihead(layer, w['x'][None], None)
+  q, k = rotary(project(w, 'q'), project(w, 'k'), *waves)
+  return weighted_values(causal_scores(q, k), project(w, 'v'))
+
+
 REFERENCES: dict[str, Callable] = {
   **dict.fromkeys(('llama', 'llama_yarn', 'llama_dynamic'), llama),
   'gpt_neox': gpt_neox,
@@ -434,6 +779,14 @@ REFERENCES: dict[str, Callable] = {
   'x_cope': x_cope,
   'x_forgetting': x_forgetting,
   'x_pope': x_pope,
+  **dict.fromkeys(('clipped_rope', 'clipped_rope_hard'), clipped_rope),
+  **dict.fromkeys(('resonance_rope', 'resonance_yarn'), resonance_rope),
+  'fope': fope,
+  **dict.fromkeys(('nape', 'asentmax_temperature'), asentmax),
+  **dict.fromkeys(('grape_m', 'grape_m_context', 'grape_a'), grape),
+  'string': string,
+  'dca': dca,
+  'repo': repo,
 }
 
 

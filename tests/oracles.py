@@ -33,6 +33,8 @@ class Oracle:
   move: callable = lambda v, i, j, h: v  # what i gets of v_j
   along: callable = lambda q, k_nK, x_nD, h, seen_n: np.zeros(len(k_nK))
   tokens: callable = lambda x_SD, position_S: x_SD
+  # (q_i, k_j, x_i, x_j, n, h) -> added to a score, x as for `along`, where i sees n keys
+  pair: callable = lambda q, k, x_i, x_j, n, h: 0.0
   across: callable = lambda s_HS, i, j_S: s_HS
   weights: callable = softmax  # of the scores of a row
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
@@ -168,6 +170,71 @@ def vo_rope(dims, hyper, p):
   return Oracle(dot(K), move=lambda v, i, j, h: turn(j - i) @ v)
 
 
+def with_frequencies(dims, f):
+  """RoPE whose pair m of channels, in halves, turns by f(m) radians a position."""
+  K = dims.head_dim
+
+  def turned(x, t, h):
+    pairs = [(x[m] + 1j * x[m + K // 2]) * np.exp(1j * t * f(m)) for m in range(K // 2)]
+    return np.array([z.real for z in pairs] + [z.imag for z in pairs])
+
+  return Oracle(
+    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
+  )
+
+
+def clipped_rope(dims, hyper, p):
+  K, n = dims.head_dim, hyper['clipped']
+
+  def f(m):
+    place = m - (K // 2 - n)
+    taper = 0.5 * (1 + math.cos(math.pi * place / (n - 1))) if place >= 0 else 1
+    return (taper if place < 0 or not hyper.get('hard') else 0) * 10_000 ** (-2 * m / K)
+
+  return with_frequencies(dims, f)
+
+
+def hope(dims, hyper, p):
+  def f(m):
+    own = hyper.get('base', 10_000) ** (-2 * m / dims.head_dim)
+    return own if 2 * math.pi / own <= hyper.get('length', dims.train_length) else 0
+
+  return with_frequencies(dims, f)
+
+
+def resonance_rope(dims, hyper, p):
+  wavelength = lambda m: 2 * math.pi * hyper.get('base', 10_000) ** (2 * m / dims.head_dim)
+  return with_frequencies(dims, lambda m: 2 * math.pi / round(wavelength(m)))
+
+
+def fope(dims, hyper, p):
+  K, H, G, L = dims.head_dim, dims.heads, dims.kv_heads, dims.train_length
+  f = [hyper.get('base', 10_000) ** (-2 * m / K) for m in range(K // 2)]
+  f = [w for w in f if w * L >= 2 * math.pi]
+  mixed = min(len(f), K // 4)
+  spread = hyper.get('gain', 0.3) * math.sqrt(2 / ((len(f) + G) * mixed))
+  draws = np.random.default_rng(hyper.get('seed', 0)).standard_normal((2, G, len(f), mixed))
+  step = math.ceil(len(f) / mixed)
+
+  def wave(which, t, g, m):
+    if m >= mixed:
+      return 1.0
+    own = (math.cos, math.sin)[which]
+    return sum(
+      (spread * draws[which, g, n, m] + (n == m * step)) * own(t * w) for n, w in enumerate(f)
+    )
+
+  def turned(x, t, g):
+    c, s = ([wave(which, t, g, m) for m in range(K // 2)] for which in (0, 1))
+    pairs = [(x[m], x[m + K // 2], c[m], s[m]) for m in range(K // 2)]
+    return np.array(
+      [a * c - b * s for a, b, c, s in pairs] + [b * c + a * s for a, b, c, s in pairs]
+    )
+
+  of = lambda h: h // (H // G)
+  return Oracle(lambda q, k, i, j, h: turned(q, i, of(h)) @ turned(k, j, of(h)) / math.sqrt(K))
+
+
 def sink(dims, hyper, p):
   return Oracle(dot(dims.head_dim), sink=lambda q, i, h: p['logits'][h])
 
@@ -200,6 +267,25 @@ def self_extend(dims, hyper, p):
   w, group = hyper['window'], hyper.get('group', 8)
   far = lambda i, j: i // group - j // group + w - w // group
   return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else far(i, j))
+
+
+def string(dims, hyper, p):
+  w, local = hyper['window'], hyper['local']
+  o = at_distance(dims, hyper, lambda i, j: i - j if i - j < w else i - j - w + local)
+  factor = hyper.get('attention_factor', 1) ** 2
+  return Oracle(lambda *pair: factor * o.score(*pair))
+
+
+def dca(dims, hyper, p):
+  c = hyper['chunk'] - hyper['local']
+
+  def seen(i, j):
+    chunks = i // c - j // c
+    if chunks == 0:
+      return i % c - j % c
+    return min(i % c + c if chunks == 1 else 2 * c - 1, hyper['chunk']) - j % c
+
+  return at_distance(dims, hyper, seen)
 
 
 def alibi(dims, hyper, p):
@@ -500,6 +586,92 @@ def path(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=householders)
 
 
+def turned_by_group(dims, angles):
+  """Scores of q and k, in halves, turned by the angles of their tokens: tokens -> [S, G, K/2]."""
+  H, G, K = dims.heads, dims.kv_heads, dims.head_dim
+  turn = lambda x, a_M: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a_M)
+
+  def pair(q, k, a_GM, b_GM, n, h):
+    g = h // (H // G)
+    return (turn(q, a_GM[g]) * turn(k, b_GM[g]).conj()).real.sum() / math.sqrt(K)
+
+  return Oracle(lambda q, k, i, j, h: 0.0, pair=pair, tokens=angles)
+
+
+def grape_frequencies(dims, hyper, p, scale):
+  f_GM = np.exp(p['log_f'] / hyper.get('scale', scale))
+  return np.broadcast_to(f_GM, (dims.kv_heads, dims.head_dim // 2))
+
+
+def grape_m(dims, hyper, p):
+  f_GM = grape_frequencies(dims, hyper, p, 16)
+  return turned_by_group(dims, lambda x_SD, position_S: np.stack([t * f_GM for t in position_S]))
+
+
+def grape_m_context(dims, hyper, p):
+  f_GM = grape_frequencies(dims, hyper, p, 1)
+
+  def angles(x_SD, position_S):
+    steps = [sigmoid((x @ p['u'] + p['b'][0]) / 16) for x in x_SD]
+    return np.stack([sum(steps[:t]) * f_GM for t in range(len(steps))])
+
+  return turned_by_group(dims, angles)
+
+
+def repo(dims, hyper, p):
+  f_M = hyper.get('base', 500_000) ** (-2 * np.arange(dims.head_dim // 2) / dims.head_dim)
+
+  def angles(x_SD, position_S):
+    out = []
+    for x in x_SD:
+      gate, content = x @ p['w_g'], x @ p['w_c']
+      z_G = (gate / (1 + np.exp(-gate)) * content) @ p['w_z']
+      out.append(np.outer(z_G, f_M))
+    return np.stack(out)
+
+  return turned_by_group(dims, angles)
+
+
+def grape_a(dims, hyper, p):
+  K, H, which = dims.head_dim, dims.heads, hyper.get('gate', 'query_key')
+  softplus = lambda x: math.log(1 + math.exp(x))
+  gate = lambda v, x: softplus(v @ x / (math.sqrt(v @ v) * math.sqrt(K)))
+
+  def score(q, k, i, j, h):
+    rate = (gate(p['v'][h], q) if 'query' in which else 0) + (
+      gate(p['u'][h], k) if 'key' in which else 0
+    )
+    slope = 2 ** (-8 * (h + 1) / H)  # a power of two
+    return q @ k / math.sqrt(K) - abs(i - j) * softplus(p['omega'][h]) * slope * rate
+
+  return Oracle(score)
+
+
+def scale_invariant(dims, hyper, p):
+  def score(q, k, i, j, h):
+    a = math.sqrt(2 * math.log(abs(i - j) / hyper.get('tau', 10) + 1) + 1)
+    return a * (q @ k) / math.sqrt(dims.head_dim) - a**2 + 1
+
+  return Oracle(score)
+
+
+def nape(dims, hyper, p):
+  n = hyper.get('alibi_heads', dims.heads // 2)
+  slope = lambda h: 1 / (h + 1) if h < n else 0
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) - slope(h) * abs(i - j))
+
+
+def asentmax_temperature(dims, hyper, p):
+  delta, gamma, bias = hyper.get('delta', 1), hyper.get('gamma', 2), hyper.get('bias')
+
+  def pair(q, k, x_i, x_j, n, h):
+    b, g = (x_i @ p[f'w_{w}'][:, h] + (p[f'b_{w}'][h] if bias else 0) for w in 'bg')
+    factor = delta + math.log(1 + math.exp(b)) * math.log(n + 1) ** (gamma * math.tanh(g))
+    return factor * (q @ k) / math.sqrt(dims.head_dim)
+
+  return Oracle(lambda q, k, i, j, h: 0.0, pair=pair)
+
+
 def tempered(dims, factor):
   return Oracle(dot(dims.head_dim), temper=factor)
 
@@ -750,6 +922,20 @@ def count_selective_rope(d, h):
   return 0, count + (G * half if h.get('bias') else 0) + ((D + 1) * G if h.get('gate') else 0)
 
 
+def count_grape_m(d, h):
+  return 0, (d.kv_heads if h.get('per_head') else 1) * d.head_dim // 2
+
+
+def count_grape_a(d, h):
+  vectors = 2 if h.get('gate', 'query_key') == 'query_key' else 1
+  return 0, d.heads * (1 + vectors * d.head_dim)
+
+
+def count_repo(d, h):
+  width = h.get('width', max(d.model_dim // 8, 1))
+  return 0, width * (2 * d.model_dim + d.kv_heads)
+
+
 def count_path(d, h):
   D, G, K, rank = d.model_dim, d.kv_heads, d.head_dim, h.get('rank', 32)
   projection = D * rank + rank * G * K if rank else D * G * K
@@ -946,6 +1132,39 @@ RECORDS = {
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
+  'clipped_rope': Record(
+    clipped_rope, hyper={'clipped': 3}, variants={'hard': {'clipped': 2, 'hard': True}}
+  ),
+  'hope': Record(hope, variants={'long': {'length': 700}}),
+  'resonance_rope': Record(resonance_rope, variants={'fast': {'base': 50.0}}),
+  'fope': Record(fope, variants={'fast': {'base': 50.0, 'gain': 0.6, 'seed': 3}}),
+  'scale_invariant': Record(scale_invariant, variants={'near': {'tau': 0.5}}),
+  'nape': Record(nape, variants={'three': {'alibi_heads': 3}}),
+  'asentmax_temperature': Record(
+    asentmax_temperature,
+    lambda d, h: (0, 2 * d.heads * (d.model_dim + bool(h.get('bias')))),
+    variants={'bias': {'delta': 0.5, 'gamma': 1.0, 'bias': True}},
+  ),
+  'grape_m': Record(
+    grape_m, count_grape_m, variants={'per_head': {'per_head': True, 'base': 50.0, 'scale': 2.0}}
+  ),
+  'grape_m_context': Record(
+    grape_m_context,
+    lambda d, h: (0, count_grape_m(d, h)[1] + d.model_dim + 1),
+    variants={'per_head': {'per_head': True, 'base': 50.0}},
+  ),
+  'grape_a': Record(
+    grape_a, count_grape_a, variants={gate: {'gate': gate} for gate in ('query', 'key')}
+  ),
+  'string': Record(
+    string,
+    hyper={'window': 5, 'local': 2},
+    variants={'factor': {'window': 4, 'local': 0, 'attention_factor': 1.3, 'base': 50.0}},
+  ),
+  'dca': Record(
+    dca, hyper={'chunk': 5, 'local': 2}, variants={'whole': {'chunk': 4, 'local': 0, 'base': 50.0}}
+  ),
+  'repo': Record(repo, count_repo, variants={'wide': {'base': 50.0, 'width': 3}}),
 }
 
 
@@ -970,7 +1189,11 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
       s_HS = np.zeros((H, len(seen)))
       for h in range(H):
         q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h], k_SGK[:, h // group]
-        s_HS[h] = [oracle.score(q, k_SK[s], position[i], position[s], h) for s in seen]
+        s_HS[h] = [
+          oracle.score(q, k_SK[s], position[i], position[s], h)
+          + oracle.pair(q, k_SK[s], token_Sn[i], token_Sn[s], len(seen), h)
+          for s in seen
+        ]
         between = np.arange(seen[0], seen[-1] + 1)
         is_seen = np.isin(between, seen)
         s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]

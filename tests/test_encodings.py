@@ -269,7 +269,11 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
 
 
 @pytest.mark.parametrize(
-  'name', ['fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path']
+  'name',
+  [
+    *('fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path'),
+    *('asentmax_temperature', 'grape_m_context', 'repo'),
+  ],
 )
 def test_content_is_needed(name):
   q, enc = jnp.zeros((1, 3, 4, 8)), build(name)
@@ -291,6 +295,41 @@ def test_kerple_power_with_exponent_one_is_alibi():
 def test_p_rope_of_all_pairs_is_rope_and_of_none_nope(layout):
   same(build('p_rope', p=1.0, layout=layout), build('rope', layout=layout), is_causal=False)
   same(build('p_rope', p=0.0, layout=layout), build('nope'), is_causal=False)
+
+
+def spectrum(name, **hyper):
+  return make(name, **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), **hyper).spectrum(90)[0]
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'factors'),
+  [
+    ('clipped_rope', {}, [1, 1, 1, 1, 1, 1, 1, 0]),  # 20 of 64 frequencies: 2 of 8
+    ('clipped_rope', {'clipped': 5}, [1, 1, 1, 1, 0.853553, 0.5, 0.146447, 0]),
+    ('clipped_rope', {'clipped': 3, 'hard': True}, [1, 1, 1, 1, 1, 0, 0, 0]),
+    ('clipped_rope', {'clipped': 0}, [1] * 8),
+    ('hope', {}, [1, 1, 0, 0, 0, 0, 0, 0]),  # wavelengths 6.3, 19.9, 62.8, .. of 40 tokens
+    ('hope', {'length': 70}, [1, 1, 1, 0, 0, 0, 0, 0]),
+  ],
+)
+def test_spectra_golden_values(name, hyper, factors):
+  np.testing.assert_allclose(spectrum(name, **hyper) / spectrum('rope'), factors, atol=5e-7)
+
+
+def test_resonance_rope_golden_values():
+  wavelengths = 2 * np.pi / spectrum('resonance_rope')
+  np.testing.assert_allclose(wavelengths, [6, 20, 63, 199, 628, 1987, 6283, 19869], rtol=1e-12)
+
+
+def test_spectra_are_changed_after_scaling():
+  scaling = {'rope_type': 'linear', 'factor': 4.0}
+  np.testing.assert_allclose(
+    2 * np.pi / spectrum('resonance_rope', scaling=scaling)[:3], [25, 79, 251], rtol=1e-12
+  )
+  for name in ('clipped_rope', 'hope'):
+    np.testing.assert_allclose(spectrum(name, scaling=scaling), spectrum(name) / 4)
+  still = {'rope_type': 'proportional', 'partial_rotary_factor': 0.25}
+  np.testing.assert_array_equal(spectrum('resonance_rope', scaling=still)[2:], 0)
 
 
 @pytest.mark.parametrize('hyper', [{'gamma': 1e9}, {'scale_base': 1e9}])
@@ -394,6 +433,110 @@ def test_grape_ap_with_zero_projections_is_a_gentle_alibi():
   grape, alibi = zeroed(build('grape_ap')), build('alibi', learned=True)
   alibi.slopes[...] = alibi.slopes[...] * np.log(2)
   same(grape, alibi)
+
+
+def test_grape_m_starts_as_rope_and_its_context_form_as_a_slower_one():
+  """A step of the phase begins at sigmoid(softplus^-1(0.001) / 16)."""
+  for per_head in (False, True):
+    same(build('grape_m', per_head=per_head), build('rope'))
+    step = 1 / (1 + np.exp(-np.log(np.expm1(1e-3)) / 16))
+    slower = build('rope', scaling={'rope_type': 'linear', 'factor': 1 / step})
+    same(build('grape_m_context', per_head=per_head), slower)
+
+
+def test_grape_m_learns_the_logarithm_of_a_frequency():
+  enc = build('grape_m', scale=4.0)
+  enc.log_f[...] = enc.log_f[...] + 4 * np.log(2)
+  np.testing.assert_allclose(enc.frequencies()[0], 2 * build('rope').frequencies(), rtol=1e-5)
+
+
+def test_grape_a_with_constant_gates_is_alibi():
+  """softplus(0) is log 2 for a query and for a key."""
+  enc, alibi = build('grape_a'), build('alibi', learned=True)
+  alibi.slopes[...] = 2 * np.log(2) * alibi.slopes[...]
+  x, weights, _ = inputs()
+  run = lambda enc: layer(enc, weights | {'q': 0 * weights['q'], 'k': 0 * weights['k']}, x)
+  np.testing.assert_allclose(run(enc), run(alibi), atol=1e-5)
+
+
+def test_grape_a_gates_add_up():
+  enc = away(build('grape_a'))
+  x, weights, _ = inputs()
+  s = lambda enc: np.log(attention_row(enc, x, weights))
+  parts = []
+  for gate in ('query', 'key'):
+    part = build('grape_a', gate=gate)
+    for name in {'omega', 'u', 'v'} & {*vars(part)}:
+      getattr(part, name)[...] = getattr(enc, name)[...]
+    parts.append(part)
+  nope = s(build('nope'))
+  added = [s(e) - nope for e in (enc, *parts)]
+  difference = added[0] - added[1] - added[2]
+  assert np.ptp(difference, axis=-1).max() < 1e-4
+
+
+def attention_row(enc, x, weights):
+  """The weights of the last query, read through values that are one key each: [B, H, S]."""
+  S = x.shape[1]
+  q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
+  v = jnp.broadcast_to(jnp.eye(S)[None, :, None], (*k.shape[:3], S))
+  return attend(q[:, -1:], k, v, enc, x=x, backend='dense')[:, 0]
+
+
+def test_nape_is_alibi_of_linear_slopes_and_nope():
+  slopes = lambda **hyper: -build('nape', **hyper).bias(jnp.array([-1, 1]))
+  np.testing.assert_allclose(slopes(), [[1, 0.5, 0, 0]] * 2)
+  np.testing.assert_allclose(slopes(alibi_heads=4), [[1, 1 / 2, 1 / 3, 1 / 4]] * 2)
+  same(build('nape', alibi_heads=0), build('nope'))
+
+
+def test_nape_with_a_temperature_is_a_mixture_of_heads():
+  linear = {'name': 'nape', 'alibi_heads': 2, 'heads': 2}
+  enc = zeroed(build('heads', members=(linear, 'asentmax_temperature')))
+  x, weights, _ = inputs()
+  run = lambda enc, scale: layer(enc, weights | {'q': scale * weights['q']}, x, backend='dense')
+  np.testing.assert_allclose(run(enc, 1)[:, :, :2], run(build('nape'), 1)[:, :, :2], atol=1e-5)
+  warm = run(build('nope'), 1 + np.log(2))
+  np.testing.assert_allclose(run(enc, 1)[:, :, 2:], warm[:, :, 2:], atol=1e-5)
+
+
+def test_scale_invariant_golden_values():
+  enc = build('scale_invariant')
+  factors, shifts = enc.tables(jnp.array([0, 10, -10, 90]))
+  np.testing.assert_allclose(factors[:, 0], [1, 1.544764, 1.544764, 2.367524], atol=2e-6)
+  np.testing.assert_allclose(shifts[:, 0], [0, -1.386294, -1.386294, -4.605170], atol=5e-6)
+  same(build('scale_invariant', tau=1e9), build('nope'))
+
+
+def test_asentmax_temperature_with_zero_projections_is_constant():
+  """1 + softplus(0)."""
+  same(zeroed(build('asentmax_temperature')), build('nope'), 1 + np.log(2))
+
+
+def test_dca_golden_distances():
+  """Chunks of 12 - 4 = 8 positions: distances within 4 as they are, none above 12."""
+  enc = build('dca', chunk=12, local=4)
+  i, j = jnp.arange(30.0)[None], jnp.arange(30.0)[None]
+  near, following, far = ((q[0, 29], k[0]) for q, k in enc.positions(i, j))
+  assert [int(q) for q, _ in (near, following, far)] == [5, 12, 12]
+  distances = [int(far[0] - k) for k in far[1][:16]] + [
+    int(following[0] - k) for k in far[1][16:24]
+  ]
+  assert distances == [*range(12, 4, -1)] * 3
+  assert [int(near[0] - k) for k in near[1][24:]] == [5, 4, 3, 2, 1, 0]
+
+
+def test_reindexed_positions_within_reach_are_those_of_rope():
+  for name, hyper in (
+    ('string', {'window': 11}),
+    ('string', {'window': 4, 'local': 4}),
+    ('dca', {'chunk': 11, 'local': 0}),
+  ):
+    same(build(name, **hyper), build('rope'))
+
+
+def test_repo_with_zero_projections_is_nope():
+  same(zeroed(build('repo')), build('nope'))
 
 
 def test_selective_rope_with_constant_increments_is_rope():
@@ -604,6 +747,11 @@ CHAINED = (
   'pope',
   'path',
   'vo_rope',
+  'scale_invariant',
+  'grape_a',
+  'asentmax_temperature',
+  'repo',
+  'dca',
 )
 
 
@@ -903,6 +1051,18 @@ def test_sharing(name, share):
     ('fox', {'gate': 'x'}, "fox: gate='x' must be one of data, learned, fixed"),
     ('fox', {'shortest': 0}, 'fox: shortest=0 and longest=40 must be greater than 0'),
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5 must be from 0 to 1'),
+    ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5 must be from 0 to 4 frequencies'),
+    ('hope', {'length': 0}, 'hope: length=0 must be at least 1'),
+    ('scale_invariant', {'tau': 0.0}, 'scale_invariant: tau=0.0 must be greater than 0'),
+    ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5 must be from 0 to 4 heads'),
+    ('grape_m', {'scale': 0.0}, 'grape_m: scale=0.0 must be greater than 0'),
+    ('grape_m', {'base': 1}, 'grape_m: base=1 must be greater than 1'),
+    ('grape_a', {'gate': 'x'}, "grape_a: gate='x' must be one of query_key, query, key"),
+    ('string', {'window': 4, 'local': 5}, 'string: local=5 must be from 0 to window=4'),
+    ('string', {'attention_factor': 0.0}, 'attention_factor=0.0 must be greater than 0'),
+    ('dca', {'chunk': 4, 'local': 4}, 'dca: local=4 must be from 0 to below chunk=4'),
+    ('repo', {'width': 0}, 'repo: width=0 must be at least 1'),
+    ('fope', {'gain': -1.0}, 'fope: head_dim=8 must be at least 4, gain=-1.0 and seed=0 at least'),
     ('p_rope', {'base': 1}, 'p_rope: base=1 must be greater than 1'),
     ('p_rope', {'layout': 'x'}, "p_rope: layout='x' must be one of half, interleaved"),
     (

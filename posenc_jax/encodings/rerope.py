@@ -1,4 +1,4 @@
-"""ReRoPE and its leaky form: trained rotary encodings read at distances that they know."""
+"""Rotary encodings read at other distances than those of tokens; ReRoPE and its leaky form."""
 
 import jax.numpy as jnp
 
@@ -7,12 +7,43 @@ from posenc_jax.encodings.rope import RoPE
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
 
-class TwoRangeRoPE(RoPE):
-  """RoPE below the distance `window`; from there on RoPE at other positions of query and key."""
+class ReindexedRoPE(RoPE):
+  """RoPE at positions of query and key that depend on the range into which their pair falls."""
 
   bias_in_scale = True
   causal_only = True
   recomputes_scores = True
+
+  def positions(self, i, j):
+    """Positions of queries and of keys for each of the `qk_width` ranges, the nearest first."""
+    raise NotImplementedError
+
+  def is_beyond(self, tile):
+    """For each range but the nearest, the pairs in it and in farther ones: bool [B|1, T', S']."""
+    raise NotImplementedError
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    """The rotations of all ranges side by side."""
+    S = k_BSGK.shape[1]
+    of_queries, of_keys = zip(*self.positions(i, j), strict=True)
+    q = [self.turn(q_BTHK, positions, S) for positions in of_queries]
+    k = [self.turn(k_BSGK, positions, S) for positions in of_keys]
+    return jnp.concatenate(q, axis=-1), jnp.concatenate(k, axis=-1)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    K = self.dims.head_dim
+    s_BHTS, *farther = (
+      per_kv_head(scaled_dot, q_BHTK[..., n * K : (n + 1) * K], k_BGSK[..., n * K : (n + 1) * K])
+      for n in range(self.qk_width)
+    )
+    for is_beyond_BTS, far_BHTS in zip(self.is_beyond(tile), farther, strict=True):
+      s_BHTS = jnp.where(is_beyond_BTS[:, None], far_BHTS, s_BHTS)
+    return self.scale(K) * s_BHTS
+
+
+class TwoRangeRoPE(ReindexedRoPE):
+  """RoPE below the distance `window`; from there on RoPE at other positions of query and key."""
+
   qk_width = 2
 
   def __init__(self, dims: Dims, rngs, *, window: int, **rope):
@@ -26,22 +57,11 @@ class TwoRangeRoPE(RoPE):
     """Positions of queries and keys that give distances of `window` and more."""
     raise NotImplementedError
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    """Both rotations side by side: widths double."""
-    S = k_BSGK.shape[1]
-    far_i, far_j = self.far_positions(i, j)
-    q_both = [self.turn(q_BTHK, positions, S) for positions in (i, far_i)]
-    k_both = [self.turn(k_BSGK, positions, S) for positions in (j, far_j)]
-    return jnp.concatenate(q_both, axis=-1), jnp.concatenate(k_both, axis=-1)
+  def positions(self, i, j):
+    return (i, j), self.far_positions(i, j)
 
-  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    K = self.dims.head_dim
-    near_BHTS, far_BHTS = (
-      per_kv_head(scaled_dot, q_BHTK[..., part], k_BGSK[..., part])
-      for part in (slice(K), slice(K, None))
-    )
-    is_near = (tile.distance < self.window)[:, None]
-    return self.scale(K) * jnp.where(is_near, near_BHTS, far_BHTS)
+  def is_beyond(self, tile):
+    return (tile.distance >= self.window,)
 
 
 class ReRoPE(TwoRangeRoPE):

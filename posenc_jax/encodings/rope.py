@@ -20,23 +20,33 @@ def check_rotary(width: int, base: float, layout: str) -> None:
     raise ValueError(f'layout={layout!r} must be one of {", ".join(LAYOUTS)}')
 
 
-def rotate(x_BTHK, angles_BTK, layout: str, factor: float = 1.0):
-  """Turns the pairs of channels of x by angles [B|1, T, K/2] in radians.
+def rotate(x_BTHK, angles, layout: str, factor: float = 1.0):
+  """Turns the pairs of channels of x by angles [B|1, T, K/2] or [B|1, T, G, K/2] in radians.
 
-  The efficient form of the paper's eq. 34, float32 inside and x's dtype outside. 'half': pairs (m,
-  m + K/2), as GPT-NeoX and Llama; 'interleaved': pairs (2m, 2m + 1), as the paper and GPT-J. The
-  two are one permutation of channels apart. All is multiplied by `factor`.
+  The efficient form of the paper's eq. 34. All is multiplied by `factor`. See `turn_pairs`.
   """
-  x = x_BTHK.astype(jnp.float32)
-  cos, sin = (factor * wave(angles_BTK)[:, :, None] for wave in (jnp.cos, jnp.sin))
+  angles_BTGK = angles[:, :, None] if angles.ndim == 3 else angles
+  return turn_pairs(x_BTHK, factor * jnp.cos(angles_BTGK), factor * jnp.sin(angles_BTGK), layout)
+
+
+def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
+  """(x_a cos - x_b sin, x_b cos + x_a sin) for every pair (a, b) of channels of x.
+
+  Cosines and sines are [B|1, T, G, K/2], where H / G heads in succession share a set; float32
+  inside and x's dtype outside. 'half': pairs (m, m + K/2), as GPT-NeoX and Llama; 'interleaved':
+  pairs (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart.
+  """
+  B, T, _, K = x_BTHK.shape
+  x = x_BTHK.astype(jnp.float32).reshape(B, T, cos_BTGK.shape[2], -1, K)
+  cos, sin = cos_BTGK[:, :, :, None], sin_BTGK[:, :, :, None]
   if layout == 'interleaved':
     first, second = x[..., ::2], x[..., 1::2]
   else:
     first, second = jnp.split(x, 2, axis=-1)
   turned = first * cos - second * sin, second * cos + first * sin
   if layout == 'interleaved':
-    return jnp.stack(turned, axis=-1).reshape(x.shape).astype(x_BTHK.dtype)
-  return jnp.concatenate(turned, axis=-1).astype(x_BTHK.dtype)
+    return jnp.stack(turned, axis=-1).reshape(x_BTHK.shape).astype(x_BTHK.dtype)
+  return jnp.concatenate(turned, axis=-1).reshape(x_BTHK.shape).astype(x_BTHK.dtype)
 
 
 def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0):

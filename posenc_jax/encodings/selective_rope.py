@@ -90,14 +90,7 @@ class SelectiveRoPE(Encoding):
     return 2 * math.pi * running_sum(f_BSGM * turns[None, None, None])[1]
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    return rotate_by_group(q_BTHK, i), rotate_by_group(k_BSGK, j)
-
-
-def rotate_by_group(x_BTHK, angles_BTGM):
-  """Turns heads by angles, one set of them for each group of heads."""
-  x_BTGnK = x_BTHK.reshape(*angles_BTGM.shape[:3], -1, x_BTHK.shape[-1])
-  by_group = jax.vmap(lambda x, angles: rotate(x, angles, 'half'), (2, 2), 2)
-  return by_group(x_BTGnK, angles_BTGM).reshape(x_BTHK.shape)
+    return rotate(q_BTHK, i, 'half'), rotate(k_BSGK, j, 'half')
 
 
 def causal_conv(y_BSGM, taps_nGM, position_ids):

@@ -53,6 +53,19 @@ BUILT_IN = {
   'vo_rope': 'vo_rope.VORoPE',
   'sink': 'sink.Sink',
   'softmax_plus_one': 'softmax_plus_one.SoftmaxPlusOne',
+  'clipped_rope': 'clipped_rope.ClippedRoPE',
+  'hope': 'hope.HoPE',
+  'resonance_rope': 'resonance_rope.ResonanceRoPE',
+  'fope': 'fope.FoPE',
+  'scale_invariant': 'scale_invariant.ScaleInvariant',
+  'nape': 'nape.NAPE',
+  'asentmax_temperature': 'asentmax_temperature.AsentmaxTemperature',
+  'grape_m': 'grape_m.GrapeM',
+  'grape_m_context': 'grape_m.GrapeMContext',
+  'grape_a': 'grape_a.GrapeA',
+  'string': 'string.String',
+  'dca': 'dca.DCA',
+  'repo': 'repo.RePo',
 }
 
 

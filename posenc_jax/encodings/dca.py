@@ -1,0 +1,55 @@
+"""Dual chunk attention: trained rotary encodings read at positions within chunks."""
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.rerope import ReindexedRoPE
+
+
+class DCA(ReindexedRoPE):
+  """RoPE with keys at j mod c, c = chunk - local, and queries by the chunks of c tokens between.
+
+  An et al. 2024, as released: queries stand at i mod c in the same chunk, at min(i mod c + c,
+  chunk) one chunk on, and at min(2c - 1, chunk) from two on. So near tokens, `local` of them at
+  least, are at their distance, and no distance is above `chunk`. A run of `rope` has the same
+  parameters. Chunks are of positions: shifted positions change what is seen. The yarn-like factor
+  of the code, not used for its paper, is not here.
+  """
+
+  paper = 'An et al. 2024, arXiv:2402.17463'
+  parameter_summary = 'none'
+  reported_extrapolation = None
+  relative = False
+  position_kind = 'integers'
+  qk_width = 3
+
+  def __init__(
+    self, dims: Dims, rngs, *, chunk: int | None = None, local: int | None = None, **rope
+  ):
+    """Keeps the hyperparameters.
+
+    Args:
+      chunk: positions, in tokens; None: three quarters of the training length.
+      local: tokens; None: an eighth of the training length.
+      **rope: the hyperparameters of RoPE, as they were trained.
+    """
+    super().__init__(dims, rngs, **rope)
+    self.chunk = max(dims.train_length * 3 // 4, 1) if chunk is None else chunk
+    local = dims.train_length // 8 if local is None else local
+    if not 0 <= local < self.chunk:
+      raise ValueError(f'local={local} must be from 0 to below chunk={self.chunk}')
+    self.stride = self.chunk - local
+
+  def positions(self, i, j):
+    inside_i, inside_j = (x - self.stride * self._chunk_of(x) for x in (i, j))
+    next_i = jnp.minimum(inside_i + self.stride, self.chunk)
+    far_i = jnp.full_like(i, min(2 * self.stride - 1, self.chunk))
+    return (inside_i, inside_j), (next_i, inside_j), (far_i, inside_j)
+
+  def is_beyond(self, tile):
+    chunks_BTS = self._chunk_of(tile.i)[:, :, None] - self._chunk_of(tile.j)[:, None]
+    return chunks_BTS >= 1, chunks_BTS >= 2
+
+  def _chunk_of(self, position):
+    # Half a token is added so that no quotient lies at an integer, where it might round down.
+    return jnp.floor((position + 0.5) / self.stride)

@@ -1,0 +1,94 @@
+"""Rotary embedding of learned frequencies, by positions or by phases that tokens add up to."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import zeros
+from posenc_jax.encodings.fox import running_sum
+from posenc_jax.encodings.rope import check_rotary, rotate
+
+
+class GrapeM(Encoding):
+  """RoPE whose frequencies exp(l / scale) are learned, l = scale log base^(-2m/K) at the start.
+
+  GRAPE-M in the planes of RoPE, Zhang et al. 2025, section 3.1, as released. Every layer has its
+  own l, for all heads or, with `per_head`, for each (each key/value head where there are fewer).
+  The code norms queries and keys after turning them; `qk_norm` of the model does before.
+  """
+
+  paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
+  parameter_summary = 'a frequency a pair of channels a layer'
+  reported_extrapolation = None
+  position_kind = 'floats'
+  rotates_qk = True
+  per_layer = ('log_f',)
+
+  def __init__(
+    self, dims: Dims, rngs, *, base: float = 10_000.0, per_head: bool = False, scale: float = 16.0
+  ):
+    """Sets the frequencies to those of RoPE.
+
+    Args:
+      base: as for `rope`, at the start.
+      per_head: see above.
+      scale: a step of l is a relative step of the frequency, divided by this.
+    """
+    super().__init__(dims, rngs)
+    check_rotary(dims.head_dim, base, 'half')
+    if scale <= 0:
+      raise ValueError(f'scale={scale} must be greater than 0')
+    self.frequency_scale = scale
+    pair = np.arange(dims.head_dim // 2)
+    log_f_GM = np.tile(-2 * scale * math.log(base) * pair / dims.head_dim, (dims.kv_heads, 1))
+    self.log_f = nnx.Param(jnp.asarray(log_f_GM if per_head else log_f_GM[:1], jnp.float32))
+
+  def frequencies(self):
+    """Radians a position: float32 [G|1, K/2]."""
+    return jnp.exp(self.log_f[...] / self.frequency_scale)
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    """Angles: float32 [B|1, S, G|1, K/2]."""
+    return jnp.multiply.outer(position_ids.astype(jnp.float32), self.frequencies())
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return rotate(q_BTHK, i, 'half'), rotate(k_BSGK, j, 'half')
+
+
+class GrapeMContext(GrapeM):
+  """GRAPE-M at the phase sum_(l < t) sigmoid((u . x_l + b) / 16) in the place of the position t.
+
+  Zhang et al. 2025, contextual, as released: x is the layer's normalized input, u starts at 0 and b
+  at softplus^-1(0.001), so that the phase begins as 0.39 t (comments in the code name softplus). l
+  is not scaled there.
+  """
+
+  paper = GrapeM.paper
+  parameter_summary = 'frequencies and a phase gate a layer'
+  reported_extrapolation = None
+  causal_only = True
+  needs_inputs = True
+  position_kind = None
+  per_layer = ('log_f', 'u', 'b')
+
+  def __init__(
+    self, dims: Dims, rngs, *, base: float = 10_000.0, per_head: bool = False, scale: float = 1.0
+  ):
+    """Hyperparameters are those of `grape_m`."""
+    super().__init__(dims, rngs, base=base, per_head=per_head, scale=scale)
+    self.u = zeros(dims.model_dim)
+    self.b = nnx.Param(jnp.full(1, math.log(math.expm1(1e-3)), jnp.float32))
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    """Angles in (-pi, pi]: float32 [B, S, G|1, K/2].
+
+    They are summed in turns, of which whole ones are dropped without error.
+    """
+    steps_BS = jax.nn.sigmoid((x_BSD.astype(jnp.float32) @ self.u[...] + self.b[...][None]) / 16)
+    steps_BS = jnp.pad(steps_BS, ((0, 0), (1, 0)))[:, :-1]
+    turns_BSGM = jnp.multiply.outer(steps_BS, self.frequencies() / (2 * math.pi))
+    return 2 * math.pi * running_sum(turns_BSGM)[1]

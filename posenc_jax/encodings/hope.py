@@ -1,0 +1,32 @@
+"""Rotary embedding of high frequencies alone."""
+
+import math
+
+import numpy as np
+
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.rope import RoPE
+
+
+class HoPE(RoPE):
+  """RoPE whose pairs of fewer than one turn in L tokens, f < 2 pi / L, stand still.
+
+  High-frequency rotary position encoding, Chen et al. 2024. Others have called other encodings
+  HoPE: a hyperbolic one (arXiv:2509.05218) and one of videos (arXiv:2505.20444).
+  """
+
+  paper = 'Chen et al. 2024, arXiv:2410.21216'
+  parameter_summary = 'none'
+  reported_extrapolation = None
+
+  def __init__(self, dims: Dims, rngs, *, length: int | None = None, **rope):
+    """`length`: L in tokens; None: the training length. `rope`: as for `rope`."""
+    super().__init__(dims, rngs, **rope)
+    self.length = dims.train_length if length is None else length
+    if self.length < 1:
+      raise ValueError(f'length={length} must be at least 1')
+
+  def spectrum(self, length: int) -> tuple[np.ndarray, float]:
+    frequencies, factor = super().spectrum(length)
+    turns = self.frequencies() >= 2 * math.pi / self.length
+    return np.where(turns, frequencies, 0.0), factor

@@ -1,0 +1,49 @@
+"""Rotary embedding at positions that tokens choose."""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.rope import check_rotary, rotate
+
+
+class RePo(Encoding):
+  """RoPE with z_ih in the place of the position i, z_i = W_z (silu(W_g x_i) * W_c x_i).
+
+  Li et al. 2025, as released. x is the layer's normalized input and z a real number a head (a
+  key/value head where there are fewer); order enters through the causal mask alone. Every layer has
+  its own projections. Its authors keep RoPE in the first third of the layers, which a pattern
+  does. Weights start at fan-in scale, theirs from N(0, 0.02^2).
+  """
+
+  paper = 'Li et al. 2025, arXiv:2512.14391'
+  parameter_summary = 'three projections a layer'
+  reported_extrapolation = None
+  needs_inputs = True
+  position_kind = None
+  rotates_qk = True
+  per_layer = ('w_g', 'w_c', 'w_z')
+
+  def __init__(self, dims: Dims, rngs, *, base: float = 500_000.0, width: int | None = None):
+    """`base`: as for `rope`. `width`: channels of W_g x; None: an eighth of the model's."""
+    super().__init__(dims, rngs)
+    check_rotary(dims.head_dim, base, 'half')
+    width = max(dims.model_dim // 8, 1) if width is None else width
+    if width < 1:
+      raise ValueError(f'width={width} must be at least 1')
+    self.base = base
+    self.w_g = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)
+    self.w_c = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)
+    self.w_z = normal(rngs, (width, dims.kv_heads), width**-0.5)
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    """z: float32 [B, S, G]."""
+    x_BSD = x_BSD.astype(jnp.float32)
+    return (jax.nn.silu(x_BSD @ self.w_g[...]) * (x_BSD @ self.w_c[...])) @ self.w_z[...]
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    frequencies = jnp.asarray(rope_frequencies(self.dims.head_dim, self.base), jnp.float32)
+    turn = lambda x, z: rotate(x, jnp.multiply.outer(z, frequencies), 'half')
+    return turn(q_BTHK, i), turn(k_BSGK, j)

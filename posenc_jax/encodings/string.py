@@ -1,0 +1,56 @@
+"""STRING: trained rotary encodings read at distances that were trained often."""
+
+import numpy as np
+
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.rerope import TwoRangeRoPE
+
+
+class String(TwoRangeRoPE):
+  """RoPE at distance r = i - j below window, at r - window + local from there on (An et al. 2024).
+
+  A run of `rope` has the same parameters. Large distances, which few pairs of a training row have,
+  are read as smaller ones that many have; no distance is above L - window + local within L tokens.
+  The released code multiplies queries and keys by 0.1 ln 2 + 1 besides, `attention_factor` here,
+  and counts pairs at the distance `window` twice in a pass over a whole row, though not token by
+  token.
+  """
+
+  paper = 'An et al. 2024, arXiv:2410.18745'
+  parameter_summary = 'none'
+  reported_extrapolation = None
+
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    window: int | None = None,
+    local: int | None = None,
+    attention_factor: float = 1.0,
+    **rope,
+  ):
+    """Keeps the hyperparameters.
+
+    Args:
+      window: tokens; None: a third of the training length.
+      local: the distance that the first one beyond the window is read at, in tokens; None: 128, or
+        half of the window if that is less.
+      attention_factor: see above.
+      **rope: as for TwoRangeRoPE.
+    """
+    window = max(dims.train_length // 3, 1) if window is None else window
+    super().__init__(dims, rngs, window=window, **rope)
+    self.local = min(128, window // 2) if local is None else local
+    if not 0 <= self.local <= window:
+      raise ValueError(f'local={local} must be from 0 to window={window}')
+    if attention_factor <= 0:
+      raise ValueError(f'attention_factor={attention_factor} must be greater than 0')
+    self.attention_factor = attention_factor
+
+  def spectrum(self, length: int) -> tuple[np.ndarray, float]:
+    frequencies, factor = super().spectrum(length)
+    return frequencies, factor * self.attention_factor
+
+  def far_positions(self, i, j):
+    return i - self.window + self.local, j
