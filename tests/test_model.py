@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from kinds import first_of_each_kind
 from oracles import RECORDS
 
 from configs import base
@@ -117,7 +118,14 @@ def text() -> np.ndarray:
   return np.frombuffer(b''.join(documents), np.uint8)[: 16 * 768].reshape(768, 16).astype(np.int32)
 
 
-@pytest.mark.parametrize('name', [*ENCODINGS, *PATTERNS])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=() if name in first_of_each_kind() else pytest.mark.slow)
+    for name in ENCODINGS
+  ]
+  + list(PATTERNS),
+)
 def test_model_with_every_encoding(name):
   """Starts near uniform, learns the corpus with every parameter; causal through all layers at 8
   times its length.
