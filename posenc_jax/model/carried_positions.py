@@ -12,7 +12,7 @@ def check_carried_positions(config: ConfigDict, model: LM, source) -> None:
   Args:
     source: a corpus or a task, with its `carried_positions` and `largest_position`; None: text.
   """
-  carried = source and source.carried_positions
+  carried = None if source is None else source.carried_positions
   for variant in model.encodings.variants:
     if carried is None:
       _check_contiguous(config, variant.encoding)
