@@ -115,9 +115,7 @@ def explain_encoding(
     'factor on the queries': f'{enc.query_scale:.6g}',
     'positions end at': 'never' if enc.max_length is None else f'{enc.max_length} tokens',
     'relative': 'yes' if enc.relative else 'no: depends on absolute positions',
-    'positions': 'sampled, once a forward pass for all layers'
-    if enc.has('sample_positions')
-    else 'as they are',
+    'positions': how_positions_come(enc),
   }
   table = Table(show_header=False, title=title, title_justify='left')
   for fact in facts.items():
@@ -146,6 +144,15 @@ def explain_encoding(
     answers = ('yes' if each[name] is None else f'no: {each[name]}' for each in reasons)
     backends.add_row(name, *answers)
   console.print(backends)
+
+
+def how_positions_come(enc: encodings.Encoding) -> str:
+  """Where an encoding's positions come from, in words."""
+  if enc.takes_carried_positions:
+    return 'those of the data, moved by a random amount in training'
+  if enc.has('sample_positions'):
+    return 'sampled, once a forward pass for all layers'
+  return 'as they are'
 
 
 def mask_of_config(c) -> dict[str, int]:

@@ -56,8 +56,8 @@ def describe_text(data: ConfigDict) -> None:
 
 
 def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
-  """Prints a task's description, three of its shortest examples, and what guessing scores at each
-  length.
+  """Prints a task's description, three of its shortest examples with the positions that they
+  carry, and what guessing scores at each length.
   """
   task = corpus.task
   longest = f'to {task.longest}' if task.longest else 'or more'
@@ -65,6 +65,8 @@ def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
   print(f'{corpus.vocab} symbols with BOS; examples of {task.shortest} {longest} tokens')
   for example in corpus.examples(3, task.shortest):
     print(f'  {task.show(example)}')
+    if example.positions_T is not None:
+      print(f'    at {" ".join(map(str, example.positions_T.tolist()))}')
   columns = ('length', 'tokens', 'answers', 'chance of exact match', 'of an answer')
   print('\n{:8}{:>8}{:>9}{:>23}{:>14}'.format(*columns))
   for length in lengths:

@@ -55,6 +55,14 @@ def learned(dims, hyper, p):
   return Oracle(dot(dims.head_dim), position=lambda t: math.sqrt(dims.model_dim) * p['rows'][t])
 
 
+def position_coupling(dims, hyper, p):
+  def position(t):
+    levels = np.atleast_1d(t)
+    return sum(math.sqrt(dims.model_dim) * p['rows'][n][c] for n, c in enumerate(levels))
+
+  return Oracle(dot(dims.head_dim), position=position)
+
+
 def wave(t, D, layout='interleaved', base=10_000.0):
   half = D // 2
   out = np.zeros(D)
@@ -1165,6 +1173,11 @@ RECORDS = {
     dca, hyper={'chunk': 5, 'local': 2}, variants={'whole': {'chunk': 4, 'local': 0, 'base': 50.0}}
   ),
   'repo': Record(repo, count_repo, variants={'wide': {'base': 50.0, 'width': 3}}),
+  'abacus': Record(learned, lambda d, h: (h.get('max_length', 1024) * d.model_dim, 0)),
+  'position_coupling': Record(
+    position_coupling,
+    lambda d, h: (h.get('levels', 1) * h.get('max_length', d.train_length) * d.model_dim, 0),
+  ),
 }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -399,6 +400,12 @@ def test_prepare_data_shows_a_task_without_jax():
   output, error = process.communicate()
   assert (process.returncode, error) == (0, '')
   assert all(word in output for word in ('Deletang', '4 symbols with BOS', '> [', '0.5'))
+
+
+def test_prepare_data_shows_the_positions_that_examples_carry(capsys):
+  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['run']
+  main(['--corpus=task:addition/reverse=True/pad=True/positions=abacus'])
+  assert capsys.readouterr().out.count('\n    at 1 2 0 1 2 0 1 2 3 0\n') == 3
 
 
 # Tokenizers

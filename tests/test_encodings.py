@@ -993,7 +993,7 @@ def test_sharing(name, share):
   build_layers = lambda: StackedEncoding(
     lambda: jax.tree.map(draw, make(name, **SIZES, rngs=rngs)), 3, share
   )
-  if share == 'none' and name == 'learned':
+  if share == 'none' and name in ('learned', 'abacus', 'position_coupling'):
     with pytest.raises(ValueError, match='acts once, at the input'):
       build_layers()
     return
@@ -1038,6 +1038,10 @@ def test_sharing(name, share):
     ('deberta', {'span': 0}, 'deberta: span=0 must be at least 1'),
     ('deberta', {'c2p': False, 'p2c': False}, 'leave no position term'),
     ('learned', {'max_length': 0}, 'learned: max_length=0 must be at least 1'),
+    ('abacus', {'max_k': -1}, 'abacus: max_k=-1 must be 0 to 1023, less than max_length'),
+    ('abacus', {'max_length': 9, 'max_k': 9}, 'abacus: max_k=9 must be 0 to 8, less than max_'),
+    ('position_coupling', {'levels': 0}, 'position_coupling: levels=0 must be at least 1'),
+    ('position_coupling', {'max_length': 0}, 'position_coupling: max_length=0 must be at least 1'),
     ('transformer_xl', {'clamp_length': 0}, 'transformer_xl: clamp_length=0 must be at least 1'),
     (
       'kerple_log',

@@ -23,7 +23,7 @@ from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_t
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, make
 from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
-from posenc_jax.encodings.core.position_wrapper import OWN
+from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
 B, S = 2, 11
@@ -99,7 +99,7 @@ def position_kind(variant: str) -> str | None:
 
 
 # The encoding inside a wrapper does the rest in any mode.
-WRAPPERS = tuple(name for name in ENCODINGS if build(name).has('sample_positions'))
+WRAPPERS = tuple(name for name in ENCODINGS if isinstance(build(name), PositionWrapper))
 
 
 def is_wanted(variant: str, mode: str) -> bool:

@@ -138,6 +138,12 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
       'longest=8 must be at least the training length 16',
     ),
     ({'name': 'random_positions', 'each': 'token'}, "each='token' must be one of batch, example"),
+    ({'name': 'random_positions', 'kind': 'reals'}, "kind='reals' must be one of integers, floats"),
+    (
+      {'name': 'random_positions', 'kind': 'floats', 'inner': 't5'},
+      "inner='t5' takes integers; allowed: one that takes kind='floats'",
+    ),
+    ({'name': 'random_positions', 'kind': 'floats', 'longest': 0}, 'longest=0 must be at least 1'),
     ({'name': 'random_positions', 'inner': 'shape_offset'}, 'samples positions itself'),
     ({'name': 'shape_offset', 'inner': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
     ({'name': 'pose', 'longest': 15}, 'longest=15 must be at least the training length 16'),
@@ -175,6 +181,39 @@ def test_every_packed_document_draws_for_itself():
       assert np.all(np.diff(document) > 0)
   assert draws.min() >= 0
   assert draws.max() < 32
+
+
+@pytest.mark.parametrize('each', ['batch', 'example'])
+def test_random_floats_are_uniform_and_in_order_at_every_length(each):
+  """Sorted draws: the n-th of T has the mean n / (T + 1) of the range; documents for themselves."""
+  enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), kind='floats', longest=20, each=each)
+  for T in (4, 40):  # more tokens than the range has integers
+    draw = jax.jit(lambda key, T=T: enc.sample_positions(jnp.arange(T)[None], 8, key))
+    draws = np.concatenate([draw(jax.random.key(n)) for n in range(400)])
+    assert draws.dtype == np.float32
+    assert len(draws) == {'batch': 400, 'example': 3200}[each]
+    assert np.all(np.diff(draws) >= 0)
+    assert draws.min() >= 0
+    assert draws.max() < 20
+    means = 20 * np.arange(1, T + 1) / (T + 1)
+    assert np.abs(draws.mean(axis=0) - means).max() < 5 * 20 / 2 / np.sqrt(400 * (T + 2))
+  packed = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 1, 0, 1, 0, 1]])
+  draws = np.asarray(enc.sample_positions(packed, 2, jax.random.key(3)))
+  for row, starts in zip(draws, ([5], [2, 4, 6]), strict=True):
+    assert all(np.all(np.diff(document) > 0) for document in np.split(row, starts))
+
+
+def test_random_floats_are_the_same_ones_in_evaluation():
+  m, plain = (
+    of({'name': 'random_positions', 'kind': 'floats', 'longest': 9, 'inner': 'rope'}),
+    of({'name': 'rope'}),
+  )
+  x = tokens(B=4)
+  np.testing.assert_allclose(nll(m, x)[2:3], nll(m, x[2:3]), atol=2e-5)
+  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 4, None)
+  np.testing.assert_allclose(nll(m, x), nll(plain, x, position_ids=drawn), atol=2e-5)
+  assert np.abs(nll(m, x) - nll(plain, x)).max() > 1e-3
+  assert np.abs(nll(m, x, key=jax.random.key(1)) - nll(m, x)).max() > 1e-3
 
 
 @pytest.mark.parametrize('inner', ['shaw', 'sinusoidal'])

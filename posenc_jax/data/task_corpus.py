@@ -7,7 +7,7 @@ import numpy as np
 
 from posenc_jax.data.batches import Batch
 from posenc_jax.errors import UserError
-from posenc_jax.tasks import Example, Task
+from posenc_jax.tasks import CarriedPositions, Example, Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +34,15 @@ class TaskCorpus:
     """The number of symbols; the last one is BOS."""
     return self.task.vocab
 
+  @property
+  def carried_positions(self) -> CarriedPositions | None:
+    """The kind of positions that its batches carry, or None."""
+    return self.task.carried_positions
+
+  def largest_position(self, length: int) -> int | None:
+    """A bound on the positions in batches of this length; None where they carry none."""
+    return None if self.carried_positions is None else self.task.largest_position(length)
+
   def batches(self, length: int, size: int, seed: int) -> 'TaskBatches':
     """The training batches of `size` examples of at most `length` tokens."""
     return TaskBatches(self, length, size, seed)
@@ -56,7 +65,8 @@ class TaskBatches:
   """`batches[step]` holds the examples step * size and on, of lengths drawn evenly from the
   corpus's `shortest` to `length`.
 
-  Each example starts at position 0; the padding on its right is not scored.
+  Each example is a row of its own; the padding on its right is not scored and has position 0 where
+  examples carry positions.
   """
 
   def __init__(self, corpus: TaskCorpus, length: int, size: int, seed: int):
@@ -86,9 +96,16 @@ def pad_examples(examples: Iterable[Example], size: int, length: int) -> Batch:
   """Puts at most `size` examples of at most `length` tokens into one batch [size, length] that
   scores their answers and nothing else.
   """
+  examples = list(examples)
   tokens_BT = np.zeros((size, length), np.int32)
   scored_BT = np.zeros((size, length), bool)
+  position_ids = None
+  carried = examples[0].positions_T
+  if carried is not None:
+    position_ids = np.zeros((size, length, *carried.shape[1:]), carried.dtype)
   for row, example in enumerate(examples):
     tokens_BT[row, : len(example.tokens_T)] = example.tokens_T
     scored_BT[row, : len(example.tokens_T)] = example.answers_T
-  return Batch(tokens_BT, scored_BT)
+    if carried is not None:
+      position_ids[row, : len(example.tokens_T)] = example.positions_T
+  return Batch(tokens_BT, scored_BT, position_ids)

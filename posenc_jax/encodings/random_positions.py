@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
@@ -15,9 +16,12 @@ class RandomPositions(PositionWrapper):
   number depends on what stands beside it. With packing each document has a draw of its own. The
   released relative encoding reads its table of sinusoids out of range, where JAX clamps; this one
   has all distances.
+
+  With kind='floats', positions are real: T numbers drawn uniformly from 0 to `longest`, in order,
+  whatever T is (random float sampling, Shimizu et al. 2026). The inner encoding must take floats.
   """
 
-  paper = 'Ruoss et al. 2023, arXiv:2305.16843'
+  paper = 'Ruoss et al. 2023, arXiv:2305.16843; Shimizu et al. 2026, arXiv:2602.14050'
   parameter_summary = "its encoding's (`rope`, or any)"
   reported_extrapolation = 'on algorithmic tasks (its authors)'
 
@@ -29,31 +33,51 @@ class RandomPositions(PositionWrapper):
     inner: str | dict = 'rope',
     longest: int | None = None,
     each: str = 'batch',
+    kind: str = 'integers',
   ):
     """Builds the inner encoding.
 
     Args:
       inner: a name, or a dict of a name and hyperparameters.
-      longest: positions; None: 16 times the training length.
+      longest: positions, or the end of their range; None: 16 times the training length.
       each: 'batch' for one draw a batch, 'example' for one an example in training.
+      kind: 'integers' or 'floats'.
     """
     super().__init__(dims, rngs, inner)
     self.longest = 16 * dims.train_length if longest is None else longest
-    self.each = each
+    self.each, self.kind = each, kind
     if each not in ('batch', 'example'):
       raise ValueError(f'each={each!r} must be one of batch, example')
-    self.check_longest(self.longest)
-    self.max_length = self.longest
+    if kind not in ('integers', 'floats'):
+      raise ValueError(f'kind={kind!r} must be one of integers, floats')
+    if kind == 'integers':
+      self.check_longest(self.longest)
+      self.max_length = self.longest
+    elif self.longest < 1:
+      raise ValueError(f'longest={longest} must be at least 1')
+    elif self.position_kind == 'integers':
+      raise ValueError(f"inner={inner!r} takes integers; allowed: one that takes kind='floats'")
 
   def sample_positions(self, position_ids, batch: int, key):
     if self.each == 'example' and key is not None:
       keys = jax.random.split(key, batch)
-      order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(keys)
       position_ids = jnp.broadcast_to(position_ids, (batch, position_ids.shape[1]))
     else:
-      key = jax.random.key(0) if key is None else key
-      order_BR = jax.random.permutation(key, self.longest)[None]
+      keys = (jax.random.key(0) if key is None else key)[None]
     document_BT = jnp.cumsum(position_ids == 0, axis=1) - 1
+    draw = self._draw_floats if self.kind == 'floats' else self._draw_integers
+    return draw(document_BT, position_ids, keys)
+
+  def _draw_floats(self, document_BT, position_ids, keys):
+    """One number a token, sorted within its document: float32 [B|1, T]."""
+    T = position_ids.shape[1]
+    drawn_BT = jax.vmap(lambda key: jax.random.uniform(key, (T,), maxval=self.longest))(keys)
+    drawn_BT = jnp.broadcast_to(drawn_BT, position_ids.shape)
+    return lax.sort((document_BT, drawn_BT), dimension=1, num_keys=2)[1]
+
+  def _draw_integers(self, document_BT, position_ids, keys):
+    """So many of all positions as a document has tokens, sorted: int32 [B|1, T]."""
+    order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(keys)
     order_BR = jnp.broadcast_to(order_BR, (len(position_ids), self.longest))
     drawn_BT = jnp.take_along_axis(order_BR, position_ids, axis=1)
     # Sorted within each document: documents are kept apart by multiples of `longest`.

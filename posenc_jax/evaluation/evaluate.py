@@ -18,6 +18,7 @@ from posenc_jax.errors import UserError, disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import Measurement, overrides, plan
+from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import LM, build
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.run_dir import check_tokenizer, is_finished, mark_finished
@@ -68,7 +69,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   check_corpus(saved, config, corpus, workdir)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
-  model, step = restore(config, corpus.vocab, workdir)
+  model, step = restore(config, corpus, workdir)
   row = functools.partial(
     row_schema.row,
     run=workdir.resolve().name,
@@ -114,10 +115,13 @@ def check_corpus(
   check_tokenizer(workdir, corpus.sha256)
 
 
-def restore(config: ConfigDict, vocab: int, workdir: Path) -> tuple[LM, int]:
+def restore(
+  config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
+) -> tuple[LM, int]:
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
   with user_errors(ValueError):
-    model = build(config, vocab, nnx.Rngs(config.seed))
+    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
+    check_carried_positions(config, model, corpus)
   with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
     if checkpoints.latest is None:
@@ -143,8 +147,9 @@ def measure(
   Args:
     row: `row_schema.row` with the fields of the run.
     function: the compiled function of the measurement, (tokens_BT, window=) -> a number a token.
-    max_length: the number of positions that the model has, or None. Rows of longer windows get the
-      status 'beyond_table' and no score, also under the windowed control: its positions go as far.
+    max_length: the number of positions that the model has, or None. Rows of windows that need more
+      get the status 'beyond_table' and no score, also under the windowed control: its positions go
+      as far.
   """
   path, row = workdir / 'eval.jsonl', functools.partial(row, metric=measurement.metric)
   with user_errors(ValueError):
@@ -155,10 +160,13 @@ def measure(
     storage.append_rows(path, [])  # a disk that refuses should do so before the work
   if not missing:
     scores = []
-  elif max_length is not None and measurement.length > max_length:
+  elif max_length is not None and measurement.num_positions > max_length:
     scores = [{'status': 'beyond_table'}] * len(missing)
   else:
-    scores = measurement.score(functools.partial(function, window=measurement.window), missing)
+    options = {'window': measurement.window}
+    if measurement.largest_position is not None:
+      options['max_position_distance'] = measurement.largest_position
+    scores = measurement.score(functools.partial(function, **options), missing)
   new = [
     row(**score, **measurement.key_fields[i]) for i, score in zip(missing, scores, strict=True)
   ]

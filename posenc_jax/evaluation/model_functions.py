@@ -34,15 +34,22 @@ def gradient_norms(model, tokens_BT, **options):
 
 
 def compiled(function: Callable, config: ConfigDict) -> Callable:
-  """Returns (model, tokens_BT, window=None) -> the function's numbers, compiled by jit, in float32
-  and with the config's attention.
+  """Returns (model, tokens_BT, positions=None, window=None, max_position_distance=None) -> the
+  function's numbers, compiled by jit, in float32 and with the config's attention.
 
-  `window` limits attention to so many tokens; it never widens the config's own window.
+  `positions` are those that tokens carry, no two of them farther apart than
+  `max_position_distance`. `window` limits attention to so many tokens; it never widens the config's
+  own window.
   """
   options = {**attention_options(config), 'dtype': 'float32'}
 
-  def call(model, tokens_BT, window=None):
+  def call(model, tokens_BT, positions=None, window=None, max_position_distance=None):
     windows = [tokens for tokens in (window, options['window']) if tokens]
-    return function(model, tokens_BT, **{**options, 'window': min(windows, default=None)})
+    own = {
+      'window': min(windows, default=None),
+      'token_positions': positions,
+      'max_position_distance': max_position_distance,
+    }
+    return function(model, tokens_BT, **{**options, **own})
 
-  return jax.jit(call, static_argnames='window')
+  return jax.jit(call, static_argnames=('window', 'max_position_distance'))

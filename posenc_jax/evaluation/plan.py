@@ -34,6 +34,7 @@ class Measurement:
       `model_functions`.
     window: the number of tokens that attention sees, or None for what the config says.
     metric: the metric of all rows that do not state one; None for a likelihood.
+    largest_position: a bound on the positions that its batches carry; None: they carry none.
   """
 
   length: int
@@ -42,6 +43,12 @@ class Measurement:
   function: Callable = token_nll
   window: int | None = None
   metric: str | None = None
+  largest_position: int | None = None
+
+  @property
+  def num_positions(self) -> int:
+    """How many positions a model needs for it."""
+    return self.length if self.largest_position is None else self.largest_position + 1
 
   @property
   def name(self) -> str:

@@ -19,6 +19,7 @@ from posenc_jax import data, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.plan import choose_documents
+from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 
 
@@ -27,6 +28,10 @@ def check_model(config: ConfigDict) -> None:
   with user_errors(ValueError):
     vocab = data.vocab(config.data)
     model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
+    task = data.task(config.data)
+    check_carried_positions(config, model, task)
+  if task and task.carried_positions:
+    return
   for variant in model.encodings.variants:
     end = variant.encoding.max_length
     if end is not None and end < config.train.length:

@@ -18,7 +18,8 @@ from posenc_jax.evaluation import model_functions
 from posenc_jax.evaluation.plan import Measurement, control_window
 from posenc_jax.tasks import Example, Task, chance
 
-Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # tokens_BT -> (right_BT, nats_BT)
+# tokens_BT, and the positions that they carry if they do -> (right_BT, nats_BT)
+Predict = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 # exact_match: the share of examples with all answers right; without_end: with all but the last.
 # token_accuracy: the share of answers right. digit_nats: mean nats of an answer; chance is ln 10.
@@ -84,6 +85,7 @@ def plan(config: ConfigDict, corpus: data.TaskCorpus) -> list[Measurement]:
         function=model_functions.predictions,
         window=control_window(control, length, config.train.length),
         metric='exact_match',
+        largest_position=corpus.largest_position(length),
       )
       measurements.append(measurement)
   return measurements
@@ -115,9 +117,11 @@ def run(
   """Yields the prediction of each example of at most `length` tokens; all calls have one shape."""
   examples, size = list(examples), max(1, batch_tokens // length)
   for start in range(0, len(examples), size):
-    batch = examples[start : start + size]
-    right_BT, nats_BT = map(np.asarray, predict(data.pad_examples(batch, size, length).tokens_BT))
-    for row, example in enumerate(batch):
+    chosen = examples[start : start + size]
+    batch = data.pad_examples(chosen, size, length)
+    positions = () if batch.position_ids is None else (batch.position_ids,)
+    right_BT, nats_BT = map(np.asarray, predict(batch.tokens_BT, *positions))
+    for row, example in enumerate(chosen):
       places = np.flatnonzero(example.answers_T)
       yield Prediction(example, right_BT[row, places], nats_BT[row, places].astype(np.float64))
 

@@ -76,7 +76,7 @@ class LM(nnx.Module):
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
-        contiguous, or as an encoding samples them.
+        contiguous, or as an encoding samples them. All encodings stand at given ones.
       window, chunk, sink_tokens, prefix: as for `attend`. A layer of a pattern has the smaller of
         its window and this one, and of its chunk and this one; its own sink tokens if it says.
       key: for encodings that sample positions in training, once a call for all layers; None: as
@@ -135,13 +135,16 @@ class LM(nnx.Module):
 
 
 def _sample_positions(enc, ids: dict, shape: tuple[int, int], key) -> dict:
-  """The ids of a forward pass, with the positions that an encoding samples where none are given.
+  """The ids of a forward pass, with the positions that an encoding samples where none are given, or
+  to which it moves given ones.
 
   Raises LengthError for contiguous positions beyond the encoding's table.
   """
   B, T = shape
   if ids['position_ids'] is not None:
-    return ids
+    moves = enc.takes_carried_positions and enc.has('sample_positions')
+    moved = enc.sample_positions(ids['position_ids'], B, key) if moves else None
+    return ids if moved is None else ids | {'position_ids': moved}
   end = enc.max_length
   if ids['segment_ids'] is None and end is not None and end < T:
     name = type(enc).__name__

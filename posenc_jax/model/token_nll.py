@@ -10,11 +10,19 @@ from posenc_jax.model.decoder import LM
 BITS = 1 / math.log(2)  # bits in a nat
 
 
-def token_logits(model: LM, tokens_BT, **options):
+def token_logits(model: LM, tokens_BT, *, token_positions=None, **options):
   """Logits [B, T, V] of every token given those before it in its window: see `token_nll`."""
   bos = model.embedding.shape[0] - 1
-  inputs_BT = jnp.pad(tokens_BT[:, :-1], ((0, 0), (1, 0)), constant_values=bos)
+  inputs_BT = _after_bos(tokens_BT, bos)
+  if token_positions is not None:
+    options['position_ids'] = _after_bos(token_positions, 0)
   return model(inputs_BT, **options)
+
+
+def _after_bos(x_BT, of_bos):
+  """What goes with the inputs, of what goes with the tokens: BOS first, without the last token."""
+  padding = ((0, 0), (1, 0), *[(0, 0)] * (x_BT.ndim - 2))
+  return jnp.pad(x_BT[:, :-1], padding, constant_values=of_bos)
 
 
 def nats_of_logits(logits_BTV, tokens_BT):
@@ -23,7 +31,7 @@ def nats_of_logits(logits_BTV, tokens_BT):
   return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
 
 
-def token_nll(model: LM, tokens_BT, **options):
+def token_nll(model: LM, tokens_BT, *, token_positions=None, **options):
   """Negative log-likelihood in nats of every token given those before it in its window.
 
   Each window begins with an implicit BOS, the last symbol of the vocabulary: all T tokens are
@@ -31,8 +39,11 @@ def token_nll(model: LM, tokens_BT, **options):
   window only: the first token of a later segment is predicted from the token before it.
 
   Args:
-    options: keyword arguments of `LM.__call__`.
+    token_positions: the position of each token, [B, T] or [B, T, n], which it has as an input; BOS
+      has 0. None: as `LM.__call__` has it.
+    options: keyword arguments of `LM.__call__`; `position_ids` are those of the inputs, BOS first.
   Returns:
     float32 [B, T].
   """
-  return nats_of_logits(token_logits(model, tokens_BT, **options), tokens_BT)
+  logits_BTV = token_logits(model, tokens_BT, token_positions=token_positions, **options)
+  return nats_of_logits(logits_BTV, tokens_BT)

@@ -11,14 +11,24 @@ from collections.abc import Callable, Sequence
 from posenc_jax.errors import nearest, nearest_of_all, shown
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
-from posenc_jax.tasks.base import Example, Task, chance
+from posenc_jax.tasks.base import CarriedPositions, Example, Task, chance
 from posenc_jax.tasks.copying import Copy, Reverse, SelectiveCopy, Sort
 from posenc_jax.tasks.counting import Counting
 from posenc_jax.tasks.needles import Hops, Needle
 from posenc_jax.tasks.passkey import Passkey
 from posenc_jax.tasks.recall import MQAR, Induction, NBack
 
-__all__ = ['PREFIX', 'TASKS', 'Example', 'Task', 'chance', 'make', 'options', 'parse']
+__all__ = [
+  'PREFIX',
+  'TASKS',
+  'CarriedPositions',
+  'Example',
+  'Task',
+  'chance',
+  'make',
+  'options',
+  'parse',
+]
 
 MAX_OPTION = 100_000  # symbols, items, hops: more than any sequence needs
 PREFIX = 'task:'  # `config.data.corpus` begins with this where it names a task

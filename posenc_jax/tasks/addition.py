@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from posenc_jax.tasks.base import Example, Task, numbered_names
+from posenc_jax.tasks.base import CarriedPositions, Example, Task, numbered_names
 
 PLUS, EQUALS, END = 10, 11, 12  # tokens 0 to 9 are the digits
 FIRST_MARK = 13
+POSITIONS = ('contiguous', 'abacus', 'coupled')
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -28,11 +29,21 @@ class Addition(Task):
   With `hints` = m, each digit follows a mark of its place: <4 5 <5 7 + <4 6 <5 8 = ... The marks
   are consecutive, with a random start among m marks, so that training meets all of them. Hints need
   `reverse` and `pad`; marks then count from the lowest digit.
+
+  With `positions`, examples carry positions of their own, 0 at the end symbol:
+    'abacus': a digit has the number of digits of its number up to itself, + and = have 0; so equal
+      places are at equal positions only with `reverse` (McLeish et al. 2024).
+        7 5 + 8 6 = [5] [2] [1] [.]  at  1 2 0 1 2 0 1 2 3 0
+    'coupled': a digit has 2 + its place, whatever the order of digits; + has 1, = the position
+      that comes before that of the first digit of the sum (Cho et al. 2024).
+        7 5 + 8 6 = [5] [2] [1] [.]  at  2 3 1 2 3 1 2 3 4 0
+        5 7 + 6 8 = [1] [2] [5] [.]  at  3 2 1 3 2 5 4 3 2 0
   """
 
   reverse: bool = False
   pad: bool = False
   hints: int = 0
+  positions: str = 'contiguous'
 
   ends = True
 
@@ -45,6 +56,12 @@ class Addition(Task):
       if not (self.reverse and self.pad):
         raise ValueError(f'hints={self.hints!r}; allowed: 0, or with reverse=True and pad=True')
       self.require_at_least(4, 'hints')
+    if self.positions not in POSITIONS:
+      raise ValueError(f'positions={self.positions!r}; allowed: {", ".join(POSITIONS)}')
+    if self.positions != 'contiguous':
+      if self.hints:
+        raise ValueError(f'positions={self.positions!r}; allowed: contiguous, with hints')
+      self.carried_positions = CarriedPositions()
     digits, marks = numbered_names('', 10), numbered_names('<', self.hints)
     self.token_names = [*digits, '+', '=', '.', *marks]
     self.per_digit = 2 if self.hints else 1
@@ -55,8 +72,18 @@ class Addition(Task):
   def _num_tokens(self, digits: int) -> int:
     return self.per_digit * (3 * digits + 1) + 3
 
+  def largest_position(self, length: int) -> int:
+    digits_of_sum = self._num_digits(length) + 1
+    if self.positions == 'abacus':
+      return digits_of_sum
+    return digits_of_sum + (1 if self.reverse else 2)  # = stands before the highest digit
+
+  def _num_digits(self, length: int) -> int:
+    """The digits of each number in an example of at most `length` tokens."""
+    return ((length - 3) // self.per_digit - 1) // 3
+
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    n = ((length - 3) // self.per_digit - 1) // 3
+    n = self._num_digits(length)
     numbers = rng.integers(10, size=(2, n))
     if not self.pad:
       numbers[:, 0] = rng.integers(1, 10, size=2)
@@ -77,7 +104,21 @@ class Addition(Task):
         asked.append(choice)
       tokens.append(sign)
       asked.append(int(sign == END))
-    return Example(np.array(tokens, np.int32), np.array(asked, np.int32))
+    positions = self._positions(n, len(total))
+    return Example(np.array(tokens, np.int32), np.array(asked, np.int32), positions_T=positions)
+
+  def _positions(self, digits: int, digits_of_sum: int) -> np.ndarray | None:
+    """The positions of the tokens of an example, int32 [T]."""
+    if self.positions == 'contiguous':
+      return None
+    numbers = [np.arange(count) for count in (digits, digits, digits_of_sum)]
+    if self.positions == 'abacus':
+      first, second, total = (1 + number for number in numbers)
+      plus = equals = 0
+    else:
+      first, second, total = (2 + (n if self.reverse else n[::-1]) for n in numbers)
+      plus, equals = 1, 1 if self.reverse else 2 + digits_of_sum
+    return np.concatenate([first, [plus], second, [equals], total, [0]]).astype(np.int32)
 
   def _sum(self, numbers: np.ndarray) -> tuple[list[int], list[int]]:
     """The digits of the sum, lowest first, and how many symbols can stand at each."""

@@ -24,16 +24,26 @@ class Example(NamedTuple):
       answer that the format alone decides, such as an end symbol); 0 at all other tokens.
     depth: the share of the filler that stands before the hidden item, in per cent; None for tasks
       that hide nothing at a chosen depth.
+    positions_T: the position of each token, 0 or more, [T] or [T, n]; None: the task says nothing
+      of positions. BOS and padding have position 0.
   """
 
   tokens_T: np.ndarray
   choices_T: np.ndarray
   depth: int | None = None
+  positions_T: np.ndarray | None = None
 
   @property
   def answers_T(self) -> np.ndarray:
     """True where a token is an answer, bool; only answers are trained on and scored."""
     return self.choices_T > 0
+
+
+class CarriedPositions(NamedTuple):
+  """What kind of positions examples carry: 'integers' or 'floats', and how many a token."""
+
+  kind: str = 'integers'
+  per_token: int = 1
 
 
 class Task:
@@ -47,6 +57,7 @@ class Task:
       than those minus `unit`.
     ends: True where the last answer is an end symbol.
     in_digits: True where the answers are decimal digits that are all equally likely.
+    carried_positions: the kind of positions that its examples carry; None: they carry none.
   """
 
   token_names: Sequence[str]
@@ -55,6 +66,7 @@ class Task:
   unit = 1
   ends = False
   in_digits = False
+  carried_positions: CarriedPositions | None = None
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     """Draws an example of at most `length` tokens. `index` serves what must be spread evenly over
@@ -65,6 +77,10 @@ class Task:
   def identity(self, example: Example) -> bytes:
     """The bytes whose hash chooses the split: no two splits ever share them."""
     return example.tokens_T.tobytes()
+
+  def largest_position(self, length: int) -> int:
+    """A bound on the positions that examples of at most `length` tokens carry."""
+    raise NotImplementedError
 
   @property
   def vocab(self) -> int:

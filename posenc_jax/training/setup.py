@@ -17,6 +17,7 @@ from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import device_put_global, primary_context, run_on_primary
 from posenc_jax.encodings import LengthError
 from posenc_jax.errors import user_errors
+from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 from posenc_jax.training import multi_seed, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, finished_parameters, has_checkpoint
@@ -79,6 +80,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   with user_errors(ValueError):
     mesh = meshes.make_mesh(config.mesh)
     models = [build(run, corpus.vocab, nnx.Rngs(run.seed)) for run, _ in seed_runs]
+    check_carried_positions(config, models[0], corpus)
   if c.init_from and not has_checkpoint(workdir):  # later, the run it started from may be gone
     for run, _ in seed_runs:
       run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
@@ -94,7 +96,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   training = Training(
     config, workdir, seed_runs, corpus, train_batches, val_batches, mesh, model, opt_state
   )
-  train_step, val_step = make_step_fns(config, optimizer)
+  train_step, val_step = make_step_fns(config, optimizer, corpus.largest_position(c.length))
   first_batch = [batches[0] for batches in train_batches]
   with (
     user_errors(LengthError, NotImplementedError),

@@ -16,9 +16,13 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import multi_seed, optimizer
 
 
-def make_step_fns(config: ConfigDict, tx: optax.GradientTransformation):
+def make_step_fns(
+  config: ConfigDict, tx: optax.GradientTransformation, largest_position: int | None = None
+):
   """Makes the two jitted functions of a training with the optimizer `tx`.
 
+  Args:
+    largest_position: a bound on the positions that batches carry; None: they carry none.
   Returns:
     train_step(model, opt_state, batch) -> (model, opt_state, metrics), which donates the first two;
     val_step(model, batch) -> nats per token, a mean over the tokens of `batch` that count.
@@ -29,7 +33,13 @@ def make_step_fns(config: ConfigDict, tx: optax.GradientTransformation):
 
   def mean_nats(model, batch, key=None):
     nats_BT = token_nll(
-      model, batch.tokens_BT, key=key, dtype=config.train.compute_dtype, **attention_options(config)
+      model,
+      batch.tokens_BT,
+      token_positions=batch.position_ids,
+      max_position_distance=largest_position,
+      key=key,
+      dtype=config.train.compute_dtype,
+      **attention_options(config),
     )
     return jnp.average(nats_BT, weights=batch.scored_BT)
 
@@ -76,7 +86,7 @@ def accumulate_gradients(loss_and_grad: Callable, model, batch: Batch, key, micr
     return loss_and_grad(model, batch, key)
 
   def split(x_BT):
-    return x_BT.reshape(-1, microbatches, x_BT.shape[1]).swapaxes(0, 1)
+    return x_BT.reshape(-1, microbatches, *x_BT.shape[1:]).swapaxes(0, 1)
 
   def add(total, numbered_batch):
     microbatch, index = numbered_batch

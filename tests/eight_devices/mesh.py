@@ -65,6 +65,17 @@ def test_losses_are_those_of_one_device(on_one, on_all):
   np.testing.assert_allclose(on_all[1], on_one[1], rtol=2e-6)
 
 
+def test_positions_of_the_data_are_cut_as_tokens_are(run):
+  addition = {
+    'encoding__name': 'abacus',
+    'data__corpus': 'task:addition/reverse=True/positions=abacus',
+    'eval__protocols': ('answers',),
+  }
+  _, losses = run(**addition)
+  _, cut = run(**addition, mesh__data=2, mesh__fsdp=2, mesh__context=2)
+  np.testing.assert_allclose(cut, losses, rtol=2e-6)
+
+
 def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_one):
   _, losses = run(train__grad_accum_steps=2, model__remat=True, mesh__fsdp=2)
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)

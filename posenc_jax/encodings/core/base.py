@@ -39,6 +39,7 @@ DECLARED = (
   'needs_visible',
   'position_kind',
   'positions_per_token',
+  'takes_carried_positions',
   'max_length',
   'max_relative_distance',
   'rotates_qk',
@@ -91,6 +92,8 @@ class Encoding(nnx.Module):
   needs_visible = False  # `coordinates` reads how many keys each query sees
   position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
+  # Positions come with the data; `sample_positions` moves them and leaves 0, which says nothing
+  takes_carried_positions = False
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
@@ -114,7 +117,8 @@ class Encoding(nnx.Module):
     """Positions that a model draws for all its layers, int32 [B|1, T], or None: as they are.
 
     Args:
-      position_ids: contiguous positions, int32 [B|1, T].
+      position_ids: contiguous positions, int32 [B|1, T]; those of the data where
+        `takes_carried_positions`, [B|1, T] or [B|1, T, positions_per_token].
       batch: B.
       key: a jax.random key in training; None in evaluation.
     """

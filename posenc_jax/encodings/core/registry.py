@@ -66,6 +66,8 @@ BUILT_IN = {
   'string': 'string.String',
   'dca': 'dca.DCA',
   'repo': 'repo.RePo',
+  'abacus': 'abacus.Abacus',
+  'position_coupling': 'position_coupling.PositionCoupling',
 }
 
 

@@ -1,0 +1,413 @@
+"""Positions that come with the data: from a task to batches, training, stops and evaluation."""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from posenc_jax import config, data, storage, tasks
+from posenc_jax.encodings import make
+from posenc_jax.errors import Stopped, UserError
+from posenc_jax.evaluation import evaluate, model_functions, preflight, task_scoring
+from posenc_jax.model.decoder import build
+from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training import loop
+from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.step import accumulate_gradients, make_step_fns
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+ABACUS = 'task:addition/reverse=True/pad=True/positions=abacus'
+COUPLED = 'task:addition/reverse=True/pad=True/positions=coupled'
+TINY = {
+  'model.layers': 1,
+  'model.model_dim': 16,
+  'model.heads': 2,
+  'model.head_dim': 8,
+  'model.mlp_dim': 32,
+  'encoding.name': 'abacus',
+  'data.corpus': ABACUS,
+  'train.length': 16,
+  'train.batch': 4,
+  'train.steps': 6,
+  'train.log_every': 1,
+  'train.validate_every': 3,
+  'train.validate_batches': 2,
+  'train.checkpoint_every': 2,
+  'optim.warmup': 1,
+  'eval.protocols': ('answers',),
+  'eval.lengths': (13, 22),
+  'eval.examples': 10,
+  'eval.controls': (),
+}
+
+
+def tiny(**fields):
+  return config.load(BASE, TINY | {name.replace('__', '.'): v for name, v in fields.items()})
+
+
+def model_of(c, vocab=14):
+  return build(c, vocab, nnx.Rngs(0))
+
+
+class Places(tasks.Task):
+  """Says again what it was told; positions as `kind` and `per_token` say."""
+
+  token_names, shortest = 'abcd', 4
+
+  def __init__(self, kind, per_token):
+    self.carried_positions = tasks.CarriedPositions(kind, per_token)
+
+  def draw(self, rng, length, index):
+    word = rng.integers(4, size=length // 2)
+    place = np.tile(np.arange(len(word)), 2) + 1
+    if self.carried_positions.kind == 'floats':
+      place = (place / 4).astype(np.float32)
+    if self.carried_positions.per_token == 2:
+      place = np.stack([place, np.repeat([1, 2], len(word))], axis=1)
+    choices = np.repeat([0, 4], len(word)).astype(np.int32)
+    return tasks.Example(np.tile(word, 2).astype(np.int32), choices, positions_T=place)
+
+  def largest_position(self, length):
+    return max(length // 2, 2)
+
+
+@pytest.fixture
+def places(monkeypatch):
+  """The tasks `floats` and `levels`: real positions, and two whole ones a token."""
+  monkeypatch.setitem(tasks.TASKS, 'floats', lambda: Places('floats', 1))
+  monkeypatch.setitem(tasks.TASKS, 'levels', lambda: Places('integers', 2))
+
+
+def by_a_loop(words, kind, reverse):
+  """The positions of the words of an addition, one after another."""
+  numbers = [[]]
+  for word in words:
+    if word in '+=.':
+      numbers.append([])
+    else:
+      numbers[-1].append(word)
+  found = []
+  for number, sign in zip(numbers, '+=.', strict=False):
+    for index in range(len(number)):
+      place = index if reverse else len(number) - 1 - index
+      found.append(1 + index if kind == 'abacus' else 2 + place)
+    if kind == 'abacus' or sign == '.':
+      found.append(0)
+    elif sign == '+' or reverse:
+      found.append(1)
+    else:
+      found.append(2 + len(numbers[2]))
+  return found
+
+
+@pytest.mark.parametrize('kind', ['abacus', 'coupled'])
+@pytest.mark.parametrize('reverse', [True, False])
+@pytest.mark.parametrize('pad', [True, False])
+def test_positions_of_an_addition_are_those_of_a_loop_over_its_words(kind, reverse, pad):
+  text = f'addition/reverse={reverse}/pad={pad}'
+  task, plain = tasks.make(f'{text}/positions={kind}', tuple), tasks.make(text, tuple)
+  largest = 0
+  for index in range(30):
+    example = task.example('train', 1, index, task.shortest, 25)
+    words = [task.token_names[token] for token in example.tokens_T]
+    assert example.positions_T.tolist() == by_a_loop(words, kind, reverse)
+    assert example.positions_T.dtype == np.int32
+    largest = max(largest, example.positions_T.max())
+    same = plain.example('train', 1, index, task.shortest, 25)
+    assert same.positions_T is None
+    np.testing.assert_array_equal(example.tokens_T, same.tokens_T)
+  assert largest == task.largest_position(25)
+
+
+def test_positions_and_hints_are_two_ways_to_say_one_thing():
+  with pytest.raises(ValueError, match="positions='abacus'; allowed: contiguous, with hints"):
+    tasks.make('addition/reverse=True/pad=True/hints=9/positions=abacus', tuple)
+  with pytest.raises(ValueError, match="'abacu'; allowed: contiguous, abacus, coupled"):
+    tasks.make('addition/positions=abacu', tuple)
+
+
+def test_batches_hold_the_positions_of_their_examples_and_zeros():
+  c = tiny()
+  corpus = data.source(c.data, 'train')
+  batch = corpus.batches(16, 4, seed=3)[2]
+  for row in range(4):
+    example = corpus.task.example('train', 3, 8 + row, corpus.shortest, 16)
+    filled = np.zeros(16, np.int32)
+    filled[: len(example.positions_T)] = example.positions_T
+    np.testing.assert_array_equal(batch.position_ids[row], filled)
+  assert corpus.largest_position(16) == 5
+  plain = data.source(tiny(data__corpus='task:addition').data, 'train')
+  assert plain.batches(16, 4, seed=3)[2].position_ids is None
+  assert plain.largest_position(16) is None
+
+
+@pytest.mark.parametrize(('text', 'shape'), [('floats', ()), ('levels', (2,))])
+@pytest.mark.usefixtures('places')
+def test_positions_keep_their_kind_and_their_number(text, shape):
+  corpus = data.source(tiny(data__corpus=f'task:{text}').data, 'train')
+  batch = corpus.batches(8, 3, seed=0)[0]
+  assert batch.position_ids.shape == (3, 8, *shape)
+  assert (batch.position_ids.dtype == np.float32) == (text == 'floats')
+
+
+@pytest.mark.parametrize('name', ['learned', 'rope', 't5', 'nope', 'abacus', 'fire'])
+def test_tokens_at_1_2_3_are_tokens_without_positions(name):
+  """BOS stands at 0, and each token as an input at its own position."""
+  model, tokens_BT = model_of(tiny(encoding__name=name)), jnp.arange(24).reshape(2, 12) % 13
+  carried = jnp.broadcast_to(1 + jnp.arange(12), (2, 12))
+  run = lambda positions: token_nll(
+    model, tokens_BT, token_positions=positions, max_position_distance=12
+  )
+  np.testing.assert_allclose(run(carried), run(None), atol=1e-5)
+  if name != 'nope':  # it takes them, and reads none
+    assert np.abs(run(carried // 2) - run(None)).max() > 1e-4
+
+
+def test_a_token_has_its_own_position_and_the_last_one_counts_for_nothing():
+  model, tokens_BT = model_of(tiny(encoding__name='learned')), jnp.arange(12).reshape(1, 12)
+  positions = np.array([[3, 3, 0, 5, 1, 1, 2, 7, 7, 9, 15, 4]])
+  at = np.array([[0, 3, 3, 0, 5, 1, 1, 2, 7, 7, 9, 15]])
+  given = token_nll(model, tokens_BT, token_positions=positions)
+  np.testing.assert_array_equal(given, token_nll(model, tokens_BT, position_ids=at))
+
+
+def test_a_packed_row_carries_positions_across_its_segments():
+  """They are those of the inputs, whatever the segments: nothing is counted anew."""
+  model, tokens_BT = model_of(tiny(encoding__name='rope')), jnp.arange(12).reshape(1, 12)
+  segments = jnp.array([[0] * 5 + [1] * 7])
+  at = np.array([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]])
+  carried = np.append(at[:, 1:], [[0]], axis=1)
+  run = lambda **options: token_nll(model, tokens_BT, segment_ids=segments, **options)
+  np.testing.assert_allclose(run(token_positions=carried), run(), atol=1e-5)
+
+
+@pytest.mark.parametrize('levels', [1, 2])
+def test_coupling_is_a_sum_over_levels(levels):
+  """Against a loop over tokens; positions outside of a table give NaN."""
+  sizes = dict(model_dim=6, heads=2, head_dim=4, train_length=9)
+  enc = make('position_coupling', **sizes, rngs=nnx.Rngs(0), levels=levels)
+  rng = np.random.default_rng(0)
+  x_BTD = rng.standard_normal((2, 5, 6)).astype(np.float32)
+  positions = rng.integers(9, size=(2, 5) if levels == 1 else (2, 5, levels))
+  expected = x_BTD.astype(np.float64)
+  for b, t in np.ndindex(2, 5):
+    for level, position in enumerate(np.atleast_1d(positions[b, t])):
+      expected[b, t] += np.sqrt(6) * np.asarray(enc.rows[...])[level, position]
+  np.testing.assert_allclose(enc.add_to_input(x_BTD, positions), expected, atol=1e-6)
+  assert np.isnan(enc.add_to_input(x_BTD, positions + 9)).all()
+
+
+GIVEN = np.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 2, 3, 1, 2, 3, 4, 0]])
+
+
+def draws_of(name, **hyper):
+  """int [n, 2, 8] or [n, 2, 8, levels]: the positions GIVEN as 300 training steps move them."""
+  sizes = dict(model_dim=6, heads=2, head_dim=4, train_length=16)
+  enc = make(name, **sizes, rngs=nnx.Rngs(0), **hyper)
+  given = GIVEN if enc.positions_per_token == 1 else np.stack([GIVEN, GIVEN[::-1]], axis=2)
+  assert enc.sample_positions(given, 2, None) is None, 'none in evaluation'
+  draw = jax.jit(lambda key: enc.sample_positions(given, 2, key))
+  return given, np.stack([draw(jax.random.key(n)) for n in range(300)])
+
+
+def test_abacus_moves_all_digits_of_a_batch_by_one_offset():
+  given, draws = draws_of('abacus', max_k=4)
+  offsets = (draws - given)[:, given > 0]
+  assert np.all(draws[:, given == 0] == 0)
+  assert np.all(offsets == offsets[:, :1])
+  counts = np.bincount(offsets[:, 0], minlength=5)
+  assert len(counts) == 5
+  assert np.abs(counts / 300 - 1 / 5).max() < 5 * np.sqrt(0.2 * 0.8 / 300)
+
+
+@pytest.mark.parametrize('levels', [1, 2])
+def test_coupling_starts_each_example_and_level_anywhere_in_the_table(levels):
+  given, draws = draws_of('position_coupling', max_length=9, levels=levels)
+  assert np.all(draws[:, given == 0] == 0)
+  given, draws = given.reshape(2, 8, levels), draws.reshape(300, 2, 8, levels)
+  starts = np.zeros((300, 2, levels), int)
+  for row, level in np.ndindex(2, levels):
+    there = given[row, :, level] > 0
+    moved = draws[:, row, there, level] - given[row, there, level]
+    assert np.all(moved == moved[:, :1])
+    starts[:, row, level] = moved[:, 0]
+    most = 8 - given[row, :, level].max()
+    counts = np.bincount(starts[:, row, level], minlength=most + 1)
+    assert len(counts) == most + 1
+    assert np.abs(counts / 300 - 1 / (most + 1)).max() < 5 * np.sqrt(1 / (most + 1) / 300)
+  each = starts.reshape(300, -1)
+  assert all(np.any(each[:, 0] != other) for other in each[:, 1:].T), 'each for itself'
+
+
+def test_a_model_is_moved_in_training_alone():
+  c = tiny(encoding__max_k=4)
+  model, batch = model_of(c), data.source(c.data, 'train').batches(16, 4, seed=0)[0]
+  run = lambda key: token_nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
+  keys = [jax.random.key(n) for n in range(8)]
+  assert any(np.abs(run(key) - run(keys[0])).max() > 1e-4 for key in keys[1:])
+  at = np.pad(batch.position_ids[:, :-1], ((0, 0), (1, 0)))
+  np.testing.assert_array_equal(run(None), token_nll(model, batch.tokens_BT, position_ids=at))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
+    (
+      {'data__corpus': 'task:addition'},
+      "corpus='task:addition': carries no positions, which Abacus is made for; allowed: one that",
+    ),
+    ({'encoding__name': 'random_positions'}, 'positions, and RandomPositions samples its own;'),
+    ({'encoding__name': 'pose'}, 'carries positions, and PoSE samples its own; allowed: one with'),
+    ({'data__corpus': 'task:floats'}, '1 a token, floats; allowed: 1, integers, for Abacus'),
+    ({'data__corpus': 'task:levels'}, '2 a token, integers; allowed: 1, integers, for Abacus'),
+    (
+      {'encoding__name': 'position_coupling', 'encoding__levels': 2},
+      '1 a token, integers; allowed: 2, integers, for PositionCoupling',
+    ),
+    (
+      {'encoding__max_length': 9, 'encoding__max_k': 4},
+      'train.length=16: positions reach 9, but those of Abacus end at 9; allowed: less than that',
+    ),
+    (
+      {'encoding__name': 'learned', 'encoding__max_length': 5},
+      'positions reach 5, but those of Learned end at 5',
+    ),
+  ],
+)
+@pytest.mark.usefixtures('places')
+def test_what_does_not_go_together_is_one_line_before_anything_is_made(fields, words, tmp_path):
+  for act in (preflight.check_model, lambda c: loop.train(c, tmp_path / 'run')):
+    with pytest.raises(UserError) as error:
+      act(tiny(**fields))
+    assert words in str(error.value)
+    assert '\n' not in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  ('name', 'corpus'),
+  [
+    ('rope', ABACUS),
+    ('learned', COUPLED),
+    ('t5', COUPLED),
+    ('nope', 'task:levels'),
+    ('sinusoidal', 'task:floats'),
+    ('position_coupling', COUPLED),
+  ],
+)
+@pytest.mark.usefixtures('places')
+def test_encodings_take_positions_of_their_kind(name, corpus):
+  """A step and a validation, with gradients; positions need no room but their own."""
+  c = tiny(encoding__name=name, data__corpus=corpus, train__length=22)
+  preflight.check_model(c)
+  source = data.source(c.data, 'train')
+  tx, model = make_optimizer(c.optim, 6), model_of(c, source.vocab)
+  train, val = make_step_fns(c, tx, source.largest_position(22))
+  batch = source.batches(22, 4, seed=0)[0]
+  before = np.asarray(val(model, batch))
+  model, _, metrics = train(model, tx.init(model), batch)
+  assert np.isfinite([before, metrics['loss'], metrics['grad_norm']]).all()
+
+
+@pytest.mark.usefixtures('places')
+def test_microbatches_carry_the_positions_of_their_rows():
+  source = data.source(tiny(data__corpus='task:levels').data, 'train')
+  batch = source.batches(8, 6, seed=0)[0]
+  weight = np.random.default_rng(0).standard_normal((1, 8, 2)).astype(np.float32)
+
+  def loss(scale, batch, key):
+    per_token = (batch.position_ids * weight).sum(-1) * scale * batch.tokens_BT
+    return jnp.average(per_token, weights=batch.scored_BT)
+
+  grads = [
+    accumulate_gradients(jax.value_and_grad(loss), 2.0, batch, jax.random.key(0), parts)
+    for parts in (1, 3)
+  ]
+  np.testing.assert_allclose(*grads, rtol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('unbroken') / 'run'
+  loop.train(tiny(), workdir)
+  evaluate.evaluate(tiny(), workdir)
+  return workdir
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(unbroken, tmp_path, monkeypatch):
+  """Bit for bit: batches, positions and offsets are drawn by seed and step."""
+  read = data.TaskBatches.__getitem__
+
+  def read_and_stop(self, n):
+    if n == 3 and self._length == 16 and self._corpus.split == 'train':
+      os.kill(os.getpid(), signal.SIGTERM)
+    return read(self, n)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(data.TaskBatches, '__getitem__', read_and_stop)
+    with pytest.raises(Stopped, match='step 4 is saved'):
+      loop.train(tiny(), tmp_path)
+  loop.train(tiny(), tmp_path)
+  evaluate.evaluate(tiny(), tmp_path)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == (unbroken / 'metrics.jsonl').read_bytes()
+  value = lambda folder: [row['value'] for row in storage.read_rows(folder / 'eval.jsonl')]
+  assert value(tmp_path) == value(unbroken)
+
+
+def test_positions_change_what_is_learned(unbroken, tmp_path):
+  loop.train(tiny(data__corpus=COUPLED), tmp_path)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() != (unbroken / 'metrics.jsonl').read_bytes()
+
+
+def test_seeds_at_once_are_each_by_itself(unbroken, tmp_path):
+  loop.train(tiny(seeds=(1, 0), vmap_seeds=True), tmp_path / 'run')
+  rows, wanted = (
+    storage.read_rows(folder / 'metrics.jsonl')
+    for folder in (config.seed_workdir(tmp_path / 'run', 0), unbroken)
+  )
+  losses, wanted = ([row['loss'] for row in each if 'loss' in row] for each in (rows, wanted))
+  np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+
+
+def test_evaluation_sees_each_answer_at_its_position(unbroken):
+  """The share of right answers, by single forward passes over BOS and the tokens before each."""
+  c = tiny()
+  corpus = data.source(c.data, 'test')
+  model, _ = evaluate.restore(c, corpus, unbroken)
+  rows = [row for row in storage.read_rows(unbroken / 'eval.jsonl') if row['length'] == 13]
+  right = []
+  for example in corpus.examples(10, 13):
+    inputs = np.append([13], example.tokens_T)[None]
+    positions = np.append([0], example.positions_T)[None]
+    for t in np.flatnonzero(example.answers_T):
+      logits = model(inputs[:, : t + 1], position_ids=positions[:, : t + 1])
+      right.append(int(logits[0, -1].argmax()) == example.tokens_T[t])
+  (accuracy,) = [row['value'] for row in rows if row['metric'] == 'token_accuracy']
+  assert accuracy == pytest.approx(np.mean(right))
+
+
+def test_evaluation_in_other_batches_gives_the_same():
+  c = tiny(encoding__name='t5')
+  corpus = data.source(c.data, 'test')
+  model, predict = model_of(c), model_functions.compiled(model_functions.predictions, c)
+  found = []
+  for batch_tokens in (1, 10**6):
+    one = lambda tokens, positions: predict(model, tokens, positions, max_position_distance=5)
+    found.append(list(task_scoring.run(one, corpus.examples(6, 13), 13, batch_tokens)))
+  for one, other in zip(*found, strict=True):
+    np.testing.assert_allclose(one.nats_A, other.nats_A, rtol=1e-4)
+
+
+def test_positions_and_not_tokens_must_fit_into_a_table(tmp_path):
+  """19 tokens of 5 digits have positions to 6, and 22 of 6 digits to 7."""
+  c = tiny(encoding__name='learned', encoding__max_length=7, eval__lengths=(19, 22))
+  loop.train(c, tmp_path)
+  evaluate.evaluate(c, tmp_path)
+  rows = storage.read_rows(tmp_path / 'eval.jsonl')
+  assert {(row['length'], row['status']) for row in rows} == {(19, 'ok'), (22, 'beyond_table')}
+  assert all(np.isfinite(row['value']) for row in rows if row['status'] == 'ok')
