@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+CLOSED = 'Event loop is closed'  # what asyncio says
+
 
 @contextlib.contextmanager
 def disk_errors_as_oserror(folder: Path) -> Iterator[None]:
@@ -32,19 +34,28 @@ def disk_errors_as_oserror(folder: Path) -> Iterator[None]:
 def silence_tracebacks() -> None:
   """Prints no traceback of errors that Orbax raises as well, from now on.
 
-  It logs them, and threads of TensorStore that come back after it closed their event loop, because
-  it read or wrote in vain, print one more.
+  It logs them. Threads of TensorStore that come back after it closed their event loop, because it
+  read or wrote in vain, have one more, and so have tasks of its that nobody waits for.
   """
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(_is_not_of_orbax)
-  if not (isinstance(sys.excepthook, functools.partial) and sys.excepthook.func is _report):
-    sys.excepthook = functools.partial(_report, sys.excepthook)
+  for name, filtered in (('excepthook', _report), ('unraisablehook', _report_unraisable)):
+    hook = getattr(sys, name)
+    if not (isinstance(hook, functools.partial) and hook.func is filtered):
+      setattr(sys, name, functools.partial(filtered, hook))
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-  return 'orbax' not in record.pathname + record.getMessage()
+  error = record.exc_info[1] if record.exc_info else ''
+  text = f'{record.pathname} {record.getMessage()} {error}'.lower()
+  return not any(word in text for word in ('orbax', 'ocdbt', 'zarr'))
 
 
 def _report(report: Callable[..., None], kind: type, error: BaseException, trace) -> None:
-  if str(error) != 'Event loop is closed':
+  if str(error) != CLOSED:
     report(kind, error, trace)
+
+
+def _report_unraisable(report: Callable[..., None], unraisable) -> None:
+  if str(unraisable.exc_value) != CLOSED:
+    report(unraisable)
