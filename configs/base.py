@@ -31,6 +31,9 @@ def get_config() -> ConfigDict:
         # Where a block f is normalized: 'pre', x + f(n(x)); 'post', n(x + f(x)); 'output',
         # x + n(f(x)), as in OLMo 2; 'sandwich', x + n(f(n(x))), as in Gemma 2.
         norm_placement='pre',
+        # A sigmoid of the input multiplies what attention returns, before it is projected: 'none',
+        # 'elementwise' (a number a channel, as in Qwen3-Next) or 'headwise' (a number a head).
+        output_gate='none',
         qkv_bias=False,  # whether projections to queries, keys and values have biases, as in Qwen 2
         # How layers share the encoding's parameters: as published ('paper'), all of them ('all'),
         # or not at all ('none').

@@ -229,6 +229,8 @@ def test_learned_positions_end_at_the_training_length():
     {'model__norm_placement': 'post'},
     {'model__norm_placement': 'output'},
     {'model__norm_placement': 'sandwich'},
+    {'model__output_gate': 'elementwise'},
+    {'model__output_gate': 'headwise'},
     {'model__qkv_bias': True},
   ],
 )
@@ -243,22 +245,34 @@ def test_flags_are_off_and_change_the_model(flag):
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(g))
 
 
+@pytest.mark.parametrize('flag', [{'output_gate': 'elementwise'}, {'mlp': 'swiglu'}])
+def test_what_a_flag_adds_leaves_the_other_parameters_as_they_are(flag):
+  untied = {'model__tie_embeddings': False}
+  plain, flagged = (
+    dict(jax.tree_util.tree_leaves_with_path(model(**untied, **more)))
+    for more in ({}, {f'model__{name}': value for name, value in flag.items()})
+  )
+  assert plain.keys() < flagged.keys()
+  for path, leaf in plain.items():
+    np.testing.assert_array_equal(leaf, flagged[path])
+
+
 @pytest.mark.parametrize(
-  ('mlp', 'norm', 'placement', 'has_bias'),
+  ('mlp', 'norm', 'placement', 'has_bias', 'gate'),
   [
-    ('gelu', 'rms', 'pre', False),
-    ('geglu', 'layer', 'pre', True),
-    ('swiglu', 'rms', 'sandwich', True),
-    ('gelu', 'layer', 'post', False),
-    ('swiglu', 'layer', 'output', False),
-    ('geglu', 'rms', 'post', True),
+    ('gelu', 'rms', 'pre', False, 'none'),
+    ('geglu', 'layer', 'pre', True, 'headwise'),
+    ('swiglu', 'rms', 'sandwich', True, 'elementwise'),
+    ('gelu', 'layer', 'post', False, 'elementwise'),
+    ('swiglu', 'layer', 'output', False, 'headwise'),
+    ('geglu', 'rms', 'post', True, 'none'),
   ],
 )
-def test_a_layer_is_its_formula(mlp, norm, placement, has_bias):
-  """Loops in float64, with one head that attends to the token itself alone."""
+def test_a_layer_is_its_formula(mlp, norm, placement, has_bias, gate):
+  """Loops in float64, with two heads that attend to the token itself alone."""
   flags = {'mlp': mlp, 'norm': norm, 'norm_placement': placement, 'qkv_bias': has_bias}
-  one_head = {'model__heads': 1, 'model__head_dim': 6, 'encoding__name': 'nope'}
-  m = model(**one_head, **{f'model__{name}': value for name, value in flags.items()})
+  flags |= {'heads': 2, 'head_dim': 3, 'output_gate': gate}
+  m = model(encoding__name='nope', **{f'model__{name}': value for name, value in flags.items()})
   rng = np.random.default_rng(0)
   layer = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape[1:])), m.layers)
   x_TD = rng.standard_normal((5, 16))
@@ -272,7 +286,11 @@ def test_a_layer_is_its_formula(mlp, norm, placement, has_bias):
     return x / np.sqrt((x**2).mean()) * p[f'{name}.scale'] + p.get(f'{name}.bias', 0)
 
   def attention(y):
-    return (y @ p['w_v'] + p.get('b_v', 0)) @ p['w_o']
+    o = y @ p['w_v'] + p.get('b_v', 0)
+    if gate != 'none':
+      numbers = 1 / (1 + np.exp(-y @ p['w_output_gate']))
+      o = o * (np.repeat(numbers, 3) if gate == 'headwise' else numbers)
+    return o @ p['w_o']
 
   def feed_forward(y):
     gelu = lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
@@ -319,6 +337,9 @@ def test_parameters_are_counted_by_part():
   assert rich['attention'] == plain['attention'] + N * 3 * H
   assert rich['norms'] == 2 * (4 * N + 1) * D + N * 2 * 6
   assert rich['output'] == VOCAB * D
+  for gate, more in {'elementwise': N * D * H, 'headwise': N * D * 4}.items():
+    gated = parameter_counts.by_part(model(model__output_gate=gate))
+    assert gated == parameter_counts.by_part(model()) | {'attention': plain['attention'] + more}
   assert sum(rich.values()) == sum(leaf.size for leaf in jax.tree.leaves(m))
 
 

@@ -104,6 +104,7 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
   'overrides',
   [
     {'model.mlp': 'swiglu'},
+    {'model.output_gate': 'elementwise'},
     {},
     {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64},
   ],

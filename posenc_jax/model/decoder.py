@@ -37,11 +37,13 @@ class LM(nnx.Module):
     self.embedding = normal(rngs, (vocab, D), D**-0.5)
     self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
     layers = [Layer(config, rngs) for _ in range(N)]
-    self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
     self.norm = Norm(D, config.norm)
     self.tied = config.tie_embeddings
     if not self.tied:
       self.w_logits = normal(rngs, (D, vocab), D**-0.5)
+    for layer in layers:
+      layer.draw_gates(config, rngs)
+    self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
   @property
   def max_length(self) -> int | None:

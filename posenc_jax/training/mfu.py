@@ -45,7 +45,8 @@ def model_flops(config, vocab: int, masks: tuple[dict, ...] = ({},)) -> int:
   query_dim = m.heads * m.head_dim
   kv_dim = (m.kv_heads or m.heads) * m.head_dim
   mlp_matrices = 2 if m.mlp == 'gelu' else 3
-  layer_weights = m.model_dim * (2 * query_dim + 2 * kv_dim + mlp_matrices * m.mlp_dim)
+  gates = {'none': 0, 'elementwise': query_dim, 'headwise': m.heads}[m.output_gate]
+  layer_weights = m.model_dim * (2 * query_dim + 2 * kv_dim + gates + mlp_matrices * m.mlp_dim)
   weights = m.layers * layer_weights + m.model_dim * vocab
   flops_per_token = 6 * weights
   for layer in range(m.layers):
