@@ -51,6 +51,8 @@ def get_config() -> ConfigDict:
         chunk=0,  # tokens of a chunk, to which attention is confined; 0: no chunks
         # First tokens that queries see from outside of their window and chunk, too.
         sink_tokens=0,
+        # c: scores s become c * tanh(s / c) before the mask and softmax, as in Gemma 2; 0: off
+        softcap=0.0,
         # Rows (queries) and columns (keys) of a tile of scores; (0, 0): the backend chooses.
         block_sizes=(0, 0),
       ),

@@ -943,7 +943,7 @@ RECORDS = {
 }
 
 
-def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
+def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None):
   """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v,
   weights by pairs.
 
@@ -969,6 +969,8 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
         is_seen = np.isin(between, seen)
         s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
+      if softcap:
+        s_HS = softcap * np.tanh(s_HS / softcap)
       for h in range(H):
         p_S = oracle.weights(s_HS[h])
         if oracle.sink:

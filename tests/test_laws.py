@@ -49,6 +49,7 @@ MODES = {
   'positions': {'position_ids': SCATTERED},
   'last_queries': {'T': 3},
   'float_positions': {'position_ids': SCATTERED[:, ::-1] / 4 - 2.3},
+  'softcap': {'softcap': 0.7},
 }
 MASKS = {
   'chunk': {'chunk': 4},
@@ -107,6 +108,8 @@ def is_wanted(variant: str, mode: str) -> bool:
   """
   if is_causal_only(variant) and ('prefix' in MODES[mode] or 'is_causal' in MODES[mode]):
     return False
+  if mode == 'softcap':  # after all that an encoding does
+    return variant in OF_MASKS
   if mode == 'float_positions':
     return variant in ENCODINGS and position_kind(variant) == 'floats'
   if variant in ENCODINGS and variant not in WRAPPERS:
@@ -161,6 +164,7 @@ def expected(
   chunk=None,
   sink_tokens=0,
   prefix=0,
+  softcap=None,
 ):
   name, hyper = VARIANTS[variant]
   segments = np.zeros((B, S), int) if segment_ids is None else segment_ids
@@ -175,7 +179,7 @@ def expected(
     in_chunk = chunk is None or i // chunk == j // chunk
     mask[b, t, s] = same and in_order and ((near and in_chunk) or j < sink_tokens)
   oracle = RECORDS[name].oracle(DIMS, hyper, enc_parameters)
-  return attention_layer(oracle, weights, x_BSD, position_ids, mask)
+  return attention_layer(oracle, weights, x_BSD, position_ids, mask, softcap)
 
 
 def parameters(enc) -> dict[str, np.ndarray]:

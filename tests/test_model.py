@@ -72,6 +72,7 @@ def patterned(name: str, vocab: int = VOCAB) -> LM:
 
 STATIC = (
   'window',
+  'softcap',
   'chunk',
   'sink_tokens',
   'backend',
@@ -351,6 +352,15 @@ def test_window_of_the_config_reaches_attention():
   assert np.abs(windowed - nll(m, x))[:, 4:].max() > 1e-3
 
 
+def test_soft_cap_of_the_config_reaches_attention():
+  c, x = config(attention__softcap=0.01), tokens()
+  m = build(c, VOCAB, nnx.Rngs(0))
+  capped = nll(m, x, **attention_options(c))
+  m.layers.w_q[...] *= 3  # all scores lie within the same hundredth of each other
+  np.testing.assert_allclose(nll(m, x, **attention_options(c)), capped, atol=5e-2)
+  assert np.abs(nll(m, x) - capped).max() > 0.1
+
+
 def test_bfloat16_activations_are_near_float32():
   m, x = model(encoding__name='t5'), tokens()
   np.testing.assert_allclose(nll(m, x, dtype='bfloat16'), nll(m, x), atol=0.1)
@@ -443,6 +453,10 @@ def test_seeds_at_once_are_seeds_apart():
   ('overrides', 'message'),
   [
     ({'model__kv_heads': 3}, 'model.kv_heads=3 must divide model.heads=4'),
+    (
+      {'attention__softcap': 2.0, 'encoding__name': 'stick_breaking'},
+      'attention.softcap=2.0; allowed: no soft-cap, for StickBreaking is not normalized',
+    ),
     ({'attention__backend': 'desne'}, "attention.backend='desne'; did you mean 'dense'"),
     (
       {'model__share_encoding': 'some'},

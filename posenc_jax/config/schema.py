@@ -192,6 +192,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
   'attention': {
     **_same(NOT_NEGATIVE, 'window', 'chunk', 'sink_tokens'),
     'backend': text(),
+    'softcap': ZERO_IS_OFF,
     'block_sizes': _block_sizes,
   },
   'data': {

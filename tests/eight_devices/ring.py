@@ -37,6 +37,7 @@ SUBSET = {
   ('t5', 'prefix'),
   ('shaw', 'packed_chunk'),
   ('rope', 'float_positions'),
+  ('cope', 'softcap'),
   ('sink', 'window'),  # one term more in the denominator
 }
 
