@@ -38,6 +38,7 @@ class Oracle:
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
   turn: tuple[callable, callable] | None = None
+  heads_per_query: int = 1  # out of each head of q, next to each other
   temper: callable = lambda n, h: 1.0  # the factor of a query that sees n keys
 
 
@@ -154,6 +155,21 @@ def rope(dims, hyper, p):
   return Oracle(
     lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K), turn=(turned, turned)
   )
+
+
+def rope_pp(dims, hyper, p):
+  """Heads in turns the real and the imaginary part."""
+  K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'half')
+
+  def score(q, k, i, j, h):
+    s = 0
+    for m in range(K // 2):
+      a, b = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, m + K // 2)
+      product = complex(q[a], q[b]) * complex(k[a], -k[b])
+      s += product * np.exp(1j * (i - j) * base ** (-2 * m / K))
+    return (s.imag if h % 2 else s.real) / math.sqrt(K)
+
+  return Oracle(score, heads_per_query=2)
 
 
 def vo_rope(dims, hyper, p):
@@ -576,6 +592,7 @@ def chain(dims, hyper, p):
     return v
 
   sinks = [part.sink for part in parts if part.sink]
+  several = math.prod(part.heads_per_query for part in parts)
 
   def along(q, k_nK, x_nD, h, seen_n):
     q = turn(q, x_nD[-1, -1], h, 0)
@@ -596,7 +613,8 @@ def chain(dims, hyper, p):
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
-    temper=lambda n, h: math.prod(part.temper(n, h) for part in parts),
+    temper=lambda n, h: math.prod(part.temper(n, h // several) for part in parts),
+    heads_per_query=several,
     sink=sinks[0] if sinks else None,
     along=along,
     tokens=tokens,
@@ -624,7 +642,8 @@ def heads(dims, hyper, p):
     assert len(of_head) == first + sizes.heads
 
   def along(q, k_nK, x_nD, h, seen_n):
-    part, own_h = of_head[h]
+    part, own_h = of_head[h // several]
+    h //= several
     return part.along(q, k_nK, np.stack(list(x_nD[:, h])), own_h, seen_n)
 
   def tokens(x_SD, position_S):
@@ -634,13 +653,17 @@ def heads(dims, hyper, p):
     return out
 
   def sink(q, i, h):
-    part, own_h = of_head[h]
+    part, own_h = of_head[h // several]
     return part.sink(q, i, own_h) if part.sink else -math.inf
 
+  several = of_head[0][0].heads_per_query
+
   def each(hook):
-    return lambda *arguments: getattr(of_head[arguments[-1]][0], hook)(
-      *arguments[:-1], of_head[arguments[-1]][1]
-    )
+    def call(*arguments):
+      part, own_h = of_head[arguments[-1] // several]
+      return getattr(part, hook)(*arguments[:-1], own_h * several + arguments[-1] % several)
+
+    return call
 
   return Oracle(
     each('score'),
@@ -650,6 +673,7 @@ def heads(dims, hyper, p):
     along=along,
     tokens=tokens,
     sink=sink,
+    heads_per_query=several,
   )
 
 
@@ -897,6 +921,7 @@ RECORDS = {
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
+      'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
     },
   ),
   'heads': Record(
@@ -908,6 +933,7 @@ RECORDS = {
       'shaw_xpos': {'members': ({'name': 'shaw', 'clip': 3}, 'xpos')},
       'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
       'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
+      'rope_pps': {'members': ('rope_pp', {'name': 'rope_pp', 'base': 50.0})},
       'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },
   ),
@@ -938,6 +964,7 @@ RECORDS = {
     vo_rope,
     variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
   ),
+  'rope_pp': Record(rope_pp, variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}}),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
 }
@@ -952,6 +979,8 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
   (B, S, _), (_, T, _) = x_BSD.shape, mask_BTS.shape
   _, H, K = weights['q'].shape
   group = H // weights['k'].shape[1]
+  several = oracle.heads_per_query
+  H, group = H * several, group * several
   o_BTHK = np.zeros((B, T, H, K))
   for b in range(B):
     position = np.broadcast_to(positions_BS, (B, S))[b].tolist()
@@ -963,7 +992,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
       seen = [s for s in range(S) if mask_BTS[b, t, s]]
       s_HS = np.zeros((H, len(seen)))
       for h in range(H):
-        q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h], k_SGK[:, h // group]
+        q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h // several], k_SGK[:, h // group]
         s_HS[h] = [oracle.score(q, k_SK[s], position[i], position[s], h) for s in seen]
         between = np.arange(seen[0], seen[-1] + 1)
         is_seen = np.isin(between, seen)
@@ -974,7 +1003,9 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
       for h in range(H):
         p_S = oracle.weights(s_HS[h])
         if oracle.sink:
-          p_S = oracle.weights(np.append(s_HS[h], oracle.sink(q_SHK[i, h], position[i], h)))[:-1]
+          p_S = oracle.weights(
+            np.append(s_HS[h], oracle.sink(q_SHK[i, h // several], position[i], h))
+          )[:-1]
         for p, s in zip(p_S, seen, strict=True):
           v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
           o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))

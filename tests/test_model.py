@@ -344,6 +344,17 @@ def test_parameters_are_counted_by_part():
   assert sum(rich.values()) == sum(leaf.size for leaf in jax.tree.leaves(m))
 
 
+def test_more_heads_out_than_in():
+  """RoPE++: the output projection and gates are as wide as what comes out of attention."""
+  flags = {'encoding__name': 'rope_pp', 'model__kv_heads': 2, 'model__output_gate': 'headwise'}
+  m, x = model(**flags), tokens()
+  assert m.layers.w_o.shape == (3, 2 * 24, 16)
+  assert m.layers.w_output_gate.shape == (3, 16, 2 * 4)
+  np.testing.assert_allclose(
+    nll(m, x), nll(m, x, backend='blockwise', block_sizes=(4, 4)), atol=2e-5
+  )
+
+
 def test_window_of_the_config_reaches_attention():
   c, x = config(attention__window=3), tokens()
   m = build(c, VOCAB, nnx.Rngs(0))
@@ -393,10 +404,11 @@ def test_initial_scales():
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_parameters_of_the_whole_model(name):
   """With sharing as published: the record of each encoding says what layers have of their own."""
-  bare = 3 * (4 * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
   dims = Dims(model_dim=16, heads=4, kv_heads=4, head_dim=6, train_length=16)
+  m = model(encoding__name=name)
+  bare = 3 * ((3 + m.encodings.heads_per_query) * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
   shared, own = RECORDS[name].parameters(dims, {})
-  count = sum(p.size for p in jax.tree.leaves(model(encoding__name=name)))
+  count = sum(p.size for p in jax.tree.leaves(m))
   assert count == bare + shared + 3 * own
 
 
@@ -456,6 +468,10 @@ def test_seeds_at_once_are_seeds_apart():
     (
       {'attention__softcap': 2.0, 'encoding__name': 'stick_breaking'},
       'attention.softcap=2.0; allowed: no soft-cap, for StickBreaking is not normalized',
+    ),
+    (
+      {'encoding': {'name': 'pattern', 'layers': ('rope', 'rope_pp')}},
+      'encoding.layers: 1 and 2 heads out for each head of queries; allowed: the same number',
     ),
     ({'attention__backend': 'desne'}, "attention.backend='desne'; did you mean 'dense'"),
     (

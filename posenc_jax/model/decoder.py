@@ -41,7 +41,7 @@ class LM(nnx.Module):
     )
     self.embedding = normal(rngs, (vocab, D), D**-0.5)
     self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
-    layers = [Layer(config, rngs) for _ in range(N)]
+    layers = [Layer(config, self.encodings.heads_per_query, rngs) for _ in range(N)]
     self.norm = Norm(D, config.norm)
     self.tied = config.tie_embeddings
     if not self.tied:

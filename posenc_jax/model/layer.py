@@ -58,11 +58,17 @@ def project(x, w, b=None):
 class Layer(nnx.Module):
   """Attention and an MLP, each with its norms and added to the residual stream."""
 
-  def __init__(self, config, rngs: nnx.Rngs):
-    """`config` is the section `model` of a run's config."""
+  def __init__(self, config, heads_per_query: int, rngs: nnx.Rngs):
+    """Builds the layer.
+
+    Args:
+      config: the section `model` of a run's config.
+      heads_per_query: how many heads the encoding makes of each head of queries.
+    """
     D, K, F = config.model_dim, config.head_dim, config.mlp_dim
     H, G = config.heads, config.kv_heads or config.heads
     self.sizes = H, G, K
+    self.heads_out = heads_out = H * heads_per_query
     self.norm_placement = config.norm_placement
     self.activation = MLPS[config.mlp][0]
     self.attention_norm, self.mlp_norm = Norm(D, config.norm), Norm(D, config.norm)
@@ -71,7 +77,7 @@ class Layer(nnx.Module):
     self.w_q = normal(rngs, (D, H * K), D**-0.5)
     self.w_k = normal(rngs, (D, G * K), D**-0.5)
     self.w_v = normal(rngs, (D, G * K), D**-0.5)
-    self.w_o = normal(rngs, (H * K, D), (H * K) ** -0.5)
+    self.w_o = normal(rngs, (heads_out * K, D), (heads_out * K) ** -0.5)
     self.w_in = normal(rngs, (D, F), D**-0.5)
     self.w_out = normal(rngs, (F, D), F**-0.5)
     self.b_q, self.b_k, self.b_v = (
@@ -81,7 +87,7 @@ class Layer(nnx.Module):
 
   def draw_gates(self, config, rngs: nnx.Rngs):
     """Draws what flags add, after all else of a model: that is the same with and without them."""
-    D, F, (H, _, K) = config.model_dim, config.mlp_dim, self.sizes
+    D, F, H, K = config.model_dim, config.mlp_dim, self.heads_out, config.head_dim
     self.w_gate = normal(rngs, (D, F), D**-0.5) if MLPS[config.mlp][1] else None
     gates = {'none': 0, 'elementwise': H * K, 'headwise': H}[config.output_gate]
     self.w_output_gate = normal(rngs, (D, gates), D**-0.5) if gates else None
@@ -119,7 +125,7 @@ class Layer(nnx.Module):
     o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
-    return project(o_BTHK.reshape(B, T, H * K), self.w_o)
+    return project(o_BTHK.reshape(B, T, -1), self.w_o)
 
   def _gate_output(self, o_BTHK, y_BTD):
     """o_i * sigmoid(W_g y_i), y the layer's normalized input (Qiu et al. 2025, arXiv:2505.06708).

@@ -51,6 +51,7 @@ BUILT_IN = {
   'pose': 'pose.PoSE',
   'vo_rope': 'vo_rope.VORoPE',
   'sink': 'sink.Sink',
+  'rope_pp': 'rope_pp.RoPEPP',
   'softmax_plus_one': 'softmax_plus_one.SoftmaxPlusOne',
 }
 
