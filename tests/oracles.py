@@ -38,6 +38,8 @@ class Oracle:
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
   turn: tuple[callable, callable] | None = None
+  # what becomes of all keys, and all values: (k_SGK, x_SD, position_S, 'k' or 'v') -> k_SGK
+  mix: callable = lambda k_SGK, x_SD, position_S, which: k_SGK
   heads_per_query: int = 1  # out of each head of q, next to each other
   temper: callable = lambda n, h: 1.0  # the factor of a query that sees n keys
 
@@ -170,6 +172,37 @@ def rope_pp(dims, hyper, p):
     return (s.imag if h % 2 else s.real) / math.sqrt(K)
 
   return Oracle(score, heads_per_query=2)
+
+
+def kv_shift(dims, hyper, p):
+  def mix(y_SGK, x_SD, position_S, which):
+    out = np.zeros_like(y_SGK)
+    for t, g in np.ndindex(*y_SGK.shape[:2]):
+      a = sigmoid(x_SD[t] @ p[f'w_{which}'][:, g])
+      out[t, g] = (1 - a) * y_SGK[t, g]
+      if t > 0 and position_S[t] > position_S[t - 1]:
+        out[t, g] += a * y_SGK[t - 1, g]
+    return out
+
+  return Oracle(dot(dims.head_dim), mix=mix)
+
+
+def axial_rope(dims, hyper, p):
+  K, base, axes = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('axes', 2)
+  sections = hyper.get('sections') or [K // 2 // axes] * axes
+
+  def score(q, k, i, j, h):
+    s, m = 0.0, 0
+    for axis, n in enumerate(sections):
+      for own_m in range(n):
+        a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + K // 2)
+        w = base ** (-2 * m / K) if hyper.get('spectrum') == 'split' else base ** (-own_m / n)
+        turned = complex(q[a], q[b]) * np.exp(1j * (i[axis] - j[axis]) * w)
+        s += (turned * complex(k[a], -k[b])).real
+        m += 1
+    return s / math.sqrt(K)
+
+  return Oracle(score)
 
 
 def vo_rope(dims, hyper, p):
@@ -591,6 +624,11 @@ def chain(dims, hyper, p):
       v = part.move(v, i, j, h)
     return v
 
+  def mix(y_SGK, x_SD, position_S, which):
+    for part in parts:
+      y_SGK = part.mix(y_SGK, x_SD, position_S, which)
+    return y_SGK
+
   sinks = [part.sink for part in parts if part.sink]
   several = math.prod(part.heads_per_query for part in parts)
 
@@ -613,6 +651,7 @@ def chain(dims, hyper, p):
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
+    mix=mix,
     temper=lambda n, h: math.prod(part.temper(n, h // several) for part in parts),
     heads_per_query=several,
     sink=sinks[0] if sinks else None,
@@ -921,6 +960,7 @@ RECORDS = {
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
+      'kv_shift_rope': {'members': ('kv_shift', 'rope')},
       'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
     },
   ),
@@ -965,6 +1005,15 @@ RECORDS = {
     variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
   ),
   'rope_pp': Record(rope_pp, variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}}),
+  'kv_shift': Record(kv_shift, lambda d, h: (0, 2 * d.model_dim * d.kv_heads)),
+  'axial_rope': Record(
+    axial_rope,
+    variants={
+      'split': {'spectrum': 'split', 'layout': 'interleaved', 'base': 50.0},
+      'sections': {'sections': (1, 3)},
+      'uneven': {'axes': 3, 'sections': (2, 1, 1), 'spectrum': 'split'},
+    },
+  ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
 }
@@ -983,10 +1032,13 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
   H, group = H * several, group * several
   o_BTHK = np.zeros((B, T, H, K))
   for b in range(B):
-    position = np.broadcast_to(positions_BS, (B, S))[b].tolist()
+    position = np.broadcast_to(positions_BS, (B, *positions_BS.shape[1:]))[b].tolist()
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])
     token_Sn = oracle.tokens(y_SD, position)
     q_SHK, k_SGK, v_SGK = (np.einsum('sd,dhk->shk', y_SD, weights[n]) for n in 'qkv')
+    k_SGK, v_SGK = (
+      oracle.mix(y, y_SD, position, n) for n, y in zip('kv', (k_SGK, v_SGK), strict=True)
+    )
     for t in range(T):
       i = S - T + t
       seen = [s for s in range(S) if mask_BTS[b, t, s]]

@@ -6,6 +6,7 @@ float64, along one random direction in the inputs and one in each parameter of t
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -140,9 +141,18 @@ def cotangent_of(enc):
   return np.repeat(inputs()[2], enc.heads_per_query, axis=2)
 
 
+def positions_of(enc, position_ids):
+  """Positions [B|1, S] as the encoding takes them: of several a token, multiples."""
+  n = enc.positions_per_token
+  if n == 1 or position_ids is None or position_ids.ndim == 3:
+    return position_ids
+  return jnp.stack([(axis + 1) * position_ids for axis in range(n)], axis=-1)
+
+
 def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **options):
   """The layer that the oracle computes, through `attend`."""
   segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
+  position_ids = positions_of(enc, position_ids)
   positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
   y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
@@ -174,7 +184,11 @@ def expected(
   name, hyper = VARIANTS[variant]
   segments = np.zeros((B, S), int) if segment_ids is None else segment_ids
   index = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
-  position_ids = index if position_ids is None else position_ids
+  n = build(variant).positions_per_token
+  if position_ids is not None:
+    position_ids = np.asarray(positions_of(build(variant), position_ids))
+  else:
+    position_ids = index if n == 1 else np.stack([index] * n, axis=-1)
   mask = np.zeros((B, T, S), bool)
   for b, t, s in np.ndindex(B, T, S):
     i, j = index[b, S - T + t], index[b, s]
@@ -348,8 +362,11 @@ def test_packed_documents_are_separate_runs(variant):
     for document in np.unique(row):
       here = row == document
       n = here.sum()
+      index = np.arange(n)[None]
+      if enc.positions_per_token > 1:
+        index = np.stack([index] * enc.positions_per_token, axis=-1)
       alone = attention_layer(
-        oracle, weights, x[b : b + 1, here], np.arange(n)[None], np.tril(np.ones((1, n, n), bool))
+        oracle, weights, x[b : b + 1, here], index, np.tril(np.ones((1, n, n), bool))
       )
       close(packed[b, here], alone[0])
 
@@ -388,7 +405,7 @@ def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
 
 def heads_first(enc, x, weights, positions):
   """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
-  coordinates = enc.coordinates(x, positions, 1 + jnp.arange(S)[None])
+  coordinates = enc.coordinates(x, positions_of(enc, positions), 1 + jnp.arange(S)[None])
   q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
   q, k = enc.transform_qk(q, k, coordinates, coordinates)
   q_BHTK, k_BGSK = q.swapaxes(1, 2), k.swapaxes(1, 2)
@@ -510,13 +527,15 @@ def test_positions_are_taken_as_declared(variant):
   """Floats, integers alone, or whatever they are if they are not read; values are laws above."""
   enc, (x, weights, _) = build(variant), inputs()
   run = functools.partial(layer, enc, weights, x, backend='dense')
-  floats = MODES['float_positions']['position_ids']
+  floats = positions_of(enc, MODES['float_positions']['position_ids'])
   if enc.position_kind is None:
     np.testing.assert_array_equal(run(position_ids=floats), run())
     np.testing.assert_array_equal(run(position_ids=np.stack([floats] * 3, axis=2)), run())
     return
-  with pytest.raises(ValueError, match=r'^position_ids has shape \(2, 11, 3\); allowed: \(2, 11\)'):
-    attend_with(enc, weights, x, np.stack([floats] * 3, axis=2))
+  several = np.zeros((B, S, enc.positions_per_token + 2))
+  shape = re.escape(f'{several.shape}; allowed: {floats.shape}')
+  with pytest.raises(ValueError, match=f'^position_ids has shape {shape}'):
+    attend_with(enc, weights, x, several)
   if enc.position_kind == 'integers':
     allowed = f'allowed: integers, for {type(enc).__name__} takes no other$'
     with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
@@ -628,8 +647,9 @@ def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
   """It has every hook and every declaration of that encoding, whatever hooks there come to be."""
   name, hyper = VARIANTS[variant]
   inner = build(variant)
-  if inner.has('sample_positions') or (inner.max_length or 99) < 99:
-    pytest.skip('samples positions itself, or has too few')
+  takes_several = inner.positions_per_token > 1
+  if inner.has('sample_positions') or takes_several or (inner.max_length or 99) < 99:
+    pytest.skip('samples positions itself, has several a token or too few')
   spec = {'name': name, **hyper}
   sizes = dataclasses.asdict(DIMS)
   enc = make('random_positions', **sizes, rngs=nnx.Rngs(0), inner=spec, longest=99)

@@ -11,8 +11,8 @@ class RoPEPP(RoPE):
 
   With pairs of channels as complex numbers, the product of `rope` is the real part of q conj(k)
   e^(i r w) summed over pairs; the second head has the imaginary part, by the same keys and values.
-  The two stand next to each other. As it is this is the paper's EC, equal cache: `model.heads` heads
-  of queries, twice as many out of attention and into w_o. EH, equal heads, is the same with
+  The two stand next to each other. As it is this is the paper's EC, equal cache: `model.heads`
+  heads of queries, twice as many out of attention and into w_o. EH, equal heads, is the same with
   `model.heads` and `model.kv_heads` halved.
   """
 

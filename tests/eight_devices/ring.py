@@ -38,6 +38,8 @@ SUBSET = {
   ('shaw', 'packed_chunk'),
   ('rope', 'float_positions'),
   ('cope', 'softcap'),
+  ('kv_shift', 'packed'),  # a neighbor of another share
+  ('axial_rope', 'positions'),
   ('rope_pp', 'packed'),  # more heads out than in
   ('sink', 'window'),  # one term more in the denominator
 }

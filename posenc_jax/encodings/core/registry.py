@@ -52,6 +52,8 @@ BUILT_IN = {
   'vo_rope': 'vo_rope.VORoPE',
   'sink': 'sink.Sink',
   'rope_pp': 'rope_pp.RoPEPP',
+  'kv_shift': 'kv_shift.KVShift',
+  'axial_rope': 'axial_rope.AxialRoPE',
   'softmax_plus_one': 'softmax_plus_one.SoftmaxPlusOne',
 }
 
