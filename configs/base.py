@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
         # or not at all ('none').
         share_encoding='paper',
         qk_norm=False,  # whether RMSNorm acts on queries and keys, before the encoding does
+        # Whether values are the keys, normalized if they are, before the encoding acts, as in
+        # DeepSeek-V4; there behind an encoding ('rope', 'vo_rope').
+        shared_kv=False,
         tie_embeddings=True,  # whether the output projection is the token embedding
         logit_softcap=0.0,  # c: logits become c * tanh(logits / c); 0: off
         # Whether the backward pass computes each layer again: less memory, more time.

@@ -175,6 +175,15 @@ def test_scanned_layers_are_unrolled_layers():
   )
 
 
+def test_shared_keys_and_values_leave_the_other_parameters_as_they_are():
+  plain, shared = (
+    dict(jax.tree_util.tree_leaves_with_path(m)) for m in (model(), model(model__shared_kv=True))
+  )
+  assert shared.keys() < plain.keys()
+  for path, leaf in shared.items():
+    np.testing.assert_array_equal(leaf, plain[path])
+
+
 def test_every_window_begins_with_bos():
   """The first token is predicted from BOS alone; the last token is only ever a target."""
   m, x = model(), tokens()
@@ -232,6 +241,7 @@ def test_learned_positions_end_at_the_training_length():
     {'model__norm_placement': 'sandwich'},
     {'model__output_gate': 'elementwise'},
     {'model__output_gate': 'headwise'},
+    {'model__shared_kv': True},
     {'model__qkv_bias': True},
   ],
 )
@@ -342,6 +352,33 @@ def test_parameters_are_counted_by_part():
     gated = parameter_counts.by_part(model(model__output_gate=gate))
     assert gated == parameter_counts.by_part(model()) | {'attention': plain['attention'] + more}
   assert sum(rich.values()) == sum(leaf.size for leaf in jax.tree.leaves(m))
+
+
+def test_shared_keys_and_values_are_turned_as_one():
+  """DeepSeek-V4: one normalized vector is key and value; outputs are turned back. In float64."""
+  members = ({'name': 'rope', 'fraction': 2 / 3}, {'name': 'vo_rope', 'fraction': 2 / 3})
+  flags = {'model__kv_heads': 1, 'model__shared_kv': True, 'model__qk_norm': True}
+  m = model(encoding={'name': 'chain', 'members': members}, **flags)
+  layer, enc = jax.tree.map(lambda leaf: leaf[0], m.layers), m.encodings.variants[0].layer(0)
+  y_TD = np.random.default_rng(0).standard_normal((7, 16))
+  w_q, w_k, w_o = (np.float64(w[...]) for w in (layer.w_q, layer.w_k, layer.w_o))
+
+  def turned(x, t):  # the last two channels do not turn
+    pairs = (x[..., :2] + 1j * x[..., 2:4]) * np.exp(1j * t * 10_000.0 ** -np.array([0, 0.5]))
+    return np.concatenate([pairs.real, pairs.imag, x[..., 4:]], axis=-1)
+
+  normalized = lambda x: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+  kv_TK = np.stack([turned(normalized(y @ w_k), t) for t, y in enumerate(y_TD)])
+  out = []
+  for t, y in enumerate(y_TD):
+    q_HK = turned(normalized((y @ w_q).reshape(4, 6)), t)
+    p_HS = np.exp(q_HK @ kv_TK[: t + 1].T / np.sqrt(6))
+    o_HK = p_HS / p_HS.sum(axis=1, keepdims=True) @ kv_TK[: t + 1]
+    out.append(turned(o_HK, -t).reshape(-1) @ w_o)
+  computed = layer._attend(jnp.asarray(y_TD, jnp.float32)[None], enc, {})
+  np.testing.assert_allclose(computed[0], out, atol=1e-5)
+  shared = sum(leaf.size for leaf in jax.tree.leaves(model(model__shared_kv=True)))
+  assert sum(leaf.size for leaf in jax.tree.leaves(model())) - shared == 3 * 16 * 24
 
 
 def test_more_heads_out_than_in():

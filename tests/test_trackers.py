@@ -104,7 +104,7 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
   'overrides',
   [
     {'model.mlp': 'swiglu'},
-    {'model.output_gate': 'elementwise', 'encoding.name': 'rope_pp'},
+    {'model.output_gate': 'elementwise', 'encoding.name': 'rope_pp', 'model.shared_kv': True},
     {},
     {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64},
   ],

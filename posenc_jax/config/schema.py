@@ -185,7 +185,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'norm': one_of(('rms', 'layer')),
     'norm_placement': one_of(('pre', 'post', 'output', 'sandwich')),
     'output_gate': one_of(('none', 'elementwise', 'headwise')),
-    **_same(flag, 'qkv_bias', 'qk_norm', 'tie_embeddings', 'remat'),
+    **_same(flag, 'qkv_bias', 'qk_norm', 'shared_kv', 'tie_embeddings', 'remat'),
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
   },

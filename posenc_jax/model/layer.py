@@ -76,13 +76,16 @@ class Layer(nnx.Module):
       self.attention_output_norm, self.mlp_output_norm = Norm(D, config.norm), Norm(D, config.norm)
     self.w_q = normal(rngs, (D, H * K), D**-0.5)
     self.w_k = normal(rngs, (D, G * K), D**-0.5)
-    self.w_v = normal(rngs, (D, G * K), D**-0.5)
+    w_v = normal(rngs, (D, G * K), D**-0.5)  # drawn in any case: the rest is the same without it
+    self.w_v = None if config.shared_kv else w_v
     self.w_o = normal(rngs, (heads_out * K, D), (heads_out * K) ** -0.5)
     self.w_in = normal(rngs, (D, F), D**-0.5)
     self.w_out = normal(rngs, (F, D), F**-0.5)
     self.b_q, self.b_k, self.b_v = (
       nnx.Param(jnp.zeros(heads * K)) if config.qkv_bias else None for heads in (H, G, G)
     )
+    if config.shared_kv:
+      self.b_v = None
     self.q_norm, self.k_norm = (Norm(K, 'rms') if config.qk_norm else None for _ in range(2))
 
   def draw_gates(self, config, rngs: nnx.Rngs):
@@ -117,9 +120,12 @@ class Layer(nnx.Module):
     B, T, _ = y_BTD.shape
     q_BTHK = project(y_BTD, self.w_q, self.b_q).reshape(B, T, H, K)
     k_BTGK = project(y_BTD, self.w_k, self.b_k).reshape(B, T, G, K)
-    v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
+    if self.w_v is not None:
+      v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
     if self.q_norm is not None:
       q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
+    if self.w_v is None:
+      v_BTGK = k_BTGK
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
     o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)

@@ -51,7 +51,9 @@ def model_flops(
   heads_out = m.heads * heads_per_query
   output_dim = heads_out * m.head_dim
   gates = {'none': 0, 'elementwise': output_dim, 'headwise': heads_out}[m.output_gate]
-  matrices = query_dim + output_dim + 2 * kv_dim + gates + mlp_matrices * m.mlp_dim
+  matrices = (
+    query_dim + output_dim + (1 if m.shared_kv else 2) * kv_dim + gates + mlp_matrices * m.mlp_dim
+  )
   layer_weights = m.model_dim * matrices
   weights = m.layers * layer_weights + m.model_dim * vocab
   flops_per_token = 6 * weights
