@@ -19,8 +19,8 @@ class PoPE(Encoding):
   there after a step, where released codes clamp them when read, which leaves one that has left
   without a gradient.
 
-  Angles are float32: with every position shifted by 10^4, 10^5 and 10^6, outputs over tokens of unit
-  variance move by up to 4e-4, 1e-3 and 2e-2 (heads of 64 channels).
+  Angles are float32: with every position shifted by 10^4, 10^5 and 10^6, outputs over tokens of
+  unit variance move by up to 4e-4, 1e-3 and 2e-2 (heads of 64 channels).
   """
 
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
