@@ -285,7 +285,8 @@ def test_a_layer_is_its_formula(mlp, norm, placement, has_bias, gate):
   flags |= {'heads': 2, 'head_dim': 3, 'output_gate': gate}
   m = model(encoding__name='nope', **{f'model__{name}': value for name, value in flags.items()})
   rng = np.random.default_rng(0)
-  layer = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape[1:])), m.layers)
+  draw = lambda leaf: jnp.asarray(0.5 * rng.standard_normal(leaf.shape[1:]))
+  layer = jax.tree.map(draw, m.layers)
   x_TD = rng.standard_normal((5, 16))
   p = {
     jax.tree_util.keystr(path, simple=True, separator='.').removesuffix('.value'): np.float64(leaf)
