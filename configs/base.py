@@ -31,11 +31,17 @@ def get_config() -> ConfigDict:
         # Where a block f is normalized: 'pre', x + f(n(x)); 'post', n(x + f(x)); 'output',
         # x + n(f(x)), as in OLMo 2; 'sandwich', x + n(f(n(x))), as in Gemma 2.
         norm_placement='pre',
+        # A sigmoid of the input multiplies what attention returns, before it is projected: 'none',
+        # 'elementwise' (a number a channel, as in Qwen3-Next) or 'headwise' (a number a head).
+        output_gate='none',
         qkv_bias=False,  # whether projections to queries, keys and values have biases, as in Qwen 2
         # How layers share the encoding's parameters: as published ('paper'), all of them ('all'),
         # or not at all ('none').
         share_encoding='paper',
         qk_norm=False,  # whether RMSNorm acts on queries and keys, before the encoding does
+        # Whether values are the keys, normalized if they are, before the encoding acts, as in
+        # DeepSeek-V4; there behind an encoding ('rope', 'vo_rope').
+        shared_kv=False,
         tie_embeddings=True,  # whether the output projection is the token embedding
         logit_softcap=0.0,  # c: logits become c * tanh(logits / c); 0: off
         # Whether the backward pass computes each layer again: less memory, more time.
@@ -48,6 +54,8 @@ def get_config() -> ConfigDict:
         chunk=0,  # tokens of a chunk, to which attention is confined; 0: no chunks
         # First tokens that queries see from outside of their window and chunk, too.
         sink_tokens=0,
+        # c: scores s become c * tanh(s / c) before the mask and softmax, as in Gemma 2; 0: off
+        softcap=0.0,
         # Rows (queries) and columns (keys) of a tile of scores; (0, 0): the backend chooses.
         block_sizes=(0, 0),
       ),

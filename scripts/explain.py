@@ -172,7 +172,8 @@ def refusals(c, enc, mask: Mask) -> dict[str, str | None]:
   reasons = {}
 
   def ask(q, k, v, x):
-    request = build_request(q, k, v, enc, x=x, mask=mask, outer_hooks_applied=True)
+    softcap = c.attention.softcap or None
+    request = build_request(q, k, v, enc, x=x, mask=mask, softcap=softcap, outer_hooks_applied=True)
     reasons.update((name, backend.refuse(request)) for name, backend in BACKENDS.items())
 
   shape = lambda heads: jax.ShapeDtypeStruct((B, T, heads, m.head_dim), dtype)

@@ -40,6 +40,9 @@ class Oracle:
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
   turn: tuple[callable, callable] | None = None
+  # what becomes of all keys, and all values: (k_SGK, x_SD, position_S, 'k' or 'v') -> k_SGK
+  mix: callable = lambda k_SGK, x_SD, position_S, which: k_SGK
+  heads_per_query: int = 1  # out of each head of q, next to each other
   temper: callable = lambda n, h: 1.0  # the factor of a query that sees n keys
 
 
@@ -164,6 +167,52 @@ def rope(dims, hyper, p):
   return Oracle(
     lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K), turn=(turned, turned)
   )
+
+
+def rope_pp(dims, hyper, p):
+  """Heads in turns the real and the imaginary part."""
+  K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'half')
+
+  def score(q, k, i, j, h):
+    s = 0
+    for m in range(K // 2):
+      a, b = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, m + K // 2)
+      product = complex(q[a], q[b]) * complex(k[a], -k[b])
+      s += product * np.exp(1j * (i - j) * base ** (-2 * m / K))
+    return (s.imag if h % 2 else s.real) / math.sqrt(K)
+
+  return Oracle(score, heads_per_query=2)
+
+
+def kv_shift(dims, hyper, p):
+  def mix(y_SGK, x_SD, position_S, which):
+    out = np.zeros_like(y_SGK)
+    for t, g in np.ndindex(*y_SGK.shape[:2]):
+      a = sigmoid(x_SD[t] @ p[f'w_{which}'][:, g])
+      out[t, g] = (1 - a) * y_SGK[t, g]
+      if t > 0 and position_S[t] > position_S[t - 1]:
+        out[t, g] += a * y_SGK[t - 1, g]
+    return out
+
+  return Oracle(dot(dims.head_dim), mix=mix)
+
+
+def axial_rope(dims, hyper, p):
+  K, base, axes = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('axes', 2)
+  sections = hyper.get('sections') or [K // 2 // axes] * axes
+
+  def score(q, k, i, j, h):
+    s, m = 0.0, 0
+    for axis, n in enumerate(sections):
+      for own_m in range(n):
+        a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + K // 2)
+        w = base ** (-2 * m / K) if hyper.get('spectrum') == 'split' else base ** (-own_m / n)
+        turned = complex(q[a], q[b]) * np.exp(1j * (i[axis] - j[axis]) * w)
+        s += (turned * complex(k[a], -k[b])).real
+        m += 1
+    return s / math.sqrt(K)
+
+  return Oracle(score)
 
 
 def vo_rope(dims, hyper, p):
@@ -760,7 +809,13 @@ def chain(dims, hyper, p):
       v = part.move(v, i, j, h)
     return v
 
+  def mix(y_SGK, x_SD, position_S, which):
+    for part in parts:
+      y_SGK = part.mix(y_SGK, x_SD, position_S, which)
+    return y_SGK
+
   sinks = [part.sink for part in parts if part.sink]
+  several = math.prod(part.heads_per_query for part in parts)
 
   def along(q, k_nK, x_nD, h, seen_n):
     q = turn(q, x_nD[-1, -1], h, 0)
@@ -781,7 +836,9 @@ def chain(dims, hyper, p):
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
-    temper=lambda n, h: math.prod(part.temper(n, h) for part in parts),
+    mix=mix,
+    temper=lambda n, h: math.prod(part.temper(n, h // several) for part in parts),
+    heads_per_query=several,
     sink=sinks[0] if sinks else None,
     along=along,
     tokens=tokens,
@@ -809,7 +866,8 @@ def heads(dims, hyper, p):
     assert len(of_head) == first + sizes.heads
 
   def along(q, k_nK, x_nD, h, seen_n):
-    part, own_h = of_head[h]
+    part, own_h = of_head[h // several]
+    h //= several
     return part.along(q, k_nK, np.stack(list(x_nD[:, h])), own_h, seen_n)
 
   def tokens(x_SD, position_S):
@@ -819,13 +877,17 @@ def heads(dims, hyper, p):
     return out
 
   def sink(q, i, h):
-    part, own_h = of_head[h]
+    part, own_h = of_head[h // several]
     return part.sink(q, i, own_h) if part.sink else -math.inf
 
+  several = of_head[0][0].heads_per_query
+
   def each(hook):
-    return lambda *arguments: getattr(of_head[arguments[-1]][0], hook)(
-      *arguments[:-1], of_head[arguments[-1]][1]
-    )
+    def call(*arguments):
+      part, own_h = of_head[arguments[-1] // several]
+      return getattr(part, hook)(*arguments[:-1], own_h * several + arguments[-1] % several)
+
+    return call
 
   return Oracle(
     each('score'),
@@ -835,6 +897,7 @@ def heads(dims, hyper, p):
     along=along,
     tokens=tokens,
     sink=sink,
+    heads_per_query=several,
   )
 
 
@@ -1096,6 +1159,8 @@ RECORDS = {
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
+      'kv_shift_rope': {'members': ('kv_shift', 'rope')},
+      'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
     },
   ),
   'heads': Record(
@@ -1107,6 +1172,7 @@ RECORDS = {
       'shaw_xpos': {'members': ({'name': 'shaw', 'clip': 3}, 'xpos')},
       'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
       'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
+      'rope_pps': {'members': ('rope_pp', {'name': 'rope_pp', 'base': 50.0})},
       'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },
   ),
@@ -1137,6 +1203,16 @@ RECORDS = {
   'vo_rope': Record(
     vo_rope,
     variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
+  ),
+  'rope_pp': Record(rope_pp, variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}}),
+  'kv_shift': Record(kv_shift, lambda d, h: (0, 2 * d.model_dim * d.kv_heads)),
+  'axial_rope': Record(
+    axial_rope,
+    variants={
+      'split': {'spectrum': 'split', 'layout': 'interleaved', 'base': 50.0},
+      'sections': {'sections': (1, 3)},
+      'uneven': {'axes': 3, 'sections': (2, 1, 1), 'spectrum': 'split'},
+    },
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
@@ -1181,7 +1257,7 @@ RECORDS = {
 }
 
 
-def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
+def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None):
   """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v,
   weights by pairs.
 
@@ -1190,18 +1266,23 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
   (B, S, _), (_, T, _) = x_BSD.shape, mask_BTS.shape
   _, H, K = weights['q'].shape
   group = H // weights['k'].shape[1]
+  several = oracle.heads_per_query
+  H, group = H * several, group * several
   o_BTHK = np.zeros((B, T, H, K))
   for b in range(B):
-    position = np.broadcast_to(positions_BS, (B, S))[b].tolist()
+    position = np.broadcast_to(positions_BS, (B, *positions_BS.shape[1:]))[b].tolist()
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])
     token_Sn = oracle.tokens(y_SD, position)
     q_SHK, k_SGK, v_SGK = (np.einsum('sd,dhk->shk', y_SD, weights[n]) for n in 'qkv')
+    k_SGK, v_SGK = (
+      oracle.mix(y, y_SD, position, n) for n, y in zip('kv', (k_SGK, v_SGK), strict=True)
+    )
     for t in range(T):
       i = S - T + t
       seen = [s for s in range(S) if mask_BTS[b, t, s]]
       s_HS = np.zeros((H, len(seen)))
       for h in range(H):
-        q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h], k_SGK[:, h // group]
+        q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h // several], k_SGK[:, h // group]
         s_HS[h] = [
           oracle.score(q, k_SK[s], position[i], position[s], h)
           + oracle.pair(q, k_SK[s], token_Sn[i], token_Sn[s], len(seen), h)
@@ -1211,10 +1292,14 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS):
         is_seen = np.isin(between, seen)
         s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
+      if softcap:
+        s_HS = softcap * np.tanh(s_HS / softcap)
       for h in range(H):
         p_S = oracle.weights(s_HS[h])
         if oracle.sink:
-          p_S = oracle.weights(np.append(s_HS[h], oracle.sink(q_SHK[i, h], position[i], h)))[:-1]
+          p_S = oracle.weights(
+            np.append(s_HS[h], oracle.sink(q_SHK[i, h // several], position[i], h))
+          )[:-1]
         for p, s in zip(p_S, seen, strict=True):
           v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
           o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))

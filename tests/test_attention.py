@@ -685,6 +685,20 @@ def test_sinks_of_members_all_join_the_denominator():
   np.testing.assert_allclose(run(chain), run(one), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+  'members', [('rope_pp', 'alibi'), ('rope_pp', 'ssmax'), ('sink', 'rope_pp')]
+)
+def test_what_meets_more_heads_than_it_has(members):
+  other = next(name for name in members if name != 'rope_pp')
+  message = f'^chain: rope_pp makes several heads of one, {other} not; allowed: before it what acts'
+  with pytest.raises(ValueError, match=message):
+    build('chain', members=members)
+  with pytest.raises(
+    ValueError, match=r'^heads: members have heads_per_query .*; allowed: the same'
+  ):
+    build('heads', members=members)
+
+
 def test_a_sink_needs_a_softmax():
   message = "^chain: has a sink, and normalizer='none'; allowed: 'softmax', whose denominator"
   with pytest.raises(ValueError, match=message):
@@ -713,13 +727,61 @@ def test_ring_refuses_where_no_mesh_is_set():
 
 
 @pytest.mark.parametrize(
-  ('name', 'reason'),
-  [('alibi', 'on scores or on'), ('sink', 'sink in the softmax'), ('rope', 'needs an NVIDIA GPU')],
+  ('name', 'options', 'reason'),
+  [
+    ('alibi', {}, 'on scores or on'),
+    ('sink', {}, 'sink in the softmax'),
+    ('nope', {'softcap': 2.0}, 'a soft-cap acts on scores'),
+    ('rope', {}, 'needs an NVIDIA GPU'),
+  ],
 )
-def test_cudnn_refuses_with_a_reason(name, reason):
+def test_cudnn_refuses_with_a_reason(name, options, reason):
   q = normal(1, 6, 4, 8)
   with pytest.raises(NotImplementedError, match=f'backend cudnn: .*{reason}'):
-    attend(q, q, q, build(name), backend='cudnn')
+    attend(q, q, q, build(name), backend='cudnn', **options)
+
+
+@pytest.mark.parametrize(
+  ('name', 'softcap', 'allowed'),
+  [
+    ('rope', 0.0, 'a finite number more than 0, or None'),
+    ('rope', float('nan'), 'a finite number more than 0, or None'),
+    ('stick_breaking', 2.0, 'no soft-cap, for StickBreaking is not normalized by softmax'),
+  ],
+)
+def test_soft_caps_that_are_refused(name, softcap, allowed):
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(ValueError, match=f'^softcap={softcap}; allowed: {allowed}$'):
+    attend(q, q, q, build(name), softcap=softcap)
+
+
+class ShortSighted(Encoding):
+  """Sums that grow leftwards are taken off scores, until they leave nothing."""
+
+  position_kind = None
+  causal_only = True
+  bias_in_scale = False
+  scans_keys = ((),)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return s_BHTS - tile.suffix_sum(jnp.full_like(s_BHTS, 200.0), inclusive=False)
+
+  def is_exhausted(self, carried):
+    return jnp.all(carried[0] > 104)
+
+
+def test_a_soft_cap_leaves_every_key_a_weight():
+  """Keys that are too far without it count with it, in the gradient as well."""
+  q, enc = normal(1, 12, 4, 8), ShortSighted(build('nope').dims, nnx.Rngs(0))
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def both(q, backend):
+    block_sizes = (4, 2) if backend == 'blockwise' else None
+    run = lambda q: attend(q, q, q, enc, backend=backend, block_sizes=block_sizes, softcap=0.5)
+    return run(q), jax.grad(lambda q: (run(q) ** 2).sum())(q)
+
+  for dense, tiled in zip(both(q, 'dense'), both(q, 'blockwise'), strict=True):
+    np.testing.assert_allclose(tiled, dense, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -827,6 +827,37 @@ def test_members_that_cannot_stand_beside_one_another(members, message):
     build('heads', members=members)
 
 
+@pytest.mark.parametrize('spectrum', ['each', 'split'])
+def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum):
+  """One spectrum that is cut is that of rope itself."""
+  x, weights, _ = inputs()
+  axial = build('axial_rope', spectrum=spectrum)
+  repeated = type('Repeated', (ENCODINGS['rope'],), {'frequencies': lambda _: [1, 0.01, 1, 0.01]})
+  rope = build('rope') if spectrum == 'split' else repeated(axial.dims, nnx.Rngs(0))
+  np.testing.assert_allclose(layer(axial, weights, x), layer(rope, weights, x), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  ('hyper', 'message'),
+  [
+    ({'axes': 1}, 'axes=1; allowed: 2 or more positions a token'),
+    ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
+    ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
+    ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
+    ({'spectrum': 'all'}, "spectrum='all'; allowed: each, split"),
+  ],
+)
+def test_axes_that_are_refused(hyper, message):
+  with pytest.raises(ValueError, match=f'^axial_rope: {re.escape(message)}$'):
+    build('axial_rope', **hyper)
+
+
+def test_positions_of_several_axes_are_not_sampled():
+  message = "^random_positions: inner='axial_rope' has 2 positions a token; allowed: an encoding w"
+  with pytest.raises(ValueError, match=message):
+    build('random_positions', inner='axial_rope')
+
+
 def test_vectors_added_to_turned_values_are_not_relative():
   """Nor does their chain say so: outputs are turned back with what was added."""
   x, weights, _ = inputs()

@@ -6,6 +6,7 @@ float64, along one random direction in the inputs and one in each parameter of t
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ MODES = {
   'positions': {'position_ids': SCATTERED},
   'last_queries': {'T': 3},
   'float_positions': {'position_ids': SCATTERED[:, ::-1] / 4 - 2.3},
+  'softcap': {'softcap': 0.7},
 }
 MASKS = {
   'chunk': {'chunk': 4},
@@ -108,6 +110,8 @@ def is_wanted(variant: str, mode: str) -> bool:
   """
   if is_causal_only(variant) and ('prefix' in MODES[mode] or 'is_causal' in MODES[mode]):
     return False
+  if mode == 'softcap':  # after all that an encoding does
+    return variant in OF_MASKS
   if mode == 'float_positions':
     return variant in ENCODINGS and position_kind(variant) == 'floats'
   if variant in ENCODINGS and variant not in WRAPPERS:
@@ -137,9 +141,23 @@ def inputs():
   )
 
 
+def cotangent_of(enc):
+  """The cotangent of the output of an encoding, whatever the heads that it makes."""
+  return np.repeat(inputs()[2], enc.heads_per_query, axis=2)
+
+
+def positions_of(enc, position_ids):
+  """Positions [B|1, S] as the encoding takes them: of several a token, multiples."""
+  n = enc.positions_per_token
+  if n == 1 or position_ids is None or position_ids.ndim == 3:
+    return position_ids
+  return jnp.stack([(axis + 1) * position_ids for axis in range(n)], axis=-1)
+
+
 def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **options):
   """The layer that the oracle computes, through `attend`."""
   segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
+  position_ids = positions_of(enc, position_ids)
   positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
   y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
@@ -166,11 +184,16 @@ def expected(
   chunk=None,
   sink_tokens=0,
   prefix=0,
+  softcap=None,
 ):
   name, hyper = VARIANTS[variant]
   segments = np.zeros((B, S), int) if segment_ids is None else segment_ids
   index = np.stack([[s - list(row).index(row[s]) for s in range(S)] for row in segments])
-  position_ids = index if position_ids is None else position_ids
+  n = build(variant).positions_per_token
+  if position_ids is not None:
+    position_ids = np.asarray(positions_of(build(variant), position_ids))
+  else:
+    position_ids = index if n == 1 else np.stack([index] * n, axis=-1)
   mask = np.zeros((B, T, S), bool)
   for b, t, s in np.ndindex(B, T, S):
     i, j = index[b, S - T + t], index[b, s]
@@ -180,7 +203,7 @@ def expected(
     in_chunk = chunk is None or i // chunk == j // chunk
     mask[b, t, s] = same and in_order and ((near and in_chunk) or j < sink_tokens)
   oracle = RECORDS[name].oracle(DIMS, hyper, enc_parameters)
-  return attention_layer(oracle, weights, x_BSD, position_ids, mask)
+  return attention_layer(oracle, weights, x_BSD, position_ids, mask, softcap)
 
 
 def parameters(enc) -> dict[str, np.ndarray]:
@@ -231,9 +254,9 @@ def test_equal_to_the_oracle(variant, mode, backend):
   """Values and gradients of dense, and of blockwise in tiles with ragged ends; no parameter is
   without a gradient.
   """
-  enc, (x, weights, cotangent) = build(variant), inputs()
+  enc, (x, weights, _) = build(variant), inputs()
   options = MODES[mode]
-  cotangent = cotangent[:, : options.get('T', S)]
+  cotangent = cotangent_of(enc)[:, : options.get('T', S)]
   block_sizes = TILES.get(mode, (3, 5)) if backend == 'blockwise' else None
 
   def loss(*args):
@@ -296,7 +319,8 @@ def test_causality_and_shifts(variant, backend, is_causal):
   """By gradient: a token reads itself and the past, nothing later. Shifted positions: no change
   where relative.
   """
-  enc, (x, weights, cotangent) = build(variant), inputs()
+  enc, (x, weights, _) = build(variant), inputs()
+  cotangent = cotangent_of(enc)
   positions, t = np.broadcast_to(np.arange(S), (1, S)), 6
   options = {
     'backend': backend,
@@ -346,8 +370,11 @@ def test_packed_documents_are_separate_runs(variant):
     for document in np.unique(row):
       here = row == document
       n = here.sum()
+      index = np.arange(n)[None]
+      if enc.positions_per_token > 1:
+        index = np.stack([index] * enc.positions_per_token, axis=-1)
       alone = attention_layer(
-        oracle, weights, x[b : b + 1, here], np.arange(n)[None], np.tril(np.ones((1, n, n), bool))
+        oracle, weights, x[b : b + 1, here], index, np.tril(np.ones((1, n, n), bool))
       )
       close(packed[b, here], alone[0])
 
@@ -386,11 +413,11 @@ def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
 
 def heads_first(enc, x, weights, positions):
   """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
-  coordinates = enc.coordinates(x, positions, 1 + jnp.arange(S)[None])
+  coordinates = enc.coordinates(x, positions_of(enc, positions), 1 + jnp.arange(S)[None])
   q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
   q, k = enc.transform_qk(q, k, coordinates, coordinates)
   q_BHTK, k_BGSK = q.swapaxes(1, 2), k.swapaxes(1, 2)
-  k_BHSK = jnp.repeat(k_BGSK, DIMS.heads // DIMS.kv_heads, axis=1)
+  k_BHSK = jnp.repeat(k_BGSK, q.shape[2] // k.shape[2], axis=1)
   s_BHTS = enc.scale(DIMS.head_dim) * jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK)
   return s_BHTS, q_BHTK, k_BGSK, coordinates
 
@@ -508,13 +535,15 @@ def test_positions_are_taken_as_declared(variant):
   """Floats, integers alone, or whatever they are if they are not read; values are laws above."""
   enc, (x, weights, _) = build(variant), inputs()
   run = functools.partial(layer, enc, weights, x, backend='dense')
-  floats = MODES['float_positions']['position_ids']
+  floats = positions_of(enc, MODES['float_positions']['position_ids'])
   if enc.position_kind is None:
     np.testing.assert_array_equal(run(position_ids=floats), run())
     np.testing.assert_array_equal(run(position_ids=np.stack([floats] * 3, axis=2)), run())
     return
-  with pytest.raises(ValueError, match=r'^position_ids has shape \(2, 11, 3\); allowed: \(2, 11\)'):
-    attend_with(enc, weights, x, np.stack([floats] * 3, axis=2))
+  several = np.zeros((B, S, enc.positions_per_token + 2))
+  shape = re.escape(f'{several.shape}; allowed: {floats.shape}')
+  with pytest.raises(ValueError, match=f'^position_ids has shape {shape}'):
+    attend_with(enc, weights, x, several)
   if enc.position_kind == 'integers':
     allowed = f'allowed: integers, for {type(enc).__name__} takes no other$'
     with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
@@ -539,13 +568,15 @@ def test_visible_keys_are_counted_as_declared(variant):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_queries_and_keys_are_transformed_as_declared(variant):
-  """Their width; and, where attention is relative, whether a shift of all positions turns them."""
+  """Their width and heads; and, where attention is relative, whether a shift of all positions turns
+  them.
+  """
   enc, (x, weights, _) = build(variant), inputs()
   _, q, k, _ = heads_first(enc, x, weights, jnp.arange(S)[None])
-  assert q.shape == (B, DIMS.heads, S, enc.qk_width * DIMS.head_dim)
+  assert q.shape == (B, enc.heads_per_query * DIMS.heads, S, enc.qk_width * DIMS.head_dim)
   assert k.shape == (B, DIMS.kv_heads, S, enc.qk_width * DIMS.head_dim)
   if 'queries and keys' not in enc.acts_on():
-    assert enc.qk_width == 1
+    assert enc.qk_width == enc.heads_per_query == 1
     assert not enc.rotates_qk
   elif enc.relative and not enc.needs_inputs:
     _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + jnp.arange(S)[None])
@@ -555,7 +586,8 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_values_and_outputs_are_transformed_as_declared(variant):
   """They keep their shape; a shift of all positions turns both, or neither."""
-  enc, (x, weights, o) = build(variant), inputs()
+  enc, (x, weights, _) = build(variant), inputs()
+  o = cotangent_of(enc)
   v = jnp.einsum('bsd,dhk->bshk', x, weights['v'])
 
   def transformed(shift):
@@ -630,8 +662,9 @@ def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
   """It has every hook and every declaration of that encoding, whatever hooks there come to be."""
   name, hyper = VARIANTS[variant]
   inner = build(variant)
-  if inner.has('sample_positions') or (inner.max_length or 99) < 99:
-    pytest.skip('samples positions itself, or has too few')
+  takes_several = inner.positions_per_token > 1
+  if inner.has('sample_positions') or takes_several or (inner.max_length or 99) < 99:
+    pytest.skip('samples positions itself, has several a token or too few')
   spec = {'name': name, **hyper}
   sizes = dataclasses.asdict(DIMS)
   enc = make('random_positions', **sizes, rngs=nnx.Rngs(0), inner=spec, longest=99)
@@ -664,7 +697,8 @@ def test_parameters(variant):
     run = lambda enc: layer(enc, weights, x, backend='dense', is_causal=enc.causal_only)
     plain = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
     changed = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
-    assert np.abs(run(changed) - run(plain)).max() > 1e-4
+    before, after = run(plain), run(changed)
+    assert before.shape != after.shape or np.abs(after - before).max() > 1e-4
 
 
 def test_every_encoding_has_a_record():

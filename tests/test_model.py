@@ -73,6 +73,7 @@ def patterned(name: str, vocab: int = VOCAB) -> LM:
 
 STATIC = (
   'window',
+  'softcap',
   'chunk',
   'sink_tokens',
   'backend',
@@ -182,6 +183,15 @@ def test_scanned_layers_are_unrolled_layers():
   )
 
 
+def test_shared_keys_and_values_leave_the_other_parameters_as_they_are():
+  plain, shared = (
+    dict(jax.tree_util.tree_leaves_with_path(m)) for m in (model(), model(model__shared_kv=True))
+  )
+  assert shared.keys() < plain.keys()
+  for path, leaf in shared.items():
+    np.testing.assert_array_equal(leaf, plain[path])
+
+
 def test_every_window_begins_with_bos():
   """The first token is predicted from BOS alone; the last token is only ever a target."""
   m, x = model(), tokens()
@@ -237,6 +247,9 @@ def test_learned_positions_end_at_the_training_length():
     {'model__norm_placement': 'post'},
     {'model__norm_placement': 'output'},
     {'model__norm_placement': 'sandwich'},
+    {'model__output_gate': 'elementwise'},
+    {'model__output_gate': 'headwise'},
+    {'model__shared_kv': True},
     {'model__qkv_bias': True},
   ],
 )
@@ -251,24 +264,37 @@ def test_flags_are_off_and_change_the_model(flag):
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(g))
 
 
+@pytest.mark.parametrize('flag', [{'output_gate': 'elementwise'}, {'mlp': 'swiglu'}])
+def test_what_a_flag_adds_leaves_the_other_parameters_as_they_are(flag):
+  untied = {'model__tie_embeddings': False}
+  plain, flagged = (
+    dict(jax.tree_util.tree_leaves_with_path(model(**untied, **more)))
+    for more in ({}, {f'model__{name}': value for name, value in flag.items()})
+  )
+  assert plain.keys() < flagged.keys()
+  for path, leaf in plain.items():
+    np.testing.assert_array_equal(leaf, flagged[path])
+
+
 @pytest.mark.parametrize(
-  ('mlp', 'norm', 'placement', 'has_bias'),
+  ('mlp', 'norm', 'placement', 'has_bias', 'gate'),
   [
-    ('gelu', 'rms', 'pre', False),
-    ('geglu', 'layer', 'pre', True),
-    ('swiglu', 'rms', 'sandwich', True),
-    ('gelu', 'layer', 'post', False),
-    ('swiglu', 'layer', 'output', False),
-    ('geglu', 'rms', 'post', True),
+    ('gelu', 'rms', 'pre', False, 'none'),
+    ('geglu', 'layer', 'pre', True, 'headwise'),
+    ('swiglu', 'rms', 'sandwich', True, 'elementwise'),
+    ('gelu', 'layer', 'post', False, 'elementwise'),
+    ('swiglu', 'layer', 'output', False, 'headwise'),
+    ('geglu', 'rms', 'post', True, 'none'),
   ],
 )
-def test_a_layer_is_its_formula(mlp, norm, placement, has_bias):
-  """Loops in float64, with one head that attends to the token itself alone."""
+def test_a_layer_is_its_formula(mlp, norm, placement, has_bias, gate):
+  """Loops in float64, with two heads that attend to the token itself alone."""
   flags = {'mlp': mlp, 'norm': norm, 'norm_placement': placement, 'qkv_bias': has_bias}
-  one_head = {'model__heads': 1, 'model__head_dim': 6, 'encoding__name': 'nope'}
-  m = model(**one_head, **{f'model__{name}': value for name, value in flags.items()})
+  flags |= {'heads': 2, 'head_dim': 3, 'output_gate': gate}
+  m = model(encoding__name='nope', **{f'model__{name}': value for name, value in flags.items()})
   rng = np.random.default_rng(0)
-  layer = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape[1:])), m.layers)
+  draw = lambda leaf: jnp.asarray(0.5 * rng.standard_normal(leaf.shape[1:]))
+  layer = jax.tree.map(draw, m.layers)
   x_TD = rng.standard_normal((5, 16))
   p = {
     jax.tree_util.keystr(path, simple=True, separator='.').removesuffix('.value'): np.float64(leaf)
@@ -280,7 +306,11 @@ def test_a_layer_is_its_formula(mlp, norm, placement, has_bias):
     return x / np.sqrt((x**2).mean()) * p[f'{name}.scale'] + p.get(f'{name}.bias', 0)
 
   def attention(y):
-    return (y @ p['w_v'] + p.get('b_v', 0)) @ p['w_o']
+    o = y @ p['w_v'] + p.get('b_v', 0)
+    if gate != 'none':
+      numbers = 1 / (1 + np.exp(-y @ p['w_output_gate']))
+      o = o * (np.repeat(numbers, 3) if gate == 'headwise' else numbers)
+    return o @ p['w_o']
 
   def feed_forward(y):
     gelu = lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
@@ -327,7 +357,48 @@ def test_parameters_are_counted_by_part():
   assert rich['attention'] == plain['attention'] + N * 3 * H
   assert rich['norms'] == 2 * (4 * N + 1) * D + N * 2 * 6
   assert rich['output'] == VOCAB * D
+  for gate, more in {'elementwise': N * D * H, 'headwise': N * D * 4}.items():
+    gated = parameter_counts.by_part(model(model__output_gate=gate))
+    assert gated == parameter_counts.by_part(model()) | {'attention': plain['attention'] + more}
   assert sum(rich.values()) == sum(leaf.size for leaf in jax.tree.leaves(m))
+
+
+def test_shared_keys_and_values_are_turned_as_one():
+  """DeepSeek-V4: one normalized vector is key and value; outputs are turned back. In float64."""
+  members = ({'name': 'rope', 'fraction': 2 / 3}, {'name': 'vo_rope', 'fraction': 2 / 3})
+  flags = {'model__kv_heads': 1, 'model__shared_kv': True, 'model__qk_norm': True}
+  m = model(encoding={'name': 'chain', 'members': members}, **flags)
+  layer, enc = jax.tree.map(lambda leaf: leaf[0], m.layers), m.encodings.variants[0].layer(0)
+  y_TD = np.random.default_rng(0).standard_normal((7, 16))
+  w_q, w_k, w_o = (np.float64(w[...]) for w in (layer.w_q, layer.w_k, layer.w_o))
+
+  def turned(x, t):  # the last two channels do not turn
+    pairs = (x[..., :2] + 1j * x[..., 2:4]) * np.exp(1j * t * 10_000.0 ** -np.array([0, 0.5]))
+    return np.concatenate([pairs.real, pairs.imag, x[..., 4:]], axis=-1)
+
+  normalized = lambda x: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+  kv_TK = np.stack([turned(normalized(y @ w_k), t) for t, y in enumerate(y_TD)])
+  out = []
+  for t, y in enumerate(y_TD):
+    q_HK = turned(normalized((y @ w_q).reshape(4, 6)), t)
+    p_HS = np.exp(q_HK @ kv_TK[: t + 1].T / np.sqrt(6))
+    o_HK = p_HS / p_HS.sum(axis=1, keepdims=True) @ kv_TK[: t + 1]
+    out.append(turned(o_HK, -t).reshape(-1) @ w_o)
+  computed = layer._attend(jnp.asarray(y_TD, jnp.float32)[None], enc, {})
+  np.testing.assert_allclose(computed[0], out, atol=1e-5)
+  shared = sum(leaf.size for leaf in jax.tree.leaves(model(model__shared_kv=True)))
+  assert sum(leaf.size for leaf in jax.tree.leaves(model())) - shared == 3 * 16 * 24
+
+
+def test_more_heads_out_than_in():
+  """RoPE++: the output projection and gates are as wide as what comes out of attention."""
+  flags = {'encoding__name': 'rope_pp', 'model__kv_heads': 2, 'model__output_gate': 'headwise'}
+  m, x = model(**flags), tokens()
+  assert m.layers.w_o.shape == (3, 2 * 24, 16)
+  assert m.layers.w_output_gate.shape == (3, 16, 2 * 4)
+  np.testing.assert_allclose(
+    nll(m, x), nll(m, x, backend='blockwise', block_sizes=(4, 4)), atol=2e-5
+  )
 
 
 def test_window_of_the_config_reaches_attention():
@@ -336,6 +407,15 @@ def test_window_of_the_config_reaches_attention():
   windowed = nll(m, x, **attention_options(c))
   np.testing.assert_allclose(windowed[:, :3], nll(m, x)[:, :3], atol=1e-5)
   assert np.abs(windowed - nll(m, x))[:, 4:].max() > 1e-3
+
+
+def test_soft_cap_of_the_config_reaches_attention():
+  c, x = config(attention__softcap=0.01), tokens()
+  m = build(c, VOCAB, nnx.Rngs(0))
+  capped = nll(m, x, **attention_options(c))
+  m.layers.w_q[...] *= 3  # all scores lie within the same hundredth of each other
+  np.testing.assert_allclose(nll(m, x, **attention_options(c)), capped, atol=5e-2)
+  assert np.abs(nll(m, x) - capped).max() > 0.1
 
 
 def test_bfloat16_activations_are_near_float32():
@@ -370,10 +450,11 @@ def test_initial_scales():
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_parameters_of_the_whole_model(name):
   """With sharing as published: the record of each encoding says what layers have of their own."""
-  bare = 3 * (4 * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
   dims = Dims(model_dim=16, heads=4, kv_heads=4, head_dim=6, train_length=16)
+  m = model(encoding__name=name)
+  bare = 3 * ((3 + m.encodings.heads_per_query) * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
   shared, own = RECORDS[name].parameters(dims, {})
-  count = sum(p.size for p in jax.tree.leaves(model(encoding__name=name)))
+  count = sum(p.size for p in jax.tree.leaves(m))
   assert count == bare + shared + 3 * own
 
 
@@ -430,6 +511,14 @@ def test_seeds_at_once_are_seeds_apart():
   ('overrides', 'message'),
   [
     ({'model__kv_heads': 3}, 'model.kv_heads=3 must divide model.heads=4'),
+    (
+      {'attention__softcap': 2.0, 'encoding__name': 'stick_breaking'},
+      'attention.softcap=2.0; allowed: no soft-cap, for StickBreaking is not normalized',
+    ),
+    (
+      {'encoding': {'name': 'pattern', 'layers': ('rope', 'rope_pp')}},
+      'encoding.layers: 1 and 2 heads out for each head of queries; allowed: the same number',
+    ),
     ({'attention__backend': 'desne'}, "attention.backend='desne'; did you mean 'dense'"),
     (
       {'model__share_encoding': 'some'},

@@ -32,6 +32,7 @@ def attend(
   chunk: int | None = None,
   sink_tokens: int = 0,
   prefix: int = 0,
+  softcap: float | None = None,
   backend: str = 'auto',
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
@@ -60,6 +61,8 @@ def attend(
       and chunk, too (StreamingLLM).
     prefix: how many tokens at the start of each segment are seen from the left, too: a prefix that
       is read in both directions, within the window and the chunk.
+    softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
+      the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
     block_sizes: (queries, keys) of a tile of `blockwise` and `ring`; None: their choice. Biases by
       distance take S x keys-of-a-tile numbers where one size divides the other, and up to the
@@ -83,6 +86,7 @@ def attend(
     position_ids=position_ids,
     segment_ids=segment_ids,
     mask=Mask(is_causal, window, chunk, sink_tokens, prefix),
+    softcap=softcap,
     block_sizes=block_sizes,
     max_position_distance=max_position_distance,
     outer_hooks_applied=outer_hooks_applied,

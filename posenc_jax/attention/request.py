@@ -23,6 +23,7 @@ class AttentionRequest:
       and segment_ids may be None.
     mask: which keys of its segment a query sees.
     index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
+    softcap: the bound of scores, or None.
     block_sizes: queries and keys of a tile; None: the backend's choice.
     contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
     distances: the lowest and the highest i - j that a visible pair can have.
@@ -41,6 +42,7 @@ class AttentionRequest:
   mask: Mask
   index_BS: jax.Array | None
   scale: float
+  softcap: float | None
   block_sizes: tuple[int, int] | None
   contiguous: bool
   distances: tuple[int, int]
@@ -62,6 +64,7 @@ def build_request(
   position_ids=None,
   segment_ids=None,
   mask: Mask = CAUSAL,
+  softcap: float | None = None,
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
@@ -77,6 +80,8 @@ def build_request(
     raise ValueError(f'{name} is defined for causal attention only')
   if enc.needs_inputs and x is None:
     raise ValueError(f'{name} reads content: attention needs x, the normalized input of the layer')
+  if softcap is not None:
+    check_softcap(enc, softcap)
   if not outer_hooks_applied:
     _refuse_lost_hooks(enc)
   contiguous = position_ids is None
@@ -113,6 +118,7 @@ def build_request(
     mask=mask,
     index_BS=contiguous_positions(S, segment_ids) if mask.reads_index else None,
     scale=scale,
+    softcap=softcap,
     block_sizes=block_sizes,
     contiguous=contiguous,
     distances=distances,
@@ -166,6 +172,16 @@ def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
 def _check_ids(name: str, ids, shape: tuple[int, ...]) -> None:
   if ids.shape not in (shape, (1, *shape[1:])):
     raise ValueError(f'{name} has shape {ids.shape}; allowed: {shape} or {(1, *shape[1:])}')
+
+
+def check_softcap(enc: Encoding, softcap: float) -> None:
+  """Raises ValueError for a bound of scores that is none, or of what are no scores."""
+  if not 0 < softcap < float('inf'):
+    raise ValueError(f'softcap={softcap}; allowed: a finite number more than 0, or None')
+  if enc.normalizer != 'softmax':
+    name = type(enc).__name__
+    allowed = f'no soft-cap, for {name} is not normalized by softmax'
+    raise ValueError(f'softcap={softcap}; allowed: {allowed}')
 
 
 def _refuse_lost_hooks(enc: Encoding) -> None:

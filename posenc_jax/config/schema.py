@@ -184,13 +184,15 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'mlp': one_of(('gelu', 'geglu', 'swiglu')),
     'norm': one_of(('rms', 'layer')),
     'norm_placement': one_of(('pre', 'post', 'output', 'sandwich')),
-    **_same(flag, 'qkv_bias', 'qk_norm', 'tie_embeddings', 'remat'),
+    'output_gate': one_of(('none', 'elementwise', 'headwise')),
+    **_same(flag, 'qkv_bias', 'qk_norm', 'shared_kv', 'tie_embeddings', 'remat'),
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
   },
   'attention': {
     **_same(NOT_NEGATIVE, 'window', 'chunk', 'sink_tokens'),
     'backend': text(),
+    'softcap': ZERO_IS_OFF,
     'block_sizes': _block_sizes,
   },
   'data': {

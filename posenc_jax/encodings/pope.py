@@ -18,6 +18,9 @@ class PoPE(Encoding):
   d are learned, for all layers alike as in x-transformers, and lie in [-2 pi, 0]: they are put back
   there after a step, where released codes clamp them when read, which leaves one that has left
   without a gradient.
+
+  Angles are float32: with every position shifted by 10^4, 10^5 and 10^6, outputs over tokens of
+  unit variance move by up to 4e-4, 1e-3 and 2e-2 (heads of 64 channels).
   """
 
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'

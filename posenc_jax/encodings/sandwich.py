@@ -12,7 +12,9 @@ class Sandwich(Encoding):
     b_h(r) = [sum_(m=1..d/2) cos(r / 10000^(2m/d)) - d/2] / (8h/H),   h = 1..H
 
   The sum is the inner product of two sinusoidal positions of width d, whatever the width of the
-  model; -d/2 makes the bias 0 at r = 0 and changes no softmax. The compression 8h/H and the width
+  model; -d/2 makes the bias 0 at r = 0 and changes no softmax. It begins at m = 1 as in the paper;
+  with m from 0 to d/2 - 1, as sinusoids often have it, the fastest wave would be cos(r). The
+  compression 8h/H and the width
   128 are taken from secondary sources.
   """
 

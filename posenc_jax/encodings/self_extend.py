@@ -11,7 +11,8 @@ class SelfExtend(TwoRangeRoPE):
 
   Jin et al. 2024. A run of `rope` has the same parameters. It sees no distance that it was not
   trained on up to (L - window) group + window tokens. Groups are of positions, not of distances:
-  shifted positions change what is seen.
+  shifted positions change what is seen. Where `group` does not divide `window`, the distance
+  `window` is seen as itself or as one more, by where the pair stands; published codes differ there.
   """
 
   paper = 'Jin et al. 2024, arXiv:2401.01325'

@@ -12,8 +12,8 @@ class VORoPE(Encoding):
 
   R(t) turns pair m of channels by t base^(-2m/K), as `rope` does, and scores are left alone: to be
   chained with what acts on them, ('rope', 'vo_rope'). DeepSeek-V4 has both by turning one vector
-  that is key and value; there the last `fraction` of the channels turns, here the first, which is a
-  permutation of channels apart.
+  that is key and value, here `model.shared_kv`; there the last `fraction` of the channels turns,
+  here the first, which is a permutation of channels apart.
   """
 
   paper = 'DeepSeek-V4, in Hugging Face transformers'

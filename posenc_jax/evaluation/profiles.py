@@ -202,6 +202,7 @@ def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
   scores_BHTS = _scores(enc, q, k, enc.add_to_input(x_BSD, positions_1S))
   q, k = _project(query_B1D, w_q), _project(keys_BSD, w_k)
   plain_BHTS = enc.scale(q.shape[-1]) * jnp.einsum('bthk,bshk->bhts', q, k)
+  plain_BHTS = jnp.repeat(plain_BHTS, enc.heads_per_query, axis=1)
   return (scores_BHTS - plain_BHTS)[:, :, 0, ::-1].swapaxes(1, 2)
 
 

@@ -9,7 +9,12 @@ from jax import lax
 
 from posenc_jax import encodings
 from posenc_jax.attention import check_backend
-from posenc_jax.attention.request import check_positions, contiguous_positions, repeat_positions
+from posenc_jax.attention.request import (
+  check_positions,
+  check_softcap,
+  contiguous_positions,
+  repeat_positions,
+)
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.model.layer import Layer, Norm
@@ -36,12 +41,14 @@ class LM(nnx.Module):
     )
     self.embedding = normal(rngs, (vocab, D), D**-0.5)
     self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
-    layers = [Layer(config, rngs) for _ in range(N)]
-    self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    layers = [Layer(config, self.encodings.heads_per_query, rngs) for _ in range(N)]
     self.norm = Norm(D, config.norm)
     self.tied = config.tie_embeddings
     if not self.tied:
       self.w_logits = normal(rngs, (D, vocab), D**-0.5)
+    for layer in layers:
+      layer.draw_gates(config, rngs)
+    self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
   @property
   def max_length(self) -> int | None:
@@ -83,7 +90,7 @@ class LM(nnx.Module):
         they do in evaluation.
       added_BTD: added to the token embeddings; the gradient of zeros here is the embeddings' own.
       dtype: of activations.
-      **attention: backend, block_sizes as for `attend`.
+      **attention: softcap, backend, block_sizes as for `attend`.
 
     Raises:
       LengthError: contiguous positions go beyond a learned table.
@@ -163,7 +170,14 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   if c.kv_heads and c.heads % c.kv_heads:
     raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
   check_backend(config.attention.backend)
-  return LM(c, dict(config.encoding), vocab, config.train.length, rngs)
+  model = LM(c, dict(config.encoding), vocab, config.train.length, rngs)
+  if softcap := config.attention.softcap:
+    for enc in model.encodings.first_layers:
+      try:
+        check_softcap(enc, softcap)
+      except ValueError as error:
+        raise ValueError(f'attention.{error}') from error
+  return model
 
 
 def attention_options(config) -> dict:
@@ -174,5 +188,6 @@ def attention_options(config) -> dict:
     'window': a.window or None,
     'chunk': a.chunk or None,
     'sink_tokens': a.sink_tokens,
+    'softcap': a.softcap or None,
     'block_sizes': tuple(a.block_sizes) if all(a.block_sizes) else None,
   }

@@ -58,28 +58,42 @@ def project(x, w, b=None):
 class Layer(nnx.Module):
   """Attention and an MLP, each with its norms and added to the residual stream."""
 
-  def __init__(self, config, rngs: nnx.Rngs):
-    """`config` is the section `model` of a run's config."""
+  def __init__(self, config, heads_per_query: int, rngs: nnx.Rngs):
+    """Builds the layer.
+
+    Args:
+      config: the section `model` of a run's config.
+      heads_per_query: how many heads the encoding makes of each head of queries.
+    """
     D, K, F = config.model_dim, config.head_dim, config.mlp_dim
     H, G = config.heads, config.kv_heads or config.heads
     self.sizes = H, G, K
+    self.heads_out = heads_out = H * heads_per_query
     self.norm_placement = config.norm_placement
-    self.activation, is_gated = MLPS[config.mlp]
+    self.activation = MLPS[config.mlp][0]
     self.attention_norm, self.mlp_norm = Norm(D, config.norm), Norm(D, config.norm)
     if config.norm_placement == 'sandwich':
       self.attention_output_norm, self.mlp_output_norm = Norm(D, config.norm), Norm(D, config.norm)
     self.w_q = normal(rngs, (D, H * K), D**-0.5)
     self.w_k = normal(rngs, (D, G * K), D**-0.5)
-    self.w_v = normal(rngs, (D, G * K), D**-0.5)
-    self.w_o = normal(rngs, (H * K, D), (H * K) ** -0.5)
+    w_v = normal(rngs, (D, G * K), D**-0.5)  # drawn in any case: the rest is the same without it
+    self.w_v = None if config.shared_kv else w_v
+    self.w_o = normal(rngs, (heads_out * K, D), (heads_out * K) ** -0.5)
     self.w_in = normal(rngs, (D, F), D**-0.5)
     self.w_out = normal(rngs, (F, D), F**-0.5)
-    # What a flag adds is drawn last: the other parameters are the same with and without it.
-    self.w_gate = normal(rngs, (D, F), D**-0.5) if is_gated else None
     self.b_q, self.b_k, self.b_v = (
       nnx.Param(jnp.zeros(heads * K)) if config.qkv_bias else None for heads in (H, G, G)
     )
+    if config.shared_kv:
+      self.b_v = None
     self.q_norm, self.k_norm = (Norm(K, 'rms') if config.qk_norm else None for _ in range(2))
+
+  def draw_gates(self, config, rngs: nnx.Rngs):
+    """Draws what flags add, after all else of a model: that is the same with and without them."""
+    D, F, H, K = config.model_dim, config.mlp_dim, self.heads_out, config.head_dim
+    self.w_gate = normal(rngs, (D, F), D**-0.5) if MLPS[config.mlp][1] else None
+    gates = {'none': 0, 'elementwise': H * K, 'headwise': H}[config.output_gate]
+    self.w_output_gate = normal(rngs, (D, gates), D**-0.5) if gates else None
 
   def __call__(self, x_BTD, enc, **attention):
     """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
@@ -106,13 +120,26 @@ class Layer(nnx.Module):
     B, T, _ = y_BTD.shape
     q_BTHK = project(y_BTD, self.w_q, self.b_q).reshape(B, T, H, K)
     k_BTGK = project(y_BTD, self.w_k, self.b_k).reshape(B, T, G, K)
-    v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
+    if self.w_v is not None:
+      v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
     if self.q_norm is not None:
       q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
+    if self.w_v is None:
+      v_BTGK = k_BTGK
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
     o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
-    return project(o_BTHK.reshape(B, T, H * K), self.w_o)
+    if self.w_output_gate is not None:
+      o_BTHK = self._gate_output(o_BTHK, y_BTD)
+    return project(o_BTHK.reshape(B, T, -1), self.w_o)
+
+  def _gate_output(self, o_BTHK, y_BTD):
+    """o_i * sigmoid(W_g y_i), y the layer's normalized input (Qiu et al. 2025, arXiv:2505.06708).
+
+    A number a channel, as in Qwen3-Next, or one a head.
+    """
+    B, T, H, _ = o_BTHK.shape
+    return o_BTHK * jax.nn.sigmoid(project(y_BTD, self.w_output_gate)).reshape(B, T, H, -1)
 
   def _mlp(self, y_BTD):
     hidden_BTF = project(y_BTD, self.w_in)

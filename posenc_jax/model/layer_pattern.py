@@ -28,6 +28,7 @@ class LayerPattern(nnx.Module):
   Attributes:
     variants: a StackedEncoding each.
     order: the variant of each layer of a period.
+    heads_per_query: as the encodings declare it, the same for all.
     masks: what each of these layers says of window, chunk and sink tokens; {}: nothing.
   """
 
@@ -47,6 +48,13 @@ class LayerPattern(nnx.Module):
       StackedEncoding(functools.partial(make, **spec), variant_of_layer.count(n), share)
       for n, spec in enumerate(variants)
     )
+    numbers = {enc.heads_per_query for enc in self.first_layers}
+    if len(numbers) > 1:
+      raise ValueError(
+        f'encoding.layers: {" and ".join(map(str, sorted(numbers)))} heads out for each head of '
+        'queries; allowed: the same number for all layers'
+      )
+    (self.heads_per_query,) = numbers
 
   @property
   def first_layers(self) -> list:

@@ -28,7 +28,9 @@ def peak_flops(device_kind: str, compute_dtype: str, matmul_precision: str) -> f
   return float32 if matmul_precision == 'default' else None
 
 
-def model_flops(config, vocab: int, masks: tuple[dict, ...] = ({},)) -> int:
+def model_flops(
+  config, vocab: int, masks: tuple[dict, ...] = ({},), heads_per_query: int = 1
+) -> int:
   """FLOPs that a training step needs, however it is computed.
 
   These are 6 a weight and token, and 12 a query, visible key and channel, as PaLM counts them
@@ -40,17 +42,24 @@ def model_flops(config, vocab: int, masks: tuple[dict, ...] = ({},)) -> int:
     config: the config of the run.
     vocab: number of symbols.
     masks: what each layer in a period of a layer pattern says of its window and chunk, in tokens.
+    heads_per_query: how many heads the encoding makes of each head of queries.
   """
   m, c = config.model, config.train
   query_dim = m.heads * m.head_dim
   kv_dim = (m.kv_heads or m.heads) * m.head_dim
   mlp_matrices = 2 if m.mlp == 'gelu' else 3
-  layer_weights = m.model_dim * (2 * query_dim + 2 * kv_dim + mlp_matrices * m.mlp_dim)
+  heads_out = m.heads * heads_per_query
+  output_dim = heads_out * m.head_dim
+  gates = {'none': 0, 'elementwise': output_dim, 'headwise': heads_out}[m.output_gate]
+  matrices = (
+    query_dim + output_dim + (1 if m.shared_kv else 2) * kv_dim + gates + mlp_matrices * m.mlp_dim
+  )
+  layer_weights = m.model_dim * matrices
   weights = m.layers * layer_weights + m.model_dim * vocab
   flops_per_token = 6 * weights
   for layer in range(m.layers):
     limits = [c.length, config.attention.window, config.attention.chunk]
     limits += [masks[layer % len(masks)].get(name) for name in ('window', 'chunk')]
     visible_keys = min(limit for limit in limits if limit)
-    flops_per_token += 12 * query_dim * visible_keys
+    flops_per_token += 12 * output_dim * visible_keys
   return c.batch * c.length * flops_per_token

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 from test_attention import ContentSink
-from test_laws import CASES, MODES, B, build, close, inputs, layer
+from test_laws import CASES, MODES, B, build, close, cotangent_of, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import ring
@@ -37,6 +37,10 @@ SUBSET = {
   ('t5', 'prefix'),
   ('shaw', 'packed_chunk'),
   ('rope', 'float_positions'),
+  ('cope', 'softcap'),
+  ('kv_shift', 'packed'),  # a neighbor of another share
+  ('axial_rope', 'positions'),
+  ('rope_pp', 'packed'),  # more heads out than in
   ('sink', 'window'),  # one term more in the denominator
 }
 
@@ -62,7 +66,8 @@ def test_equal_to_dense(variant, mode):
   """Values and gradients, those of parameters and of inputs; shares of two blocks, and a mesh that
   cuts batches too.
   """
-  enc, (x, weights, cotangent), options = build(variant), inputs(), MODES[mode]
+  enc, (x, weights, _), options = build(variant), inputs(), MODES[mode]
+  cotangent = cotangent_of(enc)
 
   def run(enc, weights, x, backend, block):
     def loss(*args):

@@ -15,6 +15,8 @@ def refuse(request: AttentionRequest) -> str | None:
     return f'{name} acts on scores or on values of pairs, which the fused kernel keeps to itself'
   if request.sink_BTH is not None:
     return f'{name} has a sink in the softmax, which the fused kernel does not take'
+  if request.softcap is not None:
+    return 'a soft-cap acts on scores, which the fused kernel keeps to itself'
   if enc.normalizer != 'softmax':
     return f'{name} is not normalized by softmax'
   if request.platform != 'gpu':

@@ -43,7 +43,7 @@ def run(request: AttentionRequest):
     sink_BHT = request.sink_BTH.swapaxes(1, 2)
     maxima_BHT = lax.stop_gradient(sink_BHT)
   o_BHTK, denominator_BHT, relative_to_BHT = tile_attention(
-    enc, *heads_first, tile, request.scale, max_BHT=maxima_BHT
+    enc, *heads_first, tile, request.scale, request.softcap, max_BHT=maxima_BHT
   )
   if sink_BHT is not None:
     denominator_BHT += jnp.exp(sink_BHT - relative_to_BHT)

@@ -53,7 +53,9 @@ def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=Non
   carry = RowCarry(carried)
   tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
   q, k, v = row['q'], column['k'], column['v']
-  o, denominator, relative_to = tile_attention(enc, q, k, v, tile, schedule.scale, lse, maxima)
+  o, denominator, relative_to = tile_attention(
+    enc, q, k, v, tile, schedule.scale, schedule.softcap, lse, maxima
+  )
   return o, denominator, relative_to, tuple(carry.totals)
 
 
@@ -96,15 +98,16 @@ def add_sink_gradient(d_rows, rows, per_row):
   return d_rows | {'sink': jnp.exp(rows['sink'] - lse) * d_denominator}
 
 
-def _scan_left(enc, tiles, visit, state):
+def _scan_left(enc, softcap, tiles, visit, state):
   """visit(n, state) for n = 0 .. tiles - 1, or until the carry says that the rest has no weight.
 
   Args:
+    softcap: where there is one, no key is without weight.
     state: (anything, carry).
   Returns:
     The number of tiles that were visited, and the state.
   """
-  if not enc.has('is_exhausted'):
+  if softcap is not None or not enc.has('is_exhausted'):
     return tiles, lax.fori_loop(0, tiles, visit, state)
 
   def goes_on(n_and_state):
@@ -152,7 +155,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
       return (o, denominator * shrink + denominator_b, new_maxima), carry
 
     state = add_sink(initial_state(enc, arrays), row) if state is None else state
-    return finish(_scan_left(enc, stop - start, visit, state)[1])
+    return finish(_scan_left(enc, tiles.schedule.softcap, stop - start, visit, state)[1])
 
   return lax.map(one_row, (jnp.arange(tiles.rows), arrays['rows'], ids['rows'], states))
 
@@ -219,7 +222,8 @@ def backward_pass(
     into = jax.tree.map(lambda zeros: jnp.zeros((tiles.columns, *zeros.shape)), no_carry)
     if no_carry:
       first = no_carry if carried is None else carried
-      visited, (into, _) = _scan_left(enc, stop - start, keep_carry, (into, first))
+      softcap, columns = tiles.schedule.softcap, stop - start
+      visited, (into, _) = _scan_left(enc, softcap, columns, keep_carry, (into, first))
       start = stop - visited
 
     def visit(n, state):

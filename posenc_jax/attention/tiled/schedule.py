@@ -30,6 +30,7 @@ class TileSchedule(NamedTuple):
 
   grid: TileGrid
   scale: float
+  softcap: float | None
   contiguous: bool
   distances: tuple[int, int]
 
@@ -50,7 +51,7 @@ class TileSchedule(NamedTuple):
     if sink_columns and (is_packed or request.enc.scans_keys):
       sink_columns = -(-S // columns)
     grid = TileGrid(T, S, rows, columns, mask, sink_columns, is_packed, lowest, highest)
-    return cls(grid, request.scale, request.contiguous, request.distances)
+    return cls(grid, request.scale, request.softcap, request.contiguous, request.distances)
 
 
 class TileRange(NamedTuple):

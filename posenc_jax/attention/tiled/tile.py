@@ -130,12 +130,21 @@ _weights.defvjp(_weights_forward, lambda p, d: (d * p, None))
 
 
 def tile_attention(
-  enc, q_BHTK, k_BGSK, v_BGSK, tile: ScoreTile, scale: float, lse_BHT=None, max_BHT=None
+  enc,
+  q_BHTK,
+  k_BGSK,
+  v_BGSK,
+  tile: ScoreTile,
+  scale: float,
+  softcap: float | None = None,
+  lse_BHT=None,
+  max_BHT=None,
 ):
   """Attention of one tile, not normalized.
 
   Args:
     scale: the factor of q . k.
+    softcap: c of c tanh(s / c), or None.
     lse_BHT: the log-sum-exp of the rows if it is known: exponentials are taken relative to it.
     max_BHT: else the rows' maxima so far: exponentials are taken relative to the larger of these
       and the maxima of this tile; None: there are none.
@@ -150,6 +159,8 @@ def tile_attention(
   s_BHTS = tile.add_score_terms(s_BHTS, q_BHTK, k_BGSK)
   if enc.has('score'):
     s_BHTS = enc.score(s_BHTS, q_BHTK, k_BGSK, tile)
+  if softcap is not None:
+    s_BHTS = softcap * jnp.tanh(s_BHTS / softcap)
   s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)
   if enc.normalizer == 'none':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)

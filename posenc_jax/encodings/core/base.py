@@ -47,6 +47,7 @@ DECLARED = (
   'reads_qk',
   'recomputes_scores',
   'qk_width',
+  'heads_per_query',
   'scans_keys',
   'bias_in_scale',
   'adds_only_bias',
@@ -101,6 +102,8 @@ class Encoding(nnx.Module):
   reads_qk = False  # scores read queries or keys beside their product
   recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
   qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
+  # `transform_qk` makes so many heads of each head of queries, next to each other; all come out
+  heads_per_query = 1
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
   normalizer = 'softmax'  # or 'none': `score` returns logarithms of weights
@@ -146,7 +149,10 @@ class Encoding(nnx.Module):
     return position_ids.astype(jnp.float32)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    """Queries and keys, given their coordinates i and j: rotations, temperatures."""
+    """Queries and keys, given their coordinates i and j: rotations, temperatures.
+
+    Widths are `qk_width` times those that are given, heads of queries `heads_per_query` times.
+    """
     return q_BTHK, k_BSGK
 
   def transform_values(self, v_BSGK, j):

@@ -15,6 +15,9 @@ from posenc_jax.encodings.core.registry import make_from_spec
 class Chain(Encoding):
   """The encodings `members` act one after another: on the input, on queries and keys, on scores.
 
+  A member that makes several heads of one has members before it that act on the input, or on
+  queries and keys alone, and none behind it.
+
   A member sees the scores as those before it left them, and queries and keys as all members
   transformed them: behind `rope`, the rows of `cope` or `shaw` meet rotated queries, which depend
   on absolute positions. Values pass the members in their order, and outputs in the opposite order.
@@ -50,6 +53,7 @@ class Chain(Encoding):
     _check_products(names, encodings, with_scale)
     _check_positions(names, encodings)
     _check_widths(names, encodings)
+    _check_heads(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
     self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
     self._declare(encodings)
@@ -77,6 +81,7 @@ class Chain(Encoding):
     self.reads_qk = reads
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
     self.qk_width = math.prod(e.qk_width for e in encodings)
+    self.heads_per_query = math.prod(e.heads_per_query for e in encodings)
     self.scans_keys = tuple(shape for e in encodings for shape in e.scans_keys)
     scaled = {e.bias_in_scale for e in encodings} - {None}
     self.bias_in_scale = all(scaled) if scaled else None
@@ -234,4 +239,18 @@ def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
       if reads or transforms:
         raise ValueError(
           f'{names[m]} takes queries as wide as heads are, but {names[n]} makes them wider'
+        )
+
+
+def _check_heads(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members beside one that makes more heads, if they would meet heads that they lack."""
+  for n, several in enumerate(encodings):
+    if several.heads_per_query == 1:
+      continue
+    for m, e in enumerate(encodings):
+      alone = {'input', 'queries and keys'} if m < n else {'input'}
+      if m != n and not {*e.acts_on()} <= alone:
+        allowed = 'before it what acts on the input, or on queries and keys'
+        raise ValueError(
+          f'{names[n]} makes several heads of one, {names[m]} not; allowed: {allowed}'
         )

@@ -15,8 +15,9 @@ class Heads(Encoding):
   """The encodings `members` act beside one another, each on heads of its own.
 
   The first member has the first heads. A member is built for as many heads as it has: slopes of
-  `alibi` are those of a layer of so many. Members have the same scale, `query_scale`, normalizer
-  and width of queries, and none acts on the input, samples positions or carries sums along keys.
+  `alibi` are those of a layer of so many. Members have the same scale, `query_scale`, normalizer,
+  width of queries and number of heads out for each head in, and none acts on the input, samples
+  positions or carries sums along keys.
   """
 
   parameter_summary = "its members' (`rope`, or any)"
@@ -60,7 +61,7 @@ class Heads(Encoding):
     self.positions_per_token = next((e.positions_per_token for e in readers), 1)
     scaled = {e.bias_in_scale for e in encodings} - {None}
     self.bias_in_scale = all(scaled) if scaled else None
-    for name in ('normalizer', 'query_scale', 'qk_width'):
+    for name in ('normalizer', 'query_scale', 'qk_width', 'heads_per_query'):
       setattr(self, name, getattr(encodings[0], name))
     self.per_layer = tuple(
       f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
@@ -82,8 +83,7 @@ class Heads(Encoding):
 
   def _cut(self, x, axis: int) -> list:
     """The parts of an array that the members have, by their heads or their key and value heads."""
-    per_head = self.dims.heads // x.shape[axis]
-    starts = [start // per_head for start, _ in self.ranges[1:]]
+    starts = [start * x.shape[axis] // self.dims.heads for start, _ in self.ranges[1:]]
     return jnp.split(x, starts, axis=axis)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
@@ -186,6 +186,7 @@ def _check_members(names: list[str], encodings: list[Encoding]) -> None:
     'query_scale': [e.query_scale for e in encodings],
     'normalizer': [e.normalizer for e in encodings],
     'qk_width': [e.qk_width for e in encodings],
+    'heads_per_query': [e.heads_per_query for e in encodings],
     'positions_per_token': [e.positions_per_token for e in encodings if e.position_kind],
   }
   for fact, values in facts.items():

@@ -21,6 +21,9 @@ class PositionWrapper(Encoding):
       raise ValueError(
         f'inner={inner!r} samples positions itself; allowed: an encoding that does not'
       )
+    if self.inner.positions_per_token > 1:
+      has = f'{self.inner.positions_per_token} positions a token'
+      raise ValueError(f'inner={inner!r} has {has}; allowed: an encoding with one')
     self.max_length = self.inner.max_length
     self.per_layer = tuple(f'inner.{name}' for name in self.inner.per_layer)
 

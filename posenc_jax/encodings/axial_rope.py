@@ -1,0 +1,79 @@
+"""Rotary position embedding in several dimensions."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.rope import check_rotary, rotate
+
+SPECTRA = ('each', 'split')
+
+
+class AxialRoPE(Encoding):
+  """Pair m of channels turns by coordinate a(m) of a token's `axes` positions times w_m.
+
+  Pairs are cut into `sections`, the first for the first coordinate. `spectrum` 'each': every
+  section of n pairs has frequencies of its own, base^(-m/n) for m < n, as in vision transformers
+  (Heo et al. 2024). 'split': w_m = base^(-2m/K), the spectrum of `rope` cut into sections, which
+  with equal coordinates is `rope`: the M-RoPE of Qwen2-VL (Wang et al. 2024), whose coordinates are
+  time, row and column. Without positions, all coordinates of a token are its index.
+  """
+
+  paper = 'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191'
+  parameter_summary = 'none'
+  reported_extrapolation = None
+  position_kind = 'floats'
+  rotates_qk = True
+
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    axes: int = 2,
+    spectrum: str = 'each',
+    sections: tuple = (),
+    base: float = 10_000.0,
+    layout: str = 'half',
+  ):
+    """Keeps the hyperparameters.
+
+    Args:
+      axes: how many positions a token has, at least 2.
+      spectrum: one of SPECTRA, see above.
+      sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
+        (16, 24, 24).
+      base, layout: as for `rope`.
+    """
+    super().__init__(dims, rngs)
+    check_rotary(dims.head_dim, base, layout)
+    if axes < 2:
+      raise ValueError(f'axes={axes}; allowed: 2 or more positions a token')
+    if spectrum not in SPECTRA:
+      raise ValueError(f'spectrum={spectrum!r}; allowed: {", ".join(SPECTRA)}')
+    pairs = dims.head_dim // 2
+    if not sections and pairs % axes:
+      raise ValueError(
+        f'axes={axes}; allowed: a divisor of the {pairs} pairs of channels of a head'
+      )
+    self.sections = tuple(sections) or (pairs // axes,) * axes
+    is_whole = all(type(n) is int and n > 0 for n in self.sections)
+    if not is_whole or len(self.sections) != axes or sum(self.sections) != pairs:
+      allowed = f'{axes} whole numbers of 1 or more, {pairs} together'
+      raise ValueError(f'sections={self.sections}; allowed: {allowed}')
+    self.positions_per_token = axes
+    self.spectrum, self.base, self.layout = spectrum, base, layout
+
+  def frequencies(self) -> np.ndarray:
+    """Radians a position of each pair of channels, float64 [K/2]."""
+    if self.spectrum == 'split':
+      return self.base ** (-2 * np.arange(self.dims.head_dim // 2) / self.dims.head_dim)
+    return np.concatenate([self.base ** (-np.arange(n) / n) for n in self.sections])
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return self._turn(q_BTHK, i), self._turn(k_BSGK, j)
+
+  def _turn(self, x_BTHK, position_BTn):
+    axis_of_pair = np.repeat(np.arange(len(self.sections)), self.sections)
+    frequencies = jnp.asarray(self.frequencies(), jnp.float32)
+    return rotate(x_BTHK, position_BTn[..., axis_of_pair] * frequencies[None, None], self.layout)

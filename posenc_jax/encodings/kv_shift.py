@@ -1,0 +1,51 @@
+"""Keys and values mixed with those of the token before."""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
+
+
+class KVShift(Encoding):
+  """k_t becomes a_t k_(t-1) + (1 - a_t) k_t, a_t = sigmoid(w . x_t); v_t too (Zhang et al. 2025).
+
+  x is the layer's normalized input. Keys and values each have a projection w for every key/value
+  head, in every layer. The first token of a document, which begins where positions do not rise,
+  keeps 1 - a_t of itself. To be chained before an encoding of positions: ('kv_shift', 'rope').
+  Unlike in the released code, keys are shifted behind their norm where `model.qk_norm` is on.
+  """
+
+  paper = 'Zhang et al. 2025, arXiv:2512.07805'
+  parameter_summary = 'two projections to key/value heads a layer'
+  reported_extrapolation = None
+  position_kind = 'floats'
+  needs_inputs = True
+  per_layer = ('w_k', 'w_v')
+
+  def __init__(self, dims: Dims, rngs):
+    super().__init__(dims, rngs)
+    shape = dims.model_dim, dims.kv_heads
+    self.w_k, self.w_v = (normal(rngs, shape, dims.model_dim**-0.5) for _ in range(2))
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    """The shares of the token before and of the token itself, of keys and of values: [B, S, G]."""
+    rises_BS = jnp.pad(position_ids[:, 1:] > position_ids[:, :-1], ((0, 0), (1, 0)))
+
+    def shares(w_DG):
+      before_BSG = jax.nn.sigmoid(x_BSD.astype(jnp.float32) @ w_DG)
+      return before_BSG * rises_BS[:, :, None], 1 - before_BSG
+
+    return {'keys': shares(self.w_k[...]), 'values': shares(self.w_v[...])}
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return q_BTHK, _mix(k_BSGK, *j['keys'])
+
+  def transform_values(self, v_BSGK, j):
+    return _mix(v_BSGK, *j['values'])
+
+
+def _mix(x_BSGK, before_BSG, own_BSG):
+  previous_BSGK = jnp.pad(x_BSGK, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+  mixed_BSGK = before_BSG[..., None] * previous_BSGK + own_BSG[..., None] * x_BSGK
+  return mixed_BSGK.astype(x_BSGK.dtype)
