@@ -2,10 +2,16 @@
 
 import functools
 
+import pytest
 from flax import nnx
 from oracles import RECORDS
 
 from posenc_jax.encodings import make
+
+
+def daily_if(condition: bool) -> tuple:
+  """The marks of a case: none where the suite of every day has it, else `slow`."""
+  return () if condition else (pytest.mark.slow,)
 
 
 @functools.cache

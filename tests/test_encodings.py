@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from kinds import daily_if, first_of_each_kind
 from test_laws import inputs, layer, parameters
 
 from posenc_jax.attention import attend
@@ -1012,8 +1013,14 @@ def test_without_mask_only_order_free_encodings_forget_order():
 # Sharing over layers.
 
 
-@pytest.mark.parametrize('name', ENCODINGS)
-@pytest.mark.parametrize('share', ['paper', 'all', 'none'])
+@pytest.mark.parametrize(
+  ('name', 'share'),
+  [
+    pytest.param(name, share, marks=daily_if(share == 'paper' or name in first_of_each_kind()))
+    for name in ENCODINGS
+    for share in ('paper', 'all', 'none')
+  ],
+)
 def test_sharing(name, share):
   rngs = nnx.Rngs(0)
   one = make(name, **SIZES, rngs=rngs)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from kinds import first_of_each_kind
+from kinds import daily_if, first_of_each_kind
 from oracles import RECORDS, attention_layer
 
 from posenc_jax.attention import attend
@@ -221,6 +221,11 @@ def close(actual, desired, tolerance=2e-5):
   )
 
 
+def is_daily(variant: str) -> bool:
+  """Whether a variant is one that the suite of every day looks at closely."""
+  return variant in first_of_each_kind() or variant in CHAINS
+
+
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
@@ -245,7 +250,7 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
 @pytest.mark.parametrize(
   ('variant', 'mode', 'backend'),
   [
-    pytest.param(*case, backend, marks=() if is_quick(*case, backend) else pytest.mark.slow)
+    pytest.param(*case, backend, marks=daily_if(is_quick(*case, backend)))
     for case in CASES
     for backend in ('dense', 'blockwise')
   ],
@@ -309,7 +314,7 @@ def test_equal_to_the_oracle(variant, mode, backend):
 @pytest.mark.parametrize(
   ('variant', 'is_causal', 'backend'),
   [
-    pytest.param(v, is_causal, b, marks=() if is_causal or b == 'blockwise' else pytest.mark.slow)
+    pytest.param(v, is_causal, b, marks=daily_if(is_daily(v) or (is_causal and b == 'blockwise')))
     for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 'shaw_clipped']
     for is_causal in ([True] if is_causal_only(v) else [True, False])
     for b in ('dense', 'blockwise')
@@ -425,7 +430,7 @@ def heads_first(enc, x, weights, positions):
 @pytest.mark.parametrize(
   ('variant', 'mode'),
   [
-    (v, m)
+    pytest.param(v, m, marks=daily_if(is_daily(v) or (v in ENCODINGS and m == 'contiguous')))
     for v in VARIANTS
     for m in ('contiguous', 'positions')
     if v in ENCODINGS or m != 'positions'
