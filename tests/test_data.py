@@ -296,7 +296,8 @@ def test_batches_of_a_task_are_its_examples_and_count_answers_alone():
   source = data.source(task_config('task:copy/symbols=5', data__shortest=14).data, 'train')
   batches, task = source.batches(30, 8, seed=3), tasks.make('copy/symbols=5', tuple)
   for step in (7, 0):
-    tokens_BT, scored_BT = batches[step]
+    tokens_BT, scored_BT, position_ids = batches[step]
+    assert position_ids is None
     assert (tokens_BT.dtype, scored_BT.dtype) == (np.int32, bool)
     assert tokens_BT.shape == scored_BT.shape == (8, 30)
     for row in range(8):
@@ -499,8 +500,8 @@ def test_two_processes_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
 
 def test_windows_of_learned_tokens_lie_within_documents(small_text):
   source = data.source(small_text.data, 'train')
-  tokens_BT, scored_BT = source.batches(20, 16, seed=0)[0]
-  assert scored_BT is None
+  tokens_BT, scored_BT, position_ids = source.batches(20, 16, seed=0)[0]
+  assert scored_BT is position_ids is None
   windows = [source.tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
   assert all(any(window in document for document in source.documents) for window in windows)
   assert (

@@ -59,7 +59,7 @@ PATTERNS = {
 
 def patterned(name: str, vocab: int = VOCAB) -> LM:
   """A model with an encoding of ENCODINGS, or with a pattern of PATTERNS."""
-  c = config()
+  c = config(model__head_dim=8)
   overlay(
     c,
     {
@@ -447,9 +447,9 @@ def test_initial_scales():
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_parameters_of_the_whole_model(name):
   """With sharing as published: the record of each encoding says what layers have of their own."""
-  dims = Dims(model_dim=16, heads=4, kv_heads=4, head_dim=6, train_length=16)
-  m = model(encoding__name=name)
-  bare = 3 * ((3 + m.encodings.heads_per_query) * 16 * 24 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
+  dims = Dims(model_dim=16, heads=4, kv_heads=4, head_dim=8, train_length=16)
+  m = model(encoding__name=name, model__head_dim=8)
+  bare = 3 * ((3 + m.encodings.heads_per_query) * 16 * 32 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
   shared, own = RECORDS[name].parameters(dims, {})
   count = sum(p.size for p in jax.tree.leaves(m))
   assert count == bare + shared + 3 * own

@@ -113,7 +113,7 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   jax.tree.map(np.testing.assert_array_equal, whole, cut)
   pieces = lambda leaf: leaf.size // leaf.addressable_shards[0].data.size
   assert pieces(cut.layers.w_in[...]) == pieces(cut.embedding[...]) == 8
-  assert pieces(cut.norm[...]) == 1
+  assert pieces(cut.norm.scale[...]) == 1
 
 
 @pytest.mark.parametrize(
