@@ -25,8 +25,10 @@ def rotate(x_BTHK, angles, layout: str, factor: float = 1.0):
 
   The efficient form of the paper's eq. 34. All is multiplied by `factor`. See `turn_pairs`.
   """
-  angles_BTGK = angles[:, :, None] if angles.ndim == 3 else angles
-  return turn_pairs(x_BTHK, factor * jnp.cos(angles_BTGK), factor * jnp.sin(angles_BTGK), layout)
+  cos, sin = (wave(angles) for wave in (jnp.cos, jnp.sin))
+  if angles.ndim == 3:
+    cos, sin = cos[:, :, None], sin[:, :, None]
+  return turn_pairs(x_BTHK, factor * cos, factor * sin, layout)
 
 
 def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
@@ -36,17 +38,18 @@ def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
   inside and x's dtype outside. 'half': pairs (m, m + K/2), as GPT-NeoX and Llama; 'interleaved':
   pairs (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart.
   """
-  B, T, _, K = x_BTHK.shape
-  x = x_BTHK.astype(jnp.float32).reshape(B, T, cos_BTGK.shape[2], -1, K)
-  cos, sin = cos_BTGK[:, :, :, None], sin_BTGK[:, :, :, None]
+  x, sets = x_BTHK.astype(jnp.float32), cos_BTGK.shape[2]
+  cos, sin = cos_BTGK, sin_BTGK
+  if sets > 1:
+    cos, sin = (jnp.repeat(wave, x.shape[2] // sets, axis=2) for wave in (cos, sin))
   if layout == 'interleaved':
     first, second = x[..., ::2], x[..., 1::2]
   else:
     first, second = jnp.split(x, 2, axis=-1)
   turned = first * cos - second * sin, second * cos + first * sin
   if layout == 'interleaved':
-    return jnp.stack(turned, axis=-1).reshape(x_BTHK.shape).astype(x_BTHK.dtype)
-  return jnp.concatenate(turned, axis=-1).reshape(x_BTHK.shape).astype(x_BTHK.dtype)
+    return jnp.stack(turned, axis=-1).reshape(x.shape).astype(x_BTHK.dtype)
+  return jnp.concatenate(turned, axis=-1).astype(x_BTHK.dtype)
 
 
 def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0):
