@@ -302,6 +302,22 @@ def softmax_plus_one(dims, hyper, p):
   )
 
 
+def entmax(dims, hyper, p):
+  """The threshold by bisection, far beyond what float32 knows."""
+  alpha = hyper.get('alpha', 1.5)
+
+  def weights(s_S):
+    z_S = [(alpha - 1) * s for s in s_S]
+    powers = lambda tau: [max(z - tau, 0.0) ** (1 / (alpha - 1)) for z in z_S]
+    low, high = max(z_S) - 1, max(z_S)
+    for _ in range(100):
+      middle = (low + high) / 2
+      low, high = (middle, high) if sum(powers(middle)) > 1 else (low, middle)
+    return np.array(powers(low))
+
+  return Oracle(dot(dims.head_dim), weights=weights)
+
+
 def at_distance(dims, hyper, seen):
   """RoPE as if token i were at seen(i, j) and token j at 0."""
   K = dims.head_dim
@@ -837,6 +853,7 @@ def chain(dims, hyper, p):
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
     mix=mix,
+    weights=next((part.weights for part in parts if part.weights is not softmax), softmax),
     temper=lambda n, h: math.prod(part.temper(n, h // several) for part in parts),
     heads_per_query=several,
     sink=sinks[0] if sinks else None,
@@ -1161,6 +1178,7 @@ RECORDS = {
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},
       'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
+      'alibi_entmax': {'members': ('alibi', {'name': 'entmax', 'alpha': 1.25})},
     },
   ),
   'heads': Record(
@@ -1216,6 +1234,7 @@ RECORDS = {
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
+  'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(
     clipped_rope, hyper={'clipped': 3}, variants={'hard': {'clipped': 2, 'hard': True}}
   ),

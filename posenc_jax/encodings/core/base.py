@@ -25,9 +25,10 @@ HOOKS = {
   'relative_values': 'values of pairs',
   'tables': None,
   'score': 'scores',
+  'normalize': 'weights',
   'is_exhausted': None,
 }
-PLACES_OF_PAIRS = ('scores', 'values of pairs')  # inside of the score matrix
+PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
 
@@ -106,7 +107,8 @@ class Encoding(nnx.Module):
   heads_per_query = 1
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
-  normalizer = 'softmax'  # or 'none': `score` returns logarithms of weights
+  # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
+  normalizer = 'softmax'
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
   per_layer = ()  # parameters that every layer has of its own, as published; layers share the rest
   switched_off = ()  # hooks of the class that this instance's hyperparameters leave out
@@ -219,6 +221,13 @@ class Encoding(nnx.Module):
       s_BHTS: scaled products and declared terms, not masked; None if `recomputes_scores`.
       q_BHTK, k_BGSK: transformed queries and keys, heads first.
       tile: an `attention.tiled.tile.ScoreTile`.
+    """
+    raise NotImplementedError
+
+  def normalize(self, s_BHTS):
+    """The weights of whole rows of scores: float32 [B, H, T, S], in the place of softmax.
+
+    Masked scores are very low; their weights must be 0.
     """
     raise NotImplementedError
 

@@ -184,6 +184,10 @@ class Chain(Encoding):
         s_BHTS = member.score(s_BHTS, q_BHTK, k_BGSK, part)
     return s_BHTS
 
+  def normalize(self, s_BHTS):
+    (member,) = [e for e in self.members if e.has('normalize')]
+    return member.normalize(s_BHTS)
+
   @staticmethod
   def _tile_of_member(tile, n: int):
     """The tile as a member sees it. All members share the carry: they ask for it in their order."""
