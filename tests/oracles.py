@@ -839,6 +839,10 @@ def chain(dims, hyper, p):
     of_part = lambda n: np.stack(list(x_nD[:, n]))
     return sum(part.along(q, k_nK, of_part(n), h, seen_n) for n, part in enumerate(parts))
 
+  def pair(q, k, x_i, x_j, n, h):
+    q, k = turn(q, x_i[-1], h, 0), turn(k, x_j[-1], h, 1)
+    return sum(part.pair(q, k, x_i[m], x_j[m], n, h) for m, part in enumerate(parts))
+
   def tokens(x_SD, position_S):
     """What each member makes of a token, and its position."""
     out = np.empty((len(x_SD), len(parts) + 1), object)
@@ -858,6 +862,7 @@ def chain(dims, hyper, p):
     heads_per_query=several,
     sink=sinks[0] if sinks else None,
     along=along,
+    pair=pair,
     tokens=tokens,
   )
 
@@ -887,6 +892,10 @@ def heads(dims, hyper, p):
     h //= several
     return part.along(q, k_nK, np.stack(list(x_nD[:, h])), own_h, seen_n)
 
+  def pair(q, k, x_i, x_j, n, h):
+    part, own_h = of_head[h // several]
+    return part.pair(q, k, x_i[h // several], x_j[h // several], n, own_h)
+
   def tokens(x_SD, position_S):
     out = np.empty((len(x_SD), len(of_head)), object)
     for h, (part, _) in enumerate(of_head):
@@ -912,6 +921,7 @@ def heads(dims, hyper, p):
     move=each('move'),
     temper=each('temper'),
     along=along,
+    pair=pair,
     tokens=tokens,
     sink=sink,
     heads_per_query=several,
@@ -1178,6 +1188,8 @@ RECORDS = {
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},
       'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
+      'grape_m_alibi': {'members': ('grape_m', 'alibi')},
+      'asentmax_rope': {'members': ({'name': 'rope', 'base': 50.0}, 'asentmax_temperature')},
       'alibi_entmax': {'members': ('alibi', {'name': 'entmax', 'alpha': 1.25})},
     },
   ),
@@ -1190,6 +1202,7 @@ RECORDS = {
       'shaw_xpos': {'members': ({'name': 'shaw', 'clip': 3}, 'xpos')},
       'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
       'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
+      'grape_asentmax': {'members': ('grape_m_context', 'asentmax_temperature')},
       'rope_pps': {'members': ('rope_pp', {'name': 'rope_pp', 'base': 50.0})},
       'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },
