@@ -772,9 +772,11 @@ def nope_scale(dims, hyper, p):
 
 
 def llama4_temperature(dims, hyper, p):
-  return tempered(
-    dims, lambda n, h: 1 + hyper.get('c', 0.1) * math.log(1 + n // hyper.get('length', 8192))
-  )
+  def factor(n, h):
+    counted = n if hyper.get('counts_itself', True) else n - 1
+    return 1 + hyper.get('c', 0.1) * math.log(1 + counted // hyper.get('length', 8192))
+
+  return tempered(dims, factor)
 
 
 def inner_oracle(dims, hyper, p, default):
@@ -1223,7 +1225,11 @@ RECORDS = {
     lambda d, h: (0, d.heads if h.get('learned') else 0),
     variants={'learned': {'scale': 2.0, 'learned': True}},
   ),
-  'llama4_temperature': Record(llama4_temperature, hyper={'length': 3, 'c': 2.0}),
+  'llama4_temperature': Record(
+    llama4_temperature,
+    hyper={'length': 3, 'c': 2.0},
+    variants={'ministral': {'length': 3, 'c': 2.0, 'counts_itself': False}},
+  ),
   'random_positions': Record(
     random_positions,
     count_inner('rope'),
