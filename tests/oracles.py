@@ -1190,6 +1190,7 @@ RECORDS = {
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},
       'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
+      'abacus_rope': {'members': ('abacus', 'rope')},
       'grape_m_alibi': {'members': ('grape_m', 'alibi')},
       'asentmax_rope': {'members': ({'name': 'rope', 'base': 50.0}, 'asentmax_temperature')},
       'alibi_entmax': {'members': ('alibi', {'name': 'entmax', 'alpha': 1.25})},

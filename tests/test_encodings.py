@@ -1238,6 +1238,19 @@ def test_sharing(name, share):
       {'members': ('entmax', 'alibi')},
       'heads: members have normalizer rows, softmax; allowed: the same for all',
     ),
+    *(
+      (
+        'chain',
+        {'members': ('abacus', other)},
+        f'chain: abacus takes the positions of the data, and {other} would, too; allowed: beside',
+      )
+      for other in ('sinusoidal', 'tupe', 'position_coupling')
+    ),
+    (
+      'chain',
+      {'members': ({'name': 'position_coupling', 'levels': 2}, 'rope')},
+      'chain: positions a token: position_coupling 2 and rope 1; allowed: the same number for all',
+    ),
     (
       'chain',
       {'members': ('stick_breaking',) * 2},

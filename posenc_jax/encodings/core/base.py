@@ -94,7 +94,8 @@ class Encoding(nnx.Module):
   needs_visible = False  # `coordinates` reads how many keys each query sees
   position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
-  # Positions come with the data; `sample_positions` moves them and leaves 0, which says nothing
+  # Positions come with the data, for `add_to_input` alone; `sample_positions` moves them and leaves
+  # 0, which says nothing. Attention is at contiguous positions.
   takes_carried_positions = False
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
