@@ -1206,6 +1206,7 @@ RECORDS = {
       'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
       'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
       'grape_asentmax': {'members': ('grape_m_context', 'asentmax_temperature')},
+      'rope_hope': {'members': ('rope', {'name': 'hope', 'length': 700})},
       'rope_pps': {'members': ('rope_pp', {'name': 'rope_pp', 'base': 50.0})},
       'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },

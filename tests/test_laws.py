@@ -553,7 +553,8 @@ def test_positions_are_taken_as_declared(variant):
     np.testing.assert_array_equal(run(position_ids=np.stack([floats] * 3, axis=2)), run())
     return
   several = np.zeros((B, S, enc.positions_per_token + 2))
-  shape = re.escape(f'{several.shape}; allowed: {floats.shape}')
+  allowed = (B, S, DIMS.kv_heads) if enc.takes_positions_per_head else floats.shape
+  shape = re.escape(f'{several.shape}; allowed: {allowed}')
   with pytest.raises(ValueError, match=f'^position_ids has shape {shape}'):
     attend_with(enc, weights, x, several)
   if enc.position_kind == 'integers':
@@ -562,6 +563,27 @@ def test_positions_are_taken_as_declared(variant):
       attend_with(enc, weights, x, floats)
   else:
     close(run(position_ids=1.0 * SCATTERED), run(position_ids=SCATTERED))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_positions_of_each_head_are_taken_as_declared(variant):
+  """Heads that share keys are at the positions given for these; others refuse them."""
+  enc, (x, weights, _) = build(variant), inputs()
+  run = functools.partial(layer, enc, weights, x)
+  each_BSG = np.stack([SCATTERED, SCATTERED[:, ::-1] + 3], axis=2)
+  if enc.takes_positions_per_head:
+    alone = [
+      run(position_ids=each_BSG[:, :, g], max_position_distance=40, backend='dense') for g in (0, 1)
+    ]
+    half = alone[0].shape[2] // 2
+    expected = jnp.concatenate([alone[0][:, :, :half], alone[1][:, :, half:]], axis=2)
+    for backend in backends_of(variant):
+      close(run(position_ids=each_BSG, backend=backend), expected)
+    assert np.abs(alone[1] - alone[0]).max() > 1e-2
+  elif enc.position_kind is not None and enc.positions_per_token == 1:
+    shape = re.escape(f'{each_BSG.shape}; allowed: {each_BSG.shape[:2]} or (1, {S})')
+    with pytest.raises(ValueError, match=f'^position_ids has shape {shape}$'):
+      attend_with(enc, weights, x, each_BSG)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

@@ -19,8 +19,8 @@ class AttentionRequest:
     q_BTHK, k_BSGK, v_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
     sink_BTH: float32 logits that join the denominator of softmax, or None.
     i, j: coordinates of the queries and the keys.
-    position_ids, segment_ids: [B|1, S]; positions are those of the index where a token has several,
-      and segment_ids may be None.
+    position_ids, segment_ids: [B|1, S]; positions are those of the index where a token or a head
+      has its own, and segment_ids may be None.
     mask: which keys of its segment a query sees.
     index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     softcap: the bound of scores, or None.
@@ -160,6 +160,8 @@ def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
   each = () if enc.positions_per_token == 1 else (enc.positions_per_token,)
   if enc.position_kind is None:
     each = position_ids.shape[2:3]
+  elif enc.takes_positions_per_head and position_ids.ndim == 3:
+    each = (enc.dims.kv_heads,)
   _check_ids('position_ids', position_ids, (B, S, *each))
   dtype, name = position_ids.dtype, type(enc).__name__
   if enc.position_kind == 'integers' and not jnp.issubdtype(dtype, jnp.integer):

@@ -53,7 +53,7 @@ def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
 
 
 def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0):
-  """`rotate` by position times frequency; frequencies [K/2] in radians a position."""
+  """`rotate` by position, [B|1, T] or [B|1, T, G], times frequency, [K/2] in radians a position."""
   angles_BTK = jnp.multiply.outer(position_BT, jnp.asarray(frequencies, jnp.float32))
   return rotate(x_BTHK, angles_BTK, layout, factor)
 
@@ -62,6 +62,7 @@ class Rotary(Encoding):
   """An encoding that turns pairs of the first channels of each head by position * frequency."""
 
   position_kind = 'floats'
+  takes_positions_per_head = True
 
   def __init__(
     self, dims: Dims, rngs, *, base: float = 10_000.0, layout: str = 'half', fraction: float = 1.0

@@ -40,6 +40,7 @@ DECLARED = (
   'needs_visible',
   'position_kind',
   'positions_per_token',
+  'takes_positions_per_head',
   'takes_carried_positions',
   'max_length',
   'max_relative_distance',
@@ -94,6 +95,8 @@ class Encoding(nnx.Module):
   needs_visible = False  # `coordinates` reads how many keys each query sees
   position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
+  # Positions may be [B|1, S, G], too: of each head of keys, and of the queries that share it
+  takes_positions_per_head = False
   # Positions come with the data, for `add_to_input` alone; `sample_positions` moves them and leaves
   # 0, which says nothing. Attention is at contiguous positions.
   takes_carried_positions = False
@@ -145,7 +148,8 @@ class Encoding(nnx.Module):
 
     Args:
       x_BSD: the layer's normalized input, or None where `attend` was given none.
-      position_ids: [B|1, S], or [B|1, S, positions_per_token].
+      position_ids: [B|1, S], or [B|1, S, positions_per_token], or [B|1, S, G] as
+        `takes_positions_per_head` declares.
       visible_BS: how many keys each token sees as a query, itself included, under the mask and in
         its segment: int32 [B|1, S], or None unless `needs_visible`.
     """

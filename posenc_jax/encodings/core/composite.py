@@ -24,6 +24,9 @@ class Composite(Encoding):
     kinds = {e.position_kind for e in readers}
     self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
     self.positions_per_token = next((e.positions_per_token for e in readers), 1)
+    self.takes_positions_per_head = bool(readers) and all(
+      e.takes_positions_per_head for e in readers
+    )
     scaled = {e.bias_in_scale for e in encodings} - {None}
     self.bias_in_scale = all(scaled) if scaled else None
     self.per_layer = tuple(
