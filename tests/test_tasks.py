@@ -434,8 +434,9 @@ def test_chance_is_what_guessing_scores(make, text):
   right = guesses == tokens
   ends = np.cumsum([example.answers_T.sum() for example in examples])
   exact = np.stack([part.all(1) for part in np.split(right, ends[:-1], axis=1)])
-  expected, expected_share = tasks.chance(examples)
-  for simulated, value in ((exact, expected), (right, expected_share)):
+  guessing = tasks.chance(examples)
+  assert guessing.symbol_nats == pytest.approx(np.log(choices).mean())
+  for simulated, value in ((exact, guessing.exact_match), (right, guessing.token_accuracy)):
     assert abs(simulated.mean() - value) < 4 * np.sqrt(value / simulated.size) + 1e-6
 
 
@@ -644,7 +645,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
   assert [m.name for m in plan] == ['copy', 'copy windowed'] * 2
   for control, length in ((None, 20), (None, 80), ('windowed', 20), ('windowed', 80)):
     window = 40 if control and length > 40 else 0
-    exact, exact_without_end, right = [], [], []
+    exact, exact_without_end, right, nats = [], [], [], []
     for i in range(30):
       example = tasks.make('copy/symbols=9', tuple).example('test', 0, i, length, length)
       places = [t for t in range(length) if example.choices_T[t]]
@@ -652,6 +653,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
       exact.append(all(marks))
       exact_without_end.append(all(marks[:-1]))
       right += marks
+      nats += [0.5 if mark else 2.0 for mark in marks]
     values = {
       metric: found[control, length, None, metric]
       for metric in task_scoring.metrics(tasks.make('copy', tuple))
@@ -661,8 +663,10 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
         'exact_match': np.mean(exact),
         'exact_match_without_end': np.mean(exact_without_end),
         'token_accuracy': np.mean(right),
+        'symbol_nats': np.mean(nats),
         'chance': 9.0 ** -(length / 2 - 1),
         'token_chance': ((length / 2 - 1) / 9 + 1) / (length / 2),
+        'nats_chance': np.log(9) * (length / 2 - 1) / (length / 2),
       }
     )
 
@@ -675,12 +679,14 @@ def test_a_passkey_is_scored_by_depth_and_by_likelihood(texts):
   assert {key[3] for key in found} == {
     'exact_match',
     'token_accuracy',
-    'digit_nats',
+    'symbol_nats',
     'chance',
     'token_chance',
+    'nats_chance',
   }
   for depth in DEPTHS:
-    accuracy, nats = (found[None, 50, depth, metric] for metric in ('token_accuracy', 'digit_nats'))
+    accuracy = found[None, 50, depth, 'token_accuracy']
+    nats = found[None, 50, depth, 'symbol_nats']
     assert nats == pytest.approx(0.5 * accuracy + 2.0 * (1 - accuracy))
     assert found[None, 50, depth, 'chance'] == pytest.approx(1e-5)
   assert 0 < np.mean([found[None, 50, depth, 'token_accuracy'] for depth in DEPTHS]) < 1
@@ -777,7 +783,7 @@ def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_
   assert 'needle at 32: ' in capsys.readouterr().out
   lines = (tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)
   rows = [json.loads(line) for line in lines]
-  assert len(rows) == 2 * 2 * 11 * 4  # lengths, with and without window, depths, metrics
+  assert len(rows) == 2 * 2 * 11 * 6  # lengths, with and without window, depths, metrics
   assert {(r['protocol'], r['corpus'], r['status']) for r in rows} == {
     ('needle', 'task:needle/needles=2', 'ok')
   }

@@ -85,7 +85,7 @@ METRICS = {
       'exact_match_without_end', 'Exact match but for the end', '{:.3f}', max, chance='chance'
     ),
     Metric('token_accuracy', 'Share of answers right', '{:.3f}', max, chance='token_chance'),
-    Metric('digit_nats', 'Nats per digit (chance: 2.303)', '{:.3f}', min),
+    Metric('symbol_nats', 'Nats per answer', '{:.3f}', min, chance='nats_chance'),
     Metric('gradient', 'Share of the gradient', '{:.3f}', None),
   )
 }

@@ -58,7 +58,6 @@ class Task:
     unit: the step between possible lengths: an example has at most the tokens asked for, and more
       than those minus `unit`.
     ends: True where the last answer is an end symbol.
-    in_digits: True where the answers are decimal digits that are all equally likely.
     carried_positions: the kind of positions that its examples carry; None: they carry none.
   """
 
@@ -67,7 +66,6 @@ class Task:
   longest: int | None = None
   unit = 1
   ends = False
-  in_digits = False
   carried_positions: CarriedPositions | None = None
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
@@ -156,13 +154,22 @@ class Task:
     )
 
 
-def chance(examples: Sequence[Example]) -> tuple[float, float]:
-  """The scores of guessing evenly among the `choices` of each answer: (the share of examples with
-  all answers right, the share of answers right).
+class Chance(NamedTuple):
+  """The scores of guessing: the share of examples with all answers right, the share of answers
+  right, and the mean nats of an answer.
   """
+
+  exact_match: float
+  token_accuracy: float
+  symbol_nats: float
+
+
+def chance(examples: Sequence[Example]) -> Chance:
+  """The scores of guessing evenly among the `choices` of each answer."""
   hits = [1 / example.choices_T[example.answers_T] for example in examples]
   exact = np.mean([np.prod(of_example) for of_example in hits])
-  return float(exact), float(np.mean(np.concatenate(hits)))
+  of_answers = np.concatenate(hits)
+  return Chance(float(exact), float(of_answers.mean()), float(-np.log(of_answers).mean()))
 
 
 def join_segments(*segments: tuple[Sequence[int], int], depth: int | None = None) -> Example:
