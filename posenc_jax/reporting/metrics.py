@@ -69,6 +69,11 @@ class Metric(NamedTuple):
     return self.best is max
 
   @property
+  def shows_seeds(self) -> bool:
+    """Whether figures draw every seed and no deviation: seeds learn a task or do not."""
+    return self.is_accuracy or bool(self.chance)
+
+  @property
   def scale_caption(self) -> str:
     """The end of every caption: which end is better, and that the scale of training matters."""
     better = {min: 'Lower is better; w', max: 'Higher is better; w', None: 'W'}[self.best]
