@@ -40,7 +40,7 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
   """At 8, halfway from 0.2 to 1 is 0.6: rope's seed 2 is below, alibi's are all above, nope's last
   is on the bound. What a seed does at 16 counts for nothing.
   """
-  table, *_ = make_tables(rows_of(STUDY), metric='exact_match')
+  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', learned=0.5)
   assert cells(table) == {
     'alibi': ['0.800 ± 0.200', '0.500 ± 0.200'],
     'nope (0 of 3 learned)': ['—', '—'],
@@ -59,17 +59,22 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
 
 @pytest.mark.parametrize(
   ('part', 'of'),
-  [(0.2, {'alibi': 3, 'nope': 1, 'rope': 3}), (0.9, {'alibi': 1, 'nope': 0, 'rope': 1})],
+  [
+    (0.2, {'alibi': 3, 'nope': 1, 'rope': 3}),
+    (0.9, {'alibi': 1, 'nope': 0, 'rope': 1}),
+    (None, {'alibi': 1, 'nope': 0, 'rope': 1}),
+  ],
 )
 def test_the_bound_is_a_setting(part, of):
-  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', learned=part)
+  settings = {} if part is None else {'learned': part}
+  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', **settings)
   assert [*cells(table)] == [
     line if number == 3 else f'{line} ({number} of 3 learned)' for line, number in of.items()
   ]
 
 
 def test_curves_go_through_learned_seeds_and_show_every_seed():
-  rows = rows_of(STUDY)
+  rows = learned.mark(rows_of(STUDY), 0.5)
   (scores,) = collect(rows, metric='exact_match')
   curves = length_series(scores, rows).curves
   assert curves['rope'].mean == pytest.approx([0.65, 0.15])
@@ -128,7 +133,7 @@ def test_a_seed_that_failed_later_spoils_no_mean_if_it_never_learned():
     else r
     for r in rows_of(STUDY)
   ]
-  table, *_ = make_tables(rows, metric='exact_match')
+  table, *_ = make_tables(rows, metric='exact_match', learned=0.5)
   assert cells(table)['rope (2 of 3 learned)'] == ['0.650 ± 0.354', '0.150 ± 0.071']
 
 
