@@ -6,6 +6,7 @@ from synthetic import lines_of, row
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import learned
 from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.report_settings import check_tables
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import length_series
@@ -82,6 +83,30 @@ def test_curves_go_through_learned_seeds_and_show_every_seed():
   assert curves['alibi'].label == 'alibi'
   assert curves['nope'].mean == [None, None]
   assert curves['nope'].by_seed == {0: [0.1, 0.1], 1: [0.0, 0.1], 2: [0.3, 0.1]}
+
+
+@pytest.mark.parametrize('metric', ['exact_match', 'symbol_nats'])
+def test_a_figure_names_the_learned_and_draws_every_seed_thin(metric):
+  rows = rows_of(STUDY)
+  if metric == 'symbol_nats':
+    rows += [r | {'metric': metric} for r in rows if r['metric'] == 'exact_match']
+  figure = figures.draw(rows, protocol='copy', metric=metric, learned=0.5)
+  (axes,) = figure.axes
+  names = ['alibi', 'nope (0 of 3 learned)', 'rope (2 of 3 learned)']
+  assert sorted(text.get_text() for text in axes.texts if text.get_text() in names) == names
+  thin = [line for line in axes.lines if line.get_alpha() == 0.5]
+  assert len(thin) == 9
+  assert not axes.collections  # no bands
+  assert {line.get_label() for line in axes.lines} & {*STUDY} == {'alibi', 'rope'}
+  assert 'rope, 2 of 3 learned (not seed 2: 0.59)' in ' '.join(
+    figure.get_supxlabel().replace('\n', ' ').split()
+  )
+
+
+def test_a_figure_of_no_nats_at_all_is_drawn(tmp_path):
+  rows = rows_of({label: [[(1.0, 0.0), (1.0, 0.0)]] for label in ('rope', 'alibi')})
+  rows = [r | {'metric': 'symbol_nats'} if r['metric'] == 'exact_match' else r for r in rows]
+  figures.save(figures.draw(rows, protocol='copy', metric='symbol_nats'), tmp_path / 'a.png')
 
 
 def test_without_accuracies_at_the_training_length_nothing_is_known():
