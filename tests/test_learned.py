@@ -47,6 +47,7 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
     'nope (0 of 3 learned)': ['—', '—'],
     'rope (2 of 3 learned)': ['0.650 ± 0.354', '0.150 ± 0.071'],
   }
+  assert 'over seeds 0, 1, 2 that have learned. ' in table.caption
   assert table.notes == [
     'means are over the seeds that have learned: nope, 0 of 3 learned (not seed 0: 0.30, seed 1: '
     '0.20, seed 2: 0.60); rope, 2 of 3 learned (not seed 2: 0.59); a seed has learned where its '
