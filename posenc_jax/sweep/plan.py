@@ -16,7 +16,7 @@ from posenc_jax.errors import Stopped, UserError, shown
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
-from posenc_jax.training.run_dir import check_same_config, is_finished
+from posenc_jax.training.run_dir import check_same_config, is_extended, is_finished
 
 NAME_LENGTH = 120  # characters of a directory's name
 
@@ -143,6 +143,8 @@ def plan(
       *config.single_seed_runs(run_config, workdir),
     ]:
       check_same_config(folder, seed_config, 'another --out')
+    if init_from is not None and storage.exists(workdir / 'config.json'):
+      _check_not_extended(runs[init_from], workdir)
     flags = [f'--config={path}', f'--workdir={workdir}']
     flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
@@ -154,6 +156,16 @@ def plan(
   if len(runs) < len(swept_runs):
     _check_overrides(overrides, swept_runs, len(runs))
   return list(runs.values())
+
+
+def _check_not_extended(source: Run, workdir: Path) -> None:
+  """Raises `UserError` where a run would be extended that the one in `workdir` has started from."""
+  if is_extended(source.workdir, source.config):
+    steps = config.saved_config(source.workdir).train.steps
+    raise UserError(
+      f'config.train.steps={source.config.train.steps}: {workdir.name} has started from '
+      f'{source.name} as it was after {steps} steps; allowed: {steps}, or another --out'
+    )
 
 
 def _check_overrides(overrides: dict[str, object], swept_runs: list[dict], left: int) -> None:
