@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -91,9 +92,15 @@ def run_name(overrides: dict[str, object]) -> str:
 
 
 def plan(
-  path: str | Path, out: str | Path, overrides: dict[str, object], scripts: tuple[Path, ...] = ()
+  path: str | Path,
+  out: str | Path,
+  overrides: dict[str, object],
+  scripts: tuple[Path, ...] = (),
+  swept_runs: list[dict] | None = None,
 ) -> list[Run]:
   """The runs of a study, each config checked; `overrides` are laid over what the study sweeps.
+
+  `swept_runs` take the place of what its `sweep()` gives.
 
   An override of `seed` or `seeds` leaves one run of those that differ in their seed alone; another
   one that would make runs equal is refused. A run may start from one that comes before it in the
@@ -104,10 +111,8 @@ def plan(
   holds the run of another config.
   """
   study = config.load_study(path)
-  if not hasattr(study, 'sweep'):
-    allowed = 'a study such as configs/quick.py'
-    raise UserError(f'config: {str(path)!r} has no sweep(); allowed: {allowed}')
-  swept_runs = study.sweep()
+  if swept_runs is None:
+    swept_runs = swept_by(study, path)
   for swept in (*swept_runs, overrides):
     for field, value in swept.items():
       config.check_tree(field, value)
@@ -156,6 +161,14 @@ def plan(
   if len(runs) < len(swept_runs):
     _check_overrides(overrides, swept_runs, len(runs))
   return list(runs.values())
+
+
+def swept_by(study: ModuleType, path: str | Path) -> list[dict]:
+  """What `sweep()` of a study gives. Raises `UserError` where it has none."""
+  if not hasattr(study, 'sweep'):
+    allowed = 'a study such as configs/quick.py'
+    raise UserError(f'config: {str(path)!r} has no sweep(); allowed: {allowed}')
+  return study.sweep()
 
 
 def _check_not_extended(source: Run, workdir: Path) -> None:
