@@ -98,8 +98,7 @@ class LM(nnx.Module):
     """
     T = tokens_BT.shape[1]
     mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
-    table_VD = self.embedding[...]
-    x_BTD = mesh.constrain_tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
+    x_BTD = mesh.constrain_tokens(self.embed(tokens_BT, dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
     ids = {
@@ -137,8 +136,17 @@ class LM(nnx.Module):
     unroll = -(-self.unroll // len(self.encodings.order))
     x_BTD, _ = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
     x_BTD, _ = apply_layers(x_BTD, rest)
-    w_DV = table_VD.T if self.tied else self.w_logits[...]
-    logits_BTV = matmul(self.norm(x_BTD), w_DV.astype(dtype)).astype(jnp.float32)
+    return self.logits(x_BTD)
+
+  def embed(self, tokens_BT, dtype):
+    """The embeddings of tokens, of unit variance: [B, T, D]. Encodings add to them."""
+    table_VD = self.embedding[...]
+    return (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
+
+  def logits(self, x_BTD):
+    """Logits [B, T, V], float32, of the output of the last layer."""
+    w_DV = self.embedding[...].T if self.tied else self.w_logits[...]
+    logits_BTV = matmul(self.norm(x_BTD), w_DV.astype(x_BTD.dtype)).astype(jnp.float32)
     if self.logit_softcap:
       logits_BTV = self.logit_softcap * jnp.tanh(logits_BTV / self.logit_softcap)
     return logits_BTV
