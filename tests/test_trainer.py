@@ -244,7 +244,7 @@ def test_a_run_starts_from_a_model_with_another_encoding_or_other_flags(
     loop.train(c, tmp_path / folder)
     return parameters(tmp_path / folder, c), build(c, data.VOCAB, nnx.Rngs(c.seed))
 
-  flags = {'encoding.name': 't5', 'model.qk_norm': True}
+  flags = {'encoding.name': 't5', 'model.qk_norm': 'head'}
   rich, new = start('rich', unbroken, **flags)
   trained, table = parameters(unbroken, tiny), 'encodings/variants/0/encoding/table'
   assert f'{unbroken} has no {table}, layers/k_norm/scale, layers/q_norm/scale: as a new model' in (
@@ -466,7 +466,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, steps)
 def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
   overrides = {
     'encoding.name': 't5',
-    'model.qk_norm': True,
+    'model.qk_norm': 'head',
     'model.tie_embeddings': False,
     'optim.weight_decay': 0.5,
   }
