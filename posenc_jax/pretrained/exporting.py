@@ -15,7 +15,9 @@ from posenc_jax import storage
 from posenc_jax.config import to_json
 from posenc_jax.errors import UserError, shown
 from posenc_jax.pretrained.families import Form, form_of
+from posenc_jax.pretrained.importing import SOURCE_CONFIG
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER
+from posenc_jax.training.checkpoints import Checkpoints
 
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 ARCHITECTURES = {
@@ -42,7 +44,7 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     UserError: no family has the form of the run; it says why.
   """
   if source is not None:
-    form = form_of(source, 'source_config.json')
+    form = form_of(source, SOURCE_CONFIG)
     if _difference(config, form) is None:
       return source, form
   fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
@@ -159,6 +161,32 @@ def tensors_of(form: Form, leaves: dict[str, np.ndarray]) -> dict[str, np.ndarra
       for name, x in zip(names, rule.to_tensors(*parts), strict=True):
         tensors[name] = np.ascontiguousarray(x, np.float32)
   return tensors
+
+
+def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
+  """Exports the last checkpoint of a run; returns the name of the family.
+
+  Raises `UserError` as `export_model` does, and where there is no checkpoint or another tokenizer
+  than bytes and a tokenizer.json.
+  """
+  field = f'workdir={str(workdir)!r}'
+  with Checkpoints(workdir) as checkpoints:
+    leaves, step = checkpoints.restore_as_saved('model')
+    if checkpoints.latest is None:
+      raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
+  if step < config.train.steps:
+    print(f'{workdir}: step {step}; its training ends at step {config.train.steps}')
+  tokenizer = None
+  if config.data.tokenizer.endswith('.json'):
+    tokenizer = Path(config.data.tokenizer).read_bytes()
+  elif config.data.tokenizer != 'bytes':
+    problem = f'its tokens are those of {config.data.tokenizer}'
+    raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
+  source = None
+  if storage.exists(workdir / SOURCE_CONFIG):
+    source = storage.read_json(workdir / SOURCE_CONFIG)
+  bos = len(leaves['embedding']) - 1 if config.model.bos < 0 else config.model.bos
+  return export_model(config, leaves, bos, source, tokenizer, out, dtype)
 
 
 def export_model(

