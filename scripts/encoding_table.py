@@ -47,12 +47,12 @@ keys in every product. *Bias by distance*: a number a head and distance, added t
 *Queries x rows*: products of queries (keys, weights) with a vector by distance, K multiply-adds a
 pair and head. *Multiply-adds*: of other products, a pair and head; K is the width of a head. *Sums*
 or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on each pair other than
-adding.
+adding. *Rows sorted*: all scores of each query, or gone through 30 times.
 
-**Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, every encoding,
-any length, everywhere), `cudnn` (NVIDIA, encodings that leave pairs, softmax and the width of heads
-alone); `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A
-backend that cannot serve a request says why.
+**Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
+everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, encodings that
+leave pairs, softmax and the width of heads alone); `ring` (`blockwise` over sequences that a mesh
+has cut) takes what `blockwise` takes. A backend that cannot serve a request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
@@ -188,6 +188,8 @@ def costs(request: AttentionRequest) -> list[str]:
   parts += [words for hook, words in TERM_COSTS.items() if enc.has(hook)]
   if enc.has('score'):
     parts += costs_of_score(request)
+  if enc.has('normalize'):
+    parts.append('rows sorted')
   return list(dict.fromkeys(parts))
 
 

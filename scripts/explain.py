@@ -149,7 +149,7 @@ def explain_encoding(
 def how_positions_come(enc: encodings.Encoding) -> str:
   """Where an encoding's positions come from, in words."""
   if enc.takes_carried_positions:
-    return 'those of the data, moved by a random amount in training'
+    return 'at the input those of the data, moved by a random amount in training'
   if enc.has('sample_positions'):
     return 'sampled, once a forward pass for all layers'
   return 'as they are'

@@ -67,7 +67,9 @@ def test_there_and_back(name, tmp_path):
   config, model, source = imported(folder)
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
   exporting.export_model(config, leaves, 1, source.config, TOKENIZER, tmp_path / 'out')
-  before, after = (safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out'))
+  before, after = (
+    safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out')
+  )
   assert before.keys() == after.keys()
   inexact = {'gemma2': 'norm', 'gemma3': 'norm', 'gpt2': 'wpe'}.get(name, 'none')
   for key in before:
@@ -206,7 +208,11 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('llama', {'model_type': 't5'}, 'an encoder and a decoder'),
     ('llama', {'model_type': 'gpt_oss'}, 'experts in place of MLPs'),
     ('llama', {'attention_sinks': 4}, 'attention_sinks=4 is not understood for llama'),
-    ('llama', {'quantization_config': {'bits': 4}}, "quantization_config={'bits': 4}; allowed: None"),
+    (
+      'llama',
+      {'quantization_config': {'bits': 4}},
+      "quantization_config={'bits': 4}; allowed: None",
+    ),
     ('llama', {'hidden_act': 'relu'}, "hidden_act='relu'; allowed: silu"),
     ('llama', {'hidden_size': '12'}, "hidden_size='12'; allowed: int"),
     ('llama', {'hidden_size': None}, 'which this family needs'),
@@ -239,7 +245,7 @@ def test_a_tensor_too_few(tmp_path):
   [
     ('nothing-there', 'no such file or folder'),
     ('model.bin', 'a pickle, which can run code'),
-    ('model.txt', "allowed: a folder with config.json and safetensors, a .gguf file"),
+    ('model.txt', 'allowed: a folder with config.json and safetensors, a .gguf file'),
     ('model.gguf', 'no whole GGUF file'),
     ('model.whl', 'no wheel'),
   ],

@@ -112,6 +112,8 @@ def _fastest(request: AttentionRequest) -> str:
     return 'ring'
   if cudnn.refuse(request) is None:
     return 'cudnn'
+  if blockwise.refuse(request) is not None:
+    return 'dense'
   # Dense looks every pair up, which is 1.3 to 2.2 times as slow at any length.
   if request.contiguous and request.enc.has_vector_tables:
     return 'blockwise'

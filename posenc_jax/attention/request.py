@@ -89,8 +89,9 @@ def build_request(
     position_ids = contiguous_positions(S, segment_ids)
     if enc.positions_per_token > 1:
       position_ids = repeat_positions(position_ids, enc.positions_per_token)
-    if enc.max_length is not None and segment_ids is None and enc.max_length < S:
-      raise LengthError(f'{S} positions, but the table of {name} ends at {enc.max_length}')
+    end = None if enc.takes_carried_positions else enc.max_length
+    if end is not None and segment_ids is None and end < S:
+      raise LengthError(f'{S} positions, but the table of {name} ends at {end}')
     lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
     distances = (lowest, S - 1)
   else:

@@ -25,9 +25,10 @@ HOOKS = {
   'relative_values': 'values of pairs',
   'tables': None,
   'score': 'scores',
+  'normalize': 'weights',
   'is_exhausted': None,
 }
-PLACES_OF_PAIRS = ('scores', 'values of pairs')  # inside of the score matrix
+PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
 
@@ -93,7 +94,8 @@ class Encoding(nnx.Module):
   needs_visible = False  # `coordinates` reads how many keys each query sees
   position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
-  # Positions come with the data; `sample_positions` moves them and leaves 0, which says nothing
+  # Positions come with the data, for `add_to_input` alone; `sample_positions` moves them and leaves
+  # 0, which says nothing. Attention is at contiguous positions.
   takes_carried_positions = False
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
@@ -106,7 +108,8 @@ class Encoding(nnx.Module):
   heads_per_query = 1
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
-  normalizer = 'softmax'  # or 'none': `score` returns logarithms of weights
+  # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
+  normalizer = 'softmax'
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
   per_layer = ()  # parameters that every layer has of its own, as published; layers share the rest
   switched_off = ()  # hooks of the class that this instance's hyperparameters leave out
@@ -219,6 +222,13 @@ class Encoding(nnx.Module):
       s_BHTS: scaled products and declared terms, not masked; None if `recomputes_scores`.
       q_BHTK, k_BGSK: transformed queries and keys, heads first.
       tile: an `attention.tiled.tile.ScoreTile`.
+    """
+    raise NotImplementedError
+
+  def normalize(self, s_BHTS):
+    """The weights of whole rows of scores: float32 [B, H, T, S], in the place of softmax.
+
+    Masked scores are very low; their weights must be 0.
     """
     raise NotImplementedError
 

@@ -24,7 +24,8 @@ class Chain(Encoding):
   Sinks of several members all join the denominator. What members add to values of pairs adds up;
   beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
   first one that has a `score` are summed and declared as the chain's own; those of later members
-  are added inside the chain's `score`, in their turn.
+  are added inside the chain's `score`, in their turn. One member may take the positions of the
+  data, such as `abacus`; attention and the others are at those of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -52,6 +53,7 @@ class Chain(Encoding):
         raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
     _check_products(names, encodings, with_scale)
     _check_positions(names, encodings)
+    _check_carried_positions(names, encodings)
     _check_widths(names, encodings)
     _check_heads(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
@@ -72,6 +74,7 @@ class Chain(Encoding):
     kinds = {e.position_kind for e in readers}
     self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
     self.positions_per_token = next((e.positions_per_token for e in readers), 1)
+    self.takes_carried_positions = any(e.takes_carried_positions for e in encodings)
     self.needs_visible = any(e.needs_visible for e in encodings)
     self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
     ends = [e.max_relative_distance for e in encodings if e.has_terms]
@@ -110,6 +113,13 @@ class Chain(Encoding):
       on_scores = [e for e in self.members if 'scores' in e.acts_on()]
       return bool(on_scores) and on_scores[-1].has(hook)
     return any(e.has(hook) for e in self.members)
+
+  def sample_positions(self, position_ids, batch: int, key):
+    (member,) = [e for e in self.members if e.has('sample_positions')]
+    return member.sample_positions(position_ids, batch, key)
+
+  def max_sampled_distance(self, tokens: int) -> int:
+    return max(e.max_sampled_distance(tokens) for e in self.members)
 
   def add_to_input(self, x_BTD, position_ids):
     for e in self.members:
@@ -184,6 +194,10 @@ class Chain(Encoding):
         s_BHTS = member.score(s_BHTS, q_BHTK, k_BGSK, part)
     return s_BHTS
 
+  def normalize(self, s_BHTS):
+    (member,) = [e for e in self.members if e.has('normalize')]
+    return member.normalize(s_BHTS)
+
   @staticmethod
   def _tile_of_member(tile, n: int):
     """The tile as a member sees it. All members share the carry: they ask for it in their order."""
@@ -204,9 +218,21 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
     )
   encodings = [make_from_spec(spec, dims, rngs) for spec in specs]
   for name, e in zip(names, encodings, strict=True):
-    if e.has('sample_positions'):
+    if e.has('sample_positions') and not e.takes_carried_positions:
       raise ValueError(f'{name} samples positions for all: it goes around a chain, inner=dict(...)')
   return names, encodings
+
+
+def _check_carried_positions(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses what would take the positions of the data for those of the sequence."""
+  taker = next((n for n, e in enumerate(encodings) if e.takes_carried_positions), None)
+  if taker is None:
+    return
+  for n, e in enumerate(encodings):
+    if n != taker and (e.has('add_to_input') or e.max_length is not None):
+      both = f'{names[taker]} takes the positions of the data, and {names[n]} would, too'
+      allowed = 'beside it what does not act on the input and has no table of positions'
+      raise ValueError(f'{both}; allowed: {allowed}')
 
 
 def _check_positions(names: list[str], encodings: list[Encoding]) -> None:

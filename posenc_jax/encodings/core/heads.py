@@ -149,6 +149,10 @@ class Heads(Encoding):
       scores.append(s)
     return jnp.concatenate(scores, axis=1)
 
+  def normalize(self, s_BHTS):
+    parts = zip(self.members, self._cut(s_BHTS, 1), strict=True)
+    return jnp.concatenate([e.normalize(s) for e, s in parts], axis=1)
+
 
 def _read_members(members) -> list[dict]:
   """The members as dicts with a name. Raises ValueError."""
