@@ -13,7 +13,7 @@ Needs `pip install -e '.[pretrained]'`.
 
 from pathlib import Path
 
-from posenc_jax import config, storage
+from posenc_jax import config
 from posenc_jax.errors import UserError
 
 

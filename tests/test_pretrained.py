@@ -1,4 +1,4 @@
-"""Pretrained models: every family against transformers' logits, there and back, and what is refused."""
+"""Pretrained models: every family against transformers' logits, there and back, refusals."""
 
 import dataclasses
 import json
@@ -62,7 +62,7 @@ def test_every_family_has_a_model():
 
 @pytest.mark.parametrize('name', MODELS)
 def test_there_and_back(name, tmp_path):
-  """All tensors are equal bit for bit, but where a family adds 1 or multiplies: there to rounding."""
+  """All tensors are equal bit for bit; where a family adds 1 or multiplies, to rounding."""
   folder = save(tmp_path / 'm', name)
   config, model, source = imported(folder)
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
@@ -112,6 +112,7 @@ def test_a_scaled_embedding_becomes_two_matrices(tmp_path):
 
 def test_what_no_family_has_is_refused(tmp_path):
   c = base.get_config()
+  c.model.embedding_scale = 1.0
   with pytest.raises(UserError, match=r"config\.model\.mlp='gelu': llama, .* has 'swiglu'"):
     exporting.fields_of(c, 257, 256, None)
   config, _, _ = imported(save(tmp_path / 'm', 'llama'))
@@ -148,11 +149,6 @@ def test_shards_are_one_model(tmp_path):
   _, whole, _ = imported(save(tmp_path / 'a', 'llama'))
   _, cut, _ = imported(shards(save(tmp_path / 'b', 'llama')))
   jax.tree.map(np.testing.assert_array_equal, whole, cut)
-
-
-def bad(change):
-  """A name for the change, which takes the folder of a model."""
-  return pytest.param(change[0], change[1], id=change[1][:30].replace(' ', '_'))
 
 
 def without_file(name):
@@ -262,7 +258,7 @@ def test_sources_that_are_none(source, message, tmp_path, monkeypatch):
 def test_an_import_leaves_nothing_half_written(tmp_path):
   source = sources.open_source(str(save(tmp_path / 'm', 'llama')))
   lacking = dataclasses.replace(source, tokenizer=None)
-  with pytest.raises(UserError, match='no tokenizer.json'):
+  with pytest.raises(UserError, match='no tokenizer'):
     importing.import_model(base.get_config(), lacking, tmp_path / 'run')
   wrong = dataclasses.replace(source, config=source.config | {'num_hidden_layers': 4})
   with pytest.raises(UserError, match='is missing'):
@@ -321,7 +317,7 @@ def test_a_gguf_file_is_the_same_model(tmp_path):
 
 def test_gguf_files_that_are_not_covered(tmp_path):
   path = write_gguf(tmp_path / 'm.gguf', **{'llama.expert_count': 8})
-  with pytest.raises(UserError, match='llama.expert_count=8 are not understood'):
+  with pytest.raises(UserError, match='expert_count=8 are not understood'):
     sources.open_source(str(path))
   path = write_gguf(tmp_path / 'n.gguf')
   path.write_bytes(path.read_bytes()[:1000])

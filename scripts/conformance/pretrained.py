@@ -69,28 +69,29 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
   return np.float32(0.3 * rng.standard_normal(shape) + is_scale)
 
 
-def logits(name: str) -> dict:
-  """{'config': what config.json says, 'shapes': of all tensors in the file, 'logits': of TOKENS}."""
+def record(name: str) -> dict:
+  """What tests keep of a model: 'config', what config.json says; 'shapes' of all tensors in the
+  file; 'logits' of TOKENS.
+  """
   import json
   import tempfile
   from pathlib import Path
 
   import torch
   import transformers
-  from safetensors import safe_open
+  from safetensors.numpy import load_file, save_file
 
   kind, arguments = MODELS[name]
   config = getattr(transformers, kind)(**arguments)
-  config._attn_implementation = 'eager'
-  model = transformers.AutoModelForCausalLM.from_config(config).eval().float()
-  with torch.no_grad():
-    for path, leaf in model.named_parameters():
-      leaf.copy_(torch.from_numpy(weights(path, tuple(leaf.shape))))
-    out = model(torch.from_numpy(TOKENS)).logits.numpy()
   with tempfile.TemporaryDirectory() as folder:
-    model.save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     said = json.loads((Path(folder) / 'config.json').read_text())
-    with safe_open(Path(folder) / 'model.safetensors', 'np') as file:
-      shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    file = Path(folder) / 'model.safetensors'
+    shapes = {key: tensor.shape for key, tensor in load_file(file).items()}
+    save_file({key: weights(key, shape) for key, shape in shapes.items()}, file, {'format': 'pt'})
+    options = {'attn_implementation': 'eager', 'dtype': torch.float32}
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+  with torch.no_grad():
+    out = model(torch.from_numpy(TOKENS)).logits.numpy()
   numbers = [[[float(f'{x:.7g}') for x in row] for row in rows] for rows in out]
   return {'config': said, 'shapes': shapes, 'logits': numbers}
