@@ -92,6 +92,9 @@ def get_config() -> ConfigDict:
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # Directory of a finished run, whose parameters this one starts from; '': it draws its own.
         init_from='',
+        # Which parameters train: patterns of their paths in a checkpoint, such as ('encodings/*',
+        # 'layers/w_[qk]'); (): all. The others stay as they are, without optimizer state.
+        trained_parameters=(),
         # 'float32' or 'bfloat16', for activations; parameters and optimizer are float32.
         compute_dtype='float32',
         # jax_default_matmul_precision of the training; evaluation always has 'highest'.

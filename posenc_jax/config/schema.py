@@ -213,6 +213,9 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates'),
     'init_from': text(),
     'profile_steps': TRACED_STEPS,
+    'trained_parameters': several(
+      text(), "patterns of paths, none twice, such as ('encodings/*',)"
+    ),
     'compute_dtype': one_of(('float32', 'bfloat16')),
     'matmul_precision': one_of(('default', 'high', 'highest')),
     # `training.trackers.check` names them

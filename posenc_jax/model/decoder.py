@@ -92,7 +92,7 @@ class LM(nnx.Module):
     dtype='float32',
     **attention,
   ):
-    """What `logits` are computed from, [B, T, D]: the output of the last norm.
+    """What `logits` are computed from, [B, T, D]: the output of the last layer.
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
@@ -111,10 +111,7 @@ class LM(nnx.Module):
     """
     T = tokens_BT.shape[1]
     mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
-    table_VD = self.embedding[...]
-    x_BTD = mesh.constrain_tokens((self.embedding_scale * table_VD[tokens_BT]).astype(dtype))
-    if self.embedding_norm is not None:
-      x_BTD = self.embedding_norm(x_BTD)
+    x_BTD = mesh.constrain_tokens(self.embed(tokens_BT, dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
     ids = {
@@ -152,12 +149,17 @@ class LM(nnx.Module):
     unroll = -(-self.unroll // len(self.encodings.order))
     x_BTD, _ = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
     x_BTD, _ = apply_layers(x_BTD, rest)
-    return self.norm(x_BTD)
+    return x_BTD
 
-  def logits(self, hidden_BTD):
-    """Logits [B, T, V], float32, of what `hidden` returned."""
+  def embed(self, tokens_BT, dtype):
+    """The embeddings of tokens, [B, T, D]. Encodings add to them."""
+    x_BTD = (self.embedding_scale * self.embedding[...][tokens_BT]).astype(dtype)
+    return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
+
+  def logits(self, x_BTD):
+    """Logits [B, T, V], float32, of the output of the last layer."""
     w_DV = self.embedding[...].T if self.tied else self.w_logits[...]
-    logits_BTV = matmul(hidden_BTD, w_DV.astype(hidden_BTD.dtype)).astype(jnp.float32)
+    logits_BTV = matmul(self.norm(x_BTD), w_DV.astype(x_BTD.dtype)).astype(jnp.float32)
     if self.logit_softcap:
       logits_BTV = self.logit_softcap * jnp.tanh(logits_BTV / self.logit_softcap)
     return logits_BTV

@@ -121,7 +121,18 @@ class Layer(nnx.Module):
 
   def __call__(self, x_BTD, enc, **attention):
     """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
-    attend_to = functools.partial(self._attend, enc=enc, attention=attention)
+
+    def attend_to_all(q_BTHK, k_BTGK, v_BTGK, y_BTD):
+      return attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
+
+    return self.apply(x_BTD, enc, attend_to_all)
+
+  def apply(self, x_BTD, enc, attend_by):
+    """x [B, T, D] -> [B, T, D], with attention by a function of queries, keys, values and y.
+
+    `attend_by` returns o [B, T, H, K]; y is the layer's normalized input, [B, T, D].
+    """
+    attend_to = functools.partial(self._attend, enc=enc, attend_by=attend_by)
     if self.is_parallel:  # GPT-NeoX (Black et al. 2022, arXiv:2204.06745, sect. 2.1)
       mixed_BTD = attend_to(self.attention_norm(x_BTD))
       return x_BTD + mixed_BTD + self._mlp(self.mlp_norm(x_BTD))
@@ -143,7 +154,7 @@ class Layer(nnx.Module):
       y_BTD = getattr(self, f'{name}_output_norm')(y_BTD)
     return norm(x_BTD + y_BTD) if placement == 'post' else x_BTD + y_BTD
 
-  def _attend(self, y_BTD, enc, attention):
+  def _attend(self, y_BTD, enc, attend_by):
     H, G, K = self.sizes
     B, T, _ = y_BTD.shape
     q_BTHK = _heads(project(y_BTD, self.w_q, self.b_q), H, self.q_norm)
@@ -154,7 +165,7 @@ class Layer(nnx.Module):
       v_BTGK = k_BTGK
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
-    o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
+    o_BTHK = attend_by(q_BTHK, k_BTGK, v_BTGK, y_BTD)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
     return project(o_BTHK.reshape(B, T, -1), self.w_o, self.b_o)
