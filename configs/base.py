@@ -25,24 +25,35 @@ def get_config() -> ConfigDict:
         kv_heads=0,  # key/value heads of a layer; 0: as many as `heads`
         head_dim=32,  # channels of a head
         mlp_dim=512,  # hidden channels of an MLP
-        # The MLP: 'gelu', two projections; 'geglu' or 'swiglu', three, one of which gates another.
+        # The MLP: 'gelu' (by tanh) or 'gelu_exact', two projections; 'geglu' or 'swiglu', three, of
+        # which one gates another.
         mlp='gelu',
         norm='rms',  # 'rms': RMSNorm; 'layer': LayerNorm, with a bias
+        norm_eps=1e-6,  # added to the mean square in all norms
         # Where a block f is normalized: 'pre', x + f(n(x)); 'post', n(x + f(x)); 'output',
         # x + n(f(x)), as in OLMo 2; 'sandwich', x + n(f(n(x))), as in Gemma 2.
         norm_placement='pre',
         # A sigmoid of the input multiplies what attention returns, before it is projected: 'none',
         # 'elementwise' (a number a channel, as in Qwen3-Next) or 'headwise' (a number a head).
         output_gate='none',
-        qkv_bias=False,  # whether projections to queries, keys and values have biases, as in Qwen 2
+        # Whether attention and MLP act on one input, and are added at once, as in GPT-NeoX.
+        parallel_residual=False,
+        # Biases of projections: 'none'; 'qkv', to queries, keys and values, as in Qwen 2; 'all'
+        bias='none',
         # How layers share the encoding's parameters: as published ('paper'), all of them ('all'),
         # or not at all ('none').
         share_encoding='paper',
-        qk_norm=False,  # whether RMSNorm acts on queries and keys, before the encoding does
+        # RMSNorm of queries and keys, before the encoding acts: 'none', of each 'head' (Qwen 3), or
+        # of the whole 'projection' (OLMo 2).
+        qk_norm='none',
         # Whether values are the keys, normalized if they are, before the encoding acts, as in
         # DeepSeek-V4; there behind an encoding ('rope', 'vo_rope').
         shared_kv=False,
         tie_embeddings=True,  # whether the output projection is the token embedding
+        embedding_scale=0.0,  # token embeddings are multiplied by it; 0: by the root of model_dim
+        embedding_norm=False,  # whether a norm follows the token embedding, as in BLOOM
+        vocab=0,  # rows of the token embedding; 0: as many as the corpus has symbols
+        bos=-1,  # the symbol that a window begins with; -1: the last one
         logit_softcap=0.0,  # c: logits become c * tanh(logits / c); 0: off
         # Whether the backward pass computes each layer again: less memory, more time.
         remat=False,
@@ -81,6 +92,9 @@ def get_config() -> ConfigDict:
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # Directory of a finished run, whose parameters this one starts from; '': it draws its own.
         init_from='',
+        # Which parameters train: patterns of their paths in a checkpoint, such as ('encodings/*',
+        # 'layers/w_[qk]'); (): all. The others stay as they are, without optimizer state.
+        trained_parameters=(),
         # 'float32' or 'bfloat16', for activations; parameters and optimizer are float32.
         compute_dtype='float32',
         # jax_default_matmul_precision of the training; evaluation always has 'highest'.

@@ -51,7 +51,7 @@ def sweep():
     yield start
     yield start | GOING_ON | {'train.init_from': start}
     yield dropped
-    yield dropped | {'label': 'drope_qk_norm', 'model.qk_norm': True}
+    yield dropped | {'label': 'drope_qk_norm', 'model.qk_norm': 'head'}
     yield (
       seed
       | {'label': 'drope_temperature', 'train.init_from': dropped, 'train.steps': 0}

@@ -650,7 +650,7 @@ def test_peers_refuse_what_they_are_not_written_for(torch, plan):
 
   for arguments, words in (
     (('--encodings=shaw',), 'nope, rope, alibi, t5'),
-    (('--config.model.qk_norm=True',), 'default'),
+    (('--config.model.qk_norm=head',), 'default'),
   ):
     case = step_case(plan, '--peers=gpt', *arguments)[1]
     with pytest.raises(Unsupported, match=words):

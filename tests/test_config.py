@@ -97,7 +97,7 @@ def test_an_encoding_is_replaced_whole():
     ({'eval.lengths': 12.5}, ['config.eval.lengths=12.5', 'int']),
     ({'eval.lengths': 'many'}, ["config.eval.lengths='many'", 'tuple']),
     ({'eval.lengths': (128, 'abc')}, ["config.eval.lengths='abc'", 'int']),
-    ({'model.qk_norm': 'true'}, ["config.model.qk_norm='true'", 'bool']),
+    ({'model.parallel_residual': 'true'}, ["config.model.parallel_residual='true'", 'bool']),
     ({'eval.controls': 3}, ['config.eval.controls=3', 'str']),
     ({'train': 3}, ['config.train=3']),
     ({'encoding': 'alibi'}, ["config.encoding='alibi'", "dict(name='rope')"]),

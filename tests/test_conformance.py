@@ -12,10 +12,15 @@ from posenc_jax.attention import attend
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 from posenc_jax.errors import UserError
-from scripts.conformance import command
+from scripts.conformance import command, pretrained
 from scripts.conformance.cases import CASES, ROPE_TYPES, cotangent, fill, parameters
 
-FILES = {'rope_types': ROPE_TYPES, 'attention': CASES, 'gradients': command.GRADIENTS}
+FILES = {
+  'rope_types': ROPE_TYPES,
+  'attention': CASES,
+  'gradients': command.GRADIENTS,
+  'pretrained': pretrained.MODELS,
+}
 GOLDEN = {file: json.loads((command.GOLDEN / f'{file}.json').read_text()) for file in FILES}
 
 

@@ -4,6 +4,7 @@ models.
 
 import functools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
 from posenc_jax.evaluation import parameter_counts
+from posenc_jax.model import layer as decoder_layer
+from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer import MLPS, Layer, rms_norm
 from posenc_jax.model.token_nll import token_nll
@@ -234,7 +237,7 @@ def test_learned_positions_end_at_the_training_length():
 @pytest.mark.parametrize(
   'flag',
   [
-    {'model__qk_norm': True},
+    {'model__qk_norm': 'head'},
     {'model__logit_softcap': 2.0},
     {'model__tie_embeddings': False},
     {'model__kv_heads': 2},
@@ -247,47 +250,48 @@ def test_learned_positions_end_at_the_training_length():
     {'model__output_gate': 'elementwise'},
     {'model__output_gate': 'headwise'},
     {'model__shared_kv': True},
-    {'model__qkv_bias': True},
+    {'model__bias': 'qkv'},
+    {'model__bias': 'all'},
+    {'model__mlp': 'gelu_exact'},
+    {'model__norm_eps': 0.1},
+    {'model__qk_norm': 'projection'},
+    {'model__parallel_residual': True},
+    {'model__embedding_scale': 1.0},
+    {'model__embedding_norm': True},
+    {'model__bos': 3},
+    {'model__vocab': 2 * VOCAB},
   ],
 )
 def test_flags_are_off_and_change_the_model(flag):
-  x = tokens()
+  x, flag = tokens(), flag | {'model__layers': 1}
   m = model(**flag)
-  if flag == {'model__qkv_bias': True}:  # they start at 0
+  if 'model__bias' in flag:  # they start at 0
     m.layers.b_v[...] += 0.1
-  on, off = logits(m, x), logits(model(), x)
-  assert np.abs(on - off).max() > 1e-3
+  on, off = nll(m, x), nll(model(model__layers=1), x)
+  least = 1e-4 if flag.get('model__mlp') == 'gelu_exact' else 1e-3
+  assert np.abs(on - off).max() > least
   g = jax.jit(jax.grad(lambda m: token_nll(m, x).mean()))(model(**flag))
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(g))
 
 
-@pytest.mark.parametrize('flag', [{'output_gate': 'elementwise'}, {'mlp': 'swiglu'}])
-def test_what_a_flag_adds_leaves_the_other_parameters_as_they_are(flag):
-  untied = {'model__tie_embeddings': False}
-  plain, flagged = (
-    dict(jax.tree_util.tree_leaves_with_path(model(**untied, **more)))
-    for more in ({}, {f'model__{name}': value for name, value in flag.items()})
-  )
-  assert plain.keys() < flagged.keys()
-  for path, leaf in plain.items():
-    np.testing.assert_array_equal(leaf, flagged[path])
-
-
 @pytest.mark.parametrize(
-  ('mlp', 'norm', 'placement', 'has_bias', 'gate'),
+  ('mlp', 'norm', 'placement', 'bias', 'gate'),
   [
-    ('gelu', 'rms', 'pre', False, 'none'),
-    ('geglu', 'layer', 'pre', True, 'headwise'),
-    ('swiglu', 'rms', 'sandwich', True, 'elementwise'),
-    ('gelu', 'layer', 'post', False, 'elementwise'),
-    ('swiglu', 'layer', 'output', False, 'headwise'),
-    ('geglu', 'rms', 'post', True, 'none'),
+    ('gelu', 'rms', 'pre', 'none', 'none'),
+    ('geglu', 'layer', 'pre', 'qkv', 'headwise'),
+    ('swiglu', 'rms', 'sandwich', 'qkv', 'elementwise'),
+    ('gelu', 'layer', 'post', 'none', 'elementwise'),
+    ('swiglu', 'layer', 'output', 'all', 'headwise'),
+    ('geglu', 'rms', 'post', 'qkv', 'none'),
+    ('gelu_exact', 'layer', 'parallel', 'all', 'none'),
   ],
 )
-def test_a_layer_is_its_formula(mlp, norm, placement, has_bias, gate):
+def test_a_layer_is_its_formula(mlp, norm, placement, bias, gate):
   """Loops in float64, with two heads that attend to the token itself alone."""
-  flags = {'mlp': mlp, 'norm': norm, 'norm_placement': placement, 'qkv_bias': has_bias}
+  flags = {'mlp': mlp, 'norm': norm, 'norm_placement': placement, 'bias': bias, 'norm_eps': 0.1}
   flags |= {'heads': 2, 'head_dim': 3, 'output_gate': gate}
+  if placement == 'parallel':
+    flags |= {'norm_placement': 'pre', 'parallel_residual': True}
   m = model(encoding__name='nope', **{f'model__{name}': value for name, value in flags.items()})
   rng = np.random.default_rng(0)
   draw = lambda leaf: jnp.asarray(0.5 * rng.standard_normal(leaf.shape[1:]))
@@ -300,25 +304,32 @@ def test_a_layer_is_its_formula(mlp, norm, placement, has_bias, gate):
 
   def normalized(name, x):
     x = x - x.mean() if norm == 'layer' else x
-    return x / np.sqrt((x**2).mean()) * p[f'{name}.scale'] + p.get(f'{name}.bias', 0)
+    return x / np.sqrt((x**2).mean() + 0.1) * p[f'{name}.scale'] + p.get(f'{name}.bias', 0)
 
   def attention(y):
     o = y @ p['w_v'] + p.get('b_v', 0)
     if gate != 'none':
       numbers = 1 / (1 + np.exp(-y @ p['w_output_gate']))
       o = o * (np.repeat(numbers, 3) if gate == 'headwise' else numbers)
-    return o @ p['w_o']
+    return o @ p['w_o'] + p.get('b_o', 0)
 
   def feed_forward(y):
+    b_out = p.get('b_out', 0)
     gelu = lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
     silu = lambda z: z / (1 + np.exp(-z))
-    hidden = y @ p['w_in']
-    if mlp == 'gelu':
-      return gelu(hidden) @ p['w_out']
-    return (hidden * (gelu if mlp == 'geglu' else silu)(y @ p['w_gate'])) @ p['w_out']
+    exact_gelu = lambda z: z / 2 * (1 + np.vectorize(math.erf)(z / np.sqrt(2)))
+    hidden = y @ p['w_in'] + p.get('b_in', 0)
+    if mlp in ('gelu', 'gelu_exact'):
+      return (gelu if mlp == 'gelu' else exact_gelu)(hidden) @ p['w_out'] + b_out
+    gate = (gelu if mlp == 'geglu' else silu)(y @ p['w_gate'] + p.get('b_gate', 0))
+    return (hidden * gate) @ p['w_out'] + b_out
 
   expected = []
   for x in x_TD:
+    if placement == 'parallel':
+      parts = attention(normalized('attention_norm', x)), feed_forward(normalized('mlp_norm', x))
+      expected.append(x + sum(parts))
+      continue
     for name, function in (('attention', attention), ('mlp', feed_forward)):
       first, last = f'{name}_norm', f'{name}_output_norm'
       if placement == 'pre':
@@ -336,6 +347,33 @@ def test_a_layer_is_its_formula(mlp, norm, placement, has_bias, gate):
   assert mlp in MLPS
 
 
+@pytest.mark.parametrize('kind', ['head', 'projection'])
+def test_norms_of_queries_and_keys(kind):
+  """Of two heads with equal channels, one norm of all is the norm of each; else it is not."""
+  m = model(encoding__name='nope', model__qk_norm=kind, model__norm_eps=1e-9)
+  layer = jax.tree.map(lambda leaf: leaf[0], m.layers)
+  x = np.float32(np.random.default_rng(0).standard_normal((1, 5, 16)))
+  q = x @ layer.w_q[...]
+  heads = 4 if kind == 'head' else 1
+  cut = q.reshape(1, 5, heads, -1)
+  normed = cut / np.sqrt((cut**2).mean(-1, keepdims=True))
+  computed = decoder_layer._heads(q, 4, layer.q_norm)
+  np.testing.assert_allclose(computed, normed.reshape(1, 5, 4, 6), atol=1e-5)
+
+
+def test_nats_do_not_depend_on_how_logits_are_cut(monkeypatch):
+  m, x = model(model__logit_softcap=3.0), tokens(T=13)
+  value = lambda m: token_nll(m, x).mean()
+  whole = jax.value_and_grad(value)(m)
+  monkeypatch.setattr(nll_module, 'MAX_LOGITS', 5 * x.shape[0] * VOCAB)  # three pieces
+  np.testing.assert_allclose(nll(m, x).mean(), whole[0], rtol=1e-6)
+  cut = jax.value_and_grad(value)(m)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), cut, whole)
+  text = str(jax.make_jaxpr(value)(m))
+  assert f'13,{VOCAB}]' not in text
+  assert f'5,{VOCAB}]' in text
+
+
 def test_parameters_are_counted_by_part():
   plain = parameter_counts.by_part(model(encoding__name='t5'))
   D, H, F, N = 16, 24, 24, 3
@@ -346,8 +384,8 @@ def test_parameters_are_counted_by_part():
     'norms': (2 * N + 1) * D,
     'encodings': 32 * 4,
   }
-  flags = {'mlp': 'swiglu', 'norm': 'layer', 'norm_placement': 'sandwich', 'qkv_bias': True}
-  flags |= {'tie_embeddings': False, 'qk_norm': True}
+  flags = {'mlp': 'swiglu', 'norm': 'layer', 'norm_placement': 'sandwich', 'bias': 'qkv'}
+  flags |= {'tie_embeddings': False, 'qk_norm': 'head'}
   m = model(**{f'model__{name}': value for name, value in flags.items()})
   rich = parameter_counts.by_part(m)
   assert rich['MLP'] == N * 3 * D * F
@@ -363,7 +401,7 @@ def test_parameters_are_counted_by_part():
 def test_shared_keys_and_values_are_turned_as_one():
   """DeepSeek-V4: one normalized vector is key and value; outputs are turned back. In float64."""
   members = ({'name': 'rope', 'fraction': 2 / 3}, {'name': 'vo_rope', 'fraction': 2 / 3})
-  flags = {'model__kv_heads': 1, 'model__shared_kv': True, 'model__qk_norm': True}
+  flags = {'model__kv_heads': 1, 'model__shared_kv': True, 'model__qk_norm': 'head'}
   m = model(encoding={'name': 'chain', 'members': members}, **flags)
   layer, enc = jax.tree.map(lambda leaf: leaf[0], m.layers), m.encodings.variants[0].layer(0)
   y_TD = np.random.default_rng(0).standard_normal((7, 16))

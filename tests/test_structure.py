@@ -27,6 +27,7 @@ LEVELS = (
   {'model'},
   {'data'},
   {'training'},
+  {'pretrained'},
   {'evaluation'},
   {'reporting'},
   {'sweep'},

@@ -19,10 +19,11 @@ from flax import nnx
 from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.errors import Stopped, UserError
+from posenc_jax.evaluation import preflight
 from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, run_dir
 from posenc_jax.training import optimizer as optimizers
-from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
@@ -245,7 +246,7 @@ def test_a_run_starts_from_a_model_with_another_encoding_or_other_flags(
     loop.train(c, tmp_path / folder)
     return parameters(tmp_path / folder, c), build(c, data.VOCAB, nnx.Rngs(c.seed))
 
-  flags = {'encoding.name': 't5', 'model.qk_norm': True}
+  flags = {'encoding.name': 't5', 'model.qk_norm': 'head'}
   rich, new = start('rich', unbroken, **flags)
   trained, table = parameters(unbroken, tiny), 'encodings/variants/0/encoding/table'
   assert f'{unbroken} has no {table}, layers/k_norm/scale, layers/q_norm/scale: as a new model' in (
@@ -467,7 +468,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, steps)
 def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
   overrides = {
     'encoding.name': 't5',
-    'model.qk_norm': True,
+    'model.qk_norm': 'head',
     'model.tie_embeddings': False,
     'optim.weight_decay': 0.5,
   }
@@ -485,6 +486,30 @@ def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
       np.testing.assert_allclose(update, -rate * 0.5 * w, rtol=1e-5)
       decayed.add(path[-2].name)
   assert decayed == {'embedding', 'w_logits', 'w_q', 'w_k', 'w_v', 'w_o', 'w_in', 'w_out'}
+
+
+def test_parameters_that_do_not_train_stay_and_have_no_state(tiny, tmp_path):
+  """A run of which a part trains, interrupted: what trains is what would without the others."""
+  patterns = ('encodings/*', 'layers/w_[qk]')
+  overrides = {'train.trained_parameters': patterns, 'encoding.name': 't5', 'train.steps': 2}
+  overrides |= {'optim.weight_decay': 0.1, 'optim.warmup': 1, 'train.checkpoint_every': 1}
+  partial = config.load(BASE, {**TINY, **overrides, 'data.corpus': tiny.data.corpus})
+  start = leaves_by_path(build(partial, data.VOCAB, nnx.Rngs(partial.seed)))
+  loop.train(partial, tmp_path / 'run')
+  with Checkpoints(tmp_path / 'run') as checkpoints:
+    model, _ = checkpoints.restore_as_saved('model')
+    state, _ = checkpoints.restore_as_saved('opt_state')
+  moved = {path for path in model if not np.array_equal(model[path], start[path])}
+  assert moved == {'encodings/variants/0/encoding/table', 'layers/w_q', 'layers/w_k'}
+  moments = [path for path in state if 'mu' in path.split('/')]
+  assert len(moments) == len(moved)
+  loop.train(partial, tmp_path / 'run')  # it is finished, and can be restored
+
+
+def test_a_pattern_that_fits_no_parameter_is_named(tiny):
+  wrong = config.load(BASE, {**TINY, 'train.trained_parameters': ('encodings/*', 'layers/w_r')})
+  with pytest.raises(UserError, match=r"trained_parameters=.*'encodings/\*' fits no parameter"):
+    preflight.check_model(wrong)
 
 
 class Two(NamedTuple):

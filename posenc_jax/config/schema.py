@@ -186,11 +186,17 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'layers': whole(1, MAX_LAYERS),
     'kv_heads': whole(0, MAX_CHANNELS),
     'unroll': whole(0, MAX_LAYERS),
-    'mlp': one_of(('gelu', 'geglu', 'swiglu')),
+    'mlp': one_of(('gelu', 'gelu_exact', 'geglu', 'swiglu')),
     'norm': one_of(('rms', 'layer')),
     'norm_placement': one_of(('pre', 'post', 'output', 'sandwich')),
     'output_gate': one_of(('none', 'elementwise', 'headwise')),
-    **_same(flag, 'qkv_bias', 'qk_norm', 'shared_kv', 'tie_embeddings', 'remat'),
+    'bias': one_of(('none', 'qkv', 'all')),
+    'qk_norm': one_of(('none', 'head', 'projection')),
+    'norm_eps': number(lambda value: 0 < value < 1, 'more than 0, less than 1'),
+    'embedding_scale': ZERO_IS_OFF,
+    'vocab': whole(0, MAX_CHANNELS),
+    'bos': whole(-1, MAX_CHANNELS),
+    **_same(flag, 'shared_kv', 'tie_embeddings', 'remat', 'parallel_residual', 'embedding_norm'),
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
   },
@@ -212,6 +218,9 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates'),
     'init_from': text(),
     'profile_steps': TRACED_STEPS,
+    'trained_parameters': several(
+      text(), "patterns of paths, none twice, such as ('encodings/*',)"
+    ),
     'compute_dtype': one_of(('float32', 'bfloat16')),
     'matmul_precision': one_of(('default', 'high', 'highest')),
     # `training.trackers.check` names them
@@ -386,6 +395,8 @@ def _sizes(config: ConfigDict) -> Relations:
   most = LARGEST // train.length
   yield 'train.batch', train.batch <= most, f'at most {most} with train.length={train.length}'
   widest = max(model.mlp_dim, model.heads * model.head_dim)
+  fits = not model.parallel_residual or model.norm_placement == 'pre'
+  yield 'model.norm_placement', fits, "'pre' with model.parallel_residual"
   fits = model.layers * model.model_dim * widest <= MAX_PARAMETERS
   yield 'model.model_dim', fits, f'a model whose matrices have at most {MAX_PARAMETERS} numbers'
   is_multiple = train.length % mesh.context == 0

@@ -87,7 +87,7 @@ def tokens_after(
   Raises:
     LengthError: prompt and tokens are more than the positions of the model.
   """
-  bos = model.embedding.shape[0] - 1
+  bos = model.bos
   inputs_1T = np.append(bos, prompt_T).astype(np.int32)[None]
   options = attention_options(config)
   if cached:

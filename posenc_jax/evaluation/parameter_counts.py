@@ -25,7 +25,7 @@ def _part(first: str, *names: str) -> str:
   name = names[0] if first == 'layers' else first
   if 'norm' in name:
     return 'norms'
-  return 'MLP' if name in ('w_in', 'w_out', 'w_gate') else 'attention'
+  return 'MLP' if name in ('w_in', 'w_out', 'w_gate', 'b_in', 'b_out', 'b_gate') else 'attention'
 
 
 def count(c: ConfigDict) -> tuple[int, int]:

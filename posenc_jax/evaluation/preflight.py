@@ -21,6 +21,7 @@ from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.plan import choose_documents
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
+from posenc_jax.training import optimizer
 
 
 def check_model(config: ConfigDict) -> None:
@@ -30,6 +31,8 @@ def check_model(config: ConfigDict) -> None:
     model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
     task = data.task(config.data)
     check_carried_positions(config, model, task)
+  if config.train.trained_parameters:
+    optimizer.check_trained_parameters(config, model)
   if task and task.carried_positions:
     return
   for variant in model.encodings.variants:

@@ -31,6 +31,8 @@ class LM(nnx.Module):
     key = rngs.params()
     self.unroll = config.unroll or N
     self.logit_softcap, self.remat = config.logit_softcap, config.remat
+    self.embedding_scale = config.embedding_scale or D**0.5
+    self.bos = vocab - 1 if config.bos < 0 else config.bos
     make = functools.partial(
       encodings.make,
       model_dim=D,
@@ -44,7 +46,9 @@ class LM(nnx.Module):
     self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
     layers_rngs = stream(key, 'layers')
     layers = [Layer(config, self.encodings.heads_per_query, layers_rngs) for _ in range(N)]
-    self.norm = Norm(D, config.norm)
+    norm = functools.partial(Norm, D, config.norm, config.norm_eps)
+    self.embedding_norm = norm() if config.embedding_norm else None
+    self.norm = norm()
     self.tied = config.tie_embeddings
     if not self.tied:
       self.w_logits = normal(stream(key, 'logits'), (D, vocab), D**-0.5)
@@ -56,6 +60,11 @@ class LM(nnx.Module):
     ends = [enc.max_length for enc in self.encodings.first_layers if enc.max_length is not None]
     return min(ends, default=None)
 
+  @property
+  def vocab(self) -> int:
+    """The number of symbols."""
+    return self.embedding.shape[0]
+
   def constrain_parameters(self):
     """The same model with the encodings' parameters back in their domain, after an update."""
     model = jax.tree.map(lambda leaf: leaf, self)
@@ -63,7 +72,11 @@ class LM(nnx.Module):
       variant.encoding = variant.encoding.constrain_parameters()
     return model
 
-  def __call__(
+  def __call__(self, tokens_BT, **options):
+    """Logits [B, T, V], float32, of the token after each of tokens_BT; options of `hidden`."""
+    return self.logits(self.hidden(tokens_BT, **options))
+
+  def hidden(
     self,
     tokens_BT,
     *,
@@ -79,7 +92,7 @@ class LM(nnx.Module):
     dtype='float32',
     **attention,
   ):
-    """Logits [B, T, V], float32, of the token after each of tokens_BT.
+    """What `logits` are computed from, [B, T, D]: the output of the last layer.
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
@@ -136,12 +149,12 @@ class LM(nnx.Module):
     unroll = -(-self.unroll // len(self.encodings.order))
     x_BTD, _ = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
     x_BTD, _ = apply_layers(x_BTD, rest)
-    return self.logits(x_BTD)
+    return x_BTD
 
   def embed(self, tokens_BT, dtype):
-    """The embeddings of tokens, of unit variance: [B, T, D]. Encodings add to them."""
-    table_VD = self.embedding[...]
-    return (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
+    """The embeddings of tokens, [B, T, D]. Encodings add to them."""
+    x_BTD = (self.embedding_scale * self.embedding[...][tokens_BT]).astype(dtype)
+    return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
 
   def logits(self, x_BTD):
     """Logits [B, T, V], float32, of the output of the last layer."""
@@ -181,6 +194,11 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   if c.kv_heads and c.heads % c.kv_heads:
     raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
   check_backend(config.attention.backend)
+  if c.vocab and c.vocab < vocab:
+    raise ValueError(f'model.vocab={c.vocab}: the tokenizer has {vocab} symbols')
+  vocab = c.vocab or vocab
+  if c.bos >= vocab:
+    raise ValueError(f'model.bos={c.bos}: there are {vocab} symbols')
   model = LM(c, dict(config.encoding), vocab, config.train.length, rngs)
   if softcap := config.attention.softcap:
     for enc in model.encodings.first_layers:

@@ -3,6 +3,8 @@
 What the layers of published models differ in are named flags of a config's section `model`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -14,17 +16,17 @@ from posenc_jax.xla_ops import matmul
 
 # For each `model.mlp`, its activation, and whether that gates another projection of the input.
 MLPS = {
-  'gelu': (jax.nn.gelu, False),
+  'gelu': (jax.nn.gelu, False),  # by tanh, as in GPT-2
+  'gelu_exact': (functools.partial(jax.nn.gelu, approximate=False), False),  # by erf; of NeoX
   'geglu': (jax.nn.gelu, True),  # Shazeer 2020, arXiv:2002.05202, eq. 6
   'swiglu': (jax.nn.silu, True),  # the same, eq. 6; of Llama
 }
-EPSILON = 1e-6
 
 
-def rms_norm(x, scale):
-  """x / rms(x) * scale over the last axis, in float32 inside."""
+def rms_norm(x, scale, epsilon: float = 1e-6):
+  """x / sqrt(mean(x^2) + epsilon) * scale over the last axis, in float32 inside."""
   x32 = x.astype(jnp.float32)
-  y = x32 * lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + EPSILON)
+  y = x32 * lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
   return (y * _along_last(scale, x)).astype(x.dtype)
 
 
@@ -35,17 +37,18 @@ def _along_last(vector, x):
 class Norm(nnx.Module):
   """RMSNorm, or LayerNorm with a bias, over the last axis; in float32 inside."""
 
-  def __init__(self, width: int, kind: str):
-    """`kind`: 'rms' or 'layer'."""
+  def __init__(self, width: int, kind: str, epsilon: float):
+    """`kind`: 'rms' or 'layer'; `epsilon` is added to the mean square."""
+    self.epsilon = epsilon
     self.scale = nnx.Param(jnp.ones(width, jnp.float32))
     self.bias = nnx.Param(jnp.zeros(width, jnp.float32)) if kind == 'layer' else None
 
   def __call__(self, x):
     if self.bias is None:
-      return rms_norm(x, self.scale[...])
+      return rms_norm(x, self.scale[...], self.epsilon)
     x32 = x.astype(jnp.float32)
     centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-    y = rms_norm(centered, self.scale[...]) + _along_last(self.bias[...], x)
+    y = rms_norm(centered, self.scale[...], self.epsilon) + _along_last(self.bias[...], x)
     return y.astype(x.dtype)
 
 
@@ -53,6 +56,16 @@ def project(x, w, b=None):
   """x @ w, plus the bias `b` where there is one, in the dtype of x."""
   y = matmul(x, w[...].astype(x.dtype))
   return y if b is None else y + _along_last(b[...].astype(x.dtype), y)
+
+
+def _heads(x_BTC, heads: int, norm: Norm | None):
+  """Cuts channels into heads, [B, T, heads, K]. A norm as wide as all heads together acts before
+  that (OLMo 2), one as wide as a head after (Qwen 3).
+  """
+  is_of_all = norm is not None and norm.scale.shape[-1] == x_BTC.shape[-1]
+  x_BTC = norm(x_BTC) if is_of_all else x_BTC
+  x_BTHK = x_BTC.reshape(*x_BTC.shape[:2], heads, -1)
+  return x_BTHK if norm is None or is_of_all else norm(x_BTHK)
 
 
 class Layer(nnx.Module):
@@ -74,13 +87,23 @@ class Layer(nnx.Module):
     def matrix(name, rows, columns):
       return normal(stream(key, name), (rows, columns), rows**-0.5)
 
+    def bias(width, is_there):
+      return nnx.Param(jnp.zeros(width, jnp.float32)) if is_there else None
+
+    def norm():
+      return Norm(D, config.norm, config.norm_eps)
+
+    def qk_norm(heads):
+      width = {'none': 0, 'head': K, 'projection': heads * K}[config.qk_norm]
+      return Norm(width, 'rms', config.norm_eps) if width else None
+
     self.sizes = H, G, K
     self.heads_out = heads_out
-    self.norm_placement = config.norm_placement
+    self.norm_placement, self.is_parallel = config.norm_placement, config.parallel_residual
     self.activation, is_gated = MLPS[config.mlp]
-    self.attention_norm, self.mlp_norm = Norm(D, config.norm), Norm(D, config.norm)
+    self.attention_norm, self.mlp_norm = norm(), norm()
     if config.norm_placement == 'sandwich':
-      self.attention_output_norm, self.mlp_output_norm = Norm(D, config.norm), Norm(D, config.norm)
+      self.attention_output_norm, self.mlp_output_norm = norm(), norm()
     self.w_q = matrix('q', D, H * K)
     self.w_k = matrix('k', D, G * K)
     self.w_v = None if config.shared_kv else matrix('v', D, G * K)
@@ -89,12 +112,12 @@ class Layer(nnx.Module):
     self.w_in = matrix('in', D, F)
     self.w_gate = matrix('gate', D, F) if is_gated else None
     self.w_out = matrix('out', F, D)
-    self.b_q, self.b_k, self.b_v = (
-      nnx.Param(jnp.zeros(heads * K)) if config.qkv_bias else None for heads in (H, G, G)
-    )
-    if config.shared_kv:
-      self.b_v = None
-    self.q_norm, self.k_norm = (Norm(K, 'rms') if config.qk_norm else None for _ in range(2))
+    has_all, has_qkv = config.bias == 'all', config.bias != 'none'
+    self.b_q, self.b_k = bias(H * K, has_qkv), bias(G * K, has_qkv)
+    self.b_v = bias(G * K, has_qkv and not config.shared_kv)
+    self.b_o, self.b_out = bias(D, has_all), bias(D, has_all)
+    self.b_in, self.b_gate = bias(F, has_all), bias(F, has_all and is_gated)
+    self.q_norm, self.k_norm = qk_norm(H), qk_norm(G)
 
   def __call__(self, x_BTD, enc, **attention):
     """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
@@ -109,7 +132,11 @@ class Layer(nnx.Module):
 
     `attend_by` returns o [B, T, H, K]; y is the layer's normalized input, [B, T, D].
     """
-    x_BTD = self._block(x_BTD, 'attention', lambda y_BTD: self._attend(y_BTD, enc, attend_by))
+    attend_to = functools.partial(self._attend, enc=enc, attend_by=attend_by)
+    if self.is_parallel:  # GPT-NeoX (Black et al. 2022, arXiv:2204.06745, sect. 2.1)
+      mixed_BTD = attend_to(self.attention_norm(x_BTD))
+      return x_BTD + mixed_BTD + self._mlp(self.mlp_norm(x_BTD))
+    x_BTD = self._block(x_BTD, 'attention', attend_to)
     return self._block(x_BTD, 'mlp', self._mlp)
 
   def _block(self, x_BTD, name, function):
@@ -130,12 +157,10 @@ class Layer(nnx.Module):
   def _attend(self, y_BTD, enc, attend_by):
     H, G, K = self.sizes
     B, T, _ = y_BTD.shape
-    q_BTHK = project(y_BTD, self.w_q, self.b_q).reshape(B, T, H, K)
-    k_BTGK = project(y_BTD, self.w_k, self.b_k).reshape(B, T, G, K)
+    q_BTHK = _heads(project(y_BTD, self.w_q, self.b_q), H, self.q_norm)
+    k_BTGK = _heads(project(y_BTD, self.w_k, self.b_k), G, self.k_norm)
     if self.w_v is not None:
       v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
-    if self.q_norm is not None:
-      q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
     if self.w_v is None:
       v_BTGK = k_BTGK
     if enc.query_scale != 1:
@@ -143,7 +168,7 @@ class Layer(nnx.Module):
     o_BTHK = attend_by(q_BTHK, k_BTGK, v_BTGK, y_BTD)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
-    return project(o_BTHK.reshape(B, T, -1), self.w_o)
+    return project(o_BTHK.reshape(B, T, -1), self.w_o, self.b_o)
 
   def _gate_output(self, o_BTHK, y_BTD):
     """o_i * sigmoid(W_g y_i), y the layer's normalized input (Qiu et al. 2025, arXiv:2505.06708).
@@ -154,9 +179,9 @@ class Layer(nnx.Module):
     return o_BTHK * jax.nn.sigmoid(project(y_BTD, self.w_output_gate)).reshape(B, T, H, -1)
 
   def _mlp(self, y_BTD):
-    hidden_BTF = project(y_BTD, self.w_in)
+    hidden_BTF = project(y_BTD, self.w_in, self.b_in)
     if self.w_gate is None:
       hidden_BTF = self.activation(hidden_BTF)
     else:
-      hidden_BTF *= self.activation(project(y_BTD, self.w_gate))
-    return project(hidden_BTF, self.w_out)
+      hidden_BTF *= self.activation(project(y_BTD, self.w_gate, self.b_gate))
+    return project(hidden_BTF, self.w_out, self.b_out)

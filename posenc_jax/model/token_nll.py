@@ -4,19 +4,24 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from posenc_jax.model.decoder import LM
 
 BITS = 1 / math.log(2)  # bits in a nat
+MAX_LOGITS = 2**26  # numbers; 256 MiB of float32
 
 
-def token_logits(model: LM, tokens_BT, *, token_positions=None, **options):
+def token_logits(model: LM, tokens_BT, **options):
   """Logits [B, T, V] of every token given those before it in its window: see `token_nll`."""
-  bos = model.embedding.shape[0] - 1
-  inputs_BT = _after_bos(tokens_BT, bos)
+  return model.logits(_token_hidden(model, tokens_BT, **options))
+
+
+def _token_hidden(model: LM, tokens_BT, *, token_positions=None, **options):
+  inputs_BT = _after_bos(tokens_BT, model.bos)
   if token_positions is not None:
     options['position_ids'] = _after_bos(token_positions, 0)
-  return model(inputs_BT, **options)
+  return model.hidden(inputs_BT, **options)
 
 
 def _after_bos(x_BT, of_bos):
@@ -31,19 +36,41 @@ def nats_of_logits(logits_BTV, tokens_BT):
   return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
 
 
-def token_nll(model: LM, tokens_BT, *, token_positions=None, **options):
+def token_nll(model: LM, tokens_BT, **options):
   """Negative log-likelihood in nats of every token given those before it in its window.
 
-  Each window begins with an implicit BOS, the last symbol of the vocabulary: all T tokens are
-  scored, and the last has BOS and T - 1 tokens before it. With `segment_ids`, BOS stands before the
-  window only: the first token of a later segment is predicted from the token before it.
+  Each window begins with an implicit BOS, `model.bos`: all T tokens are scored, and the last has
+  BOS and T - 1 tokens before it. With `segment_ids`, BOS stands before the window only: the first
+  token of a later segment is predicted from the token before it.
+
+  Logits are never there all at once where they would be more than MAX_LOGITS numbers, in the
+  backward pass neither.
 
   Args:
-    token_positions: the position of each token, [B, T] or [B, T, n], which it has as an input; BOS
-      has 0. None: as `LM.__call__` has it.
-    options: keyword arguments of `LM.__call__`; `position_ids` are those of the inputs, BOS first.
+    options: keyword arguments of `LM.hidden`; `position_ids` are those of the inputs, BOS first.
+      In their place, `token_positions`: the position of each token, [B, T] or [B, T, n], which it
+      has as an input; BOS has 0.
   Returns:
     float32 [B, T].
   """
-  logits_BTV = token_logits(model, tokens_BT, token_positions=token_positions, **options)
-  return nats_of_logits(logits_BTV, tokens_BT)
+  hidden_BTD = _token_hidden(model, tokens_BT, **options)
+  B, T = tokens_BT.shape
+  size = max(1, min(T, MAX_LOGITS // (B * model.vocab)))
+  if size == T:
+    return nats_of_logits(model.logits(hidden_BTD), tokens_BT)
+
+  @jax.checkpoint
+  def nats_of_chunk(chunk):
+    return nats_of_logits(model.logits(chunk[0]), chunk[1])
+
+  chunks = [_in_chunks(x, size) for x in (hidden_BTD, tokens_BT)]
+  nats_NBC = lax.map(nats_of_chunk, chunks)
+  return jnp.moveaxis(nats_NBC, 0, 1).reshape(B, -1)[:, :T]
+
+
+def _in_chunks(x_BT, size: int):
+  """Cuts [B, T, ...] into [N, B, size, ...], padded with zeros."""
+  B, T, *rest = x_BT.shape
+  number = -(-T // size)
+  padding = ((0, 0), (0, number * size - T), *[(0, 0)] * len(rest))
+  return jnp.moveaxis(jnp.pad(x_BT, padding).reshape(B, number, size, *rest), 1, 0)

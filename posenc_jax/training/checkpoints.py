@@ -33,7 +33,7 @@ def finished_parameters(workdir: str | Path, model):
     saved, step = checkpoints.restore_as_saved('model')
     if checkpoints.latest is None or step < steps:
       raise UserError(f'{field}: its training is at step {step} of {steps}; {allowed}')
-  leaves = _leaves_by_path(model)
+  leaves = leaves_by_path(model)
   kept = {path for path in leaves.keys() & saved.keys() if leaves[path].shape == saved[path].shape}
   for path in sorted((leaves.keys() & saved.keys()) - kept):
     if not path.startswith('encodings/'):
@@ -122,7 +122,7 @@ class Checkpoints:
       Stopped: a parameter is not finite.
       OSError: the disk refuses this checkpoint or, noticed only now, the one before.
     """
-    trees = {'model': _leaves_by_path(model), 'opt_state': _leaves_by_path(opt_state)}
+    trees = {'model': leaves_by_path(model), 'opt_state': leaves_by_path(opt_state)}
     for path, leaf in trees['model'].items():
       if not np.isfinite(processes.gather_to_host(leaf)).all():
         raise not_finite(f'step {step}: {path} is not finite')
@@ -243,7 +243,7 @@ class Checkpoints:
     metadata = self._manager.item_metadata(step)
     for name, tree in trees.items():
       stored = {path: tuple(leaf.shape) for path, leaf in metadata[name].tree.items()}
-      wanted = {path: leaf.shape for path, leaf in _leaves_by_path(tree).items()}
+      wanted = {path: leaf.shape for path, leaf in leaves_by_path(tree).items()}
       for path in sorted(wanted.keys() | stored.keys()):
         if stored.get(path) != wanted.get(path):
           leaf = f'{name} {path} of shape {stored.get(path)}'
@@ -257,13 +257,13 @@ class Checkpoints:
     items = {'checksums': ocp.args.JsonRestore()}
     for name, tree in trees.items():
       abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
-      items[name] = ocp.args.StandardRestore(_leaves_by_path(abstract))
+      items[name] = ocp.args.StandardRestore(leaves_by_path(abstract))
     stored = self._manager.restore(step, args=ocp.args.Composite(**items))
     restored = {}
     for name, tree in trees.items():
       if _checksum(stored[name]) != stored['checksums'][name]:
         raise ValueError(f'{name}: checksum differs')
-      leaves = [stored[name][path] for path in _leaves_by_path(tree)]
+      leaves = [stored[name][path] for path in leaves_by_path(tree)]
       restored[name] = jax.tree.unflatten(jax.tree.structure(tree), leaves)
     return restored
 
@@ -291,7 +291,7 @@ class Checkpoints:
       self.close()
 
 
-def _leaves_by_path(tree) -> dict[str, object]:
+def leaves_by_path(tree) -> dict[str, object]:
   """{'path/of/leaf': leaf}, without the '/value' at the end of the path of an nnx.Param."""
   path_of = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)

@@ -1,9 +1,15 @@
 """AdamW with linear warm-up and a cosine schedule: plain optax on the model as a pytree."""
 
+import fnmatch
+from collections.abc import Collection
+
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+
+from posenc_jax.errors import UserError
+from posenc_jax.training.checkpoints import leaves_by_path
 
 
 def learning_rate(optim: ConfigDict, steps: int, step):
@@ -18,17 +24,65 @@ def learning_rate(optim: ConfigDict, steps: int, step):
   return (optim.learning_rate * rise * fall).astype(jnp.float32)
 
 
-def make_optimizer(optim: ConfigDict, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+  optim: ConfigDict, steps: int, patterns: Collection[str] = ()
+) -> optax.GradientTransformation:
   """Chains clipping by the global norm, Adam, decoupled weight decay and the learning rate.
 
-  The moments are float32, as the parameters are.
+  The moments are float32, as the parameters are. With `patterns`, see `trained_mask`, the others
+  have no moments, and their gradients must be zero: see `only_trained`.
   """
+  adam = optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2)
+  decayed = weight_decay_mask
+  if patterns:
+    adam = optax.masked(adam, lambda model: trained_mask(model, patterns))
+
+    def decayed(model):
+      masks = weight_decay_mask(model), trained_mask(model, patterns)
+      return jax.tree.map(lambda *both: all(both), *masks)
+
   return optax.chain(
     optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
-    optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2),
-    optax.add_decayed_weights(optim.weight_decay, mask=weight_decay_mask),
+    adam,
+    optax.add_decayed_weights(optim.weight_decay, mask=decayed),
     optax.scale_by_learning_rate(lambda count: learning_rate(optim, steps, count + 1)),
   )
+
+
+def trained_mask(model, patterns: Collection[str]):
+  """A tree of bools: True for the parameters that train, whose paths one of the patterns fits.
+
+  A path is that of checkpoints, such as 'layers/w_q' or 'encodings/variants/0/encoding/table'; in a
+  pattern * stands for anything. Without patterns all train. Raises ValueError for a pattern that
+  fits nothing.
+  """
+  paths = list(leaves_by_path(model))
+  for pattern in patterns:
+    if not fnmatch.filter(paths, pattern):
+      parts = sorted({path.split('/variants/')[0] for path in paths})
+      raise ValueError(f'{pattern!r} fits no parameter; allowed: {", ".join(parts)}')
+  fits = [
+    not patterns or any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+    for path in paths
+  ]
+  return jax.tree.unflatten(jax.tree.structure(model), fits)
+
+
+def check_trained_parameters(config: ConfigDict, model) -> None:
+  """Raises `UserError` for a pattern of the config that fits no parameter of the model."""
+  patterns = config.train.trained_parameters
+  try:
+    trained_mask(model, patterns)
+  except ValueError as error:
+    raise UserError(f'config.train.trained_parameters={patterns}: {error}') from None
+
+
+def only_trained(grads, patterns: Collection[str]):
+  """The gradients, zero for parameters that do not train: XLA then leaves out what they need."""
+  if not patterns:
+    return grads
+  mask = trained_mask(grads, patterns)
+  return jax.tree.map(lambda g, is_trained: g if is_trained else jnp.zeros_like(g), grads, mask)
 
 
 def weight_decay_mask(model):

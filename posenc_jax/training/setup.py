@@ -21,7 +21,7 @@ from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 from posenc_jax.training import multi_seed, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, finished_parameters, has_checkpoint
-from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
 from posenc_jax.training.step import make_step_fns
 
 
@@ -81,6 +81,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     mesh = meshes.make_mesh(config.mesh)
     models = [build(run, corpus.vocab, nnx.Rngs(run.seed)) for run, _ in seed_runs]
     check_carried_positions(config, models[0], corpus)
+  check_trained_parameters(config, models[0])
   if c.init_from and not has_checkpoint(workdir):  # later, the run it started from may be gone
     for run, _ in seed_runs:
       run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
@@ -88,7 +89,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
       finished_parameters(run.train.init_from, model)
       for (run, _), model in zip(seed_runs, models, strict=True)
     ]
-  optimizer = make_optimizer(config.optim, c.steps)
+  optimizer = make_optimizer(config.optim, c.steps, c.trained_parameters)
   state = multi_seed.stack([(model, optimizer.init(model)) for model in models], config.seeds)
   shardings = meshes.parameter_shardings(mesh, state, has_seed_axis=bool(config.seeds))
   model, opt_state = device_put_global(state, shardings)

@@ -50,6 +50,7 @@ def make_step_fns(
     loss, grads = accumulate_gradients(
       jax.value_and_grad(mean_nats), model, batch, key, config.train.grad_accum_steps
     )
+    grads = optimizer.only_trained(grads, config.train.trained_parameters)
     updates, new_opt_state = tx.update(grads, opt_state, model)
     new_model = optax.apply_updates(model, updates).constrain_parameters()
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads), 'learning_rate': learning_rate}

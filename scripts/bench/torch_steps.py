@@ -179,7 +179,13 @@ def build(case: Case, device: str) -> Target:
   if name not in ENCODINGS:
     raise Unsupported(f'{case.method} is written here for {", ".join(ENCODINGS)} only')
   m = config.model
-  if m.kv_heads or m.qk_norm or m.logit_softcap or not m.tie_embeddings or config.attention.window:
+  if (
+    m.kv_heads
+    or m.qk_norm != 'none'
+    or m.logit_softcap
+    or not m.tie_embeddings
+    or config.attention.window
+  ):
     raise Unsupported("the peers are written for the model's defaults")
   make = GPT if case.method.startswith('gpt') else x_transformer
   model = make(m, name, case.length).to(device)

@@ -10,7 +10,7 @@ import numpy as np
 
 from posenc_jax.errors import UserError, nearest
 
-from . import libraries, repositories
+from . import libraries, pretrained, repositories
 from .cases import CASES, ROPE_TYPES, cotangent, parameters
 from .tensors import numbers
 
@@ -71,7 +71,7 @@ def write(file: str, entries: dict) -> None:
 
 def main(names: list[str]) -> None:
   """Computes the entries with these names, or all of them. Raises UserError."""
-  known = {*ROPE_TYPES, *CASES}
+  known = {*ROPE_TYPES, *CASES, *pretrained.MODELS}
   for name in names:
     if name not in known:
       raise UserError(f'{name}: no such entry; {nearest(name, known)}')
@@ -85,3 +85,4 @@ def main(names: list[str]) -> None:
   write('rope_types.json', rope_types)
   write('attention.json', {n: attention(n) for n in CASES if n in wanted})
   write('gradients.json', {n: gradients(n) for n in GRADIENTS if n in wanted})
+  write('pretrained.json', {n: pretrained.record(n) for n in pretrained.MODELS if n in wanted})

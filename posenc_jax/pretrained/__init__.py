@@ -1,0 +1,1 @@
+"""Pretrained models of other programs: read, and made into runs of this one."""

@@ -1,0 +1,249 @@
+"""Writes a run's model as a folder that transformers loads, in the family whose form it has.
+
+The fields of config.json are made from the run's config and read back by `families.form_of`: only
+if that gives the run's own form again are tensors written, by the rules of that form backwards.
+"""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from posenc_jax import storage
+from posenc_jax.config import to_json
+from posenc_jax.errors import UserError, shown
+from posenc_jax.pretrained.families import Form, form_of
+from posenc_jax.pretrained.importing import SOURCE_CONFIG
+from posenc_jax.pretrained.sources import CONFIG, TOKENIZER
+from posenc_jax.training.checkpoints import Checkpoints
+
+DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
+ARCHITECTURES = {
+  'llama': 'LlamaForCausalLM',
+  'mistral': 'MistralForCausalLM',
+  'qwen2': 'Qwen2ForCausalLM',
+  'qwen3': 'Qwen3ForCausalLM',
+  'olmo2': 'Olmo2ForCausalLM',
+  'gpt_neox': 'GPTNeoXForCausalLM',
+  'gpt2': 'GPT2LMHeadModel',
+  'bloom': 'BloomForCausalLM',
+}
+ROPE = {'base': 10_000.0, 'layout': 'half', 'fraction': 1.0, 'scaling': None}  # its defaults
+
+
+def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> tuple[dict, Form]:
+  """The fields of config.json for a run, and their form.
+
+  Args:
+    vocab: rows of the token embedding.
+    bos: the symbol that windows begin with.
+    source: the config.json that the run was imported with, or None.
+  Raises:
+    UserError: no family has the form of the run; it says why.
+  """
+  if source is not None:
+    form = form_of(source, SOURCE_CONFIG)
+    if _difference(config, form) is None:
+      return source, form
+  fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
+  fields |= {'architectures': [ARCHITECTURES[fields['model_type']]], 'torch_dtype': 'float32'}
+  form = form_of(fields, 'export')
+  if differing := _difference(config, form):
+    path, own, theirs = differing
+    problem = f'{fields["model_type"]}, the family next to it, has {shown(theirs)}'
+    raise UserError(f'config.{path}={shown(own)}: {problem}; allowed: a form that a family has')
+  return fields, form
+
+
+def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | None:
+  """The first field in which a run differs from a form: (path, the run's value, the form's)."""
+  for section, theirs in (('model', form.model), ('attention', form.attention)):
+    for name, value in theirs.items():
+      if name != 'vocab' and config[section][name] != value:
+        return f'{section}.{name}', config[section][name], value
+  own, theirs = (_normal(to_json(e)) for e in (config.encoding, ConfigDict(form.encoding)))
+  return None if own == theirs else ('encoding', own, theirs)
+
+
+def _normal(encoding: dict) -> dict:
+  """The encoding with the defaults of RoPE said, so that it can be compared."""
+  if encoding['name'] == 'pattern':
+    return encoding | {'layers': [_normal(layer) for layer in encoding['layers']]}
+  if encoding['name'] == 'rope':
+    return ROPE | encoding
+  return {name: value for name, value in encoding.items() if value is not None}
+
+
+def _new_fields(config: ConfigDict) -> dict:
+  """Fields of config.json, by the family that is next to the run."""
+  m, name = config.model, config.encoding.name
+  if m.norm == 'rms':
+    kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
+    kind = kind or (
+      'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
+    )
+  else:
+    kind = {'learned': 'gpt2', 'alibi': 'bloom'}.get(name, 'gpt_neox')
+  fields = {'model_type': kind, 'tie_word_embeddings': m.tie_embeddings}
+  if kind == 'gpt2':
+    return fields | {
+      'n_embd': m.model_dim,
+      'n_inner': m.mlp_dim,
+      'n_layer': m.layers,
+      'n_head': m.heads,
+      'n_positions': config.encoding.get('max_length') or config.train.length,
+      'layer_norm_epsilon': m.norm_eps,
+      'activation_function': 'gelu_new',
+    }
+  if kind == 'bloom':
+    sizes = {'hidden_size': m.model_dim, 'n_layer': m.layers, 'n_head': m.heads}
+    return fields | sizes | {'layer_norm_epsilon': m.norm_eps}
+  fields |= {
+    'hidden_size': m.model_dim,
+    'intermediate_size': m.mlp_dim,
+    'num_hidden_layers': m.layers,
+    'num_attention_heads': m.heads,
+    'max_position_embeddings': config.train.length,
+    **_rope_fields(config.encoding),
+  }
+  if kind == 'gpt_neox':
+    fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
+    return fields | {'hidden_act': 'gelu', 'rotary_pct': fields.pop('partial_rotary_factor', 1.0)}
+  fields |= {
+    'num_key_value_heads': m.kv_heads or m.heads,
+    'head_dim': m.head_dim,
+    'rms_norm_eps': m.norm_eps,
+    'hidden_act': 'silu',
+  }
+  if kind == 'llama':
+    fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
+  if kind == 'mistral':
+    fields['sliding_window'] = config.attention.window
+  return fields
+
+
+def _rope_fields(encoding: ConfigDict) -> dict:
+  rope = ROPE | to_json(encoding)
+  fields = {'rope_theta': float(rope['base'])}
+  if rope['fraction'] != 1:
+    fields['partial_rotary_factor'] = rope['fraction']
+  if rope['scaling'] is not None:
+    fields['rope_scaling'] = rope['scaling']
+  return fields
+
+
+def scale_into_embedding(config: ConfigDict, leaves: dict) -> tuple[ConfigDict, dict]:
+  """An equal model whose token embedding is multiplied by nothing, in float32 rounding.
+
+  The output projection keeps the embedding as it was, so it becomes a parameter of its own.
+  """
+  scale = config.model.embedding_scale or config.model.model_dim**0.5
+  if scale == 1:
+    return config, leaves
+  new = config.copy_and_resolve_references()
+  with new.unlocked():
+    new.model.embedding_scale = 1.0
+    new.model.tie_embeddings = False
+  embedding = leaves['embedding']
+  tied = {'w_logits': embedding.T} if config.model.tie_embeddings else {}
+  return new, leaves | tied | {'embedding': np.float32(scale) * embedding}
+
+
+def tensors_of(form: Form, leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """{name of a tensor in the file: float32 array}, by the rules of the form backwards."""
+  tensors = {}
+  for rule in form.rules:
+    for number in range(form.model['layers']) if rule.is_of_layers else [None]:
+      parts = [leaves[leaf] if number is None else leaves[leaf][number] for leaf in rule.leaves]
+      names = [name.format(n=number) for name in rule.tensors]
+      for name, x in zip(names, rule.to_tensors(*parts), strict=True):
+        tensors[name] = np.ascontiguousarray(x, np.float32)
+  return tensors
+
+
+def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
+  """Exports the last checkpoint of a run; returns the name of the family.
+
+  Raises `UserError` as `export_model` does, and where there is no checkpoint or another tokenizer
+  than bytes and a tokenizer.json.
+  """
+  field = f'workdir={str(workdir)!r}'
+  with Checkpoints(workdir) as checkpoints:
+    leaves, step = checkpoints.restore_as_saved('model')
+    if checkpoints.latest is None:
+      raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
+  if step < config.train.steps:
+    print(f'{workdir}: step {step}; its training ends at step {config.train.steps}')
+  tokenizer = None
+  if config.data.tokenizer.endswith('.json'):
+    tokenizer = Path(config.data.tokenizer).read_bytes()
+  elif config.data.tokenizer != 'bytes':
+    problem = f'its tokens are those of {config.data.tokenizer}'
+    raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
+  source = None
+  if storage.exists(workdir / SOURCE_CONFIG):
+    source = storage.read_json(workdir / SOURCE_CONFIG)
+  bos = len(leaves['embedding']) - 1 if config.model.bos < 0 else config.model.bos
+  return export_model(config, leaves, bos, source, tokenizer, out, dtype)
+
+
+def export_model(
+  config: ConfigDict,
+  leaves: dict[str, np.ndarray],
+  bos: int,
+  source: dict | None,
+  tokenizer: bytes | None,
+  out: Path,
+  dtype: str = 'float32',
+) -> str:
+  """Writes config.json, model.safetensors and tokenizer.json; returns the name of the family.
+
+  Args:
+    leaves: {path: parameter} of the run's checkpoint.
+    bos, source: see `fields_of`.
+    tokenizer: contents of tokenizer.json, or None for bytes as tokens.
+    dtype: of the tensors, one of DTYPES.
+  Raises:
+    UserError: no family has the form, or `out` is not empty.
+  """
+  import safetensors.numpy
+
+  if storage.exists(out) and any(out.iterdir()):
+    raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
+  if source is None or config.model.embedding_scale not in (0.0, 1.0):
+    config, leaves = scale_into_embedding(config, leaves)
+  fields, form = fields_of(config, len(leaves['embedding']), bos, source)
+  tensors = {name: x.astype(DTYPES[dtype]) for name, x in tensors_of(form, leaves).items()}
+  out.mkdir(parents=True, exist_ok=True)
+  fields = fields | {'torch_dtype': dtype}
+  fields.pop('dtype', None)
+  storage.atomic_write(out / 'model.safetensors', safetensors.numpy.save(tensors, {'format': 'pt'}))
+  storage.atomic_write(out / TOKENIZER, byte_tokenizer(bos) if tokenizer is None else tokenizer)
+  about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
+  storage.atomic_write(out / 'tokenizer_config.json', json.dumps(about).encode())
+  storage.atomic_write(out / CONFIG, json.dumps(fields, indent=2, sort_keys=True).encode())
+  return fields['model_type']
+
+
+def byte_tokenizer(bos: int) -> bytes:
+  """A tokenizer.json in which every byte is a token, with its value as its number, and BOS."""
+  vocab = {character: byte for byte, character in enumerate(_byte_characters())}
+  special = {'id': bos, 'content': '<bos>', 'single_word': False, 'lstrip': False, 'rstrip': False}
+  level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
+  tree = {
+    'version': '1.0',
+    'added_tokens': [special | {'normalized': False, 'special': True}],
+    'pre_tokenizer': level,
+    'decoder': level,
+    'model': {'type': 'BPE', 'vocab': vocab | {'<bos>': bos}, 'merges': []},
+  }
+  return json.dumps(tree).encode()
+
+
+def _byte_characters() -> list[str]:
+  """The printable character that GPT-2's byte-level tokenizers write for each byte."""
+  printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+  others = iter(range(256, 512))
+  return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

@@ -1,0 +1,184 @@
+"""Reads a GGUF file: its metadata in Hugging Face's words, its tensors under Hugging Face's names.
+
+The library `gguf` knows the format and undoes its quantization.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from posenc_jax.errors import UserError, shown
+
+# How the names of tensors translate; {n}: the layer.
+TENSORS = {
+  'token_embd.weight': 'model.embed_tokens.weight',
+  'output_norm.weight': 'model.norm.weight',
+  'output.weight': 'lm_head.weight',
+  'blk.{n}.attn_norm.weight': 'model.layers.{n}.input_layernorm.weight',
+  'blk.{n}.ffn_norm.weight': 'model.layers.{n}.post_attention_layernorm.weight',
+  **{
+    f'blk.{{n}}.attn_{short}.{kind}': f'model.layers.{{n}}.self_attn.{long}_proj.{kind}'
+    for short, long in (('q', 'q'), ('k', 'k'), ('v', 'v'), ('output', 'o'))
+    for kind in ('weight', 'bias')
+  },
+  'blk.{n}.attn_q_norm.weight': 'model.layers.{n}.self_attn.q_norm.weight',
+  'blk.{n}.attn_k_norm.weight': 'model.layers.{n}.self_attn.k_norm.weight',
+  **{
+    f'blk.{{n}}.ffn_{part}.weight': f'model.layers.{{n}}.mlp.{part}_proj.weight'
+    for part in ('gate', 'up', 'down')
+  },
+}
+ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
+# Metadata that no number of the model depends on.
+HARMLESS = ('general.', 'tokenizer.', 'quantize.', 'GGUF.')
+# How text is cut before pairs are merged, by the name that the file gives: a file says no more.
+# 'smollm': single digits apart, then GPT-2's rule (llama.cpp, llm_tokenizer_bpe).
+PRE_TOKENIZERS = {
+  'smollm': [
+    {'type': 'Digits', 'individual_digits': True},
+    {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True},
+  ],
+  'gpt-2': [
+    {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True}
+  ],
+}
+SPECIAL = (2, 3, 4)  # kinds of tokens that text never becomes: unknown, control, user-defined
+
+
+def open_model(
+  path: Path, field: str
+) -> tuple[dict, dict[str, tuple], Callable[[str], np.ndarray], bytes | None]:
+  """Returns (config, shapes, read, tokenizer) as in `sources.Source`. Raises `UserError`."""
+  try:
+    import gguf
+    from gguf import quants
+  except ImportError:
+    raise UserError(f"{field}: reading GGUF needs `pip install -e '.[pretrained]'`") from None
+  try:
+    reader = gguf.GGUFReader(path)
+    metadata = {name: reader.fields[name].contents() for name in reader.fields}
+    found = {tensor.name: tensor for tensor in reader.tensors}
+  except (ValueError, KeyError, IndexError, OSError, OverflowError, TypeError) as error:
+    reason = ' '.join(str(error).split())[:120]
+    raise UserError(f'{field}: no whole GGUF file ({type(error).__name__}: {reason})') from None
+  config = _config(metadata, 'output.weight' in found, field)
+  names = {}
+  for name in found:
+    _, _, rest = name.partition('.')
+    number, _, rest = rest.partition('.')
+    is_layer = name.startswith('blk.') and number.isdigit()
+    general = f'blk.{{n}}.{rest}' if is_layer else name
+    if general not in TENSORS:
+      reason = ': scaled frequencies' if name == 'rope_freqs.weight' else ''
+      raise UserError(f'{field}: a tensor {shown(name)} that no family uses{reason}')
+    names[TENSORS[general].format(n=number)] = name
+  shapes = {name: tuple(map(int, found[own].shape[::-1])) for name, own in names.items()}
+
+  def read(name):
+    tensor = found[names[name]]
+    try:
+      x = quants.dequantize(tensor.data, tensor.tensor_type)
+    except (NotImplementedError, ValueError) as error:
+      kind = tensor.tensor_type.name
+      raise UserError(f'{field}: {tensor.name} is {kind}, not readable ({error})') from None
+    x = np.asarray(x, np.float32).reshape(shapes[name])
+    if metadata['general.architecture'] == 'llama' and name.endswith(
+      ('q_proj.weight', 'k_proj.weight')
+    ):
+      heads = config['num_attention_heads' if 'q_proj' in name else 'num_key_value_heads']
+      x = _unpermuted(x, heads)
+    return x
+
+  return config, shapes, read, _tokenizer(metadata, field)
+
+
+def _unpermuted(x, heads: int):
+  """Rows back from pairs (2m, 2m + 1) to pairs (m, m + K/2) of each head's channels."""
+  rows, columns = x.shape
+  return x.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def _config(metadata: dict, has_output: bool, field: str) -> dict:
+  """What config.json would say. Raises `UserError` for metadata that is not understood."""
+  kind = metadata.get('general.architecture')
+  if kind not in ARCHITECTURES:
+    allowed = ', '.join(ARCHITECTURES)
+    raise UserError(f'{field}: a GGUF of architecture {shown(kind)}; allowed: {allowed}')
+  left = {name: value for name, value in metadata.items() if not name.startswith(HARMLESS)}
+
+  def take(name, default=None):
+    value = left.pop(f'{kind}.{name}', default)
+    if value is None:
+      raise UserError(f'{field}: its metadata lack {kind}.{name}')
+    return value
+
+  heads, width = take('attention.head_count'), take('embedding_length')
+  config = {
+    'model_type': kind,
+    'hidden_size': width,
+    'intermediate_size': take('feed_forward_length'),
+    'num_hidden_layers': take('block_count'),
+    'num_attention_heads': heads,
+    'num_key_value_heads': take('attention.head_count_kv', heads),
+    'head_dim': take('attention.key_length', width // heads),
+    'rms_norm_eps': float(np.round(take('attention.layer_norm_rms_epsilon'), 12)),
+    'max_position_embeddings': take('context_length'),
+    'rope_theta': float(take('rope.freq_base', 10000.0)),
+    'tie_word_embeddings': not has_output,
+    'vocab_size': take('vocab_size', len(metadata.get('tokenizer.ggml.tokens', ()))),
+    'bos_token_id': metadata.get('tokenizer.ggml.bos_token_id'),
+    'eos_token_id': metadata.get('tokenizer.ggml.eos_token_id'),
+  }
+  take('attention.value_length', config['head_dim'])
+  if take('rope.dimension_count', config['head_dim']) != config['head_dim']:
+    config['partial_rotary_factor'] = metadata[f'{kind}.rope.dimension_count'] / config['head_dim']
+  scaling = take('rope.scaling.type', 'none')
+  if scaling != 'none':
+    config['rope_scaling'] = {'rope_type': scaling, 'factor': float(take('rope.scaling.factor'))}
+    if original := left.pop(f'{kind}.rope.scaling.original_context_length', None):
+      config['rope_scaling']['original_max_position_embeddings'] = original
+  if left:
+    raise UserError(f'{field}: metadata {min(left)}={shown(left[min(left)])} are not understood')
+  return config
+
+
+def _tokenizer(metadata: dict, field: str) -> bytes | None:
+  """A tokenizer.json of the vocabulary in the file; None where it holds none."""
+  kind, pre = (metadata.get(f'tokenizer.ggml.{name}') for name in ('model', 'pre'))
+  if kind is None:
+    return None
+  if kind != 'gpt2' or pre not in PRE_TOKENIZERS:
+    allowed = f"'gpt2' with {', '.join(PRE_TOKENIZERS)}; or --tokenizer=FILE"
+    raise UserError(f'{field}: its tokenizer is {shown(kind)}, {shown(pre)}; allowed: {allowed}')
+  tokens, merges = (metadata[f'tokenizer.ggml.{name}'] for name in ('tokens', 'merges'))
+  kinds = metadata.get('tokenizer.ggml.token_type', [1] * len(tokens))
+  special = [
+    {'id': n, 'content': token, 'single_word': False, 'lstrip': False, 'rstrip': False}
+    | {'normalized': False, 'special': True}
+    for n, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
+    if kind in SPECIAL
+  ]
+  tree = {
+    'version': '1.0',
+    'added_tokens': special,
+    'normalizer': None,
+    'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': PRE_TOKENIZERS[pre]},
+    'post_processor': None,
+    'decoder': {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True}
+    | {'use_regex': True},
+    'model': {
+      'type': 'BPE',
+      'dropout': None,
+      'unk_token': None,
+      'continuing_subword_prefix': None,
+      'end_of_word_suffix': None,
+      'fuse_unk': False,
+      'byte_fallback': False,
+      'ignore_merges': False,
+      'vocab': {token: n for n, token in enumerate(tokens)},
+      'merges': [merge.split(' ') for merge in merges],
+    },
+  }
+  return json.dumps(tree, ensure_ascii=False).encode()

@@ -1,0 +1,124 @@
+"""Makes a run directory of a pretrained model: a config, a checkpoint and its tokenizer."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from posenc_jax import storage
+from posenc_jax.config import from_json, to_json
+from posenc_jax.errors import UserError, user_errors
+from posenc_jax.model.decoder import LM, build
+from posenc_jax.pretrained.families import Form, form_of
+from posenc_jax.pretrained.sources import Source
+from posenc_jax.pretrained.tensor_rules import Rule
+from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+
+SOURCE_CONFIG = 'source_config.json'  # what the source's config.json said
+
+
+def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
+  """The config of a run that has this model, and was trained no step further.
+
+  `train.init_from` holds the hash of the source, and the label its beginning, so that rows say what
+  was measured.
+  """
+  tree = to_json(base)
+  bos = source.config.get('bos_token_id')
+  bos = source.config.get('eos_token_id') if bos is None else bos
+  bos = bos[0] if isinstance(bos, list) else bos
+  if type(bos) is not int or not 0 <= bos < form.model['vocab']:
+    problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
+    raise UserError(f'{source.name}: {problem}')
+  tree['model'] |= {'unroll': 1, 'bos': bos, **form.model}
+  tree['attention'] |= form.attention
+  tree['encoding'] = to_json(ConfigDict(form.encoding))
+  tree['label'] = f'{source.name} {source.sha256[:12]}'[-200:]
+  tree['train'] |= {'length': form.train_length, 'steps': 0, 'batch': 1}
+  tree['train']['init_from'] = f'sha256:{source.sha256}'
+  return from_json(tree)
+
+
+def build_model(config: ConfigDict, source: Source, form: Form) -> LM:
+  """The model with the parameters of the source, float32.
+
+  Raises `UserError` for a parameter that no tensor fills, a tensor that nothing reads, and a shape
+  that is not the model's.
+  """
+  with user_errors(ValueError):
+    model = nnx.eval_shape(lambda: build(config, form.model['vocab'], nnx.Rngs(0)))
+  wanted = leaves_by_path(model)
+  filled = {}
+  unread = {name for name in source.shapes if not name.endswith(form.buffers or '\0')}
+  for rule in form.rules:
+    numbers = range(config.model.layers) if rule.is_of_layers else [None]
+    parts = [_parameters(rule, number, source, unread) for number in numbers]
+    for leaf, arrays in zip(rule.leaves, zip(*parts, strict=True), strict=True):
+      x = np.stack(arrays) if rule.is_of_layers else arrays[0]
+      if leaf not in wanted:
+        raise UserError(f'{source.name}: {rule.tensors[0]} holds {leaf}, which this model lacks')
+      if x.shape != wanted[leaf].shape:
+        shapes = f'{x.shape}, and not {wanted[leaf].shape}'
+        raise UserError(f'{source.name}: {leaf} has shape {shapes}, as its config.json says')
+      filled[leaf] = x
+  if lost := sorted(wanted.keys() - filled.keys()):
+    raise UserError(f'{source.name}: no tensor fills {lost[0]}')
+  if config.model.tie_embeddings:
+    _check_tied(source, filled['embedding'], unread)
+  if unread:
+    raise UserError(f'{source.name}: nothing reads the tensor {min(unread)}')
+  leaves = [jnp.asarray(filled[path]) for path in wanted]
+  return jax.tree.unflatten(jax.tree.structure(model), leaves)
+
+
+def _parameters(rule: Rule, number: int | None, source: Source, unread: set) -> tuple:
+  tensors = []
+  for name in rule.tensors:
+    name = name.format(n=number)
+    if name not in source.shapes:
+      short = name.removeprefix('transformer.')  # a base model alone was saved
+      if short == name or short not in source.shapes:
+        raise UserError(f'{source.name}: the tensor {name} is missing')
+      name = short
+    unread.discard(name)
+    tensors.append(source.read(name))
+  return rule.to_leaves(*tensors)
+
+
+def _check_tied(source: Source, embedding, unread: set) -> None:
+  """Takes a copy of the token embedding that is stored as the output projection, too."""
+  for name in ('lm_head.weight', 'embed_out.weight'):
+    if name in unread:
+      if not np.array_equal(source.read(name), embedding):
+        problem = f'{name} is not the token embedding, though tie_word_embeddings says so'
+        raise UserError(f'{source.name}: {problem}')
+      unread.discard(name)
+
+
+def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
+  """Writes the run directory; returns its config. Nothing is left of it where something fails.
+
+  Raises `UserError` as `build_model` and `families.form_of` do, and where there is no tokenizer or
+  the directory is not empty.
+  """
+  if storage.exists(workdir) and any(workdir.iterdir()):
+    raise UserError(f'--workdir={str(workdir)!r} is not empty; allowed: a new directory')
+  if source.tokenizer is None:
+    problem = 'no tokenizer.json'
+    raise UserError(f'{source.name}: {problem}; allowed: with it, or --tokenizer=FILE')
+  form = form_of(source.config, source.name)
+  config = config_of(base, source, form)
+  tokenizer = workdir / 'tokenizer' / 'tokenizer.json'
+  config.data.tokenizer = str(tokenizer)
+  model = build_model(config, source, form)
+  workdir.mkdir(parents=True, exist_ok=True)
+  tokenizer.parent.mkdir(exist_ok=True)
+  storage.atomic_write(tokenizer, source.tokenizer)
+  storage.write_json(workdir / SOURCE_CONFIG, source.config)
+  with Checkpoints(workdir, 1) as checkpoints:
+    checkpoints.save(0, model, {})
+  storage.write_json(workdir / 'config.json', to_json(config))
+  return config

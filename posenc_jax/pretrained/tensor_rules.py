@@ -1,0 +1,88 @@
+"""How tensors of a file become parameters of the model, and back."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """Some tensors of a file and the parameters that they hold; of each layer, if names have {n}.
+
+  Attributes:
+    tensors: names in the file.
+    leaves: paths in the model, as checkpoints have them.
+    to_leaves: (tensor, ...) -> as many arrays as leaves.
+    to_tensors: its inverse.
+  """
+
+  tensors: tuple[str, ...]
+  leaves: tuple[str, ...]
+  to_leaves: Callable[..., tuple[np.ndarray, ...]]
+  to_tensors: Callable[..., tuple[np.ndarray, ...]]
+
+  @property
+  def is_of_layers(self) -> bool:
+    return any('{n}' in name for name in self.tensors)
+
+
+def same(leaf: str, tensor: str) -> Rule:
+  """The tensor is the parameter."""
+  return Rule((tensor,), (leaf,), lambda x: (x,), lambda x: (x,))
+
+
+def transposed(leaf: str, tensor: str) -> Rule:
+  """The tensor has outputs first, as torch's Linear does."""
+  return Rule((tensor,), (leaf,), lambda x: (x.T,), lambda x: (x.T,))
+
+
+def scaled(rule: Rule, factor: float) -> Rule:
+  """The rule, and parameters are `factor` times what it gives."""
+  if factor == 1:
+    return rule
+  return dataclasses.replace(
+    rule,
+    to_leaves=lambda *xs: tuple(x * np.float32(factor) for x in rule.to_leaves(*xs)),
+    to_tensors=lambda *xs: rule.to_tensors(*(x / np.float32(factor) for x in xs)),
+  )
+
+
+def plus_one(leaf: str, tensor: str) -> Rule:
+  """The tensor is the parameter less 1, as in Gemma's norms."""
+  return Rule((tensor,), (leaf,), lambda x: (x + 1,), lambda x: (x - 1,))
+
+
+def zeros(leaf: str, *shape: int) -> Rule:
+  """The file has no such tensor: the model's form has a parameter that is zero in this family."""
+  return Rule((), (leaf,), lambda: (np.zeros(shape, np.float32),), lambda x: ())
+
+
+def joined(leaves: tuple[str, ...], tensor: str, widths: tuple[int, ...], axis: int) -> Rule:
+  """One tensor holds several parameters one after another along `axis`; the file has outputs first
+  where `axis` is 0 and inputs first where it is the last.
+  """
+  ends = np.cumsum(widths)[:-1]
+  turn = (lambda x: x.T) if axis == 0 else (lambda x: x)
+  return Rule(
+    (tensor,),
+    leaves,
+    lambda x: tuple(turn(part) for part in np.split(x, ends, axis)),
+    lambda *parts: (np.concatenate([turn(part) for part in parts], axis),),
+  )
+
+
+def joined_by_head(leaves: tuple[str, ...], tensor: str, heads: int) -> Rule:
+  """One tensor holds queries, keys and values of head after head, outputs first, as in GPT-NeoX."""
+
+  def to_leaves(x):
+    x = x.reshape(heads, 3, -1, *x.shape[1:])
+    parts = (x[:, n].reshape(-1, *x.shape[3:]) for n in range(3))
+    return tuple(part.T for part in parts)
+
+  def to_tensors(*parts):
+    cut = [part.T.reshape(heads, -1, *part.T.shape[1:]) for part in parts]
+    x = np.stack(cut, axis=1)
+    return (x.reshape(-1, *x.shape[3:]),)
+
+  return Rule((tensor,), leaves, to_leaves, to_tensors)

@@ -1,0 +1,97 @@
+"""Tiny models of every pretrained family, by transformers: their files and their logits.
+
+Weights are a function of the names of tensors, so that only names, shapes and logits are kept.
+"""
+
+import zlib
+
+import numpy as np
+
+SIZES = {
+  'vocab_size': 23,
+  'hidden_size': 12,
+  'intermediate_size': 20,
+  'num_hidden_layers': 3,
+  'num_attention_heads': 3,
+  'max_position_embeddings': 32,
+  'bos_token_id': 1,
+  'eos_token_id': 2,
+  'pad_token_id': 0,
+}
+ONE_KV = {'num_key_value_heads': 1}
+GEMMA = {**ONE_KV, 'head_dim': 6, 'query_pre_attn_scalar': 24, 'sliding_window': 5}
+SMALL_GPT = {'vocab_size': 23, 'bos_token_id': 1, 'eos_token_id': 2}
+LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500.0, 'factor': 4.0, 'low_freq_factor': 1.0}
+LLAMA3 |= {'high_freq_factor': 4.0, 'original_max_position_embeddings': 8}
+YARN = {'rope_type': 'yarn', 'rope_theta': 1000.0, 'factor': 4.0}
+YARN |= {'original_max_position_embeddings': 8}
+LONGROPE = {'rope_type': 'longrope', 'rope_theta': 1000.0, 'short_factor': [1.0, 1.2]}
+LONGROPE |= {'long_factor': [1.0, 3.0], 'original_max_position_embeddings': 8}
+# The class of the config in transformers, and its arguments.
+MODELS = {
+  'llama': ('LlamaConfig', SIZES),
+  'llama_biases': ('LlamaConfig', SIZES | {'attention_bias': True, 'mlp_bias': True}),
+  'llama3_tied': (
+    'LlamaConfig',
+    SIZES
+    | {'num_attention_heads': 4, 'num_key_value_heads': 2, 'head_dim': 6}
+    | {'tie_word_embeddings': True, 'rope_parameters': LLAMA3},
+  ),
+  'llama_yarn': ('LlamaConfig', SIZES | {'rope_parameters': YARN}),
+  'mistral': ('MistralConfig', SIZES | ONE_KV | {'head_dim': 8, 'sliding_window': 7}),
+  'qwen2': ('Qwen2Config', SIZES | {'num_key_value_heads': 3}),
+  'qwen3': ('Qwen3Config', SIZES | ONE_KV | {'head_dim': 6}),
+  'smollm3': ('SmolLM3Config', SIZES | ONE_KV | {'num_hidden_layers': 5}),
+  'olmo2': ('Olmo2Config', SIZES),
+  'gemma2': (
+    'Gemma2Config',
+    SIZES | GEMMA | {'attn_logit_softcapping': 3.0, 'final_logit_softcapping': 4.0},
+  ),
+  'gemma3': ('Gemma3TextConfig', SIZES | GEMMA | {'num_hidden_layers': 7}),
+  'phi3': ('Phi3Config', SIZES | ONE_KV),
+  'phi3_longrope': (
+    'Phi3Config',
+    SIZES | {'original_max_position_embeddings': 8, 'rope_parameters': LONGROPE},
+  ),
+  'gpt_neox': ('GPTNeoXConfig', SIZES | {'hidden_size': 24}),
+  'gpt_neox_serial': ('GPTNeoXConfig', SIZES | {'hidden_size': 24, 'use_parallel_residual': False}),
+  'gpt2': ('GPT2Config', SMALL_GPT | {'n_embd': 12, 'n_head': 3, 'n_layer': 3, 'n_positions': 32}),
+  'bloom': ('BloomConfig', SMALL_GPT | {'hidden_size': 12, 'n_head': 3, 'n_layer': 3}),
+  'mpt': ('MptConfig', SMALL_GPT | {'d_model': 12, 'n_heads': 3, 'n_layers': 3}),
+}
+TOKENS = np.random.default_rng(0).integers(0, 23, (2, 13))
+
+
+def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """The float32 tensor of this name: small numbers, about 1 where norms multiply."""
+  rng = np.random.default_rng(zlib.crc32(name.encode()))
+  is_scale = name.endswith('weight') and ('norm' in name or 'ln_' in name)
+  return np.float32(0.3 * rng.standard_normal(shape) + is_scale)
+
+
+def record(name: str) -> dict:
+  """What tests keep of a model: 'config', what config.json says; 'shapes' of all tensors in the
+  file; 'logits' of TOKENS.
+  """
+  import json
+  import tempfile
+  from pathlib import Path
+
+  import torch
+  import transformers
+  from safetensors.numpy import load_file, save_file
+
+  kind, arguments = MODELS[name]
+  config = getattr(transformers, kind)(**arguments)
+  with tempfile.TemporaryDirectory() as folder:
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    said = json.loads((Path(folder) / 'config.json').read_text())
+    file = Path(folder) / 'model.safetensors'
+    shapes = {key: tensor.shape for key, tensor in load_file(file).items()}
+    save_file({key: weights(key, shape) for key, shape in shapes.items()}, file, {'format': 'pt'})
+    options = {'attn_implementation': 'eager', 'dtype': torch.float32}
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+  with torch.no_grad():
+    out = model(torch.from_numpy(TOKENS)).logits.numpy()
+  numbers = [[[float(f'{x:.7g}') for x in row] for row in rows] for rows in out]
+  return {'config': said, 'shapes': shapes, 'logits': numbers}

@@ -1,0 +1,36 @@
+"""Writes a run's model as a folder that transformers, and all that builds on it, loads.
+
+  python scripts/export_model.py --workdir=runs/smollm2 --out=exported
+
+--dtype: float32, bfloat16 or float16.
+
+A run has the form of a family of models (Llama, Mistral, Qwen, OLMo 2, GPT-NeoX, GPT-2, BLOOM, or
+the family that it was imported from) or is refused with the field that no family has. A model whose
+embedding is scaled gets the scale in its embedding, and a projection to logits of its own.
+
+Needs `pip install -e '.[pretrained]'`.
+"""
+
+from pathlib import Path
+
+from posenc_jax import config
+from posenc_jax.errors import UserError
+
+
+def main(argv):
+  flags, _ = config.parse_args(
+    argv, {'workdir': config.REQUIRED, 'out': config.REQUIRED, 'dtype': 'float32'}
+  )
+  config.check_folder(f'--out={flags.out}', flags.out)
+  run = config.saved_config(flags.workdir)
+
+  from posenc_jax.pretrained import exporting  # jax takes seconds to import
+
+  if flags.dtype not in exporting.DTYPES:
+    raise UserError(f'--dtype={flags.dtype!r}; allowed: {", ".join(exporting.DTYPES)}')
+  family = exporting.export_run(run, Path(flags.workdir), Path(flags.out), flags.dtype)
+  print(f'{flags.out}: a model of the family {family}, {flags.dtype}')
+
+
+if __name__ == '__main__':
+  config.main(main)

