@@ -9,13 +9,17 @@ import pytest
 from flax import nnx
 from kinds import daily_if
 from oracles import RECORDS
+from test_evaluation import BASE, TINY, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
 from test_model import VOCAB, config
 
+from posenc_jax import data
 from posenc_jax.attention import attend
 from posenc_jax.attention.request import build_request
-from posenc_jax.config.loading import overlay
+from posenc_jax.config import load, overlay, validate
 from posenc_jax.encodings import ENCODINGS
-from posenc_jax.evaluation import attention_weights
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import attention_weights, evaluate, plan, protocols
+from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.decoder import build
 
 WINDOW = 5
@@ -129,3 +133,47 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
   if model.encodings.first_layers[0].normalizer == 'softmax':
     is_whole = not model.encodings.first_layers[0].has('sink')
     assert np.allclose(sums_BNHC[..., 1], 1, atol=1e-5) == is_whole
+
+
+STATISTICS = {'eval__protocols': ('sink_rate', 'attention_distance'), 'eval__sink_tokens': 10}
+
+
+def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
+  """`rope_pp` has two heads of weights for each head of queries."""
+  c, workdir, model = run(**STATISTICS, eval__sink_epsilon=0.2, encoding__name='rope_pp')
+  evaluate.evaluate(c, workdir)
+  texts = [text[:40] for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))]
+  sums = compiled(attention_weights.weight_sums, c)
+  rows = {}
+  for row in rows_of(workdir):
+    assert (row['protocol'], row['status']) == (row['metric'], 'ok')
+    rows[row['metric'], row['length'], row['position']] = row['value']
+  short_WT = protocols.whole_windows(texts, 10).astype(np.int32)
+  first_WNH = np.asarray(sums(model, short_WT), np.float64)[..., 0]
+  assert rows.pop(('sink_rate', 10, None)) == pytest.approx(np.mean(first_WNH > 0.2))
+  assert 0 < np.mean(first_WNH > 0.2) < 1
+  for length in (16, 32):
+    windows_WT = protocols.whole_windows(texts, length).astype(np.int32)
+    sums_WNHC = np.asarray(sums(model, windows_WT), np.float64)
+    distance_NH = sums_WNHC[..., 2].sum(axis=0) / sums_WNHC[..., 1].sum(axis=0)
+    for n, h in np.ndindex(2, 4):
+      found = rows.pop(('attention_distance', length, 1000 * n + h))
+      assert found == pytest.approx(distance_NH[n, h], rel=1e-5)
+  assert not rows
+  out = capsys.readouterr().out
+  assert 'of heads have a sink' in out
+  assert 'attention_distance at 32: ' in out
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'words'),
+  [
+    ({'eval__sink_tokens': 33}, r'eval.sink_tokens=33; allowed: at most the longest of eval.len'),
+    ({'eval__sink_tokens': 1}, 'eval.sink_tokens=1; allowed: 2 or more'),
+    ({'eval__sink_epsilon': 1.0}, 'eval.sink_epsilon=1.0; allowed: more than 0, less than 1'),
+    ({'model__heads': 251}, 'model.heads=251; allowed: at most 250 for attention_distance'),
+  ],
+)
+def test_bad_settings_are_one_line(overrides, words):
+  with pytest.raises(UserError, match=words):
+    validate(overlaid(load(BASE, TINY), **STATISTICS | overrides))

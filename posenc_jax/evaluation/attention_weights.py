@@ -4,22 +4,27 @@ The sum of weights times values is what attention computes, in O(T) memory on ev
 values that are 1 for the first key and 0 for all others give the weight on the first key, values
 that are positions give the mean position, and values of 1 give the sum of the weights.
 
-What is measured are the weights p_ij that values are multiplied by, before an encoding does anything
-to values or outputs (`kv_shift`, `vo_rope`, `shaw`). Where a sink joins the denominator (`sink`,
-`softmax_plus_one`), or weights are no softmax (`stick_breaking`), the weights of a query sum to less
-than 1: the weight on the first key is what it is, and distances are means by weight, sum of p_ij (i
-- j) over sum of p_ij. Distances are counted by index, whatever positions an encoding sees.
+What is measured are the weights p_ij that values are multiplied by, whatever an encoding does to
+values or outputs besides (`kv_shift`, `vo_rope`, `shaw`). Where a sink joins the denominator
+(`sink`, `softmax_plus_one`), or weights are no softmax (`stick_breaking`), the weights of a query
+sum to less than 1: the weight on the first key is then as it is, and distances are means by weight,
+the sum of p_ij (i - j) over that of p_ij. Distances are counted by index, whatever positions an
+encoding sees.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import Encoding
 from posenc_jax.encodings.core.base import DECLARED, HOOKS
 from posenc_jax.evaluation.protocols import fill_batches
+from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_logits
 
 LEFT_OUT = ('transform_values', 'transform_output', 'relative_values')
@@ -53,8 +58,8 @@ for _name in DECLARED:
 def head_sums(layer, x_BTD, enc: Encoding, options: dict):
   """Sums over the T queries of each head of a layer, float32 [B, H, 3].
 
-  They are the weights on the first key, the sum of all weights, and that of weights times distances,
-  each divided by T. `LM.__call__` takes it as `observe`.
+  They are those of the weight on the first key, of all weights, and of weights times distances,
+  each divided by T. `LM.__call__` takes this function as `observe`.
   """
   y_BTD = layer.block_input(x_BTD, 'attention')
   q_BTHK, k_BTGK, _ = layer.project_heads(y_BTD, enc)
@@ -82,6 +87,15 @@ def over_windows(
   """Yields float64 [N, H, 3] of each window: `weight_sums` as `sums(tokens_BT)`."""
   for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
     yield from np.asarray(sums(tokens_BT), np.float64)[: len(batch)]
+
+
+def count_heads(config: ConfigDict, vocab: int) -> int:
+  """How many heads of a layer have weights: those of queries, times what the encoding makes of one.
+
+  Nothing is computed: the model is built as shapes.
+  """
+  model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
+  return config.model.heads * model.encodings.heads_per_query
 
 
 def sink_rate(sums_WNHC: np.ndarray, epsilon: float) -> float:

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 from posenc_jax import data
 from posenc_jax.config import CONTROLS, decides_results, differing_keys, flat
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import protocols
+from posenc_jax.evaluation import attention_weights, long_ppl, protocols
 from posenc_jax.evaluation.model_functions import gradient_norms
 from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation.runs import evaluator_nll
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.tasks import PREFIX
 
@@ -19,8 +20,12 @@ WINDOWED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
 
 TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
 # Fields that rows state by themselves, and fields that change no number.
-IN_ROWS = ('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols')
+IN_ROWS = (
+  *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
+  'eval.sink_tokens',
+)
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
+HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Planner:
   """Its public methods are the protocols of `config.PROTOCOLS`: length -> measurements."""
 
   def __init__(self, config: ConfigDict, corpus: data.Corpus):
+    self._config, self._corpus = config, corpus
     self._eval = config.eval
     self._train_length = config.train.length
     self._bytes_V = corpus.tokenizer.lengths
@@ -168,6 +174,61 @@ class Planner:
     fields = {'protocol': 'receptive_field', 'control': None, 'length': length}
     key_fields = [fields | {'position': first} for first, _ in bins]
     yield Measurement(length, key_fields, score, function=gradient_norms, metric='gradient')
+
+  def long_ppl(self, length: int) -> Iterator[Measurement]:
+    """Yields nothing for a length that the short context reaches as well."""
+    e = self._eval
+    context = e.long_ppl_context or self._train_length
+    if length <= context:
+      return
+
+    def score(nll, rows):
+      windows_NT = protocols.whole_windows(self._starts, length)
+      judge = evaluator_nll(self._config, self._corpus) if e.long_ppl_evaluator else nll
+      is_key_NT = long_ppl.key_tokens(
+        judge, windows_NT, context, e.stride, e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
+      )
+      if not is_key_NT.any():
+        return [{'status': 'no_key_tokens'}] * len(rows)
+      nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
+      return [self._score_fields(nats_NT[is_key_NT], windows_NT[is_key_NT])] * len(rows)
+
+    fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
+    yield Measurement(length, [fields], score)
+
+  def sink_rate(self, length: int) -> Iterator[Measurement]:
+    """Yields one measurement, at the shortest length: it has a length of its own."""
+    e = self._eval
+    if length > min(e.lengths):
+      return
+
+    def score(sums, rows):
+      windows_NT = protocols.whole_windows(self._starts, e.sink_tokens)
+      sums_WNHC = np.stack(
+        list(attention_weights.over_windows(sums, windows_NT, e.sink_tokens, e.batch_tokens))
+      )
+      return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_epsilon)}] * len(rows)
+
+    fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_tokens}
+    function = attention_weights.weight_sums
+    yield Measurement(e.sink_tokens, [fields], score, function, metric='sink_rate')
+
+  def attention_distance(self, length: int) -> Iterator[Measurement]:
+    """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head."""
+    size = self._eval.batch_tokens
+    heads = attention_weights.count_heads(self._config, self._corpus.vocab)
+    places = list(np.ndindex(self._config.model.layers, heads))
+
+    def score(sums, rows):
+      windows_NT = protocols.whole_windows(self._starts, length)
+      sums_WNHC = np.stack(list(attention_weights.over_windows(sums, windows_NT, length, size)))
+      distance_NH = attention_weights.mean_distances(sums_WNHC)
+      return [{'value': float(distance_NH[places[i]])} for i in rows]
+
+    fields = {'protocol': 'attention_distance', 'control': None, 'length': length}
+    key_fields = [fields | {'position': HEADS_OF_LAYER * layer + head} for layer, head in places]
+    function = attention_weights.weight_sums
+    yield Measurement(length, key_fields, score, function, metric='attention_distance')
 
 
 def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
