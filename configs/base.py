@@ -132,8 +132,8 @@ def get_config() -> ConfigDict:
         long_ppl_beta=-2.0,  # long_ppl: least log-likelihood of a key token, in nats
         # long_ppl: directory of a trained run that finds the key tokens for all; '': each its own.
         long_ppl_evaluator='',
-        sink_tokens=64,  # sink_rate: tokens of a window, BOS included
-        sink_epsilon=0.3,  # sink_rate: a sink is more mean weight on the first token
+        sink_rate_tokens=64,  # sink_rate: tokens of a window, BOS included
+        sink_rate_epsilon=0.3,  # sink_rate: a sink is more mean weight on the first token
         # What is measured again, and how: with attention windowed at train.length ('windowed', for
         # last_k, by_position and answers); with another document's tokens in the place of those
         # farther back than train.length ('shuffled_far', for last_k).

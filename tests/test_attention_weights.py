@@ -135,12 +135,12 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
     assert np.allclose(sums_BNHC[..., 1], 1, atol=1e-5) == is_whole
 
 
-STATISTICS = {'eval__protocols': ('sink_rate', 'attention_distance'), 'eval__sink_tokens': 10}
+STATISTICS = {'eval__protocols': ('sink_rate', 'attention_distance'), 'eval__sink_rate_tokens': 10}
 
 
 def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
   """`rope_pp` has two heads of weights for each head of queries."""
-  c, workdir, model = run(**STATISTICS, eval__sink_epsilon=0.2, encoding__name='rope_pp')
+  c, workdir, model = run(**STATISTICS, eval__sink_rate_epsilon=0.2, encoding__name='rope_pp')
   evaluate.evaluate(c, workdir)
   texts = [text[:40] for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))]
   sums = compiled(attention_weights.weight_sums, c)
@@ -168,9 +168,15 @@ def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
 @pytest.mark.parametrize(
   ('overrides', 'words'),
   [
-    ({'eval__sink_tokens': 33}, r'eval.sink_tokens=33; allowed: at most the longest of eval.len'),
-    ({'eval__sink_tokens': 1}, 'eval.sink_tokens=1; allowed: 2 or more'),
-    ({'eval__sink_epsilon': 1.0}, 'eval.sink_epsilon=1.0; allowed: more than 0, less than 1'),
+    (
+      {'eval__sink_rate_tokens': 33},
+      r'eval.sink_rate_tokens=33; allowed: at most the longest of eval.len',
+    ),
+    ({'eval__sink_rate_tokens': 1}, 'eval.sink_rate_tokens=1; allowed: 2 or more'),
+    (
+      {'eval__sink_rate_epsilon': 1.0},
+      'eval.sink_rate_epsilon=1.0; allowed: more than 0, less than 1',
+    ),
     ({'model__heads': 251}, 'model.heads=251; allowed: at most 250 for attention_distance'),
   ],
 )

@@ -235,8 +235,8 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'long_ppl_alpha': number(lambda value: value > 0, 'more than 0 nats'),
     'long_ppl_beta': number(lambda value: value <= 0, '0 or less nats'),
     'long_ppl_evaluator': text(),
-    'sink_tokens': whole(2, MAX_TOKENS),
-    'sink_epsilon': number(lambda value: 0 < value < 1, 'more than 0, less than 1'),
+    'sink_rate_tokens': whole(2, MAX_TOKENS),
+    'sink_rate_epsilon': number(lambda value: 0 < value < 1, 'more than 0, less than 1'),
     'split': one_of(('train', 'validation', 'test')),
     'protocols': NAMES,
     'lengths': LENGTHS,
@@ -438,7 +438,7 @@ def _windows(config: ConfigDict) -> Relations:
     yield 'eval.lengths', longest > context, allowed
   if 'sink_rate' in evals.protocols:
     allowed = f'at most the longest of eval.lengths={evals.lengths}'
-    yield 'eval.sink_tokens', evals.sink_tokens <= longest, allowed
+    yield 'eval.sink_rate_tokens', evals.sink_rate_tokens <= longest, allowed
   if 'attention_distance' in evals.protocols:
     fits = config.model.heads <= MAX_NUMBERED_HEADS
     yield 'model.heads', fits, f'at most {MAX_NUMBERED_HEADS} for attention_distance'

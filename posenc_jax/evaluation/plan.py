@@ -22,7 +22,7 @@ TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation c
 # Fields that rows state by themselves, and fields that change no number.
 IN_ROWS = (
   *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
-  'eval.sink_tokens',
+  'eval.sink_rate_tokens',
 )
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
@@ -203,15 +203,15 @@ class Planner:
       return
 
     def score(sums, rows):
-      windows_NT = protocols.whole_windows(self._starts, e.sink_tokens)
+      windows_NT = protocols.whole_windows(self._starts, e.sink_rate_tokens)
       sums_WNHC = np.stack(
-        list(attention_weights.over_windows(sums, windows_NT, e.sink_tokens, e.batch_tokens))
+        list(attention_weights.over_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens))
       )
-      return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_epsilon)}] * len(rows)
+      return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
 
-    fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_tokens}
+    fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_rate_tokens}
     function = attention_weights.weight_sums
-    yield Measurement(e.sink_tokens, [fields], score, function, metric='sink_rate')
+    yield Measurement(e.sink_rate_tokens, [fields], score, function, metric='sink_rate')
 
   def attention_distance(self, length: int) -> Iterator[Measurement]:
     """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head."""

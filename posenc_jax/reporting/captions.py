@@ -15,7 +15,7 @@ PROTOCOLS = {
   'long_ppl': 'long_ppl, the key tokens of windows of that length: those that the model itself, or '
   'one evaluator for all, predicts far better from the whole window than from a short context',
   'sink_rate': 'sink_rate, the share of windows and heads whose mean weight on the first token '
-  '(BOS) is more than eval.sink_epsilon',
+  '(BOS) is more than eval.sink_rate_epsilon',
   'attention_distance': 'attention_distance, tokens from a query to its keys, the mean by weight, '
   'over heads',
 }
