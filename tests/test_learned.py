@@ -6,6 +6,7 @@ from synthetic import lines_of, row
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import learned
 from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.report_settings import check_tables
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import length_series
@@ -40,7 +41,7 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
   """At 8, halfway from 0.2 to 1 is 0.6: rope's seed 2 is below, alibi's are all above, nope's last
   is on the bound. What a seed does at 16 counts for nothing.
   """
-  table, *_ = make_tables(rows_of(STUDY), metric='exact_match')
+  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', learned=0.5)
   assert cells(table) == {
     'alibi': ['0.800 ± 0.200', '0.500 ± 0.200'],
     'nope (0 of 3 learned)': ['—', '—'],
@@ -59,17 +60,22 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
 
 @pytest.mark.parametrize(
   ('part', 'of'),
-  [(0.2, {'alibi': 3, 'nope': 1, 'rope': 3}), (0.9, {'alibi': 1, 'nope': 0, 'rope': 1})],
+  [
+    (0.2, {'alibi': 3, 'nope': 1, 'rope': 3}),
+    (0.9, {'alibi': 1, 'nope': 0, 'rope': 1}),
+    (None, {'alibi': 1, 'nope': 0, 'rope': 1}),
+  ],
 )
 def test_the_bound_is_a_setting(part, of):
-  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', learned=part)
+  settings = {} if part is None else {'learned': part}
+  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', **settings)
   assert [*cells(table)] == [
     line if number == 3 else f'{line} ({number} of 3 learned)' for line, number in of.items()
   ]
 
 
 def test_curves_go_through_learned_seeds_and_show_every_seed():
-  rows = rows_of(STUDY)
+  rows = learned.mark(rows_of(STUDY), 0.5)
   (scores,) = collect(rows, metric='exact_match')
   curves = length_series(scores, rows).curves
   assert curves['rope'].mean == pytest.approx([0.65, 0.15])
@@ -77,6 +83,30 @@ def test_curves_go_through_learned_seeds_and_show_every_seed():
   assert curves['alibi'].label == 'alibi'
   assert curves['nope'].mean == [None, None]
   assert curves['nope'].by_seed == {0: [0.1, 0.1], 1: [0.0, 0.1], 2: [0.3, 0.1]}
+
+
+@pytest.mark.parametrize('metric', ['exact_match', 'symbol_nats'])
+def test_a_figure_names_the_learned_and_draws_every_seed_thin(metric):
+  rows = rows_of(STUDY)
+  if metric == 'symbol_nats':
+    rows += [r | {'metric': metric} for r in rows if r['metric'] == 'exact_match']
+  figure = figures.draw(rows, protocol='copy', metric=metric, learned=0.5)
+  (axes,) = figure.axes
+  names = ['alibi', 'nope (0 of 3 learned)', 'rope (2 of 3 learned)']
+  assert sorted(text.get_text() for text in axes.texts if text.get_text() in names) == names
+  thin = [line for line in axes.lines if line.get_alpha() == 0.5]
+  assert len(thin) == 9
+  assert not axes.collections  # no bands
+  assert {line.get_label() for line in axes.lines} & {*STUDY} == {'alibi', 'rope'}
+  assert 'rope, 2 of 3 learned (not seed 2: 0.59)' in ' '.join(
+    figure.get_supxlabel().replace('\n', ' ').split()
+  )
+
+
+def test_a_figure_of_no_nats_at_all_is_drawn(tmp_path):
+  rows = rows_of({label: [[(1.0, 0.0), (1.0, 0.0)]] for label in ('rope', 'alibi')})
+  rows = [r | {'metric': 'symbol_nats'} if r['metric'] == 'exact_match' else r for r in rows]
+  figures.save(figures.draw(rows, protocol='copy', metric='symbol_nats'), tmp_path / 'a.png')
 
 
 def test_without_accuracies_at_the_training_length_nothing_is_known():
@@ -128,7 +158,7 @@ def test_a_seed_that_failed_later_spoils_no_mean_if_it_never_learned():
     else r
     for r in rows_of(STUDY)
   ]
-  table, *_ = make_tables(rows, metric='exact_match')
+  table, *_ = make_tables(rows, metric='exact_match', learned=0.5)
   assert cells(table)['rope (2 of 3 learned)'] == ['0.650 ± 0.354', '0.150 ± 0.071']
 
 

@@ -569,6 +569,7 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
     ('copy/symbols=3/symbols=4', 'each option once'),
     ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),
     ('copy/symbols=x', "symbols='x'; allowed: 2 or more"),
+    (f'copy/symbols={"x" * 900}', "xxx'; allowed: at most 40 characters"),
     ('copy/distinct=27', 'distinct=27; allowed: 0 to symbols=26'),
     ('mqar/keys=3', 'keys=3; allowed: 8 or more'),
     ('mqar/power=0', 'power=0; allowed: more than 0'),

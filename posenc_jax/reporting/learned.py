@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 from posenc_jax.reporting.captions import join_unique
 
-PART = 0.5  # of the way from guessing to 1: half of it, unless a study says otherwise
+# Of the way from guessing to 1, unless a study says otherwise. Of the 54 trainings on tasks whose
+# rows are kept in results/, 41 went 98 % of it or more, and 13 less than 92 %: of some of these,
+# half of it would make means of exact matches of 0.08 and 0.98.
+PART = 0.95
 ACCURACY, CHANCE = 'token_accuracy', 'token_chance'
 # Rows of one trained model in one task are equal in these fields.
 MODEL = ('run', 'seed', 'step', 'corpus', 'split', 'train_length', 'protocol')

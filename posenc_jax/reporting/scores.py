@@ -115,6 +115,11 @@ class Scores:
   def title(self) -> str:
     return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
 
+  @property
+  def name(self) -> str:
+    """The title and, where it is no likelihood, the metric: 'copy, exact match'."""
+    return self.title + ('' if self.metric.denominator else f', {self.metric.title.lower()}')
+
   def learned_seeds(self, line: str) -> list[int]:
     """The seeds but those that have not learned the task of the line, as far as that is known."""
     return [seed for seed in self.seeds if seed not in self.unlearned[line]]

@@ -67,9 +67,8 @@ class Series:
 
   @property
   def name(self) -> str:
-    """Protocol, control and, where it is no likelihood, metric: 'copy, exact match'."""
-    metric = self.scores.metric
-    return self.scores.title + ('' if metric.denominator else f', {metric.title.lower()}')
+    """The name of its scores: 'copy, exact match'."""
+    return self.scores.name
 
   @property
   def y_title(self) -> str:

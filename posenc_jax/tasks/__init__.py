@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 MAX_OPTION = 100_000  # symbols, items, hops: more than any sequence needs
+LONGEST_TEXT = 40  # characters of an option that is a text
 PREFIX = 'task:'  # `config.data.corpus` begins with this where it names a task
 TASKS = {
   'passkey': Passkey,
@@ -86,6 +87,8 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
 
 def _check_option(name: str, value: object, default: object) -> None:
   """Raises ValueError for no number, or one far beyond any use; the task checks the rest."""
+  if isinstance(value, str) and len(value) > LONGEST_TEXT:
+    raise ValueError(f'{name}={shown(value)}; allowed: at most {LONGEST_TEXT} characters')
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   if isinstance(default, float) and not is_number:
     raise ValueError(f'{name}={shown(value)}; allowed: a number, such as {default!r}')

@@ -205,12 +205,15 @@ def _position_axis(axes, series: Series) -> None:
 
 
 def _score_axis(axes, series: Series) -> None:
-  """From 0 to 1 for accuracies, else logarithmic."""
+  """From 0 to 1 for accuracies, from 0 for other scores of tasks, else logarithmic."""
   from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
   axes.set_ylabel(series.y_title)
   if series.scores.metric.is_accuracy:
     axes.set_ylim(-0.02, 1.04)
+    return
+  if series.scores.metric.shows_seeds:
+    axes.set_ylim(bottom=0)  # a model that is sure of all answers has 0 nats
     return
   axes.set_yscale('log')
   low, high = axes.get_ylim()
