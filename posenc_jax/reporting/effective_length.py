@@ -56,8 +56,8 @@ def effective_length(
 def of_seeds(
   scores: Scores, line: str, margin: float, share: float, chance: float | None
 ) -> dict[int, EffectiveLength | None]:
-  """{seed: its effective length} of seeds as `values_of_seeds` has them. None for one without a score
-  at L, or with one whose `share` is no more than `chance`: guessing would hold at every length.
+  """{seed: its effective length} of the seeds that `values_of_seeds` has. None for one without a
+  score at L, or whose `share` of it is no more than `chance`: guessing would hold at every length.
   """
   metric = scores.metric if scores.metric.is_accuracy else METRICS['bpb']
   if metric.is_accuracy:
