@@ -76,8 +76,25 @@ def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:
   """
   check_evaluator(config)
   workdir = config.eval.long_ppl_evaluator
-  evaluator = saved_config(workdir)
-  check_corpus(evaluator, config, corpus, workdir)
-  model, _ = restore(evaluator, corpus, workdir)
-  function = compiled(token_nll, evaluator)
-  return lambda tokens_BT: function(model, tokens_BT)
+  check_corpus(saved_config(workdir), config, corpus, workdir)
+  return _likelihoods(workdir, corpus)
+
+
+def likelihoods(workdir: str | Path) -> TokenFunction:
+  """Returns the likelihoods (tokens_BT) -> nats_BT of the run in `workdir`, as its last checkpoint
+  and its own attention give them, for `scoring.score`. Raises `UserError`.
+  """
+  config = saved_config(workdir)
+  return _likelihoods(workdir, data.source(config.data, config.eval.split))
+
+
+def _likelihoods(workdir: str | Path, corpus: data.Corpus | data.TaskCorpus) -> TokenFunction:
+  config = saved_config(workdir)
+  model, _ = restore(config, corpus, workdir)
+  function = compiled(token_nll, config)
+
+  def nll(tokens_BT):
+    with jax.default_matmul_precision('highest'):
+      return function(model, tokens_BT)
+
+  return nll
