@@ -298,6 +298,8 @@ def test_what_cannot_be_scored_is_refused(documents, refused):
 # Tests with a real model.
 
 
+# The other protocols are measured in test_long_ppl.py and test_attention_weights.py.
+PLAIN = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')
 TINY = {
   'model.layers': 2,
   'model.model_dim': 16,
@@ -356,7 +358,7 @@ def overlaid(c, **overrides):
 
 def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   everything = {
-    'eval.protocols': config.PROTOCOLS,
+    'eval.protocols': PLAIN,
     'eval.controls': tuple(config.CONTROLS),
     'eval.sink_tokens': 2,
     'eval.stride': 5,

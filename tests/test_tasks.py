@@ -64,7 +64,12 @@ FIRST = (
   'needle/needles=3/values=2/queries=2',
   'hops/hops=4/chains=1',
 )
-VARIANTS = (*FIRST, *NEWER)
+ALIGNED = (
+  'needle/distance=24',
+  'needle/needles=2/distance=1/key_symbols=2',
+  'needle/haystack=needles/distance=12/value_symbols=2',
+)
+VARIANTS = (*FIRST, *NEWER, *ALIGNED)
 
 
 @pytest.fixture(scope='module')
@@ -471,6 +476,27 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
   assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
 
 
+@pytest.mark.parametrize('text', ALIGNED)
+def test_the_needle_stays_at_its_distance_while_the_text_before_it_grows(make, text):
+  task = make(text)
+  for length in (task.shortest, task.shortest + 7, 150, 400):
+    behind = []
+    for index in range(40):
+      example = task.example('test', 0, index, length, length)
+      words = [task.token_names[token] for token in example.tokens_T]
+      text_of, key = words[: words.index('?')], words[words.index('?') + 1 :][: task.key_symbols]
+      pairs = [
+        text_of[at : at + task.key_symbols] == key and text_of[at][0] == 'k'
+        for at in range(len(text_of))
+      ]
+      assert np.flatnonzero(pairs).tolist() == [len(text_of) - task.distance - task.pair]
+      assert example.depth is None
+      behind.append(sum(word[0] == 'k' for word in text_of[len(text_of) - task.distance :]))
+    if text == 'needle/distance=24':  # others are anywhere, also behind
+      share = 24 / (len(text_of) - 2)
+      assert np.mean(behind) == pytest.approx(3 * share, abs=3 * (3 * share / 40) ** 0.5)
+
+
 def test_gaps_of_recall_are_even_or_short(make):
   """At power 0.01 the density is nearly 1 / gap, so half of all gaps lie below the square root of
   the longest.
@@ -516,6 +542,7 @@ def test_the_key_is_needed_where_values_are_distinct(make):
   ('variants', 'expected'),
   [
     (FIRST, '6306c3aa8f5afc4ab275b0862570eed64b598fc57084fe62849c602f6cc8d5f5'),
+    (ALIGNED, '97e612507c344825ee9f0115ca95ecc6882db6fc9bce1b309dea6aaea8adaf78'),
     (NEWER, 'a35c3774ab345e4864036b7e129e04b52585e4d175c0f9ec417392dd08db62d2'),
   ],
 )
@@ -556,6 +583,9 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
     ('selective_copy/items=1', 'items=1; allowed: 2 or more'),
     ('passkey/style=poem', "style='poem'; allowed: symbols, sentences"),
     ('needle/haystack=hay', "haystack='hay'; allowed: fillers, needles"),
+    ('needle/distance=-1', 'distance=-1; allowed: 0 or more'),
+    ('needle/distance=9/queries=2', 'distance=9; allowed: with queries=1 and values=1'),
+    ('needle/haystack=needles/distance=9', 'distance=9; allowed: a multiple of 2, the tokens of'),
     ('needle/distinct=1', 'distinct=1; allowed: True, False'),
     ('needle/distinct=True/symbols=3', 'symbols=3; allowed: 4 or more'),
     ('needle/haystack=needles/keys=4', 'keys=4; allowed: 5 or more'),

@@ -134,8 +134,8 @@ class Layer(nnx.Module):
     """
     attend_to = functools.partial(self._attend, enc=enc, attend_by=attend_by)
     if self.is_parallel:  # GPT-NeoX (Black et al. 2022, arXiv:2204.06745, sect. 2.1)
-      mixed_BTD = attend_to(self.attention_norm(x_BTD))
-      return x_BTD + mixed_BTD + self._mlp(self.mlp_norm(x_BTD))
+      mixed_BTD = attend_to(self.block_input(x_BTD, 'attention'))
+      return x_BTD + mixed_BTD + self._mlp(self.block_input(x_BTD, 'mlp'))
     x_BTD = self._block(x_BTD, 'attention', attend_to)
     return self._block(x_BTD, 'mlp', self._mlp)
 
@@ -147,14 +147,20 @@ class Layer(nnx.Module):
     of Gemma 2 (arXiv:2408.00118).
     """
     norm, placement = getattr(self, f'{name}_norm'), self.norm_placement
-    y_BTD = function(norm(x_BTD) if placement in ('pre', 'sandwich') else x_BTD)
+    y_BTD = function(self.block_input(x_BTD, name))
     if placement == 'output':
       y_BTD = norm(y_BTD)
     if placement == 'sandwich':
       y_BTD = getattr(self, f'{name}_output_norm')(y_BTD)
     return norm(x_BTD + y_BTD) if placement == 'post' else x_BTD + y_BTD
 
-  def _attend(self, y_BTD, enc, attend_by):
+  def block_input(self, x_BTD, name):
+    """What the block 'attention' or 'mlp' reads of x: normalized, if norms stand before blocks."""
+    is_first = self.norm_placement in ('pre', 'sandwich')
+    return getattr(self, f'{name}_norm')(x_BTD) if is_first else x_BTD
+
+  def project_heads(self, y_BTD, enc):
+    """Queries [B, T, H, K], keys and values [B, T, G, K] of what attention reads, y [B, T, D]."""
     H, G, K = self.sizes
     B, T, _ = y_BTD.shape
     q_BTHK = _heads(project(y_BTD, self.w_q, self.b_q), H, self.q_norm)
@@ -165,7 +171,11 @@ class Layer(nnx.Module):
       v_BTGK = k_BTGK
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
-    o_BTHK = attend_by(q_BTHK, k_BTGK, v_BTGK, y_BTD)
+    return q_BTHK, k_BTGK, v_BTGK
+
+  def _attend(self, y_BTD, enc, attend_by):
+    B, T, _ = y_BTD.shape
+    o_BTHK = attend_by(*self.project_heads(y_BTD, enc), y_BTD)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
     return project(o_BTHK.reshape(B, T, -1), self.w_o, self.b_o)

@@ -14,10 +14,11 @@ MAX_LOGITS = 2**26  # numbers; 256 MiB of float32
 
 def token_logits(model: LM, tokens_BT, **options):
   """Logits [B, T, V] of every token given those before it in its window: see `token_nll`."""
-  return model.logits(_token_hidden(model, tokens_BT, **options))
+  return model.logits(token_hidden(model, tokens_BT, **options))
 
 
-def _token_hidden(model: LM, tokens_BT, *, token_positions=None, **options):
+def token_hidden(model: LM, tokens_BT, *, token_positions=None, **options):
+  """What `LM.hidden` returns, with the inputs and options of `token_nll`."""
   inputs_BT = _after_bos(tokens_BT, model.bos)
   if token_positions is not None:
     options['position_ids'] = _after_bos(token_positions, 0)
@@ -53,7 +54,7 @@ def token_nll(model: LM, tokens_BT, **options):
   Returns:
     float32 [B, T].
   """
-  hidden_BTD = _token_hidden(model, tokens_BT, **options)
+  hidden_BTD = token_hidden(model, tokens_BT, **options)
   B, T = tokens_BT.shape
   size = max(1, min(T, MAX_LOGITS // (B * model.vocab)))
   if size == T:

@@ -91,6 +91,8 @@ METRICS = {
     ),
     Metric('token_accuracy', 'Share of answers right', '{:.3f}', max, chance='token_chance'),
     Metric('symbol_nats', 'Nats per answer', '{:.3f}', min, chance='nats_chance'),
+    Metric('sink_rate', 'Share of heads with an attention sink', '{:.3f}', None),
+    Metric('attention_distance', 'Mean attention distance in tokens', '{:.1f}', None),
     Metric('gradient', 'Share of the gradient', '{:.3f}', None),
   )
 }

@@ -60,8 +60,8 @@ class SeedScore(NamedTuple):
 
   @property
   def amount(self) -> int:
-    """The number of tokens, or of rows where rows carry values: an incomplete score has less."""
-    return sum(1 if row['tokens'] is None else row['tokens'] for row in self.rows)
+    """The number of tokens, or of rows where that is none: an incomplete score has less."""
+    return sum(_tokens_of_all_models(row) or 1 for row in self.rows)
 
   @property
   def documents(self) -> int:
@@ -77,6 +77,11 @@ class SeedScore(NamedTuple):
   def value(self, metric: Metric) -> float | None:
     """The score; None where a status stands in its place."""
     return metric.score(*_add(map(metric.sums, self.rows))) if self.status == 'ok' else None
+
+
+def _tokens_of_all_models(row: dict) -> int | None:
+  """How many tokens every model scores in this row; None where values or models decide that."""
+  return None if row['protocol'] in row_schema.CHOSEN_BY_MODEL else row['tokens']
 
 
 def _add(pairs: Iterable[tuple[float, float]]) -> tuple[float, ...]:

@@ -32,6 +32,10 @@ class Needle(Task):
   uuids): k3 k1 v7 v0. With `haystack` = 'needles' there are no fillers: the text is needles all
   through, the others with keys that nothing asks for.
 
+  With `distance`, the needle asked for ends so many tokens before the question at every length, and
+  what grows with the length is the text before it (NoLiMa's aligned depth, Modarressi et al. 2025,
+  arXiv:2502.05167): far away and in a long context are told apart. 0: depths in turn.
+
   RULER's tasks, in 1,000 to 16,000 tokens of text: multi-key 1 is needles=4, multi-key 2
   haystack='needles' with words and numbers, multi-key 3 the same with uuids, multi-value values=4,
   multi-query queries=4. They ask in English, take answers in any order, and draw depths anew where
@@ -48,6 +52,7 @@ class Needle(Task):
   value_symbols: int = 1
   distinct: bool = False
   haystack: str = 'fillers'
+  distance: int = 0
 
   def __post_init__(self):
     self.require_at_least(1, 'needles', 'values', 'queries', 'fillers')
@@ -69,7 +74,17 @@ class Needle(Task):
     self.overhead = count * self.pair
     self.overhead += self.queries * (1 + self.key_symbols + self.values * self.value_symbols)
     self.unit = self.pair if self.of_needles else 1
-    self.shortest = self.overhead + (4 * self.pair if self.of_needles else 8)
+    self._check_distance()
+    self.shortest = self.overhead + max(4 * self.pair if self.of_needles else 8, self.distance)
+
+  def _check_distance(self) -> None:
+    """Raises ValueError for a distance at which no needle can lie."""
+    self.require_at_least(0, 'distance')
+    if self.distance % self.unit:
+      allowed = f'a multiple of {self.unit}, the tokens of a needle, since they are the haystack'
+      raise ValueError(f'distance={self.distance}; allowed: {allowed}')
+    if self.distance and (self.queries, self.values) != (1, 1):
+      raise ValueError(f'distance={self.distance}; allowed: with queries=1 and values=1')
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     keys = draw_codes(rng, self.keys, self.key_symbols, self.needles)
@@ -79,7 +94,9 @@ class Needle(Task):
     values = self._values(rng, count, self.distinct)
     gaps = np.sort(rng.integers(size + 1, size=count))  # what stands before each needle
     depth = None
-    if self.queries == self.values == 1:
+    if self.distance:
+      gaps, owners = self._at_distance(rng, size)
+    elif self.queries == self.values == 1:
       depth = DEPTHS[index % len(DEPTHS)]
       gaps[owners == 0] = round(size * depth / 100)
       order = np.argsort(gaps, kind='stable')
@@ -92,6 +109,21 @@ class Needle(Task):
       segments += [([len(self.token_names) - 1], 0), (keys[asked], 0)]
       segments += [(values[owners == asked], self.symbols)]
     return join_segments(*segments, depth=depth)
+
+  def _at_distance(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What stands before each needle, and which one it is, where number 0 has its `distance`.
+
+    The others are as likely to come after it as if they were put anywhere in the text.
+    """
+    others = self.needles - 1
+    text = size * self.unit + others * self.pair
+    most = min(others, self.distance // self.pair)
+    after = min(int(rng.binomial(others, self.distance / text)), most)
+    gap = size - (self.distance - after * self.pair) // self.unit
+    before_it = np.sort(rng.integers(gap + 1, size=others - after))
+    behind_it = np.sort(rng.integers(gap, size + 1, size=after))
+    owners = np.insert(rng.permutation(others) + 1, others - after, 0)
+    return np.concatenate([before_it, [gap], behind_it]), owners
 
   def _values(self, rng: np.random.Generator, count: int, distinct: bool) -> np.ndarray:
     """The tokens of `count` values, [count, value_symbols]."""
