@@ -20,8 +20,11 @@ CONTROLS = {
 }
 
 
-def caption(*scores) -> str:
-  """The caption of a table of `scores.Scores`: what was measured, how, on what, which seeds."""
+def caption(*scores, seeds: str = '') -> str:
+  """The caption of a table of `scores.Scores`: what was measured, how, on what, which seeds.
+
+  `seeds` stands in the place of the sentence on seeds: a figure shows them in another way.
+  """
   rows = [row for group in scores for row in group.exemplar_row.values()]
   steps, train_length = (
     join_unique(row[name] for row in rows) for name in ('step', 'train_length')
@@ -29,7 +32,7 @@ def caption(*scores) -> str:
   metric = scores[0].metric
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seed_caption(sorted({seed for group in scores for seed in group.seeds}))}. '
+    f'{seeds or seed_caption(sorted({seed for group in scores for seed in group.seeds}))}. '
     f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption}'
@@ -65,6 +68,13 @@ def seed_caption(seeds: list[int]) -> str:
   """'Seed 0', or 'Mean ± standard deviation over seeds 0, 1'."""
   start = 'Mean ± standard deviation over seeds' if len(seeds) > 1 else 'Seed'
   return f'{start} {join_unique(seeds)}'
+
+
+def drawn_seeds(seeds: list[int], what: str, beside: str = '') -> str:
+  """'Seed 0', or what is drawn of several: 'Lines: means over seeds 0, 1; bands: ...'."""
+  if len(seeds) < 2:
+    return f'Seed {join_unique(seeds)}'
+  return f'{what} seeds {join_unique(seeds)}' + (beside and f'; {beside}')
 
 
 def join_unique(values: Iterable[object]) -> str:

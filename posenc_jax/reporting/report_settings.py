@@ -27,7 +27,7 @@ FIGURE_NAME = re.compile(r'\w[\w .,=+-]{0,59}')
 LENGTHS = {'form': 'lengths'}  # the form that settings without one have
 
 
-def _are_protocols(value: object) -> bool:
+def _are_names(value: object) -> bool:
   return type(value) is list and 0 < len(value) <= MOST and all(is_text(v, LONGEST) for v in value)
 
 
@@ -39,7 +39,8 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
     (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
-  'protocols': (_are_protocols, "one or more names, such as ('last_k',)"),
+  'protocols': (_are_names, "one or more names, such as ('last_k',)"),
+  'references': (_are_names, 'one or more labels of lines'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
   'smooth': (lambda value: is_count(value) and value <= 1000, 'bins on either side, 0 to 1000'),

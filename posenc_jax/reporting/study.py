@@ -86,7 +86,7 @@ class Report:
     print(visible(f'{out}/table.md, .tex, .csv'))
 
   def write_figures(self) -> None:
-    """Writes `NAME.png` for each figure. Raises Stopped where they cannot be written."""
+    """Writes `NAME.png` and `NAME.pdf` for each figure. Raises Stopped where that cannot be."""
     for name in self.figures:
       self.write_figure(name)
 
@@ -94,7 +94,7 @@ class Report:
     """Writes the figure `name`."""
     figure = figures.draw(rows.read(self.folder), self.runs, **self.figures[name])
     with one_line_errors(ELSEWHERE):
-      figures.save(figure, self._made_out() / f'{name}.png')
+      figures.save(figure, self._made_out() / name)
 
   def _made_out(self) -> Path:
     if self.out is None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from posenc_jax.reporting.colors import COLORS
+from posenc_jax.reporting.colors import Look
 from posenc_jax.reporting.html import style
-from posenc_jax.reporting.series import Series
+from posenc_jax.reporting.series import Series, looks_of
 
 NOTHING = 'nothing'
 MARGIN = 46  # pixels left of the plot: an axis title and its numbers
@@ -30,10 +30,11 @@ def draw(shown: Sequence[Series]) -> go.Figure:
 
   Pointing at a line shows its mean, deviation and every seed.
   """
-  lines = list(dict.fromkeys(line for series in shown for line in series.curves))
+  looks = looks_of(shown)
+  lines = list(looks)
   figure = style.figure(500 + 9 * len(lines), showlegend=True)
   for rank, line in enumerate(lines):
-    figure.add_traces(_traces(shown[0], line, rank))
+    figure.add_traces(_traces(shown[0], line, rank, looks[line]))
   has_chance = any(series.chance for series in shown)
   if has_chance:
     dots = dict(color=style.GREY, width=1.4, dash='dot')
@@ -49,21 +50,20 @@ def draw(shown: Sequence[Series]) -> go.Figure:
   return figure
 
 
-def _traces(series: Series, line: str, rank: int) -> list[go.Scatter]:
+def _traces(series: Series, line: str, rank: int, look: Look) -> list[go.Scatter]:
   """Band or seeds, line, and dashed line: a group of the legend, which come and go together."""
-  color, symbol = (some[rank % len(some)] for some in (COLORS, style.SYMBOLS))
   group = dict(legendgroup=str(rank), name=style.text(line))
-  spread = dict(fill='toself', fillcolor=style.fade(color, 0.15), line=dict(width=0))
+  spread = dict(fill='toself', fillcolor=style.fade(look.color, 0.15), line=dict(width=0))
   if series.scores.metric.is_accuracy:
-    spread = dict(line=dict(color=style.fade(color, 0.5), width=SEED_WIDTH))
+    spread = dict(line=dict(color=style.fade(look.color, 0.5), width=SEED_WIDTH))
   spread |= dict(mode='lines', hoverinfo='skip', showlegend=False)
   solid = dict(
     mode='lines+markers',
-    line=dict(color=color, width=2.2),
-    marker=dict(symbol=symbol, size=8, line=dict(color='white', width=0.8)),
+    line=dict(color=look.color, width=2.2),
+    marker=dict(symbol=style.SYMBOLS[look.marker], size=8, line=dict(color='white', width=0.8)),
     hovertemplate=HOVER,
   )
-  dashes = dict(color=color, width=1.6, dash='dash')
+  dashes = dict(color=look.color, width=1.6, dash='dash')
   dashed = dict(mode='lines', line=dashes, hovertemplate=HOVER, showlegend=False)
   return [
     go.Scatter(**spread_trace(series, line), **group, **spread),
