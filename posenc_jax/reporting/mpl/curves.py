@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable
 
-from posenc_jax.reporting.captions import caption, drawn_seeds
+from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.mpl.axes import Name, check_number, name_lines, strip_spines, write_notes
 from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of, position_series
@@ -107,9 +107,9 @@ def new_figure(width: float, height: float):
 def curve_caption(series: Series) -> str:
   """The caption of a figure of these curves."""
   spread = 'bands: one standard deviation'
-  if series.scores.metric.is_accuracy:
+  if series.scores.metric.shows_seeds:
     spread = 'thin: each seed'
-  return caption(series.scores, seeds=drawn_seeds(series.scores.seeds, 'Lines: means over', spread))
+  return caption(series.scores, drawn=f'Lines: means over {{}}; {spread}')
 
 
 def line_looks(series: Series, references: Collection[str] = ()) -> dict[str, dict]:
@@ -134,17 +134,20 @@ def draw_curves(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple
   ends = {}
   for line, curve in series.curves.items():
     points = [point for point in zip(curve.x, curve.mean, strict=True) if point[1] is not None]
-    color = looks[line]['color']
-    if series.scores.metric.is_accuracy:
+    color, shows_seeds = looks[line]['color'], series.scores.metric.shows_seeds
+    if shows_seeds:
       # Seeds learn a task or do not, and a deviation would hide which.
       for values in curve.by_seed.values():
         plot_numbers(axes, curve.x, values, color=color, linewidth=0.9, alpha=0.5, zorder=1.5)
+        # the name of a line without a mean, as no seed has learned, stands beside a seed
+        scored = [(x, y) for x, y in zip(curve.x, values, strict=True) if isinstance(y, float)]
+        ends |= {line: scored[-1]} if scored else {}
     if points:
       # a single point would be hidden by the lines that go on
       over = {'zorder': 4} if len(points) == 1 else {}
       plot_numbers(axes, curve.x, curve.mean, label=line, **looks[line], **over)
       ends[line] = points[-1]
-    if points and not series.scores.metric.is_accuracy:
+    if points and not shows_seeds:
       low, high = zip(*(ends_of for ends_of in curve.band if ends_of), strict=True)
       xs = [x for x, _ in points]
       axes.fill_between(xs, low, high, color=color, alpha=0.15, linewidth=0)
@@ -186,12 +189,17 @@ def shade_training(axes, train_lengths: list[int]) -> None:
 
 
 def score_axis(axes, series: Series) -> None:
-  """Makes the y axis one from 0 to 1 for accuracies, else logarithmic."""
+  """Makes the y axis one from 0 to 1 for accuracies, from 0 for other scores of tasks, else
+  logarithmic.
+  """
   from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
   axes.set_ylabel(series.y_title)
   if series.scores.metric.is_accuracy:
     axes.set_ylim(-0.02, 1.04)
+    return
+  if series.scores.metric.shows_seeds:
+    axes.set_ylim(bottom=0)  # a model that is sure of all answers has 0 nats
     return
   axes.set_yscale('log')
   low, high = axes.get_ylim()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.captions import caption, drawn_seeds
+from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.metrics import DASH, Metric
 from posenc_jax.reporting.mpl.axes import shorten, write_notes
@@ -63,7 +63,7 @@ def heat_map(
     train_length = scores.exemplar_row[line]['train_length']
     _draw_cells(panel, _worst(scores, line, lengths, depths), scores.metric)
     _name_cells(panel, lengths, depths, train_length)
-    _name_panel(panel, shorten(line), _whole(scores, line), look_of[line])
+    _name_panel(panel, shorten(scores.label(line)), _whole(scores, line), look_of[line])
     seen = sum(length <= train_length for length in lengths)
     if 0 < seen < len(lengths):
       panel.axvline(seen - 0.5, color='#1a1a1a', linestyle=':', linewidth=1.6)
@@ -72,8 +72,7 @@ def heat_map(
   title = f'{scores.title}: {scores.metric.title.lower()} by depth and length'
   figure.suptitle(title, x=0.01, ha='left', weight='bold')
   note = 'Across: length in training lengths L and in tokens; dotted: L.'
-  seeds = drawn_seeds(scores.seeds, 'Cells: the worst of')
-  notes = [note, caption(scores, seeds=seeds), *scores.notes]
+  notes = [note, caption(scores, drawn='Cells: the worst of {}'), *scores.notes]
   write_notes(figure, notes, round(15 * width))
   return figure
 
