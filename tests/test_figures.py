@@ -118,7 +118,44 @@ BITS = {
 )
 def test_the_title_says_what_the_rows_say(lines, title):
   figure = figures.draw(rows_of({line: BITS[line] for line in lines}))
-  assert figure.get_suptitle().startswith(title)
+  assert figure.get_suptitle().replace('\n', ' ').startswith(title)
+
+
+SHARES = {
+  'keeps': {8: [1.0, 0.8], 16: [0.9, 0.8], 64: [0.9, 0.7]},  # 0.8 of 0.9
+  'forgets': {8: [1.0, 1.0], 16: [1.0, 1.0], 64: [0.8, 0.8]},
+  'guesses': {8: [0.1, 0.1], 16: [0.1, 0.1], 64: [0.1, 0.1]},
+  'fails': {8: [1.0, 1.0], 16: [1.0, 1.0], 64: [1.0, 'not_finite']},
+}
+
+
+def shares(lines, **more):
+  """Rows of a task in which guessing scores 0.1."""
+  fields = dict(protocol='copy', k=None, document=None) | more
+  return [
+    row(line, seed, n, **fields, **score)
+    for line in lines
+    for n, values in SHARES[line].items()
+    for seed, value in enumerate(values)
+    for score in (
+      dict(metric='exact_match', **{'status' if isinstance(value, str) else 'value': value}),
+      dict(metric='chance', value=0.1),
+    )
+  ]
+
+
+@pytest.mark.parametrize(
+  ('lines', 'more', 'title'),
+  [
+    (SHARES, {}, 'copy: of 4 encodings, 1 keeps 85 % of its exact match at L up to 8 L'),
+    (['guesses', 'fails'], {}, 'copy: of 2 encodings, none keeps 85 % of its exact match at L'),
+    (['keeps'], {'train_length': 64}, 'Extrapolation, copy'),
+    (['keeps'], {'train_length': 4}, 'Extrapolation, copy'),
+  ],
+)
+def test_the_title_says_which_accuracies_are_kept(lines, more, title):
+  figure = figures.draw(shares(lines, **more), protocol='copy', metric='exact_match')
+  assert figure.get_suptitle().replace('\n', ' ').startswith(title)
 
 
 def test_lines_that_leave_the_panel_end_with_an_arrow_where_they_leave():

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from posenc_jax.reporting.series import Curve, Series
 
 MARGIN = 0.01  # bits per byte: a score that is nearer than this to another is as good as it
+KEPT = 0.85  # of an accuracy: what is called kept (Modarressi et al. 2025, NoLiMa)
 
 
 def base_length(series: Series, line: str, references: Collection[str] = ()) -> int:
@@ -92,11 +93,41 @@ def finding(series: Series, changes: dict[str, Curve], references: Collection[st
   if len(rows) == 1:
     stays = 'stays' if staying else 'does not stay'
     return f'{next(iter(rows))} {stays} {bound.format("its")}' + '; it gains' * len(gaining)
-  are_encodings = len({row['encoding'] for row in rows.values()}) == len(rows)
   return (
-    f'Of {len(rows)} {"encodings" if are_encodings else "lines"}, {_count(staying, "stay")} '
+    f'{_lines(rows)}, {_count(staying, "stay")} '
     f'{bound.format("its" if len(staying) < 2 else "their")}; {_count(gaining, "gain")}'
   )
+
+
+def accuracy_finding(series: Series, references: Collection[str] = ()) -> str:
+  """A sentence on how many lines keep KEPT of an accuracy at L at all lengths beyond it.
+
+  Means are over the seeds that have learned; a line that is no better than guessing at L has
+  nothing to keep. '' without a length beyond L, or where training lengths differ.
+  """
+  train_lengths = train_lengths_of(series, references)
+  columns, scores = series.scores.columns, series.scores
+  if len(train_lengths) != 1 or train_lengths[0] not in columns or columns[-1] == train_lengths[0]:
+    return ''
+  (base,) = train_lengths
+  at_base = columns.index(base)
+  rows = {line: row for line, row in scores.exemplar_row.items() if line not in references}
+  keeping = []
+  for line in rows:
+    own, *others = series.curves[line].mean[at_base:]
+    if own is not None and own > series.chance.get(base, 0) and None not in others:
+      keeping += [line] * (min(others) >= KEPT * own)
+  verb = f'{_count(keeping, "keep")} {KEPT:.0%} of {"its" if len(keeping) < 2 else "their"}'
+  return (
+    f'{scores.title}: {_lines(rows).lower()}, {verb.replace("%", " %")} '
+    f'{series.y_title} at L up to {columns[-1] / base:g} L'
+  )
+
+
+def _lines(rows: dict[str, dict]) -> str:
+  """'Of 9 encodings', or 'Of 9 lines' where an encoding has several."""
+  are_encodings = len({row['encoding'] for row in rows.values()}) == len(rows)
+  return f'Of {len(rows)} {"encodings" if are_encodings else "lines"}'
 
 
 def _count(lines: list[str], verb: str) -> str:

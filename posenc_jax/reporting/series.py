@@ -90,6 +90,12 @@ def looks_of(shown: Iterable[Series]) -> dict[str, Look]:
   )
 
 
+def multiple_of(length: float, train_length: float = 1) -> str:
+  """The length in training lengths: 'L', '0.75 L', '32 L'."""
+  number = f'{round(length / train_length, 2):g}'
+  return 'L' if number == '1' else f'{number} L'
+
+
 def length_series(scores: Scores, rows: Iterable[dict]) -> Series:
   """Score against evaluation length; `rows` may hold what guessing scores."""
   chance = chance_scores(rows, scores)

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from posenc_jax.reporting.colors import Look
 from posenc_jax.reporting.html import style
-from posenc_jax.reporting.series import Series, looks_of
+from posenc_jax.reporting.series import Series, looks_of, multiple_of
 
 NOTHING = 'nothing'
 MARGIN = 46  # pixels left of the plot: an axis title and its numbers
@@ -40,7 +40,7 @@ def draw(shown: Sequence[Series]) -> go.Figure:
     dots = dict(color=style.GREY, width=1.4, dash='dot')
     trace = dict(name='chance', mode='lines', line=dots, hovertemplate=HOVER)
     figure.add_trace(go.Scatter(**chance_trace(shown[0]), **trace))
-  legend = dict(orientation='h', x=0, y=-0.15, yanchor='top', font=dict(size=12), itemwidth=30)
+  legend = dict(orientation='h', x=0, y=-0.19, yanchor='top', font=dict(size=12), itemwidth=30)
   figure.update_layout(
     updatemenus=_menus(shown, lines, has_chance),
     legend=dict(tracegroupgap=0, **legend),
@@ -144,6 +144,11 @@ def _axes(figure: go.Figure, shown: Sequence[Series]) -> None:
   if lengths[-1] >= 10_000:
     title = title.replace(')', '; k: 1,024)')
     names = [f'{n // 1024}k' if n >= 10_000 and n % 1024 == 0 else str(n) for n in lengths]
+  if len(train_lengths) == 1:
+    title = title.replace('(', '(training lengths L, ')
+    names = [
+      f'{multiple_of(n, *train_lengths)}<br>{name}' for n, name in zip(lengths, names, strict=True)
+    ]
   figure.update_xaxes(
     type='log',
     range=[low - room, high + room],

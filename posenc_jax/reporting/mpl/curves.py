@@ -8,7 +8,7 @@ from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.mpl.axes import Name, check_number, name_lines, strip_spines, write_notes
 from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of, position_series
 
-MANY = 12  # a curve of more points has no markers
+MARKED = 12  # a curve of more points has markers at about so many of them
 COVERED = 0.99  # the share of the gradient that is called the receptive field
 DASHED = {'marker': '', 'linewidth': 1.2, 'linestyle': '--'}
 WINDOWED = 'Dashed: attention windowed at the training length.'
@@ -166,7 +166,7 @@ def plot_numbers(axes, xs: list, values: list, **style) -> None:
   points = [(x, y) for x, y in zip(xs, values, strict=True) if isinstance(y, float)]
   if points:
     style = {'linewidth': 1.8, 'markeredgecolor': 'white', 'markeredgewidth': 0.7} | style
-    axes.plot(*zip(*points, strict=True), **style | ({'marker': ''} if len(points) > MANY else {}))
+    axes.plot(*zip(*points, strict=True), markevery=math.ceil(len(points) / MARKED), **style)
 
 
 def shade_training(axes, train_lengths: list[int]) -> None:

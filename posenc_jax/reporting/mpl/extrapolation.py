@@ -1,6 +1,7 @@
 """The figure of scores by evaluation length; of likelihoods also of their change from L on."""
 
 import math
+import textwrap
 from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.colors import GREY
@@ -19,13 +20,14 @@ from posenc_jax.reporting.mpl.curves import (
 )
 from posenc_jax.reporting.own_changes import (
   MARGIN,
+  accuracy_finding,
   base_length,
   finding,
   own_changes,
   train_lengths_of,
 )
 from posenc_jax.reporting.scores import collect
-from posenc_jax.reporting.series import Curve, Series, length_series
+from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of
 
 N_GRAM = 'n-gram'  # how labels of the lines begin that no encoding has
 LOWEST, HIGHEST = -0.05, 0.3  # bits a byte, of the panel of changes
@@ -87,6 +89,9 @@ def lengths(
   title = series.title
   if goes_beyond and len(train_lengths) == 1:
     title = finding(bits, changes, grey)
+  elif series.scores.metric.is_accuracy:
+    title = accuracy_finding(series, grey) or title
+  title = '\n'.join(textwrap.wrap(title, 115 if goes_beyond else 80))
   figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
   if grey:
     notes.append('Grey: references.')
@@ -189,12 +194,6 @@ def _leaves(xs: tuple[float, ...], ys: tuple[float, ...], border: float) -> floa
   i = max(i for i, y in enumerate(ys) if (y > border) != (ys[-1] > border) or y == border)
   share = (border - ys[i]) / (ys[i + 1] - ys[i])
   return math.exp((1 - share) * math.log(xs[i]) + share * math.log(xs[i + 1]))
-
-
-def multiple_of(length: float, train_length: float = 1) -> str:
-  """The length in training lengths: 'L', '0.75 L', '32 L'."""
-  number = f'{round(length / train_length, 2):g}'
-  return 'L' if number == '1' else f'{number} L'
 
 
 def _length_axis(axes, columns: list[int], train_lengths: list[int], inches: float) -> None:

@@ -8,8 +8,8 @@ from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.metrics import DASH, Metric
 from posenc_jax.reporting.mpl.axes import shorten, write_notes
-from posenc_jax.reporting.mpl.extrapolation import multiple_of
 from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.series import multiple_of
 
 PANELS = 3  # side by side
 MOST_AREA = 1200  # square inches: 48 million pixels
