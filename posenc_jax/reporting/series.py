@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.chance import chance_scores
+from posenc_jax.reporting.colors import Look, looks
 from posenc_jax.reporting.scores import LINE, Scores, SeedScore, collect
 
 
@@ -33,6 +34,14 @@ class Curve:
     return [statistics.fmean(values) if values else None for values in self.values]
 
   @property
+  def spread(self) -> list[float | None]:
+    """One standard deviation over seeds; 0 of a single seed."""
+    return [
+      (statistics.stdev(values) if len(values) > 1 else 0.0) if values else None
+      for values in self.values
+    ]
+
+  @property
   def band(self) -> list[tuple[float, float] | None]:
     """(low, high) of one standard deviation about each mean.
 
@@ -40,12 +49,11 @@ class Curve:
     seed.
     """
     ends = []
-    for mean, values in zip(self.mean, self.values, strict=True):
+    for mean, spread, values in zip(self.mean, self.spread, self.values, strict=True):
       if mean is None:
         ends.append(None)
-        continue
-      spread = statistics.stdev(values) if len(values) > 1 else 0.0
-      ends.append((mean - spread if spread < mean else min(values), mean + spread))
+      else:
+        ends.append((mean - spread if spread < mean else min(values), mean + spread))
     return ends
 
 
@@ -73,6 +81,19 @@ class Series:
   @property
   def y_title(self) -> str:
     return self.scores.metric.title.lower()
+
+
+def looks_of(shown: Iterable[Series]) -> dict[str, Look]:
+  """The look of every line of these series."""
+  return looks(
+    {line: row['label'] for series in shown for line, row in series.scores.exemplar_row.items()}
+  )
+
+
+def multiple_of(length: float, train_length: float = 1) -> str:
+  """The length in training lengths: 'L', '0.75 L', '32 L'."""
+  number = f'{round(length / train_length, 2):g}'
+  return 'L' if number == '1' else f'{number} L'
 
 
 def length_series(scores: Scores, rows: Iterable[dict]) -> Series:
