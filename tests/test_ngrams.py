@@ -3,12 +3,19 @@ a loop over it.
 """
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from posenc_jax.data import history, overlap
+from posenc_jax import config, data, storage
+from posenc_jax.data import history, ngrams, overlap
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import ngram, row_schema
+from posenc_jax.reporting.study import Report
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
 VOCAB = 5  # tokens 0 to 3, and BOS
 BOS = VOCAB - 1
@@ -172,3 +179,79 @@ def test_overlap_of_a_sample_is_that_of_all(monkeypatch):
   train = rng.integers(0, 256, 40_000, np.uint8).tobytes()
   test = train[:10_000] + rng.integers(0, 256, 10_000, np.uint8).tobytes()
   assert overlap.shared([train], [test])[64] == pytest.approx(0.5, abs=0.05)
+
+
+# Lines of tables
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+  """A config of text in a folder: 12 windows of 20 bytes to train on, each of which is known."""
+  folder = tmp_path_factory.mktemp('text')
+  rng = np.random.default_rng(9)
+  for split, sizes in (('train', (130, 130)), ('validation', (50,)), ('test', (90, 70, 80))):
+    (folder / split).mkdir()
+    for number, size in enumerate(sizes):
+      text = bytes(rng.choice(list(b'abc '), size).tolist())
+      (folder / split / f'{number}.txt').write_bytes(text)
+  changes = {
+    'data.corpus': str(folder),
+    'train.length': 20,
+    'train.batch': 4,
+    'train.steps': 3,
+    'optim.warmup': 0,
+    'eval.lengths': (20, 40),
+    'eval.k': 8,
+    'eval.documents': 0,
+    'eval.document_tokens': 0,
+    'eval.protocols': ('last_k', 'non_overlapping', 'receptive_field'),
+  }
+  return config.load(BASE, changes)
+
+
+def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
+  seeds = config.load(BASE, {**config.flat(study), 'seeds': (0, 1)})
+  for _ in range(2):
+    ngram.evaluate_ngram(seeds, tmp_path / 'ngram', 2, 'witten_bell', False)
+  for seed in (0, 1):
+    rows = storage.read_rows(tmp_path / f'ngram,seed={seed}' / 'eval.jsonl', row_schema.fault)
+    assert {row['label'] for row in rows} == {'n-gram (2 bytes)'}
+    assert len({row_schema.key(row) for row in rows}) == len(rows)
+    protocols = {(row['protocol'], row['control'], row['length']) for row in rows}
+    expected = {(p, None, n) for p in ('last_k', 'non_overlapping') for n in (20, 40)}
+    assert protocols == expected | {('last_k', 'windowed', n) for n in (20, 40)}
+    batches = data.source(study.data, 'train').batches(20, 4, seed)
+    windows = [window for step in range(3) for window in batches[step].tokens_BT]
+    model = ngrams.NGrams(windows, 2, 257)
+    test = data.source(study.data, 'test')
+    for row in rows:
+      if row['protocol'] == 'last_k':
+        text = np.array(test.tokens[list(test.names).index(row['document'])])
+        end = row['position'] + 8
+        nats = model.nats(text[None, end - row['length'] : end])[0, -8:]
+        assert row['nats'] == pytest.approx(nats.sum(), rel=1e-12)
+  assert 'receptive_field: not of an n-gram' in capsys.readouterr().out
+  report = Report(tmp_path)
+  assert 'n-gram (2 bytes)' in report.all_tables()[0].groups[0].lines[0][0].text
+
+
+def test_what_an_ngram_counts_is_named(study, tmp_path):
+  ngram.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
+  counted = storage.read_json(tmp_path / 'a' / ngram.FILE)
+  assert {name: counted[name] for name in ('context', 'tokens')} == {'context': 1, 'tokens': 260}
+  rows = storage.read_rows(tmp_path / 'a' / 'eval.jsonl')
+  assert rows[0]['label'] == 'n-gram (1 byte, Kneser-Ney, whole split)'
+  with pytest.raises(UserError, match=r'holds another n-gram: context \(there 1, here 2\)'):
+    ngram.evaluate_ngram(study, tmp_path / 'a', 2, 'kneser_ney', True)
+  storage.write_json(tmp_path / 'config.json', {})
+  with pytest.raises(UserError, match='holds a trained run; allowed: another workdir'):
+    ngram.evaluate_ngram(study, tmp_path, 2, 'kneser_ney', True)
+  task = config.load(BASE, {'data.corpus': 'task:copy', 'eval.protocols': ('answers',)})
+  for args, words in (
+    ((study, tmp_path / 'b', -1, 'witten_bell', True), '--context=-1; allowed: 0 to'),
+    ((study, tmp_path / 'b', 1, 'laplace', True), "--smoothing='laplace'; allowed: witten_bell"),
+    ((task, tmp_path / 'b', 1, 'witten_bell', True), "config.data.corpus='task:copy'; allowed"),
+  ):
+    with pytest.raises(UserError, match=words):
+      ngram.evaluate_ngram(*args)
+  assert not (tmp_path / 'b').exists()
