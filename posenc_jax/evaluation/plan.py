@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data
 from posenc_jax.config import CONTROLS, decides_results, differing_keys, flat
+from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import protocols
 from posenc_jax.evaluation.model_functions import gradient_norms
@@ -204,11 +205,30 @@ class Planner:
 
   def by_position(self, length: int) -> Iterator[Measurement]:
     controls = [control for control in self._eval.controls if 'by_position' in CONTROLS[control]]
+    places = {first: (slice(None), slice(first, end)) for first, end in protocols.log_bins(length)}
     for control in (None, *controls):
-      yield self._by_position(length, control)
+      yield self._by_place('by_position', length, control, places)
 
-  def _by_position(self, length: int, control: str | None) -> Measurement:
-    bins, inputs = protocols.log_bins(length), inputs_under(control, length, self._config)
+  def planted(self, length: int) -> Iterator[Measurement]:
+    """Letters of planted names, by the distance to what decides them; see `data.planted`. A row's
+    `position` is the shortest distance of an octave; 0: the names that are new in a window.
+    """
+    controls = [control for control in self._eval.controls if 'planted' in CONTROLS[control]]
+    windows = protocols.whole_windows(self._excerpts, length)
+    texts = (window.astype(np.uint8).tobytes() for window in windows)
+    places = protocols.by_octave(np.stack(list(map(distances, texts))))
+    if not places:
+      raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
+    for control in (None, *controls):
+      yield self._by_place('planted', length, control, places)
+
+  def _by_place(
+    self, protocol: str, length: int, control: str | None, places: dict[int, object]
+  ) -> Measurement:
+    """The measurement of whole windows with a row for each position in `places`, which says where
+    in the array [N, T] of all windows its tokens are.
+    """
+    inputs = inputs_under(control, length, self._config)
 
     def score(nll, rows):
       tokens_NT = protocols.whole_windows(self._excerpts, length)
@@ -217,14 +237,14 @@ class Planner:
         nats_NT = protocols.by_position(nll, tokens_NT, size)
       else:
         nats_NT = protocols.truncated_by_position(nll, tokens_NT, inputs.context, size)
-      slices = [slice(*bins[i]) for i in rows]
-      return [self._score_fields(nats_NT[:, places], tokens_NT[:, places]) for places in slices]
+      chosen = [list(places.values())[i] for i in rows]
+      return [self._score_fields(nats_NT[where], tokens_NT[where]) for where in chosen]
 
-    fields = {'protocol': 'by_position', 'control': control, 'length': length}
-    key_fields = [fields | {'position': first} for first, _ in bins]
+    fields = {'protocol': protocol, 'control': control, 'length': length}
+    key_fields = [fields | {'position': position} for position in places]
     given = inputs.context or length
     measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
-    return self._originals.refer(measurement, 'by_position', length, inputs)
+    return self._originals.refer(measurement, protocol, length, inputs)
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:
     """A row's value is the share of the gradient from its `position` to that of the next row, so

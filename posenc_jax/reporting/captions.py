@@ -12,6 +12,9 @@ PROTOCOLS = {
   'its window',
   'receptive_field': "receptive_field, norms of the gradient of the last token's loss with respect "
   'to the inputs of windows of {length} tokens, by their distance',
+  'planted': 'planted, the last four letters of invented names in windows of {length} tokens, by '
+  'the distance in bytes to where the name stood before (0: it is new; not to know a letter costs '
+  '4.70 bits)',
 }
 CONTROLS = {
   None: '',
