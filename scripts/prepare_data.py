@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax.config import load, main, parse_args, validate_data
-from posenc_jax.data import TaskCorpus, history, overlap, prepare, source, text
+from posenc_jax.data import TaskCorpus, history, overlap, prepare, source, text, verified_sha256
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.data.ngrams import NGrams
 from posenc_jax.tasks import PREFIX, chance
@@ -53,10 +53,8 @@ def describe_text(data: ConfigDict) -> None:
   """Prepares a corpus of text and prints, for each split, its documents, bytes and tokens."""
   folder = prepare(data.corpus, data.cache)
   print(f'{data.corpus}: {folder}')
-  if data.corpus == 'sotu':
-    from posenc_jax.data import sotu
-
-    print(f'SHA-256 of all documents verified: {sotu.SHA256}')
+  if digest := verified_sha256(data.corpus):
+    print(f'SHA-256 of all documents verified: {digest}')
   columns = ''.join(f'{f">= {n}":>10}' for n in MIN_BYTES)
   print(f'\n{"split":12}{"documents":>10}{"bytes":>14}{columns}')
   for split in SPLITS:

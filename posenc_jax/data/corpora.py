@@ -23,10 +23,10 @@ from posenc_jax.errors import UserError, hint, shown
 
 # What names a corpus.
 ALLOWED = (
-  "'sotu', 'planted', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing "
-  'folder of .txt or .jsonl files'
+  "'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an "
+  'existing folder of .txt or .jsonl files'
 )
-EMBEDDED = ('sotu', 'planted')  # corpora that packages bring along
+EMBEDDED = ('sotu', 'planted', 'code')  # corpora that packages bring along
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
 
 
@@ -155,8 +155,8 @@ def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
   """Opens one split of a corpus of text, with bytes as tokens.
 
   Args:
-    name: 'sotu', 'planted', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files
-      (see `folder.py`).
+    name: 'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl
+      files (see `folder.py`).
     split: 'train', 'validation' or 'test'.
     text_field: the field that holds the text of a TFDS example or of a line of a .jsonl file.
     cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
@@ -185,6 +185,11 @@ def is_present(name: str, cache: str) -> bool:
   return not name.startswith('tfds:') or reader.is_on_disk(name, cache_folder(cache))
 
 
+def verified_sha256(name: str) -> str | None:
+  """The hash that an embedded corpus is verified by; None for any other. Raises `UserError`."""
+  return _reader(name).SHA256 if name in EMBEDDED else None
+
+
 def _reader(name: str) -> ModuleType:
   """The module whose `open_split` and `prepare` serve the corpus. Raises `UserError`."""
   field = f'config.data.corpus={shown(name)}'
@@ -198,9 +203,9 @@ def _reader(name: str) -> ModuleType:
     if is_there:
       return folder
   # Importing TFDS takes a quarter of a second.
-  from posenc_jax.data import planted, sotu, tfds
+  from posenc_jax.data import code, planted, sotu, tfds
 
-  embedded = {'sotu': sotu, 'planted': planted}
+  embedded = {'sotu': sotu, 'planted': planted, 'code': code}
   if name in embedded:
     return embedded[name]
   if name.startswith('tfds:') and name != 'tfds:':
