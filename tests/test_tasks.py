@@ -656,6 +656,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
     'data.vocab': 290,
     'eval.protocols': ('non_overlapping',),
     'eval.lengths': (32,),
+    'eval.target_context': 32,
     'eval.documents': 1,
     'eval.document_tokens': 0,
     'eval.k': 8,
