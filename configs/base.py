@@ -67,9 +67,11 @@ def get_config() -> ConfigDict:
         # Tokens of the shortest examples of a task in training; the longest have train.length.
         # 0: the task chooses.
         shortest=0,
-        # How text becomes tokens: 'bytes', or 'sentencepiece', learned from the training split.
+        # How text becomes tokens: 'bytes'; 'sentencepiece', learned from the training split; or the
+        # path of a tokenizer.json, which the extra 'hf' reads.
         tokenizer='bytes',
-        vocab=4096,  # symbols of sentencepiece, BOS included
+        # Symbols, BOS included, of sentencepiece; of a tokenizer.json, those that it has and BOS.
+        vocab=4096,
         text_field='text',  # the field of a TFDS example or a .jsonl line that holds its text
         cache='',  # folder of prepared corpora; '': posenc_jax in the user's cache folder
       ),

@@ -245,7 +245,7 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
     names=['a', 'b'],
     tokens=[np.frombuffer(b'<planted> <nameso> ' * 3, np.uint8)[:40]] * 2,
     counts=np.array([40, 40]),
-    tokenizer=SimpleNamespace(lengths=np.ones(40, int)),
+    token_bytes=[np.ones(40, int)] * 2,
   )
   planner = plan.Planner(config, corpus)
   for protocol in PROTOCOLS:

@@ -20,6 +20,7 @@ from posenc_jax import config, data, storage, tasks
 from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenizers
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import plan
 from posenc_jax.training import run_dir
 
 ROOT = Path(__file__).parent.parent
@@ -682,3 +683,127 @@ def test_tfds_problems_are_one_line(small):
   info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
   assert 'tfrecord' in message('tfds:small')
   assert '--file_format=array_record' in message('tfds:small')
+
+
+# A tokenizer.json
+
+WORDS = ["l'été — 日本語 text 🙂🙂 and more text, the text of the day. " * 20, 'naïve café ﬁne ①']
+STRANGE = [
+  b'',
+  b'\xff\xfe a\x80',
+  'ﬁne ① é e\u0301 \ufffd'.encode(),
+  b' \n\n  two  spaces ',
+  *HOSTILE,
+]
+
+
+def byte_level(**options):
+  tokenizers = pytest.importorskip('tokenizers')
+  made = tokenizers.Tokenizer(tokenizers.models.BPE(**options))
+  byte_level = tokenizers.pre_tokenizers.ByteLevel
+  made.pre_tokenizer = byte_level(add_prefix_space=True)
+  made.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=300, initial_alphabet=byte_level.alphabet(), show_progress=False
+  )
+  made.train_from_iterator(WORDS, trainer)
+  return made
+
+
+def metaspace():
+  """Unigrams of normalized text, with an unknown token."""
+  tokenizers = pytest.importorskip('tokenizers')
+  made = tokenizers.Tokenizer(tokenizers.models.Unigram())
+  made.normalizer = tokenizers.normalizers.NFKC()
+  made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+  trainer = tokenizers.trainers.UnigramTrainer(
+    vocab_size=60, unk_token='<unk>', special_tokens=['<unk>'], show_progress=False
+  )
+  made.train_from_iterator(WORDS, trainer)
+  made.enable_truncation(3)  # which is not for texts
+  made.enable_padding(length=50)
+  return made
+
+
+@pytest.mark.parametrize('make', [byte_level, metaspace])
+def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  made = make()
+  made.save(str(path))
+  tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
+  assert tokenizer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+  for text in [*STRANGE, *(word.encode() for word in WORDS)]:
+    tokens_T, bytes_T = tokenizer.encode(text), tokenizer.count_bytes(text)
+    assert len(tokens_T) == len(bytes_T)
+    assert (tokens_T.dtype, tokens_T.size == 0 or tokens_T.max() < tokenizer.vocab - 1) == (
+      np.int32,
+      True,
+    )
+    assert bytes_T.sum() == len(text)
+    assert (bytes_T >= 0).all()
+  # what each token stands for ends where the token does, in whole characters
+  text = 'the été 🙂 day'.encode()
+  tokens_T, bytes_T = tokenizer.encode(text), tokenizer.count_bytes(text)
+  ends = np.cumsum(bytes_T)
+  made.no_truncation()
+  made.no_padding()
+  encoded = made.encode(text.decode(), add_special_tokens=False)
+  np.testing.assert_array_equal(tokens_T, encoded.ids)
+  whole = [len(text.decode()[:end].encode()) for _, end in encoded.offsets]
+  np.testing.assert_array_equal(ends, np.maximum.accumulate(whole))
+
+
+def test_a_tokenizer_json_makes_a_corpus(tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  byte_level().save(str(path))
+  folder = write(tmp_path / 'text', {f'{split}/a.txt': WORDS[0] for split in SPLITS})
+  section = config.load(
+    BASE, {'data.corpus': folder, 'data.tokenizer': str(path), 'data.vocab': 301}
+  )
+  config.validate(section)
+  source = data.source(section.data, 'test')
+  assert (source.vocab, data.vocab(section.data), source.sha256) == (301, 301, sha256_of(path))
+  assert [bytes_T.sum() for bytes_T in source.token_bytes] == source.sizes.tolist()
+  batch = source.batches(16, 4, seed=0)[0]
+  assert source.bytes_per_token(batch) == source.sizes.sum() / source.counts.sum() > 1.5
+  run_dir.claim_tokenizer(tmp_path / 'text', source.sha256)
+  changes = {**config.flat(section), 'eval.lengths': (64,), 'eval.target_context': 64, 'eval.k': 9}
+  changes |= {'eval.document_tokens': 0, 'eval.documents': 0, 'eval.controls': ()}
+  last_k, whole = plan.plan(config.load(BASE, changes), source)
+  zero = lambda tokens_BT, **_: np.zeros(tokens_BT.shape)
+  (score,) = whole.score(zero, [0])
+  assert (score['tokens'], score['bytes']) == (len(source.tokens[0]), source.sizes[0])
+  start = last_k.key_fields[0]['position']
+  assert last_k.score(zero, [0])[0]['bytes'] == source.token_bytes[0][start : start + 9].sum()
+  path.write_text(path.read_text() + '\n')
+  other = data.source(section.data, 'test')
+  with pytest.raises(UserError, match='trained with the tokenizer'):
+    run_dir.check_tokenizer(tmp_path / 'text', other.sha256)
+
+
+def sha256_of(path):
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_tokenizer_json_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
+  path = tmp_path / 'tokenizer.json'
+
+  def message(vocab=301, name=path):
+    changes = {'data.tokenizer': str(name), 'data.vocab': vocab}
+    with pytest.raises(UserError) as error:
+      data.vocab(config.load(BASE, changes).data)
+    return one_line(error)
+
+  field = f'config.data.tokenizer={str(path)!r}: '
+  assert message() == f'{field}No such file or directory; allowed: a tokenizer.json'
+  for contents in (b'{}', b'\xff', b'[' * 10_000):
+    path.write_bytes(contents)
+    assert message().startswith(f'{field}no tokenizer (')
+  byte_level(dropout=0.5).save(str(path))
+  assert message() == f'{field}draws its tokens; allowed: a model without dropout'
+  byte_level().save(str(path))
+  assert message(300) == f'config.data.vocab=300; allowed: 301, the symbols of {path} and BOS'
+  monkeypatch.setitem(sys.modules, 'tokenizers', None)
+  assert message().startswith(f'{field}needs the package tokenizers; allowed: with what `pip')
+  with pytest.raises(UserError, match=r'allowed: the path of a tokenizer\.json, bytes, sent'):
+    config.validate(config.load(BASE, {'data.tokenizer': 'gpt2'}))

@@ -151,6 +151,14 @@ RESERVED_OPTIONS = (
 )
 
 
+def _tokenizer(value: object) -> str | None:
+  """Takes a tokenizer by name, or a path that ends in .json."""
+  if isinstance(value, str) and value.endswith('.json'):
+    return None
+  refused = one_of(('bytes', 'sentencepiece'))(value)
+  return refused and f'the path of a tokenizer.json, {refused}'
+
+
 def _encoding_name(value: object) -> str | None:
   return None if value and not text()(value) else 'a name in posenc_jax.encodings.ENCODINGS'
 
@@ -254,7 +262,7 @@ FIELDS = {
 }
 # These depend on whether the corpus is text or a task.
 TEXT_FIELDS = {
-  'data.tokenizer': one_of(('bytes', 'sentencepiece')),
+  'data.tokenizer': _tokenizer,
   'eval.protocols': one_of(PROTOCOLS),
   'eval.controls': one_of(CONTROLS),
 }

@@ -18,7 +18,7 @@ from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.folder import SPLITS
 from posenc_jax.data.task_corpus import TaskCorpus
-from posenc_jax.data.tokenizers import BYTES, Bytes, SentencePiece, learned
+from posenc_jax.data.tokenizers import BYTES, Bytes, learned, tokenizer_json
 from posenc_jax.errors import UserError, hint, shown
 
 # What names a corpus.
@@ -61,7 +61,7 @@ class Corpus:
   split: str
   names: Sequence[str]
   documents: Sequence[bytes]
-  tokenizer: Bytes | SentencePiece = BYTES
+  tokenizer: Bytes = BYTES
   unit = 'bits/byte'
   carried_positions = None
 
@@ -77,6 +77,12 @@ class Corpus:
   def tokens(self) -> Sequence[np.ndarray]:
     """The integer tokens_T of each document."""
     return LazySequence(len(self), lambda index: self.tokenizer.encode(self.documents[index]))
+
+  @functools.cached_property
+  def token_bytes(self) -> Sequence[np.ndarray]:
+    """The integer bytes_T of each document: how many of its bytes each token stands for."""
+    count_bytes = self.tokenizer.count_bytes
+    return LazySequence(len(self), lambda index: count_bytes(self.documents[index]))
 
   @functools.cached_property
   def counts(self) -> np.ndarray:
@@ -102,8 +108,16 @@ class Corpus:
     return Batches(self, length, size, seed)
 
   def bytes_per_token(self, batch: Batch) -> float:
-    """The mean number of bytes that a token of the batch stands for."""
+    """The mean number of bytes that a token of the batch stands for; with a tokenizer.json, that a
+    token of the split does.
+    """
+    if self.tokenizer.lengths is None:
+      return self._mean_bytes
     return float(self.tokenizer.lengths[batch.tokens_BT].mean())
+
+  @functools.cached_property
+  def _mean_bytes(self) -> float:
+    return float(self.sizes.sum() / self.counts.sum())
 
 
 def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
@@ -117,6 +131,8 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
   opened = text(data, split)
   if data.tokenizer == 'bytes':
     return opened
+  if data.tokenizer != 'sentencepiece':
+    return dataclasses.replace(opened, tokenizer=tokenizer_json(data.tokenizer, data.vocab))
   train = text(data, 'train').documents
   return dataclasses.replace(opened, tokenizer=learned(train, data.vocab, cache_folder(data.cache)))
 
@@ -129,12 +145,14 @@ def text(data: ConfigDict, split: str) -> Corpus:
 
 
 def vocab(data: ConfigDict) -> int:
-  """The number of symbols, BOS included, of what a config's section `data` describes. Opens
-  nothing. Raises `UserError`.
+  """The number of symbols, BOS included, of what a config's section `data` describes. Opens nothing
+  but a tokenizer.json. Raises `UserError`.
   """
   if data.corpus.startswith(tasks.PREFIX):
     return _task(data, tuple).vocab
-  return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+  if data.tokenizer in ('bytes', 'sentencepiece'):
+    return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+  return tokenizer_json(data.tokenizer, data.vocab).vocab
 
 
 def task(data: ConfigDict) -> tasks.Task | None:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import UserError, user_errors
-from posenc_jax.evaluation.plan import choose_documents
+from posenc_jax.evaluation.plan import choose_indices
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 
@@ -56,7 +56,7 @@ def check_evaluation(config: ConfigDict) -> None:
     for length in config.eval.lengths:
       corpus.examples(1, length)
   elif corpus is not None:
-    choose_documents(config, corpus)
+    choose_indices(config, corpus)
 
 
 def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
