@@ -243,7 +243,7 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
   corpus = SimpleNamespace(
     name='letters',
     names=['a', 'b'],
-    tokens=[np.frombuffer(b'<planted> <nameso> ' * 3, np.uint8)[:40]] * 2,
+    tokens=[np.frombuffer(b'<letter> ' * 5, np.uint8)[:40]] * 2,
     counts=np.array([40, 40]),
     token_bytes=[np.ones(40, int)] * 2,
   )

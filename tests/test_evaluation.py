@@ -355,7 +355,7 @@ def overlaid(c, **overrides):
 
 def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   everything = {
-    'eval.protocols': config.PROTOCOLS,
+    'eval.protocols': ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
     'eval.controls': tuple(config.CONTROLS),
     'eval.sink_tokens': 2,
     'eval.stride': 5,

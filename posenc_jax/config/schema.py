@@ -214,6 +214,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(text(), 'corpus', 'tokenizer', 'text_field', 'cache'),
     'shortest': whole(0, MAX_TOKENS),
     'vocab': CHANNELS,
+    'packed': flag,
   },
   'train': {
     'length': whole(1, MAX_TOKENS),

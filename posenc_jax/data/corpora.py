@@ -1,4 +1,5 @@
-"""Opens a corpus by name: an embedded one, a TFDS set, a folder of text files, or a task.
+"""Opens a corpus by name: an embedded one, a set of TFDS or Hugging Face, a folder of text files,
+or a task.
 
 A document is bytes; it is read and cut into tokens when it is asked for.
 """
@@ -23,10 +24,12 @@ from posenc_jax.errors import UserError, hint, shown
 
 # What names a corpus.
 ALLOWED = (
-  "'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an "
-  'existing folder of .txt or .jsonl files'
+  "'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'hf:NAME[:CONFIG]', 'hf:FOLDER', "
+  "'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
 )
 EMBEDDED = ('sotu', 'planted', 'code')  # corpora that packages bring along
+FETCHED = ('tfds:', 'hf:')  # beginnings of names of sets that are fetched once
+PACK_BYTES = 2**16
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
 
 
@@ -141,7 +144,7 @@ def text(data: ConfigDict, split: str) -> Corpus:
   """Opens one split of the text that a config's section `data` describes, with bytes as tokens.
   Raises `UserError`.
   """
-  return corpus(data.corpus, split, data.text_field, data.cache)
+  return corpus(data.corpus, split, data.text_field, data.cache, data.packed)
 
 
 def vocab(data: ConfigDict) -> int:
@@ -169,15 +172,16 @@ def _task(data: ConfigDict, texts: Callable[[], Sequence[bytes]]) -> tasks.Task:
     raise UserError(f'config.data.corpus={data.corpus!r}: {error}') from error
 
 
-def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
+def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool = False) -> Corpus:
   """Opens one split of a corpus of text, with bytes as tokens.
 
   Args:
-    name: 'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl
-      files (see `folder.py`).
+    name: 'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'hf:...' (see `hf.py`), or a
+      folder of .txt and .jsonl files (see `folder.py`).
     split: 'train', 'validation' or 'test'.
-    text_field: the field that holds the text of a TFDS example or of a line of a .jsonl file.
+    text_field: the field that holds the text of an example or of a line of a .jsonl file.
     cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
+    is_packed: whether documents are joined, as `packed` does.
   Raises:
     UserError: there is no such corpus, split or field, or the split has no documents.
   """
@@ -187,12 +191,31 @@ def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
   count, name_of, read = reader.open_split(name, split, text_field, cache_folder(cache))
   if count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
-  return Corpus(name, split, LazySequence(count, name_of), LazySequence(count, read))
+  opened = Corpus(name, split, LazySequence(count, name_of), LazySequence(count, read))
+  return packed(opened) if is_packed else opened
+
+
+def packed(corpus: Corpus) -> Corpus:
+  """Joins documents, in order and with an empty line between two, into documents of at least
+  PACK_BYTES, but for the last one. It reads the whole split.
+  """
+  ends, size = [], 0
+  for index, document_bytes in enumerate(corpus.sizes.tolist()):
+    size += document_bytes
+    if size >= PACK_BYTES or index == len(corpus) - 1:
+      ends.append(index + 1)
+      size = 0
+  bounds = list(zip([0, *ends], ends, strict=False))
+  names = LazySequence(
+    len(bounds), lambda i: f'{corpus.names[bounds[i][0]]} to {corpus.names[bounds[i][1] - 1]}'
+  )
+  documents = LazySequence(len(bounds), lambda i: b'\n\n'.join(corpus.documents[slice(*bounds[i])]))
+  return Corpus(corpus.name, corpus.split, names, documents)
 
 
 def prepare(name: str, cache: str) -> Path:
-  """Makes a corpus ready to be opened, downloading a TFDS set if need be; returns its folder.
-  Raises `UserError`.
+  """Makes a corpus ready to be opened, fetching a set of TFDS or Hugging Face if need be; returns
+  its folder. Raises `UserError`.
   """
   return _reader(name).prepare(name, cache_folder(cache))
 
@@ -200,7 +223,7 @@ def prepare(name: str, cache: str) -> Path:
 def is_present(name: str, cache: str) -> bool:
   """Whether a corpus can be opened without a download. Raises `UserError` for what is no corpus."""
   reader = _reader(name)
-  return not name.startswith('tfds:') or reader.is_on_disk(name, cache_folder(cache))
+  return not name.startswith(FETCHED) or reader.is_on_disk(name, cache_folder(cache))
 
 
 def verified_sha256(name: str) -> str | None:
@@ -211,7 +234,7 @@ def verified_sha256(name: str) -> str | None:
 def _reader(name: str) -> ModuleType:
   """The module whose `open_split` and `prepare` serve the corpus. Raises `UserError`."""
   field = f'config.data.corpus={shown(name)}'
-  if name not in EMBEDDED and not name.startswith('tfds:') and name:
+  if name not in EMBEDDED and not name.startswith(FETCHED) and name:
     try:
       is_there = storage.exists(name)
     except OSError as error:
@@ -221,13 +244,16 @@ def _reader(name: str) -> ModuleType:
     if is_there:
       return folder
   # Importing TFDS takes a quarter of a second.
-  from posenc_jax.data import code, planted, sotu, tfds
+  from posenc_jax.data import code, hf, planted, sotu, tfds
 
   embedded = {'sotu': sotu, 'planted': planted, 'code': code}
   if name in embedded:
     return embedded[name]
   if name.startswith('tfds:') and name != 'tfds:':
     return tfds
+  if name.startswith(hf.PREFIX):
+    hf.parse(name)
+    return hf
   siblings = Path(name).parent.glob('*') if name else ()
   names = [*EMBEDDED, *tfds.known(), *(str(path) for path in siblings if path.is_dir())]
   complete = f'tfds:{name}' if f'tfds:{name}' in names else name

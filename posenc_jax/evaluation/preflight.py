@@ -60,7 +60,7 @@ def check_evaluation(config: ConfigDict) -> None:
 
 
 def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
-  """The split, with bytes as tokens; None for a TFDS set that is not on disk.
+  """The split, with bytes as tokens; None for a set that is not on disk.
 
   No token stands for less than a byte: a document that has too few bytes has too few tokens.
   """
@@ -68,12 +68,12 @@ def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | 
     return data.source(section, split)
   if not data.is_present(section.corpus, section.cache):
     return None
-  return _text(section.corpus, split, section.text_field, section.cache)
+  return _text(section.corpus, split, section.text_field, section.cache, section.packed)
 
 
 @functools.lru_cache(maxsize=3)
-def _text(name: str, split: str, text_field: str, cache: str) -> data.Corpus:
-  return data.corpus(name, split, text_field, cache)
+def _text(name: str, split: str, text_field: str, cache: str, is_packed: bool) -> data.Corpus:
+  return data.corpus(name, split, text_field, cache, is_packed)
 
 
 CHECKS = {
