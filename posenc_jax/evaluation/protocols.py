@@ -188,6 +188,14 @@ def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:
   return np.stack(windows)
 
 
+def by_octave(distances: np.ndarray) -> dict[int, np.ndarray]:
+  """Returns {1, 2, 4, 8, ...: where distances lie from there to the next, bool}, of those that
+  occur; 0 is a bin of its own, and negative distances are in none.
+  """
+  octaves = np.where(distances > 0, 2 ** np.log2(np.maximum(distances, 1)).astype(int), distances)
+  return {int(octave): octaves == octave for octave in np.unique(octaves) if octave >= 0}
+
+
 def log_bins(stop: int) -> list[tuple[int, int]]:
   """Returns (first, last + 1) of bins over 0 .. stop - 1, two an octave. They begin at 0, 1, 2, 3,
   4, 6, 8, 12, 16, ... whatever `stop` is, which only cuts the last bin.

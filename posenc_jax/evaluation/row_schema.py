@@ -25,9 +25,10 @@ measurement:
   stride        tokens from one window to the next; null where the protocol has none
   k             tokens scored at the end of each window; null where the protocol has none
   position      where the scored tokens begin: the token in the document (last_k) or in the window
-                (by_position), the distance in tokens (receptive_field), the depth in per cent
-                (tasks), 1000 x layer + head, both from 0 (attention_distance); null elsewhere. A
-                row of by_position or receptive_field reaches to the position of the next row
+                (by_position), the distance in tokens (receptive_field; planted: to where the name
+                stood before, 0 for a name that is new), the depth in per cent (tasks), 1000 x layer
+                + head, both from 0 (attention_distance); null elsewhere. A row of by_position,
+                receptive_field or planted reaches to the position of the next row
   document      name of the document; null where a row covers several. Rows of several documents are
                 to be added up
   overrides     {field: value} that evaluation changed in the config of the training, or null
@@ -66,7 +67,8 @@ FIELDS = {*KEY, *VALUES}
 STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens')
 # Protocols by which a model may choose the tokens that it is scored on: their number may differ.
 CHOSEN_BY_MODEL = ('long_ppl',)
-POSITIONAL = ('by_position', 'receptive_field')  # protocols whose rows are told apart by position
+# Protocols whose rows are told apart by position.
+POSITIONAL = ('by_position', 'receptive_field', 'planted')
 # Metrics that are shares of something, and so lie between 0 and 1.
 SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.reporting.layouts.columns import columns
+from posenc_jax.reporting.layouts.distances import distances
 from posenc_jax.reporting.layouts.effective_lengths import effective_lengths
 from posenc_jax.reporting.layouts.grid import grid
 from posenc_jax.reporting.layouts.lengths import lengths
@@ -15,6 +16,7 @@ from posenc_jax.reporting.table import Table
 LAYOUTS = {
   'lengths': lengths,  # encodings x evaluation lengths
   'columns': columns,  # KERPLE: evaluation lengths x encodings, by corpus or protocol
+  'distances': distances,  # encodings x distances, of planted names
   'grid': grid,  # ALiBi: training x evaluation length
   'methods': methods,  # PI, YaRN: methods of context extension x evaluation window
   'effective_lengths': effective_lengths,  # encodings: how far each holds; LongScore
