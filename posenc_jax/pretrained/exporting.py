@@ -78,14 +78,14 @@ def _normal(encoding: dict) -> dict:
 
 def _new_fields(config: ConfigDict) -> dict:
   """Fields of config.json, by the family that is next to the run."""
-  m, name = config.model, config.encoding.name
+  m, encoding = config.model, to_json(config.encoding)
   if m.norm == 'rms':
     kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
     kind = kind or (
       'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
     )
   else:
-    kind = {'learned': 'gpt2', 'alibi': 'bloom'}.get(name, 'gpt_neox')
+    kind = {'learned': 'gpt2', 'alibi': 'bloom'}.get(encoding['name'], 'gpt_neox')
   fields = {'model_type': kind, 'tie_word_embeddings': m.tie_embeddings}
   if kind == 'gpt2':
     return fields | {
@@ -93,7 +93,7 @@ def _new_fields(config: ConfigDict) -> dict:
       'n_inner': m.mlp_dim,
       'n_layer': m.layers,
       'n_head': m.heads,
-      'n_positions': config.encoding.get('max_length') or config.train.length,
+      'n_positions': encoding.get('max_length') or config.train.length,
       'layer_norm_epsilon': m.norm_eps,
       'activation_function': 'gelu_new',
     }
@@ -106,7 +106,7 @@ def _new_fields(config: ConfigDict) -> dict:
     'num_hidden_layers': m.layers,
     'num_attention_heads': m.heads,
     'max_position_embeddings': config.train.length,
-    **_rope_fields(config.encoding),
+    **_rope_fields(encoding),
   }
   if kind == 'gpt_neox':
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
@@ -124,8 +124,8 @@ def _new_fields(config: ConfigDict) -> dict:
   return fields
 
 
-def _rope_fields(encoding: ConfigDict) -> dict:
-  rope = ROPE | to_json(encoding)
+def _rope_fields(encoding: dict) -> dict:
+  rope = ROPE | encoding
   fields = {'rope_theta': float(rope['base'])}
   if rope['fraction'] != 1:
     fields['partial_rotary_factor'] = rope['fraction']
