@@ -382,6 +382,7 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
       {'data__tokenizer': 'sentencepiece'},
       "config.data.tokenizer='sentencepiece'; allowed: bytes",
     ),
+    ('task:copy', {'data__packed': True}, 'config.data.packed=True; allowed: False for a task'),
     ('task:copy', {'eval__examples': 0}, 'config.eval.examples=0; allowed: 1 or more'),
     ('sotu', {}, "config.eval.protocols=('answers',); allowed: last_k"),
     (
