@@ -20,7 +20,7 @@ from posenc_jax import config, data, storage, tasks
 from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenizers
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import plan
+from posenc_jax.evaluation import plan, preflight
 from posenc_jax.training import run_dir
 
 ROOT = Path(__file__).parent.parent
@@ -382,6 +382,7 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
       {'data__tokenizer': 'sentencepiece'},
       "config.data.tokenizer='sentencepiece'; allowed: bytes",
     ),
+    ('task:copy', {'data__packed': True}, 'config.data.packed=True; allowed: False for a task'),
     ('task:copy', {'eval__examples': 0}, 'config.eval.examples=0; allowed: 1 or more'),
     ('sotu', {}, "config.eval.protocols=('answers',); allowed: last_k"),
     (
@@ -791,7 +792,7 @@ def test_a_tokenizer_json_that_cannot_be_used_is_one_line(tmp_path, monkeypatch)
   def message(vocab=301, name=path):
     changes = {'data.tokenizer': str(name), 'data.vocab': vocab}
     with pytest.raises(UserError) as error:
-      data.vocab(config.load(BASE, changes).data)
+      preflight.check_training_data(config.load(BASE, changes))
     return one_line(error)
 
   field = f'config.data.tokenizer={str(path)!r}: '

@@ -8,6 +8,7 @@ from test_trainer import BASE, TINY
 
 from posenc_jax import config
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import generation
 from posenc_jax.evaluation.generation import Sampling, generate
 from posenc_jax.training import loop
 from posenc_jax.training.run_dir import claim_run_dir
@@ -60,10 +61,21 @@ def text(run, prompt=b'the q', count=11, cached=True, **fields):
 
 
 @pytest.mark.parametrize('fields', [{'temperature': 0.0}, {'temperature': 1.0, 'seed': 5}])
-def test_a_text_is_the_same_each_time_and_without_the_cache(run, fields):
+def test_a_text_is_the_same_in_parts_and_without_the_cache(run, fields, monkeypatch):
   made = text(run, **fields)
   assert len(made) == 11
-  assert text(run, **fields) == made == text(run, cached=False, **fields)
+  assert text(run, cached=False, **fields) == made
+  monkeypatch.setattr(generation, 'PART', 2)  # BOS and five bytes come in three parts
+  assert text(run, **fields) == made
+
+
+@pytest.mark.parametrize('script', ['scripts/generate.py', 'eval.py'])
+def test_a_pattern_of_layers_is_no_unknown_encoding(script, tmp_path, command):  # noqa: F811
+  section = {'name': 'pattern', 'layers': ('rope',)}
+  claim_run_dir(tmp_path, config.load(BASE, {**TINY, 'encoding': section}))
+  code, _, err = command(script, f'--workdir={tmp_path}')
+  assert (code, err.count('\n')) == (2, 1)
+  assert 'no checkpoint; allowed: the directory of a run' in err
 
 
 def test_seeds_and_prompts_count(run):

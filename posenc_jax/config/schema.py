@@ -289,6 +289,7 @@ TEXT_FIELDS = {
 }
 TASK_FIELDS = {
   'data.tokenizer': one_of(('bytes',)),
+  'data.packed': lambda value: 'False for a task' if value else None,
   'eval.protocols': one_of((TASK_PROTOCOL,)),
   'eval.controls': one_of([name for name in CONTROLS if TASK_PROTOCOL in CONTROLS[name]]),
 }
@@ -478,6 +479,8 @@ def _windows(config: ConfigDict) -> Relations:
     has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
     allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"
     yield 'eval.protocols', has_names, allowed
+    # Two documents may have names that begin alike.
+    yield 'data.packed', not config.data.packed, 'False with the protocol planted'
   if 'shuffled_far' in evals.controls:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 

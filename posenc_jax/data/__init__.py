@@ -3,6 +3,7 @@
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.corpora import (
   Corpus,
+  check_tokenizer,
   corpus,
   is_present,
   prepare,
@@ -27,6 +28,7 @@ __all__ = [
   'Corpus',
   'TaskBatches',
   'TaskCorpus',
+  'check_tokenizer',
   'corpus',
   'is_present',
   'pad_examples',

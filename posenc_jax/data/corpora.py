@@ -148,14 +148,18 @@ def text(data: ConfigDict, split: str) -> Corpus:
 
 
 def vocab(data: ConfigDict) -> int:
-  """The number of symbols, BOS included, of what a config's section `data` describes. Opens nothing
-  but a tokenizer.json. Raises `UserError`.
+  """The number of symbols, BOS included, of what a config's section `data` describes. Opens
+  nothing. Raises `UserError`.
   """
   if data.corpus.startswith(tasks.PREFIX):
     return _task(data, tuple).vocab
-  if data.tokenizer in ('bytes', 'sentencepiece'):
-    return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
-  return tokenizer_json(data.tokenizer, data.vocab).vocab
+  return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+
+
+def check_tokenizer(data: ConfigDict) -> None:
+  """Raises `UserError` where a section `data` names a tokenizer.json that cannot be used."""
+  if data.tokenizer not in ('bytes', 'sentencepiece'):
+    tokenizer_json(data.tokenizer, data.vocab)
 
 
 def task(data: ConfigDict) -> tasks.Task | None:

@@ -71,6 +71,7 @@ def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | 
   """
   if section.corpus.startswith(tasks.PREFIX):
     return data.source(section, split)
+  data.check_tokenizer(section)
   if not data.is_present(section.corpus, section.cache):
     return None
   return _text(section.corpus, split, section.text_field, section.cache, section.packed)

@@ -112,6 +112,8 @@ def choose_rates(
     if field in overrides:
       given = f'config.{field}={shown(overrides[field])}'
       raise UserError(f'{given}; allowed: --seed, that of all runs')
+  if Path(save).is_dir() or not Path(save).absolute().parent.is_dir():
+    raise UserError(f'--save={shown(str(save))}; allowed: a file in a folder that there is')
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
   pairs = zip(lines, configs, strict=True)
