@@ -40,7 +40,7 @@ def save(folder, name, config=(), dtype=np.float32, without=()):
 
 def imported(folder):
   source = sources.open_source(str(folder))
-  form = families.form_of(source.config, source.name)
+  form = families.form_of(source.fields, source.name)
   config = importing.config_of(base.get_config(), source, form)
   return config, importing.build_model(config, source, form), source
 
@@ -66,7 +66,7 @@ def test_there_and_back(name, tmp_path):
   folder = save(tmp_path / 'm', name)
   config, model, source = imported(folder)
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
-  exporting.export_model(config, leaves, 1, source.config, TOKENIZER, tmp_path / 'out')
+  exporting.export_model(config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out')
   before, after = (
     safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out')
   )
@@ -92,8 +92,8 @@ def test_a_run_alone_says_its_family(name, tmp_path):
   folder = save(tmp_path / 'm', name)
   config, model, source = imported(folder)
   fields, form = exporting.fields_of(config, 23, 1, None)
-  assert fields['model_type'] == source.config['model_type']
-  assert form.model | {'vocab': 23} == families.form_of(source.config, '').model
+  assert fields['model_type'] == source.fields['model_type']
+  assert form.model | {'vocab': 23} == families.form_of(source.fields, '').model
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
   expected = safetensors.numpy.load_file(folder / 'model.safetensors')
   assert exporting.tensors_of(form, leaves).keys() == expected.keys()
@@ -260,7 +260,7 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
   lacking = dataclasses.replace(source, tokenizer=None)
   with pytest.raises(UserError, match='no tokenizer'):
     importing.import_model(base.get_config(), lacking, tmp_path / 'run')
-  wrong = dataclasses.replace(source, config=source.config | {'num_hidden_layers': 4})
+  wrong = dataclasses.replace(source, fields=source.fields | {'num_hidden_layers': 4})
   with pytest.raises(UserError, match='is missing'):
     importing.import_model(base.get_config(), wrong, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

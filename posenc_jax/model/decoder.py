@@ -210,8 +210,9 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   if c.kv_heads and c.heads % c.kv_heads:
     raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
   check_backend(config.attention.backend)
-  if c.vocab and c.vocab < vocab:
-    raise ValueError(f'model.vocab={c.vocab}: the tokenizer has {vocab} symbols')
+  needed = vocab if c.bos < 0 else vocab - 1  # the corpus' own BOS, its last symbol, is not used
+  if c.vocab and c.vocab < needed:
+    raise ValueError(f'model.vocab={c.vocab}: the corpus has {needed} symbols')
   vocab = c.vocab or vocab
   if c.bos >= vocab:
     raise ValueError(f'model.bos={c.bos}: there are {vocab} symbols')

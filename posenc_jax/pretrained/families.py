@@ -126,14 +126,16 @@ class Fields:
       raise UserError(f'{self._field}: config.json: {problem}')
 
 
-def form_of(config: dict, field: str) -> Form:
-  """The form of a model by its config.json. Raises `UserError` for what is not covered."""
-  kind = config.get('model_type')
+def form_of(tree: dict, field: str) -> Form:
+  """The form of a model by the fields of its config.json. Raises `UserError` for what is not
+  covered.
+  """
+  kind = tree.get('model_type')
   if kind in OUT_OF_SCOPE:
     raise UserError(f'{field}: model_type {kind!r}: {OUT_OF_SCOPE[kind]}')
   if kind not in FAMILIES:
     raise UserError(f'{field}: config.json: model_type={shown(kind)}; {nearest(kind, FAMILIES)}')
-  fields = Fields(config, field)
+  fields = Fields(tree, field)
   form = FAMILIES[kind](fields)
   fields.check_all_read(kind)
   model, attention = PLAIN_MODEL | form.model, PLAIN_ATTENTION | form.attention

@@ -1,5 +1,7 @@
 """Makes a run directory of a pretrained model: a config, a checkpoint and its tokenizer."""
 
+import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,12 +11,14 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import from_json, to_json
+from posenc_jax.config import from_json, to_json, validate
+from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.model.decoder import LM, build
 from posenc_jax.pretrained.families import Form, form_of
 from posenc_jax.pretrained.sources import Source
 from posenc_jax.pretrained.tensor_rules import Rule
+from posenc_jax.training import run_dir
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 
 SOURCE_CONFIG = 'source_config.json'  # what the source's config.json said
@@ -27,8 +31,8 @@ def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
   was measured.
   """
   tree = to_json(base)
-  bos = source.config.get('bos_token_id')
-  bos = source.config.get('eos_token_id') if bos is None else bos
+  bos = source.fields.get('bos_token_id')
+  bos = source.fields.get('eos_token_id') if bos is None else bos
   bos = bos[0] if isinstance(bos, list) else bos
   if type(bos) is not int or not 0 <= bos < form.model['vocab']:
     problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
@@ -99,7 +103,7 @@ def _check_tied(source: Source, embedding, unread: set) -> None:
 
 
 def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
-  """Writes the run directory; returns its config. Nothing is left of it where something fails.
+  """Writes the run directory in one step; returns its config.
 
   Raises `UserError` as `build_model` and `families.form_of` do, and where there is no tokenizer or
   the directory is not empty.
@@ -109,16 +113,27 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   if source.tokenizer is None:
     problem = 'no tokenizer.json'
     raise UserError(f'{source.name}: {problem}; allowed: with it, or --tokenizer=FILE')
-  form = form_of(source.config, source.name)
+  form = form_of(source.fields, source.name)
   config = config_of(base, source, form)
-  tokenizer = workdir / 'tokenizer' / 'tokenizer.json'
-  config.data.tokenizer = str(tokenizer)
+  path = workdir / 'tokenizer' / 'tokenizer.json'
+  tokenizer = TokenizerJson(source.tokenizer, str(path))
+  if tokenizer.vocab - 1 > config.model.vocab:  # its last symbol is a BOS, which is not used
+    rows = f'{config.model.vocab} rows of the token embedding'
+    raise UserError(f'{source.name}: its tokenizer has {tokenizer.vocab - 1} symbols, for {rows}')
+  config.data.tokenizer, config.data.vocab = str(path), tokenizer.vocab
+  validate(config)
   model = build_model(config, source, form)
-  workdir.mkdir(parents=True, exist_ok=True)
-  tokenizer.parent.mkdir(exist_ok=True)
-  storage.atomic_write(tokenizer, source.tokenizer)
-  storage.write_json(workdir / SOURCE_CONFIG, source.config)
-  with Checkpoints(workdir, 1) as checkpoints:
-    checkpoints.save(0, model, {})
-  storage.write_json(workdir / 'config.json', to_json(config))
+  unfinished = workdir.with_name(f'{workdir.name}.importing')
+  shutil.rmtree(unfinished, ignore_errors=True)  # of an import that was killed
+  try:
+    (unfinished / path.parent.name).mkdir(parents=True)
+    storage.atomic_write(unfinished / path.parent.name / path.name, source.tokenizer)
+    storage.write_json(unfinished / SOURCE_CONFIG, source.fields)
+    run_dir.claim_tokenizer(unfinished, tokenizer.sha256)
+    with Checkpoints(unfinished, 1) as checkpoints:
+      checkpoints.save(0, model, {'count': jnp.zeros((), jnp.int32)})  # no step was made
+    storage.write_json(unfinished / 'config.json', to_json(config))
+    os.replace(unfinished, workdir)
+  finally:
+    shutil.rmtree(unfinished, ignore_errors=True)
   return config

@@ -36,7 +36,7 @@ class Source:
 
   Attributes:
     name: for messages and for the label of the run.
-    config: the fields of Hugging Face's config.json.
+    fields: those of Hugging Face's config.json.
     shapes: {name of a tensor: its shape}.
     read: name -> the tensor in float32.
     tokenizer: the contents of its tokenizer.json, or None.
@@ -44,7 +44,7 @@ class Source:
   """
 
   name: str
-  config: dict
+  fields: dict
   shapes: dict[str, tuple[int, ...]]
   read: Callable[[str], np.ndarray]
   tokenizer: bytes | None
