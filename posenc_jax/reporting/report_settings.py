@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
   'protocols': (_are_protocols, "one or more names, such as ('last_k',)"),
+  'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
   'smooth': (lambda value: is_count(value) and value <= 1000, 'bins on either side, 0 to 1000'),
