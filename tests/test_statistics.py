@@ -55,7 +55,7 @@ def interval_of(line, baseline, link, weights_CR):
     (1, 40, SAME, 1600),
     (2, 60, np.exp, 1600),
     pytest.param(3, 12, SAME, 8000, marks=pytest.mark.slow),
-    pytest.param(3, 200, SAME, 4000, marks=pytest.mark.slow),
+    pytest.param(3, 100, SAME, 2000, marks=pytest.mark.slow),
   ],
 )
 def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, clusters, link, number):

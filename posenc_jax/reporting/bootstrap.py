@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-RESAMPLES = 10_000
+RESAMPLES = 4000
 FEWEST, MOST = 6, 5_000  # clusters of an interval: fewer tell too little, more need much memory
 LEVEL = 0.95
 
@@ -36,7 +36,7 @@ def resampled(
 
   Args:
     top: [..., S, C], sums of each seed and cluster.
-    size: [..., 1 or S, C], what these are divided by.
+    size: [..., 1, C], what the sums of every seed are divided by.
     link: function of a ratio, such as np.exp for perplexity.
     weights_CR: from `resamples(C)`.
   Returns:

@@ -116,10 +116,11 @@ class Block:
 
 @dataclasses.dataclass
 class Comparison:
-  """Scores and what is asked of them."""
+  """Scores and what is asked of them; `left_out` says what could not be asked, and why."""
 
   scores: Scores
   blocks: list[Block] = dataclasses.field(default_factory=list)
+  left_out: list[str] = dataclasses.field(default_factory=list)
 
 
 def compare_all(
@@ -169,9 +170,13 @@ def compare_all(
     comparer = _Comparer(scores, line_of.get(of, ''), margin)
     if scores.control is None:
       others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED)}
-      comparison.blocks += comparer.all_blocks(others, baseline)
+      comparison.blocks = comparer.all_blocks(others, baseline)
+      if comparison.blocks:
+        comparison.left_out = comparer.left_out
+      else:
+        scores.notes += comparer.left_out
     elif scores.control != TRUNCATED:
-      comparison.blocks += comparer.own_block()
+      comparison.blocks = comparer.own_block()
   return made
 
 
@@ -194,11 +199,12 @@ def _baseline(scores: Scores, baseline: str | None, names_of: Callable[[dict], t
 
 
 class _Comparer:
-  """Makes the blocks of one `Scores`; what cannot be compared it names in `scores.notes`."""
+  """Makes the blocks of one `Scores`; what cannot be compared of them it names in their notes."""
 
   def __init__(self, scores: Scores, baseline: str, margin: float):
     self.scores, self.baseline, self.margin = scores, baseline, margin
     self.metric = METRICS['bpb'] if scores.metric.denominator else scores.metric
+    self.left_out = []
     self._samples = {}
 
   def all_blocks(self, others: dict[str, Scores | None], wanted: str | None) -> list[Block]:
@@ -208,14 +214,14 @@ class _Comparer:
       others: {control: its scores, or None}.
       wanted: the baseline that a study named.
     """
-    blocks, notes = [], self.scores.notes
+    blocks = []
     is_past = any(column > min(self.scores.train_lengths) for column in self.scores.columns)
     if self.baseline:
       blocks += self._block(BASELINE, self._with_baseline())
     elif wanted:
-      notes.append(f'not compared with {wanted}, which has no rows here')
+      self.left_out.append(f'not compared with {wanted}, which has no rows here')
     elif len(self.scores.lines) > 1:
-      notes.append(
+      self.left_out.append(
         f'not compared with each other: no line has the encoding {DEFAULT_ENCODING}, and no '
         'baseline is named'
       )
@@ -226,11 +232,11 @@ class _Comparer:
       if others[TRUNCATED]:
         blocks += self._block(OWN_TRUNCATED, self._with_truncated(others[TRUNCATED]))
       else:
-        notes.append(f'use of far context is not told: no rows of control {TRUNCATED}')
+        self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
     if self.baseline and self._has(others[WINDOWED], self.baseline):
       blocks += self._block(BASELINE_WINDOWED, self._with_windowed(others[WINDOWED]))
     elif self.baseline:
-      notes.append(
+      self.left_out.append(
         f'not compared with {self.baseline} windowed at L: no such rows of control {WINDOWED}'
       )
     return blocks

@@ -14,7 +14,8 @@ import numpy as np
 
 ALPHA = 0.05
 POWER = 0.8
-NODES = 64  # of the quadratures
+# Nodes and weights of quadratures over -1 to 1, in each of one or two dimensions.
+QUADRATURE = {parts: np.polynomial.legendre.leggauss(64 // parts) for parts in (1, 2)}
 ROUNDING = 1e-12  # scores that differ by less are the same
 
 
@@ -150,8 +151,8 @@ class Dunnett:
     # Two lines correlate by the product of their loadings, because they share the baseline.
     self._loading_U = np.sqrt(sizes_U / (sizes_U + baseline_size))
     self._tests, self._freedom = len(sizes), freedom
-    self._spread_N, self._spread_weight_N = _spreads(freedom, NODES)
-    node_N, weight_N = np.polynomial.legendre.leggauss(NODES)
+    self._spread_N, self._spread_weight_N = _spreads(freedom, *QUADRATURE[1])
+    node_N, weight_N = QUADRATURE[1]
     self._normal_N = 9 * node_N
     self._normal_weight_N = 9 * weight_N * np.exp(-(self._normal_N**2) / 2) / np.sqrt(2 * np.pi)
 
@@ -194,8 +195,8 @@ def smallest(estimate: Estimate, limit_of: Callable[[np.ndarray], float | np.nda
   """
   from scipy import optimize, special
 
-  nodes = NODES // len(estimate.parts)
-  grids = [_spreads(freedom, nodes) for _, freedom in estimate.parts]
+  quadrature = QUADRATURE[len(estimate.parts)]
+  grids = [_spreads(freedom, *quadrature) for _, freedom in estimate.parts]
   spreads = np.ix_(*(spread_N for spread_N, _ in grids))
   weight = math.prod(np.ix_(*(weight_N for _, weight_N in grids)))
   # What an experiment estimates, whose errors are `spreads` times the true ones
@@ -212,13 +213,14 @@ def smallest(estimate: Estimate, limit_of: Callable[[np.ndarray], float | np.nda
   return estimate.error * optimize.brentq(lack, 0, limit.max() + 10)
 
 
-def _spreads(freedom: float, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def _spreads(
+  freedom: float, node_N: np.ndarray, weight_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """(spread_N, weight_N): quadrature over estimated / true standard error, chi / sqrt(freedom)."""
   from scipy import special
 
   # Quantiles of chi-square, far into both tails: the square root makes of it what is estimated.
   low, high = (np.sqrt(2 * q) for q in special.gammaincinv(freedom / 2, [1e-14, 1 - 1e-14]))
-  node_N, weight_N = np.polynomial.legendre.leggauss(nodes)
   chi_N = low + (high - low) * (node_N + 1) / 2
   half = freedom / 2
   log_density_N = (

@@ -54,8 +54,11 @@ TESTS = {
 
 
 def difference_tables(comparison: Comparison) -> list[Table]:
-  """A table for each block."""
-  return [_table(block) for block in comparison.blocks]
+  """A table for each block; what was left out stands below the last."""
+  tables = [_table(block) for block in comparison.blocks]
+  if tables:
+    tables[-1].notes = comparison.left_out
+  return tables
 
 
 def _table(block: Block) -> Table:
