@@ -111,14 +111,12 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
   mean = scores['t5'].mean() - scores['rope'].mean()
   low, high = interval_by_hand(rows, ('t5', 8), ('rope', 8))
   assert [found[name] for name in ('difference', 'low', 'high')] == pytest.approx([mean, low, high])
-  theirs = stats.dunnett(
-    scores['alibi'], scores['t5'], control=scores['rope'], rng=np.random.default_rng(0)
-  )
-  ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
-  assert ps == pytest.approx(theirs.pvalue, abs=5e-4)
   assert found['correlation'] == pytest.approx(np.corrcoef(scores['t5'], scores['rope'])[0, 1])
-  estimates = significance.pooled([scores['t5'], scores['alibi']], scores['rope'])
-  limit = significance.Dunnett([3, 3], 3, 6).limit()
+  estimates = significance.pooled([scores['alibi'], scores['t5']], scores['rope'], are_blocks=True)
+  dunnett = significance.Dunnett([3, 3], 3, 4)
+  ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
+  assert ps == pytest.approx(list(map(dunnett.p, estimates)))
+  limit = dunnett.limit()
   smallest = significance.smallest(estimates[0], lambda _: limit)
   assert found['smallest_marked'] == pytest.approx(smallest)
   assert (found['clusters'], found['seeds'], found['baseline']) == (6, 3, 'rope')
@@ -128,7 +126,18 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
     f'{found["correlation"]:+.2f}',
   ]
   assert texts(table)['smallest marked'] == [f'{smallest:.3f}', '']
-  assert 'pooled over lines (6 degrees of freedom)' in table.caption
+  assert 'seed does to all of them alike (4 degrees of freedom)' in table.caption
+
+
+def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
+  rows = [r for r in documents(BITS) if (r['label'], r['seed']) != ('alibi', 1)]
+  table = blocks(rows)[AT_L]
+  alibi, t5, rope = (of_seeds(documents(BITS), line, 8) for line in ('alibi', 't5', 'rope'))
+  rng = np.random.default_rng(0)
+  theirs = stats.dunnett(alibi[[0, 2]], t5, control=rope, rng=rng)
+  ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
+  assert ps == pytest.approx(theirs.pvalue, abs=5e-4)
+  assert 'pooled over lines (5 degrees of freedom)' in table.caption
 
 
 def test_past_l_lines_are_compared_with_themselves_at_l():

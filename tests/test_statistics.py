@@ -152,8 +152,11 @@ def test_estimates_give_the_ps_of_scipy():
   welch = significance.welch(a, b)
   theirs = stats.ttest_ind(a, b, equal_var=False)
   assert significance.two_sided(welch) == pytest.approx(theirs.pvalue, rel=1e-12)
-  (pooled,) = significance.pooled([a], b)
+  (pooled,) = significance.pooled([a], b, are_blocks=False)
   assert significance.two_sided(pooled) == pytest.approx(stats.ttest_ind(a, b).pvalue, rel=1e-12)
+  (paired,) = significance.pooled([a], b[:3], are_blocks=True)
+  theirs = stats.ttest_rel(a, b[:3])
+  assert significance.two_sided(paired) == pytest.approx(theirs.pvalue, rel=1e-12)
   for margin in (0.1, 2.0):
     sides = [
       stats.ttest_1samp(np.subtract(a, 1.5), end, alternative=way).pvalue
@@ -164,7 +167,7 @@ def test_estimates_give_the_ps_of_scipy():
 
 def test_the_pooled_variance_is_of_all_lines():
   lines, baseline = [[1.0, 3.0], [5.0, 5.0, 8.0]], [2.0, 2.0]
-  first, second = significance.pooled(lines, baseline)
+  first, second = significance.pooled(lines, baseline, are_blocks=False)
   variance = (2 + 6 + 0) / (1 + 2 + 1)
   assert first[:3] == pytest.approx((0.0, math.sqrt(variance * (1 / 2 + 1 / 2)), 4))
   assert second[:3] == pytest.approx((4.0, math.sqrt(variance * (1 / 3 + 1 / 2)), 4))
@@ -174,7 +177,7 @@ def test_the_pooled_variance_is_of_all_lines():
 def test_without_seeds_or_spread_there_is_no_estimate(a):
   assert significance.own(a) is None
   assert significance.welch(a, [0.0] * len(a)) is None
-  assert significance.pooled([a], [0.0] * len(a)) == []
+  assert significance.pooled([a], [0.0] * len(a), are_blocks=True) == []
 
 
 def test_what_is_the_same_in_every_seed_is_equivalent():
@@ -212,7 +215,7 @@ def test_holm_by_hand_and_by_its_definition():
 def test_dunnetts_ps_are_scipys(sizes):
   rng = np.random.default_rng(1)
   *lines, baseline = [rng.normal(0.8 * i, 1.0, size) for i, size in enumerate((*sizes, 3))]
-  estimates = significance.pooled(lines, baseline)
+  estimates = significance.pooled(lines, baseline, are_blocks=False)
   ours = [Dunnett(sizes, 3, estimates[0].freedom).p(estimate) for estimate in estimates]
   theirs = stats.dunnett(*lines, control=baseline, rng=np.random.default_rng(2)).pvalue
   assert ours == pytest.approx(theirs, abs=5e-4)  # theirs are integrals by random numbers
@@ -239,37 +242,47 @@ def test_the_smallest_difference_is_that_of_the_noncentral_t(limit, freedom):
 # Seeds: simulations
 
 
-def dunnett_hits(number, seeds, lines, rng, shift=0.0, spread=1.0):
-  """[N, lines]: which lines are marked against a baseline; the first differs by `shift`."""
-  limit = Dunnett([seeds] * lines, seeds, (seeds - 1) * (lines + 1)).limit()
+def dunnett_hits(number, seeds, lines, rng, shift=0.0, spread=1.0, of_seed=None):
+  """[N, lines]: which lines are marked against a baseline; the first differs by `shift`.
+
+  Seeds are blocks where `of_seed` says how far they spread, for all lines alike.
+  """
+  are_blocks = of_seed is not None
+  limit = Dunnett([seeds] * lines, seeds, (seeds - 1) * (lines + 1 - are_blocks)).limit()
   scores_NLS = rng.normal(0.0, spread, (number, lines + 1, seeds))
   scores_NLS[:, 0] += shift
+  scores_NLS += rng.normal(0.0, of_seed or 0.0, (number, 1, seeds))
   hits = []
   for scores_LS in scores_NLS:
-    estimates = significance.pooled(scores_LS[:-1], scores_LS[-1])
+    estimates = significance.pooled(scores_LS[:-1], scores_LS[-1], are_blocks)
     hits.append([abs(e.mean) > limit * e.error for e in estimates])
   return np.array(hits)
 
 
+@pytest.mark.parametrize('of_seed', [None, 0.0, 3.0])
 @pytest.mark.parametrize(
   ('seeds', 'lines', 'number'), [(3, 8, 2000), pytest.param(5, 24, 4000, marks=pytest.mark.slow)]
 )
-def test_at_l_a_family_without_differences_has_a_mark_as_often_as_it_says(seeds, lines, number):
-  hits_NL = dunnett_hits(number, seeds, lines, np.random.default_rng(3))
+def test_at_l_a_family_without_differences_has_a_mark_as_often_as_it_says(
+  seeds, lines, number, of_seed
+):
+  hits_NL = dunnett_hits(number, seeds, lines, np.random.default_rng(3), of_seed=of_seed)
   assert abs(hits_NL.any(1).mean() - ALPHA) < three_errors(ALPHA, number)
 
 
+@pytest.mark.parametrize('of_seed', [None, 0.1])
 @pytest.mark.parametrize(
   ('seeds', 'lines', 'number'), [(3, 8, 2000), pytest.param(5, 24, 4000, marks=pytest.mark.slow)]
 )
-def test_at_l_the_smallest_difference_is_found_as_often_as_it_says(seeds, lines, number):
+def test_at_l_the_smallest_difference_is_found_as_often_as_it_says(seeds, lines, number, of_seed):
   """With the true spread, where tables have the estimated one."""
-  freedom = (seeds - 1) * (lines + 1)
+  freedom = (seeds - 1) * (lines + (of_seed is None))
   limit = Dunnett([seeds] * lines, seeds, freedom).limit()
   square = 2 / seeds * 0.02**2
   estimate = significance.Estimate(0.0, square**0.5, freedom, ((square, freedom),))
   shift = significance.smallest(estimate, lambda _: limit)
-  hits_NL = dunnett_hits(number, seeds, lines, np.random.default_rng(4), shift, 0.02)
+  rng = np.random.default_rng(4)
+  hits_NL = dunnett_hits(number, seeds, lines, rng, shift, 0.02, of_seed)
   assert abs(hits_NL[:, 0].mean() - POWER) < three_errors(POWER, number)
 
 

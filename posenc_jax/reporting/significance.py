@@ -1,9 +1,10 @@
 """Other seeds: tests of differences over the seeds of trainings, and what they can find.
 
 A test sees a difference, its standard error over seeds and the degrees of freedom of that. Where
-all lines spread alike, at the training length, the variance is pooled over lines and the family of
-all comparisons with a baseline is Dunnett's (1955); past it spreads differ by a hundred times, so
-that every difference has its own (Welch 1947), and the family is Holm's (1979).
+all lines spread alike, at the training length, the variance is pooled over lines, what a seed does
+to all of them alike is taken out, and the family of all comparisons with a baseline is Dunnett's
+(1955). Past that length spreads differ by a hundred times, so that every difference has its own
+(Welch 1947), and the family is Holm's (1979).
 """
 
 import math
@@ -75,17 +76,26 @@ def _satterthwaite(parts: Iterable[tuple]) -> tuple:
   return square, square**2 / sum(square**2 / freedom for square, freedom in parts)
 
 
-def pooled(lines: Sequence[Sequence[float]], baseline_S: Sequence[float]) -> list[Estimate]:
+def pooled(
+  lines: Sequence[Sequence[float]], baseline_S: Sequence[float], are_blocks: bool
+) -> list[Estimate]:
   """The estimate of each line from the baseline, with the variance that all of them share.
 
   [] where no line has two seeds, or none has any spread.
+
+  Args:
+    are_blocks: whether all have the same seeds, in one order, so that what a seed does to all of
+      them alike is no part of the variance.
   """
   every = [np.asarray(some, float) for some in (*lines, baseline_S)]
+  rest = [some - some.mean() for some in every]
   freedom = sum(len(some) - 1 for some in every)
-  squares = sum(0.0 if _is_flat(some) else np.var(some) * len(some) for some in every)
-  if not squares:
+  if are_blocks:
+    rest = np.subtract(rest, np.mean(rest, 0))
+    freedom -= len(baseline_S) - 1
+  if all(np.max(np.abs(some)) <= ROUNDING for some in rest):
     return []
-  variance = squares / freedom
+  variance = sum(np.sum(some**2) for some in rest) / freedom
   return [
     _of_one_part(
       some.mean() - every[-1].mean(),

@@ -45,7 +45,7 @@ FAR = ' What is better uses text farther back.'
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 TESTS = {
   BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
-  'seeds pooled over lines ({freedom} degrees of freedom)',
+  'seeds pooled over lines{blocks} ({freedom} degrees of freedom)',
   OWN: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   OWN_TRUNCATED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   BASELINE_WINDOWED: "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own "
@@ -125,8 +125,8 @@ def _caption(block: Block, is_tested: bool) -> str:
   caption += _test_sentence(block) if is_tested else 'Not tested: that needs seeds that differ.'
   if block.correlations:
     caption += (
-      f' {CORRELATION.capitalize()}: of a line and {block.baseline} at L, which the test does not '
-      'pair.'
+      f' {CORRELATION.capitalize()}: of a line and {block.baseline} at L; where it is high, seeds '
+      'do the same to both.'
     )
   return caption
 
@@ -144,7 +144,8 @@ def _interval_sentence(block: Block) -> str:
 
 def _test_sentence(block: Block) -> str:
   freedom = join_unique(block.freedom.values())
-  test = TESTS[block.reference].format(baseline=block.baseline, freedom=freedom)
+  blocks = ', without what a seed does to all of them alike' if block.are_blocks else ''
+  test = TESTS[block.reference].format(baseline=block.baseline, blocks=blocks, freedom=freedom)
   level = f'p < {significance.ALPHA:g}'
   return (
     f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {test}. '
