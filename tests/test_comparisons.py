@@ -126,7 +126,7 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
     f'{found["correlation"]:+.2f}',
   ]
   assert texts(table)['smallest marked'] == [f'{smallest:.3f}', '']
-  assert 'seed does to all of them alike (4 degrees of freedom)' in table.caption
+  assert 'seed does to all of them (4 degrees of freedom)' in table.caption
 
 
 def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
@@ -137,7 +137,7 @@ def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
   theirs = stats.dunnett(alibi[[0, 2]], t5, control=rope, rng=rng)
   ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
   assert ps == pytest.approx(theirs.pvalue, abs=5e-4)
-  assert 'pooled over lines (5 degrees of freedom)' in table.caption
+  assert 'which are taken to spread alike (5 degrees of freedom)' in table.caption
 
 
 def test_past_l_lines_are_compared_with_themselves_at_l():

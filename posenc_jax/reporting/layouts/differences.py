@@ -45,7 +45,7 @@ FAR = ' What is better uses text farther back.'
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 TESTS = {
   BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
-  'seeds pooled over lines{blocks} ({freedom} degrees of freedom)',
+  'seeds pooled over lines, which are taken to spread alike{blocks} ({freedom} degrees of freedom)',
   OWN: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   OWN_TRUNCATED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   BASELINE_WINDOWED: "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own "
@@ -144,7 +144,7 @@ def _interval_sentence(block: Block) -> str:
 
 def _test_sentence(block: Block) -> str:
   freedom = join_unique(block.freedom.values())
-  blocks = ', without what a seed does to all of them alike' if block.are_blocks else ''
+  blocks = ', and without what a seed does to all of them' if block.are_blocks else ''
   test = TESTS[block.reference].format(baseline=block.baseline, blocks=blocks, freedom=freedom)
   level = f'p < {significance.ALPHA:g}'
   return (
