@@ -16,7 +16,21 @@ PROTOCOLS = {
 CONTROLS = {
   None: '',
   'windowed': '; attention windowed at the training length',
+  'windowed_with_sink': '; attention windowed at the training length, but for the first inputs '
+  '(BOS, ...), which stay visible',
+  'truncated': '; inputs truncated to the training length L: windows of L tokens that lie L / 2 '
+  'apart, so that a token past L has L / 2 to L tokens before it',
   'shuffled_far': "; tokens farther back than the training length are another document's",
+}
+
+
+# What a control is, where a protocol has it in a form of its own.
+CONTROLS_OF_PROTOCOLS = {
+  (
+    'last_k',
+    'truncated',
+  ): '; inputs truncated to their last L tokens, L being the training length, '
+  'which is last_k at L again'
 }
 
 
@@ -43,7 +57,8 @@ def _protocol(scores) -> str:
   protocol = scores.protocol  # of a task: its name, and no more
   if protocol in PROTOCOLS:
     protocol = PROTOCOLS[protocol].format(**values)
-  return protocol + CONTROLS.get(scores.control, f'; {scores.control}')
+  control = CONTROLS.get(scores.control, f'; {scores.control}')
+  return protocol + CONTROLS_OF_PROTOCOLS.get((scores.protocol, scores.control), control)
 
 
 def _amount_scored(scores) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from posenc_jax.reporting import bootstrap
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores import TASK, Scores
+from posenc_jax.reporting.scores import Scores, scored_task
 
 
 class Sample(NamedTuple):
@@ -17,7 +17,7 @@ class Sample(NamedTuple):
     scores_S: the score of each seed.
     clusters: the clusters of documents, in order; () where rows are not of single documents.
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
-    tokens: what was scored: the fields of the task, and {(document, position): size}.
+    tokens: what was scored: `scored_task`, and {(document, position): size}.
   """
 
   seeds: tuple[int, ...]
@@ -25,7 +25,7 @@ class Sample(NamedTuple):
   clusters: tuple[str, ...]
   top_SC: np.ndarray
   size_C: np.ndarray
-  tokens: tuple[list, dict]
+  tokens: tuple[str, dict]
 
   def of_seeds(self, seeds: list[int]) -> 'Sample':
     """The sample of some of its seeds."""
@@ -79,5 +79,5 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
     clusters=() if None in place else tuple(clusters),
     top_SC=top_SC,
     size_C=size_C,
-    tokens=([scores.exemplar_row[line][field] for field in TASK], sizes[0]),
+    tokens=(scored_task(scores.exemplar_row[line]), sizes[0]),
   )
