@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -24,8 +26,26 @@ from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
-VARIANTS = (
-  *tasks.TASKS,
+NEWER = (
+  'palindrome',
+  'mqmtar',
+  'variable_tracking',
+  'common_words',
+  'frequent_words',
+  'stack',
+  'many_shot',
+  'mqmtar/queries=2/key_symbols=3/value_symbols=1/density=0.5/alphabet=6',
+  'needle/needles=4/distinct=True',
+  'needle/needles=2/values=2/queries=2/distinct=True/haystack=needles',
+  'needle/haystack=needles/keys=4/symbols=3/key_symbols=3/value_symbols=4',
+  'variable_tracking/hops=2/chains=5',
+  'common_words/common=2/common_times=5/uncommon_times=2/symbols=40',
+  'frequent_words/symbols=12/alpha=1.5/asked=2',
+  'stack/stacks=3/symbols=4/pops=0.3',
+  'many_shot/features=3/levels=5/queries=1',
+)
+FIRST = (
+  *(name for name in tasks.TASKS if name not in NEWER),
   'passkey/style=sentences/digits=4',
   'mqar/pairs=3/keys=4/values=5/fillers=1/power=1.0',
   'n_back/back=0',
@@ -44,6 +64,7 @@ VARIANTS = (
   'needle/needles=3/values=2/queries=2',
   'hops/hops=4/chains=1',
 )
+VARIANTS = (*FIRST, *NEWER)
 
 
 @pytest.fixture(scope='module')
@@ -68,6 +89,11 @@ def after(words, sign, answer):
   at = words.index(sign)
   want, said = answer(words[:at]), len(words) - at - 1
   return want[said] if said < len(want) else None
+
+
+def chunks(words, size):
+  """The words in groups of `size`; the last may have fewer."""
+  return [words[i : i + size] for i in range(0, len(words), size)]
 
 
 def solve_passkey(words, digits, style):
@@ -158,14 +184,16 @@ def solve_counting(words, **_):
   return str(count)
 
 
-def solve_needle(words, **_):
-  if '?' not in words[:-1]:
+def solve_needle(words, key_symbols, value_symbols, **_):
+  if '?' not in words:
     return None
-  at = len(words) - 1 - words[::-1].index('?')
-  if at == len(words) - 1:
+  hidden, question = words[: words.index('?')], words[len(words) - words[::-1].index('?') :]
+  key, said = question[:key_symbols], len(question) - key_symbols
+  if said < 0:
     return None
-  hidden, key, said = words[: words.index('?')], words[at + 1], len(words) - at - 2
-  values = [hidden[i + 1] for i, word in enumerate(hidden) if word == key]
+  needles = [word for word in hidden if word[0] != '#']
+  pairs = chunks(needles, key_symbols + value_symbols)
+  values = [word for pair in pairs if [*pair[:key_symbols]] == key for word in pair[key_symbols:]]
   return values[said] if said < len(values) else None
 
 
@@ -177,6 +205,90 @@ def solve_hops(words, **_):
     at = next(i for i, word in enumerate(words) if word == name and words[i + 1 : i + 2] == ['='])
     name = words[at + 2]
   return name
+
+
+def solve_variable_tracking(words, **_):
+  if '?' not in words[:-1]:
+    return None
+  at = words.index('?')
+  equals = [i for i in range(at) if words[i] == '=']
+  value, found = words[at + 1], []
+  for i in equals:  # an earlier statement sets what a later one copies
+    if words[i + 1] in (value, *found):
+      found.append(words[i - 1])
+  said = len(words) - at - 2
+  return found[said] if said < len(found) else None
+
+
+def solve_palindrome(words, times=1, **_):
+  return after(words, '>', lambda string: string[::-1] * times)
+
+
+def solve_common_words(words, **_):
+  def answer(text):
+    times = Counter(text)
+    return [word for word in times if times[word] == max(times.values())]
+
+  return after(words, '>', answer)
+
+
+def solve_frequent_words(words, asked, **_):
+  def answer(text):
+    times = Counter(word for word in text if word != '_').most_common(asked + 1)
+    assert len({count for _, count in times}) == asked + 1
+    return [word for word, _ in times[:asked]]
+
+  return after(words, '>', answer)
+
+
+def solve_mqmtar(words, key_symbols, value_symbols, **_):
+  if '>' not in words:
+    return None
+  at = words.index('>')
+  text, questions = words[: words.index('?')], words[words.index('?') : at]
+  value_of = {
+    (*text[i - key_symbols : i],): text[i + 1 : i + 1 + value_symbols]
+    for i, word in enumerate(text)
+    if word == ':'
+  }
+  assert len(value_of) == text.count(':')
+  asked = chunks(questions, key_symbols + 1)
+  answer = [word for _, *key in asked for word in [None, *value_of[(*key,)]]]
+  said = len(words) - at - 1
+  return answer[said] if said < len(answer) else None
+
+
+def solve_stack(words, **_):
+  if len(words) % 3 != 2 or words[-2] != 'pop':
+    return None
+  held = []
+  for do, stack, symbol in chunks(words[:-2], 3):
+    if do == 'push':
+      held.append((stack, symbol))
+    else:
+      held.reverse()
+      held.remove((stack, next(s for of, s in held if of == stack)))
+      held.reverse()
+  return next(symbol for stack, symbol in reversed(held) if stack == words[-1])
+
+
+def solve_many_shot(words, **_):
+  if '?' not in words:
+    return None
+  size = next(i for i, word in enumerate(words) if word in 'AB')
+  asked = words[len(words) - words[::-1].index('?') :]
+  if len(asked) != size:
+    return None
+
+  def label(rule, x):
+    return 'A' if sum(a * int(b) for a, b in zip(rule, x, strict=True)) > 0 else 'B'
+
+  shots = chunks(words[: words.index('?')], size + 1)
+  assert all([*x] != asked for *x, _ in shots)
+  rules = [rule for rule in itertools.product((-1, 0, 1), repeat=size) if any(rule)]
+  agreeing = [rule for rule in rules if all(label(rule, x) == y for *x, y in shots)]
+  (said,) = {label(rule, asked) for rule in agreeing}
+  return said
 
 
 def solver(text):
@@ -323,8 +435,9 @@ def test_chance_is_what_guessing_scores(make, text):
   right = guesses == tokens
   ends = np.cumsum([example.answers_T.sum() for example in examples])
   exact = np.stack([part.all(1) for part in np.split(right, ends[:-1], axis=1)])
-  expected, expected_share = tasks.chance(examples)
-  for simulated, value in ((exact, expected), (right, expected_share)):
+  guessing = tasks.chance(examples)
+  assert guessing.symbol_nats == pytest.approx(np.log(choices).mean())
+  for simulated, value in ((exact, guessing.exact_match), (right, guessing.token_accuracy)):
     assert abs(simulated.mean() - value) < 4 * np.sqrt(value / simulated.size) + 1e-6
 
 
@@ -375,17 +488,48 @@ def test_counts_are_even(make):
   assert abs(np.bincount(counts, minlength=11) - 100).max() < 45
 
 
-def test_examples_stay_the_same_over_versions(make):
+def test_words_occur_as_often_as_said(make):
+  def times(text, length):
+    task = make(text)
+    example = task.example('test', 0, 0, length, length)
+    words = [task.token_names[token] for token in example.tokens_T]
+    return Counter(words[: words.index('>')])
+
+  assert Counter(times('common_words', 60).values()) == {6: 4, 1: 60 - 5 - 24}
+  assert Counter(times('common_words/common=3/uncommon_times=2', 42).values()) == {6: 3, 2: 10}
+  counts = times('frequent_words', 1004)
+  assert counts['_'] >= 1000 * 6 / np.pi**2
+  of_ranks = sorted((counts[word] for word in counts if word != '_'), reverse=True)
+  assert of_ranks == [int(1000 * 6 / np.pi**2 / rank**2) for rank in range(2, 2 + len(of_ranks))]
+
+
+def test_the_key_is_needed_where_values_are_distinct(make):
+  """Of four values one is right: without the key, an answer is right once in four times."""
+  task = make('needle/distinct=True/symbols=4')
+  for index in range(20):
+    example = task.example('test', 0, index, 40, 40)
+    words = [task.token_names[token] for token in example.tokens_T]
+    assert sorted(word for word in words[:-1] if word[0] == 'v') == ['v0', 'v1', 'v2', 'v3']
+
+
+@pytest.mark.parametrize(
+  ('variants', 'expected'),
+  [
+    (FIRST, '6306c3aa8f5afc4ab275b0862570eed64b598fc57084fe62849c602f6cc8d5f5'),
+    (NEWER, 'a35c3774ab345e4864036b7e129e04b52585e4d175c0f9ec417392dd08db62d2'),
+  ],
+)
+def test_examples_stay_the_same_over_versions(make, variants, expected):
   """A new Python or NumPy that changes the hash makes runs incomparable with earlier ones."""
   digest = hashlib.sha256()
-  for text in VARIANTS:
+  for text in variants:
     task = make(text)
     for index in range(3):
       example = task.example('train', 1, index, task.shortest, min(task.longest or 150, 150))
       digest.update(
         example.tokens_T.astype('<i4').tobytes() + example.choices_T.astype('<i4').tobytes()
       )
-  assert digest.hexdigest() == '6306c3aa8f5afc4ab275b0862570eed64b598fc57084fe62849c602f6cc8d5f5'
+  assert digest.hexdigest() == expected
 
 
 @pytest.mark.parametrize(
@@ -399,6 +543,7 @@ def test_examples_stay_the_same_over_versions(make):
     ('copy/symbols=3/symbols=4', 'each option once'),
     ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),
     ('copy/symbols=x', "symbols='x'; allowed: 2 or more"),
+    (f'copy/symbols={"x" * 900}', "xxx'; allowed: at most 40 characters"),
     ('copy/distinct=27', 'distinct=27; allowed: 0 to symbols=26'),
     ('mqar/keys=3', 'keys=3; allowed: 8 or more'),
     ('mqar/power=0', 'power=0; allowed: more than 0'),
@@ -410,6 +555,25 @@ def test_examples_stay_the_same_over_versions(make):
     ('hops/variables=5', 'variables=5; allowed: 6 or more'),
     ('selective_copy/items=1', 'items=1; allowed: 2 or more'),
     ('passkey/style=poem', "style='poem'; allowed: symbols, sentences"),
+    ('needle/haystack=hay', "haystack='hay'; allowed: fillers, needles"),
+    ('needle/distinct=1', 'distinct=1; allowed: True, False'),
+    ('needle/distinct=True/symbols=3', 'symbols=3; allowed: 4 or more'),
+    ('needle/haystack=needles/keys=4', 'keys=4; allowed: 5 or more'),
+    ('needle/needles=9/keys=2/key_symbols=3', 'keys=2; allowed: 3 or more'),
+    ('needle/key_symbols=40', 'key_symbols=40; allowed: codes of keys=16 that number at most'),
+    ('needle/value_symbols=0', 'value_symbols=0; allowed: 1 or more'),
+    ('variable_tracking/chains=9', 'variables=16; allowed: 45 or more'),
+    ('variable_tracking/chains=3/values=2', 'values=2; allowed: 3 or more'),
+    ('mqmtar/density=0', 'density=0; allowed: 0.01 to 1.0'),
+    ('mqmtar/alphabet=256/key_symbols=7', 'key_symbols=7; allowed: codes of alphabet=256'),
+    ('common_words/common_times=1', 'common_times=1; allowed: 2 or more'),
+    ('common_words/symbols=4', 'symbols=4; allowed: 5 or more'),
+    ('frequent_words/alpha=1', 'alpha=1; allowed: 1.1 to 4.0'),
+    ('frequent_words/symbols=3', 'symbols=3; allowed: 4 or more'),
+    ('stack/pops=1', 'pops=1; allowed: 0.01 to 0.99'),
+    ('stack/stacks=0', 'stacks=0; allowed: 1 or more'),
+    ('many_shot/features=7', 'features=7; allowed: 2 to 6'),
+    ('many_shot/levels=9', 'levels=9; allowed: at most 4096 inputs'),
   ],
 )
 def test_bad_options_are_one_line(make, text, words):
@@ -483,7 +647,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
   assert [m.name for m in plan] == ['copy', 'copy windowed'] * 2
   for control, length in ((None, 20), (None, 80), ('windowed', 20), ('windowed', 80)):
     window = 40 if control and length > 40 else 0
-    exact, exact_without_end, right = [], [], []
+    exact, exact_without_end, right, nats = [], [], [], []
     for i in range(30):
       example = tasks.make('copy/symbols=9', tuple).example('test', 0, i, length, length)
       places = [t for t in range(length) if example.choices_T[t]]
@@ -491,6 +655,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
       exact.append(all(marks))
       exact_without_end.append(all(marks[:-1]))
       right += marks
+      nats += [0.5 if mark else 2.0 for mark in marks]
     values = {
       metric: found[control, length, None, metric]
       for metric in task_scoring.metrics(tasks.make('copy', tuple))
@@ -500,8 +665,10 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
         'exact_match': np.mean(exact),
         'exact_match_without_end': np.mean(exact_without_end),
         'token_accuracy': np.mean(right),
+        'symbol_nats': np.mean(nats),
         'chance': 9.0 ** -(length / 2 - 1),
         'token_chance': ((length / 2 - 1) / 9 + 1) / (length / 2),
+        'nats_chance': np.log(9) * (length / 2 - 1) / (length / 2),
       }
     )
 
@@ -514,12 +681,14 @@ def test_a_passkey_is_scored_by_depth_and_by_likelihood(texts):
   assert {key[3] for key in found} == {
     'exact_match',
     'token_accuracy',
-    'digit_nats',
+    'symbol_nats',
     'chance',
     'token_chance',
+    'nats_chance',
   }
   for depth in DEPTHS:
-    accuracy, nats = (found[None, 50, depth, metric] for metric in ('token_accuracy', 'digit_nats'))
+    accuracy = found[None, 50, depth, 'token_accuracy']
+    nats = found[None, 50, depth, 'symbol_nats']
     assert nats == pytest.approx(0.5 * accuracy + 2.0 * (1 - accuracy))
     assert found[None, 50, depth, 'chance'] == pytest.approx(1e-5)
   assert 0 < np.mean([found[None, 50, depth, 'token_accuracy'] for depth in DEPTHS]) < 1
@@ -692,7 +861,7 @@ def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_
   assert 'needle at 32: ' in capsys.readouterr().out
   lines = (tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)
   rows = [json.loads(line) for line in lines]
-  assert len(rows) == 2 * 2 * 11 * 4  # lengths, with and without window, depths, metrics
+  assert len(rows) == 2 * 2 * 11 * 6  # lengths, with and without window, depths, metrics
   assert {(r['protocol'], r['corpus'], r['status']) for r in rows} == {
     ('needle', 'task:needle/needles=2', 'ok')
   }

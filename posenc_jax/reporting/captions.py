@@ -41,10 +41,12 @@ def caption(*scores) -> str:
     join_unique(row[name] for row in rows) for name in ('step', 'train_length')
   )
   metric = scores[0].metric
+  seeds = seed_caption(sorted({seed for group in scores for seed in group.seeds}))
+  if any(unlearned for group in scores for unlearned in group.unlearned.values()):
+    seeds += ' that have learned'
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seed_caption(sorted({seed for group in scores for seed in group.seeds}))}'
-    f'{_document_caption(scores)}. '
+    f'{seeds}{_document_caption(scores)}. '
     f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption}'

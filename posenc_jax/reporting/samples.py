@@ -14,7 +14,7 @@ class Sample(NamedTuple):
   """What a line scored in a column.
 
   Attributes:
-    scores_S: the score of each seed.
+    scores_S: the score of each seed that has learned.
     clusters: the clusters of documents, in order; () where rows are not of single documents.
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
     tokens: what was scored: `scored_task`, and {(document, position): size}.
@@ -50,7 +50,7 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
   """
   if not scores.seed_scores(line, column):
     return None
-  scored = {seed: scores.by_seed[line, seed, column] for seed in scores.seeds}
+  scored = {seed: scores.by_seed[line, seed, column] for seed in scores.learned_seeds(line)}
   scored = {seed: score for seed, score in scored.items() if score.status == 'ok'}
   tops, sizes = [], []
   for score in scored.values():

@@ -117,8 +117,8 @@ def check_writable(path: str | Path) -> None:
 
 def _curves(shown: list[Series], number: int) -> dict:
   """A plot and its caption; the first plot has no number in its name."""
-  is_accuracy = shown[0].scores.metric.is_accuracy
-  spread = 'thin: each seed' if is_accuracy else 'bands: one standard deviation'
+  shows_seeds = shown[0].scores.metric.shows_seeds
+  spread = 'thin: each seed' if shows_seeds else 'bands: one standard deviation'
   caption = CURVES.format(spread)
   if any(series.chance for series in shown):
     caption += CHANCE

@@ -66,21 +66,21 @@ def _table(block: Block) -> Table:
   columns, found = block.columns, block.differences
   names = dict(zip(scores.columns, header(scores), strict=True))
   lines = [
-    [Cell(line), *(_cell(found.get((line, column)), number) for column in columns)]
+    [Cell(scores.label(line)), *(_cell(found.get((line, column)), number) for column in columns)]
     for line in block.lines
   ]
   heading = ['encoding', *(names[column] for column in columns)]
   if block.correlations:
     heading.append(CORRELATION)
-    for line in lines:
-      r = block.correlations.get(line[0].text)
-      line.append(Cell(DASH if r is None else f'{r:+.2f}'))
+    for line, some in zip(block.lines, lines, strict=True):
+      r = block.correlations.get(line)
+      some.append(Cell(DASH if r is None else f'{r:+.2f}'))
   smallest = _smallest(block)
   if smallest:
     texts = [block.metric.form.format(smallest[c]) if c in smallest else DASH for c in columns]
     lines.append([Cell(SMALLEST), *map(Cell, texts), *[Cell('')] * bool(block.correlations)])
   return Table(
-    f'{TITLES[block.reference].format(baseline=block.baseline)}, {scores.title}',
+    f'{TITLES[block.reference].format(baseline=block.baseline)}, {scores.name}',
     _caption(block, bool(smallest)),
     heading,
     [RowGroup('', lines)],
@@ -118,9 +118,10 @@ def _caption(block: Block, is_tested: bool) -> str:
   remark = FAR if block.reference == OWN_TRUNCATED else ''
   if block.reference == OWN and scores.control is None:
     remark = REMARKS.get(scores.protocol, '')
+  learned = ' that have learned' if any(scores.unlearned.values()) else ''
   caption = (
     f'{block.metric.title}, difference from {reference}, mean over seeds '
-    f'{join_unique(scores.seeds)}; {scores.title}.{remark} {_interval_sentence(block)} '
+    f'{join_unique(scores.seeds)}{learned}; {scores.title}.{remark} {_interval_sentence(block)} '
   )
   caption += _test_sentence(block) if is_tested else 'Not tested: that needs seeds that differ.'
   if block.correlations:
