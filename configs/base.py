@@ -126,14 +126,20 @@ def get_config() -> ConfigDict:
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: scored tokens at the end of each window
         stride=64,  # sliding: tokens from the end of a window to the end of the next
-        # What is measured again, and how: with attention windowed at train.length ('windowed', for
-        # last_k, by_position and answers); with another document's tokens in the place of those
-        # farther back than train.length ('shuffled_far', for last_k).
+        # What is measured again past train.length, and how. For last_k, by_position and answers:
+        # 'windowed', attention sees train.length tokens; 'windowed_with_sink', and the first inputs
+        # of the window, too; 'truncated', the input has no more than train.length tokens. For
+        # last_k: 'shuffled_far', tokens farther back than train.length are another document's.
         controls=('windowed',),
-        documents=40,  # how many of the documents of at least max(lengths) tokens; 0: all
-        spans=1,  # last_k, receptive_field: targets a document, spread evenly
+        sink_tokens=1,  # windowed_with_sink: first inputs that stay visible; BOS is the first
+        # Tokens that every target has up to its end in its document, whatever `lengths` are, which
+        # go up to this: documents of fewer tokens are left out.
+        target_context=4096,
+        documents=40,  # how many of these documents, spread evenly over the split; 0: all
+        # last_k, receptive_field: targets a document, spread evenly; fewer if they would overlap.
+        spans=4,
         examples=220,  # answers: examples of the task, the same ones for every run
-        # non_overlapping, sliding, by_position: tokens of each document, from its start; 0: all.
+        # non_overlapping, sliding, by_position: tokens of each document, from its middle; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),

@@ -472,7 +472,7 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
   }
   assert 'Perplexity per token' in done.stdout
   assert 'transformer_xl' in done.stdout
-  assert 'windowed' not in done.stdout
+  assert 'last_k, windowed' not in done.stdout
 
 
 def test_figures_of_nothing_says_what_there_is():

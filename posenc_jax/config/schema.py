@@ -18,7 +18,12 @@ from posenc_jax.errors import UserError, hint, nearest, shown
 PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')  # for text
 TASK_PROTOCOL = 'answers'  # the only protocol for a task
 # The protocols that are measured again under each control.
-CONTROLS = {'windowed': ('last_k', 'by_position', TASK_PROTOCOL), 'shuffled_far': ('last_k',)}
+CONTROLS = {
+  **dict.fromkeys(
+    ('windowed', 'windowed_with_sink', 'truncated'), ('last_k', 'by_position', TASK_PROTOCOL)
+  ),
+  'shuffled_far': ('last_k',),
+}
 
 # Bounds far above what anyone needs, so that a slip of the keyboard is no hang and no overflow.
 LARGEST = 2**31 - 1  # what an int32 holds
@@ -221,7 +226,8 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(ZERO_IS_OFF, 'weight_decay', 'clip'),
   },
   'eval': {
-    **_same(POSITIVE, 'k', 'stride', 'batch_tokens'),
+    **_same(POSITIVE, 'k', 'stride', 'batch_tokens', 'sink_tokens'),
+    'target_context': whole(1, MAX_TOKENS),
     **_same(whole(1, MAX_MEASURED), 'spans', 'examples'),
     'documents': whole(0, MAX_MEASURED),
     'document_tokens': NOT_NEGATIVE,
@@ -410,9 +416,14 @@ def _windows(config: ConfigDict) -> Relations:
   """What the protocols and controls of text need of the windows and the documents."""
   evals = config.eval
   shortest, longest = min(evals.lengths), max(evals.lengths)
+  each = f'at most eval.target_context={evals.target_context} each'
+  yield 'eval.lengths', longest <= evals.target_context, each
   within = f'at most the shortest of eval.lengths={evals.lengths}'
   if 'last_k' in evals.protocols:
     yield 'eval.k', evals.k <= shortest, within
+    if 'truncated' in evals.controls:
+      length = config.train.length
+      yield 'eval.k', evals.k <= length, f'at most train.length={length} for truncated'
   if 'sliding' in evals.protocols:
     yield 'eval.stride', evals.stride <= shortest, within
   if 'receptive_field' in evals.protocols:

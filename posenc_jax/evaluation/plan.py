@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,14 +14,21 @@ from posenc_jax.evaluation import protocols
 from posenc_jax.evaluation.model_functions import gradient_norms
 from posenc_jax.evaluation.protocols import TokenFunction
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.tasks import PREFIX
 
-WINDOWED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
+WINDOWED, WITH_SINK, TRUNCATED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
 
 TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
 # Fields that rows state by themselves, and fields that change no number.
-IN_ROWS = ('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols')
+IN_ROWS = (
+  *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
+  'eval.lengths',
+)
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
+# Fields that change no number in the rows of these protocols.
+WITHOUT_EFFECT = {
+  'eval.spans': ('non_overlapping', 'sliding', 'by_position'),
+  'eval.document_tokens': ('last_k', 'receptive_field'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +41,13 @@ class Measurement:
     function: the function of the model that `score` needs: `token_nll` or one of
       `model_functions`.
     window: the number of tokens that attention sees, or None for what the config says.
+    sink_tokens: the number of first inputs, BOS among them, that attention sees from outside of its
+      window.
     metric: the metric of all rows that do not state one; None for a likelihood.
     largest_position: a bound on the positions that its batches carry; None: they carry none.
+    input_length: tokens that the model is given at a time; None: `length`.
+    same_as: the measurement whose rows have the same scores, one by one, since the model is given
+      the same; None: there is none.
   """
 
   length: int
@@ -42,13 +55,18 @@ class Measurement:
   score: Callable[[TokenFunction, list[int]], list[dict]]
   function: Callable = token_nll
   window: int | None = None
+  sink_tokens: int = 0
   metric: str | None = None
   largest_position: int | None = None
+  input_length: int | None = None
+  same_as: 'Measurement | None' = None
 
   @property
   def num_positions(self) -> int:
     """How many positions a model needs for it."""
-    return self.length if self.largest_position is None else self.largest_position + 1
+    if self.largest_position is not None:
+      return self.largest_position + 1
+    return self.input_length or self.length
 
   @property
   def name(self) -> str:
@@ -70,24 +88,69 @@ def plan(config: ConfigDict, corpus: data.Corpus) -> list[Measurement]:
   ]
 
 
-def control_window(control: str | None, length: int, train_length: int) -> int | None:
-  """The `Measurement.window` of a control at a length."""
-  return train_length if control == WINDOWED and length > train_length else None
+class Inputs(NamedTuple):
+  """What a control changes in what the model is given at a length.
+
+  Attributes:
+    context: tokens that the input is truncated to, or None.
+    window, sink_tokens: as `Measurement` has them.
+  """
+
+  context: int | None = None
+  window: int | None = None
+  sink_tokens: int = 0
+
+  @property
+  def mask(self) -> dict:
+    """The fields of a `Measurement` that say what attention sees."""
+    return {'window': self.window, 'sink_tokens': self.sink_tokens}
+
+
+def inputs_under(control: str | None, length: int, config: ConfigDict) -> Inputs:
+  """The inputs of windows of `length` tokens; up to the training length all controls leave them as
+  they are.
+  """
+  train_length = config.train.length
+  if length <= train_length:
+    return Inputs()
+  if control == TRUNCATED:
+    return Inputs(context=train_length)
+  if control == WINDOWED:
+    return Inputs(window=train_length)
+  if control == WITH_SINK:
+    return Inputs(window=train_length, sink_tokens=config.eval.sink_tokens)
+  return Inputs()
+
+
+class Originals:
+  """The measurements of a plan that are computed: each is the first one of its inputs."""
+
+  def __init__(self):
+    self._first = {}
+
+  def refer(self, measurement: Measurement, *inputs: object) -> Measurement:
+    """The measurement, with `same_as` if an earlier one gave the model these inputs."""
+    first = self._first.setdefault(inputs, measurement)
+    return measurement if first is measurement else dataclasses.replace(measurement, same_as=first)
 
 
 class Planner:
   """Its public methods are the protocols of `config.PROTOCOLS`: length -> measurements."""
 
   def __init__(self, config: ConfigDict, corpus: data.Corpus):
-    self._eval = config.eval
+    self._config, self._eval = config, config.eval
     self._train_length = config.train.length
     self._bytes_V = corpus.tokenizer.lengths
     documents = choose_documents(config, corpus)
     self._names = [name for name, _ in documents]
     self._texts = [tokens_T for _, tokens_T in documents]
-    self._starts = [tokens_T[: self._eval.document_tokens or None] for tokens_T in self._texts]
-    sizes = [len(tokens_T) for tokens_T in self._texts]
-    self._targets = protocols.choose_targets(sizes, max(self._eval.lengths), self._eval.spans)
+    self._excerpts = [protocols.excerpt(text, self._eval.document_tokens) for text in self._texts]
+    self._originals = Originals()
+
+  def _targets(self, scored: int) -> list[tuple[int, int]]:
+    """The targets (document, end), of which each scores so many tokens."""
+    e, sizes = self._eval, list(map(len, self._texts))
+    return protocols.choose_targets(sizes, e.target_context, e.spans, scored)
 
   def _score_fields(self, nats: np.ndarray, tokens: np.ndarray) -> dict:
     """The score of a row that covers these tokens."""
@@ -107,7 +170,7 @@ class Planner:
     length = fields['length']
 
     def score(nll, rows):
-      texts = [self._starts[i] for i in rows]
+      texts = [self._excerpts[i] for i in rows]
       nats = protocols.sliding(nll, texts, length, stride, self._eval.batch_tokens)
       return [self._score_fields(*pair) for pair in zip(nats, texts, strict=True)]
 
@@ -118,49 +181,59 @@ class Planner:
       yield self._last_k(length, control)
 
   def _last_k(self, length: int, control: str | None) -> Measurement:
-    k = self._eval.k
+    k, targets = self._eval.k, self._targets(self._eval.k)
+    inputs = inputs_under(control, length, self._config)
+    given = inputs.context or length
     # The first scored token still sees `train_length` tokens of its own document.
     near = self._train_length + k if control == SHUFFLED_FAR else None
 
     def score(nll, rows):
-      targets = [self._targets[i] for i in rows]
-      windows = protocols.target_windows(self._texts, targets, length, near)
-      nats = protocols.last_k(nll, windows, length, k, self._eval.batch_tokens)
-      tokens = (self._texts[document][end - k : end] for document, end in targets)
+      chosen = [targets[i] for i in rows]
+      windows = protocols.target_windows(self._texts, chosen, given, near)
+      nats = protocols.last_k(nll, windows, given, k, self._eval.batch_tokens)
+      tokens = (self._texts[document][end - k : end] for document, end in chosen)
       return [self._score_fields(*pair) for pair in zip(nats, tokens, strict=True)]
 
     fields = {'protocol': 'last_k', 'control': control, 'length': length, 'k': k}
     key_fields = [
-      fields | {'document': self._names[document], 'position': end - k}
-      for document, end in self._targets
+      fields | {'document': self._names[document], 'position': end - k} for document, end in targets
     ]
-    window = control_window(control, length, self._train_length)
-    return Measurement(length, key_fields, score, window=window)
+    measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
+    seen = given, inputs.window, inputs.sink_tokens, near is not None and length > near
+    return self._originals.refer(measurement, 'last_k', *seen)
 
   def by_position(self, length: int) -> Iterator[Measurement]:
-    bins = protocols.log_bins(length)
+    controls = [control for control in self._eval.controls if 'by_position' in CONTROLS[control]]
+    for control in (None, *controls):
+      yield self._by_position(length, control)
+
+  def _by_position(self, length: int, control: str | None) -> Measurement:
+    bins, inputs = protocols.log_bins(length), inputs_under(control, length, self._config)
 
     def score(nll, rows):
-      tokens_NT = protocols.whole_windows(self._starts, length)
-      nats_NT = protocols.by_position(nll, tokens_NT, self._eval.batch_tokens)
+      tokens_NT = protocols.whole_windows(self._excerpts, length)
+      size = self._eval.batch_tokens
+      if inputs.context is None:
+        nats_NT = protocols.by_position(nll, tokens_NT, size)
+      else:
+        nats_NT = protocols.truncated_by_position(nll, tokens_NT, inputs.context, size)
       slices = [slice(*bins[i]) for i in rows]
       return [self._score_fields(nats_NT[:, places], tokens_NT[:, places]) for places in slices]
 
-    controls = [control for control in self._eval.controls if control == WINDOWED]
-    for control in (None, *controls):
-      fields = {'protocol': 'by_position', 'control': control, 'length': length}
-      key_fields = [fields | {'position': first} for first, _ in bins]
-      window = control_window(control, length, self._train_length)
-      yield Measurement(length, key_fields, score, window=window)
+    fields = {'protocol': 'by_position', 'control': control, 'length': length}
+    key_fields = [fields | {'position': first} for first, _ in bins]
+    given = inputs.context or length
+    measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
+    return self._originals.refer(measurement, 'by_position', length, inputs)
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:
     """A row's value is the share of the gradient from its `position` to that of the next row, so
     the values of a length add up to 1.
     """
-    bins = protocols.log_bins(length - 1)
+    bins, targets = protocols.log_bins(length - 1), self._targets(1)
 
     def score(norms, rows):
-      windows = protocols.target_windows(self._texts, self._targets, length)
+      windows = protocols.target_windows(self._texts, targets, length)
       shares = protocols.receptive_field(norms, windows, length, self._eval.batch_tokens)
       share_R = np.mean(list(shares), axis=0)
       return [{'value': float(share_R[slice(*bins[i])].sum())} for i in rows]
@@ -171,15 +244,18 @@ class Planner:
 
 
 def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
-  """Returns the first `eval.documents` documents (name, tokens_T) that have at least
-  max(eval.lengths) tokens. Raises `UserError`.
+  """Returns `eval.documents` documents (name, tokens_T), spread evenly over those of the split that
+  have at least `eval.target_context` tokens. Raises `UserError`.
   """
-  e, longest = config.eval, max(config.eval.lengths)
-  long_enough = [i for i, count in enumerate(corpus.counts) if count >= longest]
-  available = f'documents of {corpus.name!r} ({e.split}) have {longest} tokens'
+  e = config.eval
+  long_enough = [i for i, count in enumerate(corpus.counts) if count >= e.target_context]
+  available = f'documents of {corpus.name!r} ({e.split}) have {e.target_context} tokens'
   if not long_enough:
-    allowed = f'at most {corpus.counts.max()}, the longest'
-    raise UserError(f'config.eval.lengths={tuple(e.lengths)!r}: no {available}; allowed: {allowed}')
+    most = corpus.counts.max()
+    raise UserError(
+      f'config.eval.target_context={e.target_context}: no {available}; '
+      f'allowed: at most {most}, the longest, and eval.lengths of at most that'
+    )
   if e.documents > len(long_enough):
     raise UserError(
       f'config.eval.documents={e.documents}: only {len(long_enough)} {available}; '
@@ -190,15 +266,15 @@ def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str,
       f'config.eval.controls={tuple(e.controls)!r}: only 1 of the {available}; '
       'allowed: without shuffled_far'
     )
-  return [(corpus.names[i], corpus.tokens[i]) for i in long_enough[: e.documents or None]]
+  chosen = protocols.spread_evenly(len(long_enough), e.documents or len(long_enough))
+  return [(corpus.names[long_enough[i]], corpus.tokens[long_enough[i]]) for i in chosen]
 
 
 def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
   """Returns {field: value} of what evaluation changes in the run's saved config and rows would not
   show otherwise.
 
-  Documents and targets in text follow from the longest length, so a change of that counts. Raises
-  `UserError` for a field that decided the training.
+  Raises `UserError` for a field that decided the training.
   """
   before, after = flat(saved), flat(config)
   changed = {key: after.get(key) for key in differing_keys(saved, config) if decides_results(key)}
@@ -207,8 +283,14 @@ def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
       raise UserError(
         f'config.{key}={value!r}: the run was trained with {before.get(key)!r}; allowed: that'
       )
-  lengths = changed.pop('eval.lengths', None)
-  is_text = not config.data.corpus.startswith(PREFIX)
-  if is_text and lengths and max(lengths) != max(before['eval.lengths']):
-    changed['max(eval.lengths)'] = max(lengths)
   return {key: value for key, value in changed.items() if key not in IN_ROWS + HARMLESS}
+
+
+def overrides_of(
+  changed: dict[str, object], protocol: str, control: str | None
+) -> dict[str, object] | None:
+  """What `overrides` found and the rows of this protocol and control depend on; None: nothing."""
+  without_effect = [name for name, some in WITHOUT_EFFECT.items() if protocol in some]
+  if control != WITH_SINK:
+    without_effect.append('eval.sink_tokens')
+  return {key: value for key, value in changed.items() if key not in without_effect} or None

@@ -82,19 +82,41 @@ def receptive_field(
     yield share_R / share_R.sum()
 
 
-def choose_targets(sizes: Sequence[int], longest: int, spans: int) -> list[tuple[int, int]]:
-  """Chooses `spans` targets (document, end) in each document of `sizes` tokens, spread evenly over
-  the ends that have `longest` tokens up to them.
+def spread_evenly(count: int, chosen: int) -> list[int]:
+  """The numbers in the middle of each of `chosen` equal parts of 0 .. count - 1; all numbers where
+  `chosen` is `count`.
+  """
+  return [(2 * part + 1) * count // (2 * chosen) for part in range(chosen)]
+
+
+def choose_targets(
+  sizes: Sequence[int], context: int, spans: int, apart: int
+) -> list[tuple[int, int]]:
+  """Chooses targets (document, end) in each document of `sizes` tokens, spread evenly over the ends
+  that have `context` tokens up to them.
 
   The outermost targets lie half a step inside the bounds, so that a single target lies in the
-  middle and not in the document's formal last words.
+  middle and not in the document's formal last words. A document has `spans` targets, or as many as
+  fit `apart` tokens from each other, and at least one.
   """
-  half_steps = [(2 * span + 1) / (2 * spans) for span in range(spans)]
-  return [
-    (index, longest + int((size - longest) * fraction))
-    for index, size in enumerate(sizes)
-    for fraction in half_steps
-  ]
+  targets = []
+  for index, size in enumerate(sizes):
+    surplus = size - context
+    fitting = max(1, min(spans, surplus // apart))
+    targets += [(index, context + offset) for offset in spread_evenly(surplus, fitting)]
+  return targets
+
+
+def excerpt(tokens_T: np.ndarray, tokens: int) -> np.ndarray:
+  """The middle `tokens` tokens of a document, or all of a shorter one; 0: all.
+
+  The first words of documents are formulas that a model knows by heart: scores at the first
+  positions of windows that begin there would say that.
+  """
+  if not 0 < tokens < len(tokens_T):
+    return tokens_T
+  start = (len(tokens_T) - tokens) // 2
+  return tokens_T[start : start + tokens]
 
 
 def target_windows(
@@ -132,6 +154,19 @@ def target_windows(
       start = (len(other_T) - far) // 2
       window_T = np.concatenate([other_T[start : start + far], window_T[far:]])
     yield window_T
+
+
+def truncated_by_position(
+  nll: TokenFunction, tokens_NT: np.ndarray, context: int, batch_tokens: int
+) -> np.ndarray:
+  """Returns what `by_position` does, without the context that lies farther back than `context`
+  tokens: each window is scored by `sliding` windows of `context` tokens, half of that apart.
+
+  So the first `context` tokens have all that stands before them in their window, and every later
+  one has at least context / 2 and less than `context` tokens.
+  """
+  stride = max(1, context // 2)
+  return np.stack(list(sliding(nll, tokens_NT, context, stride, batch_tokens)))
 
 
 def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:

@@ -12,10 +12,16 @@ measurement:
   split         the split that was measured
   train_length  tokens that the run was trained on at a time
   protocol      how tokens were scored (config.PROTOCOLS), or the name of a task
-  control       null, or what was changed to see whether far context is used. 'windowed': attention
-                is limited to `train_length` tokens. 'shuffled_far': tokens more than `train_length`
-                before the first scored one are another document's
-  length        tokens of a window
+  control       null, or what was changed at a `length` beyond L = `train_length` to see whether far
+                context is used. 'windowed': attention is limited to L tokens in each layer, so what
+                lies farther back acts through layers. 'windowed_with_sink': the same, but the first
+                inputs, BOS among them, are seen from everywhere (config.eval.sink_tokens of them).
+                'truncated': the input itself is limited, so nothing farther back acts. Of last_k it
+                is the last L tokens; of by_position and tasks, windows of L tokens that lie L / 2
+                apart, so that a token past L has L / 2 to L tokens before it (those of a task are
+                counted from the end of an example). 'shuffled_far': tokens more than L before the
+                first scored one are another document's
+  length        tokens of a window; under the control 'truncated', of what windows are cut from
   stride        tokens from one window to the next; null where the protocol has none
   k             tokens scored at the end of each window; null where the protocol has none
   position      where the scored tokens begin: the token in the document (last_k) or in the window
@@ -102,6 +108,33 @@ def row(
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None
   fields['bpb'] = nats / bytes / math.log(2) if has_likelihood else None
   return {name: fields[name] for name in KEY + VALUES}
+
+
+def score_of(row: dict) -> dict:
+  """The fields of a row that `row` makes another one of, which has the same score."""
+  return {name: row[name] for name in ('status', 'nats', 'tokens', 'bytes', 'value')}
+
+
+def is_of_model(path: str) -> bool:
+  """Whether a field that evaluation overrode makes another model of the one that was trained; the
+  other fields say what is measured.
+  """
+  return path.startswith(('encoding.', 'attention.', 'model.'))
+
+
+def overrides_text(overrides: dict) -> str:
+  """What evaluation changed in a config, in short: 'scaling.factor=4, eval.documents=5'. Another
+  encoding is 'evaluated as rerope'.
+  """
+
+  def text(key, value):
+    if key == 'encoding.name':
+      return f'evaluated as {value}'
+    return f'{key.removeprefix("encoding.")}={json.dumps(value)}'.replace('"', '')
+
+  # the name of another encoding stands before its hyperparameters
+  keys = sorted(overrides, key=lambda key: (key != 'encoding.name', key))
+  return ', '.join(text(key, overrides[key]) for key in keys)
 
 
 def _is_finite(score: tuple, metric: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+MEANS = 'Mean ± standard deviation over {}'
 PROTOCOLS = {
   'last_k': 'last_k, the last {k} tokens of windows that end at the same targets at every length',
   'non_overlapping': 'non_overlapping, windows that do not overlap, so that every token is scored '
@@ -16,16 +17,29 @@ PROTOCOLS = {
 CONTROLS = {
   None: '',
   'windowed': '; attention windowed at the training length',
+  'windowed_with_sink': '; attention windowed at the training length, but for the first inputs '
+  '(BOS, ...), which stay visible',
+  'truncated': '; inputs truncated to the training length L: windows of L tokens that lie L / 2 '
+  'apart, so that a token past L has L / 2 to L tokens before it',
   'shuffled_far': "; tokens farther back than the training length are another document's",
 }
 
-MEANS = 'Mean ± standard deviation over {}'
+
+# What a control is, where a protocol has it in a form of its own.
+CONTROLS_OF_PROTOCOLS = {
+  (
+    'last_k',
+    'truncated',
+  ): '; inputs truncated to their last L tokens, L being the training length, '
+  'which is last_k at L again'
+}
 
 
-def caption(*scores, drawn: str = MEANS) -> str:
-  """The caption of a table of `scores.Scores`: what was measured, how, on what, which seeds.
+def caption(*scores, drawn: str = '') -> str:
+  """The caption of `scores.Scores`: what was measured, how, on what, which seeds.
 
-  `drawn` is what is shown of several seeds, which stand in the place of its '{}'.
+  `drawn` is what a figure shows of several seeds, which stand in the place of its '{}'; '': it is
+  the caption of a table, with means, deviations and, in parentheses, standard errors.
   """
   rows = [row for group in scores for row in group.exemplar_row.values()]
   steps, train_length = (
@@ -34,9 +48,10 @@ def caption(*scores, drawn: str = MEANS) -> str:
   metric = scores[0].metric
   seeds = sorted({seed for group in scores for seed in group.seeds})
   are_learned = any(unlearned for group in scores for unlearned in group.unlearned.values())
+  documents = '' if drawn else _document_caption(scores)
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seed_caption(seeds, drawn, are_learned)}. '
+    f'{seed_caption(seeds, drawn or MEANS, are_learned)}{documents}. '
     f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption}'
@@ -49,7 +64,8 @@ def _protocol(scores) -> str:
   protocol = scores.protocol  # of a task: its name, and no more
   if protocol in PROTOCOLS:
     protocol = PROTOCOLS[protocol].format(**values)
-  return protocol + CONTROLS.get(scores.control, f'; {scores.control}')
+  control = CONTROLS.get(scores.control, f'; {scores.control}')
+  return protocol + CONTROLS_OF_PROTOCOLS.get((scores.protocol, scores.control), control)
 
 
 def _amount_scored(scores) -> str:
@@ -62,6 +78,14 @@ def _amount_scored(scores) -> str:
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}'
+
+
+def _document_caption(scores) -> str:
+  """What stands in parentheses, where any score is of several documents."""
+  every = (score for group in scores for score in group.by_seed.values())
+  if not any(score.documents > 1 for score in every):
+    return ''
+  return ', in parentheses the standard error over documents, those of one year taken as one'
 
 
 def _join_sentences(texts: Iterable[str]) -> str:

@@ -21,13 +21,23 @@ from posenc_jax.reporting.metrics import Metric, metric_of
 
 # The rows of these protocols are told apart by `position`, not by length.
 BY_POSITION = ('by_position', 'receptive_field')
-# Rows that are equal in these fields score the same tokens at a length.
+# Rows that are equal in these fields score the same tokens at a length; see `scored_task`.
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
 LINE = (*TASK, 'train_length', 'step')
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 # Statuses of a run that has not been evaluated to the end.
 UNSEEN = ('missing', 'incomplete')
+
+
+def scored_task(row: dict) -> str:
+  """A text that is equal for rows which score the same tokens at a length: what evaluation changed
+  in the model is left out.
+  """
+  overrides = row['overrides'] or {}
+  changed = {key: value for key, value in overrides.items() if not row_schema.is_of_model(key)}
+  fields = {field: row[field] for field in TASK} | {'overrides': changed}
+  return json.dumps(fields, sort_keys=True)
 
 
 class SeedScore(NamedTuple):
@@ -182,10 +192,7 @@ class Scores:
 
   def _mark_incomplete(self) -> None:
     """A score of fewer tokens than another seed or line scored in the same task is not shown."""
-    task_of = {
-      line: json.dumps([row[field] for field in TASK], sort_keys=True)
-      for line, row in self.exemplar_row.items()
-    }
+    task_of = {line: scored_task(row) for line, row in self.exemplar_row.items()}
     whole = defaultdict(int)
     for (line, _, column), score in self.by_seed.items():
       task = task_of[line], column
@@ -201,6 +208,7 @@ def collect(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
+  hidden: Iterable[str] = BY_POSITION,
   by_corpus: bool = False,
   column_of: Callable[[dict], object] = lambda row: row['length'],
   label_of: Callable[[dict], str] = lambda row: row['label'],
@@ -212,7 +220,7 @@ def collect(
   Args:
     rows: those of other metrics say which seeds have learned a task (`learned.mark`).
     runs: the runs that should be there, in the order of lines; other runs follow by name.
-    protocols: None: all that rows have, except BY_POSITION.
+    protocols: None: all that rows have, except `hidden`.
     controls: whether the rows of controls are taken too.
     by_corpus: each corpus gets `Scores` of its own, instead of lines; `runs` are those of all.
     column_of: the column of a row.
@@ -236,7 +244,7 @@ def collect(
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
   if protocols is None:
-    wanted = [name for name in present if name not in BY_POSITION]
+    wanted = [name for name in present if name not in hidden]
   else:
     wanted = list(protocols)
   if not set(present) & set(wanted):
