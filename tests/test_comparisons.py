@@ -10,7 +10,8 @@ from scipy import stats
 from synthetic import by_position, extended, lines_of, row, rows_of, tasks
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import bootstrap, significance, table_writers
+from posenc_jax.reporting import table_writers
+from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.layouts import make_tables
 
 LINK = lambda ratio: ratio / np.log(2)

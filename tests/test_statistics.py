@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from posenc_jax.reporting import bootstrap, significance
-from posenc_jax.reporting.significance import ALPHA, POWER, Dunnett, bonferroni_limit, holm
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.significance import (
+  ALPHA,
+  POWER,
+  Dunnett,
+  bonferroni_limit,
+  holm,
+)
 
 SAME = lambda ratio: ratio
 

@@ -4,15 +4,15 @@ import dataclasses
 from typing import NamedTuple
 
 from posenc_jax.reporting.captions import caption
+from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
-from posenc_jax.reporting.samples import sample
 from posenc_jax.reporting.scores import Scores
 
 
 class Cell(NamedTuple):
   text: str
   is_best: bool = False
-  mark: str = ''  # of posenc_jax.reporting.comparisons
+  mark: str = ''  # of posenc_jax.reporting.comparisons.compare
 
 
 class RowGroup(NamedTuple):

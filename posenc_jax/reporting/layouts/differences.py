@@ -2,9 +2,9 @@
 
 import statistics
 
-from posenc_jax.reporting import bootstrap, significance
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.comparisons import (
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.compare import (
   BASELINE,
   BASELINE_WINDOWED,
   BETTER,

@@ -247,10 +247,3 @@ def correlation(line_S: Sequence[float], baseline_S: Sequence[float]) -> float |
   if len(line_S) < 3 or _is_flat(line_S) or _is_flat(baseline_S):
     return None
   return float(np.corrcoef(line_S, baseline_S)[0, 1])
-
-
-def ranks(values: Sequence[float], best: Callable) -> list[float]:
-  """1 for the best (`best` is min or max); ties share the mean of their ranks."""
-  from scipy import stats
-
-  return stats.rankdata(values if best is min else np.negative(values)).tolist()

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from posenc_jax.errors import UserError, nearest
-from posenc_jax.reporting import bootstrap, significance
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import METRICS, Metric
-from posenc_jax.reporting.samples import Sample, sample
 from posenc_jax.reporting.scores import Scores
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
