@@ -320,7 +320,7 @@ def test_documents_of_a_year_are_one_cluster():
     top_SD.reshape(3, 7, 2).sum(-1), size_1D.reshape(1, 7, 2).sum(-1), LINK
   )
   assert texts(main)['t5'][0].endswith(f' ({error:.3f})')
-  assert 'in parentheses the standard error over documents' in main.caption
+  assert 'In parentheses: the standard error over documents' in main.caption
   few = blocks(documents(BITS, names[:10]))[OWN]
   assert 'No intervals: they need rows of 6 or more single documents.' in few.caption
   assert few.records[0]['low'] is None

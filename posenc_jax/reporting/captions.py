@@ -46,7 +46,7 @@ def caption(*scores) -> str:
     seeds += ' that have learned'
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seeds}{_document_caption(scores)}. '
+    f'{seeds}. '
     f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption}'
@@ -73,14 +73,6 @@ def _amount_scored(scores) -> str:
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}'
-
-
-def _document_caption(scores) -> str:
-  """What stands in parentheses, where any score is of several documents."""
-  every = (score for group in scores for score in group.by_seed.values())
-  if not any(score.documents > 1 for score in every):
-    return ''
-  return ', in parentheses the standard error over documents, those of one year taken as one'
 
 
 def _join_sentences(texts: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from posenc_jax.reporting.table import (
   Table,
   bold_sentence,
   cells,
+  error_sentence,
   header,
   per_seed_tables,
   records,
@@ -47,7 +48,7 @@ def columns(
     groups.append(RowGroup(scores.title, body))
   table = Table(
     f'Extrapolation by {by}',
-    caption(*found) + bold_sentence(found[0].metric, 'line'),
+    caption(*found) + bold_sentence(found[0].metric, 'line') + error_sentence(*found),
     ['length', *lines],
     groups,
     notes_of(found),
