@@ -50,4 +50,4 @@ def table():
 
 
 def figures():
-  return {'extrapolation': dict(protocol='last_k', metric='ppl')}
+  return {'extrapolation': dict(protocol='last_k', metric='bpb')}

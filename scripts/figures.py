@@ -8,6 +8,7 @@ python scripts/figures.py --classic --out=runs/figures
 Figures of a folder are those that `figures()` of its study gave when the sweep ran; --config: a
 study that says it instead, which is executed; --out: the folder to write to, where DIR is not to
 be.
+Each is written as PNG and, for papers, as PDF.
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
 distance, one line a head, at initialization. --classic: the sinusoid, RoPE's long-term decay, ALiBi
 and KERPLE, T5's buckets.
@@ -72,7 +73,7 @@ def draw_encodings(argv: list[str]) -> None:
     from scripts.classic_figures import CLASSIC as drawers  # it needs jax, and rows do not
   config.check_folder(f'--out={flags.out}', flags.out)
   for name, draw in drawers.items():
-    figure, path = draw(), Path(flags.out) / f'{name}.png'
+    figure, path = draw(), Path(flags.out) / name
     with user_errors(OSError):
       path.parent.mkdir(parents=True, exist_ok=True)
     figures.save(figure, path)

@@ -2,6 +2,7 @@
 without jax.
 """
 
+import io
 import itertools
 import math
 import random
@@ -23,12 +24,13 @@ from synthetic import (
   row,
   rows_of,
   tasks,
+  trained_at,
 )
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
-from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.colors import GREY, looks
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.axes import spread_labels
 from posenc_jax.reporting.scores import collect
@@ -36,20 +38,29 @@ from posenc_jax.reporting.scores import collect
 ROOT = Path(__file__).parent.parent
 
 
+def curves_named(axes, names):
+  """{name: its line} of the lines drawn in the axes' own coordinates, dashed ones left out."""
+  lines = [line for line in axes.lines if line.get_transform() == axes.transData]
+  return {
+    line.get_label(): line
+    for line in lines
+    if line.get_label() in names and line.get_linestyle() == '-'
+  }
+
+
 def test_the_figure_shows_each_line_with_its_own_look_its_band_and_its_name():
   runs = [f'encoding.name={label},seed=0' for label in NINE]
   figure = figures.draw(realistic(), runs, protocol='last_k', metric='ppl')
-  (axes,) = figure.axes
+  axes, _ = figure.axes
   scores = collect(realistic(), metric='ppl')[0]
-  curves = [line for line in axes.lines if line.get_transform() == axes.transData]
-  curves = {curve.get_label(): curve for curve in curves if curve.get_label() in NINE}
+  curves = curves_named(axes, NINE)
   assert list(curves) == list(NINE)
+  found = looks({label: label for label in NINE})
   for label, curve in curves.items():
     values = {length: s for length in LENGTHS if (s := scores.seed_scores(label, length))}
     assert list(curve.get_xdata()) == list(values)
     assert list(curve.get_ydata()) == pytest.approx([statistics.fmean(s) for s in values.values()])
-  for look in ('get_color', 'get_marker'):
-    assert len({getattr(curve, look)() for curve in curves.values()}) == len(NINE)
+    assert (curve.get_color(), curve.get_marker()) == found[label]
   assert [band.get_alpha() > 0 for band in axes.collections] == [True] * len(NINE)
   (shade,) = axes.patches  # lengths of the training
   assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx(
@@ -57,19 +68,154 @@ def test_the_figure_shows_each_line_with_its_own_look_its_band_and_its_name():
   )
   assert (axes.get_xscale(), axes.get_yscale()) == ('log', 'log')
   assert list(axes.get_xticks()) == list(LENGTHS)
+  ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+  assert ticks == ['L\n128', '2 L\n256', '4 L\n512', '8 L\n1024', '16 L\n2048']
   texts = [text.get_text() for text in axes.texts]
-  assert {'training length', 'learned (to 128)', *NINE} - {'learned'} <= set(texts)
+  assert {'training length', 'learned (ends at L)', *NINE} - {'learned'} <= set(texts)
   assert 'perplexity' in axes.get_ylabel()
 
 
+def test_the_second_panel_shows_what_becomes_of_each_lines_own_score():
+  """In bits a byte whatever the first one shows: seed by seed, from 0 at L on."""
+  for metric in ('ppl', 'bpb'):
+    figure = figures.draw(realistic(), metric=metric)
+    _, axes = figure.axes
+    scores, *_ = collect(realistic(), metric='bpb')
+    curves = curves_named(axes, NINE)
+    assert {*curves} == {*NINE} - {'learned'}, 'which has no score past L'
+    for label, curve in curves.items():
+      own, *others = (scores.seed_scores(label, n) for n in LENGTHS)
+      wanted = [0, *(statistics.fmean(some) - statistics.fmean(own) for some in others)]
+      assert list(curve.get_xdata()) == [1, 2, 4, 8, 16]
+      assert list(curve.get_ydata()) == pytest.approx(wanted)
+      name = f'{label} {wanted[-1]:+.3f}'
+      assert name in [text.get_text() for text in axes.texts]
+    assert axes.get_ylim() == (-0.05, 0.3)
+
+
+BITS = {
+  'flat': {8: [2.0, 3.0], 16: [2.001, 3.009], 64: [2.0, 3.01]},
+  'gains': {8: [2.0, 2.0], 16: [1.9, 1.9], 64: [2.0, 2.0]},
+  'rises': {8: [2.0, 2.0], 16: [2.2, 2.2], 64: [4.2, 4.2]},
+  'ends': {8: [2.0, 2.0], 16: ['beyond_table'] * 2, 64: ['beyond_table'] * 2},
+  'fails': {8: [2.0, 2.0], 16: [2.0, 2.0], 64: [2.0, 'not_finite']},
+}
+
+
+@pytest.mark.parametrize(
+  ('lines', 'title'),
+  [
+    (
+      BITS,
+      'Of 5 encodings, 2 stay within 0.01 bits per byte of their score at L up to 8 L; 1 gains',
+    ),
+    (['rises', 'ends', 'fails'], 'Of 3 encodings, none stays within 0.01 bits per byte of its'),
+    (['flat', 'rises'], 'Of 2 encodings, 1 stays within 0.01 bits per byte of its score at L'),
+    (['rises'], 'rises does not stay within 0.01 bits per byte of its score at L up to 8 L'),
+    (['gains'], 'gains stays within 0.01 bits per byte of its score at L up to 8 L; it gains'),
+    (['ends'], 'Extrapolation, last_k'),
+  ],
+)
+def test_the_title_says_what_the_rows_say(lines, title):
+  figure = figures.draw(rows_of({line: BITS[line] for line in lines}))
+  assert figure.get_suptitle().replace('\n', ' ').startswith(title)
+
+
+SHARES = {
+  'keeps': {8: [1.0, 0.8], 16: [0.9, 0.8], 64: [0.9, 0.7]},  # 0.8 of 0.9
+  'forgets': {8: [1.0, 1.0], 16: [1.0, 1.0], 64: [0.8, 0.8]},
+  'guesses': {8: [0.1, 0.1], 16: [0.1, 0.1], 64: [0.1, 0.1]},
+  'fails': {8: [1.0, 1.0], 16: [1.0, 1.0], 64: [1.0, 'not_finite']},
+}
+
+
+def shares(lines, **more):
+  """Rows of a task in which guessing scores 0.1."""
+  fields = dict(protocol='copy', k=None, document=None) | more
+  return [
+    row(line, seed, n, **fields, **score)
+    for line in lines
+    for n, values in SHARES[line].items()
+    for seed, value in enumerate(values)
+    for score in (
+      dict(metric='exact_match', **{'status' if isinstance(value, str) else 'value': value}),
+      dict(metric='chance', value=0.1),
+    )
+  ]
+
+
+@pytest.mark.parametrize(
+  ('lines', 'more', 'title'),
+  [
+    (SHARES, {}, 'copy: of 4 encodings, 1 keeps 85 % of its exact match at L up to 8 L'),
+    (['guesses', 'fails'], {}, 'copy: of 2 encodings, none keeps 85 % of its exact match at L'),
+    (['keeps'], {'train_length': 64}, 'Extrapolation, copy'),
+    (['keeps'], {'train_length': 4}, 'Extrapolation, copy'),
+  ],
+)
+def test_the_title_says_which_accuracies_are_kept(lines, more, title):
+  figure = figures.draw(shares(lines, **more), protocol='copy', metric='exact_match')
+  assert figure.get_suptitle().replace('\n', ' ').startswith(title)
+
+
+def test_lines_that_leave_the_panel_end_with_an_arrow_where_they_leave():
+  far = BITS | {'falls': {8: [2.0], 16: [1.9], 64: [0.4]}}
+  _, axes = figures.draw(rows_of(far)).axes
+  arrows = {line.get_marker(): line.get_data() for line in axes.lines if len(line.get_xdata()) == 1}
+  drawn = {line: [float(x[0]) for x in place] for line, place in arrows.items() if line in '^v'}
+  # rises: from 0.2 at 2 L to 2.2 at 8 L; falls: from -0.1 to -1.6, where the panel ends at -0.3
+  assert drawn['^'] == pytest.approx([2 * 4**0.05, 0.3])
+  assert drawn['v'] == pytest.approx([2 * 4 ** (0.2 / 1.5), -0.3])
+
+
+def test_lines_of_several_training_lengths_are_compared_with_themselves():
+  figure = figures.draw(trained_at())
+  axes, changes = figure.axes
+  assert [tick.get_text() for tick in axes.get_xticklabels()] == ['32', '64', '128', '256']
+  assert [tick.get_text() for tick in changes.get_xticklabels()] == ['L', '2 L', '4 L', '8 L']
+  assert figure.get_suptitle() == 'Extrapolation, last_k'
+  colors = {
+    line.get_color() for line in curves_named(axes, axes.get_legend_handles_labels()[1]).values()
+  }
+  assert colors == {look.color for look in looks({'alibi': 'alibi', 't5': 't5'}).values()}
+
+
+def test_references_are_grey_and_nothing_is_found_about_them():
+  """A model that was trained at 32 is compared with its score at 8, as the others are."""
+  rows = rows_of({'rope': BITS['rises']}) + rows_of({'long': BITS['gains']}, train_length=32)
+  rows += rows_of({'n-gram (5 bytes)': BITS['flat']}, encoding='n-gram')
+  names = ('rope', 'long', 'n-gram (5 bytes)')
+  figure = figures.draw(rows, references=('long',))
+  for axes in figure.axes:
+    drawn = curves_named(axes, names)
+    assert [name for name in names if drawn[name].get_color() == GREY] == ['long', names[2]]
+  assert list(curves_named(figure.axes[1], ['long'])['long'].get_ydata()) == pytest.approx(
+    [0, -0.1, 0]
+  )
+  assert figure.get_suptitle().startswith('rope does not stay')
+  assert 'Grey: references.' in figure.get_supxlabel()
+  (shade,) = figure.axes[0].patches
+  assert shade.get_x() + shade.get_width() == 8
+
+
 def test_the_windowed_control_is_dashed_in_the_same_color():
-  plain, both = (figures.draw(realistic(), windowed=windowed).axes[0] for windowed in (False, True))
+  plain, both = (figures.draw(realistic(), windowed=windowed).axes[1] for windowed in (False, True))
   dashed = [line for line in both.lines if line.get_linestyle() == '--']
   assert len(both.lines) == len(plain.lines) + len(dashed)
-  assert len(dashed) == len(NINE)
-  assert {line.get_color() for line in dashed} == {line.get_color() for line in plain.lines} - {
-    GREY
-  }
+  drawn = curves_named(both, NINE)
+  dashes = {line.get_label(): line for line in dashed if len(line.get_xdata()) > 1}
+  assert {*dashes} == {*drawn} == {*NINE} - {'learned'}
+  assert all(line.get_color() == drawn[label].get_color() for label, line in dashes.items())
+
+
+@pytest.mark.parametrize('kind', ['png', 'pdf'])
+def test_the_same_figure_is_the_same_bytes(kind, tmp_path):
+  made = []
+  for name in ('first', 'second'):
+    figures.save(figures.draw(rows_of(BITS)), tmp_path / name)
+    made.append((tmp_path / f'{name}.{kind}').read_bytes())
+  assert made[0] == made[1]
+  assert b'CreationDate' not in made[0]
 
 
 def test_names_are_kept_apart_in_order_and_no_further_than_needed():
@@ -86,7 +232,7 @@ def test_names_are_kept_apart_in_order_and_no_further_than_needed():
   'bits', [{'rope': {8: ['odd']}}, {'rope': {8: [2.0]}}, {'rope': {8: [2.0, 30.0], 16: [2.1, 2.2]}}]
 )
 def test_a_figure_of_little_or_nothing_is_drawn(bits, tmp_path):
-  figures.draw(rows_of(bits)).savefig(tmp_path / 'figure.png')
+  figures.draw(rows_of(bits)).savefig(tmp_path / 'figure.png', dpi=40)
 
 
 def curves_of(axes):
@@ -128,7 +274,7 @@ def test_each_seed_of_an_accuracy_is_a_thin_line_and_there_is_no_band():
     (r['length'], r['value']) for r in of(label, seed) if r['protocol'] == 'copy'
   )
   assert thin == {points(label, seed) for label in ('nope', 't5', 'alibi') for seed in range(3)}
-  assert 'each seed' in axes.figure.get_supxlabel()
+  assert 'thin: each seed' in axes.figure.get_supxlabel()
   (axes,) = figures.draw(tasks(1), protocol='copy', metric='exact_match').axes
   assert 'each seed' not in axes.figure.get_supxlabel()
 
@@ -184,25 +330,22 @@ def test_the_receptive_field_is_a_sum_of_shares_and_names_the_tokens_with_99_per
 def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
   rows = [r for r in needles() if (r['label'], r['length'], r['position']) != ('alibi', 512, 50)]
   figure = figures.draw(rows, form='heat_map')
-  panels = {axes.get_title(): axes for axes in figure.axes if axes.images and axes.get_title()}
+  panels = {axes.get_title('left'): axes for axes in figure.axes}
   assert set(panels) == {'rope', 'alibi', 'nope', 't5'}
   values = [
     r['value'] for r in rows if (r['label'], r['length'], r['position']) == ('nope', 256, 20)
   ]
   grid = panels['nope'].images[0].get_array()
   assert grid.shape == (11, 4)
-  assert grid[2, 2] == pytest.approx(statistics.fmean(values))
+  assert len(values) == 2
+  assert grid[2, 2] == min(values), 'the worst seed'
   assert [tick.get_text() for tick in panels['rope'].get_yticklabels()][::5] == [
     '0 %',
     '50 %',
     '100 %',
   ]
-  assert [tick.get_text() for tick in panels['rope'].get_xticklabels()] == [
-    '64',
-    '128',
-    '256',
-    '512',
-  ]
+  ticks = [tick.get_text() for tick in panels['rope'].get_xticklabels()]
+  assert ticks == ['0.5 L\n64', 'L\n128', '2 L\n256', '4 L\n512']
   assert [text.get_text() for text in panels['alibi'].texts].count('—') == 1
   assert 'missing: alibi at (512, 50)' in figure.get_supxlabel()
 
@@ -243,6 +386,35 @@ def test_every_form_is_drawn_whole_of_one_seed_and_of_a_run_that_lacks_rows(form
   }[form]
   for some in (rows, rows[:-3]):
     figures.draw(some, form=form, **settings).savefig(tmp_path / 'figure.png', dpi=40)
+
+
+def test_a_cell_is_the_worst_seed_and_the_title_says_how_many_find_all():
+  fields = dict(protocol='needle', k=None, document=None, metric='exact_match')
+  found = {0: (1.0, 0.999), 50: (0.4, 1.0), 100: (1.0, 1.0)}
+  rows = [
+    row(label, seed, 16, position=depth, value=1.0 if label == 'nope' else value, **fields)
+    for label in ('rope', 'nope')
+    for depth, values in found.items()
+    for seed, value in enumerate(values)
+  ]
+  figure = figures.draw(rows, form='heat_map')
+  nope, rope = figure.axes
+  assert rope.images[0].get_array().ravel().tolist() == [0.999, 0.4, 1.0]
+  texts = [text.get_text() for text in rope.texts]
+  assert [text for text in texts if len(text) < 9] == ['1', '0.40', '1']
+  assert '1 of 2 seeds right in every cell' in texts
+  assert '2 of 2 seeds right in every cell' in [text.get_text() for text in nope.texts]
+  assert 'Cells: the worst of seeds 0, 1' in figure.get_supxlabel()
+  assert 'Mean' not in figure.get_supxlabel()
+
+
+def test_nothing_of_a_heat_map_overlaps():
+  figure = figures.draw(needles(), form='heat_map')
+  figure.savefig(io.BytesIO(), dpi=40)
+  for panel in figure.axes:
+    labels = [*panel.texts, *panel.get_xticklabels(), panel.title, panel._left_title]
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_a_heat_map_of_depths_that_only_some_lengths_have_is_drawn():
@@ -296,8 +468,7 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
     'table.md',
     'table.tex',
     'table.csv',
-    'one.png',
-    'two.png',
+    *('one.png', 'one.pdf', 'two.png', 'two.pdf'),
   }
   assert 'Perplexity per token' in done.stdout
   assert 'transformer_xl' in done.stdout
@@ -347,10 +518,10 @@ def test_a_study_that_asks_for_what_there_is_not_is_one_line(source, message, tm
 def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / 'figure.png'
   path.write_bytes(b'the one before')
-  figure = figures.draw(realistic(1))
+  figure = figures.draw(rows_of(BITS))
   monkeypatch.setattr('os.replace', None)  # a kill before the new file takes its place
   with pytest.raises(TypeError):
-    figures.save(figure, path)
+    figures.save(figure, tmp_path / 'figure')
   assert path.read_bytes() == b'the one before'
 
 

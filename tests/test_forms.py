@@ -95,7 +95,7 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
   )
   found = make_tables(rows, form=form, **settings, **reference)
   for table in found:
-    text = table_writers.latex(table)
+    text = table_writers.latex(table, 'tab:a')
     body = re.sub(
       r'\\multicolumn.*', '', text[text.index(r'\toprule') : text.index(r'\bottomrule')]
     )
@@ -279,7 +279,7 @@ def test_what_is_published_stands_apart():
   assert texts(theirs)[1] == ['T5', '19.65', '—', 'Press et al. 2021, table 2']
   assert not any(field.is_best or field.mark for line in lines_of(theirs) for field in line)
   assert theirs.records == []
-  assert 'published, other scale' in table_writers.latex(theirs)
+  assert 'published, other scale' in table_writers.latex(theirs, 'tab:a')
 
 
 # Costs

@@ -173,7 +173,7 @@ def test_the_terminal_shows_it_as_text(rows, payload):
 
 def test_latex_has_it_as_text(rows, payload):
   for table in tables_of(rows, payload):
-    text = table_writers.latex(table)
+    text = table_writers.latex(table, 'tab:a')
     assert all(line.isprintable() for line in text.split('\n'))
     commands = re.findall(r'\\([A-Za-z]+)', text)
     assert not {'input', 'write', 'frac', 'undefined'} & {*commands}

@@ -5,6 +5,7 @@ from synthetic import lines_of, row
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import learned
+from posenc_jax.reporting.html.sources import Sources
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.report_settings import check_tables
@@ -86,6 +87,13 @@ def test_curves_go_through_learned_seeds_and_show_every_seed():
   assert curves['nope'].by_seed == {0: [0.1, 0.1], 1: [0.0, 0.1], 2: [0.3, 0.1]}
 
 
+def test_curves_of_the_page_go_through_learned_seeds_too():
+  exact, accuracy = Sources(rows_of(STUDY), [], {}, []).series('bpb')
+  assert exact.curves['rope'].mean == pytest.approx([0.9, 0.1])
+  assert exact.curves['rope'].label == accuracy.curves['rope'].label == 'rope (1 of 3 learned)'
+  assert accuracy.curves['nope'].mean == [None, None]
+
+
 @pytest.mark.parametrize('metric', ['exact_match', 'symbol_nats'])
 def test_a_figure_names_the_learned_and_draws_every_seed_thin(metric):
   rows = rows_of(STUDY)
@@ -107,7 +115,7 @@ def test_a_figure_names_the_learned_and_draws_every_seed_thin(metric):
 def test_a_figure_of_no_nats_at_all_is_drawn(tmp_path):
   rows = rows_of({label: [[(1.0, 0.0), (1.0, 0.0)]] for label in ('rope', 'alibi')})
   rows = [r | {'metric': 'symbol_nats'} if r['metric'] == 'exact_match' else r for r in rows]
-  figures.save(figures.draw(rows, protocol='copy', metric='symbol_nats'), tmp_path / 'a.png')
+  figures.save(figures.draw(rows, protocol='copy', metric='symbol_nats'), tmp_path / 'a')
 
 
 def test_without_accuracies_at_the_training_length_nothing_is_known():

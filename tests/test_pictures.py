@@ -227,10 +227,11 @@ def test_the_script_writes_a_picture(tmp_path, capsys):
       '--head_dim=4',
     ]
   )
-  (picture,) = (tmp_path / 'new' / 'out').iterdir()
-  assert picture.name == 'alibi_learned=True.png'
+  paper, picture = sorted((tmp_path / 'new' / 'out').iterdir())
+  assert (paper.name, picture.name) == ('alibi_learned=True.pdf', 'alibi_learned=True.png')
   assert picture.read_bytes().startswith(b'\x89PNG')
-  assert capsys.readouterr().out.strip() == str(picture)
+  assert paper.read_bytes().startswith(b'%PDF')
+  assert capsys.readouterr().out.split() == [str(picture), str(paper)]
   with pytest.raises(UserError, match='--out: must be given'):
     main(['--classic'])
   for out in (picture, picture / 'below'):

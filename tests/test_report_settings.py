@@ -152,6 +152,7 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def figures(): return {'f': {'smooth': 1}}", "no setting 'smooth' of lengths"),
     ("def figures(): return {'f': dict(form='positions', smooth=10**9)}", 'smooth=1000000000;'),
     ("def figures(): return {'f': dict(form='positions', length=0)}", 'length=0; allowed: tokens'),
+    ("def figures(): return {'f': {'references': 'a'}}", "references='a'; allowed: one or more"),
     ("def figures(): return {'f': {'protocol': None}}", 'protocol=None; allowed: a text'),
     ("def figures(): return {'../f': {}}", r"'\.\./f' names a figure; allowed: the name of a file"),
     ("def figures(): return {'/f': {}}", "'/f' names a figure"),
@@ -288,7 +289,7 @@ def test_a_folder_that_cannot_be_written_shows_its_tables_and_ends_with_a_line(
   report.write_tables()
   report.write_figures()
   assert {path.name for path in out.iterdir()} == {
-    *('table.md', 'table.tex', 'table.csv', 'extrapolation.png')
+    *('table.md', 'table.tex', 'table.csv', 'extrapolation.png', 'extrapolation.pdf')
   }
   assert [path.name for path in kept.iterdir()] == ['rows.jsonl']
 

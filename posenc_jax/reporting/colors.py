@@ -1,8 +1,81 @@
-"""The colors of lines, in figures and on the HTML page."""
+"""The color and marker of each encoding, the same in every figure and on the HTML page."""
 
-# Paul Tol's 'muted' scheme, made for color-blind readers.
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# No two are nearer than 0.1 in OKLab, for readers with protanopia or deuteranopia neither.
 COLORS = (
-  '#332288', '#cc6677', '#117733', '#88ccee', '#882255',
-  '#c9b450', '#44aa99', '#aa4499', '#999933', '#555555',
+  '#2222cc', '#dd5511', '#005500', '#1a1a1a', '#77cc00', '#00aaff',
+  '#550077', '#aa1155', '#ff55cc', '#ff99aa', '#006699', '#6655ff',
 )  # fmt: skip
-GREY = '#777777'
+MARKERS = 'osDXv^Pphd<>'  # as matplotlib names them
+GREY = '#7f7f7f'  # of what is no encoding: reference lines, chance, notes
+
+# The n-th name has the n-th look, so that names of one line below differ in color: what stands
+# together in studies stands in one line, or in columns of its own. New names go to the end, or
+# nowhere: a name that is not here has a look too.
+KNOWN = (
+  'rope', 'alibi', 't5', 'nope', 'learned', 'sinusoidal',
+  'shaw', 'transformer_xl', 'deberta', 'fire', 'kerple_log', 'fox',
+
+  'shape_offset', 'rerope', 'self_extend', 'tupe', 'kerple_power', 'cope',
+  'sandwich', 'p_rope', 'path', 'stick_breaking', 'drope', 'dape',
+
+  'music_transformer', 'pope', 'fope', 'dca', 'leaky_rerope', 'xpos',
+  'hope', 'grape_a', 'random_positions', 'resonance_rope', 'position_coupling', 'abacus',
+
+  'relative_projection', 'clipped_rope', 'rope_pp', 'string', 'grape_m', 'grape_m_context',
+  'grape_ap', 'selective_rope', 'repo', 'vo_rope', 'nape', 'scale_invariant',
+
+  'chain', 'heads', 'logn', 'axial_rope', 'asentmax_temperature', 'nope_scale',
+  'llama4_temperature', 'kv_shift', 'ssmax', 'sink', 'softmax_plus_one', 'pose',
+)  # fmt: skip
+LOOKS = len(COLORS) * len(MARKERS)
+
+
+class Look(NamedTuple):
+  color: str  # '#rrggbb'
+  marker: str  # one of MARKERS
+
+
+def looks(labels: Mapping[str, str]) -> dict[str, Look]:
+  """The look of each line.
+
+  A line has the look of its label: an encoding's name, unless its study says otherwise. Where
+  several would have one look, as lines of one label do, the others keep its color and have other
+  markers. The order of the lines changes nothing.
+
+  Args:
+    labels: {line: its label}.
+  """
+  taken, found = set(), {}
+  # A line that is named as its label comes first: it keeps the look that it has elsewhere.
+  for line in sorted(labels, key=lambda line: (line != labels[line], line)):
+    number = _first_free(_number(labels[line]), taken)
+    taken.add(number)
+    found[line] = _look(number)
+  return {line: found[line] for line in labels}
+
+
+def _number(name: str) -> int:
+  """The number of a name's look, which no other name has any part in."""
+  if name in KNOWN:
+    return KNOWN.index(name)
+  return zlib.crc32(name.encode()) % LOOKS
+
+
+def _look(number: int) -> Look:
+  color = number % len(COLORS)
+  # One marker further in each line of KNOWN: every pair of color and marker occurs once.
+  marker = (color + number // len(COLORS)) % len(MARKERS)
+  return Look(COLORS[color], MARKERS[marker])
+
+
+def _first_free(number: int, taken: set[int]) -> int:
+  """The number, or the next that is free: of the same color, then of the colors after it."""
+  for step in range(LOOKS):
+    other = (number + len(COLORS) * step + step // len(MARKERS)) % LOOKS
+    if other not in taken:
+      return other
+  return number  # more lines than looks

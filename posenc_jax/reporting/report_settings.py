@@ -28,7 +28,7 @@ LENGTHS = {'form': 'lengths'}  # the form that settings without one have
 OF_ALL_FORMS = {'form', 'learned'}
 
 
-def _are_protocols(value: object) -> bool:
+def _are_names(value: object) -> bool:
   return type(value) is list and 0 < len(value) <= MOST and all(is_text(v, LONGEST) for v in value)
 
 
@@ -40,7 +40,9 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
     (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
-  'protocols': (_are_protocols, "one or more names, such as ('last_k',)"),
+  **dict.fromkeys(
+    ('protocols', 'references'), (_are_names, "one or more names, such as ('last_k',)")
+  ),
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),

@@ -4,11 +4,14 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.chance import chance_scores
+from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.scores import LINE, Scores, SeedScore, collect
+
+N_GRAM = 'n-gram'  # what stands in rows for an encoding where there is no model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Curve:
     return [statistics.fmean(values) if values else None for values in self.values]
 
   @property
+  def spread(self) -> list[float | None]:
+    """One standard deviation over seeds; 0 of a single seed."""
+    return [
+      (statistics.stdev(values) if len(values) > 1 else 0.0) if values else None
+      for values in self.values
+    ]
+
+  @property
   def band(self) -> list[tuple[float, float] | None]:
     """(low, high) of one standard deviation about each mean.
 
@@ -40,12 +51,11 @@ class Curve:
     seed.
     """
     ends = []
-    for mean, values in zip(self.mean, self.values, strict=True):
+    for mean, spread, values in zip(self.mean, self.spread, self.values, strict=True):
       if mean is None:
         ends.append(None)
-        continue
-      spread = statistics.stdev(values) if len(values) > 1 else 0.0
-      ends.append((mean - spread if spread < mean else min(values), mean + spread))
+      else:
+        ends.append((mean - spread if spread < mean else min(values), mean + spread))
     return ends
 
 
@@ -73,6 +83,36 @@ class Series:
   @property
   def y_title(self) -> str:
     return self.scores.metric.title.lower()
+
+
+def references_of(series: Series, labels: Collection[str] = ()) -> set[str]:
+  """The lines that are there to compare others with: n-grams, and those of these labels.
+
+  None where that would be all lines.
+  """
+  rows = series.scores.exemplar_row
+  found = {
+    line for line, row in rows.items() if row['encoding'] == N_GRAM or row['label'] in labels
+  }
+  return found if len(found) < len(rows) else set()
+
+
+def looks_of(shown: Iterable[Series], labels: Collection[str] = ()) -> dict[str, Look]:
+  """The look of every line of these series; references, as `references_of` has them, are grey."""
+  label_of, grey = {}, set()
+  for series in shown:
+    label_of |= {line: row['label'] for line, row in series.scores.exemplar_row.items()}
+    grey |= references_of(series, labels)
+  return {
+    line: look._replace(color=GREY) if line in grey else look
+    for line, look in looks(label_of).items()
+  }
+
+
+def multiple_of(length: float, train_length: float = 1) -> str:
+  """The length in training lengths: 'L', '0.75 L', '32 L'."""
+  number = f'{round(length / train_length, 2):g}'
+  return 'L' if number == '1' else f'{number} L'
 
 
 def length_series(scores: Scores, rows: Iterable[dict]) -> Series:

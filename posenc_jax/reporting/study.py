@@ -85,7 +85,7 @@ class Report:
     print(visible(f'{out}/table.md, .tex, .csv'))
 
   def write_figures(self) -> None:
-    """Writes `NAME.png` for each figure. Raises Stopped where they cannot be written."""
+    """Writes `NAME.png` and `NAME.pdf` for each figure. Raises Stopped where that cannot be."""
     for name, settings in self.all_figures().items():
       self._write_figure(name, settings)
 
@@ -96,7 +96,7 @@ class Report:
   def _write_figure(self, name: str, settings: dict) -> None:
     figure = figures.draw(rows.read(self.folder), self.runs, **settings)
     with one_line_errors(ELSEWHERE):
-      figures.save(figure, self._made_out() / f'{name}.png')
+      figures.save(figure, self._made_out() / name)
 
   def _made_out(self) -> Path:
     if self.out is None:

@@ -22,7 +22,8 @@ def write(tables: list[Table], out: str | Path) -> None:
   text = io.StringIO()
   csv.writer(text).writerows(csv_lines(tables))
   storage.atomic_write(Path(out) / 'table.md', '\n'.join(map(markdown, tables)))
-  storage.atomic_write(Path(out) / 'table.tex', '\n'.join(map(latex, tables)))
+  labels = latex_labels([table.title for table in tables])
+  storage.atomic_write(Path(out) / 'table.tex', '\n'.join(map(latex, tables, labels)))
   storage.atomic_write(Path(out) / 'table.csv', text.getvalue())
 
 
@@ -85,8 +86,25 @@ LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
 }  # fmt: skip
 
 
-def latex(table: Table) -> str:
-  """A `table` environment; the document needs `booktabs`."""
+def latex_labels(titles: list[str]) -> list[str]:
+  """A label for each title, 'tab:extrapolation-last-k', with a number where titles repeat."""
+  labels = []
+  for title in titles:
+    words = re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')
+    first, number = f'tab:{words}', 1
+    label = first
+    while label in labels:
+      number += 1
+      label = f'{first}-{number}'
+    labels.append(label)
+  return labels
+
+
+def latex(table: Table, label: str) -> str:
+  """A `table` environment with its title as caption, and all else that is said of it below.
+
+  The document needs `booktabs`.
+  """
   width, body = len(table.header), []
   for group in table.groups:
     body.append(r'\midrule')
@@ -97,14 +115,19 @@ def latex(table: Table) -> str:
   lines = [
     r'\begin{table}',
     r'\centering',
-    f'\\caption{{{_escape_latex(table.caption)}}}',
+    f'\\caption{{{_escape_latex(table.title)}}}',
+    f'\\label{{{label}}}',
     f'\\begin{{tabular}}{{l{"r" * (width - 1)}}}',
     r'\toprule',
     _latex_line(map(Cell, table.header)),
     *body,
     r'\bottomrule',
     r'\end{tabular}',
-    *(f'\\par\\footnotesize {_escape_latex(note)}' for note in table.notes),
+    r'\par\smallskip',
+    r'\begin{minipage}{\linewidth}',
+    r'\footnotesize',
+    '\n\n'.join(map(_escape_latex, (table.caption, *table.notes))),
+    r'\end{minipage}',
     r'\end{table}',
   ]
   return '\n'.join(lines) + '\n'

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from posenc_jax.reporting.colors import COLORS
+from posenc_jax.reporting.colors import Look
 from posenc_jax.reporting.html import style
-from posenc_jax.reporting.series import Series
+from posenc_jax.reporting.series import Series, looks_of, multiple_of
 
 NOTHING = 'nothing'
 MARGIN = 46  # pixels left of the plot: an axis title and its numbers
@@ -30,16 +30,17 @@ def draw(shown: Sequence[Series]) -> go.Figure:
 
   Pointing at a line shows its mean, deviation and every seed.
   """
-  lines = list(dict.fromkeys(line for series in shown for line in series.curves))
+  looks = looks_of(shown)
+  lines = list(looks)
   figure = style.figure(500 + 9 * len(lines), showlegend=True)
   for rank, line in enumerate(lines):
-    figure.add_traces(_traces(shown[0], line, rank))
+    figure.add_traces(_traces(shown[0], line, rank, looks[line]))
   has_chance = any(series.chance for series in shown)
   if has_chance:
     dots = dict(color=style.GREY, width=1.4, dash='dot')
     trace = dict(name='chance', mode='lines', line=dots, hovertemplate=HOVER)
     figure.add_trace(go.Scatter(**chance_trace(shown[0]), **trace))
-  legend = dict(orientation='h', x=0, y=-0.15, yanchor='top', font=dict(size=12), itemwidth=30)
+  legend = dict(orientation='h', x=0, y=-0.19, yanchor='top', font=dict(size=12), itemwidth=30)
   figure.update_layout(
     updatemenus=_menus(shown, lines, has_chance),
     legend=dict(tracegroupgap=0, **legend),
@@ -49,21 +50,20 @@ def draw(shown: Sequence[Series]) -> go.Figure:
   return figure
 
 
-def _traces(series: Series, line: str, rank: int) -> list[go.Scatter]:
+def _traces(series: Series, line: str, rank: int, look: Look) -> list[go.Scatter]:
   """Band or seeds, line, and dashed line: a group of the legend, which come and go together."""
-  color, symbol = (some[rank % len(some)] for some in (COLORS, style.SYMBOLS))
   group = dict(legendgroup=str(rank), name=style.text(line))
-  spread = dict(fill='toself', fillcolor=style.fade(color, 0.15), line=dict(width=0))
+  spread = dict(fill='toself', fillcolor=style.fade(look.color, 0.15), line=dict(width=0))
   if series.scores.metric.shows_seeds:
-    spread = dict(line=dict(color=style.fade(color, 0.5), width=SEED_WIDTH))
+    spread = dict(line=dict(color=style.fade(look.color, 0.5), width=SEED_WIDTH))
   spread |= dict(mode='lines', hoverinfo='skip', showlegend=False)
   solid = dict(
     mode='lines+markers',
-    line=dict(color=color, width=2.2),
-    marker=dict(symbol=symbol, size=8, line=dict(color='white', width=0.8)),
+    line=dict(color=look.color, width=2.2),
+    marker=dict(symbol=style.SYMBOLS[look.marker], size=8, line=dict(color='white', width=0.8)),
     hovertemplate=HOVER,
   )
-  dashes = dict(color=color, width=1.6, dash='dash')
+  dashes = dict(color=look.color, width=1.6, dash='dash')
   dashed = dict(mode='lines', line=dashes, hovertemplate=HOVER, showlegend=False)
   return [
     go.Scatter(**spread_trace(series, line), **group, **spread),
@@ -144,6 +144,11 @@ def _axes(figure: go.Figure, shown: Sequence[Series]) -> None:
   if lengths[-1] >= 10_000:
     title = title.replace(')', '; k: 1,024)')
     names = [f'{n // 1024}k' if n >= 10_000 and n % 1024 == 0 else str(n) for n in lengths]
+  if len(train_lengths) == 1:
+    title = title.replace('(', '(training lengths L, ')
+    names = [
+      f'{multiple_of(n, *train_lengths)}<br>{name}' for n, name in zip(lengths, names, strict=True)
+    ]
   figure.update_xaxes(
     type='log',
     range=[low - room, high + room],

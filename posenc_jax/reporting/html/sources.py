@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, nearest, visible
+from posenc_jax.reporting import learned, study
 from posenc_jax.reporting import rows as row_files
-from posenc_jax.reporting import study
 from posenc_jax.reporting.folders import files_below, is_folder, one_line_errors
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores import BY_POSITION, collect
@@ -47,7 +47,8 @@ class Sources:
     """
     if metric not in LIKELIHOODS:
       raise UserError(f'--metric={metric!r}; {nearest(metric, LIKELIHOODS)}')
-    shown = [row for row in self.rows if can_show(row)]
+    # before rows are divided by metric: one of them says which seeds have learned
+    shown = [row for row in learned.mark(self.rows) if can_show(row)]
     if not shown:
       raise UserError(
         'no rows of likelihoods or tasks by length; allowed: at least one protocol or task with '

@@ -6,11 +6,12 @@ import plotly.graph_objects as go
 
 from posenc_jax.errors import visible
 
-# One more than there are colors: together they tell 110 lines apart.
-SYMBOLS = (
-  'circle', 'square', 'diamond', 'triangle-down', 'triangle-up', 'cross', 'x',
-  'pentagon', 'hexagon', 'hexagram', 'star',
-)  # fmt: skip
+# {marker of `colors.MARKERS`: plotly's name of it}
+SYMBOLS = {
+  'o': 'circle', 's': 'square', 'D': 'diamond', 'X': 'x', 'v': 'triangle-down',
+  '^': 'triangle-up', 'P': 'cross', 'p': 'pentagon', 'h': 'hexagon', 'd': 'diamond-tall',
+  '<': 'triangle-left', '>': 'triangle-right',
+}  # fmt: skip
 INK, GREY, RULE = '#222222', '#6a6a6a', '#e6e6e6'
 SHADE = 'rgba(0, 0, 0, 0.045)'  # of lengths up to the training length
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'

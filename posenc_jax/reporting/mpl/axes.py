@@ -1,22 +1,15 @@
 """The look that figures share: markers, axes, the names at the right, the notes below."""
 
-import itertools
 import math
 import textwrap
+from typing import NamedTuple
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.colors import COLORS, GREY
+from posenc_jax.reporting.colors import GREY
 
-MARKERS = 'osD^vPX<>phd'
 MOST_LINES = 200  # of a figure
 MOST_NOTE_LINES = 14
 LONGEST_NAME = 60  # characters: a longer name leaves no room for the curves
-
-
-def styles(lines: list[str]) -> dict[str, dict]:
-  """The color and marker of each line. Markers tell lines apart in grey, and beyond ten lines."""
-  looks = zip(lines, itertools.cycle(COLORS), itertools.cycle(MARKERS), strict=False)
-  return {line: dict(color=color, marker=marker, markersize=6.5) for line, color, marker in looks}
 
 
 def shorten(name: str) -> str:
@@ -50,32 +43,46 @@ def write_notes(figure, notes: list[str], width: int = 118) -> None:
   figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=GREY)
 
 
-def name_lines(axes, ends: dict[str, tuple[float, float, str]], looks: dict[str, dict]) -> None:
-  """Names each line at the right, beside its marker, as near to its end as other names allow.
+class Name(NamedTuple):
+  """The name of a line at the right of its axes.
 
-  Args:
-    ends: the last x, last y and name of each line. A leader goes from the ends that lie at the
-      right border to their names.
+  Attributes:
+    y: where on the y axis the name belongs; None: below those of all other lines.
+    end: the last point of the line, if a leader is to go from it to the name.
   """
-  if not ends:
+
+  text: str
+  y: float | None = None
+  end: tuple[float, float] | None = None
+
+
+def name_lines(axes, names: dict[str, Name], looks: dict[str, dict]) -> None:
+  """Names each line at the right, beside its marker, as near to its place as other names allow."""
+  if not names:
     return
   scale = math.log if axes.get_yscale() == 'log' else float
-  right = max(x for x, _, _ in ends.values())
   low, high = map(scale, axes.get_ylim())
-  heights = {line: (scale(y) - low) / (high - low) for line, (_, y, _) in ends.items()}
+  gap = min(0.052, 1 / len(names))
+  heights = {
+    line: (scale(name.y) - low) / (high - low) for line, name in names.items() if name.y is not None
+  }
+  bottom = min([0.5, *heights.values()])
+  homeless = [line for line, name in names.items() if name.y is None]
+  heights |= {line: bottom - gap * (1 + rank) for rank, line in enumerate(homeless)}
   order = sorted(heights, key=heights.get)
-  spread = spread_labels([heights[line] for line in order], min(0.052, 1 / len(looks)))
+  spread = lower_labels(spread_labels([heights[line] for line in order], gap), gap)
   for line, height in zip(order, spread, strict=True):
-    x, y, name = ends[line]
-    if x == right:
+    name, look = names[line], looks[line]
+    if name.end:
       leader = dict(
-        arrowstyle='-', color=looks[line]['color'], linewidth=0.8, alpha=0.6, shrinkA=4, shrinkB=0
+        arrowstyle='-', color=look['color'], linewidth=0.8, alpha=0.6, shrinkA=4, shrinkB=0
       )
-      end = (1.03, height)
-      axes.annotate('', end, (x, y), 'axes fraction', 'data', leader, annotation_clip=False)
-    look = dict(transform=axes.transAxes, clip_on=False, markeredgecolor='white', **looks[line])
-    axes.plot([1.045], [height], **look)
-    axes.text(1.065, height, shorten(name), transform=axes.transAxes, va='center', fontsize=10)
+      start = (1.03, height)
+      axes.annotate('', start, name.end, 'axes fraction', 'data', leader, annotation_clip=False)
+    place = dict(transform=axes.transAxes, clip_on=False, markeredgecolor='white')
+    axes.plot([1.045], [height], **place, **look)
+    text = shorten(name.text)
+    axes.text(1.065, height, text, transform=axes.transAxes, va='center', fontsize=10)
 
 
 def spread_labels(heights: list[float], gap: float) -> list[float]:
@@ -93,3 +100,12 @@ def spread_labels(heights: list[float], gap: float) -> list[float]:
       number = number_below + number_above
       groups[-2:] = [[(below * number_below + above * number_above) / number, number]]
   return [center + gap * (i - (size - 1) / 2) for center, size in groups for i in range(size)]
+
+
+def lower_labels(heights: list[float], gap: float) -> list[float]:
+  """Ascending heights, of which none stands above the axes any more; they stay `gap` apart."""
+  lowered, highest = [], 1.0
+  for height in reversed(heights):
+    lowered.append(min(height, highest))
+    highest = lowered[-1] - gap
+  return lowered[::-1]

@@ -1,71 +1,23 @@
-"""Figures of curves, one line an encoding, drawn from `posenc_jax.reporting.series`."""
+"""Curves, one line an encoding, drawn from `posenc_jax.reporting.series`; figures by position."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.mpl.axes import (
-  check_number,
-  name_lines,
-  strip_spines,
-  styles,
-  write_notes,
-)
-from posenc_jax.reporting.scores import collect
-from posenc_jax.reporting.series import (
-  Curve,
-  Series,
-  gradient_series,
-  length_series,
-  position_series,
-)
+from posenc_jax.reporting.mpl.axes import Name, check_number, name_lines, strip_spines, write_notes
+from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of, position_series
 
-MANY = 12  # a curve of more points has no markers, and its axis no tick for each
+MARKED = 12  # a curve of more points has markers at about so many of them
 COVERED = 0.99  # the share of the gradient that is called the receptive field
 DASHED = {'marker': '', 'linewidth': 1.2, 'linestyle': '--'}
-
-
-def lengths(
-  rows: Iterable[dict],
-  runs: Iterable[str] = (),
-  protocol: str = 'last_k',
-  metric: str = 'ppl',
-  windowed: bool = False,
-):
-  """Score against evaluation length, up to the training length shaded: a matplotlib `Figure`.
-
-  Bands are one standard deviation over seeds; of accuracies each seed is a thin line instead.
-  Dashed lines are the windowed control; chance, where rows have it, is dotted. A line ends where
-  its encoding has no value. Raises UserError as `scores.collect` does.
-  """
-  rows = list(rows)
-  series, *controls = (
-    length_series(scores, rows) for scores in collect(rows, runs, [protocol], metric)
-  )
-  figure, axes, looks = _figure(series)
-  ends = _draw(axes, series, looks)
-  notes = _draw_windowed(axes, controls, looks) if windowed else []
-  if series.scores.metric.shows_seeds and len(series.scores.seeds) > 1:
-    notes.append('Thin: each seed, in the place of the deviation.')
-  if chance := series.chance:
-    style = dict(color=GREY, linestyle=':', linewidth=1.2, zorder=1)
-    axes.plot(list(chance), list(chance.values()), **style)
-    notes.append('Dotted: chance.')
-  last = series.scores.columns[-1]
-  named = {}
-  for line, (x, y) in ends.items():
-    label = series.curves[line].label
-    named[line] = (x, y, label if x == last else f'{label} (to {x})')
-  _length_axis(axes, series)
-  _score_axis(axes, series)
-  return _finish(figure, axes, series, looks, named, notes)
+WINDOWED = 'Dashed: attention windowed at the training length.'
 
 
 def positions(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
-  metric: str = 'ppl',
+  metric: str = 'bpb',
   length: int | None = None,
   smooth: int = 0,
   windowed: bool = True,
@@ -78,15 +30,19 @@ def positions(
     windowed: whether the control of windowed attention is drawn, dashed, where rows have it.
   """
   series, *controls = position_series(rows, runs, metric, length, smooth)
-  figure, axes, looks = _figure(series)
-  ends = _draw(axes, series, looks)
-  notes = _draw_windowed(axes, controls, looks) if windowed else []
+  looks = line_looks(series)
+  figure, axes = _figure()
+  ends = draw_curves(axes, series, looks)
+  notes = []
+  if windowed and (control := windowed_series(controls)):
+    draw_dashed(axes, control.curves, looks)
+    notes.append(WINDOWED)
   if smooth:
     notes.append(f'Each point adds up {2 * smooth + 1} neighboring bins.')
-  named = {line: (*end, line) for line, end in ends.items()}
   _position_axis(axes, series)
-  _score_axis(axes, series)
-  return _finish(figure, axes, series, looks, named, notes)
+  score_axis(axes, series)
+  names = {line: Name(series.curves[line].label, end[1], end) for line, end in ends.items()}
+  return _finish(figure, axes, series, looks, names, notes)
 
 
 def receptive_field(rows: Iterable[dict], runs: Iterable[str] = (), length: int | None = None):
@@ -96,14 +52,17 @@ def receptive_field(rows: Iterable[dict], runs: Iterable[str] = (), length: int 
   `positions`.
   """
   series = gradient_series(rows, runs, length)
-  figure, axes, looks = _figure(series)
-  ends = _draw(axes, series, looks)
-  named = {line: (*end, f'{line} ({_covered(series.curves[line])})') for line, end in ends.items()}
+  looks = line_looks(series)
+  figure, axes = _figure()
+  names = {}
+  for line, end in draw_curves(axes, series, looks).items():
+    curve = series.curves[line]
+    names[line] = Name(f'{curve.label} ({_covered(curve)})', end[1], end)
   _position_axis(axes, series)
   axes.set_ylabel(series.y_title)
   axes.set_ylim(0, 1.03)
   notes = [f'In brackets: the nearest tokens that have {COVERED:.0%} of it.'.replace('%', ' %')]
-  return _finish(figure, axes, series, looks, named, notes)
+  return _finish(figure, axes, series, looks, names, notes)
 
 
 def _covered(curve: Curve) -> int | str:
@@ -113,16 +72,64 @@ def _covered(curve: Curve) -> int | str:
   return covered[0] if covered else f'over {curve.x[-1]}'
 
 
-def _figure(series: Series):
+def _figure():
+  figure = new_figure(8, 5.2)
+  return figure, figure.add_subplot()
+
+
+def _finish(
+  figure, axes, series: Series, looks: dict[str, dict], names: dict[str, Name], notes: list[str]
+):
+  """Adds what figures by position have in common; returns the figure."""
+  strip_spines(axes)
+  shade_training(axes, series.scores.train_lengths)
+  name_lines(axes, names, looks)
+  # the title stands above the name of the training length
+  axes.set_title(series.title, loc='left', fontweight='bold', pad=20)
+  write_notes(figure, [curve_caption(series), *notes, *series.scores.notes])
+  return figure
+
+
+def _position_axis(axes, series: Series) -> None:
+  axes.set_xscale('log', base=2)
+  axes.xaxis.set_major_formatter('{x:g}')
+  axes.set_xlabel(f'{series.x_title} (logarithmic)')
+
+
+def new_figure(width: float, height: float):
+  """An empty figure of so many inches."""
   # not pyplot: it would want a display, and figures would share state
   from matplotlib.figure import Figure
 
+  return Figure(figsize=(width, height), layout='constrained')
+
+
+def curve_caption(series: Series) -> str:
+  """The caption of a figure of these curves."""
+  spread = 'bands: one standard deviation'
+  if series.scores.metric.shows_seeds:
+    spread = 'thin: each seed'
+  return caption(series.scores, drawn=f'Lines: means over {{}}; {spread}')
+
+
+def line_looks(series: Series, references: Collection[str] = ()) -> dict[str, dict]:
+  """{line: its color and marker as matplotlib takes them}; those of these labels are grey.
+
+  Raises UserError for more lines than a figure has room for.
+  """
   check_number(list(series.curves))
-  figure = Figure(figsize=(8, 5.2), layout='constrained')
-  return figure, figure.add_subplot(), styles(list(series.curves))
+  return {
+    line: dict(color=look.color, marker=look.marker, markersize=6.5)
+    for line, look in looks_of([series], references).items()
+  }
 
 
-def _draw(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple[float, float]]:
+def windowed_series(controls: Iterable[Series]) -> Series | None:
+  """The series of the windowed control, if there is one."""
+  return next((series for series in controls if series.scores.control == 'windowed'), None)
+
+
+def draw_curves(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple[float, float]]:
   """Draws each curve with its band or, of accuracies, its seeds; returns the last points."""
   ends = {}
   for line, curve in series.curves.items():
@@ -131,12 +138,14 @@ def _draw(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple[float
     if shows_seeds:
       # Seeds learn a task or do not, and a deviation would hide which.
       for values in curve.by_seed.values():
-        _plot(axes, curve.x, values, color=color, linewidth=0.9, alpha=0.5, zorder=1.5)
+        plot_numbers(axes, curve.x, values, color=color, linewidth=0.9, alpha=0.5, zorder=1.5)
         # the name of a line without a mean, as no seed has learned, stands beside a seed
         scored = [(x, y) for x, y in zip(curve.x, values, strict=True) if isinstance(y, float)]
         ends |= {line: scored[-1]} if scored else {}
     if points:
-      _plot(axes, curve.x, curve.mean, label=line, **looks[line])
+      # a single point would be hidden by the lines that go on
+      over = {'zorder': 4} if len(points) == 1 else {}
+      plot_numbers(axes, curve.x, curve.mean, label=line, **looks[line], **over)
       ends[line] = points[-1]
     if points and not shows_seeds:
       low, high = zip(*(ends_of for ends_of in curve.band if ends_of), strict=True)
@@ -145,26 +154,22 @@ def _draw(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple[float
   return ends
 
 
-def _draw_windowed(axes, controls: list[Series], looks: dict[str, dict]) -> list[str]:
-  """Draws the windowed control dashed; returns what the caption says of it, in a list."""
-  for series in controls:
-    if series.scores.control == 'windowed':
-      for line, curve in series.curves.items():
-        if line in looks:
-          _plot(axes, curve.x, curve.mean, label=line, **looks[line] | DASHED)
-      return ['Dashed: attention windowed at the training length.']
-  return []
+def draw_dashed(axes, curves: dict[str, Curve], looks: dict[str, dict]) -> None:
+  """Draws the curves of a control dashed, those of lines that have a look."""
+  for line, curve in curves.items():
+    if line in looks:
+      plot_numbers(axes, curve.x, curve.mean, label=line, **looks[line] | DASHED)
 
 
-def _plot(axes, xs: list, values: list, **style) -> None:
+def plot_numbers(axes, xs: list, values: list, **style) -> None:
   """Draws a line through the values that are numbers."""
   points = [(x, y) for x, y in zip(xs, values, strict=True) if isinstance(y, float)]
   if points:
     style = {'linewidth': 1.8, 'markeredgecolor': 'white', 'markeredgewidth': 0.7} | style
-    axes.plot(*zip(*points, strict=True), **style | ({'marker': ''} if len(points) > MANY else {}))
+    axes.plot(*zip(*points, strict=True), markevery=math.ceil(len(points) / MARKED), **style)
 
 
-def _shade_training(axes, train_lengths: list[int]) -> None:
+def shade_training(axes, train_lengths: list[int]) -> None:
   """Shades what was seen in training, without making the axis any longer.
 
   A training length beyond the axis has no line and no name: the name would push the axes away.
@@ -183,29 +188,10 @@ def _shade_training(axes, train_lengths: list[int]) -> None:
   axes.set_xlim(left, right)
 
 
-def _length_axis(axes, series: Series) -> None:
-  from matplotlib.ticker import MaxNLocator, NullLocator
-
-  ticks = series.scores.columns
-  if ticks[-1] >= 8 * ticks[0]:
-    axes.set_xscale('log', base=2)
-  if len(ticks) <= MANY:
-    axes.set_xticks(ticks, [str(length) for length in ticks])
-  else:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.xaxis.set_major_formatter('{x:g}')
-  axes.xaxis.set_minor_locator(NullLocator())
-  axes.set_xlabel(series.x_title)
-
-
-def _position_axis(axes, series: Series) -> None:
-  axes.set_xscale('log', base=2)
-  axes.xaxis.set_major_formatter('{x:g}')
-  axes.set_xlabel(f'{series.x_title} (logarithmic)')
-
-
-def _score_axis(axes, series: Series) -> None:
-  """From 0 to 1 for accuracies, from 0 for other scores of tasks, else logarithmic."""
+def score_axis(axes, series: Series) -> None:
+  """Makes the y axis one from 0 to 1 for accuracies, from 0 for other scores of tasks, else
+  logarithmic.
+  """
   from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
   axes.set_ylabel(series.y_title)
@@ -224,17 +210,3 @@ def _score_axis(axes, series: Series) -> None:
   axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
   axes.yaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
   axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _finish(figure, axes, series: Series, looks: dict[str, dict], named: dict, notes: list[str]):
-  """Adds what is the same in all figures of curves; returns the figure.
-
-  `named` has the last x, last y and name of each line, as `name_lines` takes them.
-  """
-  strip_spines(axes)
-  _shade_training(axes, series.scores.train_lengths)
-  name_lines(axes, named, looks)
-  # the title stands above the name of the training length
-  axes.set_title(series.title, loc='left', fontweight='bold', pad=20)
-  write_notes(figure, [caption(series.scores), *notes, *series.scores.notes])
-  return figure

@@ -7,7 +7,8 @@ from pathlib import Path
 from posenc_jax import storage
 from posenc_jax.errors import UserError, nearest, visible
 from posenc_jax.reporting.learned import PART, mark
-from posenc_jax.reporting.mpl.curves import lengths, positions, receptive_field
+from posenc_jax.reporting.mpl.curves import positions, receptive_field
+from posenc_jax.reporting.mpl.extrapolation import lengths
 from posenc_jax.reporting.mpl.heat_map import heat_map
 
 FORMS = {
@@ -37,9 +38,21 @@ def draw(
     return FORMS[form](mark(rows, learned), runs, **settings)
 
 
+# What no format is to hold: the same figure is the same bytes on every day.
+DATES = {'png': {}, 'pdf': {'CreationDate': None}}
+
+
 def save(figure, path: str | Path) -> None:
-  """Writes a figure as PNG, whole or not at all, and prints its path."""
-  image = io.BytesIO()
-  figure.savefig(image, dpi=200)
-  storage.atomic_write(path, image.getvalue())
-  print(visible(str(path)))
+  """Writes a figure as `PATH.png` and, for papers, as `PATH.pdf`, and prints their paths.
+
+  Each is written whole or not at all, and the same bytes for the same figure.
+  """
+  import matplotlib as mpl
+
+  for kind, metadata in DATES.items():
+    image = io.BytesIO()
+    with mpl.rc_context({'pdf.fonttype': 42}):  # fonts that journals take
+      figure.savefig(image, format=kind, dpi=200, metadata=metadata)
+    file = Path(f'{path}.{kind}')
+    storage.atomic_write(file, image.getvalue())
+    print(visible(str(file)))

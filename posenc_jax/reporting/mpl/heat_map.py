@@ -1,15 +1,15 @@
 """The needle's heat map: how often what stood at a depth of a context of some length was found."""
 
 import math
-import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
-from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.colors import GREY, Look, looks
+from posenc_jax.reporting.metrics import DASH, Metric
 from posenc_jax.reporting.mpl.axes import shorten, write_notes
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.series import multiple_of
 
 PANELS = 3  # side by side
 MOST_AREA = 1200  # square inches: 48 million pixels
@@ -23,9 +23,10 @@ def heat_map(
 ):
   """Depth down (`position`, in per cent), length across, a panel a line: a matplotlib `Figure`.
 
-  Cells are means over seeds; a dash without color where there is no score. `protocol` is the name
-  of the task, None: the one that has depths. Raises UserError as `scores.collect` does, and for
-  rows without a depth.
+  A cell is the worst of the seeds, since a mean of seeds that find and seeds that do not is a score
+  of none; the panel's title says how many seeds find all. A dash without color stands where there
+  is no score. `protocol` is the name of the task, None: the one that has depths. Raises UserError
+  as `scores.collect` does, and for rows without a depth.
   """
   from matplotlib.figure import Figure
 
@@ -46,8 +47,8 @@ def heat_map(
   lengths, depths = (sorted({column[i] for column in scores.columns}) for i in (0, 1))
   down = math.ceil(len(scores.lines) / PANELS)
   across = math.ceil(len(scores.lines) / down)
-  width = 1.2 + across * max(1.8, 0.55 * len(lengths))
-  height = 1.3 + down * (0.8 + 0.25 * len(depths))
+  width = 1.2 + across * max(2.6, 0.55 * len(lengths))
+  height = 1.3 + down * (1.1 + 0.25 * len(depths))
   if width * height > MOST_AREA:
     raise UserError(
       f'figure: {len(scores.lines)} panels of {len(lengths)} x {len(depths)} cells; '
@@ -57,28 +58,22 @@ def heat_map(
   panels = figure.subplots(down, across, squeeze=False, sharey=True)
   for panel in panels.flat[len(scores.lines) :]:
     panel.set_axis_off()
-  spreads, measured = [], {*scores.columns}
+  look_of = looks({line: row['label'] for line, row in scores.exemplar_row.items()})
   for line, panel in zip(scores.lines, panels.flat, strict=False):
-    values = [
-      [scores.seed_scores(line, (n, depth)) if (n, depth) in measured else [] for n in lengths]
-      for depth in depths
-    ]
-    spreads += [statistics.stdev(some) for row in values for some in row if len(some) > 1]
-    means = [[statistics.fmean(some) if some else math.nan for some in row] for row in values]
-    image = _draw_panel(panel, means, lengths, depths)
-    panel.set_title(shorten(scores.label(line)), fontsize=10)
-    seen = sum(length <= scores.exemplar_row[line]['train_length'] for length in lengths)
+    train_length = scores.exemplar_row[line]['train_length']
+    _draw_cells(panel, _worst(scores, line, lengths, depths), scores.metric)
+    _name_cells(panel, lengths, depths, train_length)
+    _name_panel(panel, shorten(scores.label(line)), _whole(scores, line), look_of[line])
+    seen = sum(length <= train_length for length in lengths)
     if 0 < seen < len(lengths):
-      panel.axvline(seen - 0.5, color='#cc6677', linestyle=':', linewidth=1.6)
-  figure.colorbar(image, ax=panels, shrink=0.6, label=scores.metric.title.lower())
+      panel.axvline(seen - 0.5, color='#1a1a1a', linestyle=':', linewidth=1.6)
   for panel in panels[:, 0]:
     panel.set_ylabel('depth', fontsize=10)
   title = f'{scores.title}: {scores.metric.title.lower()} by depth and length'
   figure.suptitle(title, x=0.01, ha='left', weight='bold')
-  note = 'Across: length in tokens; dotted: the training length.'
-  if spreads:
-    note += f' Cells are means over seeds; their standard deviations reach {max(spreads):.2f}.'
-  write_notes(figure, [note, caption(scores), *scores.notes], round(15 * width))
+  note = 'Across: length in training lengths L and in tokens; dotted: L.'
+  notes = [note, caption(scores, drawn='Cells: the worst of {}'), *scores.notes]
+  write_notes(figure, notes, round(15 * width))
   return figure
 
 
@@ -91,18 +86,73 @@ def _only_task_with_depths(rows: list[dict], metric: str) -> str:
   return found.pop()
 
 
-def _draw_panel(panel, means: list[list[float]], lengths: list[int], depths: list[int]):
-  """Draws the means of one line, each with its number; returns the image."""
-  image = panel.imshow(means, cmap='YlGnBu', vmin=0, vmax=1, aspect='auto')
-  for y, of_depth in enumerate(means):
-    for x, mean in enumerate(of_depth):
-      text, color = f'{mean:.2f}', 'white' if mean > 0.55 else '#333333'
-      if math.isnan(mean):
-        text, color = DASH, GREY
-      panel.text(x, y, text, ha='center', va='center', fontsize=7, color=color)
-  rotation = 45 if lengths[-1] > 999 else 0
-  panel.set_xticks(range(len(lengths)), list(map(str, lengths)), rotation=rotation)
-  panel.set_yticks(range(len(depths)), [f'{depth} %' for depth in depths])
-  panel.tick_params(length=0, labelsize=8)
+def _worst(scores: Scores, line: str, lengths: list[int], depths: list[int]) -> list[list[float]]:
+  """The worst seed's score of each cell, depth by depth; nan where there is none."""
+  measured = {*scores.columns}
+  worst = max if scores.metric.best is min else min
+  return [
+    [
+      worst(scores.seed_scores(line, (length, depth)), default=math.nan)
+      if (length, depth) in measured
+      else math.nan
+      for length in lengths
+    ]
+    for depth in depths
+  ]
+
+
+def _whole(scores: Scores, line: str) -> str:
+  """How many seeds are right in every cell that they have, of accuracies and several seeds."""
+  if not scores.metric.is_accuracy or len(scores.seeds) < 2:
+    return ''
+  number, whole = 0, 0
+  for seed in scores.seeds:
+    of_seed = [scores.by_seed[line, seed, column].value(scores.metric) for column in scores.columns]
+    known = [value for value in of_seed if value is not None]
+    number += bool(known)
+    whole += bool(known) and all(_text(value) == '1' for value in known)
+  return f'{whole} of {number} seeds right in every cell'
+
+
+def _text(value: float) -> str:
+  """The score of a cell: '0.83', and '1' for what is right to the digits that are printed."""
+  if math.isnan(value):
+    return DASH
+  text = f'{value:.2f}'
+  return '1' if text == '1.00' else text
+
+
+def _draw_cells(panel, cells: list[list[float]], metric: Metric) -> None:
+  """Draws the cells of one line, a gap between them, each with its number."""
+  highest = 1.0
+  if not metric.is_accuracy:
+    highest = max((cell for row in cells for cell in row if cell > 1), default=1.0)
+  colors = 'YlGnBu_r' if metric.best is min else 'YlGnBu'
+  panel.imshow(cells, cmap=colors, vmin=0, vmax=highest, aspect='auto')
+  for y, of_depth in enumerate(cells):
+    for x, cell in enumerate(of_depth):
+      darkness = cell / highest if metric.best is not min else 1 - cell / highest
+      color = GREY if math.isnan(cell) else 'white' if darkness > 0.55 else '#333333'
+      panel.text(x, y, _text(cell), ha='center', va='center', fontsize=7, color=color)
+  panel.set_xticks([x - 0.5 for x in range(1, len(cells[0]))], minor=True)
+  panel.set_yticks([y - 0.5 for y in range(1, len(cells))], minor=True)
+  panel.grid(which='minor', color='white', linewidth=1.4)
+  panel.tick_params(which='both', length=0, labelsize=8)
   panel.spines[:].set_visible(False)
-  return image
+
+
+def _name_cells(panel, lengths: list[int], depths: list[int], train_length: int) -> None:
+  names = [f'{multiple_of(length, train_length)}\n{length}' for length in lengths]
+  panel.set_xticks(range(len(lengths)), names)
+  panel.set_yticks(range(len(depths)), [f'{depth} %' for depth in depths])
+
+
+def _name_panel(panel, name: str, whole: str, look: Look) -> None:
+  """Names a panel, beside the mark that its line has in other figures."""
+  from matplotlib.transforms import offset_copy
+
+  panel.set_title(name, loc='left', x=0.07, pad=18, fontsize=10, fontweight='bold')
+  above = offset_copy(panel.transAxes, panel.figure, y=22, units='points')
+  panel.plot([0.03], [1], color=look.color, marker=look.marker, transform=above, clip_on=False)
+  place = dict(xycoords='axes fraction', xytext=(0, 5), textcoords='offset points')
+  panel.annotate(whole, (0, 1), **place, fontsize=8, color=GREY)

@@ -1,0 +1,229 @@
+"""The figure of scores by evaluation length; of likelihoods also of their change from L on."""
+
+import math
+import textwrap
+from collections.abc import Collection, Iterable
+
+from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.mpl.axes import Name, name_lines, strip_spines, write_notes
+from posenc_jax.reporting.mpl.curves import (
+  WINDOWED,
+  curve_caption,
+  draw_curves,
+  draw_dashed,
+  line_looks,
+  new_figure,
+  plot_numbers,
+  score_axis,
+  shade_training,
+  windowed_series,
+)
+from posenc_jax.reporting.own_changes import (
+  MARGIN,
+  base_length,
+  finding,
+  go_beyond,
+  own_changes,
+  train_lengths_of,
+)
+from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of, references_of
+
+LOWEST, HIGHEST = -0.05, 0.3  # bits a byte, of the panel of changes
+DEEPEST = -0.3  # where a line gains more than LOWEST, the panel reaches down to here
+TICK = 0.52  # inches that a tick's name needs
+
+
+def lengths(
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  protocol: str = 'last_k',
+  metric: str = 'bpb',
+  windowed: bool = True,
+  references: Collection[str] = (),
+):
+  """Score against evaluation length, up to the training length L shaded: a matplotlib `Figure`.
+
+  Of likelihoods a second panel shows what becomes of each line's own score at L, in bits a byte
+  near 0, and the title says what it shows. Bands are one standard deviation over seeds; of
+  accuracies each seed is a thin line instead. Chance, where rows have it, is dotted.
+
+  Args:
+    windowed: whether the windowed control is drawn, dashed, where rows have it.
+    references: labels of lines that nothing is found about, such as that of a model trained at the
+      longest length; they are grey, as n-grams are.
+  Raises:
+    UserError: as `scores.collect` does.
+  """
+  rows, runs = list(rows), list(runs)
+  series, *controls = _all_series(rows, runs, protocol, metric)
+  grey = references_of(series, references)
+  looks = line_looks(series, references)
+  control = windowed_series(controls) if windowed else None
+  bits, bits_control = series, control
+  if series.scores.metric.denominator and metric != 'bpb':
+    bits, *controls = _all_series(rows, runs, protocol, 'bpb')
+    bits_control = windowed_series(controls) if windowed else None
+  changes = own_changes(bits, grey) if series.scores.metric.denominator else {}
+  goes_beyond = go_beyond(changes, grey)
+  figure = new_figure(11.5 if goes_beyond else 8, 5.2)
+  left, *right = figure.subplots(1, 2 if goes_beyond else 1, squeeze=False)[0]
+  notes = _draw_scores(left, series, looks, grey, 4 if goes_beyond else 5.5)
+  if goes_beyond:
+    dashed = own_changes(bits_control, grey, bits) if bits_control else {}
+    notes += _draw_changes(right[0], bits, changes, dashed, looks, grey)
+  elif control:
+    draw_dashed(left, control.curves, looks)
+    score_axis(left, series)
+    notes.append(WINDOWED)
+  title = finding(bits, grey) or series.title
+  title = '\n'.join(textwrap.wrap(title, 115 if goes_beyond else 80))
+  figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
+  if grey:
+    notes.append('Grey: references.')
+  width = 172 if goes_beyond else 118
+  write_notes(figure, [curve_caption(series), ' '.join(notes), *series.scores.notes], width)
+  return figure
+
+
+def _all_series(rows: list[dict], runs: list[str], protocol: str, metric: str) -> list[Series]:
+  return [length_series(scores, rows) for scores in collect(rows, runs, [protocol], metric)]
+
+
+def _draw_scores(
+  axes, series: Series, looks: dict[str, dict], grey: Collection[str], inches: float
+) -> list[str]:
+  """Draws the scores of all lines at all lengths; returns what the caption says of it."""
+  notes = []
+  ends = draw_curves(axes, series, looks)
+  if chance := series.chance:
+    style = dict(color=GREY, linestyle=':', linewidth=1.2, zorder=1)
+    axes.plot(list(chance), list(chance.values()), **style)
+    notes.append('Dotted: chance.')
+  last, names = series.scores.columns[-1], {}
+  for line, (x, y) in ends.items():
+    label = series.curves[line].label
+    if x == last:
+      names[line] = Name(label, y, (x, y))
+    elif x == base_length(series, line, grey):
+      names[line] = Name(f'{label} (ends at L)')
+    else:
+      names[line] = Name(f'{label} (to {x})')
+  train_lengths = train_lengths_of(series, grey)
+  _length_axis(axes, series.scores.columns, train_lengths, inches)
+  score_axis(axes, series)
+  strip_spines(axes)
+  shade_training(axes, train_lengths)
+  name_lines(axes, names, looks)
+  return notes
+
+
+def _draw_changes(
+  axes,
+  series: Series,
+  changes: dict[str, Curve],
+  dashed: dict[str, Curve],
+  looks: dict[str, dict],
+  grey: Collection[str],
+) -> list[str]:
+  """Draws what becomes of each line's score from L on; returns what the caption says of it."""
+  axes.axhspan(-MARGIN, MARGIN, color='#e6e6e6', linewidth=0, zorder=-1)
+  axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
+  lowest = min(mean for curve in changes.values() for mean in curve.mean if mean is not None)
+  bottom = max(DEEPEST, min(LOWEST, 1.1 * lowest))
+  axes.set_ylim(bottom, HIGHEST)
+  farthest = max(curve.x[-1] for curve in changes.values())
+  axes.set_xscale('log', base=2)
+  axes.set_xlim(0.93, 1.04 * farthest)
+  names, last = {}, {}
+  for line, curve in changes.items():
+    points = [
+      (x, mean, spread)
+      for x, mean, spread in zip(curve.x, curve.mean, curve.spread, strict=True)
+      if mean is not None
+    ]
+    if len(points) < 2:
+      continue  # the other panel says that it has no score past L
+    color = looks[line]['color']
+    plot_numbers(axes, curve.x, curve.mean, label=line, **looks[line])
+    xs, means, spreads = zip(*points, strict=True)
+    low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+    axes.fill_between(xs, low, high, color=color, alpha=0.1, linewidth=0)
+    last[line] = means[-1]
+    border = min(max(means[-1], bottom), HIGHEST)
+    is_gone = border != means[-1]
+    if is_gone:
+      arrow = dict(marker='^' if border == HIGHEST else 'v', color=color, clip_on=False, zorder=5)
+      axes.plot([_leaves(xs, means, border)], [border], **arrow)
+    text = f'{curve.label} {means[-1]:+.3f}'
+    if xs[-1] < farthest:
+      text += f' (to {xs[-1]:g} L)'
+    names[line] = Name(text, border, None if is_gone else (xs[-1], means[-1]))
+  # Names of one height keep their order, so that of lines that left the panel is that of changes.
+  names = {line: names[line] for line in sorted(names, key=last.get)}
+  draw_dashed(axes, dashed, looks)
+  _multiple_axis(axes, series, changes, grey)
+  axes.set_ylabel('change from the own score at L (bits per byte)')
+  strip_spines(axes)
+  name_lines(axes, names, looks)
+  notes = [
+    'Right: mean of the differences between a score and the own score at L, seed by seed, with the '
+    f'change at the longest length; shaded: {MARGIN:g} bits per byte, within which a line stays. '
+    'Arrows: lines that go on beyond the panel.'
+  ]
+  return notes + ([WINDOWED] if dashed else [])
+
+
+def _leaves(xs: tuple[float, ...], ys: tuple[float, ...], border: float) -> float:
+  """The x at which a line, drawn on a logarithmic axis, crosses the border for good."""
+  # The first point, a change of 0, is on this side of it.
+  i = max(i for i, y in enumerate(ys) if (y > border) != (ys[-1] > border) or y == border)
+  share = (border - ys[i]) / (ys[i + 1] - ys[i])
+  return math.exp((1 - share) * math.log(xs[i]) + share * math.log(xs[i + 1]))
+
+
+def _length_axis(axes, columns: list[int], train_lengths: list[int], inches: float) -> None:
+  """Names lengths in tokens and, where all lines have one training length, in multiples of it."""
+  from matplotlib.ticker import NullLocator
+
+  is_log = columns[-1] >= 4 * columns[0]
+  if is_log:
+    axes.set_xscale('log', base=2)
+  ticks = _with_room(columns, train_lengths, is_log, inches)
+  names, title = list(map(str, ticks)), 'evaluation length (tokens)'
+  if len(train_lengths) == 1:
+    names = [f'{multiple_of(length, *train_lengths)}\n{length}' for length in ticks]
+    title = 'evaluation length (training lengths L, tokens)'
+  axes.set_xticks(ticks, names, fontsize=9)
+  axes.xaxis.set_minor_locator(NullLocator())
+  axes.set_xlabel(title)
+
+
+def _multiple_axis(axes, series: Series, changes: dict[str, Curve], grey: Collection[str]) -> None:
+  from matplotlib.ticker import NullLocator
+
+  multiples = sorted({x for curve in changes.values() for x in curve.x})
+  ticks = _with_room(multiples, [1], True, 4)
+  train_lengths = train_lengths_of(series, grey)
+  names, title = list(map(multiple_of, ticks)), 'evaluation length (training lengths L)'
+  if len(train_lengths) == 1:
+    (base,) = train_lengths
+    names = [f'{name}\n{round(x * base)}' for name, x in zip(names, ticks, strict=True)]
+    title = 'evaluation length (training lengths L, tokens)'
+  axes.set_xticks(ticks, names, fontsize=9)
+  axes.xaxis.set_minor_locator(NullLocator())
+  axes.set_xlabel(title)
+
+
+def _with_room(
+  places: list[float], wanted: Collection[float], is_log: bool, inches: float
+) -> list[float]:
+  """The places on an axis of so many inches that have room for their names, those wanted first."""
+  scale = math.log if is_log else float
+  ends = scale(places[0]), scale(places[-1])
+  room = TICK / inches * (ends[1] - ends[0])
+  kept = []
+  for place in sorted(places, key=lambda place: (place not in wanted, place)):
+    if all(abs(scale(place) - scale(other)) >= room for other in kept):
+      kept.append(place)
+  return sorted(kept)

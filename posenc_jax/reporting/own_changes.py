@@ -1,0 +1,165 @@
+"""What becomes of each line's own score beyond the training length, and the sentence about it."""
+
+from collections.abc import Collection
+
+from posenc_jax.reporting.series import Curve, Series, multiple_of
+
+MARGIN = 0.01  # bits per byte: a score that is nearer than this to another is as good as it
+KEPT = 0.85  # of an accuracy: what is called kept (Modarressi et al. 2025, NoLiMa)
+
+
+def base_length(series: Series, line: str, references: Collection[str] = ()) -> int:
+  """The length that a line's scores are compared with: its training length.
+
+  A reference, which may have been trained at another length, is compared with its score at the
+  training length of the other lines, if they have one.
+  """
+  train_lengths = train_lengths_of(series, references)
+  if line in references and len(train_lengths) == 1:
+    return train_lengths[0]
+  return series.scores.exemplar_row[line]['train_length']
+
+
+def train_lengths_of(series: Series, references: Collection[str] = ()) -> list[int]:
+  """The training lengths of the lines that are no references, in order."""
+  return sorted({row['train_length'] for row in _counted(series, references).values()})
+
+
+def own_changes(
+  series: Series, references: Collection[str] = (), plain: Series | None = None
+) -> dict[str, Curve]:
+  """{line: its score minus its own at the base length, against the multiple of that length}.
+
+  Seeds are subtracted one by one. Lengths below the base length are left out, and so are lines that
+  have no score there.
+
+  Args:
+    plain: the series that own scores are taken from; None: `series`. A control is compared with the
+      score of the model as it is.
+  """
+  columns, found = series.scores.columns, {}
+  for line, curve in series.curves.items():
+    base = base_length(series, line, references)
+    own = (plain or series).curves.get(line)
+    if own is None or base not in own.x or not own.values[own.x.index(base)]:
+      continue
+    at_base = own.x.index(base)
+    by_seed = {
+      seed: [_minus(score, own.by_seed[seed][at_base]) for score in scores]
+      for seed, scores in curve.by_seed.items()
+      if seed in own.by_seed
+    }
+    beyond = [i for i, length in enumerate(columns) if length >= base]
+    values = [
+      [of_seed[i] for of_seed in by_seed.values() if isinstance(of_seed[i], float)]
+      if curve.values[i]
+      else []
+      for i in beyond
+    ]
+    found[line] = Curve(
+      curve.label,
+      [columns[i] / base for i in beyond],
+      values,
+      {seed: [of_seed[i] for i in beyond] for seed, of_seed in by_seed.items()},
+    )
+  return found
+
+
+def _minus(score: float | str, own: float | str) -> float | str:
+  """The difference of two scores, or the status in the place of one."""
+  statuses = [some for some in (score, own) if isinstance(some, str)]
+  return statuses[0] if statuses else score - own
+
+
+def go_beyond(changes: dict[str, Curve], references: Collection[str] = ()) -> bool:
+  """Whether a line that is no reference has a score beyond its training length."""
+  return any(
+    x > 1 and mean is not None
+    for line, curve in changes.items()
+    if line not in references
+    for x, mean in zip(curve.x, curve.mean, strict=True)
+  )
+
+
+def finding(series: Series, references: Collection[str] = ()) -> str:
+  """A sentence on how many lines keep their score beyond L, by a fixed rule; references are not
+  counted.
+
+  '' where there is nothing to say: without scores at L and beyond, where training lengths differ,
+  and of other scores than bits per byte and accuracies.
+  """
+  if len(train_lengths_of(series, references)) != 1:
+    return ''
+  if series.scores.metric.is_accuracy:
+    return _of_accuracies(series, references)
+  if series.scores.metric.name != 'bpb':
+    return ''
+  changes = own_changes(series, references)
+  return _of_bits(series, changes, references) if go_beyond(changes, references) else ''
+
+
+def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[str]) -> str:
+  """The sentence on bits per byte.
+
+  A line stays if the mean over its seeds is at most MARGIN above its own score at L at every length
+  evaluated; it gains if the mean is more than MARGIN below at one of them. A line without a score
+  at all lengths does not stay.
+  """
+  rows = _counted(series, references)
+  farthest = max(changes[line].x[-1] for line in rows if line in changes)
+  staying, gaining = [], []
+  for line in rows:
+    means = changes[line].mean if line in changes else [None]
+    known = [mean for mean in means if mean is not None]
+    if len(known) == len(means) and changes[line].x[-1] == farthest and max(known) <= MARGIN:
+      staying.append(line)
+    if known and min(known) < -MARGIN:
+      gaining.append(line)
+  bound = f'within {MARGIN:g} bits per byte of {{}} score at L up to {multiple_of(farthest)}'
+  if len(rows) == 1:
+    stays = 'stays' if staying else 'does not stay'
+    return f'{next(iter(rows))} {stays} {bound.format("its")}' + '; it gains' * len(gaining)
+  return (
+    f'Of {_number(rows)}, {_count(staying, "stay")} '
+    f'{bound.format("its" if len(staying) < 2 else "their")}; {_count(gaining, "gain")}'
+  )
+
+
+def _of_accuracies(series: Series, references: Collection[str]) -> str:
+  """The sentence on how many lines keep KEPT of their accuracy at L at all lengths beyond it.
+
+  Means are over the seeds that have learned; a line that is no better than guessing at L has
+  nothing to keep.
+  """
+  columns, rows = series.scores.columns, _counted(series, references)
+  (base,) = train_lengths_of(series, references)
+  if base not in columns or columns[-1] == base:
+    return ''
+  keeping = []
+  for line in rows:
+    own, *others = series.curves[line].mean[columns.index(base) :]
+    has_own = own is not None and own > series.chance.get(base, 0)
+    if has_own and None not in others and min(others) >= KEPT * own:
+      keeping.append(line)
+  kept = f'{KEPT:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
+  return (
+    f'{series.scores.title}: of {_number(rows)}, {_count(keeping, "keep")} {kept} '
+    f'{series.y_title} at L up to {multiple_of(columns[-1], base)}'
+  )
+
+
+def _counted(series: Series, references: Collection[str]) -> dict[str, dict]:
+  """{line: a row of it} of the lines that are no references."""
+  rows = series.scores.exemplar_row
+  return {line: row for line, row in rows.items() if line not in references}
+
+
+def _number(rows: dict[str, dict]) -> str:
+  """'9 encodings', or '9 lines' where an encoding has several."""
+  are_encodings = len({row['encoding'] for row in rows.values()}) == len(rows)
+  return f'{len(rows)} {"encodings" if are_encodings else "lines"}'
+
+
+def _count(lines: list[str], verb: str) -> str:
+  """'none stays', '1 stays', '2 stay'."""
+  return f'{len(lines) or "none"} {verb}{"s" if len(lines) < 2 else ""}'
