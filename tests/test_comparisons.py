@@ -10,7 +10,8 @@ from scipy import stats
 from synthetic import by_position, extended, lines_of, row, rows_of, tasks
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import bootstrap, significance, table_writers
+from posenc_jax.reporting import table_writers
+from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.layouts import make_tables
 
 LINK = lambda ratio: ratio / np.log(2)
@@ -319,7 +320,7 @@ def test_documents_of_a_year_are_one_cluster():
     top_SD.reshape(3, 7, 2).sum(-1), size_1D.reshape(1, 7, 2).sum(-1), LINK
   )
   assert texts(main)['t5'][0].endswith(f' ({error:.3f})')
-  assert 'in parentheses the standard error over documents' in main.caption
+  assert 'In parentheses: the standard error over documents' in main.caption
   few = blocks(documents(BITS, names[:10]))[OWN]
   assert 'No intervals: they need rows of 6 or more single documents.' in few.caption
   assert few.records[0]['low'] is None

@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from posenc_jax.reporting import bootstrap, significance
-from posenc_jax.reporting.significance import ALPHA, POWER, Dunnett, bonferroni_limit, holm
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.significance import (
+  ALPHA,
+  POWER,
+  Dunnett,
+  bonferroni_limit,
+  holm,
+)
 
 SAME = lambda ratio: ratio
 
@@ -152,9 +158,9 @@ def test_estimates_give_the_ps_of_scipy():
   welch = significance.welch(a, b)
   theirs = stats.ttest_ind(a, b, equal_var=False)
   assert significance.two_sided(welch) == pytest.approx(theirs.pvalue, rel=1e-12)
-  (pooled,) = significance.pooled([a], b, are_blocks=False)
+  (pooled,) = significance.pooled([a], b, shares_seeds=False)
   assert significance.two_sided(pooled) == pytest.approx(stats.ttest_ind(a, b).pvalue, rel=1e-12)
-  (paired,) = significance.pooled([a], b[:3], are_blocks=True)
+  (paired,) = significance.pooled([a], b[:3], shares_seeds=True)
   theirs = stats.ttest_rel(a, b[:3])
   assert significance.two_sided(paired) == pytest.approx(theirs.pvalue, rel=1e-12)
   for margin in (0.1, 2.0):
@@ -167,7 +173,7 @@ def test_estimates_give_the_ps_of_scipy():
 
 def test_the_pooled_variance_is_of_all_lines():
   lines, baseline = [[1.0, 3.0], [5.0, 5.0, 8.0]], [2.0, 2.0]
-  first, second = significance.pooled(lines, baseline, are_blocks=False)
+  first, second = significance.pooled(lines, baseline, shares_seeds=False)
   variance = (2 + 6 + 0) / (1 + 2 + 1)
   assert first[:3] == pytest.approx((0.0, math.sqrt(variance * (1 / 2 + 1 / 2)), 4))
   assert second[:3] == pytest.approx((4.0, math.sqrt(variance * (1 / 3 + 1 / 2)), 4))
@@ -177,7 +183,7 @@ def test_the_pooled_variance_is_of_all_lines():
 def test_without_seeds_or_spread_there_is_no_estimate(a):
   assert significance.own(a) is None
   assert significance.welch(a, [0.0] * len(a)) is None
-  assert significance.pooled([a], [0.0] * len(a), are_blocks=True) == []
+  assert significance.pooled([a], [0.0] * len(a), shares_seeds=True) == []
 
 
 def test_what_is_the_same_in_every_seed_is_equivalent():
@@ -215,7 +221,7 @@ def test_holm_by_hand_and_by_its_definition():
 def test_dunnetts_ps_are_scipys(sizes):
   rng = np.random.default_rng(1)
   *lines, baseline = [rng.normal(0.8 * i, 1.0, size) for i, size in enumerate((*sizes, 3))]
-  estimates = significance.pooled(lines, baseline, are_blocks=False)
+  estimates = significance.pooled(lines, baseline, shares_seeds=False)
   ours = [Dunnett(sizes, 3, estimates[0].freedom).p(estimate) for estimate in estimates]
   theirs = stats.dunnett(*lines, control=baseline, rng=np.random.default_rng(2)).pvalue
   assert ours == pytest.approx(theirs, abs=5e-4)  # theirs are integrals by random numbers
@@ -247,14 +253,14 @@ def dunnett_hits(number, seeds, lines, rng, shift=0.0, spread=1.0, of_seed=None)
 
   Seeds are blocks where `of_seed` says how far they spread, for all lines alike.
   """
-  are_blocks = of_seed is not None
-  limit = Dunnett([seeds] * lines, seeds, (seeds - 1) * (lines + 1 - are_blocks)).limit()
+  shares_seeds = of_seed is not None
+  limit = Dunnett([seeds] * lines, seeds, (seeds - 1) * (lines + 1 - shares_seeds)).limit()
   scores_NLS = rng.normal(0.0, spread, (number, lines + 1, seeds))
   scores_NLS[:, 0] += shift
   scores_NLS += rng.normal(0.0, of_seed or 0.0, (number, 1, seeds))
   hits = []
   for scores_LS in scores_NLS:
-    estimates = significance.pooled(scores_LS[:-1], scores_LS[-1], are_blocks)
+    estimates = significance.pooled(scores_LS[:-1], scores_LS[-1], shares_seeds)
     hits.append([abs(e.mean) > limit * e.error for e in estimates])
   return np.array(hits)
 

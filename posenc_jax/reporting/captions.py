@@ -35,11 +35,10 @@ CONTROLS_OF_PROTOCOLS = {
 }
 
 
-def caption(*scores, drawn: str = '') -> str:
+def caption(*scores, drawn: str = MEANS) -> str:
   """The caption of `scores.Scores`: what was measured, how, on what, which seeds.
 
-  `drawn` is what a figure shows of several seeds, which stand in the place of its '{}'; '': it is
-  the caption of a table, with means, deviations and, in parentheses, standard errors.
+  `drawn` is what is shown of several seeds, which stand in the place of its '{}'.
   """
   rows = [row for group in scores for row in group.exemplar_row.values()]
   steps, train_length = (
@@ -48,10 +47,9 @@ def caption(*scores, drawn: str = '') -> str:
   metric = scores[0].metric
   seeds = sorted({seed for group in scores for seed in group.seeds})
   are_learned = any(unlearned for group in scores for unlearned in group.unlearned.values())
-  documents = '' if drawn else _document_caption(scores)
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seed_caption(seeds, drawn or MEANS, are_learned)}{documents}. '
+    f'{seed_caption(seeds, drawn, are_learned)}. '
     f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption}'
@@ -78,14 +76,6 @@ def _amount_scored(scores) -> str:
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}'
-
-
-def _document_caption(scores) -> str:
-  """What stands in parentheses, where any score is of several documents."""
-  every = (score for group in scores for score in group.by_seed.values())
-  if not any(score.documents > 1 for score in every):
-    return ''
-  return ', in parentheses the standard error over documents, those of one year taken as one'
 
 
 def _join_sentences(texts: Iterable[str]) -> str:

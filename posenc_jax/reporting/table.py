@@ -4,15 +4,15 @@ import dataclasses
 from typing import NamedTuple
 
 from posenc_jax.reporting.captions import caption
+from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
-from posenc_jax.reporting.samples import sample
 from posenc_jax.reporting.scores import Scores
 
 
 class Cell(NamedTuple):
   text: str
   is_best: bool = False
-  mark: str = ''  # of posenc_jax.reporting.comparisons
+  mark: str = ''  # of posenc_jax.reporting.comparisons.compare
 
 
 class RowGroup(NamedTuple):
@@ -53,7 +53,7 @@ def from_scores(
   """
   return Table(
     f'{title}, {scores.name}',
-    caption(scores) + bold_sentence(scores.metric, 'column') + sentences,
+    caption(scores) + bold_sentence(scores.metric, 'column') + error_sentence(scores) + sentences,
     [corner, *header(scores)],
     groups,
     scores.notes,
@@ -65,6 +65,14 @@ def from_scores(
 def bold_sentence(metric: Metric, where: str) -> str:
   """The sentence that says what is bold, with a space before it; `where`: 'column' or 'line'."""
   return f' The best of each {where} is bold.' if metric.best else ''
+
+
+def error_sentence(*scores: Scores) -> str:
+  """The sentence that says what stands in parentheses, with a space before it, or ''."""
+  every = (score for group in scores for score in group.by_seed.values())
+  if not any(score.documents > 1 for score in every):
+    return ''
+  return ' In parentheses: the standard error over documents, those of one year taken as one.'
 
 
 def header(scores: Scores) -> list[str]:

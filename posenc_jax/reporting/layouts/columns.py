@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
-from posenc_jax.reporting.comparisons import MARGIN, compare_all
+from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import collect, notes_of
@@ -14,6 +14,7 @@ from posenc_jax.reporting.table import (
   Table,
   bold_sentence,
   cells,
+  error_sentence,
   header,
   per_seed_tables,
   records,
@@ -47,7 +48,7 @@ def columns(
     groups.append(RowGroup(scores.title, body))
   table = Table(
     f'Extrapolation by {by}',
-    caption(*found) + bold_sentence(found[0].metric, 'line'),
+    caption(*found) + bold_sentence(found[0].metric, 'line') + error_sentence(*found),
     ['length', *lines],
     groups,
     notes_of(found),

@@ -2,9 +2,9 @@
 
 import statistics
 
-from posenc_jax.reporting import bootstrap, significance
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.comparisons import (
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.compare import (
   BASELINE,
   BASELINE_WINDOWED,
   BETTER,
@@ -145,7 +145,7 @@ def _interval_sentence(block: Block) -> str:
 
 def _test_sentence(block: Block) -> str:
   freedom = join_unique(block.freedom.values())
-  blocks = ', and without what a seed does to all of them' if block.are_blocks else ''
+  blocks = ', and without what a seed does to all of them' if block.shares_seeds else ''
   test = TESTS[block.reference].format(baseline=block.baseline, blocks=blocks, freedom=freedom)
   level = f'p < {significance.ALPHA:g}'
   return (

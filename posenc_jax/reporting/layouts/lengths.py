@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from posenc_jax.reporting.chance import chance_lines
-from posenc_jax.reporting.comparisons import MARGIN, compare_all
+from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
+from posenc_jax.reporting.layouts.position_columns import column_of, with_columns
 from posenc_jax.reporting.layouts.published import published
-from posenc_jax.reporting.position_columns import column_of, with_columns
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
@@ -21,7 +21,7 @@ def lengths(
   margin: float = MARGIN,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """A table for each protocol and control, each followed by those of `comparisons`.
+  """A table for each protocol and control, each followed by its differences.
 
   `baseline` is the label of the line that others are compared with, `margin` what makes two of them
   equivalent; `reference` see `published`. Columns of by_position are ranges of positions.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.reporting.comparisons import MARGIN, compare_all
+from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import TASK, collect

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import significance
 from posenc_jax.reporting.captions import join_unique, seed_caption
+from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import Scores, collect, notes_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table, bold_sentence, records
 
@@ -47,7 +47,7 @@ def ranks(
     if without := [line for line, value in zip(lines, values, strict=True) if not value]:
       notes.append(f'{task} is left out of the ranks: no score of {", ".join(without)}')
     else:
-      ranks_of[task] = significance.ranks(list(map(statistics.fmean, values)), metric.best)
+      ranks_of[task] = _ranks(list(map(statistics.fmean, values)), metric)
   seeds = sorted({seed for scores in found for seed in scores.seeds})
   groups, title, ranking = [RowGroup('', body)], 'Scores by task', ''
   over_tasks = f'over {len(ranks_of)} tasks'
@@ -99,6 +99,13 @@ def _beyond(scores: Scores, line: str) -> dict[int, float]:
     if None not in values:
       means[seed] = statistics.fmean(values)
   return means
+
+
+def _ranks(values: list[float], metric: Metric) -> list[float]:
+  """1 for the best; ties share the mean of their ranks."""
+  from scipy import stats  # takes half a second, and most tables have no ranks
+
+  return stats.rankdata(values if metric.best is min else [-value for value in values]).tolist()
 
 
 def _mean_ranks(ranks_of_tasks: list[list[float]]) -> list[list[Cell]]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posenc_jax.reporting import bootstrap
+from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import Scores, scored_task
 

@@ -77,20 +77,20 @@ def _satterthwaite(parts: Iterable[tuple]) -> tuple:
 
 
 def pooled(
-  lines: Sequence[Sequence[float]], baseline_S: Sequence[float], are_blocks: bool
+  lines: Sequence[Sequence[float]], baseline_S: Sequence[float], shares_seeds: bool
 ) -> list[Estimate]:
   """The estimate of each line from the baseline, with the variance that all of them share.
 
   [] where no line has two seeds, or none has any spread.
 
   Args:
-    are_blocks: whether all have the same seeds, in one order, so that what a seed does to all of
+    shares_seeds: whether all have the same seeds, in one order, so that what a seed does to all of
       them alike is no part of the variance.
   """
   every = [np.asarray(some, float) for some in (*lines, baseline_S)]
   rest = [some - some.mean() for some in every]
   freedom = sum(len(some) - 1 for some in every)
-  if are_blocks:
+  if shares_seeds:
     rest = np.subtract(rest, np.mean(rest, 0))
     freedom -= len(baseline_S) - 1
   if all(np.max(np.abs(some)) <= ROUNDING for some in rest):
@@ -247,10 +247,3 @@ def correlation(line_S: Sequence[float], baseline_S: Sequence[float]) -> float |
   if len(line_S) < 3 or _is_flat(line_S) or _is_flat(baseline_S):
     return None
   return float(np.corrcoef(line_S, baseline_S)[0, 1])
-
-
-def ranks(values: Sequence[float], best: Callable) -> list[float]:
-  """1 for the best (`best` is min or max); ties share the mean of their ranks."""
-  from scipy import stats
-
-  return stats.rankdata(values if best is min else np.negative(values)).tolist()

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from posenc_jax.errors import UserError, nearest
-from posenc_jax.reporting import bootstrap, significance
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import METRICS, Metric
-from posenc_jax.reporting.samples import Sample, sample
 from posenc_jax.reporting.scores import Scores
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
@@ -95,7 +95,7 @@ class Block:
     reference: BASELINE, OWN, OWN_TRUNCATED or BASELINE_WINDOWED.
     differences: {(line, column): difference}.
     freedom: {column: degrees of freedom} of pooled variances.
-    are_blocks: whether all lines have the same seeds, which the pooled variances then leave out.
+    shares_seeds: whether all lines have the same seeds, which the pooled variances then leave out.
     correlations: {line: correlation with the baseline over seeds at L}.
   """
 
@@ -106,7 +106,7 @@ class Block:
   margin: float
   differences: dict[tuple, Difference]
   freedom: dict[int, int] = dataclasses.field(default_factory=dict)
-  are_blocks: bool = True
+  shares_seeds: bool = True
   correlations: dict[str, float] = dataclasses.field(default_factory=dict)
 
   @property
@@ -345,15 +345,15 @@ class _Comparer:
   def _test(self, block: Block, column, pairs: dict[str, Pair]) -> None:
     """Tests the differences of the lines in one column, which are one family."""
     is_pooled = block.reference == BASELINE
-    are_blocks = len({seeds for pair in pairs.values() for seeds in pair.seeds}) == 1
-    estimates = _pooled_estimates(pairs, are_blocks) if is_pooled else _separate_estimates(pairs)
+    shares_seeds = len({seeds for pair in pairs.values() for seeds in pair.seeds}) == 1
+    estimates = _pooled_estimates(pairs, shares_seeds) if is_pooled else _separate_estimates(pairs)
     if not estimates:
       return
     every = list(estimates.values())
     ps = list(map(significance.two_sided, every))
     if is_pooled:
       block.freedom[column] = every[0].freedom
-      block.are_blocks &= are_blocks
+      block.shares_seeds &= shares_seeds
       sizes = [len(pairs[line].sample.seeds) for line in estimates]
       baseline_size = len(next(iter(pairs.values())).reference.seeds)
       dunnett = significance.Dunnett(sizes, baseline_size, every[0].freedom)
@@ -395,11 +395,13 @@ class _Comparer:
     return found
 
 
-def _pooled_estimates(pairs: dict[str, Pair], are_blocks: bool) -> dict[str, significance.Estimate]:
+def _pooled_estimates(
+  pairs: dict[str, Pair], shares_seeds: bool
+) -> dict[str, significance.Estimate]:
   """{line: its estimate}, all with one variance; {} where there is none."""
   reference = next(iter(pairs.values())).reference
   estimates = significance.pooled(
-    [pair.sample.scores_S for pair in pairs.values()], reference.scores_S, are_blocks
+    [pair.sample.scores_S for pair in pairs.values()], reference.scores_S, shares_seeds
   )
   return dict(zip(pairs, estimates, strict=True)) if estimates else {}
 
