@@ -8,33 +8,15 @@ import json
 import random
 import re
 
-import numpy as np
 import pytest
 from synthetic import extended, lines_of, realistic, row, rows_of, tasks, trained_at
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import significance, study, table_writers
+from posenc_jax.reporting import study, table_writers
 from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
 
 BASE = 'configs/base.py'
-
-
-def documents(bits, number=6, **fields):
-  """Rows of {label: bits a seed}, of documents of different size and hardness."""
-  return [
-    row(
-      label,
-      seed,
-      document=str(d),
-      bits=value + 0.3 * d + 0.01 * ((seed + d) % 3),
-      tokens=10 + d,
-      **fields,
-    )
-    for label, seeds in bits.items()
-    for seed, value in enumerate(seeds)
-    for d in range(number)
-  ]
 
 
 CASES = {
@@ -51,12 +33,6 @@ CASES = {
 
 def texts(table):
   return [[field.text for field in line] for line in lines_of(table)]
-
-
-def marks(table):
-  return {
-    line[0].text: ''.join(field.mark or '.' for field in line[1:]) for line in lines_of(table)
-  }
 
 
 # Laws
@@ -140,157 +116,13 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
   assert {int(line[header.index('seed')]) for line in lines if line[header.index('seed')]} == seeds
 
 
-# Differences
-
-
-def test_a_difference_its_interval_and_its_p_are_those_of_the_statistics():
-  bits = {'rope': [2.0, 2.1, 2.05], 't5': [1.9, 1.95, 1.97]}
-  rows = documents(bits)
-  main, difference = make_tables(rows, baseline='rope')
-  top, size = (np.zeros((2, 3, 6)) for _ in range(2))
-  for r in rows:
-    at = list(bits).index(r['label']), r['seed'], int(r['document'])
-    top[at], size[at] = r['nats'], r['bytes']
-  link = lambda ratio: ratio / np.log(2)
-  low, high = significance.interval(
-    (top[1], size[1]), (top[0], size[0]), link, significance.resamples(6)
-  )
-  p = significance.paired_t(*(link(top[i].sum(-1) / size[i].sum(-1)) for i in (1, 0)))
-  mean = significance.score(top[1], size[1], link) - significance.score(top[0], size[0], link)
-  assert texts(difference) == [['t5', f'{mean:+.3f} [{low:+.3f}, {high:+.3f}]']]
-  (found,) = difference.records
-  assert [found[name] for name in ('difference', 'low', 'high')] == pytest.approx(
-    [mean, low, high], rel=1e-12
-  )
-  assert (found['p'], found['p_holm'], found['documents']) == (
-    pytest.approx(p),
-    pytest.approx(p),
-    6,
-  )
-  assert (
-    '95 % percentile interval of a paired bootstrap over 6 documents (10,000 resamples'
-    in difference.caption
-  )
-  assert 'Holm' in main.caption
-
-
-def test_planted_differences_are_marked_and_others_are_not():
-  noise = np.random.default_rng(0)
-  hard = noise.normal(0, 0.1, 5)  # what a seed does to all lines alike
-  near = lambda shift: list(2.0 + hard + shift + noise.normal(0, 0.01, 5))
-  bits = {'better': near(-0.2), 'rope': near(0), 'same': near(0), 'worse': near(0.2)}
-  main, difference = make_tables(documents(bits), baseline='rope')
-  assert marks(main) == {'rope': '.', 'same': '.', 'better': '*', 'worse': '†'}
-  assert marks(difference) == {'same': '.', 'better': '*', 'worse': '†'}
-  (main, _) = make_tables(documents(bits), form='columns', baseline='rope')
-  assert [field.mark for field in lines_of(main)[0]] == ['', '*', '', '', '†']
-  more = [r | {'metric': 'exact_match', 'value': r['bpb'], 'nats': None} for r in documents(bits)]
-  # more is better
-  assert marks(make_tables(more, metric='exact_match', baseline='rope')[0])['better'] == '†'
-
-
-def test_marks_are_corrected_for_the_lines_of_a_column():
-  rng = np.random.default_rng(1)
-  bits = {'rope': [2.0] * 5} | {
-    f'line{i}': list(rng.normal(2 - 0.01 * i, 0.02, 5)) for i in range(8)
-  }
-  difference = make_tables(documents(bits), baseline='rope')[1]
-  ps = [r['p'] for r in difference.records]
-  assert [r['p_holm'] for r in difference.records] == significance.holm(ps)
-  assert any(r['p'] < significance.ALPHA <= r['p_holm'] for r in difference.records)
-  assert any(r['p_holm'] < significance.ALPHA for r in difference.records)
-  is_marked = {r['encoding']: r['p_holm'] < significance.ALPHA for r in difference.records}
-  assert {line: mark != '.' for line, mark in marks(difference).items()} == is_marked
-  alone = make_tables(
-    [r for r in documents(bits) if r['label'] in ('rope', 'line0')], baseline='rope'
-  )[1]
-  assert alone.records[0]['p_holm'] == alone.records[0]['p'] == ps[0]
-
-
-def test_what_is_not_paired_is_named_and_not_compared():
-  rows = documents({'rope': [2.0, 2.1, 2.2], 't5': [1.9, 2.0, 2.2], 'alibi': [1.8, 1.9]})
-  main, difference = make_tables(rows, baseline='rope')
-  assert 'compared with rope over the seeds that both have: alibi at 8 over 0, 1' in main.notes
-  rows = [
-    r | ({'document': 'other'} if (r['label'], r['document']) == ('t5', '3') else {}) for r in rows
-  ]
-  main, difference = make_tables(rows, baseline='rope')
-  assert 'not compared with rope, as seeds or scored tokens differ: t5 at 8' in main.notes
-  assert texts(difference)[1] == ['t5', '—']
-  # other tokens of the same documents
-  for change in ({'position': 9}, {'overrides': {'max(eval.lengths)': 64}}):
-    moved = [
-      r | change if r['label'] == 't5' else r
-      for r in documents({'rope': [2.0, 2.1], 't5': [1.9, 2.0]})
-    ]
-    main, *_ = make_tables(moved, baseline='rope')
-    assert any(note.startswith('not compared with rope') and 't5' in note for note in main.notes)
-
-
-@pytest.mark.parametrize('form', ['lengths', 'columns'])
-@pytest.mark.parametrize(
-  ('change', 'line'),
-  [
-    ({'overrides': {'encoding.base': 5.0}}, 'rope'),
-    ({'step': 50}, 'rope, step 100'),
-    ({'step': 200, 'run': 'another'}, 'rope, step 200'),
-    ({'k': 2}, 'rope'),
-  ],
-)
-def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line):
-  """It divides the baseline's label into two lines, one of which is meant."""
-  rows = documents({'rope': [2.0, 2.1, 2.2], 't5': [1.0, 1.1, 1.2]})
-  some = rows if line == 'rope, step 200' else [r for r in rows if r['seed'] == 0]
-  again = [r | change for r in some if r['label'] == 'rope']
-  made = make_tables(rows + again, form=form, metric='bpb', baseline='rope')
-  assert any(f'difference from {line}, mean' in table.caption for table in made)
-  elsewhere = [r | {'protocol': 'non_overlapping', 'k': None} for r in rows if r['label'] == 't5']
-  made = make_tables(rows + elsewhere, form=form, metric='bpb', baseline='rope')
-  assert any(
-    'not compared with rope, which has no rows here' in note
-    for table in made
-    for note in table.notes
-  )
-  assert any('difference from rope, mean' in table.caption for table in made)
-  with pytest.raises(UserError, match=r"table: baseline='roep' has no rows; did you mean 'rope'\?"):
-    make_tables(rows + again, form=form, baseline='roep')
-
-
-def test_one_seed_gives_an_interval_but_no_mark():
-  main, difference = make_tables(documents({'rope': [2.0], 't5': [1.0]}), baseline='rope')
-  assert marks(main) == {'rope': '.', 't5': '.'}
-  assert re.fullmatch(
-    r'-1.000 \[-1\.0\d\d, -0\.9\d\d\]|-1.000 \[-1.000, -1.000\]', texts(difference)[0][1]
-  )
-  assert 'One seed: nothing is tested against rope.' in main.caption
-
-
-def test_without_single_documents_there_is_no_interval():
-  rows = [
-    row(label, seed, bits=bits, document=None)
-    for label, seed, bits in (('a', 0, 2), ('a', 1, 2.2), ('b', 0, 1))
-  ]
-  difference = make_tables([*rows, row('b', 1, bits=1.1, document=None)], baseline='a')[1]
-  assert texts(difference) == [['b', '-1.050']]
-  assert 'No intervals' in difference.caption
-
-
-def test_over_very_many_documents_there_is_no_interval(monkeypatch):
-  monkeypatch.setattr(significance, 'MOST_DOCUMENTS', 5)
-  rows = documents({'rope': [2.0, 2.1], 't5': [1.9, 2.1]}, number=6)
-  main, difference = make_tables(rows, baseline='rope')
-  assert 'no intervals over more than 5 documents: t5 at 8' in main.notes
-  assert '[' not in texts(difference)[0][1]
-  assert difference.records[0]['p'] is not None
-
-
 # Each form
 
 
 def test_columns_has_a_group_for_each_corpus_or_protocol_and_the_best_of_each_line():
   bits = {'rope': {8: [1.0, 1.0], 16: [3.0, 3.0]}, 't5': {8: [2.0, 2.0], 16: [2.0, 2.0]}}
   rows = rows_of(bits) + rows_of(bits | {'alibi': {8: [0.0, 0.0]}}, corpus='pg19')
-  (table,) = make_tables(rows, form='columns', by='corpus', metric='bpb')
+  table, *_ = make_tables(rows, form='columns', by='corpus', metric='bpb')
   assert table.header == ['length', 'alibi', 'rope', 't5']
   assert [group.name for group in table.groups] == ['pg19, last_k', 'sotu, last_k']
   second, first = (
@@ -315,7 +147,7 @@ def test_columns_has_a_group_for_each_corpus_or_protocol_and_the_best_of_each_li
     'Every seed, sotu, last_k:',
   ]
   both = rows_of(bits) + rows_of(bits, protocol='non_overlapping', k=None)
-  (table,) = make_tables(both, form='columns', metric='bpb')
+  table, *_ = make_tables(both, form='columns', metric='bpb')
   assert [group.name for group in table.groups] == ['last_k', 'non_overlapping']
   assert 'the last 4 tokens' in table.caption
   assert 'windows that do not overlap' in table.caption
@@ -327,9 +159,10 @@ def test_columns_has_a_group_for_each_corpus_or_protocol_and_the_best_of_each_li
 def test_corpora_with_runs_of_their_own_miss_no_others(form, settings):
   rows = [r | {'corpus': r['protocol'], 'run': f'{r["protocol"]},{r["run"]}'} for r in tasks(2)]
   runs = sorted({r['run'] for r in rows})
-  assert make_tables(rows, runs, form=form, **settings)[0].notes == []
-  (table,) = make_tables([r for r in rows if r['run'] != runs[0]], runs, form=form, **settings)
-  assert table.notes == [f'no rows of run {runs[0]}', 'copy, copy: missing: alibi seed 0']
+  complete, *_ = make_tables(rows, runs, form=form, **settings)
+  table, *_ = make_tables([r for r in rows if r['run'] != runs[0]], runs, form=form, **settings)
+  missing = [f'no rows of run {runs[0]}', 'copy, copy: missing: alibi seed 0']
+  assert [note for note in table.notes if note not in complete.notes] == missing
   one = [r | {'protocol': 'copy'} for r in rows]  # options of a task make corpora, not protocols
   (table,) = make_tables(one, form='ranks')
   assert [line[0].text for line in lines_of(table)[:2]] == ['copy, copy', 'sort, copy']
@@ -353,9 +186,7 @@ def test_methods_are_lines_and_trainings_are_groups():
   rows = extended() + [
     r | change | {'run': f'y{r["seed"]}'} for r in extended() if r['overrides'] is None
   ]
-  (table, difference) = make_tables(
-    rows, form='methods', metric='bpb', baseline='rope, as trained, L = 8, 100 steps'
-  )
+  table, *_ = make_tables(rows, form='methods', metric='bpb')
   assert [(group.name, [line[0].text for line in group.lines]) for group in table.groups] == [
     (
       'L = 8, 100 steps',
@@ -363,23 +194,16 @@ def test_methods_are_lines_and_trainings_are_groups():
     ),
     ('L = 32, 10 steps', ['yarn, as trained']),
   ]
-  assert [line[0].text for line in lines_of(difference)] == [
-    'rope, rope_type=linear, factor=4, L = 8, 100 steps',
-    'rope, rope_type=yarn, factor=4, L = 8, 100 steps',
-    'yarn, as trained, L = 32, 10 steps',
-  ]
   assert table.notes == []
   # renamed by one more evaluation
   for baseline in ('rope, L = 8, 100 steps', 'rope, as trained, L = 8, 100 steps'):
     longer = [r | {'overrides': {'max(eval.lengths)': 99}} for r in rows if r['overrides'] is None]
     difference = make_tables(rows + longer, form='methods', baseline=baseline)[1]
-    assert difference.title.startswith(
-      'Differences from rope, as trained, L = 8, 100 steps, last_k'
-    )
-  (table,) = make_tables([r for r in rows if r['overrides'] is None], form='methods')
+    assert difference.title.startswith('Differences from rope, as trained, L = 8, 100 steps up to')
+  table, *_ = make_tables([r for r in rows if r['overrides'] is None], form='methods')
   assert [line[0].text for line in lines_of(table)] == ['rope', 'yarn']
   other = [r | {'overrides': {**(r['overrides'] or {}), 'eval.documents': 3}} for r in extended()]
-  (table,) = make_tables(extended() + other, form='methods')
+  table, *_ = make_tables(extended() + other, form='methods')
   assert 'mixed overrides, each a line of its own: null, {eval.documents: 3}' in table.notes
 
 
@@ -397,27 +221,37 @@ def test_ranks_by_hand():
     'sort', a=[0.2, 0.2], b=[0.8, 0.8], c=[0.2, 0.2]
   )
   rows += of('tally', a=[0.4], b=[0.4])
-  (table,) = make_tables(rows, form='ranks')
-  assert texts(table) == [
+  scores = [
     ['copy', '0.675 ± 0.106', '0.300 ± 0.000', '0.000 ± 0.000'],
     ['sort', '0.150 ± 0.000', '0.600 ± 0.000', '0.150 ± 0.000'],
     ['tally', '0.300', '0.300', '—'],
-    ['mean rank', '1.75', '1.50', '2.75'],  # 1 and 2.5; 2 and 1; 3 and 2.5
-    ['mean reciprocal rank', '0.70', '0.75', '0.37'],
+  ]
+  (table,) = make_tables(rows, form='ranks')
+  assert texts(table) == scores
+  assert table.title == 'Scores by task, exact match'
+  assert 'no ranks over 2 tasks: they need 5 or more' in table.notes
+  assert 'rank' not in table.caption.lower()
+  assert ['copy', '1', '0.600', '0.300', '0.000'] in table.per_seed[0][2]
+  for task in ('hops', 'mqar', 'needle'):
+    rows += of(task, a=[0.8], b=[0.4], c=[0.4])
+  (table,) = make_tables(rows, form='ranks')
+  assert table.title == 'Ranks over tasks, exact match'
+  assert texts(table)[-2:] == [
+    ['mean rank', '1.30', '2.10', '2.60'],  # 1, 2.5, 1, 1, 1; 2, 1, 2.5, 2.5, 2.5
+    ['mean reciprocal rank', '0.88', '0.54', '0.39'],
   ]
   assert 'tally is left out of the ranks: no score of c' in table.notes
-  assert ['copy', '1', '0.600', '0.300', '0.000'] in table.per_seed[0][2]
 
 
 def test_chance_is_printed_and_never_bold():
-  (table,) = make_tables(tasks(names=['copy']), metric='exact_match')
+  table, *_ = make_tables(tasks(names=['copy']), metric='exact_match')
   assert texts(table)[-1] == ['chance', *['0.100'] * 6]
   assert not any(field.is_best for field in lines_of(table)[-1])
   shares = [
     r | {'metric': 'token_accuracy'} if r['metric'] != 'chance' else r
     for r in tasks(names=['copy'])
   ]
-  (table,) = make_tables(shares, metric='token_accuracy')
+  table, *_ = make_tables(shares, metric='token_accuracy')
   assert texts(table)[-1][0] != 'chance'  # that of exact matches is not that of tokens
   odd = [
     r | {'value': r['seed'] / 10} if r['metric'] == 'chance' else r for r in tasks(names=['copy'])

@@ -26,6 +26,7 @@ from posenc_jax.evaluation import parameter_counts
 from posenc_jax.evaluation.profiles import single_encodings
 from posenc_jax.model import decoder
 from posenc_jax.reporting import study as studies
+from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.html import page, plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.html.settings import settings
@@ -208,7 +209,7 @@ def test_switches_do_not_undo_each_other():
 
 def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
   rows = rows_of(BITS)
-  (table,) = lengths(rows)
+  table, *_ = lengths(rows)
   text = rendered(rows)
   main, ranked, every, *_ = Parsed(text).tables
   assert main == [
@@ -231,6 +232,7 @@ def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
 def test_the_page_opens_with_the_answer_and_the_training_length():
   text = rendered(rows_of(BITS))
   assert (
+    'Of 3 encodings, none stays within 0.01 bits per byte of its score at L up to 4 L; none gains. '
     'Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per byte: '
     'alibi (+0.500), rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: '
     'learned (beyond_table).'
@@ -428,8 +430,9 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     return
   assert printed[0][1:] == [
     ['rope', '3.100 ± 0.100', '4.100 ± 0.100'],
-    ['alibi', '*1.110 ± 0.110*', '*4.000 ± 1.000'],
+    ['alibi', '*1.110 ± 0.110', '*4.000 ± 1.000'],
   ]
+  assert ['alibi', '-1.990*', '+1.00'] in [line for table in printed for line in table]
   assert ['theirs', '1.25', 'A 2021'] in [line for table in printed for line in table]
   assert ['rope', '1,234', '0', '5,678', '500.0'] in [line for table in printed for line in table]
   assert 'Trained' in text
@@ -443,6 +446,20 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], (
     'without a study, what runs cost'
   )
+
+
+def test_lines_look_as_they_do_in_figures():
+  rows = rows_of({'rope': {8: [1.0], 16: [2.0]}, 'alibi': {8: [1.0]}})
+  rows += rows_of({'n-gram (5 bytes)': {8: [1.0], 16: [1.0]}}, encoding='n-gram')
+  traces, layout, _ = plot(rendered(rows))
+  axes = figures.draw(rows).axes[0]
+  drawn = {line.get_label(): line for line in axes.lines}
+  for trace in traces[1::3]:
+    line = drawn[trace['name']]
+    assert trace['line']['color'] == line.get_color()
+    assert trace['marker']['symbol'] == style.SYMBOLS[line.get_marker()]
+  assert drawn['n-gram (5 bytes)'].get_color() == GREY
+  assert layout['xaxis']['ticktext'] == ['L<br>8', '2 L<br>16']
 
 
 def test_lines_are_told_apart_by_color_and_symbol():

@@ -1,7 +1,10 @@
-"""Statistics against scipy, by hand, and by simulation: what does not differ is starred as often as
-it should be.
+"""Statistics against scipy, by hand, and by simulation: intervals cover, tests err and find what
+they say as often as they say.
+
+A simulation of n tables is held to three standard errors of its share, 3 sqrt(p (1 - p) / n).
 """
 
+import functools
 import itertools
 import math
 
@@ -9,138 +12,200 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from posenc_jax.reporting.significance import (
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.significance import (
   ALPHA,
-  LEVEL,
+  POWER,
+  Dunnett,
+  bonferroni_limit,
   holm,
-  interval,
-  paired_t,
-  resamples,
-  score,
 )
 
 SAME = lambda ratio: ratio
 
 
-def simulated(number, seeds, documents, rng, difference=0.0, link=SAME):
-  """(line, baseline, truth): sums [N, S, D] of documents whose hardness and size both lines share.
+def three_errors(share, number):
+  return 3 * math.sqrt(share * (1 - share) / number)
 
-  Each model's own error a byte is drawn once for a document. The truth is the difference of scores
+
+# Documents
+
+
+def simulated(number, seeds, clusters, rng, each=1, difference=0.0, link=SAME):
+  """(line, baseline, truth): (top [N, S, C], size [N, 1, C]) of documents whose hardness and size
+  both lines share, summed over the `each` documents of a cluster, which are alike.
+
+  Each model's own error a byte is drawn once for a cluster. The truth is the difference of scores
   over infinitely many documents, with these models: a document's size is independent of its
   hardness.
   """
-  size_ND = rng.integers(200, 2000, (number, 1, documents)).astype(float)
-  hardness_ND = rng.normal(2.0, 0.3, (number, 1, documents))
+  size_NC = rng.integers(200, 2000, (number, 1, clusters, each)).sum(-1).astype(float)
+  hardness_NC = rng.normal(2.0, 0.3, (number, 1, clusters))
   of_model_NS = rng.normal(0.0, 0.05, (2, number, seeds, 1))
-  own_NSD = rng.normal(0.0, 0.05, (2, number, seeds, documents))
+  own_NSC = rng.normal(0.0, 0.05, (2, number, seeds, clusters))
   of_model_NS[0] += difference
-  sums = [
-    ((hardness_ND + of_model_NS[i] + own_NSD[i]) * size_ND, size_ND.repeat(seeds, 1))
-    for i in (0, 1)
-  ]
+  sums = [((hardness_NC + of_model_NS[i] + own_NSC[i]) * size_NC, size_NC) for i in (0, 1)]
   means = link(2.0 + of_model_NS[..., 0]).mean(-1)
   return sums[0], sums[1], means[0] - means[1]
 
 
+def interval_of(line, baseline, link, weights_CR):
+  both = (bootstrap.resampled(*sums, link, weights_CR) for sums in (line, baseline))
+  return bootstrap.interval(np.subtract(*both), len(weights_CR))
+
+
 @pytest.mark.parametrize(
-  ('seeds', 'documents', 'link'), [(1, 40, SAME), (3, 40, SAME), (3, 200, SAME), (2, 60, np.exp)]
+  ('seeds', 'clusters', 'link', 'number'),
+  [
+    (3, bootstrap.FEWEST, SAME, 1600),
+    (1, 40, SAME, 1600),
+    (2, 60, np.exp, 1600),
+    pytest.param(3, 12, SAME, 8000, marks=pytest.mark.slow),
+    pytest.param(3, 100, SAME, 2000, marks=pytest.mark.slow),
+  ],
 )
-def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, documents, link):
-  rng, number, chunks = np.random.default_rng(1), 100, 16
-  weights_RD = resamples(documents, 4000)
+def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, clusters, link, number):
+  rng, chunk = np.random.default_rng(1), 100
+  weights_CR = bootstrap.resamples(clusters, 4000)
   covered = []
-  for _ in range(chunks):
-    line, baseline, truth_N = simulated(number, seeds, documents, rng, link=link)
-    low_N, high_N = interval(line, baseline, link, weights_RD)
+  for _ in range(number // chunk):
+    line, baseline, truth_N = simulated(chunk, seeds, clusters, rng, link=link)
+    low_N, high_N = interval_of(line, baseline, link, weights_CR)
     covered += [(low_N <= truth_N) & (truth_N <= high_N)]
-  # What a percentile interval covers of a normal mean: it takes z for t and divides by D where it
-  # should by D - 1.
-  z = stats.norm.ppf((1 + LEVEL) / 2)
-  expected = 1 - 2 * stats.t.sf(z * math.sqrt((documents - 1) / documents), documents - 1)
-  assert 0.93 < expected < LEVEL
-  standard_error = math.sqrt(expected * (1 - expected) / (number * chunks))
-  # 2 * 0.0025 more: the standard error, twice, of two tails of 4000 resamples, which all
-  # simulations share.
-  assert abs(np.mean(covered) - expected) < 3 * standard_error + 2 * math.sqrt(0.025 * 0.975 / 4000)
+  # The simulations share 4000 resamples, whose two tails have errors of their own; and the sums of
+  # so few clusters as FEWEST have other tails than t.
+  slack = 2 * math.sqrt(0.025 * 0.975 / 4000) + (0.02 if clusters == bootstrap.FEWEST else 0)
+  level = bootstrap.LEVEL
+  assert abs(np.mean(covered) - level) < three_errors(level, number) + slack
+
+
+def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_narrow():
+  rng, number, weights = np.random.default_rng(2), 1000, {}
+  for clusters in (20, 40):
+    weights[clusters] = bootstrap.resamples(clusters, 2000)
+  hardness_NC = rng.normal(2.0, 0.3, (number, 1, 20))
+  size_NC = rng.integers(200, 2000, (number, 1, 40)).astype(float)
+  apart = hardness_NC.repeat(2, -1) * size_NC, size_NC
+  together = [sums.reshape(number, 1, 20, 2).sum(-1) for sums in apart]
+  covered = {}
+  for clusters, sums in ((20, together), (40, apart)):
+    means_NR = bootstrap.resampled(*sums, SAME, weights[clusters])
+    low_N, high_N = bootstrap.interval(means_NR, clusters)
+    covered[clusters] = np.mean((low_N <= 2.0) & (high_N >= 2.0))
+  assert abs(covered[20] - bootstrap.LEVEL) < three_errors(bootstrap.LEVEL, number) + 0.01
+  assert covered[40] < 0.88
+
+
+@pytest.mark.parametrize(
+  ('document', 'cluster'),
+  [
+    ('1790-Washington-1', '1790'),
+    ('1790-Washington-2', '1790'),
+    ('1790', '1790'),
+    ('17901-x', '17901-x'),
+    ('a-1790-1', 'a-1790-1'),
+    ('١٧٩٠-x', '١٧٩٠-x'),
+    ('', ''),
+  ],
+)
+def test_a_document_of_a_year_is_of_its_cluster(document, cluster):
+  assert bootstrap.cluster_of(document) == cluster
 
 
 def test_the_interval_is_that_of_a_bootstrap_by_loops():
-  """Documents drawn by their numbers, one resample after another; scipy's interval of the same
-  differences.
-  """
+  """Documents drawn by their numbers, one resample after another."""
   line, baseline, _ = simulated(1, 2, 12, np.random.default_rng(0), difference=0.03, link=np.exp)
   line, baseline = ([a[0] for a in sums] for sums in (line, baseline))
-  weights_RD = resamples(12, 500)
-  assert weights_RD.shape == (500, 12)
-  assert (weights_RD.sum(1) == 12).all()
+  weights_CR = bootstrap.resamples(12, 500)
+  assert weights_CR.shape == (12, 500)
+  assert (weights_CR.sum(0) == 12).all()
   differences = []
-  for weights_D in weights_RD:
-    drawn = [document for document, times in enumerate(weights_D) for _ in range(times)]
+  for weights_C in weights_CR.T:
+    drawn = [document for document, times in enumerate(weights_C) for _ in range(int(times))]
     means = []
     for top, size in (line, baseline):
-      of_seeds = [
-        math.exp(sum(t[d] for d in drawn) / sum(s[d] for d in drawn))
-        for t, s in zip(top, size, strict=True)
-      ]
+      of_seeds = [math.exp(sum(t[d] for d in drawn) / sum(size[0][d] for d in drawn)) for t in top]
       means.append(sum(of_seeds) / 2)
     differences.append(means[0] - means[1])
-  found = interval(line, baseline, np.exp, weights_RD)
-  assert found == pytest.approx(tuple(np.percentile(differences, [2.5, 97.5])), rel=1e-12)
+  found = interval_of(line, baseline, np.exp, weights_CR)
+  outward = stats.norm.cdf(-stats.t.isf(0.025, 11) * math.sqrt(12 / 11))
+  assert outward < 0.025
+  ends = np.quantile(differences, [outward, 1 - outward])
+  assert found == pytest.approx(tuple(ends), rel=1e-12)
+  assert interval_of(line, line, SAME, weights_CR) == (0.0, 0.0)
 
-  def statistic(documents, axis):
-    del axis
-    parts = [
-      np.exp(top[:, documents].sum(-1) / size[:, documents].sum(-1)).mean(0)
-      for top, size in (line, baseline)
-    ]
-    return parts[0] - parts[1]
 
-  theirs = stats.bootstrap(
-    (np.arange(12),), statistic, method='percentile', rng=np.random.default_rng(3)
+def test_the_standard_error_is_that_of_a_mean_and_of_the_bootstrap():
+  rng = np.random.default_rng(0)
+  top_SC = rng.normal(2, 1, (3, 30))
+  mean_C = top_SC.mean(0)
+  error = bootstrap.standard_error(top_SC, np.ones((1, 30)), SAME)
+  assert error == pytest.approx(mean_C.std(ddof=1) / math.sqrt(30), rel=1e-12)
+  (top, size), _, _ = simulated(1, 3, 200, rng)
+  scores_R = bootstrap.resampled(top[0], size[0], np.exp, bootstrap.resamples(200))
+  assert bootstrap.standard_error(top[0], size[0], np.exp) == pytest.approx(
+    scores_R.std(), rel=0.05
   )
-  ours = interval(line, baseline, np.exp, resamples(12))
-  width = ours[1] - ours[0]
-  assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.03 * width)
 
 
-def test_pairing_makes_the_interval_narrow_and_what_is_equal_has_none():
-  line, baseline, _ = simulated(1, 3, 40, np.random.default_rng(0), difference=-0.1)
-  line, baseline = ([a[0] for a in sums] for sums in (line, baseline))
-  weights_RD = resamples(40)
-  low, high = interval(line, baseline, SAME, weights_RD)
-  shuffled = [a[:, np.random.default_rng(1).permutation(40)] for a in baseline]
-  wide_low, wide_high = interval(line, shuffled, SAME, weights_RD)
-  assert high - low < 0.3 * (wide_high - wide_low)
-  assert low < score(*line, SAME) - score(*baseline, SAME) < high
-  assert interval(line, line, SAME, weights_RD) == (0.0, 0.0)
-  assert interval(line, baseline, SAME, resamples(40)) == (low, high)  # deterministic
+# Seeds: estimates and p by scipy
 
 
-def test_the_t_test_is_scipys_and_by_hand():
-  a, b = [1.0, 2.0, 4.0], [0.5, 1.0, 3.5]
-  t = (2 / 3) / (math.sqrt(1 / 12) / math.sqrt(3))
-  assert paired_t(a, b) == pytest.approx(2 * stats.t.sf(t, 2), rel=1e-12)
-  assert paired_t(a, b) == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-12)
-  assert paired_t(b, a) == paired_t(a, b)
+def test_estimates_give_the_ps_of_scipy():
+  a, b = [1.0, 2.0, 4.0], [0.5, 1.4, 3.5, 3.0]
+  own = significance.own(np.subtract(a, 1.5))
+  assert significance.two_sided(own) == pytest.approx(stats.ttest_1samp(a, 1.5).pvalue, rel=1e-12)
+  welch = significance.welch(a, b)
+  theirs = stats.ttest_ind(a, b, equal_var=False)
+  assert significance.two_sided(welch) == pytest.approx(theirs.pvalue, rel=1e-12)
+  (pooled,) = significance.pooled([a], b, shares_seeds=False)
+  assert significance.two_sided(pooled) == pytest.approx(stats.ttest_ind(a, b).pvalue, rel=1e-12)
+  (paired,) = significance.pooled([a], b[:3], shares_seeds=True)
+  theirs = stats.ttest_rel(a, b[:3])
+  assert significance.two_sided(paired) == pytest.approx(theirs.pvalue, rel=1e-12)
+  for margin in (0.1, 2.0):
+    sides = [
+      stats.ttest_1samp(np.subtract(a, 1.5), end, alternative=way).pvalue
+      for end, way in ((-margin, 'greater'), (margin, 'less'))
+    ]
+    assert significance.equivalence(own, margin) == pytest.approx(max(sides), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-  ('a', 'b'),
-  [
-    ([1.0], [2.0]),
-    ([], []),
-    ([1.0, 2.0], [1.0, 2.0]),
-    ([0.1, 0.2, 0.3], [1.1, 1.2, 1.3]),
-    ([0, 0], [0, 0]),
-  ],
-)
-def test_without_seeds_or_spread_there_is_no_p(a, b):
-  assert paired_t(a, b) is None
+def test_the_pooled_variance_is_of_all_lines():
+  lines, baseline = [[1.0, 3.0], [5.0, 5.0, 8.0]], [2.0, 2.0]
+  first, second = significance.pooled(lines, baseline, shares_seeds=False)
+  variance = (2 + 6 + 0) / (1 + 2 + 1)
+  assert first[:3] == pytest.approx((0.0, math.sqrt(variance * (1 / 2 + 1 / 2)), 4))
+  assert second[:3] == pytest.approx((4.0, math.sqrt(variance * (1 / 3 + 1 / 2)), 4))
+
+
+@pytest.mark.parametrize('a', [[1.0], [0.1, 0.1 + 1e-16], [0.3, 0.3, 0.3]])
+def test_without_seeds_or_spread_there_is_no_estimate(a):
+  assert significance.own(a) is None
+  assert significance.welch(a, [0.0] * len(a)) is None
+  assert significance.pooled([a], [0.0] * len(a), shares_seeds=True) == []
+
+
+def test_what_is_the_same_in_every_seed_is_equivalent():
+  same = significance.own([0.0, 1e-16])
+  assert significance.two_sided(same) == 1
+  assert significance.equivalence(same, 0.01) < 1e-6
+  assert significance.own([0.0]) is None
+
+
+def test_correlation_needs_three_seeds_that_differ():
+  assert significance.correlation([1, 2, 4], [1, 3, 4]) == pytest.approx(
+    stats.pearsonr([1, 2, 4], [1, 3, 4]).statistic
+  )
+  assert significance.correlation([1, 2], [1, 3]) is None
+  assert significance.correlation([1, 1, 1], [1, 3, 4]) is None
+
+
+# Seeds: families
 
 
 def test_holm_by_hand_and_by_its_definition():
   assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-  assert holm([0.5, None, 0.02]) == [0.5, None, 0.04]
   assert holm([0.9, 0.8]) == [1.0, 1.0]
   assert holm([]) == []
   # Closed testing: a hypothesis falls if every set of hypotheses with it falls by Bonferroni.
@@ -152,23 +217,144 @@ def test_holm_by_hand_and_by_its_definition():
       assert corrected == pytest.approx(max(min(1.0, len(s) * min(ps[j] for j in s)) for s in sets))
 
 
-def test_null_lines_are_starred_at_the_nominal_rate_and_planted_ones_always():
-  """Five seeds, four lines without a difference to the baseline, in each of 1500 tables; then one
-  with a difference.
+@pytest.mark.parametrize('sizes', [(3, 3, 3, 3), (2, 4, 3, 5)])
+def test_dunnetts_ps_are_scipys(sizes):
+  rng = np.random.default_rng(1)
+  *lines, baseline = [rng.normal(0.8 * i, 1.0, size) for i, size in enumerate((*sizes, 3))]
+  estimates = significance.pooled(lines, baseline, shares_seeds=False)
+  ours = [Dunnett(sizes, 3, estimates[0].freedom).p(estimate) for estimate in estimates]
+  theirs = stats.dunnett(*lines, control=baseline, rng=np.random.default_rng(2)).pvalue
+  assert ours == pytest.approx(theirs, abs=5e-4)  # theirs are integrals by random numbers
+  assert min(ours) < 0.1
+
+
+def test_dunnetts_limits_are_the_printed_ones_and_those_of_one_t_test():
+  """Dunnett 1964, table II: two-sided, joint level .95."""
+  for tests, freedom, printed in ((2, 5, 3.03), (4, 20, 2.65), (9, 10, 3.24)):
+    assert Dunnett([6] * tests, 6, freedom).limit() == pytest.approx(printed, abs=0.006)
+  alone = Dunnett([3], 3, 4)
+  assert alone.limit() == pytest.approx(stats.t.isf(ALPHA / 2, 4), rel=1e-9)
+  assert alone.exceeds(2.0) == pytest.approx(2 * stats.t.sf(2.0, 4), rel=1e-9)
+
+
+@pytest.mark.parametrize(('limit', 'freedom'), [(12.59, 2), (2.9, 18), (3.3, 6.7)])
+def test_the_smallest_difference_is_that_of_the_noncentral_t(limit, freedom):
+  estimate = significance.Estimate(0.0, 0.1, freedom, ((0.01, freedom),))
+  shift = significance.smallest(estimate, lambda _: limit) / 0.1
+  found = stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift)
+  assert found == pytest.approx(POWER, abs=1e-5)
+
+
+# Seeds: simulations
+
+
+def dunnett_hits(number, seeds, lines, rng, shift=0.0, spread=1.0, of_seed=None):
+  """[N, lines]: which lines are marked against a baseline; the first differs by `shift`.
+
+  Seeds are blocks where `of_seed` says how far they spread, for all lines alike.
   """
-  rng, number = np.random.default_rng(5), 1500
-  scores_NLS = rng.normal(2.0, 0.1, (number, 1, 5)) + rng.normal(0.0, 0.02, (number, 5, 5))
-  single, family, planted = [], [], []
+  shares_seeds = of_seed is not None
+  limit = Dunnett([seeds] * lines, seeds, (seeds - 1) * (lines + 1 - shares_seeds)).limit()
+  scores_NLS = rng.normal(0.0, spread, (number, lines + 1, seeds))
+  scores_NLS[:, 0] += shift
+  scores_NLS += rng.normal(0.0, of_seed or 0.0, (number, 1, seeds))
+  hits = []
   for scores_LS in scores_NLS:
-    ps = [paired_t(line_S, scores_LS[0]) for line_S in scores_LS[1:]]
-    single.append(ps[0] < ALPHA)
-    family.append(any(p < ALPHA for p in holm(ps)))
-  error = 3 * math.sqrt(ALPHA * (1 - ALPHA) / number)
-  assert abs(np.mean(single) - ALPHA) < error
-  # at most ALPHA; less, as the lines share a baseline
-  assert 0.02 < np.mean(family) < ALPHA + error
-  for scores_LS in scores_NLS[:100]:
-    scores_LS[2] -= 0.5
-    corrected = holm([paired_t(line_S, scores_LS[0]) for line_S in scores_LS[1:]])
-    planted.append(corrected[1] < ALPHA)
-  assert all(planted)
+    estimates = significance.pooled(scores_LS[:-1], scores_LS[-1], shares_seeds)
+    hits.append([abs(e.mean) > limit * e.error for e in estimates])
+  return np.array(hits)
+
+
+@pytest.mark.parametrize('of_seed', [None, 0.0, 3.0])
+@pytest.mark.parametrize(
+  ('seeds', 'lines', 'number'), [(3, 8, 2000), pytest.param(5, 24, 4000, marks=pytest.mark.slow)]
+)
+def test_at_l_a_family_without_differences_has_a_mark_as_often_as_it_says(
+  seeds, lines, number, of_seed
+):
+  hits_NL = dunnett_hits(number, seeds, lines, np.random.default_rng(3), of_seed=of_seed)
+  assert abs(hits_NL.any(1).mean() - ALPHA) < three_errors(ALPHA, number)
+
+
+@pytest.mark.parametrize('of_seed', [None, 0.1])
+@pytest.mark.parametrize(
+  ('seeds', 'lines', 'number'), [(3, 8, 2000), pytest.param(5, 24, 4000, marks=pytest.mark.slow)]
+)
+def test_at_l_the_smallest_difference_is_found_as_often_as_it_says(seeds, lines, number, of_seed):
+  """With the true spread, where tables have the estimated one."""
+  freedom = (seeds - 1) * (lines + (of_seed is None))
+  limit = Dunnett([seeds] * lines, seeds, freedom).limit()
+  square = 2 / seeds * 0.02**2
+  estimate = significance.Estimate(0.0, square**0.5, freedom, ((square, freedom),))
+  shift = significance.smallest(estimate, lambda _: limit)
+  rng = np.random.default_rng(4)
+  hits_NL = dunnett_hits(number, seeds, lines, rng, shift, 0.02, of_seed)
+  assert abs(hits_NL[:, 0].mean() - POWER) < three_errors(POWER, number)
+
+
+def marked(estimates):
+  """Which differences of a column past L are marked."""
+  return [p < ALPHA for p in holm([significance.two_sided(e) for e in estimates])]
+
+
+def past_l(kind, number, rng, seeds=4, lines=6, shift=0.0):
+  """Estimates [N][lines] of differences whose spreads differ by a thousand times; the first line
+  has spread 1 and differs by `shift`.
+  """
+  spread_L1 = np.geomspace(1, 1000, lines)[:, None]
+  scores_NLS = spread_L1 * rng.normal(0.0, 1.0, (number, lines, seeds))
+  scores_NLS[:, 0] += shift
+  if kind == 'own':
+    return [[significance.own(line_S) for line_S in scores_LS] for scores_LS in scores_NLS]
+  reference_NS = rng.normal(0.0, 1.0, (number, seeds))
+  return [
+    [significance.welch(line_S, reference_S) for line_S in scores_LS]
+    for scores_LS, reference_S in zip(scores_NLS, reference_NS, strict=True)
+  ]
+
+
+@pytest.mark.parametrize('kind', ['own', 'welch'])
+@pytest.mark.parametrize('number', [1500, pytest.param(6000, marks=pytest.mark.slow)])
+def test_past_l_a_family_without_differences_has_a_mark_no_more_often_than_it_says(kind, number):
+  family = [any(marked(e)) for e in past_l(kind, number, np.random.default_rng(5))]
+  assert 0.02 < np.mean(family) < ALPHA + three_errors(ALPHA, number)
+
+
+@pytest.mark.parametrize('kind', ['own', 'welch'])
+@pytest.mark.parametrize('number', [1500, pytest.param(6000, marks=pytest.mark.slow)])
+def test_past_l_the_smallest_difference_is_found_as_often_as_it_says(kind, number):
+  """By the first step of Holm's method, which no other line can help."""
+  seeds, lines = 4, 6
+  limit_of = functools.partial(bonferroni_limit, lines)
+  parts = ((1 / seeds, seeds - 1),) * {'own': 1, 'welch': 2}[kind]
+  error = math.sqrt(len(parts) / seeds)
+  estimate = significance.Estimate(0.0, error, len(parts) * (seeds - 1), parts)
+  shift = significance.smallest(estimate, limit_of)
+  made = past_l(kind, number, np.random.default_rng(6), seeds, lines, shift)
+  found = [abs(e[0].mean) > limit_of(e[0].freedom) * e[0].error for e in made]
+  assert abs(np.mean(found) - POWER) < three_errors(POWER, number)
+
+
+@pytest.mark.parametrize(
+  ('true', 'low', 'high'), [(0.01, 0.03, ALPHA), (0.02, 0.0, 0.01), (0.0, 0.9, 1.0)]
+)
+def test_what_lies_at_the_margin_is_called_equivalent_as_seldom_as_it_says(true, low, high):
+  rng, number = np.random.default_rng(7), 2000
+  called = [
+    significance.equivalence(significance.own(difference_S), 0.01) < ALPHA
+    for difference_S in rng.normal(true, 0.004, (number, 5))
+  ]
+  assert low <= np.mean(called) < high + three_errors(ALPHA, number)
+
+
+def test_a_family_at_the_margin_has_a_false_equivalence_no_more_often_than_it_says():
+  rng, number = np.random.default_rng(8), 1500
+  differences_NLS = rng.normal(0.01, 0.004, (number, 6, 4))
+  called = [
+    any(
+      p < ALPHA
+      for p in holm([significance.equivalence(significance.own(d_S), 0.01) for d_S in d_LS])
+    )
+    for d_LS in differences_NLS
+  ]
+  assert 0.02 < np.mean(called) < ALPHA + three_errors(ALPHA, number)

@@ -90,7 +90,8 @@ def test_the_order_of_rows_changes_nothing_and_lines_follow_the_runs():
   first = make_tables(rows, runs)
   random.Random(1).shuffle(rows)
   again = make_tables(rows, runs)
-  assert [list(shown(table)) for table in again] == [list(NINE)] * 2
+  scores = [table for table in again if table.title.startswith('Extrapolation')]
+  assert [list(shown(table)) for table in scores] == [list(NINE)] * 2
   assert again == first
 
 
@@ -387,7 +388,7 @@ def test_csv_holds_every_seed_in_full_precision(tmp_path):
   rows = realistic()
   table_writers.write(make_tables(rows), tmp_path)
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
-    lines = list(csv.DictReader(file))
+    lines = [line for line in csv.DictReader(file) if line['seed']]
   assert len(lines) == 2 * len(NINE) * 3 * len(LENGTHS)
   some = [r for r in lines if (r['encoding'], r['length'], r['control']) == ('rope', '512', '')]
   assert [float(r['bpb']) for r in some] == collect(rows)[0].seed_scores('rope', 512)

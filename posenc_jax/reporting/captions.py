@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+MEANS = 'Mean ± standard deviation over {}'
 PROTOCOLS = {
   'last_k': 'last_k, the last {k} tokens of windows that end at the same targets at every length',
   'non_overlapping': 'non_overlapping, windows that do not overlap, so that every token is scored '
@@ -32,7 +33,6 @@ CONTROLS = {
   'shuffled_far': "; tokens farther back than the training length are another document's",
 }
 
-MEANS = 'Mean ± standard deviation over {}'
 
 # What a control is, where a protocol has it in a form of its own.
 CONTROLS_OF_PROTOCOLS = {
@@ -45,7 +45,7 @@ CONTROLS_OF_PROTOCOLS = {
 
 
 def caption(*scores, drawn: str = MEANS) -> str:
-  """The caption of a table of `scores.Scores`: what was measured, how, on what, which seeds.
+  """The caption of `scores.Scores`: what was measured, how, on what, which seeds.
 
   `drawn` is what is shown of several seeds, which stand in the place of its '{}'.
   """

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from posenc_jax.reporting.series import Curve, Series
+from posenc_jax.reporting.series import Curve, Series, multiple_of
 
 MARGIN = 0.01  # bits per byte: a score that is nearer than this to another is as good as it
 KEPT = 0.85  # of an accuracy: what is called kept (Modarressi et al. 2025, NoLiMa)
@@ -22,8 +22,7 @@ def base_length(series: Series, line: str, references: Collection[str] = ()) -> 
 
 def train_lengths_of(series: Series, references: Collection[str] = ()) -> list[int]:
   """The training lengths of the lines that are no references, in order."""
-  rows = series.scores.exemplar_row
-  return sorted({row['train_length'] for line, row in rows.items() if line not in references})
+  return sorted({row['train_length'] for row in _counted(series, references).values()})
 
 
 def own_changes(
@@ -72,14 +71,41 @@ def _minus(score: float | str, own: float | str) -> float | str:
   return statuses[0] if statuses else score - own
 
 
-def finding(series: Series, changes: dict[str, Curve], references: Collection[str] = ()) -> str:
-  """A sentence on how many lines keep their score, by a fixed rule; references are not counted.
+def go_beyond(changes: dict[str, Curve], references: Collection[str] = ()) -> bool:
+  """Whether a line that is no reference has a score beyond its training length."""
+  return any(
+    x > 1 and mean is not None
+    for line, curve in changes.items()
+    if line not in references
+    for x, mean in zip(curve.x, curve.mean, strict=True)
+  )
+
+
+def finding(series: Series, references: Collection[str] = ()) -> str:
+  """A sentence on how many lines keep their score beyond L, by a fixed rule; references are not
+  counted.
+
+  '' where there is nothing to say: without scores at L and beyond, where training lengths differ,
+  and of other scores than bits per byte and accuracies.
+  """
+  if len(train_lengths_of(series, references)) != 1:
+    return ''
+  if series.scores.metric.is_accuracy:
+    return _of_accuracies(series, references)
+  if series.scores.metric.name != 'bpb':
+    return ''
+  changes = own_changes(series, references)
+  return _of_bits(series, changes, references) if go_beyond(changes, references) else ''
+
+
+def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[str]) -> str:
+  """The sentence on bits per byte.
 
   A line stays if the mean over its seeds is at most MARGIN above its own score at L at every length
   evaluated; it gains if the mean is more than MARGIN below at one of them. A line without a score
   at all lengths does not stay.
   """
-  rows = {line: row for line, row in series.scores.exemplar_row.items() if line not in references}
+  rows = _counted(series, references)
   farthest = max(changes[line].x[-1] for line in rows if line in changes)
   staying, gaining = [], []
   for line in rows:
@@ -89,45 +115,49 @@ def finding(series: Series, changes: dict[str, Curve], references: Collection[st
       staying.append(line)
     if known and min(known) < -MARGIN:
       gaining.append(line)
-  bound = f'within {MARGIN:g} bits per byte of {{}} score at L up to {farthest:g} L'
+  bound = f'within {MARGIN:g} bits per byte of {{}} score at L up to {multiple_of(farthest)}'
   if len(rows) == 1:
     stays = 'stays' if staying else 'does not stay'
     return f'{next(iter(rows))} {stays} {bound.format("its")}' + '; it gains' * len(gaining)
   return (
-    f'{_lines(rows)}, {_count(staying, "stay")} '
+    f'Of {_number(rows)}, {_count(staying, "stay")} '
     f'{bound.format("its" if len(staying) < 2 else "their")}; {_count(gaining, "gain")}'
   )
 
 
-def accuracy_finding(series: Series, references: Collection[str] = ()) -> str:
-  """A sentence on how many lines keep KEPT of an accuracy at L at all lengths beyond it.
+def _of_accuracies(series: Series, references: Collection[str]) -> str:
+  """The sentence on how many lines keep KEPT of their accuracy at L at all lengths beyond it.
 
   Means are over the seeds that have learned; a line that is no better than guessing at L has
-  nothing to keep. '' without a length beyond L, or where training lengths differ.
+  nothing to keep.
   """
-  train_lengths = train_lengths_of(series, references)
-  columns, scores = series.scores.columns, series.scores
-  if len(train_lengths) != 1 or train_lengths[0] not in columns or columns[-1] == train_lengths[0]:
+  columns, rows = series.scores.columns, _counted(series, references)
+  (base,) = train_lengths_of(series, references)
+  if base not in columns or columns[-1] == base:
     return ''
-  (base,) = train_lengths
-  at_base = columns.index(base)
-  rows = {line: row for line, row in scores.exemplar_row.items() if line not in references}
   keeping = []
   for line in rows:
-    own, *others = series.curves[line].mean[at_base:]
-    if own is not None and own > series.chance.get(base, 0) and None not in others:
-      keeping += [line] * (min(others) >= KEPT * own)
-  verb = f'{_count(keeping, "keep")} {KEPT:.0%} of {"its" if len(keeping) < 2 else "their"}'
+    own, *others = series.curves[line].mean[columns.index(base) :]
+    has_own = own is not None and own > series.chance.get(base, 0)
+    if has_own and None not in others and min(others) >= KEPT * own:
+      keeping.append(line)
+  kept = f'{KEPT:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
   return (
-    f'{scores.title}: {_lines(rows).lower()}, {verb.replace("%", " %")} '
-    f'{series.y_title} at L up to {columns[-1] / base:g} L'
+    f'{series.scores.title}: of {_number(rows)}, {_count(keeping, "keep")} {kept} '
+    f'{series.y_title} at L up to {multiple_of(columns[-1], base)}'
   )
 
 
-def _lines(rows: dict[str, dict]) -> str:
-  """'Of 9 encodings', or 'Of 9 lines' where an encoding has several."""
+def _counted(series: Series, references: Collection[str]) -> dict[str, dict]:
+  """{line: a row of it} of the lines that are no references."""
+  rows = series.scores.exemplar_row
+  return {line: row for line, row in rows.items() if line not in references}
+
+
+def _number(rows: dict[str, dict]) -> str:
+  """'9 encodings', or '9 lines' where an encoding has several."""
   are_encodings = len({row['encoding'] for row in rows.values()}) == len(rows)
-  return f'Of {len(rows)} {"encodings" if are_encodings else "lines"}'
+  return f'{len(rows)} {"encodings" if are_encodings else "lines"}'
 
 
 def _count(lines: list[str], verb: str) -> str:

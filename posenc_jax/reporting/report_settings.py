@@ -40,8 +40,9 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
     (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
-  'protocols': (_are_names, "one or more names, such as ('last_k',)"),
-  'references': (_are_names, 'one or more labels of lines'),
+  **dict.fromkeys(
+    ('protocols', 'references'), (_are_names, "one or more names, such as ('last_k',)")
+  ),
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),

@@ -213,6 +213,7 @@ def collect(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
+  hidden: Iterable[str] = BY_POSITION,
   by_corpus: bool = False,
   column_of: Callable[[dict], object] = lambda row: row['length'],
   label_of: Callable[[dict], str] = lambda row: row['label'],
@@ -224,7 +225,7 @@ def collect(
   Args:
     rows: those of other metrics say which seeds have learned a task (`learned.mark`).
     runs: the runs that should be there, in the order of lines; other runs follow by name.
-    protocols: None: all that rows have, except BY_POSITION.
+    protocols: None: all that rows have, except `hidden`.
     controls: whether the rows of controls are taken too.
     by_corpus: each corpus gets `Scores` of its own, instead of lines; `runs` are those of all.
     column_of: the column of a row.
@@ -248,7 +249,7 @@ def collect(
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
   if protocols is None:
-    wanted = [name for name in present if name not in BY_POSITION]
+    wanted = [name for name in present if name not in hidden]
   else:
     wanted = list(protocols)
   if not set(present) & set(wanted):

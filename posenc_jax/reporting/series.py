@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.chance import chance_scores
-from posenc_jax.reporting.colors import Look, looks
+from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.scores import LINE, Scores, SeedScore, collect
+
+N_GRAM = 'n-gram'  # what stands in rows for an encoding where there is no model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +85,28 @@ class Series:
     return self.scores.metric.title.lower()
 
 
-def looks_of(shown: Iterable[Series]) -> dict[str, Look]:
-  """The look of every line of these series."""
-  return looks(
-    {line: row['label'] for series in shown for line, row in series.scores.exemplar_row.items()}
-  )
+def references_of(series: Series, labels: Collection[str] = ()) -> set[str]:
+  """The lines that are there to compare others with: n-grams, and those of these labels.
+
+  None where that would be all lines.
+  """
+  rows = series.scores.exemplar_row
+  found = {
+    line for line, row in rows.items() if row['encoding'] == N_GRAM or row['label'] in labels
+  }
+  return found if len(found) < len(rows) else set()
+
+
+def looks_of(shown: Iterable[Series], labels: Collection[str] = ()) -> dict[str, Look]:
+  """The look of every line of these series; references, as `references_of` has them, are grey."""
+  label_of, grey = {}, set()
+  for series in shown:
+    label_of |= {line: row['label'] for line, row in series.scores.exemplar_row.items()}
+    grey |= references_of(series, labels)
+  return {
+    line: look._replace(color=GREY) if line in grey else look
+    for line, look in looks(label_of).items()
+  }
 
 
 def multiple_of(length: float, train_length: float = 1) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 from posenc_jax.reporting.captions import caption
+from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores import Scores
 
@@ -11,7 +12,7 @@ from posenc_jax.reporting.scores import Scores
 class Cell(NamedTuple):
   text: str
   is_best: bool = False
-  mark: str = ''  # '*' or '†' of posenc_jax.reporting.comparisons
+  mark: str = ''  # of posenc_jax.reporting.comparisons.compare
 
 
 class RowGroup(NamedTuple):
@@ -52,7 +53,7 @@ def from_scores(
   """
   return Table(
     f'{title}, {scores.name}',
-    caption(scores) + bold_sentence(scores.metric, 'column') + sentences,
+    caption(scores) + bold_sentence(scores.metric, 'column') + error_sentence(scores) + sentences,
     [corner, *header(scores)],
     groups,
     scores.notes,
@@ -66,24 +67,48 @@ def bold_sentence(metric: Metric, where: str) -> str:
   return f' The best of each {where} is bold.' if metric.best else ''
 
 
+def error_sentence(*scores: Scores) -> str:
+  """The sentence that says what stands in parentheses, with a space before it, or ''."""
+  every = (score for group in scores for score in group.by_seed.values())
+  if not any(score.documents > 1 for score in every):
+    return ''
+  return ' In parentheses: the standard error over documents, those of one year taken as one.'
+
+
 def header(scores: Scores) -> list[str]:
-  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one."""
-  return [f'{n} (L)' if [n] == scores.train_lengths else str(n) for n in scores.columns]
+  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one.
+
+  Of positions the first and the last, counted from 1: '65 to 128 (L)'.
+  """
+  names = list(map(str, scores.columns))
+  if scores.protocol == 'by_position':
+    starts = [scores.columns[0] // 2, *scores.columns[:-1]]
+    names = [f'{start + 1} to {name}' for start, name in zip(starts, names, strict=True)]
+  return [
+    f'{name} (L)' if [column] == scores.train_lengths else name
+    for name, column in zip(names, scores.columns, strict=True)
+  ]
 
 
-def cells(scores: Scores, lines: list[str], marks: dict[tuple, str]) -> list[list[Cell]]:
-  """The cells of each line, the best of a column bold; `marks` are those of (line, column)."""
+def cells(scores: Scores, lines: list[str]) -> list[list[Cell]]:
+  """The cells of each line, the best of a column bold."""
   columns = []
   for column in scores.columns:
     of_lines = [scores.seed_scores(line, column) for line in lines]
     bests = scores.metric.bests(of_lines)
-    columns.append(
-      [
-        Cell(scores.metric.text(some), is_best, marks.get((line, column), ''))
-        for line, some, is_best in zip(lines, of_lines, bests, strict=True)
-      ]
-    )
+    texts = [
+      scores.metric.text(some) + _document_error(scores, line, column)
+      for line, some in zip(lines, of_lines, strict=True)
+    ]
+    columns.append(list(map(Cell, texts, bests)))
   return [list(line) for line in zip(*columns, strict=True)]
+
+
+def _document_error(scores: Scores, line: str, column) -> str:
+  """The standard error over documents, in parentheses with a space before it, or ''."""
+  found = sample(scores, line, column, scores.metric)
+  error = found and found.standard_error(scores.metric)
+  return '' if error is None else f' ({scores.metric.form.format(error)})'
 
 
 def text_of_seed(scores: Scores, line: str, seed: int, column) -> str:

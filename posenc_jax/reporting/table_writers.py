@@ -86,6 +86,9 @@ LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
 }  # fmt: skip
 
 
+SHRUNK = r'\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{'
+
+
 def latex_labels(titles: list[str]) -> list[str]:
   """A label for each title, 'tab:extrapolation-last-k', with a number where titles repeat."""
   labels = []
@@ -103,7 +106,7 @@ def latex_labels(titles: list[str]) -> list[str]:
 def latex(table: Table, label: str) -> str:
   """A `table` environment with its title as caption, and all else that is said of it below.
 
-  The document needs `booktabs`.
+  The document needs `booktabs` and `graphicx`. A table wider than the page is made smaller.
   """
   width, body = len(table.header), []
   for group in table.groups:
@@ -117,12 +120,12 @@ def latex(table: Table, label: str) -> str:
     r'\centering',
     f'\\caption{{{_escape_latex(table.title)}}}',
     f'\\label{{{label}}}',
-    f'\\begin{{tabular}}{{l{"r" * (width - 1)}}}',
+    f'{SHRUNK}\\begin{{tabular}}{{l{"r" * (width - 1)}}}',
     r'\toprule',
     _latex_line(map(Cell, table.header)),
     *body,
     r'\bottomrule',
-    r'\end{tabular}',
+    r'\end{tabular}}',
     r'\par\smallskip',
     r'\begin{minipage}{\linewidth}',
     r'\footnotesize',

@@ -17,7 +17,8 @@ from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrap
 from posenc_jax.reporting.html.settings import Setting, settings
 from posenc_jax.reporting.html.sources import Sources
 from posenc_jax.reporting.layouts.lengths import extrapolation_table
-from posenc_jax.reporting.series import Series
+from posenc_jax.reporting.own_changes import finding
+from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
 
 HERE = Path(__file__).parent
@@ -63,7 +64,7 @@ def render(
   of_axis = {}
   for series, gap in zip(shown, gaps, strict=True):
     of_axis.setdefault(plots.axis_title(series), []).append((series, gap))
-  leads = [gap if isinstance(gap, str) else gap.sentences() for (_, gap), *_ in of_axis.values()]
+  leads = [_lead(series, gap) for (series, gap), *_ in of_axis.values()]
   found, same = settings(sources.rows, sources.configs)
   drawn, not_drawn = [], []
   if with_profiles:
@@ -115,6 +116,13 @@ def check_writable(path: str | Path) -> None:
     )
 
 
+def _lead(series: Series, gap: ExtrapolationGap | str) -> str:
+  """What a reader wants to know first: the title of the figure of these scores, then numbers."""
+  found = finding(series, references_of(series))
+  numbers = gap if isinstance(gap, str) else gap.sentences()
+  return f'{found}. {numbers}' if found else numbers
+
+
 def _curves(shown: list[Series], number: int) -> dict:
   """A plot and its caption; the first plot has no number in its name."""
   shows_seeds = shown[0].scores.metric.shows_seeds
@@ -163,7 +171,7 @@ def _score_table(sources: Sources, series: Series) -> Table:
   scores = series.scores
   has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
   depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
-  table = extrapolation_table(sources.rows, scores, {}, depths)
+  table = extrapolation_table(sources.rows, scores, depths)
   table.title = f'Extrapolation, {series.name}'
   return table
 

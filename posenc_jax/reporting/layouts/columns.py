@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import comparisons
 from posenc_jax.reporting.captions import caption
+from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
+from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import collect, notes_of
 from posenc_jax.reporting.table import (
@@ -13,6 +14,7 @@ from posenc_jax.reporting.table import (
   Table,
   bold_sentence,
   cells,
+  error_sentence,
   header,
   per_seed_tables,
   records,
@@ -26,33 +28,32 @@ def columns(
   metric: str = 'ppl',
   controls: bool = False,
   baseline: str | None = None,
+  margin: float = MARGIN,
   by: str = 'protocol',
   reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """One table with a group of lines for each `by`, 'protocol' or 'corpus'; then differences."""
+  """One table with a group of lines for each `by`, 'protocol' or 'corpus'; then comparisons."""
   if by not in ('protocol', 'corpus'):
     raise UserError(f'table: by={by!r}; allowed: protocol, corpus')
-  found = collect(rows, runs, protocols, metric, controls, by_corpus=by == 'corpus')
+  found = collect(rows, runs, protocols, metric, by_corpus=by == 'corpus')
   found.sort(key=lambda scores: scores.corpus or '')
+  compared = compare_all(found, controls, baseline, margin)
+  found = [comparison.scores for comparison in compared]
   lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
-  groups, difference_tables = [], []
-  for comparison in comparisons.compare_all(found, baseline):
-    scores = comparison.scores
-    of_lengths = zip(*cells(scores, lines, comparison.marks), strict=True)
+  groups = []
+  for scores in found:
+    of_lengths = zip(*cells(scores, lines), strict=True)
     names = map(Cell, header(scores))
     body = [[name, *some] for name, some in zip(names, of_lengths, strict=True)]
     groups.append(RowGroup(scores.title, body))
-    difference_tables += comparison.tables()
-  sentences = bold_sentence(found[0].metric, 'line')
-  if baseline:
-    sentences += comparisons.marks_sentence(found[0], baseline)
   table = Table(
     f'Extrapolation by {by}',
-    caption(*found) + sentences,
+    caption(*found) + bold_sentence(found[0].metric, 'line') + error_sentence(*found),
     ['length', *lines],
     groups,
     notes_of(found),
     per_seed=[table for scores in found for table in per_seed_tables(scores, scores.title)],
     records=[record for scores in found for record in records(scores)],
   )
-  return [table, *difference_tables, *published(reference)]
+  differences = [table for comparison in compared for table in difference_tables(comparison)]
+  return [table, *differences, *published(reference)]

@@ -39,7 +39,7 @@ def grid(
     for label in dict.fromkeys(row['label'] for row in rows_of.values()):
       lines = [line for line, row in rows_of.items() if row['label'] == label]
       lines.sort(key=lambda line: rows_of[line]['train_length'])
-      of_lines = zip(lines, cells(scores, lines, {}), strict=True)
+      of_lines = zip(lines, cells(scores, lines), strict=True)
       body = [[Cell(line.removeprefix(f'{label}, ')), *some] for line, some in of_lines]
       groups.append(RowGroup(label, [*body, [Cell(TRAINED_THERE), *_diagonal(scores, lines)]]))
     table = from_scores(scores, 'Training by evaluation length', 'training length', groups)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.reporting import comparisons
 from posenc_jax.reporting.chance import chance_lines
+from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
+from posenc_jax.reporting.layouts.differences import difference_tables
+from posenc_jax.reporting.layouts.position_columns import column_of, with_columns
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
@@ -16,27 +18,27 @@ def lengths(
   metric: str = 'bpb',
   controls: bool = True,
   baseline: str | None = None,
+  margin: float = MARGIN,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """A table for each protocol and control, followed by its differences from the baseline.
+  """A table for each protocol and control, each followed by its differences.
 
-  `baseline` is the label of the line that others are compared with; `reference` see `published`.
+  `baseline` is the label of the line that others are compared with, `margin` what makes two of them
+  equivalent; `reference` see `published`. Columns of by_position are ranges of positions.
   """
-  rows, made = list(rows), []
-  for comparison in comparisons.compare_all(
-    collect(rows, runs, protocols, metric, controls), baseline
-  ):
-    scores = comparison.scores
-    made.append(extrapolation_table(rows, scores, comparison.marks, comparison.sentence))
-    made += comparison.tables()
+  notes, made = [], []
+  rows = with_columns(list(rows), notes)
+  found = collect(rows, runs, protocols, metric, hidden=('receptive_field',), column_of=column_of)
+  found[0].notes += notes
+  for comparison in compare_all(found, controls, baseline, margin):
+    made.append(extrapolation_table(rows, comparison.scores))
+    made += difference_tables(comparison)
   return made + published(reference)
 
 
-def extrapolation_table(
-  rows: list[dict], scores: Scores, marks: dict[tuple, str], sentences: str
-) -> Table:
+def extrapolation_table(rows: list[dict], scores: Scores, sentences: str = '') -> Table:
   """The table of one protocol and control, with the line 'chance' of a task."""
-  of_lines = zip(scores.lines, cells(scores, scores.lines, marks), strict=True)
+  of_lines = zip(scores.lines, cells(scores, scores.lines), strict=True)
   lines = [[Cell(scores.label(line)), *some] for line, some in of_lines]
   group = RowGroup('', lines + chance_lines(rows, scores))
   return from_scores(scores, 'Extrapolation', 'encoding', [group], sentences)

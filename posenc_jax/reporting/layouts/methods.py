@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.reporting import comparisons
+from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
+from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import TASK, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
@@ -19,6 +20,7 @@ def methods(
   metric: str = 'ppl',
   controls: bool = False,
   baseline: str | None = None,
+  margin: float = MARGIN,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
   """A group of lines for each training (its length and steps), one line a method.
@@ -29,22 +31,18 @@ def methods(
   rows = list(rows)
   if any(_method(row) for row in rows):  # or else a line is a label and nothing more
     rows = [_with_method(row) for row in rows]
-  found = collect(rows, runs, protocols, metric, controls, label_of=_label, group_fields=TASK)
+  found = collect(rows, runs, protocols, metric, label_of=_label, group_fields=TASK)
   made = []
-  for comparison in comparisons.compare_all(
-    found, baseline, lambda row: (_label(row), _label(row).replace(f', {PLAIN}', ''))
-  ):
+  for comparison in compare_all(found, controls, baseline, margin, _names):
     scores = comparison.scores
     groups = {}
-    of_lines = cells(scores, scores.lines, comparison.marks)
+    of_lines = cells(scores, scores.lines)
     for line, some in zip(scores.lines, of_lines, strict=True):
       training = _training(scores.exemplar_row[line])
       group = groups.setdefault(training, RowGroup(training, []))
       group.lines.append([Cell(line.replace(f', {training}', '')), *some])
-    made.append(
-      from_scores(scores, 'Context extension', 'method', list(groups.values()), comparison.sentence)
-    )
-    made += comparison.tables()
+    made.append(from_scores(scores, 'Context extension', 'method', list(groups.values())))
+    made += difference_tables(comparison)
   return made + published(reference)
 
 
@@ -54,6 +52,11 @@ def _training(row: dict) -> str:
 
 def _label(row: dict) -> str:
   return f'{row["label"]}, {_training(row)}'
+
+
+def _names(row: dict) -> tuple[str, str]:
+  """What a study may call the line of a row."""
+  return _label(row), _label(row).replace(f', {PLAIN}', '')
 
 
 def _method(row: dict) -> str:

@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import significance
 from posenc_jax.reporting.captions import join_unique, seed_caption
-from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import Scores, collect, notes_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table, bold_sentence, records
+
+FEWEST_TASKS = 5  # of ranks: over fewer, one training that failed decides them
 
 
 def ranks(
@@ -20,7 +21,8 @@ def ranks(
   """Mean score beyond the training length by task and encoding; mean (reciprocal) ranks over tasks.
 
   Kazemnejad et al. 2023, figure 2. A task is a protocol on a corpus. Rank 1 is best, ties share the
-  mean of their ranks, and only tasks count that every encoding has a score of.
+  mean of their ranks, and only tasks count that every encoding has a score of. There are no ranks
+  over fewer than FEWEST_TASKS.
   """
   found = collect(rows, runs, protocols, metric, controls=False, by_corpus=True)
   metric = found[0].metric
@@ -45,15 +47,21 @@ def ranks(
     if without := [line for line, value in zip(lines, values, strict=True) if not value]:
       notes.append(f'{task} is left out of the ranks: no score of {", ".join(without)}')
     else:
-      ranks_of[task] = significance.ranks(list(map(statistics.fmean, values)), metric.best)
+      ranks_of[task] = _ranks(list(map(statistics.fmean, values)), metric)
   seeds = sorted({seed for scores in found for seed in scores.seeds})
+  groups, title, ranking = [RowGroup('', body)], 'Scores by task', ''
   over_tasks = f'over {len(ranks_of)} tasks'
+  if len(ranks_of) >= FEWEST_TASKS:
+    title, ranking = 'Ranks over tasks', f'Ranks {over_tasks}, 1 is best. '
+    groups.append(RowGroup(over_tasks, _mean_ranks(list(ranks_of.values()))))
+  else:
+    notes.append(f'no ranks {over_tasks}: they need {FEWEST_TASKS} or more')
   return [
     Table(
-      f'Ranks over tasks, {metric.title.lower()}',
-      _caption(found, seeds, over_tasks),
+      f'{title}, {metric.title.lower()}',
+      _caption(found, seeds, ranking),
       ['task', *lines],
-      [RowGroup('', body), RowGroup(over_tasks, _mean_ranks(list(ranks_of.values()), lines))],
+      groups,
       notes,
       per_seed=[('Every seed:', ['task', 'seed', *lines], per_seed)] if len(seeds) > 1 else [],
       records=[record for scores in found for record in records(scores)],
@@ -61,7 +69,7 @@ def ranks(
   ]
 
 
-def _caption(found: list[Scores], seeds: list[int], over_tasks: str) -> str:
+def _caption(found: list[Scores], seeds: list[int], ranking: str) -> str:
   metric = found[0].metric
   rows = [row for scores in found for row in scores.exemplar_row.values()]
   steps, train_length, corpus = (
@@ -70,7 +78,7 @@ def _caption(found: list[Scores], seeds: list[int], over_tasks: str) -> str:
   return (
     f'{metric.title}, mean over the lengths beyond the training length. {seed_caption(seeds)}. '
     f'Trained for {steps} steps at length L = {train_length} on {corpus}; evaluated in float32. '
-    f'Ranks {over_tasks}, 1 is best. {metric.scale_caption}{bold_sentence(metric, "line")}'
+    f'{ranking}{metric.scale_caption}{bold_sentence(metric, "line")}'
   )
 
 
@@ -93,10 +101,15 @@ def _beyond(scores: Scores, line: str) -> dict[int, float]:
   return means
 
 
-def _mean_ranks(ranks_of_tasks: list[list[float]], lines: list[str]) -> list[list[Cell]]:
+def _ranks(values: list[float], metric: Metric) -> list[float]:
+  """1 for the best; ties share the mean of their ranks."""
+  from scipy import stats  # takes half a second, and most tables have no ranks
+
+  return stats.rankdata(values if metric.best is min else [-value for value in values]).tolist()
+
+
+def _mean_ranks(ranks_of_tasks: list[list[float]]) -> list[list[Cell]]:
   """The lines 'mean rank' and 'mean reciprocal rank', the best of each bold."""
-  if not ranks_of_tasks:
-    return [[Cell('mean rank'), *(Cell(DASH) for _ in lines)]]
   by_line = list(zip(*ranks_of_tasks, strict=True))
   mean = [statistics.fmean(of_line) for of_line in by_line]
   reciprocal = [statistics.fmean(1 / rank for rank in of_line) for of_line in by_line]

@@ -81,8 +81,9 @@ def name_lines(axes, names: dict[str, Name], looks: dict[str, dict]) -> None:
       axes.annotate('', start, name.end, 'axes fraction', 'data', leader, annotation_clip=False)
     place = dict(transform=axes.transAxes, clip_on=False, markeredgecolor='white')
     axes.plot([1.045], [height], **place, **look)
-    text = shorten(name.text)
-    axes.text(1.065, height, text, transform=axes.transAxes, va='center', fontsize=10)
+    size = max(3, min(10, 230 * gap))  # points: very many names are small, or they would overlap
+    place = dict(transform=axes.transAxes, va='center', fontsize=size)
+    axes.text(1.065, height, shorten(name.text), **place)
 
 
 def spread_labels(heights: list[float], gap: float) -> list[float]:

@@ -113,14 +113,14 @@ def curve_caption(series: Series) -> str:
 
 
 def line_looks(series: Series, references: Collection[str] = ()) -> dict[str, dict]:
-  """{line: its color and marker as matplotlib takes them}; references are grey.
+  """{line: its color and marker as matplotlib takes them}; those of these labels are grey.
 
   Raises UserError for more lines than a figure has room for.
   """
   check_number(list(series.curves))
   return {
-    line: dict(color=GREY if line in references else look.color, marker=look.marker, markersize=6.5)
-    for line, look in looks_of([series]).items()
+    line: dict(color=look.color, marker=look.marker, markersize=6.5)
+    for line, look in looks_of([series], references).items()
   }
 
 

@@ -20,16 +20,15 @@ from posenc_jax.reporting.mpl.curves import (
 )
 from posenc_jax.reporting.own_changes import (
   MARGIN,
-  accuracy_finding,
   base_length,
   finding,
+  go_beyond,
   own_changes,
   train_lengths_of,
 )
 from posenc_jax.reporting.scores import collect
-from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of
+from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of, references_of
 
-N_GRAM = 'n-gram'  # how labels of the lines begin that no encoding has
 LOWEST, HIGHEST = -0.05, 0.3  # bits a byte, of the panel of changes
 DEEPEST = -0.3  # where a line gains more than LOWEST, the panel reaches down to here
 TICK = 0.52  # inches that a tick's name needs
@@ -58,23 +57,15 @@ def lengths(
   """
   rows, runs = list(rows), list(runs)
   series, *controls = _all_series(rows, runs, protocol, metric)
-  labels = {line: row['label'] for line, row in series.scores.exemplar_row.items()}
-  grey = {line for line, label in labels.items() if label in references or label.startswith(N_GRAM)}
-  if len(grey) == len(labels):
-    grey = set()
-  looks = line_looks(series, grey)
+  grey = references_of(series, references)
+  looks = line_looks(series, references)
   control = windowed_series(controls) if windowed else None
   bits, bits_control = series, control
   if series.scores.metric.denominator and metric != 'bpb':
     bits, *controls = _all_series(rows, runs, protocol, 'bpb')
     bits_control = windowed_series(controls) if windowed else None
   changes = own_changes(bits, grey) if series.scores.metric.denominator else {}
-  goes_beyond = any(
-    x > 1 and mean is not None
-    for line, curve in changes.items()
-    if line not in grey
-    for x, mean in zip(curve.x, curve.mean, strict=True)
-  )
+  goes_beyond = go_beyond(changes, grey)
   figure = new_figure(11.5 if goes_beyond else 8, 5.2)
   left, *right = figure.subplots(1, 2 if goes_beyond else 1, squeeze=False)[0]
   notes = _draw_scores(left, series, looks, grey, 4 if goes_beyond else 5.5)
@@ -85,12 +76,7 @@ def lengths(
     draw_dashed(left, control.curves, looks)
     score_axis(left, series)
     notes.append(WINDOWED)
-  train_lengths = train_lengths_of(series, grey)
-  title = series.title
-  if goes_beyond and len(train_lengths) == 1:
-    title = finding(bits, changes, grey)
-  elif series.scores.metric.is_accuracy:
-    title = accuracy_finding(series, grey) or title
+  title = finding(bits, grey) or series.title
   title = '\n'.join(textwrap.wrap(title, 115 if goes_beyond else 80))
   figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
   if grey:
@@ -182,8 +168,8 @@ def _draw_changes(
   name_lines(axes, names, looks)
   notes = [
     'Right: mean of the differences between a score and the own score at L, seed by seed, with the '
-    f'change at the longest length; shaded: {MARGIN:g} bits per byte. Arrows: lines that go on '
-    'beyond the panel.'
+    f'change at the longest length; shaded: {MARGIN:g} bits per byte, within which a line stays. '
+    'Arrows: lines that go on beyond the panel.'
   ]
   return notes + ([WINDOWED] if dashed else [])
 

@@ -1,0 +1,76 @@
+"""Other documents: how far scores and their differences would move with them.
+
+The trained models, all seeds of every line, stay as they are. Documents that share their text are
+drawn together, as one *cluster*: speeches of one year repeat each other.
+"""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+RESAMPLES = 4000
+FEWEST, MOST = 6, 5_000  # clusters of an interval: fewer tell too little, more need much memory
+LEVEL = 0.95
+
+
+def cluster_of(document: str) -> str:
+  """The cluster of a document: '1790' of '1790-Washington-1', else the document itself."""
+  year = re.match(r'(\d{4})-', document, re.ASCII)
+  return year[1] if year else document
+
+
+def resamples(clusters: int, number: int = RESAMPLES) -> np.ndarray:
+  """weights_CR: how often each of `number` resamples draws each cluster, always the same draws."""
+  equal_C = np.full(clusters, 1 / clusters)
+  return np.random.default_rng(0).multinomial(clusters, equal_C, size=number).T.astype(float)
+
+
+def resampled(
+  top: np.ndarray,
+  size: np.ndarray,
+  link: Callable[[np.ndarray], np.ndarray],
+  weights_CR: np.ndarray,
+) -> np.ndarray:
+  """The score in each resample: mean over seeds of link(sum over clusters of top / sum of size).
+
+  Args:
+    top: [..., S, C], sums of each seed and cluster.
+    size: [..., 1, C], what the sums of every seed are divided by.
+    link: function of a ratio, such as np.exp for perplexity.
+    weights_CR: from `resamples(C)`.
+  Returns:
+    [..., R].
+  """
+  return link((top @ weights_CR) / (size @ weights_CR)).mean(-2)
+
+
+def interval(difference_R: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
+  """Interval at `LEVEL` from the differences [..., R] of two scores in the same resamples.
+
+  The percentile interval (Efron and Tibshirani 1993, chapter 13) takes z where t belongs and
+  divides by C where C - 1 belongs; its percentiles are moved outward by both (the "expanded"
+  interval of Hesterberg 2015, arXiv:1411.5279).
+
+  Returns:
+    (low, high), each [...].
+  """
+  from scipy import special, stats
+
+  outward = np.sqrt(clusters / (clusters - 1)) * stats.t.isf((1 - LEVEL) / 2, clusters - 1)
+  tail = special.ndtr(-outward)
+  low, high = np.quantile(difference_R, [tail, 1 - tail], axis=-1)
+  return low, high
+
+
+def standard_error(
+  top: np.ndarray, size: np.ndarray, link: Callable[[np.ndarray], np.ndarray]
+) -> float:
+  """Standard error of a score over clusters, by leaving out one after another (the jackknife).
+
+  Args:
+    top: [S, C]. size: [1 or S, C]. link: as in `resampled`.
+  """
+  clusters = top.shape[-1]
+  without_SC = link((top.sum(-1, keepdims=True) - top) / (size.sum(-1, keepdims=True) - size))
+  return float(np.sqrt((clusters - 1) * without_SC.mean(0).var()))

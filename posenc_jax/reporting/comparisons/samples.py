@@ -1,0 +1,83 @@
+"""The scores of one line in one column as arrays, over seeds and over clusters of documents."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+from posenc_jax.reporting.comparisons import bootstrap
+from posenc_jax.reporting.metrics import Metric
+from posenc_jax.reporting.scores import Scores, scored_task
+
+
+class Sample(NamedTuple):
+  """What a line scored in a column.
+
+  Attributes:
+    scores_S: the score of each seed that has learned.
+    clusters: the clusters of documents, in order; () where rows are not of single documents.
+    top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
+    tokens: what was scored: `scored_task`, and {(document, position): size}.
+  """
+
+  seeds: tuple[int, ...]
+  scores_S: np.ndarray
+  clusters: tuple[str, ...]
+  top_SC: np.ndarray
+  size_C: np.ndarray
+  tokens: tuple[str, dict]
+
+  def of_seeds(self, seeds: list[int]) -> 'Sample':
+    """The sample of some of its seeds."""
+    if list(self.seeds) == seeds:
+      return self
+    places = [self.seeds.index(seed) for seed in seeds]
+    return self._replace(
+      seeds=tuple(seeds), scores_S=self.scores_S[places], top_SC=self.top_SC[places]
+    )
+
+  def standard_error(self, metric: Metric) -> float | None:
+    """Standard error of the mean score over clusters of documents; None without two."""
+    if len(self.clusters) < 2:
+      return None
+    return bootstrap.standard_error(self.top_SC, self.size_C[None], metric.link)
+
+
+def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
+  """The sample of a line in a column by `metric`.
+
+  None where tables show no score, or where seeds were scored on different tokens.
+  """
+  if not scores.seed_scores(line, column):
+    return None
+  scored = {seed: scores.by_seed[line, seed, column] for seed in scores.learned_seeds(line)}
+  scored = {seed: score for seed, score in scored.items() if score.status == 'ok'}
+  tops, sizes = [], []
+  for score in scored.values():
+    top, size = defaultdict(float), {}
+    for row in score.rows:
+      numerator, size[row['document'], row['position']] = metric.sums(row)
+      top[row['document']] += numerator
+    tops.append(top)
+    sizes.append(size)
+  if any(size != sizes[0] for size in sizes):
+    return None
+  cluster_of = {
+    document: None if document is None else bootstrap.cluster_of(document) for document in tops[0]
+  }
+  clusters = sorted(set(cluster_of.values()), key=str)
+  place = {cluster: index for index, cluster in enumerate(clusters)}
+  top_SC, size_C = np.zeros((len(tops), len(place))), np.zeros(len(place))
+  for of_seed_C, top in zip(top_SC, tops, strict=True):
+    for document, numerator in sorted(top.items(), key=str):
+      of_seed_C[place[cluster_of[document]]] += numerator
+  for (document, _), size in sizes[0].items():
+    size_C[place[cluster_of[document]]] += size
+  return Sample(
+    seeds=tuple(scored),
+    scores_S=np.array([score.value(metric) for score in scored.values()]),
+    clusters=() if None in place else tuple(clusters),
+    top_SC=top_SC,
+    size_C=size_C,
+    tokens=(scored_task(scores.exemplar_row[line]), sizes[0]),
+  )

@@ -1,0 +1,249 @@
+"""Other seeds: tests of differences over the seeds of trainings, and what they can find.
+
+A test sees a difference, its standard error over seeds and the degrees of freedom of that. Where
+all lines spread alike, at the training length, the variance is pooled over lines, what a seed does
+to all of them alike is taken out, and the family of all comparisons with a baseline is Dunnett's
+(1955). Past that length spreads differ by a hundred times, so that every difference has its own
+(Welch 1947), and the family is Holm's (1979).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+ALPHA = 0.05
+POWER = 0.8
+# Nodes and weights of quadratures over -1 to 1, in each of one or two dimensions.
+QUADRATURE = {parts: np.polynomial.legendre.leggauss(64 // parts) for parts in (1, 2)}
+ROUNDING = 1e-12  # scores that differ by less are the same
+
+
+class Estimate(NamedTuple):
+  """A difference over seeds, its standard error, and the degrees of freedom of that.
+
+  Attributes:
+    parts: (square, degrees of freedom) of the independent errors that `error` consists of.
+  """
+
+  mean: float
+  error: float
+  freedom: float
+  parts: tuple[tuple[float, float], ...]
+
+
+def own(difference_S: Sequence[float]) -> Estimate | None:
+  """The estimate from the differences that seeds have by themselves, each from its own model.
+
+  None where fewer than two seeds, or no spread, leave nothing to test; a difference that is 0 in
+  every seed has been found to be 0.
+  """
+  number = len(difference_S)
+  if number < 2:
+    return None
+  if np.max(np.abs(difference_S)) <= ROUNDING:
+    return _of_one_part(0.0, ROUNDING, number - 1)
+  if _is_flat(difference_S):
+    return None
+  error = np.std(difference_S, ddof=1) / number**0.5
+  return _of_one_part(np.mean(difference_S), error, number - 1)
+
+
+def _of_one_part(mean: float, error: float, freedom: float) -> Estimate:
+  return Estimate(float(mean), float(error), freedom, ((float(error) ** 2, freedom),))
+
+
+def welch(line_S: Sequence[float], reference_S: Sequence[float]) -> Estimate | None:
+  """The estimate from two lines of different models and spreads; None as in `own`."""
+  both = (line_S, reference_S)
+  if min(map(len, both)) < 2:
+    return None
+  parts = tuple(
+    (float(np.var(some, ddof=1)) / len(some), len(some) - 1) for some in both if not _is_flat(some)
+  )
+  if not parts:
+    return None
+  square, freedom = _satterthwaite(parts)
+  mean = float(np.mean(line_S) - np.mean(reference_S))
+  return Estimate(mean, float(square**0.5), float(freedom), parts)
+
+
+def _satterthwaite(parts: Iterable[tuple]) -> tuple:
+  """(square, degrees of freedom) of the sum of errors (Welch 1947); the parts may be arrays."""
+  parts = list(parts)
+  square = sum(square for square, _ in parts)
+  return square, square**2 / sum(square**2 / freedom for square, freedom in parts)
+
+
+def pooled(
+  lines: Sequence[Sequence[float]], baseline_S: Sequence[float], shares_seeds: bool
+) -> list[Estimate]:
+  """The estimate of each line from the baseline, with the variance that all of them share.
+
+  [] where no line has two seeds, or none has any spread.
+
+  Args:
+    shares_seeds: whether all have the same seeds, in one order, so that what a seed does to all of
+      them alike is no part of the variance.
+  """
+  every = [np.asarray(some, float) for some in (*lines, baseline_S)]
+  rest = [some - some.mean() for some in every]
+  freedom = sum(len(some) - 1 for some in every)
+  if shares_seeds:
+    rest = np.subtract(rest, np.mean(rest, 0))
+    freedom -= len(baseline_S) - 1
+  if all(np.max(np.abs(some)) <= ROUNDING for some in rest):
+    return []
+  variance = sum(np.sum(some**2) for some in rest) / freedom
+  return [
+    _of_one_part(
+      some.mean() - every[-1].mean(),
+      (variance * (1 / len(some) + 1 / len(baseline_S))) ** 0.5,
+      freedom,
+    )
+    for some in every[:-1]
+  ]
+
+
+def _is_flat(values: Sequence[float]) -> bool:
+  return bool(np.ptp(values) <= ROUNDING)
+
+
+def two_sided(estimate: Estimate) -> float:
+  """p of the two-sided t-test that the difference is 0."""
+  from scipy import special  # takes half a second, and most users of this module test nothing
+
+  return float(2 * special.stdtr(estimate.freedom, -abs(estimate.mean) / estimate.error))
+
+
+def equivalence(estimate: Estimate, margin: float) -> float:
+  """p of two one-sided tests that the difference is `margin` or more, up or down.
+
+  It is the larger of the two (Schuirmann 1987).
+  """
+  from scipy import special
+
+  return float(special.stdtr(estimate.freedom, (abs(estimate.mean) - margin) / estimate.error))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+  """p-values corrected for their number by Holm's method (1979).
+
+  If all hypotheses below ALPHA are rejected, the chance that a true one is among them is at most
+  ALPHA.
+  """
+  corrected, highest = list(ps), 0.0
+  for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+    highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+    corrected[i] = highest
+  return corrected
+
+
+def bonferroni_limit(tests: int, freedom: float | np.ndarray) -> float | np.ndarray:
+  """The |t| from which Holm's method rejects one of so many tests, whatever the others say."""
+  from scipy import special
+
+  return -special.stdtrit(freedom, ALPHA / tests / 2)
+
+
+class Dunnett:
+  """Two-sided comparisons of several lines with one baseline, all with the pooled variance.
+
+  Args:
+    sizes: the number of seeds of each line.
+    baseline_size: that of the baseline.
+    freedom: degrees of freedom of the variance.
+  """
+
+  def __init__(self, sizes: Sequence[int], baseline_size: int, freedom: float):
+    sizes_U, self._counts_U = np.unique(sizes, return_counts=True)
+    # Two lines correlate by the product of their loadings, because they share the baseline.
+    self._loading_U = np.sqrt(sizes_U / (sizes_U + baseline_size))
+    self._tests, self._freedom = len(sizes), freedom
+    self._spread_N, self._spread_weight_N = _spreads(freedom, *QUADRATURE[1])
+    node_N, weight_N = QUADRATURE[1]
+    self._normal_N = 9 * node_N
+    self._normal_weight_N = 9 * weight_N * np.exp(-(self._normal_N**2) / 2) / np.sqrt(2 * np.pi)
+
+  def exceeds(self, limit: float) -> float:
+    """The chance, where no line differs, that any |t| is above `limit`."""
+    from scipy import special
+
+    inside_NN = 1.0
+    for loading, count in zip(self._loading_U, self._counts_U, strict=True):
+      shared_N = loading * self._normal_N
+      rest = np.sqrt(1 - loading**2)
+      ends_NN = limit * self._spread_N[:, None] / rest
+      both_NN = special.ndtr(shared_N / rest + ends_NN) - special.ndtr(shared_N / rest - ends_NN)
+      inside_NN = inside_NN * both_NN**count
+    return float(1 - self._spread_weight_N @ inside_NN @ self._normal_weight_N)
+
+  def p(self, estimate: Estimate) -> float:
+    """p of a line, corrected for all."""
+    t = abs(estimate.mean) / estimate.error
+    # that of the line alone is lower, up to rounding where both are next to nothing
+    return min(1.0, max(self.exceeds(t), two_sided(estimate)))
+
+  def limit(self) -> float:
+    """The |t| from which a line is marked."""
+    from scipy import optimize
+
+    low, high = (float(bonferroni_limit(tests, self._freedom)) for tests in (1, self._tests))
+    if self._tests == 1:
+      return low
+    return optimize.brentq(lambda t: self.exceeds(t) - ALPHA, low - 1e-6, high + 1e-6)
+
+
+def smallest(estimate: Estimate, limit_of: Callable[[np.ndarray], float | np.ndarray]) -> float:
+  """The smallest true difference that is marked with the chance POWER.
+
+  It takes the estimated errors for the true ones.
+
+  Args:
+    limit_of: the |t| from which a difference is marked, by the degrees of freedom.
+  """
+  from scipy import optimize, special
+
+  quadrature = QUADRATURE[len(estimate.parts)]
+  grids = [_spreads(freedom, *quadrature) for _, freedom in estimate.parts]
+  spreads = np.ix_(*(spread_N for spread_N, _ in grids))
+  weight = math.prod(np.ix_(*(weight_N for _, weight_N in grids)))
+  # What an experiment estimates, whose errors are `spreads` times the true ones
+  square, freedom = _satterthwaite(
+    (square * spread**2, freedom)
+    for (square, freedom), spread in zip(estimate.parts, spreads, strict=True)
+  )
+  limit = limit_of(freedom) * np.sqrt(square) / estimate.error
+
+  def lack(shift):
+    found = special.ndtr(shift - limit) + special.ndtr(-shift - limit)
+    return float((weight * found).sum()) - POWER
+
+  return estimate.error * optimize.brentq(lack, 0, limit.max() + 10)
+
+
+def _spreads(
+  freedom: float, node_N: np.ndarray, weight_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """(spread_N, weight_N): quadrature over estimated / true standard error, chi / sqrt(freedom)."""
+  from scipy import special
+
+  # Quantiles of chi-square, far into both tails: the square root makes of it what is estimated.
+  low, high = (np.sqrt(2 * q) for q in special.gammaincinv(freedom / 2, [1e-14, 1 - 1e-14]))
+  chi_N = low + (high - low) * (node_N + 1) / 2
+  half = freedom / 2
+  log_density_N = (
+    (1 - half) * np.log(2) + (freedom - 1) * np.log(chi_N) - chi_N**2 / 2 - special.gammaln(half)
+  )
+  return chi_N / np.sqrt(freedom), (high - low) / 2 * weight_N * np.exp(log_density_N)
+
+
+def correlation(line_S: Sequence[float], baseline_S: Sequence[float]) -> float | None:
+  """Correlation over seeds of a line and the baseline: what pairing by seed would gain.
+
+  None for fewer than three seeds, where it is -1 or 1 or nothing, and where one has no spread.
+  """
+  if len(line_S) < 3 or _is_flat(line_S) or _is_flat(baseline_S):
+    return None
+  return float(np.corrcoef(line_S, baseline_S)[0, 1])

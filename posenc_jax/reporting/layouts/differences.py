@@ -1,0 +1,176 @@
+"""The tables of a comparison, lines down and columns across, and captions that say all of it."""
+
+import statistics
+
+from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.comparisons.compare import (
+  BASELINE,
+  BASELINE_WINDOWED,
+  BETTER,
+  EQUIVALENT,
+  OWN,
+  OWN_TRUNCATED,
+  WORDS,
+  WORSE,
+  Block,
+  Comparison,
+)
+from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.table import Cell, RowGroup, Table, header, record_keys
+
+SMALLEST = 'smallest marked'
+CORRELATION = 'correlation of seeds'
+TITLES = {
+  BASELINE: 'Differences from {baseline} up to L',
+  OWN: 'Differences from their own score at L',
+  OWN_TRUNCATED: 'Differences from their own score truncated to L',
+  BASELINE_WINDOWED: 'Differences from {baseline} windowed at L',
+}
+REFERENCES = {
+  BASELINE: '{baseline}',
+  OWN: 'the own score at L',
+  OWN_TRUNCATED: 'the own score where the input is cut to its last L tokens',
+  BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
+}
+# What a difference from the own score at L means, which depends on the protocol.
+REMARKS = {
+  'last_k': ' Targets are the same at every length, so this is also the difference from the same '
+  'model that is given the last L tokens alone: what is better uses text farther back.',
+  'non_overlapping': ' Longer windows have fewer starts, and that alone makes them better.',
+  'sliding': ' Longer windows have fewer starts, and that alone makes them better.',
+  'by_position': ' Positions past L hold other tokens than those up to L.',
+}
+FAR = ' What is better uses text farther back.'
+OVER_COLUMN = 'Holm-corrected over the lines of a column'
+TESTS = {
+  BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
+  'seeds pooled over lines, which are taken to spread alike{blocks} ({freedom} degrees of freedom)',
+  OWN: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
+  OWN_TRUNCATED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
+  BASELINE_WINDOWED: "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own "
+  f'differences), {OVER_COLUMN}',
+}
+
+
+def difference_tables(comparison: Comparison) -> list[Table]:
+  """A table for each block; what was left out stands below the last."""
+  tables = [_table(block) for block in comparison.blocks]
+  if tables:
+    tables[-1].notes = comparison.left_out
+  return tables
+
+
+def _table(block: Block) -> Table:
+  scores, number = block.scores, block.metric.form.replace('{:', '{:+').format
+  columns, found = block.columns, block.differences
+  names = dict(zip(scores.columns, header(scores), strict=True))
+  lines = [
+    [Cell(scores.label(line)), *(_cell(found.get((line, column)), number) for column in columns)]
+    for line in block.lines
+  ]
+  heading = ['encoding', *(names[column] for column in columns)]
+  if block.correlations:
+    heading.append(CORRELATION)
+    for line, some in zip(block.lines, lines, strict=True):
+      r = block.correlations.get(line)
+      some.append(Cell(DASH if r is None else f'{r:+.2f}'))
+  smallest = _smallest(block)
+  if smallest:
+    texts = [block.metric.form.format(smallest[c]) if c in smallest else DASH for c in columns]
+    lines.append([Cell(SMALLEST), *map(Cell, texts), *[Cell('')] * bool(block.correlations)])
+  return Table(
+    f'{TITLES[block.reference].format(baseline=block.baseline)}, {scores.name}',
+    _caption(block, bool(smallest)),
+    heading,
+    [RowGroup('', lines)],
+    is_scored=False,
+    records=_records(block),
+  )
+
+
+def _cell(difference, number) -> Cell:
+  if difference is None:
+    return Cell(DASH)
+  text = number(difference.mean)
+  if difference.interval:
+    text += ' [{}, {}]'.format(*map(number, difference.interval))
+  return Cell(text, mark=difference.mark)
+
+
+def _smallest(block: Block) -> dict:
+  """{column: the median over lines of the smallest difference that seeds mark}."""
+  found = {}
+  for column in block.columns:
+    values = [
+      difference.smallest
+      for (_, place), difference in block.differences.items()
+      if place == column and difference.smallest is not None
+    ]
+    if values:
+      found[column] = statistics.median(values)
+  return found
+
+
+def _caption(block: Block, is_tested: bool) -> str:
+  scores = block.scores
+  reference = REFERENCES[block.reference].format(baseline=block.baseline)
+  remark = FAR if block.reference == OWN_TRUNCATED else ''
+  if block.reference == OWN and scores.control is None:
+    remark = REMARKS.get(scores.protocol, '')
+  learned = ' that have learned' if any(scores.unlearned.values()) else ''
+  caption = (
+    f'{block.metric.title}, difference from {reference}, mean over seeds '
+    f'{join_unique(scores.seeds)}{learned}; {scores.title}.{remark} {_interval_sentence(block)} '
+  )
+  caption += _test_sentence(block) if is_tested else 'Not tested: that needs seeds that differ.'
+  if block.correlations:
+    caption += (
+      f' {CORRELATION.capitalize()}: of a line and {block.baseline} at L; where it is high, seeds '
+      'do the same to both.'
+    )
+  return caption
+
+
+def _interval_sentence(block: Block) -> str:
+  clusters = {difference.clusters for difference in block.differences.values()} - {0}
+  if not clusters:
+    return f'No intervals: they need rows of {bootstrap.FEWEST} or more single documents.'
+  return (
+    f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents '
+    f'({join_unique(clusters)} of them, those of one year taken as one; '
+    f'{bootstrap.RESAMPLES:,} resamples; the trained models stay as they are).'
+  ).replace('%', ' %')
+
+
+def _test_sentence(block: Block) -> str:
+  freedom = join_unique(block.freedom.values())
+  blocks = ', and without what a seed does to all of them' if block.shares_seeds else ''
+  test = TESTS[block.reference].format(baseline=block.baseline, blocks=blocks, freedom=freedom)
+  level = f'p < {significance.ALPHA:g}'
+  return (
+    f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {test}. '
+    f'{EQUIVALENT} equivalent: within {block.margin:g} of 0 though it may not be 0, {level} in two '
+    f'such tests, one-sided, {OVER_COLUMN}. No mark: undecided. {SMALLEST.capitalize()}: the true '
+    f'difference that is found with a chance of {significance.POWER:.0%} whatever the other lines '
+    'do, from the spread of these seeds (the median line).'
+  ).replace('%', ' %')
+
+
+def _records(block: Block) -> list[dict]:
+  """One record for each difference, for a file of comma-separated values."""
+  made = []
+  for (line, column), difference in block.differences.items():
+    low, high = difference.interval or (None, None)
+    record = record_keys(block.scores)
+    record |= {'encoding': line, 'length': column, 'metric': block.metric.name}
+    record |= {'compared_with': block.reference, 'baseline': block.baseline}
+    record |= {'difference': difference.mean, 'low': low, 'high': high}
+    record |= {'clusters': difference.clusters, 'seeds': difference.seeds}
+    record |= {'p': difference.p, 'p_corrected': difference.corrected}
+    record |= {'p_equivalent': difference.p_equivalent, 'margin': block.margin}
+    record |= {'smallest_marked': difference.smallest, 'mark': WORDS[difference.mark]}
+    if block.reference == BASELINE:
+      record |= {'correlation': block.correlations.get(line)}
+    made.append(record)
+  return made

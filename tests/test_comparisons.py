@@ -1,0 +1,485 @@
+"""What tables say of lines: differences up to L, past L from oneself, oneself truncated and the
+windowed baseline; each number by hand, each mark planted.
+"""
+
+import statistics
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic import by_position, extended, lines_of, row, rows_of, tasks
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import table_writers
+from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.layouts import make_tables
+
+LINK = lambda ratio: ratio / np.log(2)
+
+
+def documents(bits, names='abcdef', **fields):
+  """Rows of {label: {length: bits a seed}}, of documents of different size and hardness."""
+  return [
+    row(
+      label, seed, length, value + 0.3 * d + 0.01 * ((seed + d) % 3), name, tokens=10 + d, **fields
+    )
+    for label, by_length in bits.items()
+    for length, seeds in by_length.items()
+    for seed, value in enumerate(seeds)
+    for d, name in enumerate(names)
+  ]
+
+
+def near(mean, noise, seeds=5):
+  """Scores of seeds about `mean`, with an uneven spread of `noise`."""
+  return list(mean + noise * np.array([-1.1, 0.7, 0.2, 1.3, -0.9, 0.4])[:seeds])
+
+
+def blocks(rows, **settings):
+  """{beginning of the title: table} of the differences."""
+  made = make_tables(rows, **settings)
+  return {table.title.split(', ')[0]: table for table in made if table.title.startswith('Diff')}
+
+
+AT_L, OWN, TRUNCATED, WINDOWED = (
+  'Differences from rope up to L',
+  'Differences from their own score at L',
+  'Differences from their own score truncated to L',
+  'Differences from rope windowed at L',
+)
+
+
+def texts(table):
+  return {line[0].text: [field.text for field in line[1:]] for line in lines_of(table)}
+
+
+def marks(table):
+  return {
+    line[0].text: ''.join(field.mark or '.' for field in line[1:])
+    for line in lines_of(table)
+    if line[0].text != 'smallest marked'
+  }
+
+
+def record(table, line, length):
+  (found,) = [r for r in table.records if (r['encoding'], r['length']) == (line, length)]
+  return found
+
+
+def sums(rows, line, length):
+  """(top_SD, size_1D) of a line."""
+  some = [r for r in rows if (r['label'], r['length']) == (line, length)]
+  names = sorted({r['document'] for r in some})
+  top_SD = np.zeros((1 + max(r['seed'] for r in some), len(names)))
+  size_1D = np.zeros((1, len(names)))
+  for r in some:
+    top_SD[r['seed'], names.index(r['document'])] = r['nats']
+    size_1D[0, names.index(r['document'])] = r['bytes']
+  return top_SD, size_1D
+
+
+def of_seeds(rows, line, length):
+  top_SD, size_1D = sums(rows, line, length)
+  return LINK(top_SD.sum(-1) / size_1D.sum(-1))
+
+
+def interval_by_hand(rows, line, reference):
+  weights = bootstrap.resamples(6)
+  both = [bootstrap.resampled(*sums(rows, *at), LINK, weights) for at in (line, reference)]
+  return bootstrap.interval(both[0] - both[1], 6)
+
+
+BITS = {
+  'rope': {8: [2.0, 2.1, 2.05], 16: [3.0, 3.3, 3.9]},
+  't5': {8: [1.9, 1.95, 1.97], 16: [1.91, 1.94, 1.99]},
+  'alibi': {8: [2.0, 2.2, 2.12], 16: [2.0, 2.2, 2.13]},
+}
+WINDOW = {'rope': {16: [2.01, 2.11, 2.05]}}
+
+
+def windowed(bits=WINDOW, **fields):
+  return documents(bits, control='windowed', **fields)
+
+
+# Each number
+
+
+def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
+  rows = documents(BITS)
+  table = blocks(rows)[AT_L]
+  found = record(table, 't5', 8)
+  scores = {line: of_seeds(rows, line, 8) for line in BITS}
+  mean = scores['t5'].mean() - scores['rope'].mean()
+  low, high = interval_by_hand(rows, ('t5', 8), ('rope', 8))
+  assert [found[name] for name in ('difference', 'low', 'high')] == pytest.approx([mean, low, high])
+  assert found['correlation'] == pytest.approx(np.corrcoef(scores['t5'], scores['rope'])[0, 1])
+  estimates = significance.pooled([scores['alibi'], scores['t5']], scores['rope'], are_blocks=True)
+  dunnett = significance.Dunnett([3, 3], 3, 4)
+  ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
+  assert ps == pytest.approx(list(map(dunnett.p, estimates)))
+  limit = dunnett.limit()
+  smallest = significance.smallest(estimates[0], lambda _: limit)
+  assert found['smallest_marked'] == pytest.approx(smallest)
+  assert (found['clusters'], found['seeds'], found['baseline']) == (6, 3, 'rope')
+  assert table.header == ['encoding', '8 (L)', 'correlation of seeds']
+  assert texts(table)['t5'] == [
+    f'{mean:+.3f} [{low:+.3f}, {high:+.3f}]',
+    f'{found["correlation"]:+.2f}',
+  ]
+  assert texts(table)['smallest marked'] == [f'{smallest:.3f}', '']
+  assert 'seed does to all of them (4 degrees of freedom)' in table.caption
+
+
+def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
+  rows = [r for r in documents(BITS) if (r['label'], r['seed']) != ('alibi', 1)]
+  table = blocks(rows)[AT_L]
+  alibi, t5, rope = (of_seeds(documents(BITS), line, 8) for line in ('alibi', 't5', 'rope'))
+  rng = np.random.default_rng(0)
+  theirs = stats.dunnett(alibi[[0, 2]], t5, control=rope, rng=rng)
+  ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
+  assert ps == pytest.approx(theirs.pvalue, abs=5e-4)
+  assert 'which are taken to spread alike (5 degrees of freedom)' in table.caption
+
+
+def test_past_l_lines_are_compared_with_themselves_at_l():
+  rows = documents(BITS)
+  table = blocks(rows)[OWN]
+  assert table.header == ['encoding', '16']
+  assert [*texts(table)] == ['alibi', 'rope', 't5', 'smallest marked']
+  ps = {}
+  for line in BITS:
+    difference = of_seeds(rows, line, 16) - of_seeds(rows, line, 8)
+    found = record(table, line, 16)
+    assert found['difference'] == pytest.approx(difference.mean(), abs=1e-12)
+    assert (found['low'], found['high']) == pytest.approx(
+      interval_by_hand(rows, (line, 16), (line, 8)), abs=1e-12
+    )
+    ps[line] = stats.ttest_1samp(difference, 0).pvalue
+    assert found['p'] == pytest.approx(ps[line])
+  corrected = significance.holm(list(ps.values()))
+  assert [record(table, line, 16)['p_corrected'] for line in ps] == pytest.approx(corrected)
+  assert 'what is better uses text farther back' in table.caption
+  smallest = [record(table, line, 16)['smallest_marked'] for line in BITS]
+  assert texts(table)['smallest marked'] == [f'{statistics.median(smallest):.3f}']
+
+
+def test_past_l_lines_are_compared_with_the_windowed_baseline():
+  rows = documents(BITS)
+  table = blocks(rows + windowed())[WINDOWED]
+  reference = of_seeds(windowed(), 'rope', 16)
+  for line in BITS:
+    found = record(table, line, 16)
+    difference = of_seeds(rows, line, 16) - reference
+    assert found['difference'] == pytest.approx(difference.mean())
+    # rope and its windowed self are the same models
+    theirs = (
+      stats.ttest_1samp(difference, 0)
+      if line == 'rope'
+      else stats.ttest_ind(of_seeds(rows, line, 16), reference, equal_var=False)
+    )
+    assert found['p'] == pytest.approx(theirs.pvalue)
+  assert 'windowed at L, the practical default' in table.caption
+
+
+def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_rows():
+  fields = dict(protocol='non_overlapping', k=None)
+  rows = documents(BITS, **fields)
+  assert make_tables(rows)[-1].notes == [
+    'use of far context is not told: no rows of control truncated',
+    'not compared with rope windowed at L: no such rows of control windowed',
+  ]
+  cut = documents({'t5': {16: [1.94, 1.95, 2.0]}}, control='truncated', **fields)
+  made = blocks(rows + cut)
+  assert 'farther back' not in made[OWN].caption
+  assert [*texts(made[TRUNCATED])] == ['t5', 'smallest marked']
+  difference = of_seeds(rows, 't5', 16) - of_seeds(cut, 't5', 16)
+  found = record(made[TRUNCATED], 't5', 16)
+  assert found['difference'] == pytest.approx(difference.mean())
+  assert found['p'] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+  assert found['p_corrected'] == found['p']
+  # of the same targets at every length, the own score at L says it
+  assert TRUNCATED not in blocks(
+    documents(BITS) + documents({'t5': {16: [1.9] * 3}}, control='truncated')
+  )
+
+
+def test_tables_of_perplexity_are_compared_in_bits():
+  rows = documents(BITS) + windowed()
+  in_bits = {title: table.records for title, table in blocks(rows).items()}
+  assert {title: table.records for title, table in blocks(rows, metric='ppl').items()} == in_bits
+  assert make_tables(rows, metric='ppl')[0].caption.startswith('Perplexity')
+
+
+def test_controls_are_compared_with_themselves_alone():
+  rows = documents(BITS)
+  for control in ('windowed', 'shuffled_far', 'truncated'):
+    rows += documents(BITS, control=control)
+  titles = [table.title for table in make_tables(rows)]
+  assert [title for title in titles if 'shuffled_far' in title] == [
+    'Extrapolation, last_k, shuffled_far',
+    f'{OWN}, last_k, shuffled_far',
+  ]
+  assert [title for title in titles if 'truncated' in title] == ['Extrapolation, last_k, truncated']
+  without = [table.title for table in make_tables(rows, controls=False)]
+  assert without == [f'{t}, last_k' for t in ('Extrapolation', AT_L, OWN, WINDOWED)]
+
+
+# Marks
+
+
+PLANTED = {
+  'rope': {8: near(2.0, 0.01), 16: near(5.0, 0.3)},
+  'better': {8: near(1.8, 0.01), 16: near(1.7, 0.02)},
+  'worse': {8: near(2.2, 0.01), 16: near(2.4, 0.02)},
+  'same': {8: near(2.001, -0.003), 16: near(2.002, -0.002)},
+  'unknown': {8: near(1.99, -0.01), 16: near(1.9, 0.5)},
+}
+
+
+def test_what_is_planted_is_marked_and_nothing_else():
+  rows = documents(PLANTED) + windowed({'rope': {16: near(2.0, 0.001)}})
+  made = blocks(rows, margin=0.05)
+  assert marks(made[AT_L]) == {'better': '*.', 'same': '=.', 'unknown': '=.', 'worse': '†.'}
+  assert marks(made[OWN]) == {'better': '*', 'rope': '†', 'same': '=', 'unknown': '.', 'worse': '†'}
+  assert marks(made[WINDOWED]) == {
+    'better': '*',
+    'rope': '†',
+    'same': '=',
+    'unknown': '.',
+    'worse': '†',
+  }
+  assert record(made[OWN], 'same', 16)['mark'] == 'equivalent'
+  assert {record(made[OWN], line, 16)['mark'] for line in ('rope', 'unknown')} == {'worse', ''}
+  assert marks(blocks(rows, margin=1e-6)[WINDOWED])['same'] != '='
+  assert 'within 0.05 of 0' in made[OWN].caption
+  assert not any(field.mark for line in lines_of(make_tables(rows)[0]) for field in line)
+  assert marks(blocks(rows, form='columns', margin=0.05)[AT_L]) == marks(made[AT_L])
+
+
+def test_where_more_is_better_more_is_marked():
+  rows = [
+    r | {'metric': 'exact_match', 'value': r['bpb'] / 10} | dict.fromkeys(('nats', 'bpb', 'ppl'))
+    for r in documents(PLANTED)
+  ]
+  made = blocks(rows, metric='exact_match')
+  assert marks(made[AT_L])['better'] == '†.'
+  assert marks(made[OWN])['worse'] == '*'
+
+
+def test_what_differs_within_the_margin_is_equivalent_whatever_its_sign():
+  bits = {'rope': {8: near(2, 0.01), 16: near(2.003, 0.01)}}
+  bits['rope'][16][0] += 1e-5
+  found = record(blocks(documents(bits))[OWN], 'rope', 16)
+  assert found['p_corrected'] < 0.001
+  assert found['mark'] == 'equivalent'
+
+
+def test_a_family_is_one_column():
+  rows = documents(PLANTED)
+  more = documents({line: {32: by_length[16][::-1]} for line, by_length in PLANTED.items()})
+  alone, both = (blocks(some)[OWN] for some in (rows, rows + more))
+  assert [r for r in both.records if r['length'] == 16] == alone.records
+  fewer = blocks([r for r in rows if r['label'] in ('rope', 'worse')])[OWN]
+  ps = [record(table, 'worse', 16)['p_corrected'] for table in (fewer, alone)]
+  assert ps[0] < ps[1]
+
+
+def test_models_that_do_not_change_past_l_are_equivalent():
+  bits = {'rope': {8: [2.0, 2.1], 16: [2.0, 2.1]}, 'flat': {8: [2.0, 2.1], 16: [2.5, 2.6]}}
+  table = blocks(documents(bits))[OWN]
+  assert marks(table) == {'rope': '=', 'flat': '.'}  # a spread of nothing tests nothing
+  assert record(table, 'flat', 16)['p'] is None
+
+
+def test_one_seed_gives_intervals_but_no_mark():
+  made = blocks(documents({line: {n: v[:1] for n, v in of.items()} for line, of in BITS.items()}))
+  for table in made.values():
+    assert 'Not tested: that needs seeds that differ.' in table.caption
+    assert {*marks(table)} == {*texts(table)}
+    assert all('[' in fields[0] and len(fields) == 1 for fields in texts(table).values())
+    assert not any(field.mark for line in lines_of(table) for field in line)
+
+
+def test_correlations_need_three_seeds():
+  two = {line: {n: v[:2] for n, v in of.items()} for line, of in BITS.items()}
+  assert blocks(documents(two))[AT_L].header == ['encoding', '8 (L)']
+
+
+# Documents
+
+
+def test_documents_of_a_year_are_one_cluster():
+  names = [f'{1790 + d // 2}-x-{d}' for d in range(14)]
+  rows = documents(BITS, names)
+  table = blocks(rows)[OWN]
+  assert {r['clusters'] for r in table.records} == {7}
+  assert '7 of them, those of one year taken as one' in table.caption
+  (main, *_) = make_tables(rows)
+  top_SD, size_1D = sums(rows, 't5', 8)
+  error = bootstrap.standard_error(
+    top_SD.reshape(3, 7, 2).sum(-1), size_1D.reshape(1, 7, 2).sum(-1), LINK
+  )
+  assert texts(main)['t5'][0].endswith(f' ({error:.3f})')
+  assert 'In parentheses: the standard error over documents' in main.caption
+  few = blocks(documents(BITS, names[:10]))[OWN]
+  assert 'No intervals: they need rows of 6 or more single documents.' in few.caption
+  assert few.records[0]['low'] is None
+
+
+def test_without_single_documents_there_is_no_interval_and_no_standard_error():
+  rows = rows_of(BITS, document=None)
+  (main, *_) = make_tables(rows)
+  assert texts(main)['t5'][0] == '1.940 ± 0.036'
+  assert 'parentheses' not in main.caption
+  assert 'No intervals' in blocks(rows)[OWN].caption
+
+
+def test_over_very_many_clusters_there_is_no_interval(monkeypatch):
+  monkeypatch.setattr(bootstrap, 'MOST', 5)
+  main, table, *_ = make_tables(documents({line: BITS[line] for line in ('rope', 't5')}))
+  assert 'no intervals over more than 5 clusters of documents: t5 at 8' in main.notes
+  assert '[' not in texts(table)['t5'][0]
+  assert table.records[0]['p'] is not None
+
+
+def test_other_tokens_are_not_compared_but_named():
+  one = lambda r: (r['label'], r['length'], r['document']) == ('t5', 8, 'a')
+  line = lambda r: r['label'] == 't5'
+  for change, is_moved in (
+    ({'position': 9}, one),
+    ({'document': 'z'}, one),
+    ({'overrides': {'eval.document_tokens': 64}}, line),
+  ):
+    moved = [r | change if is_moved(r) else r for r in documents(BITS)]
+    main, *_ = make_tables(moved)
+    assert any(note.startswith('not compared with rope, as scored tokens') for note in main.notes)
+    assert 't5' not in texts(blocks(moved)[AT_L])
+  odd = [r | {'position': 9} if one(r) and r['seed'] == 0 else r for r in documents(BITS)]
+  main, *_ = make_tables(odd)
+  assert 'not compared, as its seeds scored different tokens: t5 at 8' in main.notes
+
+
+def test_a_difference_from_oneself_is_of_the_seeds_that_both_lengths_have():
+  bits = {'rope': {8: [2.0, 2.1, 2.3], 16: [3.0, 3.3]}}
+  rows = documents(bits)
+  found = record(blocks(rows)[OWN], 'rope', 16)
+  both = [of_seeds(rows, 'rope', 16), of_seeds(rows, 'rope', 8)[:2]]
+  assert found['difference'] == pytest.approx((both[0] - both[1]).mean())
+  assert found['seeds'] == 2
+
+
+# Baselines
+
+
+def test_the_baseline_is_the_line_whose_encoding_is_rope_unless_named():
+  rows = [r | {'label': 'plain'} if r['label'] == 'rope' else r for r in documents(BITS)]
+  made = blocks(rows)
+  assert 'Differences from plain up to L' in made
+  assert 'Differences from t5 up to L' in blocks(rows, baseline='t5')
+  others = [r for r in rows if r['label'] != 'plain']
+  _, own = make_tables(others)
+  assert own.title == f'{OWN}, last_k'
+  assert 'no line has the encoding rope' in own.notes[0]
+  (main,) = make_tables([r for r in others if r['length'] == 8])
+  assert main.notes == own.notes
+  with pytest.raises(UserError, match=r"table: baseline='roep' has no rows; did you mean 'rope'\?"):
+    make_tables(documents(BITS), baseline='roep')
+
+
+@pytest.mark.parametrize('form', ['lengths', 'columns'])
+@pytest.mark.parametrize(
+  ('change', 'line'),
+  [
+    ({'overrides': {'encoding.base': 5.0}}, 'rope'),
+    ({'step': 50}, 'rope, step 100'),
+    ({'step': 200, 'run': 'another'}, 'rope, step 200'),
+    ({'k': 2}, 'rope'),
+  ],
+)
+@pytest.mark.parametrize('baseline', [None, 'rope'])
+def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line, baseline):
+  """It divides the baseline's label into two lines, one of which is meant."""
+  bits = {'rope': {8: [2.0, 2.1, 2.2]}, 't5': {8: [1.0, 1.1, 1.2]}}
+  rows = documents(bits)
+  some = rows if line == 'rope, step 200' else [r for r in rows if r['seed'] == 0]
+  again = [r | change for r in some if r['label'] == 'rope']
+  made = make_tables(rows + again, form=form, baseline=baseline)
+  assert any(table.title.startswith(f'Differences from {line} up to L') for table in made)
+  if baseline:
+    elsewhere = [r | {'protocol': 'sliding', 'k': None} for r in rows if r['label'] == 't5']
+    made = make_tables(rows + elsewhere, form=form, baseline=baseline)
+    notes = [note for table in made for note in table.notes]
+    assert any('not compared with rope, which has no rows here' in note for note in notes)
+
+
+def test_methods_are_compared_with_the_baseline_up_to_l_and_with_themselves_past_it():
+  tuned = [
+    r | {'train_length': 32, 'step': 10, 'label': 'tuned', 'run': f't{r["seed"]}'}
+    for r in extended(3)
+    if r['overrides'] is None
+  ]
+  made = make_tables(extended(3) + tuned, form='methods', baseline='rope, L = 8, 100 steps')
+  at_l, own = made[1:]
+  assert at_l.header[:2] == ['encoding', '8']
+  assert at_l.title.startswith('Differences from rope, as trained, L = 8, 100 steps up to L')
+  assert [*texts(own)] == [
+    *(f'rope, {m}, L = 8, 100 steps' for m in ('as trained', 'rope_type=linear, factor=4')),
+    'rope, rope_type=yarn, factor=4, L = 8, 100 steps',
+    'smallest marked',
+  ]
+
+
+# Loss by position
+
+
+def test_columns_by_position_are_ranges_that_end_at_l_and_its_doubles():
+  rows = by_position(lines=('rope', 'alibi'), controls=(None, 'windowed', 'truncated'))
+  made = make_tables(rows)
+  assert made[0].header == ['encoding', '65 to 128 (L)', '129 to 256', '257 to 512', '513 to 1024']
+  some = [
+    r for r in rows if r['label'] == 'rope' and r['control'] is None and 128 <= r['position'] < 256
+  ]
+  assert {r['position'] for r in some} == {128, 192}
+  scores = [
+    LINK(sum(r['nats'] for r in of) / sum(r['bytes'] for r in of))
+    for of in ([r for r in some if r['seed'] == seed] for seed in range(3))
+  ]
+  assert texts(made[0])['rope'][1] == f'{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}'
+  titles = [t.title for t in made if 'windowed' not in t.title.split(', ', 1)[1]][:5]
+  assert titles == [f'{t}, by_position' for t in ('Extrapolation', AT_L, OWN, TRUNCATED, WINDOWED)]
+  assert made[2].header == ['encoding', *made[0].header[2:]]
+  assert 'Positions past L hold other tokens' in made[2].caption
+  assert all(table_writers.latex(table).isascii() for table in made)
+
+
+def test_where_no_row_begins_at_l_there_are_no_columns_by_position():
+  rows = [r | {'train_length': 100} for r in by_position()]
+  last_k = rows_of({'rope': {100: [1.0]}}, train_length=100)
+  (table,) = make_tables(rows + last_k)
+  assert table.title == 'Extrapolation, last_k'
+  assert 'by_position has no column: no row begins at L = 100' in table.notes
+
+
+# All of it
+
+
+def test_tasks_are_compared_like_text():
+  made = blocks(tasks(lines=('nope', 'rope'), names=['copy']), metric='exact_match')
+  assert {*made} == {AT_L, OWN}
+  assert made[AT_L].header[1:3] == ['4', '8 (L)']
+
+
+@pytest.mark.slow
+def test_whole_tables_without_differences_are_marked_as_seldom_as_they_say():
+  """200 tables of five lines, three seeds, and documents: the shares of columns with a mark."""
+  rng, number = np.random.default_rng(0), 200
+  any_mark = {AT_L: 0, OWN: 0, WINDOWED: 0}
+  for _ in range(number):
+    scores = lambda n: list(rng.normal(2.0, 0.02, n))
+    bits = {line: {8: scores(3), 16: scores(3)} for line in ('rope', 'a', 'b', 'c', 'd')}
+    rows = rows_of(bits) + rows_of({'rope': {16: scores(3)}}, control='windowed')
+    for title, table in blocks(rows, margin=1e-9).items():
+      any_mark[title] += any(set(text) & {*'*†'} for text in marks(table).values())
+  shares = np.array([any_mark[title] / number for title in (AT_L, OWN, WINDOWED)])
+  assert (shares < 0.05 + 3 * (0.05 * 0.95 / number) ** 0.5).all()
+  assert shares[0] > 0.01
