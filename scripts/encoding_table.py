@@ -90,7 +90,16 @@ def markdown() -> str:
   """The page: the table of all encodings of this repository, and what its words mean."""
   rows = [COLUMNS, ['---'] * len(COLUMNS), *map(row, BUILT_IN)]
   table = '\n'.join(f'| {" | ".join(cells)} |' for cells in rows)
-  return f'{TITLE}\n\n{table}\n\n{LEGEND}\n'
+  return f'{TITLE}\n\n{table}\n\n{LEGEND}\n\n**Known limits**\n\n{limits()}\n'
+
+
+def limits() -> str:
+  """A line for each limit that encodings declare, with their names."""
+  names_of = {}
+  for name in BUILT_IN:
+    if limit := ENCODINGS[name].limit:
+      names_of.setdefault(limit, []).append(f'`{name}`')
+  return '\n'.join(f'- {", ".join(names)}: {limit}.' for limit, names in names_of.items())
 
 
 def row(name: str) -> tuple[str, ...]:

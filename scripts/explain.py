@@ -116,6 +116,7 @@ def explain_encoding(
     'positions end at': 'never' if enc.max_length is None else f'{enc.max_length} tokens',
     'relative': 'yes' if enc.relative else 'no: depends on absolute positions',
     'positions': how_positions_come(enc),
+    'known limit': enc.limit or 'none',
   }
   table = Table(show_header=False, title=title, title_justify='left')
   for fact in facts.items():

@@ -126,6 +126,17 @@ def test_xpos_golden_values():
   )
 
 
+@pytest.mark.parametrize(('name', 'moved'), [('rope', 0.01), ('p_rope', 0.01), ('vo_rope', 0.04)])
+def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
+  """Heads of 64 channels, tokens of unit variance: within a third of what `limit` says."""
+  sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
+  enc = make(name, **sizes, rngs=nnx.Rngs(0))
+  assert enc.limit.endswith(f'some {moved}')
+  q, k, v = np.random.default_rng(0).standard_normal((3, 2, 64, 4, 64)).astype(np.float32)
+  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=shift + jnp.arange(64)[None]))
+  assert np.abs(run(10**6) - run(0)).max() == pytest.approx(moved, rel=1 / 3)
+
+
 def test_sandwich_golden_values():
   bias_RH = make('sandwich', **SIZES | {'heads': 8}, rngs=nnx.Rngs(0)).bias(
     jnp.array([0, 1, 10, 100, 1000, -10])

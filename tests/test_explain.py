@@ -46,6 +46,12 @@ def test_every_encoding_is_explained(explained, name):
   assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on pairs' in text) == acts_on_pairs
 
 
+def test_known_limits_are_shown(explained):
+  text = explained('--config.encoding.name=chain', '--config.encoding.members=rope,entmax')
+  assert 'angles are float32: with all positions a million further' in text
+  assert 'needs whole rows of scores' in text
+
+
 def test_brackets_of_formulas_are_shown(explained):
   assert 'B[bucket(j - i), head]' in explained('--config.encoding.name=t5')
 

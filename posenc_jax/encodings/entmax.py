@@ -26,6 +26,7 @@ class Entmax(Encoding):
   paper = 'Peters et al. 2019, arXiv:1905.05702; Martins and Astudillo 2016, arXiv:1602.02068'
   parameter_summary = 'none'
   reported_extrapolation = None
+  limit = 'needs whole rows of scores: memory grows with the square of the length'
   position_kind = None
   normalizer = 'rows'
 

@@ -61,6 +61,7 @@ def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0
 class Rotary(Encoding):
   """An encoding that turns pairs of the first channels of each head by position * frequency."""
 
+  limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
   position_kind = 'floats'
   takes_positions_per_head = True
 

@@ -87,6 +87,7 @@ class Encoding(nnx.Module):
   paper = ''  # where the formula stands
   parameter_summary: str  # the encoding's own parameters, in words, for the table of encodings
   reported_extrapolation: str | None  # a published, verified claim with its author; None: no claim
+  limit: str | None = None  # what its arithmetic or its formula leaves open, in a line
 
   relative = True  # attention does not change if every position is shifted by the same amount
   causal_only = False  # the encoding has no meaning without a causal mask

@@ -14,6 +14,7 @@ class Composite(Encoding):
     super().__init__(dims, rngs)
     self.members = nnx.List(encodings)
     self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
+    self.limit = '; '.join(dict.fromkeys(e.limit for e in encodings if e.limit)) or None
     for name in ('causal_only', 'needs_inputs', 'needs_visible', 'rotates_qk', 'rotates_values'):
       setattr(self, name, any(getattr(e, name) for e in encodings))
     self.relative = all(e.relative for e in encodings)

@@ -51,7 +51,7 @@ class Heads(Composite):
     return jnp.split(x, starts, axis=axis)
 
   def coordinates(self, x_BSD, position_ids, visible_BS):
-    """The coordinates of each member; positions of each head are cut as the heads are."""
+    """What each member makes of a token; positions of each head are cut as the heads are."""
     if not self.takes_positions_per_head or position_ids.ndim == 2:
       return super().coordinates(x_BSD, position_ids, visible_BS)
     parts = zip(self.members, self._cut(position_ids, 2), strict=True)
