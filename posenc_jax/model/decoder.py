@@ -16,7 +16,7 @@ from posenc_jax.attention.request import (
   repeat_positions,
 )
 from posenc_jax.distributed import mesh
-from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
 from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
 from posenc_jax.xla_ops import matmul
@@ -28,6 +28,7 @@ class LM(nnx.Module):
   def __init__(self, config, encoding: dict, vocab: int, train_length: int, rngs: nnx.Rngs):
     """`config` is the section `model` of a run's config, `encoding` a name and hyperparameters."""
     D, N = config.model_dim, config.layers
+    key = rngs.params()
     self.unroll = config.unroll or N
     self.logit_softcap, self.remat = config.logit_softcap, config.remat
     make = functools.partial(
@@ -37,17 +38,16 @@ class LM(nnx.Module):
       kv_heads=config.kv_heads or None,
       head_dim=config.head_dim,
       train_length=train_length,
-      rngs=rngs,
+      rngs=stream(key, 'encodings'),
     )
-    self.embedding = normal(rngs, (vocab, D), D**-0.5)
+    self.embedding = normal(stream(key, 'embedding'), (vocab, D), D**-0.5)
     self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
-    layers = [Layer(config, self.encodings.heads_per_query, rngs) for _ in range(N)]
+    layers_rngs = stream(key, 'layers')
+    layers = [Layer(config, self.encodings.heads_per_query, layers_rngs) for _ in range(N)]
     self.norm = Norm(D, config.norm)
     self.tied = config.tie_embeddings
     if not self.tied:
-      self.w_logits = normal(rngs, (D, vocab), D**-0.5)
-    for layer in layers:
-      layer.draw_gates(config, rngs)
+      self.w_logits = normal(stream(key, 'logits'), (D, vocab), D**-0.5)
     self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
   @property
