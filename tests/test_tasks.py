@@ -1,5 +1,6 @@
 """Tasks against solvers that read only what stands before an answer, and laws over all of them."""
 
+import functools
 import hashlib
 import inspect
 import itertools
@@ -772,6 +773,9 @@ TINY = {
 }
 
 
+TASK_CONTROLS = ('windowed', 'windowed_with_sink', 'truncated')
+
+
 @pytest.fixture(scope='module')
 def tiny():
   return config.load(BASE, TINY)
@@ -788,6 +792,79 @@ def test_predictions_are_what_the_model_says_after_each_prefix(tiny):
     expected = -jax.nn.log_softmax(logits_BV)[np.arange(3), tokens_BT[:, t]]
     np.testing.assert_allclose(nats_BT[:, t], expected, rtol=1e-5)
   assert right_BT.shape == nats_BT.shape == (3, 9)
+
+
+class PrefixModel:
+  """Nats that are a hash of all that stands before and at a token in its window."""
+
+  def __call__(self, tokens_BT, positions=None):
+    if positions is None:
+      positions = np.zeros(tokens_BT.shape, np.int32)
+    both = zip(tokens_BT, positions, strict=True)
+    return np.ones(tokens_BT.shape, bool), np.array([self.nats(*pair) for pair in both])
+
+  def nats(self, tokens_T, positions_T):
+    value, found = 1, []
+    for token, position in zip(tokens_T.tolist(), positions_T.tolist(), strict=True):
+      value = (value * 31 + 7 * token + position) % 10007
+      found.append(value / 64)
+    return found
+
+
+@pytest.mark.parametrize('text', ['copy/symbols=9', 'needle', 'mqar', 'addition/positions=coupled'])
+@pytest.mark.parametrize('length', [1, 7, 10, 300])
+def test_examples_longer_than_the_window_are_scored_token_by_token(text, length):
+  """Windows end at the example's end and every length // 2 tokens before it."""
+  corpus, model = task_corpus(text), PrefixModel()
+  examples = corpus.examples(6, corpus.task.shortest + 30)
+  stride = max(1, length // 2)
+  for batch_tokens in (1, 50):
+    found = list(task_scoring.run(model, examples, length, batch_tokens))
+    for example, prediction in zip(examples, found, strict=True):
+      total, expected = len(example.tokens_T), []
+      positions_T = example.positions_T
+      if positions_T is None:
+        positions_T = np.zeros(total, np.int32)
+      for t in np.flatnonzero(example.choices_T):
+        start = max(0, total - (total - 1 - t) // stride * stride - length)
+        assert min(t, length - stride) <= t - start < length
+        window = slice(start, t + 1)
+        expected.append(model.nats(example.tokens_T[window], positions_T[window])[-1])
+      np.testing.assert_array_equal(prediction.nats_A, expected)
+  if examples[0].choices_T[-1]:
+    last = task_scoring.windows_of(examples[0], length)[-1]
+    np.testing.assert_array_equal(last.tokens_T, examples[0].tokens_T[-length:])
+
+
+def test_controls_of_a_task_are_what_the_model_says_of_single_examples(tiny):
+  """At 32 tokens of a model for 24, and at 20 tokens as without a control."""
+  c = config.load(BASE, {**TINY, 'eval.controls': TASK_CONTROLS, 'eval.sink_tokens': 3})
+  corpus = data.source(c.data, 'test')
+  model = build(c, corpus.vocab, nnx.Rngs(0))
+  predict = model_functions.compiled(model_functions.predictions, c)
+  planned = {(m.key_fields[0]['control'], m.length): m for m in task_scoring.plan(c, corpus)}
+  masks = {
+    None: {},
+    'windowed': {'window': 24},
+    'windowed_with_sink': {'window': 24, 'sink_tokens': 3},
+    'truncated': {},
+  }
+  examples = corpus.examples(4, 32)
+  answer = len(examples[0].tokens_T) - 1
+  nats = {}
+  for control, mask in masks.items():
+    assert planned[control, 20].same_as is (planned[None, 20] if control else None)
+    m = planned[control, 32]
+    assert (m.window, m.sink_tokens) == (mask.get('window'), mask.get('sink_tokens', 0))
+    own = functools.partial(predict, model, window=m.window, sink_tokens=m.sink_tokens)
+    found = [p.nats_A for p in task_scoring.run(own, examples, m.input_length, 100)]
+    for example, nats_A in zip(examples, found, strict=True):
+      cut = example.tokens_T[-24:] if control == 'truncated' else example.tokens_T
+      expected = token_nll(model, cut[None], **mask)[0, -1]
+      np.testing.assert_allclose(nats_A, [expected], rtol=1e-5)
+      assert np.flatnonzero(example.choices_T).tolist() == [answer]
+    nats[control] = np.concatenate(found)
+  assert len({tuple(some.round(4)) for some in nats.values()}) == 4
 
 
 def test_the_loss_counts_answers_alone(tiny):

@@ -119,6 +119,13 @@ def score_of(row: dict) -> dict:
   return {name: row[name] for name in ('status', 'nats', 'tokens', 'bytes', 'value')}
 
 
+def is_of_model(path: str) -> bool:
+  """Whether a field that evaluation overrode makes another model of the one that was trained; the
+  other fields say what is measured.
+  """
+  return path.startswith(('encoding.', 'attention.', 'model.'))
+
+
 def overrides_text(overrides: dict) -> str:
   """What evaluation changed in a config, in short: 'scaling.factor=4, eval.documents=5'. Another
   encoding is 'evaluated as rerope'.

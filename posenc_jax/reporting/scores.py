@@ -21,13 +21,23 @@ from posenc_jax.reporting.metrics import Metric, metric_of
 
 # The rows of these protocols are told apart by `position`, not by length.
 BY_POSITION = ('by_position', 'receptive_field')
-# Rows that are equal in these fields score the same tokens at a length.
+# Rows that are equal in these fields score the same tokens at a length; see `scored_task`.
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
 LINE = (*TASK, 'train_length', 'step')
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 # Statuses of a run that has not been evaluated to the end.
 UNSEEN = ('missing', 'incomplete')
+
+
+def scored_task(row: dict) -> str:
+  """A text that is equal for rows which score the same tokens at a length: what evaluation changed
+  in the model is left out.
+  """
+  overrides = row['overrides'] or {}
+  changed = {key: value for key, value in overrides.items() if not row_schema.is_of_model(key)}
+  fields = {field: row[field] for field in TASK} | {'overrides': changed}
+  return json.dumps(fields, sort_keys=True)
 
 
 class SeedScore(NamedTuple):
@@ -187,10 +197,7 @@ class Scores:
 
   def _mark_incomplete(self) -> None:
     """A score of fewer tokens than another seed or line scored in the same task is not shown."""
-    task_of = {
-      line: json.dumps([row[field] for field in TASK], sort_keys=True)
-      for line, row in self.exemplar_row.items()
-    }
+    task_of = {line: scored_task(row) for line, row in self.exemplar_row.items()}
     whole = defaultdict(int)
     for (line, _, column), score in self.by_seed.items():
       task = task_of[line], column
