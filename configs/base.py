@@ -127,12 +127,20 @@ def get_config() -> ConfigDict:
       ),
       eval=dict(
         split='test',  # 'train', 'validation' or 'test'
-        # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'. Of a
-        # task: 'answers'.
+        # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field',
+        # 'long_ppl', 'sink_rate', 'attention_distance'. Of a task: 'answers'.
         protocols=('last_k', 'non_overlapping'),
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: scored tokens at the end of each window
-        stride=64,  # sliding: tokens from the end of a window to the end of the next
+        stride=64,  # sliding, long_ppl: tokens from the end of a window to the end of the next
+        long_ppl_context=0,  # long_ppl: tokens of the short context; 0: train.length
+        # long_ppl: nats by which the whole context makes key tokens likelier than the short one.
+        long_ppl_alpha=2.0,
+        long_ppl_beta=-2.0,  # long_ppl: least log-likelihood of a key token, in nats
+        # long_ppl: directory of a trained run that finds the key tokens for all; '': each its own.
+        long_ppl_evaluator='',
+        sink_rate_tokens=64,  # sink_rate: tokens of a window, BOS included
+        sink_rate_epsilon=0.3,  # sink_rate: a sink is more mean weight on the first token
         # What is measured again past train.length, and how. For last_k, by_position and answers:
         # 'windowed', attention sees train.length tokens; 'windowed_with_sink', and the first inputs
         # of the window, too; 'truncated', the input has no more than train.length tokens. For
@@ -146,7 +154,8 @@ def get_config() -> ConfigDict:
         # last_k, receptive_field: targets a document, spread evenly; fewer if they would overlap.
         spans=4,
         examples=220,  # answers: examples of the task, the same ones for every run
-        # non_overlapping, sliding, by_position: tokens of each document, from its middle; 0: all.
+        # non_overlapping, sliding, by_position, long_ppl, sink_rate, attention_distance: tokens of
+        # each document, from its middle; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),

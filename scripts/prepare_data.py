@@ -115,14 +115,14 @@ def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
     print(f'  {task.show(example)}')
     if example.positions_T is not None:
       print(f'    at {" ".join(map(str, example.positions_T.tolist()))}')
-  columns = ('length', 'tokens', 'answers', 'chance of exact match', 'of an answer')
-  print('\n{:8}{:>8}{:>9}{:>23}{:>14}'.format(*columns))
+  columns = ('length', 'tokens', 'answers', 'chance of exact match', 'of an answer', 'in nats')
+  print('\n{:8}{:>8}{:>9}{:>23}{:>14}{:>9}'.format(*columns))
   for length in lengths:
     examples = corpus.examples(200, length)
     tokens = np.mean([len(example.tokens_T) for example in examples])
     answers = np.mean([example.answers_T.sum() for example in examples])
-    exact_chance, answer_chance = chance(examples)
-    print(f'{length:<8}{tokens:8.1f}{answers:9.1f}{exact_chance:23.3g}{answer_chance:14.3g}')
+    guessing = '{:23.3g}{:14.3g}{:9.3g}'.format(*chance(examples))
+    print(f'{length:<8}{tokens:8.1f}{answers:9.1f}{guessing}')
 
 
 if __name__ == '__main__':

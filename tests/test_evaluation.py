@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from flax import nnx
 
 from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, model_functions, plan, protocols, row_schema
+from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, protocols, row_schema
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -297,6 +298,8 @@ def test_what_cannot_be_scored_is_refused(documents, refused):
 # Tests with a real model.
 
 
+# The other protocols are measured in test_long_ppl.py and test_attention_weights.py.
+PLAIN = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')
 TINY = {
   'model.layers': 2,
   'model.model_dim': 16,
@@ -355,7 +358,7 @@ def overlaid(c, **overrides):
 
 def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   everything = {
-    'eval.protocols': ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
+    'eval.protocols': PLAIN,
     'eval.controls': tuple(config.CONTROLS),
     'eval.sink_tokens': 2,
     'eval.stride': 5,
@@ -673,6 +676,59 @@ def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):
   assert asked == plain
   by_key = {row_schema.key(r): r for r in rows}
   assert all(by_key[row_schema.key(r)] == r for r in some)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'words'),
+  [
+    ({'eval.target_context': 91}, 'config.eval.target_context=91: no documents'),
+    ({'eval.documents': 5}, 'config.eval.documents=5: only 4'),
+    (
+      {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.target_context': 90},
+      "config.eval.controls=('shuffled_far',): only 1",
+    ),
+    ({'eval.split': 'validation'}, "no split 'validation'"),
+  ],
+)
+def test_what_a_small_folder_cannot_give_is_refused_before_training(corpus, overrides, words):
+  c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
+  config.validate(c)
+  with pytest.raises(UserError) as error:
+    preflight.check_evaluation(c)
+  assert words in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_what_is_not_refused_before_training_can_be_measured(corpus):
+  """Random evaluations of a small folder: all that pass the checks have rows of every protocol."""
+  draw, passed = random.Random(0), 0
+  evens = lambda tokens_BT: np.ones(tokens_BT.shape)
+  for _ in range(120):
+    settings = {
+      'train.length': draw.choice((1, 2, 7, 16)),
+      'eval.lengths': tuple(draw.sample(range(2, 60), 2)),
+      'eval.target_context': draw.randrange(30, 95),
+      'eval.k': draw.randrange(1, 8),
+      'eval.stride': draw.randrange(1, 8),
+      'eval.spans': draw.randrange(1, 9),
+      'eval.documents': draw.randrange(5),
+      'eval.document_tokens': draw.choice((0, 60, 40)),
+      'eval.protocols': config.PROTOCOLS,
+      'eval.controls': draw.choice(((), tuple(config.CONTROLS))),
+    }
+    c = config.load(BASE, {**TINY, 'data.corpus': corpus, **settings})
+    try:
+      config.validate(c)
+      preflight.check_evaluation(c)
+    except UserError:
+      continue
+    passed += 1
+    for measurement in plan.plan(c, data.source(c.data, 'test')):
+      scores = measurement.score(evens, list(range(len(measurement.key_fields))))
+      keys = {json.dumps(fields) for fields in measurement.key_fields}
+      assert len(keys) == len(scores)
+      assert measurement.metric or all(score['tokens'] >= 1 for score in scores)
+  assert passed >= 20
 
 
 def test_overrides_stand_in_the_rows_that_depend_on_them(run):

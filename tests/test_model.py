@@ -420,6 +420,33 @@ def test_bfloat16_activations_are_near_float32():
   np.testing.assert_allclose(nll(m, x, dtype='bfloat16'), nll(m, x), atol=0.1)
 
 
+ALIKE = ('nope', 't5', 'learned', 'fox', 'kv_shift', 'chain')
+
+
+@pytest.mark.parametrize('name', ALIKE)
+def test_layers_start_alike_whatever_the_encoding(name):
+  """So that runs of one seed with two encodings are a pair."""
+  parts = lambda m: (m.embedding, m.layers, m.norm)
+  jax.tree.map(np.testing.assert_array_equal, parts(model(encoding__name=name)), parts(model()))
+
+
+@pytest.mark.parametrize(
+  ('flag', 'value'),
+  [('mlp', 'swiglu'), ('output_gate', 'headwise'), ('shared_kv', True), ('tie_embeddings', False)],
+)
+def test_flags_change_the_draws_of_no_other_matrix(flag, value):
+  plain, flagged = (
+    dict(jax.tree_util.tree_leaves_with_path((m.embedding, m.layers)))
+    for m in (model(encoding__name='nope'), model(encoding__name='t5', **{f'model__{flag}': value}))
+  )
+  common = plain.keys() & flagged.keys()
+  assert len(common) >= len(plain) - 1
+  for path in common:
+    np.testing.assert_array_equal(plain[path], flagged[path], str(path))
+  different = model(encoding__name='nope').layers.w_q[...]
+  assert not np.array_equal(different[0], different[1])  # each layer has its own draws
+
+
 def test_initial_scales():
   """Fan-in projections, unit embeddings, and T5's missing 1/sqrt(K) on its queries: logits of all
   start alike.

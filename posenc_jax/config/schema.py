@@ -15,8 +15,12 @@ from posenc_jax import tasks
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError, hint, nearest, shown
 
-# For text.
-PROTOCOLS = (*('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'), 'planted')
+PROTOCOLS = (  # for text
+  *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
+  *('long_ppl', 'sink_rate', 'attention_distance', 'planted'),
+)
+# The protocols that score windows which a document holds whole.
+WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance', 'planted')
 TASK_PROTOCOL = 'answers'  # the only protocol for a task
 # The protocols that are measured again under each control.
 CONTROLS = {
@@ -36,6 +40,7 @@ MAX_TOKENS = 2**24  # of a sequence
 MAX_PARAMETERS = 2**36
 MAX_BLOCK = 2**16  # rows or columns of a tile
 MAX_MEASURED = 100_000  # documents, targets or examples of an evaluation
+MAX_NUMBERED_HEADS = 250  # rows number heads up to 999; an encoding may make several of each
 MAX_LABEL = 200  # characters
 MAX_TEXT = 1000  # characters
 MAX_DEPTH = 10  # sections within sections
@@ -242,6 +247,12 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(whole(1, MAX_MEASURED), 'spans', 'examples'),
     'documents': whole(0, MAX_MEASURED),
     'document_tokens': NOT_NEGATIVE,
+    'long_ppl_context': whole(0, MAX_TOKENS),
+    'long_ppl_alpha': number(lambda value: value > 0, 'more than 0 nats'),
+    'long_ppl_beta': number(lambda value: value <= 0, '0 or less nats'),
+    'long_ppl_evaluator': text(),
+    'sink_rate_tokens': whole(2, MAX_TOKENS),
+    'sink_rate_epsilon': number(lambda value: 0 < value < 1, 'more than 0, less than 1'),
     'split': one_of(('train', 'validation', 'test')),
     'protocols': NAMES,
     'lengths': LENGTHS,
@@ -440,10 +451,19 @@ def _windows(config: ConfigDict) -> Relations:
     yield 'eval.stride', evals.stride <= shortest, within
   if 'receptive_field' in evals.protocols:
     yield 'eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field'
-  for protocol in ('by_position', 'planted'):
-    if protocol in evals.protocols:
-      allowed = f'{longest} or more for whole windows ({protocol}), or 0'
-      yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
+  if whole_windows := [name for name in evals.protocols if name in WHOLE_WINDOWS]:
+    allowed = f'{longest} or more for whole windows ({", ".join(whole_windows)}), or 0'
+    yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
+  if 'long_ppl' in evals.protocols:
+    context = evals.long_ppl_context or config.train.length
+    allowed = f'one more than the short context of long_ppl, {context} tokens'
+    yield 'eval.lengths', longest > context, allowed
+  if 'sink_rate' in evals.protocols:
+    allowed = f'at most the longest of eval.lengths={evals.lengths}'
+    yield 'eval.sink_rate_tokens', evals.sink_rate_tokens <= longest, allowed
+  if 'attention_distance' in evals.protocols:
+    fits = config.model.heads <= MAX_NUMBERED_HEADS
+    yield 'model.heads', fits, f'at most {MAX_NUMBERED_HEADS} for attention_distance'
   if 'planted' in evals.protocols:
     has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
     allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"

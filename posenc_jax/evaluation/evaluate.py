@@ -8,21 +8,18 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import data, storage
 from posenc_jax.config import config_hash, overlay, saved_config, single_seed_runs, validate
-from posenc_jax.errors import UserError, disk_errors, user_errors
+from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import Measurement, overrides, overrides_of, plan
-from posenc_jax.model.carried_positions import check_carried_positions
-from posenc_jax.model.decoder import LM, build
-from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_tokenizer, is_finished, mark_finished
+from posenc_jax.evaluation.runs import check_corpus, restore
+from posenc_jax.training.run_dir import is_finished, mark_finished
 
 __all__ = ['evaluate', 'evaluate_run', 'measure']
 
@@ -106,38 +103,6 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     mark_finished(workdir, config_hash(config))
 
 
-def check_corpus(
-  saved: ConfigDict, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
-) -> None:
-  """Raises `UserError` where the corpus has other symbols than the run was trained on."""
-  trained_vocab = data.vocab(saved.data)
-  if trained_vocab != corpus.vocab:
-    raise UserError(
-      f'config.data.corpus={config.data.corpus!r}: has {corpus.vocab} symbols; allowed: what has '
-      f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
-    )
-  check_tokenizer(workdir, corpus.sha256)
-
-
-def restore(
-  config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
-) -> tuple[LM, int]:
-  """Returns the model of the last checkpoint and its step. Raises `UserError`."""
-  with user_errors(ValueError):
-    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
-    check_carried_positions(config, model, corpus)
-  with Checkpoints(workdir) as checkpoints:
-    restored, step = checkpoints.restore(model=model)
-    if checkpoints.latest is None:
-      raise UserError(
-        f'workdir={str(workdir)!r}: no checkpoint; '
-        'allowed: the directory of a run that train.py has trained'
-      )
-  if step < config.train.steps:
-    print(f'{workdir}: evaluating step {step}; its training ends at step {config.train.steps}')
-  return restored['model'], step
-
-
 def measure(
   measurement: Measurement,
   row: Callable[..., dict],
@@ -202,10 +167,17 @@ def summary(rows: list[dict]) -> str:
     covered = np.cumsum([r['value'] for r in rows])
     ends = [r['position'] for r in rows[1:]] + [rows[0]['length'] - 1]
     return f'99 % of the gradient reaches {ends[int(np.argmax(covered > 0.99))]} tokens back'
+  if rows[0]['metric'] == 'sink_rate':
+    return f'{rows[0]["value"]:.3f} of heads have a sink'
+  if rows[0]['metric'] == 'attention_distance':
+    distance = np.mean([r['value'] for r in rows])
+    return f'{distance:.1f} tokens from a query to its keys, mean over heads'
   if rows[0]['metric'] is not None:
     return task_scoring.summary(rows)
   bits, error, documents = bits_a_byte(rows)
   text = f'{bits:.3f} bits/byte'
+  if rows[0]['protocol'] == 'long_ppl':
+    return f'{text}, LongPPL {rows[0]["ppl"]:.2f} over {rows[0]["tokens"]} key tokens'
   if error is None:
     return text
   return f'{text}, standard error over {documents} documents {error:.3f}'
@@ -232,7 +204,7 @@ def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
 
 def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   """Prints bits a byte by protocol and length, and the standard error over documents; a dash stands
-  where there is no score.
+  where there is no score, or where a protocol has none at a length.
   """
   cells = {}
   for measurement, rows in measured:
@@ -250,5 +222,5 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   table = Table('bits/byte', *map(str, lengths), title=title)
   table.caption = '± standard error over documents' if has_errors else None
   for name in dict.fromkeys(name for name, _ in cells):
-    table.add_row(name, *(cells[name, length] for length in lengths))
+    table.add_row(name, *(cells.get((name, length), '—') for length in lengths))
   Console().print(table)

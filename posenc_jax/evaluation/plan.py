@@ -8,12 +8,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.config import CONTROLS, decides_results, differing_keys, flat
+from posenc_jax.config import CONTROLS, PROTOCOLS, decides_results, differing_keys, flat
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import protocols
+from posenc_jax.evaluation import attention_weights, long_ppl, protocols
 from posenc_jax.evaluation.model_functions import gradient_norms
 from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation.runs import evaluator_nll
 from posenc_jax.model.token_nll import token_nll
 
 WINDOWED, WITH_SINK, TRUNCATED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
@@ -22,14 +23,20 @@ TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation c
 # Fields that rows state by themselves, and fields that change no number.
 IN_ROWS = (
   *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
-  'eval.lengths',
+  *('eval.lengths', 'eval.sink_rate_tokens'),
 )
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 # Fields that change no number in the rows of these protocols.
 WITHOUT_EFFECT = {
-  'eval.spans': ('non_overlapping', 'sliding', 'by_position'),
+  'eval.spans': tuple(name for name in PROTOCOLS if name not in ('last_k', 'receptive_field')),
   'eval.document_tokens': ('last_k', 'receptive_field'),
 }
+# Fields that change numbers in the rows of these protocols alone.
+OWN_FIELDS = {
+  'long_ppl': ('long_ppl_context', 'long_ppl_alpha', 'long_ppl_beta', 'long_ppl_evaluator'),
+  'sink_rate': ('sink_rate_epsilon',),
+}
+HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +146,8 @@ class Planner:
   """Its public methods are the protocols of `config.PROTOCOLS`: length -> measurements."""
 
   def __init__(self, config: ConfigDict, corpus: data.Corpus):
-    self._config, self._eval = config, config.eval
+    self._config, self._corpus = config, corpus
+    self._eval = config.eval
     self._train_length = config.train.length
     chosen = choose_indices(config, corpus)
     self._names = [corpus.names[i] for i in chosen]
@@ -267,6 +275,62 @@ class Planner:
     key_fields = [fields | {'position': first} for first, _ in bins]
     yield Measurement(length, key_fields, score, function=gradient_norms, metric='gradient')
 
+  def long_ppl(self, length: int) -> Iterator[Measurement]:
+    """Yields nothing for a length that the short context reaches as well."""
+    e = self._eval
+    context = e.long_ppl_context or self._train_length
+    if length <= context:
+      return
+
+    def score(nll, rows):
+      windows_NT = protocols.whole_windows(self._excerpts, length)
+      judge = evaluator_nll(self._config, self._corpus) if e.long_ppl_evaluator else nll
+      is_key_NT = long_ppl.key_tokens(
+        judge, windows_NT, context, e.stride, e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
+      )
+      if not is_key_NT.any():
+        return [{'status': 'no_key_tokens'}] * len(rows)
+      nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
+      bytes_NT = protocols.whole_windows(self._excerpt_bytes, length)
+      return [self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])] * len(rows)
+
+    fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
+    yield Measurement(length, [fields], score)
+
+  def sink_rate(self, length: int) -> Iterator[Measurement]:
+    """Yields one measurement, at the shortest length: it has a length of its own."""
+    e = self._eval
+    if length > min(e.lengths):
+      return
+
+    def score(sums, rows):
+      windows_NT = protocols.whole_windows(self._excerpts, e.sink_rate_tokens)
+      sums_WNHC = np.stack(
+        list(attention_weights.over_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens))
+      )
+      return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
+
+    fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_rate_tokens}
+    function = attention_weights.weight_sums
+    yield Measurement(e.sink_rate_tokens, [fields], score, function, metric='sink_rate')
+
+  def attention_distance(self, length: int) -> Iterator[Measurement]:
+    """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head."""
+    size = self._eval.batch_tokens
+    heads = attention_weights.count_heads(self._config, self._corpus.vocab)
+    places = list(np.ndindex(self._config.model.layers, heads))
+
+    def score(sums, rows):
+      windows_NT = protocols.whole_windows(self._excerpts, length)
+      sums_WNHC = np.stack(list(attention_weights.over_windows(sums, windows_NT, length, size)))
+      distance_NH = attention_weights.mean_distances(sums_WNHC)
+      return [{'value': float(distance_NH[places[i]])} for i in rows]
+
+    fields = {'protocol': 'attention_distance', 'control': None, 'length': length}
+    key_fields = [fields | {'position': HEADS_OF_LAYER * layer + head} for layer, head in places]
+    function = attention_weights.weight_sums
+    yield Measurement(length, key_fields, score, function, metric='attention_distance')
+
 
 def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
   """Returns the documents (name, tokens_T) of `choose_indices`. Raises `UserError`."""
@@ -321,6 +385,9 @@ def overrides_of(
 ) -> dict[str, object] | None:
   """What `overrides` found and the rows of this protocol and control depend on; None: nothing."""
   without_effect = [name for name, some in WITHOUT_EFFECT.items() if protocol in some]
+  for name, fields in OWN_FIELDS.items():
+    if protocol != name:
+      without_effect += [f'eval.{field}' for field in fields]
   if control != WITH_SINK:
     without_effect.append('eval.sink_tokens')
   return {key: value for key, value in changed.items() if key not in without_effect} or None

@@ -19,6 +19,7 @@ from posenc_jax import data, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.plan import choose_indices
+from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 
@@ -57,6 +58,7 @@ def check_evaluation(config: ConfigDict) -> None:
       corpus.examples(1, length)
   elif corpus is not None:
     choose_indices(config, corpus)
+    check_evaluator(config)
 
 
 def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:

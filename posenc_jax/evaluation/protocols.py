@@ -210,11 +210,21 @@ def score_windows(
   """Yields float64 [T] of each window of T <= `length` tokens: the function's numbers for its
   tokens. Calls the function on batches of whole windows.
   """
+  for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
+    results_BT = np.asarray(function(tokens_BT), np.float64)
+    for result_T, window in zip(results_BT, batch, strict=False):
+      yield result_T[: len(window)]
+
+
+def fill_batches(
+  windows: Iterable[np.ndarray], length: int, batch_tokens: int
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+  """Yields (tokens_BT, the windows in it) for all windows of T <= `length` tokens: all batches have
+  one shape, and zeros stand where windows are short or missing.
+  """
   size, windows = max(1, batch_tokens // length), iter(windows)
   while batch := list(itertools.islice(windows, size)):
     tokens_BT = np.zeros((size, length), np.int32)
     for row_T, window in zip(tokens_BT, batch, strict=False):
       row_T[: len(window)] = window
-    results_BT = np.asarray(function(tokens_BT), np.float64)
-    for result_T, window in zip(results_BT, batch, strict=False):
-      yield result_T[: len(window)]
+    yield tokens_BT, batch

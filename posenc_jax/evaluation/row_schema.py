@@ -26,23 +26,25 @@ measurement:
   k             tokens scored at the end of each window; null where the protocol has none
   position      where the scored tokens begin: the token in the document (last_k) or in the window
                 (by_position), the distance in tokens (receptive_field; planted: to where the name
-                stood before, 0 for a name that is new), the depth in per cent (tasks); null
-                elsewhere. A row of by_position, receptive_field or planted reaches to the position
-                of the next row
+                stood before, 0 for a name that is new), the depth in per cent (tasks), 1000 x layer
+                + head, both from 0 (attention_distance); null elsewhere. A row of by_position,
+                receptive_field or planted reaches to the position of the next row
   document      name of the document; null where a row covers several. Rows of several documents are
                 to be added up
   overrides     {field: value} that evaluation changed in the config of the training, or null
 
 These fields say what came out:
 
-  status        'ok', or the outcome in place of a score: 'beyond_table', 'not_finite'
+  status        'ok', or the outcome in place of a score: 'beyond_table', 'not_finite', or
+                'no_key_tokens' (long_ppl: no token is better by far for the whole context)
   nats          negative log-likelihood, summed over the scored tokens
-  tokens        number of scored tokens (tasks: of answers)
+  tokens        number of scored tokens (tasks: of answers; long_ppl: of key tokens)
   bytes         bytes that the scored tokens stand for
   ppl           perplexity of a token, exp(nats / tokens)
   bpb           bits a byte, nats / bytes / ln 2
   metric        null for a likelihood, or what `value` is: 'gradient' (a share of the gradient, 0 to
-                1) or a metric of tasks (`task_scoring.METRICS`)
+                1), 'sink_rate' (a share of windows, layers and heads), 'attention_distance' (in
+                tokens) or a metric of tasks (`task_scoring.METRICS`)
   value         the value of `metric`
 """
 
@@ -62,13 +64,15 @@ KEY = (
 NULLABLE = ('control', 'stride', 'k', 'position', 'document', 'overrides')
 VALUES = ('status', 'nats', 'tokens', 'bytes', 'ppl', 'bpb', 'metric', 'value')
 FIELDS = {*KEY, *VALUES}
-STATUSES = ('ok', 'beyond_table', 'not_finite')
+STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens')
+# Protocols by which a model may choose the tokens that it is scored on: their number may differ.
+CHOSEN_BY_MODEL = ('long_ppl',)
 # Protocols whose rows are told apart by position.
 POSITIONAL = ('by_position', 'receptive_field', 'planted')
 # Metrics that are shares of something, and so lie between 0 and 1.
 SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),
-  *('chance', 'token_chance', 'gradient'),
+  *('chance', 'token_chance', 'gradient', 'sink_rate'),
 )
 MAX_COUNT = 2**53  # whole numbers up to here are exact as floats
 MAX_NUMBER = 1e300

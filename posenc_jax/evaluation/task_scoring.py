@@ -23,11 +23,12 @@ from posenc_jax.tasks import Example, Task, chance
 Predict = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 # exact_match: the share of examples with all answers right; without_end: with all but the last.
-# token_accuracy: the share of answers right. digit_nats: mean nats of an answer; chance is ln 10.
-# chance, token_chance: the exact match and the token accuracy of guessing.
+# token_accuracy: the share of answers right. symbol_nats: the mean nats of an answer. Exact match
+# of n answers falls as the n-th power of the share right, even where no answer gets harder.
+# chance, token_chance, nats_chance: the exact match, the token accuracy and the nats of guessing.
 METRICS = (
-  *('exact_match', 'exact_match_without_end', 'token_accuracy'),
-  *('digit_nats', 'chance', 'token_chance'),
+  *('exact_match', 'exact_match_without_end', 'token_accuracy', 'symbol_nats'),
+  *('chance', 'token_chance', 'nats_chance'),
 )
 
 
@@ -43,22 +44,22 @@ class Prediction(NamedTuple):
 
 def metrics(task: Task) -> list[str]:
   """The names in METRICS that are measured of a task: `exact_match_without_end` only where it has
-  an end, `digit_nats` only where its answers are digits.
+  an end.
   """
-  applies = {'exact_match_without_end': task.ends, 'digit_nats': task.in_digits}
-  return [name for name in METRICS if applies.get(name, True)]
+  return [name for name in METRICS if task.ends or name != 'exact_match_without_end']
 
 
 def metric_values(predictions: list[Prediction]) -> dict[str, float]:
   """Returns the value of each metric in METRICS."""
-  exact_chance, token_chance = chance([prediction.example for prediction in predictions])
+  guessing = chance([prediction.example for prediction in predictions])
   return {
     'exact_match': float(np.mean([p.right_A.all() for p in predictions])),
     'exact_match_without_end': float(np.mean([p.right_A[:-1].all() for p in predictions])),
     'token_accuracy': float(np.mean(np.concatenate([p.right_A for p in predictions]))),
-    'digit_nats': float(np.mean(np.concatenate([p.nats_A for p in predictions]))),
-    'chance': exact_chance,
-    'token_chance': token_chance,
+    'symbol_nats': float(np.mean(np.concatenate([p.nats_A for p in predictions]))),
+    'chance': guessing.exact_match,
+    'token_chance': guessing.token_accuracy,
+    'nats_chance': guessing.symbol_nats,
   }
 
 
@@ -173,5 +174,8 @@ def summary(rows: list[dict]) -> str:
   def mean(metric):
     return np.mean([row['value'] for row in rows if row['metric'] == metric])
 
-  exact, accuracy, by_chance = mean('exact_match'), mean('token_accuracy'), mean('chance')
-  return f'{exact:.3f} exact match, {accuracy:.3f} of answers right, chance {by_chance:.2g}'
+  return (
+    f'{mean("exact_match"):.3f} exact match (chance {mean("chance"):.2g}), '
+    f'{mean("token_accuracy"):.3f} of answers right (chance {mean("token_chance"):.2g}), '
+    f'{mean("symbol_nats"):.3f} nats an answer (chance {mean("nats_chance"):.3g})'
+  )

@@ -16,7 +16,7 @@ from posenc_jax.attention.request import (
   repeat_positions,
 )
 from posenc_jax.distributed import mesh
-from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
 from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
 from posenc_jax.xla_ops import matmul
@@ -28,6 +28,7 @@ class LM(nnx.Module):
   def __init__(self, config, encoding: dict, vocab: int, train_length: int, rngs: nnx.Rngs):
     """`config` is the section `model` of a run's config, `encoding` a name and hyperparameters."""
     D, N = config.model_dim, config.layers
+    key = rngs.params()
     self.unroll = config.unroll or N
     self.logit_softcap, self.remat = config.logit_softcap, config.remat
     make = functools.partial(
@@ -37,17 +38,16 @@ class LM(nnx.Module):
       kv_heads=config.kv_heads or None,
       head_dim=config.head_dim,
       train_length=train_length,
-      rngs=rngs,
+      rngs=stream(key, 'encodings'),
     )
-    self.embedding = normal(rngs, (vocab, D), D**-0.5)
+    self.embedding = normal(stream(key, 'embedding'), (vocab, D), D**-0.5)
     self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
-    layers = [Layer(config, self.encodings.heads_per_query, rngs) for _ in range(N)]
+    layers_rngs = stream(key, 'layers')
+    layers = [Layer(config, self.encodings.heads_per_query, layers_rngs) for _ in range(N)]
     self.norm = Norm(D, config.norm)
     self.tied = config.tie_embeddings
     if not self.tied:
-      self.w_logits = normal(rngs, (D, vocab), D**-0.5)
-    for layer in layers:
-      layer.draw_gates(config, rngs)
+      self.w_logits = normal(stream(key, 'logits'), (D, vocab), D**-0.5)
     self.layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
   @property
@@ -76,10 +76,13 @@ class LM(nnx.Module):
     max_position_distance=None,
     key=None,
     added_BTD=None,
+    observe=None,
     dtype='float32',
     **attention,
   ):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
+
+    With `observe`, logits and what it returned for each layer, stacked: [N, ...].
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
@@ -89,6 +92,8 @@ class LM(nnx.Module):
       key: for encodings that sample positions in training, once a call for all layers; None: as
         they do in evaluation.
       added_BTD: added to the token embeddings; the gradient of zeros here is the embeddings' own.
+      observe: (layer, x_BTD that it is given, its encoding, its keyword arguments of `attend`) -> a
+        pytree of arrays, of the same shapes for all layers.
       dtype: of activations.
       **attention: softcap, backend, block_sizes as for `attend`.
 
@@ -122,23 +127,31 @@ class LM(nnx.Module):
       layers, own = parameters
       count = len(jax.tree.leaves(layers)[0])
       period = self.encodings.layers_of_period(own, count)
+      observed = []
       for n, (variant, enc, layer_mask) in enumerate(period):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
         options = ids_of_variant[variant] | attention | combine_masks(mask, layer_mask)
+        if observe is not None:
+          observed.append(observe(layer, x_BTD, enc, options))
         apply = functools.partial(Layer.__call__, **options)
         apply = jax.checkpoint(apply) if self.remat else apply
         x_BTD = mesh.constrain_tokens(apply(layer, x_BTD, enc))
-      return x_BTD, None
+      return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *observed) if observed else None
 
     periods, rest = self.encodings.split_periods(self.layers)
     unroll = -(-self.unroll // len(self.encodings.order))
-    x_BTD, _ = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
-    x_BTD, _ = apply_layers(x_BTD, rest)
+    x_BTD, of_periods = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
+    x_BTD, of_rest = apply_layers(x_BTD, rest)
     w_DV = table_VD.T if self.tied else self.w_logits[...]
     logits_BTV = matmul(self.norm(x_BTD), w_DV.astype(dtype)).astype(jnp.float32)
     if self.logit_softcap:
       logits_BTV = self.logit_softcap * jnp.tanh(logits_BTV / self.logit_softcap)
-    return logits_BTV
+    if observe is None:
+      return logits_BTV
+    of_layers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_periods)
+    if of_rest is not None:
+      of_layers = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), of_layers, of_rest)
+    return logits_BTV, of_layers
 
 
 def _sample_positions(enc, ids: dict, shape: tuple[int, int], key) -> dict:

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.attention import attend
-from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.xla_ops import matmul
 
 # For each `model.mlp`, its activation, and whether that gates another projection of the input.
@@ -59,7 +59,7 @@ class Layer(nnx.Module):
   """Attention and an MLP, each with its norms and added to the residual stream."""
 
   def __init__(self, config, heads_per_query: int, rngs: nnx.Rngs):
-    """Builds the layer.
+    """Builds the layer. Each matrix is drawn by its name: flags and encodings change no other one.
 
     Args:
       config: the section `model` of a run's config.
@@ -67,33 +67,34 @@ class Layer(nnx.Module):
     """
     D, K, F = config.model_dim, config.head_dim, config.mlp_dim
     H, G = config.heads, config.kv_heads or config.heads
+    heads_out = H * heads_per_query
+    gates = {'none': 0, 'elementwise': heads_out * K, 'headwise': heads_out}[config.output_gate]
+    key = rngs.params()
+
+    def matrix(name, rows, columns):
+      return normal(stream(key, name), (rows, columns), rows**-0.5)
+
     self.sizes = H, G, K
-    self.heads_out = heads_out = H * heads_per_query
+    self.heads_out = heads_out
     self.norm_placement = config.norm_placement
-    self.activation = MLPS[config.mlp][0]
+    self.activation, is_gated = MLPS[config.mlp]
     self.attention_norm, self.mlp_norm = Norm(D, config.norm), Norm(D, config.norm)
     if config.norm_placement == 'sandwich':
       self.attention_output_norm, self.mlp_output_norm = Norm(D, config.norm), Norm(D, config.norm)
-    self.w_q = normal(rngs, (D, H * K), D**-0.5)
-    self.w_k = normal(rngs, (D, G * K), D**-0.5)
-    w_v = normal(rngs, (D, G * K), D**-0.5)  # drawn in any case: the rest is the same without it
-    self.w_v = None if config.shared_kv else w_v
-    self.w_o = normal(rngs, (heads_out * K, D), (heads_out * K) ** -0.5)
-    self.w_in = normal(rngs, (D, F), D**-0.5)
-    self.w_out = normal(rngs, (F, D), F**-0.5)
+    self.w_q = matrix('q', D, H * K)
+    self.w_k = matrix('k', D, G * K)
+    self.w_v = None if config.shared_kv else matrix('v', D, G * K)
+    self.w_o = matrix('o', heads_out * K, D)
+    self.w_output_gate = matrix('output_gate', D, gates) if gates else None
+    self.w_in = matrix('in', D, F)
+    self.w_gate = matrix('gate', D, F) if is_gated else None
+    self.w_out = matrix('out', F, D)
     self.b_q, self.b_k, self.b_v = (
       nnx.Param(jnp.zeros(heads * K)) if config.qkv_bias else None for heads in (H, G, G)
     )
     if config.shared_kv:
       self.b_v = None
     self.q_norm, self.k_norm = (Norm(K, 'rms') if config.qk_norm else None for _ in range(2))
-
-  def draw_gates(self, config, rngs: nnx.Rngs):
-    """Draws what flags add, after all else of a model: that is the same with and without them."""
-    D, F, H, K = config.model_dim, config.mlp_dim, self.heads_out, config.head_dim
-    self.w_gate = normal(rngs, (D, F), D**-0.5) if MLPS[config.mlp][1] else None
-    gates = {'none': 0, 'elementwise': H * K, 'headwise': H}[config.output_gate]
-    self.w_output_gate = normal(rngs, (D, gates), D**-0.5) if gates else None
 
   def __call__(self, x_BTD, enc, **attention):
     """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
@@ -108,14 +109,20 @@ class Layer(nnx.Module):
     of Gemma 2 (arXiv:2408.00118).
     """
     norm, placement = getattr(self, f'{name}_norm'), self.norm_placement
-    y_BTD = function(norm(x_BTD) if placement in ('pre', 'sandwich') else x_BTD)
+    y_BTD = function(self.block_input(x_BTD, name))
     if placement == 'output':
       y_BTD = norm(y_BTD)
     if placement == 'sandwich':
       y_BTD = getattr(self, f'{name}_output_norm')(y_BTD)
     return norm(x_BTD + y_BTD) if placement == 'post' else x_BTD + y_BTD
 
-  def _attend(self, y_BTD, enc, attention):
+  def block_input(self, x_BTD, name):
+    """What the block 'attention' or 'mlp' reads of x: normalized, if norms stand before blocks."""
+    is_first = self.norm_placement in ('pre', 'sandwich')
+    return getattr(self, f'{name}_norm')(x_BTD) if is_first else x_BTD
+
+  def project_heads(self, y_BTD, enc):
+    """Queries [B, T, H, K], keys and values [B, T, G, K] of what attention reads, y [B, T, D]."""
     H, G, K = self.sizes
     B, T, _ = y_BTD.shape
     q_BTHK = project(y_BTD, self.w_q, self.b_q).reshape(B, T, H, K)
@@ -128,7 +135,12 @@ class Layer(nnx.Module):
       v_BTGK = k_BTGK
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
-    o_BTHK = attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
+    return q_BTHK, k_BTGK, v_BTGK
+
+  def _attend(self, y_BTD, enc, attention):
+    B, T, _ = y_BTD.shape
+    heads = self.project_heads(y_BTD, enc)
+    o_BTHK = attend(*heads, enc, x=y_BTD, outer_hooks_applied=True, **attention)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
     return project(o_BTHK.reshape(B, T, -1), self.w_o)

@@ -12,6 +12,12 @@ PROTOCOLS = {
   'its window',
   'receptive_field': "receptive_field, norms of the gradient of the last token's loss with respect "
   'to the inputs of windows of {length} tokens, by their distance',
+  'long_ppl': 'long_ppl, the key tokens of windows of that length: those that the model itself, or '
+  'one evaluator for all, predicts far better from the whole window than from a short context',
+  'sink_rate': 'sink_rate, the share of windows and heads whose mean weight on the first token '
+  '(BOS) is more than eval.sink_rate_epsilon',
+  'attention_distance': 'attention_distance, tokens from a query to its keys, the mean by weight, '
+  'over heads',
   'planted': 'planted, the last four letters of invented names in windows of {length} tokens, by '
   'the distance in bytes to where the name stood before (0: it is new; not to know a letter costs '
   '4.70 bits)',

@@ -137,6 +137,7 @@ def _compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
         seed
         for seed in scores.seeds
         if all(scores.by_seed[name, seed, column].status == 'ok' for name in both)
+        and not any(seed in scores.unlearned[name] for name in both)
       ]
       scored = [_scored(scores, name, seed, column) for name in both for seed in seeds]
       place = f'{line} at {column}'

@@ -1,8 +1,19 @@
 """Draws of initial parameters."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+
+def stream(key: jax.Array, name: str) -> nnx.Rngs:
+  """The stream of draws of the part `name`, which depends on the key and the name alone.
+
+  What other parts a model has, and how much they draw, does not change it: layers start from the
+  same weights whatever the encoding.
+  """
+  return nnx.Rngs(jax.random.fold_in(key, zlib.crc32(name.encode())))
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
