@@ -86,7 +86,8 @@ class LM(nnx.Module):
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
-        contiguous, or as an encoding samples them. All encodings stand at given ones.
+        contiguous, or as an encoding samples them. All encodings stand at given ones, but those
+        that take the positions of the data: they do at the input alone.
       window, chunk, sink_tokens, prefix: as for `attend`. A layer of a pattern has the smaller of
         its window and this one, and of its chunk and this one; its own sink tokens if it says.
       key: for encodings that sample positions in training, once a call for all layers; None: as
@@ -114,6 +115,8 @@ class LM(nnx.Module):
     for enc in self.encodings.first_layers:
       own_ids = _sample_positions(enc, ids, tokens_BT.shape, key)
       positions = own_ids['position_ids']
+      if enc.takes_carried_positions:
+        own_ids = {'segment_ids': segment_ids}
       if positions is None:
         positions = contiguous_positions(T, segment_ids)
         if enc.positions_per_token > 1:
