@@ -4,7 +4,7 @@ import math
 
 import pytest
 from stand_ins import ROOT
-from test_commands import command  # noqa: F401
+from test_trainer import BASE, TINY, corpus  # noqa: F401
 
 from posenc_jax import storage, sweep
 from posenc_jax.config import product, vary, with_rates
@@ -136,7 +136,7 @@ def test_every_line_gets_a_rate_of_its_own_from_validation_alone(study, capsys):
   other = vary('encoding.name', 'rope')
   with pytest.raises(UserError, match=r'rates.json has None for encoding.name=rope; allowed: a'):
     with_rates(other, study.folder / 'rates.json')
-  with pytest.raises(UserError, match=r'--out=\S+: \S+ was trained to fewer steps'):
+  with pytest.raises(UserError, match=r'--out=\S+: \S+ is of fewer steps; allowed: another'):
     study('rope', train__steps=70)
 
 
@@ -173,3 +173,24 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
   )
   with pytest.raises(UserError, match=r'other.py: a line sets optim.learning_rate; allowed: lines'):
     rates.lines_of(path)
+
+
+@pytest.mark.slow
+def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus):  # noqa: F811
+  path, file = tmp_path / 'study.py', tmp_path / 'rates.json'
+  settings = {**TINY, 'data.corpus': corpus, 'eval.split': 'validation', 'eval.documents': 0}
+  path.write_text(
+    'from posenc_jax.config import load, product, vary, with_rates\n'
+    f'def get_config():\n  return load({str(BASE)!r}, {settings!r})\n'
+    "def lines():\n  return vary('encoding.name', 'alibi')\n"
+    f"def sweep():\n  return product(with_rates(lines(), {str(file)!r}), vary('seed', 1))\n"
+  )
+  scripts = ROOT / 'train.py', ROOT / 'eval.py'
+  with pytest.raises(UserError, match='rates: no file'):
+    sweep.plan(path, tmp_path / 'out', {})
+  assert choose_rates(path, tmp_path / 'grid', file, {}, scripts, jobs=2) == 0
+  (line,) = storage.read_json(file)['lines'].values()
+  assert len(line['bits']) >= 3
+  (run,) = sweep.plan(path, tmp_path / 'out', {})
+  assert run.config.optim.learning_rate == line['rate']
+  assert run.name == f'encoding.name=alibi,optim.learning_rate={line["rate"]},seed=1'

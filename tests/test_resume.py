@@ -448,3 +448,14 @@ def test_a_run_gets_neither_shorter_nor_longer_and_another(make, tmp_path, chang
   with pytest.raises(UserError, match=r'another config: .*train\.steps \(there 5, here'):
     loop.train(make(**changed), tmp_path)
   assert (tmp_path / 'config.json').read_bytes() == before
+
+
+@pytest.mark.parametrize('steps', [None, 'many', True])
+def test_a_config_without_a_number_of_steps_is_another_one(make, tmp_path, steps):
+  tree = config.to_json(make(train__steps=9))
+  tree['train'] |= {'steps': steps} if steps else {}
+  if steps is None:
+    del tree['train']['steps']
+  storage.write_json(tmp_path / 'config.json', tree)
+  with pytest.raises(UserError, match=r'another config: train\.steps \(there '):
+    run_dir.claim_run_dir(tmp_path, make(train__steps=10))

@@ -39,7 +39,7 @@ def chain(*sweeps: Iterable[dict]) -> list[dict]:
 
 def line_name(overrides: dict[str, object]) -> str:
   """The name under which a file of learning rates has a line of a study."""
-  return ','.join(f'{path}={value}' for path, value in sorted(overrides.items()))
+  return ','.join(f'{path}={value}' for path, value in sorted(overrides.items())) or 'all'
 
 
 def with_rates(lines: Iterable[dict], path: str | Path) -> list[dict]:

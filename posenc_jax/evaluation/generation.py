@@ -13,8 +13,6 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data
 from posenc_jax.config import saved_config, seed_workdir, validate
-from posenc_jax.data.tokenizers import Bytes, SentencePiece
-from posenc_jax.encodings import LengthError
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.evaluation.evaluate import check_corpus, restore
 from posenc_jax.evaluation.plan import overrides
@@ -78,7 +76,8 @@ class Sampling:
 def tokens_after(
   model: LM, prompt_T: np.ndarray, count: int, sampling: Sampling, config: ConfigDict, cached: bool
 ) -> Iterator[int]:
-  """Yields `count` tokens that follow BOS and those of the prompt.
+  """Yields `count` tokens that follow BOS and those of the prompt, computed in float32 with matrix
+  products at 'highest'.
 
   Args:
     config: its section `attention` says what tokens see.
@@ -99,7 +98,8 @@ def tokens_after(
 def _cached(model, inputs_1T, count, sampling, options) -> Iterator[int]:
   @functools.partial(jax.jit, donate_argnames='cache')
   def step(model, tokens_1T, cache, number):
-    logits_1TV, cache = decode(model, tokens_1T, cache, **options)
+    with jax.default_matmul_precision('highest'):
+      logits_1TV, cache = decode(model, tokens_1T, cache, **options)
     return sampling.draw(logits_1TV[0, -1], number)[None, None], cache
 
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
@@ -114,7 +114,9 @@ def _cached(model, inputs_1T, count, sampling, options) -> Iterator[int]:
 def _anew(model, inputs_1T, count, sampling, options) -> Iterator[int]:
   @jax.jit
   def step(model, tokens_1S, last, number):
-    return sampling.draw(model(tokens_1S, **options)[0, last], number)
+    with jax.default_matmul_precision('highest'):
+      logits_V = model(tokens_1S, **options)[0, last]
+    return sampling.draw(logits_V, number)
 
   length = inputs_1T.shape[1]
   tokens_1S = np.pad(inputs_1T, ((0, 0), (0, count - 1)))  # no token sees what is right of it
@@ -134,7 +136,7 @@ def generate(
 ) -> Iterator[bytes]:
   """Yields the bytes of each of `count` tokens that the run in `workdir` writes after a prompt.
 
-  The text is that of one call with all these tokens, in float32, with matrix products at 'highest'.
+  Encodings that read how long a call is get the length of prompt and text together.
 
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.
@@ -159,13 +161,9 @@ def generate(
   model, _ = restore(config, corpus, workdir)
   prompt_T = corpus.tokenizer.encode(prompt)
   _check_length(model, len(prompt_T), count)
-  with jax.default_matmul_precision('highest'), user_errors(LengthError, NotImplementedError):
+  with user_errors(NotImplementedError):  # a backend that refuses
     for token in tokens_after(model, prompt_T, count, sampling, config, cached):
-      yield _bytes_of(corpus.tokenizer, token)
-
-
-def _bytes_of(tokenizer: Bytes | SentencePiece, token: int) -> bytes:
-  return tokenizer.decode([token])
+      yield corpus.tokenizer.decode([token])
 
 
 def _check_length(model: LM, prompt: int, count: int) -> None:

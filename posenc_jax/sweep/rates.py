@@ -199,8 +199,7 @@ def _plan(path, out, overrides, scripts, curves) -> list[tuple[Run, Curve, float
   runs = plan(path, out, overrides, scripts, swept)
   for run in runs:
     if is_extended(run.workdir, run.config):
-      problem = f'{run.name} was trained to fewer steps, with other rates'
-      raise UserError(f'--out={out}: {problem}; allowed: another --out')
+      raise UserError(f'--out={out}: {run.name} is of fewer steps; allowed: another --out')
   return [(run, *pair) for run, pair in zip(runs, wanted, strict=True)]
 
 

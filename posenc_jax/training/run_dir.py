@@ -50,7 +50,8 @@ def is_extended(workdir: Path, config: ConfigDict) -> bool:
   """
   if not storage.exists(workdir / 'config.json'):
     return False
-  return config.train.steps > saved_config(workdir).train.steps
+  steps = flat(saved_config(workdir)).get('train.steps')
+  return type(steps) is int and config.train.steps > steps
 
 
 def _extend(workdir: Path, config: ConfigDict) -> None:
