@@ -20,13 +20,15 @@ def main(argv):
     config.load_study(flags.config)
   run = config.saved_config(flags.workdir)
   config.overlay(run, overrides)
-  config.validate(run)
+  config.validate(run, is_trained=True)
 
   from posenc_jax.encodings import ENCODINGS  # jax takes seconds to import: after the check
   from posenc_jax.evaluation import evaluate
+  from posenc_jax.model.layer_pattern import PATTERN
 
   name = run.encoding.name
-  if name not in ENCODINGS and not flags.config and 'encoding.name' not in overrides:
+  is_known = name in (*ENCODINGS, PATTERN)
+  if not is_known and not flags.config and 'encoding.name' not in overrides:
     allowed = 'with --config=STUDY.py, the file that registers it'
     raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')

@@ -150,7 +150,8 @@ def get_config() -> ConfigDict:
         # Tokens that every target has up to its end in its document, whatever `lengths` are, which
         # go up to this: documents of fewer tokens are left out.
         target_context=4096,
-        documents=40,  # how many of these documents, spread evenly over the split; 0: all
+        # Documents of at least target_context tokens, spread evenly over the split; 0: all of them.
+        documents=40,
         # last_k, receptive_field: targets a document, spread evenly; fewer if they would overlap.
         spans=4,
         examples=220,  # answers: examples of the task, the same ones for every run

@@ -34,6 +34,7 @@ def get_config():
     'train.checkpoint_every': 350,
     'optim.warmup': 100,
     'eval.documents': 24,
+    'eval.spans': 2,
   }
   return load(Path(__file__).with_name('base.py'), settings)
 

@@ -47,12 +47,12 @@ keys in every product. *Bias by distance*: a number a head and distance, added t
 *Queries x rows*: products of queries (keys, weights) with a vector by distance, K multiply-adds a
 pair and head. *Multiply-adds*: of other products, a pair and head; K is the width of a head. *Sums*
 or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on each pair other than
-adding.
+adding. *Rows sorted*: all scores of each query, or gone through 30 times.
 
-**Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, every encoding,
-any length, everywhere), `cudnn` (NVIDIA, encodings that leave pairs, softmax and the width of heads
-alone); `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A
-backend that cannot serve a request says why.
+**Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
+everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, encodings that
+leave pairs, softmax and the width of heads alone); `ring` (`blockwise` over sequences that a mesh
+has cut) takes what `blockwise` takes. A backend that cannot serve a request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
@@ -90,7 +90,16 @@ def markdown() -> str:
   """The page: the table of all encodings of this repository, and what its words mean."""
   rows = [COLUMNS, ['---'] * len(COLUMNS), *map(row, BUILT_IN)]
   table = '\n'.join(f'| {" | ".join(cells)} |' for cells in rows)
-  return f'{TITLE}\n\n{table}\n\n{LEGEND}\n'
+  return f'{TITLE}\n\n{table}\n\n{LEGEND}\n\n**Known limits**\n\n{limits()}\n'
+
+
+def limits() -> str:
+  """A line for each limit that encodings declare, with their names."""
+  names_of = {}
+  for name in BUILT_IN:
+    if limit := ENCODINGS[name].limit:
+      names_of.setdefault(limit, []).append(f'`{name}`')
+  return '\n'.join(f'- {", ".join(names)}: {limit}.' for limit, names in names_of.items())
 
 
 def row(name: str) -> tuple[str, ...]:
@@ -188,6 +197,8 @@ def costs(request: AttentionRequest) -> list[str]:
   parts += [words for hook, words in TERM_COSTS.items() if enc.has(hook)]
   if enc.has('score'):
     parts += costs_of_score(request)
+  if enc.has('normalize'):
+    parts.append('rows sorted')
   return list(dict.fromkeys(parts))
 
 

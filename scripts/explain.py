@@ -116,6 +116,7 @@ def explain_encoding(
     'positions end at': 'never' if enc.max_length is None else f'{enc.max_length} tokens',
     'relative': 'yes' if enc.relative else 'no: depends on absolute positions',
     'positions': how_positions_come(enc),
+    'known limit': enc.limit or 'none',
   }
   table = Table(show_header=False, title=title, title_justify='left')
   for fact in facts.items():
@@ -149,7 +150,7 @@ def explain_encoding(
 def how_positions_come(enc: encodings.Encoding) -> str:
   """Where an encoding's positions come from, in words."""
   if enc.takes_carried_positions:
-    return 'those of the data, moved by a random amount in training'
+    return 'at the input those of the data, moved by a random amount in training'
   if enc.has('sample_positions'):
     return 'sampled, once a forward pass for all layers'
   return 'as they are'

@@ -44,6 +44,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.mpl import figures as mpl_figures
 from posenc_jax.reporting.mpl import profile_figure
+from posenc_jax.sweep import rates
 from posenc_jax.training import loop, trackers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -489,6 +490,14 @@ def _of_flags(call, good: list[str]) -> Iterator[Input]:
     'train.py': ([], ('config', 'workdir')),
     'eval.py': ([], ('config', 'workdir')),
     'scripts/sweep.py': ([study, '--out=OUT/out'], ('config', 'out', 'jobs', 'launcher', 'status')),
+    'scripts/lr_grid.py': (
+      [study, '--out=OUT/out', '--save=OUT/rates.json'],
+      ('config', 'out', 'seed', 'jobs', 'launcher'),
+    ),
+    'scripts/generate.py': (
+      ['--workdir=OUT'],
+      ('workdir', 'config', 'prompt', 'tokens', 'temperature', 'top_k', 'top_p', 'seed', 'cache'),
+    ),
     'scripts/table.py': ([], ('config', 'out')),
     'scripts/figures.py': (
       ['--encoding=rope', '--out=OUT/out'],
@@ -704,6 +713,8 @@ def work_left_out() -> Iterator[None]:
       (loop, 'train', check),
       (evaluate, 'evaluate', check),
       (sweep, 'check_runs', check_runs),
+      (rates, 'check_runs', check_runs),
+      (rates, 'last_validation', lambda run: 1.0),
       (sweep.local, 'execute', nothing),
       (sweep.slurm, 'execute', nothing),
       (profile_figure, 'draw', build_only),

@@ -302,6 +302,22 @@ def softmax_plus_one(dims, hyper, p):
   )
 
 
+def entmax(dims, hyper, p):
+  """The threshold by bisection, far beyond what float32 knows."""
+  alpha = hyper.get('alpha', 1.5)
+
+  def weights(s_S):
+    z_S = [(alpha - 1) * s for s in s_S]
+    powers = lambda tau: [max(z - tau, 0.0) ** (1 / (alpha - 1)) for z in z_S]
+    low, high = max(z_S) - 1, max(z_S)
+    for _ in range(100):
+      middle = (low + high) / 2
+      low, high = (middle, high) if sum(powers(middle)) > 1 else (low, middle)
+    return np.array(powers(low))
+
+  return Oracle(dot(dims.head_dim), weights=weights)
+
+
 def at_distance(dims, hyper, seen):
   """RoPE as if token i were at seen(i, j) and token j at 0."""
   K = dims.head_dim
@@ -756,9 +772,11 @@ def nope_scale(dims, hyper, p):
 
 
 def llama4_temperature(dims, hyper, p):
-  return tempered(
-    dims, lambda n, h: 1 + hyper.get('c', 0.1) * math.log(1 + n // hyper.get('length', 8192))
-  )
+  def factor(n, h):
+    counted = n if hyper.get('counts_itself', True) else n - 1
+    return 1 + hyper.get('c', 0.1) * math.log(1 + counted // hyper.get('length', 8192))
+
+  return tempered(dims, factor)
 
 
 def inner_oracle(dims, hyper, p, default):
@@ -823,6 +841,10 @@ def chain(dims, hyper, p):
     of_part = lambda n: np.stack(list(x_nD[:, n]))
     return sum(part.along(q, k_nK, of_part(n), h, seen_n) for n, part in enumerate(parts))
 
+  def pair(q, k, x_i, x_j, n, h):
+    q, k = turn(q, x_i[-1], h, 0), turn(k, x_j[-1], h, 1)
+    return sum(part.pair(q, k, x_i[m], x_j[m], n, h) for m, part in enumerate(parts))
+
   def tokens(x_SD, position_S):
     """What each member makes of a token, and its position."""
     out = np.empty((len(x_SD), len(parts) + 1), object)
@@ -837,10 +859,12 @@ def chain(dims, hyper, p):
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
     mix=mix,
+    weights=next((part.weights for part in parts if part.weights is not softmax), softmax),
     temper=lambda n, h: math.prod(part.temper(n, h // several) for part in parts),
     heads_per_query=several,
     sink=sinks[0] if sinks else None,
     along=along,
+    pair=pair,
     tokens=tokens,
   )
 
@@ -870,6 +894,10 @@ def heads(dims, hyper, p):
     h //= several
     return part.along(q, k_nK, np.stack(list(x_nD[:, h])), own_h, seen_n)
 
+  def pair(q, k, x_i, x_j, n, h):
+    part, own_h = of_head[h // several]
+    return part.pair(q, k, x_i[h // several], x_j[h // several], n, own_h)
+
   def tokens(x_SD, position_S):
     out = np.empty((len(x_SD), len(of_head)), object)
     for h, (part, _) in enumerate(of_head):
@@ -895,6 +923,7 @@ def heads(dims, hyper, p):
     move=each('move'),
     temper=each('temper'),
     along=along,
+    pair=pair,
     tokens=tokens,
     sink=sink,
     heads_per_query=several,
@@ -1161,6 +1190,10 @@ RECORDS = {
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},
       'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
+      'abacus_rope': {'members': ('abacus', 'rope')},
+      'grape_m_alibi': {'members': ('grape_m', 'alibi')},
+      'asentmax_rope': {'members': ({'name': 'rope', 'base': 50.0}, 'asentmax_temperature')},
+      'alibi_entmax': {'members': ('alibi', {'name': 'entmax', 'alpha': 1.25})},
     },
   ),
   'heads': Record(
@@ -1172,6 +1205,8 @@ RECORDS = {
       'shaw_xpos': {'members': ({'name': 'shaw', 'clip': 3}, 'xpos')},
       'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
       'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
+      'grape_asentmax': {'members': ('grape_m_context', 'asentmax_temperature')},
+      'rope_hope': {'members': ('rope', {'name': 'hope', 'length': 700})},
       'rope_pps': {'members': ('rope_pp', {'name': 'rope_pp', 'base': 50.0})},
       'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },
@@ -1192,7 +1227,11 @@ RECORDS = {
     lambda d, h: (0, d.heads if h.get('learned') else 0),
     variants={'learned': {'scale': 2.0, 'learned': True}},
   ),
-  'llama4_temperature': Record(llama4_temperature, hyper={'length': 3, 'c': 2.0}),
+  'llama4_temperature': Record(
+    llama4_temperature,
+    hyper={'length': 3, 'c': 2.0},
+    variants={'ministral': {'length': 3, 'c': 2.0, 'counts_itself': False}},
+  ),
   'random_positions': Record(
     random_positions,
     count_inner('rope'),
@@ -1216,6 +1255,7 @@ RECORDS = {
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
+  'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(
     clipped_rope, hyper={'clipped': 3}, variants={'hard': {'clipped': 2, 'hard': True}}
   ),

@@ -254,6 +254,46 @@ def test_a_model_is_moved_in_training_alone():
   np.testing.assert_array_equal(run(None), token_nll(model, batch.tokens_BT, position_ids=at))
 
 
+@pytest.mark.parametrize('other', ['rope', 'fire', 't5', 'kv_shift'])
+@pytest.mark.parametrize('taker', ['abacus', 'position_coupling'])
+def test_beside_positions_of_the_data_others_are_at_those_of_the_sequence(taker, other):
+  """As McLeish et al. have Abacus beside RoPE or FIRE: rows at the input, and the model of the
+  other encoding from there on.
+  """
+  both = model_of(tiny(encoding={'name': 'chain', 'members': (taker, other)}))
+  alone = model_of(tiny(encoding__name=other))
+  table, own = both.encodings.variants[0].encoding.members
+  one = alone.encodings.variants[0]
+  one.encoding = jax.tree.unflatten(jax.tree.structure(one.encoding), jax.tree.leaves(own))
+  for name in ('embedding', 'norm', 'layers'):
+    setattr(alone, name, getattr(both, name))
+  tokens_BT = jnp.arange(24).reshape(2, 12) % 13
+  carried = np.array([[0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3], [1, 2, 1, 0, 4, 3, 2, 1, 0, 5, 0, 7]])
+  added_BTD = table.add_to_input(jnp.zeros((2, 12, 16)), carried)
+  run = jax.jit(lambda m, **given: m(tokens_BT, **given))
+  expected = run(alone, added_BTD=added_BTD)
+  np.testing.assert_allclose(run(both, position_ids=carried), expected, atol=1e-5)
+  assert np.abs(run(both, position_ids=1 + carried) - expected).max() > 1e-3
+
+
+def test_positions_of_the_data_beside_heads_and_in_a_table_shorter_than_the_sequence():
+  """Only they must fit into it: 16 tokens at positions to 5, moved by up to 3."""
+  mixed = {'name': 'heads', 'members': ('rope', 'nope')}
+  members = ({'name': 'abacus', 'max_length': 9, 'max_k': 3}, mixed)
+  c = tiny(encoding={'name': 'chain', 'members': members})
+  preflight.check_model(c)
+  source = data.source(c.data, 'train')
+  model, batch = model_of(c, source.vocab), source.batches(16, 4, seed=0)[0]
+  run = lambda key: token_nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
+  moved = [run(jax.random.key(n)) for n in range(4)]
+  assert np.isfinite(moved).all()
+  assert any(np.abs(each - run(None)).max() > 1e-4 for each in moved)
+  members = ({'name': 'abacus', 'max_length': 9, 'max_k': 4}, 'rope')
+  c = tiny(encoding={'name': 'chain', 'members': members})
+  with pytest.raises(UserError, match=r'positions reach 9, but those of Chain end at 9'):
+    preflight.check_model(c)
+
+
 @pytest.mark.parametrize(
   ('fields', 'words'),
   [

@@ -1,8 +1,7 @@
 """Encodings against numbers that other implementations gave (scripts/conformance.py)."""
 
+import functools
 import json
-import runpy
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +12,28 @@ from posenc_jax.attention import attend
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 from posenc_jax.errors import UserError
+from scripts.conformance import command
+from scripts.conformance.cases import CASES, ROPE_TYPES, cotangent, fill, parameters
 
-ROOT = Path(__file__).parent.parent
-SCRIPT = runpy.run_path(str(ROOT / 'scripts' / 'conformance.py'))
-GOLDEN = {
-  file: json.loads((ROOT / 'tests' / 'golden' / f'{file}.json').read_text())
-  for file in ('rope_types', 'attention')
-}
+FILES = {'rope_types': ROPE_TYPES, 'attention': CASES, 'gradients': command.GRADIENTS}
+GOLDEN = {file: json.loads((command.GOLDEN / f'{file}.json').read_text()) for file in FILES}
 
 
 def test_golden_files_hold_all_cases():
-  for file, cases in (('rope_types', 'ROPE_TYPES'), ('attention', 'CASES')):
-    assert set(GOLDEN[file]) == {*SCRIPT[cases], 'made by'}
-  assert set(SCRIPT['REFERENCES']) == set(SCRIPT['CASES'])
+  for file, cases in FILES.items():
+    assert set(GOLDEN[file]) == {*cases, 'made by'}
+  assert set(command.REFERENCES) == set(CASES)
 
 
 def test_an_unknown_entry_is_named_before_anything_is_computed():
   with pytest.raises(UserError, match="blom: no such entry; did you mean 'bloom'"):
-    SCRIPT['main'](['blom'])
+    command.main(['blom'])
 
 
-@pytest.mark.parametrize('name', SCRIPT['ROPE_TYPES'])
+@pytest.mark.parametrize('name', ROPE_TYPES)
 def test_rope_types(name):
   """transformers computes in float32."""
-  scaling, share, base, length, original = SCRIPT['ROPE_TYPES'][name]
+  scaling, share, base, length, original = ROPE_TYPES[name]
   K = round(20 * share)
   scaled = read_scaling({**scaling, 'rope_theta': base}, K, base, share, original)
   frequencies, factor = (
@@ -46,27 +43,52 @@ def test_rope_types(name):
   assert factor == pytest.approx(GOLDEN['rope_types'][name]['attention_factor'], abs=1e-8)
 
 
-@pytest.mark.parametrize('name', SCRIPT['CASES'])
+def run_layer(case, enc, weights, x_SD, **options):
+  """The output of a case's layer, [S, H * K]."""
+  x_BSD = jnp.asarray(x_SD)[None]
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', x_BSD, weights[n]) for n in 'qkv')
+  output = attend(q, k, v, enc, x=x_BSD, is_causal=case.causal, **options)
+  return output[0].reshape(x_BSD.shape[1], -1)
+
+
+@pytest.mark.parametrize('name', CASES)
 def test_layers(name):
-  case = SCRIPT['CASES'][name]
+  case = CASES[name]
   enc, weights = case.build()
-  x = jnp.asarray(weights['x'])[None]
+  in_tiles = enc.normalizer != 'rows'
 
   @jax.jit
   def run(enc, weights):
-    q, k, v = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
-    layer = lambda **options: attend(q, k, v, enc, x=x, is_causal=case.causal, **options)[
-      0
-    ].reshape(x.shape[1], -1)
-    return layer(backend='dense'), layer(backend='blockwise', block_sizes=(3, 5))
+    layer = functools.partial(run_layer, case, enc, weights, weights['x'])
+    tiled = [layer(backend='blockwise', block_sizes=(3, 5))] if in_tiles else []
+    return [layer(backend='dense'), *tiled]
 
   for output in run(enc, weights):
     np.testing.assert_allclose(output, GOLDEN['attention'][name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', command.GRADIENTS)
+def test_gradients(name):
+  """By the layer's input and by each parameter of the encoding."""
+  case = CASES[name]
+  enc, weights = case.build()
+
+  @jax.jit
+  @functools.partial(jax.grad, argnums=(0, 1))
+  def gradients(enc, x):
+    output = run_layer(case, enc, weights, x, backend='dense')
+    return (output * cotangent(output.shape)).sum()
+
+  of_enc, of_x = gradients(enc, weights['x'])
+  golden = GOLDEN['gradients'][name]
+  for key, gradient in {'x': of_x, **parameters(of_enc)}.items():
+    np.testing.assert_allclose(gradient, golden.pop(key), rtol=1e-5, atol=2e-5)
+  assert not golden
+
+
 def test_fill_is_spread_as_a_normal_deviate():
-  x = SCRIPT['fill']('x', (60, 50))
+  x = fill('x', (60, 50))
   assert abs(x.mean()) < 0.05
   assert x.std() == pytest.approx(1, abs=0.02)
   assert np.abs(np.corrcoef(x)[np.triu_indices(60, 1)]).max() < 0.7
-  assert np.abs(x - SCRIPT['fill']('y', (60, 50))).max() > 1
+  assert np.abs(x - fill('y', (60, 50))).max() > 1

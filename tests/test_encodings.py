@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from flax import nnx
 from kinds import daily_if, first_of_each_kind
+from oracles import RECORDS
 from test_laws import inputs, layer, parameters
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.tiled.tile import ScoreTile
-from posenc_jax.encodings import ENCODINGS, Encoding, LengthError, hyperparameters, make
+from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import HOOKS
+from posenc_jax.encodings.entmax import entmax
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
@@ -28,7 +30,7 @@ SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_lengt
 
 
 def build(name, **hyper):
-  return make(name, **SIZES, rngs=nnx.Rngs(0), **hyper)
+  return make(name, **SIZES | {'kv_heads': hyper.pop('kv_heads', 2)}, rngs=nnx.Rngs(0), **hyper)
 
 
 # Golden values.
@@ -122,6 +124,17 @@ def test_xpos_golden_values():
   np.testing.assert_allclose(
     build('xpos').decays(), [0.285714, 0.464286, 0.642857, 0.821429], atol=5e-7
   )
+
+
+@pytest.mark.parametrize(('name', 'moved'), [('rope', 0.01), ('p_rope', 0.01), ('vo_rope', 0.04)])
+def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
+  """Heads of 64 channels, tokens of unit variance: within a third of what `limit` says."""
+  sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
+  enc = make(name, **sizes, rngs=nnx.Rngs(0))
+  assert enc.limit.endswith(f'some {moved}')
+  q, k, v = np.random.default_rng(0).standard_normal((3, 2, 64, 4, 64)).astype(np.float32)
+  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=shift + jnp.arange(64)[None]))
+  assert np.abs(run(10**6) - run(0)).max() == pytest.approx(moved, rel=1 / 3)
 
 
 def test_sandwich_golden_values():
@@ -499,6 +512,67 @@ def test_nape_with_a_temperature_is_a_mixture_of_heads():
   np.testing.assert_allclose(run(enc, 1)[:, :, :2], run(build('nape'), 1)[:, :, :2], atol=1e-5)
   warm = run(build('nope'), 1 + np.log(2))
   np.testing.assert_allclose(run(enc, 1)[:, :, 2:], warm[:, :, 2:], atol=1e-5)
+
+
+@pytest.mark.parametrize('alpha', [1.2, 1.5, 2.0])
+@pytest.mark.parametrize('spread', [0.0, 0.3, 20.0])
+def test_entmax_is_the_best_of_all_weights(alpha, spread):
+  """Against the condition of an optimum in float64: of sum_j p_j s_j and Tsallis's entropy, weights
+  have the same derivative where they are more than 0, and no larger one elsewhere. Rows of 513.
+  """
+  s = spread * np.random.default_rng(0).standard_normal((3, 513)).astype(np.float32)
+  s[1, 100:] = -1e30  # hidden keys
+  p = np.asarray(entmax(s, alpha), np.float64)
+  np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+  assert np.all(p[1, 100:] == 0)
+  for row, weights in zip(s.astype(np.float64), p, strict=True):
+    slopes = (alpha - 1) * row - weights ** (alpha - 1)
+    there = weights > 0
+    assert np.ptp(slopes[there]) < 1e-5 * max(1, spread)
+    assert np.all(there) or slopes[~there].max() < slopes[there].min() + 1e-5 * max(1, spread)
+  assert (p[0] > 0).mean() < 0.1 or spread < 20
+
+
+def test_entmax_golden_values():
+  """By hand: sparsemax of (1, .5, -1); 1.5-entmax of (1, 0) is (a^2, b^2) with a - b = 0.5."""
+  close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+  close(entmax(jnp.array([1.0, 0.5, -1.0]), 2.0), [0.75, 0.25, 0])
+  a = (0.5 + np.sqrt(1.75)) / 2
+  close(entmax(jnp.array([1.0, 0.0]), 1.5), [a**2, (a - 0.5) ** 2])
+  close(entmax(jnp.zeros(4), 1.3), [0.25] * 4)
+
+
+@pytest.mark.parametrize('alpha', [1.3, 1.5, 2.0])
+def test_entmax_has_the_gradient_of_differences(alpha):
+  rng = np.random.default_rng(0)
+  s, cotangent, direction = rng.standard_normal((3, 5, 9)).astype(np.float32)
+  gradient = jax.grad(lambda s: (entmax(s, alpha) * cotangent).sum())(s)
+  weights = RECORDS['entmax'].oracle(Dims(1, 1, 1, 1, 1), {'alpha': alpha}, {}).weights
+  moved = lambda step: np.stack([weights(row) for row in s.astype(np.float64) + step * direction])
+  slope = ((moved(1e-6) - moved(-1e-6)) * cotangent).sum() / 2e-6
+  assert (gradient * direction).sum() == pytest.approx(slope, abs=2e-5)
+
+
+def test_asentmax_is_a_chain_of_heads_and_entmax():
+  """Heads of linear biases as `nape` alone has them, and heads with a temperature, both sparse."""
+  linear = {'name': 'nape', 'alibi_heads': 2, 'heads': 2}
+  members = ({'name': 'heads', 'members': (linear, 'asentmax_temperature')}, 'entmax')
+  enc, (x, weights, _) = zeroed(build('chain', members=members)), inputs()
+  run = lambda enc, scale=1: layer(enc, weights | {'q': scale * weights['q']}, x, backend='dense')
+  both = build('chain', members=('nape', 'entmax'))
+  np.testing.assert_allclose(run(enc)[:, :, :2], run(both)[:, :, :2], atol=1e-5)
+  warm = run(build('entmax'), 1 + np.log(2))
+  np.testing.assert_allclose(run(enc)[:, :, 2:], warm[:, :, 2:], atol=1e-5)
+
+
+def test_entmax_needs_whole_rows():
+  """`auto` takes `dense` at any length, and what works in tiles says why it does not."""
+  enc, q = build('chain', kv_heads=4, members=('alibi', 'entmax')), jnp.ones((1, 520, 4, 8))
+  np.testing.assert_array_equal(attend(q, q, q, enc), attend(q, q, q, enc, backend='dense'))
+  with pytest.raises(NotImplementedError, match=r'^backend blockwise: Chain makes weights of'):
+    attend(q, q, q, enc, backend='blockwise')
+  with pytest.raises(ValueError, match='allowed: no soft-cap, for Chain is not normalized by soft'):
+    attend(q, q, q, enc, softcap=3.0)
 
 
 def test_scale_invariant_golden_values():
@@ -1162,6 +1236,31 @@ def test_sharing(name, share):
       'chain',
       {'members': ('t5', 'fox', 'deberta')},
       'chain: t5 and deberta each have a scale of their own; allowed: one of them',
+    ),
+    ('entmax', {'alpha': 1}, 'entmax: alpha=1; allowed: more than 1, which is softmax, and at'),
+    ('entmax', {'alpha': 2.5}, 'entmax: alpha=2.5; allowed: more than 1'),
+    (
+      'chain',
+      {'members': ('entmax', 'sink')},
+      "chain: has a sink, and normalizer='rows'; allowed: 'softmax', whose denominator",
+    ),
+    (
+      'heads',
+      {'members': ('entmax', 'alibi')},
+      'heads: members have normalizer rows, softmax; allowed: the same for all',
+    ),
+    *(
+      (
+        'chain',
+        {'members': ('abacus', other)},
+        f'chain: abacus takes the positions of the data, and {other} would, too; allowed: beside',
+      )
+      for other in ('sinusoidal', 'tupe', 'position_coupling')
+    ),
+    (
+      'chain',
+      {'members': ({'name': 'position_coupling', 'levels': 2}, 'rope')},
+      'chain: positions a token: position_coupling 2 and rope 1; allowed: the same number for all',
     ),
     (
       'chain',

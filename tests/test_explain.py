@@ -41,9 +41,15 @@ def test_every_encoding_is_explained(explained, name):
   assert all(place in text for place in enc.acts_on())
   assert f'scale of q . k │ {enc.scale(32):.6g} ' in text
   assert 'dense │ yes' in text
-  assert 'blockwise │ yes' in text
-  acts_on_scores = bool({*PLACES_OF_PAIRS} & {*enc.acts_on()})
-  assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on scores' in text) == acts_on_scores
+  assert ('blockwise │ yes' in text) == (enc.normalizer != 'rows')
+  acts_on_pairs = bool({*PLACES_OF_PAIRS} & {*enc.acts_on()})
+  assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on pairs' in text) == acts_on_pairs
+
+
+def test_known_limits_are_shown(explained):
+  text = explained('--config.encoding.name=chain', '--config.encoding.members=rope,entmax')
+  assert 'angles are float32: with all positions a million further' in text
+  assert 'needs whole rows of scores' in text
 
 
 def test_brackets_of_formulas_are_shown(explained):

@@ -100,6 +100,12 @@ def position_kind(variant: str) -> str | None:
   return build(variant).position_kind
 
 
+@functools.cache
+def backends_of(variant: str) -> tuple[str, ...]:
+  """The backends of one device that take an encoding: those of tiles do not see whole rows."""
+  return ('dense',) if build(variant).normalizer == 'rows' else ('dense', 'blockwise')
+
+
 # The encoding inside a wrapper does the rest in any mode.
 WRAPPERS = tuple(name for name in ENCODINGS if isinstance(build(name), PositionWrapper))
 
@@ -240,7 +246,7 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     return variant in (('nope',) if backend == 'dense' else ('nope', 'shaw', 'cope', *across))
   if variant in OF_MASKS:
     return True
-  if backend == 'dense':
+  if backend == 'dense' and 'blockwise' in backends_of(variant):
     return variant in ENCODINGS and mode == 'causal'
   if variant in first_of_each_kind():
     return mode not in ('window', 'packed')
@@ -252,7 +258,7 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   [
     pytest.param(*case, backend, marks=daily_if(is_quick(*case, backend)))
     for case in CASES
-    for backend in ('dense', 'blockwise')
+    for backend in backends_of(case[0])
   ],
 )
 def test_equal_to_the_oracle(variant, mode, backend):
@@ -317,7 +323,7 @@ def test_equal_to_the_oracle(variant, mode, backend):
     pytest.param(v, is_causal, b, marks=daily_if(is_daily(v) or (is_causal and b == 'blockwise')))
     for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 'shaw_clipped']
     for is_causal in ([True] if is_causal_only(v) else [True, False])
-    for b in ('dense', 'blockwise')
+    for b in backends_of(v)
   ],
 )
 def test_causality_and_shifts(variant, backend, is_causal):
@@ -366,8 +372,9 @@ def test_causal_encodings_refuse_to_look_ahead(variant):
 def test_packed_documents_are_separate_runs(variant):
   """Each document of a packed row gets what it gets alone, whatever stands beside it."""
   enc, (x, weights, _) = build(variant), inputs()
+  backend = backends_of(variant)[-1]
   packed = jax.jit(
-    functools.partial(layer, segment_ids=SEGMENTS, backend='blockwise', block_sizes=(4, 4))
+    functools.partial(layer, segment_ids=SEGMENTS, backend=backend, block_sizes=(4, 4))
   )(enc, weights, x)
   name, hyper = VARIANTS[variant]
   oracle = RECORDS[name].oracle(DIMS, hyper, parameters(enc))
@@ -546,7 +553,8 @@ def test_positions_are_taken_as_declared(variant):
     np.testing.assert_array_equal(run(position_ids=np.stack([floats] * 3, axis=2)), run())
     return
   several = np.zeros((B, S, enc.positions_per_token + 2))
-  shape = re.escape(f'{several.shape}; allowed: {floats.shape}')
+  allowed = (B, S, DIMS.kv_heads) if enc.takes_positions_per_head else floats.shape
+  shape = re.escape(f'{several.shape}; allowed: {allowed}')
   with pytest.raises(ValueError, match=f'^position_ids has shape {shape}'):
     attend_with(enc, weights, x, several)
   if enc.position_kind == 'integers':
@@ -555,6 +563,27 @@ def test_positions_are_taken_as_declared(variant):
       attend_with(enc, weights, x, floats)
   else:
     close(run(position_ids=1.0 * SCATTERED), run(position_ids=SCATTERED))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_positions_of_each_head_are_taken_as_declared(variant):
+  """Heads that share keys are at the positions given for these; others refuse them."""
+  enc, (x, weights, _) = build(variant), inputs()
+  run = functools.partial(layer, enc, weights, x)
+  each_BSG = np.stack([SCATTERED, SCATTERED[:, ::-1] + 3], axis=2)
+  if enc.takes_positions_per_head:
+    alone = [
+      run(position_ids=each_BSG[:, :, g], max_position_distance=40, backend='dense') for g in (0, 1)
+    ]
+    half = alone[0].shape[2] // 2
+    expected = jnp.concatenate([alone[0][:, :, :half], alone[1][:, :, half:]], axis=2)
+    for backend in backends_of(variant):
+      close(run(position_ids=each_BSG, backend=backend), expected)
+    assert np.abs(alone[1] - alone[0]).max() > 1e-2
+  elif enc.position_kind is not None and enc.positions_per_token == 1:
+    shape = re.escape(f'{each_BSG.shape}; allowed: {each_BSG.shape[:2]} or (1, {S})')
+    with pytest.raises(ValueError, match=f'^position_ids has shape {shape}$'):
+      attend_with(enc, weights, x, each_BSG)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

@@ -27,9 +27,9 @@ from posenc_jax import config, data, storage
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, metrics, step
+from posenc_jax.training import loop, metrics, run_dir, step
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.optimizer import make_optimizer
+from posenc_jax.training.optimizer import learning_rate, make_optimizer
 
 ROOT = Path(__file__).parent.parent
 OWN = {'encoding.name': 't5', 'train.max_to_keep': 1, 'eval.lengths': (16,), 'eval.documents': 0}
@@ -389,3 +389,73 @@ def test_without_its_damaged_checkpoints_a_run_begins_anew(unbroken, make, tmp_p
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
   loop.train(make(), tmp_path / 'run')
   assert_same_run(tmp_path / 'run', unbroken, make())
+
+
+CONSTANT = {'optim__final_fraction': 1.0, 'optim__warmup': 2}
+
+
+def due_rows(workdir, c):
+  """The rows of metrics.jsonl without those of a last step that the config does not have."""
+  rows = storage.read_rows(workdir / 'metrics.jsonl')
+  is_due = lambda row: metrics.is_validated if 'split' in row else metrics.is_logged
+  return [row for row in rows if is_due(row)(row['step'], c.train)]
+
+
+@pytest.mark.parametrize('seeds', [{}, {'seeds': (2, 0), 'vmap_seeds': True}])
+def test_a_run_of_a_constant_rate_is_extended_to_what_the_longer_one_is(
+  make, tmp_path, capsys, seeds
+):
+  short, long = (make(train__steps=steps, **CONSTANT, **seeds) for steps in (5, 9))
+  names = ('run,seed=2', 'run,seed=0') if seeds else ('run',)
+  loop.train(short, tmp_path / 'run')
+  evaluate.evaluate(short, tmp_path / 'run')
+  assert all((tmp_path / name / 'finished.json').exists() for name in ('run', *names))
+  before = {name: (tmp_path / name / 'eval.jsonl').read_bytes() for name in names}
+  loop.train(long, tmp_path / 'run')
+  assert 'extended from 5 to 9 steps; its rate is constant' in capsys.readouterr().out
+  assert not (tmp_path / 'run' / 'finished.json').exists()
+  evaluate.evaluate(long, tmp_path / 'run')
+  assert run_dir.is_finished(tmp_path / 'run', config.config_hash(long))
+  loop.train(long, tmp_path / 'whole' / 'run')
+  for name in names:
+    extended, whole = tmp_path / name, tmp_path / 'whole' / name
+    jax.tree.map(np.testing.assert_array_equal, last_state(extended, long), last_state(whole, long))
+    assert due_rows(extended, long) == storage.read_rows(whole / 'metrics.jsonl')
+    assert config.saved_config(extended).train.steps == 9
+    after = (extended / 'eval.jsonl').read_bytes()
+    assert after.startswith(before[name])
+    steps = [row['step'] for row in storage.read_rows(extended / 'eval.jsonl')]
+    assert steps.count(5) == steps.count(9) == len(steps) // 2
+
+
+def test_other_rates_are_those_of_the_new_length_from_there_on(make, tmp_path, capsys):
+  short, long = (make(train__steps=steps, train__log_every=1) for steps in (4, 8))
+  loop.train(short, tmp_path / 'run')
+  loop.train(long, tmp_path / 'run')
+  line = 'learning rates from here on are those of a schedule of 8, before of 4'
+  assert f'{tmp_path}/run: extended from 4 to 8 steps; {line}' in capsys.readouterr().out
+  rows = storage.read_rows(tmp_path / 'run' / 'metrics.jsonl')
+  rates = {row['step']: row['learning_rate'] for row in rows if 'loss' in row}
+  for n, rate in rates.items():
+    expected = learning_rate(short.optim, 4 if n <= 4 else 8, n)
+    np.testing.assert_allclose(rate, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('changed', [{'train__steps': 3}, {'train__steps': 9, 'train__batch': 2}])
+def test_a_run_gets_neither_shorter_nor_longer_and_another(make, tmp_path, changed):
+  run_dir.claim_run_dir(tmp_path, make(train__steps=5))
+  before = (tmp_path / 'config.json').read_bytes()
+  with pytest.raises(UserError, match=r'another config: .*train\.steps \(there 5, here'):
+    loop.train(make(**changed), tmp_path)
+  assert (tmp_path / 'config.json').read_bytes() == before
+
+
+@pytest.mark.parametrize('steps', [None, 'many', True])
+def test_a_config_without_a_number_of_steps_is_another_one(make, tmp_path, steps):
+  tree = config.to_json(make(train__steps=9))
+  tree['train'] |= {'steps': steps} if steps else {}
+  if steps is None:
+    del tree['train']['steps']
+  storage.write_json(tmp_path / 'config.json', tree)
+  with pytest.raises(UserError, match=r'another config: train\.steps \(there '):
+    run_dir.claim_run_dir(tmp_path, make(train__steps=10))

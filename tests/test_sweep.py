@@ -195,6 +195,34 @@ def test_a_directory_with_another_config_is_refused_before_anything_runs(study):
     run()
 
 
+def test_a_study_of_more_steps_goes_on_with_its_runs(study, capsys):
+  run = study(['rope', 'alibi'])
+  run()
+  code, calls = run({'train.steps': 70})
+  assert code == 0
+  assert list(calls.values()) == [['train', 'eval', 'train', 'eval']] * 2
+  assert 'mixed step, each a line of its own: 60, 70' in (run.out / 'table.md').read_text()
+  with pytest.raises(UserError, match=r'another config: train.steps \(there 70, here 60\)'):
+    run()
+  assert run({'train.steps': 70}) == (0, calls)
+
+
+def test_what_others_have_started_from_is_not_extended(study):
+  run = study(['rope'])
+  text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
+  run.path.write_text(text.replace("'train.steps': 0", "'train.steps': 55"))
+  calls = run()[1]
+  before = {path: path.read_bytes() for path in run.out.rglob('*') if path.is_file()}
+  run.path.write_text(run.path.read_text().replace("'train.steps': 60", "'train.steps': 70"))
+  refused = (
+    r'config.train.steps=70: label=c,\S+ has started from encoding.name=rope,seed=1 as it was'
+  )
+  with pytest.raises(UserError, match=rf'{refused} after 60 steps; allowed: 60, or another --out$'):
+    run()
+  assert {path: path.read_bytes() for path in run.out.rglob('*') if path.is_file()} == before
+  assert run.calls() == calls
+
+
 def test_what_is_only_evaluated_otherwise_goes_through_both_scripts_again(study):
   run = study(['rope'])
   run()

@@ -49,8 +49,9 @@ def attend(
     q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G.
     enc: an encoding from `posenc_jax.make`.
     x: the layer's normalized input [B, S, D], for encodings that read content.
-    position_ids: integers [B|1, S]; floats, or [B|1, S, n], where the encoding declares that it
-      takes them (`position_kind`, `positions_per_token`); None: 0, 1, 2, ... within each segment.
+    position_ids: integers [B|1, S]; floats, or [B|1, S, n], or [B|1, S, G] for each head of keys
+      and values, where the encoding declares that it takes them (`position_kind`,
+      `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment.
     segment_ids: integers [B|1, S]; queries see the keys of their own segment only (packing).
     is_causal: whether keys to the right are hidden.
     window: how many tokens a query sees, itself included, counted by index (on either side if not
@@ -112,6 +113,8 @@ def _fastest(request: AttentionRequest) -> str:
     return 'ring'
   if cudnn.refuse(request) is None:
     return 'cudnn'
+  if blockwise.refuse(request) is not None:
+    return 'dense'
   # Dense looks every pair up, which is 1.3 to 2.2 times as slow at any length.
   if request.contiguous and request.enc.has_vector_tables:
     return 'blockwise'

@@ -19,8 +19,8 @@ class AttentionRequest:
     q_BTHK, k_BSGK, v_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
     sink_BTH: float32 logits that join the denominator of softmax, or None.
     i, j: coordinates of the queries and the keys.
-    position_ids, segment_ids: [B|1, S]; positions are those of the index where a token has several,
-      and segment_ids may be None.
+    position_ids, segment_ids: [B|1, S]; positions are those of the index where a token or a head
+      has its own, and segment_ids may be None.
     mask: which keys of its segment a query sees.
     index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     softcap: the bound of scores, or None.
@@ -89,8 +89,9 @@ def build_request(
     position_ids = contiguous_positions(S, segment_ids)
     if enc.positions_per_token > 1:
       position_ids = repeat_positions(position_ids, enc.positions_per_token)
-    if enc.max_length is not None and segment_ids is None and enc.max_length < S:
-      raise LengthError(f'{S} positions, but the table of {name} ends at {enc.max_length}')
+    end = None if enc.takes_carried_positions else enc.max_length
+    if end is not None and segment_ids is None and end < S:
+      raise LengthError(f'{S} positions, but the table of {name} ends at {end}')
     lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
     distances = (lowest, S - 1)
   else:
@@ -159,6 +160,8 @@ def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
   each = () if enc.positions_per_token == 1 else (enc.positions_per_token,)
   if enc.position_kind is None:
     each = position_ids.shape[2:3]
+  elif enc.takes_positions_per_head and position_ids.ndim == 3:
+    each = (enc.dims.kv_heads,)
   _check_ids('position_ids', position_ids, (B, S, *each))
   dtype, name = position_ids.dtype, type(enc).__name__
   if enc.position_kind == 'integers' and not jnp.issubdtype(dtype, jnp.integer):

@@ -2,8 +2,12 @@
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 
-from posenc_jax.errors import UserError
+from posenc_jax import storage
+from posenc_jax.errors import UserError, shown
+
+RATE = 'optim.learning_rate'
 
 
 def vary(path: str, *values: object) -> list[dict]:
@@ -31,6 +35,34 @@ def zipped(*sweeps: Iterable[dict]) -> list[dict]:
 def chain(*sweeps: Iterable[dict]) -> list[dict]:
   """One sweep after another."""
   return list(itertools.chain(*sweeps))
+
+
+def line_name(overrides: dict[str, object]) -> str:
+  """The name under which a file of learning rates has a line of a study."""
+  return ','.join(f'{path}={value}' for path, value in sorted(overrides.items())) or 'all'
+
+
+def with_rates(lines: Iterable[dict], path: str | Path) -> list[dict]:
+  """Each line with the learning rate that scripts/lr_grid.py has chosen for it and written to a
+  file: `product(with_rates(lines(), FILE), vary('seed', 0, 1, 2))`.
+
+  Raises `UserError` where the file is not there or has no rate for a line.
+  """
+  remedy = 'python scripts/lr_grid.py --config=STUDY makes it'
+  try:
+    chosen = storage.read_json(path, {'lines': dict}, remedy)['lines']
+  except FileNotFoundError:
+    raise UserError(f'rates: no file {str(path)!r}; allowed: {remedy}') from None
+  found = []
+  for line in lines:
+    entry = chosen.get(line_name(line))
+    rate = entry.get('rate') if isinstance(entry, dict) else None
+    if not isinstance(rate, float):
+      raise UserError(
+        f'rates: {path} has {shown(rate)} for {line_name(line)}; allowed: a rate; {remedy}'
+      )
+    found.append(_merge((line, {RATE: rate})))
+  return found
 
 
 def _merge(overrides: Iterable[dict]) -> dict:

@@ -12,9 +12,9 @@ class AsentmaxTemperature(VisibleKeys):
   """q_i (delta + softplus(W_b x_i) log(n_i + 1)^(gamma tanh(W_g x_i))), n_i keys that i sees.
 
   The temperature of adaptive-scalable entmax, Vasylenko et al. 2025, as released (a key more keeps
-  the logarithm of the first token from 0), here before softmax. x is the layer's normalized input;
-  every layer has its own projections to a number a head each. Queries are multiplied, so what other
-  encodings add to the scores is not.
+  the logarithm of the first token from 0), before softmax, or chained with `entmax`. x is the
+  layer's normalized input; every layer has its own projections to a number a head each. Queries are
+  multiplied, so what other encodings add to the scores is not.
   """
 
   paper = 'Vasylenko et al. 2025, arXiv:2506.16640'

@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.rope import check_rotary, rotate
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.rope import Rotary, rotate
 
 SPECTRA = ('each', 'split')
 
 
-class AxialRoPE(Encoding):
+class AxialRoPE(Rotary):
   """Pair m of channels turns by coordinate a(m) of a token's `axes` positions times w_m.
 
   Pairs are cut into `sections`, the first for the first coordinate. `spectrum` 'each': every
@@ -22,7 +22,7 @@ class AxialRoPE(Encoding):
   paper = 'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191'
   parameter_summary = 'none'
   reported_extrapolation = None
-  position_kind = 'floats'
+  takes_positions_per_head = False  # its positions are of axes
   rotates_qk = True
 
   def __init__(
@@ -45,8 +45,7 @@ class AxialRoPE(Encoding):
         (16, 24, 24).
       base, layout: as for `rope`.
     """
-    super().__init__(dims, rngs)
-    check_rotary(dims.head_dim, base, layout)
+    super().__init__(dims, rngs, base=base, layout=layout)
     if axes < 2:
       raise ValueError(f'axes={axes}; allowed: 2 or more positions a token')
     if spectrum not in SPECTRA:
@@ -62,12 +61,12 @@ class AxialRoPE(Encoding):
       allowed = f'{axes} whole numbers of 1 or more, {pairs} together'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
     self.positions_per_token = axes
-    self.spectrum, self.base, self.layout = spectrum, base, layout
+    self.spectrum = spectrum
 
   def frequencies(self) -> np.ndarray:
     """Radians a position of each pair of channels, float64 [K/2]."""
     if self.spectrum == 'split':
-      return self.base ** (-2 * np.arange(self.dims.head_dim // 2) / self.dims.head_dim)
+      return super().frequencies()
     return np.concatenate([self.base ** (-np.arange(n) / n) for n in self.sections])
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):

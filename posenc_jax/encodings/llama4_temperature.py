@@ -10,21 +10,31 @@ class Llama4Temperature(VisibleKeys):
   """q_i (1 + c log(1 + floor(n_i / length))), n_i keys that i sees, as in Llama 4 without rotation.
 
   There it stands in layers without window or chunk, where n_i is the position i + 1. To be chained,
-  or to stand in a pattern of layers for `nope`. Queries are multiplied: what other encodings add to
-  the scores is not.
+  or to stand in a pattern of layers for `nope`. Ministral 3 has it on every layer, chained behind
+  `rope`, with n_i - 1 in the place of n_i: `counts_itself` False. Queries are multiplied: what
+  other encodings add to the scores is not.
   """
 
-  paper = 'Llama 4, in Hugging Face transformers'
+  paper = 'Llama 4 and Ministral 3, in Hugging Face transformers'
   parameter_summary = 'none'
   reported_extrapolation = None
 
-  def __init__(self, dims: Dims, rngs, *, length: int = 8192, c: float = 0.1):
-    """`length`: tokens after which it first rises."""
+  def __init__(
+    self, dims: Dims, rngs, *, length: int = 8192, c: float = 0.1, counts_itself: bool = True
+  ):
+    """Keeps the hyperparameters.
+
+    Args:
+      length: tokens after which it first rises.
+      c: by how much, with the logarithm.
+      counts_itself: whether a token is one of the keys that it counts; False: as Ministral 3.
+    """
     super().__init__(dims, rngs)
-    self.length, self.c = length, c
+    self.length, self.c, self.counts_itself = length, c, counts_itself
     if length < 1 or c < 0:
       raise ValueError(f'length={length} must be at least 1 and c={c} at least 0')
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    factor = 1 + self.c * jnp.log1p(jnp.floor(i[..., None] / self.length))
+    keys = i[..., None] if self.counts_itself else i[..., None] - 1
+    factor = 1 + self.c * jnp.log1p(jnp.floor(keys / self.length))
     return multiply_queries(q_BTHK, factor), k_BSGK

@@ -10,7 +10,7 @@ class NAPE(Encoding):
 
   Vasylenko et al. 2025, with the slopes 1/h of the released code. There the NoPE heads have a
   temperature besides, `asentmax_temperature`: in `heads`, beside a `nape` whose heads are all of
-  the first kind. The paper's alpha-entmax in the place of softmax is not here.
+  the first kind. The paper has alpha-entmax in the place of softmax: a chain with `entmax`.
   """
 
   paper = 'Vasylenko et al. 2025, arXiv:2506.16640'

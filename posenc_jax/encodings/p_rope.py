@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.rope import check_rotary, rotate_at
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.rope import Rotary, rotate_at
 
 
-class PRoPE(Encoding):
+class PRoPE(Rotary):
   """RoPE of which only the fastest floor(p K/2) pairs of channels turn (Barbero et al. 2024).
 
   The pairs and their frequencies base^(-2m/K) are those of RoPE over the whole head: unlike `rope`
@@ -17,7 +17,6 @@ class PRoPE(Encoding):
   paper = 'Barbero et al. 2024, arXiv:2410.06205'
   parameter_summary = 'none'
   reported_extrapolation = None
-  position_kind = 'floats'
   rotates_qk = True
 
   def __init__(
@@ -29,17 +28,16 @@ class PRoPE(Encoding):
       p: the share of pairs that turn: 0.75 is the paper's best, 0.25 Gemma 4's.
       base, layout: as for `rope`.
     """
-    super().__init__(dims, rngs)
-    check_rotary(dims.head_dim, base, layout)
+    super().__init__(dims, rngs, base=base, layout=layout)
     if not 0 <= p <= 1:
       raise ValueError(f'p={p} must be from 0 to 1')
-    self.p, self.base, self.layout = p, base, layout
+    self.p = p
 
   def frequencies(self) -> np.ndarray:
     """Radians a position, float64 [K/2], fastest first, then zeros."""
-    pair = np.arange(self.dims.head_dim // 2)
-    turns = pair < int(self.p * len(pair))
-    return np.where(turns, self.base ** (-2 * pair / self.dims.head_dim), 0.0)
+    frequencies = super().frequencies()
+    turns = np.arange(len(frequencies)) < int(self.p * len(frequencies))
+    return np.where(turns, frequencies, 0.0)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     frequencies = self.frequencies()

@@ -10,6 +10,7 @@ from posenc_jax.xla_ops import per_kv_head, scaled_dot
 class ReindexedRoPE(RoPE):
   """RoPE at positions of query and key that depend on the range into which their pair falls."""
 
+  takes_positions_per_head = False  # ranges are of distances between tokens
   bias_in_scale = True
   causal_only = True
   recomputes_scores = True

@@ -53,12 +53,43 @@ def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
 
 
 def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0):
-  """`rotate` by position times frequency; frequencies [K/2] in radians a position."""
+  """`rotate` by position, [B|1, T] or [B|1, T, G], times frequency, [K/2] in radians a position."""
   angles_BTK = jnp.multiply.outer(position_BT, jnp.asarray(frequencies, jnp.float32))
   return rotate(x_BTHK, angles_BTK, layout, factor)
 
 
-class RoPE(Encoding):
+class Rotary(Encoding):
+  """An encoding that turns pairs of the first channels of each head by position * frequency."""
+
+  limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
+  position_kind = 'floats'
+  takes_positions_per_head = True
+
+  def __init__(
+    self, dims: Dims, rngs, *, base: float = 10_000.0, layout: str = 'half', fraction: float = 1.0
+  ):
+    """Keeps the hyperparameters.
+
+    Args:
+      base: the longest wavelength is about 2 pi base.
+      layout: one of LAYOUTS, see `turn_pairs`.
+      fraction: the share of channels that turn.
+    """
+    super().__init__(dims, rngs)
+    self.width = round(fraction * dims.head_dim)
+    if not 0 < fraction <= 1 or self.width % 2 or self.width == 0:
+      raise ValueError(
+        f'fraction={fraction} of head_dim={dims.head_dim} must be an even number of channels'
+      )
+    check_rotary(self.width, base, layout)
+    self.base, self.layout, self.fraction = base, layout, fraction
+
+  def frequencies(self) -> np.ndarray:
+    """Radians a position, float64 [width / 2], fastest first; before scaling."""
+    return rope_frequencies(self.width, self.base)
+
+
+class RoPE(Rotary):
   """Pair m of channels of q and k turns by position * base^(-2m/K): q . k depends on i - j.
 
   Su et al. 2021, eqs. 14, 15 and 34. `fraction` < 1 turns only the first fraction * K channels, the
@@ -78,40 +109,12 @@ class RoPE(Encoding):
   reported_extrapolation = (
     'best at L + 100 to 200 (Press et al. 2021); 32 L by YaRN, fine-tuned (Peng et al. 2023)'
   )
-  position_kind = 'floats'
   rotates_qk = True
 
-  def __init__(
-    self,
-    dims: Dims,
-    rngs,
-    *,
-    base: float = 10_000.0,
-    layout: str = 'half',
-    fraction: float = 1.0,
-    scaling: dict | None = None,
-  ):
-    """Keeps the hyperparameters.
-
-    Args:
-      base: the longest wavelength is about 2 pi base.
-      layout: one of LAYOUTS, see `rotate`.
-      fraction: the share of channels that turn.
-      scaling: see above.
-    """
-    super().__init__(dims, rngs)
-    self.width = round(fraction * dims.head_dim)
-    if not 0 < fraction <= 1 or self.width % 2 or self.width == 0:
-      raise ValueError(
-        f'fraction={fraction} of head_dim={dims.head_dim} must be an even number of channels'
-      )
-    check_rotary(self.width, base, layout)
-    self.base, self.layout = base, layout
-    self.scaling = read_scaling(scaling, self.width, base, fraction, dims.train_length)
-
-  def frequencies(self) -> np.ndarray:
-    """Radians a position, float64 [width / 2], fastest first; before scaling."""
-    return rope_frequencies(self.width, self.base)
+  def __init__(self, dims: Dims, rngs, *, scaling: dict | None = None, **rotary):
+    """`scaling`: see above; `rotary`: the other hyperparameters of Rotary."""
+    super().__init__(dims, rngs, **rotary)
+    self.scaling = read_scaling(scaling, self.width, self.base, self.fraction, dims.train_length)
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     """The frequencies of a call of `length` keys, and the factor of turned channels."""

@@ -14,13 +14,13 @@ class Sandwich(Encoding):
   The sum is the inner product of two sinusoidal positions of width d, whatever the width of the
   model; -d/2 makes the bias 0 at r = 0 and changes no softmax. It begins at m = 1 as in the paper;
   with m from 0 to d/2 - 1, as sinusoids often have it, the fastest wave would be cos(r). The
-  compression 8h/H and the width
-  128 are taken from secondary sources.
+  compression 8h/H and the width 128 are taken from secondary sources.
   """
 
   paper = 'Chi et al. 2023, arXiv:2212.10356'
   parameter_summary = 'none'
   reported_extrapolation = None
+  limit = 'the fastest wave is cos(r / 10000^(2/d)) as in the paper; others begin at cos(r)'
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, width: int = 128):

@@ -24,6 +24,7 @@ class XPos(Encoding):
   paper = 'Sun et al. 2022, arXiv:2212.10554'
   parameter_summary = 'none'
   reported_extrapolation = None
+  limit = 'positions of packed documents must lie within 32,000 of one another'
   position_kind = 'floats'
   bias_in_scale = True
   causal_only = True

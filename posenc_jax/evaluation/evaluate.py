@@ -51,7 +51,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
       short, or a backend refuses.
     Stopped: the disk is full or read-only; the same command goes on.
   """
-  validate(config)
+  validate(config, is_trained=True)
   if config.seeds:
     seed_runs = single_seed_runs(config, workdir)
     for seed_config, folder in seed_runs:

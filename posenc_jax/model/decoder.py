@@ -86,7 +86,8 @@ class LM(nnx.Module):
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
-        contiguous, or as an encoding samples them. All encodings stand at given ones.
+        contiguous, or as an encoding samples them. All encodings stand at given ones, but those
+        that take the positions of the data: they do at the input alone.
       window, chunk, sink_tokens, prefix: as for `attend`. A layer of a pattern has the smaller of
         its window and this one, and of its chunk and this one; its own sink tokens if it says.
       key: for encodings that sample positions in training, once a call for all layers; None: as
@@ -102,8 +103,7 @@ class LM(nnx.Module):
     """
     T = tokens_BT.shape[1]
     mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
-    table_VD = self.embedding[...]
-    x_BTD = mesh.constrain_tokens((table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype))
+    x_BTD = mesh.constrain_tokens(self.embed(tokens_BT, dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
     ids = {
@@ -115,6 +115,8 @@ class LM(nnx.Module):
     for enc in self.encodings.first_layers:
       own_ids = _sample_positions(enc, ids, tokens_BT.shape, key)
       positions = own_ids['position_ids']
+      if enc.takes_carried_positions:
+        own_ids = {'segment_ids': segment_ids}
       if positions is None:
         positions = contiguous_positions(T, segment_ids)
         if enc.positions_per_token > 1:
@@ -142,16 +144,25 @@ class LM(nnx.Module):
     unroll = -(-self.unroll // len(self.encodings.order))
     x_BTD, of_periods = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
     x_BTD, of_rest = apply_layers(x_BTD, rest)
-    w_DV = table_VD.T if self.tied else self.w_logits[...]
-    logits_BTV = matmul(self.norm(x_BTD), w_DV.astype(dtype)).astype(jnp.float32)
-    if self.logit_softcap:
-      logits_BTV = self.logit_softcap * jnp.tanh(logits_BTV / self.logit_softcap)
     if observe is None:
-      return logits_BTV
+      return self.logits(x_BTD)
     of_layers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_periods)
     if of_rest is not None:
       of_layers = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), of_layers, of_rest)
-    return logits_BTV, of_layers
+    return self.logits(x_BTD), of_layers
+
+  def embed(self, tokens_BT, dtype):
+    """The embeddings of tokens, of unit variance: [B, T, D]. Encodings add to them."""
+    table_VD = self.embedding[...]
+    return (table_VD.shape[1] ** 0.5 * table_VD[tokens_BT]).astype(dtype)
+
+  def logits(self, x_BTD):
+    """Logits [B, T, V], float32, of the output of the last layer."""
+    w_DV = self.embedding[...].T if self.tied else self.w_logits[...]
+    logits_BTV = matmul(self.norm(x_BTD), w_DV.astype(x_BTD.dtype)).astype(jnp.float32)
+    if self.logit_softcap:
+      logits_BTV = self.logit_softcap * jnp.tanh(logits_BTV / self.logit_softcap)
+    return logits_BTV
 
 
 def _sample_positions(enc, ids: dict, shape: tuple[int, int], key) -> dict:

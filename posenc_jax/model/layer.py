@@ -98,7 +98,18 @@ class Layer(nnx.Module):
 
   def __call__(self, x_BTD, enc, **attention):
     """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
-    x_BTD = self._block(x_BTD, 'attention', lambda y_BTD: self._attend(y_BTD, enc, attention))
+
+    def attend_to_all(q_BTHK, k_BTGK, v_BTGK, y_BTD):
+      return attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
+
+    return self.apply(x_BTD, enc, attend_to_all)
+
+  def apply(self, x_BTD, enc, attend_by):
+    """x [B, T, D] -> [B, T, D], with attention by a function of queries, keys, values and y.
+
+    `attend_by` returns o [B, T, H, K]; y is the layer's normalized input, [B, T, D].
+    """
+    x_BTD = self._block(x_BTD, 'attention', lambda y_BTD: self._attend(y_BTD, enc, attend_by))
     return self._block(x_BTD, 'mlp', self._mlp)
 
   def _block(self, x_BTD, name, function):
@@ -137,10 +148,9 @@ class Layer(nnx.Module):
       q_BTHK *= enc.query_scale
     return q_BTHK, k_BTGK, v_BTGK
 
-  def _attend(self, y_BTD, enc, attention):
+  def _attend(self, y_BTD, enc, attend_by):
     B, T, _ = y_BTD.shape
-    heads = self.project_heads(y_BTD, enc)
-    o_BTHK = attend(*heads, enc, x=y_BTD, outer_hooks_applied=True, **attention)
+    o_BTHK = attend_by(*self.project_heads(y_BTD, enc), y_BTD)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
     return project(o_BTHK.reshape(B, T, -1), self.w_o)

@@ -96,6 +96,14 @@ class LayerPattern(nnx.Module):
       encoding = self.variants[variant].with_parameters([leaf[slot] for leaf in own[variant]])
       yield variant, encoding, self.masks[n]
 
+  def all_layers(self, count: int):
+    """(variant, encoding, mask) of each of a model's `count` layers, one by one."""
+    for n in range(count):
+      period, place = divmod(n, len(self.order))
+      variant = self.order[place]
+      slot = period * self.order.count(variant) + self.order[:place].count(variant)
+      yield variant, self.variants[variant].layer(slot), self.masks[place]
+
 
 def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[dict, ...]]:
   """Reads the section `encoding` of a config, a pattern of layers or one encoding for all.

@@ -4,18 +4,17 @@ Imports no jax: a run that crashes stops no other, and a process can be given wh
 before it starts.
 """
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from posenc_jax import storage
-from posenc_jax.errors import UserError, nearest, user_errors
+from posenc_jax.errors import UserError, user_errors
 from posenc_jax.reporting import study
-from posenc_jax.sweep import local, run_state, slurm, status
+from posenc_jax.sweep import status
+from posenc_jax.sweep.launching import LAUNCHERS, check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import NAME_LENGTH, Run, check_runs, plan, run_name
+from posenc_jax.training.run_dir import is_extended
 
 __all__ = [
   'LAUNCHERS',
@@ -27,8 +26,6 @@ __all__ = [
   'run_name',
   'sweep',
 ]
-
-LAUNCHERS = ('inline', 'local', 'slurm')
 
 
 def sweep(
@@ -56,22 +53,8 @@ def sweep(
     UserError: before anything is written or run, also where another sweep is at work in `out`.
     Stopped: after Ctrl-C, SIGTERM or SIGHUP.
   """
-  if launcher not in LAUNCHERS:
-    raise UserError(f'--launcher={launcher}; {nearest(launcher, LAUNCHERS)}')
-  if jobs < 1:
-    raise UserError(f'--jobs={jobs}; allowed: 1 or more')
-  if jobs > 1 and launcher != 'local':
-    allowed = '1' if launcher == 'inline' else '1; --config.launch.max_concurrent says how many'
-    raise UserError(f'--jobs={jobs} with --launcher={launcher}; allowed: {allowed}')
-  if not scripts or not all(script.is_file() for script in scripts):
-    missing = ', '.join(str(script) for script in scripts if not script.is_file())
-    raise UserError(
-      f'scripts={missing or "()"}: a sweep starts train.py and eval.py, which are no part of the '
-      'package; allowed: python scripts/sweep.py, in a clone of the repository'
-    )
+  check_launcher(launcher, jobs, scripts, Path(out))
   out, console = Path(out), Console()
-  if launcher == 'slurm':
-    slurm.check_available(out)
   runs = plan(path, out, overrides, scripts)
   names = [folder.name for run in runs for folder in run.results]
   # overrides may take a table its baseline: the sweep runs all the same
@@ -79,45 +62,25 @@ def sweep(
   report = study.of_study(path, out, names, planned)
   if checks_runs:
     if out.exists():
-      with _only_sweep(out):
+      with only_sweep(out):
         pass  # if there is another sweep, that should not be said only after the checks
     check_runs(path, runs)
   with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
-  with _only_sweep(out):
+  with only_sweep(out):
     study.save(report, path, scripts[0].parent)
     finished = sum(run.is_finished for run in runs)
     before = f', {finished} of them finished before' if finished else ''
     print(f'{out}: {len(runs)} runs{before}', flush=True)
-    if launcher == 'slurm':
-      failed = slurm.execute(runs, out, console)
-    else:
-      failed = local.execute(runs, jobs, console, follow=launcher == 'inline')
+    if extended := sum(is_extended(run.workdir, run.config) for run in runs):
+      print(f'{extended} of them are extended: log.txt of each says with which learning rates')
+    failed = execute(runs, out, jobs, launcher, console)
     not_made = report.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
   errors = [f'failed: {name}: {why} ({out / name}/log.txt)' for name, why in failed.items()]
   errors += [f'not made: {what}: {why}' for what, why in not_made.items()]
   for error in errors:
     console.print(Text(error, 'red'), soft_wrap=True)
   return 1 if errors else 0
-
-
-@contextlib.contextmanager
-def _only_sweep(out: Path) -> Iterator[None]:
-  """Holds the lock of sweep.lock, which no process of a run inherits.
-
-  So a sweep that is killed frees it, whatever it leaves at work. Raises UserError where another
-  sweep holds it.
-  """
-  path = out / 'sweep.lock'
-  with contextlib.ExitStack() as stack:
-    try:
-      stack.enter_context(storage.file_lock(path))
-    except BlockingIOError:
-      holder = run_state.printable(path.read_text(errors='replace')) or 'it does not say which'
-      allowed = 'one at a time, or --status to look at it'
-      problem = f'another sweep is at work there ({holder})'
-      raise UserError(f'--out={out}: {problem}; allowed: {allowed}') from None
-    yield
 
 
 def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -16,7 +17,7 @@ from posenc_jax.errors import Stopped, UserError, shown
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
-from posenc_jax.training.run_dir import check_same_config, is_finished
+from posenc_jax.training.run_dir import check_same_config, is_extended, is_finished
 
 NAME_LENGTH = 120  # characters of a directory's name
 
@@ -91,9 +92,15 @@ def run_name(overrides: dict[str, object]) -> str:
 
 
 def plan(
-  path: str | Path, out: str | Path, overrides: dict[str, object], scripts: tuple[Path, ...] = ()
+  path: str | Path,
+  out: str | Path,
+  overrides: dict[str, object],
+  scripts: tuple[Path, ...] = (),
+  swept_runs: list[dict] | None = None,
 ) -> list[Run]:
   """The runs of a study, each config checked; `overrides` are laid over what the study sweeps.
+
+  `swept_runs` take the place of what its `sweep()` gives.
 
   An override of `seed` or `seeds` leaves one run of those that differ in their seed alone; another
   one that would make runs equal is refused. A run may start from one that comes before it in the
@@ -104,10 +111,8 @@ def plan(
   holds the run of another config.
   """
   study = config.load_study(path)
-  if not hasattr(study, 'sweep'):
-    allowed = 'a study such as configs/quick.py'
-    raise UserError(f'config: {str(path)!r} has no sweep(); allowed: {allowed}')
-  swept_runs = study.sweep()
+  if swept_runs is None:
+    swept_runs = swept_by(study, path)
   for swept in (*swept_runs, overrides):
     for field, value in swept.items():
       config.check_tree(field, value)
@@ -143,6 +148,8 @@ def plan(
       *config.single_seed_runs(run_config, workdir),
     ]:
       check_same_config(folder, seed_config, 'another --out')
+    if init_from is not None and storage.exists(workdir / 'config.json'):
+      _check_not_extended(runs[init_from], workdir)
     flags = [f'--config={path}', f'--workdir={workdir}']
     flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
@@ -154,6 +161,24 @@ def plan(
   if len(runs) < len(swept_runs):
     _check_overrides(overrides, swept_runs, len(runs))
   return list(runs.values())
+
+
+def swept_by(study: ModuleType, path: str | Path) -> list[dict]:
+  """What `sweep()` of a study gives. Raises `UserError` where it has none."""
+  if not hasattr(study, 'sweep'):
+    allowed = 'a study such as configs/quick.py'
+    raise UserError(f'config: {str(path)!r} has no sweep(); allowed: {allowed}')
+  return study.sweep()
+
+
+def _check_not_extended(source: Run, workdir: Path) -> None:
+  """Raises `UserError` where a run would be extended that the one in `workdir` has started from."""
+  if is_extended(source.workdir, source.config):
+    steps = config.saved_config(source.workdir).train.steps
+    raise UserError(
+      f'config.train.steps={source.config.train.steps}: {workdir.name} has started from '
+      f'{source.name} as it was after {steps} steps; allowed: {steps}, or another --out'
+    )
 
 
 def _check_overrides(overrides: dict[str, object], swept_runs: list[dict], left: int) -> None:

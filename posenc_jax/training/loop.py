@@ -28,6 +28,11 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   rounding. With `config.seeds`, each seed has a directory beside `workdir` with what a run of its
   own writes; where seeds are trained in one program, equal up to rounding.
 
+  Where `config` differs from that of the run in more `train.steps` alone, the run goes on, also one
+  that was finished. With a constant learning rate (`optim.final_fraction` of 1) it ends as a run of
+  so many steps from the start does, and its metrics.jsonl has the rows of its earlier last step
+  besides. With any other, learning rates from the last checkpoint on are those of the new length.
+
   Raises:
     UserError: the config or the directory cannot be used; raised before anything is compiled.
     Stopped: the loss is not finite, the disk is full or read-only, or SIGTERM, SIGHUP or Ctrl-C

@@ -96,7 +96,7 @@ class Log:
         is_bad_batch = math.isfinite(values['learning_rate'])
         allowed = self._config.max_nonfinite_updates if is_bad_batch else 0
         self._skip(run, step, ', '.join(bad), allowed)
-      elif _is_due(step, self._config):
+      elif is_logged(step, self._config):
         bpb = values['loss'] * BITS / bytes_per_token[index]
         row = {'step': step, 'loss': values['loss'], 'bpb': bpb, **values}
         run.write('training', row)
@@ -166,7 +166,7 @@ def continued_rows(folders: list[Path], c: ConfigDict, start_step: int) -> list[
   for run in runs:
     present, run.num_skipped = processes.run_on_primary(run.truncate, start_step)
     steps = range(1, start_step + 1)
-    due = {(step, False) for step in steps if _is_due(step, c)}
+    due = {(step, False) for step in steps if is_logged(step, c)}
     due |= {(step, True) for step in steps if is_validated(step, c)}
     if lost := due - present:
       rows = f'{len(lost)} rows up to step {max(lost)[0]}'
@@ -179,7 +179,8 @@ def is_validated(step: int, c: ConfigDict) -> bool:
   return step == c.steps or (c.validate_every > 0 and step % c.validate_every == 0)
 
 
-def _is_due(step: int, c: ConfigDict) -> bool:
+def is_logged(step: int, c: ConfigDict) -> bool:
+  """Whether the metrics of the step are written."""
   return step % c.log_every == 0 or step in (1, c.steps)
 
 

@@ -24,10 +24,14 @@ def vmap_seeds(function: Callable, in_axes=0) -> Callable:
   return jax.vmap(function, in_axes=in_axes, spmd_axis_name=axis_name)
 
 
-def check_no_single_seed_checkpoints(folders: list[Path]) -> None:
-  """Raises UserError where a seed has checkpoints of its own before all seeds are trained."""
+def check_no_single_seed_checkpoints(folders: list[Path], start_step: int) -> None:
+  """Raises UserError where a seed has checkpoints of its own before all seeds are trained.
+
+  Those up to `start_step`, where all seeds are, came of an earlier end of a run that is extended.
+  """
   for folder in folders:
-    if any((folder / 'checkpoints').glob('[0-9]*')):
+    names = [path.name for path in (folder / 'checkpoints').glob('*')]
+    if any(int(name) > start_step for name in names if name.isdecimal()):
       raise UserError(
         f'{folder} holds checkpoints of a run by itself; allowed: config.vmap_seeds=False'
       )

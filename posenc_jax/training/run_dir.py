@@ -7,9 +7,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import differing_keys, flat, saved_config, to_json, training_part
+from posenc_jax.config import differing_keys, flat, overlay, saved_config, to_json, training_part
 from posenc_jax.errors import Damaged, UserError, user_errors
 
+FINISHED = 'finished.json'  # holds the hash of the config of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 
 
@@ -31,21 +32,53 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   """Writes `config.json`, or compares the fields that decide training with the one there.
 
   Raises `UserError` naming the fields that differ. `eval` and `label` may differ: the file keeps
-  what it was made with.
+  what it was made with. More `train.steps` extend the run: the file gets them.
   """
   workdir = Path(workdir)
   _make_folder(workdir)
   check_same_config(workdir, config)
   if not storage.exists(workdir / 'config.json'):
     storage.write_json(workdir / 'config.json', to_json(config))
+  elif is_extended(workdir, config):
+    _extend(workdir, config)
+
+
+def is_extended(workdir: Path, config: ConfigDict) -> bool:
+  """Whether `config` asks the run that the directory holds for more steps than it was begun with.
+
+  Raises `UserError` where its config cannot be read.
+  """
+  if not storage.exists(workdir / 'config.json'):
+    return False
+  steps = flat(saved_config(workdir)).get('train.steps')
+  return type(steps) is int and config.train.steps > steps
+
+
+def _extend(workdir: Path, config: ConfigDict) -> None:
+  """Writes the larger number of steps into config.json, and says what becomes of learning rates."""
+  saved, steps = saved_config(workdir), config.train.steps
+  before = saved.train.steps
+  # first, so that no directory ever says of a training that goes on that it is finished
+  (workdir / FINISHED).unlink(missing_ok=True)
+  overlay(saved, {'train.steps': steps})
+  storage.write_json(workdir / 'config.json', to_json(saved))
+  if config.optim.final_fraction == 1:
+    rates = f'its rate is constant, so it ends as a run of {steps} steps from the start does'
+  else:
+    rates = f'learning rates from here on are those of a schedule of {steps}, before of {before}'
+  print(f'{workdir}: extended from {before} to {steps} steps; {rates}')
 
 
 def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another workdir') -> None:
-  """Raises `UserError` where the directory holds a run of another config, naming what differs."""
+  """Raises `UserError` where the directory holds a run of another config, naming what differs.
+
+  A run that differs in nothing but in fewer `train.steps` is the same one: it can be extended.
+  """
   field = f'workdir={str(workdir)!r}'
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
-    if keys := differing_keys(here, there):
+    keys = differing_keys(here, there)
+    if keys and not (keys == ['train.steps'] and is_extended(workdir, config)):
       differing = [f'{key} (there {there.get(key)!r}, here {here.get(key)!r})' for key in keys]
       problem = f'holds a run of another config: {", ".join(differing)}'
       raise UserError(f'{field} {problem}; allowed: {allowed}')
@@ -69,7 +102,7 @@ def is_finished(workdir: str | Path, config_hash: str) -> bool:
   A damaged finished.json counts for nothing: the same commands see what there is, and write it
   anew.
   """
-  path = Path(workdir) / 'finished.json'
+  path = Path(workdir) / FINISHED
   try:
     return storage.read_json(path, {'config_hash': str})['config_hash'] == config_hash
   except (FileNotFoundError, NotADirectoryError, Damaged):
@@ -78,7 +111,7 @@ def is_finished(workdir: str | Path, config_hash: str) -> bool:
 
 def mark_finished(workdir: str | Path, config_hash: str) -> None:
   if not is_finished(workdir, config_hash):
-    storage.write_json(Path(workdir) / 'finished.json', {'config_hash': config_hash})
+    storage.write_json(Path(workdir) / FINISHED, {'config_hash': config_hash})
 
 
 def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:

@@ -129,5 +129,6 @@ def restored(training: Training) -> Iterator[Checkpoints]:
     )
     training.model, training.opt_state = state['model'], state['opt_state']
     if config.seeds and training.start_step < config.train.steps:
-      run_on_primary(multi_seed.check_no_single_seed_checkpoints, training.seed_dirs)
+      check = multi_seed.check_no_single_seed_checkpoints
+      run_on_primary(check, training.seed_dirs, training.start_step)
     yield checkpoints

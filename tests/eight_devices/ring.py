@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 from test_attention import ContentSink
-from test_laws import CASES, MODES, B, build, close, cotangent_of, inputs, layer
+from test_laws import CASES, MODES, B, backends_of, build, close, cotangent_of, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import ring
@@ -59,7 +59,7 @@ def mesh(**sizes):
   [
     pytest.param(*case, marks=() if case in SUBSET else pytest.mark.slow)
     for case in CASES
-    if 'T' not in MODES[case[1]]
+    if 'T' not in MODES[case[1]] and 'blockwise' in backends_of(case[0])
   ],
 )
 def test_equal_to_dense(variant, mode):

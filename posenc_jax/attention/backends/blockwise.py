@@ -17,8 +17,11 @@ from posenc_jax.attention.tiled.schedule import (
 
 
 def refuse(request: AttentionRequest) -> str | None:
-  """None: this backend takes every request."""
-  del request
+  """The reason why tiles cannot serve this request, or None."""
+  if request.enc.normalizer == 'rows':
+    name = type(request.enc).__name__
+    return f'{name} makes weights of whole rows of scores, of which a tile holds a part'
+  return None
 
 
 def run(request: AttentionRequest):

@@ -12,7 +12,7 @@ def refuse(request: AttentionRequest) -> str | None:
   enc, name = request.enc, type(request.enc).__name__
   dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
   if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
-    return f'{name} acts on scores or on values of pairs, which the fused kernel keeps to itself'
+    return f'{name} acts on pairs of a query and a key, which the fused kernel keeps to itself'
   if request.sink_BTH is not None:
     return f'{name} has a sink in the softmax, which the fused kernel does not take'
   if request.softcap is not None:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import (
@@ -46,7 +47,7 @@ def refuse(request: AttentionRequest) -> str | None:
   if request.mask.looks_ahead and num_devices() > 1 and request.enc.scans_keys:
     name = type(request.enc).__name__
     return f'{name} sums from the last key leftwards, but each device starts at its own keys'
-  return None
+  return blockwise.refuse(request)
 
 
 def num_devices() -> int:

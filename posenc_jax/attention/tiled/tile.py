@@ -162,12 +162,12 @@ def tile_attention(
   if softcap is not None:
     s_BHTS = softcap * jnp.tanh(s_BHTS / softcap)
   s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)
-  if enc.normalizer == 'none':
+  if enc.normalizer != 'softmax':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
     lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))
     lse_BHT = lse_BHT if max_BHT is None else jnp.maximum(lse_BHT, max_BHT)
-  p_BHTS = _weights(s_BHTS, lse_BHT)
+  p_BHTS = enc.normalize(s_BHTS) if enc.has('normalize') else _weights(s_BHTS, lse_BHT)
   o_BHTK = per_kv_head(weighted_sum, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
   if 'relative_values' in tile.terms:
     o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])

@@ -25,9 +25,10 @@ HOOKS = {
   'relative_values': 'values of pairs',
   'tables': None,
   'score': 'scores',
+  'normalize': 'weights',
   'is_exhausted': None,
 }
-PLACES_OF_PAIRS = ('scores', 'values of pairs')  # inside of the score matrix
+PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
 
@@ -39,6 +40,7 @@ DECLARED = (
   'needs_visible',
   'position_kind',
   'positions_per_token',
+  'takes_positions_per_head',
   'takes_carried_positions',
   'max_length',
   'max_relative_distance',
@@ -85,6 +87,7 @@ class Encoding(nnx.Module):
   paper = ''  # where the formula stands
   parameter_summary: str  # the encoding's own parameters, in words, for the table of encodings
   reported_extrapolation: str | None  # a published, verified claim with its author; None: no claim
+  limit: str | None = None  # what its arithmetic or its formula leaves open, in a line
 
   relative = True  # attention does not change if every position is shifted by the same amount
   causal_only = False  # the encoding has no meaning without a causal mask
@@ -93,7 +96,10 @@ class Encoding(nnx.Module):
   needs_visible = False  # `coordinates` reads how many keys each query sees
   position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
-  # Positions come with the data; `sample_positions` moves them and leaves 0, which says nothing
+  # Positions may be [B|1, S, G], too: of each head of keys, and of the queries that share it
+  takes_positions_per_head = False
+  # Positions come with the data, for `add_to_input` alone; `sample_positions` moves them and leaves
+  # 0, which says nothing. Attention is at contiguous positions.
   takes_carried_positions = False
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
@@ -106,7 +112,8 @@ class Encoding(nnx.Module):
   heads_per_query = 1
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
-  normalizer = 'softmax'  # or 'none': `score` returns logarithms of weights
+  # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
+  normalizer = 'softmax'
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
   per_layer = ()  # parameters that every layer has of its own, as published; layers share the rest
   switched_off = ()  # hooks of the class that this instance's hyperparameters leave out
@@ -142,7 +149,8 @@ class Encoding(nnx.Module):
 
     Args:
       x_BSD: the layer's normalized input, or None where `attend` was given none.
-      position_ids: [B|1, S], or [B|1, S, positions_per_token].
+      position_ids: [B|1, S], or [B|1, S, positions_per_token], or [B|1, S, G] as
+        `takes_positions_per_head` declares.
       visible_BS: how many keys each token sees as a query, itself included, under the mask and in
         its segment: int32 [B|1, S], or None unless `needs_visible`.
     """
@@ -219,6 +227,13 @@ class Encoding(nnx.Module):
       s_BHTS: scaled products and declared terms, not masked; None if `recomputes_scores`.
       q_BHTK, k_BGSK: transformed queries and keys, heads first.
       tile: an `attention.tiled.tile.ScoreTile`.
+    """
+    raise NotImplementedError
+
+  def normalize(self, s_BHTS):
+    """The weights of whole rows of scores: float32 [B, H, T, S], in the place of softmax.
+
+    Masked scores are very low; their weights must be 0.
     """
     raise NotImplementedError
 

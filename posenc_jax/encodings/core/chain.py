@@ -6,13 +6,13 @@ import math
 import operator
 
 import jax.numpy as jnp
-from flax import nnx
 
 from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
+from posenc_jax.encodings.core.composite import Composite, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
 
 
-class Chain(Encoding):
+class Chain(Composite):
   """The encodings `members` act one after another: on the input, on queries and keys, on scores.
 
   A member that makes several heads of one has members before it that act on the input, or on
@@ -24,11 +24,11 @@ class Chain(Encoding):
   Sinks of several members all join the denominator. What members add to values of pairs adds up;
   beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
   first one that has a `score` are summed and declared as the chain's own; those of later members
-  are added inside the chain's `score`, in their turn.
+  are added inside the chain's `score`, in their turn. One member may take the positions of the
+  data, such as `abacus`; attention and the others are at those of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, members: tuple | str = ('rope', 'fox')):
     """Builds the members.
@@ -37,9 +37,8 @@ class Chain(Encoding):
       members: names, or dicts of a name and hyperparameters, ({'name': 'rope', 'base': 5e5},
         'fox'); or names in a text, 'rope,fox'.
     """
-    super().__init__(dims, rngs)
     names, encodings = _make_members(members, dims, rngs)
-    self.members = nnx.List(encodings)
+    super().__init__(dims, rngs, encodings)
     self.scoring = [n for n, e in enumerate(encodings) if e.has('score')]
     self.summed = self.scoring[0] + 1 if self.scoring else len(encodings)
     with_scale = [
@@ -52,54 +51,23 @@ class Chain(Encoding):
         raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
     _check_products(names, encodings, with_scale)
     _check_positions(names, encodings)
+    _check_carried_positions(names, encodings)
     _check_widths(names, encodings)
     _check_heads(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
-    self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
-    self._declare(encodings)
-
-  def _declare(self, encodings: list[Encoding]) -> None:
-    """Declares of the chain what follows from its members."""
-    rotates = any(e.rotates_qk for e in encodings)
-    reads = any(e.reads_qk for e in encodings)
-    rotates_values = any(e.rotates_values for e in encodings)
-    adds_values = any(e.has('relative_values') for e in encodings)
-    depends = (rotates and reads) or (rotates_values and adds_values)
-    self.relative = all(e.relative for e in encodings) and not depends
-    self.causal_only = any(e.causal_only for e in encodings)
-    self.needs_inputs = any(e.needs_inputs for e in encodings)
-    readers = [e for e in encodings if e.position_kind is not None]
-    kinds = {e.position_kind for e in readers}
-    self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
-    self.positions_per_token = next((e.positions_per_token for e in readers), 1)
-    self.needs_visible = any(e.needs_visible for e in encodings)
-    self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
-    ends = [e.max_relative_distance for e in encodings if e.has_terms]
-    self.max_relative_distance = None if None in ends else max(ends, default=None)
-    self.rotates_qk = rotates
-    self.rotates_values = rotates_values
-    self.reads_qk = reads
+    self.reads_qk = any(e.reads_qk for e in encodings)
+    turned_is_read = self.rotates_qk and self.reads_qk
+    if turned_is_read or (self.rotates_values and self.has('relative_values')):
+      self.relative = False
+    self.takes_carried_positions = any(e.takes_carried_positions for e in encodings)
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
     self.qk_width = math.prod(e.qk_width for e in encodings)
     self.heads_per_query = math.prod(e.heads_per_query for e in encodings)
     self.scans_keys = tuple(shape for e in encodings for shape in e.scans_keys)
-    scaled = {e.bias_in_scale for e in encodings} - {None}
-    self.bias_in_scale = all(scaled) if scaled else None
     self.normalizer = next(
       (e.normalizer for e in encodings if e.normalizer != 'softmax'), 'softmax'
     )
     self.query_scale = math.prod(e.query_scale for e in encodings)
-    self.per_layer = tuple(
-      f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
-    )
-
-  @property
-  def has_terms(self) -> bool:
-    return any(e.has_terms for e in self.members)
-
-  @property
-  def has_vector_tables(self) -> bool:
-    return any(e.has_vector_tables for e in self.members)
 
   def has(self, hook: str) -> bool:
     if hook in SCORE_TERMS:
@@ -109,15 +77,19 @@ class Chain(Encoding):
     if hook == 'is_exhausted':  # a member behind it could give weight to keys further left again
       on_scores = [e for e in self.members if 'scores' in e.acts_on()]
       return bool(on_scores) and on_scores[-1].has(hook)
-    return any(e.has(hook) for e in self.members)
+    return super().has(hook)
+
+  def sample_positions(self, position_ids, batch: int, key):
+    (member,) = [e for e in self.members if e.has('sample_positions')]
+    return member.sample_positions(position_ids, batch, key)
+
+  def max_sampled_distance(self, tokens: int) -> int:
+    return max(e.max_sampled_distance(tokens) for e in self.members)
 
   def add_to_input(self, x_BTD, position_ids):
     for e in self.members:
       x_BTD = e.add_to_input(x_BTD, position_ids)
     return x_BTD
-
-  def coordinates(self, x_BSD, position_ids, visible_BS):
-    return tuple(e.coordinates(x_BSD, position_ids, visible_BS) for e in self.members)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     for n, e in enumerate(self.members):
@@ -184,6 +156,10 @@ class Chain(Encoding):
         s_BHTS = member.score(s_BHTS, q_BHTK, k_BGSK, part)
     return s_BHTS
 
+  def normalize(self, s_BHTS):
+    (member,) = [e for e in self.members if e.has('normalize')]
+    return member.normalize(s_BHTS)
+
   @staticmethod
   def _tile_of_member(tile, n: int):
     """The tile as a member sees it. All members share the carry: they ask for it in their order."""
@@ -196,17 +172,25 @@ class Chain(Encoding):
 
 def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]:
   """The names of the members, and the members. Raises ValueError."""
-  specs = members.split(',') if isinstance(members, str) else list(members)
-  names = [spec['name'] if hasattr(spec, 'keys') and 'name' in spec else spec for spec in specs]
-  if not names or not all(isinstance(name, str) and name != 'chain' for name in names):
-    raise ValueError(
-      f'members={members!r} must be names, or dicts with a name, of encodings but chain'
-    )
+  specs = read_members(members, others_than='chain')
+  names = [spec['name'] for spec in specs]
   encodings = [make_from_spec(spec, dims, rngs) for spec in specs]
   for name, e in zip(names, encodings, strict=True):
-    if e.has('sample_positions'):
+    if e.has('sample_positions') and not e.takes_carried_positions:
       raise ValueError(f'{name} samples positions for all: it goes around a chain, inner=dict(...)')
   return names, encodings
+
+
+def _check_carried_positions(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses what would take the positions of the data for those of the sequence."""
+  taker = next((n for n, e in enumerate(encodings) if e.takes_carried_positions), None)
+  if taker is None:
+    return
+  for n, e in enumerate(encodings):
+    if n != taker and (e.has('add_to_input') or e.max_length is not None):
+      both = f'{names[taker]} takes the positions of the data, and {names[n]} would, too'
+      allowed = 'beside it what does not act on the input and has no table of positions'
+      raise ValueError(f'{both}; allowed: {allowed}')
 
 
 def _check_positions(names: list[str], encodings: list[Encoding]) -> None:

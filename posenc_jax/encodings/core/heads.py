@@ -3,15 +3,15 @@
 import dataclasses
 
 import jax.numpy as jnp
-from flax import nnx
 
 from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
+from posenc_jax.encodings.core.composite import Composite, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
 
 NO_SINK = -1e30  # a logit without weight, finite as that of a masked key
 
 
-class Heads(Encoding):
+class Heads(Composite):
   """The encodings `members` act beside one another, each on heads of its own.
 
   The first member has the first heads. A member is built for as many heads as it has: slopes of
@@ -21,7 +21,6 @@ class Heads(Encoding):
   """
 
   parameter_summary = "its members' (`rope`, or any)"
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, members: tuple | str = ('rope',)):
     """Builds the members.
@@ -31,8 +30,7 @@ class Heads(Encoding):
         ({'name': 'rope', 'heads': 4}, {'name': 'nope', 'heads': 2}); or names in a text. Those that
         do not say share what is left evenly. Heads that share keys and values stay together.
     """
-    super().__init__(dims, rngs)
-    specs = _read_members(members)
+    specs = read_members(members)
     counts = _count_heads(specs, dims)
     group = dims.heads // dims.kv_heads
     encodings = [
@@ -40,51 +38,24 @@ class Heads(Encoding):
       for spec, n in zip(specs, counts, strict=True)
     ]
     _check_members([spec['name'] for spec in specs], encodings)
-    self.members = nnx.List(encodings)
+    super().__init__(dims, rngs, encodings)
     ends = [sum(counts[: n + 1]) for n in range(len(counts))]
     self.ranges = tuple((end - n, end) for end, n in zip(ends, counts, strict=True))
-    self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
-    self._declare(encodings)
-
-  def _declare(self, encodings: list[Encoding]) -> None:
-    """Declares of the whole what follows from its members."""
-    for name in ('causal_only', 'needs_inputs', 'needs_visible', 'rotates_qk', 'rotates_values'):
-      setattr(self, name, any(getattr(e, name) for e in encodings))
-    self.relative = all(e.relative for e in encodings)
     self.reads_qk = any(e.reads_qk or e.recomputes_scores for e in encodings)
-    self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
-    ends = [e.max_relative_distance for e in encodings if e.has_terms]
-    self.max_relative_distance = None if None in ends else max(ends, default=None)
-    readers = [e for e in encodings if e.position_kind is not None]
-    kinds = {e.position_kind for e in readers}
-    self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
-    self.positions_per_token = next((e.positions_per_token for e in readers), 1)
-    scaled = {e.bias_in_scale for e in encodings} - {None}
-    self.bias_in_scale = all(scaled) if scaled else None
     for name in ('normalizer', 'query_scale', 'qk_width', 'heads_per_query'):
       setattr(self, name, getattr(encodings[0], name))
-    self.per_layer = tuple(
-      f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
-    )
-
-  @property
-  def has_terms(self) -> bool:
-    return any(e.has_terms for e in self.members)
-
-  @property
-  def has_vector_tables(self) -> bool:
-    return any(e.has_vector_tables for e in self.members)
-
-  def has(self, hook: str) -> bool:
-    return any(e.has(hook) for e in self.members)
-
-  def coordinates(self, x_BSD, position_ids, visible_BS):
-    return tuple(e.coordinates(x_BSD, position_ids, visible_BS) for e in self.members)
 
   def _cut(self, x, axis: int) -> list:
     """The parts of an array that the members have, by their heads or their key and value heads."""
     starts = [start * x.shape[axis] // self.dims.heads for start, _ in self.ranges[1:]]
     return jnp.split(x, starts, axis=axis)
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    """What each member makes of a token; positions of each head are cut as the heads are."""
+    if not self.takes_positions_per_head or position_ids.ndim == 2:
+      return super().coordinates(x_BSD, position_ids, visible_BS)
+    parts = zip(self.members, self._cut(position_ids, 2), strict=True)
+    return tuple(e.coordinates(x_BSD, own_ids, visible_BS) for e, own_ids in parts)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     parts = zip(self.members, self._cut(q_BTHK, 2), self._cut(k_BSGK, 2), i, j, strict=True)
@@ -149,14 +120,9 @@ class Heads(Encoding):
       scores.append(s)
     return jnp.concatenate(scores, axis=1)
 
-
-def _read_members(members) -> list[dict]:
-  """The members as dicts with a name. Raises ValueError."""
-  specs = members.split(',') if isinstance(members, str) else list(members)
-  specs = [{'name': spec} if isinstance(spec, str) else spec for spec in specs]
-  if not specs or not all(hasattr(spec, 'keys') and 'name' in spec for spec in specs):
-    raise ValueError(f'members={members!r} must be names, or dicts with a name, of encodings')
-  return [dict(spec) for spec in specs]
+  def normalize(self, s_BHTS):
+    parts = zip(self.members, self._cut(s_BHTS, 1), strict=True)
+    return jnp.concatenate([e.normalize(s) for e, s in parts], axis=1)
 
 
 def _count_heads(specs: list[dict], dims: Dims) -> list[int]:

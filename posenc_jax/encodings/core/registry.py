@@ -71,6 +71,7 @@ BUILT_IN = {
   'repo': 'repo.RePo',
   'abacus': 'abacus.Abacus',
   'position_coupling': 'position_coupling.PositionCoupling',
+  'entmax': 'entmax.Entmax',
 }
 
 
@@ -204,6 +205,12 @@ def make(
   if enc.has_terms and (enc.position_kind != 'integers' or enc.positions_per_token != 1):
     takes = f'position_kind={enc.position_kind!r}, positions_per_token={enc.positions_per_token}'
     raise ValueError(f"{name}: {takes}; allowed: 'integers' and 1, for it has terms by distance")
+  if enc.has_terms and enc.takes_positions_per_head:
+    allowed = 'False, for it has terms by distance'
+    raise ValueError(f'{name}: takes_positions_per_head=True; allowed: {allowed}')
+  if enc.has('normalize') != (enc.normalizer == 'rows'):
+    allowed = "'rows' with the hook `normalize`, and without it any other"
+    raise ValueError(f'{name}: normalizer={enc.normalizer!r}; allowed: {allowed}')
   if enc.has('sink') and enc.normalizer != 'softmax':
     allowed = "'softmax', whose denominator a sink joins"
     raise ValueError(f'{name}: has a sink, and normalizer={enc.normalizer!r}; allowed: {allowed}')

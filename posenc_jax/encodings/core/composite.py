@@ -1,0 +1,67 @@
+"""What encodings that are made of others have in common."""
+
+from flax import nnx
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+
+
+class Composite(Encoding):
+  """Holds the encodings `members`, has their hooks and declares what follows from theirs."""
+
+  reported_extrapolation = None
+
+  def __init__(self, dims: Dims, rngs, encodings: list[Encoding]):
+    super().__init__(dims, rngs)
+    self.members = nnx.List(encodings)
+    self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
+    self.limit = '; '.join(dict.fromkeys(e.limit for e in encodings if e.limit)) or None
+    for name in ('causal_only', 'needs_inputs', 'needs_visible', 'rotates_qk', 'rotates_values'):
+      setattr(self, name, any(getattr(e, name) for e in encodings))
+    self.relative = all(e.relative for e in encodings)
+    self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
+    ends = [e.max_relative_distance for e in encodings if e.has_terms]
+    self.max_relative_distance = None if None in ends else max(ends, default=None)
+    readers = [e for e in encodings if e.position_kind is not None]
+    kinds = {e.position_kind for e in readers}
+    self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
+    self.positions_per_token = next((e.positions_per_token for e in readers), 1)
+    self.takes_positions_per_head = bool(readers) and all(
+      e.takes_positions_per_head for e in readers
+    )
+    scaled = {e.bias_in_scale for e in encodings} - {None}
+    self.bias_in_scale = all(scaled) if scaled else None
+    self.per_layer = tuple(
+      f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
+    )
+
+  @property
+  def has_terms(self) -> bool:
+    return any(e.has_terms for e in self.members)
+
+  @property
+  def has_vector_tables(self) -> bool:
+    return any(e.has_vector_tables for e in self.members)
+
+  def has(self, hook: str) -> bool:
+    return any(e.has(hook) for e in self.members)
+
+  def coordinates(self, x_BSD, position_ids, visible_BS):
+    return tuple(e.coordinates(x_BSD, position_ids, visible_BS) for e in self.members)
+
+
+def read_members(members, others_than: str = '') -> list[dict]:
+  """The specs of members, each a dict with a name and more.
+
+  Args:
+    members: names, or dicts with a name; or names in a text, 'rope,fox'.
+    others_than: the name of an encoding that no member may be.
+
+  Raises ValueError.
+  """
+  specs = members.split(',') if isinstance(members, str) else list(members)
+  specs = [dict(spec) if hasattr(spec, 'keys') else {'name': spec} for spec in specs]
+  names = [spec.get('name') for spec in specs]
+  if not names or not all(isinstance(name, str) and name != others_than for name in names):
+    but = f' but {others_than}' if others_than else ''
+    raise ValueError(f'members={members!r} must be names, or dicts with a name, of encodings{but}')
+  return specs

@@ -1,0 +1,176 @@
+"""Text that a trained run writes: tokens drawn one after another."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from posenc_jax import data
+from posenc_jax.config import saved_config, seed_workdir, validate
+from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.evaluation.evaluate import check_corpus, restore
+from posenc_jax.evaluation.plan import overrides
+from posenc_jax.model.decoder import LM, attention_options
+from posenc_jax.model.decoding import decode, empty_cache
+
+MOST_TOKENS = 2**17  # of a prompt and what follows it
+PART = 512  # tokens of a prompt that are read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How a token is drawn from logits.
+
+  Attributes:
+    temperature: divides logits; 0: the likeliest token is taken.
+    top_k: only so many likeliest tokens are drawn; 0: all.
+    top_p: only the likeliest tokens that together have this probability are drawn, after top_k.
+    seed: of all draws.
+
+  Raises UserError for what is out of range.
+  """
+
+  temperature: float = 0.8
+  top_k: int = 0
+  top_p: float = 1.0
+  seed: int = 0
+
+  def __post_init__(self):
+    checks = {
+      'temperature': (0 <= self.temperature < math.inf, '0 or more'),
+      'top_k': (self.top_k >= 0, '0, for all tokens, or more'),
+      'top_p': (0 < self.top_p <= 1, 'more than 0, at most 1'),
+      'seed': (0 <= self.seed < 2**32, '0 to 2**32 - 1'),
+    }
+    for name, (holds, allowed) in checks.items():
+      if not holds:
+        raise UserError(f'{name}={shown(getattr(self, name))}; allowed: {allowed}')
+
+  def kept(self, logits_V):
+    """Logits divided by the temperature, which is not 0; -inf where no token is drawn."""
+    logits_V = logits_V / self.temperature
+    falling_V = jnp.sort(logits_V, descending=True)
+    if 0 < self.top_k < len(logits_V):
+      logits_V = jnp.where(logits_V < falling_V[self.top_k - 1], -jnp.inf, logits_V)
+      falling_V = jnp.where(jnp.arange(len(falling_V)) < self.top_k, falling_V, -jnp.inf)
+    p_V = jax.nn.softmax(falling_V)
+    is_needed_V = jnp.cumsum(p_V) - p_V < self.top_p  # what is likelier has less than top_p
+    least = jnp.min(falling_V, where=is_needed_V, initial=jnp.inf)
+    return jnp.where(logits_V < least, -jnp.inf, logits_V)
+
+  def draw(self, logits_V, number):
+    """The token of this number, from logits [V] of which the last, that of BOS, is never drawn."""
+    logits_V = logits_V[:-1]
+    if self.temperature == 0:
+      return jnp.argmax(logits_V)
+    key = jax.random.fold_in(jax.random.key(self.seed), number)
+    return jax.random.categorical(key, self.kept(logits_V))
+
+
+def tokens_after(
+  model: LM, prompt_T: np.ndarray, count: int, sampling: Sampling, config: ConfigDict, cached: bool
+) -> Iterator[int]:
+  """Yields `count` tokens that follow BOS and those of the prompt, computed in float32 with matrix
+  products at 'highest'.
+
+  Args:
+    config: its section `attention` says what tokens see.
+    cached: whether a token is computed from what layers keep of those before it. If not, all are
+      computed again for each token: the same text, up to rounding, in much more time.
+  Raises:
+    LengthError: prompt and tokens are more than the positions of the model.
+  """
+  bos = model.embedding.shape[0] - 1
+  inputs_1T = np.append(bos, prompt_T).astype(np.int32)[None]
+  options = attention_options(config)
+  if cached:
+    mask = {name: options[name] for name in ('window', 'chunk', 'sink_tokens', 'softcap')}
+    return _cached(model, inputs_1T, count, sampling, mask)
+  return _anew(model, inputs_1T, count, sampling, options)
+
+
+def _cached(model, inputs_1T, count, sampling, options) -> Iterator[int]:
+  @functools.partial(jax.jit, donate_argnames='cache')
+  def step(model, tokens_1T, cache, number):
+    with jax.default_matmul_precision('highest'):
+      logits_1TV, cache = decode(model, tokens_1T, cache, **options)
+    return sampling.draw(logits_1TV[0, -1], number)[None, None], cache
+
+  cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
+  *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
+  for part_1T in before:
+    _, cache = step(model, part_1T, cache, 0)
+  for number in range(count):
+    tokens_1T, cache = step(model, tokens_1T, cache, number)
+    yield int(tokens_1T[0, 0])
+
+
+def _anew(model, inputs_1T, count, sampling, options) -> Iterator[int]:
+  @jax.jit
+  def step(model, tokens_1S, last, number):
+    with jax.default_matmul_precision('highest'):
+      logits_V = model(tokens_1S, **options)[0, last]
+    return sampling.draw(logits_V, number)
+
+  length = inputs_1T.shape[1]
+  tokens_1S = np.pad(inputs_1T, ((0, 0), (0, count - 1)))  # no token sees what is right of it
+  for number in range(count):
+    token = int(step(model, tokens_1S, length + number - 1, number))
+    yield token
+    tokens_1S[0, length + number : length + number + 1] = token
+
+
+def generate(
+  config: ConfigDict,
+  workdir: str | Path,
+  prompt: bytes,
+  count: int,
+  sampling: Sampling,
+  cached: bool = True,
+) -> Iterator[bytes]:
+  """Yields the bytes of each of `count` tokens that the run in `workdir` writes after a prompt.
+
+  Encodings that read how long a call is get the length of prompt and text together.
+
+  Args:
+    config: the run's saved config, perhaps with another `attention` or `encoding`.
+  Raises:
+    UserError: there is no trained run, it was not trained on text, or its positions end before the
+      text does.
+  """
+  validate(config)
+  workdir = Path(workdir)
+  if not 1 <= count <= MOST_TOKENS:
+    raise UserError(f'tokens={count}; allowed: 1 to {MOST_TOKENS}')
+  if config.seeds:
+    one = seed_workdir(workdir, config.seeds[0])
+    raise UserError(f'workdir={str(workdir)!r}: has several seeds; allowed: one, such as {one}')
+  saved = saved_config(workdir)
+  overrides(saved, config)  # raises UserError for what decided the training
+  corpus = data.source(config.data, 'train')
+  if isinstance(corpus, data.TaskCorpus):
+    field = f'config.data.corpus={config.data.corpus!r}'
+    raise UserError(f'{field}: the run writes no text; allowed: one that was trained on text')
+  check_corpus(saved, config, corpus, workdir)
+  model, _ = restore(config, corpus, workdir)
+  prompt_T = corpus.tokenizer.encode(prompt)
+  _check_length(model, len(prompt_T), count)
+  with user_errors(NotImplementedError):  # a backend that refuses
+    for token in tokens_after(model, prompt_T, count, sampling, config, cached):
+      yield corpus.tokenizer.decode([token])
+
+
+def _check_length(model: LM, prompt: int, count: int) -> None:
+  """Raises UserError where a prompt of so many tokens and what follows are too long together."""
+  end = MOST_TOKENS if model.max_length is None else min(model.max_length, MOST_TOKENS)
+  room = end - prompt  # BOS takes a position, and the last token none
+  if count > room:
+    allowed = f'1 to {room}' if room > 0 else f'a prompt of less than {end} tokens'
+    beside = f'with a prompt of {prompt} tokens; positions end at {end}'
+    raise UserError(f'tokens={count}: {beside}; allowed: {allowed}')

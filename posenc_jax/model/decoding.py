@@ -1,0 +1,124 @@
+"""The forward pass with a cache: tokens come one after another, and see those that came before."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.attention import attend
+from posenc_jax.attention.request import contiguous_positions, repeat_positions
+from posenc_jax.encodings import LengthError
+from posenc_jax.model.decoder import LM
+from posenc_jax.model.layer_pattern import combine_masks
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """What layers keep of the tokens so far, in S places of which the last ones are taken.
+
+  The newest token is always in the last place, as `attend` has its queries. To attention the empty
+  places are another document.
+
+  Attributes:
+    count: int32, how many places are taken.
+    layers: for each layer, keys and values before the encoding acts, 'k' and 'v', [B, S, G, K]; and
+      'x', its normalized input [B, S, D], where the encoding reads it.
+  """
+
+  count: jax.Array
+  layers: tuple[dict[str, jax.Array], ...]
+
+  @property
+  def size(self) -> int:
+    """S."""
+    return self.layers[0]['k'].shape[1]
+
+
+def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cache:
+  """A cache of `size` tokens for B = `batch` texts.
+
+  Raises LengthError where the model has fewer positions.
+  """
+  if model.max_length is not None and model.max_length < size:
+    raise LengthError(f'{size} positions, but those of the model end at {model.max_length}')
+  _, G, K = model.layers.sizes
+  heads, inputs = (batch, size, G, K), (batch, size, model.embedding.shape[1])
+  num_layers = len(jax.tree.leaves(model.layers)[0])
+  layers = []
+  for _, enc, _ in model.encodings.all_layers(num_layers):
+    shapes = {'k': heads, 'v': heads} | ({'x': inputs} if enc.needs_inputs else {})
+    layers.append({name: jnp.zeros(shape, dtype) for name, shape in shapes.items()})
+  return Cache(jnp.zeros((), jnp.int32), tuple(layers))
+
+
+def decode(
+  model: LM,
+  tokens_BT,
+  cache: Cache,
+  *,
+  window: int | None = None,
+  chunk: int | None = None,
+  sink_tokens: int = 0,
+  softcap: float | None = None,
+):
+  """Logits [B, T, V] of the token after each of tokens_BT, which follow those of the cache.
+
+  They are, up to rounding, those of a call of the model with all S tokens that the cache has places
+  for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and
+  sampled positions are those of S tokens. The caller sees to it that no more than S tokens come.
+
+  Args:
+    window, chunk, sink_tokens, softcap: as for `LM.__call__`.
+  Returns:
+    (logits, the cache with these tokens).
+  """
+  T, S = tokens_BT.shape[1], cache.size
+  count = cache.count + T
+  segment_ids = (jnp.arange(S) >= S - count).astype(jnp.int32)[None]
+  mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens}
+  x_BTD = model.embed(tokens_BT, cache.layers[0]['k'].dtype)
+  ids_of_variant = []
+  for enc in model.encodings.first_layers:
+    positions, ids = _positions(enc, segment_ids, count)
+    x_BTD = enc.add_to_input(x_BTD, positions[:, S - T :])
+    ids_of_variant.append(ids)
+  cached = []
+  for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(cache.layers))):
+    layer = jax.tree.map(lambda leaf, n=n: leaf[n], model.layers)
+    options = ids_of_variant[variant] | combine_masks(mask, layer_mask)
+
+    def attend_to_cached(q_BTHK, k_BTGK, v_BTGK, y_BTD, n=n, enc=enc, options=options):
+      new, before = {'k': k_BTGK, 'v': v_BTGK, 'x': y_BTD}, cache.layers[n]
+      kept = {name: jnp.concatenate([x[:, T:], new[name]], axis=1) for name, x in before.items()}
+      cached.append(kept)
+      return attend(
+        q_BTHK,
+        kept['k'],
+        kept['v'],
+        enc,
+        x=kept.get('x'),
+        segment_ids=segment_ids,
+        softcap=softcap,
+        backend='dense',  # it takes every request, and a single query has one row of scores
+        outer_hooks_applied=True,
+        **options,
+      )
+
+    x_BTD = layer.apply(x_BTD, enc, attend_to_cached)
+  return model.logits(x_BTD), Cache(count, tuple(cached))
+
+
+def _positions(enc, segment_ids, count):
+  """The positions of all places, [1, S] or [1, S, n], and what `attend` is told of them."""
+  S = segment_ids.shape[1]
+  drawn = None
+  if enc.has('sample_positions'):
+    drawn = enc.sample_positions(contiguous_positions(S), 1, None)
+  if drawn is not None:
+    drawn = jnp.roll(drawn, S - count, axis=1)
+    return drawn, {'position_ids': drawn, 'max_position_distance': enc.max_sampled_distance(S)}
+  positions = contiguous_positions(S, segment_ids)
+  if enc.positions_per_token > 1:
+    positions = repeat_positions(positions, enc.positions_per_token)
+  return positions, {}

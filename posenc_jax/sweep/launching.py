@@ -1,0 +1,64 @@
+"""What executes runs: one after another, side by side on this machine, or as jobs of a cluster."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from posenc_jax import storage
+from posenc_jax.errors import UserError, nearest
+from posenc_jax.sweep import local, run_state, slurm
+from posenc_jax.sweep.plan import Run
+
+LAUNCHERS = ('inline', 'local', 'slurm')
+
+
+def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Path) -> None:
+  """Raises `UserError` for a launcher that there is not, or that cannot start `jobs` at a time."""
+  if launcher not in LAUNCHERS:
+    raise UserError(f'--launcher={launcher}; {nearest(launcher, LAUNCHERS)}')
+  if jobs < 1:
+    raise UserError(f'--jobs={jobs}; allowed: 1 or more')
+  if jobs > 1 and launcher != 'local':
+    allowed = '1' if launcher == 'inline' else '1; --config.launch.max_concurrent says how many'
+    raise UserError(f'--jobs={jobs} with --launcher={launcher}; allowed: {allowed}')
+  if not scripts or not all(script.is_file() for script in scripts):
+    missing = ', '.join(str(script) for script in scripts if not script.is_file())
+    raise UserError(
+      f'scripts={missing or "()"}: a sweep starts train.py and eval.py, which are no part of the '
+      'package; allowed: python scripts/sweep.py, in a clone of the repository'
+    )
+  if launcher == 'slurm':
+    slurm.check_available(out)
+
+
+def execute(
+  runs: list[Run], out: Path, jobs: int, launcher: str, console: Console
+) -> dict[str, str]:
+  """Executes the runs that are not finished. Returns {failed run's name: why}.
+
+  Raises Stopped after Ctrl-C, SIGTERM or SIGHUP.
+  """
+  if launcher == 'slurm':
+    return slurm.execute(runs, out, console)
+  return local.execute(runs, jobs, console, follow=launcher == 'inline')
+
+
+@contextlib.contextmanager
+def only_sweep(out: Path) -> Iterator[None]:
+  """Holds the lock of sweep.lock, which no process of a run inherits.
+
+  So a sweep that is killed frees it, whatever it leaves at work. Raises UserError where another
+  sweep holds it.
+  """
+  path = out / 'sweep.lock'
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(storage.file_lock(path))
+    except BlockingIOError:
+      holder = run_state.printable(path.read_text(errors='replace')) or 'it does not say which'
+      allowed = 'one at a time, or --status to look at it'
+      problem = f'another sweep is at work there ({holder})'
+      raise UserError(f'--out={out}: {problem}; allowed: {allowed}') from None
+    yield

@@ -1,0 +1,87 @@
+"""The command line of scripts/conformance.py: computes entries and writes them."""
+
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from posenc_jax.errors import UserError, nearest
+
+from . import libraries, repositories
+from .cases import CASES, ROPE_TYPES, cotangent, parameters
+from .tensors import numbers
+
+GOLDEN = Path(__file__).parents[2] / 'tests' / 'golden'
+REFERENCES: dict[str, Callable] = libraries.REFERENCES | repositories.REFERENCES
+# Those whose gradients are kept, too.
+GRADIENTS = (
+  *('rope_pp_ec', 'rope_pp_eh', 'kv_shift_rope'),
+  *('ministral', 'nape_entmax15', 'nape_entmax_bisected', 'nape_sparsemax'),
+)
+
+
+def attention(name: str) -> list:
+  """The output of a case's reference, [S][H * K]."""
+  import torch
+
+  x, w, p = tensors(name)
+  with torch.no_grad():
+    return numbers(REFERENCES[name](w | {'x': x}, p, CASES[name]).numpy())
+
+
+def gradients(name: str) -> dict[str, list]:
+  """The gradients of the sum of output times `cotangent`: by the input x, and by each parameter."""
+  x, w, p = tensors(name)
+  of = {'x': x, **p}
+  for leaf in of.values():
+    leaf.requires_grad_(True)
+  output = REFERENCES[name](w | {'x': x}, p, CASES[name])
+  (output * output.new_tensor(cotangent(output.shape))).sum().backward()
+  return {n: numbers(leaf.grad.numpy()) for n, leaf in of.items()}
+
+
+def tensors(name: str) -> tuple:
+  """The input of a case, its weights, and the parameters of its encoding, as tensors."""
+  import torch
+
+  enc, weights = CASES[name].build()
+  weights = {n: torch.tensor(w) for n, w in weights.items()}
+  p = {n: torch.tensor(np.asarray(leaf)) for n, leaf in parameters(enc).items()}
+  return weights.pop('x'), weights, p
+
+
+def write(file: str, entries: dict) -> None:
+  """Adds entries to a golden file, one a line, with the versions that made them."""
+  path = GOLDEN / file
+  old = json.loads(path.read_text()) if path.exists() else {}
+  made = ', '.join(
+    f'{n} {importlib.metadata.version(n)}'
+    for n in ('torch', 'transformers', 'x-transformers', 'entmax')
+  )
+  lines = [
+    f'{json.dumps(name)}: {json.dumps(entry)}'
+    for name, entry in ({**old, **entries, 'made by': made}).items()
+  ]
+  path.parent.mkdir(exist_ok=True)
+  path.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
+
+
+def main(names: list[str]) -> None:
+  """Computes the entries with these names, or all of them. Raises UserError."""
+  known = {*ROPE_TYPES, *CASES}
+  for name in names:
+    if name not in known:
+      raise UserError(f'{name}: no such entry; {nearest(name, known)}')
+  needed = ('torch', 'transformers', 'x_transformers', 'entmax')
+  if not all(map(importlib.util.find_spec, needed)):
+    raise UserError(
+      "a library to compare with is missing; allowed: after pip install -e '.[conformance]'"
+    )
+  wanted = known & {*names} if names else known
+  rope_types = {n: libraries.rope_type(*case) for n, case in ROPE_TYPES.items() if n in wanted}
+  write('rope_types.json', rope_types)
+  write('attention.json', {n: attention(n) for n in CASES if n in wanted})
+  write('gradients.json', {n: gradients(n) for n in GRADIENTS if n in wanted})

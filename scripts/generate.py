@@ -1,0 +1,80 @@
+"""Writes text with a trained run: a prompt, and the tokens that the run draws after it.
+
+  python scripts/generate.py --workdir=runs/base --prompt='My fellow citizens' --tokens=200
+  python scripts/generate.py --workdir=runs/base --temperature=0
+  python scripts/generate.py --workdir=runs/base --top_k=40 --top_p=0.9 --seed=1
+  python scripts/generate.py --workdir=runs/rope --tokens=1000 --config.attention.window=128
+
+--temperature=0 takes the likeliest token each time. --top_k and --top_p leave only the likeliest
+tokens to draw from. --cache=False computes every token from all before it again: the same text, up
+to rounding, and slower. --config.FIELD=VALUE changes the run's attention or encoding, as in
+eval.py; --config=STUDY.py is needed only for an encoding that the study registers. The text goes to
+stdout, with a mark in the place of what is no printable character, and the speed to stderr.
+"""
+
+import codecs
+import sys
+import time
+
+from posenc_jax import config
+from posenc_jax.distributed import devices
+from posenc_jax.errors import UserError
+
+FLAGS = {
+  'workdir': config.REQUIRED,
+  'config': '',
+  'prompt': '',
+  'tokens': 200,
+  'temperature': 0.8,
+  'top_k': 0,
+  'top_p': 1.0,
+  'seed': 0,
+  'cache': True,
+}
+
+
+def main(argv):
+  flags, overrides = config.parse_args(argv, FLAGS)
+  if flags.config:
+    config.load_study(flags.config)
+  run = config.saved_config(flags.workdir)
+  config.overlay(run, overrides)
+  config.validate(run)
+
+  from posenc_jax.encodings import ENCODINGS  # jax takes seconds to import: after the check
+  from posenc_jax.evaluation import generation
+  from posenc_jax.model.layer_pattern import PATTERN
+
+  name = run.encoding.name
+  if name not in (*ENCODINGS, PATTERN) and not flags.config:
+    allowed = 'with --config=STUDY.py, the file that registers it'
+    raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
+  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
+  prompt = flags.prompt.encode('utf-8', 'surrogateescape')
+  pieces = generation.generate(run, flags.workdir, prompt, flags.tokens, sampling, flags.cache)
+  write(flags.prompt, pieces)
+
+
+def write(prompt: str, pieces) -> None:
+  """Prints the prompt and each piece of bytes as soon as it is there, then how fast they came."""
+  decoder = codecs.getincrementaldecoder('utf-8')('replace')
+  times = []
+  for piece in pieces:
+    if not times:
+      print(printable(prompt), end='')
+    times.append(time.perf_counter())
+    print(printable(decoder.decode(piece)), end='', flush=True)
+  print(printable(decoder.decode(b'', final=True)))
+  if len(times) > 2:  # the first two compile: they have different numbers of tokens before them
+    speed = (len(times) - 2) / (times[-1] - times[1])
+    print(f'{len(times)} tokens, {speed:,.0f} tokens/s', file=sys.stderr)
+
+
+def printable(text: str) -> str:
+  """The text with a mark in the place of what would control a terminal."""
+  return ''.join(c if c.isprintable() or c in '\n\t' else '\N{REPLACEMENT CHARACTER}' for c in text)
+
+
+if __name__ == '__main__':
+  config.main(main)

@@ -1,0 +1,99 @@
+"""Decoding with a cache gives the logits of the forward pass, under every encoding and mask."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from kinds import daily_if, first_of_each_kind
+from oracles import RECORDS
+from test_model import PATTERNS, VOCAB, config, tokens
+
+from posenc_jax.encodings import ENCODINGS, LengthError
+from posenc_jax.model.decoder import LM
+from posenc_jax.model.decoding import decode, empty_cache
+
+T = 9
+step = jax.jit(decode, static_argnames=('window', 'chunk', 'sink_tokens', 'softcap'))
+STATIC = ('window', 'chunk', 'sink_tokens', 'softcap', 'backend')
+forward = jax.jit(lambda model, x, **options: model(x, **options), static_argnames=STATIC)
+
+
+def model(encoding: str | dict, layers: int = 1, **fields) -> LM:
+  """A small model whose parameters, also of the encoding, are away from their initial values."""
+  c = config(model__head_dim=8, model__layers=layers, **fields)
+  spec = {'name': encoding} if isinstance(encoding, str) else encoding
+  made, rng = LM(c.model, spec, VOCAB, 10, nnx.Rngs(0)), np.random.default_rng(0)
+  away = lambda p: jnp.asarray(p + 0.2 * rng.standard_normal(p.shape), jnp.float32)
+  return jax.tree.map(away, made).constrain_parameters()
+
+
+def assert_decodes(made, sizes=(1,) * T, size=T, **options):
+  """Checks logits of tokens that come so many at a time against those of one call."""
+  x_BT = tokens(B=2, T=T)
+  wanted_BTV = forward(made, x_BT, backend='dense', **options)
+  cache, logits = empty_cache(made, 2, size), []
+  for part_BT in np.split(np.asarray(x_BT), np.cumsum(sizes)[:-1], axis=1):
+    found_BTV, cache = step(made, part_BT, cache, **options)
+    logits.append(found_BTV)
+  np.testing.assert_allclose(np.concatenate(logits, axis=1), wanted_BTV, atol=2e-5, rtol=2e-5)
+  assert int(cache.count) == T
+
+
+CASES = {name: (name, record.hyper) for name, record in RECORDS.items()} | {
+  f'{name}_{suffix}': (name, hyper)
+  for name, record in RECORDS.items()
+  for suffix, hyper in record.variants.items()
+}
+
+
+@pytest.mark.parametrize(
+  'case', [pytest.param(case, marks=daily_if(case in first_of_each_kind())) for case in CASES]
+)
+def test_tokens_one_by_one_give_the_logits_of_one_call(case):
+  name, hyper = CASES[case]
+  assert_decodes(model({'name': name, **hyper}))
+
+
+def test_every_encoding_is_decoded():
+  assert {name for name, _ in CASES.values()} == {*ENCODINGS}
+
+
+@pytest.mark.parametrize(
+  ('encoding', 'options'),
+  [
+    ('rope', {'window': 3}),
+    ('t5', {'chunk': 4}),
+    ('cope', {'window': 3, 'sink_tokens': 2}),
+    ('logn', {'softcap': 0.7}),
+  ],
+)
+def test_under_masks_with_places_left_and_in_parts_of_several_tokens(encoding, options):
+  assert_decodes(model(encoding), sizes=(4, 1, 3, 1), size=T + 3, **options)
+
+
+@pytest.mark.parametrize('name', PATTERNS)
+def test_patterns_of_layers(name):
+  encoding = {'name': 'pattern', 'layers': PATTERNS[name]}
+  assert_decodes(model(encoding, layers=5, model__share_encoding='none'))
+
+
+def test_flags_of_layers():
+  flags = {'norm_placement': 'sandwich', 'output_gate': 'headwise', 'mlp': 'swiglu'}
+  flags |= {'qk_norm': True, 'shared_kv': True, 'kv_heads': 2, 'tie_embeddings': False}
+  flags |= {'logit_softcap': 3.0}
+  made = model('path', **{f'model__{name}': value for name, value in flags.items()})
+  assert_decodes(made, sizes=(4, 1, 1, 3))
+
+
+def test_what_reads_the_length_of_a_call_reads_the_size_of_the_cache():
+  scaling = {'rope_type': 'dynamic', 'factor': 2.0, 'original_max_position_embeddings': 3}
+  made = model({'name': 'rope', 'scaling': scaling})
+  assert_decodes(made)
+  with pytest.raises(AssertionError):
+    assert_decodes(made, size=T + 3)
+
+
+def test_a_cache_beyond_a_table_is_refused():
+  with pytest.raises(LengthError, match='11 positions, but those of the model end at 10'):
+    empty_cache(model('learned'), 1, 11)

@@ -1,0 +1,142 @@
+"""Text that runs write: what is drawn, with and without the cache, and what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_commands import command  # noqa: F401
+from test_trainer import BASE, TINY
+
+from posenc_jax import config
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import generation
+from posenc_jax.evaluation.generation import Sampling, generate
+from posenc_jax.training import loop
+from posenc_jax.training.run_dir import claim_run_dir
+
+LIKELY = [0.4, 0.3, 0.2, 0.1]  # probabilities of four tokens; BOS would be the likeliest
+
+
+@pytest.mark.parametrize(
+  ('fields', 'drawn'),
+  [
+    ({'temperature': 0.0}, {0}),
+    ({'temperature': 1.0}, {0, 1, 2, 3}),
+    ({'temperature': 1.0, 'top_k': 2}, {0, 1}),
+    ({'temperature': 1.0, 'top_p': 0.69}, {0, 1}),
+    ({'temperature': 1.0, 'top_p': 0.71}, {0, 1, 2}),
+    ({'temperature': 1.0, 'top_k': 2, 'top_p': 0.5}, {0}),  # 0.4 / 0.7 of what top_k leaves
+    ({'temperature': 0.05}, {0}),
+  ],
+)
+def test_only_the_likeliest_are_drawn(fields, drawn):
+  sampling = Sampling(**fields)
+  logits_V = jnp.log(jnp.array([*LIKELY, 9.0]))
+  assert {int(sampling.draw(logits_V, number)) for number in range(60)} == drawn
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+  logits_V = jnp.log(jnp.array([*LIKELY, 9.0])) / 2
+  draws = [int(Sampling(0.5, seed=3).draw(logits_V, number)) for number in range(400)]
+  shares = np.bincount(draws, minlength=4) / len(draws)
+  np.testing.assert_allclose(shares, LIKELY, atol=0.08)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """Directory and config of a run with a table of 16 positions."""
+  folder = tmp_path_factory.mktemp('generation')
+  for split in ('train', 'validation'):
+    (folder / 'corpus' / split).mkdir(parents=True)
+    text = 'the quick brown fox jumps over the lazy dog; ' * 20
+    (folder / 'corpus' / split / 'text.txt').write_text(text)
+  own = {'data.corpus': str(folder / 'corpus'), 'encoding.name': 'learned', 'train.steps': 4}
+  c = config.load(BASE, {**TINY, **own})
+  loop.train(c, folder / 'run')
+  return folder / 'run', c
+
+
+def text(run, prompt=b'the q', count=11, cached=True, **fields):
+  workdir, c = run
+  return b''.join(generate(c, workdir, prompt, count, Sampling(**fields), cached))
+
+
+@pytest.mark.parametrize('fields', [{'temperature': 0.0}, {'temperature': 1.0, 'seed': 5}])
+def test_a_text_is_the_same_in_parts_and_without_the_cache(run, fields, monkeypatch):
+  made = text(run, **fields)
+  assert len(made) == 11
+  assert text(run, cached=False, **fields) == made
+  monkeypatch.setattr(generation, 'PART', 2)  # BOS and five bytes come in three parts
+  assert text(run, **fields) == made
+
+
+@pytest.mark.parametrize('script', ['scripts/generate.py', 'eval.py'])
+def test_a_pattern_of_layers_is_no_unknown_encoding(script, tmp_path, command):  # noqa: F811
+  section = {'name': 'pattern', 'layers': ('rope',)}
+  claim_run_dir(tmp_path, config.load(BASE, {**TINY, 'encoding': section}))
+  code, _, err = command(script, f'--workdir={tmp_path}')
+  assert (code, err.count('\n')) == (2, 1)
+  assert 'no checkpoint; allowed: the directory of a run' in err
+
+
+def test_seeds_and_prompts_count(run):
+  texts = {text(run, count=8, temperature=1.0, seed=seed) for seed in (1, 2)}
+  assert len(texts | {text(run, b'', 8, temperature=1.0, seed=1)}) == 3
+
+
+def test_pieces_of_a_learned_tokenizer_become_text(run, tmp_path):
+  c = config.load(
+    BASE,
+    {**TINY, 'data.corpus': run[1].data.corpus, 'data.tokenizer': 'sentencepiece'}
+    | {'data.vocab': 320, 'data.cache': str(tmp_path), 'train.steps': 3},
+  )
+  loop.train(c, tmp_path / 'run')
+  pieces = list(generate(c, tmp_path / 'run', b'the quick', 40, Sampling(100.0)))
+  assert len(pieces) == 40
+  assert max(map(len, pieces)) > 1
+
+
+def test_the_script_prints_prompt_and_text(run, command):  # noqa: F811
+  flags = f'--workdir={run[0]}', '--prompt=the q', '--tokens=11', '--temperature=0'
+  code, out, err = command('scripts/generate.py', *flags)
+  made = text(run, temperature=0.0).decode('utf-8', 'replace')
+  made = ''.join(c if c.isprintable() or c in '\n\t' else '\N{REPLACEMENT CHARACTER}' for c in made)
+  assert (code, out) == (None, f'the q{made}\n')
+  assert err.startswith('11 tokens, ')
+
+
+@pytest.mark.parametrize(
+  ('flags', 'words'),
+  [
+    (
+      ['--tokens=17'],
+      'tokens=17: with a prompt of 0 tokens; positions end at 16; allowed: 1 to 16',
+    ),
+    (['--prompt=the quick brown fox'], '; allowed: a prompt of less than 16 tokens'),
+    (['--tokens=0'], 'tokens=0; allowed: 1 to 131072'),
+    (['--temperature=-1'], 'temperature=-1.0; allowed: 0 or more'),
+    (['--top_p=0'], 'top_p=0.0; allowed: more than 0, at most 1'),
+    (['--top_k=-1'], 'top_k=-1; allowed: 0, for all tokens, or more'),
+    (['--seed=-1'], 'seed=-1; allowed: 0 to 2**32 - 1'),
+    (['--prompt='], "--prompt=''"),
+    (['--wrokdir=x'], "did you mean '--workdir'?"),
+    (['--config.train.length=8'], 'config.train.length=8: the run was trained with 16'),
+    (['--config.encoding.name=rope'], 'holds model'),
+    (['--config.encoding.name=ropes'], "config.encoding.name='ropes'"),
+  ],
+)
+def test_bad_input_is_one_line(run, command, flags, words):  # noqa: F811
+  code, out, err = command('scripts/generate.py', f'--workdir={run[0]}', *flags)
+  assert (code, out, err.count('\n')) == (2, '', 1)
+  assert err.startswith('generate.py: ')
+  assert words in err
+
+
+def test_several_seeds_and_tasks_are_refused(run, tmp_path):
+  several = config.from_json(config.to_json(run[1]))
+  config.overlay(several, {'seeds': (1, 2)})
+  with pytest.raises(UserError, match=r'has several seeds; allowed: one, such as \S+run,seed=1$'):
+    text((run[0], several))
+  task = config.load(BASE, {**TINY, 'data.corpus': 'task:copy', 'eval.protocols': ('answers',)})
+  claim_run_dir(tmp_path, task)
+  with pytest.raises(UserError, match='the run writes no text; allowed: one that was trained on'):
+    text((tmp_path, task))

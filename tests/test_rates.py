@@ -1,0 +1,196 @@
+"""A learning rate for each line of a study: the grid, the choice, and how studies read it."""
+
+import math
+
+import pytest
+from stand_ins import ROOT
+from test_trainer import BASE, TINY, corpus  # noqa: F401
+
+from posenc_jax import storage, sweep
+from posenc_jax.config import product, vary, with_rates
+from posenc_jax.errors import UserError
+from posenc_jax.sweep import rates
+from posenc_jax.sweep.rates import Curve, choose_rates
+
+NEVER = math.inf
+# Trains in no time: bits by how far the rate is from the best one of the encoding; too large a rate
+# diverges. It leaves what train.py and eval.py leave.
+TRAIN = """
+import math, sys
+from pathlib import Path
+from posenc_jax import config, storage
+
+flags, overrides = config.parse_args(sys.argv[1:], dict.fromkeys(('config', 'workdir'), ''))
+run, workdir = config.load(flags.config, overrides), Path(flags.workdir)
+storage.write_json(workdir / 'config.json', config.to_json(run))
+with open(workdir / 'calls.txt', 'a') as file:
+  print(run.eval.split, run.seed, file=file)
+rate, best = run.optim.learning_rate, {'rope': 0.012, 'alibi': 0.0031, 'nope': 0.001}
+if rate > 0.01 and run.encoding.name == 'nope':
+  sys.exit('train.py: step 3: loss is nan; training stopped, and checkpoints are from before')
+if run.encoding.name == 'broken':
+  sys.exit('bad luck')
+bits = 2 + 0.1 * math.log2(rate / best[run.encoding.name]) ** 2
+rows = [{'step': 1, 'split': 'validation', 'bpb': 1.0}, {'step': 60, 'loss': 1.0, 'bpb': 1.0}]
+rows.append({'step': run.train.steps, 'split': 'validation', 'bpb': bits})
+storage.append_rows(workdir / 'metrics.jsonl', rows)
+storage.write_json(workdir / 'finished.json', {'config_hash': config.config_hash(run)})
+"""
+STUDY = """
+from posenc_jax.config import load, product, vary
+
+def get_config():
+  return load({base!r}, {{'train.steps': 60, 'optim.learning_rate': 0.003, 'seeds': (4, 5)}})
+
+def sweep():
+  return product(vary('encoding.name', *{names!r}), vary('train.batch', 2), vary('seed', 0, 1))
+"""
+
+
+def complete(bits_of, stated=0.004) -> Curve:
+  """The curve when nothing is missing, of bits that are a function of the rate."""
+  curve = Curve({'encoding.name': 'rope'}, stated)
+  while missing := curve.missing():
+    curve.bits |= {rate: bits_of(rate) for rate in missing}
+  return curve
+
+
+@pytest.mark.parametrize(
+  ('bits', 'chosen', 'tried'),
+  [
+    ({1: 1.7, 2: 1.6, 4: 1.8}, 0.004, (0.002, 0.004, 0.008)),
+    ({0.5: 1.7, 1: 1.691, 2: 1.7, 4: 1.8}, 0.004, (0.001, 0.002, 0.004, 0.008)),
+    ({0.5: 1.7, 1: 1.689, 2: 1.7, 4: 1.8}, 0.002, (0.001, 0.002, 0.004, 0.008)),
+    ({1: 1.9, 2: 1.8, 4: 1.7, 8: 1.6, 16: 1.65}, 0.016, (0.002, 0.004, 0.008, 0.016, 0.032)),
+    ({1: 1.6, 2: 1.7, 4: NEVER, 0.5: 1.7}, 0.002, (0.001, 0.002, 0.004, 0.008)),
+    (
+      {0.25: 1.9, 0.5: 1.6, 1: NEVER, 2: NEVER, 4: NEVER},
+      0.001,
+      (0.0005, 0.001, 0.002, 0.004, 0.008),
+    ),
+    ({1: 1.7, 2: 1.7, 4: 1.7}, 0.004, (0.002, 0.004, 0.008)),
+  ],
+)
+def test_the_grid_goes_on_at_its_edges_and_a_near_best_stated_rate_is_kept(bits, chosen, tried):
+  """`bits` by multiples of half the stated rate."""
+  curve = complete(lambda rate: bits[rate / 0.002])
+  assert (curve.chosen, tuple(sorted(curve.bits)), curve.problem) == (chosen, tried, '')
+
+
+@pytest.mark.parametrize(
+  ('bits_of', 'words'),
+  [
+    (lambda rate: NEVER, 'encoding.name=rope: every rate from 6.25e-05 to 0.008 diverges'),
+    (lambda rate: 1 / rate, 'encoding.name=rope: the best rate, 0.256, is still the last of the'),
+    (lambda rate: rate, 'encoding.name=rope: the best rate, 6.25e-05, is still the last of the'),
+  ],
+)
+def test_a_grid_without_a_best_rate_ends(bits_of, words):
+  assert complete(bits_of).problem.startswith(words)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+  """study(names, **overrides) chooses rates; its folder has study.py, out/ and rates.json."""
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setattr(sweep.local, 'POLL', 0.01)
+  (tmp_path / 'train.py').write_text(TRAIN)
+
+  def choose(*names, **fields):
+    path = tmp_path / 'study.py'
+    path.write_text(STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names))
+    overrides = {name.replace('__', '.'): value for name, value in fields.items()}
+    scripts = (tmp_path / 'train.py',)
+    given = path, tmp_path / 'out', tmp_path / 'rates.json', overrides, scripts
+    return choose_rates(*given, seed=7, jobs=2, checks_runs=False)
+
+  choose.folder = tmp_path
+  return choose
+
+
+def test_every_line_gets_a_rate_of_its_own_from_validation_alone(study, capsys):
+  assert study('rope', 'alibi', 'nope') == 0
+  printed = capsys.readouterr().out
+  saved = storage.read_json(study.folder / 'rates.json')['lines']
+  names = {name: f'encoding.name={name},train.batch=2' for name in ('rope', 'alibi', 'nope')}
+  assert {name: saved[line]['rate'] for name, line in names.items()} == {
+    'rope': 0.012,
+    'alibi': 0.003,
+    'nope': 0.00075,
+  }
+  assert list(saved[names['rope']]['bits']) == ['0.0015', '0.003', '0.006', '0.012', '0.024']
+  calls = [path.read_text() for path in study.folder.glob('out/*/calls.txt')]
+  assert calls == ['validation 7\n'] * 13
+  assert '2.0000*' in printed
+  assert 'kept' in printed
+
+  assert study('rope', 'alibi', 'nope') == 0  # all is finished: nothing runs again
+  assert [path.read_text() for path in study.folder.glob('out/*/calls.txt')] == calls
+  assert storage.read_json(study.folder / 'rates.json')['lines'] == saved
+
+  lines = product(vary('encoding.name', 'rope', 'alibi'), vary('train.batch', 2))
+  assert with_rates(lines, study.folder / 'rates.json') == [
+    {'encoding.name': 'rope', 'train.batch': 2, 'optim.learning_rate': 0.012},
+    {'encoding.name': 'alibi', 'train.batch': 2, 'optim.learning_rate': 0.003},
+  ]
+  other = vary('encoding.name', 'rope')
+  with pytest.raises(UserError, match=r'rates.json has None for encoding.name=rope; allowed: a'):
+    with_rates(other, study.folder / 'rates.json')
+  with pytest.raises(UserError, match=r'--out=\S+: \S+ is of fewer steps; allowed: another'):
+    study('rope', train__steps=70)
+
+
+def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(study):
+  assert study('nope', optim__learning_rate=0.024) == 0
+  (line,) = storage.read_json(study.folder / 'rates.json')['lines'].values()
+  assert line['rate'] == 0.00075
+  assert line['bits']['0.048'] is None
+
+
+def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsys):
+  assert study('broken') == 1
+  assert (
+    'failed: encoding.name=broken,train.batch=2,optim.learning_rate=0.0015: exit code 1: bad'
+    in (capsys.readouterr().out)
+  )
+  assert not (study.folder / 'rates.json').exists()
+
+
+def test_what_cannot_be_is_one_line(study, tmp_path):
+  with pytest.raises(UserError, match=r'config.seed=3; allowed: --seed'):
+    study('rope', seed=3)
+  with pytest.raises(UserError, match=r"--save='\S+'; allowed: a file in a folder that there is"):
+    choose_rates(tmp_path / 'study.py', tmp_path / 'out', tmp_path, {}, (tmp_path / 'train.py',))
+  with pytest.raises(UserError, match=r'rates: no file .*; allowed: python scripts/lr_grid.py'):
+    with_rates([{}], tmp_path / 'none.json')
+  (tmp_path / 'none.json').write_text('{')
+  with pytest.raises(UserError, match=r'none.json is damaged: .*; allowed: python scripts/lr_grid'):
+    with_rates([{}], tmp_path / 'none.json')
+  path = tmp_path / 'other.py'
+  path.write_text(
+    STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=('rope',))
+    + "def lines():\n  return [{'optim.learning_rate': 1.0}]\n"
+  )
+  with pytest.raises(UserError, match=r'other.py: a line sets optim.learning_rate; allowed: lines'):
+    rates.lines_of(path)
+
+
+@pytest.mark.slow
+def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus):  # noqa: F811
+  path, file = tmp_path / 'study.py', tmp_path / 'rates.json'
+  settings = {**TINY, 'data.corpus': corpus, 'eval.split': 'validation', 'eval.documents': 0}
+  path.write_text(
+    'from posenc_jax.config import load, product, vary, with_rates\n'
+    f'def get_config():\n  return load({str(BASE)!r}, {settings!r})\n'
+    "def lines():\n  return vary('encoding.name', 'alibi')\n"
+    f"def sweep():\n  return product(with_rates(lines(), {str(file)!r}), vary('seed', 1))\n"
+  )
+  scripts = ROOT / 'train.py', ROOT / 'eval.py'
+  with pytest.raises(UserError, match='rates: no file'):
+    sweep.plan(path, tmp_path / 'out', {})
+  assert choose_rates(path, tmp_path / 'grid', file, {}, scripts, jobs=2) == 0
+  (line,) = storage.read_json(file)['lines'].values()
+  assert len(line['bits']) >= 3
+  (run,) = sweep.plan(path, tmp_path / 'out', {})
+  assert run.config.optim.learning_rate == line['rate']
+  assert run.name == f'encoding.name=alibi,optim.learning_rate={line["rate"]},seed=1'
