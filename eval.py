@@ -20,7 +20,7 @@ def main(argv):
     config.load_study(flags.config)
   run = config.saved_config(flags.workdir)
   config.overlay(run, overrides)
-  config.validate(run)
+  config.validate(run, is_trained=True)
 
   from posenc_jax.encodings import ENCODINGS  # jax takes seconds to import: after the check
   from posenc_jax.evaluation import evaluate

@@ -8,8 +8,8 @@ themselves.
   python scripts/prepare_data.py --corpus=code --history --overlap
 
 --history prints what the text before a byte is worth, from nearby to 4096 bytes back; --overlap how
-much of the other splits stands in the training split word for word. Both take seconds on the
-embedded corpora.
+much of the other splits stands in the training split word for word. Each takes less than a minute
+on the embedded corpora.
 """
 
 import inspect

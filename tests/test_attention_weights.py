@@ -180,3 +180,16 @@ def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
 def test_bad_settings_are_one_line(overrides, words):
   with pytest.raises(UserError, match=words):
     validate(overlaid(load(BASE, TINY), **STATISTICS | overrides))
+
+
+def test_memory_is_linear_in_the_window():
+  """From 1024 to 8192 tokens, of which one matrix of weights of all heads is 1 GiB."""
+  model = model_of({'name': 'rope'})
+  sizes = []
+  for T in (1024, 8192):
+    tokens_BT = jax.ShapeDtypeStruct((1, T), jnp.int32)
+    sums = functools.partial(attention_weights.weight_sums, backend='blockwise')
+    compiled_sums = jax.jit(sums).lower(model, tokens_BT).compile()
+    sizes.append(compiled_sums.memory_analysis().temp_size_in_bytes)
+  assert sizes[1] < 10 * sizes[0]
+  assert sizes[1] < 2**27

@@ -9,6 +9,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import effective_length, report_settings, table_writers
 from posenc_jax.reporting.effective_length import EffectiveLength
 from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 
 FAILED = 'beyond_table'
 
@@ -63,13 +64,12 @@ def test_a_line_is_as_long_as_its_worst_seed_and_every_seed_is_listed():
     'learned': {8: [2.0, FAILED], 16: [2.0, 2.0], 32: [2.0, 2.0]},
   }
   made = table(rows_of(bits))
-  assert texts(made) == {'rope': ['16', '2'], 't5': ['≥ 32', '≥ 4'], 'learned': ['—', '—']}
-  ((_, header, lines),) = made.per_seed
-  assert header == ['encoding', 'seed', 'effective length', 'in L']
-  assert [line for line in lines if line[0] == 'rope'] == [
-    ['rope', '0', '≥ 32', '≥ 4'],
-    ['rope', '1', '16', '2'],
-  ]
+  assert made.header == ['encoding', 'effective length', 'in L', 'each seed']
+  assert texts(made) == {
+    'rope': ['16', '2', '≥ 32, 16'],
+    't5': ['≥ 32', '≥ 4', '≥ 32, ≥ 32'],
+    'learned': ['—', '—', '≥ 32, —'],
+  }
   assert 'at most 0.01 bits a byte worse than the own score at L' in made.caption
   csv = table_writers.csv_lines([made])
   last = dict(zip(csv[0], csv[-1], strict=True))
@@ -88,7 +88,10 @@ def test_the_margin_is_a_setting_and_perplexities_are_compared_in_bits():
 def test_what_was_not_evaluated_says_nothing():
   """A length that only other lines have is passed over, and so is a seed without rows."""
   rows = rows_of({'rope': {8: [2.0], 32: [2.0]}, 't5': {8: [2.0, 2.0], 16: [2.0, 2.0]}})
-  assert texts(table(rows)) == {'rope': ['≥ 32', '≥ 4'], 't5': ['≥ 16', '≥ 2']}
+  assert texts(table(rows)) == {
+    'rope': ['≥ 32', '≥ 4', '≥ 32'],
+    't5': ['≥ 16', '≥ 2', '≥ 16, ≥ 16'],
+  }
 
 
 def accuracies(shares, chance=0.1, seed=0):
@@ -134,7 +137,7 @@ def test_seeds_that_have_not_learned_are_left_out():
     for metric, value in (('token_accuracy', at_8), ('token_chance', 0.1)):
       fields = dict(protocol='copy', k=None, document=None, metric=metric, value=value)
       rows.append(row('rope', seed, 8, **fields))
-  expected = ['≥ 16', '≥ 2', '+0.000', '+0.000']
+  expected = ['≥ 16', '≥ 2', '≥ 16', '+0.000', '+0.000']
   assert texts(table(rows, metric='exact_match')) == {'rope (1 of 2 learned)': expected}
 
 
@@ -145,7 +148,7 @@ def test_long_score_is_averaged_over_seeds():
     for r in accuracies({'rope': {8: 1.0, 16: at_16}}, seed=seed)
   ]
   assert texts(table(rows, metric='exact_match'))['rope'] == [
-    *('8', '1', '-0.400 ± 0.141', '-0.400 ± 0.141')
+    *('8', '1', '8, 8', '-0.400 ± 0.141', '-0.400 ± 0.141')
   ]
 
 
@@ -157,6 +160,20 @@ def test_lines_of_different_training_lengths_have_each_their_own():
 
 def test_no_table_without_lengths_past_the_training_length():
   assert make_tables(rows_of({'rope': {4: [2.0], 8: [2.0]}}), form='effective_lengths') == []
+
+
+def test_tables_of_scores_by_length_are_followed_by_it():
+  wanted = [{}, {'metric': 'exact_match', 'protocols': ['copy']}, {'form': 'ranks'}]
+  assert after_lengths(wanted) == [
+    {},
+    {'form': 'effective_lengths'},
+    wanted[1],
+    {'form': 'effective_lengths', **wanted[1]},
+    {'form': 'ranks'},
+  ]
+  own = [{'metric': 'token_accuracy'}, {'margin': 0.1}, {'form': 'effective_lengths', 'share': 0.5}]
+  assert after_lengths(own) == own
+  assert after_lengths(own[:2]) == [*own[:2], {'form': 'effective_lengths', 'margin': 0.1}]
 
 
 def test_bad_settings_are_one_line():

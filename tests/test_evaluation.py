@@ -713,7 +713,7 @@ def test_what_is_not_refused_before_training_can_be_measured(corpus):
       'eval.spans': draw.randrange(1, 9),
       'eval.documents': draw.randrange(5),
       'eval.document_tokens': draw.choice((0, 60, 40)),
-      'eval.protocols': config.PROTOCOLS,
+      'eval.protocols': PLAIN,
       'eval.controls': draw.choice(((), tuple(config.CONTROLS))),
     }
     c = config.load(BASE, {**TINY, 'data.corpus': corpus, **settings})

@@ -66,7 +66,8 @@ def test_rows_are_the_perplexity_of_key_tokens(run, capsys):  # noqa: F811
     assert row['tokens'] == row['bytes'] == len(nats) > 0
     assert row['ppl'] == pytest.approx(np.exp(np.mean(nats)), rel=1e-5)
   assert [row['length'] for row in rows_of(workdir)] == [16, 32]
-  assert 'long_ppl at 32: ' in capsys.readouterr().out
+  said = f'LongPPL {row["ppl"]:.2f} over {row["tokens"]} key tokens'
+  assert said in capsys.readouterr().out
 
 
 def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa: F811
@@ -107,12 +108,15 @@ def test_an_evaluator_reads_the_longest_window(run, tmp_path):  # noqa: F811
 
 
 def test_no_key_tokens_is_an_outcome(run, capsys):  # noqa: F811
-  c, workdir, _ = run(**LONG_PPL | {'eval__long_ppl_alpha': 100.0})
+  """At the length of the short context there is not even that."""
+  changed = {'eval__long_ppl_alpha': 100.0, 'eval__long_ppl_context': 16}
+  c, workdir, _ = run(**LONG_PPL | changed | {'eval__protocols': ('long_ppl', 'non_overlapping')})
   evaluate.evaluate(c, workdir)
-  assert {(row['status'], row['tokens'], row['bpb']) for row in rows_of(workdir)} == {
-    ('no_key_tokens', None, None)
-  }
-  assert 'no_key_tokens' in capsys.readouterr().out
+  (row,) = (row for row in rows_of(workdir) if row['protocol'] == 'long_ppl')
+  assert (row['length'], row['status'], row['tokens']) == (32, 'no_key_tokens', None)
+  out = capsys.readouterr().out
+  assert 'long_ppl at 32: no_key_tokens' in out
+  assert [line.split()[3::2] for line in out.splitlines() if '│ long_ppl' in line] == [['—', '—']]
 
 
 @pytest.mark.parametrize(

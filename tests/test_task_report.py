@@ -110,11 +110,13 @@ def test_a_folder_of_tasks_without_a_study_has_all_tables_and_figures(tmp_path, 
     *('copy.png', 'copy-accuracy.png', 'copy-nats.png')
   }
   assert [table.title for table in report.all_tables()] == [
-    f'Extrapolation, copy, {what}'
-    for what in ('exact match', 'share of answers right', 'nats per answer')
+    'Extrapolation, copy, exact match',
+    'Effective length, copy',
+    'Extrapolation, copy, share of answers right',
+    'Extrapolation, copy, nats per answer',
   ]
   assert capsys.readouterr().out.count('Nats per answer; copy.') == 1
-  assert [line.text for line in report.all_tables()[2].groups[0].lines[-1]] == [
+  assert [line.text for line in report.all_tables()[3].groups[0].lines[-1]] == [
     *('chance', '0.750', '0.750')
   ]
 

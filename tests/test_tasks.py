@@ -908,6 +908,14 @@ def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_
     json.loads(line)['overrides'] for line in (tmp_path / 'eval.jsonl').read_text().splitlines()
   } == {None}
 
+  # A needle farther away than the training was long is for evaluation alone.
+  config.overlay(more, {'data.corpus': 'task:needle/needles=2/distance=28'})
+  with pytest.raises(UserError, match="distance=28' with 24 tokens; allowed: 35 or more"):
+    config.validate(more)
+  evaluate.evaluate(more, tmp_path)
+  last = json.loads((tmp_path / 'eval.jsonl').read_text().splitlines()[-1])
+  assert (last['corpus'], last['position'], last['overrides']) == (more.data.corpus, None, None)
+
   config.overlay(more, {'data.corpus': 'task:needle/symbols=15'})
   with pytest.raises(
     UserError, match=r"symbols=15': has 49 symbols; allowed: what has 50, as 'task:needle"

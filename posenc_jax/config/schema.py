@@ -295,8 +295,11 @@ TASK_FIELDS = {
 }
 
 
-def validate(config: ConfigDict) -> None:
-  """Raises `UserError`, which names field, value and what is allowed, for what may not be."""
+def validate(config: ConfigDict, is_trained: bool = False) -> None:
+  """Raises `UserError`, which names field, value and what is allowed, for what may not be.
+
+  A run that is trained may be evaluated on a task that has no examples of its training length.
+  """
   fields = _known_fields(config)
   _check_values(fields, FIELDS)
   task = _task(config)
@@ -306,7 +309,7 @@ def validate(config: ConfigDict) -> None:
       if not holds:
         _refuse(path, fields[path], allowed)
   if task is not None:
-    _check_lengths(config, task)
+    _check_lengths(config, task, is_trained)
 
 
 def validate_data(config: ConfigDict) -> None:
@@ -496,13 +499,12 @@ def _task(config: ConfigDict) -> tasks.Task | None:
     raise UserError(f'config.data.corpus={corpus!r}: {error}') from None
 
 
-def _check_lengths(config: ConfigDict, task: tasks.Task) -> None:
+def _check_lengths(config: ConfigDict, task: tasks.Task, is_trained: bool) -> None:
   """Raises `UserError` for lengths that the task cannot have, and for too many tokens."""
-  asked = {
-    'data.shortest': (config.data.shortest or task.shortest,),
-    'train.length': (config.train.length,),
-    'eval.lengths': config.eval.lengths,
-  }
+  asked = {'eval.lengths': config.eval.lengths}
+  if not is_trained:
+    shortest = config.data.shortest or task.shortest
+    asked = {'data.shortest': (shortest,), 'train.length': (config.train.length,)} | asked
   for path, lengths in asked.items():
     for length in lengths:
       try:

@@ -7,10 +7,10 @@ A name is 'hf:[OWNER/]NAME[:CONFIG][:option=value...]' or 'hf:FOLDER[:option=val
   revision=R         a commit or tag of the Hub
   train=S            the set's split S in the place of train; so with validation and test
 
-A set of the Hub is fetched once, by scripts/prepare_data.py, and kept whole in the cache folder; a
-folder is read where it is. A split that a set lacks is cut off the end of its train split: the last
-tenth for test, and the twentieth before it for validation (the last twentieth where the set has a
-test split).
+A folder that exists is read where it is; what the library's `save_to_disk` wrote is one, too. Any
+other name is one of the Hub: scripts/prepare_data.py fetches the set once and keeps it in the cache
+folder. A split that a set lacks is cut off the end of its train split: the last tenth for test, and
+the twentieth before it for validation (the last twentieth where the set has a test split).
 """
 
 import contextlib

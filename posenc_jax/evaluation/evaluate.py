@@ -52,7 +52,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
       short, or a backend refuses.
     Stopped: the disk is full or read-only; the same command goes on.
   """
-  validate(config)
+  validate(config, is_trained=True)
   if config.seeds:
     seed_runs = single_seed_runs(config, workdir)
     for seed_config, folder in seed_runs:
@@ -177,6 +177,8 @@ def summary(rows: list[dict]) -> str:
     return task_scoring.summary(rows)
   bits, error, documents = bits_a_byte(rows)
   text = f'{bits:.3f} bits/byte'
+  if rows[0]['protocol'] == 'long_ppl':
+    return f'{text}, LongPPL {rows[0]["ppl"]:.2f} over {rows[0]["tokens"]} key tokens'
   if error is None:
     return text
   return f'{text}, standard error over {documents} documents {error:.3f}'
@@ -202,7 +204,7 @@ def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
 
 def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   """Prints bits a byte by protocol and length, and the standard error over documents; a dash stands
-  where there is no score.
+  where there is no score, or where a protocol has none at a length.
   """
   cells = {}
   for measurement, rows in measured:
@@ -223,7 +225,7 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
     table.add_column(str(length))
   table.caption = '± standard error over documents' if has_errors else None
   for name in dict.fromkeys(name for name, _ in cells):
-    table.add_row(name, *(cells[name, length] for length in lengths))
+    table.add_row(name, *(cells.get((name, length), '—') for length in lengths))
   console = Console()
   if not console.is_terminal:
     console.width = 140  # a file has no width: the table need not be squeezed

@@ -18,6 +18,7 @@ from posenc_jax.errors import Damaged, Stopped, UserError, visible
 from posenc_jax.reporting import report_settings, rows, table_writers, task_report
 from posenc_jax.reporting.folders import is_folder, one_line_errors
 from posenc_jax.reporting.layouts import costs, make_tables
+from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
 
@@ -55,7 +56,7 @@ class Report:
 
   def _tables(self, spent: list[dict]) -> list[Table]:
     of_folder = rows.read(self.folder)
-    wanted = task_report.tables(self.tables, of_folder)
+    wanted = after_lengths(task_report.tables(self.tables, of_folder))
     made = [table for settings in wanted for table in make_tables(of_folder, self.runs, **settings)]
     for table in made:
       if table.is_scored:

@@ -12,6 +12,26 @@ from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
 
+FORM = 'effective_lengths'
+# The tables of scores by length that are followed by one of effective lengths.
+FOLLOWED = ('bpb', 'ppl', 'exact_match')
+
+
+def after_lengths(wanted: list[dict]) -> list[dict]:
+  """The settings of tables, each of scores by length followed by that of effective lengths with the
+  same settings; as they are where a study names that form itself.
+  """
+  if any(settings.get('form') == FORM for settings in wanted):
+    return wanted
+  made = []
+  for settings in wanted:
+    made.append(settings)
+    is_by_length = settings.get('form', 'lengths') == 'lengths'
+    if is_by_length and settings.get('metric', 'bpb') in FOLLOWED:
+      same = {k: settings[k] for k in ('metric', 'protocols', 'margin') if k in settings}
+      made.append({'form': FORM, **same})
+  return made
+
 
 def effective_lengths(
   rows: Iterable[dict],
@@ -40,14 +60,17 @@ def effective_lengths(
 def _table(rows: list[dict], scores: Scores, margin: float, share: float) -> Table:
   chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
   past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
-  lines, of_seeds, records = [], [], []
+  lines, records = [], []
   keys = record_keys(scores) | ({'share': share} if is_accuracy else {'margin': margin})
   for line in scores.lines:
     L = scores.exemplar_row[line]['train_length']
     lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L))
-    lines.append([Cell(scores.label(line)), *_cells(effective_length.summary(lengths), L)])
+    worst = effective_length.summary(lengths)
+    cells = [scores.label(line), _text(worst), _text(worst, L)]
+    if len(scores.seeds) > 1:
+      cells.append(', '.join(map(_text, lengths.values())))
+    lines.append([Cell(text) for text in cells])
     for seed, found in lengths.items():
-      of_seeds.append([line, str(seed), *(cell.text for cell in _cells(found, L))])
       record = keys | {'encoding': line, 'seed': seed, 'train_length': L}
       if found is not None:
         record |= {'effective_length': found.length, 'is_longest': found.is_longest}
@@ -61,22 +84,19 @@ def _table(rows: list[dict], scores: Scores, margin: float, share: float) -> Tab
         for seed, of_seed in long_scores.items()
         for length, value in of_seed.items()
       ]
-  header = ['effective length', 'in L']
+  header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
   return Table(
     f'Effective length, {scores.title}',
     caption(scores) + _sentences(scores, margin, share),
-    ['encoding', *header, *(f'LongScore at {n}' for n in past), *(['mean'] if past else [])],
+    header + [f'LongScore at {n}' for n in past] + ['mean'] * bool(past),
     [RowGroup('', lines)],
     scores.notes,
-    per_seed=[('Every seed:', ['encoding', 'seed', *header], of_seeds)] * (len(scores.seeds) > 1),
     records=records,
   )
 
 
-def _cells(found: EffectiveLength | None, train_length: int) -> list[Cell]:
-  if found is None:
-    return [Cell(DASH), Cell(DASH)]
-  return [Cell(found.text()), Cell(found.text(train_length))]
+def _text(found: EffectiveLength | None, unit: int = 1) -> str:
+  return DASH if found is None else found.text(unit)
 
 
 def _long_score_cells(long_scores: dict[int, dict[int, float]], past: list[int]) -> list[Cell]:
