@@ -30,7 +30,7 @@ TITLES = {
 REFERENCES = {
   BASELINE: '{baseline}',
   OWN: 'the own score at L',
-  OWN_TRUNCATED: 'the own score where the input is cut to its last L tokens',
+  OWN_TRUNCATED: 'the own score where a token has the last L / 2 to L tokens before it alone',
   BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
 }
 # What a difference from the own score at L means, which depends on the protocol.
@@ -41,7 +41,7 @@ REMARKS = {
   'sliding': ' Longer windows have fewer starts, and that alone makes them better.',
   'by_position': ' Positions past L hold other tokens than those up to L.',
 }
-FAR = ' What is better uses text farther back.'
+FAR = ' What is better uses text farther back than L / 2.'
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 TESTS = {
   BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
