@@ -172,5 +172,10 @@ def _records(block: Block) -> list[dict]:
     record |= {'smallest_marked': difference.smallest, 'mark': WORDS[difference.mark]}
     if block.reference == BASELINE:
       record |= {'correlation': block.correlations.get(line)}
-    made.append(record)
+    made.append({name: _rounded(value) for name, value in record.items()})
   return made
+
+
+def _rounded(value: object) -> object:
+  """The value; a number with 9 digits, as the last ones differ from one processor to another."""
+  return float(f'{value:.9g}') if isinstance(value, float) else value
