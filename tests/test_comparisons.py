@@ -113,7 +113,9 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
   low, high = interval_by_hand(rows, ('t5', 8), ('rope', 8))
   assert [found[name] for name in ('difference', 'low', 'high')] == pytest.approx([mean, low, high])
   assert found['correlation'] == pytest.approx(np.corrcoef(scores['t5'], scores['rope'])[0, 1])
-  estimates = significance.pooled([scores['alibi'], scores['t5']], scores['rope'], are_blocks=True)
+  estimates = significance.pooled(
+    [scores['alibi'], scores['t5']], scores['rope'], shares_seeds=True
+  )
   dunnett = significance.Dunnett([3, 3], 3, 4)
   ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
   assert ps == pytest.approx(list(map(dunnett.p, estimates)))
@@ -191,6 +193,7 @@ def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_r
   cut = documents({'t5': {16: [1.94, 1.95, 2.0]}}, control='truncated', **fields)
   made = blocks(rows + cut)
   assert 'farther back' not in made[OWN].caption
+  assert 'uses text farther back than L / 2' in made[TRUNCATED].caption
   assert [*texts(made[TRUNCATED])] == ['t5', 'smallest marked']
   difference = of_seeds(rows, 't5', 16) - of_seeds(cut, 't5', 16)
   found = record(made[TRUNCATED], 't5', 16)
@@ -449,7 +452,7 @@ def test_columns_by_position_are_ranges_that_end_at_l_and_its_doubles():
   assert titles == [f'{t}, by_position' for t in ('Extrapolation', AT_L, OWN, TRUNCATED, WINDOWED)]
   assert made[2].header == ['encoding', *made[0].header[2:]]
   assert 'Positions past L hold other tokens' in made[2].caption
-  assert all(table_writers.latex(table).isascii() for table in made)
+  assert all(table_writers.latex(table, 'tab').isascii() for table in made)
 
 
 def test_where_no_row_begins_at_l_there_are_no_columns_by_position():

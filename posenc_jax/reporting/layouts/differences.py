@@ -30,7 +30,7 @@ TITLES = {
 REFERENCES = {
   BASELINE: '{baseline}',
   OWN: 'the own score at L',
-  OWN_TRUNCATED: 'the own score where the input is cut to its last L tokens',
+  OWN_TRUNCATED: 'the own score where a token has the last L / 2 to L tokens before it alone',
   BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
 }
 # What a difference from the own score at L means, which depends on the protocol.
@@ -41,7 +41,7 @@ REMARKS = {
   'sliding': ' Longer windows have fewer starts, and that alone makes them better.',
   'by_position': ' Positions past L hold other tokens than those up to L.',
 }
-FAR = ' What is better uses text farther back.'
+FAR = ' What is better uses text farther back than L / 2.'
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 TESTS = {
   BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
@@ -172,5 +172,10 @@ def _records(block: Block) -> list[dict]:
     record |= {'smallest_marked': difference.smallest, 'mark': WORDS[difference.mark]}
     if block.reference == BASELINE:
       record |= {'correlation': block.correlations.get(line)}
-    made.append(record)
+    made.append({name: _rounded(value) for name, value in record.items()})
   return made
+
+
+def _rounded(value: object) -> object:
+  """The value; a number with 9 digits, as the last ones differ from one processor to another."""
+  return float(f'{value:.9g}') if isinstance(value, float) else value
