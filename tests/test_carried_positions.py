@@ -13,7 +13,7 @@ from flax import nnx
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.encodings import make
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.evaluation import evaluate, model_functions, preflight, task_scoring
+from posenc_jax.evaluation import evaluate, model_functions, preflight, runs, task_scoring
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import loop
@@ -418,7 +418,7 @@ def test_evaluation_sees_each_answer_at_its_position(unbroken):
   """The share of right answers, by single forward passes over BOS and the tokens before each."""
   c = tiny()
   corpus = data.source(c.data, 'test')
-  model, _ = evaluate.restore(c, corpus, unbroken)
+  model, _ = runs.restore(c, corpus, unbroken)
   rows = [row for row in storage.read_rows(unbroken / 'eval.jsonl') if row['length'] == 13]
   right = []
   for example in corpus.examples(10, 13):
