@@ -708,6 +708,7 @@ def byte_level(**options):
     vocab_size=300, initial_alphabet=byte_level.alphabet(), show_progress=False
   )
   made.train_from_iterator(WORDS, trainer)
+  made.decoder = tokenizers.decoders.ByteLevel()
   return made
 
 
@@ -742,6 +743,9 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path):
     )
     assert bytes_T.sum() == len(text)
     assert (bytes_T >= 0).all()
+  # known characters come back, and spaces as such
+  text = ' naïve day 🙂 ' + WORDS[0][:60]
+  assert tokenizer.decode(tokenizer.encode(text.encode())) == text.encode()
   # what each token stands for ends where the token does, in whole characters
   text = 'the été 🙂 day'.encode()
   tokens_T, bytes_T = tokenizer.encode(text), tokenizer.count_bytes(text)

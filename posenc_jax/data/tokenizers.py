@@ -4,6 +4,7 @@ tokenizer.json. Decoding bytes and learned pieces gives back every byte of the t
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,14 @@ from posenc_jax.storage import atomic_write
 
 MAX_TRAINING_BYTES = 2**26  # a model is learned from the first bytes of the training split
 SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space
+
+# Byte-level pieces write bytes as characters: those that can be printed as themselves, the others
+# in their order as the characters from U+0100 on (GPT-2's table).
+PRINTED = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+BYTE_OF_CHARACTER = {chr(byte): byte for byte in PRINTED} | {
+  chr(0x100 + place): byte
+  for place, byte in enumerate(byte for byte in range(256) if byte not in PRINTED)
+}
 
 
 class Bytes:
@@ -89,7 +98,7 @@ class SentencePiece(Bytes):
 
 class TokenizerJson(Bytes):
   """The tokens of a tokenizer.json, as the library `tokenizers` reads it; it adds none of its own
-  at the ends of a text. There is no `decode`: such a tokenizer may normalize the text.
+  at the ends of a text.
   """
 
   lengths = None
@@ -116,6 +125,7 @@ class TokenizerJson(Bytes):
     self._tokenizer.no_padding()
     self.vocab = max(self._tokenizer.get_vocab().values(), default=0) + 2
     self.sha256 = hashlib.sha256(contents).hexdigest()
+    self._is_byte_level = 'ByteLevel' in json.dumps(json.loads(contents).get('decoder'))
 
   def encode(self, text: bytes) -> np.ndarray:
     """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD."""
@@ -142,7 +152,17 @@ class TokenizerJson(Bytes):
     return self._tokenizer.encode(readable, add_special_tokens=False)
 
   def decode(self, tokens: Iterable[int]) -> bytes:
-    raise NotImplementedError('the tokens of a tokenizer.json may not tell the bytes of the text')
+    """Returns the text that the tokens write: what was normalized away is not in it."""
+    return b''.join(self._bytes_of(self._tokenizer.id_to_token(int(token))) for token in tokens)
+
+  def _bytes_of(self, piece: str | None) -> bytes:
+    if piece is None:  # a number between others that no piece has
+      return b''
+    if self._is_byte_level and set(piece) <= BYTE_OF_CHARACTER.keys():
+      return bytes(map(BYTE_OF_CHARACTER.get, piece))
+    if byte := re.fullmatch('<0x([0-9A-F]{2})>', piece):
+      return bytes.fromhex(byte[1])
+    return piece.replace(SPACE, ' ').encode()
 
 
 def _characters(text: bytes) -> str:
