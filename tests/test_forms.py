@@ -9,7 +9,7 @@ import random
 import re
 
 import pytest
-from synthetic import extended, lines_of, realistic, row, rows_of, tasks, trained_at
+from synthetic import extended, lines_of, planted, realistic, row, rows_of, tasks, trained_at
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
@@ -27,6 +27,7 @@ CASES = {
   ),
   'grid': (trained_at(), {}),
   'methods': (extended(3), dict(baseline='rope, as trained, L = 8, 100 steps')),
+  'distances': (planted(), {}),
   'effective_lengths': (tasks(2), dict(metric='exact_match')),
   'ranks': (tasks(2), {}),
 }

@@ -50,7 +50,8 @@ def is_extended(workdir: Path, config: ConfigDict) -> bool:
   """
   if not storage.exists(workdir / 'config.json'):
     return False
-  steps = flat(saved_config(workdir)).get('train.steps')
+  fields = flat(saved_config(workdir))
+  steps = fields.get('train.steps')
   return type(steps) is int and config.train.steps > steps
 
 

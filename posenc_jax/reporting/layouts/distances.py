@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import comparisons
-from posenc_jax.reporting.scores import LINE, collect
+from posenc_jax.reporting.layouts.published import published
+from posenc_jax.reporting.scores import LINE, Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
 PROTOCOL = 'planted'
@@ -18,11 +18,11 @@ def distances(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
   controls: bool = True,
-  baseline: str | None = None,
   length: int | None = None,
+  reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """A table of bits a letter in windows of `length` tokens, None: the longest; then its differences
-  from the baseline; then the same for each control. Raises `UserError`.
+  """A table of bits a letter in windows of `length` tokens, None: the longest; then the same under
+  each control. `reference` see `published`. Raises `UserError`.
   """
   rows = [row for row in rows if row['protocol'] == PROTOCOL]
   lengths = sorted({row['length'] for row in rows})
@@ -38,12 +38,10 @@ def distances(
     column_of=lambda row: row['position'],
     group_fields=(*LINE, 'length'),
   )
-  made = []
-  for comparison in comparisons.compare_all(found, baseline):
-    scores = comparison.scores
-    of_lines = zip(scores.lines, cells(scores, scores.lines, comparison.marks), strict=True)
-    group = RowGroup('', [[Cell(line), *some] for line, some in of_lines])
-    sentences = SENTENCES + comparison.sentence
-    made.append(from_scores(scores, 'Bits a letter by distance', 'encoding', [group], sentences))
-    made += comparison.tables()
-  return made
+  return [_table(scores) for scores in found] + published(reference)
+
+
+def _table(scores: Scores) -> Table:
+  of_lines = zip(scores.lines, cells(scores, scores.lines), strict=True)
+  group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in of_lines])
+  return from_scores(scores, 'Bits a letter by distance', 'encoding', [group], SENTENCES)
