@@ -1,5 +1,5 @@
-"""The classic encodings with three seeds, trained as long as they need, evaluated to 32 times the
-training length.
+"""The classic encodings with three seeds, trained for three tokens a parameter, evaluated to 32
+times the training length.
 
   python scripts/sweep.py --config=configs/classic.py --jobs=2
 
