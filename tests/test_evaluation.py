@@ -713,7 +713,7 @@ def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
     'eval.target_context': 500,
   }
   c = config.load(BASE, {**TINY, **settings})
-  with pytest.raises(UserError, match='target_context=500: no documents .* have 500 tokens'):
+  with pytest.raises(UserError, match=r'target_context=500: no documents .* have 500 tokens'):
     preflight.check_evaluation(c)
   preflight.check_evaluation(overlaid(c, data__tokenizer='bytes'))
 

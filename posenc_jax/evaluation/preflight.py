@@ -1,9 +1,9 @@
 """Checks of a run before it starts: whether its encoding and model can be built, its corpus has
 documents long enough to train on, and its evaluation can be made of what the corpus has.
 
-Nothing is computed but a tokenizer that is to be learned: models are built as shapes. A sweep checks all its runs in one process of its
-own (`python -m posenc_jax.evaluation.preflight STUDY`, with configs as JSON in stdin), so that it
-needs no jax itself.
+Nothing is computed but a tokenizer that is to be learned: models are built as shapes. A sweep
+checks all its runs in one process of its own (`python -m posenc_jax.evaluation.preflight STUDY`,
+with configs as JSON in stdin), so that it needs no jax itself.
 """
 
 import contextlib
