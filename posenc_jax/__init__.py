@@ -1,7 +1,8 @@
 """Position encodings for transformers under one attention interface, trained and evaluated past the
 training length.
 
-`from posenc_jax import attend, make` is all that a model of your own needs. These names are
+`from posenc_jax import attend, make` is all that a model of your own needs, and `score` what
+evaluates any model. These names are
 imported when they are first used, so that `import posenc_jax.reporting` imports no jax.
 """
 
@@ -13,6 +14,7 @@ _MODULES = {
   'attend': 'posenc_jax.attention',
   'make': 'posenc_jax.encodings',
   'register': 'posenc_jax.encodings',
+  'score': 'posenc_jax.evaluation.scoring',
 }
 __all__ = list(_MODULES)
 

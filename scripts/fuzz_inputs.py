@@ -289,6 +289,7 @@ def tiny(folder: Path) -> dict[str, object]:
   model = {'layers': 1, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8}
   training = {'length': 8, 'batch': 2, 'steps': 4}
   evaluation = {'lengths': (8, 16), 'k': 4, 'stride': 4, 'documents': 2, 'document_tokens': 16}
+  evaluation['target_context'] = 16
   sections = {'model': model, 'train': training, 'eval': evaluation}
   fields = {f'{name}.{key}': v for name, tree in sections.items() for key, v in tree.items()}
   return {**fields, 'optim.warmup': 1, 'data.corpus': str(folder)}

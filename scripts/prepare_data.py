@@ -5,25 +5,36 @@ themselves.
   python scripts/prepare_data.py --corpus=tfds:lambada --config.data.text_field=passage
   python scripts/prepare_data.py --config.data.tokenizer=sentencepiece
   python scripts/prepare_data.py --corpus=task:copy/symbols=8   # a task: examples and chance
+  python scripts/prepare_data.py --corpus=code --history --overlap
+
+--history prints what the text before a byte is worth, from nearby to 4096 bytes back; --overlap how
+much of the other splits stands in the training split word for word. Both take seconds on the
+embedded corpora.
 """
 
 import inspect
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax.config import load, main, parse_args, validate_data
-from posenc_jax.data import TaskCorpus, prepare, source
+from posenc_jax.data import TaskCorpus, history, overlap, prepare, source, text, verified_sha256
 from posenc_jax.data.corpora import SPLITS
+from posenc_jax.data.ngrams import NGrams
 from posenc_jax.tasks import PREFIX, chance
 
 BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
+CONTEXT = 6  # bytes of context of the n-gram under the table of histories
+MAX_TRAINING_BYTES = 2**25  # that it counts
 MIN_BYTES = (4096, 8192, 16384, 32768)  # documents of at least so many bytes are counted
 
 
 def run(argv: list[str]) -> None:
-  flags, overrides = parse_args(argv, {'config': str(BASE), 'corpus': None})
+  flags, overrides = parse_args(
+    argv, {'config': str(BASE), 'corpus': None, 'history': False, 'overlap': False}
+  )
   if flags.corpus is not None:
     overrides['data.corpus'] = flags.corpus
   config = load(flags.config, overrides)
@@ -32,16 +43,18 @@ def run(argv: list[str]) -> None:
     describe_task(source(config.data, 'train'), config.eval.lengths)
   else:
     describe_text(config.data)
+    if flags.overlap:
+      describe_overlap(config.data)
+    if flags.history:
+      describe_history(config.data)
 
 
 def describe_text(data: ConfigDict) -> None:
   """Prepares a corpus of text and prints, for each split, its documents, bytes and tokens."""
   folder = prepare(data.corpus, data.cache)
   print(f'{data.corpus}: {folder}')
-  if data.corpus == 'sotu':
-    from posenc_jax.data import sotu
-
-    print(f'SHA-256 of all documents verified: {sotu.SHA256}')
+  if digest := verified_sha256(data.corpus):
+    print(f'SHA-256 of all documents verified: {digest}')
   columns = ''.join(f'{f">= {n}":>10}' for n in MIN_BYTES)
   print(f'\n{"split":12}{"documents":>10}{"bytes":>14}{columns}')
   for split in SPLITS:
@@ -53,6 +66,41 @@ def describe_text(data: ConfigDict) -> None:
     tokens = corpus.counts.sum()
     print(f'\n{data.tokenizer}: {corpus.vocab} symbols, SHA-256 {corpus.sha256}')
     print(f'{split}: {tokens:,} tokens of {corpus.sizes.sum() / tokens:.3f} bytes')
+
+
+def describe_overlap(data: ConfigDict) -> None:
+  """Prints how much of the other splits the training split has word for word."""
+  train, *others = (text(data, split).documents for split in SPLITS)
+  columns = ''.join(f'{f"{length} bytes":>12}' for length in overlap.LENGTHS)
+  print(
+    f'\nshare of the sequences of so many bytes that the training split has, too:\n{"":12}{columns}'
+  )
+  for split, documents in zip(SPLITS[1:], others, strict=True):
+    shares = overlap.shared(train, documents).values()
+    print(f'{split:12}{"".join(f"{share:12.4f}" for share in shares)}')
+
+
+def describe_history(data: ConfigDict) -> None:
+  """Prints what the last bytes before a byte are worth to an n-gram model, by their number."""
+  train, validation, test = (text(data, split) for split in SPLITS)
+  model = NGrams(_first(train.tokens, MAX_TRAINING_BYTES), CONTEXT, train.vocab)
+  bits = history.bits_by_width(model, validation.tokens, test.tokens)
+  print(
+    f'\nbits a byte of the test split: an n-gram of {CONTEXT} bytes of context, from the training '
+    f'split,\nand the counts of as many bytes before each as `history` says\n\n'
+    f'{"history":12}{"bits":>8}{"gain":>8}'
+  )
+  for width, value in bits.items():
+    print(f'{width or "none":<12}{value:8.3f}{bits[0] - value:8.3f}')
+
+
+def _first(texts: Sequence[np.ndarray], size: int) -> Iterator[np.ndarray]:
+  """Yields the first texts until they have `size` tokens."""
+  for tokens_T in texts:
+    if size <= 0:
+      return
+    yield tokens_T
+    size -= len(tokens_T)
 
 
 def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
@@ -67,14 +115,14 @@ def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
     print(f'  {task.show(example)}')
     if example.positions_T is not None:
       print(f'    at {" ".join(map(str, example.positions_T.tolist()))}')
-  columns = ('length', 'tokens', 'answers', 'chance of exact match', 'of an answer')
-  print('\n{:8}{:>8}{:>9}{:>23}{:>14}'.format(*columns))
+  columns = ('length', 'tokens', 'answers', 'chance of exact match', 'of an answer', 'in nats')
+  print('\n{:8}{:>8}{:>9}{:>23}{:>14}{:>9}'.format(*columns))
   for length in lengths:
     examples = corpus.examples(200, length)
     tokens = np.mean([len(example.tokens_T) for example in examples])
     answers = np.mean([example.answers_T.sum() for example in examples])
-    exact_chance, answer_chance = chance(examples)
-    print(f'{length:<8}{tokens:8.1f}{answers:9.1f}{exact_chance:23.3g}{answer_chance:14.3g}')
+    guessing = '{:23.3g}{:14.3g}{:9.3g}'.format(*chance(examples))
+    print(f'{length:<8}{tokens:8.1f}{answers:9.1f}{guessing}')
 
 
 if __name__ == '__main__':

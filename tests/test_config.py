@@ -236,22 +236,24 @@ def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
 
 def test_the_lists_of_names_are_those_of_what_does_the_work():
   """Every protocol is planned, under the controls that apply to it, and described in captions."""
-  config = load(BASE, {'eval.lengths': (16,), 'eval.k': 8, 'train.length': 8, 'eval.spans': 1})
+  settings = {'eval.lengths': (16,), 'eval.k': 8, 'train.length': 8, 'eval.target_context': 16}
+  config = load(BASE, settings)
   config.eval.documents = 2
   config.eval.controls = tuple(CONTROLS)
   corpus = SimpleNamespace(
     name='letters',
+    vocab=41,
     names=['a', 'b'],
-    tokens=[np.arange(40)] * 2,
+    tokens=[np.frombuffer(b'<letter> ' * 5, np.uint8)[:40]] * 2,
     counts=np.array([40, 40]),
-    tokenizer=SimpleNamespace(lengths=np.ones(40, int)),
+    token_bytes=[np.ones(40, int)] * 2,
   )
   planner = plan.Planner(config, corpus)
   for protocol in PROTOCOLS:
     controls = {m.key_fields[0]['control'] for m in getattr(planner, protocol)(16)}
     assert controls == {None, *(name for name in CONTROLS if protocol in CONTROLS[name])}
   assert {name for name in vars(plan.Planner) if not name.startswith('_')} == set(PROTOCOLS)
-  assert {*CONTROLS} == {plan.WINDOWED, plan.SHUFFLED_FAR}
+  assert {*CONTROLS} == {plan.WINDOWED, plan.WITH_SINK, plan.TRUNCATED, plan.SHUFFLED_FAR}
   assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
   assert (list(captions.PROTOCOLS), list(captions.CONTROLS)) == ([*PROTOCOLS], [None, *CONTROLS])
 

@@ -20,6 +20,7 @@ from posenc_jax import config, data, storage, tasks
 from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenizers
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import plan, preflight
 from posenc_jax.training import run_dir
 
 ROOT = Path(__file__).parent.parent
@@ -230,7 +231,7 @@ def test_interrupted_build_is_not_taken_for_a_finished_one(tmp_path, monkeypatch
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(sotu.os, 'rename', interrupt)
+    patch.setattr(os, 'rename', interrupt)
     with pytest.raises(KeyboardInterrupt):
       sotu.prepare('sotu', tmp_path)
   (tmp_path / '.building-killed' / 'sotu').mkdir(parents=True)
@@ -381,6 +382,7 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
       {'data__tokenizer': 'sentencepiece'},
       "config.data.tokenizer='sentencepiece'; allowed: bytes",
     ),
+    ('task:copy', {'data__packed': True}, 'config.data.packed=True; allowed: False for a task'),
     ('task:copy', {'eval__examples': 0}, 'config.eval.examples=0; allowed: 1 or more'),
     ('sotu', {}, "config.eval.protocols=('answers',); allowed: last_k"),
     (
@@ -682,3 +684,255 @@ def test_tfds_problems_are_one_line(small):
   info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
   assert 'tfrecord' in message('tfds:small')
   assert '--file_format=array_record' in message('tfds:small')
+
+
+# A tokenizer.json
+
+WORDS = ["l'été — 日本語 text 🙂🙂 and more text, the text of the day. " * 20, 'naïve café ﬁne ①']
+STRANGE = [
+  b'',
+  b'\xff\xfe a\x80',
+  'ﬁne ① é e\u0301 \ufffd'.encode(),
+  b' \n\n  two  spaces ',
+  *HOSTILE,
+]
+
+
+def byte_level(**options):
+  tokenizers = pytest.importorskip('tokenizers')
+  made = tokenizers.Tokenizer(tokenizers.models.BPE(**options))
+  byte_level = tokenizers.pre_tokenizers.ByteLevel
+  made.pre_tokenizer = byte_level(add_prefix_space=True)
+  made.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=300, initial_alphabet=byte_level.alphabet(), show_progress=False
+  )
+  made.train_from_iterator(WORDS, trainer)
+  return made
+
+
+def metaspace():
+  """Unigrams of normalized text, with an unknown token."""
+  tokenizers = pytest.importorskip('tokenizers')
+  made = tokenizers.Tokenizer(tokenizers.models.Unigram())
+  made.normalizer = tokenizers.normalizers.NFKC()
+  made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+  trainer = tokenizers.trainers.UnigramTrainer(
+    vocab_size=60, unk_token='<unk>', special_tokens=['<unk>'], show_progress=False
+  )
+  made.train_from_iterator(WORDS, trainer)
+  made.enable_truncation(3)  # which is not for texts
+  made.enable_padding(length=50)
+  return made
+
+
+@pytest.mark.parametrize('make', [byte_level, metaspace])
+def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  made = make()
+  made.save(str(path))
+  tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
+  assert tokenizer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+  for text in [*STRANGE, *(word.encode() for word in WORDS)]:
+    tokens_T, bytes_T = tokenizer.encode(text), tokenizer.count_bytes(text)
+    assert len(tokens_T) == len(bytes_T)
+    assert (tokens_T.dtype, tokens_T.size == 0 or tokens_T.max() < tokenizer.vocab - 1) == (
+      np.int32,
+      True,
+    )
+    assert bytes_T.sum() == len(text)
+    assert (bytes_T >= 0).all()
+  # what each token stands for ends where the token does, in whole characters
+  text = 'the été 🙂 day'.encode()
+  tokens_T, bytes_T = tokenizer.encode(text), tokenizer.count_bytes(text)
+  ends = np.cumsum(bytes_T)
+  made.no_truncation()
+  made.no_padding()
+  encoded = made.encode(text.decode(), add_special_tokens=False)
+  np.testing.assert_array_equal(tokens_T, encoded.ids)
+  whole = [len(text.decode()[:end].encode()) for _, end in encoded.offsets]
+  np.testing.assert_array_equal(ends, np.maximum.accumulate(whole))
+
+
+def test_a_tokenizer_json_makes_a_corpus(tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  byte_level().save(str(path))
+  folder = write(tmp_path / 'text', {f'{split}/a.txt': WORDS[0] for split in SPLITS})
+  section = config.load(
+    BASE, {'data.corpus': folder, 'data.tokenizer': str(path), 'data.vocab': 301}
+  )
+  config.validate(section)
+  source = data.source(section.data, 'test')
+  assert (source.vocab, data.vocab(section.data), source.sha256) == (301, 301, sha256_of(path))
+  assert [bytes_T.sum() for bytes_T in source.token_bytes] == source.sizes.tolist()
+  batch = source.batches(16, 4, seed=0)[0]
+  assert source.bytes_per_token(batch) == source.sizes.sum() / source.counts.sum() > 1.5
+  run_dir.claim_tokenizer(tmp_path / 'text', source.sha256)
+  changes = {**config.flat(section), 'eval.lengths': (64,), 'eval.target_context': 64, 'eval.k': 9}
+  changes |= {'eval.document_tokens': 0, 'eval.documents': 0, 'eval.controls': ()}
+  last_k, whole = plan.plan(config.load(BASE, changes), source)
+  zero = lambda tokens_BT, **_: np.zeros(tokens_BT.shape)
+  (score,) = whole.score(zero, [0])
+  assert (score['tokens'], score['bytes']) == (len(source.tokens[0]), source.sizes[0])
+  start = last_k.key_fields[0]['position']
+  assert last_k.score(zero, [0])[0]['bytes'] == source.token_bytes[0][start : start + 9].sum()
+  path.write_text(path.read_text() + '\n')
+  other = data.source(section.data, 'test')
+  with pytest.raises(UserError, match='trained with the tokenizer'):
+    run_dir.check_tokenizer(tmp_path / 'text', other.sha256)
+
+
+def sha256_of(path):
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_tokenizer_json_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
+  path = tmp_path / 'tokenizer.json'
+
+  def message(vocab=301, name=path):
+    changes = {'data.tokenizer': str(name), 'data.vocab': vocab}
+    with pytest.raises(UserError) as error:
+      preflight.check_training_data(config.load(BASE, changes))
+    return one_line(error)
+
+  field = f'config.data.tokenizer={str(path)!r}: '
+  assert message() == f'{field}No such file or directory; allowed: a tokenizer.json'
+  for contents in (b'{}', b'\xff', b'[' * 10_000):
+    path.write_bytes(contents)
+    assert message().startswith(f'{field}no tokenizer (')
+  byte_level(dropout=0.5).save(str(path))
+  assert message() == f'{field}draws its tokens; allowed: a model without dropout'
+  byte_level().save(str(path))
+  assert message(300) == f'config.data.vocab=300; allowed: 301, the symbols of {path} and BOS'
+  monkeypatch.setitem(sys.modules, 'tokenizers', None)
+  assert message().startswith(f'{field}needs the package tokenizers; allowed: with what `pip')
+  with pytest.raises(UserError, match=r'allowed: the path of a tokenizer\.json, bytes, sent'):
+    config.validate(config.load(BASE, {'data.tokenizer': 'gpt2'}))
+
+
+# Sets of Hugging Face
+
+
+@pytest.fixture(scope='module')
+def hf_set(tmp_path_factory):
+  """A `DatasetDict` of 40 rows to train on and 3 in `dev`."""
+  datasets = pytest.importorskip('datasets')
+  datasets.disable_progress_bars()
+  rows = {
+    split: {'body': [f'{split} {i} é' for i in range(count)], 'number': list(range(count))}
+    for split, count in (('train', 40), ('dev', 3))
+  }
+  return datasets.DatasetDict(
+    {split: datasets.Dataset.from_dict(columns) for split, columns in rows.items()}
+  )
+
+
+def hf_folder(hf_set, kind, folder):
+  """The set as files that the library reads."""
+  if kind == 'saved':
+    hf_set.save_to_disk(str(folder))
+    return folder
+  folder.mkdir()
+  for split, rows in hf_set.items():
+    name = str(folder / f'{split}-00000-of-00001.{kind}')
+    rows.to_parquet(name) if kind == 'parquet' else rows.to_json(name, force_ascii=False)
+  return folder
+
+
+@pytest.mark.parametrize('kind', ['saved', 'parquet', 'jsonl'])
+def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
+  folder = hf_folder(hf_set, kind, tmp_path / 'set')
+  # The library itself takes files that are named `dev` for the validation split.
+  name = f'hf:{folder}' + (':validation=dev' if kind == 'saved' else '')
+  assert data.is_present(name, str(tmp_path / 'cache'))
+  assert data.prepare(name, str(tmp_path / 'cache')) == folder
+  texts = {
+    split: list(corpus(name, split, 'body', str(tmp_path / 'cache')).documents) for split in SPLITS
+  }
+  assert texts['validation'] == [f'dev {i} é'.encode() for i in range(3)]
+  assert texts['train'] + texts['test'] == [f'train {i} é'.encode() for i in range(40)]
+  assert len(texts['test']) == 4
+  first = corpus(f'{name}:first=10', 'train', 'body', str(tmp_path / 'cache'))
+  assert list(first.documents) == texts['train'][:9]
+  assert first.names[8] == 'train/8'
+
+
+@pytest.mark.parametrize('options', ['', ':first=20'])
+def test_a_set_of_the_hub_is_fetched_once(hf_set, options, tmp_path, monkeypatch):
+  datasets = pytest.importorskip('datasets')
+  asked = []
+
+  def load_dataset(path, **given):
+    asked.append((path, given['name'], given['revision'], given.get('streaming', False)))
+    return {key: rows.to_iterable_dataset() for key, rows in hf_set.items()} if options else hf_set
+
+  monkeypatch.setattr(datasets, 'load_dataset', load_dataset)
+  name, cache = f'hf:them/set:small:revision=v1{options}', str(tmp_path)
+  assert not data.is_present(name, cache)
+  with pytest.raises(
+    UserError, match=r'prepare it with `python scripts/prepare_data\.py --corpus=hf:'
+  ):
+    corpus(name, 'train', 'body', cache)
+  for _ in range(2):
+    folder = data.prepare(name, cache)
+  assert asked == [('them/set', 'small', 'v1', bool(options))]
+  assert data.is_present(name, cache)
+  assert folder.parent == tmp_path / 'hf'
+  texts = [t for s in SPLITS for t in corpus(name, s, 'body', cache).documents]
+  assert sorted(texts) == sorted(f'train {i} é'.encode() for i in range(20 if options else 40))
+  assert {path.name for path in tmp_path.iterdir()} == {'building.lock', 'hf'}
+
+
+def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monkeypatch):
+  datasets = pytest.importorskip('datasets')
+  folder, cache = hf_folder(hf_set, 'saved', tmp_path / 'set'), str(tmp_path / 'cache')
+
+  def message(name, opener=corpora.corpus, field='body'):
+    args = (cache,) if opener is corpora.prepare else ('train', field, cache)
+    with pytest.raises(UserError) as error:
+      opener(name, *args)
+    assert repr(name) in one_line(error) or 'text_field' in str(error.value)
+    return one_line(error)
+
+  def unreachable(*_, **__):
+    raise ConnectionError("Couldn't reach 'them/set' on the Hub\n(no route)")
+
+  monkeypatch.setattr(datasets, 'load_dataset', unreachable)
+  reason = "cannot be fetched (ConnectionError: Couldn't reach 'them/set' on the Hub (no route))"
+  assert reason in message('hf:them/set', corpora.prepare)
+  assert list((tmp_path / 'cache').iterdir()) == [tmp_path / 'cache' / 'building.lock']
+  assert 'allowed: body' in message(f'hf:{folder}', field='number')
+  assert 'test=tset; allowed: train, dev' in message(f'hf:{folder}:test=tset')
+  (folder / 'train' / 'state.json').write_text('{')
+  assert 'allowed: a folder that the library datasets reads' in message(f'hf:{folder}')
+  for name, words in (
+    ('hf:', 'allowed: hf:[OWNER/]NAME[:CONFIG]'),
+    ('hf:a:b:c', 'allowed: hf:[OWNER/]NAME[:CONFIG]'),
+    ('hf:a:first=0', 'first=0; allowed: a number of documents'),
+    ('hf:a:fist=1', "no option 'fist'; did you mean 'first'?"),
+    ('hf:a:first=1:first=2', 'first=2; allowed: each option once'),
+  ):
+    assert words in message(name)
+  monkeypatch.setitem(sys.modules, 'datasets', None)
+  assert "needs the package datasets; allowed: with what `pip install -e '.[hf]'`" in message(
+    'hf:a'
+  )
+
+
+# Packed documents
+
+
+def test_packed_documents_are_joined_in_order(tmp_path, monkeypatch):
+  monkeypatch.setattr(corpora, 'PACK_BYTES', 10)
+  files = {f'train/{name}.txt': name * 4 for name in 'abcdefg'}
+  folder = write(tmp_path, {**files, 'train/h.txt': 'h' * 30, 'test/t.txt': 'T'})
+  section = config.load(BASE, {'data.corpus': folder, 'data.packed': True}).data
+  found = data.source(section, 'train')
+  assert list(found.documents) == [
+    b'aaaa\n\nbbbb\n\ncccc',
+    b'dddd\n\neeee\n\nffff',
+    b'gggg\n\n' + b'h' * 30,
+  ]
+  assert found.names[0] == 'a.txt to c.txt'
+  assert list(data.source(section, 'test').documents) == [b'T']
+  assert found.batches(14, 2, seed=0).windows_per_epoch == 2 + 2 + 3

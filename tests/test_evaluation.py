@@ -1,7 +1,9 @@
 """Evaluation: protocols against brute force over a stub model, then rows of a real one."""
 
+import functools
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -16,7 +18,7 @@ from flax import nnx
 
 from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, model_functions, plan, protocols, row_schema
+from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, protocols, row_schema
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -35,7 +37,7 @@ PROTOCOLS = {
   'last_k': lambda nll, documents, length, size: protocols.last_k(
     nll,
     protocols.target_windows(
-      documents, protocols.choose_targets(list(map(len, documents)), length, 2), length
+      documents, protocols.choose_targets(list(map(len, documents)), length, 2, 4), length
     ),
     length,
     min(4, length),
@@ -43,6 +45,9 @@ PROTOCOLS = {
   ),
   'by_position': lambda nll, documents, length, size: protocols.by_position(
     nll, protocols.whole_windows(documents, length), size
+  ),
+  'by_position truncated': lambda nll, documents, length, size: protocols.truncated_by_position(
+    nll, protocols.whole_windows(documents, length), -(-length // 2), size
   ),
 }
 
@@ -131,7 +136,7 @@ def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(
   documents, spans, batch_tokens
 ):
   k, lengths = 4, (4, 7, 16)
-  targets = protocols.choose_targets(SIZES, max(lengths), spans)
+  targets = protocols.choose_targets(SIZES, max(lengths), spans, 1)
   seen = []
   for length in lengths:
     stub = Stub()
@@ -149,12 +154,12 @@ def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(
     assert all(len(window) == length for window in stub.windows())
     seen.append([window[-k:].tolist() for window in stub.windows()])
   assert seen[0] == seen[1] == seen[2]
-  assert len(seen[0]) == spans * len(SIZES)
+  assert len(seen[0]) == spans * (len(SIZES) - 1) + 1  # one document has 16 tokens
 
 
 @pytest.mark.parametrize('near', [1, 6, 15, 16, 20])
 def test_far_tokens_are_those_of_the_next_document(documents, near):
-  targets = protocols.choose_targets(SIZES, 16, 2)
+  targets = protocols.choose_targets(SIZES, 16, 2, 1)
   plain = list(protocols.target_windows(documents, targets, 16))
   windows = list(protocols.target_windows(documents, targets, 16, near))
   far = max(16 - near, 0)
@@ -179,6 +184,19 @@ def test_by_position_scores_whole_windows_alone(documents):
     protocols.whole_windows(documents, 65)
 
 
+@pytest.mark.parametrize('context', [1, 2, 5, 6, 16, 41])
+def test_truncated_by_position_is_brute_force_with_half_to_all_of_the_context(documents, context):
+  """Each token by itself, from the first window that reaches it."""
+  windows_NT = protocols.whole_windows(documents, 37)
+  stride = max(1, context // 2)
+  starts = [max(0, -(-(t + 1 - context) // stride) * stride) for t in range(37)]
+  assert all(context - stride <= t - s < context for t, s in enumerate(starts) if t >= context)
+  expected = [[state(window[s : t + 1]) for t, s in enumerate(starts)] for window in windows_NT]
+  for batch_tokens in (1, 100):
+    found = protocols.truncated_by_position(Stub(), windows_NT, context, batch_tokens)
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize('stop', [1, 2, 3, 5, 16, 23, 24, 25, 1000])
 def test_bins_cover_all_positions_two_an_octave(stop):
   bins = protocols.log_bins(stop)
@@ -190,7 +208,7 @@ def test_bins_cover_all_positions_two_an_octave(stop):
 
 @pytest.mark.parametrize('batch_tokens', [1, 64])
 def test_receptive_field_is_the_share_of_each_distance_without_bos(documents, batch_tokens):
-  windows = list(protocols.target_windows(documents, protocols.choose_targets(SIZES, 5, 1), 5))
+  windows = list(protocols.target_windows(documents, protocols.choose_targets(SIZES, 5, 1, 1), 5))
   found = protocols.receptive_field(Stub(), windows, 5, batch_tokens)
   for share_R, window in zip(found, windows, strict=True):
     norms = [state(window[: t + 1]) for t in (4, 3, 2, 1)]  # of inputs; input 0 is BOS
@@ -219,16 +237,45 @@ def test_batch_size_and_order_of_documents_change_no_number(documents, name):
 @pytest.mark.parametrize('spans', [1, 2, 7])
 @pytest.mark.parametrize('longest', [1, 16])
 def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest):
-  for index, size in enumerate((16, 17, 64, 1000)):
-    ends = [
-      end for d, end in protocols.choose_targets((16, 17, 64, 1000), longest, spans) if d == index
-    ]
+  sizes = (16 + 7, 64, 1000)
+  for index, size in enumerate(sizes):
+    targets = protocols.choose_targets(sizes, longest, spans, 1)
+    ends = [end for d, end in targets if d == index]
     assert len(ends) == spans
     assert all(longest <= end <= size for end in ends)
     np.testing.assert_allclose(
       np.diff([2 * longest - ends[0], *ends]), (size - longest) / spans, atol=2
     )
     assert abs((ends[0] - longest) - (size - ends[-1])) <= 2
+
+
+@pytest.mark.parametrize('apart', [1, 5, 64])
+def test_targets_do_not_overlap_and_each_document_has_one(apart):
+  sizes = range(16, 400, 7)
+  targets = protocols.choose_targets(sizes, 16, 8, apart)
+  for index, size in enumerate(sizes):
+    ends = [end for d, end in targets if d == index]
+    assert len(ends) == max(1, min(8, (size - 16) // apart))
+    assert all(np.diff(ends) >= apart)
+    assert all(16 <= end <= size for end in ends)
+
+
+@pytest.mark.parametrize('count', [1, 2, 7, 49])
+def test_an_even_spread_takes_the_middle_of_equal_parts(count):
+  for chosen in range(1, count + 1):
+    numbers = protocols.spread_evenly(count, chosen)
+    for part, number in enumerate(numbers):
+      assert abs(number + 0.5 - (part + 0.5) * count / chosen) <= 0.5
+    mirrored = [count - 1 - number for number in reversed(numbers)]
+    assert all(abs(a - b) <= 1 for a, b in zip(numbers, mirrored, strict=True))
+  assert numbers == list(range(count))
+  assert protocols.spread_evenly(5, 1) == [2]
+
+
+def test_an_excerpt_is_the_middle_of_a_document(documents):
+  same([protocols.excerpt(documents[0], 5)], [documents[0][16:21]])
+  for tokens in (0, 37, 1000):
+    same([protocols.excerpt(documents[0], tokens)], [documents[0]])
 
 
 @pytest.mark.parametrize(
@@ -251,6 +298,8 @@ def test_what_cannot_be_scored_is_refused(documents, refused):
 # Tests with a real model.
 
 
+# The other protocols are measured in test_long_ppl.py and test_attention_weights.py.
+PLAIN = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')
 TINY = {
   'model.layers': 2,
   'model.model_dim': 16,
@@ -262,6 +311,8 @@ TINY = {
   'optim.warmup': 1,
   'eval.lengths': (16, 32),
   'eval.k': 8,
+  'eval.target_context': 32,
+  'eval.spans': 2,
   'eval.documents': 3,
   'eval.document_tokens': 40,
   'eval.batch_tokens': 64,
@@ -307,15 +358,19 @@ def overlaid(c, **overrides):
 
 def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   everything = {
-    'eval.protocols': config.PROTOCOLS,
+    'eval.protocols': PLAIN,
     'eval.controls': tuple(config.CONTROLS),
+    'eval.sink_tokens': 2,
     'eval.stride': 5,
   }
   c, workdir, model = run(**everything)
   evaluate.evaluate(c, workdir)
   rows = rows_of(workdir)
   texts = dict(plan.choose_documents(c, data.source(c.data, c.eval.split)))
-  assert list(texts) == ['a.txt', 'c.txt', 'd.txt']  # the first three of at least 32 tokens
+  assert list(texts) == ['a.txt', 'd.txt', 'e.txt']  # three of the four of at least 32 tokens
+  targets = protocols.choose_targets(list(map(len, texts.values())), 32, 2, 8)
+  assert len(targets) == 6
+  middles = {name: text[(len(text) - 40) // 2 :][:40] for name, text in texts.items()}
   bins = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
   found = [
     (r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows
@@ -326,16 +381,16 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       ('non_overlapping', None, None, None),
       ('sliding', None, 5, None),
       ('last_k', None, None, 8),
-      ('last_k', 'windowed', None, 8),
-      ('last_k', 'shuffled_far', None, 8),
+      *(('last_k', control, None, 8) for control in config.CONTROLS),
     )
     for length in (16, 32)
     for document in texts
+    for _ in range(2 if protocol == 'last_k' else 1)
   ]
   # A window has one input fewer without BOS.
   for protocol, control, beyond in (
     ('by_position', None, 0),
-    ('by_position', 'windowed', 0),
+    *(('by_position', control, 0) for control in config.CONTROLS if control != 'shuffled_far'),
     ('receptive_field', None, 1),
   ):
     asked += [
@@ -346,12 +401,12 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     ]
   assert sorted(map(str, found)) == sorted(map(str, asked))
 
-  nll = jax.jit(token_nll, static_argnames='window')
+  nll = jax.jit(token_nll, static_argnames=('window', 'sink_tokens'))
   norms = model_functions.compiled(model_functions.gradient_norms, c)
 
   def windows(r):
     """(tokens, the slice of them that is scored) of all windows of a row."""
-    W, text = r['length'], texts.get(r['document'], np.array([]))[:40]
+    W, text = r['length'], middles.get(r['document'])
     if r['protocol'] == 'non_overlapping':
       return [(text[at : at + W], slice(None)) for at in range(0, len(text), W)]
     if r['protocol'] == 'sliding':
@@ -363,17 +418,15 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       ]
     if r['protocol'] == 'by_position':
       end = bins[W][bins[W].index(r['position']) + 1]
-      firsts = range(0, 40 - W + 1, W)
-      return [
-        (t[:40][at : at + W], slice(r['position'], end))
-        for t in texts.values()
-        for at in firsts
-        if at + W <= len(t)
-      ]
+      whole = [t[at : at + W] for t in middles.values() for at in range(0, 40 - W + 1, W)]
+      if r['control'] == 'truncated' and W == 32:  # each token by itself
+        starts = {t: 0 if t < 16 else (t - 8) // 8 * 8 for t in range(r['position'], end)}
+        return [(t[starts[i] : i + 1], slice(-1, None)) for t in whole for i in starts]
+      return [(t, slice(r['position'], end)) for t in whole]
     end = r['position'] + 8
-    window = texts[r['document']][end - W : end]
+    window = texts[r['document']][end - (16 if r['control'] == 'truncated' else W) : end]
     if r['control'] == 'shuffled_far' and W == 32:
-      other = texts[{'a.txt': 'c.txt', 'c.txt': 'd.txt', 'd.txt': 'a.txt'}[r['document']]]
+      other = texts[{'a.txt': 'd.txt', 'd.txt': 'e.txt', 'e.txt': 'a.txt'}[r['document']]]
       at = (len(other) - 8) // 2
       window = np.concatenate([other[at : at + 8], window[8:]])
     return [(window, slice(-8, None))]
@@ -388,21 +441,20 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     )
     if r['protocol'] == 'receptive_field':
       continue
-    window = 16 if r['control'] == 'windowed' else None
+    mask = {'window': 16} if r['control'] in ('windowed', 'windowed_with_sink') else {}
+    mask |= {'sink_tokens': 2} if r['control'] == 'windowed_with_sink' else {}
     nats = []
     for tokens_T, scored in windows(r):
       # All windows are padded to one shape, so that jit compiles once.
       tokens_BT = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)[
         None
       ]
-      nats.append(
-        np.asarray(nll(model, tokens_BT, window=window)[0], np.float64)[: len(tokens_T)][scored]
-      )
+      nats.append(np.asarray(nll(model, tokens_BT, **mask)[0], np.float64)[: len(tokens_T)][scored])
     assert r['nats'] == pytest.approx(np.concatenate(nats).sum(), rel=1e-5)
     assert r['tokens'] == r['bytes'] == len(np.concatenate(nats))
   for length in (16, 32):
     shares = []
-    for document, end in protocols.choose_targets(list(map(len, texts.values())), 32, 1):
+    for document, end in targets:
       window = list(texts.values())[document][end - length : end]
       norm_T = np.asarray(norms(model, jnp.array(window, jnp.int32)[None])[0], np.float64)
       shares.append(norm_T[:0:-1] / norm_T[1:].sum())
@@ -420,9 +472,10 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     key: [r['nats'] for r in rows if (r['control'], r['length'], r['k']) == (*key, 8)]
     for key in [(control, length) for control in (None, *config.CONTROLS) for length in (16, 32)]
   }
-  assert by_control[None, 16] == by_control['windowed', 16] == by_control['shuffled_far', 16]
-  assert by_control[None, 32] != by_control['windowed', 32]
-  assert by_control[None, 32] != by_control['shuffled_far', 32] != by_control['windowed', 32]
+  assert all(by_control[control, 16] == by_control[None, 16] for control in config.CONTROLS)
+  assert by_control['truncated', 32] == by_control[None, 16]
+  del by_control['truncated', 32]
+  assert len({tuple(nats) for (_, length), nats in by_control.items() if length == 32}) == 4
   assert storage.read_json(workdir / 'finished.json') == {'config_hash': config.config_hash(c)}
   assert 'of the gradient reaches' in capsys.readouterr().out
 
@@ -476,7 +529,7 @@ def test_an_installed_package_evaluates_without_files_of_a_clone(run, tmp_path):
     command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
   )
   assert process.returncode == 0, process.stderr
-  assert [(r['k'], r['status']) for r in rows_of(workdir)] == [(4, 'ok')] * 3
+  assert {(r['k'], r['status']) for r in rows_of(workdir)} == {(4, 'ok')}
 
 
 def test_beyond_a_learned_table_is_an_outcome(run, capsys):
@@ -513,7 +566,8 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
     ),
     ({'eval.stride': 7, 'eval.controls': ()}, {}),
     ({'eval.lengths': (8, 32)}, {}),
-    ({'eval.lengths': (16, 64)}, {'max(eval.lengths)': 64}),
+    ({'eval.lengths': (16, 30), 'eval.k': 4}, {}),
+    ({'eval.target_context': 64}, {'eval.target_context': 64}),
     ({'eval.documents': 2}, {'eval.documents': 2}),
     ({'eval.document_tokens': 20}, {'eval.document_tokens': 20}),
     ({'mesh.data': 2, 'launch.partition': 'gpu', 'data.cache': 'x'}, {}),
@@ -541,6 +595,202 @@ def test_rows_that_are_damaged_are_one_line(run):
     evaluate.evaluate(c, workdir)
 
 
+class MaskedStub(Stub):
+  """A `Stub` whose numbers say what attention sees, too."""
+
+  def __call__(self, tokens_BT, *, window, sink_tokens):
+    self.asked = [*getattr(self, 'asked', []), (tokens_BT.shape[1], window, sink_tokens)]
+    return super().__call__(tokens_BT) + (window or 0) + sink_tokens
+
+
+@pytest.fixture
+def measured(corpus, tmp_path):
+  """(overrides) -> (what a stub was asked, rows of eval.jsonl after its evaluation)."""
+
+  def measure(**overrides):
+    overrides = {path.replace('__', '.'): value for path, value in overrides.items()}
+    c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'eval.batch_tokens': 10**4, **overrides})
+    config.validate(c)
+    row = functools.partial(
+      row_schema.row,
+      run='run',
+      encoding='stub',
+      label='stub',
+      seed=0,
+      step=3,
+      corpus=c.data.corpus,
+      split=c.eval.split,
+      train_length=c.train.length,
+    )
+    stub = MaskedStub()
+    for measurement in plan.plan(c, data.source(c.data, c.eval.split)):
+      evaluate.measure(measurement, row, {}, stub, None, tmp_path)
+    return sorted(getattr(stub, 'asked', []), key=str), rows_of(tmp_path)
+
+  return measure
+
+
+def test_an_evaluation_at_other_lengths_scores_the_same_targets(measured, tmp_path):
+  """Its rows stand in one line with the first ones, and those that both ask for are there once."""
+  fields = dict(eval__protocols=('last_k', 'receptive_field'), eval__controls=('shuffled_far',))
+  _, first = measured(eval__lengths=(16, 20), **fields)
+  measured(eval__lengths=(16, 32), **fields)
+  _, rows = measured(eval__lengths=(30,), **fields)
+  assert rows[: len(first)] == first
+  targets = {}
+  for r in rows:
+    if r['protocol'] == 'last_k':
+      targets.setdefault((r['control'], r['length']), []).append((r['document'], r['position']))
+  assert len(targets) == 2 * 4
+  assert len({tuple(of_length) for of_length in targets.values()}) == 1
+  (tmp_path / 'eval.jsonl').unlink()
+  _, at_once = measured(eval__lengths=(16, 20, 30, 32), **fields)
+  assert sorted(at_once, key=row_schema.key) == sorted(rows, key=row_schema.key)
+
+
+def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):
+  """Up to the training length nothing changes, and what is truncated to it is the same at every
+  length; also after an interruption.
+  """
+  fields = dict(eval__protocols=('last_k',), eval__controls=tuple(config.CONTROLS))
+  asked, rows = measured(eval__lengths=(16, 24, 32), **fields)
+  plain = [(16, None, 0), (24, None, 0), (32, None, 0)]
+  masked = [(24, 16, 0), (24, 16, 1), (32, 16, 0), (32, 16, 1)]
+  # The target's 8 tokens and the 16 before them leave nothing to replace in 24.
+  assert asked == sorted([*plain, *masked, (32, None, 0)], key=str)
+  scores = {}
+  for r in rows:
+    scores.setdefault((r['control'], r['length']), []).append(r['nats'])
+  assert all(scores[control, 16] == scores[None, 16] for control in config.CONTROLS)
+  assert scores['truncated', 24] == scores['truncated', 32] == scores[None, 16]
+  assert len({tuple(nats) for (_, length), nats in scores.items() if length == 32}) == 5
+  lines = (tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)
+  kept = [line for line, r in zip(lines, rows, strict=True) if r['control'] is None]
+  (tmp_path / 'eval.jsonl').write_bytes(b''.join(kept))
+  asked, again = measured(eval__lengths=(16, 24, 32), **fields)
+  assert asked == sorted([*masked, (32, None, 0)], key=str)
+  assert sorted(again, key=row_schema.key) == sorted(rows, key=row_schema.key)
+  # Where the training length is not asked for, the first of the truncated ones is computed.
+  (tmp_path / 'eval.jsonl').unlink()
+  asked, some = measured(eval__lengths=(24, 32), **fields | {'eval__controls': ('truncated',)})
+  assert asked == plain
+  by_key = {row_schema.key(r): r for r in rows}
+  assert all(by_key[row_schema.key(r)] == r for r in some)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'words'),
+  [
+    ({'eval.target_context': 91}, 'config.eval.target_context=91: no documents'),
+    ({'eval.documents': 5}, 'config.eval.documents=5: only 4'),
+    (
+      {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.target_context': 90},
+      "config.eval.controls=('shuffled_far',): only 1",
+    ),
+    ({'eval.split': 'validation'}, "no split 'validation'"),
+  ],
+)
+def test_what_a_small_folder_cannot_give_is_refused_before_training(corpus, overrides, words):
+  c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
+  config.validate(c)
+  with pytest.raises(UserError) as error:
+    preflight.check_evaluation(c)
+  assert words in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_what_is_not_refused_before_training_can_be_measured(corpus):
+  """Random evaluations of a small folder: all that pass the checks have rows of every protocol."""
+  draw, passed = random.Random(0), 0
+  evens = lambda tokens_BT: np.ones(tokens_BT.shape)
+  for _ in range(120):
+    settings = {
+      'train.length': draw.choice((1, 2, 7, 16)),
+      'eval.lengths': tuple(draw.sample(range(2, 60), 2)),
+      'eval.target_context': draw.randrange(30, 95),
+      'eval.k': draw.randrange(1, 8),
+      'eval.stride': draw.randrange(1, 8),
+      'eval.spans': draw.randrange(1, 9),
+      'eval.documents': draw.randrange(5),
+      'eval.document_tokens': draw.choice((0, 60, 40)),
+      'eval.protocols': config.PROTOCOLS,
+      'eval.controls': draw.choice(((), tuple(config.CONTROLS))),
+    }
+    c = config.load(BASE, {**TINY, 'data.corpus': corpus, **settings})
+    try:
+      config.validate(c)
+      preflight.check_evaluation(c)
+    except UserError:
+      continue
+    passed += 1
+    for measurement in plan.plan(c, data.source(c.data, 'test')):
+      scores = measurement.score(evens, list(range(len(measurement.key_fields))))
+      keys = {json.dumps(fields) for fields in measurement.key_fields}
+      assert len(keys) == len(scores)
+      assert measurement.metric or all(score['tokens'] >= 1 for score in scores)
+  assert passed >= 20
+
+
+def test_overrides_stand_in_the_rows_that_depend_on_them(run):
+  protocols_ = ('last_k', 'non_overlapping')
+  c, workdir, _ = run(eval__protocols=protocols_, eval__controls=('windowed', 'windowed_with_sink'))
+  changes = {'eval.spans': 1, 'eval.document_tokens': 33, 'eval.sink_tokens': 3}
+  evaluate.evaluate(overlaid(c, **changes), workdir)
+  expected = {
+    ('last_k', None): {'eval.spans': 1},
+    ('last_k', 'windowed'): {'eval.spans': 1},
+    ('last_k', 'windowed_with_sink'): {'eval.spans': 1, 'eval.sink_tokens': 3},
+    ('non_overlapping', None): {'eval.document_tokens': 33},
+  }
+  for r in rows_of(workdir):
+    assert r['overrides'] == expected[r['protocol'], r['control']]
+
+
+def test_the_standard_error_over_documents_is_printed(run, capsys):
+  c, workdir, _ = run(eval__protocols=('last_k', 'by_position'), eval__lengths=(16,))
+  evaluate.evaluate(c, workdir)
+  rows = [r for r in rows_of(workdir) if (r['protocol'], r['control']) == ('last_k', None)]
+  bits, error, documents = evaluate.bits_a_byte(rows)
+  assert documents == 3
+  nats, size = (sum(r[name] for r in rows) for name in ('nats', 'bytes'))
+  assert bits == pytest.approx(nats / np.log(2) / size)
+  out = ' '.join(capsys.readouterr().out.split())
+  assert f'last_k at 16: {bits:.3f} bits/byte, standard error over 3 documents {error:.3f}' in out
+  assert f'{bits:.3f} ± {error:.3f}' in out
+  assert '± standard error over documents' in out
+  assert 'by_position at 16: ' in out  # its rows are not those of single documents
+
+
+def test_the_standard_error_is_that_of_drawn_documents():
+  """Of documents of unlike sizes, in many draws of 30; a document's rows belong together."""
+  draw = np.random.default_rng(0)
+  scores, errors = [], []
+  for _ in range(400):
+    sizes = draw.integers(50, 150, 30)
+    bits = sizes * (2 + 0.3 * draw.standard_normal(30))
+    rows = [
+      {'document': str(d), 'nats': share * bits[d] * np.log(2), 'bytes': share * sizes[d]}
+      for d in range(30)
+      for share in (0.5, 0.5)
+    ]
+    score, error, _ = evaluate.bits_a_byte(rows)
+    scores.append(score)
+    errors.append(error)
+  assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.1)
+
+
+def test_another_encoding_than_the_trained_one_is_said(run, capsys):
+  c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+  evaluate.evaluate(c, workdir)
+  assert 'not trained with' not in capsys.readouterr().out
+  evaluate.evaluate(overlaid(c, encoding__name='rerope', encoding__window=3), workdir)
+  out = ' '.join(capsys.readouterr().out.split())
+  assert 'an encoding that it was not trained with: evaluated as rerope, window=3' in out
+  assert 'run (evaluated as rerope, window=3)' in out
+  labels = {(r['label'], r['encoding']) for r in rows_of(workdir)}
+  assert labels == {('rope', 'rope'), ('rope', 'rerope')}
+
+
 def test_rows_of_another_evaluation_stand_beside_the_first(run):
   c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   evaluate.evaluate(c, workdir)
@@ -558,8 +808,13 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
   ('overrides', 'words'),
   [
     (
-      {'eval.lengths': (16, 91)},
-      r'config.eval.lengths=\(16, 91\): no documents .* have 91 tokens; allowed: at most 90',
+      {'eval.lengths': (16, 33)},
+      r'config.eval.lengths=\(16, 33\); allowed: at most eval.target_context=32 each',
+    ),
+    (
+      {'eval.target_context': 91},
+      'config.eval.target_context=91: no documents .* have 91 tokens; allowed: at most 90, the '
+      'longest, and eval.lengths of at most that',
     ),
     (
       {'eval.documents': 5},
@@ -574,7 +829,7 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
       'config.eval.documents=1; allowed: 2 or more for',
     ),
     (
-      {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.lengths': (16, 90)},
+      {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.target_context': 90},
       r"config.eval.controls=\('shuffled_far',\): only 1 of the documents .* have 90 tokens; "
       'allowed: without',
     ),
@@ -583,6 +838,11 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
       {'eval.protocols': ('sliding',), 'eval.stride': 17},
       r'config.eval.stride=17; .* shortest of eval.lengths=\(16, 32',
     ),
+    (
+      {'eval.k': 17, 'eval.lengths': (32,), 'eval.controls': ('truncated',)},
+      'config.eval.k=17; allowed: at most train.length=16 for truncated',
+    ),
+    ({'eval.sink_tokens': 0}, 'config.eval.sink_tokens=0; allowed: 1 or more'),
     ({'eval.k': 17}, r'config.eval.k=17; allowed: at most the shortest of eval.lengths=\(16, 32\)'),
     (
       {'eval.protocols': ('by_position',), 'eval.document_tokens': 20},

@@ -95,6 +95,7 @@ def test_through_trainer_evaluation_and_table(registered, tmp_path):
     'optim.warmup': 1,
     'eval.documents': 0,
     'eval.lengths': (16, 32),
+    'eval.target_context': 32,
     'eval.k': 8,
   }
   run = config.load(BASE, settings)
@@ -104,4 +105,4 @@ def test_through_trainer_evaluation_and_table(registered, tmp_path):
   assert [[field.text for field in line[:1]] + [len(line)] for line in table.groups[0].lines] == [
     ['square_root', 3]
   ]
-  assert [(r['status'], r['tokens']) for r in table.records] == [('ok', 8)] * 2
+  assert [(r['status'], r['tokens']) for r in table.records] == [('ok', 4 * 8)] * 2

@@ -325,7 +325,7 @@ def test_figures_of_nothing_says_what_there_is():
     ),
     (
       "def table(): return {'form': 'ranks', 'baseline': 'a'}",
-      r"no setting 'baseline' of ranks; allowed: form, metric",
+      r"no setting 'baseline' of ranks; allowed: form, learned, metric",
     ),
     (
       "def figures(): return {'f': {'form': 'positions', 'protocol': 'x'}}",

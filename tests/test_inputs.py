@@ -220,7 +220,7 @@ def test_what_tables_and_figures_return_is_checked(body, words, tmp_path):
       "members=('rope', 5) must be names",
     ),
     ('[{"encoding": dict(name="learned", max_length=4)}]', 'positions of learned end at 4'),
-    ('vary("eval.lengths", (128, 10**6))', 'config.eval.lengths=(128, 1000000): no documents'),
+    ('vary("eval.target_context", 10**6)', 'config.eval.target_context=1000000: no documents'),
     ('vary("eval.documents", 9000)', 'config.eval.documents=9000: only'),
     ('vary("train.length", 10**6)', 'config.train.length=1000000: the longest document'),
   ],

@@ -17,10 +17,12 @@ BASE = ROOT / 'configs' / 'base.py'
 
 
 def test_exports_come_from_their_modules():
-  from posenc_jax import ENCODINGS, Encoding, attend, attention, encodings, make
+  from posenc_jax import ENCODINGS, Encoding, attend, attention, encodings, make, score
+  from posenc_jax.evaluation import scoring
 
   assert attend is attention.attend
   assert make is encodings.make
+  assert score is scoring.score
   assert Encoding is encodings.Encoding
   assert ENCODINGS is encodings.ENCODINGS
   assert {'ENCODINGS', 'Encoding', 'attend', 'make'} <= set(posenc_jax.__all__)

@@ -31,6 +31,21 @@ def pattern(*layers, **overrides):
   return of({'name': 'pattern', 'layers': layers}, **overrides)
 
 
+def test_what_is_observed_of_layers_is_stacked_in_their_order():
+  """Five layers of a period of two: two whole periods and a rest."""
+  m = pattern('alibi', {'name': 'rope', 'attention_window': 4}, model__layers=5)
+  observe = lambda layer, x_BTD, enc, options: (
+    layer.w_q[...].sum(),
+    jnp.array(options.get('window', 0)),
+    x_BTD,
+  )
+  same_logits_BTV, (sums_N, windows_N, x_NBTD) = m(tokens(), observe=observe)
+  np.testing.assert_array_equal(sums_N, m.layers.w_q[...].sum(axis=(1, 2)))
+  assert windows_N.tolist() == [0, 4, 0, 4, 0]
+  np.testing.assert_array_equal(same_logits_BTV, m(tokens()))
+  np.testing.assert_array_equal(x_NBTD[0], x_NBTD.shape[-1] ** 0.5 * m.embedding[...][tokens()])
+
+
 @pytest.mark.parametrize('unroll', [1, 0])
 def test_a_pattern_is_a_loop_over_layers_each_with_its_own_encoding_and_window(unroll):
   """Seven layers of a period of three: two whole periods and a rest."""

@@ -32,7 +32,7 @@ def test_rows_that_are_made_here_have_no_fault():
 
 
 def test_the_checks_know_what_evaluation_measures():
-  assert {*row_schema.SHARES} <= {*task_scoring.METRICS, 'gradient'}
+  assert {*row_schema.SHARES} <= {*task_scoring.METRICS, 'gradient', 'sink_rate'}
   assert row_schema.POSITIONAL == BY_POSITION
 
 
@@ -67,7 +67,7 @@ def test_the_checks_know_what_evaluation_measures():
     ({'overrides': {'x': 'y' * 10**5}}, "overrides={'x': 'yyy"),
     ({'overrides': [1]}, 'overrides=[1], where'),
     ({'overrides': {'x': json.loads('[' * 500 + ']' * 500)}}, "overrides={'x': [[[["),
-    ({'status': 'fine'}, "status='fine', where one of ok, beyond_table, not_finite must be"),
+    ({'status': 'fine'}, "status='fine', where one of ok, beyond_table, not_finite, no_key"),
     ({'status': ['ok']}, "status=['ok'], where one of"),
     ({'status': 'not_finite'}, 'where null, with status=not_finite and metric=None, must be'),
     ({'nats': float('nan')}, 'nats=nan, where a finite number must be'),

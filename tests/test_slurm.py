@@ -527,6 +527,7 @@ def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, mo
     'train.steps': 400,
     'train.log_every': 4,
     'eval.lengths': (16,),
+    'eval.target_context': 16,
     'eval.documents': 0,
     'eval.k': 8,
     **{f'launch.{name}': value for name, value in launch.items()},

@@ -145,15 +145,72 @@ def test_what_differs_in_more_than_the_seed_is_a_line_of_its_own(field, other, t
   assert any(f'mixed {field}' in note for note in table.notes)
 
 
-def test_a_line_is_named_by_what_differs_within_its_label_each_field_once():
-  changed = {'eval.k': 2, 'encoding.base': 5.0}
-  rows = [row('rope'), row('rope', k=2, overrides=changed), row('t5'), row('alibi', step=50)]
+YARN = {'encoding.scaling.factor': 4, 'encoding.scaling.rope_type': 'yarn'}
+
+
+@pytest.mark.parametrize(
+  ('change', 'name'),
+  [
+    ({'overrides': YARN}, 'rope (scaling.factor=4, scaling.rope_type=yarn)'),
+    ({'overrides': {'encoding.base': 5.0, 'eval.spans': 2}}, 'rope (base=5.0, eval.spans=2)'),
+    ({'overrides': {'eval.documents': 5}}, 'rope (eval.documents=5)'),
+    (
+      {'overrides': {'encoding.window': 3, 'encoding.name': 'rerope'}, 'encoding': 'rerope'},
+      'rope (evaluated as rerope, window=3)',
+    ),
+    ({'k': 2}, 'rope, k 2'),
+    (
+      {'split': 'train', 'overrides': {'eval.documents': 5}},
+      'rope, split train (eval.documents=5)',
+    ),
+  ],
+)
+def test_one_more_evaluation_is_one_more_line_and_renames_no_other(change, name):
+  rows = realistic()
+  more = [r | change for r in rows if (r['label'], r['seed'], r['control']) == ('rope', 0, None)]
+  before, after = one(rows, controls=False), one(rows + more, controls=False)
+  assert sorted(after.lines) == sorted([*before.lines, name])
+  for line in before.lines:
+    for column in before.columns:
+      assert after.seed_scores(line, column) == before.seed_scores(line, column)
+  assert all(after.seed_scores(name, column) for column in after.columns)
+
+
+def test_rows_at_another_length_join_their_line():
+  rows = rows_of({'rope': {8: [1.0, 2.0]}, 't5': {8: [1.0, 2.0]}})
+  assert set(one([*rows, row('rope', length=64)]).lines) == {'rope', 't5'}
+
+
+def test_a_line_is_named_by_what_differs_and_nothing_else():
+  rows = [row('rope'), row('rope', k=2, overrides={'encoding.base': 5.0})]
+  rows += [row('t5'), row('alibi', step=50)]
   table = one(rows)
-  assert set(table.lines) == {'rope, k 4', 'rope, k 2, encoding.base=5.0', 't5', 'alibi'}
+  assert set(table.lines) == {'rope', 'rope, k 2 (base=5.0)', 't5', 'alibi'}
   assert 'mixed k, each a line of its own: 2, 4' in table.notes
   assert 'step differs between lines: alibi 50; rope 100; t5 100' in table.notes
-  rows = [row('rope', overrides={'eval.k': 4, 'eval.documents': n}) for n in (5, 6)]
-  assert one(rows).lines == ['rope, eval.documents=5', 'rope, eval.documents=6']
+  both = {'eval.spans': 4}
+  rows = [row('rope', overrides=both | {'eval.documents': n}) for n in (5, 6)]
+  assert one(rows).lines == ['rope (eval.documents=5)', 'rope (eval.documents=6)']
+  # What was measured is the same in all; that the model is not as trained is said even so.
+  assert one([row('rope', overrides=both)]).lines == ['rope']
+  assert one([row('rope', overrides=YARN | both)]).lines == [
+    'rope (scaling.factor=4, scaling.rope_type=yarn)'
+  ]
+  # Of two values that as many runs have, neither is the study's own.
+  assert one([row('rope'), row('rope', k=2)]).lines == ['rope, k 2', 'rope, k 4']
+
+
+def test_a_model_under_overrides_is_compared_with_the_others():
+  rows = [r for r in realistic() if r['control'] is None]
+  more = [r | {'overrides': YARN} for r in rows if r['label'] == 'rope']
+  other = [r | {'overrides': {'eval.documents': 5}} for r in rows if r['label'] == 't5']
+  assert not any('not compared' in note for note in made(rows + more, baseline='rope').notes)
+  notes = made(rows + other, baseline='rope').notes
+  assert any(note.startswith('not compared with rope') and 't5 (eval.' in note for note in notes)
+  less = [r | {'overrides': YARN, 'tokens': 9} for r in rows if r['label'] == 'rope']
+  assert any(
+    note.startswith('incomplete: rope (scaling') for note in one(rows + less, controls=False).notes
+  )
 
 
 def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():

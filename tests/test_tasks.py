@@ -1,9 +1,12 @@
 """Tasks against solvers that read only what stands before an answer, and laws over all of them."""
 
+import functools
 import hashlib
 import inspect
+import itertools
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -23,8 +26,26 @@ from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
-VARIANTS = (
-  *tasks.TASKS,
+NEWER = (
+  'palindrome',
+  'mqmtar',
+  'variable_tracking',
+  'common_words',
+  'frequent_words',
+  'stack',
+  'many_shot',
+  'mqmtar/queries=2/key_symbols=3/value_symbols=1/density=0.5/alphabet=6',
+  'needle/needles=4/distinct=True',
+  'needle/needles=2/values=2/queries=2/distinct=True/haystack=needles',
+  'needle/haystack=needles/keys=4/symbols=3/key_symbols=3/value_symbols=4',
+  'variable_tracking/hops=2/chains=5',
+  'common_words/common=2/common_times=5/uncommon_times=2/symbols=40',
+  'frequent_words/symbols=12/alpha=1.5/asked=2',
+  'stack/stacks=3/symbols=4/pops=0.3',
+  'many_shot/features=3/levels=5/queries=1',
+)
+FIRST = (
+  *(name for name in tasks.TASKS if name not in NEWER),
   'passkey/style=sentences/digits=4',
   'mqar/pairs=3/keys=4/values=5/fillers=1/power=1.0',
   'n_back/back=0',
@@ -43,6 +64,12 @@ VARIANTS = (
   'needle/needles=3/values=2/queries=2',
   'hops/hops=4/chains=1',
 )
+ALIGNED = (
+  'needle/distance=24',
+  'needle/needles=2/distance=1/key_symbols=2',
+  'needle/haystack=needles/distance=12/value_symbols=2',
+)
+VARIANTS = (*FIRST, *NEWER, *ALIGNED)
 
 
 @pytest.fixture(scope='module')
@@ -67,6 +94,11 @@ def after(words, sign, answer):
   at = words.index(sign)
   want, said = answer(words[:at]), len(words) - at - 1
   return want[said] if said < len(want) else None
+
+
+def chunks(words, size):
+  """The words in groups of `size`; the last may have fewer."""
+  return [words[i : i + size] for i in range(0, len(words), size)]
 
 
 def solve_passkey(words, digits, style):
@@ -157,14 +189,16 @@ def solve_counting(words, **_):
   return str(count)
 
 
-def solve_needle(words, **_):
-  if '?' not in words[:-1]:
+def solve_needle(words, key_symbols, value_symbols, **_):
+  if '?' not in words:
     return None
-  at = len(words) - 1 - words[::-1].index('?')
-  if at == len(words) - 1:
+  hidden, question = words[: words.index('?')], words[len(words) - words[::-1].index('?') :]
+  key, said = question[:key_symbols], len(question) - key_symbols
+  if said < 0:
     return None
-  hidden, key, said = words[: words.index('?')], words[at + 1], len(words) - at - 2
-  values = [hidden[i + 1] for i, word in enumerate(hidden) if word == key]
+  needles = [word for word in hidden if word[0] != '#']
+  pairs = chunks(needles, key_symbols + value_symbols)
+  values = [word for pair in pairs if [*pair[:key_symbols]] == key for word in pair[key_symbols:]]
   return values[said] if said < len(values) else None
 
 
@@ -176,6 +210,90 @@ def solve_hops(words, **_):
     at = next(i for i, word in enumerate(words) if word == name and words[i + 1 : i + 2] == ['='])
     name = words[at + 2]
   return name
+
+
+def solve_variable_tracking(words, **_):
+  if '?' not in words[:-1]:
+    return None
+  at = words.index('?')
+  equals = [i for i in range(at) if words[i] == '=']
+  value, found = words[at + 1], []
+  for i in equals:  # an earlier statement sets what a later one copies
+    if words[i + 1] in (value, *found):
+      found.append(words[i - 1])
+  said = len(words) - at - 2
+  return found[said] if said < len(found) else None
+
+
+def solve_palindrome(words, times=1, **_):
+  return after(words, '>', lambda string: string[::-1] * times)
+
+
+def solve_common_words(words, **_):
+  def answer(text):
+    times = Counter(text)
+    return [word for word in times if times[word] == max(times.values())]
+
+  return after(words, '>', answer)
+
+
+def solve_frequent_words(words, asked, **_):
+  def answer(text):
+    times = Counter(word for word in text if word != '_').most_common(asked + 1)
+    assert len({count for _, count in times}) == asked + 1
+    return [word for word, _ in times[:asked]]
+
+  return after(words, '>', answer)
+
+
+def solve_mqmtar(words, key_symbols, value_symbols, **_):
+  if '>' not in words:
+    return None
+  at = words.index('>')
+  text, questions = words[: words.index('?')], words[words.index('?') : at]
+  value_of = {
+    (*text[i - key_symbols : i],): text[i + 1 : i + 1 + value_symbols]
+    for i, word in enumerate(text)
+    if word == ':'
+  }
+  assert len(value_of) == text.count(':')
+  asked = chunks(questions, key_symbols + 1)
+  answer = [word for _, *key in asked for word in [None, *value_of[(*key,)]]]
+  said = len(words) - at - 1
+  return answer[said] if said < len(answer) else None
+
+
+def solve_stack(words, **_):
+  if len(words) % 3 != 2 or words[-2] != 'pop':
+    return None
+  held = []
+  for do, stack, symbol in chunks(words[:-2], 3):
+    if do == 'push':
+      held.append((stack, symbol))
+    else:
+      held.reverse()
+      held.remove((stack, next(s for of, s in held if of == stack)))
+      held.reverse()
+  return next(symbol for stack, symbol in reversed(held) if stack == words[-1])
+
+
+def solve_many_shot(words, **_):
+  if '?' not in words:
+    return None
+  size = next(i for i, word in enumerate(words) if word in 'AB')
+  asked = words[len(words) - words[::-1].index('?') :]
+  if len(asked) != size:
+    return None
+
+  def label(rule, x):
+    return 'A' if sum(a * int(b) for a, b in zip(rule, x, strict=True)) > 0 else 'B'
+
+  shots = chunks(words[: words.index('?')], size + 1)
+  assert all([*x] != asked for *x, _ in shots)
+  rules = [rule for rule in itertools.product((-1, 0, 1), repeat=size) if any(rule)]
+  agreeing = [rule for rule in rules if all(label(rule, x) == y for *x, y in shots)]
+  (said,) = {label(rule, asked) for rule in agreeing}
+  return said
 
 
 def solver(text):
@@ -322,8 +440,9 @@ def test_chance_is_what_guessing_scores(make, text):
   right = guesses == tokens
   ends = np.cumsum([example.answers_T.sum() for example in examples])
   exact = np.stack([part.all(1) for part in np.split(right, ends[:-1], axis=1)])
-  expected, expected_share = tasks.chance(examples)
-  for simulated, value in ((exact, expected), (right, expected_share)):
+  guessing = tasks.chance(examples)
+  assert guessing.symbol_nats == pytest.approx(np.log(choices).mean())
+  for simulated, value in ((exact, guessing.exact_match), (right, guessing.token_accuracy)):
     assert abs(simulated.mean() - value) < 4 * np.sqrt(value / simulated.size) + 1e-6
 
 
@@ -357,6 +476,27 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
   assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
 
 
+@pytest.mark.parametrize('text', ALIGNED)
+def test_the_needle_stays_at_its_distance_while_the_text_before_it_grows(make, text):
+  task = make(text)
+  for length in (task.shortest, task.shortest + 7, 150, 400):
+    behind = []
+    for index in range(40):
+      example = task.example('test', 0, index, length, length)
+      words = [task.token_names[token] for token in example.tokens_T]
+      text_of, key = words[: words.index('?')], words[words.index('?') + 1 :][: task.key_symbols]
+      pairs = [
+        text_of[at : at + task.key_symbols] == key and text_of[at][0] == 'k'
+        for at in range(len(text_of))
+      ]
+      assert np.flatnonzero(pairs).tolist() == [len(text_of) - task.distance - task.pair]
+      assert example.depth is None
+      behind.append(sum(word[0] == 'k' for word in text_of[len(text_of) - task.distance :]))
+    if text == 'needle/distance=24':  # others are anywhere, also behind
+      share = 24 / (len(text_of) - 2)
+      assert np.mean(behind) == pytest.approx(3 * share, abs=3 * (3 * share / 40) ** 0.5)
+
+
 def test_gaps_of_recall_are_even_or_short(make):
   """At power 0.01 the density is nearly 1 / gap, so half of all gaps lie below the square root of
   the longest.
@@ -374,17 +514,49 @@ def test_counts_are_even(make):
   assert abs(np.bincount(counts, minlength=11) - 100).max() < 45
 
 
-def test_examples_stay_the_same_over_versions(make):
+def test_words_occur_as_often_as_said(make):
+  def times(text, length):
+    task = make(text)
+    example = task.example('test', 0, 0, length, length)
+    words = [task.token_names[token] for token in example.tokens_T]
+    return Counter(words[: words.index('>')])
+
+  assert Counter(times('common_words', 60).values()) == {6: 4, 1: 60 - 5 - 24}
+  assert Counter(times('common_words/common=3/uncommon_times=2', 42).values()) == {6: 3, 2: 10}
+  counts = times('frequent_words', 1004)
+  assert counts['_'] >= 1000 * 6 / np.pi**2
+  of_ranks = sorted((counts[word] for word in counts if word != '_'), reverse=True)
+  assert of_ranks == [int(1000 * 6 / np.pi**2 / rank**2) for rank in range(2, 2 + len(of_ranks))]
+
+
+def test_the_key_is_needed_where_values_are_distinct(make):
+  """Of four values one is right: without the key, an answer is right once in four times."""
+  task = make('needle/distinct=True/symbols=4')
+  for index in range(20):
+    example = task.example('test', 0, index, 40, 40)
+    words = [task.token_names[token] for token in example.tokens_T]
+    assert sorted(word for word in words[:-1] if word[0] == 'v') == ['v0', 'v1', 'v2', 'v3']
+
+
+@pytest.mark.parametrize(
+  ('variants', 'expected'),
+  [
+    (FIRST, '6306c3aa8f5afc4ab275b0862570eed64b598fc57084fe62849c602f6cc8d5f5'),
+    (ALIGNED, '97e612507c344825ee9f0115ca95ecc6882db6fc9bce1b309dea6aaea8adaf78'),
+    (NEWER, 'a35c3774ab345e4864036b7e129e04b52585e4d175c0f9ec417392dd08db62d2'),
+  ],
+)
+def test_examples_stay_the_same_over_versions(make, variants, expected):
   """A new Python or NumPy that changes the hash makes runs incomparable with earlier ones."""
   digest = hashlib.sha256()
-  for text in VARIANTS:
+  for text in variants:
     task = make(text)
     for index in range(3):
       example = task.example('train', 1, index, task.shortest, min(task.longest or 150, 150))
       digest.update(
         example.tokens_T.astype('<i4').tobytes() + example.choices_T.astype('<i4').tobytes()
       )
-  assert digest.hexdigest() == '6306c3aa8f5afc4ab275b0862570eed64b598fc57084fe62849c602f6cc8d5f5'
+  assert digest.hexdigest() == expected
 
 
 @pytest.mark.parametrize(
@@ -398,6 +570,7 @@ def test_examples_stay_the_same_over_versions(make):
     ('copy/symbols=3/symbols=4', 'each option once'),
     ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),
     ('copy/symbols=x', "symbols='x'; allowed: 2 or more"),
+    (f'copy/symbols={"x" * 900}', "xxx'; allowed: at most 40 characters"),
     ('copy/distinct=27', 'distinct=27; allowed: 0 to symbols=26'),
     ('mqar/keys=3', 'keys=3; allowed: 8 or more'),
     ('mqar/power=0', 'power=0; allowed: more than 0'),
@@ -409,6 +582,28 @@ def test_examples_stay_the_same_over_versions(make):
     ('hops/variables=5', 'variables=5; allowed: 6 or more'),
     ('selective_copy/items=1', 'items=1; allowed: 2 or more'),
     ('passkey/style=poem', "style='poem'; allowed: symbols, sentences"),
+    ('needle/haystack=hay', "haystack='hay'; allowed: fillers, needles"),
+    ('needle/distance=-1', 'distance=-1; allowed: 0 or more'),
+    ('needle/distance=9/queries=2', 'distance=9; allowed: with queries=1 and values=1'),
+    ('needle/haystack=needles/distance=9', 'distance=9; allowed: a multiple of 2, the tokens of'),
+    ('needle/distinct=1', 'distinct=1; allowed: True, False'),
+    ('needle/distinct=True/symbols=3', 'symbols=3; allowed: 4 or more'),
+    ('needle/haystack=needles/keys=4', 'keys=4; allowed: 5 or more'),
+    ('needle/needles=9/keys=2/key_symbols=3', 'keys=2; allowed: 3 or more'),
+    ('needle/key_symbols=40', 'key_symbols=40; allowed: codes of keys=16 that number at most'),
+    ('needle/value_symbols=0', 'value_symbols=0; allowed: 1 or more'),
+    ('variable_tracking/chains=9', 'variables=16; allowed: 45 or more'),
+    ('variable_tracking/chains=3/values=2', 'values=2; allowed: 3 or more'),
+    ('mqmtar/density=0', 'density=0; allowed: 0.01 to 1.0'),
+    ('mqmtar/alphabet=256/key_symbols=7', 'key_symbols=7; allowed: codes of alphabet=256'),
+    ('common_words/common_times=1', 'common_times=1; allowed: 2 or more'),
+    ('common_words/symbols=4', 'symbols=4; allowed: 5 or more'),
+    ('frequent_words/alpha=1', 'alpha=1; allowed: 1.1 to 4.0'),
+    ('frequent_words/symbols=3', 'symbols=3; allowed: 4 or more'),
+    ('stack/pops=1', 'pops=1; allowed: 0.01 to 0.99'),
+    ('stack/stacks=0', 'stacks=0; allowed: 1 or more'),
+    ('many_shot/features=7', 'features=7; allowed: 2 to 6'),
+    ('many_shot/levels=9', 'levels=9; allowed: at most 4096 inputs'),
   ],
 )
 def test_bad_options_are_one_line(make, text, words):
@@ -482,7 +677,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
   assert [m.name for m in plan] == ['copy', 'copy windowed'] * 2
   for control, length in ((None, 20), (None, 80), ('windowed', 20), ('windowed', 80)):
     window = 40 if control and length > 40 else 0
-    exact, exact_without_end, right = [], [], []
+    exact, exact_without_end, right, nats = [], [], [], []
     for i in range(30):
       example = tasks.make('copy/symbols=9', tuple).example('test', 0, i, length, length)
       places = [t for t in range(length) if example.choices_T[t]]
@@ -490,6 +685,7 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
       exact.append(all(marks))
       exact_without_end.append(all(marks[:-1]))
       right += marks
+      nats += [0.5 if mark else 2.0 for mark in marks]
     values = {
       metric: found[control, length, None, metric]
       for metric in task_scoring.metrics(tasks.make('copy', tuple))
@@ -499,8 +695,10 @@ def test_rows_of_a_task_are_what_a_loop_over_examples_counts(batch_tokens):
         'exact_match': np.mean(exact),
         'exact_match_without_end': np.mean(exact_without_end),
         'token_accuracy': np.mean(right),
+        'symbol_nats': np.mean(nats),
         'chance': 9.0 ** -(length / 2 - 1),
         'token_chance': ((length / 2 - 1) / 9 + 1) / (length / 2),
+        'nats_chance': np.log(9) * (length / 2 - 1) / (length / 2),
       }
     )
 
@@ -513,12 +711,14 @@ def test_a_passkey_is_scored_by_depth_and_by_likelihood(texts):
   assert {key[3] for key in found} == {
     'exact_match',
     'token_accuracy',
-    'digit_nats',
+    'symbol_nats',
     'chance',
     'token_chance',
+    'nats_chance',
   }
   for depth in DEPTHS:
-    accuracy, nats = (found[None, 50, depth, metric] for metric in ('token_accuracy', 'digit_nats'))
+    accuracy = found[None, 50, depth, 'token_accuracy']
+    nats = found[None, 50, depth, 'symbol_nats']
     assert nats == pytest.approx(0.5 * accuracy + 2.0 * (1 - accuracy))
     assert found[None, 50, depth, 'chance'] == pytest.approx(1e-5)
   assert 0 < np.mean([found[None, 50, depth, 'token_accuracy'] for depth in DEPTHS]) < 1
@@ -573,6 +773,9 @@ TINY = {
 }
 
 
+TASK_CONTROLS = ('windowed', 'windowed_with_sink', 'truncated')
+
+
 @pytest.fixture(scope='module')
 def tiny():
   return config.load(BASE, TINY)
@@ -589,6 +792,79 @@ def test_predictions_are_what_the_model_says_after_each_prefix(tiny):
     expected = -jax.nn.log_softmax(logits_BV)[np.arange(3), tokens_BT[:, t]]
     np.testing.assert_allclose(nats_BT[:, t], expected, rtol=1e-5)
   assert right_BT.shape == nats_BT.shape == (3, 9)
+
+
+class PrefixModel:
+  """Nats that are a hash of all that stands before and at a token in its window."""
+
+  def __call__(self, tokens_BT, positions=None):
+    if positions is None:
+      positions = np.zeros(tokens_BT.shape, np.int32)
+    both = zip(tokens_BT, positions, strict=True)
+    return np.ones(tokens_BT.shape, bool), np.array([self.nats(*pair) for pair in both])
+
+  def nats(self, tokens_T, positions_T):
+    value, found = 1, []
+    for token, position in zip(tokens_T.tolist(), positions_T.tolist(), strict=True):
+      value = (value * 31 + 7 * token + position) % 10007
+      found.append(value / 64)
+    return found
+
+
+@pytest.mark.parametrize('text', ['copy/symbols=9', 'needle', 'mqar', 'addition/positions=coupled'])
+@pytest.mark.parametrize('length', [1, 7, 10, 300])
+def test_examples_longer_than_the_window_are_scored_token_by_token(text, length):
+  """Windows end at the example's end and every length // 2 tokens before it."""
+  corpus, model = task_corpus(text), PrefixModel()
+  examples = corpus.examples(6, corpus.task.shortest + 30)
+  stride = max(1, length // 2)
+  for batch_tokens in (1, 50):
+    found = list(task_scoring.run(model, examples, length, batch_tokens))
+    for example, prediction in zip(examples, found, strict=True):
+      total, expected = len(example.tokens_T), []
+      positions_T = example.positions_T
+      if positions_T is None:
+        positions_T = np.zeros(total, np.int32)
+      for t in np.flatnonzero(example.choices_T):
+        start = max(0, total - (total - 1 - t) // stride * stride - length)
+        assert min(t, length - stride) <= t - start < length
+        window = slice(start, t + 1)
+        expected.append(model.nats(example.tokens_T[window], positions_T[window])[-1])
+      np.testing.assert_array_equal(prediction.nats_A, expected)
+  if examples[0].choices_T[-1]:
+    last = task_scoring.windows_of(examples[0], length)[-1]
+    np.testing.assert_array_equal(last.tokens_T, examples[0].tokens_T[-length:])
+
+
+def test_controls_of_a_task_are_what_the_model_says_of_single_examples(tiny):
+  """At 32 tokens of a model for 24, and at 20 tokens as without a control."""
+  c = config.load(BASE, {**TINY, 'eval.controls': TASK_CONTROLS, 'eval.sink_tokens': 3})
+  corpus = data.source(c.data, 'test')
+  model = build(c, corpus.vocab, nnx.Rngs(0))
+  predict = model_functions.compiled(model_functions.predictions, c)
+  planned = {(m.key_fields[0]['control'], m.length): m for m in task_scoring.plan(c, corpus)}
+  masks = {
+    None: {},
+    'windowed': {'window': 24},
+    'windowed_with_sink': {'window': 24, 'sink_tokens': 3},
+    'truncated': {},
+  }
+  examples = corpus.examples(4, 32)
+  answer = len(examples[0].tokens_T) - 1
+  nats = {}
+  for control, mask in masks.items():
+    assert planned[control, 20].same_as is (planned[None, 20] if control else None)
+    m = planned[control, 32]
+    assert (m.window, m.sink_tokens) == (mask.get('window'), mask.get('sink_tokens', 0))
+    own = functools.partial(predict, model, window=m.window, sink_tokens=m.sink_tokens)
+    found = [p.nats_A for p in task_scoring.run(own, examples, m.input_length, 100)]
+    for example, nats_A in zip(examples, found, strict=True):
+      cut = example.tokens_T[-24:] if control == 'truncated' else example.tokens_T
+      expected = token_nll(model, cut[None], **mask)[0, -1]
+      np.testing.assert_allclose(nats_A, [expected], rtol=1e-5)
+      assert np.flatnonzero(example.choices_T).tolist() == [answer]
+    nats[control] = np.concatenate(found)
+  assert len({tuple(some.round(4)) for some in nats.values()}) == 4
 
 
 def test_the_loss_counts_answers_alone(tiny):
@@ -615,7 +891,7 @@ def test_a_run_of_a_task_leaves_rows_and_goes_on_where_it_was_stopped(tiny, tmp_
   assert 'needle at 32: ' in capsys.readouterr().out
   lines = (tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)
   rows = [json.loads(line) for line in lines]
-  assert len(rows) == 2 * 2 * 11 * 4  # lengths, with and without window, depths, metrics
+  assert len(rows) == 2 * 2 * 11 * 6  # lengths, with and without window, depths, metrics
   assert {(r['protocol'], r['corpus'], r['status']) for r in rows} == {
     ('needle', 'task:needle/needles=2', 'ok')
   }
@@ -656,6 +932,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
     'data.vocab': 290,
     'eval.protocols': ('non_overlapping',),
     'eval.lengths': (32,),
+    'eval.target_context': 32,
     'eval.documents': 1,
     'eval.document_tokens': 0,
     'eval.k': 8,

@@ -33,7 +33,7 @@ TINY = {
     'train.log_every': 2,
     'train.validate_batches': 1,
   },
-  **{'optim.warmup': 1, 'eval.lengths': (8,), 'eval.k': 4},
+  **{'optim.warmup': 1, 'eval.lengths': (8,), 'eval.target_context': 8, 'eval.k': 4},
 }
 
 

@@ -45,6 +45,7 @@ TINY = {
   'optim.learning_rate': 0.03,
   'optim.warmup': 2,
   'eval.lengths': (16, 32),
+  'eval.target_context': 32,
   'eval.k': 8,
 }
 

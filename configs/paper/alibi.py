@@ -84,6 +84,8 @@ def get_config():
     'optim.clip': 0.1,
     'eval.split': 'validation',
     'eval.lengths': (512, 1024, 1536, 2048, 3072, 6144, 15360),
+    'eval.target_context': 15360,
+    'eval.spans': 1,
     'eval.protocols': ('sliding', 'last_k', 'non_overlapping'),
     'eval.stride': 512,
     'eval.k': 128,

@@ -77,6 +77,7 @@ def get_config():
     'optim.final_fraction': 0.0,
     'optim.weight_decay': 0.1,
     'eval.lengths': (2048, 4096, 8192, 16384, 32768, 65536),
+    'eval.target_context': 65536,
     'eval.protocols': ('by_position', 'last_k', 'non_overlapping'),
     'eval.k': 512,
     'eval.documents': 0,

@@ -96,6 +96,8 @@ def get_config():
     'optim.beta2': 0.999,
     'eval.split': 'validation',
     'eval.lengths': (512, 1024, 2048, 4096, 8192, 16384),
+    'eval.target_context': 16384,
+    'eval.spans': 1,
     'eval.protocols': ('non_overlapping', 'last_k', 'by_position'),
     'eval.k': 128,
     'eval.documents': 0,

@@ -50,6 +50,8 @@ def get_config():
     'eval.protocols': ('sliding', 'last_k'),
     'eval.stride': 256,
     'eval.lengths': (2048, 4096, 8192, 16384, 32768),
+    'eval.target_context': 32768,
+    'eval.spans': 1,
     'eval.document_tokens': 32768,
     'eval.batch_tokens': 32768,
   }

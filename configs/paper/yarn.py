@@ -83,6 +83,8 @@ def get_config():
     'optim.warmup': 20,
     'optim.final_fraction': 0.0,
     'eval.lengths': (2048, 4096, 6144, 8192, 10240, 32768, 65536, 98304, 131072),
+    'eval.target_context': 131072,
+    'eval.spans': 1,
     'eval.protocols': ('sliding', 'last_k'),
     'eval.stride': 256,
     'eval.k': 256,

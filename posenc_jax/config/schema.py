@@ -15,10 +15,21 @@ from posenc_jax import tasks
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError, hint, nearest, shown
 
-PROTOCOLS = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')  # for text
+PROTOCOLS = (  # for text
+  *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
+  *('long_ppl', 'sink_rate', 'attention_distance', 'planted'),
+)
+# The protocols that score windows which a document holds whole.
+WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance', 'planted')
 TASK_PROTOCOL = 'answers'  # the only protocol for a task
 # The protocols that are measured again under each control.
-CONTROLS = {'windowed': ('last_k', 'by_position', TASK_PROTOCOL), 'shuffled_far': ('last_k',)}
+CONTROLS = {
+  **dict.fromkeys(
+    ('windowed', 'windowed_with_sink', 'truncated'),
+    ('last_k', 'by_position', 'planted', TASK_PROTOCOL),
+  ),
+  'shuffled_far': ('last_k',),
+}
 
 # Bounds far above what anyone needs, so that a slip of the keyboard is no hang and no overflow.
 LARGEST = 2**31 - 1  # what an int32 holds
@@ -29,6 +40,7 @@ MAX_TOKENS = 2**24  # of a sequence
 MAX_PARAMETERS = 2**36
 MAX_BLOCK = 2**16  # rows or columns of a tile
 MAX_MEASURED = 100_000  # documents, targets or examples of an evaluation
+MAX_NUMBERED_HEADS = 250  # rows number heads up to 999; an encoding may make several of each
 MAX_LABEL = 200  # characters
 MAX_TEXT = 1000  # characters
 MAX_DEPTH = 10  # sections within sections
@@ -144,6 +156,14 @@ RESERVED_OPTIONS = (
 )
 
 
+def _tokenizer(value: object) -> str | None:
+  """Takes a tokenizer by name, or a path that ends in .json."""
+  if isinstance(value, str) and value.endswith('.json'):
+    return None
+  refused = one_of(('bytes', 'sentencepiece'))(value)
+  return refused and f'the path of a tokenizer.json, {refused}'
+
+
 def _encoding_name(value: object) -> str | None:
   return None if value and not text()(value) else 'a name in posenc_jax.encodings.ENCODINGS'
 
@@ -199,6 +219,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(text(), 'corpus', 'tokenizer', 'text_field', 'cache'),
     'shortest': whole(0, MAX_TOKENS),
     'vocab': CHANNELS,
+    'packed': flag,
   },
   'train': {
     'length': whole(1, MAX_TOKENS),
@@ -221,10 +242,17 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(ZERO_IS_OFF, 'weight_decay', 'clip'),
   },
   'eval': {
-    **_same(POSITIVE, 'k', 'stride', 'batch_tokens'),
+    **_same(POSITIVE, 'k', 'stride', 'batch_tokens', 'sink_tokens'),
+    'target_context': whole(1, MAX_TOKENS),
     **_same(whole(1, MAX_MEASURED), 'spans', 'examples'),
     'documents': whole(0, MAX_MEASURED),
     'document_tokens': NOT_NEGATIVE,
+    'long_ppl_context': whole(0, MAX_TOKENS),
+    'long_ppl_alpha': number(lambda value: value > 0, 'more than 0 nats'),
+    'long_ppl_beta': number(lambda value: value <= 0, '0 or less nats'),
+    'long_ppl_evaluator': text(),
+    'sink_rate_tokens': whole(2, MAX_TOKENS),
+    'sink_rate_epsilon': number(lambda value: 0 < value < 1, 'more than 0, less than 1'),
     'split': one_of(('train', 'validation', 'test')),
     'protocols': NAMES,
     'lengths': LENGTHS,
@@ -246,12 +274,13 @@ FIELDS = {
 }
 # These depend on whether the corpus is text or a task.
 TEXT_FIELDS = {
-  'data.tokenizer': one_of(('bytes', 'sentencepiece')),
+  'data.tokenizer': _tokenizer,
   'eval.protocols': one_of(PROTOCOLS),
   'eval.controls': one_of(CONTROLS),
 }
 TASK_FIELDS = {
   'data.tokenizer': one_of(('bytes',)),
+  'data.packed': lambda value: 'False for a task' if value else None,
   'eval.protocols': one_of((TASK_PROTOCOL,)),
   'eval.controls': one_of([name for name in CONTROLS if TASK_PROTOCOL in CONTROLS[name]]),
 }
@@ -410,16 +439,37 @@ def _windows(config: ConfigDict) -> Relations:
   """What the protocols and controls of text need of the windows and the documents."""
   evals = config.eval
   shortest, longest = min(evals.lengths), max(evals.lengths)
+  each = f'at most eval.target_context={evals.target_context} each'
+  yield 'eval.lengths', longest <= evals.target_context, each
   within = f'at most the shortest of eval.lengths={evals.lengths}'
   if 'last_k' in evals.protocols:
     yield 'eval.k', evals.k <= shortest, within
+    if 'truncated' in evals.controls:
+      length = config.train.length
+      yield 'eval.k', evals.k <= length, f'at most train.length={length} for truncated'
   if 'sliding' in evals.protocols:
     yield 'eval.stride', evals.stride <= shortest, within
   if 'receptive_field' in evals.protocols:
     yield 'eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field'
-  if 'by_position' in evals.protocols:
-    allowed = f'{longest} or more for whole windows (by_position), or 0'
+  if whole_windows := [name for name in evals.protocols if name in WHOLE_WINDOWS]:
+    allowed = f'{longest} or more for whole windows ({", ".join(whole_windows)}), or 0'
     yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
+  if 'long_ppl' in evals.protocols:
+    context = evals.long_ppl_context or config.train.length
+    allowed = f'one more than the short context of long_ppl, {context} tokens'
+    yield 'eval.lengths', longest > context, allowed
+  if 'sink_rate' in evals.protocols:
+    allowed = f'at most the longest of eval.lengths={evals.lengths}'
+    yield 'eval.sink_rate_tokens', evals.sink_rate_tokens <= longest, allowed
+  if 'attention_distance' in evals.protocols:
+    fits = config.model.heads <= MAX_NUMBERED_HEADS
+    yield 'model.heads', fits, f'at most {MAX_NUMBERED_HEADS} for attention_distance'
+  if 'planted' in evals.protocols:
+    has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
+    allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"
+    yield 'eval.protocols', has_names, allowed
+    # Two documents may have names that begin alike.
+    yield 'data.packed', not config.data.packed, 'False with the protocol planted'
   if 'shuffled_far' in evals.controls:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 

@@ -1,7 +1,18 @@
 """Corpora and tasks, and training batches that are a pure function of seed and step."""
 
 from posenc_jax.data.batches import Batch, Batches
-from posenc_jax.data.corpora import Corpus, corpus, is_present, prepare, source, task, vocab
+from posenc_jax.data.corpora import (
+  Corpus,
+  check_tokenizer,
+  corpus,
+  is_present,
+  prepare,
+  source,
+  task,
+  text,
+  verified_sha256,
+  vocab,
+)
 from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, pad_examples
 from posenc_jax.data.tokenizers import BYTES
 
@@ -17,11 +28,14 @@ __all__ = [
   'Corpus',
   'TaskBatches',
   'TaskCorpus',
+  'check_tokenizer',
   'corpus',
   'is_present',
   'pad_examples',
   'prepare',
   'source',
   'task',
+  'text',
+  'verified_sha256',
   'vocab',
 ]

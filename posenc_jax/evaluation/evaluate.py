@@ -1,27 +1,25 @@
 """Evaluation of a trained run: measures what its config asks for and appends rows to eval.jsonl."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import data, storage
 from posenc_jax.config import config_hash, overlay, saved_config, single_seed_runs, validate
-from posenc_jax.errors import UserError, disk_errors, user_errors
+from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.evaluation.model_functions import compiled
-from posenc_jax.evaluation.plan import Measurement, overrides, plan
-from posenc_jax.model.carried_positions import check_carried_positions
-from posenc_jax.model.decoder import LM, build
-from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_tokenizer, is_finished, mark_finished
+from posenc_jax.evaluation.plan import Measurement, overrides, overrides_of, plan
+from posenc_jax.evaluation.runs import check_corpus, restore
+from posenc_jax.training.run_dir import is_finished, mark_finished
 
 __all__ = ['evaluate', 'evaluate_run', 'measure']
 
@@ -74,14 +72,16 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     row_schema.row,
     run=workdir.resolve().name,
     encoding=config.encoding.name,
-    label=config.label or config.encoding.name,
+    label=config.label or saved.encoding.name,
     seed=config.seed,
     step=step,
     corpus=config.data.corpus,
     split=config.eval.split,
     train_length=config.train.length,
-    overrides=changed or None,
   )
+  if of_encoding := {key: value for key, value in changed.items() if key.startswith('encoding.')}:
+    text = row_schema.overrides_text(of_encoding)
+    print(f'{workdir}: evaluated under an encoding that it was not trained with: {text}')
   functions = {f: compiled(f, config) for f in {m.function for m in measurements}}
   measured = []
   with (
@@ -92,51 +92,21 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     for measurement in measurements:
       started = time.perf_counter()
       function = functools.partial(functions[measurement.function], model)
-      rows, num_new = measure(measurement, row, function, model.max_length, workdir)
+      rows, num_new = measure(measurement, row, changed, function, model.max_length, workdir)
       measured.append((measurement, rows))
       if num_new:
         seconds = time.perf_counter() - started
         print(f'{measurement.name} at {measurement.length}: {summary(rows)} ({seconds:.1f} s)')
-  show(workdir.name, measured)
+  title = f'{workdir.name} ({row_schema.overrides_text(changed)})' if changed else workdir.name
+  show(title, measured)
   if step == config.train.steps:
     mark_finished(workdir, config_hash(config))
-
-
-def check_corpus(
-  saved: ConfigDict, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
-) -> None:
-  """Raises `UserError` where the corpus has other symbols than the run was trained on."""
-  trained_vocab = data.vocab(saved.data)
-  if trained_vocab != corpus.vocab:
-    raise UserError(
-      f'config.data.corpus={config.data.corpus!r}: has {corpus.vocab} symbols; allowed: what has '
-      f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
-    )
-  check_tokenizer(workdir, corpus.sha256)
-
-
-def restore(
-  config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
-) -> tuple[LM, int]:
-  """Returns the model of the last checkpoint and its step. Raises `UserError`."""
-  with user_errors(ValueError):
-    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
-    check_carried_positions(config, model, corpus)
-  with Checkpoints(workdir) as checkpoints:
-    restored, step = checkpoints.restore(model=model)
-    if checkpoints.latest is None:
-      raise UserError(
-        f'workdir={str(workdir)!r}: no checkpoint; '
-        'allowed: the directory of a run that train.py has trained'
-      )
-  if step < config.train.steps:
-    print(f'{workdir}: evaluating step {step}; its training ends at step {config.train.steps}')
-  return restored['model'], step
 
 
 def measure(
   measurement: Measurement,
   row: Callable[..., dict],
+  changed: dict[str, object],
   function: Callable,
   max_length: int | None,
   workdir: Path,
@@ -146,30 +116,40 @@ def measure(
 
   Args:
     row: `row_schema.row` with the fields of the run.
+    changed: what `plan.overrides` returns.
     function: the compiled function of the measurement, (tokens_BT, window=) -> a number a token.
     max_length: the number of positions that the model has, or None. Rows of windows that need more
       get the status 'beyond_table' and no score, also under the windowed control: its positions go
       as far.
   """
-  path, row = workdir / 'eval.jsonl', functools.partial(row, metric=measurement.metric)
+  path = workdir / 'eval.jsonl'
+
+  def made(fields, **score):
+    own = overrides_of(changed, fields['protocol'], fields['control'])
+    return row(**{'metric': measurement.metric, 'overrides': own} | score | fields)
+
+  def keys_of(some):
+    return [row_schema.key(made(fields, status='asked')) for fields in some.key_fields]
+
   with user_errors(ValueError):
     present = {row_schema.key(r): r for r in storage.read_rows(path, row_schema.fault)}
-  keys = [row_schema.key(row(status='asked', **fields)) for fields in measurement.key_fields]
+  keys = keys_of(measurement)
   missing = [i for i, key in enumerate(keys) if key not in present]
   if missing:
     storage.append_rows(path, [])  # a disk that refuses should do so before the work
+  originals = keys_of(measurement.same_as) if measurement.same_as else []
   if not missing:
     scores = []
+  elif originals and all(originals[i] in present for i in missing):
+    scores = [row_schema.score_of(present[originals[i]]) for i in missing]
   elif max_length is not None and measurement.num_positions > max_length:
     scores = [{'status': 'beyond_table'}] * len(missing)
   else:
-    options = {'window': measurement.window}
+    options = {'window': measurement.window, 'sink_tokens': measurement.sink_tokens}
     if measurement.largest_position is not None:
       options['max_position_distance'] = measurement.largest_position
     scores = measurement.score(functools.partial(function, **options), missing)
-  new = [
-    row(**score, **measurement.key_fields[i]) for i, score in zip(missing, scores, strict=True)
-  ]
+  new = [made(measurement.key_fields[i], **score) for i, score in zip(missing, scores, strict=True)]
   if new:
     row_schema.append_missing(path, new)
   present |= {row_schema.key(r): r for r in new}
@@ -177,8 +157,8 @@ def measure(
 
 
 def summary(rows: list[dict]) -> str:
-  """The rows of one measurement in short: the bits a byte of all together, the reach of the
-  gradient, or the status of a row that has no score.
+  """The rows of one measurement in short: the bits a byte of all together and their standard error,
+  the reach of the gradient, or the status of a row that has no score.
   """
   for r in rows:
     if r['status'] != 'ok':
@@ -187,22 +167,60 @@ def summary(rows: list[dict]) -> str:
     covered = np.cumsum([r['value'] for r in rows])
     ends = [r['position'] for r in rows[1:]] + [rows[0]['length'] - 1]
     return f'99 % of the gradient reaches {ends[int(np.argmax(covered > 0.99))]} tokens back'
+  if rows[0]['metric'] == 'sink_rate':
+    return f'{rows[0]["value"]:.3f} of heads have a sink'
+  if rows[0]['metric'] == 'attention_distance':
+    distance = np.mean([r['value'] for r in rows])
+    return f'{distance:.1f} tokens from a query to its keys, mean over heads'
   if rows[0]['metric'] is not None:
     return task_scoring.summary(rows)
-  return f'{sum(r["bpb"] * r["bytes"] for r in rows) / sum(r["bytes"] for r in rows):.3f} bits/byte'
+  bits, error, documents = bits_a_byte(rows)
+  text = f'{bits:.3f} bits/byte'
+  if rows[0]['protocol'] == 'long_ppl':
+    return f'{text}, LongPPL {rows[0]["ppl"]:.2f} over {rows[0]["tokens"]} key tokens'
+  if error is None:
+    return text
+  return f'{text}, standard error over {documents} documents {error:.3f}'
+
+
+def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
+  """Returns (bits a byte of all rows together, its standard error over documents, their number).
+
+  The error is that of a ratio of sums, to first order: it says what other documents would do to the
+  score, not what another training would. None where rows do not tell two documents apart.
+  """
+  names = sorted({r['document'] for r in rows} - {None})
+  bits_D, bytes_D = (
+    np.array([math.fsum(f(r) for r in rows if r['document'] == name) for name in names])
+    for f in (lambda r: r['nats'] / math.log(2), lambda r: r['bytes'])
+  )
+  score = math.fsum(r['nats'] for r in rows) / math.log(2) / sum(r['bytes'] for r in rows)
+  if len(names) < 2 or any(r['document'] is None for r in rows):
+    return score, None, len(names)
+  deviation_D = bits_D - score * bytes_D
+  variance = len(names) / (len(names) - 1) * np.sum(deviation_D**2)
+  return score, float(np.sqrt(variance) / bytes_D.sum()), len(names)
 
 
 def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
-  """Prints bits a byte by protocol and length; a dash stands where there is no score."""
+  """Prints bits a byte by protocol and length, and the standard error over documents; a dash stands
+  where there is no score, or where a protocol has none at a length.
+  """
   cells = {}
   for measurement, rows in measured:
-    if measurement.metric is None:
-      number, *unit = summary(rows).split()
-      cells[measurement.name, measurement.length] = number if unit else '—'
+    if measurement.metric is not None:
+      continue
+    text = '—'
+    if all(r['status'] == 'ok' for r in rows):
+      bits, error, _ = bits_a_byte(rows)
+      text = f'{bits:.3f}' if error is None else f'{bits:.3f} ± {error:.3f}'
+    cells[measurement.name, measurement.length] = text
   if not cells:
     return
   lengths = sorted({length for _, length in cells})
+  has_errors = any('±' in text for text in cells.values())
   table = Table('bits/byte', *map(str, lengths), title=title)
+  table.caption = '± standard error over documents' if has_errors else None
   for name in dict.fromkeys(name for name, _ in cells):
-    table.add_row(name, *(cells[name, length] for length in lengths))
+    table.add_row(name, *(cells.get((name, length), '—') for length in lengths))
   Console().print(table)

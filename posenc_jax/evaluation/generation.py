@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from posenc_jax import data
 from posenc_jax.config import saved_config, seed_workdir, validate
 from posenc_jax.errors import UserError, shown, user_errors
-from posenc_jax.evaluation.evaluate import check_corpus, restore
 from posenc_jax.evaluation.plan import overrides
+from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache
 

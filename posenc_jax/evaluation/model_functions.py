@@ -34,22 +34,27 @@ def gradient_norms(model, tokens_BT, **options):
 
 
 def compiled(function: Callable, config: ConfigDict) -> Callable:
-  """Returns (model, tokens_BT, positions=None, window=None, max_position_distance=None) -> the
-  function's numbers, compiled by jit, in float32 and with the config's attention.
+  """Returns (model, tokens_BT, positions=None, window=None, sink_tokens=0,
+  max_position_distance=None) -> the function's numbers, compiled by jit, in float32 and with the
+  config's attention.
 
   `positions` are those that tokens carry, no two of them farther apart than
-  `max_position_distance`. `window` limits attention to so many tokens; it never widens the config's
-  own window.
+  `max_position_distance`. `window` limits attention to so many tokens, `sink_tokens` lets it see so
+  many of the first inputs from everywhere; neither widens the config's own window nor hides its own
+  sink tokens.
   """
   options = {**attention_options(config), 'dtype': 'float32'}
 
-  def call(model, tokens_BT, positions=None, window=None, max_position_distance=None):
+  def call(
+    model, tokens_BT, positions=None, window=None, sink_tokens=0, max_position_distance=None
+  ):
     windows = [tokens for tokens in (window, options['window']) if tokens]
     own = {
       'window': min(windows, default=None),
+      'sink_tokens': max(sink_tokens, options['sink_tokens']),
       'token_positions': positions,
       'max_position_distance': max_position_distance,
     }
     return function(model, tokens_BT, **{**options, **own})
 
-  return jax.jit(call, static_argnames=('window', 'max_position_distance'))
+  return jax.jit(call, static_argnames=('window', 'sink_tokens', 'max_position_distance'))

@@ -2,25 +2,41 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.config import CONTROLS, decides_results, differing_keys, flat
+from posenc_jax.config import CONTROLS, PROTOCOLS, decides_results, differing_keys, flat
+from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import protocols
+from posenc_jax.evaluation import attention_weights, long_ppl, protocols
 from posenc_jax.evaluation.model_functions import gradient_norms
 from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation.runs import evaluator_nll
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.tasks import PREFIX
 
-WINDOWED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
+WINDOWED, WITH_SINK, TRUNCATED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
 
 TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
 # Fields that rows state by themselves, and fields that change no number.
-IN_ROWS = ('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols')
+IN_ROWS = (
+  *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
+  *('eval.lengths', 'eval.sink_rate_tokens'),
+)
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
+# Fields that change no number in the rows of these protocols.
+WITHOUT_EFFECT = {
+  'eval.spans': tuple(name for name in PROTOCOLS if name not in ('last_k', 'receptive_field')),
+  'eval.document_tokens': ('last_k', 'receptive_field'),
+}
+# Fields that change numbers in the rows of these protocols alone.
+OWN_FIELDS = {
+  'long_ppl': ('long_ppl_context', 'long_ppl_alpha', 'long_ppl_beta', 'long_ppl_evaluator'),
+  'sink_rate': ('sink_rate_epsilon',),
+}
+HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +49,13 @@ class Measurement:
     function: the function of the model that `score` needs: `token_nll` or one of
       `model_functions`.
     window: the number of tokens that attention sees, or None for what the config says.
+    sink_tokens: the number of first inputs, BOS among them, that attention sees from outside of its
+      window.
     metric: the metric of all rows that do not state one; None for a likelihood.
     largest_position: a bound on the positions that its batches carry; None: they carry none.
+    input_length: tokens that the model is given at a time; None: `length`.
+    same_as: the measurement whose rows have the same scores, one by one, since the model is given
+      the same; None: there is none.
   """
 
   length: int
@@ -42,13 +63,18 @@ class Measurement:
   score: Callable[[TokenFunction, list[int]], list[dict]]
   function: Callable = token_nll
   window: int | None = None
+  sink_tokens: int = 0
   metric: str | None = None
   largest_position: int | None = None
+  input_length: int | None = None
+  same_as: 'Measurement | None' = None
 
   @property
   def num_positions(self) -> int:
     """How many positions a model needs for it."""
-    return self.length if self.largest_position is None else self.largest_position + 1
+    if self.largest_position is not None:
+      return self.largest_position + 1
+    return self.input_length or self.length
 
   @property
   def name(self) -> str:
@@ -70,29 +96,77 @@ def plan(config: ConfigDict, corpus: data.Corpus) -> list[Measurement]:
   ]
 
 
-def control_window(control: str | None, length: int, train_length: int) -> int | None:
-  """The `Measurement.window` of a control at a length."""
-  return train_length if control == WINDOWED and length > train_length else None
+class Inputs(NamedTuple):
+  """What a control changes in what the model is given at a length.
+
+  Attributes:
+    context: tokens that the input is truncated to, or None.
+    window, sink_tokens: as `Measurement` has them.
+  """
+
+  context: int | None = None
+  window: int | None = None
+  sink_tokens: int = 0
+
+  @property
+  def mask(self) -> dict:
+    """The fields of a `Measurement` that say what attention sees."""
+    return {'window': self.window, 'sink_tokens': self.sink_tokens}
+
+
+def inputs_under(control: str | None, length: int, config: ConfigDict) -> Inputs:
+  """The inputs of windows of `length` tokens; up to the training length all controls leave them as
+  they are.
+  """
+  train_length = config.train.length
+  if length <= train_length:
+    return Inputs()
+  if control == TRUNCATED:
+    return Inputs(context=train_length)
+  if control == WINDOWED:
+    return Inputs(window=train_length)
+  if control == WITH_SINK:
+    return Inputs(window=train_length, sink_tokens=config.eval.sink_tokens)
+  return Inputs()
+
+
+class Originals:
+  """The measurements of a plan that are computed: each is the first one of its inputs."""
+
+  def __init__(self):
+    self._first = {}
+
+  def refer(self, measurement: Measurement, *inputs: object) -> Measurement:
+    """The measurement, with `same_as` if an earlier one gave the model these inputs."""
+    first = self._first.setdefault(inputs, measurement)
+    return measurement if first is measurement else dataclasses.replace(measurement, same_as=first)
 
 
 class Planner:
   """Its public methods are the protocols of `config.PROTOCOLS`: length -> measurements."""
 
   def __init__(self, config: ConfigDict, corpus: data.Corpus):
+    self._config, self._corpus = config, corpus
     self._eval = config.eval
     self._train_length = config.train.length
-    self._bytes_V = corpus.tokenizer.lengths
-    documents = choose_documents(config, corpus)
-    self._names = [name for name, _ in documents]
-    self._texts = [tokens_T for _, tokens_T in documents]
-    self._starts = [tokens_T[: self._eval.document_tokens or None] for tokens_T in self._texts]
-    sizes = [len(tokens_T) for tokens_T in self._texts]
-    self._targets = protocols.choose_targets(sizes, max(self._eval.lengths), self._eval.spans)
+    chosen = choose_indices(config, corpus)
+    self._names = [corpus.names[i] for i in chosen]
+    self._texts = [corpus.tokens[i] for i in chosen]
+    self._bytes = [corpus.token_bytes[i] for i in chosen]  # of each token
+    self._excerpts, self._excerpt_bytes = (
+      [protocols.excerpt(array_T, self._eval.document_tokens) for array_T in arrays]
+      for arrays in (self._texts, self._bytes)
+    )
+    self._originals = Originals()
 
-  def _score_fields(self, nats: np.ndarray, tokens: np.ndarray) -> dict:
-    """The score of a row that covers these tokens."""
-    num_bytes = int(self._bytes_V[tokens].sum())
-    return {'nats': float(nats.sum()), 'tokens': tokens.size, 'bytes': num_bytes}
+  def _targets(self, scored: int) -> list[tuple[int, int]]:
+    """The targets (document, end), of which each scores so many tokens."""
+    e, sizes = self._eval, list(map(len, self._texts))
+    return protocols.choose_targets(sizes, e.target_context, e.spans, scored)
+
+  def _score(self, nats: np.ndarray, num_bytes: np.ndarray) -> dict:
+    """The score of a row that covers tokens of so many nats and bytes."""
+    return {'nats': float(nats.sum()), 'tokens': nats.size, 'bytes': int(num_bytes.sum())}
 
   def non_overlapping(self, length: int) -> Iterator[Measurement]:
     fields = {'protocol': 'non_overlapping', 'control': None, 'length': length}
@@ -107,9 +181,10 @@ class Planner:
     length = fields['length']
 
     def score(nll, rows):
-      texts = [self._starts[i] for i in rows]
+      texts = [self._excerpts[i] for i in rows]
       nats = protocols.sliding(nll, texts, length, stride, self._eval.batch_tokens)
-      return [self._score_fields(*pair) for pair in zip(nats, texts, strict=True)]
+      num_bytes = (self._excerpt_bytes[i] for i in rows)
+      return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
     return Measurement(length, [fields | {'document': name} for name in self._names], score)
 
@@ -118,49 +193,80 @@ class Planner:
       yield self._last_k(length, control)
 
   def _last_k(self, length: int, control: str | None) -> Measurement:
-    k = self._eval.k
+    k, targets = self._eval.k, self._targets(self._eval.k)
+    inputs = inputs_under(control, length, self._config)
+    given = inputs.context or length
     # The first scored token still sees `train_length` tokens of its own document.
     near = self._train_length + k if control == SHUFFLED_FAR else None
 
     def score(nll, rows):
-      targets = [self._targets[i] for i in rows]
-      windows = protocols.target_windows(self._texts, targets, length, near)
-      nats = protocols.last_k(nll, windows, length, k, self._eval.batch_tokens)
-      tokens = (self._texts[document][end - k : end] for document, end in targets)
-      return [self._score_fields(*pair) for pair in zip(nats, tokens, strict=True)]
+      chosen = [targets[i] for i in rows]
+      windows = protocols.target_windows(self._texts, chosen, given, near)
+      nats = protocols.last_k(nll, windows, given, k, self._eval.batch_tokens)
+      num_bytes = (self._bytes[document][end - k : end] for document, end in chosen)
+      return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
     fields = {'protocol': 'last_k', 'control': control, 'length': length, 'k': k}
     key_fields = [
-      fields | {'document': self._names[document], 'position': end - k}
-      for document, end in self._targets
+      fields | {'document': self._names[document], 'position': end - k} for document, end in targets
     ]
-    window = control_window(control, length, self._train_length)
-    return Measurement(length, key_fields, score, window=window)
+    measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
+    seen = given, inputs.window, inputs.sink_tokens, near is not None and length > near
+    return self._originals.refer(measurement, 'last_k', *seen)
 
   def by_position(self, length: int) -> Iterator[Measurement]:
-    bins = protocols.log_bins(length)
+    controls = [control for control in self._eval.controls if 'by_position' in CONTROLS[control]]
+    places = {first: (slice(None), slice(first, end)) for first, end in protocols.log_bins(length)}
+    for control in (None, *controls):
+      yield self._by_place('by_position', length, control, places)
+
+  def planted(self, length: int) -> Iterator[Measurement]:
+    """Letters of planted names, by the distance to what decides them; see `data.planted`. A row's
+    `position` is the shortest distance of an octave; 0: the names that are new in a window.
+    """
+    controls = [control for control in self._eval.controls if 'planted' in CONTROLS[control]]
+    windows = protocols.whole_windows(self._excerpts, length)
+    texts = (window.astype(np.uint8).tobytes() for window in windows)
+    places = protocols.by_octave(np.stack(list(map(distances, texts))))
+    if not places:
+      raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
+    for control in (None, *controls):
+      yield self._by_place('planted', length, control, places)
+
+  def _by_place(
+    self, protocol: str, length: int, control: str | None, places: dict[int, object]
+  ) -> Measurement:
+    """The measurement of whole windows with a row for each position in `places`, which says where
+    in the array [N, T] of all windows its tokens are.
+    """
+    inputs = inputs_under(control, length, self._config)
 
     def score(nll, rows):
-      tokens_NT = protocols.whole_windows(self._starts, length)
-      nats_NT = protocols.by_position(nll, tokens_NT, self._eval.batch_tokens)
-      slices = [slice(*bins[i]) for i in rows]
-      return [self._score_fields(nats_NT[:, places], tokens_NT[:, places]) for places in slices]
+      tokens_NT, bytes_NT = (
+        protocols.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
+      )
+      size = self._eval.batch_tokens
+      if inputs.context is None:
+        nats_NT = protocols.by_position(nll, tokens_NT, size)
+      else:
+        nats_NT = protocols.truncated_by_position(nll, tokens_NT, inputs.context, size)
+      chosen = [list(places.values())[i] for i in rows]
+      return [self._score(nats_NT[where], bytes_NT[where]) for where in chosen]
 
-    controls = [control for control in self._eval.controls if control == WINDOWED]
-    for control in (None, *controls):
-      fields = {'protocol': 'by_position', 'control': control, 'length': length}
-      key_fields = [fields | {'position': first} for first, _ in bins]
-      window = control_window(control, length, self._train_length)
-      yield Measurement(length, key_fields, score, window=window)
+    fields = {'protocol': protocol, 'control': control, 'length': length}
+    key_fields = [fields | {'position': position} for position in places]
+    given = inputs.context or length
+    measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
+    return self._originals.refer(measurement, protocol, length, inputs)
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:
     """A row's value is the share of the gradient from its `position` to that of the next row, so
     the values of a length add up to 1.
     """
-    bins = protocols.log_bins(length - 1)
+    bins, targets = protocols.log_bins(length - 1), self._targets(1)
 
     def score(norms, rows):
-      windows = protocols.target_windows(self._texts, self._targets, length)
+      windows = protocols.target_windows(self._texts, targets, length)
       shares = protocols.receptive_field(norms, windows, length, self._eval.batch_tokens)
       share_R = np.mean(list(shares), axis=0)
       return [{'value': float(share_R[slice(*bins[i])].sum())} for i in rows]
@@ -169,17 +275,81 @@ class Planner:
     key_fields = [fields | {'position': first} for first, _ in bins]
     yield Measurement(length, key_fields, score, function=gradient_norms, metric='gradient')
 
+  def long_ppl(self, length: int) -> Iterator[Measurement]:
+    """Yields nothing for a length that the short context reaches as well."""
+    e = self._eval
+    context = e.long_ppl_context or self._train_length
+    if length <= context:
+      return
+
+    def score(nll, rows):
+      windows_NT = protocols.whole_windows(self._excerpts, length)
+      judge = evaluator_nll(self._config, self._corpus) if e.long_ppl_evaluator else nll
+      is_key_NT = long_ppl.key_tokens(
+        judge, windows_NT, context, e.stride, e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
+      )
+      if not is_key_NT.any():
+        return [{'status': 'no_key_tokens'}] * len(rows)
+      nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
+      bytes_NT = protocols.whole_windows(self._excerpt_bytes, length)
+      return [self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])] * len(rows)
+
+    fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
+    yield Measurement(length, [fields], score)
+
+  def sink_rate(self, length: int) -> Iterator[Measurement]:
+    """Yields one measurement, at the shortest length: it has a length of its own."""
+    e = self._eval
+    if length > min(e.lengths):
+      return
+
+    def score(sums, rows):
+      windows_NT = protocols.whole_windows(self._excerpts, e.sink_rate_tokens)
+      sums_WNHC = np.stack(
+        list(attention_weights.over_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens))
+      )
+      return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
+
+    fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_rate_tokens}
+    function = attention_weights.weight_sums
+    yield Measurement(e.sink_rate_tokens, [fields], score, function, metric='sink_rate')
+
+  def attention_distance(self, length: int) -> Iterator[Measurement]:
+    """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head."""
+    size = self._eval.batch_tokens
+    heads = attention_weights.count_heads(self._config, self._corpus.vocab)
+    places = list(np.ndindex(self._config.model.layers, heads))
+
+    def score(sums, rows):
+      windows_NT = protocols.whole_windows(self._excerpts, length)
+      sums_WNHC = np.stack(list(attention_weights.over_windows(sums, windows_NT, length, size)))
+      distance_NH = attention_weights.mean_distances(sums_WNHC)
+      return [{'value': float(distance_NH[places[i]])} for i in rows]
+
+    fields = {'protocol': 'attention_distance', 'control': None, 'length': length}
+    key_fields = [fields | {'position': HEADS_OF_LAYER * layer + head} for layer, head in places]
+    function = attention_weights.weight_sums
+    yield Measurement(length, key_fields, score, function, metric='attention_distance')
+
 
 def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
-  """Returns the first `eval.documents` documents (name, tokens_T) that have at least
-  max(eval.lengths) tokens. Raises `UserError`.
+  """Returns the documents (name, tokens_T) of `choose_indices`. Raises `UserError`."""
+  return [(corpus.names[i], corpus.tokens[i]) for i in choose_indices(config, corpus)]
+
+
+def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
+  """Returns the indices of `eval.documents` documents, spread evenly over those of the split that
+  have at least `eval.target_context` tokens. Raises `UserError`.
   """
-  e, longest = config.eval, max(config.eval.lengths)
-  long_enough = [i for i, count in enumerate(corpus.counts) if count >= longest]
-  available = f'documents of {corpus.name!r} ({e.split}) have {longest} tokens'
+  e = config.eval
+  long_enough = [i for i, count in enumerate(corpus.counts) if count >= e.target_context]
+  available = f'documents of {corpus.name!r} ({e.split}) have {e.target_context} tokens'
   if not long_enough:
-    allowed = f'at most {corpus.counts.max()}, the longest'
-    raise UserError(f'config.eval.lengths={tuple(e.lengths)!r}: no {available}; allowed: {allowed}')
+    most = corpus.counts.max()
+    raise UserError(
+      f'config.eval.target_context={e.target_context}: no {available}; '
+      f'allowed: at most {most}, the longest, and eval.lengths of at most that'
+    )
   if e.documents > len(long_enough):
     raise UserError(
       f'config.eval.documents={e.documents}: only {len(long_enough)} {available}; '
@@ -190,15 +360,15 @@ def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str,
       f'config.eval.controls={tuple(e.controls)!r}: only 1 of the {available}; '
       'allowed: without shuffled_far'
     )
-  return [(corpus.names[i], corpus.tokens[i]) for i in long_enough[: e.documents or None]]
+  chosen = protocols.spread_evenly(len(long_enough), e.documents or len(long_enough))
+  return [long_enough[i] for i in chosen]
 
 
 def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
   """Returns {field: value} of what evaluation changes in the run's saved config and rows would not
   show otherwise.
 
-  Documents and targets in text follow from the longest length, so a change of that counts. Raises
-  `UserError` for a field that decided the training.
+  Raises `UserError` for a field that decided the training.
   """
   before, after = flat(saved), flat(config)
   changed = {key: after.get(key) for key in differing_keys(saved, config) if decides_results(key)}
@@ -207,8 +377,17 @@ def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
       raise UserError(
         f'config.{key}={value!r}: the run was trained with {before.get(key)!r}; allowed: that'
       )
-  lengths = changed.pop('eval.lengths', None)
-  is_text = not config.data.corpus.startswith(PREFIX)
-  if is_text and lengths and max(lengths) != max(before['eval.lengths']):
-    changed['max(eval.lengths)'] = max(lengths)
   return {key: value for key, value in changed.items() if key not in IN_ROWS + HARMLESS}
+
+
+def overrides_of(
+  changed: dict[str, object], protocol: str, control: str | None
+) -> dict[str, object] | None:
+  """What `overrides` found and the rows of this protocol and control depend on; None: nothing."""
+  without_effect = [name for name, some in WITHOUT_EFFECT.items() if protocol in some]
+  for name, fields in OWN_FIELDS.items():
+    if protocol != name:
+      without_effect += [f'eval.{field}' for field in fields]
+  if control != WITH_SINK:
+    without_effect.append('eval.sink_tokens')
+  return {key: value for key, value in changed.items() if key not in without_effect} or None

@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from posenc_jax import data, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import UserError, user_errors
-from posenc_jax.evaluation.plan import choose_documents
+from posenc_jax.evaluation.plan import choose_indices
+from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 
@@ -56,24 +57,26 @@ def check_evaluation(config: ConfigDict) -> None:
     for length in config.eval.lengths:
       corpus.examples(1, length)
   elif corpus is not None:
-    choose_documents(config, corpus)
+    choose_indices(config, corpus)
+    check_evaluator(config)
 
 
 def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
-  """The split, with bytes as tokens; None for a TFDS set that is not on disk.
+  """The split, with bytes as tokens; None for a set that is not on disk.
 
   No token stands for less than a byte: a document that has too few bytes has too few tokens.
   """
   if section.corpus.startswith(tasks.PREFIX):
     return data.source(section, split)
+  data.check_tokenizer(section)
   if not data.is_present(section.corpus, section.cache):
     return None
-  return _text(section.corpus, split, section.text_field, section.cache)
+  return _text(section.corpus, split, section.text_field, section.cache, section.packed)
 
 
 @functools.lru_cache(maxsize=3)
-def _text(name: str, split: str, text_field: str, cache: str) -> data.Corpus:
-  return data.corpus(name, split, text_field, cache)
+def _text(name: str, split: str, text_field: str, cache: str, is_packed: bool) -> data.Corpus:
+  return data.corpus(name, split, text_field, cache, is_packed)
 
 
 CHECKS = {

@@ -82,19 +82,41 @@ def receptive_field(
     yield share_R / share_R.sum()
 
 
-def choose_targets(sizes: Sequence[int], longest: int, spans: int) -> list[tuple[int, int]]:
-  """Chooses `spans` targets (document, end) in each document of `sizes` tokens, spread evenly over
-  the ends that have `longest` tokens up to them.
+def spread_evenly(count: int, chosen: int) -> list[int]:
+  """The numbers in the middle of each of `chosen` equal parts of 0 .. count - 1; all numbers where
+  `chosen` is `count`.
+  """
+  return [(2 * part + 1) * count // (2 * chosen) for part in range(chosen)]
+
+
+def choose_targets(
+  sizes: Sequence[int], context: int, spans: int, apart: int
+) -> list[tuple[int, int]]:
+  """Chooses targets (document, end) in each document of `sizes` tokens, spread evenly over the ends
+  that have `context` tokens up to them.
 
   The outermost targets lie half a step inside the bounds, so that a single target lies in the
-  middle and not in the document's formal last words.
+  middle and not in the document's formal last words. A document has `spans` targets, or as many as
+  fit `apart` tokens from each other, and at least one.
   """
-  half_steps = [(2 * span + 1) / (2 * spans) for span in range(spans)]
-  return [
-    (index, longest + int((size - longest) * fraction))
-    for index, size in enumerate(sizes)
-    for fraction in half_steps
-  ]
+  targets = []
+  for index, size in enumerate(sizes):
+    surplus = size - context
+    fitting = max(1, min(spans, surplus // apart))
+    targets += [(index, context + offset) for offset in spread_evenly(surplus, fitting)]
+  return targets
+
+
+def excerpt(tokens_T: np.ndarray, tokens: int) -> np.ndarray:
+  """The middle `tokens` tokens of a document, or all of a shorter one; 0: all.
+
+  The first words of documents are formulas that a model knows by heart: scores at the first
+  positions of windows that begin there would say that.
+  """
+  if not 0 < tokens < len(tokens_T):
+    return tokens_T
+  start = (len(tokens_T) - tokens) // 2
+  return tokens_T[start : start + tokens]
 
 
 def target_windows(
@@ -134,6 +156,19 @@ def target_windows(
     yield window_T
 
 
+def truncated_by_position(
+  nll: TokenFunction, tokens_NT: np.ndarray, context: int, batch_tokens: int
+) -> np.ndarray:
+  """Returns what `by_position` does, without the context that lies farther back than `context`
+  tokens: each window is scored by `sliding` windows of `context` tokens, half of that apart.
+
+  So the first `context` tokens have all that stands before them in their window, and every later
+  one has at least context / 2 and less than `context` tokens.
+  """
+  stride = max(1, context // 2)
+  return np.stack(list(sliding(nll, tokens_NT, context, stride, batch_tokens)))
+
+
 def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:
   """Returns tokens_NT: each document, cut from its start into whole windows of T = `length` tokens.
 
@@ -153,6 +188,14 @@ def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:
   return np.stack(windows)
 
 
+def by_octave(distances: np.ndarray) -> dict[int, np.ndarray]:
+  """Returns {1, 2, 4, 8, ...: where distances lie from there to the next, bool}, of those that
+  occur; 0 is a bin of its own, and negative distances are in none.
+  """
+  octaves = np.where(distances > 0, 2 ** np.log2(np.maximum(distances, 1)).astype(int), distances)
+  return {int(octave): octaves == octave for octave in np.unique(octaves) if octave >= 0}
+
+
 def log_bins(stop: int) -> list[tuple[int, int]]:
   """Returns (first, last + 1) of bins over 0 .. stop - 1, two an octave. They begin at 0, 1, 2, 3,
   4, 6, 8, 12, 16, ... whatever `stop` is, which only cuts the last bin.
@@ -167,11 +210,21 @@ def score_windows(
   """Yields float64 [T] of each window of T <= `length` tokens: the function's numbers for its
   tokens. Calls the function on batches of whole windows.
   """
+  for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
+    results_BT = np.asarray(function(tokens_BT), np.float64)
+    for result_T, window in zip(results_BT, batch, strict=False):
+      yield result_T[: len(window)]
+
+
+def fill_batches(
+  windows: Iterable[np.ndarray], length: int, batch_tokens: int
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+  """Yields (tokens_BT, the windows in it) for all windows of T <= `length` tokens: all batches have
+  one shape, and zeros stand where windows are short or missing.
+  """
   size, windows = max(1, batch_tokens // length), iter(windows)
   while batch := list(itertools.islice(windows, size)):
     tokens_BT = np.zeros((size, length), np.int32)
     for row_T, window in zip(tokens_BT, batch, strict=False):
       row_T[: len(window)] = window
-    results_BT = np.asarray(function(tokens_BT), np.float64)
-    for result_T, window in zip(results_BT, batch, strict=False):
-      yield result_T[: len(window)]
+    yield tokens_BT, batch

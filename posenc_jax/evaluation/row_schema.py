@@ -12,30 +12,39 @@ measurement:
   split         the split that was measured
   train_length  tokens that the run was trained on at a time
   protocol      how tokens were scored (config.PROTOCOLS), or the name of a task
-  control       null, or what was changed to see whether far context is used. 'windowed': attention
-                is limited to `train_length` tokens. 'shuffled_far': tokens more than `train_length`
-                before the first scored one are another document's
-  length        tokens of a window
+  control       null, or what was changed at a `length` beyond L = `train_length` to see whether far
+                context is used. 'windowed': attention is limited to L tokens in each layer, so what
+                lies farther back acts through layers. 'windowed_with_sink': the same, but the first
+                inputs, BOS among them, are seen from everywhere (config.eval.sink_tokens of them).
+                'truncated': the input itself is limited, so nothing farther back acts. Of last_k it
+                is the last L tokens; of by_position and tasks, windows of L tokens that lie L / 2
+                apart, so that a token past L has L / 2 to L tokens before it (those of a task are
+                counted from the end of an example). 'shuffled_far': tokens more than L before the
+                first scored one are another document's
+  length        tokens of a window; under the control 'truncated', of what windows are cut from
   stride        tokens from one window to the next; null where the protocol has none
   k             tokens scored at the end of each window; null where the protocol has none
   position      where the scored tokens begin: the token in the document (last_k) or in the window
-                (by_position), the distance in tokens (receptive_field), the depth in per cent
-                (tasks); null elsewhere. A row of by_position or receptive_field reaches to the
-                position of the next row
+                (by_position), the distance in tokens (receptive_field; planted: to where the name
+                stood before, 0 for a name that is new), the depth in per cent (tasks), 1000 x layer
+                + head, both from 0 (attention_distance); null elsewhere. A row of by_position,
+                receptive_field or planted reaches to the position of the next row
   document      name of the document; null where a row covers several. Rows of several documents are
                 to be added up
   overrides     {field: value} that evaluation changed in the config of the training, or null
 
 These fields say what came out:
 
-  status        'ok', or the outcome in place of a score: 'beyond_table', 'not_finite'
+  status        'ok', or the outcome in place of a score: 'beyond_table', 'not_finite', or
+                'no_key_tokens' (long_ppl: no token is better by far for the whole context)
   nats          negative log-likelihood, summed over the scored tokens
-  tokens        number of scored tokens (tasks: of answers)
+  tokens        number of scored tokens (tasks: of answers; long_ppl: of key tokens)
   bytes         bytes that the scored tokens stand for
   ppl           perplexity of a token, exp(nats / tokens)
   bpb           bits a byte, nats / bytes / ln 2
   metric        null for a likelihood, or what `value` is: 'gradient' (a share of the gradient, 0 to
-                1) or a metric of tasks (`task_scoring.METRICS`)
+                1), 'sink_rate' (a share of windows, layers and heads), 'attention_distance' (in
+                tokens) or a metric of tasks (`task_scoring.METRICS`)
   value         the value of `metric`
 """
 
@@ -55,12 +64,15 @@ KEY = (
 NULLABLE = ('control', 'stride', 'k', 'position', 'document', 'overrides')
 VALUES = ('status', 'nats', 'tokens', 'bytes', 'ppl', 'bpb', 'metric', 'value')
 FIELDS = {*KEY, *VALUES}
-STATUSES = ('ok', 'beyond_table', 'not_finite')
-POSITIONAL = ('by_position', 'receptive_field')  # protocols whose rows are told apart by position
+STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens')
+# Protocols by which a model may choose the tokens that it is scored on: their number may differ.
+CHOSEN_BY_MODEL = ('long_ppl',)
+# Protocols whose rows are told apart by position.
+POSITIONAL = ('by_position', 'receptive_field', 'planted')
 # Metrics that are shares of something, and so lie between 0 and 1.
 SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),
-  *('chance', 'token_chance', 'gradient'),
+  *('chance', 'token_chance', 'gradient', 'sink_rate'),
 )
 MAX_COUNT = 2**53  # whole numbers up to here are exact as floats
 MAX_NUMBER = 1e300
@@ -102,6 +114,33 @@ def row(
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None
   fields['bpb'] = nats / bytes / math.log(2) if has_likelihood else None
   return {name: fields[name] for name in KEY + VALUES}
+
+
+def score_of(row: dict) -> dict:
+  """The fields of a row that `row` makes another one of, which has the same score."""
+  return {name: row[name] for name in ('status', 'nats', 'tokens', 'bytes', 'value')}
+
+
+def is_of_model(path: str) -> bool:
+  """Whether a field that evaluation overrode makes another model of the one that was trained; the
+  other fields say what is measured.
+  """
+  return path.startswith(('encoding.', 'attention.', 'model.'))
+
+
+def overrides_text(overrides: dict) -> str:
+  """What evaluation changed in a config, in short: 'scaling.factor=4, eval.documents=5'. Another
+  encoding is 'evaluated as rerope'.
+  """
+
+  def text(key, value):
+    if key == 'encoding.name':
+      return f'evaluated as {value}'
+    return f'{key.removeprefix("encoding.")}={json.dumps(value)}'.replace('"', '')
+
+  # the name of another encoding stands before its hyperparameters
+  keys = sorted(overrides, key=lambda key: (key != 'encoding.name', key))
+  return ', '.join(text(key, overrides[key]) for key in keys)
 
 
 def _is_finite(score: tuple, metric: str | None) -> bool:

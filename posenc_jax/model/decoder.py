@@ -76,10 +76,13 @@ class LM(nnx.Module):
     max_position_distance=None,
     key=None,
     added_BTD=None,
+    observe=None,
     dtype='float32',
     **attention,
   ):
     """Logits [B, T, V], float32, of the token after each of tokens_BT.
+
+    With `observe`, logits and what it returned for each layer, stacked: [N, ...].
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
@@ -89,6 +92,8 @@ class LM(nnx.Module):
       key: for encodings that sample positions in training, once a call for all layers; None: as
         they do in evaluation.
       added_BTD: added to the token embeddings; the gradient of zeros here is the embeddings' own.
+      observe: (layer, x_BTD that it is given, its encoding, its keyword arguments of `attend`) -> a
+        pytree of arrays, of the same shapes for all layers.
       dtype: of activations.
       **attention: softcap, backend, block_sizes as for `attend`.
 
@@ -121,19 +126,28 @@ class LM(nnx.Module):
       layers, own = parameters
       count = len(jax.tree.leaves(layers)[0])
       period = self.encodings.layers_of_period(own, count)
+      observed = []
       for n, (variant, enc, layer_mask) in enumerate(period):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
         options = ids_of_variant[variant] | attention | combine_masks(mask, layer_mask)
+        if observe is not None:
+          observed.append(observe(layer, x_BTD, enc, options))
         apply = functools.partial(Layer.__call__, **options)
         apply = jax.checkpoint(apply) if self.remat else apply
         x_BTD = mesh.constrain_tokens(apply(layer, x_BTD, enc))
-      return x_BTD, None
+      return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *observed) if observed else None
 
     periods, rest = self.encodings.split_periods(self.layers)
     unroll = -(-self.unroll // len(self.encodings.order))
-    x_BTD, _ = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
-    x_BTD, _ = apply_layers(x_BTD, rest)
-    return self.logits(x_BTD)
+    x_BTD, of_periods = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
+    x_BTD, of_rest = apply_layers(x_BTD, rest)
+    logits_BTV = self.logits(x_BTD)
+    if observe is None:
+      return logits_BTV
+    of_layers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_periods)
+    if of_rest is not None:
+      of_layers = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), of_layers, of_rest)
+    return logits_BTV, of_layers
 
   def embed(self, tokens_BT, dtype):
     """The embeddings of tokens, of unit variance: [B, T, D]. Encodings add to them."""

@@ -120,14 +120,20 @@ class Layer(nnx.Module):
     of Gemma 2 (arXiv:2408.00118).
     """
     norm, placement = getattr(self, f'{name}_norm'), self.norm_placement
-    y_BTD = function(norm(x_BTD) if placement in ('pre', 'sandwich') else x_BTD)
+    y_BTD = function(self.block_input(x_BTD, name))
     if placement == 'output':
       y_BTD = norm(y_BTD)
     if placement == 'sandwich':
       y_BTD = getattr(self, f'{name}_output_norm')(y_BTD)
     return norm(x_BTD + y_BTD) if placement == 'post' else x_BTD + y_BTD
 
-  def _attend(self, y_BTD, enc, attend_by):
+  def block_input(self, x_BTD, name):
+    """What the block 'attention' or 'mlp' reads of x: normalized, if norms stand before blocks."""
+    is_first = self.norm_placement in ('pre', 'sandwich')
+    return getattr(self, f'{name}_norm')(x_BTD) if is_first else x_BTD
+
+  def project_heads(self, y_BTD, enc):
+    """Queries [B, T, H, K], keys and values [B, T, G, K] of what attention reads, y [B, T, D]."""
     H, G, K = self.sizes
     B, T, _ = y_BTD.shape
     q_BTHK = project(y_BTD, self.w_q, self.b_q).reshape(B, T, H, K)
@@ -140,7 +146,11 @@ class Layer(nnx.Module):
       v_BTGK = k_BTGK
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
-    o_BTHK = attend_by(q_BTHK, k_BTGK, v_BTGK, y_BTD)
+    return q_BTHK, k_BTGK, v_BTGK
+
+  def _attend(self, y_BTD, enc, attend_by):
+    B, T, _ = y_BTD.shape
+    o_BTHK = attend_by(*self.project_heads(y_BTD, enc), y_BTD)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
     return project(o_BTHK.reshape(B, T, -1), self.w_o)

@@ -11,7 +11,10 @@ BITS = 1 / math.log(2)  # bits in a nat
 
 
 def token_logits(model: LM, tokens_BT, *, token_positions=None, **options):
-  """Logits [B, T, V] of every token given those before it in its window: see `token_nll`."""
+  """Logits [B, T, V] of every token given those before it in its window: see `token_nll`.
+
+  With `observe` among the options, what `LM.__call__` returns.
+  """
   bos = model.embedding.shape[0] - 1
   inputs_BT = _after_bos(tokens_BT, bos)
   if token_positions is not None:

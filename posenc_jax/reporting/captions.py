@@ -12,11 +12,34 @@ PROTOCOLS = {
   'its window',
   'receptive_field': "receptive_field, norms of the gradient of the last token's loss with respect "
   'to the inputs of windows of {length} tokens, by their distance',
+  'long_ppl': 'long_ppl, the key tokens of windows of that length: those that the model itself, or '
+  'one evaluator for all, predicts far better from the whole window than from a short context',
+  'sink_rate': 'sink_rate, the share of windows and heads whose mean weight on the first token '
+  '(BOS) is more than eval.sink_rate_epsilon',
+  'attention_distance': 'attention_distance, tokens from a query to its keys, the mean by weight, '
+  'over heads',
+  'planted': 'planted, the last four letters of invented names in windows of {length} tokens, by '
+  'the distance in bytes to where the name stood before (0: it is new; not to know a letter costs '
+  '4.70 bits)',
 }
 CONTROLS = {
   None: '',
   'windowed': '; attention windowed at the training length',
+  'windowed_with_sink': '; attention windowed at the training length, but for the first inputs '
+  '(BOS, ...), which stay visible',
+  'truncated': '; inputs truncated to the training length L: windows of L tokens that lie L / 2 '
+  'apart, so that a token past L has L / 2 to L tokens before it',
   'shuffled_far': "; tokens farther back than the training length are another document's",
+}
+
+
+# What a control is, where a protocol has it in a form of its own.
+CONTROLS_OF_PROTOCOLS = {
+  (
+    'last_k',
+    'truncated',
+  ): '; inputs truncated to their last L tokens, L being the training length, '
+  'which is last_k at L again'
 }
 
 
@@ -42,7 +65,8 @@ def _protocol(scores) -> str:
   protocol = scores.protocol  # of a task: its name, and no more
   if protocol in PROTOCOLS:
     protocol = PROTOCOLS[protocol].format(**values)
-  return protocol + CONTROLS.get(scores.control, f'; {scores.control}')
+  control = CONTROLS.get(scores.control, f'; {scores.control}')
+  return protocol + CONTROLS_OF_PROTOCOLS.get((scores.protocol, scores.control), control)
 
 
 def _amount_scored(scores) -> str:

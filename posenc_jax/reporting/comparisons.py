@@ -15,7 +15,7 @@ from posenc_jax.errors import UserError, nearest
 from posenc_jax.reporting import significance
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.scores import TASK, Scores
+from posenc_jax.reporting.scores import Scores, scored_task
 from posenc_jax.reporting.table import Cell, RowGroup, Table, header, record_keys
 
 BETTER, WORSE = '*', '†'
@@ -137,6 +137,7 @@ def _compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
         seed
         for seed in scores.seeds
         if all(scores.by_seed[name, seed, column].status == 'ok' for name in both)
+        and not any(seed in scores.unlearned[name] for name in both)
       ]
       scored = [_scored(scores, name, seed, column) for name in both for seed in seeds]
       place = f'{line} at {column}'
@@ -172,7 +173,7 @@ def _compare(scores: Scores, baseline: str) -> dict[tuple, Difference]:
 
 def _scored(scores: Scores, line: str, seed: int, column) -> list:
   """What identifies the scored tokens: equal where two lines scored the same ones."""
-  task = [scores.exemplar_row[line][field] for field in TASK]
+  task = scored_task(scores.exemplar_row[line])
   rows = scores.by_seed[line, seed, column].rows
   return [task, {(row['document'], row['position']): scores.metric.sums(row)[1] for row in rows}]
 

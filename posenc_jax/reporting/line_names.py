@@ -1,67 +1,97 @@
-"""Names of lines: a line is named by what tells it from other lines of its label, once."""
+"""Names of lines: a line is named by its label and by what tells it from the lines of the study.
+
+'rope' keeps its name whatever is evaluated once more: that stands beside it as 'rope, k 32' or
+'rope (scaling.factor=4)'.
+"""
 
 import json
 import re
 from collections import defaultdict
 from collections.abc import Callable
 
+from posenc_jax.evaluation.row_schema import is_of_model, overrides_text
 from posenc_jax.reporting.captions import join_unique
+
+# Fields that a further evaluation of a run may change.
+EVALUATION = ('corpus', 'split', 'stride', 'k')
 
 
 def line_names(
   rows: list[dict], label_of: Callable, group_fields: tuple[str, ...], notes: list[str]
 ) -> list[str]:
-  """The line of each row: its label, then what differs within the label, each field once."""
+  """The line of each row: its label, then what sets it apart.
+
+  A field is said where it differs within the label; one that an evaluation may change, only where
+  its value is not that of most runs. An override is said where it differs within the label, and
+  always if it changes the model that was trained.
+  """
   labels = [label_of(row) for row in rows]
-  settings = [_settings(row, group_fields) for row in rows]
-  by_label = defaultdict(dict)
-  for label, row, setting in zip(labels, rows, settings, strict=True):
-    by_label[label].setdefault(tuple(setting.items()), row)
-  for field in group_fields:
-    values = {
-      label: {_text(row[field]) for row in some.values()} for label, some in by_label.items()
+  by_label = defaultdict(list)
+  for label, row in zip(labels, rows, strict=True):
+    by_label[label].append(row)
+  fields = [field for field in group_fields if field != 'overrides']
+  usual = {field: _usual(rows, field) for field in fields if field in EVALUATION}
+  differing = {
+    label: {
+      *(field for field in fields if len({_text(row[field]) for row in some}) > 1),
+      *_differing_overrides(some),
     }
-    different = set().union(*values.values())
-    if any(len(of_label) > 1 for of_label in values.values()):
-      notes.append(f'mixed {field}, each a line of its own: {join_unique(different)}')
-    elif len(different) > 1:
-      each = '; '.join(f'{label} {value}' for label, (value,) in values.items())
-      notes.append(f'{field} differs between lines: {each}')
-  keys = {
-    label: _differing_keys([dict(setting) for setting in by_label[label]]) for label in by_label
+    for label, some in by_label.items()
   }
-  names = [
-    ', '.join([label, *(setting[key] for key in keys[label] if key in setting)])
-    for label, setting in zip(labels, settings, strict=True)
-  ]
+  for field in group_fields:
+    notes += _notes_of_field(field, by_label)
+  names = []
+  for label, row in zip(labels, rows, strict=True):
+    name = label
+    for field in fields:
+      is_usual = field in usual and _text(row[field]) == usual[field]
+      if field in differing[label] and not is_usual:
+        name += f', {field} {_text(row[field])}'
+    overrides = {
+      key: value
+      for key, value in (row['overrides'] or {}).items()
+      if key in differing[label] or is_of_model(key)
+    }
+    names.append(f'{name} ({overrides_text(overrides)})' if overrides else name)
   return _split_by_run(names, rows, notes)
 
 
-def _settings(row: dict, fields: tuple[str, ...]) -> dict[str, str]:
-  """{field or overridden field: what the name of a line says of it}."""
-  settings = {field: f'{field} {_text(row[field])}' for field in fields if field != 'overrides'}
-  overrides = sorted((row['overrides'] or {}).items())
-  return settings | {key: f'{key}={_text(value)}' for key, value in overrides}
+def _usual(rows: list[dict], field: str) -> str | None:
+  """The value of a field that more runs have than any other; None where several have as many."""
+  runs = defaultdict(set)
+  for row in rows:
+    runs[_text(row[field])].add(row['run'])
+  most = max(map(len, runs.values()), default=0)
+  values = [value for value, some in runs.items() if len(some) == most]
+  return values[0] if len(values) == 1 else None
+
+
+def _differing_overrides(rows: list[dict]) -> set[str]:
+  """The overridden fields that not all rows have with one value."""
+  overrides = {_text(row['overrides']): row['overrides'] or {} for row in rows}.values()
+  keys = {key for some in overrides for key in some}
+  absent = object()  # no value that a row can have
+  return {
+    key
+    for key in keys
+    if len({_text(some[key]) if key in some else absent for some in overrides}) > 1
+  }
+
+
+def _notes_of_field(field: str, by_label: dict[str, list[dict]]) -> list[str]:
+  """The note, in a list, that says which values a field has, if it has several."""
+  values = {label: {_text(row[field]) for row in some} for label, some in by_label.items()}
+  different = set().union(*values.values())
+  if any(len(of_label) > 1 for of_label in values.values()):
+    return [f'mixed {field}, each a line of its own: {join_unique(different)}']
+  if len(different) > 1:
+    each = '; '.join(f'{label} {value}' for label, (value,) in values.items())
+    return [f'{field} differs between lines: {each}']
+  return []
 
 
 def _text(value: object) -> str:
   return json.dumps(value).replace('"', '')
-
-
-def _differing_keys(settings: list[dict[str, str]]) -> list[str]:
-  """The keys that tell settings apart; without an overridden field that a field of rows repeats."""
-
-  def count(keys):
-    return len({tuple(map(setting.get, keys)) for setting in settings})
-
-  keys = dict.fromkeys(key for setting in settings for key in setting)
-  differing = [key for key in keys if count([key]) > 1]
-  for key in list(differing):
-    others = [other for other in differing if other != key]
-    section, _, field = key.rpartition('.')
-    if section and field in others and count(others) == count(differing):
-      differing = others
-  return differing
 
 
 def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[str]:

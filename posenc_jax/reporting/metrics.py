@@ -69,6 +69,11 @@ class Metric(NamedTuple):
     return self.best is max
 
   @property
+  def shows_seeds(self) -> bool:
+    """Whether figures draw every seed and no deviation: seeds learn a task or do not."""
+    return self.is_accuracy or bool(self.chance)
+
+  @property
   def scale_caption(self) -> str:
     """The end of every caption: which end is better, and that the scale of training matters."""
     better = {min: 'Lower is better; w', max: 'Higher is better; w', None: 'W'}[self.best]
@@ -85,7 +90,9 @@ METRICS = {
       'exact_match_without_end', 'Exact match but for the end', '{:.3f}', max, chance='chance'
     ),
     Metric('token_accuracy', 'Share of answers right', '{:.3f}', max, chance='token_chance'),
-    Metric('digit_nats', 'Nats per digit (chance: 2.303)', '{:.3f}', min),
+    Metric('symbol_nats', 'Nats per answer', '{:.3f}', min, chance='nats_chance'),
+    Metric('sink_rate', 'Share of heads with an attention sink', '{:.3f}', None),
+    Metric('attention_distance', 'Mean attention distance in tokens', '{:.1f}', None),
     Metric('gradient', 'Share of the gradient', '{:.3f}', None),
   )
 }

@@ -25,6 +25,7 @@ DEEPEST = 10  # levels of dicts and lists
 LONGEST = 200  # characters of a text
 FIGURE_NAME = re.compile(r'\w[\w .,=+-]{0,59}')
 LENGTHS = {'form': 'lengths'}  # the form that settings without one have
+OF_ALL_FORMS = {'form', 'learned'}
 
 
 def _are_protocols(value: object) -> bool:
@@ -40,8 +41,11 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
   'protocols': (_are_protocols, "one or more names, such as ('last_k',)"),
+  'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
+  'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
+  'learned': (lambda value: is_number(value) and 0 <= value < 1, '0 to less than 1'),
   'smooth': (lambda value: is_count(value) and value <= 1000, 'bins on either side, 0 to 1000'),
 }
 
@@ -153,11 +157,12 @@ def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
   if type(form) is not str or form not in forms:
     raise UserError(f'{where}: form={shown(form)}; {nearest(form, forms)}')
   parameters = inspect.signature(forms[form]).parameters
-  allowed = parameters.keys() - {'rows', 'runs'} | {'form'}
+  allowed = parameters.keys() - {'rows', 'runs'} | OF_ALL_FORMS
   for name, value in settings.items():
     if name not in allowed:
       raise UserError(f'{where}: no setting {shown(name)} of {form}; {nearest(name, allowed)}')
-    if name == 'form' or (value is None and parameters[name].default is None):
+    may_be_none = name in parameters and parameters[name].default is None
+    if name == 'form' or (value is None and may_be_none):
       continue
     if name == 'reference':
       check_reference(f'{where}: ', value)

@@ -14,19 +14,30 @@ from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
+from posenc_jax.reporting import learned
 from posenc_jax.reporting.captions import PROTOCOLS, join_unique
 from posenc_jax.reporting.line_names import line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 
 # The rows of these protocols are told apart by `position`, not by length.
-BY_POSITION = ('by_position', 'receptive_field')
-# Rows that are equal in these fields score the same tokens at a length.
+BY_POSITION = ('by_position', 'receptive_field', 'planted')
+# Rows that are equal in these fields score the same tokens at a length; see `scored_task`.
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
 LINE = (*TASK, 'train_length', 'step')
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 # Statuses of a run that has not been evaluated to the end.
 UNSEEN = ('missing', 'incomplete')
+
+
+def scored_task(row: dict) -> str:
+  """A text that is equal for rows which score the same tokens at a length: what evaluation changed
+  in the model is left out.
+  """
+  overrides = row['overrides'] or {}
+  changed = {key: value for key, value in overrides.items() if not row_schema.is_of_model(key)}
+  fields = {field: row[field] for field in TASK} | {'overrides': changed}
+  return json.dumps(fields, sort_keys=True)
 
 
 class SeedScore(NamedTuple):
@@ -49,8 +60,8 @@ class SeedScore(NamedTuple):
 
   @property
   def amount(self) -> int:
-    """The number of tokens, or of rows where rows carry values: an incomplete score has less."""
-    return sum(1 if row['tokens'] is None else row['tokens'] for row in self.rows)
+    """The number of tokens, or of rows where that is none: an incomplete score has less."""
+    return sum(_tokens_of_all_models(row) or 1 for row in self.rows)
 
   @property
   def documents(self) -> int:
@@ -68,6 +79,11 @@ class SeedScore(NamedTuple):
     return metric.score(*_add(map(metric.sums, self.rows))) if self.status == 'ok' else None
 
 
+def _tokens_of_all_models(row: dict) -> int | None:
+  """How many tokens every model scores in this row; None where values or models decide that."""
+  return None if row['protocol'] in row_schema.CHOSEN_BY_MODEL else row['tokens']
+
+
 def _add(pairs: Iterable[tuple[float, float]]) -> tuple[float, ...]:
   return tuple(map(math.fsum, zip(*pairs, strict=True)))
 
@@ -81,6 +97,8 @@ class Scores:
     columns: the lengths or positions, in order.
     by_seed: the score of every (line, seed, column).
     exemplar_row: one row of each line: it says what all rows of the line have in common.
+    unlearned: {line: {seed: what is known of it}} of the seeds that have not learned their task: no
+      mean goes through them.
     notes: all that is amiss.
   """
 
@@ -93,6 +111,7 @@ class Scores:
   seeds: list[int] = dataclasses.field(default_factory=list)
   by_seed: dict[tuple, SeedScore] = dataclasses.field(default_factory=dict)
   exemplar_row: dict[str, dict] = dataclasses.field(default_factory=dict)
+  unlearned: dict[str, dict[int, learned.Learned]] = dataclasses.field(default_factory=dict)
 
   @property
   def lines(self) -> list[str]:
@@ -106,14 +125,37 @@ class Scores:
   def title(self) -> str:
     return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
 
-  def seed_scores(self, line: str, column) -> list[float]:
-    """The scores of the seeds that have one; [] of a line that is not here.
+  @property
+  def name(self) -> str:
+    """The title and, where it is no likelihood, the metric: 'copy, exact match'."""
+    return self.title + ('' if self.metric.denominator else f', {self.metric.title.lower()}')
 
-    [] if any seed failed, too: a mean of the survivors would flatter.
+  def learned_seeds(self, line: str) -> list[int]:
+    """The seeds but those that have not learned the task of the line, as far as that is known."""
+    return [seed for seed in self.seeds if seed not in self.unlearned[line]]
+
+  def label(self, line: str) -> str:
+    """The line's name, with the number of seeds that have learned where not all have."""
+    if not self.unlearned[line]:
+      return line
+    return f'{line} ({learned.count(len(self.unlearned[line]), len(self._seeds_of(line)))})'
+
+  def _seeds_of(self, line: str) -> list[int]:
+    """The seeds that have rows in a line."""
+    return [
+      seed
+      for seed in self.seeds
+      if any(self.by_seed[line, seed, column].status != 'missing' for column in self.columns)
+    ]
+
+  def seed_scores(self, line: str, column) -> list[float]:
+    """The scores of the seeds that have learned and have one; [] of a line that is not here.
+
+    [] if any of these seeds failed, too: a mean of the survivors would flatter.
     """
     if line not in self.exemplar_row:
       return []
-    scores = [self.by_seed[line, seed, column] for seed in self.seeds]
+    scores = [self.by_seed[line, seed, column] for seed in self.learned_seeds(line)]
     if any(score.status not in ('ok', *UNSEEN) for score in scores):
       return []
     values = [score.value(self.metric) for score in scores]
@@ -130,10 +172,12 @@ class Scores:
     """Fills in all attributes from the rows of this protocol and control."""
     rows = _drop_repeated(rows, self.notes)
     names = line_names(rows, label_of, group_fields, self.notes)
-    groups = defaultdict(list)
+    groups, of_lines = defaultdict(list), defaultdict(list)
     for line, row in zip(names, rows, strict=True):
       self.exemplar_row.setdefault(line, row)
       groups[line, row['seed'], column_of(row)].append(row)
+      of_lines[line].append(row)
+    self.unlearned = {line: learned.unlearned_seeds(some) for line, some in of_lines.items()}
     self.seeds = sorted({seed for _, seed, _ in groups})
     self.columns = sorted({column for _, _, column in groups})
     sizes = len(self.lines), len(self.seeds), len(self.columns)
@@ -148,13 +192,12 @@ class Scores:
           self.by_seed[line, seed, column] = _seed_score(groups[line, seed, column])
     self._mark_incomplete()
     self.notes += _status_notes(self, is_expected)
+    number_of = {line: len(self._seeds_of(line)) for line in self.lines}
+    self.notes += learned.note(self.unlearned, number_of)
 
   def _mark_incomplete(self) -> None:
     """A score of fewer tokens than another seed or line scored in the same task is not shown."""
-    task_of = {
-      line: json.dumps([row[field] for field in TASK], sort_keys=True)
-      for line, row in self.exemplar_row.items()
-    }
+    task_of = {line: scored_task(row) for line, row in self.exemplar_row.items()}
     whole = defaultdict(int)
     for (line, _, column), score in self.by_seed.items():
       task = task_of[line], column
@@ -179,6 +222,7 @@ def collect(
   """The scores of each protocol, each followed by those of its controls.
 
   Args:
+    rows: those of other metrics say which seeds have learned a task (`learned.mark`).
     runs: the runs that should be there, in the order of lines; other runs follow by name.
     protocols: None: all that rows have, except BY_POSITION.
     controls: whether the rows of controls are taken too.
@@ -190,7 +234,7 @@ def collect(
   Raises:
     UserError: an unknown metric, or no row of these protocols.
   """
-  runs, rows = list(runs), list(rows)
+  runs, rows = list(runs), learned.mark(rows)
   metric = metric_of(metric, rows)
   rank = {run: index for index, run in enumerate(runs)}
   rows = list(filter(metric.matches, rows))

@@ -16,8 +16,10 @@ class Curve:
   """One line of a plot.
 
   Attributes:
+    label: the name of its line, with the number of seeds that have learned where not all have.
     x: where the columns stand.
-    values: the scores of the seeds at each x; [] where a mean would flatter, as in tables.
+    values: the scores of the seeds that have learned at each x; [] where a mean would flatter, as
+      in tables.
     by_seed: {seed: its score at each x, or the status in the place of a score}.
   """
 
@@ -65,9 +67,8 @@ class Series:
 
   @property
   def name(self) -> str:
-    """Protocol, control and, where it is no likelihood, metric: 'copy, exact match'."""
-    metric = self.scores.metric
-    return self.scores.title + ('' if metric.denominator else f', {metric.title.lower()}')
+    """The name of its scores: 'copy, exact match'."""
+    return self.scores.name
 
   @property
   def y_title(self) -> str:
@@ -142,7 +143,7 @@ def _curves(scores: Scores, x: list[float]) -> dict[str, Curve]:
         for score, value in zip(of_seed, values, strict=True)
       ]
     values = [scores.seed_scores(line, column) for column in scores.columns]
-    curves[line] = Curve(line, x, values, by_seed)
+    curves[line] = Curve(scores.label(line), x, values, by_seed)
   return curves
 
 

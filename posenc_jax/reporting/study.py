@@ -15,9 +15,10 @@ from rich.console import Console
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, visible
-from posenc_jax.reporting import report_settings, rows, table_writers
+from posenc_jax.reporting import report_settings, rows, table_writers, task_report
 from posenc_jax.reporting.folders import is_folder, one_line_errors
 from posenc_jax.reporting.layouts import costs, make_tables
+from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
 
@@ -55,9 +56,8 @@ class Report:
 
   def _tables(self, spent: list[dict]) -> list[Table]:
     of_folder = rows.read(self.folder)
-    made = [
-      table for settings in self.tables for table in make_tables(of_folder, self.runs, **settings)
-    ]
+    wanted = after_lengths(task_report.tables(self.tables, of_folder))
+    made = [table for settings in wanted for table in make_tables(of_folder, self.runs, **settings)]
     for table in made:
       if table.is_scored:
         table.caption += costs.scale(spent, self.runs)
@@ -87,12 +87,15 @@ class Report:
 
   def write_figures(self) -> None:
     """Writes `NAME.png` for each figure. Raises Stopped where they cannot be written."""
-    for name in self.figures:
-      self.write_figure(name)
+    for name, settings in self.all_figures().items():
+      self._write_figure(name, settings)
 
-  def write_figure(self, name: str) -> None:
-    """Writes the figure `name`."""
-    figure = figures.draw(rows.read(self.folder), self.runs, **self.figures[name])
+  def all_figures(self) -> dict[str, dict]:
+    """{name: settings} of the figures of the study and of those of tasks that go with them."""
+    return task_report.figures(self.figures, rows.read(self.folder))
+
+  def _write_figure(self, name: str, settings: dict) -> None:
+    figure = figures.draw(rows.read(self.folder), self.runs, **settings)
     with one_line_errors(ELSEWHERE):
       figures.save(figure, self._made_out() / f'{name}.png')
 
@@ -109,14 +112,19 @@ class Report:
       {what could not be made: why}.
     """
     failed = {}
-    for name in (None, *self.figures):
+    try:
+      self.write_tables()
+    except (UserError, Stopped) as error:
+      failed['tables'] = str(error)
+    try:
+      wanted = self.all_figures()
+    except (UserError, Stopped):
+      wanted = self.figures  # each of them will say why
+    for name, settings in wanted.items():
       try:
-        if name is None:
-          self.write_tables()
-        else:
-          self.write_figure(name)
+        self._write_figure(name, settings)
       except (UserError, Stopped) as error:
-        failed['tables' if name is None else f'figure {name}'] = str(error)
+        failed[f'figure {name}'] = str(error)
     return failed
 
 

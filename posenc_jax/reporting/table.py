@@ -51,7 +51,7 @@ def from_scores(
     sentences: what the caption says after what was scored and what is bold.
   """
   return Table(
-    f'{title}, {scores.title}',
+    f'{title}, {scores.name}',
     caption(scores) + bold_sentence(scores.metric, 'column') + sentences,
     [corner, *header(scores)],
     groups,

@@ -82,6 +82,7 @@ LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
   '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
   DASH: '---', '†': r'\textsuperscript{\textdagger}', '*': r'\textsuperscript{*}', '[': '{[}',
   ']': '{]}', '<': '$<$', '>': '$>$',
+  '≥': r'$\geq$',
 }  # fmt: skip
 
 

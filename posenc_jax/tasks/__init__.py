@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 
 from posenc_jax.errors import nearest, nearest_of_all, shown
 from posenc_jax.tasks.addition import Addition
+from posenc_jax.tasks.aggregation import CommonWords, FrequentWords
 from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
 from posenc_jax.tasks.base import CarriedPositions, Example, Task, chance
-from posenc_jax.tasks.copying import Copy, Reverse, SelectiveCopy, Sort
+from posenc_jax.tasks.classification import ManyShot
+from posenc_jax.tasks.copying import Copy, Palindrome, Reverse, SelectiveCopy, Sort
 from posenc_jax.tasks.counting import Counting
-from posenc_jax.tasks.needles import Hops, Needle
+from posenc_jax.tasks.needles import Hops, Needle, VariableTracking
 from posenc_jax.tasks.passkey import Passkey
-from posenc_jax.tasks.recall import MQAR, Induction, NBack
+from posenc_jax.tasks.recall import MQAR, MQMTAR, Induction, NBack
+from posenc_jax.tasks.stacks import Stack
 
 __all__ = [
   'PREFIX',
@@ -31,14 +34,17 @@ __all__ = [
 ]
 
 MAX_OPTION = 100_000  # symbols, items, hops: more than any sequence needs
+LONGEST_TEXT = 40  # characters of an option that is a text
 PREFIX = 'task:'  # `config.data.corpus` begins with this where it names a task
 TASKS = {
   'passkey': Passkey,
   'mqar': MQAR,
+  'mqmtar': MQMTAR,
   'n_back': NBack,
   'induction': Induction,
   'copy': Copy,
   'reverse': Reverse,
+  'palindrome': Palindrome,
   'sort': Sort,
   'selective_copy': SelectiveCopy,
   'addition': Addition,
@@ -48,6 +54,11 @@ TASKS = {
   'counting': Counting,
   'needle': Needle,
   'hops': Hops,
+  'variable_tracking': VariableTracking,
+  'common_words': CommonWords,
+  'frequent_words': FrequentWords,
+  'stack': Stack,
+  'many_shot': ManyShot,
 }
 
 
@@ -76,6 +87,8 @@ def parse(text: str) -> tuple[str, dict[str, object]]:
 
 def _check_option(name: str, value: object, default: object) -> None:
   """Raises ValueError for no number, or one far beyond any use; the task checks the rest."""
+  if isinstance(value, str) and len(value) > LONGEST_TEXT:
+    raise ValueError(f'{name}={shown(value)}; allowed: at most {LONGEST_TEXT} characters')
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   if isinstance(default, float) and not is_number:
     raise ValueError(f'{name}={shown(value)}; allowed: a number, such as {default!r}')

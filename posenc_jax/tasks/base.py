@@ -3,6 +3,7 @@ before an answer decide that answer.
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 SPLIT_QUARTERS = {'test': (0,), 'validation': (1,), 'train': (2, 3)}
 MAX_DRAWS = 2000  # draws until an instance falls into the wanted split; one in 2 to 4 does
 MIN_INSTANCES = 256  # the shortest examples are drawn from at least this many instances
+MAX_CODES = 2**53  # different codes of several symbols: a code is drawn as one number
 
 
 class Example(NamedTuple):
@@ -56,7 +58,6 @@ class Task:
     unit: the step between possible lengths: an example has at most the tokens asked for, and more
       than those minus `unit`.
     ends: True where the last answer is an end symbol.
-    in_digits: True where the answers are decimal digits that are all equally likely.
     carried_positions: the kind of positions that its examples carry; None: they carry none.
   """
 
@@ -65,7 +66,6 @@ class Task:
   longest: int | None = None
   unit = 1
   ends = False
-  in_digits = False
   carried_positions: CarriedPositions | None = None
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
@@ -93,6 +93,24 @@ class Task:
       value = getattr(self, name)
       if type(value) is not int or value < bound:
         raise ValueError(f'{name}={value!r}; allowed: {bound} or more')
+
+  def require_number(self, name: str, least: float, most: float) -> None:
+    """Raises ValueError unless the option is a number from `least` to `most`."""
+    value = getattr(self, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+      raise ValueError(f'{name}={value!r}; allowed: {least} to {most}')
+
+  def require_codes(self, least: int, symbols: str, size: str) -> None:
+    """Raises ValueError unless the option `symbols` has enough symbols for `least` codes of as many
+    symbols each as the option `size` says, and the codes are at most MAX_CODES.
+    """
+    self.require_at_least(1, size, symbols)
+    count, length = getattr(self, symbols), getattr(self, size)
+    if length > 64 or count**length > MAX_CODES:
+      raise ValueError(
+        f'{size}={length!r}; allowed: codes of {symbols}={count} that number at most {MAX_CODES}'
+      )
+    self.require_at_least(next(n for n in itertools.count(1) if n**length >= least), symbols)
 
   def check_length(self, length: int) -> None:
     """Raises ValueError where no example has this length."""
@@ -136,13 +154,22 @@ class Task:
     )
 
 
-def chance(examples: Sequence[Example]) -> tuple[float, float]:
-  """The scores of guessing evenly among the `choices` of each answer: (the share of examples with
-  all answers right, the share of answers right).
+class Chance(NamedTuple):
+  """The scores of guessing: the share of examples with all answers right, the share of answers
+  right, and the mean nats of an answer.
   """
+
+  exact_match: float
+  token_accuracy: float
+  symbol_nats: float
+
+
+def chance(examples: Sequence[Example]) -> Chance:
+  """The scores of guessing evenly among the `choices` of each answer."""
   hits = [1 / example.choices_T[example.answers_T] for example in examples]
   exact = np.mean([np.prod(of_example) for of_example in hits])
-  return float(exact), float(np.mean(np.concatenate(hits)))
+  of_answers = np.concatenate(hits)
+  return Chance(float(exact), float(of_answers.mean()), float(-np.log(of_answers).mean()))
 
 
 def join_segments(*segments: tuple[Sequence[int], int], depth: int | None = None) -> Example:
@@ -154,6 +181,14 @@ def join_segments(*segments: tuple[Sequence[int], int], depth: int | None = None
     [np.full(np.size(tokens), choices, np.int32) for tokens, choices in segments]
   )
   return Example(tokens_T, choices_T, depth)
+
+
+def draw_codes(rng: np.random.Generator, symbols: int, size: int, count: int) -> np.ndarray:
+  """Draws `count` different codes of `size` symbols each from 0 to `symbols` - 1: [count, size]."""
+  if size == 1:
+    return rng.permutation(symbols)[:count, None]
+  numbers = rng.choice(symbols**size, count, replace=False)
+  return numbers[:, None] // symbols ** np.arange(size)[::-1] % symbols
 
 
 def letter_names(count: int) -> list[str]:

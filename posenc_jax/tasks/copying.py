@@ -35,18 +35,20 @@ class Copy(Task):
     if self.distinct > self.symbols:
       raise ValueError(f'distinct={self.distinct!r}; allowed: 0 to symbols={self.symbols}')
     self.unit = 1 + self.times
-    self.token_names = [*letter_names(self.symbols), '>', '.']
-    self.shortest = self.unit * min_string_length(self.symbols) + 2
+    self.token_names = [*letter_names(self.symbols), '>', *(['.'] if self.ends else [])]
+    self.shortest = self.unit * min_string_length(self.symbols) + 1 + self.ends
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    n = (length - 2) // self.unit
+    n = (length - 1 - self.ends) // self.unit
     if self.distinct:
       string = rng.choice(rng.permutation(self.symbols)[: self.distinct], n)
     else:
       string = rng.integers(self.symbols, size=n)
     answer = np.tile(self.answer(string), self.times)
-    end = ([self.symbols + 1], 1)
-    return join_segments((string, 0), ([self.symbols], 0), (answer, self.symbols), end)
+    segments = [(string, 0), ([self.symbols], 0), (answer, self.symbols)]
+    if self.ends:
+      segments.append(([self.symbols + 1], 1))
+    return join_segments(*segments)
 
   def answer(self, string: np.ndarray) -> np.ndarray:
     """The string that is to be said."""
@@ -60,6 +62,23 @@ class Reverse(Copy):
 
   Sizes, options, chance and source are those of `copy`.
   """
+
+  def answer(self, string: np.ndarray) -> np.ndarray:
+    return string[::-1]
+
+
+class Palindrome(Copy):
+  """The answer is a random string, said backwards, without an end symbol.
+
+  Example: a b c > [c] [b] [a]
+  Chance: 1/`symbols` a symbol, and its n-th power for the whole string.
+  Source: Kimi Team 2025, "Kimi Linear"
+
+  It is `reverse` but for the end, which counts as an answer there; sizes and options are those of
+  `copy`. The paper has 256 to 2,048 tokens.
+  """
+
+  ends = False
 
   def answer(self, string: np.ndarray) -> np.ndarray:
     return string[::-1]

@@ -7,10 +7,11 @@ import dataclasses
 
 import numpy as np
 
-from posenc_jax.tasks.base import Example, Task, join_segments, numbered_names
+from posenc_jax.tasks.base import Example, Task, draw_codes, join_segments, numbered_names
 
 # The share of the filler before the hidden item, in per cent; examples take the depths in turn.
 DEPTHS = tuple(range(0, 101, 10))
+HAYSTACKS = ('fillers', 'needles')
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -18,14 +19,27 @@ class Needle(Task):
   """The answer is every value that stood beside a key among fillers.
 
   Example: # # k3 v1 # k0 v6 # ? k3 [v1]
-  Chance: 1/`symbols` a value.
+  Chance: 1/`symbols` a symbol.
   Source: after Hsieh et al. 2024, "RULER"
 
   `needles` keys stand in the text, each with `values` values in as many places; `queries` of the
   keys are asked for, and all their values are due in order. With one query and one value a key, the
-  key asked for lies at a depth of 0 to 100 % in turn. RULER's tasks are single, multi-key,
-  multi-value (4) and multi-query (4) needles in 1,000 to 16,000 tokens of text; these tasks differ,
-  so their numbers do too.
+  key asked for lies at a depth of 0 to 100 % in turn. Without reading the key, any value of the
+  text is right once in `needles` times; with one needle the key says nothing. With `distinct`, all
+  values of the `needles` keys differ, so that only the key tells which is due.
+
+  Keys and values are codes of `key_symbols` and `value_symbols` symbols (RULER's numbers and
+  uuids): k3 k1 v7 v0. With `haystack` = 'needles' there are no fillers: the text is needles all
+  through, the others with keys that nothing asks for.
+
+  With `distance`, the needle asked for ends so many tokens before the question at every length, and
+  what grows with the length is the text before it (NoLiMa's aligned depth, Modarressi et al. 2025,
+  arXiv:2502.05167): far away and in a long context are told apart. 0: depths in turn.
+
+  RULER's tasks, in 1,000 to 16,000 tokens of text: multi-key 1 is needles=4, multi-key 2
+  haystack='needles' with words and numbers, multi-key 3 the same with uuids, multi-value values=4,
+  multi-query queries=4. They ask in English, take answers in any order, and draw depths anew where
+  these take turns; so their numbers differ from these.
   """
 
   needles: int = 4
@@ -34,51 +48,105 @@ class Needle(Task):
   keys: int = 16
   symbols: int = 16
   fillers: int = 16
+  key_symbols: int = 1
+  value_symbols: int = 1
+  distinct: bool = False
+  haystack: str = 'fillers'
+  distance: int = 0
 
   def __post_init__(self):
     self.require_at_least(1, 'needles', 'values', 'queries', 'fillers')
     self.require_at_least(2, 'symbols')
-    self.require_at_least(self.needles, 'keys')
+    if self.haystack not in HAYSTACKS:
+      raise ValueError(f'haystack={self.haystack!r}; allowed: {", ".join(HAYSTACKS)}')
+    if not isinstance(self.distinct, bool):
+      raise ValueError(f'distinct={self.distinct!r}; allowed: True, False')
+    self.of_needles = self.haystack == 'needles'
+    self.require_codes(self.needles + self.of_needles, 'keys', 'key_symbols')
+    count = self.needles * self.values
+    self.require_codes(count if self.distinct else 1, 'symbols', 'value_symbols')
     if self.queries > self.needles:
       raise ValueError(f'queries={self.queries!r}; allowed: 1 to needles={self.needles}')
+    fillers = [] if self.of_needles else numbered_names('#', self.fillers)
     keys, values = numbered_names('k', self.keys), numbered_names('v', self.symbols)
-    self.token_names = [*keys, *values, *numbered_names('#', self.fillers), '?']
-    self.shortest = 2 * self.needles * self.values + self.queries * (2 + self.values) + 8
+    self.token_names = [*keys, *values, *fillers, '?']
+    self.pair = self.key_symbols + self.value_symbols  # tokens of a key with one value
+    self.overhead = count * self.pair
+    self.overhead += self.queries * (1 + self.key_symbols + self.values * self.value_symbols)
+    self.unit = self.pair if self.of_needles else 1
+    self._check_distance()
+    self.shortest = self.overhead + max(4 * self.pair if self.of_needles else 8, self.distance)
+
+  def _check_distance(self) -> None:
+    """Raises ValueError for a distance at which no needle can lie."""
+    self.require_at_least(0, 'distance')
+    if self.distance % self.unit:
+      allowed = f'a multiple of {self.unit}, the tokens of a needle, since they are the haystack'
+      raise ValueError(f'distance={self.distance}; allowed: {allowed}')
+    if self.distance and (self.queries, self.values) != (1, 1):
+      raise ValueError(f'distance={self.distance}; allowed: with queries=1 and values=1')
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    keys = rng.permutation(self.keys)[: self.needles]
+    keys = draw_codes(rng, self.keys, self.key_symbols, self.needles)
     count = self.needles * self.values
-    num_fillers = length - 2 * count - self.queries * (2 + self.values)
-    owners = rng.permutation(np.repeat(keys, self.values))
-    values = self.keys + rng.integers(self.symbols, size=count)
-    gaps = np.sort(rng.integers(num_fillers + 1, size=count))  # fillers before each needle
-    asked, depth = keys[: self.queries], None
-    if self.queries == self.values == 1:
+    size = (length - self.overhead) // self.unit  # of the haystack, in fillers or other needles
+    owners = rng.permutation(np.repeat(np.arange(self.needles), self.values))
+    values = self._values(rng, count, self.distinct)
+    gaps = np.sort(rng.integers(size + 1, size=count))  # what stands before each needle
+    depth = None
+    if self.distance:
+      gaps, owners = self._at_distance(rng, size)
+    elif self.queries == self.values == 1:
       depth = DEPTHS[index % len(DEPTHS)]
-      gaps[owners == asked[0]] = round(num_fillers * depth / 100)
+      gaps[owners == 0] = round(size * depth / 100)
       order = np.argsort(gaps, kind='stable')
       gaps, owners, values = gaps[order], owners[order], values[order]
-    first_filler = self.keys + self.symbols
-    fillers = first_filler + rng.integers(self.fillers, size=num_fillers)
-    needles = np.stack([owners, values], 1)
-    segments = [(np.insert(fillers, np.repeat(gaps, 2), needles.flat), 0)]
-    for key in asked:
-      question = [first_filler + self.fillers, key]
-      segments += [(question, 0), (values[owners == key], self.symbols)]
+    hay = self._hay(rng, size, keys)
+    needles = np.concatenate([keys[owners], values], 1)
+    places = np.repeat(gaps * self.unit, self.pair)
+    segments = [(np.insert(hay.reshape(-1), places, needles.flat), 0)]
+    for asked in range(self.queries):
+      segments += [([len(self.token_names) - 1], 0), (keys[asked], 0)]
+      segments += [(values[owners == asked], self.symbols)]
     return join_segments(*segments, depth=depth)
+
+  def _at_distance(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What stands before each needle, and which one it is, where number 0 has its `distance`.
+
+    The others are as likely to come after it as if they were put anywhere in the text.
+    """
+    others = self.needles - 1
+    text = size * self.unit + others * self.pair
+    most = min(others, self.distance // self.pair)
+    after = min(int(rng.binomial(others, self.distance / text)), most)
+    gap = size - (self.distance - after * self.pair) // self.unit
+    before_it = np.sort(rng.integers(gap + 1, size=others - after))
+    behind_it = np.sort(rng.integers(gap, size + 1, size=after))
+    owners = np.insert(rng.permutation(others) + 1, others - after, 0)
+    return np.concatenate([before_it, [gap], behind_it]), owners
+
+  def _values(self, rng: np.random.Generator, count: int, distinct: bool) -> np.ndarray:
+    """The tokens of `count` values, [count, value_symbols]."""
+    if distinct:
+      return self.keys + draw_codes(rng, self.symbols, self.value_symbols, count)
+    return self.keys + rng.integers(self.symbols, size=(count, self.value_symbols))
+
+  def _hay(self, rng: np.random.Generator, size: int, keys: np.ndarray) -> np.ndarray:
+    """The fillers, [size], or needles with other keys than `keys`, [size, pair]."""
+    if not self.of_needles:
+      return self.keys + self.symbols + rng.integers(self.fillers, size=size)
+    others = rng.integers(self.keys, size=(size, self.key_symbols))
+    while (taken := (others[:, None] == keys).all(-1).any(-1)).any():
+      others[taken] = rng.integers(self.keys, size=(taken.sum(), self.key_symbols))
+    return np.concatenate([others, self._values(rng, size, distinct=False)], 1)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class Hops(Task):
-  """The answer is the value at the end of a chain of assignments.
+class Chains(Task):
+  """The base of tasks on chains of assignments, whose statements are mixed among fillers.
 
-  Example: x4 = v2 # x7 = v5 x1 = x4 # # x3 = x1 ? x3 [v2]
-  Chance: 1/`values`.
-  Source: after Hsieh et al. 2024, "RULER"
-
-  There are `chains` chains of `hops` + 1 variables each. Their statements keep their order and are
-  mixed among fillers; the last variable of one chain is asked for. RULER's variable tracking (1
-  chain, 4 hops) asks for the variables instead.
+  There are `chains` chains of `hops` + 1 variables each; the statements of a chain keep their
+  order.
   """
 
   hops: int = 2
@@ -87,18 +155,39 @@ class Hops(Task):
   values: int = 16
   fillers: int = 16
 
+  values_differ = False  # whether no two chains have the same value
+
   def __post_init__(self):
     self.require_at_least(1, 'hops', 'chains', 'fillers')
     self.require_at_least(2, 'values')
+    if self.values_differ:
+      self.require_at_least(self.chains, 'values')
     self.require_at_least(self.chains * (self.hops + 1), 'variables')
     variables, values = numbered_names('x', self.variables), numbered_names('v', self.values)
     self.token_names = [*variables, *values, *numbered_names('#', self.fillers), '=', '?']
-    self.shortest = 3 * self.chains * (self.hops + 1) + 3 + 4
+    self.shortest = 3 * self.chains * (self.hops + 1) + self.asked + 4
+
+  @property
+  def asked(self) -> int:
+    """The number of tokens of the question with its answer."""
+    raise NotImplementedError
+
+  def question(self, names: np.ndarray, value: np.ndarray) -> tuple[tuple, tuple]:
+    """The segments of the question for a chain, and of its answer.
+
+    Args:
+      names: the variables of the chain in order, [hops + 1].
+      value: the token of its value, [1].
+    """
+    raise NotImplementedError
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     size = self.hops + 1
     names = rng.permutation(self.variables)[: self.chains * size].reshape(self.chains, size)
-    values = self.variables + rng.integers(self.values, size=(self.chains, 1))
+    if self.values_differ:
+      values = self.variables + rng.permutation(self.values)[: self.chains, None]
+    else:
+      values = self.variables + rng.integers(self.values, size=(self.chains, 1))
     assigned = np.concatenate([values, names[:, :-1]], axis=1)  # what each variable is set to
     chains = rng.permutation(np.repeat(np.arange(self.chains), size))  # of each statement
     step = np.array([(chains[:i] == chain).sum() for i, chain in enumerate(chains)])
@@ -107,10 +196,53 @@ class Hops(Task):
     statements = np.stack(
       [names[chains, step], np.full(len(chains), equals), assigned[chains, step]], 1
     )
-    num_fillers = length - 3 * len(chains) - 3
+    num_fillers = length - 3 * len(chains) - self.asked
     gaps = np.sort(rng.integers(num_fillers + 1, size=len(chains)))
     fillers = first_filler + rng.integers(self.fillers, size=num_fillers)
     tokens = np.insert(fillers, np.repeat(gaps, 3), statements.flat)
-    asked = int(rng.integers(self.chains))
-    question = [equals + 1, names[asked, -1]]
-    return join_segments((tokens, 0), (question, 0), (values[asked], self.values))
+    chain = int(rng.integers(self.chains))
+    question, answer = self.question(names[chain], values[chain])
+    return join_segments((tokens, 0), ([equals + 1], 0), question, answer)
+
+
+class Hops(Chains):
+  """The answer is the value at the end of a chain of assignments.
+
+  Example: x4 = v2 # x7 = v5 x1 = x4 # # x3 = x1 ? x3 [v2]
+  Chance: 1/`values`.
+  Source: after Hsieh et al. 2024, "RULER"
+
+  There are `chains` chains of `hops` + 1 variables each. Their statements keep their order and are
+  mixed among fillers; the last variable of one chain is asked for.
+  """
+
+  asked = 3
+
+  def question(self, names: np.ndarray, value: np.ndarray) -> tuple[tuple, tuple]:
+    return (names[-1:], 0), (value, self.values)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class VariableTracking(Chains):
+  """The answer is all variables that have a value, in the order in which they got it.
+
+  Example: x4 = v2 # x7 = v5 x1 = x4 # # x3 = x1 ? v2 [x4] [x1] [x3]
+  Chance: 1/`variables` a variable.
+  Source: after Hsieh et al. 2024, "RULER"
+
+  There are `chains` chains of `hops` + 1 variables each, each chain with another value. RULER uses
+  1 chain and 4 hops in 1,000 to 16,000 tokens of text, asks in English, shows a solved example
+  first, and takes the variables in any order.
+  """
+
+  hops: int = 4
+  chains: int = 1
+
+  values_differ = True
+
+  @property
+  def asked(self) -> int:
+    return 3 + self.hops
+
+  def question(self, names: np.ndarray, value: np.ndarray) -> tuple[tuple, tuple]:
+    return (value, 0), (names, self.variables)

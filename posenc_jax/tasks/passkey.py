@@ -32,8 +32,6 @@ class Passkey(Task):
   digits: int = 5
   style: str = 'symbols'
 
-  in_digits = True
-
   def __post_init__(self):
     self.require_at_least(3, 'digits')
     if self.style not in ('symbols', 'sentences'):

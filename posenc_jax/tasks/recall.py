@@ -4,7 +4,14 @@ import dataclasses
 
 import numpy as np
 
-from posenc_jax.tasks.base import Example, Task, join_segments, letter_names, numbered_names
+from posenc_jax.tasks.base import (
+  Example,
+  Task,
+  draw_codes,
+  join_segments,
+  letter_names,
+  numbered_names,
+)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -80,6 +87,62 @@ class MQAR(Task):
     tokens_T[places], tokens_T[places + 1] = keys, values
     choices_T[places + 1] = self.values
     return Example(tokens_T.astype(np.int32), choices_T)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class MQMTAR(Task):
+  """Multi-query multi-token associative recall: the answer is the values of several keys, in turn.
+
+  Example: _ a3 a1 : a2 a7 _ _ a1 a5 : a0 a4 _ ? a1 a5 ? a3 a1 > ? [a0] [a4] ? [a2] [a7]
+  Chance: 1/`alphabet` a symbol.
+  Source: Vasylenko et al. 2025, "Long-Context Generalization with Sparse Attention"
+
+  Keys and values are codes of `key_symbols` and `value_symbols` symbols of one alphabet, no two
+  keys alike and no two values; pairs with their signs and one space after each are the share
+  `density` of the text, and spaces the rest. Then `queries` keys follow, which may be the same, and
+  last their values. The sizes are the paper's. Its released code draws pairs from 10,000 keys and
+  values that are the same in all examples, gives every pair a slot of its own with its share of the
+  spaces, and scores the '?' of the answer too; here codes are drawn anew, spaces fall anywhere
+  between pairs, and each '?' is given.
+  """
+
+  queries: int = 4
+  key_symbols: int = 2
+  value_symbols: int = 2
+  density: float = 0.8
+  alphabet: int = 256
+
+  def __post_init__(self):
+    self.require_at_least(1, 'queries')
+    self.require_at_least(2, 'alphabet')
+    for size in ('key_symbols', 'value_symbols'):
+      self.require_codes(2, 'alphabet', size)
+    self.require_number('density', 0.01, 1.0)
+    self.token_names = [*numbered_names('a', self.alphabet), ':', '_', '?', '>']
+    self.pair = self.key_symbols + self.value_symbols + 2  # tokens, with ':' and a space
+    self.overhead = self.queries * (2 + self.key_symbols + self.value_symbols) + 1
+    self.most_pairs = self.alphabet ** min(self.key_symbols, self.value_symbols)
+    fewest = min(max(2, self.queries), self.most_pairs)
+    self.shortest = self.overhead + int(np.ceil(fewest * self.pair / self.density))
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    colon, space, question, end = range(self.alphabet, self.alphabet + 4)
+    size = length - self.overhead
+    count = min(int(size * self.density / self.pair), self.most_pairs)
+    keys, values = (
+      draw_codes(rng, self.alphabet, symbols, count)
+      for symbols in (self.key_symbols, self.value_symbols)
+    )
+    signs = [np.full((count, 1), sign) for sign in (colon, space)]
+    pairs = np.concatenate([keys, signs[0], values, signs[1]], 1)
+    num_spaces = size - pairs.size
+    gaps = np.sort(rng.integers(num_spaces + 1, size=count))  # spaces before each pair
+    text = np.insert(np.full(num_spaces, space), np.repeat(gaps, self.pair), pairs.flat)
+    asked = rng.integers(count, size=self.queries)
+    segments = [(text, 0), *(([question, *keys[pair]], 0) for pair in asked), ([end], 0)]
+    for pair in asked:
+      segments += [([question], 0), (values[pair], self.alphabet)]
+    return join_segments(*segments)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

@@ -135,4 +135,4 @@ def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
       for digest in (there, sha256)
     )
     problem = f'its run was trained with {trained_with}, here is {here}'
-    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: the same text')
+    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: the same text and tokenizer')

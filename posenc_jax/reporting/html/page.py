@@ -117,8 +117,8 @@ def check_writable(path: str | Path) -> None:
 
 def _curves(shown: list[Series], number: int) -> dict:
   """A plot and its caption; the first plot has no number in its name."""
-  is_accuracy = shown[0].scores.metric.is_accuracy
-  spread = 'thin: each seed' if is_accuracy else 'bands: one standard deviation'
+  shows_seeds = shown[0].scores.metric.shows_seeds
+  spread = 'thin: each seed' if shows_seeds else 'bands: one standard deviation'
   caption = CURVES.format(spread)
   if any(series.chance for series in shown):
     caption += CHANCE
@@ -163,9 +163,7 @@ def _score_table(sources: Sources, series: Series) -> Table:
   scores = series.scores
   has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
   depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
-  table = extrapolation_table(sources.rows, scores, {}, depths)
-  table.title = f'Extrapolation, {series.name}'
-  return table
+  return extrapolation_table(sources.rows, scores, {}, depths)
 
 
 def _settings(found: list[Setting]) -> list[list[str]]:

@@ -1,8 +1,8 @@
 """The plot of several series on one axis: a line an encoding, with what a reader may switch.
 
 Every switch changes something of its own: the menu 'solid' the places of lines and bands, 'dashed'
-those of dashed lines, 'log' and 'linear' the axis, 'bands' their filling (of accuracies, 'seeds'
-the width of their lines), the legend what is visible. So they go together in any order.
+those of dashed lines, 'log' and 'linear' the axis, 'bands' their filling (of tasks, 'seeds' the
+width of their lines), the legend what is visible. So they go together in any order.
 """
 
 import math
@@ -54,7 +54,7 @@ def _traces(series: Series, line: str, rank: int) -> list[go.Scatter]:
   color, symbol = (some[rank % len(some)] for some in (COLORS, style.SYMBOLS))
   group = dict(legendgroup=str(rank), name=style.text(line))
   spread = dict(fill='toself', fillcolor=style.fade(color, 0.15), line=dict(width=0))
-  if series.scores.metric.is_accuracy:
+  if series.scores.metric.shows_seeds:
     spread = dict(line=dict(color=style.fade(color, 0.5), width=SEED_WIDTH))
   spread |= dict(mode='lines', hoverinfo='skip', showlegend=False)
   solid = dict(
@@ -81,7 +81,7 @@ def mean_trace(series: Series | None, line: str) -> dict[str, list]:
   for index, (length, mean, values) in enumerate(
     zip(curve.x, curve.mean, curve.values, strict=True)
   ):
-    head = f'<b>{style.text(line)}</b>, {style.text(series.name)}, {length:,} tokens'
+    head = f'<b>{style.text(curve.label)}</b>, {style.text(series.name)}, {length:,} tokens'
     seeds = [
       style.text(f'seed {seed}: {metric.seed_text(scores[index])}')
       for seed, scores in curve.by_seed.items()
@@ -102,9 +102,9 @@ def chance_trace(series: Series) -> dict[str, list]:
 
 
 def spread_trace(series: Series, line: str) -> dict[str, list]:
-  """The seeds of accuracies, because seeds learn a task or do not; else the band of deviations."""
-  is_accuracy = series.scores.metric.is_accuracy
-  return seed_traces(series, line) if is_accuracy else std_band(series, line)
+  """The seeds of a task, because seeds learn it or do not; else the band of deviations."""
+  shows_seeds = series.scores.metric.shows_seeds
+  return seed_traces(series, line) if shows_seeds else std_band(series, line)
 
 
 def seed_traces(series: Series, line: str) -> dict[str, list]:
@@ -152,8 +152,11 @@ def _axes(figure: go.Figure, shown: Sequence[Series]) -> None:
     ticktext=names,
     tickangle=0,
   )
-  is_accuracy = shown[0].scores.metric.is_accuracy
-  scale = dict(type='linear', range=[-0.03, 1.05]) if is_accuracy else dict(type='log')
+  metric = shown[0].scores.metric
+  scale = dict(type='log')
+  if metric.shows_seeds:
+    extent = dict(range=[-0.03, 1.05]) if metric.is_accuracy else dict(rangemode='tozero')
+    scale = dict(type='linear', **extent)
   figure.update_yaxes(title_text=axis_title(shown[0]), tickformat='~g', **scale)
   for length in train_lengths:
     start = 10 ** (low - room)
@@ -173,7 +176,7 @@ def _axes(figure: go.Figure, shown: Sequence[Series]) -> None:
 
 
 def _menus(shown: Sequence[Series], lines: list[str], has_chance: bool) -> list[dict]:
-  """Accuracies have no choice of axis, because 0 has no logarithm, and no bands."""
+  """Scores of tasks have no choice of axis, because 0 has no logarithm, and no bands."""
   spread, solid, dashed = ([*range(first, 3 * len(lines), 3)] for first in range(3))
   chance = [3 * len(lines)] if has_chance else []
   choices, dashed_choices = [], [_switch('dashed', None, _means(None, lines), dashed)]
@@ -188,8 +191,8 @@ def _menus(shown: Sequence[Series], lines: list[str], has_chance: bool) -> list[
     _restyle('no seeds', 'line.width', 0, spread),
   ]
   fill = [_restyle('bands', 'fill', 'toself', spread), _restyle('no bands', 'fill', 'none', spread)]
-  is_accuracy = shown[0].scores.metric.is_accuracy
-  buttons = [width] if is_accuracy else [[_axis_type('log'), _axis_type('linear')], fill]
+  shows_seeds = shown[0].scores.metric.shows_seeds
+  buttons = [width] if shows_seeds else [[_axis_type('log'), _axis_type('linear')], fill]
   return [
     _menu(choices, 0, 2),
     _menu(dashed_choices, 0, 1),

@@ -4,25 +4,39 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.reporting.layouts.columns import columns
+from posenc_jax.reporting.layouts.distances import distances
+from posenc_jax.reporting.layouts.effective_lengths import effective_lengths
 from posenc_jax.reporting.layouts.grid import grid
 from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.layouts.methods import methods
 from posenc_jax.reporting.layouts.ranks import ranks
+from posenc_jax.reporting.learned import PART, mark
 from posenc_jax.reporting.table import Table
 
 LAYOUTS = {
   'lengths': lengths,  # encodings x evaluation lengths
   'columns': columns,  # KERPLE: evaluation lengths x encodings, by corpus or protocol
+  'distances': distances,  # encodings x distances, of planted names
   'grid': grid,  # ALiBi: training x evaluation length
   'methods': methods,  # PI, YaRN: methods of context extension x evaluation window
+  'effective_lengths': effective_lengths,  # encodings: how far each holds; LongScore
   'ranks': ranks,  # Kazemnejad: tasks x encodings, and ranks over tasks
 }
 
 
 def make_tables(
-  rows: Iterable[dict], runs: Iterable[str] = (), form: str = 'lengths', **settings
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  form: str = 'lengths',
+  learned: float = PART,
+  **settings,
 ) -> list[Table]:
-  """The tables of the layout `form`; `settings` are its own. Raises UserError."""
+  """The tables of the layout `form`; `settings` are its own. Raises UserError.
+
+  Args:
+    learned: the part of the way from guessing to 1 that a seed must have gone to have learned a
+      task (`reporting.learned`).
+  """
   if form not in LAYOUTS:
     raise UserError(f'table: form={form!r}; {nearest(form, LAYOUTS)}')
-  return LAYOUTS[form](rows, runs, **settings)
+  return LAYOUTS[form](mark(rows, learned), runs, **settings)

@@ -37,6 +37,6 @@ def extrapolation_table(
 ) -> Table:
   """The table of one protocol and control, with the line 'chance' of a task."""
   of_lines = zip(scores.lines, cells(scores, scores.lines, marks), strict=True)
-  lines = [[Cell(line), *some] for line, some in of_lines]
+  lines = [[Cell(scores.label(line)), *some] for line, some in of_lines]
   group = RowGroup('', lines + chance_lines(rows, scores))
   return from_scores(scores, 'Extrapolation', 'encoding', [group], sentences)

@@ -33,7 +33,10 @@ def ranks(
   for scores in found:
     task = scores.protocol if protocols.count(scores.protocol) == 1 else scores.title
     by_seed = [_beyond(scores, line) for line in lines]
-    values = [list(of_line.values()) for of_line in by_seed]
+    values = [
+      [value for seed, value in of_line.items() if seed not in scores.unlearned[line]]
+      for line, of_line in zip(lines, by_seed, strict=True)
+    ]
     texts = zip(map(metric.text, values), metric.bests(values), strict=True)
     body.append([Cell(task), *(Cell(text, is_best) for text, is_best in texts)])
     for seed in scores.seeds:

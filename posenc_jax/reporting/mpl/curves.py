@@ -46,14 +46,17 @@ def lengths(
   figure, axes, looks = _figure(series)
   ends = _draw(axes, series, looks)
   notes = _draw_windowed(axes, controls, looks) if windowed else []
-  if series.scores.metric.is_accuracy and len(series.scores.seeds) > 1:
+  if series.scores.metric.shows_seeds and len(series.scores.seeds) > 1:
     notes.append('Thin: each seed, in the place of the deviation.')
   if chance := series.chance:
     style = dict(color=GREY, linestyle=':', linewidth=1.2, zorder=1)
     axes.plot(list(chance), list(chance.values()), **style)
     notes.append('Dotted: chance.')
   last = series.scores.columns[-1]
-  named = {line: (x, y, line if x == last else f'{line} (to {x})') for line, (x, y) in ends.items()}
+  named = {}
+  for line, (x, y) in ends.items():
+    label = series.curves[line].label
+    named[line] = (x, y, label if x == last else f'{label} (to {x})')
   _length_axis(axes, series)
   _score_axis(axes, series)
   return _finish(figure, axes, series, looks, named, notes)
@@ -124,15 +127,18 @@ def _draw(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple[float
   ends = {}
   for line, curve in series.curves.items():
     points = [point for point in zip(curve.x, curve.mean, strict=True) if point[1] is not None]
-    color = looks[line]['color']
-    if series.scores.metric.is_accuracy:
+    color, shows_seeds = looks[line]['color'], series.scores.metric.shows_seeds
+    if shows_seeds:
       # Seeds learn a task or do not, and a deviation would hide which.
       for values in curve.by_seed.values():
         _plot(axes, curve.x, values, color=color, linewidth=0.9, alpha=0.5, zorder=1.5)
+        # the name of a line without a mean, as no seed has learned, stands beside a seed
+        scored = [(x, y) for x, y in zip(curve.x, values, strict=True) if isinstance(y, float)]
+        ends |= {line: scored[-1]} if scored else {}
     if points:
       _plot(axes, curve.x, curve.mean, label=line, **looks[line])
       ends[line] = points[-1]
-    if points and not series.scores.metric.is_accuracy:
+    if points and not shows_seeds:
       low, high = zip(*(ends_of for ends_of in curve.band if ends_of), strict=True)
       xs = [x for x, _ in points]
       axes.fill_between(xs, low, high, color=color, alpha=0.15, linewidth=0)
@@ -199,12 +205,15 @@ def _position_axis(axes, series: Series) -> None:
 
 
 def _score_axis(axes, series: Series) -> None:
-  """From 0 to 1 for accuracies, else logarithmic."""
+  """From 0 to 1 for accuracies, from 0 for other scores of tasks, else logarithmic."""
   from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
   axes.set_ylabel(series.y_title)
   if series.scores.metric.is_accuracy:
     axes.set_ylim(-0.02, 1.04)
+    return
+  if series.scores.metric.shows_seeds:
+    axes.set_ylim(bottom=0)  # a model that is sure of all answers has 0 nats
     return
   axes.set_yscale('log')
   low, high = axes.get_ylim()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError, nearest, visible
+from posenc_jax.reporting.learned import PART, mark
 from posenc_jax.reporting.mpl.curves import lengths, positions, receptive_field
 from posenc_jax.reporting.mpl.heat_map import heat_map
 
@@ -17,15 +18,23 @@ FORMS = {
 }
 
 
-def draw(rows: Iterable[dict], runs: Iterable[str] = (), form: str = 'lengths', **settings):
-  """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own. Raises UserError."""
+def draw(
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  form: str = 'lengths',
+  learned: float = PART,
+  **settings,
+):
+  """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own, and `learned` is that
+  of `layouts.make_tables`. Raises UserError.
+  """
   if form not in FORMS:
     raise UserError(f'figure: form={form!r}; {nearest(form, FORMS)}')
   import matplotlib as mpl
 
   # names are text: a '$' in one of them is no formula
   with mpl.rc_context({'text.parse_math': False, 'text.usetex': False}):
-    return FORMS[form](rows, runs, **settings)
+    return FORMS[form](mark(rows, learned), runs, **settings)
 
 
 def save(figure, path: str | Path) -> None:

@@ -66,7 +66,7 @@ def heat_map(
     spreads += [statistics.stdev(some) for row in values for some in row if len(some) > 1]
     means = [[statistics.fmean(some) if some else math.nan for some in row] for row in values]
     image = _draw_panel(panel, means, lengths, depths)
-    panel.set_title(shorten(line), fontsize=10)
+    panel.set_title(shorten(scores.label(line)), fontsize=10)
     seen = sum(length <= scores.exemplar_row[line]['train_length'] for length in lengths)
     if 0 < seen < len(lengths):
       panel.axvline(seen - 0.5, color='#cc6677', linestyle=':', linewidth=1.6)

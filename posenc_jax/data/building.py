@@ -1,0 +1,53 @@
+"""Folders in the cache that are built once: whole or not there, whatever happens in between."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from posenc_jax import storage
+from posenc_jax.errors import UserError
+
+LOCK, SCRATCH = 'building.lock', '.building-'
+
+
+def build_once(folder: Path, cache: Path, make: Callable[[Path], str | Path]) -> None:
+  """Builds `folder` in the cache unless it is there. Of several processes one builds, and the
+  others wait for it.
+
+  Args:
+    make: builds in the empty directory that it is given; returns the folder there which then moves
+      to its final place in one step, so that the final place never holds a part of it.
+  Raises:
+    UserError: the cache cannot be written, or what `make` raises.
+  """
+  if storage.exists(folder):
+    if any(cache.glob(f'{SCRATCH}*')):  # of a build that was killed, unless one is at work
+      with contextlib.suppress(BlockingIOError), storage.file_lock(cache / LOCK):
+        _remove_left_over(cache)
+    return
+  try:
+    cache.mkdir(parents=True, exist_ok=True)
+    with storage.file_lock(cache / LOCK, wait=True):
+      _remove_left_over(cache)
+      if storage.exists(folder):
+        return
+      scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=cache))
+      try:
+        built = make(scratch)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(built, folder)
+      finally:
+        shutil.rmtree(scratch)
+  except OSError as error:
+    raise UserError(
+      f'config.data.cache: cannot write to {cache} ({error.strerror}); allowed: a folder'
+    ) from error
+
+
+def _remove_left_over(cache: Path) -> None:
+  """Removes what builds that were killed have left; for the holder of the lock."""
+  for scratch in cache.glob(f'{SCRATCH}*'):
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,235 @@
+"""Any set of Hugging Face's library `datasets` as a corpus: of the Hub, or a folder of Parquet,
+Arrow, JSON lines or what else the library reads. The extra `hf` installs it.
+
+A name is 'hf:[OWNER/]NAME[:CONFIG][:option=value...]' or 'hf:FOLDER[:option=value...]' with options
+
+  first=N            only the first N documents of each split, streamed: the rest is not fetched
+  revision=R         a commit or tag of the Hub
+  train=S            the set's split S in the place of train; so with validation and test
+
+A set of the Hub is fetched once, by scripts/prepare_data.py, and kept whole in the cache folder; a
+folder is read where it is. A split that a set lacks is cut off the end of its train split: the last
+tenth for test, and the twentieth before it for validation (the last twentieth where the set has a
+test split).
+"""
+
+import contextlib
+import dataclasses
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+from posenc_jax import storage
+from posenc_jax.data.building import build_once
+from posenc_jax.data.folder import SPLITS
+from posenc_jax.errors import UserError, nearest
+
+PREFIX = 'hf:'
+FORM = (
+  'hf:[OWNER/]NAME[:CONFIG] or hf:FOLDER, then :first=N, :revision=R, :train=SPLIT, '
+  ':validation=SPLIT or :test=SPLIT'
+)
+OPTIONS = ('first', 'revision', *SPLITS)
+SAVED = ('dataset_dict.json', 'state.json')  # what `save_to_disk` leaves in its folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+  """A name in its parts.
+
+  Attributes:
+    path: the name on the Hub, or a folder.
+    config: the set's configuration, or None.
+    first: the number of documents of each split, or None.
+    splits: {split: the set's name of it}, where one is given.
+  """
+
+  path: str
+  config: str | None
+  first: int | None
+  revision: str | None
+  splits: dict[str, str]
+
+  @property
+  def is_folder(self) -> bool:
+    return Path(self.path).is_dir()
+
+
+def open_split(
+  name: str, split: str, text_field: str, cache: Path
+) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
+  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
+  Raises `UserError`.
+  """
+  field, parts = f'config.data.corpus={name!r}', parse(name)
+  datasets = _library(name)
+  if parts.is_folder:
+    with _one_line(field, 'a folder that the library datasets reads'):
+      found = _of_folder(datasets, parts, cache)
+  elif is_on_disk(name, cache):
+    with _one_line(field, f'{_folder(name, cache)} as it was prepared, or without it'):
+      found = datasets.load_from_disk(str(_folder(name, cache)))
+  else:
+    raise UserError(
+      f'{field}: not in {cache}; prepare it with `python scripts/prepare_data.py --corpus={name}`'
+    )
+  source, start, stop = _part(field, {key: len(rows) for key, rows in found.items()}, parts, split)
+  features = found[source].features
+  texts = [key for key, kind in features.items() if _is_text(kind)]
+  if text_field not in texts:
+    raise UserError(
+      f'config.data.text_field={text_field!r}: not a text of {name}; '
+      f'allowed: {", ".join(texts) or "-"}'
+    )
+  rows = found[source].select_columns([text_field])
+
+  def read(index):
+    return (rows[start + index][text_field] or '').encode('utf-8', 'surrogatepass')
+
+  return stop - start, lambda index: f'{source}/{start + index}', read
+
+
+def prepare(name: str, cache: Path) -> Path:
+  """Fetches a set of the Hub that is not in the cache; returns its folder. Raises `UserError`."""
+  parts, datasets = parse(name), _library(name)
+  if parts.is_folder:
+    return Path(parts.path)
+  folder = _folder(name, cache)
+
+  def make(scratch: Path) -> Path:
+    allowed = (
+      'a name on the Hub and a way to it; or a copy of '
+      f'{folder.relative_to(cache)} from a cache folder where it was prepared'
+    )
+    with _one_line(f'config.data.corpus={name!r}: cannot be fetched', allowed):
+      _load(datasets, parts, scratch / 'cache').save_to_disk(str(scratch / 'set'))
+    return scratch / 'set'
+
+  build_once(folder, cache, make)
+  return folder
+
+
+def is_on_disk(name: str, cache: Path) -> bool:
+  """Whether the set can be opened without a download. Raises `UserError` for what is no name."""
+  return parse(name).is_folder or storage.exists(_folder(name, cache))
+
+
+def parse(name: str) -> Name:
+  """The parts of a name. Raises `UserError` for what is none."""
+  field = f'config.data.corpus={name!r}'
+  path, *words = name.removeprefix(PREFIX).split(':')
+  configs = [word for word in words if '=' not in word]
+  if not path or len(configs) > 1 or words[: len(configs)] != configs or '' in configs:
+    raise UserError(f'{field}; allowed: {FORM}')
+  options = {}
+  for word in words[len(configs) :]:
+    key, _, value = word.partition('=')
+    if key not in OPTIONS:
+      raise UserError(f'{field}: no option {key!r}; {nearest(key, OPTIONS)}')
+    if key in options or not value:
+      raise UserError(f'{field}: {word}; allowed: each option once, with a value')
+    options[key] = value
+  first = options.get('first')
+  if first is not None and not (first.isascii() and first.isdigit() and int(first)):
+    raise UserError(f'{field}: first={first}; allowed: a number of documents, 1 or more')
+  return Name(
+    path,
+    configs[0] if configs else None,
+    None if first is None else int(first),
+    options.get('revision'),
+    {split: options[split] for split in SPLITS if split in options},
+  )
+
+
+@contextlib.contextmanager
+def _one_line(what: str, allowed: str) -> Iterator[None]:
+  """Turns whatever the library raises into a `UserError` of one line."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:  # no network, no such name, no files, a set's own faults
+    reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
+    raise UserError(f'{what} ({reason}); allowed: {allowed}') from error
+
+
+def _library(name: str) -> ModuleType:
+  """The library, told to be quiet. Raises `UserError` where it is not installed."""
+  try:
+    import datasets
+    import huggingface_hub
+  except ImportError:
+    raise UserError(
+      f'config.data.corpus={name!r}: needs the package datasets; '
+      "allowed: with what `pip install -e '.[hf]'` installs"
+    ) from None
+  datasets.disable_progress_bars()
+  datasets.logging.set_verbosity_error()
+  huggingface_hub.logging.set_verbosity_error()
+  return datasets
+
+
+def _folder(name: str, cache: Path) -> Path:
+  return cache / 'hf' / urllib.parse.quote(name.removeprefix(PREFIX), safe='')
+
+
+def _of_folder(datasets: ModuleType, parts: Name, cache: Path):
+  """The `DatasetDict` of a folder."""
+  saved = any(storage.exists(Path(parts.path) / file) for file in SAVED)
+  if not saved:
+    return _load(datasets, parts, cache / 'hf' / 'folders')
+  found = datasets.load_from_disk(parts.path)
+  if not isinstance(found, datasets.DatasetDict):
+    found = datasets.DatasetDict(train=found)
+  if parts.first is None:
+    return found
+  firsts = {key: rows.take(min(parts.first, len(rows))) for key, rows in found.items()}
+  return datasets.DatasetDict(firsts)
+
+
+def _load(datasets: ModuleType, parts: Name, cache: Path):
+  """The `DatasetDict` of a name or of a folder of files, streamed if only the first documents of
+  splits are wanted.
+  """
+  options = {'name': parts.config, 'revision': parts.revision, 'cache_dir': str(cache)}
+  if parts.first is None:
+    return datasets.load_dataset(parts.path, **options)
+  streamed = datasets.load_dataset(parts.path, streaming=True, **options)
+  return datasets.DatasetDict(
+    {
+      key: datasets.Dataset.from_list(list(rows.take(parts.first)), features=rows.features)
+      for key, rows in streamed.items()
+    }
+  )
+
+
+def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[str, int, int]:
+  """(the set's split, start, stop) of a split. Raises `UserError`.
+
+  `sizes`: {the set's split: its number of documents}.
+  """
+  theirs = {ours: parts.splits.get(ours, ours) for ours in SPLITS}
+  for ours, name in parts.splits.items():
+    if name not in sizes:
+      raise UserError(f'{field}: {ours}={name}; allowed: {", ".join(sizes)}')
+  if split != 'train' and theirs[split] in sizes:
+    return theirs[split], 0, sizes[theirs[split]]
+  train = theirs['train']
+  if train not in sizes:
+    raise UserError(
+      f'{field}: no split {split!r} and no train to cut it from; it has {", ".join(sizes)}'
+    )
+  total = sizes[train]
+  test = 0 if theirs['test'] in sizes else total // 10
+  validation = 0 if theirs['validation'] in sizes else total // 20
+  bounds = {
+    'train': (0, total - test - validation),
+    'validation': (total - test - validation, total - test),
+    'test': (total - test, total),
+  }
+  return (train, *bounds[split])
+
+
+def _is_text(kind: object) -> bool:
+  return getattr(kind, 'dtype', None) in ('string', 'large_string')

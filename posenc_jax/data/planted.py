@@ -1,0 +1,114 @@
+"""The embedded corpus with invented names planted in it, such as <qnhibb>: text in which the far
+context pays, and how far back it lies is known.
+
+A name is six random letters, of which the first two are those of no other name near it. It comes
+again a few times, each time after a number of bytes drawn log-uniformly from 24 to 4,000. Its first
+two letters then say which name it is, and the last four can be known from where it stood before and
+from nowhere else: a model that finds them there needs 0 bits a letter, one that does not log2 26 =
+4.70. The letters of a name that is new cannot be known at all, and cost 4.70 bits as a control.
+
+The text is that of `sotu`, with the same splits and documents: without the names it is the same,
+byte for byte. A name begins every 50 bytes or so. One SHA-256 over all documents is checked by
+every process that opens the corpus.
+"""
+
+import functools
+import heapq
+import math
+import random
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from posenc_jax.data import sotu
+from posenc_jax.data.folder import SPLITS
+from posenc_jax.data.sotu import check_documents
+
+SHA256 = '702a89c9cb9f031c4d9e11ffadff79c5986d8111ab905300f37c970e4ef2d6c3'
+NAME = re.compile(rb'<[a-z]{6}>')
+LETTERS = string.ascii_lowercase
+GAP = 400  # the most bytes of text between a name that is new and the next one; half on average
+COMES_AGAIN = 0.75  # the probability, each time
+NEAREST, FARTHEST = 24, 4000  # bytes from a name to the next time
+FIRST_DECIDED, LAST_DECIDED = 3, 6  # places in '<qnhibb>' of the letters that a first time decides
+
+
+def open_split(
+  name: str, split: str, text_field: str, cache: Path
+) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
+  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
+  Raises `UserError`.
+  """
+  documents = _verified(sotu.prepare('sotu', cache), cache)[split]
+  return len(documents), lambda index: documents[index][0], lambda index: documents[index][1]
+
+
+def prepare(name: str, cache: Path) -> Path:
+  """Makes the corpus `sotu` ready; returns its folder. The names are planted when the corpus is
+  opened. Raises `UserError`.
+  """
+  folder = sotu.prepare('sotu', cache)
+  _verified(folder, cache)
+  return folder
+
+
+@functools.lru_cache(maxsize=1)
+def _verified(folder: Path, cache: Path) -> dict[str, list[tuple[str, bytes]]]:
+  """{split: (name, text) of each document}. A training opens three splits: it is made once."""
+  splits = {}
+  for split in SPLITS:
+    count, name_of, read = sotu.open_split('sotu', split, '', cache)
+    splits[split] = [(name_of(i), plant(name_of(i), read(i))) for i in range(count)]
+  documents = ((name, split, text) for split, some in splits.items() for name, text in some)
+  check_documents(sorted(documents), SHA256, f'what is planted into {folder}')
+  return splits
+
+
+def plant(seed: str, text: bytes) -> bytes:
+  """Returns the text with names in it, each after a space and before one. The names and their
+  places are drawn from the seed.
+  """
+  draw = random.Random(seed).random  # the only method whose numbers stay the same over versions
+  beginnings = [first + second for first in LETTERS for second in LETTERS]
+  beginnings.sort(key=lambda _: draw())
+  parts, taken, written, num_new = [], 0, 0, 0
+  planned = []  # (place in the new text, number, name) of what comes again
+  next_new = GAP * draw()
+  while True:
+    place = min(next_new, planned[0][0]) if planned else next_new
+    if place > written:
+      end = text.find(b' ', taken + math.ceil(place) - written - 1) + 1
+      if not end:
+        return b''.join([*parts, text[taken:]])
+      parts.append(text[taken:end])
+      written, taken = written + end - taken, end
+    if place == next_new:
+      letters = (LETTERS[int(26 * draw())] for _ in range(4))
+      name = f'<{beginnings[num_new % len(beginnings)]}{"".join(letters)}> '.encode()
+      num_new += 1
+      next_new = written + GAP * draw()
+    else:
+      name = heapq.heappop(planned)[-1]
+    if draw() < COMES_AGAIN:
+      distance = NEAREST * (FARTHEST / NEAREST) ** draw()
+      heapq.heappush(planned, (written + distance, num_new, name))
+    parts.append(name)
+    written += len(name)
+
+
+def distances(window: bytes) -> np.ndarray:
+  """Returns int32 distances_T, for each byte of a window: how far back the same letter of the same
+  name stood the last time, where nothing but that decides it; 0 for those letters of a name that is
+  new in the window; -1 elsewhere.
+  """
+  distances_T = np.full(len(window), -1, np.int32)
+  last = {}
+  for match in NAME.finditer(window):
+    name, start = match.group(), match.start()
+    letters = slice(start + FIRST_DECIDED, start + LAST_DECIDED + 1)
+    distances_T[letters] = start - last.get(name, start)
+    last[name] = start
+  return distances_T

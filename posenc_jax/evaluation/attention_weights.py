@@ -1,0 +1,115 @@
+"""Statistics of the attention weights of a model's heads, without any matrix of weights.
+
+The sum of weights times values is what attention computes, in O(T) memory on every backend. So
+values that are 1 for the first key and 0 for all others give the weight on the first key, values
+that are positions give the mean position, and values of 1 give the sum of the weights.
+
+What is measured are the weights p_ij that values are multiplied by, whatever an encoding does to
+values or outputs besides (`kv_shift`, `vo_rope`, `shaw`). Where a sink joins the denominator
+(`sink`, `softmax_plus_one`), or weights are no softmax (`stick_breaking`), the weights of a query
+sum to less than 1: the weight on the first key is then as it is, and distances are means by weight,
+the sum of p_ij (i - j) over that of p_ij. Distances are counted by index, whatever positions an
+encoding sees.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from posenc_jax.attention import attend
+from posenc_jax.encodings import Encoding
+from posenc_jax.encodings.core.base import DECLARED, HOOKS
+from posenc_jax.evaluation.protocols import fill_batches
+from posenc_jax.model.decoder import build
+from posenc_jax.model.token_nll import token_logits
+
+LEFT_OUT = ('transform_values', 'transform_output', 'relative_values')
+
+
+class WeightsOnly(Encoding):
+  """An encoding with the attention weights of `inner`, which leaves values and outputs alone."""
+
+  def __init__(self, inner: Encoding):
+    self.inner, self.dims = inner, inner.dims
+
+  def has(self, hook: str) -> bool:
+    return hook not in LEFT_OUT and self.inner.has(hook)
+
+
+def _delegated_hook(name: str):
+  """A method that calls the inner encoding's hook of this name."""
+
+  def hook(self, *arguments):
+    return getattr(self.inner, name)(*arguments)
+
+  return hook
+
+
+for _name in HOOKS.keys() - {*LEFT_OUT}:
+  setattr(WeightsOnly, _name, _delegated_hook(_name))
+for _name in DECLARED:
+  setattr(WeightsOnly, _name, property(lambda self, name=_name: getattr(self.inner, name)))
+
+
+def head_sums(layer, x_BTD, enc: Encoding, options: dict):
+  """Sums over the T queries of each head of a layer, float32 [B, H, 3].
+
+  They are those of the weight on the first key, of all weights, and of weights times distances,
+  each divided by T. `LM.__call__` takes this function as `observe`.
+  """
+  y_BTD = layer.block_input(x_BTD, 'attention')
+  q_BTHK, k_BTGK, _ = layer.project_heads(y_BTD, enc)
+  index_T = jnp.arange(y_BTD.shape[1], dtype=jnp.float32)
+  values_TC = jnp.stack([index_T == 0, jnp.ones_like(index_T), index_T], axis=-1)
+  values_BTGC = jnp.broadcast_to(values_TC[None, :, None], (*k_BTGK.shape[:3], 3))
+  weights = WeightsOnly(enc)
+  sums_BTHC = attend(
+    q_BTHK, k_BTGK, values_BTGC, weights, x=y_BTD, outer_hooks_applied=True, **options
+  )
+  first_BTH, total_BTH, index_BTH = jnp.moveaxis(sums_BTHC, -1, 0)
+  distance_BTH = index_T[None, :, None] * total_BTH - index_BTH
+  return jnp.stack([first_BTH, total_BTH, distance_BTH], axis=-1).mean(axis=1)
+
+
+def weight_sums(model, tokens_BT, **options):
+  """`head_sums` of all layers, float32 [B, N, H, 3]; queries and keys are BOS and T - 1 tokens."""
+  _, sums_NBHC = token_logits(model, tokens_BT, observe=head_sums, **options)
+  return jnp.moveaxis(sums_NBHC, 0, 1)
+
+
+def over_windows(
+  sums: Callable, windows: Iterable[np.ndarray], length: int, batch_tokens: int
+) -> Iterator[np.ndarray]:
+  """Yields float64 [N, H, 3] of each window: `weight_sums` as `sums(tokens_BT)`."""
+  for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
+    yield from np.asarray(sums(tokens_BT), np.float64)[: len(batch)]
+
+
+def count_heads(config: ConfigDict, vocab: int) -> int:
+  """How many heads of a layer have weights: those of queries, times what the encoding makes of one.
+
+  Nothing is computed: the model is built as shapes.
+  """
+  model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
+  return config.model.heads * model.encodings.heads_per_query
+
+
+def sink_rate(sums_WNHC: np.ndarray, epsilon: float) -> float:
+  """The share of (window, layer, head) whose weight on the first token, in the mean over all
+  queries, is more than `epsilon` (Gu et al. 2024, arXiv:2410.10781, Sink_1; 0.3 over 64 tokens).
+
+  The first token is BOS. Their mean over heads is that of one window, too.
+  """
+  return float(np.mean(sums_WNHC[..., 0] > epsilon))
+
+
+def mean_distances(sums_WNHC: np.ndarray) -> np.ndarray:
+  """The mean distance in tokens from a query to the key that it weighs, [N, H]: by weight, over all
+  queries of all windows. 0 is the query's own token.
+  """
+  _, total_NH, distance_NH = np.moveaxis(sums_WNHC.mean(axis=0), -1, 0)
+  return distance_NH / total_NH

@@ -1,0 +1,136 @@
+"""The line of an n-gram model in a study's tables: counted from the training split, scored on the
+targets, documents and protocols that the study's runs are scored on.
+
+It tells what the nearest tokens alone are worth. A trained model that scores no better has shown
+nothing about its position encoding.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from posenc_jax import data, storage
+from posenc_jax.config import single_seed_runs, validate
+from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
+from posenc_jax.errors import UserError, disk_errors
+from posenc_jax.evaluation import row_schema
+from posenc_jax.evaluation.evaluate import measure, show, summary
+from posenc_jax.evaluation.plan import plan
+from posenc_jax.model.token_nll import token_nll
+
+FILE = 'ngram.json'  # what the rows beside it were counted from
+MAX_CONTEXT = 1000
+
+
+@disk_errors()
+def evaluate_ngram(
+  config: ConfigDict, workdir: str | Path, context: int, smoothing: str, whole_split: bool
+) -> None:
+  """Appends the rows that `workdir`/eval.jsonl lacks, or, for each seed of `config.seeds`, those of
+  `workdir`,seed=N; prints a table of each.
+
+  Args:
+    config: a study's config; its sections `data`, `train` and `eval` are read, and `seeds`.
+    context: how many tokens before a token decide what is known of it.
+    smoothing: one of SMOOTHINGS.
+    whole_split: whether the whole training split is counted. Otherwise the windows of the batches
+      that a run of this config and seed trains on, each once at most.
+  Raises:
+    UserError: the config is none of text, or the directory is that of something else.
+    Stopped: the disk is full or read-only.
+  """
+  validate(config)
+  if not 0 <= context <= MAX_CONTEXT:
+    raise UserError(f'--context={context}; allowed: 0 to {MAX_CONTEXT} tokens')
+  if smoothing not in SMOOTHINGS:
+    raise UserError(f'--smoothing={smoothing!r}; allowed: {", ".join(SMOOTHINGS)}')
+  if data.task(config.data) is not None:
+    raise UserError(f'config.data.corpus={config.data.corpus!r}; allowed: text, for an n-gram')
+  for seed_config, folder in single_seed_runs(config, workdir):
+    _evaluate_seed(seed_config, folder, context, smoothing, whole_split)
+
+
+def _evaluate_seed(
+  config: ConfigDict, workdir: Path, context: int, smoothing: str, whole_split: bool
+) -> None:
+  corpus = data.source(config.data, config.eval.split)
+  measurements = plan(config, corpus)
+  texts = _texts(config, whole_split)
+  counted = {
+    'context': context,
+    'smoothing': smoothing,
+    'whole_split': whole_split,
+    'tokens': sum(map(len, texts)),
+  }
+  _claim(workdir, counted)
+  model = NGrams(texts, context, corpus.vocab, smoothing)
+  row = functools.partial(
+    row_schema.row,
+    run=workdir.resolve().name,
+    encoding='n-gram',
+    label=_label(config, context, smoothing, whole_split),
+    seed=config.seed,
+    step=config.train.steps,
+    corpus=config.data.corpus,
+    split=config.eval.split,
+    train_length=config.train.length,
+  )
+  measured, left_out = [], []
+  with storage.file_lock(workdir / 'eval.lock', wait=True):
+    for measurement in measurements:
+      if measurement.function is not token_nll:  # it asks for the gradient or the attention
+        left_out.append(measurement.name)
+        continue
+      rows, _ = measure(measurement, row, {}, functools.partial(_nats, model), None, workdir)
+      measured.append((measurement, rows))
+      print(f'{measurement.name} at {measurement.length}: {summary(rows)}')
+  if left_out:
+    print(f'{", ".join(dict.fromkeys(left_out))}: not of an n-gram')
+  show(workdir.name, measured)
+
+
+def _nats(model: NGrams, tokens_BT: np.ndarray, window: int | None = None, **_) -> np.ndarray:
+  """The nats of each token. Of what evaluation may ask of attention, only a window that is shorter
+  than the context takes something from an n-gram.
+  """
+  return model.nats(tokens_BT, window)
+
+
+def _texts(config: ConfigDict, whole_split: bool) -> list[np.ndarray]:
+  """The token sequences that are counted."""
+  train = data.source(config.data, 'train')
+  if whole_split:
+    return list(train.tokens)
+  c = config.train
+  batches = train.batches(c.length, c.batch, config.seed)
+  count = min(c.steps * c.batch, batches.windows_per_epoch)
+  steps = range(-(-count // c.batch))
+  return [window for step in steps for window in batches[step].tokens_BT][:count]
+
+
+def _label(config: ConfigDict, context: int, smoothing: str, whole_split: bool) -> str:
+  """The name of the line: 'n-gram (5 bytes)'."""
+  unit = 'byte' if config.data.tokenizer == 'bytes' else 'token'
+  words = [f'{context} {unit}{"" if context == 1 else "s"}']
+  if smoothing == 'kneser_ney':
+    words.append('Kneser-Ney')
+  if whole_split:
+    words.append('whole split')
+  return f'n-gram ({", ".join(words)})'
+
+
+def _claim(workdir: Path, counted: dict[str, object]) -> None:
+  """Makes the directory that of this n-gram. Raises `UserError` where it is another's."""
+  path, field = workdir / FILE, f'workdir={str(workdir)!r}'
+  if storage.exists(workdir / 'config.json'):
+    raise UserError(f'{field}: holds a trained run; allowed: another workdir')
+  if storage.exists(path):
+    there = storage.read_json(path, {name: type(value) for name, value in counted.items()})
+    if differing := [name for name in counted if there[name] != counted[name]]:
+      what = ', '.join(f'{name} (there {there[name]}, here {counted[name]})' for name in differing)
+      raise UserError(f'{field}: holds another n-gram: {what}; allowed: another workdir')
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  storage.write_json(path, counted)

@@ -1,0 +1,100 @@
+"""Runs that were trained: their models, restored, and whether a corpus fits them."""
+
+from pathlib import Path
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from posenc_jax import data, storage
+from posenc_jax.config import saved_config
+from posenc_jax.errors import UserError, user_errors
+from posenc_jax.evaluation.model_functions import compiled
+from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.model.carried_positions import check_carried_positions
+from posenc_jax.model.decoder import LM, build
+from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.run_dir import check_tokenizer
+
+
+def check_corpus(
+  saved: ConfigDict, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
+) -> None:
+  """Raises `UserError` where the corpus has other symbols than the run was trained on."""
+  trained_vocab = data.vocab(saved.data)
+  if trained_vocab != corpus.vocab:
+    raise UserError(
+      f'config.data.corpus={config.data.corpus!r}: has {corpus.vocab} symbols; allowed: what has '
+      f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
+    )
+  check_tokenizer(workdir, corpus.sha256)
+
+
+def restore(
+  config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
+) -> tuple[LM, int]:
+  """Returns the model of the last checkpoint and its step. Raises `UserError`."""
+  with user_errors(ValueError):
+    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
+    check_carried_positions(config, model, corpus)
+  with Checkpoints(workdir) as checkpoints:
+    restored, step = checkpoints.restore(model=model)
+    if checkpoints.latest is None:
+      raise UserError(
+        f'workdir={str(workdir)!r}: no checkpoint; '
+        'allowed: the directory of a run that train.py has trained'
+      )
+  if step < config.train.steps:
+    print(f'{workdir}: evaluating step {step}; its training ends at step {config.train.steps}')
+  return restored['model'], step
+
+
+def check_evaluator(config: ConfigDict) -> None:
+  """Raises `UserError` where `eval.long_ppl_evaluator` is no run, or one that cannot read the text:
+  it has other symbols, or its positions end before the longest window does.
+  """
+  workdir = config.eval.long_ppl_evaluator
+  if not workdir or 'long_ppl' not in config.eval.protocols:
+    return
+  field, longest = f'config.eval.long_ppl_evaluator={workdir!r}', max(config.eval.lengths)
+  if not storage.exists(Path(workdir) / 'checkpoints'):
+    raise UserError(f'{field}: no checkpoints there; allowed: the directory of a trained run')
+  evaluator = saved_config(workdir)
+  vocab, own_vocab = data.vocab(evaluator.data), data.vocab(config.data)
+  if vocab != own_vocab:
+    raise UserError(f'{field}: has {vocab} symbols; allowed: a run with {own_vocab}, as this one')
+  with user_errors(ValueError):
+    end = jax.eval_shape(lambda: build(evaluator, vocab, nnx.Rngs(0))).max_length
+  if end is not None and end < longest:
+    raise UserError(f'{field}: its positions end at {end}; allowed: a run that reads {longest}')
+
+
+def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:
+  """Returns the likelihoods (tokens_BT) -> nats_BT of the run that `eval.long_ppl_evaluator` names.
+  Raises `UserError`.
+  """
+  check_evaluator(config)
+  workdir = config.eval.long_ppl_evaluator
+  check_corpus(saved_config(workdir), config, corpus, workdir)
+  return _likelihoods(workdir, corpus)
+
+
+def likelihoods(workdir: str | Path) -> TokenFunction:
+  """Returns the likelihoods (tokens_BT) -> nats_BT of the run in `workdir`, as its last checkpoint
+  and its own attention give them, for `scoring.score`. Raises `UserError`.
+  """
+  config = saved_config(workdir)
+  return _likelihoods(workdir, data.source(config.data, config.eval.split))
+
+
+def _likelihoods(workdir: str | Path, corpus: data.Corpus | data.TaskCorpus) -> TokenFunction:
+  config = saved_config(workdir)
+  model, _ = restore(config, corpus, workdir)
+  function = compiled(token_nll, config)
+
+  def nll(tokens_BT):
+    with jax.default_matmul_precision('highest'):
+      return function(model, tokens_BT)
+
+  return nll

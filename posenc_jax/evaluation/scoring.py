@@ -1,0 +1,216 @@
+"""Scores of any model on any documents, without a run directory.
+
+  import numpy as np
+  from posenc_jax import score
+
+  def nats(tokens_BT):  # any model: the nats of each token, given those before it in its window
+    return np.full(tokens_BT.shape, np.log(256))
+
+  documents = [b'To be, or not to be: that is the question.' * 9, b'Once more unto the breach!' * 9]
+  for length in (32, 128):
+    found = score(nats, documents, 'last_k', length=length, context=128, k=16)
+    print(length, found.num_tokens, found.ppl, found.bits_a_byte())
+  loss_T = np.mean(score(nats, documents, 'by_position', length=128).nats, axis=0)
+
+`model` may also be an `LM` of this package, with keyword arguments of `LM.__call__` such as
+`window=128`, or `runs.likelihoods(WORKDIR)`, a trained run. What protocols do is said in
+`evaluation.protocols` and `evaluation.long_ppl`; rows of eval.py are made by the same functions.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from posenc_jax.errors import nearest
+from posenc_jax.evaluation import long_ppl, protocols
+from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.model.decoder import LM
+from posenc_jax.model.token_nll import BITS, token_nll
+
+Document = np.ndarray | bytes  # tokens_T, or text of which each byte is a token
+
+
+class Score(NamedTuple):
+  """The nats of single tokens, so that whoever adds them up divides once.
+
+  Attributes:
+    nats: float64 arrays: one a document (sliding, non_overlapping), a target (last_k), or a window
+      (by_position, long_ppl: of its key tokens, perhaps none).
+    tokens: the scored tokens, integers in arrays of the same shapes.
+  """
+
+  nats: list[np.ndarray]
+  tokens: list[np.ndarray]
+
+  @property
+  def num_tokens(self) -> int:
+    return sum(tokens.size for tokens in self.tokens)
+
+  @property
+  def nats_a_token(self) -> float:
+    """The mean over all tokens; NaN where none was scored."""
+    total = math.fsum(float(nats.sum()) for nats in self.nats)
+    return total / self.num_tokens if self.num_tokens else math.nan
+
+  @property
+  def ppl(self) -> float:
+    """Perplexity of a token."""
+    return float(np.exp(self.nats_a_token))
+
+  def bits_a_byte(self, bytes_V: np.ndarray | None = None) -> float:
+    """Bits of all tokens over their bytes. `bytes_V`: the bytes of each symbol; None: one each."""
+    if bytes_V is None:
+      return self.nats_a_token * BITS
+    num_bytes = sum(int(np.asarray(bytes_V)[tokens].sum()) for tokens in self.tokens)
+    return self.nats_a_token * BITS * self.num_tokens / num_bytes if num_bytes else math.nan
+
+
+def score(
+  model: LM | TokenFunction,
+  documents: Iterable[Document],
+  protocol: str = 'last_k',
+  *,
+  length: int,
+  batch_tokens: int = 8192,
+  attention: dict | None = None,
+  **settings,
+) -> Score:
+  """Scores documents by a protocol in windows of `length` tokens.
+
+  Args:
+    model: an `LM`, or any function (tokens_BT) -> nats_BT: the nats of every token given those
+      before it in its window. It is called with int32 [max(1, batch_tokens // length), length];
+      zeros fill short and missing windows, so it must be causal.
+    documents: integers tokens_T each, or bytes.
+    protocol: a key of PROTOCOLS.
+    attention: of an `LM`: keyword arguments of `LM.__call__`, such as {'window': 128}.
+    settings: keyword arguments of the protocol's function below.
+
+  Raises:
+    ValueError: an unknown protocol, settings out of range, or documents that are too short.
+  """
+  if protocol not in PROTOCOLS:
+    raise ValueError(f'protocol={protocol!r}; {nearest(protocol, PROTOCOLS)}')
+  texts = [_tokens(document) for document in documents]
+  nll = _likelihoods(model, attention)
+  return PROTOCOLS[protocol](nll, texts, length, batch_tokens, **settings)
+
+
+def _tokens(document: Document) -> np.ndarray:
+  """The tokens of a document. Raises ValueError for what is none."""
+  if isinstance(document, bytes):
+    return np.frombuffer(document, np.uint8)
+  tokens_T = np.asarray(document)
+  if tokens_T.ndim != 1 or not np.issubdtype(tokens_T.dtype, np.integer):
+    raise ValueError(
+      f'a document of shape {tokens_T.shape}, {tokens_T.dtype}; allowed: integers [T], or bytes'
+    )
+  return tokens_T
+
+
+def _likelihoods(model: LM | TokenFunction, attention: dict | None) -> TokenFunction:
+  """The function (tokens_BT) -> nats_BT of a model; of an `LM` in float32, at 'highest'."""
+  if not isinstance(model, LM):
+    if attention is not None:
+      raise ValueError(f'attention={attention!r}; allowed: None, unless the model is an LM')
+    return model
+  compiled = jax.jit(functools.partial(token_nll, **{**(attention or {}), 'dtype': 'float32'}))
+
+  def nll(tokens_BT):
+    with jax.default_matmul_precision('highest'):
+      return compiled(model, tokens_BT)
+
+  return nll
+
+
+def last_k(
+  nll: TokenFunction,
+  texts: Sequence[np.ndarray],
+  length: int,
+  batch_tokens: int,
+  *,
+  k: int = 64,
+  context: int | None = None,
+  spans: int = 1,
+) -> Score:
+  """Scores the last k tokens of windows that end at `spans` targets of each document.
+
+  `context`: tokens that documents have up to each target; one value for all lengths gives all the
+  same targets. None: `length`.
+  """
+  context = context or length
+  if not length <= context <= min(map(len, texts)):
+    allowed = f'length={length} to {min(map(len, texts))}, the shortest document'
+    raise ValueError(f'context={context}; allowed: {allowed}')
+  targets = protocols.choose_targets(list(map(len, texts)), context, spans, k)
+  windows = protocols.target_windows(texts, targets, length)
+  nats = list(protocols.last_k(nll, windows, length, k, batch_tokens))
+  return Score(nats, [texts[document][end - k : end] for document, end in targets])
+
+
+def sliding(
+  nll: TokenFunction, texts: Sequence[np.ndarray], length: int, batch_tokens: int, *, stride: int
+) -> Score:
+  """Scores every token once, in windows that lie `stride` tokens apart."""
+  return Score(list(protocols.sliding(nll, texts, length, stride, batch_tokens)), list(texts))
+
+
+def non_overlapping(
+  nll: TokenFunction, texts: Sequence[np.ndarray], length: int, batch_tokens: int
+) -> Score:
+  """Scores every token once, in windows that do not overlap."""
+  return sliding(nll, texts, length, batch_tokens, stride=length)
+
+
+def by_position(
+  nll: TokenFunction, texts: Sequence[np.ndarray], length: int, batch_tokens: int
+) -> Score:
+  """Scores all tokens of the whole windows of documents: `np.mean(nats, axis=0)` is the loss by
+  position.
+  """
+  windows_NT = protocols.whole_windows(texts, length)
+  return Score(list(protocols.by_position(nll, windows_NT, batch_tokens)), list(windows_NT))
+
+
+def long_perplexity(
+  nll: TokenFunction,
+  texts: Sequence[np.ndarray],
+  length: int,
+  batch_tokens: int,
+  *,
+  context: int,
+  stride: int | None = None,
+  alpha: float = 2.0,
+  beta: float = -2.0,
+  evaluator: LM | TokenFunction | None = None,
+) -> Score:
+  """Scores the key tokens of the whole windows of documents: `ppl` is LongPPL.
+
+  `context`, `stride`, `alpha` and `beta` are those of `long_ppl.key_tokens`; stride None: a quarter
+  of the context. `evaluator` finds the key tokens; None: the model does.
+  """
+  if not 1 <= context < length:
+    raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
+  windows_NT = protocols.whole_windows(texts, length)
+  judge = nll if evaluator is None else _likelihoods(evaluator, None)
+  stride = stride or max(1, context // 4)
+  is_key_NT = long_ppl.key_tokens(judge, windows_NT, context, stride, alpha, beta, batch_tokens)
+  nats_NT = protocols.by_position(nll, windows_NT, batch_tokens)
+  scored = [
+    (nats_T[is_key_T], window_T[is_key_T])
+    for nats_T, window_T, is_key_T in zip(nats_NT, windows_NT, is_key_NT, strict=True)
+  ]
+  return Score(*map(list, zip(*scored, strict=True)))
+
+
+PROTOCOLS: dict[str, Callable[..., Score]] = {
+  'last_k': last_k,
+  'sliding': sliding,
+  'non_overlapping': non_overlapping,
+  'by_position': by_position,
+  'long_ppl': long_perplexity,
+}

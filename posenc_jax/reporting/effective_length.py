@@ -1,0 +1,108 @@
+"""Effective lengths, how far past its training length a model's score holds; and LongScore.
+
+The *effective length* is the largest evaluated length at which a score, and that at every evaluated
+length between, is as good as the model's own at its training length L: at most `margin` bits a byte
+worse (likelihoods), or at least `share` of it (accuracies; 0.85 as in NoLiMa, Modarressi et al.
+2025, arXiv:2502.05167). Where it is the largest length that was evaluated, the model holds to at
+least that.
+
+*LongScore* at a length l past L is (S_l - Base) / Base, Base being the mean score at the lengths up
+to L (Yang et al. 2025, arXiv:2505.19293): what a model loses of what it can.
+"""
+
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+from posenc_jax.reporting.metrics import METRICS, Metric
+from posenc_jax.reporting.scores import UNSEEN, Scores
+
+MARGIN = 0.01  # bits a byte
+SHARE = 0.85
+
+
+class EffectiveLength(NamedTuple):
+  """A length in tokens; `is_longest`: no longer one was evaluated, so that it is at least this."""
+
+  length: int
+  is_longest: bool
+
+  def text(self, unit: int = 1) -> str:
+    """In units of so many tokens: '512', '≥ 2048'."""
+    return f'{"≥ " * self.is_longest}{self.length / unit:g}'
+
+
+def effective_length(
+  values: dict[int, float | None], train_length: int, holds: Callable[[float, float], bool]
+) -> EffectiveLength | None:
+  """The effective length of one seed, or None where it has no score at L.
+
+  Args:
+    values: the score at each evaluated length; None where it failed, as beyond a table.
+    holds: (score, own score at L) -> whether it is as good.
+  """
+  own = values.get(train_length)
+  if own is None:
+    return None
+  longer = sorted(length for length in values if length > train_length)
+  reached = train_length
+  for length in longer:
+    if values[length] is None or not holds(values[length], own):
+      return EffectiveLength(reached, False)
+    reached = length
+  return EffectiveLength(reached, True)
+
+
+def of_seeds(
+  scores: Scores, line: str, margin: float, share: float, chance: float | None
+) -> dict[int, EffectiveLength | None]:
+  """{seed: its effective length} of the seeds that `values_of_seeds` has. None for one without a
+  score at L, or whose `share` of it is no more than `chance`: guessing would hold at every length.
+  """
+  metric = scores.metric if scores.metric.is_accuracy else METRICS['bpb']
+  if metric.is_accuracy:
+    holds = lambda score, own: score >= share * own > (chance or 0)
+  else:
+    holds = lambda score, own: score <= own + margin
+  train_length = scores.exemplar_row[line]['train_length']
+  lengths = {}
+  for seed, values in values_of_seeds(scores, line, metric).items():
+    own = values.get(train_length)
+    is_score = own is not None and holds(own, own)
+    lengths[seed] = effective_length(values, train_length, holds) if is_score else None
+  return lengths
+
+
+def values_of_seeds(
+  scores: Scores, line: str, metric: Metric
+) -> dict[int, dict[int, float | None]]:
+  """{seed: {length: score, or None where it failed}} of what was evaluated, but for seeds that have
+  not learned their task.
+  """
+  values = {}
+  for seed in scores.learned_seeds(line):
+    of_seed = {length: scores.by_seed[line, seed, length] for length in scores.columns}
+    seen = {length: s.value(metric) for length, s in of_seed.items() if s.status not in UNSEEN}
+    if seen:
+      values[seed] = seen
+  return values
+
+
+def summary(lengths: dict[int, EffectiveLength | None]) -> EffectiveLength | None:
+  """The effective length of a line: the smallest of its seeds; None where a seed has none."""
+  if not lengths or None in lengths.values():
+    return None
+  return min(lengths.values())
+
+
+def long_scores(values: dict[int, float | None], train_length: int) -> dict[int, float]:
+  """{length past L: LongScore} of one seed; {} without a base that is more than 0."""
+  short = [value for length, value in values.items() if length <= train_length]
+  if not short or None in short or statistics.fmean(short) <= 0:
+    return {}
+  base = statistics.fmean(short)
+  return {
+    length: (value - base) / base
+    for length, value in values.items()
+    if length > train_length and value is not None
+  }

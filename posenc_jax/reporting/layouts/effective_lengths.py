@@ -1,0 +1,130 @@
+"""The table of effective lengths, and of LongScore where scores are accuracies."""
+
+import statistics
+from collections.abc import Iterable
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import effective_length
+from posenc_jax.reporting.captions import caption
+from posenc_jax.reporting.chance import chance_scores
+from posenc_jax.reporting.effective_length import MARGIN, SHARE, EffectiveLength
+from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
+
+FORM = 'effective_lengths'
+# The tables of scores by length that are followed by one of effective lengths.
+FOLLOWED = ('bpb', 'ppl', 'exact_match')
+
+
+def after_lengths(wanted: list[dict]) -> list[dict]:
+  """The settings of tables, each of scores by length followed by that of effective lengths with the
+  same settings; as they are where a study names that form itself.
+  """
+  if any(settings.get('form') == FORM for settings in wanted):
+    return wanted
+  made = []
+  for settings in wanted:
+    made.append(settings)
+    is_by_length = settings.get('form', 'lengths') == 'lengths'
+    if is_by_length and settings.get('metric', 'bpb') in FOLLOWED:
+      same = {k: settings[k] for k in ('metric', 'protocols', 'margin') if k in settings}
+      made.append({'form': FORM, **same})
+  return made
+
+
+def effective_lengths(
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  protocols: Iterable[str] | None = None,
+  metric: str = 'bpb',
+  controls: bool = False,
+  margin: float = MARGIN,
+  share: float = SHARE,
+) -> list[Table]:
+  """A table for each protocol and control that was evaluated past a training length.
+
+  `margin` (bits a byte) and `share` say what holds: see `reporting.effective_length`. Raises
+  UserError for a metric that is neither a likelihood nor an accuracy.
+  """
+  rows, made = list(rows), []
+  for scores in collect(rows, runs, protocols, metric, controls):
+    if not (scores.metric.denominator or scores.metric.is_accuracy):
+      allowed = 'a likelihood or an accuracy, such as bpb, exact_match'
+      raise UserError(f'table: metric={metric!r} of effective_lengths; allowed: {allowed}')
+    if scores.columns[-1] > min(scores.train_lengths):
+      made.append(_table(rows, scores, margin, share))
+  return made
+
+
+def _table(rows: list[dict], scores: Scores, margin: float, share: float) -> Table:
+  chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
+  past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
+  lines, records = [], []
+  keys = record_keys(scores) | ({'share': share} if is_accuracy else {'margin': margin})
+  for line in scores.lines:
+    L = scores.exemplar_row[line]['train_length']
+    lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L))
+    worst = effective_length.summary(lengths)
+    cells = [scores.label(line), _text(worst), _text(worst, L)]
+    if len(scores.seeds) > 1:
+      cells.append(', '.join(map(_text, lengths.values())))
+    lines.append([Cell(text) for text in cells])
+    for seed, found in lengths.items():
+      record = keys | {'encoding': line, 'seed': seed, 'train_length': L}
+      if found is not None:
+        record |= {'effective_length': found.length, 'is_longest': found.is_longest}
+      records.append(record)
+    if past:
+      values = effective_length.values_of_seeds(scores, line, scores.metric)
+      long_scores = {s: effective_length.long_scores(v, L) for s, v in values.items()}
+      lines[-1] += _long_score_cells(long_scores, past)
+      records += [
+        keys | {'encoding': line, 'seed': seed, 'length': length, 'long_score': value}
+        for seed, of_seed in long_scores.items()
+        for length, value in of_seed.items()
+      ]
+  header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
+  return Table(
+    f'Effective length, {scores.title}',
+    caption(scores) + _sentences(scores, margin, share),
+    header + [f'LongScore at {n}' for n in past] + ['mean'] * bool(past),
+    [RowGroup('', lines)],
+    scores.notes,
+    records=records,
+  )
+
+
+def _text(found: EffectiveLength | None, unit: int = 1) -> str:
+  return DASH if found is None else found.text(unit)
+
+
+def _long_score_cells(long_scores: dict[int, dict[int, float]], past: list[int]) -> list[Cell]:
+  """LongScore at each length, and its mean over them; a dash where a seed has none."""
+  columns = [[of_seed.get(length) for of_seed in long_scores.values()] for length in past]
+  means = [
+    None if None in values else statistics.fmean(values) for values in zip(*columns, strict=True)
+  ]
+  return [Cell(_signed([] if None in values else values)) for values in (*columns, means)]
+
+
+def _signed(scores: list[float]) -> str:
+  """'mean ± standard deviation' with the sign of the mean, or a dash of none."""
+  if not scores:
+    return DASH
+  spread = f' ± {statistics.stdev(scores):.3f}' if len(scores) > 1 else ''
+  return f'{statistics.fmean(scores):+.3f}{spread}'
+
+
+def _sentences(scores: Scores, margin: float, share: float) -> str:
+  if scores.metric.is_accuracy:
+    what = (
+      f'at least {share:g} of the own score at L; a dash where guessing would hold, too. '
+      'LongScore: (score - Base) / Base, Base the mean score up to L'
+    )
+  else:
+    what = f'at most {margin:g} bits a byte worse than the own score at L'
+  return (
+    ' Effective length, of the worst seed: the largest evaluated length in tokens at which the '
+    f'score, as at all lengths between, is {what}; ≥: it holds to the longest that was evaluated.'
+  )

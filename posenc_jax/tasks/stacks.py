@@ -1,0 +1,59 @@
+"""Several stacks, pushed to and popped from in turn."""
+
+import dataclasses
+
+import numpy as np
+
+from posenc_jax.tasks.base import Example, Task, letter_names, numbered_names
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Stack(Task):
+  """The answer to every pop is the symbol last pushed to that stack and not popped since.
+
+  Example: push 1 g push 0 b push 1 c pop 1 [c] pop 1 [g]
+  Chance: 1/`symbols` a pop.
+  Source: Kimi Team 2025, "Kimi Linear"
+
+  An operation is a pop with probability `pops` where a stack holds something, else a push; the
+  stack is drawn evenly (of those that hold something), and so is the symbol. The last operation is
+  a pop. The paper has 64 stacks and 256 to 2,048 tokens; how it draws operations was not compared.
+  """
+
+  stacks: int = 8
+  symbols: int = 16
+  pops: float = 0.5
+
+  unit = 3
+
+  def __post_init__(self):
+    self.require_at_least(1, 'stacks')
+    self.require_at_least(2, 'symbols')
+    self.require_number('pops', 0.01, 0.99)
+    ids, symbols = numbered_names('', self.stacks), letter_names(self.symbols)
+    self.token_names = [*ids, *symbols, 'push', 'pop']
+    self.shortest = 24
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    n = length // 3
+    push, pop = len(self.token_names) - 2, len(self.token_names) - 1
+    wants_pop, symbols = rng.random(n) < self.pops, rng.integers(self.symbols, size=n)
+    wants_pop[-1] = True
+    stacks, held = [[] for _ in range(self.stacks)], 0
+    tokens = np.empty((n, 3), np.int32)
+    for i in range(n):
+      # the last pop needs something to pop
+      is_pop = wants_pop[i] and held > (i == n - 2)
+      possible = [s for s, stack in enumerate(stacks) if stack] if is_pop else range(self.stacks)
+      chosen = possible[int(rng.integers(len(possible)))]
+      if is_pop:
+        symbol = stacks[chosen].pop()
+        held -= 1
+      else:
+        symbol = int(symbols[i])
+        stacks[chosen].append(symbol)
+        held += 1
+      tokens[i] = pop if is_pop else push, chosen, self.stacks + symbol
+    choices = np.zeros_like(tokens)
+    choices[tokens[:, 0] == pop, 2] = self.symbols
+    return Example(tokens.reshape(-1), choices.reshape(-1))

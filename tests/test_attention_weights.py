@@ -1,0 +1,195 @@
+"""Sink rates and attention distances against weights that are computed pair by pair."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from kinds import daily_if
+from oracles import RECORDS
+from test_evaluation import BASE, TINY, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
+from test_model import VOCAB, config
+
+from posenc_jax import data
+from posenc_jax.attention import attend
+from posenc_jax.attention.request import build_request
+from posenc_jax.config import load, overlay, validate
+from posenc_jax.encodings import ENCODINGS
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import attention_weights, evaluate, plan, protocols
+from posenc_jax.evaluation.model_functions import compiled
+from posenc_jax.model.decoder import build
+
+WINDOW = 5
+TOKENS = np.random.default_rng(0).integers(0, VOCAB - 1, (3, 12)).astype(np.int32)
+
+
+def model_of(encoding: dict, **overrides):
+  """A model away from its initial values, so that heads are sharp and differ."""
+  c = config(model__layers=2, model__kv_heads=2, **overrides)
+  overlay(c, {'encoding': encoding})
+  model = build(c, VOCAB, nnx.Rngs(0))
+  rng = np.random.default_rng(1)
+  moved = jax.tree.map(
+    lambda p: jnp.asarray(p + 0.3 * rng.standard_normal(p.shape), jnp.float32), model
+  )
+  return moved.constrain_parameters()
+
+
+class Recorder:
+  """An encoding that keeps the scores it was last asked for."""
+
+  def __init__(self, enc):
+    self.enc = enc
+
+  def __getattr__(self, name):
+    return getattr(self.enc, name)
+
+  def has(self, hook):
+    return hook == 'score' or self.enc.has(hook)
+
+  def score(self, s_BHTS, *arguments):
+    if self.enc.has('score'):
+      s_BHTS = self.enc.score(s_BHTS, *arguments)
+    self.scores = np.asarray(s_BHTS, np.float64)
+    return s_BHTS
+
+
+def dense_weights(layer, x_BTD, enc, options) -> np.ndarray:
+  """The weights of a layer, float64 [B, H, T, T]: the softmax of what scores are."""
+  y_BTD = layer.block_input(x_BTD, 'attention')
+  q, k, _ = layer.project_heads(y_BTD, enc)
+  recorder, v = Recorder(enc), jnp.zeros_like(k)
+  attend(q, k, v, recorder, x=y_BTD, outer_hooks_applied=True, **options | {'backend': 'dense'})
+  T = y_BTD.shape[1]
+  distance_TS = np.arange(T)[:, None] - np.arange(T)[None]
+  is_seen = (distance_TS >= 0) & (distance_TS < (options.get('window') or T))
+  exp_BHTS = np.where(is_seen, np.exp(np.minimum(recorder.scores, 700)), 0.0)
+  if enc.normalizer == 'none':
+    return exp_BHTS
+  total_BHT = exp_BHTS.sum(axis=-1)
+  if enc.has('sink'):
+    ids = options['position_ids']
+    request = build_request(q, k, v, enc, x=y_BTD, position_ids=ids, outer_hooks_applied=True)
+    total_BHT = total_BHT + np.exp(np.asarray(request.sink_BTH, np.float64)).swapaxes(1, 2)
+  return exp_BHTS / total_BHT[..., None]
+
+
+def weights_by_layer(model, **options) -> np.ndarray:
+  """The weights of all layers, [B, N, H, T, T], each from the input that the layer has."""
+  static = {}
+
+  def observe(layer, x_BTD, enc, own_options):
+    del layer, enc
+    static.update({k: v for k, v in own_options.items() if not isinstance(v, jax.Array)})
+    return x_BTD, {k: v for k, v in own_options.items() if isinstance(v, jax.Array)}
+
+  inputs = jnp.pad(TOKENS[:, :-1], ((0, 0), (1, 0)), constant_values=VOCAB - 1)
+  _, (x_NBTD, arrays) = jax.jit(functools.partial(model, observe=observe, **options))(inputs)
+  weights = []
+  for n, x_BTD in enumerate(x_NBTD):
+    layer = jax.tree.map(lambda leaf, n=n: leaf[n], model.layers)
+    own = static | jax.tree.map(lambda leaf, n=n: leaf[n], arrays)
+    weights.append(dense_weights(layer, x_BTD, model.encodings.variants[0].layer(n), own))
+  return np.stack(weights, axis=1)
+
+
+def expected(weights_BNHTS):
+  """(weight on the first key, distance by weight): [B, N, H] and [N, H], in loops over pairs."""
+  B, N, H, T, _ = weights_BNHTS.shape
+  first_BNH, distance_NH = np.zeros((B, N, H)), np.zeros((N, H))
+  for n, h in np.ndindex(N, H):
+    total = mass = 0.0
+    for b, i in np.ndindex(B, T):
+      first_BNH[b, n, h] += weights_BNHTS[b, n, h, i, 0] / T
+      for j in range(i + 1):
+        mass += weights_BNHTS[b, n, h, i, j]
+        total += weights_BNHTS[b, n, h, i, j] * (i - j)
+    distance_NH[n, h] = total / mass
+  return first_BNH, distance_NH
+
+
+# One of each way in which an encoding meets weights, values and outputs.
+DAILY = ('shaw', 'sink', 'stick_breaking', 'kv_shift', 'vo_rope')
+
+
+@pytest.mark.parametrize('backend', ['blockwise', pytest.param('dense', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in DAILY)) for name in ENCODINGS]
+)
+def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
+  model = model_of({'name': name, **RECORDS[name].hyper})
+  options = {'window': WINDOW if name in ('rope', 'sink') else None, 'block_sizes': (4, 4)}
+  first_BNH, distance_NH = expected(weights_by_layer(model, **options))
+  sums = functools.partial(attention_weights.weight_sums, model, backend=backend, **options)
+  sums_BNHC = np.concatenate(
+    [some[None] for some in attention_weights.over_windows(jax.jit(sums), TOKENS, 12, 24)]
+  )
+  np.testing.assert_allclose(sums_BNHC[..., 0], first_BNH, rtol=2e-4, atol=2e-5)
+  found_NH = attention_weights.mean_distances(sums_BNHC)
+  np.testing.assert_allclose(found_NH, distance_NH, rtol=2e-4, atol=2e-5)
+  if model.encodings.first_layers[0].normalizer == 'softmax':
+    is_whole = not model.encodings.first_layers[0].has('sink')
+    assert np.allclose(sums_BNHC[..., 1], 1, atol=1e-5) == is_whole
+
+
+STATISTICS = {'eval__protocols': ('sink_rate', 'attention_distance'), 'eval__sink_rate_tokens': 10}
+
+
+def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
+  """`rope_pp` has two heads of weights for each head of queries."""
+  c, workdir, model = run(**STATISTICS, eval__sink_rate_epsilon=0.3, encoding__name='rope_pp')
+  evaluate.evaluate(c, workdir)
+  texts = [
+    protocols.excerpt(text, 40)
+    for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))
+  ]
+  sums = compiled(attention_weights.weight_sums, c)
+  rows = {}
+  for row in rows_of(workdir):
+    assert (row['protocol'], row['status']) == (row['metric'], 'ok')
+    rows[row['metric'], row['length'], row['position']] = row['value']
+  short_WT = protocols.whole_windows(texts, 10).astype(np.int32)
+  first_WNH = np.asarray(sums(model, short_WT), np.float64)[..., 0]
+  assert rows.pop(('sink_rate', 10, None)) == pytest.approx(np.mean(first_WNH > 0.3))
+  assert 0 < np.mean(first_WNH > 0.3) < 1
+  for length in (16, 32):
+    windows_WT = protocols.whole_windows(texts, length).astype(np.int32)
+    sums_WNHC = np.asarray(sums(model, windows_WT), np.float64)
+    distance_NH = sums_WNHC[..., 2].sum(axis=0) / sums_WNHC[..., 1].sum(axis=0)
+    for n, h in np.ndindex(2, 4):
+      found = rows.pop(('attention_distance', length, 1000 * n + h))
+      assert found == pytest.approx(distance_NH[n, h], rel=1e-5)
+  assert not rows
+  out = capsys.readouterr().out
+  assert 'of heads have a sink' in out
+  assert 'attention_distance at 32: ' in out
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'words'),
+  [
+    ({'eval__sink_rate_tokens': 33}, r'eval.sink_rate_tokens=33; allowed: at most the longest of'),
+    ({'eval__sink_rate_tokens': 1}, 'eval.sink_rate_tokens=1; allowed: 2 or more'),
+    ({'eval__sink_rate_epsilon': 1.0}, 'sink_rate_epsilon=1.0; allowed: more than 0, less than 1'),
+    ({'model__heads': 251}, 'model.heads=251; allowed: at most 250 for attention_distance'),
+  ],
+)
+def test_bad_settings_are_one_line(overrides, words):
+  with pytest.raises(UserError, match=words):
+    validate(overlaid(load(BASE, TINY), **STATISTICS | overrides))
+
+
+def test_memory_is_linear_in_the_window():
+  """From 1024 to 8192 tokens, of which one matrix of weights of all heads is 1 GiB."""
+  model = model_of({'name': 'rope'})
+  sizes = []
+  for T in (1024, 8192):
+    tokens_BT = jax.ShapeDtypeStruct((1, T), jnp.int32)
+    sums = functools.partial(attention_weights.weight_sums, backend='blockwise')
+    compiled_sums = jax.jit(sums).lower(model, tokens_BT).compile()
+    sizes.append(compiled_sums.memory_analysis().temp_size_in_bytes)
+  assert sizes[1] < 10 * sizes[0]
+  assert sizes[1] < 2**27

@@ -1,0 +1,194 @@
+"""Effective lengths and LongScore, from rows."""
+
+import itertools
+
+import pytest
+from synthetic import lines_of, row, rows_of
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import effective_length, report_settings, table_writers
+from posenc_jax.reporting.effective_length import EffectiveLength
+from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.layouts.effective_lengths import after_lengths
+
+FAILED = 'beyond_table'
+
+
+def table(rows, **settings):
+  (made,) = make_tables(rows, form='effective_lengths', **settings)
+  return made
+
+
+def texts(made):
+  return {line[0].text: [cell.text for cell in line[1:]] for line in lines_of(made)}
+
+
+@pytest.mark.parametrize(
+  ('bits', 'expected'),
+  [
+    ((2.0, 2.009, 1.5, 2.01), (64, True)),
+    ((2.0, 2.009, 2.011, 2.0), (16, False)),  # what recovers does not count
+    ((2.0, 2.011, 2.0, 2.0), (8, False)),
+    ((2.0, FAILED, FAILED, FAILED), (8, False)),
+    ((2.0, 2.0, 'not_finite', 2.0), (16, False)),
+    ((FAILED, 2.0, 2.0, 2.0), None),
+  ],
+)
+def test_the_largest_length_to_which_all_hold(bits, expected):
+  rows = rows_of({'rope': {n: [b] for n, b in zip((8, 16, 32, 64), bits, strict=True)}})
+  made = table(rows)
+  cells = ['—', '—'] if expected is None else []
+  if expected:
+    length, is_longest = expected
+    sign = '≥ ' * is_longest
+    cells = [f'{sign}{length}', f'{sign}{length // 8}']
+  assert texts(made) == {'rope': cells}
+  values = {
+    n: None if isinstance(b, str) else b for n, b in zip((8, 16, 32, 64), bits, strict=True)
+  }
+  brute = None
+  if values[8] is not None:  # all prefixes, tried one by one
+    holding = [
+      n
+      for n in values
+      if all((values[m] or 9) <= values[8] + 0.01 + 1e-12 for m in values if m <= n)
+    ]
+    brute = EffectiveLength(max(holding), max(holding) == 64)
+  assert brute == (None if expected is None else EffectiveLength(*expected))
+
+
+def test_a_line_is_as_long_as_its_worst_seed_and_every_seed_is_listed():
+  bits = {
+    'rope': {8: [2.0, 2.5], 16: [2.0, 2.5], 32: [2.0, 2.6]},
+    't5': {8: [2.0, 2.0], 16: [2.0, 2.0], 32: [2.0, 2.0]},
+    'learned': {8: [2.0, FAILED], 16: [2.0, 2.0], 32: [2.0, 2.0]},
+  }
+  made = table(rows_of(bits))
+  assert made.header == ['encoding', 'effective length', 'in L', 'each seed']
+  assert texts(made) == {
+    'rope': ['16', '2', '≥ 32, 16'],
+    't5': ['≥ 32', '≥ 4', '≥ 32, ≥ 32'],
+    'learned': ['—', '—', '≥ 32, —'],
+  }
+  assert 'at most 0.01 bits a byte worse than the own score at L' in made.caption
+  csv = table_writers.csv_lines([made])
+  last = dict(zip(csv[0], csv[-1], strict=True))
+  assert (last['encoding'], last['effective_length'], last['is_longest']) == ('t5', 32, True)
+  assert last['margin'] == 0.01
+  assert len(csv) == 1 + 6
+
+
+def test_the_margin_is_a_setting_and_perplexities_are_compared_in_bits():
+  rows = rows_of({'rope': {8: [2.0], 16: [2.05], 32: [2.2]}})
+  for metric in ('bpb', 'ppl'):
+    assert texts(table(rows, metric=metric, margin=0.1)) == {'rope': ['16', '2']}
+    assert texts(table(rows, metric=metric, margin=0.3)) == {'rope': ['≥ 32', '≥ 4']}
+
+
+def test_what_was_not_evaluated_says_nothing():
+  """A length that only other lines have is passed over, and so is a seed without rows."""
+  rows = rows_of({'rope': {8: [2.0], 32: [2.0]}, 't5': {8: [2.0, 2.0], 16: [2.0, 2.0]}})
+  assert texts(table(rows)) == {
+    'rope': ['≥ 32', '≥ 4', '≥ 32'],
+    't5': ['≥ 16', '≥ 2', '≥ 16, ≥ 16'],
+  }
+
+
+def accuracies(shares, chance=0.1, seed=0):
+  fields = dict(protocol='copy', k=None, document=None)
+  return [
+    row(label, seed, length, metric=name, value=value, **fields)
+    for label, by_length in shares.items()
+    for length, share in by_length.items()
+    for name, value in (('exact_match', share), ('chance', chance))
+  ]
+
+
+def test_accuracies_hold_at_a_share_of_their_own_and_guessing_does_not():
+  rows = accuracies(
+    {
+      'rope': {4: 1.0, 8: 0.8, 16: 0.68, 32: 0.67},
+      'nope': {4: 0.5, 8: 0.11, 16: 0.11, 32: 0.11},  # 0.85 of 0.11 is less than guessing
+      't5': {4: 0.0, 8: 0.0, 16: 0.0, 32: 0.0},
+    }
+  )
+  made = table(rows, metric='exact_match')
+  found = texts(made)
+  assert {name: cells[0] for name, cells in found.items()} == {'rope': '16', 'nope': '—', 't5': '—'}
+  assert made.header == [
+    *('encoding', 'effective length', 'in L', 'LongScore at 16', 'LongScore at 32', 'mean')
+  ]
+  # Base 0.9: (0.68 - 0.9) / 0.9 and (0.67 - 0.9) / 0.9
+  assert found['rope'][2:] == ['-0.244', '-0.256', '-0.250']
+  assert found['t5'][2:] == ['—', '—', '—']
+  assert texts(table(rows, metric='exact_match', share=0.8))['rope'][0] == '≥ 32'
+  by_length = {
+    r['length']: r['long_score']
+    for r in made.records
+    if r['encoding'] == 'rope' and 'long_score' in r
+  }
+  assert by_length == pytest.approx({16: (0.68 - 0.9) / 0.9, 32: (0.67 - 0.9) / 0.9})
+
+
+def test_seeds_that_have_not_learned_are_left_out():
+  rows = []
+  for seed, at_8 in ((0, 1.0), (1, 0.2)):
+    rows += accuracies({'rope': {8: at_8, 16: 1.0}}, seed=seed)
+    for metric, value in (('token_accuracy', at_8), ('token_chance', 0.1)):
+      fields = dict(protocol='copy', k=None, document=None, metric=metric, value=value)
+      rows.append(row('rope', seed, 8, **fields))
+  expected = ['≥ 16', '≥ 2', '≥ 16', '+0.000', '+0.000']
+  assert texts(table(rows, metric='exact_match')) == {'rope (1 of 2 learned)': expected}
+
+
+def test_long_score_is_averaged_over_seeds():
+  rows = [
+    r
+    for seed, at_16 in ((0, 0.5), (1, 0.7))
+    for r in accuracies({'rope': {8: 1.0, 16: at_16}}, seed=seed)
+  ]
+  assert texts(table(rows, metric='exact_match'))['rope'] == [
+    *('8', '1', '8, 8', '-0.400 ± 0.141', '-0.400 ± 0.141')
+  ]
+
+
+def test_lines_of_different_training_lengths_have_each_their_own():
+  rows = rows_of({'rope': {8: [2.0], 16: [2.0], 32: [3.0]}})
+  rows += rows_of({'long': {16: [2.0], 32: [2.0]}}, train_length=16)
+  assert sorted(texts(table(rows)).values()) == [['16', '2'], ['≥ 32', '≥ 2']]
+
+
+def test_no_table_without_lengths_past_the_training_length():
+  assert make_tables(rows_of({'rope': {4: [2.0], 8: [2.0]}}), form='effective_lengths') == []
+
+
+def test_tables_of_scores_by_length_are_followed_by_it():
+  wanted = [{}, {'metric': 'exact_match', 'protocols': ['copy']}, {'form': 'ranks'}]
+  assert after_lengths(wanted) == [
+    {},
+    {'form': 'effective_lengths'},
+    wanted[1],
+    {'form': 'effective_lengths', **wanted[1]},
+    {'form': 'ranks'},
+  ]
+  own = [{'metric': 'token_accuracy'}, {'margin': 0.1}, {'form': 'effective_lengths', 'share': 0.5}]
+  assert after_lengths(own) == own
+  assert after_lengths(own[:2]) == [*own[:2], {'form': 'effective_lengths', 'margin': 0.1}]
+
+
+def test_bad_settings_are_one_line():
+  rows = accuracies({'rope': {8: 1.0, 16: 0.5}})
+  with pytest.raises(
+    UserError, match="metric='chance' of effective_lengths; allowed: a likelihood"
+  ):
+    make_tables(rows, form='effective_lengths', metric='chance')
+  for settings in ({'margin': 0}, {'share': 1.5}, {'share': True}, {'margin': '1'}):
+    with pytest.raises(UserError, match='allowed: a number above 0, at most 1'):
+      report_settings.check_tables('table()', {'form': 'effective_lengths'} | settings)
+
+
+def test_every_order_of_rows_gives_the_same():
+  rows = rows_of({'rope': {8: [2.0], 16: [2.0], 32: [3.0]}})
+  for order in itertools.permutations(rows):
+    assert texts(table(order)) == {'rope': ['16', '2']}
+  assert effective_length.summary({}) is None

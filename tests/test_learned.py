@@ -1,0 +1,170 @@
+"""Which seeds have learned a task, and that no mean goes through those that have not."""
+
+import pytest
+from synthetic import lines_of, row
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import learned
+from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.mpl import figures
+from posenc_jax.reporting.report_settings import check_tables
+from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.series import length_series
+
+# {line: [(share of answers right, exact match) at 8 (L), at 16] of each seed}; chance is 0.2
+STUDY = {
+  'alibi': [[(1.0, 1.0), (1.0, 0.7)], [(0.9, 0.8), (0.8, 0.5)], [(0.8, 0.6), (0.7, 0.3)]],
+  'nope': [[(0.3, 0.1), (0.3, 0.1)], [(0.2, 0.0), (0.2, 0.1)], [(0.6, 0.3), (0.3, 0.1)]],
+  'rope': [[(1.0, 0.9), (0.5, 0.1)], [(0.61, 0.4), (0.5, 0.2)], [(0.59, 0.5), (0.9, 0.8)]],
+}
+
+
+def rows_of(study, accuracies=True):
+  rows = []
+  for label, of_seeds in study.items():
+    for seed, of_lengths in enumerate(of_seeds):
+      for length, (accuracy, exact) in zip((8, 16), of_lengths, strict=True):
+        values = {'exact_match': exact}
+        if accuracies:
+          values |= {'token_accuracy': accuracy, 'token_chance': 0.2}
+        for metric, value in values.items():
+          fields = dict(protocol='copy', k=None, document=None, metric=metric, value=value)
+          rows.append(row(label, seed, length, **fields))
+  return rows
+
+
+def cells(table):
+  return {line[0].text: [cell.text for cell in line[1:]] for line in lines_of(table)}
+
+
+def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
+  """At 8, halfway from 0.2 to 1 is 0.6: rope's seed 2 is below, alibi's are all above, nope's last
+  is on the bound. What a seed does at 16 counts for nothing.
+  """
+  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', learned=0.5)
+  assert cells(table) == {
+    'alibi': ['0.800 ± 0.200', '0.500 ± 0.200'],
+    'nope (0 of 3 learned)': ['—', '—'],
+    'rope (2 of 3 learned)': ['0.650 ± 0.354', '0.150 ± 0.071'],
+  }
+  assert table.notes == [
+    'means are over the seeds that have learned: nope, 0 of 3 learned (not seed 0: 0.30, seed 1: '
+    '0.20, seed 2: 0.60); rope, 2 of 3 learned (not seed 2: 0.59); a seed has learned where its '
+    'share of answers right at the training length exceeds 0.60'
+  ]
+  ((_, _, every),) = table.per_seed
+  assert [line[2] for line in every] == [
+    *('1.000', '0.800', '0.600', '0.100', '0.000', '0.300', '0.900', '0.400', '0.500')
+  ]
+
+
+@pytest.mark.parametrize(
+  ('part', 'of'),
+  [
+    (0.2, {'alibi': 3, 'nope': 1, 'rope': 3}),
+    (0.9, {'alibi': 1, 'nope': 0, 'rope': 1}),
+    (None, {'alibi': 1, 'nope': 0, 'rope': 1}),
+  ],
+)
+def test_the_bound_is_a_setting(part, of):
+  settings = {} if part is None else {'learned': part}
+  table, *_ = make_tables(rows_of(STUDY), metric='exact_match', **settings)
+  assert [*cells(table)] == [
+    line if number == 3 else f'{line} ({number} of 3 learned)' for line, number in of.items()
+  ]
+
+
+def test_curves_go_through_learned_seeds_and_show_every_seed():
+  rows = learned.mark(rows_of(STUDY), 0.5)
+  (scores,) = collect(rows, metric='exact_match')
+  curves = length_series(scores, rows).curves
+  assert curves['rope'].mean == pytest.approx([0.65, 0.15])
+  assert curves['rope'].label == 'rope (2 of 3 learned)'
+  assert curves['alibi'].label == 'alibi'
+  assert curves['nope'].mean == [None, None]
+  assert curves['nope'].by_seed == {0: [0.1, 0.1], 1: [0.0, 0.1], 2: [0.3, 0.1]}
+
+
+@pytest.mark.parametrize('metric', ['exact_match', 'symbol_nats'])
+def test_a_figure_names_the_learned_and_draws_every_seed_thin(metric):
+  rows = rows_of(STUDY)
+  if metric == 'symbol_nats':
+    rows += [r | {'metric': metric} for r in rows if r['metric'] == 'exact_match']
+  figure = figures.draw(rows, protocol='copy', metric=metric, learned=0.5)
+  (axes,) = figure.axes
+  names = ['alibi', 'nope (0 of 3 learned)', 'rope (2 of 3 learned)']
+  assert sorted(text.get_text() for text in axes.texts if text.get_text() in names) == names
+  thin = [line for line in axes.lines if line.get_alpha() == 0.5]
+  assert len(thin) == 9
+  assert not axes.collections  # no bands
+  assert {line.get_label() for line in axes.lines} & {*STUDY} == {'alibi', 'rope'}
+  assert 'rope, 2 of 3 learned (not seed 2: 0.59)' in ' '.join(
+    figure.get_supxlabel().replace('\n', ' ').split()
+  )
+
+
+def test_a_figure_of_no_nats_at_all_is_drawn(tmp_path):
+  rows = rows_of({label: [[(1.0, 0.0), (1.0, 0.0)]] for label in ('rope', 'alibi')})
+  rows = [r | {'metric': 'symbol_nats'} if r['metric'] == 'exact_match' else r for r in rows]
+  figures.save(figures.draw(rows, protocol='copy', metric='symbol_nats'), tmp_path / 'a.png')
+
+
+def test_without_accuracies_at_the_training_length_nothing_is_known():
+  at_16 = [r for r in rows_of(STUDY) if r['metric'] == 'exact_match' or r['length'] == 16]
+  for rows in (rows_of(STUDY, accuracies=False), at_16):
+    assert {r['learned'] for r in learned.mark(rows)} == {None}
+    table, *_ = make_tables(rows, metric='exact_match')
+    assert [*cells(table)] == [*STUDY]
+    assert table.notes == []
+
+
+def test_a_model_is_judged_by_its_own_rows():
+  """By those of its task and step, as it was trained if possible, without a control, of all depths
+  together.
+  """
+  base = dict(protocol='needle', k=None, document=None, train_length=8)
+
+  def rows(value, **fields):
+    return [
+      row('rope', metric=metric, value=share, **base | fields)
+      for metric, share in (('token_accuracy', value), ('token_chance', 0.0))
+    ]
+
+  marked = learned.mark(
+    [
+      *rows(0.2, position=0),
+      *rows(1.0, position=100),
+      *rows(0.1, position=0, step=50),
+      *rows(0.1, position=0, control='windowed'),
+      *rows(0.3, position=0, overrides={'encoding.base': 1.0}),
+      *rows(0.9, position=0, protocol='copy', overrides={'encoding.base': 1.0}),
+    ]
+  )
+  found = {(r['protocol'], r['step'], bool(r['overrides'])): r['learned'].accuracy for r in marked}
+  assert found == pytest.approx(
+    {
+      ('needle', 100, False): 0.6,
+      ('needle', 50, False): 0.1,
+      ('needle', 100, True): 0.6,
+      ('copy', 100, True): 0.9,
+    }
+  )
+
+
+def test_a_seed_that_failed_later_spoils_no_mean_if_it_never_learned():
+  rows = [
+    r | {'status': 'not_finite', 'value': None}
+    if (r['encoding'], r['seed'], r['length'], r['metric']) == ('rope', 2, 16, 'exact_match')
+    else r
+    for r in rows_of(STUDY)
+  ]
+  table, *_ = make_tables(rows, metric='exact_match', learned=0.5)
+  assert cells(table)['rope (2 of 3 learned)'] == ['0.650 ± 0.354', '0.150 ± 0.071']
+
+
+@pytest.mark.parametrize('value', [-0.1, 1, True, '0.5', None])
+def test_a_bound_that_cannot_be_is_one_line(value):
+  with pytest.raises(UserError, match=r'learned=.*; allowed: 0 to less than 1') as error:
+    check_tables('study', {'metric': 'exact_match', 'learned': value})
+  assert '\n' not in str(error.value)
+  assert check_tables('study', {'metric': 'exact_match', 'learned': 0.9})

@@ -1,0 +1,134 @@
+"""LongPPL: key tokens against loops over single windows, and rows of real models."""
+
+import numpy as np
+import pytest
+from test_evaluation import BASE, TINY, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
+
+from posenc_jax import config, data
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import evaluate, long_ppl, plan, preflight, protocols
+from posenc_jax.evaluation.model_functions import compiled
+from posenc_jax.model.token_nll import token_nll
+
+
+def cosine_nll(tokens_BT):
+  """Nats that depend on all tokens of a window up to the scored one, 0 to 8."""
+  weights_T = np.arange(1, tokens_BT.shape[1] + 1) ** 0.7
+  return 4 + 4 * np.cos(np.cumsum(tokens_BT * weights_T, axis=1))
+
+
+@pytest.mark.parametrize(
+  ('T', 'context', 'stride'), [(40, 8, 2), (40, 8, 5), (13, 12, 4), (9, 8, 20)]
+)
+@pytest.mark.parametrize(('alpha', 'beta'), [(2.0, -2.0), (0.0, -6.0)])
+def test_key_tokens_are_brute_force(T, context, stride, alpha, beta):
+  windows_NT = np.random.default_rng(0).integers(1, 50, (6, T))
+  found = long_ppl.key_tokens(cosine_nll, windows_NT, context, stride, alpha, beta, 100)
+  expected = np.zeros(windows_NT.shape, bool)
+  for n, window in enumerate(windows_NT):
+    for t in range(context, T):
+      start = (t - context) // stride * stride  # of the short context, context + stride at most
+      full = cosine_nll(window[None, : t + 1])[0, -1]
+      short = cosine_nll(window[None, start : t + 1])[0, -1]
+      expected[n, t] = short - full > alpha and -full > beta
+  np.testing.assert_array_equal(found, expected)
+  assert not found[:, : context + stride].any()  # their short context is all there is
+  assert found.any() == (context + stride < T)
+
+
+LONG_PPL = {
+  'eval__protocols': ('long_ppl',),
+  'eval__long_ppl_context': 4,
+  'eval__stride': 3,
+  'eval__long_ppl_alpha': 0.01,
+  'eval__long_ppl_beta': -20.0,
+}
+
+
+def test_rows_are_the_perplexity_of_key_tokens(run, capsys):  # noqa: F811
+  c, workdir, model = run(**LONG_PPL, encoding__name='nope')
+  evaluate.evaluate(c, workdir)
+  nll = compiled(token_nll, c)
+  texts = [
+    protocols.excerpt(text, 40)
+    for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))
+  ]
+  for row in rows_of(workdir):
+    assert (row['protocol'], row['stride'], row['metric']) == ('long_ppl', 3, None)
+    nats = []
+    for window in protocols.whole_windows(texts, row['length']).astype(np.int32):
+      full_T = np.asarray(nll(model, window[None])[0], np.float64)
+      for t in range(4, len(window)):
+        start = (t - 4) // 3 * 3
+        short_T = np.asarray(nll(model, window[None, start : start + 7])[0], np.float64)
+        if short_T[t - start] > full_T[t] + 0.01:
+          nats.append(full_T[t])
+    assert row['tokens'] == row['bytes'] == len(nats) > 0
+    assert row['ppl'] == pytest.approx(np.exp(np.mean(nats)), rel=1e-5)
+  assert [row['length'] for row in rows_of(workdir)] == [16, 32]
+  said = f'LongPPL {row["ppl"]:.2f} over {row["tokens"]} key tokens'
+  assert said in capsys.readouterr().out
+
+
+def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa: F811
+  evaluator, workdir, judge = run(**LONG_PPL)
+  workdir.rename(tmp_path / 'evaluator')
+  named = str(tmp_path / 'evaluator')
+  c, workdir, model = run(**LONG_PPL, encoding__name='nope', eval__long_ppl_evaluator=named)
+  evaluate.evaluate(c, workdir)
+  nll, judge_nll = compiled(token_nll, c), compiled(token_nll, evaluator)
+  texts = [
+    protocols.excerpt(text, 40)
+    for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))
+  ]
+  windows_NT = protocols.whole_windows(texts, 32)
+  judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
+  is_key_NT = long_ppl.key_tokens(judged, windows_NT, 4, 3, 0.01, -20.0, 64)
+  nats = protocols.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)[is_key_NT]
+  row = rows_of(workdir)[-1]
+  assert (row['length'], row['tokens']) == (32, is_key_NT.sum())
+  assert row['nats'] == pytest.approx(nats.sum(), rel=1e-5)
+
+  # What cannot judge is refused before anything is trained or measured.
+  for overrides, words in (
+    ({'eval__long_ppl_evaluator': str(tmp_path)}, 'no checkpoints there; allowed: the directory'),
+    ({'data__tokenizer': 'sentencepiece', 'data__vocab': 300}, 'has 257 symbols; allowed: .* 300'),
+  ):
+    with pytest.raises(UserError, match=words) as error:
+      preflight.check_evaluation(overlaid(c, **overrides))
+    assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
+
+
+def test_an_evaluator_reads_the_longest_window(run, tmp_path):  # noqa: F811
+  _, workdir, _ = run(encoding__name='learned')
+  workdir.rename(tmp_path / 'learned')
+  c, _, _ = run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'learned'))
+  with pytest.raises(UserError, match='its positions end at 16; allowed: a run that reads 32'):
+    preflight.check_evaluation(c)
+
+
+def test_no_key_tokens_is_an_outcome(run, capsys):  # noqa: F811
+  """At the length of the short context there is not even that."""
+  changed = {'eval__long_ppl_alpha': 100.0, 'eval__long_ppl_context': 16}
+  c, workdir, _ = run(**LONG_PPL | changed | {'eval__protocols': ('long_ppl', 'non_overlapping')})
+  evaluate.evaluate(c, workdir)
+  (row,) = (row for row in rows_of(workdir) if row['protocol'] == 'long_ppl')
+  assert (row['length'], row['status'], row['tokens']) == (32, 'no_key_tokens', None)
+  out = capsys.readouterr().out
+  assert 'long_ppl at 32: no_key_tokens' in out
+  assert [line.split()[3::2] for line in out.splitlines() if '│ long_ppl' in line] == [['—', '—']]
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'words'),
+  [
+    ({'eval__long_ppl_context': 32}, r'eval.lengths=\(16, 32\); allowed: one more than the short'),
+    ({'eval__long_ppl_alpha': 0.0}, 'eval.long_ppl_alpha=0.0; allowed: more than 0 nats'),
+    ({'eval__long_ppl_beta': 2.0}, 'eval.long_ppl_beta=2.0; allowed: 0 or less nats'),
+    ({'eval__document_tokens': 20}, 'allowed: 32 or more for whole windows .long_ppl.'),
+  ],
+)
+def test_bad_settings_are_one_line(overrides, words):
+  c = config.load(BASE, TINY)
+  with pytest.raises(UserError, match=words):
+    config.validate(overlaid(c, **LONG_PPL | overrides))

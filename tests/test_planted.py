@@ -1,0 +1,179 @@
+"""The corpus `planted`: what it is, and its protocol against loops over single letters."""
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from posenc_jax import config, data
+from posenc_jax.config import CONTROLS
+from posenc_jax.data import planted
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import plan, protocols
+from posenc_jax.reporting.layouts import make_tables
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+TEXT = b'It is the duty of every one of us to say what a name is. ' * 1500
+
+
+@pytest.fixture(scope='module')
+def document():
+  return planted.plant('1790-Washington-1', TEXT)
+
+
+def names(text):
+  """(start, name) of every name, by a search that is not the module's."""
+  return [(i, text[i : i + 8]) for i in range(len(text)) if re.match(rb'<[a-z]{6}> ', text[i:])]
+
+
+def test_without_its_names_the_text_is_what_it_was(document):
+  assert re.sub(rb'<[a-z]{6}> ', b'', document) == TEXT
+  assert all(document[start - 1 : start] == b' ' for start, _ in names(document))
+  assert len(document) / len(names(document)) == pytest.approx(50, abs=10)
+  assert planted.plant('1790-Washington-1', TEXT) == document
+  assert planted.plant('1790-Washington-2', TEXT) != document
+
+
+def test_a_name_that_comes_again_is_decided_by_its_first_letters_alone(document):
+  """The last name that began so is the same, and every distance occurs about equally often."""
+  last, begins, distances = {}, {}, []
+  for start, name in names(document):
+    if name in last:
+      assert begins[name[:3]] == name
+      distances.append(start - last[name])
+    last[name] = start
+    begins[name[:3]] = name
+  assert min(distances) >= planted.NEAREST
+  assert max(distances) < planted.FARTHEST + 96
+  octaves = np.histogram(distances, 2 ** np.arange(5, 12))[0]
+  assert octaves.min() > 0.7 * octaves.max()
+  letters = b''.join(name[3:7] for name in set(last))
+  assert len(set(letters)) == 26
+  assert max(map(letters.count, set(letters))) < 0.08 * len(letters)
+
+
+def test_distances_of_letters_are_those_of_a_loop(document):
+  window = document[1003:5003]
+  expected, last = np.full(len(window), -1), {}
+  for start, name in names(window):
+    for letter in range(3, 7):
+      expected[start + letter] = start - last.get(name, start)
+    last[name] = start
+  np.testing.assert_array_equal(planted.distances(window), expected)
+  assert {*np.sign(expected)} == {-1, 0, 1}
+
+
+def test_octaves():
+  places = protocols.by_octave(np.array([[-1, 0, 1, 2], [3, 4, 1023, 1024]]))
+  assert {octave: where.nonzero() for octave, where in places.items()}.keys() == {
+    *(0, 1, 2, 4, 512, 1024)
+  }
+  np.testing.assert_array_equal(
+    places[2], [[False, False, False, True], [True, False, False, False]]
+  )
+  assert places[512].sum() == places[0].sum() == 1
+
+
+class Stub:
+  """Nats that depend on all tokens of a window up to each one."""
+
+  def __call__(self, tokens_BT, **_):
+    return np.cumsum(tokens_BT, 1) % 1009 / 64
+
+
+@pytest.mark.parametrize('control', [None, 'truncated'])
+def test_the_protocol_scores_the_letters_of_each_octave(document, control):
+  length, train_length = 600, 200
+  c = config.load(
+    BASE,
+    {
+      'data.corpus': 'planted',
+      'train.length': train_length,
+      'eval.protocols': ('planted',),
+      'eval.lengths': (length,),
+      'eval.target_context': length,
+      'eval.documents': 2,
+      'eval.document_tokens': 0,
+      'eval.controls': ('truncated',),
+    },
+  )
+  texts = [document[:2000], document[5000:6300]]
+  corpus = data.Corpus('planted', 'test', ['a', 'b'], texts)
+  measurement = {m.key_fields[0]['control']: m for m in plan.plan(c, corpus)}[control]
+  expected = {}
+  for text in texts:
+    for start in range(0, len(text) - length + 1, length):
+      window = text[start : start + length]
+      for place, distance in enumerate(planted.distances(window)):
+        if distance < 0:
+          continue
+        given = window[: place + 1]
+        if control and place >= train_length:  # windows of L tokens lie L / 2 apart
+          half = train_length // 2
+          given = given[(place - train_length) // half * half + half :]
+        nats = Stub()(np.frombuffer(given, np.uint8)[None].astype(int))[0, -1]
+        octave = 2 ** int(np.log2(distance)) if distance else 0
+        expected.setdefault(octave, []).append(nats)
+  scores = measurement.score(Stub(), list(range(len(measurement.key_fields))))
+  found = {
+    fields['position']: score for fields, score in zip(measurement.key_fields, scores, strict=True)
+  }
+  assert found.keys() == expected.keys()
+  assert {0, 32, 64, 128} < found.keys()
+  for octave, nats in expected.items():
+    assert found[octave]['nats'] == pytest.approx(sum(nats), rel=1e-12)
+    assert found[octave]['tokens'] == found[octave]['bytes'] == len(nats)
+  assert all('planted' in CONTROLS[name] for name in ('windowed', 'truncated'))
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [{'data.corpus': 'sotu'}, {'data.corpus': 'planted', 'data.tokenizer': 'sentencepiece'}],
+)
+def test_names_are_scored_where_there_are_any(changes):
+  c = config.load(BASE, {**changes, 'eval.protocols': ('planted',)})
+  with pytest.raises(UserError, match=r"allowed: without planted, or with data.corpus='planted'"):
+    config.validate(c)
+
+
+def test_names_are_those_of_one_document():
+  changes = {'data.corpus': 'planted', 'data.packed': True, 'eval.protocols': ('planted',)}
+  with pytest.raises(UserError, match=r'data.packed=True; allowed: False with the protocol'):
+    config.validate(config.load(BASE, changes))
+
+
+def test_the_corpus_is_that_of_sotu_with_names(monkeypatch, tmp_path):
+  for split in ('validation', 'test'):
+    found, plain = (data.corpus(name, split, 'text', '') for name in ('planted', 'sotu'))
+    assert list(found.names) == list(plain.names)
+    assert re.sub(rb'<[a-z]{6}> ', b'', found.documents[3]) == plain.documents[3]
+  planted._verified.cache_clear()  # as another process
+  monkeypatch.setattr(planted, 'COMES_AGAIN', 0.5)
+  with pytest.raises(UserError, match=r'what is planted into .* is not the embedded corpus: SHA'):
+    data.corpus('planted', 'test', 'text', '')
+
+
+def test_the_table_of_distances():
+  rows = [
+    synthetic.row('rope', seed, length, (length + position + seed) / 100, None, **fields)
+    for seed, (length, control), position in itertools.product(
+      (0, 1), ((128, None), (256, None), (256, 'truncated')), (0, 16, 64)
+    )
+    for fields in [{'protocol': 'planted', 'control': control, 'position': position, 'k': None}]
+  ]
+  tables = make_tables(rows, form='distances')
+  assert [table.title for table in tables] == [
+    'Bits a letter by distance, planted',
+    'Bits a letter by distance, planted, truncated',
+  ]
+  assert tables[0].header == ['encoding', '0', '16', '64']
+  (line,) = tables[0].groups[0].lines
+  assert [cell.text.partition(' ')[0] for cell in line] == ['rope', '2.565', '2.725', '3.205']
+  (shorter,) = make_tables(rows, form='distances', length=128)
+  assert shorter.records[0]['bpb'] == pytest.approx(1.28)
+  for some, length in ((rows, 64), ([], None)):
+    with pytest.raises(UserError, match=r'no rows of planted with length=.*; allowed: '):
+      make_tables(some, form='distances', length=length)

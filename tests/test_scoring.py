@@ -1,0 +1,117 @@
+"""Scores of models without run directories: the same numbers as rows have, of any function."""
+
+import inspect
+import re
+import textwrap
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_evaluation import Stub, corpus, documents, rows_of, run, state  # noqa: F401 fixtures
+
+from posenc_jax import data, score
+from posenc_jax.evaluation import evaluate, plan, protocols, runs, scoring
+from posenc_jax.model.token_nll import token_nll
+
+BITS = 1 / np.log(2)
+
+
+def test_the_example_of_the_module_works(capsys):
+  example = scoring.__doc__.split('\n\n', 1)[1].split('\n\n`model`')[0]
+  names = {}
+  exec(textwrap.dedent(example), names)
+  assert [float(x) for x in re.findall(r'[\d.]+', capsys.readouterr().out)] == [
+    *(32, 32, pytest.approx(256), 8),
+    *(128, 32, pytest.approx(256), 8),
+  ]
+  assert names['loss_T'].shape == (128,)
+
+
+def test_any_function_is_scored_as_brute_force_does(documents):  # noqa: F811
+  found = score(Stub(), documents, 'last_k', length=7, context=16, k=4, spans=2)
+  targets = protocols.choose_targets(list(map(len, documents)), 16, 2, 4)
+  assert len(targets) == len(found.nats) > len(documents)
+  for nats, tokens, (d, end) in zip(found.nats, found.tokens, targets, strict=True):
+    np.testing.assert_array_equal(tokens, documents[d][end - 4 : end])
+    expected = [state(documents[d][end - 7 : t + 1]) for t in range(end - 4, end)]
+    np.testing.assert_array_equal(nats, expected)
+  whole = score(Stub(), documents, 'non_overlapping', length=5, batch_tokens=1)
+  assert whole.num_tokens == sum(map(len, documents))
+  brute = [state(doc[t - t % 5 : t + 1]) for doc in documents for t in range(len(doc))]
+  assert whole.nats_a_token == pytest.approx(np.mean(brute))
+  assert whole.bits_a_byte(np.full(300, 2)) == pytest.approx(np.mean(brute) * BITS / 2)
+  windows = score(Stub(), documents, 'by_position', length=16)
+  assert np.shape(windows.nats) == np.shape(windows.tokens) == (9, 16)
+
+
+def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
+  wanted = ('last_k', 'sliding', 'non_overlapping', 'by_position', 'long_ppl')
+  settings = {'eval__long_ppl_context': 4, 'eval__stride': 3, 'eval__long_ppl_alpha': 0.01}
+  settings |= {'eval__long_ppl_beta': -20.0, 'eval__controls': ()}
+  c, workdir, model = run(**settings, eval__protocols=wanted)
+  evaluate.evaluate(c, workdir)
+  texts = [text for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))]
+  excerpts = [protocols.excerpt(text, 40) for text in texts]
+  given = {
+    'last_k': (texts, {'k': 8, 'context': 32, 'spans': c.eval.spans}),
+    'sliding': (excerpts, {'stride': 3}),
+    'non_overlapping': (excerpts, {}),
+    'by_position': (excerpts, {}),
+    'long_ppl': (excerpts, {'context': 4, 'stride': 3, 'alpha': 0.01, 'beta': -20.0}),
+  }
+  as_run = runs.likelihoods(workdir)
+  for name, (documents_of, options) in given.items():
+    rows = [row for row in rows_of(workdir) if (row['protocol'], row['length']) == (name, 32)]
+    for judged in (as_run, model):
+      found = score(judged, documents_of, name, length=32, batch_tokens=64, **options)
+      assert found.num_tokens == sum(row['tokens'] for row in rows)
+      nats = sum(row['nats'] for row in rows)
+      assert found.nats_a_token == pytest.approx(nats / found.num_tokens, rel=1e-6)
+      assert found.bits_a_byte() == pytest.approx(nats / found.num_tokens * BITS, rel=1e-6)
+  assert found.ppl == pytest.approx(rows[0]['ppl'], rel=1e-6)
+
+
+def test_attention_of_a_model_is_limited_as_said(run):  # noqa: F811
+  _, _, model = run()
+  documents_of = [bytes(range(97, 121))] * 2
+  found = score(model, documents_of, 'by_position', length=24, attention={'window': 3})
+  tokens_BT = jnp.asarray([list(documents_of[0])])
+  np.testing.assert_allclose(found.nats[0], token_nll(model, tokens_BT, window=3)[0], rtol=1e-5)
+  assert found.nats[0][-1] != score(model, documents_of, 'by_position', length=24).nats[0][-1]
+
+
+def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):  # noqa: F811
+  nothing = score(Stub(), documents, 'long_ppl', length=16, context=8, alpha=1e9)
+  assert (nothing.num_tokens, str(nothing.ppl), str(nothing.bits_a_byte())) == (0, 'nan', 'nan')
+  # The evaluator finds tokens likely if and only if the window is long.
+  judge = lambda tokens_BT: np.where(tokens_BT.shape[1] == 16, 0.5, 5.0) * np.ones(tokens_BT.shape)
+  found = score(Stub(), documents, 'long_ppl', length=16, context=8, evaluator=judge)
+  assert [tokens.tolist() for tokens in found.tokens] == [
+    window[8:].tolist() for window in protocols.whole_windows(documents, 16)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ({'protocol': 'lask_k'}, "protocol='lask_k'; did you mean 'last_k'"),
+    ({'context': 17}, 'context=17; allowed: length=7 to 16, the shortest document'),
+    ({'k': 8}, 'k=8; allowed: at most length=7'),
+    ({'attention': {'window': 3}}, 'allowed: None, unless the model is an LM'),
+    ({'protocol': 'long_ppl', 'context': 7}, 'context=7; allowed: 1 to less than length=7'),
+    ({'documents': ['text']}, r'a document of shape \(\), <U4; allowed: integers \[T\], or bytes'),
+  ],
+)
+def test_what_cannot_be_scored_is_one_line(documents, arguments, words):  # noqa: F811
+  call = {'documents': documents, 'length': 7} | arguments
+  with pytest.raises(ValueError, match=words) as error:
+    score(Stub(), **call)
+  assert '\n' not in str(error.value)
+
+
+def test_settings_of_a_protocol_are_those_of_its_function(documents):  # noqa: F811
+  with pytest.raises(TypeError, match="unexpected keyword argument 'stride'"):
+    score(Stub(), documents, 'last_k', length=7, stride=3)
+  for function in scoring.PROTOCOLS.values():
+    first = list(inspect.signature(function).parameters)[:4]
+    assert first == ['nll', 'texts', 'length', 'batch_tokens']

@@ -1,0 +1,126 @@
+"""Tables and figures of tasks: single answers beside exact match, and all of it by default."""
+
+import dataclasses
+
+import pytest
+from synthetic import row, rows_of
+
+from posenc_jax import storage
+from posenc_jax.reporting import study, task_report
+
+METRICS = ('exact_match', 'token_accuracy', 'symbol_nats', 'chance', 'token_chance', 'nats_chance')
+
+
+def answers(*protocols, metrics=METRICS):
+  """Rows of two lengths of one run of each task, with values of 1/8, 2/8, ... by metric."""
+  return [
+    row('rope', length=length, protocol=p, k=None, document=None, metric=metric, value=value / 8)
+    for p in protocols
+    for length in (8, 16)
+    for value, metric in enumerate(metrics, 1)
+  ]
+
+
+def named(settings):
+  return [(some.get('form'), some.get('protocols'), some.get('metric')) for some in settings]
+
+
+TEXT = rows_of({'rope': {8: [1.0], 16: [1.5]}})
+EXACT = dict(protocols=['copy'], metric='exact_match')
+
+
+@pytest.mark.parametrize(
+  ('wanted', 'rows', 'expected'),
+  [
+    ([{}], TEXT, [(None, None, None)]),
+    (
+      [{}],
+      answers('copy', 'mqar'),
+      [(None, ['copy', 'mqar'], m) for m in ('exact_match', 'token_accuracy', 'symbol_nats')],
+    ),
+    (
+      [{}],
+      TEXT + answers('copy', metrics=['exact_match']),
+      [(None, None, None), (None, ['copy'], 'exact_match')],
+    ),
+    (
+      [EXACT, dict(form='ranks', **EXACT)],
+      answers('copy', metrics=['exact_match', 'token_accuracy']) + answers('mqar'),
+      [
+        (None, ['copy'], 'exact_match'),
+        (None, ['copy'], 'token_accuracy'),
+        ('ranks', ['copy'], 'exact_match'),
+      ],
+    ),
+    ([dict(metric='token_accuracy')], answers('copy'), [(None, None, 'token_accuracy')]),
+    ([EXACT], [r | {'value': 0.5} for r in answers('copy')][:3], [(None, ['copy'], 'exact_match')]),
+  ],
+)
+def test_tables_of_single_answers_follow_exact_match(wanted, rows, expected):
+  assert named(task_report.tables(wanted, rows)) == expected
+
+
+def test_what_others_published_is_printed_once():
+  wanted = [EXACT | {'reference': [{'source': 'a'}], 'baseline': 'rope', 'learned': 0.7}]
+  first, *others = task_report.tables(wanted, answers('copy'))
+  assert first == wanted[0]
+  assert [other.pop('metric') for other in others] == ['token_accuracy', 'symbol_nats']
+  assert others == [{'protocols': ['copy'], 'baseline': 'rope', 'learned': 0.7}] * 2
+
+
+@pytest.mark.parametrize(
+  ('wanted', 'rows', 'names'),
+  [
+    ({'extrapolation': {}}, TEXT, {'extrapolation'}),
+    ({'extrapolation': {}}, answers('copy'), {'copy', 'copy-accuracy', 'copy-nats'}),
+    (
+      {'extrapolation': {}},
+      TEXT + answers('copy', metrics=['exact_match']),
+      {'extrapolation', 'copy'},
+    ),
+    (
+      {'a': dict(protocol='copy', metric='exact_match'), 'b': dict(form='heat_map')},
+      answers('copy'),
+      {'a', 'a-accuracy', 'a-nats', 'b'},
+    ),
+    ({'a': dict(protocol='copy', metric='token_accuracy')}, answers('copy'), {'a'}),
+  ],
+)
+def test_figures_of_single_answers_stand_beside_exact_match(wanted, rows, names):
+  made = task_report.figures(wanted, rows)
+  assert {*made} == names
+  assert {name: made[name] for name in wanted if name in made and wanted[name]} == {
+    name: settings for name, settings in wanted.items() if settings
+  }
+
+
+def test_a_figure_of_the_study_keeps_its_name():
+  wanted = {
+    'a': dict(protocol='copy', metric='exact_match'),
+    'a-nats': dict(protocol='copy', metric='token_accuracy'),
+  }
+  assert task_report.figures(wanted, answers('copy'))['a-nats'] == wanted['a-nats']
+
+
+def test_a_folder_of_tasks_without_a_study_has_all_tables_and_figures(tmp_path, capsys):
+  storage.append_rows(tmp_path / 'rows.jsonl', answers('copy'))
+  report = study.load(tmp_path)
+  assert report.write_all_possible() == {}
+  assert {path.name for path in tmp_path.glob('*.png')} == {
+    *('copy.png', 'copy-accuracy.png', 'copy-nats.png')
+  }
+  assert [table.title for table in report.all_tables()] == [
+    'Extrapolation, copy, exact match',
+    'Effective length, copy',
+    'Extrapolation, copy, share of answers right',
+    'Extrapolation, copy, nats per answer',
+  ]
+  assert capsys.readouterr().out.count('Nats per answer; copy.') == 1
+  assert [line.text for line in report.all_tables()[3].groups[0].lines[-1]] == [
+    *('chance', '0.750', '0.750')
+  ]
+
+
+def test_a_folder_without_rows_says_so_of_each_figure(tmp_path):
+  report = dataclasses.replace(study.load(tmp_path), figures={'a': {}, 'b': {}})
+  assert {*report.write_all_possible()} == {'tables', 'figure a', 'figure b'}
