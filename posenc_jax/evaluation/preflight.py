@@ -70,7 +70,8 @@ def check_evaluation(config: ConfigDict) -> None:
 def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
   """The split, with bytes as tokens; None for a set that is not on disk.
 
-  No token stands for less than a byte: a document that has too few bytes has too few tokens.
+  But for a space that some tokenizers put before a text, no token stands for less than a byte: a
+  document that has too few bytes has too few tokens.
   """
   if section.corpus.startswith(tasks.PREFIX):
     return data.source(section, split)
