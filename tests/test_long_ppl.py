@@ -119,6 +119,13 @@ def test_no_key_tokens_is_an_outcome(run, capsys):  # noqa: F811
   assert [line.split()[3::2] for line in out.splitlines() if '│ long_ppl' in line] == [['—', '—']]
 
 
+def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(corpus):  # noqa: F811
+  c = overlaid(config.load(BASE, {**TINY, 'data.corpus': corpus}), **LONG_PPL)
+  (measurement, *_) = plan.plan(c, data.source(c.data, 'test'))
+  nan = lambda tokens_BT: np.full(tokens_BT.shape, np.nan)
+  assert measurement.score(nan, [0]) == [{'status': 'not_finite'}]
+
+
 @pytest.mark.parametrize(
   ('overrides', 'words'),
   [
