@@ -394,7 +394,10 @@ def _of_configs(corpus: Path) -> Iterator[Input]:
         section[key] = value
         run_dir = folder.parent / 'saved'
         run_dir.mkdir()
-        text = json.dumps(tree, skipkeys=True, default=str)
+        try:
+          text = json.dumps(tree, skipkeys=True, default=str)
+        except RecursionError:  # Python 3.11 writes no JSON as deep as the deepest of OBJECTS
+          text = '[' * DEEP
         (run_dir / 'config.json').write_text(text)
         main_of('eval.py')([f'--workdir={run_dir}'])
 

@@ -699,6 +699,27 @@ def test_what_a_small_folder_cannot_give_is_refused_before_training(corpus, over
   assert '\n' not in str(error.value)
 
 
+def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
+  """Its documents have more bytes than tokens are asked for, and fewer tokens."""
+  draw = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    (tmp_path / 'text' / split).mkdir(parents=True)
+    words = draw.choice(['position', 'encoding', 'attention', 'token'], 80)
+    (tmp_path / 'text' / split / 'a.txt').write_text(' '.join(words))
+  settings = {
+    'data.corpus': str(tmp_path / 'text'),
+    'data.cache': str(tmp_path / 'cache'),
+    'data.tokenizer': 'sentencepiece',
+    'data.vocab': 290,
+    'eval.documents': 0,
+    'eval.target_context': 500,
+  }
+  c = config.load(BASE, {**TINY, **settings})
+  with pytest.raises(UserError, match=r'target_context=500: no documents .* have 500 tokens'):
+    preflight.check_evaluation(c)
+  preflight.check_evaluation(overlaid(c, data__tokenizer='bytes'))
+
+
 def test_what_is_not_refused_before_training_can_be_measured(corpus):
   """Random evaluations of a small folder: all that pass the checks have rows of every protocol."""
   draw, passed = random.Random(0), 0

@@ -1,5 +1,6 @@
 """Evaluation of a trained run: measures what its config asks for and appends rows to eval.jsonl."""
 
+import collections
 import functools
 import math
 import time
@@ -189,17 +190,16 @@ def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
   The error is that of a ratio of sums, to first order: it says what other documents would do to the
   score, not what another training would. None where rows do not tell two documents apart.
   """
-  names = sorted({r['document'] for r in rows} - {None})
-  bits_D, bytes_D = (
-    np.array([math.fsum(f(r) for r in rows if r['document'] == name) for name in names])
-    for f in (lambda r: r['nats'] / math.log(2), lambda r: r['bytes'])
-  )
-  score = math.fsum(r['nats'] for r in rows) / math.log(2) / sum(r['bytes'] for r in rows)
-  if len(names) < 2 or any(r['document'] is None for r in rows):
-    return score, None, len(names)
-  deviation_D = bits_D - score * bytes_D
-  variance = len(names) / (len(names) - 1) * np.sum(deviation_D**2)
-  return score, float(np.sqrt(variance) / bytes_D.sum()), len(names)
+  bits, size = collections.Counter(), collections.Counter()
+  for r in rows:
+    bits[r['document']] += r['nats'] / math.log(2)
+    size[r['document']] += r['bytes']
+  score = math.fsum(bits.values()) / size.total()
+  if None in size or len(size) < 2:
+    return score, None, len(size)
+  squares = math.fsum((bits[name] - score * size[name]) ** 2 for name in size)
+  error = math.sqrt(squares * len(size) / (len(size) - 1)) / size.total()
+  return score, error, len(size)
 
 
 def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
@@ -219,8 +219,14 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
     return
   lengths = sorted({length for _, length in cells})
   has_errors = any('±' in text for text in cells.values())
-  table = Table('bits/byte', *map(str, lengths), title=title)
+  table = Table(title=title)
+  table.add_column('bits/byte', no_wrap=True)
+  for length in lengths:
+    table.add_column(str(length))
   table.caption = '± standard error over documents' if has_errors else None
   for name in dict.fromkeys(name for name, _ in cells):
     table.add_row(name, *(cells.get((name, length), '—') for length in lengths))
-  Console().print(table)
+  console = Console()
+  if not console.is_terminal:
+    console.width = 140  # a file has no width: the table need not be squeezed
+  console.print(table)

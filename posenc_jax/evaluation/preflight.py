@@ -1,9 +1,9 @@
 """Checks of a run before it starts: whether its encoding and model can be built, its corpus has
 documents long enough to train on, and its evaluation can be made of what the corpus has.
 
-Nothing is computed: models are built as shapes. A sweep checks all its runs in one process of its
-own (`python -m posenc_jax.evaluation.preflight STUDY`, with configs as JSON in stdin), so that it
-needs no jax itself.
+Nothing is computed but a tokenizer that is to be learned: models are built as shapes. A sweep
+checks all its runs in one process of its own (`python -m posenc_jax.evaluation.preflight STUDY`,
+with configs as JSON in stdin), so that it needs no jax itself.
 """
 
 import contextlib
@@ -53,6 +53,9 @@ def check_training_data(config: ConfigDict) -> None:
 def check_evaluation(config: ConfigDict) -> None:
   """Raises `UserError` where the corpus cannot give what `config.eval` asks for."""
   corpus = _corpus(config.data, config.eval.split)
+  if corpus is not None and config.data.tokenizer != 'bytes':
+    # It says how many tokens documents have. It is learned now, and the training finds it.
+    corpus = data.source(config.data, config.eval.split)
   if isinstance(corpus, data.TaskCorpus):
     for length in config.eval.lengths:
       corpus.examples(1, length)
