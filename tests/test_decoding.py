@@ -80,7 +80,7 @@ def test_patterns_of_layers(name):
 
 def test_flags_of_layers():
   flags = {'norm_placement': 'sandwich', 'output_gate': 'headwise', 'mlp': 'swiglu'}
-  flags |= {'qk_norm': True, 'shared_kv': True, 'kv_heads': 2, 'tie_embeddings': False}
+  flags |= {'qk_norm': 'head', 'shared_kv': True, 'kv_heads': 2, 'tie_embeddings': False}
   flags |= {'logit_softcap': 3.0}
   made = model('path', **{f'model__{name}': value for name, value in flags.items()})
   assert_decodes(made, sizes=(4, 1, 1, 3))

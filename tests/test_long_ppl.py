@@ -6,7 +6,7 @@ from test_evaluation import BASE, TINY, corpus, overlaid, rows_of, run  # noqa: 
 
 from posenc_jax import config, data
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, long_ppl, plan, preflight, protocols
+from posenc_jax.evaluation import evaluate, long_ppl, plan, preflight, protocols, runs
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
 
@@ -89,13 +89,13 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa:
   assert (row['length'], row['tokens']) == (32, is_key_NT.sum())
   assert row['nats'] == pytest.approx(nats.sum(), rel=1e-5)
 
-  # What cannot judge is refused before anything is trained or measured.
+  # What cannot judge is refused; the next test is through the checks before a training.
   for overrides, words in (
     ({'eval__long_ppl_evaluator': str(tmp_path)}, 'no checkpoints there; allowed: the directory'),
     ({'data__tokenizer': 'sentencepiece', 'data__vocab': 300}, 'has 257 symbols; allowed: .* 300'),
   ):
     with pytest.raises(UserError, match=words) as error:
-      preflight.check_evaluation(overlaid(c, **overrides))
+      runs.check_evaluator(overlaid(c, **overrides))
     assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
 
 
@@ -117,6 +117,13 @@ def test_no_key_tokens_is_an_outcome(run, capsys):  # noqa: F811
   out = capsys.readouterr().out
   assert 'long_ppl at 32: no_key_tokens' in out
   assert [line.split()[3::2] for line in out.splitlines() if '│ long_ppl' in line] == [['—', '—']]
+
+
+def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(corpus):  # noqa: F811
+  c = overlaid(config.load(BASE, {**TINY, 'data.corpus': corpus}), **LONG_PPL)
+  (measurement, *_) = plan.plan(c, data.source(c.data, 'test'))
+  nan = lambda tokens_BT: np.full(tokens_BT.shape, np.nan)
+  assert measurement.score(nan, [0]) == [{'status': 'not_finite'}]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from kinds import daily_if, first_of_each_kind
 from oracles import RECORDS
 
 from configs import base
-from posenc_jax import data
+from posenc_jax import attend, data
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
@@ -419,7 +419,8 @@ def test_shared_keys_and_values_are_turned_as_one():
     p_HS = np.exp(q_HK @ kv_TK[: t + 1].T / np.sqrt(6))
     o_HK = p_HS / p_HS.sum(axis=1, keepdims=True) @ kv_TK[: t + 1]
     out.append(turned(o_HK, -t).reshape(-1) @ w_o)
-  computed = layer._attend(jnp.asarray(y_TD, jnp.float32)[None], enc, {})
+  attend_by = lambda q, k, v, y: attend(q, k, v, enc)
+  computed = layer._attend(jnp.asarray(y_TD, jnp.float32)[None], enc, attend_by)
   np.testing.assert_allclose(computed[0], out, atol=1e-5)
   shared = sum(leaf.size for leaf in jax.tree.leaves(model(model__shared_kv=True)))
   assert sum(leaf.size for leaf in jax.tree.leaves(model())) - shared == 3 * 16 * 24

@@ -11,16 +11,30 @@ import safetensors.numpy
 from kinds import daily_if
 
 from configs import base
+from posenc_jax import storage
+from posenc_jax.config import overlay, saved_config
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation.evaluate import evaluate_run
 from posenc_jax.model.decoder import attention_options
 from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
+from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
 RECORDS = json.loads((GOLDEN / 'pretrained.json').read_text())
 DAILY = ('llama3_tied', 'smollm3', 'gemma3', 'phi3_longrope', 'gpt_neox', 'gpt2', 'bloom')
-TOKENIZER = b'{}'
+TOKENIZER = exporting.byte_tokenizer(256)
+# Three letters and the space are tokens, other characters one.
+SMALL_TOKENIZER = json.dumps(
+  {
+    'version': '1.0',
+    'model': {'type': 'WordLevel', 'vocab': {'a': 3, 'b': 4, 'c': 5, ' ': 6, '?': 7}}
+    | {'unk_token': '?'},
+    'pre_tokenizer': {'type': 'Split', 'pattern': {'Regex': '.'}}
+    | {'behavior': 'Isolated', 'invert': False},
+  }
+).encode()
 
 
 def save(folder, name, config=(), dtype=np.float32, without=()):
@@ -260,12 +274,58 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
   lacking = dataclasses.replace(source, tokenizer=None)
   with pytest.raises(UserError, match='no tokenizer'):
     importing.import_model(base.get_config(), lacking, tmp_path / 'run')
+  with pytest.raises(UserError, match='its tokenizer has 257 symbols, for 23 rows'):
+    importing.import_model(base.get_config(), source, tmp_path / 'run')
+  source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
   wrong = dataclasses.replace(source, fields=source.fields | {'num_hidden_layers': 4})
   with pytest.raises(UserError, match='is missing'):
     importing.import_model(base.get_config(), wrong, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
   with pytest.raises(UserError, match='is not empty'):
     importing.import_model(base.get_config(), source, tmp_path / 'm')
+
+
+def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
+  """It is evaluated, tuned with another encoding, and goes back to a folder of transformers."""
+  folder = save(tmp_path / 'm', 'llama3_tied')
+  (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)
+  source, run = sources.open_source(str(folder)), tmp_path / 'run'
+  text = tmp_path / 'text'
+  for split in ('train', 'validation', 'test'):
+    (text / split).mkdir(parents=True)
+    (text / split / 'a.txt').write_text('abc bca ' * 40)
+  small = base.get_config()
+  small.update_from_flattened_dict(
+    {
+      'data.corpus': str(text),
+      'eval.lengths': (16, 32),
+      'eval.target_context': 32,
+      'eval.documents': 1,
+      'eval.k': 8,
+      'eval.protocols': ('last_k',),
+      'eval.controls': (),
+      'train.validate_batches': 1,
+      'optim.warmup': 0,
+    }
+  )
+  importing.import_model(small, source, run)
+  evaluate_run(run, {})
+  rows = storage.read_rows(run / 'eval.jsonl')
+  assert {(r['length'], r['status']) for r in rows} == {(16, 'ok'), (32, 'ok')}
+  assert source.sha256[:12] in rows[0]['label']
+  tuned = saved_config(run)
+  overlay(tuned, {'train.init_from': str(run), 'train.steps': 1, 'encoding': {'name': 't5'}})
+  overlay(tuned, {'train.trained_parameters': ('encodings/*',), 'train.length': 16})
+  loop.train(tuned, tmp_path / 'tuned')
+  with pytest.raises(UserError, match="config.encoding={'name': 't5'}"):
+    exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
+  assert not (tmp_path / 'out').exists()
+  exporting.export_run(saved_config(run), run, tmp_path / 'out', 'float32')
+  before, after = (
+    safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out')
+  )
+  jax.tree.map(np.testing.assert_array_equal, after, before)
+  assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == SMALL_TOKENIZER
 
 
 def write_gguf(path, name='llama', **metadata):
