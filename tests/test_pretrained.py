@@ -317,7 +317,7 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   overlay(tuned, {'train.init_from': str(run), 'train.steps': 1, 'encoding': {'name': 't5'}})
   overlay(tuned, {'train.trained_parameters': ('encodings/*',), 'train.length': 16})
   loop.train(tuned, tmp_path / 'tuned')
-  with pytest.raises(UserError, match="config.encoding={'name': 't5'}"):
+  with pytest.raises(UserError, match="config.encoding=.*'t5'"):
     exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
   assert not (tmp_path / 'out').exists()
   exporting.export_run(saved_config(run), run, tmp_path / 'out', 'float32')
