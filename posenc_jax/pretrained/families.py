@@ -161,17 +161,19 @@ def _rope(fields: Fields, base: float = 10_000.0, of: str | None = None) -> dict
   """The encoding of `rope_theta` and `rope_scaling`, or of `rope_parameters`, which newer files
   have in their place; `of`: the kind of layers, where each kind has parameters of its own.
   """
-  said = fields.optional('rope_parameters', dict)
+  parameters = fields.optional('rope_parameters', dict)
   scaling = fields.optional('rope_scaling', dict)
   theta = fields.optional('rope_theta', (int, float))
   fraction = fields.optional('partial_rotary_factor', (int, float))
-  fields.require('rope_interleaved', False)
   original = fields.optional('original_max_position_embeddings', int)
-  said = dict((said or {}).get(of, said or {}) if of else said or scaling or {})
+  fields.require('rope_interleaved', False)
+  if parameters is not None and of is not None:
+    parameters = parameters.get(of, parameters)
+  said = dict(parameters or scaling or {})
   base = float(said.pop('rope_theta', theta or base))
   fraction = float(said.pop('partial_rotary_factor', fraction or 1.0))
-  kind = said.pop('rope_type', said.pop('type', 'default'))
-  said.pop('type', None)
+  old_name = said.pop('type', 'default')
+  kind = said.pop('rope_type', old_name)
   encoding = {'name': 'rope', 'base': base}
   if fraction != 1:
     encoding['fraction'] = fraction
