@@ -732,7 +732,7 @@ def test_ring_refuses_where_no_mesh_is_set():
 @pytest.mark.parametrize(
   ('name', 'options', 'reason'),
   [
-    ('alibi', {}, 'on scores or on'),
+    ('alibi', {}, 'acts on pairs of'),
     ('sink', {}, 'sink in the softmax'),
     ('nope', {'softcap': 2.0}, 'a soft-cap acts on scores'),
     ('rope', {}, 'needs an NVIDIA GPU'),
