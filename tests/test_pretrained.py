@@ -13,6 +13,7 @@ from kinds import daily_if
 from configs import base
 from posenc_jax import storage
 from posenc_jax.config import overlay, saved_config
+from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation.evaluate import evaluate_run
 from posenc_jax.model.decoder import attention_options
@@ -317,7 +318,7 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   overlay(tuned, {'train.init_from': str(run), 'train.steps': 1, 'encoding': {'name': 't5'}})
   overlay(tuned, {'train.trained_parameters': ('encodings/*',), 'train.length': 16})
   loop.train(tuned, tmp_path / 'tuned')
-  with pytest.raises(UserError, match="config.encoding=.*'t5'"):
+  with pytest.raises(UserError, match=r"config\.encoding=.*'t5'"):
     exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
   assert not (tmp_path / 'out').exists()
   exporting.export_run(saved_config(run), run, tmp_path / 'out', 'float32')
@@ -395,3 +396,5 @@ def test_bytes_are_tokens_of_an_exported_tokenizer():
   text = 'a\n  \tÄ €'
   assert tokenizer.encode(text).ids == list(text.encode())
   assert tokenizer.decode(list(text.encode())) == text
+  own = TokenizerJson(exporting.byte_tokenizer(256), 'tokenizer.json')
+  assert own.decode(range(256)) == bytes(range(256))  # also of what is no text

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config import to_json
+from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.errors import UserError, shown
 from posenc_jax.pretrained.families import Form, form_of
 from posenc_jax.pretrained.importing import SOURCE_CONFIG
@@ -229,7 +230,6 @@ def export_model(
 
 def byte_tokenizer(bos: int) -> bytes:
   """A tokenizer.json in which every byte is a token, with its value as its number, and BOS."""
-  vocab = {character: byte for byte, character in enumerate(_byte_characters())}
   special = {'id': bos, 'content': '<bos>', 'single_word': False, 'lstrip': False, 'rstrip': False}
   level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
   tree = {
@@ -237,13 +237,6 @@ def byte_tokenizer(bos: int) -> bytes:
     'added_tokens': [special | {'normalized': False, 'special': True}],
     'pre_tokenizer': level,
     'decoder': level,
-    'model': {'type': 'BPE', 'vocab': vocab | {'<bos>': bos}, 'merges': []},
+    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {'<bos>': bos}, 'merges': []},
   }
   return json.dumps(tree).encode()
-
-
-def _byte_characters() -> list[str]:
-  """The printable character that GPT-2's byte-level tokenizers write for each byte."""
-  printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-  others = iter(range(256, 512))
-  return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
