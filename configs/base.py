@@ -98,6 +98,7 @@ def get_config() -> ConfigDict:
         grad_accum_steps=1,
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # Directory of a finished run, whose parameters this one starts from; '': it draws its own.
+        # Of an imported run: the SHA-256 of what it was imported from.
         init_from='',
         # Which parameters train: patterns of their paths in a checkpoint, such as ('encodings/*',
         # 'layers/w_[qk]'); (): all. The others stay as they are, without optimizer state.
@@ -142,7 +143,8 @@ def get_config() -> ConfigDict:
       eval=dict(
         split='test',  # 'train', 'validation' or 'test'
         # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field',
-        # 'long_ppl', 'sink_rate', 'attention_distance'. Of a task: 'answers'.
+        # 'long_ppl', 'sink_rate', 'attention_distance'; of the corpus planted: 'planted'. Of a task:
+        # 'answers'.
         protocols=('last_k', 'non_overlapping'),
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: scored tokens at the end of each window
