@@ -15,18 +15,23 @@ def daily_if(condition: bool) -> tuple:
 
 
 @functools.cache
-def first_of_each_kind() -> frozenset[str]:
-  """The first encoding of each kind: no two of them act in the same places and need the same.
+def representatives() -> frozenset[str]:
+  """Few encodings that have among them everything that one can declare or act on.
 
   The suite of every day looks closely at these; the marker `slow` has the same for all.
   """
-  first = {}
+  traits = {}
   for name, record in RECORDS.items():
     dims = dict(model_dim=16, heads=4, kv_heads=2, head_dim=8, train_length=16)
     enc = make(name, **dims, rngs=nnx.Rngs(0), **record.hyper)
-    kind = (
-      *(enc.acts_on(), enc.causal_only, enc.needs_inputs, enc.max_length is None),
+    declared = (
+      *(enc.causal_only, enc.needs_inputs, enc.max_length is None, enc.relative),
       *(enc.scans_keys, enc.normalizer, enc.has('sample_positions')),
     )
-    first.setdefault(kind, name)
-  return frozenset(first.values())
+    traits[name] = {('acts on', place) for place in enc.acts_on()} | set(enumerate(declared))
+  chosen, left = set(), set().union(*traits.values())
+  while left:
+    name = max(traits, key=lambda name: len(traits[name] & left))
+    chosen.add(name)
+    left -= traits[name]
+  return frozenset(chosen)

@@ -148,7 +148,7 @@ def gradient_memory(name: str, T: int, S: int) -> int:
 
 
 # of each something
-OF_HOOKS = ('nope', 'shaw', 'deberta', 'rope', 'alibi', 'fire', 'cope', 'path', 'dape', 'chain')
+OF_HOOKS = ('nope', 'shaw', 'rope', 'alibi', 'cope', 'path')
 
 
 IN_TILES = [name for name in ENCODINGS if ENCODINGS[name].normalizer != 'rows']

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from kinds import daily_if, first_of_each_kind
+from kinds import daily_if, representatives
 from oracles import RECORDS
 from test_model import PATTERNS, VOCAB, config, tokens
 
@@ -48,7 +48,7 @@ CASES = {name: (name, record.hyper) for name, record in RECORDS.items()} | {
 
 
 @pytest.mark.parametrize(
-  'case', [pytest.param(case, marks=daily_if(case in first_of_each_kind())) for case in CASES]
+  'case', [pytest.param(case, marks=daily_if(case in representatives())) for case in CASES]
 )
 def test_tokens_one_by_one_give_the_logits_of_one_call(case):
   name, hyper = CASES[case]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from kinds import daily_if, first_of_each_kind
+from kinds import daily_if, representatives
 from oracles import RECORDS
 from test_laws import inputs, layer, parameters
 
@@ -1090,7 +1090,7 @@ def test_without_mask_only_order_free_encodings_forget_order():
 @pytest.mark.parametrize(
   ('name', 'share'),
   [
-    pytest.param(name, share, marks=daily_if(share == 'paper' or name in first_of_each_kind()))
+    pytest.param(name, share, marks=daily_if(share == 'paper' or name in representatives()))
     for name in ENCODINGS
     for share in ('paper', 'all', 'none')
   ],

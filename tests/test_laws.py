@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from kinds import daily_if, first_of_each_kind
+from kinds import daily_if, representatives
 from oracles import RECORDS, attention_layer
 
 from posenc_jax.attention import attend
@@ -229,14 +229,15 @@ def close(actual, desired, tolerance=2e-5):
 
 def is_daily(variant: str) -> bool:
   """Whether a variant is one that the suite of every day looks at closely."""
-  return variant in first_of_each_kind() or variant in CHAINS
+  return variant in representatives() or variant in ('chain', 'heads')
 
 
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
-  Every encoding meets both backends, causally. On `blockwise` the first of each kind meets every
-  mode but windows and packing, which has a law of its own, and other hyperparameters meet one mode.
+  Every encoding meets both backends, causally. On `blockwise` a few that have among them all there is
+  meet every mode but windows and packing, which has a law of its own, and other hyperparameters meet
+  one mode.
   Each kind of hook meets all.
   """
   if mode == 'float_positions':
@@ -248,7 +249,7 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     return True
   if backend == 'dense' and 'blockwise' in backends_of(variant):
     return variant in ENCODINGS and mode == 'causal'
-  if variant in first_of_each_kind():
+  if variant in representatives():
     return mode not in ('window', 'packed')
   return mode == ('causal' if variant in ENCODINGS else ONE_MODE[variant])
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from kinds import daily_if, first_of_each_kind
+from kinds import daily_if, representatives
 from oracles import RECORDS
 
 from configs import base
@@ -124,7 +124,7 @@ def text() -> np.ndarray:
 
 @pytest.mark.parametrize(
   'name',
-  [pytest.param(name, marks=daily_if(name in first_of_each_kind())) for name in ENCODINGS]
+  [pytest.param(name, marks=daily_if(name in representatives())) for name in ENCODINGS]
   + list(PATTERNS),
 )
 def test_model_with_every_encoding(name):

@@ -284,13 +284,15 @@ class Planner:
 
     def score(nll, rows):
       windows_NT = protocols.whole_windows(self._excerpts, length)
+      nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
+      if not np.isfinite(nats_NT).all():  # NaN is no key token, but the score is none either
+        return [{'status': 'not_finite'}] * len(rows)
       judge = evaluator_nll(self._config, self._corpus) if e.long_ppl_evaluator else nll
       is_key_NT = long_ppl.key_tokens(
         judge, windows_NT, context, e.stride, e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
       )
       if not is_key_NT.any():
         return [{'status': 'no_key_tokens'}] * len(rows)
-      nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
       bytes_NT = protocols.whole_windows(self._excerpt_bytes, length)
       return [self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])] * len(rows)
 

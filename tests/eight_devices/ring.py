@@ -21,25 +21,12 @@ from posenc_jax.encodings import Encoding, make
 # One of each kind under the masks that it may meet differently; every other case of the laws is
 # slow.
 SUBSET = {
-  ('nope', 'window'),
-  ('alibi', 'causal'),  # a scalar a distance, of no parameters
-  ('t5', 'bidirectional'),
+  ('t5', 'prefix'),  # a scalar a distance
   ('shaw', 'packed'),  # vectors a distance: queries meet them, and values
-  ('deberta_clamped', 'bidirectional'),
   ('fox', 'packed'),  # coordinates from content
-  ('cope', 'causal'),  # a sum over keys, which ends
   ('path', 'window'),  # what a query gathers is a vector
-  ('stick_breaking', 'packed'),  # no softmax, and walks that end
-  ('chain_cope_rope', 'positions'),
+  ('cope', 'sink_tokens'),  # a sum over keys, which ends; shares between the sinks and the window
   ('chain_rope_vo_rope', 'causal'),  # turned outside of the tiles
-  ('cope', 'sink_tokens'),  # shares between the sinks and the window
-  ('path', 'sink_tokens'),
-  ('t5', 'prefix'),
-  ('shaw', 'packed_chunk'),
-  ('rope', 'float_positions'),
-  ('cope', 'softcap'),
-  ('kv_shift', 'packed'),  # a neighbor of another share
-  ('axial_rope', 'positions'),
   ('rope_pp', 'packed'),  # more heads out than in
   ('sink', 'window'),  # one term more in the denominator
 }
