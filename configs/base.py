@@ -143,8 +143,8 @@ def get_config() -> ConfigDict:
       eval=dict(
         split='test',  # 'train', 'validation' or 'test'
         # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field',
-        # 'long_ppl', 'sink_rate', 'attention_distance'; of the corpus planted: 'planted'. Of a task:
-        # 'answers'.
+        # 'long_ppl', 'sink_rate', 'attention_distance'; of the corpus planted 'planted', too. Of a
+        # task: 'answers'.
         protocols=('last_k', 'non_overlapping'),
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: scored tokens at the end of each window
