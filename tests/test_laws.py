@@ -236,8 +236,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
   Every encoding meets both backends, causally. On `blockwise` representatives meet every mode but
-  windows and packing, which has a law of its own, and other hyperparameters meet one mode. Each kind
-  of hook meets all.
+  windows and packing, which has a law of its own; other hyperparameters meet one mode. Each kind of
+  hook meets all.
   """
   if mode == 'float_positions':
     return backend == 'blockwise'
