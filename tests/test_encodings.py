@@ -807,6 +807,7 @@ def test_projection_of_what_has_bounds(name, hyper):
     np.testing.assert_array_equal(projected, np.clip(leaf, np.float32(low), np.float32(high)))
 
 
+CHAINED_DAILY = ('rope', 'shaw', 'fox', 'learned', 'path', 'vo_rope', 'repo')
 CHAINED = (
   'nope',
   'rope',
@@ -830,7 +831,9 @@ CHAINED = (
 )
 
 
-@pytest.mark.parametrize('name', CHAINED)
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in CHAINED_DAILY)) for name in CHAINED]
+)
 def test_chain_of_one_and_nothing_is_the_one(name):
   enc = away(build(name))
   for members in ((name,), ('nope', name), (name, 'nope')):

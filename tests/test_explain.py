@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from flax import nnx
+from kinds import daily_if, representatives
 
 from posenc_jax import config, data
 from posenc_jax.encodings import ENCODINGS
@@ -31,7 +32,9 @@ def explained(capsys, monkeypatch):
   return run
 
 
-@pytest.mark.parametrize('name', ENCODINGS)
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in representatives())) for name in ENCODINGS]
+)
 def test_every_encoding_is_explained(explained, name):
   text = explained(f'--config.encoding.name={name}')
   c = config.load(BASE, {'encoding.name': name, 'model.model_dim': 16, 'model.mlp_dim': 16})

@@ -6,6 +6,7 @@ import io
 import re
 
 import pytest
+from kinds import daily_if
 from markdown_it import MarkdownIt
 from rich.console import Console
 from synthetic import needles, row
@@ -182,6 +183,10 @@ def test_latex_has_it_as_text(rows, payload):
     assert '%' not in re.sub(r'\\%', '', text)
 
 
+@pytest.mark.parametrize(
+  'payload',
+  [pytest.param(text, marks=daily_if(n % 3 == 0), id=str(n)) for n, text in enumerate(PAYLOADS)],
+)
 def test_a_figure_draws_it_as_text(rows, payload, recwarn):
   figure = figures.draw(rows, metric='ppl')
   names = [text.get_text() for text in figure.axes[0].texts]

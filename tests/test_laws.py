@@ -244,10 +244,10 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   if mode in MASKS:
     across = ACROSS_GAPS if mode == 'sink_tokens' else ()
     return variant in (('nope',) if backend == 'dense' else ('nope', 'shaw', 'cope', *across))
-  if variant in OF_MASKS:
-    return True
   if backend == 'dense' and 'blockwise' in backends_of(variant):
     return variant in ENCODINGS and mode == 'causal'
+  if variant in OF_MASKS:
+    return True
   if variant in representatives():
     return mode not in ('window', 'packed')
   return mode == ('causal' if variant in ENCODINGS else ONE_MODE[variant])
@@ -317,10 +317,15 @@ def test_equal_to_the_oracle(variant, mode, backend):
   assert all(np.abs(leaf).max() > 1e-4 for leaf in g.values())
 
 
+def is_reading_law_daily(variant: str, is_causal: bool, backend: str) -> bool:
+  is_usual = variant in ENCODINGS and is_causal and backend == backends_of(variant)[-1]
+  return is_daily(variant) or is_usual
+
+
 @pytest.mark.parametrize(
   ('variant', 'is_causal', 'backend'),
   [
-    pytest.param(v, is_causal, b, marks=daily_if(is_daily(v) or (is_causal and b == 'blockwise')))
+    pytest.param(v, is_causal, b, marks=daily_if(is_reading_law_daily(v, is_causal, b)))
     for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 'shaw_clipped']
     for is_causal in ([True] if is_causal_only(v) else [True, False])
     for b in backends_of(v)
@@ -367,7 +372,11 @@ def test_causal_encodings_refuse_to_look_ahead(variant):
 
 
 @pytest.mark.parametrize(
-  'variant', [*dict.fromkeys((*ENCODINGS, *CHAINS)), 't5_bidirectional', 'deberta_p2c']
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in ENCODINGS))
+    for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 't5_bidirectional', 'deberta_p2c']
+  ],
 )
 def test_packed_documents_are_separate_runs(variant):
   """Each document of a packed row gets what it gets alone, whatever stands beside it."""
@@ -498,7 +507,9 @@ def double_scale(enc):
   enc.__class__ = type('Twice', (type(enc),), twice)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+)
 def test_bias_is_in_the_scale_or_not_as_declared(variant):
   """With twice the scale twice as much is added where it is in the scale, else the same.
 
@@ -528,7 +539,9 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
     close(twice[seen], once[seen] * (2 if enc.bias_in_scale else 1))
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+)
 def test_inputs_are_needed_as_declared(variant):
   """Without the layer's input attention says so, or does not need it."""
   enc, (x, weights, _) = build(variant), inputs()

@@ -205,7 +205,15 @@ def test_every_window_begins_with_bos():
 
 
 @pytest.mark.parametrize(
-  'name', ['learned', 'rope', 't5', 'fox', 'tupe', 'path', 'shape_offset', *PATTERNS]
+  'name',
+  [
+    *('learned', 't5', 'fox', 'path', 'windowed_t5'),
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ('rope', 'tupe', 'shape_offset', *PATTERNS)
+      if name != 'windowed_t5'
+    ),
+  ],
 )
 def test_packed_rows_are_separate_rows(name):
   """Positions restart with each segment, for absolute encodings too. Attention alone: test_laws.py,

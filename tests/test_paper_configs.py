@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from kinds import daily_if
 
 from posenc_jax import config, data, sweep
 from posenc_jax.model.decoder import build
@@ -60,7 +61,9 @@ def test_studies_are_whole(path, tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('path', PAPERS, ids=NAMES)
+@pytest.mark.parametrize(
+  'path', [pytest.param(path, marks=daily_if(path.stem == 'alibi')) for path in PAPERS], ids=NAMES
+)
 def test_every_run_is_built_at_true_size(path):
   """All in the shapes of its own config, with the parameters of projections that these have."""
   for c in runs(path):

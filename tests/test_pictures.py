@@ -9,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kinds import daily_if, representatives
 
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.alibi import slopes
@@ -46,7 +47,9 @@ def lines(axes):
   return [line for line in axes.lines if line.get_transform() == axes.transData]
 
 
-@pytest.mark.parametrize('name', ENCODINGS)
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in representatives())) for name in ENCODINGS]
+)
 def test_every_encoding_is_drawn(name):
   figure = draw(name, length=24, **SMALL, samples=16, seed=0)
   figure.draw_without_rendering()

@@ -261,9 +261,9 @@ def test_bad_input_is_one_line_before_anything_is_written(overrides, jobs, messa
 @pytest.mark.parametrize(
   ('name', 'is_killed', 'calls'),
   [
-    ('patient_train', False, ['train', 'train', 'eval']),
+    pytest.param('patient_train', False, ['train', 'train', 'eval'], marks=pytest.mark.slow),
     ('patient_train', True, ['train', 'train', 'eval']),
-    ('patient_eval', False, ['train', 'eval']),
+    pytest.param('patient_eval', False, ['train', 'eval'], marks=pytest.mark.slow),
     ('patient_eval', True, ['train', 'eval', 'train', 'eval']),
   ],
 )

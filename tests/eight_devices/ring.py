@@ -21,14 +21,12 @@ from posenc_jax.encodings import Encoding, make
 # One of each kind under the masks that it may meet differently; every other case of the laws is
 # slow.
 SUBSET = {
-  ('t5', 'prefix'),  # a scalar a distance
   ('shaw', 'packed'),  # vectors a distance: queries meet them, and values
   ('fox', 'packed'),  # coordinates from content
   ('path', 'window'),  # what a query gathers is a vector
   ('cope', 'sink_tokens'),  # a sum over keys, which ends; shares between the sinks and the window
   ('chain_rope_vo_rope', 'causal'),  # turned outside of the tiles
   ('rope_pp', 'packed'),  # more heads out than in
-  ('sink', 'window'),  # one term more in the denominator
 }
 
 
