@@ -83,7 +83,7 @@ def sinusoidal(dims, hyper, p):
 def shaw(dims, hyper, p):
   clip, values, both = (
     hyper.get('clip', 16),
-    hyper.get('values', True),
+    hyper.get('value_rows', True),
     hyper.get('key_query', False),
   )
   index = lambda i, j: int(min(max(j - i, -clip), clip)) + clip
@@ -987,7 +987,7 @@ def count_dape(d, h):
 
 
 def count_shaw(d, h):
-  tables = 2 if h.get('values', True) else 1
+  tables = 2 if h.get('value_rows', True) else 1
   return 0, tables * (2 * h.get('clip', 16) + 1) * d.head_dim
 
 
@@ -1066,8 +1066,8 @@ RECORDS = {
     count_shaw,
     variants={
       'clipped': {'clip': 3},
-      'keys': {'clip': 3, 'values': False},
-      'key_query': {'clip': 3, 'values': False, 'key_query': True},
+      'keys': {'clip': 3, 'value_rows': False},
+      'key_query': {'clip': 3, 'value_rows': False, 'key_query': True},
     },
   ),
   'transformer_xl': Record(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import re
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from kinds import daily_if, representatives
+from ml_collections import ConfigDict
 from oracles import RECORDS
 from test_laws import inputs, layer, parameters
 
@@ -376,7 +378,7 @@ def test_xpos_says_where_one_block_spans_too_much():
 
 def test_music_transformer_with_one_table_for_all_heads_is_shaws_keys():
   shaw, music = (
-    build('shaw', clip=4, values=False),
+    build('shaw', clip=4, value_rows=False),
     build('music_transformer', distances=5, beyond='clip'),
   )
   music.rows[...] = jnp.repeat(shaw.keys[...][4::-1][:, None], 4, axis=1)
@@ -807,6 +809,12 @@ def test_projection_of_what_has_bounds(name, hyper):
     np.testing.assert_array_equal(projected, np.clip(leaf, np.float32(low), np.float32(high)))
 
 
+def test_hyperparameters_have_no_name_that_a_config_has_for_itself():
+  for name, encoding in ENCODINGS.items():
+    names = set(inspect.signature(encoding.__init__).parameters) - {'self'}
+    assert not {other for other in names if hasattr(ConfigDict, other)}, name
+
+
 CHAINED_DAILY = ('rope', 'shaw', 'fox', 'learned', 'path', 'vo_rope', 'repo')
 CHAINED = (
   'nope',
@@ -1030,7 +1038,7 @@ def test_temperatures_count_what_a_window_leaves():
 
 
 def test_shaw_without_values_acts_on_scores_alone():
-  keys, both = build('shaw', values=False), build('shaw')
+  keys, both = build('shaw', value_rows=False), build('shaw')
   both.values[...] = jnp.zeros_like(both.values[...])
   same(keys, both, is_causal=False)
   assert keys.acts_on() == ('scores',)

@@ -26,24 +26,24 @@ class Shaw(Encoding):
   per_layer = ('keys', 'values')
 
   def __init__(
-    self, dims: Dims, rngs, *, clip: int = 16, values: bool = True, key_query: bool = False
+    self, dims: Dims, rngs, *, clip: int = 16, value_rows: bool = True, key_query: bool = False
   ):
     """Draws the tables.
 
     Args:
       clip: distances beyond it share a vector; each table has 2 clip + 1 rows.
-      values: whether there is A^V.
+      value_rows: whether there is A^V.
       key_query: whether keys meet A^K as queries do.
     """
     super().__init__(dims, rngs)
     if clip < 1:
       raise ValueError(f'clip={clip} must be at least 1')
     self.clip = self.max_relative_distance = clip
-    terms = {'relative_queries': key_query, 'relative_values': values}
+    terms = {'relative_queries': key_query, 'relative_values': value_rows}
     self.switched_off = tuple(hook for hook, is_on in terms.items() if not is_on)
     shape, std = (2 * clip + 1, dims.head_dim), dims.head_dim**-0.5
     self.keys = normal(rngs, shape, std)
-    if values:
+    if value_rows:
       self.values = normal(rngs, shape, std)
 
   def relative_keys(self, r_R):
