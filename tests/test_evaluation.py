@@ -783,7 +783,7 @@ def test_the_standard_error_over_documents_is_printed(run, capsys):
 
 
 def test_the_standard_error_is_that_of_drawn_documents():
-  """Of documents of unlike sizes, in many draws of 30; a document's rows belong together."""
+  """Draws 30 documents of unlike sizes many times; the rows of a document belong together."""
   draw = np.random.default_rng(0)
   scores, errors = [], []
   for _ in range(400):

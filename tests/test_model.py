@@ -357,7 +357,7 @@ def test_a_layer_is_its_formula(mlp, norm, placement, bias, gate):
 
 @pytest.mark.parametrize('kind', ['head', 'projection'])
 def test_norms_of_queries_and_keys(kind):
-  """Of two heads with equal channels, one norm of all is the norm of each; else it is not."""
+  """Each kind divides by the root mean square of its channels: a head's, or all heads' at once."""
   m = model(encoding__name='nope', model__qk_norm=kind, model__norm_eps=1e-9)
   layer = jax.tree.map(lambda leaf: leaf[0], m.layers)
   x = np.float32(np.random.default_rng(0).standard_normal((1, 5, 16)))

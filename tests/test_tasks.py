@@ -530,7 +530,7 @@ def test_words_occur_as_often_as_said(make):
 
 
 def test_the_key_is_needed_where_values_are_distinct(make):
-  """Of four values one is right: without the key, an answer is right once in four times."""
+  """An answer that does not read the key is right once in four times, one of four values."""
   task = make('needle/distinct=True/symbols=4')
   for index in range(20):
     example = task.example('test', 0, index, 40, 40)

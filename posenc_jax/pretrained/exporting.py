@@ -15,7 +15,8 @@ from posenc_jax import storage
 from posenc_jax.config import to_json
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.errors import UserError, shown
-from posenc_jax.pretrained.families import Form, form_of
+from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.importing import SOURCE_CONFIG
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER
 from posenc_jax.training.checkpoints import Checkpoints

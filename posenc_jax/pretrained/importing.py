@@ -15,7 +15,8 @@ from posenc_jax.config import from_json, to_json, validate
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.model.decoder import LM, build
-from posenc_jax.pretrained.families import Form, form_of
+from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import Source
 from posenc_jax.pretrained.tensor_rules import Rule
 from posenc_jax.training import run_dir

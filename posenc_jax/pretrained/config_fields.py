@@ -1,0 +1,67 @@
+"""Reads a config.json field by field; what nobody has read and nobody knows is refused by name."""
+
+from posenc_jax.errors import UserError, shown
+
+# Fields that no number of an evaluation depends on.
+HARMLESS = {
+  *('_name_or_path', 'architectures', 'auto_map', 'dtype', 'torch_dtype'),
+  *('transformers_version', 'model_type', '_attn_implementation', 'use_cache'),
+  *('initializer_range', 'init_device', 'gradient_checkpointing', 'is_decoder', 'bos_token_id'),
+  *('eos_token_id', 'pad_token_id', 'unk_token_id', 'sep_token_id', 'cls_token_id'),
+  *('tokenizer_class', 'attention_dropout', 'hidden_dropout', 'classifier_dropout'),
+  *('resid_pdrop', 'embd_pdrop', 'attn_pdrop', 'emb_pdrop', 'summary_type', 'summary_use_proj'),
+  *('summary_activation', 'summary_proj_to_labels', 'summary_first_dropout', 'return_dict'),
+  *('output_hidden_states', 'output_attentions', 'torchscript', 'id2label', 'label2id'),
+  *('problem_type', 'task_specific_params', 'transformers.js_config', 'is_llama_config'),
+  *('n_ctx', 'cache_implementation', 'chunk_size_feed_forward', 'tie_encoder_decoder'),
+  *('pretraining_tp', 'max_window_layers', 'slow_but_exact', 'reorder_and_upcast_attn'),
+  *('attention_softmax_in_fp32', 'masked_softmax_fusion', 'offset_alibi', 'seq_length'),
+  *('bias_dropout_fusion', 'attn_impl'),
+}
+
+
+class Fields:
+  """The fields of a config.json; it knows which ones have been read."""
+
+  def __init__(self, tree: dict, field: str):
+    self._tree, self._field, self._read = tree, field, set(HARMLESS)
+    self.require('quantization_config', None)
+    self.require('is_encoder_decoder', False)
+
+  def take(self, name: str, default=None, kind: type | tuple = int):
+    """The value of a field, or the default of its family where it is left out or null."""
+    self._read.add(name)
+    value = self._tree.get(name)
+    if value is None:
+      if default is None:
+        raise self.refused(name, f'{kind.__name__}, which this family needs')
+      return default
+    if kind is float and type(value) is int:
+      value = float(value)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if type(value) not in kinds or (type(value) in (int, float) and value < 0):
+      raise self.refused(name, ' or '.join(k.__name__ for k in kinds))
+    return value
+
+  def optional(self, name: str, kind: type | tuple):
+    """The value of a field, or None."""
+    return self.take(name, kind=kind) if self._tree.get(name) is not None else self._skip(name)
+
+  def _skip(self, name):
+    self._read.add(name)
+
+  def require(self, name: str, *allowed):
+    """Reads a field that may only have a value that this program's form of the family covers."""
+    self._read.add(name)
+    if name in self._tree and self._tree[name] not in allowed:
+      raise self.refused(name, ', '.join(map(repr, allowed)))
+
+  def refused(self, name: str, allowed: str) -> UserError:
+    value = shown(self._tree.get(name))
+    return UserError(f'{self._field}: config.json: {name}={value}; allowed: {allowed}')
+
+  def check_all_read(self, model_type: str) -> None:
+    """Raises `UserError` for a field that nobody has read."""
+    if left := sorted(self._tree.keys() - self._read):
+      problem = f'{left[0]}={shown(self._tree[left[0]])} is not understood for {model_type}'
+      raise UserError(f'{self._field}: config.json: {problem}')

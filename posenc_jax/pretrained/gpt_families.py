@@ -1,0 +1,216 @@
+"""GPT-2, GPT-NeoX, BLOOM and MPT: LayerNorm, MLPs without a gate."""
+
+from posenc_jax.pretrained.common_fields import UNGATED, activation, rope, sizes
+from posenc_jax.pretrained.config_fields import Fields
+from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.tensor_rules import (
+  Rule,
+  joined,
+  joined_by_head,
+  same,
+  scaled,
+  transposed,
+  zeros,
+)
+
+
+def gpt_neox(fields: Fields) -> Form:
+  """GPT-NeoX and Pythia (arXiv:2204.06745, arXiv:2304.01373): parallel residual, partial rotary."""
+  fields.require('attention_bias', True)
+  model = sizes(fields)
+  model |= {
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_eps', 1e-5, float),
+    'mlp': activation(fields, 'hidden_act', UNGATED, 'gelu'),
+    'bias': 'all',
+    'parallel_residual': fields.take('use_parallel_residual', True, bool),
+    'tie_embeddings': fields.take('tie_word_embeddings', False, bool),
+  }
+  fraction = fields.optional('rotary_pct', float)
+  base = float(fields.optional('rotary_emb_base', (int, float)) or 10_000)
+  encoding = rope(fields, base)
+  if fraction is not None:
+    encoding['fraction'] = fraction
+  elif 'fraction' not in encoding:
+    encoding['fraction'] = 0.25
+  layer = 'gpt_neox.layers.{n}.'
+  qkv = tuple(f'layers/{{}}_{leaf}' for leaf in 'qkv')
+  rules = [
+    same('embedding', 'gpt_neox.embed_in.weight'),
+    *_layer_norm('norm', 'gpt_neox.final_layer_norm'),
+    *_layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
+    *_layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
+    *(
+      joined_by_head(
+        tuple(leaf.format(kind) for leaf in qkv),
+        f'{layer}attention.query_key_value.{name}',
+        model['heads'],
+      )
+      for kind, name in (('w', 'weight'), ('b', 'bias'))
+    ),
+    *_linear('o', f'{layer}attention.dense'),
+    *_linear('in', f'{layer}mlp.dense_h_to_4h'),
+    *_linear('out', f'{layer}mlp.dense_4h_to_h'),
+  ]
+  if not model['tie_embeddings']:
+    rules.append(transposed('w_logits', 'embed_out.weight'))
+  length = fields.take('max_position_embeddings', 2048)
+  buffers = ('rotary_emb.inv_freq', 'attention.bias', 'attention.masked_bias')
+  return Form(model, {}, encoding, length, rules, buffers)
+
+
+def gpt2(fields: Fields) -> Form:
+  """GPT-2 (Radford et al. 2019): learned positions, inputs first in matrices."""
+  fields.require('scale_attn_weights', True)
+  fields.require('scale_attn_by_inverse_layer_idx', False)
+  fields.require('add_cross_attention', False)
+  D, H = fields.take('n_embd', 768), fields.take('n_head', 12)
+  length = fields.take('n_positions', 1024)
+  model = {
+    'model_dim': D,
+    'mlp_dim': fields.optional('n_inner', int) or 4 * D,
+    'layers': fields.take('n_layer', 12),
+    'heads': H,
+    'head_dim': D // H,
+    'vocab': fields.take('vocab_size'),
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
+    'mlp': activation(fields, 'activation_function', UNGATED, 'gelu_new'),
+    'bias': 'all',
+    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
+  }
+  layer = 'transformer.h.{n}.'
+  positions = scaled(same(POSITIONS, 'transformer.wpe.weight'), D**-0.5)  # read times sqrt(D)
+  rules = [
+    same('embedding', 'transformer.wte.weight'),
+    positions,
+    *_layer_norm('norm', 'transformer.ln_f'),
+    *_layer_norm('layers/attention_norm', f'{layer}ln_1'),
+    *_layer_norm('layers/mlp_norm', f'{layer}ln_2'),
+    *(
+      joined(tuple(f'layers/{kind}_{x}' for x in 'qkv'), f'{layer}attn.c_attn.{name}', (D,) * 3, -1)
+      for kind, name in (('w', 'weight'), ('b', 'bias'))
+    ),
+    *(
+      same(f'layers/{kind}_{leaf}', f'{layer}{module}.{name}')
+      for leaf, module in (('o', 'attn.c_proj'), ('in', 'mlp.c_fc'), ('out', 'mlp.c_proj'))
+      for kind, name in (('w', 'weight'), ('b', 'bias'))
+    ),
+  ]
+  if not model['tie_embeddings']:
+    rules.append(transposed('w_logits', 'lm_head.weight'))
+  return Form(model, {}, {'name': 'learned'}, length, rules, ('attn.bias', 'attn.masked_bias'))
+
+
+POSITIONS = 'encodings/variants/0/encoding/rows'
+
+
+def bloom(fields: Fields) -> Form:
+  """BLOOM (arXiv:2211.05100): ALiBi, a norm behind the token embedding."""
+  fields.require('apply_residual_connection_post_layernorm', False)
+  D = fields.take('n_embed', 0) or fields.take('hidden_size', 64)
+  H = fields.take('num_attention_heads', 0) or fields.take('n_head', 8)
+  fields.optional('hidden_size', int)
+  fields.optional('n_head', int)
+  model = {
+    'model_dim': D,
+    'mlp_dim': 4 * D,
+    'layers': fields.take('num_hidden_layers', 0) or fields.take('n_layer', 2),
+    'heads': H,
+    'head_dim': D // H,
+    'vocab': fields.take('vocab_size'),
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
+    'mlp': 'gelu',
+    'bias': 'all',
+    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
+    'embedding_norm': True,
+  }
+  layer = 'transformer.h.{n}.'
+  rules = [
+    same('embedding', 'transformer.word_embeddings.weight'),
+    *_layer_norm('embedding_norm', 'transformer.word_embeddings_layernorm'),
+    *_layer_norm('norm', 'transformer.ln_f'),
+    *_layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
+    *_layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
+    *(
+      joined_by_head(
+        tuple(f'layers/{kind}_{x}' for x in 'qkv'),
+        f'{layer}self_attention.query_key_value.{name}',
+        H,
+      )
+      for kind, name in (('w', 'weight'), ('b', 'bias'))
+    ),
+    *_linear('o', f'{layer}self_attention.dense'),
+    *_linear('in', f'{layer}mlp.dense_h_to_4h'),
+    *_linear('out', f'{layer}mlp.dense_4h_to_h'),
+  ]
+  return Form(model, {}, {'name': 'alibi'}, 2048, rules)
+
+
+def mpt(fields: Fields) -> Form:
+  """MPT (MosaicML 2023): ALiBi, no biases."""
+  for name, allowed in (
+    ('no_bias', (True,)),
+    ('learned_pos_emb', (True, False)),  # with alibi there is none
+    ('logit_scale', (None,)),
+    ('embedding_fraction', (1.0, 1)),
+    ('norm_type', ('low_precision_layernorm',)),
+    ('verbose', (0,)),
+  ):
+    fields.require(name, *allowed)
+  attention = Fields(fields.take('attn_config', {}, dict), 'attn_config')
+  for name, allowed in (
+    ('alibi', (True,)),
+    ('alibi_bias_max', (8,)),
+    ('attn_type', ('multihead_attention',)),
+    ('clip_qkv', (None,)),
+    ('softmax_scale', (None,)),
+    ('prefix_lm', (False,)),
+    ('qk_ln', (False,)),
+    ('attn_uses_sequence_id', (False,)),
+  ):
+    attention.require(name, *allowed)
+  attention.check_all_read('mpt')
+  D, H = fields.take('d_model', 2048), fields.take('n_heads', 16)
+  N = fields.take('n_layers', 24)
+  model = {
+    'model_dim': D,
+    'mlp_dim': fields.take('expansion_ratio', 4) * D,
+    'layers': N,
+    'heads': H,
+    'head_dim': D // H,
+    'vocab': fields.take('vocab_size', 50368),
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
+    'mlp': 'gelu_exact',
+    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
+  }
+  layer = 'transformer.blocks.{n}.'
+  qkv = tuple(f'layers/w_{x}' for x in 'qkv')
+  rules = [
+    same('embedding', 'transformer.wte.weight'),
+    same('norm/scale', 'transformer.norm_f.weight'),
+    zeros('norm/bias', D),
+    same('layers/attention_norm/scale', f'{layer}norm_1.weight'),
+    zeros('layers/attention_norm/bias', N, D),
+    same('layers/mlp_norm/scale', f'{layer}norm_2.weight'),
+    zeros('layers/mlp_norm/bias', N, D),
+    joined(qkv, f'{layer}attn.Wqkv.weight', (D,) * 3, 0),
+    transposed('layers/w_o', f'{layer}attn.out_proj.weight'),
+    transposed('layers/w_in', f'{layer}ffn.up_proj.weight'),
+    transposed('layers/w_out', f'{layer}ffn.down_proj.weight'),
+  ]
+  return Form(model, {}, {'name': 'alibi'}, fields.take('max_seq_len', 2048), rules)
+
+
+def _layer_norm(leaf: str, module: str) -> list[Rule]:
+  return [same(f'{leaf}/scale', f'{module}.weight'), same(f'{leaf}/bias', f'{module}.bias')]
+
+
+def _linear(leaf: str, module: str) -> list[Rule]:
+  """A matrix with outputs first, and its bias."""
+  return [
+    transposed(f'layers/w_{leaf}', f'{module}.weight'),
+    same(f'layers/b_{leaf}', f'{module}.bias'),
+  ]

@@ -1,0 +1,215 @@
+"""Llama and the families after it: RMSNorm, gated MLPs, rotary positions."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
+from posenc_jax.pretrained.config_fields import Fields
+from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.tensor_rules import Rule, joined, plus_one, same, scaled, transposed
+
+
+def _common(fields: Fields, ties: bool) -> dict:
+  return {
+    'norm_eps': fields.take('rms_norm_eps', 1e-6, float),
+    'tie_embeddings': fields.take('tie_word_embeddings', ties, bool),
+  }
+
+
+def _decoder_rules(model: dict, norm: Callable = same) -> list[Rule]:
+  """The tensors that Llama and all families after it have. `norm`: the rule of a norm."""
+  layer = 'model.layers.{n}.'
+  rules = [
+    same('embedding', 'model.embed_tokens.weight'),
+    norm('norm/scale', 'model.norm.weight'),
+    *(
+      transposed(f'layers/w_{leaf}', f'{layer}self_attn.{leaf}_proj.weight')
+      for leaf in ('q', 'k', 'v', 'o')
+    ),
+    transposed('layers/w_gate', f'{layer}mlp.gate_proj.weight'),
+    transposed('layers/w_in', f'{layer}mlp.up_proj.weight'),
+    transposed('layers/w_out', f'{layer}mlp.down_proj.weight'),
+  ]
+  if not model['tie_embeddings']:
+    rules.append(transposed('w_logits', 'lm_head.weight'))
+  biased = {'none': (), 'qkv': ('q', 'k', 'v'), 'all': ('q', 'k', 'v', 'o')}
+  for leaf in biased[model.get('bias', 'none')]:
+    rules.append(same(f'layers/b_{leaf}', f'{layer}self_attn.{leaf}_proj.bias'))
+  if model.get('bias') == 'all':
+    for leaf, name in (('gate', 'gate'), ('in', 'up'), ('out', 'down')):
+      rules.append(same(f'layers/b_{leaf}', f'{layer}mlp.{name}_proj.bias'))
+  if model.get('qk_norm', 'none') != 'none':
+    rules += [norm(f'layers/{x}_norm/scale', f'{layer}self_attn.{x}_norm.weight') for x in 'qk']
+  return rules
+
+
+def _pre_norm_rules(norm: Callable = same) -> list[Rule]:
+  layer = 'model.layers.{n}.'
+  return [
+    norm('layers/attention_norm/scale', f'{layer}input_layernorm.weight'),
+    norm('layers/mlp_norm/scale', f'{layer}post_attention_layernorm.weight'),
+  ]
+
+
+def _llama_like(fields: Fields, ties: bool = False, **model) -> Form:
+  attention = {}
+  model = {**sizes(fields), **_common(fields, ties), **model}
+  model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
+  rules = _decoder_rules(model) + _pre_norm_rules()
+  length = fields.take('max_position_embeddings', 2048)
+  return Form(model, attention, rope(fields), length, rules, ('rotary_emb.inv_freq',))
+
+
+def llama(fields: Fields) -> Form:
+  """Llama 1 to 3.x, SmolLM2 (Touvron et al. 2023, arXiv:2302.13971)."""
+  biases = fields.take('attention_bias', False, bool), fields.take('mlp_bias', False, bool)
+  if biases[0] != biases[1]:
+    raise fields.refused('attention_bias', 'the same as mlp_bias')
+  return _llama_like(fields, bias='all' if biases[0] else 'none')
+
+
+def mistral(fields: Fields) -> Form:
+  """Mistral (Jiang et al. 2023, arXiv:2310.06825)."""
+  window = fields.optional('sliding_window', int)
+  form = _llama_like(fields)
+  form.attention['window'] = window or 0
+  return form
+
+
+def qwen2(fields: Fields) -> Form:
+  """Qwen 2 and 2.5 (arXiv:2407.10671): biases of queries, keys and values."""
+  return _qwen(fields, bias='qkv')
+
+
+def qwen3(fields: Fields) -> Form:
+  """Qwen 3 (arXiv:2505.09388): QK-norm of each head."""
+  fields.require('attention_bias', False)
+  return _qwen(fields, qk_norm='head')
+
+
+def _qwen(fields: Fields, **model) -> Form:
+  fields.require('use_sliding_window', False)
+  fields.optional('sliding_window', int)
+  fields.require('use_mrope', False)
+  types = fields.optional('layer_types', list)
+  if types is not None and set(types) != {'full_attention'}:
+    raise fields.refused('layer_types', 'full_attention alone')
+  return _llama_like(fields, **model)
+
+
+def smollm3(fields: Fields) -> Form:
+  """SmolLM3: every fourth layer without positions."""
+  fields.require('attention_bias', False)
+  fields.require('mlp_bias', False)
+  fields.require('use_sliding_window', False)
+  fields.optional('sliding_window', int)
+  fields.optional('layer_types', list)
+  form = _llama_like(fields, ties=True)
+  layers = form.model['layers']
+  interval = fields.take('no_rope_layer_interval', 4)
+  rotates = fields.optional('no_rope_layers', list)
+  if rotates is None:
+    rotates = [int((n + 1) % interval != 0) for n in range(layers)]
+  if len(rotates) != layers or set(rotates) - {0, 1}:
+    raise fields.refused('no_rope_layers', f'{layers} numbers, each 0 or 1')
+  pattern = [form.encoding if turns else {'name': 'nope'} for turns in rotates]
+  return dataclasses.replace(form, encoding=_pattern(pattern))
+
+
+def olmo2(fields: Fields) -> Form:
+  """OLMo 2 (arXiv:2501.00656): norms of what blocks give, and of whole projections."""
+  fields.require('attention_bias', False)
+  form = _llama_like(fields, qk_norm='projection', norm_placement='output')
+  layer = 'model.layers.{n}.'
+  norms = [
+    same('layers/attention_norm/scale', f'{layer}post_attention_layernorm.weight'),
+    same('layers/mlp_norm/scale', f'{layer}post_feedforward_layernorm.weight'),
+  ]
+  return dataclasses.replace(form, rules=_decoder_rules(form.model) + norms)
+
+
+def gemma2(fields: Fields) -> Form:
+  """Gemma 2 (arXiv:2408.00118): soft-caps, sandwich norms, every other layer with a window."""
+  softcap = fields.take('attn_logit_softcapping', 50.0, float)
+  logits = fields.take('final_logit_softcapping', 30.0, float)
+  return _gemma(fields, [rope(fields)] * 2, softcap, logits)
+
+
+def gemma3(fields: Fields) -> Form:
+  """Gemma 3's text model (arXiv:2503.19786): QK-norm, a base of its own in layers with a window."""
+  fields.require('attn_logit_softcapping', None)
+  fields.require('final_logit_softcapping', None)
+  local_base = fields.take('rope_local_base_freq', 10_000.0, float)
+  fields.optional('sliding_window_pattern', int)
+  fields.optional('_sliding_window_pattern', int)
+  local = {'name': 'rope', 'base': local_base}
+  if fields.optional('rope_parameters', dict) is not None:
+    local = rope(fields, of='sliding_attention')
+  whole = rope(fields, 1_000_000.0, of='full_attention')
+  return _gemma(fields, [local, whole], 0.0, 0.0, qk_norm='head')
+
+
+def _gemma(fields: Fields, encodings: list[dict], softcap: float, logits: float, **flags) -> Form:
+  """`encodings`: of layers with a window and of those without one."""
+  fields.require('attention_bias', False)
+  fields.require('use_bidirectional_attention', None, False)
+  model = {**sizes(fields), **_common(fields, True), **flags}
+  model |= {'embedding_scale': 0.0, 'norm_placement': 'sandwich', 'logit_softcap': logits}
+  model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
+  fields.require('hidden_act', 'gelu_pytorch_tanh', None)
+  window = fields.take('sliding_window', 4096)
+  period = 2 if softcap else 6
+  layers = model['layers']
+  types = fields.optional('layer_types', list) or [
+    'full_attention' if (n + 1) % period == 0 else 'sliding_attention' for n in range(layers)
+  ]
+  if len(types) != layers or set(types) - {'full_attention', 'sliding_attention'}:
+    raise fields.refused('layer_types', f'{layers} of full_attention and sliding_attention')
+  local, whole = encodings
+  pattern = [
+    whole if kind == 'full_attention' else {**local, 'attention_window': window} for kind in types
+  ]
+  layer = 'model.layers.{n}.'
+  names = {
+    'attention_norm': 'input_layernorm',
+    'attention_output_norm': 'post_attention_layernorm',
+    'mlp_norm': 'pre_feedforward_layernorm',
+    'mlp_output_norm': 'post_feedforward_layernorm',
+  }
+  rules = [plus_one(f'layers/{own}/scale', f'{layer}{name}.weight') for own, name in names.items()]
+  # Scores are divided by the root of `query_pre_attn_scalar`, and not by that of head_dim.
+  factor = math.sqrt(model['head_dim'] / fields.take('query_pre_attn_scalar', 256))
+  scaled_leaf = 'layers/q_norm/scale' if flags else 'layers/w_q'
+  for rule in _decoder_rules(model, plus_one):
+    rules.append(scaled(rule, factor) if rule.leaves == (scaled_leaf,) else rule)
+  length = fields.take('max_position_embeddings', 8192)
+  return Form(model, {'softcap': softcap}, _pattern(pattern), length, rules)
+
+
+def phi3(fields: Fields) -> Form:
+  """Phi-3 (arXiv:2404.14219): joined projections, longrope."""
+  window = fields.optional('sliding_window', int)
+  form = _llama_like(fields)
+  model, layer = form.model, 'model.layers.{n}.'
+  K, F = model['head_dim'], model['mlp_dim']
+  kv = (model['kv_heads'] or model['heads']) * K
+  attention = tuple(f'layers/w_{leaf}' for leaf in 'qkv')
+  parts = {*attention, 'layers/w_gate', 'layers/w_in'}
+  rules = [rule for rule in form.rules if not parts & set(rule.leaves)]
+  widths = model['heads'] * K, kv, kv
+  rules += [
+    joined(attention, f'{layer}self_attn.qkv_proj.weight', widths, 0),
+    joined(('layers/w_gate', 'layers/w_in'), f'{layer}mlp.gate_up_proj.weight', (F, F), 0),
+  ]
+  return dataclasses.replace(form, rules=rules, attention={'window': window or 0})
+
+
+def _pattern(layers: list[dict]) -> dict:
+  """The encoding of all layers: one, or the shortest pattern that repeats."""
+  for period in range(1, len(layers) + 1):
+    if all(layer == layers[n % period] for n, layer in enumerate(layers)):
+      break
+  if period == 1 and 'attention_window' not in layers[0]:
+    return layers[0]
+  return {'name': 'pattern', 'layers': tuple(layers[:period])}
