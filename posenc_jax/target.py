@@ -13,15 +13,7 @@ SEQUENCE_AXIS = 'context'  # the axis of a mesh along which sequences are cut
 def platform() -> str:
   """'cpu', 'gpu' or 'tpu', as jax.default_backend() names it."""
   device = jax.sharding.get_abstract_mesh().abstract_device
-  if device is None:
-    return jax.default_backend()
-  return 'gpu' if device.platform == 'cuda' else device.platform
-
-
-def device_kind() -> str:
-  """The kind of the devices as jax names it, such as 'cpu' or 'NVIDIA H100 80GB HBM3'."""
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return jax.devices()[0].device_kind if device is None else device.device_kind
+  return jax.default_backend() if device is None else device.platform
 
 
 def sequence_shards() -> int:

@@ -19,7 +19,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from its own level's folder and from the levels before it.
 LEVELS = (
-  {'errors'},
+  {'errors', 'target'},
   {'storage', 'xla_ops', 'tasks', 'distributed'},
   {'encodings'},
   {'attention'},

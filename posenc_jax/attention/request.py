@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax import target
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.encodings.core.base import Encoding, LengthError
 
@@ -27,7 +28,7 @@ class AttentionRequest:
     block_sizes: queries and keys of a tile; None: the backend's choice.
     contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
     distances: the lowest and the highest i - j that a visible pair can have.
-    platform: what the request runs on, as jax.default_backend() names it.
+    platform: what the request runs on: `target.platform`.
   """
 
   enc: Encoding
@@ -123,7 +124,7 @@ def build_request(
     block_sizes=block_sizes,
     contiguous=contiguous,
     distances=distances,
-    platform=jax.default_backend(),
+    platform=target.platform(),
   )
 
 
