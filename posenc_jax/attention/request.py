@@ -11,6 +11,10 @@ from posenc_jax import target
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.encodings.core.base import Encoding, LengthError
 
+# The name, for jax.checkpoint, of what a backend's backward pass reads of its forward pass: where
+# it is kept, attention is not computed again.
+OUTPUT = 'attention'
+
 
 @dataclasses.dataclass(frozen=True)
 class AttentionRequest:

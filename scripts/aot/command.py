@@ -1,6 +1,7 @@
 """The command line of scripts/aot.py: what to compile, for what, and the table of it."""
 
 import dataclasses
+import math
 import re
 import time
 from pathlib import Path
@@ -63,9 +64,9 @@ def main(argv: list[str]) -> int:
   Raises UserError before anything is compiled.
   """
   flags, overrides = configs.parse_args(argv, FLAGS)
+  targets.set_environment(flags.target)
   if not flags.attention and not flags.config:
     raise UserError('--config: must be given; allowed: --config=FILE, or --attention')
-  targets.set_environment(flags.target)
   compile_all = attention_rows if flags.attention else step_rows
   rows, peaks = compile_all(flags, overrides)
   print(f'\n{flags.target}: {peaks}\n\n{table(rows)}\n')
@@ -205,7 +206,14 @@ def table(rows: list[Row]) -> str:
 
 
 def exchanged(cost: hlo.Cost) -> str:
-  """'4 all-gather of f32[8,2048,128], ...', and custom calls that nothing counts."""
-  parts = [f'{n:g} {kind} of {array}' for (kind, array), n in cost.collectives.most_common()]
-  parts += [f'uncounted: {n:g} {name}' for name, n in cost.uncounted.most_common()]
+  """How many collectives of each kind there are, with the largest array that each exchanges.
+
+  '4 all-gather (f32[8,2048,128])', and custom calls of which nothing says what they compute.
+  """
+  kinds = {}
+  for (kind, array), times in cost.collectives.items():
+    number, largest = kinds.get(kind, (0, array))
+    kinds[kind] = number + times, max(array, largest, key=lambda a: math.prod(a.shape))
+  parts = [f'{number:g} {kind} ({largest})' for kind, (number, largest) in kinds.items()]
+  parts += [f'uncounted: {number:g} {name}' for name, number in cost.uncounted.most_common()]
   return ', '.join(parts)

@@ -163,7 +163,7 @@ class Program:
     own = Cost()
     if (kind := i.opcode.removesuffix('-start')) in COLLECTIVES:
       largest = max(i.arrays, key=lambda a: math.prod(a.shape))
-      own = Cost(launches=1.0, collectives=collections.Counter({(kind, str(largest)): 1}))
+      own = Cost(launches=1.0, collectives=collections.Counter({(kind, largest): 1}))
     elif i.opcode in ('call', 'async-start'):
       return sum((self._cost(n, turns_around) for n in _callees(i)), Cost())
     return own + self._cost_of_operation(i, scope)
@@ -218,7 +218,7 @@ class Program:
     for name in i.called('calls'):
       for inner in self._computations[name]:
         if inner.opcode in COLLECTIVES:
-          found[inner.opcode, str(inner.arrays[0])] += 1
+          found[inner.opcode, inner.arrays[0]] += 1
         elif inner.opcode == 'fusion':
           found += self._collectives_inside(inner)
     return found
@@ -252,7 +252,8 @@ class Program:
       return 2.0 * math.prod(i.arrays[0].shape) * math.prod(left[axis] for axis in axes)
     has_work = any(math.prod(a.shape) > 1 for a in i.arrays)
     is_bookkeeping = re.search(
-      r'custom_call_target="(Sharding|AllocateBuffer|ConcatBitcast)"', i.attributes
+      r'custom_call_target="(Sharding|AllocateBuffer|ConcatBitcast|Async.*|.*Indices.*)"',
+      i.attributes,
     )
     return None if has_work and not is_bookkeeping else 0.0
 

@@ -16,10 +16,11 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import (
   PADDING,
@@ -132,6 +133,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   travelling = arrays['columns'], ids['columns']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
   o, lse = passes.normalize(enc, states)
+  o, lse, carried = checkpoint_name((o, lse, carried), OUTPUT)
   return o, (arrays, ids, carried, o, lse)
 
 
