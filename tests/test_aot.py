@@ -1,18 +1,21 @@
 """Compiled programs are read right, and programs compile for a TPU that is not there."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
-from posenc_jax import target
+from posenc_jax import config, target
 from posenc_jax.attention import _fastest
 from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.request import build_request
+from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
-from scripts.aot import command, hlo, targets
+from scripts.aot import command, hlo, programs, targets
 
 
 def cost_of(function, *shapes) -> hlo.Cost:
@@ -147,3 +150,70 @@ def test_the_mesh_says_for_what_a_program_is_traced(platform, kind, length, back
   with jax.sharding.use_abstract_mesh(mesh_of(platform, kind)):
     jax.eval_shape(chosen, jax.ShapeDtypeStruct((1, length, 2, 8), jnp.bfloat16))
   assert target.platform() == jax.default_backend() == 'cpu'
+
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+TINY = {
+  'model.layers': 1,
+  'model.model_dim': 128,
+  'model.heads': 2,
+  'model.head_dim': 64,
+  'train.length': 512,
+  'train.batch': 4,
+  'attention.backend': 'auto',
+}
+
+
+@pytest.fixture(scope='module')
+def tpu():
+  """The devices of four TPU v5e chips that are not there."""
+  if reason := targets.missing('tpu'):
+    pytest.skip(reason)
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in targets.ENVIRONMENT.items():
+      patch.setenv(name, value)
+    yield targets.devices('tpu:v5e:2x2', 4)
+
+
+# One of each kind of work: a bias, vectors by distance, coordinates from content, sums along keys,
+# tables that `score` mixes, and a product of matrices a key.
+KINDS = ('alibi', 'deberta', 'fox', 'cope', 'dape', 'path')
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize('name', KINDS)
+def test_attention_compiles_for_a_tpu(tpu, name):
+  """Forward and backward, in tiles; nothing as large as the matrix of scores is there."""
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh, tpu)
+  T, H = 1024, 2
+  sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
+  compiled = programs.lower_attention(mesh, name, 'blockwise', sizes).compile()
+  cost = hlo.Program(compiled.as_text(), 1.0, 1.0).cost()
+  assert cost.flops >= 7 * H * T**2 * 64  # the seven products of visible pairs
+  assert cost.cycles > 0
+  assert not cost.collectives
+  assert not cost.uncounted
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize('axes', [{'fsdp': 4}, {'context': 4}, {'data': 2, 'context': 2}])
+def test_a_step_compiles_for_four_tpus(tpu, axes):
+  """Sequences go round a ring, chosen by the mesh; no device gathers one."""
+  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
+  c = config.load(BASE, {**TINY, **sizes, 'encoding.name': 't5'})
+  text = programs.lower_step(meshes.make_mesh(c.mesh, tpu), c).compile().as_text()
+  exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
+  gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
+  assert bool(gathered) == ('fsdp' in axes)
+  assert not [array for array in gathered if c.train.length in array.shape]
+  is_ring = any(kind == 'collective-permute' and len(array.shape) > 4 for kind, array in exchanged)
+  assert is_ring == ('context' in axes)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize('name', ['rope', 'cope', 'path'])
+def test_a_step_is_exported_for_every_platform(name):
+  c = config.load(BASE, {**TINY, 'encoding.name': name, 'attention.backend': 'blockwise'})
+  step, arguments = programs.step_and_shapes(meshes.make_mesh(c.mesh), c)
+  exported = jax.export.export(step, platforms=('cpu', 'cuda', 'tpu'))(*arguments)
+  assert exported.platforms == ('cpu', 'cuda', 'tpu')

@@ -42,7 +42,17 @@ def lower_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None
 
 
 def lower_step(mesh, c: ConfigDict):
-  """The training step of a config; no data are read, but for the examples of a task."""
+  """The training step of a config, lowered for the devices of a mesh."""
+  step, shapes = step_and_shapes(mesh, c)
+  with jax.set_mesh(mesh), jax.default_matmul_precision(c.train.matmul_precision):
+    return step.lower(*shapes)
+
+
+def step_and_shapes(mesh, c: ConfigDict):
+  """The jitted training step of a config, and the shapes that it takes, on the devices of a mesh.
+
+  No data are read, but for the examples of a task.
+  """
   optimizer = make_optimizer(c.optim, c.train.steps, c.train.trained_parameters)
   model = jax.eval_shape(lambda: build(c, data.vocab(c.data), nnx.Rngs(c.seed)))
   state = model, jax.eval_shape(optimizer.init, model)
@@ -60,8 +70,7 @@ def lower_step(mesh, c: ConfigDict):
   state = jax.tree.map(_shape, state, shardings)
   batch = jax.tree.map(lambda x: _shape(x, jax.NamedSharding(mesh, tokens)), batch)
   step, _ = make_step_fns(c, optimizer, largest_position)
-  with jax.set_mesh(mesh), jax.default_matmul_precision(c.train.matmul_precision):
-    return step.lower(*state, batch)
+  return step, (*state, batch)
 
 
 def _shape(x, sharding):
