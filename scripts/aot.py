@@ -10,6 +10,7 @@ the steps of all runs are compiled. Nothing is run. It ends with 1 if the compil
 anything; that a backend refuses an encoding is no failure.
 
 --target: tpu:TOPOLOGY (v5e:2x2, v5e:4x4, v6e:2x2, v4:2x2x1, v5p:2x2x1, ...) or cuda:h100.
+--only: of a study, the runs whose name has this text, such as encoding.name=alibi,train.length=512.
 --attention: attention forward and backward in place of the step of a config, of --encodings (names
   with hyperparameters as in NAME/field=value, or all) by --backends, in --batch, --length, --heads,
   --head_dim and --dtype; --block_sizes=QUERIES,KEYS of tiles; --context: devices that share a

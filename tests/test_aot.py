@@ -158,6 +158,7 @@ TINY = {
   'model.model_dim': 128,
   'model.heads': 2,
   'model.head_dim': 64,
+  'model.mlp_dim': 256,
   'train.length': 512,
   'train.batch': 4,
   'attention.backend': 'auto',

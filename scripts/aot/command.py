@@ -17,6 +17,7 @@ from . import hlo, targets
 FLAGS = {
   'target': configs.REQUIRED,
   'config': '',
+  'only': '',
   'attention': False,
   'encodings': 'all',
   'backends': 'auto',
@@ -81,17 +82,26 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   from . import programs
 
   study = configs.load_study(Path(flags.config))
-  runs = list(study.sweep()) if hasattr(study, 'sweep') else [{}]
+  runs = {Path(flags.config).stem: {}}
+  if hasattr(study, 'sweep'):
+    runs = {configs.line_name(run): run for run in study.sweep()}
+  if not any(flags.only in name for name in runs):
+    raise UserError(f'--only={flags.only}: no such run; allowed: a part of {", ".join(runs)}')
   rows, peaks = [], None
-  for run in runs:
+  for name, run in runs.items():
+    if flags.only not in name:
+      continue
     c = configs.load(flags.config, run | overrides)
     configs.validate(c)
     number = c.mesh.seeds * c.mesh.data * c.mesh.fsdp * c.mesh.context
     with errors.user_errors(ValueError):
       mesh = meshes.make_mesh(c.mesh, targets.devices(flags.target, number))
     peaks = targets.peaks(mesh.devices.flat[0].device_kind, c.train.compute_dtype)
-    name = configs.line_name(run) if run else c.encoding.name
-    rows.append(compiled(name, lambda c=c, mesh=mesh: programs.lower_step(mesh, c), peaks, flags))
+    rows.append(
+      compiled(
+        name or c.encoding.name, lambda c=c, mesh=mesh: programs.lower_step(mesh, c), peaks, flags
+      )
+    )
   return rows, peaks
 
 
