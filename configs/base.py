@@ -55,8 +55,10 @@ def get_config() -> ConfigDict:
         vocab=0,  # rows of the token embedding; 0: as many as the corpus has symbols
         bos=-1,  # the symbol that a window begins with; -1: the last one
         logit_softcap=0.0,  # c: logits become c * tanh(logits / c); 0: off
-        # Whether the backward pass computes each layer again: less memory, more time.
-        remat=False,
+        # What the backward pass computes again, for less memory and more time: 'none'; all of a
+        # layer but what attention and products with weights return ('products'), but what attention
+        # returns ('attention'), or but its input ('layer').
+        remat='none',
         unroll=0,  # layers that a step of the scan over layers unrolls; 0: all
       ),
       attention=dict(

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from posenc_jax import target
+
 
 def materialize_on_cpu(x):
   """x, on a CPU computed once and as written; elsewhere compilers and kernels know better."""
@@ -69,6 +71,11 @@ def matmul(x, w):
 def _matmul_backward(factors, g):
   x, w = factors
   g = materialize_on_cpu(g)  # computed once, not again inside each product
+  if target.sequence_shards() > 1:
+    # As rows [N, ...], tokens of several sequences would not stay cut: each device would gather all
+    # of them and compute all of d_w.
+    leading = tuple(range(x.ndim - 1))
+    return g @ w.T, jnp.tensordot(x, g, (leading, leading))
   x_ND, g_NF = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
   d_w = (
     materialize_on_cpu(x_ND.T) @ g_NF

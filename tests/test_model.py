@@ -23,7 +23,7 @@ from posenc_jax.encodings import ENCODINGS, Dims, LengthError
 from posenc_jax.evaluation import parameter_counts
 from posenc_jax.model import layer as decoder_layer
 from posenc_jax.model import token_nll as nll_module
-from posenc_jax.model.decoder import LM, attention_options, build
+from posenc_jax.model.decoder import LM, REMAT_POLICIES, attention_options, build
 from posenc_jax.model.layer import MLPS, Layer, rms_norm
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.xla_ops import matmul
@@ -380,6 +380,30 @@ def test_nats_do_not_depend_on_how_logits_are_cut(monkeypatch):
   text = str(jax.make_jaxpr(value)(m))
   assert f'13,{VOCAB}]' not in text
   assert f'5,{VOCAB}]' in text
+
+
+def test_a_step_of_many_symbols_takes_three_pieces_of_logits():
+  """16,384 tokens of 49,152 symbols: their logits are 3.2 GB, one piece of them 0.27 GB."""
+  m = jax.eval_shape(lambda: build(config(model__layers=1), 49_152, nnx.Rngs(0)))
+  x = jax.ShapeDtypeStruct((8, 2048), jnp.int32)
+  step = jax.jit(jax.grad(lambda m, x: token_nll(m, x, backend='blockwise').mean()))
+  temporary = step.lower(m, x).compile().memory_analysis().temp_size_in_bytes
+  assert temporary < 3.5 * 4 * nll_module.MAX_LOGITS
+
+
+def test_what_is_computed_again_changes_no_gradient():
+  """The more is computed again, the more products there are; layers are in a loop."""
+  x, counts, gradients = tokens(T=6), [], []
+  for remat in ('none', *REMAT_POLICIES):
+    m = model(encoding__name='t5', model__remat=remat)
+    gradient = jax.grad(lambda m: token_nll(m, x, backend='blockwise').mean())
+    counts.append(str(jax.make_jaxpr(gradient)(m)).count('dot_general['))
+    gradients.append(jax.tree.leaves(jax.jit(gradient)(m)))
+  none, products, attention, layer = counts
+  assert none == products < attention < layer
+  for actual in gradients[1:]:
+    for x, y in zip(actual, gradients[0], strict=True):
+      np.testing.assert_allclose(x, y, atol=1e-6)
 
 
 def test_parameters_are_counted_by_part():

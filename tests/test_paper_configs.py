@@ -81,7 +81,10 @@ def test_every_run_is_built_at_true_size(path):
     ('alibi', {'mesh.data': 4}),
     ('fox', {'mesh.data': 8}),
     ('fox', {'train.grad_accum_steps': 16}),
-    ('yarn', {'mesh.fsdp': 8, 'mesh.context': 8, 'train.grad_accum_steps': 8, 'model.remat': True}),
+    (
+      'yarn',
+      {'mesh.fsdp': 8, 'mesh.context': 8, 'train.grad_accum_steps': 8, 'model.remat': 'layer'},
+    ),
   ],
 )
 def test_what_a_study_says_of_many_devices_is_allowed(name, devices):

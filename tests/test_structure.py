@@ -19,7 +19,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from its own level's folder and from the levels before it.
 LEVELS = (
-  {'errors'},
+  {'errors', 'target'},
   {'storage', 'xla_ops', 'tasks', 'distributed'},
   {'encodings'},
   {'attention'},
@@ -133,6 +133,19 @@ def test_only_errors_looks_for_near_names():
   for path in SOURCES:
     if path != PACKAGE / 'errors.py':
       assert 'difflib' not in {module.partition('.')[0] for module in imports(path)}, path
+
+
+def test_one_module_asks_for_what_a_program_is_traced():
+  """All else that is traced takes it from there, so that it can be compiled for another machine.
+
+  But for cudnn: of the width of heads jax itself asks the GPU that is there.
+  """
+  rooms = ('attention', 'encodings', 'model', 'xla_ops.py')
+  for path in MODULES:
+    if path.relative_to(PACKAGE).parts[0] in rooms and path.name != 'cudnn.py':
+      source = path.read_text()
+      assert 'default_backend' not in source, path
+      assert not re.search(r'jax\.(local_)?devices\(', source), path
 
 
 def test_no_default_at_the_point_of_use():

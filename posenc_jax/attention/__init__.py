@@ -2,13 +2,14 @@
 
 import jax
 
+from posenc_jax import target
 from posenc_jax.attention.backends import blockwise, cudnn, dense, ring
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import AttentionRequest, build_request
+from posenc_jax.attention.request import OUTPUT, AttentionRequest, build_request
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest
 
-__all__ = ['BACKENDS', 'attend', 'check_backend']
+__all__ = ['BACKENDS', 'OUTPUT', 'attend', 'check_backend']
 
 # Each is a module with refuse(request) -> reason | None and run(request) -> o_BTHK.
 BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn, 'ring': ring}
@@ -109,7 +110,7 @@ def check_backend(backend: str) -> None:
 
 def _fastest(request: AttentionRequest) -> str:
   # On a mesh that cuts sequences, every other backend would gather them on every device.
-  if ring.refuse(request) is None and ring.num_devices() > 1:
+  if ring.refuse(request) is None and target.sequence_shards() > 1:
     return 'ring'
   if cudnn.refuse(request) is None:
     return 'cudnn'

@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax import target
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.encodings.core.base import Encoding, LengthError
+
+# The name, for jax.checkpoint, of what a backend's backward pass reads of its forward pass: where
+# it is kept, attention is not computed again.
+OUTPUT = 'attention'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +32,7 @@ class AttentionRequest:
     block_sizes: queries and keys of a tile; None: the backend's choice.
     contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
     distances: the lowest and the highest i - j that a visible pair can have.
-    platform: what the request runs on, as jax.default_backend() names it.
+    platform: what the request runs on: `target.platform`.
   """
 
   enc: Encoding
@@ -123,7 +128,7 @@ def build_request(
     block_sizes=block_sizes,
     contiguous=contiguous,
     distances=distances,
-    platform=jax.default_backend(),
+    platform=target.platform(),
   )
 
 

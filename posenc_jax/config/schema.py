@@ -211,9 +211,10 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'embedding_scale': ZERO_IS_OFF,
     'vocab': whole(0, MAX_CHANNELS),
     'bos': whole(-1, MAX_CHANNELS),
-    **_same(flag, 'shared_kv', 'tie_embeddings', 'remat', 'parallel_residual', 'embedding_norm'),
+    **_same(flag, 'shared_kv', 'tie_embeddings', 'parallel_residual', 'embedding_norm'),
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
+    'remat': one_of(('none', 'products', 'attention', 'layer')),
   },
   'attention': {
     **_same(NOT_NEGATIVE, 'window', 'chunk', 'sink_tokens'),

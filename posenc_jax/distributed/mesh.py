@@ -10,20 +10,23 @@ import math
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from posenc_jax.target import SEQUENCE_AXIS
+
 SEEDS = 'seeds'
-AXES = (SEEDS, 'data', 'fsdp', 'context')
-TOKENS = PartitionSpec(('data', 'fsdp'), 'context')  # of [B, T, ...]
+AXES = (SEEDS, 'data', 'fsdp', SEQUENCE_AXIS)
+TOKENS = PartitionSpec(('data', 'fsdp'), SEQUENCE_AXIS)  # of [B, T, ...]
 SEED_TOKENS = PartitionSpec(SEEDS, *TOKENS)  # of [S, B, T, ...]
 
 
-def make_mesh(sizes) -> Mesh:
+def make_mesh(sizes, devices=None) -> Mesh:
   """Makes the mesh that the section `mesh` of a config asks for, of the first devices.
 
+  `devices`: those to choose from, such as of a machine that is not there; None: what jax runs on.
   Raises ValueError, in one line, where there are too few devices, or where one of several processes
   could be left without any.
   """
   shape = sizes.seeds, sizes.data, sizes.fsdp, sizes.context  # in the order of AXES
-  devices = jax.devices()
+  devices = jax.devices() if devices is None else devices
   needed = math.prod(shape)
   asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
   if needed > len(devices):

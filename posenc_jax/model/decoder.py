@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax import encodings
-from posenc_jax.attention import check_backend
+from posenc_jax.attention import OUTPUT, check_backend
 from posenc_jax.attention.request import (
   check_positions,
   check_softcap,
@@ -20,6 +20,16 @@ from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
 from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
 from posenc_jax.xla_ops import matmul
+
+# What is kept of a layer for the backward pass besides its input, by `model.remat`.
+_of_attention = jax.checkpoint_policies.save_only_these_names(OUTPUT)
+REMAT_POLICIES = {
+  'products': jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _of_attention
+  ),
+  'attention': _of_attention,
+  'layer': jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class LM(nnx.Module):
@@ -152,7 +162,8 @@ class LM(nnx.Module):
         if observe is not None:
           observed.append(observe(layer, x_BTD, enc, options))
         apply = functools.partial(Layer.__call__, **options)
-        apply = jax.checkpoint(apply) if self.remat else apply
+        if self.remat != 'none':
+          apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.remat])
         x_BTD = mesh.constrain_tokens(apply(layer, x_BTD, enc))
       return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *observed) if observed else None
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from posenc_jax import target
 from posenc_jax.model.decoder import LM
 
 BITS = 1 / math.log(2)  # bits in a nat
@@ -56,22 +57,28 @@ def token_nll(model: LM, tokens_BT, **options):
   """
   hidden_BTD = token_hidden(model, tokens_BT, **options)
   B, T = tokens_BT.shape
-  size = max(1, min(T, MAX_LOGITS // (B * model.vocab)))
-  if size == T:
+  if tokens_BT.size * model.vocab <= MAX_LOGITS:
     return nats_of_logits(model.logits(hidden_BTD), tokens_BT)
+
+  # Each chunk has an equal part of every device's tokens, so that no device needs others' tokens.
+  shards = target.sequence_shards() if T % target.sequence_shards() == 0 else 1
+  size = max(1, MAX_LOGITS // (B * shards * model.vocab))
 
   @jax.checkpoint
   def nats_of_chunk(chunk):
     return nats_of_logits(model.logits(chunk[0]), chunk[1])
 
-  chunks = [_in_chunks(x, size) for x in (hidden_BTD, tokens_BT)]
+  chunks = [_in_chunks(x, shards, size) for x in (hidden_BTD, tokens_BT)]
   nats_NBC = lax.map(nats_of_chunk, chunks)
-  return jnp.moveaxis(nats_NBC, 0, 1).reshape(B, -1)[:, :T]
+  nats_BSX = jnp.moveaxis(nats_NBC.reshape(-1, B, shards, size), 0, 2).reshape(B, shards, -1)
+  return nats_BSX[:, :, : T // shards].reshape(B, T)
 
 
-def _in_chunks(x_BT, size: int):
-  """Cuts [B, T, ...] into [N, B, size, ...], padded with zeros."""
+def _in_chunks(x_BT, shards: int, size: int):
+  """Cuts [B, T, ...] into [N, B, shards * size, ...]: `size` of each shard, padded with zeros."""
   B, T, *rest = x_BT.shape
-  number = -(-T // size)
-  padding = ((0, 0), (0, number * size - T), *[(0, 0)] * len(rest))
-  return jnp.moveaxis(jnp.pad(x_BT, padding).reshape(B, number, size, *rest), 1, 0)
+  x_BSX = x_BT.reshape(B, shards, T // shards, *rest)
+  number = -(-x_BSX.shape[2] // size)
+  padding = ((0, 0), (0, 0), (0, -x_BSX.shape[2] % size), *[(0, 0)] * len(rest))
+  cut = jnp.pad(x_BSX, padding).reshape(B, shards, number, size, *rest)
+  return jnp.moveaxis(cut, 2, 0).reshape(number, B, shards * size, *rest)

@@ -13,9 +13,12 @@ from test_trainer import BASE, TINY, corpus  # noqa: F401
 from posenc_jax import config, data
 from posenc_jax.distributed import mesh
 from posenc_jax.errors import UserError
+from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import build
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import Checkpoints
+from scripts.aot import hlo, programs
 
 FIELDS = {
   'train.steps': 6,
@@ -76,8 +79,42 @@ def test_positions_of_the_data_are_cut_as_tokens_are(run):
   np.testing.assert_allclose(cut, losses, rtol=2e-6)
 
 
+@pytest.mark.parametrize(
+  ('name', 'axes'), [('t5', {'context': 8}), ('fox', {'data': 2, 'fsdp': 2, 'context': 2})]
+)
+def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
+  """Parameters alone are gathered, along `fsdp`; losses of large vocabularies are computed in
+  pieces of every share.
+  """
+  T, batch = 64, 8
+  fields = {'encoding.name': name, 'train.length': T, 'train.batch': batch}
+  monkeypatch.setattr(nll_module, 'MAX_LOGITS', T * batch * data.VOCAB // 3)
+  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
+  c = config.load(BASE, {**TINY, **fields, **sizes})
+  text = programs.lower_step(mesh.make_mesh(c.mesh), c).compile().as_text()
+  exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
+  gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
+  assert bool(gathered) == ('fsdp' in axes)
+  assert not [array for array in gathered if T in array.shape]
+  assert 'collective-permute' in {kind for kind, _ in exchanged}
+
+
+def test_nats_in_pieces_of_shares_are_those_of_one_device(monkeypatch):
+  """Values and gradients; the pieces, of 2 tokens a share, do not divide a share of 5."""
+  T, batch = 20, 2
+  c = config.load(BASE, {**TINY, 'encoding.name': 'nope', 'mesh.context': 4})
+  model = build(c, data.VOCAB, nnx.Rngs(0))
+  tokens_BT = np.random.default_rng(0).integers(0, 256, (batch, T))
+  value = lambda model: token_nll(model, tokens_BT).mean()
+  desired = jax.jit(jax.value_and_grad(value))(model)
+  monkeypatch.setattr(nll_module, 'MAX_LOGITS', 2 * 4 * batch * data.VOCAB)
+  with jax.set_mesh(mesh.make_mesh(c.mesh)):
+    actual = jax.jit(jax.value_and_grad(value))(model)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), actual, desired)
+
+
 def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_one):
-  _, losses = run(train__grad_accum_steps=2, model__remat=True, mesh__fsdp=2)
+  _, losses = run(train__grad_accum_steps=2, model__remat='layer', mesh__fsdp=2)
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
 
 

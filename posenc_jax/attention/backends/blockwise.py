@@ -3,8 +3,9 @@
 import functools
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
-from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import (
   TileRange,
@@ -41,6 +42,7 @@ def _forward(schedule: TileSchedule, arrays, ids):
   finish = functools.partial(passes.normalize, arrays['enc'])
   tiles = TileRange.whole(schedule)
   o, lse = passes.forward_pass(tiles, arrays, arrays['tables'], ids, finish=finish)
+  o, lse = checkpoint_name((o, lse), OUTPUT)
   return o, (arrays, ids, o, lse)
 
 

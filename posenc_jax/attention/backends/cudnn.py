@@ -40,7 +40,10 @@ def refuse(request: AttentionRequest) -> str | None:
 
 
 def _max_width() -> int:
-  """The widest head that jax asks of cuDNN: 256 from Hopper on."""
+  """The widest head that jax asks of cuDNN: 256 from Hopper on.
+
+  It asks the GPU that is there, so that programs for one that is not have 128.
+  """
   return 256 if float(getattr(jax.devices()[0], 'compute_capability', 0)) >= 9 else 128
 
 

@@ -16,10 +16,11 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import (
   PADDING,
@@ -30,34 +31,28 @@ from posenc_jax.attention.tiled.schedule import (
   join_tiles,
   zeros_like,
 )
-
-AXIS = 'context'
+from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why this request cannot go round a ring, or None."""
   mesh = jax.sharding.get_abstract_mesh()
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
-  if AXIS not in mesh.axis_names:
-    return f'it needs a mesh with an axis {AXIS}, set by jax.set_mesh'
-  if (kind := mesh.axis_types[mesh.axis_names.index(AXIS)]) != AxisType.Auto:
-    return f'the axis {AXIS} of the mesh is {kind.name}, it must be Auto'
+  if SEQUENCE_AXIS not in mesh.axis_names:
+    return f'it needs a mesh with an axis {SEQUENCE_AXIS}, set by jax.set_mesh'
+  if (kind := mesh.axis_types[mesh.axis_names.index(SEQUENCE_AXIS)]) != AxisType.Auto:
+    return f'the axis {SEQUENCE_AXIS} of the mesh is {kind.name}, it must be Auto'
   if T != S:
     return f'devices hold the queries of their own keys, but there are {T} queries for {S} keys'
-  if request.mask.looks_ahead and num_devices() > 1 and request.enc.scans_keys:
+  if request.mask.looks_ahead and sequence_shards() > 1 and request.enc.scans_keys:
     name = type(request.enc).__name__
     return f'{name} sums from the last key leftwards, but each device starts at its own keys'
   return blockwise.refuse(request)
 
 
-def num_devices() -> int:
-  """How many devices the mesh that is set cuts a sequence over."""
-  return jax.sharding.get_abstract_mesh().shape[AXIS]
-
-
 def run(request: AttentionRequest):
   """o_BTHK in float32. A length that the devices do not divide, in whole tiles, is padded."""
-  n, S = num_devices(), request.k_BSGK.shape[1]
+  n, S = sequence_shards(), request.k_BSGK.shape[1]
   schedule = TileSchedule.of_request(request, n)
   whole = n * math.lcm(schedule.grid.rows, schedule.grid.columns)
 
@@ -68,12 +63,12 @@ def run(request: AttentionRequest):
     arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
     return join_tiles(_attention(schedule, n, arrays, ids))
 
-  along = PartitionSpec(None, AXIS)
+  along = PartitionSpec(None, SEQUENCE_AXIS)
   on_devices = jax.shard_map(
     on_device,
     in_specs=(PartitionSpec(), along),
     out_specs=along,
-    axis_names={AXIS},
+    axis_names={SEQUENCE_AXIS},
     check_vma=False,
   )
   on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
@@ -94,7 +89,7 @@ def _num_steps(schedule: TileSchedule, devices: int, tile_columns: int) -> int:
 def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange:
   """The queries of this device against the keys of the shard t before its own."""
   rows, columns = len(arrays['rows']['q']), len(arrays['columns']['k'])
-  here = lax.axis_index(AXIS)
+  here = lax.axis_index(SEQUENCE_AXIS)
   return TileRange(schedule, rows, columns, (here * rows, (here - t) % devices * columns))
 
 
@@ -103,7 +98,7 @@ def _pass_on(tree, devices: int, by: int):
   if by % devices == 0:
     return tree
   places = [(n, (n + by) % devices) for n in range(devices)]
-  return jax.tree.map(lambda x: lax.ppermute(x, AXIS, places), tree)
+  return jax.tree.map(lambda x: lax.ppermute(x, SEQUENCE_AXIS, places), tree)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -138,6 +133,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   travelling = arrays['columns'], ids['columns']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
   o, lse = passes.normalize(enc, states)
+  o, lse, carried = checkpoint_name((o, lse, carried), OUTPUT)
   return o, (arrays, ids, carried, o, lse)
 
 

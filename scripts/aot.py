@@ -1,0 +1,36 @@
+"""Compiles the training step or attention for a TPU or GPU that is not there: what does it take?
+
+  python scripts/aot.py --target=tpu:v5e:2x2 --config=configs/base.py --config.mesh.context=4
+  python scripts/aot.py --target=tpu:v6e:2x2 --attention --encodings=alibi,shaw/clip=64
+    --backends=blockwise --length=8192
+  python scripts/aot.py --target=cuda:h100 --config=configs/paper/alibi.py
+
+It needs no accelerator, but its compiler: pip install -e '.[aot-tpu]' or '.[aot-cuda]'. Of a study,
+the steps of all runs are compiled. Nothing is run. It ends with 1 if the compiler failed at
+anything; that a backend refuses an encoding is no failure.
+
+--target: tpu:TOPOLOGY (v5e:2x2, v5e:4x4, v6e:2x2, v4:2x2x1, v5p:2x2x1, ...) or cuda:h100.
+--only: of a study, the runs whose name has this text, such as encoding.name=alibi,train.length=512.
+--attention: attention forward and backward in place of the step of a config, of --encodings (names
+  with hyperparameters as in NAME/field=value, or all) by --backends, in --batch, --length, --heads,
+  --head_dim and --dtype; --block_sizes=QUERIES,KEYS of tiles; --context: devices that share a
+  sequence.
+--hlo: a folder for the text of the compiled programs.
+"""
+
+import sys
+from pathlib import Path
+
+from posenc_jax import config
+
+
+def main(argv):
+  # Its modules are imported as a package: from scripts.aot import hlo.
+  sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+  from scripts.aot import command
+
+  return command.main(argv)
+
+
+if __name__ == '__main__':
+  config.main(main)

@@ -1,0 +1,229 @@
+"""The command line of scripts/aot.py: what to compile, for what, and the table of it."""
+
+import dataclasses
+import math
+import re
+import time
+from pathlib import Path
+
+import tabulate
+
+from posenc_jax import config as configs
+from posenc_jax import errors
+from posenc_jax.errors import UserError, nearest
+
+from . import hlo, targets
+
+FLAGS = {
+  'target': configs.REQUIRED,
+  'config': '',
+  'only': '',
+  'attention': False,
+  'encodings': 'all',
+  'backends': 'auto',
+  'length': 8192,
+  'batch': 1,
+  'heads': 8,
+  'head_dim': 64,
+  'dtype': 'bfloat16',
+  'block_sizes': '',
+  'context': 1,
+  'hlo': '',
+}
+MAX_REASON = 160  # characters
+NOTES = """\
+temporary, arguments: MiB of one device. GFLOP: of matrix products; GB: read from and written to
+main memory; both of one device. Bodies of loops count as often as they turn; where only the running
+program knows that, as (n + 1) / 2 of the n turns of the loop around.
+kernels: operations in the program; launches: how many run, loops included. roofline: the sum over
+operations of what each needs at the card's peaks, for its arithmetic or its bytes, whichever is
+longer. Mcycles: the TPU compiler's own estimate.
+Nothing was run: that it compiles is proven, and not how fast it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What compiling one program showed.
+
+  Attributes:
+    status: 'yes', 'refused' (by a backend or an encoding) or 'failed' (in the compiler).
+    reason: why not, in one line.
+    memory: temporary bytes and bytes of arguments of one device.
+  """
+
+  name: str
+  status: str
+  reason: str = ''
+  memory: tuple[int, int] = (0, 0)
+  kernels: int = 0
+  cost: hlo.Cost | None = None
+
+
+def main(argv: list[str]) -> int:
+  """Compiles, prints the table, and returns 1 if the compiler failed at any program.
+
+  Raises UserError before anything is compiled.
+  """
+  flags, overrides = configs.parse_args(argv, FLAGS)
+  targets.set_environment(flags.target)
+  if not flags.attention and not flags.config:
+    raise UserError('--config: must be given; allowed: --config=FILE, or --attention')
+  compile_all = attention_rows if flags.attention else step_rows
+  rows, peaks = compile_all(flags, overrides)
+  print(f'\n{flags.target}: {peaks}\n\n{table(rows)}\n')
+  print(NOTES)
+  return 1 if any(row.status == 'failed' for row in rows) else 0
+
+
+def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
+  """The rows of a config's training step: of each run if it is a study, else one."""
+  from posenc_jax.distributed import mesh as meshes
+
+  from . import programs
+
+  study = configs.load_study(Path(flags.config))
+  runs = {Path(flags.config).stem: {}}
+  if hasattr(study, 'sweep'):
+    runs = {configs.line_name(run): run for run in study.sweep()}
+  if not any(flags.only in name for name in runs):
+    raise UserError(f'--only={flags.only}: no such run; allowed: a part of {", ".join(runs)}')
+  rows, peaks = [], None
+  for name, run in runs.items():
+    if flags.only not in name:
+      continue
+    c = configs.load(flags.config, run | overrides)
+    configs.validate(c)
+    number = c.mesh.seeds * c.mesh.data * c.mesh.fsdp * c.mesh.context
+    with errors.user_errors(ValueError):
+      mesh = meshes.make_mesh(c.mesh, targets.devices(flags.target, number))
+    peaks = targets.peaks(mesh.devices.flat[0].device_kind, c.train.compute_dtype)
+    rows.append(
+      compiled(
+        name or c.encoding.name, lambda c=c, mesh=mesh: programs.lower_step(mesh, c), peaks, flags
+      )
+    )
+  return rows, peaks
+
+
+def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
+  """The rows of attention: each encoding by each backend."""
+  if overrides:
+    path = next(iter(overrides))
+    raise UserError(f'--config.{path}: changes the config of a step; allowed: without --attention')
+  for name in ('length', 'batch', 'heads', 'head_dim', 'context'):
+    if getattr(flags, name) < 1:
+      raise UserError(f'--{name}={getattr(flags, name)}; allowed: 1 or more')
+  if flags.dtype not in ('bfloat16', 'float32'):
+    raise UserError(f'--dtype={flags.dtype}; allowed: bfloat16, float32')
+  block_sizes = None
+  if flags.block_sizes:
+    if not re.fullmatch('[1-9][0-9]{0,4},[1-9][0-9]{0,4}', flags.block_sizes):
+      raise UserError(f'--block_sizes={flags.block_sizes}; allowed: QUERIES,KEYS')
+    block_sizes = tuple(map(int, flags.block_sizes.split(',')))
+
+  from posenc_jax.attention import BACKENDS
+  from posenc_jax.distributed import mesh as meshes
+  from posenc_jax.encodings import ENCODINGS
+
+  from . import programs
+
+  specs = list(ENCODINGS)
+  if flags.encodings != 'all':
+    specs = configs.split_outside_brackets(flags.encodings, ',')
+  for spec in specs:
+    if (name := spec.partition('/')[0]) not in ENCODINGS:
+      raise UserError(f'--encodings={name}: unknown; {nearest(name, ENCODINGS)}')
+  backends = flags.backends.split(',')
+  for name in backends:
+    if name not in ('auto', *BACKENDS):
+      raise UserError(f'--backends={name}: unknown; {nearest(name, ["auto", *BACKENDS])}')
+  base = configs.load(Path(__file__).parents[2] / 'configs' / 'base.py', {})
+  base.mesh.context = flags.context
+  mesh = meshes.make_mesh(base.mesh, targets.devices(flags.target, flags.context))
+  peaks = targets.peaks(mesh.devices.flat[0].device_kind, flags.dtype)
+  sizes = {name: getattr(flags, name) for name in ('batch', 'length', 'heads', 'head_dim', 'dtype')}
+  rows = []
+  for spec in specs:
+    for backend in backends:
+      lower = lambda spec=spec, backend=backend: programs.lower_attention(
+        mesh, spec, backend, sizes, block_sizes
+      )
+      rows.append(compiled(f'{spec} {backend}', lower, peaks, flags))
+  return rows, peaks
+
+
+def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
+  """Lowers and compiles one program, and says on a line how that went."""
+  from jax.errors import JaxRuntimeError
+
+  start = time.perf_counter()
+  try:
+    lowered = lower()
+    program = lowered.compile()
+  except (NotImplementedError, ValueError) as error:
+    row = Row(name, 'refused', one_line(error))
+  except JaxRuntimeError as error:
+    row = Row(name, 'failed', one_line(error))
+  else:
+    text, memory = program.as_text(), program.memory_analysis()
+    if flags.hlo:
+      folder = Path(flags.hlo)
+      folder.mkdir(parents=True, exist_ok=True)
+      (folder / f'{re.sub("[^A-Za-z0-9_,=.-]", "_", name)}.txt').write_text(text, encoding='utf-8')
+    read = hlo.Program(text, *peaks)
+    sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
+    row = Row(name, 'yes', '', sizes, read.kernels, read.cost())
+  how = f'{row.status}: {row.reason}' if row.reason else 'compiles'
+  print(f'{name}: {how} ({time.perf_counter() - start:.0f} s)', flush=True)
+  return row
+
+
+def one_line(error: Exception) -> str:
+  """The reason that an error gives; where memory is short, how much it needs."""
+  text = ' '.join(str(error).split())
+  if used := re.search(r'Used ([\d.]+\w) of ([\d.]+\w) hbm', text):
+    return f'out of memory: it needs {used[1]} of {used[2]}'
+  return text if len(text) <= MAX_REASON else f'{text[: MAX_REASON - 3]}...'
+
+
+def table(rows: list[Row]) -> str:
+  """The rows in Markdown."""
+  headers = ['program', 'compiles', 'temporary', 'arguments', 'GFLOP', 'GB', 'kernels', 'launches']
+  headers += ['roofline, ms', 'Mcycles', 'exchanged']
+  lines = []
+  for row in rows:
+    if row.cost is None:
+      lines.append([row.name, f'{row.status}: {row.reason}', *[''] * (len(headers) - 2)])
+      continue
+    cost, (temporary, arguments) = row.cost, row.memory
+    lines.append(
+      [
+        row.name,
+        'yes',
+        f'{temporary / 2**20:,.0f}',
+        f'{arguments / 2**20:,.0f}',
+        f'{cost.flops / 1e9:,.3g}',
+        f'{cost.bytes / 1e9:,.3g}',
+        f'{row.kernels:,}',
+        f'{cost.launches:,.0f}',
+        f'{1e3 * cost.seconds:,.3g}',
+        f'{cost.cycles / 1e6:,.3g}' if cost.cycles else '',
+        exchanged(cost),
+      ]
+    )
+  align = ['left', 'left', *['right'] * 8, 'left']
+  return tabulate.tabulate(lines, headers, 'pipe', disable_numparse=True, colalign=align)
+
+
+def exchanged(cost: hlo.Cost) -> str:
+  """How many collectives of each kind there are, with the largest array that each exchanges.
+
+  '4 all-gather (f32[8,2048,128])', and custom calls of which nothing says what they compute.
+  """
+  kinds = {}
+  for (kind, array), times in cost.collectives.items():
+    number, largest = kinds.get(kind, (0, array))
+    kinds[kind] = number + times, max(array, largest, key=lambda a: math.prod(a.shape))
+  parts = [f'{number:g} {kind} ({largest})' for kind, (number, largest) in kinds.items()]
+  parts += [f'uncounted: {number:g} {name}' for name, number in cost.uncounted.most_common()]
+  return ', '.join(parts)

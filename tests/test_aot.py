@@ -1,0 +1,220 @@
+"""Compiled programs are read right, and programs compile for a TPU that is not there."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax.sharding import AbstractMesh, AxisType
+
+from posenc_jax import config, target
+from posenc_jax.attention import _fastest
+from posenc_jax.attention.backends import cudnn
+from posenc_jax.attention.request import build_request
+from posenc_jax.distributed import mesh as meshes
+from posenc_jax.encodings import make
+from posenc_jax.errors import UserError
+from scripts.aot import command, hlo, programs, targets
+
+
+def cost_of(function, *shapes) -> hlo.Cost:
+  """The cost of a function that is compiled for this CPU, at 1 FLOP/s and 1 byte/s."""
+  arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  text = jax.jit(function).lower(*arguments).compile().as_text()
+  return hlo.Program(text, 1.0, 1.0).cost()
+
+
+def test_bodies_of_loops_count_as_often_as_they_turn():
+  """Products too; a loop whose end is traced turns (n + 1) / 2 times in one that turns n times."""
+  n, size = 7, 16
+
+  def inner(x, stop):
+    return jax.lax.fori_loop(0, stop, lambda _, x: jnp.sin(x @ x), x)
+
+  def outer(x, stop_of_turn):
+    return jax.lax.scan(lambda x, stop: (inner(x, stop), None), x, stop_of_turn)[0]
+
+  flops = 2 * size**3
+  assert cost_of(lambda x: inner(x, n), (size, size)).flops == n * flops
+  arguments = jnp.zeros((size, size)), jnp.zeros(n, int)
+  text = jax.jit(outer).lower(*arguments).compile().as_text()
+  assert hlo.Program(text, 1.0, 1.0).cost().flops == n * (n + 1) / 2 * flops
+
+
+def test_a_slice_reads_no_more_than_the_slice():
+  """Nor does an update in place write more than its part: n rows, one in every turn."""
+  n, width = 64, 128
+
+  def fill(x):
+    write = lambda i, x: x.at[i].set(jnp.sin(x[n - 1 - i]) + 1)
+    return jax.lax.fori_loop(0, n, write, x)
+
+  assert cost_of(fill, (n, width)).bytes < 8 * n * width * 4
+
+
+@pytest.mark.parametrize(
+  ('attributes', 'left', 'right', 'out', 'products'),
+  [
+    ('dim_labels=bf_io->bf', (8, 16), (16, 32), (8, 32), 8 * 16 * 32),
+    # 2 products of 256 x 64 x 256 as a convolution over their number, dilated: taps meet zeros
+    (
+      'window={size=2 lhs_dilate=2}, dim_labels=0bf_0oi->0bf',
+      *((2, 256, 64), (2, 256, 64), (2, 256, 256)),
+      2 * 256 * 64 * 256,
+    ),
+    ('window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f', (1, 5, 2), (3, 2, 4), (1, 5, 4), 13 * 8),
+  ],
+)
+def test_flops_of_convolutions(attributes, left, right, out, products):
+  assert hlo.convolution_flops(attributes, left, right, out) == 2 * products
+
+
+def test_collectives_name_what_they_exchange():
+  text = """\
+HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+
+ENTRY %main (x: bf16[2,8]) -> bf16[8,8] {
+  %x = bf16[2,8]{1,0:T(8,128)S(1)} parameter(0)
+  %g = (bf16[2,8]{1,0}, bf16[8,8]{1,0}) all-gather-start(%x), dimensions={0}
+  %k = bf16[8,8]{1,0} custom-call(%x), custom_call_target="mine"
+  ROOT %d = bf16[8,8]{1,0} all-gather-done(%g)
+}
+"""
+  cost = hlo.Program(text, 1.0, 1.0).cost()
+  gathered = hlo.Array('bf16', (8, 8), True)
+  assert dict(cost.collectives) == {('all-gather', gathered): 1}
+  assert dict(cost.uncounted) == {'mine': 1}
+  assert command.exchanged(cost) == '1 all-gather (bf16[8,8]), uncounted: 1 mine'
+
+
+@pytest.mark.parametrize(
+  ('flags', 'words'),
+  [
+    ('--target=tpu', '--target=tpu; allowed: tpu:TOPOLOGY'),
+    ('--target=cuda:h1', '--target=cuda:h1; allowed: '),
+    ('--attention', '--target: must be given'),
+    ('--target=tpu:v5e:2x2', '--config: must be given'),
+    ('--target=tpu:v5e:2x2 --attention --length=0', '--length=0; allowed: 1 or more'),
+    ('--target=tpu:v5e:2x2 --attention --dtype=f8', '--dtype=f8; allowed: bfloat16, float32'),
+    ('--target=tpu:v5e:2x2 --attention --block_sizes=4', '--block_sizes=4; allowed: QUERIES,KEYS'),
+    ('--target=tpu:v5e:2x2 --attention --encodings=alib', "--encodings=alib: .*'alibi'"),
+    ('--target=tpu:v5e:2x2 --attention --backends=rin', "--backends=rin: .*'ring'"),
+    ('--target=tpu:v5e:2x2 --attention --config.seed=1', '--config.seed: '),
+  ],
+)
+def test_flags_that_cannot_be(flags, words, monkeypatch):
+  monkeypatch.setattr(targets, 'missing', lambda maker: None)
+  monkeypatch.setattr(targets, 'ENVIRONMENT', {})
+  with pytest.raises(UserError, match=words):
+    command.main(flags.split())
+
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch):
+  monkeypatch.setattr(targets.importlib.util, 'find_spec', lambda name: None)
+  for maker, name in (('tpu', 'v5e:2x2'), ('cuda', 'h100')):
+    with pytest.raises(UserError, match=rf"pip install -e '.\[aot-{maker}\]'"):
+      command.main([f'--target={maker}:{name}', '--attention'])
+
+
+def mesh_of(platform: str, kind: str):
+  device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+  return AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
+
+
+@pytest.mark.parametrize(
+  ('platform', 'kind', 'length', 'backend'),
+  [
+    ('cpu', 'cpu', 512, 'dense'),
+    ('cpu', 'cpu', 513, 'blockwise'),
+    ('gpu', 'NVIDIA H100 80GB HBM3', 512, 'cudnn'),
+  ],
+)
+def test_the_mesh_says_for_what_a_program_is_traced(platform, kind, length, backend):
+  """Not the machine that traces it, which is a CPU here."""
+  enc = make('nope', model_dim=16, heads=2, head_dim=8, train_length=8, rngs=nnx.Rngs(0))
+
+  def chosen(q):
+    request = build_request(q, q, q, enc)
+    assert request.platform == target.platform() == platform
+    assert (cudnn.refuse(request) is None) == (platform == 'gpu')
+    assert _fastest(request) == backend
+    return q
+
+  with jax.sharding.use_abstract_mesh(mesh_of(platform, kind)):
+    jax.eval_shape(chosen, jax.ShapeDtypeStruct((1, length, 2, 8), jnp.bfloat16))
+  assert target.platform() == jax.default_backend() == 'cpu'
+
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+TINY = {
+  'model.layers': 1,
+  'model.model_dim': 128,
+  'model.heads': 2,
+  'model.head_dim': 64,
+  'model.mlp_dim': 256,
+  'train.length': 512,
+  'train.batch': 4,
+  'attention.backend': 'auto',
+}
+
+
+@pytest.fixture(scope='module')
+def tpu():
+  """The devices of four TPU v5e chips that are not there."""
+  if reason := targets.missing('tpu'):
+    pytest.skip(reason)
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in targets.ENVIRONMENT.items():
+      patch.setenv(name, value)
+    yield targets.devices('tpu:v5e:2x2', 4)
+
+
+# One of each kind of work: a bias, vectors by distance, coordinates from content, sums along keys,
+# tables that `score` mixes, and a product of matrices a key.
+KINDS = ('alibi', 'deberta', 'fox', 'cope', 'dape', 'path')
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize('name', KINDS)
+def test_attention_compiles_for_a_tpu(tpu, name):
+  """Forward and backward, in tiles; nothing as large as the matrix of scores is there."""
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh, tpu)
+  T, H = 1024, 2
+  sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
+  compiled = programs.lower_attention(mesh, name, 'blockwise', sizes).compile()
+  cost = hlo.Program(compiled.as_text(), 1.0, 1.0).cost()
+  assert cost.flops >= 7 * H * T**2 * 64  # the seven products of visible pairs
+  assert cost.cycles > 0
+  assert not cost.collectives
+  assert not cost.uncounted
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize('axes', [{'fsdp': 4}, {'context': 4}, {'data': 2, 'context': 2}])
+def test_a_step_compiles_for_four_tpus(tpu, axes):
+  """Sequences go round a ring, chosen by the mesh; no device gathers one."""
+  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
+  c = config.load(BASE, {**TINY, **sizes, 'encoding.name': 't5'})
+  text = programs.lower_step(meshes.make_mesh(c.mesh, tpu), c).compile().as_text()
+  exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
+  gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
+  assert bool(gathered) == ('fsdp' in axes)
+  assert not [array for array in gathered if c.train.length in array.shape]
+  is_ring = any(kind == 'collective-permute' and len(array.shape) > 4 for kind, array in exchanged)
+  assert is_ring == ('context' in axes)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize('name', ['rope', 'cope', 'path'])
+def test_a_step_is_exported_for_every_platform(name):
+  c = config.load(BASE, {**TINY, 'encoding.name': name, 'attention.backend': 'blockwise'})
+  step, arguments = programs.step_and_shapes(meshes.make_mesh(c.mesh), c)
+  exported = jax.export.export(step, platforms=('cpu', 'cuda', 'tpu'))(*arguments)
+  assert exported.platforms == ('cpu', 'cuda', 'tpu')
