@@ -2,7 +2,7 @@
 
 import jax
 
-from posenc_jax.attention.backends import blockwise, cudnn, dense, ring
+from posenc_jax.attention.backends import blockwise, cudnn, dense, fused, fused_interpret, ring
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest, build_request
 from posenc_jax.encodings import Encoding
@@ -11,7 +11,14 @@ from posenc_jax.errors import nearest
 __all__ = ['BACKENDS', 'attend', 'check_backend']
 
 # Each is a module with refuse(request) -> reason | None and run(request) -> o_BTHK.
-BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn, 'ring': ring}
+BACKENDS = {
+  'dense': dense,
+  'blockwise': blockwise,
+  'cudnn': cudnn,
+  'fused': fused,
+  'fused_interpret': fused_interpret,
+  'ring': ring,
+}
 
 # Keys up to which `auto` takes dense: measured on a CPU, it is up to 1.1 times as fast there, and
 # blockwise is faster above.
