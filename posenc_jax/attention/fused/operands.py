@@ -1,4 +1,4 @@
-"""What a kernel reads and writes, cut into the blocks that its steps see, and what a step computes."""
+"""What a kernel reads and writes, in the blocks that its steps see, and what a step computes."""
 
 from typing import NamedTuple
 

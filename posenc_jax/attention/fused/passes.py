@@ -1,9 +1,10 @@
 """The forward and the backward pass over tiles, as kernels.
 
 Forward, a row of tiles keeps a running softmax while it visits its tiles from the diagonal
-leftwards. Backward, each tile is computed again and pulled back by `jax.vjp`, once for the gradients
-of rows and parameters, once for those of columns and once for those of tables by distance: each kernel
-visits the tiles that add to one block one after another. What a kernel does not need is not in it.
+leftwards. Backward, each tile is computed again and pulled back by `jax.vjp`: once for the
+gradients of rows and parameters, once for those of columns, once for those of tables by distance.
+Each of these kernels visits the tiles that add to one block one after another, and computes nothing
+but its own.
 """
 
 import functools

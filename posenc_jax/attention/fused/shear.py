@@ -1,9 +1,9 @@
 """The shift along diagonals inside a kernel, as rotations of rows.
 
 Element (t, s) of a tile of T' queries and S' keys reads place T' - 1 - t + s of the T' + S' numbers
-of its row: what depends on distance, the farthest first. A reshape, as `xla_ops.relative_shift`
-has it, would move a tile's numbers across the registers of a TPU; it rotates each row at once by an
-amount that grows with the row. It has no rotation by an amount that falls, so the adjoint is made of
+of its row: what depends on distance, the farthest first. A TPU rotates rows by an amount that
+grows from row to row at once, where a reshape, as `xla_ops.relative_shift` has it, would move each
+number to another register. It has no rotation by an amount that falls; so the adjoint is made of
 rotations by 1, 2, 4, ... of those rows that need them.
 """
 
@@ -28,7 +28,7 @@ def _shear(x_TR, columns: int):
 
 
 def _unshear(x_TS):
-  *lead, rows, columns = x_TS.shape
+  *lead, rows, _ = x_TS.shape
   x = jnp.concatenate([x_TS, jnp.zeros((*lead, rows, rows), x_TS.dtype)], axis=-1)
   by = rows - 1 - lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
   step = 1
@@ -53,10 +53,8 @@ def unshear(x_TS):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def spread(x_R, rows: int):
   """out[..., t, s] = x[..., T' - 1 - t + s]: [..., T' + S'] to [..., T', S']."""
-  columns = x_R.shape[-1] - rows
-  return _shear(
-    jnp.broadcast_to(x_R[..., None, :], (*x_R.shape[:-1], rows, x_R.shape[-1])), columns
-  )
+  *lead, size = x_R.shape
+  return _shear(jnp.broadcast_to(x_R[..., None, :], (*lead, rows, size)), size - rows)
 
 
 def _sum_of_diagonals(x_TS):

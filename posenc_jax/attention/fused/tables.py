@@ -10,7 +10,8 @@ from posenc_jax.attention.tiled.geometry import TileGrid
 def tables_by_diagonal(grid: TileGrid, enc):
   """A pytree of Scalars [diagonals, 1, H|1, T' + S'] and Vectors [diagonals, 1, H|1, T' + S', K].
 
-  The farthest distance comes first, but in tables that keys read, as `RotatedDistance` wants them.
+  As `RotatedDistance` wants them: distances descend, but in tables that keys read. There they
+  ascend, and the lowest, which no pair of a tile has, is last.
   Distances that no visible pair has are read as the nearest distance that one may have.
   """
   size, lowest = grid.rows + grid.columns, grid.first_corner - grid.columns
@@ -23,8 +24,8 @@ def tables_by_diagonal(grid: TileGrid, enc):
     blocks = values.reshape(-1, grid.stride, *values.shape[1:])
     shifted = [blocks[n : n + grid.diagonals] for n in range(size // grid.stride)]
     values = jnp.moveaxis(jnp.concatenate(shifted, axis=1), 1, 2)[:, None]
-    if getattr(path[-1], 'key', None) != 'relative_queries':
-      values = jnp.flip(values, axis=3)
+    is_of_keys = getattr(path[-1], 'key', None) == 'relative_queries'
+    values = jnp.roll(values, -1, axis=3) if is_of_keys else jnp.flip(values, axis=3)
     return (Scalars if is_scalar else Vectors)(values)
 
   return jax.tree_util.tree_map_with_path(cut, terms, is_leaf=is_table)

@@ -1,4 +1,4 @@
-"""One tile inside a kernel: `tile_attention` with what a TPU has in the place of shifts and scans."""
+"""One tile in a kernel: `tile_attention` with what a TPU has in the place of shifts and scans."""
 
 import dataclasses
 
@@ -32,10 +32,7 @@ class KernelCarry(RowCarry):
 
 @dataclasses.dataclass(frozen=True)
 class RotatedDistance:
-  """Tables hold the T' + S' distances of a tile, the farthest first; those that keys read, last.
-
-  Vectors are [H|1, T' + S', K].
-  """
+  """Tables hold the distances of a tile in the order of `tables_by_diagonal`: [H|1, T' + S', K]."""
 
   rows: int
   columns: int

@@ -26,23 +26,17 @@ class Visits(NamedTuple):
   @classmethod
   def forward(cls, grid: TileGrid):
     """Row by row from the last key leftwards, the order in which sums are carried along keys."""
-    rows = np.arange(grid.tile_rows)
+    row, column = [], []
     with jax.ensure_compile_time_eval():
-      visits = grid.visits(rows, 0, grid.tile_columns)
-      starts, stops = (np.broadcast_to(x, rows.shape) for x in (visits.start, visits.stop))
-      steps = [
-        np.arange(stop - 1, start - 1, -1) for start, stop in zip(starts, stops, strict=True)
-      ]
-      skipped = np.broadcast_to(visits.skipped, rows.shape)
-      columns = [
-        n
-        if visits.sink_columns is None
-        else n + np.where(n < np.broadcast_to(visits.sink_columns, rows.shape)[a], 0, skipped[a])
-        for a, n in enumerate(steps)
-      ]
-      row, column = np.repeat(rows, [len(n) for n in columns]), np.concatenate(columns)
+      for a in range(grid.tile_rows):
+        visits = grid.visits(a, 0, grid.tile_columns)
+        leftwards = np.arange(int(visits.stop) - 1, int(visits.start) - 1, -1)
+        column.append(np.asarray(visits.column(leftwards)))
+        row.append(np.full(len(leftwards), a))
+      row, column = np.concatenate(row), np.concatenate(column)
       diagonal = np.asarray(grid.diagonal(row, column))
-    return cls(*(np.asarray(x, np.int32) for x in (row, column, diagonal, np.arange(len(row)))))
+    fields = row, column, diagonal, np.arange(len(row))
+    return cls(*(np.asarray(x, np.int32) for x in fields))
 
   def ordered(self, kind: str):
     """Tiles of one row, column or diagonal in sequence, from the first key rightwards."""

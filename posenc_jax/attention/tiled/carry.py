@@ -43,7 +43,7 @@ class RowCarry:
     return self.scan_keys(add)
 
   def sums_of_tile(self, x_BHTS, inclusive: bool):
-    """For each key j the sum of x over the keys of the tile from j on (after j if not inclusive)."""
+    """The same sum over the keys of this tile alone."""
     # Shifted, not subtracted: a difference of sums would lose digits.
     own = x_BHTS if inclusive else jnp.pad(x_BHTS[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))
     return suffix_sum(own)
