@@ -4,6 +4,7 @@ The block function is the encoding's own, with `tile_attention` around it; so an
 kernel, with all gradients, from the hooks that it has.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -12,19 +13,40 @@ import jax.numpy as jnp
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.fused.passes import backward_pass, forward_pass
 from posenc_jax.attention.fused.tables import tables_by_diagonal
+from posenc_jax.attention.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
+
+LANES = 128  # of a TPU's registers
+MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
+CUT = (
+  'q_BTHK',
+  'k_BSGK',
+  'v_BSGK',
+  'i',
+  'j',
+  'position_ids',
+  'segment_ids',
+  'index_BS',
+  'sink_BTH',
+)
 
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why no kernel for TPU can serve this request, or None."""
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, these kernels need a TPU'
-  return refuse_in_kernels(request)
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  if min(T, S) < LANES:
+    return f'a tile has at least {LANES} queries and {LANES} keys, not {T} and {S}'
+  sizes = request.block_sizes or (LANES, LANES)
+  if any(n % LANES for n in sizes):
+    return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
+  return refuse_tile(request) or refuse_mesh(request)
 
 
-def refuse_in_kernels(request: AttentionRequest) -> str | None:
+def refuse_tile(request: AttentionRequest) -> str | None:
   """The reason why tiles of this request cannot be computed in a kernel, or None."""
   if (reason := blockwise.refuse(request)) is not None:
     return reason
@@ -35,13 +57,28 @@ def refuse_in_kernels(request: AttentionRequest) -> str | None:
 
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
+  sizes = request.block_sizes or _block_sizes(request)
+  request = dataclasses.replace(request, block_sizes=sizes)
   schedule = TileSchedule.of_request(request)
-  tiles, ids = cut_into_tiles(schedule, request)
-  arrays = {'whole': tiles['enc'], 'row': tiles['rows'], 'column': tiles['columns']}
-  has_tables = request.enc.has_terms
-  arrays['diagonal'] = tables_by_diagonal(schedule.grid, request.enc) if has_tables else {}
-  ids = {'row': ids['rows'], 'column': ids['columns']}
-  return join_tiles(_attention(schedule, interpret, arrays, ids))[:, : schedule.grid.T]
+
+  def on_device(arrays, enc):
+    own = dataclasses.replace(request, enc=enc, **arrays)
+    tiles, ids = cut_into_tiles(schedule, own)
+    tables = tables_by_diagonal(schedule.grid, enc) if schedule.contiguous else {}
+    arrays = {'whole': enc, 'row': tiles['rows'], 'column': tiles['columns'], 'diagonal': tables}
+    ids = {'row': ids['rows'], 'column': ids['columns']}
+    return join_tiles(_attention(schedule, interpret, arrays, ids))[:, : schedule.grid.T]
+
+  return over_batch(on_device, {name: getattr(request, name) for name in CUT}, (request.enc,))
+
+
+def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
+  """Queries and keys of a tile: as many as leave a kernel room for a dozen arrays of all heads."""
+  rows, heads = 2 * LANES, request.q_BTHK.shape[2]
+  columns = 2 * LANES
+  while heads * rows * columns > MOST_PAIRS and columns > LANES:
+    rows, columns = columns // 2, rows // 2 if rows > columns else rows
+  return rows, columns
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -6,7 +6,7 @@ from posenc_jax.attention.request import AttentionRequest
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why tiles of this request cannot be computed in a kernel, or None."""
-  return fused.refuse_in_kernels(request)
+  return fused.refuse_tile(request)
 
 
 def run(request: AttentionRequest):

@@ -55,14 +55,12 @@ def _fill(refs, value: float = 0.0) -> None:
 
 
 def forward_program(schedule: TileSchedule, arrays, ids) -> TileProgram:
-  """What the forward pass computes of a tile, given (maxima, carried)."""
+  """What the forward pass computes of a tile, given what is carried."""
 
-  def tile(a, b, inputs, maxima_BHT, carried):
-    return attend_tile(schedule, a, b, *_arrays_and_ids(inputs), carried, maxima=maxima_BHT)
+  def tile(a, b, inputs, carried):
+    return attend_tile(schedule, a, b, *_arrays_and_ids(inputs), carried)
 
-  (_, _, H, rows, _), carries = arrays['row']['q'].shape, _carries(arrays)
-  state = *_float32([(1, H, rows)]), _float32(carries)
-  return TileProgram(tile, _inputs(arrays, ids), *state)
+  return TileProgram(tile, _inputs(arrays, ids), _float32(_carries(arrays)))
 
 
 def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
@@ -92,15 +90,17 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
     carried = [ref[...] for ref in carry]
     for ref, x in zip(into, carried, strict=True):
       ref[...] = x.reshape(ref.shape)
-    maxima = maxima_ref[...]
-    o, denominator, new_maxima, *carried = compute(maxima[..., 0], carried)
+    o, denominator, maxima_b, *carried = compute(carried)
     for ref, x in zip(carry, carried, strict=True):
       ref[...] = x
     if is_softmax:
-      new_maxima = new_maxima[..., None]
-      shrink = jnp.exp(maxima - new_maxima)
-      sum_ref[...] = sum_ref[...] * shrink + o
-      denominator_ref[...] = denominator_ref[...] * shrink + denominator[..., None]
+      # Relative to the maxima of the tile: those of the row would have to be laid out anew for it.
+      maxima, maxima_b = maxima_ref[...], maxima_b[..., None]
+      new_maxima = jnp.maximum(maxima, maxima_b)
+      shrink, shrink_b = jnp.exp(maxima - new_maxima), jnp.exp(maxima_b - new_maxima)
+      sum_ref[...] = sum_ref[...] * shrink + o * shrink_b
+      denominator_b = denominator[..., None] * shrink_b
+      denominator_ref[...] = denominator_ref[...] * shrink + denominator_b
       maxima_ref[...] = new_maxima
     else:
       sum_ref[...] += o

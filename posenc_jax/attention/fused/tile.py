@@ -59,14 +59,14 @@ class RotatedDistance:
     return scaled_dot(stacked, table_HRK[None].astype(x_BHTK.dtype)).reshape(1, H, T, R)
 
 
-def attend_tile(schedule: TileSchedule, a, b, arrays, ids, carried, lse=None, maxima=None):
+def attend_tile(schedule: TileSchedule, a, b, arrays, ids, carried, lse=None):
   """What `tile_attention` returns for tile (a, b), and the carry for the tile on its left.
 
   Args:
     arrays: 'whole', the encoding; its 'row' and 'column'; 'diagonal', its tables. The batch is 1.
     ids: positions, segments and indices of its row and of its column.
     carried: what `score` carries from the right.
-    lse, maxima: as `tile_attention` takes them.
+    lse: the log-sum-exp of the rows, if it is known.
   """
   grid = schedule.grid
   enc, row, column = arrays['whole'], arrays['row'], arrays['column']
@@ -93,6 +93,6 @@ def attend_tile(schedule: TileSchedule, a, b, arrays, ids, carried, lse=None, ma
   reader = RotatedDistance(*shape)
   tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
   o, denominator, relative_to = tile_attention(
-    enc, row['q'], column['k'], column['v'], tile, schedule.scale, schedule.softcap, lse, maxima
+    enc, row['q'], column['k'], column['v'], tile, schedule.scale, schedule.softcap, lse
   )
   return o, denominator, relative_to, tuple(carry.totals)
