@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.fused.passes import backward_pass, forward_pass
+from posenc_jax.attention.fused.passes import backward_pass, forward_pass, forward_program
 from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
@@ -19,6 +19,12 @@ from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
 
 LANES = 128  # of a TPU's registers
+# What the hook `score` of an encoding may not need, and what it is.
+NOT_IN_KERNELS = {
+  'gather': 'looks numbers up by an index',
+  'scan': 'goes through chunks of keys',
+  'sort': 'sorts',
+}
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
 CUT = (
   'q_BTHK',
@@ -52,24 +58,42 @@ def refuse_tile(request: AttentionRequest) -> str | None:
     return reason
   if request.enc.has_terms and not request.contiguous:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
+  schedule = _schedule(request)
+  arrays, ids = jax.eval_shape(lambda: _cut(schedule, request))
+  needed = forward_program(schedule, arrays, ids).primitives()
+  for primitive, what in NOT_IN_KERNELS.items():
+    if primitive in needed:
+      name = type(request.enc).__name__
+      return f'{name} {what} in every tile ({primitive}), which Mosaic does not compile'
   return None
 
 
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
-  sizes = request.block_sizes or _block_sizes(request)
-  request = dataclasses.replace(request, block_sizes=sizes)
-  schedule = TileSchedule.of_request(request)
+  schedule = _schedule(request)
 
   def on_device(arrays, enc):
-    own = dataclasses.replace(request, enc=enc, **arrays)
-    tiles, ids = cut_into_tiles(schedule, own)
-    tables = tables_by_diagonal(schedule.grid, enc) if schedule.contiguous else {}
-    arrays = {'whole': enc, 'row': tiles['rows'], 'column': tiles['columns'], 'diagonal': tables}
-    ids = {'row': ids['rows'], 'column': ids['columns']}
+    arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
     return join_tiles(_attention(schedule, interpret, arrays, ids))[:, : schedule.grid.T]
 
   return over_batch(on_device, {name: getattr(request, name) for name in CUT}, (request.enc,))
+
+
+def _schedule(request: AttentionRequest) -> TileSchedule:
+  sizes = request.block_sizes or _block_sizes(request)
+  return TileSchedule.of_request(dataclasses.replace(request, block_sizes=sizes))
+
+
+def _cut(schedule: TileSchedule, request: AttentionRequest):
+  """The arrays of a request and its ids, by how kernels cut them."""
+  tiles, ids = cut_into_tiles(schedule, request)
+  arrays = {
+    'whole': request.enc,
+    'row': tiles['rows'],
+    'column': tiles['columns'],
+    'diagonal': tables_by_diagonal(schedule.grid, request.enc),
+  }
+  return arrays, {'row': ids['rows'], 'column': ids['columns']}
 
 
 def _block_sizes(request: AttentionRequest) -> tuple[int, int]:

@@ -128,5 +128,7 @@ class TileProgram:
 def _primitives(jaxpr):
   for equation in jaxpr.eqns:
     yield equation.primitive.name
-    for inner in jax.core.jaxprs_in_params(equation.params):
-      yield from _primitives(inner)
+    for parameter in jax.tree.leaves(list(equation.params.values())):
+      inner = getattr(parameter, 'jaxpr', parameter)
+      if hasattr(inner, 'eqns'):
+        yield from _primitives(inner)

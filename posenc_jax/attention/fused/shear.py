@@ -3,8 +3,8 @@
 Element (t, s) of a tile of T' queries and S' keys reads place T' - 1 - t + s of the T' + S' numbers
 of its row: what depends on distance, the farthest first. A TPU rotates rows by an amount that
 grows from row to row at once, where a reshape, as `xla_ops.relative_shift` has it, would move each
-number to another register. It has no rotation by an amount that falls; so the adjoint is made of
-rotations by 1, 2, 4, ... of those rows that need them.
+number to another register. It has no rotation by an amount that falls; so the adjoint rotates rows
+within a register by 1, 2 and 4 where they need it, and then each register by what is left.
 """
 
 import functools
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.pallas import tpu as pltpu
+
+SUBLANES = 8  # rows of a register
 
 
 def _rotate(x, by: int):
@@ -30,12 +32,17 @@ def _shear(x_TR, columns: int):
 def _unshear(x_TS):
   *lead, rows, _ = x_TS.shape
   x = jnp.concatenate([x_TS, jnp.zeros((*lead, rows, rows), x_TS.dtype)], axis=-1)
-  by = rows - 1 - lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
+  left = rows - 1 - lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
+  group = min(rows, SUBLANES)
   step = 1
-  while step < rows:
-    x = jnp.where(by & step != 0, _rotate(x, step), x)
+  while step < group:
+    x = jnp.where(left & step != 0, _rotate(x, step), x)
     step *= 2
-  return x
+  groups = [
+    _rotate(x[..., first : first + group, :], rows - group - first)
+    for first in range(0, rows, group)
+  ]
+  return jnp.concatenate(groups, axis=-2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -26,17 +26,19 @@ class Visits(NamedTuple):
   @classmethod
   def forward(cls, grid: TileGrid):
     """Row by row from the last key leftwards, the order in which sums are carried along keys."""
-    row, column = [], []
+    a, n = np.mgrid[: grid.tile_rows, : grid.tile_columns]
+
+    @jax.jit
+    def places():
+      visits = grid.visits(a, 0, grid.tile_columns)
+      column = visits.column(n)
+      is_visited = (visits.start <= n) & (n < visits.stop)
+      return is_visited, column, grid.diagonal(a, column)
+
     with jax.ensure_compile_time_eval():
-      for a in range(grid.tile_rows):
-        visits = grid.visits(a, 0, grid.tile_columns)
-        leftwards = np.arange(int(visits.stop) - 1, int(visits.start) - 1, -1)
-        column.append(np.asarray(visits.column(leftwards)))
-        row.append(np.full(len(leftwards), a))
-      row, column = np.concatenate(row), np.concatenate(column)
-      diagonal = np.asarray(grid.diagonal(row, column))
-    fields = row, column, diagonal, np.arange(len(row))
-    return cls(*(np.asarray(x, np.int32) for x in fields))
+      is_visited, *of_tile = (np.asarray(x)[:, ::-1] for x in places())
+    fields = [x[is_visited] for x in (a, *of_tile)]
+    return cls(*(x.astype(np.int32) for x in (*fields, np.arange(is_visited.sum()))))
 
   def ordered(self, kind: str):
     """Tiles of one row, column or diagonal in sequence, from the first key rightwards."""
