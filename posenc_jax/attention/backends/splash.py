@@ -23,6 +23,9 @@ def refuse(request: AttentionRequest) -> str | None:
 def refuse_shapes(request: AttentionRequest) -> str | None:
   """The reason why its kernels do not take the mask or the lengths of a request, or None."""
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  if request.q_BTHK.shape[-1] != request.v_BSGK.shape[-1]:
+    name = type(request.enc).__name__
+    return f'{name} makes queries and keys of another width than values'
   if request.mask.reads_index:
     return 'chunks, sink tokens and prefixes are not passed to splash attention'
   if T != S or T % LANES:
