@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from posenc_jax.attention.tiled.geometry import TileGrid
@@ -27,18 +26,12 @@ class Visits(NamedTuple):
   def forward(cls, grid: TileGrid):
     """Row by row from the last key leftwards, the order in which sums are carried along keys."""
     a, n = np.mgrid[: grid.tile_rows, : grid.tile_columns]
-
-    @jax.jit
-    def places():
-      visits = grid.visits(a, 0, grid.tile_columns)
-      column = visits.column(n)
-      is_visited = (visits.start <= n) & (n < visits.stop)
-      return is_visited, column, grid.diagonal(a, column)
-
-    with jax.ensure_compile_time_eval():
-      is_visited, *of_tile = (np.asarray(x)[:, ::-1] for x in places())
-    fields = [x[is_visited] for x in (a, *of_tile)]
-    return cls(*(x.astype(np.int32) for x in (*fields, np.arange(is_visited.sum()))))
+    visits = grid.visits(a, 0, grid.tile_columns)
+    column = visits.column(n)
+    is_visited = ((visits.start <= n) & (n < visits.stop))[:, ::-1]
+    of_tile = a, column, grid.diagonal(a, column)
+    fields = [x[:, ::-1][is_visited] for x in of_tile]
+    return cls(*(x.astype(np.int32) for x in (*fields, np.arange(len(fields[0])))))
 
   def ordered(self, kind: str):
     """Tiles of one row, column or diagonal in sequence, from the first key rightwards."""
