@@ -176,8 +176,30 @@ def _relu_of_lines_forward(x_N, w_F, b_F):
 def _relu_of_lines_backward(residuals, d_FN):
   x_N, w_F, hidden_FN = residuals
   d_FN = materialize_on_cpu(jnp.where(hidden_FN > 0, d_FN, 0))
+  d_w_F, d_b_F = lax.platform_dependent(d_FN, x_N, cpu=_sums_as_product, default=_sums_of_lines)
+  return w_F @ d_FN, d_w_F, d_b_F
+
+
+def _sums_as_product(d_FN, x_N):
   d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
-  return w_F @ d_FN, d_lines_F2[:, 0], d_lines_F2[:, 1]
+  return d_lines_F2[:, 0], d_lines_F2[:, 1]
+
+
+def _sums_of_lines(d_FN, x_N):
+  """The same where a pair of numbers would fill a whole register."""
+  return (d_FN * x_N[None]).sum(axis=1), d_FN.sum(axis=1)
 
 
 relu_of_lines.defvjp(_relu_of_lines_forward, _relu_of_lines_backward)
+
+
+def head_dot(v_HK, x_BHTK):
+  """v_h . x of each head: [B, H, T]."""
+
+  def by_product(v_HK, x_BHTK):
+    return jnp.einsum('hk,bhtk->bht', v_HK, x_BHTK)
+
+  def by_sum(v_HK, x_BHTK):  # Mosaic has no product whose gradient is a single row
+    return (v_HK[None, :, None] * x_BHTK).sum(axis=-1)
+
+  return lax.platform_dependent(v_HK, x_BHTK, cpu=by_product, default=by_sum)

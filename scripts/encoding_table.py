@@ -50,9 +50,10 @@ or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on e
 adding. *Rows sorted*: all scores of each query, or gone through 30 times.
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
-everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, encodings that
-leave pairs, softmax and the width of heads alone); `ring` (`blockwise` over sequences that a mesh
-has cut) takes what `blockwise` takes. A backend that cannot serve a request says why.
+everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA) and `splash`
+(TPU) for encodings that leave pairs, softmax and the width of heads alone, `fused` (TPU: the
+encoding's own tile in kernels, O(T) memory); `ring` (`blockwise` over sequences that a mesh has
+cut) takes what `blockwise` takes. A backend that cannot serve a request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
@@ -60,8 +61,10 @@ score; a dash: nothing that was verified."""
 # A prime length and a width that no product of an encoding's own has: pairs and products are told
 # apart by their sizes.
 H, K, S = 4, 40, 13
-NATIVE_PLATFORM = {'cudnn': 'gpu'}  # of backends that run on one platform only
-ON_ONE_DEVICE = tuple(name for name in BACKENDS if name != 'ring')
+# Of backends that run on one platform only.
+NATIVE_PLATFORM = {'cudnn': 'gpu', 'splash': 'tpu', 'fused': 'tpu'}
+ON_ONE_DEVICE = tuple(name for name in BACKENDS if name not in ('ring', 'fused_interpret'))
+ENOUGH_TOKENS = 256  # for the tiles of every backend
 PER_TOKEN = (
   'queries and keys',
   'values',
@@ -104,16 +107,21 @@ def limits() -> str:
 
 def row(name: str) -> tuple[str, ...]:
   """The cells of an encoding with its defaults. ValueError where its class says too little."""
-  enc = make(name, model_dim=H * K, heads=H, head_dim=K, train_length=S, rngs=nnx.Rngs(0))
+  dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': ENOUGH_TOKENS}
+  enc = make(name, **dims, rngs=nnx.Rngs(0))
   summary, reported = (class_attribute(type(enc), attribute) for attribute in EXAMPLES)
   cells = []
 
-  def ask(q_BTHK, x_BTD):
-    request = build_request(q_BTHK, q_BTHK, q_BTHK, enc, x=x_BTD, outer_hooks_applied=True)
-    cells.extend([', '.join(costs(request)) or 'none', backends(request)])
+  def ask(answer, tokens: int):
+    def of_request(q_BTHK, x_BTD):
+      request = build_request(q_BTHK, q_BTHK, q_BTHK, enc, x=x_BTD, outer_hooks_applied=True)
+      cells.append(answer(request))
 
-  shapes = (1, S, H, K), (1, S, H * K)
-  jax.eval_shape(ask, *(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes))
+    shapes = (1, tokens, H, K), (1, tokens, H * K)
+    jax.eval_shape(of_request, *(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes))
+
+  ask(lambda request: ', '.join(costs(request)) or 'none', S)
+  ask(backends, ENOUGH_TOKENS)
   acts_on = ', '.join(enc.acts_on()) or 'nothing'
   return f'`{name}`', acts_on, summary, *cells, reported or '—', cite(enc.paper)
 

@@ -840,5 +840,13 @@ def test_cudnn_equals_dense(name):
 
 
 def test_backends_answer_to_one_interface():
-  assert set(BACKENDS) == {'dense', 'blockwise', 'cudnn', 'ring'}
+  assert set(BACKENDS) == {
+    'dense',
+    'blockwise',
+    'cudnn',
+    'splash',
+    'fused',
+    'fused_interpret',
+    'ring',
+  }
   assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())

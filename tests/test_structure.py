@@ -197,6 +197,8 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   acts_on, cost, backends = cells[1], cells[3], cells[4]
   fused = not {*PLACES_OF_PAIRS, 'softmax'} & {*acts_on.split(', ')} and 'width' not in cost
   in_tiles = '`dense`' if kind.normalizer == 'rows' else '`dense`, `blockwise`'
+  if kind.normalizer != 'rows' and name not in ('cope', 'path'):  # whose tiles no kernel can do
+    in_tiles += ', `fused`'
   assert backends == ('all' if fused else in_tiles)
 
 

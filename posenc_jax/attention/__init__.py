@@ -3,7 +3,15 @@
 import jax
 
 from posenc_jax import target
-from posenc_jax.attention.backends import blockwise, cudnn, dense, ring
+from posenc_jax.attention.backends import (
+  blockwise,
+  cudnn,
+  dense,
+  fused,
+  fused_interpret,
+  ring,
+  splash,
+)
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import OUTPUT, AttentionRequest, build_request
 from posenc_jax.encodings import Encoding
@@ -12,7 +20,15 @@ from posenc_jax.errors import nearest
 __all__ = ['BACKENDS', 'OUTPUT', 'attend', 'check_backend']
 
 # Each is a module with refuse(request) -> reason | None and run(request) -> o_BTHK.
-BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn, 'ring': ring}
+BACKENDS = {
+  'dense': dense,
+  'blockwise': blockwise,
+  'cudnn': cudnn,
+  'splash': splash,
+  'fused': fused,
+  'fused_interpret': fused_interpret,
+  'ring': ring,
+}
 
 # Keys up to which `auto` takes dense: measured on a CPU, it is up to 1.1 times as fast there, and
 # blockwise is faster above.
@@ -66,9 +82,9 @@ def attend(
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
-    block_sizes: (queries, keys) of a tile of `blockwise` and `ring`; None: their choice. Biases by
-      distance take S x keys-of-a-tile numbers where one size divides the other, and up to the
-      smaller of the two times more where not.
+    block_sizes: (queries, keys) of a tile of `blockwise`, `fused` and `ring`; None: their choice.
+      Biases by distance take S x keys-of-a-tile numbers in `blockwise` and `ring` where one size
+      divides the other, and up to the smaller of the two times more where not.
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables. A larger distance gives NaN.
     outer_hooks_applied: says that the caller has applied `add_to_input` and `sample_positions`;
@@ -112,8 +128,9 @@ def _fastest(request: AttentionRequest) -> str:
   # On a mesh that cuts sequences, every other backend would gather them on every device.
   if ring.refuse(request) is None and target.sequence_shards() > 1:
     return 'ring'
-  if cudnn.refuse(request) is None:
-    return 'cudnn'
+  for name in ('cudnn', 'splash', 'fused'):
+    if BACKENDS[name].refuse(request) is None:
+      return name
   if blockwise.refuse(request) is not None:
     return 'dense'
   # Dense looks every pair up, which is 1.3 to 2.2 times as slow at any length.

@@ -7,6 +7,7 @@ from flax import nnx
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.xla_ops import head_dot
 
 GATES = ('query_key', 'query', 'key')
 
@@ -57,5 +58,5 @@ def _gate(vector_HK, x_BHTK):
   """softplus(v . x / (|v| sqrt(K))): float32 [B, H, T]."""
   size_H1 = jnp.linalg.norm(vector_HK, axis=-1, keepdims=True)
   unit_HK = vector_HK / jnp.maximum(size_H1, 1e-6)
-  logits_BHT = jnp.einsum('hk,bhtk->bht', unit_HK, x_BHTK.astype(jnp.float32))
+  logits_BHT = head_dot(unit_HK, x_BHTK.astype(jnp.float32))
   return jax.nn.softplus(logits_BHT * x_BHTK.shape[-1] ** -0.5)

@@ -84,6 +84,6 @@ class XPos(Encoding):
 
     q_BHTK, k_BGSK = decay(q_BHTK, ahead_BT), decay(k_BGSK, behind_BS)
     products_BHTS = per_kv_head(scaled_dot, q_BHTK, k_BGSK)
-    lost_BT = jnp.abs(ahead_BT) > LARGEST / -log_z[0]
+    lost_B1T1 = jnp.abs(ahead_BT)[:, None, :, None] > LARGEST / -log_z[0]
     s_BHTS = self.scale(self.dims.head_dim) * products_BHTS
-    return jnp.where(lost_BT[:, None, :, None], jnp.nan, s_BHTS)
+    return jnp.where(lost_B1T1, jnp.nan, s_BHTS)

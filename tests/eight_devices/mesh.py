@@ -11,7 +11,9 @@ from flax import nnx
 from test_trainer import BASE, TINY, corpus  # noqa: F401
 
 from posenc_jax import config, data
+from posenc_jax.attention import attend
 from posenc_jax.distributed import mesh
+from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
 from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import build
@@ -206,3 +208,20 @@ def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting(
 def test_memory_by_shares_says_what_it_cannot_measure(mesh_memory, flag):
   with pytest.raises(UserError, match=flag.partition('=')[2]):
     mesh_memory['main']([flag])
+
+
+def test_kernels_share_out_the_batch():
+  """Four devices work on a row of the batch each: the same numbers, and nothing is gathered."""
+  dims = {'model_dim': 16, 'heads': 2, 'head_dim': 8, 'train_length': 32}
+  enc, q = make('t5', **dims, rngs=nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (4, 24, 2, 8))
+  options = {'backend': 'fused_interpret', 'block_sizes': (16, 16)}
+  loss = lambda enc, q: (attend(q, q, q, enc, **options) ** 2).mean()
+  run = jax.value_and_grad(loss, argnums=(0, 1))
+  expected = jax.jit(run)(enc, q)
+  axis_types = (jax.sharding.AxisType.Auto,) * len(mesh.AXES)
+  with jax.set_mesh(jax.make_mesh((1, 2, 2, 1), mesh.AXES, axis_types=axis_types)):
+    compiled = jax.jit(run).lower(enc, q).compile()
+    found = compiled(enc, q)
+  assert 'all-gather' not in compiled.as_text()
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6)
+  jax.tree.map(close, found, expected)

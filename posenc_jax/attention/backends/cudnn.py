@@ -7,18 +7,26 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 
 
-def refuse(request: AttentionRequest) -> str | None:
-  """The reason why cuDNN cannot serve this request, or None."""
+def refuse_pairs(request: AttentionRequest) -> str | None:
+  """The reason why a kernel that knows of softmax alone cannot serve this request, or None."""
   enc, name = request.enc, type(request.enc).__name__
-  dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
   if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
     return f'{name} acts on pairs of a query and a key, which the fused kernel keeps to itself'
   if request.sink_BTH is not None:
     return f'{name} has a sink in the softmax, which the fused kernel does not take'
-  if request.softcap is not None:
-    return 'a soft-cap acts on scores, which the fused kernel keeps to itself'
   if enc.normalizer != 'softmax':
     return f'{name} is not normalized by softmax'
+  return None
+
+
+def refuse(request: AttentionRequest) -> str | None:
+  """The reason why cuDNN cannot serve this request, or None."""
+  name = type(request.enc).__name__
+  dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
+  if (reason := refuse_pairs(request)) is not None:
+    return reason
+  if request.softcap is not None:
+    return 'a soft-cap acts on scores, which the fused kernel keeps to itself'
   if request.platform != 'gpu':
     return f'jax runs on {request.platform}, cuDNN needs an NVIDIA GPU'
   if dtype not in (jnp.bfloat16, jnp.float16):

@@ -34,15 +34,19 @@ class RowCarry:
 
   def suffix_sum(self, x_BHTS, inclusive: bool):
     """For each key j the sum of x over the keys from j on (after j if not inclusive), to i."""
-    # Shifted, not subtracted: a difference of sums would lose digits.
-    own = x_BHTS if inclusive else jnp.pad(x_BHTS[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))
 
     def add(carried_BHT):
-      sums_BHTS = suffix_sum(own) + carried_BHT[..., None]
+      sums_BHTS = self.sums_of_tile(x_BHTS, inclusive) + carried_BHT[..., None]
       first_BHT = sums_BHTS[..., 0]
       return sums_BHTS, first_BHT if inclusive else first_BHT + x_BHTS[..., 0]
 
     return self.scan_keys(add)
+
+  def sums_of_tile(self, x_BHTS, inclusive: bool):
+    """The same sum over the keys of this tile alone."""
+    # Shifted, not subtracted: a difference of sums would lose digits.
+    own = x_BHTS if inclusive else jnp.pad(x_BHTS[..., 1:], ((0, 0), (0, 0), (0, 0), (0, 1)))
+    return suffix_sum(own)
 
   def cond_saturated(self, bound: float, near, far):
     """near(), or far() where all that is carried into this tile is at least `bound`.

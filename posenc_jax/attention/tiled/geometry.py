@@ -5,8 +5,14 @@ import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from posenc_jax.attention.mask import Mask
+
+
+def _numpy_of(x):
+  """numpy for its own arrays, whose results are then known while a program is traced."""
+  return np if isinstance(x, np.ndarray) else jnp
 
 
 class Visits(NamedTuple):
@@ -27,7 +33,7 @@ class Visits(NamedTuple):
     """The column with a number."""
     if self.sink_columns is None:
       return n
-    return n + jnp.where(n < self.sink_columns, 0, self.skipped)
+    return n + _numpy_of(n).where(n < self.sink_columns, 0, self.skipped)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,22 +82,22 @@ class TileGrid:
     Returns:
       The first column; one past the last; one past the last that order in time leaves visible.
     """
-    mask, first = self.mask, self.offset + a * self.rows
+    xp, mask, first = _numpy_of(a), self.mask, self.offset + a * self.rows
     last = first + self.rows - 1
     start, stop = 0, self.tile_columns
     if mask.is_causal:
-      stop = jnp.minimum(self._last_in_order(last) // self.columns + 1, stop)
+      stop = xp.minimum(self._last_in_order(last) // self.columns + 1, stop)
     in_order = stop
     if mask.window is not None:
-      start = jnp.maximum(first - mask.window + 1, 0) // self.columns
-      stop = jnp.minimum(stop, (last + mask.window - 1) // self.columns + 1)
+      start = xp.maximum(first - mask.window + 1, 0) // self.columns
+      stop = xp.minimum(stop, (last + mask.window - 1) // self.columns + 1)
     if mask.chunk is not None:
       first_key, last_key = first - mask.chunk + 1, last + mask.chunk - 1
       if not self.is_packed:
         first_key = first // mask.chunk * mask.chunk
         last_key = last // mask.chunk * mask.chunk + mask.chunk - 1
-      start = jnp.maximum(start, first_key // self.columns)
-      stop = jnp.minimum(stop, last_key // self.columns + 1)
+      start = xp.maximum(start, first_key // self.columns)
+      stop = xp.minimum(stop, last_key // self.columns + 1)
     return start, stop, in_order
 
   def _last_in_order(self, last):
@@ -99,18 +105,19 @@ class TileGrid:
     if not self.mask.prefix:
       return last
     end = self.mask.prefix - 1
-    return last + end if self.is_packed else jnp.maximum(last, end)
+    return last + end if self.is_packed else _numpy_of(last).maximum(last, end)
 
   def visits(self, a, first_column, columns: int) -> Visits:
     """The visits of row a of tiles to so many columns, numbered from 0 in their range."""
+    xp = _numpy_of(a)
     start, stop, in_order = self.near_columns(a)
-    in_range = lambda end: jnp.clip(end - first_column, 0, columns)
+    in_range = lambda end: xp.clip(end - first_column, 0, columns)
     start, stop = in_range(start), in_range(stop)
     if not self.sink_columns:
       return Visits(start, stop)
-    sink_columns = in_range(jnp.minimum(self.sink_columns, in_order))
-    skipped = jnp.maximum(start - sink_columns, 0)
-    return Visits(0, jnp.maximum(stop, sink_columns) - skipped, sink_columns, skipped)
+    sink_columns = in_range(xp.minimum(self.sink_columns, in_order))
+    skipped = xp.maximum(start - sink_columns, 0)
+    return Visits(0, xp.maximum(stop, sink_columns) - skipped, sink_columns, skipped)
 
   # Corners are equal modulo `stride`. Tiles of one corner share their distances, and so do tiles
   # whose distances are all beyond `lowest` or `highest`. `diagonal` numbers the different ones.
@@ -147,7 +154,7 @@ class TileGrid:
 
   def diagonal(self, a, b):
     """The number of the diagonal that tile (a, b) lies on."""
-    corner = jnp.clip(self.corner(a, b), self.first_corner, self.last_corner)
+    corner = _numpy_of(a).clip(self.corner(a, b), self.first_corner, self.last_corner)
     return (corner - self.first_corner) // self.stride
 
   def diagonals_of(self, a, b, rows: int, columns: int):

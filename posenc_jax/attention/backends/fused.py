@@ -1,0 +1,132 @@
+"""Attention in Pallas kernels, for TPU: the passes of `blockwise`, each of them one kernel.
+
+The block function is the encoding's own, with `tile_attention` around it; so an encoding gets its
+kernel, with all gradients, from the hooks that it has.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.attention.backends import blockwise
+from posenc_jax.attention.fused.passes import backward_pass, forward_pass, forward_program
+from posenc_jax.attention.fused.tables import tables_by_diagonal
+from posenc_jax.attention.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled import passes
+from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
+
+LANES = 128  # of a TPU's registers
+# What the hook `score` of an encoding may not need, and what it is.
+NOT_IN_KERNELS = {
+  'gather': 'looks numbers up by an index',
+  'scan': 'goes through chunks of keys',
+  'sort': 'sorts',
+}
+MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
+CUT = (
+  'q_BTHK',
+  'k_BSGK',
+  'v_BSGK',
+  'i',
+  'j',
+  'position_ids',
+  'segment_ids',
+  'index_BS',
+  'sink_BTH',
+)
+
+
+def refuse(request: AttentionRequest) -> str | None:
+  """The reason why no kernel for TPU can serve this request, or None."""
+  if request.platform != 'tpu':
+    return f'jax runs on {request.platform}, these kernels need a TPU'
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  if min(T, S) < LANES:
+    return f'a tile has at least {LANES} queries and {LANES} keys, not {T} and {S}'
+  sizes = request.block_sizes or (LANES, LANES)
+  if any(n % LANES for n in sizes):
+    return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
+  return refuse_tile(request) or refuse_mesh(request)
+
+
+def refuse_tile(request: AttentionRequest) -> str | None:
+  """The reason why tiles of this request cannot be computed in a kernel, or None."""
+  if (reason := blockwise.refuse(request)) is not None:
+    return reason
+  if request.enc.has_terms and not request.contiguous:
+    return 'with explicit positions each pair looks its distance up, which a kernel cannot'
+  schedule = _schedule(request)
+  arrays, ids = jax.eval_shape(lambda: _cut(schedule, request))
+  needed = forward_program(schedule, arrays, ids).primitives()
+  for primitive, what in NOT_IN_KERNELS.items():
+    if primitive in needed:
+      name = type(request.enc).__name__
+      return f'{name} {what} in every tile ({primitive}), which Mosaic does not compile'
+  return None
+
+
+def run(request: AttentionRequest, interpret: bool = False):
+  """o_BTHK in the dtype of v."""
+  schedule = _schedule(request)
+
+  def on_device(arrays, enc):
+    arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
+    return join_tiles(_attention(schedule, interpret, arrays, ids))[:, : schedule.grid.T]
+
+  return over_batch(on_device, {name: getattr(request, name) for name in CUT}, (request.enc,))
+
+
+def _schedule(request: AttentionRequest) -> TileSchedule:
+  sizes = request.block_sizes or _block_sizes(request)
+  return TileSchedule.of_request(dataclasses.replace(request, block_sizes=sizes))
+
+
+def _cut(schedule: TileSchedule, request: AttentionRequest):
+  """The arrays of a request and its ids, by how kernels cut them."""
+  tiles, ids = cut_into_tiles(schedule, request)
+  arrays = {
+    'whole': request.enc,
+    'row': tiles['rows'],
+    'column': tiles['columns'],
+    'diagonal': tables_by_diagonal(schedule.grid, request.enc),
+  }
+  return arrays, {'row': ids['rows'], 'column': ids['columns']}
+
+
+def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
+  """Queries and keys of a tile: as many as leave a kernel room for a dozen arrays of all heads."""
+  rows, heads = 2 * LANES, request.q_BTHK.shape[2]
+  columns = 2 * LANES
+  while heads * rows * columns > MOST_PAIRS and columns > LANES:
+    rows, columns = columns // 2, rows // 2 if rows > columns else rows
+  return rows, columns
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attention(schedule: TileSchedule, interpret: bool, arrays, ids):
+  return _forward(schedule, interpret, arrays, ids)[0]
+
+
+def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
+  o, lse, into = forward_pass(schedule, arrays, ids, interpret)
+  if 'sink' in arrays['row']:
+    lse_of_keys, lse = lse, jnp.logaddexp(lse, arrays['row']['sink'])
+    o = (o * jnp.exp(lse_of_keys - lse)[..., None]).astype(o.dtype)
+  return o, (arrays, ids, o, lse, into)
+
+
+def _backward(schedule: TileSchedule, interpret: bool, residuals, do):
+  arrays, ids, o, lse, into = residuals
+  enc, row = arrays['whole'], arrays['row']
+  exact = (x.astype(jnp.float32) for x in (o, do))
+  _, d_denominator, lse = passes.output_cotangents(enc, *exact, lse)
+  per_row = do, d_denominator, lse
+  gradients = backward_pass(schedule, arrays, ids, per_row, into, interpret)
+  gradients['row'] = passes.add_sink_gradient(gradients['row'], row, per_row)
+  return cast_like(gradients, arrays), None
+
+
+_attention.defvjp(_forward, _backward)

@@ -1,0 +1,74 @@
+"""JAX's own fused attention for TPU, for encodings that leave the score matrix alone."""
+
+import jax
+from jax.experimental.pallas.ops.tpu import splash_attention
+
+from posenc_jax.attention.backends.cudnn import refuse_pairs
+from posenc_jax.attention.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.request import AttentionRequest
+
+LANES = 128  # of a TPU's registers: blocks are multiples of it
+BLOCK = 512  # queries and keys
+
+
+def refuse(request: AttentionRequest) -> str | None:
+  """The reason why splash attention cannot serve this request, or None."""
+  if (reason := refuse_pairs(request)) is not None:
+    return reason
+  if request.platform != 'tpu':
+    return f'jax runs on {request.platform}, splash attention needs a TPU'
+  return refuse_shapes(request) or refuse_mesh(request)
+
+
+def refuse_shapes(request: AttentionRequest) -> str | None:
+  """The reason why its kernels do not take the mask or the lengths of a request, or None."""
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  if request.q_BTHK.shape[-1] != request.v_BSGK.shape[-1]:
+    name = type(request.enc).__name__
+    return f'{name} makes queries and keys of another width than values'
+  if request.mask.reads_index:
+    return 'chunks, sink tokens and prefixes are not passed to splash attention'
+  if T != S or T % LANES:
+    return f'splash attention takes as many queries as keys, in multiples of {LANES}, not {T}, {S}'
+  return None
+
+
+def run(request: AttentionRequest, interpret: bool = False):
+  """o_BTHK in the dtype of v."""
+  T, H = request.q_BTHK.shape[1:3]
+  block = next(n for n in (BLOCK, BLOCK // 2, LANES) if T % n == 0)
+  kernel = splash_attention.make_splash_mha(
+    splash_attention.MultiHeadMask([_mask(request, T)] * H),
+    block_sizes=splash_attention.BlockSizes(*[block] * 8),
+    attn_logits_soft_cap=request.softcap,
+    head_shards=1,
+    q_seq_shards=1,
+    interpret=interpret,
+  )
+
+  def on_device(arrays):
+    heads_first = (arrays[name].swapaxes(1, 2) for name in 'qkv')
+    ids = arrays['segment']
+    segments = None if ids is None else splash_attention.SegmentIds(ids, ids)
+    axis_of_ids = None if ids is None else 0
+    attend = jax.vmap(kernel, in_axes=(0, 0, 0, axis_of_ids))
+    return attend(*heads_first, segments).swapaxes(1, 2)
+
+  ids = request.segment_ids
+  arrays = {
+    'q': (request.q_BTHK * request.scale).astype(request.q_BTHK.dtype),
+    'k': request.k_BSGK,
+    'v': request.v_BSGK,
+    'segment': None if ids is None else jax.numpy.broadcast_to(ids, request.q_BTHK.shape[:2]),
+  }
+  return over_batch(on_device, arrays)
+
+
+def _mask(request: AttentionRequest, T: int):
+  window, is_causal = request.mask.window, request.mask.is_causal
+  if window is not None:
+    neighbors = window - 1  # the token itself is not counted
+    sides = (neighbors, 0 if is_causal else neighbors)
+    return splash_attention.LocalMask((T, T), sides, offset=0)
+  of_shape = splash_attention.CausalMask if is_causal else splash_attention.FullMask
+  return of_shape((T, T))

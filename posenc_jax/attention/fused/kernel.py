@@ -1,0 +1,118 @@
+"""A kernel that walks over tiles: one step of its grid each, in sequence.
+
+A TPU runs the steps of a grid one after another, so a step finds what the one before it has left in
+memory: sums, and what is carried along the keys. Gradients are therefore added up in one order.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, flat_cuts
+from posenc_jax.attention.fused.visits import Visits
+
+VMEM_BYTES = 100 * 2**20  # of the 128 MiB that v5e and v6e have
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """One step: a tile of one row of the batch.
+
+  Attributes:
+    visits: references to the fields of `Visits`, by name.
+    n: the number of the tile among them.
+    batch: the row of the batch.
+    is_first: whether it is the first of all.
+  """
+
+  visits: dict
+  n: object
+  batch: object
+  is_first: object
+
+  @property
+  def tile(self):
+    """The row and the column of the tile."""
+    return self.visits['row'][self.n], self.visits['column'][self.n]
+
+  def begins(self, kind: str):
+    """Whether the tile before it is of another row (column, diagonal) of tiles."""
+    number = self.visits[kind]
+    return (self.n == 0) | (number[self.n] != number[jnp.maximum(self.n - 1, 0)])
+
+  def ends(self, kind: str):
+    """Whether the tile after it is of another row (column, diagonal) of tiles."""
+    number, last = self.visits[kind], self.visits[kind].shape[0] - 1
+    return (self.n == last) | (number[self.n] != number[jnp.minimum(self.n + 1, last)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """A walk over the tiles of every row of the batch.
+
+  Attributes:
+    visits: the tiles in their order.
+    batch: how many rows the batch has.
+    batch_inside: whether each tile is visited for all rows of the batch in a row, else all tiles
+      for each.
+    interpret: whether Pallas interprets it.
+  """
+
+  name: str
+  visits: Visits
+  batch: int
+  interpret: bool
+  batch_inside: bool = False
+
+  def run(self, body, program: TileProgram, inputs: dict, results: list[Result], scratch: list):
+    """The arrays that are written.
+
+    Args:
+      body: called with (step, compute, references to results, references to scratch);
+        compute(*state) returns the results of the program for the step.
+      inputs: what the program reads.
+      scratch: the shapes of what steps leave to one another, in float32.
+    """
+    leaves = zip(flat_cuts(inputs), jax.tree.leaves(inputs), program.reads, strict=True)
+    read = [(cut, x) for cut, x, is_read in leaves if is_read]
+    constants = [(Cut.of('whole', x), x) for x in map(jnp.asarray, program.constants)]
+    operands = [*read, *constants]
+    order, batch_axis = Visits._fields, 1 if self.batch_inside else 0
+    grid = (len(self.visits.row), self.batch) if batch_axis else (self.batch, len(self.visits.row))
+
+    def kernel(*refs):
+      visits, refs = dict(zip(order, refs[: len(order)], strict=True)), refs[len(order) :]
+      given, refs = refs[: len(operands)], refs[len(operands) :]
+      places = pl.program_id(0), pl.program_id(1)
+      is_first = (places[0] == 0) & (places[1] == 0)
+      step = Step(visits, places[1 - batch_axis], places[batch_axis], is_first)
+
+      def compute(*state):
+        values = [
+          ref[...].reshape(cut.shape) for (cut, _), ref in zip(operands, given, strict=True)
+        ]
+        of_inputs, of_constants = values[: len(read)], values[len(read) :]
+        return program(of_constants, *step.tile, of_inputs, jax.tree.leaves(state))
+
+      body(step, compute, refs[: len(results)], refs[len(results) :])
+
+    written = pl.pallas_call(
+      kernel,
+      grid_spec=pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=len(order),
+        grid=grid,
+        in_specs=[cut.spec(order, batch_axis) for cut, _ in operands],
+        out_specs=[result.cut.spec(order, batch_axis) for result in results],
+        scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
+      ),
+      out_shape=[result.stored(self.batch) for result in results],
+      compiler_params=pltpu.CompilerParams(
+        dimension_semantics=('arbitrary', 'arbitrary'), vmem_limit_bytes=VMEM_BYTES
+      ),
+      interpret=self.interpret,
+      name=self.name,
+    )(*map(jnp.asarray, self.visits), *(cut.pack(x) for cut, x in operands))
+    return [result.unpack(x) for result, x in zip(results, written, strict=True)]

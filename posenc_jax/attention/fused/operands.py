@@ -1,0 +1,134 @@
+"""What a kernel reads and writes, in the blocks that its steps see, and what a step computes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.interpreters import partial_eval
+
+
+class Cut(NamedTuple):
+  """How an array is cut into blocks.
+
+  Attributes:
+    kind: what its blocks are numbered by, a field of `Visits`, or 'whole'.
+    shape: of a block as a tile sees it; [1, ...] of one row of the batch where it is cut.
+    has_batch: whether each row of the batch has its own.
+  """
+
+  kind: str
+  shape: tuple[int, ...]
+  has_batch: bool = False
+
+  @classmethod
+  def of(cls, kind: str, array):
+    """That of an array [number, B|1, ...], or of a whole one."""
+    if kind == 'whole':
+      return cls(kind, array.shape)
+    return cls(kind, (1, *array.shape[2:]), array.shape[1] > 1)
+
+  @property
+  def stored(self) -> tuple[int, ...]:
+    """The shape of a block in memory: of two axes or more."""
+    shape = self.shape if self.kind == 'whole' else self.shape[1:]
+    return (1,) * (2 - len(shape)) + shape
+
+  def spec(self, order: tuple[str, ...], batch_axis: int):
+    """Its BlockSpec, for a grid of tiles and batch whose scalars start with those of `order`."""
+    zeros = (0,) * len(self.stored)
+    if self.kind == 'whole':
+      return pl.BlockSpec(self.stored, lambda *_: zeros)
+    place = 2 + order.index(self.kind)
+
+    def block(*indices):
+      batch = indices[batch_axis] if self.has_batch else 0
+      return (indices[place][indices[1 - batch_axis]], batch, *zeros)
+
+    return pl.BlockSpec((None, None, *self.stored), block)
+
+  def pack(self, array):
+    """The array as it is stored."""
+    lead = () if self.kind == 'whole' else array.shape[:2]
+    return array.reshape(*lead, *self.stored)
+
+
+class Result(NamedTuple):
+  """An array that a kernel writes: its blocks, how many there are, and its dtype."""
+
+  cut: Cut
+  number: int
+  dtype: object = jnp.float32
+
+  def stored(self, batch: int) -> jax.ShapeDtypeStruct:
+    """The array as it is stored."""
+    lead = () if self.cut.kind == 'whole' else (self.number, batch if self.cut.has_batch else 1)
+    return jax.ShapeDtypeStruct((*lead, *self.cut.stored), self.dtype)
+
+  def unpack(self, array):
+    """[number, B|1, ...], or a whole array, in its own shape."""
+    if self.cut.kind == 'whole':
+      return array.reshape(self.cut.shape)
+    return array.reshape(*array.shape[:2], *self.cut.shape[1:])
+
+
+def cuts_of(inputs: dict) -> dict:
+  """A pytree of Cut for a dict of pytrees of arrays, by how they are cut."""
+  return {
+    kind: jax.tree.map(lambda x, kind=kind: Cut.of(kind, x), part) for kind, part in inputs.items()
+  }
+
+
+def flat_cuts(inputs: dict) -> list[Cut]:
+  """The cuts of all leaves, in their order."""
+  return jax.tree.leaves(cuts_of(inputs), is_leaf=lambda x: isinstance(x, Cut))
+
+
+def blocks_of(inputs: dict) -> dict:
+  """The shapes of what a tile sees of them."""
+  leaves, tree = jax.tree.flatten(inputs)
+  shapes = [
+    jax.ShapeDtypeStruct(cut.shape, x.dtype)
+    for cut, x in zip(flat_cuts(inputs), leaves, strict=True)
+  ]
+  return jax.tree.unflatten(tree, shapes)
+
+
+class TileProgram:
+  """A function of (row, column, inputs, *state) of one tile, traced.
+
+  Kernels take no arrays from outside, so what it closes over becomes operands; what its results do
+  not need never reaches the kernel.
+
+  Attributes:
+    reads: which leaves of the inputs it needs.
+    constants: the arrays that it closes over.
+  """
+
+  def __init__(self, function, inputs: dict, *state):
+    tile_number = jax.ShapeDtypeStruct((), jnp.int32)
+    closed = jax.make_jaxpr(function)(tile_number, tile_number, blocks_of(inputs), *state)
+    outputs = [True] * len(closed.out_avals)
+    self.constants = closed.consts
+    self._jaxpr, self._used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)
+    self.reads = self._used[2 : 2 + len(jax.tree.leaves(inputs))]
+
+  def __call__(self, constants, a, b, inputs: list, state: list):
+    """Its results, flat, for the leaves of the inputs that it reads and all leaves of the state."""
+    given = iter(inputs)
+    every = [next(given) if is_read else None for is_read in self.reads]
+    arguments = zip([a, b, *every, *state], self._used, strict=True)
+    return jax.core.eval_jaxpr(self._jaxpr, constants, *(x for x, is_used in arguments if is_used))
+
+  def primitives(self) -> set[str]:
+    """The names of all primitives in it."""
+    return set(_primitives(self._jaxpr))
+
+
+def _primitives(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation.primitive.name
+    for parameter in jax.tree.leaves(list(equation.params.values())):
+      inner = getattr(parameter, 'jaxpr', parameter)
+      if hasattr(inner, 'eqns'):
+        yield from _primitives(inner)

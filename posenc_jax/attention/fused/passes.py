@@ -1,0 +1,232 @@
+"""The forward and the backward pass over tiles, as kernels.
+
+Forward, a row of tiles keeps a running softmax while it visits its tiles from the diagonal
+leftwards. Backward, each tile is computed again and pulled back by `jax.vjp`: once for the
+gradients of rows and parameters, once for those of columns, once for those of tables by distance.
+Each of these kernels visits the tiles that add to one block one after another, and computes nothing
+but its own.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from posenc_jax.attention.fused.kernel import Kernel
+from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, flat_cuts
+from posenc_jax.attention.fused.tile import attend_tile
+from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.attention.tiled.tile import MASKED
+
+
+def _inputs(arrays: dict, ids: dict, per_row=(), carries=()) -> dict:
+  """All that a tile reads, by how it is cut."""
+  return {
+    'whole': arrays['whole'],
+    'row': (arrays['row'], ids['row'], per_row),
+    'column': (arrays['column'], ids['column']),
+    'diagonal': arrays['diagonal'],
+    'visit': carries,
+  }
+
+
+def _arrays_and_ids(inputs: dict):
+  """What of the inputs has gradients, and the ids."""
+  (row, row_ids, _), (column, column_ids) = inputs['row'], inputs['column']
+  parts = {name: inputs[name] for name in ('whole', 'diagonal')}
+  return {**parts, 'row': row, 'column': column}, {'row': row_ids, 'column': column_ids}
+
+
+def _carries(arrays) -> list[tuple[int, ...]]:
+  """The shapes of what a row of tiles carries along the keys."""
+  _, _, H, rows, _ = arrays['row']['q'].shape
+  return [(1, H, rows, *shape) for shape in arrays['whole'].scans_keys]
+
+
+def _float32(shapes) -> tuple:
+  return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+
+
+def _fill(refs, value: float = 0.0) -> None:
+  for ref in refs:
+    ref[...] = jnp.full(ref.shape, value, ref.dtype)
+
+
+def forward_program(schedule: TileSchedule, arrays, ids) -> TileProgram:
+  """What the forward pass computes of a tile, given what is carried."""
+
+  def tile(a, b, inputs, carried):
+    return attend_tile(schedule, a, b, *_arrays_and_ids(inputs), carried)
+
+  return TileProgram(tile, _inputs(arrays, ids), _float32(_carries(arrays)))
+
+
+def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
+  """Attention of all rows of tiles.
+
+  Args:
+    arrays: 'whole', the encoding; 'row', 'column' and 'diagonal', pytrees of [number, B|1, ...].
+    ids: those of 'row' and 'column'.
+
+  Returns:
+    o in the dtype of v and the rows' log-sum-exp in float32, [rows of tiles, B, H, T' (, K)]; and
+    what was carried into each tile, [visits, B, H, T', ...].
+  """
+  enc, row, v = arrays['whole'], arrays['row'], arrays['column']['v']
+  number, batch, H, rows, _ = row['q'].shape
+  is_softmax, carries = enc.normalizer == 'softmax', _carries(arrays)
+  visits = Visits.forward(schedule.grid)
+
+  def body(step, compute, results, scratch):
+    (o_ref, lse_ref, *into), (sum_ref, denominator_ref, maxima_ref, *carry) = results, scratch
+
+    @pl.when(step.begins('row'))
+    def _():
+      _fill([sum_ref, denominator_ref, *carry])
+      _fill([maxima_ref], MASKED)
+
+    carried = [ref[...] for ref in carry]
+    for ref, x in zip(into, carried, strict=True):
+      ref[...] = x.reshape(ref.shape)
+    o, denominator, maxima_b, *carried = compute(carried)
+    for ref, x in zip(carry, carried, strict=True):
+      ref[...] = x
+    if is_softmax:
+      # Relative to the maxima of the tile: those of the row would have to be laid out anew for it.
+      maxima, maxima_b = maxima_ref[...], maxima_b[..., None]
+      new_maxima = jnp.maximum(maxima, maxima_b)
+      shrink, shrink_b = jnp.exp(maxima - new_maxima), jnp.exp(maxima_b - new_maxima)
+      sum_ref[...] = sum_ref[...] * shrink + o * shrink_b
+      denominator_b = denominator[..., None] * shrink_b
+      denominator_ref[...] = denominator_ref[...] * shrink + denominator_b
+      maxima_ref[...] = new_maxima
+    else:
+      sum_ref[...] += o
+
+    @pl.when(step.ends('row'))
+    def _():
+      o, lse = sum_ref[...], maxima_ref[...]
+      if is_softmax:
+        o, lse = o / denominator_ref[...], lse + jnp.log(denominator_ref[...])
+      o_ref[...] = o[0].astype(o_ref.dtype)
+      lse_ref[...] = lse[0, ..., 0]
+
+  output, per_row = (1, H, rows, v.shape[-1]), (1, H, rows)
+  results = [
+    Result(Cut('row', output, batch > 1), number, v.dtype),
+    Result(Cut('row', per_row, batch > 1), number),
+    *(Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in carries),
+  ]
+  scratch = [output, (*per_row, 1), (*per_row, 1), *carries]
+  program = forward_program(schedule, arrays, ids)
+  kernel = Kernel('attention', visits, batch, interpret)
+  o, lse, *into = kernel.run(body, program, _inputs(arrays, ids), results, scratch)
+  return o, lse, tuple(into)
+
+
+def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret: bool):
+  """The gradients of `arrays`, in float32.
+
+  Args:
+    per_row: cotangents of output and denominator, and log-sum-exp, as `passes.output_cotangents`
+      gives them.
+    into: what was carried into each tile.
+  """
+  leaves, tree = jax.tree.flatten(arrays)
+  reads = _reads(schedule, arrays, ids)
+  cuts = flat_cuts(arrays)
+  gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
+  d_into = tuple(into)
+  for kinds in (('row', 'whole'), ('column',), ('diagonal',)):
+    wanted = [n for n, cut in enumerate(cuts) if cut.kind in kinds and reads[n]]
+    if not wanted and not (into and kinds[0] == 'row'):
+      continue
+    sums, d_carried = _gradients(
+      schedule, arrays, ids, per_row, (into, d_into), wanted, kinds[0], interpret
+    )
+    d_into = d_carried if kinds[0] == 'row' else d_into
+    for n, x in zip(wanted, sums, strict=True):
+      has_own = cuts[n].kind == 'whole' or x.shape == leaves[n].shape
+      gradients[n] = x if has_own else x.sum(axis=1, keepdims=True)
+  return jax.tree.unflatten(tree, gradients)
+
+
+def _reads(schedule, arrays, ids) -> list[bool]:
+  """Which leaves of the arrays tiles read."""
+  inputs = _inputs(arrays, ids)
+  read = forward_program(schedule, arrays, ids).reads
+  of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
+  return jax.tree.leaves(_arrays_and_ids(of_inputs)[0])
+
+
+def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, interpret: bool):
+  """The gradients of the leaves `wanted` of the arrays, by a kernel that walks along a kind.
+
+  The walk along rows passes the cotangents of what is carried on from tile to tile.
+
+  Args:
+    carries: what was carried into each tile, and its cotangents, which the walk along rows makes.
+
+  Returns:
+    A list of the gradients, [number, B|1, ...], or whole; the cotangents of what was carried.
+  """
+  leaves, tree = jax.tree.flatten(arrays)
+  cuts, batch = flat_cuts(arrays), arrays['row']['q'].shape[1]
+  along_rows, along_tables = kind == 'row', kind == 'diagonal'
+  state = _carries(arrays) if along_rows else []
+  visits = Visits.forward(schedule.grid).ordered(kind)
+  inputs = _inputs(arrays, ids, per_row, carries)
+
+  def tile(a, b, inputs, d_carry):
+    carried, d_given = inputs['visit'] if carries[0] else ((), ())
+    arrays, ids = _arrays_and_ids(inputs)
+    do, d_denominator, lse = inputs['row'][2]
+    leaves = jax.tree.leaves(arrays)
+
+    def outputs(chosen, carried):
+      merged = list(leaves)
+      for n, x in zip(wanted, chosen, strict=True):
+        merged[n] = x
+      merged = jax.tree.unflatten(tree, merged)
+      o, denominator, _, totals = attend_tile(schedule, a, b, merged, ids, carried, lse)
+      return o, denominator, totals
+
+    _, pull_back = jax.vjp(outputs, [leaves[n] for n in wanted], carried)
+    d_totals = d_carry if along_rows else d_given
+    d_chosen, d_carried = pull_back((do.astype(jnp.float32), d_denominator, tuple(d_totals)))
+    d_chosen = [x.astype(jnp.float32) for x in d_chosen]
+    return d_chosen, d_carried if along_rows else ()
+
+  def result(n):
+    cut = cuts[n]
+    if cut.kind == 'whole':
+      return Result(cut, 1)
+    return Result(cut._replace(has_batch=batch > 1 and not along_tables), len(leaves[n]))
+
+  def body(step, compute, results, carry):
+    sums, d_into = results[: len(wanted)], results[len(wanted) :]
+    begins = step.begins(kind)
+    if along_tables:
+      begins &= step.batch == 0
+    for n, ref in zip(wanted, sums, strict=True):
+      starts = step.is_first if cuts[n].kind == 'whole' else begins
+      pl.when(starts)(functools.partial(_fill, [ref]))
+    if carry:
+      pl.when(begins)(functools.partial(_fill, carry))
+    d_carry = [ref[...] for ref in carry]
+    for ref, x in zip(d_into, d_carry, strict=True):
+      ref[...] = x.reshape(ref.shape)
+    computed = compute(d_carry)
+    for ref, x in zip(sums, computed[: len(wanted)], strict=True):
+      ref[...] += x.reshape(ref.shape)
+    for ref, x in zip(carry, computed[len(wanted) :], strict=True):
+      ref[...] = x
+
+  results = [result(n) for n in wanted]
+  results += [Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in state]
+  program = TileProgram(tile, inputs, _float32(state))
+  kernel = Kernel(f'attention_d_{kind}', visits, batch, interpret, batch_inside=along_tables)
+  written = kernel.run(body, program, inputs, results, state)
+  return written[: len(wanted)], tuple(written[len(wanted) :])

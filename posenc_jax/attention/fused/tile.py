@@ -1,0 +1,98 @@
+"""One tile in a kernel: `tile_attention` with what a TPU has in the place of shifts and scans."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from posenc_jax.attention.fused.shear import shear, spread, unshear
+from posenc_jax.attention.tiled.carry import RowCarry
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
+from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention
+from posenc_jax.xla_ops import scaled_dot, weighted_sum
+
+
+class KernelCarry(RowCarry):
+  """The carry of a row, with sums over keys as one product with a triangle of ones."""
+
+  def sums_of_tile(self, x_BHTS, inclusive: bool):
+    S = x_BHTS.shape[-1]
+    from_S1, to_1S = (lax.broadcasted_iota(jnp.int32, (S, S), axis) for axis in (0, 1))
+    is_summed_SS = from_S1 >= to_1S if inclusive else from_S1 > to_1S
+    ones_SS = is_summed_SS.astype(jnp.float32)
+    sums = jnp.dot(x_BHTS.reshape(-1, S), ones_SS, precision=lax.Precision.HIGHEST)
+    return sums.reshape(x_BHTS.shape)
+
+  def cond_saturated(self, bound: float, near, far):
+    """near(): both would be compiled, and a kernel's tile has nothing to skip by."""
+    return near()
+
+
+@dataclasses.dataclass(frozen=True)
+class RotatedDistance:
+  """Tables hold the distances of a tile in the order of `tables_by_diagonal`: [H|1, T' + S', K]."""
+
+  rows: int
+  columns: int
+
+  def query_dot(self, q_BHTK, table_HRK):
+    """q_i . table[i - j]: float32 [B, H, T', S']."""
+    return shear(self._dot(q_BHTK, table_HRK), self.columns)
+
+  def key_dot(self, k_BHSK, table_HRK):
+    """k_j . table[i - j]: `query_dot` of the keys, with rows and columns exchanged."""
+    return shear(self._dot(k_BHSK, table_HRK), self.rows).swapaxes(-1, -2)
+
+  def sum_by_distance(self, p_BHTS, table_HRK):
+    """sum_j p_ij table[i - j]: [B, H, T', K]."""
+    by_distance = unshear(p_BHTS)
+    (_, H, _, _), (G, R, K) = p_BHTS.shape, table_HRK.shape
+    stacked = by_distance.reshape(1, G, -1, R)
+    return weighted_sum(stacked, table_HRK[None]).reshape(1, H, self.rows, K)
+
+  @staticmethod
+  def _dot(x_BHTK, table_HRK):
+    (_, H, T, K), (G, R, _) = x_BHTK.shape, table_HRK.shape
+    stacked = x_BHTK.reshape(1, G, H // G * T, K)
+    return scaled_dot(stacked, table_HRK[None].astype(x_BHTK.dtype)).reshape(1, H, T, R)
+
+
+def attend_tile(schedule: TileSchedule, a, b, arrays, ids, carried, lse=None):
+  """What `tile_attention` returns for tile (a, b), and the carry for the tile on its left.
+
+  Args:
+    arrays: 'whole', the encoding; its 'row' and 'column'; 'diagonal', its tables. The batch is 1.
+    ids: positions, segments and indices of its row and of its column.
+    carried: what `score` carries from the right.
+    lse: the log-sum-exp of the rows, if it is known.
+  """
+  grid = schedule.grid
+  enc, row, column = arrays['whole'], arrays['row'], arrays['column']
+  shape = grid.rows, grid.columns
+  t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+  index_distance = grid.corner(a, b) + t_TS - s_TS
+  mask = grid.mask.visible(index_distance, ids['row']['index'], ids['column']['index'])
+  if grid.S % grid.columns:
+    mask &= (b * grid.columns + s_TS < grid.S)[None]
+  if ids['row']['segment'] is not None:
+    mask &= ids['row']['segment'][:, :, None] == ids['column']['segment'][:, None]
+  positions = index_distance[None]
+  if not schedule.contiguous:
+    positions = ids['row']['position'][:, :, None] - ids['column']['position'][:, None]
+  distance = jnp.where(mask, positions, 0)
+
+  def read(table):
+    if isinstance(table, Scalars):
+      return spread(table.values, grid.rows)
+    return table.values[0]
+
+  terms = jax.tree.map(read, arrays['diagonal'], is_leaf=is_table)
+  carry = KernelCarry(carried)
+  reader = RotatedDistance(*shape)
+  tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
+  o, denominator, relative_to = tile_attention(
+    enc, row['q'], column['k'], column['v'], tile, schedule.scale, schedule.softcap, lse
+  )
+  return o, denominator, relative_to, tuple(carry.totals)

@@ -1,0 +1,53 @@
+"""Kernels on a mesh of devices: each works on its rows of the batch.
+
+XLA cannot cut a kernel itself, and would gather what it reads on every device.
+"""
+
+import math
+
+import jax
+from jax.sharding import PartitionSpec
+
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.distributed.mesh import TOKENS
+
+
+def refuse_mesh(request: AttentionRequest) -> str | None:
+  """The reason why the devices of the mesh that is set cannot share the batch, or None."""
+  shape = jax.sharding.get_abstract_mesh().shape
+  others = [f'{name}={n}' for name, n in shape.items() if n > 1 and name not in TOKENS[0]]
+  if others:
+    return f'kernels share out the batch alone, but the mesh has {", ".join(others)}'
+  batch, devices = len(request.q_BTHK), math.prod(shape[name] for name in _axes())
+  if batch % devices:
+    return f'{batch} rows of the batch cannot be shared by {devices} devices'
+  return None
+
+
+def over_batch(function, arrays, whole=()):
+  """function(arrays, *whole) on each device of the mesh, which has its rows of `arrays`.
+
+  Args:
+    arrays: a pytree of [B|1, ...].
+    whole: a tuple of pytrees that every device has.
+  """
+  axes = _axes()
+  if not axes:
+    return function(arrays, *whole)
+  batch = max(len(x) for x in jax.tree.leaves(arrays))
+  rows = PartitionSpec(axes)
+  specs = jax.tree.map(lambda x: rows if len(x) == batch else PartitionSpec(), arrays)
+  on_devices = jax.shard_map(
+    function,
+    in_specs=(specs, *(PartitionSpec() for _ in whole)),
+    out_specs=rows,
+    axis_names={*axes},
+    check_vma=False,
+  )
+  return jax.jit(on_devices)(arrays, *whole)
+
+
+def _axes() -> tuple[str, ...]:
+  """The axes of the mesh that is set over which batches are shared."""
+  shape = jax.sharding.get_abstract_mesh().shape
+  return tuple(name for name in TOKENS[0] if shape.get(name, 1) > 1)

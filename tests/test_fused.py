@@ -1,0 +1,236 @@
+"""Kernels: interpreted they equal `dense`, values and gradients; for TPUs they compile."""
+
+import functools
+import importlib.util
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from oracles import RECORDS
+from test_laws import MODES, S, build, close, cotangent_of, inputs, layer
+
+from posenc_jax.attention import attend
+from posenc_jax.attention.backends import fused, splash
+from posenc_jax.attention.fused.shear import shear, spread, unshear
+from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.request import build_request
+from posenc_jax.attention.tiled.geometry import TileGrid
+from posenc_jax.encodings import ENCODINGS, make
+
+# Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
+REFUSED = {'entmax': 'whole rows', 'cope': 'by an index', 'path': 'chunks of keys'}
+KERNELS = [name for name in ENCODINGS if name not in REFUSED]
+# One for each way in which a kernel gets at what it needs: nothing, coordinates, vectors by
+# distance read by queries and keys, sums along keys.
+DAILY = {'nope': 'window', 'fox': 'packed', 'deberta': 'causal', 'stick_breaking': 'causal'}
+OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
+# Encodings whose tiles differ, for which kernels are compiled at full length; the tiles of all
+# others are that of `nope`.
+COMPILED = (
+  *('nope', 'alibi', 'fox', 't5', 'shaw', 'deberta', 'transformer_xl', 'stick_breaking', 'fire'),
+  *('kerple_log', 'dape', 'xpos', 'rerope', 'grape_ap', 'grape_a', 'scale_invariant', 'string'),
+  *('relative_projection', 'dca', 'music_transformer', 'heads', 'sink', 'rope_pp', 'tupe', 'chain'),
+)
+
+
+def mode_of(name: str) -> str:
+  """A mask for each encoding beside the causal one, in turn."""
+  return OTHERS[KERNELS.index(name) % len(OTHERS)]
+
+
+CASES = [(name, mode) for name in KERNELS for mode in ('causal', mode_of(name))]
+
+
+@pytest.mark.parametrize(
+  ('name', 'mode'),
+  [
+    *DAILY.items(),
+    *(pytest.param(*case, marks=pytest.mark.fused) for case in CASES if case not in DAILY.items()),
+  ],
+)
+def test_interpreted_kernels_equal_dense(name, mode):
+  """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys."""
+  enc, (x, weights, _) = build(name), inputs()
+  cotangent = cotangent_of(enc)
+
+  def gradients(backend, block_sizes):
+    def loss(*args):
+      out = layer(*args, backend=backend, block_sizes=block_sizes, **MODES[mode])
+      return (out * cotangent).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
+
+  found, expected = gradients('fused_interpret', (4, 8)), gradients('dense', None)
+  jax.tree.map(close, found, expected)
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_reasons_of_the_mathematics(name):
+  enc, (x, weights, _) = build(name), inputs()
+  with pytest.raises(NotImplementedError, match=f'backend fused_interpret: .*{REFUSED[name]}'):
+    layer(enc, weights, x, backend='fused_interpret')
+
+
+def test_explicit_positions_with_tables_are_refused():
+  enc, (x, weights, _) = build('t5'), inputs()
+  with pytest.raises(NotImplementedError, match='with explicit positions each pair'):
+    layer(enc, weights, x, position_ids=np.arange(S)[None], backend='fused_interpret')
+
+
+def test_a_cpu_is_told_that_kernels_need_a_tpu():
+  q = jnp.ones((1, 8, 4, 8))
+  for backend in ('fused', 'splash'):
+    with pytest.raises(NotImplementedError, match=f'backend {backend}: jax runs on cpu, .* a TPU'):
+      attend(q, q, q, make_for(8, 'nope'), backend=backend)
+
+
+def make_for(head_dim: int, name: str, heads: int = 4, **hyper):
+  """An encoding for heads of this width."""
+  dims = {'model_dim': 16, 'heads': heads, 'head_dim': head_dim, 'train_length': 64}
+  return make(name, **dims, rngs=nnx.Rngs(0), **hyper)
+
+
+@pytest.mark.parametrize(
+  ('change', 'reason'),
+  [
+    ({}, None),
+    ({'T': 64, 'S': 64}, 'at least 128 queries and 128 keys, not 64 and 64'),
+    ({'block_sizes': (64, 128)}, 'multiples of 128, not 64 and 128'),
+    ({'T': 128}, None),
+  ],
+)
+def test_reasons_on_a_tpu(monkeypatch, change, reason):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  T, keys = change.get('T', 256), change.get('S', 256)
+  q, k = (jax.ShapeDtypeStruct((1, n, 4, 8), jnp.bfloat16) for n in (T, keys))
+  enc, answers = make_for(8, 'alibi'), []
+
+  def ask(q, k):
+    answers.append(fused.refuse(build_request(q, k, k, enc, block_sizes=change.get('block_sizes'))))
+
+  jax.eval_shape(ask, q, k)
+  assert answers == [None] if reason is None else reason in answers[0]
+
+
+def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  taken = []
+  for backend in ('splash', 'fused', 'blockwise'):
+    monkeypatch.setattr(
+      f'posenc_jax.attention.{backend}.run',
+      lambda request, backend=backend: taken.append(backend) or request.v_BSGK,
+    )
+  q = jax.ShapeDtypeStruct((1, 1024, 4, 8), jnp.bfloat16)
+  for name in ('rope', 'alibi', 'cope'):
+    jax.eval_shape(lambda q, name=name: attend(q, q, q, make_for(8, name)), q)
+  assert taken == ['splash', 'fused', 'blockwise']
+
+
+@pytest.mark.parametrize(
+  'options', [{}, {'window': 100}, {'is_causal': False, 'window': 60}], ids=str
+)
+def test_splash_is_asked_for_the_same_attention(options):
+  """Two heads share their keys; the interpreter runs its kernel."""
+  q, k = (jax.random.normal(jax.random.key(n), (1, 128, n, 128)) for n in (2, 1))
+  enc = make(
+    'rope', model_dim=16, heads=2, kv_heads=1, head_dim=128, train_length=64, rngs=nnx.Rngs(0)
+  )
+  request = build_request(q, k, k, enc, mask=Mask(**options))
+  expected = attend(q, k, k, enc, backend='dense', **options)
+  np.testing.assert_allclose(splash.run(request, interpret=True), expected, atol=1e-5)
+
+
+def test_shears_are_adjoint_and_what_they_say():
+  """`shear` against its formula, the other two by inner products."""
+  rng = np.random.default_rng(0)
+  T, R = 16, 24
+  shapes = ((2, T, R), (2, T, R - T), (2, R))
+  x, d, row = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+
+  @jax.jit
+  def run(x, d, row):
+    spread_row, pull_back = jax.vjp(lambda row: spread(row, T), row)
+    return shear(x, R - T), unshear(d), spread_row, pull_back(d)[0]
+
+  sheared, unsheared, spread_row, d_row = run(x, d, row)
+  t, s = np.arange(T)[:, None], np.arange(R - T)[None]
+  np.testing.assert_array_equal(sheared, x[:, t, T - 1 - t + s])
+  np.testing.assert_array_equal(spread_row, row[:, T - 1 - t + s])
+  close((unsheared * x).sum(), (d * sheared).sum())
+  close((d_row * row).sum(), (d * spread_row).sum())
+
+
+@pytest.mark.parametrize(
+  'mask',
+  [Mask(), Mask(window=5), Mask(chunk=6, sink_tokens=3), Mask(is_causal=False), Mask(prefix=7)],
+)
+def test_every_visible_pair_is_in_a_visited_tile(mask):
+  """Rows are visited from right to left; other orders have the same tiles, each kind together."""
+  grid = TileGrid(30, 30, 4, 8, mask, -(-mask.sink_tokens // 8), False, -29, 29)
+  index = np.arange(30)
+  visible = np.asarray(mask.visible(index[:, None] - index[None], index[None], index[None])[0])
+  visits = Visits.forward(grid)
+  tiles = set(zip(visits.row.tolist(), visits.column.tolist(), strict=True))
+  assert len(tiles) == len(visits.row)
+  assert tiles >= {(t // 4, s // 8) for t, s in np.argwhere(visible).tolist()}
+  same_row = np.diff(visits.row) == 0
+  assert np.all(np.diff(visits.column)[same_row] < 0)
+  for kind in ('row', 'column', 'diagonal'):
+    ordered = visits.ordered(kind)
+    assert sorted(ordered.visit) == list(range(len(visits.row)))
+    assert np.all(np.diff(getattr(ordered, kind)) >= 0)
+
+
+@functools.cache
+def tpu(topology: str):
+  """(sharding on one device, abstract mesh) of a TPU that is not there."""
+  os.environ |= {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  }
+  from jax.experimental import topologies
+
+  device = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices[0]
+  kind = AbstractDevice(device_kind=device.device_kind, num_cores=1, platform='tpu')
+  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
+  return NamedSharding(Mesh(np.array([device]), ('one',)), PartitionSpec()), mesh
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs libtpu')
+@pytest.mark.parametrize('name', COMPILED)
+@pytest.mark.parametrize('topology', ['v5e:2x2', 'v6e:2x2'])
+def test_kernels_compile_for_a_tpu(monkeypatch, topology, name):
+  """Forward and backward at 8192 tokens, two heads of width 128 in bfloat16."""
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  sharding, mesh = tpu(topology)
+  T, H, K = 8192, 2, 128
+  shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  enc = jax.eval_shape(
+    lambda: make(
+      name,
+      model_dim=H * K,
+      heads=H,
+      head_dim=K,
+      train_length=T,
+      rngs=nnx.Rngs(0),
+      **RECORDS[name].hyper,
+    )
+  )
+  q, x = jnp.zeros((1, T, H, K), jnp.bfloat16), jnp.zeros((1, T, H * K), jnp.bfloat16)
+  arguments = jax.tree.map(shape, (enc, q, q, q, x))
+
+  def loss(enc, q, k, v, x):
+    out = attend(q, k, v, enc, x=x, backend='fused', outer_hooks_applied=True)
+    return out.astype(jnp.float32).sum()
+
+  with jax.sharding.use_abstract_mesh(mesh), jax.default_matmul_precision('default'):
+    compiled = jax.jit(jax.value_and_grad(loss, argnums=range(5))).lower(*arguments).compile()
+  assert compiled.as_text().count('tpu_custom_call') >= 3
