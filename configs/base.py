@@ -175,6 +175,8 @@ def get_config() -> ConfigDict:
         # each document, from its middle; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
+        # 'float32' or 'bfloat16', for activations; parameters and logits are float32.
+        compute_dtype='float32',
       ),
       # What each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number.
       launch=dict(

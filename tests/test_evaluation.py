@@ -598,9 +598,10 @@ def test_rows_that_are_damaged_are_one_line(run):
 class MaskedStub(Stub):
   """A `Stub` whose numbers say what attention sees, too."""
 
-  def __call__(self, tokens_BT, *, window, sink_tokens):
+  def __call__(self, tokens_BT, *, window, sink_tokens, last=None):
     self.asked = [*getattr(self, 'asked', []), (tokens_BT.shape[1], window, sink_tokens)]
-    return super().__call__(tokens_BT) + (window or 0) + sink_tokens
+    numbers_BT = super().__call__(tokens_BT) + (window or 0) + sink_tokens
+    return numbers_BT if last is None else numbers_BT[:, -last:]
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ class Measurement:
     metric: the metric of all rows that do not state one; None for a likelihood.
     largest_position: a bound on the positions that its batches carry; None: they carry none.
     input_length: tokens that the model is given at a time; None: `length`.
+    last: how many tokens at the end of each window are scored, where `token_nll` need not make
+      logits of the others; None: all.
     same_as: the measurement whose rows have the same scores, one by one, since the model is given
       the same; None: there is none.
   """
@@ -67,6 +69,7 @@ class Measurement:
   metric: str | None = None
   largest_position: int | None = None
   input_length: int | None = None
+  last: int | None = None
   same_as: 'Measurement | None' = None
 
   @property
@@ -210,7 +213,7 @@ class Planner:
     key_fields = [
       fields | {'document': self._names[document], 'position': end - k} for document, end in targets
     ]
-    measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
+    measurement = Measurement(length, key_fields, score, input_length=given, last=k, **inputs.mask)
     seen = given, inputs.window, inputs.sink_tokens, near is not None and length > near
     return self._originals.refer(measurement, 'last_k', *seen)
 

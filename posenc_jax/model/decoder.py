@@ -94,6 +94,7 @@ class LM(nnx.Module):
     added_BTD=None,
     observe=None,
     dtype='float32',
+    logits_dtype=None,
     **attention,
   ):
     """What `logits` are computed from, [B, T, D]: the output of the last layer.
@@ -112,6 +113,7 @@ class LM(nnx.Module):
       observe: (layer, x_BTD that it is given, its encoding, its keyword arguments of `attend`) -> a
         pytree of arrays, of the same shapes for all layers.
       dtype: of activations.
+      logits_dtype: of what is returned, and so of the product that logits are; None: `dtype`.
       **attention: softcap, backend, block_sizes as for `attend`.
 
     Raises:
@@ -160,6 +162,7 @@ class LM(nnx.Module):
     unroll = -(-self.unroll // len(self.encodings.order))
     x_BTD, of_periods = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
     x_BTD, of_rest = apply_layers(x_BTD, rest)
+    x_BTD = x_BTD.astype(logits_dtype or dtype)
     if observe is None:
       return x_BTD
     of_layers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_periods)
