@@ -141,23 +141,24 @@ def measure(
     storage.append_rows(path, [])  # a disk that refuses should do so before the work
   originals = keys_of(measurement.same_as) if measurement.same_as else []
   if not missing:
-    scores = []
+    parts = []
   elif originals and all(originals[i] in present for i in missing):
-    scores = [row_schema.score_of(present[originals[i]]) for i in missing]
+    parts = [(missing, [row_schema.score_of(present[originals[i]]) for i in missing])]
   elif max_length is not None and measurement.num_positions > max_length:
-    scores = [{'status': 'beyond_table'}] * len(missing)
+    parts = [(missing, [{'status': 'beyond_table'}] * len(missing))]
   else:
     options = {'window': measurement.window, 'sink_tokens': measurement.sink_tokens}
     if measurement.last is not None:
       options['last'] = measurement.last
     if measurement.largest_position is not None:
       options['max_position_distance'] = measurement.largest_position
-    scores = measurement.score(functools.partial(function, **options), missing)
-  new = [made(measurement.key_fields[i], **score) for i, score in zip(missing, scores, strict=True)]
-  if new:
+    parts = measurement.scored_in_parts(functools.partial(function, **options), missing)
+  for part, scores in parts:
+    pairs = zip(part, scores, strict=True)
+    new = [made(measurement.key_fields[i], **score) for i, score in pairs]
     row_schema.append_missing(path, new)
-  present |= {row_schema.key(r): r for r in new}
-  return [present[key] for key in keys], len(new)
+    present |= {row_schema.key(r): r for r in new}
+  return [present[key] for key in keys], len(missing)
 
 
 def summary(rows: list[dict]) -> str:

@@ -56,6 +56,8 @@ class Measurement:
     input_length: tokens that the model is given at a time; None: `length`.
     last: how many tokens at the end of each window are scored, where `token_nll` need not make
       logits of the others; None: all.
+    rows_at_a_time: how many rows one forward pass scores, which are kept as soon as it has; None:
+      rows are not measured one by one.
     same_as: the measurement whose rows have the same scores, one by one, since the model is given
       the same; None: there is none.
   """
@@ -70,7 +72,15 @@ class Measurement:
   largest_position: int | None = None
   input_length: int | None = None
   last: int | None = None
+  rows_at_a_time: int | None = None
   same_as: 'Measurement | None' = None
+
+  def scored_in_parts(self, function: TokenFunction, rows: list[int]) -> Iterator[tuple]:
+    """Yields (indices of rows, their scores) of all these rows, as soon as they are measured."""
+    size = self.rows_at_a_time or len(rows)
+    for start in range(0, len(rows), size):
+      part = rows[start : start + size]
+      yield part, self.score(function, part)
 
   @property
   def num_positions(self) -> int:
@@ -213,7 +223,15 @@ class Planner:
     key_fields = [
       fields | {'document': self._names[document], 'position': end - k} for document, end in targets
     ]
-    measurement = Measurement(length, key_fields, score, input_length=given, last=k, **inputs.mask)
+    measurement = Measurement(
+      length,
+      key_fields,
+      score,
+      input_length=given,
+      last=k,
+      rows_at_a_time=max(1, self._eval.batch_tokens // given),
+      **inputs.mask,
+    )
     seen = given, inputs.window, inputs.sink_tokens, near is not None and length > near
     return self._originals.refer(measurement, 'last_k', *seen)
 

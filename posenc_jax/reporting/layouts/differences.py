@@ -6,6 +6,7 @@ from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.compare import (
   BASELINE,
+  BASELINE_TRUNCATED,
   BASELINE_WINDOWED,
   BETTER,
   EQUIVALENT,
@@ -26,12 +27,14 @@ TITLES = {
   OWN: 'Differences from their own score at L',
   OWN_TRUNCATED: 'Differences from their own score truncated to L',
   BASELINE_WINDOWED: 'Differences from {baseline} windowed at L',
+  BASELINE_TRUNCATED: 'Differences from {baseline} truncated to L',
 }
 REFERENCES = {
   BASELINE: '{baseline}',
   OWN: 'the own score at L',
   OWN_TRUNCATED: 'the own score where a token has the last L / 2 to L tokens before it alone',
   BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
+  BASELINE_TRUNCATED: '{baseline} given the last L tokens alone, the practical default',
 }
 # What a difference from the own score at L means, which depends on the protocol.
 REMARKS = {
@@ -48,8 +51,11 @@ TESTS = {
   'seeds pooled over lines, which are taken to spread alike{blocks} ({freedom} degrees of freedom)',
   OWN: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   OWN_TRUNCATED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
-  BASELINE_WINDOWED: "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own "
-  f'differences), {OVER_COLUMN}',
+  **dict.fromkeys(
+    (BASELINE_WINDOWED, BASELINE_TRUNCATED),
+    "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own differences), "
+    f'{OVER_COLUMN}',
+  ),
 }
 
 
