@@ -17,7 +17,7 @@ from posenc_jax.errors import UserError, hint, nearest, shown
 
 PROTOCOLS = (  # for text
   *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
-  *('long_ppl', 'sink_rate', 'attention_distance', 'planted'),
+  *('long_ppl', 'sink_rate', 'attention_distance', 'planted', 'text_passkey'),
 )
 # The protocols that score windows which a document holds whole.
 WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance', 'planted')
