@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from test_evaluation import MaskedStub, corpus, measured, rows_of, state  # noqa: F401 fixtures
+from test_evaluation import corpus, measured  # noqa: F401 fixtures
 
 from posenc_jax.data.tokenizers import BYTES
 from posenc_jax.errors import UserError
@@ -40,7 +40,7 @@ def test_keys_are_five_digits_and_their_own():
   keys = {text_passkey.draw_key(f'{name} {depth}') for name in 'abc' for depth in (0.25, 0.75)}
   assert len(keys) == 6
   assert all(len(key) == 5 and key.isdigit() for key in keys)
-  assert text_passkey.draw_key('a 0.5') == '29137'
+  assert text_passkey.draw_key('a 0.5') == '46692'
 
 
 def test_rows_are_those_of_each_document_and_depth(measured, monkeypatch):  # noqa: F811
@@ -57,5 +57,5 @@ def test_rows_are_those_of_each_document_and_depth(measured, monkeypatch):  # no
 
 
 def test_windows_without_text_are_refused(measured):  # noqa: F811
-  with pytest.raises(UserError, match='eval.lengths: 32 tokens for a hidden key; allowed: 112 or'):
+  with pytest.raises(UserError, match=r'eval\.lengths: 32 tokens for a hidden key; allowed: 112 or'):
     measured(eval__protocols=('text_passkey',), eval__lengths=(32,), eval__controls=())
