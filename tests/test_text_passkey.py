@@ -57,5 +57,6 @@ def test_rows_are_those_of_each_document_and_depth(measured, monkeypatch):  # no
 
 
 def test_windows_without_text_are_refused(measured):  # noqa: F811
-  with pytest.raises(UserError, match=r'eval\.lengths: 32 tokens for a hidden key; allowed: 112 or'):
+  message = r'eval\.lengths: 32 tokens for a hidden key; allowed: 112 or more'
+  with pytest.raises(UserError, match=message):
     measured(eval__protocols=('text_passkey',), eval__lengths=(32,), eval__controls=())
