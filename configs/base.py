@@ -145,8 +145,8 @@ def get_config() -> ConfigDict:
       eval=dict(
         split='test',  # 'train', 'validation' or 'test'
         # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field',
-        # 'long_ppl', 'sink_rate', 'attention_distance'; of the corpus planted 'planted', too. Of a
-        # task: 'answers'.
+        # 'long_ppl', 'sink_rate', 'attention_distance', 'text_passkey'; of the corpus planted
+        # 'planted', too. Of a task: 'answers'.
         protocols=('last_k', 'non_overlapping'),
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: scored tokens at the end of each window
@@ -171,12 +171,15 @@ def get_config() -> ConfigDict:
         # Documents of at least target_context tokens, spread evenly over the split; 0: all of them.
         documents=40,
         # last_k, receptive_field: targets a document, spread evenly; fewer if they would overlap.
+        # text_passkey: depths at which a key is hidden in each document.
         spans=4,
         examples=220,  # answers: examples of the task, the same ones for every run
         # non_overlapping, sliding, by_position, long_ppl, sink_rate, attention_distance: tokens of
         # each document, from its middle; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
+        # 'float32' or 'bfloat16', for activations; parameters and logits are float32.
+        compute_dtype='float32',
       ),
       # What each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number.
       launch=dict(

@@ -342,6 +342,12 @@ def self_extend(dims, hyper, p):
   return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else far(i, j))
 
 
+def streaming_rope(dims, hyper, p):
+  w, sinks = hyper['window'], hyper['sink_tokens']
+  far = lambda i, j: min(i, w + sinks - 1) - j
+  return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else far(i, j))
+
+
 def string(dims, hyper, p):
   w, local = hyper['window'], hyper['local']
   o = at_distance(dims, hyper, lambda i, j: i - j if i - j < w else i - j - w + local)
@@ -1096,6 +1102,7 @@ RECORDS = {
   ),
   'rerope': Record(rerope, hyper={'window': 4}),
   'leaky_rerope': Record(leaky_rerope, hyper={'window': 3, 'leak': 2.5}),
+  'streaming_rope': Record(streaming_rope, hyper={'window': 4, 'sink_tokens': 2}),
   'self_extend': Record(
     self_extend,
     hyper={'window': 4, 'group': 3},

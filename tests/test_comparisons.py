@@ -184,6 +184,17 @@ def test_past_l_lines_are_compared_with_the_windowed_baseline():
   assert 'windowed at L, the practical default' in table.caption
 
 
+def test_past_l_lines_are_compared_with_the_truncated_baseline_if_there_is_no_windowed_one():
+  rows = documents(BITS)
+  cut = documents({'rope': {16: BITS['rope'][8]}}, control='truncated')
+  table = blocks(rows + cut)['Differences from rope truncated to L']
+  reference = of_seeds(rows, 'rope', 8)  # of the same targets
+  for line in BITS:
+    difference = of_seeds(rows, line, 16) - reference
+    assert record(table, line, 16)['difference'] == pytest.approx(difference.mean())
+  assert 'rope given the last L tokens alone, the practical default' in table.caption
+
+
 def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_rows():
   fields = dict(protocol='non_overlapping', k=None)
   rows = documents(BITS, **fields)

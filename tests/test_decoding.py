@@ -11,10 +11,10 @@ from test_model import PATTERNS, VOCAB, config, tokens
 
 from posenc_jax.encodings import ENCODINGS, LengthError
 from posenc_jax.model.decoder import LM
-from posenc_jax.model.decoding import decode, empty_cache
+from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 
 T = 9
-step = jax.jit(decode, static_argnames=('window', 'chunk', 'sink_tokens', 'softcap'))
+step = jax.jit(decode, static_argnames=('last', 'window', 'chunk', 'sink_tokens', 'softcap'))
 STATIC = ('window', 'chunk', 'sink_tokens', 'softcap', 'backend')
 forward = jax.jit(lambda model, x, **options: model(x, **options), static_argnames=STATIC)
 
@@ -32,9 +32,9 @@ def assert_decodes(made, sizes=(1,) * T, size=T, **options):
   """Checks logits of tokens that come so many at a time against those of one call."""
   x_BT = tokens(B=2, T=T)
   wanted_BTV = forward(made, x_BT, backend='dense', **options)
-  cache, logits = empty_cache(made, 2, size), []
+  cache, layers, logits = empty_cache(made, 2, size), unstack_layers(made), []
   for part_BT in np.split(np.asarray(x_BT), np.cumsum(sizes)[:-1], axis=1):
-    found_BTV, cache = step(made, part_BT, cache, **options)
+    found_BTV, cache = step(made, layers, part_BT, cache, **options)
     logits.append(found_BTV)
   np.testing.assert_allclose(np.concatenate(logits, axis=1), wanted_BTV, atol=2e-5, rtol=2e-5)
   assert int(cache.count) == T
@@ -97,3 +97,17 @@ def test_what_reads_the_length_of_a_call_reads_the_size_of_the_cache():
 def test_a_cache_beyond_a_table_is_refused():
   with pytest.raises(LengthError, match='11 positions, but those of the model end at 10'):
     empty_cache(model('learned'), 1, 11)
+
+
+def test_logits_are_those_of_the_last_tokens_and_no_parameter_is_copied():
+  """A step neither cuts layers out of their stack nor turns the embedding."""
+  made = model('rope', layers=3)
+  layers, x_BT = unstack_layers(made), tokens(B=2, T=4)
+  wanted_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T))
+  found_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T), last=1)
+  np.testing.assert_allclose(found_BTV, wanted_BTV[:, -1:], rtol=1e-6, atol=1e-6)
+  text = str(jax.make_jaxpr(decode)(made, layers, x_BT, empty_cache(made, 2, T)))
+  assert 'transpose[permutation=(1, 0)]' not in text
+  for leaf in jax.tree.leaves(made.layers):
+    cut = f'f32[{",".join(map(str, leaf.shape[1:]))}] = squeeze'
+    assert cut not in text

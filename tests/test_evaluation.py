@@ -18,7 +18,15 @@ from flax import nnx
 
 from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, protocols, row_schema
+from posenc_jax.evaluation import (
+  evaluate,
+  model_functions,
+  plan,
+  preflight,
+  protocols,
+  row_schema,
+  runs,
+)
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -499,6 +507,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
 
 def test_the_row_schema_describes_every_field():
   described = re.findall(r'^  (\w+)  ', row_schema.__doc__, re.MULTILINE)
+  assert described.pop() == row_schema.SOURCE
   assert described == [*row_schema.KEY, *row_schema.VALUES]
   fields = dict.fromkeys(set(row_schema.KEY) - set(row_schema.NULLABLE), 1)
   assert list(row_schema.row(**fields, status='asked')) == described
@@ -530,6 +539,46 @@ def test_an_installed_package_evaluates_without_files_of_a_clone(run, tmp_path):
   )
   assert process.returncode == 0, process.stderr
   assert {(r['k'], r['status']) for r in rows_of(workdir)} == {(4, 'ok')}
+
+
+def test_logits_of_the_scored_tokens_alone_are_the_same(run):
+  c, _, model = run()
+  x = np.random.default_rng(0).integers(97, 123, (2, 32))
+  nll = model_functions.compiled(token_nll, c)
+  np.testing.assert_allclose(nll(model, x, last=5), nll(model, x)[:, -5:], rtol=1e-6)
+  text = str(jax.make_jaxpr(lambda m: token_nll(m, x, last=5))(model))
+  assert f'2,5,{data.VOCAB}]' in text
+  assert f'32,{data.VOCAB}]' not in text
+
+
+def test_activations_may_be_bfloat16_and_logits_are_float32(run):
+  c, _, model = run()
+  x = np.random.default_rng(0).integers(97, 123, (2, 32))
+  exact = model_functions.compiled(token_nll, c)(model, x)
+  half = overlaid(c, eval__compute_dtype='bfloat16')
+  rounded = model_functions.compiled(token_nll, half)(model, x)
+  error = np.abs(rounded - exact).max()
+  assert 1e-5 < error < 0.05
+  text = str(jax.make_jaxpr(model_functions.compiled(token_nll, half))(model, x))
+  assert 'bf16[2,32,32]' in text  # within the MLP
+  assert f'bf16[2,32,{data.VOCAB}]' not in text
+  assert plan.overrides(c, half) == {'eval.compute_dtype': 'bfloat16'}
+
+
+def test_a_restored_model_is_read_and_not_drawn(run, monkeypatch):
+  c, workdir, model = run()
+  corpus = data.source(c.data, 'test')
+  draw = jax.random.normal
+
+  def shapes_alone(key, *arguments):
+    assert isinstance(key, jax.core.Tracer)
+    return draw(key, *arguments)
+
+  monkeypatch.setattr(jax.random, 'normal', shapes_alone)
+  restored, step = runs.restore(c, corpus, workdir)
+  assert step == 3
+  jax.tree.map(np.testing.assert_array_equal, restored, model)
+  assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
 
 
 def test_beyond_a_learned_table_is_an_outcome(run, capsys):
@@ -598,9 +647,10 @@ def test_rows_that_are_damaged_are_one_line(run):
 class MaskedStub(Stub):
   """A `Stub` whose numbers say what attention sees, too."""
 
-  def __call__(self, tokens_BT, *, window, sink_tokens):
+  def __call__(self, tokens_BT, *, window, sink_tokens, last=None):
     self.asked = [*getattr(self, 'asked', []), (tokens_BT.shape[1], window, sink_tokens)]
-    return super().__call__(tokens_BT) + (window or 0) + sink_tokens
+    numbers_BT = super().__call__(tokens_BT) + (window or 0) + sink_tokens
+    return numbers_BT if last is None else numbers_BT[:, -last:]
 
 
 @pytest.fixture
@@ -646,6 +696,27 @@ def test_an_evaluation_at_other_lengths_scores_the_same_targets(measured, tmp_pa
   (tmp_path / 'eval.jsonl').unlink()
   _, at_once = measured(eval__lengths=(16, 20, 30, 32), **fields)
   assert sorted(at_once, key=row_schema.key) == sorted(rows, key=row_schema.key)
+
+
+def test_targets_that_are_measured_stay_when_the_next_ones_fail(measured, tmp_path, monkeypatch):
+  fields = dict(eval__protocols=('last_k',), eval__controls=(), eval__lengths=(32,))
+  fields |= {'eval__batch_tokens': 64}  # two windows at a time
+  stubbed = MaskedStub.__call__
+
+  def fail(self, tokens_BT, **options):
+    if len(getattr(self, 'asked', [])) == 2:
+      raise MemoryError
+    return stubbed(self, tokens_BT, **options)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(MaskedStub, '__call__', fail)
+    with pytest.raises(MemoryError):
+      measured(**fields)
+  kept = rows_of(tmp_path)
+  assert len(kept) == 4
+  asked, rows = measured(**fields)
+  assert rows[:4] == kept
+  assert (len(rows), len(asked)) == (6, 1)
 
 
 def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import struct
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,18 +12,22 @@ import safetensors.numpy
 from kinds import daily_if
 
 from configs import base
-from posenc_jax import storage
-from posenc_jax.config import overlay, saved_config
+from posenc_jax import storage, sweep
+from posenc_jax.config import load_study, overlay, saved_config, to_json
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import preflight
 from posenc_jax.evaluation.evaluate import evaluate_run
 from posenc_jax.model.decoder import attention_options
 from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
+from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
+from posenc_jax.training.run_dir import source_of
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
+ROOT = Path(__file__).parent.parent
 RECORDS = json.loads((GOLDEN / 'pretrained.json').read_text())
 DAILY = ('llama3_tied', 'smollm3', 'gemma3', 'phi3_longrope', 'gpt_neox', 'gpt2', 'bloom')
 TOKENIZER = exporting.byte_tokenizer(256)
@@ -314,10 +319,12 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   rows = storage.read_rows(run / 'eval.jsonl')
   assert {(r['length'], r['status']) for r in rows} == {(16, 'ok'), (32, 'ok')}
   assert source.sha256[:12] in rows[0]['label']
+  assert {r['source'] for r in rows} == {source.sha256}
   tuned = saved_config(run)
   overlay(tuned, {'train.init_from': str(run), 'train.steps': 1, 'encoding': {'name': 't5'}})
   overlay(tuned, {'train.trained_parameters': ('encodings/*',), 'train.length': 16})
   loop.train(tuned, tmp_path / 'tuned')
+  assert source_of(tmp_path / 'tuned') == source.sha256
   with pytest.raises(UserError, match=r"config\.encoding=.*'t5'"):
     exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
   assert not (tmp_path / 'out').exists()
@@ -366,6 +373,26 @@ def write_gguf(path, name='llama', **metadata):
   writer.write_tensors_to_file()
   writer.close()
   return path
+
+
+@pytest.mark.parametrize(('name', 'runs'), [('pretrained', 28), ('swap', 6)])
+def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatch):
+  """Every run is planned, and its model can be built; without the model, one line says so."""
+  monkeypatch.chdir(tmp_path)
+  path = ROOT / 'configs' / f'{name}.py'
+  with pytest.raises(UserError, match=r"workdir='runs/smollm2': no config\.json"):
+    sweep.plan(path, 'out', {})
+  source = sources.open_source(str(save(tmp_path / 'm', 'llama3_tied')))
+  source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
+  config = importing.import_model(base.get_config(), source, Path('runs/smollm2'))
+  overlay(config, {'train.length': 8192})
+  storage.write_json(Path('runs/smollm2/config.json'), to_json(config))
+  planned = sweep.plan(path, 'out', {})
+  assert len({run.workdir for run in planned}) == runs
+  for run in planned[: runs // 2] if name == 'pretrained' else planned:
+    preflight.check_model(run.config)
+  study.of_study(path, Path('out'), planned=[run.config for run in planned])
+  assert f'--config=configs/{name}.py' in load_study(path).__doc__
 
 
 def test_a_gguf_file_is_the_same_model(tmp_path):

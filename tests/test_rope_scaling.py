@@ -435,6 +435,21 @@ def test_a_window_of_all_and_steps_of_one_are_rope(name, hyper, rope):
   close(run(build(name, **hyper, **rope)), run(build(**rope)))
 
 
+def test_streaming_is_rope_over_a_cache_of_first_and_last_tokens():
+  """The last query sees what it sees where nothing else was ever there."""
+  window, sinks, T = 3, 2, 12
+  rng = np.random.default_rng(0)
+  q, k, v = (jnp.asarray(rng.standard_normal((1, T, h, 8)), jnp.float32) for h in (4, 2, 2))
+  enc = build('streaming_rope', window=window, sink_tokens=sinks)
+  found = attend(q, k, v, enc, window=window, sink_tokens=sinks)
+  for end in range(sinks + window, T + 1):
+    kept = jnp.array([*range(sinks), *range(end - window, end)])
+    cached = attend(q[:, kept], k[:, kept], v[:, kept], build())
+    close(found[:, end - 1], cached[:, -1])
+  within = slice(sinks + window)
+  close(found[:, within], attend(q[:, within], k[:, within], v[:, within], build()))
+
+
 def test_leaks_reach_from_rope_to_rerope():
   x, weights, _ = inputs()
   run = lambda name, **hyper: layer(build(name, window=3, **hyper), weights, x, backend='dense')
@@ -453,6 +468,7 @@ def test_windows_follow_the_training_length():
     ('rerope', {'window': 0}, 'rerope: window=0 must be at least 1'),
     ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5 must be at least 1'),
     ('self_extend', {'group': 0}, 'self_extend: group=0 must be at least 1'),
+    ('streaming_rope', {'sink_tokens': 0}, 'streaming_rope: sink_tokens=0 must be at least 1'),
     ('rerope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),
   ],
 )

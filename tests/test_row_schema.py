@@ -83,6 +83,8 @@ def test_the_checks_know_what_evaluation_measures():
     ({'protocol': 'by_position'}, 'position=None, where a number for the protocol by_position'),
     ({'protocol': 'receptive_field'}, 'position=None, where a number for the protocol'),
     ({'note': 'x'}, "it has a field 'note', which rows do not have"),
+    ({'source': 'abc'}, "source='abc', where 64 hexadecimal digits must be"),
+    ({'source': None}, 'source=None, where 64 hexadecimal digits must be'),
   ],
 )
 def test_a_field_that_is_wrong_is_named_with_its_file_and_line(change, message, tmp_path):
@@ -117,6 +119,12 @@ def test_a_value_that_does_not_fit_its_metric_is_named(change, message):
 def test_a_field_that_is_missing_is_named(name):
   lacking = {key: value for key, value in LIKELIHOOD.items() if key != name}
   assert row_schema.fault(lacking) == f'it lacks {name}'
+
+
+def test_rows_of_a_pretrained_model_say_its_hash():
+  found = row('rope', source='0a' * 32)
+  assert found == LIKELIHOOD | {'source': '0a' * 32}
+  assert row_schema.fault(found) is None
 
 
 def test_a_perplexity_that_is_no_number_is_the_status_not_finite():

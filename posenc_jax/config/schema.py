@@ -17,7 +17,7 @@ from posenc_jax.errors import UserError, hint, nearest, shown
 
 PROTOCOLS = (  # for text
   *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
-  *('long_ppl', 'sink_rate', 'attention_distance', 'planted'),
+  *('long_ppl', 'sink_rate', 'attention_distance', 'planted', 'text_passkey'),
 )
 # The protocols that score windows which a document holds whole.
 WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance', 'planted')
@@ -261,6 +261,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'long_ppl_alpha': number(lambda value: value > 0, 'more than 0 nats'),
     'long_ppl_beta': number(lambda value: value <= 0, '0 or less nats'),
     'long_ppl_evaluator': text(),
+    'compute_dtype': one_of(('float32', 'bfloat16')),
     'sink_rate_tokens': whole(2, MAX_TOKENS),
     'sink_rate_epsilon': number(lambda value: 0 < value < 1, 'more than 0, less than 1'),
     'split': one_of(('train', 'validation', 'test')),

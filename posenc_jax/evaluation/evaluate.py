@@ -20,7 +20,7 @@ from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import Measurement, overrides, overrides_of, plan
 from posenc_jax.evaluation.runs import check_corpus, restore
-from posenc_jax.training.run_dir import is_finished, mark_finished
+from posenc_jax.training.run_dir import is_finished, mark_finished, source_of
 
 __all__ = ['evaluate', 'evaluate_run', 'measure']
 
@@ -41,8 +41,8 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   and prints a table.
 
   Rows that eval.jsonl holds already are not measured again. Once it holds all and the training is
-  finished, finished.json gets the hash of `config`. Everything is computed in float32, with matrix
-  products at 'highest'.
+  finished, finished.json gets the hash of `config`. Everything is computed in float32, but for what
+  `eval.compute_dtype` says of activations, with matrix products at 'highest'.
 
   Args:
     config: the run's saved config, perhaps with other values in `eval`, or in `encoding` (context
@@ -79,6 +79,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     corpus=config.data.corpus,
     split=config.eval.split,
     train_length=config.train.length,
+    source=source_of(workdir),
   )
   if of_encoding := {key: value for key, value in changed.items() if key.startswith('encoding.')}:
     text = row_schema.overrides_text(of_encoding)
@@ -140,21 +141,24 @@ def measure(
     storage.append_rows(path, [])  # a disk that refuses should do so before the work
   originals = keys_of(measurement.same_as) if measurement.same_as else []
   if not missing:
-    scores = []
+    parts = []
   elif originals and all(originals[i] in present for i in missing):
-    scores = [row_schema.score_of(present[originals[i]]) for i in missing]
+    parts = [(missing, [row_schema.score_of(present[originals[i]]) for i in missing])]
   elif max_length is not None and measurement.num_positions > max_length:
-    scores = [{'status': 'beyond_table'}] * len(missing)
+    parts = [(missing, [{'status': 'beyond_table'}] * len(missing))]
   else:
     options = {'window': measurement.window, 'sink_tokens': measurement.sink_tokens}
+    if measurement.last is not None:
+      options['last'] = measurement.last
     if measurement.largest_position is not None:
       options['max_position_distance'] = measurement.largest_position
-    scores = measurement.score(functools.partial(function, **options), missing)
-  new = [made(measurement.key_fields[i], **score) for i, score in zip(missing, scores, strict=True)]
-  if new:
+    parts = measurement.scored_in_parts(functools.partial(function, **options), missing)
+  for part, scores in parts:
+    pairs = zip(part, scores, strict=True)
+    new = [made(measurement.key_fields[i], **score) for i, score in pairs]
     row_schema.append_missing(path, new)
-  present |= {row_schema.key(r): r for r in new}
-  return [present[key] for key in keys], len(new)
+    present |= {row_schema.key(r): r for r in new}
+  return [present[key] for key in keys], len(missing)
 
 
 def summary(rows: list[dict]) -> str:

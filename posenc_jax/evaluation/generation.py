@@ -17,7 +17,7 @@ from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.evaluation.plan import overrides
 from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.model.decoder import LM, attention_options
-from posenc_jax.model.decoding import decode, empty_cache
+from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 
 MOST_TOKENS = 2**17  # of a prompt and what follows it
 PART = 512  # tokens of a prompt that are read at a time
@@ -97,17 +97,18 @@ def tokens_after(
 
 def _cached(model, inputs_1T, count, sampling, options) -> Iterator[int]:
   @functools.partial(jax.jit, donate_argnames='cache')
-  def step(model, tokens_1T, cache, number):
+  def step(model, layers, tokens_1T, cache, number):
     with jax.default_matmul_precision('highest'):
-      logits_1TV, cache = decode(model, tokens_1T, cache, **options)
-    return sampling.draw(logits_1TV[0, -1], number)[None, None], cache
+      logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **options)
+    return sampling.draw(logits_11V[0, 0], number)[None, None], cache
 
+  layers = unstack_layers(model)
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
   *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
   for part_1T in before:
-    _, cache = step(model, part_1T, cache, 0)
+    _, cache = step(model, layers, part_1T, cache, 0)
   for number in range(count):
-    tokens_1T, cache = step(model, tokens_1T, cache, number)
+    tokens_1T, cache = step(model, layers, tokens_1T, cache, number)
     yield int(tokens_1T[0, 0])
 
 

@@ -35,18 +35,25 @@ def gradient_norms(model, tokens_BT, **options):
 
 def compiled(function: Callable, config: ConfigDict) -> Callable:
   """Returns (model, tokens_BT, positions=None, window=None, sink_tokens=0,
-  max_position_distance=None) -> the function's numbers, compiled by jit, in float32 and with the
-  config's attention.
+  max_position_distance=None, last=None) -> the function's numbers, compiled by jit, with the
+  config's attention. Activations are of `eval.compute_dtype`, logits float32.
 
   `positions` are those that tokens carry, no two of them farther apart than
   `max_position_distance`. `window` limits attention to so many tokens, `sink_tokens` lets it see so
   many of the first inputs from everywhere; neither widens the config's own window nor hides its own
-  sink tokens.
+  sink tokens. `last` is that of `token_nll`, the only function that takes it.
   """
-  options = {**attention_options(config), 'dtype': 'float32'}
+  dtypes = {'dtype': config.eval.compute_dtype, 'logits_dtype': 'float32'}
+  options = attention_options(config) | dtypes
 
   def call(
-    model, tokens_BT, positions=None, window=None, sink_tokens=0, max_position_distance=None
+    model,
+    tokens_BT,
+    positions=None,
+    window=None,
+    sink_tokens=0,
+    max_position_distance=None,
+    last=None,
   ):
     windows = [tokens for tokens in (window, options['window']) if tokens]
     own = {
@@ -55,6 +62,8 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
       'token_positions': positions,
       'max_position_distance': max_position_distance,
     }
+    if last is not None:
+      own['last'] = last
     return function(model, tokens_BT, **{**options, **own})
 
-  return jax.jit(call, static_argnames=('window', 'sink_tokens', 'max_position_distance'))
+  return jax.jit(call, static_argnames=('window', 'sink_tokens', 'max_position_distance', 'last'))

@@ -11,7 +11,7 @@ from posenc_jax import data
 from posenc_jax.config import CONTROLS, PROTOCOLS, decides_results, differing_keys, flat
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import attention_weights, long_ppl, protocols
+from posenc_jax.evaluation import attention_weights, long_ppl, protocols, text_passkey
 from posenc_jax.evaluation.model_functions import gradient_norms
 from posenc_jax.evaluation.protocols import TokenFunction
 from posenc_jax.evaluation.runs import evaluator_nll
@@ -28,8 +28,10 @@ IN_ROWS = (
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 # Fields that change no number in the rows of these protocols.
 WITHOUT_EFFECT = {
-  'eval.spans': tuple(name for name in PROTOCOLS if name not in ('last_k', 'receptive_field')),
-  'eval.document_tokens': ('last_k', 'receptive_field'),
+  'eval.spans': tuple(
+    name for name in PROTOCOLS if name not in ('last_k', 'receptive_field', 'text_passkey')
+  ),
+  'eval.document_tokens': ('last_k', 'receptive_field', 'text_passkey'),
 }
 # Fields that change numbers in the rows of these protocols alone.
 OWN_FIELDS = {
@@ -54,6 +56,10 @@ class Measurement:
     metric: the metric of all rows that do not state one; None for a likelihood.
     largest_position: a bound on the positions that its batches carry; None: they carry none.
     input_length: tokens that the model is given at a time; None: `length`.
+    last: how many tokens at the end of each window are scored, where `token_nll` need not make
+      logits of the others; None: all.
+    rows_at_a_time: how many rows one forward pass scores, which are kept as soon as it has; None:
+      rows are not measured one by one.
     same_as: the measurement whose rows have the same scores, one by one, since the model is given
       the same; None: there is none.
   """
@@ -67,7 +73,16 @@ class Measurement:
   metric: str | None = None
   largest_position: int | None = None
   input_length: int | None = None
+  last: int | None = None
+  rows_at_a_time: int | None = None
   same_as: 'Measurement | None' = None
+
+  def scored_in_parts(self, function: TokenFunction, rows: list[int]) -> Iterator[tuple]:
+    """Yields (indices of rows, their scores) of all these rows, as soon as they are measured."""
+    size = self.rows_at_a_time or len(rows)
+    for start in range(0, len(rows), size):
+      part = rows[start : start + size]
+      yield part, self.score(function, part)
 
   @property
   def num_positions(self) -> int:
@@ -210,7 +225,15 @@ class Planner:
     key_fields = [
       fields | {'document': self._names[document], 'position': end - k} for document, end in targets
     ]
-    measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
+    measurement = Measurement(
+      length,
+      key_fields,
+      score,
+      input_length=given,
+      last=k,
+      rows_at_a_time=max(1, self._eval.batch_tokens // given),
+      **inputs.mask,
+    )
     seen = given, inputs.window, inputs.sink_tokens, near is not None and length > near
     return self._originals.refer(measurement, 'last_k', *seen)
 
@@ -258,6 +281,45 @@ class Planner:
     given = inputs.context or length
     measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
     return self._originals.refer(measurement, protocol, length, inputs)
+
+  def text_passkey(self, length: int) -> Iterator[Measurement]:
+    """Keys hidden in each document at `eval.spans` depths; a row's `position` is its depth in per
+    cent, and its bytes are the digits of the key.
+    """
+    e, encode = self._eval, self._corpus.tokenizer.encode
+    depths = [(2 * n + 1) / (2 * e.spans) for n in range(e.spans)]
+    asked = [(document, depth) for document in range(len(self._texts)) for depth in depths]
+
+    def window_of(row):
+      document, depth = asked[row]
+      key = text_passkey.draw_key(f'{self._names[document]} {depth}')
+      return text_passkey.window(encode, self._texts[document], length, depth, key)
+
+    try:
+      window_of(0)
+    except ValueError as error:
+      raise UserError(f'config.eval.lengths: {error}') from None
+
+    def score(nll, rows):
+      windows, sizes = zip(*map(window_of, rows), strict=True)
+      nats = protocols.last_k(nll, windows, length, text_passkey.MOST_SCORED, e.batch_tokens)
+      return [
+        {'nats': float(nats_K[-size:].sum()), 'tokens': size, 'bytes': text_passkey.DIGITS}
+        for nats_K, size in zip(nats, sizes, strict=True)
+      ]
+
+    fields = {'protocol': 'text_passkey', 'control': None, 'length': length}
+    key_fields = [
+      fields | {'document': self._names[document], 'position': round(100 * depth)}
+      for document, depth in asked
+    ]
+    yield Measurement(
+      length,
+      key_fields,
+      score,
+      last=text_passkey.MOST_SCORED,
+      rows_at_a_time=max(1, e.batch_tokens // length),
+    )
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:
     """A row's value is the share of the gradient from its `position` to that of the next row, so

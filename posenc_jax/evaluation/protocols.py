@@ -52,11 +52,12 @@ def last_k(
   tokens before them.
 
   The windows of `target_windows` end at the same targets at every length, so that all lengths score
-  the same tokens. Raises ValueError for k > length.
+  the same tokens. `nll` may return the last k numbers of each window alone. Raises ValueError for
+  k > length.
   """
   if k > length:
     raise ValueError(f'k={k}; allowed: at most length={length}')
-  return (nats_T[length - k :] for nats_T in score_windows(nll, windows, length, batch_tokens))
+  return (nats_T[-k:] for nats_T in score_windows(nll, windows, length, batch_tokens))
 
 
 def by_position(nll: TokenFunction, tokens_NT: np.ndarray, batch_tokens: int) -> np.ndarray:

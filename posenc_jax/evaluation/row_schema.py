@@ -26,9 +26,10 @@ measurement:
   k             tokens scored at the end of each window; null where the protocol has none
   position      where the scored tokens begin: the token in the document (last_k) or in the window
                 (by_position), the distance in tokens (receptive_field; planted: to where the name
-                stood before, 0 for a name that is new), the depth in per cent (tasks), 1000 x layer
-                + head, both from 0 (attention_distance); null elsewhere. A row of by_position,
-                receptive_field or planted reaches to the position of the next row
+                stood before, 0 for a name that is new), the depth in per cent (tasks;
+                text_passkey), 1000 x layer + head, both from 0 (attention_distance); null
+                elsewhere. A row of by_position, receptive_field or planted reaches to the position
+                of the next row
   document      name of the document; null where a row covers several. Rows of several documents are
                 to be added up
   overrides     {field: value} that evaluation changed in the config of the training, or null
@@ -46,6 +47,10 @@ These fields say what came out:
                 1), 'sink_rate' (a share of windows, layers and heads), 'attention_distance' (in
                 tokens) or a metric of tasks (`task_scoring.METRICS`)
   value         the value of `metric`
+
+Rows of a run whose parameters come from a pretrained model have one field more:
+
+  source        the SHA-256 of what that model was imported from
 """
 
 import json
@@ -64,6 +69,7 @@ KEY = (
 NULLABLE = ('control', 'stride', 'k', 'position', 'document', 'overrides')
 VALUES = ('status', 'nats', 'tokens', 'bytes', 'ppl', 'bpb', 'metric', 'value')
 FIELDS = {*KEY, *VALUES}
+SOURCE = 'source'  # the field that rows of pretrained models have besides
 STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens')
 # Protocols by which a model may choose the tokens that it is scored on: their number may differ.
 CHOSEN_BY_MODEL = ('long_ppl',)
@@ -88,6 +94,7 @@ def row(
   bytes: int | None = None,
   metric: str | None = None,
   value: float | None = None,
+  source: str | None = None,
   **key_fields: object,
 ) -> dict:
   """Makes a row from the fields above; those that can be null may be left out. `ppl` and `bpb` are
@@ -113,7 +120,8 @@ def row(
   has_likelihood = fields['status'] == 'ok' and metric is None
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None
   fields['bpb'] = nats / bytes / math.log(2) if has_likelihood else None
-  return {name: fields[name] for name in KEY + VALUES}
+  of_source = {} if source is None else {SOURCE: source}
+  return {name: fields[name] for name in KEY + VALUES} | of_source
 
 
 def score_of(row: dict) -> dict:
@@ -156,8 +164,10 @@ def fault(row: dict) -> str | None:
   A field that is not known is refused, too: it may say that two rows which look alike are not the
   same measurement.
   """
-  if row.keys() != FIELDS:
+  if row.keys() - {SOURCE} != FIELDS:
     return _wrong_names(row)
+  if SOURCE in row and not _is_sha256(row[SOURCE]):
+    return _refusal(row, SOURCE, '64 hexadecimal digits')
   for name, (holds, allowed) in CHECKS.items():
     if not holds(row[name]):
       return _refusal(row, name, allowed)
@@ -167,7 +177,7 @@ def fault(row: dict) -> str | None:
 
 
 def _wrong_names(row: dict) -> str:
-  lacking, unknown = sorted(FIELDS - row.keys()), sorted(row.keys() - FIELDS)
+  lacking, unknown = sorted(FIELDS - row.keys()), sorted(row.keys() - FIELDS - {SOURCE})
   if lacking:
     return f'it lacks {", ".join(lacking)}'
   return f'it has a field {shown(unknown[0])}, which rows do not have'
@@ -225,6 +235,10 @@ def is_number(value: object) -> bool:
 def is_text(value: object, longest: int) -> bool:
   """Whether a value that was read is a text of 1 to `longest` characters."""
   return type(value) is str and 0 < len(value) <= longest
+
+
+def _is_sha256(value: object) -> bool:
+  return type(value) is str and re.fullmatch('[0-9a-f]{64}', value) is not None
 
 
 def _is_name(value: object) -> bool:

@@ -36,8 +36,11 @@ def restore(
 ) -> tuple[LM, int]:
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
   with user_errors(ValueError):
-    model = build(config, corpus.vocab, nnx.Rngs(config.seed))
+    # as shapes: parameters that are drawn would take as much memory as those that are read
+    model = jax.eval_shape(lambda: build(config, corpus.vocab, nnx.Rngs(config.seed)))
     check_carried_positions(config, model, corpus)
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
   with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
     if checkpoints.latest is None:

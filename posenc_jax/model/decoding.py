@@ -9,6 +9,7 @@ from posenc_jax.attention import attend
 from posenc_jax.attention.request import contiguous_positions, repeat_positions
 from posenc_jax.encodings import LengthError
 from posenc_jax.model.decoder import LM
+from posenc_jax.model.layer import Layer
 from posenc_jax.model.layer_pattern import combine_masks
 
 
@@ -52,26 +53,40 @@ def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cac
   return Cache(jnp.zeros((), jnp.int32), tuple(layers))
 
 
+def unstack_layers(model: LM) -> tuple[Layer, ...]:
+  """The layers of a model one by one, as `decode` takes them.
+
+  A step of one token reads every parameter once. If it had to cut the layers out of the stack, it
+  would write and read each once more.
+  """
+  num_layers = len(jax.tree.leaves(model.layers)[0])
+  return tuple(jax.tree.map(lambda leaf, n=n: leaf[n], model.layers) for n in range(num_layers))
+
+
 def decode(
   model: LM,
+  layers: tuple[Layer, ...],
   tokens_BT,
   cache: Cache,
   *,
+  last: int | None = None,
   window: int | None = None,
   chunk: int | None = None,
   sink_tokens: int = 0,
   softcap: float | None = None,
 ):
-  """Logits [B, T, V] of the token after each of tokens_BT, which follow those of the cache.
+  """Logits of the token after each of tokens_BT, which follow those of the cache.
 
   They are, up to rounding, those of a call of the model with all S tokens that the cache has places
   for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and
   sampled positions are those of S tokens. The caller sees to it that no more than S tokens come.
 
   Args:
+    layers: from `unstack_layers`.
+    last: of how many tokens at the end logits are wanted; None: all.
     window, chunk, sink_tokens, softcap: as for `LM.__call__`.
   Returns:
-    (logits, the cache with these tokens).
+    (logits [B, T, V] or [B, last, V], the cache with these tokens).
   """
   T, S = tokens_BT.shape[1], cache.size
   count = cache.count + T
@@ -84,8 +99,7 @@ def decode(
     x_BTD = enc.add_to_input(x_BTD, positions[:, S - T :])
     ids_of_variant.append(ids)
   cached = []
-  for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(cache.layers))):
-    layer = jax.tree.map(lambda leaf, n=n: leaf[n], model.layers)
+  for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(layers))):
     options = ids_of_variant[variant] | combine_masks(mask, layer_mask)
 
     def attend_to_cached(q_BTHK, k_BTGK, v_BTGK, y_BTD, n=n, enc=enc, options=options):
@@ -105,8 +119,10 @@ def decode(
         **options,
       )
 
-    x_BTD = layer.apply(x_BTD, enc, attend_to_cached)
-  return model.logits(x_BTD), Cache(count, tuple(cached))
+    x_BTD = layers[n].apply(x_BTD, enc, attend_to_cached)
+  if last is not None:
+    x_BTD = x_BTD[:, -last:]
+  return model.logits_of_few(x_BTD), Cache(count, tuple(cached))
 
 
 def _positions(enc, segment_ids, count):

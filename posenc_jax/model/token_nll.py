@@ -38,7 +38,7 @@ def nats_of_logits(logits_BTV, tokens_BT):
   return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
 
 
-def token_nll(model: LM, tokens_BT, **options):
+def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
   """Negative log-likelihood in nats of every token given those before it in its window.
 
   Each window begins with an implicit BOS, `model.bos`: all T tokens are scored, and the last has
@@ -49,13 +49,16 @@ def token_nll(model: LM, tokens_BT, **options):
   backward pass neither.
 
   Args:
+    last: how many tokens at the end of each window are scored, no others having logits; None: all.
     options: keyword arguments of `LM.hidden`; `position_ids` are those of the inputs, BOS first.
       In their place, `token_positions`: the position of each token, [B, T] or [B, T, n], which it
       has as an input; BOS has 0.
   Returns:
-    float32 [B, T].
+    float32 [B, T], or [B, last].
   """
   hidden_BTD = token_hidden(model, tokens_BT, **options)
+  if last is not None:
+    hidden_BTD, tokens_BT = hidden_BTD[:, -last:], tokens_BT[:, -last:]
   B, T = tokens_BT.shape
   if tokens_BT.size * model.vocab <= MAX_LOGITS:
     return nats_of_logits(model.logits(hidden_BTD), tokens_BT)

@@ -131,6 +131,7 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
     storage.atomic_write(unfinished / path.parent.name / path.name, source.tokenizer)
     storage.write_json(unfinished / SOURCE_CONFIG, source.fields)
     run_dir.claim_tokenizer(unfinished, tokenizer.sha256)
+    run_dir.claim_source(unfinished, source.sha256)
     with Checkpoints(unfinished, 1) as checkpoints:
       checkpoints.save(0, model, {'count': jnp.zeros((), jnp.int32)})  # no step was made
     storage.write_json(unfinished / 'config.json', to_json(config))

@@ -22,6 +22,8 @@ PROTOCOLS = {
   'planted': 'planted, the last four letters of invented names in windows of {length} tokens, by '
   'the distance in bytes to where the name stood before (0: it is new; not to know a letter costs '
   '4.70 bits)',
+  'text_passkey': 'text_passkey, a key of five digits hidden in text at several depths and asked '
+  'for in words; bytes are its digits (to guess one costs 3.32 bits)',
 }
 CONTROLS = {
   None: '',

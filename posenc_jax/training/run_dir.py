@@ -12,6 +12,7 @@ from posenc_jax.errors import Damaged, UserError, user_errors
 
 FINISHED = 'finished.json'  # holds the hash of the config of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
+SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
 
 
 @contextlib.contextmanager
@@ -137,3 +138,20 @@ def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
     )
     problem = f'its run was trained with {trained_with}, here is {here}'
     raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: the same text and tokenizer')
+
+
+def source_of(workdir: str | Path) -> str | None:
+  """The SHA-256 of the pretrained model that the run's parameters come from; None: they come from
+  none. Raises `UserError` where the file is damaged.
+  """
+  path = Path(workdir) / SOURCE
+  if not storage.exists(path):
+    return None
+  return storage.read_json(path, {'sha256': str}, 'the file that the import wrote')['sha256']
+
+
+def claim_source(workdir: str | Path, sha256: str | None) -> None:
+  """Writes the hash of the pretrained model that the run starts from, if it starts from one."""
+  path = Path(workdir) / SOURCE
+  if sha256 is not None and not storage.exists(path):
+    storage.write_json(path, {'sha256': sha256})

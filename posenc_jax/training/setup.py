@@ -38,6 +38,7 @@ class Training:
   mesh: Mesh
   model: nnx.Module
   opt_state: tuple
+  source: str | None = None  # SHA-256 of the pretrained model that parameters come from
   start_step: int = 0
   train_step: Lowered | Compiled | None = None
   val_step: Lowered | Compiled | None = None
@@ -84,9 +85,11 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     models = [build(run, corpus.vocab, nnx.Rngs(run.seed)) for run, _ in seed_runs]
     check_carried_positions(config, models[0], corpus)
   check_trained_parameters(config, models[0])
+  source = None
   if c.init_from and not has_checkpoint(workdir):  # later, the run it started from may be gone
     for run, _ in seed_runs:
       run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
+    source = run_dir.source_of(seed_runs[0][0].train.init_from)
     models = [
       finished_parameters(run.train.init_from, model)
       for (run, _), model in zip(seed_runs, models, strict=True)
@@ -97,7 +100,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   model, opt_state = device_put_global(state, shardings)
 
   training = Training(
-    config, workdir, seed_runs, corpus, train_batches, val_batches, mesh, model, opt_state
+    config, workdir, seed_runs, corpus, train_batches, val_batches, mesh, model, opt_state, source
   )
   train_step, val_step = make_step_fns(config, optimizer, corpus.largest_position(c.length))
   first_batch = [batches[0] for batches in train_batches]
@@ -129,6 +132,7 @@ def restored(training: Training) -> Iterator[Checkpoints]:
     checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
     for _, folder in training.seed_runs:
       run_on_primary(run_dir.claim_tokenizer, folder, training.corpus.sha256)
+      run_on_primary(run_dir.claim_source, folder, training.source)
     state, training.start_step = checkpoints.restore(
       model=training.model, opt_state=training.opt_state
     )

