@@ -168,6 +168,17 @@ def test_gradient_of_blockwise_attention_is_linear_in_memory(name):
   assert np.log(long / short) / np.log(16) < 1.1
 
 
+def test_gradients_of_keys_and_values_are_not_turned_in_each_tile():
+  """They are added up as the products leave them: no step that adds to a total transposes."""
+  loss = lambda *qkv: attend(*qkv, build('nope'), backend='blockwise', block_sizes=(16, 16)).sum()
+  q = jnp.ones((1, 64, 4, 8))
+  program = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(q, q, q).compile().as_text()
+  computations = program.split('\n}\n')
+  adding = [text for text in computations if ' dynamic-update-slice(' in text]
+  assert adding
+  assert not [text for text in adding if ' transpose(' in text]
+
+
 def test_few_queries_on_many_keys_take_little_memory():
   """Their blocks are short and ragged: tables must not grow with the number of corners."""
   assert gradient_memory('t5', 255, 8192) < 100 * 2**20

@@ -244,7 +244,7 @@ def backward_pass(
       g_enc, g_row, g_column, g_terms, d_carry = gradients
       d_enc = jax.tree.map(jnp.add, d_enc, g_enc)
       d_tables = tiles.add_gradients(d_tables, g_terms, a, b)
-      d_columns = tree_add_at(d_columns, g_column, b)
+      d_columns = tree_add_at(d_columns, _turned(g_column), b)
       return (d_enc, d_columns, d_tables), jax.tree.map(jnp.add, d_row, g_row), d_carry
 
     last = no_carry if d_carry is None else d_carry
@@ -253,5 +253,16 @@ def backward_pass(
     return totals, (d_row, d_carry)
 
   rows = jnp.arange(tiles.rows), arrays['rows'], ids['rows'], per_row, carried, d_carry
-  totals, (d_rows, d_carry) = lax.scan(one_row, totals, rows)
-  return totals, d_rows, d_carry
+  d_enc, d_columns, d_tables = totals
+  totals = d_enc, _turned(d_columns), d_tables
+  (d_enc, d_columns, d_tables), (d_rows, d_carry) = lax.scan(one_row, totals, rows)
+  return (d_enc, _turned(d_columns), d_tables), d_rows, d_carry
+
+
+def _turned(d_columns):
+  """The gradients of columns with channels before keys in those of keys and values, or back.
+
+  That is the order in which they come out of a tile's products (`xla_ops`): they are added up as
+  they lie in memory, and turned once in the end.
+  """
+  return d_columns | {name: d_columns[name].swapaxes(-1, -2) for name in ('k', 'v')}
