@@ -40,7 +40,7 @@ def text_rows(models=MODELS, seeds=SEEDS):
   return rows
 
 
-def letter_rows(seeds=SEEDS):
+def recall_rows(seeds=SEEDS):
   fields = dict(protocol='planted', k=None, corpus=CORPUS, document='d0')
   return [
     row('rope', seed, 64, 1 + n / 16 + seed / 10, position=n, tokens=10 + n, **fields)
@@ -134,8 +134,8 @@ def test_references_have_no_verdict():
   assert found[-1].mean == pytest.approx(1.7)
 
 
-def test_letters_are_added_up_by_distance():
-  rows = letter_rows()
+def test_characters_are_added_up_by_distance():
+  rows = recall_rows()
   (table,) = tables.recall_tables(rows, [], cost_rows())
   assert table.header == [
     'encoding',
@@ -172,7 +172,7 @@ def test_tasks_say_how_many_seeds_have_learned():
 
 @pytest.fixture
 def folder(tmp_path):
-  rows = text_rows({**MODELS, '<b>': MODELS['flat']}) + letter_rows()
+  rows = text_rows({**MODELS, '<b>': MODELS['flat']}) + recall_rows()
   storage.append_rows(tmp_path / 'rows.jsonl', rows)
   storage.append_rows(tmp_path / 'costs.jsonl', cost_rows())
   return tmp_path
@@ -207,7 +207,7 @@ def test_wrong_arguments_are_refused(argv):
 
 
 def test_a_folder_without_text_is_refused(tmp_path):
-  storage.append_rows(tmp_path / 'rows.jsonl', letter_rows())
+  storage.append_rows(tmp_path / 'rows.jsonl', recall_rows())
   with pytest.raises(UserError, match='no rows of last_k'):
     board.main([str(tmp_path)])
 

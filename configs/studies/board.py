@@ -1,4 +1,96 @@
-"""The board: every encoding worth choosing on text in which far context pays, and on tasks.
+"""The board: encodings worth choosing, on text in which far context pays and small models use it.
 
   python scripts/sweep.py --config=configs/studies/board.py --out=results/board --jobs=2
+  python scripts/board.py results/board
+
+Text is that of the corpus `planted`: speeches, with invented names that come again. All models have
+KV shift beside their encoding, because at this scale and budget a model without it does not learn
+to recall a name (configs/studies/recipe.py, LOG/104). Layers start alike whatever the encoding.
+
+Hyperparameters that a default would leave untrained are scaled to L = 128: DeBERTa's span is L / 2,
+since the last row of its table, which all larger distances share, would hardly be trained; p-RoPE
+keeps the wavelengths that complete a turn within L. One learning rate for all so far: the grid of
+rates by line (scripts/lr_grid.py) is open.
+
+Seeds are outermost: whole tables first. Cost: see LOG/104.
 """
+
+from pathlib import Path
+
+from posenc_jax.config import load
+
+L = 128
+ENCODINGS = {
+  'rope': 'rope',
+  'nope': 'nope',
+  'alibi': 'alibi',
+  't5': 't5',
+  'fox': 'fox',
+  'sinusoidal': 'sinusoidal',
+  'learned': 'learned',
+  'transformer_xl': 'transformer_xl',
+  'shaw': 'shaw',
+  'fire': 'fire',
+  'kerple_log': 'kerple_log',
+  'p_rope': {'name': 'p_rope', 'p': 5 / 16},
+  'stick_breaking': 'stick_breaking',
+  'deberta': {'name': 'deberta', 'span': L // 2},
+  'sandwich': 'sandwich',
+  'xpos': 'xpos',
+  'music_transformer': 'music_transformer',
+  'dape': 'dape',
+  'cope': 'cope',
+  'path': 'path',
+  'selective_rope': 'selective_rope',
+  'grape_ap': 'grape_ap',
+  'pope': 'pope',
+}
+CHAINS = {'rope+fox': ('rope', 'fox'), 'nope+ssmax': ('nope', 'ssmax')}
+HYBRID = ('rope', 'rope', 'rope', 'nope')
+
+
+def with_kv_shift(*members):
+  return {'name': 'chain', 'members': ('kv_shift', *members)}
+
+
+def get_config():
+  settings = {
+    'data.corpus': 'planted',
+    'train.length': L,
+    'train.batch': 16,
+    'train.steps': 1500,
+    'train.validate_every': 100,
+    'optim.warmup': 100,
+    'eval.protocols': ('last_k', 'planted'),
+    'eval.lengths': (L, 2 * L, 4 * L, 8 * L, 32 * L),
+    'eval.controls': ('windowed', 'shuffled_far'),
+    'eval.documents': 0,
+    'eval.spans': 1,
+    'eval.document_tokens': 32 * L,
+  }
+  return load(Path(__file__).parent.parent / 'base.py', settings)
+
+
+def sweep():
+  lines = {label: with_kv_shift(member) for label, member in ENCODINGS.items()}
+  lines |= {label: with_kv_shift(*members) for label, members in CHAINS.items()}
+  layers = tuple(with_kv_shift(member) for member in HYBRID)
+  lines['rope x 3 + nope'] = {'name': 'pattern', 'layers': layers}
+  # The reference for far context: as many tokens a step, in sequences four times as long.
+  long = {'train.length': 4 * L, 'train.batch': 4}
+  for seed in range(3):
+    for label, encoding in lines.items():
+      yield {'seed': seed, 'label': label, 'encoding': encoding}
+      if label == 'rope':
+        yield {'seed': seed, 'label': f'rope, L = {4 * L}', 'encoding': encoding} | long
+
+
+def table():
+  both = dict(metric='bpb', baseline='rope')
+  return [dict(protocols=('last_k',), **both), dict(form='distances', controls=False)]
+
+
+def figures():
+  return {
+    'extrapolation': dict(protocol='last_k', metric='bpb', references=(f'rope, L = {4 * L}',))
+  }

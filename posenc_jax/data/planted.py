@@ -1,15 +1,18 @@
-"""The embedded corpus with invented names planted in it, such as <qnhibb>: text in which the far
-context pays, and how far back it lies is known.
+"""The embedded corpus with invented names in it, such as <q7NhIb0Zke>: text in which far context
+pays, and how far back it lies is known.
 
-A name is six random letters, of which the first two are those of no other name near it. It comes
-again a few times, each time after a number of bytes drawn log-uniformly from 24 to 4,000. Its first
-two letters then say which name it is, and the last four can be known from where it stood before and
-from nowhere else: a model that finds them there needs 0 bits a letter, one that does not log2 26 =
-4.70. The letters of a name that is new cannot be known at all, and cost 4.70 bits as a control.
+A name is ten random letters and digits, of which the first two are those of no other name near it.
+It comes again a few times, each time after a number of bytes drawn log-uniformly from 24 to 4,000.
+Its first two characters then say which name it is, and the last eight can be known from where it
+stood before and from nowhere else: a model that finds them there needs 0 bits a character, one that
+does not log2 62 = 5.95. Those of a name that is new cannot be known at all, and cost 5.95 bits as a
+control.
 
 The text is that of `sotu`, with the same splits and documents: without the names it is the same,
-byte for byte. A name begins every 50 bytes or so. One SHA-256 over all documents is checked by
-every process that opens the corpus.
+byte for byte. A name begins every 50 bytes or so. To learn that names come again, small models need
+more of them than text has: the training split holds, for each document of text, one as long that is
+a list of names of 4 to 15 characters, most of which come again within a few names. One SHA-256 over
+all documents is checked by every process that opens the corpus.
 """
 
 import functools
@@ -27,13 +30,17 @@ from posenc_jax.data import sotu
 from posenc_jax.data.folder import SPLITS
 from posenc_jax.data.sotu import check_documents
 
-SHA256 = '702a89c9cb9f031c4d9e11ffadff79c5986d8111ab905300f37c970e4ef2d6c3'
-NAME = re.compile(rb'<[a-z]{6}>')
-LETTERS = string.ascii_lowercase
+SHA256 = '5315f624c6dba4db7a6abe97ae1a7f99745b436fceb8cfe64431752b65b262e8'
+NAME = re.compile(rb'<[A-Za-z0-9]{10}>')
+CHARACTERS = string.ascii_letters + string.digits
 GAP = 400  # the most bytes of text between a name that is new and the next one; half on average
 COMES_AGAIN = 0.75  # the probability, each time
 NEAREST, FARTHEST = 24, 4000  # bytes from a name to the next time
-FIRST_DECIDED, LAST_DECIDED = 3, 6  # places in '<qnhibb>' of the letters that a first time decides
+# Places in '<q7NhIb0Zke>' of the characters that a first time decides.
+FIRST_DECIDED, LAST_DECIDED = 3, 10
+SHORTEST, LONGEST = 4, 16  # characters of a name in a list, the longest excluded
+FARTHEST_BACK = 8  # names from one in a list to where it stood before
+NEW = 0.3  # the probability that a name in a list is new
 
 
 def open_split(
@@ -62,6 +69,10 @@ def _verified(folder: Path, cache: Path) -> dict[str, list[tuple[str, bytes]]]:
   for split in SPLITS:
     count, name_of, read = sotu.open_split('sotu', split, '', cache)
     splits[split] = [(name_of(i), plant(name_of(i), read(i))) for i in range(count)]
+    if split == 'train':
+      splits[split] += [
+        (f'{name}-names', names_alone(name, len(text))) for name, text in splits[split]
+      ]
   documents = ((name, split, text) for split, some in splits.items() for name, text in some)
   check_documents(sorted(documents), SHA256, f'what is planted into {folder}')
   return splits
@@ -72,7 +83,7 @@ def plant(seed: str, text: bytes) -> bytes:
   places are drawn from the seed.
   """
   draw = random.Random(seed).random  # the only method whose numbers stay the same over versions
-  beginnings = [first + second for first in LETTERS for second in LETTERS]
+  beginnings = [first + second for first in CHARACTERS for second in CHARACTERS]
   beginnings.sort(key=lambda _: draw())
   parts, taken, written, num_new = [], 0, 0, 0
   planned = []  # (place in the new text, number, name) of what comes again
@@ -86,8 +97,8 @@ def plant(seed: str, text: bytes) -> bytes:
       parts.append(text[taken:end])
       written, taken = written + end - taken, end
     if place == next_new:
-      letters = (LETTERS[int(26 * draw())] for _ in range(4))
-      name = f'<{beginnings[num_new % len(beginnings)]}{"".join(letters)}> '.encode()
+      beginning = beginnings[num_new % len(beginnings)]
+      name = f'<{beginning}{_characters(draw, 8)}> '.encode()
       num_new += 1
       next_new = written + GAP * draw()
     else:
@@ -99,16 +110,36 @@ def plant(seed: str, text: bytes) -> bytes:
     written += len(name)
 
 
+def names_alone(seed: str, size: int) -> bytes:
+  """Returns a list of names of so many bytes, drawn from the seed. Each is new, or one that stood
+  up to FARTHEST_BACK names before, log-uniformly.
+  """
+  draw = random.Random(f'{seed}-names').random
+  names, written = [], 0
+  while written < size:
+    if not names or draw() < NEW:
+      length = int(SHORTEST * (LONGEST / SHORTEST) ** draw())
+      names.append(f'<{_characters(draw, length)}> ')
+    else:
+      names.append(names[-min(int(FARTHEST_BACK ** draw()), len(names))])
+    written += len(names[-1])
+  return ''.join(names).encode()[:size]
+
+
+def _characters(draw: Callable[[], float], number: int) -> str:
+  return ''.join(CHARACTERS[int(len(CHARACTERS) * draw())] for _ in range(number))
+
+
 def distances(window: bytes) -> np.ndarray:
-  """Returns int32 distances_T, for each byte of a window: how far back the same letter of the same
-  name stood the last time, where nothing but that decides it; 0 for those letters of a name that is
+  """Returns int32 distances_T, for each byte of a window: how far back the same character of the
+  same name stood the last time, where nothing but that decides it; 0 for those of a name that is
   new in the window; -1 elsewhere.
   """
   distances_T = np.full(len(window), -1, np.int32)
   last = {}
   for match in NAME.finditer(window):
     name, start = match.group(), match.start()
-    letters = slice(start + FIRST_DECIDED, start + LAST_DECIDED + 1)
-    distances_T[letters] = start - last.get(name, start)
+    decided = slice(start + FIRST_DECIDED, start + LAST_DECIDED + 1)
+    distances_T[decided] = start - last.get(name, start)
     last[name] = start
   return distances_T

@@ -19,9 +19,9 @@ PROTOCOLS = {
   '(BOS) is more than eval.sink_rate_epsilon',
   'attention_distance': 'attention_distance, tokens from a query to its keys, the mean by weight, '
   'over heads',
-  'planted': 'planted, the last four letters of invented names in windows of {length} tokens, by '
-  'the distance in bytes to where the name stood before (0: it is new; not to know a letter costs '
-  '4.70 bits)',
+  'planted': 'planted, the last eight characters of invented names in windows of {length} tokens, '
+  'by the distance in bytes to where the name stood before (0: it is new; not to know one costs '
+  '5.95 bits)',
   'text_passkey': 'text_passkey, a key of five digits hidden in text at several depths and asked '
   'for in words; bytes are its digits (to guess one costs 3.32 bits)',
 }

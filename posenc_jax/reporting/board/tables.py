@@ -105,8 +105,8 @@ def _record(line: Line, corpus: str, verdict: str) -> dict:
 
 
 def recall_tables(rows: list[dict], runs: list[str], costs: list[dict]) -> list[Table]:
-  """The table of letters of planted names by their distance in training lengths, in a list; [] of
-  rows without any.
+  """The table of bits a character of planted names by distance in training lengths, in a list; []
+  of rows without any.
   """
   rows = [row for row in rows if row['protocol'] == PLANTED and row['control'] is None]
   if not rows:
@@ -123,7 +123,7 @@ def recall_tables(rows: list[dict], runs: list[str], costs: list[dict]) -> list[
     onset[cost['label']].append(cost['onset_tokens'])
   body = []
   for line in scores.lines:
-    cells = [_letters(scores, line, bins[name]) for name in sorted(bins)]
+    cells = [_recalled(scores, line, bins[name]) for name in sorted(bins)]
     found = onset[scores.exemplar_row[line]['label']]
     known = [tokens for tokens in found if tokens is not None]
     text = DASH if not known else f'{statistics.median(known) / 1e6:.2f} M'
@@ -132,11 +132,11 @@ def recall_tables(rows: list[dict], runs: list[str], costs: list[dict]) -> list[
     body.append([Cell(line), *map(Cell, cells), Cell(text)])
   names = [_bin_name(name, L) for name in sorted(bins)]
   caption = (
-    'Bits a letter of planted names that only an earlier place in the window of '
+    'Bits a character of planted names that only an earlier place in the window of '
     f'{longest} tokens decides, by the distance to it, mean ± standard deviation over seeds '
-    f'{join_unique(scores.seeds)}; L = {L}. Not to know a letter costs 4.70 bits; "new": letters '
+    f'{join_unique(scores.seeds)}; L = {L}. Not to know one costs 5.95 bits; "new": those '
     'that nothing decides. Onset: millions of tokens of training after which validation within L '
-    'first fell below 2.35 bits, the median of the seeds in which it did.'
+    'first fell below half of that, the median of the seeds in which it did.'
   )
   header = ['encoding', *names, 'onset']
   return [Table('Recall of planted names', caption, header, [RowGroup('', body)], scores.notes)]
@@ -159,7 +159,7 @@ def _bin_name(number: int, L: int) -> str:
   return 'L / 2 to L' if number == 2 else f'{ends[0]:g} to {ends[1]:g} L'
 
 
-def _letters(scores, line: str, positions: list[int]) -> str:
+def _recalled(scores, line: str, positions: list[int]) -> str:
   values = []
   for seed in scores.seeds:
     found = [scores.by_seed[line, seed, position] for position in positions]

@@ -15,7 +15,7 @@ from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 FILE = 'costs.jsonl'
 LINE = ('label', 'train_length', 'parameters', 'encoding_parameters', 'tokens')
-UNKNOWN_LETTER = math.log2(26)  # bits
+UNKNOWN = math.log2(62)  # bits of a character of a planted name that is not recalled
 DTYPES = ('float32', 'bfloat16')
 # For each field of a row: whether a value may stand there, and what may.
 CHECKS = {
@@ -91,11 +91,11 @@ def _of_run(run: Path) -> dict:
 
 
 def _onset(run: Path, tokens_per_step: int) -> int | None:
-  """The tokens after which validation first found letters of planted names recalled: half of the
+  """The tokens after which validation first found planted names recalled: half of the
   bits of not knowing them. None where that was not measured, or never was so.
   """
   for row in storage.read_rows(run / 'metrics.jsonl', _fault_of_metrics):
-    if row.get('recall_bits', UNKNOWN_LETTER) < UNKNOWN_LETTER / 2:
+    if row.get('recall_bits', UNKNOWN) < UNKNOWN / 2:
       return row['step'] * tokens_per_step
   return None
 

@@ -1,4 +1,4 @@
-"""The table of planted names: encodings down, distances to what decides a letter across."""
+"""The table of planted names: encodings down, distances to what decides a character across."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
 PROTOCOL = 'planted'
 SENTENCES = (
-  ' Columns: bytes from a letter to the same letter of the same name before, from the number to '
+  ' Columns: bytes from a character to the same one of the same name before, from the number to '
   'twice it; 0: the name is new in the window.'
 )
 
@@ -21,8 +21,8 @@ def distances(
   length: int | None = None,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """A table of bits a letter in windows of `length` tokens, None: the longest; then the same under
-  each control. `reference` see `published`. Raises `UserError`.
+  """A table of bits a character in windows of `length` tokens, None: the longest; then the same
+  under each control. `reference` see `published`. Raises `UserError`.
   """
   rows = [row for row in rows if row['protocol'] == PROTOCOL]
   lengths = sorted({row['length'] for row in rows})
@@ -44,4 +44,4 @@ def distances(
 def _table(scores: Scores) -> Table:
   of_lines = zip(scores.lines, cells(scores, scores.lines), strict=True)
   group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in of_lines])
-  return from_scores(scores, 'Bits a letter by distance', 'encoding', [group], SENTENCES)
+  return from_scores(scores, 'Bits a character by distance', 'encoding', [group], SENTENCES)

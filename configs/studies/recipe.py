@@ -1,0 +1,36 @@
+"""Go or no-go before the board: does a model of its size learn to recall a planted name at all?
+
+  python scripts/sweep.py --config=configs/studies/recipe.py --jobs=2
+
+RoPE alone, with and without KV shift beside it, on the corpus `planted` at L = 128. Every 100 steps
+metrics.jsonl has `recall_bits`: bits a character of names that stood in the same window before; not
+to know one costs 5.95. LOG/104 has the outcome, and the recipes that were tried before.
+"""
+
+from pathlib import Path
+
+from posenc_jax.config import load, product, vary
+
+SHIFTED = {'name': 'chain', 'members': ('kv_shift', 'rope')}
+
+
+def get_config():
+  return load(
+    Path(__file__).with_name('board.py'), {'encoding.name': 'rope', 'eval.protocols': ('planted',)}
+  )
+
+
+def sweep():
+  lines = [
+    {'label': 'rope', 'encoding': {'name': 'rope'}},
+    {'label': 'rope, KV shift', 'encoding': SHIFTED},
+  ]
+  return product(vary('seed', 0), lines)
+
+
+def table():
+  return dict(form='distances', controls=False)
+
+
+def figures():
+  return {}
