@@ -41,9 +41,10 @@ def blocks(rows, **settings):
   return {table.title.split(', ')[0]: table for table in made if table.title.startswith('Diff')}
 
 
-AT_L, OWN, TRUNCATED, WINDOWED = (
+AT_L, OWN, SHUFFLED, TRUNCATED, WINDOWED = (
   'Differences from rope up to L',
   'Differences from their own score at L',
+  'Differences from their own score with other far tokens',
   'Differences from their own score truncated to L',
   'Differences from rope windowed at L',
 )
@@ -219,6 +220,18 @@ def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_r
   )
 
 
+def test_the_placebo_tells_whether_it_is_the_text_that_is_used():
+  placebo = {'t5': {16: near(2.0, 0.02), 32: near(1.8, 0.02)}}
+  model = {'t5': {8: near(2.0, 0.02), 16: near(1.8, 0.01), 32: near(1.8, 0.02)}}
+  rows = documents(model) + documents(placebo, control='shuffled_far')
+  found = blocks(rows)[SHUFFLED]
+  assert 'uses what text farther back than L says' in found.caption
+  assert marks(found) == {'t5': '*='}
+  difference = np.subtract(model['t5'][16], placebo['t5'][16])
+  assert record(found, 't5', 16)['difference'] == pytest.approx(difference.mean())
+  assert record(found, 't5', 16)['p'] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+
+
 def test_tables_of_perplexity_are_compared_in_bits():
   rows = documents(BITS) + windowed()
   in_bits = {title: table.records for title, table in blocks(rows).items()}
@@ -237,7 +250,7 @@ def test_controls_are_compared_with_themselves_alone():
   ]
   assert [title for title in titles if 'truncated' in title] == ['Extrapolation, last_k, truncated']
   without = [table.title for table in make_tables(rows, controls=False)]
-  assert without == [f'{t}, last_k' for t in ('Extrapolation', AT_L, OWN, WINDOWED)]
+  assert without == [f'{t}, last_k' for t in ('Extrapolation', AT_L, OWN, SHUFFLED, WINDOWED)]
 
 
 # Marks

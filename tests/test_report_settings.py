@@ -299,6 +299,7 @@ def test_on_a_full_disk_every_file_is_whole_or_the_one_before(size, tmp_path, ca
   storage.append_rows(tmp_path / 'rows.jsonl', rows_of({'rope': {8: [1.0]}}))
   cost = {'run': 'a', 'label': 'rope', 'seed': 0, 'parameters': 1, 'encoding_parameters': 0}
   cost |= {'tokens': 1, 'train_length': 8, 'compute_dtype': 'float32', 'seconds_per_step': None}
+  cost |= {'temporary_bytes': None, 'onset_tokens': None}
   storage.append_rows(tmp_path / 'costs.jsonl', [cost])
   report = study.load(tmp_path)
 

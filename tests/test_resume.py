@@ -380,7 +380,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
 def test_a_validation_that_is_not_finite_stops_the_run(make, tmp_path):
   log = metrics.Log(tmp_path, make().train, 0, 'bits/byte')
   with pytest.raises(Stopped, match='step 4: validation is nan; training stopped'):
-    log.validation(4, [float('nan')])
+    log.validation(4, [{'bpb': float('nan')}])
   assert not (tmp_path / 'metrics.jsonl').exists()
 
 

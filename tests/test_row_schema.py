@@ -193,6 +193,7 @@ def test_runs_have_any_name(name, tmp_path):
 
 COST = {'run': 'a', 'label': 'rope', 'seed': 0, 'parameters': 1, 'encoding_parameters': None}
 COST |= {'tokens': 1, 'train_length': 8, 'compute_dtype': 'float32', 'seconds_per_step': 0.5}
+COST |= {'temporary_bytes': 1000, 'onset_tokens': None}
 
 
 @pytest.mark.parametrize(

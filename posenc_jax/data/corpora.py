@@ -118,6 +118,18 @@ class Corpus:
       return self._mean_bytes
     return float(self.tokenizer.lengths[batch.tokens_BT].mean())
 
+  def recalled(self, batch: Batch) -> Batch | None:
+    """The batch with nothing scored but what an earlier place in the same window decides; None for
+    a corpus of which that is not known.
+    """
+    if self.name != 'planted' or self.tokenizer is not BYTES:
+      return None
+    from posenc_jax.data import planted
+
+    windows = batch.tokens_BT.astype(np.uint8)
+    distances_BT = np.stack([planted.distances(bytes(window)) for window in windows])
+    return batch._replace(scored_BT=distances_BT > 0)
+
   @functools.cached_property
   def _mean_bytes(self) -> float:
     return float(self.sizes.sum() / self.counts.sum())

@@ -51,6 +51,10 @@ class TaskCorpus:
     """1, since a task has no bytes: bits a byte are then bits an answer."""
     return 1.0
 
+  def recalled(self, batch: Batch) -> None:
+    """None: answers are all that is scored."""
+    return None
+
   def examples(self, count: int, length: int) -> list[Example]:
     """The first `count` examples of seed 0, each of `length` tokens or the next fewer that the
     format allows. Raises `UserError`.

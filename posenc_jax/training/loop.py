@@ -109,13 +109,34 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> None:
   training.model, training.opt_state = model, opt_state
 
 
-def _validate(training: setup.Training, model) -> list[float]:
-  """Bits per byte of the validation batches, one value for each seed."""
+def _validate(training: setup.Training, model) -> list[dict[str, float]]:
+  """What the validation batches measure, {name: value} for each seed.
+
+  `bpb` is bits per byte. `recall_bits`, of a corpus in which something can be recalled, is bits a
+  byte of what an earlier place in the same window decides.
+  """
   batches = [training.val_batches[n] for n in range(training.config.train.validate_batches)]
-  nats = [training.val_step(model, training.put_val_batch(batch)) for batch in batches]
-  total_nats = sum(np.atleast_1d(np.float64(x)) for x in nats)
-  total_bytes = sum(map(training.corpus.bytes_per_token, batches))
-  return list(total_nats / total_bytes * BITS)
+
+  def mean_nats(step, batch):
+    return np.atleast_1d(np.float64(step(model, training.put_val_batch(batch))))
+
+  nats = sum(mean_nats(training.val_step, batch) for batch in batches)
+  bytes_per_token = sum(map(training.corpus.bytes_per_token, batches))
+  found = {'bpb': nats / bytes_per_token * BITS}
+  if training.recall_step is not None:
+    batches = list(map(training.corpus.recalled, batches))
+    counts = [batch.scored_BT.sum() for batch in batches]
+    nats = sum(
+      count * mean_nats(training.recall_step, batch)
+      for count, batch in zip(counts, batches, strict=True)
+      if count
+    )
+    if sum(counts):
+      found['recall_bits'] = nats / sum(counts) * BITS
+  return [
+    {name: float(values[index]) for name, values in found.items()}
+    for index in range(len(training.seed_runs))
+  ]
 
 
 def _costs(training: setup.Training) -> dict:

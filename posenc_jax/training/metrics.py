@@ -135,17 +135,21 @@ class Log:
       minutes, seconds_left = divmod(round(seconds * (steps - step)), 60)
       self._console.print(f'step {step}/{steps}  {status}  {minutes}:{seconds_left:02d} left')
 
-  def validation(self, step: int, bpb: list[float]) -> None:
-    """Writes rows of the validation split; its time counts for no step.
+  def validation(self, step: int, measured: list[dict[str, float]]) -> None:
+    """Writes rows of the validation split, {name: value} for each seed; its time counts for no
+    step.
 
     Raises `Stopped` where a value is not finite.
     """
-    for run, value in zip(self._runs, bpb, strict=True):
-      if not math.isfinite(value):
-        raise not_finite(f'{self._prefix(run)}step {step}: validation is {value}')
-      run.write('validation', {'step': step, 'split': 'validation', 'bpb': value})
-    values = ' '.join(f'{value:.4f}' for value in bpb)
-    self._console.print(f'step {step}/{self._config.steps}  validation {values} {self._unit}')
+    for run, values in zip(self._runs, measured, strict=True):
+      for value in values.values():
+        if not math.isfinite(value):
+          raise not_finite(f'{self._prefix(run)}step {step}: validation is {value}')
+      run.write('validation', {'step': step, 'split': 'validation', **values})
+    texts = [' '.join(f'{values["bpb"]:.4f}' for values in measured) + f' {self._unit}']
+    if recalls := [values['recall_bits'] for values in measured if 'recall_bits' in values]:
+      texts.append(f'recall {" ".join(map("{:.2f}".format, recalls))} bits/byte')
+    self._console.print(f'step {step}/{self._config.steps}  validation {", ".join(texts)}')
     self.restart_clock(step)
 
   def restart_clock(self, step: int) -> None:

@@ -42,9 +42,11 @@ class Training:
   start_step: int = 0
   train_step: Lowered | Compiled | None = None
   val_step: Lowered | Compiled | None = None
+  recall_step: Lowered | Compiled | None = None  # val_step of what can be recalled, if anything can
 
   def compile(self) -> None:
     self.train_step, self.val_step = self.train_step.compile(), self.val_step.compile()
+    self.recall_step = self.recall_step and self.recall_step.compile()
 
   @property
   def seed_dirs(self) -> list[Path] | None:
@@ -110,6 +112,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     batch = training.put_train_batch(first_batch)
     training.train_step = train_step.lower(model, opt_state, batch)
     training.val_step = val_step.lower(model, training.put_val_batch(val_batches[0]))
+    if (recalled := corpus.recalled(val_batches[0])) is not None:
+      training.recall_step = val_step.lower(model, training.put_val_batch(recalled))
   return training
 
 

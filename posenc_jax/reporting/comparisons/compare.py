@@ -24,15 +24,16 @@ from posenc_jax.reporting.scores import Scores
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 MARGIN = 0.01  # bits per byte, or the unit of another metric
-WINDOWED, TRUNCATED = 'windowed', 'truncated'
+WINDOWED, TRUNCATED, SHUFFLED = 'windowed', 'truncated', 'shuffled_far'
 # Marks, and the words for them in files.
 BETTER, WORSE, EQUIVALENT = '*', '†', '='
 WORDS = {BETTER: 'better', WORSE: 'worse', EQUIVALENT: 'equivalent', '': ''}
 # What lines are compared with.
-BASELINE, OWN, OWN_TRUNCATED, BASELINE_WINDOWED, BASELINE_TRUNCATED = (
+BASELINE, OWN, OWN_TRUNCATED, OWN_SHUFFLED, BASELINE_WINDOWED, BASELINE_TRUNCATED = (
   'baseline',
   'own score at L',
   'own score truncated to L',
+  'own score with other far tokens',
   'baseline windowed at L',
   'baseline truncated to L',
 )
@@ -93,7 +94,7 @@ class Block:
   """The differences of lines from one thing.
 
   Attributes:
-    reference: BASELINE, OWN, OWN_TRUNCATED, BASELINE_WINDOWED or BASELINE_TRUNCATED.
+    reference: one of the above, such as BASELINE or OWN.
     differences: {(line, column): difference}.
     freedom: {column: degrees of freedom} of pooled variances.
     shares_seeds: whether all lines have the same seeds, which the pooled variances then leave out.
@@ -176,7 +177,7 @@ def compare_all(
     of = scores.protocol, scores.corpus
     comparer = _Comparer(scores, line_of.get(of, ''), margin)
     if scores.control is None:
-      others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED)}
+      others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED, SHUFFLED)}
       comparison.blocks = comparer.all_blocks(others, baseline)
       if comparison.blocks:
         comparison.left_out = comparer.left_out
@@ -235,9 +236,11 @@ class _Comparer:
     if not is_past:
       return blocks
     blocks += self.own_block()
+    if others[SHUFFLED]:
+      blocks += self._block(OWN_SHUFFLED, self._with_control(others[SHUFFLED]))
     if self.scores.protocol != 'last_k':  # its own score at L is of the same tokens
       if others[TRUNCATED]:
-        blocks += self._block(OWN_TRUNCATED, self._with_truncated(others[TRUNCATED]))
+        blocks += self._block(OWN_TRUNCATED, self._with_control(others[TRUNCATED]))
       else:
         self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
     if self.baseline and self._has(others[WINDOWED], self.baseline):
@@ -290,10 +293,10 @@ class _Comparer:
           both = (self._sample(self.scores, line, place) for place in (column, near))
           yield line, column, *both, True, is_same_target
 
-  def _with_truncated(self, truncated: Scores) -> Iterator[tuple]:
+  def _with_control(self, controlled: Scores) -> Iterator[tuple]:
     for line, column in itertools.product(self.scores.lines, self.scores.columns):
-      if column > self._train_length(line) and self._has(truncated, line):
-        both = (self._sample(some, line, column) for some in (self.scores, truncated))
+      if column > self._train_length(line) and self._has(controlled, line):
+        both = (self._sample(some, line, column) for some in (self.scores, controlled))
         yield line, column, *both, True, True
 
   def _with_windowed(self, windowed: Scores) -> Iterator[tuple]:

@@ -1,5 +1,6 @@
 """The cost of each line: parameters, tokens, time. Kept as rows, like scores, in costs.jsonl."""
 
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 FILE = 'costs.jsonl'
 LINE = ('label', 'train_length', 'parameters', 'encoding_parameters', 'tokens')
+UNKNOWN_LETTER = math.log2(26)  # bits
 DTYPES = ('float32', 'bfloat16')
 # For each field of a row: whether a value may stand there, and what may.
 CHECKS = {
@@ -30,6 +32,10 @@ CHECKS = {
   'seconds_per_step': (
     lambda value: value is None or (is_number(value) and value >= 0),
     'null or a number from 0 on',
+  ),
+  **dict.fromkeys(
+    ('temporary_bytes', 'onset_tokens'),
+    (lambda value: value is None or is_count(value), f'null or {COUNT[1]}'),
   ),
 }
 
@@ -74,12 +80,24 @@ def _of_run(run: Path) -> dict:
       'train_length': train['length'],
       'compute_dtype': train['compute_dtype'],
       'seconds_per_step': statistics.median(seconds) if seconds else None,
+      'temporary_bytes': sizes.get('temporary_bytes'),
+      'onset_tokens': _onset(run, train['batch'] * train['length']),
     }
   except (KeyError, TypeError, IndexError) as error:
     raise Damaged(f'{file} is damaged: it is no config of a run ({error!r})') from None
   if fault := _fault(row):
     raise Damaged(f'{file} is damaged: {fault}')
   return row
+
+
+def _onset(run: Path, tokens_per_step: int) -> int | None:
+  """The tokens after which validation first found letters of planted names recalled: half of the
+  bits of not knowing them. None where that was not measured, or never was so.
+  """
+  for row in storage.read_rows(run / 'metrics.jsonl', _fault_of_metrics):
+    if row.get('recall_bits', UNKNOWN_LETTER) < UNKNOWN_LETTER / 2:
+      return row['step'] * tokens_per_step
+  return None
 
 
 def _fault(row: dict) -> str | None:
@@ -94,10 +112,19 @@ def _fault(row: dict) -> str | None:
 
 def _fault_of_timing(row: dict) -> str | None:
   """What is wrong with the fields of a row of timing.jsonl that are read here, or None."""
-  for name in ('step', 'parameters', 'encoding_parameters', 'seconds_per_step'):
+  for name in ('step', 'parameters', 'encoding_parameters', 'seconds_per_step', 'temporary_bytes'):
     if name in row and not CHECKS.get(name, COUNT)[0](row[name]):
       return f'{name}={shown(row[name])}, where a number must be'
   return None if 'step' in row else 'it lacks step'
+
+
+def _fault_of_metrics(row: dict) -> str | None:
+  """What is wrong with the fields of a row of metrics.jsonl that are read here, or None."""
+  if not COUNT[0](row.get('step')):
+    return f'step={shown(row.get("step"))}, where {COUNT[1]} must be'
+  if 'recall_bits' in row and not is_number(row['recall_bits']):
+    return f'recall_bits={shown(row["recall_bits"])}, where a number must be'
+  return None
 
 
 def tables(rows: list[dict], runs: list[str]) -> list[Table]:

@@ -11,6 +11,7 @@ from posenc_jax.reporting.comparisons.compare import (
   BETTER,
   EQUIVALENT,
   OWN,
+  OWN_SHUFFLED,
   OWN_TRUNCATED,
   WORDS,
   WORSE,
@@ -26,6 +27,7 @@ TITLES = {
   BASELINE: 'Differences from {baseline} up to L',
   OWN: 'Differences from their own score at L',
   OWN_TRUNCATED: 'Differences from their own score truncated to L',
+  OWN_SHUFFLED: 'Differences from their own score with other far tokens',
   BASELINE_WINDOWED: 'Differences from {baseline} windowed at L',
   BASELINE_TRUNCATED: 'Differences from {baseline} truncated to L',
 }
@@ -33,6 +35,7 @@ REFERENCES = {
   BASELINE: '{baseline}',
   OWN: 'the own score at L',
   OWN_TRUNCATED: 'the own score where a token has the last L / 2 to L tokens before it alone',
+  OWN_SHUFFLED: "the own score where tokens farther back than L are another document's",
   BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
   BASELINE_TRUNCATED: '{baseline} given the last L tokens alone, the practical default',
 }
@@ -44,13 +47,17 @@ REMARKS = {
   'sliding': ' Longer windows have fewer starts, and that alone makes them better.',
   'by_position': ' Positions past L hold other tokens than those up to L.',
 }
-FAR = ' What is better uses text farther back than L / 2.'
+USED = {
+  OWN_TRUNCATED: ' What is better uses text farther back than L / 2.',
+  OWN_SHUFFLED: ' What is better uses what text farther back than L says.',
+}
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 TESTS = {
   BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
   'seeds pooled over lines, which are taken to spread alike{blocks} ({freedom} degrees of freedom)',
   OWN: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   OWN_TRUNCATED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
+  OWN_SHUFFLED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
   **dict.fromkeys(
     (BASELINE_WINDOWED, BASELINE_TRUNCATED),
     "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own differences), "
@@ -121,7 +128,7 @@ def _smallest(block: Block) -> dict:
 def _caption(block: Block, is_tested: bool) -> str:
   scores = block.scores
   reference = REFERENCES[block.reference].format(baseline=block.baseline)
-  remark = FAR if block.reference == OWN_TRUNCATED else ''
+  remark = USED.get(block.reference, '')
   if block.reference == OWN and scores.control is None:
     remark = REMARKS.get(scores.protocol, '')
   learned = ' that have learned' if any(scores.unlearned.values()) else ''

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import effective_length
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.chance import chance_scores
-from posenc_jax.reporting.effective_length import MARGIN, SHARE, EffectiveLength
+from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons.effective_length import MARGIN, SHARE, EffectiveLength
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
@@ -44,7 +44,7 @@ def effective_lengths(
 ) -> list[Table]:
   """A table for each protocol and control that was evaluated past a training length.
 
-  `margin` (bits a byte) and `share` say what holds: see `reporting.effective_length`. Raises
+  `margin` (bits a byte) and `share` say what holds: see `comparisons.effective_length`. Raises
   UserError for a metric that is neither a likelihood nor an accuracy.
   """
   rows, made = list(rows), []

@@ -1,0 +1,240 @@
+"""What the board says of each encoding on one corpus, from rows and costs, and the verdict."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons.compare import (
+  OWN,
+  OWN_SHUFFLED,
+  SHUFFLED,
+  WINDOWED,
+  Difference,
+  compare_all,
+)
+from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
+from posenc_jax.reporting.metrics import METRICS
+from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.series import N_GRAM
+
+PROTOCOL = 'last_k'  # the same targets at every length
+MARGIN = 0.02  # bits a byte: a score that is worse by no more holds
+FAR = 4  # training lengths of context, at which use of far context is told
+BASELINE = 'rope'  # the label that costs are relative to
+
+
+class Cost(NamedTuple):
+  """What training takes, relative to BASELINE; None where it is not on disk."""
+
+  parameters: float | None
+  step: float | None
+  memory: float | None
+
+
+UNKNOWN = Cost(None, None, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """One line of the board.
+
+  Attributes:
+    is_reference: whether it stands there to compare others with: an n-gram, or a model that was
+      trained at another length.
+    own: the bits a byte of each seed at L.
+    changes: {length: difference from the own score at L}.
+    windowed: the same at the longest length, attention windowed at L.
+    placebo: at FAR training lengths, the difference from the same model where tokens farther back
+      than L are another document's.
+    holds_to: the effective length of the worst seed.
+    all_gain: whether every seed is better at FAR training lengths than at L.
+    longest: the longest length that was evaluated.
+  """
+
+  name: str
+  label: str
+  is_reference: bool
+  train_length: int
+  seeds: tuple[int, ...]
+  own: tuple[float, ...]
+  changes: dict[int, Difference]
+  windowed: Difference | None
+  windowed_holds: bool
+  placebo: Difference | None
+  holds_to: EffectiveLength | None
+  all_gain: bool
+  longest: int
+  cost: Cost
+
+  @property
+  def mean(self) -> float | None:
+    """Bits a byte at L, the mean over seeds."""
+    return statistics.fmean(self.own) if self.own else None
+
+  @property
+  def uses_far(self) -> bool:
+    """Whether text past L is used.
+
+    At FAR training lengths every seed must be better than at L, and two intervals over documents
+    must lie below 0: that of the difference from the own score at L, and that from the placebo.
+    """
+    gain = self.changes.get(FAR * self.train_length)
+    return self.all_gain and all(
+      some is not None and some.interval is not None and some.interval[1] < 0
+      for some in (gain, self.placebo)
+    )
+
+  @property
+  def verdict(self) -> str:
+    """A few words, by a fixed rule."""
+    if self.is_reference:
+      return 'reference'
+    if self.holds_to is None:
+      return 'no score at L'
+    holds = multiple(self.holds_to.length, self.train_length)
+    words = [f'holds to {holds}' if self.holds_to.length > self.train_length else 'fails past L']
+    if self.uses_far:
+      words.insert(0, 'uses text past L')
+    if not self.holds_to.is_longest and self.windowed is not None:
+      repairs = 'repairs it' if self.windowed_holds else 'does not help'
+      words.append(f'a window of L {repairs}')
+    return '; '.join(words)
+
+
+def multiple(length: int, train_length: int) -> str:
+  """'L', '4 L'."""
+  return 'L' if length == train_length else f'{length / train_length:g} L'
+
+
+def corpora(rows: Iterable[dict]) -> list[str]:
+  """The corpora of text that the board has a section for, in the order of their rows. Raises
+  UserError where there is none.
+  """
+  found = list(dict.fromkeys(row['corpus'] for row in rows if row['protocol'] == PROTOCOL))
+  if not found:
+    raise UserError(f'board: no rows of {PROTOCOL}; allowed: folders with runs evaluated so')
+  return found
+
+
+def lines(
+  rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict], corpus: str
+) -> list[Line]:
+  """The lines of one corpus, the best first: those that hold to FAR training lengths by bits at L,
+  then the others likewise, then references.
+
+  Args:
+    rows: of all corpora. runs: the runs that should be there. costs: rows of costs.jsonl.
+    corpus: one of `corpora(rows)`.
+  """
+  rows = [row for row in rows if row['corpus'] == corpus and row['protocol'] == PROTOCOL]
+  present = {row['run'] for row in rows}
+  found = collect(rows, [run for run in runs if run in present], [PROTOCOL])
+  by_control = {comparison.scores.control: comparison for comparison in compare_all(found)}
+  plain = by_control[None].scores
+  usual = statistics.mode(row['train_length'] for row in rows if row['encoding'] != N_GRAM)
+  cost_of = relative_costs(costs, present)
+  made = [_line(line, plain, by_control, usual, cost_of) for line in plain.lines]
+  return sorted(made, key=_rank)
+
+
+def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict) -> Line:
+  row = plain.exemplar_row[name]
+  L, metric = row['train_length'], METRICS['bpb']
+  is_reference = row['encoding'] == N_GRAM or usual != L
+  values = effective_length.values_of_seeds(plain, name, metric)
+  base = usual if is_reference else L
+  own = tuple(of_seed[base] for of_seed in values.values() if of_seed.get(base) is not None)
+  changes = {} if is_reference else _differences(by_control[None], OWN, name)
+  windowed, windowed_holds = None, False
+  if WINDOWED in by_control and not is_reference:
+    of_window = _differences(by_control[WINDOWED], OWN, name)
+    windowed = of_window.get(max(of_window, default=None))
+    windowed_holds = _all_hold(by_control[WINDOWED].scores, plain, name, L)
+  placebo = _differences(by_control[None], OWN_SHUFFLED, name) if SHUFFLED in by_control else {}
+  far = [(seed.get(L), seed.get(FAR * L)) for seed in values.values()]
+  lengths = effective_length.of_seeds(plain, name, MARGIN, 1.0, None)
+  return Line(
+    name=name,
+    label=row['label'],
+    is_reference=is_reference,
+    train_length=L,
+    seeds=tuple(values),
+    own=own,
+    changes=changes,
+    windowed=windowed,
+    windowed_holds=windowed_holds,
+    placebo=placebo.get(FAR * L),
+    holds_to=effective_length.summary(lengths),
+    all_gain=bool(far) and all(None not in pair and pair[1] < pair[0] for pair in far),
+    longest=plain.columns[-1],
+    cost=cost_of.get((row['label'], L), UNKNOWN),
+  )
+
+
+def _differences(comparison, reference: str, line: str) -> dict[int, Difference]:
+  """{length: the line's difference from the reference}."""
+  return {
+    column: difference
+    for block in comparison.blocks
+    if block.reference == reference
+    for (name, column), difference in block.differences.items()
+    if name == line
+  }
+
+
+def _all_hold(windowed: Scores, plain: Scores, line: str, L: int) -> bool:
+  """Whether every seed, attention windowed at L, holds at every length past it."""
+  if line not in windowed.exemplar_row:
+    return False
+  metric = METRICS['bpb']
+  own = effective_length.values_of_seeds(plain, line, metric)
+  for seed, values in effective_length.values_of_seeds(windowed, line, metric).items():
+    at_L = own.get(seed, {}).get(L)
+    past = [value for length, value in values.items() if length > L]
+    if at_L is None or None in past or any(value > at_L + MARGIN for value in past):
+      return False
+  return True
+
+
+def _rank(line: Line) -> tuple:
+  holds = line.holds_to is not None and line.holds_to.length >= FAR * line.train_length
+  return line.is_reference, not holds, line.mean is None, line.mean or 0.0, line.name
+
+
+def is_stable(
+  line: Line, rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict], corpus: str
+) -> bool:
+  """Whether the verdict stays the same whichever seed is left out."""
+  rows = list(rows)
+  for seed in line.seeds if len(line.seeds) > 1 else ():
+    others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]
+    again = next(some for some in lines(others, runs, costs, corpus) if some.name == line.name)
+    if again.verdict != line.verdict:
+      return False
+  return True
+
+
+def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str, int], Cost]:
+  """{(label, training length): its cost} of these runs, relative to BASELINE where that is."""
+  runs, by_line = set(runs), {}
+  for row in costs:
+    if row['run'] in runs:
+      by_line.setdefault((row['label'], row['train_length']), []).append(row)
+  fields = ('parameters', 'seconds_per_step', 'temporary_bytes')
+  medians = {
+    line: [_median(row[field] for row in some) for field in fields]
+    for line, some in by_line.items()
+  }
+  base = next((some for (label, _), some in medians.items() if label == BASELINE), [None] * 3)
+  return {
+    line: Cost(*(a / b if a and b else None for a, b in zip(some, base, strict=True)))
+    for line, some in medians.items()
+  }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+  known = [value for value in values if value is not None]
+  return statistics.median(known) if known else None

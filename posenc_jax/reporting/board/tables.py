@@ -1,0 +1,200 @@
+"""The tables of the board: one for each corpus of text, one of what is recalled, one of tasks."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+
+from posenc_jax.reporting import learned
+from posenc_jax.reporting.board import lines as board_lines
+from posenc_jax.reporting.board.lines import FAR, MARGIN, Line, multiple
+from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.table import Cell, RowGroup, Table
+
+PLANTED = 'planted'
+ACCURACY = 'token_accuracy'
+UNSTABLE = '~'
+SENTENCES = (
+  f'Parameters, step time and memory of a step are relative to {board_lines.BASELINE}; times are '
+  'the medians that runs logged. "At n L": difference from the own score at L, in brackets the '
+  '95 % interval over documents (those of one year are one); its mark is about other seeds: * '
+  f'better, † worse, = within 0.01. "{FAR} L, other text": the score at {FAR} L minus that where '
+  "tokens farther back than L are another document's, the placebo. Holds to: the largest length at "
+  f'which the worst seed is at most {MARGIN:g} bits worse than at L; ≥: no longer one was '
+  f'evaluated. Verdict: by a fixed rule, "uses text past L" where every seed gains at {FAR} L and '
+  f'both intervals lie below 0; {UNSTABLE}: it is another one if some seed is left out. Order: by '
+  f'bits at L, those that hold to {FAR} L first. What holds at this scale need not hold at another.'
+)
+HEADER = ('parameters', 'step', 'memory', 'bits at L')
+
+
+def tables(rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict]) -> list[Table]:
+  """All tables of the board. Raises UserError where no corpus has rows of `lines.PROTOCOL`."""
+  rows, runs, costs = list(rows), list(runs), list(costs)
+  made = [text_table(rows, runs, costs, corpus) for corpus in board_lines.corpora(rows)]
+  return made + recall_tables(rows, runs, costs) + task_tables(rows, runs)
+
+
+def text_table(rows: list[dict], runs: list[str], costs: list[dict], corpus: str) -> Table:
+  """The board of one corpus of text."""
+  of_corpus = board_lines.lines(rows, runs, costs, corpus)
+  L = next((line.train_length for line in of_corpus if not line.is_reference), None)
+  past = sorted({length for line in of_corpus for length in line.changes})
+  body, records = [], []
+  for line in of_corpus:
+    verdict = line.verdict
+    if not board_lines.is_stable(line, rows, runs, costs, corpus):
+      verdict = f'{UNSTABLE} {verdict}'
+    body.append(list(_cells(line, past, verdict)))
+    records.append(_record(line, corpus, verdict))
+  header = [
+    'encoding',
+    *HEADER,
+    *(f'at {multiple(length, L)}' for length in past),
+    f'window of L, at {multiple(past[-1], L)}' if past else 'window of L',
+    f'{FAR} L, other text',
+    'holds to',
+    'seeds',
+    'verdict',
+  ]
+  documents = len({row['document'] for row in rows if row['corpus'] == corpus} - {None})
+  caption = (
+    f'{corpus}: bits per byte of the same targets in {documents} documents at every length, mean ± '
+    f'standard deviation over seeds; L = {L}. {SENTENCES}'
+  )
+  return Table(
+    f'Board, {corpus}', caption, header, [RowGroup('', body)], is_scored=True, records=records
+  )
+
+
+def _cells(line: Line, past: list[int], verdict: str):
+  yield Cell(line.name)
+  yield Cell(DASH if line.cost.parameters is None else f'{line.cost.parameters - 1:+.1%}')
+  for ratio in (line.cost.step, line.cost.memory):
+    yield Cell(DASH if ratio is None else f'{ratio:.2f}')
+  spread = f' ± {statistics.stdev(line.own):.3f}' if len(line.own) > 1 else ''
+  yield Cell(DASH if line.mean is None else f'{line.mean:.3f}{spread}')
+  for length in past:
+    yield _difference(line.changes.get(length))
+  yield _difference(line.windowed)
+  yield _difference(line.placebo)
+  holds = line.holds_to
+  yield Cell(DASH if holds is None or line.is_reference else f'{holds.text(line.train_length)} L')
+  yield Cell(str(len(line.seeds)))
+  yield Cell(verdict)
+
+
+def _difference(difference) -> Cell:
+  if difference is None:
+    return Cell(DASH)
+  text = f'{difference.mean:+.3f}'
+  if difference.interval is not None:
+    text += ' [{:+.3f}, {:+.3f}]'.format(*difference.interval)
+  return Cell(text, mark=difference.mark)
+
+
+def _record(line: Line, corpus: str, verdict: str) -> dict:
+  record = {'board': corpus, 'encoding': line.name, 'seeds': len(line.seeds)}
+  record |= {f'relative_{name}': value for name, value in line.cost._asdict().items()}
+  record |= {'bits_at_L': line.mean, 'train_length': line.train_length}
+  record |= {f'change_at_{length}': some.mean for length, some in line.changes.items()}
+  if line.holds_to is not None:
+    record |= {'holds_to': line.holds_to.length, 'is_longest': line.holds_to.is_longest}
+  return record | {'verdict': verdict}
+
+
+def recall_tables(rows: list[dict], runs: list[str], costs: list[dict]) -> list[Table]:
+  """The table of letters of planted names by their distance in training lengths, in a list; [] of
+  rows without any.
+  """
+  rows = [row for row in rows if row['protocol'] == PLANTED and row['control'] is None]
+  if not rows:
+    return []
+  longest = max(row['length'] for row in rows)
+  rows = [row for row in rows if row['length'] == longest]
+  (scores,) = collect(rows, (), [PLANTED], column_of=lambda row: row['position'])
+  L = statistics.mode(row['train_length'] for row in rows)
+  bins = defaultdict(list)
+  for position in scores.columns:
+    bins[_bin(position, L)].append(position)
+  onset = defaultdict(list)
+  for cost in costs:
+    onset[cost['label']].append(cost['onset_tokens'])
+  body = []
+  for line in scores.lines:
+    cells = [_letters(scores, line, bins[name]) for name in sorted(bins)]
+    found = onset[scores.exemplar_row[line]['label']]
+    known = [tokens for tokens in found if tokens is not None]
+    text = DASH if not known else f'{statistics.median(known) / 1e6:.2f} M'
+    if known and len(known) < len(found):
+      text += f' ({len(known)} of {len(found)})'
+    body.append([Cell(line), *map(Cell, cells), Cell(text)])
+  names = [_bin_name(name, L) for name in sorted(bins)]
+  caption = (
+    'Bits a letter of planted names that only an earlier place in the window of '
+    f'{longest} tokens decides, by the distance to it, mean ± standard deviation over seeds '
+    f'{join_unique(scores.seeds)}; L = {L}. Not to know a letter costs 4.70 bits; "new": letters '
+    'that nothing decides. Onset: millions of tokens of training after which validation within L '
+    'first fell below 2.35 bits, the median of the seeds in which it did.'
+  )
+  header = ['encoding', *names, 'onset']
+  return [Table('Recall of planted names', caption, header, [RowGroup('', body)], scores.notes)]
+
+
+def _bin(position: int, L: int) -> int:
+  """0: new; 1: within L / 2; 2: L / 2 to L; 3: L to 2 L; and so on by doubling."""
+  if position == 0:
+    return 0
+  number = 1
+  while position >= L / 2 * 2 ** (number - 1):
+    number += 1
+  return number
+
+
+def _bin_name(number: int, L: int) -> str:
+  if number < 2:
+    return ('new', 'to L / 2')[number]
+  ends = (L / 2 * 2 ** (number - 2) / L, L / 2 * 2 ** (number - 1) / L)
+  return 'L / 2 to L' if number == 2 else f'{ends[0]:g} to {ends[1]:g} L'
+
+
+def _letters(scores, line: str, positions: list[int]) -> str:
+  values = []
+  for seed in scores.seeds:
+    found = [scores.by_seed[line, seed, position] for position in positions]
+    found = [score for score in found if score.status == 'ok']
+    if found:
+      nats, size = sum(some.nats for some in found), sum(some.bytes for some in found)
+      values.append(scores.metric.score(nats, size))
+  return scores.metric.text(values)
+
+
+def task_tables(rows: list[dict], runs: list[str]) -> list[Table]:
+  """The table of tasks, in a list; [] of rows without any."""
+  rows = learned.mark(rows)
+  tasks = sorted({row['protocol'] for row in rows if row['metric'] == ACCURACY})
+  if not tasks:
+    return []
+  cells, names = defaultdict(dict), []
+  for task in tasks:
+    of_task = [row for row in rows if row['protocol'] == task and row['control'] is None]
+    for scores in collect(of_task, (), [task], ACCURACY):
+      L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
+      names.append(f'{task}, learned')
+      for line in scores.lines:
+        seeds, failed = len(scores.seeds), len(scores.unlearned[line])
+        cells[line][f'{task}, learned'] = f'{seeds - failed} of {seeds}'
+      for length in (length for length in scores.columns if length > L):
+        names.append(f'{task} at {multiple(length, L)}')
+        for line in scores.lines:
+          cells[line][names[-1]] = scores.metric.text(scores.seed_scores(line, length))
+  body = [
+    [Cell(line), *(Cell(of_line.get(name, DASH)) for name in names)]
+    for line, of_line in cells.items()
+  ]
+  caption = (
+    'Tasks: how many seeds have learned one at L, and the share of answers right past it, mean ± '
+    'standard deviation over those that have.'
+  )
+  return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)])]

@@ -1,0 +1,58 @@
+"""Makes the board from the rows of folders: results/README.md, results/board.html and its figure.
+
+python scripts/board.py results/board
+python scripts/board.py results/board runs/mine --out=runs/board
+
+Of several folders, such as the kept results and a study of your own, the rows stand side by side.
+--out: the folder to write to, by default the one that the first folder is in. Nothing in the
+folders is executed.
+"""
+
+import os
+from pathlib import Path
+
+from posenc_jax import config, storage
+from posenc_jax.errors import UserError, user_errors
+from posenc_jax.reporting import rows, study
+from posenc_jax.reporting.board import lines, page, pareto, tables
+from posenc_jax.reporting.layouts import costs
+from posenc_jax.reporting.mpl import figures
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURE = 'board-pareto'
+
+
+def main(argv):
+  folders = []
+  flags, overrides = config.parse_args(argv, {'out': ''}, folders)
+  if not folders or overrides:
+    allowed = 'folders of rows, such as results/board, and --out=DIR'
+    raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
+  out = Path(flags.out or Path(folders[0]).parent)
+  reports = [study.load(folder) for folder in folders]
+  every_row = [row for folder in folders for row in rows.read(folder)]
+  spent = [row for folder in folders for row in costs.read(folder)]
+  runs = [run for report in reports for run in report.runs]
+  made = tables.tables(every_row, runs, spent)
+  corpora = lines.corpora(every_row)
+  figure = pareto.draw(lines.lines(every_row, runs, spent, corpora[0]), corpora[0])
+  made_by = reports[0].study or 'none'
+  facts = {
+    'command': f'python scripts/board.py {" ".join(folders)}',
+    'folder': folders[0],
+    'folder_link': os.path.relpath(folders[0], out),
+    'runs': str(len({row['run'] for row in every_row})),
+    'sha256': page.sha256(every_row),
+    'study': made_by,
+    'study_link': os.path.relpath(ROOT / made_by, out),
+  }
+  with user_errors(OSError):
+    out.mkdir(parents=True, exist_ok=True)
+  figures.save(figure, out / FIGURE)
+  for name, text in (('README.md', page.readme), ('board.html', page.page)):
+    storage.atomic_write(out / name, text(made, f'{FIGURE}.png', facts))
+    print(out / name)
+
+
+if __name__ == '__main__':
+  config.main(main)

@@ -1,0 +1,217 @@
+"""The board: each number by hand, each verdict from lines that were made for it."""
+
+import random
+import re
+import statistics
+
+import numpy as np
+import pytest
+from synthetic import row
+
+from posenc_jax import storage
+from posenc_jax.errors import UserError
+from posenc_jax.reporting.board import lines, page, pareto, tables
+from scripts import board
+
+L, LENGTHS, DOCUMENTS, SEEDS = 8, (8, 16, 32, 64), 8, 3
+# {label: (bits at L, change a doubling, change of the placebo, change under a window of L)}
+MODELS = {
+  'rope': (1.80, 0.5, 0.5, 0.0),
+  'lost': (1.78, 0.5, 0.5, 0.4),
+  'flat': (1.90, 0.0, 0.0, 0.0),
+  'far': (1.95, -0.05, 0.01, 0.0),
+  'deaf': (1.96, -0.05, -0.05, 0.0),  # longer inputs help it, whatever they say
+}
+CORPUS = 'planted'
+
+
+def text_rows(models=MODELS, seeds=SEEDS):
+  noise, rows = random.Random(0), []
+  for label, (bits, change, placebo, windowed) in models.items():
+    for seed in range(seeds):
+      for doublings, length in enumerate(LENGTHS):
+        changes = {None: change, 'windowed': windowed} | (
+          {'shuffled_far': placebo} if doublings else {}
+        )
+        for control, a_doubling in changes.items():
+          for d in range(DOCUMENTS):
+            value = bits + a_doubling * doublings + 0.1 * d + noise.gauss(0, 0.002)
+            rows.append(row(label, seed, length, value, f'd{d}', control=control, corpus=CORPUS))
+  return rows
+
+
+def letter_rows(seeds=SEEDS):
+  fields = dict(protocol='planted', k=None, corpus=CORPUS, document='d0')
+  return [
+    row('rope', seed, 64, 1 + n / 16 + seed / 10, position=n, tokens=10 + n, **fields)
+    for seed in range(seeds)
+    for n in (0, 1, 2, 4, 8, 16, 32)
+  ]
+
+
+def cost_rows(labels=MODELS):
+  return [
+    dict(
+      run=f'encoding.name={label},seed={seed}',
+      label=label,
+      seed=seed,
+      parameters=1000 + 10 * number,
+      encoding_parameters=0,
+      tokens=1,
+      train_length=L,
+      compute_dtype='float32',
+      seconds_per_step=0.1 * (1 + number) + 0.001 * seed,
+      temporary_bytes=1000 + 100 * number,
+      onset_tokens=None if seed else 2_000_000,
+    )
+    for number, label in enumerate(labels)
+    for seed in range(SEEDS)
+  ]
+
+
+@pytest.fixture(scope='module')
+def of_corpus():
+  return {line.name: line for line in lines.lines(text_rows(), (), cost_rows(), CORPUS)}
+
+
+def test_the_numbers_of_a_line(of_corpus):
+  rows = [r for r in text_rows() if r['label'] == 'far']
+
+  def bits(seed, length, control=None):
+    some = [r for r in rows if (r['seed'], r['length'], r['control']) == (seed, length, control)]
+    return sum(r['nats'] for r in some) / sum(r['bytes'] for r in some) / np.log(2)
+
+  line = of_corpus['far']
+  assert line.own == pytest.approx([bits(seed, L) for seed in range(SEEDS)])
+  for length in LENGTHS[1:]:
+    change = statistics.fmean(bits(s, length) - bits(s, L) for s in range(SEEDS))
+    assert line.changes[length].mean == pytest.approx(change)
+  placebo = statistics.fmean(bits(s, 32) - bits(s, 32, 'shuffled_far') for s in range(SEEDS))
+  assert line.placebo.mean == pytest.approx(placebo)
+  windowed = statistics.fmean(
+    bits(s, 64, 'windowed') - bits(s, L, 'windowed') for s in range(SEEDS)
+  )
+  assert line.windowed.mean == pytest.approx(windowed)
+  assert line.cost == pytest.approx((1030 / 1000, 0.401 / 0.101, 1300 / 1000))
+
+
+def test_verdicts_by_the_rule(of_corpus):
+  assert {name: line.verdict for name, line in of_corpus.items()} == {
+    'rope': 'fails past L; a window of L repairs it',
+    'lost': 'fails past L; a window of L does not help',
+    'flat': 'holds to 8 L',
+    'far': 'uses text past L; holds to 8 L',
+    'deaf': 'holds to 8 L',
+  }
+  # those that hold to 4 L come first, by bits at L
+  assert list(of_corpus) == ['flat', 'far', 'deaf', 'lost', 'rope']
+
+
+def test_a_verdict_that_hangs_on_one_seed_says_so():
+  rows = text_rows({name: MODELS[name] for name in ('rope', 'flat')})
+  spoiled = [
+    row('flat', 0, 16, 3.0, r['document'], corpus=CORPUS)
+    if (r['label'], r['seed'], r['length'], r['control']) == ('flat', 0, 16, None)
+    else r
+    for r in rows
+  ]
+  for some, marked in ((rows, []), (spoiled, ['flat'])):
+    table = tables.text_table(some, [], [], CORPUS)
+    found = [line[0].text for line in table.groups[0].lines if line[-1].text.startswith('~')]
+    assert found == marked
+
+
+def test_references_have_no_verdict():
+  more = [
+    row('rope, long', seed, length, 1.7, f'd{d}', train_length=32, corpus=CORPUS)
+    for seed in range(SEEDS)
+    for length in LENGTHS
+    for d in range(DOCUMENTS)
+  ]
+  found = lines.lines(text_rows() + more, (), [], CORPUS)
+  assert found[-1].name == 'rope, long'
+  assert found[-1].verdict == 'reference'
+  assert found[-1].mean == pytest.approx(1.7)
+
+
+def test_letters_are_added_up_by_distance():
+  rows = letter_rows()
+  (table,) = tables.recall_tables(rows, [], cost_rows())
+  assert table.header == [
+    'encoding',
+    'new',
+    'to L / 2',
+    'L / 2 to L',
+    '1 to 2 L',
+    '2 to 4 L',
+    '4 to 8 L',
+    'onset',
+  ]
+  (cells,) = table.groups[0].lines
+  bins = ([0], [1, 2], [4], [8], [16], [32])
+  for cell, positions in zip(cells[1:-1], bins, strict=True):
+    seeds = []
+    for seed in range(SEEDS):
+      some = [r for r in rows if r['seed'] == seed and r['position'] in positions]
+      seeds.append(sum(r['nats'] for r in some) / sum(r['bytes'] for r in some) / np.log(2))
+    assert cell.text == f'{statistics.fmean(seeds):.3f} ± {statistics.stdev(seeds):.3f}'
+  assert cells[-1].text == '2.00 M (1 of 3)'
+
+
+def test_tasks_say_how_many_seeds_have_learned():
+  fields = dict(protocol='copy', k=None, document=None, corpus='task:copy')
+  rows = []
+  for seed, length in ((s, n) for s in range(SEEDS) for n in (8, 16)):
+    share = 0.4 if seed == 0 else 1.0 if length == 8 else 0.75
+    rows.append(row('t5', seed, length, metric='token_accuracy', value=share, **fields))
+    rows.append(row('t5', seed, length, metric='token_chance', value=0.1, **fields))
+  (table,) = tables.task_tables(rows, [])
+  assert table.header == ['encoding', 'copy, learned', 'copy at 2 L']
+  assert [cell.text for cell in table.groups[0].lines[0]] == ['t5', '2 of 3', '0.750 ± 0.000']
+
+
+@pytest.fixture
+def folder(tmp_path):
+  rows = text_rows({**MODELS, '<b>': MODELS['flat']}) + letter_rows()
+  storage.append_rows(tmp_path / 'rows.jsonl', rows)
+  storage.append_rows(tmp_path / 'costs.jsonl', cost_rows())
+  return tmp_path
+
+
+def test_the_command_writes_the_same_bytes_again(folder, capsys):
+  for name in ('a', 'b'):
+    board.main([str(folder), f'--out={folder / name}'])
+  names = {file.name for file in (folder / 'a').iterdir()}
+  assert names == {'README.md', 'board.html', 'board-pareto.png', 'board-pareto.pdf'}
+  for name in names:
+    assert (folder / 'a' / name).read_bytes() == (folder / 'b' / name).read_bytes()
+  text = (folder / 'a' / 'board.html').read_text()
+  assert '<td>&lt;b&gt;</td>' in text
+  assert '{{' not in text
+  readme = (folder / 'a' / 'README.md').read_text()
+  assert len(re.findall(r'^\| far ', readme, re.MULTILINE)) == 1
+  assert 'uses text past L; holds to 8 L' in readme
+
+
+def test_what_is_outlined_is_best_for_its_cost(of_corpus):
+  figure = pareto.draw(of_corpus.values(), CORPUS)
+  (axes,) = figure.axes
+  bold = {text.get_text() for text in axes.texts if text.get_fontweight() == 'bold'}
+  assert bold == {'rope', 'lost'}  # cheapest, and best at L
+
+
+@pytest.mark.parametrize('argv', [[], ['--out=x'], ['results', '--config.seed=1']])
+def test_wrong_arguments_are_refused(argv):
+  with pytest.raises(UserError, match='allowed: '):
+    board.main(argv)
+
+
+def test_a_folder_without_text_is_refused(tmp_path):
+  storage.append_rows(tmp_path / 'rows.jsonl', letter_rows())
+  with pytest.raises(UserError, match='no rows of last_k'):
+    board.main([str(tmp_path)])
+
+
+def test_the_hash_does_not_depend_on_the_order():
+  rows = text_rows()
+  assert page.sha256(rows) == page.sha256(rows[::-1]) != page.sha256(rows[1:])
