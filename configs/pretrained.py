@@ -23,8 +23,8 @@ changes 1.8788 nats to 1.8795.
 
 Cost: a document of 8,192 tokens takes about 40 CPU-seconds; from there, by the square of the length
 in attention, about 130 at 16,384 and 490 at 32,768 are expected, more for methods of two or three
-ranges, less for windows: some 5 CPU-hours for the first half of the runs, 16 for the second. Result:
-none yet.
+ranges, less for windows: some 5 CPU-hours for the first half of the runs, 16 for the second.
+Result: none yet.
 """
 
 from pathlib import Path
