@@ -21,10 +21,9 @@ tokens at their true distance; and `streaming`, with these at their place in a c
 Activations are bfloat16, logits float32: of the last 1,024 of 2,048 tokens of one document that
 changes 1.8788 nats to 1.8795.
 
-Cost: a document of 8,192 tokens takes about 40 CPU-seconds; from there, by the square of the length
-in attention, about 130 at 16,384 and 490 at 32,768 are expected, more for methods of two or three
-ranges, less for windows: some 5 CPU-hours for the first half of the runs, 16 for the second.
-Result: none yet.
+Cost: a document of 8,192 tokens takes about 37 CPU-seconds, one of 32,768 took 406 and 1.6 GiB with
+plain RoPE; methods of two or three ranges take more, windows less. So the first half of the runs
+takes some 5 CPU-hours, the second some 14. Result: none yet.
 """
 
 from pathlib import Path
