@@ -193,6 +193,8 @@ def test_past_l_lines_are_compared_with_the_truncated_baseline_if_there_is_no_wi
     difference = of_seeds(rows, line, 16) - reference
     assert record(table, line, 16)['difference'] == pytest.approx(difference.mean())
   assert 'rope given the last L tokens alone, the practical default' in table.caption
+  past = [r for r in rows + cut if r['length'] > 8]
+  assert 'Differences from rope truncated to L' not in blocks(past)
 
 
 def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_rows():

@@ -325,6 +325,9 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   overlay(tuned, {'train.trained_parameters': ('encodings/*',), 'train.length': 16})
   loop.train(tuned, tmp_path / 'tuned')
   assert source_of(tmp_path / 'tuned') == source.sha256
+  storage.write_json(tmp_path / 'source.json', {'sha256': 'no hash'})
+  with pytest.raises(UserError, match=r"source\.json is damaged: sha256='no hash'"):
+    source_of(tmp_path)
   with pytest.raises(UserError, match=r"config\.encoding=.*'t5'"):
     exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
   assert not (tmp_path / 'out').exists()

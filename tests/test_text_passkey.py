@@ -56,6 +56,12 @@ def test_rows_are_those_of_each_document_and_depth(measured, monkeypatch):  # no
   assert {(r['tokens'], r['bytes'], r['status']) for r in rows} == {(5, 5, 'ok')}
 
 
+def test_depths_are_whole_per_cents(measured):  # noqa: F811
+  message = r'eval\.spans=51; allowed: 1 to 50 depths for text_passkey'
+  with pytest.raises(UserError, match=message):
+    measured(eval__protocols=('text_passkey',), eval__spans=51)
+
+
 def test_windows_without_text_are_refused(measured):  # noqa: F811
   message = r'eval\.lengths: 32 tokens for a hidden key; allowed: 112 or more'
   with pytest.raises(UserError, match=message):

@@ -480,6 +480,9 @@ def _windows(config: ConfigDict) -> Relations:
   if 'attention_distance' in evals.protocols:
     fits = config.model.heads <= MAX_NUMBERED_HEADS
     yield 'model.heads', fits, f'at most {MAX_NUMBERED_HEADS} for attention_distance'
+  if 'text_passkey' in evals.protocols:
+    # rows are told apart by their depth in whole per cent
+    yield 'eval.spans', evals.spans <= 50, '1 to 50 depths for text_passkey'
   if 'planted' in evals.protocols:
     has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
     allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"

@@ -1,6 +1,7 @@
 """A run's directory: it belongs to one config, and one training at a time works in it."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config import differing_keys, flat, overlay, saved_config, to_json, training_part
-from posenc_jax.errors import Damaged, UserError, user_errors
+from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
 FINISHED = 'finished.json'  # holds the hash of the config of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
@@ -147,7 +148,11 @@ def source_of(workdir: str | Path) -> str | None:
   path = Path(workdir) / SOURCE
   if not storage.exists(path):
     return None
-  return storage.read_json(path, {'sha256': str}, 'the file that the import wrote')['sha256']
+  remedy = 'the file that the import wrote'
+  sha256 = storage.read_json(path, {'sha256': str}, remedy)['sha256']
+  if not re.fullmatch('[0-9a-f]{64}', sha256):
+    raise Damaged(f'{path} is damaged: sha256={shown(sha256)}; allowed: {remedy}')
+  return sha256
 
 
 def claim_source(workdir: str | Path, sha256: str | None) -> None:
