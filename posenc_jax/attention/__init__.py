@@ -14,9 +14,10 @@ __all__ = ['BACKENDS', 'OUTPUT', 'attend', 'check_backend']
 # Each is a module with refuse(request) -> reason | None and run(request) -> o_BTHK.
 BACKENDS = {'dense': dense, 'blockwise': blockwise, 'cudnn': cudnn, 'ring': ring}
 
-# Keys up to which `auto` takes dense: measured on a CPU, it is up to 1.1 times as fast there, and
-# blockwise is faster above.
-DENSE_UP_TO = 512
+# Keys up to which `auto` takes dense, by platform. Measured on a CPU, it is up to 1.1 times as fast
+# there, and blockwise is faster above. On a GPU the tiles of 1024 keys are hundreds of kernels one
+# after another, dense is a dozen. Other platforms are as a CPU.
+DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
 
 
 def attend(
@@ -116,7 +117,9 @@ def _fastest(request: AttentionRequest) -> str:
     return 'cudnn'
   if blockwise.refuse(request) is not None:
     return 'dense'
-  # Dense looks every pair up, which is 1.3 to 2.2 times as slow at any length.
-  if request.contiguous and request.enc.has_vector_tables:
+  # Dense looks every pair up: on a CPU 1.3 to 2.2 times as slow at any length.
+  looks_up = request.contiguous and request.enc.has_vector_tables
+  if looks_up and request.platform != 'gpu':
     return 'blockwise'
-  return 'dense' if request.k_BSGK.shape[1] <= DENSE_UP_TO else 'blockwise'
+  most = DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu'])
+  return 'dense' if request.k_BSGK.shape[1] <= most else 'blockwise'

@@ -181,8 +181,8 @@ def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
 def one_line(error: Exception) -> str:
   """The reason that an error gives; where memory is short, how much it needs."""
   text = ' '.join(str(error).split())
-  if used := re.search(r'Used ([\d.]+\w) of ([\d.]+\w) hbm', text):
-    return f'out of memory: it needs {used[1]} of {used[2]}'
+  if used := re.search(r'temporaries \(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', text):
+    return f'out of memory: temporaries take {used[1]}, there are {used[2]}'
   return text if len(text) <= MAX_REASON else f'{text[: MAX_REASON - 3]}...'
 
 
