@@ -173,7 +173,10 @@ def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
     read = hlo.Program(text, *peaks)
     sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
     row = Row(name, 'yes', '', sizes, read.kernels, read.cost())
-  how = f'{row.status}: {row.reason}' if row.reason else 'compiles'
+  how = f'{row.status}: {row.reason}'
+  if row.cost is not None:
+    milliseconds = 1e3 * row.cost.seconds
+    how = f'compiles, {row.memory[0] / 2**20:,.0f} MiB, {milliseconds:.3g} ms at the roofline'
   print(f'{name}: {how} ({time.perf_counter() - start:.0f} s)', flush=True)
   return row
 
