@@ -10,8 +10,8 @@ from jax.sharding import AbstractMesh, AxisType
 
 from posenc_jax import config, target
 from posenc_jax.attention import _fastest
-from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.request import build_request
+from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
@@ -95,6 +95,22 @@ ENTRY %main (x: bf16[2,8]) -> bf16[8,8] {
 
 
 @pytest.mark.parametrize(
+  ('message', 'reason'),
+  [
+    (
+      'RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory '
+      'required for HLO temporaries (31.23G) exceeds available HBM (15.75G)...',
+      'out of memory: temporaries take 31.23G, there are 15.75G',
+    ),
+    ('two\nlines', 'two lines'),
+    ('x' * 200, 'x' * 157 + '...'),
+  ],
+)
+def test_reasons_are_one_line(message, reason):
+  assert command.one_line(RuntimeError(message)) == reason
+
+
+@pytest.mark.parametrize(
   ('flags', 'words'),
   [
     ('--target=tpu', '--target=tpu; allowed: tpu:TOPOLOGY'),
@@ -123,31 +139,33 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch):
       command.main([f'--target={maker}:{name}', '--attention'])
 
 
-def mesh_of(platform: str, kind: str):
-  device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
-  return AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
-
-
 @pytest.mark.parametrize(
-  ('platform', 'kind', 'length', 'backend'),
+  ('platform', 'name', 'length', 'backend', 'side'),
   [
-    ('cpu', 'cpu', 512, 'dense'),
-    ('cpu', 'cpu', 513, 'blockwise'),
-    ('gpu', 'NVIDIA H100 80GB HBM3', 512, 'cudnn'),
+    ('cpu', 'nope', 512, 'dense', 256),
+    ('cpu', 'nope', 513, 'blockwise', 256),
+    ('cpu', 'shaw', 512, 'blockwise', 256),
+    ('gpu', 'nope', 512, 'cudnn', 256),
+    ('gpu', 'shaw', 1024, 'dense', 256),
+    ('gpu', 'shaw', 1025, 'blockwise', 256),
+    ('tpu', 'shaw', 512, 'blockwise', 512),
   ],
 )
-def test_the_mesh_says_for_what_a_program_is_traced(platform, kind, length, backend):
-  """Not the machine that traces it, which is a CPU here."""
-  enc = make('nope', model_dim=16, heads=2, head_dim=8, train_length=8, rngs=nnx.Rngs(0))
+def test_the_mesh_says_for_what_a_program_is_traced(platform, name, length, backend, side):
+  """Not the machine that traces it, which is a CPU here; so `auto` and tiles are the target's."""
+  enc = make(name, model_dim=16, heads=2, head_dim=8, train_length=8, rngs=nnx.Rngs(0))
 
   def chosen(q):
     request = build_request(q, q, q, enc)
     assert request.platform == target.platform() == platform
-    assert (cudnn.refuse(request) is None) == (platform == 'gpu')
     assert _fastest(request) == backend
+    grid = TileSchedule.of_request(request).grid
+    assert (grid.rows, grid.columns) == (side, side)
     return q
 
-  with jax.sharding.use_abstract_mesh(mesh_of(platform, kind)):
+  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform=platform)
+  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
+  with jax.sharding.use_abstract_mesh(mesh):
     jax.eval_shape(chosen, jax.ShapeDtypeStruct((1, length, 2, 8), jnp.bfloat16))
   assert target.platform() == jax.default_backend() == 'cpu'
 

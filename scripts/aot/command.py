@@ -173,7 +173,10 @@ def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
     read = hlo.Program(text, *peaks)
     sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
     row = Row(name, 'yes', '', sizes, read.kernels, read.cost())
-  how = f'{row.status}: {row.reason}' if row.reason else 'compiles'
+  how = f'{row.status}: {row.reason}'
+  if row.cost is not None:
+    milliseconds = 1e3 * row.cost.seconds
+    how = f'compiles, {row.memory[0] / 2**20:,.0f} MiB, {milliseconds:.3g} ms at the roofline'
   print(f'{name}: {how} ({time.perf_counter() - start:.0f} s)', flush=True)
   return row
 
@@ -181,8 +184,8 @@ def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
 def one_line(error: Exception) -> str:
   """The reason that an error gives; where memory is short, how much it needs."""
   text = ' '.join(str(error).split())
-  if used := re.search(r'Used ([\d.]+\w) of ([\d.]+\w) hbm', text):
-    return f'out of memory: it needs {used[1]} of {used[2]}'
+  if used := re.search(r'temporaries \(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', text):
+    return f'out of memory: temporaries take {used[1]}, there are {used[2]}'
   return text if len(text) <= MAX_REASON else f'{text[: MAX_REASON - 3]}...'
 
 

@@ -16,7 +16,10 @@ from posenc_jax.attention.tiled.distance_tables import (
 from posenc_jax.attention.tiled.geometry import TileGrid, Visits
 from posenc_jax.xla_ops import materialize_on_cpu
 
-DEFAULT_SIZES = (256, 256)  # one divides the other
+# Rows and columns of a tile, of which one divides the other; by platform, where they are not the
+# default ones.
+DEFAULT_SIZES = (256, 256)
+SIZES_OF_PLATFORM = {'tpu': (512, 512)}
 
 
 class TileSchedule(NamedTuple):
@@ -41,7 +44,8 @@ class TileSchedule(NamedTuple):
     # Short sides get the power of two above: where one side of a tile divides the other, there are
     # few different corners (`TileGrid.stride`).
     sides = (1 << (-(-n // num_devices) - 1).bit_length() for n in (T, S))
-    rows, columns = map(min, request.block_sizes or DEFAULT_SIZES, sides)
+    usual = SIZES_OF_PLATFORM.get(request.platform, DEFAULT_SIZES)
+    rows, columns = map(min, request.block_sizes or usual, sides)
     lowest, highest = request.distances
     end = request.enc.max_relative_distance
     if end is not None:
