@@ -5,6 +5,7 @@ memory: sums, and what is carried along the keys. Gradients are therefore added 
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +18,35 @@ from posenc_jax.attention.fused.visits import Visits
 VMEM_BYTES = 100 * 2**20  # of the 128 MiB that v5e and v6e have
 
 
+class Segments(NamedTuple):
+  """The lowest and the highest segment id of each row and column of tiles, int32 [number, B|1]."""
+
+  lowest_of_row: jax.Array
+  highest_of_row: jax.Array
+  lowest_of_column: jax.Array
+  highest_of_column: jax.Array
+
+  @classmethod
+  def of_ids(cls, row_ids, column_ids):
+    """Those of ids [number, B|1, tokens of a tile]."""
+    bounds = [reduce(ids, axis=2) for ids in (row_ids, column_ids) for reduce in (jnp.min, jnp.max)]
+    return cls(*(x.astype(jnp.int32) for x in bounds))
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
   """One step: a tile of one row of the batch.
 
   Attributes:
     visits: references to the fields of `Visits`, by name.
-    n: the number of the tile among them.
+    segments: references to `Segments`, or ().
+    n: the number of the tile among the visits.
     batch: the row of the batch.
     is_first: whether it is the first of all.
   """
 
   visits: dict
+  segments: tuple
   n: object
   batch: object
   is_first: object
@@ -37,6 +55,16 @@ class Step:
   def tile(self):
     """The row and the column of the tile."""
     return self.visits['row'][self.n], self.visits['column'][self.n]
+
+  def may_see(self):
+    """Whether any query of the tile may be of the segment of any key."""
+    if not self.segments:
+      return True
+    lowest_row, highest_row, lowest_column, highest_column = (
+      ref[tile, self.batch if ref.shape[1] > 1 else 0]
+      for ref, tile in zip(self.segments, [self.tile[0]] * 2 + [self.tile[1]] * 2, strict=True)
+    )
+    return (lowest_row <= highest_column) & (lowest_column <= highest_row)
 
   def begins(self, kind: str):
     """Whether the tile before it is of another row (column, diagonal) of tiles."""
@@ -56,6 +84,7 @@ class Kernel:
   Attributes:
     visits: the tiles in their order.
     batch: how many rows the batch has.
+    segments: those of the tiles, which are passed over where they have none in common; or ().
     batch_inside: whether each tile is visited for all rows of the batch in a row, else all tiles
       for each.
     interpret: whether Pallas interprets it.
@@ -64,6 +93,7 @@ class Kernel:
   name: str
   visits: Visits
   batch: int
+  segments: Segments | tuple
   interpret: bool
   batch_inside: bool = False
 
@@ -85,10 +115,11 @@ class Kernel:
 
     def kernel(*refs):
       visits, refs = dict(zip(order, refs[: len(order)], strict=True)), refs[len(order) :]
+      segments, refs = refs[: len(self.segments)], refs[len(self.segments) :]
       given, refs = refs[: len(operands)], refs[len(operands) :]
       places = pl.program_id(0), pl.program_id(1)
       is_first = (places[0] == 0) & (places[1] == 0)
-      step = Step(visits, places[1 - batch_axis], places[batch_axis], is_first)
+      step = Step(visits, segments, places[1 - batch_axis], places[batch_axis], is_first)
 
       def compute(*state):
         values = [
@@ -102,7 +133,7 @@ class Kernel:
     written = pl.pallas_call(
       kernel,
       grid_spec=pltpu.PrefetchScalarGridSpec(
-        num_scalar_prefetch=len(order),
+        num_scalar_prefetch=len(order) + len(self.segments),
         grid=grid,
         in_specs=[cut.spec(order, batch_axis) for cut, _ in operands],
         out_specs=[result.cut.spec(order, batch_axis) for result in results],
@@ -114,5 +145,5 @@ class Kernel:
       ),
       interpret=self.interpret,
       name=self.name,
-    )(*map(jnp.asarray, self.visits), *(cut.pack(x) for cut, x in operands))
+    )(*map(jnp.asarray, self.visits), *self.segments, *(cut.pack(x) for cut, x in operands))
     return [result.unpack(x) for result, x in zip(results, written, strict=True)]

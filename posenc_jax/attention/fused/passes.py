@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from posenc_jax.attention.fused.kernel import Kernel
+from posenc_jax.attention.fused.kernel import Kernel, Segments
 from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, flat_cuts
 from posenc_jax.attention.fused.tile import attend_tile
 from posenc_jax.attention.fused.visits import Visits
@@ -54,6 +54,14 @@ def _fill(refs, value: float = 0.0) -> None:
     ref[...] = jnp.full(ref.shape, value, ref.dtype)
 
 
+def _segments(arrays, ids) -> Segments | tuple:
+  """The segments by which tiles are passed over; what is carried along keys goes through all."""
+  row_ids = ids['row']['segment']
+  if row_ids is None or arrays['whole'].scans_keys:
+    return ()
+  return Segments.of_ids(row_ids, ids['column']['segment'])
+
+
 def forward_program(schedule: TileSchedule, arrays, ids) -> TileProgram:
   """What the forward pass computes of a tile, given what is carried."""
 
@@ -87,23 +95,25 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
       _fill([sum_ref, denominator_ref, *carry])
       _fill([maxima_ref], MASKED)
 
-    carried = [ref[...] for ref in carry]
-    for ref, x in zip(into, carried, strict=True):
-      ref[...] = x.reshape(ref.shape)
-    o, denominator, maxima_b, *carried = compute(carried)
-    for ref, x in zip(carry, carried, strict=True):
-      ref[...] = x
-    if is_softmax:
-      # Relative to the maxima of the tile: those of the row would have to be laid out anew for it.
-      maxima, maxima_b = maxima_ref[...], maxima_b[..., None]
-      new_maxima = jnp.maximum(maxima, maxima_b)
-      shrink, shrink_b = jnp.exp(maxima - new_maxima), jnp.exp(maxima_b - new_maxima)
-      sum_ref[...] = sum_ref[...] * shrink + o * shrink_b
-      denominator_b = denominator[..., None] * shrink_b
-      denominator_ref[...] = denominator_ref[...] * shrink + denominator_b
-      maxima_ref[...] = new_maxima
-    else:
-      sum_ref[...] += o
+    @pl.when(step.may_see())
+    def _():
+      carried = [ref[...] for ref in carry]
+      for ref, x in zip(into, carried, strict=True):
+        ref[...] = x.reshape(ref.shape)
+      o, denominator, maxima_b, *carried = compute(carried)
+      for ref, x in zip(carry, carried, strict=True):
+        ref[...] = x
+      if is_softmax:
+        # Relative to the maxima of the tile: those of the row would have to be laid out anew for it.
+        maxima, maxima_b = maxima_ref[...], maxima_b[..., None]
+        new_maxima = jnp.maximum(maxima, maxima_b)
+        shrink, shrink_b = jnp.exp(maxima - new_maxima), jnp.exp(maxima_b - new_maxima)
+        sum_ref[...] = sum_ref[...] * shrink + o * shrink_b
+        denominator_b = denominator[..., None] * shrink_b
+        denominator_ref[...] = denominator_ref[...] * shrink + denominator_b
+        maxima_ref[...] = new_maxima
+      else:
+        sum_ref[...] += o
 
     @pl.when(step.ends('row'))
     def _():
@@ -121,7 +131,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
   ]
   scratch = [output, (*per_row, 1), (*per_row, 1), *carries]
   program = forward_program(schedule, arrays, ids)
-  kernel = Kernel('attention', visits, batch, interpret)
+  kernel = Kernel('attention', visits, batch, _segments(arrays, ids), interpret)
   o, lse, *into = kernel.run(body, program, _inputs(arrays, ids), results, scratch)
   return o, lse, tuple(into)
 
@@ -215,18 +225,22 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
       pl.when(starts)(functools.partial(_fill, [ref]))
     if carry:
       pl.when(begins)(functools.partial(_fill, carry))
-    d_carry = [ref[...] for ref in carry]
-    for ref, x in zip(d_into, d_carry, strict=True):
-      ref[...] = x.reshape(ref.shape)
-    computed = compute(d_carry)
-    for ref, x in zip(sums, computed[: len(wanted)], strict=True):
-      ref[...] += x.reshape(ref.shape)
-    for ref, x in zip(carry, computed[len(wanted) :], strict=True):
-      ref[...] = x
+
+    @pl.when(step.may_see())
+    def _():
+      d_carry = [ref[...] for ref in carry]
+      for ref, x in zip(d_into, d_carry, strict=True):
+        ref[...] = x.reshape(ref.shape)
+      computed = compute(d_carry)
+      for ref, x in zip(sums, computed[: len(wanted)], strict=True):
+        ref[...] += x.reshape(ref.shape)
+      for ref, x in zip(carry, computed[len(wanted) :], strict=True):
+        ref[...] = x
 
   results = [result(n) for n in wanted]
   results += [Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in state]
   program = TileProgram(tile, inputs, _float32(state))
-  kernel = Kernel(f'attention_d_{kind}', visits, batch, interpret, batch_inside=along_tables)
+  name, segments = f'attention_d_{kind}', _segments(arrays, ids)
+  kernel = Kernel(name, visits, batch, segments, interpret, batch_inside=along_tables)
   written = kernel.run(body, program, inputs, results, state)
   return written[: len(wanted)], tuple(written[len(wanted) :])
