@@ -5,6 +5,7 @@ memory: sums, and what is carried along the keys. Gradients are therefore added 
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, flat_cuts
+from posenc_jax.attention.fused.operands import Cut, Result, flat_cuts
 from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.tiled.geometry import TileGrid
 
 VMEM_BYTES = 100 * 2**20  # of the 128 MiB that v5e and v6e have
 
@@ -82,7 +84,8 @@ class Kernel:
   """A walk over the tiles of every row of the batch.
 
   Attributes:
-    visits: the tiles in their order.
+    grid: where the tiles lie.
+    visits: those that are visited, in their order.
     batch: how many rows the batch has.
     segments: those of the tiles, which are passed over where they have none in common; or ().
     batch_inside: whether each tile is visited for all rows of the batch in a row, else all tiles
@@ -91,27 +94,32 @@ class Kernel:
   """
 
   name: str
+  grid: TileGrid
   visits: Visits
   batch: int
   segments: Segments | tuple
   interpret: bool
   batch_inside: bool = False
 
-  def run(self, body, program: TileProgram, inputs: dict, results: list[Result], scratch: list):
+  def run(self, body, programs: dict, inputs: dict, results: list[Result], scratch: list):
     """The arrays that are written.
 
     Args:
-      body: called with (step, compute, references to results, references to scratch);
-        compute(*state) returns the results of the program for the step.
-      inputs: what the program reads.
+      body: called with (step, on_tile, references to results, references to scratch).
+        on_tile(visit) calls visit(compute), where the step has anything to see; compute(*state)
+        returns the results of the program for its tile.
+      programs: TilePrograms by whether tables are constant over the tile; True may be missing.
+      inputs: what the programs read.
       scratch: the shapes of what steps leave to one another, in float32.
     """
-    leaves = zip(flat_cuts(inputs), jax.tree.leaves(inputs), program.reads, strict=True)
-    read = [(cut, x) for cut, x, is_read in leaves if is_read]
-    constants = [(Cut.of('whole', x), x) for x in map(jnp.asarray, program.constants)]
-    operands = [*read, *constants]
+    leaves = [*zip(flat_cuts(inputs), jax.tree.leaves(inputs), strict=True)]
+    is_read = [any(reads) for reads in zip(*(p.reads for p in programs.values()), strict=True)]
+    read = [n for n in range(len(leaves)) if is_read[n]]
+    constants = [jnp.asarray(x) for program in programs.values() for x in program.constants]
+    operands = [leaves[n] for n in read] + [(Cut.of('whole', x), x) for x in constants]
     order, batch_axis = Visits._fields, 1 if self.batch_inside else 0
-    grid = (len(self.visits.row), self.batch) if batch_axis else (self.batch, len(self.visits.row))
+    tiles = len(self.visits.row)
+    steps = (tiles, self.batch) if self.batch_inside else (self.batch, tiles)
 
     def kernel(*refs):
       visits, refs = dict(zip(order, refs[: len(order)], strict=True)), refs[len(order) :]
@@ -121,20 +129,31 @@ class Kernel:
       is_first = (places[0] == 0) & (places[1] == 0)
       step = Step(visits, segments, places[1 - batch_axis], places[batch_axis], is_first)
 
-      def compute(*state):
+      def compute(is_constant: bool, *state):
         values = [
           ref[...].reshape(cut.shape) for (cut, _), ref in zip(operands, given, strict=True)
         ]
-        of_inputs, of_constants = values[: len(read)], values[len(read) :]
-        return program(of_constants, *step.tile, of_inputs, jax.tree.leaves(state))
+        of_leaf, of_constants = dict(zip(read, values, strict=False)), values[len(read) :]
+        own, first = programs[is_constant], programs[False]
+        others = len(first.constants) if is_constant else 0
+        own_constants = of_constants[others : others + len(own.constants)]
+        inputs = [of_leaf.get(n) for n in range(len(leaves))]
+        return own(own_constants, *step.tile, inputs, jax.tree.leaves(state))
 
-      body(step, compute, refs[: len(results)], refs[len(results) :])
+      def on_tile(visit):
+        for is_constant in programs:
+          sees = step.may_see()
+          if len(programs) > 1:
+            sees &= self.grid.is_constant(*step.tile) == is_constant
+          pl.when(sees)(functools.partial(visit, functools.partial(compute, is_constant)))
+
+      body(step, on_tile, refs[: len(results)], refs[len(results) :])
 
     written = pl.pallas_call(
       kernel,
       grid_spec=pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=len(order) + len(self.segments),
-        grid=grid,
+        grid=steps,
         in_specs=[cut.spec(order, batch_axis) for cut, _ in operands],
         out_specs=[result.cut.spec(order, batch_axis) for result in results],
         scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],

@@ -62,11 +62,20 @@ def _segments(arrays, ids) -> Segments | tuple:
   return Segments.of_ids(row_ids, ids['column']['segment'])
 
 
-def forward_program(schedule: TileSchedule, arrays, ids) -> TileProgram:
+def _programs(schedule: TileSchedule, make) -> dict:
+  """make(is_constant) for tiles with tables, and for those over which tables are constant."""
+  has_both = schedule.contiguous and schedule.grid.has_constant_tiles
+  return {
+    is_constant: make(is_constant) for is_constant in ([False, True] if has_both else [False])
+  }
+
+
+def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> TileProgram:
   """What the forward pass computes of a tile, given what is carried."""
 
   def tile(a, b, inputs, carried):
-    return attend_tile(schedule, a, b, *_arrays_and_ids(inputs), carried)
+    parts = _arrays_and_ids(inputs)
+    return attend_tile(schedule, is_constant, a, b, *parts, carried)
 
   return TileProgram(tile, _inputs(arrays, ids), _float32(_carries(arrays)))
 
@@ -87,7 +96,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
   is_softmax, carries = enc.normalizer == 'softmax', _carries(arrays)
   visits = Visits.forward(schedule.grid)
 
-  def body(step, compute, results, scratch):
+  def body(step, on_tile, results, scratch):
     (o_ref, lse_ref, *into), (sum_ref, denominator_ref, maxima_ref, *carry) = results, scratch
 
     @pl.when(step.begins('row'))
@@ -95,8 +104,8 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
       _fill([sum_ref, denominator_ref, *carry])
       _fill([maxima_ref], MASKED)
 
-    @pl.when(step.may_see())
-    def _():
+    @on_tile
+    def _(compute):
       carried = [ref[...] for ref in carry]
       for ref, x in zip(into, carried, strict=True):
         ref[...] = x.reshape(ref.shape)
@@ -104,7 +113,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
       for ref, x in zip(carry, carried, strict=True):
         ref[...] = x
       if is_softmax:
-        # Relative to the maxima of the tile: those of the row would have to be laid out anew for it.
+        # Relative to the tile's maxima: those of the row would have to be laid out anew for it.
         maxima, maxima_b = maxima_ref[...], maxima_b[..., None]
         new_maxima = jnp.maximum(maxima, maxima_b)
         shrink, shrink_b = jnp.exp(maxima - new_maxima), jnp.exp(maxima_b - new_maxima)
@@ -130,9 +139,9 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
     *(Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in carries),
   ]
   scratch = [output, (*per_row, 1), (*per_row, 1), *carries]
-  program = forward_program(schedule, arrays, ids)
-  kernel = Kernel('attention', visits, batch, _segments(arrays, ids), interpret)
-  o, lse, *into = kernel.run(body, program, _inputs(arrays, ids), results, scratch)
+  programs = _programs(schedule, functools.partial(forward_program, schedule, arrays, ids))
+  kernel = Kernel('attention', schedule.grid, visits, batch, _segments(arrays, ids), interpret)
+  o, lse, *into = kernel.run(body, programs, _inputs(arrays, ids), results, scratch)
   return o, lse, tuple(into)
 
 
@@ -166,7 +175,7 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret:
 def _reads(schedule, arrays, ids) -> list[bool]:
   """Which leaves of the arrays tiles read."""
   inputs = _inputs(arrays, ids)
-  read = forward_program(schedule, arrays, ids).reads
+  read = forward_program(schedule, arrays, ids, is_constant=False).reads
   of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
   return jax.tree.leaves(_arrays_and_ids(of_inputs)[0])
 
@@ -189,7 +198,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
   visits = Visits.forward(schedule.grid).ordered(kind)
   inputs = _inputs(arrays, ids, per_row, carries)
 
-  def tile(a, b, inputs, d_carry):
+  def tile(is_constant: bool, a, b, inputs, d_carry):
     carried, d_given = inputs['visit'] if carries[0] else ((), ())
     arrays, ids = _arrays_and_ids(inputs)
     do, d_denominator, lse = inputs['row'][2]
@@ -200,7 +209,9 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
       for n, x in zip(wanted, chosen, strict=True):
         merged[n] = x
       merged = jax.tree.unflatten(tree, merged)
-      o, denominator, _, totals = attend_tile(schedule, a, b, merged, ids, carried, lse)
+      o, denominator, _, totals = attend_tile(
+        schedule, is_constant, a, b, merged, ids, carried, lse
+      )
       return o, denominator, totals
 
     _, pull_back = jax.vjp(outputs, [leaves[n] for n in wanted], carried)
@@ -215,7 +226,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
       return Result(cut, 1)
     return Result(cut._replace(has_batch=batch > 1 and not along_tables), len(leaves[n]))
 
-  def body(step, compute, results, carry):
+  def body(step, on_tile, results, carry):
     sums, d_into = results[: len(wanted)], results[len(wanted) :]
     begins = step.begins(kind)
     if along_tables:
@@ -226,8 +237,8 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
     if carry:
       pl.when(begins)(functools.partial(_fill, carry))
 
-    @pl.when(step.may_see())
-    def _():
+    @on_tile
+    def _(compute):
       d_carry = [ref[...] for ref in carry]
       for ref, x in zip(d_into, d_carry, strict=True):
         ref[...] = x.reshape(ref.shape)
@@ -239,8 +250,12 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
 
   results = [result(n) for n in wanted]
   results += [Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in state]
-  program = TileProgram(tile, inputs, _float32(state))
+  make = lambda is_constant: TileProgram(
+    functools.partial(tile, is_constant), inputs, _float32(state)
+  )
   name, segments = f'attention_d_{kind}', _segments(arrays, ids)
-  kernel = Kernel(name, visits, batch, segments, interpret, batch_inside=along_tables)
-  written = kernel.run(body, program, inputs, results, state)
+  kernel = Kernel(
+    name, schedule.grid, visits, batch, segments, interpret, batch_inside=along_tables
+  )
+  written = kernel.run(body, _programs(schedule, make), inputs, results, state)
   return written[: len(wanted)], tuple(written[len(wanted) :])
