@@ -60,7 +60,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
   schedule = _schedule(request)
   arrays, ids = jax.eval_shape(lambda: _cut(schedule, request))
-  needed = forward_program(schedule, arrays, ids).primitives()
+  needed = forward_program(schedule, arrays, ids, is_constant=False).primitives()
   for primitive, what in NOT_IN_KERNELS.items():
     if primitive in needed:
       name = type(request.enc).__name__

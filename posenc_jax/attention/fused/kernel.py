@@ -5,16 +5,34 @@ memory: sums, and what is carried along the keys. Gradients are therefore added 
 """
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, flat_cuts
+from posenc_jax.attention.fused.operands import Cut, Result, flat_cuts
 from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.tiled.geometry import TileGrid
 
 VMEM_BYTES = 100 * 2**20  # of the 128 MiB that v5e and v6e have
+
+
+class Segments(NamedTuple):
+  """The lowest and the highest segment id of each row and column of tiles, int32 [number, B|1]."""
+
+  lowest_of_row: jax.Array
+  highest_of_row: jax.Array
+  lowest_of_column: jax.Array
+  highest_of_column: jax.Array
+
+  @classmethod
+  def of_ids(cls, row_ids, column_ids):
+    """Those of ids [number, B|1, tokens of a tile]."""
+    bounds = [reduce(ids, axis=2) for ids in (row_ids, column_ids) for reduce in (jnp.min, jnp.max)]
+    return cls(*(x.astype(jnp.int32) for x in bounds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +41,14 @@ class Step:
 
   Attributes:
     visits: references to the fields of `Visits`, by name.
-    n: the number of the tile among them.
+    segments: references to `Segments`, or ().
+    n: the number of the tile among the visits.
     batch: the row of the batch.
     is_first: whether it is the first of all.
   """
 
   visits: dict
+  segments: tuple
   n: object
   batch: object
   is_first: object
@@ -37,6 +57,16 @@ class Step:
   def tile(self):
     """The row and the column of the tile."""
     return self.visits['row'][self.n], self.visits['column'][self.n]
+
+  def may_see(self):
+    """Whether any query of the tile may be of the segment of any key."""
+    if not self.segments:
+      return True
+    lowest_row, highest_row, lowest_column, highest_column = (
+      ref[tile, self.batch if ref.shape[1] > 1 else 0]
+      for ref, tile in zip(self.segments, [self.tile[0]] * 2 + [self.tile[1]] * 2, strict=True)
+    )
+    return (lowest_row <= highest_column) & (lowest_column <= highest_row)
 
   def begins(self, kind: str):
     """Whether the tile before it is of another row (column, diagonal) of tiles."""
@@ -54,56 +84,76 @@ class Kernel:
   """A walk over the tiles of every row of the batch.
 
   Attributes:
-    visits: the tiles in their order.
+    grid: where the tiles lie.
+    visits: those that are visited, in their order.
     batch: how many rows the batch has.
+    segments: those of the tiles, which are passed over where they have none in common; or ().
     batch_inside: whether each tile is visited for all rows of the batch in a row, else all tiles
       for each.
     interpret: whether Pallas interprets it.
   """
 
   name: str
+  grid: TileGrid
   visits: Visits
   batch: int
+  segments: Segments | tuple
   interpret: bool
   batch_inside: bool = False
 
-  def run(self, body, program: TileProgram, inputs: dict, results: list[Result], scratch: list):
+  def run(self, body, programs: dict, inputs: dict, results: list[Result], scratch: list):
     """The arrays that are written.
 
     Args:
-      body: called with (step, compute, references to results, references to scratch);
-        compute(*state) returns the results of the program for the step.
-      inputs: what the program reads.
+      body: called with (step, on_tile, references to results, references to scratch).
+        on_tile(visit) calls visit(compute), where the step has anything to see; compute(*state)
+        returns the results of the program for its tile.
+      programs: TilePrograms by whether tables are constant over the tile; True may be missing.
+      inputs: what the programs read.
       scratch: the shapes of what steps leave to one another, in float32.
     """
-    leaves = zip(flat_cuts(inputs), jax.tree.leaves(inputs), program.reads, strict=True)
-    read = [(cut, x) for cut, x, is_read in leaves if is_read]
-    constants = [(Cut.of('whole', x), x) for x in map(jnp.asarray, program.constants)]
-    operands = [*read, *constants]
+    leaves = [*zip(flat_cuts(inputs), jax.tree.leaves(inputs), strict=True)]
+    is_read = [any(reads) for reads in zip(*(p.reads for p in programs.values()), strict=True)]
+    read = [n for n in range(len(leaves)) if is_read[n]]
+    constants = [jnp.asarray(x) for program in programs.values() for x in program.constants]
+    operands = [leaves[n] for n in read] + [(Cut.of('whole', x), x) for x in constants]
     order, batch_axis = Visits._fields, 1 if self.batch_inside else 0
-    grid = (len(self.visits.row), self.batch) if batch_axis else (self.batch, len(self.visits.row))
+    tiles = len(self.visits.row)
+    steps = (tiles, self.batch) if self.batch_inside else (self.batch, tiles)
 
     def kernel(*refs):
       visits, refs = dict(zip(order, refs[: len(order)], strict=True)), refs[len(order) :]
+      segments, refs = refs[: len(self.segments)], refs[len(self.segments) :]
       given, refs = refs[: len(operands)], refs[len(operands) :]
       places = pl.program_id(0), pl.program_id(1)
       is_first = (places[0] == 0) & (places[1] == 0)
-      step = Step(visits, places[1 - batch_axis], places[batch_axis], is_first)
+      step = Step(visits, segments, places[1 - batch_axis], places[batch_axis], is_first)
 
-      def compute(*state):
+      def compute(is_constant: bool, *state):
         values = [
           ref[...].reshape(cut.shape) for (cut, _), ref in zip(operands, given, strict=True)
         ]
-        of_inputs, of_constants = values[: len(read)], values[len(read) :]
-        return program(of_constants, *step.tile, of_inputs, jax.tree.leaves(state))
+        of_leaf, of_constants = dict(zip(read, values, strict=False)), values[len(read) :]
+        own, first = programs[is_constant], programs[False]
+        others = len(first.constants) if is_constant else 0
+        own_constants = of_constants[others : others + len(own.constants)]
+        inputs = [of_leaf.get(n) for n in range(len(leaves))]
+        return own(own_constants, *step.tile, inputs, jax.tree.leaves(state))
 
-      body(step, compute, refs[: len(results)], refs[len(results) :])
+      def on_tile(visit):
+        for is_constant in programs:
+          sees = step.may_see()
+          if len(programs) > 1:
+            sees &= self.grid.is_constant(*step.tile) == is_constant
+          pl.when(sees)(functools.partial(visit, functools.partial(compute, is_constant)))
+
+      body(step, on_tile, refs[: len(results)], refs[len(results) :])
 
     written = pl.pallas_call(
       kernel,
       grid_spec=pltpu.PrefetchScalarGridSpec(
-        num_scalar_prefetch=len(order),
-        grid=grid,
+        num_scalar_prefetch=len(order) + len(self.segments),
+        grid=steps,
         in_specs=[cut.spec(order, batch_axis) for cut, _ in operands],
         out_specs=[result.cut.spec(order, batch_axis) for result in results],
         scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
@@ -114,5 +164,5 @@ class Kernel:
       ),
       interpret=self.interpret,
       name=self.name,
-    )(*map(jnp.asarray, self.visits), *(cut.pack(x) for cut, x in operands))
+    )(*map(jnp.asarray, self.visits), *self.segments, *(cut.pack(x) for cut, x in operands))
     return [result.unpack(x) for result, x in zip(results, written, strict=True)]

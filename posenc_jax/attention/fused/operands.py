@@ -114,10 +114,8 @@ class TileProgram:
     self.reads = self._used[2 : 2 + len(jax.tree.leaves(inputs))]
 
   def __call__(self, constants, a, b, inputs: list, state: list):
-    """Its results, flat, for the leaves of the inputs that it reads and all leaves of the state."""
-    given = iter(inputs)
-    every = [next(given) if is_read else None for is_read in self.reads]
-    arguments = zip([a, b, *every, *state], self._used, strict=True)
+    """Its results, flat, for all leaves of inputs and state; what it does not read may be None."""
+    arguments = zip([a, b, *inputs, *state], self._used, strict=True)
     return jax.core.eval_jaxpr(self._jaxpr, constants, *(x for x, is_used in arguments if is_used))
 
   def primitives(self) -> set[str]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from posenc_jax.attention.fused.kernel import Kernel
+from posenc_jax.attention.fused.kernel import Kernel, Segments
 from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, flat_cuts
 from posenc_jax.attention.fused.tile import attend_tile
 from posenc_jax.attention.fused.visits import Visits
@@ -54,11 +54,28 @@ def _fill(refs, value: float = 0.0) -> None:
     ref[...] = jnp.full(ref.shape, value, ref.dtype)
 
 
-def forward_program(schedule: TileSchedule, arrays, ids) -> TileProgram:
+def _segments(arrays, ids) -> Segments | tuple:
+  """The segments by which tiles are passed over; what is carried along keys goes through all."""
+  row_ids = ids['row']['segment']
+  if row_ids is None or arrays['whole'].scans_keys:
+    return ()
+  return Segments.of_ids(row_ids, ids['column']['segment'])
+
+
+def _programs(schedule: TileSchedule, make) -> dict:
+  """make(is_constant) for tiles with tables, and for those over which tables are constant."""
+  has_both = schedule.contiguous and schedule.grid.has_constant_tiles
+  return {
+    is_constant: make(is_constant) for is_constant in ([False, True] if has_both else [False])
+  }
+
+
+def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> TileProgram:
   """What the forward pass computes of a tile, given what is carried."""
 
   def tile(a, b, inputs, carried):
-    return attend_tile(schedule, a, b, *_arrays_and_ids(inputs), carried)
+    parts = _arrays_and_ids(inputs)
+    return attend_tile(schedule, is_constant, a, b, *parts, carried)
 
   return TileProgram(tile, _inputs(arrays, ids), _float32(_carries(arrays)))
 
@@ -79,7 +96,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
   is_softmax, carries = enc.normalizer == 'softmax', _carries(arrays)
   visits = Visits.forward(schedule.grid)
 
-  def body(step, compute, results, scratch):
+  def body(step, on_tile, results, scratch):
     (o_ref, lse_ref, *into), (sum_ref, denominator_ref, maxima_ref, *carry) = results, scratch
 
     @pl.when(step.begins('row'))
@@ -87,23 +104,25 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
       _fill([sum_ref, denominator_ref, *carry])
       _fill([maxima_ref], MASKED)
 
-    carried = [ref[...] for ref in carry]
-    for ref, x in zip(into, carried, strict=True):
-      ref[...] = x.reshape(ref.shape)
-    o, denominator, maxima_b, *carried = compute(carried)
-    for ref, x in zip(carry, carried, strict=True):
-      ref[...] = x
-    if is_softmax:
-      # Relative to the maxima of the tile: those of the row would have to be laid out anew for it.
-      maxima, maxima_b = maxima_ref[...], maxima_b[..., None]
-      new_maxima = jnp.maximum(maxima, maxima_b)
-      shrink, shrink_b = jnp.exp(maxima - new_maxima), jnp.exp(maxima_b - new_maxima)
-      sum_ref[...] = sum_ref[...] * shrink + o * shrink_b
-      denominator_b = denominator[..., None] * shrink_b
-      denominator_ref[...] = denominator_ref[...] * shrink + denominator_b
-      maxima_ref[...] = new_maxima
-    else:
-      sum_ref[...] += o
+    @on_tile
+    def _(compute):
+      carried = [ref[...] for ref in carry]
+      for ref, x in zip(into, carried, strict=True):
+        ref[...] = x.reshape(ref.shape)
+      o, denominator, maxima_b, *carried = compute(carried)
+      for ref, x in zip(carry, carried, strict=True):
+        ref[...] = x
+      if is_softmax:
+        # Relative to the tile's maxima: those of the row would have to be laid out anew for it.
+        maxima, maxima_b = maxima_ref[...], maxima_b[..., None]
+        new_maxima = jnp.maximum(maxima, maxima_b)
+        shrink, shrink_b = jnp.exp(maxima - new_maxima), jnp.exp(maxima_b - new_maxima)
+        sum_ref[...] = sum_ref[...] * shrink + o * shrink_b
+        denominator_b = denominator[..., None] * shrink_b
+        denominator_ref[...] = denominator_ref[...] * shrink + denominator_b
+        maxima_ref[...] = new_maxima
+      else:
+        sum_ref[...] += o
 
     @pl.when(step.ends('row'))
     def _():
@@ -120,9 +139,9 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
     *(Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in carries),
   ]
   scratch = [output, (*per_row, 1), (*per_row, 1), *carries]
-  program = forward_program(schedule, arrays, ids)
-  kernel = Kernel('attention', visits, batch, interpret)
-  o, lse, *into = kernel.run(body, program, _inputs(arrays, ids), results, scratch)
+  programs = _programs(schedule, functools.partial(forward_program, schedule, arrays, ids))
+  kernel = Kernel('attention', schedule.grid, visits, batch, _segments(arrays, ids), interpret)
+  o, lse, *into = kernel.run(body, programs, _inputs(arrays, ids), results, scratch)
   return o, lse, tuple(into)
 
 
@@ -156,7 +175,7 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret:
 def _reads(schedule, arrays, ids) -> list[bool]:
   """Which leaves of the arrays tiles read."""
   inputs = _inputs(arrays, ids)
-  read = forward_program(schedule, arrays, ids).reads
+  read = forward_program(schedule, arrays, ids, is_constant=False).reads
   of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
   return jax.tree.leaves(_arrays_and_ids(of_inputs)[0])
 
@@ -179,7 +198,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
   visits = Visits.forward(schedule.grid).ordered(kind)
   inputs = _inputs(arrays, ids, per_row, carries)
 
-  def tile(a, b, inputs, d_carry):
+  def tile(is_constant: bool, a, b, inputs, d_carry):
     carried, d_given = inputs['visit'] if carries[0] else ((), ())
     arrays, ids = _arrays_and_ids(inputs)
     do, d_denominator, lse = inputs['row'][2]
@@ -190,7 +209,9 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
       for n, x in zip(wanted, chosen, strict=True):
         merged[n] = x
       merged = jax.tree.unflatten(tree, merged)
-      o, denominator, _, totals = attend_tile(schedule, a, b, merged, ids, carried, lse)
+      o, denominator, _, totals = attend_tile(
+        schedule, is_constant, a, b, merged, ids, carried, lse
+      )
       return o, denominator, totals
 
     _, pull_back = jax.vjp(outputs, [leaves[n] for n in wanted], carried)
@@ -205,7 +226,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
       return Result(cut, 1)
     return Result(cut._replace(has_batch=batch > 1 and not along_tables), len(leaves[n]))
 
-  def body(step, compute, results, carry):
+  def body(step, on_tile, results, carry):
     sums, d_into = results[: len(wanted)], results[len(wanted) :]
     begins = step.begins(kind)
     if along_tables:
@@ -215,18 +236,26 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
       pl.when(starts)(functools.partial(_fill, [ref]))
     if carry:
       pl.when(begins)(functools.partial(_fill, carry))
-    d_carry = [ref[...] for ref in carry]
-    for ref, x in zip(d_into, d_carry, strict=True):
-      ref[...] = x.reshape(ref.shape)
-    computed = compute(d_carry)
-    for ref, x in zip(sums, computed[: len(wanted)], strict=True):
-      ref[...] += x.reshape(ref.shape)
-    for ref, x in zip(carry, computed[len(wanted) :], strict=True):
-      ref[...] = x
+
+    @on_tile
+    def _(compute):
+      d_carry = [ref[...] for ref in carry]
+      for ref, x in zip(d_into, d_carry, strict=True):
+        ref[...] = x.reshape(ref.shape)
+      computed = compute(d_carry)
+      for ref, x in zip(sums, computed[: len(wanted)], strict=True):
+        ref[...] += x.reshape(ref.shape)
+      for ref, x in zip(carry, computed[len(wanted) :], strict=True):
+        ref[...] = x
 
   results = [result(n) for n in wanted]
   results += [Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in state]
-  program = TileProgram(tile, inputs, _float32(state))
-  kernel = Kernel(f'attention_d_{kind}', visits, batch, interpret, batch_inside=along_tables)
-  written = kernel.run(body, program, inputs, results, state)
+  make = lambda is_constant: TileProgram(
+    functools.partial(tile, is_constant), inputs, _float32(state)
+  )
+  name, segments = f'attention_d_{kind}', _segments(arrays, ids)
+  kernel = Kernel(
+    name, schedule.grid, visits, batch, segments, interpret, batch_inside=along_tables
+  )
+  written = kernel.run(body, _programs(schedule, make), inputs, results, state)
   return written[: len(wanted)], tuple(written[len(wanted) :])

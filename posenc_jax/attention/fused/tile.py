@@ -59,10 +59,39 @@ class RotatedDistance:
     return scaled_dot(stacked, table_HRK[None].astype(x_BHTK.dtype)).reshape(1, H, T, R)
 
 
-def attend_tile(schedule: TileSchedule, a, b, arrays, ids, carried, lse=None):
+@dataclasses.dataclass(frozen=True)
+class FirstRow:
+  """All distances of the tile have the same row of a table, its first one: [H|1, T' + S', K]."""
+
+  rows: int
+  columns: int
+
+  def query_dot(self, q_BHTK, table_HRK):
+    """q_i . row: float32 [B, H, T', S']."""
+    dot_BHT1 = self._dot(q_BHTK, table_HRK)[..., None]
+    return jnp.broadcast_to(dot_BHT1, (*dot_BHT1.shape[:-1], self.columns))
+
+  def key_dot(self, k_BHSK, table_HRK):
+    """k_j . row: float32 [B, H, T', S']."""
+    dot_BH1S = self._dot(k_BHSK, table_HRK)[:, :, None]
+    return jnp.broadcast_to(dot_BH1S, (*dot_BH1S.shape[:2], self.rows, self.columns))
+
+  def sum_by_distance(self, p_BHTS, table_HRK):
+    """sum_j p_ij row: [B, H, T', K]."""
+    return p_BHTS.sum(axis=-1, keepdims=True) * table_HRK[None, :, :1].astype(jnp.float32)
+
+  @staticmethod
+  def _dot(x_BHTK, table_HRK):
+    """x . row: float32 [B, H, T]."""
+    row_1H1K = table_HRK[None, :, :1].astype(x_BHTK.dtype).astype(jnp.float32)
+    return (x_BHTK.astype(jnp.float32) * row_1H1K).sum(axis=-1)
+
+
+def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, carried, lse=None):
   """What `tile_attention` returns for tile (a, b), and the carry for the tile on its left.
 
   Args:
+    is_constant: whether tables are constant over the tile.
     arrays: 'whole', the encoding; its 'row' and 'column'; 'diagonal', its tables. The batch is 1.
     ids: positions, segments and indices of its row and of its column.
     carried: what `score` carries from the right.
@@ -84,13 +113,16 @@ def attend_tile(schedule: TileSchedule, a, b, arrays, ids, carried, lse=None):
   distance = jnp.where(mask, positions, 0)
 
   def read(table):
+    if isinstance(table, Scalars) and is_constant:
+      one = table.values[..., :1, None]
+      return jnp.broadcast_to(one, (*one.shape[:2], *shape))
     if isinstance(table, Scalars):
       return spread(table.values, grid.rows)
     return table.values[0]
 
   terms = jax.tree.map(read, arrays['diagonal'], is_leaf=is_table)
   carry = KernelCarry(carried)
-  reader = RotatedDistance(*shape)
+  reader = (FirstRow if is_constant else RotatedDistance)(*shape)
   tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
   o, denominator, relative_to = tile_attention(
     enc, row['q'], column['k'], column['v'], tile, schedule.scale, schedule.softcap, lse
