@@ -308,6 +308,8 @@ class _Comparer:
 
   def _with_baseline_truncated(self) -> Iterator[tuple]:
     near = self._train_length(self.baseline)  # targets are the same at every length
+    if near not in self.scores.columns:
+      return
     reference = self._sample(self.scores, self.baseline, near)
     for column, line in itertools.product(self.scores.columns, self.scores.lines):
       if column > near:
