@@ -14,7 +14,7 @@ rows kept in results/classic its tables and figure are made again by
 
 from pathlib import Path
 
-from posenc_jax.config import load
+from posenc_jax.config import load, product, vary
 
 ENCODINGS = (
   'nope',
@@ -23,13 +23,9 @@ ENCODINGS = (
   'shaw',
   'transformer_xl',
   't5',
-  # With the default, `span` = L, training would hardly reach the last row of its table, which all
-  # larger distances share.
-  {'encoding.name': 'deberta', 'encoding.span': 64},
+  'deberta',
   'rope',
   'alibi',
-  # The reference for far context: as many tokens a step, in sequences four times as long.
-  {'encoding.name': 'rope', 'train.length': 512, 'train.batch': 4, 'label': 'rope, L = 512'},
 )
 
 
@@ -38,11 +34,7 @@ def get_config():
     'train.batch': 16,
     'train.steps': 1200,
     'optim.warmup': 100,
-    'eval.protocols': ('last_k', 'by_position'),
     'eval.lengths': (128, 256, 512, 1024, 2048, 4096),
-    'eval.controls': ('windowed', 'windowed_with_sink', 'truncated', 'shuffled_far'),
-    'eval.documents': 0,
-    'eval.spans': 2,
     'eval.document_tokens': 4096,
   }
   return load(Path(__file__).with_name('base.py'), settings)
@@ -50,12 +42,11 @@ def get_config():
 
 def sweep():
   # whole tables first, then more seeds
-  lines = [line if isinstance(line, dict) else {'encoding.name': line} for line in ENCODINGS]
-  return [dict(line, seed=seed) for seed in range(5) for line in lines]
+  return product(vary('seed', 0, 1, 2), vary('encoding.name', *ENCODINGS))
 
 
 def table():
-  return dict(protocols=('last_k', 'by_position'), metric='bpb', baseline='rope')
+  return dict(protocols=('last_k', 'non_overlapping'), metric='bpb', baseline='rope')
 
 
 def figures():
