@@ -244,9 +244,9 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
     name='letters',
     vocab=41,
     names=['a', 'b'],
-    tokens=[np.frombuffer(b'<characters> ' * 4, np.uint8)[:40]] * 2,
-    counts=np.array([40, 40]),
-    token_bytes=[np.ones(40, int)] * 2,
+    tokens=[np.frombuffer(b'<characters> ' * 4, np.uint8)[:48]] * 2,
+    counts=np.array([48, 48]),
+    token_bytes=[np.ones(48, int)] * 2,
   )
   planner = plan.Planner(config, corpus)
   for protocol in PROTOCOLS:
