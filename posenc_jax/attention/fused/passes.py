@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 
 from posenc_jax.attention.fused.kernel import Kernel, Segments
@@ -157,7 +158,7 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret:
   reads = _reads(schedule, arrays, ids)
   cuts = flat_cuts(arrays)
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
-  d_into = tuple(into)
+  d_into, visits = tuple(into), Visits.forward(schedule.grid)
   for kinds in (('row', 'whole'), ('column',), ('diagonal',)):
     wanted = [n for n, cut in enumerate(cuts) if cut.kind in kinds and reads[n]]
     if not wanted and not (into and kinds[0] == 'row'):
@@ -167,6 +168,10 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret:
     )
     d_into = d_carried if kinds[0] == 'row' else d_into
     for n, x in zip(wanted, sums, strict=True):
+      if cuts[n].kind != 'whole':
+        is_visited = np.isin(np.arange(len(x)), getattr(visits, cuts[n].kind))
+        if not is_visited.all():  # else what the memory happened to hold
+          x = jnp.where(is_visited.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
       has_own = cuts[n].kind == 'whole' or x.shape == leaves[n].shape
       gradients[n] = x if has_own else x.sum(axis=1, keepdims=True)
   return jax.tree.unflatten(tree, gradients)
