@@ -3,11 +3,10 @@
 import ast
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
+from posenc_jax import data
 from posenc_jax.config import (
   CONTROLS,
   PROTOCOLS,
@@ -236,21 +235,16 @@ def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
 
 def test_the_lists_of_names_are_those_of_what_does_the_work():
   """Every protocol is planned, under the controls that apply to it, and described in captions."""
-  settings = {'eval.lengths': (16,), 'eval.k': 8, 'train.length': 8, 'eval.target_context': 16}
+  W = 256
+  settings = {'eval.lengths': (W,), 'eval.k': 8, 'train.length': 8, 'eval.target_context': W}
   config = load(BASE, settings)
   config.eval.documents = 2
   config.eval.controls = tuple(CONTROLS)
-  corpus = SimpleNamespace(
-    name='letters',
-    vocab=41,
-    names=['a', 'b'],
-    tokens=[np.frombuffer(b'<characters> ' * 4, np.uint8)[:48]] * 2,
-    counts=np.array([48, 48]),
-    token_bytes=[np.ones(48, int)] * 2,
-  )
+  text = b'<characters> ' * 40
+  corpus = data.Corpus('letters', 'test', ['a', 'b'], [text, text])
   planner = plan.Planner(config, corpus)
   for protocol in PROTOCOLS:
-    controls = {m.key_fields[0]['control'] for m in getattr(planner, protocol)(16)}
+    controls = {m.key_fields[0]['control'] for m in getattr(planner, protocol)(W)}
     assert controls == {None, *(name for name in CONTROLS if protocol in CONTROLS[name])}
   assert {name for name in vars(plan.Planner) if not name.startswith('_')} == set(PROTOCOLS)
   assert {*CONTROLS} == {plan.WINDOWED, plan.WITH_SINK, plan.TRUNCATED, plan.SHUFFLED_FAR}
