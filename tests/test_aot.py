@@ -195,8 +195,8 @@ def tpu():
 
 
 # One of each kind of work: a bias, vectors by distance, coordinates from content, sums along keys,
-# tables that `score` mixes, and a product of matrices a key.
-KINDS = ('alibi', 'deberta', 'fox', 'cope', 'dape', 'path')
+# tables that `score` mixes, a product of matrices a key, and more heads out than in.
+KINDS = ('alibi', 'deberta', 'fox', 'cope', 'dape', 'path', 'rope_pp')
 
 
 @pytest.mark.aot

@@ -31,8 +31,8 @@ BACKENDS = {
 }
 
 # Keys up to which `auto` takes dense, by platform. Measured on a CPU, it is up to 1.1 times as fast
-# there, and blockwise is faster above. On a GPU the tiles of 1024 keys are hundreds of kernels one
-# after another, dense is a dozen. Other platforms are as a CPU.
+# there, and blockwise is faster above; so it is on a TPU by the compiler's estimate. On a GPU tiles
+# are hundreds of kernels one after another, dense is a dozen. Other platforms are as a CPU.
 DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
 
 

@@ -94,7 +94,7 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
     c = configs.load(flags.config, run | overrides)
     configs.validate(c)
     number = c.mesh.seeds * c.mesh.data * c.mesh.fsdp * c.mesh.context
-    with errors.user_errors(ValueError):
+    with errors.user_errors(ValueError, NotImplementedError):  # a mesh that fits no topology
       mesh = meshes.make_mesh(c.mesh, targets.devices(flags.target, number))
     peaks = targets.peaks(mesh.devices.flat[0].device_kind, c.train.compute_dtype)
     rows.append(

@@ -32,13 +32,13 @@ def lower_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None
   q = jax.ShapeDtypeStruct((B, T, H, K), sizes['dtype'], sharding=tokens)
   x = jax.ShapeDtypeStruct((B, T, H * K), sizes['dtype'], sharding=tokens)
 
-  def loss(enc, q, k, v, x, cotangent):
+  def loss(enc, q, k, v, x):
     options = {'backend': backend, 'block_sizes': block_sizes, 'outer_hooks_applied': True}
     o = attend(q, k, v, enc, x=x, **options)
-    return (o.astype(jnp.float32) * cotangent.astype(jnp.float32)).sum()
+    return (o.astype(jnp.float32) ** 2).sum()
 
   with jax.set_mesh(mesh):
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, q, q, x, q)
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, q, q, x)
 
 
 def lower_step(mesh, c: ConfigDict):
