@@ -14,7 +14,7 @@ rows kept in results/classic its tables and figure are made again by
 
 from pathlib import Path
 
-from posenc_jax.config import load
+from posenc_jax.config import load, product, vary
 
 ENCODINGS = (
   'nope',
