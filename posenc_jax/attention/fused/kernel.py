@@ -30,7 +30,7 @@ class Segments(NamedTuple):
 
   @classmethod
   def of_ids(cls, row_ids, column_ids):
-    """Specifications of ids [number, B|1, tokens of a tile]."""
+    """The bounds of ids [number, B|1, tokens of a tile]."""
     bounds = [reduce(ids, axis=2) for ids in (row_ids, column_ids) for reduce in (jnp.min, jnp.max)]
     return cls(*(x.astype(jnp.int32) for x in bounds))
 

@@ -23,7 +23,7 @@ class Cut(NamedTuple):
 
   @classmethod
   def of(cls, kind: str, array):
-    """The specification of an array [number, B|1, ...], or of a whole one."""
+    """The cut of an array [number, B|1, ...], or of a whole one."""
     if kind == 'whole':
       return cls(kind, array.shape)
     return cls(kind, (1, *array.shape[2:]), array.shape[1] > 1)

@@ -34,7 +34,7 @@ def _inputs(arrays: dict, ids: dict, per_row=(), carries=()) -> dict:
 
 
 def _arrays_and_ids(inputs: dict):
-  """The inputs that have gradients, and the ids."""
+  """The parts of the inputs that have gradients, and the ids."""
   (row, row_ids, _), (column, column_ids) = inputs['row'], inputs['column']
   parts = {name: inputs[name] for name in ('whole', 'diagonal')}
   return {**parts, 'row': row, 'column': column}, {'row': row_ids, 'column': column_ids}
