@@ -36,7 +36,7 @@ def get_config():
   base = load(Path(__file__).with_name('base.py'))
   with base.unlocked():
     base.update({name: run[name] for name in ('model', 'attention', 'encoding')})
-  base.model.remat = True
+  base.model.remat = 'layer'
   base.data.update(corpus='code', tokenizer=run.data.tokenizer, vocab=run.data.vocab)
   base.train.update(
     length=1024,

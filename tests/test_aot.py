@@ -148,7 +148,9 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch):
     ('gpu', 'nope', 512, 'cudnn', 256),
     ('gpu', 'shaw', 1024, 'dense', 256),
     ('gpu', 'shaw', 1025, 'blockwise', 256),
-    ('tpu', 'shaw', 512, 'blockwise', 512),
+    ('tpu', 'shaw', 512, 'fused', 512),
+    ('tpu', 'nope', 512, 'splash', 512),
+    ('tpu', 'shaw', 64, 'blockwise', 64),
   ],
 )
 def test_the_mesh_says_for_what_a_program_is_traced(platform, name, length, backend, side):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
+GOOGLE = '0x1ae0'  # as a PCI device names its vendor
 
 
 def announce_devices() -> None:
@@ -30,6 +31,12 @@ def announce_devices() -> None:
       f"pip install -e '.[{extra}]' to use it",
       file=sys.stderr,
     )
+
+
+def has_tpu() -> bool:
+  """Whether a device of Google's is on the PCI bus."""
+  vendors = (Path(name) for name in glob.glob('/sys/bus/pci/devices/*/vendor'))
+  return any(vendor.read_text().strip() == GOOGLE for vendor in vendors)
 
 
 def gpu_extra() -> str | None:
