@@ -552,7 +552,7 @@ def test_logits_of_the_scored_tokens_alone_are_the_same(run):
 
 
 def test_activations_may_be_bfloat16_and_logits_are_float32(run):
-  c, _, model = run()
+  c, workdir, model = run()
   x = np.random.default_rng(0).integers(97, 123, (2, 32))
   exact = model_functions.compiled(token_nll, c)(model, x)
   half = overlaid(c, eval__compute_dtype='bfloat16')
@@ -563,6 +563,8 @@ def test_activations_may_be_bfloat16_and_logits_are_float32(run):
   assert 'bf16[2,32,32]' in text  # within the MLP
   assert f'bf16[2,32,{data.VOCAB}]' not in text
   assert plan.overrides(c, half) == {'eval.compute_dtype': 'bfloat16'}
+  evaluate.evaluate(overlaid(half, eval__protocols=('last_k',), eval__lengths=(16,)), workdir)
+  assert {row['dtype'] for row in rows_of(workdir)} == {'bfloat16'}
 
 
 def test_a_restored_model_is_read_and_not_drawn(run, monkeypatch):

@@ -85,6 +85,7 @@ def test_the_checks_know_what_evaluation_measures():
     ({'note': 'x'}, "it has a field 'note', which rows do not have"),
     ({'source': 'abc'}, "source='abc', where 64 hexadecimal digits must be"),
     ({'source': None}, 'source=None, where 64 hexadecimal digits must be'),
+    ({'dtype': 'float64'}, "dtype='float64', where bfloat16 must be"),
   ],
 )
 def test_a_field_that_is_wrong_is_named_with_its_file_and_line(change, message, tmp_path):
@@ -124,6 +125,8 @@ def test_a_field_that_is_missing_is_named(name):
 def test_rows_of_a_pretrained_model_say_its_hash():
   found = row('rope', source='0a' * 32)
   assert found == LIKELIHOOD | {'source': '0a' * 32}
+  assert row('rope', dtype='bfloat16') == LIKELIHOOD | {'dtype': 'bfloat16'}
+  assert row('rope', dtype='float32') == LIKELIHOOD
   assert row_schema.fault(found) is None
 
 

@@ -80,6 +80,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     split=config.eval.split,
     train_length=config.train.length,
     source=source_of(workdir),
+    dtype=config.eval.compute_dtype,
   )
   if of_encoding := {key: value for key, value in changed.items() if key.startswith('encoding.')}:
     text = row_schema.overrides_text(of_encoding)

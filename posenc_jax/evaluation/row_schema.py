@@ -48,9 +48,11 @@ These fields say what came out:
                 tokens) or a metric of tasks (`task_scoring.METRICS`)
   value         the value of `metric`
 
-Rows of a run whose parameters come from a pretrained model have one field more:
+Some rows have fields more:
 
-  source        the SHA-256 of what that model was imported from
+  source        the SHA-256 of what a pretrained model was imported from, where a run's parameters
+                come from one
+  dtype         'bfloat16' where activations were that; without it they were float32
 """
 
 import json
@@ -69,7 +71,9 @@ KEY = (
 NULLABLE = ('control', 'stride', 'k', 'position', 'document', 'overrides')
 VALUES = ('status', 'nats', 'tokens', 'bytes', 'ppl', 'bpb', 'metric', 'value')
 FIELDS = {*KEY, *VALUES}
-SOURCE = 'source'  # the field that rows of pretrained models have besides
+SOURCE, DTYPE = 'source', 'dtype'  # fields that only some rows have
+OPTIONAL = {SOURCE, DTYPE}
+FULL = 'float32'  # the dtype of rows that name none
 STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens')
 # Protocols by which a model may choose the tokens that it is scored on: their number may differ.
 CHOSEN_BY_MODEL = ('long_ppl',)
@@ -95,6 +99,7 @@ def row(
   metric: str | None = None,
   value: float | None = None,
   source: str | None = None,
+  dtype: str = FULL,
   **key_fields: object,
 ) -> dict:
   """Makes a row from the fields above; those that can be null may be left out. `ppl` and `bpb` are
@@ -120,8 +125,9 @@ def row(
   has_likelihood = fields['status'] == 'ok' and metric is None
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None
   fields['bpb'] = nats / bytes / math.log(2) if has_likelihood else None
-  of_source = {} if source is None else {SOURCE: source}
-  return {name: fields[name] for name in KEY + VALUES} | of_source
+  more = {} if source is None else {SOURCE: source}
+  more |= {} if dtype == FULL else {DTYPE: dtype}
+  return {name: fields[name] for name in KEY + VALUES} | more
 
 
 def score_of(row: dict) -> dict:
@@ -164,10 +170,12 @@ def fault(row: dict) -> str | None:
   A field that is not known is refused, too: it may say that two rows which look alike are not the
   same measurement.
   """
-  if row.keys() - {SOURCE} != FIELDS:
+  if row.keys() - OPTIONAL != FIELDS:
     return _wrong_names(row)
   if SOURCE in row and not _is_sha256(row[SOURCE]):
     return _refusal(row, SOURCE, '64 hexadecimal digits')
+  if row.get(DTYPE, 'bfloat16') != 'bfloat16':
+    return _refusal(row, DTYPE, 'bfloat16')
   for name, (holds, allowed) in CHECKS.items():
     if not holds(row[name]):
       return _refusal(row, name, allowed)
@@ -177,7 +185,7 @@ def fault(row: dict) -> str | None:
 
 
 def _wrong_names(row: dict) -> str:
-  lacking, unknown = sorted(FIELDS - row.keys()), sorted(row.keys() - FIELDS - {SOURCE})
+  lacking, unknown = sorted(FIELDS - row.keys()), sorted(row.keys() - FIELDS - OPTIONAL)
   if lacking:
     return f'it lacks {", ".join(lacking)}'
   return f'it has a field {shown(unknown[0])}, which rows do not have'

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from posenc_jax.evaluation.row_schema import DTYPE, FULL
+
 MEANS = 'Mean ± standard deviation over {}'
 PROTOCOLS = {
   'last_k': 'last_k, the last {k} tokens of windows that end at the same targets at every length',
@@ -61,10 +63,15 @@ def caption(*scores, drawn: str = MEANS) -> str:
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
     f'{seed_caption(seeds, drawn, are_learned)}. '
-    f'Trained for {steps} steps at length L = {train_length}; evaluated in float32. '
+    f'Trained for {steps} steps at length L = {train_length}; evaluated in {dtypes(rows)}. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption}'
   )
+
+
+def dtypes(rows: Iterable[dict]) -> str:
+  """The dtypes of activations in evaluation."""
+  return join_unique(row.get(DTYPE, FULL) for row in rows)
 
 
 def _protocol(scores) -> str:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.captions import join_unique, seed_caption
+from posenc_jax.reporting.captions import dtypes, join_unique, seed_caption
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import Scores, collect, notes_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table, bold_sentence, records
@@ -77,7 +77,8 @@ def _caption(found: list[Scores], seeds: list[int], ranking: str) -> str:
   )
   return (
     f'{metric.title}, mean over the lengths beyond the training length. {seed_caption(seeds)}. '
-    f'Trained for {steps} steps at length L = {train_length} on {corpus}; evaluated in float32. '
+    f'Trained for {steps} steps at length L = {train_length} on {corpus}; evaluated in '
+    f'{dtypes(rows)}. '
     f'{ranking}{metric.scale_caption}{bold_sentence(metric, "line")}'
   )
 
