@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from posenc_jax.reporting.table import Table
+from posenc_jax.reporting.table import Cell, Table
 from posenc_jax.reporting.table_writers import markdown
 
 TEMPLATE = Path(__file__).with_name('board.html')
@@ -54,10 +54,16 @@ def page(tables: Iterable[Table], figure: str, facts: dict[str, str]) -> str:
   return text
 
 
+def _td(name: str, cell: Cell) -> str:
+  """A cell of the column with this name."""
+  is_text = ' class="text"' if name == 'verdict' else ''
+  return f'<td{is_text}>{html.escape(cell.text + cell.mark)}</td>'
+
+
 def _section(table: Table) -> str:
   head = ''.join(f'<th>{html.escape(name)}</th>' for name in table.header)
   body = '\n'.join(
-    '<tr>' + ''.join(f'<td>{html.escape(cell.text + cell.mark)}</td>' for cell in line) + '</tr>'
+    '<tr>' + ''.join(map(_td, table.header, line)) + '</tr>'
     for group in table.groups
     for line in group.lines
   )

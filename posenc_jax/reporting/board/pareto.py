@@ -7,7 +7,7 @@ from posenc_jax.reporting.colors import looks
 from posenc_jax.reporting.mpl.axes import shorten, strip_spines
 
 # Training lengths up to which a line holds at least, the largest first, and the marker for that.
-MARKERS = ((32, '*'), (8, 's'), (4, 'D'), (2, '^'), (1, 'o'))
+MARKERS = ((32, 'P'), (8, 's'), (4, 'D'), (2, '^'), (1, 'o'))
 
 
 def draw(lines: Iterable[Line], corpus: str):
@@ -30,8 +30,8 @@ def draw(lines: Iterable[Line], corpus: str):
       line.mean,
       _marker(line),
       color=color_of[line.name],
-      markersize=11 if is_best else 7,
-      markeredgecolor='black' if is_best else 'white',
+      markersize=11 if is_best else 8,
+      markeredgecolor='black' if is_best else color_of[line.name],
     )
     axes.annotate(
       shorten(line.name),

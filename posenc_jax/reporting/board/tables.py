@@ -50,13 +50,13 @@ def text_table(rows: list[dict], runs: list[str], costs: list[dict], corpus: str
     records.append(_record(line, corpus, verdict))
   header = [
     'encoding',
+    'verdict',
     *HEADER,
     *(f'at {multiple(length, L)}' for length in past),
     f'window of L, at {multiple(past[-1], L)}' if past else 'window of L',
     f'{FAR} L, other text',
     'holds to',
     'seeds',
-    'verdict',
   ]
   documents = len({row['document'] for row in rows if row['corpus'] == corpus} - {None})
   caption = (
@@ -70,6 +70,7 @@ def text_table(rows: list[dict], runs: list[str], costs: list[dict], corpus: str
 
 def _cells(line: Line, past: list[int], verdict: str):
   yield Cell(line.name)
+  yield Cell(verdict)
   yield Cell(DASH if line.cost.parameters is None else f'{line.cost.parameters - 1:+.1%}')
   for ratio in (line.cost.step, line.cost.memory):
     yield Cell(DASH if ratio is None else f'{ratio:.2f}')
@@ -82,7 +83,6 @@ def _cells(line: Line, past: list[int], verdict: str):
   holds = line.holds_to
   yield Cell(DASH if holds is None or line.is_reference else f'{holds.text(line.train_length)} L')
   yield Cell(str(len(line.seeds)))
-  yield Cell(verdict)
 
 
 def _difference(difference) -> Cell:
