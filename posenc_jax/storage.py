@@ -136,8 +136,11 @@ def append_rows(path: str | Path, rows: Iterable[dict]) -> None:
 
 
 def rewrite_rows(path: str | Path, rows: Iterable[dict]) -> None:
-  """Puts these rows in the place of the file, as `atomic_write` does."""
-  atomic_write(path, b''.join(map(_line, rows)))
+  """Puts these rows in the place of the file, as `atomic_write` does; compressed if it is `.gz`."""
+  content = b''.join(map(_line, rows))
+  if Path(path).suffix == '.gz':
+    content = gzip.compress(content, mtime=0)  # equal rows are equal bytes
+  atomic_write(path, content)
 
 
 def atomic_write(path: str | Path, content: str | bytes) -> None:

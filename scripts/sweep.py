@@ -10,6 +10,7 @@ goes on after a stop.
 --launcher: 'inline', one run after another, their output shown here; 'local', --jobs runs at a
 time, each on its share of the CPUs; 'slurm', every run a job of the cluster, with what
 config.launch asks for.
+--kept: a folder of results that scripts/keep.py made: runs whose rows it has are left out.
 --status: prints how far the runs are, and starts nothing.
 """
 
@@ -22,12 +23,15 @@ SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
 
 
 def main(argv):
-  defaults = {'config': config.REQUIRED, 'out': '', 'jobs': 1, 'launcher': 'local', 'status': False}
+  defaults = {'config': config.REQUIRED, 'out': '', 'jobs': 1, 'launcher': 'local'}
+  defaults |= {'kept': '', 'status': False}
   flags, overrides = config.parse_args(argv, defaults, lists_fields=True)
   out = flags.out or Path('runs') / Path(flags.config).stem
   if flags.status:
     return sweep.print_status(flags.config, out, overrides)
-  return sweep.sweep(flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher)
+  return sweep.sweep(
+    flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher, kept=flags.kept
+  )
 
 
 if __name__ == '__main__':

@@ -4,13 +4,13 @@ import pytest
 from synthetic import lines_of, row
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import learned
 from posenc_jax.reporting.html.sources import Sources
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.report_settings import check_tables
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import length_series
+from posenc_jax.reporting.tasks import learned
 
 # {line: [(share of answers right, exact match) at 8 (L), at 16] of each seed}; chance is 0.2
 STUDY = {

@@ -6,7 +6,8 @@ import pytest
 from synthetic import row, rows_of
 
 from posenc_jax import storage
-from posenc_jax.reporting import study, task_report
+from posenc_jax.reporting import study
+from posenc_jax.reporting.tasks import task_report
 
 METRICS = ('exact_match', 'token_accuracy', 'symbol_nats', 'chance', 'token_chance', 'nats_chance')
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting import learned
 from posenc_jax.reporting.captions import PROTOCOLS, join_unique
 from posenc_jax.reporting.line_names import line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
+from posenc_jax.reporting.tasks import learned
 
 # The rows of these protocols are told apart by `position`, not by length.
 BY_POSITION = ('by_position', 'receptive_field', 'planted')

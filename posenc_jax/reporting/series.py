@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.chance import chance_scores
 from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.scores import LINE, Scores, SeedScore, collect
+from posenc_jax.reporting.tasks.chance import chance_scores
 
 N_GRAM = 'n-gram'  # what stands in rows for an encoding where there is no model
 

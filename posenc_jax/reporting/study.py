@@ -15,12 +15,13 @@ from rich.console import Console
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, visible
-from posenc_jax.reporting import report_settings, rows, table_writers, task_report
+from posenc_jax.reporting import report_settings, rows, table_writers
 from posenc_jax.reporting.folders import is_folder, one_line_errors
 from posenc_jax.reporting.layouts import costs, make_tables
 from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
+from posenc_jax.reporting.tasks import task_report
 
 FILE = 'study.json'
 FIELDS = {'study': str, 'sha256': str, 'runs': list, 'tables': list, 'figures': dict}
@@ -175,9 +176,14 @@ def save(report: Report, path: str | Path, root: Path) -> None:
   A study inside the repository `root` is named relative to it.
   """
   path, root = Path(path).resolve(), Path(root).resolve()
-  study = path.relative_to(root) if path.is_relative_to(root) else path
+  name = path.relative_to(root) if path.is_relative_to(root) else path
+  write(dataclasses.replace(report, study=name.as_posix()))
+
+
+def write(report: Report) -> None:
+  """Writes `study.json` of the report into its folder."""
   tree = {
-    'study': study.as_posix(),
+    'study': report.study,
     'sha256': report.sha256,
     'runs': report.runs,
     'tables': report.tables,

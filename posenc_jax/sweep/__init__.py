@@ -9,11 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from posenc_jax import config
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.reporting import study
+from posenc_jax.reporting.kept import kept_runs
 from posenc_jax.sweep import status
 from posenc_jax.sweep.launching import LAUNCHERS, check_launcher, execute, only_sweep
-from posenc_jax.sweep.plan import NAME_LENGTH, Run, check_runs, plan, run_name
+from posenc_jax.sweep.plan import NAME_LENGTH, Run, check_runs, leave_out, plan, run_name
 from posenc_jax.training.run_dir import is_extended
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
   'NAME_LENGTH',
   'Run',
   'check_runs',
+  'leave_out',
   'plan',
   'print_status',
   'run_name',
@@ -36,6 +39,7 @@ def sweep(
   jobs: int = 1,
   launcher: str = 'local',
   checks_runs: bool = True,
+  kept: str | Path = '',
 ) -> int:
   """Runs the study in the file `path` into the folder `out`, and makes its tables and figures.
 
@@ -47,6 +51,8 @@ def sweep(
     launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
       time, and 'slurm' makes each run a job of a cluster.
     checks_runs: whether `check_runs` looks at model, corpus and evaluation of all runs first.
+    kept: a folder of results that `reporting.kept` made of this study: its runs are left out, but
+      for those that others start from.
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
@@ -54,12 +60,18 @@ def sweep(
     Stopped: after Ctrl-C, SIGTERM or SIGHUP.
   """
   check_launcher(launcher, jobs, scripts, Path(out))
+  if kept:
+    _check_kept(overrides)
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
   names = [folder.name for run in runs for folder in run.results]
   # overrides may take a table its baseline: the sweep runs all the same
   planned = None if overrides else [run.config for run in runs]
   report = study.of_study(path, out, names, planned)
+  num_kept = 0
+  if kept:
+    wanted = leave_out(runs, kept_runs(kept, report.sha256))
+    num_kept, runs = len(runs) - len(wanted), wanted
   if checks_runs:
     if out.exists():
       with only_sweep(out):
@@ -71,6 +83,7 @@ def sweep(
     study.save(report, path, scripts[0].parent)
     finished = sum(run.is_finished for run in runs)
     before = f', {finished} of them finished before' if finished else ''
+    before += f', and {num_kept} that are kept in {kept}' if num_kept else ''
     print(f'{out}: {len(runs)} runs{before}', flush=True)
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):
       print(f'{extended} of them are extended: log.txt of each says with which learning rates')
@@ -81,6 +94,15 @@ def sweep(
   for error in errors:
     console.print(Text(error, 'red'), soft_wrap=True)
   return 1 if errors else 0
+
+
+def _check_kept(overrides: dict[str, object]) -> None:
+  """Raises UserError for overrides that decide numbers: rows that are kept do not name them."""
+  for field in overrides:
+    if config.decides_results(field) and field not in ('seed', 'seeds'):
+      raise UserError(
+        f'config.{field} beside --kept; allowed: fields that change no number, or seed'
+      )
 
 
 def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:

@@ -171,6 +171,18 @@ def swept_by(study: ModuleType, path: str | Path) -> list[dict]:
   return study.sweep()
 
 
+def leave_out(runs: list[Run], kept: set[str]) -> list[Run]:
+  """The runs without those of which all results are among `kept`, names of directories, but with
+  those that a run which is left starts from: it needs their parameters.
+  """
+  left = []
+  for run in reversed(runs):
+    is_source = any(run.workdir == other.init_from for other in left)
+    if is_source or not all(folder.name in kept for folder in run.results):
+      left.append(run)
+  return left[::-1]
+
+
 def _check_not_extended(source: Run, workdir: Path) -> None:
   """Raises `UserError` where a run would be extended that the one in `workdir` has started from."""
   if is_extended(source.workdir, source.config):

@@ -4,13 +4,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 
-from posenc_jax.reporting import learned
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import FAR, MARGIN, Line, multiple
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table
+from posenc_jax.reporting.tasks import learned
 
 PLANTED = 'planted'
 ACCURACY = 'token_accuracy'

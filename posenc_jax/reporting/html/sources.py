@@ -9,13 +9,14 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, nearest, visible
-from posenc_jax.reporting import learned, study
 from posenc_jax.reporting import rows as row_files
+from posenc_jax.reporting import study
 from posenc_jax.reporting.folders import files_below, is_folder, one_line_errors
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores import BY_POSITION, collect
 from posenc_jax.reporting.series import Series, length_series
 from posenc_jax.reporting.table import Table
+from posenc_jax.reporting.tasks import learned
 
 MOST_LAYERS = 10_000  # parameters are counted layer by layer
 # The metrics that say what guessing scores: they stand beside scores, and are none.

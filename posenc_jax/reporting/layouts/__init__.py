@@ -10,8 +10,8 @@ from posenc_jax.reporting.layouts.grid import grid
 from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.layouts.methods import methods
 from posenc_jax.reporting.layouts.ranks import ranks
-from posenc_jax.reporting.learned import PART, mark
 from posenc_jax.reporting.table import Table
+from posenc_jax.reporting.tasks.learned import PART, mark
 
 LAYOUTS = {
   'lengths': lengths,  # encodings x evaluation lengths

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError, nearest, visible
-from posenc_jax.reporting.learned import PART, mark
 from posenc_jax.reporting.mpl.curves import positions, receptive_field
 from posenc_jax.reporting.mpl.extrapolation import lengths
 from posenc_jax.reporting.mpl.heat_map import heat_map
+from posenc_jax.reporting.tasks.learned import PART, mark
 
 FORMS = {
   'lengths': lengths,  # score by evaluation length

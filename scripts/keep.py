@@ -1,0 +1,31 @@
+"""Keeps the results of finished runs without the runs: their rows and costs, tables and figures.
+
+  python scripts/keep.py runs/board --out=results/board
+  python scripts/sweep.py --config=configs/studies/board.py --out=runs/board --kept=results/board
+
+Runs that are not finished are left out, and what is kept already stays. So a long study may be run
+in parts, on several machines: the second command leaves out the runs that are kept.
+"""
+
+from posenc_jax import config
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import kept, study
+
+
+def main(argv):
+  folders = []
+  flags, overrides = config.parse_args(argv, {'out': config.REQUIRED}, folders)
+  if len(folders) != 1 or overrides:
+    allowed = 'DIR, such as runs/board, and --out=DIR'
+    raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
+  added, every = kept.keep(folders[0], flags.out)
+  report = study.load(flags.out)
+  failed = report.write_all_possible()
+  print(f'{flags.out}: {every} of {len(report.runs)} runs, {added} of them new')
+  for what, why in failed.items():
+    print(f'not made: {what}: {why}')
+  return 1 if failed else 0
+
+
+if __name__ == '__main__':
+  config.main(main)

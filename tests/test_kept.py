@@ -1,0 +1,105 @@
+"""Results that are kept without their runs, and studies that are run in parts."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+
+import pytest
+from stand_ins import ROOT, STARTED, Study
+
+from posenc_jax import sweep
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import kept, rows, study
+from scripts import keep
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setattr(sweep.local, 'POLL', 0.01)
+  return Study(tmp_path, ['rope', 'alibi'], (0, 1))
+
+
+def swept(run, out, **settings):
+  return sweep.sweep(run.path, out, {}, run.scripts, checks_runs=False, **settings)
+
+
+def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
+  whole, first, second = (tmp_path / name for name in ('whole', 'first', 'second'))
+  out = tmp_path / 'kept'
+  assert swept(run, whole) == 0
+  assert sweep.sweep(run.path, first, {'seed': 0}, run.scripts, checks_runs=False) == 0
+  assert keep.main([str(first), f'--out={out}']) == 0
+  assert swept(run, second, kept=out) == 0
+  assert 'and 2 that are kept' in capsys.readouterr().out
+  assert {path.parent.name for path in second.glob('*/eval.jsonl')} == {
+    f'encoding.name={name},seed=1' for name in ('rope', 'alibi')
+  }
+  assert keep.main([str(second), f'--out={out}']) == 0
+  assert 'runs, 2 of them new' in capsys.readouterr().out
+  assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
+  assert (out / 'table.md').read_bytes() == (whole / 'table.md').read_bytes()
+
+  before = (out / kept.ROWS).read_bytes()
+  shutil.rmtree(second)
+  assert swept(run, second, kept=out) == 0  # nothing is left to do
+  assert kept.keep(whole, out) == (0, 4)  # nor to keep
+  assert (out / kept.ROWS).read_bytes() == before
+
+
+def test_what_is_not_finished_is_not_kept(run, tmp_path):
+  assert swept(run, run.out) == 0
+  unfinished = run.out / 'encoding.name=rope,seed=0'
+  (unfinished / 'finished.json').unlink()
+  assert kept.keep(run.out, tmp_path / 'kept') == (3, 3)
+  assert unfinished.name not in {row['run'] for row in rows.read(tmp_path / 'kept')}
+  for folder in run.out.glob('*/finished.json'):
+    folder.unlink()
+  with pytest.raises(UserError, match='no run is finished'):
+    kept.keep(run.out, tmp_path / 'kept')
+
+
+def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
+  out = tmp_path / 'kept'
+  assert swept(run, run.out) == 0
+  kept.keep(run.out, out)
+  with pytest.raises(UserError, match=r'config\.train\.steps beside --kept'):
+    sweep.sweep(run.path, run.out, {'train.steps': 1}, run.scripts, kept=out)
+  run.path.write_text(run.path.read_text() + '\n# edited')
+  with pytest.raises(UserError, match='when it was another file'):
+    swept(run, run.out, kept=out)
+  study.save(study.of_study(run.path, run.out), run.path, tmp_path)
+  with pytest.raises(UserError, match='when it was another file'):
+    kept.keep(run.out, out)
+  assert gzip.decompress((out / kept.ROWS).read_bytes()).count(b'\n') == 4
+
+
+def test_a_run_that_others_start_from_is_run_again(run, tmp_path):
+  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  runs = sweep.plan(run.path, run.out, {})
+  first, third, fourth, second = (run.name for run in runs)
+  assert [run.name for run in sweep.leave_out(runs, {first, second})] == [first, third, fourth]
+  assert [run.name for run in sweep.leave_out(runs, {first, third, second})] == [
+    first,
+    third,
+    fourth,
+  ]
+  assert sweep.leave_out(runs, {first, second, third, fourth}) == []
+
+
+@pytest.mark.parametrize(
+  ('argv', 'reason'),
+  [
+    ([], '--out: must be given'),
+    (['a', 'b', '--out=c'], 'allowed: DIR, such as'),
+    (['nowhere', '--out=c'], 'is no folder'),
+    (['configs', '--out=c'], 'no study.json; allowed: a folder where a sweep ran'),
+  ],
+)
+def test_wrong_arguments_get_one_line(argv, reason):
+  command = [sys.executable, str(ROOT / 'scripts' / 'keep.py'), *argv]
+  ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+  assert ended.returncode == 2
+  assert ended.stderr.count('\n') == 1
+  assert reason in ended.stderr
