@@ -23,7 +23,8 @@ def representatives() -> frozenset[str]:
   traits = {}
   for name, record in RECORDS.items():
     dims = dict(model_dim=16, heads=4, kv_heads=2, head_dim=8, train_length=16)
-    enc = make(name, **dims, rngs=nnx.Rngs(0), **record.hyper)
+    build = functools.partial(make, name, **dims, **record.hyper)
+    enc = nnx.eval_shape(lambda build=build: build(rngs=nnx.Rngs(0)))
     declared = (
       *(enc.causal_only, enc.needs_inputs, enc.max_length is None, enc.relative),
       *(enc.scans_keys, enc.normalizer, enc.has('sample_positions')),
