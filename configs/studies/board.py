@@ -32,7 +32,7 @@ ENCODINGS = {
   'shaw': 'shaw',
   'fire': 'fire',
   'kerple_log': 'kerple_log',
-  'p_rope': {'name': 'p_rope', 'p': 5 / 16},
+  'p_rope': {'name': 'p_rope', 'p': 6 / 16},
   'stick_breaking': 'stick_breaking',
   'deberta': {'name': 'deberta', 'span': L // 2},
   'sandwich': 'sandwich',
