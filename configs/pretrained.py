@@ -5,11 +5,11 @@ reads 16,384 tokens of Python by fourteen methods.
   python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
   python scripts/sweep.py --config=configs/pretrained.py
 
-A run is one method, laid over the imported model; nothing is trained. Every number is about the same
-last 1,024 tokens of the same eight documents, packages and sub-packages of the test split of `code`.
-The control `truncated` is a method's own score at 8,192 tokens; that of `none` is what a method must
-beat to be worth having. The model may have read some of these packages, and it is read without its
-chat template. configs/studies/pretrained_4.py is the same for 32,768 tokens.
+A run is one method, laid over the imported model; nothing is trained. Every number is about the
+same last 1,024 tokens of the same eight documents, packages and sub-packages of the test split of
+`code`. The control `truncated` is a method's own score at 8,192 tokens; that of `none` is what a
+method must beat to be worth having. The model may have read some of these packages, and it is read
+without its chat template. configs/studies/pretrained_4.py is the same for 32,768 tokens.
 
 Methods are in their published form, untuned, and factors are the extension: PI, NTK-aware scaling,
 its dynamic form, YaRN, Llama 3's rule, a base of 500,000 in the place of 100,000 (ABF, there with

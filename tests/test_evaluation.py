@@ -27,6 +27,7 @@ from posenc_jax.evaluation import (
   row_schema,
   runs,
 )
+from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -563,7 +564,7 @@ def test_activations_may_be_bfloat16_and_logits_are_float32(run):
   text = str(jax.make_jaxpr(model_functions.compiled(token_nll, half))(model, x))
   assert 'bf16[2,32,32]' in text  # within the MLP
   assert f'bf16[2,32,{data.VOCAB}]' not in text
-  assert plan.overrides(c, half) == {'eval.compute_dtype': 'bfloat16'}
+  assert overrides_between(c, half) == {'eval.compute_dtype': 'bfloat16'}
   evaluate.evaluate(overlaid(half, eval__protocols=('last_k',), eval__lengths=(16,)), workdir)
   assert {row['dtype'] for row in rows_of(workdir)} == {'bfloat16'}
 
@@ -629,15 +630,15 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys)
 )
 def test_rows_say_what_evaluation_changes(overrides, recorded):
   saved = config.load(BASE, TINY)
-  assert plan.overrides(saved, overlaid(saved)) == {}
-  assert plan.overrides(saved, overlaid(saved, **overrides)) == recorded
+  assert overrides_between(saved, overlaid(saved)) == {}
+  assert overrides_between(saved, overlaid(saved, **overrides)) == recorded
 
 
 @pytest.mark.parametrize('path', ['seed', 'train.length', 'optim.clip'])
 def test_what_was_trained_in_cannot_be_changed(path):
   saved = config.load(BASE, TINY)
   with pytest.raises(UserError, match=f'config.{path}=9.*: the run was trained with'):
-    plan.overrides(saved, overlaid(saved, **{path: 9}))
+    overrides_between(saved, overlaid(saved, **{path: 9}))
 
 
 def test_rows_that_are_damaged_are_one_line(run):

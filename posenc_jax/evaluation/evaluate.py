@@ -17,8 +17,10 @@ from posenc_jax import data, storage
 from posenc_jax.config import config_hash, overlay, saved_config, single_seed_runs, validate
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
+from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled
-from posenc_jax.evaluation.plan import Measurement, overrides, overrides_of, plan
+from posenc_jax.evaluation.overrides import overrides_between, overrides_of
+from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.training.run_dir import is_finished, mark_finished, source_of
 
@@ -63,7 +65,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
 
   workdir = Path(workdir)
   saved = saved_config(workdir)
-  changed = overrides(saved, config)
+  changed = overrides_between(saved, config)
   corpus = data.source(config.data, config.eval.split)
   check_corpus(saved, config, corpus, workdir)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
@@ -119,7 +121,7 @@ def measure(
 
   Args:
     row: `row_schema.row` with the fields of the run.
-    changed: what `plan.overrides` returns.
+    changed: what `overrides_between` returns.
     function: the compiled function of the measurement, (tokens_BT, window=) -> a number a token.
     max_length: the number of positions that the model has, or None. Rows of windows that need more
       get the status 'beyond_table' and no score, also under the windowed control: its positions go

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data
 from posenc_jax.config import saved_config, seed_workdir, validate
 from posenc_jax.errors import UserError, shown, user_errors
-from posenc_jax.evaluation.plan import overrides
+from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
@@ -153,7 +153,7 @@ def generate(
     one = seed_workdir(workdir, config.seeds[0])
     raise UserError(f'workdir={str(workdir)!r}: has several seeds; allowed: one, such as {one}')
   saved = saved_config(workdir)
-  overrides(saved, config)  # raises UserError for what decided the training
+  overrides_between(saved, config)  # raises UserError for what decided the training
   corpus = data.source(config.data, 'train')
   if isinstance(corpus, data.TaskCorpus):
     field = f'config.data.corpus={config.data.corpus!r}'

@@ -1,101 +1,24 @@
 """The measurements that a config asks for: documents, protocols and lengths."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.config import CONTROLS, PROTOCOLS, decides_results, differing_keys, flat
+from posenc_jax.config import CONTROLS
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import attention_weights, long_ppl, protocols, text_passkey
+from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms
-from posenc_jax.evaluation.protocols import TokenFunction
 from posenc_jax.evaluation.runs import evaluator_nll
-from posenc_jax.model.token_nll import token_nll
 
 WINDOWED, WITH_SINK, TRUNCATED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
 
-TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
-# Fields that rows state by themselves, and fields that change no number.
-IN_ROWS = (
-  *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
-  *('eval.lengths', 'eval.sink_rate_tokens'),
-)
-HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
-# Fields that change no number in the rows of these protocols.
-WITHOUT_EFFECT = {
-  'eval.spans': tuple(
-    name for name in PROTOCOLS if name not in ('last_k', 'receptive_field', 'text_passkey')
-  ),
-  'eval.document_tokens': ('last_k', 'receptive_field', 'text_passkey'),
-}
-# Fields that change numbers in the rows of these protocols alone.
-OWN_FIELDS = {
-  'long_ppl': ('long_ppl_context', 'long_ppl_alpha', 'long_ppl_beta', 'long_ppl_evaluator'),
-  'sink_rate': ('sink_rate_epsilon',),
-}
 HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-  """The rows of one protocol at one length, which are measured with one compiled function.
-
-  Attributes:
-    key_fields: for each row, the fields that set it apart from other rows of the run.
-    score: (token function, indices of rows) -> for each of these rows, the fields of its score.
-    function: the function of the model that `score` needs: `token_nll` or one of
-      `model_functions`.
-    window: the number of tokens that attention sees, or None for what the config says.
-    sink_tokens: the number of first inputs, BOS among them, that attention sees from outside of its
-      window.
-    metric: the metric of all rows that do not state one; None for a likelihood.
-    largest_position: a bound on the positions that its batches carry; None: they carry none.
-    input_length: tokens that the model is given at a time; None: `length`.
-    last: how many tokens at the end of each window are scored, where `token_nll` need not make
-      logits of the others; None: all.
-    rows_at_a_time: how many rows one forward pass scores, which are kept as soon as it has; None:
-      rows are not measured one by one.
-    same_as: the measurement whose rows have the same scores, one by one, since the model is given
-      the same; None: there is none.
-  """
-
-  length: int
-  key_fields: list[dict]
-  score: Callable[[TokenFunction, list[int]], list[dict]]
-  function: Callable = token_nll
-  window: int | None = None
-  sink_tokens: int = 0
-  metric: str | None = None
-  largest_position: int | None = None
-  input_length: int | None = None
-  last: int | None = None
-  rows_at_a_time: int | None = None
-  same_as: 'Measurement | None' = None
-
-  def scored_in_parts(self, function: TokenFunction, rows: list[int]) -> Iterator[tuple]:
-    """Yields (indices of rows, their scores) of all these rows, as soon as they are measured."""
-    size = self.rows_at_a_time or len(rows)
-    for start in range(0, len(rows), size):
-      part = rows[start : start + size]
-      yield part, self.score(function, part)
-
-  @property
-  def num_positions(self) -> int:
-    """How many positions a model needs for it."""
-    if self.largest_position is not None:
-      return self.largest_position + 1
-    return self.input_length or self.length
-
-  @property
-  def name(self) -> str:
-    """The name of its line in the printed table: 'last_k', 'last_k windowed', 'non_overlapping'."""
-    fields = self.key_fields[0]
-    return ' '.join(filter(None, (fields['protocol'], fields['control'])))
 
 
 def plan(config: ConfigDict, corpus: data.Corpus) -> list[Measurement]:
@@ -426,32 +349,3 @@ def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
     )
   chosen = protocols.spread_evenly(len(long_enough), e.documents or len(long_enough))
   return [long_enough[i] for i in chosen]
-
-
-def overrides(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
-  """Returns {field: value} of what evaluation changes in the run's saved config and rows would not
-  show otherwise.
-
-  Raises `UserError` for a field that decided the training.
-  """
-  before, after = flat(saved), flat(config)
-  changed = {key: after.get(key) for key in differing_keys(saved, config) if decides_results(key)}
-  for key, value in changed.items():
-    if key.partition('.')[0] in TRAINED:
-      raise UserError(
-        f'config.{key}={value!r}: the run was trained with {before.get(key)!r}; allowed: that'
-      )
-  return {key: value for key, value in changed.items() if key not in IN_ROWS + HARMLESS}
-
-
-def overrides_of(
-  changed: dict[str, object], protocol: str, control: str | None
-) -> dict[str, object] | None:
-  """What `overrides` found and the rows of this protocol and control depend on; None: nothing."""
-  without_effect = [name for name, some in WITHOUT_EFFECT.items() if protocol in some]
-  for name, fields in OWN_FIELDS.items():
-    if protocol != name:
-      without_effect += [f'eval.{field}' for field in fields]
-  if control != WITH_SINK:
-    without_effect.append('eval.sink_tokens')
-  return {key: value for key, value in changed.items() if key not in without_effect} or None

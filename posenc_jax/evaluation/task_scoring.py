@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data
 from posenc_jax.evaluation import model_functions
-from posenc_jax.evaluation.plan import Measurement, Originals, inputs_under
+from posenc_jax.evaluation.measurement import Measurement
+from posenc_jax.evaluation.plan import Originals, inputs_under
 from posenc_jax.tasks import Example, Task, chance
 
 # tokens_BT, and the positions that they carry if they do -> (right_BT, nats_BT)

@@ -1,0 +1,55 @@
+"""What an evaluation changes in the config of a run, as its rows state it."""
+
+from ml_collections import ConfigDict
+
+from posenc_jax.config import PROTOCOLS, decides_results, differing_keys, flat
+from posenc_jax.errors import UserError
+
+TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
+# Fields that rows state by themselves, and fields that change no number.
+IN_ROWS = (
+  *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
+  *('eval.lengths', 'eval.sink_rate_tokens'),
+)
+HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
+# Fields that change no number in the rows of these protocols.
+WITHOUT_EFFECT = {
+  'eval.spans': tuple(
+    name for name in PROTOCOLS if name not in ('last_k', 'receptive_field', 'text_passkey')
+  ),
+  'eval.document_tokens': ('last_k', 'receptive_field', 'text_passkey'),
+}
+# Fields that change numbers in the rows of these protocols alone.
+OWN_FIELDS = {
+  'long_ppl': ('long_ppl_context', 'long_ppl_alpha', 'long_ppl_beta', 'long_ppl_evaluator'),
+  'sink_rate': ('sink_rate_epsilon',),
+}
+
+
+def overrides_between(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
+  """Returns {field: value} of what evaluation changes in the run's saved config and rows would not
+  show otherwise.
+
+  Raises `UserError` for a field that decided the training.
+  """
+  before, after = flat(saved), flat(config)
+  changed = {key: after.get(key) for key in differing_keys(saved, config) if decides_results(key)}
+  for key, value in changed.items():
+    if key.partition('.')[0] in TRAINED:
+      raise UserError(
+        f'config.{key}={value!r}: the run was trained with {before.get(key)!r}; allowed: that'
+      )
+  return {key: value for key, value in changed.items() if key not in IN_ROWS + HARMLESS}
+
+
+def overrides_of(
+  changed: dict[str, object], protocol: str, control: str | None
+) -> dict[str, object] | None:
+  """Those of `overrides_between` that rows of this protocol and control depend on; or None."""
+  without_effect = [name for name, some in WITHOUT_EFFECT.items() if protocol in some]
+  for name, fields in OWN_FIELDS.items():
+    if protocol != name:
+      without_effect += [f'eval.{field}' for field in fields]
+  if control != 'windowed_with_sink':
+    without_effect.append('eval.sink_tokens')
+  return {key: value for key, value in changed.items() if key not in without_effect} or None
