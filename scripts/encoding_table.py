@@ -63,7 +63,9 @@ score; a dash: nothing that was verified."""
 H, K, S = 4, 40, 13
 # Of backends that run on one platform only.
 NATIVE_PLATFORM = {'cudnn': 'gpu', 'splash': 'tpu', 'fused': 'tpu'}
-ON_ONE_DEVICE = tuple(name for name in BACKENDS if name not in ('ring', 'fused_interpret'))
+ON_ONE_DEVICE = tuple(
+  name for name in BACKENDS if name != 'ring' and not name.endswith('_interpret')
+)
 ENOUGH_TOKENS = 256  # for the tiles of every backend
 PER_TOKEN = (
   'queries and keys',

@@ -859,5 +859,6 @@ def test_backends_answer_to_one_interface():
     'fused',
     'fused_interpret',
     'ring',
+    'ring_interpret',
   }
   assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())

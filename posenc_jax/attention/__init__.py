@@ -10,6 +10,7 @@ from posenc_jax.attention.backends import (
   fused,
   fused_interpret,
   ring,
+  ring_interpret,
   splash,
 )
 from posenc_jax.attention.mask import Mask
@@ -28,6 +29,7 @@ BACKENDS = {
   'fused': fused,
   'fused_interpret': fused_interpret,
   'ring': ring,
+  'ring_interpret': ring_interpret,
 }
 
 # Keys up to which `auto` takes dense, by platform. Measured on a CPU, it is up to 1.1 times as fast

@@ -12,13 +12,16 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.distributed.mesh import TOKENS
 
 
-def refuse_mesh(request: AttentionRequest) -> str | None:
-  """The reason why the devices of the mesh that is set cannot share the batch, or None."""
-  shape = jax.sharding.get_abstract_mesh().shape
-  others = [f'{name}={n}' for name, n in shape.items() if n > 1 and name not in TOKENS[0]]
+def refuse_mesh(request: AttentionRequest, also: tuple[str, ...] = ()) -> str | None:
+  """The reason why the devices of the mesh that is set cannot share the batch, or None.
+
+  `also`: other axes of the mesh that something is shared over.
+  """
+  shape, shared = jax.sharding.get_abstract_mesh().shape, {*TOKENS[0], *also}
+  others = [f'{name}={n}' for name, n in shape.items() if n > 1 and name not in shared]
   if others:
     return f'kernels share out the batch alone, but the mesh has {", ".join(others)}'
-  batch, devices = len(request.q_BTHK), math.prod(shape[name] for name in _axes())
+  batch, devices = len(request.q_BTHK), math.prod(shape[name] for name in batch_axes())
   if batch % devices:
     return f'{batch} rows of the batch cannot be shared by {devices} devices'
   return None
@@ -31,7 +34,7 @@ def over_batch(function, arrays, whole=()):
     arrays: a pytree of [B|1, ...].
     whole: a tuple of pytrees that every device has.
   """
-  axes = _axes()
+  axes = batch_axes()
   if not axes:
     return function(arrays, *whole)
   batch = max(len(x) for x in jax.tree.leaves(arrays))
@@ -47,7 +50,7 @@ def over_batch(function, arrays, whole=()):
   return jax.jit(on_devices)(arrays, *whole)
 
 
-def _axes() -> tuple[str, ...]:
+def batch_axes() -> tuple[str, ...]:
   """The axes of the mesh that is set over which batches are shared."""
   shape = jax.sharding.get_abstract_mesh().shape
   return tuple(name for name in TOKENS[0] if shape.get(name, 1) > 1)

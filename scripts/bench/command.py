@@ -182,7 +182,7 @@ def _attention(
     methods = _names('backends', flags.backends, methods)
   else:
     methods.remove('ring')  # it needs several devices
-    methods.remove('fused_interpret')  # it is there to be checked, not to be fast
+    methods = [name for name in methods if not name.endswith('_interpret')]  # those are to check
     if not devices.has_tpu():
       methods = [name for name in methods if name not in ('splash', 'fused')]
       omissions.append('the backends splash and fused are left out, they need a TPU')

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import AxisType
+from kinds import daily_if
 from test_attention import ContentSink
 from test_laws import CASES, MODES, B, backends_of, build, close, cotangent_of, inputs, layer
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.backends import ring
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request
-from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.attention.ring_walk import num_steps
 from posenc_jax.encodings import Encoding, make
 
 # One of each kind under the masks that it may meet differently; every other case of the laws is
@@ -129,10 +128,7 @@ def test_a_window_ends_the_way_round(window):
   """After the last share of which any query sees a key."""
   shares, share = 4, 3
   see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
-  q = jnp.zeros((1, shares * share, 1, 4))
-  enc = make('nope', model_dim=4, heads=1, head_dim=4, train_length=12, rngs=nnx.Rngs(0))
-  request = build_request(q, q, q, enc, mask=Mask(window=window), block_sizes=(1, 1))
-  steps = ring._num_steps(TileSchedule.of_request(request, shares), shares, share)
+  steps = num_steps(Mask(window=window), shares, share)
   assert steps == max(t for t in range(shares) if see(t)) + 1
 
 
@@ -200,3 +196,82 @@ def test_it_runs_outside_of_jit_too():
   desired = attend(q, k, k, enc, backend='dense')
   with mesh(data=2, context=4):
     close(attend(q, k, k, enc, backend='ring'), desired)
+
+
+KERNELS = {
+  'causal': {},
+  'window': {'window': 5},  # the second shard to the left is seen by some, the third by none
+  'bidirectional': {'is_causal': False},
+  'both_sides_window': {'is_causal': False, 'window': 6},
+  'packed': {'segment_ids': np.repeat([[0, 1, 2, 3]], (5, 2, 6, 3), axis=1)},
+  'packed_rows': {'segment_ids': np.sort(np.random.default_rng(3).integers(0, 3, (B, 16)))},
+}
+
+
+IN_KERNELS = (
+  *(('nope', mode) for mode in KERNELS),
+  ('shaw', 'bidirectional'),  # tables that queries and values meet
+  ('deberta', 'window'),  # and keys
+  ('t5', 'packed'),
+  ('fox', 'causal'),  # coordinates from content
+  ('sink', 'both_sides_window'),
+  ('rope_pp', 'packed_rows'),  # more heads out than in
+)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'mode'),
+  [
+    pytest.param(*case, marks=daily_if(case in {('deberta', 'window'), ('nope', 'packed')}))
+    for case in IN_KERNELS
+  ],
+)
+def test_kernels_equal_dense(variant, mode):
+  """Values and gradients of the ring in kernels, a mesh that cuts batches too."""
+  enc, options, rng = build(variant), KERNELS[mode], np.random.default_rng(0)
+  q, k, v = (jnp.asarray(rng.standard_normal((B, 16, n, 8)), jnp.float32) for n in (4, 2, 2))
+  x = jnp.asarray(rng.standard_normal((B, 16, 12)), jnp.float32)
+  cotangent = jnp.asarray(rng.standard_normal((B, 16, 4 * enc.heads_per_query, 8)), jnp.float32)
+
+  def run(enc, q, k, v, x, backend, block):
+    def loss(enc, q, k, v, x):
+      given = dict(options, x=x, backend=backend, block_sizes=block, outer_hooks_applied=True)
+      out = attend(q, k, v, enc, **given)
+      return (out * cotangent).sum(), out
+
+    return jax.grad(loss, argnums=range(5), has_aux=True)(enc, q, k, v, x)
+
+  run = jax.jit(run, static_argnums=(5, 6))
+  desired = run(enc, q, k, v, x, 'dense', None)
+  with mesh(data=2, context=4):
+    actual = run(enc, q, k, v, x, 'ring_interpret', (2, 4))
+  jax.tree.map(close, actual, desired)
+
+
+@pytest.mark.slow
+def test_kernels_take_a_causal_length_with_padding():
+  enc, rng = build('alibi'), np.random.default_rng(0)
+  q, k, v = (jnp.asarray(rng.standard_normal((1, 11, n, 8)), jnp.float32) for n in (4, 2, 2))
+  run = lambda q, k, v, backend: attend(q, k, v, enc, backend=backend)
+  both = jax.jit(
+    lambda q, k, v, backend: jax.vjp(lambda *qkv: run(*qkv, backend), q, k, v)[1](q),
+    static_argnums=3,
+  )
+  desired = both(q, k, v, 'dense')
+  with mesh(context=8):
+    jax.tree.map(close, both(q, k, v, 'ring_interpret'), desired)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'reason'),
+  [
+    ('cope', {}, 'looks numbers up'),
+    ('stick_breaking', {}, 'carries sums along the keys'),
+    ('nope', {'chunk': 4}, 'counted from the start of the sequence'),
+    ('nope', {'is_causal': False}, 'no whole tiles on each device'),
+  ],
+)
+def test_what_kernels_cannot_serve_on_a_ring(name, options, reason):
+  x = jnp.ones((B, 9, 4, 8))
+  with mesh(context=4), pytest.raises(NotImplementedError, match=f'ring_interpret: .*{reason}'):
+    attend(x, x[:, :, :2], x[:, :, :2], build(name), backend='ring_interpret', **options)

@@ -41,15 +41,23 @@ CUT = (
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why no kernel for TPU can serve this request, or None."""
+  return refuse_sizes(request) or refuse_tile(request) or refuse_mesh(request)
+
+
+def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
+  """The reason why there are no kernels here, or none of these sizes, or None.
+
+  `devices`: how many hold a part of the sequence.
+  """
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, these kernels need a TPU'
-  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  T, S = (-(-x.shape[1] // devices) for x in (request.q_BTHK, request.k_BSGK))
   if min(T, S) < LANES:
     return f'a tile has at least {LANES} queries and {LANES} keys, not {T} and {S}'
   sizes = request.block_sizes or (LANES, LANES)
   if any(n % LANES for n in sizes):
     return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
-  return refuse_tile(request) or refuse_mesh(request)
+  return None
 
 
 def refuse_tile(request: AttentionRequest) -> str | None:
@@ -58,7 +66,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
     return reason
   if request.enc.has_terms and not request.contiguous:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
-  schedule = _schedule(request)
+  schedule = schedule_of(request)
   arrays, ids = jax.eval_shape(lambda: _cut(schedule, request))
   needed = forward_program(schedule, arrays, ids, is_constant=False).primitives()
   for primitive, what in NOT_IN_KERNELS.items():
@@ -70,7 +78,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
 
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
-  schedule = _schedule(request)
+  schedule = schedule_of(request)
 
   def on_device(arrays, enc):
     arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
@@ -79,9 +87,10 @@ def run(request: AttentionRequest, interpret: bool = False):
   return over_batch(on_device, {name: getattr(request, name) for name in CUT}, (request.enc,))
 
 
-def _schedule(request: AttentionRequest) -> TileSchedule:
+def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:
+  """The schedule of a request in kernels, on so many devices, each with a part of the sequence."""
   sizes = request.block_sizes or _block_sizes(request)
-  return TileSchedule.of_request(dataclasses.replace(request, block_sizes=sizes))
+  return TileSchedule.of_request(dataclasses.replace(request, block_sizes=sizes), devices)
 
 
 def _cut(schedule: TileSchedule, request: AttentionRequest):

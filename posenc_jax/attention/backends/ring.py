@@ -7,6 +7,8 @@ over the keys j..i can be carried along. Backward, shards come back in the oppos
 gradients of keys and values travel with them. Tables are made for the distances between two shards,
 when they meet. So nothing that grows with the length is on every device but the values carried into
 each shard, [B, H, T' (, K)] a step.
+
+On a TPU the passes are kernels, where `ring_kernels` does not refuse.
 """
 
 import dataclasses
@@ -19,8 +21,9 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, PartitionSpec
 
-from posenc_jax.attention.backends import blockwise
+from posenc_jax.attention.backends import blockwise, ring_kernels
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.attention.ring_walk import num_steps, pass_on
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import (
   PADDING,
@@ -52,6 +55,8 @@ def refuse(request: AttentionRequest) -> str | None:
 
 def run(request: AttentionRequest):
   """o_BTHK in float32. A length that the devices do not divide, in whole tiles, is padded."""
+  if ring_kernels.refuse(request) is None:
+    return ring_kernels.run(request)
   n, S = sequence_shards(), request.k_BSGK.shape[1]
   schedule = TileSchedule.of_request(request, n)
   whole = n * math.lcm(schedule.grid.rows, schedule.grid.columns)
@@ -78,27 +83,11 @@ def run(request: AttentionRequest):
   return on_devices(request.enc, arrays)[:, :S]
 
 
-def _num_steps(schedule: TileSchedule, devices: int, tile_columns: int) -> int:
-  """How many shards a device sees any key of, its own and those to the left."""
-  mask = schedule.grid.mask
-  if mask.reach is None or mask.looks_ahead or mask.sink_tokens:
-    return devices
-  return min(devices, (mask.reach - 2) // (tile_columns * schedule.grid.columns) + 2)
-
-
 def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange:
   """The queries of this device against the keys of the shard t before its own."""
   rows, columns = len(arrays['rows']['q']), len(arrays['columns']['k'])
   here = lax.axis_index(SEQUENCE_AXIS)
   return TileRange(schedule, rows, columns, (here * rows, (here - t) % devices * columns))
-
-
-def _pass_on(tree, devices: int, by: int):
-  """Sends a pytree to the device `by` places further round the ring."""
-  if by % devices == 0:
-    return tree
-  places = [(n, (n + by) % devices) for n in range(devices)]
-  return jax.tree.map(lambda x: lax.ppermute(x, SEQUENCE_AXIS, places), tree)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -127,9 +116,10 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
       ids | {'columns': column_ids},
       states,
     )
-    return (new_states, _pass_on(travelling, devices, 1)), states[1]
+    return (new_states, pass_on(travelling, devices, 1)), states[1]
 
-  steps = jnp.arange(_num_steps(schedule, devices, own.columns))
+  shard = own.columns * schedule.grid.columns
+  steps = jnp.arange(num_steps(schedule.grid.mask, devices, shard))
   travelling = arrays['columns'], ids['columns']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
   o, lse = passes.normalize(enc, states)
@@ -145,7 +135,7 @@ def _backward(schedule: TileSchedule, devices: int, residuals, do):
   def step(so_far, step_and_carried):
     d_enc, d_rows, d_carry, travelling = so_far
     t, carried = step_and_carried
-    columns, column_ids, d_columns = _pass_on(travelling, devices, -1)
+    columns, column_ids, d_columns = pass_on(travelling, devices, -1)
     tiles = _tiles_of_step(schedule, devices, arrays, t)
     tables, pull_back = jax.vjp(tiles.make_tables, enc)
     totals, g_rows, d_carry = passes.backward_pass(
@@ -164,9 +154,10 @@ def _backward(schedule: TileSchedule, devices: int, residuals, do):
     d_rows = jax.tree.map(jnp.add, d_rows, g_rows)
     return (d_enc, d_rows, d_carry, (columns, column_ids, d_columns)), None
 
-  steps = _num_steps(schedule, devices, len(arrays['columns']['k']))
+  shard = len(arrays['columns']['k']) * schedule.grid.columns
+  steps = num_steps(schedule.grid.mask, devices, shard)
   travelling = (arrays['columns'], ids['columns'], zeros_like(arrays['columns']))
-  travelling = _pass_on(travelling, devices, steps)
+  travelling = pass_on(travelling, devices, steps)
   no_carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), carried)
   start = zeros_like(enc), zeros_like(arrays['rows']), no_carry, travelling
   state, _ = lax.scan(step, start, (jnp.arange(steps), carried), reverse=True)

@@ -81,15 +81,16 @@ def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> T
   return TileProgram(tile, _inputs(arrays, ids), _float32(_carries(arrays)))
 
 
-def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
-  """Attention of all rows of tiles.
+def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool, dtype=None):
+  """Attention of all rows of tiles. Rows without a visit hold what the memory happened to hold.
 
   Args:
     arrays: 'whole', the encoding; 'row', 'column' and 'diagonal', pytrees of [number, B|1, ...].
     ids: those of 'row' and 'column'.
+    dtype: of o; None: that of v.
 
   Returns:
-    o in the dtype of v and the rows' log-sum-exp in float32, [rows of tiles, B, H, T' (, K)]; and
+    o and the rows' log-sum-exp in float32, [rows of tiles, B, H, T' (, K)]; and
     what was carried into each tile, [visits, B, H, T', ...].
   """
   enc, row, v = arrays['whole'], arrays['row'], arrays['column']['v']
@@ -135,7 +136,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
 
   output, per_row = (1, H, rows, v.shape[-1]), (1, H, rows)
   results = [
-    Result(Cut('row', output, batch > 1), number, v.dtype),
+    Result(Cut('row', output, batch > 1), number, dtype or v.dtype),
     Result(Cut('row', per_row, batch > 1), number),
     *(Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in carries),
   ]

@@ -47,6 +47,8 @@ class TileGrid:
     is_packed: whether there are segments.
     lowest, highest: the distances that tables tell apart, both ends included. Beyond them, tables
       are constant or no key is visible.
+    shift: how many tokens further right the queries are than the last T of the S keys, where both
+      are shards of one sequence. Then the mask may count nothing from a document's start.
   """
 
   T: int
@@ -58,11 +60,12 @@ class TileGrid:
   is_packed: bool
   lowest: int
   highest: int
+  shift: int = 0
 
   @property
   def offset(self) -> int:
     """Index of the first query among the keys."""
-    return self.S - self.T
+    return self.S - self.T + self.shift
 
   @property
   def tile_rows(self) -> int:
@@ -132,9 +135,10 @@ class TileGrid:
 
   @property
   def _lowest_visited_corner(self) -> int:
+    lowest = self.corner(0, self.tile_columns - 1)
     if not self.mask.is_causal:
-      return self.corner(0, self.tile_columns - 1)
-    return 1 - self.rows - max(self.mask.prefix - 1, 0)
+      return lowest
+    return max(lowest, 1 - self.rows - max(self.mask.prefix - 1, 0))
 
   @property
   def first_corner(self) -> int:
