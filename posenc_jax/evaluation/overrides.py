@@ -45,7 +45,7 @@ def overrides_between(saved: ConfigDict, config: ConfigDict) -> dict[str, object
 def overrides_of(
   changed: dict[str, object], protocol: str, control: str | None
 ) -> dict[str, object] | None:
-  """Those of `overrides_between` that rows of this protocol and control depend on; or None."""
+  """The part of `overrides_between` that rows of this protocol and control depend on; or None."""
   without_effect = [name for name, some in WITHOUT_EFFECT.items() if protocol in some]
   for name, fields in OWN_FIELDS.items():
     if protocol != name:
