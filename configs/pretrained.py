@@ -102,8 +102,8 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('last_k',), controls=False, baseline='none, 2 L')
+  return dict(protocols=('last_k',), controls=False, baseline=f'none, {FACTOR} L')
 
 
 def figures():
-  return {}  # two lengths a line: a table reads better
+  return {'differences': dict(form='differences', baseline=f'none, {FACTOR} L')}

@@ -33,6 +33,7 @@ from posenc_jax.reporting import study
 from posenc_jax.reporting.colors import GREY, looks
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.axes import spread_labels
+from posenc_jax.reporting.mpl.differences import BETTER, UNDECIDED, WORSE
 from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent
@@ -383,9 +384,39 @@ def test_every_form_is_drawn_whole_of_one_seed_and_of_a_run_that_lacks_rows(form
     'positions': (by_position(1), {'smooth': 1}),
     'receptive_field': (receptive_field(1), {}),
     'heat_map': (needles(1), {}),
+    'differences': (realistic(1), {}),
   }[form]
   for some in (rows, rows[:-3]):
     figures.draw(some, form=form, **settings).savefig(tmp_path / 'figure.png', dpi=40)
+
+
+def of_methods(bits, control=None):
+  """Rows of {label: {length: bits}} of eight documents, a little noise in each."""
+  noise = random.Random(0)
+  return [
+    row(label, 0, length, value + 0.1 * d + noise.gauss(0, 0.001), f'd{d}', control=control)
+    for label, by_length in bits.items()
+    for length, value in by_length.items()
+    for d in range(8)
+  ]
+
+
+def test_a_point_is_the_difference_from_the_truncated_baseline():
+  bits = {'rope': {8: 1.0, 16: 3.0}, 'yarn': {8: 1.0, 16: 0.9}, 'logn': {8: 1.0, 16: 1.0}}
+  rows = of_methods(bits) + of_methods({'rope': {16: 1.0}}, 'truncated')
+  figure = figures.draw(rows, form='differences')
+  (axes,) = figure.axes
+  points = [line for line in axes.lines if line.get_marker() == 'o']
+  means = [line.get_xdata()[0] for line in points]
+  assert means == pytest.approx([2.0, 0.0, -0.1], abs=0.002)  # the best is on top
+  assert [label.get_text() for label in axes.get_yticklabels()] == ['rope', 'logn', 'yarn']
+  assert [point.get_color() for point in points] == [WORSE, UNDECIDED, BETTER]
+  assert axes.get_title('left').startswith('At 2 L, 1 of 3 lines are better; yarn by the most, 0.1')
+  assert 'rope that is given the last L tokens alone (L = 8)' in figure.get_supxlabel()
+  with pytest.raises(UserError, match='length=8 has no differences; allowed: 16'):
+    figures.draw(rows, form='differences', length=8)
+  with pytest.raises(UserError, match='allowed: rows of that control'):
+    figures.draw(of_methods(bits), form='differences')
 
 
 def test_a_cell_is_the_worst_seed_and_the_title_says_how_many_find_all():

@@ -25,4 +25,4 @@ def table():
 
 
 def figures():
-  return {}
+  return {'differences': dict(form='differences', baseline=f'none, {FACTOR} L')}

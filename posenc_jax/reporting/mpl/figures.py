@@ -7,6 +7,7 @@ from pathlib import Path
 from posenc_jax import storage
 from posenc_jax.errors import UserError, nearest, visible
 from posenc_jax.reporting.mpl.curves import positions, receptive_field
+from posenc_jax.reporting.mpl.differences import differences
 from posenc_jax.reporting.mpl.extrapolation import lengths
 from posenc_jax.reporting.mpl.heat_map import heat_map
 from posenc_jax.reporting.tasks.learned import PART, mark
@@ -16,6 +17,7 @@ FORMS = {
   'positions': positions,  # KERPLE, FoX: score by position in the window
   'receptive_field': receptive_field,  # Sandwich: gradient by distance
   'heat_map': heat_map,  # needle: score by depth and length
+  'differences': differences,  # context extension: what a method is worth, line by line
 }
 
 

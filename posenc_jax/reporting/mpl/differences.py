@@ -1,0 +1,114 @@
+"""The figure of differences: by how much each line beats, or misses, what one would take else."""
+
+from collections.abc import Iterable
+
+from posenc_jax.errors import UserError
+from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.comparisons import bootstrap
+from posenc_jax.reporting.comparisons.compare import (
+  BASELINE_TRUNCATED,
+  BASELINE_WINDOWED,
+  Block,
+  compare_all,
+)
+from posenc_jax.reporting.mpl.axes import check_number, shorten, write_notes
+from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.series import multiple_of
+
+BETTER, UNDECIDED, WORSE = '#0072b2', '#7f7f7f', '#d55e00'
+LINEAR = 0.05  # bits a byte around 0 in which the axis is linear; beyond it is logarithmic
+
+
+def differences(
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  protocol: str = 'last_k',
+  baseline: str | None = None,
+  length: int | None = None,
+):
+  """A point a line at `length`, its difference from the baseline that is given the last L tokens
+  alone, or else that attends to a window of L, with the interval over documents: a `Figure`.
+
+  Args:
+    baseline: as for `compare_all`.
+    length: None: the longest that has differences.
+  Raises:
+    UserError: there is no such control of the baseline, or no difference at that length.
+  """
+  from matplotlib.figure import Figure
+
+  found = collect(list(rows), runs, [protocol])
+  blocks = {
+    block.reference: block
+    for comparison in compare_all(found, controls=False, baseline=baseline)
+    for block in comparison.blocks
+  }
+  block = blocks.get(BASELINE_TRUNCATED) or blocks.get(BASELINE_WINDOWED)
+  if block is None:
+    raise UserError(
+      'figure: differences from a baseline truncated to L, or windowed; allowed: rows of that '
+      'control'
+    )
+  length = length or max(block.columns)
+  chosen = {
+    line: difference for (line, column), difference in block.differences.items() if column == length
+  }
+  if not chosen:
+    allowed = join_unique(block.columns)
+    raise UserError(f'figure: length={length} has no differences; allowed: {allowed}')
+  lines = sorted(chosen, key=lambda line: -chosen[line].mean)
+  check_number(lines)
+  figure = Figure(figsize=(8.6, 1.9 + 0.3 * len(lines)), layout='constrained')
+  axes = figure.subplots()
+  for y, line in enumerate(lines):
+    _draw(axes, y, chosen[line])
+  axes.set_xscale('symlog', linthresh=LINEAR)
+  axes.xaxis.set_major_formatter('{x:g}')
+  axes.axvline(0, color='#333333', linewidth=1)
+  axes.set_yticks(range(len(lines)), [shorten(block.scores.label(line)) for line in lines])
+  axes.set_ylim(-0.6, len(lines) - 0.4)
+  axes.tick_params(axis='y', length=0)
+  axes.grid(axis='x', color='#e6e6e6', linewidth=0.8)
+  axes.set_axisbelow(True)
+  axes.spines[['top', 'right', 'left']].set_visible(False)
+  axes.set_xlabel('difference in bits per byte; left is better')
+  axes.set_title(_title(block, chosen, length), loc='left', fontsize=11, fontweight='bold')
+  write_notes(figure, [_note(block, length)], 108)
+  return figure
+
+
+def _draw(axes, y: int, difference) -> None:
+  low, high = difference.interval or (difference.mean, difference.mean)
+  color = BETTER if high < 0 else WORSE if low > 0 else UNDECIDED
+  axes.plot([low, high], [y, y], color=color, linewidth=2.2, solid_capstyle='butt')
+  axes.plot(difference.mean, y, 'o', color=color, markersize=6)
+  place = {'xycoords': ('axes fraction', 'data'), 'va': 'center', 'fontsize': 9}
+  axes.annotate(f'{difference.mean:+.3f}', (1.01, y), color=color, **place, annotation_clip=False)
+
+
+def _title(block: Block, chosen: dict, length: int) -> str:
+  """What the figure shows, by a fixed rule: how many intervals lie below 0, and the lowest mean."""
+  L = min(block.scores.train_lengths)
+  better = [line for line, some in chosen.items() if some.interval and some.interval[1] < 0]
+  where, number = f'At {multiple_of(length, L)}', len(chosen)
+  if not better:
+    return f'{where}, none of {number} lines is better beyond doubt'
+  best = min(better, key=lambda line: chosen[line].mean)
+  gain = f'{shorten(best)} by the most, {-chosen[best].mean:.3f} bits a byte'
+  return f'{where}, {len(better)} of {number} lines are better; {gain}'
+
+
+def _note(block: Block, length: int) -> str:
+  L = min(block.scores.train_lengths)
+  what = (
+    'is given the last L tokens alone'
+    if block.reference == BASELINE_TRUNCATED
+    else 'attends to a window of L'
+  )
+  clusters = join_unique({d.clusters for d in block.differences.values()} - {0})
+  return (
+    f'Difference at {length:,} tokens from {block.baseline} that {what} (L = {L:,}): '
+    f'{block.scores.title}, the same targets. Bars: {bootstrap.LEVEL:.0%} intervals over '
+    f'{clusters} documents, each line by itself; blue lies below 0, orange above, grey is '
+    f'undecided. The axis is linear to {LINEAR:g} and logarithmic beyond.'
+  ).replace('%', ' %')
