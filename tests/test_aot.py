@@ -232,6 +232,20 @@ def test_a_step_compiles_for_four_tpus(tpu, axes):
 
 
 @pytest.mark.aot
+@pytest.mark.parametrize('axes', [{'data': 4}, {'data': 2, 'context': 2}])
+def test_a_step_with_kernels_compiles_for_four_tpus(tpu, axes):
+  """Kernels share out the batch, and go round the ring where sequences are cut."""
+  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
+  large = {'train.length': 512, 'train.batch': 4, 'model.head_dim': 128, 'encoding.name': 't5'}
+  c = config.load(BASE, {**TINY, **sizes, **large})
+  text = programs.lower_step(meshes.make_mesh(c.mesh, tpu), c).compile().as_text()
+  exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
+  assert 'attention_d_row' in text
+  assert ('collective-permute' in {kind for kind, _ in exchanged}) == ('context' in axes)
+  assert not [a for kind, a in exchanged if kind == 'all-gather' and 512 in a.shape]
+
+
+@pytest.mark.aot
 @pytest.mark.parametrize('name', ['rope', 'cope', 'path'])
 def test_a_step_is_exported_for_every_platform(name):
   c = config.load(BASE, {**TINY, 'encoding.name': name, 'attention.backend': 'blockwise'})
