@@ -67,13 +67,6 @@ class SeedScore(NamedTuple):
   def documents(self) -> int:
     return len({row['document'] for row in self.rows} - {None})
 
-  def by_document(self, metric: Metric) -> dict[str | None, tuple[float, float]]:
-    """{document: (numerator, denominator)}."""
-    sums = defaultdict(list)
-    for row in self.rows:
-      sums[row['document']].append(metric.sums(row))
-    return {name: _add(pairs) for name, pairs in sums.items()}
-
   def value(self, metric: Metric) -> float | None:
     """The score; None where a status stands in its place."""
     return metric.score(*_add(map(metric.sums, self.rows))) if self.status == 'ok' else None
