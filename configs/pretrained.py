@@ -34,8 +34,8 @@ WINDOW = {'attention.window': L - SINKS, 'attention.sink_tokens': SINKS}
 FACTOR = 2
 # In the order in which they are run: what is likely to be wanted comes first.
 METHODS = (
-  *('none', 'yarn', 'self_extend', 'dca', 'ntk', 'streaming', 'linear', 'dynamic', 'rerope'),
-  *('window_sink', 'abf', 'llama3', 'logn', 'window'),
+  *('none', 'yarn', 'self_extend', 'dca', 'ntk', 'streaming', 'linear', 'window_sink', 'dynamic'),
+  *('window', 'rerope', 'abf', 'llama3', 'logn'),
 )
 
 
