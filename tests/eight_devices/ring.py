@@ -68,7 +68,13 @@ def test_equal_to_dense(variant, mode):
   jax.tree.map(close, actual, desired)
 
 
-@pytest.mark.parametrize('options', [{}, {'window': 3}, {'is_causal': False}])
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    *(pytest.param(some, marks=daily_if(False)) for some in ({'window': 3}, {'is_causal': False})),
+  ],
+)
 def test_sinks_of_tokens_on_eight_shares(options):
   """The last two shares are nothing but padding; gradients reach inputs by way of the sinks."""
   enc, (x, weights, cotangent) = ContentSink(build('nope').dims, nnx.Rngs(0)), inputs()
@@ -101,7 +107,10 @@ def test_shares_of_nothing_but_padding_change_nothing():
     jax.tree.map(close, run(x, 'ring'), desired)
 
 
-@pytest.mark.parametrize('name', ['alibi', 'transformer_xl', 'cope'])
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=daily_if(n == 'alibi')) for n in ('alibi', 'transformer_xl', 'cope')],
+)
 def test_memory_of_a_device_falls_as_shares_are_more(name):
   """Temporary bytes of the gradient: tables lie on no device as a whole, nor do keys."""
   T, H, K = 8192, 4, 32
@@ -221,10 +230,7 @@ IN_KERNELS = (
 
 @pytest.mark.parametrize(
   ('variant', 'mode'),
-  [
-    pytest.param(*case, marks=daily_if(case in {('deberta', 'window'), ('nope', 'packed')}))
-    for case in IN_KERNELS
-  ],
+  [pytest.param(*case, marks=daily_if(case == ('deberta', 'window'))) for case in IN_KERNELS],
 )
 def test_kernels_equal_dense(variant, mode):
   """Values and gradients of the ring in kernels, a mesh that cuts batches too."""
