@@ -1,5 +1,6 @@
 """The Python in README and GUIDE runs as it stands there."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -34,3 +35,41 @@ def test_python_blocks_run(name):
     [sys.executable, '-c', '\n'.join(blocks)], cwd=ROOT, capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
+
+
+def tables_of(text: str) -> list[dict]:
+  """Every table of a Markdown text: {first cell of a line: {head of a column: cell}}."""
+  tables, lines = [], [line.strip().strip('|') for line in text.splitlines()]
+  for line, below in itertools.pairwise(lines):
+    cells = [cell.strip() for cell in line.split('|')]
+    if re.fullmatch('[-:| ]+', below) and '-' in below and '|' in line:
+      heads, found = cells, {}
+      tables.append(found)
+    elif tables and not re.fullmatch('[-:| ]*', line) and len(cells) == len(heads):
+      found[cells[0]] = dict(zip(heads[1:], cells[1:], strict=True))
+  return tables
+
+
+def titled(folder: str) -> dict[str, dict]:
+  """{title: table} of the tables of a folder of results, which are made from its rows."""
+  text = (ROOT / 'results' / folder / 'table.md').read_text()
+  parts = re.split('^## (.*)$', text, flags=re.MULTILINE)
+  return {title: tables_of(part)[0] for title, part in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def test_the_readme_has_the_numbers_of_the_classic_encodings():
+  """Those of results/classic, but for the mark of what is worse, and for columns left out."""
+  (shown,) = (t for t in tables_of((ROOT / 'README.md').read_text()) if 'transformer_xl' in t)
+  tables = titled('classic')
+  own = tables['Differences from their own score at L, last_k']
+  windowed = tables['Differences from their own score at L, last_k, windowed']
+  columns = ((own, '256'), (own, '512'), (own, '4096'), (windowed, '4096'))
+  assert len(shown) == 9
+  for name, cells in shown.items():
+    at_L, *changes = cells.values()
+    assert at_L == tables['Extrapolation, last_k'][name]['128 (L)'].split(' ±')[0].strip('*')
+    if name == 'learned':
+      assert changes == ['its table ends', '', '', '']
+      continue
+    for change, (table, length) in zip(changes, columns, strict=True):
+      assert change.replace(' ', '') == table[name][length].replace(' ', '').removesuffix('†')
