@@ -35,7 +35,7 @@ FACTOR = 2
 # In the order in which they are run: what is likely to be wanted comes first.
 METHODS = (
   *('none', 'yarn', 'self_extend', 'dca', 'ntk', 'streaming', 'linear', 'window_sink', 'dynamic'),
-  *('window', 'rerope', 'abf', 'llama3', 'logn'),
+  *('window', 'llama3', 'abf', 'rerope', 'logn'),
 )
 
 
