@@ -73,3 +73,18 @@ def test_the_readme_has_the_numbers_of_the_classic_encodings():
       continue
     for change, (table, length) in zip(changes, columns, strict=True):
       assert change.replace(' ', '') == table[name][length].replace(' ', '').removesuffix('†')
+
+
+def test_the_readme_has_the_numbers_of_the_pretrained_model():
+  """In words: those of results/pretrained."""
+  scores = titled('pretrained')['Extrapolation, last_k']
+  text = ' '.join((ROOT / 'README.md').read_text().replace('**', '').split())
+  for words, line, length in (
+    (r'breaks down: ([\d.]+) bits a byte at 2 L', 'none', '16384'),
+    (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
+    (r'Self-Extend or dual chunk attention, ([\d.]+) at 2 L', 'self_extend', '16384'),
+    (r'Self-Extend or dual chunk attention, ([\d.]+) at 2 L', 'dca', '16384'),
+    (r'or YaRN, ([\d.]+),', 'yarn', '16384'),
+  ):
+    (found,) = re.findall(words, text)
+    assert found == scores[f'{line}, 2 L'][length].strip('*').split(' ')[0]
