@@ -58,7 +58,7 @@ def titled(folder: str) -> dict[str, dict]:
 
 
 def test_the_readme_has_the_numbers_of_the_classic_encodings():
-  """Those of results/classic, but for the mark of what is worse, and for columns left out."""
+  """Its table is that of results/classic, without the mark of what is worse and some columns."""
   (shown,) = (t for t in tables_of((ROOT / 'README.md').read_text()) if 'transformer_xl' in t)
   tables = titled('classic')
   own = tables['Differences from their own score at L, last_k']
@@ -76,7 +76,7 @@ def test_the_readme_has_the_numbers_of_the_classic_encodings():
 
 
 def test_the_readme_has_the_numbers_of_the_pretrained_model():
-  """In words: those of results/pretrained."""
+  """Its sentences have the numbers of the table in results/pretrained."""
   scores = titled('pretrained')['Extrapolation, last_k']
   text = ' '.join((ROOT / 'README.md').read_text().replace('**', '').split())
   for words, line, length in (

@@ -8,8 +8,9 @@ import sys
 import pytest
 from stand_ins import ROOT, STARTED, Study
 
-from posenc_jax import sweep
+from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import row_schema
 from posenc_jax.reporting import kept, rows, study
 from scripts import keep
 
@@ -57,6 +58,19 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path):
   for folder in run.out.glob('*/finished.json'):
     folder.unlink()
   with pytest.raises(UserError, match='no run is finished'):
+    kept.keep(run.out, tmp_path / 'kept')
+
+
+def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
+  assert swept(run, run.out) == 0
+  kept.keep(run.out, tmp_path / 'kept')
+  file = run.out / 'encoding.name=rope,seed=0' / 'eval.jsonl'
+  (row,) = storage.read_rows(file)
+  same = ('run', 'encoding', 'label', 'seed', 'step', 'train_length', 'corpus', 'split')
+  same += ('protocol', 'length', 'k', 'document', 'tokens', 'bytes')
+  another = row_schema.row(**{name: row[name] for name in same}, nats=11.0)
+  storage.rewrite_rows(file, [another])
+  with pytest.raises(UserError, match='keeps another result of encoding'):
     kept.keep(run.out, tmp_path / 'kept')
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import row_schema
 from posenc_jax.reporting import rows, study
 from posenc_jax.reporting.folders import files_below, one_line_errors
 from posenc_jax.reporting.layouts import costs
@@ -40,13 +41,16 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   if storage.exists(out / ROWS):
     check_same_study(out, report.sha256)
     old_rows, old_costs = rows.read(out / ROWS), costs.read(out)
-  kept = {row['run'] for row in old_rows}
-  made = [*old_rows, *(row for row in new_rows if row['run'] not in kept)]
+  kept, made = {row['run'] for row in old_rows}, {row_schema.key(row): row for row in old_rows}
+  for row in new_rows:
+    if made.setdefault(row_schema.key(row), row) != row:
+      allowed = 'another folder, or that run removed'
+      raise UserError(f'{out}: it keeps another result of {row["run"]}; allowed: {allowed}')
   with_costs = {row['run'] for row in old_costs}
   made_costs = [*old_costs, *(row for row in new_costs if row['run'] not in with_costs)]
   with one_line_errors():
     out.mkdir(parents=True, exist_ok=True)
-    storage.rewrite_rows(out / ROWS, made)
+    storage.rewrite_rows(out / ROWS, made.values())
     costs.write(out, made_costs)
     report.folder = out
     study.write(report)
@@ -66,6 +70,8 @@ def kept_runs(folder: str | Path, sha256: str) -> set[str]:
 def check_same_study(folder: str | Path, sha256: str) -> None:
   """Raises UserError where the results kept in a folder are not of the study with this hash."""
   kept = study.load(folder)
+  if kept.study is None:
+    raise UserError(f'{folder}: no study.json; allowed: a folder that scripts/keep.py made')
   if kept.sha256 != sha256:
     raise UserError(
       f'{folder}: kept of {kept.study} when it was another file (SHA-256 {kept.sha256[:12]}, now '

@@ -78,9 +78,11 @@ def differences(
 
 
 def _draw(axes, y: int, difference) -> None:
-  low, high = difference.interval or (difference.mean, difference.mean)
-  color = BETTER if high < 0 else WORSE if low > 0 else UNDECIDED
-  axes.plot([low, high], [y, y], color=color, linewidth=2.2, solid_capstyle='butt')
+  color = UNDECIDED
+  if difference.interval is not None:
+    low, high = difference.interval
+    color = BETTER if high < 0 else WORSE if low > 0 else UNDECIDED
+    axes.plot([low, high], [y, y], color=color, linewidth=2.2, solid_capstyle='butt')
   axes.plot(difference.mean, y, 'o', color=color, markersize=6)
   place = {'xycoords': ('axes fraction', 'data'), 'va': 'center', 'fontsize': 9}
   axes.annotate(f'{difference.mean:+.3f}', (1.01, y), color=color, **place, annotation_clip=False)
