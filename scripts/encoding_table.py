@@ -51,18 +51,19 @@ adding. *Rows sorted*: all scores of each query, or gone through 30 times.
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
 everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA) and `splash`
-(TPU) for encodings that leave pairs, softmax and the width of heads alone, `fused` (TPU: the
-encoding's own tile in kernels, O(T) memory); `ring` (`blockwise` over sequences that a mesh has
-cut) takes what `blockwise` takes. A backend that cannot serve a request says why.
+(TPU) for encodings that leave pairs, softmax and the width of heads alone, `fused` (TPU) and
+`triton` (NVIDIA): the encoding's own tile in kernels, O(T) memory; `ring` (`blockwise` over
+sequences that a mesh has cut) takes what `blockwise` takes. A backend that cannot serve a request
+says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
 
 # A prime length and a width that no product of an encoding's own has: pairs and products are told
 # apart by their sizes.
-H, K, S = 4, 40, 13
+H, K, S = 4, 128, 13
 # Of backends that run on one platform only.
-NATIVE_PLATFORM = {'cudnn': 'gpu', 'splash': 'tpu', 'fused': 'tpu'}
+NATIVE_PLATFORM = {'cudnn': 'gpu', 'splash': 'tpu', 'fused': 'tpu', 'triton': 'gpu'}
 ON_ONE_DEVICE = tuple(
   name for name in BACKENDS if name != 'ring' and not name.endswith('_interpret')
 )

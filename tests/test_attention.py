@@ -860,5 +860,7 @@ def test_backends_answer_to_one_interface():
     'fused_interpret',
     'ring',
     'ring_interpret',
+    'triton',
+    'triton_interpret',
   }
   assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())

@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 
 import pytest
+from test_triton import REFUSED as NOT_IN_TRITON
 
 from posenc_jax.config import flat, load
 from posenc_jax.encodings import ENCODINGS, Encoding
@@ -199,6 +200,8 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   in_tiles = '`dense`' if kind.normalizer == 'rows' else '`dense`, `blockwise`'
   if kind.normalizer != 'rows' and name not in ('cope', 'path'):  # whose tiles no kernel can do
     in_tiles += ', `fused`'
+  if name not in NOT_IN_TRITON:
+    in_tiles += ', `triton`'
   assert backends == ('all' if fused else in_tiles)
 
 

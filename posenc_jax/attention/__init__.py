@@ -12,6 +12,8 @@ from posenc_jax.attention.backends import (
   ring,
   ring_interpret,
   splash,
+  triton,
+  triton_interpret,
 )
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import OUTPUT, AttentionRequest, build_request
@@ -30,6 +32,8 @@ BACKENDS = {
   'fused_interpret': fused_interpret,
   'ring': ring,
   'ring_interpret': ring_interpret,
+  'triton': triton,
+  'triton_interpret': triton_interpret,
 }
 
 # Keys up to which `auto` takes dense, by platform. Measured on a CPU, it is up to 1.1 times as fast
@@ -85,7 +89,8 @@ def attend(
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
-    block_sizes: (queries, keys) of a tile of `blockwise`, `fused` and `ring`; None: their choice.
+    block_sizes: (queries, keys) of a tile of `blockwise`, `fused`, `triton` and `ring`; None: their
+      choice.
       Biases by distance take S x keys-of-a-tile numbers in `blockwise` and `ring` where one size
       divides the other, and up to the smaller of the two times more where not.
     max_position_distance: with explicit positions under tracing, the largest difference of two
@@ -131,6 +136,7 @@ def _fastest(request: AttentionRequest) -> str:
   # On a mesh that cuts sequences, every other backend would gather them on every device.
   if ring.refuse(request) is None and target.sequence_shards() > 1:
     return 'ring'
+  # `triton` has never run on a GPU, and has to be asked for until it has.
   for name in ('cudnn', 'splash', 'fused'):
     if BACKENDS[name].refuse(request) is None:
       return name

@@ -187,8 +187,8 @@ def _attention(
       methods = [name for name in methods if name not in ('splash', 'fused')]
       omissions.append('the backends splash and fused are left out, they need a TPU')
     if not devices.gpu_extra():
-      methods.remove('cudnn')
-      omissions.append('the backend cudnn is left out, it needs an NVIDIA GPU')
+      methods = [name for name in methods if name not in ('cudnn', 'triton')]
+      omissions.append('the backends cudnn and triton are left out, they need an NVIDIA GPU')
   if not specs:
     specs = list(cases.ATTENTION_ENCODINGS)
     omissions.append(

@@ -121,9 +121,7 @@ def _attention(schedule: TileSchedule, interpret: bool, arrays, ids):
 
 def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
   o, lse, into = forward_pass(schedule, arrays, ids, interpret)
-  if 'sink' in arrays['row']:
-    lse_of_keys, lse = lse, jnp.logaddexp(lse, arrays['row']['sink'])
-    o = (o * jnp.exp(lse_of_keys - lse)[..., None]).astype(o.dtype)
+  o, lse = passes.merge_sink(o, lse, arrays['row'])
   return o, (arrays, ids, o, lse, into)
 
 

@@ -95,28 +95,39 @@ def blocks_of(inputs: dict) -> dict:
 
 
 class TileProgram:
-  """A function of (row, column, inputs, *state) of one tile, traced.
+  """A function of (row, column, inputs, *state) of one tile, traced for blocks of these shapes.
 
   Kernels take no arrays from outside, so what it closes over becomes operands; what its results do
   not need never reaches the kernel.
 
   Attributes:
     reads: which leaves of the inputs it needs.
+    results: the shapes of its results.
     constants: the arrays that it closes over.
   """
 
-  def __init__(self, function, inputs: dict, *state):
+  def __init__(self, function, blocks: dict, *state):
     tile_number = jax.ShapeDtypeStruct((), jnp.int32)
-    closed = jax.make_jaxpr(function)(tile_number, tile_number, blocks_of(inputs), *state)
+    closed = jax.make_jaxpr(function)(tile_number, tile_number, blocks, *state)
+    self.results = closed.out_avals
     outputs = [True] * len(closed.out_avals)
     self.constants = closed.consts
     self._jaxpr, self._used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)
-    self.reads = self._used[2 : 2 + len(jax.tree.leaves(inputs))]
+    self.reads = self._used[2 : 2 + len(jax.tree.leaves(blocks))]
 
   def __call__(self, constants, a, b, inputs: list, state: list):
     """Its results, flat, for all leaves of inputs and state; what it does not read may be None."""
     arguments = zip([a, b, *inputs, *state], self._used, strict=True)
-    return jax.core.eval_jaxpr(self._jaxpr, constants, *(x for x, is_used in arguments if is_used))
+    return self.evaluate(self._jaxpr, constants, [x for x, is_used in arguments if is_used])
+
+  def evaluate(self, jaxpr, constants, arguments):
+    """The results of the traced function."""
+    return jax.core.eval_jaxpr(jaxpr, constants, *arguments)
+
+  @property
+  def takes(self):
+    """The shapes of what it reads: tile numbers, inputs and state."""
+    return [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in self._jaxpr.invars]
 
   def primitives(self) -> set[str]:
     """The names of all primitives in it."""

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 
 from posenc_jax.attention.fused.kernel import Kernel, Segments
-from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, flat_cuts
+from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, blocks_of, flat_cuts
 from posenc_jax.attention.fused.tile import attend_tile
 from posenc_jax.attention.fused.visits import Visits
 from posenc_jax.attention.tiled.schedule import TileSchedule
@@ -78,7 +78,7 @@ def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> T
     parts = _arrays_and_ids(inputs)
     return attend_tile(schedule, is_constant, a, b, *parts, carried)
 
-  return TileProgram(tile, _inputs(arrays, ids), _float32(_carries(arrays)))
+  return TileProgram(tile, blocks_of(_inputs(arrays, ids)), _float32(_carries(arrays)))
 
 
 def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool, dtype=None):
@@ -257,7 +257,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
   results = [result(n) for n in wanted]
   results += [Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in state]
   make = lambda is_constant: TileProgram(
-    functools.partial(tile, is_constant), inputs, _float32(state)
+    functools.partial(tile, is_constant), blocks_of(inputs), _float32(state)
   )
   name, segments = f'attention_d_{kind}', _segments(arrays, ids)
   kernel = Kernel(

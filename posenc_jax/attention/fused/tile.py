@@ -97,6 +97,31 @@ def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, ca
     carried: what `score` carries from the right.
     lse: the log-sum-exp of the rows, if it is known.
   """
+  shape = schedule.grid.rows, schedule.grid.columns
+
+  def read(table):
+    if isinstance(table, Scalars) and is_constant:
+      one = table.values[..., :1, None]
+      return jnp.broadcast_to(one, (*one.shape[:2], *shape))
+    if isinstance(table, Scalars):
+      return spread(table.values, shape[0])
+    return table.values[0]
+
+  terms = jax.tree.map(read, arrays['diagonal'], is_leaf=is_table)
+  reader = (FirstRow if is_constant else RotatedDistance)(*shape)
+  return attend_with_terms(schedule, a, b, arrays, ids, terms, reader, KernelCarry(carried), lse)
+
+
+def attend_with_terms(
+  schedule: TileSchedule, a, b, arrays, ids, terms, reader, carry: RowCarry, lse=None, maxima=None
+):
+  """What `attend_tile` returns, given what it makes for the kernels of TPUs alone.
+
+  Args:
+    terms, reader: terms by distance of the tile, and what reads its vectors.
+    carry: what `score` carries from the right.
+    maxima: of the rows so far, as `tile_attention` takes them.
+  """
   grid = schedule.grid
   enc, row, column = arrays['whole'], arrays['row'], arrays['column']
   shape = grid.rows, grid.columns
@@ -111,20 +136,8 @@ def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, ca
   if not schedule.contiguous:
     positions = ids['row']['position'][:, :, None] - ids['column']['position'][:, None]
   distance = jnp.where(mask, positions, 0)
-
-  def read(table):
-    if isinstance(table, Scalars) and is_constant:
-      one = table.values[..., :1, None]
-      return jnp.broadcast_to(one, (*one.shape[:2], *shape))
-    if isinstance(table, Scalars):
-      return spread(table.values, grid.rows)
-    return table.values[0]
-
-  terms = jax.tree.map(read, arrays['diagonal'], is_leaf=is_table)
-  carry = KernelCarry(carried)
-  reader = (FirstRow if is_constant else RotatedDistance)(*shape)
   tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
   o, denominator, relative_to = tile_attention(
-    enc, row['q'], column['k'], column['v'], tile, schedule.scale, schedule.softcap, lse
+    enc, row['q'], column['k'], column['v'], tile, schedule.scale, schedule.softcap, lse, maxima
   )
   return o, denominator, relative_to, tuple(carry.totals)

@@ -90,6 +90,14 @@ def add_sink(state, row):
   return (output, jnp.ones_like(denominator), row['sink']), carry
 
 
+def merge_sink(o, lse, row):
+  """Output and log-sum-exp of whole rows with the sink in the denominator if there is one."""
+  if 'sink' not in row:
+    return o, lse
+  with_sink = jnp.logaddexp(lse, row['sink'])
+  return (o * jnp.exp(lse - with_sink)[..., None]).astype(o.dtype), with_sink
+
+
 def add_sink_gradient(d_rows, rows, per_row):
   """The gradients of rows, with that of the sink if there is one: its weight times -delta."""
   if 'sink' not in rows:

@@ -1,0 +1,160 @@
+"""Attention in Pallas kernels for NVIDIA GPUs, through Triton: the passes of `blockwise`.
+
+A program has one head, for which the encoding's own code is traced. Biases by distance are laid out
+beforehand, a tile for each diagonal, as `blockwise` has them. An encoding whose scores mix heads,
+read parameters, or turn vectors by distance stays with `blockwise` and `dense`.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.attention.backends import blockwise
+from posenc_jax.attention.fused.tables import tables_by_diagonal
+from posenc_jax.attention.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled import passes
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
+from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
+from posenc_jax.attention.triton.passes import backward_pass, forward_pass, forward_program
+from posenc_jax.xla_ops import relative_shift
+
+SIDES = (64, 64)  # queries and keys of a tile
+LEAST = 16  # numbers along each axis of a product
+CUT = (
+  'q_BTHK',
+  'k_BSGK',
+  'v_BSGK',
+  'i',
+  'j',
+  'position_ids',
+  'segment_ids',
+  'index_BS',
+  'sink_BTH',
+)
+
+
+def refuse(request: AttentionRequest) -> str | None:
+  """The reason why no kernel for GPUs can serve this request, or None."""
+  return _refuse_sizes(request) or refuse_tile(request) or refuse_mesh(request)
+
+
+def _refuse_sizes(request: AttentionRequest) -> str | None:
+  if request.platform != 'gpu':
+    return f'jax runs on {request.platform}, these kernels need an NVIDIA GPU'
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  if min(T, S) < LEAST:
+    return f'a tile has at least {LEAST} queries and {LEAST} keys, not {T} and {S}'
+  for n in request.block_sizes or SIDES:
+    if n < LEAST or n & (n - 1):
+      return f'a side of a tile must be a power of 2 and at least {LEAST}, not {n}'
+  return None
+
+
+def refuse_tile(request: AttentionRequest) -> str | None:
+  """The reason why tiles of this request cannot be computed in a kernel, or None."""
+  enc, name = request.enc, type(request.enc).__name__
+  if (reason := blockwise.refuse(request)) is not None:
+    return reason
+  if enc.has_terms and not request.contiguous:
+    return 'with explicit positions each pair looks its distance up, which a kernel cannot'
+  if enc.has_vector_tables:
+    return f'{name} has vectors by distance, which would have to be shifted along diagonals'
+  if enc.scans_keys:
+    return f'{name} carries sums along the keys, which programs side by side do not'
+  schedule = schedule_of(request)
+  shapes = jax.eval_shape(lambda: _cut(schedule, request))
+  try:
+    program = forward_program(schedule, *shapes)
+  except (TypeError, ValueError):  # shapes do not fit
+    return f'{name} cannot score one head alone, and a program has one'
+  rows, width = shapes[0]['row']['q'].shape[3], shapes[0]['column']['v'].shape[-1]
+  if [x.shape for x in program.results] != [(1, 1, rows, width), (1, 1, rows), (1, 1, rows)]:
+    return f'{name} has numbers for each head in its scores, and a program has one head'
+  inputs = len(program.reads) - len(jax.tree.leaves(shapes[0]['whole']))
+  if any(program.reads[inputs:]):
+    return f'{name} reads parameters in its scores, whose gradients programs would share'
+  try:
+    program.check()
+  except NotImplementedError as what:
+    return f'{name} {what} in every tile, which Triton does not'
+  return None
+
+
+def run(request: AttentionRequest, interpret: bool = False):
+  """o_BTHK in the dtype of v."""
+  schedule = schedule_of(request)
+
+  def on_device(arrays, enc):
+    arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
+    o_BTHK = join_tiles(_attention(schedule, interpret, arrays, ids))
+    return o_BTHK[:, : schedule.grid.T, :, : request.v_BSGK.shape[-1]]
+
+  return over_batch(on_device, {name: getattr(request, name) for name in CUT}, (request.enc,))
+
+
+def schedule_of(request: AttentionRequest) -> TileSchedule:
+  """The schedule of a request in kernels."""
+  sizes = request.block_sizes or SIDES
+  return TileSchedule.of_request(dataclasses.replace(request, block_sizes=sizes))
+
+
+def _cut(schedule: TileSchedule, request: AttentionRequest):
+  """The arrays of a request and its ids, by how kernels cut them.
+
+  Heads are as wide as the next power of 2, filled up with zeros.
+  """
+  wide = {name: _widen(getattr(request, name)) for name in ('q_BTHK', 'k_BSGK', 'v_BSGK')}
+  tiles, ids = cut_into_tiles(schedule, dataclasses.replace(request, **wide))
+  arrays = {
+    'whole': request.enc,
+    'row': tiles['rows'],
+    'column': tiles['columns'],
+    'diagonal': _spread_tables(schedule, request.enc),
+  }
+  return arrays, {'row': ids['rows'], 'column': ids['columns']}
+
+
+def _widen(x):
+  width = max(LEAST, 1 << (x.shape[-1] - 1).bit_length())
+  return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
+
+
+def _spread_tables(schedule: TileSchedule, enc):
+  """A pytree of Scalars [diagonals, 1, H|1, T', S'], of all diagonals at once: a GPU waits between
+  the turns of a loop.
+  """
+  grid = schedule.grid
+
+  def spread(table):
+    values = table.values[..., None, :]
+    shape = (*values.shape[:-2], grid.rows, values.shape[-1])
+    return Scalars(relative_shift(jnp.broadcast_to(values, shape), grid.rows - 1, grid.columns))
+
+  return jax.tree.map(spread, tables_by_diagonal(grid, enc), is_leaf=is_table)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attention(schedule: TileSchedule, interpret: bool, arrays, ids):
+  return _forward(schedule, interpret, arrays, ids)[0]
+
+
+def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
+  o, lse = forward_pass(schedule, arrays, ids, interpret)
+  o, lse = passes.merge_sink(o, lse, arrays['row'])
+  return o, (arrays, ids, o, lse)
+
+
+def _backward(schedule: TileSchedule, interpret: bool, residuals, do):
+  arrays, ids, o, lse = residuals
+  exact = (x.astype(jnp.float32) for x in (o, do))
+  _, d_denominator, lse = passes.output_cotangents(arrays['whole'], *exact, lse)
+  per_row = do, d_denominator, lse
+  gradients = backward_pass(schedule, arrays, ids, per_row, interpret)
+  gradients['row'] = passes.add_sink_gradient(gradients['row'], arrays['row'], per_row)
+  return cast_like(gradients, arrays), None
+
+
+_attention.defvjp(_forward, _backward)

@@ -1,0 +1,14 @@
+"""The kernels of `triton` in Pallas' interpreter, on any platform: to check them, not for speed."""
+
+from posenc_jax.attention.backends import triton
+from posenc_jax.attention.request import AttentionRequest
+
+
+def refuse(request: AttentionRequest) -> str | None:
+  """The reason why tiles of this request cannot be computed in a kernel, or None."""
+  return triton.refuse_tile(request)
+
+
+def run(request: AttentionRequest):
+  """o_BTHK in the dtype of v."""
+  return triton.run(request, interpret=True)

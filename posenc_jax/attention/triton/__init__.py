@@ -1,0 +1,1 @@
+"""Attention in Triton kernels, for NVIDIA GPUs: what the backend `triton` is made of."""

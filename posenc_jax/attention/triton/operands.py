@@ -1,0 +1,98 @@
+"""What a Triton kernel reads: whole arrays, of which a program takes blocks of one head."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Operand(NamedTuple):
+  """How an array is stored for programs of one row of the batch and one head.
+
+  Attributes:
+    kind: what its blocks are numbered by, a field of `Visits`, or 'whole'.
+    heads_axis: which axis of the array is that of heads; None: all heads share it.
+    axes: of the array, [number, B|1, ...].
+  """
+
+  kind: str
+  heads_axis: int | None
+  axes: tuple[int, ...]
+
+  @property
+  def seen(self) -> tuple[int, ...]:
+    """The shape of a block as a tile sees it: of one row of the batch, and of one head."""
+    if self.kind == 'whole':
+      return self.axes
+    return (
+      1,
+      *(1 if axis == self.heads_axis else n for axis, n in enumerate(self.axes) if axis > 1),
+    )
+
+  @property
+  def block(self) -> tuple[int, ...]:
+    """The shape of a block in memory."""
+    return tuple(n for axis, n in enumerate(self.axes) if axis > 1 and axis != self.heads_axis)
+
+  @property
+  def heads(self) -> int:
+    """How many heads it has; 1 where all share it."""
+    return 1 if self.heads_axis is None else self.axes[self.heads_axis]
+
+  def pack(self, array):
+    """The array as it is stored: [number, B|1, heads, *block]."""
+    if self.heads_axis is None:
+      return array[:, :, None]
+    return jnp.moveaxis(array, self.heads_axis, 2)
+
+  def block_of(self, ref, number, batch, head, heads: int):
+    """The block of a row of the batch and one of so many heads of queries, as a tile sees it."""
+    place = head if self.heads == heads else head // (heads // self.heads)
+    return ref[number, batch if self.axes[1] > 1 else 0, place].reshape(self.seen)
+
+  def fold(self, gradient):
+    """The gradient of the array, given that of each row of the batch and head of queries.
+
+    It is [number, B, H, *block], and what heads and rows of the batch share is added up.
+    """
+    number, B, H = gradient.shape[:3]
+    of_heads = gradient.reshape(number, B, self.heads, H // self.heads, *self.block).sum(axis=3)
+    if self.axes[1] == 1:
+      of_heads = of_heads.sum(axis=1, keepdims=True)
+    return (
+      of_heads[:, :, 0] if self.heads_axis is None else jnp.moveaxis(of_heads, 2, self.heads_axis)
+    )
+
+
+def operands_of(inputs: dict, heads: int) -> dict:
+  """A pytree of Operand for a dict of pytrees of arrays [number, B|1, ...], by their kind.
+
+  Heads are axis 2, but in coordinates and ids of tokens: there they are axis 3, where it is as long
+  as there are heads of queries.
+  """
+
+  def operand(path, x, kind):
+    keys = {getattr(key, 'key', None) for key in path}
+    if not {'i', 'j', 'position', 'segment', 'index'} & keys:
+      return Operand(kind, 2, x.shape)
+    return Operand(kind, 3 if x.ndim > 3 and x.shape[3] == heads else None, x.shape)
+
+  return {
+    kind: jax.tree_util.tree_map_with_path(lambda path, x, kind=kind: operand(path, x, kind), part)
+    for kind, part in inputs.items()
+  }
+
+
+def leaves_of(operands: dict) -> list[Operand]:
+  """All operands, in the order of the leaves of the inputs."""
+  return jax.tree.leaves(operands, is_leaf=lambda x: isinstance(x, Operand))
+
+
+def blocks_of(inputs: dict, heads: int) -> dict:
+  """The shapes of what a tile sees of them."""
+  leaves, tree = jax.tree.flatten(inputs)
+  operands = leaves_of(operands_of(inputs, heads))
+  shapes = [
+    jax.ShapeDtypeStruct(operand.seen, x.dtype) for operand, x in zip(operands, leaves, strict=True)
+  ]
+  return jax.tree.unflatten(tree, shapes)

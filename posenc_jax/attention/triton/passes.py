@@ -1,0 +1,170 @@
+"""The forward and the backward pass over tiles, as Triton kernels.
+
+Forward, a program has a row of tiles of one head and keeps its running softmax. Backward, each tile
+is computed again and pulled back by `jax.vjp`, three times: by programs that have a row, a column,
+and a diagonal of tiles, for the gradients of what belongs to each.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from posenc_jax.attention.fused.tile import KernelCarry, attend_with_terms
+from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.tiled.distance_tables import is_table
+from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.attention.tiled.tile import MASKED
+from posenc_jax.attention.triton.kernel import Kernel, Walks
+from posenc_jax.attention.triton.operands import blocks_of, leaves_of, operands_of
+from posenc_jax.attention.triton.program import HeadProgram
+
+KINDS = ('row', 'column', 'diagonal')
+
+
+def _inputs(arrays: dict, ids: dict, per_row=()) -> dict:
+  """All that a tile reads, by how it is cut."""
+  return {
+    'whole': arrays['whole'],
+    'row': (arrays['row'], ids['row'], per_row),
+    'column': (arrays['column'], ids['column']),
+    'diagonal': arrays['diagonal'],
+  }
+
+
+def _arrays_and_ids(inputs: dict):
+  """The parts of the inputs that have gradients, and the ids."""
+  (row, row_ids, _), (column, column_ids) = inputs['row'], inputs['column']
+  parts = {name: inputs[name] for name in ('whole', 'diagonal')}
+  return {**parts, 'row': row, 'column': column}, {'row': row_ids, 'column': column_ids}
+
+
+def _attend(schedule: TileSchedule, a, b, arrays, ids, **softmax):
+  """Output, sums of weights and what they are relative to, of one head."""
+  terms = jax.tree.map(lambda table: table.values, arrays['diagonal'], is_leaf=is_table)
+  return attend_with_terms(
+    schedule, a, b, arrays, ids, terms, reader=None, carry=KernelCarry(()), **softmax
+  )[:3]
+
+
+def _shapes_of_state(arrays) -> tuple:
+  """(shape, value at the start) of output, sums of weights and maxima of a row of tiles."""
+  rows, width = arrays['row']['q'].shape[3], arrays['column']['v'].shape[-1]
+  return ((1, 1, rows, width), 0.0), ((1, 1, rows), 0.0), ((1, 1, rows), MASKED)
+
+
+def forward_program(schedule: TileSchedule, arrays, ids) -> HeadProgram:
+  """What the forward pass makes of the state of a row at a tile."""
+  is_softmax = arrays['whole'].normalizer == 'softmax'
+  heads = arrays['row']['q'].shape[2]
+
+  def tile(a, b, inputs, state):
+    o, denominator, maxima = state
+    seen = maxima if is_softmax else None
+    o_b, denominator_b, new_maxima = _attend(schedule, a, b, *_arrays_and_ids(inputs), maxima=seen)
+    if not is_softmax:
+      return o + o_b, denominator, maxima
+    shrink = jnp.exp(maxima - new_maxima)
+    return o * shrink[..., None] + o_b, denominator * shrink + denominator_b, new_maxima
+
+  state = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in _shapes_of_state(arrays))
+  return HeadProgram(tile, blocks_of(_inputs(arrays, ids), heads), state)
+
+
+def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
+  """o and the rows' log-sum-exp in float32, [rows of tiles, B, H, T' (, K)].
+
+  Args:
+    arrays: 'whole', the encoding; 'row', 'column' and 'diagonal', pytrees of [number, B|1, ...].
+    ids: those of 'row' and 'column'.
+  """
+  is_softmax = arrays['whole'].normalizer == 'softmax'
+  grid, (number, B, H) = schedule.grid, arrays['row']['q'].shape[:3]
+
+  def finish(state):
+    o, denominator, maxima = state
+    if not is_softmax:
+      return o, maxima
+    # Rows of tiles without any key are there in packed batches: their sums are 0.
+    divisor = jnp.where(denominator > 0, denominator, 1.0)
+    return o / divisor[..., None], maxima + jnp.log(divisor)
+
+  walks = Walks.along(Visits.forward(grid), 'row', number)
+  kernel = Kernel('attention', 'row', walks, B, H, interpret)
+  program, state = forward_program(schedule, arrays, ids), _shapes_of_state(arrays)
+  dtypes = arrays['column']['v'].dtype, jnp.float32
+  o, lse = kernel.run(program, _inputs(arrays, ids), state, finish, dtypes)
+  return o, lse
+
+
+def backward_pass(schedule: TileSchedule, arrays, ids, per_row, interpret: bool):
+  """The gradients of `arrays`, in float32.
+
+  `per_row`: cotangents of output and denominator, and log-sum-exp, as `passes.output_cotangents`
+  gives them.
+  """
+  leaves, tree = jax.tree.flatten(arrays)
+  heads = arrays['row']['q'].shape[2]
+  operands = leaves_of(operands_of(arrays, heads))
+  inputs = _inputs(arrays, ids)
+  read = forward_program(schedule, arrays, ids).reads
+  of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
+  reads = jax.tree.leaves(_arrays_and_ids(of_inputs)[0])
+  gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
+  for kind in KINDS:
+    wanted = [n for n, x in enumerate(operands) if x.kind == kind and reads[n]]
+    if wanted:
+      sums = _gradients(schedule, arrays, ids, per_row, wanted, kind, interpret)
+      for n, x in zip(wanted, sums, strict=True):
+        gradients[n] = operands[n].fold(x)
+  return jax.tree.unflatten(tree, gradients)
+
+
+def _gradients(schedule, arrays, ids, per_row, wanted, kind: str, interpret: bool) -> list:
+  """The gradients of the leaves `wanted` of the arrays, by programs that walk along a kind.
+
+  Returns:
+    A list of [number, B|1, H, *block].
+  """
+  leaves, tree = jax.tree.flatten(arrays)
+  B, H = arrays['row']['q'].shape[1:3]
+  operands = leaves_of(operands_of(arrays, H))
+  inputs = _inputs(arrays, ids, per_row)
+
+  def tile(a, b, inputs, state):
+    arrays, ids = _arrays_and_ids(inputs)
+    do, d_denominator, lse = inputs['row'][2]
+    leaves = jax.tree.leaves(arrays)
+
+    def outputs(*chosen):
+      merged = list(leaves)
+      for n, x in zip(wanted, chosen, strict=True):
+        merged[n] = x
+      return _attend(schedule, a, b, jax.tree.unflatten(tree, merged), ids, lse=lse)[:2]
+
+    _, pull_back = jax.vjp(outputs, *(leaves[n] for n in wanted))
+    added = pull_back((do.astype(jnp.float32), d_denominator))
+    return tuple(total + x.astype(jnp.float32) for total, x in zip(state, added, strict=True))
+
+  shapes = tuple(operands[n].seen for n in wanted)
+  state = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+  program = HeadProgram(tile, blocks_of(inputs, H), state)
+  is_table_walk, visits, count = (
+    kind == 'diagonal',
+    Visits.forward(schedule.grid),
+    len(leaves[wanted[0]]),
+  )
+  # All tiles beyond the reach of a table lie on one diagonal, too many for one program.
+  walks = Walks.along(visits, kind, count, schedule.grid.tile_rows if is_table_walk else None)
+  kernel = Kernel(f'attention_d_{kind}', kind, walks, B, H, interpret, batch_inside=is_table_walk)
+  blocks = [operands[n].block for n in wanted]
+  finish = lambda state: [x.reshape(1, 1, *block) for x, block in zip(state, blocks, strict=True)]
+  written = kernel.run(
+    program, inputs, tuple((shape, 0.0) for shape in shapes), finish, [jnp.float32] * len(wanted)
+  )
+  if not is_table_walk:
+    return written
+  # Added up as a product, since a GPU scatters in any order.
+  is_part = jnp.asarray(walks.number[None] == np.arange(count)[:, None], jnp.float32)
+  add_parts = lambda parts: jnp.tensordot(is_part, parts, 1, precision=lax.Precision.HIGHEST)
+  return [add_parts(parts) for parts in written]

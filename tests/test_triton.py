@@ -1,0 +1,181 @@
+"""Kernels for NVIDIA GPUs: interpreted they equal `dense`, values and gradients; they compile."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from test_aot import BASE
+from test_laws import MODES, S, build, close, cotangent_of, inputs, layer
+
+from posenc_jax import config
+from posenc_jax.attention import attend
+from posenc_jax.attention.backends import triton
+from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.request import build_request
+from posenc_jax.attention.tiled.geometry import TileGrid
+from posenc_jax.attention.triton.kernel import Walks
+from posenc_jax.distributed import mesh as meshes
+from posenc_jax.encodings import ENCODINGS, make
+from scripts.aot import programs, targets
+
+# Encodings that these kernels do not take, and the reason.
+VECTORS, SUMS = 'vectors by distance', 'sums along the keys'
+REFUSED = {
+  **dict.fromkeys(('shaw', 'transformer_xl', 'deberta', 'music_transformer'), VECTORS),
+  'relative_projection': VECTORS,
+  **dict.fromkeys(('cope', 'stick_breaking', 'path', 'grape_ap'), SUMS),
+  'fire': 'numbers for each head',
+  'dape': 'cannot score one head alone',
+  'grape_a': 'cannot score one head alone',
+  'entmax': 'whole rows',
+}
+KERNELS = [name for name in ENCODINGS if name not in REFUSED]
+# One for each way in which a program gets at what it needs: numbers by distance, coordinates of
+# heads, parts of wider queries and keys (three of them, filled up to four).
+DAILY = {'t5': 'last_queries_sinks', 'fox': 'packed', 'dca': 'causal'}
+OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
+CASES = [
+  (name, mode)
+  for n, name in enumerate(KERNELS)
+  for mode in ('causal', OTHERS[n % len(OTHERS)])
+  if DAILY.get(name) != mode
+]
+
+
+@pytest.mark.parametrize(
+  ('name', 'mode'),
+  [*DAILY.items(), *(pytest.param(*case, marks=pytest.mark.fused) for case in CASES)],
+)
+def test_interpreted_kernels_equal_dense(name, mode):
+  """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys."""
+  enc, (x, weights, _) = build(name), inputs()
+  cotangent = cotangent_of(enc)[:, : MODES[mode].get('T', S)]
+  tile = (2, 2) if mode == 'last_queries_sinks' else (4, 8)
+
+  def gradients(backend, block_sizes):
+    def loss(*args):
+      out = layer(*args, backend=backend, block_sizes=block_sizes, **MODES[mode])
+      return (out * cotangent).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
+
+  jax.tree.map(close, gradients('triton_interpret', tile), gradients('dense', None))
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_reasons_of_encodings(name):
+  enc, (x, weights, _) = build(name), inputs()
+  with pytest.raises(NotImplementedError, match=f'backend triton_interpret: .*{REFUSED[name]}'):
+    layer(enc, weights, x, backend='triton_interpret')
+
+
+def test_explicit_positions_with_tables_are_refused():
+  enc, (x, weights, _) = build('t5'), inputs()
+  with pytest.raises(NotImplementedError, match='with explicit positions each pair'):
+    layer(enc, weights, x, position_ids=np.arange(S)[None], backend='triton_interpret')
+
+
+def test_a_cpu_is_told_that_kernels_need_a_gpu():
+  q = jnp.ones((1, 16, 4, 8))
+  with pytest.raises(NotImplementedError, match=r'backend triton: jax runs on cpu, .* NVIDIA GPU'):
+    attend(q, q, q, make_for(8, 'nope'), backend='triton')
+
+
+def make_for(head_dim: int, name: str):
+  """An encoding for four heads of this width."""
+  dims = {'model_dim': 4 * head_dim, 'heads': 4, 'head_dim': head_dim, 'train_length': 64}
+  return make(name, **dims, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+  ('T', 'block_sizes', 'reason'),
+  [
+    (64, None, None),
+    (64, (16, 128), None),
+    (8, None, 'at least 16 queries and 16 keys, not 8 and 64'),
+    (64, (48, 64), 'a power of 2 and at least 16, not 48'),
+    (64, (64, 8), 'a power of 2 and at least 16, not 8'),
+  ],
+)
+def test_reasons_on_a_gpu(monkeypatch, T, block_sizes, reason):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  q, k = (jax.ShapeDtypeStruct((1, n, 4, 24), jnp.bfloat16) for n in (T, 64))
+  answers = []
+
+  def ask(q, k):
+    request = build_request(q, k, k, make_for(24, 'alibi'), block_sizes=block_sizes)
+    answers.append(triton.refuse(request))
+
+  jax.eval_shape(ask, q, k)
+  assert answers == [None] if reason is None else reason in answers[0]
+
+
+@pytest.mark.parametrize(('kind', 'longest'), [('row', None), ('column', None), ('diagonal', 3)])
+def test_programs_visit_every_tile_once_and_no_long_walk(kind, longest):
+  """Programs of one row (column, diagonal) have its tiles and no others; some have none."""
+  grid = TileGrid(64, 96, 8, 8, Mask(window=40), 0, False, -100, 16)
+  visits = Visits.forward(grid)
+  count = {'row': 8, 'column': 12, 'diagonal': grid.diagonals}[kind]
+  walks = Walks.along(visits, kind, count, longest)
+  seen = []
+  for number, start, stop in zip(walks.number, walks.start, walks.stop, strict=True):
+    tiles = range(start, stop)
+    assert longest is None or len(tiles) <= longest
+    assert {getattr(walks.visits, kind)[n] for n in tiles} <= {number}
+    seen += tiles
+  assert seen == [*range(len(visits.row))]
+  assert sorted({*walks.number}) == [*range(count)]
+  assert longest is None or len(walks.number) > count
+
+
+def test_gradients_of_tables_are_added_up_over_programs():
+  """T5's table, of tiles that are so far apart that several programs share them."""
+  rng = np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((2, 40, 4, 8)).astype('f4') for _ in range(4))
+  dims = {'model_dim': 32, 'heads': 4, 'head_dim': 8, 'train_length': 64}
+  enc = make('t5', **dims, max_distance=8, buckets=8, rngs=nnx.Rngs(0))
+  enc = jax.tree.map(lambda x: x + jnp.asarray(rng.standard_normal(x.shape), x.dtype), enc)
+
+  def gradient(backend):
+    def loss(enc):
+      return (attend(q, k, v, enc, backend=backend, block_sizes=(2, 2)) * weight).sum()
+
+    return jax.jit(jax.grad(loss))(enc)
+
+  jax.tree.map(close, gradient('triton_interpret'), gradient('dense'))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('name', ['nope', 'alibi', 't5', 'fox', 'rerope'])
+def test_kernels_equal_dense_on_a_gpu(name):
+  """Values and gradients in float32, each product rounded to tf32 at most."""
+  enc, rng = make_for(64, name), np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((2, 300, 4, 64)).astype('f4') for _ in range(4))
+  x = rng.standard_normal((2, 300, 256)).astype('f4')
+
+  def gradients(backend):
+    def loss(enc, q, k, v):
+      out = attend(q, k, v, enc, x=x, backend=backend)
+      return (out * weight).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=range(4), has_aux=True))(enc, q, k, v)
+
+  def near(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
+
+  jax.tree.map(near, gradients('triton'), gradients('dense'))
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(targets.missing('cuda') is not None, reason='needs the CUDA plugin of jax')
+@pytest.mark.parametrize('head_dim', [64, 128])
+@pytest.mark.parametrize('name', KERNELS)
+def test_kernels_compile_for_an_h100(name, head_dim):
+  """Forward and backward at 8192 tokens and two heads in bfloat16, to machine code."""
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh, targets.devices('cuda:h100', 1))
+  sizes = {'batch': 1, 'length': 8192, 'heads': 2, 'head_dim': head_dim, 'dtype': 'bfloat16'}
+  compiled = programs.lower_attention(mesh, name, 'triton', sizes).compile()
+  assert compiled.as_text().count('__gpu$xla.gpu.triton') >= 3
+  assert b'\x7fELF' in compiled.runtime_executable().serialize()
