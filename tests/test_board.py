@@ -130,8 +130,33 @@ def test_references_have_no_verdict():
   ]
   found = lines.lines(text_rows() + more, (), [], CORPUS)
   assert found[-1].name == 'rope, long'
-  assert found[-1].verdict == 'reference'
-  assert found[-1].mean == pytest.approx(1.7)
+  reference = found[-1]
+  assert reference.verdict == 'reference'
+  assert reference.mean == pytest.approx(1.7)
+  assert {length: some.mean for length, some in reference.changes.items()} == pytest.approx(
+    {length: 0.0 for length in LENGTHS[1:]}
+  )
+  assert not any(some.interval or some.mark for some in reference.changes.values())
+
+
+def test_marks_and_the_smallest_difference_that_is_marked(of_corpus):
+  """At L against the baseline, past L against the own score; none of one seed."""
+  table = tables.text_table(text_rows(), [], [], CORPUS)
+  body = {
+    line[0].text: dict(zip(table.header, line, strict=True)) for line in table.groups[0].lines
+  }
+  assert body['rope']['bits at L'].mark == ''
+  assert body['flat']['bits at L'].mark == '†'
+  assert body['lost']['bits at L'].mark == '*'
+  assert body['lost']['at 2 L'].mark == '†'
+  assert body['flat']['at 2 L'].mark == '='
+  smallest = body['smallest marked']
+  expected = statistics.median(line.changes[16].smallest for line in of_corpus.values())
+  assert smallest['at 2 L'].text == f'{expected:.3f}'
+  at_L = [line.at_L.smallest for line in of_corpus.values() if line.at_L]
+  assert smallest['bits at L'].text == f'{statistics.median(at_L):.3f}'
+  of_one = tables.text_table(text_rows(seeds=1), [], [], CORPUS)
+  assert [line[0].text for line in of_one.groups[0].lines if line[0].text not in MODELS] == []
 
 
 def test_characters_are_added_up_by_distance():

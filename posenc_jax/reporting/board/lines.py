@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons.compare import BASELINE as FROM_BASELINE
 from posenc_jax.reporting.comparisons.compare import (
   OWN,
   OWN_SHUFFLED,
@@ -45,7 +46,8 @@ class Line:
     is_reference: whether it stands there to compare others with: an n-gram, or a model that was
       trained at another length.
     own: the bits a byte of each seed at L.
-    changes: {length: difference from the own score at L}.
+    at_L: their difference from the baseline.
+    changes: {length: difference from the own score at L}, of references without intervals.
     windowed: the same at the longest length, attention windowed at L.
     placebo: at FAR training lengths, the difference from the same model where tokens farther back
       than L are another document's.
@@ -60,6 +62,7 @@ class Line:
   train_length: int
   seeds: tuple[int, ...]
   own: tuple[float, ...]
+  at_L: Difference | None
   changes: dict[int, Difference]
   windowed: Difference | None
   windowed_holds: bool
@@ -147,7 +150,10 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
   values = effective_length.values_of_seeds(plain, name, metric)
   base = usual if is_reference else L
   own = tuple(of_seed[base] for of_seed in values.values() if of_seed.get(base) is not None)
-  changes = {} if is_reference else _differences(by_control[None], OWN, name)
+  if is_reference:
+    changes = _plain_changes(values, usual)
+  else:
+    changes = _differences(by_control[None], OWN, name)
   windowed, windowed_holds = None, False
   if WINDOWED in by_control and not is_reference:
     of_window = _differences(by_control[WINDOWED], OWN, name)
@@ -163,6 +169,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
     train_length=L,
     seeds=tuple(values),
     own=own,
+    at_L=_differences(by_control[None], FROM_BASELINE, name).get(L),
     changes=changes,
     windowed=windowed,
     windowed_holds=windowed_holds,
@@ -183,6 +190,20 @@ def _differences(comparison, reference: str, line: str) -> dict[int, Difference]
     for (name, column), difference in block.differences.items()
     if name == line
   }
+
+
+def _plain_changes(values: dict[int, dict[int, float]], base: int) -> dict[int, Difference]:
+  """{length: the mean over seeds of the difference from the score at the length `base`}.
+
+  `values`: {seed: {length: score}}; lengths that some seed has no score for are left out.
+  """
+  changes = {}
+  for length in sorted({length for of_seed in values.values() for length in of_seed}):
+    pairs = [(of_seed.get(base), of_seed.get(length)) for of_seed in values.values()]
+    if length > base and not any(None in pair for pair in pairs):
+      mean = statistics.fmean(value - own for own, value in pairs)
+      changes[length] = Difference(mean, len(pairs), None, 0)
+  return changes
 
 
 def _all_hold(windowed: Scores, plain: Scores, line: str, L: int) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import FAR, MARGIN, Line, multiple
 from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.layouts.differences import SMALLEST
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table
@@ -18,8 +19,10 @@ UNSTABLE = '~'
 SENTENCES = (
   f'Parameters, step time and memory of a step are relative to {board_lines.BASELINE}; times are '
   'the medians that runs logged. "At n L": difference from the own score at L, in brackets the '
-  '95 % interval over documents (those of one year are one); its mark is about other seeds: * '
-  f'better, † worse, = within 0.01. "{FAR} L, other text": the score at {FAR} L minus that where '
+  '95 % interval over documents (those of one year are one); of references without it. Marks are '
+  f'about other seeds: * better, † worse, = within 0.01, at L than {board_lines.BASELINE}, past L '
+  f'than at L. "{SMALLEST}": the smallest difference that these seeds mark in four of five cases, '
+  f'the median over lines. "{FAR} L, other text": the score at {FAR} L minus that where '
   "tokens farther back than L are another document's, the placebo. Holds to: the largest length at "
   f'which the worst seed is at most {MARGIN:g} bits worse than at L; ≥: no longer one was '
   f'evaluated. Verdict: by a fixed rule, "uses text past L" where every seed gains at {FAR} L and '
@@ -48,6 +51,7 @@ def text_table(rows: list[dict], runs: list[str], costs: list[dict], corpus: str
       verdict = f'{UNSTABLE} {verdict}'
     body.append(list(_cells(line, past, verdict)))
     records.append(_record(line, corpus, verdict))
+  smallest = _smallest_cells(of_corpus, past)
   header = [
     'encoding',
     'verdict',
@@ -64,7 +68,12 @@ def text_table(rows: list[dict], runs: list[str], costs: list[dict], corpus: str
     f'standard deviation over seeds; L = {L}. {SENTENCES}'
   )
   return Table(
-    f'Board, {corpus}', caption, header, [RowGroup('', body)], is_scored=True, records=records
+    f'Board, {corpus}',
+    caption,
+    header,
+    [RowGroup('', body + smallest)],
+    is_scored=True,
+    records=records,
   )
 
 
@@ -75,7 +84,8 @@ def _cells(line: Line, past: list[int], verdict: str):
   for ratio in (line.cost.step, line.cost.memory):
     yield Cell(DASH if ratio is None else f'{ratio:.2f}')
   spread = f' ± {statistics.stdev(line.own):.3f}' if len(line.own) > 1 else ''
-  yield Cell(DASH if line.mean is None else f'{line.mean:.3f}{spread}')
+  mark = line.at_L.mark if line.at_L else ''
+  yield Cell(DASH if line.mean is None else f'{line.mean:.3f}{spread}', mark=mark)
   for length in past:
     yield _difference(line.changes.get(length))
   yield _difference(line.windowed)
@@ -83,6 +93,22 @@ def _cells(line: Line, past: list[int], verdict: str):
   holds = line.holds_to
   yield Cell(DASH if holds is None or line.is_reference else f'{holds.text(line.train_length)} L')
   yield Cell(str(len(line.seeds)))
+
+
+def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
+  """The line with the smallest difference that seeds mark in each column, if they mark any."""
+
+  def median(differences) -> str:
+    known = [some.smallest for some in differences if some and some.smallest is not None]
+    return f'{statistics.median(known):.3f}' if known else DASH
+
+  at_L = median(line.at_L for line in of_corpus)
+  others = [median(line.changes.get(length) for line in of_corpus) for length in past]
+  others += [median(getattr(line, name) for line in of_corpus) for name in ('windowed', 'placebo')]
+  if {at_L, *others} == {DASH}:
+    return []
+  texts = [SMALLEST, '', *[DASH] * 3, at_L, *others, '', '']
+  return [[*map(Cell, texts)]]
 
 
 def _difference(difference) -> Cell:
