@@ -29,6 +29,17 @@ def main(argv):
     allowed = 'folders of rows, such as results/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
   out = Path(flags.out or Path(folders[0]).parent)
+  texts, figure = make(folders, out)
+  with user_errors(OSError):
+    out.mkdir(parents=True, exist_ok=True)
+  figures.save(figure, out / FIGURE)
+  for name, text in texts.items():
+    storage.atomic_write(out / name, text)
+    print(out / name)
+
+
+def make(folders: list[str], out: Path):
+  """The texts of the board of these folders by file name, as they stand in `out`; its figure."""
   reports = [study.load(folder) for folder in folders]
   every_row = [row for folder in folders for row in rows.read(folder)]
   spent = [row for folder in folders for row in costs.read(folder)]
@@ -46,12 +57,8 @@ def main(argv):
     'study': made_by,
     'study_link': os.path.relpath(ROOT / made_by, out),
   }
-  with user_errors(OSError):
-    out.mkdir(parents=True, exist_ok=True)
-  figures.save(figure, out / FIGURE)
-  for name, text in (('README.md', page.readme), ('board.html', page.page)):
-    storage.atomic_write(out / name, text(made, f'{FIGURE}.png', facts))
-    print(out / name)
+  forms = {'README.md': page.readme, 'board.html': page.page}
+  return {name: form(made, f'{FIGURE}.png', facts) for name, form in forms.items()}, figure
 
 
 if __name__ == '__main__':

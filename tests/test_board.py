@@ -3,6 +3,7 @@
 import random
 import re
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from scripts import board
 
+ROOT = Path(__file__).parent.parent
 L, LENGTHS, DOCUMENTS, SEEDS = 8, (8, 16, 32, 64), 8, 3
 # {label: (bits at L, change a doubling, change of the placebo, change under a window of L)}
 MODELS = {
@@ -216,6 +218,14 @@ def test_the_command_writes_the_same_bytes_again(folder, capsys):
   readme = (folder / 'a' / 'README.md').read_text()
   assert len(re.findall(r'^\| far ', readme, re.MULTILINE)) == 1
   assert 'uses text past L; holds to 8 L' in readme
+
+
+def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):
+  """The same bytes from the rows that are kept, by the command that it names."""
+  monkeypatch.chdir(ROOT)
+  texts, _ = board.make(['results/board'], Path('results'))
+  for name, text in texts.items():
+    assert (Path('results') / name).read_text() == text
 
 
 def test_what_is_outlined_is_best_for_its_cost(of_corpus):

@@ -61,6 +61,19 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path):
     kept.keep(run.out, tmp_path / 'kept')
 
 
+def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
+  assert swept(run, run.out) == 0
+  ngram = run.out / 'ngram,seed=0'
+  shutil.copytree(run.out / 'encoding.name=rope,seed=0', ngram)
+  (row,) = storage.read_rows(ngram / 'eval.jsonl')
+  storage.rewrite_rows(ngram / 'eval.jsonl', [row | {'run': ngram.name, 'encoding': 'n-gram'}])
+  assert kept.keep(run.out, tmp_path / 'kept') == (4, 4)
+  assert ngram.name in {row['run'] for row in rows.read(tmp_path / 'kept')}
+  (ngram / 'finished.json').unlink()
+  assert kept.keep(run.out, tmp_path / 'other') == (4, 4)
+  assert ngram.name not in {row['run'] for row in rows.read(tmp_path / 'other')}
+
+
 def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
   assert swept(run, run.out) == 0
   kept.keep(run.out, tmp_path / 'kept')

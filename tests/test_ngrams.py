@@ -216,7 +216,9 @@ def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
   for _ in range(2):
     ngram.evaluate_ngram(seeds, tmp_path / 'ngram', 2, 'witten_bell', False)
   for seed in (0, 1):
-    rows = storage.read_rows(tmp_path / f'ngram,seed={seed}' / 'eval.jsonl', row_schema.fault)
+    folder = tmp_path / f'ngram,seed={seed}'
+    assert (folder / 'finished.json').exists()
+    rows = storage.read_rows(folder / 'eval.jsonl', row_schema.fault)
     assert {row['label'] for row in rows} == {'n-gram (2 bytes)'}
     assert len({row_schema.key(row) for row in rows}) == len(rows)
     protocols = {(row['protocol'], row['control'], row['length']) for row in rows}

@@ -12,13 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
-from posenc_jax.config import single_seed_runs, validate
+from posenc_jax.config import config_hash, single_seed_runs, validate
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.evaluation import row_schema
 from posenc_jax.evaluation.evaluate import measure, show, summary
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training.run_dir import mark_finished
 
 FILE = 'ngram.json'  # what the rows beside it were counted from
 MAX_CONTEXT = 1000
@@ -89,6 +90,7 @@ def _evaluate_seed(
   if left_out:
     print(f'{", ".join(dict.fromkeys(left_out))}: not of an n-gram')
   show(workdir.name, measured)
+  mark_finished(workdir, config_hash(config))
 
 
 def _nats(model: NGrams, tokens_BT: np.ndarray, window: int | None = None, **_) -> np.ndarray:

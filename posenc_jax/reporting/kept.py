@@ -16,12 +16,12 @@ FINISHED = 'finished.json'
 
 
 def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
-  """Adds the finished runs in `folder` to the results kept in `out`.
+  """Adds the finished runs in `folder`, and n-grams beside them, to the results kept in `out`.
 
   What is kept already stays: rows.jsonl.gz and costs.jsonl get the new runs behind it.
 
   Returns:
-    The numbers of runs that were added, and that are kept now.
+    The numbers of the study's runs that were added, and that are kept now.
   Raises:
     UserError: no run is finished, the study was another one, or a row measures the same as a kept
       one with another result. Stopped: a file cannot be read or written.
@@ -54,7 +54,8 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     costs.write(out, made_costs)
     report.folder = out
     study.write(report)
-  return len(finished - kept), len(kept | finished)
+  added, every = ({*report.runs} & names for names in (finished - kept, kept | finished))
+  return len(added), len(every)
 
 
 def kept_runs(folder: str | Path, sha256: str) -> set[str]:
