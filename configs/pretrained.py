@@ -29,7 +29,7 @@ attention 0.513 and 0.495, YaRN 0.526 and 0.514, NTK 0.523 and 0.552, StreamingL
 
 from pathlib import Path
 
-from posenc_jax.config import load, saved_config
+from posenc_jax.config import load, load_study, saved_config
 
 MODEL = 'runs/smollm2'  # the imported run, from where the sweep is started
 L, BASE = 8192, 100_000.0  # what the model was made with
@@ -75,6 +75,14 @@ def laid_over(method: str, factor: int) -> dict:
   return own[method]
 
 
+def published() -> list[dict]:
+  """Perplexities a token of Llama 2 7B, L = 4,096, extended by 2; in a table apart."""
+  yarn = load_study(Path(__file__).parent / 'paper' / 'yarn.py')
+  by_2 = ('PI, s 2', 'NTK, base 20,000', 'YaRN, s 2')
+  lines = [entry for entry in yarn.REFERENCE if entry['line'] in by_2]
+  return [entry | {'line': f'{entry["line"]} (Llama 2 7B, perplexity)'} for entry in lines]
+
+
 def get_config():
   run = saved_config(MODEL)
   settings = {name: run[name] for name in ('model', 'encoding', 'attention')}
@@ -106,7 +114,12 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('last_k',), controls=False, baseline=f'none, {FACTOR} L')
+  return dict(
+    protocols=('last_k',),
+    controls=False,
+    baseline=f'none, {FACTOR} L',
+    reference=published(),
+  )
 
 
 def figures():
