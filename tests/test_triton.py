@@ -16,6 +16,7 @@ from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.attention.triton.kernel import Walks
+from posenc_jax.attention.triton.program import HeadProgram
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import ENCODINGS, make
 from scripts.aot import programs, targets
@@ -32,9 +33,9 @@ REFUSED = {
   'entmax': 'whole rows',
 }
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
-# One for each way in which a program gets at what it needs: numbers by distance, coordinates of
-# heads, parts of wider queries and keys (three of them, filled up to four).
-DAILY = {'t5': 'last_queries_sinks', 'fox': 'packed', 'dca': 'causal'}
+# One for each way in which a program gets at what it needs: numbers by distance, and coordinates of
+# heads.
+DAILY = {'t5': 'last_queries_sinks', 'fox': 'packed'}
 OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
 CASES = [
   (name, mode)
@@ -62,6 +63,36 @@ def test_interpreted_kernels_equal_dense(name, mode):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
 
   jax.tree.map(close, gradients('triton_interpret', tile), gradients('dense', None))
+
+
+def test_what_triton_lacks_is_put_differently():
+  """Products with axes of 1, parts of arrays and their adjoint, calls, a choice of platform."""
+  rng = np.random.default_rng(0)
+  x, y = (rng.standard_normal((1, 1, 4, 8)).astype('f4') for _ in range(2))
+
+  def tile(a, b, inputs):
+    def sums(x):
+      first, last = jax.nn.softplus(x[..., :2]), x[..., 6:]
+      s = jnp.einsum('bhtk,bhsk->bhts', first, inputs['y'][..., 2:4]) + last @ last.mT
+      s = jax.lax.platform_dependent(s, cpu=lambda s: 0 * s, default=lambda s: s + a - b)
+      return jnp.cos(s) + x[:, :, :1, :4]
+
+    out, pull_back = jax.vjp(sums, inputs['x'])
+    return out, pull_back(jnp.ones_like(out))
+
+  program = HeadProgram(tile, {'x': x, 'y': y})
+  program.check()
+  found = program([], 5, 2, [x, y], [])
+  of_gpu = lambda *args, **branches: branches['default'](*args)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax.lax, 'platform_dependent', of_gpu)
+    expected = jax.tree.leaves(tile(5, 2, {'x': x, 'y': y}))
+  jax.tree.map(close, found, expected)
+  lacking = {'sort': lambda x: jnp.sort(x), 'slice': lambda x: x[..., 1:4]}
+  for primitive, function in lacking.items():
+    program = HeadProgram(lambda a, b, inputs, f=function: f(inputs['x']), {'x': x})
+    with pytest.raises(NotImplementedError, match=rf'\({primitive}\)'):
+      program.check()
 
 
 @pytest.mark.parametrize('name', REFUSED)
