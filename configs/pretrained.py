@@ -115,10 +115,7 @@ def sweep():
 
 def table():
   return dict(
-    protocols=('last_k',),
-    controls=False,
-    baseline=f'none, {FACTOR} L',
-    reference=published(),
+    protocols=('last_k',), controls=False, baseline=f'none, {FACTOR} L', reference=published()
   )
 
 

@@ -42,7 +42,9 @@ def make(folders: list[str], out: Path):
   """The texts of the board of these folders by file name, as they stand in `out`; its figure."""
   reports = [study.load(folder) for folder in folders]
   every_row = [row for folder in folders for row in rows.read(folder)]
-  spent = [row for folder in folders for row in costs.read(folder)]
+  spent = []
+  for folder in folders:
+    spent += lines.relative_times(costs.with_step_times(costs.read(folder), folder))
   runs = [run for report in reports for run in report.runs]
   made = tables.tables(every_row, runs, spent)
   corpora = lines.corpora(every_row)

@@ -12,7 +12,8 @@ from synthetic import row
 from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.board import lines, page, pareto, tables
-from scripts import board
+from posenc_jax.reporting.layouts import costs
+from scripts import board, step_times
 
 ROOT = Path(__file__).parent.parent
 L, LENGTHS, DOCUMENTS, SEEDS = 8, (8, 16, 32, 64), 8, 3
@@ -25,6 +26,19 @@ MODELS = {
   'deaf': (1.96, -0.05, -0.05, 0.0),  # longer inputs help it, whatever they say
 }
 CORPUS = 'planted'
+STUDY = """
+from posenc_jax.config import load
+
+def get_config():
+  sizes = {{'model.layers': 1, 'model.model_dim': 16, 'model.heads': 2, 'model.head_dim': 8}}
+  return load('{base}', sizes | {{'model.mlp_dim': 16, 'train.batch': 1, 'train.length': 16}})
+
+def sweep():
+  for seed in (0, 1):
+    yield {{'seed': seed, 'encoding.name': 'nope'}}
+    yield {{'seed': seed, 'encoding.name': 'rope'}}
+    yield {{'seed': seed, 'encoding.name': 'rope', 'train.length': 32}}
+"""
 
 
 def text_rows(models=MODELS, seeds=SEEDS):
@@ -195,6 +209,49 @@ def test_tasks_say_how_many_seeds_have_learned():
   (table,) = tables.task_tables(rows, [])
   assert table.header == ['encoding', 'copy, learned', 'copy at 2 L']
   assert [cell.text for cell in table.groups[0].lines[0]] == ['t5', '2 of 3', '0.750 ± 0.000']
+
+
+def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
+  times = {('rope', L): 0.2, ('lost', L): 0.3}
+  measured = [
+    {'label': label, 'train_length': length, 'seconds_per_step': seconds}
+    for (label, length), seconds in times.items()
+  ]
+  spent = cost_rows()
+  assert costs.with_step_times(spent, tmp_path) == spent
+  costs.write_step_times(tmp_path, measured)
+  spent = costs.with_step_times(spent, tmp_path)
+  assert {(r['label'], r['seconds_per_step']) for r in spent} == {
+    *(('rope', 0.2), ('lost', 0.3)),
+    *((name, None) for name in MODELS if name not in ('rope', 'lost')),
+  }
+  # Times of two machines are each relative to their own baseline; without one there is none.
+  other = [row | {'label': 'mine', 'run': 'mine', 'seconds_per_step': 5.0} for row in spent[:1]]
+  rows = [*lines.relative_times(spent), *lines.relative_times(other)]
+  found = lines.relative_costs(rows, {row['run'] for row in rows})
+  assert found['lost', L].step == pytest.approx(1.5)
+  assert found['flat', L].step is found['mine', L].step is None
+  for wrong in (-1, 'x', None):
+    costs.write_step_times(tmp_path, [measured[0] | {'seconds_per_step': wrong}])
+    with pytest.raises(UserError, match='seconds_per_step='):
+      costs.with_step_times(spent, tmp_path)
+
+
+def test_the_command_times_each_line_once(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(step_times.devices, 'enable_compilation_cache', lambda folder: None)
+  study = tmp_path / 'study.py'
+  study.write_text(STUDY.format(base=ROOT / 'configs' / 'base.py'))
+  step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=2'])
+  rows = storage.read_rows(tmp_path / 'out' / costs.STEP_TIMES)
+  assert [(row['label'], row['train_length'], row['steps']) for row in rows] == [
+    ('nope', 16, 2),
+    ('rope', 16, 2),
+    ('rope', 32, 2),
+  ]
+  assert all(row['seconds_per_step'] > 0 for row in rows)
+  assert 'rope, L = 32: ' in capsys.readouterr().out
+  with pytest.raises(UserError, match='--rounds=0; allowed'):
+    step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=0'])
 
 
 @pytest.fixture

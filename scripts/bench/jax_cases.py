@@ -72,15 +72,19 @@ def attention(case: Case) -> Target:
 
 
 def step(case: Case) -> Target:
+  """The step of a case."""
+  return step_of_config(step_config(case), data.Batch(tokens(case)))
+
+
+def step_of_config(config, batch: data.Batch) -> Target:
   """The trainer's own step on the same batch again and again.
 
   With several seeds one call makes a step of each of them: in one program if `config.vmap_seeds`,
   else one after another.
   """
-  config, batch = step_config(case), data.Batch(tokens(case))
   optimizer = make_optimizer(config.optim, config.train.steps)
   seeds = config.seeds or (config.seed,)
-  models = [build_model(config, data.VOCAB, nnx.Rngs(seed)) for seed in seeds]
+  models = [build_model(config, data.vocab(config.data), nnx.Rngs(seed)) for seed in seeds]
   states = [(model, optimizer.init(model)) for model in models]
   if config.vmap_seeds:
     states = [multi_seed.stack(states, seeds)]

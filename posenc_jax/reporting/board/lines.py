@@ -256,6 +256,15 @@ def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str
   }
 
 
+def relative_times(rows: list[dict]) -> list[dict]:
+  """The rows of costs of one machine, with times of a step relative to BASELINE's of them: what
+  another machine measured is not compared. None where BASELINE is not among them.
+  """
+  base = _median(row['seconds_per_step'] for row in rows if row['label'] == BASELINE)
+  relative = lambda seconds: seconds / base if seconds and base else None
+  return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]
+
+
 def _median(values: Iterable[float | None]) -> float | None:
   known = [value for value in values if value is not None]
   return statistics.median(known) if known else None

@@ -14,6 +14,7 @@ from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 FILE = 'costs.jsonl'
+STEP_TIMES = 'step_times.jsonl'  # of lines, measured in turn: scripts/step_times.py
 LINE = ('label', 'train_length', 'parameters', 'encoding_parameters', 'tokens')
 UNKNOWN = math.log2(62)  # bits of a character of a planted name that is not recalled
 DTYPES = ('float32', 'bfloat16')
@@ -52,6 +53,28 @@ def read(folder: str | Path) -> list[dict]:
     rows = [_of_run(run) for run in runs if storage.exists(run / 'config.json')]
     rows = rows or storage.read_rows(folder / FILE, _fault)
   return [row | {name: visible(row[name]) for name in ('run', 'label')} for row in rows]
+
+
+def with_step_times(rows: list[dict], folder: str | Path) -> list[dict]:
+  """The rows with the times of steps that were measured in turn, where the folder has such times;
+  then lines that were not measured have none.
+
+  Raises UserError where a row is wrong.
+  """
+  file = Path(folder) / STEP_TIMES
+  if not storage.exists(file):
+    return rows
+  with one_line_errors():
+    measured = storage.read_rows(file, _fault_of_step_time)
+  seconds = {(row['label'], row['train_length']): row['seconds_per_step'] for row in measured}
+  return [
+    row | {'seconds_per_step': seconds.get((row['label'], row['train_length']))} for row in rows
+  ]
+
+
+def write_step_times(folder: str | Path, rows: list[dict]) -> None:
+  """Writes step_times.jsonl anew."""
+  storage.rewrite_rows(Path(folder) / STEP_TIMES, rows)
 
 
 def write(folder: str | Path, rows: list[dict]) -> None:
@@ -107,6 +130,15 @@ def _fault(row: dict) -> str | None:
   for name, (holds, allowed) in CHECKS.items():
     if not holds(row[name]):
       return f'{name}={shown(row[name])}, where {allowed} must be'
+  return None
+
+
+def _fault_of_step_time(row: dict) -> str | None:
+  """What is wrong with a row of step_times.jsonl, or None."""
+  for name in ('label', 'train_length', 'seconds_per_step'):
+    holds, allowed = CHECKS[name]
+    if not holds(row.get(name)) or row.get(name) is None:
+      return f'{name}={shown(row.get(name))}, where {allowed} must be'
   return None
 
 

@@ -1,0 +1,86 @@
+"""Times a training step of each line of a study, all lines in turn: the times of the board.
+
+  python scripts/step_times.py --config=configs/studies/board.py --out=results/board
+
+What runs log depends on what else their machine did. Here every line makes a step, then every line
+the next one, so that other work meets all alike. OUT/step_times.jsonl gets the median of each line,
+of a label and a training length; scripts/board.py reads it in the place of the runs' own times.
+
+--rounds: how many steps of each line are timed, after one that is not.
+"""
+
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from posenc_jax import config
+from posenc_jax.distributed import devices
+from posenc_jax.errors import UserError, user_errors
+from posenc_jax.reporting.layouts import costs
+
+FLAGS = {'config': config.REQUIRED, 'out': config.REQUIRED, 'rounds': 15}
+
+
+def main(argv):
+  flags, overrides = config.parse_args(argv, FLAGS, lists_fields=True)
+  if flags.rounds < 1:
+    raise UserError(f'--rounds={flags.rounds}; allowed: 1 or more')
+  config.check_folder(f'--out={flags.out}', flags.out)
+  sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+  from posenc_jax import sweep
+
+  configs = {}
+  for run in sweep.plan(flags.config, flags.out, overrides):
+    c = run.config
+    if c.train.steps:
+      configs.setdefault((c.label or c.encoding.name, c.train.length), c)
+  if not configs:
+    raise UserError(f'--config={flags.config}: trains nothing; allowed: a study that trains')
+  rows = [
+    {'label': label, 'train_length': length, 'seconds_per_step': statistics.median(seconds)}
+    | {'steps': len(seconds), 'processor': processor()}
+    for (label, length), seconds in measure(configs, flags.rounds).items()
+  ]
+  with user_errors(OSError):
+    Path(flags.out).mkdir(parents=True, exist_ok=True)
+  costs.write_step_times(flags.out, rows)
+  for row in rows:
+    print(f'{row["label"]}, L = {row["train_length"]}: {1e3 * row["seconds_per_step"]:.1f} ms')
+
+
+def measure(configs: dict, rounds: int) -> dict:
+  """{line: the seconds of each of its steps}, for {line: its config}, made in turn."""
+  import numpy as np
+
+  from posenc_jax import data
+  from scripts.bench import jax_cases
+
+  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  steps = {}
+  for line, c in configs.items():
+    shape = c.train.batch, c.train.length
+    tokens = np.random.default_rng(0).integers(0, data.vocab(c.data) - 1, shape, dtype=np.int32)
+    steps[line] = jax_cases.step_of_config(c, data.Batch(tokens))
+    steps[line].call()
+    print(f'{line[0]}, L = {line[1]}: compiled', flush=True)
+  seconds = {line: [] for line in configs}
+  for n in range(rounds + 1):
+    for line, step in steps.items():
+      begin = time.perf_counter()
+      step.call()
+      if n:
+        seconds[line].append(time.perf_counter() - begin)
+  return seconds
+
+
+def processor() -> str:
+  """What the machine calls its processor."""
+  from scripts.bench import measure
+
+  return measure.machine()['cpu'] or platform.machine()
+
+
+if __name__ == '__main__':
+  config.main(main)
