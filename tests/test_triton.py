@@ -121,22 +121,23 @@ def make_for(head_dim: int, name: str):
 
 
 @pytest.mark.parametrize(
-  ('T', 'block_sizes', 'reason'),
+  ('T', 'width', 'block_sizes', 'reason'),
   [
-    (64, None, None),
-    (64, (16, 128), None),
-    (8, None, 'at least 16 queries and 16 keys, not 8 and 64'),
-    (64, (48, 64), 'a power of 2 and at least 16, not 48'),
-    (64, (64, 8), 'a power of 2 and at least 16, not 8'),
+    (64, 24, None, None),
+    (64, 24, (16, 128), None),
+    (8, 24, None, 'at least 16 queries and 16 keys, not 8 and 64'),
+    (64, 8, None, 'at least 16 wide, not 8'),
+    (64, 24, (48, 64), 'a power of 2 and at least 16, not 48'),
+    (64, 24, (64, 8), 'a power of 2 and at least 16, not 8'),
   ],
 )
-def test_reasons_on_a_gpu(monkeypatch, T, block_sizes, reason):
+def test_reasons_on_a_gpu(monkeypatch, T, width, block_sizes, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  q, k = (jax.ShapeDtypeStruct((1, n, 4, 24), jnp.bfloat16) for n in (T, 64))
+  q, k = (jax.ShapeDtypeStruct((1, n, 4, width), jnp.bfloat16) for n in (T, 64))
   answers = []
 
   def ask(q, k):
-    request = build_request(q, k, k, make_for(24, 'alibi'), block_sizes=block_sizes)
+    request = build_request(q, k, k, make_for(width, 'alibi'), block_sizes=block_sizes)
     answers.append(triton.refuse(request))
 
   jax.eval_shape(ask, q, k)

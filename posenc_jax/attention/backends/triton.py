@@ -47,6 +47,9 @@ def _refuse_sizes(request: AttentionRequest) -> str | None:
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   if min(T, S) < LEAST:
     return f'a tile has at least {LEAST} queries and {LEAST} keys, not {T} and {S}'
+  width = min(request.q_BTHK.shape[-1], request.v_BSGK.shape[-1])
+  if width < LEAST:
+    return f'a head is at least {LEAST} wide, not {width}'
   for n in request.block_sizes or SIDES:
     if n < LEAST or n & (n - 1):
       return f'a side of a tile must be a power of 2 and at least {LEAST}, not {n}'
@@ -69,7 +72,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   try:
     program = forward_program(schedule, *shapes)
   except (TypeError, ValueError):  # shapes do not fit
-    return f'{name} cannot score one head alone, and a program has one'
+    return f'{name} cannot score one head alone, as wide as a power of 2, and a program has one'
   rows, width = shapes[0]['row']['q'].shape[3], shapes[0]['column']['v'].shape[-1]
   if [x.shape for x in program.results] != [(1, 1, rows, width), (1, 1, rows), (1, 1, rows)]:
     return f'{name} has numbers for each head in its scores, and a program has one head'
@@ -118,7 +121,7 @@ def _cut(schedule: TileSchedule, request: AttentionRequest):
 
 
 def _widen(x):
-  width = max(LEAST, 1 << (x.shape[-1] - 1).bit_length())
+  width = 1 << (x.shape[-1] - 1).bit_length()
   return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
 
 
