@@ -60,6 +60,17 @@ def test_a_table_remade_from_rows_in_any_order_is_the_same_to_the_byte(form, tmp
   assert written[0] == written[1]
 
 
+def test_of_many_missing_runs_the_first_is_named():
+  rows, settings = CASES['lengths']
+  planned = [*sorted({r['run'] for r in rows}), *(f'gone {n}' for n in range(6))]
+  (note,) = (
+    n for n in make_tables(rows, planned, form='lengths', **settings)[0].notes if 'no rows' in n
+  )
+  assert note == f'no rows of 6 of {len(planned)} runs: gone 0 and others'
+  few = make_tables(rows, planned[:-1], form='lengths', **settings)[0].notes
+  assert f'no rows of 5 runs: {"; ".join(planned[-6:-1])}' in few
+
+
 @pytest.mark.parametrize('form', CASES)
 def test_a_run_that_is_missing_or_there_twice_is_named(form):
   rows, settings = CASES[form]

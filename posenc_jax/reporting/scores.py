@@ -26,6 +26,7 @@ TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
 LINE = (*TASK, 'train_length', 'step')
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
+MOST_NAMED = 5  # runs without rows that a note names; status says which are open
 # Statuses of a run that has not been evaluated to the end.
 UNSEEN = ('missing', 'incomplete')
 
@@ -200,6 +201,15 @@ class Scores:
         self.by_seed[line, seed, column] = SeedScore('incomplete')
 
 
+def _note_of_missing(runs: list[str], planned: int) -> str:
+  """A note that names these runs of all planned ones, or how many there are beside the first."""
+  if len(runs) == 1:
+    return f'no rows of run {runs[0]}'
+  if len(runs) <= MOST_NAMED:
+    return f'no rows of {len(runs)} runs: {"; ".join(runs)}'
+  return f'no rows of {len(runs)} of {planned} runs: {runs[0]} and others'
+
+
 def collect(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
@@ -236,8 +246,7 @@ def collect(
   notes = []
   present_runs = {row['run'] for row in rows}
   if missing := [run for run in runs if run not in present_runs]:
-    count = 'run' if len(missing) == 1 else f'{len(missing)} runs:'
-    notes.append(f'no rows of {count} {"; ".join(missing)}')
+    notes.append(_note_of_missing(missing, len(runs)))
   rank = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
