@@ -15,42 +15,43 @@ rates by line (scripts/lr_grid.py) is open.
 Seeds are outermost: whole tables first. Cost: 81 runs of 1,500 steps; not measured yet.
 """
 
+import math
 from pathlib import Path
 
 from posenc_jax.config import load
 
 L = 128
-ENCODINGS = {
-  'rope': 'rope',
-  'nope': 'nope',
-  'alibi': 'alibi',
-  't5': 't5',
-  'fox': 'fox',
-  'sinusoidal': 'sinusoidal',
-  'learned': 'learned',
-  'transformer_xl': 'transformer_xl',
-  'shaw': 'shaw',
-  'fire': 'fire',
-  'kerple_log': 'kerple_log',
-  'p_rope': {'name': 'p_rope', 'p': 6 / 16},
-  'stick_breaking': 'stick_breaking',
-  'deberta': {'name': 'deberta', 'span': L // 2},
-  'sandwich': 'sandwich',
-  'xpos': 'xpos',
-  'music_transformer': 'music_transformer',
-  'dape': 'dape',
-  'cope': 'cope',
-  'path': 'path',
-  'selective_rope': 'selective_rope',
-  'grape_ap': 'grape_ap',
-  'pope': 'pope',
-}
-CHAINS = {'rope+fox': ('rope', 'fox'), 'nope+ssmax': ('nope', 'ssmax')}
-HYBRID = ('rope', 'rope', 'rope', 'nope')
+PAIRS, BASE = 16, 10_000.0  # RoPE's frequencies in a head, and its base
+
+
+NAMES = (
+  *('rope', 'nope', 'alibi', 't5', 'fox', 'sinusoidal', 'learned', 'transformer_xl', 'shaw'),
+  *('fire', 'kerple_log', 'p_rope', 'stick_breaking', 'deberta', 'sandwich', 'xpos'),
+  *('music_transformer', 'dape', 'cope', 'path', 'selective_rope', 'grape_ap', 'pope'),
+)
+
+
+def encodings(length: int) -> dict:
+  """The encodings by label, scaled to a training length."""
+  turning = sum(2 * math.pi * BASE ** (m / PAIRS) < length for m in range(PAIRS))
+  return {name: name for name in NAMES} | {
+    'p_rope': {'name': 'p_rope', 'p': turning / PAIRS},
+    'deberta': {'name': 'deberta', 'span': length // 2},
+  }
 
 
 def with_kv_shift(*members):
   return {'name': 'chain', 'members': ('kv_shift', *members)}
+
+
+def lines(length: int) -> dict:
+  """What every model has beside KV shift, by the label of its line."""
+  found = {label: with_kv_shift(member) for label, member in encodings(length).items()}
+  found['rope+fox'] = with_kv_shift('rope', 'fox')
+  found['nope+ssmax'] = with_kv_shift('nope', 'ssmax')
+  layers = tuple(with_kv_shift(member) for member in ('rope', 'rope', 'rope', 'nope'))
+  found['rope x 3 + nope'] = {'name': 'pattern', 'layers': layers}
+  return found
 
 
 def get_config():
@@ -72,14 +73,10 @@ def get_config():
 
 
 def sweep():
-  lines = {label: with_kv_shift(member) for label, member in ENCODINGS.items()}
-  lines |= {label: with_kv_shift(*members) for label, members in CHAINS.items()}
-  layers = tuple(with_kv_shift(member) for member in HYBRID)
-  lines['rope x 3 + nope'] = {'name': 'pattern', 'layers': layers}
   # The reference for far context: as many tokens a step, in sequences four times as long.
   long = {'train.length': 4 * L, 'train.batch': 4}
   for seed in range(3):
-    for label, encoding in lines.items():
+    for label, encoding in lines(L).items():
       yield {'seed': seed, 'label': label, 'encoding': encoding}
       if label == 'rope':
         yield {'seed': seed, 'label': f'rope, L = {4 * L}', 'encoding': encoding} | long
