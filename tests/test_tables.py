@@ -190,6 +190,8 @@ def test_a_line_is_named_by_what_differs_and_nothing_else():
   assert set(table.lines) == {'rope', 'rope, k 2 (base=5.0)', 't5', 'alibi'}
   assert 'mixed k, each a line of its own: 2, 4' in table.notes
   assert 'step differs between lines: alibi 50; rope 100; t5 100' in table.notes
+  table = one([*rows, row('fire')])
+  assert 'step differs between lines: alibi 50; others 100' in table.notes
   both = {'eval.spans': 4}
   rows = [row('rope', overrides=both | {'eval.documents': n}) for n in (5, 6)]
   assert one(rows).lines == ['rope (eval.documents=5)', 'rope (eval.documents=6)']

@@ -6,6 +6,7 @@
 
 import json
 import re
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -85,9 +86,18 @@ def _notes_of_field(field: str, by_label: dict[str, list[dict]]) -> list[str]:
   if any(len(of_label) > 1 for of_label in values.values()):
     return [f'mixed {field}, each a line of its own: {join_unique(different)}']
   if len(different) > 1:
-    each = '; '.join(f'{label} {value}' for label, (value,) in values.items())
-    return [f'{field} differs between lines: {each}']
+    return [f'{field} differs between lines: {_each(values)}']
   return []
+
+
+def _each(values: dict[str, set[str]]) -> str:
+  """The one value of each label; of more than half of many with one value, that for the others."""
+  one_of = {label: value for label, (value,) in values.items()}
+  usual = statistics.mode(one_of.values())
+  others = {label: value for label, value in one_of.items() if value != usual}
+  is_usual = len(one_of) > 3 and len(others) < len(one_of) / 2
+  each = '; '.join(f'{label} {value}' for label, value in (others if is_usual else one_of).items())
+  return f'{each}; others {usual}' if is_usual else each
 
 
 def _text(value: object) -> str:
