@@ -102,7 +102,9 @@ def test_the_kept_study_json_is_what_the_study_wants(name):
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(name, marks=pytest.mark.slow) if name in ('classic', 'extension') else name
+    pytest.param(name, marks=pytest.mark.slow)
+    if name in ('board', 'classic', 'extension')
+    else name
     for name in KEPT
   ],
 )
