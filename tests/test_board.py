@@ -1,5 +1,7 @@
 """The board: each number by hand, each verdict from lines that were made for it."""
 
+import dataclasses
+import itertools
 import random
 import re
 import statistics
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from synthetic import row
 
 from posenc_jax import storage
@@ -290,6 +293,23 @@ def test_what_is_outlined_is_best_for_its_cost(of_corpus):
   (axes,) = figure.axes
   bold = {text.get_text() for text in axes.texts if text.get_fontweight() == 'bold'}
   assert bold == {'rope', 'lost'}  # cheapest, and best at L
+
+
+def test_labels_of_near_points_do_not_cover_each_other(of_corpus):
+  crowd = [
+    dataclasses.replace(
+      of_corpus['flat'],
+      name=f'encoding {n}',
+      own=(1.9 + n % 3 / 1000,),
+      cost=lines.Cost(1.0, 1 + n // 3 / 40, 1.0),
+    )
+    for n in range(12)
+  ]
+  figure = pareto.draw([*of_corpus.values(), *crowd], CORPUS)
+  (axes,) = figure.axes
+  boxes = [Text.get_window_extent(text) for text in axes.texts]
+  assert len(boxes) == len(crowd) + len(MODELS)
+  assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
 @pytest.mark.parametrize('argv', [[], ['--out=x'], ['results', '--config.seed=1']])
