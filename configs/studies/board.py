@@ -1,7 +1,8 @@
 """The board: encodings worth choosing, on text in which far context pays and small models use it.
 
   python scripts/sweep.py --config=configs/studies/board.py --out=runs/board --jobs=2
-  python scripts/board.py runs/board
+  python scripts/keep.py runs/board --out=results/board
+  python scripts/board.py results/board
 
 Text is that of the corpus `planted`: speeches, with invented names that come again. All models have
 KV shift beside their encoding, because at this scale and budget a model without it does not learn
@@ -12,7 +13,12 @@ since the last row of its table, which all larger distances share, would hardly 
 keeps the wavelengths that complete a turn within L. One learning rate for all so far: the grid of
 rates by line (scripts/lr_grid.py) is open.
 
-Seeds are outermost: whole tables first. Cost: 81 runs of 1,500 steps; not measured yet.
+Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
+--kept=results/board goes on from there; the n-gram is scripts/ngram.py's, and the times of a step
+scripts/step_times.py's. results/board_tasks will be the tasks (configs/studies/board_tasks.py).
+
+Cost: 81 runs of 0.8 million parameters, 9 to 12 minutes each, two at a time on two cores of one
+processor; DAPE, CoPE and PaTH more. Result so far, of seed 0: results/README.md, LOG/113.
 """
 
 import math
