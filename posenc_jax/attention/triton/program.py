@@ -9,6 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Literal
 
 from posenc_jax.attention.fused.operands import TileProgram
 
@@ -43,7 +44,7 @@ class HeadProgram(TileProgram):
 def _evaluate(jaxpr, constants, arguments):
   values = dict(zip(jaxpr.constvars, constants, strict=True))
   values |= dict(zip(jaxpr.invars, arguments, strict=True))
-  read = lambda x: x.val if isinstance(x, jax.extend.core.Literal) else values[x]
+  read = lambda x: x.val if isinstance(x, Literal) else values[x]
   for equation in jaxpr.eqns:
     results = _results(equation, [read(x) for x in equation.invars])
     values |= zip(equation.outvars, results, strict=True)
