@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.backends import blockwise
+from posenc_jax.attention.backends.fused import CUT
 from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
@@ -23,17 +24,6 @@ from posenc_jax.xla_ops import relative_shift
 
 SIDES = (64, 64)  # queries and keys of a tile
 LEAST = 16  # numbers along each axis of a product
-CUT = (
-  'q_BTHK',
-  'k_BSGK',
-  'v_BSGK',
-  'i',
-  'j',
-  'position_ids',
-  'segment_ids',
-  'index_BS',
-  'sink_BTH',
-)
 
 
 def refuse(request: AttentionRequest) -> str | None:
