@@ -146,8 +146,10 @@ def get_config() -> ConfigDict:
       eval=dict(
         split='test',  # 'train', 'validation' or 'test'
         # Of text: 'last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field',
-        # 'long_ppl', 'sink_rate', 'attention_distance', 'text_passkey'; of the corpus planted
-        # 'planted', too. Of a task: 'answers'.
+        # 'long_ppl', 'sink_rate', 'attention_distance'; of the corpus planted 'planted', too. Of
+        # text with a question behind it: 'text_passkey', 'text_multikey', 'text_needles',
+        # 'text_multivalue', 'text_multiquery', 'text_variables', 'text_frequent_words'
+        # (posenc_jax/evaluation/text_tasks.py). Of a task: 'answers'.
         protocols=('last_k', 'non_overlapping'),
         lengths=(128, 256, 512, 1024, 2048),  # tokens a window
         k=64,  # last_k: scored tokens at the end of each window
@@ -172,7 +174,7 @@ def get_config() -> ConfigDict:
         # Documents of at least target_context tokens, spread evenly over the split; 0: all of them.
         documents=40,
         # last_k, receptive_field: targets a document, spread evenly; fewer if they would overlap.
-        # text_passkey: depths at which a key is hidden in each document.
+        # text_...: depths at which something is hidden in each document.
         spans=4,
         examples=220,  # answers: examples of the task, the same ones for every run
         # non_overlapping, sliding, by_position, long_ppl, sink_rate, attention_distance: tokens of

@@ -13,7 +13,7 @@ from flax import nnx
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.encodings import make
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.evaluation import evaluate, model_functions, preflight, runs, task_scoring
+from posenc_jax.evaluation import evaluate, model_functions, predictions, preflight, runs
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import loop
@@ -438,7 +438,7 @@ def test_evaluation_in_other_batches_gives_the_same():
   found = []
   for batch_tokens in (1, 10**6):
     one = lambda tokens, positions: predict(model, tokens, positions, max_position_distance=5)
-    found.append(list(task_scoring.run(one, corpus.examples(6, 13), 13, batch_tokens)))
+    found.append(list(predictions.run(one, corpus.examples(6, 13), 13, batch_tokens)))
   for one, other in zip(*found, strict=True):
     np.testing.assert_allclose(one.nats_A, other.nats_A, rtol=1e-4)
 

@@ -11,6 +11,7 @@ from posenc_jax.config import (
   CONTROLS,
   PROTOCOLS,
   REQUIRED,
+  TEXT_TASKS,
   chain,
   config_hash,
   decides_results,
@@ -235,18 +236,19 @@ def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
 
 def test_the_lists_of_names_are_those_of_what_does_the_work():
   """Every protocol is planned, under the controls that apply to it, and described in captions."""
-  W = 256
+  W = 1024
   settings = {'eval.lengths': (W,), 'eval.k': 8, 'train.length': 8, 'eval.target_context': W}
   config = load(BASE, settings)
   config.eval.documents = 2
   config.eval.controls = tuple(CONTROLS)
-  text = b'<characters> ' * 40
+  text = b'<characters> ' * 100
   corpus = data.Corpus('letters', 'test', ['a', 'b'], [text, text])
   planner = plan.Planner(config, corpus)
   for protocol in PROTOCOLS:
-    controls = {m.key_fields[0]['control'] for m in getattr(planner, protocol)(W)}
+    controls = {m.key_fields[0]['control'] for m in planner.measurements(protocol, W)}
     assert controls == {None, *(name for name in CONTROLS if protocol in CONTROLS[name])}
-  assert {name for name in vars(plan.Planner) if not name.startswith('_')} == set(PROTOCOLS)
+  own = {name for name in vars(plan.Planner) if not name.startswith('_')}
+  assert own == {'measurements', *PROTOCOLS} - {*TEXT_TASKS}
   assert {*CONTROLS} == {plan.WINDOWED, plan.WITH_SINK, plan.TRUNCATED, plan.SHUFFLED_FAR}
   assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
   assert (list(captions.PROTOCOLS), list(captions.CONTROLS)) == ([*PROTOCOLS], [None, *CONTROLS])

@@ -16,7 +16,7 @@ from flax import nnx
 
 from posenc_jax import config, data, tasks
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, model_functions, task_scoring
+from posenc_jax.evaluation import evaluate, model_functions, predictions, task_scoring
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.tasks.base import SPLIT_QUARTERS
@@ -748,8 +748,7 @@ def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_p
 
   examples = corpus.examples(40, length)
   passed = [
-    bool(prediction.right_A.all())
-    for prediction in task_scoring.run(predict, examples, length, 200)
+    bool(prediction.right_A.all()) for prediction in predictions.run(predict, examples, length, 200)
   ]
   assert passed == [decodes(example) for example in examples]
   assert 3 < sum(passed) < 37
@@ -819,7 +818,7 @@ def test_examples_longer_than_the_window_are_scored_token_by_token(text, length)
   examples = corpus.examples(6, corpus.task.shortest + 30)
   stride = max(1, length // 2)
   for batch_tokens in (1, 50):
-    found = list(task_scoring.run(model, examples, length, batch_tokens))
+    found = list(predictions.run(model, examples, length, batch_tokens))
     for example, prediction in zip(examples, found, strict=True):
       total, expected = len(example.tokens_T), []
       positions_T = example.positions_T
@@ -832,7 +831,7 @@ def test_examples_longer_than_the_window_are_scored_token_by_token(text, length)
         expected.append(model.nats(example.tokens_T[window], positions_T[window])[-1])
       np.testing.assert_array_equal(prediction.nats_A, expected)
   if examples[0].choices_T[-1]:
-    last = task_scoring.windows_of(examples[0], length)[-1]
+    last = predictions.windows_of(examples[0], length)[-1]
     np.testing.assert_array_equal(last.tokens_T, examples[0].tokens_T[-length:])
 
 
@@ -857,7 +856,7 @@ def test_controls_of_a_task_are_what_the_model_says_of_single_examples(tiny):
     m = planned[control, 32]
     assert (m.window, m.sink_tokens) == (mask.get('window'), mask.get('sink_tokens', 0))
     own = functools.partial(predict, model, window=m.window, sink_tokens=m.sink_tokens)
-    found = [p.nats_A for p in task_scoring.run(own, examples, m.input_length, 100)]
+    found = [p.nats_A for p in predictions.run(own, examples, m.input_length, 100)]
     for example, nats_A in zip(examples, found, strict=True):
       cut = example.tokens_T[-24:] if control == 'truncated' else example.tokens_T
       expected = token_nll(model, cut[None], **mask)[0, -1]

@@ -15,9 +15,14 @@ from posenc_jax import tasks
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError, hint, nearest, shown
 
+# The protocols that ask a question about what is hidden in text.
+TEXT_TASKS = (
+  *('text_passkey', 'text_multikey', 'text_needles', 'text_multivalue', 'text_multiquery'),
+  *('text_variables', 'text_frequent_words'),
+)
 PROTOCOLS = (  # for text
   *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
-  *('long_ppl', 'sink_rate', 'attention_distance', 'planted', 'text_passkey'),
+  *('long_ppl', 'sink_rate', 'attention_distance', 'planted', *TEXT_TASKS),
 )
 # The protocols that score windows which a document holds whole.
 WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance', 'planted')
@@ -480,9 +485,9 @@ def _windows(config: ConfigDict) -> Relations:
   if 'attention_distance' in evals.protocols:
     fits = config.model.heads <= MAX_NUMBERED_HEADS
     yield 'model.heads', fits, f'at most {MAX_NUMBERED_HEADS} for attention_distance'
-  if 'text_passkey' in evals.protocols:
+  if asked := [name for name in evals.protocols if name in TEXT_TASKS]:
     # rows are told apart by their depth in whole per cent
-    yield 'eval.spans', evals.spans <= 50, '1 to 50 depths for text_passkey'
+    yield 'eval.spans', evals.spans <= 50, f'1 to 50 depths for {", ".join(asked)}'
   if 'planted' in evals.protocols:
     has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
     allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"

@@ -182,13 +182,19 @@ def summary(rows: list[dict]) -> str:
     return f'{distance:.1f} tokens from a query to its keys, mean over heads'
   if rows[0]['metric'] is not None:
     return task_scoring.summary(rows)
-  bits, error, documents = bits_a_byte(rows)
+  bits, error, documents = bits_a_byte(_likelihoods(rows))
   text = f'{bits:.3f} bits/byte'
+  if given := [r['value'] for r in rows if r['metric'] == 'exact_match']:
+    text = f'{np.mean(given):.3f} exact match, {text}'
   if rows[0]['protocol'] == 'long_ppl':
     return f'{text}, LongPPL {rows[0]["ppl"]:.2f} over {rows[0]["tokens"]} key tokens'
   if error is None:
     return text
   return f'{text}, standard error over {documents} documents {error:.3f}'
+
+
+def _likelihoods(rows: list[dict]) -> list[dict]:
+  return [r for r in rows if r['metric'] is None]
 
 
 def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
@@ -219,7 +225,7 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
       continue
     text = '—'
     if all(r['status'] == 'ok' for r in rows):
-      bits, error, _ = bits_a_byte(rows)
+      bits, error, _ = bits_a_byte(_likelihoods(rows))
       text = f'{bits:.3f}' if error is None else f'{bits:.3f} ± {error:.3f}'
     cells[measurement.name, measurement.length] = text
   if not cells:

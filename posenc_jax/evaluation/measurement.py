@@ -19,10 +19,10 @@ class Measurement:
     window: the number of tokens that attention sees, or None for what the config says.
     sink_tokens: the number of first inputs, BOS among them, that attention sees from outside of its
       window.
-    metric: the metric of all rows that do not state one; None for a likelihood.
+    metric: the metric of all rows whose `key_fields` state none; None for a likelihood.
     largest_position: a bound on the positions that its batches carry; None: they carry none.
     input_length: tokens that the model is given at a time; None: `length`.
-    last: how many tokens at the end of each window are scored, where `token_nll` need not make
+    last: how many tokens at the end of each window are scored, where `function` need not make
       logits of the others; None: all.
     rows_at_a_time: how many rows one forward pass scores, which are kept as soon as it has; None:
       rows are not measured one by one.

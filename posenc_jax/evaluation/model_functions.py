@@ -15,9 +15,12 @@ from posenc_jax.model.decoder import attention_options
 from posenc_jax.model.token_nll import nats_of_logits, token_logits, token_nll
 
 
-def predictions(model, tokens_BT, **options):
-  """Returns (right_BT, nats_BT): whether each token is the likeliest one, bool, and its nats."""
-  logits_BTV = token_logits(model, tokens_BT, **options)
+def predictions(model, tokens_BT, *, last: int | None = None, **options):
+  """Returns (right_BT, nats_BT): whether each token is the likeliest one, bool, and its nats; of
+  the `last` tokens of each window alone, unless that is None.
+  """
+  logits_BTV = token_logits(model, tokens_BT, last=last, **options)
+  tokens_BT = tokens_BT if last is None else tokens_BT[:, -last:]
   return logits_BTV.argmax(-1) == tokens_BT, nats_of_logits(logits_BTV, tokens_BT)
 
 
@@ -41,7 +44,7 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
   `positions` are those that tokens carry, no two of them farther apart than
   `max_position_distance`. `window` limits attention to so many tokens, `sink_tokens` lets it see so
   many of the first inputs from everywhere; neither widens the config's own window nor hides its own
-  sink tokens. `last` is that of `token_nll`, the only function that takes it.
+  sink tokens. `last` is that of `token_nll`; `predictions` takes it, too, and no other function.
   """
   dtypes = {'dtype': config.eval.compute_dtype, 'logits_dtype': 'float32'}
   options = attention_options(config) | dtypes

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config import PROTOCOLS, decides_results, differing_keys, flat
+from posenc_jax.config import PROTOCOLS, TEXT_TASKS, decides_results, differing_keys, flat
 from posenc_jax.errors import UserError
 
 TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
@@ -15,9 +15,9 @@ HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 # Fields that change no number in the rows of these protocols.
 WITHOUT_EFFECT = {
   'eval.spans': tuple(
-    name for name in PROTOCOLS if name not in ('last_k', 'receptive_field', 'text_passkey')
+    name for name in PROTOCOLS if name not in ('last_k', 'receptive_field', *TEXT_TASKS)
   ),
-  'eval.document_tokens': ('last_k', 'receptive_field', 'text_passkey'),
+  'eval.document_tokens': ('last_k', 'receptive_field', *TEXT_TASKS),
 }
 # Fields that change numbers in the rows of these protocols alone.
 OWN_FIELDS = {

@@ -11,10 +11,12 @@ from posenc_jax import data
 from posenc_jax.config import CONTROLS
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import attention_weights, long_ppl, protocols, text_passkey
+from posenc_jax.evaluation import attention_weights, long_ppl, protocols, text_tasks
 from posenc_jax.evaluation.measurement import Measurement
-from posenc_jax.evaluation.model_functions import gradient_norms
+from posenc_jax.evaluation.model_functions import gradient_norms, predictions
+from posenc_jax.evaluation.predictions import run
 from posenc_jax.evaluation.runs import evaluator_nll
+from posenc_jax.tasks import Example
 
 WINDOWED, WITH_SINK, TRUNCATED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
 
@@ -30,7 +32,7 @@ def plan(config: ConfigDict, corpus: data.Corpus) -> list[Measurement]:
     measurement
     for length in sorted(config.eval.lengths)
     for protocol in config.eval.protocols
-    for measurement in getattr(planner, protocol)(length)
+    for measurement in planner.measurements(protocol, length)
   ]
 
 
@@ -81,7 +83,9 @@ class Originals:
 
 
 class Planner:
-  """Its public methods are the protocols of `config.PROTOCOLS`: length -> measurements."""
+  """Its public methods but `measurements` are the protocols of `config.PROTOCOLS` that are none of
+  `text_tasks.TASKS`: length -> measurements.
+  """
 
   def __init__(self, config: ConfigDict, corpus: data.Corpus):
     self._config, self._corpus = config, corpus
@@ -96,6 +100,12 @@ class Planner:
       for arrays in (self._texts, self._bytes)
     )
     self._originals = Originals()
+
+  def measurements(self, protocol: str, length: int) -> Iterator[Measurement]:
+    """Yields the measurements of a protocol at a length."""
+    if protocol in text_tasks.TASKS:
+      return self._text_task(protocol, length)
+    return getattr(self, protocol)(length)
 
   def _targets(self, scored: int) -> list[tuple[int, int]]:
     """The targets (document, end), of which each scores so many tokens."""
@@ -205,43 +215,60 @@ class Planner:
     measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
     return self._originals.refer(measurement, protocol, length, inputs)
 
-  def text_passkey(self, length: int) -> Iterator[Measurement]:
-    """Keys hidden in each document at `eval.spans` depths; a row's `position` is its depth in per
-    cent, and its bytes are the digits of the key.
+  def _text_task(self, task: str, length: int) -> Iterator[Measurement]:
+    """Prompts with sentences hidden in each document at `eval.spans` depths; a row's `position` is
+    its depth in per cent, and its bytes are those of the answer.
     """
     e, encode = self._eval, self._corpus.tokenizer.encode
     depths = [(2 * n + 1) / (2 * e.spans) for n in range(e.spans)]
     asked = [(document, depth) for document in range(len(self._texts)) for depth in depths]
+    prompts = [text_tasks.prompt_of(task, f'{self._names[i]} {depth}') for i, depth in asked]
+    last = min(length, max(prompt.most_scored for prompt in prompts))
 
-    def window_of(row):
-      document, depth = asked[row]
-      key = text_passkey.draw_key(f'{self._names[document]} {depth}')
-      return text_passkey.window(encode, self._texts[document], length, depth, key)
+    def example(number):
+      document, depth = asked[number]
+      prompt = text_tasks.prompt_of(task, f'{self._names[document]} {depth}')
+      tokens_T, scored = text_tasks.window(encode, self._texts[document], length, depth, prompt)
+      choices_T = np.zeros(length, np.int32)
+      choices_T[-scored:] = self._corpus.vocab
+      return Example(tokens_T, choices_T)
 
     try:
-      window_of(0)
+      example(0)
     except ValueError as error:
       raise UserError(f'config.eval.lengths: {error}') from None
 
-    def score(nll, rows):
-      windows, sizes = zip(*map(window_of, rows), strict=True)
-      nats = protocols.last_k(nll, windows, length, text_passkey.MOST_SCORED, e.batch_tokens)
-      return [
-        {'nats': float(nats_K[-size:].sum()), 'tokens': size, 'bytes': text_passkey.DIGITS}
-        for nats_K, size in zip(nats, sizes, strict=True)
-      ]
-
-    fields = {'protocol': 'text_passkey', 'control': None, 'length': length}
+    fields = {'protocol': task, 'control': None, 'length': length}
     key_fields = [
-      fields | {'document': self._names[document], 'position': round(100 * depth)}
+      fields | {'document': self._names[document], 'position': round(100 * depth), 'metric': metric}
       for document, depth in asked
+      for metric in text_tasks.METRICS
     ]
+    per_prompt = len(text_tasks.METRICS)
+
+    def score(predict, rows):
+      numbers = sorted({row // per_prompt for row in rows})
+      found = run(predict, map(example, numbers), length, e.batch_tokens)
+      by_number = dict(zip(numbers, found, strict=True))
+      scores = []
+      for row in rows:
+        number = row // per_prompt
+        right_A, nats_A = by_number[number].right_A, by_number[number].nats_A
+        if key_fields[row]['metric'] is None:
+          size = len(prompts[number].answer)
+          own = {'nats': float(nats_A.sum()), 'tokens': nats_A.size, 'bytes': size}
+        else:
+          own = {'value': float(right_A.all()), 'tokens': right_A.size}
+        scores.append(own)
+      return scores
+
     yield Measurement(
       length,
       key_fields,
       score,
-      last=text_passkey.MOST_SCORED,
-      rows_at_a_time=max(1, e.batch_tokens // length),
+      function=predictions,
+      last=last,
+      rows_at_a_time=per_prompt * max(1, e.batch_tokens // length),
     )
 
   def receptive_field(self, length: int) -> Iterator[Measurement]:

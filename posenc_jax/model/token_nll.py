@@ -13,9 +13,12 @@ BITS = 1 / math.log(2)  # bits in a nat
 MAX_LOGITS = 2**26  # numbers; 256 MiB of float32
 
 
-def token_logits(model: LM, tokens_BT, **options):
-  """Logits [B, T, V] of every token given those before it in its window: see `token_nll`."""
-  return model.logits(token_hidden(model, tokens_BT, **options))
+def token_logits(model: LM, tokens_BT, *, last: int | None = None, **options):
+  """Logits [B, T, V] of every token given those before it in its window, or [B, last, V]: see
+  `token_nll`.
+  """
+  hidden_BTD = token_hidden(model, tokens_BT, **options)
+  return model.logits(hidden_BTD if last is None else hidden_BTD[:, -last:])
 
 
 def token_hidden(model: LM, tokens_BT, *, token_positions=None, **options):

@@ -26,6 +26,18 @@ PROTOCOLS = {
   '5.95 bits)',
   'text_passkey': 'text_passkey, a key of five digits hidden in text at several depths and asked '
   'for in words; bytes are its digits (to guess one costs 3.32 bits)',
+  'text_multikey': 'text_multikey, the code of one of four names hidden in text; bytes are its '
+  'digits',
+  'text_needles': 'text_needles, the code of one name in a text that is codes of names; bytes are '
+  'its digits',
+  'text_multivalue': 'text_multivalue, the four codes of a name hidden in text, in their order; '
+  'bytes are those of the list',
+  'text_multiquery': 'text_multiquery, the codes of four names hidden in text; bytes are those of '
+  'the list',
+  'text_variables': 'text_variables, the five names that stand for a number, each set to the one '
+  'before it; bytes are those of the list',
+  'text_frequent_words': 'text_frequent_words, the three most frequent words of a text that is '
+  'words in no order; bytes are those of the list',
 }
 CONTROLS = {
   None: '',

@@ -1,0 +1,214 @@
+"""What any model of text can be asked in its own tokens, without training: sentences are hidden in
+natural text, and a question about them follows with its answer.
+
+The pass key is that of Mohtashami and Jaggi 2023 (arXiv:2305.16300), the other tasks are those of
+RULER (Hsieh et al. 2024, arXiv:2404.06654) in other words. There a model writes and is searched for
+the answers; here it is given the beginning of its reply, and is right if its likeliest tokens are
+the answer, in the order in which the question asks for it. So a task is harder here.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+DIGITS = 5  # of a key, a code and a value
+HIDDEN = 4  # sentences that are hidden where there are several
+ASSIGNMENTS = 5  # of text_variables: RULER's four hops
+METRICS = (None, 'exact_match')  # of each prompt: the likelihood of its answer, and if it is given
+LEAST_TEXT = 8  # tokens of text that a window has at least
+# How often the words of text_frequent_words occur in a block, and how many occur once.
+FREQUENT = (32, 16, 8)
+RARE = 8
+
+Draw = Callable[[], float]  # uniform in [0, 1); all chance comes from it
+Encode = Callable[[bytes], np.ndarray]
+
+
+class Prompt(NamedTuple):
+  """What is hidden in a text, and what is asked.
+
+  Attributes:
+    hidden: the sentences.
+    question: it ends where the answer begins, but for a space.
+    in_order: whether the sentences stand in their order; otherwise the first stands at the depth.
+    filler: what the sentences are hidden in, piece by piece without end; None: in the document.
+  """
+
+  hidden: tuple[str, ...]
+  question: str
+  answer: str
+  in_order: bool = False
+  filler: Iterator[str] | None = None
+
+  @property
+  def most_scored(self) -> int:
+    """At most so many tokens of a window are the answer: each has a byte or more of it, and one may
+    be the space before it.
+    """
+    return len(self.answer) + 1
+
+
+def passkey(draw: Draw) -> Prompt:
+  key = number(draw)
+  hidden = f' The pass key is {key}. Remember it: {key} is the pass key. '
+  return Prompt((hidden,), ' What is the pass key? The pass key is', key)
+
+
+def multikey(draw: Draw) -> Prompt:
+  """One code is asked for, three others are in the way."""
+  names, codes = distinct(draw, word, HIDDEN), distinct(draw, number, HIDDEN)
+  return _code_of_one(names[0], codes[0], tuple(map(_code, names, codes)))
+
+
+def needles(draw: Draw) -> Prompt:
+  """All text is sentences like the one that is asked for."""
+  others = (_code(word(draw), number(draw)).lstrip() for _ in itertools.count())
+  name, code = word(draw), number(draw)
+  return _code_of_one(name, code, (_code(name, code),), others)
+
+
+def _code(name: str, code: str) -> str:
+  return f' The code of {name} is {code}. '
+
+
+def _code_of_one(name: str, code: str, hidden: tuple[str, ...], filler=None) -> Prompt:
+  question = f' What is the code of {name}? The code of {name} is'
+  return Prompt(hidden, question, code, filler=filler)
+
+
+def multivalue(draw: Draw) -> Prompt:
+  """A name has several codes, all of which are asked for."""
+  name, codes = word(draw), distinct(draw, number, HIDDEN)
+  hidden = tuple(f' One of the codes of {name} is {code}. ' for code in codes)
+  question = f' Which codes does {name} have, in the order of the text? They are'
+  return Prompt(hidden, question, ', '.join(codes), in_order=True)
+
+
+def multiquery(draw: Draw) -> Prompt:
+  """The codes of several names are asked for."""
+  names, codes = distinct(draw, word, HIDDEN), distinct(draw, number, HIDDEN)
+  asked = f'{", ".join(names[:-1])} and {names[-1]}'
+  question = f' What are the codes of {asked}, in this order? They are'
+  return Prompt(tuple(map(_code, names, codes)), question, ', '.join(codes))
+
+
+def variables(draw: Draw) -> Prompt:
+  """Each variable is set to the one before it."""
+  names, value = distinct(draw, word, ASSIGNMENTS), number(draw)
+  hidden = tuple(
+    f' Let {name} be {before}. ' for before, name in itertools.pairwise((value, *names))
+  )
+  question = f' Which names stand for {value}, in the order of the text? They are'
+  return Prompt(hidden, question, ', '.join(names), in_order=True)
+
+
+def frequent_words(draw: Draw) -> Prompt:
+  """All text is words; three are frequent, in steps of two."""
+  frequent = distinct(draw, word, len(FREQUENT))
+
+  def block() -> str:
+    words = [name for name, count in zip(frequent, FREQUENT, strict=True) for _ in range(count)]
+    words += distinct(draw, word, RARE, without=frequent)
+    return ' '.join(sorted(words, key=lambda _: draw())) + ' '
+
+  question = ' Which three words are the most frequent, the most frequent first? They are'
+  return Prompt((), question, ', '.join(frequent), filler=(block() for _ in itertools.count()))
+
+
+# {protocol: draw -> Prompt}
+TASKS = {
+  'text_passkey': passkey,
+  'text_multikey': multikey,
+  'text_needles': needles,
+  'text_multivalue': multivalue,
+  'text_multiquery': multiquery,
+  'text_variables': variables,
+  'text_frequent_words': frequent_words,
+}
+
+
+def prompt_of(task: str, seed: str) -> Prompt:
+  """The prompt of a name in TASKS that depends on the seed alone."""
+  # `random` is the only method whose numbers stay the same over versions.
+  return TASKS[task](random.Random(seed).random)
+
+
+def number(draw: Draw) -> str:
+  return ''.join(str(int(10 * draw())) for _ in range(DIGITS))
+
+
+def word(draw: Draw) -> str:
+  """A word that there is not: three syllables."""
+  letters = ('bdfgklmnprstvz', 'aeiou') * 3
+  return ''.join(some[int(len(some) * draw())] for some in letters)
+
+
+def distinct(
+  draw: Draw, make: Callable[[Draw], str], count: int, without: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+  """So many different things that `make` draws."""
+  found = dict.fromkeys(without)
+  while len(found) < count + len(without):
+    found[make(draw)] = None
+  return tuple(found)[len(without) :]
+
+
+def window(
+  encode: Encode, text_T: np.ndarray, length: int, depth: float, prompt: Prompt
+) -> tuple[np.ndarray, int]:
+  """Hides the sentences of a prompt in text and asks the question.
+
+  N sentences stand 1 / N of the text apart, one of them at the depth, those that would stand behind
+  the end at its beginning. The tokens of the answer are those behind what the question with its
+  answer and the question with a space in its place have in common: a tokenizer may join the space
+  and the first letters.
+
+  Args:
+    text_T: tokens, of which the middle ones are taken; with a filler, none.
+    depth: the share of the text that stands before a sentence, 0 to 1.
+  Returns:
+    (`length` tokens, how many of the last of them are the answer).
+  Raises:
+    ValueError: `length` leaves too little text.
+  """
+  hidden = [encode(sentence.encode()) for sentence in prompt.hidden]
+  asked, unanswered = (encode(f'{prompt.question} {end}'.encode()) for end in (prompt.answer, ''))
+  shorter = min(len(asked), len(unanswered))
+  differ = np.flatnonzero(asked[:shorter] != unanswered[:shorter])
+  common = differ[0] if len(differ) else shorter
+  need = length - sum(map(len, hidden)) - len(asked)
+  least, first = LEAST_TEXT, ''
+  if prompt.filler is not None:
+    first = next(prompt.filler)
+    least = len(encode(first.encode()))
+  if need < least:
+    raise ValueError(f'{length} tokens for a hidden key; allowed: {length - need + least} or more')
+  if prompt.filler is None:
+    start = (len(text_T) - need) // 2
+    around_T = text_T[start : start + need]
+  else:
+    around_T = _filled(encode, itertools.chain([first], prompt.filler), need)
+  places = [round((depth + n / len(hidden)) % 1 * need) for n in range(len(hidden))]
+  if prompt.in_order:
+    places.sort()
+  parts, before = [], 0
+  for place, sentence_T in sorted(zip(places, hidden, strict=True), key=lambda pair: pair[0]):
+    parts += [around_T[before:place], sentence_T]
+    before = place
+  parts += [around_T[before:], asked]
+  return np.concatenate(parts).astype(np.int32), len(asked) - int(common)
+
+
+def _filled(encode: Encode, pieces: Iterator[str], tokens: int) -> np.ndarray:
+  """The last `tokens` tokens of whole pieces."""
+  text, size = '', tokens
+  while True:
+    while len(text) < size:
+      text += next(pieces)
+    text_T = encode(text.encode())
+    if len(text_T) >= tokens:
+      return text_T[len(text_T) - tokens :]
+    size = 2 * len(text)
