@@ -238,9 +238,9 @@ def is_daily(variant: str) -> bool:
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
-  Every encoding meets both backends, causally. On `blockwise` representatives meet every mode but
-  windows and packing, which has a law of its own; other hyperparameters meet one mode. Each kind of
-  hook meets all.
+  Every encoding meets both backends, causally, `dense` without its gradient where it is no
+  representative. On `blockwise` representatives meet every mode but windows and packing, which has
+  a law of its own; other hyperparameters meet one mode. Each kind of hook meets all.
   """
   if mode == 'float_positions':
     return backend == 'blockwise'
@@ -248,7 +248,7 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     across = ACROSS_GAPS if mode == 'sink_tokens' else ()
     return variant in (('nope',) if backend == 'dense' else ('nope', 'shaw', 'cope', *across))
   if backend == 'dense' and 'blockwise' in backends_of(variant):
-    return variant in ENCODINGS and mode == 'causal'
+    return variant in representatives() and mode == 'causal'
   if variant in OF_MASKS:
     return True
   if variant in representatives():
@@ -265,8 +265,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   ],
 )
 def test_equal_to_the_oracle(variant, mode, backend):
-  """Values and gradients of dense, and of blockwise in tiles with ragged ends; no parameter is
-  without a gradient.
+  """Values and gradients of dense, and of blockwise in tiles with ragged ends, causally beside the
+  values of dense; no parameter is without a gradient.
   """
   enc, (x, weights, _) = build(variant), inputs()
   options = MODES[mode]
@@ -275,9 +275,12 @@ def test_equal_to_the_oracle(variant, mode, backend):
 
   def loss(*args):
     out = layer(*args, backend=backend, block_sizes=block_sizes, **options)
-    return (out * cotangent).sum(), out
+    dense = layer(*args, backend='dense', **options) if mode == 'causal' else out
+    return (out * cotangent).sum(), (out, dense)
 
-  (g_enc, g_w, g_x), out = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
+  (g_enc, g_w, g_x), outputs = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(
+    enc, weights, x
+  )
   double = lambda tree: jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
   p, w, x64 = parameters(enc), double(weights), double(x)
   desired = expected(variant, p, w, x64, **options)
@@ -304,7 +307,8 @@ def test_equal_to_the_oracle(variant, mode, backend):
     )
     desired_slopes[n] = slope(turned(1), turned(-1))
 
-  close(out, desired)
+  for out in outputs:
+    close(out, desired)
   g = parameters(g_enc)
   slopes = {n: (g[n] * direction[n]).sum() for n in g}
   slopes['inputs'] = (g_x * direction['x']).sum() + sum(
@@ -320,16 +324,29 @@ def test_equal_to_the_oracle(variant, mode, backend):
   assert all(np.abs(leaf).max() > 1e-4 for leaf in g.values())
 
 
-def is_reading_law_daily(variant: str, is_causal: bool, backend: str) -> bool:
-  is_usual = variant in ENCODINGS and is_causal and backend == backends_of(variant)[-1]
-  return is_daily(variant) or is_usual
+# As much of each encoding as laws of what attention reads have.
+READING = (*dict.fromkeys((*ENCODINGS, *CHAINS)), 'shaw_clipped')
+
+
+@pytest.mark.parametrize('variant', READING)
+def test_a_shift_of_all_positions_changes_nothing_where_relative(variant):
+  """By the oracle: what attention computes is equal to it."""
+  p, (x, weights, _) = parameters(build(variant)), inputs()
+  positions = np.broadcast_to(np.arange(S), (B, S))
+  here, there = (
+    expected(variant, p, weights, x, position_ids=positions + shift) for shift in (0, SHIFT)
+  )
+  if declared(variant).relative:
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-9)
+  else:
+    assert np.abs(there - here).max() > 1e-2
 
 
 @pytest.mark.parametrize(
   ('variant', 'is_causal', 'backend'),
   [
-    pytest.param(v, is_causal, b, marks=daily_if(is_reading_law_daily(v, is_causal, b)))
-    for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 'shaw_clipped']
+    pytest.param(v, is_causal, b, marks=daily_if(is_daily(v)))
+    for v in READING
     for is_causal in ([True] if declared(v).causal_only else [True, False])
     for b in backends_of(v)
   ],
@@ -377,7 +394,7 @@ def test_causal_encodings_refuse_to_look_ahead(variant):
 @pytest.mark.parametrize(
   'variant',
   [
-    pytest.param(v, marks=daily_if(v in ENCODINGS))
+    pytest.param(v, marks=daily_if(is_daily(v) or v in ACROSS_GAPS))
     for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 't5_bidirectional', 'deberta_p2c']
   ],
 )
