@@ -37,7 +37,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import config, data, encodings, errors, sweep, tasks
-from posenc_jax.config.schema import FIELDS
+from posenc_jax.config.fields import FIELDS
 from posenc_jax.distributed import devices
 from posenc_jax.evaluation import evaluate, preflight, profiles
 from posenc_jax.model.decoder import build

@@ -29,7 +29,7 @@ from posenc_jax.config import (
   vary,
   zipped,
 )
-from posenc_jax.config.schema import FIELDS, TASK_PROTOCOL
+from posenc_jax.config.fields import FIELDS, TASK_PROTOCOL
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, data, errors, sweep
 from posenc_jax.config import field_help, load, parse_args, validate
-from posenc_jax.config.schema import FIELDS, MAX_DEPTH, SECTIONS
+from posenc_jax.config.checks import MAX_DEPTH
+from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.data import folder
 from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, UserError

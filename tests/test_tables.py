@@ -12,7 +12,7 @@ import pytest
 from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
 from posenc_jax import storage
-from posenc_jax.config import schema
+from posenc_jax.config import CONTROLS, PROTOCOLS
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import captions, table_writers
 from posenc_jax.reporting import rows as row_files
@@ -403,6 +403,6 @@ def test_csv_holds_every_seed_in_full_precision(tmp_path):
 
 
 def test_every_protocol_and_control_has_a_caption():
-  assert set(captions.PROTOCOLS) == set(schema.PROTOCOLS)
-  assert set(captions.CONTROLS) == {None, *schema.CONTROLS}
-  assert set(BY_POSITION) < set(schema.PROTOCOLS)
+  assert set(captions.PROTOCOLS) == set(PROTOCOLS)
+  assert set(captions.CONTROLS) == {None, *CONTROLS}
+  assert set(BY_POSITION) < set(PROTOCOLS)

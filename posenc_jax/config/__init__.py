@@ -13,17 +13,11 @@ from posenc_jax.config.command_line import (
   parse_args,
   split_outside_brackets,
 )
+from posenc_jax.config.fields import CONTROLS, PROTOCOLS, TEXT_TASKS
 from posenc_jax.config.folders import check_folder
 from posenc_jax.config.grids import chain, line_name, product, vary, with_rates, zipped
 from posenc_jax.config.loading import cache_folder, load, load_study, overlay
-from posenc_jax.config.schema import (
-  CONTROLS,
-  PROTOCOLS,
-  TEXT_TASKS,
-  check_tree,
-  validate,
-  validate_data,
-)
+from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
   config_hash,

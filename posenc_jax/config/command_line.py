@@ -19,8 +19,10 @@ from types import SimpleNamespace
 from ml_collections import ConfigDict
 
 from posenc_jax.config import field_help
+from posenc_jax.config.checks import LARGEST, text
+from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.loading import OPEN, overlay, typed
-from posenc_jax.config.schema import FIELDS, LARGEST, check_tree, text
+from posenc_jax.config.schema import check_tree
 from posenc_jax.config.streams import streams_that_outlive_readers
 from posenc_jax.errors import Stopped, UserError, closest, disk_errors, nearest, shown
 

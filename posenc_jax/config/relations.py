@@ -1,0 +1,140 @@
+"""How fields of a configuration must fit each other."""
+
+import math
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from posenc_jax import tasks
+from posenc_jax.config.checks import LARGEST, MAX_NUMBERED_HEADS, MAX_PARAMETERS
+from posenc_jax.config.fields import TEXT_TASKS, WHOLE_WINDOWS
+from posenc_jax.errors import UserError
+
+# Of each field that depends on others: its path, whether its value fits, and what is allowed.
+Relations = Iterator[tuple[str, bool, str]]
+
+
+def seeds(config: ConfigDict) -> Relations:
+  """Whether `seed`, `seeds` and what is done with several seeds go together."""
+  given = config.seeds
+  yield 'seed', not given or config.seed == 0, f'0, since config.seeds={given}'
+  can_vmap = bool(given) or not config.vmap_seeds
+  yield 'vmap_seeds', can_vmap, 'False, or with config.seeds, such as (0, 1, 2)'
+  at_once = len(given) if config.vmap_seeds else 1
+  is_divisor = at_once % config.mesh.seeds == 0
+  yield 'mesh.seeds', is_divisor, f'a divisor of the seeds at once, {at_once}'
+
+
+def sizes(config: ConfigDict) -> Relations:
+  """How heads, batches and sequences divide, and GPUs over the tasks of a SLURM job."""
+  model, train, mesh, launch = config.model, config.train, config.mesh, config.launch
+  is_divisor = model.kv_heads == 0 or model.heads % model.kv_heads == 0
+  yield 'model.kv_heads', is_divisor, f'a divisor of model.heads={model.heads}, or 0'
+  pieces = {
+    'train.grad_accum_steps': train.grad_accum_steps,
+    'mesh.data': mesh.data,
+    'mesh.fsdp': mesh.fsdp,
+  }
+  factors = ' x '.join(f'{name}={number}' for name, number in pieces.items())
+  is_multiple = train.batch % math.prod(pieces.values()) == 0
+  yield 'train.batch', is_multiple, f'a multiple of {factors}'
+  most = LARGEST // train.length
+  yield 'train.batch', train.batch <= most, f'at most {most} with train.length={train.length}'
+  widest = max(model.mlp_dim, model.heads * model.head_dim)
+  fits = not model.parallel_residual or model.norm_placement == 'pre'
+  yield 'model.norm_placement', fits, "'pre' with model.parallel_residual"
+  fits = model.layers * model.model_dim * widest <= MAX_PARAMETERS
+  yield 'model.model_dim', fits, f'a model whose matrices have at most {MAX_PARAMETERS} numbers'
+  is_multiple = train.length % mesh.context == 0
+  yield 'train.length', is_multiple, f'a multiple of mesh.context={mesh.context}'
+  # jax 0.12 cannot compile a ring for seeds that are cut
+  yield 'mesh.context', 1 in (mesh.seeds, mesh.context), f'1 with mesh.seeds={mesh.seeds}'
+  each = launch.tasks_per_node
+  fits = launch.nodes * each == 1 or launch.gpus in (0, each)
+  yield 'launch.gpus', fits, f'0 or launch.tasks_per_node={each}: several tasks have a GPU each'
+
+
+def training(config: ConfigDict) -> Relations:
+  """What must lie within the steps and the length of the training."""
+  train, steps, warmup = config.train, config.train.steps, config.optim.warmup
+  is_enough = steps > 0 or bool(train.init_from)
+  yield 'train.steps', is_enough, '1 or more; 0 with train.init_from'
+  remedy = f'--config.optim.warmup={steps // 10}'
+  yield 'optim.warmup', warmup <= steps or not steps, f'at most train.steps={steps}: add {remedy}'
+  fits = config.data.shortest <= train.length
+  yield 'data.shortest', fits, f'at most train.length={train.length}'
+  traced = train.profile_steps
+  is_range = traced == () or (len(traced) == 2 and traced[0] <= traced[1] <= max(1, steps))
+  allowed = f'(first step, last step) within 1 to train.steps={steps}, or ()'
+  yield 'train.profile_steps', is_range, allowed
+
+
+def windows(config: ConfigDict) -> Relations:
+  """What the protocols and controls of text need of the windows and the documents."""
+  evals = config.eval
+  shortest, longest = min(evals.lengths), max(evals.lengths)
+  each = f'at most eval.target_context={evals.target_context} each'
+  yield 'eval.lengths', longest <= evals.target_context, each
+  within = f'at most the shortest of eval.lengths={evals.lengths}'
+  if 'last_k' in evals.protocols:
+    yield 'eval.k', evals.k <= shortest, within
+    if 'truncated' in evals.controls:
+      length = config.train.length
+      yield 'eval.k', evals.k <= length, f'at most train.length={length} for truncated'
+  if 'sliding' in evals.protocols:
+    yield 'eval.stride', evals.stride <= shortest, within
+  if 'receptive_field' in evals.protocols:
+    yield 'eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field'
+  if whole_windows := [name for name in evals.protocols if name in WHOLE_WINDOWS]:
+    allowed = f'{longest} or more for whole windows ({", ".join(whole_windows)}), or 0'
+    yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
+  if 'long_ppl' in evals.protocols:
+    context = evals.long_ppl_context or config.train.length
+    allowed = f'one more than the short context of long_ppl, {context} tokens'
+    yield 'eval.lengths', longest > context, allowed
+  if 'sink_rate' in evals.protocols:
+    allowed = f'at most the longest of eval.lengths={evals.lengths}'
+    yield 'eval.sink_rate_tokens', evals.sink_rate_tokens <= longest, allowed
+  if 'attention_distance' in evals.protocols:
+    fits = config.model.heads <= MAX_NUMBERED_HEADS
+    yield 'model.heads', fits, f'at most {MAX_NUMBERED_HEADS} for attention_distance'
+  if asked := [name for name in evals.protocols if name in TEXT_TASKS]:
+    # rows are told apart by their depth in whole per cent
+    yield 'eval.spans', evals.spans <= 50, f'1 to 50 depths for {", ".join(asked)}'
+  if 'planted' in evals.protocols:
+    has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
+    allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"
+    yield 'eval.protocols', has_names, allowed
+    # Two documents may have names that begin alike.
+    yield 'data.packed', not config.data.packed, 'False with the protocol planted'
+  if 'shuffled_far' in evals.controls:
+    yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
+
+
+def task_of(config: ConfigDict) -> tasks.Task | None:
+  """The task that the corpus is, or None for text. Raises `UserError` for one that there is not."""
+  corpus = config.data.corpus
+  if not corpus.startswith(tasks.PREFIX):
+    return None
+  try:
+    return tasks.make(corpus.removeprefix(tasks.PREFIX), tuple)
+  except ValueError as error:
+    raise UserError(f'config.data.corpus={corpus!r}: {error}') from None
+
+
+def check_lengths(config: ConfigDict, task: tasks.Task, is_trained: bool) -> None:
+  """Raises `UserError` for lengths that the task cannot have, and for too many tokens."""
+  asked = {'eval.lengths': config.eval.lengths}
+  if not is_trained:
+    shortest = config.data.shortest or task.shortest
+    asked = {'data.shortest': (shortest,), 'train.length': (config.train.length,)} | asked
+  for path, lengths in asked.items():
+    for length in lengths:
+      try:
+        task.check_length(length)
+      except ValueError as error:
+        raise UserError(f'config.{path}: {config.data.corpus!r} with {error}') from None
+  most = LARGEST // max(config.eval.lengths)
+  if config.eval.examples > most:
+    allowed = f'1 to {most} with eval.lengths={config.eval.lengths}'
+    raise UserError(f'config.eval.examples={config.eval.examples}; allowed: {allowed}')
