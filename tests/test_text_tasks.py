@@ -122,20 +122,12 @@ def test_frequent_words_are_so():
 
 
 @pytest.mark.parametrize('task', TEXT_TASKS)
-def test_the_shortest_window_is_named_and_is_enough(task):
-  prompt = text_tasks.prompt_of(task, 'a')
-  with pytest.raises(
-    ValueError, match=r'^50 tokens for a hidden key; allowed: \d+ or more$'
-  ) as refused:
-    text_tasks.window(BYTES.encode, TEXT, 50, 0.5, prompt)
-  least = int(re.search(r'allowed: (\d+) or more', str(refused.value))[1])
-  for length in (least, least - 1):
-    prompt = text_tasks.prompt_of(task, 'a')
-    if length == least:
-      assert len(text_tasks.window(BYTES.encode, TEXT, least, 0.5, prompt)[0]) == least
-    else:
-      with pytest.raises(ValueError, match=f'allowed: {least} or more'):
-        text_tasks.window(BYTES.encode, TEXT, length, 0.5, prompt)
+def test_the_shortest_window_is_enough_and_a_shorter_one_is_refused(task):
+  prompt = functools.partial(text_tasks.prompt_of, task, 'a')
+  least = text_tasks.shortest(BYTES.encode, prompt())
+  assert len(text_tasks.window(BYTES.encode, TEXT, least, 0.5, prompt())[0]) == least
+  with pytest.raises(ValueError, match=f'^length={least - 1}; allowed: {least} or more$'):
+    text_tasks.window(BYTES.encode, TEXT, least - 1, 0.5, prompt())
 
 
 @pytest.fixture
@@ -215,6 +207,6 @@ def test_depths_are_whole_per_cents(measured):  # noqa: F811
 
 
 def test_windows_without_text_are_refused(measured):  # noqa: F811
-  message = r'eval\.lengths: 32 tokens for a hidden key; allowed: 112 or more'
+  message = r'eval\.lengths: 32 tokens for text_passkey; allowed: 112 or more'
   with pytest.raises(UserError, match=message):
     measured(eval__protocols=('text_passkey',), eval__lengths=(32,), eval__controls=())

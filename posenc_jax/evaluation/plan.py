@@ -223,7 +223,10 @@ class Planner:
     depths = [(2 * n + 1) / (2 * e.spans) for n in range(e.spans)]
     asked = [(document, depth) for document in range(len(self._texts)) for depth in depths]
     prompts = [text_tasks.prompt_of(task, f'{self._names[i]} {depth}') for i, depth in asked]
-    last = min(length, max(prompt.most_scored for prompt in prompts))
+    least = max(text_tasks.shortest(encode, prompt) for prompt in prompts)
+    if length < least:
+      raise UserError(f'config.eval.lengths: {length} tokens for {task}; allowed: {least} or more')
+    last = max(prompt.most_scored for prompt in prompts)
 
     def example(number):
       document, depth = asked[number]
@@ -232,11 +235,6 @@ class Planner:
       choices_T = np.zeros(length, np.int32)
       choices_T[-scored:] = self._corpus.vocab
       return Example(tokens_T, choices_T)
-
-    try:
-      example(0)
-    except ValueError as error:
-      raise UserError(f'config.eval.lengths: {error}') from None
 
     fields = {'protocol': task, 'control': None, 'length': length}
     key_fields = [

@@ -156,15 +156,51 @@ def distinct(
   return tuple(found)[len(without) :]
 
 
+class _Tokens(NamedTuple):
+  """The tokens of a prompt.
+
+  Attributes:
+    scored: how many of the last tokens of `asked` are the answer.
+    filler: the pieces of the prompt's filler, or None.
+    least: the tokens of the shortest window that holds the prompt and enough text.
+  """
+
+  hidden: list[np.ndarray]
+  asked: np.ndarray
+  scored: int
+  filler: Iterator[str] | None
+  least: int
+
+
+def _tokens(encode: Encode, prompt: Prompt) -> _Tokens:
+  """The answer is what a question with its answer and one with a space in its place do not have in
+  common at their beginning: a tokenizer may join the space and the first letters.
+  """
+  hidden = [encode(sentence.encode()) for sentence in prompt.hidden]
+  asked, unanswered = (encode(f'{prompt.question} {end}'.encode()) for end in (prompt.answer, ''))
+  shorter = min(len(asked), len(unanswered))
+  differ = np.flatnonzero(asked[:shorter] != unanswered[:shorter])
+  common = differ[0] if len(differ) else shorter
+  text, filler = LEAST_TEXT, None
+  if prompt.filler is not None:
+    first = next(prompt.filler)
+    text, filler = len(encode(first.encode())), itertools.chain([first], prompt.filler)
+  least = sum(map(len, hidden)) + len(asked) + text
+  return _Tokens(hidden, asked, len(asked) - int(common), filler, least)
+
+
+def shortest(encode: Encode, prompt: Prompt) -> int:
+  """The tokens of the shortest window that holds the prompt and enough text."""
+  return _tokens(encode, prompt).least
+
+
 def window(
   encode: Encode, text_T: np.ndarray, length: int, depth: float, prompt: Prompt
 ) -> tuple[np.ndarray, int]:
   """Hides the sentences of a prompt in text and asks the question.
 
   N sentences stand 1 / N of the text apart, one of them at the depth, those that would stand behind
-  the end at its beginning. The tokens of the answer are those behind what the question with its
-  answer and the question with a space in its place have in common: a tokenizer may join the space
-  and the first letters.
+  the end at its beginning.
 
   Args:
     text_T: tokens, of which the middle ones are taken; with a filler, none.
@@ -172,25 +208,17 @@ def window(
   Returns:
     (`length` tokens, how many of the last of them are the answer).
   Raises:
-    ValueError: `length` leaves too little text.
+    ValueError: `length` is less than `shortest`.
   """
-  hidden = [encode(sentence.encode()) for sentence in prompt.hidden]
-  asked, unanswered = (encode(f'{prompt.question} {end}'.encode()) for end in (prompt.answer, ''))
-  shorter = min(len(asked), len(unanswered))
-  differ = np.flatnonzero(asked[:shorter] != unanswered[:shorter])
-  common = differ[0] if len(differ) else shorter
+  hidden, asked, scored, filler, least = _tokens(encode, prompt)
+  if length < least:
+    raise ValueError(f'length={length}; allowed: {least} or more')
   need = length - sum(map(len, hidden)) - len(asked)
-  least, first = LEAST_TEXT, ''
-  if prompt.filler is not None:
-    first = next(prompt.filler)
-    least = len(encode(first.encode()))
-  if need < least:
-    raise ValueError(f'{length} tokens for a hidden key; allowed: {length - need + least} or more')
-  if prompt.filler is None:
+  if filler is None:
     start = (len(text_T) - need) // 2
     around_T = text_T[start : start + need]
   else:
-    around_T = _filled(encode, itertools.chain([first], prompt.filler), need)
+    around_T = _filled(encode, filler, need)
   places = [round((depth + n / len(hidden)) % 1 * need) for n in range(len(hidden))]
   if prompt.in_order:
     places.sort()
@@ -199,7 +227,7 @@ def window(
     parts += [around_T[before:place], sentence_T]
     before = place
   parts += [around_T[before:], asked]
-  return np.concatenate(parts).astype(np.int32), len(asked) - int(common)
+  return np.concatenate(parts).astype(np.int32), scored
 
 
 def _filled(encode: Encode, pieces: Iterator[str], tokens: int) -> np.ndarray:
