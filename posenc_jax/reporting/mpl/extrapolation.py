@@ -163,7 +163,7 @@ def _draw_changes(
   names = {line: names[line] for line in sorted(names, key=last.get)}
   draw_dashed(axes, dashed, looks)
   _multiple_axis(axes, series, changes, grey)
-  axes.set_ylabel('change from the own score at L (bits per byte)')
+  axes.set_ylabel('change from score at L (bits per byte)')
   strip_spines(axes)
   name_lines(axes, names, looks)
   notes = [
