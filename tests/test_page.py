@@ -505,11 +505,14 @@ def test_the_kept_study_makes_a_page_of_moderate_size():
   assert len(text.encode()) < 5.2e6
   first = next(iter(plot(text)[1]['updatemenus']))
   assert [button['label'] for button in first['buttons']] == [
-    'solid: last_k', 'solid: last_k, windowed', 'solid: non_overlapping',
-  ]  # fmt: skip
+    'solid: last_k',
+    'solid: last_k, shuffled_far',
+    'solid: last_k, windowed',
+    'solid: last_k, windowed_with_sink',
+  ]
   assert 'No run here has a config.json' in text
   assert 'results/classic has no config.json of any run' in text
-  assert '13,122 rows of 27 runs' in text
+  assert '51,940 rows of 53 runs' in text
 
 
 # What is behind it
