@@ -1,5 +1,5 @@
-"""The classic encodings with five seeds, trained for three tokens a parameter, evaluated to 32 times
-the training length.
+"""The classic encodings with five seeds, trained for three tokens a parameter, evaluated to 32
+times the training length.
 
   python scripts/sweep.py --config=configs/classic.py --jobs=2
   python scripts/ngram.py --config=configs/classic.py --config.seeds=0,1,2,3,4 \\
