@@ -28,7 +28,7 @@ def text_of(task: str, length: int = 1200, depth: float = 0.4, seed: str = 'a 0.
   assert len(tokens_T) == length
   text = bytes(tokens_T.tolist()).decode()
   assert text.endswith(f'{prompt.question} {prompt.answer}')
-  assert scored == len(prompt.answer) < prompt.most_scored
+  assert scored == len(prompt.answer)
   return text[: -scored - len(prompt.question) - 1], prompt.answer
 
 
@@ -124,7 +124,8 @@ def test_frequent_words_are_so():
 @pytest.mark.parametrize('task', TEXT_TASKS)
 def test_the_shortest_window_is_enough_and_a_shorter_one_is_refused(task):
   prompt = functools.partial(text_tasks.prompt_of, task, 'a')
-  least = text_tasks.shortest(BYTES.encode, prompt())
+  least, scored = text_tasks.sizes(BYTES.encode, prompt())
+  assert scored == len(prompt().answer)
   assert len(text_tasks.window(BYTES.encode, TEXT, least, 0.5, prompt())[0]) == least
   with pytest.raises(ValueError, match=f'^length={least - 1}; allowed: {least} or more$'):
     text_tasks.window(BYTES.encode, TEXT, least - 1, 0.5, prompt())

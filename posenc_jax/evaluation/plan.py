@@ -223,10 +223,10 @@ class Planner:
     depths = [(2 * n + 1) / (2 * e.spans) for n in range(e.spans)]
     asked = [(document, depth) for document in range(len(self._texts)) for depth in depths]
     prompts = [text_tasks.prompt_of(task, f'{self._names[i]} {depth}') for i, depth in asked]
-    least = max(text_tasks.shortest(encode, prompt) for prompt in prompts)
+    sizes = [text_tasks.sizes(encode, prompt) for prompt in prompts]
+    least, last = map(max, zip(*sizes, strict=True))
     if length < least:
       raise UserError(f'config.eval.lengths: {length} tokens for {task}; allowed: {least} or more')
-    last = max(prompt.most_scored for prompt in prompts)
 
     def example(number):
       document, depth = asked[number]

@@ -43,13 +43,6 @@ class Prompt(NamedTuple):
   in_order: bool = False
   filler: Iterator[str] | None = None
 
-  @property
-  def most_scored(self) -> int:
-    """At most so many tokens of a window are the answer: each has a byte or more of it, and one may
-    be the space before it.
-    """
-    return len(self.answer) + 1
-
 
 def passkey(draw: Draw) -> Prompt:
   key = number(draw)
@@ -189,9 +182,12 @@ def _tokens(encode: Encode, prompt: Prompt) -> _Tokens:
   return _Tokens(hidden, asked, len(asked) - int(common), filler, least)
 
 
-def shortest(encode: Encode, prompt: Prompt) -> int:
-  """The tokens of the shortest window that holds the prompt and enough text."""
-  return _tokens(encode, prompt).least
+def sizes(encode: Encode, prompt: Prompt) -> tuple[int, int]:
+  """Returns (tokens of the shortest window that holds the prompt and enough text, tokens of the
+  answer).
+  """
+  tokens = _tokens(encode, prompt)
+  return tokens.least, tokens.scored
 
 
 def window(
@@ -208,7 +204,7 @@ def window(
   Returns:
     (`length` tokens, how many of the last of them are the answer).
   Raises:
-    ValueError: `length` is less than `shortest`.
+    ValueError: `length` is less than the shortest of `sizes`.
   """
   hidden, asked, scored, filler, least = _tokens(encode, prompt)
   if length < least:
