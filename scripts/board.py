@@ -4,6 +4,7 @@ python scripts/board.py results/board
 python scripts/board.py results/board runs/mine --out=runs/board
 
 Of several folders, such as the kept results and a study of your own, the rows stand side by side.
+Lines that figures of a study name as references are references here, too, and get no verdict.
 --out: the folder to write to, by default the one that the first folder is in. Nothing in the
 folders is executed.
 """
@@ -46,9 +47,15 @@ def make(folders: list[str], out: Path):
   for folder in folders:
     spent += lines.relative_times(costs.with_step_times(costs.read(folder), folder))
   runs = [run for report in reports for run in report.runs]
-  made = tables.tables(every_row, runs, spent)
-  corpora = lines.corpora(every_row)
-  figure = pareto.draw(lines.lines(every_row, runs, spent, corpora[0]), corpora[0])
+  references = {
+    label
+    for report in reports
+    for settings in report.figures.values()
+    for label in settings.get('references', ())
+  }
+  made = tables.tables(every_row, runs, spent, references)
+  corpus = lines.corpora(every_row)[0]
+  figure = pareto.draw(lines.lines(every_row, runs, spent, corpus, references), corpus)
   made_by = reports[0].study or 'none'
   facts = {
     'command': f'python scripts/board.py {" ".join(folders)}',

@@ -12,13 +12,16 @@ import pytest
 from matplotlib.text import Text
 from synthetic import row
 
-from posenc_jax import storage
+from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import parameter_counts
+from posenc_jax.reporting import study
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.layouts import costs
 from scripts import board, step_times
 
 ROOT = Path(__file__).parent.parent
+STUDY_FILE = ROOT / 'configs' / 'studies' / 'board.py'
 L, LENGTHS, DOCUMENTS, SEEDS = 8, (8, 16, 32, 64), 8, 3
 # {label: (bits at L, change a doubling, change of the placebo, change under a window of L)}
 MODELS = {
@@ -158,6 +161,31 @@ def test_references_have_no_verdict():
   assert not any(some.interval or some.mark for some in reference.changes.values())
 
 
+def test_references_of_the_study_keep_their_intervals_and_windows(of_corpus):
+  """They were trained at L; only the verdict, the order and the figure tell them from others."""
+  found = lines.lines(text_rows(), (), cost_rows(), CORPUS, references=('flat', 'none'))
+  assert [line.name for line in found if line.is_reference] == ['flat'] == [found[-1].name]
+  assert found[-1].verdict == 'reference'
+  assert dataclasses.replace(found[-1], is_reference=False) == of_corpus['flat']
+  assert lines.is_stable(found[-1], text_rows(), (), cost_rows(), CORPUS)
+  (axes,) = pareto.draw(found, CORPUS).axes
+  assert {text.get_text() for text in axes.texts} == set(MODELS) - {'flat'}
+
+
+def test_the_board_of_this_repository_compares_with_its_costliest_lines():
+  """RoPE, wider, has the parameters of the largest model; longer, the time of the slowest."""
+  configs = {c.label: c for c in (run.config for run in sweep.plan(STUDY_FILE, 'x', {}))}
+  sizes = {label: parameter_counts.count(c)[0] for label, c in configs.items()}
+  largest = max(size for label, size in sizes.items() if label != 'rope, wider')
+  assert sizes['rope, wider'] == largest
+  times = {
+    row['label']: row['seconds_per_step']
+    for row in storage.read_rows(ROOT / 'results' / 'board' / costs.STEP_TIMES)
+  }
+  longer = configs['rope, longer'].train.steps / configs['rope'].train.steps
+  assert longer == pytest.approx(max(times.values()) / times['rope'], rel=0.01)
+
+
 def test_marks_and_the_smallest_difference_that_is_marked(of_corpus):
   """At L against the baseline, past L against the own score; none of one seed."""
   table = tables.text_table(text_rows(), [], [], CORPUS)
@@ -277,6 +305,16 @@ def test_the_command_writes_the_same_bytes_again(folder, capsys):
   readme = (folder / 'a' / 'README.md').read_text()
   assert len(re.findall(r'^\| far ', readme, re.MULTILINE)) == 1
   assert 'uses text past L; holds to 8 L' in readme
+
+
+def test_what_figures_of_the_study_name_as_references_are_references_here(folder):
+  report = study.Report(
+    folder, study='x.py', figures={'f': {'protocol': 'last_k', 'references': ('flat',)}}
+  )
+  study.write(report)
+  texts, _ = board.make([str(folder)], folder)
+  (line,) = re.findall(r'^\| flat .*', texts['README.md'], re.MULTILINE)
+  assert line.split('|')[2].strip() == 'reference'
 
 
 def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):

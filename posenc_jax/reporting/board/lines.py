@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
@@ -43,11 +43,12 @@ class Line:
   """One line of the board.
 
   Attributes:
-    is_reference: whether it stands there to compare others with: an n-gram, or a model that was
-      trained at another length.
+    is_reference: whether it stands there to compare others with: an n-gram, a model that was
+      trained at another length, or one that the study names as a reference.
     own: the bits a byte of each seed at L.
     at_L: their difference from the baseline.
-    changes: {length: difference from the own score at L}, of references without intervals.
+    changes: {length: difference from the own score at L}, without intervals of n-grams and of
+      models trained at another length.
     windowed: the same at the longest length, attention windowed at L.
     placebo: at FAR training lengths, the difference from the same model where tokens farther back
       than L are another document's.
@@ -123,7 +124,11 @@ def corpora(rows: Iterable[dict]) -> list[str]:
 
 
 def lines(
-  rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict], corpus: str
+  rows: Iterable[dict],
+  runs: Iterable[str],
+  costs: Iterable[dict],
+  corpus: str,
+  references: Collection[str] = (),
 ) -> list[Line]:
   """The lines of one corpus, the best first: those that hold to FAR training lengths by bits at L,
   then the others likewise, then references.
@@ -131,6 +136,8 @@ def lines(
   Args:
     rows: of all corpora. runs: the runs that should be there. costs: rows of costs.jsonl.
     corpus: one of `corpora(rows)`.
+    references: labels of lines that are there to compare others with, beside n-grams and models
+      trained at another length.
   """
   rows = [row for row in rows if row['corpus'] == corpus and row['protocol'] == PROTOCOL]
   present = {row['run'] for row in rows}
@@ -140,22 +147,22 @@ def lines(
   usual = statistics.mode(row['train_length'] for row in rows if row['encoding'] != N_GRAM)
   cost_of = relative_costs(costs, present)
   made = [_line(line, plain, by_control, usual, cost_of) for line in plain.lines]
+  made = [
+    dataclasses.replace(line, is_reference=line.is_reference or line.label in references)
+    for line in made
+  ]
   return sorted(made, key=_rank)
 
 
 def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict) -> Line:
   row = plain.exemplar_row[name]
   L, metric = row['train_length'], METRICS['bpb']
-  is_reference = row['encoding'] == N_GRAM or usual != L
+  is_of_L = row['encoding'] != N_GRAM and usual == L
   values = effective_length.values_of_seeds(plain, name, metric)
-  base = usual if is_reference else L
-  own = tuple(of_seed[base] for of_seed in values.values() if of_seed.get(base) is not None)
-  if is_reference:
-    changes = _plain_changes(values, usual)
-  else:
-    changes = _differences(by_control[None], OWN, name)
+  own = tuple(of_seed[usual] for of_seed in values.values() if of_seed.get(usual) is not None)
+  changes = _differences(by_control[None], OWN, name) if is_of_L else _plain_changes(values, usual)
   windowed, windowed_holds = None, False
-  if WINDOWED in by_control and not is_reference:
+  if WINDOWED in by_control and is_of_L:
     of_window = _differences(by_control[WINDOWED], OWN, name)
     windowed = of_window.get(max(of_window, default=None))
     windowed_holds = _all_hold(by_control[WINDOWED].scores, plain, name, L)
@@ -165,7 +172,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
   return Line(
     name=name,
     label=row['label'],
-    is_reference=is_reference,
+    is_reference=not is_of_L,
     train_length=L,
     seeds=tuple(values),
     own=own,
@@ -228,9 +235,9 @@ def _rank(line: Line) -> tuple:
 def is_stable(
   line: Line, rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict], corpus: str
 ) -> bool:
-  """Whether the verdict stays the same whichever seed is left out."""
+  """Whether the verdict stays the same whichever seed is left out, as a reference's does."""
   rows = list(rows)
-  for seed in line.seeds if len(line.seeds) > 1 else ():
+  for seed in line.seeds if len(line.seeds) > 1 and not line.is_reference else ():
     others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]
     again = next(some for some in lines(others, runs, costs, corpus) if some.name == line.name)
     if again.verdict != line.verdict:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import FAR, MARGIN, Line, multiple
@@ -32,16 +32,28 @@ SENTENCES = (
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
 
 
-def tables(rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict]) -> list[Table]:
-  """All tables of the board. Raises UserError where no corpus has rows of `lines.PROTOCOL`."""
+def tables(
+  rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict], references: Collection[str] = ()
+) -> list[Table]:
+  """All tables of the board. Raises UserError where no corpus has rows of `lines.PROTOCOL`.
+
+  `references`: labels of lines that are there to compare others with.
+  """
   rows, runs, costs = list(rows), list(runs), list(costs)
-  made = [text_table(rows, runs, costs, corpus) for corpus in board_lines.corpora(rows)]
+  corpora = board_lines.corpora(rows)
+  made = [text_table(rows, runs, costs, corpus, references) for corpus in corpora]
   return made + recall_tables(rows, runs, costs) + task_tables(rows, runs)
 
 
-def text_table(rows: list[dict], runs: list[str], costs: list[dict], corpus: str) -> Table:
+def text_table(
+  rows: list[dict],
+  runs: list[str],
+  costs: list[dict],
+  corpus: str,
+  references: Collection[str] = (),
+) -> Table:
   """The board of one corpus of text."""
-  of_corpus = board_lines.lines(rows, runs, costs, corpus)
+  of_corpus = board_lines.lines(rows, runs, costs, corpus, references)
   L = next((line.train_length for line in of_corpus if not line.is_reference), None)
   past = sorted({length for line in of_corpus for length in line.changes})
   body, records = [], []
