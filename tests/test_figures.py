@@ -199,6 +199,19 @@ def test_references_are_grey_and_nothing_is_found_about_them():
   assert shade.get_x() + shade.get_width() == 8
 
 
+def test_only_lines_of_the_labels_are_drawn_where_there_are_some():
+  rows = rows_of({name: BITS['flat'] for name in ('rope', 'alibi', 't5')})
+  runs = [f'encoding.name={name},seed={seed}' for name in ('rope', 't5', 'x') for seed in range(3)]
+  figure = figures.draw(rows, runs, labels=('t5', 'rope', 'not there'))
+  for axes in figure.axes:
+    assert {*curves_named(axes, ('rope', 'alibi', 't5'))} == {'rope', 't5'}
+  assert 'no rows' not in figure.get_supxlabel()  # of runs without rows, no label is known
+  with pytest.raises(
+    UserError, match=r"labels=\['x'\]: no rows of these; allowed: alibi, rope, t5"
+  ):
+    figures.draw(rows, labels=('x',))
+
+
 def test_the_windowed_control_is_dashed_in_the_same_color():
   plain, both = (figures.draw(realistic(), windowed=windowed).axes[1] for windowed in (False, True))
   dashed = [line for line in both.lines if line.get_linestyle() == '--']

@@ -25,7 +25,8 @@ DEEPEST = 10  # levels of dicts and lists
 LONGEST = 200  # characters of a text
 FIGURE_NAME = re.compile(r'\w[\w .,=+-]{0,59}')
 LENGTHS = {'form': 'lengths'}  # the form that settings without one have
-OF_ALL_FORMS = {'form', 'learned'}
+OF_ALL_TABLES = {'form', 'learned'}
+OF_ALL_FIGURES = {*OF_ALL_TABLES, 'labels'}
 
 
 def _are_names(value: object) -> bool:
@@ -41,7 +42,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
   **dict.fromkeys(
-    ('protocols', 'references'), (_are_names, "one or more names, such as ('last_k',)")
+    ('protocols', 'references', 'labels'), (_are_names, "one or more names, such as ('last_k',)")
   ),
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
@@ -65,7 +66,7 @@ def check_tables(where: str, wanted: object) -> list[dict]:
     raise UserError(f'{where} is {shown(wanted)}; allowed: a dict of settings, or a list of these')
   _check_number(where, wanted)
   for settings in wanted:
-    _check(where, settings, LAYOUTS)
+    _check(where, settings, LAYOUTS, OF_ALL_TABLES)
     _check_better_end(where, settings)
   return wanted
 
@@ -80,7 +81,7 @@ def check_figures(where: str, wanted: object) -> dict[str, dict]:
     if not FIGURE_NAME.fullmatch(name):
       allowed = 'the name of a file without .png, of at most 60 letters, digits and _ .,=+-'
       raise UserError(f'{where}: {shown(name)} names a figure; allowed: {allowed}')
-    _check(f'{where}[{name!r}]', settings, FORMS)
+    _check(f'{where}[{name!r}]', settings, FORMS, OF_ALL_FIGURES)
   return wanted
 
 
@@ -97,7 +98,8 @@ def check_runs(where: str, runs: list) -> list[str]:
 def check_planned(
   where: str, every_settings: Iterable[dict], planned: Iterable[ConfigDict]
 ) -> None:
-  """Raises UserError for a baseline or protocols that no run of the study will have.
+  """Raises UserError for a baseline or protocols that no run of the study will have, and for a
+  label that is almost one of the study's.
 
   Args:
     planned: the configs of all runs.
@@ -116,6 +118,10 @@ def check_planned(
       raise UserError(
         f'{where}: baseline={baseline!r} is no label of the study; {nearest(baseline, labels)}'
       )
+    for label in settings.get('labels', ()):
+      # one that is far from all may be that of an n-gram, which no study plans
+      if label not in labels and (near := hint(label, labels)):
+        raise UserError(f'{where}: labels: {label!r} is no label of the study; {near}')
     wanted = settings.get('protocols') or [settings.get('protocol')]
     if wanted != [None] and not protocols & {*wanted}:
       allowed = ', '.join(sorted(protocols))
@@ -153,13 +159,16 @@ def _check_number(where: str, wanted: list | dict) -> None:
     raise UserError(f'{where}: settings of more than {MOST_CHARACTERS} characters')
 
 
-def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
-  """Raises UserError for a form or a setting that there is not, and for values of other types."""
+def _check(where: str, settings: dict, forms: dict[str, Callable], of_all: set[str]) -> None:
+  """Raises UserError for a form or a setting that there is not, and for values of other types.
+
+  `of_all`: settings that every form has.
+  """
   form = {**LENGTHS, **settings}['form']
   if type(form) is not str or form not in forms:
     raise UserError(f'{where}: form={shown(form)}; {nearest(form, forms)}')
   parameters = inspect.signature(forms[form]).parameters
-  allowed = parameters.keys() - {'rows', 'runs'} | OF_ALL_FORMS
+  allowed = parameters.keys() - {'rows', 'runs'} | of_all
   for name, value in settings.items():
     if name not in allowed:
       raise UserError(f'{where}: no setting {shown(name)} of {form}; {nearest(name, allowed)}')

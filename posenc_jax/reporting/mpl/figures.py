@@ -1,7 +1,7 @@
 """The forms of figures. A study's `figures()` names each figure's form and its settings."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from posenc_jax import storage
@@ -26,18 +26,39 @@ def draw(
   runs: Iterable[str] = (),
   form: str = 'lengths',
   learned: float = PART,
+  labels: Collection[str] = (),
   **settings,
 ):
-  """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own, and `learned` is that
-  of `layouts.make_tables`. Raises UserError.
+  """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own.
+
+  Args:
+    learned: that of `layouts.make_tables`.
+    labels: those of the lines that are drawn; (): all lines.
+  Raises:
+    UserError: as the form does, and where no line has one of the labels.
   """
   if form not in FORMS:
     raise UserError(f'figure: form={form!r}; {nearest(form, FORMS)}')
+  if labels:
+    rows, runs = _of_labels(rows, runs, labels)
   import matplotlib as mpl
 
   # names are text: a '$' in one of them is no formula
   with mpl.rc_context({'text.parse_math': False, 'text.usetex': False}):
     return FORMS[form](mark(rows, learned), runs, **settings)
+
+
+def _of_labels(
+  rows: Iterable[dict], runs: Iterable[str], labels: Collection[str]
+) -> tuple[list[dict], list[str]]:
+  """The rows that have one of the labels, and their runs: of others, nobody knows the label."""
+  rows = list(rows)
+  kept = [row for row in rows if row['label'] in labels]
+  if not kept:
+    allowed = ', '.join(sorted({row['label'] for row in rows}))
+    raise UserError(f'figure: labels={list(labels)}: no rows of these; allowed: {allowed}')
+  present = {row['run'] for row in kept}
+  return kept, [run for run in runs if run in present]
 
 
 # What no format is to hold: the same figure is the same bytes on every day.
