@@ -27,7 +27,12 @@ from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.registry import BUILT_IN
 
-TITLE = '# Encodings'
+TITLE = """\
+# Encodings
+
+Which one to take: [README](README.md#the-answer-so-far). `chain` lets several act one after another,
+`heads` beside one another in the heads of a layer; `pattern` gives layers different ones
+([GUIDE](GUIDE.md#train))."""
 COLUMNS = (
   'name',
   'acts on',

@@ -19,7 +19,8 @@ from posenc_jax.reporting.mpl import figures
 
 ROOT = Path(__file__).parent.parent
 KEPT = sorted(path.parent.name for path in ROOT.glob('results/*/study.json'))
-SAVED = {'study': 'configs/quick.py', 'sha256': '', 'runs': [], 'tables': [{}], 'figures': {}}
+SAVED = {'study': 'configs/quick.py', 'sha256': '', 'about': '', 'runs': []}
+SAVED |= {'tables': [{}], 'figures': {}}
 
 
 def write_study(path, source):
@@ -50,6 +51,7 @@ def test_no_script_executes_what_a_folder_of_results_names(script, name, tmp_pat
 def test_study_json_holds_all_that_the_study_wanted(tmp_path):
   path = write_study(
     tmp_path / 'study.py',
+    "ABOUT = ' all \\n alike '\n"
     "def table(): return [{'reference': [dict(line='x', values={8: 1.5}, source='y')]}, {}]\n"
     "def figures(): return {'one': dict(windowed=True)}",
   )
@@ -57,6 +59,7 @@ def test_study_json_holds_all_that_the_study_wanted(tmp_path):
   study.save(wanted, path, ROOT)
   path.unlink()
   assert study.load(tmp_path) == wanted
+  assert wanted.about == 'all alike'
   assert wanted.tables[0]['reference'][0]['values'] == {'8': 1.5}
   storage.append_rows(tmp_path / 'rows.jsonl', [row('rope')])
   assert ['encoding', '8', 'source'] in [table.header for table in wanted.all_tables()]
@@ -226,6 +229,7 @@ def test_protocols_of_a_task_are_its_name(tmp_path):
   [
     ({'tables': None}, "the field 'tables' is NoneType, where list must be"),
     ({'tables': {}}, "'tables' is dict, where list must be"),
+    ({'about': 'a' * 2001}, r'about=.*; allowed: a text of at most 2000 characters'),
     ({'tables': [3]}, r'study\.json: tables is \[3\]'),
     ({'tables': [{'metrc': 'ppl'}]}, r"no setting 'metrc' of lengths; did you mean 'metric'\?"),
     ({'tables': [{}] * 1001}, '1001 of them; allowed: at most 100'),

@@ -20,8 +20,9 @@ output projection not tied. Otherwise:
 - Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter of the text, roughly.
 - The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64.
 - MLPs are GELU's two matrices, as large as their three of SwiGLU.
-- Not here: the "Pro" block but for its qk_norm, and the other architectures (Mamba-2, HGRN2,
-  DeltaNet, Samba).
+- Not set here, of the "Pro" block: its norm of queries and keys, output gate and shifted keys and
+  values, which are model.qk_norm, model.output_gate='elementwise' and a chain with `kv_shift`. Not
+  here at all: its output norm, and the other architectures (Mamba-2, HGRN2, DeltaNet, Samba).
 - Fixed and learned gates start at 2 to 16,384 tokens, one of the ranges that their evaluation
   names.
 

@@ -6,10 +6,10 @@
 Peng et al. 2023, Tables 1 and 2. The shape of Llama 2 7B: 32 layers, width 4096, 32 heads, RoPE of
 base 10,000 whose `original_max_position_embeddings` is 4096.
 
-Theirs start from Llama 2's weights, which nothing here reads: from a random draw this is their
-setting and not their result. What needs no weights of theirs is the same question about a run of
-our own, at any size: without fine-tuning as below, or with it, from that run's parameters, by
---config.train.init_from=RUN.
+Theirs start from Llama 2's weights, this config from a random draw: it is their setting and not
+their result. With the weights (scripts/import_model.py), a study takes its `model` and `encoding`
+from the imported run, as configs/swap.py does, and starts with --config.train.init_from=RUN. The
+same question may be asked of a run of our own, at any size, without fine-tuning:
 
   python eval.py --workdir=RUN --config.encoding.scaling="{'rope_type': 'yarn', 'factor': 16}"
 
@@ -17,7 +17,7 @@ Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16
 104 GB of parameters, gradients and moments in float32. As set here all that and the activations
 are on one device, more than any has. --config.mesh.fsdp=8 cuts both by eight,
 --config.mesh.context=8 and --config.train.grad_accum_steps=8 the activations by eight each: on each
-of 64 devices, of one process or of several (README), scripts/aot.py compiles s 16 to 98 GB beside
+of 64 devices, of one process or of several (GUIDE), scripts/aot.py compiles s 16 to 98 GB beside
 parameters and moments; with --config.model.remat=layer to 23 GB, and layers are computed twice.
 
 As published (paper, released script): 400 steps of 64 x 65,536 tokens at a rate of 2e-5 with 20 of

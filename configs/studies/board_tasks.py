@@ -1,6 +1,7 @@
 """The tasks of the board: recall, copying, and a needle among four, with eight seeds.
 
   python scripts/sweep.py --config=configs/studies/board_tasks.py --jobs=2
+  python scripts/keep.py runs/board_tasks --out=results/board_tasks
   python scripts/board.py results/board results/board_tasks
 
 The encodings of configs/studies/board.py, KV shift beside each, in models of two layers. Seeds are

@@ -23,6 +23,7 @@ MOST_RUNS = 100_000
 MOST_CHARACTERS = 1_000_000  # of all settings together
 DEEPEST = 10  # levels of dicts and lists
 LONGEST = 200  # characters of a text
+LONGEST_ABOUT = 2000  # characters of the text on what models have in common
 FIGURE_NAME = re.compile(r'\w[\w .,=+-]{0,59}')
 LENGTHS = {'form': 'lengths'}  # the form that settings without one have
 OF_ALL_TABLES = {'form', 'learned'}
@@ -83,6 +84,14 @@ def check_figures(where: str, wanted: object) -> dict[str, dict]:
       raise UserError(f'{where}: {shown(name)} names a figure; allowed: {allowed}')
     _check(f'{where}[{name!r}]', settings, FORMS, OF_ALL_FIGURES)
   return wanted
+
+
+def check_about(where: str, wanted: object) -> str:
+  """The text on what all models of a study have in common, in one line. Raises UserError."""
+  if type(wanted) is not str or len(wanted) > LONGEST_ABOUT:
+    allowed = f'a text of at most {LONGEST_ABOUT} characters'
+    raise UserError(f'{where}={shown(wanted)}; allowed: {allowed}')
+  return visible(' '.join(wanted.split()))
 
 
 def check_runs(where: str, runs: list) -> list[str]:

@@ -24,7 +24,10 @@ from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.tasks import task_report
 
 FILE = 'study.json'
-FIELDS = {'study': str, 'sha256': str, 'runs': list, 'tables': list, 'figures': dict}
+FIELDS = {
+  **{'study': str, 'sha256': str, 'about': str},
+  **{'runs': list, 'tables': list, 'figures': dict},
+}
 MOST_BYTES = 10_000_000  # of a study
 REMEDY = '--config=STUDY, or the folder without that file'
 ELSEWHERE = 'table.py and figures.py write to another folder with --out=DIR'
@@ -40,6 +43,7 @@ class Report:
     figures: what its `figures()` gives: {name: settings of `figures.draw`}.
     study: the file of the study; None: tables and figures are the default ones.
     sha256: the hash of that file as it was when it gave these settings.
+    about: the study's ABOUT, a text on what its models have in common; '': it has none.
     out: the folder that tables and figures are written to; None: `folder`.
   """
 
@@ -49,6 +53,7 @@ class Report:
   figures: dict[str, dict] = dataclasses.field(default_factory=lambda: {'extrapolation': {}})
   study: str | None = None
   sha256: str = ''
+  about: str = ''
   out: Path | None = None
 
   def all_tables(self) -> list[Table]:
@@ -144,6 +149,7 @@ def of_study(
   """
   study = config.load_study(path)
   report = Report(Path(folder), list(runs), study=str(path), sha256=_sha256(path))
+  report.about = report_settings.check_about(f'{path}: ABOUT', getattr(study, 'ABOUT', ''))
   wanted = {}
   if hasattr(study, 'table'):
     where = f'{path}: table()'
@@ -185,6 +191,7 @@ def write(report: Report) -> None:
   tree = {
     'study': report.study,
     'sha256': report.sha256,
+    'about': report.about,
     'runs': report.runs,
     'tables': report.tables,
     'figures': report.figures,
@@ -220,6 +227,7 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
         report_settings.check_figures(f'{file}: figures', saved['figures']),
         visible(saved['study']),
         saved['sha256'],
+        report_settings.check_about(f'{file}: about', saved['about']),
       )
   except UserError as error:
     raise Damaged(str(error)) from None
