@@ -58,7 +58,7 @@ def make(folders: list[str], out: Path):
   figure = pareto.draw(lines.lines(every_row, runs, spent, corpus, references), corpus)
   made_by = reports[0].study or 'none'
   facts = {
-    'about': ''.join(f'{report.about} ' for report in reports if report.about),
+    'about': ' '.join(report.about for report in reports if report.about),
     'command': f'python scripts/board.py {" ".join(folders)}',
     'folder': folders[0],
     'folder_link': os.path.relpath(folders[0], out),

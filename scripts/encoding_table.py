@@ -30,8 +30,8 @@ from posenc_jax.encodings.core.registry import BUILT_IN
 TITLE = """\
 # Encodings
 
-Which one to take: [README](README.md#the-answer-so-far). `chain` lets several act one after another,
-`heads` beside one another in the heads of a layer; `pattern` gives layers different ones
+Which one to take: [README](README.md#the-answer-so-far). `chain` lets several act one after
+another, `heads` beside one another in the heads of a layer; `pattern` gives layers different ones
 ([GUIDE](GUIDE.md#train))."""
 COLUMNS = (
   'name',

@@ -144,6 +144,32 @@ def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
   assert 'which are taken to spread alike (5 degrees of freedom)' in table.caption
 
 
+def test_lines_that_cannot_share_the_variance_are_a_family_of_their_own():
+  """One that spreads more, one of another training length and an n-gram: Welch, and Holm."""
+  alike = {'rope': {8: near(2, 0.01)}, 't5': {8: near(1.9, 0.012)}, 'alibi': {8: near(2.1, 0.009)}}
+  wild = {'nope': {8: near(2.4, 0.2)}}
+  rows = documents(alike | wild) + documents({'long': {8: near(1.8, 0.01)}}, train_length=32)
+  rows += documents({'n-gram (5 bytes)': {8: near(2.5, 0.03)}}, encoding='n-gram')
+  table = blocks(rows)[AT_L]
+  scores = {line: of_seeds(rows, line, 8) for line in (*alike, 'nope', 'long', 'n-gram (5 bytes)')}
+  pooled = significance.pooled([scores['t5'], scores['alibi']], scores['rope'], shares_seeds=True)
+  dunnett = significance.Dunnett([5, 5], 5, 8)
+  for line, estimate in zip(('t5', 'alibi'), pooled, strict=True):
+    assert record(table, line, 8)['p_corrected'] == pytest.approx(dunnett.p(estimate))
+  apart = ('nope', 'long', 'n-gram (5 bytes)')
+  ps = [stats.ttest_ind(scores[line], scores['rope'], equal_var=False).pvalue for line in apart]
+  found = [record(table, line, 8)['p_corrected'] for line in apart]
+  assert found == pytest.approx(significance.holm(ps))
+  assert '(8 degrees of freedom); of long, nope, n-gram (5 bytes) in Welch' in table.caption
+
+
+def test_without_lines_that_share_a_variance_all_are_tested_with_their_own():
+  rows = documents({'rope': {8: near(2, 0.3)}, 't5': {8: near(1.9, 0.01)}})
+  table = blocks(rows)[AT_L]
+  assert "in Welch's t-test over seeds, Holm-corrected" in table.caption
+  assert 'degrees of freedom' not in table.caption
+
+
 def test_past_l_lines_are_compared_with_themselves_at_l():
   rows = documents(BITS)
   table = blocks(rows)[OWN]
@@ -342,7 +368,7 @@ def test_documents_of_a_year_are_one_cluster():
   rows = documents(BITS, names)
   table = blocks(rows)[OWN]
   assert {r['clusters'] for r in table.records} == {7}
-  assert '7 of them, those of one year taken as one' in table.caption
+  assert '7 of them, those of one year or package taken as one' in table.caption
   (main, *_) = make_tables(rows)
   top_SD, size_1D = sums(rows, 't5', 8)
   error = bootstrap.standard_error(
@@ -351,7 +377,7 @@ def test_documents_of_a_year_are_one_cluster():
   assert texts(main)['t5'][0].endswith(f' ({error:.3f})')
   assert 'In parentheses: the standard error over documents' in main.caption
   few = blocks(documents(BITS, names[:10]))[OWN]
-  assert 'No intervals: they need rows of 6 or more single documents.' in few.caption
+  assert 'No intervals: they need rows of 6 or more single documents of' in few.caption
   assert few.records[0]['low'] is None
 
 

@@ -99,6 +99,7 @@ def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_n
 @pytest.mark.parametrize(
   ('document', 'cluster'),
   [
+    ('dns/rdtypes/ANY', 'dns/rdtypes/ANY'),
     ('1790-Washington-1', '1790'),
     ('1790-Washington-2', '1790'),
     ('1790', '1790'),
@@ -109,7 +110,13 @@ def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_n
   ],
 )
 def test_a_document_of_a_year_is_of_its_cluster(document, cluster):
-  assert bootstrap.cluster_of(document) == cluster
+  assert bootstrap.cluster_of(document, 'sotu') == cluster
+
+
+def test_a_package_is_a_cluster_of_code_alone():
+  for document in ('dns', 'dns/rdtypes', 'dns/rdtypes/ANY'):
+    assert bootstrap.cluster_of(document, 'code') == 'dns'
+    assert bootstrap.cluster_of(document, 'hf:them/set') == document
 
 
 def test_the_interval_is_that_of_a_bootstrap_by_loops():
@@ -177,6 +184,19 @@ def test_the_pooled_variance_is_of_all_lines():
   variance = (2 + 6 + 0) / (1 + 2 + 1)
   assert first[:3] == pytest.approx((0.0, math.sqrt(variance * (1 / 2 + 1 / 2)), 4))
   assert second[:3] == pytest.approx((4.0, math.sqrt(variance * (1 / 3 + 1 / 2)), 4))
+
+
+def test_the_line_that_spreads_too_much_is_that_of_cochrans_table():
+  """Cochran 1941: the largest of k variances of 4 degrees of freedom, as a share of their sum."""
+  unit = np.array([-2.0, -1, 0, 1, 2])
+  for lines, printed in ((2, 0.9057), (3, 0.7457), (5, 0.5441), (9, 0.3584), (10, 0.3311)):
+    for share, wide in ((printed - 1e-4, None), (printed + 1e-4, 1)):
+      factor = math.sqrt(share * (lines - 1) / (1 - share))
+      every = [unit * (factor if n == 1 else 1) + n for n in range(lines)]
+      assert significance.widest(every) == wide
+  assert significance.widest([[1.0, 1, 1], [2.0, 2, 2]]) is None
+  assert significance.widest([[1.0, 1, 1], [2.0, 2, 5], [3.0]]) == 1
+  assert significance.widest([[1.0, 2, 3]]) is None
 
 
 @pytest.mark.parametrize('a', [[1.0], [0.1, 0.1 + 1e-16], [0.3, 0.3, 0.3]])

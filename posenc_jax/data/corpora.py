@@ -112,7 +112,7 @@ class Corpus:
 
   def bytes_per_token(self, batch: Batch) -> float:
     """The mean number of bytes that a token of the batch stands for; with a tokenizer.json, that a
-    token of the split does.
+    token of this corpus' own split does.
     """
     if self.tokenizer.lengths is None:
       return self._mean_bytes

@@ -213,16 +213,17 @@ def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[s
   for ours, name in parts.splits.items():
     if name not in sizes:
       raise UserError(f'{field}: {ours}={name}; allowed: {", ".join(sizes)}')
-  if split != 'train' and theirs[split] in sizes:
-    return theirs[split], 0, sizes[theirs[split]]
   train = theirs['train']
+  own = {ours for ours in SPLITS if theirs[ours] in sizes and theirs[ours] != train}
+  if split in own:
+    return theirs[split], 0, sizes[theirs[split]]
   if train not in sizes:
     raise UserError(
       f'{field}: no split {split!r} and no train to cut it from; it has {", ".join(sizes)}'
     )
   total = sizes[train]
-  test = 0 if theirs['test'] in sizes else total // 10
-  validation = 0 if theirs['validation'] in sizes else total // 20
+  test = 0 if 'test' in own else total // 10
+  validation = 0 if 'validation' in own else total // 20
   bounds = {
     'train': (0, total - test - validation),
     'validation': (total - test - validation, total - test),

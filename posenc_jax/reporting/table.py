@@ -72,7 +72,9 @@ def error_sentence(*scores: Scores) -> str:
   every = (score for group in scores for score in group.by_seed.values())
   if not any(score.documents > 1 for score in every):
     return ''
-  return ' In parentheses: the standard error over documents, those of one year taken as one.'
+  return (
+    ' In parentheses: the standard error over documents, those of one year or package taken as one.'
+  )
 
 
 def header(scores: Scores) -> list[str]:

@@ -121,10 +121,10 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
     return np.atleast_1d(np.float64(step(model, training.put_val_batch(batch))))
 
   nats = sum(mean_nats(training.val_step, batch) for batch in batches)
-  bytes_per_token = sum(map(training.corpus.bytes_per_token, batches))
+  bytes_per_token = sum(map(training.val_corpus.bytes_per_token, batches))
   found = {'bpb': nats / bytes_per_token * BITS}
   if training.recall_step is not None:
-    batches = list(map(training.corpus.recalled, batches))
+    batches = list(map(training.val_corpus.recalled, batches))
     counts = [batch.scored_BT.sum() for batch in batches]
     nats = sum(
       count * mean_nats(training.recall_step, batch)

@@ -32,7 +32,8 @@ class Training:
   config: ConfigDict
   workdir: Path  # it holds the checkpoints of all seeds
   seed_runs: list[tuple[ConfigDict, Path]]  # config and directory of each seed
-  corpus: data.Corpus | data.TaskCorpus
+  corpus: data.Corpus | data.TaskCorpus  # its training split
+  val_corpus: data.Corpus | data.TaskCorpus  # its validation split
   train_batches: list[data.Batches | data.TaskBatches]  # of each seed
   val_batches: data.Batches | data.TaskBatches  # the same for all seeds
   mesh: Mesh
@@ -76,9 +77,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   seed_runs = single_seed_runs(config, workdir)
 
   # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
-  corpus = data.source(config.data, 'train')
+  corpus, val_corpus = (data.source(config.data, split) for split in ('train', 'validation'))
   train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
-  val_batches = data.source(config.data, 'validation').batches(c.length, c.batch, seed=0)
+  val_batches = val_corpus.batches(c.length, c.batch, seed=0)
 
   with user_errors(ValueError):
     mesh = meshes.make_mesh(config.mesh)
@@ -100,7 +101,17 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   model, opt_state = device_put_global(state, shardings)
 
   training = Training(
-    config, workdir, seed_runs, corpus, train_batches, val_batches, mesh, model, opt_state, source
+    config,
+    workdir,
+    seed_runs,
+    corpus,
+    val_corpus,
+    train_batches,
+    val_batches,
+    mesh,
+    model,
+    opt_state,
+    source,
   )
   train_step, val_step = make_step_fns(config, optimizer, corpus.largest_position(c.length))
   first_batch = [batches[0] for batches in train_batches]
@@ -112,7 +123,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     batch = training.put_train_batch(first_batch)
     training.train_step = train_step.lower(model, opt_state, batch)
     training.val_step = val_step.lower(model, training.put_val_batch(val_batches[0]))
-    if (recalled := corpus.recalled(val_batches[0])) is not None:
+    if (recalled := val_corpus.recalled(val_batches[0])) is not None:
       training.recall_step = val_step.lower(model, training.put_val_batch(recalled))
   return training
 

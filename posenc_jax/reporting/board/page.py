@@ -14,8 +14,10 @@ INTRODUCTION = """# The board
 
 Which position encoding, and what happens past the training length: every line is an encoding that
 was trained here, but for references on the same data and for as long as the others, and evaluated
-past its training length L. {about}Made by `{command}` from the rows of {runs} runs in [{folder}]({folder_link}) (SHA-256
-{sha256}); the study is [{study}]({study_link}).
+past its training length L. {about}
+
+Made by `{command}` from the rows of {runs} runs in [{folder}]({folder_link}) (SHA-256 {sha256});
+the study is [{study}]({study_link}).
 """
 ADDING = """## Add your encoding
 

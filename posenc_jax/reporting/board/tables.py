@@ -19,7 +19,7 @@ UNSTABLE = '~'
 SENTENCES = (
   f'Parameters, step time and memory of a step are relative to {board_lines.BASELINE}, time as the '
   'same machine took it. "At n L": difference from the own score at L, in brackets the '
-  '95 % interval over documents (those of one year are one); of references without it. Marks are '
+  '95 % interval over documents, those of one year or package taken as one. Marks are '
   f'about other seeds: * better, † worse, = within 0.01, at L than {board_lines.BASELINE}, past L '
   f'than at L. "{SMALLEST}": the smallest difference that these seeds mark in four of five cases, '
   f'the median over lines. "{FAR} L, other text": the score at {FAR} L minus that where '

@@ -1,7 +1,8 @@
 """Other documents: how far scores and their differences would move with them.
 
-The trained models, all seeds of every line, stay as they are. Documents that share their text are
-drawn together, as one *cluster*: speeches of one year repeat each other.
+The trained models, all seeds of every line, stay as they are. Documents that are alike are drawn
+together, as one *cluster*: speeches of one year repeat each other, and sub-packages of one package
+have its names and its style.
 """
 
 import re
@@ -14,8 +15,12 @@ FEWEST, MOST = 6, 5_000  # clusters of an interval: fewer tell too little, more 
 LEVEL = 0.95
 
 
-def cluster_of(document: str) -> str:
-  """The cluster of a document: '1790' of '1790-Washington-1', else the document itself."""
+def cluster_of(document: str, corpus: str) -> str:
+  """The cluster of a document: '1790' of '1790-Washington-1', 'mpmath' of 'mpmath/matrices' of the
+  corpus `code`, else the document itself.
+  """
+  if corpus == 'code':
+    return document.partition('/')[0]
   year = re.match(r'(\d{4})-', document, re.ASCII)
   return year[1] if year else document
 

@@ -21,6 +21,7 @@ from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import METRICS, Metric
 from posenc_jax.reporting.scores import Scores
+from posenc_jax.reporting.series import N_GRAM
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 MARGIN = 0.01  # bits per byte, or the unit of another metric
@@ -97,6 +98,7 @@ class Block:
     reference: what lines are compared with, one of the constants above.
     differences: {(line, column): difference}.
     freedom: {column: degrees of freedom} of pooled variances.
+    apart: {column: lines} that do not share the pooled variance.
     shares_seeds: whether all lines have the same seeds, which the pooled variances then leave out.
     correlations: {line: correlation with the baseline over seeds at L}.
   """
@@ -108,6 +110,7 @@ class Block:
   margin: float
   differences: dict[tuple, Difference]
   freedom: dict[int, int] = dataclasses.field(default_factory=dict)
+  apart: dict[int, list[str]] = dataclasses.field(default_factory=dict)
   shares_seeds: bool = True
   correlations: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -359,8 +362,38 @@ class _Comparer:
     return reference.replace('baseline', self.baseline)
 
   def _test(self, block: Block, column, pairs: dict[str, Pair]) -> None:
-    """Tests the differences of the lines in one column, which are one family."""
-    is_pooled = block.reference == BASELINE
+    """Tests the differences of the lines in one column."""
+    alike = self._alike(pairs) if block.reference == BASELINE else {}
+    apart = {line: pair for line, pair in pairs.items() if line not in alike}
+    self._test_family(block, column, alike, is_pooled=True)
+    self._test_family(block, column, apart, is_pooled=False)
+    if block.reference == BASELINE:
+      block.apart[column] = list(apart)
+
+  def _alike(self, pairs: dict[str, Pair]) -> dict[str, Pair]:
+    """Those of the pairs with the baseline that may share one variance over seeds.
+
+    They are models of its training length, and do not spread more than the others.
+    """
+    rows = self.scores.exemplar_row
+    kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
+    kind = kind_of(self.baseline)
+    alike = {line: pair for line, pair in pairs.items() if kind_of(line) == kind}
+    while alike:
+      every = [pair.sample.scores_S for pair in alike.values()]
+      every.append(next(iter(alike.values())).reference.scores_S)
+      found = significance.widest(every)
+      if found is None:
+        break
+      if found == len(alike):
+        return {}  # the baseline itself
+      del alike[list(alike)[found]]
+    return alike
+
+  def _test_family(self, block: Block, column, pairs: dict[str, Pair], is_pooled: bool) -> None:
+    """Tests the differences of lines in one column that are one family."""
+    if not pairs:
+      return
     shares_seeds = len({seeds for pair in pairs.values() for seeds in pair.seeds}) == 1
     estimates = _pooled_estimates(pairs, shares_seeds) if is_pooled else _separate_estimates(pairs)
     if not estimates:

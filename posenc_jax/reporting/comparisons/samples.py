@@ -62,8 +62,10 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
     sizes.append(size)
   if any(size != sizes[0] for size in sizes):
     return None
+  corpus = scores.exemplar_row[line]['corpus']
   cluster_of = {
-    document: None if document is None else bootstrap.cluster_of(document) for document in tops[0]
+    document: None if document is None else bootstrap.cluster_of(document, corpus)
+    for document in tops[0]
   }
   clusters = sorted(set(cluster_of.values()), key=str)
   place = {cluster: index for index, cluster in enumerate(clusters)}

@@ -3,8 +3,9 @@
 A test sees a difference, its standard error over seeds and the degrees of freedom of that. Where
 all lines spread alike, at the training length, the variance is pooled over lines, what a seed does
 to all of them alike is taken out, and the family of all comparisons with a baseline is Dunnett's
-(1955). Past that length spreads differ by a hundred times, so that every difference has its own
-(Welch 1947), and the family is Holm's (1979).
+(1955). A line that spreads more than the others is not of that family. Past that length spreads
+differ by a hundred times, so that every difference has its own (Welch 1947), and the family is
+Holm's (1979).
 """
 
 import math
@@ -104,6 +105,26 @@ def pooled(
     )
     for some in every[:-1]
   ]
+
+
+def widest(lines: Sequence[Sequence[float]]) -> int | None:
+  """The number of the line whose variance over seeds is too large for the others' to be the same:
+  Cochran's test (1941) at ALPHA, which is the largest of as many F-tests. None: there is none.
+  """
+  from scipy import special
+
+  sizes_L = np.array([len(line) - 1 for line in lines])
+  squares_L = np.array([np.var(line) * len(line) for line in lines])
+  rest_L, freedom_L = squares_L.sum() - squares_L, sizes_L.sum() - sizes_L
+  if len(lines) < 2 or not squares_L.any():
+    return None
+  ps_L = np.ones(len(lines))
+  for n in np.flatnonzero((sizes_L > 0) & (freedom_L > 0)):
+    spread = squares_L[n] / sizes_L[n]
+    ratio = spread / (rest_L[n] / freedom_L[n]) if rest_L[n] > ROUNDING**2 else np.inf
+    ps_L[n] = special.fdtrc(sizes_L[n], freedom_L[n], ratio)
+  found = int(np.argmin(ps_L))
+  return found if len(lines) * ps_L[found] < ALPHA else None
 
 
 def _is_flat(values: Sequence[float]) -> bool:

@@ -148,10 +148,13 @@ def _caption(block: Block, is_tested: bool) -> str:
 def _interval_sentence(block: Block) -> str:
   clusters = {difference.clusters for difference in block.differences.values()} - {0}
   if not clusters:
-    return f'No intervals: they need rows of {bootstrap.FEWEST} or more single documents.'
+    return (
+      f'No intervals: they need rows of {bootstrap.FEWEST} or more single documents of different '
+      'years or packages.'
+    )
   return (
     f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents '
-    f'({join_unique(clusters)} of them, those of one year taken as one; '
+    f'({join_unique(clusters)} of them, those of one year or package taken as one; '
     f'{bootstrap.RESAMPLES:,} resamples; the trained models stay as they are).'
   ).replace('%', ' %')
 
@@ -161,6 +164,8 @@ def _test_sentence(block: Block) -> str:
   blocks = ', and without what a seed does to all of them' if block.shares_seeds else ''
   test = TESTS[block.reference].format(baseline=block.baseline, blocks=blocks, freedom=freedom)
   level = f'p < {significance.ALPHA:g}'
+  if block.reference == BASELINE:
+    test = _baseline_test(block, test)
   return (
     f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {test}. '
     f'{EQUIVALENT} equivalent: within {block.margin:g} of 0 though it may not be 0, {level} in two '
@@ -168,6 +173,20 @@ def _test_sentence(block: Block) -> str:
     f'difference that is found with a chance of {significance.POWER:.0%} whatever the other lines '
     'do, from the spread of these seeds (the median line).'
   ).replace('%', ' %')
+
+
+def _baseline_test(block: Block, pooled: str) -> str:
+  """The words for the tests against the baseline; `pooled`: for that with one variance."""
+  apart = join_unique(line for lines in block.apart.values() for line in lines)
+  welch = f"Welch's t-test over seeds, {OVER_COLUMN}"
+  if not block.freedom:
+    return welch
+  if not apart:
+    return pooled
+  return (
+    f"{pooled}; of {apart} in {welch} among themselves: they spread more over seeds (Cochran's "
+    'test), are of another training length, or no model'
+  )
 
 
 def _records(block: Block) -> list[dict]:
