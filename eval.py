@@ -9,7 +9,6 @@ that its encodings are known, and nothing else of it is read.
 
 from posenc_jax import config
 from posenc_jax.distributed import devices
-from posenc_jax.errors import UserError
 
 
 def main(argv):
@@ -22,15 +21,9 @@ def main(argv):
   config.overlay(run, overrides)
   config.validate(run, is_trained=True)
 
-  from posenc_jax.encodings import ENCODINGS  # jax takes seconds to import: after the check
-  from posenc_jax.evaluation import evaluate
-  from posenc_jax.model.layer_pattern import PATTERN
+  from posenc_jax.evaluation import evaluate, runs  # jax takes seconds to import: after the check
 
-  name = run.encoding.name
-  is_known = name in (*ENCODINGS, PATTERN)
-  if not is_known and not flags.config and 'encoding.name' not in overrides:
-    allowed = 'with --config=STUDY.py, the file that registers it'
-    raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
+  runs.check_registered(run, flags.config, overrides)
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)

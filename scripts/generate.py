@@ -18,7 +18,6 @@ import time
 
 from posenc_jax import config
 from posenc_jax.distributed import devices
-from posenc_jax.errors import UserError
 
 FLAGS = {
   'workdir': config.REQUIRED,
@@ -41,14 +40,9 @@ def main(argv):
   config.overlay(run, overrides)
   config.validate(run)
 
-  from posenc_jax.encodings import ENCODINGS  # jax takes seconds to import: after the check
-  from posenc_jax.evaluation import generation
-  from posenc_jax.model.layer_pattern import PATTERN
+  from posenc_jax.evaluation import generation, runs  # jax takes seconds to import: after the check
 
-  name = run.encoding.name
-  if name not in (*ENCODINGS, PATTERN) and not flags.config:
-    allowed = 'with --config=STUDY.py, the file that registers it'
-    raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
+  runs.check_registered(run, flags.config, overrides)
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = flags.prompt.encode('utf-8', 'surrogateescape')

@@ -15,7 +15,9 @@ reads; the same command goes on after a stop. In the study:
     return product(with_rates(lines(), 'my_rates.json'), vary('seed', 0, 1, 2))
 
 --out: the folder of the runs, by default runs/NAME_rates of the study. --save: the file, by default
-NAME_rates.json beside the study. --seed: that of all runs. --jobs, --launcher: as for sweep.py.
+NAME_rates.json beside the study. --seed: that of all runs, by default one that no study here
+reports, since the luck of a seed would choose the rate that it is then reported with. --jobs,
+--launcher: as for sweep.py.
 """
 
 from pathlib import Path
@@ -29,7 +31,7 @@ FLAGS = {
   'config': config.REQUIRED,
   'out': '',
   'save': '',
-  'seed': 0,
+  'seed': 100,
   'jobs': 1,
   'launcher': 'local',
 }

@@ -9,17 +9,16 @@ import pytest
 from flax import nnx
 from kinds import daily_if
 from oracles import RECORDS
-from test_evaluation import BASE, TINY, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
+from test_evaluation import BASE, TINY, chosen_documents, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
 from test_model import VOCAB, config
 
-from posenc_jax import data
 from posenc_jax.attention import attend
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.config import load, overlay, validate
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import attention_weights, evaluate, plan, protocols
+from posenc_jax.evaluation import attention_weights, evaluate, protocols
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.decoder import build
 
@@ -147,10 +146,7 @@ def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
   """`rope_pp` has two heads of weights for each head of queries."""
   c, workdir, model = run(**STATISTICS, eval__sink_rate_epsilon=0.3, encoding__name='rope_pp')
   evaluate.evaluate(c, workdir)
-  texts = [
-    protocols.excerpt(text, 40)
-    for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))
-  ]
+  texts = [protocols.excerpt(text, 40) for text in chosen_documents(c).values()]
   sums = compiled(attention_weights.weight_sums, c)
   rows = {}
   for row in rows_of(workdir):

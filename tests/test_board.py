@@ -119,14 +119,42 @@ def test_the_numbers_of_a_line(of_corpus):
 
 def test_verdicts_by_the_rule(of_corpus):
   assert {name: line.verdict for name, line in of_corpus.items()} == {
-    'rope': 'fails past L; a window of L repairs it',
-    'lost': 'fails past L; a window of L does not help',
+    'rope': 'fails by 2 L; holds with a window of L',
+    'lost': 'fails by 2 L; fails with a window of L',
     'flat': 'holds to 8 L',
     'far': 'uses text past L; holds to 8 L',
     'deaf': 'holds to 8 L',
   }
   # those that hold to 4 L come first, by bits at L
   assert list(of_corpus) == ['flat', 'far', 'deaf', 'lost', 'rope']
+
+
+def test_what_documents_or_seeds_leave_open_is_not_said(of_corpus):
+  """Between surely held and surely failed lies what is undecided."""
+  flat = dict(of_corpus)['flat']
+  change = {length: flat.changes[length] for length in LENGTHS[1:]}
+
+  def verdict(ends, worst=(0.0,) * 3):
+    changes = {
+      length: change[length]._replace(interval=interval)
+      for length, interval in zip(LENGTHS[1:], ends, strict=True)
+    }
+    values = {0: {L: 1.0} | {n: 1.0 + some for n, some in zip(LENGTHS[1:], worst, strict=True)}}
+    held = lines._holds_to(L, LENGTHS[1:], changes, values)
+    fails = next((n for n in LENGTHS[1:] if lines._is_above(changes[n])), None)
+    line = dataclasses.replace(
+      flat, changes=changes, holds_to=held, fails_by=fails, is_longest=held == LENGTHS[-1]
+    )
+    return line.verdict
+
+  sure, open_, failed = (-0.01, 0.02), (-0.01, 0.03), (0.021, 0.05)
+  assert verdict((sure, sure, sure)) == 'holds to 8 L'
+  assert verdict((sure, sure, open_)) == 'holds to 4 L; holds with a window of L'
+  assert verdict((open_, sure, sure)).startswith('holds with')
+  assert verdict((sure, open_, failed)).startswith('holds to 2 L; fails by 8 L; ')
+  assert verdict((sure, None, failed)).startswith('holds to 2 L; fails by 8 L; ')
+  assert verdict((sure, sure, sure), (0, 0.021, 0)).startswith('holds to 2 L; holds with')
+  assert verdict((sure, sure, sure), (0, 0.019, 0)) == 'holds to 8 L'
 
 
 def test_a_verdict_that_hangs_on_one_seed_says_so():

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from test_trainer import TINY
 
 from posenc_jax import config, data, storage, tasks
-from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, sotu, tokenizers
+from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, hf, sotu, tokenizers
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, preflight
-from posenc_jax.training import run_dir
+from posenc_jax.training import loop, run_dir, setup
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -814,6 +815,24 @@ def test_a_tokenizer_json_that_cannot_be_used_is_one_line(tmp_path, monkeypatch)
     config.validate(config.load(BASE, {'data.tokenizer': 'gpt2'}))
 
 
+def test_validation_counts_the_bytes_of_its_own_split(tmp_path):
+  """With a tokenizer.json, splits differ in how many bytes a token stands for."""
+  path = tmp_path / 'tokenizer.json'
+  byte_level().save(str(path))
+  texts = {'train': WORDS[0], 'validation': 'zqxj ' * 40, 'test': WORDS[0]}
+  folder = write(tmp_path / 'text', {f'{split}/a.txt': text for split, text in texts.items()})
+  settings = {'data.corpus': folder, 'data.tokenizer': str(path), 'data.vocab': 301}
+  training = setup.prepare(config.load(BASE, TINY | settings), tmp_path / 'run')
+  train, validation = (
+    source.bytes_per_token(training.val_batches[0])
+    for source in (training.corpus, training.val_corpus)
+  )
+  assert train > 1.2 * validation
+  training.val_step = lambda model, batch: 1.0
+  (found,) = loop._validate(training, None)
+  assert found['bpb'] == pytest.approx(1 / np.log(2) / validation)
+
+
 # Sets of Hugging Face
 
 
@@ -859,6 +878,25 @@ def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
   first = corpus(f'{name}:first=10', 'train', 'body', str(tmp_path / 'cache'))
   assert list(first.documents) == texts['train'][:9]
   assert first.names[8] == 'train/8'
+
+
+def test_no_document_is_in_two_splits_whatever_they_are_named():
+  """A split named as train is cut off it, as one that a set lacks."""
+  sizes = {'train': 100, 'test': 40, 'dev': 7}
+  for options in (
+    '',
+    ':train=test',
+    ':validation=train',
+    ':train=test:validation=train',
+    ':test=dev',
+  ):
+    parts = hf.parse(f'hf:them/set{options}')
+    spans = [hf._part('x', sizes, parts, split) for split in SPLITS]
+    taken = [(name, i) for name, start, stop in spans for i in range(start, stop)]
+    assert len(set(taken)) == len(taken)
+    assert all(stop > start for _, start, stop in spans)
+  with pytest.raises(UserError, match='validation and test are both dev; allowed: '):
+    hf._part('x', sizes, hf.parse('hf:them/set:test=dev:validation=dev'), 'test')
 
 
 @pytest.mark.parametrize('options', ['', ':first=20'])

@@ -359,6 +359,12 @@ def rows_of(workdir):
   return [json.loads(line) for line in (workdir / 'eval.jsonl').read_text().splitlines()]
 
 
+def chosen_documents(c):
+  """{name: tokens_T} of the documents that an evaluation takes."""
+  corpus = data.source(c.data, c.eval.split)
+  return {corpus.names[i]: corpus.tokens[i] for i in plan.choose_indices(c, corpus)}
+
+
 def overlaid(c, **overrides):
   other = config.from_json(config.to_json(c))
   config.overlay(other, {path.replace('__', '.'): value for path, value in overrides.items()})
@@ -375,7 +381,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   c, workdir, model = run(**everything)
   evaluate.evaluate(c, workdir)
   rows = rows_of(workdir)
-  texts = dict(plan.choose_documents(c, data.source(c.data, c.eval.split)))
+  texts = chosen_documents(c)
   assert list(texts) == ['a.txt', 'd.txt', 'e.txt']  # three of the four of at least 32 tokens
   targets = protocols.choose_targets(list(map(len, texts.values())), 32, 2, 8)
   assert len(targets) == 6

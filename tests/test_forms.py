@@ -256,6 +256,31 @@ def test_ranks_by_hand():
   assert 'tally is left out of the ranks: no score of c' in table.notes
 
 
+def test_ranks_count_seeds_that_have_not_learned_a_task():
+  """Without them, an encoding that fails a task would lose nothing."""
+
+  def of(task, **values):
+    fields = dict(protocol=task, metric='token_accuracy', k=None, document=None)
+    return [
+      row(
+        label,
+        0,
+        length,
+        value=value if name == 'token_accuracy' else 0.0,
+        **fields | {'metric': name},
+      )
+      for label, value in values.items()
+      for length in (8, 16)
+      for name in ('token_accuracy', 'token_chance')
+    ]
+
+  rows = [r for task in ('hops', 'mqar', 'needle', 'sort') for r in of(task, a=0.98, b=0.99)]
+  rows += of('copy', a=1.0, b=0.1)
+  (table,) = make_tables(rows, form='ranks', metric='token_accuracy')
+  assert texts(table)[-2] == ['mean rank', '1.80', '1.20']
+  assert not [note for note in table.notes if 'left out of the ranks' in note]
+
+
 def test_chance_is_printed_and_never_bold():
   table, *_ = make_tables(tasks(names=['copy']), metric='exact_match')
   assert texts(table)[-1] == ['chance', *['0.100'] * 6]

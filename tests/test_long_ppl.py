@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_evaluation import BASE, TINY, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
+from test_evaluation import BASE, TINY, chosen_documents, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
 
 from posenc_jax import config, data
 from posenc_jax.errors import UserError
@@ -49,10 +49,7 @@ def test_rows_are_the_perplexity_of_key_tokens(run, capsys):  # noqa: F811
   c, workdir, model = run(**LONG_PPL, encoding__name='nope')
   evaluate.evaluate(c, workdir)
   nll = compiled(token_nll, c)
-  texts = [
-    protocols.excerpt(text, 40)
-    for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))
-  ]
+  texts = [protocols.excerpt(text, 40) for text in chosen_documents(c).values()]
   for row in rows_of(workdir):
     assert (row['protocol'], row['stride'], row['metric']) == ('long_ppl', 3, None)
     nats = []
@@ -77,10 +74,7 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa:
   c, workdir, model = run(**LONG_PPL, encoding__name='nope', eval__long_ppl_evaluator=named)
   evaluate.evaluate(c, workdir)
   nll, judge_nll = compiled(token_nll, c), compiled(token_nll, evaluator)
-  texts = [
-    protocols.excerpt(text, 40)
-    for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))
-  ]
+  texts = [protocols.excerpt(text, 40) for text in chosen_documents(c).values()]
   windows_NT = protocols.whole_windows(texts, 32)
   judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
   is_key_NT = long_ppl.key_tokens(judged, windows_NT, 4, 3, 0.01, -20.0, 64)

@@ -245,6 +245,9 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
   assert {name: counted[name] for name in ('context', 'tokens')} == {'context': 1, 'tokens': 260}
   rows = storage.read_rows(tmp_path / 'a' / 'eval.jsonl')
   assert rows[0]['label'] == 'n-gram (1 byte, Kneser-Ney, whole split)'
+  other = config.load(BASE, {**config.flat(study), 'eval.spans': 2, 'eval.lengths': (20,)})
+  with pytest.raises(UserError, match=r'another n-gram: eval\.spans \(there 4, here 2\); allowed'):
+    ngram.evaluate_ngram(other, tmp_path / 'a', 1, 'kneser_ney', True)
   with pytest.raises(UserError, match=r'holds another n-gram: context \(there 1, here 2\)'):
     ngram.evaluate_ngram(study, tmp_path / 'a', 2, 'kneser_ney', True)
   storage.write_json(tmp_path / 'config.json', {})

@@ -241,6 +241,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('qwen2', {'use_sliding_window': True}, 'use_sliding_window=True; allowed: False'),
     ('mpt', {'attn_config': {'alibi': False}}, 'alibi=False; allowed: True'),
     ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx=True'),
+    ('gemma2', {'attn_logit_softcapping': None}, 'attn_logit_softcapping=None; allowed: a number'),
     ('smollm3', {'no_rope_layers': [1, 2]}, '5 numbers, each 0 or 1'),
   ],
 )

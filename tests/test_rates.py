@@ -55,6 +55,18 @@ def complete(bits_of, stated=0.004) -> Curve:
   return curve
 
 
+def test_lines_are_those_of_the_sweep_or_of_lines(tmp_path):
+  board = rates.lines_of(ROOT / 'configs' / 'studies' / 'board.py')
+  assert len(board) == 29
+  assert all('seed' not in line for line in board)
+  for returns, reason in (('1 / 0', 'ZeroDivisionError'), ('None', 'returns None; allowed: 1 to')):
+    study = tmp_path / f'{len(reason)}.py'
+    text = STUDY.format(base=str(BASE), names=('rope', 'alibi'))
+    study.write_text(f'{text}\ndef lines():\n  return {returns}\n')
+    with pytest.raises(UserError, match=reason):
+      rates.lines_of(study)
+
+
 @pytest.mark.parametrize(
   ('bits', 'chosen', 'tried'),
   [

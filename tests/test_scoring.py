@@ -7,10 +7,10 @@ import textwrap
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_evaluation import Stub, corpus, documents, rows_of, run, state  # noqa: F401 fixtures
+from test_evaluation import Stub, chosen_documents, corpus, documents, rows_of, run, state  # noqa: F401 fixtures
 
-from posenc_jax import data, score
-from posenc_jax.evaluation import evaluate, plan, protocols, runs, scoring
+from posenc_jax import score
+from posenc_jax.evaluation import evaluate, protocols, runs, scoring
 from posenc_jax.model.token_nll import token_nll
 
 BITS = 1 / np.log(2)
@@ -50,7 +50,7 @@ def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
   settings |= {'eval__long_ppl_beta': -20.0, 'eval__controls': ()}
   c, workdir, model = run(**settings, eval__protocols=wanted)
   evaluate.evaluate(c, workdir)
-  texts = [text for _, text in plan.choose_documents(c, data.source(c.data, c.eval.split))]
+  texts = list(chosen_documents(c).values())
   excerpts = [protocols.excerpt(text, 40) for text in texts]
   given = {
     'last_k': (texts, {'k': 8, 'context': 32, 'spans': c.eval.spans}),
@@ -96,6 +96,9 @@ def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):  # noqa
   [
     ({'protocol': 'lask_k'}, "protocol='lask_k'; did you mean 'last_k'"),
     ({'context': 17}, 'context=17; allowed: length=7 to 16, the shortest document'),
+    ({'k': 0}, 'k=0; allowed: 1 or more'),
+    ({'spans': 0}, 'spans=0; allowed: 1 or more'),
+    ({'documents': []}, 'documents=0; allowed: 1 or more'),
     ({'k': 8}, 'k=8; allowed: at most length=7'),
     ({'attention': {'window': 3}}, 'allowed: None, unless the model is an LM'),
     ({'protocol': 'long_ppl', 'context': 7}, 'context=7; allowed: 1 to less than length=7'),

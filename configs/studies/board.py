@@ -58,7 +58,7 @@ def with_kv_shift(*members):
   return {'name': 'chain', 'members': ('kv_shift', *members)}
 
 
-def lines(length: int) -> dict:
+def variants(length: int) -> dict:
   """What every model has beside KV shift, by the label of its line."""
   found = {label: with_kv_shift(member) for label, member in encodings(length).items()}
   found['rope+fox'] = with_kv_shift('rope', 'fox')
@@ -97,10 +97,10 @@ def get_config():
 
 def sweep():
   for seed in range(3):
-    for label, encoding in lines(L).items():
+    for label, encoding in variants(L).items():
       yield {'seed': seed, 'label': label, 'encoding': encoding}
     for label, more in REFERENCES.items():
-      yield {'seed': seed, 'label': label, 'encoding': lines(L)['rope']} | more
+      yield {'seed': seed, 'label': label, 'encoding': variants(L)['rope']} | more
 
 
 def table():

@@ -42,7 +42,7 @@ def sweep():
   lines = []
   for task in (NEEDLE, RECALL, COPYING):
     length = task.get('train.length', 32)
-    for label, encoding in BOARD.lines(length).items():
+    for label, encoding in BOARD.variants(length).items():
       lines.append(task | {'label': label, 'encoding': encoding})
   return product(vary('seed', *range(8)), lines)
 

@@ -32,10 +32,10 @@ def get_config():
 
 
 def sweep():
-  lines = BOARD.lines(BOARD.L)
+  variants = BOARD.variants(BOARD.L)
   for seed in range(2):
     for name in NAMES:
-      yield {'seed': seed, 'label': name, 'encoding': lines[name]}
+      yield {'seed': seed, 'label': name, 'encoding': variants[name]}
 
 
 table = BOARD.table

@@ -120,6 +120,7 @@ def _are_figures(value: object) -> bool:
 # What the functions of a study return: whether a value is that, and in words.
 STUDY_FUNCTIONS = {
   'get_config': (lambda value: isinstance(value, ConfigDict), 'a ConfigDict'),
+  'lines': (_is_sweep, f'1 to {MAX_RUNS} dicts of overrides in a list'),
   'sweep': (
     _is_sweep,
     f"1 to {MAX_RUNS} dicts of overrides in a list, such as [{{'seed': 0}}, {{'seed': 1}}]",

@@ -214,6 +214,8 @@ def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[s
     if name not in sizes:
       raise UserError(f'{field}: {ours}={name}; allowed: {", ".join(sizes)}')
   train = theirs['train']
+  if theirs['validation'] == theirs['test'] != train:
+    raise UserError(f'{field}: validation and test are both {theirs["test"]}; allowed: two splits')
   own = {ours for ours in SPLITS if theirs[ours] in sizes and theirs[ours] != train}
   if split in own:
     return theirs[split], 0, sizes[theirs[split]]

@@ -64,9 +64,9 @@ class Sampling:
     least = jnp.min(falling_V, where=is_needed_V, initial=jnp.inf)
     return jnp.where(logits_V < least, -jnp.inf, logits_V)
 
-  def draw(self, logits_V, number):
-    """The token of this number, from logits [V] of which the last, that of BOS, is never drawn."""
-    logits_V = logits_V[:-1]
+  def draw(self, logits_V, number, bos: int):
+    """The token of this number, from logits [V]; BOS is never drawn."""
+    logits_V = logits_V.at[bos].set(-jnp.inf)
     if self.temperature == 0:
       return jnp.argmax(logits_V)
     key = jax.random.fold_in(jax.random.key(self.seed), number)
@@ -100,7 +100,7 @@ def _cached(model, inputs_1T, count, sampling, options) -> Iterator[int]:
   def step(model, layers, tokens_1T, cache, number):
     with jax.default_matmul_precision('highest'):
       logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **options)
-    return sampling.draw(logits_11V[0, 0], number)[None, None], cache
+    return sampling.draw(logits_11V[0, 0], number, model.bos)[None, None], cache
 
   layers = unstack_layers(model)
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
@@ -117,7 +117,7 @@ def _anew(model, inputs_1T, count, sampling, options) -> Iterator[int]:
   def step(model, tokens_1S, last, number):
     with jax.default_matmul_precision('highest'):
       logits_V = model(tokens_1S, **options)[0, last]
-    return sampling.draw(logits_V, number)
+    return sampling.draw(logits_V, number, model.bos)
 
   length = inputs_1T.shape[1]
   tokens_1S = np.pad(inputs_1T, ((0, 0), (0, count - 1)))  # no token sees what is right of it

@@ -6,17 +6,19 @@ nothing about its position encoding.
 """
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
-from posenc_jax.config import config_hash, single_seed_runs, validate
+from posenc_jax.config import config_hash, decides_results, flat, single_seed_runs, validate
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.evaluation import row_schema
 from posenc_jax.evaluation.evaluate import measure, show, summary
+from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.run_dir import mark_finished
@@ -65,7 +67,7 @@ def _evaluate_seed(
     'whole_split': whole_split,
     'tokens': sum(map(len, texts)),
   }
-  _claim(workdir, counted)
+  _claim(workdir, counted | _unseen_settings(config))
   model = NGrams(texts, context, corpus.vocab, smoothing)
   row = functools.partial(
     row_schema.row,
@@ -81,7 +83,7 @@ def _evaluate_seed(
   measured, left_out = [], []
   with storage.file_lock(workdir / 'eval.lock', wait=True):
     for measurement in measurements:
-      if measurement.function is not token_nll:  # it asks for the gradient or the attention
+      if measurement.function is not token_nll:  # only likelihoods are of an n-gram
         left_out.append(measurement.name)
         continue
       rows, _ = measure(measurement, row, {}, functools.partial(_nats, model), None, workdir)
@@ -121,6 +123,17 @@ def _label(config: ConfigDict, context: int, smoothing: str, whole_split: bool) 
   if whole_split:
     words.append('whole split')
   return f'n-gram ({", ".join(words)})'
+
+
+def _unseen_settings(config: ConfigDict) -> dict[str, object]:
+  """{field: value} of what decides the rows of an evaluation and does not stand in them."""
+  unseen = {
+    field: value
+    for field, value in flat(config).items()
+    if field.startswith(('data.', 'eval.')) and decides_results(field)
+    if field not in IN_ROWS + HARMLESS
+  }
+  return json.loads(json.dumps(unseen))  # as it will be read again
 
 
 def _claim(workdir: Path, counted: dict[str, object]) -> None:

@@ -344,11 +344,6 @@ class Planner:
     yield Measurement(length, key_fields, score, function, metric='attention_distance')
 
 
-def choose_documents(config: ConfigDict, corpus: data.Corpus) -> list[tuple[str, np.ndarray]]:
-  """Returns the documents (name, tokens_T) of `choose_indices`. Raises `UserError`."""
-  return [(corpus.names[i], corpus.tokens[i]) for i in choose_indices(config, corpus)]
-
-
 def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
   """Returns the indices of `eval.documents` documents, spread evenly over those of the split that
   have at least `eval.target_context` tokens. Raises `UserError`.

@@ -87,7 +87,10 @@ def _text(name: str, split: str, text_field: str, cache: str, is_packed: bool) -
 
 
 CHECKS = {
-  check_model: ('encoding', 'model', 'attention', 'data', 'train.length'),
+  check_model: (
+    *('encoding', 'model', 'attention', 'data', 'train.length'),
+    'train.trained_parameters',
+  ),
   check_training_data: ('data', 'train.length', 'train.batch'),
   check_evaluation: ('data', 'eval'),
 }

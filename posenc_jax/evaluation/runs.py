@@ -1,5 +1,6 @@
 """Runs that were trained: their models, restored, and whether a corpus fits them."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -8,14 +9,27 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
 from posenc_jax.config import saved_config
+from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.protocols import TokenFunction
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import LM, build
+from posenc_jax.model.layer_pattern import PATTERN
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.run_dir import check_tokenizer
+
+
+def check_registered(config: ConfigDict, study: str | None, overrides: Collection[str]) -> None:
+  """Raises `UserError` where a run has an encoding that only a study file registers, and none was
+  given. `overrides`: fields that the command line changed.
+  """
+  name = config.encoding.name
+  if name in (*ENCODINGS, PATTERN) or study or 'encoding.name' in overrides:
+    return
+  allowed = 'with --config=STUDY.py, the file that registers it'
+  raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
 
 
 def check_corpus(

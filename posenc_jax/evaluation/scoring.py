@@ -142,6 +142,9 @@ def last_k(
   `context`: tokens that documents have up to each target; one value for all lengths gives all the
   same targets. None: `length`.
   """
+  for name, value in (('k', k), ('spans', spans), ('documents', len(texts))):
+    if value < 1:
+      raise ValueError(f'{name}={value}; allowed: 1 or more')
   context = context or length
   if not length <= context <= min(map(len, texts)):
     allowed = f'length={length} to {min(map(len, texts))}, the shortest document'

@@ -28,9 +28,14 @@ class Fields:
     self.require('quantization_config', None)
     self.require('is_encoder_decoder', False)
 
-  def take(self, name: str, default=None, kind: type | tuple = int):
-    """The value of a field, or the default of its family where it is left out or null."""
+  def take(self, name: str, default=None, kind: type | tuple = int, null: bool = True):
+    """The value of a field, or the default of its family where it is left out.
+
+    `null`: whether null is that default, too; otherwise it is refused.
+    """
     self._read.add(name)
+    if not null and name in self._tree and self._tree[name] is None:
+      raise self.refused(name, 'a number, or the field left out')
     value = self._tree.get(name)
     if value is None:
       if default is None:

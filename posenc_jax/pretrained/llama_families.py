@@ -131,8 +131,9 @@ def olmo2(fields: Fields) -> Form:
 
 def gemma2(fields: Fields) -> Form:
   """Gemma 2 (arXiv:2408.00118): soft-caps, sandwich norms, every other layer with a window."""
-  softcap = fields.take('attn_logit_softcapping', 50.0, float)
-  logits = fields.take('final_logit_softcapping', 30.0, float)
+  # null turns a cap off in transformers, which this form of the family does not have
+  softcap = fields.take('attn_logit_softcapping', 50.0, float, null=False)
+  logits = fields.take('final_logit_softcapping', 30.0, float, null=False)
   return _gemma(fields, [rope(fields)] * 2, softcap, logits)
 
 

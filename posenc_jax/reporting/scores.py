@@ -20,7 +20,6 @@ from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.tasks import learned
 
 # The rows of these protocols are told apart by `position`, not by length.
-BY_POSITION = ('by_position', 'receptive_field', 'planted')
 # Rows that are equal in these fields score the same tokens at a length; see `scored_task`.
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
@@ -132,9 +131,9 @@ class Scores:
     """The line's name, with the number of seeds that have learned where not all have."""
     if not self.unlearned[line]:
       return line
-    return f'{line} ({learned.count(len(self.unlearned[line]), len(self._seeds_of(line)))})'
+    return f'{line} ({learned.count(len(self.unlearned[line]), len(self.seeds_of(line)))})'
 
-  def _seeds_of(self, line: str) -> list[int]:
+  def seeds_of(self, line: str) -> list[int]:
     """The seeds that have rows in a line."""
     return [
       seed
@@ -186,7 +185,7 @@ class Scores:
           self.by_seed[line, seed, column] = _seed_score(groups[line, seed, column])
     self._mark_incomplete()
     self.notes += _status_notes(self, is_expected)
-    number_of = {line: len(self._seeds_of(line)) for line in self.lines}
+    number_of = {line: len(self.seeds_of(line)) for line in self.lines}
     self.notes += learned.note(self.unlearned, number_of)
 
   def _mark_incomplete(self) -> None:
@@ -216,7 +215,7 @@ def collect(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
-  hidden: Iterable[str] = BY_POSITION,
+  hidden: Iterable[str] = row_schema.POSITIONAL,
   by_corpus: bool = False,
   column_of: Callable[[dict], object] = lambda row: row['length'],
   label_of: Callable[[dict], str] = lambda row: row['label'],

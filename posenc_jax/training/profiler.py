@@ -28,11 +28,13 @@ class Profiler(contextlib.AbstractContextManager):
     self._folder = workdir / 'profile'
     self._steps = profile_steps
     self._is_tracing = False
+    self._first = self._last = 0  # of the steps that were traced
 
   def before_step(self, step: int) -> None:
     if not self._is_tracing and self._steps and self._steps[0] <= step <= self._steps[1]:
       jax.profiler.start_trace(str(self._folder))
-      self._is_tracing = True
+      self._is_tracing, self._first = True, step
+    self._last = step
 
   def after_step(self, step: int, metrics: dict) -> bool:
     """Ends the trace after its last step; True if so: it has waited for the device then."""
@@ -46,8 +48,8 @@ class Profiler(contextlib.AbstractContextManager):
     if self._is_tracing:
       self._is_tracing = False
       jax.profiler.stop_trace()
-      first, last = self._steps
-      print(f'{self._folder}: trace of steps {first} to {last}, for TensorBoard or Perfetto')
+      steps = f'steps {self._first} to {self._last}'
+      print(f'{self._folder}: trace of {steps}, for TensorBoard or Perfetto')
 
   def __exit__(self, *_):
     self._stop()

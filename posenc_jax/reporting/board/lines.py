@@ -16,13 +16,12 @@ from posenc_jax.reporting.comparisons.compare import (
   Difference,
   compare_all,
 )
-from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.series import N_GRAM
 
 PROTOCOL = 'last_k'  # the same targets at every length
-MARGIN = 0.02  # bits a byte: a score that is worse by no more holds
+MARGIN = 0.02  # bits a byte: a score that is surely not worse by more holds
 FAR = 4  # training lengths of context, at which use of far context is told
 BASELINE = 'rope'  # the label that costs are relative to
 
@@ -50,11 +49,14 @@ class Line:
     changes: {length: difference from the own score at L}, without intervals of n-grams and of
       models trained at another length.
     windowed: the same at the longest length, attention windowed at L.
+    is_repaired: whether it holds there, and every seed at all lengths; None: undecided.
     placebo: at FAR training lengths, the difference from the same model where tokens farther back
       than L are another document's.
-    holds_to: the effective length of the worst seed.
+    holds_to: the largest length up to which, at every length, no seed is worse by more than MARGIN
+      than at L, and the interval of the change ends below MARGIN. None: there is no score at L.
+    fails_by: the shortest length at which that interval lies above MARGIN; None: there is none.
     all_gain: whether every seed is better at FAR training lengths than at L.
-    longest: the longest length that was evaluated.
+    is_longest: whether no longer one was evaluated than `holds_to`.
   """
 
   name: str
@@ -66,11 +68,12 @@ class Line:
   at_L: Difference | None
   changes: dict[int, Difference]
   windowed: Difference | None
-  windowed_holds: bool
+  is_repaired: bool | None
   placebo: Difference | None
-  holds_to: EffectiveLength | None
+  holds_to: int | None
+  fails_by: int | None
   all_gain: bool
-  longest: int
+  is_longest: bool
   cost: Cost
 
   @property
@@ -98,14 +101,16 @@ class Line:
       return 'reference'
     if self.holds_to is None:
       return 'no score at L'
-    holds = multiple(self.holds_to.length, self.train_length)
-    words = [f'holds to {holds}' if self.holds_to.length > self.train_length else 'fails past L']
-    if self.uses_far:
-      words.insert(0, 'uses text past L')
-    if not self.holds_to.is_longest and self.windowed is not None:
-      repairs = 'repairs it' if self.windowed_holds else 'does not help'
-      words.append(f'a window of L {repairs}')
-    return '; '.join(words)
+    if not self.changes:
+      return 'no score past L'
+    words = ['uses text past L'] if self.uses_far else []
+    if self.holds_to > self.train_length:
+      words.append(f'holds to {multiple(self.holds_to, self.train_length)}')
+    if self.fails_by is not None:
+      words.append(f'fails by {multiple(self.fails_by, self.train_length)}')
+    if not self.is_longest and self.is_repaired is not None:
+      words.append(f'{"holds" if self.is_repaired else "fails"} with a window of L')
+    return '; '.join(words) or 'undecided'
 
 
 def multiple(length: int, train_length: int) -> str:
@@ -117,9 +122,14 @@ def corpora(rows: Iterable[dict]) -> list[str]:
   """The corpora of text that the board has a section for, in the order of their rows. Raises
   UserError where there is none.
   """
-  found = list(dict.fromkeys(row['corpus'] for row in rows if row['protocol'] == PROTOCOL))
+  found = list(
+    dict.fromkeys(
+      row['corpus'] for row in rows if row['protocol'] == PROTOCOL and row['encoding'] != N_GRAM
+    )
+  )
   if not found:
-    raise UserError(f'board: no rows of {PROTOCOL}; allowed: folders with runs evaluated so')
+    allowed = 'folders with models evaluated so'
+    raise UserError(f'board: no rows of {PROTOCOL}; allowed: {allowed}')
   return found
 
 
@@ -161,14 +171,14 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
   values = effective_length.values_of_seeds(plain, name, metric)
   own = tuple(of_seed[usual] for of_seed in values.values() if of_seed.get(usual) is not None)
   changes = _differences(by_control[None], OWN, name) if is_of_L else _plain_changes(values, usual)
-  windowed, windowed_holds = None, False
+  windowed, is_repaired = None, None
   if WINDOWED in by_control and is_of_L:
-    of_window = _differences(by_control[WINDOWED], OWN, name)
-    windowed = of_window.get(max(of_window, default=None))
-    windowed_holds = _all_hold(by_control[WINDOWED].scores, plain, name, L)
+    windowed = _differences(by_control[WINDOWED], OWN, name).get(plain.columns[-1])
+    is_repaired = _is_repaired(windowed, by_control[WINDOWED].scores, plain, name, L)
   placebo = _differences(by_control[None], OWN_SHUFFLED, name) if SHUFFLED in by_control else {}
   far = [(seed.get(L), seed.get(FAR * L)) for seed in values.values()]
-  lengths = effective_length.of_seeds(plain, name, MARGIN, 1.0, None)
+  past = [length for length in plain.columns if length > L]
+  holds_to = _holds_to(L, past, changes, values) if own else None
   return Line(
     name=name,
     label=row['label'],
@@ -179,11 +189,12 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
     at_L=_differences(by_control[None], FROM_BASELINE, name).get(L),
     changes=changes,
     windowed=windowed,
-    windowed_holds=windowed_holds,
+    is_repaired=is_repaired,
     placebo=placebo.get(FAR * L),
-    holds_to=effective_length.summary(lengths),
+    holds_to=holds_to,
+    fails_by=next((length for length in past if _is_above(changes.get(length))), None),
     all_gain=bool(far) and all(None not in pair and pair[1] < pair[0] for pair in far),
-    longest=plain.columns[-1],
+    is_longest=holds_to == plain.columns[-1],
     cost=cost_of.get((row['label'], L), UNKNOWN),
   )
 
@@ -213,22 +224,56 @@ def _plain_changes(values: dict[int, dict[int, float]], base: int) -> dict[int, 
   return changes
 
 
-def _all_hold(windowed: Scores, plain: Scores, line: str, L: int) -> bool:
-  """Whether every seed, attention windowed at L, holds at every length past it."""
-  if line not in windowed.exemplar_row:
+def _holds_to(
+  L: int, past: Iterable[int], changes: dict[int, Difference], values: dict[int, dict[int, float]]
+) -> int:
+  """`Line.holds_to` from the changes at the lengths past L and {seed: {length: score}}."""
+  held = L
+  for length in past:
+    change = changes.get(length)
+    pairs = [(of_seed.get(L), of_seed.get(length)) for of_seed in values.values()]
+    if not _is_below(change) or not all(_seed_holds(*pair) for pair in pairs):
+      break
+    held = length
+  return held
+
+
+def _is_below(change: Difference | None) -> bool:
+  """Whether the interval of the change ends at MARGIN or below it."""
+  return change is not None and change.interval is not None and change.interval[1] <= MARGIN
+
+
+def _is_above(change: Difference | None) -> bool:
+  """Whether the interval of the change lies above MARGIN."""
+  return change is not None and change.interval is not None and change.interval[0] > MARGIN
+
+
+def _seed_holds(at_L: float | None, value: float | None) -> bool:
+  return at_L is not None and value is not None and value <= at_L + MARGIN
+
+
+def _is_repaired(
+  change: Difference | None, windowed: Scores, plain: Scores, line: str, L: int
+) -> bool | None:
+  """`Line.is_repaired` from the change at the longest length, attention windowed at L."""
+  if _is_above(change):
     return False
-  metric = METRICS['bpb']
-  own = effective_length.values_of_seeds(plain, line, metric)
-  for seed, values in effective_length.values_of_seeds(windowed, line, metric).items():
-    at_L = own.get(seed, {}).get(L)
-    past = [value for length, value in values.items() if length > L]
-    if at_L is None or None in past or any(value > at_L + MARGIN for value in past):
-      return False
-  return True
+  if not _is_below(change):
+    return None
+  own, of_window = (
+    effective_length.values_of_seeds(scores, line, METRICS['bpb']) for scores in (plain, windowed)
+  )
+  hold = all(
+    _seed_holds(own.get(seed, {}).get(L), value)
+    for seed, values in of_window.items()
+    for length, value in values.items()
+    if length > L
+  )
+  return hold or None
 
 
 def _rank(line: Line) -> tuple:
-  holds = line.holds_to is not None and line.holds_to.length >= FAR * line.train_length
+  holds = line.holds_to is not None and line.holds_to >= FAR * line.train_length
   return line.is_reference, not holds, line.mean is None, line.mean or 0.0, line.name
 
 
@@ -239,8 +284,9 @@ def is_stable(
   rows = list(rows)
   for seed in line.seeds if len(line.seeds) > 1 and not line.is_reference else ():
     others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]
-    again = next(some for some in lines(others, runs, costs, corpus) if some.name == line.name)
-    if again.verdict != line.verdict:
+    # a line may be called otherwise without one of its seeds, and then it is not stable
+    found = {some.name: some.verdict for some in lines(others, runs, costs, corpus)}
+    if found.get(line.name) != line.verdict:
       return False
   return True
 

@@ -70,7 +70,9 @@ def draw(lines: Iterable[Line], corpus: str):
     )
     for least, marker in MARKERS[:-1]
   ]
-  handles.append(Line2D([], [], linestyle='', marker='o', color='#555555', label='fails past L'))
+  handles.append(
+    Line2D([], [], linestyle='', marker='o', color='#555555', label='less, or not told')
+  )
   axes.legend(handles=handles, fontsize=8, frameon=False)
   _part(figure, axes, labels)
   return figure
@@ -101,5 +103,5 @@ def _part(figure, axes, labels) -> None:
 
 
 def _marker(line: Line) -> str:
-  length = 0 if line.holds_to is None else line.holds_to.length / line.train_length
+  length = 0 if line.holds_to is None else line.holds_to / line.train_length
   return next((marker for least, marker in MARKERS if length >= least), MARKERS[-1][1])

@@ -23,11 +23,13 @@ SENTENCES = (
   f'about other seeds: * better, † worse, = within 0.01, at L than {board_lines.BASELINE}, past L '
   f'than at L. "{SMALLEST}": the smallest difference that these seeds mark in four of five cases, '
   f'the median over lines. "{FAR} L, other text": the score at {FAR} L minus that where '
-  "tokens farther back than L are another document's, the placebo. Holds to: the largest length at "
-  f'which the worst seed is at most {MARGIN:g} bits worse than at L; ≥: no longer one was '
-  f'evaluated. Verdict: by a fixed rule, "uses text past L" where every seed gains at {FAR} L and '
-  f'both intervals lie below 0; {UNSTABLE}: it is another one if some seed is left out. Order: by '
-  f'bits at L, those that hold to {FAR} L first. What holds at this scale need not hold at another.'
+  "tokens farther back than L are another document's, the placebo. Holds to: the largest length up "
+  f'to which no seed is more than {MARGIN:g} bits worse than at L and the interval of the change '
+  f'ends below +{MARGIN:g}; ≥: no longer one was evaluated. Verdict: by a fixed rule for each line '
+  f'alone, "fails by" the first length at which that interval lies above +{MARGIN:g}, "uses text '
+  f'past L" where every seed gains at {FAR} L and both intervals lie below 0; {UNSTABLE}: leaving '
+  f'out one seed would change it. Order: by bits at L, those that hold to {FAR} L first. What '
+  'holds at this scale need not hold at another.'
 )
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
 
@@ -102,8 +104,11 @@ def _cells(line: Line, past: list[int], verdict: str):
     yield _difference(line.changes.get(length))
   yield _difference(line.windowed)
   yield _difference(line.placebo)
-  holds = line.holds_to
-  yield Cell(DASH if holds is None or line.is_reference else f'{holds.text(line.train_length)} L')
+  if line.holds_to is None or line.is_reference:
+    yield Cell(DASH)
+  else:
+    at_least = '≥ ' if line.is_longest else ''
+    yield Cell(f'{at_least}{multiple(line.holds_to, line.train_length)}')
   yield Cell(str(len(line.seeds)))
 
 
@@ -138,7 +143,7 @@ def _record(line: Line, corpus: str, verdict: str) -> dict:
   record |= {'bits_at_L': line.mean, 'train_length': line.train_length}
   record |= {f'change_at_{length}': some.mean for length, some in line.changes.items()}
   if line.holds_to is not None:
-    record |= {'holds_to': line.holds_to.length, 'is_longest': line.holds_to.is_longest}
+    record |= {'holds_to': line.holds_to, 'fails_by': line.fails_by}
   return record | {'verdict': verdict}
 
 
@@ -221,7 +226,7 @@ def task_tables(rows: list[dict], runs: list[str]) -> list[Table]:
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
       names.append(f'{task}, learned')
       for line in scores.lines:
-        seeds, failed = len(scores.seeds), len(scores.unlearned[line])
+        seeds, failed = len(scores.seeds_of(line)), len(scores.unlearned[line])
         cells[line][f'{task}, learned'] = f'{seeds - failed} of {seeds}'
       for length in (length for length in scores.columns if length > L):
         names.append(f'{task} at {multiple(length, L)}')

@@ -9,11 +9,12 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, nearest, visible
+from posenc_jax.evaluation.row_schema import POSITIONAL
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting import study
 from posenc_jax.reporting.folders import files_below, is_folder, one_line_errors
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
-from posenc_jax.reporting.scores import BY_POSITION, collect
+from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import Series, length_series
 from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.tasks import learned
@@ -72,7 +73,7 @@ def can_show(row: dict) -> bool:
   """Whether a row has a place on a page of scores by length."""
   metric = METRICS.get(row['metric'])
   is_known = row['metric'] is None or (metric is not None and metric.best is not None)
-  return is_known and row['protocol'] not in BY_POSITION
+  return is_known and row['protocol'] not in POSITIONAL
 
 
 def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sources:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from posenc_jax.evaluation.row_schema import is_of_model
 from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
@@ -9,7 +10,6 @@ from posenc_jax.reporting.scores import TASK, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
 # Overrides of these sections are a method of extension; others ask another question.
-METHOD_SECTIONS = ('encoding.', 'attention.', 'model.')
 PLAIN = 'as trained'
 
 
@@ -64,15 +64,11 @@ def _method(row: dict) -> str:
   return ', '.join(
     f'{key.removeprefix("encoding.").removeprefix("scaling.")}={value}'
     for key, value in (row['overrides'] or {}).items()
-    if key.startswith(METHOD_SECTIONS)
+    if is_of_model(key)
   )
 
 
 def _with_method(row: dict) -> dict:
   """The row with its method in its label, and no longer in its overrides."""
-  others = {
-    key: value
-    for key, value in (row['overrides'] or {}).items()
-    if not key.startswith(METHOD_SECTIONS)
-  }
+  others = {key: value for key, value in (row['overrides'] or {}).items() if not is_of_model(key)}
   return row | {'label': f'{row["label"]}, {_method(row) or PLAIN}', 'overrides': others or None}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import dtypes, join_unique, seed_caption
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores import Scores, collect, notes_of
+from posenc_jax.reporting.scores import UNSEEN, Scores, collect, notes_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table, bold_sentence, records
 
 FEWEST_TASKS = 5  # of ranks: over fewer, one training that failed decides them
@@ -21,8 +21,9 @@ def ranks(
   """Mean score beyond the training length by task and encoding; mean (reciprocal) ranks over tasks.
 
   Kazemnejad et al. 2023, figure 2. A task is a protocol on a corpus. Rank 1 is best, ties share the
-  mean of their ranks, and only tasks count that every encoding has a score of. There are no ranks
-  over fewer than FEWEST_TASKS.
+  mean of their ranks. Ranks are of all seeds, those that have not learned a task among them, or an
+  encoding that fails a task would lose nothing; only tasks count that every encoding has a score
+  of. There are no ranks over fewer than FEWEST_TASKS.
   """
   found = collect(rows, runs, protocols, metric, controls=False, by_corpus=True)
   metric = found[0].metric
@@ -44,10 +45,10 @@ def ranks(
     for seed in scores.seeds:
       texts = [metric.text([of_line[seed]] if seed in of_line else []) for of_line in by_seed]
       per_seed.append([task, str(seed), *texts])
-    if without := [line for line, value in zip(lines, values, strict=True) if not value]:
+    if without := [line for line, of_line in zip(lines, by_seed, strict=True) if not of_line]:
       notes.append(f'{task} is left out of the ranks: no score of {", ".join(without)}')
     else:
-      ranks_of[task] = _ranks(list(map(statistics.fmean, values)), metric)
+      ranks_of[task] = _ranks([statistics.fmean(some.values()) for some in by_seed], metric)
   seeds = sorted({seed for scores in found for seed in scores.seeds})
   groups, title, ranking = [RowGroup('', body)], 'Scores by task', ''
   over_tasks = f'over {len(ranks_of)} tasks'
@@ -92,11 +93,12 @@ def _beyond(scores: Scores, line: str) -> dict[int, float]:
     return {}
   train_length = scores.exemplar_row[line]['train_length']
   beyond = [length for length in scores.columns if length > train_length]
-  if not beyond or not all(scores.seed_scores(line, length) for length in beyond):
-    return {}
   means = {}
-  for seed in scores.seeds:
-    values = [scores.by_seed[line, seed, length].value(scores.metric) for length in beyond]
+  for seed in scores.seeds if beyond else ():
+    found = [scores.by_seed[line, seed, length] for length in beyond]
+    if any(score.status not in ('ok', *UNSEEN) for score in found):
+      return {}
+    values = [score.value(scores.metric) for score in found]
     if None not in values:
       means[seed] = statistics.fmean(values)
   return means
