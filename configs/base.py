@@ -57,8 +57,8 @@ def get_config() -> ConfigDict:
         logit_softcap=0.0,  # c: logits become c * tanh(logits / c); 0: off
         # What the backward pass computes again, for less memory and more time: 'none'; all of a
         # layer but what attention and products with weights return ('products'), but what attention
-        # returns ('attention'), or but its input ('layer'). Attention in tiles, that is: `dense`
-        # is computed again by all three.
+        # returns ('attention'), or but its input ('layer'). Attention in tiles or kernels, that is:
+        # `dense` and `cudnn` are computed again by all three.
         remat='none',
         unroll=0,  # layers that a step of the scan over layers unrolls; 0: all
       ),

@@ -3,8 +3,8 @@ on CPUs.
 
 Under plain autodiff the gradient of a product's second factor contracts the rows of both its
 factors, which takes up to 2.5 times as long as the product itself, and that of a shift pads in two
-directions at once, element by element. Here the narrower factor is turned first, and padding is two
-steps. `materialize_on_cpu` keeps XLA from undoing either. The log has figures.
+directions at once, element by element. Here the narrower factor is transposed first, and padding is
+two steps. `materialize_on_cpu` keeps XLA from undoing either. The log has figures.
 """
 
 import functools
@@ -144,8 +144,8 @@ def _lower_inverse_forward(x):
 
 
 def _lower_inverse_backward(y, d):
-  turned = y.swapaxes(-1, -2)
-  return (-jnp.tril(turned @ d @ turned, -1),)
+  y_transposed = y.swapaxes(-1, -2)
+  return (-jnp.tril(y_transposed @ d @ y_transposed, -1),)
 
 
 lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)

@@ -190,7 +190,7 @@ def kv_shift(dims, hyper, p):
     for t, g in np.ndindex(*y_SGK.shape[:2]):
       a = sigmoid(x_SD[t] @ p[f'w_{which}'][:, g])
       out[t, g] = (1 - a) * y_SGK[t, g]
-      if t > 0 and position_S[t] > position_S[t - 1]:
+      if t > 0:
         out[t, g] += a * y_SGK[t - 1, g]
     return out
 
@@ -618,8 +618,7 @@ def selective_rope(dims, hyper, p):
     for t in range(len(unit)):
       f = np.zeros((G, K // 2))
       for n in range(min(4, t + 1)):
-        if all(position_S[l - 1] < position_S[l] for l in range(t - n + 1, t + 1)):
-          f += p['conv'][n] * np.einsum('d,dr,rgm->gm', unit[t - n], p['w_1'], p['w_2'])
+        f += p['conv'][n] * np.einsum('d,dr,rgm->gm', unit[t - n], p['w_1'], p['w_2'])
       f += np.exp(p['c']) if hyper.get('bias') else 0
       if hyper.get('gate'):
         f *= np.array([[sigmoid(unit[t] @ p['w_g'][:, g] + p['b_g'][g])] for g in range(G)])
@@ -646,9 +645,8 @@ def path(dims, hyper, p):
     for t, g in np.ndindex(len(x_SD), G):
       z = np.zeros(K)
       for n in range(min(3, t + 1)):
-        if all(position_S[l - 1] < position_S[l] for l in range(t - n + 1, t + 1)):
-          x = x_SD[t - n] @ p['w_1'] if hyper.get('rank', 32) else x_SD[t - n]
-          z += p['conv'][n, g] * (x @ p['w_2'][:, g])
+        x = x_SD[t - n] @ p['w_1'] if hyper.get('rank', 32) else x_SD[t - n]
+        z += p['conv'][n, g] * (x @ p['w_2'][:, g])
       w = z / (1 + np.exp(-z))
       w /= math.sqrt(w @ w + 1e-6)
       beta = 2 * sigmoid(x_SD[t] @ p['u'][:, g] + p['b'][g])

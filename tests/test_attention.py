@@ -262,7 +262,7 @@ def test_visible_keys_are_counted(name, segments):
   class Count(Encoding):
     needs_visible = True
 
-    def coordinates(self, x_BSD, position_ids, visible_BS):
+    def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
       return visible_BS
 
   q = jnp.zeros((2, 9, 4, 8))
@@ -656,7 +656,7 @@ class ContentSink(Encoding):
     self.w = nnx.Param(normal(dims.model_dim, dims.heads))
     self.u = nnx.Param(normal(dims.heads, dims.head_dim))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     return x_BSD @ self.w[...]
 
   def sink(self, q_BTHK, i):
@@ -809,7 +809,7 @@ def test_a_soft_cap_leaves_every_key_a_weight():
     ({'width': 136}, 'at most 128 here, not 136'),
     ({'window': 2}, None),
     ({'window': 2, 'is_causal': False}, 'no window to the right'),
-    ({'window': 1, 'is_causal': False}, None),
+    ({'window': 1, 'is_causal': False}, 'no window to the right'),
     ({'chunk': 3}, 'chunks'),
     ({'window': 3, 'sink_tokens': 1}, 'sink tokens'),
     ({'prefix': 2}, 'prefixes'),

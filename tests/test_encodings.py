@@ -670,7 +670,7 @@ def decoded(q_THK, k_TGK, v_TGK, steps_TGK, window=None):
 
 def test_path_is_what_a_cache_of_keys_becomes_token_by_token():
   enc, (x, weights, _) = away(build('path')), inputs()
-  steps = np.asarray(enc.coordinates(x, jnp.arange(11)[None], None))
+  steps = np.asarray(enc.coordinates(x, None, None, jnp.arange(11)[None]))
   q, k, v = (np.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
   out = layer(enc, weights, x, backend='blockwise', block_sizes=(4, 4))
   for row, arrays in zip(out, zip(q, k, v, steps, strict=True), strict=True):
@@ -685,7 +685,8 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
   """
 
   class Given(type(build('path'))):
-    def coordinates(self, x_BSD, position_ids, visible_BS):  # an ulp of |w| would count 600 times
+    # an ulp of |w| would count 600 times
+    def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
       return x_BSD.reshape(*x_BSD.shape[:2], 2, 8)
 
   T, window = 700, 600

@@ -420,6 +420,26 @@ def test_packed_documents_are_separate_runs(variant):
       close(packed[b, here], alone[0])
 
 
+@pytest.mark.parametrize('variant', ['kv_shift', 'path', 'selective_rope', 'fox', 'stick_breaking'])
+def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(variant):
+  """As where positions are sampled, and rise from one document to the next."""
+  enc, (x, weights, _) = build(variant), inputs()
+  run = functools.partial(layer, enc, weights, backend='dense')
+  rising = 3 * jnp.arange(S)[None]
+  whole = run(x, segment_ids=SEGMENTS, position_ids=rising, max_position_distance=99)
+  close(whole, run(x, segment_ids=SEGMENTS))
+
+
+def test_a_run_of_equal_ids_is_a_segment():
+  """The same number again, after another, is another segment, on every backend."""
+  enc, (x, weights, _) = build('alibi'), inputs()
+  ids = (np.arange(S) * 4 // S)[None] % 2
+  runs = np.cumsum(np.pad(ids[:, 1:] != ids[:, :-1], ((0, 0), (1, 0))), axis=1)
+  for backend in backends_of('alibi'):
+    run = functools.partial(layer, enc, weights, x, backend=backend, block_sizes=(4, 4))
+    close(run(segment_ids=jnp.asarray(ids)), run(segment_ids=jnp.asarray(runs)))
+
+
 def make_tile(enc, coordinates, positions, rows=slice(0, S), columns=slice(0, S), carried=None):
   """The tile of some rows and columns: with `positions`, distances are looked up."""
   index_distance = (np.arange(S)[:, None] - np.arange(S)[None])[rows, columns]
@@ -454,7 +474,9 @@ def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
 
 def heads_first(enc, x, weights, positions):
   """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
-  coordinates = enc.coordinates(x, positions_of(enc, positions), 1 + jnp.arange(S)[None])
+  coordinates = enc.coordinates(
+    x, positions_of(enc, positions), 1 + jnp.arange(S)[None], jnp.arange(S)[None]
+  )
   q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
   q, k = enc.transform_qk(q, k, coordinates, coordinates)
   q_BHTK, k_BGSK = q.swapaxes(1, 2), k.swapaxes(1, 2)
@@ -626,11 +648,11 @@ def test_visible_keys_are_counted_as_declared(variant):
   one, other = 1 + np.arange(S)[None], 2 + np.arange(S)[None]
   if enc.needs_visible:
     same = jax.tree.map(
-      np.array_equal, *(enc.coordinates(x, one, visible) for visible in (one, other))
+      np.array_equal, *(enc.coordinates(x, one, visible, one - 1) for visible in (one, other))
     )
     assert not all(jax.tree.leaves(same))
   else:
-    enc.coordinates(x, one, None)
+    enc.coordinates(x, one, None, one - 1)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -658,7 +680,8 @@ def test_values_and_outputs_are_transformed_as_declared(variant):
   v = jnp.einsum('bsd,dhk->bshk', x, weights['v'])
 
   def transformed(shift):
-    j = enc.coordinates(x, shift + jnp.arange(S)[None], 1 + jnp.arange(S)[None])
+    index = jnp.arange(S)[None]
+    j = enc.coordinates(x, shift + index, 1 + index, index)
     return enc.transform_values(v, j), enc.transform_output(o, j, x)
 
   here, there = transformed(0), transformed(SHIFT)

@@ -17,6 +17,7 @@ from oracles import RECORDS
 
 from configs import base
 from posenc_jax import attend, data
+from posenc_jax.attention.backends import splash
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
@@ -410,6 +411,20 @@ def test_what_is_computed_again_changes_no_gradient():
   for actual in gradients[1:]:
     for x, y in zip(actual, gradients[0], strict=True):
       np.testing.assert_allclose(x, y, atol=1e-6)
+
+
+@pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret', 'splash'])
+def test_what_kernels_return_is_kept(backend, monkeypatch):
+  """Kept, their forward kernels are in the backward pass no second time."""
+  if backend == 'splash':
+    monkeypatch.setattr(splash, 'refuse', lambda request: None)
+    monkeypatch.setattr(splash, 'run', functools.partial(splash.run, interpret=True))
+  x, counts = tokens(T=128), {}
+  for remat in ('none', *REMAT_POLICIES):
+    m = model(encoding__name='nope', model__remat=remat)
+    gradient = jax.grad(lambda m: token_nll(m, x, backend=backend).mean())
+    counts[remat] = str(jax.make_jaxpr(gradient)(m)).count('pallas_call[')
+  assert counts['none'] == counts['products'] == counts['attention'] < counts['layer']
 
 
 def test_parameters_are_counted_by_part():

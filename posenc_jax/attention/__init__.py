@@ -76,7 +76,8 @@ def attend(
     position_ids: integers [B|1, S]; floats, or [B|1, S, n], or [B|1, S, G] for each head of keys
       and values, where the encoding declares that it takes them (`position_kind`,
       `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment.
-    segment_ids: integers [B|1, S]; queries see the keys of their own segment only (packing).
+    segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of
+      their own segment only (packing).
     is_causal: whether keys to the right are hidden.
     window: how many tokens a query sees, itself included, counted by index (on either side if not
       causal); None: all.

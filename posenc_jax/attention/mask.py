@@ -49,7 +49,7 @@ class Mask:
 
   @property
   def reach(self) -> int | None:
-    """A query sees no key at this distance or farther, but for the first of a document."""
+    """A query sees no key at this distance or farther, but for sink tokens."""
     return min((size for size in (self.window, self.chunk) if size is not None), default=None)
 
   def visible(self, distance_TS, i_BT=None, j_BS=None):

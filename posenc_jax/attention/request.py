@@ -24,8 +24,8 @@ class AttentionRequest:
     q_BTHK, k_BSGK, v_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
     sink_BTH: float32 logits that join the denominator of softmax, or None.
     i, j: coordinates of the queries and the keys.
-    position_ids, segment_ids: [B|1, S]; positions are those of the index where a token or a head
-      has its own, and segment_ids may be None.
+    position_ids, segment_ids: [B|1, S]. Where a token has several positions, or each head its own,
+      these are the token's index in its segment. segment_ids rise, and may be None.
     mask: which keys of its segment a query sees.
     index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     softcap: the bound of scores, or None.
@@ -89,9 +89,12 @@ def build_request(
     check_softcap(enc, softcap)
   if not outer_hooks_applied:
     _refuse_lost_hooks(enc)
+  if segment_ids is not None:
+    segment_ids = _numbered(segment_ids)
+  index_BS = contiguous_positions(S, segment_ids)
   contiguous = position_ids is None
   if contiguous:
-    position_ids = contiguous_positions(S, segment_ids)
+    position_ids = index_BS
     if enc.positions_per_token > 1:
       position_ids = repeat_positions(position_ids, enc.positions_per_token)
     end = None if enc.takes_carried_positions else enc.max_length
@@ -100,12 +103,14 @@ def build_request(
     lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
     distances = (lowest, S - 1)
   else:
+    if jnp.issubdtype(position_ids.dtype, jnp.unsignedinteger):
+      position_ids = position_ids.astype(jnp.int32)  # distances may be below 0
     distances = _distance_range(enc, position_ids, max_position_distance)
   visible_BS = _count_visible(mask, S, segment_ids) if enc.needs_visible else None
-  j = enc.coordinates(x, position_ids, visible_BS)
+  j = enc.coordinates(x, position_ids, visible_BS, index_BS)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   if position_ids.ndim == 3:  # no term depends on them
-    contiguous, position_ids = True, contiguous_positions(S, segment_ids)
+    contiguous, position_ids = True, index_BS
   scale = enc.scale(q_BTHK.shape[-1])
   q_BTHK, k_BSGK = enc.transform_qk(q_BTHK, k_BSGK, i, j)
   sink_BTH = enc.sink(q_BTHK, i) if enc.has('sink') else None
@@ -122,7 +127,7 @@ def build_request(
     position_ids=position_ids,
     segment_ids=segment_ids,
     mask=mask,
-    index_BS=contiguous_positions(S, segment_ids) if mask.reads_index else None,
+    index_BS=index_BS if mask.reads_index else None,
     scale=scale,
     softcap=softcap,
     block_sizes=block_sizes,
@@ -202,6 +207,12 @@ def _refuse_lost_hooks(enc: Encoding) -> None:
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
     raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')
+
+
+def _numbered(segment_ids):
+  """The runs of equal ids by their number, so that no two have the same: int32 [B|1, S]."""
+  starts = segment_ids[:, 1:] != segment_ids[:, :-1]
+  return jnp.cumsum(jnp.pad(starts, ((0, 0), (1, 0))), axis=1, dtype=jnp.int32)
 
 
 def contiguous_positions(S: int, segment_ids=None):

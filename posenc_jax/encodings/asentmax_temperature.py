@@ -41,7 +41,7 @@ class AsentmaxTemperature(VisibleKeys):
       self.b_b, self.b_g = zeros(dims.heads), zeros(dims.heads)
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """The factor of each head: float32 [B, S, H]."""
     x_BSD = x_BSD.astype(jnp.float32)
     size_BSH, power_BSH = x_BSD @ self.w_b[...], x_BSD @ self.w_g[...]

@@ -9,9 +9,9 @@ from posenc_jax.encodings.rope import RoPE
 class ClippedRoPE(RoPE):
   """RoPE whose n lowest frequencies are multiplied by (1 + cos t) / 2, t from 0 to pi.
 
-  Li et al. 2026, who call it CoPE; `cope` here is Golovneva et al.'s. The highest of the n keeps
-  its frequency and the lowest becomes 0. With `hard` all n become 0, and what is left is `p_rope`.
-  Frequencies are clipped after `scaling`, as in the released code.
+  Li et al. 2026, who call it CoPE; `cope` here is Golovneva et al.'s. The highest of the n, if
+  there are two or more, keeps its frequency, and the lowest becomes 0. With `hard` all n become 0,
+  and what is left is `p_rope`. Frequencies are clipped after `scaling`, as in the released code.
   """
 
   paper = 'Li et al. 2026, arXiv:2602.05258'

@@ -45,6 +45,7 @@ class DAPE(Encoding):
       raise ValueError(f'hidden={hidden} must be at least 1')
     self.slope = slope
     self.relative = self.inner.relative
+    self.position_kind = self.inner.position_kind
     self.max_relative_distance = self.inner.max_relative_distance
     self.switched_off = () if self.inner.has('bias') else ('tables',)
     self.per_layer = ('w_in', 'b_in', 'w_out', *(('inner',) if self.inner.per_layer else ()))
@@ -54,8 +55,8 @@ class DAPE(Encoding):
     self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
     self.w_out = uniform(rngs, (heads, hidden), -of_hidden, of_hidden)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
-    return self.inner.coordinates(x_BSD, position_ids, visible_BS)
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    return self.inner.coordinates(x_BSD, position_ids, visible_BS, index_BS)
 
   def tables(self, r_R):
     return self.inner.distance_terms(r_R)['bias']

@@ -56,7 +56,7 @@ class FoPE(Encoding):
     diagonal = np.arange(D)[:, None] == np.arange(mixed) * math.ceil(D / max(mixed, 1))
     return diagonal + spread * np.random.default_rng(self.seed).standard_normal((2, G, D, mixed))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Cosines and sines: float32 [B|1, S, G, K/2] each."""
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
     angles_BSD = jnp.multiply.outer(position_ids.astype(jnp.float32), frequencies)

@@ -70,7 +70,7 @@ class FoX(Encoding):
     elif gate == 'learned':
       self.b_f = nnx.Param(-jnp.log(jnp.expm1(1 / jnp.array(self.times, jnp.float32))))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`."""
     if self.gate == 'data':
       logits_BSH = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]

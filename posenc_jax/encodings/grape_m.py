@@ -51,7 +51,7 @@ class GrapeM(Encoding):
     """Radians a position: float32 [G|1, K/2]."""
     return jnp.exp(self.log_f[...] / self.frequency_scale)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles: float32 [B|1, S, G|1, K/2]."""
     return jnp.multiply.outer(position_ids.astype(jnp.float32), self.frequencies())
 
@@ -83,7 +83,7 @@ class GrapeMContext(GrapeM):
     self.u = zeros(dims.model_dim)
     self.b = nnx.Param(jnp.full(1, math.log(math.expm1(1e-3)), jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G|1, K/2].
 
     They are summed in turns, of which whole ones are dropped without error.

@@ -16,9 +16,9 @@ class Kerple(Encoding):
   """What both kernels share: two positive numbers a head, p and a, alike in all layers.
 
   The paper's eq. 1 has the bias inside 1/sqrt(K), the released code adds it after: so here, but for
-  `in_scale`. As in the code p starts from U(0, 2) and a from U(0, 1), and neither is ever below
-  0.01. The code takes distances in the compute dtype, which rounds them in bfloat16; here they are
-  float32.
+  `in_scale`. As in the code p starts from U(0, 2) and a from U(0, 1), and with `positivity`
+  'projection' neither is ever below 0.01. The code takes distances in the compute dtype, which
+  rounds them in bfloat16; here they are float32.
   """
 
   paper = 'Chi et al. 2022, arXiv:2205.09921'

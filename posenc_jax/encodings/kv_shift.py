@@ -12,16 +12,15 @@ class KVShift(Encoding):
 
   It is in FoX's "Pro" block (Lin et al. 2025) and beside GRAPE (Zhang et al. 2025), whose code this
   was compared with. x is the layer's normalized input. Keys and values each have a projection w for
-  every key/value head, in every layer. The first token of a document, which begins where positions
-  do not rise, keeps 1 - a_t of itself. To be chained before an encoding of positions: ('kv_shift',
-  'rope'). Unlike in the released code, keys are shifted behind their norm where `model.qk_norm` is
-  on.
+  every key/value head, in every layer. The first token of a segment keeps 1 - a_t of itself. To be
+  chained before an encoding of positions: ('kv_shift', 'rope'). Unlike in the released code, keys
+  are shifted behind their norm where `model.qk_norm` is on.
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130; Zhang et al. 2025, arXiv:2512.07805'
   parameter_summary = 'two projections to key/value heads a layer'
   reported_extrapolation = None
-  position_kind = 'floats'
+  position_kind = None
   needs_inputs = True
   per_layer = ('w_k', 'w_v')
 
@@ -30,13 +29,12 @@ class KVShift(Encoding):
     shape = dims.model_dim, dims.kv_heads
     self.w_k, self.w_v = (normal(rngs, shape, dims.model_dim**-0.5) for _ in range(2))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """The shares of the token before and of the token itself, of keys and of values: [B, S, G]."""
-    rises_BS = jnp.pad(position_ids[:, 1:] > position_ids[:, :-1], ((0, 0), (1, 0)))
 
     def shares(w_DG):
       before_BSG = jax.nn.sigmoid(x_BSD.astype(jnp.float32) @ w_DG)
-      return before_BSG * rises_BS[:, :, None], 1 - before_BSG
+      return before_BSG * (index_BS > 0)[:, :, None], 1 - before_BSG
 
     return {'keys': shares(self.w_k[...]), 'values': shares(self.w_v[...])}
 

@@ -20,7 +20,7 @@ class PaTH(Encoding):
     beta_t = 2 sigmoid(u . x_t + b), w_t = unit(silu(conv(A_2 A_1 x)_t))
 
   x is the layer's normalized input; conv, depthwise and causal over 3 tokens, does not reach back
-  into the document before. Every layer has its own, one path a key/value head. b starts at 0;
+  into the segment before. Every layer has its own, one path a key/value head. b starts at 0;
   projections start at fan-in scale like every other, conv at U(-1/sqrt(3), 1/sqrt(3)). PaTH-FoX is
   a chain of this and `fox`, with `in_scale` as in the released code. Scores are float32 whatever
   the dtype of q is.
@@ -29,7 +29,7 @@ class PaTH(Encoding):
   paper = 'Yang et al. 2025, arXiv:2505.16381'
   parameter_summary = 'a path a key/value head a layer'
   reported_extrapolation = 'RULER at 2 L: 34.8, RoPE 1.3 (760M, its authors)'
-  position_kind = 'floats'
+  position_kind = None
   bias_in_scale = True
   causal_only = True
   needs_inputs = True
@@ -58,12 +58,12 @@ class PaTH(Encoding):
     self.scans_keys = ((K,),)
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """v = sqrt(beta) w, so that H = I - v v^T: float32 [B, S, G, K]."""
     x_BSD = x_BSD.astype(jnp.float32)
     low_BSR = x_BSD @ self.w_1[...] if hasattr(self, 'w_1') else x_BSD
     w_BSGK = jnp.einsum('bsr,rgk->bsgk', low_BSR, self.w_2[...])
-    w_BSGK = jax.nn.silu(causal_conv(w_BSGK, self.conv[...], position_ids))
+    w_BSGK = jax.nn.silu(causal_conv(w_BSGK, self.conv[...], index_BS))
     w_BSGK *= lax.rsqrt((w_BSGK**2).sum(axis=-1, keepdims=True) + 1e-6)
     # Half the logarithm, since a root has no slope at 0.
     half_log_BSG = jax.nn.log_sigmoid(x_BSD @ self.u[...] + self.b[...][None, None]) / 2

@@ -38,7 +38,7 @@ class RePo(Encoding):
     self.w_c = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)
     self.w_z = normal(rngs, (width, dims.kv_heads), width**-0.5)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """z: float32 [B, S, G]."""
     x_BSD = x_BSD.astype(jnp.float32)
     return (jax.nn.silu(x_BSD @ self.w_g[...]) * (x_BSD @ self.w_c[...])) @ self.w_z[...]

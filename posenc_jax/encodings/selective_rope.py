@@ -19,18 +19,17 @@ class SelectiveRoPE(Encoding):
   """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released.
 
   ICLR 2026. x^ is the layer's normalized input, the slice of each query head over its own norm;
-  conv, depthwise and causal over 4 tokens, does not reach back beyond a position that is not below
-  the next (a document before). Every layer has its own. With fewer key/value heads there are as
-  many sets of angles. Weights start at fan-in scale, those of conv from U(-1/2, 1/2) as in the
-  code. `bias` adds exp(c) to f, c = 0 at the start: with conv zero that is RoPE. `gate` multiplies
-  f by sigmoid(W_g x^ + b_g), a number a head. The code norms queries and keys after turning them;
-  `qk_norm` of the model does before.
+  conv, depthwise and causal over 4 tokens, does not reach back into the segment before. Every layer
+  has its own. With fewer key/value heads there are as many sets of angles. Weights start at fan-in
+  scale, those of conv from U(-1/2, 1/2) as in the code. `bias` adds exp(c) to f, c = 0 at the
+  start: with conv zero that is RoPE. `gate` multiplies f by sigmoid(W_g x^ + b_g), a number a head.
+  The code norms queries and keys after turning them; `qk_norm` of the model does before.
   """
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
   parameter_summary = 'two projections and a convolution a layer'
   reported_extrapolation = None
-  position_kind = 'floats'
+  position_kind = None
   causal_only = True
   needs_inputs = True
   rotates_qk = True
@@ -69,7 +68,7 @@ class SelectiveRoPE(Encoding):
       self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), zeros(G)
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2].
 
     They are summed in turns, of which whole ones are dropped without error.
@@ -80,7 +79,7 @@ class SelectiveRoPE(Encoding):
     x_BSD = (x_BSHX * norm).reshape(x_BSD.shape)
     low_BSR = x_BSD @ self.w_1[...]
     f_BSGM = jnp.einsum('bsr,rgm->bsgm', low_BSR, self.w_2[...])
-    f_BSGM = causal_conv(f_BSGM, self.conv[...], position_ids)
+    f_BSGM = causal_conv(f_BSGM, self.conv[...], index_BS)
     if self.has_offset:
       f_BSGM += jnp.exp(self.c[...])[None, None]
     if self.has_gate:
@@ -93,12 +92,10 @@ class SelectiveRoPE(Encoding):
     return rotate(q_BTHK, i, 'half'), rotate(k_BSGK, j, 'half')
 
 
-def causal_conv(y_BSGM, taps_nGM, position_ids):
-  """sum_n taps[n] y_(t - n) within a document, which begins where positions do not rise."""
-  rises_BS = jnp.pad(position_ids[:, 1:] > position_ids[:, :-1], ((0, 0), (1, 0)))
-  out, same_BS = 0.0, jnp.ones_like(rises_BS)
+def causal_conv(y_BSGM, taps_nGM, index_BS):
+  """sum_n taps[n] y_(t - n) within a segment, in which tokens have the places index_BS."""
+  out = 0.0
   for n, tap_GM in enumerate(taps_nGM):
-    out += jnp.where(same_BS[:, :, None, None], y_BSGM, 0.0) * tap_GM[None, None]
+    out += jnp.where((index_BS >= n)[:, :, None, None], y_BSGM, 0.0) * tap_GM[None, None]
     y_BSGM = jnp.pad(y_BSGM, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
-    same_BS = rises_BS if n == 0 else rises_BS & jnp.pad(same_BS, ((0, 0), (1, 0)))[:, :-1]
   return out

@@ -59,7 +59,7 @@ class XPos(Encoding):
     K = self.dims.head_dim
     return (2 * np.arange(K // 2) / K + self.gamma) / (1 + self.gamma)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """(position, 1), [B|1, S] each: tokens that pad a tile have 0 in both."""
     return position_ids.astype(jnp.float32), jnp.ones(position_ids.shape, jnp.float32)
 

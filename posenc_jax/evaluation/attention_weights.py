@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import Encoding
-from posenc_jax.encodings.core.base import DECLARED, HOOKS
+from posenc_jax.encodings.core.base import delegate_to_inner
 from posenc_jax.evaluation.protocols import fill_batches
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_hidden
@@ -40,19 +40,7 @@ class WeightsOnly(Encoding):
     return hook not in LEFT_OUT and self.inner.has(hook)
 
 
-def _delegated_hook(name: str):
-  """A method that calls the inner encoding's hook of this name."""
-
-  def hook(self, *arguments):
-    return getattr(self.inner, name)(*arguments)
-
-  return hook
-
-
-for _name in HOOKS.keys() - {*LEFT_OUT}:
-  setattr(WeightsOnly, _name, _delegated_hook(_name))
-for _name in DECLARED:
-  setattr(WeightsOnly, _name, property(lambda self, name=_name: getattr(self.inner, name)))
+delegate_to_inner(WeightsOnly, LEFT_OUT)
 
 
 def head_sums(layer, x_BTD, enc: Encoding, options: dict):

@@ -165,10 +165,9 @@ class Layer(nnx.Module):
     B, T, _ = y_BTD.shape
     q_BTHK = _heads(project(y_BTD, self.w_q, self.b_q), H, self.q_norm)
     k_BTGK = _heads(project(y_BTD, self.w_k, self.b_k), G, self.k_norm)
+    v_BTGK = k_BTGK
     if self.w_v is not None:
       v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
-    if self.w_v is None:
-      v_BTGK = k_BTGK
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
     return q_BTHK, k_BTGK, v_BTGK

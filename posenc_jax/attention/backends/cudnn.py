@@ -38,7 +38,7 @@ def refuse(request: AttentionRequest) -> str | None:
     return f'cuDNN takes heads of a width that is {allowed}, not {width}'
   if request.mask.reads_index:
     return 'chunks, sink tokens and prefixes are not passed to cuDNN'
-  if not request.mask.is_causal and (request.mask.window or 1) > 1:
+  if not request.mask.is_causal and request.mask.window is not None:
     return 'cuDNN has no window to the right of a query, and without a causal mask it has two sides'
   if request.q_BTHK.shape[1] != request.k_BSGK.shape[1]:
     return 'cuDNN aligns a causal mask to the first key, so it needs as many queries as keys'

@@ -6,15 +6,17 @@ kernel, with all gradients, from the hooks that it has.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.fused.passes import backward_pass, forward_pass, forward_program
 from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
-from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
 
@@ -107,11 +109,9 @@ def _cut(schedule: TileSchedule, request: AttentionRequest):
 
 def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
   """Queries and keys of a tile: as many as leave a kernel room for a dozen arrays of all heads."""
-  rows, heads = 2 * LANES, request.q_BTHK.shape[2]
-  columns = 2 * LANES
-  while heads * rows * columns > MOST_PAIRS and columns > LANES:
-    rows, columns = columns // 2, rows // 2 if rows > columns else rows
-  return rows, columns
+  sizes = (2 * LANES, 2 * LANES), (LANES, 2 * LANES), (LANES, LANES)
+  heads = request.q_BTHK.shape[2]
+  return next((n for n in sizes if heads * math.prod(n) <= MOST_PAIRS), sizes[-1])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -122,6 +122,7 @@ def _attention(schedule: TileSchedule, interpret: bool, arrays, ids):
 def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
   o, lse, into = forward_pass(schedule, arrays, ids, interpret)
   o, lse = passes.merge_sink(o, lse, arrays['row'])
+  o, lse, into = checkpoint_name((o, lse, into), OUTPUT)
   return o, (arrays, ids, o, lse, into)
 
 

@@ -5,7 +5,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 
 from posenc_jax.attention.backends.cudnn import refuse_pairs
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
-from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.request import OUTPUT, AttentionRequest
 
 LANES = 128  # of a TPU's registers: blocks are multiples of it
 BLOCK = 512  # queries and keys
@@ -43,6 +43,7 @@ def run(request: AttentionRequest, interpret: bool = False):
     attn_logits_soft_cap=request.softcap,
     head_shards=1,
     q_seq_shards=1,
+    residual_checkpoint_name=OUTPUT,
     interpret=interpret,
   )
 

@@ -10,12 +10,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.backends.fused import CUT
 from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
-from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
@@ -137,6 +138,7 @@ def _attention(schedule: TileSchedule, interpret: bool, arrays, ids):
 def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
   o, lse = forward_pass(schedule, arrays, ids, interpret)
   o, lse = passes.merge_sink(o, lse, arrays['row'])
+  o, lse = checkpoint_name((o, lse), OUTPUT)
   return o, (arrays, ids, o, lse)
 
 

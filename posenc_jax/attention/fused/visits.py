@@ -6,8 +6,6 @@ import numpy as np
 
 from posenc_jax.attention.tiled.geometry import TileGrid
 
-KINDS = ('row', 'column', 'diagonal', 'visit')  # what an operand can be cut by
-
 
 class Visits(NamedTuple):
   """Tiles, as arrays int32 [N].

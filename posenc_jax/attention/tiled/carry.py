@@ -74,8 +74,9 @@ def suffix_sum(x):
   if n % GROUP:
     return lax.cumsum(x, axis=x.ndim - 1, reverse=True)
   ones = jnp.tril(jnp.ones((GROUP, GROUP), x.dtype))
-  within = (x.reshape(-1, GROUP) @ ones).reshape(*lead, n // GROUP, GROUP)
-  within = materialize_on_cpu(within)
+  # sums are exact whatever the precision of products is
+  within = jnp.matmul(x.reshape(-1, GROUP), ones, precision=lax.Precision.HIGHEST)
+  within = materialize_on_cpu(within.reshape(*lead, n // GROUP, GROUP))
   groups = within[..., 0]
   later = lax.cumsum(groups, axis=groups.ndim - 1, reverse=True) - groups
   return (within + later[..., None]).reshape(x.shape)

@@ -15,7 +15,7 @@ def _numpy_of(x):
   return np if isinstance(x, np.ndarray) else jnp
 
 
-class Visits(NamedTuple):
+class RowVisits(NamedTuple):
   """The columns of tiles that a row visits, numbered from `start` to `stop`, left to right.
 
   Attributes:
@@ -110,17 +110,17 @@ class TileGrid:
     end = self.mask.prefix - 1
     return last + end if self.is_packed else _numpy_of(last).maximum(last, end)
 
-  def visits(self, a, first_column, columns: int) -> Visits:
+  def visits(self, a, first_column, columns: int) -> RowVisits:
     """The visits of row a of tiles to so many columns, numbered from 0 in their range."""
     xp = _numpy_of(a)
     start, stop, in_order = self.near_columns(a)
     in_range = lambda end: xp.clip(end - first_column, 0, columns)
     start, stop = in_range(start), in_range(stop)
     if not self.sink_columns:
-      return Visits(start, stop)
+      return RowVisits(start, stop)
     sink_columns = in_range(xp.minimum(self.sink_columns, in_order))
     skipped = xp.maximum(start - sink_columns, 0)
-    return Visits(0, xp.maximum(stop, sink_columns) - skipped, sink_columns, skipped)
+    return RowVisits(0, xp.maximum(stop, sink_columns) - skipped, sink_columns, skipped)
 
   # Corners are equal modulo `stride`. Tiles of one corner share their distances, and so do tiles
   # whose distances are all beyond `lowest` or `highest`. `diagonal` numbers the different ones.

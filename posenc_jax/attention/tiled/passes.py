@@ -252,7 +252,7 @@ def backward_pass(
       g_enc, g_row, g_column, g_terms, d_carry = gradients
       d_enc = jax.tree.map(jnp.add, d_enc, g_enc)
       d_tables = tiles.add_gradients(d_tables, g_terms, a, b)
-      d_columns = tree_add_at(d_columns, _turned(g_column), b)
+      d_columns = tree_add_at(d_columns, _transposed(g_column), b)
       return (d_enc, d_columns, d_tables), jax.tree.map(jnp.add, d_row, g_row), d_carry
 
     last = no_carry if d_carry is None else d_carry
@@ -262,15 +262,15 @@ def backward_pass(
 
   rows = jnp.arange(tiles.rows), arrays['rows'], ids['rows'], per_row, carried, d_carry
   d_enc, d_columns, d_tables = totals
-  totals = d_enc, _turned(d_columns), d_tables
+  totals = d_enc, _transposed(d_columns), d_tables
   (d_enc, d_columns, d_tables), (d_rows, d_carry) = lax.scan(one_row, totals, rows)
-  return (d_enc, _turned(d_columns), d_tables), d_rows, d_carry
+  return (d_enc, _transposed(d_columns), d_tables), d_rows, d_carry
 
 
-def _turned(d_columns):
+def _transposed(d_columns):
   """The gradients of columns with channels before keys in those of keys and values, or back.
 
   That is the order in which they come out of a tile's products (`xla_ops`): they are added up as
-  they lie in memory, and turned once in the end.
+  they lie in memory, and transposed once in the end.
   """
   return d_columns | {name: d_columns[name].swapaxes(-1, -2) for name in ('k', 'v')}

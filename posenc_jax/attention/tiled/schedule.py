@@ -13,7 +13,7 @@ from posenc_jax.attention.tiled.distance_tables import (
   tables_of_diagonals,
   terms_of_tile,
 )
-from posenc_jax.attention.tiled.geometry import TileGrid, Visits
+from posenc_jax.attention.tiled.geometry import RowVisits, TileGrid
 from posenc_jax.xla_ops import materialize_on_cpu
 
 # Rows and columns of a tile, of which one divides the other; by platform, where others are faster
@@ -79,7 +79,7 @@ class TileRange(NamedTuple):
     """The row and the column of the grid of tile (a, b) of the range."""
     return self.first[0] + a, self.first[1] + b
 
-  def visits(self, a) -> Visits:
+  def visits(self, a) -> RowVisits:
     """The visits of row a to columns of the range."""
     return self.schedule.grid.visits(self.first[0] + a, self.first[1], self.columns)
 

@@ -29,7 +29,7 @@ class ScoreTile:
     i, j: coordinates of the queries and the keys: pytrees of [B|1, T', ...] and [B|1, S', ...].
     index_distance: i - j by index, int32 [T', S'].
     distance: i - j by position, [B|1, T', S'] in the dtype of positions, 0 where masked; by index
-      where a token has several positions.
+      where a token has several positions, or each head its own.
     mask: which keys a query sees, bool [B|1, T', S'].
     terms: the encoding's distance terms cut to the tile, by hook: scalars as [B|1, H|1, T', S'],
       ready to add; vectors as the rows that query_dot, key_dot and sum_by_distance take.

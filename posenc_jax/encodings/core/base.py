@@ -1,6 +1,9 @@
 """The base class of encodings: the hooks through which one acts, and what it declares of itself."""
 
 import dataclasses
+import functools
+import operator
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +147,7 @@ class Encoding(nnx.Module):
 
   # Once a layer, for every token.
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions.
 
     Args:
@@ -153,6 +156,8 @@ class Encoding(nnx.Module):
         `takes_positions_per_head` declares.
       visible_BS: how many keys each token sees as a query, itself included, under the mask and in
         its segment: int32 [B|1, S], or None unless `needs_visible`.
+      index_BS: the place of each token in its segment, 0, 1, 2, ..., whatever its position: int32
+        [B|1, S].
     """
     return position_ids.astype(jnp.float32)
 
@@ -293,3 +298,15 @@ class Encoding(nnx.Module):
     if self.has('tables'):
       terms['tables'] = self.tables(r_R)
     return terms
+
+
+def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
+  """Gives a class of wrappers the hooks and declarations of `self.inner`, but for its own."""
+
+  def hook(self, *arguments, name: str):
+    return getattr(self.inner, name)(*arguments)
+
+  for name in HOOKS.keys() - {*own}:
+    setattr(kind, name, functools.partialmethod(hook, name=name))
+  for name in {*DECLARED} - {*own}:
+    setattr(kind, name, property(operator.attrgetter(f'inner.{name}')))

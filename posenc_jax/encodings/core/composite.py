@@ -45,8 +45,8 @@ class Composite(Encoding):
   def has(self, hook: str) -> bool:
     return any(e.has(hook) for e in self.members)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
-    return tuple(e.coordinates(x_BSD, position_ids, visible_BS) for e in self.members)
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    return tuple(e.coordinates(x_BSD, position_ids, visible_BS, index_BS) for e in self.members)
 
 
 def read_members(members, others_than: str = '') -> list[dict]:

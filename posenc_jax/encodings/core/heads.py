@@ -50,12 +50,12 @@ class Heads(Composite):
     starts = [start * x.shape[axis] // self.dims.heads for start, _ in self.ranges[1:]]
     return jnp.split(x, starts, axis=axis)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """What each member makes of a token; positions of each head are cut as the heads are."""
     if not self.takes_positions_per_head or position_ids.ndim == 2:
-      return super().coordinates(x_BSD, position_ids, visible_BS)
+      return super().coordinates(x_BSD, position_ids, visible_BS, index_BS)
     parts = zip(self.members, self._cut(position_ids, 2), strict=True)
-    return tuple(e.coordinates(x_BSD, own_ids, visible_BS) for e, own_ids in parts)
+    return tuple(e.coordinates(x_BSD, own_ids, visible_BS, index_BS) for e, own_ids in parts)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     parts = zip(self.members, self._cut(q_BTHK, 2), self._cut(k_BSGK, 2), i, j, strict=True)

@@ -1,6 +1,6 @@
 """Encodings that change the positions which another encoding sees, and leave all else to it."""
 
-from posenc_jax.encodings.core.base import DECLARED, HOOKS, Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding, delegate_to_inner
 from posenc_jax.encodings.core.registry import make_from_spec
 
 OWN = (
@@ -24,7 +24,7 @@ class PositionWrapper(Encoding):
     if self.inner.positions_per_token > 1:
       has = f'{self.inner.positions_per_token} positions a token'
       raise ValueError(f'inner={inner!r} has {has}; allowed: an encoding with one')
-    self.max_length = self.inner.max_length
+    self.max_length, self.limit = self.inner.max_length, self.inner.limit
     self.per_layer = tuple(f'inner.{name}' for name in self.inner.per_layer)
 
   def check_longest(self, longest: int) -> None:
@@ -39,16 +39,4 @@ class PositionWrapper(Encoding):
     return super().has(hook) if hook in OWN else self.inner.has(hook)
 
 
-def _delegated_hook(name: str):
-  """A method that calls the inner encoding's hook of this name."""
-
-  def hook(self, *arguments):
-    return getattr(self.inner, name)(*arguments)
-
-  return hook
-
-
-for _name in HOOKS.keys() - {*OWN}:
-  setattr(PositionWrapper, _name, _delegated_hook(_name))
-for _name in set(DECLARED) - {*OWN}:
-  setattr(PositionWrapper, _name, property(lambda self, name=_name: getattr(self.inner, name)))
+delegate_to_inner(PositionWrapper, OWN)

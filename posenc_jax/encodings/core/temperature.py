@@ -20,5 +20,5 @@ class VisibleKeys(Encoding):
   needs_visible = True
   position_kind = None
 
-  def coordinates(self, x_BSD, position_ids, visible_BS):
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     return visible_BS.astype(jnp.float32)

@@ -371,9 +371,8 @@ class _Comparer:
       block.apart[column] = list(apart)
 
   def _alike(self, pairs: dict[str, Pair]) -> dict[str, Pair]:
-    """Those of the pairs with the baseline that may share one variance over seeds.
-
-    They are models of its training length, and do not spread more than the others.
+    """The pairs of lines that may share one variance over seeds with the baseline: models of its
+    training length that do not spread more than the others.
     """
     rows = self.scores.exemplar_row
     kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
