@@ -432,6 +432,16 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
     figures.draw(of_methods(bits), form='differences')
 
 
+def test_without_intervals_the_figure_says_so():
+  bits = {'rope': {8: 1.0, 16: 3.0}, 'yarn': {8: 1.0, 16: 0.9}}
+  rows = of_methods(bits) + of_methods({'rope': {16: 1.0}}, 'truncated')
+  few = [row for row in rows if row['document'] < 'd4']
+  figure = figures.draw(few, form='differences')
+  assert figure.axes[0].get_title('left').startswith('At 2 L, yarn is lowest of 2 lines; too few')
+  assert 'No intervals: they need documents of 6 or more' in figure.get_supxlabel()
+  assert 'Bars' not in figure.get_supxlabel()
+
+
 def test_a_cell_is_the_worst_seed_and_the_title_says_how_many_find_all():
   fields = dict(protocol='needle', k=None, document=None, metric='exact_match')
   found = {0: (1.0, 0.999), 50: (0.4, 1.0), 100: (1.0, 1.0)}

@@ -93,6 +93,9 @@ def _title(block: Block, chosen: dict, length: int) -> str:
   L = min(block.scores.train_lengths)
   better = [line for line, some in chosen.items() if some.interval and some.interval[1] < 0]
   where, number = f'At {multiple_of(length, L)}', len(chosen)
+  if not any(some.interval for some in chosen.values()):
+    least = min(chosen, key=lambda line: chosen[line].mean)
+    return f'{where}, {shorten(least)} is lowest of {number} lines; too few documents to tell more'
   if not better:
     return f'{where}, none of {number} lines is better beyond doubt'
   best = min(better, key=lambda line: chosen[line].mean)
@@ -108,9 +111,14 @@ def _note(block: Block, length: int) -> str:
     else 'attends to a window of L'
   )
   clusters = join_unique({d.clusters for d in block.differences.values()} - {0})
+  bars = (
+    f'Bars: {bootstrap.LEVEL:.0%} intervals over {clusters} documents, each line by itself; blue lies '
+    'below 0, orange above, grey is undecided.'
+  )
+  if not clusters:
+    bars = f'No intervals: they need documents of {bootstrap.FEWEST} or more years or packages.'
   return (
     f'Difference at {length:,} tokens from {block.baseline} that {what} (L = {L:,}): '
-    f'{block.scores.title}, the same targets. Bars: {bootstrap.LEVEL:.0%} intervals over '
-    f'{clusters} documents, each line by itself; blue lies below 0, orange above, grey is '
-    f'undecided. The axis is linear to {LINEAR:g} and logarithmic beyond.'
+    f'{block.scores.title}, the same targets. {bars} The axis is linear to {LINEAR:g} and '
+    'logarithmic beyond.'
   ).replace('%', ' %')
