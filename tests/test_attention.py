@@ -17,6 +17,7 @@ from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request, contiguous_positions
+from posenc_jax.attention.tiled.carry import GROUP, suffix_sum
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread
 from posenc_jax.attention.tiled.geometry import TileGrid
@@ -767,6 +768,18 @@ def test_soft_caps_that_are_refused(name, softcap, allowed):
   q = normal(1, 6, 4, 8)
   with pytest.raises(ValueError, match=f'^softcap={softcap}; allowed: {allowed}$'):
     attend(q, q, q, build(name), softcap=softcap)
+
+
+def test_sums_along_keys_are_exact_at_any_precision_of_products():
+  """On accelerators a product at the default precision would round what it adds up."""
+  x = jnp.zeros((1, 1, 4, 2 * GROUP))
+  with jax.default_matmul_precision('bfloat16'):
+    (product,) = (
+      equation
+      for equation in jax.make_jaxpr(suffix_sum)(x).eqns
+      if equation.primitive.name == 'dot_general'
+    )
+  assert {*product.params['precision']} == {jax.lax.Precision.HIGHEST}
 
 
 class ShortSighted(Encoding):

@@ -112,8 +112,8 @@ def _note(block: Block, length: int) -> str:
   )
   clusters = join_unique({d.clusters for d in block.differences.values()} - {0})
   bars = (
-    f'Bars: {bootstrap.LEVEL:.0%} intervals over {clusters} documents, each line by itself; blue lies '
-    'below 0, orange above, grey is undecided.'
+    f'Bars: {bootstrap.LEVEL:.0%} intervals over {clusters} documents, each line by itself; blue '
+    'lies below 0, orange above, grey is undecided.'
   )
   if not clusters:
     bars = f'No intervals: they need documents of {bootstrap.FEWEST} or more years or packages.'
