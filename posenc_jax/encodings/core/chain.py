@@ -24,8 +24,10 @@ class Chain(Composite):
   Sinks of several members all join the denominator. What members add to values of pairs adds up;
   beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
   first one that has a `score` are summed and declared as the chain's own; those of later members
-  are added inside the chain's `score`, in their turn. One member may take the positions of the
-  data, such as `abacus`; attention and the others are at those of the sequence.
+  are added inside the chain's `score`, in their turn. `t5` moves the scale onto queries, so that
+  beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. One
+  member may take the positions of the data, such as `abacus`; attention and the others are at those
+  of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
