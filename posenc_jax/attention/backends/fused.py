@@ -9,7 +9,6 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.backends import blockwise
@@ -128,12 +127,9 @@ def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
 
 def _backward(schedule: TileSchedule, interpret: bool, residuals, do):
   arrays, ids, o, lse, into = residuals
-  enc, row = arrays['whole'], arrays['row']
-  exact = (x.astype(jnp.float32) for x in (o, do))
-  _, d_denominator, lse = passes.output_cotangents(enc, *exact, lse)
-  per_row = do, d_denominator, lse
+  per_row = passes.output_cotangents(arrays['whole'], o, do, lse)
   gradients = backward_pass(schedule, arrays, ids, per_row, into, interpret)
-  gradients['row'] = passes.add_sink_gradient(gradients['row'], row, per_row)
+  gradients['row'] = passes.add_sink_gradient(gradients['row'], arrays['row'], per_row)
   return cast_like(gradients, arrays), None
 
 

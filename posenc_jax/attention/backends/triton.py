@@ -144,9 +144,7 @@ def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
 
 def _backward(schedule: TileSchedule, interpret: bool, residuals, do):
   arrays, ids, o, lse = residuals
-  exact = (x.astype(jnp.float32) for x in (o, do))
-  _, d_denominator, lse = passes.output_cotangents(arrays['whole'], *exact, lse)
-  per_row = do, d_denominator, lse
+  per_row = passes.output_cotangents(arrays['whole'], o, do, lse)
   gradients = backward_pass(schedule, arrays, ids, per_row, interpret)
   gradients['row'] = passes.add_sink_gradient(gradients['row'], arrays['row'], per_row)
   return cast_like(gradients, arrays), None

@@ -33,7 +33,7 @@ def _inputs(arrays: dict, ids: dict, per_row=(), carries=()) -> dict:
   }
 
 
-def _arrays_and_ids(inputs: dict):
+def arrays_and_ids(inputs: dict):
   """The parts of the inputs that have gradients, and the ids."""
   (row, row_ids, _), (column, column_ids) = inputs['row'], inputs['column']
   parts = {name: inputs[name] for name in ('whole', 'diagonal')}
@@ -75,7 +75,7 @@ def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> T
   """What the forward pass computes of a tile, given what is carried."""
 
   def tile(a, b, inputs, carried):
-    parts = _arrays_and_ids(inputs)
+    parts = arrays_and_ids(inputs)
     return attend_tile(schedule, is_constant, a, b, *parts, carried)
 
   return TileProgram(tile, blocks_of(_inputs(arrays, ids)), _float32(_carries(arrays)))
@@ -183,7 +183,7 @@ def _reads(schedule, arrays, ids) -> list[bool]:
   inputs = _inputs(arrays, ids)
   read = forward_program(schedule, arrays, ids, is_constant=False).reads
   of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
-  return jax.tree.leaves(_arrays_and_ids(of_inputs)[0])
+  return jax.tree.leaves(arrays_and_ids(of_inputs)[0])
 
 
 def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, interpret: bool):
@@ -206,7 +206,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
 
   def tile(is_constant: bool, a, b, inputs, d_carry):
     carried, d_given = inputs['visit'] if carries[0] else ((), ())
-    arrays, ids = _arrays_and_ids(inputs)
+    arrays, ids = arrays_and_ids(inputs)
     do, d_denominator, lse = inputs['row'][2]
     leaves = jax.tree.leaves(arrays)
 

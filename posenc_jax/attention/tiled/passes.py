@@ -182,7 +182,7 @@ def output_cotangents(enc, o, do, lse):
   Weights are taken relative to lse. Pulled back through o = p @ v and denominator = sum(p) with p
   normalized, the cotangents give ds = p (do . v - delta).
   """
-  delta = (do * o).sum(axis=-1)
+  delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(axis=-1)
   return do, -delta if enc.normalizer == 'softmax' else jnp.zeros_like(delta), lse
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax.attention.fused.passes import arrays_and_ids
 from posenc_jax.attention.fused.tile import KernelCarry, attend_with_terms
 from posenc_jax.attention.fused.visits import Visits
 from posenc_jax.attention.tiled.distance_tables import is_table
@@ -30,13 +31,6 @@ def _inputs(arrays: dict, ids: dict, per_row=()) -> dict:
     'column': (arrays['column'], ids['column']),
     'diagonal': arrays['diagonal'],
   }
-
-
-def _arrays_and_ids(inputs: dict):
-  """The parts of the inputs that have gradients, and the ids."""
-  (row, row_ids, _), (column, column_ids) = inputs['row'], inputs['column']
-  parts = {name: inputs[name] for name in ('whole', 'diagonal')}
-  return {**parts, 'row': row, 'column': column}, {'row': row_ids, 'column': column_ids}
 
 
 def _attend(schedule: TileSchedule, a, b, arrays, ids, **softmax):
@@ -61,7 +55,7 @@ def forward_program(schedule: TileSchedule, arrays, ids) -> HeadProgram:
   def tile(a, b, inputs, state):
     o, denominator, maxima = state
     seen = maxima if is_softmax else None
-    o_b, denominator_b, new_maxima = _attend(schedule, a, b, *_arrays_and_ids(inputs), maxima=seen)
+    o_b, denominator_b, new_maxima = _attend(schedule, a, b, *arrays_and_ids(inputs), maxima=seen)
     if not is_softmax:
       return o + o_b, denominator, maxima
     shrink = jnp.exp(maxima - new_maxima)
@@ -109,7 +103,7 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, interpret: bool)
   inputs = _inputs(arrays, ids)
   read = forward_program(schedule, arrays, ids).reads
   of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
-  reads = jax.tree.leaves(_arrays_and_ids(of_inputs)[0])
+  reads = jax.tree.leaves(arrays_and_ids(of_inputs)[0])
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
   for kind in KINDS:
     wanted = [n for n, x in enumerate(operands) if x.kind == kind and reads[n]]
@@ -132,7 +126,7 @@ def _gradients(schedule, arrays, ids, per_row, wanted, kind: str, interpret: boo
   inputs = _inputs(arrays, ids, per_row)
 
   def tile(a, b, inputs, state):
-    arrays, ids = _arrays_and_ids(inputs)
+    arrays, ids = arrays_and_ids(inputs)
     do, d_denominator, lse = inputs['row'][2]
     leaves = jax.tree.leaves(arrays)
 
