@@ -24,7 +24,6 @@ class Setting:
 
   label: str
   seeds: list[int]
-  runs: list[str]
   config: ConfigDict
   own: dict[str, str]
 
@@ -55,7 +54,7 @@ def settings(
   for (label, fields), runs in runs_of.items():
     own = {field: value for field, value in fields if field not in same}
     seeds = sorted({configs[run].seed for run in runs})
-    found.append(Setting(label, seeds, runs, configs[runs[0]], own))
+    found.append(Setting(label, seeds, configs[runs[0]], own))
   return found, same
 
 
