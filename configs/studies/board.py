@@ -18,7 +18,8 @@ Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.
 scripts/step_times.py's. results/board_tasks will be the tasks (configs/studies/board_tasks.py).
 
 Cost: 87 runs of 0.8 million parameters, 9 to 12 minutes each, two at a time on two cores of one
-processor; DAPE, CoPE and PaTH more. Result so far, of seed 0: results/README.md, LOG/113.
+processor; DAPE, CoPE and PaTH more. Result so far, of seeds 0 and 1 without RoPE wider and longer:
+results/README.md, LOG/113 and 116.
 """
 
 import math
