@@ -127,7 +127,10 @@ def test_the_script_prints_prompt_and_text(run, command):  # noqa: F811
     (['--wrokdir=x'], "did you mean '--workdir'?"),
     (['--config.train.length=8'], 'config.train.length=8: the run was trained with 16'),
     (['--config.encoding.name=rope'], 'holds model'),
-    (['--config.encoding.name=ropes'], "config.encoding.name='ropes'"),
+    (
+      ['--config.encoding.name=ropes'],
+      "encoding.name='ropes': no such encoding; did you mean 'rope'?",
+    ),
   ],
 )
 def test_bad_input_is_one_line(run, command, flags, words):  # noqa: F811

@@ -14,7 +14,6 @@ from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting.layouts import costs, make_tables
-from posenc_jax.reporting.scores import BY_POSITION
 
 ROOT = Path(__file__).parent.parent
 LIKELIHOOD, MEASURED = row('rope'), row('rope', metric='exact_match', value=0.5)
@@ -33,7 +32,6 @@ def test_rows_that_are_made_here_have_no_fault():
 
 def test_the_checks_know_what_evaluation_measures():
   assert {*row_schema.SHARES} <= {*task_scoring.METRICS, 'gradient', 'sink_rate'}
-  assert row_schema.POSITIONAL == BY_POSITION
 
 
 @pytest.mark.parametrize(

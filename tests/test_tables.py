@@ -14,10 +14,11 @@ from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 from posenc_jax import storage
 from posenc_jax.config import CONTROLS, PROTOCOLS
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation.row_schema import POSITIONAL
 from posenc_jax.reporting import captions, table_writers
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.reporting.scores import BY_POSITION, collect
+from posenc_jax.reporting.scores import collect
 
 
 def one(rows, **settings):
@@ -405,4 +406,4 @@ def test_csv_holds_every_seed_in_full_precision(tmp_path):
 def test_every_protocol_and_control_has_a_caption():
   assert set(captions.PROTOCOLS) == set(PROTOCOLS)
   assert set(captions.CONTROLS) == {None, *CONTROLS}
-  assert set(BY_POSITION) < set(PROTOCOLS)
+  assert set(POSITIONAL) < set(PROTOCOLS)
