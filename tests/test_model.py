@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.extend.core import Jaxpr, Var
 from kinds import daily_if, representatives
 from oracles import RECORDS
 
@@ -413,6 +414,22 @@ def test_what_is_computed_again_changes_no_gradient():
       np.testing.assert_allclose(x, y, atol=1e-6)
 
 
+def kernels_of(program) -> int:
+  """How many kernels of a program return what is used. jax 0.10 leaves others in the backward pass
+  of a layer that is computed again, which a compiler drops.
+  """
+  used = set(filter(lambda v: isinstance(v, Var), program.outvars))
+  used.update(v for e in program.eqns for v in e.invars if isinstance(v, Var))
+  kernels = 0
+  for e in program.eqns:
+    if e.primitive.name == 'pallas_call':
+      kernels += not used.isdisjoint(e.outvars)
+    else:
+      inner = (getattr(value, 'jaxpr', value) for value in e.params.values())
+      kernels += sum(kernels_of(p) for p in inner if isinstance(p, Jaxpr))
+  return kernels
+
+
 @pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret', 'splash'])
 def test_what_kernels_return_is_kept(backend, monkeypatch):
   """Kept, their forward kernels are in the backward pass no second time."""
@@ -423,7 +440,7 @@ def test_what_kernels_return_is_kept(backend, monkeypatch):
   for remat in ('none', *REMAT_POLICIES):
     m = model(encoding__name='nope', model__remat=remat)
     gradient = jax.grad(lambda m: token_nll(m, x, backend=backend).mean())
-    counts[remat] = str(jax.make_jaxpr(gradient)(m)).count('pallas_call[')
+    counts[remat] = kernels_of(jax.make_jaxpr(gradient)(m).jaxpr)
   assert counts['none'] == counts['products'] == counts['attention'] < counts['layer']
 
 
