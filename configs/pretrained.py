@@ -6,10 +6,11 @@ reads 16,384 tokens of Python by fourteen methods.
   python scripts/sweep.py --config=configs/pretrained.py
 
 A run is one method, laid over the imported model; nothing is trained. Every number is about the
-same last 1,024 tokens of the same eight documents, packages and sub-packages of the test split of
-`code`. The control `truncated` is a method's own score at 8,192 tokens; that of `none` is what a
-method must beat to be worth having. The model may have read some of these packages, and it is read
-without its chat template. configs/studies/pretrained_4.py is the same for 32,768 tokens.
+same last 1,024 tokens of the same nine documents, packages and sub-packages of the eight packages
+of the test split of `code`. The control `truncated` is a method's own score at 8,192 tokens; that
+of `none` is what a method must beat to be worth having. The model may have read some of these
+packages, and it is read without its chat template. configs/studies/pretrained_4.py is the same for
+32,768 tokens.
 
 Methods are in their published form, untuned, and factors are the extension: PI, NTK-aware scaling,
 its dynamic form, YaRN, Llama 3's rule, a base of 500,000 in the place of 100,000 (ABF, there with
@@ -95,7 +96,7 @@ def get_config():
     protocols=('last_k',),
     controls=('truncated',),
     target_context=4 * L,  # as in configs/studies/pretrained_4.py: equal targets
-    documents=8,
+    documents=9,  # so spread that each of the eight packages has one
     spans=1,
     k=1024,
     compute_dtype='bfloat16',
