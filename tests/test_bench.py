@@ -480,8 +480,9 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
   with Workers(tmp_path) as workers:
     case = attention_case(passes='forward')
     assert 'facts' in workers.prepare(case, 60.0)
-    workers.worker_for(case).process.kill()
-    workers.worker_for(case).process.wait()
+    process = workers.worker_for(case).process  # asked again, it could be one started anew
+    process.kill()
+    process.wait()
     assert workers.run(case, 2, 60.0)['seconds'] > 0
     assert workers.prepare(attention_case('no_such_backend'), 60.0)['refused'].startswith(
       'ValueError: '
