@@ -195,7 +195,7 @@ def test_references_of_the_study_keep_their_intervals_and_windows(of_corpus):
   assert [line.name for line in found if line.is_reference] == ['flat'] == [found[-1].name]
   assert found[-1].verdict == 'reference'
   assert dataclasses.replace(found[-1], is_reference=False) == of_corpus['flat']
-  assert lines.is_stable(found[-1], text_rows(), (), cost_rows(), CORPUS)
+  assert lines.is_stable(found[-1], text_rows(), CORPUS)
   (axes,) = pareto.draw(found, CORPUS).axes
   assert {text.get_text() for text in axes.texts} == set(MODELS) - {'flat'}
 

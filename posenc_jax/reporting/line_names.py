@@ -4,6 +4,7 @@
 'rope (scaling.factor=4)'.
 """
 
+import functools
 import json
 import re
 import statistics
@@ -101,7 +102,15 @@ def _each(values: dict[str, set[str]]) -> str:
 
 
 def _text(value: object) -> str:
+  return _as_json(value) if isinstance(value, (dict, list)) else _as_json_once(value)
+
+
+def _as_json(value: object) -> str:
   return json.dumps(value).replace('"', '')
+
+
+# Tens of thousands of rows have few values among them. Typed: 1 is not True.
+_as_json_once = functools.lru_cache(maxsize=2**16, typed=True)(_as_json)
 
 
 def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[str]:

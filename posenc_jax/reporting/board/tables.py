@@ -61,7 +61,7 @@ def text_table(
   body, records = [], []
   for line in of_corpus:
     verdict = line.verdict
-    if not board_lines.is_stable(line, rows, runs, costs, corpus):
+    if not board_lines.is_stable(line, rows, corpus):
       verdict = f'{UNSTABLE} {verdict}'
     body.append(list(_cells(line, past, verdict)))
     records.append(_record(line, corpus, verdict))
