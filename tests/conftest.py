@@ -12,8 +12,8 @@ from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile far more than they run. jax 0.10 can write kernels to LLVM itself, in a fourth of
-# the time that it takes through MLIR; later versions cannot, and none of their flags helps.
-QUICK_COMPILES = ['--xla_backend_optimization_level=0']
+# the time that it takes through MLIR; later versions cannot. Short vectors save an eighth there.
+QUICK_COMPILES = ['--xla_backend_optimization_level=0', '--xla_cpu_prefer_vector_width=128']
 if metadata.version('jaxlib').startswith('0.10.'):
   QUICK_COMPILES += [
     '--xla_cpu_use_fusion_emitters=false',
