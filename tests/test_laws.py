@@ -67,7 +67,7 @@ MASKS = {
 MODES |= MASKS
 # every kind of hook: in modes that only mask anew
 OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain', 'sink')
-HOOKS_OF_TILES = ('nope', 'shaw', 'cope', 'dape')  # of them, what acts within tiles each in its way
+WITHIN_TILES = ('nope', 'shaw', 'cope', 'dape')  # of them, what acts there each in its way
 # What some carry along the keys passes by tokens that a mask hides; others see what is left.
 ACROSS_GAPS = ('path', 'fox', 'stick_breaking')
 # (3, 5) elsewhere: nothing divides anything
@@ -232,6 +232,11 @@ def close(actual, desired, tolerance=2e-5):
   )
 
 
+def acts_within_tiles(variant: str) -> bool:
+  places = {'scores', 'values of pairs', 'softmax', 'weights'}
+  return not places.isdisjoint(declared(variant).acts_on())
+
+
 def is_daily(variant: str) -> bool:
   """Whether a variant is one that the suite of every day looks at closely."""
   return variant in representatives() or variant in ('chain', 'heads')
@@ -240,23 +245,23 @@ def is_daily(variant: str) -> bool:
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
-  Every encoding meets both backends, causally, `dense` without its gradient where it is no
-  representative; other hyperparameters, and positions that are no integers, meet `dense`, since
-  tiles know nothing of them. On `blockwise` representatives meet every mode but windows and
-  packing, which has a law of its own. Each kind of hook meets all.
+  Representatives, and what acts within tiles each in its way, meet every mode on `blockwise`, but
+  for windows and packing, which has a law of its own. Of the others, what acts within tiles meets
+  `blockwise` once; what acts outside of them, other hyperparameters, and positions that are no
+  integers meet `dense`, since tiles know nothing of them. Each kind of hook meets all masks.
   """
   if mode in MASKS:
     across = ACROSS_GAPS if mode == 'sink_tokens' else ()
     return variant in (('nope',) if backend == 'dense' else ('nope', 'shaw', 'cope', *across))
-  if mode == 'float_positions' or (variant not in ENCODINGS and variant not in CHAINS):
-    return backend == 'dense' and mode in ('float_positions', ONE_MODE[variant])
-  if backend == 'dense' and 'blockwise' in backends_of(variant):
-    return variant in representatives() and mode == 'causal'
-  if variant in HOOKS_OF_TILES:
-    return True
-  if variant in representatives():
-    return mode not in ('window', 'packed')
-  return mode == ('causal' if variant in ENCODINGS else ONE_MODE[variant])
+  if mode == 'float_positions':
+    return backend == 'dense'
+  if variant in representatives() or variant in WITHIN_TILES:
+    if backend == 'dense' and 'blockwise' in backends_of(variant):
+      return mode == 'causal'
+    return variant in WITHIN_TILES or mode not in ('window', 'packed')
+  tiles = variant in CHAINS or (variant in ENCODINGS and acts_within_tiles(variant))
+  wanted = 'causal' if variant in ENCODINGS else ONE_MODE[variant]
+  return (mode, backend) == (wanted, backends_of(variant)[-1] if tiles else 'dense')
 
 
 @pytest.mark.parametrize(
@@ -600,7 +605,9 @@ def test_inputs_are_needed_as_declared(variant):
     np.testing.assert_array_equal(run(), run(x=2 * x + 1))
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+)
 def test_positions_are_taken_as_declared(variant):
   """Floats, integers alone, or whatever they are if they are not read; values are laws above."""
   enc, (x, weights, _) = build(variant), inputs()

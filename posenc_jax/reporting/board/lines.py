@@ -280,8 +280,8 @@ def _rank(line: Line) -> tuple:
 def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
   """Whether the verdict stays the same whichever seed is left out, as a reference's does.
 
-  A verdict is of a line's own scores, so that of the other lines only BASELINE's rows are read: they
-  say how many tokens a whole score is of.
+  A verdict is of a line's own scores. Of the other lines only BASELINE's rows are read: they say
+  how many tokens a whole score is of.
   """
   if len(line.seeds) < 2 or line.is_reference:
     return True
