@@ -13,7 +13,7 @@ farther back than L is worth; a byte n-gram of the same batches, what the neares
 Cost: 48 runs of 0.8 to 1.0 million parameters, 3.5 to 7.4 minutes each, two at a time on two cores
 of one processor, two hours in all (jax 0.12). Result: results/classic/table.md, LOG/115; bits per
 byte of the last 64 bytes at 128 and 4096 tokens: DeBERTa 1.751 and 1.809, T5 1.756 and 2.493, Shaw
-1.764 and 1.884, Transformer-XL 1.769 and 1.776, RoPE 1.786 and 5.312 (with a window of L 1.789),
+1.764 and 1.884, Transformer-XL 1.769 and 1.776, RoPE 1.786 and 5.312 (with a window of L 1.790),
 ALiBi 1.863 and 1.863, the n-gram 1.700.
 """
 

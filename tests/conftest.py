@@ -12,13 +12,15 @@ from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile far more than they run. jax 0.10 can write kernels to LLVM itself, in a fourth of
-# the time that it takes through MLIR; later versions cannot. Short vectors save an eighth there.
-QUICK_COMPILES = ['--xla_backend_optimization_level=0', '--xla_cpu_prefer_vector_width=128']
+# the time that it takes through MLIR; later versions cannot. There short vectors save an eighth.
+QUICK_COMPILES = ['--xla_backend_optimization_level=0']
 if metadata.version('jaxlib').startswith('0.10.'):
   QUICK_COMPILES += [
     '--xla_cpu_use_fusion_emitters=false',
     '--xla_cpu_parallel_codegen_split_count=1',
   ]
+else:
+  QUICK_COMPILES += ['--xla_cpu_prefer_vector_width=128']
 os.environ.setdefault('XLA_FLAGS', ' '.join(QUICK_COMPILES))
 # A compiler allocates and frees small things all the time. This saves a tenth of its time in the
 # processes that start from here: the workers of pytest-xdist, and commands.

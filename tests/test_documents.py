@@ -76,7 +76,7 @@ def test_the_readme_has_lines_of_the_board():
 def test_the_readme_has_a_number_of_the_classic_encodings():
   windowed = titled('classic')['Differences from their own score at L, last_k, windowed']
   (found,) = re.findall(
-    r'repairs RoPE to within ([0-9.]+) of', ' '.join((ROOT / 'README.md').read_text().split())
+    r'repairs RoPE to ([0-9.]+) \[', ' '.join((ROOT / 'README.md').read_text().split())
   )
   assert windowed['rope']['4096'].startswith(f'+{found} ')
 

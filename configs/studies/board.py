@@ -18,8 +18,8 @@ Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.
 scripts/step_times.py's. results/board_tasks will be the tasks (configs/studies/board_tasks.py).
 
 Cost: 87 runs of 0.8 million parameters, 9 to 12 minutes each, two at a time on two cores of one
-processor; DAPE, CoPE and PaTH more. Result so far, of seeds 0 and 1 without RoPE wider and longer:
-results/README.md, LOG/113 and 116.
+processor; DAPE, CoPE and PaTH more. Result so far, of seeds 0 and 1, of RoPE wider seed 0 alone, of
+RoPE longer none: results/README.md, LOG/113 and 116.
 """
 
 import math
@@ -43,7 +43,7 @@ NAMES = (
 
 
 # One of each kind of outcome, and those that README's answer names.
-SELECTED = ('rope', 'p_rope', 't5', 'alibi', 'kerple_log', 'transformer_xl', 'path', 'fox')
+SELECTED = ('rope', 'p_rope', 't5', 'alibi', 'kerple_log', 'transformer_xl', 'path', 'fox', 'dape')
 
 
 def encodings(length: int) -> dict:

@@ -21,7 +21,7 @@ the study is [{study}]({study_link}).
 """
 ADDING = """## Add your encoding
 
-One file, one command: write a study that takes the board's config and sweep with your encoding
+One file and two commands: write a study that takes the board's config and sweep with your encoding
 (README, "Write a study of your own" and "Add an encoding of your own"), run
 
 ```
