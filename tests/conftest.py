@@ -39,7 +39,10 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 os.environ['MPLBACKEND'] = 'Agg'
-sys.path.insert(0, str(Path(__file__).parent.parent))
+# Commands that tests start have this checkout's package, too, whichever is installed.
+ROOT = str(Path(__file__).parent.parent)
+os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, os.environ.get('PYTHONPATH'))))
+sys.path.insert(0, ROOT)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -40,9 +40,13 @@ if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
   print('half way')
   time.sleep(60)
 if encoding == f'patient_{name}' and not (workdir / 'go').exists():
-  print('half way', os.getpid())
-  while not (workdir / 'go').exists():
+  print(f'half way {os.getpid()}')
+  for _ in range(12_000):  # a test that fails leaves nobody behind
+    if (workdir / 'go').exists():
+      break
     time.sleep(0.01)
+  else:
+    sys.exit('nobody said go')
 if name == 'eval' and encoding != 'forgetful':
   model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed)
   model |= dict(step=run.train.steps, train_length=8)

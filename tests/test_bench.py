@@ -538,6 +538,7 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
     for mine, other in zip(gradients, d_inputs, strict=False):
       close(mine.swapaxes(1, 2), other)
     if learned:
+      assert np.any(gradients[3])
       mine = (
         gradients[3] if method != 'sdpa_content' else gradients[3].swapaxes(0, 1) / enc.scale(K)
       )

@@ -574,7 +574,7 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path.write_bytes(b'the one before')
   figure = figures.draw(rows_of(BITS))
   monkeypatch.setattr('os.replace', None)  # a kill before the new file takes its place
-  with pytest.raises(TypeError):
+  with pytest.raises(TypeError, match='not callable'):
     figures.save(figure, tmp_path / 'figure')
   assert path.read_bytes() == b'the one before'
 

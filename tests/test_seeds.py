@@ -101,7 +101,7 @@ def test_at_once_goes_on_after_a_stop_with_the_same_bits(
       raise Stopped('now')
 
   monkeypatch.setattr(metrics.Log, 'push', stop)
-  with pytest.raises(Stopped):
+  with pytest.raises(Stopped, match='now'):
     loop.train(c, workdir)
   monkeypatch.undo()
   loop.train(c, workdir)

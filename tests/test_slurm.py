@@ -244,7 +244,8 @@ def test_a_task_waits_for_the_process_of_an_earlier_start(study, tmp_path):
   planned.workdir.mkdir(parents=True)
   earlier = subprocesses.run_process(['sleep', '60'], planned.log)
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
-  time.sleep(1.5)
+  wait_for(job.paths.stdout, 'Loading pickle')
+  time.sleep(3)  # imports, and the 0.75 s for which `run_process` tries again
   assert run.calls() == {}
   assert not job.done()
   earlier.kill()
@@ -356,7 +357,7 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
-  assert planned.read_state().state == 'running'
+  wait_for(planned.workdir / 'state.json', '"running"')
   task = subprocess.run(
     ['pgrep', '-P', str(job._process.pid)], capture_output=True, text=True, check=True
   ).stdout
@@ -496,6 +497,7 @@ def sweep():
 REQUEUE = """
 import json, subprocess, sys, time
 from pathlib import Path
+from posenc_jax import storage
 out, *command = sys.argv[1:]
 process, out = subprocess.Popen(command), Path(out)
 metrics = out / 'encoding.name=t5' / 'metrics.jsonl'

@@ -149,8 +149,10 @@ def test_a_run_must_come_after_the_one_that_it_starts_from(study):
 
 
 def wait_for(log, text, process):
+  end = time.monotonic() + 120
   while not (log.exists() and text in log.read_text()):
     assert process.poll() is None, process.communicate()
+    assert time.monotonic() < end, f'{text!r} never came'
     time.sleep(0.02)
 
 

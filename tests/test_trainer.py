@@ -182,11 +182,11 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
   with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
     process.stdout.readline()
     process.send_signal(numbers[0])
-    command = "go on with the same command: python -c '--a=b c'"
-    line = f'{numbers[0].name}: step 3 is saved; {command} {128 + numbers[0]}\n'
-    assert process.stdout.readline() == line
+    first = process.stdout.readline()
     process.send_signal(numbers[1])
     _, error = process.communicate(timeout=20)
+  command = "go on with the same command: python -c '--a=b c'"
+  assert first == f'{numbers[0].name}: step 3 is saved; {command} {128 + numbers[0]}\n'
   assert process.returncode == 128 + numbers[1]
   assert error == f'{numbers[1].name} again: ended at once; the same command goes on\n'
 

@@ -206,7 +206,8 @@ def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting(
   'flag', ['--shards=two', '--length=0', '--encodings=nop', '--config.seed=config.seed']
 )
 def test_memory_by_shares_says_what_it_cannot_measure(mesh_memory, flag):
-  with pytest.raises(UserError, match=flag.partition('=')[2]):
+  name, _, value = flag.removeprefix('--').partition('=')
+  with pytest.raises(UserError, match=f'{name}.*{value}' if name != 'config.seed' else value):
     mesh_memory['main']([flag])
 
 
