@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from kinds import daily_if
 from ml_collections import ConfigDict
 from oracles import Oracle, attention_layer
 from test_laws import DIMS, S, close, inputs, layer
@@ -206,8 +207,14 @@ def test_a_factor_of_one_is_rope(rope_type):
   )
 
 
-@pytest.mark.parametrize('rope_type', SCALINGS)
-@pytest.mark.parametrize('layout', ['half', 'interleaved'])
+@pytest.mark.parametrize(
+  ('rope_type', 'layout'),
+  [
+    pytest.param(name, layout, marks=daily_if(layout == 'half' or name == 'yarn'))
+    for name in SCALINGS
+    for layout in ('half', 'interleaved')
+  ],
+)
 def test_attention_is_the_formulas(rope_type, layout):
   """In float64 loops over pairs, of a part of the channels, beyond the original length; last
   queries see the same.
