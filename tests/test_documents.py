@@ -88,9 +88,20 @@ def test_the_readme_has_the_numbers_of_the_pretrained_model():
   for words, line, length in (
     (r'breaks down: ([\d.]+) bits a byte at 2 L', 'none', '16384'),
     (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
-    (r'Self-Extend or dual chunk attention, ([\d.]+) at 2 L', 'self_extend', '16384'),
-    (r'Self-Extend or dual chunk attention, ([\d.]+) at 2 L', 'dca', '16384'),
-    (r'or YaRN, ([\d.]+),', 'yarn', '16384'),
+    (r'Self-Extend \(([\d.]+) at 2 L\)', 'self_extend', '16384'),
+    (r'dual chunk attention \(([\d.]+)\)', 'dca', '16384'),
+    (r'and YaRN \(([\d.]+)\)', 'yarn', '16384'),
+    (r'window \(([\d.]+)\)', 'streaming', '16384'),
   ):
     (found,) = re.findall(words, text)
     assert found == scores[f'{line}, 2 L'][length].strip('*').split(' ')[0]
+  changes = titled('pretrained')['Differences from none, 2 L truncated to L, last_k']
+  for words, line in (
+    (r'Self-Extend changes ([^,]+, [^,]+\])', 'self_extend'),
+    (r'\], YaRN ([^]]+\])', 'yarn'),
+    (r'NTK-aware scaling loses ([^]]+\])', 'ntk'),
+    (r', PI ([^]]+\])', 'linear'),
+  ):
+    (found,) = re.findall(words, text)
+    signed = re.sub(r'(?<![-+.\d])(?=\d)', '+', found)  # what is lost stands without a sign
+    assert signed == changes[f'{line}, 2 L']['16384']
