@@ -149,7 +149,7 @@ def gradient_memory(name: str, T: int, S: int) -> int:
 
 
 # of each something
-OF_HOOKS = ('nope', 'shaw', 'rope', 'alibi', 'cope', 'path')
+OF_HOOKS = ('shaw', 'alibi', 'cope', 'path')
 
 
 IN_TILES = [name for name in ENCODINGS if ENCODINGS[name].normalizer != 'rows']

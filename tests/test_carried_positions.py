@@ -339,12 +339,12 @@ def test_what_does_not_go_together_is_one_line_before_anything_is_made(fields, w
 @pytest.mark.parametrize(
   ('name', 'corpus'),
   [
-    ('rope', ABACUS),
     ('learned', COUPLED),
-    ('t5', COUPLED),
-    ('nope', 'task:levels'),
     ('sinusoidal', 'task:floats'),
     ('position_coupling', COUPLED),
+    pytest.param('rope', ABACUS, marks=pytest.mark.slow),
+    pytest.param('t5', COUPLED, marks=pytest.mark.slow),
+    pytest.param('nope', 'task:levels', marks=pytest.mark.slow),
   ],
 )
 @pytest.mark.usefixtures('places')

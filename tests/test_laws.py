@@ -67,7 +67,7 @@ MASKS = {
 MODES |= MASKS
 # every kind of hook: in modes that only mask anew
 OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain', 'sink')
-WITHIN_TILES = ('nope', 'shaw', 'cope', 'dape')  # of them, what acts there each in its way
+WITHIN_TILES = ('nope', 'shaw', 'cope')  # of them, what acts there each in its way
 # What some carry along the keys passes by tokens that a mask hides; others see what is left.
 ACROSS_GAPS = ('path', 'fox', 'stick_breaking')
 # (3, 5) elsewhere: nothing divides anything
@@ -590,7 +590,11 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
 
 
 @pytest.mark.parametrize(
-  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(is_daily(v) or (v in ENCODINGS and declared(v).needs_inputs)))
+    for v in VARIANTS
+  ],
 )
 def test_inputs_are_needed_as_declared(variant):
   """Without the layer's input attention says so, or does not need it."""
@@ -630,7 +634,9 @@ def test_positions_are_taken_as_declared(variant):
     close(run(position_ids=1.0 * SCATTERED), run(position_ids=SCATTERED))
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+)
 def test_positions_of_each_head_are_taken_as_declared(variant):
   """Heads that share keys are at the positions given for these; others refuse them."""
   enc, (x, weights, _) = build(variant), inputs()
@@ -700,7 +706,9 @@ def test_values_and_outputs_are_transformed_as_declared(variant):
   assert turned == [enc.rotates_values] * 2
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+)
 def test_scores_read_queries_and_keys_as_declared(variant):
   """Beside their product: its derivative by them, at a given product, is not zero.
 

@@ -24,7 +24,6 @@ SUBSET = {
   ('fox', 'packed'),  # coordinates from content
   ('path', 'window'),  # what a query gathers is a vector
   ('cope', 'sink_tokens'),  # a sum over keys, which ends; shares between the sinks and the window
-  ('chain_rope_vo_rope', 'causal'),  # turned outside of the tiles
   ('rope_pp', 'packed'),  # more heads out than in
 }
 
