@@ -264,10 +264,17 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   return (mode, backend) == (wanted, backends_of(variant)[-1] if tiles else 'dense')
 
 
+def has_daily_gradients(variant: str, mode: str, backend: str) -> bool:
+  """Whether the suite of every day has the gradients of a case: on `dense` causally alone, since
+  there jax derives them from what computes the values.
+  """
+  return is_quick(variant, mode, backend) and (backend == 'blockwise' or mode == 'causal')
+
+
 @pytest.mark.parametrize(
   ('variant', 'mode', 'backend'),
   [
-    pytest.param(*case, backend, marks=daily_if(is_quick(*case, backend)))
+    pytest.param(*case, backend, marks=daily_if(has_daily_gradients(*case, backend)))
     for case in CASES
     for backend in backends_of(case[0])
   ],
@@ -330,6 +337,18 @@ def test_equal_to_the_oracle(variant, mode, backend):
     )
     assert abs(value - desired_slopes[n]) < 2e-5 * max(1.0, size), (n, value, desired_slopes[n])
   assert all(np.abs(leaf).max() > 1e-4 for leaf in g.values())
+
+
+@pytest.mark.parametrize(
+  ('variant', 'mode'),
+  [case for case in CASES if is_quick(*case, 'dense') and not has_daily_gradients(*case, 'dense')],
+)
+def test_values_of_dense_are_those_of_the_oracle(variant, mode):
+  """The test above has their gradients too, where its case is `slow`."""
+  enc, (x, weights, _), options = build(variant), inputs(), MODES[mode]
+  run = jax.jit(functools.partial(layer, backend='dense', **options))
+  w, x64 = jax.tree.map(lambda a: np.asarray(a, np.float64), (weights, x))
+  close(run(enc, weights, x), expected(variant, parameters(enc), w, x64, **options))
 
 
 # As much of each encoding as laws of what attention reads have.

@@ -281,10 +281,11 @@ def notes_of(found: list[Scores]) -> list[str]:
 
 
 def _drop_repeated(rows: list[dict], notes: list[str]) -> list[dict]:
-  first = {}
+  first, repeated = {}, []
   for row in rows:
-    first.setdefault(row_schema.key(row), row)
-  if repeated := [row['run'] for row in rows if first[row_schema.key(row)] is not row]:
+    if first.setdefault(row_schema.key(row), row) is not row:
+      repeated.append(row['run'])
+  if repeated:
     notes.append(
       f'{len(repeated)} rows repeat a key, only the first of each counts: {join_unique(repeated)}'
     )
