@@ -11,7 +11,7 @@ from posenc_jax.reporting.comparisons.compare import BASELINE as FROM_BASELINE
 from posenc_jax.reporting.comparisons.compare import (
   OWN,
   OWN_SHUFFLED,
-  SHUFFLED,
+  OWN_WINDOWED,
   WINDOWED,
   Difference,
   compare_all,
@@ -45,18 +45,20 @@ class Line:
     is_reference: whether it stands there to compare others with: an n-gram, a model that was
       trained at another length, or one that the study names as a reference.
     own: the bits a byte of each seed at L.
-    at_L: their difference from the baseline.
+    at_L: their difference from BASELINE.
     changes: {length: difference from the own score at L}, without intervals of n-grams and of
       models trained at another length.
-    windowed: the same at the longest length, attention windowed at L.
+    longest: the longest length that the line has rows of.
+    windowed: the same at `longest`, attention windowed at L.
     is_repaired: whether it holds there, and every seed at all lengths; None: undecided.
-    placebo: at FAR training lengths, the difference from the same model where tokens farther back
-      than L are another document's.
+    beyond_window: at FAR training lengths, the difference from the own score there with attention
+      windowed at L.
+    placebo: likewise, from the own score where tokens farther back than L are another document's.
     holds_to: the largest length up to which, at every length, no seed is worse by more than MARGIN
       than at L, and the interval of the change ends below MARGIN. None: there is no score at L.
-    fails_by: the shortest length at which that interval lies above MARGIN; None: there is none.
+    fails_by: the shortest length at which that interval lies above MARGIN, or a score of a seed is
+      not finite; None: there is none.
     all_gain: whether every seed is better at FAR training lengths than at L.
-    is_longest: whether no longer one was evaluated than `holds_to`.
   """
 
   name: str
@@ -67,13 +69,14 @@ class Line:
   own: tuple[float, ...]
   at_L: Difference | None
   changes: dict[int, Difference]
+  longest: int
   windowed: Difference | None
   is_repaired: bool | None
+  beyond_window: Difference | None
   placebo: Difference | None
   holds_to: int | None
   fails_by: int | None
   all_gain: bool
-  is_longest: bool
   cost: Cost
 
   @property
@@ -82,16 +85,23 @@ class Line:
     return statistics.fmean(self.own) if self.own else None
 
   @property
+  def is_longest(self) -> bool:
+    """Whether no longer length was evaluated than the one that the line holds to."""
+    return self.holds_to == self.longest
+
+  @property
   def uses_far(self) -> bool:
     """Whether text past L is used.
 
-    At FAR training lengths every seed must be better than at L, and two intervals over documents
-    must lie below 0: that of the difference from the own score at L, and that from the placebo.
+    At FAR training lengths every seed must be better than at L, and three intervals over documents
+    must lie below 0. The first alone might come of text within L, of which the first targets see
+    less at L; that from the placebo, of harm that another document does; the one from a window, of
+    harm that the window does.
     """
     gain = self.changes.get(FAR * self.train_length)
     return self.all_gain and all(
       some is not None and some.interval is not None and some.interval[1] < 0
-      for some in (gain, self.placebo)
+      for some in (gain, self.beyond_window, self.placebo)
     )
 
   @property
@@ -101,7 +111,7 @@ class Line:
       return 'reference'
     if self.holds_to is None:
       return 'no score at L'
-    if not self.changes:
+    if not self.changes and self.fails_by is None:
       return 'no score past L'
     words = ['uses text past L'] if self.uses_far else []
     if self.holds_to > self.train_length:
@@ -139,6 +149,7 @@ def lines(
   costs: Iterable[dict],
   corpus: str,
   references: Collection[str] = (),
+  notes: list[str] | None = None,
 ) -> list[Line]:
   """The lines of one corpus, the best first: those that hold to FAR training lengths by bits at L,
   then the others likewise, then references.
@@ -148,12 +159,17 @@ def lines(
     corpus: one of `corpora(rows)`.
     references: labels of lines that are there to compare others with, beside n-grams and models
       trained at another length.
+    notes: what is missing or was not compared is added to it.
   """
   rows = [row for row in rows if row['corpus'] == corpus and row['protocol'] == PROTOCOL]
   present = {row['run'] for row in rows}
   found = collect(rows, [run for run in runs if run in present], [PROTOCOL])
-  by_control = {comparison.scores.control: comparison for comparison in compare_all(found)}
+  labels = {row['label'] for row in rows if row['control'] is None}
+  baseline = BASELINE if BASELINE in labels else None
+  by_control = {some.scores.control: some for some in compare_all(found, baseline=baseline)}
   plain = by_control[None].scores
+  if notes is not None:
+    notes += dict.fromkeys((*plain.notes, *by_control[None].left_out))
   usual = statistics.mode(row['train_length'] for row in rows if row['encoding'] != N_GRAM)
   cost_of = relative_costs(costs, present)
   made = [_line(line, plain, by_control, usual, cost_of) for line in plain.lines]
@@ -171,14 +187,18 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
   values = effective_length.values_of_seeds(plain, name, metric)
   own = tuple(of_seed[usual] for of_seed in values.values() if of_seed.get(usual) is not None)
   changes = _differences(by_control[None], OWN, name) if is_of_L else _plain_changes(values, usual)
+  past = [length for length in plain.columns if length > L and _has_rows(plain, name, length)]
+  longest = past[-1] if past else L
   windowed, is_repaired = None, None
   if WINDOWED in by_control and is_of_L:
-    windowed = _differences(by_control[WINDOWED], OWN, name).get(plain.columns[-1])
+    windowed = _differences(by_control[WINDOWED], OWN, name).get(longest)
     is_repaired = _is_repaired(windowed, by_control[WINDOWED].scores, plain, name, L)
-  placebo = _differences(by_control[None], OWN_SHUFFLED, name) if SHUFFLED in by_control else {}
+  of_far = lambda reference: _differences(by_control[None], reference, name).get(FAR * L)
   far = [(seed.get(L), seed.get(FAR * L)) for seed in values.values()]
-  past = [length for length in plain.columns if length > L]
   holds_to = _holds_to(L, past, changes, values) if own else None
+  fails = lambda length: (
+    _is_above(changes.get(length)) or 'not_finite' in _statuses(plain, name, length)
+  )
   return Line(
     name=name,
     label=row['label'],
@@ -186,17 +206,26 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
     train_length=L,
     seeds=tuple(values),
     own=own,
-    at_L=_differences(by_control[None], FROM_BASELINE, name).get(L),
+    at_L=_differences(by_control[None], FROM_BASELINE, name).get(usual),
     changes=changes,
+    longest=longest,
     windowed=windowed,
     is_repaired=is_repaired,
-    placebo=placebo.get(FAR * L),
+    beyond_window=of_far(OWN_WINDOWED),
+    placebo=of_far(OWN_SHUFFLED),
     holds_to=holds_to,
-    fails_by=next((length for length in past if _is_above(changes.get(length))), None),
+    fails_by=next((length for length in past if fails(length)), None),
     all_gain=bool(far) and all(None not in pair and pair[1] < pair[0] for pair in far),
-    is_longest=holds_to == plain.columns[-1],
     cost=cost_of.get((row['label'], L), UNKNOWN),
   )
+
+
+def _statuses(scores: Scores, line: str, length: int) -> set[str]:
+  return {scores.by_seed[line, seed, length].status for seed in scores.seeds}
+
+
+def _has_rows(scores: Scores, line: str, length: int) -> bool:
+  return _statuses(scores, line, length) != {'missing'}
 
 
 def _differences(comparison, reference: str, line: str) -> dict[int, Difference]:
@@ -278,13 +307,16 @@ def _rank(line: Line) -> tuple:
 
 
 def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
-  """Whether the verdict stays the same whichever seed is left out, as a reference's does.
+  """Whether the verdict stays the same whichever seed is left out, as a reference's does. That of
+  one seed does not.
 
   A verdict is of a line's own scores. Of the other lines only BASELINE's rows are read: they say
   how many tokens a whole score is of.
   """
-  if len(line.seeds) < 2 or line.is_reference:
+  if line.is_reference:
     return True
+  if len(line.seeds) < 2:
+    return False
   rows = [row for row in rows if row['label'] in (line.label, BASELINE)]
   for seed in line.seeds:
     others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from posenc_jax.reporting.layouts.differences import SMALLEST
 from posenc_jax.reporting.table import Cell, Table
 from posenc_jax.reporting.table_writers import markdown
 
@@ -56,19 +57,21 @@ def page(tables: Iterable[Table], figure: str, facts: dict[str, str]) -> str:
   return text
 
 
-def _td(name: str, cell: Cell) -> str:
-  """A cell of the column with this name."""
-  is_text = ' class="text"' if name == 'verdict' else ''
-  return f'<td{is_text}>{html.escape(cell.text + cell.mark)}</td>'
+def _entry(tag: str, name: str, text: str) -> str:
+  """An entry of the column with this name; the class says which columns are ordered as text."""
+  is_text = ' class="text"' if name in ('encoding', 'verdict') else ''
+  return f'<{tag}{is_text}>{html.escape(text)}</{tag}>'
+
+
+def _row(table: Table, line: list[Cell]) -> str:
+  is_summary = ' class="summary"' if line[0].text == SMALLEST else ''
+  cells = (_entry('td', name, c.text + c.mark) for name, c in zip(table.header, line, strict=True))
+  return f'<tr{is_summary}>{"".join(cells)}</tr>'
 
 
 def _section(table: Table) -> str:
-  head = ''.join(f'<th>{html.escape(name)}</th>' for name in table.header)
-  body = '\n'.join(
-    '<tr>' + ''.join(map(_td, table.header, line)) + '</tr>'
-    for group in table.groups
-    for line in group.lines
-  )
+  head = ''.join(_entry('th', name, name) for name in table.header)
+  body = '\n'.join(_row(table, line) for group in table.groups for line in group.lines)
   notes = ''.join(f'<li>{html.escape(note)}</li>' for note in table.notes)
   return (
     f'<h2>{html.escape(table.title)}</h2>\n<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n'

@@ -5,11 +5,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import FAR, MARGIN, Line, multiple
-from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.board.lines import BASELINE, FAR, MARGIN, Line, multiple
 from posenc_jax.reporting.layouts.differences import SMALLEST
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores import UNSEEN, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
 
@@ -17,19 +16,24 @@ PLANTED = 'planted'
 ACCURACY = 'token_accuracy'
 UNSTABLE = '~'
 SENTENCES = (
-  f'Parameters, step time and memory of a step are relative to {board_lines.BASELINE}, time as the '
-  'same machine took it. "At n L": difference from the own score at L, in brackets the '
-  '95 % interval over documents, those of one year or package taken as one. Marks are '
-  f'about other seeds: * better, † worse, = within 0.01, at L than {board_lines.BASELINE}, past L '
-  f'than at L. "{SMALLEST}": the smallest difference that these seeds mark in four of five cases, '
-  f'the median over lines. "{FAR} L, other text": the score at {FAR} L minus that where '
-  "tokens farther back than L are another document's, the placebo. Holds to: the largest length up "
-  f'to which no seed is more than {MARGIN:g} bits worse than at L and the interval of the change '
-  f'ends below +{MARGIN:g}; ≥: no longer one was evaluated. Verdict: by a fixed rule for each line '
-  f'alone, "fails by" the first length at which that interval lies above +{MARGIN:g}, "uses text '
-  f'past L" where every seed gains at {FAR} L and both intervals lie below 0; {UNSTABLE}: leaving '
-  f'out one seed would change it. Order: by bits at L, those that hold to {FAR} L first. What '
-  'holds at this scale need not hold at another.'
+  f'Parameters, step time and memory of a step are relative to {BASELINE}, time as the same '
+  'machine took it. "At n L": difference from the own score at L, in brackets the 95 % '
+  'interval over documents, those of one year or package taken as one; "window of L": that '
+  f'with attention windowed at L. "{FAR} L, other text": the score at {FAR} L minus that '
+  "where tokens farther back than L from the first target are another document's, the "
+  'placebo, which may do harm of its own. Marks are about other seeds: * better, † worse, = '
+  f'within 0.01, at L than {BASELINE}, elsewhere than what the column compares with. '
+  f'"{SMALLEST}": the smallest difference from {BASELINE} that these seeds mark in four of '
+  'five cases, the median over lines. Holds to: the largest length up to which no seed is '
+  f'more than {MARGIN:g} bits worse than at L and the interval of the change ends below '
+  f'+{MARGIN:g}; ≥: no longer one was evaluated. Verdict: by a fixed rule for each line '
+  'alone, of the seeds that it has. "Fails by": the first length at which that interval lies '
+  f'above +{MARGIN:g}; "with a window of L": the same two rules at the longest length, said '
+  f'of lines that do not hold to it; "uses text past L": every seed gains at {FAR} L, and '
+  'that gain, the difference from the placebo and that from the own score with a window of L '
+  f'have intervals below 0. {UNSTABLE}: leaving out one seed would change it, or there is one '
+  f'alone. Order: by bits at L, those that hold to {FAR} L first. What holds at this scale '
+  'need not hold at another.'
 )
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
 
@@ -55,7 +59,8 @@ def text_table(
   references: Collection[str] = (),
 ) -> Table:
   """The board of one corpus of text."""
-  of_corpus = board_lines.lines(rows, runs, costs, corpus, references)
+  notes = []
+  of_corpus = board_lines.lines(rows, runs, costs, corpus, references, notes)
   L = next((line.train_length for line in of_corpus if not line.is_reference), None)
   past = sorted({length for line in of_corpus for length in line.changes})
   body, records = [], []
@@ -65,7 +70,7 @@ def text_table(
       verdict = f'{UNSTABLE} {verdict}'
     body.append(list(_cells(line, past, verdict)))
     records.append(_record(line, corpus, verdict))
-  smallest = _smallest_cells(of_corpus, past)
+  smallest = _smallest_cells(of_corpus, len(past))
   header = [
     'encoding',
     'verdict',
@@ -86,6 +91,7 @@ def text_table(
     caption,
     header,
     [RowGroup('', body + smallest)],
+    notes,
     is_scored=True,
     records=records,
   )
@@ -102,7 +108,8 @@ def _cells(line: Line, past: list[int], verdict: str):
   yield Cell(DASH if line.mean is None else f'{line.mean:.3f}{spread}', mark=mark)
   for length in past:
     yield _difference(line.changes.get(length))
-  yield _difference(line.windowed)
+  # The head of the column names the longest length of all lines.
+  yield _difference(line.windowed if past and line.longest == past[-1] else None)
   yield _difference(line.placebo)
   if line.holds_to is None or line.is_reference:
     yield Cell(DASH)
@@ -112,19 +119,16 @@ def _cells(line: Line, past: list[int], verdict: str):
   yield Cell(str(len(line.seeds)))
 
 
-def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
-  """The line with the smallest difference that seeds mark in each column, if they mark any."""
+def _smallest_cells(of_corpus: list[Line], num_lengths: int) -> list[list[Cell]]:
+  """The line with the smallest difference from the baseline that seeds mark, if they mark any.
 
-  def median(differences) -> str:
-    known = [some.smallest for some in differences if some and some.smallest is not None]
-    return f'{statistics.median(known):.3f}' if known else DASH
-
-  at_L = median(line.at_L for line in of_corpus)
-  others = [median(line.changes.get(length) for line in of_corpus) for length in past]
-  others += [median(getattr(line, name) for line in of_corpus) for name in ('windowed', 'placebo')]
-  if {at_L, *others} == {DASH}:
+  Past L single lines are tested with a few degrees of freedom each: a median says little there.
+  """
+  known = [line.at_L.smallest for line in of_corpus if line.at_L and line.at_L.smallest is not None]
+  if not known:
     return []
-  texts = [SMALLEST, '', *[DASH] * 3, at_L, *others, '', '']
+  at_L = f'{statistics.median(known):.3f}'
+  texts = [SMALLEST, '', *[DASH] * 3, at_L, *[DASH] * (num_lengths + 2), '', '']
   return [[*map(Cell, texts)]]
 
 
@@ -150,12 +154,17 @@ def _record(line: Line, corpus: str, verdict: str) -> dict:
 def recall_tables(rows: list[dict], runs: list[str], costs: list[dict]) -> list[Table]:
   """The table of bits a character of planted names by distance in training lengths, in a list; []
   of rows without any.
+
+  Of windows, those that most runs were evaluated with at the longest.
   """
   rows = [row for row in rows if row['protocol'] == PLANTED and row['control'] is None]
   if not rows:
     return []
-  longest = max(row['length'] for row in rows)
-  rows = [row for row in rows if row['length'] == longest]
+  longest = {}
+  for row in rows:
+    longest[row['run']] = max(row['length'], longest.get(row['run'], 0))
+  window = statistics.mode(longest.values())
+  rows = [row for row in rows if row['length'] == window]
   (scores,) = collect(rows, (), [PLANTED], column_of=lambda row: row['position'])
   L = statistics.mode(row['train_length'] for row in rows)
   bins = defaultdict(list)
@@ -172,16 +181,17 @@ def recall_tables(rows: list[dict], runs: list[str], costs: list[dict]) -> list[
     text = DASH if not known else f'{statistics.median(known) / 1e6:.2f} M'
     if known and len(known) < len(found):
       text += f' ({len(known)} of {len(found)})'
-    body.append([Cell(line), *map(Cell, cells), Cell(text)])
+    seeds = str(len(scores.seeds_of(line)))
+    body.append([Cell(line), *map(Cell, cells), Cell(text), Cell(seeds)])
   names = [_bin_name(name, L) for name in sorted(bins)]
   caption = (
     'Bits a character of planted names that only an earlier place in the window of '
-    f'{longest} tokens decides, by the distance to it, mean ± standard deviation over seeds '
-    f'{join_unique(scores.seeds)}; L = {L}. Not to know one costs 5.95 bits; "new": those '
-    'that nothing decides. Onset: millions of tokens of training after which validation within L '
-    'first fell below half of that, the median of the seeds in which it did.'
+    f'{window} tokens decides, by the distance to it, mean ± standard deviation over seeds; L = '
+    f'{L}. Not to know one costs 5.95 bits; "new": those that nothing decides. Onset: millions of '
+    'tokens of training after which validation within L first fell below half of that, the median '
+    'of the seeds in which it did.'
   )
-  header = ['encoding', *names, 'onset']
+  header = ['encoding', *names, 'onset', 'seeds']
   return [Table('Recall of planted names', caption, header, [RowGroup('', body)], scores.notes)]
 
 
@@ -203,9 +213,12 @@ def _bin_name(number: int, L: int) -> str:
 
 
 def _recalled(scores, line: str, positions: list[int]) -> str:
+  """The score of these positions together; a dash where a seed failed at one of them."""
   values = []
-  for seed in scores.seeds:
+  for seed in scores.seeds_of(line):
     found = [scores.by_seed[line, seed, position] for position in positions]
+    if any(score.status not in ('ok', *UNSEEN) for score in found):
+      return DASH
     found = [score for score in found if score.status == 'ok']
     if found:
       nats, size = sum(some.nats for some in found), sum(some.bytes for some in found)

@@ -2,14 +2,15 @@
 
 Up to the training length L a line is compared with the baseline. Past L, where a baseline may fail
 altogether, each line is compared with itself at L (does it hold, does it gain), with itself where
-it sees the last L tokens alone (is far context used), and with the baseline under a window of L,
-which is what one would take otherwise. Likelihoods are compared in bits per byte, whatever tables
-print.
+it sees the last L tokens alone or attention is windowed at L (is far context used), and with the
+baseline under a window of L, which is what one would take otherwise. Likelihoods are compared in
+bits per byte, whatever tables print.
 """
 
 import dataclasses
 import functools
 import itertools
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -30,14 +31,14 @@ WINDOWED, TRUNCATED, SHUFFLED = 'windowed', 'truncated', 'shuffled_far'
 BETTER, WORSE, EQUIVALENT = '*', '†', '='
 WORDS = {BETTER: 'better', WORSE: 'worse', EQUIVALENT: 'equivalent', '': ''}
 # What lines are compared with.
-BASELINE, OWN, OWN_TRUNCATED, OWN_SHUFFLED, BASELINE_WINDOWED, BASELINE_TRUNCATED = (
+BASELINE, OWN, OWN_WINDOWED, OWN_TRUNCATED, OWN_SHUFFLED = (
   'baseline',
   'own score at L',
+  'own score windowed at L',
   'own score truncated to L',
   'own score with other far tokens',
-  'baseline windowed at L',
-  'baseline truncated to L',
 )
+BASELINE_WINDOWED, BASELINE_TRUNCATED = ('baseline windowed at L', 'baseline truncated to L')
 
 
 class Difference(NamedTuple):
@@ -98,7 +99,7 @@ class Block:
     reference: what lines are compared with, one of the constants above.
     differences: {(line, column): difference}.
     freedom: {column: degrees of freedom} of pooled variances.
-    apart: {column: lines} that do not share the pooled variance.
+    apart: {column: lines} that are tested, and do not share the pooled variance.
     shares_seeds: whether all lines have the same seeds, which the pooled variances then leave out.
     correlations: {line: correlation with the baseline over seeds at L}.
   """
@@ -239,8 +240,9 @@ class _Comparer:
     if not is_past:
       return blocks
     blocks += self.own_block()
-    if others[SHUFFLED]:
-      blocks += self._block(OWN_SHUFFLED, self._with_control(others[SHUFFLED]))
+    for control, reference in ((WINDOWED, OWN_WINDOWED), (SHUFFLED, OWN_SHUFFLED)):
+      if others[control]:
+        blocks += self._block(reference, self._with_control(others[control]))
     if self.scores.protocol != 'last_k':  # its own score at L is of the same tokens
       if others[TRUNCATED]:
         blocks += self._block(OWN_TRUNCATED, self._with_control(others[TRUNCATED]))
@@ -368,16 +370,20 @@ class _Comparer:
     self._test_family(block, column, alike, is_pooled=True)
     self._test_family(block, column, apart, is_pooled=False)
     if block.reference == BASELINE:
-      block.apart[column] = list(apart)
+      tested = [line for line in apart if block.differences[line, column].p is not None]
+      block.apart[column] = tested
 
   def _alike(self, pairs: dict[str, Pair]) -> dict[str, Pair]:
     """The pairs of lines that may share one variance over seeds with the baseline: models of its
-    training length that do not spread more than the others.
+    training length that do not spread more than the others and have the seeds that most have.
     """
     rows = self.scores.exemplar_row
     kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
     kind = kind_of(self.baseline)
     alike = {line: pair for line, pair in pairs.items() if kind_of(line) == kind}
+    if alike:
+      usual = statistics.mode(pair.sample.seeds for pair in alike.values())
+      alike = {line: pair for line, pair in alike.items() if pair.sample.seeds == usual}
     while alike:
       every = [pair.sample.scores_S for pair in alike.values()]
       every.append(next(iter(alike.values())).reference.scores_S)

@@ -13,6 +13,7 @@ from posenc_jax.reporting.comparisons.compare import (
   OWN,
   OWN_SHUFFLED,
   OWN_TRUNCATED,
+  OWN_WINDOWED,
   WORDS,
   WORSE,
   Block,
@@ -26,6 +27,7 @@ CORRELATION = 'correlation of seeds'
 TITLES = {
   BASELINE: 'Differences from {baseline} up to L',
   OWN: 'Differences from their own score at L',
+  OWN_WINDOWED: 'Differences from their own score windowed at L',
   OWN_TRUNCATED: 'Differences from their own score truncated to L',
   OWN_SHUFFLED: 'Differences from their own score with other far tokens',
   BASELINE_WINDOWED: 'Differences from {baseline} windowed at L',
@@ -34,30 +36,37 @@ TITLES = {
 REFERENCES = {
   BASELINE: '{baseline}',
   OWN: 'the own score at L',
+  OWN_WINDOWED: 'the own score with attention windowed at L',
   OWN_TRUNCATED: 'the own score where a token has the last L / 2 to L tokens before it alone',
-  OWN_SHUFFLED: "the own score where tokens farther back than L are another document's",
+  OWN_SHUFFLED: 'the own score where tokens farther back than L from the first target are another '
+  "document's",
   BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
   BASELINE_TRUNCATED: '{baseline} given the last L tokens alone, the practical default',
 }
 # What a difference from the own score at L means, which depends on the protocol.
 REMARKS = {
   'last_k': ' Targets are the same at every length, so this is also the difference from the same '
-  'model that is given the last L tokens alone: what is better uses text farther back.',
+  'model that is given the last L tokens alone: what is better uses more text than the L - k to L '
+  'tokens that a target has there.',
   'non_overlapping': ' Longer windows have fewer starts, and that alone makes them better.',
   'sliding': ' Longer windows have fewer starts, and that alone makes them better.',
   'by_position': ' Positions past L hold other tokens than those up to L.',
 }
 USED = {
+  OWN_WINDOWED: ' What is better uses text farther back than attention within L passes on, or is '
+  'hurt by the window.',
   OWN_TRUNCATED: ' What is better uses text farther back than L / 2.',
-  OWN_SHUFFLED: ' What is better uses what text farther back than L says.',
+  OWN_SHUFFLED: ' What is better uses what text farther back than L says, or is hurt by another '
+  "document's.",
 }
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 TESTS = {
   BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
   'seeds pooled over lines, which are taken to spread alike{blocks} ({freedom} degrees of freedom)',
-  OWN: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
-  OWN_TRUNCATED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
-  OWN_SHUFFLED: f"a t-test of the seeds' own differences, {OVER_COLUMN}",
+  **dict.fromkeys(
+    (OWN, OWN_WINDOWED, OWN_TRUNCATED, OWN_SHUFFLED),
+    f"a t-test of the seeds' own differences, {OVER_COLUMN}",
+  ),
   **dict.fromkeys(
     (BASELINE_WINDOWED, BASELINE_TRUNCATED),
     "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own differences), "
@@ -132,8 +141,10 @@ def _caption(block: Block, is_tested: bool) -> str:
   if block.reference == OWN and scores.control is None:
     remark = REMARKS.get(scores.protocol, '')
   learned = ' that have learned' if any(scores.unlearned.values()) else ''
+  numbers = {difference.seeds for difference in block.differences.values()}
+  some = 'those that a line has of ' if len(numbers) > 1 else ''
   caption = (
-    f'{block.metric.title}, difference from {reference}, mean over seeds '
+    f'{block.metric.title}, difference from {reference}, mean over {some}seeds '
     f'{join_unique(scores.seeds)}{learned}; {scores.title}.{remark} {_interval_sentence(block)} '
   )
   caption += _test_sentence(block) if is_tested else 'Not tested: that needs seeds that differ.'
@@ -169,9 +180,10 @@ def _test_sentence(block: Block) -> str:
   return (
     f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {test}. '
     f'{EQUIVALENT} equivalent: within {block.margin:g} of 0 though it may not be 0, {level} in two '
-    f'such tests, one-sided, {OVER_COLUMN}. No mark: undecided. {SMALLEST.capitalize()}: the true '
-    f'difference that is found with a chance of {significance.POWER:.0%} whatever the other lines '
-    'do, from the spread of these seeds (the median line).'
+    f'such tests, one-sided, {OVER_COLUMN}. No mark: undecided, or too few seeds. '
+    f'{SMALLEST.capitalize()}: the true difference that is found with a chance of '
+    f'{significance.POWER:.0%} whatever the other lines do, from the spread of these seeds (the '
+    'median line).'
   ).replace('%', ' %')
 
 
@@ -185,7 +197,7 @@ def _baseline_test(block: Block, pooled: str) -> str:
     return pooled
   return (
     f"{pooled}; of {apart} in {welch} among themselves: they spread more over seeds (Cochran's "
-    'test), are of another training length, or no model'
+    'test), have other seeds, are of another training length, or no model'
   )
 
 
