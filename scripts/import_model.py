@@ -22,10 +22,16 @@ from posenc_jax.errors import UserError
 BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
 
 
+OF_THE_SOURCE = ('model', 'encoding', 'attention', 'train', 'label', 'seed', 'seeds')
+
+
 def main(argv):
   flags, overrides = config.parse_args(
     argv, {'source': config.REQUIRED, 'workdir': config.REQUIRED, 'tokenizer': ''}
   )
+  for name in overrides:
+    if name.split('.')[0] in OF_THE_SOURCE and name != 'model.bos':
+      raise UserError(f'--config.{name}: the source decides it; allowed: data, eval, model.bos')
   config.check_folder(f'--workdir={flags.workdir}', flags.workdir)
 
   from posenc_jax.pretrained import importing, sources  # jax takes seconds to import

@@ -24,6 +24,7 @@ from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.run_dir import source_of
+from scripts import import_model
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
@@ -128,6 +129,39 @@ def test_a_scaled_embedding_becomes_two_matrices(tmp_path):
   exporting.export_model(config, leaves, 1, None, None, tmp_path / 'out')
   _, again, _ = imported(tmp_path / 'out')
   np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'encoding', 'said'),
+  [
+    ('gpt_neox', {'base': 5e5, 'fraction': 0.5}, {'rotary_emb_base': 5e5, 'rotary_pct': 0.5}),
+    ('llama', {'fraction': 0.5}, r'config\.encoding\.fraction=0\.5; allowed: 1'),
+    ('llama', {'scaling': {'rope_type': 'ntk', 'factor': 2.0}}, "rope_type='ntk': transformers"),
+    (
+      'llama',
+      {'scaling': {'type': 'dynamic', 'factor': 2.0, 'original_max_position_embeddings': 9}},
+      {'max_position_embeddings': 9},
+    ),
+    (
+      'llama',
+      {'scaling': {'rope_type': 'yarn', 'factor': 2.0}},
+      {
+        'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0, 'original_max_position_embeddings': 32}
+      },
+    ),
+  ],
+)
+def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding, said, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', name))
+  overlay(config, {'encoding': {'name': 'rope'} | encoding})
+  if isinstance(said, str):
+    with pytest.raises(UserError, match=said):
+      exporting.fields_of(config, 23, 1, None)
+  else:
+    fields, _ = exporting.fields_of(config, 23, 1, None)
+    assert {key: fields[key] for key in said} == said
+    assert fields['eos_token_id'] is None
+    assert 'rope_theta' not in fields or name != 'gpt_neox'
 
 
 def test_what_no_family_has_is_refused(tmp_path):
@@ -243,6 +277,13 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx=True'),
     ('gemma2', {'attn_logit_softcapping': None}, 'attn_logit_softcapping=None; allowed: a number'),
     ('smollm3', {'no_rope_layers': [1, 2]}, '5 numbers, each 0 or 1'),
+    ('llama', {'model_type': ['llama']}, 'model_type="[\'llama\']"'),
+    ('llama', {'num_attention_heads': 0}, 'is none of llama (ZeroDivisionError'),
+    ('llama', {'rope_parameters': {'rope_theta': 'x'}}, 'is none of llama (ValueError'),
+    ('llama', {'partial_rotary_factor': 0.5}, 'partial_rotary_factor=1 in this family'),
+    ('phi3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
+    ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),
+    ('gemma2', {'sliding_window_size': 6}, 'sliding_window_size=6; allowed: 5'),
   ],
 )
 def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
@@ -250,6 +291,108 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     imported(save(tmp_path / 'm', name, fields))
   assert message in str(error.value)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'fields'),
+  [
+    ('phi3', {'attention_bias': False, 'mlp_bias': False, 'lm_head_bias': False}),
+    ('phi3', {'full_attn_mod': 1, 'interpolate_factor': 1}),
+    ('bloom', {'n_inner': None, 'skip_bias_add': True, 'skip_bias_add_qkv': False}),
+    ('gpt2', {'n_special': 0, 'predict_special_tokens': True, '_num_labels': 1}),
+    ('gemma2', {'sliding_window_size': 5}),
+    ('gpt_neox', {'attention_probs_dropout_prob': 0, 'hidden_dropout_prob': 0}),
+    ('mpt', {'init_config': {'name': 'kaiming'}, 'tokenizer_name': 'EleutherAI/gpt-neox-20b'}),
+  ],
+)
+def test_fields_of_published_files_that_change_nothing(name, fields):
+  """Those that older files have, and files of today's transformers do not."""
+  config = RECORDS[name]['config']
+  forms = (families.form_of(tree, 'm') for tree in (config, config | fields))
+  expected, form = (dataclasses.replace(form, rules=[]) for form in forms)
+  assert form == expected
+
+
+@pytest.mark.parametrize(
+  ('name', 'field'),
+  [
+    ('mistral', 'sliding_window'),
+    ('mistral', 'num_key_value_heads'),
+    ('qwen3', 'head_dim'),
+    ('gemma3', 'head_dim'),
+  ],
+)
+def test_what_a_family_has_another_default_for_must_be_said(name, field):
+  config = dict(RECORDS[name]['config'])
+  del config[field]
+  with pytest.raises(UserError, match=f'config.json has no {field}'):
+    families.form_of(config, 'm')
+
+
+def test_defaults_are_those_of_the_family():
+  """As transformers wrote them into the files of models that were made without them."""
+  for name in ('olmo2', 'phi3', 'smollm3', 'llama'):
+    config = RECORDS[name]['config']
+    left = {key: value for key, value in config.items() if key != 'rms_norm_eps'}
+    assert families.form_of(left, 'm').model == families.form_of(config, 'm').model
+  without = {k: v for k, v in RECORDS['smollm3']['config'].items() if k != 'rope_parameters'}
+  smollm3 = families.form_of(RECORDS['smollm3']['config'], 'm')
+  assert families.form_of(without, 'm').encoding == smollm3.encoding
+
+
+def test_the_period_of_windows_is_that_of_the_file():
+  config = {k: v for k, v in RECORDS['gemma3']['config'].items() if k != 'layer_types'}
+  of = lambda **more: families.form_of(config | more, 'm').encoding['layers']
+  windowed = lambda layers: ['attention_window' in layer for layer in layers]
+  assert windowed(of()) == [True] * 5 + [False]
+  assert windowed(of(_sliding_window_pattern=2)) == [True, False]
+  assert windowed(of(sliding_window_pattern=3)) == [True, True, False]
+
+
+def test_the_length_that_scaling_starts_from_is_said():
+  """It is no longer that of the run once the model is tuned at another one."""
+  config = RECORDS['llama_yarn']['config']
+  scaled = {'rope_type': 'dynamic', 'factor': 2.0, 'rope_theta': 1e4}
+  encoding = families.form_of(config | {'rope_parameters': scaled}, 'm').encoding
+  length = config['max_position_embeddings']
+  assert encoding['scaling']['original_max_position_embeddings'] == length
+  assert families.form_of(RECORDS['gpt2']['config'], 'm').encoding['max_length'] > 0
+
+
+def test_masks_of_other_dtypes_are_not_read(tmp_path):
+  folder = save(tmp_path / 'm', 'gpt_neox')
+  path = folder / 'model.safetensors'
+  tensors = safetensors.numpy.load_file(path)
+  mask = {'gpt_neox.layers.0.attention.bias': np.ones((1, 1, 4, 4), np.uint8)}
+  safetensors.numpy.save_file(tensors | mask, path)
+  _, expected, _ = imported(save(tmp_path / 'n', 'gpt_neox'))
+  _, model, _ = imported(folder)
+  jax.tree.map(np.testing.assert_array_equal, model, expected)
+  wrong = {'gpt_neox.final_layer_norm.weight': np.ones(12, np.uint8)}
+  safetensors.numpy.save_file(tensors | wrong, path)
+  with pytest.raises(UserError, match=r'final_layer_norm\.weight is U8; allowed: F32, F16, BF16'):
+    imported(folder)
+
+
+def test_added_tokens_without_a_row_are_no_tokens(tmp_path, capsys):
+  """As the place of an image in the tokenizer of a model of text."""
+  source = sources.open_source(str(save(tmp_path / 'm', 'llama')))
+  tree = json.loads(SMALL_TOKENIZER)
+  tree['model']['vocab'] = {text: n for n, text in enumerate('abcdefghijklmnopqrst<>?')}
+  tree['added_tokens'] = [
+    {'id': 23, 'content': '<image>', 'single_word': False, 'lstrip': False, 'rstrip': False}
+    | {'normalized': False, 'special': True}
+  ]
+  source = dataclasses.replace(source, tokenizer=json.dumps(tree).encode())
+  config = importing.import_model(base.get_config(), source, tmp_path / 'run')
+  assert 'the token embedding has no row for' in capsys.readouterr().out
+  contents = (tmp_path / 'run' / 'tokenizer' / 'tokenizer.json').read_bytes()
+  own, theirs = (
+    TokenizerJson(some, '').encode(b'a<image>') for some in (contents, source.tokenizer)
+  )
+  assert theirs.tolist() == [0, 23]
+  assert own[:2].tolist() == [0, 20]
+  assert max(own) < config.model.vocab == 23
 
 
 def test_a_tensor_too_few(tmp_path):
@@ -290,6 +433,9 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
   assert not (tmp_path / 'run').exists()
   with pytest.raises(UserError, match='is not empty'):
     importing.import_model(base.get_config(), source, tmp_path / 'm')
+  for name in ('train.length=8', 'encoding.name=t5', 'model.layers=1'):
+    with pytest.raises(UserError, match=r'the source decides it; allowed: .*model\.bos'):
+      import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
 
 
 def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
@@ -332,6 +478,27 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"config\.encoding=.*'t5'"):
     exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
   assert not (tmp_path / 'out').exists()
+  further = saved_config(run)
+  overlay(further, {'train.steps': 1})
+  before = (run / 'config.json').read_bytes()
+  with pytest.raises(UserError, match=r'has no training to go on with; allowed: .*init_from='):
+    loop.train(further, run)
+  assert (run / 'config.json').read_bytes() == before
+  longer = saved_config(run)
+  overlay(longer, {'train.init_from': str(run), 'train.steps': 1, 'train.length': 16})
+  loop.train(longer, tmp_path / 'longer')
+  exporting.export_run(longer, tmp_path / 'longer', tmp_path / 'of_longer', 'float32')
+  said = json.loads((tmp_path / 'of_longer' / 'config.json').read_text())
+  assert said | {'torch_dtype': 0, 'dtype': 0} == source.fields | {'torch_dtype': 0, 'dtype': 0}
+  for name, value, message in (
+    ('seeds', (0, 1), r'holds the seeds \(0, 1\)'),
+    ('data.corpus', 'task:copy', 'symbols of a task'),
+  ):
+    other = saved_config(run)
+    overlay(other, {name: value})
+    with pytest.raises(UserError, match=message):
+      exporting.export_run(other, run, tmp_path / 'no', 'float32')
+  monkeypatch.chdir(tmp_path)
   exporting.export_run(saved_config(run), run, tmp_path / 'out', 'float32')
   before, after = (
     safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out')
@@ -340,7 +507,7 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == SMALL_TOKENIZER
 
 
-def write_gguf(path, name='llama', **metadata):
+def write_gguf(path, name='llama', pre='smollm', **metadata):
   """A GGUF file of a golden model, in float32, with queries and keys permuted as converters do."""
   import gguf
 
@@ -357,7 +524,7 @@ def write_gguf(path, name='llama', **metadata):
   writer.add_rope_freq_base(1e4)
   writer.add_vocab_size(config['vocab_size'])
   writer.add_tokenizer_model('gpt2')
-  writer.add_tokenizer_pre('smollm')
+  writer.add_tokenizer_pre(pre)
   writer.add_token_list([chr(97 + n) for n in range(23)])
   writer.add_token_merges(['a b'])
   writer.add_bos_token_id(1)
@@ -407,6 +574,14 @@ def test_a_gguf_file_is_the_same_model(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, model, expected)
   assert config.train.length == 32
   assert json.loads(source.tokenizer)['model']['merges'] == [['a', 'b']]
+
+
+def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='qwen2')))
+  with pytest.raises(UserError, match=r"its tokenizer is 'gpt2', 'qwen2', and not.*--tokenizer=FI"):
+    importing.import_model(base.get_config(), source, tmp_path / 'run')
+  source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
+  assert importing.import_model(base.get_config(), source, tmp_path / 'run').model.vocab == 23
 
 
 def test_gguf_files_that_are_not_covered(tmp_path):

@@ -1,5 +1,8 @@
 """What the fields that many families share mean: sizes, rotary positions, activations."""
 
+import inspect
+
+from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
 from posenc_jax.pretrained.config_fields import Fields
 
 
@@ -18,9 +21,17 @@ def sizes(fields: Fields) -> dict:
   }
 
 
-def rope(fields: Fields, base: float = 10_000.0, of: str | None = None) -> dict:
+def rope(
+  fields: Fields, base: float = 10_000.0, of: str | None = None, is_partial: bool = False
+) -> dict:
   """The encoding of `rope_theta` and `rope_scaling`, or of `rope_parameters`, which newer files
-  have in their place; `of`: the kind of layers, where each kind has parameters of its own.
+  have in their place.
+
+  Args:
+    base: the default of the family.
+    of: the kind of layers, where each kind has parameters of its own.
+    is_partial: whether the family can rotate a part of the channels; others ignore
+      `partial_rotary_factor` in transformers, so it is refused there.
   """
   parameters = fields.optional('rope_parameters', dict)
   scaling = fields.optional('rope_scaling', dict)
@@ -32,7 +43,11 @@ def rope(fields: Fields, base: float = 10_000.0, of: str | None = None) -> dict:
     parameters = parameters.get(of, parameters)
   said = dict(parameters or scaling or {})
   base = float(said.pop('rope_theta', theta or base))
-  fraction = float(said.pop('partial_rotary_factor', fraction or 1.0))
+  said_fraction = said.pop('partial_rotary_factor', None)
+  fraction = float(said_fraction or fraction or 1.0)
+  if fraction != 1 and not is_partial:
+    name = 'rope_parameters' if said_fraction else 'partial_rotary_factor'
+    raise fields.refused(name, 'partial_rotary_factor=1 in this family')
   old_name = said.pop('type', 'default')
   kind = said.pop('rope_type', old_name)
   encoding = {'name': 'rope', 'base': base}
@@ -40,11 +55,17 @@ def rope(fields: Fields, base: float = 10_000.0, of: str | None = None) -> dict:
     encoding['fraction'] = fraction
   if kind != 'default':
     length = fields.take('max_position_embeddings')
+    if takes_original(kind) and said.get(ORIGINAL) is None:
+      said[ORIGINAL] = original or length  # said, since a tuned run's training length is another
     if kind == 'longrope':
-      said.setdefault('original_max_position_embeddings', original or length)
-      said.setdefault('factor', length / said['original_max_position_embeddings'])
+      said.setdefault('factor', length / said[ORIGINAL])
     encoding['scaling'] = {'rope_type': kind, **said}
   return encoding
+
+
+def takes_original(rope_type: str) -> bool:
+  """Whether a type of scaling has the field `original_max_position_embeddings`."""
+  return rope_type in SCALINGS and ORIGINAL in inspect.signature(SCALINGS[rope_type]).parameters
 
 
 def activation(fields: Fields, name: str, of: dict[str, str], default: str) -> str:

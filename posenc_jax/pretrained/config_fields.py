@@ -16,7 +16,9 @@ HARMLESS = {
   *('n_ctx', 'cache_implementation', 'chunk_size_feed_forward', 'tie_encoder_decoder'),
   *('pretraining_tp', 'max_window_layers', 'slow_but_exact', 'reorder_and_upcast_attn'),
   *('attention_softmax_in_fp32', 'masked_softmax_fusion', 'offset_alibi', 'seq_length'),
-  *('bias_dropout_fusion', 'attn_impl'),
+  *('bias_dropout_fusion', 'attn_impl', 'attention_probs_dropout_prob', 'hidden_dropout_prob'),
+  *('output_past', 'n_special', 'predict_special_tokens', '_num_labels', 'num_labels'),
+  *('init_config', 'tokenizer_name', 'finetuning_task'),
 }
 
 
@@ -54,6 +56,12 @@ class Fields:
 
   def _skip(self, name):
     self._read.add(name)
+
+  def need(self, *names: str):
+    """Refuses a file without these fields, which families have defaults of their own for."""
+    for name in names:
+      if name not in self._tree:
+        raise UserError(f'{self._field}: config.json has no {name}, which this family needs')
 
   def require(self, name: str, *allowed):
     """Reads a field that may only have a value that this program's form of the family covers."""

@@ -4,7 +4,10 @@ The fields of config.json are made from the run's config and read back by `famil
 if that gives the run's own form again are tensors written, by the rules of that form backwards.
 """
 
+import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,13 +15,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import to_json
+from posenc_jax.config import seed_workdir, to_json
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
-from posenc_jax.errors import UserError, shown
+from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.pretrained.common_fields import takes_original
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.importing import SOURCE_CONFIG
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER
+from posenc_jax.training import run_dir
 from posenc_jax.training.checkpoints import Checkpoints
 
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
@@ -32,6 +37,7 @@ ARCHITECTURES = {
   'gpt2': 'GPT2LMHeadModel',
   'bloom': 'BloomForCausalLM',
 }
+SCALINGS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # what transformers has
 ROPE = {'base': 10_000.0, 'layout': 'half', 'fraction': 1.0, 'scaling': None}  # its defaults
 
 
@@ -46,11 +52,12 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     UserError: no family has the form of the run; it says why.
   """
   if source is not None:
-    form = form_of(source, SOURCE_CONFIG)
+    form = form_of(source, run_dir.SOURCE_CONFIG)
     if _difference(config, form) is None:
       return source, form
   fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
   fields |= {'architectures': [ARCHITECTURES[fields['model_type']]], 'torch_dtype': 'float32'}
+  fields['eos_token_id'] = source.get('eos_token_id') if source else None  # else the family's own
   form = form_of(fields, 'export')
   if differing := _difference(config, form):
     path, own, theirs = differing
@@ -65,16 +72,25 @@ def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | 
     for name, value in theirs.items():
       if name != 'vocab' and config[section][name] != value:
         return f'{section}.{name}', config[section][name], value
-  own, theirs = (_normal(to_json(e)) for e in (config.encoding, ConfigDict(form.encoding)))
+  own, theirs = (
+    _normal(to_json(encoding), length)
+    for encoding, length in (
+      (config.encoding, config.train.length),
+      (ConfigDict(form.encoding), form.train_length),
+    )
+  )
   return None if own == theirs else ('encoding', own, theirs)
 
 
-def _normal(encoding: dict) -> dict:
-  """The encoding with the defaults of RoPE said, so that it can be compared."""
+def _normal(encoding: dict, length: int) -> dict:
+  """The encoding of a model trained at a length, with defaults said, so that it can be compared."""
   if encoding['name'] == 'pattern':
-    return encoding | {'layers': [_normal(layer) for layer in encoding['layers']]}
+    return encoding | {'layers': [_normal(layer, length) for layer in encoding['layers']]}
   if encoding['name'] == 'rope':
-    return ROPE | encoding
+    encoding = ROPE | encoding
+    return encoding | {'scaling': _scaling(encoding['scaling'], length)}
+  if encoding['name'] == 'learned':
+    encoding = encoding | {'max_length': encoding.get('max_length') or length}
   return {name: value for name, value in encoding.items() if value is not None}
 
 
@@ -108,11 +124,13 @@ def _new_fields(config: ConfigDict) -> dict:
     'num_hidden_layers': m.layers,
     'num_attention_heads': m.heads,
     'max_position_embeddings': config.train.length,
-    **_rope_fields(encoding),
+    **_rope_fields(encoding, config.train.length, is_partial=kind == 'gpt_neox'),
   }
   if kind == 'gpt_neox':
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
-    return fields | {'hidden_act': 'gelu', 'rotary_pct': fields.pop('partial_rotary_factor', 1.0)}
+    own = {'rotary_emb_base': fields.pop('rope_theta')}
+    own['rotary_pct'] = fields.pop('partial_rotary_factor', 1.0)
+    return fields | own | {'hidden_act': 'gelu'}
   fields |= {
     'num_key_value_heads': m.kv_heads or m.heads,
     'head_dim': m.head_dim,
@@ -126,13 +144,37 @@ def _new_fields(config: ConfigDict) -> dict:
   return fields
 
 
-def _rope_fields(encoding: dict) -> dict:
+def _scaling(scaling: dict | None, length: int) -> dict | None:
+  """The scaling of RoPE by its newer name, with its original length, which is the training length
+  unless it is said.
+  """
+  if scaling is None:
+    return None
+  fields = {name: x for name, x in scaling.items() if x is not None}
+  kind = fields.pop('type', None)
+  kind = fields.setdefault('rope_type', kind)
+  if kind == 'default':
+    return None
+  return ({ORIGINAL: length} if takes_original(kind) else {}) | fields
+
+
+def _rope_fields(encoding: dict, length: int, is_partial: bool) -> dict:
+  """Raises `UserError` for what transformers would read otherwise, or not at all."""
   rope = ROPE | encoding
   fields = {'rope_theta': float(rope['base'])}
   if rope['fraction'] != 1:
+    if not is_partial:
+      allowed = '1, since of the families with this form GPT-NeoX alone rotates a part'
+      raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
     fields['partial_rotary_factor'] = rope['fraction']
-  if rope['scaling'] is not None:
-    fields['rope_scaling'] = rope['scaling']
+  if (scaling := _scaling(rope['scaling'], length)) is not None:
+    kind = scaling['rope_type']
+    if kind not in SCALINGS:
+      field = f'config.encoding.scaling.rope_type={shown(kind)}'
+      raise UserError(f'{field}: transformers has none; allowed: {", ".join(SCALINGS)}')
+    fields['rope_scaling'] = scaling
+    if kind == 'dynamic':  # of which transformers takes this for the length before
+      fields['max_position_embeddings'] = scaling[ORIGINAL]
   return fields
 
 
@@ -168,10 +210,15 @@ def tensors_of(form: Form, leaves: dict[str, np.ndarray]) -> dict[str, np.ndarra
 def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   """Exports the last checkpoint of a run; returns the name of the family.
 
-  Raises `UserError` as `export_model` does, and where there is no checkpoint or another tokenizer
-  than bytes and a tokenizer.json.
+  Raises `UserError` as `export_model` does, and where there is no checkpoint, several seeds are in
+  one, or tokens are other than bytes and those of a tokenizer.json.
   """
   field = f'workdir={str(workdir)!r}'
+  if config.seeds:
+    allowed = f'the directory of one of them, such as {seed_workdir(workdir, config.seeds[0])}'
+    raise UserError(f'{field}: it holds the seeds {config.seeds}; allowed: {allowed}')
+  if config.data.corpus.startswith('task:'):
+    raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
   with Checkpoints(workdir) as checkpoints:
     leaves, step = checkpoints.restore_as_saved('model')
     if checkpoints.latest is None:
@@ -180,13 +227,15 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     print(f'{workdir}: step {step}; its training ends at step {config.train.steps}')
   tokenizer = None
   if config.data.tokenizer.endswith('.json'):
-    tokenizer = Path(config.data.tokenizer).read_bytes()
+    with user_errors(OSError):
+      tokenizer = Path(config.data.tokenizer).read_bytes()
+    run_dir.check_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
   elif config.data.tokenizer != 'bytes':
     problem = f'its tokens are those of {config.data.tokenizer}'
     raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
   source = None
-  if storage.exists(workdir / SOURCE_CONFIG):
-    source = storage.read_json(workdir / SOURCE_CONFIG)
+  if storage.exists(workdir / run_dir.SOURCE_CONFIG):
+    source = storage.read_json(workdir / run_dir.SOURCE_CONFIG)
   bos = len(leaves['embedding']) - 1 if config.model.bos < 0 else config.model.bos
   return export_model(config, leaves, bos, source, tokenizer, out, dtype)
 
@@ -218,14 +267,25 @@ def export_model(
     config, leaves = scale_into_embedding(config, leaves)
   fields, form = fields_of(config, len(leaves['embedding']), bos, source)
   tensors = {name: x.astype(DTYPES[dtype]) for name, x in tensors_of(form, leaves).items()}
-  out.mkdir(parents=True, exist_ok=True)
   fields = fields | {'torch_dtype': dtype}
   fields.pop('dtype', None)
-  storage.atomic_write(out / 'model.safetensors', safetensors.numpy.save(tensors, {'format': 'pt'}))
-  storage.atomic_write(out / TOKENIZER, byte_tokenizer(bos) if tokenizer is None else tokenizer)
   about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
-  storage.atomic_write(out / 'tokenizer_config.json', json.dumps(about).encode())
-  storage.atomic_write(out / CONFIG, json.dumps(fields, indent=2, sort_keys=True).encode())
+  files = {
+    'model.safetensors': safetensors.numpy.save(tensors, {'format': 'pt'}),
+    TOKENIZER: byte_tokenizer(bos) if tokenizer is None else tokenizer,
+    'tokenizer_config.json': json.dumps(about).encode(),
+    CONFIG: json.dumps(fields, indent=2, sort_keys=True).encode(),
+  }
+  out = out.absolute()
+  unfinished = out.with_name(f'{out.name}.exporting')
+  shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
+  try:
+    unfinished.mkdir(parents=True)
+    for name, contents in files.items():
+      storage.atomic_write(unfinished / name, contents)
+    os.replace(unfinished, out)
+  finally:
+    shutil.rmtree(unfinished, ignore_errors=True)
   return fields['model_type']
 
 

@@ -42,12 +42,21 @@ def form_of(tree: dict, field: str) -> Form:
   covered.
   """
   kind = tree.get('model_type')
+  kind = kind if isinstance(kind, str) else shown(kind)
   if kind in OUT_OF_SCOPE:
     raise UserError(f'{field}: model_type {kind!r}: {OUT_OF_SCOPE[kind]}')
   if kind not in FAMILIES:
     raise UserError(f'{field}: config.json: model_type={shown(kind)}; {nearest(kind, FAMILIES)}')
   fields = Fields(tree, field)
-  form = FAMILIES[kind](fields)
+  try:
+    form = FAMILIES[kind](fields)
+  except UserError:
+    raise
+  except (ArithmeticError, TypeError, ValueError, KeyError, AttributeError) as error:
+    reason = ' '.join(str(error).split())[:120]
+    raise UserError(
+      f'{field}: config.json is none of {kind} ({type(error).__name__}: {reason})'
+    ) from None
   fields.check_all_read(kind)
   model, attention = PLAIN_MODEL | form.model, PLAIN_ATTENTION | form.attention
   return dataclasses.replace(form, model=model, attention=attention)

@@ -91,7 +91,7 @@ def open_model(
       x = _unpermuted(x, heads)
     return x
 
-  return config, shapes, read, _tokenizer(metadata, field)
+  return config, shapes, read, *_tokenizer(metadata)
 
 
 def _unpermuted(x, heads: int):
@@ -144,14 +144,14 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
   return config
 
 
-def _tokenizer(metadata: dict, field: str) -> bytes | None:
-  """A tokenizer.json of the vocabulary in the file; None where it holds none."""
+def _tokenizer(metadata: dict) -> tuple[bytes | None, str]:
+  """(a tokenizer.json of the vocabulary in the file or None, why there is none)."""
   kind, pre = (metadata.get(f'tokenizer.ggml.{name}') for name in ('model', 'pre'))
   if kind is None:
-    return None
+    return None, 'no tokenizer in it'
   if kind != 'gpt2' or pre not in PRE_TOKENIZERS:
-    allowed = f"'gpt2' with {', '.join(PRE_TOKENIZERS)}; or --tokenizer=FILE"
-    raise UserError(f'{field}: its tokenizer is {shown(kind)}, {shown(pre)}; allowed: {allowed}')
+    known = ' or '.join(PRE_TOKENIZERS)
+    return None, f"its tokenizer is {shown(kind)}, {shown(pre)}, and not 'gpt2' with {known}"
   tokens, merges = (metadata[f'tokenizer.ggml.{name}'] for name in ('tokens', 'merges'))
   kinds = metadata.get('tokenizer.ggml.token_type', [1] * len(tokens))
   special = [
@@ -181,4 +181,4 @@ def _tokenizer(metadata: dict, field: str) -> bytes | None:
       'merges': [merge.split(' ') for merge in merges],
     },
   }
-  return json.dumps(tree, ensure_ascii=False).encode()
+  return json.dumps(tree, ensure_ascii=False).encode(), ''

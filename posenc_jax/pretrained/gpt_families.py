@@ -28,7 +28,7 @@ def gpt_neox(fields: Fields) -> Form:
   }
   fraction = fields.optional('rotary_pct', float)
   base = float(fields.optional('rotary_emb_base', (int, float)) or 10_000)
-  encoding = rope(fields, base)
+  encoding = rope(fields, base, is_partial=True)
   if fraction is not None:
     encoding['fraction'] = fraction
   elif 'fraction' not in encoding:
@@ -99,7 +99,8 @@ def gpt2(fields: Fields) -> Form:
   ]
   if not model['tie_embeddings']:
     rules.append(transposed('w_logits', 'lm_head.weight'))
-  return Form(model, {}, {'name': 'learned'}, length, rules, ('attn.bias', 'attn.masked_bias'))
+  encoding = {'name': 'learned', 'max_length': length}  # whatever a tuned run's length is
+  return Form(model, {}, encoding, length, rules, ('attn.bias', 'attn.masked_bias'))
 
 
 POSITIONS = 'encodings/variants/0/encoding/rows'
@@ -108,6 +109,9 @@ POSITIONS = 'encodings/variants/0/encoding/rows'
 def bloom(fields: Fields) -> Form:
   """BLOOM (arXiv:2211.05100): ALiBi, a norm behind the token embedding."""
   fields.require('apply_residual_connection_post_layernorm', False)
+  fields.require('n_inner', None)
+  fields.require('skip_bias_add', True)
+  fields.require('skip_bias_add_qkv', False)
   D = fields.take('n_embed', 0) or fields.take('hidden_size', 64)
   H = fields.take('num_attention_heads', 0) or fields.take('n_head', 8)
   fields.optional('hidden_size', int)

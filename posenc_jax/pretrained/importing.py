@@ -1,5 +1,6 @@
 """Makes a run directory of a pretrained model: a config, a checkpoint and its tokenizer."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config import from_json, to_json, validate
 from posenc_jax.data.tokenizers import TokenizerJson
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.decoder import LM, build
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
@@ -21,8 +22,6 @@ from posenc_jax.pretrained.sources import Source
 from posenc_jax.pretrained.tensor_rules import Rule
 from posenc_jax.training import run_dir
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
-
-SOURCE_CONFIG = 'source_config.json'  # what the source's config.json said
 
 
 def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
@@ -32,12 +31,12 @@ def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
   was measured.
   """
   tree = to_json(base)
-  bos = source.fields.get('bos_token_id')
+  bos = base.model.bos if base.model.bos >= 0 else source.fields.get('bos_token_id')
   bos = source.fields.get('eos_token_id') if bos is None else bos
   bos = bos[0] if isinstance(bos, list) else bos
   if type(bos) is not int or not 0 <= bos < form.model['vocab']:
     problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
-    raise UserError(f'{source.name}: {problem}')
+    raise UserError(f'{source.name}: {problem}; allowed: with --config.model.bos=NUMBER')
   tree['model'] |= {'unroll': 1, 'bos': bos, **form.model}
   tree['attention'] |= form.attention
   tree['encoding'] = to_json(ConfigDict(form.encoding))
@@ -112,24 +111,28 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   if storage.exists(workdir) and any(workdir.iterdir()):
     raise UserError(f'--workdir={str(workdir)!r} is not empty; allowed: a new directory')
   if source.tokenizer is None:
-    problem = 'no tokenizer.json'
-    raise UserError(f'{source.name}: {problem}; allowed: with it, or --tokenizer=FILE')
+    raise UserError(f'{source.name}: {source.no_tokenizer}; allowed: with --tokenizer=FILE')
   form = form_of(source.fields, source.name)
   config = config_of(base, source, form)
   path = workdir / 'tokenizer' / 'tokenizer.json'
   tokenizer = TokenizerJson(source.tokenizer, str(path))
+  contents = source.tokenizer
+  if tokenizer.vocab - 1 > config.model.vocab:
+    contents = _without_added(source.name, contents, config.model.vocab)
+    tokenizer = TokenizerJson(contents, str(path))
   if tokenizer.vocab - 1 > config.model.vocab:  # its last symbol is a BOS, which is not used
     rows = f'{config.model.vocab} rows of the token embedding'
     raise UserError(f'{source.name}: its tokenizer has {tokenizer.vocab - 1} symbols, for {rows}')
   config.data.tokenizer, config.data.vocab = str(path), tokenizer.vocab
   validate(config)
   model = build_model(config, source, form)
+  workdir = workdir.absolute()
   unfinished = workdir.with_name(f'{workdir.name}.importing')
   shutil.rmtree(unfinished, ignore_errors=True)  # of an import that was killed
   try:
     (unfinished / path.parent.name).mkdir(parents=True)
-    storage.atomic_write(unfinished / path.parent.name / path.name, source.tokenizer)
-    storage.write_json(unfinished / SOURCE_CONFIG, source.fields)
+    storage.atomic_write(unfinished / path.parent.name / path.name, contents)
+    storage.write_json(unfinished / run_dir.SOURCE_CONFIG, source.fields)
     run_dir.claim_tokenizer(unfinished, tokenizer.sha256)
     run_dir.claim_source(unfinished, source.sha256)
     with Checkpoints(unfinished, 1) as checkpoints:
@@ -139,3 +142,16 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
   return config
+
+
+def _without_added(name: str, contents: bytes, vocab: int) -> bytes:
+  """A tokenizer.json without the added tokens that have no row of `vocab` in the token embedding,
+  such as the place of an image in a model of text.
+  """
+  tree = json.loads(contents)
+  added = tree.get('added_tokens', [])
+  tree['added_tokens'] = [token for token in added if token['id'] < vocab]
+  gone = [shown(token['content']) for token in added if token['id'] >= vocab]
+  if gone:
+    print(f'{name}: the token embedding has no row for {", ".join(gone)}: no tokens here')
+  return json.dumps(tree, ensure_ascii=False).encode()

@@ -10,9 +10,9 @@ from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.tensor_rules import Rule, joined, plus_one, same, scaled, transposed
 
 
-def _common(fields: Fields, ties: bool) -> dict:
+def _common(fields: Fields, ties: bool, eps: float = 1e-6) -> dict:
   return {
-    'norm_eps': fields.take('rms_norm_eps', 1e-6, float),
+    'norm_eps': fields.take('rms_norm_eps', eps, float),
     'tie_embeddings': fields.take('tie_word_embeddings', ties, bool),
   }
 
@@ -52,13 +52,22 @@ def _pre_norm_rules(norm: Callable = same) -> list[Rule]:
   ]
 
 
-def _llama_like(fields: Fields, ties: bool = False, **model) -> Form:
+def _llama_like(
+  fields: Fields,
+  ties: bool = False,
+  eps: float = 1e-6,
+  base: float = 10_000.0,
+  is_partial: bool = False,
+  **model,
+) -> Form:
+  """`ties`, `eps`, `base`: what the family has where its file does not say it."""
   attention = {}
-  model = {**sizes(fields), **_common(fields, ties), **model}
+  model = {**sizes(fields), **_common(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
   rules = _decoder_rules(model) + _pre_norm_rules()
   length = fields.take('max_position_embeddings', 2048)
-  return Form(model, attention, rope(fields), length, rules, ('rotary_emb.inv_freq',))
+  encoding = rope(fields, base, is_partial=is_partial)
+  return Form(model, attention, encoding, length, rules, ('rotary_emb.inv_freq',))
 
 
 def llama(fields: Fields) -> Form:
@@ -71,6 +80,7 @@ def llama(fields: Fields) -> Form:
 
 def mistral(fields: Fields) -> Form:
   """Mistral (Jiang et al. 2023, arXiv:2310.06825)."""
+  fields.need('sliding_window', 'num_key_value_heads')
   window = fields.optional('sliding_window', int)
   form = _llama_like(fields)
   form.attention['window'] = window or 0
@@ -85,6 +95,7 @@ def qwen2(fields: Fields) -> Form:
 def qwen3(fields: Fields) -> Form:
   """Qwen 3 (arXiv:2505.09388): QK-norm of each head."""
   fields.require('attention_bias', False)
+  fields.need('head_dim')
   return _qwen(fields, qk_norm='head')
 
 
@@ -105,7 +116,7 @@ def smollm3(fields: Fields) -> Form:
   fields.require('use_sliding_window', False)
   fields.optional('sliding_window', int)
   fields.optional('layer_types', list)
-  form = _llama_like(fields, ties=True)
+  form = _llama_like(fields, ties=True, base=2_000_000.0)
   layers = form.model['layers']
   interval = fields.take('no_rope_layer_interval', 4)
   rotates = fields.optional('no_rope_layers', list)
@@ -120,7 +131,7 @@ def smollm3(fields: Fields) -> Form:
 def olmo2(fields: Fields) -> Form:
   """OLMo 2 (arXiv:2501.00656): norms of what blocks give, and of whole projections."""
   fields.require('attention_bias', False)
-  form = _llama_like(fields, qk_norm='projection', norm_placement='output')
+  form = _llama_like(fields, eps=1e-5, qk_norm='projection', norm_placement='output')
   layer = 'model.layers.{n}.'
   norms = [
     same('layers/attention_norm/scale', f'{layer}post_attention_layernorm.weight'),
@@ -134,7 +145,9 @@ def gemma2(fields: Fields) -> Form:
   # null turns a cap off in transformers, which this form of the family does not have
   softcap = fields.take('attn_logit_softcapping', 50.0, float, null=False)
   logits = fields.take('final_logit_softcapping', 30.0, float, null=False)
-  return _gemma(fields, [rope(fields)] * 2, softcap, logits)
+  window = fields.take('sliding_window', 4096)
+  fields.require('sliding_window_size', window)  # the same under an older name
+  return _gemma(fields, [rope(fields)] * 2, 2, softcap, logits)
 
 
 def gemma3(fields: Fields) -> Form:
@@ -142,17 +155,20 @@ def gemma3(fields: Fields) -> Form:
   fields.require('attn_logit_softcapping', None)
   fields.require('final_logit_softcapping', None)
   local_base = fields.take('rope_local_base_freq', 10_000.0, float)
-  fields.optional('sliding_window_pattern', int)
-  fields.optional('_sliding_window_pattern', int)
+  names = ('sliding_window_pattern', '_sliding_window_pattern')
+  periods = [period for name in names if (period := fields.optional(name, int))]
   local = {'name': 'rope', 'base': local_base}
   if fields.optional('rope_parameters', dict) is not None:
     local = rope(fields, of='sliding_attention')
   whole = rope(fields, 1_000_000.0, of='full_attention')
-  return _gemma(fields, [local, whole], 0.0, 0.0, qk_norm='head')
+  return _gemma(fields, [local, whole], periods[0] if periods else 6, 0.0, 0.0, qk_norm='head')
 
 
-def _gemma(fields: Fields, encodings: list[dict], softcap: float, logits: float, **flags) -> Form:
-  """`encodings`: of layers with a window and of those without one."""
+def _gemma(
+  fields: Fields, encodings: list[dict], period: int, softcap: float, logits: float, **flags
+) -> Form:
+  """`encodings`: of layers with a window and of those without one, of which each `period`-th is."""
+  fields.need('head_dim')
   fields.require('attention_bias', False)
   fields.require('use_bidirectional_attention', None, False)
   model = {**sizes(fields), **_common(fields, True), **flags}
@@ -160,7 +176,6 @@ def _gemma(fields: Fields, encodings: list[dict], softcap: float, logits: float,
   model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
   fields.require('hidden_act', 'gelu_pytorch_tanh', None)
   window = fields.take('sliding_window', 4096)
-  period = 2 if softcap else 6
   layers = model['layers']
   types = fields.optional('layer_types', list) or [
     'full_attention' if (n + 1) % period == 0 else 'sliding_attention' for n in range(layers)
@@ -191,7 +206,11 @@ def _gemma(fields: Fields, encodings: list[dict], softcap: float, logits: float,
 def phi3(fields: Fields) -> Form:
   """Phi-3 (arXiv:2404.14219): joined projections, longrope."""
   window = fields.optional('sliding_window', int)
-  form = _llama_like(fields)
+  for name in ('attention_bias', 'mlp_bias', 'lm_head_bias'):
+    fields.require(name, False)
+  for name in ('full_attn_mod', 'interpolate_factor'):
+    fields.require(name, 1)
+  form = _llama_like(fields, eps=1e-5, is_partial=True)
   model, layer = form.model, 'model.layers.{n}.'
   K, F = model['head_dim'], model['mlp_dim']
   kv = (model['kv_heads'] or model['heads']) * K

@@ -4,7 +4,6 @@ No code of a source is executed and no pickle is read.
 """
 
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import json
@@ -41,6 +40,7 @@ class Source:
     read: name -> the tensor in float32.
     tokenizer: the contents of its tokenizer.json, or None.
     sha256: over all that is read.
+    no_tokenizer: why there is none, where there is none.
   """
 
   name: str
@@ -49,6 +49,7 @@ class Source:
   read: Callable[[str], np.ndarray]
   tokenizer: bytes | None
   sha256: str
+  no_tokenizer: str = 'no tokenizer.json'
 
 
 def open_source(source: str) -> Source:
@@ -58,9 +59,9 @@ def open_source(source: str) -> Source:
     return _smollm2(field)
   path = Path(source)
   if not storage.exists(path):
-    return _folder(_download(source, field), field)
+    return _folder(_download(source, field), field, source.split('/')[1])
   if path.is_dir():
-    return _folder(path, field)
+    return _folder(path, field, path.resolve().name)
   if path.suffix == '.whl':
     return _wheel(path, field)
   if path.suffix == '.gguf':
@@ -76,8 +77,8 @@ def gguf_source(path: Path, field: str, expected: str | None = None) -> Source:
   digest = _sha256(path)
   if expected is not None and digest != expected:
     raise UserError(f'{field}: {path} has SHA-256 {digest}; allowed: {expected}')
-  config, shapes, read, tokenizer = gguf_file.open_model(path, field)
-  return Source(path.stem, config, shapes, read, tokenizer, digest)
+  config, shapes, read, tokenizer, why = gguf_file.open_model(path, field)
+  return Source(path.stem, config, shapes, read, tokenizer, digest, why)
 
 
 def _smollm2(field: str) -> Source:
@@ -131,17 +132,15 @@ def _download(source: str, field: str) -> Path:
     ) from None
 
 
-def _folder(folder: Path, field: str) -> Source:
+def _folder(folder: Path, field: str, model: str) -> Source:
   config = _json(folder / CONFIG, field)
   files = _weight_files(folder, field)
-  where, shapes = {}, {}
+  where, shapes, dtypes = {}, {}, {}
   for path in files:
     for name, shape, dtype in _header(path, field):
-      if dtype not in DTYPES:
-        raise UserError(f'{field}: {name} is {dtype}; allowed: {", ".join(DTYPES)}')
       if name in where:
         raise UserError(f'{field}: {name} is in {where[name].name} and in {path.name}')
-      where[name], shapes[name] = path, shape
+      where[name], shapes[name], dtypes[name] = path, shape, dtype
   if storage.exists(folder / INDEX):
     listed = _json(folder / INDEX, field)['weight_map']
     if lost := sorted(listed.keys() - where.keys()):
@@ -151,8 +150,13 @@ def _folder(folder: Path, field: str) -> Source:
     tokenizer = (folder / TOKENIZER).read_bytes()
   digests = [_sha256(path) for path in (folder / CONFIG, *files)]
   sha256 = hashlib.sha256(' '.join(digests).encode() + (tokenizer or b'')).hexdigest()
-  read = functools.partial(_read_tensor, where)
-  return Source(folder.resolve().name, config, shapes, read, tokenizer, sha256)
+
+  def read(name):  # buffers of other dtypes, such as masks, are not read
+    if dtypes[name] not in DTYPES:
+      raise UserError(f'{field}: {name} is {dtypes[name]}; allowed: {", ".join(DTYPES)}')
+    return _read_tensor(where[name], name)
+
+  return Source(model, config, shapes, read, tokenizer, sha256)
 
 
 def _weight_files(folder: Path, field: str) -> list[Path]:
@@ -191,14 +195,14 @@ def _header(path: Path, field: str) -> list[tuple[str, tuple[int, ...], str]]:
     raise UserError(f'{field}: {path.name} is damaged or unreadable ({reason})') from None
 
 
-def _read_tensor(where: dict[str, Path], name: str) -> np.ndarray:
+def _read_tensor(path: Path, name: str) -> np.ndarray:
   safetensors = _safetensors()
   try:
-    with safetensors.safe_open(where[name], framework='flax') as file:
+    with safetensors.safe_open(path, framework='flax') as file:
       return np.asarray(file.get_tensor(name), np.float32)
   except (safetensors.SafetensorError, OSError) as error:
     reason = ' '.join(str(error).split())[:120]
-    raise UserError(f'{where[name]}: {name} is damaged or unreadable ({reason})') from None
+    raise UserError(f'{path}: {name} is damaged or unreadable ({reason})') from None
 
 
 def _safetensors():

@@ -14,6 +14,7 @@ from posenc_jax.errors import Damaged, UserError, shown, user_errors
 FINISHED = 'finished.json'  # holds the hash of the config of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
+SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
 
 
 @contextlib.contextmanager
@@ -81,6 +82,11 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
     keys = differing_keys(here, there)
+    if there.get('train.steps') == 0 and is_extended(workdir, config):
+      problem = 'holds an imported model, which has no training to go on with'
+      raise UserError(
+        f'{field} {problem}; allowed: another workdir, with train.init_from={workdir}'
+      )
     if keys and not (keys == ['train.steps'] and is_extended(workdir, config)):
       differing = [f'{key} (there {there.get(key)!r}, here {here.get(key)!r})' for key in keys]
       problem = f'holds a run of another config: {", ".join(differing)}'
@@ -155,8 +161,13 @@ def source_of(workdir: str | Path) -> str | None:
   return sha256
 
 
-def claim_source(workdir: str | Path, sha256: str | None) -> None:
-  """Writes the hash of the pretrained model that the run starts from, if it starts from one."""
-  path = Path(workdir) / SOURCE
-  if sha256 is not None and not storage.exists(path):
-    storage.write_json(path, {'sha256': sha256})
+def claim_source(workdir: str | Path, sha256: str | None, start: str | Path = '') -> None:
+  """Writes the hash of the pretrained model that the run starts from, if it starts from one, and
+  what its config.json said, which stands in `start`, the directory of the run before.
+  """
+  path, said = Path(workdir) / SOURCE, Path(start) / SOURCE_CONFIG
+  if sha256 is None or storage.exists(path):
+    return
+  if start and storage.exists(said):
+    storage.write_json(Path(workdir) / SOURCE_CONFIG, storage.read_json(said))
+  storage.write_json(path, {'sha256': sha256})
