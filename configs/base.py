@@ -55,10 +55,10 @@ def get_config() -> ConfigDict:
         vocab=0,  # rows of the token embedding; 0: as many as the corpus has symbols
         bos=-1,  # the symbol that a window begins with; -1: the last one
         logit_softcap=0.0,  # c: logits become c * tanh(logits / c); 0: off
-        # What the backward pass computes again, for less memory and more time: 'none'; all of a
-        # layer but what attention and products with weights return ('products'), but what attention
-        # returns ('attention'), or but its input ('layer'). Attention in tiles or kernels, that is:
-        # `dense` and `cudnn` are computed again by all three.
+        # What is stored of each layer for the backward pass; the rest is computed again, for less
+        # memory and more time. 'none': everything is stored. 'products': outputs of attention and
+        # of weight matrices. 'attention': outputs of attention. 'layer': the layer's input only.
+        # `dense` and `cudnn` attention is computed again in the last three.
         remat='none',
         unroll=0,  # layers that a step of the scan over layers unrolls; 0: all
       ),
@@ -125,8 +125,9 @@ def get_config() -> ConfigDict:
         # (N, M): jax.profiler traces steps N to M into the run's folder `profile`; (): none.
         profile_steps=(),
       ),
-      # The product of these numbers is the number of devices; several processes that train as one
-      # give all of theirs. Nothing that is computed depends on it, but for rounding.
+      # The product of these numbers is how many devices are used, at most those that there are;
+      # several processes that train as one use all of theirs. Nothing that is computed depends on
+      # it, but for rounding.
       mesh=dict(
         seeds=1,  # pieces that the seeds of one program are cut into
         data=1,  # pieces that a batch is cut into
@@ -161,11 +162,14 @@ def get_config() -> ConfigDict:
         # long_ppl: directory of a trained run that finds the key tokens for all; '': each its own.
         long_ppl_evaluator='',
         sink_rate_tokens=64,  # sink_rate: tokens of a window, BOS included
-        sink_rate_epsilon=0.3,  # sink_rate: a sink is more mean weight on the first token
-        # What is measured again past train.length, and how. For last_k, by_position and answers:
-        # 'windowed', attention sees train.length tokens; 'windowed_with_sink', and the first inputs
-        # of the window, too; 'truncated', the input has no more than train.length tokens. For
-        # last_k: 'shuffled_far', tokens farther back than train.length are another document's.
+        # sink_rate: a head has a sink where its mean attention weight on the first token exceeds
+        # this.
+        sink_rate_epsilon=0.3,
+        # What is measured again past train.length, and how. For last_k, by_position, planted and
+        # answers: 'windowed', attention sees train.length tokens; 'windowed_with_sink', and the
+        # first inputs of the window, too; 'truncated', the input has no more than train.length
+        # tokens. For last_k: 'shuffled_far', tokens farther back than train.length are another
+        # document's.
         controls=('windowed',),
         sink_tokens=1,  # windowed_with_sink: first inputs that stay visible; BOS is the first
         # Tokens that every target has up to its end in its document, whatever `lengths` are, which
@@ -177,8 +181,8 @@ def get_config() -> ConfigDict:
         # text_...: depths at which something is hidden in each document.
         spans=4,
         examples=220,  # answers: examples of the task, the same ones for every run
-        # non_overlapping, sliding, by_position, long_ppl, sink_rate, attention_distance: tokens of
-        # each document, from its middle; 0: all.
+        # non_overlapping, sliding, by_position, planted, long_ppl, sink_rate, attention_distance:
+        # tokens of each document, from its middle; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
         # 'float32' or 'bfloat16', for activations; parameters and logits are float32.

@@ -52,14 +52,15 @@ keys in every product. *Bias by distance*: a number a head and distance, added t
 *Queries x rows*: products of queries (keys, weights) with a vector by distance, K multiply-adds a
 pair and head. *Multiply-adds*: of other products, a pair and head; K is the width of a head. *Sums*
 or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on each pair other than
-adding. *Rows sorted*: all scores of each query, or gone through 30 times.
+adding. *Rows sorted*: all scores of a query are sorted (alpha = 1.5), or bisected in 30 passes
+(other alpha).
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
-everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA) and `splash`
-(TPU) for encodings that leave pairs, softmax and the width of heads alone, `fused` (TPU) and
-`triton` (NVIDIA): the encoding's own tile in kernels, O(T) memory; `ring` (`blockwise` over
-sequences that a mesh has cut) takes what `blockwise` takes. A backend that cannot serve a request
-says why.
+everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, in bfloat16 or
+float16) and `splash` (TPU) for encodings that act neither on query-key pairs nor on softmax and do
+not widen heads, `fused` (TPU) and `triton` (NVIDIA): the encoding's own tile in kernels, O(T)
+memory; `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A
+backend that cannot serve a request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""

@@ -5,13 +5,13 @@ python scripts/figures.py results/classic --config=configs/classic.py --out=runs
 python scripts/figures.py --encoding=rope/base=500000 --out=runs/figures
 python scripts/figures.py --classic --out=runs/figures
 
-Figures of a folder are those that `figures()` of its study gave when the sweep ran; --config: a
-study that says it instead, which is executed; --out: the folder to write to, where DIR is not to
-be.
-Each is written as PNG and, for papers, as PDF.
+A folder comes first, flags after it. Its figures are those that `figures()` of its study gave when
+the sweep ran; --config: a study that says it instead, which is executed; --out: the folder to write
+to, where DIR is not to be. Each is written as PNG and, for papers, as PDF.
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
-distance, one line a head, at initialization. --classic: the sinusoid, RoPE's long-term decay, ALiBi
-and KERPLE, T5's buckets.
+distance, one line per head, at initialization. Its sizes: --length (the largest distance), --heads,
+--head_dim, --train_length, --samples (draws of tokens) and --seed.
+--classic: the sinusoid, RoPE's long-term decay, ALiBi and KERPLE, T5's buckets.
 """
 
 import functools

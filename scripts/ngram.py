@@ -1,6 +1,6 @@
 """Adds the line of an n-gram model to a study: what the nearest tokens alone are worth.
 
-  python scripts/ngram.py --config=configs/classic.py --config.seeds=0,1,2 \\
+  python scripts/ngram.py --config=configs/classic.py --config.seeds=0,1,2,3,4 \\
       --workdir=runs/classic/ngram --context=5
   python scripts/table.py runs/classic
 

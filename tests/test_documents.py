@@ -86,7 +86,7 @@ def test_the_readme_has_the_numbers_of_the_pretrained_model():
   scores = titled('pretrained')['Extrapolation, last_k']
   text = ' '.join((ROOT / 'README.md').read_text().replace('**', '').split())
   for words, line, length in (
-    (r'breaks down: ([\d.]+) bits a byte at 2 L', 'none', '16384'),
+    (r'breaks down: ([\d.]+) bits per byte at 2 L', 'none', '16384'),
     (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
     (r'Self-Extend \(([\d.]+) at 2 L\)', 'self_extend', '16384'),
     (r'dual chunk attention \(([\d.]+)\)', 'dca', '16384'),

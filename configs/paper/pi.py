@@ -3,8 +3,10 @@ and 32k tokens.
 
   python scripts/sweep.py --config=configs/paper/pi.py
 
-Chen et al. 2023, perplexity on PG-19. LLaMA 7B has the shape of Llama 2 7B: all that yarn.py says
-of weights, cost, tokens and sizes holds here. `FT` is fine-tuned without interpolation.
+Chen et al. 2023, perplexity on PG-19. LLaMA 7B has the shape of Llama 2 7B: what yarn.py says of
+weights, tokens and sizes holds here. `FT` is fine-tuned without interpolation.
+
+Cost: not run here; 0.5e9 to 2.1e9 tokens a run.
 
 As published: 1000 steps, windows of 8,192 to 32,768 tokens, evaluation on PG-19's test books (100).
 Batch, rate and schedule of the paper were not verified: they are yarn.py's.

@@ -81,10 +81,10 @@ class Dims:
 class Encoding(nnx.Module):
   """A position encoding. Every hook is optional; by default attention is left as it is.
 
-  A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and sets `paper`,
-  `parameter_summary` and `reported_extrapolation`. Only parameters may be arrays: hyperparameters
-  stay Python values, and tables are computed in the hooks. A hook raises ValueError without the
-  encoding's name: `make` puts it before the message.
+  A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and may set `paper`. One of this
+  repository also sets `parameter_summary` and `reported_extrapolation`. Only parameters may be
+  arrays: hyperparameters stay Python values, and tables are computed in the hooks. A hook raises
+  ValueError without the encoding's name: `make` puts it before the message.
   """
 
   paper = ''  # where the formula stands
