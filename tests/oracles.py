@@ -1141,7 +1141,7 @@ RECORDS = {
     tupe, count_tupe, variants={'affine': {'affine': True}, 'r': {'buckets': 8, 'max_distance': 9}}
   ),
   'xpos': Record(
-    xpos, variants={'fast': {'scale_base': 8.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}}
+    xpos, variants={'fast': {'scale_base': 24.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}}
   ),
   'p_rope': Record(p_rope, variants={'most': {'p': 0.75, 'layout': 'interleaved', 'base': 50.0}}),
   'kerple_power': Record(

@@ -387,6 +387,12 @@ def test_positions_under_tracing():
   )(positions)
   with pytest.raises(ValueError, match='traced positions need a static max_position_distance'):
     run('alibi')
+  # a table that ends by itself needs no length
+  np.testing.assert_allclose(
+    run('t5', backend='blockwise', block_sizes=(4, 4)),
+    attend(q, q, q, build('t5'), position_ids=positions, backend='dense'),
+    atol=1e-5,
+  )
   for name in ('alibi', 'shaw'):
     for backend in ('dense', 'blockwise'):
       short = run(name, max_position_distance=8, backend=backend, block_sizes=(4, 4))
@@ -398,6 +404,88 @@ def test_positions_under_tracing():
       atol=1e-5,
     )
   assert np.isfinite(run('rope')).all()
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_tables_are_no_longer_than_encodings_reach(backend):
+  """Positions far apart, of which a table of all distances would take 80 GB."""
+  q, enc = normal(1, 6, 4, 8), build('shaw', clip=4)
+  far, near = (np.array([[0, 1, 2, 3, 4, last]]) for last in (2**30, 8))
+  run = lambda ids: attend(q, q, q, enc, position_ids=ids, backend=backend, block_sizes=(4, 4))
+  np.testing.assert_allclose(run(far), run(near), atol=1e-6)
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize('name', ['rope', 'fire'])
+def test_no_gradient_reaches_positions(name, backend):
+  """The same on all backends: tiles know positions as data."""
+  q, enc = normal(1, 6, 4, 8), build(name)
+  ids = jnp.linspace(0.0, 20.0, 6)[None]
+  options = {'backend': backend, 'block_sizes': (4, 4), 'max_position_distance': 20}
+  value = lambda ids: (attend(q, q, q, enc, position_ids=ids, **options) ** 2).sum()
+  assert not jax.grad(value)(ids).any()
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'uint8', 'float16', 'bfloat16'])
+def test_distances_are_exact_whatever_the_dtype_of_positions(dtype):
+  q, enc = normal(1, 6, 4, 8), build('fire')
+  ids = jnp.array([[0, 1, 2, 100, 101, 127]])
+  if dtype == 'int8':
+    ids = ids - 100
+  expected = attend(q, q, q, enc, position_ids=ids)
+  np.testing.assert_array_equal(attend(q, q, q, enc, position_ids=ids.astype(dtype)), expected)
+
+
+def test_few_queries_take_dense_whatever_the_keys():
+  """Tiles of one row would have a corner, and a table, for each distance."""
+  enc = build('alibi')
+  shapes = [jax.ShapeDtypeStruct((1, n, 4, 8), jnp.float32) for n in (1, 2**17, 2**17)]
+  compiled = jax.jit(lambda *qkv: attend(*qkv, enc)).lower(*shapes).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < 40 * 2**20
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize('name', ['nope', 'logn', 'alibi'])
+def test_sizes_of_masks_beyond_all_keys_hide_nothing(name, backend):
+  """Such as the largest int32, which many write for 'no window'."""
+  q, enc = normal(1, 6, 4, 8), build(name)
+  segments = jnp.array([[0, 0, 0, 1, 1, 1]])
+  run = functools.partial(
+    attend, q, q, q, enc, segment_ids=segments, backend=backend, block_sizes=(4, 4)
+  )
+  for most in (2**31 - 1, 10**12):
+    close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    close(run(window=most), run())
+    close(run(chunk=most), run())
+    close(run(window=2, sink_tokens=most), run())
+    close(run(prefix=most), run(prefix=3))
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'window': 2.5}, r'window=2\.5; allowed: a whole number'),
+    ({'window': float('nan')}, r'window=nan; allowed: a whole number'),
+    ({'chunk': True}, r'chunk=True; allowed: a whole number'),
+    ({'sink_tokens': None}, r'sink_tokens=None; allowed: a whole number'),
+    ({'block_sizes': (0, 0)}, r'block_sizes=\(0, 0\); allowed: two whole numbers'),
+    ({'block_sizes': (4,)}, r'block_sizes=\(4,\); allowed: two whole numbers'),
+    ({'max_position_distance': -1}, r'max_position_distance=-1; allowed: a whole number'),
+  ],
+)
+def test_sizes_that_are_none_are_refused(options, message):
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(ValueError, match=f'^{message}'):
+    attend(q, q, q, build('nope'), **options)
+
+
+def test_values_are_as_wide_as_those_that_the_encoding_adds():
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(
+    ValueError, match=r'^v has shape \(1, 6, 4, 4\); allowed: \(1, 6, 4, 8\), for Sh'
+  ):
+    attend(q, q, q[..., :4], build('shaw'))
+  assert attend(q, q, q[..., :4], build('rope')).shape == (1, 6, 4, 4)
 
 
 def test_contiguous_positions_restart_with_segments():

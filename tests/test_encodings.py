@@ -348,7 +348,7 @@ def test_spectra_are_changed_after_scaling():
   np.testing.assert_array_equal(spectrum('resonance_rope', scaling=still)[2:], 0)
 
 
-@pytest.mark.parametrize('hyper', [{'gamma': 1e9}, {'scale_base': 1e9}])
+@pytest.mark.parametrize('hyper', [{'gamma': 1e9}, {'gamma': 1e17}, {'scale_base': 1e9}])
 def test_xpos_without_decay_is_rope(hyper):
   same(build('xpos', **hyper), build('rope', layout='interleaved'))
 
@@ -374,6 +374,41 @@ def test_xpos_says_where_one_block_spans_too_much():
   assert np.isfinite(at(30_000)).all()
   assert np.isfinite(at(40_000)[:, :6]).all()
   assert np.isnan(at(40_000)[:, 6:]).all()
+
+
+def test_buckets_of_large_tables_are_counted_in_time():
+  """A search that began anew for each distance took minutes."""
+  row = bucket_row(256, 4096)
+  assert row[0] == 0
+  assert row[-1] == 255
+  assert (np.diff(row) >= 0).all()
+
+
+def test_gates_that_forget_at_once_are_finite():
+  enc = build('fox', gate='learned', shortest=0.01)
+  assert np.isfinite(enc.b_f[...]).all()
+  expected = -np.log(np.expm1(1 / np.array(build('fox', gate='learned').times)))
+  np.testing.assert_allclose(build('fox', gate='learned').b_f[...], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gate_of_zeros_has_finite_gradients():
+  enc = build('grape_a')
+  enc = jax.tree.map(jnp.zeros_like, enc)
+  q, k = jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 2, 8))
+  grads = jax.grad(lambda enc: attend(q, k, k, enc, backend='dense').sum())(enc)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_random_positions_of_many_documents_and_of_too_long_ones():
+  enc = build('random_positions', longest=2**24)
+  ids = jnp.tile(jnp.arange(2), 200)[None]
+  drawn = enc.sample_positions(ids, 1, jax.random.key(0))
+  assert (drawn >= 0).all()
+  assert (drawn < 2**24).all()
+  assert (drawn[:, 1::2] > drawn[:, ::2]).all()
+  few = build('random_positions', longest=40)
+  with pytest.raises(LengthError, match=r'^41 tokens, which may be one document, for 40 positio'):
+    few.sample_positions(jnp.arange(41)[None], 1, None)
 
 
 def test_music_transformer_with_one_table_for_all_heads_is_shaws_keys():
@@ -1211,6 +1246,7 @@ def test_sharing(name, share):
     ('relative_projection', {'floor': 0}, 'relative_projection: floor=0 must be at least 1'),
     ('pope', {'base': 1}, 'pope: base=1 must be greater than 1'),
     ('xpos', {'scale_base': 0}, 'xpos: gamma=0.4 and scale_base=0 must be greater than 0'),
+    ('xpos', {'scale_base': 2}, 'xpos: gamma=0.4 with scale_base=2; allowed: factors that stay'),
     ('xpos', {'base': 1}, 'xpos: base=1 must be greater than 1'),
     ('xpos', {'layout': 'x'}, "xpos: layout='x' must be one of half, interleaved"),
     ('tupe', {'max_length': 0}, 'tupe: max_length=0 must be at least 1'),
@@ -1252,8 +1288,11 @@ def test_sharing(name, share):
       {'members': ('t5', 'fox', 'deberta')},
       'chain: t5 and deberta each have a scale of their own; allowed: one of them',
     ),
-    ('entmax', {'alpha': 1}, 'entmax: alpha=1; allowed: more than 1, which is softmax, and at'),
-    ('entmax', {'alpha': 2.5}, 'entmax: alpha=2.5; allowed: more than 1'),
+    ('entmax', {'alpha': 1}, 'entmax: alpha=1; allowed: from 1.001 to 2'),
+    ('entmax', {'alpha': 1.000001}, 'entmax: alpha=1.000001; allowed: from 1.001'),
+    ('entmax', {'alpha': 2.5}, 'entmax: alpha=2.5; allowed: from 1.001 to 2'),
+    ('heads', {'members': ({'name': 'rope', 'heads': '2'}, 'nope')}, 'allowed: whole numbers'),
+    ('heads', {'members': ({'name': 'rope', 'heads': 2.0}, 'nope')}, 'allowed: whole numbers'),
     (
       'chain',
       {'members': ('entmax', 'sink')},
@@ -1325,6 +1364,8 @@ def test_sharing(name, share):
     ),
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
+    ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5 must be at least 1'),
+    ('relative_projection', {'alpha': -1.0}, 'relative_projection: alpha=-1.0 must be at least 0'),
     ('path', {'rank': -1}, 'path: rank=-1 must be at least 0'),
     (
       'chain',

@@ -360,6 +360,11 @@ def test_default_is_no_scaling():
     ),
     ({'rope_type': 'linear', 'factor': None}, 'scaling.factor is missing: linear needs it'),
     ({'rope_type': 'linear', 'factor': 0.5}, 'scaling.factor=0.5 must be 1 or more'),
+    ({'rope_type': 'linear', 'factor': 1e999}, 'scaling.factor=inf must be 1 or more'),
+    (
+      {'rope_type': 'proportional', 'partial_rotary_factor': 1.5},
+      'scaling.partial_rotary_factor=1.5 must be more than 0 and at most 1',
+    ),
     ({'rope_type': 'linear', 'factor': '4'}, "scaling.factor='4' must be 1 or more"),
     ({'rope_type': 'yarn', 'factor': 2, 'truncate': 0}, 'scaling.truncate=0 must be True or False'),
     (
@@ -372,7 +377,7 @@ def test_default_is_no_scaling():
     ),
     (
       {'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 1},
-      'embeddings=1 must be 2 or more',
+      'embeddings=1 must be a whole number of at least 2',
     ),
     (
       {'rope_type': 'linear', 'factor': 2, 'rope_theta': 5e5},

@@ -40,6 +40,9 @@ BACKENDS = {
 # there, and blockwise is faster above; so it is on a TPU by the compiler's estimate. On a GPU tiles
 # are hundreds of kernels one after another, dense is a dozen. Other platforms are as a CPU.
 DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
+# Queries up to which `auto` takes dense whatever the keys, as in decoding: rows of tiles would be
+# this short, and tables by distance be spread once for each of their corners.
+FEW_QUERIES = 16
 
 
 def attend(
@@ -65,7 +68,8 @@ def attend(
   """Attention under a position encoding: o [B, T, H, K] in the dtype of v.
 
   The queries are the last T of the S keys (T = 1 decodes); x, position_ids and segment_ids are
-  given for all S keys. What an encoding does outside attention is the caller's: `add_to_input` at
+  given for all S keys. To be called under `jax.jit`: outside, each call compiles its loops anew.
+  What an encoding does outside attention is the caller's: `add_to_input` at
   the first layer, `sample_positions` once a forward pass, `query_scale` on projected queries and
   `constrain_parameters` after a step of the optimizer.
 
@@ -76,6 +80,8 @@ def attend(
     position_ids: integers [B|1, S]; floats, or [B|1, S, n], or [B|1, S, G] for each head of keys
       and values, where the encoding declares that it takes them (`position_kind`,
       `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment.
+      They are data: no gradient reaches them. Rotations know them in float32, in which whole
+      numbers are exact up to 2^24.
     segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of
       their own segment only (packing).
     is_causal: whether keys to the right are hidden.
@@ -95,7 +101,8 @@ def attend(
       Biases by distance take S x keys-of-a-tile numbers in `blockwise` and `ring` where one size
       divides the other, and up to the smaller of the two times more where not.
     max_position_distance: with explicit positions under tracing, the largest difference of two
-      positions, which is the length of per-distance tables. A larger distance gives NaN.
+      positions, which is the length of per-distance tables; None for tables that end by themselves
+      (`max_relative_distance`). A distance beyond the tables gives NaN.
     outer_hooks_applied: says that the caller has applied `add_to_input` and `sample_positions`;
       without it, an encoding that has either is refused, since attention alone would lose them.
 
@@ -141,7 +148,7 @@ def _fastest(request: AttentionRequest) -> str:
   for name in ('cudnn', 'splash', 'fused'):
     if BACKENDS[name].refuse(request) is None:
       return name
-  if blockwise.refuse(request) is not None:
+  if blockwise.refuse(request) is not None or request.q_BTHK.shape[1] <= FEW_QUERIES:
     return 'dense'
   # Dense looks every pair up: on a CPU 1.3 to 2.2 times as slow at any length.
   looks_up = request.contiguous and request.enc.has_vector_tables

@@ -1,6 +1,7 @@
 """Which keys a query sees."""
 
 import dataclasses
+import numbers
 
 import jax.numpy as jnp
 
@@ -27,6 +28,11 @@ class Mask:
   prefix: int = 0
 
   def __post_init__(self):
+    for name in ('window', 'chunk', 'sink_tokens', 'prefix'):
+      size = getattr(self, name)
+      is_whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
+      if not is_whole and (size is not None or name in ('sink_tokens', 'prefix')):
+        raise ValueError(f'{name}={size!r}; allowed: a whole number')
     for name in ('window', 'chunk'):
       size = getattr(self, name)
       if size is not None and size < 1:
@@ -36,6 +42,12 @@ class Mask:
         raise ValueError(f'{name}={getattr(self, name)}; allowed: at least 0')
     if self.prefix and not self.is_causal:
       raise ValueError(f'prefix={self.prefix}; allowed: 0, for without a causal mask all see all')
+
+  def cut(self, S: int) -> 'Mask':
+    """The mask of at most S keys with no size above S, so that no sum of sizes overflows."""
+    names = ('window', 'chunk', 'sink_tokens', 'prefix')
+    sizes = {name: size for name in names if (size := getattr(self, name)) is not None}
+    return dataclasses.replace(self, **{name: min(int(n), S) for name, n in sizes.items()})
 
   @property
   def looks_ahead(self) -> bool:

@@ -1,6 +1,7 @@
 """One request for attention, checked and completed: what every backend is given."""
 
 import dataclasses
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -80,13 +81,16 @@ def build_request(
   """
   name = type(enc).__name__
   _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
+  _check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
+  mask = mask.cut(S)
   if enc.causal_only and mask.looks_ahead:
     raise ValueError(f'{name} is defined for causal attention only')
   if enc.needs_inputs and x is None:
     raise ValueError(f'{name} reads content: attention needs x, the normalized input of the layer')
   if softcap is not None:
     check_softcap(enc, softcap)
+    softcap = float(softcap)
   if not outer_hooks_applied:
     _refuse_lost_hooks(enc)
   if segment_ids is not None:
@@ -103,8 +107,11 @@ def build_request(
     lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
     distances = (lowest, S - 1)
   else:
-    if jnp.issubdtype(position_ids.dtype, jnp.unsignedinteger):
-      position_ids = position_ids.astype(jnp.int32)  # distances may be below 0
+    # Distances are exact whatever the dtype, and may be below 0. Tiles know positions as data: no
+    # backend gives them a gradient.
+    is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
+    position_ids = position_ids.astype(jnp.int32 if is_whole else jnp.float32)
+    position_ids = lax.stop_gradient(position_ids)
     distances = _distance_range(enc, position_ids, max_position_distance)
   visible_BS = _count_visible(mask, S, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)
@@ -155,6 +162,9 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
     raise ValueError(f'k has shape {k_BSGK.shape}; allowed: {said}'.replace("'", ''))
   if v_BSGK.shape[:3] != (B, S, G):
     raise ValueError(f'v has shape {v_BSGK.shape}; allowed: {(B, S, G)} and any width')
+  if enc.has('relative_values') and v_BSGK.shape[3] != K:
+    why = f'for {type(enc).__name__} adds its own values'
+    raise ValueError(f'v has shape {v_BSGK.shape}; allowed: {(B, S, G, K)}, {why}')
   if x is not None and x.shape != (B, S, d.model_dim):
     raise ValueError(f'x has shape {x.shape}; allowed: {(B, S, d.model_dim)}, for all keys')
   if position_ids is not None:
@@ -163,6 +173,18 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
     _check_ids('segment_ids', segment_ids, (B, S))
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
       raise ValueError(f'segment_ids has dtype {segment_ids.dtype}; allowed: integers')
+
+
+def _check_sizes(block_sizes, max_position_distance) -> None:
+  """Raises ValueError for sizes that are none."""
+  is_size = lambda n, least: isinstance(n, numbers.Integral) and n >= least
+  if block_sizes is not None:
+    given = tuple(block_sizes)
+    if len(given) != 2 or not all(is_size(n, 1) for n in given):
+      raise ValueError(f'block_sizes={given}; allowed: two whole numbers of at least 1, or None')
+  if max_position_distance is not None and not is_size(max_position_distance, 0):
+    said = f'max_position_distance={max_position_distance}'
+    raise ValueError(f'{said}; allowed: a whole number of at least 0, or None')
 
 
 def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
@@ -242,10 +264,16 @@ def _distance_range(enc, position_ids, max_position_distance: int | None) -> tup
   """The distances that tables hold under explicit positions: static, since it is their length."""
   if not enc.has_terms:
     return 0, 0
+  end = enc.max_relative_distance
   if max_position_distance is None:
-    if isinstance(position_ids, jax.core.Tracer):
+    if not isinstance(position_ids, jax.core.Tracer):
+      position_ids = np.asarray(position_ids)
+      max_position_distance = int((position_ids.max(axis=1) - position_ids.min(axis=1)).max())
+    elif end is not None:
+      max_position_distance = end
+    else:
       need = 'traced positions need a static max_position_distance'
       raise ValueError(f'{type(enc).__name__} has terms by distance: {need}')
-    position_ids = np.asarray(position_ids)
-    max_position_distance = int((position_ids.max(axis=1) - position_ids.min(axis=1)).max())
+  if end is not None:
+    max_position_distance = min(max_position_distance, end)
   return -max_position_distance, max_position_distance

@@ -31,10 +31,10 @@ class Entmax(Encoding):
   normalizer = 'rows'
 
   def __init__(self, dims: Dims, rngs, *, alpha: float = 1.5):
-    """`alpha`: more than 1 and at most 2; more gives more zeros."""
+    """`alpha`: from 1.001 to 2; more gives more zeros."""
     super().__init__(dims, rngs)
-    if not 1 < alpha <= 2:
-      raise ValueError(f'alpha={alpha}; allowed: more than 1, which is softmax, and at most 2')
+    if not 1.001 <= alpha <= 2:  # nearer to 1, which is softmax, float32 loses the weights
+      raise ValueError(f'alpha={alpha}; allowed: from 1.001 to 2 (1 is softmax)')
     self.alpha = float(alpha)
 
   def normalize(self, s_BHTS):

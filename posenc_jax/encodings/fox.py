@@ -68,7 +68,8 @@ class FoX(Encoding):
       self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
       self.b_f = nnx.Param(jnp.full(dims.heads, bias, jnp.float32))
     elif gate == 'learned':
-      self.b_f = nnx.Param(-jnp.log(jnp.expm1(1 / jnp.array(self.times, jnp.float32))))
+      rates = 1 / np.array(self.times)  # of which expm1 may overflow
+      self.b_f = nnx.Param(jnp.asarray(-rates - np.log(-np.expm1(-rates)), jnp.float32))
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`."""

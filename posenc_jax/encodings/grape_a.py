@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
@@ -56,7 +57,7 @@ class GrapeA(Encoding):
 
 def _gate(vector_HK, x_BHTK):
   """softplus(v . x / (|v| sqrt(K))): float32 [B, H, T]."""
-  size_H1 = jnp.linalg.norm(vector_HK, axis=-1, keepdims=True)
-  unit_HK = vector_HK / jnp.maximum(size_H1, 1e-6)
+  square_H1 = (vector_HK**2).sum(axis=-1, keepdims=True)
+  unit_HK = vector_HK * lax.rsqrt(jnp.maximum(square_H1, 1e-12))  # finite gradients at 0, too
   logits_BHT = head_dot(unit_HK, x_BHTK.astype(jnp.float32))
   return jax.nn.softplus(logits_BHT * x_BHTK.shape[-1] ** -0.5)

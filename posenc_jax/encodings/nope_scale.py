@@ -25,8 +25,9 @@ class NoPEScale(Encoding):
   def __init__(self, dims: Dims, rngs, *, scale: float = 1.2, learned: bool = False):
     """`scale`: the factor, or where factors start; the best depends on the length."""
     super().__init__(dims, rngs)
-    if scale <= 0:
-      raise ValueError(f'scale={scale} must be greater than 0')
+    if scale <= 0 or (learned and scale < 1):
+      least = 'at least 1, as learned factors are kept' if learned else 'greater than 0'
+      raise ValueError(f'scale={scale} must be {least}')
     self.factor, self.learned = scale, learned
     if learned:
       self.scales = nnx.Param(jnp.full(dims.heads, scale, jnp.float32))

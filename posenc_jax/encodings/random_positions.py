@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.base import Dims, LengthError
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
@@ -64,6 +64,9 @@ class RandomPositions(PositionWrapper):
       position_ids = jnp.broadcast_to(position_ids, (batch, position_ids.shape[1]))
     else:
       keys = (jax.random.key(0) if key is None else key)[None]
+    T = position_ids.shape[1]
+    if self.kind == 'integers' and self.longest < T:
+      raise LengthError(f'{T} tokens, which may be one document, for {self.longest} positions')
     document_BT = jnp.cumsum(position_ids == 0, axis=1) - 1
     draw = self._draw_floats if self.kind == 'floats' else self._draw_integers
     return draw(document_BT, position_ids, keys)
@@ -80,8 +83,7 @@ class RandomPositions(PositionWrapper):
     order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(keys)
     order_BR = jnp.broadcast_to(order_BR, (len(position_ids), self.longest))
     drawn_BT = jnp.take_along_axis(order_BR, position_ids, axis=1)
-    # Sorted within each document: documents are kept apart by multiples of `longest`.
-    return jnp.sort(document_BT * self.longest + drawn_BT, axis=1) - document_BT * self.longest
+    return lax.sort((document_BT, drawn_BT), dimension=1, num_keys=2)[1]
 
   def max_sampled_distance(self, tokens: int) -> int:
     return self.longest - 1

@@ -49,6 +49,8 @@ class RelativeProjection(Encoding):
     for name, size in dict(rank=rank, extent=extent, floor=1 if floor is None else floor).items():
       if size < 1:
         raise ValueError(f'{name}={size} must be at least 1')
+    if alpha < 0:
+      raise ValueError(f'alpha={alpha} must be at least 0')
     self.floor, self.alpha, self.extent = floor, alpha, extent
     self.max_relative_distance = extent
     self.relative = floor is None

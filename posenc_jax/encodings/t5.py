@@ -15,9 +15,8 @@ def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
   """
   exact = buckets // 2
   logarithmic = buckets - exact
-  row = []
-  for n in range(max_distance + 1):
-    step = 0
+  row, step = [], 0
+  for n in range(max_distance + 1):  # buckets only rise
     if n >= exact:
       while (
         step < logarithmic

@@ -8,6 +8,7 @@ from posenc_jax.encodings.rope import check_rotary, rotate_at
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
 LARGEST = 80.0  # exponent of a factor in float32
+LEAST_SPAN = 1024  # positions: more than the rows of a tile that any backend takes by itself
 
 
 class XPos(Encoding):
@@ -16,15 +17,15 @@ class XPos(Encoding):
   z_m = (2m/K + gamma) / (1 + gamma), Sun et al. 2022, section 3.2. The released code gives queries
   z^((i - c) / scale_base), keys z^((c - j) / scale_base) with c in the middle of the sequence,
   which overflows beyond some 70,000 positions. Here c is the first query of each tile of scores,
-  and `score` makes the products itself. The positions of one tile's queries must lie within 32,000
-  of its first (packed documents may be no longer): a row beyond is NaN. The paper evaluates with
-  blockwise causal attention, which is a mask and not part of this.
+  and `score` makes the products itself. The positions of one tile's queries must lie within `span`
+  of its first, 32,000 by default (packed documents may be no longer): a row beyond is NaN. The
+  paper evaluates with blockwise causal attention, which is a mask and not part of this.
   """
 
   paper = 'Sun et al. 2022, arXiv:2212.10554'
   parameter_summary = 'none'
   reported_extrapolation = None
-  limit = 'positions of packed documents must lie within 32,000 of one another'
+  limit = 'positions of packed documents must lie within 32,000 of one another, by default'
   position_kind = 'floats'
   bias_in_scale = True
   causal_only = True
@@ -53,11 +54,18 @@ class XPos(Encoding):
     if gamma <= 0 or scale_base <= 0:
       raise ValueError(f'gamma={gamma} and scale_base={scale_base} must be greater than 0')
     self.base, self.gamma, self.scale_base, self.layout = base, gamma, scale_base, layout
+    if self.span() < LEAST_SPAN:
+      allowed = f'factors that stay finite over {LEAST_SPAN} positions, here {self.span():.0f}'
+      raise ValueError(f'gamma={gamma} with scale_base={scale_base}; allowed: {allowed}')
 
   def decays(self) -> np.ndarray:
     """z_m, float64 [K/2]."""
     K = self.dims.head_dim
     return (2 * np.arange(K // 2) / K + self.gamma) / (1 + self.gamma)
+
+  def span(self) -> float:
+    """How far apart positions may be for the largest factor to stay finite."""
+    return LARGEST * self.scale_base / max(-float(np.log(self.decays()[0])), 1e-9)
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """(position, 1), [B|1, S] each: tokens that pad a tile have 0 in both."""
@@ -84,6 +92,6 @@ class XPos(Encoding):
 
     q_BHTK, k_BGSK = decay(q_BHTK, ahead_BT), decay(k_BGSK, behind_BS)
     products_BHTS = per_kv_head(scaled_dot, q_BHTK, k_BGSK)
-    lost_B1T1 = jnp.abs(ahead_BT)[:, None, :, None] > LARGEST / -log_z[0]
+    lost_B1T1 = jnp.abs(ahead_BT)[:, None, :, None] > self.span()
     s_BHTS = self.scale(self.dims.head_dim) * products_BHTS
     return jnp.where(lost_B1T1, jnp.nan, s_BHTS)

@@ -30,7 +30,7 @@ def run(request: AttentionRequest):
   positions = request.position_ids
   distance_BTS = jnp.where(mask_BTS, positions[:, offset:, None] - positions[:, None], 0)
   lowest, highest = request.distances
-  reader = GatherDistance.of_range(distance_BTS, lowest, highest)
+  reader = GatherDistance.of_range(distance_BTS, lowest, highest, enc.max_relative_distance)
   terms = reader.terms_of_tile(read_terms(enc, jnp.arange(lowest, highest + 1)))
   zeros = tuple(jnp.zeros((B, H, T, *shape), jnp.float32) for shape in enc.scans_keys)
   carry = RowCarry(zeros, is_rightmost=True)

@@ -118,8 +118,10 @@ class GatherDistance:
   known: jax.Array
 
   @classmethod
-  def of_range(cls, distance_BTS, lowest: int, highest: int):
-    """For tables that hold the distances lowest .. highest."""
+  def of_range(cls, distance_BTS, lowest: int, highest: int, end: int | None = None):
+    """For tables that hold the distances lowest .. highest, and are constant from `end` on."""
+    if end is not None:
+      distance_BTS = jnp.clip(distance_BTS, -end, end)
     known = ((distance_BTS >= lowest) & (distance_BTS <= highest))[:, None]
     return cls(jnp.where(known, distance_BTS[:, None] - lowest, 0), known)
 

@@ -48,7 +48,7 @@ def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=Non
   else:
     positions = row_ids['position'][:, :, None] - column_ids['position'][:, None]
     distance = jnp.where(mask, positions, 0)
-    reader = GatherDistance.of_range(distance, *schedule.distances)
+    reader = GatherDistance.of_range(distance, *schedule.distances, enc.max_relative_distance)
     terms = reader.terms_of_tile(terms)
   carry = RowCarry(carried)
   tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)

@@ -128,6 +128,8 @@ class Heads(Composite):
 def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
   """How many heads each member has, taken out of the specs. Raises ValueError."""
   counts = [spec.pop('heads', None) for spec in specs]
+  if any(type(n) is not int for n in counts if n is not None):
+    raise ValueError(f'members have heads {tuple(counts)}; allowed: whole numbers')
   open_members = counts.count(None)
   left = dims.heads - sum(n for n in counts if n is not None)
   group = dims.heads // dims.kv_heads

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 
 from posenc_jax.encodings.core.rope_scaling import (
   dynamic,
@@ -26,7 +27,7 @@ SCALINGS = {
   'proportional': proportional,
 }
 ORIGINAL = 'original_max_position_embeddings'
-AT_LEAST = {'factor': 1, ORIGINAL: 2}
+AT_LEAST = {'factor': 1}
 RISING = (('beta_slow', 'beta_fast'), ('low_freq_factor', 'high_freq_factor'))
 
 
@@ -93,7 +94,7 @@ def _pop_type(fields: dict) -> str:
 
 
 def _is_number(value) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool)
+  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_fields(fields: dict[str, object], K: int) -> None:
@@ -108,6 +109,10 @@ def _check_fields(fields: dict[str, object], K: int) -> None:
       is_list = isinstance(value, list | tuple) and len(value) == K // 2
       holds = is_list and all(_is_number(v) and v > 0 for v in value)
       require(name, holds, f'{K // 2} numbers greater than 0: one a frequency')
+    elif name == ORIGINAL:
+      require(name, type(value) is int and value >= 2, 'a whole number of at least 2')
+    elif name == 'partial_rotary_factor':
+      require(name, _is_number(value) and 0 < value <= 1, 'more than 0 and at most 1')
     elif name in AT_LEAST and value is not None:
       require(name, _is_number(value) and value >= AT_LEAST[name], f'{AT_LEAST[name]} or more')
     elif value is not None:
