@@ -107,12 +107,12 @@ def build_request(
     lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
     distances = (lowest, S - 1)
   else:
+    distances = _distance_range(enc, position_ids, max_position_distance)
     # Distances are exact whatever the dtype, and may be below 0. Tiles know positions as data: no
     # backend gives them a gradient.
     is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
     position_ids = position_ids.astype(jnp.int32 if is_whole else jnp.float32)
     position_ids = lax.stop_gradient(position_ids)
-    distances = _distance_range(enc, position_ids, max_position_distance)
   visible_BS = _count_visible(mask, S, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
@@ -267,7 +267,7 @@ def _distance_range(enc, position_ids, max_position_distance: int | None) -> tup
   end = enc.max_relative_distance
   if max_position_distance is None:
     if not isinstance(position_ids, jax.core.Tracer):
-      position_ids = np.asarray(position_ids)
+      position_ids = np.asarray(position_ids, float)
       max_position_distance = int((position_ids.max(axis=1) - position_ids.min(axis=1)).max())
     elif end is not None:
       max_position_distance = end
