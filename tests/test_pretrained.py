@@ -15,6 +15,8 @@ from configs import base
 from posenc_jax import storage, sweep
 from posenc_jax.config import load_study, overlay, saved_config, to_json
 from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.evaluation.evaluate import evaluate_run
@@ -507,21 +509,23 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == SMALL_TOKENIZER
 
 
-def write_gguf(path, name='llama', pre='smollm', **metadata):
+def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
   """A GGUF file of a golden model, in float32, with queries and keys permuted as converters do."""
   import gguf
 
   record = RECORDS[name]
   config = record['config']
   writer = gguf.GGUFWriter(path, 'llama')
-  H = config['num_attention_heads']
+  heads = {'q': config['num_attention_heads'], 'k': config['num_key_value_heads']}
   writer.add_block_count(config['num_hidden_layers'])
   writer.add_context_length(config['max_position_embeddings'])
   writer.add_embedding_length(config['hidden_size'])
   writer.add_feed_forward_length(config['intermediate_size'])
-  writer.add_head_count(H)
+  writer.add_head_count(heads['q'])
+  writer.add_head_count_kv(heads['k'])
+  writer.add_key_length(config['head_dim'])
   writer.add_layer_norm_rms_eps(config['rms_norm_eps'])
-  writer.add_rope_freq_base(1e4)
+  writer.add_rope_freq_base(config['rope_parameters']['rope_theta'])
   writer.add_vocab_size(config['vocab_size'])
   writer.add_tokenizer_model('gpt2')
   writer.add_tokenizer_pre(pre)
@@ -536,9 +540,12 @@ def write_gguf(path, name='llama', pre='smollm', **metadata):
     number = next((part for part in parts if part.isdigit()), None)
     x = weights(key, shape)
     if key.endswith(('q_proj.weight', 'k_proj.weight')):
+      H = heads[key.split('.')[-2][0]]
       x = x.reshape(H, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
     own = back[key.replace(f'.{number}.', '.{n}.')].format(n=number)
     writer.add_tensor(own, np.ascontiguousarray(x))
+  for key, x in dict(tensors).items():
+    writer.add_tensor(key, x)
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()
@@ -574,6 +581,23 @@ def test_a_gguf_file_is_the_same_model(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, model, expected)
   assert config.train.length == 32
   assert json.loads(source.tokenizer)['model']['merges'] == [['a', 'b']]
+
+
+def test_scaled_frequencies_of_a_gguf_file(tmp_path):
+  """A converter writes Llama 3's rule as divisors of frequencies; logits are transformers'."""
+  record = RECORDS['llama3_tied']
+  said = dict(record['config']['rope_parameters'])
+  K, base_frequency = record['config']['head_dim'], said.pop('rope_theta')
+  del said['rope_type']
+  scaled, _ = SCALINGS['llama3'](K, base_frequency, 0, **said)
+  divisors = np.float32(rope_frequencies(K, base_frequency) / scaled)
+  assert divisors.max() > 1.5
+  tensors = {'rope_freqs.weight': divisors}
+  config, model, _ = imported(write_gguf(tmp_path / 'm.gguf', 'llama3_tied', tensors=tensors))
+  with jax.default_matmul_precision('highest'):
+    logits = jax.jit(lambda m, x: m(x, **attention_options(config)))(model, TOKENS)
+  expected = np.array(record['logits'])
+  np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):

@@ -49,8 +49,10 @@ SPECIAL = (2, 3, 4)  # kinds of tokens that text never becomes: unknown, control
 
 def open_model(
   path: Path, field: str
-) -> tuple[dict, dict[str, tuple], Callable[[str], np.ndarray], bytes | None]:
-  """Returns (config, shapes, read, tokenizer) as in `sources.Source`. Raises `UserError`."""
+) -> tuple[dict, dict[str, tuple], Callable[[str], np.ndarray], bytes | None, str]:
+  """Returns (config, shapes, read, tokenizer, no_tokenizer) as in `sources.Source`. Raises
+  `UserError`.
+  """
   try:
     import gguf
     from gguf import quants
@@ -64,6 +66,8 @@ def open_model(
     reason = ' '.join(str(error).split())[:120]
     raise UserError(f'{field}: no whole GGUF file ({type(error).__name__}: {reason})') from None
   config = _config(metadata, 'output.weight' in found, field)
+  if (divisors := found.pop('rope_freqs.weight', None)) is not None:
+    config['rope_scaling'] = _scaling_of(divisors, config, field)
   names = {}
   for name in found:
     _, _, rest = name.partition('.')
@@ -71,8 +75,7 @@ def open_model(
     is_layer = name.startswith('blk.') and number.isdigit()
     general = f'blk.{{n}}.{rest}' if is_layer else name
     if general not in TENSORS:
-      reason = ': scaled frequencies' if name == 'rope_freqs.weight' else ''
-      raise UserError(f'{field}: a tensor {shown(name)} that no family uses{reason}')
+      raise UserError(f'{field}: a tensor {shown(name)} that no family uses')
     names[TENSORS[general].format(n=number)] = name
   shapes = {name: tuple(map(int, found[own].shape[::-1])) for name, own in names.items()}
 
@@ -92,6 +95,24 @@ def open_model(
     return x
 
   return config, shapes, read, *_tokenizer(metadata)
+
+
+def _scaling_of(divisors, config: dict, field: str) -> dict:
+  """The scaling of a tensor of divisors, one a frequency: so converters write Llama 3's rule. Two
+  equal lists of LongRoPE without its attention factor are the same.
+  """
+  if 'rope_scaling' in config or divisors.data.dtype != np.float32:
+    raise UserError(
+      f'{field}: rope_freqs.weight beside another scaling, or in {divisors.data.dtype}'
+    )
+  by_frequency = [float(x) for x in divisors.data]
+  return {
+    'rope_type': 'longrope',
+    'short_factor': by_frequency,
+    'long_factor': by_frequency,
+    'attention_factor': 1.0,
+    'original_max_position_embeddings': config['max_position_embeddings'],
+  }
 
 
 def _unpermuted(x, heads: int):
