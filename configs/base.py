@@ -101,7 +101,9 @@ def get_config() -> ConfigDict:
         grad_accum_steps=1,
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # Directory of a finished run, whose parameters this one starts from; '': it draws its own.
-        # Of an imported run: the SHA-256 of what it was imported from.
+        # Of an imported run: the SHA-256 of what it was imported from. Batches are those of the
+        # seed from the first on: with seed, corpus, length and batch of the other run they are
+        # those that it began with.
         init_from='',
         # Which parameters train: patterns of their paths in a checkpoint, such as ('encodings/*',
         # 'layers/w_[qk]'); (): all. The others stay as they are, without optimizer state.

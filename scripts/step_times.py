@@ -35,7 +35,11 @@ def main(argv):
   for run in sweep.plan(flags.config, flags.out, overrides):
     c = run.config
     if c.train.steps:
-      configs.setdefault((c.label or c.encoding.name, c.train.length), c)
+      line = c.label or c.encoding.name, c.train.length
+      differing = {*config.differing_keys(configs.setdefault(line, c), c)} - {'seed'}
+      if differing:
+        problem = f'{line[0]} at {line[1]} tokens differs in {min(differing)}'
+        raise UserError(f'--config={flags.config}: {problem}; allowed: a label for each line')
   if not configs:
     raise UserError(f'--config={flags.config}: trains nothing; allowed: a study that trains')
   rows = [

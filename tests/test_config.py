@@ -432,3 +432,14 @@ def test_sweeps():
     zipped(seeds, names)
   with pytest.raises(UserError, match='seed set by two'):
     product(seeds, seeds)
+
+
+def test_a_section_is_set_before_its_fields_whatever_their_order():
+  whole = vary('encoding', {'name': 'rope'}, {'name': 'p_rope', 'p': 0.5})
+  bases = vary('encoding.base', 1e4, 5e5)
+  for sweep in (product(whole, bases), product(bases, whole)):
+    encodings = [load(BASE, overrides).encoding.to_dict() for overrides in sweep]
+    assert sorted((e['name'], e['base']) for e in encodings) == [
+      *(('p_rope', base) for base in (1e4, 5e5)),
+      *(('rope', base) for base in (1e4, 5e5)),
+    ]

@@ -949,7 +949,7 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
     (
       {'eval.protocols': ('by_position',), 'eval.document_tokens': 20},
       'config.eval.document_tokens=20; '
-      r'allowed: 32 or more for whole windows \(by_position\), or 0',
+      r'allowed: 32 or more for windows of that length \(by_position\), or 0',
     ),
     (
       {'eval.protocols': ('receptive_field',), 'eval.k': 1, 'eval.lengths': (1, 16)},

@@ -124,9 +124,10 @@ def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(corpus):  # no
   ('overrides', 'words'),
   [
     ({'eval__long_ppl_context': 32}, r'eval.lengths=\(16, 32\); allowed: one more than the short'),
+    ({'eval__long_ppl_context': 29}, 'allowed: one more than .* the stride of long_ppl, 32 tokens'),
     ({'eval__long_ppl_alpha': 0.0}, 'eval.long_ppl_alpha=0.0; allowed: more than 0 nats'),
     ({'eval__long_ppl_beta': 2.0}, 'eval.long_ppl_beta=2.0; allowed: 0 or less nats'),
-    ({'eval__document_tokens': 20}, 'allowed: 32 or more for whole windows .long_ppl.'),
+    ({'eval__document_tokens': 20}, 'allowed: 32 or more for windows of that length .long_ppl.'),
   ],
 )
 def test_bad_settings_are_one_line(overrides, words):

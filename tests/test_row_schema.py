@@ -30,6 +30,14 @@ def test_rows_that_are_made_here_have_no_fault():
   assert {row_schema.fault(some) for some in made} == {None}
 
 
+def test_a_score_of_tokens_that_begin_no_character_is_none():
+  """Bits per byte need a byte: the rest of a character of several tokens has none."""
+  fields = {name: LIKELIHOOD[name] for name in row_schema.KEY}
+  made = row_schema.row(**fields, status='ok', nats=2.0, tokens=1, bytes=0)
+  assert (made['status'], made['nats'], made['bpb']) == ('no_bytes', None, None)
+  assert row_schema.fault(made) is None
+
+
 def test_the_checks_know_what_evaluation_measures():
   assert {*row_schema.SHARES} <= {*task_scoring.METRICS, 'gradient', 'sink_rate'}
 

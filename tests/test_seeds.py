@@ -1,7 +1,9 @@
 """Several seeds of one config are as many runs, one after another or together in one program."""
 
+import os
 import re
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -87,6 +89,22 @@ def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, tmp_path):
   loop.train(make(seeds=SEEDS), tmp_path / 'run')
   for seed in SEEDS:
     assert files(config.seed_workdir(tmp_path / 'run', seed)) == files(alone[seed])
+
+
+def test_a_stop_in_the_last_step_of_a_seed_lets_no_other_begin(make, tmp_path, monkeypatch):
+  push = metrics.Log.push
+
+  def stop(self, step, *args):
+    push(self, step, *args)
+    if step == make().train.steps:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(metrics.Log, 'push', stop)
+  with pytest.raises(Stopped, match=r'SIGTERM: step .* is saved; go on with the same command'):
+    loop.train(make(seeds=SEEDS), tmp_path / 'run')
+  first, second = (config.seed_workdir(tmp_path / 'run', seed) for seed in SEEDS[:2])
+  assert [path.name for path in (first / 'checkpoints').iterdir()]
+  assert not (second / 'checkpoints').exists()
 
 
 def test_at_once_goes_on_after_a_stop_with_the_same_bits(

@@ -395,6 +395,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys
   assert (tmp_path / 'checkpoints' / '3.damaged').exists()
   with Checkpoints(tmp_path) as reader:
     assert reader.restore(**trees)[1] == 3
+  DAMAGE[damage](tmp_path / 'checkpoints' / '3')  # once more
+  with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+    assert checkpoints.restore(**trees)[1] == 2
+  assert (tmp_path / 'checkpoints' / '3.damaged2').exists()
 
 
 @unraisable

@@ -27,8 +27,11 @@ PROTOCOLS = (  # for text
   *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
   *('long_ppl', 'sink_rate', 'attention_distance', 'planted', *TEXT_TASKS),
 )
-# The protocols that score windows which a document holds whole.
-WHOLE_WINDOWS = ('by_position', 'long_ppl', 'sink_rate', 'attention_distance', 'planted')
+# The protocols that take their windows out of `document_tokens` of each document.
+OF_EXCERPTS = (
+  *('non_overlapping', 'sliding', 'by_position', 'long_ppl', 'sink_rate', 'attention_distance'),
+  'planted',
+)
 TASK_PROTOCOL = 'answers'  # the only protocol for a task
 # The protocols that are measured again under each control.
 CONTROLS = {

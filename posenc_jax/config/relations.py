@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import tasks
 from posenc_jax.config.checks import LARGEST, MAX_NUMBERED_HEADS, MAX_PARAMETERS
-from posenc_jax.config.fields import TEXT_TASKS, WHOLE_WINDOWS
+from posenc_jax.config.fields import OF_EXCERPTS, TEXT_TASKS
 from posenc_jax.errors import UserError
 
 # Of each field that depends on others: its path, whether its value fits, and what is allowed.
@@ -85,13 +85,14 @@ def windows(config: ConfigDict) -> Relations:
     yield 'eval.stride', evals.stride <= shortest, within
   if 'receptive_field' in evals.protocols:
     yield 'eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field'
-  if whole_windows := [name for name in evals.protocols if name in WHOLE_WINDOWS]:
-    allowed = f'{longest} or more for whole windows ({", ".join(whole_windows)}), or 0'
+  if of_excerpts := [name for name in evals.protocols if name in OF_EXCERPTS]:
+    allowed = f'{longest} or more for windows of that length ({", ".join(of_excerpts)}), or 0'
     yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
   if 'long_ppl' in evals.protocols:
-    context = evals.long_ppl_context or config.train.length
-    allowed = f'one more than the short context of long_ppl, {context} tokens'
-    yield 'eval.lengths', longest > context, allowed
+    # up to context and stride, the short context is the whole one
+    short = (evals.long_ppl_context or config.train.length) + evals.stride
+    allowed = f'one more than the short context and the stride of long_ppl, {short} tokens'
+    yield 'eval.lengths', longest > short, allowed
   if 'sink_rate' in evals.protocols:
     allowed = f'at most the longest of eval.lengths={evals.lengths}'
     yield 'eval.sink_rate_tokens', evals.sink_rate_tokens <= longest, allowed

@@ -90,8 +90,11 @@ def sink_rate(sums_WNHC: np.ndarray, epsilon: float) -> float:
   """The share of (window, layer, head) whose weight on the first token, in the mean over all
   queries, is more than `epsilon` (Gu et al. 2024, arXiv:2410.10781, Sink_1; 0.3 over 64 tokens).
 
-  The first token is BOS. Their mean over heads is that of one window, too.
+  The first token is BOS. Their mean over heads is that of one window, too. NaN where a weight is no
+  number.
   """
+  if not np.isfinite(sums_WNHC).all():
+    return float('nan')
   return float(np.mean(sums_WNHC[..., 0] > epsilon))
 
 

@@ -21,7 +21,9 @@ def predictions(model, tokens_BT, *, last: int | None = None, **options):
   """
   logits_BTV = token_logits(model, tokens_BT, last=last, **options)
   tokens_BT = tokens_BT if last is None else tokens_BT[:, -last:]
-  return logits_BTV.argmax(-1) == tokens_BT, nats_of_logits(logits_BTV, tokens_BT)
+  nats_BT = nats_of_logits(logits_BTV, tokens_BT)
+  # of logits that are no numbers, the first would be the largest
+  return (logits_BTV.argmax(-1) == tokens_BT) & jnp.isfinite(nats_BT), nats_BT
 
 
 def gradient_norms(model, tokens_BT, **options):

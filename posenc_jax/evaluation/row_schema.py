@@ -37,7 +37,8 @@ measurement:
 These fields say what came out:
 
   status        'ok', or the outcome in place of a score: 'beyond_table', 'not_finite', or
-                'no_key_tokens' (long_ppl: no token is better by far for the whole context)
+                'no_key_tokens' (long_ppl: no token is better by far for the whole context),
+                'no_bytes' (the scored tokens begin no character)
   nats          negative log-likelihood, summed over the scored tokens
   tokens        number of scored tokens (tasks: of answers; long_ppl: of key tokens)
   bytes         bytes that the scored tokens stand for
@@ -74,7 +75,7 @@ FIELDS = {*KEY, *VALUES}
 SOURCE, DTYPE = 'source', 'dtype'  # fields that only some rows have
 OPTIONAL = {SOURCE, DTYPE}
 FULL = 'float32'  # the dtype of rows that name none
-STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens')
+STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens', 'no_bytes')
 # Protocols by which a model may choose the tokens that it is scored on: their number may differ.
 CHOSEN_BY_MODEL = ('long_ppl',)
 # Protocols whose rows are told apart by position.
@@ -103,7 +104,8 @@ def row(
   **key_fields: object,
 ) -> dict:
   """Makes a row from the fields above; those that can be null may be left out. `ppl` and `bpb` are
-  computed here and nowhere else. A score that is not finite becomes the status 'not_finite'.
+  computed here and nowhere else. A score that is not finite becomes the status 'not_finite', one of
+  no bytes 'no_bytes'.
 
   Raises:
     ValueError: for a status 'ok' without a score.
@@ -120,7 +122,9 @@ def row(
       f"row: status='ok' of {fields['run']!r} has no score; "
       'allowed: nats, tokens and bytes, or metric and value'
     )
-  if status == 'ok' and not _is_finite(score, metric):
+  if status == 'ok' and metric is None and bytes == 0:
+    fields.update(status='no_bytes', nats=None)
+  elif status == 'ok' and not _is_finite(score, metric):
     fields.update(status='not_finite', nats=None, value=None)
   has_likelihood = fields['status'] == 'ok' and metric is None
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None

@@ -58,8 +58,9 @@ def multikey(draw: Draw) -> Prompt:
 
 def needles(draw: Draw) -> Prompt:
   """All text is sentences like the one that is asked for."""
-  others = (_code(word(draw), number(draw)).lstrip() for _ in itertools.count())
   name, code = word(draw), number(draw)
+  names = (other for _ in itertools.count() if (other := word(draw)) != name)
+  others = (_code(other, number(draw)).lstrip() for other in names)
   return _code_of_one(name, code, (_code(name, code),), others)
 
 

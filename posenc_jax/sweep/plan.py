@@ -117,6 +117,7 @@ def plan(
     for field, value in swept.items():
       config.check_tree(field, value)
   _check_sweep(str(path), swept_runs)
+  _check_sections(overrides, swept_runs)
   config.check_folder(f'--out={out}', out)
 
   def fields_of(swept):
@@ -200,6 +201,15 @@ def _check_overrides(overrides: dict[str, object], swept_runs: list[dict], left:
       problem = f'makes {len(swept_runs)} runs of the study {left}'
       allowed = 'a field that its sweep() does not vary, or config.seed'
       raise UserError(f'config.{field}={shown(overrides[field])}: {problem}; allowed: {allowed}')
+
+
+def _check_sections(overrides: dict[str, object], swept_runs: list[dict]) -> None:
+  """Raises `UserError` for an override of a section of which the sweep varies a field."""
+  for field in overrides:
+    for swept in swept_runs:
+      if within := [path for path in swept if path.startswith(f'{field}.')]:
+        allowed = f'its fields by themselves, but for {within[0]}, which the sweep sets'
+        raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')
 
 
 def _check_sweep(path: str, swept_runs: list[dict]) -> None:

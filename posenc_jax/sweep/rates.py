@@ -183,6 +183,7 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
     'eval.protocols': ('answers',) if are_tasks else ('last_k',),
     'eval.controls': (),
     'eval.lengths': (shortest,),
+    'eval.target_context': shortest,
     'eval.k': min(shortest, *(c.eval.k for c in configs)),
     'eval.documents': 1,
     'eval.spans': 1,

@@ -206,6 +206,8 @@ def _submit(group: list[Run], submitted: dict[str, str], folder: Path) -> dict[s
   except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
     lines = str(error).splitlines()
     words = ' '.join([line for line in lines if line.startswith('sbatch: ')] or lines)
+    for run in group:
+      run.write_state('failed', reason=words)
     allowed = f'what the cluster takes in config.launch={launch.to_dict()}'
     raise UserError(f'{words}; allowed: {allowed}') from None
   return {run.name: job.job_id for run, job in zip(group, jobs, strict=True)}

@@ -72,6 +72,10 @@ class Addition(Task):
   def _num_tokens(self, digits: int) -> int:
     return self.per_digit * (3 * digits + 1) + 3
 
+  def identity(self, example: Example) -> bytes:
+    """The sum without its marks: whatever the first mark is, it is one sum."""
+    return example.tokens_T[example.tokens_T < FIRST_MARK].tobytes()
+
   def largest_position(self, length: int) -> int:
     digits_of_sum = self._num_digits(length) + 1
     if self.positions == 'abacus':

@@ -272,7 +272,9 @@ class Checkpoints:
     if steps and not self._is_read_only:
       self._manager.close()
       for step in steps:
-        os.replace(self._folder / str(step), self._folder / f'{step}.damaged')
+        names = (f'{step}.damaged{number}' for number in ('', *range(2, 1000)))
+        free = next(name for name in names if not storage.exists(self._folder / name))
+        os.replace(self._folder / str(step), self._folder / free)
       self._manager = self._open()
 
   def close(self) -> None:

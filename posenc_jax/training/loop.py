@@ -42,15 +42,22 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   trackers.check(config.train.trackers)
   if config.seeds and not config.vmap_seeds:
     with primary_context(locked_run_dir(workdir, config)):
-      for seed_config, seed_dir in single_seed_runs(config, workdir):
-        train(seed_config, seed_dir)
+      *runs, last_run = single_seed_runs(config, workdir)
+      for seed_config, seed_dir in runs:
+        if stop_signal := _train_one(seed_config, seed_dir):
+          raise stopped_by(stop_signal, config.train.steps)
+      _train_one(*last_run)
     return
+  _train_one(config, workdir)
 
-  steps = config.train.steps
+
+def _train_one(config: ConfigDict, workdir: str | Path) -> int | None:
+  """Trains a run, or seeds at once; returns the signal that came while it ended, if one did."""
+  steps, stop_signal = config.train.steps, None
   training = setup.prepare(config, Path(workdir))
   with setup.restored(training) as checkpoints:
     if training.start_step < steps:
-      _train_loop(training, checkpoints)
+      stop_signal = _train_loop(training, checkpoints)
     else:
       continued_rows(training.seed_dirs or [training.workdir], config.train, steps)
       if checkpoints.latest is None:  # a run of no steps ends as it starts
@@ -61,10 +68,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   if training.start_step == steps:
     next_command = f'python eval.py --workdir={workdir}'
     print(f'{workdir}: training is finished ({steps} steps); next: {next_command}')
+  return stop_signal
 
 
-def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> None:
+def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | None:
   """Trains from `training.start_step` to the last step, and leaves the final state in `training`.
+
+  Returns the signal that came too late to stop it, or None.
 
   Step n is dispatched before the metrics of step n - 1 are read, so that the device never waits.
   """
@@ -106,7 +116,9 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> None:
       if stop_signal and not is_last:
         checkpoints.close()
         raise stopped_by(stop_signal, step)
+    late_signal = signal_consensus(stop_request.signal)
   training.model, training.opt_state = model, opt_state
+  return late_signal
 
 
 def _validate(training: setup.Training, model) -> list[dict[str, float]]:

@@ -82,7 +82,8 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
     keys = differing_keys(here, there)
-    if there.get('train.steps') == 0 and is_extended(workdir, config):
+    is_imported = str(there.get('train.init_from')).startswith('sha256:')
+    if is_imported and is_extended(workdir, config):
       problem = 'holds an imported model, which has no training to go on with'
       raise UserError(
         f'{field} {problem}; allowed: another workdir, with train.init_from={workdir}'

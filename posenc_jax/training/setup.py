@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.stages import Compiled, Lowered
 from ml_collections import ConfigDict
 
-from posenc_jax import data
+from posenc_jax import data, storage
 from posenc_jax.config import single_seed_runs
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import device_put_global, primary_context, run_on_primary
@@ -89,7 +89,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   source = None
   if c.init_from and not has_checkpoint(workdir):  # later, the run it started from may be gone
     for run, _ in seed_runs:
-      run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
+      if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
+        run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
     source = run_dir.source_of(seed_runs[0][0].train.init_from)
     models = [
       finished_parameters(run.train.init_from, model)

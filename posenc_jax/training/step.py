@@ -31,7 +31,7 @@ def make_step_fns(
   `config.seeds`, every array has a first axis [S], except the batch of `val_step`.
   """
 
-  def mean_nats(model, batch, key=None):
+  def mean_nats(model, batch, key=None, **options):
     nats_BT = token_nll(
       model,
       batch.tokens_BT,
@@ -40,6 +40,7 @@ def make_step_fns(
       key=key,
       dtype=config.train.compute_dtype,
       **attention_options(config),
+      **options,
     )
     return jnp.average(nats_BT, weights=batch.scored_BT)
 
@@ -69,10 +70,13 @@ def make_step_fns(
     *state, metrics = multi_seed.vmap_seeds(train_step)(model, opt_state, batch, seeds)
     return *state, mesh.replicate(metrics)
 
-  def val_step_of_seeds(model, batch):
-    return mesh.replicate(multi_seed.vmap_seeds(mean_nats, in_axes=(0, None))(model, batch))
+  def val_step(model, batch):  # logits as evaluation has them, whatever the compute dtype
+    return mean_nats(model, batch, logits_dtype='float32')
 
-  train, val = (train_step_of_seeds, val_step_of_seeds) if config.seeds else (train_step, mean_nats)
+  def val_step_of_seeds(model, batch):
+    return mesh.replicate(multi_seed.vmap_seeds(val_step, in_axes=(0, None))(model, batch))
+
+  train, val = (train_step_of_seeds, val_step_of_seeds) if config.seeds else (train_step, val_step)
   return jax.jit(train, donate_argnames=('model', 'opt_state')), jax.jit(val)
 
 
