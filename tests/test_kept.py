@@ -93,6 +93,11 @@ def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
   kept.keep(run.out, out)
   with pytest.raises(UserError, match=r'config\.train\.steps beside --kept'):
     sweep.sweep(run.path, run.out, {'train.steps': 1}, run.scripts, kept=out)
+  other = tmp_path / 'other'
+  sweep.sweep(run.path, other, {'eval.k': 4}, run.scripts, checks_runs=False)
+  with pytest.raises(UserError, match=r'its sweep ran with --config\.eval\.k, which rows do not'):
+    kept.keep(other, tmp_path / 'kept_of_other')
+  assert not (tmp_path / 'kept_of_other').exists()
   run.path.write_text(run.path.read_text() + '\n# edited')
   with pytest.raises(UserError, match='when it was another file'):
     swept(run, run.out, kept=out)

@@ -230,6 +230,8 @@ def test_protocols_of_a_task_are_its_name(tmp_path):
     ({'tables': None}, "the field 'tables' is NoneType, where list must be"),
     ({'tables': {}}, "'tables' is dict, where list must be"),
     ({'about': 'a' * 2001}, r'about=.*; allowed: a text of at most 2000 characters'),
+    ({'overrides': 3}, r'overrides=3; allowed: a list of fields'),
+    ({'overrides': [3]}, r'overrides: runs: 3; allowed: names'),
     ({'tables': [3]}, r'study\.json: tables is \[3\]'),
     ({'tables': [{'metrc': 'ppl'}]}, r"no setting 'metrc' of lengths; did you mean 'metric'\?"),
     ({'tables': [{}] * 1001}, '1001 of them; allowed: at most 100'),

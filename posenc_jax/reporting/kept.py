@@ -23,13 +23,17 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   Returns:
     The numbers of the study's runs that were added, and that are kept now.
   Raises:
-    UserError: no run is finished, the study was another one, or a row measures the same as a kept
-      one with another result. Stopped: a file cannot be read or written.
+    UserError: no run is finished, the study was another one or the sweep changed what decides
+      numbers, or a row measures the same as a kept one with another result. Stopped: a file
+      cannot be read or written.
   """
   folder, out = Path(folder), Path(out)
   report = study.load(folder)
   if report.study is None:
     raise UserError(f'{folder}: no study.json; allowed: a folder where a sweep ran')
+  if report.overrides:
+    problem = f'its sweep ran with --config.{report.overrides[0]}, which rows do not name'
+    raise UserError(f'{folder}: {problem}; allowed: runs of the study as it is')
   with one_line_errors():
     runs = [file.parent for file in files_below(folder, FINISHED)]
   if not runs:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from posenc_jax import config, storage
-from posenc_jax.errors import Damaged, Stopped, UserError, visible
+from posenc_jax.errors import Damaged, Stopped, UserError, shown, visible
 from posenc_jax.reporting import report_settings, rows, table_writers
 from posenc_jax.reporting.folders import is_folder, one_line_errors
 from posenc_jax.reporting.layouts import costs, make_tables
@@ -44,6 +44,7 @@ class Report:
     study: the file of the study; None: tables and figures are the default ones.
     sha256: the hash of that file as it was when it gave these settings.
     about: the study's ABOUT, a text on what its models have in common; '': it has none.
+    overrides: paths of fields that decide numbers, which the sweep changed in all runs.
     out: the folder that tables and figures are written to; None: `folder`.
   """
 
@@ -54,6 +55,7 @@ class Report:
   study: str | None = None
   sha256: str = ''
   about: str = ''
+  overrides: list[str] = dataclasses.field(default_factory=list)
   out: Path | None = None
 
   def all_tables(self) -> list[Table]:
@@ -196,6 +198,8 @@ def write(report: Report) -> None:
     'tables': report.tables,
     'figures': report.figures,
   }
+  if report.overrides:
+    tree['overrides'] = report.overrides
   storage.write_json(report.folder / FILE, tree)
 
 
@@ -228,10 +232,17 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
         visible(saved['study']),
         saved['sha256'],
         report_settings.check_about(f'{file}: about', saved['about']),
+        _check_overrides(f'{file}: overrides', saved.get('overrides', [])),
       )
   except UserError as error:
     raise Damaged(str(error)) from None
   return Report(folder) if path is None else of_study(path, folder, runs)
+
+
+def _check_overrides(where: str, overrides: object) -> list[str]:
+  if not isinstance(overrides, list):
+    raise UserError(f'{where}={shown(overrides)}; allowed: a list of fields')
+  return report_settings.check_runs(where, overrides)
 
 
 def news(report: Report, root: Path) -> str:

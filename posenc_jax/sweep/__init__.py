@@ -60,14 +60,17 @@ def sweep(
     Stopped: after Ctrl-C, SIGTERM or SIGHUP.
   """
   check_launcher(launcher, jobs, scripts, Path(out))
-  if kept:
-    _check_kept(overrides)
+  deciding = _deciding(overrides)
+  if kept and deciding:
+    allowed = 'fields that change no number, or seed'
+    raise UserError(f'config.{deciding[0]} beside --kept; allowed: {allowed}')
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
   names = [folder.name for run in runs for folder in run.results]
   # overrides may take a table its baseline: the sweep runs all the same
   planned = None if overrides else [run.config for run in runs]
   report = study.of_study(path, out, names, planned)
+  report.overrides = deciding
   num_kept = 0
   if kept:
     wanted = leave_out(runs, kept_runs(kept, report.sha256))
@@ -96,13 +99,9 @@ def sweep(
   return 1 if errors else 0
 
 
-def _check_kept(overrides: dict[str, object]) -> None:
-  """Raises UserError for overrides that decide numbers: rows that are kept do not name them."""
-  for field in overrides:
-    if config.decides_results(field) and field not in ('seed', 'seeds'):
-      raise UserError(
-        f'config.{field} beside --kept; allowed: fields that change no number, or seed'
-      )
+def _deciding(overrides: dict[str, object]) -> list[str]:
+  """The overridden fields that decide numbers: kept rows do not name those of all runs."""
+  return [f for f in overrides if config.decides_results(f) and f not in ('seed', 'seeds')]
 
 
 def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:
