@@ -17,9 +17,9 @@ Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.
 --kept=results/board goes on from there; the n-gram is scripts/ngram.py's, and the times of a step
 scripts/step_times.py's. results/board_tasks will be the tasks (configs/studies/board_tasks.py).
 
-Cost: 87 runs of 0.8 million parameters, 9 to 12 minutes each, two at a time on two cores of one
-processor; DAPE, CoPE and PaTH more. Result so far, of seeds 0 and 1, of RoPE wider seed 0 alone, of
-RoPE longer none: results/README.md, LOG/113 and 116.
+Cost: 87 runs of 0.8 million parameters, 7 to 12 minutes each, two at a time on two cores of one
+processor; DAPE, CoPE and PaTH more. Result, of seeds 0 to 2, of RoPE wider seed 0 alone, of RoPE
+longer none: results/README.md, LOG/113, 116 and 120.
 """
 
 import math

@@ -263,8 +263,8 @@ def _spreads(
 def correlation(line_S: Sequence[float], baseline_S: Sequence[float]) -> float | None:
   """Correlation over seeds of a line and the baseline: what pairing by seed would gain.
 
-  None for fewer than four seeds, of which chance makes any number, and where one has no spread.
+  None for fewer than three seeds, where it is -1 or 1 or nothing, and where one has no spread.
   """
-  if len(line_S) < 4 or _is_flat(line_S) or _is_flat(baseline_S):
+  if len(line_S) < 3 or _is_flat(line_S) or _is_flat(baseline_S):
     return None
   return float(np.corrcoef(line_S, baseline_S)[0, 1])
