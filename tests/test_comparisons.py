@@ -41,9 +41,10 @@ def blocks(rows, **settings):
   return {table.title.split(', ')[0]: table for table in made if table.title.startswith('Diff')}
 
 
-AT_L, OWN, SHUFFLED, TRUNCATED, WINDOWED = (
+AT_L, OWN, OWN_WINDOWED, SHUFFLED, TRUNCATED, WINDOWED = (
   'Differences from rope up to L',
   'Differences from their own score at L',
+  'Differences from their own score windowed at L',
   'Differences from their own score with other far tokens',
   'Differences from their own score truncated to L',
   'Differences from rope windowed at L',
@@ -144,6 +145,35 @@ def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
   assert 'which are taken to spread alike (5 degrees of freedom)' in table.caption
 
 
+def test_where_most_lines_have_the_seeds_of_the_baseline_others_are_tested_apart():
+  """So that what a seed does to all of them can be left out."""
+  bits = BITS | {'fire': {8: [2.02, 2.15, 2.05]}, 'nope': {8: [2.1, 2.3, 2.2]}}
+  rows = [r for r in documents(bits) if (r['label'], r['seed']) != ('alibi', 1)]
+  table = blocks(rows)[AT_L]
+  scores = {line: of_seeds(documents(bits), line, 8) for line in bits}
+  pooled = [scores[line] for line in ('t5', 'fire', 'nope')]
+  estimates = significance.pooled(pooled, scores['rope'], shares_seeds=True)
+  dunnett = significance.Dunnett([3, 3, 3], 3, 6)
+  for line, estimate in zip(('t5', 'fire', 'nope'), estimates, strict=True):
+    assert record(table, line, 8)['p_corrected'] == pytest.approx(dunnett.p(estimate))
+  theirs = stats.ttest_ind(scores['alibi'][[0, 2]], scores['rope'], equal_var=False).pvalue
+  assert record(table, 'alibi', 8)['p_corrected'] == pytest.approx(theirs)
+  assert 'without what a seed does to all of them (6 degrees of freedom); of alibi' in table.caption
+  assert 'mean over those that a line has of seeds 0, 1, 2' in table.caption
+
+
+def test_far_text_is_told_from_a_window():
+  """Each score minus the own one at that length with attention windowed at L."""
+  rows = documents(BITS) + windowed({'t5': {16: [1.95, 1.99, 2.01]}})
+  found = record(blocks(rows)[OWN_WINDOWED], 't5', 16)
+  plain, of_window = (
+    of_seeds(some, 't5', 16)
+    for some in (documents(BITS), windowed({'t5': {16: [1.95, 1.99, 2.01]}}))
+  )
+  assert found['difference'] == pytest.approx((plain - of_window).mean())
+  assert found['p'] == pytest.approx(stats.ttest_rel(plain, of_window).pvalue)
+
+
 def test_lines_that_cannot_share_the_variance_are_a_family_of_their_own():
   """One that spreads more, one of another training length and an n-gram: Welch, and Holm."""
   alike = {'rope': {8: near(2, 0.01)}, 't5': {8: near(1.9, 0.012)}, 'alibi': {8: near(2.1, 0.009)}}
@@ -187,7 +217,7 @@ def test_past_l_lines_are_compared_with_themselves_at_l():
     assert found['p'] == pytest.approx(ps[line])
   corrected = significance.holm(list(ps.values()))
   assert [record(table, line, 16)['p_corrected'] for line in ps] == pytest.approx(corrected)
-  assert 'what is better uses text farther back' in table.caption
+  assert 'what is better uses more text than the L - k to L' in table.caption
   smallest = [record(table, line, 16)['smallest_marked'] for line in BITS]
   assert texts(table)['smallest marked'] == [f'{statistics.median(smallest):.3f}']
 
@@ -276,7 +306,9 @@ def test_controls_are_compared_with_themselves_alone():
   ]
   assert [title for title in titles if 'truncated' in title] == ['Extrapolation, last_k, truncated']
   without = [table.title for table in make_tables(rows, controls=False)]
-  assert without == [f'{t}, last_k' for t in ('Extrapolation', AT_L, OWN, SHUFFLED, WINDOWED)]
+  assert without == [
+    f'{t}, last_k' for t in ('Extrapolation', AT_L, OWN, OWN_WINDOWED, SHUFFLED, WINDOWED)
+  ]
 
 
 # Marks
@@ -500,8 +532,9 @@ def test_columns_by_position_are_ranges_that_end_at_l_and_its_doubles():
     for of in ([r for r in some if r['seed'] == seed] for seed in range(3))
   ]
   assert texts(made[0])['rope'][1] == f'{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}'
-  titles = [t.title for t in made if 'windowed' not in t.title.split(', ', 1)[1]][:5]
-  assert titles == [f'{t}, by_position' for t in ('Extrapolation', AT_L, OWN, TRUNCATED, WINDOWED)]
+  titles = [t.title for t in made if 'windowed' not in t.title.split(', ', 1)[1]][:6]
+  expected = ('Extrapolation', AT_L, OWN, OWN_WINDOWED, TRUNCATED, WINDOWED)
+  assert titles == [f'{t}, by_position' for t in expected]
   assert made[2].header == ['encoding', *made[0].header[2:]]
   assert 'Positions past L hold other tokens' in made[2].caption
   assert all(table_writers.latex(table, 'tab').isascii() for table in made)

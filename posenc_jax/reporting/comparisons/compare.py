@@ -10,7 +10,6 @@ bits per byte, whatever tables print.
 import dataclasses
 import functools
 import itertools
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -375,15 +374,16 @@ class _Comparer:
 
   def _alike(self, pairs: dict[str, Pair]) -> dict[str, Pair]:
     """The pairs of lines that may share one variance over seeds with the baseline: models of its
-    training length that do not spread more than the others and have the seeds that most have.
+    training length that do not spread more than the others; where most of them have the seeds of
+    the baseline, those, so that what a seed does to all can be left out.
     """
     rows = self.scores.exemplar_row
     kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
     kind = kind_of(self.baseline)
     alike = {line: pair for line, pair in pairs.items() if kind_of(line) == kind}
-    if alike:
-      usual = statistics.mode(pair.sample.seeds for pair in alike.values())
-      alike = {line: pair for line, pair in alike.items() if pair.sample.seeds == usual}
+    same_seeds = {line: pair for line, pair in alike.items() if len({*pair.seeds}) == 1}
+    if len(same_seeds) > len(alike) / 2:
+      alike = same_seeds
     while alike:
       every = [pair.sample.scores_S for pair in alike.values()]
       every.append(next(iter(alike.values())).reference.scores_S)
