@@ -434,6 +434,11 @@ def test_sweeps():
     product(seeds, seeds)
 
 
+def test_a_whole_encoding_and_a_name_are_not_swept_together():
+  with pytest.raises(UserError, match=r'^sweep: encoding and encoding\.name; allowed: one of them'):
+    product(vary('encoding.name', 'rope'), vary('encoding', {'name': 't5'}))
+
+
 def test_a_section_is_set_before_its_fields_whatever_their_order():
   whole = vary('encoding', {'name': 'rope'}, {'name': 'p_rope', 'p': 0.5})
   bases = vary('encoding.base', 1e4, 5e5)

@@ -72,4 +72,6 @@ def _merge(overrides: Iterable[dict]) -> dict:
       paths = ', '.join(sorted(twice))
       raise UserError(f'sweep: {paths} set by two factors; allowed: each path once')
     merged |= override
+  if {'encoding', 'encoding.name'} <= merged.keys():
+    raise UserError('sweep: encoding and encoding.name; allowed: one of them')
   return merged

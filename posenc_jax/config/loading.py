@@ -163,10 +163,12 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
 
   Below `encoding` any path is taken (`encodings.make` checks hyperparameters), also
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
-  dict(name=...)}` replaces the whole section, before fields in it are set. Raises `UserError` for
+  dict(name=...)}` replaces the whole section, before hyperparameters are set. Raises `UserError` for
   an unknown path or a value of another type.
   """
-  for path, value in sorted(overrides.items(), key=lambda item: item[0].count('.')):
+  # stable: of a whole section and a name alone, the later one counts
+  is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
+  for path, value in sorted(overrides.items(), key=is_within):
     *sections, key = path.split('.')
     section = config
     is_hyperparameter = sections[:1] == [OPEN] and path != f'{OPEN}.name'
