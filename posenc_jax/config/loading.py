@@ -163,8 +163,8 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
 
   Below `encoding` any path is taken (`encodings.make` checks hyperparameters), also
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
-  dict(name=...)}` replaces the whole section, before hyperparameters are set. Raises `UserError` for
-  an unknown path or a value of another type.
+  dict(name=...)}` replaces the whole section, before hyperparameters are set. Raises `UserError`
+  for an unknown path or a value of another type.
   """
   # stable: of a whole section and a name alone, the later one counts
   is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
