@@ -43,6 +43,15 @@ def test_every_run_is_trained_and_evaluated_and_reported_once(study, capsys):
   assert '2 of them finished before' in capsys.readouterr().out
 
 
+def test_a_section_of_which_the_sweep_sets_a_field_is_not_overridden(study):
+  """All runs would be that one, under the names of the others."""
+  run = study(['rope', 'alibi'])
+  with pytest.raises(
+    UserError, match=r"^config\.encoding={'name': 't5'}; allowed: .* but for encoding\.name"
+  ):
+    sweep.plan(run.path, run.out, {'encoding': {'name': 't5'}})
+
+
 def test_a_failing_run_stops_no_other_is_named_and_goes_on_later(study, capsys):
   run = study(['broken_train', 'broken_eval', 'forgetful', 'rope'])
   code, calls = run()
