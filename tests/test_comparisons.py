@@ -2,8 +2,6 @@
 windowed baseline; each number by hand, each mark planted.
 """
 
-import statistics
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -122,7 +120,7 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
   ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
   assert ps == pytest.approx(list(map(dunnett.p, estimates)))
   limit = dunnett.limit()
-  smallest = significance.smallest(estimates[0], lambda _: limit)
+  smallest = significance.smallest(estimates[0], limit)
   assert found['smallest_marked'] == pytest.approx(smallest)
   assert (found['clusters'], found['seeds'], found['baseline']) == (6, 3, 'rope')
   assert table.header == ['encoding', '8 (L)', 'correlation of seeds']
@@ -200,11 +198,35 @@ def test_without_lines_that_share_a_variance_all_are_tested_with_their_own():
   assert 'degrees of freedom' not in table.caption
 
 
+def test_one_trained_model_evaluated_in_several_ways_is_tested_seed_by_seed():
+  rows = documents(BITS)
+  of_rope = [r for r in rows if r['label'] == 'rope']
+  overrides = {'encoding.base': 5e4}
+  same = [r | {'overrides': overrides} for r in of_rope]  # what changes nothing at all
+  worse = [
+    r | {'overrides': {'encoding.base': 20.0}, 'nats': r['nats'] * (1.01 + r['seed'] / 10_000)}
+    for r in of_rope
+  ]
+  table = blocks([*rows, *same, *worse], baseline='rope')[AT_L]
+  (same_line,) = [line for line in texts(table) if '50000' in line]
+  (worse_line,) = [line for line in texts(table) if '20' in line and line != same_line]
+  marks = {line[0].text: line[1].mark for line in lines_of(table)}
+  assert (marks[same_line], marks[worse_line]) == ('=', '†')
+  found, difference = (
+    record(table, worse_line, 8),
+    of_seeds(worse, 'rope', 8) - of_seeds(of_rope, 'rope', 8),
+  )
+  assert found['p'] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+  assert found['smallest_marked'] is None
+  assert "the same trained models, in a t-test of the seeds' own differences" in table.caption
+  assert record(table, 't5', 8)['p'] == record(blocks(rows)[AT_L], 't5', 8)['p'], 'as without them'
+
+
 def test_past_l_lines_are_compared_with_themselves_at_l():
   rows = documents(BITS)
   table = blocks(rows)[OWN]
   assert table.header == ['encoding', '16']
-  assert [*texts(table)] == ['alibi', 'rope', 't5', 'smallest marked']
+  assert [*texts(table)] == ['alibi', 'rope', 't5'], 'few seeds of a line alone find what they may'
   ps = {}
   for line in BITS:
     difference = of_seeds(rows, line, 16) - of_seeds(rows, line, 8)
@@ -218,8 +240,6 @@ def test_past_l_lines_are_compared_with_themselves_at_l():
   corrected = significance.holm(list(ps.values()))
   assert [record(table, line, 16)['p_corrected'] for line in ps] == pytest.approx(corrected)
   assert 'what is better uses more text than the L - k to L' in table.caption
-  smallest = [record(table, line, 16)['smallest_marked'] for line in BITS]
-  assert texts(table)['smallest marked'] == [f'{statistics.median(smallest):.3f}']
 
 
 def test_past_l_lines_are_compared_with_the_windowed_baseline():
@@ -264,7 +284,7 @@ def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_r
   made = blocks(rows + cut)
   assert 'farther back' not in made[OWN].caption
   assert 'uses text farther back than L / 2' in made[TRUNCATED].caption
-  assert [*texts(made[TRUNCATED])] == ['t5', 'smallest marked']
+  assert [*texts(made[TRUNCATED])] == ['t5']
   difference = of_seeds(rows, 't5', 16) - of_seeds(cut, 't5', 16)
   found = record(made[TRUNCATED], 't5', 16)
   assert found['difference'] == pytest.approx(difference.mean())
@@ -512,8 +532,16 @@ def test_methods_are_compared_with_the_baseline_up_to_l_and_with_themselves_past
   assert [*texts(own)] == [
     *(f'rope, {m}, L = 8, 100 steps' for m in ('as trained', 'rope_type=linear, factor=4')),
     'rope, rope_type=yarn, factor=4, L = 8, 100 steps',
-    'smallest marked',
   ]
+  # A tuned model is another one, which started from that of its seed.
+  apart = [r | {'label': 'tuned', 'step': 10, 'run': f't{r["seed"]}'} for r in extended(3)]
+  apart = [r | {'nats': r['nats'] * 1.1} for r in apart if r['overrides'] is None]
+  of_rope = [r for r in extended(3) if r['overrides'] is None]
+  at_l = make_tables(of_rope + apart, form='methods', baseline='rope, L = 8, 100 steps')[1]
+  difference = of_seeds(apart, 'tuned', 8) - of_seeds(of_rope, 'rope', 8)
+  found = record(at_l, 'tuned, L = 8, 10 steps', 8)
+  assert found['p'] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+  assert "worse: p < 0.05 in a t-test of the seeds' own differences" in at_l.caption
 
 
 # Loss by position

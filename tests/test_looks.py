@@ -8,6 +8,7 @@ import pytest
 
 from configs import addition, classic, needle, tasks
 from configs.paper import kerple
+from configs.studies import board
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.reporting.colors import COLORS, GREY, KNOWN, LOOKS, MARKERS, looks
 from posenc_jax.reporting.html.style import SYMBOLS
@@ -19,6 +20,7 @@ STUDIES = {
   'tasks': tasks.ENCODINGS,
   'addition': [entry['encoding.name'] for entry in addition.sweep()],
   'kerple': kerple.ENCODINGS,
+  'board': board.SELECTED,
 } | {
   name: names.split()
   for name, names in {

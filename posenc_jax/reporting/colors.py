@@ -19,8 +19,8 @@ KNOWN = (
   'rope', 'alibi', 't5', 'nope', 'learned', 'sinusoidal',
   'shaw', 'transformer_xl', 'deberta', 'fire', 'kerple_log', 'fox',
 
-  'shape_offset', 'rerope', 'self_extend', 'tupe', 'kerple_power', 'cope',
-  'sandwich', 'p_rope', 'path', 'stick_breaking', 'drope', 'dape',
+  'shape_offset', 'rerope', 'self_extend', 'dape', 'p_rope', 'cope',
+  'sandwich', 'kerple_power', 'path', 'stick_breaking', 'drope', 'tupe',
 
   'music_transformer', 'pope', 'fope', 'dca', 'leaky_rerope', 'xpos',
   'hope', 'grape_a', 'random_positions', 'resonance_rope', 'position_coupling', 'abacus',

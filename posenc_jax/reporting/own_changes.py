@@ -101,27 +101,28 @@ def finding(series: Series, references: Collection[str] = ()) -> str:
 def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[str]) -> str:
   """The sentence on bits per byte.
 
-  A line stays if the mean over its seeds is at most MARGIN above its own score at L at every length
-  evaluated; it gains if the mean is more than MARGIN below at one of them. A line without a score
-  at all lengths does not stay.
+  A line keeps its score if the mean over its seeds is at most MARGIN above its own score at L at
+  every length evaluated; it gains if the mean is more than MARGIN below at one of them. A line
+  without a score at all lengths does not keep it.
   """
   rows = _counted(series, references)
   farthest = max(changes[line].x[-1] for line in rows if line in changes)
-  staying, gaining = [], []
+  keeping, gaining = [], []
   for line in rows:
     means = changes[line].mean if line in changes else [None]
     known = [mean for mean in means if mean is not None]
     if len(known) == len(means) and changes[line].x[-1] == farthest and max(known) <= MARGIN:
-      staying.append(line)
+      keeping.append(line)
     if known and min(known) < -MARGIN:
       gaining.append(line)
-  bound = f'within {MARGIN:g} bits per byte of {{}} score at L up to {multiple_of(farthest)}'
+  bits = f'{MARGIN:g} bits per byte'
   if len(rows) == 1:
-    stays = 'stays' if staying else 'does not stay'
-    return f'{next(iter(rows))} {stays} {bound.format("its")}' + '; it gains' * len(gaining)
+    most = 'at most' if keeping else 'more than'
+    loses = f'{next(iter(rows))} loses {most} {bits} up to {multiple_of(farthest)}'
+    return loses + '; it gains' * len(gaining)
   return (
-    f'Of {_number(rows)}, {_count(staying, "stay")} '
-    f'{bound.format("its" if len(staying) < 2 else "their")}; {_count(gaining, "gain")}'
+    f'Of {_number(rows)}, {_count(keeping, "lose")} at most {bits} up to {multiple_of(farthest)}; '
+    f'{_count(gaining, "gain")} more'
   )
 
 

@@ -8,7 +8,6 @@ bits per byte, whatever tables print.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -47,9 +46,11 @@ class Difference(NamedTuple):
 
   Attributes:
     interval: over `clusters` clusters of documents.
-    p: of a two-sided test over seeds; `corrected` is that for all lines of the column.
+    p: of a two-sided test over seeds; `corrected` is that for all lines of the column that are
+      tested with one variance, or for all others.
     p_equivalent: of two one-sided tests that it is `margin` or more, corrected likewise.
-    smallest: the smallest difference that is marked with the chance `significance.POWER`.
+    smallest: the smallest difference that is marked with the chance `significance.POWER`, of lines
+      that are tested with one variance. What few seeds of a line alone would find says nothing.
   """
 
   mean: float
@@ -67,12 +68,12 @@ class Pair(NamedTuple):
   """A line's sample in a column and the one it is compared with.
 
   Attributes:
-    is_same_model: whether the seeds of both are the same trained models.
+    is_paired: whether what is tested are the differences that seeds have by themselves.
   """
 
   sample: Sample
   reference: Sample
-  is_same_model: bool
+  is_paired: bool
 
   @property
   def seeds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -87,7 +88,7 @@ class Pair(NamedTuple):
     if self.sample.seeds == self.reference.seeds:
       return self
     seeds = [seed for seed in self.sample.seeds if seed in self.reference.seeds]
-    return Pair(self.sample.of_seeds(seeds), self.reference.of_seeds(seeds), self.is_same_model)
+    return Pair(self.sample.of_seeds(seeds), self.reference.of_seeds(seeds), self.is_paired)
 
 
 @dataclasses.dataclass
@@ -99,6 +100,7 @@ class Block:
     differences: {(line, column): difference}.
     freedom: {column: degrees of freedom} of pooled variances.
     apart: {column: lines} that are tested, and do not share the pooled variance.
+    paired: lines whose seeds are tested by their own differences from the reference.
     shares_seeds: whether all lines have the same seeds, which the pooled variances then leave out.
     correlations: {line: correlation with the baseline over seeds at L}.
   """
@@ -111,6 +113,7 @@ class Block:
   differences: dict[tuple, Difference]
   freedom: dict[int, int] = dataclasses.field(default_factory=dict)
   apart: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+  paired: set[str] = dataclasses.field(default_factory=set)
   shares_seeds: bool = True
   correlations: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -140,6 +143,7 @@ def compare_all(
   baseline: str | None = None,
   margin: float = MARGIN,
   names_of: Callable[[dict], tuple] = lambda row: (row['label'],),
+  is_paired: bool = False,
 ) -> list[Comparison]:
   """The comparison of each `Scores`; those of controls are compared with themselves at L alone.
 
@@ -152,6 +156,8 @@ def compare_all(
       scores, then the one at the last step. None: the line, chosen likewise, whose encoding is
       DEFAULT_ENCODING.
     margin: differences below it are of no interest.
+    is_paired: whether a seed does the same to all lines, which start from one trained model, say.
+      The same trained models are paired in any case.
   Raises:
     UserError: no scores have the line, or their metric has no better end; nothing is left without
       controls.
@@ -178,7 +184,7 @@ def compare_all(
     if scores.metric.best is None:
       continue
     of = scores.protocol, scores.corpus
-    comparer = _Comparer(scores, line_of.get(of, ''), margin)
+    comparer = _Comparer(scores, line_of.get(of, ''), margin, is_paired)
     if scores.control is None:
       others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED, SHUFFLED)}
       comparison.blocks = comparer.all_blocks(others, baseline)
@@ -212,8 +218,9 @@ def _baseline(scores: Scores, baseline: str | None, names_of: Callable[[dict], t
 class _Comparer:
   """Makes the blocks of one `Scores`; what cannot be compared of them it names in their notes."""
 
-  def __init__(self, scores: Scores, baseline: str, margin: float):
+  def __init__(self, scores: Scores, baseline: str, margin: float, is_paired: bool):
     self.scores, self.baseline, self.margin = scores, baseline, margin
+    self.is_paired = is_paired
     self.metric = METRICS['bpb'] if scores.metric.denominator else scores.metric
     self.left_out = []
     self._samples = {}
@@ -284,7 +291,7 @@ class _Comparer:
       shorter = min(map(self._train_length, (line, self.baseline)))
       if line != self.baseline and column <= shorter:
         both = (self._sample(self.scores, name, column) for name in (line, self.baseline))
-        yield line, column, *both, False, True
+        yield line, column, *both, True
 
   def _with_own(self) -> Iterator[tuple]:
     is_same_target = self.scores.protocol == 'last_k'
@@ -295,20 +302,19 @@ class _Comparer:
       for column in self.scores.columns:
         if column > near:
           both = (self._sample(self.scores, line, place) for place in (column, near))
-          yield line, column, *both, True, is_same_target
+          yield line, column, *both, is_same_target
 
   def _with_control(self, controlled: Scores) -> Iterator[tuple]:
     for line, column in itertools.product(self.scores.lines, self.scores.columns):
       if column > self._train_length(line) and self._has(controlled, line):
         both = (self._sample(some, line, column) for some in (self.scores, controlled))
-        yield line, column, *both, True, True
+        yield line, column, *both, True
 
   def _with_windowed(self, windowed: Scores) -> Iterator[tuple]:
     for column, line in itertools.product(self.scores.columns, self.scores.lines):
       if column > self._train_length(self.baseline):
         reference = self._sample(windowed, self.baseline, column)
-        is_same_model = line == self.baseline
-        yield line, column, self._sample(self.scores, line, column), reference, is_same_model, True
+        yield line, column, self._sample(self.scores, line, column), reference, True
 
   def _with_baseline_truncated(self) -> Iterator[tuple]:
     near = self._train_length(self.baseline)  # targets are the same at every length
@@ -317,23 +323,21 @@ class _Comparer:
     reference = self._sample(self.scores, self.baseline, near)
     for column, line in itertools.product(self.scores.columns, self.scores.lines):
       if column > near:
-        is_same_model = line == self.baseline
-        yield line, column, self._sample(self.scores, line, column), reference, is_same_model, True
+        yield line, column, self._sample(self.scores, line, column), reference, True
 
   def _block(self, reference: str, pairs: Iterable[tuple]) -> list[Block]:
-    """The block of pairs (line, column, sample, reference, is_same_model, is_on_same_tokens) in a
-    list; [] without any.
+    """The block of pairs (line, column, sample, reference, is_on_same_tokens) in a list; [] without
+    any.
     """
     pairs_of, differences, unlike, many = defaultdict(dict), {}, [], []
     resampler = _Resampler(self.metric)
-    for line, column, of_line, other, is_same_model, is_on_same_tokens in pairs:
+    for line, column, of_line, other, is_on_same_tokens in pairs:
       if of_line is None or other is None:
         continue
       if is_on_same_tokens and of_line.tokens != other.tokens:
         unlike.append(f'{line} at {column}')
         continue
-      pair = Pair(of_line, other, is_same_model)
-      pair = pair.of_common_seeds() if is_same_model else pair
+      pair = self._pair(of_line, other)
       if not pair.sample.seeds:
         continue
       if len(of_line.clusters) > bootstrap.MOST:
@@ -359,6 +363,12 @@ class _Comparer:
       block.correlations = self._correlations()
     return [block]
 
+  def _pair(self, sample: Sample, reference: Sample) -> Pair:
+    common = Pair(sample, reference, is_paired=True).of_common_seeds()
+    if self.is_paired or common.sample.models == common.reference.models != ():
+      return common
+    return Pair(sample, reference, is_paired=False)
+
   def _words(self, reference: str) -> str:
     return reference.replace('baseline', self.baseline)
 
@@ -368,6 +378,7 @@ class _Comparer:
     apart = {line: pair for line, pair in pairs.items() if line not in alike}
     self._test_family(block, column, alike, is_pooled=True)
     self._test_family(block, column, apart, is_pooled=False)
+    block.paired |= {line for line, pair in pairs.items() if pair.is_paired}
     if block.reference == BASELINE:
       tested = [line for line in apart if block.differences[line, column].p is not None]
       block.apart[column] = tested
@@ -380,7 +391,9 @@ class _Comparer:
     rows = self.scores.exemplar_row
     kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
     kind = kind_of(self.baseline)
-    alike = {line: pair for line, pair in pairs.items() if kind_of(line) == kind}
+    alike = {
+      line: pair for line, pair in pairs.items() if kind_of(line) == kind and not pair.is_paired
+    }
     same_seeds = {line: pair for line, pair in alike.items() if len({*pair.seeds}) == 1}
     if len(same_seeds) > len(alike) / 2:
       alike = same_seeds
@@ -412,17 +425,16 @@ class _Comparer:
       baseline_size = len(next(iter(pairs.values())).reference.seeds)
       dunnett = significance.Dunnett(sizes, baseline_size, every[0].freedom)
       corrected, limit = list(map(dunnett.p, every)), dunnett.limit()
-      limit_of = lambda freedom: limit
+      smallest = [significance.smallest(estimate, limit) for estimate in every]
     else:
-      corrected = significance.holm(ps)
-      limit_of = functools.partial(significance.bonferroni_limit, len(ps))
+      corrected, smallest = significance.holm(ps), [None] * len(ps)
     equivalent = significance.holm([significance.equivalence(e, self.margin) for e in every])
     for index, (line, estimate) in enumerate(estimates.items()):
       block.differences[line, column] = block.differences[line, column]._replace(
         p=ps[index],
         corrected=corrected[index],
         p_equivalent=equivalent[index],
-        smallest=significance.smallest(estimate, limit_of),
+        smallest=smallest[index],
         mark=self._mark(estimate.mean, corrected[index], equivalent[index]),
       )
 
@@ -442,7 +454,7 @@ class _Comparer:
       of_line = self._sample(self.scores, line, near)
       if line == self.baseline or of_line is None or of_baseline is None:
         continue
-      pair = Pair(of_line, of_baseline, is_same_model=False).of_common_seeds()
+      pair = Pair(of_line, of_baseline, is_paired=False).of_common_seeds()
       r = significance.correlation(pair.sample.scores_S, pair.reference.scores_S)
       if r is not None:
         found[line] = r
@@ -463,8 +475,8 @@ def _pooled_estimates(
 def _separate_estimates(pairs: dict[str, Pair]) -> dict[str, significance.Estimate]:
   """{line: its estimate} of the lines that have one, each with variances of its own."""
   made = {}
-  for line, (of_line, reference, is_same_model) in pairs.items():
-    if is_same_model:
+  for line, (of_line, reference, is_paired) in pairs.items():
+    if is_paired:
       estimate = significance.own(of_line.scores_S - reference.scores_S)
     else:
       estimate = significance.welch(of_line.scores_S, reference.scores_S)

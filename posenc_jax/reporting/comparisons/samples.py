@@ -15,12 +15,14 @@ class Sample(NamedTuple):
 
   Attributes:
     scores_S: the score of each seed that has learned.
+    models: of each seed the trained model, (run, step).
     clusters: the clusters of documents, in order; () where rows are not of single documents.
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
     tokens: what was scored: `scored_task`, and {(document, position): size}.
   """
 
   seeds: tuple[int, ...]
+  models: tuple[tuple[str, int], ...]
   scores_S: np.ndarray
   clusters: tuple[str, ...]
   top_SC: np.ndarray
@@ -33,7 +35,10 @@ class Sample(NamedTuple):
       return self
     places = [self.seeds.index(seed) for seed in seeds]
     return self._replace(
-      seeds=tuple(seeds), scores_S=self.scores_S[places], top_SC=self.top_SC[places]
+      seeds=tuple(seeds),
+      models=tuple(self.models[place] for place in places),
+      scores_S=self.scores_S[places],
+      top_SC=self.top_SC[places],
     )
 
   def standard_error(self, metric: Metric) -> float | None:
@@ -77,6 +82,7 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
     size_C[place[cluster_of[document]]] += size
   return Sample(
     seeds=tuple(scored),
+    models=tuple((score.rows[0]['run'], score.rows[0]['step']) for score in scored.values()),
     scores_S=np.array([score.value(metric) for score in scored.values()]),
     clusters=() if None in place else tuple(clusters),
     top_SC=top_SC,

@@ -8,30 +8,23 @@ differ by a hundred times, so that every difference has its own (Welch 1947), an
 Holm's (1979).
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 ALPHA = 0.05
 POWER = 0.8
-# Nodes and weights of quadratures over -1 to 1, in each of one or two dimensions.
-QUADRATURE = {parts: np.polynomial.legendre.leggauss(64 // parts) for parts in (1, 2)}
+QUADRATURE = np.polynomial.legendre.leggauss(64)  # nodes and weights over -1 to 1
 ROUNDING = 1e-12  # scores that differ by less are the same
 
 
 class Estimate(NamedTuple):
-  """A difference over seeds, its standard error, and the degrees of freedom of that.
-
-  Attributes:
-    parts: (square, degrees of freedom) of the independent errors that `error` consists of.
-  """
+  """A difference over seeds, its standard error, and the degrees of freedom of that."""
 
   mean: float
   error: float
   freedom: float
-  parts: tuple[tuple[float, float], ...]
 
 
 def own(difference_S: Sequence[float]) -> Estimate | None:
@@ -44,15 +37,11 @@ def own(difference_S: Sequence[float]) -> Estimate | None:
   if number < 2:
     return None
   if np.max(np.abs(difference_S)) <= ROUNDING:
-    return _of_one_part(0.0, ROUNDING, number - 1)
+    return Estimate(0.0, ROUNDING, number - 1)
   if _is_flat(difference_S):
     return None
   error = np.std(difference_S, ddof=1) / number**0.5
-  return _of_one_part(np.mean(difference_S), error, number - 1)
-
-
-def _of_one_part(mean: float, error: float, freedom: float) -> Estimate:
-  return Estimate(float(mean), float(error), freedom, ((float(error) ** 2, freedom),))
+  return Estimate(float(np.mean(difference_S)), float(error), number - 1)
 
 
 def welch(line_S: Sequence[float], reference_S: Sequence[float]) -> Estimate | None:
@@ -60,21 +49,13 @@ def welch(line_S: Sequence[float], reference_S: Sequence[float]) -> Estimate | N
   both = (line_S, reference_S)
   if min(map(len, both)) < 2:
     return None
-  parts = tuple(
-    (float(np.var(some, ddof=1)) / len(some), len(some) - 1) for some in both if not _is_flat(some)
-  )
-  if not parts:
+  squares = [float(np.var(some, ddof=1)) / len(some) for some in both if not _is_flat(some)]
+  freedoms = [len(some) - 1 for some in both if not _is_flat(some)]
+  if not squares:
     return None
-  square, freedom = _satterthwaite(parts)
-  mean = float(np.mean(line_S) - np.mean(reference_S))
-  return Estimate(mean, float(square**0.5), float(freedom), parts)
-
-
-def _satterthwaite(parts: Iterable[tuple]) -> tuple:
-  """(square, degrees of freedom) of the sum of errors (Welch 1947); the parts may be arrays."""
-  parts = list(parts)
-  square = sum(square for square, _ in parts)
-  return square, square**2 / sum(square**2 / freedom for square, freedom in parts)
+  square = sum(squares)
+  freedom = square**2 / sum(s**2 / f for s, f in zip(squares, freedoms, strict=True))
+  return Estimate(float(np.mean(line_S) - np.mean(reference_S)), square**0.5, freedom)
 
 
 def pooled(
@@ -98,9 +79,9 @@ def pooled(
     return []
   variance = sum(np.sum(some**2) for some in rest) / freedom
   return [
-    _of_one_part(
-      some.mean() - every[-1].mean(),
-      (variance * (1 / len(some) + 1 / len(baseline_S))) ** 0.5,
+    Estimate(
+      float(some.mean() - every[-1].mean()),
+      float((variance * (1 / len(some) + 1 / len(baseline_S))) ** 0.5),
       freedom,
     )
     for some in every[:-1]
@@ -182,8 +163,8 @@ class Dunnett:
     # Two lines correlate by the product of their loadings, because they share the baseline.
     self._loading_U = np.sqrt(sizes_U / (sizes_U + baseline_size))
     self._tests, self._freedom = len(sizes), freedom
-    self._spread_N, self._spread_weight_N = _spreads(freedom, *QUADRATURE[1])
-    node_N, weight_N = QUADRATURE[1]
+    self._spread_N, self._spread_weight_N = _spreads(freedom, *QUADRATURE)
+    node_N, weight_N = QUADRATURE
     self._normal_N = 9 * node_N
     self._normal_weight_N = 9 * weight_N * np.exp(-(self._normal_N**2) / 2) / np.sqrt(2 * np.pi)
 
@@ -216,32 +197,21 @@ class Dunnett:
     return optimize.brentq(lambda t: self.exceeds(t) - ALPHA, low - 1e-6, high + 1e-6)
 
 
-def smallest(estimate: Estimate, limit_of: Callable[[np.ndarray], float | np.ndarray]) -> float:
-  """The smallest true difference that is marked with the chance POWER.
-
-  It takes the estimated errors for the true ones.
-
-  Args:
-    limit_of: the |t| from which a difference is marked, by the degrees of freedom.
+def smallest(estimate: Estimate, limit: float) -> float:
+  """The smallest true difference that is marked, where |t| is at least `limit`, with the chance
+  POWER. It takes the estimated error for the true one.
   """
   from scipy import optimize, special
 
-  quadrature = QUADRATURE[len(estimate.parts)]
-  grids = [_spreads(freedom, *quadrature) for _, freedom in estimate.parts]
-  spreads = np.ix_(*(spread_N for spread_N, _ in grids))
-  weight = math.prod(np.ix_(*(weight_N for _, weight_N in grids)))
-  # What an experiment estimates, whose errors are `spreads` times the true ones
-  square, freedom = _satterthwaite(
-    (square * spread**2, freedom)
-    for (square, freedom), spread in zip(estimate.parts, spreads, strict=True)
-  )
-  limit = limit_of(freedom) * np.sqrt(square) / estimate.error
+  # An experiment estimates an error that is `spread` times the true one.
+  spread_N, weight_N = _spreads(estimate.freedom, *QUADRATURE)
+  limit_N = limit * spread_N
 
   def lack(shift):
-    found = special.ndtr(shift - limit) + special.ndtr(-shift - limit)
-    return float((weight * found).sum()) - POWER
+    found_N = special.ndtr(shift - limit_N) + special.ndtr(-shift - limit_N)
+    return float(weight_N @ found_N) - POWER
 
-  return estimate.error * optimize.brentq(lack, 0, limit.max() + 10)
+  return estimate.error * optimize.brentq(lack, 0, limit_N.max() + 10)
 
 
 def _spreads(

@@ -60,19 +60,11 @@ USED = {
   "document's.",
 }
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
-TESTS = {
-  BASELINE: "Dunnett's test of all lines of a column against {baseline}, with the variance over "
-  'seeds pooled over lines, which are taken to spread alike{blocks} ({freedom} degrees of freedom)',
-  **dict.fromkeys(
-    (OWN, OWN_WINDOWED, OWN_TRUNCATED, OWN_SHUFFLED),
-    f"a t-test of the seeds' own differences, {OVER_COLUMN}",
-  ),
-  **dict.fromkeys(
-    (BASELINE_WINDOWED, BASELINE_TRUNCATED),
-    "Welch's t-test over seeds (of {baseline} itself, a t-test of its seeds' own differences), "
-    f'{OVER_COLUMN}',
-  ),
-}
+POOLED = (
+  "Dunnett's test of all lines of a column against {baseline}, with the variance over seeds pooled "
+  'over lines, which are taken to spread alike{blocks} ({freedom} degrees of freedom)'
+)
+PAIRED, UNPAIRED = "a t-test of the seeds' own differences", "Welch's t-test over seeds"
 
 
 def difference_tables(comparison: Comparison) -> list[Table]:
@@ -134,7 +126,7 @@ def _smallest(block: Block) -> dict:
   return found
 
 
-def _caption(block: Block, is_tested: bool) -> str:
+def _caption(block: Block, has_smallest: bool) -> str:
   scores = block.scores
   reference = REFERENCES[block.reference].format(baseline=block.baseline)
   remark = USED.get(block.reference, '')
@@ -147,7 +139,12 @@ def _caption(block: Block, is_tested: bool) -> str:
     f'{block.metric.title}, difference from {reference}, mean over {some}seeds '
     f'{join_unique(scores.seeds)}{learned}; {scores.title}.{remark} {_interval_sentence(block)} '
   )
-  caption += _test_sentence(block) if is_tested else 'Not tested: that needs seeds that differ.'
+  is_tested = any(difference.p is not None for difference in block.differences.values())
+  caption += (
+    _test_sentence(block, has_smallest)
+    if is_tested
+    else 'Not tested: that needs seeds that differ.'
+  )
   if block.correlations:
     caption += (
       f' {CORRELATION.capitalize()}: of a line and {block.baseline} at L; where it is high, seeds '
@@ -170,35 +167,43 @@ def _interval_sentence(block: Block) -> str:
   ).replace('%', ' %')
 
 
-def _test_sentence(block: Block) -> str:
-  freedom = join_unique(block.freedom.values())
-  blocks = ', and without what a seed does to all of them' if block.shares_seeds else ''
-  test = TESTS[block.reference].format(baseline=block.baseline, blocks=blocks, freedom=freedom)
+def _test_sentence(block: Block, has_smallest: bool) -> str:
   level = f'p < {significance.ALPHA:g}'
-  if block.reference == BASELINE:
-    test = _baseline_test(block, test)
-  return (
-    f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {test}. '
+  sentence = (
+    f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {_tests(block)}. '
     f'{EQUIVALENT} equivalent: within {block.margin:g} of 0 though it may not be 0, {level} in two '
-    f'such tests, one-sided, {OVER_COLUMN}. No mark: undecided, or too few seeds. '
-    f'{SMALLEST.capitalize()}: the true difference that is found with a chance of '
-    f'{significance.POWER:.0%} whatever the other lines do, from the spread of these seeds (the '
-    'median line).'
-  ).replace('%', ' %')
-
-
-def _baseline_test(block: Block, pooled: str) -> str:
-  """The words for the tests against the baseline; `pooled`: for that with one variance."""
-  apart = join_unique(line for lines in block.apart.values() for line in lines)
-  welch = f"Welch's t-test over seeds, {OVER_COLUMN}"
-  if not block.freedom:
-    return welch
-  if not apart:
-    return pooled
-  return (
-    f"{pooled}; of {apart} in {welch} among themselves: they spread more over seeds (Cochran's "
-    'test), have other seeds, are of another training length, or no model'
+    f'such tests, one-sided, {OVER_COLUMN}. No mark: undecided, or too few seeds.'
   )
+  if has_smallest:
+    sentence += (
+      f' {SMALLEST.capitalize()}: the true difference that is found with a chance of '
+      f'{significance.POWER:.0%}, from the spread of these seeds (the median line).'
+    )
+  return sentence.replace('%', ' %')
+
+
+def _tests(block: Block) -> str:
+  """The words for the tests that lines were compared by."""
+  unpaired = [line for line in block.lines if line not in block.paired]
+  if not block.freedom:
+    if block.paired and unpaired:
+      of_paired = join_unique(line for line in block.lines if line in block.paired)
+      return f'{UNPAIRED} (of {of_paired}, {PAIRED}), {OVER_COLUMN}'
+    return f'{UNPAIRED if unpaired else PAIRED}, {OVER_COLUMN}'
+  blocks = ', and without what a seed does to all of them' if block.shares_seeds else ''
+  freedom = join_unique(block.freedom.values())
+  words = POOLED.format(baseline=block.baseline, blocks=blocks, freedom=freedom)
+  apart = {line for lines in block.apart.values() for line in lines}
+  if apart - block.paired:
+    words += (
+      f'; of {join_unique(line for line in unpaired if line in apart)} in {UNPAIRED}, '
+      f"{OVER_COLUMN} among themselves: they spread more over seeds (Cochran's test), have other "
+      'seeds, are of another training length, or no model'
+    )
+  if apart & block.paired:
+    same = join_unique(line for line in block.lines if line in apart & block.paired)
+    words += f'; of {same}, the same trained models, in {PAIRED}, likewise corrected'
+  return words
 
 
 def _records(block: Block) -> list[dict]:

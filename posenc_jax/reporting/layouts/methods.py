@@ -25,15 +25,16 @@ def methods(
 ) -> list[Table]:
   """A group of lines for each training (its length and steps), one line a method.
 
-  A line is a label and what evaluation overrode in its model. `baseline` is a line as 'every seed'
-  names it: 'rope, L = 128, 600 steps', with or without 'as trained'.
+  A line is a label and what evaluation overrode in its model. Seeds are compared each with itself,
+  since the methods of a seed are of one trained model, or start from one. `baseline` is a line
+  as 'every seed' names it: 'rope, L = 128, 600 steps', with or without 'as trained'.
   """
   rows = list(rows)
   if any(_method(row) for row in rows):  # or else a line is a label and nothing more
     rows = [_with_method(row) for row in rows]
   found = collect(rows, runs, protocols, metric, label_of=_label, group_fields=TASK)
   made = []
-  for comparison in compare_all(found, controls, baseline, margin, _names):
+  for comparison in compare_all(found, controls, baseline, margin, _names, is_paired=True):
     scores = comparison.scores
     groups = {}
     of_lines = cells(scores, scores.lines)

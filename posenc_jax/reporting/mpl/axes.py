@@ -39,6 +39,8 @@ def write_notes(figure, notes: list[str], width: int = 118) -> None:
   lines = [line for note in notes for line in textwrap.wrap(note, width)]
   if len(lines) > MOST_NOTE_LINES:
     lines = [*lines[: MOST_NOTE_LINES - 1], '... and more, which stands below the table.']
+  # Room for some is there; more must not take it from the curves.
+  figure.set_figheight(figure.get_figheight() + 0.14 * max(0, len(lines) - 5))
   text = '\n'.join(lines)
   figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=GREY)
 

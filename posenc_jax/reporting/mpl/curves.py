@@ -10,7 +10,7 @@ from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of
 
 MARKED = 12  # a curve of more points has markers at about so many of them
 COVERED = 0.99  # the share of the gradient that is called the receptive field
-DASHED = {'marker': '', 'linewidth': 1.2, 'linestyle': '--'}
+DASHED = {'markersize': 3.5, 'linewidth': 1.2, 'linestyle': '--'}
 WINDOWED = 'Dashed: attention windowed at the training length.'
 
 
@@ -201,6 +201,7 @@ def score_axis(axes, series: Series) -> None:
   if series.scores.metric.shows_seeds:
     axes.set_ylim(bottom=0)  # a model that is sure of all answers has 0 nats
     return
+  axes.set_ylabel(f'{series.y_title} (logarithmic)')
   axes.set_yscale('log')
   low, high = axes.get_ylim()
   decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))

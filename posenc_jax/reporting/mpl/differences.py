@@ -26,8 +26,9 @@ def differences(
   baseline: str | None = None,
   length: int | None = None,
 ):
-  """A point a line at `length`, its difference from the baseline that is given the last L tokens
-  alone, or else that attends to a window of L, with the interval over documents: a `Figure`.
+  """A point a line at `length`, its difference from the baseline that attends to a window of L, or
+  without that control is given the last L tokens alone, with the interval over documents: a
+  `Figure`.
 
   Args:
     baseline: as for `compare_all`.
@@ -43,7 +44,7 @@ def differences(
     for comparison in compare_all(found, controls=False, baseline=baseline)
     for block in comparison.blocks
   }
-  block = blocks.get(BASELINE_TRUNCATED) or blocks.get(BASELINE_WINDOWED)
+  block = blocks.get(BASELINE_WINDOWED) or blocks.get(BASELINE_TRUNCATED)
   if block is None:
     raise UserError(
       'figure: differences from a baseline truncated to L, or windowed; allowed: rows of that '
@@ -112,8 +113,9 @@ def _note(block: Block, length: int) -> str:
   )
   clusters = join_unique({d.clusters for d in block.differences.values()} - {0})
   bars = (
-    f'Bars: {bootstrap.LEVEL:.0%} intervals over {clusters} documents, each line by itself; blue '
-    'lies below 0, orange above, grey is undecided.'
+    f'Bars: {bootstrap.LEVEL:.0%} intervals over documents ({clusters} of them, those of one year '
+    'or package taken as one), each line by itself; blue lies below 0, orange above, grey is '
+    'undecided.'
   )
   if not clusters:
     bars = f'No intervals: they need documents of {bootstrap.FEWEST} or more years or packages.'

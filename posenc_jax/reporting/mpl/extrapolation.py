@@ -66,7 +66,8 @@ def lengths(
     bits_control = windowed_series(controls) if windowed else None
   changes = own_changes(bits, grey) if series.scores.metric.denominator else {}
   goes_beyond = go_beyond(changes, grey)
-  figure = new_figure(11.5 if goes_beyond else 8, 5.2)
+  height = max(5.2, 2.2 + 0.135 * len(series.curves))  # inches: names stand below each other
+  figure = new_figure(11.5 if goes_beyond else 8, height)
   left, *right = figure.subplots(1, 2 if goes_beyond else 1, squeeze=False)[0]
   notes = _draw_scores(left, series, looks, grey, 4 if goes_beyond else 5.5)
   if goes_beyond:
@@ -129,7 +130,12 @@ def _draw_changes(
   """Draws what becomes of each line's score from L on; returns what the caption says of it."""
   axes.axhspan(-MARGIN, MARGIN, color='#e6e6e6', linewidth=0, zorder=-1)
   axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
-  lowest = min(mean for curve in changes.values() for mean in curve.mean if mean is not None)
+  lowest = min(
+    mean - spread
+    for curve in changes.values()
+    for mean, spread in zip(curve.mean, curve.spread, strict=True)
+    if mean is not None
+  )
   bottom = max(DEEPEST, min(LOWEST, 1.1 * lowest))
   axes.set_ylim(bottom, HIGHEST)
   farthest = max(curve.x[-1] for curve in changes.values())
@@ -168,7 +174,7 @@ def _draw_changes(
   name_lines(axes, names, looks)
   notes = [
     'Right: mean of the differences between a score and the own score at L, seed by seed, with the '
-    f'change at the longest length; shaded: {MARGIN:g} bits per byte, within which a line stays. '
+    f'change at the longest length; shaded: {MARGIN:g} bits per byte. The title counts means. '
     'Arrows: lines that go on beyond the panel.'
   ]
   return notes + ([WINDOWED] if dashed else [])
