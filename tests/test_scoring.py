@@ -3,6 +3,7 @@
 import inspect
 import re
 import textwrap
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
     'by_position': (excerpts, {}),
     'long_ppl': (excerpts, {'context': 4, 'stride': 3, 'alpha': 0.01, 'beta': -20.0}),
   }
-  as_run = runs.likelihoods(workdir)
+  as_run = runs.load_run(workdir).nats
   for name, (documents_of, options) in given.items():
     rows = [row for row in rows_of(workdir) if (row['protocol'], row['length']) == (name, 32)]
     for judged in (as_run, model):
@@ -69,6 +70,22 @@ def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
       assert found.nats_a_token == pytest.approx(nats / found.num_tokens, rel=1e-6)
       assert found.bits_a_byte() == pytest.approx(nats / found.num_tokens * BITS, rel=1e-6)
   assert found.ppl == pytest.approx(rows[0]['ppl'], rel=1e-6)
+
+
+def test_the_example_of_the_guide_takes_a_run_apart(run):  # noqa: F811
+  c, workdir, model = run(model__layers=2, attention__window=8)
+  guide = (Path(__file__).parent.parent / 'GUIDE.md').read_text()
+  (block,) = [b for b in re.findall(r'```python\n(.*?)```', guide, re.DOTALL) if 'load_run' in b]
+  exec(block.replace('runs/a', str(workdir)), found := {})
+  text = b'My fellow citizens'
+  assert found['inputs'].tolist() == [[256, *text]]
+  np.testing.assert_array_equal(found['logits'], model(found['inputs'], window=8))
+  nats = token_nll(model, np.frombuffer(text, np.uint8)[None], window=8)
+  np.testing.assert_allclose(found['run'].nats(found['inputs'][:, 1:]), nats, rtol=1e-6)
+  length = 1 + len(text)
+  assert found['weights'].shape == (2, 1, c.model.heads, length, length)
+  np.testing.assert_allclose(found['weights'].sum(-1), 1, rtol=1e-5)
+  assert not found['weights'][..., 12, :4].any(), 'the window of the run'
 
 
 def test_attention_of_a_model_is_limited_as_said(run):  # noqa: F811

@@ -11,8 +11,8 @@ to recall a name (configs/studies/recipe.py, LOG/104). Layers start alike whatev
 Hyperparameters that a default would leave untrained are scaled to L = 128: DeBERTa's span is L / 2,
 since the last row of its table, which all larger distances share, would hardly be trained; p-RoPE
 keeps the wavelengths that complete a turn within L; FIRE's threshold is L / 4, as the paper's 512
-is of its 2,048: above L it would divide every distance in training by the same number. One learning rate for all so far: the grid of
-rates by line (scripts/lr_grid.py) is open.
+is of its 2,048: above L it would divide every distance in training by the same number. One
+learning rate for all so far: the grid of rates by line (scripts/lr_grid.py) is open.
 
 Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
 --kept=results/board goes on from there; the n-gram is scripts/ngram.py's, and the times of a step

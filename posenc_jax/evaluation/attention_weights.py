@@ -43,24 +43,36 @@ class WeightsOnly(Encoding):
 delegate_to_inner(WeightsOnly, LEFT_OUT)
 
 
+def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict):
+  """The attention weights of each head of a layer, float32 [B, H, T, T], the queries first.
+
+  `LM.hidden` takes this function as `observe`, for looking at short texts: memory grows with the
+  square of T.
+  """
+  return jnp.moveaxis(_weighted(layer, x_BTD, enc, options, jnp.eye(x_BTD.shape[1])), 1, 2)
+
+
 def head_sums(layer, x_BTD, enc: Encoding, options: dict):
   """Sums over the T queries of each head of a layer, float32 [B, H, 3].
 
   They are those of the weight on the first key, of all weights, and of weights times distances,
   each divided by T. `LM.hidden` takes this function as `observe`.
   """
-  y_BTD = layer.block_input(x_BTD, 'attention')
-  q_BTHK, k_BTGK, _ = layer.project_heads(y_BTD, enc)
-  index_T = jnp.arange(y_BTD.shape[1], dtype=jnp.float32)
+  index_T = jnp.arange(x_BTD.shape[1], dtype=jnp.float32)
   values_TC = jnp.stack([index_T == 0, jnp.ones_like(index_T), index_T], axis=-1)
-  values_BTGC = jnp.broadcast_to(values_TC[None, :, None], (*k_BTGK.shape[:3], 3))
-  weights = WeightsOnly(enc)
-  sums_BTHC = attend(
-    q_BTHK, k_BTGK, values_BTGC, weights, x=y_BTD, outer_hooks_applied=True, **options
-  )
+  sums_BTHC = _weighted(layer, x_BTD, enc, options, values_TC)
   first_BTH, total_BTH, index_BTH = jnp.moveaxis(sums_BTHC, -1, 0)
   distance_BTH = index_T[None, :, None] * total_BTH - index_BTH
   return jnp.stack([first_BTH, total_BTH, distance_BTH], axis=-1).mean(axis=1)
+
+
+def _weighted(layer, x_BTD, enc: Encoding, options: dict, values_TC):
+  """Sums of weights times values that are the same in every head, [B, T, H, C]."""
+  y_BTD = layer.block_input(x_BTD, 'attention')
+  q_BTHK, k_BTGK, _ = layer.project_heads(y_BTD, enc)
+  values_BTGC = jnp.broadcast_to(values_TC[None, :, None], (*k_BTGK.shape[:3], values_TC.shape[1]))
+  weights = WeightsOnly(enc)
+  return attend(q_BTHK, k_BTGK, values_BTGC, weights, x=y_BTD, outer_hooks_applied=True, **options)
 
 
 def weight_sums(model, tokens_BT, **options):

@@ -1,20 +1,24 @@
 """Runs that were trained: their models, restored, and whether a corpus fits them."""
 
+import dataclasses
+import functools
 from collections.abc import Collection
 from pathlib import Path
 
 import jax
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
 from posenc_jax.config import saved_config
+from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.protocols import TokenFunction
 from posenc_jax.model.carried_positions import check_carried_positions
-from posenc_jax.model.decoder import LM, build
+from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
@@ -93,25 +97,52 @@ def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:
   """
   check_evaluator(config)
   workdir = config.eval.long_ppl_evaluator
-  check_corpus(saved_config(workdir), config, corpus, workdir)
-  return _likelihoods(workdir, corpus)
+  evaluator = saved_config(workdir)
+  check_corpus(evaluator, config, corpus, workdir)
+  return _load(Path(workdir), evaluator, corpus).nats
 
 
-def likelihoods(workdir: str | Path) -> TokenFunction:
-  """Returns the likelihoods (tokens_BT) -> nats_BT of the run in `workdir`, as its last checkpoint
-  and its own attention give them, for `scoring.score`. Raises `UserError`.
+@dataclasses.dataclass
+class Run:
+  """A trained run, as `load_run` gives it.
+
+  Attributes:
+    model: that of its last checkpoint; `model(inputs_BT, **options)` gives logits [B, T, V].
+    step: of that checkpoint.
+    config: what it was trained with.
+    tokenizer: of its text; None where it was trained on a task.
+    options: what `config.attention` says, as arguments of the model.
+  """
+
+  model: LM
+  step: int
+  config: ConfigDict
+  tokenizer: Bytes | None
+  options: dict
+
+  def inputs(self, text: bytes) -> np.ndarray:
+    """Integers [1, T]: BOS, with which windows begin, and the tokens of a text."""
+    return np.append(self.model.bos, self.tokenizer.encode(text)).astype(np.int32)[None]
+
+  def nats(self, tokens_BT) -> jax.Array:
+    """The loss of each token in float32, [B, T], of windows of text without BOS: for `score`."""
+    with jax.default_matmul_precision('highest'):
+      return self._token_nll(self.model, tokens_BT)
+
+  @functools.cached_property
+  def _token_nll(self):
+    return compiled(token_nll, self.config)
+
+
+def load_run(workdir: str | Path) -> Run:
+  """The run that train.py or import_model.py left in `workdir`. Raises UserError, one line, where
+  there is none, or its data are no longer what it was trained on.
   """
   config = saved_config(workdir)
-  return _likelihoods(workdir, data.source(config.data, config.eval.split))
+  return _load(Path(workdir), config, data.source(config.data, config.eval.split))
 
 
-def _likelihoods(workdir: str | Path, corpus: data.Corpus | data.TaskCorpus) -> TokenFunction:
-  config = saved_config(workdir)
-  model, _ = restore(config, corpus, workdir)
-  function = compiled(token_nll, config)
-
-  def nll(tokens_BT):
-    with jax.default_matmul_precision('highest'):
-      return function(model, tokens_BT)
-
-  return nll
+def _load(workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> Run:
+  check_corpus(config, config, corpus, workdir)
+  model, step = restore(config, corpus, workdir)
+  return Run(model, step, config, getattr(corpus, 'tokenizer', None), attention_options(config))

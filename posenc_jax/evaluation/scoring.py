@@ -13,7 +13,7 @@
   loss_T = np.mean(score(nats, documents, 'by_position', length=128).nats, axis=0)
 
 `model` may also be an `LM` of this package, with keyword arguments of `LM.__call__` such as
-`window=128`, or `runs.likelihoods(WORKDIR)`, a trained run. What protocols do is said in
+`window=128`, or `load_run(WORKDIR).nats`, a trained run. What protocols do is said in
 `evaluation.protocols` and `evaluation.long_ppl`; rows of eval.py are made by the same functions.
 """
 

@@ -23,7 +23,7 @@ def token_logits(model: LM, tokens_BT, *, last: int | None = None, **options):
 
 def token_hidden(model: LM, tokens_BT, *, token_positions=None, **options):
   """What `LM.hidden` returns, with the inputs and options of `token_nll`."""
-  inputs_BT = _after_bos(tokens_BT, model.bos)
+  inputs_BT = _after_bos(jnp.asarray(tokens_BT, jnp.int32), model.bos)  # bytes have no room for BOS
   if token_positions is not None:
     options['position_ids'] = _after_bos(token_positions, 0)
   return model.hidden(inputs_BT, **options)
