@@ -65,16 +65,20 @@ def attend(
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
 ) -> jax.Array:
-  """Attention under a position encoding: o [B, T, H, K] in the dtype of v.
+  """Attention under a position encoding: o [B, T, H, width of v] in the dtype of v, of an encoding
+  that makes several heads of one (`enc.heads_per_query`, RoPE++) that many times H.
 
-  The queries are the last T of the S keys (T = 1 decodes); x, position_ids and segment_ids are
-  given for all S keys. To be called under `jax.jit`: outside, each call compiles its loops anew.
-  What an encoding does outside attention is the caller's: `add_to_input` at
-  the first layer, `sample_positions` once a forward pass, `query_scale` on projected queries and
-  `constrain_parameters` after a step of the optimizer.
+  Sizes are B sequences, T queries, S keys, H heads, G heads of keys and values, K channels a head,
+  D channels of the model; `B|1` is B, or 1 for all sequences alike. The queries are the last T of
+  the S keys (T = 1 decodes); x, position_ids and segment_ids are given for all S keys.
+
+  Call it under `jax.jit`: outside, each call compiles its loops anew. What an encoding does outside
+  attention is the caller's: `add_to_input` at the first layer, `sample_positions` once a forward
+  pass, `query_scale` on projected queries and `constrain_parameters` after a step of the optimizer.
 
   Args:
-    q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G.
+    q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G. Values may be wider or
+      narrower than keys.
     enc: an encoding from `posenc_jax.make`.
     x: the layer's normalized input [B, S, D], for encodings that read content.
     position_ids: integers [B|1, S]; floats, or [B|1, S, n], or [B|1, S, G] for each head of keys
@@ -97,9 +101,9 @@ def attend(
       the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
     block_sizes: (queries, keys) of a tile of `blockwise`, `fused`, `triton` and `ring`; None: their
-      choice.
-      Biases by distance take S x keys-of-a-tile numbers in `blockwise` and `ring` where one size
-      divides the other, and up to the smaller of the two times more where not.
+      choice. A bias by distance takes memory of S times the keys of a tile, in numbers a head, in
+      `blockwise` and `ring` where one size divides the other, and up to the smaller of the two
+      times more where not.
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables; None for tables that end by themselves
       (`max_relative_distance`). A distance beyond the tables gives NaN.

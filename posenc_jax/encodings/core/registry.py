@@ -181,7 +181,11 @@ def make(
 
   Args:
     name: a key of ENCODINGS.
-    model_dim, heads, kv_heads, head_dim, train_length: D, H, G (None: H), K and L.
+    model_dim, heads, kv_heads, head_dim: D, H, G (None: H) and K.
+    train_length: L, the tokens that the model is or was trained on, not those of a call. Tables,
+      spans, windows and chunks are sized by it where a hyperparameter does not say otherwise
+      (learned, deberta, self_extend, dca, streaming_rope, logn, drope and others), and so is the
+      length from which `scaling` of RoPE extends.
     rngs: `flax.nnx.Rngs`, which initial parameters are drawn from.
     **hyper: hyperparameters of the encoding; every encoding builds without.
   Raises:
