@@ -197,7 +197,9 @@ def test_terms_are_constant_beyond_the_declared_distance(name):
         np.testing.assert_array_equal(table, np.broadcast_to(table[:1], table.shape))
 
 
-@pytest.mark.parametrize('block', [(4, 4), (4, 8), (8, 4), (3, 5)])
+@pytest.mark.parametrize(
+  'block', [(4, 8), (3, 5), *(pytest.param(b, marks=pytest.mark.slow) for b in ((4, 4), (8, 4)))]
+)
 @pytest.mark.parametrize(
   ('name', 'hyper'),
   [('shaw', {'clip': 3}), ('t5', {'buckets': 8, 'max_distance': 11, 'bidirectional': True})],

@@ -62,10 +62,10 @@ def test_every_encoding_is_decoded():
 @pytest.mark.parametrize(
   ('encoding', 'options'),
   [
-    ('rope', {'window': 3}),
     ('t5', {'chunk': 4}),
     ('cope', {'window': 3, 'sink_tokens': 2}),
-    ('logn', {'softcap': 0.7}),
+    pytest.param('rope', {'window': 3}, marks=pytest.mark.slow),
+    pytest.param('logn', {'softcap': 0.7}, marks=pytest.mark.slow),
   ],
 )
 def test_under_masks_with_places_left_and_in_parts_of_several_tokens(encoding, options):

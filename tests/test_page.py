@@ -499,6 +499,7 @@ def test_the_same_page_is_made_again_byte_for_byte(study):
   assert first == second
 
 
+@pytest.mark.slow
 def test_the_kept_study_makes_a_page_of_moderate_size():
   kept = gather([ROOT / 'results' / 'classic'], ROOT)
   text = page.render(kept, 'bpb', with_profiles=False)

@@ -127,7 +127,11 @@ def test_fox_has_the_parameters_of_its_name():
     assert everything - matrix == pytest.approx(named, rel=0.01), c.label
 
 
-@pytest.mark.parametrize('path', PAPERS, ids=NAMES)
+@pytest.mark.parametrize(
+  'path',
+  [pytest.param(path, marks=daily_if(path.stem in ('fox', 'yarn'))) for path in PAPERS],
+  ids=NAMES,
+)
 def test_a_step_in_small(path):
   c = config.load(path, SMALL)
   config.validate(c)

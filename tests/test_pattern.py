@@ -289,7 +289,12 @@ def test_pose_has_one_gap_of_every_width_in_training_alone():
 
 
 @pytest.mark.parametrize(
-  'inner', ['rope', 'shaw', {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}]
+  'inner',
+  [
+    'shaw',
+    pytest.param('rope', marks=pytest.mark.slow),
+    {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}},
+  ],
 )
 def test_pose_is_its_encoding_at_the_positions_that_it_draws(inner):
   x, key = tokens(), jax.random.key(2)

@@ -96,6 +96,7 @@ def test_the_classic_figures_are_drawn(name):
   CLASSIC[name]().draw_without_rendering()
 
 
+@pytest.mark.slow
 def test_the_command_draws_the_classic_figures_from_any_folder(tmp_path):
   subprocess.run([sys.executable, SCRIPT, '--classic', '--out=figures'], cwd=tmp_path, check=True)
   assert {path.stem for path in (tmp_path / 'figures').iterdir()} == CLASSIC.keys()

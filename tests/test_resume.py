@@ -180,7 +180,12 @@ def stopped(make, tmp_path_factory):
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.usefixtures('orbax_cleans_up')
 @pytest.mark.parametrize(
-  ('file', 'size'), [('config.json', 500), ('metrics.jsonl', None), ('checkpoints', 4000)]
+  ('file', 'size'),
+  [
+    ('checkpoints', 4000),
+    pytest.param('config.json', 500, marks=pytest.mark.slow),
+    pytest.param('metrics.jsonl', None, marks=pytest.mark.slow),
+  ],
 )
 def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
   """While the disk is full, no file may grow beyond `size` bytes; then there is room again."""

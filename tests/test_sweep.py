@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from kinds import daily_if
 from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import config, storage, sweep
@@ -169,7 +170,13 @@ def read_until(process, text):
   return next(line for line in process.stdout if text in line)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+  'number',
+  [
+    pytest.param(n, marks=daily_if(n == signal.SIGINT))
+    for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+  ],
+)
 def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(number, study):
   run = study(['rope', 'slow', 'alibi'])
   process = run.start(number=number)

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from kinds import daily_if
 
 from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
@@ -362,7 +363,7 @@ DAMAGE = {
   'model gone': lambda folder: shutil.rmtree(folder / 'model'),
   'checksums flipped': lambda folder: flip(folder / 'checksums' / 'metadata'),
 }
-
+DAILY_DAMAGE = ('arrays', 'model gone')
 
 COUNT = {'count': np.array(0)}
 
@@ -376,7 +377,9 @@ unraisable = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptio
 
 @unraisable
 @pytest.mark.usefixtures('orbax_cleans_up')
-@pytest.mark.parametrize('damage', DAMAGE)
+@pytest.mark.parametrize(
+  'damage', [pytest.param(name, marks=daily_if(name in DAILY_DAMAGE)) for name in DAMAGE]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys, damage):
   with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
     for step in (1, 2, 3):

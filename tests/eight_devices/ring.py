@@ -22,7 +22,6 @@ from posenc_jax.encodings import Encoding, make
 SUBSET = {
   ('shaw', 'packed'),  # vectors a distance: queries meet them, and values
   ('fox', 'packed'),  # coordinates from content
-  ('path', 'window'),  # what a query gathers is a vector
   ('cope', 'sink_tokens'),  # a sum over keys, which ends; shares between the sinks and the window
   ('rope_pp', 'packed'),  # more heads out than in
 }
