@@ -19,7 +19,6 @@ from posenc_jax.reporting.line_names import line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.tasks import learned
 
-# The rows of these protocols are told apart by `position`, not by length.
 # Rows that are equal in these fields score the same tokens at a length; see `scored_task`.
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
