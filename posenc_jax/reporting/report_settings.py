@@ -43,9 +43,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
     (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
-  **dict.fromkeys(
-    ('protocols', *OF_LINES), (_are_names, "one or more names, such as ('last_k',)")
-  ),
+  **dict.fromkeys(('protocols', *OF_LINES), (_are_names, "one or more names, such as ('last_k',)")),
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
@@ -128,7 +126,7 @@ def check_planned(
       raise UserError(
         f'{where}: baseline={baseline!r} is no label of the study; {nearest(baseline, labels)}'
       )
-    for name, label in ((name, x) for name in OF_LINES for x in settings.get(name, ())):
+    for name, label in ((field, x) for field in OF_LINES for x in settings.get(field, ())):
       # one that is far from all may be that of an n-gram, which no study plans
       if label not in labels and (near := hint(label, labels)):
         raise UserError(f'{where}: {name}: {label!r} is no label of the study; {near}')
