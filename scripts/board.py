@@ -47,12 +47,7 @@ def make(folders: list[str], out: Path):
   for folder in folders:
     spent += lines.relative_times(costs.with_step_times(costs.read(folder), folder))
   runs = [run for report in reports for run in report.runs]
-  references = {
-    label
-    for report in reports
-    for settings in report.figures.values()
-    for label in settings.get('references', ())
-  }
+  references = {label for report in reports for label in report.references}
   made = tables.tables(every_row, runs, spent, references)
   corpus = lines.corpora(every_row)[0]
   figure = pareto.draw(lines.lines(every_row, runs, spent, corpus, references), corpus)
