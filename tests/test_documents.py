@@ -58,8 +58,8 @@ def titled(folder: str) -> dict[str, dict]:
 
 
 def test_the_readme_has_lines_of_the_board():
-  """Its table is a part of that in results/README.md, and its sentences count what is there."""
-  readme, page = ((ROOT / name).read_text() for name in ('README.md', 'results/README.md'))
+  """Its table is a part of that in results/BOARD.md, and its sentences count what is there."""
+  readme, page = ((ROOT / name).read_text() for name in ('README.md', 'results/BOARD.md'))
   (shown,) = (table for table in tables_of(readme) if 'transformer_xl' in table)
   board = tables_of(page)[0]
   assert len(shown) >= 8
