@@ -1,4 +1,4 @@
-"""Makes the board from the rows of folders: results/README.md, results/board.html and its figure.
+"""Makes the board from the rows of folders: results/BOARD.md, results/board.html and its figure.
 
 python scripts/board.py results/board
 python scripts/board.py results/board runs/mine --out=runs/board
@@ -10,7 +10,9 @@ folders is executed.
 """
 
 import os
+import shlex
 from pathlib import Path
+from urllib.parse import quote
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, user_errors
@@ -29,46 +31,51 @@ def main(argv):
   if not folders or overrides:
     allowed = 'folders of rows, such as results/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
-  out = Path(flags.out or Path(folders[0]).parent)
+  out = Path(flags.out) if flags.out else _default_out(folders)
   texts, figure = make(folders, out)
   with user_errors(OSError):
     out.mkdir(parents=True, exist_ok=True)
-  figures.save(figure, out / FIGURE)
+  if figure:
+    figures.save(figure, out / FIGURE)
   for name, text in texts.items():
     storage.atomic_write(out / name, text)
     print(out / name)
 
 
 def make(folders: list[str], out: Path):
-  """The texts of the board of these folders by file name, as they stand in `out`; its figure."""
+  """The texts of the board of these folders by file name, as they stand in `out`; its figure, None
+  where there is nothing to draw.
+  """
   reports = [study.load(folder) for folder in folders]
   every_row = [row for folder in folders for row in rows.read(folder)]
   spent = []
   for folder in folders:
     spent += lines.relative_times(costs.with_step_times(costs.read(folder), folder))
   runs = [run for report in reports for run in report.runs]
-  references = {
-    label
-    for report in reports
-    for settings in report.figures.values()
-    for label in settings.get('references', ())
-  }
+  references = {label for report in reports for label in report.references}
   made = tables.tables(every_row, runs, spent, references)
   corpus = lines.corpora(every_row)[0]
   figure = pareto.draw(lines.lines(every_row, runs, spent, corpus, references), corpus)
-  made_by = reports[0].study or 'none'
+  studies = list(dict.fromkeys(report.study for report in reports if report.study))
+  link = lambda name, path: f'[{name}]({quote(os.path.relpath(path, out))})'
+  elsewhere = [f'--out={out}'] * (out != _default_out(folders))
   facts = {
-    'about': ' '.join(report.about for report in reports if report.about),
-    'command': f'python scripts/board.py {" ".join(folders)}',
-    'folder': folders[0],
-    'folder_link': os.path.relpath(folders[0], out),
+    'about': ' '.join(dict.fromkeys(report.about for report in reports if report.about)),
+    'command': shlex.join(['python', 'scripts/board.py', *folders, *elsewhere]),
+    'folders': shlex.join(folders),
+    'folder_links': ', '.join(link(folder, folder) for folder in folders),
     'runs': str(len({row['run'] for row in every_row})),
     'sha256': page.sha256(every_row),
-    'study': made_by,
-    'study_link': os.path.relpath(ROOT / made_by, out),
+    'studies': ', '.join(studies) or 'none',
+    'study_links': ', '.join(link(path, ROOT / path) for path in studies) or 'none',
   }
-  forms = {'README.md': page.readme, 'board.html': page.page}
-  return {name: form(made, f'{FIGURE}.png', facts) for name, form in forms.items()}, figure
+  forms = {'BOARD.md': page.in_markdown, 'board.html': page.in_html}
+  picture = f'{FIGURE}.png' if figure else None
+  return {name: form(made, picture, facts) for name, form in forms.items()}, figure
+
+
+def _default_out(folders: list[str]) -> Path:
+  return Path(folders[0]).parent
 
 
 if __name__ == '__main__':

@@ -2,15 +2,19 @@
 
 import dataclasses
 import itertools
+import os
 import random
 import re
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
 from synthetic import row
+from test_page import browser  # noqa: F401
 
 from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
@@ -64,12 +68,13 @@ def text_rows(models=MODELS, seeds=SEEDS):
   return rows
 
 
-def recall_rows(seeds=SEEDS):
-  fields = dict(protocol='planted', k=None, corpus=CORPUS, document='d0')
+def recall_rows(seeds=SEEDS, label='rope', length=64, **fields):
+  fields = dict(protocol='planted', k=None, corpus=CORPUS, document='d0') | fields
   return [
-    row('rope', seed, 64, 1 + n / 16 + seed / 10, position=n, tokens=10 + n, **fields)
+    row(label, seed, length, 1 + n / 16 + seed / 10, position=n, tokens=10 + n, **fields)
     for seed in range(seeds)
     for n in (0, 1, 2, 4, 8, 16, 32)
+    if n < length
   ]
 
 
@@ -271,7 +276,7 @@ def test_lines_of_other_lengths_and_seeds_are_judged_by_what_they_have():
     assert (beside[name].longest, beside['mine'].longest) == (LENGTHS[-1], 2 * LENGTHS[-1])
   assert any('mine' in note for note in notes)
   table = tables.text_table([*text_rows(), *mine, *farther], [], [], CORPUS)
-  assert table.notes == notes
+  assert table.notes == [*notes, *tables.LEGEND]
   body = {
     line[0].text: dict(zip(table.header, line, strict=True)) for line in table.groups[0].lines
   }
@@ -298,7 +303,7 @@ def test_one_seed_says_that_it_is_one():
 
 def test_characters_are_added_up_by_distance():
   rows = recall_rows()
-  (table,) = tables.recall_tables(rows, [], cost_rows())
+  (table,) = tables.recall_tables(rows, cost_rows())
   assert table.header == [
     'encoding',
     'new',
@@ -326,10 +331,46 @@ def test_recall_is_that_of_windows_that_most_have_and_of_seeds_that_did_not_fail
   farther = [
     r | {'label': 'mine', 'run': f'mine,seed={r["seed"]}', 'length': 128} for r in recall_rows(2)
   ]
-  assert tables.recall_tables(rows + farther, [], [])[0] == tables.recall_tables(rows, [], [])[0]
+  assert tables.recall_tables(rows + farther, []) == tables.recall_tables(rows, [])
   failed = [r | {'status': 'not_finite', 'nats': None} if r['position'] == 2 else r for r in rows]
-  ((cells,),) = (table.groups[0].lines for table in tables.recall_tables(failed, [], []))
+  ((cells,),) = (table.groups[0].lines for table in tables.recall_tables(failed, []))
   assert cells[2].text == '—' != cells[1].text
+
+
+def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L():
+  """Lines stand in the order of the board."""
+  rows = [
+    some
+    for label in ('near', 'rope', 'far')
+    for some in (
+      *recall_rows(label=label),
+      *recall_rows(label=label, length=L),
+      *recall_rows(label=label, control='windowed'),
+    )
+  ]
+  (table,) = tables.recall_tables(rows, [], ('far', 'rope', 'near'))
+  names = ['Windows of L', 'Windows of 8 L', 'Windows of 8 L, attention windowed at L']
+  assert [group.name for group in table.groups] == names
+  for group in table.groups:
+    assert [line[0].text for line in group.lines] == ['far', 'rope', 'near']
+  heads = table.header[1:-2]
+  of_L, far, windowed = (group.lines[0][1:-2] for group in table.groups)
+  dashes = [head for head, cell in zip(heads, of_L, strict=True) if cell.text == '—']
+  assert dashes == ['1 to 2 L', '2 to 4 L', '4 to 8 L']
+  assert far == windowed
+  assert far[:3] == of_L[:3]
+  every = tables.tables([*text_rows(), *rows], [], cost_rows())
+  order = [line[0].text for line in every[0].groups[0].lines]
+  recalled = [line[0].text for line in every[1].groups[0].lines]
+  assert recalled == [name for name in order if name in ('near', 'rope', 'far')]
+
+
+def test_onset_is_of_the_runs_that_were_asked_for_names():
+  """Those of tasks or of other text, which have the same label, are not counted."""
+  spent = cost_rows()
+  spent += [cost | {'run': f'task,{cost["run"]}', 'onset_tokens': None} for cost in spent]
+  (table,) = tables.recall_tables(recall_rows(), spent)
+  assert table.groups[0].lines[0][-2].text == '2.00 M (1 of 3)'
 
 
 def test_tasks_say_how_many_seeds_have_learned():
@@ -339,7 +380,7 @@ def test_tasks_say_how_many_seeds_have_learned():
     share = 0.4 if seed == 0 else 1.0 if length == 8 else 0.75
     rows.append(row('t5', seed, length, metric='token_accuracy', value=share, **fields))
     rows.append(row('t5', seed, length, metric='token_chance', value=0.1, **fields))
-  (table,) = tables.task_tables(rows, [])
+  (table,) = tables.task_tables(rows)
   assert table.header == ['encoding', 'copy, learned', 'copy at 2 L']
   assert [cell.text for cell in table.groups[0].lines[0]] == ['t5', '2 of 3', '0.750 ± 0.000']
 
@@ -398,15 +439,67 @@ def test_the_command_writes_the_same_bytes_again(folder, capsys):
   for name in ('a', 'b'):
     board.main([str(folder), f'--out={folder / name}'])
   names = {file.name for file in (folder / 'a').iterdir()}
-  assert names == {'README.md', 'board.html', 'board-pareto.png', 'board-pareto.pdf'}
+  assert names == {'BOARD.md', 'board.html', 'board-pareto.png', 'board-pareto.pdf'}
   for name in names:
-    assert (folder / 'a' / name).read_bytes() == (folder / 'b' / name).read_bytes()
+    first, second = ((folder / out / name).read_bytes() for out in ('a', 'b'))
+    # but for the command that made it
+    assert first == second.replace(f'--out={folder}/b'.encode(), f'--out={folder}/a'.encode())
   text = (folder / 'a' / 'board.html').read_text()
   assert '<td class="text">&lt;b&gt;</td>' in text
   assert '{{' not in text
-  readme = (folder / 'a' / 'README.md').read_text()
-  assert len(re.findall(r'^\| far ', readme, re.MULTILINE)) == 1
-  assert 'uses text past L; holds to 8 L' in readme
+  assert '<th scope="col" class="text"><button>verdict</button></th>' in text
+  made = (folder / 'a' / 'BOARD.md').read_text()
+  assert len(re.findall(r'^\| far ', made, re.MULTILINE)) == 1
+  assert 'uses text past L; holds to 8 L' in made
+  assert f'`python scripts/board.py {folder} --out={folder / "a"}`' in made
+  assert made.index('| far ') < made.index('- holds to: the largest length')
+  assert text.index('<p class="caption">') < text.index('<td') < text.index('<li>holds to: ')
+
+
+def test_the_board_names_its_folders_its_studies_and_the_runs_without_rows(folder):
+  other = folder / 'other place'
+  more = [r | {'run': f'more,{r["run"]}', 'label': 'more'} for r in recall_rows(1)]
+  other.mkdir()
+  storage.append_rows(other / 'rows.jsonl', more)
+  for place, runs in ((folder, ['gone,seed=0']), (other, [more[0]['run']])):
+    study.write(study.Report(place, runs, study='configs/quick.py', about='All alike.'))
+  folders = [str(folder), str(other)]
+  texts, _ = board.make(folders, folder.parent)
+  made, page_text = texts['BOARD.md'], texts['board.html']
+  command = f"python scripts/board.py {folder} '{other}'"
+  assert f'Made by `{command}` from' in made
+  assert f'[{folder}]({folder.name}), [{other}]({folder.name}/other%20place)' in made
+  assert made.count('configs/quick.py](') == made.count('All alike.') == 1
+  assert f'{command} runs/mine --out=runs/board' in made
+  assert 'studies: configs/quick.py.' in page_text
+  assert '- no rows of run gone,seed=0\n' in made
+
+
+def test_without_times_of_steps_no_picture_is_shown(tmp_path):
+  storage.append_rows(tmp_path / 'rows.jsonl', text_rows())
+  board.main([str(tmp_path), f'--out={tmp_path / "out"}'])
+  assert {file.name for file in (tmp_path / 'out').iterdir()} == {'BOARD.md', 'board.html'}
+  assert '![' not in (tmp_path / 'out' / 'BOARD.md').read_text()
+  assert '<img' not in (tmp_path / 'out' / 'board.html').read_text()
+
+
+def test_the_study_on_the_page_is_one_that_can_be_swept(tmp_path):
+  (source,) = re.findall(
+    r'```python\n(.*?)```', (ROOT / 'results' / 'BOARD.md').read_text(), re.DOTALL
+  )
+  (tmp_path / 'my_study.py').write_text(source)
+  command = [
+    'scripts/sweep.py',
+    f'--config={tmp_path}/my_study.py',
+    f'--out={tmp_path}',
+    '--status',
+  ]
+  done = subprocess.run(
+    [sys.executable, *command], cwd=ROOT, env=os.environ | {'PYTHONPATH': '.'},
+    capture_output=True, text=True,
+  )  # fmt: skip
+  assert done.stderr == ''
+  assert [f'seed={seed},label=mine' in done.stdout for seed in range(4)] == [True] * 3 + [False]
 
 
 def test_what_figures_of_the_study_name_as_references_are_references_here(folder):
@@ -415,7 +508,7 @@ def test_what_figures_of_the_study_name_as_references_are_references_here(folder
   )
   study.write(report)
   texts, _ = board.make([str(folder)], folder)
-  (line,) = re.findall(r'^\| flat .*', texts['README.md'], re.MULTILINE)
+  (line,) = re.findall(r'^\| flat .*', texts['BOARD.md'], re.MULTILINE)
   assert line.split('|')[2].strip() == 'reference'
 
 
@@ -427,11 +520,32 @@ def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):
     assert (Path('results') / name).read_text() == text
 
 
+@pytest.mark.browser
+def test_heads_sort_one_way_and_then_the_other(browser, folder):  # noqa: F811
+  board.main([str(folder), f'--out={folder}'])
+  page_ = browser.new_page()
+  page_.goto((folder / 'board.html').as_uri())
+  head = page_.locator('table').first.locator('th', has_text='holds to')
+  column = head.evaluate('head => head.cellIndex') + 1
+  cells = page_.locator('table').first.locator(f'tbody tr:not(.summary) td:nth-child({column})')
+  head.locator('button').focus()
+  for order, ends in (('ascending', ('L', '≥ 8 L')), ('descending', ('≥ 8 L', 'L'))):
+    page_.keyboard.press('Enter')
+    assert head.get_attribute('aria-sort') == order
+    found = cells.all_text_contents()
+    assert (found[0], found[-1]) == ends
+  page_.close()
+
+
 def test_what_is_outlined_is_best_for_its_cost(of_corpus):
   figure = pareto.draw(of_corpus.values(), CORPUS)
   (axes,) = figure.axes
   bold = {text.get_text() for text in axes.texts if text.get_fontweight() == 'bold'}
   assert bold == {'rope', 'lost'}  # cheapest, and best at L
+  smallest = lines.smallest_marked(of_corpus.values())
+  assert f'by the means; differences below {smallest:.3f} bits are not told' in axes.get_title()
+  alone = [dataclasses.replace(line, at_L=None) for line in of_corpus.values()]
+  assert pareto.draw(alone, CORPUS).axes[0].get_title().endswith('cheaper, by the means')
 
 
 def test_labels_of_near_points_do_not_cover_each_other(of_corpus):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from posenc_jax.reporting import study
+
 ROOT = Path(__file__).parent.parent
 
 # Run after each block of GUIDE, plain JAX, NNX and Linen: gradients reach the encoding.
@@ -59,8 +61,8 @@ def titled(folder: str) -> dict[str, dict]:
 
 
 def test_the_readme_has_lines_of_the_board():
-  """Its table is a part of that in results/README.md, and its sentences count what is there."""
-  readme, page = ((ROOT / name).read_text() for name in ('README.md', 'results/README.md'))
+  """Its table is a part of that in results/BOARD.md, and its sentences count what is there."""
+  readme, page = ((ROOT / name).read_text() for name in ('README.md', 'results/BOARD.md'))
   (shown,) = (table for table in tables_of(readme) if 'transformer_xl' in table)
   board = tables_of(page)[0]
   assert len(shown) >= 8
@@ -72,6 +74,22 @@ def test_the_readme_has_lines_of_the_board():
   ]
   assert f'look up: {len(trained)} encodings' in words
   assert f'95 % intervals over {re.findall("in ([0-9]+) documents", page)[0]} documents' in words
+
+
+def test_the_list_of_results_has_their_numbers():
+  """Every folder has a line, and what that says stands in the tables of its folder."""
+  results = ROOT / 'results'
+  (listed,) = tables_of((results / 'README.md').read_text())
+  names = [re.match(r'\[(\w+)\]', study)[1] for study in listed]
+  assert sorted(names) == sorted(path.parent.name for path in results.glob('*/study.json'))
+  for name, cells in zip(names, listed.values(), strict=True):
+    pages = [results / name / 'table.md'] + [results / 'BOARD.md'] * (name == 'board')
+    text = '\n'.join(page.read_text() for page in pages)
+    numbers = re.findall(r'-?\d+\.\d+', cells['answer'])
+    assert len(numbers) > 1
+    assert [number for number in numbers if not re.search(rf'(?<!\d){number}(?!\d)', text)] == []
+    config = re.search(r'--config=([\w./]+)', cells['made by'])[1]
+    assert config == study.load(results / name).study
 
 
 def test_the_readme_has_a_number_of_the_classic_encodings():

@@ -34,6 +34,7 @@ from posenc_jax.reporting.html.sources import Sources, gather
 from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.metrics import LIKELIHOODS
 from posenc_jax.reporting.mpl import figures
+from posenc_jax.reporting.own_changes import finding
 from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent
@@ -290,6 +291,57 @@ def test_a_seed_that_failed_leaves_no_flattering_mean():
   assert plots.std_band(table, 'rope')['x'] == [8, 8, None]
 
 
+def test_seeds_that_have_not_learned_are_in_no_gap():
+  values = {0: (1.0, 0.5), 1: (1.0, 0.7), 2: (0.1, 0.1)}
+  fields = dict(protocol='copy', k=None, document=None)
+  rows = [
+    row('rope', seed, n, metric=metric, value=value, **fields)
+    for seed, both in values.items()
+    for n, share in zip((8, 16), both, strict=True)
+    for metric, value in (('token_accuracy', share), ('token_chance', 0.1))
+  ]
+  (series,) = sources(rows).series('bpb')
+  (line,) = extrapolation_gap(series).lines
+  assert (line.near, line.far) == ([1.0, 1.0], [0.5, 0.7])
+  assert line.gaps == pytest.approx([-0.5, -0.3])
+
+
+def test_one_line_that_was_evaluated_farther_leaves_the_others_their_gaps():
+  rows = rows_of(BITS) + rows_of({'alibi': {64: [1.5, 2.5, 4.5]}})
+  (farther,), (series,) = (sources(some).series('bpb') for some in (rows, rows_of(BITS)))
+  made, alone = extrapolation_gap(farther), extrapolation_gap(series)
+  assert (made.near, made.far, made.lines) == (8, 32, alone.lines)
+  assert 'Trained at 8 tokens, most lines evaluated at up to 32, 4 times' in made.sentences()
+  assert finding(farther) == finding(series)
+  apart = rows_of({'alibi': {8: [1.0], 16: [1.0]}, 'rope': {8: [1.0], 32: [1.0]}})
+  (series,) = sources(apart).series('bpb')
+  why = 'At no length past the training length, 8 tokens, were more than half of the lines'
+  assert extrapolation_gap(series).startswith(why)
+  assert finding(series) == ''
+  fields = dict(protocol='copy', k=None, document=None, metric='exact_match')
+  shares = [row(x, 0, n, value=1.0, **fields) for x in ('alibi', 'rope', 't5') for n in (8, 16)]
+  (series,) = sources([*shares, row('alibi', 0, 32, value=0.1, **fields)]).series('bpb')
+  assert finding(series) == 'copy: of 3 encodings, 3 keep 85 % of their exact match at L up to 2 L'
+
+
+def test_what_a_study_names_as_reference_is_one_on_its_page(tmp_path):
+  """It may be trained at another length: the others are measured from theirs all the same."""
+  rows = rows_of(BITS) + rows_of({'long': {8: [1.4], 16: [1.3], 32: [1.2]}}, train_length=32)
+  storage.append_rows(tmp_path / 'rows.jsonl', rows)
+  settings = {'protocol': 'last_k', 'references': ('long',)}
+  studies.write(studies.Report(tmp_path, study='x.py', figures={'f': settings}))
+  text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
+  assert 'Of 3 encodings, none stays within 0.01 bits per byte of its score at L up to 4 L' in text
+  assert 'Lowest at 32: alibi, 2.833. References at 32: long, 1.200.' in text
+  (ranked,) = [lines for lines in Parsed(text).tables if lines[0][-1] == 'rise']
+  assert [line[0] for line in ranked[1:]] == ['alibi', 'rope', 'long', 'learned']
+  assert ranked[3] == ['long', '1.400', '1.200', '-0.200']
+  traces, layout, _ = plot(text)
+  assert {t['name'] for t in traces[1::3] if t['line']['color'] == GREY} == {'long'}
+  assert [shape['x1'] for shape in layout['shapes']] == [8, 8]
+  assert 'Grey: references.' in text
+
+
 def test_bands_are_one_deviation_and_break_where_lines_do():
   bits = {'rope': {8: [1.0, 3.0], 16: ['not_finite'] * 2, 32: [0.1, 4.0], 64: [2.0, 2.0]}}
   (table,) = sources(rows_of(bits)).series('bpb')
@@ -514,6 +566,7 @@ def test_the_kept_study_makes_a_page_of_moderate_size():
   assert 'No run here has a config.json' in text
   assert 'results/classic has no config.json of any run' in text
   assert '51,940 rows of 53 runs' in text
+  assert 'Trained at 128 tokens, evaluated at up to 4,096, 32 times as many (last_k).' in text
 
 
 # What is behind it

@@ -207,11 +207,12 @@ def test_a_baseline_or_protocol_that_no_run_will_have_is_refused(settings, messa
     study.of_study(path, tmp_path, planned=planned)
 
 
-def test_a_label_of_a_figure_that_is_almost_one_of_the_study_is_refused():
+@pytest.mark.parametrize('name', ['labels', 'references'])
+def test_a_label_of_a_figure_that_is_almost_one_of_the_study_is_refused(name):
   planned = [config.load(ROOT / 'configs' / 'base.py', {'encoding.name': 'rope'})]
-  report_settings.check_planned('x', [{'labels': ['rope', 'n-gram (5 bytes)']}], planned)
-  with pytest.raises(UserError, match=r"x: labels: 'ropee' is no label .*; did you mean 'rope'\?"):
-    report_settings.check_planned('x', [{'labels': ['ropee']}], planned)
+  report_settings.check_planned('x', [{name: ['rope', 'n-gram (5 bytes)']}], planned)
+  with pytest.raises(UserError, match=rf"x: {name}: 'ropee' is no label .*; did you mean 'rope'\?"):
+    report_settings.check_planned('x', [{name: ['ropee']}], planned)
 
 
 def test_protocols_of_a_task_are_its_name(tmp_path):

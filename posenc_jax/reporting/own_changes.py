@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from posenc_jax.reporting.series import Curve, Series, multiple_of
+from posenc_jax.reporting.series import Curve, Series, farthest_of_most, multiple_of
 
 MARGIN = 0.01  # bits per byte: a score that is nearer than this to another is as good as it
 KEPT = 0.85  # of an accuracy: what is called kept (Modarressi et al. 2025, NoLiMa)
@@ -85,17 +85,30 @@ def finding(series: Series, references: Collection[str] = ()) -> str:
   """A sentence on how many lines keep their score beyond L, by a fixed rule; references are not
   counted.
 
-  '' where there is nothing to say: without scores at L and beyond, where training lengths differ,
-  and of other scores than bits per byte and accuracies.
+  It goes as far as most of them were evaluated. '' where there is nothing to say: without scores at
+  L and beyond, where training lengths differ, and of other scores than bits per byte and
+  accuracies.
   """
-  if len(train_lengths_of(series, references)) != 1:
+  train_lengths = train_lengths_of(series, references)
+  farthest = farthest_of_most(series, _counted(series, references))
+  if len(train_lengths) != 1 or farthest is None or farthest <= train_lengths[0]:
     return ''
   if series.scores.metric.is_accuracy:
-    return _of_accuracies(series, references)
+    return _of_accuracies(series, references, farthest)
   if series.scores.metric.name != 'bpb':
     return ''
-  changes = own_changes(series, references)
+  changes = {
+    line: _up_to(curve, farthest / train_lengths[0])
+    for line, curve in own_changes(series, references).items()
+  }
   return _of_bits(series, changes, references) if go_beyond(changes, references) else ''
+
+
+def _up_to(curve: Curve, end: float) -> Curve:
+  """The curve without what lies beyond x = `end`."""
+  kept = sum(x <= end for x in curve.x)
+  by_seed = {seed: scores[:kept] for seed, scores in curve.by_seed.items()}
+  return Curve(curve.label, curve.x[:kept], curve.values[:kept], by_seed)
 
 
 def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[str]) -> str:
@@ -126,26 +139,27 @@ def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[s
   )
 
 
-def _of_accuracies(series: Series, references: Collection[str]) -> str:
-  """The sentence on how many lines keep KEPT of their accuracy at L at all lengths beyond it.
+def _of_accuracies(series: Series, references: Collection[str], farthest: int) -> str:
+  """The sentence on how many lines keep KEPT of their accuracy at L at lengths up to `farthest`.
 
   Means are over the seeds that have learned; a line that is no better than guessing at L has
   nothing to keep.
   """
   columns, rows = series.scores.columns, _counted(series, references)
   (base,) = train_lengths_of(series, references)
-  if base not in columns or columns[-1] == base:
+  if base not in columns:
     return ''
+  beyond = slice(columns.index(base), columns.index(farthest) + 1)
   keeping = []
   for line in rows:
-    own, *others = series.curves[line].mean[columns.index(base) :]
+    own, *others = series.curves[line].mean[beyond]
     has_own = own is not None and own > series.chance.get(base, 0)
     if has_own and None not in others and min(others) >= KEPT * own:
       keeping.append(line)
   kept = f'{KEPT:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
   return (
     f'{series.scores.title}: of {_number(rows)}, {_count(keeping, "keep")} {kept} '
-    f'{series.y_title} at L up to {multiple_of(columns[-1], base)}'
+    f'{series.y_title} at L up to {multiple_of(farthest, base)}'
   )
 
 

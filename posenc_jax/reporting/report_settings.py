@@ -28,6 +28,7 @@ FIGURE_NAME = re.compile(r'\w[\w .,=+-]{0,59}')
 LENGTHS = {'form': 'lengths'}  # the form that settings without one have
 OF_ALL_TABLES = {'form', 'learned'}
 OF_ALL_FIGURES = {*OF_ALL_TABLES, 'labels'}
+OF_LINES = ('labels', 'references')  # settings that name lines by label
 
 
 def _are_names(value: object) -> bool:
@@ -42,9 +43,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
     (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
   ),
   **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
-  **dict.fromkeys(
-    ('protocols', 'references', 'labels'), (_are_names, "one or more names, such as ('last_k',)")
-  ),
+  **dict.fromkeys(('protocols', *OF_LINES), (_are_names, "one or more names, such as ('last_k',)")),
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
@@ -127,10 +126,10 @@ def check_planned(
       raise UserError(
         f'{where}: baseline={baseline!r} is no label of the study; {nearest(baseline, labels)}'
       )
-    for label in settings.get('labels', ()):
+    for name, label in ((field, x) for field in OF_LINES for x in settings.get(field, ())):
       # one that is far from all may be that of an n-gram, which no study plans
       if label not in labels and (near := hint(label, labels)):
-        raise UserError(f'{where}: labels: {label!r} is no label of the study; {near}')
+        raise UserError(f'{where}: {name}: {label!r} is no label of the study; {near}')
     wanted = settings.get('protocols') or [settings.get('protocol')]
     if wanted != [None] and not protocols & {*wanted}:
       allowed = ', '.join(sorted(protocols))

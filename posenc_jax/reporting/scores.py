@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
@@ -19,7 +19,6 @@ from posenc_jax.reporting.line_names import line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.tasks import learned
 
-# The rows of these protocols are told apart by `position`, not by length.
 # Rows that are equal in these fields score the same tokens at a length; see `scored_task`.
 TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
 # Rows of one line are equal in these fields.
@@ -200,7 +199,7 @@ class Scores:
         self.by_seed[line, seed, column] = SeedScore('incomplete')
 
 
-def _note_of_missing(runs: list[str], planned: int) -> str:
+def note_of_missing(runs: list[str], planned: int) -> str:
   """A note that names these runs of all planned ones, or how many there are beside the first."""
   if len(runs) == 1:
     return f'no rows of run {runs[0]}'
@@ -245,7 +244,7 @@ def collect(
   notes = []
   present_runs = {row['run'] for row in rows}
   if missing := [run for run in runs if run not in present_runs]:
-    notes.append(_note_of_missing(missing, len(runs)))
+    notes.append(note_of_missing(missing, len(runs)))
   rank = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
@@ -272,11 +271,16 @@ def collect(
   return found
 
 
-def notes_of(found: list[Scores]) -> list[str]:
-  """The notes that all `Scores` have once, then the others, each under the title of its scores."""
+def notes_of(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
+  """The notes that all `Scores` have once, then the others, each under the title of its scores, or
+  that of `titles` in its place.
+  """
   shared = [note for note in found[0].notes if all(note in scores.notes for scores in found)]
   return shared + [
-    f'{scores.title}: {note}' for scores in found for note in scores.notes if note not in shared
+    f'{title}: {note}'
+    for scores, title in zip(found, titles or [scores.title for scores in found], strict=True)
+    for note in scores.notes
+    if note not in shared
   ]
 
 

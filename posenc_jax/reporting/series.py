@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.colors import GREY, Look, looks
-from posenc_jax.reporting.scores import LINE, Scores, SeedScore, collect
+from posenc_jax.reporting.scores import LINE, UNSEEN, Scores, SeedScore, collect
 from posenc_jax.reporting.tasks.chance import chance_scores
 
 N_GRAM = 'n-gram'  # what stands in rows for an encoding where there is no model
@@ -95,6 +95,24 @@ def references_of(series: Series, labels: Collection[str] = ()) -> set[str]:
     line for line, row in rows.items() if row['encoding'] == N_GRAM or row['label'] in labels
   }
   return found if len(found) < len(rows) else set()
+
+
+def farthest_of_most(series: Series, lines: Collection[str]) -> int | None:
+  """The longest length at which more than half of these lines were evaluated, whatever came of it;
+  None: there is none.
+  """
+  scores = series.scores
+  is_evaluated = lambda line, length: any(
+    scores.by_seed[line, seed, length].status not in UNSEEN for seed in scores.seeds
+  )
+  return max(
+    (
+      length
+      for length in scores.columns
+      if 2 * sum(is_evaluated(line, length) for line in lines) > len(lines)
+    ),
+    default=None,
+  )
 
 
 def looks_of(shown: Iterable[Series], labels: Collection[str] = ()) -> dict[str, Look]:

@@ -58,6 +58,12 @@ class Report:
   overrides: list[str] = dataclasses.field(default_factory=list)
   out: Path | None = None
 
+  @property
+  def references(self) -> set[str]:
+    """Labels of the lines that figures have to compare others with."""
+    every_settings = self.figures.values()
+    return {label for settings in every_settings for label in settings.get('references', ())}
+
   def all_tables(self) -> list[Table]:
     """The tables of the study, then the table of costs."""
     return self._tables(costs.read(self.folder))

@@ -306,6 +306,14 @@ def _rank(line: Line) -> tuple:
   return line.is_reference, not holds, line.mean is None, line.mean or 0.0, line.name
 
 
+def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
+  """The smallest difference from BASELINE at L that seeds mark in four of five cases, the median
+  over lines; None: they mark none.
+  """
+  found = [line.at_L.smallest for line in of_corpus if line.at_L]
+  return _median(found)
+
+
 def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
   """Whether the verdict stays the same whichever seed is left out, as a reference's does. That of
   one seed does not.

@@ -1,4 +1,4 @@
-"""The board as a README and as an HTML page: the same tables, the same bytes for the same rows."""
+"""The board in Markdown and as an HTML page: the same tables, the same bytes for the same rows."""
 
 import hashlib
 import html
@@ -7,30 +7,75 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from posenc_jax.reporting.layouts.differences import SMALLEST
-from posenc_jax.reporting.table import Cell, Table
+from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.table_writers import markdown
 
 TEMPLATE = Path(__file__).with_name('board.html')
+ALTERNATIVE = 'What a step costs against bits at L'  # the words in the place of the figure
+LINES = (
+  'Each line is an encoding that was trained here, on the same data and for as long as the others; '
+  'lines called reference are there to compare with. All were evaluated past their training length '
+  'L.'
+)
 INTRODUCTION = """# The board
 
-Which position encoding, and what happens past the training length: every line is an encoding that
-was trained here, but for references on the same data and for as long as the others, and evaluated
-past its training length L. {about}
+Which position encoding, and what happens past the training length? {lines} {about}
 
-Made by `{command}` from the rows of {runs} runs in [{folder}]({folder_link}) (SHA-256 {sha256});
-the study is [{study}]({study_link}).
+Made by `{command}` from the rows of {runs} runs in {folder_links} (SHA-256 {sha256}); studies:
+{study_links}.
 """
+# A study with an encoding of its own, to start from.
+STUDY = '''"""The study of the board with an encoding of mine."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax import Encoding, register
+from posenc_jax.config import load_study
+
+board = load_study('configs/studies/board.py')
+
+
+class Mine(Encoding):
+  """s_ij = q_i . k_j / sqrt(K) - rate_h log(1 + |i - j|), a learned rate per head."""
+
+  bias_in_scale = False  # added after 1/sqrt(K)
+
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.rates = nnx.Param(jnp.ones(dims.heads))
+
+  def bias(self, r_R):
+    return -jnp.log1p(jnp.abs(r_R))[:, None] * self.rates[...][None]
+
+
+register('mine', Mine)
+
+
+def get_config():
+  return board.get_config()
+
+
+def sweep():
+  for seed in range(3):
+    yield {'seed': seed, 'label': 'mine', 'encoding': board.with_kv_shift('mine')}
+'''
 ADDING = """## Add your encoding
 
-One file and two commands: write a study that takes the board's config and sweep with your encoding
-(README, "Write a study of your own" and "Add an encoding of your own"), run
+One file and two commands. Save this as `my_study.py` in the clone of the repository and put your
+formula in the place of that of `Mine` (README, "Add an encoding of your own"):
+
+```python
+{study}```
+
+Then run
 
 ```
 python scripts/sweep.py --config=my_study.py --out=runs/mine --jobs=2
-python scripts/board.py {folder} runs/mine --out=runs/board
+python scripts/board.py {folders} runs/mine --out=runs/board
 ```
 
-and `runs/board/README.md` is this page with your line in it.
+and `runs/board/BOARD.md` is this page with your line in it.
 """
 
 
@@ -40,41 +85,63 @@ def sha256(rows: Iterable[dict]) -> str:
   return hashlib.sha256('\n'.join(texts).encode()).hexdigest()[:12]
 
 
-def readme(tables: Iterable[Table], figure: str, facts: dict[str, str]) -> str:
-  """The text of README.md. `figure`: the file name of the figure. `facts`: fields of the texts."""
-  parts = [INTRODUCTION.format(**facts), f'![What a step costs against bits at L]({figure})\n']
-  return '\n'.join([*parts, *map(markdown, tables), ADDING.format(**facts)])
+def in_markdown(tables: Iterable[Table], figure: str | None, facts: dict[str, str]) -> str:
+  """The text of BOARD.md.
+
+  Args:
+    figure: the file name of the figure; None: there is none.
+    facts: fields of the texts.
+  """
+  parts = [INTRODUCTION.format(lines=LINES, **facts)]
+  if figure:
+    parts.append(f'![{ALTERNATIVE}]({figure})\n')
+  return '\n'.join([*parts, *map(markdown, tables), ADDING.format(study=STUDY, **facts)])
 
 
-def page(tables: Iterable[Table], figure: str, facts: dict[str, str]) -> str:
+def in_html(tables: Iterable[Table], figure: str | None, facts: dict[str, str]) -> str:
   """The text of board.html: tables whose columns sort at a click."""
-  sections = '\n'.join(map(_section, tables))
-  names = {'sections': sections, 'figure': html.escape(figure)}
-  names |= {name: html.escape(fact) for name, fact in facts.items()}
+  image = f'<img src="{html.escape(figure)}" alt="{ALTERNATIVE}">' if figure else ''
+  names = {'sections': '\n'.join(map(_section, tables)), 'image': image}
+  names |= {name: html.escape(fact) for name, fact in (facts | {'lines': LINES}).items()}
   text = TEMPLATE.read_text()
   for name, value in names.items():
     text = text.replace(f'{{{{ {name} }}}}', value)
   return text
 
 
-def _entry(tag: str, name: str, text: str) -> str:
-  """An entry of the column with this name; the class says which columns are ordered as text."""
-  is_text = ' class="text"' if name in ('encoding', 'verdict') else ''
-  return f'<{tag}{is_text}>{html.escape(text)}</{tag}>'
+def _class(name: str) -> str:
+  """The class of entries of the column with this name: which columns are ordered as text."""
+  return ' class="text"' if name in ('encoding', 'verdict') else ''
 
 
 def _row(table: Table, line: list[Cell]) -> str:
   is_summary = ' class="summary"' if line[0].text == SMALLEST else ''
-  cells = (_entry('td', name, c.text + c.mark) for name, c in zip(table.header, line, strict=True))
+  cells = (
+    f'<td{_class(name)}>{html.escape(cell.text + cell.mark)}</td>'
+    for name, cell in zip(table.header, line, strict=True)
+  )
   return f'<tr{is_summary}>{"".join(cells)}</tr>'
 
 
+def _group(table: Table, group: RowGroup) -> str:
+  """A table of its own for a group of lines, below its heading."""
+  heads = ''.join(
+    f'<th scope="col"{_class(name)}><button>{html.escape(name)}</button></th>'
+    for name in table.header
+  )
+  body = '\n'.join(_row(table, line) for line in group.lines)
+  name = f'<h3>{html.escape(group.name)}</h3>\n' if group.name else ''
+  return (
+    f'{name}<div class="wide"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n'
+    '</tbody></table></div>\n'
+  )
+
+
 def _section(table: Table) -> str:
-  head = ''.join(_entry('th', name, name) for name in table.header)
-  body = '\n'.join(_row(table, line) for group in table.groups for line in group.lines)
+  groups = ''.join(_group(table, group) for group in table.groups)
   notes = ''.join(f'<li>{html.escape(note)}</li>' for note in table.notes)
   return (
-    f'<h2>{html.escape(table.title)}</h2>\n<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n'
-    f'</tbody></table>\n<p class="caption">{html.escape(table.caption)}</p>'
+    f'<h2>{html.escape(table.title)}</h2>\n<p class="caption">{html.escape(table.caption)}</p>\n'
+    + groups
     + (f'<ul class="caption">{notes}</ul>' if notes else '')
   )

@@ -1,9 +1,9 @@
 """The figure of the board: the cost of a step against bits at L, marked by how far lines hold."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from posenc_jax.reporting.board.lines import Line
+from posenc_jax.reporting.board.lines import Line, smallest_marked
 from posenc_jax.reporting.colors import looks
 from posenc_jax.reporting.mpl.axes import shorten, strip_spines
 
@@ -20,14 +20,18 @@ PLACES = tuple(
 )
 
 
-def draw(lines: Iterable[Line], corpus: str):
-  """The `matplotlib.figure.Figure` of the lines that have a score, a step time and no reference."""
+def draw(lines: Collection[Line], corpus: str):
+  """The `matplotlib.figure.Figure` of the lines that have a score, a step time and are no
+  reference; None where there are none.
+  """
   from matplotlib.figure import Figure
   from matplotlib.lines import Line2D
 
   shown = [
     line for line in lines if line.mean is not None and line.cost.step and not line.is_reference
   ]
+  if not shown:
+    return None
   figure = Figure(figsize=(8.5, 5.2), layout='constrained')
   axes = figure.subplots()
   strip_spines(axes)
@@ -63,7 +67,7 @@ def draw(lines: Iterable[Line], corpus: str):
   axes.minorticks_off()
   axes.set_xlabel('time of a training step, relative to rope')
   axes.set_ylabel('bits per byte at L')
-  axes.set_title(f'{corpus}: quality at L against cost; outlined: nothing is better and cheaper')
+  axes.set_title(f'{corpus}: quality at L against cost\n{_outlined(lines)}', fontsize=10)
   handles = [
     Line2D(
       [], [], linestyle='', marker=marker, color='#555555', label=f'holds to {least} L or more'
@@ -76,6 +80,13 @@ def draw(lines: Iterable[Line], corpus: str):
   axes.legend(handles=handles, fontsize=8, frameon=False)
   _part(figure, axes, labels)
   return figure
+
+
+def _outlined(lines: Iterable[Line]) -> str:
+  """What an outline says, and how small a difference between two means says nothing."""
+  text = 'outlined: nothing is better and cheaper, by the means'
+  smallest = smallest_marked(lines)
+  return text if smallest is None else f'{text}; differences below {smallest:.3f} bits are not told'
 
 
 def _part(figure, axes, labels) -> None:

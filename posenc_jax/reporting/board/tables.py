@@ -2,40 +2,57 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import BASELINE, FAR, MARGIN, Line, multiple
+from posenc_jax.reporting.board.lines import BASELINE, FAR, MARGIN, Line, multiple, smallest_marked
+from posenc_jax.reporting.comparisons.compare import WINDOWED
 from posenc_jax.reporting.layouts.differences import SMALLEST
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.scores import UNSEEN, collect
+from posenc_jax.reporting.scores import LINE, UNSEEN, Scores, collect, note_of_missing, notes_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
 
 PLANTED = 'planted'
 ACCURACY = 'token_accuracy'
 UNSTABLE = '~'
-SENTENCES = (
-  f'Parameters, step time and memory of a step are relative to {BASELINE}, time as the same '
-  'machine took it. "At n L": difference from the own score at L, in brackets the 95 % '
-  'interval over documents, those of one year or package taken as one; "window of L": that '
-  f'with attention windowed at L. "{FAR} L, other text": the score at {FAR} L minus that '
-  "where tokens farther back than L from the first target are another document's, the "
-  'placebo, which may do harm of its own. Marks are about other seeds: * better, † worse, = '
-  f'within 0.01, at L than {BASELINE}, elsewhere than what the column compares with. '
-  f'"{SMALLEST}": the smallest difference from {BASELINE} that these seeds mark in four of '
-  'five cases, the median over lines. Holds to: the largest length up to which no seed is '
-  f'more than {MARGIN:g} bits worse than at L and the interval of the change ends below '
-  f'+{MARGIN:g}; ≥: no longer one was evaluated. Verdict: by a fixed rule for each line '
-  'alone, of the seeds that it has. "Fails by": the first length at which that interval lies '
-  f'above +{MARGIN:g}; "with a window of L": the same two rules at the longest length, said '
-  f'of lines that do not hold to it; "uses text past L": every seed gains at {FAR} L, and '
-  'that gain, the difference from the placebo and that from the own score with a window of L '
-  f'have intervals below 0. {UNSTABLE}: leaving out one seed would change it, or there is one '
-  f'alone. Order: by bits at L, those that hold to {FAR} L first. What holds at this scale '
-  'need not hold at another.'
-)
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
+# What the columns of text say, below the table.
+LEGEND = (
+  f'encoding: those that hold to {FAR} L come first, by bits at L, then the others likewise, then '
+  f'references. "{SMALLEST}": the smallest difference from {BASELINE} that these seeds mark in '
+  'four of five cases, the median over lines.',
+  'verdict: by a fixed rule for each line alone, of the seeds that it has. "Uses text past L": '
+  f'every seed is better at {FAR} L than at L, and that gain, the difference from the placebo '
+  f'("{FAR} L, other text") and that from the own score at {FAR} L with attention windowed at L '
+  'have intervals below 0. "Holds to": as in the column of that name. "Fails by": the first length '
+  f'at which the interval of the change from L lies above +{MARGIN:g}, or the score of a seed is '
+  'not finite. "Holds with a window of L", of lines that do not hold to the longest length: with '
+  f'attention windowed at L that interval ends at +{MARGIN:g} or below at the longest length, and '
+  f'no seed is more than {MARGIN:g} bits worse than at L at any length past it; "fails with a '
+  f'window of L": at the longest length it lies above +{MARGIN:g}. {UNSTABLE}: leaving out one '
+  'seed would change the verdict, or there is one alone.',
+  f'parameters: those of the whole model, relative to {BASELINE}.',
+  f'step, memory: time and memory of a training step, relative to {BASELINE}; time as the same '
+  'machine took it.',
+  f'bits at L: its mark compares with {BASELINE}. Marks, here and in other columns, are about '
+  'other seeds: * better, † worse, = within 0.01.',
+  'at n L: difference from the own score at L; in brackets the 95 % interval over documents, those '
+  'of one year or package taken as one. Its mark compares with the own score, too.',
+  'window of L: that difference with attention windowed at L.',
+  f'{FAR} L, other text: the score at {FAR} L minus that where tokens farther back than L from the '
+  "first target are another document's, the placebo, which may do harm of its own.",
+  f'holds to: the largest length up to which, at every length, no seed is more than {MARGIN:g} '
+  f'bits worse than at L and the interval of the change ends at +{MARGIN:g} or below; ≥: no longer '
+  'one was evaluated.',
+  'seeds: how many the line has.',
+)
+# Which windows the groups of recall are of.
+GROUPS = (
+  'Windows of L are those of training; longer ones show what is recalled past L, but where they '
+  'break an encoding nothing, not even from within L; with attention windowed at the training '
+  'length of each model they show what it recalls then.'
+)
 
 
 def tables(
@@ -48,7 +65,8 @@ def tables(
   rows, runs, costs = list(rows), list(runs), list(costs)
   corpora = board_lines.corpora(rows)
   made = [text_table(rows, runs, costs, corpus, references) for corpus in corpora]
-  return made + recall_tables(rows, runs, costs) + task_tables(rows, runs)
+  order = [line[0].text for table in made for group in table.groups for line in group.lines]
+  return made + recall_tables(rows, costs, order) + task_tables(rows)
 
 
 def text_table(
@@ -59,18 +77,18 @@ def text_table(
   references: Collection[str] = (),
 ) -> Table:
   """The board of one corpus of text."""
-  notes = []
+  present, notes = {row['run'] for row in rows}, []
+  if missing := [run for run in runs if run not in present]:
+    notes.append(note_of_missing(missing, len(runs)))
   of_corpus = board_lines.lines(rows, runs, costs, corpus, references, notes)
   L = next((line.train_length for line in of_corpus if not line.is_reference), None)
   past = sorted({length for line in of_corpus for length in line.changes})
-  body, records = [], []
+  body = []
   for line in of_corpus:
     verdict = line.verdict
     if not board_lines.is_stable(line, rows, corpus):
       verdict = f'{UNSTABLE} {verdict}'
     body.append(list(_cells(line, past, verdict)))
-    records.append(_record(line, corpus, verdict))
-  smallest = _smallest_cells(of_corpus, len(past))
   header = [
     'encoding',
     'verdict',
@@ -84,17 +102,11 @@ def text_table(
   documents = len({row['document'] for row in rows if row['corpus'] == corpus} - {None})
   caption = (
     f'{corpus}: bits per byte of the same targets in {documents} documents at every length, mean ± '
-    f'standard deviation over seeds; L = {L}. {SENTENCES}'
+    f'standard deviation over seeds; L = {L}. Below: what is missing, then what the columns say; '
+    'what holds at this scale need not hold at another.'
   )
-  return Table(
-    f'Board, {corpus}',
-    caption,
-    header,
-    [RowGroup('', body + smallest)],
-    notes,
-    is_scored=True,
-    records=records,
-  )
+  body += _smallest_cells(of_corpus, len(past))
+  return Table(f'Board, {corpus}', caption, header, [RowGroup('', body)], [*notes, *LEGEND])
 
 
 def _cells(line: Line, past: list[int], verdict: str):
@@ -124,11 +136,10 @@ def _smallest_cells(of_corpus: list[Line], num_lengths: int) -> list[list[Cell]]
 
   Past L single lines are tested with a few degrees of freedom each: a median says little there.
   """
-  known = [line.at_L.smallest for line in of_corpus if line.at_L and line.at_L.smallest is not None]
-  if not known:
+  smallest = smallest_marked(of_corpus)
+  if smallest is None:
     return []
-  at_L = f'{statistics.median(known):.3f}'
-  texts = [SMALLEST, '', *[DASH] * 3, at_L, *[DASH] * (num_lengths + 2), '', '']
+  texts = [SMALLEST, '', *[DASH] * 3, f'{smallest:.3f}', *[DASH] * (num_lengths + 2), '', '']
   return [[*map(Cell, texts)]]
 
 
@@ -141,58 +152,67 @@ def _difference(difference) -> Cell:
   return Cell(text, mark=difference.mark)
 
 
-def _record(line: Line, corpus: str, verdict: str) -> dict:
-  record = {'board': corpus, 'encoding': line.name, 'seeds': len(line.seeds)}
-  record |= {f'relative_{name}': value for name, value in line.cost._asdict().items()}
-  record |= {'bits_at_L': line.mean, 'train_length': line.train_length}
-  record |= {f'change_at_{length}': some.mean for length, some in line.changes.items()}
-  if line.holds_to is not None:
-    record |= {'holds_to': line.holds_to, 'fails_by': line.fails_by}
-  return record | {'verdict': verdict}
-
-
-def recall_tables(rows: list[dict], runs: list[str], costs: list[dict]) -> list[Table]:
+def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()) -> list[Table]:
   """The table of bits a character of planted names by distance in training lengths, in a list; []
   of rows without any.
 
-  Of windows, those that most runs were evaluated with at the longest.
+  A group of windows of L, one of those that most runs were evaluated with at the longest, and one
+  of these with attention windowed at L. `order`: names of lines, which stand so; others follow.
   """
-  rows = [row for row in rows if row['protocol'] == PLANTED and row['control'] is None]
-  if not rows:
+  rows = [row for row in rows if row['protocol'] == PLANTED]
+  plain = [row for row in rows if row['control'] is None]
+  if not plain:
     return []
   longest = {}
-  for row in rows:
+  for row in plain:
     longest[row['run']] = max(row['length'], longest.get(row['run'], 0))
   window = statistics.mode(longest.values())
-  rows = [row for row in rows if row['length'] == window]
-  (scores,) = collect(rows, (), [PLANTED], column_of=lambda row: row['position'])
-  L = statistics.mode(row['train_length'] for row in rows)
+  L = statistics.mode(row['train_length'] for row in plain)
+  far = f'Windows of {multiple(window, L)}'
+  wanted = {'Windows of L': (L, None), far: (window, None)}
+  if window > L:
+    wanted[f'{far}, attention windowed at L'] = (window, WINDOWED)
+  found = {}
+  for name, which in wanted.items():
+    if some := [row for row in rows if (row['length'], row['control']) == which]:
+      (found[name],) = collect(some, (), [PLANTED], column_of=lambda row: row['position'])
   bins = defaultdict(list)
-  for position in scores.columns:
+  for position in sorted({place for scores in found.values() for place in scores.columns}):
     bins[_bin(position, L)].append(position)
-  onset = defaultdict(list)
-  for cost in costs:
-    onset[cost['label']].append(cost['onset_tokens'])
-  body = []
-  for line in scores.lines:
-    cells = [_recalled(scores, line, bins[name]) for name in sorted(bins)]
-    found = onset[scores.exemplar_row[line]['label']]
-    known = [tokens for tokens in found if tokens is not None]
-    text = DASH if not known else f'{statistics.median(known) / 1e6:.2f} M'
-    if known and len(known) < len(found):
-      text += f' ({len(known)} of {len(found)})'
-    seeds = str(len(scores.seeds_of(line)))
-    body.append([Cell(line), *map(Cell, cells), Cell(text), Cell(seeds)])
+  rank = {name: place for place, name in enumerate(order)}
+  groups = []
+  for name, scores in found.items():
+    lines = sorted(scores.lines, key=lambda line: rank.get(line, len(rank)))
+    body = [_recall_cells(scores, line, bins, _onset(scores, line, rows, costs)) for line in lines]
+    groups.append(RowGroup(name, body))
   names = [_bin_name(name, L) for name in sorted(bins)]
   caption = (
-    'Bits a character of planted names that only an earlier place in the window of '
-    f'{window} tokens decides, by the distance to it, mean ± standard deviation over seeds; L = '
-    f'{L}. Not to know one costs 5.95 bits; "new": those that nothing decides. Onset: millions of '
-    'tokens of training after which validation within L first fell below half of that, the median '
-    'of the seeds in which it did.'
+    'Bits a character of planted names that only an earlier place in the window decides, by the '
+    f'distance to it, mean ± standard deviation over seeds; L = {L}. {GROUPS} Not to know one '
+    'costs 5.95 bits; "new": those that nothing decides. Onset: millions of tokens of training '
+    'after which validation within L first fell below half of that, the median of the seeds in '
+    'which it did.'
   )
   header = ['encoding', *names, 'onset', 'seeds']
-  return [Table('Recall of planted names', caption, header, [RowGroup('', body)], scores.notes)]
+  notes = notes_of(list(found.values()), list(found))
+  return [Table('Recall of planted names', caption, header, groups, notes)]
+
+
+def _recall_cells(scores: Scores, line: str, bins: dict[int, list[int]], onset: str) -> list[Cell]:
+  recalled = [_recalled(scores, line, bins[number]) for number in sorted(bins)]
+  return [*map(Cell, (line, *recalled, onset, str(len(scores.seeds_of(line)))))]
+
+
+def _onset(scores: Scores, line: str, rows: list[dict], costs: list[dict]) -> str:
+  """When the runs of a line began to recall; those of other text or tasks say nothing of it."""
+  exemplar = scores.exemplar_row[line]
+  runs = {row['run'] for row in rows if all(row[x] == exemplar[x] for x in ('label', *LINE))}
+  found = [cost['onset_tokens'] for cost in costs if cost['run'] in runs]
+  known = [tokens for tokens in found if tokens is not None]
+  if not known:
+    return DASH
+  count = f' ({len(known)} of {len(found)})' if len(known) < len(found) else ''
+  return f'{statistics.median(known) / 1e6:.2f} M{count}'
 
 
 def _bin(position: int, L: int) -> int:
@@ -212,11 +232,11 @@ def _bin_name(number: int, L: int) -> str:
   return 'L / 2 to L' if number == 2 else f'{ends[0]:g} to {ends[1]:g} L'
 
 
-def _recalled(scores, line: str, positions: list[int]) -> str:
+def _recalled(scores: Scores, line: str, positions: list[int]) -> str:
   """The score of these positions together; a dash where a seed failed at one of them."""
   values = []
   for seed in scores.seeds_of(line):
-    found = [scores.by_seed[line, seed, position] for position in positions]
+    found = [scores.by_seed[line, seed, place] for place in positions if place in scores.columns]
     if any(score.status not in ('ok', *UNSEEN) for score in found):
       return DASH
     found = [score for score in found if score.status == 'ok']
@@ -226,7 +246,7 @@ def _recalled(scores, line: str, positions: list[int]) -> str:
   return scores.metric.text(values)
 
 
-def task_tables(rows: list[dict], runs: list[str]) -> list[Table]:
+def task_tables(rows: list[dict]) -> list[Table]:
   """The table of tasks, in a list; [] of rows without any."""
   rows = learned.mark(rows)
   tasks = sorted({row['protocol'] for row in rows if row['metric'] == ACCURACY})

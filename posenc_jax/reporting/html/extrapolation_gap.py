@@ -1,10 +1,12 @@
-"""The answer in numbers: how a score changes from the training length to the longest length."""
+"""The answer in numbers: how a score changes past the training length."""
 
 import dataclasses
 import statistics
+from collections.abc import Collection
 
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.series import Curve, Series
+from posenc_jax.reporting.own_changes import train_lengths_of
+from posenc_jax.reporting.series import Series, farthest_of_most
 
 
 @dataclasses.dataclass
@@ -12,8 +14,8 @@ class GapLine:
   """One line at both lengths.
 
   Attributes:
-    near, far: scores of the seeds at the training length and at the longest; [] as in tables.
-    gaps: `far` minus `near` of every seed that has both; [] where `near` or `far` is.
+    near, far: scores of the seeds that have learned, at both lengths; [] as in tables.
+    gaps: `far` minus `near` of each of these seeds that has both; [] where `near` or `far` is.
     reason: the statuses that stand in the place of scores.
   """
 
@@ -22,14 +24,17 @@ class GapLine:
   far: list[float]
   gaps: list[float]
   reason: str
+  is_reference: bool
 
 
 @dataclasses.dataclass
 class ExtrapolationGap:
-  """The change of all lines from the length `near` to `far`.
+  """The change of all lines from the training length, `near`, to `far`.
 
+  `far` is the longest length at which more than half of the lines were evaluated: one that was
+  evaluated farther takes nothing from the others.
   The smallest rise stands first; where more is better, the highest score at `far`, because what is
-  learned nowhere falls nowhere. Lines without a gap stand last.
+  learned nowhere falls nowhere. References follow, then lines without a gap.
   """
 
   series: Series
@@ -51,16 +56,25 @@ class ExtrapolationGap:
 
   def sentences(self) -> str:
     """What a reader wants to know first."""
-    measured = [line for line in self.lines if line.gaps]
-    others = [f'{line.label} ({line.reason})' for line in self.lines if not line.gaps]
+    measured = [line for line in self.lines if line.gaps and not line.is_reference]
+    references = [line for line in self.lines if line.gaps and line.is_reference]
+    others = [
+      f'{line.label} ({line.reason})' if line.reason else line.label
+      for line in self.lines
+      if not line.gaps
+    ]
+    who = 'most lines ' if self.far < self.series.scores.columns[-1] else ''
     sentences = [
-      f'Trained at {self.near:,} tokens, evaluated at up to {self.far:,}, '
+      f'Trained at {self.near:,} tokens, {who}evaluated at up to {self.far:,}, '
       f'{self.far / self.near:g} times as many ({self.series.name}).'
     ]
     if measured and self.series.scores.metric.is_accuracy:
       sentences += self._describe_highest(measured)
     elif measured:
       sentences += self._describe_smallest_rise(measured)
+    if references:
+      named = [f'{line.label}, {self._mean(line.far)}' for line in references]
+      sentences.append(f'References at {self.far:,}: {"; ".join(named)}.')
     if others:
       sentences.append(f'Without a score at both lengths: {", ".join(others)}.')
     return ' '.join(sentences)
@@ -90,36 +104,50 @@ class ExtrapolationGap:
     return self.series.scores.metric.text([statistics.fmean(scores)])
 
 
-def extrapolation_gap(series: Series) -> ExtrapolationGap | str:
-  """The gap of scores by length, or the sentence that says why there is none."""
-  train_lengths, lengths = series.scores.train_lengths, series.scores.columns
+def extrapolation_gap(series: Series, references: Collection[str] = ()) -> ExtrapolationGap | str:
+  """The gap of scores by length, or the sentence that says why there is none.
+
+  `references`: lines that are there to compare others with. They may have been trained at another
+  length, and are measured from that of the others.
+  """
+  train_lengths, lengths = train_lengths_of(series, references), series.scores.columns
   if len(train_lengths) > 1:
     named = ', '.join(map(str, train_lengths))
     return f'Runs were trained at {named} tokens: no one length to measure from.'
-  (near,), far = train_lengths, lengths[-1]
-  if far <= near:
+  (near,) = train_lengths
+  if lengths[-1] <= near:
     return f'Nothing here was evaluated past the training length, {near:,} tokens.'
   if near not in lengths:
     return (
       f'Nothing here was evaluated at the training length, {near:,} tokens: no score to measure '
       'from.'
     )
-  lines = [_gap_line(curve, lengths.index(near)) for curve in series.curves.values()]
+  far = farthest_of_most(series, series.curves.keys() - references)
+  if far is None or far <= near:
+    return (
+      f'At no length past the training length, {near:,} tokens, were more than half of the lines '
+      'evaluated.'
+    )
+  ends = lengths.index(near), lengths.index(far)
+  lines = [_gap_line(series, line, *ends, line in references) for line in series.curves]
   measured = [line for line in lines if line.gaps]
   if series.scores.metric.is_accuracy:
     measured.sort(key=lambda line: (-statistics.fmean(line.far), -statistics.fmean(line.near)))
   else:
     measured.sort(key=lambda line: statistics.fmean(line.gaps))
+  measured.sort(key=lambda line: line.is_reference)
   return ExtrapolationGap(series, near, far, measured + [line for line in lines if not line.gaps])
 
 
-def _gap_line(curve: Curve, near: int) -> GapLine:
-  """The line of a curve, from the column `near` to the last."""
-  gaps, statuses = [], {}
-  for of_seed in curve.by_seed.values():
-    failed = [score for score in (of_seed[near], of_seed[-1]) if isinstance(score, str)]
+def _gap_line(series: Series, line: str, near: int, far: int, is_reference: bool) -> GapLine:
+  """A line from the column `near` to the column `far`, by the seeds that have learned."""
+  curve, gaps, statuses = series.curves[line], [], {}
+  for seed in series.scores.learned_seeds(line):
+    both = curve.by_seed[seed][near], curve.by_seed[seed][far]
+    failed = [score for score in both if isinstance(score, str)]
     statuses |= dict.fromkeys(failed)
     if not failed:
-      gaps.append(of_seed[-1] - of_seed[near])
-  ends = curve.values[near], curve.values[-1]
-  return GapLine(curve.label, *ends, gaps if all(ends) else [], ', '.join(statuses))
+      gaps.append(both[1] - both[0])
+  ends = curve.values[near], curve.values[far]
+  gaps = gaps if all(ends) else []
+  return GapLine(curve.label, *ends, gaps, ', '.join(statuses), is_reference)

@@ -33,9 +33,10 @@ CURVES = (
   'each of them measures stands below its table.'
 )
 CHANCE = ' Dotted: what guessing scores, where rows say it.'
+GREY = ' Grey: references.'
 ORDER = {
-  'rise': 'The smallest first: what holds stands above.',
-  'change': 'The highest at the longest length first.',
+  'rise': 'The smallest first: what holds stands above; then references.',
+  'change': 'The highest at the longer length first; then references.',
 }
 PROFILES = (
   'What position adds to a score, against distance, one line a head, at initialization; dotted: '
@@ -60,11 +61,12 @@ def render(
     UserError: as `Sources.series` does.
   """
   shown = sources.series(metric)
-  gaps = [extrapolation_gap(series) for series in shown]
+  labels = sources.references
+  gaps = [extrapolation_gap(series, references_of(series, labels)) for series in shown]
   of_axis = {}
   for series, gap in zip(shown, gaps, strict=True):
     of_axis.setdefault(plots.axis_title(series), []).append((series, gap))
-  leads = [_lead(series, gap) for (series, gap), *_ in of_axis.values()]
+  leads = [_lead(series, gap, labels) for (series, gap), *_ in of_axis.values()]
   found, same = settings(sources.rows, sources.configs)
   drawn, not_drawn = [], []
   if with_profiles:
@@ -84,7 +86,7 @@ def render(
     library=Markup(get_plotlyjs()),
     leads=leads,
     curves=[
-      _curves([series for series, _ in some], number)
+      _curves([series for series, _ in some], labels, number)
       for number, some in enumerate(of_axis.values())
     ],
     studies=_study_tables(sources),
@@ -116,22 +118,24 @@ def check_writable(path: str | Path) -> None:
     )
 
 
-def _lead(series: Series, gap: ExtrapolationGap | str) -> str:
+def _lead(series: Series, gap: ExtrapolationGap | str, labels: set[str]) -> str:
   """What a reader wants to know first: the title of the figure of these scores, then numbers."""
-  found = finding(series, references_of(series))
+  found = finding(series, references_of(series, labels))
   numbers = gap if isinstance(gap, str) else gap.sentences()
   return f'{found}. {numbers}' if found else numbers
 
 
-def _curves(shown: list[Series], number: int) -> dict:
+def _curves(shown: list[Series], labels: set[str], number: int) -> dict:
   """A plot and its caption; the first plot has no number in its name."""
   shows_seeds = shown[0].scores.metric.shows_seeds
   spread = 'thin: each seed' if shows_seeds else 'bands: one standard deviation'
   caption = CURVES.format(spread)
   if any(series.chance for series in shown):
     caption += CHANCE
+  if any(references_of(series, labels) for series in shown):
+    caption += GREY
   name = f'curves-{number}' if number else 'curves'
-  return dict(div=Markup(style.to_div(plots.draw(shown), name)), caption=caption)
+  return dict(div=Markup(style.to_div(plots.draw(shown, labels), name)), caption=caption)
 
 
 def _study_tables(sources: Sources) -> list[dict]:

@@ -6,13 +6,14 @@ width of their lines), the legend what is visible. So they go together in any or
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import plotly.graph_objects as go
 
 from posenc_jax.reporting.colors import Look
 from posenc_jax.reporting.html import style
-from posenc_jax.reporting.series import Series, looks_of, multiple_of
+from posenc_jax.reporting.own_changes import train_lengths_of
+from posenc_jax.reporting.series import Series, looks_of, multiple_of, references_of
 
 NOTHING = 'nothing'
 MARGIN = 46  # pixels left of the plot: an axis title and its numbers
@@ -25,12 +26,13 @@ def axis_title(series: Series) -> str:
   return 'accuracy' if series.scores.metric.is_accuracy else series.y_title
 
 
-def draw(shown: Sequence[Series]) -> go.Figure:
+def draw(shown: Sequence[Series], references: Collection[str] = ()) -> go.Figure:
   """A plot of the first series; a reader may choose any, and any other, dashed, beside it.
 
-  Pointing at a line shows its mean, deviation and every seed.
+  Pointing at a line shows its mean, deviation and every seed. `references`: labels of lines that
+  are there to compare others with; they are grey, as n-grams are.
   """
-  looks = looks_of(shown)
+  looks = looks_of(shown, references)
   lines = list(looks)
   figure = style.figure(500 + 9 * len(lines), showlegend=True)
   for rank, line in enumerate(lines):
@@ -46,7 +48,7 @@ def draw(shown: Sequence[Series]) -> go.Figure:
     legend=dict(tracegroupgap=0, **legend),
     margin=dict(l=MARGIN, r=14, t=132, b=8),
   )
-  _axes(figure, shown)
+  _axes(figure, shown, references)
   return figure
 
 
@@ -134,10 +136,11 @@ def std_band(series: Series, line: str) -> dict[str, list]:
   return outline
 
 
-def _axes(figure: go.Figure, shown: Sequence[Series]) -> None:
+def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str]) -> None:
   """Lengths, those up to the training length shaded, and scores: accuracies from 0 to 1."""
   lengths = sorted({length for series in shown for length in series.scores.columns})
-  train_lengths = sorted({length for series in shown for length in series.scores.train_lengths})
+  of_series = (train_lengths_of(series, references_of(series, references)) for series in shown)
+  train_lengths = sorted(set().union(*of_series))
   low, high = (math.log10(end([*lengths, *train_lengths])) for end in (min, max))
   room = 0.04 * (high - low) or 0.1
   title, names = shown[0].x_title, [str(length) for length in lengths]

@@ -34,6 +34,7 @@ class Sources:
     configs: {run: its config} of the runs whose folder has a `config.json`.
     notes: what was read where, and what is not there.
     studies: {place: the tables of its study and of its costs} of the places that have any.
+    references: labels of lines that a study has to compare others with.
   """
 
   rows: list[dict]
@@ -41,6 +42,7 @@ class Sources:
   configs: dict[str, ConfigDict]
   notes: list[str]
   studies: dict[str, list[Table]] = dataclasses.field(default_factory=dict)
+  references: set[str] = dataclasses.field(default_factory=set)
 
   def series(self, metric: str) -> list[Series]:
     """Scores by length of every protocol and control, then of every task by each of its metrics.
@@ -103,6 +105,7 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
     joined.configs |= {name[run]: saved for run, saved in source.configs.items()}
     joined.notes += source.notes
     joined.studies |= source.studies
+    joined.references |= source.references
   return joined
 
 
@@ -132,7 +135,8 @@ def _read(path: Path, root: str | Path | None) -> Sources:
   report = study.load(path)
   if root is not None and (line := study.news(report, Path(root))):
     notes.append(visible(line))
-  return Sources(rows, report.runs, configs, notes, {place: _tables(report, notes)})
+  tables = {place: _tables(report, notes)}
+  return Sources(rows, report.runs, configs, notes, tables, report.references)
 
 
 def _configs(folder: Path, runs: list[str], notes: list[str]) -> dict[str, ConfigDict]:

@@ -9,8 +9,7 @@ from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import TASK, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
-# Overrides of these sections are a method of extension; others ask another question.
-PLAIN = 'as trained'
+PLAIN = 'as trained'  # the method of lines whose model evaluation did not change
 
 
 def methods(
