@@ -110,7 +110,7 @@ def test_the_readme_has_the_numbers_of_the_pretrained_model():
     (r'Self-Extend \(([\d.]+) at 2 L\)', 'self_extend', '16384'),
     (r'dual chunk attention \(([\d.]+)\)', 'dca', '16384'),
     (r'and YaRN \(([\d.]+)\)', 'yarn', '16384'),
-    (r'window \(([\d.]+)\)', 'streaming', '16384'),
+    (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
   ):
     (found,) = re.findall(words, text)
     assert found == scores[f'{line}, 2 L'][length].strip('*').split(' ')[0]
