@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, storage
+from posenc_jax import config, data
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import (
   evaluate,
@@ -491,7 +491,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   assert by_control['truncated', 32] == by_control[None, 16]
   del by_control['truncated', 32]
   assert len({tuple(nats) for (_, length), nats in by_control.items() if length == 32}) == 4
-  assert storage.read_json(workdir / 'finished.json') == {'config_hash': config.config_hash(c)}
+  assert workdirs.is_finished(workdir, config.config_hash(c))
   assert 'of the gradient reaches' in capsys.readouterr().out
 
   # Rows that are there are not measured again, and missing rows come out the same.
@@ -903,7 +903,8 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
   assert rows[: len(first)] == first
   assert [r['overrides'] for r in rows[len(first) :]] == [{'encoding.base': 50.0}] * len(first)
   assert {r['k'] for r in rows[len(first) :]} == {4}
-  assert storage.read_json(workdir / 'finished.json') == {'config_hash': config.config_hash(other)}
+  for finished in (c, other):  # one evaluation does not undo another
+    assert workdirs.is_finished(workdir, config.config_hash(finished))
 
 
 @pytest.mark.parametrize(

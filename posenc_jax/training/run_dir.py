@@ -11,7 +11,7 @@ from posenc_jax import storage
 from posenc_jax.config import differing_keys, flat, overlay, saved_config, to_json, training_part
 from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
-FINISHED = 'finished.json'  # holds the hash of the config of which all is done
+FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
@@ -112,16 +112,24 @@ def is_finished(workdir: str | Path, config_hash: str) -> bool:
   A damaged finished.json counts for nothing: the same commands see what there is, and write it
   anew.
   """
-  path = Path(workdir) / FINISHED
-  try:
-    return storage.read_json(path, {'config_hash': str})['config_hash'] == config_hash
-  except (FileNotFoundError, NotADirectoryError, Damaged):
-    return False
+  return config_hash in _finished(workdir)
 
 
 def mark_finished(workdir: str | Path, config_hash: str) -> None:
-  if not is_finished(workdir, config_hash):
-    storage.write_json(Path(workdir) / FINISHED, {'config_hash': config_hash})
+  """Adds a config to those of which all is done: they differ in what they evaluate."""
+  if config_hash not in (finished := _finished(workdir)):
+    hashes = [*finished, config_hash]
+    storage.write_json(Path(workdir) / FINISHED, {'config_hashes': hashes})
+
+
+def _finished(workdir: str | Path) -> list[str]:
+  try:
+    tree = storage.read_json(Path(workdir) / FINISHED)
+  except (FileNotFoundError, NotADirectoryError, Damaged):
+    return []
+  hashes = tree.get('config_hashes', [tree.get('config_hash')])  # earlier versions held one
+  is_whole = isinstance(hashes, list) and all(isinstance(value, str) for value in hashes)
+  return hashes if is_whole else []
 
 
 def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:
