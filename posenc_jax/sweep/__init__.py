@@ -51,8 +51,8 @@ def sweep(
     launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
       time, and 'slurm' makes each run a job of a cluster.
     checks_runs: whether `check_runs` looks at model, corpus and evaluation of all runs first.
-    kept: a folder of results that `reporting.kept` made of this study: its runs are left out, but
-      for those that others start from.
+    kept: a folder of results that `reporting.kept` made of this study: its runs, each of the same
+      config as here, are left out, but for those that others start from.
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
@@ -66,14 +66,14 @@ def sweep(
     raise UserError(f'config.{deciding[0]} beside --kept; allowed: {allowed}')
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
-  names = [folder.name for run in runs for folder in run.results]
+  hashes = {name: value for run in runs for name, value in run.hashes.items()}
   # overrides may take a table its baseline: the sweep runs all the same
   planned = None if overrides else [run.config for run in runs]
-  report = study.of_study(path, out, names, planned)
-  report.overrides = deciding
+  report = study.of_study(path, out, hashes, planned)
+  report.overrides, report.hashes = deciding, hashes
   num_kept = 0
   if kept:
-    wanted = leave_out(runs, kept_runs(kept, report.sha256))
+    wanted = leave_out(runs, kept_runs(kept, hashes))
     num_kept, runs = len(runs) - len(wanted), wanted
   if checks_runs:
     if out.exists():

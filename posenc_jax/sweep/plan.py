@@ -45,6 +45,12 @@ class Run:
     return folders or [self.workdir]
 
   @property
+  def hashes(self) -> dict[str, str]:
+    """{name of each of `results`: hash of the config that it is to be finished with}."""
+    seed_runs = config.single_seed_runs(self.config, self.workdir)
+    return {folder.name: config.config_hash(run_config) for run_config, folder in seed_runs}
+
+  @property
   def steps(self) -> int:
     """Updates of all seeds together."""
     return self.config.train.steps * len(self.results)
