@@ -100,7 +100,8 @@ def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
   with pytest.raises(UserError, match=r'config\.train\.steps beside --kept'):
     sweep.sweep(run.path, run.out, {'train.steps': 1}, run.scripts, kept=out)
   other = tmp_path / 'other'
-  sweep.sweep(run.path, other, {'eval.k': 4}, run.scripts, checks_runs=False)
+  for overrides in ({'eval.k': 4, 'seed': 0}, {'seed': 0}):  # the rows of the first stay there
+    sweep.sweep(run.path, other, overrides, run.scripts, checks_runs=False)
   with pytest.raises(UserError, match=r'its sweep ran with --config\.eval\.k, which rows do not'):
     kept.keep(other, tmp_path / 'kept_of_other')
   assert not (tmp_path / 'kept_of_other').exists()

@@ -239,6 +239,9 @@ def test_what_is_only_evaluated_otherwise_goes_through_both_scripts_again(study)
   run()
   code, calls = run({'eval.k': 32})
   assert (code, calls) == (0, {'encoding.name=rope,seed=0': ['train', 'eval'] * 2})
+  refused = r"rope,seed=0' was begun with another eval\.documents \(there 40, here 5\), which rows"
+  with pytest.raises(UserError, match=rf'{refused} do not state; allowed: another --out$'):
+    run({'eval.k': 32, 'eval.documents': 5})
 
 
 def test_overrides_win_and_runs_of_one_seed_are_one(study):

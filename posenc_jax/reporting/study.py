@@ -45,7 +45,7 @@ class Report:
     study: the file of the study; None: tables and figures are the default ones.
     sha256: the hash of that file as it was when it gave these settings.
     about: the study's ABOUT, a text on what its models have in common; '': it has none.
-    overrides: paths of fields that decide numbers, which the sweep changed in all runs.
+    overrides: paths of fields that decide numbers, which a sweep changed in all its runs.
     hashes: {name of a run: `config_hash` of what it is to be}, of those in `runs` that are known.
     out: the folder that tables and figures are written to; None: `folder`.
   """

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Stopped, UserError, shown
+from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
@@ -188,6 +189,22 @@ def leave_out(runs: list[Run], kept: set[str]) -> list[Run]:
     if is_source or not all(folder.name in kept for folder in run.results):
       left.append(run)
   return left[::-1]
+
+
+def check_same_evaluation(runs: list[Run]) -> None:
+  """Raises `UserError` where a run was begun with other settings of `eval` that rows do not state:
+  its rows from before would be taken for ones of the settings that runs are begun with now.
+  """
+  for run in runs:
+    for run_config, workdir in config.single_seed_runs(run.config, run.workdir):
+      if not storage.exists(workdir / 'config.json'):
+        continue
+      there, here = config.flat(config.saved_config(workdir)), config.flat(run_config)
+      for field in config.differing_keys(there, here):
+        if field.startswith('eval.') and field not in IN_ROWS + HARMLESS:
+          values = f'there {there.get(field)!r}, here {here.get(field)!r}'
+          problem = f'was begun with another {field} ({values}), which rows do not state'
+          raise UserError(f'workdir={str(workdir)!r} {problem}; allowed: another --out')
 
 
 def _check_not_extended(source: Run, workdir: Path) -> None:
