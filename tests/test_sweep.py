@@ -50,6 +50,10 @@ def test_a_section_of_which_the_sweep_sets_a_field_is_not_overridden(study):
     UserError, match=r"^config\.encoding={'name': 't5'}; allowed: .* but for encoding\.name"
   ):
     sweep.plan(run.path, run.out, {'encoding': {'name': 't5'}})
+  with pytest.raises(
+    UserError, match=r"^config\.encoding\.name='alibi'; allowed: .* encoding={'name': 'nope'} whole"
+  ):
+    sweep.plan(ROOT / 'configs' / 'drope.py', run.out, {'encoding.name': 'alibi'})
 
 
 def test_a_failing_run_stops_no_other_is_named_and_goes_on_later(study, capsys):

@@ -227,9 +227,14 @@ def _check_overrides(overrides: dict[str, object], swept_runs: list[dict], left:
 
 
 def _check_sections(overrides: dict[str, object], swept_runs: list[dict]) -> None:
-  """Raises `UserError` for an override of a section of which the sweep varies a field."""
+  """Raises `UserError` for an override of a section of which the sweep varies a field, and of the
+  name of an encoding that the sweep sets with its hyperparameters.
+  """
   for field in overrides:
     for swept in swept_runs:
+      if field == 'encoding.name' and 'encoding' in swept:
+        allowed = f'other fields; the sweep sets encoding={shown(swept["encoding"])} whole'
+        raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')
       if within := [path for path in swept if path.startswith(f'{field}.')]:
         allowed = f'its fields by themselves, but for {within[0]}, which the sweep sets'
         raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')
