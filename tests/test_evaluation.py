@@ -17,6 +17,7 @@ import pytest
 from flax import nnx
 
 from posenc_jax import config, data
+from posenc_jax.data import planted
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import (
   evaluate,
@@ -801,21 +802,34 @@ def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
   preflight.check_evaluation(overlaid(c, data__tokenizer='bytes'))
 
 
-def test_what_is_not_refused_before_training_can_be_measured(corpus):
-  """Random evaluations of a small folder: all that pass the checks have rows of every protocol."""
+@pytest.mark.parametrize(
+  ('asked', 'longest', 'draws'),
+  [(PLAIN, 60, 120), ((*config.TEXT_TASKS,), 1800, 30), (('planted',), 60, 60)],
+  ids=['plain', 'text_tasks', 'planted'],
+)
+def test_what_is_not_refused_before_training_can_be_measured(
+  corpus, monkeypatch, asked, longest, draws
+):
+  """Random evaluations of few documents: all that pass the checks have rows of every protocol."""
   draw, passed = random.Random(0), 0
   evens = lambda tokens_BT: np.ones(tokens_BT.shape)
-  for _ in range(120):
+  if asked != PLAIN:
+    texts = [planted.plant(name, b'It is the duty of every one of us. ' * 90) for name in 'abcd']
+    source = data.Corpus('planted', 'test', [*'abcd'], texts)
+    monkeypatch.setattr(preflight, '_corpus', lambda *_: source)
+    monkeypatch.setattr(data, 'source', lambda *_: source)
+    corpus = 'planted'
+  for _ in range(draws):
     settings = {
       'train.length': draw.choice((1, 2, 7, 16)),
-      'eval.lengths': tuple(draw.sample(range(2, 60), 2)),
-      'eval.target_context': draw.randrange(30, 95),
+      'eval.lengths': tuple(draw.sample(range(2, longest), 2)),
+      'eval.target_context': draw.randrange(longest // 2, longest + 35),
       'eval.k': draw.randrange(1, 8),
       'eval.stride': draw.randrange(1, 8),
       'eval.spans': draw.randrange(1, 9),
       'eval.documents': draw.randrange(5),
       'eval.document_tokens': draw.choice((0, 60, 40)),
-      'eval.protocols': PLAIN,
+      'eval.protocols': asked,
       'eval.controls': draw.choice(((), tuple(config.CONTROLS))),
     }
     c = config.load(BASE, {**TINY, 'data.corpus': corpus, **settings})
@@ -826,11 +840,14 @@ def test_what_is_not_refused_before_training_can_be_measured(corpus):
       continue
     passed += 1
     for measurement in plan.plan(c, data.source(c.data, 'test')):
-      scores = measurement.score(evens, list(range(len(measurement.key_fields))))
+      function = evens
+      if measurement.function is model_functions.predictions:
+        function = lambda tokens_BT: (evens(tokens_BT) > 0, evens(tokens_BT))
+      scores = measurement.score(function, list(range(len(measurement.key_fields))))
       keys = {json.dumps(fields) for fields in measurement.key_fields}
       assert len(keys) == len(scores)
       assert measurement.metric or all(score['tokens'] >= 1 for score in scores)
-  assert passed >= 20
+  assert passed >= draws / 6
 
 
 def test_overrides_stand_in_the_rows_that_depend_on_them(run):
