@@ -28,7 +28,7 @@ from posenc_jax.evaluation import (
   row_schema,
   runs,
 )
-from posenc_jax.evaluation.overrides import overrides_between
+from posenc_jax.evaluation.overrides import overrides_between, overrides_of
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -854,6 +854,7 @@ def test_overrides_stand_in_the_rows_that_depend_on_them(run):
   protocols_ = ('last_k', 'non_overlapping')
   c, workdir, _ = run(eval__protocols=protocols_, eval__controls=('windowed', 'windowed_with_sink'))
   changes = {'eval.spans': 1, 'eval.document_tokens': 33, 'eval.sink_tokens': 3}
+  changes |= {'eval.examples': 5}  # of tasks
   evaluate.evaluate(overlaid(c, **changes), workdir)
   expected = {
     ('last_k', None): {'eval.spans': 1},
@@ -863,6 +864,8 @@ def test_overrides_stand_in_the_rows_that_depend_on_them(run):
   }
   for r in rows_of(workdir):
     assert r['overrides'] == expected[r['protocol'], r['control']]
+  changes |= {'eval.documents': 2, 'eval.target_context': 40}
+  assert overrides_of(changes, 'copy', None) == {'eval.examples': 5}
 
 
 def test_the_standard_error_over_documents_is_printed(run, capsys):
