@@ -148,6 +148,8 @@ def test_a_run_waits_for_the_one_that_it_starts_from(study, jobs):
     ),
   }
   assert run({'eval.k': 8}, jobs=jobs) == (0, calls)
+  run.out = run.out.rename(run.out.with_name('moved'))
+  assert run({'eval.k': 8}, jobs=jobs) == (0, calls)
 
 
 def test_a_run_must_come_after_the_one_that_it_starts_from(study):

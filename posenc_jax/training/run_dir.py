@@ -35,14 +35,20 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   """Writes `config.json`, or compares the fields that decide training with the one there.
 
   Raises `UserError` naming the fields that differ. `eval` and `label` may differ: the file keeps
-  what it was made with. More `train.steps` extend the run: the file gets them.
+  what it was made with. More `train.steps` extend the run: the file gets them, and where the run
+  that it starts from lies now.
   """
   workdir = Path(workdir)
   _make_folder(workdir)
   check_same_config(workdir, config)
   if not storage.exists(workdir / 'config.json'):
     storage.write_json(workdir / 'config.json', to_json(config))
-  elif is_extended(workdir, config):
+    return
+  saved = saved_config(workdir)
+  if saved.train.init_from != config.train.init_from:
+    saved.train.init_from = config.train.init_from
+    storage.write_json(workdir / 'config.json', to_json(saved))
+  if is_extended(workdir, config):
     _extend(workdir, config)
 
 
@@ -82,6 +88,9 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
     keys = differing_keys(here, there)
+    sources = (fields.get('train.init_from') for fields in (here, there))
+    if 'train.init_from' in keys and _are_one_run(workdir, *map(str, sources)):
+      keys.remove('train.init_from')
     is_imported = str(there.get('train.init_from')).startswith('sha256:')
     if is_imported and is_extended(workdir, config):
       problem = 'holds an imported model, which has no training to go on with'
@@ -96,6 +105,17 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
     for name in ('checkpoints', 'metrics.jsonl'):
       if storage.exists(workdir / name):
         raise UserError(f'{field} holds {name} but no config.json; allowed: {allowed}')
+
+
+def _are_one_run(workdir: Path, here: str, there: str) -> bool:
+  """Whether two paths lead to one run; `there` is from when it may have lain elsewhere, but beside
+  `workdir` as it does now.
+  """
+  if not here or not there:
+    return False
+  here, there = Path(here).resolve(), Path(there).resolve()
+  has_moved = here.parent == workdir.resolve().parent and not storage.exists(there)
+  return here == there or (has_moved and here.name == there.name)
 
 
 def _make_folder(workdir: Path) -> None:
