@@ -18,6 +18,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 from posenc_jax import config, storage
 from posenc_jax.evaluation import row_schema
+from posenc_jax.training import run_dir
 
 required = dict.fromkeys(('config', 'workdir'), config.REQUIRED)
 flags, overrides = config.parse_args(sys.argv[1:], required)
@@ -53,7 +54,7 @@ if name == 'eval' and encoding != 'forgetful':
   question = dict(corpus='sotu', split='test', protocol='last_k', length=8, k=4, document='a')
   row = row_schema.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
   row_schema.append_missing(workdir / 'eval.jsonl', [row])
-  storage.write_json(workdir / 'finished.json', {'config_hash': config.config_hash(run)})
+  run_dir.mark_finished(workdir, config.config_hash(run))
 """
 
 STUDY = """

@@ -354,6 +354,13 @@ def test_differences_are_named_and_hashed():
   assert len(hashes) == 1 + len(fields) - changes_nothing
 
 
+def test_the_hash_does_not_say_where_folders_lie():
+  """Nor that a seed starts from its own of several."""
+  sources = ('runs/a', '/moved/a', 'a,seed=3', 'runs/b')
+  runs = [load(BASE, {'seed': 3, 'train.init_from': source}) for source in sources]
+  assert [config_hash(run) == config_hash(runs[0]) for run in runs] == [True, True, True, False]
+
+
 def test_what_earlier_versions_finished_keeps_its_hash():
   tree = {
     'seed': 0,

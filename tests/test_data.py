@@ -296,7 +296,7 @@ def task_config(corpus, **overrides):
   return config.load(BASE, {'data.corpus': corpus, 'eval.protocols': ('answers',), **overrides})
 
 
-def test_batches_of_a_task_are_its_examples_and_count_answers_alone():
+def test_batches_of_a_task_are_its_examples_and_count_answers_alone(monkeypatch):
   source = data.source(task_config('task:copy/symbols=5', data__shortest=14).data, 'train')
   batches, task = source.batches(30, 8, seed=3), tasks.make('copy/symbols=5', tuple)
   for step in (7, 0):
@@ -321,6 +321,9 @@ def test_batches_of_a_task_are_its_examples_and_count_answers_alone():
     batches[-1]
   with pytest.raises(UserError, match='size=0'):
     source.batches(30, 0, seed=0)
+  monkeypatch.setattr(source.task, 'split_of', lambda example: 'test')
+  with pytest.raises(UserError, match=r"^config\.train\.length: 'task:copy/.*' with \d+ tokens"):
+    batches[1]
 
 
 def test_the_vocabulary_follows_the_corpus(small_text, cache):

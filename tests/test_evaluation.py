@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, storage
+from posenc_jax import config, data
+from posenc_jax.data import planted
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import (
   evaluate,
@@ -27,7 +28,7 @@ from posenc_jax.evaluation import (
   row_schema,
   runs,
 )
-from posenc_jax.evaluation.overrides import overrides_between
+from posenc_jax.evaluation.overrides import overrides_between, overrides_of
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import run_dir as workdirs
@@ -491,7 +492,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
   assert by_control['truncated', 32] == by_control[None, 16]
   del by_control['truncated', 32]
   assert len({tuple(nats) for (_, length), nats in by_control.items() if length == 32}) == 4
-  assert storage.read_json(workdir / 'finished.json') == {'config_hash': config.config_hash(c)}
+  assert workdirs.is_finished(workdir, config.config_hash(c))
   assert 'of the gradient reaches' in capsys.readouterr().out
 
   # Rows that are there are not measured again, and missing rows come out the same.
@@ -801,21 +802,34 @@ def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
   preflight.check_evaluation(overlaid(c, data__tokenizer='bytes'))
 
 
-def test_what_is_not_refused_before_training_can_be_measured(corpus):
-  """Random evaluations of a small folder: all that pass the checks have rows of every protocol."""
+@pytest.mark.parametrize(
+  ('asked', 'longest', 'draws'),
+  [(PLAIN, 60, 120), ((*config.TEXT_TASKS,), 1800, 30), (('planted',), 60, 60)],
+  ids=['plain', 'text_tasks', 'planted'],
+)
+def test_what_is_not_refused_before_training_can_be_measured(
+  corpus, monkeypatch, asked, longest, draws
+):
+  """Random evaluations of few documents: all that pass the checks have rows of every protocol."""
   draw, passed = random.Random(0), 0
   evens = lambda tokens_BT: np.ones(tokens_BT.shape)
-  for _ in range(120):
+  if asked != PLAIN:
+    texts = [planted.plant(name, b'It is the duty of every one of us. ' * 90) for name in 'abcd']
+    source = data.Corpus('planted', 'test', [*'abcd'], texts)
+    monkeypatch.setattr(preflight, '_corpus', lambda *_: source)
+    monkeypatch.setattr(data, 'source', lambda *_: source)
+    corpus = 'planted'
+  for _ in range(draws):
     settings = {
       'train.length': draw.choice((1, 2, 7, 16)),
-      'eval.lengths': tuple(draw.sample(range(2, 60), 2)),
-      'eval.target_context': draw.randrange(30, 95),
+      'eval.lengths': tuple(draw.sample(range(2, longest), 2)),
+      'eval.target_context': draw.randrange(longest // 2, longest + 35),
       'eval.k': draw.randrange(1, 8),
       'eval.stride': draw.randrange(1, 8),
       'eval.spans': draw.randrange(1, 9),
       'eval.documents': draw.randrange(5),
       'eval.document_tokens': draw.choice((0, 60, 40)),
-      'eval.protocols': PLAIN,
+      'eval.protocols': asked,
       'eval.controls': draw.choice(((), tuple(config.CONTROLS))),
     }
     c = config.load(BASE, {**TINY, 'data.corpus': corpus, **settings})
@@ -826,17 +840,21 @@ def test_what_is_not_refused_before_training_can_be_measured(corpus):
       continue
     passed += 1
     for measurement in plan.plan(c, data.source(c.data, 'test')):
-      scores = measurement.score(evens, list(range(len(measurement.key_fields))))
+      function = evens
+      if measurement.function is model_functions.predictions:
+        function = lambda tokens_BT: (evens(tokens_BT) > 0, evens(tokens_BT))
+      scores = measurement.score(function, list(range(len(measurement.key_fields))))
       keys = {json.dumps(fields) for fields in measurement.key_fields}
       assert len(keys) == len(scores)
       assert measurement.metric or all(score['tokens'] >= 1 for score in scores)
-  assert passed >= 20
+  assert passed >= draws / 6
 
 
 def test_overrides_stand_in_the_rows_that_depend_on_them(run):
   protocols_ = ('last_k', 'non_overlapping')
   c, workdir, _ = run(eval__protocols=protocols_, eval__controls=('windowed', 'windowed_with_sink'))
   changes = {'eval.spans': 1, 'eval.document_tokens': 33, 'eval.sink_tokens': 3}
+  changes |= {'eval.examples': 5}  # of tasks
   evaluate.evaluate(overlaid(c, **changes), workdir)
   expected = {
     ('last_k', None): {'eval.spans': 1},
@@ -846,6 +864,8 @@ def test_overrides_stand_in_the_rows_that_depend_on_them(run):
   }
   for r in rows_of(workdir):
     assert r['overrides'] == expected[r['protocol'], r['control']]
+  changes |= {'eval.documents': 2, 'eval.target_context': 40}
+  assert overrides_of(changes, 'copy', None) == {'eval.examples': 5}
 
 
 def test_the_standard_error_over_documents_is_printed(run, capsys):
@@ -903,7 +923,8 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
   assert rows[: len(first)] == first
   assert [r['overrides'] for r in rows[len(first) :]] == [{'encoding.base': 50.0}] * len(first)
   assert {r['k'] for r in rows[len(first) :]} == {4}
-  assert storage.read_json(workdir / 'finished.json') == {'config_hash': config.config_hash(other)}
+  for finished in (c, other):  # one evaluation does not undo another
+    assert workdirs.is_finished(workdir, config.config_hash(finished))
 
 
 @pytest.mark.parametrize(

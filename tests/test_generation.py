@@ -31,18 +31,18 @@ LIKELY = [0.4, 0.3, 0.2, 0.1]  # probabilities of four tokens; BOS would be the 
 def test_only_the_likeliest_are_drawn(fields, drawn):
   sampling = Sampling(**fields)
   logits_V = jnp.log(jnp.array([*LIKELY, 9.0]))
-  assert {int(sampling.draw(logits_V, number, -1)) for number in range(60)} == drawn
+  assert {int(sampling.draw(logits_V, number, -1, 5)) for number in range(60)} == drawn
 
 
-def test_bos_is_never_drawn_wherever_it_stands():
-  logits_V = jnp.log(jnp.array([9.0, *LIKELY]))
-  assert {int(Sampling(1.0).draw(logits_V, number, 0)) for number in range(60)} == {1, 2, 3, 4}
-  assert int(Sampling(0.0).draw(logits_V, 0, 0)) == 1
+def test_bos_and_what_the_tokenizer_lacks_are_never_drawn():
+  logits_V = jnp.log(jnp.array([9.0, *LIKELY, 9.0, 9.0]))
+  assert {int(Sampling(1.0).draw(logits_V, number, 0, 5)) for number in range(60)} == {1, 2, 3, 4}
+  assert int(Sampling(0.0).draw(logits_V, 0, 0, 5)) == 1
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
   logits_V = jnp.log(jnp.array([*LIKELY, 9.0])) / 2
-  draws = [int(Sampling(0.5, seed=3).draw(logits_V, number, -1)) for number in range(400)]
+  draws = [int(Sampling(0.5, seed=3).draw(logits_V, number, -1, 5)) for number in range(400)]
   shares = np.bincount(draws, minlength=4) / len(draws)
   np.testing.assert_allclose(shares, LIKELY, atol=0.08)
 
@@ -56,6 +56,7 @@ def run(tmp_path_factory):
     text = 'the quick brown fox jumps over the lazy dog; ' * 20
     (folder / 'corpus' / split / 'text.txt').write_text(text)
   own = {'data.corpus': str(folder / 'corpus'), 'encoding.name': 'learned', 'train.steps': 4}
+  own |= {'model.vocab': 300}  # more than there are bytes
   c = config.load(BASE, {**TINY, **own})
   loop.train(c, folder / 'run')
   return folder / 'run', c

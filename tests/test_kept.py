@@ -1,5 +1,6 @@
 """Results that are kept without their runs, and studies that are run in parts."""
 
+import dataclasses
 import gzip
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
 from posenc_jax.reporting import kept, rows, study
+from posenc_jax.training import run_dir
 from scripts import keep
 
 
@@ -46,6 +48,8 @@ def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
   shutil.rmtree(second)
   assert swept(run, second, kept=out) == 0  # nothing is left to do
   assert kept.keep(whole, out) == (0, 4)  # nor to keep
+  assert kept.keep(first, out) == (0, 4)  # whose study.json names two runs
+  assert study.load(out).runs == study.load(whole).runs
   assert (out / kept.ROWS).read_bytes() == before
 
 
@@ -53,6 +57,7 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path):
   assert swept(run, run.out) == 0
   unfinished = run.out / 'encoding.name=rope,seed=0'
   (unfinished / 'finished.json').unlink()
+  run_dir.mark_finished(unfinished, 'that of an evaluation by hand')
   assert kept.keep(run.out, tmp_path / 'kept') == (3, 3)
   assert unfinished.name not in {row['run'] for row in rows.read(tmp_path / 'kept')}
   for folder in run.out.glob('*/finished.json'):
@@ -65,6 +70,7 @@ def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
   assert swept(run, run.out) == 0
   ngram = run.out / 'ngram,seed=0'
   shutil.copytree(run.out / 'encoding.name=rope,seed=0', ngram)
+  (ngram / 'config.json').unlink()
   (row,) = storage.read_rows(ngram / 'eval.jsonl')
   storage.rewrite_rows(ngram / 'eval.jsonl', [row | {'run': ngram.name, 'encoding': 'n-gram'}])
   assert kept.keep(run.out, tmp_path / 'kept') == (4, 4)
@@ -94,15 +100,31 @@ def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
   with pytest.raises(UserError, match=r'config\.train\.steps beside --kept'):
     sweep.sweep(run.path, run.out, {'train.steps': 1}, run.scripts, kept=out)
   other = tmp_path / 'other'
-  sweep.sweep(run.path, other, {'eval.k': 4}, run.scripts, checks_runs=False)
+  for overrides in ({'eval.k': 4, 'seed': 0}, {'seed': 0}):  # the rows of the first stay there
+    sweep.sweep(run.path, other, overrides, run.scripts, checks_runs=False)
   with pytest.raises(UserError, match=r'its sweep ran with --config\.eval\.k, which rows do not'):
     kept.keep(other, tmp_path / 'kept_of_other')
   assert not (tmp_path / 'kept_of_other').exists()
-  run.path.write_text(run.path.read_text() + '\n# edited')
-  with pytest.raises(UserError, match='when it was another file'):
+  text = run.path.read_text()
+  run.path.write_text(f'{text}\n# edited')  # which changes no config
+  assert swept(run, tmp_path / 'again', kept=out) == 0
+  run.path.write_text(text.replace("'train.steps': 60", "'train.steps': 70"))
+  with pytest.raises(UserError, match=r'it keeps encoding\.name=rope,seed=0 of another config'):
     swept(run, run.out, kept=out)
-  study.save(study.of_study(run.path, run.out), run.path, tmp_path)
-  with pytest.raises(UserError, match='when it was another file'):
+  report = study.load(run.out)
+  for name in report.runs:
+    run_dir.mark_finished(run.out / name, 'edited')
+  study.write(dataclasses.replace(report, hashes=dict.fromkeys(report.runs, 'edited')))
+  with pytest.raises(UserError, match=r'it keeps encoding\.name=rope,seed=0 of another config'):
+    kept.keep(run.out, out)
+  study.write(dataclasses.replace(report, study='other.py', hashes={'a': 'b'}))
+  with pytest.raises(UserError, match='no run is finished'):
+    kept.keep(run.out, out)
+  study.write(dataclasses.replace(report, study='other.py'))
+  with pytest.raises(UserError, match=r'kept of .*study\.py; allowed: results of one study'):
+    kept.keep(run.out, out)
+  study.write(dataclasses.replace(report, hashes={}))
+  with pytest.raises(UserError, match=r'has no hashes of configs; allowed: after the same sweep'):
     kept.keep(run.out, out)
   assert gzip.decompress((out / kept.ROWS).read_bytes()).count(b'\n') == 4
 

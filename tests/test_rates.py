@@ -157,6 +157,9 @@ def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(stu
   (line,) = storage.read_json(study.folder / 'rates.json')['lines'].values()
   assert line['rate'] == 0.00075
   assert line['bits']['0.048'] is None
+  calls = [path.read_text() for path in study.folder.glob('out/*/calls.txt')]
+  assert study('nope', optim__learning_rate=0.024) == 0
+  assert [path.read_text() for path in study.folder.glob('out/*/calls.txt')] == calls
 
 
 def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsys):

@@ -11,7 +11,7 @@ import pytest
 from stand_ins import Study
 from synthetic import needles, realistic, row, rows_of
 
-from posenc_jax import config, storage
+from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.reporting import report_settings, study
 from posenc_jax.reporting.html import page
@@ -92,14 +92,19 @@ def test_what_study_json_names_is_not_read_where_it_can_be_no_study(name, tmp_pa
 
 @pytest.mark.parametrize('name', KEPT)
 def test_the_kept_study_json_is_what_the_study_wants(name):
-  """Where it is not, as after any edit of the study: study.save(study.of_study(FILE, folder,
-  kept.runs), FILE, ROOT), and the tables and figures again.
+  """Where it is not, as after any edit of the study: report = study.of_study(FILE, folder,
+  kept.runs), its hashes as below, study.save(report, FILE, ROOT), and the tables and figures again.
+  So it is after any new field, of which all kept results have the default.
   """
   folder = ROOT / 'results' / name
   kept = study.load(folder)
   assert study.news(kept, ROOT) == ''
   assert study.of_study(ROOT / kept.study, folder, kept.runs).tables == kept.tables
   assert study.of_study(ROOT / kept.study, folder).figures == kept.figures
+  if name != 'pretrained':  # which needs the imported model
+    planned = sweep.plan(ROOT / kept.study, 'out', {})
+    hashes = [value for run in planned for value in run.hashes.values()]
+    assert kept.hashes == dict(zip(kept.runs, hashes, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +238,8 @@ def test_protocols_of_a_task_are_its_name(tmp_path):
     ({'about': 'a' * 2001}, r'about=.*; allowed: a text of at most 2000 characters'),
     ({'overrides': 3}, r'overrides=3; allowed: a list of fields'),
     ({'overrides': [3]}, r'overrides: runs: 3; allowed: names'),
+    ({'hashes': []}, r'hashes=\[\]; allowed: {run: hash}'),
+    ({'hashes': {'a': 3}}, r'hashes: runs: 3; allowed: names'),
     ({'tables': [3]}, r'study\.json: tables is \[3\]'),
     ({'tables': [{'metrc': 'ppl'}]}, r"no setting 'metrc' of lengths; did you mean 'metric'\?"),
     ({'tables': [{}] * 1001}, '1001 of them; allowed: at most 100'),

@@ -466,3 +466,19 @@ def test_a_config_without_a_number_of_steps_is_another_one(make, tmp_path, steps
   storage.write_json(tmp_path / 'config.json', tree)
   with pytest.raises(UserError, match=r'another config: train\.steps \(there '):
     run_dir.claim_run_dir(tmp_path, make(train__steps=10))
+
+
+def test_a_source_is_the_same_run_in_another_spelling_and_in_a_folder_that_moved(
+  make, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  run_dir.claim_run_dir('old/source', make())
+  run_dir.claim_run_dir('old/run', make(train__init_from='old/source'))
+  again = make(train__init_from=str(tmp_path / 'old' / 'source'))
+  run_dir.claim_run_dir('old/run', again)
+  assert config.saved_config('old/run').train.init_from == again.train.init_from
+  (tmp_path / 'old').rename('new')
+  run_dir.claim_run_dir('new/run', make(train__init_from='new/source'))
+  for other in ('', 'new/run', 'old/source'):
+    with pytest.raises(UserError, match=r"there 'new/source', here '"):
+      run_dir.claim_run_dir('new/run', make(train__init_from=other))

@@ -18,7 +18,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.sweep import status
 from posenc_jax.training import loop, metrics
 from posenc_jax.training.checkpoints import finished_parameters
-from posenc_jax.training.run_dir import claim_run_dir
+from posenc_jax.training.run_dir import claim_run_dir, is_finished
 
 SEEDS = (3, 0)
 
@@ -151,7 +151,7 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
   assert {(row['run'], row['seed']) for row in rows} == {
     (f'run,seed={seed}', seed) for seed in SEEDS
   }
-  assert storage.read_json(workdir / 'finished.json')['config_hash'] == config.config_hash(c)
+  assert is_finished(workdir, config.config_hash(c))
   more = make(seeds=SEEDS[::-1], train__init_from=str(workdir), train__steps=0)
   loop.train(more, tmp_path / 'more')
   for seed in SEEDS:

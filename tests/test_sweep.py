@@ -51,6 +51,10 @@ def test_a_section_of_which_the_sweep_sets_a_field_is_not_overridden(study):
     UserError, match=r"^config\.encoding={'name': 't5'}; allowed: .* but for encoding\.name"
   ):
     sweep.plan(run.path, run.out, {'encoding': {'name': 't5'}})
+  with pytest.raises(
+    UserError, match=r"^config\.encoding\.name='alibi'; allowed: .* encoding={'name': 'nope'} whole"
+  ):
+    sweep.plan(ROOT / 'configs' / 'drope.py', run.out, {'encoding.name': 'alibi'})
 
 
 def test_a_failing_run_stops_no_other_is_named_and_goes_on_later(study, capsys):
@@ -144,6 +148,8 @@ def test_a_run_waits_for_the_one_that_it_starts_from(study, jobs):
       run.out / f'{third},train.steps=0'
     ),
   }
+  assert run({'eval.k': 8}, jobs=jobs) == (0, calls)
+  run.out = run.out.rename(run.out.with_name('moved'))
   assert run({'eval.k': 8}, jobs=jobs) == (0, calls)
 
 
@@ -246,6 +252,9 @@ def test_what_is_only_evaluated_otherwise_goes_through_both_scripts_again(study)
   run()
   code, calls = run({'eval.k': 32})
   assert (code, calls) == (0, {'encoding.name=rope,seed=0': ['train', 'eval'] * 2})
+  refused = r"rope,seed=0' was begun with another eval\.documents \(there 40, here 5\), which rows"
+  with pytest.raises(UserError, match=rf'{refused} do not state; allowed: another --out$'):
+    run({'eval.k': 32, 'eval.documents': 5})
 
 
 def test_overrides_win_and_runs_of_one_seed_are_one(study):

@@ -585,6 +585,7 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
     ('copy/symbols=x', "symbols='x'; allowed: 2 or more"),
     (f'copy/symbols={"x" * 900}', "xxx'; allowed: at most 40 characters"),
     ('copy/distinct=27', 'distinct=27; allowed: 0 to symbols=26'),
+    ('copy/symbols=4/distinct=1', 'symbols=4; allowed: 26 or more'),
     ('mqar/keys=3', 'keys=3; allowed: 8 or more'),
     ('mqar/power=0', 'power=0; allowed: more than 0'),
     ('addition/hints=8', 'hints=8; allowed: 0, or with'),
@@ -617,12 +618,20 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
     ('stack/stacks=0', 'stacks=0; allowed: 1 or more'),
     ('many_shot/features=7', 'features=7; allowed: 2 to 6'),
     ('many_shot/levels=9', 'levels=9; allowed: at most 4096 inputs'),
+    ('many_shot/features=3/levels=2', 'queries=4; allowed: at most 2 for 8 inputs, levels **'),
   ],
 )
 def test_bad_options_are_one_line(make, text, words):
   with pytest.raises(ValueError, match=re.escape(words)) as error:
     make(text)
   assert '\n' not in str(error.value)
+
+
+def test_an_input_is_shown_also_where_there_are_few(make):
+  """One time in 256, all four would be held out."""
+  task = make('many_shot/features=2/levels=2/queries=1')
+  for index in range(600):
+    task.example('train', 0, index, task.shortest, task.shortest)
 
 
 def test_text_too_short_for_a_passkey_is_one_line(make):

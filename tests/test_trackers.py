@@ -107,6 +107,7 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
     {'model.output_gate': 'elementwise', 'encoding.name': 'rope_pp', 'model.shared_kv': True},
     {},
     {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64},
+    {'model.mlp': 'gelu_exact', 'model.vocab': 512},
   ],
 )
 def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
@@ -204,3 +205,9 @@ def test_wandb_works_offline_and_is_one_line_where_it_cannot_begin(run, tmp_path
   workdir = run('offline', {'train.trackers': ('wandb',)})
   assert any(path.stat().st_size > 1000 for path in workdir.rglob('run-*.wandb'))
   assert len((workdir / 'wandb_id.txt').read_text()) == 16
+  folders = [tmp_path / name for name in ('seed=1', 'seed=2')]
+  for folder in folders:
+    folder.mkdir()
+  for tracker in [trackers.WandB(folder, 0, {}) for folder in folders]:  # at once
+    tracker.close()
+  assert all(any(folder.rglob('run-*.wandb')) for folder in folders)

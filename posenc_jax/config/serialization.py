@@ -105,8 +105,15 @@ def _deciding(tree: dict, prefix: str) -> dict:
 
 
 def config_hash(config: ConfigDict) -> str:
-  """16 hexadecimal digits of all that decides results; finished.json names what is finished so."""
+  """16 hexadecimal digits of all that decides results; finished.json lists what is finished so,
+  and study.json says what is planned so.
+  """
   tree = {**training_part(config), **{key: to_json(config)[key] for key in NOT_TRAINING}}
   # On any mesh a run is the same one. The section itself stays in the hash, for what is finished.
   tree['mesh'] = dict.fromkeys(config.mesh, 1)
+  if source := tree['train'].get('init_from'):
+    # Folders may move, and each of several seeds starts from its own.
+    name = Path(source).name or source
+    own_name = name.removesuffix(f',seed={config.seed}')
+    tree['train'] = {**tree['train'], 'init_from': own_name}
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

@@ -74,20 +74,20 @@ class TaskBatches:
   """
 
   def __init__(self, corpus: TaskCorpus, length: int, size: int, seed: int):
-    """Raises `UserError` for lengths that the task does not have and for numbers that are not
-    allowed.
+    """Raises `UserError`, as a step may, for lengths that the task does not have and for numbers
+    that are not allowed.
     """
     if size < 1 or not 0 <= seed < 2**32:
       raise UserError(f'{size=}, {seed=}; allowed: 1 or more, 0 to 2**32 - 1')
     self._corpus, self._length, self._size, self._seed = corpus, length, size, seed
-    try:
-      self._example(0)
-    except ValueError as error:
-      raise UserError(f'config.train.length: {corpus.name!r} with {error}') from error
+    self._example(0)
 
   def _example(self, index: int) -> Example:
     task, shortest = self._corpus.task, self._corpus.shortest
-    return task.example(self._corpus.split, self._seed, index, shortest, self._length)
+    try:
+      return task.example(self._corpus.split, self._seed, index, shortest, self._length)
+    except ValueError as error:
+      raise UserError(f'config.train.length: {self._corpus.name!r} with {error}') from error
 
   def __getitem__(self, step: int) -> Batch:
     if step < 0:

@@ -43,8 +43,8 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   and prints a table.
 
   Rows that eval.jsonl holds already are not measured again. Once it holds all and the training is
-  finished, finished.json gets the hash of `config`. Everything is computed in float32, but for what
-  `eval.compute_dtype` says of activations, with matrix products at 'highest'.
+  finished, the hash of `config` joins finished.json. Everything is computed in float32, but for
+  what `eval.compute_dtype` says of activations, with matrix products at 'highest'.
 
   Args:
     config: the run's saved config, perhaps with other values in `eval`, or in `encoding` (context

@@ -64,9 +64,10 @@ class Sampling:
     least = jnp.min(falling_V, where=is_needed_V, initial=jnp.inf)
     return jnp.where(logits_V < least, -jnp.inf, logits_V)
 
-  def draw(self, logits_V, number, bos: int):
-    """The token of this number, from logits [V]; BOS is never drawn."""
-    logits_V = logits_V.at[bos].set(-jnp.inf)
+  def draw(self, logits_V, number, bos: int, symbols: int):
+    """The token of this number, from logits [V]: one of the first `symbols`, and never BOS."""
+    is_symbol_V = (jnp.arange(len(logits_V)) < symbols).at[bos].set(False)
+    logits_V = jnp.where(is_symbol_V, logits_V, -jnp.inf)
     if self.temperature == 0:
       return jnp.argmax(logits_V)
     key = jax.random.fold_in(jax.random.key(self.seed), number)
@@ -74,13 +75,20 @@ class Sampling:
 
 
 def tokens_after(
-  model: LM, prompt_T: np.ndarray, count: int, sampling: Sampling, config: ConfigDict, cached: bool
+  model: LM,
+  prompt_T: np.ndarray,
+  count: int,
+  sampling: Sampling,
+  config: ConfigDict,
+  symbols: int,
+  cached: bool,
 ) -> Iterator[int]:
   """Yields `count` tokens that follow BOS and those of the prompt, computed in float32 with matrix
   products at 'highest'.
 
   Args:
     config: its section `attention` says what tokens see.
+    symbols: tokens that may be drawn are less than it; a model may have more.
     cached: whether a token is computed from what layers keep of those before it. If not, all are
       computed again for each token: the same text, up to rounding, in much more time.
   Raises:
@@ -91,16 +99,17 @@ def tokens_after(
   options = attention_options(config)
   if cached:
     mask = {name: options[name] for name in ('window', 'chunk', 'sink_tokens', 'softcap')}
-    return _cached(model, inputs_1T, count, sampling, mask)
-  return _anew(model, inputs_1T, count, sampling, options)
+    return _cached(model, inputs_1T, count, sampling, symbols, mask)
+  return _anew(model, inputs_1T, count, sampling, symbols, options)
 
 
-def _cached(model, inputs_1T, count, sampling, options) -> Iterator[int]:
+def _cached(model, inputs_1T, count, sampling, symbols, options) -> Iterator[int]:
   @functools.partial(jax.jit, donate_argnames='cache')
   def step(model, layers, tokens_1T, cache, number):
     with jax.default_matmul_precision('highest'):
       logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **options)
-    return sampling.draw(logits_11V[0, 0], number, model.bos)[None, None], cache
+    token = sampling.draw(logits_11V[0, 0], number, model.bos, symbols)
+    return token[None, None], cache
 
   layers = unstack_layers(model)
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
@@ -112,12 +121,12 @@ def _cached(model, inputs_1T, count, sampling, options) -> Iterator[int]:
     yield int(tokens_1T[0, 0])
 
 
-def _anew(model, inputs_1T, count, sampling, options) -> Iterator[int]:
+def _anew(model, inputs_1T, count, sampling, symbols, options) -> Iterator[int]:
   @jax.jit
   def step(model, tokens_1S, last, number):
     with jax.default_matmul_precision('highest'):
       logits_V = model(tokens_1S, **options)[0, last]
-    return sampling.draw(logits_V, number, model.bos)
+    return sampling.draw(logits_V, number, model.bos, symbols)
 
   length = inputs_1T.shape[1]
   tokens_1S = np.pad(inputs_1T, ((0, 0), (0, count - 1)))  # no token sees what is right of it
@@ -162,8 +171,9 @@ def generate(
   model, _ = restore(config, corpus, workdir)
   prompt_T = corpus.tokenizer.encode(prompt)
   _check_length(model, len(prompt_T), count)
+  symbols = corpus.tokenizer.vocab - 1  # its BOS is none
   with user_errors(NotImplementedError):  # a backend that refuses
-    for token in tokens_after(model, prompt_T, count, sampling, config, cached):
+    for token in tokens_after(model, prompt_T, count, sampling, config, symbols, cached):
       yield corpus.tokenizer.decode([token])
 
 

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.config import PROTOCOLS, TEXT_TASKS, decides_results, differing_keys, flat
 from posenc_jax.errors import UserError
+from posenc_jax.tasks import TASKS
 
 TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
 # Fields that rows state by themselves, and fields that change no number.
@@ -12,12 +13,14 @@ IN_ROWS = (
   *('eval.lengths', 'eval.sink_rate_tokens'),
 )
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
-# Fields that change no number in the rows of these protocols.
+OF_TARGETS = ('last_k', 'receptive_field', *TEXT_TASKS)
+# Fields that change no number in the rows of these protocols. Those of a task have its name.
 WITHOUT_EFFECT = {
-  'eval.spans': tuple(
-    name for name in PROTOCOLS if name not in ('last_k', 'receptive_field', *TEXT_TASKS)
-  ),
-  'eval.document_tokens': ('last_k', 'receptive_field', *TEXT_TASKS),
+  'eval.spans': (*(name for name in PROTOCOLS if name not in OF_TARGETS), *TASKS),
+  'eval.document_tokens': (*OF_TARGETS, *TASKS),
+  'eval.documents': TASKS,
+  'eval.target_context': TASKS,
+  'eval.examples': PROTOCOLS,
 }
 # Fields that change numbers in the rows of these protocols alone.
 OWN_FIELDS = {

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import UserError, user_errors
-from posenc_jax.evaluation.plan import choose_indices
+from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
@@ -63,7 +63,7 @@ def check_evaluation(config: ConfigDict) -> None:
     for length in config.eval.lengths:
       corpus.examples(1, length)
   elif corpus is not None:
-    choose_indices(config, corpus)
+    plan(config, corpus)
     check_evaluator(config)
 
 
@@ -92,7 +92,7 @@ CHECKS = {
     'train.trained_parameters',
   ),
   check_training_data: ('data', 'train.length', 'train.batch'),
-  check_evaluation: ('data', 'eval'),
+  check_evaluation: ('data', 'eval', 'train.length'),
 }
 
 

@@ -2,6 +2,7 @@
 several machines, a part of its runs on each.
 """
 
+import itertools
 from pathlib import Path
 
 from posenc_jax import storage
@@ -10,9 +11,9 @@ from posenc_jax.evaluation import row_schema
 from posenc_jax.reporting import rows, study
 from posenc_jax.reporting.folders import files_below, one_line_errors
 from posenc_jax.reporting.layouts import costs
+from posenc_jax.training.run_dir import FINISHED, is_finished
 
 ROWS = 'rows.jsonl.gz'
-FINISHED = 'finished.json'
 
 
 def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
@@ -23,9 +24,9 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   Returns:
     The numbers of the study's runs that were added, and that are kept now.
   Raises:
-    UserError: no run is finished, the study was another one or the sweep changed what decides
-      numbers, or a row measures the same as a kept one with another result. Stopped: a file
-      cannot be read or written.
+    UserError: no run is finished, the study or the config of a kept run was another one, the
+      sweep changed what decides numbers, or a row measures the same as a kept one with another
+      result. Stopped: a file cannot be read or written.
   """
   folder, out = Path(folder), Path(out)
   report = study.load(folder)
@@ -34,8 +35,12 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   if report.overrides:
     problem = f'its sweep ran with --config.{report.overrides[0]}, which rows do not name'
     raise UserError(f'{folder}: {problem}; allowed: runs of the study as it is')
+  if not report.hashes:
+    allowed = 'after the same sweep again, which adds them'
+    raise UserError(f'{folder}: its study.json has no hashes of configs; allowed: {allowed}')
   with one_line_errors():
-    runs = [file.parent for file in files_below(folder, FINISHED)]
+    found = [file.parent for file in files_below(folder, FINISHED)]
+    runs = [run for run in found if _is_as_planned(run, report.hashes)]
   if not runs:
     raise UserError(f'{folder}: no run is finished; allowed: a folder with finished runs')
   new_rows = [row for run in runs for row in rows.read(run)]
@@ -43,8 +48,16 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   new_costs = [row for row in costs.read(folder) if row['run'] in finished]
   old_rows, old_costs = [], []
   if storage.exists(out / ROWS):
-    check_same_study(out, report.sha256)
     old_rows, old_costs = rows.read(out / ROWS), costs.read(out)
+    before = _report_of(out)
+    if Path(before.study).name != Path(report.study).name:
+      allowed = 'results of one study, or another folder'
+      raise UserError(f'{out}: kept of {before.study}; allowed: {allowed}')
+    _check_same_configs(before, {row['run'] for row in old_rows}, report.hashes)
+    # in the order of the more complete list
+    both = sorted((report.runs, before.runs), key=len, reverse=True)
+    report.runs = [*dict.fromkeys(itertools.chain(*both))]
+    report.hashes = before.hashes | report.hashes
   kept, made = {row['run'] for row in old_rows}, {row_schema.key(row): row for row in old_rows}
   for row in new_rows:
     if made.setdefault(row_schema.key(row), row) != row:
@@ -62,23 +75,38 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   return len(added), len(every)
 
 
-def kept_runs(folder: str | Path, sha256: str) -> set[str]:
-  """The names of the runs whose rows are kept in a folder, for a study whose file has this hash.
+def _is_as_planned(run: Path, hashes: dict[str, str]) -> bool:
+  """Whether all that was planned of a run is done. An n-gram has no config, and is not planned."""
+  if run.name in hashes:
+    return is_finished(run, hashes[run.name])
+  return not storage.exists(run / 'config.json')
 
-  Raises UserError where the results kept are those of another study, or of another form of it.
+
+def kept_runs(folder: str | Path, hashes: dict[str, str]) -> set[str]:
+  """The names of the runs whose rows are kept in a folder.
+
+  Args:
+    hashes: {name: hash of its config} of the runs that are planned now.
+  Raises:
+    UserError: one of these is kept, and was of another config.
   """
   found = {row['run'] for row in rows.read(Path(folder) / ROWS)}
-  check_same_study(folder, sha256)
+  _check_same_configs(_report_of(folder), found, hashes)
   return found
 
 
-def check_same_study(folder: str | Path, sha256: str) -> None:
-  """Raises UserError where the results kept in a folder are not of the study with this hash."""
-  kept = study.load(folder)
-  if kept.study is None:
+def _report_of(folder: str | Path) -> study.Report:
+  report = study.load(folder)
+  if report.study is None:
     raise UserError(f'{folder}: no study.json; allowed: a folder that scripts/keep.py made')
-  if kept.sha256 != sha256:
-    raise UserError(
-      f'{folder}: kept of {kept.study} when it was another file (SHA-256 {kept.sha256[:12]}, now '
-      f'{sha256[:12]}); allowed: results of one study, or another folder'
-    )
+  return report
+
+
+def _check_same_configs(before: study.Report, kept: set[str], hashes: dict[str, str]) -> None:
+  """Raises UserError for a kept run that is planned now with another config."""
+  for run, planned in hashes.items():
+    if run in kept and (there := before.hashes.get(run, 'unknown')) != planned:
+      raise UserError(
+        f'{before.folder}: it keeps {run} of another config (its hash {there}, now {planned}); '
+        'allowed: results of the study as it is, or another folder'
+      )

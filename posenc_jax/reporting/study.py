@@ -28,6 +28,7 @@ FIELDS = {
   **{'study': str, 'sha256': str, 'about': str},
   **{'runs': list, 'tables': list, 'figures': dict},
 }
+OPTIONAL = ('overrides', 'hashes')
 MOST_BYTES = 10_000_000  # of a study
 REMEDY = '--config=STUDY, or the folder without that file'
 ELSEWHERE = 'table.py and figures.py write to another folder with --out=DIR'
@@ -44,7 +45,8 @@ class Report:
     study: the file of the study; None: tables and figures are the default ones.
     sha256: the hash of that file as it was when it gave these settings.
     about: the study's ABOUT, a text on what its models have in common; '': it has none.
-    overrides: paths of fields that decide numbers, which the sweep changed in all runs.
+    overrides: paths of fields that decide numbers, which a sweep changed in all its runs.
+    hashes: {name of a run: `config_hash` of what it is to be}, of those in `runs` that are known.
     out: the folder that tables and figures are written to; None: `folder`.
   """
 
@@ -56,6 +58,7 @@ class Report:
   sha256: str = ''
   about: str = ''
   overrides: list[str] = dataclasses.field(default_factory=list)
+  hashes: dict[str, str] = dataclasses.field(default_factory=dict)
   out: Path | None = None
 
   @property
@@ -204,8 +207,7 @@ def write(report: Report) -> None:
     'tables': report.tables,
     'figures': report.figures,
   }
-  if report.overrides:
-    tree['overrides'] = report.overrides
+  tree |= {name: getattr(report, name) for name in OPTIONAL if getattr(report, name)}
   storage.write_json(report.folder / FILE, tree)
 
 
@@ -239,6 +241,7 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
         saved['sha256'],
         report_settings.check_about(f'{file}: about', saved['about']),
         _check_overrides(f'{file}: overrides', saved.get('overrides', [])),
+        _check_hashes(f'{file}: hashes', saved.get('hashes', {})),
       )
   except UserError as error:
     raise Damaged(str(error)) from None
@@ -249,6 +252,13 @@ def _check_overrides(where: str, overrides: object) -> list[str]:
   if not isinstance(overrides, list):
     raise UserError(f'{where}={shown(overrides)}; allowed: a list of fields')
   return report_settings.check_runs(where, overrides)
+
+
+def _check_hashes(where: str, hashes: object) -> dict[str, str]:
+  if not isinstance(hashes, dict):
+    raise UserError(f'{where}={shown(hashes)}; allowed: {{run: hash}}')
+  names, values = (report_settings.check_runs(where, [*x]) for x in (hashes, hashes.values()))
+  return dict(zip(names, values, strict=True))
 
 
 def news(report: Report, root: Path) -> str:

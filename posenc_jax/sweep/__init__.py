@@ -9,13 +9,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from posenc_jax import config
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.reporting import study
 from posenc_jax.reporting.kept import kept_runs
 from posenc_jax.sweep import status
 from posenc_jax.sweep.launching import LAUNCHERS, check_launcher, execute, only_sweep
-from posenc_jax.sweep.plan import NAME_LENGTH, Run, check_runs, leave_out, plan, run_name
+from posenc_jax.sweep.plan import (
+  NAME_LENGTH,
+  Run,
+  check_runs,
+  check_same_evaluation,
+  leave_out,
+  plan,
+  run_name,
+)
 from posenc_jax.training.run_dir import is_extended
 
 __all__ = [
@@ -51,8 +59,8 @@ def sweep(
     launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
       time, and 'slurm' makes each run a job of a cluster.
     checks_runs: whether `check_runs` looks at model, corpus and evaluation of all runs first.
-    kept: a folder of results that `reporting.kept` made of this study: its runs are left out, but
-      for those that others start from.
+    kept: a folder of results that `reporting.kept` made of this study: its runs, each of the same
+      config as here, are left out, but for those that others start from.
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
@@ -66,14 +74,17 @@ def sweep(
     raise UserError(f'config.{deciding[0]} beside --kept; allowed: {allowed}')
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
-  names = [folder.name for run in runs for folder in run.results]
+  check_same_evaluation(runs)
+  hashes = {name: value for run in runs for name, value in run.hashes.items()}
   # overrides may take a table its baseline: the sweep runs all the same
   planned = None if overrides else [run.config for run in runs]
-  report = study.of_study(path, out, names, planned)
-  report.overrides = deciding
+  report = study.of_study(path, out, hashes, planned)
+  # rows of a sweep with overrides may be there, though this one has none
+  before = study.load(out).overrides if storage.exists(out / study.FILE) else []
+  report.overrides, report.hashes = [*dict.fromkeys([*before, *deciding])], hashes
   num_kept = 0
   if kept:
-    wanted = leave_out(runs, kept_runs(kept, report.sha256))
+    wanted = leave_out(runs, kept_runs(kept, hashes))
     num_kept, runs = len(runs) - len(wanted), wanted
   if checks_runs:
     if out.exists():

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Stopped, UserError, shown
+from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
@@ -43,6 +44,12 @@ class Run:
     """The directories that get rows: if the run has several seeds, one for each."""
     folders = [config.seed_workdir(self.workdir, seed) for seed in self.config.seeds]
     return folders or [self.workdir]
+
+  @property
+  def hashes(self) -> dict[str, str]:
+    """{name of each of `results`: hash of the config that it is to be finished with}."""
+    seed_runs = config.single_seed_runs(self.config, self.workdir)
+    return {folder.name: config.config_hash(run_config) for run_config, folder in seed_runs}
 
   @property
   def steps(self) -> int:
@@ -184,6 +191,22 @@ def leave_out(runs: list[Run], kept: set[str]) -> list[Run]:
   return left[::-1]
 
 
+def check_same_evaluation(runs: list[Run]) -> None:
+  """Raises `UserError` where a run was begun with other settings of `eval` that rows do not state:
+  its rows from before would be taken for ones of the settings that runs are begun with now.
+  """
+  for run in runs:
+    for run_config, workdir in config.single_seed_runs(run.config, run.workdir):
+      if not storage.exists(workdir / 'config.json'):
+        continue
+      there, here = config.flat(config.saved_config(workdir)), config.flat(run_config)
+      for field in config.differing_keys(there, here):
+        if field.startswith('eval.') and field not in IN_ROWS + HARMLESS:
+          values = f'there {there.get(field)!r}, here {here.get(field)!r}'
+          problem = f'was begun with another {field} ({values}), which rows do not state'
+          raise UserError(f'workdir={str(workdir)!r} {problem}; allowed: another --out')
+
+
 def _check_not_extended(source: Run, workdir: Path) -> None:
   """Raises `UserError` where a run would be extended that the one in `workdir` has started from."""
   if is_extended(source.workdir, source.config):
@@ -204,9 +227,14 @@ def _check_overrides(overrides: dict[str, object], swept_runs: list[dict], left:
 
 
 def _check_sections(overrides: dict[str, object], swept_runs: list[dict]) -> None:
-  """Raises `UserError` for an override of a section of which the sweep varies a field."""
+  """Raises `UserError` for an override of a section of which the sweep varies a field, and of the
+  name of an encoding that the sweep sets with its hyperparameters.
+  """
   for field in overrides:
     for swept in swept_runs:
+      if field == 'encoding.name' and 'encoding' in swept:
+        allowed = f'other fields; the sweep sets encoding={shown(swept["encoding"])} whole'
+        raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')
       if within := [path for path in swept if path.startswith(f'{field}.')]:
         allowed = f'its fields by themselves, but for {within[0]}, which the sweep sets'
         raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')

@@ -125,9 +125,12 @@ def choose_rates(
     out.mkdir(parents=True, exist_ok=True)
   with only_sweep(out):
     while runs := _plan(path, out, overrides, scripts, curves):
+      # of an earlier call: the same training diverges again
+      diverged = {run.name: DIVERGED for run, _, _ in runs if DIVERGED in run.last_log_line()}
+      to_do = [run for run, _, _ in runs if run.name not in diverged]
       if checks_runs:
-        check_runs(path, [run for run, _, _ in runs])
-      failed = execute([run for run, _, _ in runs], out, jobs, launcher, console)
+        check_runs(path, to_do)
+      failed = diverged | execute(to_do, out, jobs, launcher, console)
       broken = {name: why for name, why in failed.items() if DIVERGED not in why}
       for name, why in broken.items():
         console.print(Text(f'failed: {name}: {why} ({out / name}/log.txt)', 'red'), soft_wrap=True)

@@ -40,6 +40,10 @@ class ManyShot(Task):
       raise ValueError(
         f'levels={self.levels!r}; allowed: at most {MAX_INPUTS} inputs, levels ** features'
       )
+    most = int(self.levels**self.features * HELD_OUT)
+    if self.queries > most:
+      allowed = f'at most {most} for {self.levels**self.features} inputs, levels ** features'
+      raise ValueError(f'queries={self.queries!r}; allowed: {allowed}')
     numbers = range(1 - self.levels, self.levels, 2)
     self.token_names = [*map(str, numbers), 'A', 'B', '?']
     self.unit = self.features + 1
@@ -56,6 +60,8 @@ class ManyShot(Task):
     for _ in range(MAX_DRAWS):
       is_a = self.says_a[rng.integers(len(self.says_a))]
       held_out = rng.random(len(self.inputs)) < HELD_OUT
+      if held_out.all():  # as may be where there are few inputs
+        continue
       shots = rng.choice(np.flatnonzero(~held_out), num_shots)
       agree = (self.says_a[:, shots] == is_a[shots]).all(1)
       decided = held_out & (self.says_a[agree] == is_a).all(0)

@@ -6,6 +6,8 @@ import numpy as np
 
 from posenc_jax.tasks.base import Example, Task, join_segments, letter_names, min_string_length
 
+MIN_STRINGS = 26  # of a length: with fewer, a split may have none of some lengths
+
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Copy(Task):
@@ -34,6 +36,8 @@ class Copy(Task):
     self.require_at_least(1, 'times')
     if self.distinct > self.symbols:
       raise ValueError(f'distinct={self.distinct!r}; allowed: 0 to symbols={self.symbols}')
+    if self.distinct == 1:
+      self.require_at_least(MIN_STRINGS, 'symbols')
     self.unit = 1 + self.times
     self.token_names = [*letter_names(self.symbols), '>', *(['.'] if self.ends else [])]
     self.shortest = self.unit * min_string_length(self.symbols) + 1 + self.ends

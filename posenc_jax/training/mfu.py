@@ -40,14 +40,14 @@ def model_flops(
 
   Args:
     config: the config of the run.
-    vocab: number of symbols.
+    vocab: number of symbols that the corpus has.
     masks: what each layer in a period of a layer pattern says of its window and chunk, in tokens.
     heads_per_query: how many heads the encoding makes of each head of queries.
   """
   m, c = config.model, config.train
   query_dim = m.heads * m.head_dim
   kv_dim = (m.kv_heads or m.heads) * m.head_dim
-  mlp_matrices = 2 if m.mlp == 'gelu' else 3
+  mlp_matrices = 2 if m.mlp in ('gelu', 'gelu_exact') else 3
   heads_out = m.heads * heads_per_query
   output_dim = heads_out * m.head_dim
   gates = {'none': 0, 'elementwise': output_dim, 'headwise': heads_out}[m.output_gate]
@@ -55,7 +55,7 @@ def model_flops(
     query_dim + output_dim + (1 if m.shared_kv else 2) * kv_dim + gates + mlp_matrices * m.mlp_dim
   )
   layer_weights = m.model_dim * matrices
-  weights = m.layers * layer_weights + m.model_dim * vocab
+  weights = m.layers * layer_weights + m.model_dim * (m.vocab or vocab)
   flops_per_token = 6 * weights
   for layer in range(m.layers):
     limits = [c.length, config.attention.window, config.attention.chunk]

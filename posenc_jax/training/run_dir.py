@@ -11,7 +11,7 @@ from posenc_jax import storage
 from posenc_jax.config import differing_keys, flat, overlay, saved_config, to_json, training_part
 from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
-FINISHED = 'finished.json'  # holds the hash of the config of which all is done
+FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
@@ -35,14 +35,20 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   """Writes `config.json`, or compares the fields that decide training with the one there.
 
   Raises `UserError` naming the fields that differ. `eval` and `label` may differ: the file keeps
-  what it was made with. More `train.steps` extend the run: the file gets them.
+  what it was made with. More `train.steps` extend the run: the file gets them, and where the run
+  that it starts from lies now.
   """
   workdir = Path(workdir)
   _make_folder(workdir)
   check_same_config(workdir, config)
   if not storage.exists(workdir / 'config.json'):
     storage.write_json(workdir / 'config.json', to_json(config))
-  elif is_extended(workdir, config):
+    return
+  saved = saved_config(workdir)
+  if saved.train.init_from != config.train.init_from:
+    saved.train.init_from = config.train.init_from
+    storage.write_json(workdir / 'config.json', to_json(saved))
+  if is_extended(workdir, config):
     _extend(workdir, config)
 
 
@@ -82,6 +88,9 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
     keys = differing_keys(here, there)
+    sources = (fields.get('train.init_from') for fields in (here, there))
+    if 'train.init_from' in keys and _are_one_run(workdir, *map(str, sources)):
+      keys.remove('train.init_from')
     is_imported = str(there.get('train.init_from')).startswith('sha256:')
     if is_imported and is_extended(workdir, config):
       problem = 'holds an imported model, which has no training to go on with'
@@ -98,6 +107,17 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
         raise UserError(f'{field} holds {name} but no config.json; allowed: {allowed}')
 
 
+def _are_one_run(workdir: Path, here: str, there: str) -> bool:
+  """Whether two paths lead to one run; `there` is from when it may have lain elsewhere, but beside
+  `workdir` as it does now.
+  """
+  if not here or not there:
+    return False
+  here, there = Path(here).resolve(), Path(there).resolve()
+  has_moved = here.parent == workdir.resolve().parent and not storage.exists(there)
+  return here == there or (has_moved and here.name == there.name)
+
+
 def _make_folder(workdir: Path) -> None:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -112,16 +132,24 @@ def is_finished(workdir: str | Path, config_hash: str) -> bool:
   A damaged finished.json counts for nothing: the same commands see what there is, and write it
   anew.
   """
-  path = Path(workdir) / FINISHED
-  try:
-    return storage.read_json(path, {'config_hash': str})['config_hash'] == config_hash
-  except (FileNotFoundError, NotADirectoryError, Damaged):
-    return False
+  return config_hash in _finished(workdir)
 
 
 def mark_finished(workdir: str | Path, config_hash: str) -> None:
-  if not is_finished(workdir, config_hash):
-    storage.write_json(Path(workdir) / FINISHED, {'config_hash': config_hash})
+  """Adds a config to those of which all is done: they differ in what they evaluate."""
+  if config_hash not in (finished := _finished(workdir)):
+    hashes = [*finished, config_hash]
+    storage.write_json(Path(workdir) / FINISHED, {'config_hashes': hashes})
+
+
+def _finished(workdir: str | Path) -> list[str]:
+  try:
+    tree = storage.read_json(Path(workdir) / FINISHED)
+  except (FileNotFoundError, NotADirectoryError, Damaged):
+    return []
+  hashes = tree.get('config_hashes', [tree.get('config_hash')])  # earlier versions held one
+  is_whole = isinstance(hashes, list) and all(isinstance(value, str) for value in hashes)
+  return hashes if is_whole else []
 
 
 def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:

@@ -57,6 +57,7 @@ class WandB:
         dir=str(workdir),
         id=path.read_text(),
         resume='allow',
+        reinit='create_new',  # of several seeds in one program, each has a run of its own
         name=workdir.name,
         group=workdir.resolve().parent.name,
         config=config,
