@@ -94,6 +94,13 @@ def test_explicit_positions_with_tables_are_refused():
     layer(enc, weights, x, position_ids=np.arange(S)[None], backend='fused_interpret')
 
 
+@pytest.mark.parametrize('name', ['t5', 'shaw'])
+def test_sides_that_cannot_be_halved_are_refused(name):
+  enc, (x, weights, _) = build(name), inputs()
+  with pytest.raises(NotImplementedError, match='a power of 2, not 12'):
+    layer(enc, weights, x, backend='fused_interpret', block_sizes=(12, 12))
+
+
 def test_a_cpu_is_told_that_kernels_need_a_tpu():
   q = jnp.ones((1, 8, 4, 8))
   for backend in ('fused', 'splash'):
@@ -113,6 +120,7 @@ def make_for(head_dim: int, name: str, heads: int = 4, **hyper):
     ({}, None),
     ({'T': 64, 'S': 64}, 'at least 128 queries and 128 keys, not 64 and 64'),
     ({'block_sizes': (64, 128)}, 'multiples of 128, not 64 and 128'),
+    ({'block_sizes': (128, 384)}, 'a power of 2, not 384'),
     ({'T': 128}, None),
   ],
 )

@@ -65,6 +65,9 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   """The reason why tiles of this request cannot be computed in a kernel, or None."""
   if (reason := blockwise.refuse(request)) is not None:
     return reason
+  for n in request.block_sizes or ():
+    if n & (n - 1):
+      return f'a side of a tile must be a power of 2, not {n}: tables are added up by halves of it'
   if request.enc.has_terms and not request.contiguous:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
   schedule = schedule_of(request)
