@@ -19,6 +19,7 @@ from posenc_jax.attention.triton.kernel import Walks
 from posenc_jax.attention.triton.program import HeadProgram
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import ENCODINGS, make
+from posenc_jax.encodings.core.base import Dims, Encoding
 from scripts.aot import programs, targets
 
 # Encodings that these kernels do not take, and the reason.
@@ -177,6 +178,36 @@ def test_gradients_of_tables_are_added_up_over_programs():
     return jax.jit(jax.grad(loss))(enc)
 
   jax.tree.map(close, gradient('triton_interpret'), gradient('dense'))
+
+
+class Grid(Encoding):
+  """Scores fall with the distance in both of two positions, and a slope of each head."""
+
+  positions_per_token = 2
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    place = position_ids.astype(jnp.float32)
+    return {'place': place, 'sloping': place[..., :1] * jnp.array([[[0.5, 0.25]]])}
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    apart_BTS = jnp.abs(tile.i['place'][:, :, None] - tile.j['place'][:, None]).sum(axis=-1)
+    return s_BHTS - apart_BTS[:, None] - tile.difference(tile.i['sloping'], tile.j['sloping'])
+
+
+def test_coordinates_as_many_as_heads_are_not_taken_for_those_of_heads():
+  rng = np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((2, 12, 2, 8)).astype('f4') for _ in range(4))
+  enc = Grid(Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
+  places = rng.integers(0, 5, (2, 12, 2))
+
+  def gradients(backend):
+    def loss(q, k, v):
+      out = attend(q, k, v, enc, position_ids=places, backend=backend, block_sizes=(4, 8))
+      return (out * weight).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=range(3), has_aux=True))(q, k, v)
+
+  jax.tree.map(close, gradients('triton_interpret'), gradients('dense'))
 
 
 @pytest.mark.gpu
