@@ -1,6 +1,7 @@
 """Compiled programs are read right, and programs compile for a TPU that is not there."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +140,25 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch):
       command.main([f'--target={maker}:{name}', '--attention'])
 
 
+def test_what_a_compiler_cannot_do_is_a_failure_and_a_refusal_is_none():
+  """Whatever either raises; the table has a line for both."""
+
+  def refuse():
+    raise NotImplementedError('backend fused: no')
+
+  def lower():
+    raise NotImplementedError('no lowering\nfor this')
+
+  rows = [
+    command.compiled(name, trace, None, None)
+    for name, trace in (('a', refuse), ('b', lambda: SimpleNamespace(lower=lower)))
+  ]
+  assert [(row.status, row.reason) for row in rows] == [
+    ('refused', 'backend fused: no'),
+    ('failed', 'no lowering for this'),
+  ]
+
+
 @pytest.mark.parametrize(
   ('platform', 'name', 'length', 'backend', 'side'),
   [
@@ -208,7 +228,7 @@ def test_attention_compiles_for_a_tpu(tpu, name):
   mesh = meshes.make_mesh(config.load(BASE, {}).mesh, tpu)
   T, H = 1024, 2
   sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
-  compiled = programs.lower_attention(mesh, name, 'blockwise', sizes).compile()
+  compiled = programs.trace_attention(mesh, name, 'blockwise', sizes).lower().compile()
   cost = hlo.Program(compiled.as_text(), 1.0, 1.0).cost()
   assert cost.flops >= 7 * H * T**2 * 64  # the seven products of visible pairs
   assert cost.cycles > 0
@@ -222,7 +242,7 @@ def test_a_step_compiles_for_four_tpus(tpu, axes):
   """Sequences go round a ring, chosen by the mesh; no device gathers one."""
   sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
   c = config.load(BASE, {**TINY, **sizes, 'encoding.name': 't5'})
-  text = programs.lower_step(meshes.make_mesh(c.mesh, tpu), c).compile().as_text()
+  text = programs.trace_step(meshes.make_mesh(c.mesh, tpu), c).lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
   assert bool(gathered) == ('fsdp' in axes)
@@ -238,7 +258,7 @@ def test_a_step_with_kernels_compiles_for_four_tpus(tpu, axes):
   sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
   large = {'train.length': 512, 'train.batch': 4, 'model.head_dim': 128, 'encoding.name': 't5'}
   c = config.load(BASE, {**TINY, **sizes, **large})
-  text = programs.lower_step(meshes.make_mesh(c.mesh, tpu), c).compile().as_text()
+  text = programs.trace_step(meshes.make_mesh(c.mesh, tpu), c).lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   assert 'attention_d_row' in text
   assert ('collective-permute' in {kind for kind, _ in exchanged}) == ('context' in axes)

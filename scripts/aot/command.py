@@ -99,7 +99,7 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
     peaks = targets.peaks(mesh.devices.flat[0].device_kind, c.train.compute_dtype)
     rows.append(
       compiled(
-        name or c.encoding.name, lambda c=c, mesh=mesh: programs.lower_step(mesh, c), peaks, flags
+        name or c.encoding.name, lambda c=c, mesh=mesh: programs.trace_step(mesh, c), peaks, flags
       )
     )
   return rows, peaks
@@ -145,34 +145,22 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   rows = []
   for spec in specs:
     for backend in backends:
-      lower = lambda spec=spec, backend=backend: programs.lower_attention(
+      trace = lambda spec=spec, backend=backend: programs.trace_attention(
         mesh, spec, backend, sizes, block_sizes
       )
-      rows.append(compiled(f'{spec} {backend}', lower, peaks, flags))
+      rows.append(compiled(f'{spec} {backend}', trace, peaks, flags))
   return rows, peaks
 
 
-def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
-  """Lowers and compiles one program, and says on a line how that went."""
-  from jax.errors import JaxRuntimeError
-
+def compiled(name: str, trace, peaks: targets.Peaks, flags) -> Row:
+  """Traces and compiles one program, and says on a line how that went."""
   start = time.perf_counter()
   try:
-    lowered = lower()
-    program = lowered.compile()
+    traced = trace()
   except (NotImplementedError, ValueError) as error:
     row = Row(name, 'refused', one_line(error))
-  except JaxRuntimeError as error:
-    row = Row(name, 'failed', one_line(error))
   else:
-    text, memory = program.as_text(), program.memory_analysis()
-    if flags.hlo:
-      folder = Path(flags.hlo)
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / f'{re.sub("[^A-Za-z0-9_,=.-]", "_", name)}.txt').write_text(text, encoding='utf-8')
-    read = hlo.Program(text, *peaks)
-    sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
-    row = Row(name, 'yes', '', sizes, read.kernels, read.cost())
+    row = compiled_row(name, traced, peaks, flags)
   how = f'{row.status}: {row.reason}'
   if row.cost is not None:
     milliseconds = 1e3 * row.cost.seconds
@@ -181,9 +169,25 @@ def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
   return row
 
 
+def compiled_row(name: str, traced, peaks: targets.Peaks, flags) -> Row:
+  """The row of a program that was traced."""
+  try:
+    program = traced.lower().compile()
+  except Exception as error:  # each compiler has its own
+    return Row(name, 'failed', one_line(error))
+  text, memory = program.as_text(), program.memory_analysis()
+  if flags.hlo:
+    folder = Path(flags.hlo)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f'{re.sub("[^A-Za-z0-9_,=.-]", "_", name)}.txt').write_text(text, encoding='utf-8')
+  read = hlo.Program(text, *peaks)
+  sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
+  return Row(name, 'yes', '', sizes, read.kernels, read.cost())
+
+
 def one_line(error: Exception) -> str:
   """The reason that an error gives; where memory is short, how much it needs."""
-  text = ' '.join(str(error).split())
+  text = ' '.join(str(error).split()) or type(error).__name__
   if used := re.search(r'temporaries \(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', text):
     return f'out of memory: temporaries take {used[1]}, there are {used[2]}'
   return text if len(text) <= MAX_REASON else f'{text[: MAX_REASON - 3]}...'

@@ -15,7 +15,7 @@ from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
 
-def lower_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None):
+def trace_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None):
   """Attention forward and backward: to q, k, v, the layer's input and all parameters.
 
   Args:
@@ -38,14 +38,14 @@ def lower_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None
     return (o.astype(jnp.float32) ** 2).sum()
 
   with jax.set_mesh(mesh):
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, q, q, x)
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))).trace(enc, q, q, q, x)
 
 
-def lower_step(mesh, c: ConfigDict):
-  """The training step of a config, lowered for the devices of a mesh."""
+def trace_step(mesh, c: ConfigDict):
+  """The training step of a config, traced for the devices of a mesh."""
   step, shapes = step_and_shapes(mesh, c)
   with jax.set_mesh(mesh), jax.default_matmul_precision(c.train.matmul_precision):
-    return step.lower(*shapes)
+    return step.trace(*shapes)
 
 
 def step_and_shapes(mesh, c: ConfigDict):
