@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
-from posenc_jax import config, target
+from posenc_jax import config, data, target
 from posenc_jax.attention import _fastest
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
@@ -263,6 +263,13 @@ def test_a_step_with_kernels_compiles_for_four_tpus(tpu, axes):
   assert 'attention_d_row' in text
   assert ('collective-permute' in {kind for kind, _ in exchanged}) == ('context' in axes)
   assert not [a for kind, a in exchanged if kind == 'all-gather' and 512 in a.shape]
+
+
+@pytest.mark.parametrize('vmap', [False, True])
+def test_only_seeds_of_one_program_are_in_it(vmap):
+  c = config.load(BASE, {**TINY, 'seeds': (0, 1), 'vmap_seeds': vmap})
+  _, (model, *_) = programs.step_and_shapes(meshes.make_mesh(c.mesh), c)
+  assert model.embedding.shape == (*(2,) * vmap, data.VOCAB, 128)
 
 
 @pytest.mark.aot

@@ -51,8 +51,12 @@ def trace_step(mesh, c: ConfigDict):
 def step_and_shapes(mesh, c: ConfigDict):
   """The jitted training step of a config, and the shapes that it takes, on the devices of a mesh.
 
-  No data are read, but for the examples of a task.
+  No data are read, but for the examples of a task. Seeds are those that are trained in one program;
+  where they are trained one after another, it is the step of one.
   """
+  if not c.vmap_seeds:
+    c = c.copy_and_resolve_references()
+    c.seeds = ()
   optimizer = make_optimizer(c.optim, c.train.steps, c.train.trained_parameters)
   model = jax.eval_shape(lambda: build(c, data.vocab(c.data), nnx.Rngs(c.seed)))
   state = model, jax.eval_shape(optimizer.init, model)
