@@ -95,6 +95,61 @@ ENTRY %main (x: bf16[2,8]) -> bf16[8,8] {
   assert command.exchanged(cost) == '1 all-gather (bf16[8,8]), uncounted: 1 mine'
 
 
+def test_what_is_started_costs_what_it_does_once():
+  """Its operands, which stand among its results, are not counted again."""
+  text = """\
+HloModule m
+
+ENTRY %main (x: f32[8,8]) -> f32[32,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %r = OPERATION
+  %s = (f32[8,8]{1,0:S(1)}, f32[8,8]{1,0}, u32[]{:S(2)}) copy-start(%x)
+  %t = f32[8,8]{1,0:S(1)} copy-done(%s)
+  %u = ((f32[8,8]{1,0}), f32[4,8]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:4], [0:8]}
+  %v = f32[4,8]{1,0:S(1)} slice-done(%u)
+  ROOT %d = f32[32,8]{1,0} add(%x, %x)
+}
+"""
+  whole = 8 * 8 * 4
+  of_others = whole + whole / 2 + (2 * whole + 4 * whole)  # the copy, the slice, the sum
+  for operation in (
+    'f32[32,8]{1,0} all-gather(%x), dimensions={0}',
+    '(f32[8,8]{1,0}, f32[32,8]{1,0}) all-gather-start(%x), dimensions={0}',
+  ):
+    cost = hlo.Program(text.replace('OPERATION', operation), 1.0, 1.0).cost()
+    assert cost.launches == 4
+    assert cost.bytes == whole + 4 * whole + of_others
+  reduced = '(f32[8,8]{1,0}) all-reduce-start(%x), to_apply=%add'
+  cost = hlo.Program(text.replace('OPERATION', reduced), 1.0, 1.0).cost()
+  assert cost.bytes == 2 * whole + of_others
+
+
+def test_scratch_of_products_is_not_counted():
+  text = """\
+HloModule m
+
+ENTRY %main (x: f32[8,4]) -> (f32[8,8], s8[4194304]) {
+  %x = f32[8,4]{1,0} parameter(0)
+  ROOT %d = (f32[8,8]{1,0}, s8[4194304]{0}) custom-call(%x, %x), \
+custom_call_target="__cublas$gemm", backend_config={"lhs_contracting_dimensions":["1"]}
+}
+"""
+  cost = hlo.Program(text, 1.0, 1.0).cost()
+  assert (cost.flops, cost.bytes) == (2 * 8 * 8 * 4, (2 * 8 * 4 + 8 * 8) * 4)
+
+
+def test_of_a_conditional_the_dearest_branch_is_a_bound():
+  many, few = (
+    lambda x, n=n: jax.lax.fori_loop(0, n, lambda _, x: jnp.sin(x @ x), x) for n in (9, 2)
+  )
+  choose = lambda other: lambda x: jax.lax.cond(x[0, 0] > 0, many, other, x)
+  shape = (16, 16)
+  cost = cost_of(choose(few), shape)
+  assert cost.is_bound
+  assert cost.flops == cost_of(many, shape).flops
+  assert not cost_of(many, shape).is_bound
+
+
 @pytest.mark.parametrize(
   ('message', 'reason'),
   [
