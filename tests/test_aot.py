@@ -1,5 +1,7 @@
 """Compiled programs are read right, and programs compile for a TPU that is not there."""
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -212,6 +214,43 @@ def test_what_a_compiler_cannot_do_is_a_failure_and_a_refusal_is_none():
     ('refused', 'backend fused: no'),
     ('failed', 'no lowering for this'),
   ]
+
+
+def row_of(**cost):
+  cost = hlo.Cost(flops=2e9, bytes=3e9, seconds=4e-3, launches=5.0, cycles=6e6, **cost)
+  return command.Row('a', 'yes', '', (2**20, 2**21), 7, cost)
+
+
+@pytest.mark.parametrize(
+  ('row', 'cells'),
+  [
+    (row_of(), '1 | 2 | 2 | 3 | 7 | 5 | 4 | 6 |'),
+    (row_of(is_bound=True), '1 | 2 | ≤ 2 | ≤ 3 | 7 | ≤ 5 | ≤ 4 | ≤ 6 |'),
+    (row_of(uncounted=Counter(k=1)), '1 | 2 | | | 7 | 5 | | | uncounted: 1 k |'),
+    (dataclasses.replace(row_of(), has_roofline=False), '1 | 2 | 2 | 3 | 7 | 5 | | 6 |'),
+  ],
+)
+def test_figures_say_what_is_left_out_and_what_is_a_bound(row, cells):
+  line = command.table([row]).splitlines()[-1]
+  assert f'| a | yes | {cells}' in ' '.join(line.split())
+
+
+def test_peaks_are_those_of_the_precision():
+  peaks = lambda precision: targets.peaks('TPU v5 lite', 'float32', precision)
+  assert str(peaks('default')) == '197 TFLOP/s, 819 GB/s'
+  assert str(peaks('highest')) == 'unknown TFLOP/s, 819 GB/s'
+  with pytest.raises(UserError, match='the bandwidth of TPU v9 is not known; allowed: TPU v4, '):
+    targets.peaks('TPU v9', 'float32', 'default')
+
+
+def test_a_mesh_that_fits_no_topology_is_one_line(monkeypatch):
+  def make_mesh(*_):
+    raise AssertionError('jax_devices=[...]')
+
+  monkeypatch.setattr(targets, 'devices', lambda target, number: [])
+  monkeypatch.setattr(meshes, 'make_mesh', make_mesh)
+  with pytest.raises(UserError, match='--target=tpu:v5e:2x2: a mesh of 3 fits no part'):
+    command.make_mesh('tpu:v5e:2x2', config.load(BASE, {'mesh.context': 3}).mesh)
 
 
 @pytest.mark.parametrize(
