@@ -652,7 +652,11 @@ def test_peers_refuse_what_they_are_not_written_for(torch, plan):
 
   for arguments, words in (
     (('--encodings=shaw',), 'nope, rope, alibi, t5'),
-    (('--config.model.qk_norm=head',), 'default'),
+    (('--config.model.qk_norm=head',), "config.model.qk_norm='head'; allowed: 'none', for which"),
+    (('--config.model.mlp=swiglu',), 'config.model.mlp='),
+    (('--config.attention.softcap=9.0',), 'config.attention.softcap=9.0; allowed: 0.0'),
+    (('--config.train.grad_accum_steps=3',), 'config.train.grad_accum_steps=3; allowed: 1'),
+    (('--config.data.tokenizer=sentencepiece',), 'config.data.tokenizer='),
   ):
     case = step_case(plan, '--peers=gpt', *arguments)[1]
     with pytest.raises(Unsupported, match=words):
