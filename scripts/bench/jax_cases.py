@@ -82,7 +82,7 @@ def step_of_config(config, batch: data.Batch) -> Target:
   With several seeds one call makes a step of each of them: in one program if `config.vmap_seeds`,
   else one after another.
   """
-  optimizer = make_optimizer(config.optim, config.train.steps)
+  optimizer = make_optimizer(config.optim, config.train.steps, config.train.trained_parameters)
   seeds = config.seeds or (config.seed,)
   models = [build_model(config, data.vocab(config.data), nnx.Rngs(seed)) for seed in seeds]
   states = [(model, optimizer.init(model)) for model in models]
