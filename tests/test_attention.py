@@ -844,6 +844,13 @@ def test_cudnn_refuses_with_a_reason(name, options, reason):
     attend(q, q, q, build(name), backend='cudnn', **options)
 
 
+@pytest.mark.parametrize('backend', ['cudnn', 'splash'])
+def test_kernels_of_others_take_one_dtype(backend):
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(NotImplementedError, match='of one dtype, not float32, float32, bfloat16'):
+    attend(q, q, q.astype(jnp.bfloat16), build('nope'), backend=backend)
+
+
 @pytest.mark.parametrize(
   ('name', 'softcap', 'allowed'),
   [
