@@ -589,6 +589,12 @@ def test_steps_of_seeds_by_vmap_do_the_work_of_steps_one_after_another(plan):
     assert first == pytest.approx(second, rel=1e-5)
 
 
+def test_memory_of_a_call_has_its_results():
+  grow = jax.jit(lambda x: jnp.zeros((100, 1000)) + x)
+  _, facts = jax_cases.compile_within_memory(grow, jnp.ones(()))
+  assert facts['temporary_bytes'] >= 400_000
+
+
 def test_parameters_that_do_not_train_have_no_moments(plan, monkeypatch):
   made, make_optimizer = [], jax_cases.make_optimizer
   monkeypatch.setattr(jax_cases, 'make_optimizer', lambda *a: made.append(a) or make_optimizer(*a))
@@ -676,6 +682,17 @@ def test_steps_are_compiled_before_they_are_timed(torch, plan, monkeypatch):
   for peer, calls in (('gpt', 0), ('gpt_compiled', 1)):
     torch_steps.build(step_case(plan, f'--peers={peer}', '--encodings=nope')[1], 'cpu')
     assert len(called) == calls
+
+
+def test_on_a_gpu_pytorch_multiplies_as_jax_does(torch, monkeypatch):
+  from scripts.bench import torch_cases
+
+  asked = []
+  monkeypatch.setattr(torch_cases, 'DEVICE', 'cuda')
+  monkeypatch.setattr(torch, 'set_float32_matmul_precision', asked.append)
+  monkeypatch.setattr(torch.cuda, 'get_device_name', lambda number: 'H100')
+  assert torch_cases.describe()['device'] == 'H100, float32 products in TF32'
+  assert asked == ['high']
 
 
 def test_peers_refuse_what_they_are_not_written_for(torch, plan):

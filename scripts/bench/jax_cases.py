@@ -106,11 +106,12 @@ def step_of_config(config, batch: data.Batch) -> Target:
 
 
 def compile_within_memory(jitted, *arguments):
-  """The compiled function and its temporary memory. Raises `Unsupported` if a process may not take
-  that much.
+  """The compiled function and the memory that it takes beyond its arguments. Raises `Unsupported`
+  if a process may not take that much.
   """
   compiled = jitted.lower(*arguments).compile()
-  temporary = compiled.memory_analysis().temp_size_in_bytes
+  sizes = compiled.memory_analysis()
+  temporary = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   if jax.default_backend() == 'cpu' and (reason := memory.excess(temporary)):
     raise Unsupported(reason)
   return compiled, {'temporary_bytes': temporary}
