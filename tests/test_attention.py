@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh, AxisType
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
@@ -824,6 +825,16 @@ def test_ring_refuses_where_no_mesh_is_set():
     NotImplementedError, match='backend ring: it needs a mesh with an axis context'
   ):
     attend(q, q, q, build('rope'), backend='ring')
+
+
+@pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
+def test_interpreted_kernels_refuse_the_meshes_that_kernels_refuse(backend):
+  q = jax.ShapeDtypeStruct((2, 6, 4, 8), jnp.float32)
+  mesh = AbstractMesh((2,), ('context',), axis_types=(AxisType.Auto,))
+  run = lambda q: attend(q, q, q, build('nope'), backend=backend)
+  reason = f'{backend}: kernels share out the batch alone, but the mesh has context=2'
+  with jax.sharding.use_abstract_mesh(mesh), pytest.raises(NotImplementedError, match=reason):
+    jax.eval_shape(run, q)
 
 
 # cuDNN: what it is asked is checked here with jax's own implementation; it runs on a GPU only.
