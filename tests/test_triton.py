@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from test_aot import BASE
-from test_laws import MODES, S, build, close, cotangent_of, inputs, layer
+from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
 from posenc_jax import config
 from posenc_jax.attention import attend
@@ -44,11 +44,26 @@ CASES = [
   for mode in ('causal', OTHERS[n % len(OTHERS)])
   if DAILY.get(name) != mode
 ]
+# Keys to the right, of every kind of hook.
+AHEAD = [
+  (name, mode)
+  for name in OF_MASKS
+  for mode in ('bidirectional', 'prefix')
+  if name in KERNELS and is_wanted(name, mode)
+]
 
 
 @pytest.mark.parametrize(
   ('name', 'mode'),
-  [*DAILY.items(), *(pytest.param(*case, marks=pytest.mark.fused) for case in CASES)],
+  [
+    *DAILY.items(),
+    ('t5', 'bidirectional'),
+    *(
+      pytest.param(*case, marks=pytest.mark.fused)
+      for case in CASES + AHEAD
+      if case != ('t5', 'bidirectional')
+    ),
+  ],
 )
 def test_interpreted_kernels_equal_dense(name, mode):
   """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys."""
