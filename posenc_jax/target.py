@@ -2,7 +2,7 @@
 
 The mesh that is set says both, so that a program can be compiled for devices which this machine
 does not have. Where none is set, it is what jax runs on here. Nothing else in the package asks for
-the devices of this machine while it is traced.
+the devices of this machine while it is traced, but `cudnn` for the widest head that jax gives it.
 """
 
 import jax

@@ -13,18 +13,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import AbstractMesh, AxisType
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from posenc_jax import config, data, encodings
+from posenc_jax import config, data, encodings, tasks
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request
+from posenc_jax.attention.request import build_request, contiguous_positions
+from posenc_jax.distributed import mesh as meshes
 from posenc_jax.errors import user_errors
 from posenc_jax.evaluation import parameter_counts
-from posenc_jax.model.decoder import LM, build
+from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
 
@@ -167,21 +169,48 @@ def in_words(mask: dict[str, int]) -> str:
 
 
 def refusals(c, enc, mask: Mask) -> dict[str, str | None]:
-  """Each backend's reason to refuse a layer of this config with that mask; None: it takes it."""
-  m, (B, T) = c.model, (1, min(c.train.length, enc.max_length or c.train.length))
+  """Each backend's reason to refuse a layer of this config with that mask; None: it takes it.
+
+  They are asked on the mesh of the config, whether there are as many devices here or not.
+  """
+  m, T = c.model, min(c.train.length, enc.max_length or c.train.length)
+  B = c.train.batch // c.train.grad_accum_steps
   dtype = jnp.dtype(c.train.compute_dtype)
+  options = {name: attention_options(c)[name] for name in ('softcap', 'block_sizes')}
   reasons = {}
 
   def ask(q, k, v, x):
-    softcap = c.attention.softcap or None
-    request = build_request(q, k, v, enc, x=x, mask=mask, softcap=softcap, outer_hooks_applied=True)
+    given = options | positions(c, enc, B, T)
+    request = build_request(q, k, v, enc, x=x, mask=mask, outer_hooks_applied=True, **given)
     reasons.update((name, backend.refuse(request)) for name, backend in BACKENDS.items())
 
   shape = lambda heads: jax.ShapeDtypeStruct((B, T, heads, m.head_dim), dtype)
   kv_heads = m.kv_heads or m.heads
   x = jax.ShapeDtypeStruct((B, T, m.model_dim), dtype)
-  jax.eval_shape(ask, shape(m.heads), shape(kv_heads), shape(kv_heads), x)
+  sizes = tuple(c.mesh[axis] for axis in meshes.AXES)
+  mesh = AbstractMesh(sizes, meshes.AXES, axis_types=(AxisType.Auto,) * len(sizes))
+  with jax.sharding.use_abstract_mesh(mesh):
+    jax.eval_shape(ask, shape(m.heads), shape(kv_heads), shape(kv_heads), x)
   return reasons
+
+
+def positions(c, enc, B: int, T: int) -> dict:
+  """The positions that a layer of a run is given, as `attend` takes them; {}: contiguous ones."""
+  if enc.takes_carried_positions:
+    return {}
+  if c.data.corpus.startswith(tasks.PREFIX):
+    source = data.source(c.data, 'train')
+    if (carried := source.carried_positions) is not None:
+      shape = (B, T) if carried.per_token == 1 else (B, T, carried.per_token)
+      position_ids = jnp.zeros(shape, int if carried.kind == 'integers' else float)
+      largest = source.largest_position(c.train.length)
+      return {'position_ids': position_ids, 'max_position_distance': largest}
+  if not enc.has('sample_positions'):
+    return {}
+  sampled = enc.sample_positions(contiguous_positions(T), B, jax.random.key(0))
+  if sampled is None:
+    return {}
+  return {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(T)}
 
 
 if __name__ == '__main__':

@@ -1,6 +1,9 @@
 """Compiled programs are read right, and programs compile for a TPU that is not there."""
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
-from posenc_jax import config, target
+from posenc_jax import config, data, target
 from posenc_jax.attention import _fastest
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
@@ -94,6 +97,61 @@ ENTRY %main (x: bf16[2,8]) -> bf16[8,8] {
   assert command.exchanged(cost) == '1 all-gather (bf16[8,8]), uncounted: 1 mine'
 
 
+def test_what_is_started_costs_what_it_does_once():
+  """Its operands, which stand among its results, are not counted again."""
+  text = """\
+HloModule m
+
+ENTRY %main (x: f32[8,8]) -> f32[32,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %r = OPERATION
+  %s = (f32[8,8]{1,0:S(1)}, f32[8,8]{1,0}, u32[]{:S(2)}) copy-start(%x)
+  %t = f32[8,8]{1,0:S(1)} copy-done(%s)
+  %u = ((f32[8,8]{1,0}), f32[4,8]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:4], [0:8]}
+  %v = f32[4,8]{1,0:S(1)} slice-done(%u)
+  ROOT %d = f32[32,8]{1,0} add(%x, %x)
+}
+"""
+  whole = 8 * 8 * 4
+  of_others = whole + whole / 2 + (2 * whole + 4 * whole)  # the copy, the slice, the sum
+  for operation in (
+    'f32[32,8]{1,0} all-gather(%x), dimensions={0}',
+    '(f32[8,8]{1,0}, f32[32,8]{1,0}) all-gather-start(%x), dimensions={0}',
+  ):
+    cost = hlo.Program(text.replace('OPERATION', operation), 1.0, 1.0).cost()
+    assert cost.launches == 4
+    assert cost.bytes == whole + 4 * whole + of_others
+  reduced = '(f32[8,8]{1,0}) all-reduce-start(%x), to_apply=%add'
+  cost = hlo.Program(text.replace('OPERATION', reduced), 1.0, 1.0).cost()
+  assert cost.bytes == 2 * whole + of_others
+
+
+def test_scratch_of_products_is_not_counted():
+  text = """\
+HloModule m
+
+ENTRY %main (x: f32[8,4]) -> (f32[8,8], s8[4194304]) {
+  %x = f32[8,4]{1,0} parameter(0)
+  ROOT %d = (f32[8,8]{1,0}, s8[4194304]{0}) custom-call(%x, %x), \
+custom_call_target="__cublas$gemm", backend_config={"lhs_contracting_dimensions":["1"]}
+}
+"""
+  cost = hlo.Program(text, 1.0, 1.0).cost()
+  assert (cost.flops, cost.bytes) == (2 * 8 * 8 * 4, (2 * 8 * 4 + 8 * 8) * 4)
+
+
+def test_of_a_conditional_the_dearest_branch_is_a_bound():
+  many, few = (
+    lambda x, n=n: jax.lax.fori_loop(0, n, lambda _, x: jnp.sin(x @ x), x) for n in (9, 2)
+  )
+  choose = lambda other: lambda x: jax.lax.cond(x[0, 0] > 0, many, other, x)
+  shape = (16, 16)
+  cost = cost_of(choose(few), shape)
+  assert cost.is_bound
+  assert cost.flops == cost_of(many, shape).flops
+  assert not cost_of(many, shape).is_bound
+
+
 @pytest.mark.parametrize(
   ('message', 'reason'),
   [
@@ -137,6 +195,62 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch):
   for maker, name in (('tpu', 'v5e:2x2'), ('cuda', 'h100')):
     with pytest.raises(UserError, match=rf"pip install -e '.\[aot-{maker}\]'"):
       command.main([f'--target={maker}:{name}', '--attention'])
+
+
+def test_what_a_compiler_cannot_do_is_a_failure_and_a_refusal_is_none():
+  """Whatever either raises; the table has a line for both."""
+
+  def refuse():
+    raise NotImplementedError('backend fused: no')
+
+  def lower():
+    raise NotImplementedError('no lowering\nfor this')
+
+  rows = [
+    command.compiled(name, trace, None, None)
+    for name, trace in (('a', refuse), ('b', lambda: SimpleNamespace(lower=lower)))
+  ]
+  assert [(row.status, row.reason) for row in rows] == [
+    ('refused', 'backend fused: no'),
+    ('failed', 'no lowering for this'),
+  ]
+
+
+def row_of(**cost):
+  cost = hlo.Cost(flops=2e9, bytes=3e9, seconds=4e-3, launches=5.0, cycles=6e6, **cost)
+  return command.Row('a', 'yes', '', (2**20, 2**21), 7, cost)
+
+
+@pytest.mark.parametrize(
+  ('row', 'cells'),
+  [
+    (row_of(), '1 | 2 | 2 | 3 | 7 | 5 | 4 | 6 |'),
+    (row_of(is_bound=True), '1 | 2 | ≤ 2 | ≤ 3 | 7 | ≤ 5 | ≤ 4 | ≤ 6 |'),
+    (row_of(uncounted=Counter(k=1)), '1 | 2 | | | 7 | 5 | | | uncounted: 1 k |'),
+    (dataclasses.replace(row_of(), has_roofline=False), '1 | 2 | 2 | 3 | 7 | 5 | | 6 |'),
+  ],
+)
+def test_figures_say_what_is_left_out_and_what_is_a_bound(row, cells):
+  line = command.table([row]).splitlines()[-1]
+  assert f'| a | yes | {cells}' in ' '.join(line.split())
+
+
+def test_peaks_are_those_of_the_precision():
+  peaks = lambda precision: targets.peaks('TPU v5 lite', 'float32', precision)
+  assert str(peaks('default')) == '197 TFLOP/s, 819 GB/s'
+  assert str(peaks('highest')) == 'unknown TFLOP/s, 819 GB/s'
+  with pytest.raises(UserError, match='the bandwidth of TPU v9 is not known; allowed: TPU v4, '):
+    targets.peaks('TPU v9', 'float32', 'default')
+
+
+def test_a_mesh_that_fits_no_topology_is_one_line(monkeypatch):
+  def make_mesh(*_):
+    raise AssertionError('jax_devices=[...]')
+
+  monkeypatch.setattr(targets, 'devices', lambda target, number: [])
+  monkeypatch.setattr(meshes, 'make_mesh', make_mesh)
+  with pytest.raises(UserError, match='--target=tpu:v5e:2x2: a mesh of 3 fits no part'):
+    command.make_mesh('tpu:v5e:2x2', config.load(BASE, {'mesh.context': 3}).mesh)
 
 
 @pytest.mark.parametrize(
@@ -186,14 +300,20 @@ TINY = {
 
 
 @pytest.fixture(scope='module')
-def tpu():
-  """The devices of four TPU v5e chips that are not there."""
+def libtpu():
+  """What libtpu reads when it starts, for as long as the tests of a module take."""
   if reason := targets.missing('tpu'):
     pytest.skip(reason)
   with pytest.MonkeyPatch.context() as patch:
     for name, value in targets.ENVIRONMENT.items():
       patch.setenv(name, value)
-    yield targets.devices('tpu:v5e:2x2', 4)
+    yield
+
+
+@pytest.fixture(scope='module')
+def tpu(libtpu):
+  """The devices of four TPU v5e chips that are not there."""
+  return targets.devices('tpu:v5e:2x2', 4)
 
 
 # One of each kind of work: a bias, vectors by distance, coordinates from content, sums along keys,
@@ -208,7 +328,7 @@ def test_attention_compiles_for_a_tpu(tpu, name):
   mesh = meshes.make_mesh(config.load(BASE, {}).mesh, tpu)
   T, H = 1024, 2
   sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
-  compiled = programs.lower_attention(mesh, name, 'blockwise', sizes).compile()
+  compiled = programs.trace_attention(mesh, name, 'blockwise', sizes).lower().compile()
   cost = hlo.Program(compiled.as_text(), 1.0, 1.0).cost()
   assert cost.flops >= 7 * H * T**2 * 64  # the seven products of visible pairs
   assert cost.cycles > 0
@@ -222,7 +342,7 @@ def test_a_step_compiles_for_four_tpus(tpu, axes):
   """Sequences go round a ring, chosen by the mesh; no device gathers one."""
   sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
   c = config.load(BASE, {**TINY, **sizes, 'encoding.name': 't5'})
-  text = programs.lower_step(meshes.make_mesh(c.mesh, tpu), c).compile().as_text()
+  text = programs.trace_step(meshes.make_mesh(c.mesh, tpu), c).lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
   assert bool(gathered) == ('fsdp' in axes)
@@ -238,11 +358,18 @@ def test_a_step_with_kernels_compiles_for_four_tpus(tpu, axes):
   sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
   large = {'train.length': 512, 'train.batch': 4, 'model.head_dim': 128, 'encoding.name': 't5'}
   c = config.load(BASE, {**TINY, **sizes, **large})
-  text = programs.lower_step(meshes.make_mesh(c.mesh, tpu), c).compile().as_text()
+  text = programs.trace_step(meshes.make_mesh(c.mesh, tpu), c).lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   assert 'attention_d_row' in text
   assert ('collective-permute' in {kind for kind, _ in exchanged}) == ('context' in axes)
   assert not [a for kind, a in exchanged if kind == 'all-gather' and 512 in a.shape]
+
+
+@pytest.mark.parametrize('vmap', [False, True])
+def test_only_seeds_of_one_program_are_in_it(vmap):
+  c = config.load(BASE, {**TINY, 'seeds': (0, 1), 'vmap_seeds': vmap})
+  _, (model, *_) = programs.step_and_shapes(meshes.make_mesh(c.mesh), c)
+  assert model.embedding.shape == (*(2,) * vmap, data.VOCAB, 128)
 
 
 @pytest.mark.aot

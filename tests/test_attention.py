@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh, AxisType
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
@@ -828,6 +829,16 @@ def test_ring_refuses_where_no_mesh_is_set():
     attend(q, q, q, build('rope'), backend='ring')
 
 
+@pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
+def test_interpreted_kernels_refuse_the_meshes_that_kernels_refuse(backend):
+  q = jax.ShapeDtypeStruct((2, 6, 4, 8), jnp.float32)
+  mesh = AbstractMesh((2,), ('context',), axis_types=(AxisType.Auto,))
+  run = lambda q: attend(q, q, q, build('nope'), backend=backend)
+  reason = f'{backend}: kernels share out the batch alone, but the mesh has context=2'
+  with jax.sharding.use_abstract_mesh(mesh), pytest.raises(NotImplementedError, match=reason):
+    jax.eval_shape(run, q)
+
+
 # cuDNN: what it is asked is checked here with jax's own implementation; it runs on a GPU only.
 
 
@@ -844,6 +855,13 @@ def test_cudnn_refuses_with_a_reason(name, options, reason):
   q = normal(1, 6, 4, 8)
   with pytest.raises(NotImplementedError, match=f'backend cudnn: .*{reason}'):
     attend(q, q, q, build(name), backend='cudnn', **options)
+
+
+@pytest.mark.parametrize('backend', ['cudnn', 'splash'])
+def test_kernels_of_others_take_one_dtype(backend):
+  q = normal(1, 6, 4, 8)
+  with pytest.raises(NotImplementedError, match='of one dtype, not float32, float32, bfloat16'):
+    attend(q, q, q.astype(jnp.bfloat16), build('nope'), backend=backend)
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,8 @@ def test_sections_and_values_with_commas_are_hyperparameters(plan):
     (['--config.model.layerz=1'], ["did you mean 'model.layers'?"]),
     (['--config.train.length=8'], ['--config.train.length', '--shapes']),
     (['--config.encoding.name=rope'], ['--config.encoding.name', '--encodings']),
+    (['--step', '--config.mesh.data=2'], ['--config.mesh.data', 'on one device']),
+    (['--attention', '--lengths=16384', '--passes=both'], ['--lengths=16384', 'at most 8192']),
   ],
 )
 def test_a_bad_flag_is_one_line_before_anything_starts(tmp_path, arguments, words):
@@ -502,13 +504,16 @@ def torch():
 
 
 @pytest.mark.filterwarnings('ignore')  # flex_attention warns that it is not compiled
-@pytest.mark.parametrize('method', cases.ATTENTION_PEERS)
-def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, method):
+@pytest.mark.parametrize(
+  ('method', 'encoding'),
+  [(method, name) for method, names in cases.ATTENTION_PEERS.items() for name in names],
+)
+def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, method, encoding):
   from scripts.bench import torch_cases
 
   monkeypatch.setattr(torch, 'compile', lambda function, **_: function)
   T, H, K = 32, 2, 8
-  enc = make(cases.ATTENTION_PEERS[method][0], **SIZES, rngs=nnx.Rngs(0))
+  enc = make(encoding, **SIZES, rngs=nnx.Rngs(0))
   if method == 'sdpa_content':  # q_i . (k_j + r[i - j])
     enc.u[...], enc.v[...] = 0 * enc.u[...], 0 * enc.v[...]
   q, k, v, cotangent = (jax_cases.normal(seed, 2, T, H, K, dtype='float32') for seed in range(4))
@@ -519,8 +524,10 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
   d_enc, *d_inputs = pull(cotangent)
 
   function, made, learned = torch_cases.peer(method, T, H, K, torch.float32)
-  hook = 'relative_keys' if method == 'sdpa_content' else 'bias'
-  tables, pull_tables = jax.vjp(lambda enc: enc.distance_terms(jnp.arange(T))[hook], enc)
+  hook = 'tables' if method == 'sdpa_content' else 'bias'
+  tables, pull_tables = jax.vjp(lambda enc: enc.distance_terms(jnp.arange(T)).get(hook), enc)
+  if method == 'sdpa_fixed' and encoding != 'alibi':  # whose bias it is that is made
+    made = (torch_cases.torch_steps.along_diagonals(torch.tensor(np.asarray(tables))),)
   if learned:
     values = tables if method != 'sdpa_content' else jnp.moveaxis(tables, 0, 1) / enc.scale(K)
     assert learned[0].shape == values.shape
@@ -580,6 +587,22 @@ def test_steps_of_seeds_by_vmap_do_the_work_of_steps_one_after_another(plan):
   for _ in range(3):
     first, second = (target.call() for target in targets)
     assert first == pytest.approx(second, rel=1e-5)
+
+
+def test_memory_of_a_call_has_its_results():
+  grow = jax.jit(lambda x: jnp.zeros((100, 1000)) + x)
+  _, facts = jax_cases.compile_within_memory(grow, jnp.ones(()))
+  assert facts['temporary_bytes'] >= 400_000
+
+
+def test_parameters_that_do_not_train_have_no_moments(plan, monkeypatch):
+  made, make_optimizer = [], jax_cases.make_optimizer
+  monkeypatch.setattr(jax_cases, 'make_optimizer', lambda *a: made.append(a) or make_optimizer(*a))
+  (case,) = step_case(
+    plan, '--encodings=t5', '--peers=none', '--config.train.trained_parameters=encodings/*'
+  )
+  jax_cases.step(case)
+  assert made[0][2] == ('encodings/*',)
 
 
 @pytest.mark.parametrize('encoding', ['nope', 'rope', 'alibi', 't5'])
@@ -647,12 +670,41 @@ def test_x_transformers_is_causal_has_the_encoding_and_learns(torch, plan, encod
   assert losses[-1] < losses[0] - 0.2
 
 
+def test_steps_are_compiled_before_they_are_timed(torch, plan, monkeypatch):
+  from scripts.bench import torch_steps
+
+  called = []
+
+  def compile(model):
+    return lambda *arguments: called.append(model) or model(*arguments)
+
+  monkeypatch.setattr(torch, 'compile', compile)
+  for peer, calls in (('gpt', 0), ('gpt_compiled', 1)):
+    torch_steps.build(step_case(plan, f'--peers={peer}', '--encodings=nope')[1], 'cpu')
+    assert len(called) == calls
+
+
+def test_on_a_gpu_pytorch_multiplies_as_jax_does(torch, monkeypatch):
+  from scripts.bench import torch_cases
+
+  asked = []
+  monkeypatch.setattr(torch_cases, 'DEVICE', 'cuda')
+  monkeypatch.setattr(torch, 'set_float32_matmul_precision', asked.append)
+  monkeypatch.setattr(torch.cuda, 'get_device_name', lambda number: 'H100')
+  assert torch_cases.describe()['device'] == 'H100, float32 products in TF32'
+  assert asked == ['high']
+
+
 def test_peers_refuse_what_they_are_not_written_for(torch, plan):
   from scripts.bench import torch_steps
 
   for arguments, words in (
     (('--encodings=shaw',), 'nope, rope, alibi, t5'),
-    (('--config.model.qk_norm=head',), 'default'),
+    (('--config.model.qk_norm=head',), "config.model.qk_norm='head'; allowed: 'none', for which"),
+    (('--config.model.mlp=swiglu',), 'config.model.mlp='),
+    (('--config.attention.softcap=9.0',), 'config.attention.softcap=9.0; allowed: 0.0'),
+    (('--config.train.grad_accum_steps=3',), 'config.train.grad_accum_steps=3; allowed: 1'),
+    (('--config.data.tokenizer=sentencepiece',), 'config.data.tokenizer='),
   ):
     case = step_case(plan, '--peers=gpt', *arguments)[1]
     with pytest.raises(Unsupported, match=words):

@@ -70,6 +70,36 @@ def test_what_is_switched_on_is_named(explained):
   assert 'w_q' not in text
 
 
+@pytest.mark.parametrize(
+  ('fields', 'rows'),
+  [
+    ({}, ('ring │ yes', 'fused_interpret │ yes')),
+    (
+      {'mesh.context': 2, 'attention.block_sizes': '(12,12)'},
+      ('blockwise │ yes', 'ring │ yes', 'fused_interpret │ no: a side of a tile must be a power'),
+    ),
+    ({'mesh.data': 4, 'train.grad_accum_steps': 8}, ('ring_interpret │ yes',)),
+    (
+      {'encoding.name': 'random_positions', 'encoding.inner': 't5'},
+      ('dense │ yes', 'fused_interpret │ no: with explicit positions each pair looks'),
+    ),
+    (
+      {
+        'encoding.name': 't5',
+        'data.corpus': 'task:addition/reverse=True/positions=coupled',
+        'eval.protocols': 'answers',
+      },
+      ('ring │ yes', 'fused_interpret │ no: with explicit positions each pair looks'),
+    ),
+  ],
+)
+def test_backends_are_asked_for_what_the_run_asks_for(explained, fields, rows):
+  """On its mesh, in its tiles, and with the positions that layers are given."""
+  text = explained(*(f'--config.{path}={value}' for path, value in fields.items()))
+  for row in rows:
+    assert row in text, text
+
+
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
   refuse = lambda call: f'a window of {call.mask.window}'
   monkeypatch.setitem(EXPLAIN['BACKENDS'], 'dense', SimpleNamespace(refuse=refuse))

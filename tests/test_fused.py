@@ -1,8 +1,6 @@
 """Kernels: interpreted they equal `dense`, values and gradients; for TPUs they compile."""
 
 import functools
-import importlib.util
-import os
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,8 @@ import pytest
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
-from test_laws import MODES, S, build, close, cotangent_of, inputs, layer
+from test_aot import libtpu  # noqa: F401 (a fixture)
+from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import fused, splash
@@ -21,6 +20,7 @@ from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.encodings import ENCODINGS, make
+from scripts.aot import targets
 
 # Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
 REFUSED = {'entmax': 'whole rows', 'cope': 'by an index', 'path': 'chunks of keys'}
@@ -49,6 +49,14 @@ def mode_of(name: str) -> str:
 
 
 CASES = [(name, mode) for name in KERNELS for mode in ('causal', mode_of(name))]
+# Keys to the right, of every kind of hook.
+AHEAD = [
+  (name, mode)
+  for name in OF_MASKS
+  for mode in ('bidirectional', 'prefix')
+  if name in KERNELS and is_wanted(name, mode)
+]
+DAILY_AHEAD = [('t5', 'bidirectional'), ('shaw', 'prefix')]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,12 @@ CASES = [(name, mode) for name in KERNELS for mode in ('causal', mode_of(name))]
   [
     *DAILY.items(),
     ('shaw_clipped', 'causal'),  # rows beyond the clip are one
-    *(pytest.param(*case, marks=pytest.mark.fused) for case in CASES if case not in DAILY.items()),
+    *DAILY_AHEAD,
+    *(
+      pytest.param(*case, marks=pytest.mark.fused)
+      for case in CASES + AHEAD
+      if case not in [*DAILY.items(), *DAILY_AHEAD]
+    ),
   ],
 )
 def test_interpreted_kernels_equal_dense(name, mode):
@@ -94,6 +107,13 @@ def test_explicit_positions_with_tables_are_refused():
     layer(enc, weights, x, position_ids=np.arange(S)[None], backend='fused_interpret')
 
 
+@pytest.mark.parametrize('name', ['t5', 'shaw'])
+def test_sides_that_cannot_be_halved_are_refused(name):
+  enc, (x, weights, _) = build(name), inputs()
+  with pytest.raises(NotImplementedError, match='a power of 2, not 12'):
+    layer(enc, weights, x, backend='fused_interpret', block_sizes=(12, 12))
+
+
 def test_a_cpu_is_told_that_kernels_need_a_tpu():
   q = jnp.ones((1, 8, 4, 8))
   for backend in ('fused', 'splash'):
@@ -113,7 +133,12 @@ def make_for(head_dim: int, name: str, heads: int = 4, **hyper):
     ({}, None),
     ({'T': 64, 'S': 64}, 'at least 128 queries and 128 keys, not 64 and 64'),
     ({'block_sizes': (64, 128)}, 'multiples of 128, not 64 and 128'),
+    ({'block_sizes': (128, 384)}, 'a power of 2, not 384'),
     ({'T': 128}, None),
+    ({'T': 2**16, 'S': 2**16}, None),
+    ({'T': 2**16, 'S': 2**16, 'packed': True}, 'takes 1.00 MiB, and a TPU has 1 MiB'),
+    ({'T': 2**17, 'S': 2**17}, 'of 131072 x 131072 lie takes 2.00 MiB, and a TPU has 1 MiB'),
+    ({'T': 2**17, 'S': 2**17, 'block_sizes': (512, 512)}, None),
   ],
 )
 def test_reasons_on_a_tpu(monkeypatch, change, reason):
@@ -123,7 +148,9 @@ def test_reasons_on_a_tpu(monkeypatch, change, reason):
   enc, answers = make_for(8, 'alibi'), []
 
   def ask(q, k):
-    answers.append(fused.refuse(build_request(q, k, k, enc, block_sizes=change.get('block_sizes'))))
+    options = {'segment_ids': jnp.zeros((1, keys), int)} if 'packed' in change else {}
+    request = build_request(q, k, k, enc, block_sizes=change.get('block_sizes'), **options)
+    answers.append(fused.refuse(request))
 
   jax.eval_shape(ask, q, k)
   assert answers == [None] if reason is None else reason in answers[0]
@@ -188,7 +215,7 @@ def test_every_visible_pair_is_in_a_visited_tile(mask):
   visible = np.asarray(mask.visible(index[:, None] - index[None], index[None], index[None])[0])
   visits = Visits.forward(grid)
   tiles = set(zip(visits.row.tolist(), visits.column.tolist(), strict=True))
-  assert len(tiles) == len(visits.row)
+  assert len(tiles) == len(visits.row) == Visits.count(grid)
   assert tiles >= {(t // 4, s // 8) for t, s in np.argwhere(visible).tolist()}
   same_row = np.diff(visits.row) == 0
   assert np.all(np.diff(visits.column)[same_row] < 0)
@@ -201,22 +228,14 @@ def test_every_visible_pair_is_in_a_visited_tile(mask):
 @functools.cache
 def tpu(topology: str):
   """(sharding on one device, abstract mesh) of a TPU that is not there."""
-  os.environ |= {
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-  }
-  from jax.experimental import topologies
-
-  device = topologies.get_topology_desc(platform='tpu', topology_name=topology).devices[0]
+  device = targets.devices(f'tpu:{topology}', 1)[0]
   kind = AbstractDevice(device_kind=device.device_kind, num_cores=1, platform='tpu')
   mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
   return NamedSharding(Mesh(np.array([device]), ('one',)), PartitionSpec()), mesh
 
 
 @pytest.mark.aot
-@pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs libtpu')
+@pytest.mark.usefixtures('libtpu')
 @pytest.mark.parametrize('name', COMPILED)
 @pytest.mark.parametrize('topology', ['v5e:2x2', 'v6e:2x2'])
 def test_kernels_compile_for_a_tpu(monkeypatch, topology, name):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from test_aot import BASE
-from test_laws import MODES, S, build, close, cotangent_of, inputs, layer
+from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
 from posenc_jax import config
 from posenc_jax.attention import attend
@@ -19,6 +19,7 @@ from posenc_jax.attention.triton.kernel import Walks
 from posenc_jax.attention.triton.program import HeadProgram
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import ENCODINGS, make
+from posenc_jax.encodings.core.base import Dims, Encoding
 from scripts.aot import programs, targets
 
 # Encodings that these kernels do not take, and the reason.
@@ -43,11 +44,26 @@ CASES = [
   for mode in ('causal', OTHERS[n % len(OTHERS)])
   if DAILY.get(name) != mode
 ]
+# Keys to the right, of every kind of hook.
+AHEAD = [
+  (name, mode)
+  for name in OF_MASKS
+  for mode in ('bidirectional', 'prefix')
+  if name in KERNELS and is_wanted(name, mode)
+]
 
 
 @pytest.mark.parametrize(
   ('name', 'mode'),
-  [*DAILY.items(), *(pytest.param(*case, marks=pytest.mark.fused) for case in CASES)],
+  [
+    *DAILY.items(),
+    ('t5', 'bidirectional'),
+    *(
+      pytest.param(*case, marks=pytest.mark.fused)
+      for case in CASES + AHEAD
+      if case != ('t5', 'bidirectional')
+    ),
+  ],
 )
 def test_interpreted_kernels_equal_dense(name, mode):
   """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys."""
@@ -179,6 +195,36 @@ def test_gradients_of_tables_are_added_up_over_programs():
   jax.tree.map(close, gradient('triton_interpret'), gradient('dense'))
 
 
+class Grid(Encoding):
+  """Scores fall with the distance in both of two positions, and a slope of each head."""
+
+  positions_per_token = 2
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    place = position_ids.astype(jnp.float32)
+    return {'place': place, 'sloping': place[..., :1] * jnp.array([[[0.5, 0.25]]])}
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    apart_BTS = jnp.abs(tile.i['place'][:, :, None] - tile.j['place'][:, None]).sum(axis=-1)
+    return s_BHTS - apart_BTS[:, None] - tile.difference(tile.i['sloping'], tile.j['sloping'])
+
+
+def test_coordinates_as_many_as_heads_are_not_taken_for_those_of_heads():
+  rng = np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((2, 12, 2, 8)).astype('f4') for _ in range(4))
+  enc = Grid(Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
+  places = rng.integers(0, 5, (2, 12, 2))
+
+  def gradients(backend):
+    def loss(q, k, v):
+      out = attend(q, k, v, enc, position_ids=places, backend=backend, block_sizes=(4, 8))
+      return (out * weight).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=range(3), has_aux=True))(q, k, v)
+
+  jax.tree.map(close, gradients('triton_interpret'), gradients('dense'))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('name', ['nope', 'alibi', 't5', 'fox', 'rerope'])
 def test_kernels_equal_dense_on_a_gpu(name):
@@ -208,6 +254,6 @@ def test_kernels_compile_for_an_h100(name, head_dim):
   """Forward and backward at 8192 tokens and two heads in bfloat16, to machine code."""
   mesh = meshes.make_mesh(config.load(BASE, {}).mesh, targets.devices('cuda:h100', 1))
   sizes = {'batch': 1, 'length': 8192, 'heads': 2, 'head_dim': head_dim, 'dtype': 'bfloat16'}
-  compiled = programs.lower_attention(mesh, name, 'triton', sizes).compile()
+  compiled = programs.trace_attention(mesh, name, 'triton', sizes).lower().compile()
   assert compiled.as_text().count('__gpu$xla.gpu.triton') >= 3
   assert b'\x7fELF' in compiled.runtime_executable().serialize()

@@ -1,10 +1,33 @@
 """How shards of a sequence go round the devices that hold it."""
 
+import math
+
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.attention.mask import Mask
-from posenc_jax.target import SEQUENCE_AXIS
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled.schedule import PADDING, TileSchedule
+from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
+
+ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids', 'index_BS', 'sink_BTH')
+
+
+def whole_tiles(schedule: TileSchedule) -> int:
+  """The tokens of a tile of each device, of whatever side."""
+  return sequence_shards() * math.lcm(schedule.grid.rows, schedule.grid.columns)
+
+
+def padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
+  """The arrays of a request that lie along the sequence, with whole tiles on each device."""
+  padding = -request.k_BSGK.shape[1] % whole_tiles(schedule)
+
+  def pad(x, mode='constant'):
+    return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2), mode=mode)
+
+  arrays = jax.tree.map(pad, {name: getattr(request, name) for name in ALONG})
+  return arrays | {'position_ids': pad(request.position_ids, PADDING['position'])}
 
 
 def num_steps(mask: Mask, devices: int, shard: int) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import tabulate
 
 from posenc_jax import config as configs
-from posenc_jax import errors
 from posenc_jax.errors import UserError, nearest
 
 from . import hlo, targets
@@ -34,10 +33,14 @@ MAX_REASON = 160  # characters
 NOTES = """\
 temporary, arguments: MiB of one device. GFLOP: of matrix products; GB: read from and written to
 main memory; both of one device. Bodies of loops count as often as they turn; where only the running
-program knows that, as (n + 1) / 2 of the n turns of the loop around.
+program knows that, as (n + 1) / 2 of the n turns of the loop around: the mean of the tiles under a
+causal mask, and too many under a window.
 kernels: operations in the program; launches: how many run, loops included. roofline: the sum over
 operations of what each needs at the card's peaks, for its arithmetic or its bytes, whichever is
 longer. Mcycles: the TPU compiler's own estimate.
+≤: of a conditional the dearest branch counts in every turn, whichever runs. uncounted: calls, such
+as of kernels, of which nothing says what they compute; GFLOP, GB, roofline and Mcycles are empty
+then.
 Nothing was run: that it compiles is proven, and not how fast it is."""
 
 
@@ -49,6 +52,7 @@ class Row:
     status: 'yes', 'refused' (by a backend or an encoding) or 'failed' (in the compiler).
     reason: why not, in one line.
     memory: temporary bytes and bytes of arguments of one device.
+    has_roofline: whether the card's peaks are known.
   """
 
   name: str
@@ -57,6 +61,12 @@ class Row:
   memory: tuple[int, int] = (0, 0)
   kernels: int = 0
   cost: hlo.Cost | None = None
+  has_roofline: bool = True
+
+  @property
+  def roofline(self) -> str:
+    """Milliseconds; '' where they are not known."""
+    return figure(self.cost, 1e3 * self.cost.seconds) if self.has_roofline else ''
 
 
 def main(argv: list[str]) -> int:
@@ -77,8 +87,6 @@ def main(argv: list[str]) -> int:
 
 def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   """The rows of a config's training step: of each run if it is a study, else one."""
-  from posenc_jax.distributed import mesh as meshes
-
   from . import programs
 
   study = configs.load_study(Path(flags.config))
@@ -93,13 +101,12 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
       continue
     c = configs.load(flags.config, run | overrides)
     configs.validate(c)
-    number = c.mesh.seeds * c.mesh.data * c.mesh.fsdp * c.mesh.context
-    with errors.user_errors(ValueError, NotImplementedError):  # a mesh that fits no topology
-      mesh = meshes.make_mesh(c.mesh, targets.devices(flags.target, number))
-    peaks = targets.peaks(mesh.devices.flat[0].device_kind, c.train.compute_dtype)
+    mesh = make_mesh(flags.target, c.mesh)
+    kind, precision = mesh.devices.flat[0].device_kind, c.train.matmul_precision
+    peaks = targets.peaks(kind, c.train.compute_dtype, precision)
     rows.append(
       compiled(
-        name or c.encoding.name, lambda c=c, mesh=mesh: programs.lower_step(mesh, c), peaks, flags
+        name or c.encoding.name, lambda c=c, mesh=mesh: programs.trace_step(mesh, c), peaks, flags
       )
     )
   return rows, peaks
@@ -122,7 +129,6 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
     block_sizes = tuple(map(int, flags.block_sizes.split(',')))
 
   from posenc_jax.attention import BACKENDS
-  from posenc_jax.distributed import mesh as meshes
   from posenc_jax.encodings import ENCODINGS
 
   from . import programs
@@ -139,51 +145,70 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
       raise UserError(f'--backends={name}: unknown; {nearest(name, ["auto", *BACKENDS])}')
   base = configs.load(Path(__file__).parents[2] / 'configs' / 'base.py', {})
   base.mesh.context = flags.context
-  mesh = meshes.make_mesh(base.mesh, targets.devices(flags.target, flags.context))
-  peaks = targets.peaks(mesh.devices.flat[0].device_kind, flags.dtype)
+  mesh = make_mesh(flags.target, base.mesh)
+  peaks = targets.peaks(mesh.devices.flat[0].device_kind, flags.dtype, 'default')
   sizes = {name: getattr(flags, name) for name in ('batch', 'length', 'heads', 'head_dim', 'dtype')}
   rows = []
   for spec in specs:
     for backend in backends:
-      lower = lambda spec=spec, backend=backend: programs.lower_attention(
+      trace = lambda spec=spec, backend=backend: programs.trace_attention(
         mesh, spec, backend, sizes, block_sizes
       )
-      rows.append(compiled(f'{spec} {backend}', lower, peaks, flags))
+      rows.append(compiled(f'{spec} {backend}', trace, peaks, flags))
   return rows, peaks
 
 
-def compiled(name: str, lower, peaks: targets.Peaks, flags) -> Row:
-  """Lowers and compiles one program, and says on a line how that went."""
-  from jax.errors import JaxRuntimeError
+def make_mesh(target: str, sizes):
+  """The mesh of a config on a target. Raises UserError where it fits no part of its topology."""
+  from posenc_jax.distributed import mesh as meshes
 
+  number = sizes.seeds * sizes.data * sizes.fsdp * sizes.context
+  devices = targets.devices(target, number)
+  try:
+    return meshes.make_mesh(sizes, devices)
+  except (AssertionError, ValueError, NotImplementedError) as error:
+    allowed = 'as many devices as a box of them has'
+    raise UserError(
+      f'--target={target}: a mesh of {number} fits no part of its topology; allowed: {allowed}'
+    ) from error
+
+
+def compiled(name: str, trace, peaks: targets.Peaks, flags) -> Row:
+  """Traces and compiles one program, and says on a line how that went."""
   start = time.perf_counter()
   try:
-    lowered = lower()
-    program = lowered.compile()
+    traced = trace()
   except (NotImplementedError, ValueError) as error:
     row = Row(name, 'refused', one_line(error))
-  except JaxRuntimeError as error:
-    row = Row(name, 'failed', one_line(error))
   else:
-    text, memory = program.as_text(), program.memory_analysis()
-    if flags.hlo:
-      folder = Path(flags.hlo)
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / f'{re.sub("[^A-Za-z0-9_,=.-]", "_", name)}.txt').write_text(text, encoding='utf-8')
-    read = hlo.Program(text, *peaks)
-    sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
-    row = Row(name, 'yes', '', sizes, read.kernels, read.cost())
+    row = compiled_row(name, traced, peaks, flags)
   how = f'{row.status}: {row.reason}'
   if row.cost is not None:
-    milliseconds = 1e3 * row.cost.seconds
-    how = f'compiles, {row.memory[0] / 2**20:,.0f} MiB, {milliseconds:.3g} ms at the roofline'
+    how = f'compiles, {row.memory[0] / 2**20:,.0f} MiB'
+    how += f', {row.roofline} ms at the roofline' if row.roofline else ''
   print(f'{name}: {how} ({time.perf_counter() - start:.0f} s)', flush=True)
   return row
 
 
+def compiled_row(name: str, traced, peaks: targets.Peaks, flags) -> Row:
+  """The row of a program that was traced."""
+  try:
+    program = traced.lower().compile()
+  except Exception as error:  # each compiler has its own
+    return Row(name, 'failed', one_line(error))
+  text, memory = program.as_text(), program.memory_analysis()
+  if flags.hlo:
+    folder = Path(flags.hlo)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f'{re.sub("[^A-Za-z0-9_,=.-]", "_", name)}.txt').write_text(text, encoding='utf-8')
+  read = hlo.Program(text, *peaks)
+  sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
+  return Row(name, 'yes', '', sizes, read.kernels, read.cost(), math.isfinite(peaks.flops))
+
+
 def one_line(error: Exception) -> str:
   """The reason that an error gives; where memory is short, how much it needs."""
-  text = ' '.join(str(error).split())
+  text = ' '.join(str(error).split()) or type(error).__name__
   if used := re.search(r'temporaries \(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', text):
     return f'out of memory: temporaries take {used[1]}, there are {used[2]}'
   return text if len(text) <= MAX_REASON else f'{text[: MAX_REASON - 3]}...'
@@ -205,17 +230,24 @@ def table(rows: list[Row]) -> str:
         'yes',
         f'{temporary / 2**20:,.0f}',
         f'{arguments / 2**20:,.0f}',
-        f'{cost.flops / 1e9:,.3g}',
-        f'{cost.bytes / 1e9:,.3g}',
+        figure(cost, cost.flops / 1e9),
+        figure(cost, cost.bytes / 1e9),
         f'{row.kernels:,}',
-        f'{cost.launches:,.0f}',
-        f'{1e3 * cost.seconds:,.3g}',
-        f'{cost.cycles / 1e6:,.3g}' if cost.cycles else '',
+        f'{"≤ " * cost.is_bound}{cost.launches:,.0f}',
+        row.roofline,
+        figure(cost, cost.cycles / 1e6) if cost.cycles else '',
         exchanged(cost),
       ]
     )
   align = ['left', 'left', *['right'] * 8, 'left']
   return tabulate.tabulate(lines, headers, 'pipe', disable_numparse=True, colalign=align)
+
+
+def figure(cost: hlo.Cost, number: float) -> str:
+  """A figure of a program; '' where it leaves out calls of which nothing says what they compute."""
+  if cost.uncounted:
+    return ''
+  return f'{"≤ " * cost.is_bound}{number:,.3g}'
 
 
 def exchanged(cost: hlo.Cost) -> str:

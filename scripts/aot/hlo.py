@@ -2,13 +2,15 @@
 
 XLA's own cost analysis counts the body of a loop once. Here it counts as often as the loop turns.
 Where that is not known when the program is compiled (the tiles that a row of tiles visits), it
-counts as (n + 1) / 2 of the n turns of the loop around it: the mean under a causal mask.
+counts as (n + 1) / 2 of the n turns of the loop around it: the mean under a causal mask without a
+window. Of the branches of a conditional, of which one runs, each figure is the largest.
 """
 
 import collections
 import dataclasses
 import functools
 import math
+import operator
 import re
 from typing import NamedTuple
 
@@ -22,11 +24,10 @@ BITS = {
 ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?')
 COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$')
 NAME = re.compile(r'%([\w.\-]+)')
-# What takes no time of its own.
+# What takes no time of its own, beside the ends of what was started.
 FREE = {
   *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id'),
-  *('replica-id', 'opt-barrier', 'copy-done', 'all-gather-done', 'all-reduce-done', 'async-done'),
-  *('collective-permute-done', 'async-update', 'send-done', 'recv-done'),
+  *('replica-id', 'opt-barrier', 'async-update'),
 }
 COLLECTIVES = ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute', 'reduce-scatter')
 
@@ -84,6 +85,8 @@ class Cost:
     cycles: the compiler's own estimate (TPU), or 0.
     uncounted: custom calls of which nothing says what they compute, with how often each runs.
     collectives: (name, array) that devices exchange, with how often.
+    is_bound: whether the figures are those of the dearest branches of conditionals, where others
+      are cheaper.
   """
 
   flops: float = 0.0
@@ -93,10 +96,21 @@ class Cost:
   cycles: float = 0.0
   uncounted: collections.Counter = dataclasses.field(default_factory=collections.Counter)
   collectives: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  is_bound: bool = False
 
   def __add__(self, other):
-    names = [field.name for field in dataclasses.fields(self)]
-    return Cost(*(getattr(self, name) + getattr(other, name) for name in names))
+    return Cost(*map(operator.add, self._figures, other._figures), self.is_bound or other.is_bound)
+
+  def __or__(self, other):
+    """The larger one of each figure."""
+    larger = lambda a, b: a | b if isinstance(a, collections.Counter) else max(a, b)
+    figures = [*map(larger, self._figures, other._figures)]
+    is_bound = self.is_bound or other.is_bound or self._figures != other._figures
+    return Cost(*figures, is_bound)
+
+  @property
+  def _figures(self) -> list:
+    return [getattr(self, field.name) for field in dataclasses.fields(self)][:-1]
 
   def times(self, turns: float):
     """The cost of so many turns."""
@@ -105,7 +119,7 @@ class Cost:
       for counter in (self.uncounted, self.collectives)
     )
     numbers = self.flops, self.bytes, self.seconds, self.launches, self.cycles
-    return Cost(*(turns * number for number in numbers), *counters)
+    return Cost(*(turns * number for number in numbers), *counters, self.is_bound)
 
 
 class Program:
@@ -124,7 +138,7 @@ class Program:
   def kernels(self) -> int:
     """How many operations the text has, each counted once."""
     return sum(
-      i.opcode not in FREE
+      not is_free(i)
       for name in self._running()
       for i in self._computations[name]
       if i.opcode not in ('while', 'conditional', 'call')
@@ -151,7 +165,7 @@ class Program:
     return sum(costs, Cost())
 
   def _cost_of(self, i: Instruction, scope: dict, turns_around: float) -> Cost:
-    if i.opcode in FREE:
+    if is_free(i):
       return Cost()
     if i.opcode == 'while':
       turns = self._turns(i, scope)
@@ -159,14 +173,10 @@ class Program:
       (body,) = i.called('body')
       return self._cost(body, float(turns)).times(turns)
     if i.opcode == 'conditional':
-      return max((self._cost(n, turns_around) for n in _callees(i)), key=lambda c: c.seconds)
-    own = Cost()
-    if (kind := i.opcode.removesuffix('-start')) in COLLECTIVES:
-      largest = max(i.arrays, key=lambda a: math.prod(a.shape))
-      own = Cost(launches=1.0, collectives=collections.Counter({(kind, largest): 1}))
-    elif i.opcode in ('call', 'async-start'):
+      return functools.reduce(operator.or_, (self._cost(n, turns_around) for n in _callees(i)))
+    if i.opcode in ('call', 'async-start'):
       return sum((self._cost(n, turns_around) for n in _callees(i)), Cost())
-    return own + self._cost_of_operation(i, scope)
+    return self._cost_of_operation(i, scope)
 
   def _turns(self, loop: Instruction, scope: dict) -> int | None:
     """How often a loop turns; None: that is known only when the program runs.
@@ -205,12 +215,13 @@ class Program:
       flops = 0.0
     cycles = re.search(r'"estimated_cycles":"(\d+)"', i.attributes)
     collectives = collections.Counter()
-    if i.opcode == 'fusion':  # XLA for TPUs puts some collectives inside
+    if i.opcode in COLLECTIVES:
+      collectives[i.opcode, max(i.arrays, key=lambda a: math.prod(a.shape))] += 1
+    elif i.opcode == 'fusion':  # XLA for TPUs puts some collectives inside
       collectives = self._collectives_inside(i)
     seconds = max(flops / self._peaks[0], size / self._peaks[1])
-    launches = 0.0 if i.opcode == 'copy-start' or i.opcode.endswith('-start') else 1.0
     return Cost(
-      flops, size, seconds, launches, float(cycles[1]) if cycles else 0.0, uncounted, collectives
+      flops, size, seconds, 1.0, float(cycles[1]) if cycles else 0.0, uncounted, collectives
     )
 
   def _collectives_inside(self, i: Instruction) -> collections.Counter:
@@ -259,14 +270,15 @@ class Program:
 
   def _bytes(self, i: Instruction, scope: dict) -> float:
     """What an instruction reads and writes of main memory; of a slice, the slice alone."""
-    if i.opcode == 'copy-start':
-      return max(a.bytes for a in i.arrays[:2])
     operands = [scope[name].arrays for name in i.operands if name in scope]
     written = sum(a.bytes for a in i.arrays)
+    if i.opcode == 'custom-call' and '__cublas' in i.attributes:
+      written = i.arrays[0].bytes  # the others are scratch, of which nobody knows what is used
     if i.opcode in ('dynamic-slice', 'slice', 'gather'):
-      return 2 * written
+      return written + i.arrays[0]._replace(in_main_memory=operands[0][0].in_main_memory).bytes
     if i.opcode == 'dynamic-update-slice':
-      return 2 * sum(a.bytes for a in operands[1])
+      part = operands[1][0]
+      return part.bytes + part._replace(in_main_memory=i.arrays[0].in_main_memory).bytes
     if i.opcode != 'fusion':
       return written + sum(a.bytes for arrays in operands for a in arrays)
     (inside,) = i.called('calls')
@@ -311,6 +323,11 @@ class Program:
         if written >= whole:
           written += part._replace(in_main_memory=True).bytes - whole
     return written
+
+
+def is_free(i: Instruction) -> bool:
+  """Whether an instruction takes no time of its own."""
+  return i.opcode in FREE or i.opcode.endswith('-done')
 
 
 def _callees(i: Instruction) -> list[str]:
@@ -378,7 +395,22 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
       current = None
     elif ' = ' in line:
       current.append(_instruction(line.strip()))
+  for name, instructions in computations.items():
+    scope = {i.name: i for i in instructions}
+    computations[name] = [_as_not_started(i, scope) for i in instructions]
   return computations, entry
+
+
+def _as_not_started(i: Instruction, scope: dict) -> Instruction:
+  """'X-start' as X: without its operands among the results, where they stand first, or for copies
+  second.
+  """
+  kind = i.opcode.removesuffix('-start')
+  if kind in (i.opcode, 'async'):
+    return i
+  given = sum(len(scope[name].arrays) for name in i.operands)
+  results = i.arrays[:1] if kind == 'copy' else i.arrays[given:] or i.arrays
+  return i._replace(opcode=kind, arrays=results)
 
 
 def _instruction(line: str) -> Instruction:

@@ -15,7 +15,7 @@ from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
 
-def lower_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None):
+def trace_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None):
   """Attention forward and backward: to q, k, v, the layer's input and all parameters.
 
   Args:
@@ -38,21 +38,25 @@ def lower_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None
     return (o.astype(jnp.float32) ** 2).sum()
 
   with jax.set_mesh(mesh):
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, q, q, x)
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))).trace(enc, q, q, q, x)
 
 
-def lower_step(mesh, c: ConfigDict):
-  """The training step of a config, lowered for the devices of a mesh."""
+def trace_step(mesh, c: ConfigDict):
+  """The training step of a config, traced for the devices of a mesh."""
   step, shapes = step_and_shapes(mesh, c)
   with jax.set_mesh(mesh), jax.default_matmul_precision(c.train.matmul_precision):
-    return step.lower(*shapes)
+    return step.trace(*shapes)
 
 
 def step_and_shapes(mesh, c: ConfigDict):
   """The jitted training step of a config, and the shapes that it takes, on the devices of a mesh.
 
-  No data are read, but for the examples of a task.
+  No data are read, but for the examples of a task. Seeds are those that are trained in one program;
+  where they are trained one after another, it is the step of one.
   """
+  if not c.vmap_seeds:
+    c = c.copy_and_resolve_references()
+    c.seeds = ()
   optimizer = make_optimizer(c.optim, c.train.steps, c.train.trained_parameters)
   model = jax.eval_shape(lambda: build(c, data.vocab(c.data), nnx.Rngs(c.seed)))
   state = model, jax.eval_shape(optimizer.init, model)

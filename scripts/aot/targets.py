@@ -1,6 +1,7 @@
 """The cards that programs are compiled for, though none of them is there."""
 
 import importlib.util
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -30,13 +31,16 @@ ALLOWED = 'tpu:TOPOLOGY, such as tpu:v5e:2x2 or tpu:v6e:2x2, or cuda:h100'
 
 
 class Peaks(NamedTuple):
-  """What a card can reach: FLOP/s of matrix products in a dtype, bytes/s from main memory."""
+  """What a card can reach: FLOP/s of matrix products in a dtype, bytes/s from main memory.
+
+  FLOP/s are infinite where nobody says them, as of float32 in several passes.
+  """
 
   flops: float
   bytes: float
 
   def __str__(self):
-    return f'{self.flops / 1e12:g} TFLOP/s, {self.bytes / 1e9:g} GB/s'
+    return f'{self.flops / 1e12:g} TFLOP/s, {self.bytes / 1e9:g} GB/s'.replace('inf', 'unknown')
 
 
 def set_environment(target: str) -> None:
@@ -82,6 +86,10 @@ def devices(target: str, number: int) -> list:
   return found
 
 
-def peaks(device_kind: str, dtype: str) -> Peaks:
-  """What a kind of device can reach."""
-  return Peaks(mfu.peak_flops(device_kind, dtype, 'default'), BANDWIDTHS[device_kind])
+def peaks(device_kind: str, dtype: str, precision: str) -> Peaks:
+  """What a kind of device can reach. Raises UserError for one whose bandwidth is not known here."""
+  if device_kind not in BANDWIDTHS:
+    known = ', '.join(BANDWIDTHS)
+    raise UserError(f'--target: the bandwidth of {device_kind} is not known; allowed: {known}')
+  flops = mfu.peak_flops(device_kind, dtype, precision)
+  return Peaks(math.inf if flops is None else flops, BANDWIDTHS[device_kind])

@@ -35,7 +35,7 @@ ATTENTION_PEERS = {
   'sdpa_fixed': ('alibi', 'sandwich'),  # a bias [H, T, T] that is made before the clock starts
   # a bias spread from a learned table by distance, with the table's gradient
   'sdpa_table': ('t5', 'kerple_log'),
-  'sdpa_content': ('transformer_xl', 'shaw', 'deberta'),  # the bias q_i . r[i - j] as a whole array
+  'sdpa_content': ('transformer_xl',),  # the bias q_i . r[i - j] as a whole array
   'flex': ('nope',),
   'flex_alibi': ('alibi',),
   'flex_table': ('t5', 'kerple_log'),

@@ -87,6 +87,9 @@ def plan(flags, overrides: dict[str, object], omissions: list[str]) -> list[case
   groups = []
   if has_attention:
     groups += _attention(flags, specs, peers, omissions)
+    if not groups:
+      allowed = f'a length of at most {cases.LONG_CONTEXT}, or --passes with forward'
+      raise UserError(f'--lengths={flags.lengths} --passes={flags.passes}; allowed: {allowed}')
   if has_step:
     groups += _step(flags, specs or list(cases.STEP_ENCODINGS), peers, overrides, omissions)
   return _with_baseline(groups, flags.baseline) if flags.baseline else groups
@@ -234,6 +237,8 @@ def _step(
       raise UserError(
         f'--config.{path}: is set by the benchmark; allowed: --shapes, --dtypes, --encodings'
       )
+    if path.partition('.')[0] == 'mesh':
+      raise UserError(f'--config.{path}: steps are measured on one device; allowed: no mesh')
   shapes = _shapes(flags.shapes)
   compiled = None
   if peers is None:

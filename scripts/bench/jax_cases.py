@@ -82,7 +82,7 @@ def step_of_config(config, batch: data.Batch) -> Target:
   With several seeds one call makes a step of each of them: in one program if `config.vmap_seeds`,
   else one after another.
   """
-  optimizer = make_optimizer(config.optim, config.train.steps)
+  optimizer = make_optimizer(config.optim, config.train.steps, config.train.trained_parameters)
   seeds = config.seeds or (config.seed,)
   models = [build_model(config, data.vocab(config.data), nnx.Rngs(seed)) for seed in seeds]
   states = [(model, optimizer.init(model)) for model in models]
@@ -106,11 +106,12 @@ def step_of_config(config, batch: data.Batch) -> Target:
 
 
 def compile_within_memory(jitted, *arguments):
-  """The compiled function and its temporary memory. Raises `Unsupported` if a process may not take
-  that much.
+  """The compiled function and the memory that it takes beyond its arguments. Raises `Unsupported`
+  if a process may not take that much.
   """
   compiled = jitted.lower(*arguments).compile()
-  temporary = compiled.memory_analysis().temp_size_in_bytes
+  sizes = compiled.memory_analysis()
+  temporary = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   if jax.default_backend() == 'cpu' and (reason := memory.excess(temporary)):
     raise Unsupported(reason)
   return compiled, {'temporary_bytes': temporary}

@@ -58,52 +58,28 @@ def mebibytes(compiled) -> float:
 
 def attention(name: str, length: int, shards: int):
   """The compiled gradient of attention with respect to all its arguments."""
-  import jax
-  import jax.numpy as jnp
-  from flax import nnx
+  from scripts.aot import programs
 
-  from posenc_jax.attention import attend
-  from posenc_jax.distributed import mesh
-  from posenc_jax.encodings import make
-
-  D = HEADS * HEAD_DIM
-  sizes = {'model_dim': D, 'heads': HEADS, 'head_dim': HEAD_DIM, 'train_length': length}
-  enc = make(name, **sizes, rngs=nnx.Rngs(0))
-  devices = mesh.make_mesh(config.load(BASE, {'mesh.context': shards}).mesh)
-  sharding = jax.NamedSharding(devices, mesh.TOKENS)
-  q = jax.ShapeDtypeStruct((1, length, HEADS, HEAD_DIM), jnp.float32, sharding=sharding)
-  x = jax.ShapeDtypeStruct((1, length, D), jnp.float32, sharding=sharding)
-
-  def loss(enc, q, k, v, x):
-    return (attend(q, k, v, enc, x=x, backend='ring', outer_hooks_applied=True) ** 2).sum()
-
-  with jax.set_mesh(devices):
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3, 4))).lower(enc, q, q, q, x).compile()
+  sizes = {'batch': 1, 'length': length, 'heads': HEADS, 'head_dim': HEAD_DIM, 'dtype': 'float32'}
+  mesh = mesh_of(config.load(BASE, {'mesh.context': shards}))
+  return programs.trace_attention(mesh, name, 'ring', sizes).lower().compile()
 
 
 def step(name: str, length: int, shards: int):
   """The compiled training step."""
-  import jax
-  import jax.numpy as jnp
-  from flax import nnx
-
-  from posenc_jax import data
-  from posenc_jax.distributed import mesh
-  from posenc_jax.model.decoder import build
-  from posenc_jax.training.optimizer import make_optimizer
-  from posenc_jax.training.step import make_step_fns
+  from scripts.aot import programs
 
   fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
   c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
   config.validate(c)
-  devices, optimizer = mesh.make_mesh(c.mesh), make_optimizer(c.optim, c.train.steps)
-  model = build(c, data.VOCAB, nnx.Rngs(0))
-  state = model, optimizer.init(model)
-  sharding = jax.NamedSharding(devices, mesh.TOKENS)
-  batch = data.Batch(jax.ShapeDtypeStruct((1, length), jnp.int32, sharding=sharding))
-  with jax.set_mesh(devices):
-    state = jax.device_put(state, mesh.parameter_shardings(devices, state))
-    return make_step_fns(c, optimizer)[0].lower(*state, batch).compile()
+  return programs.trace_step(mesh_of(c), c).lower().compile()
+
+
+def mesh_of(c):
+  """The mesh of a config, of virtual devices."""
+  from posenc_jax.distributed import mesh
+
+  return mesh.make_mesh(c.mesh)
 
 
 if __name__ == '__main__':

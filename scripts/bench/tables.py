@@ -15,8 +15,8 @@ NOTES = {
     'q, k, v and all parameters of the encoding.',
     'time: median of the repeats, with their lower and upper quartile in brackets. ratio: median '
     'over the repeats of this time divided by that of the baseline in the same repeat.',
-    'memory: what a call takes beyond its inputs (jax: temporaries of the compiled program; torch: '
-    'growth of the resident set, with a bias that was made before).',
+    'memory: what a call takes beyond its inputs (jax: temporaries and results of the compiled '
+    'program; torch: growth of the resident set, with a bias that was made before).',
     'GFLOP/s: useful operations, those of the two products QK and PV over visible pairs only: '
     '4 K B H T (T + 1) / 2, times 3.5 for forward and backward. of peak: their share of the faster '
     'of the two matrix products (2048 wide) that are measured between the same repeats.',

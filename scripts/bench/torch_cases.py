@@ -17,9 +17,10 @@ def describe() -> dict:
   torch.manual_seed(0)
   if hasattr(os, 'sched_getaffinity'):  # as many threads as jax uses
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-  device = (
-    torch.cuda.get_device_name(0) if DEVICE == 'cuda' else f'cpu, {torch.get_num_threads()} threads'
-  )
+  device = f'cpu, {torch.get_num_threads()} threads'
+  if DEVICE == 'cuda':
+    torch.set_float32_matmul_precision('high')  # as jax multiplies on NVIDIA GPUs by default
+    device = f'{torch.cuda.get_device_name(0)}, float32 products in TF32'
   return {'framework': 'torch', 'version': torch.__version__, 'platform': DEVICE, 'device': device}
 
 

@@ -93,7 +93,7 @@ def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
   monkeypatch.setattr(nll_module, 'MAX_LOGITS', T * batch * data.VOCAB // 3)
   sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
   c = config.load(BASE, {**TINY, **fields, **sizes})
-  text = programs.lower_step(mesh.make_mesh(c.mesh), c).compile().as_text()
+  text = programs.trace_step(mesh.make_mesh(c.mesh), c).lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
   assert bool(gathered) == ('fsdp' in axes)

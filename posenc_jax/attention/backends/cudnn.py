@@ -16,6 +16,9 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
     return f'{name} has a sink in the softmax, which the fused kernel does not take'
   if enc.normalizer != 'softmax':
     return f'{name} is not normalized by softmax'
+  dtypes = [str(x.dtype) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
+  if len({*dtypes}) > 1:
+    return f'the fused kernel takes queries, keys and values of one dtype, not {", ".join(dtypes)}'
   return None
 
 

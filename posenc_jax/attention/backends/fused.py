@@ -12,6 +12,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.backends import blockwise
+from posenc_jax.attention.fused.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.fused.passes import backward_pass, forward_pass, forward_program
 from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
@@ -19,7 +20,6 @@ from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
 
-LANES = 128  # of a TPU's registers
 # What the hook `score` of an encoding may not need, and what it is.
 NOT_IN_KERNELS = {
   'gather': 'looks numbers up by an index',
@@ -58,6 +58,14 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   sizes = request.block_sizes or (LANES, LANES)
   if any(n % LANES for n in sizes):
     return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
+  grid, has_segments = schedule_of(request, devices).grid, request.segment_ids is not None
+  segments = len(request.segment_ids) if has_segments and not request.enc.scans_keys else 0
+  # On a ring, a shard meets no other in more tiles than itself or its neighbor on the left.
+  grids = [grid] if devices == 1 else [dataclasses.replace(grid, T=T, S=S, shift=n) for n in (0, S)]
+  needed = max(bytes_of_scalars(grid, segments) for grid in grids)
+  if needed > SMEM_BYTES:
+    what = f'where the tiles of {T} x {S} lie takes {needed / 2**20:.2f} MiB'
+    return f'{what}, and a TPU has 1 MiB for such numbers; larger tiles are fewer'
   return None
 
 
@@ -65,6 +73,9 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   """The reason why tiles of this request cannot be computed in a kernel, or None."""
   if (reason := blockwise.refuse(request)) is not None:
     return reason
+  for n in request.block_sizes or ():
+    if n & (n - 1):
+      return f'a side of a tile must be a power of 2, not {n}: tables are added up by halves of it'
   if request.enc.has_terms and not request.contiguous:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
   schedule = schedule_of(request)

@@ -13,7 +13,6 @@ On a TPU the passes are kernels, where `ring_kernels` does not refuse.
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +22,9 @@ from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention.backends import blockwise, ring_kernels
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
-from posenc_jax.attention.ring_walk import num_steps, pass_on
+from posenc_jax.attention.ring_walk import num_steps, padded_arrays, pass_on
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import (
-  PADDING,
   TileRange,
   TileSchedule,
   cast_like,
@@ -59,10 +57,6 @@ def run(request: AttentionRequest):
     return ring_kernels.run(request)
   n, S = sequence_shards(), request.k_BSGK.shape[1]
   schedule = TileSchedule.of_request(request, n)
-  whole = n * math.lcm(schedule.grid.rows, schedule.grid.columns)
-
-  def pad(x, mode='constant'):
-    return jnp.pad(x, [(0, 0), (0, -S % whole)] + [(0, 0)] * (x.ndim - 2), mode=mode)
 
   def on_device(enc, arrays):
     arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
@@ -77,10 +71,7 @@ def run(request: AttentionRequest):
     check_vma=False,
   )
   on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
-  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids', 'index_BS', 'sink_BTH')
-  arrays = jax.tree.map(pad, {name: getattr(request, name) for name in fields})
-  arrays['position_ids'] = pad(request.position_ids, PADDING['position'])
-  return on_devices(request.enc, arrays)[:, :S]
+  return on_devices(request.enc, padded_arrays(request, schedule))[:, :S]
 
 
 def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange:

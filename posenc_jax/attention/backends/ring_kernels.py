@@ -7,7 +7,6 @@ Backward, each step is given those of all keys, and the gradients of a shard tra
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,9 @@ from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.fused.visits import Visits
 from posenc_jax.attention.over_batch import batch_axes, refuse_mesh
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
-from posenc_jax.attention.ring_walk import num_steps, pass_on
+from posenc_jax.attention.ring_walk import num_steps, padded_arrays, pass_on, whole_tiles
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import (
-  PADDING,
   TileSchedule,
   cast_like,
   cut_into_tiles,
@@ -51,7 +49,7 @@ def refuse_shards(request: AttentionRequest) -> str | None:
     return f'{type(enc).__name__} carries sums along the keys, which kernels do not hand on'
   if mask.reads_index:
     return 'chunks, sink tokens and prefixes are counted from the start of the sequence'
-  if not mask.is_causal and S % _whole(fused.schedule_of(request, sequence_shards())):
+  if not mask.is_causal and S % whole_tiles(fused.schedule_of(request, sequence_shards())):
     return f'{S} keys are no whole tiles on each device, and queries would see the padding'
   return None
 
@@ -62,17 +60,11 @@ def run(request: AttentionRequest, interpret: bool = False):
   schedule = fused.schedule_of(request, n)
   axes, batch = batch_axes(), len(request.q_BTHK)
 
-  def pad(x, mode='constant'):
-    width = -S % _whole(schedule)
-    return jnp.pad(x, [(0, 0), (0, width)] + [(0, 0)] * (x.ndim - 2), mode=mode)
-
   def on_device(enc, arrays):
     arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
     return join_tiles(_attention(schedule, n, interpret, arrays, ids))
 
-  fields = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids', 'index_BS', 'sink_BTH')
-  arrays = jax.tree.map(pad, {name: getattr(request, name) for name in fields})
-  arrays['position_ids'] = pad(request.position_ids, PADDING['position'])
+  arrays = padded_arrays(request, schedule)
   along = lambda x: PartitionSpec(axes if len(x) == batch else None, SEQUENCE_AXIS)
   on_devices = jax.shard_map(
     on_device,
@@ -81,11 +73,6 @@ def run(request: AttentionRequest, interpret: bool = False):
     check_vma=False,  # with all axes of the mesh: Mosaic takes no kernel that XLA might cut
   )
   return jax.jit(on_devices)(request.enc, arrays)[:, :S]
-
-
-def _whole(schedule: TileSchedule) -> int:
-  """The tokens of a tile of each device, of whatever side."""
-  return sequence_shards() * math.lcm(schedule.grid.rows, schedule.grid.columns)
 
 
 @dataclasses.dataclass(frozen=True)

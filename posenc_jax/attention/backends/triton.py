@@ -20,7 +20,12 @@ from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
-from posenc_jax.attention.triton.passes import backward_pass, forward_pass, forward_program
+from posenc_jax.attention.triton.passes import (
+  backward_pass,
+  forward_pass,
+  forward_program,
+  is_of_one_head,
+)
 from posenc_jax.xla_ops import relative_shift
 
 SIDES = (64, 64)  # queries and keys of a tile
@@ -61,11 +66,10 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   schedule = schedule_of(request)
   shapes = jax.eval_shape(lambda: _cut(schedule, request))
   try:
-    program = forward_program(schedule, *shapes)
+    program, _ = forward_program(schedule, *shapes)
   except (TypeError, ValueError):  # shapes do not fit
     return f'{name} cannot score one head alone, as wide as a power of 2, and a program has one'
-  rows, width = shapes[0]['row']['q'].shape[3], shapes[0]['column']['v'].shape[-1]
-  if [x.shape for x in program.results] != [(1, 1, rows, width), (1, 1, rows), (1, 1, rows)]:
+  if not is_of_one_head(program, shapes[0]):
     return f'{name} has numbers for each head in its scores, and a program has one head'
   inputs = len(program.reads) - len(jax.tree.leaves(shapes[0]['whole']))
   if any(program.reads[inputs:]):

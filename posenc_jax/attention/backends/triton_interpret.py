@@ -1,12 +1,13 @@
 """The kernels of `triton` in Pallas' interpreter, on any platform: to check them, not for speed."""
 
 from posenc_jax.attention.backends import triton
+from posenc_jax.attention.over_batch import refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
 
 
 def refuse(request: AttentionRequest) -> str | None:
-  """The reason why tiles of this request cannot be computed in a kernel, or None."""
-  return triton.refuse_tile(request)
+  """The reason why no kernel can serve this request, or None."""
+  return triton.refuse_tile(request) or refuse_mesh(request)
 
 
 def run(request: AttentionRequest):

@@ -18,6 +18,9 @@ from posenc_jax.attention.fused.visits import Visits
 from posenc_jax.attention.tiled.geometry import TileGrid
 
 VMEM_BYTES = 100 * 2**20  # of the 128 MiB that v5e and v6e have
+# For scalars, which say where tiles lie: v5e, v5p and v6e have 1 MiB, and the compiler takes some.
+SMEM_BYTES = 2**20 - 2**12
+LANES = 128  # of a TPU's registers
 
 
 class Segments(NamedTuple):
@@ -33,6 +36,13 @@ class Segments(NamedTuple):
     """The bounds of ids [number, B|1, tokens of a tile]."""
     bounds = [reduce(ids, axis=2) for ids in (row_ids, column_ids) for reduce in (jnp.min, jnp.max)]
     return cls(*(x.astype(jnp.int32) for x in bounds))
+
+
+def bytes_of_scalars(grid: TileGrid, segments: int) -> int:
+  """What `Visits` and the `Segments` of so many rows of the batch take; 0: there are none."""
+  of_visits = len(Visits._fields) * Visits.count(grid)
+  of_segments = 2 * (grid.tile_rows + grid.tile_columns) * -(-segments // LANES) * LANES
+  return 4 * (of_visits + of_segments)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ Element (t, s) of a tile of T' queries and S' keys reads place T' - 1 - t + s of
 of its row: what depends on distance, the farthest first. A TPU rotates rows by an amount that
 grows from row to row at once, where a reshape, as `xla_ops.relative_shift` has it, would move each
 number to another register. It has no rotation by an amount that falls; so the adjoint rotates rows
-within a register by 1, 2 and 4 where they need it, and then each register by what is left.
+within a register by 1, 2 and 4 where they need it, and then each register by what is left. T' is a
+power of 2.
 """
 
 import functools

@@ -20,6 +20,12 @@ class Visits(NamedTuple):
   diagonal: np.ndarray
   visit: np.ndarray
 
+  @staticmethod
+  def count(grid: TileGrid) -> int:
+    """How many tiles are visited."""
+    visits = grid.visits(np.arange(grid.tile_rows), 0, grid.tile_columns)
+    return np.broadcast_to(np.maximum(visits.stop - visits.start, 0), grid.tile_rows).sum()
+
   @classmethod
   def forward(cls, grid: TileGrid):
     """Row by row from the last key leftwards, the order in which sums are carried along keys."""

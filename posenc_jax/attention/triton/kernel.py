@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from posenc_jax.attention.fused.visits import Visits
-from posenc_jax.attention.triton.operands import leaves_of, operands_of
+from posenc_jax.attention.triton.operands import Heads, leaves_of, operands_of
 from posenc_jax.attention.triton.program import HeadProgram
 
 WARPS = 4
@@ -64,7 +64,7 @@ class Kernel:
   kind: str
   walks: Walks
   batch: int
-  heads: int
+  heads: Heads
   interpret: bool
   batch_inside: bool = False
 
@@ -97,7 +97,7 @@ class Kernel:
 
       def block(n, ref, tile, batch):
         number = tile[operands[n].kind]
-        return operands[n].block_of(ref, number, batch, head, self.heads)
+        return operands[n].block_of(ref, number, batch, head, self.heads.number)
 
       def tile_at(n):
         return {kind: ref[n] for kind, ref in tiles.items()}
@@ -137,9 +137,11 @@ class Kernel:
 
     return pl.pallas_call(
       kernel,
-      grid=(len(self.walks.number), self.heads, out_batch),
+      grid=(len(self.walks.number), self.heads.number, out_batch),
       out_shape=[
-        jax.ShapeDtypeStruct((len(self.walks.number), out_batch, self.heads, *x.shape[2:]), dtype)
+        jax.ShapeDtypeStruct(
+          (len(self.walks.number), out_batch, self.heads.number, *x.shape[2:]), dtype
+        )
         for x, dtype in zip(written, dtypes, strict=True)
       ],
       compiler_params=plt.CompilerParams(num_warps=WARPS, num_stages=STAGES),

@@ -1,9 +1,44 @@
 """What a Triton kernel reads: whole arrays, of which a program takes blocks of one head."""
 
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+TOKENS = ('i', 'j', 'position', 'segment', 'index')  # coordinates and ids, [tiles, B|1, n, ...]
+
+
+class Heads(NamedTuple):
+  """How many heads queries have, and of which coordinates each of them has its own.
+
+  Attributes:
+    coordinates: their paths in the pytrees i and j.
+  """
+
+  number: int
+  coordinates: tuple[str, ...] = ()
+
+  @classmethod
+  def choices(cls, number: int, coordinates):
+    """What coordinates [tiles, B|1, n, ...] leave open, the fewest of heads first.
+
+    Axis 3 may be as long as there are heads and be another one.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(coordinates)
+    paths = [jax.tree_util.keystr(path) for path, x in leaves if x.shape[3:4] == (number,)]
+    for count in range(len(paths) + 1):
+      for chosen in itertools.combinations(paths, count):
+        yield cls(number, chosen)
+
+  def axis_of(self, path) -> int | None:
+    """The axis of heads of the leaf at a path of the inputs; None: all heads share it."""
+    keys = [getattr(key, 'key', None) for key in path]
+    of_tokens = [n for n, key in enumerate(keys) if key in TOKENS]
+    if not of_tokens:
+      return 2
+    is_own = jax.tree_util.keystr(path[of_tokens[0] + 1 :]) in self.coordinates
+    return 3 if is_own and keys[of_tokens[0]] in ('i', 'j') else None
 
 
 class Operand(NamedTuple):
@@ -64,19 +99,9 @@ class Operand(NamedTuple):
     )
 
 
-def operands_of(inputs: dict, heads: int) -> dict:
-  """A pytree of Operand for a dict of pytrees of arrays [number, B|1, ...], by their kind.
-
-  Heads are axis 2, but in coordinates and ids of tokens: there they are axis 3, where it is as long
-  as there are heads of queries.
-  """
-
-  def operand(path, x, kind):
-    keys = {getattr(key, 'key', None) for key in path}
-    if not {'i', 'j', 'position', 'segment', 'index'} & keys:
-      return Operand(kind, 2, x.shape)
-    return Operand(kind, 3 if x.ndim > 3 and x.shape[3] == heads else None, x.shape)
-
+def operands_of(inputs: dict, heads: Heads) -> dict:
+  """A pytree of Operand for a dict of pytrees of arrays [number, B|1, ...], by their kind."""
+  operand = lambda path, x, kind: Operand(kind, heads.axis_of(path), x.shape)
   return {
     kind: jax.tree_util.tree_map_with_path(lambda path, x, kind=kind: operand(path, x, kind), part)
     for kind, part in inputs.items()
@@ -88,7 +113,7 @@ def leaves_of(operands: dict) -> list[Operand]:
   return jax.tree.leaves(operands, is_leaf=lambda x: isinstance(x, Operand))
 
 
-def blocks_of(inputs: dict, heads: int) -> dict:
+def blocks_of(inputs: dict, heads: Heads) -> dict:
   """The shapes of what a tile sees of them."""
   leaves, tree = jax.tree.flatten(inputs)
   operands = leaves_of(operands_of(inputs, heads))

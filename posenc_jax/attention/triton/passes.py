@@ -5,6 +5,8 @@ is computed again and pulled back by `jax.vjp`, three times: by programs that ha
 and a diagonal of tiles, for the gradients of what belongs to each.
 """
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ from posenc_jax.attention.tiled.distance_tables import is_table
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.attention.triton.kernel import Kernel, Walks
-from posenc_jax.attention.triton.operands import blocks_of, leaves_of, operands_of
+from posenc_jax.attention.triton.operands import Heads, blocks_of, leaves_of, operands_of
 from posenc_jax.attention.triton.program import HeadProgram
 
 KINDS = ('row', 'column', 'diagonal')
@@ -47,10 +49,13 @@ def _shapes_of_state(arrays) -> tuple:
   return ((1, 1, rows, width), 0.0), ((1, 1, rows), 0.0), ((1, 1, rows), MASKED)
 
 
-def forward_program(schedule: TileSchedule, arrays, ids) -> HeadProgram:
-  """What the forward pass makes of the state of a row at a tile."""
-  is_softmax = arrays['whole'].normalizer == 'softmax'
-  heads = arrays['row']['q'].shape[2]
+def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, Heads]:
+  """What the forward pass makes of the state of a row at a tile, and whose the coordinates are.
+
+  As few coordinates are those of heads as leave the state that of one head. Where none do, it is
+  the program, or the error, of all that may be.
+  """
+  is_softmax, inputs = arrays['whole'].normalizer == 'softmax', _inputs(arrays, ids)
 
   def tile(a, b, inputs, state):
     o, denominator, maxima = state
@@ -62,7 +67,18 @@ def forward_program(schedule: TileSchedule, arrays, ids) -> HeadProgram:
     return o * shrink[..., None] + o_b, denominator * shrink + denominator_b, new_maxima
 
   state = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in _shapes_of_state(arrays))
-  return HeadProgram(tile, blocks_of(_inputs(arrays, ids), heads), state)
+  *choices, last = Heads.choices(arrays['row']['q'].shape[2], arrays['row']['i'])
+  for heads in choices:
+    with contextlib.suppress(TypeError, ValueError):  # shapes do not fit
+      program = HeadProgram(tile, blocks_of(inputs, heads), state)
+      if is_of_one_head(program, arrays):
+        return program, heads
+  return HeadProgram(tile, blocks_of(inputs, last), state), last
+
+
+def is_of_one_head(program: HeadProgram, arrays) -> bool:
+  """Whether the state that a forward program makes is as large as the one that it is given."""
+  return [x.shape for x in program.results] == [shape for shape, _ in _shapes_of_state(arrays)]
 
 
 def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
@@ -73,7 +89,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
     ids: those of 'row' and 'column'.
   """
   is_softmax = arrays['whole'].normalizer == 'softmax'
-  grid, (number, B, H) = schedule.grid, arrays['row']['q'].shape[:3]
+  grid, (number, B) = schedule.grid, arrays['row']['q'].shape[:2]
 
   def finish(state):
     o, denominator, maxima = state
@@ -84,8 +100,8 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
     return o / divisor[..., None], maxima + jnp.log(divisor)
 
   walks = Walks.along(Visits.forward(grid), 'row', number)
-  kernel = Kernel('attention', 'row', walks, B, H, interpret)
-  program, state = forward_program(schedule, arrays, ids), _shapes_of_state(arrays)
+  program, heads = forward_program(schedule, arrays, ids)
+  kernel, state = Kernel('attention', 'row', walks, B, heads, interpret), _shapes_of_state(arrays)
   dtypes = arrays['column']['v'].dtype, jnp.float32
   o, lse = kernel.run(program, _inputs(arrays, ids), state, finish, dtypes)
   return o, lse
@@ -98,31 +114,30 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, interpret: bool)
   gives them.
   """
   leaves, tree = jax.tree.flatten(arrays)
-  heads = arrays['row']['q'].shape[2]
+  program, heads = forward_program(schedule, arrays, ids)
   operands = leaves_of(operands_of(arrays, heads))
   inputs = _inputs(arrays, ids)
-  read = forward_program(schedule, arrays, ids).reads
-  of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
+  of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), program.reads)
   reads = jax.tree.leaves(arrays_and_ids(of_inputs)[0])
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
   for kind in KINDS:
     wanted = [n for n, x in enumerate(operands) if x.kind == kind and reads[n]]
     if wanted:
-      sums = _gradients(schedule, arrays, ids, per_row, wanted, kind, interpret)
+      sums = _gradients(schedule, heads, arrays, ids, per_row, wanted, kind, interpret)
       for n, x in zip(wanted, sums, strict=True):
         gradients[n] = operands[n].fold(x)
   return jax.tree.unflatten(tree, gradients)
 
 
-def _gradients(schedule, arrays, ids, per_row, wanted, kind: str, interpret: bool) -> list:
+def _gradients(schedule, heads, arrays, ids, per_row, wanted, kind: str, interpret: bool) -> list:
   """The gradients of the leaves `wanted` of the arrays, by programs that walk along a kind.
 
   Returns:
     A list of [number, B|1, H, *block].
   """
   leaves, tree = jax.tree.flatten(arrays)
-  B, H = arrays['row']['q'].shape[1:3]
-  operands = leaves_of(operands_of(arrays, H))
+  B = arrays['row']['q'].shape[1]
+  operands = leaves_of(operands_of(arrays, heads))
   inputs = _inputs(arrays, ids, per_row)
 
   def tile(a, b, inputs, state):
@@ -142,7 +157,7 @@ def _gradients(schedule, arrays, ids, per_row, wanted, kind: str, interpret: boo
 
   shapes = tuple(operands[n].seen for n in wanted)
   state = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  program = HeadProgram(tile, blocks_of(inputs, H), state)
+  program = HeadProgram(tile, blocks_of(inputs, heads), state)
   is_table_walk, visits, count = (
     kind == 'diagonal',
     Visits.forward(schedule.grid),
@@ -150,7 +165,9 @@ def _gradients(schedule, arrays, ids, per_row, wanted, kind: str, interpret: boo
   )
   # All tiles beyond the reach of a table lie on one diagonal, too many for one program.
   walks = Walks.along(visits, kind, count, schedule.grid.tile_rows if is_table_walk else None)
-  kernel = Kernel(f'attention_d_{kind}', kind, walks, B, H, interpret, batch_inside=is_table_walk)
+  kernel = Kernel(
+    f'attention_d_{kind}', kind, walks, B, heads, interpret, batch_inside=is_table_walk
+  )
   blocks = [operands[n].block for n in wanted]
   finish = lambda state: [x.reshape(1, 1, *block) for x, block in zip(state, blocks, strict=True)]
   written = kernel.run(
