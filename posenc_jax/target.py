@@ -16,6 +16,12 @@ def platform() -> str:
   return jax.default_backend() if device is None else device.platform
 
 
+def device_kind() -> str:
+  """Which device of the platform, as jax names it: 'TPU v4', say."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return jax.devices()[0].device_kind if device is None else device.device_kind
+
+
 def sequence_shards() -> int:
   """How many devices a sequence is cut over; 1 where no mesh that is set has such an axis."""
   mesh = jax.sharding.get_abstract_mesh()

@@ -8,9 +8,10 @@ is printed here.
 """
 
 import dataclasses
+import inspect
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -25,14 +26,34 @@ from posenc_jax.attention.mask import CAUSAL
 from posenc_jax.attention.request import AttentionRequest, build_request
 from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Encoding, make
+from posenc_jax.encodings.core.composite import Composite
+from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 from posenc_jax.encodings.core.registry import BUILT_IN
+from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
+from posenc_jax.encodings.core.temperature import VisibleKeys
 
 TITLE = """\
 # Encodings
 
-Which one to take: [README](README.md#the-answer-so-far). `chain` lets several act one after
-another, `heads` beside one another in the heads of a layer; `pattern` gives layers different ones
-([GUIDE](GUIDE.md#train))."""
+Which one to take: [README](README.md#the-answer-so-far). `pattern` gives layers different ones
+([GUIDE](GUIDE.md#train)). What the columns say stands below the tables."""
+# The headings, in the order of the page; `heading_of` says which encodings stand below each.
+PLAIN, INPUT, ROTATIONS, BIASES, SCORES, MOVED, TEMPERATURES, BESIDE, SEVERAL = (
+  'No encoding',
+  'Added at the input',
+  'Turns, projections and scales of queries and keys',
+  'A bias by distance',
+  'Scores from content, too',
+  'Other positions for another encoding',
+  'Temperatures, beside an encoding',
+  'Values, outputs and softmax, beside an encoding',
+  'Several encodings at once: one after another, or in different heads of a layer',
+)
+SCALING_TITLE = 'Scalings of `rope` and its kin, for more context'
+SCALING_INTRODUCTION = """\
+`--config.encoding.scaling.rope_type=NAME` with fields beside it, in training or in evaluation."""
+HEADINGS = (PLAIN, INPUT, ROTATIONS, BIASES, SCORES, MOVED, TEMPERATURES, BESIDE, SEVERAL)
+SCALING_COLUMNS = ('name', 'what it is', 'fields that must be said')
 COLUMNS = (
   'name',
   'acts on',
@@ -99,10 +120,58 @@ EXAMPLES = {
 
 
 def markdown() -> str:
-  """The page: the table of all encodings of this repository, and what its words mean."""
-  rows = [COLUMNS, ['---'] * len(COLUMNS), *map(row, BUILT_IN)]
-  table = '\n'.join(f'| {" | ".join(cells)} |' for cells in rows)
-  return f'{TITLE}\n\n{table}\n\n{LEGEND}\n\n**Known limits**\n\n{limits()}\n'
+  """The page: tables of all encodings of this repository, and what their words mean."""
+  of_heading = {heading: [] for heading in HEADINGS}
+  for name in BUILT_IN:
+    of_heading[heading_of(name)].append(row(name))
+  tables = [f'## {heading}\n\n{_table(COLUMNS, rows)}' for heading, rows in of_heading.items()]
+  tables.append(
+    f'## {SCALING_TITLE}\n\n{SCALING_INTRODUCTION}\n\n{_table(SCALING_COLUMNS, scalings())}'
+  )
+  parts = [TITLE, *tables, f'## What the columns say\n\n{LEGEND}', f'## Known limits\n\n{limits()}']
+  return '\n\n'.join(parts) + '\n'
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  lines = [columns, ['---'] * len(columns), *rows]
+  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+
+
+def heading_of(name: str) -> str:
+  """The heading that an encoding stands below, by what it declares and acts on."""
+  dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': ENOUGH_TOKENS}
+  enc = nnx.eval_shape(lambda: make(name, **dims, rngs=nnx.Rngs(0)))
+  places = {*enc.acts_on()}
+  for kind, heading in (
+    (Composite, SEVERAL),
+    (PositionWrapper, MOVED),
+    (VisibleKeys, TEMPERATURES),
+  ):
+    if isinstance(enc, kind):
+      return heading
+  if not places:
+    return PLAIN
+  if places == {'input'}:
+    return INPUT
+  if places & {'values', 'output', 'softmax', 'weights'}:
+    return BESIDE
+  if enc.adds_only_bias or (enc.has('bias') and not enc.has('score')):  # T5 has a scale of its own
+    return BIASES
+  return ROTATIONS if 'queries and keys' in places and not enc.has_terms else SCORES
+
+
+def scalings() -> list[tuple[str, ...]]:
+  """The cells of each scaling: its name, what it is by the first line of its function, fields."""
+  made = []
+  for name, function in SCALINGS.items():
+    what = inspect.getdoc(function).split('\n')[0]
+    fields = [
+      f'`{p.name}`'
+      for p in inspect.signature(function).parameters.values()
+      if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != ORIGINAL
+    ]
+    made.append((f'`{name}`', what, ', '.join(fields)))
+  return made
 
 
 def limits() -> str:

@@ -411,6 +411,7 @@ def test_positions_change_what_is_learned(unbroken, tmp_path):
   assert (tmp_path / 'metrics.jsonl').read_bytes() != (unbroken / 'metrics.jsonl').read_bytes()
 
 
+@pytest.mark.slow
 def test_seeds_at_once_are_each_by_itself(unbroken, tmp_path):
   loop.train(tiny(seeds=(1, 0), vmap_seeds=True), tmp_path / 'run')
   rows, wanted = (

@@ -991,7 +991,9 @@ def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
   assert not (workdir / 'eval.jsonl').exists() or not rows_of(workdir)
 
 
-@pytest.mark.parametrize(('backend', 'window'), [('dense', 3), ('blockwise', None)])
+@pytest.mark.parametrize(
+  ('backend', 'window'), [('dense', 3), pytest.param('blockwise', None, marks=pytest.mark.slow)]
+)
 def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
   """Where all tokens differ, each row of the table's gradient belongs to one input."""
   overrides = {

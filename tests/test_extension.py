@@ -75,6 +75,7 @@ def test_a_term_must_say_whether_it_is_in_the_scale(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_through_trainer_evaluation_and_table(registered, tmp_path):
   for split in ('train', 'validation', 'test'):
     (tmp_path / 'corpus' / split).mkdir(parents=True)

@@ -139,6 +139,8 @@ def make_for(head_dim: int, name: str, heads: int = 4, **hyper):
     ({'T': 2**16, 'S': 2**16, 'packed': True}, 'takes 1.00 MiB, and a TPU has 1 MiB'),
     ({'T': 2**17, 'S': 2**17}, 'of 131072 x 131072 lie takes 2.00 MiB, and a TPU has 1 MiB'),
     ({'T': 2**17, 'S': 2**17, 'block_sizes': (512, 512)}, None),
+    ({'kind': 'TPU v5 lite'}, None),
+    ({'kind': 'TPU v4'}, 'a TPU v4 cannot gather as these kernels do; a v5 or later can'),
   ],
 )
 def test_reasons_on_a_tpu(monkeypatch, change, reason):
@@ -152,7 +154,10 @@ def test_reasons_on_a_tpu(monkeypatch, change, reason):
     request = build_request(q, k, k, enc, block_sizes=change.get('block_sizes'), **options)
     answers.append(fused.refuse(request))
 
-  jax.eval_shape(ask, q, k)
+  kind = AbstractDevice(device_kind=change.get('kind', 'cpu'), num_cores=1, platform='tpu')
+  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
+  with jax.sharding.use_abstract_mesh(mesh):
+    jax.eval_shape(ask, q, k)
   assert answers == [None] if reason is None else reason in answers[0]
 
 

@@ -245,18 +245,18 @@ def is_daily(variant: str) -> bool:
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
-  Representatives, and what acts within tiles each in its way, meet every mode on `blockwise`, but
-  for windows and packing, which has a law of its own. Of the others, what acts within tiles meets
-  `blockwise` once; what acts outside of them, other hyperparameters, and positions that are no
-  integers meet `dense`, since tiles know nothing of them. A plain score and one that is carried
-  along the keys meet all masks.
+  Representatives that act within tiles, and what does so each in its way, meet every mode on
+  `blockwise`, but for windows and packing, which has a law of its own. Of the others, what acts
+  within tiles meets `blockwise` once; what acts outside of them, other hyperparameters, and
+  positions that are no integers meet `dense`, since tiles know nothing of them. A plain score and
+  one that is carried along the keys meet all masks.
   """
   if mode in MASKS:
     across = ACROSS_GAPS if mode == 'sink_tokens' else ()
     return variant in (('nope',) if backend == 'dense' else ('nope', 'cope', *across))
   if mode == 'float_positions':
     return backend == 'dense'
-  if variant in representatives() or variant in WITHIN_TILES:
+  if (variant in representatives() and acts_within_tiles(variant)) or variant in WITHIN_TILES:
     if backend == 'dense' and 'blockwise' in backends_of(variant):
       return mode == 'causal'
     return variant in WITHIN_TILES or mode not in ('window', 'packed')

@@ -107,6 +107,7 @@ def test_a_stop_in_the_last_step_of_a_seed_lets_no_other_begin(make, tmp_path, m
   assert not (second / 'checkpoints').exists()
 
 
+@pytest.mark.slow
 def test_at_once_goes_on_after_a_stop_with_the_same_bits(
   make, together, tmp_path, monkeypatch, capsys
 ):

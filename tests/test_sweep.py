@@ -291,7 +291,7 @@ def test_bad_input_is_one_line_before_anything_is_written(overrides, jobs, messa
     pytest.param('patient_train', False, ['train', 'train', 'eval'], marks=pytest.mark.slow),
     ('patient_train', True, ['train', 'train', 'eval']),
     pytest.param('patient_eval', False, ['train', 'eval'], marks=pytest.mark.slow),
-    ('patient_eval', True, ['train', 'eval', 'train', 'eval']),
+    pytest.param('patient_eval', True, ['train', 'eval', 'train', 'eval'], marks=pytest.mark.slow),
   ],
 )
 def test_what_a_killed_sweep_left_at_work_is_waited_for_and_goes_on(study, name, is_killed, calls):

@@ -1,4 +1,4 @@
-"""Position encodings, one file a paper; `core/` has what they share, the registry among it."""
+"""Position encodings, one file a method; `core/` has the registry and what all of them share."""
 
 from posenc_jax.encodings.core.base import Dims, Encoding, LengthError
 from posenc_jax.encodings.core.registry import ENCODINGS, check, hyperparameters, make, register

@@ -216,6 +216,7 @@ def test_memory_by_shares_says_what_it_cannot_measure(mesh_memory, flag, message
     mesh_memory['main']([flag])
 
 
+@pytest.mark.slow
 def test_kernels_share_out_the_batch():
   """Four devices work on a row of the batch each: the same numbers, and nothing is gathered."""
   dims = {'model_dim': 16, 'heads': 2, 'head_dim': 8, 'train_length': 32}

@@ -11,6 +11,7 @@ import math
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.fused.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.fused.passes import backward_pass, forward_pass, forward_program
@@ -26,6 +27,8 @@ NOT_IN_KERNELS = {
   'scan': 'goes through chunks of keys',
   'sort': 'sorts',
 }
+# They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
+TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
 CUT = (
   'q_BTHK',
@@ -52,6 +55,8 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   """
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, these kernels need a TPU'
+  if (kind := target.device_kind()) in TOO_OLD:
+    return f'a {kind} cannot gather as these kernels do; a v5 or later can'
   T, S = (-(-x.shape[1] // devices) for x in (request.q_BTHK, request.k_BSGK))
   if min(T, S) < LANES:
     return f'a tile has at least {LANES} queries and {LANES} keys, not {T} and {S}'

@@ -38,7 +38,9 @@ def yarn(
   mscale_all_dim=None,
   truncate=True,
 ):
-  """As released: what turns beta_fast times stays, what turns beta_slow times is divided.
+  """YaRN (Peng et al. 2023, arXiv:2309.00071) as released, by how often a frequency turns.
+
+  What turns beta_fast times in L positions stays, what turns beta_slow times is divided.
 
   `truncate` widens the ramp to whole indices. `mscale` and `mscale_all_dim` count only together;
   DeepSeek multiplies its softmax scale besides, which is not part of a rope type.
@@ -68,7 +70,7 @@ def yarn_paper(
   beta_slow=1.0,
   attention_factor=None,
 ):
-  """As the paper writes it: alpha is beta_slow, beta is beta_fast."""
+  """YaRN as its paper writes it: alpha is beta_slow, beta is beta_fast."""
   f = rope_frequencies(K, base)
   turns = original_max_position_embeddings * f / (2 * math.pi)
   kept = ramp(turns, beta_slow, beta_fast)
