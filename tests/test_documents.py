@@ -109,7 +109,8 @@ def test_the_readme_has_the_numbers_of_the_pretrained_model():
     (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
     (r'Self-Extend \(([\d.]+) at 2 L\)', 'self_extend', '16384'),
     (r'dual chunk attention \(([\d.]+)\)', 'dca', '16384'),
-    (r'and YaRN \(([\d.]+)\)', 'yarn', '16384'),
+    (r', YaRN \(([\d.]+)\)', 'yarn', '16384'),
+    (r'and ReRoPE \(([\d.]+)\)', 'rerope', '16384'),
     (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
   ):
     (found,) = re.findall(words, text)
@@ -118,7 +119,11 @@ def test_the_readme_has_the_numbers_of_the_pretrained_model():
   for words, line in (
     (r'Self-Extend changes ([^,]+, [^,]+\])', 'self_extend'),
     (r'\], YaRN ([^]]+\])', 'yarn'),
-    (r'NTK-aware scaling loses ([^]]+\])', 'ntk'),
+    (r'first tokens loses ([^]]+\])', 'window'),
+    (r'where they stand ([^]]+\])', 'window_sink'),
+    (r"Llama 3's rule loses ([^]]+\])", 'llama3'),
+    (r'a base of 500,000 ([^]]+\])', 'abf'),
+    (r'NTK-aware scaling ([^]]+\])', 'ntk'),
     (r', PI ([^]]+\])', 'linear'),
   ):
     (found,) = re.findall(words, text)
