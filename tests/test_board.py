@@ -366,7 +366,7 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
 
 
 def test_onset_is_of_the_runs_that_were_asked_for_names():
-  """Those of tasks or of other text, which have the same label, are not counted."""
+  """Runs of tasks or of other text, which have the same label, are not counted."""
   spent = cost_rows()
   spent += [cost | {'run': f'task,{cost["run"]}', 'onset_tokens': None} for cost in spent]
   (table,) = tables.recall_tables(recall_rows(), spent)

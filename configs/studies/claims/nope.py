@@ -12,10 +12,10 @@ least 0.95 in the needle to 8 L and in recall to 4 L, and better there than RoPE
 copying at 2 L, where T5 is no better than 0.3. At most six of NoPE's eight seeds learn recall, and
 all of RoPE's and T5's.
 
-Cost: 72 runs of 0.1 million parameters, 21 minutes in all, two at a time on two threads of one core.
-Result: results/nope/table.md, LOG/126. Share of answers right, of seeds that have learned: needle at
-8 L NoPE 1.000, T5 1.000, RoPE 0.795 (eight seeds each); recall at 4 L NoPE 0.999 (4 of 8 seeds), T5
-1.000 (2), RoPE 0.925 (7); copying at 2 L T5 0.394 (6), RoPE 0.192 (8), NoPE learns it with none.
+Cost: 72 runs of 0.1 million parameters, 21 minutes in all, two at a time on two threads of a core.
+Result: results/nope/table.md, LOG/126. Share of answers right, of seeds that have learned: needle
+at 8 L NoPE 1.000, T5 1.000, RoPE 0.795 (eight seeds each); recall at 4 L NoPE 0.999 (4 of 8 seeds),
+T5 1.000 (2), RoPE 0.925 (7); copying at 2 L T5 0.394 (6), RoPE 0.192 (8), NoPE learns it with none.
 """
 
 from pathlib import Path
