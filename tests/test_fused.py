@@ -44,8 +44,9 @@ COMPILED = (
 
 
 def mode_of(name: str) -> str:
-  """A mask for each encoding beside the causal one, in turn."""
-  return OTHERS[KERNELS.index(name) % len(OTHERS)]
+  """A mask for each encoding beside the causal one, in turn; no cap where there is no softmax."""
+  mode = OTHERS[KERNELS.index(name) % len(OTHERS)]
+  return 'window' if mode == 'softcap' and ENCODINGS[name].normalizer != 'softmax' else mode
 
 
 CASES = [(name, mode) for name in KERNELS for mode in ('causal', mode_of(name))]
