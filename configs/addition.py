@@ -29,7 +29,7 @@ def get_config():
     'model.layers': 1,
     'train.length': 19,  # 3 n + 4 tokens for n digits
     'train.batch': 64,
-    'train.steps': 1500,
+    'train.steps': 4000,
     'train.log_every': 250,
     'train.validate_every': 0,
     'optim.warmup': 50,

@@ -31,7 +31,7 @@ def get_config():
     'model.mlp_dim': 256,
     'train.length': 32,
     'train.batch': 64,
-    'train.steps': 1500,
+    'train.steps': 4000,
     'train.log_every': 100,
     'train.validate_every': 500,
     'optim.warmup': 100,
