@@ -554,7 +554,13 @@ def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
 
 
 @pytest.mark.parametrize(
-  ('name', 'runs'), [('pretrained', 14), ('studies/pretrained_4', 14), ('swap', 6)]
+  ('name', 'runs'),
+  [
+    ('pretrained', 14),
+    ('studies/pretrained_4', 14),
+    ('studies/pretrained_passkey', 7),
+    ('swap', 6),
+  ],
 )
 def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatch):
   """Every run is planned, and its model can be built; without the model, one line says so."""
