@@ -98,6 +98,18 @@ def test_a_run_that_is_missing_or_there_twice_is_named(form):
   assert any('several runs of one seed' in note for note in mixed.notes)
 
 
+@pytest.mark.parametrize('control', ['windowed', 'shuffled_far'])
+@pytest.mark.parametrize('form', CASES)
+def test_a_control_that_ends_before_the_longest_length_changes_no_score(form, control):
+  """As in a run that was stopped within its evaluation."""
+  rows, settings = CASES[form]
+  plain = [r for r in rows if r['control'] is None]
+  longest = max(r['length'] for r in plain)
+  shorter = [r | {'control': control} for r in plain if r['length'] < longest]
+  both, alone = (make_tables(rows, form=form, **settings) for rows in (plain + shorter, plain))
+  assert texts(both[0]) == texts(alone[0])
+
+
 @pytest.mark.parametrize('form', CASES)
 def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
   rows, settings = CASES[form]

@@ -141,11 +141,11 @@ class Scores:
     ]
 
   def seed_scores(self, line: str, column) -> list[float]:
-    """The scores of the seeds that have learned and have one; [] of a line that is not here.
+    """The scores of the seeds that have learned and have one; [] where the line or the column is not here.
 
     [] if any of these seeds failed, too: a mean of the survivors would flatter.
     """
-    if line not in self.exemplar_row:
+    if line not in self.exemplar_row or column not in self.columns:
       return []
     scores = [self.by_seed[line, seed, column] for seed in self.learned_seeds(line)]
     if any(score.status not in ('ok', *UNSEEN) for score in scores):

@@ -88,15 +88,9 @@ def _only_task_with_depths(rows: list[dict], metric: str) -> str:
 
 def _worst(scores: Scores, line: str, lengths: list[int], depths: list[int]) -> list[list[float]]:
   """The worst seed's score of each cell, depth by depth; nan where there is none."""
-  measured = {*scores.columns}
   worst = max if scores.metric.best is min else min
   return [
-    [
-      worst(scores.seed_scores(line, (length, depth)), default=math.nan)
-      if (length, depth) in measured
-      else math.nan
-      for length in lengths
-    ]
+    [worst(scores.seed_scores(line, (length, depth)), default=math.nan) for length in lengths]
     for depth in depths
   ]
 
