@@ -13,8 +13,8 @@ from synthetic import extended, lines_of, planted, realistic, row, rows_of, task
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import study, table_writers
-from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
+from posenc_jax.reporting import costs, study, table_writers
+from posenc_jax.reporting.layouts import LAYOUTS, cost_table, make_tables
 
 BASE = 'configs/base.py'
 
@@ -357,7 +357,7 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
     run_of(tmp_path, 'c', [{'step': 0}], label='old'),
   ]
   rows = costs.read(tmp_path)
-  (table,) = costs.tables(rows, [*made, 'd'])
+  (table,) = cost_table.cost_tables(rows, [*made, 'd'])
   assert texts(table) == [
     ['rope', '1,000,000', '0', '2,457,600', '12.0'],  # step 1, which compiles, does not count
     ['t5', '1,100,000', '100,000', '1,228,800', '12.0'],
@@ -371,13 +371,13 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   assert 'Unequal parameters: 1,000,000 to 1,100,000, 10.0 % more.' in table.caption
   assert table.notes == ['no costs of run d', 'no parameter count in timing.jsonl: c']
   assert (
-    costs.scale(rows, made[:3])
+    cost_table.scale(rows, made[:3])
     == ' 1 to 1.1 million parameters, 1.23 to 2.46 million tokens a run, trained in float32.'
   )
-  assert costs.scale([], []) == ''
+  assert cost_table.scale([], []) == ''
   costs.write(tmp_path / 'a0', rows)
   assert costs.read(tmp_path / 'a0') == rows  # what is kept of runs says the same
-  assert costs.tables(costs.read(tmp_path / 'b'), []) == []
+  assert cost_table.cost_tables(costs.read(tmp_path / 'b'), []) == []
 
 
 def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):

@@ -8,9 +8,8 @@ from pathlib import Path
 from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting import rows, study
+from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.folders import files_below, one_line_errors
-from posenc_jax.reporting.layouts import costs
 from posenc_jax.training.run_dir import FINISHED, is_finished
 
 ROWS = 'rows.jsonl.gz'

@@ -141,9 +141,10 @@ class Scores:
     ]
 
   def seed_scores(self, line: str, column) -> list[float]:
-    """The scores of the seeds that have learned and have one; [] where the line or the column is not here.
+    """The scores of the seeds that have learned and have one.
 
-    [] if any of these seeds failed, too: a mean of the survivors would flatter.
+    [] of a line or a column that is not here, and if any of these seeds failed: a mean of the
+    survivors would flatter.
     """
     if line not in self.exemplar_row or column not in self.columns:
       return []

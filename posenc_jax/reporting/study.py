@@ -15,9 +15,10 @@ from rich.console import Console
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, shown, visible
-from posenc_jax.reporting import report_settings, rows, table_writers
+from posenc_jax.reporting import costs, report_settings, rows, table_writers
 from posenc_jax.reporting.folders import is_folder, one_line_errors
-from posenc_jax.reporting.layouts import costs, make_tables
+from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.layouts.cost_table import cost_tables, scale
 from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
@@ -77,12 +78,12 @@ class Report:
     made = [table for settings in wanted for table in make_tables(of_folder, self.runs, **settings)]
     for table in made:
       if table.is_scored:
-        table.caption += costs.scale(spent, self.runs)
-    return made + costs.tables(spent, self.runs)
+        table.caption += scale(spent, self.runs)
+    return made + cost_tables(spent, self.runs)
 
   def cost_tables(self) -> list[Table]:
     """The table of what runs cost, in a list; [] where that is not on disk."""
-    return costs.tables(costs.read(self.folder), self.runs)
+    return cost_tables(costs.read(self.folder), self.runs)
 
   def write_tables(self) -> None:
     """Shows the tables, then writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`.
