@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
+from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.position_columns import column_of, with_columns
 from posenc_jax.reporting.layouts.published import published
+from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 from posenc_jax.reporting.tasks.chance import chance_lines

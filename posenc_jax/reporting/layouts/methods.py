@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from posenc_jax.evaluation.row_schema import is_of_model
-from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
+from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
+from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import TASK, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 

@@ -5,12 +5,8 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap
-from posenc_jax.reporting.comparisons.compare import (
-  BASELINE_TRUNCATED,
-  BASELINE_WINDOWED,
-  Block,
-  compare_all,
-)
+from posenc_jax.reporting.comparisons.block import BASELINE_TRUNCATED, BASELINE_WINDOWED, Block
+from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.mpl.axes import check_number, shorten, write_notes
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import multiple_of
@@ -108,7 +104,7 @@ def _note(block: Block, length: int) -> str:
   L = min(block.scores.train_lengths)
   what = (
     'is given the last L tokens alone'
-    if block.reference == BASELINE_TRUNCATED
+    if block.reference is BASELINE_TRUNCATED
     else 'attends to a window of L'
   )
   clusters = join_unique({d.clusters for d in block.differences.values()} - {0})

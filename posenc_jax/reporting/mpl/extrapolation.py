@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.mpl.axes import Name, name_lines, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
   WINDOWED,
@@ -19,7 +20,6 @@ from posenc_jax.reporting.mpl.curves import (
   windowed_series,
 )
 from posenc_jax.reporting.own_changes import (
-  MARGIN,
   base_length,
   finding,
   go_beyond,
