@@ -6,9 +6,8 @@ that nothing in the folder, and nothing that it names, is ever executed.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -165,23 +164,16 @@ def of_study(
   wanted = {}
   if hasattr(study, 'table'):
     where = f'{path}: table()'
-    report.tables = report_settings.check_tables(where, _call(study, 'table', path))
+    report.tables = report_settings.check_tables(where, study.table())
     wanted[where] = report.tables
   if hasattr(study, 'figures'):
     where = f'{path}: figures()'
-    report.figures = report_settings.check_figures(where, _call(study, 'figures', path))
+    report.figures = report_settings.check_figures(where, study.figures())
     wanted[where] = report.figures.values()
   if planned is not None:
     for where, every_settings in wanted.items():
       report_settings.check_planned(where, every_settings, planned)
   return report
-
-
-def _call(study: ModuleType, name: str, path: str | Path) -> object:
-  function: Callable = getattr(study, name)
-  if not callable(function):
-    raise UserError(f'{path}: {name} is {type(function).__name__}; allowed: a function')
-  return function()
 
 
 def _sha256(path: str | Path) -> str:
