@@ -9,7 +9,17 @@ import random
 import re
 
 import pytest
-from synthetic import extended, lines_of, planted, realistic, row, rows_of, tasks, trained_at
+from synthetic import (
+  by_position,
+  extended,
+  lines_of,
+  planted,
+  realistic,
+  row,
+  rows_of,
+  tasks,
+  trained_at,
+)
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
@@ -230,6 +240,14 @@ def test_methods_are_lines_and_trainings_are_groups():
   other = [r | {'overrides': {**(r['overrides'] or {}), 'eval.documents': 3}} for r in extended()]
   table, *_ = make_tables(extended() + other, form='methods')
   assert 'mixed overrides, each a line of its own: null, {eval.documents: 3}' in table.notes
+
+
+@pytest.mark.parametrize('form', ['columns', 'methods', 'grid'])
+def test_the_loss_of_whole_windows_is_not_called_that_of_a_range_of_positions(form):
+  for table in make_tables(by_position(), form=form, protocols=['by_position'], metric='bpb'):
+    names = [*table.header, *(line[0].text for line in lines_of(table))]
+    assert '1024' in names
+    assert '513 to 1024' not in names
 
 
 def test_ranks_by_hand():

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import Damaged, shown, visible
+from posenc_jax.errors import Damaged, disk_errors, shown, visible
 from posenc_jax.evaluation.row_schema import COUNT, is_count, is_number, is_text
-from posenc_jax.reporting.folders import files_below, one_line_errors
+from posenc_jax.reporting.folders import files_below
 
 FILE = 'costs.jsonl'
 STEP_TIMES = 'step_times.jsonl'  # of lines, measured in turn: scripts/step_times.py
@@ -46,7 +46,7 @@ def read(folder: str | Path) -> list[dict]:
     UserError: a row or a config is wrong; its file is named. Stopped: a file cannot be read.
   """
   folder = Path(folder)
-  with one_line_errors():
+  with disk_errors(remedy=''):
     runs = [path.parent for path in files_below(folder, 'timing.jsonl')]
     rows = [_of_run(run) for run in runs if storage.exists(run / 'config.json')]
     rows = rows or storage.read_rows(folder / FILE, _fault_of_costs)
@@ -62,7 +62,7 @@ def with_step_times(rows: list[dict], folder: str | Path) -> list[dict]:
   file = Path(folder) / STEP_TIMES
   if not storage.exists(file):
     return rows
-  with one_line_errors():
+  with disk_errors(remedy=''):
     measured = storage.read_rows(file, lambda row: _fault(row, STEP_TIME, STEP_TIME))
   seconds = {(row['label'], row['train_length']): row['seconds_per_step'] for row in measured}
   return [

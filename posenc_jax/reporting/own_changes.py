@@ -47,9 +47,10 @@ def own_changes(
       for seed, scores in curve.by_seed.items()
       if seed in own.by_seed
     }
+    learned = [seed for seed in series.scores.learned_seeds(line) if seed in by_seed]
     beyond = [i for i, length in enumerate(columns) if length >= base]
     values = [
-      [of_seed[i] for of_seed in by_seed.values() if isinstance(of_seed[i], float)]
+      [by_seed[seed][i] for seed in learned if isinstance(by_seed[seed][i], float)]
       if curve.values[i]
       else []
       for i in beyond

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from posenc_jax import config, storage
-from posenc_jax.errors import Damaged, Stopped, UserError, shown, visible
+from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, visible
 from posenc_jax.reporting import costs, report_settings, rows, table_writers
-from posenc_jax.reporting.folders import is_folder, one_line_errors
+from posenc_jax.reporting.folders import is_folder
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.layouts.cost_table import cost_tables, scale
 from posenc_jax.reporting.layouts.effective_lengths import after_lengths
@@ -96,7 +96,7 @@ class Report:
       console.width = 140  # a file has no width: tables need not be squeezed
     for table in made:
       console.print(table_writers.on_screen(table))
-    with one_line_errors(ELSEWHERE):
+    with disk_errors(ELSEWHERE):
       out = self._made_out()
       costs.write(out, spent)
       table_writers.write(made, out)
@@ -113,7 +113,7 @@ class Report:
 
   def _write_figure(self, name: str, settings: dict) -> None:
     figure = figures.draw(rows.read(self.folder), self.runs, **settings)
-    with one_line_errors(ELSEWHERE):
+    with disk_errors(ELSEWHERE):
       figures.save(figure, self._made_out() / name)
 
   def _made_out(self) -> Path:
@@ -213,7 +213,7 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
     UserError: there is no such folder, or study.json is wrong. Stopped: it cannot be read.
   """
   folder = Path(folder)
-  with one_line_errors():
+  with disk_errors(remedy=''):
     if not is_folder(folder):
       raise UserError(
         f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick'

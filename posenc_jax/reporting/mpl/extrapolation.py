@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.metrics import MARGIN
-from posenc_jax.reporting.mpl.axes import Name, name_lines, strip_spines, write_notes
+from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
   WINDOWED,
   curve_caption,
   draw_curves,
   draw_dashed,
   line_looks,
-  new_figure,
   plot_numbers,
   score_axis,
   shade_training,
