@@ -88,14 +88,16 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     raise UserError(' '.join(str(error).split())) from error
 
 
+GOES_ON = 'what was written before is whole, and the same command goes on once this is mended'
+
+
 @contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
+def disk_errors(remedy: str = GOES_ON) -> Iterator[None]:
   """Turns an error of the system about a file into a `Stopped` of one line; also a decorator."""
   try:
     yield
   except OSError as error:
     if error.filename is None and error.errno not in DISK_ERRORS:  # it is about no file
       raise
-    after = 'what was written before is whole, and the same command goes on once this is mended'
     where = 'output' if error.filename is None else error.filename
-    raise Stopped(f'{where}: {error.strerror}; {after}') from error
+    raise Stopped(f'{where}: {error.strerror}{remedy and f"; {remedy}"}') from error

@@ -16,9 +16,8 @@ from urllib.parse import quote
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, user_errors
-from posenc_jax.reporting import rows, study
+from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
-from posenc_jax.reporting.layouts import costs
 from posenc_jax.reporting.mpl import figures
 
 ROOT = Path(__file__).resolve().parent.parent

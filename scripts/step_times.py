@@ -18,7 +18,7 @@ from pathlib import Path
 from posenc_jax import config
 from posenc_jax.distributed import devices
 from posenc_jax.errors import UserError, user_errors
-from posenc_jax.reporting.layouts import costs
+from posenc_jax.reporting import costs
 
 FLAGS = {'config': config.REQUIRED, 'out': config.REQUIRED, 'rounds': 15}
 

@@ -19,9 +19,8 @@ from test_page import browser  # noqa: F401
 from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import parameter_counts
-from posenc_jax.reporting import study
+from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
-from posenc_jax.reporting.layouts import costs
 from scripts import board, step_times
 
 ROOT = Path(__file__).parent.parent

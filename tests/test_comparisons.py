@@ -143,6 +143,14 @@ def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
   assert 'which are taken to spread alike (5 degrees of freedom)' in table.caption
 
 
+def test_the_caption_says_in_which_columns_what_a_seed_does_to_all_is_left_out():
+  bits = {line: {4: np.add(of_line[8], 0.1), 8: of_line[8]} for line, of_line in BITS.items()}
+  lacking = lambda r: (r['label'], r['seed'], r['length']) == ('alibi', 1, 4)
+  table = blocks([r for r in documents(bits) if not lacking(r)])[AT_L]
+  assert 'what a seed does to all of them at 8 (4, 5 degrees of freedom)' in table.caption
+  assert 'what a seed does to all of them (4 degrees' in blocks(documents(bits))[AT_L].caption
+
+
 def test_where_most_lines_have_the_seeds_of_the_baseline_others_are_tested_apart():
   """So that what a seed does to all of them can be left out."""
   bits = BITS | {'fire': {8: [2.02, 2.15, 2.05]}, 'nope': {8: [2.1, 2.3, 2.2]}}

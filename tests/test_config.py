@@ -251,7 +251,10 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
   assert own == {'measurements', *PROTOCOLS} - {*TEXT_TASKS}
   assert {*CONTROLS} == {plan.WINDOWED, plan.WITH_SINK, plan.TRUNCATED, plan.SHUFFLED_FAR}
   assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
-  assert (list(captions.PROTOCOLS), list(captions.CONTROLS)) == ([*PROTOCOLS], [None, *CONTROLS])
+  assert (list(captions.WORDS_OF_PROTOCOLS), list(captions.WORDS_OF_CONTROLS)) == (
+    [*PROTOCOLS],
+    [None, *CONTROLS],
+  )
 
 
 def test_every_bound_is_reached():

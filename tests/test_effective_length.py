@@ -44,18 +44,19 @@ def test_the_largest_length_to_which_all_hold(bits, expected):
     sign = '≥ ' * is_longest
     cells = [f'{sign}{length}', f'{sign}{length // 8}']
   assert texts(made) == {'rope': cells}
-  values = {
-    n: None if isinstance(b, str) else b for n, b in zip((8, 16, 32, 64), bits, strict=True)
-  }
-  brute = None
-  if values[8] is not None:  # all prefixes, tried one by one
-    holding = [
-      n
-      for n in values
-      if all((values[m] or 9) <= values[8] + 0.01 + 1e-12 for m in values if m <= n)
-    ]
-    brute = EffectiveLength(max(holding), max(holding) == 64)
-  assert brute == (None if expected is None else EffectiveLength(*expected))
+
+
+def test_the_effective_length_is_the_last_of_all_lengths_up_to_which_all_hold():
+  """Of every series of scores that hold, do not, or failed."""
+  for scores in itertools.product((2.0, 2.009, 2.011, None), repeat=4):
+    values = dict(zip((8, 16, 32, 64), scores, strict=True))
+    found = effective_length.effective_length(values, 8, lambda score, own: score <= own + 0.01)
+    if values[8] is None:
+      assert found is None
+      continue
+    holds = {n for n, score in values.items() if score and score <= values[8] + 0.01}
+    (last,) = (n for n in holds if all(m in holds for m in values if m <= n) and 2 * n not in holds)
+    assert found == EffectiveLength(last, last == 64)
 
 
 def test_a_line_is_as_long_as_its_worst_seed_and_every_seed_is_listed():

@@ -40,7 +40,9 @@ def test_an_error_of_the_system_about_a_file_is_one_line(number):
 
 
 def test_a_full_disk_may_leave_no_room_for_the_output_and_what_is_about_no_file_passes():
-  with pytest.raises(errors.Stopped, match=r'^output: full'), errors.disk_errors():
+  with pytest.raises(errors.Stopped, match=r'^output: full$'), errors.disk_errors(remedy=''):
+    raise OSError(errno.ENOSPC, 'full')
+  with pytest.raises(errors.Stopped, match=r'^output: full; what was'), errors.disk_errors():
     raise OSError(errno.ENOSPC, 'full')
   with pytest.raises(ConnectionResetError), errors.disk_errors():
     raise ConnectionResetError(errno.ECONNRESET, 'reset')

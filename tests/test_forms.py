@@ -9,12 +9,22 @@ import random
 import re
 
 import pytest
-from synthetic import extended, lines_of, planted, realistic, row, rows_of, tasks, trained_at
+from synthetic import (
+  by_position,
+  extended,
+  lines_of,
+  planted,
+  realistic,
+  row,
+  rows_of,
+  tasks,
+  trained_at,
+)
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import study, table_writers
-from posenc_jax.reporting.layouts import LAYOUTS, costs, make_tables
+from posenc_jax.reporting import costs, study, table_writers
+from posenc_jax.reporting.layouts import LAYOUTS, cost_table, make_tables
 
 BASE = 'configs/base.py'
 
@@ -96,6 +106,18 @@ def test_a_run_that_is_missing_or_there_twice_is_named(form):
     rows + other, form=form, **{k: v for k, v in settings.items() if k != 'baseline'}
   )
   assert any('several runs of one seed' in note for note in mixed.notes)
+
+
+@pytest.mark.parametrize('control', ['windowed', 'shuffled_far'])
+@pytest.mark.parametrize('form', CASES)
+def test_a_control_that_ends_before_the_longest_length_changes_no_score(form, control):
+  """As in a run that was stopped within its evaluation."""
+  rows, settings = CASES[form]
+  plain = [r for r in rows if r['control'] is None]
+  longest = max(r['length'] for r in plain)
+  shorter = [r | {'control': control} for r in plain if r['length'] < longest]
+  both, alone = (make_tables(rows, form=form, **settings) for rows in (plain + shorter, plain))
+  assert texts(both[0]) == texts(alone[0])
 
 
 @pytest.mark.parametrize('form', CASES)
@@ -218,6 +240,14 @@ def test_methods_are_lines_and_trainings_are_groups():
   other = [r | {'overrides': {**(r['overrides'] or {}), 'eval.documents': 3}} for r in extended()]
   table, *_ = make_tables(extended() + other, form='methods')
   assert 'mixed overrides, each a line of its own: null, {eval.documents: 3}' in table.notes
+
+
+@pytest.mark.parametrize('form', ['columns', 'methods', 'grid'])
+def test_the_loss_of_whole_windows_is_not_called_that_of_a_range_of_positions(form):
+  for table in make_tables(by_position(), form=form, protocols=['by_position'], metric='bpb'):
+    names = [*table.header, *(line[0].text for line in lines_of(table))]
+    assert '1024' in names
+    assert '513 to 1024' not in names
 
 
 def test_ranks_by_hand():
@@ -345,7 +375,7 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
     run_of(tmp_path, 'c', [{'step': 0}], label='old'),
   ]
   rows = costs.read(tmp_path)
-  (table,) = costs.tables(rows, [*made, 'd'])
+  (table,) = cost_table.cost_tables(rows, [*made, 'd'])
   assert texts(table) == [
     ['rope', '1,000,000', '0', '2,457,600', '12.0'],  # step 1, which compiles, does not count
     ['t5', '1,100,000', '100,000', '1,228,800', '12.0'],
@@ -359,13 +389,13 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   assert 'Unequal parameters: 1,000,000 to 1,100,000, 10.0 % more.' in table.caption
   assert table.notes == ['no costs of run d', 'no parameter count in timing.jsonl: c']
   assert (
-    costs.scale(rows, made[:3])
+    cost_table.scale(rows, made[:3])
     == ' 1 to 1.1 million parameters, 1.23 to 2.46 million tokens a run, trained in float32.'
   )
-  assert costs.scale([], []) == ''
+  assert cost_table.scale([], []) == ''
   costs.write(tmp_path / 'a0', rows)
   assert costs.read(tmp_path / 'a0') == rows  # what is kept of runs says the same
-  assert costs.tables(costs.read(tmp_path / 'b'), []) == []
+  assert cost_table.cost_tables(costs.read(tmp_path / 'b'), []) == []
 
 
 def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):

@@ -12,8 +12,9 @@ from synthetic import by_position, needles, realistic, row, tasks
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import row_schema, task_scoring
+from posenc_jax.reporting import costs
 from posenc_jax.reporting import rows as row_files
-from posenc_jax.reporting.layouts import costs, make_tables
+from posenc_jax.reporting.layouts import make_tables
 
 ROOT = Path(__file__).parent.parent
 LIKELIHOOD, MEASURED = row('rope'), row('rope', metric='exact_match', value=0.5)
@@ -227,9 +228,10 @@ def test_a_row_of_costs_that_is_wrong_is_named(change, message, tmp_path):
   ('timing', 'message'),
   [
     ({'step': 2, 'seconds_per_step': 'fast'}, "seconds_per_step='fast', where a number"),
-    ({'step': None, 'seconds_per_step': 1.0}, 'step=None, where a number'),
-    ({'seconds_per_step': 1.0}, 'it lacks step'),
-    ({'step': 0, 'parameters': [1]}, r'parameters=\[1\], where a number'),
+    ({'step': None, 'seconds_per_step': 1.0}, 'step=None, where a whole number'),
+    ({'seconds_per_step': 1.0}, 'step=None, where a whole number'),
+    ({'step': 2, 'seconds_per_step': None}, 'seconds_per_step=None, where a number from 0 on'),
+    ({'step': 0, 'parameters': [1]}, r'parameters=\[1\], where null or a whole number'),
   ],
 )
 def test_a_row_of_timing_that_is_wrong_is_named(timing, message, tmp_path):

@@ -119,7 +119,7 @@ def test_a_damaged_file_makes_one_run_unknown_and_is_named(study, capsys, row, w
   assert sweep.print_status(study.path, study.out, {}) == 0
   lines = capsys.readouterr().out.splitlines()
   (line,) = (line for line in lines if 'unknown' in line and line.startswith(study.runs[0].name))
-  assert f'{path} is damaged: a row has ' in line
+  assert f'{path}:1: the line is damaged: ' in line
   assert words in line
   assert lines[-1] == '4 runs: 3 waiting, 1 unknown'
 

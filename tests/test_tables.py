@@ -404,6 +404,6 @@ def test_csv_holds_every_seed_in_full_precision(tmp_path):
 
 
 def test_every_protocol_and_control_has_a_caption():
-  assert set(captions.PROTOCOLS) == set(PROTOCOLS)
-  assert set(captions.CONTROLS) == {None, *CONTROLS}
+  assert set(captions.WORDS_OF_PROTOCOLS) == set(PROTOCOLS)
+  assert set(captions.WORDS_OF_CONTROLS) == {None, *CONTROLS}
   assert set(POSITIONAL) < set(PROTOCOLS)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from posenc_jax.evaluation.row_schema import DTYPE, FULL
 
 MEANS = 'Mean ± standard deviation over {}'
-PROTOCOLS = {
+WORDS_OF_PROTOCOLS = {
   'last_k': 'last_k, the last {k} tokens of windows that end at the same targets at every length',
   'non_overlapping': 'non_overlapping, windows that do not overlap, so that every token is scored '
   'once',
@@ -39,7 +39,7 @@ PROTOCOLS = {
   'text_frequent_words': 'text_frequent_words, the three most frequent words of a text that is '
   'words in no order; bytes are those of the list',
 }
-CONTROLS = {
+WORDS_OF_CONTROLS = {
   None: '',
   'windowed': '; attention windowed at the training length',
   'windowed_with_sink': '; attention windowed at the training length, but for the first inputs '
@@ -90,9 +90,9 @@ def _protocol(scores) -> str:
   rows = scores.exemplar_row.values()
   values = {name: join_unique(row[name] for row in rows) for name in ('k', 'stride', 'length')}
   protocol = scores.protocol  # of a task: its name, and no more
-  if protocol in PROTOCOLS:
-    protocol = PROTOCOLS[protocol].format(**values)
-  control = CONTROLS.get(scores.control, f'; {scores.control}')
+  if protocol in WORDS_OF_PROTOCOLS:
+    protocol = WORDS_OF_PROTOCOLS[protocol].format(**values)
+  control = WORDS_OF_CONTROLS.get(scores.control, f'; {scores.control}')
   return protocol + CONTROLS_OF_PROTOCOLS.get((scores.protocol, scores.control), control)
 
 

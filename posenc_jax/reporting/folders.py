@@ -1,23 +1,11 @@
 """Folders of runs and of kept rows, as they are read and written: nothing in them is trusted."""
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import Stopped
-
-
-@contextlib.contextmanager
-def one_line_errors(remedy: str = '') -> Iterator[None]:
-  """Turns whatever the system says of a file or folder into a `Stopped` of one line."""
-  try:
-    yield
-  except OSError as error:
-    raise Stopped(f'{error.filename}: {error.strerror}{remedy and f"; {remedy}"}') from error
 
 
 def is_folder(path: str | Path) -> bool:

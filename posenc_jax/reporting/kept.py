@@ -6,11 +6,10 @@ import itertools
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting import rows, study
-from posenc_jax.reporting.folders import files_below, one_line_errors
-from posenc_jax.reporting.layouts import costs
+from posenc_jax.reporting import costs, rows, study
+from posenc_jax.reporting.folders import files_below
 from posenc_jax.training.run_dir import FINISHED, is_finished
 
 ROWS = 'rows.jsonl.gz'
@@ -38,7 +37,7 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   if not report.hashes:
     allowed = 'after the same sweep again, which adds them'
     raise UserError(f'{folder}: its study.json has no hashes of configs; allowed: {allowed}')
-  with one_line_errors():
+  with disk_errors(remedy=''):
     found = [file.parent for file in files_below(folder, FINISHED)]
     runs = [run for run in found if _is_as_planned(run, report.hashes)]
   if not runs:
@@ -65,7 +64,7 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
       raise UserError(f'{out}: it keeps another result of {row["run"]}; allowed: {allowed}')
   with_costs = {row['run'] for row in old_costs}
   made_costs = [*old_costs, *(row for row in new_costs if row['run'] not in with_costs)]
-  with one_line_errors():
+  with disk_errors(remedy=''):
     out.mkdir(parents=True, exist_ok=True)
     storage.rewrite_rows(out / ROWS, made.values())
     costs.write(out, made_costs)

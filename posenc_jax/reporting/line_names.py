@@ -9,7 +9,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from posenc_jax.evaluation.row_schema import is_of_model, overrides_text
 from posenc_jax.reporting.captions import join_unique
@@ -28,27 +28,33 @@ def line_names(
   always if it changes the model that was trained.
   """
   labels = [label_of(row) for row in rows]
-  by_label = defaultdict(list)
-  for label, row in zip(labels, rows, strict=True):
-    by_label[label].append(row)
+  # tens of thousands of rows have few values among them; typed: 1 is not True
+  once = functools.lru_cache(maxsize=None, typed=True)(_text)
+  texts = [
+    {f: _text(row[f]) if isinstance(row[f], dict) else once(row[f]) for f in group_fields}
+    for row in rows
+  ]
+  by_label, overrides_of = defaultdict(list), defaultdict(dict)
+  for label, row, of_row in zip(labels, rows, texts, strict=True):
+    by_label[label].append(of_row)
+    overrides_of[label][of_row['overrides']] = row['overrides'] or {}
   fields = [field for field in group_fields if field != 'overrides']
-  usual = {field: _usual(rows, field) for field in fields if field in EVALUATION}
+  usual = {field: _usual(rows, texts, field) for field in fields if field in EVALUATION}
   differing = {
     label: {
-      *(field for field in fields if len({_text(row[field]) for row in some}) > 1),
-      *_differing_overrides(some),
+      *(field for field in fields if len({of_row[field] for of_row in some}) > 1),
+      *_differing_overrides(overrides_of[label].values()),
     }
     for label, some in by_label.items()
   }
   for field in group_fields:
     notes += _notes_of_field(field, by_label)
   names = []
-  for label, row in zip(labels, rows, strict=True):
+  for label, row, of_row in zip(labels, rows, texts, strict=True):
     name = label
     for field in fields:
-      is_usual = field in usual and _text(row[field]) == usual[field]
-      if field in differing[label] and not is_usual:
-        name += f', {field} {_text(row[field])}'
+      if field in differing[label] and of_row[field] != usual.get(field):
+        name += f', {field} {of_row[field]}'
     overrides = {
       key: value
       for key, value in (row['overrides'] or {}).items()
@@ -58,19 +64,18 @@ def line_names(
   return _split_by_run(names, rows, notes)
 
 
-def _usual(rows: list[dict], field: str) -> str | None:
+def _usual(rows: list[dict], texts: list[dict[str, str]], field: str) -> str | None:
   """The value of a field that more runs have than any other; None where several have as many."""
   runs = defaultdict(set)
-  for row in rows:
-    runs[_text(row[field])].add(row['run'])
+  for row, of_row in zip(rows, texts, strict=True):
+    runs[of_row[field]].add(row['run'])
   most = max(map(len, runs.values()), default=0)
   values = [value for value, some in runs.items() if len(some) == most]
   return values[0] if len(values) == 1 else None
 
 
-def _differing_overrides(rows: list[dict]) -> set[str]:
-  """The overridden fields that not all rows have with one value."""
-  overrides = {_text(row['overrides']): row['overrides'] or {} for row in rows}.values()
+def _differing_overrides(overrides: Collection[dict]) -> set[str]:
+  """The overridden fields that not all of these overrides have with one value."""
   keys = {key for some in overrides for key in some}
   absent = object()  # no value that a row can have
   return {
@@ -80,9 +85,9 @@ def _differing_overrides(rows: list[dict]) -> set[str]:
   }
 
 
-def _notes_of_field(field: str, by_label: dict[str, list[dict]]) -> list[str]:
+def _notes_of_field(field: str, by_label: dict[str, list[dict[str, str]]]) -> list[str]:
   """The note, in a list, that says which values a field has, if it has several."""
-  values = {label: {_text(row[field]) for row in some} for label, some in by_label.items()}
+  values = {label: {of_row[field] for of_row in some} for label, some in by_label.items()}
   different = set().union(*values.values())
   if any(len(of_label) > 1 for of_label in values.values()):
     return [f'mixed {field}, each a line of its own: {join_unique(different)}']
@@ -102,15 +107,7 @@ def _each(values: dict[str, set[str]]) -> str:
 
 
 def _text(value: object) -> str:
-  return _as_json(value) if isinstance(value, (dict, list)) else _as_json_once(value)
-
-
-def _as_json(value: object) -> str:
   return json.dumps(value).replace('"', '')
-
-
-# Tens of thousands of rows have few values among them. Typed: 1 is not True.
-_as_json_once = functools.lru_cache(maxsize=2**16, typed=True)(_as_json)
 
 
 def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[str]:

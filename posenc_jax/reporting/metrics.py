@@ -10,6 +10,9 @@ import numpy as np
 from posenc_jax.errors import UserError, nearest
 
 DASH = '—'
+# Scores that differ by less are as good: bits a byte, or the unit of another metric.
+MARGIN = 0.01
+SHARE = 0.85  # of an accuracy: with at least so much of it, it is kept (NoLiMa)
 
 
 class Metric(NamedTuple):

@@ -2,10 +2,8 @@
 
 from collections.abc import Collection
 
+from posenc_jax.reporting.metrics import MARGIN, SHARE
 from posenc_jax.reporting.series import Curve, Series, farthest_of_most, multiple_of
-
-MARGIN = 0.01  # bits per byte: a score that is nearer than this to another is as good as it
-KEPT = 0.85  # of an accuracy: what is called kept (Modarressi et al. 2025, NoLiMa)
 
 
 def base_length(series: Series, line: str, references: Collection[str] = ()) -> int:
@@ -49,9 +47,10 @@ def own_changes(
       for seed, scores in curve.by_seed.items()
       if seed in own.by_seed
     }
+    learned = [seed for seed in series.scores.learned_seeds(line) if seed in by_seed]
     beyond = [i for i, length in enumerate(columns) if length >= base]
     values = [
-      [of_seed[i] for of_seed in by_seed.values() if isinstance(of_seed[i], float)]
+      [by_seed[seed][i] for seed in learned if isinstance(by_seed[seed][i], float)]
       if curve.values[i]
       else []
       for i in beyond
@@ -140,7 +139,7 @@ def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[s
 
 
 def _of_accuracies(series: Series, references: Collection[str], farthest: int) -> str:
-  """The sentence on how many lines keep KEPT of their accuracy at L at lengths up to `farthest`.
+  """The sentence on how many lines keep SHARE of their accuracy at L at lengths up to `farthest`.
 
   Means are over the seeds that have learned; a line that is no better than guessing at L has
   nothing to keep.
@@ -154,9 +153,9 @@ def _of_accuracies(series: Series, references: Collection[str], farthest: int) -
   for line in rows:
     own, *others = series.curves[line].mean[beyond]
     has_own = own is not None and own > series.chance.get(base, 0)
-    if has_own and None not in others and min(others) >= KEPT * own:
+    if has_own and None not in others and min(others) >= SHARE * own:
       keeping.append(line)
-  kept = f'{KEPT:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
+  kept = f'{SHARE:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
   return (
     f'{series.scores.title}: of {_number(rows)}, {_count(keeping, "keep")} {kept} '
     f'{series.y_title} at L up to {multiple_of(farthest, base)}'

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, visible
+from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting.folders import files_below, is_folder, one_line_errors
+from posenc_jax.reporting.folders import files_below, is_folder
 
 # Names of files, not patterns: `rows.jsonl.123.new` is what a kill left of a write.
 FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')
@@ -22,7 +22,7 @@ def read(path: str | Path) -> list[dict]:
     Stopped: a file or folder cannot be read.
   """
   rows, by_key = [], {}
-  with one_line_errors():
+  with disk_errors(remedy=''):
     for file in _files(Path(path)):
       rows += storage.read_rows(file, lambda row, file=file: _fault(row, file, by_key))
   if not rows:

@@ -6,6 +6,7 @@ a dash, and a note names it.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 from collections import defaultdict
@@ -14,28 +15,28 @@ from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting.captions import PROTOCOLS, join_unique
-from posenc_jax.reporting.line_names import line_names
+from posenc_jax.reporting.captions import WORDS_OF_PROTOCOLS, join_unique
+from posenc_jax.reporting.line_names import EVALUATION, line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.tasks import learned
 
-# Rows that are equal in these fields score the same tokens at a length; see `scored_task`.
-TASK = ('corpus', 'split', 'stride', 'k', 'overrides')
+# Rows that are equal in these fields score the same tokens at a length; see `scored_on`.
+SCORED = (*EVALUATION, 'overrides')
 # Rows of one line are equal in these fields.
-LINE = (*TASK, 'train_length', 'step')
+LINE = (*SCORED, 'train_length', 'step')
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 MOST_NAMED = 5  # runs without rows that a note names; status says which are open
 # Statuses of a run that has not been evaluated to the end.
 UNSEEN = ('missing', 'incomplete')
 
 
-def scored_task(row: dict) -> str:
+def scored_on(row: dict) -> str:
   """A text that is equal for rows which score the same tokens at a length: what evaluation changed
   in the model is left out.
   """
   overrides = row['overrides'] or {}
   changed = {key: value for key, value in overrides.items() if not row_schema.is_of_model(key)}
-  fields = {field: row[field] for field in TASK} | {'overrides': changed}
+  fields = {field: row[field] for field in SCORED} | {'overrides': changed}
   return json.dumps(fields, sort_keys=True)
 
 
@@ -96,14 +97,14 @@ class Scores:
 
   protocol: str
   control: str | None
+  corpus: str | None
   metric: Metric
+  columns: list
+  seeds: list[int]
+  by_seed: dict[tuple, SeedScore]
+  exemplar_row: dict[str, dict]
+  unlearned: dict[str, dict[int, learned.Learned]]
   notes: list[str]
-  corpus: str | None = None
-  columns: list = dataclasses.field(default_factory=list)
-  seeds: list[int] = dataclasses.field(default_factory=list)
-  by_seed: dict[tuple, SeedScore] = dataclasses.field(default_factory=dict)
-  exemplar_row: dict[str, dict] = dataclasses.field(default_factory=dict)
-  unlearned: dict[str, dict[int, learned.Learned]] = dataclasses.field(default_factory=dict)
 
   @property
   def lines(self) -> list[str]:
@@ -141,62 +142,18 @@ class Scores:
     ]
 
   def seed_scores(self, line: str, column) -> list[float]:
-    """The scores of the seeds that have learned and have one; [] of a line that is not here.
+    """The scores of the seeds that have learned and have one.
 
-    [] if any of these seeds failed, too: a mean of the survivors would flatter.
+    [] of a line or a column that is not here, and if any of these seeds failed: a mean of the
+    survivors would flatter.
     """
-    if line not in self.exemplar_row:
+    if line not in self.exemplar_row or column not in self.columns:
       return []
     scores = [self.by_seed[line, seed, column] for seed in self.learned_seeds(line)]
     if any(score.status not in ('ok', *UNSEEN) for score in scores):
       return []
     values = [score.value(self.metric) for score in scores]
     return [value for value in values if value is not None]
-
-  def aggregate(
-    self,
-    rows: list[dict],
-    column_of: Callable,
-    label_of: Callable,
-    group_fields: tuple[str, ...],
-    is_expected: Callable,
-  ) -> None:
-    """Fills in all attributes from the rows of this protocol and control."""
-    rows = _drop_repeated(rows, self.notes)
-    names = line_names(rows, label_of, group_fields, self.notes)
-    groups, of_lines = defaultdict(list), defaultdict(list)
-    for line, row in zip(names, rows, strict=True):
-      self.exemplar_row.setdefault(line, row)
-      groups[line, row['seed'], column_of(row)].append(row)
-      of_lines[line].append(row)
-    self.unlearned = {line: learned.unlearned_seeds(some) for line, some in of_lines.items()}
-    self.seeds = sorted({seed for _, seed, _ in groups})
-    self.columns = sorted({column for _, _, column in groups})
-    sizes = len(self.lines), len(self.seeds), len(self.columns)
-    if math.prod(sizes) > MOST_SCORES:
-      raise UserError(
-        f'{self.title}: {" x ".join(map(str, sizes))} lines, seeds and columns; '
-        f'allowed: at most {MOST_SCORES} scores'
-      )
-    for line in self.lines:
-      for seed in self.seeds:
-        for column in self.columns:
-          self.by_seed[line, seed, column] = _seed_score(groups[line, seed, column])
-    self._mark_incomplete()
-    self.notes += _status_notes(self, is_expected)
-    number_of = {line: len(self.seeds_of(line)) for line in self.lines}
-    self.notes += learned.note(self.unlearned, number_of)
-
-  def _mark_incomplete(self) -> None:
-    """A score of fewer tokens than another seed or line scored in the same task is not shown."""
-    task_of = {line: scored_task(row) for line, row in self.exemplar_row.items()}
-    whole = defaultdict(int)
-    for (line, _, column), score in self.by_seed.items():
-      task = task_of[line], column
-      whole[task] = max(whole[task], score.amount)
-    for (line, seed, column), score in self.by_seed.items():
-      if score.status == 'ok' and score.amount < whole[task_of[line], column]:
-        self.by_seed[line, seed, column] = SeedScore('incomplete')
 
 
 def note_of_missing(runs: list[str], planned: int) -> str:
@@ -245,7 +202,7 @@ def collect(
   present_runs = {row['run'] for row in rows}
   if missing := [run for run in runs if run not in present_runs]:
     notes.append(note_of_missing(missing, len(runs)))
-  rank = {name: index for index, name in enumerate(PROTOCOLS)}
+  rank = {name: index for index, name in enumerate(WORDS_OF_PROTOCOLS)}
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
   if protocols is None:
@@ -264,10 +221,9 @@ def collect(
   if not groups:
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
   found = []
-  for (protocol, control, corpus), group in sorted(groups.items()):
-    scores = Scores(wanted[protocol], control or None, metric, list(notes), corpus or None)
-    scores.aggregate(group, column_of, label_of, group_fields, is_expected)
-    found.append(scores)
+  for (*_, corpus), group in sorted(groups.items()):
+    of_lines = column_of, label_of, group_fields, is_expected
+    found.append(_aggregate(group, metric, corpus or None, list(notes), *of_lines))
   return found
 
 
@@ -282,6 +238,62 @@ def notes_of(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
     for note in scores.notes
     if note not in shared
   ]
+
+
+def _aggregate(
+  rows: list[dict],
+  metric: Metric,
+  corpus: str | None,
+  notes: list[str],
+  column_of: Callable,
+  label_of: Callable,
+  group_fields: tuple[str, ...],
+  is_expected: Callable,
+) -> Scores:
+  """The scores of the rows of one protocol and control, with these notes and those of its own."""
+  rows = _drop_repeated(rows, notes)
+  names = line_names(rows, label_of, group_fields, notes)
+  groups, of_lines = defaultdict(list), defaultdict(list)
+  for line, row in zip(names, rows, strict=True):
+    groups[line, row['seed'], column_of(row)].append(row)
+    of_lines[line].append(row)
+  scores = Scores(
+    protocol=rows[0]['protocol'],
+    control=rows[0]['control'],
+    corpus=corpus,
+    metric=metric,
+    columns=sorted({column for _, _, column in groups}),
+    seeds=sorted({seed for _, seed, _ in groups}),
+    by_seed={},
+    exemplar_row={line: some[0] for line, some in of_lines.items()},
+    unlearned={line: learned.unlearned_seeds(some) for line, some in of_lines.items()},
+    notes=notes,
+  )
+  sizes = len(scores.lines), len(scores.seeds), len(scores.columns)
+  if math.prod(sizes) > MOST_SCORES:
+    raise UserError(
+      f'{scores.title}: {" x ".join(map(str, sizes))} lines, seeds and columns; '
+      f'allowed: at most {MOST_SCORES} scores'
+    )
+  for place in itertools.product(scores.lines, scores.seeds, scores.columns):
+    scores.by_seed[place] = _seed_score(groups[place])
+  _mark_incomplete(scores)
+  notes += _status_notes(scores, is_expected)
+  number_of = {line: len(scores.seeds_of(line)) for line in scores.lines}
+  notes += learned.note(scores.unlearned, number_of)
+  return scores
+
+
+def _mark_incomplete(scores: Scores) -> None:
+  """A score of fewer tokens than another seed or line scored on the same is not shown."""
+  scored = {line: scored_on(row) for line, row in scores.exemplar_row.items()}
+  whole = defaultdict(int)
+  for (line, _, column), score in scores.by_seed.items():
+    whole[scored[line], column] = max(whole[scored[line], column], score.amount)
+  for place, score in scores.by_seed.items():
+    line, _, column = place
+    if score.status == 'ok' and score.amount < whole[scored[line], column]:
+      scores.by_seed[place] = SeedScore('incomplete')
 
 
 def _drop_repeated(rows: list[dict], notes: list[str]) -> list[dict]:

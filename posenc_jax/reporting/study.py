@@ -6,18 +6,18 @@ that nothing in the folder, and nothing that it names, is ever executed.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from posenc_jax import config, storage
-from posenc_jax.errors import Damaged, Stopped, UserError, shown, visible
-from posenc_jax.reporting import report_settings, rows, table_writers
-from posenc_jax.reporting.folders import is_folder, one_line_errors
-from posenc_jax.reporting.layouts import costs, make_tables
+from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, visible
+from posenc_jax.reporting import costs, report_settings, rows, table_writers
+from posenc_jax.reporting.folders import is_folder
+from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.layouts.cost_table import cost_tables, scale
 from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
@@ -77,12 +77,12 @@ class Report:
     made = [table for settings in wanted for table in make_tables(of_folder, self.runs, **settings)]
     for table in made:
       if table.is_scored:
-        table.caption += costs.scale(spent, self.runs)
-    return made + costs.tables(spent, self.runs)
+        table.caption += scale(spent, self.runs)
+    return made + cost_tables(spent, self.runs)
 
   def cost_tables(self) -> list[Table]:
     """The table of what runs cost, in a list; [] where that is not on disk."""
-    return costs.tables(costs.read(self.folder), self.runs)
+    return cost_tables(costs.read(self.folder), self.runs)
 
   def write_tables(self) -> None:
     """Shows the tables, then writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`.
@@ -96,7 +96,7 @@ class Report:
       console.width = 140  # a file has no width: tables need not be squeezed
     for table in made:
       console.print(table_writers.on_screen(table))
-    with one_line_errors(ELSEWHERE):
+    with disk_errors(ELSEWHERE):
       out = self._made_out()
       costs.write(out, spent)
       table_writers.write(made, out)
@@ -113,7 +113,7 @@ class Report:
 
   def _write_figure(self, name: str, settings: dict) -> None:
     figure = figures.draw(rows.read(self.folder), self.runs, **settings)
-    with one_line_errors(ELSEWHERE):
+    with disk_errors(ELSEWHERE):
       figures.save(figure, self._made_out() / name)
 
   def _made_out(self) -> Path:
@@ -164,23 +164,16 @@ def of_study(
   wanted = {}
   if hasattr(study, 'table'):
     where = f'{path}: table()'
-    report.tables = report_settings.check_tables(where, _call(study, 'table', path))
+    report.tables = report_settings.check_tables(where, study.table())
     wanted[where] = report.tables
   if hasattr(study, 'figures'):
     where = f'{path}: figures()'
-    report.figures = report_settings.check_figures(where, _call(study, 'figures', path))
+    report.figures = report_settings.check_figures(where, study.figures())
     wanted[where] = report.figures.values()
   if planned is not None:
     for where, every_settings in wanted.items():
       report_settings.check_planned(where, every_settings, planned)
   return report
-
-
-def _call(study: ModuleType, name: str, path: str | Path) -> object:
-  function: Callable = getattr(study, name)
-  if not callable(function):
-    raise UserError(f'{path}: {name} is {type(function).__name__}; allowed: a function')
-  return function()
 
 
 def _sha256(path: str | Path) -> str:
@@ -220,7 +213,7 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
     UserError: there is no such folder, or study.json is wrong. Stopped: it cannot be read.
   """
   folder = Path(folder)
-  with one_line_errors():
+  with disk_errors(remedy=''):
     if not is_folder(folder):
       raise UserError(
         f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick'

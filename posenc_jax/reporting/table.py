@@ -8,6 +8,9 @@ from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores import Scores
 
+# The field of rows by position that says where their range ends, where columns are such ranges.
+RANGE_END = 'range_end'
+
 
 class Cell(NamedTuple):
   text: str
@@ -80,10 +83,10 @@ def error_sentence(*scores: Scores) -> str:
 def header(scores: Scores) -> list[str]:
   """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one.
 
-  Of positions the first and the last, counted from 1: '65 to 128 (L)'.
+  Of ranges of positions the first and the last, counted from 1: '65 to 128 (L)'.
   """
   names = list(map(str, scores.columns))
-  if scores.protocol == 'by_position':
+  if any(RANGE_END in row for row in scores.exemplar_row.values()):
     starts = [scores.columns[0] // 2, *scores.columns[:-1]]
     names = [f'{start + 1} to {name}' for start, name in zip(starts, names, strict=True)]
   return [

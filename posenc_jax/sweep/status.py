@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.errors import Damaged, UserError
+from posenc_jax.errors import UserError
+from posenc_jax.reporting import costs
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.plan import Run
 from posenc_jax.sweep.run_state import RunState
@@ -75,28 +76,17 @@ def read_status(run: Run) -> Status:
 
 def _read_status(run: Run) -> Status:
   state, note = _state_and_note(run, run.read_state())
-  timing_by_seed = [_timing(folder / 'timing.jsonl') for folder in run.results]
-  timing = list(itertools.chain(*timing_by_seed))
-  seconds = [row['seconds_per_step'] for row in timing if row['step'] > 1]
+  timing_by_seed = [costs.read_timing(folder) for folder in run.results]
+  seconds = costs.seconds_of_steps(list(itertools.chain(*timing_by_seed)))
   speed = statistics.median(seconds) / _tokens_per_step(run) if seconds else None
   if state == 'done':
     step = run.steps
-  elif state == 'running' and timing:
+  elif state == 'running' and any(timing_by_seed):
     step = sum(rows[-1]['step'] for rows in timing_by_seed if rows)
   else:  # seeds train one after another, or in one program
     one_by_one = sum(_last_checkpoint(folder) for folder in run.results)
     step = max(one_by_one, len(run.config.seeds) * _last_checkpoint(run.workdir))
   return Status(run, state, step, speed, note)
-
-
-def _timing(path: Path) -> list[dict]:
-  """The rows of timing.jsonl that have a step and its seconds. Raises Damaged, OSError."""
-  rows = [row for row in storage.read_rows(path) if 'seconds_per_step' in row]
-  for row in rows:
-    step, seconds = row.get('step'), row['seconds_per_step']
-    if type(step) is not int or step < 0 or not run_state.is_duration(seconds):
-      raise Damaged(f'{path} is damaged: a row has step={step!r}, seconds_per_step={seconds!r}')
-  return rows
 
 
 def _state_and_note(run: Run, written: RunState) -> tuple[str, str]:

@@ -7,27 +7,27 @@ from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.comparisons import effective_length
-from posenc_jax.reporting.comparisons.compare import BASELINE as FROM_BASELINE
-from posenc_jax.reporting.comparisons.compare import (
+from posenc_jax.reporting.comparisons.block import (
+  BASELINE,
   OWN,
   OWN_SHUFFLED,
   OWN_WINDOWED,
-  WINDOWED,
   Difference,
-  compare_all,
+  Reference,
 )
+from posenc_jax.reporting.comparisons.compare import WINDOWED, compare_all
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.scores import Scores, collect
-from posenc_jax.reporting.series import N_GRAM
+from posenc_jax.reporting.series import N_GRAM, multiple_of
 
 PROTOCOL = 'last_k'  # the same targets at every length
-MARGIN = 0.02  # bits a byte: a score that is surely not worse by more holds
+SLACK = 0.02  # bits a byte: a score that is surely not worse by more holds
 FAR = 4  # training lengths of context, at which use of far context is told
-BASELINE = 'rope'  # the label that costs are relative to
+BASE = 'rope'  # the label of the line that costs and scores at L are relative to
 
 
 class Cost(NamedTuple):
-  """What training takes, relative to BASELINE; None where it is not on disk."""
+  """What training takes, relative to BASE; None where it is not on disk."""
 
   parameters: float | None
   step: float | None
@@ -45,7 +45,7 @@ class Line:
     is_reference: whether it stands there to compare others with: an n-gram, a model that was
       trained at another length, or one that the study names as a reference.
     own: the bits a byte of each seed at L.
-    at_L: their difference from BASELINE.
+    at_L: their difference from BASE.
     changes: {length: difference from the own score at L}, without intervals of n-grams and of
       models trained at another length.
     longest: the longest length that the line has rows of.
@@ -54,9 +54,9 @@ class Line:
     beyond_window: at FAR training lengths, the difference from the own score there with attention
       windowed at L.
     placebo: likewise, from the own score where tokens farther back than L are another document's.
-    holds_to: the largest length up to which, at every length, no seed is worse by more than MARGIN
-      than at L, and the interval of the change ends below MARGIN. None: there is no score at L.
-    fails_by: the shortest length at which that interval lies above MARGIN, or a score of a seed is
+    holds_to: the largest length up to which, at every length, no seed is worse by more than SLACK
+      than at L, and the interval of the change ends below SLACK. None: there is no score at L.
+    fails_by: the shortest length at which that interval lies above SLACK, or a score of a seed is
       not finite; None: there is none.
     all_gain: whether every seed is better at FAR training lengths than at L.
   """
@@ -115,17 +115,12 @@ class Line:
       return 'no score past L'
     words = ['uses text past L'] if self.uses_far else []
     if self.holds_to > self.train_length:
-      words.append(f'holds to {multiple(self.holds_to, self.train_length)}')
+      words.append(f'holds to {multiple_of(self.holds_to, self.train_length)}')
     if self.fails_by is not None:
-      words.append(f'fails by {multiple(self.fails_by, self.train_length)}')
+      words.append(f'fails by {multiple_of(self.fails_by, self.train_length)}')
     if not self.is_longest and self.is_repaired is not None:
       words.append(f'{"holds" if self.is_repaired else "fails"} with a window of L')
     return '; '.join(words) or 'undecided'
-
-
-def multiple(length: int, train_length: int) -> str:
-  """'L', '4 L'."""
-  return 'L' if length == train_length else f'{length / train_length:g} L'
 
 
 def corpora(rows: Iterable[dict]) -> list[str]:
@@ -165,7 +160,7 @@ def lines(
   present = {row['run'] for row in rows}
   found = collect(rows, [run for run in runs if run in present], [PROTOCOL])
   labels = {row['label'] for row in rows if row['control'] is None}
-  baseline = BASELINE if BASELINE in labels else None
+  baseline = BASE if BASE in labels else None
   by_control = {some.scores.control: some for some in compare_all(found, baseline=baseline)}
   plain = by_control[None].scores
   if notes is not None:
@@ -206,7 +201,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
     train_length=L,
     seeds=tuple(values),
     own=own,
-    at_L=_differences(by_control[None], FROM_BASELINE, name).get(usual),
+    at_L=_differences(by_control[None], BASELINE, name).get(usual),
     changes=changes,
     longest=longest,
     windowed=windowed,
@@ -228,12 +223,12 @@ def _has_rows(scores: Scores, line: str, length: int) -> bool:
   return _statuses(scores, line, length) != {'missing'}
 
 
-def _differences(comparison, reference: str, line: str) -> dict[int, Difference]:
+def _differences(comparison, reference: Reference, line: str) -> dict[int, Difference]:
   """{length: the line's difference from the reference}."""
   return {
     column: difference
     for block in comparison.blocks
-    if block.reference == reference
+    if block.reference is reference
     for (name, column), difference in block.differences.items()
     if name == line
   }
@@ -268,17 +263,17 @@ def _holds_to(
 
 
 def _is_below(change: Difference | None) -> bool:
-  """Whether the interval of the change ends at MARGIN or below it."""
-  return change is not None and change.interval is not None and change.interval[1] <= MARGIN
+  """Whether the interval of the change ends at SLACK or below it."""
+  return change is not None and change.interval is not None and change.interval[1] <= SLACK
 
 
 def _is_above(change: Difference | None) -> bool:
-  """Whether the interval of the change lies above MARGIN."""
-  return change is not None and change.interval is not None and change.interval[0] > MARGIN
+  """Whether the interval of the change lies above SLACK."""
+  return change is not None and change.interval is not None and change.interval[0] > SLACK
 
 
 def _seed_holds(at_L: float | None, value: float | None) -> bool:
-  return at_L is not None and value is not None and value <= at_L + MARGIN
+  return at_L is not None and value is not None and value <= at_L + SLACK
 
 
 def _is_repaired(
@@ -307,7 +302,7 @@ def _rank(line: Line) -> tuple:
 
 
 def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
-  """The smallest difference from BASELINE at L that seeds mark in four of five cases, the median
+  """The smallest difference from BASE at L that seeds mark in four of five cases, the median
   over lines; None: they mark none.
   """
   found = [line.at_L.smallest for line in of_corpus if line.at_L]
@@ -318,14 +313,14 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
   """Whether the verdict stays the same whichever seed is left out, as a reference's does. That of
   one seed does not.
 
-  A verdict is of a line's own scores. Of the other lines only BASELINE's rows are read: they say
+  A verdict is of a line's own scores. Of the other lines only BASE's rows are read: they say
   how many tokens a whole score is of.
   """
   if line.is_reference:
     return True
   if len(line.seeds) < 2:
     return False
-  rows = [row for row in rows if row['label'] in (line.label, BASELINE)]
+  rows = [row for row in rows if row['label'] in (line.label, BASE)]
   for seed in line.seeds:
     others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]
     # a line may be called otherwise without one of its seeds, and then it is not stable
@@ -336,7 +331,7 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
 
 
 def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str, int], Cost]:
-  """{(label, training length): its cost} of these runs, relative to BASELINE where that is."""
+  """{(label, training length): its cost} of these runs, relative to BASE where that is."""
   runs, by_line = set(runs), {}
   for row in costs:
     if row['run'] in runs:
@@ -346,7 +341,7 @@ def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str
     line: [_median(row[field] for row in some) for field in fields]
     for line, some in by_line.items()
   }
-  base = next((some for (label, _), some in medians.items() if label == BASELINE), [None] * 3)
+  base = next((some for (label, _), some in medians.items() if label == BASE), [None] * 3)
   return {
     line: Cost(*(a / b if a and b else None for a, b in zip(some, base, strict=True)))
     for line, some in medians.items()
@@ -354,10 +349,10 @@ def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str
 
 
 def relative_times(rows: list[dict]) -> list[dict]:
-  """The rows of costs of one machine, with times of a step relative to BASELINE's of them: what
-  another machine measured is not compared. None where BASELINE is not among them.
+  """The rows of costs of one machine, with times of a step relative to BASE's of them: what
+  another machine measured is not compared. None where BASE is not among them.
   """
-  base = _median(row['seconds_per_step'] for row in rows if row['label'] == BASELINE)
+  base = _median(row['seconds_per_step'] for row in rows if row['label'] == BASE)
   relative = lambda seconds: seconds / base if seconds and base else None
   return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]
 

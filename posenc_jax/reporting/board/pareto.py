@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.board.lines import Line, smallest_marked
 from posenc_jax.reporting.colors import looks
-from posenc_jax.reporting.mpl.axes import shorten, strip_spines
+from posenc_jax.reporting.mpl.axes import new_figure, shorten, strip_spines
 
 # Training lengths up to which a line holds at least, the largest first, and the marker for that.
 MARKERS = ((32, 'P'), (8, 's'), (4, 'D'), (2, '^'), (1, 'o'))
@@ -24,7 +24,6 @@ def draw(lines: Collection[Line], corpus: str):
   """The `matplotlib.figure.Figure` of the lines that have a score, a step time and are no
   reference; None where there are none.
   """
-  from matplotlib.figure import Figure
   from matplotlib.lines import Line2D
 
   shown = [
@@ -32,7 +31,7 @@ def draw(lines: Collection[Line], corpus: str):
   ]
   if not shown:
     return None
-  figure = Figure(figsize=(8.5, 5.2), layout='constrained')
+  figure = new_figure(8.5, 5.2)
   axes = figure.subplots()
   strip_spines(axes)
   color_of = {name: look.color for name, look in looks({x.name: x.label for x in shown}).items()}

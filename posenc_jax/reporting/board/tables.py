@@ -5,45 +5,47 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import BASELINE, FAR, MARGIN, Line, multiple, smallest_marked
+from posenc_jax.reporting.board.lines import BASE, FAR, SLACK, Line, smallest_marked
 from posenc_jax.reporting.comparisons.compare import WINDOWED
-from posenc_jax.reporting.layouts.differences import SMALLEST
-from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.layouts.differences import SMALLEST, cell
+from posenc_jax.reporting.metrics import DASH, MARGIN
 from posenc_jax.reporting.scores import LINE, UNSEEN, Scores, collect, note_of_missing, notes_of
+from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
 
 PLANTED = 'planted'
 ACCURACY = 'token_accuracy'
 UNSTABLE = '~'
+BITS = '{:+.3f}'.format
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
 # What the columns of text say, below the table.
 LEGEND = (
   f'encoding: those that hold to {FAR} L come first, by bits at L, then the others likewise, then '
-  f'references. "{SMALLEST}": the smallest difference from {BASELINE} that these seeds mark in '
+  f'references. "{SMALLEST}": the smallest difference from {BASE} that these seeds mark in '
   'four of five cases, the median over lines.',
   'verdict: by a fixed rule for each line alone, of the seeds that it has. "Uses text past L": '
   f'every seed is better at {FAR} L than at L, and that gain, the difference from the placebo '
   f'("{FAR} L, other text") and that from the own score at {FAR} L with attention windowed at L '
   'have intervals below 0. "Holds to": as in the column of that name. "Fails by": the first length '
-  f'at which the interval of the change from L lies above +{MARGIN:g}, or the score of a seed is '
+  f'at which the interval of the change from L lies above +{SLACK:g}, or the score of a seed is '
   'not finite. "Holds with a window of L", of lines that do not hold to the longest length: with '
-  f'attention windowed at L that interval ends at +{MARGIN:g} or below at the longest length, and '
-  f'no seed is more than {MARGIN:g} bits worse than at L at any length past it; "fails with a '
-  f'window of L": at the longest length it lies above +{MARGIN:g}. {UNSTABLE}: leaving out one '
+  f'attention windowed at L that interval ends at +{SLACK:g} or below at the longest length, and '
+  f'no seed is more than {SLACK:g} bits worse than at L at any length past it; "fails with a '
+  f'window of L": at the longest length it lies above +{SLACK:g}. {UNSTABLE}: leaving out one '
   'seed would change the verdict, or there is one alone.',
-  f'parameters: those of the whole model, relative to {BASELINE}.',
-  f'step, memory: time and memory of a training step, relative to {BASELINE}; time as the same '
+  f'parameters: those of the whole model, relative to {BASE}.',
+  f'step, memory: time and memory of a training step, relative to {BASE}; time as the same '
   'machine took it.',
-  f'bits at L: its mark compares with {BASELINE}. Marks, here and in other columns, are about '
-  'other seeds: * better, † worse, = within 0.01.',
+  f'bits at L: its mark compares with {BASE}. Marks, here and in other columns, are about '
+  f'other seeds: * better, † worse, = within {MARGIN:g}.',
   'at n L: difference from the own score at L; in brackets the 95 % interval over documents, those '
   'of one year or package taken as one. Its mark compares with the own score, too.',
   'window of L: that difference with attention windowed at L.',
   f'{FAR} L, other text: the score at {FAR} L minus that where tokens farther back than L from the '
   "first target are another document's, the placebo, which may do harm of its own.",
-  f'holds to: the largest length up to which, at every length, no seed is more than {MARGIN:g} '
-  f'bits worse than at L and the interval of the change ends at +{MARGIN:g} or below; ≥: no longer '
+  f'holds to: the largest length up to which, at every length, no seed is more than {SLACK:g} '
+  f'bits worse than at L and the interval of the change ends at +{SLACK:g} or below; ≥: no longer '
   'one was evaluated.',
   'seeds: how many the line has.',
 )
@@ -93,8 +95,8 @@ def text_table(
     'encoding',
     'verdict',
     *HEADER,
-    *(f'at {multiple(length, L)}' for length in past),
-    f'window of L, at {multiple(past[-1], L)}' if past else 'window of L',
+    *(f'at {multiple_of(length, L)}' for length in past),
+    f'window of L, at {multiple_of(past[-1], L)}' if past else 'window of L',
     f'{FAR} L, other text',
     'holds to',
     'seeds',
@@ -119,15 +121,15 @@ def _cells(line: Line, past: list[int], verdict: str):
   mark = line.at_L.mark if line.at_L else ''
   yield Cell(DASH if line.mean is None else f'{line.mean:.3f}{spread}', mark=mark)
   for length in past:
-    yield _difference(line.changes.get(length))
+    yield cell(line.changes.get(length), BITS)
   # The head of the column names the longest length of all lines.
-  yield _difference(line.windowed if past and line.longest == past[-1] else None)
-  yield _difference(line.placebo)
+  yield cell(line.windowed if past and line.longest == past[-1] else None, BITS)
+  yield cell(line.placebo, BITS)
   if line.holds_to is None or line.is_reference:
     yield Cell(DASH)
   else:
     at_least = '≥ ' if line.is_longest else ''
-    yield Cell(f'{at_least}{multiple(line.holds_to, line.train_length)}')
+    yield Cell(f'{at_least}{multiple_of(line.holds_to, line.train_length)}')
   yield Cell(str(len(line.seeds)))
 
 
@@ -141,15 +143,6 @@ def _smallest_cells(of_corpus: list[Line], num_lengths: int) -> list[list[Cell]]
     return []
   texts = [SMALLEST, '', *[DASH] * 3, f'{smallest:.3f}', *[DASH] * (num_lengths + 2), '', '']
   return [[*map(Cell, texts)]]
-
-
-def _difference(difference) -> Cell:
-  if difference is None:
-    return Cell(DASH)
-  text = f'{difference.mean:+.3f}'
-  if difference.interval is not None:
-    text += ' [{:+.3f}, {:+.3f}]'.format(*difference.interval)
-  return Cell(text, mark=difference.mark)
 
 
 def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()) -> list[Table]:
@@ -168,7 +161,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
     longest[row['run']] = max(row['length'], longest.get(row['run'], 0))
   window = statistics.mode(longest.values())
   L = statistics.mode(row['train_length'] for row in plain)
-  far = f'Windows of {multiple(window, L)}'
+  far = f'Windows of {multiple_of(window, L)}'
   wanted = {'Windows of L': (L, None), far: (window, None)}
   if window > L:
     wanted[f'{far}, attention windowed at L'] = (window, WINDOWED)
@@ -262,7 +255,7 @@ def task_tables(rows: list[dict]) -> list[Table]:
         seeds, failed = len(scores.seeds_of(line)), len(scores.unlearned[line])
         cells[line][f'{task}, learned'] = f'{seeds - failed} of {seeds}'
       for length in (length for length in scores.columns if length > L):
-        names.append(f'{task} at {multiple(length, L)}')
+        names.append(f'{task} at {multiple_of(length, L)}')
         for line in scores.lines:
           cells[line][names[-1]] = scores.metric.text(scores.seed_scores(line, length))
   body = [

@@ -2,7 +2,7 @@
 
 The *effective length* is the largest evaluated length at which a score, and that at every evaluated
 length between, is as good as the model's own at its training length L: at most `margin` bits a byte
-worse (likelihoods), or at least `share` of it (accuracies; 0.85 as in NoLiMa, Modarressi et al.
+worse (likelihoods), or at least `share` of it (accuracies; SHARE as in NoLiMa, Modarressi et al.
 2025, arXiv:2502.05167). Where it is the largest length that was evaluated, the model holds to at
 least that.
 
@@ -16,9 +16,6 @@ from typing import NamedTuple
 
 from posenc_jax.reporting.metrics import METRICS, Metric
 from posenc_jax.reporting.scores import UNSEEN, Scores
-
-MARGIN = 0.01  # bits a byte
-SHARE = 0.85
 
 
 class EffectiveLength(NamedTuple):

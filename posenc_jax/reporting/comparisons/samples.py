@@ -7,7 +7,7 @@ import numpy as np
 
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores import Scores, scored_task
+from posenc_jax.reporting.scores import Scores, scored_on
 
 
 class Sample(NamedTuple):
@@ -18,7 +18,7 @@ class Sample(NamedTuple):
     models: of each seed the trained model, (run, step).
     clusters: the clusters of documents, in order; () where rows are not of single documents.
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
-    tokens: what was scored: `scored_task`, and {(document, position): size}.
+    tokens: what was scored: `scored_on`, and {(document, position): size}.
   """
 
   seeds: tuple[int, ...]
@@ -87,5 +87,5 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
     clusters=() if None in place else tuple(clusters),
     top_SC=top_SC,
     size_C=size_C,
-    tokens=(scored_task(scores.exemplar_row[line]), sizes[0]),
+    tokens=(scored_on(scores.exemplar_row[line]), sizes[0]),
   )

@@ -142,13 +142,6 @@ def holm(ps: Sequence[float]) -> list[float]:
   return corrected
 
 
-def bonferroni_limit(tests: int, freedom: float | np.ndarray) -> float | np.ndarray:
-  """The |t| from which Holm's method rejects one of so many tests, whatever the others say."""
-  from scipy import special
-
-  return -special.stdtrit(freedom, ALPHA / tests / 2)
-
-
 class Dunnett:
   """Two-sided comparisons of several lines with one baseline, all with the pooled variance.
 
@@ -189,9 +182,12 @@ class Dunnett:
 
   def limit(self) -> float:
     """The |t| from which a line is marked."""
-    from scipy import optimize
+    from scipy import optimize, special
 
-    low, high = (float(bonferroni_limit(tests, self._freedom)) for tests in (1, self._tests))
+    # that of a line alone, and Bonferroni's, which is as large as any
+    low, high = (
+      -float(special.stdtrit(self._freedom, ALPHA / tests / 2)) for tests in (1, self._tests)
+    )
     if self._tests == 1:
       return low
     return optimize.brentq(lambda t: self.exceeds(t) - ALPHA, low - 1e-6, high + 1e-6)

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Collection
 
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.own_changes import train_lengths_of
-from posenc_jax.reporting.series import Series, farthest_of_most
+from posenc_jax.reporting.own_changes import own_changes, train_lengths_of
+from posenc_jax.reporting.series import Curve, Series, farthest_of_most
 
 
 @dataclasses.dataclass
@@ -129,7 +129,8 @@ def extrapolation_gap(series: Series, references: Collection[str] = ()) -> Extra
       'evaluated.'
     )
   ends = lengths.index(near), lengths.index(far)
-  lines = [_gap_line(series, line, *ends, line in references) for line in series.curves]
+  changes = own_changes(series, references)
+  lines = [_gap_line(series, changes, line, *ends, line in references) for line in series.curves]
   measured = [line for line in lines if line.gaps]
   if series.scores.metric.is_accuracy:
     measured.sort(key=lambda line: (-statistics.fmean(line.far), -statistics.fmean(line.near)))
@@ -139,15 +140,12 @@ def extrapolation_gap(series: Series, references: Collection[str] = ()) -> Extra
   return ExtrapolationGap(series, near, far, measured + [line for line in lines if not line.gaps])
 
 
-def _gap_line(series: Series, line: str, near: int, far: int, is_reference: bool) -> GapLine:
+def _gap_line(
+  series: Series, changes: dict[str, Curve], line: str, near: int, far: int, is_reference: bool
+) -> GapLine:
   """A line from the column `near` to the column `far`, by the seeds that have learned."""
-  curve, gaps, statuses = series.curves[line], [], {}
-  for seed in series.scores.learned_seeds(line):
-    both = curve.by_seed[seed][near], curve.by_seed[seed][far]
-    failed = [score for score in both if isinstance(score, str)]
-    statuses |= dict.fromkeys(failed)
-    if not failed:
-      gaps.append(both[1] - both[0])
-  ends = curve.values[near], curve.values[far]
-  gaps = gaps if all(ends) else []
-  return GapLine(curve.label, *ends, gaps, ', '.join(statuses), is_reference)
+  curve, seeds = series.curves[line], series.scores.learned_seeds(line)
+  scores = [curve.by_seed[seed][column] for seed in seeds for column in (near, far)]
+  reason = ', '.join(dict.fromkeys(score for score in scores if isinstance(score, str)))
+  gaps = changes[line].values[far - near] if line in changes else []  # they begin at `near`
+  return GapLine(curve.label, curve.values[near], curve.values[far], gaps, reason, is_reference)

@@ -10,8 +10,7 @@ from ml_collections import ConfigDict
 from plotly.offline import get_plotlyjs
 
 from posenc_jax import config, errors, storage
-from posenc_jax.errors import UserError
-from posenc_jax.reporting.folders import one_line_errors
+from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.reporting.html import plots, profile_plots, style
 from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.html.settings import Setting, settings
@@ -103,7 +102,7 @@ def render(
 def write(path: str | Path, text: str) -> None:
   """Writes the page, whole or not at all. Raises Stopped where the disk takes no file."""
   path = Path(path)
-  with one_line_errors():
+  with disk_errors(remedy=''):
     path.parent.mkdir(parents=True, exist_ok=True)
     storage.atomic_write(path, text)
 

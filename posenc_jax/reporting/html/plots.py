@@ -16,7 +16,7 @@ from posenc_jax.reporting.own_changes import train_lengths_of
 from posenc_jax.reporting.series import Series, looks_of, multiple_of, references_of
 
 NOTHING = 'nothing'
-MARGIN = 46  # pixels left of the plot: an axis title and its numbers
+LEFT = 46  # pixels left of the plot: an axis title and its numbers
 SEED_WIDTH = 1.0  # pixels, the width of a seed's line
 HOVER = '%{text}<extra></extra>'
 
@@ -46,7 +46,7 @@ def draw(shown: Sequence[Series], references: Collection[str] = ()) -> go.Figure
   figure.update_layout(
     updatemenus=_menus(shown, lines, has_chance),
     legend=dict(tracegroupgap=0, **legend),
-    margin=dict(l=MARGIN, r=14, t=132, b=8),
+    margin=dict(l=LEFT, r=14, t=132, b=8),
   )
   _axes(figure, shown, references)
   return figure
@@ -231,6 +231,6 @@ def _menu(buttons: list[dict], left: int, row: int) -> dict:
   """A menu at `left` pixels in a row above the plot: a list, or in the lowest row buttons."""
   kind = dict(type='dropdown', direction='down') if row else dict(type='buttons', direction='right')
   place = dict(x=0, xanchor='left', y=1, yanchor='bottom')
-  room = dict(l=left - MARGIN, b=24 + 36 * row)
+  room = dict(l=left - LEFT, b=24 + 36 * row)
   look = dict(bgcolor='white', bordercolor='#bbbbbb', font=dict(size=12, color=style.INK))
   return dict(buttons=buttons, active=0, showactive=True, pad=room, **kind, **place, **look)

@@ -8,11 +8,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError, nearest, visible
+from posenc_jax.errors import UserError, disk_errors, nearest, visible
 from posenc_jax.evaluation.row_schema import POSITIONAL
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting import study
-from posenc_jax.reporting.folders import files_below, is_folder, one_line_errors
+from posenc_jax.reporting.folders import files_below, is_folder
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import Series, length_series
@@ -113,7 +113,7 @@ def _read(path: Path, root: str | Path | None) -> Sources:
   rows, place = row_files.read(path), visible(path.as_posix())
   present = list(dict.fromkeys(row['run'] for row in rows))
   notes = [f'{place}: {len(rows):,} rows of {_count(len(present), "run")}.']
-  with one_line_errors():
+  with disk_errors(remedy=''):
     is_of_runs = is_folder(path)
     configs = _configs(path if is_of_runs else path.parent, present, notes)
   lacking = [run for run in present if run not in configs]

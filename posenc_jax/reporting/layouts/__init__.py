@@ -35,7 +35,7 @@ def make_tables(
 
   Args:
     learned: the part of the way from guessing to 1 that a seed must have gone to have learned a
-      task (`reporting.learned`).
+      task (`reporting.tasks.learned`).
   """
   if form not in LAYOUTS:
     raise UserError(f'table: form={form!r}; {nearest(form, LAYOUTS)}')

@@ -1,48 +1,26 @@
 """The tables of a comparison, lines down and columns across, and captions that say all of it."""
 
 import statistics
+from collections.abc import Callable
 
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap, significance
-from posenc_jax.reporting.comparisons.compare import (
+from posenc_jax.reporting.comparisons.block import (
   BASELINE,
-  BASELINE_TRUNCATED,
-  BASELINE_WINDOWED,
   BETTER,
   EQUIVALENT,
   OWN,
-  OWN_SHUFFLED,
-  OWN_TRUNCATED,
-  OWN_WINDOWED,
   WORDS,
   WORSE,
   Block,
-  Comparison,
+  Difference,
 )
+from posenc_jax.reporting.comparisons.compare import Comparison
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table, header, record_keys
 
 SMALLEST = 'smallest marked'
 CORRELATION = 'correlation of seeds'
-TITLES = {
-  BASELINE: 'Differences from {baseline} up to L',
-  OWN: 'Differences from their own score at L',
-  OWN_WINDOWED: 'Differences from their own score windowed at L',
-  OWN_TRUNCATED: 'Differences from their own score truncated to L',
-  OWN_SHUFFLED: 'Differences from their own score with other far tokens',
-  BASELINE_WINDOWED: 'Differences from {baseline} windowed at L',
-  BASELINE_TRUNCATED: 'Differences from {baseline} truncated to L',
-}
-REFERENCES = {
-  BASELINE: '{baseline}',
-  OWN: 'the own score at L',
-  OWN_WINDOWED: 'the own score with attention windowed at L',
-  OWN_TRUNCATED: 'the own score where a token has the last L / 2 to L tokens before it alone',
-  OWN_SHUFFLED: 'the own score where tokens farther back than L from the first target are another '
-  "document's",
-  BASELINE_WINDOWED: '{baseline} with attention windowed at L, the practical default',
-  BASELINE_TRUNCATED: '{baseline} given the last L tokens alone, the practical default',
-}
 # What a difference from the own score at L means, which depends on the protocol.
 REMARKS = {
   'last_k': ' Targets are the same at every length, so this is also the difference from the same '
@@ -51,13 +29,6 @@ REMARKS = {
   'non_overlapping': ' Longer windows have fewer starts, and that alone makes them better.',
   'sliding': ' Longer windows have fewer starts, and that alone makes them better.',
   'by_position': ' Positions past L hold other tokens than those up to L.',
-}
-USED = {
-  OWN_WINDOWED: ' What is better uses text farther back than attention within L passes on, or is '
-  'hurt by the window.',
-  OWN_TRUNCATED: ' What is better uses text farther back than L / 2.',
-  OWN_SHUFFLED: ' What is better uses what text farther back than L says, or is hurt by another '
-  "document's.",
 }
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 POOLED = (
@@ -80,7 +51,7 @@ def _table(block: Block) -> Table:
   columns, found = block.columns, block.differences
   names = dict(zip(scores.columns, header(scores), strict=True))
   lines = [
-    [Cell(scores.label(line)), *(_cell(found.get((line, column)), number) for column in columns)]
+    [Cell(scores.label(line)), *(cell(found.get((line, column)), number) for column in columns)]
     for line in block.lines
   ]
   heading = ['encoding', *(names[column] for column in columns)]
@@ -94,7 +65,7 @@ def _table(block: Block) -> Table:
     texts = [block.metric.form.format(smallest[c]) if c in smallest else DASH for c in columns]
     lines.append([Cell(SMALLEST), *map(Cell, texts), *[Cell('')] * bool(block.correlations)])
   return Table(
-    f'{TITLES[block.reference].format(baseline=block.baseline)}, {scores.name}',
+    f'Differences from {block.reference.title.format(baseline=block.baseline)}, {scores.name}',
     _caption(block, bool(smallest)),
     heading,
     [RowGroup('', lines)],
@@ -103,7 +74,8 @@ def _table(block: Block) -> Table:
   )
 
 
-def _cell(difference, number) -> Cell:
+def cell(difference: Difference | None, number: Callable[[float], str]) -> Cell:
+  """The difference with its interval and mark; `number` writes a number."""
   if difference is None:
     return Cell(DASH)
   text = number(difference.mean)
@@ -128,9 +100,9 @@ def _smallest(block: Block) -> dict:
 
 def _caption(block: Block, has_smallest: bool) -> str:
   scores = block.scores
-  reference = REFERENCES[block.reference].format(baseline=block.baseline)
-  remark = USED.get(block.reference, '')
-  if block.reference == OWN and scores.control is None:
+  reference = block.reference.words.format(baseline=block.baseline)
+  remark = block.reference.remark
+  if block.reference is OWN and scores.control is None:
     remark = REMARKS.get(scores.protocol, '')
   learned = ' that have learned' if any(scores.unlearned.values()) else ''
   numbers = {difference.seeds for difference in block.differences.values()}
@@ -190,7 +162,9 @@ def _tests(block: Block) -> str:
       of_paired = join_unique(line for line in block.lines if line in block.paired)
       return f'{UNPAIRED} (of {of_paired}, {PAIRED}), {OVER_COLUMN}'
     return f'{UNPAIRED if unpaired else PAIRED}, {OVER_COLUMN}'
-  blocks = ', and without what a seed does to all of them' if block.shares_seeds else ''
+  blocks = ', and without what a seed does to all of them' if block.same_seeds else ''
+  if block.same_seeds and block.same_seeds != block.freedom.keys():
+    blocks += f' at {join_unique(block.same_seeds)}'
   freedom = join_unique(block.freedom.values())
   words = POOLED.format(baseline=block.baseline, blocks=blocks, freedom=freedom)
   apart = {line for lines in block.apart.values() for line in lines}
@@ -213,13 +187,14 @@ def _records(block: Block) -> list[dict]:
     low, high = difference.interval or (None, None)
     record = record_keys(block.scores)
     record |= {'encoding': line, 'length': column, 'metric': block.metric.name}
-    record |= {'compared_with': block.reference, 'baseline': block.baseline}
+    record |= {'compared_with': block.reference.name.format(baseline='baseline')}
+    record |= {'baseline': block.baseline}
     record |= {'difference': difference.mean, 'low': low, 'high': high}
     record |= {'clusters': difference.clusters, 'seeds': difference.seeds}
     record |= {'p': difference.p, 'p_corrected': difference.corrected}
     record |= {'p_equivalent': difference.p_equivalent, 'margin': block.margin}
     record |= {'smallest_marked': difference.smallest, 'mark': WORDS[difference.mark]}
-    if block.reference == BASELINE:
+    if block.reference is BASELINE:
       record |= {'correlation': block.correlations.get(line)}
     made.append({name: _rounded(value) for name, value in record.items()})
   return made

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons import effective_length
-from posenc_jax.reporting.comparisons.effective_length import MARGIN, SHARE, EffectiveLength
-from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
+from posenc_jax.reporting.metrics import DASH, MARGIN, SHARE
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
 from posenc_jax.reporting.tasks.chance import chance_scores

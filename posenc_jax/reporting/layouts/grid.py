@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.scores import TASK, Scores, collect
+from posenc_jax.reporting.scores import SCORED, Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
 TRAINED_THERE = 'trained at the evaluation length'
@@ -31,7 +31,7 @@ def grid(
     metric,
     controls,
     label_of=lambda row: f'{row["label"]}, L = {row["train_length"]}',
-    group_fields=TASK,
+    group_fields=SCORED,
     is_expected=lambda row, length: length >= row['train_length'],
   ):
     rows_of = scores.exemplar_row

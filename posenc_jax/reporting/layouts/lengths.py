@@ -1,13 +1,14 @@
 """The extrapolation table: encodings down, evaluation lengths across."""
 
+import math
 from collections.abc import Iterable
 
-from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
+from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
-from posenc_jax.reporting.layouts.position_columns import column_of, with_columns
 from posenc_jax.reporting.layouts.published import published
+from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import Scores, collect
-from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table import RANGE_END, Cell, RowGroup, Table, cells, from_scores
 from posenc_jax.reporting.tasks.chance import chance_lines
 
 
@@ -27,7 +28,8 @@ def lengths(
   equivalent; `reference` see `published`. Columns of by_position are ranges of positions.
   """
   notes, made = [], []
-  rows = with_columns(list(rows), notes)
+  rows = _with_ranges(list(rows), notes)
+  column_of = lambda row: row.get(RANGE_END, row['length'])
   found = collect(rows, runs, protocols, metric, hidden=('receptive_field',), column_of=column_of)
   found[0].notes += notes
   for comparison in compare_all(found, controls, baseline, margin):
@@ -42,3 +44,26 @@ def extrapolation_table(rows: list[dict], scores: Scores, sentences: str = '') -
   lines = [[Cell(scores.label(line)), *some] for line, some in of_lines]
   group = RowGroup('', lines + chance_lines(rows, scores))
   return from_scores(scores, 'Extrapolation', 'encoding', [group], sentences)
+
+
+def _with_ranges(rows: list[dict], notes: list[str]) -> list[dict]:
+  """The rows, those of `by_position` with the end of their range: L, 2 L, 4 L, ...
+
+  Of these, rows of the longest windows from position L / 2 on stay, where L is the shortest
+  training length; all go, and `notes` say so, where none begins at L: then no range ends there.
+  """
+  by_position = [row for row in rows if row['protocol'] == 'by_position']
+  others = [row for row in rows if row['protocol'] != 'by_position']
+  if not by_position:
+    return others
+  near = min(row['train_length'] for row in by_position)
+  longest = max(row['length'] for row in by_position)
+  of_longest = [row for row in by_position if row['length'] == longest]
+  if not any(row['position'] == near for row in of_longest):
+    notes.append(f'by_position has no column: no row begins at L = {near}')
+    return others
+  return others + [
+    row | {RANGE_END: min(longest, near * 2 ** (1 + math.floor(math.log2(row['position'] / near))))}
+    for row in of_longest
+    if 2 * row['position'] >= near
+  ]

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from posenc_jax.evaluation.row_schema import is_of_model
-from posenc_jax.reporting.comparisons.compare import MARGIN, compare_all
+from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
-from posenc_jax.reporting.scores import TASK, collect
+from posenc_jax.reporting.metrics import MARGIN
+from posenc_jax.reporting.scores import SCORED, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
 PLAIN = 'as trained'  # the method of lines whose model evaluation did not change
@@ -31,7 +32,7 @@ def methods(
   rows = list(rows)
   if any(_method(row) for row in rows):  # or else a line is a label and nothing more
     rows = [_with_method(row) for row in rows]
-  found = collect(rows, runs, protocols, metric, label_of=_label, group_fields=TASK)
+  found = collect(rows, runs, protocols, metric, label_of=_label, group_fields=SCORED)
   made = []
   for comparison in compare_all(found, controls, baseline, margin, _names, is_paired=True):
     scores = comparison.scores

@@ -12,6 +12,14 @@ MOST_NOTE_LINES = 14
 LONGEST_NAME = 60  # characters: a longer name leaves no room for the curves
 
 
+def new_figure(width: float, height: float):
+  """An empty figure of so many inches."""
+  # not pyplot: it would want a display, and figures would share state
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=(width, height), layout='constrained')
+
+
 def shorten(name: str) -> str:
   """The name as a figure has room for it, its middle left out where it is too long."""
   half = LONGEST_NAME // 2

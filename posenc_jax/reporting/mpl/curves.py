@@ -5,7 +5,14 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.mpl.axes import Name, check_number, name_lines, strip_spines, write_notes
+from posenc_jax.reporting.mpl.axes import (
+  Name,
+  check_number,
+  name_lines,
+  new_figure,
+  strip_spines,
+  write_notes,
+)
 from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of, position_series
 
 MARKED = 12  # a curve of more points has markers at about so many of them
@@ -94,14 +101,6 @@ def _position_axis(axes, series: Series) -> None:
   axes.set_xscale('log', base=2)
   axes.xaxis.set_major_formatter('{x:g}')
   axes.set_xlabel(f'{series.x_title} (logarithmic)')
-
-
-def new_figure(width: float, height: float):
-  """An empty figure of so many inches."""
-  # not pyplot: it would want a display, and figures would share state
-  from matplotlib.figure import Figure
-
-  return Figure(figsize=(width, height), layout='constrained')
 
 
 def curve_caption(series: Series) -> str:

@@ -5,13 +5,9 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap
-from posenc_jax.reporting.comparisons.compare import (
-  BASELINE_TRUNCATED,
-  BASELINE_WINDOWED,
-  Block,
-  compare_all,
-)
-from posenc_jax.reporting.mpl.axes import check_number, shorten, write_notes
+from posenc_jax.reporting.comparisons.block import BASELINE_TRUNCATED, BASELINE_WINDOWED, Block
+from posenc_jax.reporting.comparisons.compare import compare_all
+from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, write_notes
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import multiple_of
 
@@ -36,8 +32,6 @@ def differences(
   Raises:
     UserError: there is no such control of the baseline, or no difference at that length.
   """
-  from matplotlib.figure import Figure
-
   found = collect(list(rows), runs, [protocol])
   blocks = {
     block.reference: block
@@ -59,7 +53,7 @@ def differences(
     raise UserError(f'figure: length={length} has no differences; allowed: {allowed}')
   lines = sorted(chosen, key=lambda line: -chosen[line].mean)
   check_number(lines)
-  figure = Figure(figsize=(8.6, 1.9 + 0.3 * len(lines)), layout='constrained')
+  figure = new_figure(8.6, 1.9 + 0.3 * len(lines))
   axes = figure.subplots()
   for y, line in enumerate(lines):
     _draw(axes, y, chosen[line])
@@ -108,7 +102,7 @@ def _note(block: Block, length: int) -> str:
   L = min(block.scores.train_lengths)
   what = (
     'is given the last L tokens alone'
-    if block.reference == BASELINE_TRUNCATED
+    if block.reference is BASELINE_TRUNCATED
     else 'attends to a window of L'
   )
   clusters = join_unique({d.clusters for d in block.differences.values()} - {0})

@@ -5,21 +5,20 @@ import textwrap
 from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.colors import GREY
-from posenc_jax.reporting.mpl.axes import Name, name_lines, strip_spines, write_notes
+from posenc_jax.reporting.metrics import MARGIN
+from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
   WINDOWED,
   curve_caption,
   draw_curves,
   draw_dashed,
   line_looks,
-  new_figure,
   plot_numbers,
   score_axis,
   shade_training,
   windowed_series,
 )
 from posenc_jax.reporting.own_changes import (
-  MARGIN,
   base_length,
   finding,
   go_beyond,

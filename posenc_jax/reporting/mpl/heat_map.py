@@ -7,7 +7,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.metrics import DASH, Metric
-from posenc_jax.reporting.mpl.axes import shorten, write_notes
+from posenc_jax.reporting.mpl.axes import new_figure, shorten, write_notes
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.series import multiple_of
 
@@ -28,8 +28,6 @@ def heat_map(
   is no score. `protocol` is the name of the task, None: the one that has depths. Raises UserError
   as `scores.collect` does, and for rows without a depth.
   """
-  from matplotlib.figure import Figure
-
   rows = list(rows)
   protocol = protocol or _only_task_with_depths(rows, metric)
   if any(row['protocol'] == protocol and row['position'] is None for row in rows):
@@ -54,7 +52,7 @@ def heat_map(
       f'figure: {len(scores.lines)} panels of {len(lengths)} x {len(depths)} cells; '
       f'allowed: {MOST_AREA} square inches, not {width * height:.0f}'
     )
-  figure = Figure(figsize=(width, height), layout='constrained')
+  figure = new_figure(width, height)
   panels = figure.subplots(down, across, squeeze=False, sharey=True)
   for panel in panels.flat[len(scores.lines) :]:
     panel.set_axis_off()
@@ -88,15 +86,9 @@ def _only_task_with_depths(rows: list[dict], metric: str) -> str:
 
 def _worst(scores: Scores, line: str, lengths: list[int], depths: list[int]) -> list[list[float]]:
   """The worst seed's score of each cell, depth by depth; nan where there is none."""
-  measured = {*scores.columns}
   worst = max if scores.metric.best is min else min
   return [
-    [
-      worst(scores.seed_scores(line, (length, depth)), default=math.nan)
-      if (length, depth) in measured
-      else math.nan
-      for length in lengths
-    ]
+    [worst(scores.seed_scores(line, (length, depth)), default=math.nan) for length in lengths]
     for depth in depths
   ]
 

@@ -4,17 +4,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from posenc_jax.reporting.mpl.axes import strip_spines
+from posenc_jax.reporting.mpl.axes import new_figure, strip_spines
 
 LONG = 128  # distances from which their axis is logarithmic
 
 
 def panels(title: str, names: Iterable[str]):
   """A figure with a panel for each name, and the axes of the panels."""
-  from matplotlib.figure import Figure
-
   names = list(names)
-  figure = Figure(figsize=(max(7.5, 5 * len(names)), 4.4), layout='constrained')
+  figure = new_figure(max(7.5, 5 * len(names)), 4.4)
   figure.get_layout_engine().set(wspace=0.05)
   axes_of = figure.subplots(1, len(names), squeeze=False)[0]
   figure.suptitle(title, x=0.01, ha='left', fontweight='bold')

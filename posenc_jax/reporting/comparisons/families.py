@@ -1,0 +1,105 @@
+"""Tests of the lines of one column over seeds, by families, and the marks that come of them."""
+
+from posenc_jax.reporting.comparisons import significance
+from posenc_jax.reporting.comparisons.block import BASELINE, BETTER, EQUIVALENT, WORSE, Block, Pair
+from posenc_jax.reporting.series import N_GRAM
+
+
+def test(block: Block, column, pairs: dict[str, Pair]) -> None:
+  """Tests the differences of the lines in one column of the block, and marks them."""
+  alike = _alike(block, pairs) if block.reference is BASELINE else {}
+  apart = {line: pair for line, pair in pairs.items() if line not in alike}
+  if alike:
+    _test_together(block, column, alike)
+  _test_apart(block, column, apart)
+  block.paired |= {line for line, pair in pairs.items() if pair.is_paired}
+  if block.reference is BASELINE:
+    tested = [line for line in apart if block.differences[line, column].p is not None]
+    block.apart[column] = tested
+
+
+def _alike(block: Block, pairs: dict[str, Pair]) -> dict[str, Pair]:
+  """The pairs of lines that may share one variance over seeds with the baseline: models of its
+  training length that do not spread more than the others; where most of them have the seeds of
+  the baseline, those, so that what a seed does to all can be left out.
+  """
+  rows = block.scores.exemplar_row
+  kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
+  kind = kind_of(block.baseline)
+  alike = {
+    line: pair for line, pair in pairs.items() if kind_of(line) == kind and not pair.is_paired
+  }
+  same_seeds = {line: pair for line, pair in alike.items() if len({*pair.seeds}) == 1}
+  if len(same_seeds) > len(alike) / 2:
+    alike = same_seeds
+  while alike:
+    every = [pair.sample.scores_S for pair in alike.values()]
+    every.append(next(iter(alike.values())).reference.scores_S)
+    found = significance.widest(every)
+    if found is None:
+      break
+    if found == len(alike):
+      return {}  # the baseline itself
+    del alike[list(alike)[found]]
+  return alike
+
+
+def _test_together(block: Block, column, pairs: dict[str, Pair]) -> None:
+  """Tests the differences of lines from the baseline with one variance, by Dunnett's test."""
+  baseline_S = next(iter(pairs.values())).reference.scores_S
+  lines = [pair.sample.scores_S for pair in pairs.values()]
+  shares_seeds = len({seeds for pair in pairs.values() for seeds in pair.seeds}) == 1
+  estimates = significance.pooled(lines, baseline_S, shares_seeds)
+  if not estimates:
+    return
+  block.freedom[column] = estimates[0].freedom
+  if shares_seeds:
+    block.same_seeds.add(column)
+  dunnett = significance.Dunnett(list(map(len, lines)), len(baseline_S), estimates[0].freedom)
+  limit = dunnett.limit()
+  smallest = [significance.smallest(estimate, limit) for estimate in estimates]
+  of_lines = dict(zip(pairs, estimates, strict=True))
+  _mark(block, column, of_lines, list(map(dunnett.p, estimates)), smallest)
+
+
+def _test_apart(block: Block, column, pairs: dict[str, Pair]) -> None:
+  """Tests the differences of lines each with variances of its own, corrected by Holm's method."""
+  estimates = {}
+  for line, (of_line, reference, is_paired) in pairs.items():
+    if is_paired:
+      estimate = significance.own(of_line.scores_S - reference.scores_S)
+    else:
+      estimate = significance.welch(of_line.scores_S, reference.scores_S)
+    if estimate is not None:
+      estimates[line] = estimate
+  corrected = significance.holm(list(map(significance.two_sided, estimates.values())))
+  _mark(block, column, estimates, corrected, [None] * len(estimates))
+
+
+def _mark(
+  block: Block,
+  column,
+  estimates: dict[str, significance.Estimate],
+  corrected: list[float],
+  smallest: list[float | None],
+) -> None:
+  """Writes what tests found of one family of lines, {line: its estimate}, into the block."""
+  equivalent = significance.holm(
+    [significance.equivalence(estimate, block.margin) for estimate in estimates.values()]
+  )
+  for (line, estimate), p, p_equivalent, least in zip(
+    estimates.items(), corrected, equivalent, smallest, strict=True
+  ):
+    if p_equivalent < significance.ALPHA:
+      mark = EQUIVALENT
+    elif p >= significance.ALPHA:
+      mark = ''
+    else:
+      mark = BETTER if (estimate.mean < 0) == (block.metric.best is min) else WORSE
+    block.differences[line, column] = block.differences[line, column]._replace(
+      p=significance.two_sided(estimate),
+      corrected=p,
+      p_equivalent=p_equivalent,
+      smallest=least,
+      mark=mark,
+    )

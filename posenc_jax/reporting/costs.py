@@ -1,0 +1,149 @@
+"""What runs cost: parameters, tokens, time. Kept as rows, like scores, in costs.jsonl."""
+
+import math
+import statistics
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from posenc_jax import storage
+from posenc_jax.errors import Damaged, disk_errors, shown, visible
+from posenc_jax.evaluation.row_schema import COUNT, is_count, is_number, is_text
+from posenc_jax.reporting.folders import files_below
+
+FILE = 'costs.jsonl'
+STEP_TIMES = 'step_times.jsonl'  # of lines, measured in turn: scripts/step_times.py
+UNKNOWN = math.log2(62)  # bits of a character of a planted name that is not recalled
+DTYPES = ('float32', 'bfloat16')
+
+# For fields of rows: whether a value may stand there, and what may.
+LABEL = (lambda value: is_text(value, 200), 'a text of 1 to 200 characters')
+SECONDS = (lambda value: is_number(value) and value >= 0, 'a number from 0 on')
+COUNT_OR_NULL = (lambda value: value is None or is_count(value), f'null or {COUNT[1]}')
+COSTS = {
+  'run': (lambda value: is_text(value, 255), 'a text of 1 to 255 characters'),
+  'label': LABEL,
+  'seed': COUNT,
+  'parameters': COUNT_OR_NULL,
+  'encoding_parameters': COUNT_OR_NULL,
+  'tokens': COUNT,
+  'train_length': COUNT,
+  'compute_dtype': (lambda value: value in DTYPES, f'one of {", ".join(DTYPES)}'),
+  'seconds_per_step': (lambda value: value is None or SECONDS[0](value), f'null or {SECONDS[1]}'),
+  'temporary_bytes': COUNT_OR_NULL,
+  'onset_tokens': COUNT_OR_NULL,
+}
+STEP_TIME = {'label': LABEL, 'train_length': COUNT, 'seconds_per_step': SECONDS}
+TIMING = {'step': COUNT, 'seconds_per_step': SECONDS} | {
+  name: COUNT_OR_NULL for name in ('parameters', 'encoding_parameters', 'temporary_bytes')
+}
+METRICS = {'step': COUNT, 'recall_bits': (is_number, 'a number')}
+
+
+def read(folder: str | Path) -> list[dict]:
+  """A row for each run in `folder`, or the rows of its costs.jsonl where there are no runs.
+
+  Raises:
+    UserError: a row or a config is wrong; its file is named. Stopped: a file cannot be read.
+  """
+  folder = Path(folder)
+  with disk_errors(remedy=''):
+    runs = [path.parent for path in files_below(folder, 'timing.jsonl')]
+    rows = [_of_run(run) for run in runs if storage.exists(run / 'config.json')]
+    rows = rows or storage.read_rows(folder / FILE, _fault_of_costs)
+  return [row | {name: visible(row[name]) for name in ('run', 'label')} for row in rows]
+
+
+def with_step_times(rows: list[dict], folder: str | Path) -> list[dict]:
+  """The rows with the times of steps that were measured in turn, where the folder has such times;
+  then lines that were not measured have none.
+
+  Raises UserError where a row is wrong.
+  """
+  file = Path(folder) / STEP_TIMES
+  if not storage.exists(file):
+    return rows
+  with disk_errors(remedy=''):
+    measured = storage.read_rows(file, lambda row: _fault(row, STEP_TIME, STEP_TIME))
+  seconds = {(row['label'], row['train_length']): row['seconds_per_step'] for row in measured}
+  return [
+    row | {'seconds_per_step': seconds.get((row['label'], row['train_length']))} for row in rows
+  ]
+
+
+def write_step_times(folder: str | Path, rows: list[dict]) -> None:
+  """Writes step_times.jsonl anew."""
+  storage.rewrite_rows(Path(folder) / STEP_TIMES, rows)
+
+
+def write(folder: str | Path, rows: list[dict]) -> None:
+  """Writes costs.jsonl anew, if there are rows."""
+  if rows:
+    storage.rewrite_rows(Path(folder) / FILE, rows)
+
+
+def _of_run(run: Path) -> dict:
+  file = run / 'config.json'
+  c = storage.read_json(file)
+  timing = read_timing(run)
+  seconds = seconds_of_steps(timing)
+  sizes = next((row for row in timing if 'parameters' in row), {})
+  try:
+    train = c['train']
+    row = {
+      'run': run.name,
+      'label': c['label'] or c['encoding']['name'],
+      'seed': c['seed'],
+      'parameters': sizes.get('parameters'),
+      'encoding_parameters': sizes.get('encoding_parameters'),
+      'tokens': train['steps'] * train['batch'] * train['length'],
+      'train_length': train['length'],
+      'compute_dtype': train['compute_dtype'],
+      'seconds_per_step': statistics.median(seconds) if seconds else None,
+      'temporary_bytes': sizes.get('temporary_bytes'),
+      'onset_tokens': _onset(run, train['batch'] * train['length']),
+    }
+  except (KeyError, TypeError, IndexError) as error:
+    raise Damaged(f'{file} is damaged: it is no config of a run ({error!r})') from None
+  if fault := _fault_of_costs(row):
+    raise Damaged(f'{file} is damaged: {fault}')
+  return row
+
+
+def _onset(run: Path, tokens_per_step: int) -> int | None:
+  """The tokens after which validation first found planted names recalled: half of the
+  bits of not knowing them. None where that was not measured, or never was so.
+  """
+  rows = storage.read_rows(run / 'metrics.jsonl', lambda row: _fault(row, METRICS, ('step',)))
+  for row in rows:
+    if row.get('recall_bits', UNKNOWN) < UNKNOWN / 2:
+      return row['step'] * tokens_per_step
+  return None
+
+
+def read_timing(run: Path) -> list[dict]:
+  """The rows of a run's timing.jsonl. Raises Damaged or OSError, which name the file."""
+  return storage.read_rows(run / 'timing.jsonl', lambda row: _fault(row, TIMING, ('step',)))
+
+
+def seconds_of_steps(timing: list[dict]) -> list[float]:
+  """The logged times of steps in these rows; the first step compiles, and does not count."""
+  return [
+    row['seconds_per_step'] for row in timing if 'seconds_per_step' in row and row['step'] > 1
+  ]
+
+
+def _fault_of_costs(row: dict) -> str | None:
+  """What is wrong with a row of costs, or None."""
+  if row.keys() != COSTS.keys():
+    return f'its fields are {", ".join(row)[:200]}, where {", ".join(COSTS)} must be'
+  return _fault(row, COSTS)
+
+
+def _fault(
+  row: dict, checks: dict[str, tuple[Callable, str]], required: Collection[str] = ()
+) -> str | None:
+  """What is wrong with the fields of a row that have checks, or None."""
+  for name, (holds, allowed) in checks.items():
+    if (name in row or name in required) and not holds(row.get(name)):
+      return f'{name}={shown(row.get(name))}, where {allowed} must be'
+  return None
