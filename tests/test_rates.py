@@ -174,7 +174,7 @@ def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsy
 def test_what_cannot_be_is_one_line(study, tmp_path):
   with pytest.raises(UserError, match=r'config.seed=3; allowed: --seed'):
     study('rope', seed=3)
-  with pytest.raises(UserError, match=r"--save='\S+'; allowed: a file in a folder that there is"):
+  with pytest.raises(UserError, match=r'--save=\S+: what is there is no file; allowed'):
     choose_rates(tmp_path / 'study.py', tmp_path / 'out', tmp_path, {}, (tmp_path / 'train.py',))
   with pytest.raises(UserError, match=r'rates: no file .*; allowed: python scripts/lr_grid.py'):
     with_rates([{}], tmp_path / 'none.json')

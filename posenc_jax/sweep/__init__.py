@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.kept import kept_runs
 from posenc_jax.sweep import status
@@ -91,8 +91,7 @@ def sweep(
       with only_sweep(out):
         pass  # if there is another sweep, that should not be said only after the checks
     check_runs(path, runs)
-  with user_errors(OSError):
-    out.mkdir(parents=True, exist_ok=True)
+  config.make_folder(out)
   with only_sweep(out):
     study.save(report, path, scripts[0].parent)
     finished = sum(run.is_finished for run in runs)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.config import line_name, load, load_study
+from posenc_jax.config import check_file, line_name, load, load_study, make_folder
 from posenc_jax.config.grids import RATE
 from posenc_jax.errors import Damaged, Stopped, UserError, shown, user_errors
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
@@ -112,8 +112,7 @@ def choose_rates(
     if field in overrides:
       given = f'config.{field}={shown(overrides[field])}'
       raise UserError(f'{given}; allowed: --seed, that of all runs')
-  if Path(save).is_dir() or not Path(save).absolute().parent.is_dir():
-    raise UserError(f'--save={shown(str(save))}; allowed: a file in a folder that there is')
+  check_file(f'--save={save}', save)
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
   pairs = zip(lines, configs, strict=True)
@@ -121,8 +120,7 @@ def choose_rates(
   overrides = {field: value for field, value in overrides.items() if field != RATE}
   overrides |= {**_of_all(configs), 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
-  with user_errors(OSError):
-    out.mkdir(parents=True, exist_ok=True)
+  make_folder(out)
   with only_sweep(out):
     while runs := _plan(path, out, overrides, scripts, curves):
       # of an earlier call: the same training diverges again
@@ -150,6 +148,7 @@ def choose_rates(
     }
     for curve in curves
   }
+  make_folder(Path(save).parent)
   with user_errors(OSError):
     storage.write_json(save, {'seed': seed, 'margin': MARGIN, 'lines': chosen})
   print(f'{save}: a rate for each of {len(chosen)} lines')
