@@ -352,10 +352,10 @@ def _of_flags(call, good: list[str]) -> Iterator[Input]:
   flags = {
     'train.py': ([], 'config workdir'),
     'eval.py': ([], 'config workdir'),
-    'scripts/sweep.py': ([study, '--out=OUT/out'], 'config out jobs launcher status'),
+    'scripts/sweep.py': ([study, '--out=OUT/out'], 'config out jobs launcher status kept'),
     'scripts/lr_grid.py': (
       [study, '--out=OUT/out', '--save=OUT/rates.json'],
-      'config out seed jobs launcher',
+      'config out seed jobs launcher save',
     ),
     'scripts/generate.py': (
       ['--workdir=OUT'],
@@ -374,6 +374,15 @@ def _of_flags(call, good: list[str]) -> Iterator[Input]:
       'out attention step encodings backends lengths passes dtypes batch heads head_dim shapes '
       'seeds peers baseline repeats budget',
     ),
+    'scripts/step_times.py': ([study, '--out=OUT/out'], 'config out rounds'),
+    'scripts/ngram.py': (
+      [*good, '--workdir=OUT/run'],
+      'config workdir context smoothing whole_split',
+    ),
+    'scripts/import_model.py': (['--source=OUT', '--workdir=OUT/run'], 'source workdir tokenizer'),
+    'scripts/export_model.py': (['--workdir=OUT', '--out=OUT/out'], 'workdir out dtype'),
+    'scripts/keep.py': (['OUT', '--out=OUT/out'], 'out'),
+    'scripts/board.py': (['OUT', '--out=OUT/out'], 'out'),
   }
   bare = (
     '', '-', '--', '---', '-x', '--x', '--=', '--config.', '--config', '--train.steps=5', 'a\0b',
@@ -455,8 +464,8 @@ def _of_corpora(train) -> Iterator[Input]:
 def outcome(of: Input, seconds: float) -> tuple[str, str]:
   """How an input ends, one of ENDS, and its message."""
   with tempfile.TemporaryDirectory() as root:
-    folder = Path(root) / 'work'
-    folder.mkdir()
+    folder = Path(root) / 'in' / 'work'  # so that ../.. is within `root`
+    folder.mkdir(parents=True)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
       with (
@@ -497,6 +506,7 @@ def work_left_out() -> Iterator[None]:
     del length, samples
     profiles.from_spec(spec, seed=seed, **sizes)
 
+  from scripts import step_times
   from scripts.bench import command
 
   nothing = lambda *_, **__: {}
@@ -512,6 +522,7 @@ def work_left_out() -> Iterator[None]:
       (profile_figure, 'draw', build_only),
       (mpl_figures, 'save', nothing),
       (command, 'measure', lambda *_: sys.exit(0)),
+      (step_times, 'measure', nothing),
       (devices, 'enable_compilation_cache', nothing),
       (devices, 'announce_devices', nothing),
     ):

@@ -120,6 +120,7 @@ def choose_rates(
   overrides = {field: value for field, value in overrides.items() if field != RATE}
   overrides |= {**_of_all(configs), 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
+  make_folder(Path(save).parent)
   make_folder(out)
   with only_sweep(out):
     while runs := _plan(path, out, overrides, scripts, curves):
@@ -148,7 +149,6 @@ def choose_rates(
     }
     for curve in curves
   }
-  make_folder(Path(save).parent)
   with user_errors(OSError):
     storage.write_json(save, {'seed': seed, 'margin': MARGIN, 'lines': chosen})
   print(f'{save}: a rate for each of {len(chosen)} lines')
