@@ -193,24 +193,6 @@ def test_overrides_that_make_runs_equal_are_refused_but_for_seeds(tmp_path):
 @pytest.mark.parametrize(
   ('body', 'words'),
   [
-    ('table = lambda: None', 'table() returns None; allowed: a dict of settings'),
-    ('table = lambda: [5]', 'table() returns [5]'),
-    (
-      'figures = lambda: {"x": 3}',
-      "figures() returns {'x': 3}; allowed: dicts of settings by name",
-    ),
-    ('def figures():\n  return 1 / 0', 'in figures(): ZeroDivisionError'),
-  ],
-)
-def test_what_tables_and_figures_return_is_checked(body, words, tmp_path):
-  study = config.load_study(study_of(tmp_path, body))
-  name = 'table' if 'table' in body else 'figures'
-  assert words in message(getattr(study, name))
-
-
-@pytest.mark.parametrize(
-  ('body', 'words'),
-  [
     (
       'vary("encoding.name", "rope", "roppe")',
       "encoding.name=roppe: encoding.name='roppe': no such",

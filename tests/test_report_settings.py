@@ -136,6 +136,8 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ('table = 3', r'study\.py: table=3; allowed: a function'),
     ('def figures(): pass', r'figures\(\) returns None; allowed: dicts of settings by name'),
     ("def figures(): return ['x']", r"figures\(\) returns \['x'\]; allowed"),
+    ("def figures(): return {'x': 3}", r"figures\(\) returns {'x': 3}; allowed: dicts of settings"),
+    ('def figures(): return 1 / 0', r'in figures\(\): ZeroDivisionError'),
     ("def table(): return {'protocols': {'last_k'}}", r"{'last_k'} is set; allowed: text"),
     ("def table(): return {'protocols': map(str, 'a')}", 'is map; allowed: text, finite numbers'),
     ("def table(): return {'metric': print}", 'is builtin_function_or_method; allowed'),

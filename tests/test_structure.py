@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 
 import pytest
+from test_fused import REFUSED as NOT_IN_FUSED
 from test_triton import REFUSED as NOT_IN_TRITON
 
 from posenc_jax.config import flat, load
@@ -131,6 +132,7 @@ def test_every_room_has_a_level_and_no_folder_is_crowded():
 
 
 def test_only_errors_looks_for_near_names():
+  """So that every misspelt name is met with the same words."""
   for path in SOURCES:
     if path != PACKAGE / 'errors.py':
       assert 'difflib' not in {module.partition('.')[0] for module in imports(path)}, path
@@ -198,7 +200,7 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   acts_on, cost, backends = cells[1], cells[3], cells[4]
   fused = not {*PLACES_OF_PAIRS, 'softmax'} & {*acts_on.split(', ')} and 'width' not in cost
   in_tiles = '`dense`' if kind.normalizer == 'rows' else '`dense`, `blockwise`'
-  if kind.normalizer != 'rows' and name not in ('cope', 'path'):  # whose tiles no kernel can do
+  if name not in NOT_IN_FUSED:
     in_tiles += ', `fused`'
   if name not in NOT_IN_TRITON:
     in_tiles += ', `triton`'

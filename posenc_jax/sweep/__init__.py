@@ -14,10 +14,9 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.kept import kept_runs
 from posenc_jax.sweep import status
-from posenc_jax.sweep.launching import LAUNCHERS, check_launcher, execute, only_sweep
+from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import (
   NAME_LENGTH,
-  Run,
   check_runs,
   check_same_evaluation,
   leave_out,
@@ -26,17 +25,7 @@ from posenc_jax.sweep.plan import (
 )
 from posenc_jax.training.run_dir import is_extended
 
-__all__ = [
-  'LAUNCHERS',
-  'NAME_LENGTH',
-  'Run',
-  'check_runs',
-  'leave_out',
-  'plan',
-  'print_status',
-  'run_name',
-  'sweep',
-]
+__all__ = ['NAME_LENGTH', 'check_runs', 'leave_out', 'plan', 'print_status', 'run_name', 'sweep']
 
 
 def sweep(

@@ -16,7 +16,7 @@ from rich.text import Text
 from posenc_jax import storage
 from posenc_jax.config import check_file, line_name, load, load_study, make_folder
 from posenc_jax.config.grids import RATE
-from posenc_jax.errors import Damaged, Stopped, UserError, shown, user_errors
+from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import Run, check_runs, plan, swept_by
 from posenc_jax.tasks import PREFIX
@@ -24,7 +24,6 @@ from posenc_jax.training.run_dir import is_extended
 
 MARGIN = 0.01  # bits: a stated rate that is no further from the best is kept
 MOST_DOUBLINGS = 6  # of the stated rate, up or down
-DIVERGED = 'training stopped'  # stands in the last line of a training whose loss was not finite
 
 
 @dataclasses.dataclass
