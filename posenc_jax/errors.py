@@ -5,6 +5,8 @@ import difflib
 import errno
 from collections.abc import Iterable, Iterator
 
+DIVERGED = 'training stopped'  # in the last line of a training whose loss was not finite
+MAX_SHOWN = 120  # characters of a value in a message
 # What the operating system says of a disk that is full, read-only or failing.
 DISK_ERRORS = {
   getattr(errno, name)
@@ -44,6 +46,11 @@ class Stopped(RuntimeError):
     self.code = code
 
 
+def not_finite(what: str) -> Stopped:
+  """The error that ends a training at a value that is not finite, before it is saved."""
+  return Stopped(f'{what}; {DIVERGED}, and checkpoints are from steps before that')
+
+
 def nearest(name: object, names: Iterable[str]) -> str:
   """'did you mean ...?' for a misspelt name, or 'allowed: ...' with all names if none is near."""
   names = sorted(names)
@@ -68,15 +75,15 @@ def closest(name: object, names: Iterable[str]) -> str | None:
   return next(iter(difflib.get_close_matches(str(name), list(names), n=1)), None)
 
 
-def shown(value: object, most: int = 120) -> str:
-  """The value as Python writes it, in one line of at most `most` characters, for a message."""
+def shown(value: object) -> str:
+  """The value as Python writes it, in one line of at most MAX_SHOWN characters, for a message."""
   try:
     text = repr(value)
   except (ValueError, RecursionError):  # an int of thousands of digits, or nested without end
     return f'<{type(value).__name__}>'
   text = ' '.join(text.split())
   text = text if text.isprintable() else ascii(text)
-  return text if len(text) <= most else f'{text[: most - 20]}...{text[-10:]}'
+  return text if len(text) <= MAX_SHOWN else f'{text[: MAX_SHOWN - 20]}...{text[-10:]}'
 
 
 @contextlib.contextmanager

@@ -306,14 +306,13 @@ def _row(line: bytes, needs_check: bool = True) -> dict:
 
 def _is_torn(line: bytes) -> bool:
   """Whether the last line, which has no line break, is the beginning of a row."""
-  return CHECK.search(line) is None and _is_no_row(line)
-
-
-def _is_no_row(line: bytes) -> bool:
-  with contextlib.suppress(ValueError):
-    _row(line, needs_check=False)
+  if CHECK.search(line):
     return False
-  return True
+  try:
+    _parse(line)
+  except ValueError:
+    return True
+  return False
 
 
 def _parse(text: bytes) -> dict:

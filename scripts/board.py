@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.mpl import figures
@@ -32,8 +32,7 @@ def main(argv):
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
   out = Path(flags.out) if flags.out else _default_out(folders)
   texts, figure = make(folders, out)
-  with user_errors(OSError):
-    out.mkdir(parents=True, exist_ok=True)
+  config.make_folder(out)
   if figure:
     figures.save(figure, out / FIGURE)
   for name, text in texts.items():

@@ -18,9 +18,13 @@ from posenc_jax.errors import UserError
 
 
 def main(argv):
-  flags, _ = config.parse_args(
+  flags, overrides = config.parse_args(
     argv, {'workdir': config.REQUIRED, 'out': config.REQUIRED, 'dtype': 'float32'}
   )
+  if overrides:
+    raise UserError(
+      f'--config.{next(iter(overrides))}: changes no run; allowed: --workdir, --out, --dtype'
+    )
   config.check_folder(f'--out={flags.out}', flags.out)
   run = config.saved_config(flags.workdir)
 

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from posenc_jax import config
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.mpl import figures, profile_figure
 
@@ -74,8 +74,7 @@ def draw_encodings(argv: list[str]) -> None:
   config.check_folder(f'--out={flags.out}', flags.out)
   for name, draw in drawers.items():
     figure, path = draw(), Path(flags.out) / name
-    with user_errors(OSError):
-      path.parent.mkdir(parents=True, exist_ok=True)
+    config.make_folder(path.parent)
     figures.save(figure, path)
 
 

@@ -56,88 +56,43 @@ DEEP = 400  # brackets: more than Python's parser takes
 
 # Values as they stand on a command line.
 WORDS = (
-  *(
-    '',
-    ' ',
-    'abc',
-    'None',
-    'True',
-    '()',
-    '[]',
-    '{}',
-    '...',
-    '1j',
-    "b'x'",
-    '{1, 2}',
-    '"',
-    '(1,',
-    '[',
-  ),
-  *('0', '-1', '1.5', '1e999', 'nan', 'inf', '-0.0', '1e-320', '2147483648', '9' * 30, '9' * 400),
-  *('-' + '9' * 5000, '(1, 1)', '(0,)', '(-1, "x")', '(1, (2, (3,)))', "{'a': {'b': [1]}}", '1,2'),
-  *("{'name': 'rope'}", "('rope', 5)", '{5: 5}', "{'a.b': 1}", "{'items': 1}", '1e308', '$(ls)'),
-  *(
-    'a\0b',
-    'a\nb',
-    '\x1b[31mred',
-    '\ud800',
-    'é' * 10,
-    'x' * 300,
-    'x' * 20_000,
-    '/' * 300,
-    '~nobody/x',
-  ),
-  *('[' * DEEP, '[' * 90 + ']' * 90, '-' * 9000 + '1', '/proc/nothing/x', '../..', '/dev/null'),
-)
+  '', ' ', 'abc', 'None', 'True', '()', '[]', '{}', '...', '1j', "b'x'", '{1, 2}', '"', '(1,', '[',
+  '0', '-1', '1.5', '1e999', 'nan', 'inf', '-0.0', '1e-320', '2147483648', '9' * 30, '9' * 400,
+  '-' + '9' * 5000, '(1, 1)', '(0,)', '(-1, "x")', '(1, (2, (3,)))', "{'a': {'b': [1]}}", '1,2',
+  "{'name': 'rope'}", "('rope', 5)", '{5: 5}', "{'a.b': 1}", "{'items': 1}", '1e308', '$(ls)',
+  'a\0b', 'a\nb', '\x1b[31mred', '\ud800', 'é' * 10, 'x' * 300, 'x' * 20_000, '/' * 300,
+  '~nobody/x', '[' * DEEP, '[' * 90 + ']' * 90, '-' * 9000 + '1', '/proc/nothing/x', '../..',
+  '/dev/null',
+)  # fmt: skip
 # Values as a study or a config.json can have them.
 OBJECTS = (
-  *(None, True, 0, -1, 1.5, float('nan'), float('inf'), 10**30, 10**400, 2**31, '', 'abc', 'a\0b'),
-  *('a\nb', '\ud800', 'x' * 20_000, (), (1, 1), ('a', 1), ((1,), [2]), [], [[]], {}, {'a': 1}),
-  *({'name': 'rope'}, {'a': {'b': ()}}, (float('nan'),), ({},), (None,), ('',), (10**400,)),
-  *(object(), {1, 2}, b'x', 1j, len, np.int64(3), np.zeros(2), {1: 2}, ({1: 2},), ConfigDict()),
+  None, True, 0, -1, 1.5, float('nan'), float('inf'), 10**30, 10**400, 2**31, '', 'abc', 'a\0b',
+  'a\nb', '\ud800', 'x' * 20_000, (), (1, 1), ('a', 1), ((1,), [2]), [], [[]], {}, {'a': 1},
+  {'name': 'rope'}, {'a': {'b': ()}}, (float('nan'),), ({},), (None,), ('',), (10**400,), object(),
+  {1, 2}, b'x', 1j, len, np.int64(3), np.zeros(2), {1: 2}, ({1: 2},), ConfigDict(),
   functools.reduce(lambda inner, _: (inner,), range(3000), ()),
   functools.reduce(lambda inner, _: {'a': inner}, range(300), {}),
-)
+)  # fmt: skip
 PATHS = (
-  *('', '.', '..', 'train', 'train.', '.train', 'train..steps', 'train.stepz', 'train.steps.x'),
-  *('encoding', 'encoding.', 'encoding..x', 'encoding.items', 'encoding.__class__', 'encoding.a b'),
-  *('encoding.' + 'a.' * 2000 + 'b', 'encoding.name.x', 'encoding.x\0', '\ud800', 'x' * 5000),
-  *(
-    'encoding.lock',
-    'items',
-    'eval.lengths.0',
-    'encoding.\n',
-    'encoding.x.y.z',
-    'seed.seed',
-    '1',
-    'é',
-  ),
-)
+  '', '.', '..', 'train', 'train.', '.train', 'train..steps', 'train.stepz', 'train.steps.x',
+  'encoding', 'encoding.', 'encoding..x', 'encoding.items', 'encoding.__class__', 'encoding.a b',
+  'encoding.' + 'a.' * 2000 + 'b', 'encoding.name.x', 'encoding.x\0', '\ud800', 'x' * 5000,
+  'encoding.lock', 'items', 'eval.lengths.0', 'encoding.\n', 'encoding.x.y.z', 'seed.seed', '1',
+  'é',
+)  # fmt: skip
 # The body of a study, in which BASE stands for the path of base.py.
 STUDIES = (
-  *('', 'x = 1', 'def', 'def get_config(:\n', '\0', '\ud83d', 'import nothing_like_this', '1 / 0'),
-  *(
-    'raise SystemExit(3)',
-    'raise ValueError("a\\nb")',
-    'raise KeyboardInterrupt if 0 else OSError',
-  ),
-  *(
-    'get_config = 3',
-    'def get_config(x): pass',
-    'def get_config(): return None',
-    'x = [[]] * (10**30)',
-  ),
-  *(
-    'def get_config(): return {}',
-    'def get_config(): 1 / 0',
-    'def get_config(): return get_config()',
-  ),
-  *('def get_config(): raise SystemExit', 'from ml_collections import *\nget_config = ConfigDict'),
+  '', 'x = 1', 'def', 'def get_config(:\n', '\0', '\ud83d', 'import nothing_like_this', '1 / 0',
+  'raise SystemExit(3)', 'raise ValueError("a\\nb")', 'raise KeyboardInterrupt if 0 else OSError',
+  'get_config = 3', 'def get_config(x): pass', 'def get_config(): return None',
+  'x = [[]] * (10**30)', 'def get_config(): return {}', 'def get_config(): 1 / 0',
+  'def get_config(): return get_config()', 'def get_config(): raise SystemExit',
+  'from ml_collections import *\nget_config = ConfigDict',
   'from posenc_jax.errors import UserError\ndef get_config(): raise UserError("x=1; allowed: 2")',
   'from posenc_jax.config import load\ndef get_config(): return load("nowhere.py")',
   'from posenc_jax import register\nregister("rope", int)',
   'from posenc_jax import register\nregister("my own", int)',
-)
+)  # fmt: skip
 GOOD_CONFIG = """
 from posenc_jax.config import *
 def get_config():
@@ -145,84 +100,66 @@ def get_config():
 """
 # What follows a good config in a study.
 BODIES = (
-  *('', 'sweep = 3', 'def sweep(): pass', 'def sweep(): return 5', 'def sweep(): return []'),
-  *('def sweep(): return [3]', 'def sweep(): return [{3: 4}]', 'def sweep(): return {"seed": 0}'),
-  *('def sweep(): return [{}, {}]', 'def sweep(): yield {"seed": 0}; 1 / 0', 'def sweep(): 1 / 0'),
-  *('def sweep():\n  while True:\n    yield {"seed": 0}', 'def sweep(): return [{"seed": "0"}]'),
-  *('def sweep(): return vary("seed", 0, 0)', 'def sweep(): return vary("sed", 0)', 'import sweep'),
-  *('def sweep(): return vary("encoding.name", "rope", "roppe")', 'def sweep(): return "seed"'),
-  *(
-    'def sweep(): return vary("encoding.name", 3)',
-    'def sweep(): return vary("encoding.name", None)',
-  ),
-  *(
-    'def sweep(): return vary("encoding.base", 1, "1")',
-    'def sweep(): return vary("encoding", "rope")',
-  ),
-  *(
-    'def sweep(): return vary("encoding.base", -1.0, 0)',
-    'def sweep(): return vary("label", "a\\0b")',
-  ),
-  *('def sweep(): return vary("eval.lengths", (4, 9000))', 'def sweep(): return [{"train": 3}]'),
-  *(
-    'def sweep(): return vary("eval.documents", 3000)',
-    'def sweep(): return vary("train.length", 5000)',
-  ),
-  *('def sweep(): return vary("data.corpus", "task:cpy")', 'def sweep(): return vary("", 3)'),
-  *(
-    'def sweep(): return vary("train.init_from", {"seed": 9})',
-    'def sweep(): return vary("seed", 10**400)',
-  ),
-  *(
-    'def sweep(): return vary("train.init_from", "nowhere")',
-    'def sweep(): return vary("seed", [[[]]])',
-  ),
-  *(
-    'def sweep(): return vary("encoding.name", "pattern")',
-    'def sweep(): return vary("a" * 9000, 1)',
-  ),
-  *(
-    'def sweep(): return product(vary("seed", 0), vary("seed", 1))',
-    'def sweep(): raise SystemExit',
-  ),
-  *(
-    'def sweep(): return zipped(vary("seed", 0, 1), vary("label", "a"))',
-    'def sweep(a): return []',
-  ),
-  *(
-    'def sweep(): return [{"seed": 0}]\ntable = 3',
-    'def sweep(): return [{"seed": 0}]\ndef table(): pass',
-  ),
-  *('def sweep(): return [{"seed": 0}]\ndef table(): return 5', 'from posenc_jax import sweep'),
-  *(
-    'def sweep(): return [{"seed": 0}]\ndef table(): return [5]',
-    'def sweep(): return vary("seed", {})',
-  ),
-  *(
-    'def sweep(): return [{"seed": 0}]\ndef table(): return {"form": "nothing"}',
-    'sweep = get_config',
-  ),
-  *(
-    'def sweep(): return [{"seed": 0}]\ndef table(): 1 / 0',
-    'def sweep(): return vary("seed", -1)',
-  ),
-  *(
-    'def sweep(): return [{"seed": 0}]\ndef figures(): pass',
-    'def sweep(): return (0 for _ in "a")',
-  ),
-  *(
-    'def sweep(): return [{"seed": 0}]\ndef figures(): return ["x"]',
-    'def sweep(): return ["seed"]',
-  ),
-  *(
-    'def sweep(): return [{"seed": 0}]\ndef figures(): return {"x": 3}',
-    'def sweep(): return [None]',
-  ),
-  *('def sweep(): return [{"seed": 0}]\ndef figures(): return {3: {}}', 'def sweep(): return [[]]'),
-  *(
-    'def sweep(): return [{"seed": 0}]\nfigures = 1',
-    'def sweep(): return vary("train.steps", 1.5)',
-  ),
+  '',
+  'sweep = 3',
+  'def sweep(): pass',
+  'def sweep(): return 5',
+  'def sweep(): return []',
+  'def sweep(): return [3]',
+  'def sweep(): return [{3: 4}]',
+  'def sweep(): return {"seed": 0}',
+  'def sweep(): return [{}, {}]',
+  'def sweep(): yield {"seed": 0}; 1 / 0',
+  'def sweep(): 1 / 0',
+  'def sweep():\n  while True:\n    yield {"seed": 0}',
+  'def sweep(): return [{"seed": "0"}]',
+  'def sweep(): return vary("seed", 0, 0)',
+  'def sweep(): return vary("sed", 0)',
+  'import sweep',
+  'def sweep(): return vary("encoding.name", "rope", "roppe")',
+  'def sweep(): return "seed"',
+  'def sweep(): return vary("encoding.name", 3)',
+  'def sweep(): return vary("encoding.name", None)',
+  'def sweep(): return vary("encoding.base", 1, "1")',
+  'def sweep(): return vary("encoding", "rope")',
+  'def sweep(): return vary("encoding.base", -1.0, 0)',
+  'def sweep(): return vary("label", "a\\0b")',
+  'def sweep(): return vary("eval.lengths", (4, 9000))',
+  'def sweep(): return [{"train": 3}]',
+  'def sweep(): return vary("eval.documents", 3000)',
+  'def sweep(): return vary("train.length", 5000)',
+  'def sweep(): return vary("data.corpus", "task:cpy")',
+  'def sweep(): return vary("", 3)',
+  'def sweep(): return vary("train.init_from", {"seed": 9})',
+  'def sweep(): return vary("seed", 10**400)',
+  'def sweep(): return vary("train.init_from", "nowhere")',
+  'def sweep(): return vary("seed", [[[]]])',
+  'def sweep(): return vary("encoding.name", "pattern")',
+  'def sweep(): return vary("a" * 9000, 1)',
+  'def sweep(): return product(vary("seed", 0), vary("seed", 1))',
+  'def sweep(): raise SystemExit',
+  'def sweep(): return zipped(vary("seed", 0, 1), vary("label", "a"))',
+  'def sweep(a): return []',
+  'def sweep(): return [{"seed": 0}]\ntable = 3',
+  'def sweep(): return [{"seed": 0}]\ndef table(): pass',
+  'def sweep(): return [{"seed": 0}]\ndef table(): return 5',
+  'from posenc_jax import sweep',
+  'def sweep(): return [{"seed": 0}]\ndef table(): return [5]',
+  'def sweep(): return vary("seed", {})',
+  'def sweep(): return [{"seed": 0}]\ndef table(): return {"form": "nothing"}',
+  'sweep = get_config',
+  'def sweep(): return [{"seed": 0}]\ndef table(): 1 / 0',
+  'def sweep(): return vary("seed", -1)',
+  'def sweep(): return [{"seed": 0}]\ndef figures(): pass',
+  'def sweep(): return (0 for _ in "a")',
+  'def sweep(): return [{"seed": 0}]\ndef figures(): return ["x"]',
+  'def sweep(): return ["seed"]',
+  'def sweep(): return [{"seed": 0}]\ndef figures(): return {"x": 3}',
+  'def sweep(): return [None]',
+  'def sweep(): return [{"seed": 0}]\ndef figures(): return {3: {}}',
+  'def sweep(): return [[]]',
+  'def sweep(): return [{"seed": 0}]\nfigures = 1',
+  'def sweep(): return vary("train.steps", 1.5)',
 )
 # Files of a corpus, by name, in place of good ones; b'' beside them is an empty file.
 DEEP_JSON = b'{"text": ' + b'[' * 100_000 + b']' * 100_000 + b'}'
@@ -237,39 +174,17 @@ CORPORA = (
   {'train/a.jsonl': DEEP_JSON},
 )
 CONTENTS = (
-  *(b'\x1f\x8b' + bytes(99), bytes(range(256)) * 9, b'BZh9' + b'x' * 99, b'PK\x03\x04' + b'x' * 99),
-  *(DEEP_JSON, b'{', b'[]', b'3', b'null', b'{"text": 3}', b'{"txt": "x"}', b'{"text": "\\ud800"}'),
-  *(
-    b'\xff\xfe{}',
-    b'{"text": ' + b'9' * 5000 + b'}',
-    b'{"text": NaN}',
-    b'\0',
-    b'',
-    b'\n\n',
-    b'"x"',
-  ),
-)
+  b'\x1f\x8b' + bytes(99), bytes(range(256)) * 9, b'BZh9' + b'x' * 99, b'PK\x03\x04' + b'x' * 99,
+  DEEP_JSON, b'{', b'[]', b'3', b'null', b'{"text": 3}', b'{"txt": "x"}', b'{"text": "\\ud800"}',
+  b'\xff\xfe{}', b'{"text": ' + b'9' * 5000 + b'}', b'{"text": NaN}', b'\0', b'', b'\n\n', b'"x"',
+)  # fmt: skip
 NAMES = (
-  *('', ' ', 'nowhere', 'badenc', '/dev/null', '..', str(BASE), 'tfds:', 'tfds:x', 'tfds:a/b/c'),
-  *(
-    'tfds:../..',
-    'tfds:lm1b:9.9.9',
-    'tfds::',
-    'tfds: ',
-    'tfds:a b',
-    'task:',
-    'task:copi',
-    'task:copy/',
-  ),
-  *(
-    'task:copy/symbols',
-    'task:copy/a=1',
-    'task:copy/symbols=1/symbols=2',
-    'x' * 300,
-    '/'.join('ab' * 999),
-  ),
-  *('task:passkey/style=sentences', 'tfds:' + 'x' * 300, 'sotu/x', 'tfds:é', 'huggingface:x', '~'),
-)
+  '', ' ', 'nowhere', 'badenc', '/dev/null', '..', str(BASE), 'tfds:', 'tfds:x', 'tfds:a/b/c',
+  'tfds:../..', 'tfds:lm1b:9.9.9', 'tfds::', 'tfds: ', 'tfds:a b', 'task:', 'task:copi',
+  'task:copy/', 'task:copy/symbols', 'task:copy/a=1', 'task:copy/symbols=1/symbols=2', 'x' * 300,
+  '/'.join('ab' * 999), 'task:passkey/style=sentences', 'tfds:' + 'x' * 300, 'sotu/x', 'tfds:é',
+  'huggingface:x', '~',
+)  # fmt: skip
 
 
 class Input(NamedTuple):
@@ -360,15 +275,8 @@ def inputs(corpus: Path) -> Iterator[Input]:
 
 def _of_configs(corpus: Path) -> Iterator[Input]:
   """Wrong values in what a study's get_config() returns, and in a config.json."""
-  for path in (
-    *FIELDS,
-    'extra',
-    'train.extra',
-    'encoding.base',
-    'encoding.scaling',
-    'model',
-    'eval',
-  ):
+  others = ('extra', 'train.extra', 'encoding.base', 'encoding.scaling', 'model', 'eval')
+  for path in (*FIELDS, *others):
     for number, value in enumerate(OBJECTS):
 
       def returned(_, path=path, value=value):
@@ -412,68 +320,20 @@ def _of_hyperparameters(corpus: Path) -> Iterator[Input]:
     return lambda _: check(config.load(BASE, {**tiny(corpus), 'encoding': section}))
 
   values = (
-    *(
-      None,
-      True,
-      -1,
-      0,
-      1,
-      3,
-      2**31 - 1,
-      10**400,
-      -1.5,
-      0.0,
-      1e38,
-      1e-38,
-      float('nan'),
-      'x',
-      '',
-      (),
-    ),
-    *(
-      (1,),
-      ('rope', 5),
-      {},
-      {'name': 'rope'},
-      {'name': 'x'},
-      {'rope_type': 'yarn'},
-      'chain',
-      'rope',
-    ),
-    *({'rope_type': 'yarn', 'factor': -1}, {'type': 5}, {'rope_type': [], 'factor': 'x'}, (None,)),
-  )
+    None, True, -1, 0, 1, 3, 2**31 - 1, 10**400, -1.5, 0.0, 1e38, 1e-38, float('nan'), 'x', '', (),
+    (1,), ('rope', 5), {}, {'name': 'rope'}, {'name': 'x'}, {'rope_type': 'yarn'}, 'chain', 'rope',
+    {'rope_type': 'yarn', 'factor': -1}, {'type': 5}, {'rope_type': [], 'factor': 'x'}, (None,),
+  )  # fmt: skip
+  others = ('nothing', 'heads', 'rngs', 'self', 'dims', 'name_')
   for name in encodings.ENCODINGS:
-    for key in (
-      *encodings.hyperparameters(name),
-      'nothing',
-      'heads',
-      'rngs',
-      'self',
-      'dims',
-      'name_',
-    ):
+    for key in (*encodings.hyperparameters(name), *others):
       for value in values:
         section = {'name': name, key: value}
         yield Input('hyperparameters', errors.shown(section), built(section))
   specs = (
-    5,
-    None,
-    'x',
-    '',
-    {},
-    {'name': 5},
-    {'name': 'rope', 'base': 'x'},
-    {'base': 5},
-    'chain',
-    [],
-    1.5,
-  )
-  specs += (
-    {'name': 'pattern'},
-    {'name': 'rope', 'attention_window': -1},
-    {'name': 'rope', 5: 5},
-    'pose',
-  )
+    5, None, 'x', '', {}, {'name': 5}, {'name': 'rope', 'base': 'x'}, {'base': 5}, 'chain', [], 1.5,
+    {'name': 'pattern'}, {'name': 'rope', 'attention_window': -1}, {'name': 'rope', 5: 5}, 'pose',
+  )  # fmt: skip
   for spec in specs:
     for holder in (spec, (spec,), ['rope', spec], (spec, spec), {'a': spec}):
       for section in (
@@ -490,105 +350,59 @@ def _of_flags(call, good: list[str]) -> Iterator[Input]:
   """Wrong flags of the scripts."""
   study = f'--config={ROOT / "configs" / "quick.py"}'
   flags = {
-    'train.py': ([], ('config', 'workdir')),
-    'eval.py': ([], ('config', 'workdir')),
-    'scripts/sweep.py': ([study, '--out=OUT/out'], ('config', 'out', 'jobs', 'launcher', 'status')),
+    'train.py': ([], 'config workdir'),
+    'eval.py': ([], 'config workdir'),
+    'scripts/sweep.py': ([study, '--out=OUT/out'], 'config out jobs launcher status kept'),
     'scripts/lr_grid.py': (
       [study, '--out=OUT/out', '--save=OUT/rates.json'],
-      ('config', 'out', 'seed', 'jobs', 'launcher'),
+      'config out seed jobs launcher save',
     ),
     'scripts/generate.py': (
       ['--workdir=OUT'],
-      ('workdir', 'config', 'prompt', 'tokens', 'temperature', 'top_k', 'top_p', 'seed', 'cache'),
+      'workdir config prompt tokens temperature top_k top_p seed cache',
     ),
-    'scripts/table.py': ([], ('config', 'out')),
+    'scripts/table.py': ([], 'config out'),
     'scripts/figures.py': (
       ['--encoding=rope', '--out=OUT/out'],
-      (
-        'encoding',
-        'classic',
-        'out',
-        'length',
-        'heads',
-        'head_dim',
-        'train_length',
-        'samples',
-        'seed',
-      ),
+      'encoding classic out length heads head_dim train_length samples seed',
     ),
-    'scripts/html_report.py': (['OUT', '--out=OUT/page.html'], ('out', 'metric', 'profiles')),
-    'scripts/explain.py': (good, ('config',)),
-    'scripts/prepare_data.py': ([], ('config', 'corpus')),
+    'scripts/html_report.py': (['OUT', '--out=OUT/page.html'], 'out metric profiles'),
+    'scripts/explain.py': (good, 'config'),
+    'scripts/prepare_data.py': ([], 'config corpus'),
     'scripts/bench.py': (
       ['--out=OUT/bench', '--attention', '--encodings=nope', '--lengths=8'],
-      (
-        *(
-          'out',
-          'attention',
-          'step',
-          'encodings',
-          'backends',
-          'lengths',
-          'passes',
-          'dtypes',
-          'batch',
-        ),
-        *('heads', 'head_dim', 'shapes', 'seeds', 'peers', 'baseline', 'repeats', 'budget'),
-      ),
+      'out attention step encodings backends lengths passes dtypes batch heads head_dim shapes '
+      'seeds peers baseline repeats budget',
     ),
+    'scripts/step_times.py': ([study, '--out=OUT/out'], 'config out rounds'),
+    'scripts/ngram.py': (
+      [*good, '--workdir=OUT/run'],
+      'config workdir context smoothing whole_split',
+    ),
+    'scripts/import_model.py': (['--source=OUT', '--workdir=OUT/run'], 'source workdir tokenizer'),
+    'scripts/export_model.py': (['--workdir=OUT', '--out=OUT/out'], 'workdir out dtype'),
+    'scripts/keep.py': (['OUT', '--out=OUT/out'], 'out'),
+    'scripts/board.py': (['OUT', '--out=OUT/out'], 'out'),
   }
   bare = (
-    '',
-    '-',
-    '--',
-    '---',
-    '-x',
-    '--x',
-    '--=',
-    '--config.',
-    '--config',
-    '--train.steps=5',
-    'a\0b',
-  )
-  bare += (
-    '\x1b[0m',
-    'x' * 9000,
-    '--encoding.name=rope',
-    '--steps=5',
-    '\ud800',
-    'a\nb',
-    '--' + 'x' * 999,
-  )
+    '', '-', '--', '---', '-x', '--x', '--=', '--config.', '--config', '--train.steps=5', 'a\0b',
+    '\x1b[0m', 'x' * 9000, '--encoding.name=rope', '--steps=5', '\ud800', 'a\nb', '--' + 'x' * 999,
+  )  # fmt: skip
   for script, (before, names) in flags.items():
-    for name in names:
+    for name in names.split():
       for word in WORDS:
         if not (name == 'corpus' and set(word) == {'/'}):
-          yield Input(
-            'flags', f'{script} --{name}={word}', call(script, *before, f'--{name}={word}')
-          )
+          flag = f'--{name}={word}'
+          yield Input('flags', f'{script} {flag}', call(script, *before, flag))
     for word in bare:
       yield Input('flags', f'{script} {word}', call(script, *before, word))
-  for spec in (
-    'rope/',
-    '/',
-    'rope/base',
-    'rope/base=',
-    'rope/base=' + '9' * 400,
-    'rope/=3',
-    'x',
-    'rope/a.b=1',
-  ):
+  specs = ('rope/', '/', 'rope/base', 'rope/base=', f'rope/base={"9" * 400}', 'rope/=3', 'x')
+  for spec in (*specs, 'rope/a.b=1'):
     for script, before in (('bench', ['--attention', '--lengths=8']), ('figures', [])):
       words = [*before, '--out=OUT/x', f'--encodings={spec}' if before else f'--encoding={spec}']
       yield Input('flags', f'{script} {spec}', call(f'scripts/{script}.py', *words))
-  for field in (
-    'data.tokenizer',
-    'data.vocab',
-    'data.text_field',
-    'data.cache',
-    'eval.lengths',
-    'data.corpus',
-  ):
+  fields = 'data.tokenizer data.vocab data.text_field data.cache eval.lengths data.corpus'
+  for field in fields.split():
     for word in WORDS:
       prepared = call('scripts/prepare_data.py', *good, f'--config.{field}={word}')
       if not (field == 'data.corpus' and set(word) == {'/'}):
@@ -635,39 +449,23 @@ def _of_corpora(train) -> Iterator[Input]:
 
     yield Input('corpora', f'folder {number}: {errors.shown(files)}', read)
   values = (
-    '0',
-    '-1',
-    '1',
-    '1.5',
-    'x',
-    '',
-    'None',
-    'True',
-    '9' * 20,
-    '9' * 400,
-    'nan',
-    '()',
-    '1e999',
+    '0', '-1', '1', '1.5', 'x', '', 'None', 'True', '9' * 20, '9' * 400, 'nan', '()', '1e999',
     '-' * 900,
-  )
+  )  # fmt: skip
   for name in tasks.TASKS:
     for key in (*tasks.options(name), 'nothing'):
       for value in values:
         corpus = f'task:{name}/{key}={value}'
         words = [f'--config.data.corpus={corpus}', '--config.eval.protocols=answers']
-        words += [
-          '--config.train.length=64',
-          '--config.eval.lengths=64,',
-          '--config.eval.controls=()',
-        ]
-        yield Input('tasks', corpus, train(*words))
+        words += ['--config.train.length=64', '--config.eval.lengths=64,']
+        yield Input('tasks', corpus, train(*words, '--config.eval.controls=()'))
 
 
 def outcome(of: Input, seconds: float) -> tuple[str, str]:
   """How an input ends, one of ENDS, and its message."""
   with tempfile.TemporaryDirectory() as root:
-    folder = Path(root) / 'work'
-    folder.mkdir()
+    folder = Path(root) / 'in' / 'work'  # so that ../.. is within `root`
+    folder.mkdir(parents=True)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
       with (
@@ -708,6 +506,7 @@ def work_left_out() -> Iterator[None]:
     del length, samples
     profiles.from_spec(spec, seed=seed, **sizes)
 
+  from scripts import step_times
   from scripts.bench import command
 
   nothing = lambda *_, **__: {}
@@ -723,6 +522,7 @@ def work_left_out() -> Iterator[None]:
       (profile_figure, 'draw', build_only),
       (mpl_figures, 'save', nothing),
       (command, 'measure', lambda *_: sys.exit(0)),
+      (step_times, 'measure', nothing),
       (devices, 'enable_compilation_cache', nothing),
       (devices, 'announce_devices', nothing),
     ):

@@ -11,7 +11,7 @@ network when it is opened. First: pip install -e '.[report]'
 from pathlib import Path
 
 from posenc_jax import config
-from posenc_jax.errors import UserError, user_errors, visible
+from posenc_jax.errors import UserError, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
@@ -36,11 +36,7 @@ def main(argv):
     ) from error
   from posenc_jax.reporting.html.sources import gather
 
-  config.check_folder(f'--out={flags.out}', Path(flags.out).absolute().parent)
-  if Path(flags.out).absolute() == Path(flags.out).absolute().parent:
-    raise UserError(f'--out={flags.out}: is a folder; allowed: a file')
-  with user_errors(OSError):  # a name may be too long
-    page.check_writable(flags.out)
+  config.check_file(f'--out={flags.out}', flags.out)
   sources = gather(paths, ROOT)
   base = ROOT / 'configs' / 'base.py'
   page.write(flags.out, page.render(sources, flags.metric, flags.profiles, base))

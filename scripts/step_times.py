@@ -17,7 +17,7 @@ from pathlib import Path
 
 from posenc_jax import config
 from posenc_jax.distributed import devices
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs
 
 FLAGS = {'config': config.REQUIRED, 'out': config.REQUIRED, 'rounds': 15}
@@ -47,8 +47,7 @@ def main(argv):
     | {'steps': len(seconds), 'processor': processor()}
     for (label, length), seconds in measure(configs, flags.rounds).items()
   ]
-  with user_errors(OSError):
-    Path(flags.out).mkdir(parents=True, exist_ok=True)
+  config.make_folder(flags.out)
   costs.write_step_times(flags.out, rows)
   for row in rows:
     print(f'{row["label"]}, L = {row["train_length"]}: {1e3 * row["seconds_per_step"]:.1f} ms')

@@ -12,7 +12,6 @@ from posenc_jax.config import (
   PROTOCOLS,
   REQUIRED,
   TEXT_TASKS,
-  chain,
   config_hash,
   decides_results,
   differing_keys,
@@ -33,6 +32,7 @@ from posenc_jax.config.fields import FIELDS, TASK_PROTOCOL
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
+from posenc_jax.evaluation.row_schema import POSITIONAL
 from posenc_jax.reporting import captions
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
@@ -251,6 +251,7 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
   assert own == {'measurements', *PROTOCOLS} - {*TEXT_TASKS}
   assert {*CONTROLS} == {plan.WINDOWED, plan.WITH_SINK, plan.TRUNCATED, plan.SHUFFLED_FAR}
   assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
+  assert {*POSITIONAL} < {*PROTOCOLS}
   assert (list(captions.WORDS_OF_PROTOCOLS), list(captions.WORDS_OF_CONTROLS)) == (
     [*PROTOCOLS],
     [None, *CONTROLS],
@@ -437,7 +438,6 @@ def test_sweeps():
     {'seed': 0, 'encoding.name': 'a'},
     {'seed': 1, 'encoding.name': 'b'},
   ]
-  assert chain(seeds, names) == seeds + names
   with pytest.raises(UserError, match=r'\[2, 3\] runs'):
     zipped(seeds, names)
   with pytest.raises(UserError, match='seed set by two'):

@@ -1,13 +1,11 @@
 """The ground floor: one-line errors, and the one place that guesses what a misspelt name means."""
 
 import errno
-from pathlib import Path
 
 import pytest
 
 from posenc_jax import errors
 
-PACKAGE = Path(errors.__file__).parent
 NAMES = ['rope', 'alibi', 't5']
 
 
@@ -17,12 +15,6 @@ def test_a_misspelt_name_is_met_with_the_nearest_or_with_all():
   assert errors.nearest('xyz', []) == 'allowed: none'
   assert errors.hint('xyz', NAMES) == ''
   assert (errors.closest('ropee', iter(NAMES)), errors.closest(None, NAMES)) == ('rope', None)
-
-
-def test_only_errors_imports_difflib():
-  """So that every misspelt name is met with the same words."""
-  found = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob('*.py') if 'difflib' in p.read_text()}
-  assert found == {'errors.py'}
 
 
 def test_errors_of_a_kind_become_one_line_and_others_pass():

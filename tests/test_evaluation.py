@@ -1,6 +1,8 @@
 """Evaluation: protocols against brute force over a stub model, then rows of a real one."""
 
+import contextlib
 import functools
+import io
 import json
 import os
 import random
@@ -9,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -345,15 +348,18 @@ def run(corpus, tmp_path):
 
   def make(step=3, **overrides):
     overrides = {path.replace('__', '.'): value for path, value in overrides.items()}
-    c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
-    workdir = tmp_path / 'run'
-    model = build(c, data.VOCAB, nnx.Rngs(0))
-    workdirs.claim_run_dir(workdir, c)
-    with Checkpoints(workdir, max_to_keep=1) as checkpoints:
-      checkpoints.save(step, model, {'count': jnp.array(step)})
-    return c, workdir, model
+    return made_run(tmp_path / 'run', corpus, overrides, step)
 
   return make
+
+
+def made_run(workdir, corpus, overrides, step=3):
+  c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
+  model = build(c, data.VOCAB, nnx.Rngs(0))
+  workdirs.claim_run_dir(workdir, c)
+  with Checkpoints(workdir, max_to_keep=1) as checkpoints:
+    checkpoints.save(step, model, {'count': jnp.array(step)})
+  return c, workdir, model
 
 
 def rows_of(workdir):
@@ -372,24 +378,41 @@ def overlaid(c, **overrides):
   return other
 
 
-def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
+BINS = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
+
+
+@pytest.fixture(scope='module')
+def evaluated(corpus, tmp_path_factory):
+  """A run that is evaluated by every protocol under every control.
+
+  With its rows, what was printed, and {name: tokens_T} of the documents that are taken.
+  """
   everything = {
     'eval.protocols': PLAIN,
     'eval.controls': tuple(config.CONTROLS),
     'eval.sink_tokens': 2,
     'eval.stride': 5,
   }
-  c, workdir, model = run(**everything)
-  evaluate.evaluate(c, workdir)
-  rows = rows_of(workdir)
+  folder = tmp_path_factory.mktemp('evaluated')
+  c, workdir, model = made_run(folder / 'run', corpus, everything)
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    evaluate.evaluate(c, workdir)
   texts = chosen_documents(c)
   assert list(texts) == ['a.txt', 'd.txt', 'e.txt']  # three of the four of at least 32 tokens
-  targets = protocols.choose_targets(list(map(len, texts.values())), 32, 2, 8)
-  assert len(targets) == 6
-  middles = {name: text[(len(text) - 40) // 2 :][:40] for name, text in texts.items()}
-  bins = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
+  return SimpleNamespace(
+    c=c,
+    workdir=workdir,
+    model=model,
+    rows=rows_of(workdir),
+    printed=printed.getvalue(),
+    texts=texts,
+  )
+
+
+def test_there_is_a_row_for_all_that_is_asked(evaluated):
   found = [
-    (r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document']) for r in rows
+    (r['protocol'], r['control'], r['length'], r['stride'], r['k'], r['document'])
+    for r in evaluated.rows
   ]
   asked = [
     (protocol, control, length, stride, k, document)
@@ -400,7 +423,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       *(('last_k', control, None, 8) for control in config.CONTROLS),
     )
     for length in (16, 32)
-    for document in texts
+    for document in evaluated.texts
     for _ in range(2 if protocol == 'last_k' else 1)
   ]
   # A window has one input fewer without BOS.
@@ -412,13 +435,19 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     asked += [
       (protocol, control, n, None, None, None)
       for n in (16, 32)
-      for at in bins[n][:-1]
+      for at in BINS[n][:-1]
       if at < n - beyond
     ]
   assert sorted(map(str, found)) == sorted(map(str, asked))
+  facts = ('status', 'overrides', 'step', 'run', 'train_length')
+  assert {tuple(r[name] for name in facts) for r in evaluated.rows} == {('ok', None, 3, 'run', 16)}
+  assert workdirs.is_finished(evaluated.workdir, config.config_hash(evaluated.c))
+  assert 'of the gradient reaches' in evaluated.printed
 
-  nll = jax.jit(token_nll, static_argnames=('window', 'sink_tokens'))
-  norms = model_functions.compiled(model_functions.gradient_norms, c)
+
+def test_rows_are_what_the_model_says(evaluated):
+  texts, nll = evaluated.texts, jax.jit(token_nll, static_argnames=('window', 'sink_tokens'))
+  middles = {name: text[(len(text) - 40) // 2 :][:40] for name, text in texts.items()}
 
   def windows(r):
     """(tokens, the slice of them that is scored) of all windows of a row."""
@@ -433,7 +462,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
         if at == 0 or at + W - 5 < len(text)
       ]
     if r['protocol'] == 'by_position':
-      end = bins[W][bins[W].index(r['position']) + 1]
+      end = BINS[W][BINS[W].index(r['position']) + 1]
       whole = [t[at : at + W] for t in middles.values() for at in range(0, 40 - W + 1, W)]
       if r['control'] == 'truncated' and W == 32:  # each token by itself
         starts = {t: 0 if t < 16 else (t - 8) // 8 * 8 for t in range(r['position'], end)}
@@ -447,14 +476,7 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       window = np.concatenate([other[at : at + 8], window[8:]])
     return [(window, slice(-8, None))]
 
-  for r in rows:
-    assert (r['status'], r['overrides'], r['step'], r['run'], r['train_length']) == (
-      'ok',
-      None,
-      3,
-      'run',
-      16,
-    )
+  for r in evaluated.rows:
     if r['protocol'] == 'receptive_field':
       continue
     mask = {'window': 16} if r['control'] in ('windowed', 'windowed_with_sink') else {}
@@ -462,21 +484,26 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
     nats = []
     for tokens_T, scored in windows(r):
       # All windows are padded to one shape, so that jit compiles once.
-      tokens_BT = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)[
-        None
-      ]
-      nats.append(np.asarray(nll(model, tokens_BT, **mask)[0], np.float64)[: len(tokens_T)][scored])
+      padded_T = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)
+      nats_T = np.asarray(nll(evaluated.model, padded_T[None], **mask)[0], np.float64)
+      nats.append(nats_T[: len(tokens_T)][scored])
     assert r['nats'] == pytest.approx(np.concatenate(nats).sum(), rel=1e-5)
     assert r['tokens'] == r['bytes'] == len(np.concatenate(nats))
+
+
+def test_the_receptive_field_is_where_gradients_come_from(evaluated):
+  norms = model_functions.compiled(model_functions.gradient_norms, evaluated.c)
+  targets = protocols.choose_targets(list(map(len, evaluated.texts.values())), 32, 2, 8)
+  assert len(targets) == 6
   for length in (16, 32):
     shares = []
     for document, end in targets:
-      window = list(texts.values())[document][end - length : end]
-      norm_T = np.asarray(norms(model, jnp.array(window, jnp.int32)[None])[0], np.float64)
+      window = list(evaluated.texts.values())[document][end - length : end]
+      norm_T = np.asarray(norms(evaluated.model, jnp.array(window, jnp.int32)[None])[0], np.float64)
       shares.append(norm_T[:0:-1] / norm_T[1:].sum())
     found = [
       (r['position'], r['value'])
-      for r in rows
+      for r in evaluated.rows
       if (r['protocol'], r['length']) == ('receptive_field', length)
     ]
     firsts = [first for first, _ in found]
@@ -484,29 +511,35 @@ def test_rows_are_what_the_model_says(run, monkeypatch, capsys):
       np.add.reduceat(np.mean(shares, axis=0), firsts), rel=1e-4
     )
     assert sum(value for _, value in found) == pytest.approx(1)
+
+
+def test_controls_change_what_lies_past_the_training_length(evaluated):
   by_control = {
-    key: [r['nats'] for r in rows if (r['control'], r['length'], r['k']) == (*key, 8)]
+    key: [r['nats'] for r in evaluated.rows if (r['control'], r['length'], r['k']) == (*key, 8)]
     for key in [(control, length) for control in (None, *config.CONTROLS) for length in (16, 32)]
   }
   assert all(by_control[control, 16] == by_control[None, 16] for control in config.CONTROLS)
   assert by_control['truncated', 32] == by_control[None, 16]
   del by_control['truncated', 32]
   assert len({tuple(nats) for (_, length), nats in by_control.items() if length == 32}) == 4
-  assert workdirs.is_finished(workdir, config.config_hash(c))
-  assert 'of the gradient reaches' in capsys.readouterr().out
 
-  # Rows that are there are not measured again, and missing rows come out the same.
+
+def test_rows_that_are_there_are_not_measured_again_and_missing_ones_come_out_the_same(
+  evaluated, tmp_path, monkeypatch, capsys
+):
+  workdir = tmp_path / 'run'
+  shutil.copytree(evaluated.workdir, workdir)
   whole = (workdir / 'eval.jsonl').read_bytes()
   with monkeypatch.context() as patch:
     patch.setattr(evaluate, 'compiled', lambda function, config: lambda *_, **__: 1 / 0)
-    evaluate.evaluate(c, workdir)
+    evaluate.evaluate(evaluated.c, workdir)
   assert (workdir / 'eval.jsonl').read_bytes() == whole
   assert 'last_k windowed' in capsys.readouterr().out  # the table, again
   lines = whole.splitlines(keepends=True)
   (workdir / 'finished.json').unlink()
   # The file of a process that was killed while it wrote a row.
   (workdir / 'eval.jsonl').write_bytes(b''.join(lines[1::2]) + lines[0][:20])
-  evaluate.evaluate(c, workdir)
+  evaluate.evaluate(evaluated.c, workdir)
   again = (workdir / 'eval.jsonl').read_bytes()
   assert again.startswith(b''.join(lines[1::2]))
   assert sorted(again.splitlines()) == sorted(whole.splitlines())

@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import os
 from pathlib import Path
 
 import pytest
@@ -252,9 +253,21 @@ def test_a_folder_that_cannot_be_made_is_found_before_work(name, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
-def test_a_folder_that_can_be_made_is_not_made(tmp_path):
+@pytest.mark.parametrize('name', ['new/' + 'x' * 300, 'file/below', 'folder', 'pipe', 'loop', '/'])
+def test_a_file_that_cannot_be_written_is_found_before_work(name, tmp_path):
+  """Nor what is no file, such as /dev/null, whose place a written file would take."""
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'loop').symlink_to('loop')
+  os.mkfifo(tmp_path / 'pipe')
+  assert message(config.check_file, '--out=x', tmp_path / name).startswith('--out=x: ')
+  assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_can_be_made_is_not_made(tmp_path):
   config.check_folder('--out=x', tmp_path / 'new' / 'folder')
   config.check_folder('--out=x', tmp_path)
+  config.check_file('--out=x', tmp_path / 'new' / 'file')
   assert not list(tmp_path.iterdir())
 
 

@@ -99,7 +99,3 @@ def test_attention_model_and_protocols_need_no_file_of_the_repository(run_instal
   config = load(BASE, {f'model.{name}': value for name, value in fields.items()})
   done = run_installed(MODEL, json.dumps(config.model.to_dict()))
   assert done.returncode == 0, done.stderr
-
-
-# Commands that do need the clone (running a sweep starts train.py; a page draws default encodings
-# from configs/base.py) belong here once they say so in one line.

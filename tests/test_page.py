@@ -740,7 +740,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['STUDY', '--config.train.steps=3'], ['--config.train.steps', 'allowed: --out']),
     (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
     (['STUDY', '--out'], ['--out: has no value', 'allowed: --out=VALUE']),
-    (['STUDY', '--out=STUDY'], ['cannot be written', 'allowed: a file']),
+    (['STUDY', '--out=STUDY'], ['what is there is no file', 'allowed: a file']),
     (['STUDY', '--out=STUDY/rope/config.json/page.html'], ['a file is there']),
   ],
 )

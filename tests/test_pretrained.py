@@ -26,7 +26,7 @@ from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.run_dir import source_of
-from scripts import import_model
+from scripts import export_model, import_model
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
@@ -438,6 +438,12 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
   for name in ('train.length=8', 'encoding.name=t5', 'model.layers=1'):
     with pytest.raises(UserError, match=r'the source decides it; allowed: .*model\.bos'):
       import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
+
+
+def test_an_export_takes_no_fields_of_a_config(tmp_path):
+  flags = [f'--workdir={tmp_path}', f'--out={tmp_path / "out"}']
+  with pytest.raises(UserError, match=r'config\.model\.layers: changes no run; allowed: --workdir'):
+    export_model.main([*flags, '--config.model.layers=1'])
 
 
 def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ NEVER = math.inf
 TRAIN = """
 import math, sys
 from pathlib import Path
-from posenc_jax import config, storage
+from posenc_jax import config, errors, storage
+from posenc_jax.training import run_dir
 
 flags, overrides = config.parse_args(sys.argv[1:], dict.fromkeys(('config', 'workdir'), ''))
 run, workdir = config.load(flags.config, overrides), Path(flags.workdir)
@@ -27,14 +28,14 @@ with open(workdir / 'calls.txt', 'a') as file:
   print(run.eval.split, run.seed, file=file)
 rate, best = run.optim.learning_rate, {'rope': 0.012, 'alibi': 0.0031, 'nope': 0.001}
 if rate > 0.01 and run.encoding.name == 'nope':
-  sys.exit('train.py: step 3: loss is nan; training stopped, and checkpoints are from before')
+  sys.exit(f'train.py: {errors.not_finite("step 3: loss is nan")}')
 if run.encoding.name == 'broken':
   sys.exit('bad luck')
 bits = 2 + 0.1 * math.log2(rate / best[run.encoding.name]) ** 2
 rows = [{'step': 1, 'split': 'validation', 'bpb': 1.0}, {'step': 60, 'loss': 1.0, 'bpb': 1.0}]
 rows.append({'step': run.train.steps, 'split': 'validation', 'bpb': bits})
 storage.append_rows(workdir / 'metrics.jsonl', rows)
-storage.write_json(workdir / 'finished.json', {'config_hash': config.config_hash(run)})
+run_dir.mark_finished(workdir, config.config_hash(run))
 """
 STUDY = """
 from posenc_jax.config import load, product, vary
@@ -174,7 +175,7 @@ def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsy
 def test_what_cannot_be_is_one_line(study, tmp_path):
   with pytest.raises(UserError, match=r'config.seed=3; allowed: --seed'):
     study('rope', seed=3)
-  with pytest.raises(UserError, match=r"--save='\S+'; allowed: a file in a folder that there is"):
+  with pytest.raises(UserError, match=r'--save=\S+: what is there is no file; allowed'):
     choose_rates(tmp_path / 'study.py', tmp_path / 'out', tmp_path, {}, (tmp_path / 'train.py',))
   with pytest.raises(UserError, match=r'rates: no file .*; allowed: python scripts/lr_grid.py'):
     with_rates([{}], tmp_path / 'none.json')

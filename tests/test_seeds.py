@@ -229,7 +229,7 @@ def test_one_seed_that_is_not_finite_is_named(make, tmp_path):
   for folder in folders:
     folder.mkdir()
   train_config = make(train__max_nonfinite_updates=1, train__log_every=1).train
-  log = metrics.Log(tmp_path / 'run', train_config, 0, 'bits/byte', seed_dirs=folders)
+  log = metrics.Log(tmp_path / 'run', train_config, 0, 'bits/byte', folders)
   values = {'loss': np.array([1.0, np.nan]), 'grad_norm': np.ones(2), 'learning_rate': np.ones(2)}
   log.push(1, values, [1.0, 1.0])
   log.push(2, values, [1.0, 1.0])

@@ -22,6 +22,7 @@ from stand_ins import ROOT, STARTED, Study
 from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.sweep import slurm, subprocesses
+from posenc_jax.training import run_dir
 
 RUN = """
 import sys
@@ -233,8 +234,7 @@ def test_a_damaged_state_of_a_job_is_one_yet_to_come(study, scheduler, monkeypat
 
 
 def write_finished(run):
-  content = {'config_hash': config.config_hash(run.config)}
-  storage.write_json(run.workdir / 'finished.json', content)
+  run_dir.mark_finished(run.workdir, config.config_hash(run.config))
 
 
 def test_a_task_waits_for_the_process_of_an_earlier_start(study, tmp_path):

@@ -10,6 +10,7 @@ from stand_ins import ROOT, STARTED, Study
 from posenc_jax import config, storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.sweep import status, subprocesses
+from posenc_jax.training import run_dir
 
 
 @pytest.fixture
@@ -34,8 +35,7 @@ def timed(run, *rows):
 
 def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   done, third, fourth, alone = study.runs
-  finished = {'config_hash': config.config_hash(done.config)}
-  storage.write_json(done.workdir / 'finished.json', finished)
+  run_dir.mark_finished(done.workdir, config.config_hash(done.config))
   done.write_state('ended', seconds={'train': 60.0, 'eval': 30.0}, reason='')
   timed(done, (1, 50.0), (20, 0.5), (40, 0.5), (60, 0.5))
   third.write_state('failed', reason='exit code 1: bad luck')

@@ -7,9 +7,10 @@ import typing
 from pathlib import Path
 
 import pytest
+from test_fused import REFUSED as NOT_IN_FUSED
 from test_triton import REFUSED as NOT_IN_TRITON
 
-from posenc_jax.config import flat, load
+from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.encodings import ENCODINGS, Encoding
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
@@ -131,6 +132,7 @@ def test_every_room_has_a_level_and_no_folder_is_crowded():
 
 
 def test_only_errors_looks_for_near_names():
+  """So that every misspelt name is met with the same words."""
   for path in SOURCES:
     if path != PACKAGE / 'errors.py':
       assert 'difflib' not in {module.partition('.')[0] for module in imports(path)}, path
@@ -149,13 +151,58 @@ def test_one_module_asks_for_what_a_program_is_traced():
       assert not re.search(r'jax\.(local_)?devices\(', source), path
 
 
+# Parameters that are a section of the config.
+PARAMETERS = {
+  'data/corpora.py': {'data': 'data'},
+  'distributed/mesh.py': {'sizes': 'mesh'},
+  'evaluation/preflight.py': {'section': 'data'},
+  'model/decoder.py': {'config': 'model'},
+  'model/layer.py': {'config': 'model'},
+  'training/metrics.py': {'c': 'train', 'self._config': 'train'},
+  'training/optimizer.py': {'optim': 'optim'},
+}
+
+
+def sections(node: ast.expr, names: dict[str, set[str]]) -> set[str]:
+  """The sections of the config that an expression may be, by its name; '' is the whole config."""
+  text = ast.unparse(node)
+  found = set(names.get(text, ()))
+  if 'config' in text or text == 'c':
+    found.add('')
+  if isinstance(node, ast.Attribute) and node.attr in SECTIONS and sections(node.value, {}):
+    found.add(node.attr)
+  return found
+
+
+def taken_from_config(path: Path) -> set[tuple[str, int]]:
+  """('train.steps', line) of all that a module takes from a config; ('train.get', line), too."""
+  tree = ast.parse(path.read_text())
+  named = PARAMETERS.get(path.relative_to(ROOT).as_posix().removeprefix('posenc_jax/'), {})
+  names, taken = {name: {section} for name, section in named.items()}, set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Assign):  # c = config.train
+      target, value = node.targets[0], node.value
+      are_several = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+      pairs = zip(target.elts, value.elts, strict=True) if are_several else [(target, value)]
+      for name, section in pairs:
+        names.setdefault(ast.unparse(name), set()).update(sections(section, {}) - {''})
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute):
+      owner, name = node.value, node.attr
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == 'getattr' and node.args[2:]:
+      owner, name = node.args[0], 'get'
+    else:
+      continue
+    found = sections(owner, names)
+    taken |= {(f'{section}.{name}'.removeprefix('.'), node.lineno) for section in found}
+  return taken
+
+
 def test_no_default_at_the_point_of_use():
   """All defaults stand in configs/base.py."""
   for path in SOURCES:
-    for node in ast.walk(ast.parse(path.read_text())):
-      if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        is_get = node.func.attr == 'get' and 'config' in ast.unparse(node.func.value)
-        assert not is_get, f'{path}:{node.lineno}'
+    for taken, line in taken_from_config(path):
+      assert taken.rpartition('.')[2] != 'get', f'{path}:{line}'
 
 
 def test_docstrings_begin_with_what_they_describe():
@@ -168,9 +215,12 @@ def test_docstrings_begin_with_what_they_describe():
 
 
 def test_every_field_of_the_config_is_read():
-  source = '\n'.join(path.read_text() for path in MODULES if path.parent.name != 'config')
-  for path in flat(load(ROOT / 'configs' / 'base.py', {})):
-    assert re.search(rf'\.{path.split(".")[-1]}\b', source), f'config.{path}: nothing reads it'
+  """And no section seems to have a field of another one, as it would where owners are mistaken."""
+  readers = [path for path in MODULES if path.parent.name != 'config']
+  taken = {taken for path in readers for taken, _ in taken_from_config(path)}
+  names = {path.rpartition('.')[2] for path in FIELDS}
+  assert {path for path in taken if '.' in path and path.rpartition('.')[2] in names} <= {*FIELDS}
+  assert not {*FIELDS} - taken
 
 
 def test_the_page_of_encodings_is_up_to_date():
@@ -198,7 +248,7 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   acts_on, cost, backends = cells[1], cells[3], cells[4]
   fused = not {*PLACES_OF_PAIRS, 'softmax'} & {*acts_on.split(', ')} and 'width' not in cost
   in_tiles = '`dense`' if kind.normalizer == 'rows' else '`dense`, `blockwise`'
-  if kind.normalizer != 'rows' and name not in ('cope', 'path'):  # whose tiles no kernel can do
+  if name not in NOT_IN_FUSED:
     in_tiles += ', `fused`'
   if name not in NOT_IN_TRITON:
     in_tiles += ', `triton`'

@@ -12,9 +12,7 @@ import pytest
 from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
 from posenc_jax import storage
-from posenc_jax.config import CONTROLS, PROTOCOLS
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation.row_schema import POSITIONAL
 from posenc_jax.reporting import captions, table_writers
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting.layouts import make_tables
@@ -398,12 +396,3 @@ def test_csv_holds_every_seed_in_full_precision(tmp_path):
   assert {r['status'] for r in lines if r['encoding'] == 'learned'} == {'ok', 'beyond_table'}
   for name, start in (('table.md', '## Extrapolation, last_k'), ('table.tex', r'\begin{table}')):
     assert (tmp_path / name).read_text(encoding='utf-8').startswith(start)
-
-
-# One list of protocols and of controls
-
-
-def test_every_protocol_and_control_has_a_caption():
-  assert set(captions.WORDS_OF_PROTOCOLS) == set(PROTOCOLS)
-  assert set(captions.WORDS_OF_CONTROLS) == {None, *CONTROLS}
-  assert set(POSITIONAL) < set(PROTOCOLS)

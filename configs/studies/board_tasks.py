@@ -19,6 +19,7 @@ from pathlib import Path
 from posenc_jax.config import load, load_study, product, vary
 
 BOARD = load_study(Path(__file__).with_name('board.py'))
+TASKS = Path(__file__).parents[1] / 'tasks.py'
 RECALL = {
   'data.corpus': 'task:mqar/pairs=4/keys=16/values=16/power=1.0',
   'train.steps': 300,
@@ -35,13 +36,13 @@ NEEDLE = {
 
 
 def get_config():
-  return load(Path(__file__).parents[1] / 'tasks.py', RECALL)
+  return load(TASKS, RECALL)
 
 
 def sweep():
   lines = []
   for task in (NEEDLE, RECALL, COPYING):
-    length = task.get('train.length', 32)
+    length = load(TASKS, task).train.length
     for label, encoding in BOARD.variants(length).items():
       lines.append(task | {'label': label, 'encoding': encoding})
   return product(vary('seed', *range(8)), lines)

@@ -14,8 +14,8 @@ from posenc_jax.config.command_line import (
   split_outside_brackets,
 )
 from posenc_jax.config.fields import CONTROLS, PROTOCOLS, TEXT_TASKS
-from posenc_jax.config.folders import check_folder
-from posenc_jax.config.grids import chain, line_name, product, vary, with_rates, zipped
+from posenc_jax.config.folders import check_file, check_folder, make_folder
+from posenc_jax.config.grids import line_name, product, vary, with_rates, zipped
 from posenc_jax.config.loading import cache_folder, load, load_study, overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import seed_workdir, single_seed_runs

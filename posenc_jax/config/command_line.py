@@ -24,9 +24,8 @@ from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.loading import OPEN, overlay, typed
 from posenc_jax.config.schema import check_tree
 from posenc_jax.config.streams import streams_that_outlive_readers
-from posenc_jax.errors import Stopped, UserError, closest, disk_errors, nearest, shown
+from posenc_jax.errors import MAX_SHOWN, Stopped, UserError, closest, disk_errors, nearest, shown
 
-MAX_SHOWN = 120  # characters of a word in a message
 REQUIRED = object()  # the default of a flag that must be given
 
 
@@ -170,7 +169,7 @@ def main(function: Callable[[list[str]], int | None]) -> None:
   them: exit code 130 and 129, and no write is waited for. A reader of stdout or stderr that goes
   away ends nothing.
   """
-  with streams_that_outlive_readers(), _hangup_as_interrupt() as hangups:
+  with streams_that_outlive_readers(), interrupts(signal.SIGHUP) as hangups:
     try:
       with disk_errors():
         code = function(sys.argv[1:])
@@ -180,27 +179,33 @@ def main(function: Callable[[list[str]], int | None]) -> None:
       print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
       sys.exit(error.code)
     except KeyboardInterrupt:
-      command = shlex.join(['python', *sys.argv])
-      print(f'stopped; go on with the same command: {command}', file=sys.stderr, flush=True)
+      print(f'stopped; go on with {same_command()}', file=sys.stderr, flush=True)
       os._exit(129 if hangups else 130)  # sys.exit would wait for a save in the background
 
 
+def same_command() -> str:
+  return f'the same command: {shlex.join(["python", *sys.argv])}'
+
+
 @contextlib.contextmanager
-def _hangup_as_interrupt() -> Iterator[list[int]]:
-  """Raises KeyboardInterrupt at the first SIGHUP, if nobody handles or ignores it; lists them."""
+def interrupts(*numbers: int) -> Iterator[list[int]]:
+  """Turns these signals into KeyboardInterrupt, but for those that are ignored; lists what came.
+
+  A terminal that is closed may send SIGHUP twice: it does not count as a second signal.
+  """
   received = []
 
   def interrupt(number, frame):
     del frame
+    is_repeated = number == signal.SIGHUP and bool(received)
     received.append(number)
-    if len(received) == 1:  # a closed terminal may send two
+    if not is_repeated:
       raise KeyboardInterrupt
 
-  if signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
-    yield received
-    return
-  signal.signal(signal.SIGHUP, interrupt)
+  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+  before = {number: signal.signal(number, interrupt) for number in handled}
   try:
     yield received
   finally:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number, handler in before.items():
+      signal.signal(number, handler)

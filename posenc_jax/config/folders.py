@@ -1,10 +1,10 @@
-"""Whether a folder can be made and written to, asked before hours of work end there."""
+"""Whether a folder or file can be made and written to, asked before hours of work end there."""
 
 import os
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, user_errors
 
 
 def check_folder(what: str, folder: str | Path) -> None:
@@ -13,21 +13,35 @@ def check_folder(what: str, folder: str | Path) -> None:
   Args:
     what: how the message begins, such as '--out=runs/x'.
   """
-  folder = Path(folder).absolute()
-  try:
-    here = next(parent for parent in (folder, *folder.parents) if storage.exists(parent))
-    reason = _why_not(here, folder.relative_to(here).parts)
-  except OSError as error:
-    reason = error.strerror
-  if reason:
+  if reason := _why_not(Path(folder).absolute()):
     raise UserError(f'{what}: {reason}; allowed: a folder, which need not exist')
 
 
-def _why_not(here: Path, missing: tuple[str, ...]) -> str | None:
-  """Says why the folders `missing` cannot be made below the path `here`, which exists."""
-  if not here.is_dir():
-    return 'a file is there'
-  longest = os.pathconf(here, 'PC_NAME_MAX')
-  if any(len(os.fsencode(name)) > longest for name in missing):
-    return f'a name of more than {longest} bytes'
-  return None if os.access(here, os.W_OK | os.X_OK) else f'{here} cannot be written to'
+def check_file(what: str, path: str | Path) -> None:
+  """`check_folder`, for a file. A device or a pipe is refused: a file would take its place."""
+  path = Path(path).absolute()
+  if reason := _why_not(path.parent, path):
+    raise UserError(f'{what}: {reason}; allowed: a file, whose folder need not exist')
+
+
+def make_folder(folder: str | Path) -> None:
+  """Makes a folder where there is none. Raises `UserError` where the system refuses."""
+  with user_errors(OSError):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def _why_not(folder: Path, file: Path | None = None) -> str | None:
+  """Says why nothing can be written into a folder, or not to a file in it; None where it can."""
+  try:
+    here = next(parent for parent in (folder, *folder.parents) if storage.exists(parent))
+    if not here.is_dir():
+      return 'a file is there'
+    longest = os.pathconf(here, 'PC_NAME_MAX')
+    if any(len(os.fsencode(name)) > longest for name in (file or folder).relative_to(here).parts):
+      return f'a name of more than {longest} bytes'
+    if not os.access(here, os.W_OK | os.X_OK):
+      return f'{here} cannot be written to'
+    is_taken = file is not None and storage.exists(file) and not file.is_file()
+    return 'what is there is no file' if is_taken else None
+  except OSError as error:
+    return error.strerror

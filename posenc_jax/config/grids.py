@@ -32,11 +32,6 @@ def zipped(*sweeps: Iterable[dict]) -> list[dict]:
   return [_merge(overrides) for overrides in zip(*sweeps, strict=True)]
 
 
-def chain(*sweeps: Iterable[dict]) -> list[dict]:
-  """One sweep after another."""
-  return list(itertools.chain(*sweeps))
-
-
 def line_name(overrides: dict[str, object]) -> str:
   """The name under which a file of learning rates has a line of a study."""
   return ','.join(f'{path}={value}' for path, value in sorted(overrides.items())) or 'all'

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
 from posenc_jax.pretrained.config_fields import Fields
-from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.form import PLAIN_MODEL, Form
 from posenc_jax.pretrained.tensor_rules import Rule, joined, plus_one, same, scaled, transposed
 
 
@@ -19,7 +19,7 @@ def _common(fields: Fields, ties: bool, eps: float = 1e-6) -> dict:
 
 def _decoder_rules(model: dict, norm: Callable = same) -> list[Rule]:
   """The tensors that Llama and all families after it have. `norm`: the rule of a norm."""
-  layer = 'model.layers.{n}.'
+  layer, model = 'model.layers.{n}.', PLAIN_MODEL | model
   rules = [
     same('embedding', 'model.embed_tokens.weight'),
     norm('norm/scale', 'model.norm.weight'),
@@ -34,12 +34,12 @@ def _decoder_rules(model: dict, norm: Callable = same) -> list[Rule]:
   if not model['tie_embeddings']:
     rules.append(transposed('w_logits', 'lm_head.weight'))
   biased = {'none': (), 'qkv': ('q', 'k', 'v'), 'all': ('q', 'k', 'v', 'o')}
-  for leaf in biased[model.get('bias', 'none')]:
+  for leaf in biased[model['bias']]:
     rules.append(same(f'layers/b_{leaf}', f'{layer}self_attn.{leaf}_proj.bias'))
-  if model.get('bias') == 'all':
+  if model['bias'] == 'all':
     for leaf, name in (('gate', 'gate'), ('in', 'up'), ('out', 'down')):
       rules.append(same(f'layers/b_{leaf}', f'{layer}mlp.{name}_proj.bias'))
-  if model.get('qk_norm', 'none') != 'none':
+  if model['qk_norm'] != 'none':
     rules += [norm(f'layers/{x}_norm/scale', f'{layer}self_attn.{x}_norm.weight') for x in 'qk']
   return rules
 

@@ -10,14 +10,13 @@ from rich.console import Console
 from rich.text import Text
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.kept import kept_runs
 from posenc_jax.sweep import status
-from posenc_jax.sweep.launching import LAUNCHERS, check_launcher, execute, only_sweep
+from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import (
   NAME_LENGTH,
-  Run,
   check_runs,
   check_same_evaluation,
   leave_out,
@@ -26,17 +25,7 @@ from posenc_jax.sweep.plan import (
 )
 from posenc_jax.training.run_dir import is_extended
 
-__all__ = [
-  'LAUNCHERS',
-  'NAME_LENGTH',
-  'Run',
-  'check_runs',
-  'leave_out',
-  'plan',
-  'print_status',
-  'run_name',
-  'sweep',
-]
+__all__ = ['NAME_LENGTH', 'check_runs', 'leave_out', 'plan', 'print_status', 'run_name', 'sweep']
 
 
 def sweep(
@@ -91,8 +80,7 @@ def sweep(
       with only_sweep(out):
         pass  # if there is another sweep, that should not be said only after the checks
     check_runs(path, runs)
-  with user_errors(OSError):
-    out.mkdir(parents=True, exist_ok=True)
+  config.make_folder(out)
   with only_sweep(out):
     study.save(report, path, scripts[0].parent)
     finished = sum(run.is_finished for run in runs)

@@ -6,7 +6,6 @@ them, and then goes on with what is left of their runs.
 
 import codecs
 import contextlib
-import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from posenc_jax import storage
+from posenc_jax.config.command_line import interrupts, same_command
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import subprocesses
 from posenc_jax.sweep.plan import Run
@@ -124,36 +124,17 @@ def say(console: Console, line: str, style: str = '') -> None:
   console.print(Text(line, style), soft_wrap=True)
 
 
-def same_command() -> str:
-  return f'the same command: {shlex.join(["python", *sys.argv])}'
-
-
 @contextlib.contextmanager
 def interruptible(message: str) -> Iterator[None]:
   """Raises Stopped with the message after Ctrl-C, SIGTERM, or SIGHUP without nohup.
 
-  These end what is inside as Ctrl-C does. A terminal that is closed may send SIGHUP twice: it does
-  not count as a second Ctrl-C.
+  These end what is inside as Ctrl-C does.
   """
-  received = []
-
-  def interrupt(number, frame):
-    del frame
-    is_repeated = number == signal.SIGHUP and bool(received)
-    received.append(number)
-    if not is_repeated:
-      raise KeyboardInterrupt
-
-  numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-  before = {number: signal.signal(number, interrupt) for number in handled}
-  try:
-    yield
-  except KeyboardInterrupt:
-    raise Stopped(message, 128 + (received or [signal.SIGINT])[0]) from None
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
+  with interrupts(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
+    try:
+      yield
+    except KeyboardInterrupt:
+      raise Stopped(message, 128 + (received or [signal.SIGINT])[0]) from None
 
 
 class Job:

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.config import line_name, load, load_study
+from posenc_jax.config import check_file, line_name, load, load_study, make_folder
 from posenc_jax.config.grids import RATE
-from posenc_jax.errors import Damaged, Stopped, UserError, shown, user_errors
+from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import Run, check_runs, plan, swept_by
 from posenc_jax.tasks import PREFIX
@@ -24,7 +24,6 @@ from posenc_jax.training.run_dir import is_extended
 
 MARGIN = 0.01  # bits: a stated rate that is no further from the best is kept
 MOST_DOUBLINGS = 6  # of the stated rate, up or down
-DIVERGED = 'training stopped'  # stands in the last line of a training whose loss was not finite
 
 
 @dataclasses.dataclass
@@ -112,8 +111,7 @@ def choose_rates(
     if field in overrides:
       given = f'config.{field}={shown(overrides[field])}'
       raise UserError(f'{given}; allowed: --seed, that of all runs')
-  if Path(save).is_dir() or not Path(save).absolute().parent.is_dir():
-    raise UserError(f'--save={shown(str(save))}; allowed: a file in a folder that there is')
+  check_file(f'--save={save}', save)
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
   pairs = zip(lines, configs, strict=True)
@@ -121,8 +119,8 @@ def choose_rates(
   overrides = {field: value for field, value in overrides.items() if field != RATE}
   overrides |= {**_of_all(configs), 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
-  with user_errors(OSError):
-    out.mkdir(parents=True, exist_ok=True)
+  make_folder(Path(save).parent)
+  make_folder(out)
   with only_sweep(out):
     while runs := _plan(path, out, overrides, scripts, curves):
       # of an earlier call: the same training diverges again

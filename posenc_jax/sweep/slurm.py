@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from posenc_jax import storage
+from posenc_jax.config.command_line import same_command
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import Run
@@ -218,7 +219,7 @@ def _wait(
 ) -> dict[str, str]:
   left, failed, gone_since = list(waiting), {}, {}
   queue, asked = set(submitted.values()), time.monotonic()
-  how_to_go_on = f'scancel takes them out); wait again with {local.same_command()}'
+  how_to_go_on = f'scancel takes them out); wait again with {same_command()}'
 
   def screen():
     running = sum(run.read_state().state == 'running' for run in left)

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from posenc_jax import storage
 from posenc_jax.config import saved_config
 from posenc_jax.distributed import processes
-from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, user_errors
+from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, not_finite, user_errors
 from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror, silence_tracebacks
 
 
@@ -53,11 +53,6 @@ def finished_parameters(workdir: str | Path, model):
 def has_checkpoint(workdir: str | Path) -> bool:
   with Checkpoints(workdir) as checkpoints:
     return checkpoints.latest is not None
-
-
-def not_finite(what: str) -> Stopped:
-  """The error that ends a training at a value that is not finite, before it is saved."""
-  return Stopped(f'{what}; training stopped, and checkpoints are from steps before that')
 
 
 class Checkpoints:

@@ -59,7 +59,7 @@ def _train_one(config: ConfigDict, workdir: str | Path) -> int | None:
     if training.start_step < steps:
       stop_signal = _train_loop(training, checkpoints)
     else:
-      continued_rows(training.seed_dirs or [training.workdir], config.train, steps)
+      continued_rows(training.seed_dirs, config.train, steps)
       if checkpoints.latest is None:  # a run of no steps ends as it starts
         checkpoints.save(training.start_step, training.model, training.opt_state)
     if config.seeds:

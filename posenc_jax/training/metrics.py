@@ -12,9 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from posenc_jax import storage
 from posenc_jax.distributed import processes
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, not_finite
 from posenc_jax.model.token_nll import BITS
-from posenc_jax.training.checkpoints import not_finite
 from posenc_jax.training.profiler import peak_memory
 
 
@@ -25,21 +24,22 @@ class Log:
   for two runs of one config; what may differ (times, memory) goes to `timing.jsonl`.
   """
 
-  def __init__(self, workdir: Path, c: ConfigDict, start_step: int, unit: str, seed_dirs=None):
+  def __init__(
+    self, workdir: Path, c: ConfigDict, start_step: int, unit: str, seed_dirs: list[Path]
+  ):
     """Continues after `start_step`: cuts off rows of later steps, which will be made again.
 
     Args:
       c: the section `train` of the run's config.
       unit: of `bpb` on the screen: 'bits/byte', or 'bits/answer' of a task, which has no bytes.
-      seed_dirs: directories of seeds that are trained in one program, each of which gets its part
-        of metrics [S] and of the time of a step. None: metrics are numbers, rows of `workdir`.
+      seed_dirs: the directory of each seed that is trained in the program, which gets its part of
+        metrics [S] and of the time of a step; of one run, `workdir`, and metrics are numbers.
     Raises:
       UserError: metrics.jsonl is damaged.
     """
-    self._config, self._unit = c, unit
+    self._workdir, self._config, self._unit = workdir, c, unit
     self._costs = {'model_flops_per_step': 0, 'peak_flops_per_second': None}
-    self._has_seed_axis = seed_dirs is not None
-    self._runs = continued_rows(seed_dirs or [workdir], c, start_step)
+    self._runs = continued_rows(seed_dirs, c, start_step)
     self._pending = None
     self.restart_clock(start_step)
     self._console = Console(highlight=False, soft_wrap=True)
@@ -105,7 +105,7 @@ class Log:
       self._report(step, rows)
 
   def _prefix(self, run: 'RunRows') -> str:
-    return f'{run.folder.name}: ' if self._has_seed_axis else ''
+    return '' if run.folder == self._workdir else f'{run.folder.name}: '
 
   def _skip(self, run: 'RunRows', step: int, reason: str, allowed: int) -> None:
     """Notes that an update was left out, or raises `Stopped` after `allowed` of them."""

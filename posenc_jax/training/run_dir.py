@@ -144,12 +144,10 @@ def mark_finished(workdir: str | Path, config_hash: str) -> None:
 
 def _finished(workdir: str | Path) -> list[str]:
   try:
-    tree = storage.read_json(Path(workdir) / FINISHED)
+    hashes = storage.read_json(Path(workdir) / FINISHED, {'config_hashes': list})['config_hashes']
   except (FileNotFoundError, NotADirectoryError, Damaged):
     return []
-  hashes = tree.get('config_hashes', [tree.get('config_hash')])  # earlier versions held one
-  is_whole = isinstance(hashes, list) and all(isinstance(value, str) for value in hashes)
-  return hashes if is_whole else []
+  return hashes if all(isinstance(value, str) for value in hashes) else []
 
 
 def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:

@@ -50,9 +50,9 @@ class Training:
     self.recall_step = self.recall_step and self.recall_step.compile()
 
   @property
-  def seed_dirs(self) -> list[Path] | None:
-    """The directories of seeds that are trained in one program; None: there is one seed."""
-    return [folder for _, folder in self.seed_runs] if self.config.seeds else None
+  def seed_dirs(self) -> list[Path]:
+    """The directory of each seed; of a run without `seeds`, its own."""
+    return [folder for _, folder in self.seed_runs]
 
   def train_iter(self) -> Iterator[tuple[int, list[data.Batch]]]:
     """Yields each step after `start_step` with the batch of every seed, on the host."""

@@ -1,13 +1,13 @@
 """SIGTERM, Ctrl-C and SIGHUP as a request that the training loop answers between two steps."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
 
 from rich.console import Console
 
+from posenc_jax.config.command_line import same_command
 from posenc_jax.errors import Stopped
 
 INSISTENT = (signal.SIGTERM, signal.SIGINT)  # a second one ends the process
@@ -63,8 +63,5 @@ class StopRequest:
 
 def stopped_by(number: int, step: int) -> Stopped:
   """The error that ends a training after signal `number`, once `step` is saved."""
-  command = shlex.join(['python', *sys.argv])
   name = signal.Signals(number).name
-  return Stopped(
-    f'{name}: step {step} is saved; go on with the same command: {command}', 128 + number
-  )
+  return Stopped(f'{name}: step {step} is saved; go on with {same_command()}', 128 + number)

@@ -45,8 +45,7 @@ def main(argv: list[str]) -> int:
   omissions = []
   groups = plan(flags, overrides, omissions)
   out, console = Path(flags.out), Console(highlight=False, markup=False)
-  with errors.user_errors(OSError):
-    out.mkdir(parents=True, exist_ok=True)
+  configs.make_folder(out)
   for line in omissions:
     console.print(line, soft_wrap=True)
   number = sum(len(group.cases) for group in groups)

@@ -1,7 +1,6 @@
 """The page, put together: the answer, the curves, the tables, then what is behind them."""
 
 import json
-import os
 from pathlib import Path
 
 import jinja2
@@ -105,16 +104,6 @@ def write(path: str | Path, text: str) -> None:
   with disk_errors(remedy=''):
     path.parent.mkdir(parents=True, exist_ok=True)
     storage.atomic_write(path, text)
-
-
-def check_writable(path: str | Path) -> None:
-  """Raises UserError for a place that no file can be written to, before the page is made."""
-  path = Path(path)
-  existing = next(parent for parent in path.absolute().parents if parent.exists())
-  if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
-    raise UserError(
-      f'--out={path}: cannot be written; allowed: a file in a folder that you may write to'
-    )
 
 
 def _lead(series: Series, gap: ExtrapolationGap | str, labels: set[str]) -> str:
