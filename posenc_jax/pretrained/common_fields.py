@@ -41,18 +41,24 @@ def rope(
   fields.require('rope_interleaved', False)
   if parameters is not None and of is not None:
     parameters = parameters.get(of, parameters)
+  if parameters and scaling and parameters | scaling != parameters:  # transformers drops one
+    raise fields.refused('rope_scaling', 'what rope_parameters says, or one of the two')
+  name = 'rope_parameters' if parameters else 'rope_scaling'
   said = dict(parameters or scaling or {})
   base = float(said.pop('rope_theta', theta or base))
   said_fraction = said.pop('partial_rotary_factor', None)
   fraction = float(said_fraction or fraction or 1.0)
   if fraction != 1 and not is_partial:
-    name = 'rope_parameters' if said_fraction else 'partial_rotary_factor'
-    raise fields.refused(name, 'partial_rotary_factor=1 in this family')
+    where = name if said_fraction else 'partial_rotary_factor'
+    raise fields.refused(where, 'partial_rotary_factor=1 in this family')
   old_name = said.pop('type', 'default')
   kind = said.pop('rope_type', old_name)
+  kind = 'longrope' if kind == 'su' else kind  # Phi-3's first name for it
   encoding = {'name': 'rope', 'base': base}
   if fraction != 1:
     encoding['fraction'] = fraction
+  if kind == 'default' and any(value is not None for value in said.values()):
+    raise fields.refused(name, f'without {min(said)}, or with the rope_type that has it')
   if kind != 'default':
     length = fields.take('max_position_embeddings')
     if takes_original(kind) and said.get(ORIGINAL) is None:

@@ -5,6 +5,7 @@ if that gives the run's own form again are tensors written, by the rules of that
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -18,8 +19,9 @@ from posenc_jax import storage
 from posenc_jax.config import seed_workdir, to_json
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.encodings.rope import RoPE, Rotary
 from posenc_jax.errors import UserError, shown, user_errors
-from posenc_jax.pretrained.common_fields import takes_original
+from posenc_jax.pretrained.common_fields import GATED, UNGATED, takes_original
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER
@@ -32,13 +34,23 @@ ARCHITECTURES = {
   'mistral': 'MistralForCausalLM',
   'qwen2': 'Qwen2ForCausalLM',
   'qwen3': 'Qwen3ForCausalLM',
+  'smollm3': 'SmolLM3ForCausalLM',
   'olmo2': 'Olmo2ForCausalLM',
+  'gemma2': 'Gemma2ForCausalLM',
+  'gemma3_text': 'Gemma3ForCausalLM',
+  'phi3': 'Phi3ForCausalLM',
   'gpt_neox': 'GPTNeoXForCausalLM',
   'gpt2': 'GPT2LMHeadModel',
   'bloom': 'BloomForCausalLM',
+  'mpt': 'MptForCausalLM',
 }
-SCALINGS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # what transformers has
-ROPE = {'base': 10_000.0, 'layout': 'half', 'fraction': 1.0, 'scaling': None}  # its defaults
+OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
+ROPE = {  # the defaults of its hyperparameters
+  name: parameter.default
+  for kind in (Rotary, RoPE)
+  for name, parameter in inspect.signature(kind.__init__).parameters.items()
+  if parameter.kind is parameter.KEYWORD_ONLY
+}
 
 
 def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> tuple[dict, Form]:
@@ -54,9 +66,8 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   if source is not None:
     form = form_of(source, run_dir.SOURCE_CONFIG)
     if _difference(config, form) is None:
-      return source, form
+      return source | {'bos_token_id': bos}, form
   fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
-  fields |= {'architectures': [ARCHITECTURES[fields['model_type']]], 'torch_dtype': 'float32'}
   fields['eos_token_id'] = source.get('eos_token_id') if source else None  # else the family's own
   form = form_of(fields, 'export')
   if differing := _difference(config, form):
@@ -68,10 +79,16 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
 
 def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | None:
   """The first field in which a run differs from a form: (path, the run's value, the form's)."""
-  for section, theirs in (('model', form.model), ('attention', form.attention)):
+  model, attention = to_json(config.model), to_json(config.attention)
+  if model['kv_heads'] == model['heads']:
+    model['kv_heads'] = 0  # as forms say it
+  for section, own, theirs in (
+    ('model', model, form.model),
+    ('attention', attention, form.attention),
+  ):
     for name, value in theirs.items():
-      if name != 'vocab' and config[section][name] != value:
-        return f'{section}.{name}', config[section][name], value
+      if name != 'vocab' and own[name] != value:
+        return f'{section}.{name}', own[name], value
   own, theirs = (
     _normal(to_json(encoding), length)
     for encoding, length in (
@@ -113,7 +130,7 @@ def _new_fields(config: ConfigDict) -> dict:
       'n_head': m.heads,
       'n_positions': encoding.get('max_length') or config.train.length,
       'layer_norm_epsilon': m.norm_eps,
-      'activation_function': 'gelu_new',
+      'activation_function': _activation(m.mlp, UNGATED),
     }
   if kind == 'bloom':
     sizes = {'hidden_size': m.model_dim, 'n_layer': m.layers, 'n_head': m.heads}
@@ -130,18 +147,25 @@ def _new_fields(config: ConfigDict) -> dict:
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
     own = {'rotary_emb_base': fields.pop('rope_theta')}
     own['rotary_pct'] = fields.pop('partial_rotary_factor', 1.0)
-    return fields | own | {'hidden_act': 'gelu'}
+    return fields | own | {'hidden_act': _activation(m.mlp, UNGATED)}
   fields |= {
     'num_key_value_heads': m.kv_heads or m.heads,
     'head_dim': m.head_dim,
     'rms_norm_eps': m.norm_eps,
-    'hidden_act': 'silu',
+    'hidden_act': _activation(m.mlp, GATED),
   }
   if kind == 'llama':
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind == 'mistral':
     fields['sliding_window'] = config.attention.window
   return fields
+
+
+def _activation(mlp: str, names: dict[str, str]) -> str:
+  """The first name that transformers has for an activation; where it has none, the first of all,
+  so that `_difference` refuses it.
+  """
+  return next((name for name, own in names.items() if own == mlp), next(iter(names)))
 
 
 def _scaling(scaling: dict | None, length: int) -> dict | None:
@@ -169,12 +193,17 @@ def _rope_fields(encoding: dict, length: int, is_partial: bool) -> dict:
     fields['partial_rotary_factor'] = rope['fraction']
   if (scaling := _scaling(rope['scaling'], length)) is not None:
     kind = scaling['rope_type']
-    if kind not in SCALINGS:
+    if kind not in OF_TRANSFORMERS:
       field = f'config.encoding.scaling.rope_type={shown(kind)}'
-      raise UserError(f'{field}: transformers has none; allowed: {", ".join(SCALINGS)}')
+      raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
     fields['rope_scaling'] = scaling
     if kind == 'dynamic':  # of which transformers takes this for the length before
       fields['max_position_embeddings'] = scaling[ORIGINAL]
+    if kind in ('yarn', 'longrope') and 'factor' in scaling:
+      # transformers 4 takes the factor from these two, whatever `factor` says
+      fields['max_position_embeddings'] = round(scaling['factor'] * scaling[ORIGINAL])
+    if kind == 'longrope':
+      fields[ORIGINAL] = scaling[ORIGINAL]
   return fields
 
 
@@ -257,17 +286,24 @@ def export_model(
     tokenizer: contents of tokenizer.json, or None for bytes as tokens.
     dtype: of the tensors, one of DTYPES.
   Raises:
-    UserError: no family has the form, or `out` is not empty.
+    UserError: no family has the form, a parameter is not in it, or `out` is not empty.
   """
-  import safetensors.numpy
-
+  try:
+    import safetensors.numpy
+  except ImportError:
+    raise UserError("--out: writing it needs `pip install -e '.[pretrained]'`") from None
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
   if source is None or config.model.embedding_scale not in (0.0, 1.0):
     config, leaves = scale_into_embedding(config, leaves)
   fields, form = fields_of(config, len(leaves['embedding']), bos, source)
+  kind = fields['model_type']
+  if differing := leaves.keys() ^ {leaf for rule in form.rules for leaf in rule.leaves}:
+    allowed = 'an encoding with the parameters that the run has'
+    raise UserError(f'{min(differing)} is only in one of run and family {kind}; allowed: {allowed}')
   tensors = {name: x.astype(DTYPES[dtype]) for name, x in tensors_of(form, leaves).items()}
-  fields = fields | {'torch_dtype': dtype}
+  architectures = fields.get('architectures') or [ARCHITECTURES[kind]]  # a GGUF file has none
+  fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
   fields.pop('dtype', None)
   about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
   files = {
@@ -286,7 +322,7 @@ def export_model(
     os.replace(unfinished, out)
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
-  return fields['model_type']
+  return kind
 
 
 def byte_tokenizer(bos: int) -> bytes:

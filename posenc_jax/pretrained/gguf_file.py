@@ -44,7 +44,7 @@ PRE_TOKENIZERS = {
     {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True}
   ],
 }
-SPECIAL = (2, 3, 4)  # kinds of tokens that text never becomes: unknown, control, user-defined
+SPECIAL = (2, 3, 4)  # kinds of tokens that are found before text is cut: unknown, control, user's
 
 
 def open_model(

@@ -33,7 +33,7 @@ def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
   tree = to_json(base)
   bos = base.model.bos if base.model.bos >= 0 else source.fields.get('bos_token_id')
   bos = source.fields.get('eos_token_id') if bos is None else bos
-  bos = bos[0] if isinstance(bos, list) else bos
+  bos = bos[0] if isinstance(bos, list) and bos else bos
   if type(bos) is not int or not 0 <= bos < form.model['vocab']:
     problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
     raise UserError(f'{source.name}: {problem}; allowed: with --config.model.bos=NUMBER')

