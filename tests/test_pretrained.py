@@ -21,6 +21,7 @@ from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.evaluation.evaluate import evaluate_run
+from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import attention_options
 from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
 from posenc_jax.reporting import study
@@ -550,6 +551,8 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   """It is evaluated, tuned with another encoding, and goes back to a folder of transformers."""
   folder = save(tmp_path / 'm', 'llama3_tied')
   (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)
+  for name in sources.BESIDE:
+    (folder / name).write_text(f'{{"of": "{name}"}}')
   source, run = sources.open_source(str(folder)), tmp_path / 'run'
   text = tmp_path / 'text'
   for split in ('train', 'validation', 'test'):
@@ -622,7 +625,11 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
     safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out')
   )
   jax.tree.map(np.testing.assert_array_equal, after, before)
-  assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == SMALL_TOKENIZER
+  for name in ('tokenizer.json', *sources.BESIDE):
+    assert (tmp_path / 'out' / name).read_bytes() == (folder / name).read_bytes()
+  moved = run.rename(tmp_path / 'moved')
+  assert load_run(moved).inputs(b'ab').tolist() == [[1, 3, 4]]
+  export_model.main([f'--workdir={moved}', f'--out={tmp_path / "of_moved"}'])
 
 
 def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
@@ -737,12 +744,28 @@ def test_gguf_files_that_are_not_covered(tmp_path):
     sources.open_source(str(tmp_path / 'o.gguf'))
 
 
+def test_an_exported_tokenizer_has_the_bos_of_the_run():
+  import tokenizers
+
+  tree = json.loads(exporting.byte_tokenizer(256)) | {'added_tokens': [], 'post_processor': None}
+  tree['model']['vocab'].pop(exporting.BOS)
+  contents = exporting.with_bos(json.dumps(tree).encode(), 256)
+  assert tokenizers.Tokenizer.from_buffer(contents).encode('a').ids == [256, 97]
+  assert TokenizerJson(contents, '').encode(b'a').tolist() == [97]
+  with pytest.raises(UserError, match='BOS cannot be token 300 of it; allowed: one whose tokens'):
+    exporting.with_bos(json.dumps(tree).encode(), 300)
+  about = exporting._about_tokenizer(contents, {'bos_token_id': 256, 'eos_token_id': [256, 3]})
+  assert about['bos_token'] == about['eos_token'] == exporting.BOS
+  assert 'pad_token' not in about
+
+
 def test_bytes_are_tokens_of_an_exported_tokenizer():
   import tokenizers
 
   tokenizer = tokenizers.Tokenizer.from_buffer(exporting.byte_tokenizer(256))
   text = 'a\n  \tÄ €'
-  assert tokenizer.encode(text).ids == list(text.encode())
+  assert tokenizer.encode(text, add_special_tokens=False).ids == list(text.encode())
+  assert tokenizer.encode('a').ids == [256, 97]  # as windows here begin
   assert tokenizer.decode(list(text.encode())) == text
   own = TokenizerJson(exporting.byte_tokenizer(256), 'tokenizer.json')
   assert own.decode(range(256)) == bytes(range(256))  # also of what is no text

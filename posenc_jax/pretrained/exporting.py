@@ -9,6 +9,8 @@ import inspect
 import json
 import os
 import shutil
+import types
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -21,13 +23,14 @@ from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.encodings.rope import RoPE, Rotary
 from posenc_jax.errors import UserError, shown, user_errors
-from posenc_jax.pretrained.common_fields import GATED, UNGATED, takes_original
+from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, first, takes_original
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.sources import CONFIG, TOKENIZER
+from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
 from posenc_jax.training import run_dir
 from posenc_jax.training.checkpoints import Checkpoints
 
+BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 ARCHITECTURES = {
   'llama': 'LlamaForCausalLM',
@@ -66,7 +69,7 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   if source is not None:
     form = form_of(source, run_dir.SOURCE_CONFIG)
     if _difference(config, form) is None:
-      return source | {'bos_token_id': bos}, form
+      return source | ({} if bos == bos_of(source) else {'bos_token_id': bos}), form
   fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
   fields['eos_token_id'] = source.get('eos_token_id') if source else None  # else the family's own
   form = form_of(fields, 'export')
@@ -262,11 +265,15 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   elif config.data.tokenizer != 'bytes':
     problem = f'its tokens are those of {config.data.tokenizer}'
     raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
-  source = None
+  source, beside = None, {}
   if storage.exists(workdir / run_dir.SOURCE_CONFIG):
     source = storage.read_json(workdir / run_dir.SOURCE_CONFIG)
-  bos = len(leaves['embedding']) - 1 if config.model.bos < 0 else config.model.bos
-  return export_model(config, leaves, bos, source, tokenizer, out, dtype)
+    beside = files_beside(Path(config.data.tokenizer).parent)
+  bos = config.model.bos
+  if bos < 0:
+    bos = len(leaves['embedding']) - 1
+    tokenizer = tokenizer and with_bos(tokenizer, bos)
+  return export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
 
 
 def export_model(
@@ -277,6 +284,7 @@ def export_model(
   tokenizer: bytes | None,
   out: Path,
   dtype: str = 'float32',
+  beside: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> str:
   """Writes config.json, model.safetensors and tokenizer.json; returns the name of the family.
 
@@ -285,6 +293,7 @@ def export_model(
     bos, source: see `fields_of`.
     tokenizer: contents of tokenizer.json, or None for bytes as tokens.
     dtype: of the tensors, one of DTYPES.
+    beside: files that the source had beside it, see `sources.BESIDE`.
   Raises:
     UserError: no family has the form, a parameter is not in it, or `out` is not empty.
   """
@@ -305,11 +314,12 @@ def export_model(
   architectures = fields.get('architectures') or [ARCHITECTURES[kind]]  # a GGUF file has none
   fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
   fields.pop('dtype', None)
-  about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
+  tokenizer = byte_tokenizer(bos) if tokenizer is None else tokenizer
   files = {
+    'tokenizer_config.json': json.dumps(_about_tokenizer(tokenizer, fields)).encode(),
+    **beside,
     'model.safetensors': safetensors.numpy.save(tensors, {'format': 'pt'}),
-    TOKENIZER: byte_tokenizer(bos) if tokenizer is None else tokenizer,
-    'tokenizer_config.json': json.dumps(about).encode(),
+    TOKENIZER: tokenizer,
     CONFIG: json.dumps(fields, indent=2, sort_keys=True).encode(),
   }
   out = out.absolute()
@@ -325,15 +335,53 @@ def export_model(
   return kind
 
 
+def _about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
+  """A tokenizer_config.json that says which of the added tokens BOS, EOS and padding are."""
+  added = json.loads(tokenizer).get('added_tokens') or []
+  names = {token['id']: token['content'] for token in added}
+  numbers = {kind: first(fields.get(f'{kind}_token_id')) for kind in ('bos', 'eos', 'pad')}
+  about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
+  known = {kind: n for kind, n in numbers.items() if type(n) is int and n in names}
+  return about | {f'{kind}_token': names[n] for kind, n in known.items()}
+
+
+def with_bos(contents: bytes, bos: int) -> bytes:
+  """A tokenizer.json with the BOS of a run, which comes after all its tokens."""
+  import tokenizers
+
+  tree = json.loads(contents)
+  tree['added_tokens'] = [*(tree.get('added_tokens') or []), _added(bos)]
+  tree['post_processor'] = _beginning_with(bos)
+  contents = json.dumps(tree, ensure_ascii=False).encode()
+  if tokenizers.Tokenizer.from_buffer(contents).token_to_id(BOS) != bos:
+    allowed = 'one whose tokens are numbered without gaps, for a model without further symbols'
+    raise UserError(f'config.data.tokenizer: BOS cannot be token {bos} of it; allowed: {allowed}')
+  return contents
+
+
+def _added(bos: int) -> dict:
+  flags = dict.fromkeys(('single_word', 'lstrip', 'rstrip', 'normalized'), False)
+  return {'id': bos, 'content': BOS, 'special': True, **flags}
+
+
+def _beginning_with(bos: int) -> dict:
+  """The post-processor that puts BOS before a text, as windows here have it."""
+  begin = {'SpecialToken': {'id': BOS, 'type_id': 0}}
+  one, two = ({'Sequence': {'id': name, 'type_id': n}} for n, name in enumerate('AB'))
+  special = {BOS: {'id': BOS, 'ids': [bos], 'tokens': [BOS]}}
+  template = {'single': [begin, one], 'pair': [begin, one, two], 'special_tokens': special}
+  return {'type': 'TemplateProcessing', **template}
+
+
 def byte_tokenizer(bos: int) -> bytes:
   """A tokenizer.json in which every byte is a token, with its value as its number, and BOS."""
-  special = {'id': bos, 'content': '<bos>', 'single_word': False, 'lstrip': False, 'rstrip': False}
   level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
   tree = {
     'version': '1.0',
-    'added_tokens': [special | {'normalized': False, 'special': True}],
+    'added_tokens': [_added(bos)],
     'pre_tokenizer': level,
+    'post_processor': _beginning_with(bos),
     'decoder': level,
-    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {'<bos>': bos}, 'merges': []},
+    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {BOS: bos}, 'merges': []},
   }
   return json.dumps(tree).encode()

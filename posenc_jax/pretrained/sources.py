@@ -20,6 +20,11 @@ from posenc_jax.errors import UserError, shown
 from posenc_jax.pretrained import gguf_file
 
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
+# Files that nothing here reads and other programs do: they go with the tokenizer, there and back.
+BESIDE = (
+  *('tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json'),
+  'chat_template.jinja',
+)
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
 SMOLLM2 = {
@@ -42,6 +47,7 @@ class Source:
     tokenizer: the contents of its tokenizer.json, or None.
     sha256: over all that is read.
     no_tokenizer: why there is none, where there is none.
+    beside: {name: contents} of those of BESIDE that it has.
   """
 
   name: str
@@ -51,6 +57,7 @@ class Source:
   tokenizer: bytes | None
   sha256: str
   no_tokenizer: str = 'no tokenizer.json'
+  beside: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def open_source(source: str) -> Source:
@@ -123,7 +130,7 @@ def _download(source: str, field: str) -> Path:
   except ImportError:
     remedy = "pip install -e '.[pretrained]'"
     raise UserError(f'{field}: no such folder, and no huggingface_hub ({remedy})') from None
-  patterns = [CONFIG, INDEX, '*.safetensors', TOKENIZER]
+  patterns = [CONFIG, INDEX, '*.safetensors', TOKENIZER, *BESIDE]
   try:
     return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
   except Exception as error:  # of the network, of the hub, of its library: each has its own kinds
@@ -157,7 +164,13 @@ def _folder(folder: Path, field: str, model: str) -> Source:
       raise UserError(f'{field}: {name} is {dtypes[name]}; allowed: {", ".join(DTYPES)}')
     return _read_tensor(where[name], name)
 
-  return Source(model, config, shapes, read, tokenizer, sha256)
+  return Source(model, config, shapes, read, tokenizer, sha256, beside=files_beside(folder))
+
+
+def files_beside(folder: Path) -> dict[str, bytes]:
+  """{name: contents} of those of BESIDE that a folder has."""
+  paths = [folder / name for name in BESIDE]
+  return {path.name: path.read_bytes() for path in paths if storage.exists(path)}
 
 
 def _weight_files(folder: Path, field: str) -> list[Path]:
