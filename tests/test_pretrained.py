@@ -688,14 +688,24 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
   source = sources.open_source(str(save(tmp_path / 'm', 'llama3_tied')))
   source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
   config = importing.import_model(base.get_config(), source, Path('runs/smollm2'))
-  overlay(config, {'train.length': 8192})
+  overlay(config, {'train.length': 4096, 'encoding': {'name': 'rope', 'base': 123.0}})
   storage.write_json(Path('runs/smollm2/config.json'), to_json(config))
   planned = sweep.plan(path, 'out', {})
+  bases = {run.config.encoding.get('base') for run in planned} - {None}
+  assert bases == ({123.0} if name == 'swap' else {123.0, 615.0})
+  longest = {max(run.config.eval.lengths) for run in planned}
+  assert longest == {8192 if name != 'studies/pretrained_4' else 4 * 4096}
   assert len({run.workdir for run in planned}) == runs
   for run in planned:
     preflight.check_model(run.config)
   study.of_study(path, Path('out'), planned=[run.config for run in planned])
   assert f'--config=configs/{name}.py' in load_study(path).__doc__
+  overlay(config, {'encoding': {'name': 'learned'}})
+  storage.write_json(Path('runs/smollm2/config.json'), to_json(config))
+  with pytest.raises(
+    UserError, match=r'runs/smollm2: its encoding is learned; allowed: a run with'
+  ):
+    sweep.plan(path, 'out', {})
 
 
 def test_a_gguf_file_is_the_same_model(tmp_path):
