@@ -170,8 +170,8 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   `encoding.FIELD` is set in the layers that are rope and see the whole text. Raises `UserError` for
   an unknown path or a value of another type.
   """
-  if isinstance(config.get(OPEN), ConfigDict) and config[OPEN].get('name') == 'pattern':
-    overrides = _set_in_layers(config[OPEN], overrides)
+  if OPEN in config:
+    overrides = _set_in_layers(to_json(config[OPEN]), overrides)
   # stable: of a whole section and a name alone, the later one counts
   is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
   for path, value in sorted(overrides.items(), key=is_within):
@@ -202,13 +202,15 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
       section[key] = typed(f'config.{path}', value, section[key])
 
 
-def _set_in_layers(pattern: ConfigDict, overrides: dict[str, object]) -> dict[str, object]:
-  """The overrides, with those of `encoding.FIELD` as a pattern that has them in its layers; as they
-  are where they say the layers themselves, or no layer takes them.
+def _set_in_layers(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
+  """The overrides of a pattern, with those of `encoding.FIELD` as one that has them in its layers; as
+  they are of another encoding, where they say the layers themselves, and where no layer takes them.
   """
+  if not isinstance(encoding, dict) or encoding.get('name') != 'pattern':
+    return overrides
   own = {path: value for path, value in overrides.items() if path.startswith(f'{OPEN}.')}
   is_new = OPEN in overrides or f'{OPEN}.layers' in own or own.get(f'{OPEN}.name') == 'pattern'
-  layers = to_json(pattern).get('layers')
+  layers = encoding.get('layers')
   layers = layers.split(',') if isinstance(layers, str) else layers
   if not own or is_new or not isinstance(layers, list):
     return overrides
