@@ -13,10 +13,10 @@ packages, and it is read without its chat template. configs/studies/pretrained_4
 32,768 tokens.
 
 Methods are in their published form, untuned, and factors are the extension: PI, NTK-aware scaling,
-its dynamic form, YaRN, Llama 3's rule, a base of 500,000 in the place of 100,000 (ABF, there with
-training), log n, ReRoPE and Self-Extend, which see no distance that the model was not trained on,
-and dual chunk attention. Three see 8,192 tokens alone: `window`; `window_sink`, with the first four
-tokens at their true distance; and `streaming`, with these at their place in a cache (StreamingLLM).
+its dynamic form, YaRN, Llama 3's rule, five times the base (ABF, there with training), log n,
+ReRoPE and Self-Extend, which see no distance that the model was not trained on, and dual chunk
+attention. Three see 8,192 tokens alone: `window`; `window_sink`, with the first four tokens at
+their true distance; and `streaming`, with these at their place in a cache (StreamingLLM).
 
 Activations are bfloat16, logits float32: of the last 1,024 of 2,048 tokens of one document that
 changes 1.8788 nats to 1.8795.
@@ -31,12 +31,11 @@ attention 0.640 and 0.644, YaRN 0.649 and 0.645, ReRoPE 0.642 and 0.649, Llama 3
 
 from pathlib import Path
 
-from posenc_jax.config import load, load_study, saved_config
+from posenc_jax.config import load, load_study, saved_config, to_json
+from posenc_jax.errors import UserError
 
 MODEL = 'runs/smollm2'  # the imported run, from where the sweep is started
-L, BASE = 8192, 100_000.0  # what the model was made with
 SINKS = 4
-WINDOW = {'attention.window': L - SINKS, 'attention.sink_tokens': SINKS}
 FACTOR = 2
 # In the order in which they are run: what is likely to be wanted comes first.
 METHODS = (
@@ -45,25 +44,29 @@ METHODS = (
 )
 
 
-def rope(**hyper) -> dict:
-  return {'encoding': {'name': 'rope', 'base': BASE, **hyper}}
+def model(workdir: str) -> tuple[dict, int]:
+  """The encoding of the imported run, and the length that it was trained at."""
+  run = saved_config(workdir)
+  if run.encoding.name != 'rope':
+    problem = f'{workdir}: its encoding is {run.encoding.name}'
+    raise UserError(f'config: {problem}; allowed: a run with rope in all layers')
+  return {'name': 'rope', **to_json(run.encoding)}, run.train.length
 
 
-def scaled(rope_type: str, **fields) -> dict:
-  return rope(scaling={'rope_type': rope_type, **fields})
-
-
-def laid_over(method: str, factor: int) -> dict:
-  """The overrides that make the method of the model, to read `factor` times its length."""
+def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
+  """The overrides that make the method of a model with RoPE, to read `factor` times its length."""
+  rope = lambda **hyper: {'encoding': own | hyper}
+  scaled = lambda rope_type, **fields: rope(scaling={'rope_type': rope_type, **fields})
   original = {'original_max_position_embeddings': L}
-  own = {
+  window = {'attention.window': L - SINKS, 'attention.sink_tokens': SINKS}
+  methods = {
     'none': {},
     'linear': scaled('linear', factor=factor),
     'ntk': scaled('ntk', factor=factor),
     'dynamic': scaled('dynamic', factor=1, **original),
     'yarn': scaled('yarn', factor=factor, **original),
     'llama3': scaled('llama3', factor=factor, low_freq_factor=1, high_freq_factor=4, **original),
-    'abf': rope(base=500_000.0),
+    'abf': rope(base=5 * own['base']),
     'logn': {
       'encoding': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, rope()['encoding'])}
     },
@@ -71,10 +74,10 @@ def laid_over(method: str, factor: int) -> dict:
     'self_extend': rope(name='self_extend', window=L // 4, group=2 * factor),
     'dca': rope(name='dca'),
     'window': {'attention.window': L},
-    'window_sink': WINDOW,
-    'streaming': rope(name='streaming_rope', window=L - SINKS, sink_tokens=SINKS) | WINDOW,
+    'window_sink': window,
+    'streaming': rope(name='streaming_rope', window=L - SINKS, sink_tokens=SINKS) | window,
   }
-  return own[method]
+  return methods[method]
 
 
 def published() -> list[dict]:
@@ -96,7 +99,7 @@ def get_config():
   base.eval.update(
     protocols=('last_k',),
     controls=('truncated',),
-    target_context=4 * L,  # as in configs/studies/pretrained_4.py: equal targets
+    target_context=4 * run.train.length,  # as in configs/studies/pretrained_4.py: equal targets
     documents=9,  # so spread that each of the eight packages has one
     spans=1,
     k=1024,
@@ -106,9 +109,10 @@ def get_config():
 
 
 def runs(factor: int):
+  own, L = model(MODEL)
   for method in METHODS:
     name = {'label': f'{method}, {factor} L', 'eval.lengths': (L, factor * L)}
-    yield name | laid_over(method, factor)
+    yield name | laid_over(method, factor, own, L)
 
 
 def sweep():

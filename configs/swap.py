@@ -19,10 +19,9 @@ all six runs, a night on two cores. Result: none yet.
 
 from pathlib import Path
 
-from posenc_jax.config import load, saved_config
+from posenc_jax.config import load, load_study, saved_config
 
 MODEL = 'runs/smollm2'  # the imported run, from where the sweep is started
-ROPE = {'name': 'rope', 'base': 100_000.0}
 BESIDE = {
   'fox': {'name': 'fox', 'bias': 5.0},
   'alibi': {'name': 'alibi', 'learned': True},
@@ -64,11 +63,12 @@ def get_config():
 
 
 def sweep():
-  yield {'label': 'rope', 'encoding': ROPE}
+  rope, _ = load_study(Path(__file__).with_name('pretrained.py')).model(MODEL)
+  yield {'label': 'rope', 'encoding': rope}
   for label, encoding in BESIDE.items():
     yield {
       'label': label,
-      'encoding': {'name': 'chain', 'members': (ROPE, encoding)},
+      'encoding': {'name': 'chain', 'members': (rope, encoding)},
       'train.trained_parameters': ('layers/*', 'encodings/*'),
     }
   yield {'label': 'drope', 'encoding': {'name': 'nope'}}

@@ -2,11 +2,13 @@
 
   python scripts/export_model.py --workdir=runs/smollm2 --out=exported
 
---dtype: float32, bfloat16 or float16.
+--dtype: float32, bfloat16 or float16. --config.encoding.FIELD=VALUE and --config.attention.FIELD
+change the run first: --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=4.
 
-A run has the form of a family of models (Llama, Mistral, Qwen, OLMo 2, GPT-NeoX, GPT-2, BLOOM, or
-the family that it was imported from) or is refused with the field that no family has. A model whose
-embedding is scaled gets the scale in its embedding, and a projection to logits of its own.
+A run has the form of a family of models (Llama, Mistral, Qwen, SmolLM3, OLMo 2, GPT-NeoX, GPT-2,
+BLOOM, or the family that it was imported from) or is refused with the field that no family has. A
+model whose embedding is scaled gets the scale in its embedding, and a projection to logits of its
+own. The tokenizer says which token is BOS, and puts the run's own before a text.
 
 Needs `pip install -e '.[pretrained]'`.
 """
@@ -21,15 +23,18 @@ def main(argv):
   flags, overrides = config.parse_args(
     argv, {'workdir': config.REQUIRED, 'out': config.REQUIRED, 'dtype': 'float32'}
   )
-  if overrides:
-    raise UserError(
-      f'--config.{next(iter(overrides))}: changes no run; allowed: --workdir, --out, --dtype'
-    )
+  for name in overrides:
+    if name.split('.')[0] not in ('encoding', 'attention'):
+      raise UserError(f'--config.{name}: the run decides it; allowed: encoding, attention')
   config.check_folder(f'--out={flags.out}', flags.out)
   run = config.saved_config(flags.workdir)
+  config.overlay(run, overrides)
+  config.validate(run)
 
-  from posenc_jax.pretrained import exporting  # jax takes seconds to import
+  from posenc_jax.evaluation import preflight  # jax takes seconds to import
+  from posenc_jax.pretrained import exporting
 
+  preflight.check_model(run)
   if flags.dtype not in exporting.DTYPES:
     raise UserError(f'--dtype={flags.dtype!r}; allowed: {", ".join(exporting.DTYPES)}')
   family = exporting.export_run(run, Path(flags.workdir), Path(flags.out), flags.dtype)

@@ -359,7 +359,7 @@ def _of_flags(call, good: list[str]) -> Iterator[Input]:
     ),
     'scripts/generate.py': (
       ['--workdir=OUT'],
-      'workdir config prompt tokens temperature top_k top_p seed cache',
+      'workdir config prompt tokens temperature top_k top_p seed cache ignore_eos',
     ),
     'scripts/table.py': ([], 'config out'),
     'scripts/figures.py': (

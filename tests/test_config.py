@@ -458,3 +458,35 @@ def test_a_section_is_set_before_its_fields_whatever_their_order():
       *(('p_rope', base) for base in (1e4, 5e5)),
       *(('rope', base) for base in (1e4, 5e5)),
     ]
+
+
+def test_another_rope_type_has_none_of_the_fields_of_the_one_before():
+  llama = {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
+  llama |= {'original_max_position_embeddings': 8192}
+  section = {'name': 'rope', 'base': 5e5, 'scaling': llama}
+  yarn = {'encoding.scaling.factor': 4, 'encoding.scaling.rope_type': 'yarn'}
+  c = load(BASE, {'encoding': section} | yarn)
+  kept = {'original_max_position_embeddings': 8192}
+  assert c.encoding.to_dict() == section | {'scaling': {'rope_type': 'yarn', 'factor': 4} | kept}
+  c = load(BASE, {'encoding': section})
+  overlay(c, {'encoding.scaling.rope_type': 'llama3', 'encoding.scaling.factor': 4})
+  assert c.encoding.to_dict() == section | {'scaling': llama | {'factor': 4}}
+
+
+def test_fields_of_a_pattern_are_set_in_its_layers_that_are_rope_and_see_the_whole_text():
+  windowed = {'name': 'rope', 'attention_window': 8}
+  layers = ('rope', {'name': 'rope', 'base': 5.0}, windowed, 'nope')
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': layers}})
+  overlay(c, {'encoding.name': 'self_extend', 'encoding.window': 9, 'train.length': 64})
+  extended = {'name': 'self_extend', 'window': 9}
+  assert c.encoding.layers == (extended, extended | {'base': 5.0}, windowed, {'name': 'nope'})
+  assert c.train.length == 64
+  named = load(BASE, {'encoding': {'name': 'pattern', 'layers': 'rope,nope'}, 'encoding.base': 7.0})
+  assert named.encoding.to_dict() == {'name': 'pattern', 'layers': 'rope,nope', 'base': 7.0}
+  overlay(named, {'encoding': {'name': 'pattern', 'layers': 'rope,nope'}})
+  overlay(named, {'encoding.base': 7.0})
+  assert named.encoding.layers == ({'name': 'rope', 'base': 7.0}, {'name': 'nope'})
+  for taken in ({'encoding.layers': 'nope'}, {'encoding': {'name': 'alibi'}}):
+    overlay(named, taken)
+    overlay(named, {'encoding.base': 9.0})  # no layer takes it
+    assert named.encoding.base == 9.0

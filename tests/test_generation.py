@@ -1,19 +1,23 @@
 """Text that runs write: what is drawn, with and without the cache, and what is refused."""
 
+import io
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_commands import command  # noqa: F401
 from test_trainer import BASE, TINY
 
-from posenc_jax import config
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import generation
-from posenc_jax.evaluation.generation import Sampling, generate
+from posenc_jax.evaluation.generation import Sampling, end_tokens, generate
+from posenc_jax.evaluation.runs import load_run
 from posenc_jax.training import loop
 from posenc_jax.training.run_dir import claim_run_dir
 
 LIKELY = [0.4, 0.3, 0.2, 0.1]  # probabilities of four tokens; BOS would be the likeliest
+BUT_LAST = np.arange(5) < 4
 
 
 @pytest.mark.parametrize(
@@ -31,18 +35,19 @@ LIKELY = [0.4, 0.3, 0.2, 0.1]  # probabilities of four tokens; BOS would be the 
 def test_only_the_likeliest_are_drawn(fields, drawn):
   sampling = Sampling(**fields)
   logits_V = jnp.log(jnp.array([*LIKELY, 9.0]))
-  assert {int(sampling.draw(logits_V, number, -1, 5)) for number in range(60)} == drawn
+  assert {int(sampling.draw(logits_V, number, BUT_LAST)) for number in range(60)} == drawn
 
 
 def test_bos_and_what_the_tokenizer_lacks_are_never_drawn():
   logits_V = jnp.log(jnp.array([9.0, *LIKELY, 9.0, 9.0]))
-  assert {int(Sampling(1.0).draw(logits_V, number, 0, 5)) for number in range(60)} == {1, 2, 3, 4}
-  assert int(Sampling(0.0).draw(logits_V, 0, 0, 5)) == 1
+  drawn_V = np.array([False, True, True, True, True, False, False])
+  assert {int(Sampling(1.0).draw(logits_V, n, drawn_V)) for n in range(60)} == {1, 2, 3, 4}
+  assert int(Sampling(0.0).draw(logits_V, 0, drawn_V)) == 1
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
   logits_V = jnp.log(jnp.array([*LIKELY, 9.0])) / 2
-  draws = [int(Sampling(0.5, seed=3).draw(logits_V, number, -1, 5)) for number in range(400)]
+  draws = [int(Sampling(0.5, seed=3).draw(logits_V, number, BUT_LAST)) for number in range(400)]
   shares = np.bincount(draws, minlength=4) / len(draws)
   np.testing.assert_allclose(shares, LIKELY, atol=0.08)
 
@@ -88,6 +93,50 @@ def test_a_pattern_of_layers_is_no_unknown_encoding(script, tmp_path, command): 
   assert 'no checkpoint; allowed: the directory of a run' in err
 
 
+@pytest.mark.parametrize(
+  ('eos', 'ignore_eos', 'made'),
+  [(None, False, b'a b'), (32, False, b'a'), ([5, 32], False, b'a'), (32, True, b'a b')],
+)
+def test_a_text_ends_where_its_model_ends_texts(run, eos, ignore_eos, made, monkeypatch):
+  """BOS is drawn where it is that token, as in GPT-2 and Qwen."""
+  seen = []
+
+  def tokens(*arguments):
+    seen.append(arguments[5])
+    return iter(b'a b')
+
+  monkeypatch.setattr(generation, 'tokens_after', tokens)
+  monkeypatch.setattr(generation, 'end_tokens', lambda workdir: end_tokens(workdir.parent))
+  storage.write_json(run[0].parent / 'source_config.json', {'eos_token_id': eos})
+  c = config.from_json(config.to_json(run[1]))
+  config.overlay(c, {'model.bos': 32})
+  assert b''.join(generate(c, run[0], b'', 3, Sampling(), ignore_eos=ignore_eos)) == made
+  assert seen[0][32] == (made == b'a')
+  assert seen[0].sum() == (256 if made == b'a' else 255)
+
+
+def test_a_run_writes_where_its_corpus_is_gone(run):
+  corpus = run[0].parent / 'corpus'
+  corpus.rename(corpus.with_name('moved'))
+  try:
+    assert len(text(run)) == 11
+    assert load_run(run[0]).inputs(b'a').tolist() == [[299, 97]]
+  finally:
+    corpus.with_name('moved').rename(corpus)
+
+
+def test_a_prompt_can_be_a_file(run, tmp_path, command, monkeypatch):  # noqa: F811
+  (tmp_path / 'prompt').write_bytes(b'the q')
+  monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'the q')))
+  flags = f'--workdir={run[0]}', '--tokens=3', '--temperature=0'
+  outs = [
+    command('scripts/generate.py', *flags, prompt)[1]
+    for prompt in ('--prompt=the q', f'--prompt_file={tmp_path / "prompt"}', '--prompt_file=-')
+  ]
+  assert len({*outs}) == 1
+  assert outs[0].startswith('the q')
+
+
 def test_seeds_and_prompts_count(run):
   texts = {text(run, count=8, temperature=1.0, seed=seed) for seed in (1, 2)}
   assert len(texts | {text(run, b'', 8, temperature=1.0, seed=1)}) == 3
@@ -128,6 +177,8 @@ def test_the_script_prints_prompt_and_text(run, command):  # noqa: F811
     (['--top_k=-1'], 'top_k=-1; allowed: 0, for all tokens, or more'),
     (['--seed=-1'], 'seed=-1; allowed: 0 to 2**32 - 1'),
     (['--prompt='], "--prompt=''"),
+    (['--prompt_file=no/file'], "--prompt_file='no/file': No such file or directory; allowed:"),
+    (['--prompt=a', '--prompt_file=-'], '--prompt_file: with --prompt; allowed: one of the two'),
     (['--wrokdir=x'], "did you mean '--workdir'?"),
     (['--config.train.length=8'], 'config.train.length=8: the run was trained with 16'),
     (['--config.encoding.name=rope'], 'holds model'),

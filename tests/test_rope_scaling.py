@@ -270,6 +270,7 @@ def test_length_is_the_number_of_keys_of_the_call(name):
   ('given', 'rope_type'),
   [
     ({'type': 'linear', 'factor': 2.0}, 'linear'),
+    ({'type': 'linear', 'factor': 2.0, 'original_max_position_embeddings': 8}, 'linear'),
     ({'rope_type': 'dynamic', 'type': 'dynamic', 'factor': 2}, 'dynamic'),
     ({'type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 32768}, 'yarn'),
     (

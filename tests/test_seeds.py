@@ -184,7 +184,7 @@ def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypa
 
 
 def last(folder, c):
-  return finished_parameters(folder, build(c, data.VOCAB, nnx.Rngs(9)))
+  return finished_parameters(folder, build(c, data.VOCAB, nnx.Rngs(9)), c)
 
 
 def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path):

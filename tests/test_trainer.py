@@ -250,12 +250,21 @@ def test_a_run_starts_from_a_model_with_another_encoding_or_other_flags(
   flags = {'encoding.name': 't5', 'model.qk_norm': 'head'}
   rich, new = start('rich', unbroken, **flags)
   trained, table = parameters(unbroken, tiny), 'encodings/variants/0/encoding/table'
-  assert f'{unbroken} has no {table}, layers/k_norm/scale, layers/q_norm/scale: as a new model' in (
-    capsys.readouterr().out
-  )
+  said = capsys.readouterr().out
+  names = f'{table}, layers/k_norm/scale, layers/q_norm/scale'
+  assert f'{unbroken} has no {names}: as a new model' in said
+  encodings = "encoding={'name': 'rope'} (here {'name': 't5'})"
+  assert f"{unbroken} has model.qk_norm='none' (here 'head'), {encodings}\n" in said
   assert_same([rich.layers.w_q[...]], [trained.layers.w_q[...]])
   of_table = lambda model: model.encodings.variants[0].encoding.table[...]
   assert_same([of_table(rich)], [of_table(new)])
+
+  chain = {'encoding': {'name': 'chain', 'members': ('rope', 't5')}, 'model.qk_norm': 'head'}
+  beside, _ = start('beside', tmp_path / 'rich', **chain, **{'model.unroll': 1})
+  said = capsys.readouterr().out
+  assert 'dropped' not in said
+  assert 'unroll' not in said
+  assert_same([beside.encodings.variants[0].encoding.members[1].table[...]], [of_table(rich)])
 
   back, _ = start('back', tmp_path / 'rich', **{'encoding.name': 'nope'})
   assert f'{tmp_path / "rich"} has {table}, layers/k_norm/scale, layers/q_norm/scale: dropped' in (

@@ -13,7 +13,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config.serialization import flat
+from posenc_jax.config.serialization import flat, to_json
 from posenc_jax.errors import UserError, closest, hint, nearest, shown, user_errors
 
 MAX_RUNS = 10_000  # of a study
@@ -21,6 +21,8 @@ MAX_REASON = 200  # characters of another library's message
 MAX_SECTIONS = 8  # dots in the path of an override
 # The one section whose keys are not known here: they are the encoding's hyperparameters.
 OPEN = 'encoding'
+# What a layer of a pattern has that does not see the whole text.
+MASKS = {'attention_window', 'attention_chunk'}
 
 
 def load_study(path: str | Path) -> ModuleType:
@@ -150,9 +152,13 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
 
   Below `encoding` any path is taken (`encodings.make` checks hyperparameters), also
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
-  dict(name=...)}` replaces the whole section, before hyperparameters are set. Raises `UserError`
-  for an unknown path or a value of another type.
+  dict(name=...)}` replaces the whole section, before hyperparameters are set. Another `rope_type`
+  drops the fields of the one before, but for the length that both start from. In a pattern,
+  `encoding.FIELD` is set in the layers that are rope and see the whole text. Raises `UserError` for
+  an unknown path or a value of another type.
   """
+  if OPEN in config:
+    overrides = _set_in_layers(to_json(config[OPEN]), overrides)
   # stable: of a whole section and a name alone, the later one counts
   is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
   for path, value in sorted(overrides.items(), key=is_within):
@@ -173,11 +179,50 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
         raise UserError(f'config.{path}={shown(value)}: allowed: {example}')
       _set(config, OPEN, _section(path, value))
     elif is_hyperparameter and isinstance(section, ConfigDict):
+      if key == 'rope_type' and value not in (section.get('rope_type'), section.get('type')):
+        own = [name for name in section if path.removesuffix(key) + name in overrides]
+        _drop_all_but(section, [*own, 'original_max_position_embeddings'])
       _set(section, key, _section(path, value) if isinstance(value, dict) else value)
     elif not isinstance(section, ConfigDict) or key not in section:
       _refuse_unknown(path, config)
     else:
       section[key] = typed(f'config.{path}', value, section[key])
+
+
+def _set_in_layers(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
+  """The overrides, where the encoding is a pattern with its fields set in layers.
+
+  Those are its layers of RoPE that see all tokens. Overrides stay as they are where they name
+  another encoding or the layers, and where there is no such layer.
+  """
+  if not isinstance(encoding, dict) or encoding.get('name') != 'pattern':
+    return overrides
+  own = {path: value for path, value in overrides.items() if path.startswith(f'{OPEN}.')}
+  is_new = OPEN in overrides or f'{OPEN}.layers' in own or own.get(f'{OPEN}.name') == 'pattern'
+  layers = encoding.get('layers')
+  layers = layers.split(',') if isinstance(layers, str) else layers
+  if not own or is_new or not isinstance(layers, list):
+    return overrides
+  layers = [{'name': layer} if isinstance(layer, str) else layer for layer in layers]
+  is_taken = [
+    isinstance(layer, dict) and layer.get('name') == 'rope' and not MASKS & layer.keys()
+    for layer in layers
+  ]
+  if not any(is_taken):
+    return overrides
+  for n, layer in enumerate(layers):
+    if is_taken[n]:
+      section = ConfigDict({OPEN: layer})
+      overlay(section, own)
+      layers[n] = to_json(section)[OPEN]
+  others = {path: value for path, value in overrides.items() if path not in own}
+  return others | {OPEN: {'name': 'pattern', 'layers': tuple(layers)}}
+
+
+def _drop_all_but(section: ConfigDict, names: list[str]) -> None:
+  with section.unlocked():
+    for name in set(section) - set(names):
+      del section[name]
 
 
 def _check_names(path: str, names: tuple[str, ...]) -> None:

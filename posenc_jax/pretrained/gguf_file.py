@@ -33,18 +33,27 @@ TENSORS = {
 ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
 # Metadata that no number of the model depends on.
 HARMLESS = ('general.', 'tokenizer.', 'quantize.', 'GGUF.')
-# How text is cut before pairs are merged, by the name that the file gives: a file says no more.
-# 'smollm': single digits apart, then GPT-2's rule (llama.cpp, llm_tokenizer_bpe).
+# How text is cut before pairs are merged, by the name that the file gives: a file says no more
+# (llama.cpp, llm_tokenizer_bpe). 'smollm': single digits apart, then GPT-2's rule; 'llama-bpe' and
+# 'qwen2': their published pattern, which differs in how many digits stay together.
+GPT_2 = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True}
+
+
+def _split(digits: str) -> list[dict]:
+  words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+  rest = r' ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+  pattern = {'Regex': f'{words}|{digits}|{rest}'}
+  split = {'type': 'Split', 'pattern': pattern, 'behavior': 'Isolated', 'invert': False}
+  return [split, GPT_2 | {'use_regex': False}]
+
+
 PRE_TOKENIZERS = {
-  'smollm': [
-    {'type': 'Digits', 'individual_digits': True},
-    {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True},
-  ],
-  'gpt-2': [
-    {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True}
-  ],
+  'smollm': [{'type': 'Digits', 'individual_digits': True}, GPT_2],
+  'gpt-2': [GPT_2],
+  'llama-bpe': _split(r'\p{N}{1,3}'),
+  'qwen2': _split(r'\p{N}'),
 }
-SPECIAL = (2, 3, 4)  # kinds of tokens that text never becomes: unknown, control, user-defined
+SPECIAL = (2, 3, 4)  # kinds of tokens that are found before text is cut: unknown, control, user's
 
 
 def open_model(
@@ -184,7 +193,7 @@ def _tokenizer(metadata: dict) -> tuple[bytes | None, str]:
   tree = {
     'version': '1.0',
     'added_tokens': special,
-    'normalizer': None,
+    'normalizer': {'type': 'NFC'} if pre == 'qwen2' else None,
     'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': PRE_TOKENIZERS[pre]},
     'post_processor': None,
     'decoder': {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True}
@@ -197,7 +206,7 @@ def _tokenizer(metadata: dict) -> tuple[bytes | None, str]:
       'end_of_word_suffix': None,
       'fuse_unk': False,
       'byte_fallback': False,
-      'ignore_merges': False,
+      'ignore_merges': pre == 'llama-bpe',  # a word that is a token is not cut
       'vocab': {token: n for n, token in enumerate(tokens)},
       'merges': [merge.split(' ') for merge in merges],
     },

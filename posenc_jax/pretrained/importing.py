@@ -16,6 +16,7 @@ from posenc_jax.config import from_json, to_json, validate
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.decoder import LM, build
+from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import Source
@@ -31,9 +32,7 @@ def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
   was measured.
   """
   tree = to_json(base)
-  bos = base.model.bos if base.model.bos >= 0 else source.fields.get('bos_token_id')
-  bos = source.fields.get('eos_token_id') if bos is None else bos
-  bos = bos[0] if isinstance(bos, list) else bos
+  bos = base.model.bos if base.model.bos >= 0 else bos_of(source.fields)
   if type(bos) is not int or not 0 <= bos < form.model['vocab']:
     problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
     raise UserError(f'{source.name}: {problem}; allowed: with --config.model.bos=NUMBER')
@@ -131,7 +130,8 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   shutil.rmtree(unfinished, ignore_errors=True)  # of an import that was killed
   try:
     (unfinished / path.parent.name).mkdir(parents=True)
-    storage.atomic_write(unfinished / path.parent.name / path.name, contents)
+    for name, of_file in {path.name: contents, **source.beside}.items():
+      storage.atomic_write(unfinished / path.parent.name / name, of_file)
     storage.write_json(unfinished / run_dir.SOURCE_CONFIG, source.fields)
     run_dir.claim_tokenizer(unfinished, tokenizer.sha256)
     run_dir.claim_source(unfinished, source.sha256)

@@ -61,13 +61,12 @@ def _llama_like(
   **model,
 ) -> Form:
   """`ties`, `eps`, `base`: what the family has where its file does not say it."""
-  attention = {}
   model = {**sizes(fields), **_common(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
   rules = _decoder_rules(model) + _pre_norm_rules()
   length = fields.take('max_position_embeddings', 2048)
   encoding = rope(fields, base, is_partial=is_partial)
-  return Form(model, attention, encoding, length, rules, ('rotary_emb.inv_freq',))
+  return Form(model, {}, encoding, length, rules, ('rotary_emb.inv_freq',))
 
 
 def llama(fields: Fields) -> Form:
@@ -82,9 +81,7 @@ def mistral(fields: Fields) -> Form:
   """Mistral (Jiang et al. 2023, arXiv:2310.06825)."""
   fields.need('sliding_window', 'num_key_value_heads')
   window = fields.optional('sliding_window', int)
-  form = _llama_like(fields)
-  form.attention['window'] = window or 0
-  return form
+  return dataclasses.replace(_llama_like(fields), attention={'window': window or 0})
 
 
 def qwen2(fields: Fields) -> Form:
@@ -100,7 +97,6 @@ def qwen3(fields: Fields) -> Form:
 
 
 def _qwen(fields: Fields, **model) -> Form:
-  fields.require('use_sliding_window', False)
   fields.optional('sliding_window', int)
   fields.require('use_mrope', False)
   types = fields.optional('layer_types', list)
@@ -113,7 +109,6 @@ def smollm3(fields: Fields) -> Form:
   """SmolLM3: every fourth layer without positions."""
   fields.require('attention_bias', False)
   fields.require('mlp_bias', False)
-  fields.require('use_sliding_window', False)
   fields.optional('sliding_window', int)
   fields.optional('layer_types', list)
   form = _llama_like(fields, ties=True, base=2_000_000.0)

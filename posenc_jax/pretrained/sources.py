@@ -4,10 +4,12 @@ No code of a source is executed and no pickle is read.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,11 @@ from posenc_jax.errors import UserError, shown
 from posenc_jax.pretrained import gguf_file
 
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
+# Files that nothing here reads and other programs do: they go with the tokenizer, there and back.
+BESIDE = (
+  *('tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json'),
+  'chat_template.jinja',
+)
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
 SMOLLM2 = {
@@ -41,6 +48,7 @@ class Source:
     tokenizer: the contents of its tokenizer.json, or None.
     sha256: over all that is read.
     no_tokenizer: why there is none, where there is none.
+    beside: {name: contents} of those of BESIDE that it has.
   """
 
   name: str
@@ -50,6 +58,7 @@ class Source:
   tokenizer: bytes | None
   sha256: str
   no_tokenizer: str = 'no tokenizer.json'
+  beside: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def open_source(source: str) -> Source:
@@ -104,7 +113,7 @@ def _wheel(path: Path, field: str) -> Source:
       if not storage.exists(target):
         folder.mkdir(parents=True, exist_ok=True)
         storage.atomic_write(target, wheel.read(members[0]))
-  except zipfile.BadZipFile as error:
+  except (zipfile.BadZipFile, zlib.error) as error:
     raise UserError(f'{field}: no wheel ({error}); allowed: a downloaded wheel') from None
   except OSError as error:
     raise UserError(f'{field}: {error.filename}: {error.strerror}') from None
@@ -113,18 +122,27 @@ def _wheel(path: Path, field: str) -> Source:
 
 
 def _download(source: str, field: str) -> Path:
-  """The folder of a model of Hugging Face's hub. Raises `UserError`."""
+  """The folder of a model of Hugging Face's hub, 'owner/name' or 'owner/name@revision'. Raises
+  `UserError`.
+  """
+  name, _, revision = source.partition('@')
   allowed = "a folder, a .gguf file, a wheel, 'smollm2', or the name of a model on the hub"
-  if source.count('/') != 1 or not all(source.split('/')) or source.startswith('.'):
+  if name.count('/') != 1 or not all(name.split('/')) or name.startswith('.'):
     raise UserError(f'{field}: no such file or folder; allowed: {allowed}')
   try:
     import huggingface_hub
   except ImportError:
     remedy = "pip install -e '.[pretrained]'"
     raise UserError(f'{field}: no such folder, and no huggingface_hub ({remedy})') from None
-  patterns = [CONFIG, INDEX, '*.safetensors', TOKENIZER]
+  download = functools.partial(huggingface_hub.snapshot_download, name)
+  patterns = [CONFIG, INDEX, TOKENIZER, *BESIDE]
   try:
-    return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
+    folder = Path(download(revision=revision or None, allow_patterns=patterns))
+    # not all safetensors: some models are there in a second format, too; of the same commit
+    weights = _listed(folder, field) if storage.exists(folder / INDEX) else ['model.safetensors']
+    return Path(download(revision=folder.name, allow_patterns=weights))
+  except UserError:
+    raise
   except Exception as error:  # of the network, of the hub, of its library: each has its own kinds
     reason = ' '.join(str(error).split())[:160]
     raise UserError(
@@ -156,19 +174,20 @@ def _folder(folder: Path, field: str, model: str) -> Source:
       raise UserError(f'{field}: {name} is {dtypes[name]}; allowed: {", ".join(DTYPES)}')
     return _read_tensor(where[name], name)
 
-  return Source(model, config, shapes, read, tokenizer, sha256)
+  return Source(model, config, shapes, read, tokenizer, sha256, beside=files_beside(folder))
+
+
+def files_beside(folder: Path) -> dict[str, bytes]:
+  """{name: contents} of those of BESIDE that a folder has."""
+  paths = [folder / name for name in BESIDE]
+  return {path.name: path.read_bytes() for path in paths if storage.exists(path)}
 
 
 def _weight_files(folder: Path, field: str) -> list[Path]:
   """The safetensors files of a folder, all of those that its index lists."""
   if storage.exists(folder / INDEX):
-    listed = _json(folder / INDEX, field).get('weight_map')
-    if not isinstance(listed, dict) or not all(isinstance(f, str) for f in listed.values()):
-      raise UserError(f'{field}: {INDEX} has no weight_map')
-    names = sorted(set(listed.values()))
+    names = _listed(folder, field)
     for name in names:
-      if Path(name).name != name:
-        raise UserError(f'{field}: {INDEX} names {shown(name)}; allowed: files of its folder')
       if not storage.exists(folder / name):
         raise UserError(f'{field}: {name} is missing, one of {len(names)} that {INDEX} lists')
     return [folder / name for name in names]
@@ -181,6 +200,18 @@ def _weight_files(folder: Path, field: str) -> list[Path]:
     problem = 'its weights are pickles, which can run code when they are read'
     raise UserError(f'{field}: {problem}; allowed: safetensors')
   raise UserError(f'{field}: no *.safetensors in it; allowed: a folder that transformers saved')
+
+
+def _listed(folder: Path, field: str) -> list[str]:
+  """The names of the files that the index of a folder lists."""
+  listed = _json(folder / INDEX, field).get('weight_map')
+  if not isinstance(listed, dict) or not all(isinstance(f, str) for f in listed.values()):
+    raise UserError(f'{field}: {INDEX} has no weight_map')
+  names = sorted(set(listed.values()))
+  for name in names:
+    if Path(name).name != name:
+      raise UserError(f'{field}: {INDEX} names {shown(name)}; allowed: files of its folder')
+  return names
 
 
 def _header(path: Path, field: str) -> list[tuple[str, tuple[int, ...], str]]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from posenc_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -54,8 +56,16 @@ def plus_one(leaf: str, tensor: str) -> Rule:
 
 
 def zeros(leaf: str, *shape: int) -> Rule:
-  """The file has no such tensor: the model's form has a parameter that is zero in this family."""
-  return Rule((), (leaf,), lambda: (np.zeros(shape, np.float32),), lambda x: ())
+  """The file has no such tensor: the model's form has a parameter that is zero in this family.
+  `to_tensors` raises `UserError` where training has made it another.
+  """
+
+  def to_tensors(x):
+    if np.any(x):
+      raise UserError(f'{leaf} is not zero, and the family has no tensor for it; allowed: zeros')
+    return ()
+
+  return Rule((), (leaf,), lambda: (np.zeros(shape, np.float32),), to_tensors)
 
 
 def joined(leaves: tuple[str, ...], tensor: str, widths: tuple[int, ...], axis: int) -> Rule:

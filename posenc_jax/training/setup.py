@@ -93,7 +93,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
         run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
     source = run_dir.source_of(seed_runs[0][0].train.init_from)
     models = [
-      finished_parameters(run.train.init_from, model)
+      finished_parameters(run.train.init_from, model, run)
       for (run, _), model in zip(seed_runs, models, strict=True)
     ]
   optimizer = make_optimizer(config.optim, c.steps, c.trained_parameters)

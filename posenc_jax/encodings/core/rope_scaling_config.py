@@ -49,7 +49,8 @@ def read_scaling(
   """Checks a dict with `rope_type` (or `type`) and the fields of that type; None for no scaling.
 
   The type 'default' is no scaling too. A field that is None counts as left out.
-  `original_max_position_embeddings` is the training length where it is left out. `rope_theta` and
+  `original_max_position_embeddings` is the training length where it is left out, and types that
+  have no use for it do not read it. `rope_theta` and
   `partial_rotary_factor`, which Hugging Face keeps in the same dict, must say what `base` and
   `fraction` of RoPE say. Raises ValueError, one line, for an unknown type, an unknown, missing or
   bad field.
@@ -64,6 +65,8 @@ def read_scaling(
   for field, (own, value) in said_elsewhere.items():
     if field in fields and field not in known and fields.pop(field) != value:
       raise ValueError(f'scaling.{field}={scaling[field]!r} must be {own}={value!r} of rope')
+  if ORIGINAL not in known:
+    fields.pop(ORIGINAL, None)
   for name in fields:
     if name not in known:
       raise ValueError(f'scaling.{name} is no field of {rope_type}; {nearest_of_all(name, known)}')
