@@ -663,16 +663,99 @@ def path(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=householders)
 
 
-def turned_by_group(dims, angles):
-  """Scores of q and k, in halves, turned by the angles of their tokens: tokens -> [S, G, K/2]."""
+def turned_by_group(dims, angles, layout='half'):
+  """Scores of q and k turned by the angles of their tokens: tokens -> [S, G, K/2]."""
   H, G, K = dims.heads, dims.kv_heads, dims.head_dim
-  turn = lambda x, a_M: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a_M)
+  half = layout == 'half'
+  pairs = lambda x: (x[: K // 2], x[K // 2 :]) if half else (x[::2], x[1::2])
+  turn = lambda x, a_M: (pairs(x)[0] + 1j * pairs(x)[1]) * np.exp(1j * a_M)
 
   def pair(q, k, a_GM, b_GM, n, h):
     g = h // (H // G)
     return (turn(q, a_GM[g]) * turn(k, b_GM[g]).conj()).real.sum() / math.sqrt(K)
 
   return Oracle(lambda q, k, i, j, h: 0.0, pair=pair, tokens=angles)
+
+
+def bam(dims, hyper, p):
+  """The prior of a key at the place j - i, of mean mu; with SSMax all of a score is multiplied."""
+
+  def prior(i, j, h):
+    theta = p['theta'][h] if hyper.get('learned_mu') else 0.0
+    mu = math.exp(theta) - math.exp(-theta)
+    return -math.exp(p['alpha'][h]) * (abs(j - i - mu) + 1e-5) ** p['beta'][h]
+
+  def score(q, k, i, j, h):
+    return q @ k / math.sqrt(dims.head_dim) + prior(i, j, h)
+
+  def pair(q, k, x_i, x_j, n, h):
+    return p['c'][h] * math.log(n) * score(q, k, x_i[-1], x_j[-1], h)
+
+  if hyper.get('ssmax'):
+    return Oracle(lambda q, k, i, j, h: 0.0, pair=pair, tokens=with_position)
+  return Oracle(score)
+
+
+def wavelet(dims, hyper, p):
+  K, scales = dims.head_dim, hyper.get('scales', 8)
+
+  def ricker(r):
+    out = []
+    for n in range(scales):
+      for b in range(K // scales):
+        u = (r - b) / 2 ** (hyper.get('first', 0) + n)
+        out.append((1 - u**2) * math.exp(-(u**2) / 2))
+    return np.array(out)
+
+  return Oracle(lambda q, k, i, j, h: q @ (k + ricker(i - j)) / math.sqrt(K))
+
+
+def cable(dims, hyper, p):
+  def along(q, k_nK, x_nD, h, seen_n):
+    steps = [max(x @ p['w_c'][:, h], 0) for x in x_nD]
+    weighted = hyper.get('weighted', True)
+    g = math.log(1 + math.exp(x_nD[-1] @ p['w_s'][:, h])) if weighted else 1
+    return np.array([-g * sum(steps[j + 1 :]) for j in range(len(steps))])
+
+  return Oracle(dot(dims.head_dim), along=along)
+
+
+def tapa(dims, hyper, p):
+  K = dims.head_dim
+  n = round(hyper.get('share', 0.5) * K)
+
+  def score(q, k, i, j, h):
+    phase = abs(i - j) ** hyper.get('alpha', 0.1) * (q[n:] @ k[n:]) / math.sqrt(K - n)
+    return q[:n] @ k[:n] / math.sqrt(n) * math.cos(2 * math.pi * phase)
+
+  return Oracle(score)
+
+
+def carope(dims, hyper, p):
+  G, M = dims.kv_heads, dims.head_dim // 2
+
+  def angles(x_SD, position_S):
+    steps = np.empty((len(x_SD), G, M))
+    for t, g, m in np.ndindex(*steps.shape):
+      steps[t, g, m] = (1 + math.log(1 + math.exp(x_SD[t] @ p['w_f'][:, g] + p['b_f'][g]))) ** -m
+    return np.stack([steps[: t + 1].sum(axis=0) for t in range(len(x_SD))])
+
+  return turned_by_group(dims, angles, hyper.get('layout', 'half'))
+
+
+def coca(dims, hyper, p):
+  K, base = dims.head_dim, hyper.get('base', 10_000.0)
+  width = round(hyper.get('fraction', 1.0) * K)
+
+  def score(q, k, i, j, h):
+    s = q[width:] @ k[width:]
+    for m in range(width // 2):
+      both = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + width // 2)
+      tau = max(sum(k[n] for n in both) / 2, 0)
+      s += tau * sum(q[n] ** 2 for n in both) * math.cos((i - j) * base ** (-2 * m / width))
+    return s / math.sqrt(K)
+
+  return Oracle(score)
 
 
 def grape_frequencies(dims, hyper, p, scale):
@@ -1295,6 +1378,31 @@ RECORDS = {
   ),
   'repo': Record(repo, count_repo, variants={'wide': {'base': 50.0, 'width': 3}}),
   'abacus': Record(learned, lambda d, h: (h.get('max_length', 1024) * d.model_dim, 0)),
+  'bam': Record(
+    bam,
+    lambda d, h: (0, (2 + h.get('ssmax', False) + h.get('learned_mu', False)) * d.heads),
+    variants={
+      'ssmax': {'ssmax': True},
+      'mu': {'learned_mu': True},
+      'both': {'ssmax': True, 'learned_mu': True},
+    },
+  ),
+  'wavelet': Record(wavelet, variants={'few': {'scales': 2}, 'late': {'scales': 4, 'first': 3}}),
+  'cable': Record(
+    cable,
+    lambda d, h: (0, (2 if h.get('weighted', True) else 1) * d.model_dim * d.heads),
+    variants={'nw': {'weighted': False}},
+  ),
+  'tapa': Record(tapa, variants={'square': {'alpha': 0.5, 'share': 0.25}}),
+  'carope': Record(
+    carope,
+    lambda d, h: (0, (d.model_dim + 1) * d.kv_heads),
+    variants={'interleaved': {'base': 50.0, 'layout': 'interleaved'}},
+  ),
+  'coca': Record(
+    coca,
+    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
+  ),
   'position_coupling': Record(
     position_coupling,
     lambda d, h: (h.get('levels', 1) * h.get('max_length', d.train_length) * d.model_dim, 0),

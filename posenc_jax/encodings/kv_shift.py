@@ -17,7 +17,7 @@ class KVShift(Encoding):
   are shifted behind their norm where `model.qk_norm` is on.
   """
 
-  paper = 'Lin et al. 2025, arXiv:2503.02130; Zhang et al. 2025, arXiv:2512.07805'
+  paper = 'Lin et al. 2025, arXiv:2503.02130; GRAPE, ICLR 2026, arXiv:2512.07805'
   parameter_summary = 'two projections to key/value heads a layer'
   reported_extrapolation = None
   position_kind = None

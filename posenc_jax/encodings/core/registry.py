@@ -73,6 +73,12 @@ BUILT_IN = {
   'abacus': 'abacus.Abacus',
   'position_coupling': 'position_coupling.PositionCoupling',
   'entmax': 'entmax.Entmax',
+  'bam': 'bam.BAM',
+  'wavelet': 'wavelet.Wavelet',
+  'cable': 'cable.CABLE',
+  'tapa': 'tapa.TAPA',
+  'carope': 'carope.CARoPE',
+  'coca': 'coca.CoCA',
 }
 
 
