@@ -814,7 +814,7 @@ SAME_AT_THE_START = (
   'cope_few',
   'tupe_affine',
   'ssmax_bias',
-  'bam_mu',
+  'bam_mean',
 )
 
 

@@ -79,6 +79,7 @@ BUILT_IN = {
   'tapa': 'tapa.TAPA',
   'carope': 'carope.CARoPE',
   'coca': 'coca.CoCA',
+  'dape_v2': 'dape_v2.DAPEV2',
 }
 
 
