@@ -153,7 +153,7 @@ def heading_of(name: str) -> str:
     return PLAIN
   if places == {'input'}:
     return INPUT
-  if places & {'values', 'output', 'softmax', 'weights'}:
+  if places & {'values', 'output', 'softmax', 'weights'} and not enc.has_terms:
     return BESIDE
   if enc.adds_only_bias or (enc.has('bias') and not enc.has('score')):  # T5 has a scale of its own
     return BIASES
@@ -170,7 +170,7 @@ def scalings() -> list[tuple[str, ...]]:
       for p in inspect.signature(function).parameters.values()
       if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != ORIGINAL
     ]
-    made.append((f'`{name}`', what, ', '.join(fields)))
+    made.append((f'`{name}`', what, ', '.join(fields) or 'none'))
   return made
 
 
@@ -284,12 +284,31 @@ def costs(request: AttentionRequest) -> list[str]:
   if enc.has('score'):
     parts += costs_of_score(request)
   if enc.has('normalize'):
-    parts.append('rows sorted')
+    parts += costs_of_rows(request)
   return list(dict.fromkeys(parts))
 
 
 def costs_of_score(request: AttentionRequest) -> list[str]:
   """What the free form of an encoding costs, found by tracing it on a tile that takes notes."""
+  enc, tile, parts = request.enc, *recording_tile(request)
+  q_BHTK, k_BGSK = request.q_BTHK.swapaxes(1, 2), request.k_BSGK.swapaxes(1, 2)
+  score = lambda s: enc.score(None if enc.recomputes_scores else s, q_BHTK, k_BGSK, tile)
+  multiply_adds, names = traced(score)
+  parts += in_words(multiply_adds, names)
+  if not multiply_adds and not {'bias by distance', 'queries x rows', 'elementwise'} & {*parts}:
+    parts.append('adding')
+  return parts
+
+
+def costs_of_rows(request: AttentionRequest) -> list[str]:
+  """What it costs to make weights of whole rows, found in the same way."""
+  tile, parts = recording_tile(request)
+  multiply_adds, names = traced(lambda s: request.enc.normalize(s, tile))
+  return ['rows sorted'] if 'sort' in names else parts + in_words(multiply_adds, names)
+
+
+def recording_tile(request: AttentionRequest) -> tuple[RecordingTile, list[str]]:
+  """A tile of all pairs, and the list of its notes."""
   enc, index_S = request.enc, jnp.arange(S)
   index_distance_SS = index_S[:, None] - index_S[None]
   terms = enc.distance_terms(index_S)
@@ -303,18 +322,23 @@ def costs_of_score(request: AttentionRequest) -> list[str]:
   tile = RecordingTile(
     request.i, request.j, index_distance_SS, distance, mask, terms, None, enc.scans_keys, parts
   )
-  q_BHTK, k_BGSK = request.q_BTHK.swapaxes(1, 2), request.k_BSGK.swapaxes(1, 2)
-  pairs = jnp.zeros((1, H, S, S))
-  score = lambda s: enc.score(None if enc.recomputes_scores else s, q_BHTK, k_BGSK, tile)
-  multiply_adds, names = pairwise_operations(jax.make_jaxpr(score)(pairs).jaxpr)
+  return tile, parts
+
+
+def traced(function) -> tuple[int, set[str]]:
+  """`pairwise_operations` of a function of scores."""
+  return pairwise_operations(jax.make_jaxpr(function)(jnp.zeros((1, H, S, S))).jaxpr)
+
+
+def in_words(multiply_adds: int, names: set[str]) -> list[str]:
+  """The words for these operations."""
+  parts = []
   if multiply_adds:
     whole, rest = divmod(multiply_adds, K)
     by_width = multiply_adds if rest else f'{whole} K'.replace('1 K', 'K')
     parts.append(f'{by_width} multiply-adds')
   if names - {*ADDING, *MOVING, 'dot_general'}:
     parts.append('elementwise')
-  elif not multiply_adds and not {'bias by distance', 'queries x rows'} & {*parts}:
-    parts.append('adding')
   return parts
 
 

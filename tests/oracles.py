@@ -24,7 +24,8 @@ class Oracle:
   Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h, seen_n) is added to the scores of
   the n keys from the first that i sees to the last, which is i itself; i sees those of seen_n. x is
   the input of the layer, or what `tokens` makes of it and of the positions of a row. Where heads
-  mix: across(s_HS, i, j_S) takes the scores of all heads of a row to new ones.
+  mix: across(s_HS, i, j_S, place_S) takes the scores of all heads of a row, of keys at the places
+  place_S of the sequence, to new ones.
   """
 
   score: callable
@@ -35,7 +36,7 @@ class Oracle:
   tokens: callable = lambda x_SD, position_S: x_SD
   # (q_i, k_j, x_i, x_j, n, h) -> added to a score, x as for `along`, where i sees n keys
   pair: callable = lambda q, k, x_i, x_j, n, h: 0.0
-  across: callable = lambda s_HS, i, j_S: s_HS
+  across: callable = lambda s_HS, i, j_S, place_S: s_HS
   weights: callable = softmax  # of the scores of a row
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
@@ -584,22 +585,54 @@ def tupe(dims, hyper, p):
   return Oracle(score)
 
 
-def dape(dims, hyper, p):
+def with_bias(dims, hyper, p):
+  """(a_HS, i, j_S) -> the scores and, below them, the bias of the encoding that is adapted."""
   inner = hyper.get('inner', 'alibi')
   own = {n.removeprefix('inner.'): value for n, value in p.items() if n.startswith('inner.')}
   bias = RECORDS[inner].oracle(dims, {}, own).score
   nothing = np.zeros(dims.head_dim)
-  leaky = lambda x: np.where(x > 0, x, hyper.get('slope', 0.01) * x)
 
-  def across(a_HS, i, j_S):
+  def both(a_HS, i, j_S):
     b_HS = np.array([[bias(nothing, nothing, i, j, h) for j in j_S] for h in range(dims.heads)])
-    pairs = zip(a_HS.T, b_HS.T, strict=True)
-    return np.stack(
-      [
-        a + b + p['w_out'] @ leaky(p['w_in'] @ np.concatenate([a, b]) + p['b_in']) for a, b in pairs
-      ],
-      1,
-    )
+    return np.concatenate([a_HS, b_HS])
+
+  return both
+
+
+def leaky(x, slope):
+  return np.where(x > 0, x, slope * x)
+
+
+def dape(dims, hyper, p):
+  both, slope = with_bias(dims, hyper, p), hyper.get('slope', 0.01)
+
+  def across(a_HS, i, j_S, place_S):
+    new = []
+    for pair in both(a_HS, i, j_S).T:
+      a, b = pair[: dims.heads], pair[dims.heads :]
+      new.append(a + b + p['w_out'] @ leaky(p['w_in'] @ pair + p['b_in'], slope))
+    return np.stack(new, 1)
+
+  return Oracle(dot(dims.head_dim), across=across)
+
+
+def dape_v2(dims, hyper, p):
+  both, slope = with_bias(dims, hyper, p), hyper.get('slope', 0.01)
+
+  def across(a_HS, i, j_S, place_S):
+    pairs = dict(zip(place_S, both(a_HS, i, j_S).T, strict=True))  # of the keys that i sees
+    hidden = {}
+    for place in {*place_S} | {place + 1 for place in place_S}:
+      near = [pairs.get(place + n - 1, np.zeros(2 * dims.heads)) for n in range(3)]
+      hidden[place] = leaky(
+        sum(w @ x for w, x in zip(p['w_in'], near, strict=True)) + p['b_in'], slope
+      )
+    new = []
+    for place in place_S:
+      near = [hidden.get(place + n - 1, np.zeros(len(p['b_in']))) for n in range(3)]
+      a, b = pairs[place][: dims.heads], pairs[place][dims.heads :]
+      new.append(a + b + sum(w @ x for w, x in zip(p['w_out'], near, strict=True)))
+    return np.stack(new, 1)
 
   return Oracle(dot(dims.head_dim), across=across)
 
@@ -663,16 +696,99 @@ def path(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=householders)
 
 
-def turned_by_group(dims, angles):
-  """Scores of q and k, in halves, turned by the angles of their tokens: tokens -> [S, G, K/2]."""
+def turned_by_group(dims, angles, layout='half'):
+  """Scores of q and k turned by the angles of their tokens: tokens -> [S, G, K/2]."""
   H, G, K = dims.heads, dims.kv_heads, dims.head_dim
-  turn = lambda x, a_M: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a_M)
+  half = layout == 'half'
+  pairs = lambda x: (x[: K // 2], x[K // 2 :]) if half else (x[::2], x[1::2])
+  turn = lambda x, a_M: (pairs(x)[0] + 1j * pairs(x)[1]) * np.exp(1j * a_M)
 
   def pair(q, k, a_GM, b_GM, n, h):
     g = h // (H // G)
     return (turn(q, a_GM[g]) * turn(k, b_GM[g]).conj()).real.sum() / math.sqrt(K)
 
   return Oracle(lambda q, k, i, j, h: 0.0, pair=pair, tokens=angles)
+
+
+def bam(dims, hyper, p):
+  """The prior of a key at the place j - i, of mean mu; with SSMax all of a score is multiplied."""
+
+  def prior(i, j, h):
+    theta = p['theta'][h] if hyper.get('learned_mean') else 0.0
+    mu = math.exp(theta) - math.exp(-theta)
+    return -math.exp(p['log_size'][h]) * (abs(j - i - mu) + 1e-5) ** p['exponent'][h]
+
+  def score(q, k, i, j, h):
+    return q @ k / math.sqrt(dims.head_dim) + prior(i, j, h)
+
+  def pair(q, k, x_i, x_j, n, h):
+    return p['factor'][h] * math.log(n) * score(q, k, x_i[-1], x_j[-1], h)
+
+  if hyper.get('ssmax'):
+    return Oracle(lambda q, k, i, j, h: 0.0, pair=pair, tokens=with_position)
+  return Oracle(score)
+
+
+def wavelet(dims, hyper, p):
+  K, scales = dims.head_dim, hyper.get('scales', 8)
+
+  def ricker(r):
+    out = []
+    for n in range(scales):
+      for b in range(K // scales):
+        u = (r - b) / 2 ** (hyper.get('first', 0) + n)
+        out.append((1 - u**2) * math.exp(-(u**2) / 2))
+    return np.array(out)
+
+  return Oracle(lambda q, k, i, j, h: q @ (k + ricker(i - j)) / math.sqrt(K))
+
+
+def cable(dims, hyper, p):
+  def along(q, k_nK, x_nD, h, seen_n):
+    steps = [max(x @ p['w_c'][:, h], 0) for x in x_nD]
+    weighted = hyper.get('weighted', True)
+    g = math.log(1 + math.exp(x_nD[-1] @ p['w_s'][:, h])) if weighted else 1
+    return np.array([-g * sum(steps[j + 1 :]) for j in range(len(steps))])
+
+  return Oracle(dot(dims.head_dim), along=along)
+
+
+def tapa(dims, hyper, p):
+  K = dims.head_dim
+  n = round(hyper.get('share', 0.5) * K)
+
+  def score(q, k, i, j, h):
+    phase = abs(i - j) ** hyper.get('alpha', 0.1) * (q[n:] @ k[n:]) / math.sqrt(K - n)
+    return q[:n] @ k[:n] / math.sqrt(n) * math.cos(2 * math.pi * phase)
+
+  return Oracle(score)
+
+
+def carope(dims, hyper, p):
+  G, M = dims.kv_heads, dims.head_dim // 2
+
+  def angles(x_SD, position_S):
+    steps = np.empty((len(x_SD), G, M))
+    for t, g, m in np.ndindex(*steps.shape):
+      steps[t, g, m] = (1 + math.log(1 + math.exp(x_SD[t] @ p['w_f'][:, g] + p['b_f'][g]))) ** -m
+    return np.stack([steps[: t + 1].sum(axis=0) for t in range(len(x_SD))])
+
+  return turned_by_group(dims, angles, hyper.get('layout', 'half'))
+
+
+def coca(dims, hyper, p):
+  K, base = dims.head_dim, hyper.get('base', 10_000.0)
+  width = round(hyper.get('fraction', 1.0) * K)
+
+  def score(q, k, i, j, h):
+    s = q[width:] @ k[width:]
+    for m in range(width // 2):
+      both = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + width // 2)
+      tau = max(sum(k[n] for n in both) / 2, 0)
+      s += tau * sum(q[n] ** 2 for n in both) * math.cos((i - j) * base ** (-2 * m / width))
+    return s / math.sqrt(K)
+
+  return Oracle(score)
 
 
 def grape_frequencies(dims, hyper, p, scale):
@@ -990,6 +1106,12 @@ def count_dape(d, h):
   return shared, own + 2 * d.heads * hidden + hidden + hidden * d.heads
 
 
+def count_dape_v2(d, h):
+  shared, own = RECORDS[h.get('inner', 'alibi')].parameters(d, {})
+  hidden = h.get('hidden', 32)
+  return shared, own + 3 * 2 * d.heads * hidden + hidden + 3 * hidden * d.heads
+
+
 def count_shaw(d, h):
   tables = 2 if h.get('value_rows', True) else 1
   return 0, tables * (2 * h.get('clip', 16) + 1) * d.head_dim
@@ -1295,6 +1417,39 @@ RECORDS = {
   ),
   'repo': Record(repo, count_repo, variants={'wide': {'base': 50.0, 'width': 3}}),
   'abacus': Record(learned, lambda d, h: (h.get('max_length', 1024) * d.model_dim, 0)),
+  'bam': Record(
+    bam,
+    lambda d, h: (0, (2 + h.get('ssmax', False) + h.get('learned_mean', False)) * d.heads),
+    variants={
+      'ssmax': {'ssmax': True},
+      'mean': {'learned_mean': True},
+      'both': {'ssmax': True, 'learned_mean': True},
+    },
+  ),
+  'wavelet': Record(wavelet, variants={'few': {'scales': 2}, 'late': {'scales': 4, 'first': 3}}),
+  'cable': Record(
+    cable,
+    lambda d, h: (0, (2 if h.get('weighted', True) else 1) * d.model_dim * d.heads),
+    variants={'nw': {'weighted': False}},
+  ),
+  'tapa': Record(tapa, variants={'square': {'alpha': 0.5, 'share': 0.25}}),
+  'carope': Record(
+    carope,
+    lambda d, h: (0, (d.model_dim + 1) * d.kv_heads),
+    variants={'interleaved': {'base': 50.0, 'layout': 'interleaved'}},
+  ),
+  'coca': Record(
+    coca,
+    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
+  ),
+  'dape_v2': Record(
+    dape_v2,
+    count_dape_v2,
+    variants={
+      'kerple': {'inner': 'kerple_power', 'hidden': 6, 'slope': 0.3},
+      'fire': {'inner': 'fire', 'hidden': 8},
+    },
+  ),
   'position_coupling': Record(
     position_coupling,
     lambda d, h: (h.get('levels', 1) * h.get('max_length', d.train_length) * d.model_dim, 0),
@@ -1336,7 +1491,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
         between = np.arange(seen[0], seen[-1] + 1)
         is_seen = np.isin(between, seen)
         s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
-      s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen])
+      s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen], seen)
       if softcap:
         s_HS = softcap * np.tanh(s_HS / softcap)
       for h in range(H):

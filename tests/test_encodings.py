@@ -111,6 +111,35 @@ def test_kerple_power_golden_values():
     np.testing.assert_allclose(bias, [0, -0.1, -0.31623, -1, -3.16228], atol=5e-6)
 
 
+def test_bam_golden_values():
+  enc = build('bam', learned_mean=True)
+  enc.log_size[...], enc.exponent[...] = jnp.full(4, np.log(0.5)), jnp.full(4, 0.5)
+  for sign in (1, -1):
+    bias = enc.bias(sign * jnp.array([0, 1, 100, 10_000]))[:, 1]
+    np.testing.assert_allclose(bias, [-0.00158114, -0.500003, -5, -50], rtol=2e-6)
+  enc.theta[...] = jnp.full(4, -np.arcsinh(1.5))  # a mean of three tokens before the query
+  np.testing.assert_allclose(
+    enc.bias(jnp.array([3, 4, 2, 12]))[:, 0], [-0.00158, -0.5, -0.5, -1.5], atol=2e-4
+  )
+
+
+def test_wavelet_golden_values():
+  """Two scales of four shifts: at the distance 0 u is 0, -1, -2, -3 and half of it."""
+  enc = build('wavelet', scales=2)
+  golden = [1, 0, -0.406006, -0.0888720, 1, 0.661873, 0, -0.405815]
+  np.testing.assert_allclose(enc.relative_keys(jnp.array([0]))[0, 0], golden, atol=1e-6)
+  np.testing.assert_allclose(enc.relative_keys(jnp.array([3]))[0, 0, [3, 7]], [1, 1])
+
+
+@pytest.mark.parametrize('hyper', [{}, {'scales': 2, 'first': 3}])
+def test_wavelets_have_ended_where_they_are_declared_constant(hyper):
+  enc = build('wavelet', **hyper)
+  end, largest = enc.max_relative_distance, 2 ** (enc.first + enc.scales - 1)
+  far = enc.relative_keys(jnp.array([end, -end, end + 1, 10**7, -(10**7)]))
+  assert np.all(far == 0)
+  assert enc.relative_keys(jnp.array([end - 2 * largest])).min() < 0
+
+
 def test_p_rope_golden_values():
   enc = make('p_rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), p=0.25)
   np.testing.assert_allclose(enc.frequencies(), [1, 0.316228, 0, 0, 0, 0, 0, 0], atol=5e-7)
@@ -128,7 +157,9 @@ def test_xpos_golden_values():
   )
 
 
-@pytest.mark.parametrize(('name', 'moved'), [('rope', 0.01), ('p_rope', 0.01), ('vo_rope', 0.04)])
+@pytest.mark.parametrize(
+  ('name', 'moved'), [('rope', 0.01), ('p_rope', 0.01), ('coca', 0.01), ('vo_rope', 0.04)]
+)
 def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
   """Heads of 64 channels, tokens of unit variance: within a third of what `limit` says."""
   sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
@@ -231,7 +262,7 @@ def zeroed(enc):
 
 ZERO_IS_NOPE = (
   *('shaw', 'transformer_xl', 'learned', 'kerple_log', 'kerple_power', 'fire', 'cope'),
-  *('music_transformer', 'relative_projection', 'selective_rope', 'path'),
+  *('music_transformer', 'relative_projection', 'selective_rope', 'path', 'bam', 'cable'),
 )
 
 
@@ -288,7 +319,7 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
   'name',
   [
     *('fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path'),
-    *('asentmax_temperature', 'grape_m_context', 'repo'),
+    *('asentmax_temperature', 'grape_m_context', 'repo', 'cable', 'carope'),
   ],
 )
 def test_content_is_needed(name):
@@ -299,6 +330,83 @@ def test_content_is_needed(name):
   k = jnp.zeros((1, 3, 2, 8))
   with pytest.raises(ValueError, match=message):
     attend(q, k, k, enc)
+
+
+def test_bam_of_a_linear_shape_is_alibi():
+  enc = build('bam')
+  enc.exponent[...], enc.log_size[...] = jnp.ones(4), jnp.log(jnp.array(slopes(4)))
+  same(enc, build('alibi'), is_causal=False)
+
+
+def test_bam_starts_as_nope_and_grows_as_ssmax():
+  same(build('bam'), build('nope'), is_causal=False)
+  same(build('bam', learned_mean=True), build('nope'), is_causal=False)
+  same(build('bam', ssmax=True), build('ssmax', start=1.0))
+
+
+def test_bam_with_ssmax_multiplies_its_bias_too():
+  """Without queries the bias is all that there is: a chain with `ssmax` leaves it as it is."""
+  x, weights, _ = inputs()
+  enc = away(build('bam', ssmax=True))
+  plain, chain = build('bam'), build('chain', members=('bam', 'ssmax'))
+  for other in (plain, chain.members[0]):
+    other.exponent[...], other.log_size[...] = enc.exponent[...], enc.log_size[...]
+  enc.factor[...] = jnp.full(4, 1 / np.log(11))  # of 11 keys: 1 for the last query
+  run = lambda enc: layer(enc, weights | {'q': 0 * weights['q']}, x, backend='dense')
+  np.testing.assert_allclose(run(chain), run(plain), atol=1e-5)
+  np.testing.assert_allclose(run(enc)[:, -1], run(plain)[:, -1], atol=1e-5)
+  assert np.abs(run(enc)[:, 3] - run(plain)[:, 3]).max() > 1e-2
+
+
+def test_cable_with_one_bias_for_all_tokens_is_alibi():
+  """The bias -1 of every token, weighted with the slopes; or these as the bias, without weights."""
+  x, weights, _ = inputs()
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
+  run = lambda enc: attend(q, k, v, enc, x=jnp.ones_like(x), backend='dense')
+  enc, unweighted = build('cable'), build('cable', weighted=False)
+  enc.w_c[...] = jnp.full((12, 4), 1 / 12)
+  enc.w_s[...] = jnp.full((12, 4), jnp.log(jnp.expm1(jnp.array(slopes(4)))) / 12)
+  unweighted.w_c[...] = jnp.full((12, 4), jnp.array(slopes(4)) / 12)
+  for cable in (enc, unweighted):
+    np.testing.assert_allclose(run(cable), run(build('alibi')), atol=1e-5)
+
+
+def test_tapa_of_one_place_is_the_product_of_the_first_channels():
+  x, weights, _ = inputs()
+  here = np.zeros((2, 11), int)
+  first = {n: weights[n].copy() for n in 'qk'}
+  for n in 'qk':
+    first[n][..., 6:] = 0
+  enc = build('tapa', share=0.75)
+  out = layer(enc, weights, x, position_ids=here, backend='dense')
+  first['q'] *= (8 / 6) ** 0.5  # of the scale of 8 channels makes that of 6
+  expected = layer(build('nope'), weights | first, x, backend='dense')
+  np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('hyper', [{}, {'base': 50.0, 'layout': 'interleaved'}])
+def test_carope_starts_as_rope(hyper):
+  same(build('carope', **hyper), build('rope', **hyper))
+
+
+def test_carope_starts_where_an_exponential_would_overflow():
+  narrow = SIZES | {'head_dim': 2}
+  enc = make('carope', **narrow, rngs=nnx.Rngs(0))
+  np.testing.assert_allclose(enc.b_f[...], 9999)
+
+
+@pytest.mark.parametrize('layout', ['half', 'interleaved'])
+def test_coca_reads_no_direction_of_a_query(layout):
+  """Pairs of channels turned by any angles are the same queries; pairs of keys are read as sums."""
+  rng = np.random.default_rng(0)
+  q, k, v = (jnp.asarray(rng.standard_normal((1, 9, 4, 8)), jnp.float32) for _ in range(3))
+  angles = jnp.asarray(rng.standard_normal((1, 9, 4)), jnp.float32)
+  enc = build('coca', kv_heads=4, layout=layout)
+  run = functools.partial(attend, enc=enc, backend='dense')
+  np.testing.assert_allclose(run(rotate(q, angles, layout), k, v), run(q, k, v), atol=1e-5)
+  swapped = k[..., [4, 5, 6, 7, 0, 1, 2, 3] if layout == 'half' else [1, 0, 3, 2, 5, 4, 7, 6]]
+  np.testing.assert_allclose(run(q, swapped, v), run(q, k, v), atol=1e-5)
+  np.testing.assert_allclose(run(q, -jnp.abs(k), v)[:, -1], v.mean(axis=1), atol=1e-5)
 
 
 def test_kerple_power_with_exponent_one_is_alibi():
@@ -462,12 +570,48 @@ def test_pope_at_distance_zero_is_a_product_of_magnitudes():
   )
 
 
-@pytest.mark.parametrize('inner', ['alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire'])
+@pytest.mark.parametrize(
+  'inner', ['alibi', 'kerple_log', 'kerple_power', 'sandwich', 'fire', 'bam']
+)
 def test_dape_without_its_mlp_is_the_encoding_inside(inner):
-  enc = build('dape', inner=inner)
-  enc.w_out[...] = jnp.zeros_like(enc.w_out[...])
-  same(enc, enc.inner, is_causal=False)
-  assert type(enc.inner) is ENCODINGS[inner]
+  for version, is_causal in (('dape', False), ('dape_v2', True)):
+    enc = build(version, inner=inner)
+    enc.w_out[...] = jnp.zeros_like(enc.w_out[...])
+    same(enc, enc.inner, is_causal=is_causal)
+    assert type(enc.inner) is ENCODINGS[inner]
+
+
+@pytest.mark.parametrize('inner', ['alibi', 'fire'])
+def test_dape_v2_that_sees_no_neighbors_is_dape(inner):
+  first, second = away(build('dape', inner=inner)), build('dape_v2', inner=inner)
+  second.inner = first.inner
+  second.b_in[...] = first.b_in[...]
+  for name in ('w_in', 'w_out'):
+    kernel = jnp.zeros_like(getattr(second, name)[...])
+    getattr(second, name)[...] = kernel.at[1].set(getattr(first, name)[...])
+  for options in ({}, {'window': 4}, {'window': 3, 'sink_tokens': 2}):
+    same(second, first, **options)
+
+
+def test_dape_v2_gives_the_last_token_what_it_would_get_before_others():
+  """A text cut short changes no token of it: what follows the last is there for all rows."""
+  x, weights, _ = inputs()
+  enc = away(build('dape_v2'))
+  run = lambda x: layer(enc, weights, x, backend='dense')
+  np.testing.assert_allclose(run(x[:, :7]), run(x)[:, :7], atol=1e-5)
+
+
+def test_a_chain_adapts_what_members_before_it_left():
+  """Scores of `fox` in the place of q . k, and tables of a member that has no score."""
+  enc = build('chain', members=('rope', 'fox', 'dape_v2'))
+  enc.members[2].w_out[...] = jnp.zeros_like(enc.members[2].w_out[...])
+  plain = build('chain', members=('rope', 'fox', 'alibi'))
+  plain.members[1] = enc.members[1]
+  same(enc, plain)
+  both = build('heads', members=('dape_v2', {'name': 'dape_v2', 'inner': 'sandwich'}))
+  for member in both.members:
+    member.w_out[...] = jnp.zeros_like(member.w_out[...])
+  same(both, build('heads', members=('alibi', 'sandwich')))
 
 
 def test_dape_shares_what_the_encoding_inside_shares():
@@ -851,7 +995,7 @@ def test_hyperparameters_have_no_name_that_a_config_has_for_itself():
     assert not {other for other in names if hasattr(ConfigDict, other)}, name
 
 
-CHAINED_DAILY = ('rope', 'shaw', 'fox', 'learned', 'path', 'vo_rope', 'repo')
+CHAINED_DAILY = ('rope', 'shaw', 'fox', 'learned', 'path', 'vo_rope', 'repo', 'dape_v2')
 CHAINED = (
   'nope',
   'rope',
@@ -872,6 +1016,9 @@ CHAINED = (
   'asentmax_temperature',
   'repo',
   'dca',
+  'bam',
+  'tapa',
+  'dape_v2',
 )
 
 
@@ -1123,6 +1270,7 @@ def test_without_mask_only_order_free_encodings_forget_order():
   for name, enc in ((name, build(name)) for name in ENCODINGS):
     if enc.causal_only:
       continue
+    enc = away(enc) if name == 'bam' else enc  # whose start is nothing
     run = jax.jit(functools.partial(layer, enc, weights, backend='dense', is_causal=False))
     change = np.abs(run(x[:, order]) - run(x)[:, order]).max()
     reads_order = (
@@ -1261,6 +1409,29 @@ def test_sharing(name, share):
       "dape: inner='rope' does more than add a bias; allowed: alibi, kerple_log, fire and",
     ),
     ('dape', {'hidden': 0}, 'dape: hidden=0 must be at least 1'),
+    ('dape_v2', {'inner': 'fox'}, "dape_v2: inner='fox' does more than add a bias; allowed: alibi"),
+    ('dape_v2', {'inner': {'name': 'bam', 'ssmax': True}}, 'does more than add a bias; allowed: a'),
+    ('dape_v2', {'hidden': 0}, 'dape_v2: hidden=0 must be at least 1'),
+    ('wavelet', {'scales': 3}, 'wavelet: scales=3 must be at least 1 and divide head_dim=8'),
+    ('wavelet', {'scales': 0}, 'wavelet: scales=0 must be at least 1 and divide head_dim=8'),
+    ('wavelet', {'first': -1}, 'wavelet: first=-1 must be from 0 to 13: 2^20 is the most'),
+    ('wavelet', {'scales': 2, 'first': 20}, 'wavelet: first=20 must be from 0 to 19: 2^20 is the'),
+    ('tapa', {'alpha': 0.0}, 'tapa: alpha=0.0 must be greater than 0'),
+    ('tapa', {'share': 0.05}, 'tapa: share=0.05 of head_dim=8 must leave channels to both parts'),
+    ('tapa', {'share': 1.0}, 'tapa: share=1.0 of head_dim=8 must leave channels to both parts'),
+    ('carope', {'base': 1}, 'carope: base=1 must be greater than 1'),
+    ('carope', {'layout': 'x'}, "carope: layout='x' must be one of half, interleaved"),
+    ('coca', {'fraction': 0.4}, 'coca: fraction=0.4 of head_dim=8 must be an even number of chan'),
+    (
+      'chain',
+      {'members': ('alibi', 'tapa')},
+      'chain: tapa takes q . k anew: it must act on scores first, and no',
+    ),
+    (
+      'heads',
+      {'members': ('entmax', 'tapa')},
+      'heads: members have normalizer rows, softmax; allowed: the same for all',
+    ),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3 must be even and at least 2'),
     (
       'chain',

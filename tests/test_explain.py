@@ -52,7 +52,7 @@ def test_every_encoding_is_explained(explained, name):
 def test_known_limits_are_shown(explained):
   text = explained('--config.encoding.name=chain', '--config.encoding.members=rope,entmax')
   assert 'angles are float32: with all positions a million further' in text
-  assert 'needs whole rows of scores' in text
+  assert 'rows of scores must be whole' in text
 
 
 def test_brackets_of_formulas_are_shown(explained):

@@ -23,7 +23,11 @@ from posenc_jax.encodings import ENCODINGS, make
 from scripts.aot import targets
 
 # Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
-REFUSED = {'entmax': 'whole rows', 'cope': 'by an index', 'path': 'chunks of keys'}
+REFUSED = {
+  **dict.fromkeys(('entmax', 'dape_v2'), 'whole rows'),
+  'cope': 'by an index',
+  'path': 'chunks of keys',
+}
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
 # One for each way in which a kernel gets at what it needs: numbers by distance (with tiles that no
 # query sees), coordinates, vectors by distance read by queries and keys, sums along keys.
@@ -40,6 +44,7 @@ COMPILED = (
   *('nope', 'alibi', 'fox', 't5', 'shaw', 'deberta', 'transformer_xl', 'stick_breaking', 'fire'),
   *('kerple_log', 'dape', 'xpos', 'rerope', 'grape_ap', 'grape_a', 'scale_invariant', 'string'),
   *('relative_projection', 'dca', 'music_transformer', 'heads', 'sink', 'rope_pp', 'tupe', 'chain'),
+  *('cable', 'tapa'),
 )
 
 

@@ -755,7 +755,8 @@ ONLY_BIAS = (
   'sandwich',
   'fire',
   'nape',
-)  # t5 has its own scale
+  'bam',
+)  # t5 has its own scale, and so has bam where it grows with the keys
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -763,7 +764,8 @@ def test_only_a_bias_is_added_as_declared(variant):
   """Declared: what is added to scores is the same for other scores, queries and keys. So `dape`."""
   enc, (x, weights, _) = build(variant), inputs()
   name = VARIANTS[variant][0]
-  assert enc.adds_only_bias == (name in ONLY_BIAS or variant == 'heads')
+  grows = variant in ('bam_ssmax', 'bam_both')
+  assert enc.adds_only_bias == ((name in ONLY_BIAS and not grows) or variant == 'heads')
   if enc.adds_only_bias:
     s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
     tile = make_tile(enc, coordinates, None)
@@ -803,7 +805,7 @@ def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
   assert enc.acts_on() == inner.acts_on()
 
 
-# More rows; parameters that start where the fixed or projected ones are; a table of zeros.
+# More rows; parameters that start where the fixed or projected ones are; zeros.
 SAME_AT_THE_START = (
   'learned_long',
   'alibi_learned',
@@ -812,6 +814,7 @@ SAME_AT_THE_START = (
   'cope_few',
   'tupe_affine',
   'ssmax_bias',
+  'bam_mean',
 )
 
 

@@ -57,6 +57,12 @@ def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
       [1, 0.316228, 0, 0, 0, 0, 0, 0],
     ),
     (dict(K=8, base=1e4, rope_type='linear', factor=4), [0.25, 0.025, 0.0025, 0.00025]),
+    (dict(K=8, base=1e4, rope_type='power', exponent=0.5), [1, 0.0866025, 0.00707107, 0.0005]),
+    # a turn in 256 tokens is 0.0245437 radians a token
+    (
+      dict(K=16, base=1e4, L=256, rope_type='truncated'),
+      [1, 0.316228, 0.1, 0.0316228, 0.00153398, 0.00153398, 0, 0],
+    ),
   ],
 )
 def test_frequencies(given, golden):
@@ -136,6 +142,13 @@ def other_base(growth):
   return lambda m, K, base, n, s, L: (base * growth(n, s, L) ** (K / (K - 2))) ** (-2 * m / K)
 
 
+def by_cutoff(m, K, base, n, s, L):
+  turns = L * base ** (-2 * m / K) / (2 * math.pi)
+  if turns >= 1:
+    return base ** (-2 * m / K)
+  return 2 * math.pi / (16 * L) if turns >= 1 / 8 else 0
+
+
 # type: (further fields, radians a position of pair m for n keys, factor on queries and keys for n
 # keys)
 FORMULAS = {
@@ -166,7 +179,19 @@ FORMULAS = {
     lambda m, K, base, n, s, L: base ** (-2 * m / K) / s if m < math.floor(0.6 * K / 2) else 0,
     lambda s, L: 1,
   ),
+  'power': (
+    lambda K, s: {'exponent': 1.5},
+    lambda m, K, base, n, s, L: (1 - m / (K / 2)) ** 1.5 / base ** (2 * m / K),
+    lambda s, L: 1,
+  ),
+  'truncated': (lambda K, s: {}, by_cutoff, lambda s, L: 1),
 }
+# They have no factor.
+OF_TRAINING = ('power', 'truncated')
+
+
+def fields_of(rope_type, s, more):
+  return {'rope_type': rope_type} | ({} if rope_type in OF_TRAINING else {'factor': s}) | more
 
 
 def test_every_type_has_a_formula():
@@ -179,7 +204,7 @@ def test_type_is_its_formula(rope_type, K, base, L):
   fields, radians, factor = FORMULAS[rope_type]
   for s in (1, 1.5, 16.0):
     for n in (1, L, L + 1, 3 * L):
-      f, multiplier = scaled(K, base, n, L, rope_type=rope_type, factor=s, **fields(K, s))
+      f, multiplier = scaled(K, base, n, L, **fields_of(rope_type, s, fields(K, s)))
       assert f.dtype == np.float64
       np.testing.assert_allclose(
         f, [radians(m, K, base, n, s, L) for m in range(K // 2)], rtol=1e-12
@@ -187,7 +212,7 @@ def test_type_is_its_formula(rope_type, K, base, L):
       assert multiplier == pytest.approx(factor(s, L), rel=1e-12)
 
 
-@pytest.mark.parametrize('rope_type', SCALINGS)
+@pytest.mark.parametrize('rope_type', [name for name in SCALINGS if name not in OF_TRAINING])
 def test_a_factor_of_one_is_rope(rope_type):
   """`dynamic` grows with the length at any factor, and is RoPE up to the original one."""
   fields = {
@@ -221,9 +246,7 @@ def test_attention_is_the_formulas(rope_type, layout):
   """
   fields, radians, factor = FORMULAS[rope_type]
   K, s, L = 6, 3.0, SIZES['train_length']
-  enc = build(
-    fraction=0.75, layout=layout, scaling={'rope_type': rope_type, 'factor': s, **fields(K, s)}
-  )
+  enc = build(fraction=0.75, layout=layout, scaling=fields_of(rope_type, s, fields(K, s)))
   x, weights, _ = inputs()
 
   def turn(x_K, t):
@@ -249,6 +272,16 @@ def test_attention_is_the_formulas(rope_type, layout):
   close(run(enc, S, backend='dense'), desired)
   close(run(enc, S, backend='blockwise', block_sizes=(3, 5)), desired)
   close(run(enc, 2, backend='dense'), desired[:, -2:])
+
+
+def test_truncated_frequencies_are_those_of_hope_and_a_slow_one():
+  """The cutoff of the two is the same."""
+  truncated, hope = (
+    build(name, head_dim=32, train_length=256, **hyper).spectrum(256)[0]
+    for name, hyper in (('rope', {'scaling': {'rope_type': 'truncated'}}), ('hope', {}))
+  )
+  np.testing.assert_array_equal(truncated[hope > 0], hope[hope > 0])
+  assert {*truncated[hope == 0]} == {0, 2 * math.pi / 256 / 16}
 
 
 @pytest.mark.parametrize('name', ['dynamic', 'longrope'])
@@ -355,6 +388,12 @@ def test_default_is_no_scaling():
       'scaling.beta_fast is no field of linear; allowed: factor',
     ),
     ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; allowed: none'),
+    ({'rope_type': 'power'}, 'scaling.exponent is missing: power needs it'),
+    ({'rope_type': 'power', 'exponent': 0}, 'scaling.exponent=0 must be more than 0'),
+    (
+      {'rope_type': 'truncated', 'factor': 2},
+      'scaling.factor is no field of truncated; allowed: original_max_position_embeddings',
+    ),
     (
       {'rope_type': 'llama3', 'factor': 2, 'low_freq_factor': 1},
       'scaling.high_freq_factor is missing: llama3 needs it',

@@ -269,6 +269,7 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
     ('dape', 'bias by distance, 96 multiply-adds, elementwise'),  # (2H 32 + 32 H) / H
     ('cope', 'sums along keys, elementwise'),
     ('entmax', 'rows sorted'),
+    ('dape_v2', 'bias by distance, 288 multiply-adds, elementwise'),  # 3 of those of `dape`
   ],
 )
 def test_cost_is_what_hooks_do(name, cost):

@@ -25,13 +25,13 @@ from scripts.aot import programs, targets
 # Encodings that these kernels do not take, and the reason.
 VECTORS, SUMS = 'vectors by distance', 'sums along the keys'
 REFUSED = {
-  **dict.fromkeys(('shaw', 'transformer_xl', 'deberta', 'music_transformer'), VECTORS),
+  **dict.fromkeys(('shaw', 'transformer_xl', 'deberta', 'music_transformer', 'wavelet'), VECTORS),
   'relative_projection': VECTORS,
   **dict.fromkeys(('cope', 'stick_breaking', 'path', 'grape_ap'), SUMS),
   'fire': 'numbers for each head',
   'dape': 'cannot score one head alone',
   'grape_a': 'cannot score one head alone',
-  'entmax': 'whole rows',
+  **dict.fromkeys(('entmax', 'dape_v2'), 'whole rows'),
 }
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
 # One for each way in which a program gets at what it needs: numbers by distance, and coordinates of

@@ -8,7 +8,40 @@ from posenc_jax.encodings.core.parameters import uniform
 from posenc_jax.encodings.core.registry import make_from_spec
 
 
-class DAPE(Encoding):
+class AdaptedBias(Encoding):
+  """The bias of another encoding, `inner`, for what adapts it by scores; one set a layer."""
+
+  def __init__(self, dims: Dims, rngs, inner: str | dict, hidden: int, slope: float):
+    super().__init__(dims, rngs)
+    self.inner = make_from_spec(inner, dims, rngs)
+    if not self.inner.adds_only_bias:
+      raise ValueError(
+        f'inner={inner!r} does more than add a bias; allowed: alibi, kerple_log, fire and the like'
+      )
+    if hidden < 1:
+      raise ValueError(f'hidden={hidden} must be at least 1')
+    self.slope = slope
+    self.relative = self.inner.relative
+    self.position_kind = self.inner.position_kind
+    self.max_relative_distance = self.inner.max_relative_distance
+    self.switched_off = () if self.inner.has('bias') else ('tables',)
+    self.per_layer = ('w_in', 'b_in', 'w_out', *(('inner',) if self.inner.per_layer else ()))
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    return self.inner.coordinates(x_BSD, position_ids, visible_BS, index_BS)
+
+  def tables(self, r_R):
+    return self.inner.distance_terms(r_R)['bias']
+
+  def inner_bias(self, s_BHTS, tile):
+    """The bias of each pair, which queries and keys do not change, in the shape of the scores."""
+    if self.inner.has('bias'):
+      return jnp.broadcast_to(tile.tables, s_BHTS.shape)
+    bias_BHTS = self.inner.score(jnp.zeros_like(s_BHTS), None, None, tile)
+    return jnp.broadcast_to(bias_BHTS, s_BHTS.shape)
+
+
+class DAPE(AdaptedBias):
   """s = a + b + f([a; b]), a_ij = q_i . k_j / sqrt(K), b the bias of another encoding (version 1).
 
   Zheng et al. 2024. f is an MLP 2H -> hidden -> H with LeakyReLU, applied to each pair over all
@@ -35,39 +68,16 @@ class DAPE(Encoding):
       hidden: width of the MLP.
       slope: of the LeakyReLU below 0.
     """
-    super().__init__(dims, rngs)
-    self.inner = make_from_spec(inner, dims, rngs)
-    if not self.inner.adds_only_bias:
-      raise ValueError(
-        f'inner={inner!r} does more than add a bias; allowed: alibi, kerple_log, fire and the like'
-      )
-    if hidden < 1:
-      raise ValueError(f'hidden={hidden} must be at least 1')
-    self.slope = slope
-    self.relative = self.inner.relative
-    self.position_kind = self.inner.position_kind
-    self.max_relative_distance = self.inner.max_relative_distance
-    self.switched_off = () if self.inner.has('bias') else ('tables',)
-    self.per_layer = ('w_in', 'b_in', 'w_out', *(('inner',) if self.inner.per_layer else ()))
+    super().__init__(dims, rngs, inner, hidden, slope)
     heads = dims.heads
     of_inputs, of_hidden = (2 * heads) ** -0.5, hidden**-0.5
     self.w_in = uniform(rngs, (hidden, 2 * heads), -of_inputs, of_inputs)
     self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
     self.w_out = uniform(rngs, (heads, hidden), -of_hidden, of_hidden)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    return self.inner.coordinates(x_BSD, position_ids, visible_BS, index_BS)
-
-  def tables(self, r_R):
-    return self.inner.distance_terms(r_R)['bias']
-
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     B, H, T, S = s_BHTS.shape
-    if self.inner.has('bias'):
-      b_BHTS = tile.tables
-    else:
-      b_BHTS = self.inner.score(jnp.zeros_like(s_BHTS), q_BHTK, k_BGSK, tile)
-    b_BHTS = jnp.broadcast_to(b_BHTS, s_BHTS.shape)
+    b_BHTS = self.inner_bias(s_BHTS, tile)
     both_BCN = jnp.concatenate([s_BHTS, b_BHTS], axis=1).reshape(B, 2 * H, T * S)
     hidden_BFN = jnp.einsum('fc,bcn->bfn', self.w_in[...], both_BCN) + self.b_in[...][None, :, None]
     hidden_BFN = jax.nn.leaky_relu(hidden_BFN, self.slope)

@@ -26,7 +26,7 @@ class Entmax(Encoding):
   paper = 'Peters et al. 2019, arXiv:1905.05702; Martins and Astudillo 2016, arXiv:1602.02068'
   parameter_summary = 'none'
   reported_extrapolation = None
-  limit = 'needs whole rows of scores: memory grows with the square of the length'
+  limit = 'rows of scores must be whole: memory grows with the square of the length'
   position_kind = None
   normalizer = 'rows'
 
@@ -37,7 +37,7 @@ class Entmax(Encoding):
       raise ValueError(f'alpha={alpha}; allowed: from 1.001 to 2 (1 is softmax)')
     self.alpha = float(alpha)
 
-  def normalize(self, s_BHTS):
+  def normalize(self, s_BHTS, tile):
     return entmax(s_BHTS, self.alpha)
 
 

@@ -21,7 +21,8 @@ class FoX(Encoding):
   block (output gate, QK-norm, shifted keys and values, output norm) is not in it. Without w the
   gates do not depend on the data: b is learned, or fixed (ALiBi, if by its slopes). They start at
   e^(-1/T_h), T_h spaced evenly in log from `shortest` to `longest`; the code has no defaults for
-  these two.
+  these two. What Veisi et al. 2025 released as CABLE is this gate beside products q . k that are
+  not divided by sqrt(K) (`cable` is the formula of their paper).
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130'
@@ -83,11 +84,7 @@ class FoX(Encoding):
     return running_sum(jnp.broadcast_to(log_f_H, (1, position_ids.shape[1], self.dims.heads)))
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    # Sums are taken from the first query on: those of near tokens are small then, and their
-    # differences exact.
-    origin = tile.i[0][:, :1]
-    c_i, c_j = (((whole - origin) + rest) for whole, rest in (tile.i, tile.j))
-    forgotten_BHTS = tile.difference(c_i, c_j)
+    forgotten_BHTS = difference_of_sums(tile, tile.i, tile.j)
     if self.bias_in_scale:
       forgotten_BHTS = self.scale(self.dims.head_dim) * forgotten_BHTS
     return s_BHTS + forgotten_BHTS
@@ -108,3 +105,14 @@ def running_sum(x_BSH):
     return carry(a[0] + b[0], a[1] + b[1])
 
   return lax.associative_scan(add, carry(jnp.zeros_like(x_BSH), x_BSH), axis=1)
+
+
+def difference_of_sums(tile, i, j):
+  """c_i - c_j of every pair and head, [B|1, H, T', S'], of sums as `running_sum` gives them.
+
+  They are taken from the first query on: those of near tokens are small then, and their differences
+  exact.
+  """
+  origin = i[0][:, :1]
+  c_i, c_j = (((whole - origin) + rest) for whole, rest in (i, j))
+  return tile.difference(c_i, c_j)

@@ -10,14 +10,14 @@ from posenc_jax.encodings.core.parameters import normal
 class KVShift(Encoding):
   """k_t becomes a_t k_(t-1) + (1 - a_t) k_t, a_t = sigmoid(w . x_t); v_t too.
 
-  It is in FoX's "Pro" block (Lin et al. 2025) and beside GRAPE (Zhang et al. 2025), whose code this
+  It is in FoX's "Pro" block (Lin et al. 2025) and beside GRAPE (ICLR 2026), whose code this
   was compared with. x is the layer's normalized input. Keys and values each have a projection w for
   every key/value head, in every layer. The first token of a segment keeps 1 - a_t of itself. To be
   chained before an encoding of positions: ('kv_shift', 'rope'). Unlike in the released code, keys
   are shifted behind their norm where `model.qk_norm` is on.
   """
 
-  paper = 'Lin et al. 2025, arXiv:2503.02130; Zhang et al. 2025, arXiv:2512.07805'
+  paper = 'Lin et al. 2025, arXiv:2503.02130; GRAPE, ICLR 2026, arXiv:2512.07805'
   parameter_summary = 'two projections to key/value heads a layer'
   reported_extrapolation = None
   position_kind = None

@@ -69,7 +69,8 @@ class ReRoPE(TwoRangeRoPE):
   """RoPE at distance min(i - j, window), as trained or for a trained run of `rope` (Su 2023).
 
   A run of `rope` has the same parameters. Its author multiplies queries by max(1, ln(i + 1) / ln L)
-  besides: that is an encoding of its own, `logn`.
+  besides: that is an encoding of its own, `logn`. LM-Infinite (Han et al. 2023, arXiv:2308.16137)
+  is this with window L, attention.window=L, and attention.sink_tokens for its first tokens.
   """
 
   paper = 'Su 2023, github.com/bojone/rerope'

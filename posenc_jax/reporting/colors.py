@@ -30,6 +30,8 @@ KNOWN = (
 
   'chain', 'heads', 'logn', 'axial_rope', 'asentmax_temperature', 'nope_scale',
   'llama4_temperature', 'kv_shift', 'ssmax', 'sink', 'softmax_plus_one', 'pose',
+
+  'bam', 'cable', 'dape_v2', 'tapa', 'wavelet', 'carope', 'coca',
 )  # fmt: skip
 LOOKS = len(COLORS) * len(MARKERS)
 

@@ -235,10 +235,10 @@ class Encoding(nnx.Module):
     """
     raise NotImplementedError
 
-  def normalize(self, s_BHTS):
+  def normalize(self, s_BHTS, tile):
     """The weights of whole rows of scores: float32 [B, H, T, S], in the place of softmax.
 
-    Masked scores are very low; their weights must be 0.
+    Masked scores are very low; their weights must be 0. `tile` is a ScoreTile of all keys.
     """
     raise NotImplementedError
 

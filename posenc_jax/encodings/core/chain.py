@@ -75,7 +75,7 @@ class Chain(Composite):
     if hook in SCORE_TERMS:
       return any(e.has(hook) for e in self.members[: self.summed])
     if hook == 'tables':
-      return bool(self.scoring)
+      return bool(self.scoring) or any(e.has(hook) for e in self.members)
     if hook == 'is_exhausted':  # a member behind it could give weight to keys further left again
       on_scores = [e for e in self.members if 'scores' in e.acts_on()]
       return bool(on_scores) and on_scores[-1].has(hook)
@@ -158,14 +158,14 @@ class Chain(Composite):
         s_BHTS = member.score(s_BHTS, q_BHTK, k_BGSK, part)
     return s_BHTS
 
-  def normalize(self, s_BHTS):
-    (member,) = [e for e in self.members if e.has('normalize')]
-    return member.normalize(s_BHTS)
+  def normalize(self, s_BHTS, tile):
+    (n,) = [n for n, e in enumerate(self.members) if e.has('normalize')]
+    return self.members[n].normalize(s_BHTS, self._tile_of_member(tile, n))
 
-  @staticmethod
-  def _tile_of_member(tile, n: int):
+  def _tile_of_member(self, tile, n: int):
     """The tile as a member sees it. All members share the carry: they ask for it in their order."""
-    return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=tile.tables[n])
+    terms = tile.tables[n] if self.has('tables') else {}
+    return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
 
   def is_exhausted(self, carried):
     last = self.members[self.scoring[-1]]

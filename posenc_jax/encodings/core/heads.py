@@ -114,15 +114,19 @@ class Heads(Composite):
     scores = []
     for n, (e, (s, q, k)) in enumerate(zip(self.members, parts, strict=True)):
       if e.has('score'):
-        terms = tile.tables[n] if self.has('tables') else {}
-        own_tile = dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
-        s = e.score(None if e.recomputes_scores else s, q, k, own_tile)
+        s = e.score(None if e.recomputes_scores else s, q, k, self._tile_of_member(tile, n))
       scores.append(s)
     return jnp.concatenate(scores, axis=1)
 
-  def normalize(self, s_BHTS):
-    parts = zip(self.members, self._cut(s_BHTS, 1), strict=True)
-    return jnp.concatenate([e.normalize(s) for e, s in parts], axis=1)
+  def normalize(self, s_BHTS, tile):
+    parts = enumerate(zip(self.members, self._cut(s_BHTS, 1), strict=True))
+    weights = [e.normalize(s, self._tile_of_member(tile, n)) for n, (e, s) in parts]
+    return jnp.concatenate(weights, axis=1)
+
+  def _tile_of_member(self, tile, n: int):
+    """The tile as a member sees it."""
+    terms = tile.tables[n] if self.has('tables') else {}
+    return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
 
 
 def _count_heads(specs: list[dict], dims: Dims) -> list[int]:

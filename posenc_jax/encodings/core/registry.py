@@ -73,6 +73,13 @@ BUILT_IN = {
   'abacus': 'abacus.Abacus',
   'position_coupling': 'position_coupling.PositionCoupling',
   'entmax': 'entmax.Entmax',
+  'bam': 'bam.BAM',
+  'wavelet': 'wavelet.Wavelet',
+  'cable': 'cable.CABLE',
+  'tapa': 'tapa.TAPA',
+  'carope': 'carope.CARoPE',
+  'coca': 'coca.CoCA',
+  'dape_v2': 'dape_v2.DAPEV2',
 }
 
 

@@ -10,7 +10,9 @@ from posenc_jax.encodings.core.rope_scaling import (
   llama3,
   longrope,
   ntk,
+  power,
   proportional,
+  truncated,
 )
 from posenc_jax.encodings.core.yarn import yarn, yarn_paper
 from posenc_jax.errors import nearest, nearest_of_all
@@ -25,6 +27,8 @@ SCALINGS = {
   'longrope': longrope,
   'llama3': llama3,
   'proportional': proportional,
+  'power': power,
+  'truncated': truncated,
 }
 ORIGINAL = 'original_max_position_embeddings'
 AT_LEAST = {'factor': 1}

@@ -1,0 +1,58 @@
+"""Rotary embedding whose frequencies tokens choose, one number a head."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import zeros
+from posenc_jax.encodings.fox import running_sum
+from posenc_jax.encodings.rope import check_rotary, rotate
+
+
+class CARoPE(Encoding):
+  """Pair m of q and k turns by sum_(l <= t) f_l^m, f_l = 1 / (1 + softplus(w_h . x_l + b_h)).
+
+  Context-aware RoPE, Veisi et al. 2025, section 2; RoPE is f = base^(-2/K). There is no released
+  code, and what the paper leaves open is ours: m counts from 0, so that the first pair turns by one
+  radian a token whatever the tokens are; x is the layer's normalized input, and every layer has its
+  own w and b. b, which the paper has not, is there for its start, which is RoPE: w is 0 and f is
+  base^(-2/K). With fewer key/value heads there are as many f.
+  """
+
+  paper = 'Veisi et al. 2025, arXiv:2507.23083'
+  parameter_summary = 'a projection to key/value heads a layer'
+  reported_extrapolation = 'perplexity 21.23 at L, 21.39 at 2 L; RoPE 21.31, 56.61 (its authors)'
+  position_kind = None
+  causal_only = True
+  needs_inputs = True
+  rotates_qk = True
+  per_layer = ('w_f', 'b_f')
+
+  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, layout: str = 'half'):
+    """`base`: of the RoPE at the start; `layout`: as for `rope`."""
+    super().__init__(dims, rngs)
+    check_rotary(dims.head_dim, base, layout)
+    self.layout = layout
+    # softplus(b) = base^(2/K) - 1, of which the exponential may overflow
+    start = base ** (2 / dims.head_dim) - 1
+    start += math.log(-math.expm1(-start))
+    self.w_f = zeros(dims.model_dim, dims.kv_heads)
+    self.b_f = nnx.Param(jnp.full(dims.kv_heads, start, jnp.float32))
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    """Angles in (-pi, pi]: float32 [B, S, G, K/2].
+
+    They are summed in turns, of which whole ones are dropped without error.
+    """
+    logits_BSG = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]
+    log_f_BSG = -jnp.log1p(jax.nn.softplus(logits_BSG))
+    m_M = np.arange(self.dims.head_dim // 2, dtype=np.float32)
+    f_BSGM = jnp.exp(log_f_BSG[..., None] * m_M[None, None, None])
+    return 2 * math.pi * running_sum(f_BSGM / (2 * math.pi))[1]
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return rotate(q_BTHK, i, self.layout), rotate(k_BSGK, j, self.layout)

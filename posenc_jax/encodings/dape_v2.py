@@ -1,0 +1,70 @@
+"""A static bias adapted by the scores of a key and of its neighbors."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.parameters import uniform
+from posenc_jax.encodings.dape import AdaptedBias
+
+TAPS = 3  # keys that a convolution sees: the one before, the key itself and the one after
+
+
+class DAPEV2(AdaptedBias):
+  """s = a + b + W_2 * f(W_1 * [a; b] + c), * a convolution along keys over all heads (version 2).
+
+    a_ij = q_i . k_j / sqrt(K),   b the bias of another encoding,   f LeakyReLU
+
+  Zheng et al. 2024. A kernel is three keys wide; a and b are 0 where a key is hidden. Every layer
+  has its own kernels. They and c start from U(-1/sqrt(fan-in), 1/sqrt(fan-in)), fan-in 3 x 2H and
+  3 x hidden, as the convolutions of the released code do. The bias after the second one is left
+  out: alike for all keys, it changes no softmax. Hidden units stand at the keys that a query sees
+  and at the key after each. So the last row of a text, which there has nothing after it, is here as
+  the rows before, and decoding token by token gives what training does. As in `dape`, FIRE and
+  KERPLE are those of this repository. A row must be whole: `dense` alone takes it.
+  """
+
+  paper = 'Zheng et al. 2024, arXiv:2410.04798'
+  parameter_summary = 'two convolutions a layer'
+  reported_extrapolation = None
+  limit = 'rows of scores must be whole: memory grows with the square of the length'
+  causal_only = True
+  normalizer = 'rows'
+
+  def __init__(
+    self, dims: Dims, rngs, *, inner: str | dict = 'alibi', hidden: int = 32, slope: float = 0.01
+  ):
+    """Builds the encoding that is adapted, and the convolutions.
+
+    Args:
+      inner: as for `dape`.
+      hidden: channels between the convolutions.
+      slope: of the LeakyReLU below 0.
+    """
+    super().__init__(dims, rngs, inner, hidden, slope)
+    heads = dims.heads
+    of_inputs, of_hidden = (TAPS * 2 * heads) ** -0.5, (TAPS * hidden) ** -0.5
+    self.w_in = uniform(rngs, (TAPS, hidden, 2 * heads), -of_inputs, of_inputs)
+    self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
+    self.w_out = uniform(rngs, (TAPS, heads, hidden), -of_hidden, of_hidden)
+
+  def normalize(self, s_BHTS, tile):
+    seen_BTS, S = tile.mask[:, None], s_BHTS.shape[-1]
+    b_BHTS = self.inner_bias(s_BHTS, tile)
+    both_BCTS = jnp.where(seen_BTS, jnp.concatenate([s_BHTS, b_BHTS], axis=1), 0.0)
+    products_nBFTS = jnp.einsum('nfc,bcts->nbfts', self.w_in[...], both_BCTS)
+    # Hidden units are at S + 1 keys, of which the last is the one after a row.
+    hidden = sum(at_next_keys(x, n) for n, x in enumerate(products_nBFTS))
+    hidden = jax.nn.leaky_relu(hidden + self.b_in[...][None, :, None, None], self.slope)
+    hidden = jnp.where(at_next_keys(seen_BTS, 1) | at_next_keys(seen_BTS, 0), hidden, 0.0)
+    hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, 0), (1, 0)))
+    near_nBFTS = jnp.stack([hidden[..., n : n + S] for n in range(TAPS)])
+    change_BHTS = jnp.einsum('nhf,nbfts->bhts', self.w_out[...], near_nBFTS)
+    return jax.nn.softmax(s_BHTS + b_BHTS + change_BHTS, axis=-1)
+
+
+def at_next_keys(x_BFTS, n: int):
+  """x of the key j + n - 1 at the place j, 0 beyond the ends: [..., S + 1]."""
+  zero = jnp.zeros((), x_BFTS.dtype)
+  return lax.pad(x_BFTS, zero, [(0, 0, 0)] * 3 + [(1 - n, n, 0)])
