@@ -13,13 +13,13 @@ Predicted before the runs: at 128 tokens `drope` lies between `rope` and `nope`;
 as `nope` does, since models of this size tell positions from the causal mask and so from the
 length; the temperature helps a little.
 
-Cost: 18 runs of 0.82 million parameters, 40 minutes on two cores that other work shared (jax 0.12),
-about a third of that alone. Result: results/drope/table.md; bits per byte of the last 64 bytes at
-128, 256 and 2048 tokens (three seeds): rope after 600 steps 1.66, 2.30, 5.00, after 100 more 1.65,
-2.35, 5.12; drope 3.30, 3.31, 3.33, with QK-norm 3.29, 3.31, 3.33, with the temperature 3.30, 3.32,
-3.42; nope 2.38, 3.57, 3.93. The prediction was wrong: at this scale 100 steps do not recover what
-was dropped. These models stay behind those that never had a position, and are flat past 128 tokens
-at a loss that no one wants.
+Cost: 18 runs of 0.82 million parameters, 25 minutes on two threads of a core that other work shared
+(jax 0.12). Result: results/drope/table.md; bits per byte of the last 64 bytes at 128, 256 and 2048
+tokens (three seeds): rope after 600 steps 1.88, 2.92, 5.02, after 100 more 1.86, 2.92, 5.08; drope
+3.41, 3.43, 3.44, with QK-norm 3.40, 3.42, 3.44, with the temperature 3.41, 3.44, 3.53; nope 2.66,
+3.61, 3.99. The prediction was wrong: at this scale 100 steps do not recover what was dropped. These
+models stay behind those that never had a position, and are flat past 128 tokens at a loss that no
+one wants.
 """
 
 from pathlib import Path
