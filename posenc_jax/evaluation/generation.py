@@ -191,6 +191,8 @@ def end_tokens(workdir: Path) -> list[int]:
   """
   path = workdir / SOURCE_CONFIG
   said = storage.read_json(path).get('eos_token_id') if storage.exists(path) else None
+  if said is None:
+    return []
   return said if isinstance(said, list) else [said]
 
 
