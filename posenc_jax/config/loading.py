@@ -203,8 +203,8 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
 
 
 def _set_in_layers(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
-  """The overrides of a pattern, with those of `encoding.FIELD` as one that has them in its layers; as
-  they are of another encoding, where they say the layers themselves, and where no layer takes them.
+  """The overrides, those of a pattern's `encoding.FIELD` as a pattern that has them in its layers;
+  unchanged where they say the layers themselves, and where no layer takes them.
   """
   if not isinstance(encoding, dict) or encoding.get('name') != 'pattern':
     return overrides
