@@ -75,7 +75,7 @@ def _as_member(saved: dict, there: ConfigDict, here: ConfigDict) -> dict:
   """The parameters of a run, with those of its encoding where the chain `here` has them, if one of
   its members is of the same name.
   """
-  members = read_members(here.get('members', ('rope', 'fox'))) if here.name == 'chain' else []
+  members = read_members(here.members) if here.name == 'chain' and 'members' in here else []
   names = [member['name'] for member in members]
   if names.count(there.name) != 1:
     return saved
