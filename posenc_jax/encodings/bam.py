@@ -29,7 +29,7 @@ class BAM(Encoding):
   per_layer = ('log_size', 'exponent', 'theta', 'factor')
 
   def __init__(self, dims: Dims, rngs, *, ssmax: bool = False, learned_mean: bool = False):
-    """Makes the numbers.
+    """Makes the numbers: alpha is `log_size`, beta `exponent`, c `factor`.
 
     Args:
       ssmax: whether scores grow with the number of keys.
