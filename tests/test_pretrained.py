@@ -612,12 +612,6 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
       import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
 
 
-def test_an_export_takes_no_fields_of_a_config(tmp_path):
-  flags = [f'--workdir={tmp_path}', f'--out={tmp_path / "out"}']
-  with pytest.raises(UserError, match=r'config\.model\.layers: changes no run; allowed: --workdir'):
-    export_model.main([*flags, '--config.model.layers=1'])
-
-
 def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   """It is evaluated, tuned with another encoding, and goes back to a folder of transformers."""
   folder = save(tmp_path / 'm', 'llama3_tied')
@@ -769,7 +763,8 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
   storage.write_json(Path('runs/smollm2/config.json'), to_json(config))
   planned = sweep.plan(path, 'out', {})
   bases = {run.config.encoding.get('base') for run in planned} - {None}
-  assert bases == ({123.0} if name == 'swap' else {123.0, 615.0})
+  has_larger_base = name in ('pretrained', 'studies/pretrained_4')
+  assert bases == {123.0, *([615.0] if has_larger_base else [])}
   longest = {max(run.config.eval.lengths) for run in planned}
   assert longest == {8192 if name != 'studies/pretrained_4' else 4 * 4096}
   assert len({run.workdir for run in planned}) == runs

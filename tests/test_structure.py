@@ -182,8 +182,8 @@ def taken_from_config(path: Path) -> set[tuple[str, int]]:
   for node in ast.walk(tree):
     if isinstance(node, ast.Assign):  # c = config.train
       target, value = node.targets[0], node.value
-      are_several = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
-      pairs = zip(target.elts, value.elts, strict=True) if are_several else [(target, value)]
+      parts = [x.elts if isinstance(x, ast.Tuple) else [x] for x in (target, value)]
+      pairs = zip(*parts, strict=True) if len(parts[0]) == len(parts[1]) else [(target, value)]
       for name, section in pairs:
         names.setdefault(ast.unparse(name), set()).update(sections(section, {}) - {''})
   for node in ast.walk(tree):

@@ -26,23 +26,24 @@ from posenc_jax.config import load_study
 
 FACTOR = 2
 PRETRAINED = load_study(Path(__file__).parents[1] / 'pretrained.py')
-L = PRETRAINED.L
 # In the order in which they are run: what is likely to be wanted comes first.
 METHODS = ('none', 'streaming', 'yarn', 'self_extend', 'dca', 'rerope', 'ntk')
 
 
 def get_config():
   config = PRETRAINED.get_config()
+  longest = FACTOR * config.train.length
   config.eval.update(
-    protocols=('text_passkey',), controls=(), target_context=FACTOR * L, documents=6, spans=2
+    protocols=('text_passkey',), controls=(), target_context=longest, documents=6, spans=2
   )
   return config
 
 
 def sweep():
+  own, L = PRETRAINED.model(PRETRAINED.MODEL)
   for method in METHODS:
     lengths = (L, FACTOR * L) if method == 'none' else (FACTOR * L,)
-    yield {'label': method, 'eval.lengths': lengths} | PRETRAINED.laid_over(method, FACTOR)
+    yield {'label': method, 'eval.lengths': lengths} | PRETRAINED.laid_over(method, FACTOR, own, L)
 
 
 def table():

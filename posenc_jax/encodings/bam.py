@@ -25,6 +25,7 @@ class BAM(Encoding):
   paper = 'Bianchessi et al. 2025, arXiv:2505.22842'
   parameter_summary = 'two to four numbers a head a layer'
   reported_extrapolation = 'passkeys found at 500 L, with SSMax (its authors)'
+  limit = 'a negative exponent makes its bias at distance 0 large, and its rounding with it'
   bias_in_scale = False
   per_layer = ('log_size', 'exponent', 'theta', 'factor')
 

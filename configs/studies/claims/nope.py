@@ -39,7 +39,7 @@ COPYING = {'data.corpus': 'task:copy/symbols=16', 'eval.lengths': (32, 64)}
 
 
 def get_config():
-  return load(Path(__file__).parents[2] / 'tasks.py', RECALL)
+  return load(Path(__file__).parents[2] / 'tasks.py', RECALL | {'train.steps': 1500})
 
 
 def sweep():
