@@ -204,3 +204,21 @@ def test_the_table_of_distances():
   for some, length in ((rows, 64), ([], None)):
     with pytest.raises(UserError, match=r'no rows of planted with length=.*; allowed: '):
       make_tables(some, form='distances', length=length)
+
+
+def test_the_table_of_depths():
+  rows = [
+    synthetic.row('rope', 0, length, (length + position) / 100, None, **fields)
+    for length, position in itertools.product((128, 256), (25, 75))
+    for fields in [{'protocol': 'text_passkey', 'position': position, 'k': None}]
+  ]
+  (table,) = make_tables(rows, form='distances', protocol='text_passkey')
+  assert table.title == 'Scores by depth, text_passkey'
+  assert table.header == ['encoding', '25', '75']
+  assert [cell.text.partition(' ')[0] for cell in table.groups[0].lines[0]][1:] == [
+    '2.810',
+    '3.310',
+  ]
+  assert 'stands before what is asked for' in table.caption
+  with pytest.raises(UserError, match='no rows of sliding with length=None; allowed: a study with'):
+    make_tables(rows, form='distances', protocol='sliding')

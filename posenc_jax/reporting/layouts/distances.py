@@ -1,4 +1,6 @@
-"""The table of planted names: encodings down, distances to what decides a character across."""
+"""Tables of what stands at some places: encodings down, across the distances to what decides a
+character of a planted name, or the depths at which a prompt hides what it asks for.
+"""
 
 from collections.abc import Iterable
 
@@ -7,41 +9,48 @@ from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import LINE, Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
-PROTOCOL = 'planted'
-SENTENCES = (
+PLANTED = 'planted'
+DISTANCES = (
   ' Columns: bytes from a character to the same one of the same name before, from the number to '
   'twice it; 0: the name is new in the window.'
 )
+DEPTHS = ' Columns: how much of the text stands before what is asked for, in per cent.'
 
 
 def distances(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
   controls: bool = True,
+  protocol: str = PLANTED,
+  metric: str = 'bpb',
   length: int | None = None,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """A table of bits a character in windows of `length` tokens, None: the longest; then the same
-  under each control. `reference` see `published`. Raises `UserError`.
+  """A table of windows of `length` tokens, None: the longest; then the same under each control.
+
+  `protocol` is `planted` or one whose rows have a depth. `reference` see `published`. Raises
+  `UserError`.
   """
-  rows = [row for row in rows if row['protocol'] == PROTOCOL]
+  rows = [row for row in rows if row['protocol'] == protocol and row['position'] is not None]
   lengths = sorted({row['length'] for row in rows})
   if not rows or length not in (None, *lengths):
-    allowed = ', '.join(map(str, lengths)) or 'a study with planted in eval.protocols'
-    raise UserError(f'table: no rows of {PROTOCOL} with length={length}; allowed: {allowed}')
+    allowed = ', '.join(map(str, lengths)) or f'a study with {protocol} in eval.protocols'
+    raise UserError(f'table: no rows of {protocol} with length={length}; allowed: {allowed}')
   found = collect(
     [row for row in rows if row['length'] == (length or lengths[-1])],
     runs,
-    [PROTOCOL],
-    'bpb',
+    [protocol],
+    metric,
     controls,
     column_of=lambda row: row['position'],
     group_fields=(*LINE, 'length'),
   )
-  return [_table(scores) for scores in found] + published(reference)
+  return [_table(scores, protocol == PLANTED) for scores in found] + published(reference)
 
 
-def _table(scores: Scores) -> Table:
+def _table(scores: Scores, of_names: bool) -> Table:
+  title = 'Bits a character by distance' if of_names else 'Scores by depth'
   of_lines = zip(scores.lines, cells(scores, scores.lines), strict=True)
   group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in of_lines])
-  return from_scores(scores, 'Bits a character by distance', 'encoding', [group], SENTENCES)
+  sentences = DISTANCES if of_names else DEPTHS
+  return from_scores(scores, title, 'encoding', [group], sentences)
