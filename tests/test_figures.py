@@ -362,6 +362,17 @@ def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
   assert 'missing: alibi at (512, 50)' in figure.get_supxlabel()
 
 
+def test_panels_of_a_heat_map_share_their_colors():
+  rows = [
+    row(label, 0, 16, bits, protocol='text_passkey', position=50, control=None, k=None)
+    for label, bits in (('rope', 9.0), ('alibi', 1.5))
+  ]
+  figure = figures.draw(rows, form='heat_map', protocol='text_passkey', metric='bpb')
+  ends = {axes.images[0].get_clim() for axes in figure.axes}
+  assert len(ends) == 1
+  assert ends.pop()[1] == max(axes.images[0].get_array().max() for axes in figure.axes)
+
+
 @pytest.mark.parametrize(
   ('rows', 'settings', 'message'),
   [

@@ -56,10 +56,12 @@ def heat_map(
   panels = figure.subplots(down, across, squeeze=False, sharey=True)
   for panel in panels.flat[len(scores.lines) :]:
     panel.set_axis_off()
+  cells_of = {line: _worst(scores, line, lengths, depths) for line in scores.lines}
+  highest = _highest(cells_of.values(), scores.metric)
   look_of = looks({line: row['label'] for line, row in scores.exemplar_row.items()})
   for line, panel in zip(scores.lines, panels.flat, strict=False):
     train_length = scores.exemplar_row[line]['train_length']
-    _draw_cells(panel, _worst(scores, line, lengths, depths), scores.metric)
+    _draw_cells(panel, cells_of[line], scores.metric, highest)
     _name_cells(panel, lengths, depths, train_length)
     _name_panel(panel, shorten(scores.label(line)), _whole(scores, line), look_of[line])
     seen = sum(length <= train_length for length in lengths)
@@ -114,11 +116,14 @@ def _text(value: float) -> str:
   return '1' if text == '1.00' else text
 
 
-def _draw_cells(panel, cells: list[list[float]], metric: Metric) -> None:
+def _highest(panels: Iterable[list[list[float]]], metric: Metric) -> float:
+  """The score at the end of the scale of colors, which all panels share."""
+  scores = (cell for cells in panels for row in cells for cell in row if cell > 1)
+  return 1.0 if metric.is_accuracy else max(scores, default=1.0)
+
+
+def _draw_cells(panel, cells: list[list[float]], metric: Metric, highest: float) -> None:
   """Draws the cells of one line, a gap between them, each with its number."""
-  highest = 1.0
-  if not metric.is_accuracy:
-    highest = max((cell for row in cells for cell in row if cell > 1), default=1.0)
   colors = 'YlGnBu_r' if metric.best is min else 'YlGnBu'
   panel.imshow(cells, cmap=colors, vmin=0, vmax=highest, aspect='auto')
   for y, of_depth in enumerate(cells):
