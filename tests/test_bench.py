@@ -448,6 +448,7 @@ def test_plain_attention_refuses_ragged_blocks_and_keeps_the_dtype():
   assert {leaf.dtype for leaf in (o, *pull(o))} == {jnp.dtype('bfloat16')}
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_rows_and_table(tmp_path):
   flags = (
     '--out=out --encodings=nope,learned --lengths=64 --passes=both --peers=none --batch=1 '

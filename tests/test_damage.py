@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow  # a run is trained for one damage; tests of what is read have the others
 def test_no_damage_ends_in_a_traceback_or_in_a_silent_loss(tmp_path):
   script = [sys.executable, str(ROOT / 'scripts' / 'damage.py')]
   command = [*script, f'--out={tmp_path / "out"}', '--trials=1', '--seed=7']
