@@ -47,7 +47,7 @@ def test_the_largest_length_to_which_all_hold(bits, expected):
 
 
 def test_the_effective_length_is_the_last_of_all_lengths_up_to_which_all_hold():
-  """Of every series of scores that hold, do not, or failed."""
+  """Every series of scores that hold, do not hold, or failed, up to a length, is tried."""
   for scores in itertools.product((2.0, 2.009, 2.011, None), repeat=4):
     values = dict(zip((8, 16, 32, 64), scores, strict=True))
     found = effective_length.effective_length(values, 8, lambda score, own: score <= own + 0.01)

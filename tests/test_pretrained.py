@@ -29,6 +29,7 @@ from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import attention_options
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
+from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte_tokenizer, with_bos
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
@@ -40,7 +41,7 @@ from scripts.conformance.pretrained import MODELS, TOKENS, weights
 ROOT = Path(__file__).parent.parent
 RECORDS = json.loads((GOLDEN / 'pretrained.json').read_text())
 DAILY = ('llama3_tied', 'smollm3', 'gemma3', 'phi3_longrope', 'gpt_neox', 'gpt2', 'bloom')
-TOKENIZER = exporting.byte_tokenizer(256)
+TOKENIZER = byte_tokenizer(256)
 # Three letters and the space are tokens, other characters one.
 SMALL_TOKENIZER = json.dumps(
   {
@@ -851,25 +852,25 @@ def test_gguf_files_that_are_not_covered(tmp_path):
 def test_an_exported_tokenizer_has_the_bos_of_the_run():
   import tokenizers
 
-  tree = json.loads(exporting.byte_tokenizer(256)) | {'added_tokens': [], 'post_processor': None}
-  tree['model']['vocab'].pop(exporting.BOS)
-  contents = exporting.with_bos(json.dumps(tree).encode(), 256)
+  tree = json.loads(byte_tokenizer(256)) | {'added_tokens': [], 'post_processor': None}
+  tree['model']['vocab'].pop(BOS)
+  contents = with_bos(json.dumps(tree).encode(), 256)
   assert tokenizers.Tokenizer.from_buffer(contents).encode('a').ids == [256, 97]
   assert TokenizerJson(contents, '').encode(b'a').tolist() == [97]
   with pytest.raises(UserError, match='BOS cannot be token 300 of it; allowed: one whose tokens'):
-    exporting.with_bos(json.dumps(tree).encode(), 300)
-  about = exporting._about_tokenizer(contents, {'bos_token_id': 256, 'eos_token_id': [256, 3]})
-  assert about['bos_token'] == about['eos_token'] == exporting.BOS
+    with_bos(json.dumps(tree).encode(), 300)
+  about = about_tokenizer(contents, {'bos_token_id': 256, 'eos_token_id': [256, 3]})
+  assert about['bos_token'] == about['eos_token'] == BOS
   assert 'pad_token' not in about
 
 
 def test_bytes_are_tokens_of_an_exported_tokenizer():
   import tokenizers
 
-  tokenizer = tokenizers.Tokenizer.from_buffer(exporting.byte_tokenizer(256))
+  tokenizer = tokenizers.Tokenizer.from_buffer(byte_tokenizer(256))
   text = 'a\n  \tÄ €'
   assert tokenizer.encode(text, add_special_tokens=False).ids == list(text.encode())
   assert tokenizer.encode('a').ids == [256, 97]  # as windows here begin
   assert tokenizer.decode(list(text.encode())) == text
-  own = TokenizerJson(exporting.byte_tokenizer(256), 'tokenizer.json')
+  own = TokenizerJson(byte_tokenizer(256), 'tokenizer.json')
   assert own.decode(range(256)) == bytes(range(256))  # also of what is no text

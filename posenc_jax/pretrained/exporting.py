@@ -19,19 +19,18 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config import seed_workdir, to_json
-from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.encodings.rope import RoPE, Rotary
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
-from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, first, takes_original
+from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, takes_original
+from posenc_jax.pretrained.exported_tokenizers import about_tokenizer, byte_tokenizer, with_bos
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
 from posenc_jax.training import run_dir
 from posenc_jax.training.checkpoints import Checkpoints
 
-BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 ARCHITECTURES = {
   'llama': 'LlamaForCausalLM',
@@ -329,7 +328,7 @@ def export_model(
   fields.pop('dtype', None)
   tokenizer = byte_tokenizer(bos) if tokenizer is None else tokenizer
   files = {
-    'tokenizer_config.json': json.dumps(_about_tokenizer(tokenizer, fields)).encode(),
+    'tokenizer_config.json': json.dumps(about_tokenizer(tokenizer, fields)).encode(),
     **beside,
     'model.safetensors': safetensors.numpy.save(tensors, {'format': 'pt'}),
     TOKENIZER: tokenizer,
@@ -346,55 +345,3 @@ def export_model(
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
   return kind
-
-
-def _about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
-  """A tokenizer_config.json that says which of the added tokens BOS, EOS and padding are."""
-  added = json.loads(tokenizer).get('added_tokens') or []
-  names = {token['id']: token['content'] for token in added}
-  numbers = {kind: first(fields.get(f'{kind}_token_id')) for kind in ('bos', 'eos', 'pad')}
-  about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
-  known = {kind: n for kind, n in numbers.items() if type(n) is int and n in names}
-  return about | {f'{kind}_token': names[n] for kind, n in known.items()}
-
-
-def with_bos(contents: bytes, bos: int) -> bytes:
-  """A tokenizer.json with the BOS of a run, which comes after all its tokens."""
-  import tokenizers
-
-  tree = json.loads(contents)
-  tree['added_tokens'] = [*(tree.get('added_tokens') or []), _added(bos)]
-  tree['post_processor'] = _beginning_with(bos)
-  contents = json.dumps(tree, ensure_ascii=False).encode()
-  if tokenizers.Tokenizer.from_buffer(contents).token_to_id(BOS) != bos:
-    allowed = 'one whose tokens are numbered without gaps, for a model without further symbols'
-    raise UserError(f'config.data.tokenizer: BOS cannot be token {bos} of it; allowed: {allowed}')
-  return contents
-
-
-def _added(bos: int) -> dict:
-  flags = dict.fromkeys(('single_word', 'lstrip', 'rstrip', 'normalized'), False)
-  return {'id': bos, 'content': BOS, 'special': True, **flags}
-
-
-def _beginning_with(bos: int) -> dict:
-  """The post-processor that puts BOS before a text, as windows here have it."""
-  begin = {'SpecialToken': {'id': BOS, 'type_id': 0}}
-  one, two = ({'Sequence': {'id': name, 'type_id': n}} for n, name in enumerate('AB'))
-  special = {BOS: {'id': BOS, 'ids': [bos], 'tokens': [BOS]}}
-  template = {'single': [begin, one], 'pair': [begin, one, two], 'special_tokens': special}
-  return {'type': 'TemplateProcessing', **template}
-
-
-def byte_tokenizer(bos: int) -> bytes:
-  """A tokenizer.json in which every byte is a token, with its value as its number, and BOS."""
-  level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
-  tree = {
-    'version': '1.0',
-    'added_tokens': [_added(bos)],
-    'pre_tokenizer': level,
-    'post_processor': _beginning_with(bos),
-    'decoder': level,
-    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {BOS: bos}, 'merges': []},
-  }
-  return json.dumps(tree).encode()
