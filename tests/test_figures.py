@@ -497,7 +497,8 @@ def test_a_training_length_beyond_the_axis_pushes_nothing_away(train_length, tmp
 
 
 def test_very_many_notes_leave_room_for_the_curves(tmp_path):
-  rows = rows_of({f'a long name of line {n}': {8: [2.0], 16: ['odd']} for n in range(100)})
+  value_of = lambda n: 'odd' if n % 2 else 2.0
+  rows = rows_of({f'a long name of line {n}': {8: [2.0], 16: [value_of(n)]} for n in range(160)})
   figure = figures.draw(rows)
   figure.savefig(tmp_path / 'figure.png', dpi=20)
   assert figure.get_supxlabel().endswith('\n... and more, which stands below the table.')

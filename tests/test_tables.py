@@ -265,6 +265,17 @@ def test_what_is_missing_is_named():
   )
 
 
+def test_seeds_that_most_lines_lack_are_told_by_those_that_have_them():
+  bits = {name: {8: [1.0, 2.0]} for name in ('alibi', 'nope', 'fire', 'shaw', 't5', 'fox')}
+  rows = rows_of({'rope': {8: [1.0, 2.0, 3.0]}} | bits)
+  assert one(rows).notes == ['missing: all lines but rope, seed 2']
+  assert one([r for r in rows if r['label'] != 'fox']).notes == [
+    'missing: alibi seed 2; fire seed 2; nope seed 2; shaw seed 2; t5 seed 2'
+  ]
+  n_gram = [r | {'encoding': 'n-gram', 'label': 'n-gram', 'run': 'n-gram'} for r in rows[:1]]
+  assert one([*rows, *n_gram]).notes == ['missing: all lines but rope; n-gram, seed 2']
+
+
 def test_a_run_that_was_evaluated_in_part_is_not_averaged():
   rows = [row('rope', seed, document=name, bits=seed + 1.0) for seed in (0, 1) for name in 'ab']
   table = one(rows[:-1])

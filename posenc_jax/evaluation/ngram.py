@@ -72,7 +72,7 @@ def _evaluate_seed(
   row = functools.partial(
     row_schema.row,
     run=workdir.resolve().name,
-    encoding='n-gram',
+    encoding=row_schema.N_GRAM,
     label=_label(config, context, smoothing, whole_split),
     seed=config.seed,
     step=config.train.steps,

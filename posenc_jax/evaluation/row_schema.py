@@ -4,7 +4,7 @@ These fields say what was measured; rows that agree in all of them and in `metri
 measurement:
 
   run           name of the run's directory
-  encoding      name of the position encoding
+  encoding      name of the position encoding, or N_GRAM where there is no model
   label         name of the run's line in tables and figures
   seed          seed of the training
   step          training steps of the checkpoint
@@ -75,6 +75,7 @@ FIELDS = {*KEY, *VALUES}
 SOURCE, DTYPE = 'source', 'dtype'  # fields that only some rows have
 OPTIONAL = {SOURCE, DTYPE}
 FULL = 'float32'  # the dtype of rows that name none
+N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
 STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens', 'no_bytes')
 # Protocols by which a model may choose the tokens that it is scored on: their number may differ.
 CHOSEN_BY_MODEL = ('long_ppl',)

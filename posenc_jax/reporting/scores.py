@@ -325,7 +325,8 @@ def _status_notes(scores: Scores, is_expected: Callable) -> list[str]:
       if is_expected(row, column)
       or any(scores.by_seed[line, seed, column].status != 'missing' for seed in scores.seeds)
     ]
-    for seed in scores.seeds:
+    is_n_gram = row['encoding'] == row_schema.N_GRAM  # counts are the same with every seed
+    for seed in scores.seeds_of(line) if is_n_gram else scores.seeds:
       columns_of = defaultdict(list)
       for column in columns:
         columns_of[scores.by_seed[line, seed, column].status].append(column)
@@ -333,12 +334,24 @@ def _status_notes(scores: Scores, is_expected: Callable) -> list[str]:
       for status, where in columns_of.items():
         seeds_of[status][line, tuple(where)].append(seed)
 
-  def describe(line, where, seeds):
-    seed = '' if seeds == scores.seeds else f' seed {join_unique(seeds)}'
-    columns = '' if list(where) == scores.columns else f' at {join_unique(where)}'
-    return line + seed + columns
+  notes = []
+  for status, places in seeds_of.items():
+    lines_of = defaultdict(list)
+    for (line, where), seeds in places.items():
+      lines_of[where, tuple(seeds)].append(line)
+    notes.append(f'{status}: {"; ".join(_describe(scores, *of) for of in lines_of.items())}')
+  return notes
 
-  return [
-    f'{status}: {"; ".join(describe(*place, seeds) for place, seeds in places.items())}'
-    for status, places in seeds_of.items()
-  ]
+
+def _describe(scores: Scores, place: tuple, lines: list[str]) -> str:
+  """'rope seed 1 at 16; t5 seed 1 at 16' of `place`: columns and seeds. Where that would name more
+  lines than there are others, 'all lines but alibi, seed 1 at 16'.
+  """
+  columns, seeds = place
+  seed = '' if list(seeds) == scores.seeds else f' seed {join_unique(seeds)}'
+  where = seed + ('' if list(columns) == scores.columns else f' at {join_unique(columns)}')
+  others = [line for line in scores.lines if line not in lines]
+  if len(lines) > MOST_NAMED and len(others) < len(lines):
+    but = f' but {"; ".join(others)},' if others else ''
+    return f'all lines{but}{where}'
+  return '; '.join(line + where for line in lines)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation.row_schema import N_GRAM
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.block import (
   BASELINE,
@@ -18,7 +19,7 @@ from posenc_jax.reporting.comparisons.block import (
 from posenc_jax.reporting.comparisons.compare import WINDOWED, compare_all
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.scores import Scores, collect
-from posenc_jax.reporting.series import N_GRAM, multiple_of
+from posenc_jax.reporting.series import multiple_of
 
 PROTOCOL = 'last_k'  # the same targets at every length
 SLACK = 0.02  # bits a byte: a score that is surely not worse by more holds
