@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import nnx
 from kinds import daily_if
 
 from configs import base
@@ -26,7 +27,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.evaluation.evaluate import evaluate_run
 from posenc_jax.evaluation.runs import load_run
-from posenc_jax.model.decoder import attention_options
+from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
 from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte_tokenizer, with_bos
@@ -130,6 +131,44 @@ def test_a_run_alone_says_its_family(name, tmp_path):
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
   expected = safetensors.numpy.load_file(folder / 'model.safetensors')
   assert exporting.tensors_of(form, leaves).keys() == expected.keys()
+
+
+EXTENSIONS = (
+  {'scaling.rope_type': 'linear', 'scaling.factor': 8},
+  {'scaling.rope_type': 'yarn', 'scaling.factor': 8},
+  {'name': 'self_extend', 'window': 2, 'group': 4},
+  {'name': 'rerope', 'window': 4},
+  {'name': 'dca'},
+  {'name': 'string'},
+  {'name': 'streaming_rope', 'window': 6, 'sink_tokens': 2},
+)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=daily_if(name in DAILY))
+    for name in MODELS
+    if name not in ('gpt2', 'bloom', 'mpt')
+  ],
+)
+def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, tmp_path):
+  """Also over a scaling of its own and over a pattern, without another parameter."""
+  source = sources.open_source(str(save(tmp_path / 'm', name)))
+  form = families.form_of(source.fields, source.name)
+  shapes = lambda config: {
+    path: leaf.shape
+    for path, leaf in leaves_by_path(
+      nnx.eval_shape(lambda: build(config, form.model['vocab'], nnx.Rngs(0)))
+    ).items()
+  }
+  config = importing.config_of(base.get_config(), source, form)
+  own, before = shapes(config), to_json(config.encoding)
+  for fields in EXTENSIONS:
+    config = importing.config_of(base.get_config(), source, form)
+    overlay(config, {f'encoding.{field}': value for field, value in fields.items()})
+    assert to_json(config.encoding) != before
+    assert shapes(config) == own
 
 
 def test_a_scaled_embedding_becomes_two_matrices(tmp_path):
