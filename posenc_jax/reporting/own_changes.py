@@ -131,10 +131,10 @@ def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[s
   if len(rows) == 1:
     most = 'at most' if keeping else 'more than'
     loses = f'{next(iter(rows))} loses {most} {bits} up to {multiple_of(farthest)}'
-    return loses + '; it gains' * len(gaining)
+    return loses + '; at some length it gains more' * len(gaining)
   return (
     f'Of {_number(rows)}, {_count(keeping, "lose")} at most {bits} up to {multiple_of(farthest)}; '
-    f'{_count(gaining, "gain")} more'
+    f'{_count(gaining, "gain")} more at some length'
   )
 
 
@@ -149,15 +149,18 @@ def _of_accuracies(series: Series, references: Collection[str], farthest: int) -
   if base not in columns:
     return ''
   beyond = slice(columns.index(base), columns.index(farthest) + 1)
-  keeping = []
+  knowing, keeping = [], []
   for line in rows:
     own, *others = series.curves[line].mean[beyond]
-    has_own = own is not None and own > series.chance.get(base, 0)
-    if has_own and None not in others and min(others) >= SHARE * own:
+    if own is None or own <= series.chance.get(base, 0):
+      continue
+    knowing.append(line)
+    if None not in others and min(others) >= SHARE * own:
       keeping.append(line)
   kept = f'{SHARE:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
+  known = '' if len(knowing) == len(rows) else f'{_count(knowing, "learn")} it and '
   return (
-    f'{series.scores.title}: of {_number(rows)}, {_count(keeping, "keep")} {kept} '
+    f'{series.scores.title}: of {_number(rows)}, {known}{_count(keeping, "keep")} {kept} '
     f'{series.y_title} at L up to {multiple_of(farthest, base)}'
   )
 
