@@ -111,7 +111,10 @@ BITS = {
       BITS,
       'Of 5 encodings, 2 lose at most 0.01 bits per byte up to 8 L; 1 gains more at some length',
     ),
-    (['rises', 'ends', 'fails'], 'Of 3 encodings, none loses at most 0.01 bits per byte'),
+    (
+      ['rises', 'ends', 'fails'],
+      'Of 3 encodings, none loses at most 0.01 bits per byte up to 8 L; none gains more at any',
+    ),
     (['flat', 'rises'], 'Of 2 encodings, 1 loses at most 0.01 bits per byte'),
     (['rises'], 'rises loses more than 0.01 bits per byte up to 8 L'),
     (['gains'], 'gains loses at most 0.01 bits per byte up to 8 L; at some length it gains more'),

@@ -134,7 +134,7 @@ def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[s
     return loses + '; at some length it gains more' * len(gaining)
   return (
     f'Of {_number(rows)}, {_count(keeping, "lose")} at most {bits} up to {multiple_of(farthest)}; '
-    f'{_count(gaining, "gain")} more at some length'
+    f'{_count(gaining, "gain")} more at {"some" if gaining else "any"} length'
   )
 
 
