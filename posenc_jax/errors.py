@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 
 DIVERGED = 'training stopped'  # in the last line of a training whose loss was not finite
@@ -72,7 +73,21 @@ def hint(name: object, names: Iterable[str]) -> str:
 
 def closest(name: object, names: Iterable[str]) -> str | None:
   """The name that a misspelt one is most likely meant to be; None if no name is near."""
-  return next(iter(difflib.get_close_matches(str(name), list(names), n=1)), None)
+  names = list(names)
+  if same := [known for known in names if known.lower() == str(name).lower()]:
+    return same[0]
+  return next(iter(difflib.get_close_matches(str(name), names, n=1)), None)
+
+
+# What jax writes below an error, in the place of frames that it left out of a traceback.
+NOTE_OF_JAX = 'For simplicity, JAX has removed its internal frames'
+
+
+def last_line(text: str) -> str:
+  """The last line that says something, such as the error at the end of a traceback; '' if none."""
+  lines = (line.strip() for line in re.split(r'[\r\n]', text))
+  says = lambda line: line.strip('-') and not line.startswith(NOTE_OF_JAX)
+  return next(filter(says, reversed([*lines])), '')
 
 
 def shown(value: object) -> str:

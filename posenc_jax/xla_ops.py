@@ -21,6 +21,28 @@ def materialize_on_cpu(x):
   return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
+def varying_axes(tree) -> frozenset[str]:
+  """The axes of a `jax.shard_map` along which any array of a pytree differs between devices."""
+  return frozenset().union(
+    *(jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(tree))
+  )
+
+
+def vary(tree, axes: frozenset[str]):
+  """The arrays of a pytree, each taken to differ along these axes of a `jax.shard_map`."""
+
+  def of_leaf(x):
+    lacking = tuple(axes - jax.typeof(x).manual_axis_type.varying)
+    return lax.pcast(x, lacking, to='varying') if lacking else x
+
+  return jax.tree.map(of_leaf, tree) if axes else tree
+
+
+def zeros(shape: tuple[int, ...], dtype, like):
+  """Zeros that differ between devices as the array `like` does, so that a loop may add to them."""
+  return vary(jnp.zeros(shape, dtype), varying_axes(like))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def scaled_dot(x_TK, y_SK, scale: float = 1.0):
   """scale * x_t . y_s: [..., T, S], float32. Leading axes are one batch."""

@@ -85,7 +85,7 @@ def sources_of_position(c, variants: list) -> Table:
     seen = f'the first {c.attention.sink_tokens} tokens are seen from everywhere to their right'
     table.add_row('sink tokens', 'scores', seen)
   for name, variant, _ in variants:
-    doc = inspect.cleandoc(type(variant.encoding).__doc__)
+    doc = inspect.cleandoc(type(variant.encoding).__doc__ or 'its class has no docstring')
     acts_on = ', '.join(variant.encoding.acts_on()) or 'nothing'
     table.add_row(name, acts_on, doc.partition('\n\n')[0].replace('\n', ' '))
   return table

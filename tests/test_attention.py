@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
@@ -541,10 +541,74 @@ def test_shapes_that_do_not_fit(shapes, message):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'q': jnp.ones((1, 6, 4, 8), jnp.int32)}, 'q has dtype int32; allowed: float32, bfloat16 or'),
+    ({'v': jnp.ones((1, 6, 4, 8), jnp.complex64)}, 'v has dtype complex64; allowed: float32'),
+    ({'k': [[1.0]]}, 'k is a list; allowed: an array of jax or numpy'),
+    ({'position_ids': [0, 1]}, 'position_ids is a list; allowed: an array of jax or numpy'),
+    ({'enc': 'rope'}, "enc='rope'; allowed: an encoding, such as posenc_jax.make returns"),
+    (
+      {'position_ids': jnp.arange(6, dtype=jnp.bfloat16)[None]},
+      'position_ids has dtype bfloat16; allowed: integers, or floats of 32 bits',
+    ),
+    (
+      {'enc': build('random_positions'), 'outer_hooks_applied': True},
+      'RandomPositions draws its positions, and none are given; allowed: position_ids=enc.sample',
+    ),
+  ],
+)
+def test_what_is_no_array_and_no_encoding(change, message):
+  given = {name: jnp.ones((1, 6, 4, 8)) for name in 'qkv'} | {'enc': build('rope')} | change
+  q, k, v, enc = (given.pop(name) for name in ('q', 'k', 'v', 'enc'))
+  with pytest.raises(ValueError, match=f'^{re.escape(message)}'):
+    attend(q, k, v, enc, **given)
+
+
+@pytest.mark.parametrize('name', ['sinusoidal', 'learned'])
+def test_positions_of_an_input_are_those_of_its_tokens(name):
+  enc, x = build(name), normal(2, 6, 32)
+  assert enc.add_to_input(x, jnp.arange(6)[None]).shape == x.shape
+  wrong = {'is None': None, 'has shape (1, 9)': jnp.arange(9)[None], 'has shape ()': jnp.array(3)}
+  for said, position_ids in wrong.items():
+    with pytest.raises(ValueError, match=f'^{re.escape(f"position_ids {said}; allowed: (2, 6)")}'):
+      enc.add_to_input(x, position_ids)
+
+
+@pytest.mark.parametrize('name', ['rope', 't5', 'shaw'])
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_meshes_that_say_how_arrays_are_cut(name, backend):
+  """As jax.make_mesh makes them, and within jax.shard_map: values and gradients stay the same."""
+  arrays = normal(2, 9, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8)
+  enc = build(name, kv_heads=2)
+
+  def run(enc, *arrays):
+    return attend(*arrays, enc, backend=backend, block_sizes=(4, 4))
+
+  def gradients(run, *given):
+    return jax.jit(jax.grad(lambda *given: (run(*given) ** 2).sum(), (0, 1, 2, 3)))(*given)
+
+  desired = jax.tree.leaves(gradients(run, enc, *arrays))
+  explicit = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Explicit,))
+  cut = [jax.device_put(x, NamedSharding(explicit, PartitionSpec('data'))) for x in arrays]
+  assert jax.typeof(jax.jit(run)(enc, *cut)).sharding.spec == PartitionSpec(
+    'data', None, None, None
+  )
+  auto = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Auto,))
+  batch = PartitionSpec('data')
+  by_device = jax.shard_map(
+    run, mesh=auto, in_specs=(PartitionSpec(), batch, batch, batch), out_specs=batch
+  )
+  for found in (gradients(run, enc, *cut), gradients(by_device, enc, *arrays)):
+    for one, other in zip(jax.tree.leaves(found), desired, strict=True):
+      np.testing.assert_allclose(one, other, atol=3e-5)
+
+
 @pytest.mark.parametrize('name', ['rope', 'nope'])
 def test_positions_are_numbers(name):
   q = normal(1, 6, 4, 8)
-  with pytest.raises(ValueError, match='position_ids has dtype bool; allowed: integers or floats'):
+  with pytest.raises(ValueError, match='position_ids has dtype bool; allowed: integers, or floats'):
     attend(q, q, q, build(name), position_ids=jnp.zeros((1, 6), bool))
 
 

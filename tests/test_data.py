@@ -731,8 +731,21 @@ def metaspace():
   return made
 
 
+def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path):
+  path, made = tmp_path / 'tokenizer.json', metaspace()
+  made.save(str(path))
+  tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
+  known = WORDS[0][:60]
+  assert len(tokenizer.encode(known.encode()))
+  with pytest.raises(
+    UserError, match=r'[1-9]\d% of a text is unknown to it; allowed: .* at most 1%'
+  ):
+    tokenizer.encode('ᚠᚢᚦ'.encode() * 9)
+
+
 @pytest.mark.parametrize('make', [byte_level, metaspace])
-def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path):
+def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypatch):
+  monkeypatch.setattr(tokenizers, 'MOST_UNKNOWN', 1.0)
   path = tmp_path / 'tokenizer.json'
   made = make()
   made.save(str(path))

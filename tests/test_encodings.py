@@ -1078,12 +1078,18 @@ def test_heads_of_members_are_those_of_layers_of_their_own():
 @pytest.mark.parametrize(
   ('members', 'message'),
   [
-    (('rope', 'nope', 'alibi'), 'members have heads (None, None, None); allowed: 4 together, mult'),
+    (
+      ('rope', 'nope', 'alibi'),
+      '3 members have heads (None, None, None) (None: an equal share); allowed: 4 together, mult',
+    ),
     (
       ({'name': 'rope', 'heads': 3}, 'nope'),
-      'members have heads (3, 1); allowed: 4 together, mult',
+      'members have heads (3, 1) (None: an equal share); allowed: 4 together, mult',
     ),
-    (({'name': 'rope', 'heads': 2},), 'members have heads (2,); allowed: 4 together'),
+    (
+      ({'name': 'rope', 'heads': 2},),
+      'members have heads (2,) (None: an equal share); allowed: 4 together',
+    ),
     (('rope', 'learned'), 'learned is added for all heads; allowed: a chain of it and `heads`'),
     (('rope', 'cope'), 'cope carries sums along keys; allowed: encodings that do not'),
     (('rope', 't5'), 'members have scale 0.3535'),

@@ -2,6 +2,7 @@
 evaluates and stands in a table.
 """
 
+import re
 from pathlib import Path
 
 import jax
@@ -73,6 +74,74 @@ def test_a_term_must_say_whether_it_is_in_the_scale(monkeypatch):
     encodings.make(
       'undecided', model_dim=16, heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0)
     )
+
+
+SIZES = dict(model_dim=16, heads=2, head_dim=8, train_length=16)
+
+
+class Undefaulted(SquareRoot):
+  def __init__(self, dims, rngs, *, rate: float):
+    super().__init__(dims, rngs, rate=rate)
+
+
+class Untyped(SquareRoot):
+  def __init__(self, dims, rngs, *, rate=0.5):
+    super().__init__(dims, rngs, rate=rate)
+
+
+class Arrays(SquareRoot):
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.slopes = jnp.arange(2.0)
+
+
+def changed(**attributes):
+  return type('Changed', (SquareRoot,), attributes)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'reason'),
+  [
+    (Undefaulted, 'own: hyperparameter rate has no default; allowed: one, such as rate: float = 1'),
+    (Untyped, 'own: hyperparameter rate has no type; allowed: one, such as rate: float = 1.0'),
+    (Arrays, 'own: slopes is an array, and would be trained; allowed: a number or a tuple, or nnx'),
+    (changed(biass=lambda self, r: r), "own: biass is no hook, and never called; did you mean 'bi"),
+  ],
+)
+def test_what_would_be_lost_or_trained_is_refused(kind, reason, monkeypatch):
+  monkeypatch.setitem(encodings.ENCODINGS, 'own', kind)
+  with pytest.raises(ValueError, match=f'^{reason}'):
+    encodings.make('own', **SIZES, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+  ('kind', 'reason'),
+  [
+    (changed(bias_in_scale=None), 'Changed: defines bias without bias_in_scale'),
+    (changed(normalize=lambda self, s, tile: s), "Changed: normalizer='softmax'; allowed: 'rows'"),
+    (
+      changed(bias=lambda self, r: r),
+      'Changed: bias has shape (7,) for 7 distances; allowed: (7, 2',
+    ),
+    (changed(bias=lambda self, r: r[None]), 'Changed: bias has shape (1, 7) for 7 distances'),
+    (
+      changed(score=lambda self, s, q, k, tile: s[:, :1]),
+      'Changed: score has shape (1, 1, 4, 4); allowed: that of the scores, (1, 2, 4, 4)',
+    ),
+    (
+      changed(score=lambda self, s, q, k, tile: tile.suffix_sum(s)),
+      'score carries more along the keys than 0 values; allowed: a shape in `scans_keys` for each',
+    ),
+    (changed(__init__=lambda self: None), 'Changed has no dims; allowed: one whose __init__ calls'),
+  ],
+)
+def test_attend_says_what_is_wrong_with_a_class(kind, reason):
+  """Also with one that `make` has never seen."""
+  q = jnp.ones((1, 4, 2, 8))
+  own = '__init__' in vars(kind)
+  enc = kind() if own else kind(encodings.Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
+  with pytest.raises(ValueError, match=f'^{re.escape(reason)}'):
+    attend(q, q, q, enc, is_causal=False)
 
 
 @pytest.mark.slow

@@ -102,7 +102,8 @@ def test_what_cannot_be_made_hides_neither_failures_nor_what_can(study, capsys):
   assert run()[0] == 1
   printed = capsys.readouterr().out
   assert 'failed: encoding.name=broken_train,seed=0: exit code 1: bad luck' in printed
-  assert "not made: tables: table: baseline='broken_train' has no rows; allowed: rope\n" in printed
+  why = "table: baseline='broken_train' has no rows; allowed: rope"
+  assert f'not made: table 1 of 2 (form lengths): {why}\n' in printed
   assert (
     "not made: figure first: no rows of protocols=['non_overlapping']; allowed: last_k\n" in printed
   )

@@ -1,6 +1,9 @@
 """The one door to attention: every encoding through every backend."""
 
+import functools
+
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from posenc_jax import target
 from posenc_jax.attention.backends import (
@@ -16,9 +19,10 @@ from posenc_jax.attention.backends import (
   triton_interpret,
 )
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import OUTPUT, AttentionRequest, build_request
+from posenc_jax.attention.request import OUTPUT, AttentionRequest, build_request, check_arrays
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest
+from posenc_jax.xla_ops import vary, varying_axes
 
 __all__ = ['BACKENDS', 'OUTPUT', 'attend', 'check_backend']
 
@@ -72,9 +76,13 @@ def attend(
   D channels of the model; `B|1` is B, or 1 for all sequences alike. The queries are the last T of
   the S keys (T = 1 decodes); x, position_ids and segment_ids are given for all S keys.
 
-  Call it under `jax.jit`: outside, each call compiles its loops anew. What an encoding does outside
-  attention is the caller's: `add_to_input` at the first layer, `sample_positions` once a forward
-  pass, `query_scale` on projected queries and `constrain_parameters` after a step of the optimizer.
+  Call it under `jax.jit`, with every argument static that is neither an array nor the encoding:
+  outside, each call compiles its loops anew. Sums are float32, whatever the dtype of the arrays.
+  There is no forward-mode differentiation, and with tiles no second derivative.
+
+  What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
+  `sample_positions` once a forward pass, `query_scale` on projected queries and
+  `constrain_parameters` after a step of the optimizer.
 
   Args:
     q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G. Values may be wider or
@@ -115,20 +123,33 @@ def attend(
     ValueError: a shape is wrong or an argument out of range. LengthError: positions beyond a table.
   """
   check_backend(backend)
-  request = build_request(
-    q_BTHK,
-    k_BSGK,
-    v_BSGK,
-    enc,
-    x=x,
-    position_ids=position_ids,
-    segment_ids=segment_ids,
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
+  check_arrays(*arrays)
+  attention = functools.partial(
+    _attend,
+    backend=backend,
     mask=Mask(is_causal, window, chunk, sink_tokens, prefix),
     softcap=softcap,
     block_sizes=block_sizes,
     max_position_distance=max_position_distance,
     outer_hooks_applied=outer_hooks_applied,
   )
+  sharding = jax.typeof(q_BTHK).sharding
+  if explicit := sharding.mesh.explicit_axes:  # those of a mesh from jax.make_mesh, by default
+    # The compiler cuts what is in between; what comes out is cut as queries are.
+    out_sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:3]))
+    attention = jax.sharding.auto_axes(attention, axes=explicit, out_sharding=out_sharding)
+  return attention(*arrays)
+
+
+def _attend(
+  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, *, backend: str, **options
+) -> jax.Array:
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
+  # In a jax.shard_map gradients of what all devices share are summed where it begins to differ.
+  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids = vary(arrays, varying_axes(arrays))
+  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
+  request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
   if backend == 'auto':
     backend = _fastest(request)
   elif (reason := BACKENDS[backend].refuse(request)) is not None:

@@ -11,10 +11,13 @@ from jax import lax
 from posenc_jax import target
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.encodings.core.base import Encoding, LengthError
+from posenc_jax.encodings.core.declarations import check_declared
+from posenc_jax.errors import shown
 
 # The name, for jax.checkpoint, of what a backend's backward pass reads of its forward pass: where
 # it is kept, attention is not computed again.
 OUTPUT = 'attention'
+DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)  # of queries, keys, values and inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,7 @@ def build_request(
   Raises ValueError with one line, and LengthError for contiguous positions beyond a table.
   """
   name = type(enc).__name__
+  check_declared(enc, name)
   _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
   _check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
@@ -98,6 +102,7 @@ def build_request(
   index_BS = contiguous_positions(S, segment_ids)
   contiguous = position_ids is None
   if contiguous:
+    _refuse_lost_positions(enc, index_BS)
     position_ids = index_BS
     if enc.positions_per_token > 1:
       position_ids = repeat_positions(position_ids, enc.positions_per_token)
@@ -144,6 +149,25 @@ def build_request(
   )
 
 
+def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
+  """Raises ValueError, one line, for what is no array of numbers of its kind, or no encoding."""
+  if not isinstance(enc, Encoding):
+    raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
+  if not hasattr(enc, 'dims'):
+    allowed = 'one whose __init__ calls super().__init__(dims, rngs)'
+    raise ValueError(f'{type(enc).__name__} has no dims; allowed: {allowed}')
+  arrays = {'q': q_BTHK, 'k': k_BSGK, 'v': v_BSGK, 'x': x}
+  arrays |= {'position_ids': position_ids, 'segment_ids': segment_ids}
+  for name, array in arrays.items():
+    if array is None and name not in 'qkv':
+      continue
+    if not isinstance(array, jax.Array | np.ndarray):
+      raise ValueError(f'{name} is a {type(array).__name__}; allowed: an array of jax or numpy')
+    if name in ('q', 'k', 'v', 'x') and array.dtype not in DTYPES:
+      allowed = 'float32, bfloat16 or float16, for sums are float32'
+      raise ValueError(f'{name} has dtype {array.dtype}; allowed: {allowed}')
+
+
 def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
   """Raises ValueError that names the array, its shape and the one that was expected."""
   for name, array in (('q', q_BTHK), ('k', k_BSGK), ('v', v_BSGK)):
@@ -152,14 +176,15 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
       raise ValueError(f'{name} has shape {array.shape}; allowed: four axes, {layout}')
   (B, T, H, K), (_, S, G, _) = q_BTHK.shape, k_BSGK.shape
   d = enc.dims
-  if T > S:
-    raise ValueError(f'{T} queries for {S} keys: the queries are the last T of the keys')
   if (d.heads, d.head_dim) != (H, K):
     said = f'[batch, tokens, {d.heads} heads, {d.head_dim} channels] of the encoding'
     raise ValueError(f'q has shape {q_BTHK.shape}; allowed: {said}')
   if k_BSGK.shape != (B, S, d.kv_heads, K):
     said = (B, 'S', d.kv_heads, K)
     raise ValueError(f'k has shape {k_BSGK.shape}; allowed: {said}'.replace("'", ''))
+  if T > S:
+    problem = f'{T} queries for {S} keys: the queries are the last T of the keys'
+    raise ValueError(f'{problem}; allowed: attention within one sequence, none across two')
   if v_BSGK.shape[:3] != (B, S, G):
     raise ValueError(f'v has shape {v_BSGK.shape}; allowed: {(B, S, G)} and any width')
   if enc.has('relative_values') and v_BSGK.shape[3] != K:
@@ -200,8 +225,9 @@ def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
     raise ValueError(
       f'position_ids has dtype {dtype}; allowed: integers, for {name} takes no other'
     )
-  if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
-    raise ValueError(f'position_ids has dtype {dtype}; allowed: integers or floats')
+  is_exact = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
+  if not (jnp.issubdtype(dtype, jnp.integer) or is_exact):
+    raise ValueError(f'position_ids has dtype {dtype}; allowed: integers, or floats of 32 bits')
 
 
 def _check_ids(name: str, ids, shape: tuple[int, ...]) -> None:
@@ -229,6 +255,17 @@ def _refuse_lost_hooks(enc: Encoding) -> None:
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
     raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')
+
+
+def _refuse_lost_positions(enc: Encoding, index_BS) -> None:
+  """Raises ValueError for an encoding that draws positions in evaluation, too, where none came."""
+  if not enc.has('sample_positions') or enc.takes_carried_positions:
+    return
+  if jax.eval_shape(lambda ids: enc.sample_positions(ids, 1, None), index_BS) is not None:
+    call = 'position_ids=enc.sample_positions(positions, batch, key)'
+    raise ValueError(
+      f'{type(enc).__name__} draws its positions, and none are given; allowed: {call}'
+    )
 
 
 def _numbered(segment_ids):

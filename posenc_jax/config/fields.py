@@ -219,6 +219,8 @@ TEXT_FIELDS = {
 TASK_FIELDS = {
   'data.tokenizer': one_of(('bytes',)),
   'data.packed': lambda value: 'False for a task' if value else None,
-  'eval.protocols': one_of((TASK_PROTOCOL,)),
+  'eval.protocols': lambda value: (
+    one_of((TASK_PROTOCOL,))(value) and f'{TASK_PROTOCOL}, for data.corpus is a task'
+  ),
   'eval.controls': one_of([name for name in CONTROLS if TASK_PROTOCOL in CONTROLS[name]]),
 }

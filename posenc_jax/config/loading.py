@@ -175,7 +175,7 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
       section = section[name]
     if path == OPEN:
       if not isinstance(value, dict | ConfigDict) or not isinstance(dict(value).get('name'), str):
-        example = "a dict with a name, such as dict(name='rope')"
+        example = "a dict with a name, such as dict(name='rope'), or config.encoding.name"
         raise UserError(f'config.{path}={shown(value)}: allowed: {example}')
       _set(config, OPEN, _section(path, value))
     elif is_hyperparameter and isinstance(section, ConfigDict):

@@ -14,6 +14,7 @@ import numpy as np
 from posenc_jax.errors import UserError
 from posenc_jax.storage import atomic_write
 
+MOST_UNKNOWN = 0.01  # of the tokens of a text
 MAX_TRAINING_BYTES = 2**26  # a model is learned from the first bytes of the training split
 SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space
 
@@ -124,12 +125,27 @@ class TokenizerJson(Bytes):
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     self.vocab = max(self._tokenizer.get_vocab().values(), default=0) + 2
+    self._field, model = field, json.loads(contents)['model']
+    self._unknown = model.get('unk_id')  # Unigram's; other models name it
+    if (unknown := model.get('unk_token')) is not None:
+      self._unknown = self._tokenizer.token_to_id(unknown)
     self.sha256 = hashlib.sha256(contents).hexdigest()
     self._is_byte_level = 'ByteLevel' in json.dumps(json.loads(contents).get('decoder'))
 
   def encode(self, text: bytes) -> np.ndarray:
-    """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD."""
-    return np.array(self._encode(text).ids, np.int32)
+    """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD.
+
+    Raises `UserError` where more than MOST_UNKNOWN of the tokens are the unknown one: to predict it
+    says nothing of the text whose bytes a score is divided by.
+    """
+    tokens_T = np.array(self._encode(text).ids, np.int32)
+    share = 0.0
+    if self._unknown is not None and len(tokens_T):
+      share = np.mean(tokens_T == self._unknown)
+    if share > MOST_UNKNOWN:
+      allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} of a text unknown'
+      raise UserError(f'{self._field}: {share:.0%} of a text is unknown to it; allowed: {allowed}')
+    return tokens_T
 
   def count_bytes(self, text: bytes) -> np.ndarray:
     """Returns int64 bytes_T, which add up to the bytes of the text.

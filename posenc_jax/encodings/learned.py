@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -35,5 +35,6 @@ class Learned(Encoding):
     self.rows = normal(rngs, (self.max_length, dims.model_dim), dims.model_dim**-0.5)
 
   def add_to_input(self, x_BTD, position_ids):
+    check_input_positions(x_BTD, position_ids)
     p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], position_ids)
     return x_BTD + p_BTD.astype(x_BTD.dtype)

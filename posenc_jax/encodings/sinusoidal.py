@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 
 LAYOUTS = ('interleaved', 'concatenated', 'tensor2tensor')
 
@@ -54,5 +54,6 @@ class Sinusoidal(Encoding):
     self.layout, self.base = layout, base
 
   def add_to_input(self, x_BTD, position_ids):
+    check_input_positions(x_BTD, position_ids)
     p_BTD = sinusoid(position_ids, x_BTD.shape[-1], layout=self.layout, base=self.base)
     return x_BTD + p_BTD.astype(x_BTD.dtype)

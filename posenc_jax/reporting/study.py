@@ -71,10 +71,19 @@ class Report:
     """The tables of the study, then the table of costs."""
     return self._tables(costs.read(self.folder))
 
-  def _tables(self, spent: list[dict]) -> list[Table]:
+  def _tables(self, spent: list[dict], failed: dict[str, str] | None = None) -> list[Table]:
+    """The tables; why one could not be made goes into `failed`, or is raised where that is None."""
     of_folder = rows.read(self.folder)
     wanted = after_lengths(task_report.tables(self.tables, of_folder))
-    made = [table for settings in wanted for table in make_tables(of_folder, self.runs, **settings)]
+    made = []
+    for number, settings in enumerate(wanted, 1):
+      try:
+        made += make_tables(of_folder, self.runs, **settings)
+      except UserError as error:
+        if failed is None:
+          raise
+        form = settings.get('form', 'lengths')
+        failed[f'table {number} of {len(wanted)} (form {form})'] = str(error)
     for table in made:
       if table.is_scored:
         table.caption += scale(spent, self.runs)
@@ -84,13 +93,13 @@ class Report:
     """The table of what runs cost, in a list; [] where that is not on disk."""
     return cost_tables(costs.read(self.folder), self.runs)
 
-  def write_tables(self) -> None:
+  def write_tables(self, failed: dict[str, str] | None = None) -> None:
     """Shows the tables, then writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`.
 
-    Raises Stopped where they cannot be written.
+    Raises Stopped where they cannot be written. `failed`: as for `_tables`.
     """
     spent = costs.read(self.folder)
-    made = self._tables(spent)
+    made = self._tables(spent, failed)
     console = Console()
     if not console.is_terminal:
       console.width = 140  # a file has no width: tables need not be squeezed
@@ -130,7 +139,7 @@ class Report:
     """
     failed = {}
     try:
-      self.write_tables()
+      self.write_tables(failed)
     except (UserError, Stopped) as error:
       failed['tables'] = str(error)
     try:

@@ -13,7 +13,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
-from posenc_jax.errors import Stopped, UserError, shown
+from posenc_jax.errors import Stopped, UserError, last_line, shown
 from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
@@ -85,8 +85,7 @@ class Run:
         text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', file.read().decode(errors='replace'))
     except FileNotFoundError:
       return ''
-    lines = [line.strip() for line in re.split(r'[\r\n]', text)]
-    return run_state.printable(next(filter(None, reversed(lines)), ''))
+    return run_state.printable(last_line(text))
 
 
 def run_name(overrides: dict[str, object]) -> str:
@@ -272,8 +271,7 @@ def check_runs(path: str | Path, runs: list[Run]) -> None:
     check=False,
   )
   if ended.returncode:
-    lines = ended.stderr.strip().splitlines()
-    reason = lines[-1] if lines else f'exit code {ended.returncode}'
+    reason = last_line(ended.stderr) or f'exit code {ended.returncode}'
     raise Stopped(f'{path}: its runs cannot be checked: {reason}')
   if refused := json.loads(ended.stdout.splitlines()[-1]):
     number, reason = refused

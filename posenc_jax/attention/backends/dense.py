@@ -8,6 +8,7 @@ from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance
 from posenc_jax.attention.tiled.distance_tables import read_terms
 from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention
+from posenc_jax.xla_ops import zeros
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -32,8 +33,8 @@ def run(request: AttentionRequest):
   lowest, highest = request.distances
   reader = GatherDistance.of_range(distance_BTS, lowest, highest, enc.max_relative_distance)
   terms = reader.terms_of_tile(read_terms(enc, jnp.arange(lowest, highest + 1)))
-  zeros = tuple(jnp.zeros((B, H, T, *shape), jnp.float32) for shape in enc.scans_keys)
-  carry = RowCarry(zeros, is_rightmost=True)
+  first = tuple(zeros((B, H, T, *shape), jnp.float32, request.q_BTHK) for shape in enc.scans_keys)
+  carry = RowCarry(first, is_rightmost=True)
   tile = ScoreTile(
     request.i, request.j, index_distance_TS, distance_BTS, mask_BTS, terms, reader, carry
   )

@@ -27,7 +27,11 @@ class RowCarry:
   def scan_keys(self, step):
     """Returns the result of step(carried) -> (result, total), and keeps the total."""
     if len(self.totals) == len(self.carried):
-      raise ValueError(f'score carries more than the {len(self.carried)} values of `scans_keys`')
+      declared = len(self.carried)
+      allowed = 'a shape in `scans_keys` for each, such as scans_keys = ((),) for one sum'
+      raise ValueError(
+        f'score carries more along the keys than {declared} values; allowed: {allowed}'
+      )
     result, total = step(self.carried[len(self.totals)])
     self.totals.append(total)
     return result

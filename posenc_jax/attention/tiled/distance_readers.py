@@ -14,7 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
-from posenc_jax.xla_ops import relative_shift, relative_shift_transpose, scaled_dot, weighted_sum
+from posenc_jax.xla_ops import (
+  relative_shift,
+  relative_shift_transpose,
+  scaled_dot,
+  weighted_sum,
+  zeros,
+)
 
 STRIP = 128  # rows
 
@@ -152,5 +158,6 @@ class GatherDistance:
   def sum_by_distance(self, p_BHTS, table_HRK):
     """sum_j p_ij table[i - j]: [B, H, T', K]."""
     shape = (*p_BHTS.shape[:-1], table_HRK.shape[1])
-    by_distance = jax.linear_transpose(self._pick, jax.ShapeDtypeStruct(shape, p_BHTS.dtype))
+    # the adjoint of `_pick`, which is linear: where it is taken does not matter
+    _, by_distance = jax.vjp(self._pick, zeros(shape, p_BHTS.dtype, p_BHTS))
     return sum_of_rows(by_distance(jnp.where(self.known, p_BHTS, jnp.nan))[0], table_HRK)

@@ -19,6 +19,7 @@ from posenc_jax.attention.tiled.distance_readers import (
 )
 from posenc_jax.attention.tiled.schedule import TileRange, tree_add_at, tree_index, zeros_like
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile, tile_attention
+from posenc_jax.xla_ops import zeros
 
 
 def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=None, maxima=None):
@@ -75,11 +76,12 @@ def initial_state(enc, arrays):
     ((output, denominator, maxima), carry): zeros, maxima that are lower than any score, and zeros
     for each value that the encoding declares in `scans_keys`; all float32 [B, H, T', ...].
   """
-  B, H, rows, _ = arrays['rows']['q'].shape[1:]
-  zeros = lambda *shape: jnp.zeros((B, H, rows, *shape), jnp.float32)
-  output = zeros(arrays['columns']['v'].shape[-1])
-  carry = tuple(zeros(*shape) for shape in enc.scans_keys)
-  return (output, zeros(), jnp.full((B, H, rows), MASKED, jnp.float32)), carry
+  q = arrays['rows']['q']
+  B, H, rows, _ = q.shape[1:]
+  of_rows = lambda *shape: zeros((B, H, rows, *shape), jnp.float32, q)
+  output = of_rows(arrays['columns']['v'].shape[-1])
+  carry = tuple(of_rows(*shape) for shape in enc.scans_keys)
+  return (output, of_rows(), of_rows() + MASKED), carry
 
 
 def add_sink(state, row):
@@ -227,7 +229,7 @@ def backward_pass(
 
       return into, _cond_constant(tiles, enc, a, b, carry_on)
 
-    into = jax.tree.map(lambda zeros: jnp.zeros((tiles.columns, *zeros.shape)), no_carry)
+    into = jax.tree.map(lambda x: zeros((tiles.columns, *x.shape), x.dtype, x), no_carry)
     if no_carry:
       first = no_carry if carried is None else carried
       softcap, columns = tiles.schedule.softcap, stop - start

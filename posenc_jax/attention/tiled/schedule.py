@@ -14,7 +14,7 @@ from posenc_jax.attention.tiled.distance_tables import (
   terms_of_tile,
 )
 from posenc_jax.attention.tiled.geometry import RowVisits, TileGrid
-from posenc_jax.xla_ops import materialize_on_cpu
+from posenc_jax.xla_ops import materialize_on_cpu, zeros
 
 # Rows and columns of a tile, of which one divides the other; by platform, where others are faster
 # (on a TPU by the compiler's estimate).
@@ -184,7 +184,7 @@ def tree_add_at(totals, parts, n):
 
 def zeros_like(tree):
   """Accumulators for a pytree: float32 whatever the compute dtype."""
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
+  return jax.tree.map(lambda x: zeros(x.shape, jnp.float32, x), tree)
 
 
 def cast_like(tree, reference):

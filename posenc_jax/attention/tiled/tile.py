@@ -159,6 +159,10 @@ def tile_attention(
   s_BHTS = tile.add_score_terms(s_BHTS, q_BHTK, k_BGSK)
   if enc.has('score'):
     s_BHTS = enc.score(s_BHTS, q_BHTK, k_BGSK, tile)
+    allowed = (*q_BHTK.shape[:3], k_BGSK.shape[2])
+    if s_BHTS.shape != allowed:
+      problem = f'{type(enc).__name__}: score has shape {s_BHTS.shape}'
+      raise ValueError(f'{problem}; allowed: that of the scores, {allowed}')
   if softcap is not None:
     s_BHTS = softcap * jnp.tanh(s_BHTS / softcap)
   s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)

@@ -292,12 +292,27 @@ class Encoding(nnx.Module):
   def distance_terms(self, r_R) -> dict:
     """All that depends on distance alone, by the name of its hook, with the scale multiplied in."""
     terms = {hook: getattr(self, hook)(r_R) for hook in DISTANCE_TERMS if self.has(hook)}
+    for hook, term in terms.items():
+      width = () if hook == 'bias' else (self.dims.head_dim,)
+      heads = (1, self.dims.heads, self.dims.heads * self.heads_per_query)
+      if term.shape not in [(*r_R.shape, number, *width) for number in heads]:
+        allowed = ', '.join(map(str, (*r_R.shape, f'{self.dims.heads} heads or 1', *width)))
+        problem = f'{type(self).__name__}: {hook} has shape {term.shape}'
+        raise ValueError(f'{problem} for {len(r_R)} distances; allowed: ({allowed})')
     if self.bias_in_scale:
       scale = self.scale(self.dims.head_dim)
       terms |= {hook: terms[hook] * scale for hook in SCORE_TERMS if hook in terms}
     if self.has('tables'):
       terms['tables'] = self.tables(r_R)
     return terms
+
+
+def check_input_positions(x_BTD, position_ids) -> None:
+  """Raises ValueError, one line, for positions that are not those of the tokens of an input."""
+  (B, T), shape = x_BTD.shape[:2], getattr(position_ids, 'shape', None)
+  if shape not in ((B, T), (1, T)):
+    given = 'is None' if position_ids is None else f'has shape {shape}'
+    raise ValueError(f'position_ids {given}; allowed: {(B, T)} or {(1, T)}, those of the tokens')
 
 
 def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:

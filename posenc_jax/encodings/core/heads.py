@@ -141,7 +141,8 @@ def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
     counts = [left // open_members if n is None else n for n in counts]
   if None in counts or sum(counts) != dims.heads or any(n < 1 or n % group for n in counts):
     allowed = f'{dims.heads} together' + (f', multiples of {group}, which share keys' * (group > 1))
-    raise ValueError(f'members have heads {tuple(counts)}; allowed: {allowed}')
+    given = f'{len(counts)} members have heads {tuple(counts)}'
+    raise ValueError(f'{given} (None: an equal share); allowed: {allowed}')
   return counts
 
 

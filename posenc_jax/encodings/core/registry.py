@@ -6,7 +6,10 @@ import inspect
 import numbers
 from collections.abc import Iterator, MutableMapping
 
-from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
+from flax import nnx
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.declarations import check_declared
 from posenc_jax.encodings.core.hyperparameters import describe_type, has_type
 from posenc_jax.errors import nearest, nearest_of_all, shown
 
@@ -162,6 +165,11 @@ MAX_WHOLE_NUMBER = 2**31 - 1  # of a number that may have a point: jax counts in
 def check(name: str, hyper: dict[str, object]) -> None:
   """Raises ValueError, one line, for an unknown encoding or hyperparameter or a wrong type."""
   known = {p.name: p.annotation for p in _signature(name)}
+  for p in _signature(name):
+    if p.default is p.empty or p.annotation is p.empty:
+      lacks = 'default' if p.default is p.empty else 'type'
+      allowed = f'such as {p.name}: float = 1.0'
+      raise ValueError(f'{name}: hyperparameter {p.name} has no {lacks}; allowed: one, {allowed}')
   for key, value in hyper.items():
     if key not in known:
       allowed = nearest_of_all(key, known)
@@ -202,30 +210,17 @@ def make(
   check(name, hyper)
   dims = Dims(model_dim, heads, heads if kv_heads is None else kv_heads, head_dim, train_length)
   for field, size in dataclasses.asdict(dims).items():
-    if size < 1:
-      raise ValueError(f'{field}={size} must be at least 1')
+    if not isinstance(size, numbers.Integral) or size < 1:
+      raise ValueError(f'{field}={shown(size)} must be a whole number of at least 1')
   if heads % dims.kv_heads:
     raise ValueError(f'heads={heads} must be a multiple of kv_heads={kv_heads}')
+  if not isinstance(rngs, nnx.Rngs):
+    raise ValueError(f'rngs={shown(rngs)}; allowed: flax.nnx.Rngs, such as nnx.Rngs(0)')
   try:
     enc = ENCODINGS[name](dims, rngs, **hyper)
   except ValueError as error:
     raise ValueError(f'{name}: {error}') from error
-  for term in SCORE_TERMS:
-    if enc.has(term) and enc.bias_in_scale is None:
-      allowed = 'True if the factor of q . k multiplies it too, or False'
-      raise ValueError(f'{name}: defines {term} without bias_in_scale; allowed: {allowed}')
-  if enc.has_terms and (enc.position_kind != 'integers' or enc.positions_per_token != 1):
-    takes = f'position_kind={enc.position_kind!r}, positions_per_token={enc.positions_per_token}'
-    raise ValueError(f"{name}: {takes}; allowed: 'integers' and 1, for it has terms by distance")
-  if enc.has_terms and enc.takes_positions_per_head:
-    allowed = 'False, for it has terms by distance'
-    raise ValueError(f'{name}: takes_positions_per_head=True; allowed: {allowed}')
-  if enc.has('normalize') != (enc.normalizer == 'rows'):
-    allowed = "'rows' with the hook `normalize`, and without it any other"
-    raise ValueError(f'{name}: normalizer={enc.normalizer!r}; allowed: {allowed}')
-  if enc.has('sink') and enc.normalizer != 'softmax':
-    allowed = "'softmax', whose denominator a sink joins"
-    raise ValueError(f'{name}: has a sink, and normalizer={enc.normalizer!r}; allowed: {allowed}')
+  check_declared(enc, name)
   return enc
 
 

@@ -13,9 +13,9 @@ from posenc_jax.reporting.table_writers import markdown
 TEMPLATE = Path(__file__).with_name('board.html')
 ALTERNATIVE = 'What a step costs against bits at L'  # the words in the place of the figure
 LINES = (
-  'Each line is an encoding that was trained here, on the same data and for as long as the others; '
-  'lines called reference are there to compare with. All were evaluated past their training length '
-  'L.'
+  'Each line is an encoding that was trained here, on the same data and for as many steps as the '
+  'others but where the notes below its table say otherwise; lines called reference are there to '
+  'compare with. All were evaluated past their training length L.'
 )
 INTRODUCTION = """# The board
 
@@ -75,7 +75,8 @@ python scripts/sweep.py --config=my_study.py --out=runs/mine --jobs=2
 python scripts/board.py {folders} runs/mine --out=runs/board
 ```
 
-and `runs/board/BOARD.md` is this page with your line in it.
+and `runs/board/BOARD.md` is this page with your line in it; its column `step` is filled by `python
+scripts/step_times.py --config=my_study.py --out=runs/mine` before the second command.
 """
 
 

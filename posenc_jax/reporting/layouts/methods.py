@@ -26,8 +26,8 @@ def methods(
   """A group of lines for each training (its length and steps), one line a method.
 
   A line is a label and what evaluation overrode in its model. Seeds are compared each with itself,
-  since the methods of a seed are of one trained model, or start from one. `baseline` is a line
-  as 'every seed' names it: 'rope, L = 128, 600 steps', with or without 'as trained'.
+  since the methods of a seed are of one trained model, or start from one. `baseline` is a label, or
+  a line as 'every seed' names it: 'rope, L = 128, 600 steps', with or without 'as trained'.
   """
   rows = list(rows)
   if any(_method(row) for row in rows):  # or else a line is a label and nothing more
@@ -55,9 +55,10 @@ def _label(row: dict) -> str:
   return f'{row["label"]}, {_training(row)}'
 
 
-def _names(row: dict) -> tuple[str, str]:
+def _names(row: dict) -> tuple[str, ...]:
   """What a study may call the line of a row."""
-  return _label(row), _label(row).replace(f', {PLAIN}', '')
+  names = _label(row), row['label']
+  return *names, *(name.replace(f', {PLAIN}', '') for name in names)
 
 
 def _method(row: dict) -> str:

@@ -1,0 +1,44 @@
+"""Checks of a class of encodings: that it declares what fits its hooks, and has no hidden state."""
+
+import difflib
+
+import jax
+import numpy as np
+
+from posenc_jax.encodings.core.base import HOOKS, SCORE_TERMS, Encoding
+
+
+def check_declared(enc: Encoding, name: str) -> None:
+  """Raises ValueError, one line that begins with `name`, for declarations that fit no hooks, for
+  arrays that are no parameters and for methods that look like a misspelt hook.
+  """
+  for attribute, value in vars(enc).items():
+    if isinstance(value, jax.Array | np.ndarray):
+      allowed = 'a number or a tuple, or nnx.Param, which is'
+      raise ValueError(f'{name}: {attribute} is an array, and would be trained; allowed: {allowed}')
+  for method in _own_methods(type(enc)):
+    if near := difflib.get_close_matches(method, HOOKS, 1, 0.85):
+      raise ValueError(f'{name}: {method} is no hook, and never called; did you mean {near[0]!r}?')
+  for term in SCORE_TERMS:
+    if enc.has(term) and enc.bias_in_scale is None:
+      allowed = 'True if the factor of q . k multiplies it too, or False'
+      raise ValueError(f'{name}: defines {term} without bias_in_scale; allowed: {allowed}')
+  if enc.has_terms and (enc.position_kind != 'integers' or enc.positions_per_token != 1):
+    takes = f'position_kind={enc.position_kind!r}, positions_per_token={enc.positions_per_token}'
+    raise ValueError(f"{name}: {takes}; allowed: 'integers' and 1, for it has terms by distance")
+  if enc.has_terms and enc.takes_positions_per_head:
+    allowed = 'False, for it has terms by distance'
+    raise ValueError(f'{name}: takes_positions_per_head=True; allowed: {allowed}')
+  if enc.has('normalize') != (enc.normalizer == 'rows'):
+    allowed = "'rows' with the hook `normalize`, and without it any other"
+    raise ValueError(f'{name}: normalizer={enc.normalizer!r}; allowed: {allowed}')
+  if enc.has('sink') and enc.normalizer != 'softmax':
+    allowed = "'softmax', whose denominator a sink joins"
+    raise ValueError(f'{name}: has a sink, and normalizer={enc.normalizer!r}; allowed: {allowed}')
+
+
+def _own_methods(kind: type) -> list[str]:
+  """The public methods of a class that are not those of all encodings."""
+  classes = kind.__mro__[: kind.__mro__.index(Encoding)]
+  methods = {name for some in classes for name, value in vars(some).items() if callable(value)}
+  return [name for name in sorted(methods) if not hasattr(Encoding, name)]
