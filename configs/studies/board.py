@@ -28,8 +28,8 @@ Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.
 scripts/step_times.py's. results/board_tasks will be the tasks (configs/studies/board_tasks.py).
 
 Cost: 99 runs of 0.8 million parameters, 7 to 12 minutes each, two at a time on two cores of one
-processor; DAPE, CoPE and PaTH more. Result, of seeds 0 to 2, of RoPE wider seed 0 alone, of RoPE
-longer none: results/BOARD.md, LOG/113, 116, 120 and, of FIRE, 122.
+processor; DAPE, CoPE and PaTH more. Result, of seeds 0 to 2, seed 3 of the lines of five, of RoPE
+wider seed 0 alone, of RoPE longer none: results/BOARD.md, LOG/113, 116, 120, 133 and, of FIRE, 122.
 """
 
 import math
