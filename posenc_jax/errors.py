@@ -71,12 +71,14 @@ def hint(name: object, names: Iterable[str]) -> str:
   return f'did you mean {close!r}?' if close else ''
 
 
-def closest(name: object, names: Iterable[str]) -> str | None:
-  """The name that a misspelt one is most likely meant to be; None if no name is near."""
+def closest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+  """The name that a misspelt one is most likely meant to be; None if no name is near: none of which
+  a share of `cutoff` is the same.
+  """
   names = list(names)
   if same := [known for known in names if known.lower() == str(name).lower()]:
     return same[0]
-  return next(iter(difflib.get_close_matches(str(name), names, n=1)), None)
+  return next(iter(difflib.get_close_matches(str(name), names, 1, cutoff)), None)
 
 
 # What jax writes below an error, in the place of frames that it left out of a traceback.

@@ -23,9 +23,8 @@ def materialize_on_cpu(x):
 
 def varying_axes(tree) -> frozenset[str]:
   """The axes of a `jax.shard_map` along which any array of a pytree differs between devices."""
-  return frozenset().union(
-    *(jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(tree))
-  )
+  arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+  return frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in arrays))
 
 
 def vary(tree, axes: frozenset[str]):

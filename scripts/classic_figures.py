@@ -37,7 +37,8 @@ def rope_decay(distances_R, width: int, base: float = 10_000.0) -> tuple[np.ndar
   Abel summation for q = k = 1, where the largest step of the products is 2; the expectation is the
   mean of cos(r f).
   """
-  enc = make('rope', model_dim=width, heads=1, head_dim=width, train_length=1, rngs=None, base=base)
+  sizes = dict(model_dim=width, heads=1, head_dim=width, train_length=1)
+  enc = make('rope', **sizes, rngs=nnx.Rngs(0), base=base)
   sums = np.cumsum(np.exp(1j * np.multiply.outer(distances_R, enc.frequencies())), axis=-1)
   ones = jnp.ones((1, len(distances_R), 1, width))
   i, j = jnp.asarray(distances_R, jnp.float32)[None], jnp.zeros((1, len(distances_R)))

@@ -1084,11 +1084,11 @@ def test_heads_of_members_are_those_of_layers_of_their_own():
     ),
     (
       ({'name': 'rope', 'heads': 3}, 'nope'),
-      'members have heads (3, 1) (None: an equal share); allowed: 4 together, mult',
+      '2 members have heads (3, 1) (None: an equal share); allowed: 4 together, mult',
     ),
     (
       ({'name': 'rope', 'heads': 2},),
-      'members have heads (2,) (None: an equal share); allowed: 4 together',
+      '1 members have heads (2,) (None: an equal share); allowed: 4 together',
     ),
     (('rope', 'learned'), 'learned is added for all heads; allowed: a chain of it and `heads`'),
     (('rope', 'cope'), 'cope carries sums along keys; allowed: encodings that do not'),

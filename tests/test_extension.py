@@ -121,7 +121,7 @@ def test_what_would_be_lost_or_trained_is_refused(kind, reason, monkeypatch):
     (changed(normalize=lambda self, s, tile: s), "Changed: normalizer='softmax'; allowed: 'rows'"),
     (
       changed(bias=lambda self, r: r),
-      'Changed: bias has shape (7,) for 7 distances; allowed: (7, 2',
+      'Changed: bias has shape (7,) for 7 distances; allowed: [R, h',
     ),
     (changed(bias=lambda self, r: r[None]), 'Changed: bias has shape (1, 7) for 7 distances'),
     (

@@ -233,9 +233,9 @@ def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
 def test_the_page_opens_with_the_answer_and_the_training_length():
   text = rendered(rows_of(BITS))
   assert (
-    'Of 3 encodings, none loses at most 0.01 bits per byte up to 4 L; none gains more. '
-    'Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per byte: '
-    'alibi (+0.500), rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: '
+    'Of 3 encodings, none loses at most 0.01 bits per byte up to 4 L; none gains more at any '
+    'length. Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per '
+    'byte: alibi (+0.500), rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: '
     'learned (beyond_table).'
   ) in text
   assert (

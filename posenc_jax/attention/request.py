@@ -83,7 +83,8 @@ def build_request(
   Raises ValueError with one line, and LengthError for contiguous positions beyond a table.
   """
   name = type(enc).__name__
-  check_declared(enc, name)
+  if isinstance(enc, Encoding):  # else it stands before one, as where scores are recorded
+    check_declared(enc, name)
   _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
   _check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
@@ -102,7 +103,6 @@ def build_request(
   index_BS = contiguous_positions(S, segment_ids)
   contiguous = position_ids is None
   if contiguous:
-    _refuse_lost_positions(enc, index_BS)
     position_ids = index_BS
     if enc.positions_per_token > 1:
       position_ids = repeat_positions(position_ids, enc.positions_per_token)
@@ -151,7 +151,7 @@ def build_request(
 
 def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
   """Raises ValueError, one line, for what is no array of numbers of its kind, or no encoding."""
-  if not isinstance(enc, Encoding):
+  if isinstance(enc, type) or not hasattr(enc, 'has'):
     raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
   if not hasattr(enc, 'dims'):
     allowed = 'one whose __init__ calls super().__init__(dims, rngs)'
@@ -255,17 +255,6 @@ def _refuse_lost_hooks(enc: Encoding) -> None:
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
     raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')
-
-
-def _refuse_lost_positions(enc: Encoding, index_BS) -> None:
-  """Raises ValueError for an encoding that draws positions in evaluation, too, where none came."""
-  if not enc.has('sample_positions') or enc.takes_carried_positions:
-    return
-  if jax.eval_shape(lambda ids: enc.sample_positions(ids, 1, None), index_BS) is not None:
-    call = 'position_ids=enc.sample_positions(positions, batch, key)'
-    raise ValueError(
-      f'{type(enc).__name__} draws its positions, and none are given; allowed: {call}'
-    )
 
 
 def _numbered(segment_ids):

@@ -293,12 +293,10 @@ class Encoding(nnx.Module):
     """All that depends on distance alone, by the name of its hook, with the scale multiplied in."""
     terms = {hook: getattr(self, hook)(r_R) for hook in DISTANCE_TERMS if self.has(hook)}
     for hook, term in terms.items():
-      width = () if hook == 'bias' else (self.dims.head_dim,)
-      heads = (1, self.dims.heads, self.dims.heads * self.heads_per_query)
-      if term.shape not in [(*r_R.shape, number, *width) for number in heads]:
-        allowed = ', '.join(map(str, (*r_R.shape, f'{self.dims.heads} heads or 1', *width)))
+      axes = '[R, heads or 1]' if hook == 'bias' else '[R, heads or 1, K]'
+      if term.ndim != axes.count(',') + 1 or term.shape[:1] != r_R.shape:
         problem = f'{type(self).__name__}: {hook} has shape {term.shape}'
-        raise ValueError(f'{problem} for {len(r_R)} distances; allowed: ({allowed})')
+        raise ValueError(f'{problem} for {len(r_R)} distances; allowed: {axes}')
     if self.bias_in_scale:
       scale = self.scale(self.dims.head_dim)
       terms |= {hook: terms[hook] * scale for hook in SCORE_TERMS if hook in terms}

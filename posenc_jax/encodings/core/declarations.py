@@ -1,11 +1,10 @@
 """Checks of a class of encodings: that it declares what fits its hooks, and has no hidden state."""
 
-import difflib
-
 import jax
 import numpy as np
 
 from posenc_jax.encodings.core.base import HOOKS, SCORE_TERMS, Encoding
+from posenc_jax.errors import closest
 
 
 def check_declared(enc: Encoding, name: str) -> None:
@@ -17,8 +16,8 @@ def check_declared(enc: Encoding, name: str) -> None:
       allowed = 'a number or a tuple, or nnx.Param, which is'
       raise ValueError(f'{name}: {attribute} is an array, and would be trained; allowed: {allowed}')
   for method in _own_methods(type(enc)):
-    if near := difflib.get_close_matches(method, HOOKS, 1, 0.85):
-      raise ValueError(f'{name}: {method} is no hook, and never called; did you mean {near[0]!r}?')
+    if near := closest(method, HOOKS, cutoff=0.85):
+      raise ValueError(f'{name}: {method} is no hook, and never called; did you mean {near!r}?')
   for term in SCORE_TERMS:
     if enc.has(term) and enc.bias_in_scale is None:
       allowed = 'True if the factor of q . k multiplies it too, or False'
