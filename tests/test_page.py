@@ -234,9 +234,9 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
   text = rendered(rows_of(BITS))
   assert (
     'Of 3 encodings, none loses at most 0.01 bits per byte up to 4 L; none gains more at any '
-    'length. Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits per '
-    'byte: alibi (+0.500), rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both lengths: '
-    'learned (beyond_table).'
+    'length. Trained at 8 tokens, evaluated at up to 32, 4 times as many (last_k). Rise in bits '
+    'per byte: alibi (+0.500), rope (+2.833). Lowest at 32: alibi, 2.833. Without a score at both '
+    'lengths: learned (beyond_table).'
   ) in text
   assert (
     text.index('Trained at 8')
