@@ -32,7 +32,7 @@ class Mask:
       size = getattr(self, name)
       is_whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
       if not is_whole and (size is not None or name in ('sink_tokens', 'prefix')):
-        raise ValueError(f'{name}={size!r}; allowed: a whole number')
+        raise ValueError(f'{name}={size!r}; allowed: a whole number, static under jax.jit')
     for name in ('window', 'chunk'):
       size = getattr(self, name)
       if size is not None and size < 1:
