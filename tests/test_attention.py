@@ -576,7 +576,9 @@ def test_positions_of_an_input_are_those_of_its_tokens(name):
       enc.add_to_input(x, position_ids)
 
 
-@pytest.mark.parametrize('name', ['rope', 't5', 'shaw'])
+@pytest.mark.parametrize(
+  'name', ['shaw', *(pytest.param(name, marks=pytest.mark.slow) for name in ('rope', 't5', 'fox'))]
+)
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_meshes_that_say_how_arrays_are_cut(name, backend):
   """As jax.make_mesh makes them, and within jax.shard_map: values and gradients stay the same."""

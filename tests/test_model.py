@@ -126,10 +126,7 @@ def text() -> np.ndarray:
 
 @pytest.mark.parametrize(
   'name',
-  [
-    pytest.param(name, marks=daily_if(name in ('path', 'shaw', 'learned', 'entmax', 'sink')))
-    for name in ENCODINGS
-  ]
+  [pytest.param(name, marks=daily_if(name in ('path', 'sink'))) for name in ENCODINGS]
   + [pytest.param(name, marks=daily_if(name == 'windowed_t5')) for name in PATTERNS],
 )
 def test_model_with_every_encoding(name):
@@ -264,13 +261,18 @@ IN_FORMULA = [
     {'model__logit_softcap': 2.0},
     {'model__tie_embeddings': False},
     {'model__kv_heads': 2},
-    {'model__shared_kv': True},
-    {'model__qk_norm': 'projection'},
-    {'model__embedding_scale': 1.0},
-    {'model__embedding_norm': True},
     {'model__bos': 3},
-    {'model__vocab': 2 * VOCAB},
-    *(pytest.param(flag, marks=pytest.mark.slow) for flag in IN_FORMULA),
+    *(
+      pytest.param(flag, marks=pytest.mark.slow)
+      for flag in (
+        {'model__shared_kv': True},
+        {'model__qk_norm': 'projection'},
+        {'model__embedding_scale': 1.0},
+        {'model__embedding_norm': True},
+        {'model__vocab': 2 * VOCAB},
+        *IN_FORMULA,
+      )
+    ),
   ],
 )
 def test_flags_are_off_and_change_the_model(flag):

@@ -146,6 +146,7 @@ def losses(workdir):
   return [row['loss'] for row in map(json.loads, metrics(workdir).splitlines()) if 'loss' in row]
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_one_process(pairs, on_one):
   assert losses(on_one)[-1] < losses(on_one)[0] - 1
   np.testing.assert_allclose(losses(pairs[0] / 'fsdp'), losses(on_one), rtol=2e-6)
@@ -157,6 +158,7 @@ def test_a_ring_of_two_processes_has_the_losses_of_one(run, on_one, tmp_path):
   np.testing.assert_allclose(losses(tmp_path / 'context'), losses(on_one), rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_first_alone_writes_and_prints(pairs):
   folder, _ = pairs
   assert sorted(path.name for path in (folder / 'fsdp').iterdir()) == [
@@ -175,6 +177,7 @@ def test_the_first_alone_writes_and_prints(pairs):
   assert [line for line in second if not line.startswith('[Gloo]')] == []
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_both_at_one_step_and_is_told_once(pairs):
   folder, codes = pairs
   assert codes['whole'] == [128 + signal.SIGTERM] * 2
@@ -189,6 +192,7 @@ def assert_same_run(a, b, c):
   jax.tree.map(np.testing.assert_array_equal, parameters(a, c), parameters(b, c))
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_ends_with_the_same_bits(pairs, make):
   folder, _ = pairs
   assert f'{folder}/stopped: going on from step 7' in (folder / 'again.0.out').read_text()
@@ -236,6 +240,7 @@ def test_two_go_on_from_the_last_whole_checkpoint_of_one(run, on_one, tmp_path):
   np.testing.assert_allclose(losses(workdir), losses(on_one), rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_one_goes_on_from_a_checkpoint_of_two(pairs, on_one, make, tmp_path, capsys):
   shutil.copytree(pairs[0] / 'fsdp', tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
@@ -244,6 +249,7 @@ def test_one_goes_on_from_a_checkpoint_of_two(pairs, on_one, make, tmp_path, cap
   np.testing.assert_allclose(losses(tmp_path / 'run'), losses(on_one), rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_first_is_told_once_and_ends_both(pairs):
   folder, codes = pairs
   assert codes['again'] == [UserError.code] * 2

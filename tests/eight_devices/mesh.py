@@ -82,7 +82,11 @@ def test_positions_of_the_data_are_cut_as_tokens_are(run):
 
 
 @pytest.mark.parametrize(
-  ('name', 'axes'), [('t5', {'context': 8}), ('fox', {'data': 2, 'fsdp': 2, 'context': 2})]
+  ('name', 'axes'),
+  [
+    pytest.param('t5', {'context': 8}, marks=pytest.mark.slow),
+    ('fox', {'data': 2, 'fsdp': 2, 'context': 2}),
+  ],
 )
 def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
   """Parameters alone are gathered, along `fsdp`; losses of large vocabularies are computed in
@@ -123,8 +127,8 @@ def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_on
 @pytest.mark.parametrize(
   'axes',
   [
-    {'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2},
-    pytest.param({'mesh__context': 2}, marks=pytest.mark.slow),
+    pytest.param(axes, marks=pytest.mark.slow)
+    for axes in ({'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2}, {'mesh__context': 2})
   ],
 )
 def test_seeds_at_once_on_devices(run, on_one, axes):
