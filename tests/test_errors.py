@@ -62,3 +62,14 @@ def test_a_value_of_any_size_is_short_in_a_message():
   for value in (10**1000, 'x' * 10**6, [deep], {'x': deep}, [1] * 10**6, print):
     assert len(errors.shown(value)) < 200
   assert errors.shown({'a': [1, 'b']}) == "{'a': [1, 'b']}"
+
+
+def test_the_last_line_is_the_error_and_not_what_jax_writes_below_it():
+  note = 'For simplicity, JAX has removed its internal frames from the traceback.'
+  text = f'Traceback ...\n  x = 1\nValueError: bad luck\n{"-" * 20}\n{note}\n\n'
+  assert errors.last_line(text) == 'ValueError: bad luck'
+  assert errors.last_line('\n') == ''
+
+
+def test_a_name_in_other_letters_is_near():
+  assert errors.closest('RoPE', ['nope', 'pope', 'rope']) == 'rope'
