@@ -46,14 +46,16 @@ def make(folders: list[str], out: Path):
   """
   reports = [study.load(folder) for folder in folders]
   every_row = [row for folder in folders for row in rows.read(folder)]
-  spent = []
+  spent = {}
   for folder in folders:
-    spent += lines.relative_times(costs.with_step_times(costs.read(folder), folder))
-  runs = [run for report in reports for run in report.runs]
+    for row in lines.relative_times(costs.with_step_times(costs.read(folder), folder)):
+      spent.setdefault(row['run'], row)
+  spent = list(spent.values())
+  runs = list(dict.fromkeys(run for report in reports for run in report.runs))
   references = {label for report in reports for label in report.references}
-  made = tables.tables(every_row, runs, spent, references)
-  corpus = lines.corpora(every_row)[0]
-  figure = pareto.draw(lines.lines(every_row, runs, spent, corpus, references), corpus)
+  made, lines_of = tables.tables(every_row, runs, spent, references)
+  corpus, of_corpus = next(iter(lines_of.items()))
+  figure = pareto.draw(of_corpus, corpus)
   studies = list(dict.fromkeys(report.study for report in reports if report.study))
   link = lambda name, path: f'[{name}]({quote(os.path.relpath(path, out))})'
   elsewhere = [f'--out={out}'] * (out != _default_out(folders))

@@ -97,6 +97,11 @@ def cost_rows(labels=MODELS):
   ]
 
 
+def text_table(rows):
+  notes = []
+  return tables.text_table(rows, [], lines.lines(rows, (), [], CORPUS, notes=notes), CORPUS, notes)
+
+
 @pytest.fixture(scope='module')
 def of_corpus():
   return {line.name: line for line in lines.lines(text_rows(), (), cost_rows(), CORPUS)}
@@ -172,7 +177,7 @@ def test_a_verdict_that_hangs_on_one_seed_says_so():
     for r in rows
   ]
   for some, marked in ((rows, []), (spoiled, ['flat'])):
-    table = tables.text_table(some, [], [], CORPUS)
+    table = text_table(some)
     found = [line[0].text for line in table.groups[0].lines if line[1].text.startswith('~')]
     assert found == marked
 
@@ -222,7 +227,7 @@ def test_the_board_of_this_repository_compares_with_its_costliest_lines():
 
 def test_marks_and_the_smallest_difference_that_is_marked(of_corpus):
   """At L against the baseline, past L against the own score; none of one seed."""
-  table = tables.text_table(text_rows(), [], [], CORPUS)
+  table = text_table(text_rows())
   body = {
     line[0].text: dict(zip(table.header, line, strict=True)) for line in table.groups[0].lines
   }
@@ -235,7 +240,7 @@ def test_marks_and_the_smallest_difference_that_is_marked(of_corpus):
   assert smallest['at 2 L'].text == '—'
   at_L = [line.at_L.smallest for line in of_corpus.values() if line.at_L]
   assert smallest['bits at L'].text == f'{statistics.median(at_L):.3f}'
-  of_one = tables.text_table(text_rows(seeds=1), [], [], CORPUS)
+  of_one = text_table(text_rows(seeds=1))
   assert [line[0].text for line in of_one.groups[0].lines if line[0].text not in MODELS] == []
 
 
@@ -253,6 +258,34 @@ def test_the_baseline_is_the_line_of_its_label_whatever_its_encoding_is_called()
   assert found['flat'].at_L.mark == '†'
   assert found['far, long'].at_L.mark == '†'
   assert found['rope'].at_L is None
+
+
+def test_the_baseline_is_the_one_of_the_length_that_most_were_trained_at():
+  """Also where its other one has more seeds, comes first, and is larger."""
+  of_long = [
+    r | {'train_length': 2 * L, 'run': f'a,{r["run"]}'}
+    for r in text_rows({'rope': MODELS['flat']}, seeds=SEEDS + 1)
+  ]
+  long_costs = [
+    r | {'run': f'a,{r["run"]}', 'train_length': 2 * L, 'parameters': 7, 'seconds_per_step': 9.0}
+    for r in cost_rows(['rope'])
+  ]
+  spent = lines.relative_times(long_costs + cost_rows())
+  found = {line.name: line for line in lines.lines(of_long + text_rows(), (), spent, CORPUS)}
+  alone = {
+    line.name: line
+    for line in lines.lines(text_rows(), (), lines.relative_times(cost_rows()), CORPUS)
+  }
+  for name in ('flat', 'far'):
+    assert found[name].cost == alone[name].cost
+    assert found[name].at_L.mean == pytest.approx(alone[name].at_L.mean)
+  assert any(line.train_length == 2 * L and line.is_reference for line in found.values())
+
+
+def test_a_board_of_references_alone_is_made():
+  made, lines_of = tables.tables(text_rows({'rope': MODELS['rope']}), [], [], ('rope',))
+  assert made[0].groups[0].lines[0][1].text == 'reference'
+  assert [line.name for line in lines_of[CORPUS]] == ['rope']
 
 
 def test_lines_of_other_lengths_and_seeds_are_judged_by_what_they_have():
@@ -274,7 +307,7 @@ def test_lines_of_other_lengths_and_seeds_are_judged_by_what_they_have():
     assert beside[name].verdict == line.verdict
     assert (beside[name].longest, beside['mine'].longest) == (LENGTHS[-1], 2 * LENGTHS[-1])
   assert any('mine' in note for note in notes)
-  table = tables.text_table([*text_rows(), *mine, *farther], [], [], CORPUS)
+  table = text_table([*text_rows(), *mine, *farther])
   assert table.notes == [*notes, *tables.LEGEND]
   body = {
     line[0].text: dict(zip(table.header, line, strict=True)) for line in table.groups[0].lines
@@ -296,7 +329,7 @@ def test_a_score_that_is_not_finite_fails():
 
 
 def test_one_seed_says_that_it_is_one():
-  table = tables.text_table(text_rows(seeds=1), [], [], CORPUS)
+  table = text_table(text_rows(seeds=1))
   assert {line[1].text[0] for line in table.groups[0].lines} == {'~'}
 
 
@@ -358,7 +391,7 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
   assert dashes == ['1 to 2 L', '2 to 4 L', '4 to 8 L']
   assert far == windowed
   assert far[:3] == of_L[:3]
-  every = tables.tables([*text_rows(), *rows], [], cost_rows())
+  every, _ = tables.tables([*text_rows(), *rows], [], cost_rows())
   order = [line[0].text for line in every[0].groups[0].lines]
   recalled = [line[0].text for line in every[1].groups[0].lines]
   assert recalled == [name for name in order if name in ('near', 'rope', 'far')]
@@ -382,6 +415,8 @@ def test_tasks_say_how_many_seeds_have_learned():
   (table,) = tables.task_tables(rows)
   assert table.header == ['encoding', 'copy, learned', 'copy at 2 L']
   assert [cell.text for cell in table.groups[0].lines[0]] == ['t5', '2 of 3', '0.750 ± 0.000']
+  (table,) = tables.task_tables([r for r in rows if r['length'] > 8])
+  assert [cell.text for cell in table.groups[0].lines[0]][:2] == ['t5', '—']
 
 
 def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
@@ -401,7 +436,7 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
   # Times of two machines are each relative to their own baseline; without one there is none.
   other = [row | {'label': 'mine', 'run': 'mine', 'seconds_per_step': 5.0} for row in spent[:1]]
   rows = [*lines.relative_times(spent), *lines.relative_times(other)]
-  found = lines.relative_costs(rows, {row['run'] for row in rows})
+  found = lines.relative_costs(rows, {row['run'] for row in rows}, L)
   assert found['lost', L].step == pytest.approx(1.5)
   assert found['flat', L].step is found['mine', L].step is None
   for wrong in (-1, 'x', None):

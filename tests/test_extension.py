@@ -3,6 +3,7 @@ evaluates and stands in a table.
 """
 
 import re
+import typing
 from pathlib import Path
 
 import jax
@@ -89,6 +90,11 @@ class Untyped(SquareRoot):
     super().__init__(dims, rngs, rate=rate)
 
 
+class Literally(SquareRoot):
+  def __init__(self, dims, rngs, *, kind: typing.Literal['a', 'b'] = 'a'):
+    super().__init__(dims, rngs)
+
+
 class Arrays(SquareRoot):
   def __init__(self, dims, rngs):
     super().__init__(dims, rngs)
@@ -104,6 +110,7 @@ def changed(**attributes):
   [
     (Undefaulted, 'own: hyperparameter rate has no default; allowed: one, such as rate: float = 1'),
     (Untyped, 'own: hyperparameter rate has no type; allowed: one, such as rate: float = 1.0'),
+    (Literally, 'own: hyperparameter kind is of type .*Literal.*; allowed: int, float, bool, str'),
     (Arrays, 'own: slopes is an array, and would be trained; allowed: a number or a tuple, or nnx'),
     (changed(biass=lambda self, r: r), "own: biass is no hook, and never called; did you mean 'bi"),
   ],
@@ -112,6 +119,28 @@ def test_what_would_be_lost_or_trained_is_refused(kind, reason, monkeypatch):
   monkeypatch.setitem(encodings.ENCODINGS, 'own', kind)
   with pytest.raises(ValueError, match=f'^{reason}'):
     encodings.make('own', **SIZES, rngs=nnx.Rngs(0))
+
+
+class WithLayers(SquareRoot):
+  """Has private helpers named like hooks, layers in a list, and another encoding in one."""
+
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.mlp = nnx.List([nnx.Linear(2, 2, rngs=rngs)])
+    self.others = nnx.List([encodings.make('sandwich', **SIZES, rngs=rngs)])
+
+  def _bias(self, r_R):
+    return super().bias(r_R)
+
+  def bias(self, r_R):
+    return self._bias(r_R)
+
+
+def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
+  monkeypatch.setitem(encodings.ENCODINGS, 'own', WithLayers)
+  enc = encodings.make('own', **SIZES, rngs=nnx.Rngs(0))
+  constrained = enc.constrain_parameters()
+  jax.tree.map(np.testing.assert_array_equal, constrained, enc)
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,11 @@ def test_overrides_that_make_runs_equal_are_refused_but_for_seeds(tmp_path):
   assert "config.encoding.name='rope': makes 6 runs of the study 3; allowed: a field" in line
   for overrides, count in (({'seed': 7}, 2), ({'seeds': (0, 1)}, 2), ({'eval.k': 8}, 6)):
     assert len(sweep.plan(path, tmp_path / 'out', overrides)) == count
+  # A varied field that merges nothing beside labels, alone and with a seed that merges.
+  labelled = '[{"label": "a", "train.steps": 300}, {"label": "b"}], vary("seed", 0, 1)'
+  path = study_of(tmp_path, f'def sweep(): return product({labelled})')
+  for overrides, count in (({'train.steps': 99}, 4), ({'train.steps': 99, 'seed': 0}, 2)):
+    assert len(sweep.plan(path, tmp_path / 'out', overrides)) == count
 
 
 @pytest.mark.parametrize(

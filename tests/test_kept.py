@@ -53,6 +53,25 @@ def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
   assert (out / kept.ROWS).read_bytes() == before
 
 
+def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
+  """After any of its files, at the first call and at a later one that adds runs."""
+  first, whole, out = (tmp_path / name for name in ('first', 'whole', 'kept'))
+  assert sweep.sweep(run.path, first, {'seed': 0}, run.scripts, checks_runs=False) == 0
+  assert swept(run, whole) == 0
+
+  def killed(*args):
+    raise KeyboardInterrupt
+
+  for folder, added in ((first, 2), (whole, 2)):
+    for module, name in ((storage, 'rewrite_rows'), (kept.costs, 'write')):
+      with monkeypatch.context() as patch:
+        patch.setattr(module, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+          kept.keep(folder, out)
+    assert kept.keep(folder, out) == (0, added if folder is first else 4)
+  assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
+
+
 def test_what_is_not_finished_is_not_kept(run, tmp_path):
   assert swept(run, run.out) == 0
   unfinished = run.out / 'encoding.name=rope,seed=0'

@@ -66,10 +66,11 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   made_costs = [*old_costs, *(row for row in new_costs if row['run'] not in with_costs)]
   with disk_errors(remedy=''):
     out.mkdir(parents=True, exist_ok=True)
-    storage.rewrite_rows(out / ROWS, made.values())
-    costs.write(out, made_costs)
+    # First: it may name runs without rows, as long as there are no rows of runs that it lacks.
     report.folder = out
     study.write(report)
+    storage.rewrite_rows(out / ROWS, made.values())
+    costs.write(out, made_costs)
   added, every = ({*report.runs} & names for names in (finished - kept, kept | finished))
   return len(added), len(every)
 

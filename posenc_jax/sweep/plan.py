@@ -165,8 +165,7 @@ def plan(
       problem = f'two different runs have one name, {run.name}'
       raise UserError(f'config: {path}: sweep(): {problem}; allowed: values that differ as text')
     runs[workdir] = run
-  if len(runs) < len(swept_runs):
-    _check_overrides(overrides, swept_runs, len(runs))
+  _check_overrides(overrides, swept_runs, len(runs))
   return list(runs.values())
 
 
@@ -217,12 +216,25 @@ def _check_not_extended(source: Run, workdir: Path) -> None:
 
 
 def _check_overrides(overrides: dict[str, object], swept_runs: list[dict], left: int) -> None:
-  """Raises `UserError` where overrides make runs equal, but for those of several seeds."""
+  """Raises `UserError` where overrides make runs equal that differ in more than their seed."""
+  is_one_seed = bool(overrides.keys() & {'seed', 'seeds'})
+  different = len({repr(_without_seed(x) if is_one_seed else x) for x in swept_runs})
+  if left == different:
+    return
   for field in overrides.keys() - {'seed', 'seeds'}:
     if len({repr(swept.get(field)) for swept in swept_runs}) > 1:
-      problem = f'makes {len(swept_runs)} runs of the study {left}'
+      problem = f'makes {different} runs of the study {left}'
       allowed = 'a field that its sweep() does not vary, or config.seed'
       raise UserError(f'config.{field}={shown(overrides[field])}: {problem}; allowed: {allowed}')
+
+
+def _without_seed(swept: dict) -> dict:
+  """Overrides of a run, and of the run that it starts from, but for their seeds."""
+  return {
+    field: _without_seed(value) if field == 'train.init_from' and isinstance(value, dict) else value
+    for field, value in swept.items()
+    if field not in ('seed', 'seeds')
+  }
 
 
 def _check_sections(overrides: dict[str, object], swept_runs: list[dict]) -> None:

@@ -257,8 +257,9 @@ class Encoding(nnx.Module):
     for name, value in list(vars(own).items()):
       if isinstance(value, Encoding):
         setattr(own, name, value.constrain_parameters())
-      elif isinstance(value, nnx.List):
-        setattr(own, name, nnx.List([encoding.constrain_parameters() for encoding in value]))
+      elif isinstance(value, nnx.List) and any(isinstance(part, Encoding) for part in value):
+        parts = [p.constrain_parameters() if isinstance(p, Encoding) else p for p in value]
+        setattr(own, name, nnx.List(parts))
     return own
 
   # What others ask.

@@ -1,6 +1,5 @@
 """Several encodings, one after another."""
 
-import dataclasses
 import functools
 import math
 import operator
@@ -41,6 +40,8 @@ class Chain(Composite):
     """
     names, encodings = _make_members(members, dims, rngs)
     super().__init__(dims, rngs, encodings)
+    # Members with a `score`. The terms of the `summed` members up to the first of them are the
+    # chain's own; `score` adds those of later ones.
     self.scoring = [n for n, e in enumerate(encodings) if e.has('score')]
     self.summed = self.scoring[0] + 1 if self.scoring else len(encodings)
     with_scale = [
@@ -115,30 +116,19 @@ class Chain(Composite):
   def scale(self, head_dim):
     return self.members[self.scale_member].scale(head_dim)
 
-  def bias(self, r_R):
-    return self._sum('bias', r_R, self.members[: self.summed])
-
-  def relative_keys(self, r_R):
-    return self._sum('relative_keys', r_R, self.members[: self.summed])
-
-  def relative_queries(self, r_R):
-    return self._sum('relative_queries', r_R, self.members[: self.summed])
-
-  def relative_values(self, r_R):
-    return self._sum('relative_values', r_R, self.members)
-
-  def _sum(self, hook: str, r_R, members):
+  def _combined(self, hook: str, r_R):
     """The sum of a term over members; the engine multiplies by the scale if all are inside it."""
-    inside = self.bias_in_scale or hook not in SCORE_TERMS
-    term = self._term if inside else self._scaled_term
-    return functools.reduce(operator.add, [term(e, hook, r_R) for e in members if e.has(hook)])
-
-  def _term(self, member: Encoding, hook: str, r_R):
-    return getattr(member, hook)(r_R)
+    is_of_score = hook in SCORE_TERMS
+    members = self.members[: self.summed] if is_of_score else self.members
+    inside = self.bias_in_scale or not is_of_score
+    term = (
+      (lambda e: getattr(e, hook)(r_R)) if inside else (lambda e: self._scaled_term(e, hook, r_R))
+    )
+    return functools.reduce(operator.add, [term(e) for e in members if e.has(hook)])
 
   def _scaled_term(self, member: Encoding, hook: str, r_R):
     """A term with the chain's scale multiplied in, if the member's terms are inside the scale."""
-    term = self._term(member, hook, r_R)
+    term = getattr(member, hook)(r_R)
     return term * self.scale(self.dims.head_dim) if member.bias_in_scale else term
 
   def tables(self, r_R):
@@ -161,11 +151,6 @@ class Chain(Composite):
   def normalize(self, s_BHTS, tile):
     (n,) = [n for n, e in enumerate(self.members) if e.has('normalize')]
     return self.members[n].normalize(s_BHTS, self._tile_of_member(tile, n))
-
-  def _tile_of_member(self, tile, n: int):
-    """The tile as a member sees it. All members share the carry: they ask for it in their order."""
-    terms = tile.tables[n] if self.has('tables') else {}
-    return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
 
   def is_exhausted(self, carried):
     last = self.members[self.scoring[-1]]

@@ -1,5 +1,7 @@
 """What encodings that are made of others have in common."""
 
+import dataclasses
+
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
@@ -47,6 +49,27 @@ class Composite(Encoding):
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     return tuple(e.coordinates(x_BSD, position_ids, visible_BS, index_BS) for e in self.members)
+
+  def bias(self, r_R):
+    return self._combined('bias', r_R)
+
+  def relative_keys(self, r_R):
+    return self._combined('relative_keys', r_R)
+
+  def relative_queries(self, r_R):
+    return self._combined('relative_queries', r_R)
+
+  def relative_values(self, r_R):
+    return self._combined('relative_values', r_R)
+
+  def _combined(self, hook: str, r_R):
+    """What the members' terms of a hook come to."""
+    raise NotImplementedError
+
+  def _tile_of_member(self, tile, n: int):
+    """The tile as a member sees it. All members share the carry: they ask for it in their order."""
+    terms = tile.tables[n] if self.has('tables') else {}
+    return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
 
 
 def read_members(members, others_than: str = '') -> list[dict]:

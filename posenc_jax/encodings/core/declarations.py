@@ -40,4 +40,5 @@ def _own_methods(kind: type) -> list[str]:
   """The public methods of a class that are not those of all encodings."""
   classes = kind.__mro__[: kind.__mro__.index(Encoding)]
   methods = {name for some in classes for name, value in vars(some).items() if callable(value)}
-  return [name for name in sorted(methods) if not hasattr(Encoding, name)]
+  public = [name for name in sorted(methods) if not name.startswith('_')]
+  return [name for name in public if not hasattr(Encoding, name)]

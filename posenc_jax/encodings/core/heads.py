@@ -80,19 +80,7 @@ class Heads(Composite):
   def scale(self, head_dim):
     return self.members[0].scale(head_dim)
 
-  def bias(self, r_R):
-    return self._side_by_side('bias', r_R)
-
-  def relative_keys(self, r_R):
-    return self._side_by_side('relative_keys', r_R)
-
-  def relative_queries(self, r_R):
-    return self._side_by_side('relative_queries', r_R)
-
-  def relative_values(self, r_R):
-    return self._side_by_side('relative_values', r_R)
-
-  def _side_by_side(self, hook: str, r_R):
+  def _combined(self, hook: str, r_R):
     """A term of all heads: zeros for those of members without it, [R, H] or [R, H, K]."""
     terms = []
     for e in self.members:
@@ -122,11 +110,6 @@ class Heads(Composite):
     parts = enumerate(zip(self.members, self._cut(s_BHTS, 1), strict=True))
     weights = [e.normalize(s, self._tile_of_member(tile, n)) for n, (e, s) in parts]
     return jnp.concatenate(weights, axis=1)
-
-  def _tile_of_member(self, tile, n: int):
-    """The tile as a member sees it."""
-    terms = tile.tables[n] if self.has('tables') else {}
-    return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
 
 
 def _count_heads(specs: list[dict], dims: Dims) -> list[int]:

@@ -20,6 +20,11 @@ KINDS = {
 }
 
 
+def is_known(annotation: object) -> bool:
+  """Whether an annotation is a key of KINDS or a union of some."""
+  return all(kind in KINDS for kind in _kinds(annotation))
+
+
 def has_type(value: object, annotation: object) -> bool:
   """Whether a value is what an annotation says: a key of KINDS, or a union of some. An int fits
   float, but no bool.

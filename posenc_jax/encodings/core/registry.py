@@ -10,7 +10,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.declarations import check_declared
-from posenc_jax.encodings.core.hyperparameters import describe_type, has_type
+from posenc_jax.encodings.core.hyperparameters import describe_type, has_type, is_known
 from posenc_jax.errors import nearest, nearest_of_all, shown
 
 BUILT_IN = {
@@ -170,6 +170,10 @@ def check(name: str, hyper: dict[str, object]) -> None:
       lacks = 'default' if p.default is p.empty else 'type'
       allowed = f'such as {p.name}: float = 1.0'
       raise ValueError(f'{name}: hyperparameter {p.name} has no {lacks}; allowed: one, {allowed}')
+    if not is_known(p.annotation):
+      problem = f'hyperparameter {p.name} is of type {p.annotation}'
+      allowed = 'int, float, bool, str, tuple, dict, None, or several with |'
+      raise ValueError(f'{name}: {problem}; allowed: {allowed}')
   for key, value in hyper.items():
     if key not in known:
       allowed = nearest_of_all(key, known)

@@ -139,6 +139,15 @@ def corpora(rows: Iterable[dict]) -> list[str]:
   return found
 
 
+def usual_length(rows: Iterable[dict], corpus: str) -> int:
+  """The length that most of the models of a corpus were trained at: L of its board."""
+  return statistics.mode(
+    row['train_length']
+    for row in rows
+    if (row['corpus'], row['protocol']) == (corpus, PROTOCOL) and row['encoding'] != N_GRAM
+  )
+
+
 def lines(
   rows: Iterable[dict],
   runs: Iterable[str],
@@ -160,14 +169,16 @@ def lines(
   rows = [row for row in rows if row['corpus'] == corpus and row['protocol'] == PROTOCOL]
   present = {row['run'] for row in rows}
   found = collect(rows, [run for run in runs if run in present], [PROTOCOL])
-  labels = {row['label'] for row in rows if row['control'] is None}
-  baseline = BASE if BASE in labels else None
-  by_control = {some.scores.control: some for some in compare_all(found, baseline=baseline)}
+  usual = usual_length(rows, corpus)
+  is_base = lambda row: (row['label'], row['train_length']) == (BASE, usual)
+  baseline = BASE if any(is_base(row) for row in rows if row['control'] is None) else None
+  names_of = lambda row: (BASE,) if is_base(row) else ()
+  compared = compare_all(found, baseline=baseline, names_of=names_of)
+  by_control = {some.scores.control: some for some in compared}
   plain = by_control[None].scores
   if notes is not None:
     notes += dict.fromkeys((*plain.notes, *by_control[None].left_out))
-  usual = statistics.mode(row['train_length'] for row in rows if row['encoding'] != N_GRAM)
-  cost_of = relative_costs(costs, present)
+  cost_of = relative_costs(costs, present, usual)
   made = [_line(line, plain, by_control, usual, cost_of) for line in plain.lines]
   made = [
     dataclasses.replace(line, is_reference=line.is_reference or line.label in references)
@@ -314,14 +325,18 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
   """Whether the verdict stays the same whichever seed is left out, as a reference's does. That of
   one seed does not.
 
-  A verdict is of a line's own scores. Of the other lines only BASE's rows are read: they say
+  A verdict is of a line's own scores. Of other lines only BASE's first seed is read: its rows say
   how many tokens a whole score is of.
   """
   if line.is_reference:
     return True
   if len(line.seeds) < 2:
     return False
-  rows = [row for row in rows if row['label'] in (line.label, BASE)]
+  of_base = {row['seed'] for row in rows if row['label'] == BASE}
+  is_asked = lambda row: (
+    row['label'] == line.label or (row['label'] == BASE and row['seed'] == min(of_base))
+  )
+  rows = [row for row in rows if is_asked(row)]
   for seed in line.seeds:
     others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]
     # a line may be called otherwise without one of its seeds, and then it is not stable
@@ -331,8 +346,10 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
   return True
 
 
-def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str, int], Cost]:
-  """{(label, training length): its cost} of these runs, relative to BASE where that is."""
+def relative_costs(
+  costs: Iterable[dict], runs: Iterable[str], usual: int
+) -> dict[tuple[str, int], Cost]:
+  """{(label, training length): its cost} of these runs, relative to BASE of the length `usual`."""
   runs, by_line = set(runs), {}
   for row in costs:
     if row['run'] in runs:
@@ -342,7 +359,7 @@ def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str
     line: [_median(row[field] for row in some) for field in fields]
     for line, some in by_line.items()
   }
-  base = next((some for (label, _), some in medians.items() if label == BASE), [None] * 3)
+  base = medians.get((BASE, usual), [None] * len(fields))
   return {
     line: Cost(*(a / b if a and b else None for a, b in zip(some, base, strict=True)))
     for line, some in medians.items()
@@ -350,10 +367,12 @@ def relative_costs(costs: Iterable[dict], runs: Iterable[str]) -> dict[tuple[str
 
 
 def relative_times(rows: list[dict]) -> list[dict]:
-  """The rows of costs of one machine, with times of a step relative to BASE's of them: what
-  another machine measured is not compared. None where BASE is not among them.
+  """The rows of costs of one folder, with times of a step relative to those of BASE among them, of
+  the length that most runs were trained at; None where BASE is not among them.
   """
-  base = _median(row['seconds_per_step'] for row in rows if row['label'] == BASE)
+  usual = statistics.mode(row['train_length'] for row in rows) if rows else None
+  is_base = lambda row: (row['label'], row['train_length']) == (BASE, usual)
+  base = _median(row['seconds_per_step'] for row in rows if is_base(row))
   relative = lambda seconds: seconds / base if seconds and base else None
   return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]
 

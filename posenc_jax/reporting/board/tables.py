@@ -35,8 +35,9 @@ LEGEND = (
   f'window of L": at the longest length it lies above +{SLACK:g}. {UNSTABLE}: leaving out one '
   'seed would change the verdict, or there is one alone.',
   f'parameters: those of the whole model, relative to {BASE}.',
-  f'step, memory: time and memory of a training step, relative to {BASE}; time as the same '
-  'machine took it.',
+  f'step, memory: time and memory of a training step, relative to {BASE}; time as '
+  'scripts/step_times.py has measured it, line after line on one machine, or without that as each '
+  'training took it where it ran.',
   f'bits at L: its mark compares with {BASE}. Marks, here and in other columns, are about '
   f'other seeds: * better, † worse, = within {MARGIN:g}.',
   'at n L: difference from the own score at L; in brackets the 95 % interval over documents, those '
@@ -59,31 +60,30 @@ GROUPS = (
 
 def tables(
   rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict], references: Collection[str] = ()
-) -> list[Table]:
-  """All tables of the board. Raises UserError where no corpus has rows of `lines.PROTOCOL`.
+) -> tuple[list[Table], dict[str, list[Line]]]:
+  """All tables of the board, and the lines of each corpus. Raises UserError where no corpus has
+  rows of `lines.PROTOCOL`.
 
   `references`: labels of lines that are there to compare others with.
   """
   rows, runs, costs = list(rows), list(runs), list(costs)
-  corpora = board_lines.corpora(rows)
-  made = [text_table(rows, runs, costs, corpus, references) for corpus in corpora]
-  order = [line[0].text for table in made for group in table.groups for line in group.lines]
-  return made + recall_tables(rows, costs, order) + task_tables(rows)
+  made, lines_of = [], {}
+  for corpus in board_lines.corpora(rows):
+    notes = []
+    lines_of[corpus] = board_lines.lines(rows, runs, costs, corpus, references, notes)
+    made.append(text_table(rows, runs, lines_of[corpus], corpus, notes))
+  order = [line.name for of_corpus in lines_of.values() for line in of_corpus]
+  return made + recall_tables(rows, costs, order) + task_tables(rows), lines_of
 
 
 def text_table(
-  rows: list[dict],
-  runs: list[str],
-  costs: list[dict],
-  corpus: str,
-  references: Collection[str] = (),
+  rows: list[dict], runs: list[str], of_corpus: list[Line], corpus: str, notes: Sequence[str] = ()
 ) -> Table:
-  """The board of one corpus of text."""
-  present, notes = {row['run'] for row in rows}, []
-  if missing := [run for run in runs if run not in present]:
-    notes.append(note_of_missing(missing, len(runs)))
-  of_corpus = board_lines.lines(rows, runs, costs, corpus, references, notes)
-  L = next((line.train_length for line in of_corpus if not line.is_reference), None)
+  """The board of one corpus of text; `of_corpus`: its lines, `notes`: what is missing of them."""
+  present = {row['run'] for row in rows}
+  missing = [run for run in runs if run not in present]
+  notes = [*([note_of_missing(missing, len(runs))] if missing else []), *notes]
+  L = board_lines.usual_length(rows, corpus)
   past = sorted({length for line in of_corpus for length in line.changes})
   body = []
   for line in of_corpus:
@@ -252,8 +252,9 @@ def task_tables(rows: list[dict]) -> list[Table]:
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
       names.append(f'{task}, learned')
       for line in scores.lines:
-        seeds, failed = len(scores.seeds_of(line)), len(scores.unlearned[line])
-        cells[line][f'{task}, learned'] = f'{seeds - failed} of {seeds}'
+        known, failed = _judged_seeds(scores, line), scores.unlearned[line]
+        if known:
+          cells[line][f'{task}, learned'] = f'{len(known - failed.keys())} of {len(known)}'
       for length in (length for length in scores.columns if length > L):
         names.append(f'{task} at {multiple_of(length, L)}')
         for line in scores.lines:
@@ -267,3 +268,10 @@ def task_tables(rows: list[dict]) -> list[Table]:
     'standard deviation over those that have.'
   )
   return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)])]
+
+
+def _judged_seeds(scores: Scores, line: str) -> set[int]:
+  """The seeds of a line that were asked at L, where it shows whether they have learned the task."""
+  places = ((seed, column) for seed in scores.seeds_of(line) for column in scores.columns)
+  rows = (row for place in places for row in scores.by_seed[line, *place].rows)
+  return {row['seed'] for row in rows if row['learned'] is not None}
