@@ -268,12 +268,12 @@ def test_what_is_missing_is_named():
 def test_seeds_that_most_lines_lack_are_told_by_those_that_have_them():
   bits = {name: {8: [1.0, 2.0]} for name in ('alibi', 'nope', 'fire', 'shaw', 't5', 'fox')}
   rows = rows_of({'rope': {8: [1.0, 2.0, 3.0]}} | bits)
-  assert one(rows).notes == ['missing: all lines but rope, seed 2']
+  assert one(rows).notes == ["missing: seed 2 of all lines but 'rope'"]
   assert one([r for r in rows if r['label'] != 'fox']).notes == [
     'missing: alibi seed 2; fire seed 2; nope seed 2; shaw seed 2; t5 seed 2'
   ]
   n_gram = [r | {'encoding': 'n-gram', 'label': 'n-gram', 'run': 'n-gram'} for r in rows[:1]]
-  assert one([*rows, *n_gram]).notes == ['missing: all lines but rope; n-gram, seed 2']
+  assert one([*rows, *n_gram]).notes == ["missing: seed 2 of all lines but 'rope', 'n-gram'"]
 
 
 def test_a_run_that_was_evaluated_in_part_is_not_averaged():
@@ -281,6 +281,17 @@ def test_a_run_that_was_evaluated_in_part_is_not_averaged():
   table = one(rows[:-1])
   assert table.seed_scores('rope', 8) == pytest.approx([1.0])
   assert table.notes == ['incomplete: rope seed 1']
+
+
+def test_models_of_different_numbers_of_heads_are_both_whole():
+  heads = lambda label, number: [
+    row(label, document=None, position=h, metric='attention_distance', value=3.0 + h, k=None)
+    for h in range(number)
+  ]
+  rows = [r | {'protocol': 'attention_distance'} for r in heads('rope', 2) + heads('rope_pp', 4)]
+  table = one(rows, metric='attention_distance')
+  assert table.seed_scores('rope', 8) == pytest.approx([3.5])
+  assert not any('incomplete' in note for note in table.notes)
 
 
 @pytest.mark.parametrize('form', ['columns', 'grid', 'methods', 'ranks'])

@@ -60,8 +60,11 @@ class SeedScore(NamedTuple):
 
   @property
   def amount(self) -> int:
-    """The number of tokens, or of rows where that is none: an incomplete score has less."""
-    return sum(_tokens_of_all_models(row) or 1 for row in self.rows)
+    """The number of tokens; of rows without, that of their documents, since models differ in how
+    many heads have one. An incomplete score has less.
+    """
+    tokens = [_tokens_of_all_models(row) for row in self.rows]
+    return sum(filter(None, tokens)) or len({row['document'] for row in self.rows})
 
   @property
   def documents(self) -> int:
@@ -345,13 +348,13 @@ def _status_notes(scores: Scores, is_expected: Callable) -> list[str]:
 
 def _describe(scores: Scores, place: tuple, lines: list[str]) -> str:
   """'rope seed 1 at 16; t5 seed 1 at 16' of `place`: columns and seeds. Where that would name more
-  lines than there are others, 'all lines but alibi, seed 1 at 16'.
+  lines than there are others, 'seed 1 at 16 of all lines but alibi'.
   """
   columns, seeds = place
   seed = '' if list(seeds) == scores.seeds else f' seed {join_unique(seeds)}'
   where = seed + ('' if list(columns) == scores.columns else f' at {join_unique(columns)}')
   others = [line for line in scores.lines if line not in lines]
   if len(lines) > MOST_NAMED and len(others) < len(lines):
-    but = f' but {"; ".join(others)},' if others else ''
-    return f'all lines{but}{where}'
+    but = f' but {", ".join(map(repr, others))}' if others else ''
+    return f'{where.strip()} of all lines{but}'.removeprefix(' of ')
   return '; '.join(line + where for line in lines)
