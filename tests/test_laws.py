@@ -37,6 +37,7 @@ VARIANTS = {name: (name, record.hyper) for name, record in RECORDS.items()} | {
 }
 # Chains of different kinds of members: under every law, in several modes.
 CHAINS = tuple(v for v, (name, _) in VARIANTS.items() if name in ('chain', 'heads'))
+SECOND_CHAINS = [v for v in CHAINS if v not in ('chain', 'heads')][1::2]
 
 SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 6]])
 SCATTERED = np.array(
@@ -266,10 +267,15 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
 
 
 def has_daily_gradients(variant: str, mode: str, backend: str) -> bool:
-  """Whether the suite of every day has the gradients of a case: on `dense` causally alone, since
-  there jax derives them from what computes the values.
+  """Whether the suite of every day has the gradients of a case: on `dense` causally alone, and of
+  encodings with parameters, since there jax derives them from what computes the values. Of several
+  encodings as one, every second combination has them.
   """
-  return is_quick(variant, mode, backend) and (backend == 'blockwise' or mode == 'causal')
+  if not is_quick(variant, mode, backend):
+    return False
+  if backend == 'dense':
+    return mode == 'causal' and bool(jax.tree.leaves(declared(variant)))
+  return variant not in SECOND_CHAINS
 
 
 @pytest.mark.parametrize(
@@ -342,7 +348,12 @@ def test_equal_to_the_oracle(variant, mode, backend):
 
 @pytest.mark.parametrize(
   ('variant', 'mode'),
-  [case for case in CASES if is_quick(*case, 'dense') and not has_daily_gradients(*case, 'dense')],
+  [
+    case
+    for case in CASES
+    if (is_quick(*case, 'dense') and not has_daily_gradients(*case, 'dense'))
+    or (case[0] in SECOND_CHAINS and is_quick(*case, backends_of(case[0])[-1]))
+  ],
 )
 def test_values_of_dense_are_those_of_the_oracle(variant, mode):
   """The test above has their gradients too, where its case is `slow`."""

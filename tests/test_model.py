@@ -126,7 +126,7 @@ def text() -> np.ndarray:
 
 @pytest.mark.parametrize(
   'name',
-  [pytest.param(name, marks=daily_if(name in ('path', 'sink'))) for name in ENCODINGS]
+  [pytest.param(name, marks=daily_if(name in ('fox', 'sink'))) for name in ENCODINGS]
   + [pytest.param(name, marks=daily_if(name == 'windowed_t5')) for name in PATTERNS],
 )
 def test_model_with_every_encoding(name):

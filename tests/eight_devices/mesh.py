@@ -70,6 +70,7 @@ def test_losses_are_those_of_one_device(on_one, on_all):
   np.testing.assert_allclose(on_all[1], on_one[1], rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_positions_of_the_data_are_cut_as_tokens_are(run):
   addition = {
     'encoding__name': 'abacus',

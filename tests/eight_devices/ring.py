@@ -23,7 +23,6 @@ SUBSET = {
   ('shaw', 'packed'),  # vectors a distance: queries meet them, and values
   ('fox', 'packed'),  # coordinates from content
   ('cope', 'sink_tokens'),  # a sum over keys, which ends; shares between the sinks and the window
-  ('rope_pp', 'packed'),  # more heads out than in
 }
 
 
