@@ -345,17 +345,21 @@ def test_characters_are_added_up_by_distance():
     '2 to 4 L',
     '4 to 8 L',
     'onset',
+    'exact',
     'seeds',
   ]
   (cells,) = table.groups[0].lines
   bins = ([0], [1, 2], [4], [8], [16], [32])
-  for cell, positions in zip(cells[1:-2], bins, strict=True):
+  for cell, positions in zip(cells[1:-3], bins, strict=True):
     seeds = []
     for seed in range(SEEDS):
       some = [r for r in rows if r['seed'] == seed and r['position'] in positions]
       seeds.append(sum(r['nats'] for r in some) / sum(r['bytes'] for r in some) / np.log(2))
     assert cell.text == f'{statistics.fmean(seeds):.3f} ± {statistics.stdev(seeds):.3f}'
-  assert [cell.text for cell in cells[-2:]] == ['2.00 M (1 of 3)', '3']
+  assert [cell.text for cell in cells[-3:]] == ['2.00 M (1 of 3)', '0', '3']
+  exact = [r | {'nats': r['nats'] / 8} if r['seed'] == 1 else r for r in rows]
+  ((cells,),) = (table.groups[0].lines for table in tables.recall_tables(exact, []))
+  assert cells[-2].text == '1'
 
 
 def test_recall_is_that_of_windows_that_most_have_and_of_seeds_that_did_not_fail():
@@ -385,8 +389,8 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
   assert [group.name for group in table.groups] == names
   for group in table.groups:
     assert [line[0].text for line in group.lines] == ['far', 'rope', 'near']
-  heads = table.header[1:-2]
-  of_L, far, windowed = (group.lines[0][1:-2] for group in table.groups)
+  heads = table.header[1:-3]
+  of_L, far, windowed = (group.lines[0][1:-3] for group in table.groups)
   dashes = [head for head, cell in zip(heads, of_L, strict=True) if cell.text == '—']
   assert dashes == ['1 to 2 L', '2 to 4 L', '4 to 8 L']
   assert far == windowed
@@ -402,7 +406,7 @@ def test_onset_is_of_the_runs_that_were_asked_for_names():
   spent = cost_rows()
   spent += [cost | {'run': f'task,{cost["run"]}', 'onset_tokens': None} for cost in spent]
   (table,) = tables.recall_tables(recall_rows(), spent)
-  assert table.groups[0].lines[0][-2].text == '2.00 M (1 of 3)'
+  assert table.groups[0].lines[0][-3].text == '2.00 M (1 of 3)'
 
 
 def test_tasks_say_how_many_seeds_have_learned():

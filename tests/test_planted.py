@@ -14,6 +14,7 @@ from posenc_jax.data import planted
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, protocols
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.reporting.board.tables import EXACT
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.training import loop, setup
 from posenc_jax.training.checkpoints import finished_parameters
@@ -222,3 +223,34 @@ def test_the_table_of_depths():
   assert 'stands before what is asked for' in table.caption
   with pytest.raises(UserError, match='no rows of sliding with length=None; allowed: a study with'):
     make_tables(rows, form='distances', protocol='sliding')
+
+
+def bits_by_matching(letters: int, documents: list[bytes]) -> float:
+  """Bits a character of names within 64 bytes, in the second halves of windows of 128, of a guess
+  among what followed the same `letters` before, where that was in a name.
+  """
+  bits = []
+  for text in documents:
+    in_name = np.zeros(len(text), bool)
+    for start, name in names(text):
+      in_name[start : start + len(name)] = True
+    for start in range(0, len(text) - 128, 128):
+      window = text[start : start + 128]
+      distances = planted.distances(window)
+      for t in range(64, 128):
+        if 0 < distances[t] < 64:
+          before = window[t - letters : t]
+          found = [
+            window[j] == window[t]
+            for j in range(letters, t)
+            if window[j - letters : j] == before and in_name[start + j]
+          ]
+          bits.append(-np.log2(0.998 * np.mean(found) + 0.002 / 62))
+  return float(np.mean(bits))
+
+
+def test_names_are_known_exactly_by_two_letters_and_not_by_one():
+  """What the board calls exact is out of reach of a match by one letter before (LOG/136)."""
+  documents = data.corpus('planted', 'test', 'text', '').documents[:6]
+  assert bits_by_matching(1, documents) > 0.35 > EXACT
+  assert bits_by_matching(2, documents) < 0.05
