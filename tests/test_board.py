@@ -120,7 +120,7 @@ def test_the_numbers_of_a_line(of_corpus):
     change = statistics.fmean(bits(s, length) - bits(s, L) for s in range(SEEDS))
     assert line.changes[length].mean == pytest.approx(change)
   placebo = statistics.fmean(bits(s, 32) - bits(s, 32, 'shuffled_far') for s in range(SEEDS))
-  assert line.placebo.mean == pytest.approx(placebo)
+  assert line.beyond_shuffled.mean == pytest.approx(placebo)
   windowed = statistics.fmean(
     bits(s, 64, 'windowed') - bits(s, L, 'windowed') for s in range(SEEDS)
   )

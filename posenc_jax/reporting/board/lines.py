@@ -24,11 +24,11 @@ from posenc_jax.reporting.series import multiple_of
 PROTOCOL = 'last_k'  # the same targets at every length
 SLACK = 0.02  # bits a byte: a score that is surely not worse by more holds
 FAR = 4  # training lengths of context, at which use of far context is told
-BASE = 'rope'  # the label of the line that costs and scores at L are relative to
+ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
 
 
 class Cost(NamedTuple):
-  """What training takes, relative to BASE; None where it is not on disk."""
+  """What training takes, relative to ROPE; None where it is not on disk."""
 
   parameters: float | None
   step: float | None
@@ -46,15 +46,18 @@ class Line:
     is_reference: whether it stands there to compare others with: an n-gram, a model that was
       trained at another length, or one that the study names as a reference.
     own: the bits a byte of each seed at L.
-    at_L: their difference from BASE.
+    at_L: their difference from ROPE.
     changes: {length: difference from the own score at L}, without intervals of n-grams and of
       models trained at another length.
     longest: the longest length that the line has rows of.
-    windowed: the same at `longest`, attention windowed at L.
-    is_repaired: whether it holds there, and every seed at all lengths; None: undecided.
+    windowed: with attention windowed at L, the difference of the score at `longest` from that at L.
+    holds_windowed: True: that interval ends at SLACK or below, and with attention windowed at L no
+      seed is worse by more at any length past L. False: the interval lies above SLACK. None:
+      undecided.
     beyond_window: at FAR training lengths, the difference from the own score there with attention
       windowed at L.
-    placebo: likewise, from the own score where tokens farther back than L are another document's.
+    beyond_shuffled: likewise, from the own score where tokens farther back than L are another
+      document's.
     holds_to: the largest length up to which, at every length, no seed is worse by more than SLACK
       than at L, and the interval of the change ends below SLACK. None: there is no score at L.
     fails_by: the shortest length at which that interval lies above SLACK, or a score of a seed is
@@ -72,9 +75,9 @@ class Line:
   changes: dict[int, Difference]
   longest: int
   windowed: Difference | None
-  is_repaired: bool | None
+  holds_windowed: bool | None
   beyond_window: Difference | None
-  placebo: Difference | None
+  beyond_shuffled: Difference | None
   holds_to: int | None
   fails_by: int | None
   all_gain: bool
@@ -96,13 +99,13 @@ class Line:
 
     At FAR training lengths every seed must be better than at L, and three intervals over documents
     must lie below 0. The first alone might come of text within L, of which the first targets see
-    less at L; that from the placebo, of harm that another document does; the one from a window, of
-    harm that the window does.
+    less at L; `beyond_shuffled`, of harm that another document does; `beyond_window`, of harm that
+    the window does.
     """
     gain = self.changes.get(FAR * self.train_length)
     return self.all_gain and all(
       some is not None and some.interval is not None and some.interval[1] < 0
-      for some in (gain, self.beyond_window, self.placebo)
+      for some in (gain, self.beyond_window, self.beyond_shuffled)
     )
 
   @property
@@ -119,8 +122,8 @@ class Line:
       words.append(f'holds to {multiple_of(self.holds_to, self.train_length)}')
     if self.fails_by is not None:
       words.append(f'fails by {multiple_of(self.fails_by, self.train_length)}')
-    if not self.is_longest and self.is_repaired is not None:
-      words.append(f'{"holds" if self.is_repaired else "fails"} with a window of L')
+    if not self.is_longest and self.holds_windowed is not None:
+      words.append(f'{"holds" if self.holds_windowed else "fails"} with a window of L')
     return '; '.join(words) or 'undecided'
 
 
@@ -170,9 +173,9 @@ def lines(
   present = {row['run'] for row in rows}
   found = collect(rows, [run for run in runs if run in present], [PROTOCOL])
   usual = usual_length(rows, corpus)
-  is_base = lambda row: (row['label'], row['train_length']) == (BASE, usual)
-  baseline = BASE if any(is_base(row) for row in rows if row['control'] is None) else None
-  names_of = lambda row: (BASE,) if is_base(row) else ()
+  is_base = lambda row: (row['label'], row['train_length']) == (ROPE, usual)
+  baseline = ROPE if any(is_base(row) for row in rows if row['control'] is None) else None
+  names_of = lambda row: (ROPE,) if is_base(row) else ()
   compared = compare_all(found, baseline=baseline, names_of=names_of)
   by_control = {some.scores.control: some for some in compared}
   plain = by_control[None].scores
@@ -196,10 +199,10 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
   changes = _differences(by_control[None], OWN, name) if is_of_L else _plain_changes(values, usual)
   past = [length for length in plain.columns if length > L and _has_rows(plain, name, length)]
   longest = past[-1] if past else L
-  windowed, is_repaired = None, None
+  windowed, holds_windowed = None, None
   if WINDOWED in by_control and is_of_L:
     windowed = _differences(by_control[WINDOWED], OWN, name).get(longest)
-    is_repaired = _is_repaired(windowed, by_control[WINDOWED].scores, plain, name, L)
+    holds_windowed = _holds_windowed(windowed, by_control[WINDOWED].scores, plain, name, L)
   of_far = lambda reference: _differences(by_control[None], reference, name).get(FAR * L)
   far = [(seed.get(L), seed.get(FAR * L)) for seed in values.values()]
   holds_to = _holds_to(L, past, changes, values) if own else None
@@ -217,9 +220,9 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
     changes=changes,
     longest=longest,
     windowed=windowed,
-    is_repaired=is_repaired,
+    holds_windowed=holds_windowed,
     beyond_window=of_far(OWN_WINDOWED),
-    placebo=of_far(OWN_SHUFFLED),
+    beyond_shuffled=of_far(OWN_SHUFFLED),
     holds_to=holds_to,
     fails_by=next((length for length in past if fails(length)), None),
     all_gain=bool(far) and all(None not in pair and pair[1] < pair[0] for pair in far),
@@ -288,10 +291,10 @@ def _seed_holds(at_L: float | None, value: float | None) -> bool:
   return at_L is not None and value is not None and value <= at_L + SLACK
 
 
-def _is_repaired(
+def _holds_windowed(
   change: Difference | None, windowed: Scores, plain: Scores, line: str, L: int
 ) -> bool | None:
-  """`Line.is_repaired` from the change at the longest length, attention windowed at L."""
+  """`Line.holds_windowed` from the change at the longest length, attention windowed at L."""
   if _is_above(change):
     return False
   if not _is_below(change):
@@ -314,7 +317,7 @@ def _rank(line: Line) -> tuple:
 
 
 def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
-  """The smallest difference from BASE at L that seeds mark in four of five cases, the median
+  """The smallest difference from ROPE at L that seeds mark in four of five cases, the median
   over lines; None: they mark none.
   """
   found = [line.at_L.smallest for line in of_corpus if line.at_L]
@@ -325,16 +328,16 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
   """Whether the verdict stays the same whichever seed is left out, as a reference's does. That of
   one seed does not.
 
-  A verdict is of a line's own scores. Of other lines only BASE's first seed is read: its rows say
+  A verdict is of a line's own scores. Of other lines only ROPE's first seed is read: its rows say
   how many tokens a whole score is of.
   """
   if line.is_reference:
     return True
   if len(line.seeds) < 2:
     return False
-  of_base = {row['seed'] for row in rows if row['label'] == BASE}
+  of_base = {row['seed'] for row in rows if row['label'] == ROPE}
   is_asked = lambda row: (
-    row['label'] == line.label or (row['label'] == BASE and row['seed'] == min(of_base))
+    row['label'] == line.label or (row['label'] == ROPE and row['seed'] == min(of_base))
   )
   rows = [row for row in rows if is_asked(row)]
   for seed in line.seeds:
@@ -349,7 +352,7 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
 def relative_costs(
   costs: Iterable[dict], runs: Iterable[str], usual: int
 ) -> dict[tuple[str, int], Cost]:
-  """{(label, training length): its cost} of these runs, relative to BASE of the length `usual`."""
+  """{(label, training length): its cost} of these runs, relative to ROPE of the length `usual`."""
   runs, by_line = set(runs), {}
   for row in costs:
     if row['run'] in runs:
@@ -359,7 +362,7 @@ def relative_costs(
     line: [_median(row[field] for row in some) for field in fields]
     for line, some in by_line.items()
   }
-  base = medians.get((BASE, usual), [None] * len(fields))
+  base = medians.get((ROPE, usual), [None] * len(fields))
   return {
     line: Cost(*(a / b if a and b else None for a, b in zip(some, base, strict=True)))
     for line, some in medians.items()
@@ -367,11 +370,11 @@ def relative_costs(
 
 
 def relative_times(rows: list[dict]) -> list[dict]:
-  """The rows of costs of one folder, with times of a step relative to those of BASE among them, of
-  the length that most runs were trained at; None where BASE is not among them.
+  """The rows of costs of one folder, with times of a step relative to those of ROPE among them, of
+  the length that most runs were trained at; None where ROPE is not among them.
   """
   usual = statistics.mode(row['train_length'] for row in rows) if rows else None
-  is_base = lambda row: (row['label'], row['train_length']) == (BASE, usual)
+  is_base = lambda row: (row['label'], row['train_length']) == (ROPE, usual)
   base = _median(row['seconds_per_step'] for row in rows if is_base(row))
   relative = lambda seconds: seconds / base if seconds and base else None
   return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]

@@ -5,17 +5,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import BASE, FAR, SLACK, Line, smallest_marked
+from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked
 from posenc_jax.reporting.comparisons.compare import WINDOWED
 from posenc_jax.reporting.layouts.differences import SMALLEST, cell
+from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN
 from posenc_jax.reporting.scores import LINE, UNSEEN, Scores, collect, note_of_missing, notes_of
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
 
-PLANTED = 'planted'
-ACCURACY = 'token_accuracy'
 UNSTABLE = '~'
 # Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
 # where the name stood before by one letter alone (LOG/136).
@@ -25,7 +24,7 @@ HEADER = ('parameters', 'step', 'memory', 'bits at L')
 # What the columns of text say, below the table.
 LEGEND = (
   f'encoding: those that hold to {FAR} L come first, by bits at L, then the others likewise, then '
-  f'references. "{SMALLEST}": the smallest difference from {BASE} that these seeds mark in '
+  f'references. "{SMALLEST}": the smallest difference from {ROPE} that these seeds mark in '
   'four of five cases, the median over lines.',
   'verdict: by a fixed rule for each line alone, of the seeds that it has. "Uses text past L": '
   f'every seed is better at {FAR} L than at L, and that gain, the difference from the placebo '
@@ -37,11 +36,11 @@ LEGEND = (
   f'no seed is more than {SLACK:g} bits worse than at L at any length past it; "fails with a '
   f'window of L": at the longest length it lies above +{SLACK:g}. {UNSTABLE}: leaving out one '
   'seed would change the verdict, or there is one alone.',
-  f'parameters: those of the whole model, relative to {BASE}.',
-  f'step, memory: time and memory of a training step, relative to {BASE}; time as '
+  f'parameters: those of the whole model, relative to {ROPE}.',
+  f'step, memory: time and memory of a training step, relative to {ROPE}; time as '
   'scripts/step_times.py has measured it, line after line on one machine, or without that as each '
   'training took it where it ran.',
-  f'bits at L: its mark compares with {BASE}. Marks, here and in other columns, are about '
+  f'bits at L: its mark compares with {ROPE}. Marks, here and in other columns, are about '
   f'other seeds: * better, † worse, = within {MARGIN:g}.',
   'at n L: difference from the own score at L; in brackets the 95 % interval over documents, those '
   'of one year or package taken as one. Its mark compares with the own score, too.',
@@ -127,7 +126,7 @@ def _cells(line: Line, past: list[int], verdict: str):
     yield cell(line.changes.get(length), BITS)
   # The head of the column names the longest length of all lines.
   yield cell(line.windowed if past and line.longest == past[-1] else None, BITS)
-  yield cell(line.placebo, BITS)
+  yield cell(line.beyond_shuffled, BITS)
   if line.holds_to is None or line.is_reference:
     yield Cell(DASH)
   else:
@@ -248,13 +247,13 @@ def _recalled(scores: Scores, line: str, positions: list[int]) -> list[float] | 
 def task_tables(rows: list[dict]) -> list[Table]:
   """The table of tasks, in a list; [] of rows without any."""
   rows = learned.mark(rows)
-  tasks = sorted({row['protocol'] for row in rows if row['metric'] == ACCURACY})
+  tasks = sorted({row['protocol'] for row in rows if row['metric'] == learned.ACCURACY})
   if not tasks:
     return []
   cells, names = defaultdict(dict), []
   for task in tasks:
     of_task = [row for row in rows if row['protocol'] == task and row['control'] is None]
-    for scores in collect(of_task, (), [task], ACCURACY):
+    for scores in collect(of_task, (), [task], learned.ACCURACY):
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
       names.append(f'{task}, learned')
       for line in scores.lines:
