@@ -135,6 +135,14 @@ def test_lines_of_one_label_share_its_color_and_differ_in_marker():
   assert [look.color for look in of_rope].count(found['rope'].color) == len(MARKERS)
 
 
+def test_labels_of_a_study_differ_in_color_as_long_as_there_are_colors():
+  for known in (0, 1, 5):
+    names = [*KNOWN[:known], *(f'line {n}' for n in range(len(COLORS) - known))]
+    found = of_names(names)
+    assert len({look.color for look in found.values()}) == len(COLORS)
+    assert {name: found[name] for name in KNOWN[:known]} == of_names(KNOWN[:known])
+
+
 def test_any_number_of_lines_has_looks():
   assert len({*of_names([f'line {n}' for n in range(LOOKS)]).values()}) == LOOKS
   assert len(of_names([f'line {n}' for n in range(2 * LOOKS)])) == 2 * LOOKS

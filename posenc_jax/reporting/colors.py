@@ -46,15 +46,19 @@ def looks(labels: Mapping[str, str]) -> dict[str, Look]:
 
   A line has the look of its label: an encoding's name, unless its study says otherwise. Where
   several would have one look, as lines of one label do, the others keep its color and have other
-  markers. The order of the lines changes nothing.
+  markers. A label that is not in KNOWN has a color that no other label here has, as long as there
+  is one. The order of the lines changes nothing.
 
   Args:
     labels: {line: its label}.
   """
-  taken, found = set(), {}
+  taken, found, number_of = set(), {}, {}
+  for label in sorted({*labels.values()}, key=lambda label: (label not in KNOWN, label)):
+    colors = {number % len(COLORS) for number in number_of.values()}
+    number_of[label] = _number(label) if label in KNOWN else _of_free_color(_number(label), colors)
   # A line that is named as its label comes first: it keeps the look that it has elsewhere.
   for line in sorted(labels, key=lambda line: (line != labels[line], line)):
-    number = _first_free(_number(labels[line]), taken)
+    number = _first_free(number_of[labels[line]], taken)
     taken.add(number)
     found[line] = _look(number)
   return {line: found[line] for line in labels}
@@ -72,6 +76,12 @@ def _look(number: int) -> Look:
   # One marker further in each line of KNOWN: every pair of color and marker occurs once.
   marker = (color + number // len(COLORS)) % len(MARKERS)
   return Look(COLORS[color], MARKERS[marker])
+
+
+def _of_free_color(number: int, taken: set[int]) -> int:
+  """The number, or the next one whose color is none of these; the number where all are taken."""
+  following = ((number + step) % LOOKS for step in range(len(COLORS)))
+  return next((other for other in following if other % len(COLORS) not in taken), number)
 
 
 def _first_free(number: int, taken: set[int]) -> int:
