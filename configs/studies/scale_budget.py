@@ -12,9 +12,9 @@ a character up to L / 2), and gains from text past L less than ALiBi, since what
 it forgets past it. RoPE's and NoPE's losses past L grow, ALiBi's and Transformer-XL's gains at 4 L
 do not shrink by more than a third.
 
-Cost: 16 runs of some 25 minutes, two at a time on two cores. Result, of seed 0 of Transformer-XL
-and RoPE: results/scale_budget, LOG/137. At 4 L Transformer-XL has 1.930 bits, of 2.258 at L, and
-RoPE with a window of L 2.258.
+Cost: 16 runs of some 25 minutes, two at a time on two cores. Result, of seed 0 of RoPE, ALiBi,
+Transformer-XL and FoX: results/scale_budget, LOG/137. At 4 L Transformer-XL has 1.930 bits, ALiBi
+1.953, RoPE with a window of L 2.258 and FoX 2.415.
 """
 
 from pathlib import Path
