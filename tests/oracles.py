@@ -191,7 +191,7 @@ def kv_shift(dims, hyper, p):
     for t, g in np.ndindex(*y_SGK.shape[:2]):
       a = sigmoid(x_SD[t] @ p[f'w_{which}'][:, g])
       out[t, g] = (1 - a) * y_SGK[t, g]
-      if t > 0:
+      if t > 0 and position_S[t] > position_S[t - 1]:  # else a document begins
         out[t, g] += a * y_SGK[t - 1, g]
     return out
 
