@@ -678,6 +678,8 @@ def path(dims, hyper, p):
     for t, g in np.ndindex(len(x_SD), G):
       z = np.zeros(K)
       for n in range(min(3, t + 1)):
+        if n and position_S[t - n] >= position_S[t - n + 1]:
+          break  # of another document
         x = x_SD[t - n] @ p['w_1'] if hyper.get('rank', 32) else x_SD[t - n]
         z += p['conv'][n, g] * (x @ p['w_2'][:, g])
       w = z / (1 + np.exp(-z))
