@@ -651,6 +651,8 @@ def selective_rope(dims, hyper, p):
     for t in range(len(unit)):
       f = np.zeros((G, K // 2))
       for n in range(min(4, t + 1)):
+        if n and position_S[t - n] >= position_S[t - n + 1]:
+          break  # of another document
         f += p['conv'][n] * np.einsum('d,dr,rgm->gm', unit[t - n], p['w_1'], p['w_2'])
       f += np.exp(p['c']) if hyper.get('bias') else 0
       if hyper.get('gate'):
