@@ -335,11 +335,12 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
     return True
   if len(line.seeds) < 2:
     return False
-  of_base = {row['seed'] for row in rows if row['label'] == ROPE}
-  is_asked = lambda row: (
-    row['label'] == line.label or (row['label'] == ROPE and row['seed'] == min(of_base))
-  )
-  rows = [row for row in rows if is_asked(row)]
+  first = min((row['seed'] for row in rows if row['label'] == ROPE), default=None)
+  rows = [
+    row
+    for row in rows
+    if row['label'] == line.label or (row['label'], row['seed']) == (ROPE, first)
+  ]
   for seed in line.seeds:
     others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]
     # a line may be called otherwise without one of its seeds, and then it is not stable
