@@ -229,6 +229,24 @@ def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding
 
 
 @pytest.mark.parametrize(
+  ('fields', 'fraction'),
+  [
+    ({}, 0.25),  # the family's default
+    ({'rotary_pct': 1.0}, 1.0),
+    ({'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 1.0}}, 1.0),
+    ({'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}}, 0.5),
+  ],
+)
+def test_gpt_neox_rotates_the_part_that_its_config_says(fields, fraction, tmp_path):
+  record = RECORDS['gpt_neox']['config']
+  said = {key: value for key, value in record.items() if 'rotary' not in key and 'rope' not in key}
+  folder = save(tmp_path / 'm', 'gpt_neox')
+  (folder / 'config.json').write_text(json.dumps(said | fields))
+  source = sources.open_source(str(folder))
+  assert families.form_of(source.fields, source.name).encoding['fraction'] == fraction
+
+
+@pytest.mark.parametrize(
   ('encoding', 'rotates', 'base'),
   [
     ({'name': 'nope'}, [0, 0, 0], None),

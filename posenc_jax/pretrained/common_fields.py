@@ -58,7 +58,9 @@ def rope(
   said = dict(parameters or scaling or {})
   base = float(said.pop('rope_theta', theta or base))
   said_fraction = said.pop('partial_rotary_factor', None)
-  fraction = float(said_fraction or fraction or 1.0)
+  fraction = said_fraction or fraction
+  is_said = fraction is not None
+  fraction = float(fraction or 1.0)
   if fraction != 1 and not is_partial:
     where = name if said_fraction else 'partial_rotary_factor'
     raise fields.refused(where, 'partial_rotary_factor=1 in this family')
@@ -66,7 +68,7 @@ def rope(
   kind = said.pop('rope_type', old_name)
   kind = 'longrope' if kind == 'su' else kind  # Phi-3's first name for it
   encoding = {'name': 'rope', 'base': base}
-  if fraction != 1:
+  if fraction != 1 or (is_partial and is_said):  # the family's default may be a part
     encoding['fraction'] = fraction
   if kind == 'default' and any(value is not None for value in said.values()):
     raise fields.refused(name, f'without {min(said)}, or with the rope_type that has it')
