@@ -449,6 +449,13 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
   assert [point.get_color() for point in points] == [WORSE, UNDECIDED, BETTER]
   assert axes.get_title('left').startswith('At 2 L, 1 of 3 lines are better; yarn by the most, 0.1')
   assert 'rope that is given the last L tokens alone (L = 8)' in figure.get_supxlabel()
+  short = [
+    r | {'label': 'short', 'run': f'short {r["run"]}', 'train_length': 4}
+    for r in of_methods({'logn': {8: 1.0, 16: 1.0}})
+  ]
+  figure = figures.draw(rows + short, form='differences', baseline='rope')
+  assert '(L = 8)' in figure.get_supxlabel()  # of the baseline, not of the shortest line
+  assert figure.axes[0].get_title('left').startswith('At 2 L')
   with pytest.raises(UserError, match='length=8 has no differences; allowed: 16'):
     figures.draw(rows, form='differences', length=8)
   with pytest.raises(UserError, match='allowed: rows of that control'):

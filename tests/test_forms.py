@@ -242,6 +242,15 @@ def test_methods_are_lines_and_trainings_are_groups():
   assert 'mixed overrides, each a line of its own: null, {eval.documents: 3}' in table.notes
 
 
+def test_of_methods_the_baseline_is_the_model_as_trained():
+  """Also where a method has more scores than it."""
+  rows = [row('rope', seed, n) for seed in range(2) for n in (8, 16)]
+  yarn = {'encoding.scaling': {'rope_type': 'yarn'}}
+  rows += [row('rope', seed, n, overrides=yarn) for seed in range(2) for n in (8, 16, 32)]
+  titles = [table.title for table in make_tables(rows, form='methods', metric='bpb')]
+  assert 'Differences from rope, as trained, L = 8, 100 steps up to L, last_k' in titles
+
+
 @pytest.mark.parametrize('form', ['columns', 'methods', 'grid'])
 def test_the_loss_of_whole_windows_is_not_called_that_of_a_range_of_positions(form):
   for table in make_tables(by_position(), form=form, protocols=['by_position'], metric='bpb'):

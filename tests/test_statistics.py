@@ -104,6 +104,8 @@ def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_n
 )
 def test_a_document_of_a_year_is_of_its_cluster(document, cluster):
   assert bootstrap.cluster_of(document, 'sotu') == cluster
+  assert bootstrap.cluster_of(document, 'planted') == cluster
+  assert bootstrap.cluster_of(document, 'texts') == document
 
 
 def test_a_package_is_a_cluster_of_code_alone():

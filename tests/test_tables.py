@@ -233,6 +233,39 @@ def test_runs_that_differ_in_a_swept_field_keep_their_seeds_together():
   assert table.notes == ['several runs of one seed, each a line of its own: rope']
 
 
+def test_seeds_of_runs_whose_names_end_with_a_hash_stay_together():
+  rows = [
+    row('chain', seed, bits=bits, run=f'seed={seed},encoding.members=-{member}--{end}')
+    for member, bits, ends in (('rope', 1.0, 'a0398090 1f00aa00'), ('t5', 3.0, '2c542b85 47503e57'))
+    for seed, end in enumerate(ends.split())
+  ]
+  table = one(rows)
+  assert {line: table.seed_scores(line, 8) for line in table.lines} == {
+    'chain [encoding.members=-rope-]': pytest.approx([1.0, 1.0]),
+    'chain [encoding.members=-t5-]': pytest.approx([3.0, 3.0]),
+  }
+
+
+def test_a_line_has_one_name_under_all_controls():
+  """Also where one more evaluation was made without controls."""
+  more = [r | {'overrides': {'eval.documents': 5}} for r in realistic() if r['control'] is None]
+  found = collect([*realistic(), *more], protocols=['last_k'])
+  plain = next(scores for scores in found if scores.control is None)
+  for scores in found:
+    assert set(scores.lines) <= set(plain.lines)
+  steps = [r | {'step': 2 * r['step']} for r in realistic()]
+  found = collect([*realistic(), *(r for r in steps if r['control'] is None)], protocols=['last_k'])
+  for scores in found:
+    assert all(', step' in line for line in scores.lines)
+
+
+def test_models_of_other_sources_may_have_other_tokenizers():
+  rows = [row('smol', tokens=12, source='a' * 64), row('pythia', tokens=9, source='b' * 64)]
+  assert not any('incomplete' in note for note in one(rows).notes)
+  less = [row('smol', seed, tokens=tokens, source='a' * 64) for seed, tokens in ((0, 12), (1, 9))]
+  assert one(less).notes == ['incomplete: smol seed 1']
+
+
 def test_runs_that_only_their_folder_tells_apart_are_not_averaged():
   table = one([row('rope', bits=1.0, run='x,seed=0'), row('rope', bits=3.0, run='x')])
   assert sorted(table.seed_scores(line, 8)[0] for line in table.lines) == pytest.approx([1.0, 3.0])

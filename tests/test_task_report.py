@@ -7,7 +7,9 @@ from synthetic import row, rows_of
 
 from posenc_jax import storage
 from posenc_jax.reporting import study
+from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.tasks import task_report
+from posenc_jax.reporting.tasks.chance import chance_scores
 
 METRICS = ('exact_match', 'token_accuracy', 'symbol_nats', 'chance', 'token_chance', 'nats_chance')
 
@@ -125,3 +127,16 @@ def test_a_folder_of_tasks_without_a_study_has_all_tables_and_figures(tmp_path, 
 def test_a_folder_without_rows_says_so_of_each_figure(tmp_path):
   report = dataclasses.replace(study.load(tmp_path), figures={'a': {}, 'b': {}})
   assert {*report.write_all_possible()} == {'tables', 'figure a', 'figure b'}
+
+
+def test_chance_is_not_averaged_over_corpora():
+  fields = dict(protocol='needle', k=None, document=None)
+  rows = [
+    row('t5', seed, corpus=corpus, metric=metric, value=value, **fields)
+    for seed in range(2)
+    for corpus, chance in (('task:needle:1', 1 / 16), ('task:needle:2', 1 / 256))
+    for metric, value in (('exact_match', 0.5), ('chance', chance))
+  ]
+  (scores,) = collect(rows, metric='exact_match')
+  assert chance_scores(rows, scores) == {8: None}
+  assert chance_scores(rows[:2], scores) == {8: pytest.approx(1 / 16)}

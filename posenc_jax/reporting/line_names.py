@@ -115,7 +115,7 @@ def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[
 
   Runs that are equal but for their seed stay one line where that is enough to tell runs apart.
   """
-  for shorten in (lambda run: re.sub(r'(^|,)seed=\d+', '', run), str):
+  for shorten in (_without_seed, str):
     runs = defaultdict(set)
     for line, row in zip(names, rows, strict=True):
       runs[line, row['seed']].add(row['run'])
@@ -126,3 +126,10 @@ def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[
       for line, row in zip(names, rows, strict=True)
     ]
   return names
+
+
+def _without_seed(run: str) -> str:
+  """The name of a run without its seed, and without the hash of a long one, which is of the seed,
+  too (`sweep.run_name`).
+  """
+  return re.sub(r'-[0-9a-f]{8}$', '', re.sub(r'(^|[,/])seed=\d+,?', r'\1', run)).rstrip(',')

@@ -24,6 +24,7 @@ from posenc_jax.reporting.tasks import learned
 SCORED = (*EVALUATION, 'overrides')
 # Rows of one line are equal in these fields.
 LINE = (*SCORED, 'train_length', 'step')
+COMPUTE_DTYPE = 'eval.compute_dtype'
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 MOST_NAMED = 5  # runs without rows that a note names; status says which are open
 # Statuses of a run that has not been evaluated to the end.
@@ -32,10 +33,11 @@ UNSEEN = ('missing', 'incomplete')
 
 def scored_on(row: dict) -> str:
   """A text that is equal for rows which score the same tokens at a length: what evaluation changed
-  in the model is left out.
+  in the model, or in its dtype, is left out.
   """
   overrides = row['overrides'] or {}
-  changed = {key: value for key, value in overrides.items() if not row_schema.is_of_model(key)}
+  is_of_tokens = lambda key: not row_schema.is_of_model(key) and key != COMPUTE_DTYPE
+  changed = {key: value for key, value in overrides.items() if is_of_tokens(key)}
   fields = {field: row[field] for field in SCORED} | {'overrides': changed}
   return json.dumps(fields, sort_keys=True)
 
@@ -93,6 +95,7 @@ class Scores:
     columns: the lengths or positions, in order.
     by_seed: the score of every (line, seed, column).
     exemplar_row: one row of each line: it says what all rows of the line have in common.
+    runs_of: the runs of each line.
     unlearned: {line: {seed: what is known of it}} of the seeds that have not learned their task: no
       mean goes through them.
     notes: all that is amiss.
@@ -106,6 +109,7 @@ class Scores:
   seeds: list[int]
   by_seed: dict[tuple, SeedScore]
   exemplar_row: dict[str, dict]
+  runs_of: dict[str, set[str]]
   unlearned: dict[str, dict[int, learned.Learned]]
   notes: list[str]
 
@@ -199,10 +203,11 @@ def collect(
   runs, rows = list(runs), learned.mark(rows)
   metric = metric_of(metric, rows)
   rank = {run: index for index, run in enumerate(runs)}
+  # Of the runs that should be there, those evaluated by other metrics only are not missing.
+  present_runs = {row['run'] for row in rows}
   rows = list(filter(metric.matches, rows))
   rows.sort(key=lambda row: (rank.get(row['run'], len(runs)), row_schema.key(row)))
   notes = []
-  present_runs = {row['run'] for row in rows}
   if missing := [run for run in runs if run not in present_runs]:
     notes.append(note_of_missing(missing, len(runs)))
   rank = {name: index for index, name in enumerate(WORDS_OF_PROTOCOLS)}
@@ -219,15 +224,22 @@ def collect(
   groups = defaultdict(list)
   for row in rows:
     if row['protocol'] in wanted and (controls or row['control'] is None):
-      corpus = row['corpus'] if by_corpus else ''
-      groups[wanted.index(row['protocol']), row['control'] or '', corpus].append(row)
+      groups[wanted.index(row['protocol']), row['corpus'] if by_corpus else ''].append(row)
   if not groups:
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
-  found = []
-  for (*_, corpus), group in sorted(groups.items()):
-    of_lines = column_of, label_of, group_fields, is_expected
-    found.append(_aggregate(group, metric, corpus or None, list(notes), *of_lines))
-  return found
+  found = {}
+  for (rank, corpus), group in groups.items():
+    own_notes = list(notes)
+    group = _drop_repeated(group, own_notes)
+    # A line has one name under all controls.
+    names = line_names(group, label_of, group_fields, own_notes)
+    by_control = defaultdict(list)
+    for name, row in zip(names, group, strict=True):
+      by_control[row['control'] or ''].append((name, row))
+    for control, named in by_control.items():
+      of_lines = list(own_notes), column_of, is_expected
+      found[rank, control, corpus] = _aggregate(named, metric, corpus or None, *of_lines)
+  return [found[place] for place in sorted(found)]
 
 
 def notes_of(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
@@ -244,31 +256,29 @@ def notes_of(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
 
 
 def _aggregate(
-  rows: list[dict],
+  named_rows: list[tuple[str, dict]],
   metric: Metric,
   corpus: str | None,
   notes: list[str],
   column_of: Callable,
-  label_of: Callable,
-  group_fields: tuple[str, ...],
   is_expected: Callable,
 ) -> Scores:
-  """The scores of the rows of one protocol and control, with these notes and those of its own."""
-  rows = _drop_repeated(rows, notes)
-  names = line_names(rows, label_of, group_fields, notes)
+  """The scores of (line, row) of one protocol and control; `notes` and its own are its notes."""
   groups, of_lines = defaultdict(list), defaultdict(list)
-  for line, row in zip(names, rows, strict=True):
+  for line, row in named_rows:
     groups[line, row['seed'], column_of(row)].append(row)
     of_lines[line].append(row)
+  _, first = named_rows[0]
   scores = Scores(
-    protocol=rows[0]['protocol'],
-    control=rows[0]['control'],
+    protocol=first['protocol'],
+    control=first['control'],
     corpus=corpus,
     metric=metric,
     columns=sorted({column for _, _, column in groups}),
     seeds=sorted({seed for _, seed, _ in groups}),
     by_seed={},
     exemplar_row={line: some[0] for line, some in of_lines.items()},
+    runs_of={line: {row['run'] for row in some} for line, some in of_lines.items()},
     unlearned={line: learned.unlearned_seeds(some) for line, some in of_lines.items()},
     notes=notes,
   )
@@ -288,8 +298,12 @@ def _aggregate(
 
 
 def _mark_incomplete(scores: Scores) -> None:
-  """A score of fewer tokens than another seed or line scored on the same is not shown."""
-  scored = {line: scored_on(row) for line, row in scores.exemplar_row.items()}
+  """A score of fewer tokens than another seed or line scored on the same is not shown; imported
+  models of several sources may have several tokenizers.
+  """
+  scored = {
+    line: (scored_on(row), row.get(row_schema.SOURCE)) for line, row in scores.exemplar_row.items()
+  }
   whole = defaultdict(int)
   for (line, _, column), score in scores.by_seed.items():
     whole[scored[line], column] = max(whole[scored[line], column], score.amount)

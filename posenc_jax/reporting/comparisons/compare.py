@@ -34,6 +34,7 @@ from posenc_jax.reporting.metrics import MARGIN, METRICS
 from posenc_jax.reporting.scores import Scores
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
+METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
 WINDOWED, TRUNCATED, SHUFFLED = 'windowed', 'truncated', 'shuffled_far'
 
 
@@ -112,7 +113,7 @@ def _baseline(scores: Scores, baseline: str | None, names_of: Callable[[dict], t
   def rank(line):
     row = scores.exemplar_row[line]
     scored = sum(len(scores.seed_scores(line, column)) for column in scores.columns)
-    return bool(row['overrides']), -scored, -row['step']
+    return bool(row['overrides'] or row.get(METHOD)), -scored, -row['step']
 
   if baseline in scores.lines:
     return baseline

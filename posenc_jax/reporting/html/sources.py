@@ -58,15 +58,10 @@ class Sources:
         'no rows of likelihoods or tasks by length; allowed: at least one protocol or task with '
         'such rows'
       )
-    evaluated = {row['run'] for row in self.rows}
     made = []
     for name in (metric, *(name for name in METRICS if name not in LIKELIHOODS)):
-      of_metric = [row for row in shown if METRICS[name].matches(row)]
-      if of_metric:
-        measured = {row['run'] for row in of_metric}
-        # Of the runs that should be there, those evaluated by other metrics only are not missing.
-        runs = [run for run in self.runs if run in measured or run not in evaluated]
-        found = collect(of_metric, runs, metric=name)
+      if any(map(METRICS[name].matches, shown)):
+        found = collect(shown, self.runs, metric=name)
         made += [length_series(scores, self.rows) for scores in found]
     return made
 

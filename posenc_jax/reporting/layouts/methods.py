@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from posenc_jax.evaluation.row_schema import is_of_model
-from posenc_jax.reporting.comparisons.compare import compare_all
+from posenc_jax.reporting.comparisons.compare import METHOD, compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
@@ -73,4 +73,5 @@ def _method(row: dict) -> str:
 def _with_method(row: dict) -> dict:
   """The row with its method in its label, and no longer in its overrides."""
   others = {key: value for key, value in (row['overrides'] or {}).items() if not is_of_model(key)}
-  return row | {'label': f'{row["label"]}, {_method(row) or PLAIN}', 'overrides': others or None}
+  label = f'{row["label"]}, {_method(row) or PLAIN}'
+  return row | {'label': label, 'overrides': others or None, METHOD: _method(row)}

@@ -85,7 +85,7 @@ def _draw(axes, y: int, difference) -> None:
 
 def _title(block: Block, chosen: dict, length: int) -> str:
   """What the figure shows, by a fixed rule: how many intervals lie below 0, and the lowest mean."""
-  L = min(block.scores.train_lengths)
+  L = _train_length(block)
   better = [line for line, some in chosen.items() if some.interval and some.interval[1] < 0]
   where, number = f'At {multiple_of(length, L)}', len(chosen)
   if not any(some.interval for some in chosen.values()):
@@ -98,8 +98,13 @@ def _title(block: Block, chosen: dict, length: int) -> str:
   return f'{where}, {len(better)} of {number} lines are better; {gain}'
 
 
+def _train_length(block: Block) -> int:
+  """The training length of the baseline: it is what the window is of."""
+  return block.scores.exemplar_row[block.baseline]['train_length']
+
+
 def _note(block: Block, length: int) -> str:
-  L = min(block.scores.train_lengths)
+  L = _train_length(block)
   what = (
     'is given the last L tokens alone'
     if block.reference is BASELINE_TRUNCATED

@@ -11,14 +11,15 @@ from posenc_jax.reporting.table import Cell
 
 
 def chance_scores(rows: Iterable[dict], scores: Scores) -> dict[int, float | None]:
-  """{length: score of guessing}; None where runs disagree. {} without such rows."""
+  """{length: score of guessing}; None where runs or corpora disagree. {} without such rows."""
   wanted = (scores.metric.chance, scores.protocol, scores.control)
-  by_run = defaultdict(lambda: defaultdict(list))
+  by_length = defaultdict(lambda: defaultdict(list))
   for row in rows:
     if row['status'] == 'ok' and (row['metric'], row['protocol'], row['control']) == wanted:
-      by_run[row['length']][row['run']].append(row['value'])
+      asked = row['run'], row['corpus'], row['split'], str(row['overrides'])
+      by_length[row['length']][asked].append(row['value'])
   found = {}
-  for length, values_of in sorted(by_run.items()):
+  for length, values_of in sorted(by_length.items()):
     means = [statistics.fmean(values) for values in values_of.values()]
     found[length] = means[0] if math.isclose(min(means), max(means)) else None
   return found
