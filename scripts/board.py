@@ -4,6 +4,7 @@ python scripts/board.py results/board
 python scripts/board.py results/board runs/mine --out=runs/board
 
 Of several folders, such as the kept results and a study of your own, the rows stand side by side.
+Runs of one name whose configs differ are told apart by their folder.
 Lines that figures of a study name as references are references here, too, and get no verdict.
 --out: the folder to write to, by default the one that the first folder is in. Nothing in the
 folders is executed.
@@ -11,6 +12,8 @@ folders is executed.
 
 import os
 import shlex
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -45,13 +48,20 @@ def make(folders: list[str], out: Path):
   where there is nothing to draw.
   """
   reports = [study.load(folder) for folder in folders]
-  every_row = [row for folder in folders for row in rows.read(folder)]
-  spent = {}
-  for folder in folders:
-    for row in lines.relative_times(costs.with_step_times(costs.read(folder), folder)):
-      spent.setdefault(row['run'], row)
+  names = _names_of_runs(folders, reports)
+  every_row = [
+    row | {'run': name(row['run'])}
+    for folder, name in zip(folders, names, strict=True)
+    for row in rows.read(folder)
+  ]
+  usual, spent = lines.usual_length(every_row), {}
+  for folder, name in zip(folders, names, strict=True):
+    for row in costs.with_relative_times(costs.read(folder), folder, (lines.ROPE, usual)):
+      run = name(row['run'])
+      spent.setdefault(run, row | {'run': run})
   spent = list(spent.values())
-  runs = list(dict.fromkeys(run for report in reports for run in report.runs))
+  planned = [name(run) for report, name in zip(reports, names, strict=True) for run in report.runs]
+  runs = list(dict.fromkeys(planned))
   references = {label for report in reports for label in report.references}
   made, lines_of = tables.tables(every_row, runs, spent, references)
   corpus, of_corpus = next(iter(lines_of.items()))
@@ -72,6 +82,20 @@ def make(folders: list[str], out: Path):
   forms = {'BOARD.md': page.in_markdown, 'board.html': page.in_html}
   picture = f'{FIGURE}.png' if figure else None
   return {name: form(made, picture, facts) for name, form in forms.items()}, figure
+
+
+def _names_of_runs(folders: list[str], reports: list[study.Report]) -> list[Callable]:
+  """For each folder the function from the names of its runs to those on the board: the same name,
+  but after the folder where another one has a run of this name with another config.
+  """
+  hashes = defaultdict(set)
+  for report in reports:
+    for run, config_hash in report.hashes.items():
+      hashes[run].add(config_hash)
+  is_shared = lambda run: len(hashes[run]) > 1
+  return [
+    lambda run, folder=folder: f'{folder}/{run}' if is_shared(run) else run for folder in folders
+  ]
 
 
 def _default_out(folders: list[str]) -> Path:

@@ -6,6 +6,7 @@ What runs log depends on what else their machine did. Here every line makes a st
 the next one, so that other work meets all alike. OUT/step_times.jsonl gets the median of each line,
 of a label and a training length; scripts/board.py reads it in the place of the runs' own times.
 
+--beside: another study, whose lines `rope` are timed, too: times of the board are relative to them.
 --rounds: how many steps of each line are timed, after one that is not.
 """
 
@@ -19,8 +20,9 @@ from posenc_jax import config
 from posenc_jax.distributed import devices
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs
+from posenc_jax.reporting.board import lines
 
-FLAGS = {'config': config.REQUIRED, 'out': config.REQUIRED, 'rounds': 15}
+FLAGS = {'config': config.REQUIRED, 'out': config.REQUIRED, 'beside': '', 'rounds': 15}
 
 
 def main(argv):
@@ -31,11 +33,15 @@ def main(argv):
   sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
   from posenc_jax import sweep
 
+  planned = sweep.plan(flags.config, flags.out, overrides)
+  if flags.beside:
+    beside = sweep.plan(flags.beside, flags.out, overrides)
+    planned = [run for run in beside if label(run.config) == lines.ROPE] + list(planned)
   configs = {}
-  for run in sweep.plan(flags.config, flags.out, overrides):
+  for run in planned:
     c = run.config
     if c.train.steps:
-      line = c.label or c.encoding.name, c.train.length
+      line = label(c), c.train.length
       differing = {*config.differing_keys(configs.setdefault(line, c), c)} - {'seed'}
       if differing:
         problem = f'{line[0]} at {line[1]} tokens differs in {min(differing)}'
@@ -43,14 +49,19 @@ def main(argv):
   if not configs:
     raise UserError(f'--config={flags.config}: trains nothing; allowed: a study that trains')
   rows = [
-    {'label': label, 'train_length': length, 'seconds_per_step': statistics.median(seconds)}
+    {'label': name, 'train_length': length, 'seconds_per_step': statistics.median(seconds)}
     | {'steps': len(seconds), 'processor': processor()}
-    for (label, length), seconds in measure(configs, flags.rounds).items()
+    for (name, length), seconds in measure(configs, flags.rounds).items()
   ]
   config.make_folder(flags.out)
   costs.write_step_times(flags.out, rows)
   for row in rows:
     print(f'{row["label"]}, L = {row["train_length"]}: {1e3 * row["seconds_per_step"]:.1f} ms')
+
+
+def label(c) -> str:
+  """The label of the rows that runs of this config write."""
+  return c.label or c.encoding.name
 
 
 def measure(configs: dict, rounds: int) -> dict:

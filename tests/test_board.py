@@ -270,16 +270,68 @@ def test_the_baseline_is_the_one_of_the_length_that_most_were_trained_at():
     r | {'run': f'a,{r["run"]}', 'train_length': 2 * L, 'parameters': 7, 'seconds_per_step': 9.0}
     for r in cost_rows(['rope'])
   ]
-  spent = lines.relative_times(long_costs + cost_rows())
+  spent = long_costs + cost_rows()
   found = {line.name: line for line in lines.lines(of_long + text_rows(), (), spent, CORPUS)}
-  alone = {
-    line.name: line
-    for line in lines.lines(text_rows(), (), lines.relative_times(cost_rows()), CORPUS)
-  }
+  alone = {line.name: line for line in lines.lines(text_rows(), (), cost_rows(), CORPUS)}
   for name in ('flat', 'far'):
     assert found[name].cost == alone[name].cost
     assert found[name].at_L.mean == pytest.approx(alone[name].at_L.mean)
   assert any(line.train_length == 2 * L and line.is_reference for line in found.values())
+
+
+def test_without_the_baseline_no_line_stands_for_it():
+  rows = [r | {'label': 'plain' if r['label'] == 'rope' else r['label']} for r in text_rows()]
+  found = lines.lines(rows, (), cost_rows(), CORPUS)
+  assert {line.at_L for line in found} == {None}
+  assert lines.smallest_marked(found) is None
+  assert {line.cost for line in found} == {lines.Cost(None, None, None)}
+
+
+def test_lines_of_one_label_have_costs_of_their_own():
+  wide = [r | {'run': f'wide,{r["run"]}', 'step': 999} for r in text_rows()]
+  cost_of_wide = [
+    r | {'run': f'wide,{r["run"]}', 'parameters': 3 * r['parameters'], 'onset_tokens': 4_000_000}
+    for r in cost_rows()
+  ]
+  spent = cost_rows() + cost_of_wide
+  found = lines.lines(text_rows() + wide, (), spent, CORPUS)
+  ratio = lambda a, b: a.cost.parameters / b.cost.parameters
+  by_step = {label: [line for line in found if line.label == label] for label in MODELS}
+  for of_label in by_step.values():
+    narrow, wide_line = sorted(of_label, key=lambda line: 'step 999' in line.name)
+    assert ratio(wide_line, narrow) == pytest.approx(3)
+
+
+def test_a_verdict_does_not_hang_on_how_many_other_lengths_its_label_was_trained_at():
+  of_long = [
+    r | {'train_length': 2 * L, 'run': f'long,{r["run"]}', 'seed': r['seed'] + SEEDS}
+    for r in text_rows({'flat': MODELS['flat']}, seeds=SEEDS + 2)
+  ]
+  rows = text_rows() + of_long
+  found = {line.name: line for line in lines.lines(rows, (), (), CORPUS)}
+  line = found[f'flat, train_length {L}']
+  assert line.verdict == 'holds to 8 L'
+  assert lines.is_stable(line, rows, CORPUS)
+
+
+def test_runs_of_one_name_and_two_configs_stay_apart(tmp_path):
+  for name, steps, factor in (('a', 600, 1), ('b', 2400, 3)):
+    (tmp_path / name).mkdir()
+    storage.append_rows(tmp_path / name / 'rows.jsonl', [r | {'step': steps} for r in text_rows()])
+    spent = [r | {'parameters': factor * r['parameters']} for r in cost_rows()]
+    storage.append_rows(tmp_path / name / 'costs.jsonl', spent)
+    hashes = {r['run']: name for r in spent}
+    study.write(study.Report(tmp_path / name, list(hashes), study='x.py', hashes=hashes))
+  folders = [str(tmp_path / name) for name in 'ab']
+  text = board.make(folders, tmp_path / 'out')[0]['BOARD.md']
+  assert 'repeat a key' not in text
+  of_steps = [
+    re.search(rf'flat, step {steps} .*? ([+-][0-9.]+)%', text)[1] for steps in (600, 2400)
+  ]
+  first, second = (1 + float(percent) / 100 for percent in of_steps)
+  assert second / first == pytest.approx(3, abs=0.01)
+  twice = board.make([folders[0], folders[0]], tmp_path / 'out')[0]['BOARD.md']
+  assert re.search(r'\| flat +\|', twice)
 
 
 def test_a_board_of_references_alone_is_made():
@@ -429,24 +481,32 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
     {'label': label, 'train_length': length, 'seconds_per_step': seconds}
     for (label, length), seconds in times.items()
   ]
-  spent = cost_rows()
-  assert costs.with_step_times(spent, tmp_path) == spent
+  rope, spent = ('rope', L), cost_rows()
+  of_runs = costs.with_relative_times(spent, tmp_path, rope)
+  assert {row['seconds_per_step'] for row in of_runs if row['seed'] == 1} >= {1.0}
   costs.write_step_times(tmp_path, measured)
-  spent = costs.with_step_times(spent, tmp_path)
-  assert {(r['label'], r['seconds_per_step']) for r in spent} == {
-    *(('rope', 0.2), ('lost', 0.3)),
-    *((name, None) for name in MODELS if name not in ('rope', 'lost')),
-  }
-  # Times of two machines are each relative to their own baseline; without one there is none.
-  other = [row | {'label': 'mine', 'run': 'mine', 'seconds_per_step': 5.0} for row in spent[:1]]
-  rows = [*lines.relative_times(spent), *lines.relative_times(other)]
-  found = lines.relative_costs(rows, {row['run'] for row in rows}, L)
-  assert found['lost', L].step == pytest.approx(1.5)
-  assert found['flat', L].step is found['mine', L].step is None
+  in_turn = costs.with_relative_times(spent, tmp_path, rope)
+  found = {r['label']: r['seconds_per_step'] for r in in_turn}
+  assert found.pop('lost') == pytest.approx(1.5)
+  assert found == {'rope': 1.0} | {name: None for name in MODELS if name not in ('rope', 'lost')}
+  # Times of two folders are each relative to their own baseline; without one there is none.
+  assert not [
+    r for r in costs.with_relative_times(spent, tmp_path, ('rope', 2 * L)) if r['seconds_per_step']
+  ]
+  mine = [row | {'label': 'mine', 'run': 'mine'} for row in spent[:1]]
+  assert costs.with_relative_times(mine, tmp_path / 'other', rope)[0]['seconds_per_step'] is None
+  # The baseline may have been timed beside a study that does not train it.
+  beside = [measured[0], measured[1] | {'label': 'mine'}]
+  costs.write_step_times(tmp_path, beside)
+  (of_mine,) = costs.with_relative_times(mine, tmp_path, rope)
+  assert of_mine['seconds_per_step'] == pytest.approx(1.5)
+  runs_of = {label: {r['run'] for r in in_turn if r['label'] == label} for label in MODELS}
+  found = lines.relative_costs(in_turn, runs_of, runs_of['rope'])
+  assert (found['lost'].step, found['flat'].step) == (pytest.approx(1.5), None)
   for wrong in (-1, 'x', None):
     costs.write_step_times(tmp_path, [measured[0] | {'seconds_per_step': wrong}])
     with pytest.raises(UserError, match='seconds_per_step='):
-      costs.with_step_times(spent, tmp_path)
+      costs.with_relative_times(spent, tmp_path, rope)
 
 
 def test_the_command_times_each_line_once(tmp_path, monkeypatch):
@@ -461,6 +521,20 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     ('rope', 32, 2),
   ]
   assert all(row['seconds_per_step'] > 0 for row in rows)
+  mine = tmp_path / 'mine.py'
+  mine.write_text(
+    f'from posenc_jax.config import load_study, vary\n'
+    f'get_config = load_study({str(study)!r}).get_config\n'
+    f"sweep = lambda: vary('encoding.name', 'alibi')\n"
+  )
+  beside = [f'--config={mine}', f'--beside={study}', f'--out={tmp_path / "out"}', '--rounds=1']
+  step_times.main(beside)
+  rows = storage.read_rows(tmp_path / 'out' / costs.STEP_TIMES)
+  assert [(row['label'], row['train_length']) for row in rows] == [
+    ('rope', 16),
+    ('rope', 32),
+    ('alibi', 16),
+  ]
   with pytest.raises(UserError, match='--rounds=0; allowed'):
     step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=0'])
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from posenc_jax import storage
@@ -53,26 +53,40 @@ def read(folder: str | Path) -> list[dict]:
   return [row | {name: visible(row[name]) for name in ('run', 'label')} for row in rows]
 
 
-def with_step_times(rows: list[dict], folder: str | Path) -> list[dict]:
-  """The rows with the times of steps that were measured in turn, where the folder has such times;
-  then lines that were not measured have none.
+def with_relative_times(rows: list[dict], folder: str | Path, base: tuple[str, int]) -> list[dict]:
+  """The rows with times of a step relative to those of the line `base`: a label and a training
+  length. Times are those that were measured in turn, where the folder has such times, else those of
+  runs; None where a line has none, or the base.
 
   Raises UserError where a row is wrong.
   """
+  line = lambda row: (row['label'], row['train_length'])
+  if in_turn := {line(row): row['seconds_per_step'] for row in _step_times(folder)}:
+    rows = [row | {'seconds_per_step': in_turn.get(line(row))} for row in rows]
+    of_base = in_turn.get(base)
+  else:
+    of_base = median(row['seconds_per_step'] for row in rows if line(row) == base)
+  relative = lambda seconds: seconds / of_base if seconds and of_base else None
+  return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]
+
+
+def _step_times(folder: str | Path) -> list[dict]:
   file = Path(folder) / STEP_TIMES
   if not storage.exists(file):
-    return rows
+    return []
   with disk_errors(remedy=''):
-    measured = storage.read_rows(file, lambda row: _fault(row, STEP_TIME, STEP_TIME))
-  seconds = {(row['label'], row['train_length']): row['seconds_per_step'] for row in measured}
-  return [
-    row | {'seconds_per_step': seconds.get((row['label'], row['train_length']))} for row in rows
-  ]
+    return storage.read_rows(file, lambda row: _fault(row, STEP_TIME, STEP_TIME))
 
 
 def write_step_times(folder: str | Path, rows: list[dict]) -> None:
   """Writes step_times.jsonl anew."""
   storage.rewrite_rows(Path(folder) / STEP_TIMES, rows)
+
+
+def median(values: Iterable[float | None]) -> float | None:
+  """The median of what is known; None where nothing is."""
+  known = [value for value in values if value is not None]
+  return statistics.median(known) if known else None
 
 
 def write(folder: str | Path, rows: list[dict]) -> None:

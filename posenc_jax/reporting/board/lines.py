@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation.row_schema import N_GRAM
+from posenc_jax.reporting import costs
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.block import (
   BASELINE,
@@ -35,14 +36,12 @@ class Cost(NamedTuple):
   memory: float | None
 
 
-UNKNOWN = Cost(None, None, None)
-
-
 @dataclasses.dataclass(frozen=True)
 class Line:
   """One line of the board.
 
   Attributes:
+    runs: the names of its runs.
     is_reference: whether it stands there to compare others with: an n-gram, a model that was
       trained at another length, or one that the study names as a reference.
     own: the bits a byte of each seed at L.
@@ -67,6 +66,7 @@ class Line:
 
   name: str
   label: str
+  runs: frozenset[str]
   is_reference: bool
   train_length: int
   seeds: tuple[int, ...]
@@ -142,37 +142,42 @@ def corpora(rows: Iterable[dict]) -> list[str]:
   return found
 
 
-def usual_length(rows: Iterable[dict], corpus: str) -> int:
-  """The length that most of the models of a corpus were trained at: L of its board."""
-  return statistics.mode(
-    row['train_length']
-    for row in rows
-    if (row['corpus'], row['protocol']) == (corpus, PROTOCOL) and row['encoding'] != N_GRAM
-  )
+def usual_length(rows: Iterable[dict]) -> int:
+  """The length that most of the models of these rows were trained at: L of their board."""
+  rows = list(rows)
+  models = [row for row in rows if row['encoding'] != N_GRAM] or rows
+  return statistics.mode({row['run']: row['train_length'] for row in models}.values())
+
+
+def of_corpus(rows: Iterable[dict], corpus: str) -> list[dict]:
+  """The rows that the board's section of a corpus is made from."""
+  return [row for row in rows if (row['corpus'], row['protocol']) == (corpus, PROTOCOL)]
 
 
 def lines(
   rows: Iterable[dict],
   runs: Iterable[str],
-  costs: Iterable[dict],
+  spent: Iterable[dict],
   corpus: str,
   references: Collection[str] = (),
   notes: list[str] | None = None,
+  usual: int | None = None,
 ) -> list[Line]:
   """The lines of one corpus, the best first: those that hold to FAR training lengths by bits at L,
   then the others likewise, then references.
 
   Args:
-    rows: of all corpora. runs: the runs that should be there. costs: rows of costs.jsonl.
+    rows: of all corpora. runs: the runs that should be there. spent: rows of costs.jsonl.
     corpus: one of `corpora(rows)`.
     references: labels of lines that are there to compare others with, beside n-grams and models
       trained at another length.
     notes: what is missing or was not compared is added to it.
+    usual: L of the board; None: that of these rows.
   """
-  rows = [row for row in rows if row['corpus'] == corpus and row['protocol'] == PROTOCOL]
+  rows = of_corpus(rows, corpus)
   present = {row['run'] for row in rows}
   found = collect(rows, [run for run in runs if run in present], [PROTOCOL])
-  usual = usual_length(rows, corpus)
+  usual = usual or usual_length(rows)
   is_base = lambda row: (row['label'], row['train_length']) == (ROPE, usual)
   baseline = ROPE if any(is_base(row) for row in rows if row['control'] is None) else None
   names_of = lambda row: (ROPE,) if is_base(row) else ()
@@ -181,8 +186,11 @@ def lines(
   plain = by_control[None].scores
   if notes is not None:
     notes += dict.fromkeys((*plain.notes, *by_control[None].left_out))
-  cost_of = relative_costs(costs, present, usual)
-  made = [_line(line, plain, by_control, usual, cost_of) for line in plain.lines]
+  base_runs = {row['run'] for row in rows if is_base(row)}
+  cost_of = relative_costs(spent, plain.runs_of, base_runs)
+  made = [_line(line, plain, by_control, usual, cost_of[line]) for line in plain.lines]
+  if not baseline:  # another line of that encoding is no measure for others
+    made = [dataclasses.replace(line, at_L=None) for line in made]
   made = [
     dataclasses.replace(line, is_reference=line.is_reference or line.label in references)
     for line in made
@@ -190,7 +198,7 @@ def lines(
   return sorted(made, key=_rank)
 
 
-def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict) -> Line:
+def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: Cost) -> Line:
   row = plain.exemplar_row[name]
   L, metric = row['train_length'], METRICS['bpb']
   is_of_L = row['encoding'] != N_GRAM and usual == L
@@ -212,6 +220,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
   return Line(
     name=name,
     label=row['label'],
+    runs=frozenset(plain.runs_of[name]),
     is_reference=not is_of_L,
     train_length=L,
     seeds=tuple(values),
@@ -226,7 +235,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost_of: dict)
     holds_to=holds_to,
     fails_by=next((length for length in past if fails(length)), None),
     all_gain=bool(far) and all(None not in pair and pair[1] < pair[0] for pair in far),
-    cost=cost_of.get((row['label'], L), UNKNOWN),
+    cost=cost,
   )
 
 
@@ -321,7 +330,7 @@ def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
   over lines; None: they mark none.
   """
   found = [line.at_L.smallest for line in of_corpus if line.at_L]
-  return _median(found)
+  return costs.median(found)
 
 
 def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
@@ -335,6 +344,7 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
     return True
   if len(line.seeds) < 2:
     return False
+  usual = usual_length(of_corpus(rows, corpus))
   first = min((row['seed'] for row in rows if row['label'] == ROPE), default=None)
   rows = [
     row
@@ -342,45 +352,28 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
     if row['label'] == line.label or (row['label'], row['seed']) == (ROPE, first)
   ]
   for seed in line.seeds:
-    others = [row for row in rows if row['label'] != line.label or row['seed'] != seed]
+    others = [row for row in rows if row['run'] not in line.runs or row['seed'] != seed]
     # a line may be called otherwise without one of its seeds, and then it is not stable
-    found = {some.name: some.verdict for some in lines(others, (), (), corpus)}
+    of_others = lines(others, (), (), corpus, usual=usual)
+    found = {some.name: some.verdict for some in of_others}
     if found.get(line.name) != line.verdict:
       return False
   return True
 
 
 def relative_costs(
-  costs: Iterable[dict], runs: Iterable[str], usual: int
-) -> dict[tuple[str, int], Cost]:
-  """{(label, training length): its cost} of these runs, relative to ROPE of the length `usual`."""
-  runs, by_line = set(runs), {}
-  for row in costs:
-    if row['run'] in runs:
-      by_line.setdefault((row['label'], row['train_length']), []).append(row)
+  spent: Iterable[dict], runs_of: dict[str, set[str]], base: Collection[str]
+) -> dict[str, Cost]:
+  """{line: its cost}, relative to that of the runs `base`; `runs_of`: the runs of each line."""
+  spent = list(spent)
   fields = ('parameters', 'seconds_per_step', 'temporary_bytes')
-  medians = {
-    line: [_median(row[field] for row in some) for field in fields]
-    for line, some in by_line.items()
-  }
-  base = medians.get((ROPE, usual), [None] * len(fields))
+
+  def medians(runs):
+    some = [row for row in spent if row['run'] in runs]
+    return [costs.median(row[field] for row in some) for field in fields]
+
+  of_base = medians(base)
   return {
-    line: Cost(*(a / b if a and b else None for a, b in zip(some, base, strict=True)))
-    for line, some in medians.items()
+    line: Cost(*(a / b if a and b else None for a, b in zip(medians(runs), of_base, strict=True)))
+    for line, runs in runs_of.items()
   }
-
-
-def relative_times(rows: list[dict]) -> list[dict]:
-  """The rows of costs of one folder, with times of a step relative to those of ROPE among them, of
-  the length that most runs were trained at; None where ROPE is not among them.
-  """
-  usual = statistics.mode(row['train_length'] for row in rows) if rows else None
-  is_base = lambda row: (row['label'], row['train_length']) == (ROPE, usual)
-  base = _median(row['seconds_per_step'] for row in rows if is_base(row))
-  relative = lambda seconds: seconds / base if seconds and base else None
-  return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-  known = [value for value in values if value is not None]
-  return statistics.median(known) if known else None

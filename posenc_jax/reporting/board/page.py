@@ -75,8 +75,13 @@ python scripts/sweep.py --config=my_study.py --out=runs/mine --jobs=2
 python scripts/board.py {folders} runs/mine --out=runs/board
 ```
 
-and `runs/board/BOARD.md` is this page with your line in it; its column `step` is filled by `python
-scripts/step_times.py --config=my_study.py --out=runs/mine` before the second command.
+and `runs/board/BOARD.md` is this page with your line in it. Its column `step` is filled by
+
+```
+python scripts/step_times.py --config=my_study.py --beside=configs/studies/board.py --out=runs/mine
+```
+
+before the second command: it times the board's `rope` in turn with your line.
 """
 
 

@@ -10,7 +10,7 @@ from posenc_jax.reporting.comparisons.compare import WINDOWED
 from posenc_jax.reporting.layouts.differences import SMALLEST, cell
 from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN
-from posenc_jax.reporting.scores import LINE, UNSEEN, Scores, collect, note_of_missing, notes_of
+from posenc_jax.reporting.scores import UNSEEN, Scores, collect, note_of_missing, notes_of
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
@@ -85,7 +85,7 @@ def text_table(
   present = {row['run'] for row in rows}
   missing = [run for run in runs if run not in present]
   notes = [*([note_of_missing(missing, len(runs))] if missing else []), *notes]
-  L = board_lines.usual_length(rows, corpus)
+  L = board_lines.usual_length(board_lines.of_corpus(rows, corpus))
   past = sorted({length for line in of_corpus for length in line.changes})
   body = []
   for line in of_corpus:
@@ -162,7 +162,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   for row in plain:
     longest[row['run']] = max(row['length'], longest.get(row['run'], 0))
   window = statistics.mode(longest.values())
-  L = statistics.mode(row['train_length'] for row in plain)
+  L = board_lines.usual_length(plain)
   far = f'Windows of {multiple_of(window, L)}'
   wanted = {'Windows of L': (L, None), far: (window, None)}
   if window > L:
@@ -178,7 +178,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   groups = []
   for name, scores in found.items():
     lines = sorted(scores.lines, key=lambda line: rank.get(line, len(rank)))
-    body = [_recall_cells(scores, line, bins, _onset(scores, line, rows, costs)) for line in lines]
+    body = [_recall_cells(scores, line, bins, _onset(scores, line, costs)) for line in lines]
     groups.append(RowGroup(name, body))
   names = [_bin_name(name, L) for name in sorted(bins)]
   caption = (
@@ -201,11 +201,9 @@ def _recall_cells(scores: Scores, line: str, bins: dict[int, list[int]], onset: 
   return [*map(Cell, (line, *texts, onset, exact, str(len(scores.seeds_of(line)))))]
 
 
-def _onset(scores: Scores, line: str, rows: list[dict], costs: list[dict]) -> str:
-  """When the runs of a line began to recall; those of other text or tasks say nothing of it."""
-  exemplar = scores.exemplar_row[line]
-  runs = {row['run'] for row in rows if all(row[x] == exemplar[x] for x in ('label', *LINE))}
-  found = [cost['onset_tokens'] for cost in costs if cost['run'] in runs]
+def _onset(scores: Scores, line: str, costs: list[dict]) -> str:
+  """When the runs of a line began to recall."""
+  found = [cost['onset_tokens'] for cost in costs if cost['run'] in scores.runs_of[line]]
   known = [tokens for tokens in found if tokens is not None]
   if not known:
     return DASH
