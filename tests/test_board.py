@@ -453,6 +453,14 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
   assert recalled == [name for name in order if name in ('near', 'rope', 'far')]
 
 
+def test_bins_of_a_length_that_is_no_power_of_two_say_what_they_hold():
+  words = 'Each distance stands for all from it to its double.'
+  (table,) = tables.recall_tables(recall_rows(), [])
+  assert words not in table.caption
+  (table,) = tables.recall_tables([r | {'train_length': 6} for r in recall_rows()], [])
+  assert words in table.caption
+
+
 def test_onset_is_of_the_runs_that_were_asked_for_names():
   """Runs of tasks or of other text, which have the same label, are not counted."""
   spent = cost_rows()

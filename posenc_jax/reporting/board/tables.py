@@ -188,6 +188,8 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
     'after which validation within L first fell below half of that, the median of the seeds in '
     f'which it did. Exact: how many seeds have at most {EXACT:g} bits for names within L / 2.'
   )
+  if L & (L - 1):  # rows tell distances by powers of two
+    caption += ' Each distance stands for all from it to its double.'
   header = ['encoding', *names, 'onset', 'exact', 'seeds']
   notes = notes_of(list(found.values()), list(found))
   return [Table('Recall of planted names', caption, header, groups, notes)]
