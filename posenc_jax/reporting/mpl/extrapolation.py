@@ -29,7 +29,7 @@ from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of, references_of
 
 LOWEST, HIGHEST = -0.05, 0.3  # bits a byte, of the panel of changes
-DEEPEST = -0.3  # where a line gains more than LOWEST, the panel reaches down to here
+DEEPEST = -1.0  # where a line gains more than LOWEST, the panel reaches down to here
 TICK = 0.52  # inches that a tick's name needs
 
 
