@@ -2,6 +2,7 @@
 
 import ast
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -315,6 +316,24 @@ def test_a_study_changes_some_fields_of_a_base(tmp_path):
   config = load(study, {'seed': 3})
   assert differing_keys(config, load(BASE)) == ['seed', 'train.steps']
   assert (config.train.steps, config.seed) == (9, 3)
+
+
+def test_a_study_imports_what_lies_beside_it(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'path', [*sys.path])
+  (tmp_path / 'lies_beside.py').write_text('STEPS = 9')
+  (tmp_path / 'ast.py').write_text('raise RuntimeError')  # takes the place of no other module
+  study = tmp_path / 'study.py'
+  lines = [
+    'import ast',
+    'from lies_beside import STEPS',
+    'from posenc_jax.config import load',
+    f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": STEPS}})',
+  ]
+  study.write_text('\n'.join(lines))
+  monkeypatch.chdir(tmp_path)
+  for path in (study, 'study.py', study):
+    assert load(path).train.steps == 9
+  assert sys.path.count(str(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,9 +29,10 @@ MASKS = {'attention_window', 'attention_chunk'}
 def load_study(path: str | Path) -> ModuleType:
   """Executes a configuration file: a module with `get_config()` and, in a study, `sweep()` etc.
 
-  Encodings that the file registers are known to this process from then on. What these functions
-  return is checked when they are called. Raises `UserError` if there is no such file, if it raises
-  an error, or if it defines no `get_config`; so does each function for an error in it.
+  Encodings that the file registers are known to this process from then on. It may import modules
+  that lie beside it. What these functions return is checked when they are called. Raises
+  `UserError` if there is no such file, if it raises an error, or if it defines no `get_config`; so
+  does each function for an error in it.
   """
   path = Path(path)
   with user_errors(OSError):
@@ -42,6 +44,8 @@ def load_study(path: str | Path) -> ModuleType:
   if spec is None:
     raise UserError(f'config: {str(path)!r} is not a Python file; {example}')
   module = importlib.util.module_from_spec(spec)
+  if (beside := str(path.absolute().parent)) not in sys.path:
+    sys.path.append(beside)  # last, so that no module there takes the place of another
   with _errors_in(path):
     spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
