@@ -181,6 +181,37 @@ def test_a_broken_sweep_is_one_line(body, words, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+NUMPY = """
+import numpy as np
+def get_config():
+  config = load({base!r})
+  with config.unlocked():
+    config.encoding.period = np.int64(64)
+  return config
+def sweep():
+  layers = (dict(name='rope', base=np.float32(8)), 'nope')
+  return product(vary('encoding.base', *np.geomspace(1e3, 1e5, 3)),
+                 vary('encoding.layers', layers), vary('encoding.is_far', np.bool_(True)),
+                 vary('optim.learning_rate', np.float64(0.5)), vary('seed', *np.arange(2)))
+"""
+
+
+def test_numbers_of_numpy_become_those_of_python(tmp_path):
+  path = study_of(tmp_path, NUMPY.format(base=str(BASE)))
+  runs = sweep.plan(path, tmp_path / 'out', {}, (Path('train.py'),))
+  assert len({run.name for run in runs}) == 6
+  for run in runs:
+    assert 'np.' not in run.name
+    _, overrides = parse_args(run.commands[0][4:], {})  # as train.py reads them
+    again = load(path, overrides)
+    assert config.differing_keys(again, run.config) == []
+    validate(again)
+  assert runs[0].config.encoding.base == 1000
+  assert runs[0].config.encoding.layers == ({'name': 'rope', 'base': 8.0}, 'nope')
+  for value in config.flat(run.config).values():
+    assert type(value).__module__ == 'builtins'
+
+
 def test_overrides_that_make_runs_equal_are_refused_but_for_seeds(tmp_path):
   body = 'def sweep(): return product(vary("encoding.name", "rope", "nope"), vary("seed", 0, 1, 2))'
   path = study_of(tmp_path, body)

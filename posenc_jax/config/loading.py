@@ -14,7 +14,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config.serialization import flat, to_json
+from posenc_jax.config.serialization import flat, to_json, without_numpy
 from posenc_jax.errors import UserError, closest, hint, nearest, shown, user_errors
 
 MAX_RUNS = 10_000  # of a study
@@ -96,7 +96,7 @@ def _checked(
         value = list(itertools.islice(value, MAX_RUNS + 1))
     if check and not check[0](value):
       raise UserError(f'config: {path}: {name}() returns {shown(value)}; allowed: {check[1]}')
-    return value
+    return without_numpy(value) if check else value
 
   return call
 
@@ -146,9 +146,19 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
   # a copy: a study may give out one object again and again
   config = study.get_config()
   with user_errors(Exception):  # references that a study has set up wrongly raise many kinds
-    config = config.copy_and_resolve_references().lock()
-  overlay(config, overrides or {})
+    config = config.copy_and_resolve_references()
+    _replace_numpy(config)
+  overlay(config.lock(), overrides or {})
   return config
+
+
+def _replace_numpy(section: ConfigDict) -> None:
+  with section.unlocked(), section.ignore_type():
+    for key, value in section.items():
+      if isinstance(value, ConfigDict):
+        _replace_numpy(value)
+      else:
+        section[key] = without_numpy(value)
 
 
 def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
@@ -161,6 +171,7 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   `encoding.FIELD` is set in the layers that are rope and see the whole text. Raises `UserError` for
   an unknown path or a value of another type.
   """
+  overrides = without_numpy(overrides)
   if OPEN in config:
     overrides = _set_in_layers(to_json(config[OPEN]), overrides)
   # stable: of a whole section and a name alone, the later one counts
