@@ -424,6 +424,16 @@ def test_flags():
     parse_args(['a', '-x', *argv], flags, positionals)
 
 
+def test_a_tilde_is_the_users_folder_in_paths_alone(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  argv = ['--workdir=~/x', '--prompt=~/x', '--config.data.corpus', '~/texts', '--config.label=~/x']
+  values, overrides = parse_args(argv, {'workdir': REQUIRED, 'prompt': ''})
+  assert vars(values) == {'workdir': '/home/me/x', 'prompt': '~/x'}
+  assert overrides == {'data.corpus': '/home/me/texts', 'label': '~/x'}
+  with pytest.raises(UserError, match="'~nobody-at-all/x': there is no such user"):
+    parse_args(['--workdir=~nobody-at-all/x'], {'workdir': REQUIRED})
+
+
 @pytest.mark.parametrize(
   ('argv', 'words'),
   [

@@ -406,9 +406,19 @@ def test_help_lists_every_field_with_its_comment(capsys):
 
 def test_help_shows_what_the_given_file_sets(tmp_path, capsys):
   path = study_of(tmp_path, f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": 9}})')
-  with pytest.raises(SystemExit):
-    parse_args([f'--config={path}', '--help'], {'config': 'x'}, lists_fields=True)
-  assert '  --config.train.steps=9\n      updates; 0, only' in capsys.readouterr().out
+  for words in (
+    [f'--config={path}', '--help'],
+    ['--help', '--config', str(path)],
+    ['--config=no.py', '--config', str(path), '--help'],
+    ['--config', 'no.py', f'--config={path}', '--help'],
+  ):
+    with pytest.raises(SystemExit):
+      parse_args(words, {'config': 'x'}, lists_fields=True)
+    assert '  --config.train.steps=9\n      updates; 0, only' in capsys.readouterr().out
+  for words in (['--help', '--config'], ['--config', '--help']):
+    with pytest.raises(SystemExit):
+      parse_args(words, {'config': 'x'}, lists_fields=True)
+    assert 'fields of configs/base.py:' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

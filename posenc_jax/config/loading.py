@@ -14,6 +14,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
+from posenc_jax.config.folders import expanded
 from posenc_jax.config.serialization import flat, to_json, without_numpy
 from posenc_jax.errors import UserError, closest, hint, nearest, shown, user_errors
 
@@ -307,6 +308,5 @@ def typed(name: str, value: object, old: object) -> object:
 def cache_folder(cache: str) -> Path:
   """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
   if cache:
-    with user_errors(RuntimeError):  # of a user that there is not
-      return Path(cache).expanduser()
+    return Path(expanded(cache))
   return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
