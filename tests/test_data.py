@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -489,13 +490,16 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
   one_line(error)
 
 
-def test_two_processes_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ('owner', 'name', 'other'), [(os, 'getpid', 0), (socket, 'gethostname', 'another')]
+)
+def test_two_processes_that_write_one_file_do_not_meet(owner, name, other, tmp_path, monkeypatch):
   path, replace = tmp_path / 'model', os.replace
 
   def replace_after_another_process(new, target):
     with monkeypatch.context() as patch:
       patch.setattr(os, 'replace', replace)
-      patch.setattr(os, 'getpid', lambda: 0)
+      patch.setattr(owner, name, lambda: other)
       storage.atomic_write(path, 'other')
     assert path.read_bytes() == b'other'
     replace(new, target)
