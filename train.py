@@ -21,8 +21,8 @@ def main(argv):
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
-  preflight.check_evaluation(run)
   with processes.distributed_context():
+    preflight.check_evaluation(run)  # here, so that its error is printed once
     devices.announce_devices()
     loop.train(run, flags.workdir)
 
