@@ -23,7 +23,7 @@ def main(argv):
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
   with processes.distributed_context():
     preflight.check_evaluation(run)  # here, so that its error is printed once
-    devices.announce_devices()
+    devices.announce_devices(run.mesh)
     loop.train(run, flags.workdir)
 
 
