@@ -20,6 +20,7 @@ from posenc_jax.config.loading import cache_folder, load, load_study, overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
+  KEPT,
   config_hash,
   decides_results,
   differing_keys,

@@ -16,6 +16,10 @@ NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is do
 # on these.
 NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_steps')
 
+# What is kept of a training, which changes no number either; they stay in the hash of a config, for
+# what is finished.
+KEPT = ('train.checkpoint_every', 'train.max_to_keep')
+
 
 def saved_config(workdir: str | Path) -> ConfigDict:
   """The config of the run in this directory. The tokenizer that an import left there is named where

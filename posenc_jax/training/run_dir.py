@@ -8,7 +8,15 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import differing_keys, flat, overlay, saved_config, to_json, training_part
+from posenc_jax.config import (
+  KEPT,
+  differing_keys,
+  flat,
+  overlay,
+  saved_config,
+  to_json,
+  training_part,
+)
 from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
 FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
@@ -82,12 +90,15 @@ def _extend(workdir: Path, config: ConfigDict) -> None:
 def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another workdir') -> None:
   """Raises `UserError` where the directory holds a run of another config, naming what differs.
 
-  A run that differs in nothing but in fewer `train.steps` is the same one: it can be extended.
+  A run that differs in nothing but in fewer `train.steps` is the same one: it can be extended. One
+  that keeps other checkpoints, or whose folder of text is named in another way, is the same, too.
   """
   field = f'workdir={str(workdir)!r}'
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
-    keys = differing_keys(here, there)
+    keys = [key for key in differing_keys(here, there) if key not in KEPT]
+    if 'data.corpus' in keys and _are_one_folder(here.get('data.corpus'), there.get('data.corpus')):
+      keys.remove('data.corpus')
     sources = (fields.get('train.init_from') for fields in (here, there))
     if 'train.init_from' in keys and _are_one_run(workdir, *map(str, sources)):
       keys.remove('train.init_from')
@@ -105,6 +116,13 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
     for name in ('checkpoints', 'metrics.jsonl'):
       if storage.exists(workdir / name):
         raise UserError(f'{field} holds {name} but no config.json; allowed: {allowed}')
+
+
+def _are_one_folder(here: object, there: object) -> bool:
+  try:
+    return Path(here).is_dir() and Path(here).resolve() == Path(there).resolve(strict=True)
+  except (TypeError, OSError):  # what a stranger's config has, or what is no folder
+    return False
 
 
 def _are_one_run(workdir: Path, here: str, there: str) -> bool:
