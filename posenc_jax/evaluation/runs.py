@@ -11,7 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
-from posenc_jax.config import saved_config
+from posenc_jax.config import check_one_seed, saved_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
@@ -62,6 +62,7 @@ def restore(
   config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
 ) -> tuple[LM, int]:
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
+  check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = jax.eval_shape(lambda: build(config, corpus.vocab, nnx.Rngs(config.seed)))
@@ -88,6 +89,8 @@ def check_evaluator(config: ConfigDict) -> None:
   if not workdir or 'long_ppl' not in config.eval.protocols:
     return
   field, longest = f'config.eval.long_ppl_evaluator={workdir!r}', max(config.eval.lengths)
+  if storage.exists(Path(workdir) / 'config.json'):
+    check_one_seed(field, saved_config(workdir), workdir)
   if not storage.exists(Path(workdir) / 'checkpoints'):
     raise UserError(f'{field}: no checkpoints there; allowed: the directory of a trained run')
   evaluator = saved_config(workdir)
