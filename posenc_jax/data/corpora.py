@@ -106,6 +106,15 @@ class Corpus:
     """None: the batches of text carry no positions."""
     return None
 
+  def left_out(self, length: int) -> str | None:
+    """Says which documents windows of `length` tokens are cut from; None: from all of them."""
+    is_long = self.counts >= length
+    if is_long.all():
+      return None
+    share = self.counts[is_long].sum() / self.counts.sum()
+    documents = f'{is_long.sum():,} of {len(self):,} documents ({100 * share:.1f} % of tokens)'
+    return f'{documents} have {length:,} tokens or more; the others are left out'
+
   def batches(self, length: int, size: int, seed: int) -> Batches:
     """The training batches of `size` windows of `length` tokens."""
     return Batches(self, length, size, seed)

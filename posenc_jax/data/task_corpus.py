@@ -43,6 +43,10 @@ class TaskCorpus:
     """A bound on the positions in batches of this length; None where they carry none."""
     return None if self.carried_positions is None else self.task.largest_position(length)
 
+  def left_out(self, length: int) -> None:
+    """None: examples are made for the length."""
+    return None
+
   def batches(self, length: int, size: int, seed: int) -> 'TaskBatches':
     """The training batches of `size` examples of at most `length` tokens."""
     return TaskBatches(self, length, size, seed)
