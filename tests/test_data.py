@@ -567,6 +567,28 @@ def test_folder_with_splits(tmp_path):
   }
 
 
+def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):
+  files = {f'{i}.txt': f'text {i}' for i in range(5)} | {'a.jsonl': '{"text": "1"}\n{"text": "22"}'}
+
+  def listing(name, files, split='train', is_packed=False):
+    return corpus(write(tmp_path / name, files), split, 'text', '', is_packed).listing
+
+  first = listing('a', files)
+  assert (first.folder, first.documents) == ('.', 7)
+  assert (
+    listing('a', {}, 'test') == listing('a', {}, is_packed=True) == listing('b', files) == first
+  )
+  swapped = {'a.jsonl': '{"text": "22"}\n{"text": "1"}'}
+  for number, change in enumerate(({'x.txt': ''}, {'1.txt': 'other 1'}, swapped)):
+    assert listing(f'changed {number}', files | change).sha256 != first.sha256
+  own = {'train/a.txt': 'A', 'test/b.txt': 'B', 'test/c.txt': 'C'}
+  assert [listing('own', own, split)[:2] for split in ('train', 'test')] == [
+    ('train', 1),
+    ('test', 2),
+  ]
+  assert corpus('sotu', 'train', 'text', '').listing is None
+
+
 def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
   files = {f'{i}.txt': f'text {i}' for i in range(40)}
   splits = contents(write(tmp_path / 'a', files))

@@ -164,6 +164,7 @@ def test_the_first_alone_writes_and_prints(pairs):
   assert sorted(path.name for path in (folder / 'fsdp').iterdir()) == [
     'checkpoints',
     'config.json',
+    'documents.json',
     'metrics.jsonl',
     'timing.jsonl',
     'train.lock',

@@ -17,7 +17,7 @@ class TaskCorpus:
   Attributes:
     protocol: the task's name, without options.
     shortest: tokens of the shortest examples to train on.
-    sha256: None, since a task has no learned tokenizer.
+    sha256, listing: None, since a task has no learned tokenizer and no folder.
     unit: the unit of the logged loss.
   """
 
@@ -27,6 +27,7 @@ class TaskCorpus:
   task: Task
   shortest: int
   sha256 = None
+  listing = None
   unit = 'bits/answer'
 
   @property

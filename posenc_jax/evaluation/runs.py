@@ -22,7 +22,7 @@ from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_tokenizer
+from posenc_jax.training.run_dir import check_documents, check_tokenizer
 
 
 def without_documents(config: ConfigDict) -> data.Corpus | data.TaskCorpus:
@@ -48,7 +48,9 @@ def check_registered(config: ConfigDict, study: str | None, overrides: Collectio
 def check_corpus(
   saved: ConfigDict, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
 ) -> None:
-  """Raises `UserError` where the corpus has other symbols than the run was trained on."""
+  """Raises `UserError` where the corpus has other symbols than the run was trained on, or where it
+  is the same folder of text and holds other documents now.
+  """
   trained_vocab = data.vocab(saved.data)
   if trained_vocab != corpus.vocab:
     raise UserError(
@@ -56,6 +58,8 @@ def check_corpus(
       f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
     )
   check_tokenizer(workdir, corpus.sha256)
+  if config.data.corpus == saved.data.corpus:
+    check_documents(workdir, corpus.listing)
 
 
 def restore(
