@@ -21,9 +21,9 @@ def main(argv):
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
-  preflight.check_evaluation(run)
   with processes.distributed_context():
-    devices.announce_devices()
+    preflight.check_evaluation(run)  # here, so that its error is printed once
+    devices.announce_devices(run.mesh)
     loop.train(run, flags.workdir)
 
 

@@ -146,11 +146,12 @@ def rewrite_rows(path: str | Path, rows: Iterable[dict]) -> None:
 def atomic_write(path: str | Path, content: str | bytes) -> None:
   """Writes a whole file, or leaves what was there if killed or if the disk is full.
 
-  Waits until it is on the disk. Processes may write the same file at once: the last one wins.
+  Waits until it is on the disk. Processes may write the same file at once, also from several hosts
+  or containers, whose process ids can be equal: the last one wins.
   Raises OSError, which names the file.
   """
   path = Path(path)
-  new = path.with_name(f'{path.name}.{os.getpid()}.new')
+  new = path.with_name(f'{path.name}.{socket.gethostname()}.{os.getpid()}.new')
   with _errors_name(path):
     try:
       with open(new, 'wb') as file:

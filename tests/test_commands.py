@@ -150,6 +150,32 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
   assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
 
 
+def test_a_folder_of_text_that_has_changed_is_refused(command, corpus, tmp_path):
+  workdir = f'--workdir={tmp_path / "run"}'
+  train = ['train.py', *TINY, corpus, workdir]
+  kept = tmp_path / 'run' / 'documents.json'
+  more, changed = (tmp_path / 'corpus' / split / 'text.txt' for split in ('train', 'test'))
+  assert command(*train)[0] is None
+  assert storage.read_json(kept)['documents'] == {'train': 1, 'validation': 1}
+  assert command('eval.py', workdir)[0] is None
+  assert storage.read_json(kept)['documents'] == {'train': 1, 'validation': 1, 'test': 1}
+  assert [command(*words)[0] for words in (train, ['eval.py', workdir])] == [None, None]
+
+  before = changed.read_text()
+  changed.write_text(f'{before}!')
+  code, _, error = command('eval.py', workdir, '--config.eval.k=1')
+  says = 'documents in test of data.corpus: 1 when its run began, 1 now, others in name or size;'
+  assert (code, says in error, error.count('\n')) == (2, True, 1)
+  changed.write_text(before)
+  (more.parent / 'more.txt').write_text(before)
+  code, _, error = command(*train, '--config.train.steps=3')
+  says = 'documents in train of data.corpus: 1 when its run began, 2 now; allowed: the'
+  assert (code, says in error, error.count('\n')) == (2, True, 1)
+  kept.unlink()  # as a run of an earlier version
+  assert command(*train, '--config.train.steps=3')[0] is None
+  assert not kept.exists()
+
+
 def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   """Other frequencies or another indexing, on the weights of `rope`; rows say which; a bad field is
   one line.

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,24 @@ def test_a_study_changes_some_fields_of_a_base(tmp_path):
   assert (config.train.steps, config.seed) == (9, 3)
 
 
+def test_a_study_imports_what_lies_beside_it(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'path', [*sys.path])
+  (tmp_path / 'lies_beside.py').write_text('STEPS = 9')
+  (tmp_path / 'ast.py').write_text('raise RuntimeError')  # takes the place of no other module
+  study = tmp_path / 'study.py'
+  lines = [
+    'import ast',
+    'from lies_beside import STEPS',
+    'from posenc_jax.config import load',
+    f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": STEPS}})',
+  ]
+  study.write_text('\n'.join(lines))
+  monkeypatch.chdir(tmp_path)
+  for path in (study, 'study.py', study):
+    assert load(path).train.steps == 9
+  assert sys.path.count(str(tmp_path)) == 1
+
+
 @pytest.mark.parametrize(
   'overrides',
   [{}, {'encoding': {'name': 'x', 'members': ({'name': 'a'}, {'name': 'b', 'c': None})}}],
@@ -403,6 +422,16 @@ def test_flags():
   assert positionals == ['a', 'b']
   with pytest.raises(UserError, match='-x: no such flag'):
     parse_args(['a', '-x', *argv], flags, positionals)
+
+
+def test_a_tilde_is_the_users_folder_in_paths_alone(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  argv = ['--workdir=~/x', '--prompt=~/x', '--config.data.corpus', '~/texts', '--config.label=~/x']
+  values, overrides = parse_args(argv, {'workdir': REQUIRED, 'prompt': ''})
+  assert vars(values) == {'workdir': '/home/me/x', 'prompt': '~/x'}
+  assert overrides == {'data.corpus': '/home/me/texts', 'label': '~/x'}
+  with pytest.raises(UserError, match="'~nobody-at-all/x': there is no such user"):
+    parse_args(['--workdir=~nobody-at-all/x'], {'workdir': REQUIRED})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -489,13 +490,16 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
   one_line(error)
 
 
-def test_two_processes_that_write_one_file_do_not_meet(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ('owner', 'name', 'other'), [(os, 'getpid', 0), (socket, 'gethostname', 'another')]
+)
+def test_two_processes_that_write_one_file_do_not_meet(owner, name, other, tmp_path, monkeypatch):
   path, replace = tmp_path / 'model', os.replace
 
   def replace_after_another_process(new, target):
     with monkeypatch.context() as patch:
       patch.setattr(os, 'replace', replace)
-      patch.setattr(os, 'getpid', lambda: 0)
+      patch.setattr(owner, name, lambda: other)
       storage.atomic_write(path, 'other')
     assert path.read_bytes() == b'other'
     replace(new, target)
@@ -561,6 +565,28 @@ def test_folder_with_splits(tmp_path):
     'validation': {'v.txt': b'V'},
     'test': {'t.txt': b'T'},
   }
+
+
+def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):
+  files = {f'{i}.txt': f'text {i}' for i in range(5)} | {'a.jsonl': '{"text": "1"}\n{"text": "22"}'}
+
+  def listing(name, files, split='train', is_packed=False):
+    return corpus(write(tmp_path / name, files), split, 'text', '', is_packed).listing
+
+  first = listing('a', files)
+  assert (first.folder, first.documents) == ('.', 7)
+  assert (
+    listing('a', {}, 'test') == listing('a', {}, is_packed=True) == listing('b', files) == first
+  )
+  swapped = {'a.jsonl': '{"text": "22"}\n{"text": "1"}'}
+  for number, change in enumerate(({'x.txt': ''}, {'1.txt': 'other 1'}, swapped)):
+    assert listing(f'changed {number}', files | change).sha256 != first.sha256
+  own = {'train/a.txt': 'A', 'test/b.txt': 'B', 'test/c.txt': 'C'}
+  assert [listing('own', own, split)[:2] for split in ('train', 'test')] == [
+    ('train', 1),
+    ('test', 2),
+  ]
+  assert corpus('sotu', 'train', 'text', '').listing is None
 
 
 def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):

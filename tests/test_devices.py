@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import pytest
@@ -62,6 +63,22 @@ def test_devices_are_announced_and_an_unused_gpu_is_warned_of(
   assert out.startswith('jax ')
   assert out.endswith(' on 1 x cpu\n')
   assert ("pip install -e '.[cuda13]'" in err) == (extra is not None and platforms is None)
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'said'),
+  [
+    ({'seeds': 1, 'data': 1, 'context': 1}, '; uses 1 of 8 devices; --config.mesh.data=8 uses all'),
+    ({'seeds': 1, 'data': 1, 'context': 2}, '; uses 2 of 8 devices; --config.mesh.data=4 uses all'),
+    ({'seeds': 3, 'data': 2, 'context': 1}, '; uses 6 of 8 devices'),
+    ({'seeds': 2, 'data': 4, 'context': 1}, ''),
+    (None, '; uses 1 of 8 devices'),
+  ],
+)
+def test_devices_that_idle_are_announced(mesh, said, monkeypatch, capsys):
+  monkeypatch.setattr(jax, 'devices', lambda: [mock.Mock(device_kind='H100', platform='gpu')] * 8)
+  devices.announce_devices(mesh)
+  assert capsys.readouterr().out == f'jax {jax.__version__} on 8 x H100{said}\n'
 
 
 DAMAGED_CACHE = """

@@ -181,6 +181,37 @@ def test_a_broken_sweep_is_one_line(body, words, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+NUMPY = """
+import numpy as np
+def get_config():
+  config = load({base!r})
+  with config.unlocked():
+    config.encoding.period = np.int64(64)
+  return config
+def sweep():
+  layers = (dict(name='rope', base=np.float32(8)), 'nope')
+  return product(vary('encoding.base', *np.geomspace(1e3, 1e5, 3)),
+                 vary('encoding.layers', layers), vary('encoding.is_far', np.bool_(True)),
+                 vary('optim.learning_rate', np.float64(0.5)), vary('seed', *np.arange(2)))
+"""
+
+
+def test_numbers_of_numpy_become_those_of_python(tmp_path):
+  path = study_of(tmp_path, NUMPY.format(base=str(BASE)))
+  runs = sweep.plan(path, tmp_path / 'out', {}, (Path('train.py'),))
+  assert len({run.name for run in runs}) == 6
+  for run in runs:
+    assert 'np.' not in run.name
+    _, overrides = parse_args(run.commands[0][4:], {})  # as train.py reads them
+    again = load(path, overrides)
+    assert config.differing_keys(again, run.config) == []
+    validate(again)
+  assert runs[0].config.encoding.base == 1000
+  assert runs[0].config.encoding.layers == ({'name': 'rope', 'base': 8.0}, 'nope')
+  for value in config.flat(run.config).values():
+    assert type(value).__module__ == 'builtins'
+
+
 def test_overrides_that_make_runs_equal_are_refused_but_for_seeds(tmp_path):
   body = 'def sweep(): return product(vary("encoding.name", "rope", "nope"), vary("seed", 0, 1, 2))'
   path = study_of(tmp_path, body)
@@ -375,9 +406,19 @@ def test_help_lists_every_field_with_its_comment(capsys):
 
 def test_help_shows_what_the_given_file_sets(tmp_path, capsys):
   path = study_of(tmp_path, f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": 9}})')
-  with pytest.raises(SystemExit):
-    parse_args([f'--config={path}', '--help'], {'config': 'x'}, lists_fields=True)
-  assert '  --config.train.steps=9\n      updates; 0, only' in capsys.readouterr().out
+  for words in (
+    [f'--config={path}', '--help'],
+    ['--help', '--config', str(path)],
+    ['--config=no.py', '--config', str(path), '--help'],
+    ['--config', 'no.py', f'--config={path}', '--help'],
+  ):
+    with pytest.raises(SystemExit):
+      parse_args(words, {'config': 'x'}, lists_fields=True)
+    assert '  --config.train.steps=9\n      updates; 0, only' in capsys.readouterr().out
+  for words in (['--help', '--config'], ['--config', '--help']):
+    with pytest.raises(SystemExit):
+      parse_args(words, {'config': 'x'}, lists_fields=True)
+    assert 'fields of configs/base.py:' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

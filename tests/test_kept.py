@@ -53,6 +53,17 @@ def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
   assert (out / kept.ROWS).read_bytes() == before
 
 
+def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
+  whole, out = tmp_path / 'whole', tmp_path / 'kept'
+  assert swept(run, whole) == 0
+  for seed in (0, 1):
+    part = tmp_path / f'x_{seed}'
+    assert sweep.sweep(run.path, part, {'seed': seed}, run.scripts, checks_runs=False) == 0
+    assert keep.main([str(part), f'--out={out}']) == 0
+  assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
+  assert (out / 'table.csv').read_bytes() == (whole / 'table.csv').read_bytes()
+
+
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
   """After any of its files, at the first call and at a later one that adds runs."""
   first, whole, out = (tmp_path / name for name in ('first', 'whole', 'kept'))

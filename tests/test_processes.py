@@ -164,6 +164,7 @@ def test_the_first_alone_writes_and_prints(pairs):
   assert sorted(path.name for path in (folder / 'fsdp').iterdir()) == [
     'checkpoints',
     'config.json',
+    'documents.json',
     'metrics.jsonl',
     'timing.jsonl',
     'train.lock',
@@ -256,6 +257,27 @@ def test_an_error_of_the_first_is_told_once_and_ends_both(pairs):
   (first,), second = said(folder, 'again')
   assert 'holds a run of another config: seed (there 0, here 1); allowed: another workdir' in first
   assert second == []
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_cannot_be_is_told_once(tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  arguments = [f'--config={BASE}', f'--workdir={tmp_path / "run"}', '--config.mesh.data=2']
+  started = [
+    subprocess.Popen(
+      [sys.executable, str(ROOT / 'train.py'), *arguments, '--config.eval.documents=9000'],
+      env=os.environ
+      | {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': index},
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in '01'
+  ]
+  errors = [process.communicate(timeout=100)[1] for process in started]
+  assert [process.returncode for process in started] == [UserError.code] * 2
+  assert sum(text.count('config.eval.documents=9000: only') for text in errors) == 1
 
 
 def started_with(**environment):

@@ -26,6 +26,7 @@ from test_trainer import STEPS, TINY
 from posenc_jax import config, data, storage
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
+from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, metrics, run_dir, step
 from posenc_jax.training.checkpoints import Checkpoints
@@ -455,6 +456,25 @@ def test_a_run_gets_neither_shorter_nor_longer_and_another(make, tmp_path, chang
   with pytest.raises(UserError, match=r'another config: .*train\.steps \(there 5, here'):
     loop.train(make(**changed), tmp_path)
   assert (tmp_path / 'config.json').read_bytes() == before
+
+
+def test_which_checkpoints_are_kept_and_how_a_folder_is_named_make_no_other_run(
+  make, tmp_path, monkeypatch
+):
+  run, begun = tmp_path / 'run', make()
+  run_dir.claim_run_dir(run, begun)
+  before = (run / 'config.json').read_bytes()
+  corpus = Path(begun.data.corpus)
+  monkeypatch.chdir(corpus.parent)
+  again = make(
+    train__max_to_keep=5, train__checkpoint_every=7, data__corpus=f'{corpus.name}/../{corpus.name}/'
+  )
+  run_dir.claim_run_dir(run, again)
+  assert (run / 'config.json').read_bytes() == before
+  assert overrides_between(begun, again) == {}
+  other = make(train__max_to_keep=5, data__corpus=str(corpus / 'train'))
+  with pytest.raises(UserError, match=r'holds a run of another config: data\.corpus \(there'):
+    run_dir.claim_run_dir(run, other)
 
 
 @pytest.mark.parametrize('steps', [None, 'many', True])

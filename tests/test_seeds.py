@@ -14,6 +14,7 @@ from test_trainer import BASE, STEPS, TINY, corpus, parameters  # noqa: F401
 from posenc_jax import config, data, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
+from posenc_jax.evaluation.runs import check_evaluator, load_run
 from posenc_jax.model.decoder import build
 from posenc_jax.sweep import status
 from posenc_jax.training import loop, metrics
@@ -160,6 +161,20 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
       np.testing.assert_array_equal,
       *(last(config.seed_workdir(w, seed), more) for w in (workdir, tmp_path / 'more')),
     )
+
+
+def test_where_one_model_is_wanted_the_directory_of_a_seed_is_named(make, together):
+  one = config.seed_workdir(together, 3)
+  several = f"'{together}': it holds the seeds 3, 0; allowed: the directory of one, such as {one}$"
+  judged = make(eval__protocols=('long_ppl',), eval__long_ppl_evaluator=str(together))
+  for function, *arguments in (
+    (load_run, together),
+    (finished_parameters, together, None, make()),
+    (check_evaluator, judged),
+  ):
+    with pytest.raises(UserError, match=several):
+      function(*arguments)
+  assert load_run(one).step == make().train.steps
 
 
 def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypatch):

@@ -192,6 +192,18 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(numbers):
   assert error == f'{numbers[1].name} again: ended at once; the same command goes on\n'
 
 
+def test_documents_that_are_too_short_are_said_to_be_left_out(tiny, corpus, tmp_path, capsys):
+  texts = shutil.copytree(corpus, tmp_path / 'texts')
+  for number in range(3):
+    (texts / 'train' / f'{number}.txt').write_text('x' * 15)
+  for packed in (False, True):
+    changes = {**TINY, 'data.corpus': str(texts), 'data.packed': packed, 'train.steps': 2}
+    loop.train(config.load(BASE, changes), tmp_path / f'run_{packed}')
+    said = 'train: 1 of 4 documents (95.2 % of tokens) have 16 tokens or more; the others are left'
+    assert (said in capsys.readouterr().out) != packed
+  assert data.source(tiny.data, 'train').left_out(16) is None
+
+
 def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
   shutil.copytree(unbroken, tmp_path / 'run')
   loop.train(

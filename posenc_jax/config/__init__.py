@@ -18,8 +18,9 @@ from posenc_jax.config.folders import check_file, check_folder, make_folder
 from posenc_jax.config.grids import line_name, product, vary, with_rates, zipped
 from posenc_jax.config.loading import cache_folder, load, load_study, overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
-from posenc_jax.config.seeds import seed_workdir, single_seed_runs
+from posenc_jax.config.seeds import check_one_seed, seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
+  KEPT,
   config_hash,
   decides_results,
   differing_keys,

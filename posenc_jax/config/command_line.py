@@ -7,6 +7,7 @@ not have; and bad input must be one line, not a traceback.
 
 import ast
 import contextlib
+import itertools
 import os
 import shlex
 import signal
@@ -21,12 +22,19 @@ from ml_collections import ConfigDict
 from posenc_jax.config import field_help
 from posenc_jax.config.checks import LARGEST, text
 from posenc_jax.config.fields import FIELDS
+from posenc_jax.config.folders import expanded
 from posenc_jax.config.loading import OPEN, overlay, typed
 from posenc_jax.config.schema import check_tree
 from posenc_jax.config.streams import streams_that_outlive_readers
 from posenc_jax.errors import MAX_SHOWN, Stopped, UserError, closest, disk_errors, nearest, shown
 
 REQUIRED = object()  # the default of a flag that must be given
+# Flags and fields that may be paths: a shell leaves a '~' behind '=' as it is.
+PATHS = {
+  *('config', 'workdir', 'out', 'kept', 'save', 'source', 'tokenizer', 'prompt_file', 'corpus'),
+  *('config.data.corpus', 'config.data.tokenizer', 'config.train.init_from'),
+  'config.eval.long_ppl_evaluator',
+}
 
 
 def parse_args(
@@ -45,7 +53,7 @@ def parse_args(
     lists_fields: whether --help lists the fields of the config.
   Returns:
     The flags' values, and the overrides `{'a.b': value}`, each read as a Python literal or else
-    kept as text.
+    kept as text. In a path, '~' is the user's folder.
   Raises:
     UserError: for an unknown or missing flag or a value that does not parse. SystemExit(0) for
       --help.
@@ -67,6 +75,8 @@ def parse_args(
       value = 'True' if is_switch else next(words, None)
       if value is None or value.startswith('--'):
         raise UserError(f'--{_plain(name)}: has no value; allowed: --{_plain(name)}=VALUE')
+    if name in PATHS:
+      value = expanded(value)
     if is_override:
       overrides[name.removeprefix('config.')] = _literal(name, value)
     elif flags[name] is REQUIRED or flags[name] is None or isinstance(flags[name], str):
@@ -120,8 +130,18 @@ def _print_help(argv: list[str], flags: dict[str, object], lists_fields: bool) -
   print((sys.modules['__main__'].__doc__ or '').strip())
   print(f'\nflags: {", ".join(words)}, --config.FIELD=VALUE')
   if lists_fields:
-    given = [word.partition('=')[2] for word in argv if word.startswith('--config=')]
-    print(f'\n{field_help.text(given[-1] if given else None)}')
+    print(f'\n{field_help.text(_config_given(argv))}')
+
+
+def _config_given(argv: list[str]) -> str | None:
+  """The file that --config=FILE or --config FILE names last, or None."""
+  given = [
+    word.removeprefix('--config=') if '=' in word else after
+    for word, after in itertools.pairwise([*argv, ''])
+    if word.partition('=')[0] == '--config'
+  ]
+  files = [file for file in given if file and not file.startswith('-')]
+  return expanded(files[-1]) if files else None
 
 
 def encoding_of(spec: str) -> dict[str, object]:

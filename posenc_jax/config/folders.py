@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError, shown, user_errors
 
 
 def check_folder(what: str, folder: str | Path) -> None:
@@ -22,6 +22,16 @@ def check_file(what: str, path: str | Path) -> None:
   path = Path(path).absolute()
   if reason := _why_not(path.parent, path):
     raise UserError(f'{what}: {reason}; allowed: a file, whose folder need not exist')
+
+
+def expanded(path: str) -> str:
+  """The path with the user's folder in the place of '~'. Raises `UserError` where there is none."""
+  if not path.startswith('~'):
+    return path
+  try:
+    return str(Path(path).expanduser())
+  except RuntimeError:
+    raise UserError(f'{shown(path)}: there is no such user; allowed: ~/FOLDER') from None
 
 
 def make_folder(folder: str | Path) -> None:

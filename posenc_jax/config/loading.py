@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import itertools
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config.serialization import flat, to_json
+from posenc_jax.config.folders import expanded
+from posenc_jax.config.serialization import flat, to_json, without_numpy
 from posenc_jax.errors import UserError, closest, hint, nearest, shown, user_errors
 
 MAX_RUNS = 10_000  # of a study
@@ -28,9 +30,10 @@ MASKS = {'attention_window', 'attention_chunk'}
 def load_study(path: str | Path) -> ModuleType:
   """Executes a configuration file: a module with `get_config()` and, in a study, `sweep()` etc.
 
-  Encodings that the file registers are known to this process from then on. What these functions
-  return is checked when they are called. Raises `UserError` if there is no such file, if it raises
-  an error, or if it defines no `get_config`; so does each function for an error in it.
+  Encodings that the file registers are known to this process from then on. It may import modules
+  that lie beside it. What these functions return is checked when they are called. Raises
+  `UserError` if there is no such file, if it raises an error, or if it defines no `get_config`; so
+  does each function for an error in it.
   """
   path = Path(path)
   with user_errors(OSError):
@@ -42,6 +45,8 @@ def load_study(path: str | Path) -> ModuleType:
   if spec is None:
     raise UserError(f'config: {str(path)!r} is not a Python file; {example}')
   module = importlib.util.module_from_spec(spec)
+  if (beside := str(path.absolute().parent)) not in sys.path:
+    sys.path.append(beside)  # last, so that no module there takes the place of another
   with _errors_in(path):
     spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
@@ -92,7 +97,7 @@ def _checked(
         value = list(itertools.islice(value, MAX_RUNS + 1))
     if check and not check[0](value):
       raise UserError(f'config: {path}: {name}() returns {shown(value)}; allowed: {check[1]}')
-    return value
+    return without_numpy(value) if check else value
 
   return call
 
@@ -142,9 +147,19 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
   # a copy: a study may give out one object again and again
   config = study.get_config()
   with user_errors(Exception):  # references that a study has set up wrongly raise many kinds
-    config = config.copy_and_resolve_references().lock()
-  overlay(config, overrides or {})
+    config = config.copy_and_resolve_references()
+    _replace_numpy(config)
+  overlay(config.lock(), overrides or {})
   return config
+
+
+def _replace_numpy(section: ConfigDict) -> None:
+  with section.unlocked(), section.ignore_type():
+    for key, value in section.items():
+      if isinstance(value, ConfigDict):
+        _replace_numpy(value)
+      else:
+        section[key] = without_numpy(value)
 
 
 def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
@@ -157,6 +172,7 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   `encoding.FIELD` is set in the layers that are rope and see the whole text. Raises `UserError` for
   an unknown path or a value of another type.
   """
+  overrides = without_numpy(overrides)
   if OPEN in config:
     overrides = _set_in_layers(to_json(config[OPEN]), overrides)
   # stable: of a whole section and a name alone, the later one counts
@@ -292,6 +308,5 @@ def typed(name: str, value: object, old: object) -> object:
 def cache_folder(cache: str) -> Path:
   """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
   if cache:
-    with user_errors(RuntimeError):  # of a user that there is not
-      return Path(cache).expanduser()
+    return Path(expanded(cache))
   return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'

@@ -7,11 +7,23 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import flat, from_json, saved_config, to_json
+from posenc_jax.errors import UserError
 
 
 def seed_workdir(workdir: str | Path, seed: int) -> Path:
   """The directory of one of several seeds."""
   return Path(f'{Path(workdir)},seed={seed}')
+
+
+def check_one_seed(what: str, config: ConfigDict, workdir: str | Path) -> None:
+  """Raises `UserError`, which begins with `what`, where `workdir` is the directory of a run with
+  several seeds: each has its model in a directory of its own.
+  """
+  if config.seeds:
+    one = seed_workdir(workdir, config.seeds[0])
+    seeds = ', '.join(map(str, config.seeds))
+    allowed = f'the directory of one, such as {one}'
+    raise UserError(f'{what}: it holds the seeds {seeds}; allowed: {allowed}')
 
 
 def single_seed_runs(config: ConfigDict, workdir: str | Path) -> list[tuple[ConfigDict, Path]]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
@@ -14,6 +15,10 @@ NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is do
 # Where a run takes place and who follows it. But for rounding on another mesh, no number depends
 # on these.
 NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_steps')
+
+# What is kept of a training, which changes no number either; they stay in the hash of a config, for
+# what is finished.
+KEPT = ('train.checkpoint_every', 'train.max_to_keep')
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:
@@ -57,6 +62,18 @@ def _plain(tree):
   if isinstance(tree, dict | ConfigDict):
     return {key: _plain(value) for key, value in tree.items()}
   return [_plain(value) for value in tree] if isinstance(tree, tuple | list) else tree
+
+
+def without_numpy(tree):
+  """Dicts, lists, tuples and scalars, with Python's numbers in the place of numpy's: these are
+  neither JSON nor literals of the command line.
+  """
+  if isinstance(tree, dict):
+    return {key: without_numpy(value) for key, value in tree.items()}
+  if isinstance(tree, tuple | list):
+    values = [without_numpy(value) for value in tree]
+    return tuple(values) if isinstance(tree, tuple) else values
+  return tree.item() if isinstance(tree, np.generic) else tree
 
 
 def from_json(tree: dict) -> ConfigDict:

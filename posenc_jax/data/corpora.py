@@ -56,6 +56,7 @@ class Corpus:
 
   Attributes:
     names: the name of each document.
+    listing: what the split of a folder of text is made of; None for any other corpus.
     unit: the unit of the logged loss.
     carried_positions: None: the batches of text carry no positions.
   """
@@ -65,6 +66,7 @@ class Corpus:
   names: Sequence[str]
   documents: Sequence[bytes]
   tokenizer: Bytes = BYTES
+  listing: folder.Listing | None = None
   unit = 'bits/byte'
   carried_positions = None
 
@@ -105,6 +107,15 @@ class Corpus:
   def largest_position(self, length: int) -> None:
     """None: the batches of text carry no positions."""
     return None
+
+  def left_out(self, length: int) -> str | None:
+    """Says which documents windows of `length` tokens are cut from; None: from all of them."""
+    is_long = self.counts >= length
+    if is_long.all():
+      return None
+    share = self.counts[is_long].sum() / self.counts.sum()
+    documents = f'{is_long.sum():,} of {len(self):,} documents ({100 * share:.1f} % of tokens)'
+    return f'{documents} have {length:,} tokens or more; the others are left out'
 
   def batches(self, length: int, size: int, seed: int) -> Batches:
     """The training batches of `size` windows of `length` tokens."""
@@ -209,10 +220,11 @@ def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool =
   if split not in SPLITS:
     raise UserError(f'split={split!r}; allowed: {", ".join(SPLITS)}')
   reader = _reader(name)
-  count, name_of, read = reader.open_split(name, split, text_field, cache_folder(cache))
+  count, name_of, read, *listed = reader.open_split(name, split, text_field, cache_folder(cache))
   if count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
-  opened = Corpus(name, split, LazySequence(count, name_of), LazySequence(count, read))
+  names, documents = LazySequence(count, name_of), LazySequence(count, read)
+  opened = Corpus(name, split, names, documents, listing=listed[0] if listed else None)
   return packed(opened) if is_packed else opened
 
 
@@ -231,7 +243,7 @@ def packed(corpus: Corpus) -> Corpus:
     len(bounds), lambda i: f'{corpus.names[bounds[i][0]]} to {corpus.names[bounds[i][1] - 1]}'
   )
   documents = LazySequence(len(bounds), lambda i: b'\n\n'.join(corpus.documents[slice(*bounds[i])]))
-  return Corpus(corpus.name, corpus.split, names, documents)
+  return Corpus(corpus.name, corpus.split, names, documents, listing=corpus.listing)
 
 
 def prepare(name: str, cache: str) -> Path:

@@ -23,18 +23,35 @@ SPLITS = ('train', 'validation', 'test')
 
 
 class Document(NamedTuple):
-  """The place of a document; `offset` is the start of its line in a .jsonl file, None in a .txt."""
+  """The place of a document; `offset` is the start of its line in a .jsonl file, None in a .txt.
+  `size`: bytes of the file, or of the line.
+  """
 
   name: str
   path: Path
   offset: int | None
+  size: int
+
+
+class Listing(NamedTuple):
+  """What a split is made of, without its text: a run compares it with what it began with.
+
+  Attributes:
+    folder: the subfolder of the split, or '.' where splits are cut from all documents together.
+    documents: how many there are.
+    sha256: the hash of their names and sizes, in order.
+  """
+
+  folder: str
+  documents: int
+  sha256: str
 
 
 def open_split(
   name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
-  Raises `UserError`.
+) -> tuple[int, Callable[[int], str], Callable[[int], bytes], Listing]:
+  """Returns the number of documents of a split, two functions: index -> name, index -> bytes, and
+  its listing. Raises `UserError`.
   """
   root = Path(name)
   field = f'config.data.corpus={name!r}'
@@ -48,6 +65,7 @@ def open_split(
     raise UserError(
       f'{field}: no documents for split {split!r}{has}; allowed: .txt or .jsonl files'
     )
+  listing = _listing(split if subfolders else '.', documents)
   if not subfolders:
     total = len(documents)
     documents = _split_by_hash(documents, split)
@@ -60,6 +78,7 @@ def open_split(
     len(documents),
     lambda index: documents[index].name,
     lambda index: _read(documents[index], text_field),
+    listing,
   )
 
 
@@ -81,15 +100,22 @@ def _documents_of_files(root: Path) -> list[Document]:
     if any(part.startswith('.') for part in name.split('/')):
       continue
     if path.suffix == '.txt':
-      documents.append(Document(name, path, None))
+      documents.append(Document(name, path, None, path.stat().st_size))
       continue
     offset = 0
     with path.open('rb') as lines:
       for number, line in enumerate(lines, 1):
         if line.strip():
-          documents.append(Document(f'{name}:{number}', path, offset))
+          documents.append(Document(f'{name}:{number}', path, offset, len(line)))
         offset += len(line)
   return documents
+
+
+def _listing(folder: str, documents: list[Document]) -> Listing:
+  digest = hashlib.sha256()
+  for document in documents:
+    digest.update(b'%s\0%d\0' % (os.fsencode(document.name), document.size))
+  return Listing(folder, len(documents), digest.hexdigest())
 
 
 def _split_by_hash(documents: list[Document], split: str) -> list[Document]:

@@ -17,7 +17,7 @@ class TaskCorpus:
   Attributes:
     protocol: the task's name, without options.
     shortest: tokens of the shortest examples to train on.
-    sha256: None, since a task has no learned tokenizer.
+    sha256, listing: None, since a task has no learned tokenizer and no folder.
     unit: the unit of the logged loss.
   """
 
@@ -27,6 +27,7 @@ class TaskCorpus:
   task: Task
   shortest: int
   sha256 = None
+  listing = None
   unit = 'bits/answer'
 
   @property
@@ -42,6 +43,10 @@ class TaskCorpus:
   def largest_position(self, length: int) -> int | None:
     """A bound on the positions in batches of this length; None where they carry none."""
     return None if self.carried_positions is None else self.task.largest_position(length)
+
+  def left_out(self, length: int) -> None:
+    """None: examples are made for the length."""
+    return None
 
   def batches(self, length: int, size: int, seed: int) -> 'TaskBatches':
     """The training batches of `size` examples of at most `length` tokens."""

@@ -3,12 +3,13 @@
 import builtins
 import collections
 import glob
+import math
 import os
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
@@ -16,14 +17,18 @@ CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CU
 GOOGLE = '0x1ae0'  # as a PCI device names its vendor
 
 
-def announce_devices() -> None:
-  """Prints what jax runs on; warns on stderr where it leaves a visible GPU unused."""
+def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
+  """Prints the devices that jax has, and how many of them are used if not all are; warns on stderr
+  where jax leaves a visible GPU unused.
+
+  `mesh`: {axis: size}, the section of a config; None for what uses one device.
+  """
   import jax
 
   devices = jax.devices()
   counts = collections.Counter(device.device_kind for device in devices)
   kinds = ', '.join(f'{count} x {kind}' for kind, count in counts.items())
-  print(f'jax {jax.__version__} on {kinds}')
+  print(f'jax {jax.__version__} on {kinds}{_used(len(devices), mesh)}')
   extra = gpu_extra()
   if devices[0].platform == 'cpu' and extra and 'JAX_PLATFORMS' not in os.environ:
     print(
@@ -31,6 +36,16 @@ def announce_devices() -> None:
       f"pip install -e '.[{extra}]' to use it",
       file=sys.stderr,
     )
+
+
+def _used(count: int, mesh: Mapping[str, int] | None) -> str:
+  used = math.prod(mesh.values()) if mesh else 1
+  if used >= count:  # of more than there are, an error is told later
+    return ''
+  others = used // mesh['data'] if mesh else 0
+  uses_all = mesh and count % others == 0
+  remedy = f'; --config.mesh.data={count // others} uses all' if uses_all else ''
+  return f'; uses {used} of {count} devices{remedy}'
 
 
 def has_tpu() -> bool:

@@ -22,7 +22,7 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.overrides import overrides_between, overrides_of
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
-from posenc_jax.training.run_dir import is_finished, mark_finished, source_of
+from posenc_jax.training.run_dir import claim_documents, is_finished, mark_finished, source_of
 
 __all__ = ['evaluate', 'evaluate_run', 'measure']
 
@@ -94,6 +94,8 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     storage.file_lock(workdir / 'eval.lock'),
     jax.default_matmul_precision('highest'),
   ):
+    if config.data.corpus == saved.data.corpus:
+      claim_documents(workdir, [corpus.listing])  # a test split is opened here first
     for measurement in measurements:
       started = time.perf_counter()
       function = functools.partial(functions[measurement.function], model)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
-from posenc_jax.config import saved_config, seed_workdir, validate
+from posenc_jax.config import check_one_seed, saved_config, validate
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
@@ -162,9 +162,7 @@ def generate(
   workdir = Path(workdir)
   if not 1 <= count <= MOST_TOKENS:
     raise UserError(f'tokens={count}; allowed: 1 to {MOST_TOKENS}')
-  if config.seeds:
-    one = seed_workdir(workdir, config.seeds[0])
-    raise UserError(f'workdir={str(workdir)!r}: has several seeds; allowed: one, such as {one}')
+  check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   saved = saved_config(workdir)
   overrides_between(saved, config)  # raises UserError for what decided the training
   corpus = without_documents(config)

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config import PROTOCOLS, TEXT_TASKS, decides_results, differing_keys, flat
+from posenc_jax.config import KEPT, PROTOCOLS, TEXT_TASKS, decides_results, differing_keys, flat
 from posenc_jax.errors import UserError
 from posenc_jax.tasks import TASKS
 
@@ -36,7 +36,10 @@ def overrides_between(saved: ConfigDict, config: ConfigDict) -> dict[str, object
   Raises `UserError` for a field that decided the training.
   """
   before, after = flat(saved), flat(config)
-  changed = {key: after.get(key) for key in differing_keys(saved, config) if decides_results(key)}
+  deciding = [
+    key for key in differing_keys(saved, config) if decides_results(key) and key not in KEPT
+  ]
+  changed = {key: after.get(key) for key in deciding}
   for key, value in changed.items():
     if key.partition('.')[0] in TRAINED:
       raise UserError(

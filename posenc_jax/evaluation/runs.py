@@ -11,7 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
-from posenc_jax.config import saved_config
+from posenc_jax.config import check_one_seed, saved_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
@@ -22,7 +22,7 @@ from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_tokenizer
+from posenc_jax.training.run_dir import check_documents, check_tokenizer
 
 
 def without_documents(config: ConfigDict) -> data.Corpus | data.TaskCorpus:
@@ -48,7 +48,9 @@ def check_registered(config: ConfigDict, study: str | None, overrides: Collectio
 def check_corpus(
   saved: ConfigDict, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
 ) -> None:
-  """Raises `UserError` where the corpus has other symbols than the run was trained on."""
+  """Raises `UserError` where the corpus has other symbols than the run was trained on, or where it
+  is the same folder of text and holds other documents now.
+  """
   trained_vocab = data.vocab(saved.data)
   if trained_vocab != corpus.vocab:
     raise UserError(
@@ -56,12 +58,15 @@ def check_corpus(
       f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
     )
   check_tokenizer(workdir, corpus.sha256)
+  if config.data.corpus == saved.data.corpus:
+    check_documents(workdir, corpus.listing)
 
 
 def restore(
   config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
 ) -> tuple[LM, int]:
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
+  check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = jax.eval_shape(lambda: build(config, corpus.vocab, nnx.Rngs(config.seed)))
@@ -88,6 +93,8 @@ def check_evaluator(config: ConfigDict) -> None:
   if not workdir or 'long_ppl' not in config.eval.protocols:
     return
   field, longest = f'config.eval.long_ppl_evaluator={workdir!r}', max(config.eval.lengths)
+  if storage.exists(Path(workdir) / 'config.json'):
+    check_one_seed(field, saved_config(workdir), workdir)
   if not storage.exists(Path(workdir) / 'checkpoints'):
     raise UserError(f'{field}: no checkpoints there; allowed: the directory of a trained run')
   evaluator = saved_config(workdir)

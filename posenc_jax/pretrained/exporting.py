@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import seed_workdir, to_json
+from posenc_jax.config import check_one_seed, to_json
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.encodings.rope import RoPE, Rotary
 from posenc_jax.errors import UserError, shown, user_errors
@@ -258,9 +258,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   one, or tokens are other than bytes and those of a tokenizer.json.
   """
   field = f'workdir={str(workdir)!r}'
-  if config.seeds:
-    allowed = f'the directory of one of them, such as {seed_workdir(workdir, config.seeds[0])}'
-    raise UserError(f'{field}: it holds the seeds {config.seeds}; allowed: {allowed}')
+  check_one_seed(field, config, workdir)
   if config.data.corpus.startswith('task:'):
     raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
   with Checkpoints(workdir) as checkpoints:

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import flat, saved_config, to_json
+from posenc_jax.config import check_one_seed, flat, saved_config, to_json
 from posenc_jax.distributed import processes
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, not_finite, shown, user_errors
@@ -36,6 +36,7 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   if not storage.exists(Path(workdir) / 'config.json'):
     raise UserError(f'{field}: no config.json there; {allowed}')
   saved_run = saved_config(workdir)
+  check_one_seed(field, saved_run, workdir)
   steps = saved_run.train.steps
   with Checkpoints(workdir) as checkpoints:
     saved, step = checkpoints.restore_as_saved('model')

@@ -81,6 +81,8 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
   workdir, start_step, c = training.workdir, training.start_step, training.config.train
   if start_step:
     print(f'{workdir}: going on from step {start_step}')
+  if not training.config.data.packed and (left_out := training.corpus.left_out(c.length)):
+    print(f'train: {left_out}; --config.data.packed=True joins short ones')
   tracker_names, profile_steps = (c.trackers, c.profile_steps) if is_primary() else ((), ())
   seed_trackers = [
     trackers.make_trackers(tracker_names, seed_dir, start_step, to_json(seed_config))

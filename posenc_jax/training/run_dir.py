@@ -2,17 +2,27 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import differing_keys, flat, overlay, saved_config, to_json, training_part
+from posenc_jax.config import (
+  KEPT,
+  differing_keys,
+  flat,
+  overlay,
+  saved_config,
+  to_json,
+  training_part,
+)
+from posenc_jax.data.folder import Listing
 from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
 FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
+DOCUMENTS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
 SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
 
@@ -82,12 +92,15 @@ def _extend(workdir: Path, config: ConfigDict) -> None:
 def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another workdir') -> None:
   """Raises `UserError` where the directory holds a run of another config, naming what differs.
 
-  A run that differs in nothing but in fewer `train.steps` is the same one: it can be extended.
+  A run that differs in nothing but in fewer `train.steps` is the same one: it can be extended. One
+  that keeps other checkpoints, or whose folder of text is named in another way, is the same, too.
   """
   field = f'workdir={str(workdir)!r}'
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
-    keys = differing_keys(here, there)
+    keys = [key for key in differing_keys(here, there) if key not in KEPT]
+    if 'data.corpus' in keys and _are_one_folder(here.get('data.corpus'), there.get('data.corpus')):
+      keys.remove('data.corpus')
     sources = (fields.get('train.init_from') for fields in (here, there))
     if 'train.init_from' in keys and _are_one_run(workdir, *map(str, sources)):
       keys.remove('train.init_from')
@@ -105,6 +118,13 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
     for name in ('checkpoints', 'metrics.jsonl'):
       if storage.exists(workdir / name):
         raise UserError(f'{field} holds {name} but no config.json; allowed: {allowed}')
+
+
+def _are_one_folder(here: object, there: object) -> bool:
+  try:
+    return Path(here).is_dir() and Path(here).resolve() == Path(there).resolve(strict=True)
+  except (TypeError, OSError):  # what a stranger's config has, or what is no folder
+    return False
 
 
 def _are_one_run(workdir: Path, here: str, there: str) -> bool:
@@ -172,6 +192,53 @@ def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
     )
     problem = f'its run was trained with {trained_with}, here is {here}'
     raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: the same text and tokenizer')
+
+
+def claim_documents(
+  workdir: str | Path, listings: Iterable[Listing | None], begins: bool = False
+) -> None:
+  """Writes the numbers and hashes of the documents in a folder of text (None: the corpus is none),
+  or compares them with those that are there.
+
+  Runs that have none, of an earlier version, go on without.
+
+  Args:
+    begins: whether the run begins: then what may be there counts for nothing.
+  Raises:
+    UserError: other documents are there than when the run began.
+  """
+  path, listings = Path(workdir) / DOCUMENTS, [*filter(None, listings)]
+  if not listings or not (begins or storage.exists(path)):
+    return
+  counts, hashes = ({}, {}) if begins else _documents(path)
+  for listing in listings:
+    if not begins:
+      check_documents(workdir, listing)
+    counts[listing.folder], hashes[listing.folder] = listing.documents, listing.sha256
+  if begins or _documents(path) != (counts, hashes):
+    storage.write_json(path, {'documents': counts, 'sha256': hashes})
+
+
+def check_documents(workdir: str | Path, listing: Listing | None) -> None:
+  """Raises `UserError` where other documents are in a folder of text than when the run began."""
+  path = Path(workdir) / DOCUMENTS
+  if listing is None or not storage.exists(path):
+    return
+  counts, hashes = _documents(path)
+  if hashes.get(listing.folder, listing.sha256) != listing.sha256:
+    then, now = counts.get(listing.folder), listing.documents
+    folder = 'data.corpus' if listing.folder == '.' else f'{listing.folder} of data.corpus'
+    others = ', others in name or size' if then == now else ''
+    problem = f'documents in {folder}: {then} when its run began, {now} now{others}'
+    allowed = f'the documents of then, another workdir, or without {DOCUMENTS} there'
+    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
+
+
+def _documents(path: Path) -> tuple[dict, dict]:
+  """({folder: number of documents}, {folder: hash of their names and sizes})."""
+  remedy = 'without that file, if the folder of text is as it was'
+  tree = storage.read_json(path, {'documents': dict, 'sha256': dict}, remedy)
+  return tree['documents'], tree['sha256']
 
 
 def source_of(workdir: str | Path) -> str | None:

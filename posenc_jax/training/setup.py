@@ -142,7 +142,10 @@ def restored(training: Training) -> Iterator[Checkpoints]:
       for seed_config, folder in training.seed_runs:
         stack.enter_context(primary_context(run_dir.locked_run_dir(folder, seed_config)))
     checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
+    listings = training.corpus.listing, training.val_corpus.listing
+    begins = checkpoints.latest is None
     for run, folder in training.seed_runs:
+      run_on_primary(run_dir.claim_documents, folder, listings, begins)
       run_on_primary(run_dir.claim_tokenizer, folder, training.corpus.sha256)
       run_on_primary(run_dir.claim_source, folder, training.source, run.train.init_from)
     state, training.start_step = checkpoints.restore(
