@@ -80,6 +80,7 @@ def decode(
   They are, up to rounding, those of a call of the model with all S tokens that the cache has places
   for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and
   sampled positions are those of S tokens. The caller sees to it that no more than S tokens come.
+  Attention is by the backend `dense`, always.
 
   Args:
     layers: from `unstack_layers`.
