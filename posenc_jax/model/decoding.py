@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.request import contiguous_positions, repeat_positions
+from posenc_jax.attention.request import positions_in_order
 from posenc_jax.encodings import LengthError
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.layer import Layer
@@ -131,11 +131,8 @@ def _positions(enc, segment_ids, count):
   S = segment_ids.shape[1]
   drawn = None
   if enc.has('sample_positions'):
-    drawn = enc.sample_positions(contiguous_positions(S), 1, None)
+    drawn = enc.sample_positions(positions_in_order(enc, S), 1, None)
   if drawn is not None:
     drawn = jnp.roll(drawn, S - count, axis=1)
     return drawn, {'position_ids': drawn, 'max_position_distance': enc.max_sampled_distance(S)}
-  positions = contiguous_positions(S, segment_ids)
-  if enc.positions_per_token > 1:
-    positions = repeat_positions(positions, enc.positions_per_token)
-  return positions, {}
+  return positions_in_order(enc, S, segment_ids), {}
