@@ -306,12 +306,15 @@ class Encoding(nnx.Module):
     return terms
 
 
-def check_input_positions(x_BTD, position_ids) -> None:
+def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
   """Raises ValueError, one line, for positions that are not those of the tokens of an input."""
   (B, T), shape = x_BTD.shape[:2], getattr(position_ids, 'shape', None)
-  if shape not in ((B, T), (1, T)):
+  each = () if per_token == 1 else (per_token,)
+  allowed = (B, T, *each), (1, T, *each)
+  if shape not in allowed:
     given = 'is None' if position_ids is None else f'has shape {shape}'
-    raise ValueError(f'position_ids {given}; allowed: {(B, T)} or {(1, T)}, those of the tokens')
+    either = ' or '.join(map(str, allowed))
+    raise ValueError(f'position_ids {given}; allowed: {either}, those of the tokens')
 
 
 def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
