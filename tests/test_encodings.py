@@ -431,6 +431,7 @@ def spectrum(name, **hyper):
     ('clipped_rope', {}, [1, 1, 1, 1, 1, 1, 1, 0]),  # 20 of 64 frequencies: 2 of 8
     ('clipped_rope', {'clipped': 5}, [1, 1, 1, 1, 0.853553, 0.5, 0.146447, 0]),
     ('clipped_rope', {'clipped': 3, 'hard': True}, [1, 1, 1, 1, 1, 0, 0, 0]),
+    ('clipped_rope', {'clipped': 1}, [1, 1, 1, 1, 1, 1, 1, 0]),
     ('clipped_rope', {'clipped': 0}, [1] * 8),
     ('hope', {}, [1, 1, 0, 0, 0, 0, 0, 0]),  # wavelengths 6.3, 19.9, 62.8, .. of 40 tokens
     ('hope', {'length': 70}, [1, 1, 1, 0, 0, 0, 0, 0]),
