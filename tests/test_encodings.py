@@ -1136,10 +1136,19 @@ def test_positions_of_several_axes_are_not_sampled():
 
 
 def test_vectors_added_to_turned_values_are_not_relative():
-  """Nor does their chain say so: outputs are turned back with what was added."""
+  """Nor does their chain say so: outputs are turned back with what was added. In heads of their
+  own they do not meet.
+  """
   x, weights, _ = inputs()
   run = lambda chain, shift: layer(chain, weights, x, position_ids=shift + jnp.arange(11)[None])
-  for members, relative in ((('vo_rope', 'shaw'), False), (('vo_rope', 'alibi'), True)):
+  heads = lambda *members: {'name': 'heads', 'members': members}
+  for members, relative in (
+    (('vo_rope', 'shaw'), False),
+    (('vo_rope', 'alibi'), True),
+    (('kv_shift', heads('vo_rope', 'shaw')), True),
+    (('kv_shift', heads('rope', 'shaw')), True),
+    (('rope', heads('nope', 'shaw')), False),
+  ):
     chain = away(build('chain', members=members))
     assert chain.relative == relative
     assert (np.abs(run(chain, 9) - run(chain, 0)).max() < 1e-4) == relative

@@ -1,6 +1,7 @@
 """Several encodings, one after another."""
 
 import functools
+import itertools
 import math
 import operator
 
@@ -59,8 +60,7 @@ class Chain(Composite):
     _check_heads(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
     self.reads_qk = any(e.reads_qk for e in encodings)
-    turned_is_read = self.rotates_qk and self.reads_qk
-    if turned_is_read or (self.rotates_values and self.has('relative_values')):
+    if _turns_what_others_read(encodings):
       self.relative = False
     self.takes_carried_positions = any(e.takes_carried_positions for e in encodings)
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
@@ -166,6 +166,17 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
     if e.has('sample_positions') and not e.takes_carried_positions:
       raise ValueError(f'{name} samples positions for all: it goes around a chain, inner=dict(...)')
   return names, encodings
+
+
+def _turns_what_others_read(encodings: list[Encoding]) -> bool:
+  """Whether a member turns queries and keys, or values, that another reads or adds to.
+
+  What a member turns for itself it has declared: heads may have some that turn and some that read.
+  """
+  return any(
+    (turning.rotates_qk and e.reads_qk) or (turning.rotates_values and e.has('relative_values'))
+    for turning, e in itertools.permutations(encodings, 2)
+  )
 
 
 def _check_carried_positions(names: list[str], encodings: list[Encoding]) -> None:
