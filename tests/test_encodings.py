@@ -475,6 +475,27 @@ def test_xpos_does_not_overflow_at_length():
   np.testing.assert_allclose(out[:, -64:], last[:, -64:], atol=1e-4)
 
 
+def test_xpos_in_float16_does_not_overflow_within_its_span():
+  """The last of 16,000 positions, as far from the first: their factors are exp(39) and exp(-39)."""
+  enc, rng = build('xpos'), np.random.default_rng(0)
+  near = np.arange(32)
+  position_ids = jnp.asarray(np.concatenate([near, 8000 + near, 16_000 + near]))[None]
+  q, k, v = (jnp.asarray(rng.standard_normal((1, 96, n, 8)), jnp.float16) for n in (4, 2, 2))
+
+  def run(*arrays):
+    o = attend(*arrays, enc, position_ids=position_ids, backend='dense').astype(jnp.float32)
+    return o, (o**2).sum()
+
+  for dtype in (jnp.float16, jnp.float32):
+    arrays = [x.astype(dtype) for x in (q, k, v)]
+    grads, o = jax.grad(lambda *arrays: run(*arrays)[::-1], argnums=(0, 1), has_aux=True)(*arrays)
+    if dtype == jnp.float16:
+      rounded = o, *grads
+  for one, exact in zip(rounded, (o, *grads), strict=True):
+    assert np.isfinite(one).all()
+    np.testing.assert_allclose(one, exact, atol=2**-8 * np.abs(exact).max())
+
+
 def test_xpos_says_where_one_block_spans_too_much():
   enc, (x, weights, _) = build('xpos'), inputs()
   at = lambda jump: layer(
