@@ -1571,6 +1571,19 @@ def test_sharing(name, share):
       {'members': ('pope', 'rope')},
       'chain: rope takes queries as wide as heads are, but pope makes them wider',
     ),
+    *(
+      (
+        'chain',
+        {'members': members},
+        'chain: heads takes q . k anew: it must act on scores first, and no member may set the sc',
+      )
+      for members in (
+        ('alibi', {'name': 'heads', 'members': ('xpos', 'nope')}),
+        ('t5', {'name': 'heads', 'members': ('xpos', 'nope')}),
+        ({'name': 'heads', 'members': ('tapa', 'rope')}, 'deberta'),
+        ('fox', {'name': 'heads', 'members': ('rerope', 'self_extend')}),
+      )
+    ),
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
     ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5 must be at least 1'),

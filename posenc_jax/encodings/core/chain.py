@@ -201,13 +201,20 @@ def _check_positions(names: list[str], encodings: list[Encoding]) -> None:
 
 
 def _check_products(names: list[str], encodings: list[Encoding], with_scale: list[int]) -> None:
-  """Refuses a member that makes the products q . k again after others have changed them."""
+  """Refuses a member that makes products q . k again, in some heads at least, after others have
+  changed them.
+  """
   on_scores = [n for n, e in enumerate(encodings) if 'scores' in e.acts_on()]
   for n, e in enumerate(encodings):
-    if e.recomputes_scores and (with_scale or n > on_scores[0]):
+    if _recomputes_any(e) and (with_scale or n > on_scores[0]):
       raise ValueError(
         f'{names[n]} takes q . k anew: it must act on scores first, and no member may set the scale'
       )
+
+
+def _recomputes_any(enc: Encoding) -> bool:
+  """Whether an encoding, or any that it is made of, makes the products q . k itself."""
+  return enc.recomputes_scores or any(map(_recomputes_any, getattr(enc, 'members', ())))
 
 
 def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
