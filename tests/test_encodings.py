@@ -1584,6 +1584,40 @@ def test_sharing(name, share):
         ('fox', {'name': 'heads', 'members': ('rerope', 'self_extend')}),
       )
     ),
+    *(
+      (
+        'chain',
+        {'members': ('deberta', other)},
+        f'chain: deberta sets the scale, and {name} multiplies by 1/sqrt(K); allowed: one of them',
+      )
+      for name, other in (
+        ('transformer_xl', 'transformer_xl'),
+        ('fox', {'name': 'fox', 'in_scale': True}),
+        ('heads', {'name': 'heads', 'members': ('alibi', 'shaw')}),
+        ('heads', {'name': 'heads', 'members': ('transformer_xl', 'shaw')}),
+      )
+    ),
+    *(
+      (
+        'chain',
+        {'members': (name, 't5')},
+        f'chain: t5 makes queries smaller, and {name} reads their size; allowed: one of them',
+      )
+      for name in ('pope', 'coca', 'cope', 'grape_a', 'transformer_xl')
+    ),
+    *(
+      (
+        'chain',
+        {'members': ({'name': 'heads', 'members': members}, 't5')},
+        'chain: t5 makes queries smaller, and heads reads their size; allowed: one of them',
+      )
+      for members in (('rope', 'coca'), ('alibi', 'shaw'))
+    ),
+    (
+      'chain',
+      {'members': ({'name': 'kerple_log', 'in_scale': True}, 't5')},
+      'chain: t5 moves the scale onto queries, and the bias of kerple_log is in it; allowed: one',
+    ),
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
     ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5 must be at least 1'),

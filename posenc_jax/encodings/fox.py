@@ -62,7 +62,7 @@ class FoX(Encoding):
       raise ValueError(f'gate={gate!r} must be one of {", ".join(GATES)}')
     if shortest <= 0 or longest <= 0:
       raise ValueError(f'shortest={shortest} and longest={longest} must be greater than 0')
-    self.bias_in_scale = in_scale
+    self.bias_in_scale = self.applies_scale = in_scale
     self.gate = gate
     self.needs_inputs = gate == 'data'
     self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))

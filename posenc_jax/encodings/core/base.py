@@ -55,6 +55,8 @@ DECLARED = (
   'heads_per_query',
   'scans_keys',
   'bias_in_scale',
+  'applies_scale',
+  'needs_usual_queries',
   'adds_only_bias',
   'has_terms',
   'has_vector_tables',
@@ -115,6 +117,9 @@ class Encoding(nnx.Module):
   heads_per_query = 1
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
+  applies_scale = False  # a hook multiplies by `scale` itself: no other member may set another
+  # The size of queries means something to the encoding: `scale` may not be moved onto them
+  needs_usual_queries = False
   # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
   normalizer = 'softmax'
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py

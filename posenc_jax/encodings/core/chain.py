@@ -25,9 +25,10 @@ class Chain(Composite):
   beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
   first one that has a `score` are summed and declared as the chain's own; those of later members
   are added inside the chain's `score`, in their turn. `t5` moves the scale onto queries, so that
-  beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. One
-  member may take the positions of the data, such as `abacus`; attention and the others are at those
-  of the sequence.
+  beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. No
+  member may read the size of queries there, nor multiply by 1/sqrt(K) beside `deberta` or `tupe`,
+  which set another scale. One member may take the positions of the data, such as `abacus`;
+  attention and the others are at those of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -54,6 +55,8 @@ class Chain(Composite):
         both = ' and '.join(names[n] for n in own)
         raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
     _check_products(names, encodings, with_scale)
+    if with_scale:
+      _check_scale(names, encodings, with_scale[0])
     _check_positions(names, encodings)
     _check_carried_positions(names, encodings)
     _check_widths(names, encodings)
@@ -215,6 +218,25 @@ def _check_products(names: list[str], encodings: list[Encoding], with_scale: lis
 def _recomputes_any(enc: Encoding) -> bool:
   """Whether an encoding, or any that it is made of, makes the products q . k itself."""
   return enc.recomputes_scores or any(map(_recomputes_any, getattr(enc, 'members', ())))
+
+
+def _check_scale(names: list[str], encodings: list[Encoding], setter: int) -> None:
+  """Refuses members to which the scale that another member sets would be unknown."""
+  own, K = encodings[setter], encodings[setter].dims.head_dim
+  is_moved = own.query_scale != 1
+  is_new = not math.isclose(own.scale(K) * own.query_scale, K**-0.5)
+  for n, e in enumerate(encodings):
+    if n == setter:
+      continue
+    if is_new and e.applies_scale:
+      problem = f'{names[setter]} sets the scale, and {names[n]} multiplies by 1/sqrt(K)'
+    elif is_moved and e.needs_usual_queries:
+      problem = f'{names[setter]} makes queries smaller, and {names[n]} reads their size'
+    elif is_moved and e.bias_in_scale and e.has('bias'):
+      problem = f'{names[setter]} moves the scale onto queries, and the bias of {names[n]} is in it'
+    else:
+      continue
+    raise ValueError(f'{problem}; allowed: one of them')
 
 
 def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
