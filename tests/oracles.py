@@ -246,8 +246,13 @@ def clipped_rope(dims, hyper, p):
 
   def f(m):
     place = m - (K // 2 - n)
-    taper = 0.5 * (1 + math.cos(math.pi * place / (n - 1))) if place >= 0 else 1
-    return (taper if place < 0 or not hyper.get('hard') else 0) * 10_000 ** (-2 * m / K)
+    if place < 0:
+      taper = 1
+    elif hyper.get('hard') or place == n - 1:  # the lowest of all
+      taper = 0
+    else:
+      taper = 0.5 * (1 + math.cos(math.pi * place / (n - 1)))
+    return taper * 10_000 ** (-2 * m / K)
 
   return with_frequencies(dims, f)
 
@@ -1388,7 +1393,9 @@ RECORDS = {
   'softmax_plus_one': Record(softmax_plus_one),
   'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(
-    clipped_rope, hyper={'clipped': 3}, variants={'hard': {'clipped': 2, 'hard': True}}
+    clipped_rope,
+    hyper={'clipped': 3},
+    variants={'hard': {'clipped': 2, 'hard': True}, 'lowest': {'clipped': 1}},
   ),
   'hope': Record(hope, variants={'long': {'length': 700}}),
   'resonance_rope': Record(resonance_rope, variants={'fast': {'base': 50.0}}),

@@ -566,7 +566,7 @@ def test_what_is_no_array_and_no_encoding(change, message):
     attend(q, k, v, enc, **given)
 
 
-@pytest.mark.parametrize('name', ['sinusoidal', 'learned'])
+@pytest.mark.parametrize('name', ['sinusoidal', 'learned', 'position_coupling'])
 def test_positions_of_an_input_are_those_of_its_tokens(name):
   enc, x = build(name), normal(2, 6, 32)
   assert enc.add_to_input(x, jnp.arange(6)[None]).shape == x.shape
@@ -574,6 +574,15 @@ def test_positions_of_an_input_are_those_of_its_tokens(name):
   for said, position_ids in wrong.items():
     with pytest.raises(ValueError, match=f'^{re.escape(f"position_ids {said}; allowed: (2, 6)")}'):
       enc.add_to_input(x, position_ids)
+  if name == 'position_coupling':
+    enc = build(name, levels=2)
+    assert enc.add_to_input(x, jnp.ones((1, 6, 2), int)).shape == x.shape
+    wrong = {'is None': None, 'has shape (2, 6)': jnp.ones((2, 6), int)}
+    wrong |= {'has shape (2, 1, 2)': jnp.ones((2, 1, 2), int)}
+    for said, position_ids in wrong.items():
+      message = f'position_ids {said}; allowed: (2, 6, 2) or (1, 6, 2), those of the tokens'
+      with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        enc.add_to_input(x, position_ids)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,16 @@ def test_coupling_is_a_sum_over_levels(levels):
   assert np.isnan(enc.add_to_input(x_BTD, positions + 9)).all()
 
 
+def test_levels_without_positions_are_moved_from_those_of_the_sequence():
+  """In training, as if they were given: the same ones on each level."""
+  m = model_of(tiny(encoding={'name': 'position_coupling', 'levels': 2, 'max_length': 16}))
+  tokens_BT, key = jnp.arange(24).reshape(2, 12) % 13, jax.random.key(1)
+  in_order = jnp.repeat(jnp.arange(12)[None, :, None], 2, axis=2)
+  run = jax.jit(lambda **given: m(tokens_BT, **given))
+  np.testing.assert_array_equal(run(key=key), run(key=key, position_ids=in_order))
+  assert np.abs(run(key=key) - run()).max() > 1e-3
+
+
 GIVEN = np.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 2, 3, 1, 2, 3, 4, 0]])
 
 

@@ -431,6 +431,7 @@ def spectrum(name, **hyper):
     ('clipped_rope', {}, [1, 1, 1, 1, 1, 1, 1, 0]),  # 20 of 64 frequencies: 2 of 8
     ('clipped_rope', {'clipped': 5}, [1, 1, 1, 1, 0.853553, 0.5, 0.146447, 0]),
     ('clipped_rope', {'clipped': 3, 'hard': True}, [1, 1, 1, 1, 1, 0, 0, 0]),
+    ('clipped_rope', {'clipped': 1}, [1, 1, 1, 1, 1, 1, 1, 0]),
     ('clipped_rope', {'clipped': 0}, [1] * 8),
     ('hope', {}, [1, 1, 0, 0, 0, 0, 0, 0]),  # wavelengths 6.3, 19.9, 62.8, .. of 40 tokens
     ('hope', {'length': 70}, [1, 1, 1, 0, 0, 0, 0, 0]),
@@ -472,6 +473,27 @@ def test_xpos_does_not_overflow_at_length():
   assert np.isfinite(g).all()
   last = attend(q[:, -128:], q[:, -128:], q[:, -128:], one, window=64, backend='dense')
   np.testing.assert_allclose(out[:, -64:], last[:, -64:], atol=1e-4)
+
+
+def test_xpos_in_float16_does_not_overflow_within_its_span():
+  """The last of 16,000 positions, as far from the first: their factors are exp(39) and exp(-39)."""
+  enc, rng = build('xpos'), np.random.default_rng(0)
+  near = np.arange(32)
+  position_ids = jnp.asarray(np.concatenate([near, 8000 + near, 16_000 + near]))[None]
+  q, k, v = (jnp.asarray(rng.standard_normal((1, 96, n, 8)), jnp.float16) for n in (4, 2, 2))
+
+  def run(*arrays):
+    o = attend(*arrays, enc, position_ids=position_ids, backend='dense').astype(jnp.float32)
+    return o, (o**2).sum()
+
+  for dtype in (jnp.float16, jnp.float32):
+    arrays = [x.astype(dtype) for x in (q, k, v)]
+    grads, o = jax.grad(lambda *arrays: run(*arrays)[::-1], argnums=(0, 1), has_aux=True)(*arrays)
+    if dtype == jnp.float16:
+      rounded = o, *grads
+  for one, exact in zip(rounded, (o, *grads), strict=True):
+    assert np.isfinite(one).all()
+    np.testing.assert_allclose(one, exact, atol=2**-8 * np.abs(exact).max())
 
 
 def test_xpos_says_where_one_block_spans_too_much():
@@ -1135,10 +1157,19 @@ def test_positions_of_several_axes_are_not_sampled():
 
 
 def test_vectors_added_to_turned_values_are_not_relative():
-  """Nor does their chain say so: outputs are turned back with what was added."""
+  """Nor does their chain say so: outputs are turned back with what was added. In heads of their
+  own they do not meet.
+  """
   x, weights, _ = inputs()
   run = lambda chain, shift: layer(chain, weights, x, position_ids=shift + jnp.arange(11)[None])
-  for members, relative in ((('vo_rope', 'shaw'), False), (('vo_rope', 'alibi'), True)):
+  heads = lambda *members: {'name': 'heads', 'members': members}
+  for members, relative in (
+    (('vo_rope', 'shaw'), False),
+    (('vo_rope', 'alibi'), True),
+    (('kv_shift', heads('vo_rope', 'shaw')), True),
+    (('kv_shift', heads('rope', 'shaw')), True),
+    (('rope', heads('nope', 'shaw')), False),
+  ):
     chain = away(build('chain', members=members))
     assert chain.relative == relative
     assert (np.abs(run(chain, 9) - run(chain, 0)).max() < 1e-4) == relative
@@ -1539,6 +1570,53 @@ def test_sharing(name, share):
       'chain',
       {'members': ('pope', 'rope')},
       'chain: rope takes queries as wide as heads are, but pope makes them wider',
+    ),
+    *(
+      (
+        'chain',
+        {'members': members},
+        'chain: heads takes q . k anew: it must act on scores first, and no member may set the sc',
+      )
+      for members in (
+        ('alibi', {'name': 'heads', 'members': ('xpos', 'nope')}),
+        ('t5', {'name': 'heads', 'members': ('xpos', 'nope')}),
+        ({'name': 'heads', 'members': ('tapa', 'rope')}, 'deberta'),
+        ('fox', {'name': 'heads', 'members': ('rerope', 'self_extend')}),
+      )
+    ),
+    *(
+      (
+        'chain',
+        {'members': ('deberta', other)},
+        f'chain: deberta sets the scale, and {name} multiplies by 1/sqrt(K); allowed: one of them',
+      )
+      for name, other in (
+        ('transformer_xl', 'transformer_xl'),
+        ('fox', {'name': 'fox', 'in_scale': True}),
+        ('heads', {'name': 'heads', 'members': ('alibi', 'shaw')}),
+        ('heads', {'name': 'heads', 'members': ('transformer_xl', 'shaw')}),
+      )
+    ),
+    *(
+      (
+        'chain',
+        {'members': (name, 't5')},
+        f'chain: t5 makes queries smaller, and {name} reads their size; allowed: one of them',
+      )
+      for name in ('pope', 'coca', 'cope', 'grape_a', 'transformer_xl')
+    ),
+    *(
+      (
+        'chain',
+        {'members': ({'name': 'heads', 'members': members}, 't5')},
+        'chain: t5 makes queries smaller, and heads reads their size; allowed: one of them',
+      )
+      for members in (('rope', 'coca'), ('alibi', 'shaw'))
+    ),
+    (
+      'chain',
+      {'members': ({'name': 'kerple_log', 'in_scale': True}, 't5')},
+      'chain: t5 moves the scale onto queries, and the bias of kerple_log is in it; allowed: one',
     ),
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),

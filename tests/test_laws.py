@@ -23,6 +23,7 @@ from posenc_jax.attention.tiled.distance_readers import GatherDistance, Toeplitz
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, make
+from posenc_jax.encodings.core import chain as chain_module
 from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
 
@@ -814,6 +815,41 @@ def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
   for declared in set(DECLARED) - {*OWN}:
     assert getattr(enc, declared) == getattr(inner, declared), declared
   assert enc.acts_on() == inner.acts_on()
+
+
+OF_MOVED_SCALE = ('cope', 'pope', 'coca', 'grape_a', 'transformer_xl', 'shaw', 'ssmax', 'alibi')
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in OF_MOVED_SCALE))
+    for v in VARIANTS
+    # terms of keys are not scaled beside t5
+    if v != 'shaw_key_query' and VARIANTS[v][0] != 'chain'
+  ],
+)
+def test_the_scale_may_be_moved_onto_queries_unless_a_class_says_otherwise(variant, monkeypatch):
+  """Beside a T5 without a bias, on queries of its size, an encoding is as alone, or refused. What
+  is refused would be another encoding there.
+  """
+  (name, hyper), (x, weights, _) = VARIANTS[variant], inputs()
+  make_both = functools.partial(make, 'chain', **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
+  members = ({'name': name, **hyper}, 't5')
+  refused = False
+  try:
+    make_both(members=members)
+  except ValueError as error:
+    refused = 'allowed: one of them' in str(error) and 'each have' not in str(error)
+    if not refused:
+      pytest.skip(f'for another reason: {error}')
+  monkeypatch.setattr(chain_module, '_check_scale', lambda *_: None)
+  both, alone = make_both(members=members), build(variant)
+  both.members[0], both.members[1] = alone, jax.tree.map(jnp.zeros_like, both.members[1])
+  run = jax.jit(functools.partial(layer, backend='dense'))
+  there = run(both, weights | {'q': weights['q'] * both.query_scale}, x)
+  differs = np.abs(there - run(alone, weights, x)).max()
+  assert differs > 1e-3 if refused else differs < 2e-5
 
 
 # More rows; parameters that start where the fixed or projected ones are; zeros.

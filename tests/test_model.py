@@ -619,6 +619,10 @@ def test_a_chain_is_unshared_unless_what_acts_at_the_input_has_parameters():
   m = model(encoding={'name': 'chain', 'members': members}, model__share_encoding='none')
   assert [p.shape for p in jax.tree.leaves(m.encodings)] == [(3, 4)]
   assert np.isfinite(nll(m, tokens())).all()
+  moved = {'name': 'shape_offset', 'inner': {'name': 'chain', 'members': ('sinusoidal', 'sink')}}
+  m = model(encoding=moved, model__share_encoding='none')
+  assert [p.shape for p in jax.tree.leaves(m.encodings)] == [(3, 4)]
+  assert np.isfinite(nll(m, tokens())).all()
 
 
 @pytest.mark.parametrize('share', ['paper', 'none'])
@@ -668,6 +672,13 @@ def test_seeds_at_once_are_seeds_apart():
     (
       {
         'encoding': {'name': 'chain', 'members': ('learned', 'fox')},
+        'model__share_encoding': 'none',
+      },
+      "model.share_encoding='none': Learned acts once, at the input, for all layers",
+    ),
+    (
+      {
+        'encoding': {'name': 'shape_offset', 'inner': {'name': 'learned', 'max_length': 99}},
         'model__share_encoding': 'none',
       },
       "model.share_encoding='none': Learned acts once, at the input, for all layers",

@@ -187,13 +187,15 @@ def test_random_positions_are_different_and_in_order(each):
     assert np.abs(share - 0.8).max() < 5 * np.sqrt(0.8 * 0.2 / len(draws))
 
 
-def test_every_packed_document_draws_for_itself():
+def test_a_packed_document_stands_where_it_would_alone():
   enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), longest=32)
   positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 1, 0, 1, 0, 1]])
   draws = np.asarray(enc.sample_positions(positions, 2, jax.random.key(3)))
   for row, starts in zip(draws, ([0, 5], [0, 2, 4, 6]), strict=True):
     for document in np.split(row, starts[1:]):
       assert np.all(np.diff(document) > 0)
+      alone = enc.sample_positions(jnp.arange(len(document))[None], 1, jax.random.key(3))
+      np.testing.assert_array_equal(document, alone[0])
   assert draws.min() >= 0
   assert draws.max() < 32
 

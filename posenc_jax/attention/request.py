@@ -103,9 +103,7 @@ def build_request(
   index_BS = contiguous_positions(S, segment_ids)
   contiguous = position_ids is None
   if contiguous:
-    position_ids = index_BS
-    if enc.positions_per_token > 1:
-      position_ids = repeat_positions(position_ids, enc.positions_per_token)
+    position_ids = positions_in_order(enc, S, segment_ids)
     end = None if enc.takes_carried_positions else enc.max_length
     if end is not None and segment_ids is None and end < S:
       raise LengthError(f'{S} positions, but the table of {name} ends at {end}')
@@ -281,8 +279,11 @@ def _count_visible(mask: Mask, S: int, segment_ids):
   return mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
 
 
-def repeat_positions(position_ids, n: int):
-  """The same position n times a token: [B|1, S, n]."""
+def positions_in_order(enc: Encoding, S: int, segment_ids=None):
+  """`contiguous_positions` as an encoding takes them: of several a token, all of them that one."""
+  position_ids, n = contiguous_positions(S, segment_ids), enc.positions_per_token
+  if n == 1:
+    return position_ids
   return jnp.broadcast_to(position_ids[..., None], (*position_ids.shape, n))
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import zeros
-from posenc_jax.encodings.fox import running_sum
+from posenc_jax.encodings.fox import running_angle
 from posenc_jax.encodings.rope import check_rotary, rotate
 
 
@@ -44,15 +44,12 @@ class CARoPE(Encoding):
     self.b_f = nnx.Param(jnp.full(dims.kv_heads, start, jnp.float32))
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    """Angles in (-pi, pi]: float32 [B, S, G, K/2].
-
-    They are summed in turns, of which whole ones are dropped without error.
-    """
+    """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""
     logits_BSG = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]
     log_f_BSG = -jnp.log1p(jax.nn.softplus(logits_BSG))
     m_M = np.arange(self.dims.head_dim // 2, dtype=np.float32)
     f_BSGM = jnp.exp(log_f_BSG[..., None] * m_M[None, None, None])
-    return 2 * math.pi * running_sum(f_BSGM / (2 * math.pi))[1]
+    return running_angle(f_BSGM / (2 * math.pi))
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return rotate(q_BTHK, i, self.layout), rotate(k_BSGK, j, self.layout)

@@ -35,6 +35,9 @@ class ClippedRoPE(RoPE):
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     frequencies, factor = super().spectrum(length)
-    taper = (1 + np.cos(np.linspace(0, np.pi, self.clipped))) / 2
+    if self.clipped == 1:
+      taper = np.zeros(1)
+    else:
+      taper = (1 + np.cos(np.linspace(0, np.pi, self.clipped))) / 2
     kept = np.ones(len(frequencies) - self.clipped)
     return frequencies * np.concatenate([kept, 0 * taper if self.hard else taper]), factor

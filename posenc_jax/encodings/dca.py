@@ -51,5 +51,4 @@ class DCA(ReindexedRoPE):
     return chunks_BTS >= 1, chunks_BTS >= 2
 
   def _chunk_of(self, position):
-    # Half a token is added so that no quotient lies at an integer, where it might round down.
-    return jnp.floor((position + 0.5) / self.stride)
+    return self._groups_before(position, self.stride)

@@ -1,5 +1,7 @@
 """Forget gates."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +62,7 @@ class FoX(Encoding):
       raise ValueError(f'gate={gate!r} must be one of {", ".join(GATES)}')
     if shortest <= 0 or longest <= 0:
       raise ValueError(f'shortest={shortest} and longest={longest} must be greater than 0')
-    self.bias_in_scale = in_scale
+    self.bias_in_scale = self.applies_scale = in_scale
     self.gate = gate
     self.needs_inputs = gate == 'data'
     self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
@@ -105,6 +107,14 @@ def running_sum(x_BSH):
     return carry(a[0] + b[0], a[1] + b[1])
 
   return lax.associative_scan(add, carry(jnp.zeros_like(x_BSH), x_BSH), axis=1)
+
+
+def running_angle(turns_BSGM):
+  """Angles in (-pi, pi] after tokens 0..s, which turn by so many whole turns each.
+
+  They are summed in turns, of which whole ones are dropped without error.
+  """
+  return 2 * math.pi * running_sum(turns_BSGM)[1]
 
 
 def difference_of_sums(tile, i, j):

@@ -33,6 +33,7 @@ class GrapeA(Encoding):
   def __init__(self, dims: Dims, rngs, *, gate: str = 'query_key'):
     """`gate`: one of GATES: what the slope depends on."""
     super().__init__(dims, rngs)
+    self.needs_usual_queries = gate != 'key'
     if gate not in GATES:
       raise ValueError(f'gate={gate!r} must be one of {", ".join(GATES)}')
     self.omega = nnx.Param(jnp.full(dims.heads, jnp.log(jnp.expm1(1.0)), jnp.float32))

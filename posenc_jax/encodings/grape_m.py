@@ -9,7 +9,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import zeros
-from posenc_jax.encodings.fox import running_sum
+from posenc_jax.encodings.fox import running_angle
 from posenc_jax.encodings.rope import check_rotary, rotate
 
 
@@ -84,11 +84,7 @@ class GrapeMContext(GrapeM):
     self.b = nnx.Param(jnp.full(1, math.log(math.expm1(1e-3)), jnp.float32))
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    """Angles in (-pi, pi]: float32 [B, S, G|1, K/2].
-
-    They are summed in turns, of which whole ones are dropped without error.
-    """
+    """Angles in (-pi, pi]: float32 [B, S, G|1, K/2]."""
     steps_BS = jax.nn.sigmoid((x_BSD.astype(jnp.float32) @ self.u[...] + self.b[...][None]) / 16)
     steps_BS = jnp.pad(steps_BS, ((0, 0), (1, 0)))[:, :-1]
-    turns_BSGM = jnp.multiply.outer(steps_BS, self.frequencies() / (2 * math.pi))
-    return 2 * math.pi * running_sum(turns_BSGM)[1]
+    return running_angle(jnp.multiply.outer(steps_BS, self.frequencies() / (2 * math.pi)))

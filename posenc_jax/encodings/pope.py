@@ -28,6 +28,7 @@ class PoPE(Encoding):
   reported_extrapolation = 'better than RoPE, zero-shot (its authors)'
   position_kind = 'floats'
   rotates_qk = True
+  needs_usual_queries = True
   qk_width = 2
 
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, uniform: bool = False):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.learned import rows_at
 
@@ -48,6 +48,7 @@ class PositionCoupling(Encoding):
     return max(tokens, self.max_length) - 1
 
   def add_to_input(self, x_BTD, position_ids):
+    check_input_positions(x_BTD, position_ids, self.positions_per_token)
     levels = [position_ids] if position_ids.ndim == 2 else jnp.moveaxis(position_ids, 2, 0)
     each = [rows_at(table, level) for table, level in zip(self.rows[...], levels, strict=True)]
     p_BTD = self.dims.model_dim**0.5 * sum(each)

@@ -13,12 +13,13 @@ class RandomPositions(PositionWrapper):
 
   Ruoss et al. 2023. One draw a forward for all layers, queries and keys; as released, also for all
   examples of the batch and in evaluation too. There the draw is the same at every call, so that no
-  number depends on what stands beside it. With packing each document has a draw of its own. The
-  released relative encoding reads its table of sinusoids out of range, where JAX clamps; this one
-  has all distances.
+  number depends on what stands beside it. With packing, a document stands where it would alone:
+  those of a row with the same length have the same positions. The released relative encoding reads
+  its table of sinusoids out of range, where JAX clamps; this one has all distances.
 
   With kind='floats', positions are real: T numbers drawn uniformly from 0 to `longest`, in order,
-  whatever T is (random float sampling, Shimizu et al. 2026). The inner encoding must take floats.
+  whatever T is (random float sampling, Shimizu et al. 2026), and packed documents draw for
+  themselves. The inner encoding must take floats.
   """
 
   paper = 'Ruoss et al. 2023, arXiv:2305.16843; Shimizu et al. 2026, arXiv:2602.14050'

@@ -23,6 +23,11 @@ class ReindexedRoPE(RoPE):
     """For each range but the nearest, the pairs in it and in farther ones: bool [B|1, T', S']."""
     raise NotImplementedError
 
+  def _groups_before(self, position, size: int):
+    """How many whole groups of so many tokens come before a position, as a float."""
+    # Half a token is added so that no quotient lies at an integer, where it might round down.
+    return jnp.floor((position + 0.5) / size)
+
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     """The rotations of all ranges side by side."""
     S = k_BSGK.shape[1]

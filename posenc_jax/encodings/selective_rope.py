@@ -9,7 +9,7 @@ from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
-from posenc_jax.encodings.fox import running_sum
+from posenc_jax.encodings.fox import running_angle
 from posenc_jax.encodings.rope import rotate
 
 TAPS = 4
@@ -69,10 +69,7 @@ class SelectiveRoPE(Encoding):
     self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    """Angles in (-pi, pi]: float32 [B, S, G, K/2].
-
-    They are summed in turns, of which whole ones are dropped without error.
-    """
+    """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""
     K = self.dims.head_dim
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
     norm = lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)
@@ -86,7 +83,7 @@ class SelectiveRoPE(Encoding):
       gate_BSG = jax.nn.sigmoid(x_BSD @ self.w_g[...] + self.b_g[...][None, None])
       f_BSGM *= gate_BSG[..., None]
     turns = jnp.asarray(self.base ** (-2 * np.arange(K // 2) / K) / (2 * math.pi), jnp.float32)
-    return 2 * math.pi * running_sum(f_BSGM * turns[None, None, None])[1]
+    return running_angle(f_BSGM * turns[None, None, None])
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return rotate(q_BTHK, i, 'half'), rotate(k_BSGK, j, 'half')

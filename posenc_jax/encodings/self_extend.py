@@ -1,7 +1,5 @@
 """Self-Extend: trained rotary encodings read at distances of groups."""
 
-import jax.numpy as jnp
-
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.rerope import TwoRangeRoPE
 
@@ -33,8 +31,5 @@ class SelfExtend(TwoRangeRoPE):
     self.group = group
 
   def far_positions(self, i, j):
-    return self._group(i) + self.window - self.window // self.group, self._group(j)
-
-  def _group(self, position):
-    # Half a token is added so that no quotient lies at an integer, where it might round down.
-    return jnp.floor((position + 0.5) / self.group)
+    i, j = (self._groups_before(x, self.group) for x in (i, j))
+    return i + self.window - self.window // self.group, j

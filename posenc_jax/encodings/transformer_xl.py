@@ -22,6 +22,8 @@ class TransformerXL(Encoding):
   parameter_summary = 'a projection a layer, two biases'
   reported_extrapolation = None
   bias_in_scale = True
+  applies_scale = True
+  needs_usual_queries = True
   reads_qk = True
   has_vector_tables = True
   per_layer = ('w_r',)

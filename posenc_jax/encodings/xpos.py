@@ -88,7 +88,9 @@ class XPos(Encoding):
     def decay(x_BHTK, distance_BT):
       # A larger exponent occurs only where pairs are masked, or NaN below.
       exponent_BTK = jnp.minimum(jnp.multiply.outer(distance_BT, by_channel), LARGEST)
-      return (x_BHTK.astype(jnp.float32) * jnp.exp(exponent_BTK)[:, None]).astype(x_BHTK.dtype)
+      decayed_BHTK = x_BHTK.astype(jnp.float32) * jnp.exp(exponent_BTK)[:, None]
+      # float16 ends at exp(11), far inside `span`.
+      return decayed_BHTK if x_BHTK.dtype == jnp.float16 else decayed_BHTK.astype(x_BHTK.dtype)
 
     q_BHTK, k_BGSK = decay(q_BHTK, ahead_BT), decay(k_BGSK, behind_BS)
     products_BHTS = per_kv_head(scaled_dot, q_BHTK, k_BGSK)

@@ -153,6 +153,8 @@ def generate(
 
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.
+    cached: whether keys and values are kept from token to token. Attention is by the backend
+      `dense` then, whatever `attention.backend` names.
     ignore_eos: whether text goes on where it could end.
   Raises:
     UserError: there is no trained run, it was not trained on text, or its positions end before the

@@ -9,12 +9,7 @@ from jax import lax
 
 from posenc_jax import encodings
 from posenc_jax.attention import OUTPUT, check_backend
-from posenc_jax.attention.request import (
-  check_positions,
-  check_softcap,
-  contiguous_positions,
-  repeat_positions,
-)
+from posenc_jax.attention.request import check_positions, check_softcap, positions_in_order
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
@@ -146,9 +141,7 @@ class LM(nnx.Module):
       if enc.takes_carried_positions:
         own_ids = {'segment_ids': segment_ids}
       if positions is None:
-        positions = contiguous_positions(T, segment_ids)
-        if enc.positions_per_token > 1:
-          positions = repeat_positions(positions, enc.positions_per_token)
+        positions = positions_in_order(enc, T, segment_ids)
       check_positions(enc, positions, *tokens_BT.shape)
       x_BTD = enc.add_to_input(x_BTD, positions)
       ids_of_variant.append(own_ids)
@@ -223,7 +216,7 @@ def _sample_positions(enc, ids: dict, shape: tuple[int, int], key) -> dict:
     raise encodings.LengthError(f'{T} positions, but the table of {name} ends at {end}')
   if not enc.has('sample_positions'):
     return ids
-  sampled = enc.sample_positions(contiguous_positions(T, ids['segment_ids']), B, key)
+  sampled = enc.sample_positions(positions_in_order(enc, T, ids['segment_ids']), B, key)
   if sampled is None:
     return ids
   return ids | {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(T)}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.request import contiguous_positions, repeat_positions
+from posenc_jax.attention.request import positions_in_order
 from posenc_jax.encodings import LengthError
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.layer import Layer
@@ -80,6 +80,7 @@ def decode(
   They are, up to rounding, those of a call of the model with all S tokens that the cache has places
   for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and
   sampled positions are those of S tokens. The caller sees to it that no more than S tokens come.
+  Attention is by the backend `dense`, always.
 
   Args:
     layers: from `unstack_layers`.
@@ -130,11 +131,8 @@ def _positions(enc, segment_ids, count):
   S = segment_ids.shape[1]
   drawn = None
   if enc.has('sample_positions'):
-    drawn = enc.sample_positions(contiguous_positions(S), 1, None)
+    drawn = enc.sample_positions(positions_in_order(enc, S), 1, None)
   if drawn is not None:
     drawn = jnp.roll(drawn, S - count, axis=1)
     return drawn, {'position_ids': drawn, 'max_position_distance': enc.max_sampled_distance(S)}
-  positions = contiguous_positions(S, segment_ids)
-  if enc.positions_per_token > 1:
-    positions = repeat_positions(positions, enc.positions_per_token)
-  return positions, {}
+  return positions_in_order(enc, S, segment_ids), {}

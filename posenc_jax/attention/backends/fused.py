@@ -18,6 +18,7 @@ from posenc_jax.attention.fused.passes import backward_pass, forward_pass, forwa
 from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.attention.ring_walk import ALONG
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
 
@@ -30,17 +31,7 @@ NOT_IN_KERNELS = {
 # They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
 TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
-CUT = (
-  'q_BTHK',
-  'k_BSGK',
-  'v_BSGK',
-  'i',
-  'j',
-  'position_ids',
-  'segment_ids',
-  'index_BS',
-  'sink_BTH',
-)
+CUT = (*ALONG, 'position_ids')
 
 
 def refuse(request: AttentionRequest) -> str | None:

@@ -55,6 +55,8 @@ DECLARED = (
   'heads_per_query',
   'scans_keys',
   'bias_in_scale',
+  'applies_scale',
+  'needs_usual_queries',
   'adds_only_bias',
   'has_terms',
   'has_vector_tables',
@@ -115,6 +117,9 @@ class Encoding(nnx.Module):
   heads_per_query = 1
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
+  applies_scale = False  # a hook multiplies by `scale` itself: no other member may set another
+  # The size of queries means something to the encoding: `scale` may not be moved onto them
+  needs_usual_queries = False
   # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
   normalizer = 'softmax'
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
@@ -306,12 +311,15 @@ class Encoding(nnx.Module):
     return terms
 
 
-def check_input_positions(x_BTD, position_ids) -> None:
+def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
   """Raises ValueError, one line, for positions that are not those of the tokens of an input."""
   (B, T), shape = x_BTD.shape[:2], getattr(position_ids, 'shape', None)
-  if shape not in ((B, T), (1, T)):
+  each = () if per_token == 1 else (per_token,)
+  allowed = (B, T, *each), (1, T, *each)
+  if shape not in allowed:
     given = 'is None' if position_ids is None else f'has shape {shape}'
-    raise ValueError(f'position_ids {given}; allowed: {(B, T)} or {(1, T)}, those of the tokens')
+    either = ' or '.join(map(str, allowed))
+    raise ValueError(f'position_ids {given}; allowed: {either}, those of the tokens')
 
 
 def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:

@@ -1,6 +1,7 @@
 """Several encodings, one after another."""
 
 import functools
+import itertools
 import math
 import operator
 
@@ -24,9 +25,10 @@ class Chain(Composite):
   beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
   first one that has a `score` are summed and declared as the chain's own; those of later members
   are added inside the chain's `score`, in their turn. `t5` moves the scale onto queries, so that
-  beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. One
-  member may take the positions of the data, such as `abacus`; attention and the others are at those
-  of the sequence.
+  beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. No
+  member may read the size of queries there, nor multiply by 1/sqrt(K) beside `deberta` or `tupe`,
+  which set another scale. One member may take the positions of the data, such as `abacus`;
+  attention and the others are at those of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -53,14 +55,15 @@ class Chain(Composite):
         both = ' and '.join(names[n] for n in own)
         raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
     _check_products(names, encodings, with_scale)
+    if with_scale:
+      _check_scale(names, encodings, with_scale[0])
     _check_positions(names, encodings)
     _check_carried_positions(names, encodings)
     _check_widths(names, encodings)
     _check_heads(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
     self.reads_qk = any(e.reads_qk for e in encodings)
-    turned_is_read = self.rotates_qk and self.reads_qk
-    if turned_is_read or (self.rotates_values and self.has('relative_values')):
+    if _turns_what_others_read(encodings):
       self.relative = False
     self.takes_carried_positions = any(e.takes_carried_positions for e in encodings)
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
@@ -168,6 +171,17 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
   return names, encodings
 
 
+def _turns_what_others_read(encodings: list[Encoding]) -> bool:
+  """Whether a member turns queries and keys, or values, that another reads or adds to.
+
+  What a member turns for itself it has declared: heads may have some that turn and some that read.
+  """
+  return any(
+    (turning.rotates_qk and e.reads_qk) or (turning.rotates_values and e.has('relative_values'))
+    for turning, e in itertools.permutations(encodings, 2)
+  )
+
+
 def _check_carried_positions(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses what would take the positions of the data for those of the sequence."""
   taker = next((n for n, e in enumerate(encodings) if e.takes_carried_positions), None)
@@ -190,13 +204,39 @@ def _check_positions(names: list[str], encodings: list[Encoding]) -> None:
 
 
 def _check_products(names: list[str], encodings: list[Encoding], with_scale: list[int]) -> None:
-  """Refuses a member that makes the products q . k again after others have changed them."""
+  """Refuses a member that makes products q . k again, in some heads at least, after others have
+  changed them.
+  """
   on_scores = [n for n, e in enumerate(encodings) if 'scores' in e.acts_on()]
   for n, e in enumerate(encodings):
-    if e.recomputes_scores and (with_scale or n > on_scores[0]):
+    if _recomputes_any(e) and (with_scale or n > on_scores[0]):
       raise ValueError(
         f'{names[n]} takes q . k anew: it must act on scores first, and no member may set the scale'
       )
+
+
+def _recomputes_any(enc: Encoding) -> bool:
+  """Whether an encoding, or any that it is made of, makes the products q . k itself."""
+  return enc.recomputes_scores or any(map(_recomputes_any, getattr(enc, 'members', ())))
+
+
+def _check_scale(names: list[str], encodings: list[Encoding], setter: int) -> None:
+  """Refuses members to which the scale that another member sets would be unknown."""
+  own, K = encodings[setter], encodings[setter].dims.head_dim
+  is_moved = own.query_scale != 1
+  is_new = not math.isclose(own.scale(K) * own.query_scale, K**-0.5)
+  for n, e in enumerate(encodings):
+    if n == setter:
+      continue
+    if is_new and e.applies_scale:
+      problem = f'{names[setter]} sets the scale, and {names[n]} multiplies by 1/sqrt(K)'
+    elif is_moved and e.needs_usual_queries:
+      problem = f'{names[setter]} makes queries smaller, and {names[n]} reads their size'
+    elif is_moved and e.bias_in_scale and e.has('bias'):
+      problem = f'{names[setter]} moves the scale onto queries, and the bias of {names[n]} is in it'
+    else:
+      continue
+    raise ValueError(f'{problem}; allowed: one of them')
 
 
 def _check_widths(names: list[str], encodings: list[Encoding]) -> None:

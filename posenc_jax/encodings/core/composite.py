@@ -6,6 +6,17 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 
+# What is declared where any member declares it.
+ANY_MEMBERS = (
+  'causal_only',
+  'needs_inputs',
+  'needs_visible',
+  'rotates_qk',
+  'rotates_values',
+  'applies_scale',
+  'needs_usual_queries',
+)
+
 
 class Composite(Encoding):
   """Holds the encodings `members`, has their hooks and declares what follows from theirs."""
@@ -17,7 +28,7 @@ class Composite(Encoding):
     self.members = nnx.List(encodings)
     self.paper = '; '.join(dict.fromkeys(e.paper for e in encodings if e.paper))
     self.limit = '; '.join(dict.fromkeys(e.limit for e in encodings if e.limit)) or None
-    for name in ('causal_only', 'needs_inputs', 'needs_visible', 'rotates_qk', 'rotates_values'):
+    for name in ANY_MEMBERS:
       setattr(self, name, any(getattr(e, name) for e in encodings))
     self.relative = all(e.relative for e in encodings)
     self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
@@ -32,6 +43,9 @@ class Composite(Encoding):
     )
     scaled = {e.bias_in_scale for e in encodings} - {None}
     self.bias_in_scale = all(scaled) if scaled else None
+    if len(scaled) > 1:  # the terms of some are multiplied by it here, also those of queries
+      self.applies_scale = True
+      self.needs_usual_queries |= any(e.bias_in_scale and e.has('relative_keys') for e in encodings)
     self.per_layer = tuple(
       f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
     )
