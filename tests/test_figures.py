@@ -176,9 +176,9 @@ def test_lines_that_leave_the_panel_end_with_an_arrow_where_they_leave():
   _, axes = figures.draw(rows_of(far)).axes
   arrows = {line.get_marker(): line.get_data() for line in axes.lines if len(line.get_xdata()) == 1}
   drawn = {line: [float(x[0]) for x in place] for line, place in arrows.items() if line in '^v'}
-  # rises: from 0.2 at 2 L to 2.2 at 8 L; falls: from -0.1 to -1.6, where the panel ends at -0.3
+  # rises: from 0.2 at 2 L to 2.2 at 8 L; falls: from -0.1 to -1.6, where the panel ends at -1
   assert drawn['^'] == pytest.approx([2 * 4**0.05, 0.3])
-  assert drawn['v'] == pytest.approx([2 * 4 ** (0.2 / 1.5), -0.3])
+  assert drawn['v'] == pytest.approx([2 * 4 ** (0.9 / 1.5), -1.0])
 
 
 def test_lines_of_several_training_lengths_are_compared_with_themselves():

@@ -852,8 +852,10 @@ def test_the_scale_may_be_moved_onto_queries_unless_a_class_says_otherwise(varia
   assert differs > 1e-3 if refused else differs < 2e-5
 
 
-# More rows; parameters that start where the fixed or projected ones are; zeros.
+# More rows; parameters that start where the fixed or projected ones are; zeros; what the default is
+# at this width.
 SAME_AT_THE_START = (
+  'clipped_rope_lowest',
   'learned_long',
   'alibi_learned',
   'kerple_log_softplus',

@@ -735,7 +735,7 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   said = json.loads((tmp_path / 'of_longer' / 'config.json').read_text())
   assert said | {'torch_dtype': 0, 'dtype': 0} == source.fields | {'torch_dtype': 0, 'dtype': 0}
   for name, value, message in (
-    ('seeds', (0, 1), r'holds the seeds \(0, 1\)'),
+    ('seeds', (0, 1), 'it holds the seeds 0, 1; allowed: the directory of one'),
     ('data.corpus', 'task:copy', 'symbols of a task'),
   ):
     other = saved_config(run)
