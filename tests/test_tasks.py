@@ -979,7 +979,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   per_token = data.source(c.data, 'train').bytes_per_token(batch)
   assert logged[0]['bpb'] == pytest.approx(logged[0]['loss'] / np.log(2) / per_token)
   (tmp_path / 'text' / 'train' / '5.txt').write_text('and more')
-  with pytest.raises(UserError, match='documents in train .* 5 when its run began, 6 now'):
+  with pytest.raises(UserError, match=r'documents in train .* 5 when its run began, 6 now'):
     loop.train(c, run)
   (run / 'documents.json').unlink()  # as of a run from before it was written
   for act in (loop.train, evaluate.evaluate):
