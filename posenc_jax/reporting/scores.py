@@ -228,7 +228,7 @@ def collect(
   if not groups:
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
   found = {}
-  for (rank, corpus), group in groups.items():
+  for (place, corpus), group in groups.items():
     own_notes = list(notes)
     group = _drop_repeated(group, own_notes)
     # A line has one name under all controls.
@@ -238,8 +238,8 @@ def collect(
       by_control[row['control'] or ''].append((name, row))
     for control, named in by_control.items():
       of_lines = list(own_notes), column_of, is_expected
-      found[rank, control, corpus] = _aggregate(named, metric, corpus or None, *of_lines)
-  return [found[place] for place in sorted(found)]
+      found[place, control, corpus] = _aggregate(named, metric, corpus or None, *of_lines)
+  return [found[key] for key in sorted(found)]
 
 
 def notes_of(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:

@@ -189,10 +189,12 @@ def lines(
   base_runs = {row['run'] for row in rows if is_base(row)}
   cost_of = relative_costs(spent, plain.runs_of, base_runs)
   made = [_line(line, plain, by_control, usual, cost_of[line]) for line in plain.lines]
-  if not baseline:  # another line of that encoding is no measure for others
-    made = [dataclasses.replace(line, at_L=None) for line in made]
   made = [
-    dataclasses.replace(line, is_reference=line.is_reference or line.label in references)
+    dataclasses.replace(
+      line,
+      is_reference=line.is_reference or line.label in references,
+      at_L=line.at_L if baseline else None,  # another line of that encoding is no measure
+    )
     for line in made
   ]
   return sorted(made, key=_rank)
