@@ -3,11 +3,11 @@
 import dataclasses
 import statistics
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation.row_schema import N_GRAM
 from posenc_jax.reporting import costs
+from posenc_jax.reporting.board.line_costs import Cost, relative_costs
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.block import (
   BASELINE,
@@ -26,14 +26,6 @@ PROTOCOL = 'last_k'  # the same targets at every length
 SLACK = 0.02  # bits a byte: a score that is surely not worse by more holds
 FAR = 4  # training lengths of context, at which use of far context is told
 ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
-
-
-class Cost(NamedTuple):
-  """What training takes, relative to ROPE; None where it is not on disk."""
-
-  parameters: float | None
-  step: float | None
-  memory: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,21 +353,3 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
     if found.get(line.name) != line.verdict:
       return False
   return True
-
-
-def relative_costs(
-  spent: Iterable[dict], runs_of: dict[str, set[str]], base: Collection[str]
-) -> dict[str, Cost]:
-  """{line: its cost}, relative to that of the runs `base`; `runs_of`: the runs of each line."""
-  spent = list(spent)
-  fields = ('parameters', 'seconds_per_step', 'temporary_bytes')
-
-  def medians(runs):
-    some = [row for row in spent if row['run'] in runs]
-    return [costs.median(row[field] for row in some) for field in fields]
-
-  of_base = medians(base)
-  return {
-    line: Cost(*(a / b if a and b else None for a, b in zip(medians(runs), of_base, strict=True)))
-    for line, runs in runs_of.items()
-  }
