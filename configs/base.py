@@ -92,7 +92,8 @@ def get_config() -> ConfigDict:
         # Whether documents are joined, an empty line between two, into ones of 2**16 bytes or more:
         # windows then cross from one to the next, and short documents count. Not for tasks.
         packed=False,
-        cache='',  # folder of prepared corpora; '': posenc_jax in the user's cache folder
+        # Folder of prepared corpora and of their tokens; '': posenc_jax in the user's cache folder.
+        cache='',
       ),
       train=dict(
         length=128,  # tokens a sequence: the training length L

@@ -1,5 +1,5 @@
-"""Prepares a corpus and prints what is in it. Training and evaluation build the embedded corpus by
-themselves.
+"""Prepares a corpus, tokens that are not bytes included, and prints what is in it. Training and
+evaluation prepare what is not there by themselves.
 
   python scripts/prepare_data.py                          # the corpus of configs/base.py
   python scripts/prepare_data.py --corpus=tfds:lambada --config.data.text_field=passage
@@ -20,7 +20,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax.config import load, main, parse_args, validate_data
-from posenc_jax.data import TaskCorpus, history, overlap, prepare, source, text, verified_sha256
+from posenc_jax.data import (
+  TaskCorpus,
+  history,
+  overlap,
+  prepare,
+  source,
+  text,
+  tokenizer,
+  verified_sha256,
+)
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.data.ngrams import NGrams
 from posenc_jax.tasks import PREFIX, chance
@@ -56,16 +65,19 @@ def describe_text(data: ConfigDict) -> None:
   if digest := verified_sha256(data.corpus):
     print(f'SHA-256 of all documents verified: {digest}')
   columns = ''.join(f'{f">= {n}":>10}' for n in MIN_BYTES)
+  learned = tokenizer(data).sha256
+  columns += f'{"tokens":>14}{"bytes each":>12}' if learned else ''
   print(f'\n{"split":12}{"documents":>10}{"bytes":>14}{columns}')
   for split in SPLITS:
     corpus = source(data, split)
     sizes = corpus.sizes
-    counts = ''.join(f'{(sizes >= n).sum():10}' for n in MIN_BYTES)
-    print(f'{split:12}{len(sizes):10}{sizes.sum():14,}{counts}')
-  if corpus.sha256:
-    tokens = corpus.counts.sum()
-    print(f'\n{data.tokenizer}: {corpus.vocab} symbols, SHA-256 {corpus.sha256}')
-    print(f'{split}: {tokens:,} tokens of {corpus.sizes.sum() / tokens:.3f} bytes')
+    cells = ''.join(f'{(sizes >= n).sum():10}' for n in MIN_BYTES)
+    if learned:
+      tokens = corpus.counts.sum()
+      cells += f'{tokens:14,}{sizes.sum() / tokens:12.3f}'
+    print(f'{split:12}{len(sizes):10}{sizes.sum():14,}{cells}')
+  if learned:
+    print(f'\n{data.tokenizer}: {corpus.vocab} symbols, SHA-256 {learned}')
 
 
 def describe_overlap(data: ConfigDict) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import runpy
 import socket
 import subprocess
@@ -19,7 +20,18 @@ import tensorflow_datasets as tfds
 from test_trainer import TINY
 
 from posenc_jax import config, data, storage, tasks
-from posenc_jax.data import BOS, VOCAB, Batches, Corpus, corpora, corpus, hf, sotu, tokenizers
+from posenc_jax.data import (
+  BOS,
+  VOCAB,
+  Batches,
+  Corpus,
+  corpora,
+  corpus,
+  hf,
+  sotu,
+  token_cache,
+  tokenizers,
+)
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, preflight
@@ -29,6 +41,7 @@ ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
 # Bytes of documents: shorter than a window, as long, multiples of it, one byte more.
 SIZES = (5, 64, 31, 200, 32, 96, 97, 33)
+FIELDS_OF_SMALL_TEXT = ('corpus', 'cache', 'tokenizer', 'vocab')
 
 
 def synthetic(sizes=SIZES):
@@ -440,13 +453,9 @@ def small_text(tmp_path_factory):
     (folder / split).mkdir()
     for i in range(count):
       (folder / split / f'{i}.txt').write_text(' '.join(rng.choice(words, 90)))
-  settings = {
-    'corpus': str(folder),
-    'cache': str(folder / 'cache'),
-    'tokenizer': 'sentencepiece',
-    'vocab': 300,
-  }
-  return config.load(BASE, {f'data.{field}': value for field, value in settings.items()})
+  values = str(folder), str(folder / 'cache'), 'sentencepiece', 300
+  settings = zip(FIELDS_OF_SMALL_TEXT, values, strict=True)
+  return config.load(BASE, {f'data.{field}': value for field, value in settings})
 
 
 def test_tokens_give_back_every_byte_and_count_them(small_text):
@@ -778,7 +787,7 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypa
   tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
   assert tokenizer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
   for text in [*STRANGE, *(word.encode() for word in WORDS)]:
-    tokens_T, bytes_T = tokenizer.encode(text), tokenizer.count_bytes(text)
+    ((tokens_T, bytes_T),) = tokenizer.cut([text])
     assert len(tokens_T) == len(bytes_T)
     assert (tokens_T.dtype, tokens_T.size == 0 or tokens_T.max() < tokenizer.vocab - 1) == (
       np.int32,
@@ -791,7 +800,7 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypa
   assert tokenizer.decode(tokenizer.encode(text.encode())) == text.encode()
   # what each token stands for ends where the token does, in whole characters
   text = 'the été 🙂 day'.encode()
-  tokens_T, bytes_T = tokenizer.encode(text), tokenizer.count_bytes(text)
+  ((tokens_T, bytes_T),) = tokenizer.cut([text])
   ends = np.cumsum(bytes_T)
   made.no_truncation()
   made.no_padding()
@@ -806,7 +815,13 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   byte_level().save(str(path))
   folder = write(tmp_path / 'text', {f'{split}/a.txt': WORDS[0] for split in SPLITS})
   section = config.load(
-    BASE, {'data.corpus': folder, 'data.tokenizer': str(path), 'data.vocab': 301}
+    BASE,
+    {
+      'data.corpus': folder,
+      'data.tokenizer': str(path),
+      'data.vocab': 301,
+      'data.cache': str(tmp_path / 'cache'),
+    },
   )
   config.validate(section)
   source = data.source(section.data, 'test')
@@ -827,6 +842,76 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   other = data.source(section.data, 'test')
   with pytest.raises(UserError, match='trained with the tokenizer'):
     run_dir.check_tokenizer(tmp_path / 'text', other.sha256)
+
+
+def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, small_text):
+  path = tmp_path / 'tokenizer.json'
+  byte_level().save(str(path))
+  texts = [WORDS[0], '', 'the été 🙂 day', ' '.join(WORDS)]
+  files = {f'{split}/{i}.txt': text for split in SPLITS for i, text in enumerate(texts)}
+  folder = write(tmp_path / 'text', files)
+  changes = {'data.corpus': folder, 'data.cache': str(tmp_path / 'cache')}
+  of_json = {'data.tokenizer': str(path), 'data.vocab': 301}
+  kept = tmp_path / 'cache' / 'tokens'
+  monkeypatch.setattr(token_cache, 'CHUNK_BYTES', 100)  # of the first document, then of the others
+
+  def opened(**more):
+    return data.source(config.load(BASE, changes | of_json | more).data, 'test')
+
+  def check(source):
+    for tokens_T, bytes_T, document in zip(
+      source.tokens, source.token_bytes, source.documents, strict=True
+    ):
+      ((expected_T, sizes_T),) = source.tokenizer.cut([document])
+      np.testing.assert_array_equal(tokens_T, expected_T)
+      np.testing.assert_array_equal(bytes_T, sizes_T)
+    assert source.counts.tolist() == [len(tokens_T) for tokens_T in source.tokens]
+
+  check(opened())
+  with monkeypatch.context() as patch:
+    patch.setattr(tokenizers.TokenizerJson, 'cut', None)
+    again = opened()
+    assert again.counts.sum() == sum(map(len, again.tokens))
+  assert len(list(kept.iterdir())) == 1
+  # other text, another tokenizer and other versions of its package are other tokens
+  Path(folder, 'test', '0.txt').write_text(WORDS[0].replace('a', 'e'))
+  check(opened())
+  path.write_text(path.read_text() + '\n')
+  check(opened())
+  monkeypatch.setattr(token_cache.metadata, 'version', lambda package: f'later than {package}')
+  check(opened())
+  assert len(list(kept.iterdir())) == 4
+  of_pieces = data.source(small_text.data, 'test')
+  check(of_pieces)
+  # what is damaged is told
+  newest = max(kept.iterdir(), key=lambda some: some.stat().st_mtime_ns)
+  with open(newest / token_cache.TOKENS, 'ab') as file:
+    file.write(b'\0')
+  with pytest.raises(UserError, match=f'the tokens in {newest} are damaged; delete it and run'):
+    opened().counts  # noqa: B018
+  (newest / token_cache.TOKENS).unlink()
+  with pytest.raises(UserError, match='are damaged'):
+    opened().tokens  # noqa: B018
+
+
+def test_tokens_of_no_text_at_all(tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  byte_level().save(str(path))
+  made = tokenizers.TokenizerJson(path.read_bytes(), str(path))
+  found = token_cache.tokenized([b'', b''], made, tmp_path / 'cache')
+  assert (found.tokens_N.size, found.bytes_N.size, found.counts_D.tolist()) == (0, 0, [0, 0])
+
+
+def test_prepare_data_counts_tokens_of_each_split(small_text, capsys):
+  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['run']
+  section = small_text.data
+  main([f'--config.data.{field}={section[field]}' for field in FIELDS_OF_SMALL_TEXT])
+  out = capsys.readouterr().out
+  for split in SPLITS:
+    source = data.source(section, split)
+    each = f'{source.sizes.sum() / source.counts.sum():.3f}'
+    assert re.search(rf'^{split} .* {source.counts.sum():,} +{each}$', out, re.MULTILINE)
+  assert f'sentencepiece: 300 symbols, SHA-256 {source.sha256}\n' in out
 
 
 def sha256_of(path):
@@ -864,6 +949,7 @@ def test_validation_counts_the_bytes_of_its_own_split(tmp_path):
   texts = {'train': WORDS[0], 'validation': 'zqxj ' * 40, 'test': WORDS[0]}
   folder = write(tmp_path / 'text', {f'{split}/a.txt': text for split, text in texts.items()})
   settings = {'data.corpus': folder, 'data.tokenizer': str(path), 'data.vocab': 301}
+  settings['data.cache'] = str(tmp_path / 'cache')
   training = setup.prepare(config.load(BASE, TINY | settings), tmp_path / 'run')
   train, validation = (
     source.bytes_per_token(training.val_batches[0])

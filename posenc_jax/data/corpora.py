@@ -19,6 +19,7 @@ from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.folder import SPLITS
 from posenc_jax.data.task_corpus import TaskCorpus
+from posenc_jax.data.token_cache import Tokenized, tokenized
 from posenc_jax.data.tokenizers import BYTES, Bytes, learned, tokenizer_json
 from posenc_jax.errors import UserError, hint, shown
 
@@ -57,6 +58,7 @@ class Corpus:
   Attributes:
     names: the name of each document.
     listing: what the split of a folder of text is made of; None for any other corpus.
+    cache: where tokens are kept that are not bytes.
     unit: the unit of the logged loss.
     carried_positions: None: the batches of text carry no positions.
   """
@@ -67,6 +69,7 @@ class Corpus:
   documents: Sequence[bytes]
   tokenizer: Bytes = BYTES
   listing: folder.Listing | None = None
+  cache: Path | None = None
   unit = 'bits/byte'
   carried_positions = None
 
@@ -80,19 +83,31 @@ class Corpus:
 
   @functools.cached_property
   def tokens(self) -> Sequence[np.ndarray]:
-    """The integer tokens_T of each document."""
-    return LazySequence(len(self), lambda index: self.tokenizer.encode(self.documents[index]))
+    """The integer tokens_T of each document. The first use reads the whole split, but for bytes."""
+    if self.tokenizer is BYTES:
+      return LazySequence(len(self), lambda index: BYTES.encode(self.documents[index]))
+    return self._of_each(self._tokenized.tokens_N)
 
   @functools.cached_property
   def token_bytes(self) -> Sequence[np.ndarray]:
     """The integer bytes_T of each document: how many of its bytes each token stands for."""
-    count_bytes = self.tokenizer.count_bytes
-    return LazySequence(len(self), lambda index: count_bytes(self.documents[index]))
+    if self.tokenizer is BYTES:
+      return LazySequence(len(self), lambda index: np.ones(len(self.documents[index]), np.int64))
+    return self._of_each(self._tokenized.bytes_N)
 
   @functools.cached_property
   def counts(self) -> np.ndarray:
     """The number of tokens of each document, int64. The first use reads the whole split."""
-    return np.fromiter(map(len, self.tokens), np.int64, len(self))
+    return self.sizes if self.tokenizer is BYTES else self._tokenized.counts_D
+
+  @functools.cached_property
+  def _tokenized(self) -> Tokenized:
+    return tokenized(self.documents, self.tokenizer, self.cache)
+
+  def _of_each(self, all_N: np.ndarray) -> Sequence[np.ndarray]:
+    ends = np.cumsum(self.counts).tolist()
+    starts = [0, *ends]
+    return LazySequence(len(self), lambda index: all_N[starts[index] : ends[index]])
 
   @property
   def vocab(self) -> int:
@@ -154,7 +169,9 @@ def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
     generated = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
     return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)
-  return dataclasses.replace(text(data, split), tokenizer=tokenizer(data))
+  return dataclasses.replace(
+    text(data, split), tokenizer=tokenizer(data), cache=cache_folder(data.cache)
+  )
 
 
 def tokenizer(data: ConfigDict) -> Bytes:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +35,23 @@ class Bytes:
     lengths: int64 [vocab], the number of bytes that each symbol stands for; None where that
       depends on where the symbol stands.
     sha256: the hash of the learned model or the file; None where nothing was learned.
+    package: the package that makes the tokens, whose version they may depend on; None: this one.
   """
 
-  vocab, sha256 = 257, None
+  vocab, sha256, package = 257, None, None
   lengths = np.append(np.ones(256, np.int64), 0)
 
   def encode(self, text: bytes) -> np.ndarray:
     """Returns integer tokens_T."""
     return np.frombuffer(text, np.uint8)
 
-  def count_bytes(self, text: bytes) -> np.ndarray:
-    """Returns integer bytes_T: how many bytes of the text each of its tokens stands for, which add
-    up to all of it.
+  def cut(self, texts: list[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the integer tokens_T of each text, and bytes_T: how many bytes of the text each of
+    them stands for, which add up to all of it.
     """
-    return self.lengths[self.encode(text)]
+    for text in texts:
+      tokens_T = self.encode(text)
+      yield tokens_T, self.lengths[tokens_T]
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     return bytes(tokens)
@@ -59,6 +62,8 @@ BYTES = Bytes()
 
 class SentencePiece(Bytes):
   """The tokens are pieces of a learned model."""
+
+  package = 'sentencepiece'
 
   def __init__(self, model: bytes):
     """Raises RuntimeError where the bytes are no model."""
@@ -102,7 +107,7 @@ class TokenizerJson(Bytes):
   at the ends of a text.
   """
 
-  lengths = None
+  lengths, package = None, 'tokenizers'
 
   def __init__(self, contents: bytes, path: str):
     """Takes the contents of a file, and its path for messages. Raises `UserError` for what is no
@@ -138,34 +143,30 @@ class TokenizerJson(Bytes):
     Raises `UserError` where more than MOST_UNKNOWN of the tokens are the unknown one: to predict it
     says nothing of the text whose bytes a score is divided by.
     """
-    tokens_T = np.array(self._encode(text).ids, np.int32)
+    ((tokens_T, _),) = self.cut([text])
+    return tokens_T
+
+  def cut(self, texts: list[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As that of `Bytes`; bytes_T is int64. Raises `UserError` as `encode` does.
+
+    A token stands for what lies from the end of the tokens before it to its own end; the last one
+    also for what is left. Of the tokens that share a character, the first has its bytes.
+    """
+    texts = list(map(_characters, texts))
+    readable = [re.sub('[\udc80-\udcff]', '\ufffd', text) for text in texts]
+    encodings = self._tokenizer.encode_batch(readable, add_special_tokens=False)
+    for text, encoding in zip(texts, encodings, strict=True):
+      tokens_T = np.array(encoding.ids, np.int32)
+      self._check_known(tokens_T)
+      yield tokens_T, _bytes_between(text, [end for _, end in encoding.offsets])
+
+  def _check_known(self, tokens_T: np.ndarray) -> None:
     share = 0.0
     if self._unknown is not None and len(tokens_T):
       share = np.mean(tokens_T == self._unknown)
     if share > MOST_UNKNOWN:
       allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} of a text unknown'
       raise UserError(f'{self._field}: {share:.0%} of a text is unknown to it; allowed: {allowed}')
-    return tokens_T
-
-  def count_bytes(self, text: bytes) -> np.ndarray:
-    """Returns int64 bytes_T, which add up to the bytes of the text.
-
-    A token stands for what lies from the end of the tokens before it to its own end; the last one
-    also for what is left. Of the tokens that share a character, the first has its bytes.
-    """
-    points = np.frombuffer(_characters(text).encode('utf-32-le', 'surrogatepass'), '<u4')
-    is_raw = (points >= 0xDC80) & (points <= 0xDCFF)
-    sizes = 1 + (points >= 0x80) + (points >= 0x800).astype(int) + (points >= 0x10000)
-    starts = np.append(0, np.cumsum(np.where(is_raw, 1, sizes)))
-    ends = np.array([end for _, end in self._encode(text).offsets], int)
-    if len(ends):
-      ends = np.maximum.accumulate(ends)
-      ends[-1] = len(points)
-    return np.diff(starts[ends], prepend=0)
-
-  def _encode(self, text: bytes):
-    readable = re.sub('[\udc80-\udcff]', '\ufffd', _characters(text))
-    return self._tokenizer.encode(readable, add_special_tokens=False)
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     """Returns the text that the tokens write: what was normalized away is not in it."""
@@ -184,6 +185,21 @@ class TokenizerJson(Bytes):
 def _characters(text: bytes) -> str:
   """The text, in which each byte that is not UTF-8 is one of the code points U+DC80 to U+DCFF."""
   return text.decode('utf-8', 'surrogateescape')
+
+
+def _bytes_between(text: str, ends: list[int]) -> np.ndarray:
+  """The bytes, int64, from the end of each token to the next, where tokens end after so many
+  characters of `_characters`; the last one ends with the text.
+  """
+  points = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), '<u4')
+  is_raw = (points >= 0xDC80) & (points <= 0xDCFF)
+  sizes = 1 + (points >= 0x80) + (points >= 0x800).astype(int) + (points >= 0x10000)
+  starts = np.append(0, np.cumsum(np.where(is_raw, 1, sizes)))
+  ends_T = np.array(ends, int)
+  if len(ends_T):
+    ends_T = np.maximum.accumulate(ends_T)
+    ends_T[-1] = len(points)
+  return np.diff(starts[ends_T], prepend=0)
 
 
 def tokenizer_json(path: str, vocab: int) -> TokenizerJson:
