@@ -844,7 +844,7 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
     run_dir.check_tokenizer(tmp_path / 'text', other.sha256)
 
 
-def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, small_text):
+def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, small_text):
   path = tmp_path / 'tokenizer.json'
   byte_level().save(str(path))
   texts = [WORDS[0], '', 'the été 🙂 day', ' '.join(WORDS)]
@@ -852,7 +852,7 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, small_text
   folder = write(tmp_path / 'text', files)
   changes = {'data.corpus': folder, 'data.cache': str(tmp_path / 'cache')}
   of_json = {'data.tokenizer': str(path), 'data.vocab': 301}
-  kept = tmp_path / 'cache' / 'tokens'
+  sets = lambda: [*(tmp_path / 'cache' / 'tokens').glob('[0-9a-f]' * 32)]
   monkeypatch.setattr(token_cache, 'CHUNK_BYTES', 100)  # of the first document, then of the others
 
   def opened(**more):
@@ -870,9 +870,11 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, small_text
   check(opened())
   with monkeypatch.context() as patch:
     patch.setattr(tokenizers.TokenizerJson, 'cut', None)
+    capsys.readouterr()
     again = opened()
     assert again.counts.sum() == sum(map(len, again.tokens))
-  assert len(list(kept.iterdir())) == 1
+  assert capsys.readouterr().err == ''
+  assert len(sets()) == 1
   # other text, another tokenizer and other versions of its package are other tokens
   Path(folder, 'test', '0.txt').write_text(WORDS[0].replace('a', 'e'))
   check(opened())
@@ -880,25 +882,45 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, small_text
   check(opened())
   monkeypatch.setattr(token_cache.metadata, 'version', lambda package: f'later than {package}')
   check(opened())
-  assert len(list(kept.iterdir())) == 4
+  said = capsys.readouterr().err.splitlines()
+  assert len(said) == 3
+  assert re.search(r'\(test\): [\d,]+ bytes are cut into tokens, once', said[0])
+  assert len(sets()) == 4
   of_pieces = data.source(small_text.data, 'test')
   check(of_pieces)
   # what is damaged is told
-  newest = max(kept.iterdir(), key=lambda some: some.stat().st_mtime_ns)
-  with open(newest / token_cache.TOKENS, 'ab') as file:
-    file.write(b'\0')
-  with pytest.raises(UserError, match=f'the tokens in {newest} are damaged; delete it and run'):
-    opened().counts  # noqa: B018
-  (newest / token_cache.TOKENS).unlink()
+  newest = max(sets(), key=lambda some: some.stat().st_mtime_ns)
+  file = newest / 'tokens'
+  content = file.read_bytes()
+  for damaged in (content[:-1], content + b'\0', bytes([content[0] ^ 1]) + content[1:], b''):
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match=f'the tokens in {newest} are damaged; delete it and run'):
+      opened().counts  # noqa: B018
+  file.unlink()
   with pytest.raises(UserError, match='are damaged'):
     opened().tokens  # noqa: B018
+
+
+def test_tokens_of_text_that_changes_while_it_is_read(tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  byte_level().save(str(path))
+  made = tokenizers.TokenizerJson(path.read_bytes(), str(path))
+
+  class Changing(list):
+    def __iter__(self):
+      self.append(b'more')
+      return super().__iter__()
+
+  with pytest.raises(UserError, match=r'^text \(test\): the text changed while it was read; run'):
+    token_cache.tokenized(Changing([b'some']), made, tmp_path / 'cache', 'text (test)')
+  assert not list((tmp_path / 'cache' / 'tokens').glob('[0-9a-f]' * 32))
 
 
 def test_tokens_of_no_text_at_all(tmp_path):
   path = tmp_path / 'tokenizer.json'
   byte_level().save(str(path))
   made = tokenizers.TokenizerJson(path.read_bytes(), str(path))
-  found = token_cache.tokenized([b'', b''], made, tmp_path / 'cache')
+  found = token_cache.tokenized([b'', b''], made, tmp_path / 'cache', 'none')
   assert (found.tokens_N.size, found.bytes_N.size, found.counts_D.tolist()) == (0, 0, [0, 0])
 
 

@@ -102,7 +102,8 @@ class Corpus:
 
   @functools.cached_property
   def _tokenized(self) -> Tokenized:
-    return tokenized(self.documents, self.tokenizer, self.cache)
+    title = f'{self.name} ({self.split})'
+    return tokenized(self.documents, self.tokenizer, self.cache, title)
 
   def _of_each(self, all_N: np.ndarray) -> Sequence[np.ndarray]:
     ends = np.cumsum(self.counts).tolist()

@@ -5,6 +5,10 @@ to hash text takes a small part of the time that cutting it into tokens takes.
 """
 
 import hashlib
+import json
+import os
+import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +19,12 @@ import numpy as np
 from posenc_jax.data.building import build_once
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.errors import UserError
+from posenc_jax.storage import atomic_write
 
-TOKENS, BYTES, COUNTS = 'tokens.int32', 'bytes.int32', 'counts.int64'
-CHUNK_BYTES = 2**24  # of text, given to the tokenizer at once: it may use several cores
+FORMAT = 1  # one more with each change of what tokenizers.py makes of a text
+NUMBERS = {'tokens': np.int32, 'bytes': np.int32, 'counts': np.int64}  # the type in each file
+CHECKS = 'checks.json'  # the CRC-32 of each file
+CHUNK_BYTES = 2**22  # of text, given to the tokenizer at once: it may use several cores
 
 
 class Tokenized(NamedTuple):
@@ -34,49 +41,78 @@ class Tokenized(NamedTuple):
   counts_D: np.ndarray
 
 
-def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path) -> Tokenized:
+def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: str) -> Tokenized:
   """Returns the tokens of all documents from the cache, where they are made if they are not there.
-  Raises `UserError` where the cache cannot be written or is damaged, and what the tokenizer does.
+
+  Args:
+    title: what the documents are called in the line that says that they are cut.
+  Raises:
+    UserError: the cache cannot be written or is damaged, documents changed, or what the tokenizer
+      raises.
   """
-  name = _digest(documents, tokenizer)
-  folder = cache / 'tokens' / name
+  digest = _digest(tokenizer)
+  size = 0
+  for document in documents:
+    digest.update(_framed(document))
+    size += len(document)
+  name, cache = digest.hexdigest()[:32], cache / 'tokens'
+  folder = cache / name
 
   def make(scratch: Path) -> Path:
-    _write(scratch / name, documents, tokenizer)
+    print(f'{title}: {size:,} bytes are cut into tokens, once', file=sys.stderr, flush=True)
+    if _write(scratch / name, documents, tokenizer) != name:
+      raise UserError(f'{title}: the text changed while it was read; run again')
     return scratch / name
 
   build_once(folder, cache, make)
   try:
-    counts_D = np.fromfile(folder / COUNTS, np.int64)
-    tokens_N, bytes_N = (_mapped(folder / file, counts_D.sum()) for file in (TOKENS, BYTES))
-    if len(counts_D) != len(documents):
-      raise ValueError
-  except (OSError, ValueError):
+    checks = json.loads((folder / CHECKS).read_text())
+    return Tokenized(*(_read(folder / file, checks[file]) for file in NUMBERS))
+  except (OSError, ValueError, KeyError):
     raise UserError(f'the tokens in {folder} are damaged; delete it and run again') from None
-  return Tokenized(tokens_N, bytes_N, counts_D)
 
 
-def _digest(documents: Iterable[bytes], tokenizer: Bytes) -> str:
+def _digest(tokenizer: Bytes):
   package = tokenizer.package  # another version may cut otherwise
-  digest = hashlib.sha256(f'{tokenizer.sha256} {package} {metadata.version(package)}'.encode())
-  for document in documents:
-    digest.update(b' %d ' % len(document) + document)
+  about = FORMAT, tokenizer.sha256, package, metadata.version(package)
+  return hashlib.sha256(repr(about).encode())
+
+
+def _framed(document: bytes) -> bytes:
+  return b' %d ' % len(document) + document
+
+
+def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
+  """Writes the tokens into a new folder; returns the name of the text that they are of."""
+  folder.mkdir()
+  digest, counts, checks = _digest(tokenizer), [], dict.fromkeys(NUMBERS, 0)
+  files = {name: open(folder / name, 'wb') for name in NUMBERS}  # noqa: SIM115
+
+  def write(name: str, numbers: np.ndarray) -> None:
+    content = numbers.astype(NUMBERS[name]).tobytes()
+    files[name].write(content)
+    checks[name] = zlib.crc32(content, checks[name])
+
+  try:
+    for chunk in _chunks(documents):
+      for document in chunk:
+        digest.update(_framed(document))
+      for tokens_T, bytes_T in tokenizer.cut(chunk):
+        write('tokens', tokens_T)
+        write('bytes', bytes_T)
+        counts.append(len(tokens_T))
+    write('counts', np.array(counts))
+    for file in files.values():
+      file.flush()
+      os.fsync(file.fileno())
+  finally:
+    for file in files.values():
+      file.close()
+  atomic_write(folder / CHECKS, json.dumps(checks))
   return digest.hexdigest()[:32]
 
 
-def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> None:
-  folder.mkdir()
-  counts = []
-  with open(folder / TOKENS, 'wb') as tokens, open(folder / BYTES, 'wb') as sizes:
-    for chunk in _chunks(documents):
-      for tokens_T, bytes_T in tokenizer.cut(chunk):
-        tokens_T.astype(np.int32).tofile(tokens)
-        bytes_T.astype(np.int32).tofile(sizes)
-        counts.append(len(tokens_T))
-  np.array(counts, np.int64).tofile(folder / COUNTS)
-
-
-def _chunks(documents: Sequence[bytes]) -> Iterable[list[bytes]]:
+def _chunks(documents: Iterable[bytes]) -> Iterable[list[bytes]]:
   chunk, size = [], 0
   for document in documents:
     chunk.append(document)
@@ -87,8 +123,12 @@ def _chunks(documents: Sequence[bytes]) -> Iterable[list[bytes]]:
   yield chunk
 
 
-def _mapped(file: Path, count: int) -> np.ndarray:
-  """The int32 numbers of a file. Raises OSError and ValueError where it has not `count` of them."""
-  if file.stat().st_size != 4 * count:
+def _read(file: Path, check: int) -> np.ndarray:
+  """The numbers of a file, which stay there until they are read. Raises OSError, and ValueError
+  where they have another check.
+  """
+  kind = NUMBERS[file.name]
+  numbers = np.memmap(file, kind, 'r') if file.stat().st_size else np.zeros(0, kind)
+  if zlib.crc32(numbers) != check:
     raise ValueError
-  return np.asarray(np.memmap(file, np.int32, 'r')) if count else np.zeros(0, np.int32)
+  return np.asarray(numbers)
