@@ -20,7 +20,7 @@ from posenc_jax.config.loading import cache_folder, load, load_study, overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import check_one_seed, seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
-  KEPT,
+  CHECKPOINT_FIELDS,
   config_hash,
   decides_results,
   differing_keys,

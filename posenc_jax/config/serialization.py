@@ -18,7 +18,7 @@ NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_st
 
 # What is kept of a training, which changes no number either; they stay in the hash of a config, for
 # what is finished.
-KEPT = ('train.checkpoint_every', 'train.max_to_keep')
+CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep')
 
 
 def saved_config(workdir: str | Path) -> ConfigDict:

@@ -2,7 +2,14 @@
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config import KEPT, PROTOCOLS, TEXT_TASKS, decides_results, differing_keys, flat
+from posenc_jax.config import (
+  CHECKPOINT_FIELDS,
+  PROTOCOLS,
+  TEXT_TASKS,
+  decides_results,
+  differing_keys,
+  flat,
+)
 from posenc_jax.errors import UserError
 from posenc_jax.tasks import TASKS
 
@@ -37,7 +44,9 @@ def overrides_between(saved: ConfigDict, config: ConfigDict) -> dict[str, object
   """
   before, after = flat(saved), flat(config)
   deciding = [
-    key for key in differing_keys(saved, config) if decides_results(key) and key not in KEPT
+    key
+    for key in differing_keys(saved, config)
+    if decides_results(key) and key not in CHECKPOINT_FIELDS
   ]
   changed = {key: after.get(key) for key in deciding}
   for key, value in changed.items():

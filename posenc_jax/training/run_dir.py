@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config import (
-  KEPT,
+  CHECKPOINT_FIELDS,
   differing_keys,
   flat,
   overlay,
@@ -98,7 +98,7 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   field = f'workdir={str(workdir)!r}'
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
-    keys = [key for key in differing_keys(here, there) if key not in KEPT]
+    keys = [key for key in differing_keys(here, there) if key not in CHECKPOINT_FIELDS]
     if 'data.corpus' in keys and _are_one_folder(here.get('data.corpus'), there.get('data.corpus')):
       keys.remove('data.corpus')
     sources = (fields.get('train.init_from') for fields in (here, there))
