@@ -219,7 +219,7 @@ def _wait(
 ) -> dict[str, str]:
   left, failed, gone_since = list(waiting), {}, {}
   queue, asked = set(submitted.values()), time.monotonic()
-  how_to_go_on = f'scancel takes them out); wait again with {same_command()}'
+  message = f'the jobs stay in the queue (scancel takes them out); wait again with {same_command()}'
 
   def screen():
     running = sum(run.read_state().state == 'running' for run in left)
@@ -227,7 +227,7 @@ def _wait(
     return Text(f'{over}/{len(waiting)} runs are over, {running} are running', 'dim')
 
   live = Live(get_renderable=screen, console=console, auto_refresh=False, transient=True)
-  with local.interruptible(f'the jobs stay in the queue ({how_to_go_on}'), live:
+  with local.interruptible(message), live:
     while left:
       # the queue first: a run that is no longer in it has written all that it will
       if time.monotonic() - asked >= QUEUE_POLL:
