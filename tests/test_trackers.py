@@ -169,7 +169,10 @@ def test_a_library_that_is_missing_is_one_line_before_anything_is_written(
     run('run', {'train.trackers': 'wandb'})
   assert not (tmp_path / 'run').exists()
   for overrides, words in (
-    ({'train.trackers': 'tensorbord'}, "did you mean 'tensorboard'"),
+    (
+      {'train.trackers': 'tensorbord'},
+      r"d'; did you mean 'tensorboard'\?; allowed: tensorboard, wandb$",
+    ),
     (
       {'train.profile_steps': (3, 2)},
       r'config.train.profile_steps=\(3, 2\); allowed: \(first step, last step\) within 1 to',

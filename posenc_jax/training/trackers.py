@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, hint
+from posenc_jax.errors import UserError, nearest_of_all
 
 
 class TensorBoard:
@@ -84,8 +84,7 @@ def check(names: Iterable[str]) -> None:
   """Raises UserError for a tracker that does not exist, or whose library is not installed."""
   for name in names:
     if name not in TRACKERS:
-      allowed = f'{", ".join(TRACKERS)}; {hint(name, TRACKERS)}'.removesuffix('; ')
-      raise UserError(f'config.train.trackers={name!r}; allowed: {allowed}')
+      raise UserError(f'config.train.trackers={name!r}; {nearest_of_all(name, TRACKERS)}')
     library = TRACKERS[name].library
     if importlib.util.find_spec(library) is None:
       problem = f'config.train.trackers={tuple(names)}: {library} is not installed'
