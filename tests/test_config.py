@@ -58,6 +58,9 @@ def test_base_is_valid_and_locked():
     ('eval.controls', (), ()),
     ('eval.controls', '', ()),
     ('attention.block_sizes', (8, 16), (8, 16)),
+    ('launch.setup', 'export CUDA_VISIBLE_DEVICES=0,1', ('export CUDA_VISIBLE_DEVICES=0,1',)),
+    ('launch.setup', '', ()),
+    ('launch.options', 'exclude=a,b', ('exclude=a,b',)),
     ('encoding.name', 'alibi', 'alibi'),
     ('encoding.base', 500.0, 500.0),
   ],
@@ -422,6 +425,15 @@ def test_flags():
   assert positionals == ['a', 'b']
   with pytest.raises(UserError, match='-x: no such flag'):
     parse_args(['a', '-x', *argv], flags, positionals)
+
+
+def test_what_looks_like_a_number_is_text_where_the_field_takes_text():
+  texts = {'launch.account': '12345', 'label': '2.50', 'data.corpus': '2024'}
+  argv = [f'--config.{field}={text}' for field, text in texts.items()]
+  argv += ['--config.train.steps=60', "--config.launch.partition='7'"]
+  overrides = parse_args(argv, {})[1]
+  assert overrides == {**texts, 'train.steps': 60, 'launch.partition': '7'}
+  load(BASE, overrides)
 
 
 def test_a_tilde_is_the_users_folder_in_paths_alone(monkeypatch):

@@ -53,7 +53,7 @@ def parse_args(
     lists_fields: whether --help lists the fields of the config.
   Returns:
     The flags' values, and the overrides `{'a.b': value}`, each read as a Python literal or else
-    kept as text. In a path, '~' is the user's folder.
+    kept as text, as is a number where the field takes text. In a path, '~' is the user's folder.
   Raises:
     UserError: for an unknown or missing flag or a value that does not parse. SystemExit(0) for
       --help.
@@ -78,7 +78,7 @@ def parse_args(
     if name in PATHS:
       value = expanded(value)
     if is_override:
-      overrides[name.removeprefix('config.')] = _literal(name, value)
+      overrides[name.removeprefix('config.')] = _override(name, value)
     elif flags[name] is REQUIRED or flags[name] is None or isinstance(flags[name], str):
       values[name] = checked_text(f'--{name}', value)
     else:
@@ -166,6 +166,12 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
     else:
       pieces[-1] += character
   return pieces
+
+
+def _override(name: str, text: str) -> object:
+  """The value of --config.FIELD; of a field that takes text, what looks like a number is text."""
+  value, check = _literal(name, text), FIELDS.get(name.removeprefix('config.'))
+  return value if isinstance(value, str) or check is None or check(text) else text
 
 
 def _literal(name: str, text: str) -> object:

@@ -25,6 +25,8 @@ MAX_SECTIONS = 8  # dots in the path of an override
 OPEN = 'encoding'
 # What a layer of a pattern has that does not see the whole text.
 MASKS = {'attention_window', 'attention_chunk'}
+# Fields whose elements may have commas in them: lines for a shell, and options with lists.
+WITH_COMMAS = ('config.launch.setup', 'config.launch.options')
 
 
 def load_study(path: str | Path) -> ModuleType:
@@ -286,12 +288,14 @@ def typed(name: str, value: object, old: object) -> object:
   """`value` in the type of the value that it replaces; `name` is for the message.
 
   An int may stand for a float; and for a tuple a list, a single element, or, if the elements are
-  words, 'one,two'. Raises `UserError` for any other type.
+  words, 'one,two'; a comma in one of WITH_COMMAS divides nothing. Raises `UserError` for any other
+  type.
   """
   if isinstance(old, float) and type(value) is int and abs(value) < 2**1000:
     return float(value)
   if isinstance(old, tuple) and isinstance(value, str) and isinstance((*old, '')[0], str):
-    return tuple(word.strip() for word in value.split(',') if word.strip())
+    words = [value] if name in WITH_COMMAS else value.split(',')
+    return tuple(word.strip() for word in words if word.strip())
   if isinstance(old, tuple) and isinstance(value, int | float):
     value = (value,)
   if isinstance(old, tuple) and isinstance(value, tuple | list):
