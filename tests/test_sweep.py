@@ -112,6 +112,16 @@ def test_what_cannot_be_made_hides_neither_failures_nor_what_can(study, capsys):
   assert run()[0] == 1  # no run failed: a figure cannot be made
 
 
+def test_a_baseline_that_no_run_has_is_refused_unless_overrides_may_have_taken_it(study):
+  run = study(['rope'])
+  run.path.write_text(f"{run.path.read_text()}\ndef table(): return dict(baseline='ropee')\n")
+  for overrides in ({}, {'launch.partition': 'night'}, {'seeds': (0, 1)}):
+    with pytest.raises(UserError, match="baseline='ropee' is no label of the study"):
+      run(overrides)
+  assert not run.out.exists()
+  assert run({'encoding.base': 5.0})[1] == {'encoding.name=rope,seed=0': ['train', 'eval']}
+
+
 def test_two_jobs_share_the_cpus_and_make_the_same_table(study):
   one, names = study(['rope', 'alibi'], (0, 1)), ('table.md', 'table.csv')
   assert one()[0] == 0

@@ -65,12 +65,13 @@ def sweep(
   runs = plan(path, out, overrides, scripts)
   check_same_evaluation(runs)
   hashes = {name: value for run in runs for name, value in run.hashes.items()}
-  # overrides may take a table its baseline: the sweep runs all the same
-  planned = None if overrides else [run.config for run in runs]
+  # overrides of numbers, or a seed that not all lines have, may take a table its baseline: the
+  # sweep runs all the same
+  planned = None if deciding or 'seed' in overrides else [run.config for run in runs]
   report = study.of_study(path, out, hashes, planned)
   # rows of a sweep with overrides may be there, though this one has none
-  before = study.load(out).overrides if storage.exists(out / study.FILE) else []
-  report.overrides, report.hashes = [*dict.fromkeys([*before, *deciding])], hashes
+  earlier = study.load(out).overrides if storage.exists(out / study.FILE) else []
+  report.overrides, report.hashes = [*dict.fromkeys([*earlier, *deciding])], hashes
   num_kept = 0
   if kept:
     wanted = leave_out(runs, kept_runs(kept, hashes))
