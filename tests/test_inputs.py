@@ -226,6 +226,25 @@ def test_overrides_that_make_runs_equal_are_refused_but_for_seeds(tmp_path):
     assert len(sweep.plan(path, tmp_path / 'out', overrides)) == count
 
 
+def test_a_seed_that_the_sweep_has_leaves_the_runs_that_have_it(tmp_path):
+  body = """
+def sweep():
+  start = {'label': 'start', 'seed': 0}
+  once = [start, {'label': 'tuned', 'seed': 1, 'train.init_from': start}, {'label': 'default'}]
+  return once + product(vary('label', 'a', 'b'), vary('seed', 0, 1)) + [{'label': 'b', 'seed': 2}]
+"""
+  path = study_of(tmp_path, body)
+  for seed, labels in (
+    (0, ['start', 'default', 'a', 'b']),
+    (1, ['start', 'tuned', 'a', 'b']),
+    (2, ['b']),
+    (9, ['start', 'tuned', 'default', 'a', 'b']),
+  ):
+    runs = sweep.plan(path, tmp_path / 'out', {'seed': seed})
+    assert [run.config.label for run in runs] == labels
+    assert {run.config.seed for run in runs} == {seed}
+
+
 @pytest.mark.parametrize(
   ('body', 'words'),
   [

@@ -108,10 +108,11 @@ def plan(
 
   `swept_runs` take the place of what its `sweep()` gives.
 
-  An override of `seed` or `seeds` leaves one run of those that differ in their seed alone; another
-  one that would make runs equal is refused. A run may start from one that comes before it in the
-  sweep: then its `train.init_from` is the dict of overrides of that run, and becomes its directory.
-  An override `seeds` takes the place of every `seed` in the sweep.
+  An override of `seed` leaves the runs that the sweep itself has with this seed. Where it has none,
+  as with an override of `seeds`, one run is left of those that differ in their seed alone. Another
+  override that would make runs equal is refused. A run may start from one that comes before it in
+  the sweep: then its `train.init_from` is the dict of overrides of that run, and becomes its
+  directory. An override `seeds` takes the place of every `seed` in the sweep.
 
   Raises `UserError`, before anything is written, for a bad config and for a directory in `out` that
   holds the run of another config.
@@ -125,6 +126,9 @@ def plan(
   _check_sweep(str(path), swept_runs)
   _check_sections(overrides, swept_runs)
   config.check_folder(f'--out={out}', out)
+  if 'seed' in overrides:
+    own = config.load(study).seed
+    swept_runs = _of_seed(swept_runs, overrides['seed'], own) or swept_runs
 
   def fields_of(swept):
     fields = {**swept, **overrides}
@@ -297,6 +301,16 @@ def _edited(run_config: ConfigDict, workdir: Path) -> dict[str, object]:
   fields = config.flat(run_config)
   differing = config.differing_keys(config.saved_config(workdir), run_config)
   return {path: fields[path] for path in differing if path in fields}
+
+
+def _of_seed(swept_runs: list[dict], seed: object, default: int) -> list[dict]:
+  """The runs that a sweep has with a seed, and those that they start from, which get it, too."""
+  left = []
+  for swept in reversed(swept_runs):
+    is_source = any(swept == other.get('train.init_from') for other in left)
+    if is_source or swept.get('seed', default) == seed:
+      left.append(swept)
+  return left[::-1]
 
 
 def _flag(path: str, value: object) -> str:
