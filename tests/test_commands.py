@@ -16,6 +16,8 @@ import pytest
 from posenc_jax import config, storage, sweep
 from posenc_jax.distributed import devices
 from posenc_jax.encodings import ENCODINGS
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import runs
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -314,7 +316,7 @@ def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(
   code, _, error = command('eval.py', workdir)
   allowed = 'allowed: with --config=STUDY.py, the file that registers it'
   assert code == 2
-  assert error == f"eval.py: config.encoding.name='mine': is not registered; {allowed}\n"
+  assert error == f"eval.py: config.encoding: 'mine' is not registered; {allowed}\n"
   # Nothing else of the file is read: the run's own config is evaluated, its seed too.
   code, _, error = command('eval.py', workdir, f'--config={private}', '--config.eval.k=1')
   assert (code, error) == (None, '')
@@ -322,6 +324,24 @@ def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(
   assert {(r['encoding'], r['seed'], r['k'], r['overrides']) for r in rows} == {
     ('mine', 3, 1, None)
   }
+
+
+@pytest.mark.parametrize(
+  'section',
+  [
+    {'name': 'mine'},
+    {'name': 'chain', 'members': 'kv_shift,mine'},
+    {'name': 'heads', 'members': ({'name': 'rope', 'heads': 1}, {'name': 'mine', 'heads': 3})},
+    {'name': 'pattern', 'layers': ('rope', {'name': 'dape', 'inner': 'mine'})},
+    {'name': 'pose', 'inner': {'name': 'mine', 'name_of_its_own': 'x'}},
+  ],
+)
+def test_an_encoding_inside_another_is_found_not_to_be_registered(section):
+  run = config.load(ROOT / 'configs' / 'base.py', {'encoding': section})
+  with pytest.raises(UserError, match=r"^config.encoding: 'mine' is not registered; allowed: with"):
+    runs.check_registered(run, '', {'eval.k': 4})
+  runs.check_registered(run, 'study.py', {})
+  runs.check_registered(run, '', {'encoding.inner.name': 'mine'})
 
 
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])

@@ -24,6 +24,9 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.run_dir import check_documents, check_tokenizer
 
+# What a section `encoding` names encodings in.
+HOLDERS = ('name', 'layers', 'members', 'inner')
+
 
 def without_documents(config: ConfigDict) -> data.Corpus | data.TaskCorpus:
   """The corpus of a run for what needs its symbols alone: it works where the text is gone. Raises
@@ -38,11 +41,21 @@ def check_registered(config: ConfigDict, study: str | None, overrides: Collectio
   """Raises `UserError` where a run has an encoding that only a study file registers, and none was
   given. `overrides`: fields that the command line changed.
   """
-  name = config.encoding.name
-  if name in (*ENCODINGS, PATTERN) or study or 'encoding.name' in overrides:
-    return
-  allowed = 'with --config=STUDY.py, the file that registers it'
-  raise UserError(f'config.encoding.name={name!r}: is not registered; allowed: {allowed}')
+  missing = [name for name in encoding_names(config.encoding) if name not in ENCODINGS]
+  is_named_anew = any(field.rpartition('.')[2] in HOLDERS for field in overrides)
+  if missing and not study and not is_named_anew:
+    allowed = 'with --config=STUDY.py, the file that registers it'
+    raise UserError(f'config.encoding: {missing[0]!r} is not registered; allowed: {allowed}')
+
+
+def encoding_names(spec: object) -> list[str]:
+  """Names of the encodings that the section `encoding` of a config, or a part of it, is made of."""
+  if isinstance(spec, str):
+    return [name for name in spec.split(',') if name != PATTERN]
+  if hasattr(spec, 'keys'):
+    spec = [spec[key] for key in HOLDERS if key in spec]
+  is_list = isinstance(spec, tuple | list)
+  return [name for part in spec for name in encoding_names(part)] if is_list else []
 
 
 def check_corpus(
