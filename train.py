@@ -3,7 +3,10 @@
 python train.py --config=configs/base.py --workdir=runs/base --config.encoding.name=alibi
 """
 
-from posenc_jax import config
+import shlex
+from pathlib import Path
+
+from posenc_jax import config, storage
 from posenc_jax.distributed import devices
 
 
@@ -17,7 +20,8 @@ def main(argv):
     config.check_folder(f'--workdir={folder}', folder)
 
   from posenc_jax.distributed import processes
-  from posenc_jax.evaluation import preflight
+  from posenc_jax.encodings.core.registry import BUILT_IN
+  from posenc_jax.evaluation import preflight, runs
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
@@ -25,6 +29,11 @@ def main(argv):
     preflight.check_evaluation(run)  # here, so that its error is printed once
     devices.announce_devices(run.mesh)
     loop.train(run, flags.workdir)
+    if not storage.exists(Path(flags.workdir) / 'state.json'):  # else a sweep evaluates it
+      is_own = not BUILT_IN.keys() >= {*runs.encoding_names(run.encoding)}
+      study = [f'--config={flags.config}'] * is_own  # which registers the encoding
+      command = ['python', 'eval.py', f'--workdir={flags.workdir}', *study]
+      print(f'next: {shlex.join(command)}')
 
 
 if __name__ == '__main__':

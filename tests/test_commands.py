@@ -311,7 +311,11 @@ def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(
 ):
   workdir = f'--workdir={tmp_path / "run"}'
   settings = ['--config.encoding.name=mine', '--config.seed=3']
-  assert command('train.py', f'--config={private}', workdir, *settings)[0] is None
+  code, printed, _ = command('train.py', f'--config={private}', workdir, *settings)
+  assert (code, printed.splitlines()[-1]) == (
+    None,
+    f'next: python eval.py {workdir} --config={private}',
+  )
   ENCODINGS.pop('mine')
   code, _, error = command('eval.py', workdir)
   allowed = 'allowed: with --config=STUDY.py, the file that registers it'
@@ -324,6 +328,20 @@ def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(
   assert {(r['encoding'], r['seed'], r['k'], r['overrides']) for r in rows} == {
     ('mine', 3, 1, None)
   }
+
+
+def test_a_training_that_ends_says_how_it_is_evaluated_but_not_in_a_sweep(
+  command, corpus, tmp_path
+):
+  arguments = [*TINY, corpus, f'--workdir={tmp_path / "a run"}']
+  for _ in range(2):  # it ends, and is started again
+    lines = command('train.py', *arguments)[1].splitlines()
+    assert lines[-2:] == [
+      f'{tmp_path / "a run"}: training is finished (2 steps)',
+      f"next: python eval.py '--workdir={tmp_path / 'a run'}'",
+    ]
+  (tmp_path / 'a run' / 'state.json').write_text('{}')
+  assert 'next:' not in command('train.py', *arguments)[1]
 
 
 @pytest.mark.parametrize(

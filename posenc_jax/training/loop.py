@@ -65,9 +65,7 @@ def _train_one(config: ConfigDict, workdir: str | Path) -> int | None:
     if config.seeds:
       checkpoints.close()
       multi_seed.split_checkpoint(training.seed_dirs, steps, training.model, training.opt_state)
-  if training.start_step == steps:
-    next_command = f'python eval.py --workdir={workdir}'
-    print(f'{workdir}: training is finished ({steps} steps); next: {next_command}')
+  print(f'{workdir}: training is finished ({steps} steps)')
   return stop_signal
 
 
