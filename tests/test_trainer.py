@@ -206,10 +206,12 @@ def test_documents_that_are_too_short_are_said_to_be_left_out(tiny, corpus, tmp_
 
 def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):
   shutil.copytree(unbroken, tmp_path / 'run')
-  loop.train(
-    config.load(BASE, {**TINY, 'data.corpus': tiny.data.corpus, 'eval.k': 4}), tmp_path / 'run'
-  )
-  assert f'training is finished ({STEPS} steps)' in capsys.readouterr().out
+  changes = {'data.corpus': tiny.data.corpus, 'eval.k': 4, 'label': 'mine'}
+  loop.train(config.load(BASE, {**TINY, **changes}), tmp_path / 'run')
+  printed = capsys.readouterr().out
+  assert f'training is finished ({STEPS} steps)' in printed
+  kept = 'eval.k, label as the run was begun; give others to eval.py'
+  assert f'{tmp_path / "run"}: {kept}\n' in printed
   for name in ('config.json', 'metrics.jsonl', 'timing.jsonl'):
     assert (tmp_path / 'run' / name).read_bytes() == (unbroken / name).read_bytes()
 

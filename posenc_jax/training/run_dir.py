@@ -17,6 +17,7 @@ from posenc_jax.config import (
   to_json,
   training_part,
 )
+from posenc_jax.config.serialization import NOT_TRAINING
 from posenc_jax.data.folder import Listing
 from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
@@ -45,8 +46,8 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   """Writes `config.json`, or compares the fields that decide training with the one there.
 
   Raises `UserError` naming the fields that differ. `eval` and `label` may differ: the file keeps
-  what it was made with. More `train.steps` extend the run: the file gets them, and where the run
-  that it starts from lies now.
+  what it was made with, and a line says so. More `train.steps` extend the run: the file gets them,
+  and where the run that it starts from lies now.
   """
   workdir = Path(workdir)
   _make_folder(workdir)
@@ -55,6 +56,9 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
     storage.write_json(workdir / 'config.json', to_json(config))
     return
   saved = saved_config(workdir)
+  changed = [key for key in differing_keys(saved, config) if key.split('.')[0] in NOT_TRAINING]
+  if others := [key for key in changed if key in flat(saved)]:
+    print(f'{workdir}: {", ".join(others)} as the run was begun; give others to eval.py')
   if saved.train.init_from != config.train.init_from:
     saved.train.init_from = config.train.init_from
     storage.write_json(workdir / 'config.json', to_json(saved))
