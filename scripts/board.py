@@ -12,8 +12,6 @@ folders is executed.
 
 import os
 import shlex
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,7 +46,7 @@ def make(folders: list[str], out: Path):
   where there is nothing to draw.
   """
   reports = [study.load(folder) for folder in folders]
-  names = _names_of_runs(folders, reports)
+  names = study.names_of_runs(folders, [report.hashes for report in reports])
   every_row = [
     row | {'run': name(row['run'])}
     for folder, name in zip(folders, names, strict=True)
@@ -82,20 +80,6 @@ def make(folders: list[str], out: Path):
   forms = {'BOARD.md': page.in_markdown, 'board.html': page.in_html}
   picture = f'{FIGURE}.png' if figure else None
   return {name: form(made, picture, facts) for name, form in forms.items()}, figure
-
-
-def _names_of_runs(folders: list[str], reports: list[study.Report]) -> list[Callable]:
-  """For each folder the function from the names of its runs to those on the board: the same name,
-  but after the folder where another one has a run of this name with another config.
-  """
-  hashes = defaultdict(set)
-  for report in reports:
-    for run, config_hash in report.hashes.items():
-      hashes[run].add(config_hash)
-  is_shared = lambda run: len(hashes[run]) > 1
-  return [
-    lambda run, folder=folder: f'{folder}/{run}' if is_shared(run) else run for folder in folders
-  ]
 
 
 def _default_out(folders: list[str]) -> Path:

@@ -708,6 +708,21 @@ def test_runs_of_one_name_in_two_places_stay_apart(tmp_path):
   ]  # fmt: skip
 
 
+def test_a_run_that_lies_in_two_places_is_drawn_once(tmp_path):
+  rows = [row('rope', 0, 8, 1.0)]
+  run_folder(tmp_path / 'runs' / 'rope', rows)
+  (tmp_path / 'kept').mkdir()
+  storage.append_rows(tmp_path / 'kept' / 'rows.jsonl', [{**r, 'run': 'rope'} for r in rows])
+  saved = config.saved_config(tmp_path / 'runs' / 'rope')
+  report = studies.Report(tmp_path / 'kept', ['rope'], study='gone.py')
+  report.hashes = {'rope': config.config_hash(saved)}
+  studies.save(report, 'gone.py', ROOT)
+  made = gather([tmp_path / 'kept', tmp_path / 'runs'])
+  assert (made.runs, list(made.configs)) == (['rope'], ['rope'])
+  (table,) = made.series('bpb')
+  assert [curve.values for curve in table.curves.values()] == [[[1.0]]]
+
+
 def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   single, file = study / 'rope', study / 'alibi-0' / 'eval.jsonl'
   made = gather([single, file])

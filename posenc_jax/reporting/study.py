@@ -6,7 +6,9 @@ that nothing in the folder, and nothing that it names, is ever executed.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -248,6 +250,22 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
   except UserError as error:
     raise Damaged(str(error)) from None
   return Report(folder) if path is None else of_study(path, folder, runs)
+
+
+def names_of_runs(
+  places: Iterable[str], hashes: Iterable[dict[str, str]]
+) -> list[Callable[[str], str]]:
+  """For each place the function from the names of its runs to those beside runs of other places:
+  the same name, but after the place where another one has a run of this name with another config.
+
+  Args:
+    hashes: {run: hash of its config} of each place.
+  """
+  hashes_of = defaultdict(set)
+  for run, config_hash in itertools.chain.from_iterable(of_place.items() for of_place in hashes):
+    hashes_of[run].add(config_hash)
+  is_shared = lambda run: len(hashes_of[run]) > 1
+  return [lambda run, place=place: f'{place}/{run}' if is_shared(run) else run for place in places]
 
 
 def _check_overrides(where: str, overrides: object) -> list[str]:

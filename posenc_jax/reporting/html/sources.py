@@ -29,12 +29,13 @@ class Sources:
   """The rows of one or more places.
 
   Attributes:
-    rows: all rows; `run` is a name that only one place has.
+    rows: all rows; `run` is a name that only one place has, or several of one config.
     runs: names of the runs that should be there, in the order of lines.
     configs: {run: its config} of the runs whose folder has a `config.json`.
     notes: what was read where, and what is not there.
     studies: {place: the tables of its study and of its costs} of the places that have any.
     references: labels of lines that a study has to compare others with.
+    hashes: {run: hash of its config} of the runs of one place, where it is known.
   """
 
   rows: list[dict]
@@ -43,6 +44,7 @@ class Sources:
   notes: list[str]
   studies: dict[str, list[Table]] = dataclasses.field(default_factory=dict)
   references: set[str] = dataclasses.field(default_factory=set)
+  hashes: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def series(self, metric: str) -> list[Series]:
     """Scores by length of every protocol and control, then of every task by each of its metrics.
@@ -88,16 +90,16 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
   if twice := [path for path, count in counts.items() if count > 1]:
     raise UserError(f'{twice[0]}: given twice; allowed: each place once')
   read = [_read(path, root) for path in paths]
-  owners = Counter(
-    run for source in read for run in {*source.runs, *(row['run'] for row in source.rows)}
-  )
+  places = [visible(path.as_posix()) for path in paths]
+  hashes = [  # a run of which no config is known is not taken for one of another place
+    {run: source.hashes.get(run, place) for run in (*source.runs, *_present(source.rows))}
+    for place, source in zip(places, read, strict=True)
+  ]
   joined = Sources([], [], {}, [])
-  for path, source in zip(paths, read, strict=True):
-    place = visible(path.as_posix())
-    name = {run: run if count == 1 else f'{place}/{run}' for run, count in owners.items()}
-    joined.rows += [row | {'run': name[row['run']]} for row in source.rows]
-    joined.runs += [name[run] for run in source.runs]
-    joined.configs |= {name[run]: saved for run, saved in source.configs.items()}
+  for name, source in zip(study.names_of_runs(places, hashes), read, strict=True):
+    joined.rows += [row | {'run': name(row['run'])} for row in source.rows]
+    joined.runs = [*dict.fromkeys([*joined.runs, *map(name, source.runs)])]
+    joined.configs |= {name(run): saved for run, saved in source.configs.items()}
     joined.notes += source.notes
     joined.studies |= source.studies
     joined.references |= source.references
@@ -106,7 +108,7 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
 
 def _read(path: Path, root: str | Path | None) -> Sources:
   rows, place = row_files.read(path), visible(path.as_posix())
-  present = list(dict.fromkeys(row['run'] for row in rows))
+  present = _present(rows)
   notes = [f'{place}: {len(rows):,} rows of {_count(len(present), "run")}.']
   with disk_errors(remedy=''):
     is_of_runs = is_folder(path)
@@ -125,13 +127,19 @@ def _read(path: Path, root: str | Path | None) -> Sources:
       f'{place}: {_count(others, "row")} by position or of unknown metrics, which have no place on '
       'this page.'
     )
+  hashes = {run: config.config_hash(saved) for run, saved in configs.items()}
   if not is_of_runs:
-    return Sources(rows, [], configs, notes)
+    return Sources(rows, [], configs, notes, hashes=hashes)
   report = study.load(path)
   if root is not None and (line := study.news(report, Path(root))):
     notes.append(visible(line))
   tables = {place: _tables(report, notes)}
-  return Sources(rows, report.runs, configs, notes, tables, report.references)
+  hashes |= report.hashes
+  return Sources(rows, report.runs, configs, notes, tables, report.references, hashes)
+
+
+def _present(rows: list[dict]) -> list[str]:
+  return list(dict.fromkeys(row['run'] for row in rows))
 
 
 def _configs(folder: Path, runs: list[str], notes: list[str]) -> dict[str, ConfigDict]:
