@@ -5,9 +5,9 @@ python scripts/figures.py results/classic --config=configs/classic.py --out=runs
 python scripts/figures.py --encoding=rope/base=500000 --out=runs/figures
 python scripts/figures.py --classic --out=runs/figures
 
-A folder comes first, flags after it. Its figures are those that `figures()` of its study gave when
-the sweep ran; --config: a study that says it instead, which is executed; --out: the folder to write
-to, where DIR is not to be. Each is written as PNG and, for papers, as PDF.
+The figures of a folder are those that `figures()` of its study gave when the sweep ran; --config: a
+study that says it instead, which is executed; --out: the folder to write to, where DIR is not to
+be. Each is written as PNG and, for papers, as PDF.
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
 distance, one line per head, at initialization. Its sizes: --length (the largest distance), --heads,
 --head_dim, --train_length, --samples (draws of tokens) and --seed.
@@ -42,7 +42,8 @@ def main(argv):
       'no arguments; allowed: DIR, such as runs/quick, --config=STUDY and --out=DIR; '
       '--encoding=NAME --out=DIR; --classic --out=DIR'
     )
-  if argv[0].startswith('-') and not argv[0].startswith('--config'):
+  flags = {word.partition('=')[0] for word in argv if word.startswith('-')}
+  if {'--encoding', '--classic'} & flags or (len(flags) == len(argv) and '--config' not in flags):
     draw_encodings(argv)
   else:
     study.of_arguments(argv, ROOT).write_figures()

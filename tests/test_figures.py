@@ -560,6 +560,13 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
   assert 'last_k, windowed' not in done.stdout
 
 
+def test_a_folder_may_stand_behind_flags(tmp_path):
+  storage.append_rows(tmp_path / 'rows.jsonl', realistic(1))
+  main = runpy.run_path(str(ROOT / 'scripts' / 'figures.py'))['main']
+  main([f'--out={tmp_path / "out"}', str(tmp_path)])
+  assert (tmp_path / 'out' / 'extrapolation.pdf').exists()
+
+
 def test_figures_of_nothing_says_what_there_is():
   main = runpy.run_path(str(ROOT / 'scripts' / 'figures.py'))['main']
   with pytest.raises(
