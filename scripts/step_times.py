@@ -35,7 +35,8 @@ def main(argv):
 
   planned = sweep.plan(flags.config, flags.out, overrides)
   if flags.beside:
-    beside = sweep.plan(flags.beside, flags.out, overrides)
+    # nothing is written there; its runs may have names of runs that are in --out
+    beside = sweep.plan(flags.beside, Path(flags.out, 'beside'), overrides)
     planned = [run for run in beside if label(run.config) == lines.ROPE] + list(planned)
   configs = {}
   for run in planned:

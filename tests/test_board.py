@@ -16,11 +16,12 @@ from matplotlib.text import Text
 from synthetic import row
 from test_page import browser  # noqa: F401
 
-from posenc_jax import storage, sweep
+from posenc_jax import config, storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import line_costs, lines, page, pareto, tables
+from posenc_jax.training.run_dir import claim_run_dir
 from scripts import board, step_times
 
 ROOT = Path(__file__).parent.parent
@@ -536,6 +537,8 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     f"sweep = lambda: vary('encoding.name', 'alibi')\n"
   )
   beside = [f'--config={mine}', f'--beside={study}', f'--out={tmp_path / "out"}', '--rounds=1']
+  of_one_name = tmp_path / 'out' / 'seed=0,encoding.name=rope'  # of mine, say, and one beside
+  claim_run_dir(of_one_name, config.load(study, {'seed': 7}))
   step_times.main(beside)
   rows = storage.read_rows(tmp_path / 'out' / costs.STEP_TIMES)
   assert [(row['label'], row['train_length']) for row in rows] == [
