@@ -24,6 +24,7 @@ from posenc_jax.config.command_line import interrupts, same_command
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import subprocesses
 from posenc_jax.sweep.plan import Run
+from posenc_jax.sweep.status import duration
 
 POLL = 0.2  # seconds between looks at processes and logs
 
@@ -117,7 +118,7 @@ def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
 
 def print_end(console: Console, run: Run, seconds: float, failure: str) -> None:
   mark, style = ('✗', 'red') if failure else ('✓', 'green')
-  say(console, f'{mark} {run.name}  {seconds / 60:.1f} min  {failure}', style)
+  say(console, f'{mark} {run.name}  {duration(seconds)}  {failure}', style)
 
 
 def say(console: Console, line: str, style: str = '') -> None:
