@@ -1,18 +1,19 @@
 """Chooses a learning rate for each line of a study, by bits of the validation split.
 
   python scripts/lr_grid.py --config=my_study.py --config.train.steps=600 --jobs=2
-  python scripts/lr_grid.py --config=my_study.py --out=runs/rates --save=my_rates.json
 
 Each line trains at half the rate that its config states, at that rate and at its double; where the
 best lies at an edge the grid goes on by factors of 2. The stated rate is kept where it is within
 0.01 bits of the best. The curves are printed, and the choice is written to a file that the study
 reads; the same command goes on after a stop. In the study:
 
+  RATES = Path(__file__).with_name('my_study_rates.json')
+
   def lines():
     return vary('encoding.name', 'rope', 'alibi')
 
   def sweep():
-    return product(with_rates(lines(), 'my_rates.json'), vary('seed', 0, 1, 2))
+    return product(with_rates(lines(), RATES), vary('seed', 0, 1, 2))
 
 --out: the folder of the runs, by default runs/NAME_rates of the study. --save: the file, by default
 NAME_rates.json beside the study. --seed: that of all runs, by default one that no study here

@@ -177,7 +177,9 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
     study('rope', seed=3)
   with pytest.raises(UserError, match=r'--save=\S+: what is there is no file; allowed'):
     choose_rates(tmp_path / 'study.py', tmp_path / 'out', tmp_path, {}, (tmp_path / 'train.py',))
-  with pytest.raises(UserError, match=r'rates: no file .*; allowed: python scripts/lr_grid.py'):
+  with pytest.raises(
+    UserError, match=r'rates: no file .*; allowed: .* makes STUDY_rates.json beside it'
+  ):
     with_rates([{}], tmp_path / 'none.json')
   (tmp_path / 'none.json').write_text('{')
   with pytest.raises(UserError, match=r'none.json is damaged: .*; allowed: python scripts/lr_grid'):

@@ -39,11 +39,15 @@ def line_name(overrides: dict[str, object]) -> str:
 
 def with_rates(lines: Iterable[dict], path: str | Path) -> list[dict]:
   """Each line with the learning rate that scripts/lr_grid.py has chosen for it and written to a
-  file: `product(with_rates(lines(), FILE), vary('seed', 0, 1, 2))`.
+  file: `with_rates(lines(), Path(__file__).with_name('STUDY_rates.json'))`, which lies beside the
+  study STUDY.py; a path alone is one from the current folder.
 
   Raises `UserError` where the file is not there or has no rate for a line.
   """
-  remedy = 'python scripts/lr_grid.py --config=STUDY makes it'
+  remedy = (
+    'python scripts/lr_grid.py --config=STUDY.py makes STUDY_rates.json beside it, which is '
+    "Path(__file__).with_name('STUDY_rates.json') there"
+  )
   try:
     chosen = storage.read_json(path, {'lines': dict}, remedy)['lines']
   except FileNotFoundError:
