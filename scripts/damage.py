@@ -178,7 +178,7 @@ def execute(workdir: Path, settings: dict) -> None:
 
   run = config.load(ROOT / 'configs' / 'base.py', settings)
   loop.train(run, workdir)
-  evaluate.evaluate_run(workdir, {})
+  evaluate.evaluate(config.saved_config(workdir), workdir)
   study.load(workdir.parent).write_tables()
 
 

@@ -563,9 +563,12 @@ def test_the_row_schema_describes_every_field():
 WHEEL = """
 import sys
 import posenc_jax
-from posenc_jax.evaluation.evaluate import evaluate_run
+from posenc_jax.config import overlay, saved_config
+from posenc_jax.evaluation.evaluate import evaluate
 assert posenc_jax.__file__.startswith(sys.argv[1]), posenc_jax.__file__
-evaluate_run(sys.argv[2], {'eval.k': 4})
+config = saved_config(sys.argv[2])
+overlay(config, {'eval.k': 4})
+evaluate(config, sys.argv[2])
 """
 
 

@@ -25,7 +25,7 @@ from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
-from posenc_jax.evaluation.evaluate import evaluate_run
+from posenc_jax.evaluation.evaluate import evaluate
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.layer_pattern import read_pattern
@@ -696,7 +696,7 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
     }
   )
   importing.import_model(small, source, run)
-  evaluate_run(run, {})
+  evaluate(saved_config(run), run)
   rows = storage.read_rows(run / 'eval.jsonl')
   assert {(r['length'], r['status']) for r in rows} == {(16, 'ok'), (32, 'ok')}
   assert source.sha256[:12] in rows[0]['label']

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import data, storage
-from posenc_jax.config import config_hash, overlay, saved_config, single_seed_runs, validate
+from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import row_schema, task_scoring
 from posenc_jax.evaluation.measurement import Measurement
@@ -24,17 +24,7 @@ from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.training.run_dir import claim_documents, is_finished, mark_finished, source_of
 
-__all__ = ['evaluate', 'evaluate_run', 'measure']
-
-
-def evaluate_run(workdir: str | Path, changes: dict[str, object]) -> None:
-  """Evaluates the run in `workdir` by its own saved config with `changes`, {'eval.k': 32} or {}.
-
-  It needs no configuration file, so an installed package is enough. Raises as `evaluate` does.
-  """
-  config = saved_config(workdir)
-  overlay(config, changes)
-  evaluate(config, workdir)
+__all__ = ['evaluate', 'measure']
 
 
 @disk_errors()
