@@ -72,13 +72,12 @@ def read_prompt(prompt: str, file: str) -> bytes:
 def write(prompt: str, pieces) -> None:
   """Prints the prompt and each piece of bytes as soon as it is there, then how fast they came."""
   decoder = codecs.getincrementaldecoder('utf-8')('replace')
-  times = []
+  times, before = [], printable(prompt)  # not printed yet: the first piece may be an error
   for piece in pieces:
-    if not times:
-      print(printable(prompt), end='')
     times.append(time.perf_counter())
-    print(printable(decoder.decode(piece)), end='', flush=True)
-  print(printable(decoder.decode(b'', final=True)))
+    print(before + printable(decoder.decode(piece)), end='', flush=True)
+    before = ''
+  print(before + printable(decoder.decode(b'', final=True)))
   if len(times) > 2:  # the first two compile: they have different numbers of tokens before them
     speed = (len(times) - 2) / (times[-1] - times[1])
     print(f'{len(times)} tokens, {speed:,.0f} tokens/s', file=sys.stderr)

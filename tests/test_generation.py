@@ -163,6 +163,12 @@ def test_the_script_prints_prompt_and_text(run, command):  # noqa: F811
   assert err.startswith('11 tokens, ')
 
 
+def test_the_script_prints_the_prompt_of_a_text_that_ends_at_once(run, command, monkeypatch):  # noqa: F811
+  monkeypatch.setattr(generation, 'generate', lambda *arguments: iter(()))
+  code, out, err = command('scripts/generate.py', f'--workdir={run[0]}', '--prompt=the q')
+  assert (code, out, err) == (None, 'the q\n', '')
+
+
 @pytest.mark.parametrize(
   ('flags', 'words'),
   [
