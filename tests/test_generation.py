@@ -106,13 +106,28 @@ def test_a_text_ends_where_its_model_ends_texts(run, eos, ignore_eos, made, monk
     return iter(b'a b')
 
   monkeypatch.setattr(generation, 'tokens_after', tokens)
-  monkeypatch.setattr(generation, 'end_tokens', lambda workdir: end_tokens(workdir.parent))
+  monkeypatch.setattr(
+    generation, 'end_tokens', lambda workdir, _: end_tokens(workdir.parent, workdir)
+  )
   storage.write_json(run[0].parent / 'source_config.json', {'eos_token_id': eos})
   c = config.from_json(config.to_json(run[1]))
   config.overlay(c, {'model.bos': 32})
   assert b''.join(generate(c, run[0], b'', 3, Sampling(), ignore_eos=ignore_eos)) == made
   assert seen[0][32] == (made == b'a')
   assert seen[0].sum() == (256 if made == b'a' else 255)
+
+
+def test_tokens_that_end_a_text_may_stand_beside_the_tokenizer_alone(tmp_path):
+  """As <|end|> of Phi-3."""
+  generation_config = tmp_path / 'generation_config.json'
+  generation_config.write_text('{"eos_token_id": [32007, 32000]}')
+  assert end_tokens(tmp_path, tmp_path) == set(), 'of a run that comes from no such model'
+  storage.write_json(tmp_path / 'source_config.json', {'eos_token_id': 32000})
+  assert end_tokens(tmp_path, tmp_path) == {32000, 32007}
+  assert end_tokens(tmp_path, tmp_path / 'none') == {32000}
+  generation_config.write_text('{')
+  with pytest.raises(UserError, match=r'^workdir=.*: generation_config.json is damaged'):
+    end_tokens(tmp_path, tmp_path)
 
 
 def test_a_run_writes_where_its_corpus_is_gone(run):

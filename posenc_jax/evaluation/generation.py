@@ -18,6 +18,7 @@ from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
+from posenc_jax.pretrained.sources import GENERATION, read_json
 from posenc_jax.training.run_dir import SOURCE_CONFIG
 
 MOST_TOKENS = 2**17  # of a prompt and what follows it
@@ -175,7 +176,7 @@ def generate(
   model, _ = restore(config, corpus, workdir)
   prompt_T = corpus.tokenizer.encode(prompt)
   _check_length(model, len(prompt_T), count)
-  ends = () if ignore_eos else end_tokens(workdir)
+  ends = () if ignore_eos else end_tokens(workdir, Path(config.data.tokenizer).parent)
   is_drawn_V = np.arange(model.vocab) < corpus.tokenizer.vocab - 1  # its BOS is no symbol of text
   is_drawn_V[model.bos] &= model.bos in ends
   with user_errors(NotImplementedError):  # a backend that refuses
@@ -185,15 +186,20 @@ def generate(
       yield corpus.tokenizer.decode([token])
 
 
-def end_tokens(workdir: Path) -> list[int]:
-  """The tokens that end a text, as the config.json of the pretrained model says that the run comes
-  from; none where it comes from none.
+def end_tokens(workdir: Path, beside: Path) -> set[int]:
+  """The tokens that end a text, as config.json and generation_config.json of the pretrained model
+  say that the run comes from; none where it comes from none. Raises `UserError` for a damaged file.
+
+  `beside`: the folder of its tokenizer, which holds the second file if there is one.
   """
   path = workdir / SOURCE_CONFIG
-  said = storage.read_json(path).get('eos_token_id') if storage.exists(path) else None
-  if said is None:
-    return []
-  return said if isinstance(said, list) else [said]
+  if not storage.exists(path):
+    return set()
+  trees = [storage.read_json(path)]
+  if storage.exists(second := beside / GENERATION):
+    trees.append(read_json(second, f'workdir={str(workdir)!r}'))
+  said = [tree.get('eos_token_id') for tree in trees]
+  return {token for ids in said for token in np.ravel(ids).tolist() if type(token) is int}
 
 
 def _check_length(model: LM, prompt: int, count: int) -> None:

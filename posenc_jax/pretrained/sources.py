@@ -21,11 +21,9 @@ from posenc_jax.errors import UserError, shown
 from posenc_jax.pretrained import gguf_file
 
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
-# Files that nothing here reads and other programs do: they go with the tokenizer, there and back.
-BESIDE = (
-  *('tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json'),
-  'chat_template.jinja',
-)
+GENERATION = 'generation_config.json'  # of which only the tokens that end a text are read
+# Files that other programs read: they go with the tokenizer, there and back.
+BESIDE = (*('tokenizer_config.json', 'special_tokens_map.json', GENERATION), 'chat_template.jinja')
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
 SMOLLM2 = {
@@ -151,7 +149,7 @@ def _download(source: str, field: str) -> Path:
 
 
 def _folder(folder: Path, field: str, model: str) -> Source:
-  config = _json(folder / CONFIG, field)
+  config = read_json(folder / CONFIG, field)
   files = _weight_files(folder, field)
   where, shapes, dtypes = {}, {}, {}
   for path in files:
@@ -160,7 +158,7 @@ def _folder(folder: Path, field: str, model: str) -> Source:
         raise UserError(f'{field}: {name} is in {where[name].name} and in {path.name}')
       where[name], shapes[name], dtypes[name] = path, shape, dtype
   if storage.exists(folder / INDEX):
-    listed = _json(folder / INDEX, field)['weight_map']
+    listed = read_json(folder / INDEX, field)['weight_map']
     if lost := sorted(listed.keys() - where.keys()):
       raise UserError(f'{field}: {INDEX} lists {lost[0]}, which {listed[lost[0]]} does not hold')
   tokenizer = None
@@ -204,7 +202,7 @@ def _weight_files(folder: Path, field: str) -> list[Path]:
 
 def _listed(folder: Path, field: str) -> list[str]:
   """The names of the files that the index of a folder lists."""
-  listed = _json(folder / INDEX, field).get('weight_map')
+  listed = read_json(folder / INDEX, field).get('weight_map')
   if not isinstance(listed, dict) or not all(isinstance(f, str) for f in listed.values()):
     raise UserError(f'{field}: {INDEX} has no weight_map')
   names = sorted(set(listed.values()))
@@ -244,7 +242,8 @@ def _safetensors():
   return safetensors
 
 
-def _json(path: Path, field: str) -> dict:
+def read_json(path: Path, field: str) -> dict:
+  """The object in a file of a model, of which messages begin with `field`. Raises `UserError`."""
   if not storage.exists(path):
     raise UserError(f'{field}: no {path.name} in it; allowed: a folder that transformers saved')
   try:
