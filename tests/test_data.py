@@ -804,10 +804,25 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypa
   ends = np.cumsum(bytes_T)
   made.no_truncation()
   made.no_padding()
+  made.post_processor = None
   encoded = made.encode(text.decode(), add_special_tokens=False)
   np.testing.assert_array_equal(tokens_T, encoded.ids)
   whole = [len(text.decode()[:end].encode()) for _, end in encoded.offsets]
   np.testing.assert_array_equal(ends, np.maximum.accumulate(whole))
+
+
+def test_bytes_of_spaces_and_special_tokens_are_their_own():
+  """Also those of a space at the end of a token, where the post-processor of the file trims what
+  tokens span.
+  """
+  made = byte_level()
+  of_spaces = type(made.model)({'a': 0, 'b': 1, '\u0120': 2, 'a\u0120': 3}, [('a', '\u0120')])
+  made.model, made.pre_tokenizer = of_spaces, type(made.pre_tokenizer)(False, use_regex=False)
+  made.add_special_tokens(['<|end|>'])
+  ((tokens_T, bytes_T),) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut(
+    [b'a  b<|end|>']
+  )
+  assert (tokens_T.tolist(), bytes_T.tolist()) == ([3, 2, 1, 4], [2, 1, 1, 7])
 
 
 def test_a_tokenizer_json_makes_a_corpus(tmp_path):

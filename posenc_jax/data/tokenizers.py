@@ -129,6 +129,7 @@ class TokenizerJson(Bytes):
     # Whatever the file says of batches, a text is encoded whole and as it is.
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
+    self._tokenizer.post_processor = None  # some leave the spaces out of what a token spans
     self.vocab = max(self._tokenizer.get_vocab().values(), default=0) + 2
     self._field, model = field, json.loads(contents)['model']
     self._unknown = model.get('unk_id')  # Unigram's; other models name it
@@ -150,7 +151,9 @@ class TokenizerJson(Bytes):
     """As that of `Bytes`; bytes_T is int64. Raises `UserError` as `encode` does.
 
     A token stands for what lies from the end of the tokens before it to its own end; the last one
-    also for what is left. Of the tokens that share a character, the first has its bytes.
+    also for what is left. Of the tokens that share a character, the first has its bytes. Where a
+    special token stands literally in a text, such as '<|endoftext|>', it is that token, as it is in
+    transformers and in evaluation harnesses.
     """
     texts = list(map(_characters, texts))
     readable = [re.sub('[\udc80-\udcff]', '\ufffd', text) for text in texts]
