@@ -521,13 +521,12 @@ def test_two_processes_that_write_one_file_do_not_meet(owner, name, other, tmp_p
 
 def test_windows_of_learned_tokens_lie_within_documents(small_text):
   source = data.source(small_text.data, 'train')
-  tokens_BT, scored_BT, position_ids = source.batches(20, 16, seed=0)[0]
+  batches = source.batches(20, 16, seed=0)
+  tokens_BT, scored_BT, position_ids = batches[0]
   assert scored_BT is position_ids is None
   windows = [source.tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
   assert all(any(window in document for document in source.documents) for window in windows)
-  assert (
-    source.bytes_per_token(data.Batch(tokens_BT)) == sum(map(len, windows)) / tokens_BT.size > 2
-  )
+  assert batches.bytes_per_token(0) == sum(map(len, windows)) / tokens_BT.size > 2
 
 
 def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
@@ -842,8 +841,6 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   source = data.source(section.data, 'test')
   assert (source.vocab, data.vocab(section.data), source.sha256) == (301, 301, sha256_of(path))
   assert [bytes_T.sum() for bytes_T in source.token_bytes] == source.sizes.tolist()
-  batch = source.batches(16, 4, seed=0)[0]
-  assert source.bytes_per_token(batch) == source.sizes.sum() / source.counts.sum() > 1.5
   run_dir.claim_tokenizer(tmp_path / 'text', source.sha256)
   changes = {**config.flat(section), 'eval.lengths': (64,), 'eval.target_context': 64, 'eval.k': 9}
   changes |= {'eval.document_tokens': 0, 'eval.documents': 0, 'eval.controls': ()}
@@ -979,20 +976,21 @@ def test_a_tokenizer_json_that_cannot_be_used_is_one_line(tmp_path, monkeypatch)
     config.validate(config.load(BASE, {'data.tokenizer': 'gpt2'}))
 
 
-def test_validation_counts_the_bytes_of_its_own_split(tmp_path):
-  """With a tokenizer.json, splits differ in how many bytes a token stands for."""
+def test_validation_counts_the_bytes_of_its_own_windows(tmp_path):
+  """With a tokenizer.json, splits and documents differ in how many bytes a token stands for, and
+  windows are cut from long documents alone.
+  """
   path = tmp_path / 'tokenizer.json'
   byte_level().save(str(path))
   texts = {'train': WORDS[0], 'validation': 'zqxj ' * 40, 'test': WORDS[0]}
   folder = write(tmp_path / 'text', {f'{split}/a.txt': text for split, text in texts.items()})
   settings = {'data.corpus': folder, 'data.tokenizer': str(path), 'data.vocab': 301}
   settings['data.cache'] = str(tmp_path / 'cache')
+  write(tmp_path / 'text' / 'validation', {f'short{i}.txt': 'of the day' for i in range(20)})
   training = setup.prepare(config.load(BASE, TINY | settings), tmp_path / 'run')
-  train, validation = (
-    source.bytes_per_token(training.val_batches[0])
-    for source in (training.corpus, training.val_corpus)
-  )
-  assert train > 1.2 * validation
+  validation = training.val_batches.bytes_per_token(0)
+  assert training.train_batches[0].bytes_per_token(0) > 1.2 * validation
+  assert validation == pytest.approx(1, abs=0.02), 'whose pieces are single letters'
   training.val_step = lambda model, batch: 1.0
   (found,) = loop._validate(training, None)
   assert found['bpb'] == pytest.approx(1 / np.log(2) / validation)

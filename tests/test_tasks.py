@@ -975,8 +975,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   assert row['tokens'] < row['bytes'] / 2
   assert row['bpb'] == pytest.approx(row['nats'] / len(text) / np.log(2))
   logged = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-  batch = data.source(c.data, 'train').batches(24, 4, 0)[0]
-  per_token = data.source(c.data, 'train').bytes_per_token(batch)
+  per_token = data.source(c.data, 'train').batches(24, 4, 0).bytes_per_token(0)
   assert logged[0]['bpb'] == pytest.approx(logged[0]['loss'] / np.log(2) / per_token)
   (tmp_path / 'text' / 'train' / '5.txt').write_text('and more')
   with pytest.raises(UserError, match=r'documents in train .* 5 when its run began, 6 now'):

@@ -3,12 +3,15 @@ to be saved or restored.
 """
 
 import bisect
+import functools
 import hashlib
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from posenc_jax.data.tokenizers import BYTES
 from posenc_jax.errors import UserError
 
 
@@ -53,23 +56,34 @@ class Batches:
       raise UserError(
         f'config.train.length={length}: {document} has {longest} tokens; allowed: at most that'
       )
-    self._documents, self._length, self._seed = corpus.tokens, length, seed
+    self._corpus, self._length, self._seed = corpus, length, seed
     self._windows = np.where(corpus.counts >= length, -(-corpus.counts // length), 0).tolist()
     self._ends = list(itertools.accumulate(self._windows))
     self.windows_per_epoch = self._ends[-1]
     windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle().repeat()
-    self._batches = windows.map_with_index(self._window).batch(size, batch_fn=np.stack)
+
+    def batched(of_documents):
+      cut = functools.partial(self._window, of_documents)
+      return windows.map_with_index(cut).batch(size, batch_fn=np.stack)
+
+    self._batches, self._bytes = batched(corpus.tokens), batched(corpus.token_bytes)
 
   def __getitem__(self, step: int) -> Batch:
     if step < 0:
       raise IndexError(f'{step=}; allowed: 0 or more')
     return Batch(self._batches[step].astype(np.int32))
 
-  def _window(self, index: int, window: int) -> np.ndarray:
-    """Returns the tokens [T] of a window; the draw number `index` says which epoch it is in."""
+  def bytes_per_token(self, step: int) -> float:
+    """The mean number of bytes that a token of `batches[step]` stands for."""
+    return 1.0 if self._corpus.tokenizer is BYTES else float(self._bytes[step].mean())
+
+  def _window(self, of_documents: Sequence[np.ndarray], index: int, window: int) -> np.ndarray:
+    """Returns what `of_documents` has of a window, such as its tokens [T]; the draw number `index`
+    says which epoch it is in.
+    """
     document = bisect.bisect_right(self._ends, window)
     window_in_document = window - (self._ends[document] - self._windows[document])
-    tokens = self._documents[document]
+    tokens = of_documents[document]
     surplus = self._windows[document] * self._length - len(tokens)
     epoch = index // self.windows_per_epoch
     digest = hashlib.blake2b(b'%d %d %d' % (self._seed, epoch, document), digest_size=8).digest()

@@ -137,14 +137,6 @@ class Corpus:
     """The training batches of `size` windows of `length` tokens."""
     return Batches(self, length, size, seed)
 
-  def bytes_per_token(self, batch: Batch) -> float:
-    """The mean number of bytes that a token of the batch stands for; with a tokenizer.json, that a
-    token of this corpus' own split does.
-    """
-    if self.tokenizer.lengths is None:
-      return self._mean_bytes
-    return float(self.tokenizer.lengths[batch.tokens_BT].mean())
-
   def recalled(self, batch: Batch) -> Batch | None:
     """The batch with nothing scored but what an earlier place in the same window decides; None for
     a corpus of which that is not known.
@@ -156,10 +148,6 @@ class Corpus:
     windows = batch.tokens_BT.astype(np.uint8)
     distances_BT = np.stack([planted.distances(bytes(window)) for window in windows])
     return batch._replace(scored_BT=distances_BT > 0)
-
-  @functools.cached_property
-  def _mean_bytes(self) -> float:
-    return float(self.sizes.sum() / self.counts.sum())
 
 
 def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:

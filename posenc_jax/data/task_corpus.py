@@ -52,10 +52,6 @@ class TaskCorpus:
     """The training batches of `size` examples of at most `length` tokens."""
     return TaskBatches(self, length, size, seed)
 
-  def bytes_per_token(self, batch: Batch) -> float:
-    """1, since a task has no bytes: bits a byte are then bits an answer."""
-    return 1.0
-
   def recalled(self, batch: Batch) -> None:
     """None: answers are all that is scored."""
     return None
@@ -99,6 +95,10 @@ class TaskBatches:
       raise IndexError(f'{step=}; allowed: 0 or more')
     indices = range(step * self._size, (step + 1) * self._size)
     return pad_examples(map(self._example, indices), self._size, self._length)
+
+  def bytes_per_token(self, step: int) -> float:
+    """1, since a task has no bytes: bits a byte are then bits an answer."""
+    return 1.0
 
 
 def pad_examples(examples: Iterable[Example], size: int, length: int) -> Batch:

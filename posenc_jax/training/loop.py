@@ -99,7 +99,7 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
       profiler.before_step(step)
       batch = training.put_train_batch(seed_batches)
       model, opt_state, metrics = training.train_step(model, opt_state, batch)
-      log.push(step, metrics, [training.corpus.bytes_per_token(batch) for batch in seed_batches])
+      log.push(step, metrics, [b.bytes_per_token(step - 1) for b in training.train_batches])
       if profiler.after_step(step, metrics):
         log.flush()
         log.restart_clock(step)
@@ -127,13 +127,14 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
   `bpb` is bits per byte. `recall_bits`, of a corpus in which something can be recalled, is bits a
   byte of what an earlier place in the same window decides.
   """
-  batches = [training.val_batches[n] for n in range(training.config.train.validate_batches)]
+  steps = range(training.config.train.validate_batches)
+  batches = [training.val_batches[n] for n in steps]
 
   def mean_nats(step, batch):
     return np.atleast_1d(np.float64(step(model, training.put_val_batch(batch))))
 
   nats = sum(mean_nats(training.val_step, batch) for batch in batches)
-  bytes_per_token = sum(map(training.val_corpus.bytes_per_token, batches))
+  bytes_per_token = sum(map(training.val_batches.bytes_per_token, steps))
   found = {'bpb': nats / bytes_per_token * BITS}
   if training.recall_step is not None:
     batches = list(map(training.val_corpus.recalled, batches))
