@@ -820,7 +820,7 @@ def test_what_a_small_folder_cannot_give_is_refused_before_training(corpus, over
 def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
   """Its documents have more bytes than tokens are asked for, and fewer tokens."""
   draw = np.random.default_rng(0)
-  for split in ('train', 'test'):
+  for split in ('train', 'validation', 'test'):
     (tmp_path / 'text' / split).mkdir(parents=True)
     words = draw.choice(['position', 'encoding', 'attention', 'token'], 80)
     (tmp_path / 'text' / split / 'a.txt').write_text(' '.join(words))
@@ -835,7 +835,11 @@ def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
   c = config.load(BASE, {**TINY, **settings})
   with pytest.raises(UserError, match=r'target_context=500: no documents .* have 500 tokens'):
     preflight.check_evaluation(c)
-  preflight.check_evaluation(overlaid(c, data__tokenizer='bytes'))
+  with pytest.raises(UserError, match=r'train.length=500: the longest .* \(train\) has \d+ tokens'):
+    preflight.check_training_data(overlaid(c, train__length=500))
+  as_bytes = overlaid(c, data__tokenizer='bytes')
+  preflight.check_evaluation(as_bytes)
+  preflight.check_training_data(overlaid(as_bytes, train__length=500))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Checks of a run before it starts: whether its encoding and model can be built, its corpus has
 documents long enough to train on, and its evaluation can be made of what the corpus has.
 
-Nothing is computed but a tokenizer that is to be learned: models are built as shapes. A sweep
-checks all its runs in one process of its own (`python -m posenc_jax.evaluation.preflight STUDY`,
-with configs as JSON in stdin), so that it needs no jax itself.
+Nothing is computed but a tokenizer that is to be learned and its tokens: models are built as
+shapes. A sweep checks all its runs in one process of its own (`python -m
+posenc_jax.evaluation.preflight STUDY`, with configs as JSON in stdin), so that it needs no jax
+itself.
 """
 
 import contextlib
@@ -56,9 +57,6 @@ def check_training_data(config: ConfigDict) -> None:
 def check_evaluation(config: ConfigDict) -> None:
   """Raises `UserError` where the corpus cannot give what `config.eval` asks for."""
   corpus = _corpus(config.data, config.eval.split)
-  if corpus is not None and config.data.tokenizer != 'bytes':
-    # It says how many tokens documents have. It is learned now, and the training finds it.
-    corpus = data.source(config.data, config.eval.split)
   if isinstance(corpus, data.TaskCorpus):
     for length in config.eval.lengths:
       corpus.examples(1, length)
@@ -68,22 +66,19 @@ def check_evaluation(config: ConfigDict) -> None:
 
 
 def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
-  """The split, with bytes as tokens; None for a set that is not on disk.
-
-  But for a space that some tokenizers put before a text, no token stands for less than a byte: a
-  document that has too few bytes has too few tokens.
+  """The split; None for a set that is not on disk. What is learned or cut into tokens for it, the
+  training finds in the cache.
   """
-  if section.corpus.startswith(tasks.PREFIX):
-    return data.source(section, split)
-  data.check_tokenizer(section)
-  if not data.is_present(section.corpus, section.cache):
-    return None
-  return _text(section.corpus, split, section.text_field, section.cache, section.packed)
+  if not section.corpus.startswith(tasks.PREFIX):
+    data.check_tokenizer(section)
+    if not data.is_present(section.corpus, section.cache):
+      return None
+  return _source(json.dumps(to_json(section)), split)
 
 
 @functools.lru_cache(maxsize=3)
-def _text(name: str, split: str, text_field: str, cache: str, is_packed: bool) -> data.Corpus:
-  return data.corpus(name, split, text_field, cache, is_packed)
+def _source(section: str, split: str) -> data.Corpus | data.TaskCorpus:
+  return data.source(ConfigDict(json.loads(section)), split)
 
 
 CHECKS = {
