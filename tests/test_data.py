@@ -1043,6 +1043,17 @@ def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
   assert first.names[8] == 'train/8'
 
 
+def test_a_run_is_told_of_other_files_in_a_folder_that_the_library_reads(hf_set, tmp_path):
+  folder = hf_folder(hf_set, 'jsonl', tmp_path / 'set')
+  opened = lambda split='train': corpus(f'hf:{folder}', split, 'body', str(tmp_path / 'cache'))
+  run_dir.claim_documents(tmp_path, [opened().listing], begins=True)
+  (folder / '.hidden').write_text('')
+  run_dir.check_documents(tmp_path, opened('test').listing)
+  (folder / 'train-1.jsonl').write_text('{"body": "more", "number": 1}\n')
+  with pytest.raises(UserError, match=r'documents in data\.corpus: 43 when its run began, 44 now'):
+    run_dir.check_documents(tmp_path, opened().listing)
+
+
 def test_no_document_is_in_two_splits_whatever_they_are_named():
   """A split named as train is cut off it, as one that a set lacks."""
   sizes = {'train': 100, 'test': 40, 'dev': 7}

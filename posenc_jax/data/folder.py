@@ -65,7 +65,7 @@ def open_split(
     raise UserError(
       f'{field}: no documents for split {split!r}{has}; allowed: .txt or .jsonl files'
     )
-  listing = _listing(split if subfolders else '.', documents)
+  listing = listing_of(split if subfolders else '.', documents)
   if not subfolders:
     total = len(documents)
     documents = _split_by_hash(documents, split)
@@ -111,7 +111,8 @@ def _documents_of_files(root: Path) -> list[Document]:
   return documents
 
 
-def _listing(folder: str, documents: list[Document]) -> Listing:
+def listing_of(folder: str, documents: list[Document]) -> Listing:
+  """The listing of documents, or of what is known of them by name and size."""
   digest = hashlib.sha256()
   for document in documents:
     digest.update(b'%s\0%d\0' % (os.fsencode(document.name), document.size))

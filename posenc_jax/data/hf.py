@@ -22,7 +22,7 @@ from types import ModuleType
 
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
-from posenc_jax.data.folder import SPLITS
+from posenc_jax.data.folder import SPLITS, Document, Listing, listing_of
 from posenc_jax.errors import UserError, nearest
 
 PREFIX = 'hf:'
@@ -58,9 +58,9 @@ class Name:
 
 def open_split(
   name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
-  Raises `UserError`.
+) -> tuple[int, Callable[[int], str], Callable[[int], bytes], Listing | None]:
+  """Returns the number of documents of a split, two functions: index -> name, index -> bytes, and
+  the listing of a folder. Raises `UserError`.
   """
   field, parts = f'config.data.corpus={name!r}', parse(name)
   datasets = _library(name)
@@ -74,7 +74,8 @@ def open_split(
     raise UserError(
       f'{field}: not in {cache}; prepare it with `python scripts/prepare_data.py --corpus={name}`'
     )
-  source, start, stop = _part(field, {key: len(rows) for key, rows in found.items()}, parts, split)
+  sizes = {key: len(rows) for key, rows in found.items()}
+  source, start, stop = _part(field, sizes, parts, split)
   features = found[source].features
   texts = [key for key, kind in features.items() if _is_text(kind)]
   if text_field not in texts:
@@ -87,7 +88,8 @@ def open_split(
   def read(index):
     return (rows[start + index][text_field] or '').encode('utf-8', 'surrogatepass')
 
-  return stop - start, lambda index: f'{source}/{start + index}', read
+  listing = _listing(Path(parts.path), sum(sizes.values())) if parts.is_folder else None
+  return stop - start, lambda index: f'{source}/{start + index}', read, listing
 
 
 def prepare(name: str, cache: Path) -> Path:
@@ -172,6 +174,17 @@ def _library(name: str) -> ModuleType:
 
 def _folder(name: str, cache: Path) -> Path:
   return cache / 'hf' / urllib.parse.quote(name.removeprefix(PREFIX), safe='')
+
+
+def _listing(folder: Path, documents: int) -> Listing:
+  """The listing of a folder that holds so many documents, by its files but for hidden ones."""
+  paths = {path.relative_to(folder): path for path in folder.rglob('*') if path.is_file()}
+  files = [
+    Document(name.as_posix(), path, None, path.stat().st_size)
+    for name, path in sorted(paths.items())
+    if not any(part.startswith('.') for part in name.parts)
+  ]
+  return listing_of('.', files)._replace(documents=documents)
 
 
 def _of_folder(datasets: ModuleType, parts: Name, cache: Path):
