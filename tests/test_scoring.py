@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from test_evaluation import Stub, chosen_documents, corpus, documents, rows_of, run, state  # noqa: F401 fixtures
 
-from posenc_jax import score
+from posenc_jax import data, score
+from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.evaluation import evaluate, protocols, runs, scoring
 from posenc_jax.model.token_nll import token_nll
 
@@ -70,6 +71,38 @@ def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
       assert found.nats_a_token == pytest.approx(nats / found.num_tokens, rel=1e-6)
       assert found.bits_a_byte() == pytest.approx(nats / found.num_tokens * BITS, rel=1e-6)
   assert found.ppl == pytest.approx(rows[0]['ppl'], rel=1e-6)
+
+
+def test_a_run_cuts_text_by_its_own_tokenizer():
+  library = pytest.importorskip('tokenizers')
+  made = library.Tokenizer(library.models.BPE({'a': 0, 'b': 1, 'ab': 2}, [('a', 'b')]))
+  tokenizer = TokenizerJson(made.to_str().encode(), '')
+
+  class Known(runs.Run):
+    def nats(self, tokens_BT):
+      return np.log(2) * (1.0 + tokens_BT)
+
+  model = Known(None, 0, None, tokenizer, {})
+  asked = {
+    'last_k': {'length': 3, 'k': 2},
+    'sliding': {'length': 2, 'stride': 1},
+    'non_overlapping': {'length': 2},
+    'by_position': {'length': 3},
+    'long_ppl': {'length': 3, 'context': 1, 'alpha': -1.0, 'beta': -9.0},
+  }
+  for protocol, settings in asked.items():
+    for given in (model, model.nats):
+      found = score(given, [b'abba', b'bbab'], protocol, **settings)
+      first, bits, size = (1, 8, 5) if protocol in ('last_k', 'long_ppl') else (0, 13, 8)
+      assert [x.tolist() for x in found.tokens] == [[2, 1, 0][first:], [1, 1, 2][first:]]
+      assert [x.tolist() for x in found.bytes] == [[2, 1, 1][first:], [1, 1, 2][first:]]
+      assert found.bits_a_byte() == pytest.approx(bits / size)
+  of_tokens = score(model, [np.array([2, 1, 0])], 'non_overlapping', length=2)
+  assert of_tokens.bits_a_byte([1, 1, 2]) == pytest.approx(6 / 4)
+  with pytest.raises(ValueError, match='bytes_V=None; allowed: bytes of each symbol, or documents'):
+    of_tokens.bits_a_byte()
+  of_bytes = Known(None, 0, None, data.BYTES, {})
+  assert score(of_bytes, [b'\0\1'], 'non_overlapping', length=2).bits_a_byte() == pytest.approx(1.5)
 
 
 def test_the_example_of_the_guide_takes_a_run_apart(run):  # noqa: F811

@@ -12,9 +12,10 @@
     print(length, found.num_tokens, found.ppl, found.bits_a_byte())
   loss_T = np.mean(score(nats, documents, 'by_position', length=128).nats, axis=0)
 
-`model` may also be an `LM` of this package, with keyword arguments of `LM.__call__` such as
-`window=128`, or `load_run(WORKDIR).nats`, a trained run. What protocols do is said in
-`evaluation.protocols` and `evaluation.long_ppl`; rows of eval.py are made by the same functions.
+`model` may also be `load_run(WORKDIR)`, a trained run, whose tokenizer cuts documents that are
+bytes, or an `LM` of this package, with keyword arguments of `LM.__call__` such as `window=128`.
+What protocols do is said in `evaluation.protocols` and `evaluation.long_ppl`; rows of eval.py are
+made by the same functions.
 """
 
 import functools
@@ -25,13 +26,18 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from posenc_jax.data.tokenizers import BYTES, Bytes
 from posenc_jax.errors import nearest
 from posenc_jax.evaluation import long_ppl, protocols
 from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation.runs import Run
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.token_nll import BITS, token_nll
 
-Document = np.ndarray | bytes  # tokens_T, or text of which each byte is a token
+Document = np.ndarray | bytes  # tokens_T, or text
+Arrays = Sequence[np.ndarray]  # of each document, or of each part that is scored
+# What protocols return: nats of the scored parts, and what takes these parts from documents.
+Scored = tuple[list[np.ndarray], Callable[[Arrays], Arrays]]
 
 
 class Score(NamedTuple):
@@ -41,10 +47,12 @@ class Score(NamedTuple):
     nats: float64 arrays: one a document (sliding, non_overlapping), a target (last_k), or a window
       (by_position, long_ppl: of its key tokens, perhaps none).
     tokens: the scored tokens, integers in arrays of the same shapes.
+    bytes: how many bytes each of them stands for, likewise; None where that is not known.
   """
 
   nats: list[np.ndarray]
   tokens: list[np.ndarray]
+  bytes: list[np.ndarray] | None
 
   @property
   def num_tokens(self) -> int:
@@ -62,15 +70,18 @@ class Score(NamedTuple):
     return float(np.exp(self.nats_a_token))
 
   def bits_a_byte(self, bytes_V: np.ndarray | None = None) -> float:
-    """Bits of all tokens over their bytes. `bytes_V`: the bytes of each symbol; None: one each."""
-    if bytes_V is None:
-      return self.nats_a_token * BITS
-    num_bytes = sum(int(np.asarray(bytes_V)[tokens].sum()) for tokens in self.tokens)
+    """Bits of all tokens over their bytes. `bytes_V`: the bytes of each symbol; None: as `bytes`
+    says. Raises ValueError where neither is known.
+    """
+    sizes = self.bytes if bytes_V is None else [np.asarray(bytes_V)[x] for x in self.tokens]
+    if sizes is None:
+      raise ValueError('bytes_V=None; allowed: bytes of each symbol, or documents that are bytes')
+    num_bytes = sum(int(size.sum()) for size in sizes)
     return self.nats_a_token * BITS * self.num_tokens / num_bytes if num_bytes else math.nan
 
 
 def score(
-  model: LM | TokenFunction,
+  model: LM | Run | TokenFunction,
   documents: Iterable[Document],
   protocol: str = 'last_k',
   *,
@@ -82,10 +93,11 @@ def score(
   """Scores documents by a protocol in windows of `length` tokens.
 
   Args:
-    model: an `LM`, or any function (tokens_BT) -> nats_BT: the nats of every token given those
-      before it in its window. It is called with int32 [max(1, batch_tokens // length), length];
-      zeros fill short and missing windows, so it must be causal.
-    documents: integers tokens_T each, or bytes.
+    model: an `LM`, a `Run`, or any function (tokens_BT) -> nats_BT: the nats of every token given
+      those before it in its window. It is called with int32 [max(1, batch_tokens // length),
+      length]; zeros fill short and missing windows, so it must be causal.
+    documents: integers tokens_T each, or bytes. A run (also its function `nats`) cuts bytes by its
+      tokenizer; of any other model each byte is a token, and a token a byte.
     protocol: a key of PROTOCOLS.
     attention: of an `LM`: keyword arguments of `LM.__call__`, such as {'window': 128}.
     settings: keyword arguments of the protocol's function below.
@@ -95,29 +107,39 @@ def score(
   """
   if protocol not in PROTOCOLS:
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, PROTOCOLS)}')
-  texts = [_tokens(document) for document in documents]
+  run = getattr(model, '__self__', model)
+  tokenizer = run.tokenizer if isinstance(run, Run) else BYTES
+  cut = [_cut(document, tokenizer) for document in documents]
+  texts, sizes = [tokens_T for tokens_T, _ in cut], [bytes_T for _, bytes_T in cut]
   nll = _likelihoods(model, attention)
-  return PROTOCOLS[protocol](nll, texts, length, batch_tokens, **settings)
+  nats, parts_of = PROTOCOLS[protocol](nll, texts, length, batch_tokens, **settings)
+  is_known = not any(bytes_T is None for bytes_T in sizes)
+  return Score(nats, list(parts_of(texts)), list(parts_of(sizes)) if is_known else None)
 
 
-def _tokens(document: Document) -> np.ndarray:
-  """The tokens of a document. Raises ValueError for what is none."""
-  if isinstance(document, bytes):
-    return np.frombuffer(document, np.uint8)
+def _cut(document: Document, tokenizer: Bytes | None) -> tuple[np.ndarray, np.ndarray | None]:
+  """The tokens of a document and the bytes that each stands for, if they are known. Raises
+  ValueError for what is no document. `tokenizer`: None where the model is one of a task.
+  """
+  if isinstance(document, bytes) and tokenizer:
+    ((tokens_T, bytes_T),) = tokenizer.cut([document])
+    return tokens_T, bytes_T
   tokens_T = np.asarray(document)
   if tokens_T.ndim != 1 or not np.issubdtype(tokens_T.dtype, np.integer):
     raise ValueError(
       f'a document of shape {tokens_T.shape}, {tokens_T.dtype}; allowed: integers [T], or bytes'
     )
-  return tokens_T
+  if tokenizer in (BYTES, None):
+    return tokens_T, np.ones(len(tokens_T), int)
+  return tokens_T, None if tokenizer.lengths is None else tokenizer.lengths[tokens_T]
 
 
-def _likelihoods(model: LM | TokenFunction, attention: dict | None) -> TokenFunction:
+def _likelihoods(model: LM | Run | TokenFunction, attention: dict | None) -> TokenFunction:
   """The function (tokens_BT) -> nats_BT of a model; of an `LM` in float32, at 'highest'."""
   if not isinstance(model, LM):
     if attention is not None:
       raise ValueError(f'attention={attention!r}; allowed: None, unless the model is an LM')
-    return model
+    return model.nats if isinstance(model, Run) else model
   compiled = jax.jit(functools.partial(token_nll, **{**(attention or {}), 'dtype': 'float32'}))
 
   def nll(tokens_BT):
@@ -129,14 +151,14 @@ def _likelihoods(model: LM | TokenFunction, attention: dict | None) -> TokenFunc
 
 def last_k(
   nll: TokenFunction,
-  texts: Sequence[np.ndarray],
+  texts: Arrays,
   length: int,
   batch_tokens: int,
   *,
   k: int = 64,
   context: int | None = None,
   spans: int = 1,
-) -> Score:
+) -> Scored:
   """Scores the last k tokens of windows that end at `spans` targets of each document.
 
   `context`: tokens that documents have up to each target; one value for all lengths gives all the
@@ -152,36 +174,33 @@ def last_k(
   targets = protocols.choose_targets(list(map(len, texts)), context, spans, k)
   windows = protocols.target_windows(texts, targets, length)
   nats = list(protocols.last_k(nll, windows, length, k, batch_tokens))
-  return Score(nats, [texts[document][end - k : end] for document, end in targets])
+  return nats, lambda of: [of[document][end - k : end] for document, end in targets]
 
 
 def sliding(
-  nll: TokenFunction, texts: Sequence[np.ndarray], length: int, batch_tokens: int, *, stride: int
-) -> Score:
+  nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int, *, stride: int
+) -> Scored:
   """Scores every token once, in windows that lie `stride` tokens apart."""
-  return Score(list(protocols.sliding(nll, texts, length, stride, batch_tokens)), list(texts))
+  return list(protocols.sliding(nll, texts, length, stride, batch_tokens)), list
 
 
-def non_overlapping(
-  nll: TokenFunction, texts: Sequence[np.ndarray], length: int, batch_tokens: int
-) -> Score:
+def non_overlapping(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int) -> Scored:
   """Scores every token once, in windows that do not overlap."""
   return sliding(nll, texts, length, batch_tokens, stride=length)
 
 
-def by_position(
-  nll: TokenFunction, texts: Sequence[np.ndarray], length: int, batch_tokens: int
-) -> Score:
+def by_position(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int) -> Scored:
   """Scores all tokens of the whole windows of documents: `np.mean(nats, axis=0)` is the loss by
   position.
   """
   windows_NT = protocols.whole_windows(texts, length)
-  return Score(list(protocols.by_position(nll, windows_NT, batch_tokens)), list(windows_NT))
+  nats = list(protocols.by_position(nll, windows_NT, batch_tokens))
+  return nats, lambda of: protocols.whole_windows(of, length)
 
 
 def long_perplexity(
   nll: TokenFunction,
-  texts: Sequence[np.ndarray],
+  texts: Arrays,
   length: int,
   batch_tokens: int,
   *,
@@ -189,8 +208,8 @@ def long_perplexity(
   stride: int | None = None,
   alpha: float = 2.0,
   beta: float = -2.0,
-  evaluator: LM | TokenFunction | None = None,
-) -> Score:
+  evaluator: LM | Run | TokenFunction | None = None,
+) -> Scored:
   """Scores the key tokens of the whole windows of documents: `ppl` is LongPPL.
 
   `context`, `stride`, `alpha` and `beta` are those of `long_ppl.key_tokens`; stride None: a quarter
@@ -203,14 +222,14 @@ def long_perplexity(
   stride = stride or max(1, context // 4)
   is_key_NT = long_ppl.key_tokens(judge, windows_NT, context, stride, alpha, beta, batch_tokens)
   nats_NT = protocols.by_position(nll, windows_NT, batch_tokens)
-  scored = [
-    (nats_T[is_key_T], window_T[is_key_T])
-    for nats_T, window_T, is_key_T in zip(nats_NT, windows_NT, is_key_NT, strict=True)
-  ]
-  return Score(*map(list, zip(*scored, strict=True)))
+
+  def keys_of(all_NT):
+    return [all_T[is_key_T] for all_T, is_key_T in zip(all_NT, is_key_NT, strict=True)]
+
+  return keys_of(nats_NT), lambda of: keys_of(protocols.whole_windows(of, length))
 
 
-PROTOCOLS: dict[str, Callable[..., Score]] = {
+PROTOCOLS: dict[str, Callable[..., Scored]] = {
   'last_k': last_k,
   'sliding': sliding,
   'non_overlapping': non_overlapping,
