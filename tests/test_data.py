@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from posenc_jax.data import (
 )
 from posenc_jax.data.corpora import SPLITS
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import plan, preflight
+from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
 from posenc_jax.training import loop, run_dir, setup
 
 ROOT = Path(__file__).parent.parent
@@ -542,6 +543,41 @@ def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
       ) as error:
         function(tmp_path, other)
       one_line(error)
+
+
+def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, monkeypatch):
+  """It goes on, is evaluated and tuned on other text, and writes, where none can be learned."""
+  words = {'text': 'position encoding attention ', 'other': 'length token '}
+  text, other = (
+    write(tmp_path / name, {f'{split}/a.txt': some * 30 for split in SPLITS})
+    for name, some in words.items()
+  )
+  settings = {'data.corpus': text, 'data.cache': str(tmp_path / 'cache')}
+  settings |= {'data.tokenizer': 'sentencepiece', 'data.vocab': 280, 'train.steps': 3}
+  settings |= {'eval.documents': 0, 'eval.lengths': (16,), 'eval.protocols': ('non_overlapping',)}
+  c, run = config.load(BASE, TINY | settings), tmp_path / 'run'
+  loop.train(c, run)
+  monkeypatch.setattr(tokenizers, '_learn', None)
+  shutil.rmtree(tmp_path / 'cache')
+  config.overlay(c, {'train.steps': 4})
+  loop.train(c, run)
+  shutil.rmtree(text)
+  pieces = runs.load_run(run).tokenizer.encode(b'position')
+  assert len(pieces) < 8
+  assert list(generation.generate(c, run, b'position', 1, generation.Sampling()))
+  config.overlay(c, {'data.corpus': other})
+  evaluate.evaluate(c, run)
+  (row,) = storage.read_rows(run / 'eval.jsonl')
+  assert (row['corpus'], row['bytes']) == (other, 390)
+  config.overlay(c, {'train.init_from': str(run)})
+  loop.train(c, tmp_path / 'tuned')
+  assert runs.load_run(tmp_path / 'tuned').tokenizer.encode(b'position').tolist() == pieces.tolist()
+  config.overlay(c, {'data.vocab': 281})
+  with pytest.raises(UserError, match=r'data\.vocab=281; allowed: 280, .*tokenizer\.model and'):
+    loop.train(c, tmp_path / 'new')
+  (run / 'tokenizer.model').write_bytes(b'x')
+  with pytest.raises(UserError, match=r'tokenizer\.model is damaged; delete it and'):
+    runs.load_run(run)
 
 
 # Folders

@@ -981,6 +981,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   with pytest.raises(UserError, match=r'documents in train .* 5 when its run began, 6 now'):
     loop.train(c, run)
   (run / 'documents.json').unlink()  # as of a run from before it was written
+  (run / 'tokenizer.model').unlink()
   for act in (loop.train, evaluate.evaluate):
     with pytest.raises(UserError, match='its run was trained with the tokenizer') as error:
       act(c, run)

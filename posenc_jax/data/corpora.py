@@ -150,16 +150,18 @@ class Corpus:
     return batch._replace(scored_BT=distances_BT > 0)
 
 
-def source(data: ConfigDict, split: str) -> Corpus | TaskCorpus:
+def source(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | TaskCorpus:
   """Opens one split of the corpus or task that a config's section `data` describes. Raises
   `UserError`.
+
+  `kept`: the tokenizer that a run has learned and keeps; None: that which `data` describes.
   """
   if data.corpus.startswith(tasks.PREFIX):
     generated = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
     return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)
   return dataclasses.replace(
-    text(data, split), tokenizer=tokenizer(data), cache=cache_folder(data.cache)
+    text(data, split), tokenizer=kept or tokenizer(data), cache=cache_folder(data.cache)
   )
 
 

@@ -35,10 +35,11 @@ class Bytes:
     lengths: int64 [vocab], the number of bytes that each symbol stands for; None where that
       depends on where the symbol stands.
     sha256: the hash of the learned model or the file; None where nothing was learned.
+    learned: the learned model; None where nothing was learned, or it is a file of the user's.
     package: the package that makes the tokens, whose version they may depend on; None: this one.
   """
 
-  vocab, sha256, package = 257, None, None
+  vocab, sha256, learned, package = 257, None, None, None
   lengths = np.append(np.ones(256, np.int64), 0)
 
   def encode(self, text: bytes) -> np.ndarray:
@@ -74,7 +75,7 @@ class SentencePiece(Bytes):
     byte_tokens = [self._model.piece_to_id(f'<0x{byte:02X}>') for byte in range(256)]
     self._byte_tokens = np.array(byte_tokens, np.int32)
     self.vocab = len(self._pieces) + 1
-    self.sha256 = hashlib.sha256(model).hexdigest()
+    self.sha256, self.learned = hashlib.sha256(model).hexdigest(), model
     self.lengths = np.array([*map(len, self._pieces), 0], np.int64)
 
   def _bytes_of(self, token: int) -> bytes:
@@ -248,10 +249,21 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
       raise UserError(
         f'config.data.cache: cannot write {path} ({error.strerror}); allowed: a folder'
       ) from error
+  return learned_before(path, vocab)
+
+
+def learned_before(path: Path, vocab: int) -> SentencePiece:
+  """Returns the model in a file. Raises `UserError` where it is damaged, or has not `vocab` symbols
+  with BOS.
+  """
   try:
-    return SentencePiece(path.read_bytes())
+    tokenizer = SentencePiece(path.read_bytes())
   except RuntimeError as error:
     raise UserError(f'the tokenizer {path} is damaged; delete it and run again') from error
+  if tokenizer.vocab != vocab:
+    allowed = f'{tokenizer.vocab}, the symbols of {path} and BOS'
+    raise UserError(f'config.data.vocab={vocab}; allowed: {allowed}')
+  return tokenizer
 
 
 def _learn(texts: Sequence[bytes], vocab: int) -> bytes:

@@ -22,7 +22,13 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.overrides import overrides_between, overrides_of
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
-from posenc_jax.training.run_dir import claim_documents, is_finished, mark_finished, source_of
+from posenc_jax.training.run_dir import (
+  claim_documents,
+  is_finished,
+  kept_tokenizer,
+  mark_finished,
+  source_of,
+)
 
 __all__ = ['evaluate', 'measure']
 
@@ -56,7 +62,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   workdir = Path(workdir)
   saved = saved_config(workdir)
   changed = overrides_between(saved, config)
-  corpus = data.source(config.data, config.eval.split)
+  corpus = data.source(config.data, config.eval.split, kept_tokenizer(workdir, config.data))
   check_corpus(saved, config, corpus, workdir)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)

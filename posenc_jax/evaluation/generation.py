@@ -168,7 +168,7 @@ def generate(
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   saved = saved_config(workdir)
   overrides_between(saved, config)  # raises UserError for what decided the training
-  corpus = without_documents(config)
+  corpus = without_documents(config, workdir)
   if isinstance(corpus, data.TaskCorpus):
     field = f'config.data.corpus={config.data.corpus!r}'
     raise UserError(f'{field}: the run writes no text; allowed: one that was trained on text')

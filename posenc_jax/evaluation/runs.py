@@ -22,19 +22,20 @@ from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.run_dir import check_documents, check_tokenizer
+from posenc_jax.training.run_dir import check_documents, check_tokenizer, kept_tokenizer
 
 # What a section `encoding` names encodings in.
 HOLDERS = ('name', 'layers', 'members', 'inner')
 
 
-def without_documents(config: ConfigDict) -> data.Corpus | data.TaskCorpus:
-  """The corpus of a run for what needs its symbols alone: it works where the text is gone. Raises
-  `UserError`.
+def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | data.TaskCorpus:
+  """The corpus of the run in `workdir` for what needs its symbols alone: it works where the text is
+  gone. Raises `UserError`.
   """
   if data.task(config.data):
     return data.source(config.data, config.eval.split)
-  return data.Corpus(config.data.corpus, config.eval.split, (), (), data.tokenizer(config.data))
+  tokenizer = kept_tokenizer(workdir, config.data) or data.tokenizer(config.data)
+  return data.Corpus(config.data.corpus, config.eval.split, (), (), tokenizer)
 
 
 def check_registered(config: ConfigDict, study: str | None, overrides: Collection[str]) -> None:
@@ -168,7 +169,7 @@ def load_run(workdir: str | Path) -> Run:
   there is none, or its tokenizer is no longer the one that it was trained with.
   """
   config = saved_config(workdir)
-  return _load(Path(workdir), config, without_documents(config))
+  return _load(Path(workdir), config, without_documents(config, workdir))
 
 
 def _load(workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> Run:

@@ -19,10 +19,12 @@ from posenc_jax.config import (
 )
 from posenc_jax.config.serialization import NOT_TRAINING
 from posenc_jax.data.folder import Listing
+from posenc_jax.data.tokenizers import SentencePiece, learned_before
 from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
 FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
+MODEL = 'tokenizer.model'  # that tokenizer, if it was learned from the text
 DOCUMENTS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
 SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
@@ -174,12 +176,29 @@ def _finished(workdir: str | Path) -> list[str]:
   return hashes if all(isinstance(value, str) for value in hashes) else []
 
 
-def claim_tokenizer(workdir: str | Path, sha256: str | None) -> None:
-  """Writes the hash of the learned tokenizer (None: there is none), or compares it."""
+def claim_tokenizer(workdir: str | Path, sha256: str | None, learned: bytes | None = None) -> None:
+  """Writes the hash of the learned tokenizer (None: there is none), or compares it; then the model
+  that was learned from the text, if so.
+  """
   path = Path(workdir) / TOKENIZER
   if sha256 is not None and not storage.exists(path):
     storage.write_json(path, {'sha256': sha256})
   check_tokenizer(workdir, sha256)
+  if learned is not None and not storage.exists(path.with_name(MODEL)):
+    storage.atomic_write(path.with_name(MODEL), learned)
+
+
+def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | None:
+  """The tokenizer that a run has learned and keeps; None where the section `data` of a config asks
+  for none, or the run keeps none, as those of earlier versions. Raises `UserError`.
+
+  With it, a run needs neither the text that it was learned from nor the same version of
+  SentencePiece. `workdir`: '' of no run.
+  """
+  path = Path(workdir) / MODEL
+  if not workdir or data.tokenizer != 'sentencepiece' or not storage.exists(path):
+    return None
+  return learned_before(path, data.vocab)
 
 
 def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:

@@ -76,8 +76,13 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   c = config.train
   seed_runs = single_seed_runs(config, workdir)
 
+  kept, begins = None, True
+  if c.init_from or config.data.tokenizer == 'sentencepiece':
+    begins = not has_checkpoint(workdir)  # later, the run it started from may be gone
+    first, folder = seed_runs[0]
+    kept = run_dir.kept_tokenizer(first.train.init_from if begins else folder, config.data)
   # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
-  corpus, val_corpus = (data.source(config.data, split) for split in ('train', 'validation'))
+  corpus, val_corpus = (data.source(config.data, split, kept) for split in ('train', 'validation'))
   train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
   val_batches = val_corpus.batches(c.length, c.batch, seed=0)
 
@@ -87,7 +92,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     check_carried_positions(config, models[0], corpus)
   check_trained_parameters(config, models[0])
   source = None
-  if c.init_from and not has_checkpoint(workdir):  # later, the run it started from may be gone
+  if c.init_from and begins:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
         run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
@@ -144,9 +149,10 @@ def restored(training: Training) -> Iterator[Checkpoints]:
     checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
     listings = training.corpus.listing, training.val_corpus.listing
     begins = checkpoints.latest is None
+    learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
     for run, folder in training.seed_runs:
       run_on_primary(run_dir.claim_documents, folder, listings, begins)
-      run_on_primary(run_dir.claim_tokenizer, folder, training.corpus.sha256)
+      run_on_primary(run_dir.claim_tokenizer, folder, training.corpus.sha256, learned)
       run_on_primary(run_dir.claim_source, folder, training.source, run.train.init_from)
     state, training.start_step = checkpoints.restore(
       model=training.model, opt_state=training.opt_state
