@@ -548,11 +548,11 @@ def test_rows_that_are_there_are_not_measured_again_and_missing_ones_come_out_th
 
 def test_the_row_schema_describes_every_field():
   described = re.findall(r'^  (\w+)  ', row_schema.__doc__, re.MULTILINE)
-  optional = [row_schema.SOURCE, row_schema.DTYPE]
+  optional = [row_schema.SOURCE, row_schema.TOKENIZER, row_schema.DTYPE]
   assert described == [*row_schema.KEY, *row_schema.VALUES, *optional]
   assert {*optional} == row_schema.OPTIONAL
   fields = dict.fromkeys(set(row_schema.KEY) - set(row_schema.NULLABLE), 1)
-  assert list(row_schema.row(**fields, status='asked')) == described[:-2]
+  assert list(row_schema.row(**fields, status='asked')) == described[:-3]
   for wrong in ({'lengths': 1}, {'ppl': 1.0}):
     with pytest.raises(TypeError, match=f'unknown fields.*{next(iter(wrong))}'):
       row_schema.row(**fields, **wrong, status='asked')

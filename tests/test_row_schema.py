@@ -91,6 +91,7 @@ def test_the_checks_know_what_evaluation_measures():
     ({'protocol': 'receptive_field'}, 'position=None, where a number for the protocol'),
     ({'note': 'x'}, "it has a field 'note', which rows do not have"),
     ({'source': 'abc'}, "source='abc', where 64 hexadecimal digits must be"),
+    ({'tokenizer': 'abc'}, "tokenizer='abc', where 64 hexadecimal digits must be"),
     ({'source': None}, 'source=None, where 64 hexadecimal digits must be'),
     ({'dtype': 'float64'}, "dtype='float64', where bfloat16 must be"),
   ],

@@ -259,10 +259,12 @@ def test_a_line_has_one_name_under_all_controls():
     assert all(', step' in line for line in scores.lines)
 
 
-def test_models_of_other_sources_may_have_other_tokenizers():
-  rows = [row('smol', tokens=12, source='a' * 64), row('pythia', tokens=9, source='b' * 64)]
+@pytest.mark.parametrize('field', ['source', 'tokenizer'])
+def test_models_of_other_sources_or_tokenizers_may_have_fewer_tokens(field):
+  a, b = {field: 'a' * 64}, {field: 'b' * 64}
+  rows = [row('smol', tokens=12, **a), row('pythia', tokens=9, **b), row('bytes', tokens=40)]
   assert not any('incomplete' in note for note in one(rows).notes)
-  less = [row('smol', seed, tokens=tokens, source='a' * 64) for seed, tokens in ((0, 12), (1, 9))]
+  less = [row('smol', seed, tokens=tokens, **a) for seed, tokens in ((0, 12), (1, 9))]
   assert one(less).notes == ['incomplete: smol seed 1']
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, data, tasks
+from posenc_jax import config, data, storage, tasks
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, predictions, task_scoring
 from posenc_jax.model.decoder import build
@@ -973,6 +973,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   text = (tmp_path / 'text' / 'test' / '0.txt').read_bytes()
   assert (row['bytes'], row['tokens']) == (len(text), len(data.source(c.data, 'test').tokens[0]))
   assert row['tokens'] < row['bytes'] / 2
+  assert row['tokenizer'] == storage.read_json(run / 'tokenizer.json')['sha256']
   assert row['bpb'] == pytest.approx(row['nats'] / len(text) / np.log(2))
   logged = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
   per_token = data.source(c.data, 'train').batches(24, 4, 0).bytes_per_token(0)

@@ -67,6 +67,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
   model, step = restore(config, corpus, workdir)
+  source = source_of(workdir)
   row = functools.partial(
     row_schema.row,
     run=workdir.resolve().name,
@@ -77,7 +78,8 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     corpus=config.data.corpus,
     split=config.eval.split,
     train_length=config.train.length,
-    source=source_of(workdir),
+    source=source,
+    tokenizer=None if source else corpus.sha256,
     dtype=config.eval.compute_dtype,
   )
   if of_encoding := {key: value for key, value in changed.items() if key.startswith('encoding.')}:

@@ -79,6 +79,7 @@ def _evaluate_seed(
     corpus=config.data.corpus,
     split=config.eval.split,
     train_length=config.train.length,
+    tokenizer=corpus.sha256,
   )
   measured, left_out = [], []
   with storage.file_lock(workdir / 'eval.lock', wait=True):

@@ -53,6 +53,8 @@ Some rows have fields more:
 
   source        the SHA-256 of what a pretrained model was imported from, where a run's parameters
                 come from one
+  tokenizer     the SHA-256 of the tokenizer, where tokens were not bytes and there is no `source`,
+                which has its own
   dtype         'bfloat16' where activations were that; without it they were float32
 """
 
@@ -72,8 +74,8 @@ KEY = (
 NULLABLE = ('control', 'stride', 'k', 'position', 'document', 'overrides')
 VALUES = ('status', 'nats', 'tokens', 'bytes', 'ppl', 'bpb', 'metric', 'value')
 FIELDS = {*KEY, *VALUES}
-SOURCE, DTYPE = 'source', 'dtype'  # fields that only some rows have
-OPTIONAL = {SOURCE, DTYPE}
+SOURCE, TOKENIZER, DTYPE = 'source', 'tokenizer', 'dtype'  # fields that only some rows have
+OPTIONAL = {SOURCE, TOKENIZER, DTYPE}
 FULL = 'float32'  # the dtype of rows that name none
 N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
 STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens', 'no_bytes')
@@ -101,6 +103,7 @@ def row(
   metric: str | None = None,
   value: float | None = None,
   source: str | None = None,
+  tokenizer: str | None = None,
   dtype: str = FULL,
   **key_fields: object,
 ) -> dict:
@@ -130,7 +133,8 @@ def row(
   has_likelihood = fields['status'] == 'ok' and metric is None
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None
   fields['bpb'] = nats / bytes / math.log(2) if has_likelihood else None
-  more = {} if source is None else {SOURCE: source}
+  more = {SOURCE: source, TOKENIZER: tokenizer}
+  more = {name: sha256 for name, sha256 in more.items() if sha256 is not None}
   more |= {} if dtype == FULL else {DTYPE: dtype}
   return {name: fields[name] for name in KEY + VALUES} | more
 
@@ -177,8 +181,9 @@ def fault(row: dict) -> str | None:
   """
   if row.keys() - OPTIONAL != FIELDS:
     return _wrong_names(row)
-  if SOURCE in row and not _is_sha256(row[SOURCE]):
-    return _refusal(row, SOURCE, '64 hexadecimal digits')
+  for name in (SOURCE, TOKENIZER):
+    if name in row and not _is_sha256(row[name]):
+      return _refusal(row, name, '64 hexadecimal digits')
   if row.get(DTYPE, 'bfloat16') != 'bfloat16':
     return _refusal(row, DTYPE, 'bfloat16')
   for name, (holds, allowed) in CHECKS.items():

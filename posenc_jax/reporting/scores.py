@@ -298,11 +298,12 @@ def _aggregate(
 
 
 def _mark_incomplete(scores: Scores) -> None:
-  """A score of fewer tokens than another seed or line scored on the same is not shown; imported
-  models of several sources may have several tokenizers.
+  """A score of fewer tokens than another seed or line scored on the same is not shown, unless their
+  tokenizers are others: they may be with imported models of several sources.
   """
   scored = {
-    line: (scored_on(row), row.get(row_schema.SOURCE)) for line, row in scores.exemplar_row.items()
+    line: (scored_on(row), row.get(row_schema.SOURCE), row.get(row_schema.TOKENIZER))
+    for line, row in scores.exemplar_row.items()
   }
   whole = defaultdict(int)
   for (line, _, column), score in scores.by_seed.items():
