@@ -30,7 +30,7 @@ from posenc_jax.encodings.core.composite import Composite
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
-from posenc_jax.encodings.core.temperature import VisibleKeys
+from posenc_jax.encodings.core.temperature import Temperature
 
 TITLE = """\
 # Encodings
@@ -145,7 +145,7 @@ def heading_of(name: str) -> str:
   for kind, heading in (
     (Composite, SEVERAL),
     (PositionWrapper, MOVED),
-    (VisibleKeys, TEMPERATURES),
+    (Temperature, TEMPERATURES),
   ):
     if isinstance(enc, kind):
       return heading

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import normal, zeros
-from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
+from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
 class AsentmaxTemperature(VisibleKeys):
@@ -52,5 +52,5 @@ class AsentmaxTemperature(VisibleKeys):
     growth_BSH = log_BS1 ** (self.gamma * jnp.tanh(power_BSH))
     return self.delta + jax.nn.softplus(size_BSH) * growth_BSH
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    return multiply_queries(q_BTHK, i), k_BSGK
+  def factor(self, i):
+    return i

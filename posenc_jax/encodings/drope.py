@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
+from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
 class DroPE(VisibleKeys):
@@ -26,6 +26,5 @@ class DroPE(VisibleKeys):
     if self.length < 1 or c < 0:
       raise ValueError(f'length={self.length} must be at least 1 and c={c} at least 0')
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    factor = 1 + self.c * jnp.log(jnp.maximum(i[..., None] / self.length, 1.0))
-    return multiply_queries(q_BTHK, factor), k_BSGK
+  def factor(self, i):
+    return 1 + self.c * jnp.log(jnp.maximum(i[..., None] / self.length, 1.0))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
+from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
 class Llama4Temperature(VisibleKeys):
@@ -34,7 +34,6 @@ class Llama4Temperature(VisibleKeys):
     if length < 1 or c < 0:
       raise ValueError(f'length={length} must be at least 1 and c={c} at least 0')
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+  def factor(self, i):
     keys = i[..., None] if self.counts_itself else i[..., None] - 1
-    factor = 1 + self.c * jnp.log1p(jnp.floor(keys / self.length))
-    return multiply_queries(q_BTHK, factor), k_BSGK
+    return 1 + self.c * jnp.log1p(jnp.floor(keys / self.length))

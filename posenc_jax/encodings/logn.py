@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
+from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
 class LogN(VisibleKeys):
@@ -32,6 +32,5 @@ class LogN(VisibleKeys):
     if self.length < 2 or floor < 0:
       raise ValueError(f'length={self.length} must be at least 2 and floor={floor} at least 0')
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    factor = jnp.maximum(jnp.log(i)[..., None] / np.log(self.length), self.floor)
-    return multiply_queries(q_BTHK, factor), k_BSGK
+  def factor(self, i):
+    return jnp.maximum(jnp.log(i)[..., None] / np.log(self.length), self.floor)

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.temperature import multiply_queries
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.temperature import Temperature
 
 
-class NoPEScale(Encoding):
+class NoPEScale(Temperature):
   """s_ij = scale_h q_i . k_j / sqrt(K), for models without positions past their training length.
 
   Wang et al. 2024. One number (UniformScale), to be laid over a run of `nope` at evaluation:
@@ -28,14 +28,13 @@ class NoPEScale(Encoding):
     if scale <= 0 or (learned and scale < 1):
       least = 'at least 1, as learned factors are kept' if learned else 'greater than 0'
       raise ValueError(f'scale={scale} must be {least}')
-    self.factor, self.learned = scale, learned
+    self.constant, self.learned = scale, learned
     if learned:
       self.scales = nnx.Param(jnp.full(dims.heads, scale, jnp.float32))
       self.per_layer = ('scales',)
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    factor = self.scales[...][None, None] if self.learned else jnp.full((1, 1, 1), self.factor)
-    return multiply_queries(q_BTHK, factor), k_BSGK
+  def factor(self, i):
+    return self.scales[...][None, None] if self.learned else jnp.full((1, 1, 1), self.constant)
 
   def constrain_parameters(self):
     return jax.tree.map(lambda x: jnp.maximum(x, 1.0), self)

@@ -6,7 +6,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import zeros
-from posenc_jax.encodings.core.temperature import VisibleKeys, multiply_queries
+from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
 class SSMax(VisibleKeys):
@@ -35,8 +35,8 @@ class SSMax(VisibleKeys):
       self.b = zeros(dims.heads)
       self.per_layer = ('s', 'b')
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+  def factor(self, i):
     factor_BTH = self.s[...][None, None] * jnp.log(i)[..., None]
     if self.has_offset:
       factor_BTH += self.b[...][None, None]
-    return multiply_queries(q_BTHK, factor_BTH), k_BSGK
+    return factor_BTH
