@@ -44,7 +44,8 @@ class Oracle:
   # what becomes of all keys, and all values: (k_SGK, x_SD, position_S, 'k' or 'v') -> k_SGK
   mix: callable = lambda k_SGK, x_SD, position_S, which: k_SGK
   heads_per_query: int = 1  # out of each head of q, next to each other
-  temper: callable = lambda n, h: 1.0  # the factor of a query that sees n keys
+  # (n, h, x_i) -> the factor of a query that sees n keys, x as for `along`
+  temper: callable = lambda n, h, x: 1.0
 
 
 def dot(K):
@@ -508,16 +509,18 @@ def xpos(dims, hyper, p):
 
 def pope(dims, hyper, p):
   K = dims.head_dim
-  softplus = lambda x: math.log(1 + math.exp(x))
+  f = [hyper.get('base', 10_000.0) ** (-n / K) for n in range(K)]
 
-  def score(q, k, i, j, h):
-    f = [hyper.get('base', 10_000.0) ** (-n / K) for n in range(K)]
-    return sum(
-      softplus(q[n]) * softplus(k[n]) * math.cos((j - i) * f[n] + p['phases'][h, n])
-      for n in range(K)
-    ) / math.sqrt(K)
+  def polar(x, angle):
+    sizes = [math.log(1 + math.exp(x[n])) for n in range(K)]
+    waves = math.cos, math.sin
+    return np.array([sizes[n] * wave(angle(n)) for wave in waves for n in range(K)])
 
-  return Oracle(score)
+  turn_q = lambda q, t, h: polar(q, lambda n: t * f[n] - p['phases'][h, n])
+  turn_k = lambda k, t, h: polar(k, lambda n: t * f[n])
+  return Oracle(
+    lambda q, k, i, j, h: turn_q(q, i, h) @ turn_k(k, j, h) / math.sqrt(K), turn=(turn_q, turn_k)
+  )
 
 
 def music_transformer(dims, hyper, p):
@@ -789,15 +792,20 @@ def coca(dims, hyper, p):
   K, base = dims.head_dim, hyper.get('base', 10_000.0)
   width = round(hyper.get('fraction', 1.0) * K)
 
-  def score(q, k, i, j, h):
-    s = q[width:] @ k[width:]
+  def turned(x, t, size):
+    """Each pair of channels as its size at the angle of the position t."""
+    out = list(x[width:])
     for m in range(width // 2):
       both = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + width // 2)
-      tau = max(sum(k[n] for n in both) / 2, 0)
-      s += tau * sum(q[n] ** 2 for n in both) * math.cos((i - j) * base ** (-2 * m / width))
-    return s / math.sqrt(K)
+      angle = t * base ** (-2 * m / width)
+      out += [size(x[list(both)]) * wave(angle) for wave in (math.cos, math.sin)]
+    return np.array(out)
 
-  return Oracle(score)
+  turn_q = lambda q, t, h: turned(q, t, lambda pair: pair @ pair)
+  turn_k = lambda k, t, h: turned(k, t, lambda pair: max(sum(pair) / 2, 0))
+  return Oracle(
+    lambda q, k, i, j, h: turn_q(q, i, h) @ turn_k(k, j, h) / math.sqrt(K), turn=(turn_q, turn_k)
+  )
 
 
 def grape_frequencies(dims, hyper, p, scale):
@@ -866,12 +874,11 @@ def nape(dims, hyper, p):
 def asentmax_temperature(dims, hyper, p):
   delta, gamma, bias = hyper.get('delta', 1), hyper.get('gamma', 2), hyper.get('bias')
 
-  def pair(q, k, x_i, x_j, n, h):
-    b, g = (x_i @ p[f'w_{w}'][:, h] + (p[f'b_{w}'][h] if bias else 0) for w in 'bg')
-    factor = delta + math.log(1 + math.exp(b)) * math.log(n + 1) ** (gamma * math.tanh(g))
-    return factor * (q @ k) / math.sqrt(dims.head_dim)
+  def factor(n, h, x):
+    b, g = (x @ p[f'w_{w}'][:, h] + (p[f'b_{w}'][h] if bias else 0) for w in 'bg')
+    return delta + math.log(1 + math.exp(b)) * math.log(n + 1) ** (gamma * math.tanh(g))
 
-  return Oracle(lambda q, k, i, j, h: 0.0, pair=pair)
+  return tempered(dims, factor)
 
 
 def tempered(dims, factor):
@@ -880,28 +887,28 @@ def tempered(dims, factor):
 
 def logn(dims, hyper, p):
   L = hyper.get('length', dims.train_length)
-  return tempered(dims, lambda n, h: max(hyper.get('floor', 1.0), math.log(n, L)))
+  return tempered(dims, lambda n, h, x: max(hyper.get('floor', 1.0), math.log(n, L)))
 
 
 def drope(dims, hyper, p):
   L = hyper.get('length', dims.train_length)
-  return tempered(dims, lambda n, h: 1 + hyper.get('c', 0.412) * max(0, math.log(n / L)))
+  return tempered(dims, lambda n, h, x: 1 + hyper.get('c', 0.412) * max(0, math.log(n / L)))
 
 
 def ssmax(dims, hyper, p):
   return tempered(
-    dims, lambda n, h: p['s'][h] * math.log(n) + (p['b'][h] if hyper.get('bias') else 0)
+    dims, lambda n, h, x: p['s'][h] * math.log(n) + (p['b'][h] if hyper.get('bias') else 0)
   )
 
 
 def nope_scale(dims, hyper, p):
   return tempered(
-    dims, lambda n, h: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2)
+    dims, lambda n, h, x: p['scales'][h] if hyper.get('learned') else hyper.get('scale', 1.2)
   )
 
 
 def llama4_temperature(dims, hyper, p):
-  def factor(n, h):
+  def factor(n, h, x):
     counted = n if hyper.get('counts_itself', True) else n - 1
     return 1 + hyper.get('c', 0.1) * math.log(1 + counted // hyper.get('length', 8192))
 
@@ -929,8 +936,8 @@ def pose(dims, hyper, p):
 
 
 def chain(dims, hyper, p):
-  """Members that turn q and k, and members that add to their product; of those that read the
-  scores, the first.
+  """Members that change q and k, one after another, and then members that add to their product; of
+  those that read the scores, the first.
   """
   parts = []
   for n, member in enumerate(hyper.get('members', ('rope', 'fox'))):
@@ -941,15 +948,17 @@ def chain(dims, hyper, p):
     }
     parts.append(RECORDS[own.pop('name')].oracle(dims, own, of_member))
 
-  def turn(x, t, h, which):
-    for part in parts:
-      x = part.turn[which](x, t, h) if part.turn else x
-    return x
+  def query(q, x, n, h):
+    """q of a token that sees n keys, as all members leave it."""
+    for m, part in enumerate(parts):
+      q = part.temper(n, h if part.heads_per_query > 1 else h // several, x[m]) * q
+      q = part.turn[0](q, x[-1], h) if part.turn else q
+    return q
 
-  def score(q, k, i, j, h):
-    q, k = turn(q, i, h, 0), turn(k, j, h, 1)
-    product = q @ k / math.sqrt(dims.head_dim)
-    return product + sum(part.score(q, k, i, j, h) - product for part in parts if not part.turn)
+  def key(k, x, h):
+    for part in parts:
+      k = part.turn[1](k, x[-1], h) if part.turn else k
+    return k
 
   def move(v, i, j, h):
     for part in parts:
@@ -965,32 +974,41 @@ def chain(dims, hyper, p):
   several = math.prod(part.heads_per_query for part in parts)
 
   def along(q, k_nK, x_nD, h, seen_n):
-    q = turn(q, x_nD[-1, -1], h, 0)
-    k_nK = np.stack([turn(k, x[-1], h, 1) for k, x in zip(k_nK, x_nD, strict=True)])
+    q = query(q, x_nD[-1], seen_n.sum(), h)
+    k_nK = np.stack([key(k, x, h) for k, x in zip(k_nK, x_nD, strict=True)])
     of_part = lambda n: np.stack(list(x_nD[:, n]))
     return sum(part.along(q, k_nK, of_part(n), h, seen_n) for n, part in enumerate(parts))
 
   def pair(q, k, x_i, x_j, n, h):
-    q, k = turn(q, x_i[-1], h, 0), turn(k, x_j[-1], h, 1)
-    return sum(part.pair(q, k, x_i[m], x_j[m], n, h) for m, part in enumerate(parts))
+    q, k = query(q, x_i, n, h), key(k, x_j, h)
+    product = q @ k / math.sqrt(dims.head_dim)
+    of_score = [part.score(q, k, x_i[-1], x_j[-1], h) for part in parts if not part.turn]
+    of_pair = [part.pair(q, k, x_i[m], x_j[m], n, h) for m, part in enumerate(parts)]
+    return product + sum(s - product for s in of_score) + sum(of_pair)
+
+  def across(s_HS, i, j_S, place_S):
+    for part in parts:
+      s_HS = part.across(s_HS, i, j_S, place_S)
+    return s_HS
 
   def tokens(x_SD, position_S):
     """What each member makes of a token, and its position."""
     out = np.empty((len(x_SD), len(parts) + 1), object)
     for n, part in enumerate(parts):
       out[:, n] = list(part.tokens(x_SD, position_S))
-    out[:, -1] = position_S
+    for row, position in zip(out, position_S, strict=True):
+      row[-1] = position
     return out
 
   return Oracle(
-    score,
+    lambda q, k, i, j, h: 0.0,
     position=lambda t: sum(part.position(t) for part in parts),
     value=lambda i, j, h: sum(part.value(i, j, h) for part in parts),
     move=move,
     mix=mix,
     weights=next((part.weights for part in parts if part.weights is not softmax), softmax),
-    temper=lambda n, h: math.prod(part.temper(n, h // several) for part in parts),
     heads_per_query=several,
+    across=across,
     sink=sinks[0] if sinks else None,
     along=along,
     pair=pair,
@@ -1046,11 +1064,15 @@ def heads(dims, hyper, p):
 
     return call
 
+  def temper(n, h, x):
+    part, own_h = of_head[h // several]
+    return part.temper(n, own_h, x[h // several])
+
   return Oracle(
     each('score'),
     value=each('value'),
     move=each('move'),
-    temper=each('temper'),
+    temper=temper,
     along=along,
     pair=pair,
     tokens=tokens,
@@ -1493,7 +1515,8 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
       seen = [s for s in range(S) if mask_BTS[b, t, s]]
       s_HS = np.zeros((H, len(seen)))
       for h in range(H):
-        q, k_SK = oracle.temper(len(seen), h) * q_SHK[i, h // several], k_SGK[:, h // group]
+        q = oracle.temper(len(seen), h, token_Sn[i]) * q_SHK[i, h // several]
+        k_SK = k_SGK[:, h // group]
         s_HS[h] = [
           oracle.score(q, k_SK[s], position[i], position[s], h)
           + oracle.pair(q, k_SK[s], token_Sn[i], token_Sn[s], len(seen), h)

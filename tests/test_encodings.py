@@ -1247,6 +1247,19 @@ def test_temperatures_that_are_others():
   same(build('chain', members=('rope', 'logn')), build('rope'))
 
 
+def test_keys_are_shifted_behind_what_reads_queries_of_its_own():
+  """Which leaves queries alone."""
+  shift, other = build('kv_shift'), build('transformer_xl')
+  x, weights, _ = inputs()
+  runs = []
+  for members in (('kv_shift', 'transformer_xl'), ('transformer_xl', 'kv_shift')):
+    chain = build('chain', members=members)
+    for n, name in enumerate(members):
+      chain.members[n] = shift if name == 'kv_shift' else other
+    runs.append(layer(chain, weights, x))
+  np.testing.assert_allclose(*runs, atol=1e-5)
+
+
 def test_temperatures_count_what_a_window_leaves():
   """No more keys than it holds: past it, the factor is the same; so with chunks."""
   x, weights, _ = inputs()
@@ -1613,6 +1626,41 @@ def test_sharing(name, share):
       )
       for members in (('rope', 'coca'), ('alibi', 'shaw'))
     ),
+    *(
+      ('chain', {'members': members}, f'chain: {rest}; allowed: {allowed}')
+      for members, rest, allowed in (
+        (
+          ('transformer_xl', 'rope'),
+          'rope changes queries behind transformer_xl, which has put a part into them',
+          'rope before transformer_xl',
+        ),
+        (
+          ({'name': 'heads', 'members': ('transformer_xl', 'shaw')}, 'rope'),
+          'rope changes queries behind heads, which has put a part into them',
+          'rope before heads',
+        ),
+        (
+          ('transformer_xl', {'name': 'heads', 'members': ('nope', 'logn')}),
+          'heads changes queries behind transformer_xl, which has put a part into them',
+          'heads before transformer_xl',
+        ),
+        (
+          ('logn', 'coca'),
+          'logn multiplies queries, and products of coca are not proportional to them',
+          'logn behind coca',
+        ),
+        (
+          (({'name': 'heads', 'members': ('nope', 'logn')}), 'pope'),
+          'heads multiplies queries, and products of pope are not proportional to them',
+          'heads behind pope',
+        ),
+        (
+          ('tapa', 'ssmax'),
+          'ssmax multiplies queries, and products of tapa are not proportional to them',
+          'one of them',
+        ),
+      )
+    ),
     (
       'chain',
       {'members': ({'name': 'kerple_log', 'in_scale': True}, 't5')},
@@ -1706,11 +1754,12 @@ def test_what_can_be_chained_with_wider_queries(wide):
   assert len(reading) > 8
   assert not any(runs(*members) for other in reading for members in ((wide, other), (other, wide)))
   assert not any(runs(wide, other) for other in turning)
-  assert all(runs(other, wide) for other in ('rope', 'p_rope', 'selective_rope', 'logn', 'learned'))
+  assert all(runs(other, wide) for other in ('rope', 'p_rope', 'selective_rope', 'learned'))
   assert all(
-    runs(wide, other)
-    for other in ('alibi', 'fire', 'fox', 'relative_projection', 'ssmax', 'sinusoidal')
+    runs(wide, other) for other in ('alibi', 'fire', 'fox', 'relative_projection', 'sinusoidal')
   )
+  assert runs('logn', wide) == (wide != 'pope')
+  assert runs(wide, 'ssmax') == (wide != 'tupe')
 
 
 def test_odd_head_width_and_heads_that_do_not_divide():

@@ -26,6 +26,7 @@ from posenc_jax.encodings import ENCODINGS, Dims, make
 from posenc_jax.encodings.core import chain as chain_module
 from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
+from posenc_jax.encodings.core.temperature import Temperature
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
 B, S = 2, 11
@@ -101,7 +102,11 @@ def build(variant: str, seed: int = 0):
 
 @functools.cache
 def _built(variant: str, seed: int):
-  enc, rng = make_variant(variant, seed), np.random.default_rng(seed)
+  return _away(make_variant(variant, seed), seed)
+
+
+def _away(enc, seed: int):
+  rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc
   ).constrain_parameters()
@@ -712,12 +717,37 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
   _, q, k, _ = heads_first(enc, x, weights, jnp.arange(S)[None])
   assert q.shape == (B, enc.heads_per_query * DIMS.heads, S, enc.qk_width * DIMS.head_dim)
   assert k.shape == (B, DIMS.kv_heads, S, enc.qk_width * DIMS.head_dim)
+  before = jnp.einsum('bsd,dhk->bhsk', x, weights['q'])
+  assert enc.changes_queries == (q.shape != before.shape or np.abs(q - before).max() > 1e-2)
   if 'queries and keys' not in enc.acts_on():
     assert enc.qk_width == enc.heads_per_query == 1
     assert not enc.rotates_qk
   elif enc.relative and not enc.needs_inputs:
     _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + jnp.arange(S)[None])
     assert (np.abs(shifted - q).max() > 1e-2) == enc.rotates_qk
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_queries_are_changed_in_proportion_as_declared(variant):
+  """Products are proportional to queries, or have a part besides, or bend; a temperature is a
+  factor on queries and leaves keys alone.
+  """
+  enc, (x, weights, _) = build(variant), inputs()
+  made = lambda n: heads_first(enc, x, weights | {'q': n * weights['q']}, jnp.arange(S)[None])
+  (_, none, _, _), (_, once, k, coordinates), (_, twice, _, _) = map(made, (0, 1, 2))
+  is_linear = np.abs(twice - 2 * once + none).max() < 1e-4
+  assert enc.reads_own_queries == (is_linear and np.abs(none).max() > 1e-3)
+  if enc.recomputes_scores:
+    tiles = [make_tile(enc, coordinates, None) for _ in range(3)]
+    scores = [enc.score(None, q, k, t) for q, t in zip((none, once, twice), tiles, strict=True)]
+    change = jnp.where(tiles[0].mask[:, None], scores[2] - 2 * scores[1] + scores[0], 0)
+    is_linear = np.abs(change).max() < 1e-4
+  assert enc.bends_products == (not is_linear)
+  if enc.multiplies_queries and VARIANTS[variant][0] not in ('chain', 'heads'):
+    q = jnp.einsum('bsd,dhk->bhsk', x, weights['q'])
+    factor = (once * q).sum(axis=-1, keepdims=True) / (q**2).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(once, factor * q, atol=1e-5)
+    np.testing.assert_array_equal(k, jnp.einsum('bsd,dhk->bhsk', x, weights['k']))
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -850,6 +880,49 @@ def test_the_scale_may_be_moved_onto_queries_unless_a_class_says_otherwise(varia
   there = run(both, weights | {'q': weights['q'] * both.query_scale}, x)
   differs = np.abs(there - run(alone, weights, x)).max()
   assert differs > 1e-3 if refused else differs < 2e-5
+
+
+TEMPERATURES = tuple(name for name in ENCODINGS if issubclass(ENCODINGS[name], Temperature))
+# Where a temperature may not stand beside an encoding: its scores would be those of no formula.
+REFUSED_TEMPERATURES = {
+  'transformer_xl': ('behind',),
+  'tupe': ('behind',),
+  'coca': ('before',),
+  'pope': ('before',),
+  'tapa': ('before', 'behind'),
+  'rope_pp': ('behind',),  # it has more heads by then
+  **dict.fromkeys(WRAPPERS, ('before', 'behind')),  # they go around a chain
+}
+WITH_TEMPERATURE = ('coca', 'pope', 'tapa', 'transformer_xl', 'tupe', 'cope', 'dape', 'fox')
+
+
+@pytest.mark.parametrize(
+  ('temperature', 'name'),
+  [
+    pytest.param(t, n, marks=daily_if(n in WITH_TEMPERATURE and t == 'asentmax_temperature'))
+    for t in TEMPERATURES
+    for n in ENCODINGS
+    if n != 'chain'
+  ],
+)
+def test_a_temperature_beside_an_encoding_is_as_the_formulas_in_that_order(temperature, name):
+  """Or it is refused. What acts on scores reads the queries as all members left them."""
+  specs = [{'name': n} | RECORDS[n].hyper for n in (temperature, name)]
+  (x, weights, _), positions = inputs(), np.broadcast_to(np.arange(S), (B, S))
+  run = jax.jit(functools.partial(layer, backend='dense'))
+  for place, members in (('before', specs), ('behind', specs[::-1])):
+    make_chain = functools.partial(make, 'chain', **dataclasses.asdict(DIMS), members=members)
+    if place in REFUSED_TEMPERATURES.get(name, ()):
+      with pytest.raises(ValueError, match=f'^chain: .*{name}'):
+        make_chain(rngs=nnx.Rngs(0))
+      continue
+    chain = _away(make_chain(rngs=nnx.Rngs(0)), 0)
+    oracle = RECORDS['chain'].oracle(DIMS, {'members': members}, parameters(chain))
+    n = chain.positions_per_token
+    ids = positions if n == 1 else np.stack([positions] * n, axis=-1)
+    w, x64 = jax.tree.map(lambda a: np.asarray(a, np.float64), (weights, x))
+    desired = attention_layer(oracle, w, x64, ids, np.tril(np.ones((B, S, S), bool)))
+    close(run(chain, weights, x), desired)
 
 
 # More rows; parameters that start where the fixed or projected ones are; zeros; what the default is

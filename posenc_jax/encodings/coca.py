@@ -23,6 +23,7 @@ class CoCA(RoPE):
     'with dynamic NTK: 20.18 at L, 20.32 at 2 L; RoPE 19.66, 22.30 (its authors)'
   )
   needs_usual_queries = True
+  bends_products = True
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     S = k_BSGK.shape[1]

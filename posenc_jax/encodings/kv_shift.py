@@ -21,6 +21,7 @@ class KVShift(Encoding):
   parameter_summary = 'two projections to key/value heads a layer'
   reported_extrapolation = None
   position_kind = None
+  changes_queries = False
   needs_inputs = True
   per_layer = ('w_k', 'w_v')
 

@@ -29,6 +29,7 @@ class PoPE(Encoding):
   position_kind = 'floats'
   rotates_qk = True
   needs_usual_queries = True
+  bends_products = True
   qk_width = 2
 
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, uniform: bool = False):

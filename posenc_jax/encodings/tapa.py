@@ -24,6 +24,7 @@ class TAPA(Encoding):
   bias_in_scale = True
   reads_qk = True
   recomputes_scores = True
+  bends_products = True
 
   def __init__(self, dims: Dims, rngs, *, alpha: float = 0.1, share: float = 0.5):
     """Keeps the hyperparameters.

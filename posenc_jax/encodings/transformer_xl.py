@@ -25,6 +25,7 @@ class TransformerXL(Encoding):
   applies_scale = True
   needs_usual_queries = True
   reads_qk = True
+  reads_own_queries = True
   has_vector_tables = True
   per_layer = ('w_r',)
 

@@ -27,6 +27,7 @@ class TUPE(Encoding):
   reported_extrapolation = 'none: its table ends'
   relative = False
   qk_width = 2
+  reads_own_queries = True
 
   def __init__(
     self,

@@ -48,8 +48,12 @@ DECLARED = (
   'max_length',
   'max_relative_distance',
   'rotates_qk',
+  'changes_queries',
+  'multiplies_queries',
   'rotates_values',
   'reads_qk',
+  'reads_own_queries',
+  'bends_products',
   'recomputes_scores',
   'qk_width',
   'heads_per_query',
@@ -110,7 +114,14 @@ class Encoding(nnx.Module):
   max_relative_distance = None  # an int: distance terms are constant from that distance on
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
   rotates_values = False  # `transform_values` turns values, and `transform_output` turns back
+  multiplies_queries = False  # all that `transform_qk` does: a temperature
   reads_qk = False  # scores read queries or keys beside their product
+  # `transform_qk` puts into queries what does not come from them, for scores that count on it:
+  # nothing may change them after it
+  reads_own_queries = False
+  # The product of a query and a key is not proportional to the query that `transform_qk` is given
+  # or, where `recomputes_scores`, to the one that `score` is given
+  bends_products = False
   recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
   qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
   # `transform_qk` makes so many heads of each head of queries, next to each other; all come out
@@ -275,6 +286,11 @@ class Encoding(nnx.Module):
     acting = {hook for hook, place in HOOKS.items() if place and self.has(hook)}
     changes_more = self.has('scale') or self.has('sample_positions')
     return acting == {'bias'} and not changes_more
+
+  @property
+  def changes_queries(self) -> bool:
+    """Whether `transform_qk` gives other queries than it is given."""
+    return self.has('transform_qk')
 
   @property
   def has_terms(self) -> bool:

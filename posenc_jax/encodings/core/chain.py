@@ -27,7 +27,10 @@ class Chain(Composite):
   are added inside the chain's `score`, in their turn. `t5` moves the scale onto queries, so that
   beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. No
   member may read the size of queries there, nor multiply by 1/sqrt(K) beside `deberta` or `tupe`,
-  which set another scale. One member may take the positions of the data, such as `abacus`;
+  which set another scale. Behind `transformer_xl` and `tupe`, which put parts of their own into
+  queries, no member may change these. A temperature stands behind `coca` and `pope`, whose products
+  are not proportional to the queries that they get, and not beside `tapa`, whose phase it would
+  multiply, too. One member may take the positions of the data, such as `abacus`;
   attention and the others are at those of the sequence.
   """
 
@@ -61,6 +64,7 @@ class Chain(Composite):
     _check_carried_positions(names, encodings)
     _check_widths(names, encodings)
     _check_heads(names, encodings)
+    _check_queries(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
     self.reads_qk = any(e.reads_qk for e in encodings)
     if _turns_what_others_read(encodings):
@@ -265,3 +269,19 @@ def _check_heads(names: list[str], encodings: list[Encoding]) -> None:
         raise ValueError(
           f'{names[n]} makes several heads of one, {names[m]} not; allowed: {allowed}'
         )
+
+
+def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members of which one changes queries to what is no formula of another any more."""
+  for n, m in itertools.permutations(range(len(encodings)), 2):
+    reader, other = encodings[n], encodings[m]
+    if reader.reads_own_queries and other.changes_queries and m > n:
+      problem = f'{names[m]} changes queries behind {names[n]}, which has put a part into them'
+      raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
+    bends_again = _recomputes_any(reader)
+    if reader.bends_products and other.multiplies_queries and (m < n or bends_again):
+      problem = (
+        f'{names[m]} multiplies queries, and products of {names[n]} are not proportional to them'
+      )
+      allowed = 'one of them' if bends_again else f'{names[m]} behind {names[n]}'
+      raise ValueError(f'{problem}; allowed: {allowed}')

@@ -13,6 +13,9 @@ ANY_MEMBERS = (
   'needs_visible',
   'rotates_qk',
   'rotates_values',
+  'multiplies_queries',
+  'reads_own_queries',
+  'bends_products',
   'applies_scale',
   'needs_usual_queries',
 )
@@ -49,6 +52,10 @@ class Composite(Encoding):
     self.per_layer = tuple(
       f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
     )
+
+  @property
+  def changes_queries(self) -> bool:
+    return any(e.changes_queries for e in self.members)
 
   @property
   def has_terms(self) -> bool:
