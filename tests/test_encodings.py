@@ -1418,6 +1418,7 @@ def test_sharing(name, share):
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5 must be from 0 to 1'),
     ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5 must be from 0 to 4 frequencies'),
     ('hope', {'length': 0}, 'hope: length=0 must be at least 1'),
+    ('fope', {'length': 0}, 'fope: length=0 must be at least 1'),
     ('scale_invariant', {'tau': 0.0}, 'scale_invariant: tau=0.0 must be greater than 0'),
     ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5 must be from 0 to 4 heads'),
     ('grape_m', {'scale': 0.0}, 'grape_m: scale=0.0 must be greater than 0'),
@@ -1665,6 +1666,17 @@ def test_sharing(name, share):
       'chain',
       {'members': ({'name': 'kerple_log', 'in_scale': True}, 't5')},
       'chain: t5 moves the scale onto queries, and the bias of kerple_log is in it; allowed: one',
+    ),
+    *(
+      (
+        'chain',
+        {'members': (first, 'alibi')},
+        f'chain: {name} adapts the scores of all members, of alibi behind it, too; allowed: alibi',
+      )
+      for name, first in (
+        ('dape_v2', 'dape_v2'),
+        ('heads', {'name': 'heads', 'members': ('dape_v2', 'dape_v2')}),
+      )
     ),
     ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),

@@ -790,6 +790,20 @@ def test_scores_read_queries_and_keys_as_declared(variant):
     assert not any(map(enc.has, ('bias', 'relative_keys', 'relative_queries')))
 
 
+@pytest.mark.parametrize('variant', [v for v in VARIANTS if declared(v).normalizer == 'rows'])
+def test_scores_are_adapted_as_declared(variant):
+  """Before weights are made of them: equal scores get others. What adapts none gives equal ones."""
+  enc, (x, _, _) = build(variant), inputs()
+  coordinates = enc.coordinates(
+    x, jnp.arange(S)[None], 1 + jnp.arange(S)[None], jnp.arange(S)[None]
+  )
+  tile = make_tile(enc, coordinates, None)
+  s_BHTS = jnp.where(tile.mask[:, None], jnp.zeros((B, DIMS.heads, S, S)), MASKED)
+  even_BTS = tile.mask / tile.mask.sum(axis=-1, keepdims=True)
+  change = np.abs(enc.normalize(s_BHTS, tile) - even_BTS[:, None]).max()
+  assert enc.adapts_scores == (change > 1e-3)
+
+
 ONLY_BIAS = (
   'alibi',
   'kerple_log',

@@ -31,6 +31,7 @@ class DAPEV2(AdaptedBias):
   limit = 'rows of scores must be whole: memory grows with the square of the length'
   causal_only = True
   normalizer = 'rows'
+  adapts_scores = True
 
   def __init__(
     self, dims: Dims, rngs, *, inner: str | dict = 'alibi', hidden: int = 32, slope: float = 0.01

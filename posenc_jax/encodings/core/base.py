@@ -65,6 +65,7 @@ DECLARED = (
   'has_terms',
   'has_vector_tables',
   'normalizer',
+  'adapts_scores',
   'query_scale',
 )
 
@@ -133,6 +134,7 @@ class Encoding(nnx.Module):
   needs_usual_queries = False
   # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
   normalizer = 'softmax'
+  adapts_scores = False  # `normalize` changes scores before it makes weights of them
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
   per_layer = ()  # parameters that every layer has of its own, as published; layers share the rest
   switched_off = ()  # hooks of the class that this instance's hyperparameters leave out

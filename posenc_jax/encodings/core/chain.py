@@ -30,8 +30,9 @@ class Chain(Composite):
   which set another scale. Behind `transformer_xl` and `tupe`, which put parts of their own into
   queries, no member may change these. A temperature stands behind `coca` and `pope`, whose products
   are not proportional to the queries that they get, and not beside `tapa`, whose phase it would
-  multiply, too. One member may take the positions of the data, such as `abacus`;
-  attention and the others are at those of the sequence.
+  multiply, too. Behind `dape_v2`, which adapts the scores of all, no member acts on them. One
+  member may take the positions of the data, such as `abacus`; attention and the others are at those
+  of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -65,6 +66,7 @@ class Chain(Composite):
     _check_widths(names, encodings)
     _check_heads(names, encodings)
     _check_queries(names, encodings)
+    _check_adapted(names, encodings)
     self.scale_member = with_scale[0] if with_scale else 0
     self.reads_qk = any(e.reads_qk for e in encodings)
     if _turns_what_others_read(encodings):
@@ -285,3 +287,11 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
       )
       allowed = 'one of them' if bends_again else f'{names[m]} behind {names[n]}'
       raise ValueError(f'{problem}; allowed: {allowed}')
+
+
+def _check_adapted(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members that act on scores behind one that adapts what all have left of them."""
+  for n, m in itertools.combinations(range(len(encodings)), 2):
+    if encodings[n].adapts_scores and 'scores' in encodings[m].acts_on():
+      problem = f'{names[n]} adapts the scores of all members, of {names[m]} behind it, too'
+      raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
