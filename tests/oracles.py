@@ -272,7 +272,8 @@ def resonance_rope(dims, hyper, p):
 
 
 def fope(dims, hyper, p):
-  K, H, G, L = dims.head_dim, dims.heads, dims.kv_heads, dims.train_length
+  K, H, G = dims.head_dim, dims.heads, dims.kv_heads
+  L = hyper.get('length', dims.train_length)
   f = [hyper.get('base', 10_000) ** (-2 * m / K) for m in range(K // 2)]
   f = [w for w in f if w * L >= 2 * math.pi]
   mixed = min(len(f), K // 4)
@@ -1421,7 +1422,9 @@ RECORDS = {
   ),
   'hope': Record(hope, variants={'long': {'length': 700}}),
   'resonance_rope': Record(resonance_rope, variants={'fast': {'base': 50.0}}),
-  'fope': Record(fope, variants={'fast': {'base': 50.0, 'gain': 0.6, 'seed': 3}}),
+  'fope': Record(
+    fope, variants={'fast': {'base': 50.0, 'gain': 0.6, 'seed': 3}, 'long': {'length': 700}}
+  ),
   'scale_invariant': Record(scale_invariant, variants={'near': {'tau': 0.5}}),
   'nape': Record(nape, variants={'three': {'alibi_heads': 3}}),
   'asentmax_temperature': Record(

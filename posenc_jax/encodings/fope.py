@@ -15,7 +15,8 @@ class FoPE(Encoding):
 
   Hua et al. 2024, as released. f are RoPE's frequencies that make a turn in L tokens, D of them; C
   and S [D, D'], D' = min(D, K/4), are fixed and random, a pair of them for each key/value head:
-  ones in a diagonal plus N(0, 2 gain^2 / (D' (D + G))). The other pairs of channels get the
+  N(0, 2 gain^2 / (D' (D + G))), and 1 more in row c m of column m, c = D / D' rounded up,
+  which is the diagonal where D <= K/4. The other pairs of channels get the
   cosine 1 and the sine 1, so that they do not depend on position. All layers have the same C and S,
   those of the code each their own.
   """
@@ -27,13 +28,23 @@ class FoPE(Encoding):
   position_kind = 'floats'
   rotates_qk = True
 
-  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, gain: float = 0.3, seed: int = 0):
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    base: float = 10_000.0,
+    gain: float = 0.3,
+    seed: int = 0,
+    length: int | None = None,
+  ):
     """Keeps the hyperparameters.
 
     Args:
       base: as for `rope`.
       gain: spread of the mixtures: 0.3 at 60M parameters, 0.4 at 180M, 0.6 at 1.2B.
       seed: of the mixtures.
+      length: L in tokens; None: the training length.
     """
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, 'half')
@@ -42,11 +53,14 @@ class FoPE(Encoding):
         f'head_dim={dims.head_dim} must be at least 4, gain={gain} and seed={seed} at least 0'
       )
     self.base, self.gain, self.seed = base, gain, seed
+    self.length = dims.train_length if length is None else length
+    if self.length < 1:
+      raise ValueError(f'length={length} must be at least 1')
 
   def frequencies(self) -> np.ndarray:
     """Radians a position, float64 [D], fastest first."""
     frequencies = rope_frequencies(self.dims.head_dim, self.base)
-    return frequencies[frequencies >= 2 * math.pi / self.dims.train_length]
+    return frequencies[frequencies >= 2 * math.pi / self.length]
 
   def mixtures(self) -> np.ndarray:
     """C and S: float64 [2, G, D, D']."""
