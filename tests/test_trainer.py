@@ -240,6 +240,7 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
   )
   on.train.init_from = str(tmp_path / 'zero')
   loop.train(on, tmp_path / 'on')
+  assert f'zero has train.length={tiny.train.length} (here 32), enc' in capsys.readouterr().out
   rows = [json.loads(line) for line in metrics(tmp_path / 'on').splitlines()]
   losses = [row['loss'] for row in rows if 'loss' in row]
   scratch = [

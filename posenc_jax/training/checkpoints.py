@@ -66,10 +66,13 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
 
 
 def _of_model(config: ConfigDict) -> dict[str, object]:
-  """{field: value} of what makes a model, with its encoding as one field."""
+  """{field: value} of what makes a model, with its encoding as one field.
+
+  The training length is what lengths of an encoding that are left out are.
+  """
   tree = to_json(config)
   fields = flat({'model': tree['model'], 'attention': tree['attention']})
-  return fields | {'encoding': tree['encoding']}
+  return fields | {'train.length': config.train.length, 'encoding': tree['encoding']}
 
 
 def _as_member(saved: dict, there: ConfigDict, here: ConfigDict) -> dict:
