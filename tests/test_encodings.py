@@ -1693,11 +1693,8 @@ def test_sharing(name, share):
       {'members': ('path', 't5')},
       'chain: path takes q . k anew: it must act on scores first, and no',
     ),
-    (
-      'selective_rope',
-      {'rank': 0},
-      'selective_rope: base=500000.0 must be greater than 1 and rank=0 at least 1',
-    ),
+    ('selective_rope', {'rank': 0}, 'selective_rope: rank=0 must be at least 1'),
+    ('selective_rope', {'base': 1}, 'selective_rope: base=1 must be greater than 1'),
   ],
 )
 def test_bad_hyperparameters(name, hyper, message):
@@ -1779,6 +1776,18 @@ def test_odd_head_width_and_heads_that_do_not_divide():
     make('rope', **SIZES | {'head_dim': 7}, rngs=nnx.Rngs(0))
   with pytest.raises(ValueError, match='heads=4 must be a multiple of kv_heads=3'):
     make('rope', **SIZES | {'kv_heads': 3}, rngs=nnx.Rngs(0))
+
+
+def test_heads_of_selective_rope_say_what_does_not_divide():
+  message = '^heads: selective_rope: heads=3 must divide model_dim=16$'
+  members = ({'name': 'selective_rope', 'heads': 3}, 'rope')
+  with pytest.raises(ValueError, match=message):
+    make(
+      'heads',
+      **SIZES | {'model_dim': 16, 'heads': 6, 'kv_heads': 6},
+      rngs=nnx.Rngs(0),
+      members=members,
+    )
 
 
 def test_learned_table_ends():

@@ -14,7 +14,8 @@ class AsentmaxTemperature(VisibleKeys):
   The temperature of adaptive-scalable entmax, Vasylenko et al. 2025, as released (a key more keeps
   the logarithm of the first token from 0), before softmax, or chained with `entmax`. x is the
   layer's normalized input; every layer has its own projections to a number a head each. Queries are
-  multiplied, so what other encodings add to the scores is not.
+  multiplied, so what other encodings add to the scores without the query is not. Projections start
+  at fan-in scale, theirs from N(0, 0.02^2), Hugging Face's default.
   """
 
   paper = 'Vasylenko et al. 2025, arXiv:2506.16640'

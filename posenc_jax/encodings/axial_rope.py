@@ -14,9 +14,9 @@ class AxialRoPE(Rotary):
 
   Pairs are cut into `sections`, the first for the first coordinate. `spectrum` 'each': every
   section of n pairs has frequencies of its own, base^(-m/n) for m < n, as in vision transformers
-  (Heo et al. 2024). 'split': w_m = base^(-2m/K), the spectrum of `rope` cut into sections, which
-  with equal coordinates is `rope`: the M-RoPE of Qwen2-VL (Wang et al. 2024), whose coordinates are
-  time, row and column. Without positions, all coordinates of a token are its index.
+  (Heo et al. 2024, whose base is 100). 'split': w_m = base^(-2m/K), the spectrum of `rope` cut into
+  sections, which with equal coordinates is `rope`: the M-RoPE of Qwen2-VL (Wang et al. 2024), whose
+  coordinates are time, row and column. Without positions, all coordinates of a token are its index.
   """
 
   paper = 'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191'

@@ -12,7 +12,7 @@ class Llama4Temperature(VisibleKeys):
   There it stands in layers without window or chunk, where n_i is the position i + 1. To be chained,
   or to stand in a pattern of layers for `nope`. Ministral 3 has it on every layer, chained behind
   `rope`, with n_i - 1 in the place of n_i: `counts_itself` False. Queries are multiplied: what
-  other encodings add to the scores is not.
+  other encodings add to the scores without the query is not.
   """
 
   paper = 'Llama 4 and Ministral 3, in Hugging Face transformers'

@@ -11,8 +11,9 @@ class LogN(VisibleKeys):
   """q_i max(floor, log n_i / log L), n_i keys that i sees: logits grow past L (Su 2021).
 
   So that the entropy of attention does not grow with the length; after Chiang and Cholak 2022, who
-  multiply logits by log n. What other encodings add to the scores is not multiplied. Under a causal
-  mask n_i is i + 1, within windows and packed documents as many as there are.
+  multiply logits by log n. What other encodings add to the scores without the query is not
+  multiplied. Under a causal mask n_i is i + 1, within windows and packed documents as many as there
+  are.
   """
 
   paper = 'Su 2021, kexue.fm/archives/8823; Chiang and Cholak 2022, arXiv:2202.12172'

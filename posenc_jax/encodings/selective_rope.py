@@ -10,7 +10,7 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.fox import running_angle
-from posenc_jax.encodings.rope import rotate
+from posenc_jax.encodings.rope import check_rotary, rotate
 
 TAPS = 4
 
@@ -53,10 +53,11 @@ class SelectiveRoPE(Encoding):
       bias, gate: see above.
     """
     super().__init__(dims, rngs)
-    if dims.head_dim % 2 or dims.model_dim % dims.heads:
-      raise ValueError(f'head_dim must be even and heads divide model_dim, not {dims}')
-    if base <= 1 or rank < 1:
-      raise ValueError(f'base={base} must be greater than 1 and rank={rank} at least 1')
+    check_rotary(dims.head_dim, base, 'half')
+    if dims.model_dim % dims.heads:
+      raise ValueError(f'heads={dims.heads} must divide model_dim={dims.model_dim}')
+    if rank < 1:
+      raise ValueError(f'rank={rank} must be at least 1')
     self.base, self.has_offset, self.has_gate = base, bias, gate
     D, G, half = dims.model_dim, dims.kv_heads, dims.head_dim // 2
     self.w_1 = normal(rngs, (D, rank), D**-0.5)

@@ -13,10 +13,10 @@ class SSMax(VisibleKeys):
   """softmax(s_h log(n_i) z_i), z_ij = q_i . k_j / sqrt(K), n_i keys seen (Nakanishi 2025).
 
   Every layer has an s for each head, which is learned. Queries are multiplied, so what other
-  encodings add to the scores is not. Under a causal mask n_i is i + 1, within windows and packed
-  documents as many as there are. With `bias` the factor is s_h log(n) + b_h, a variant of the
-  paper; b starts at 0. Here s starts at 1 over the mean of log n in training, so that logits start
-  as large as without.
+  encodings add to the scores without the query is not. Under a causal mask n_i is i + 1, within
+  windows and packed documents as many as there are. With `bias` the factor is s_h log(n) + b_h, a
+  variant of the paper; b starts at 0. Here s starts at 1 over the mean of log n in training, so
+  that logits start as large as without.
   """
 
   paper = 'Nakanishi 2025, arXiv:2501.19399'
