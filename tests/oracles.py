@@ -32,6 +32,8 @@ class Oracle:
   position: callable = lambda t: 0.0  # added to the input of the layer
   value: callable = lambda i, j, h: 0.0  # added to v_j
   move: callable = lambda v, i, j, h: v  # what i gets of v_j
+  # (v, x_i, x_j, h) -> what the token i gets of it, x as for `along`
+  convey: callable = lambda v, x_i, x_j, h: v
   along: callable = lambda q, k_nK, x_nD, h, seen_n: np.zeros(len(k_nK))
   tokens: callable = lambda x_SD, position_S: x_SD
   # (q_i, k_j, x_i, x_j, n, h) -> added to a score, x as for `along`, where i sees n keys
@@ -670,15 +672,7 @@ def selective_rope(dims, hyper, p):
       out.append(total)
     return np.stack(out)
 
-  def along(q, k_nK, a_nGM, h, seen_n):
-    g = h // (H // G)
-    turn = lambda x, a: (x[: K // 2] + 1j * x[K // 2 :]) * np.exp(1j * a)
-    query = turn(q, a_nGM[-1, g])
-    return np.array(
-      [(query * turn(k, a[g]).conj()).real.sum() / K**0.5 for k, a in zip(k_nK, a_nGM, strict=True)]
-    )
-
-  return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=angles)
+  return turned_by_group(dims, angles, hyper)
 
 
 def path(dims, hyper, p):
@@ -709,10 +703,12 @@ def path(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=householders)
 
 
-def turned_by_group(dims, angles, layout='half'):
-  """Scores of q and k turned by the angles of their tokens: tokens -> [S, G, K/2]."""
+def turned_by_group(dims, angles, hyper):
+  """Scores of q and k turned by the angles of their tokens: tokens -> [S, G, K/2]. With `values`
+  what a token gets of a value has turned by the difference of their angles.
+  """
   H, G, K = dims.heads, dims.kv_heads, dims.head_dim
-  half = layout == 'half'
+  half = hyper.get('layout', 'half') == 'half'
   pairs = lambda x: (x[: K // 2], x[K // 2 :]) if half else (x[::2], x[1::2])
   turn = lambda x, a_M: (pairs(x)[0] + 1j * pairs(x)[1]) * np.exp(1j * a_M)
 
@@ -720,7 +716,14 @@ def turned_by_group(dims, angles, layout='half'):
     g = h // (H // G)
     return (turn(q, a_GM[g]) * turn(k, b_GM[g]).conj()).real.sum() / math.sqrt(K)
 
-  return Oracle(lambda q, k, i, j, h: 0.0, pair=pair, tokens=angles)
+  def convey(v, a_GM, b_GM, h):
+    g = h // (H // G)
+    z = turn(v, b_GM[g] - a_GM[g])
+    return np.concatenate([z.real, z.imag]) if half else np.stack([z.real, z.imag], 1).ravel()
+
+  zero = lambda q, k, i, j, h: 0.0
+  turns_values = {'convey': convey} if hyper.get('values') else {}
+  return Oracle(zero, pair=pair, tokens=angles, **turns_values)
 
 
 def bam(dims, hyper, p):
@@ -786,7 +789,7 @@ def carope(dims, hyper, p):
       steps[t, g, m] = (1 + math.log(1 + math.exp(x_SD[t] @ p['w_f'][:, g] + p['b_f'][g]))) ** -m
     return np.stack([steps[: t + 1].sum(axis=0) for t in range(len(x_SD))])
 
-  return turned_by_group(dims, angles, hyper.get('layout', 'half'))
+  return turned_by_group(dims, angles, hyper)
 
 
 def coca(dims, hyper, p):
@@ -816,7 +819,8 @@ def grape_frequencies(dims, hyper, p, scale):
 
 def grape_m(dims, hyper, p):
   f_GM = grape_frequencies(dims, hyper, p, 16)
-  return turned_by_group(dims, lambda x_SD, position_S: np.stack([t * f_GM for t in position_S]))
+  angles = lambda x_SD, position_S: np.stack([t * f_GM for t in position_S])
+  return turned_by_group(dims, angles, hyper)
 
 
 def grape_m_context(dims, hyper, p):
@@ -826,7 +830,7 @@ def grape_m_context(dims, hyper, p):
     steps = [sigmoid((x @ p['u'] + p['b'][0]) / 16) for x in x_SD]
     return np.stack([sum(steps[:t]) * f_GM for t in range(len(steps))])
 
-  return turned_by_group(dims, angles)
+  return turned_by_group(dims, angles, hyper)
 
 
 def repo(dims, hyper, p):
@@ -840,7 +844,7 @@ def repo(dims, hyper, p):
       out.append(np.outer(z_G, f_M))
     return np.stack(out)
 
-  return turned_by_group(dims, angles)
+  return turned_by_group(dims, angles, hyper)
 
 
 def grape_a(dims, hyper, p):
@@ -1001,6 +1005,11 @@ def chain(dims, hyper, p):
       row[-1] = position
     return out
 
+  def convey(v, x_i, x_j, h):
+    for m, part in enumerate(parts):
+      v = part.convey(v, x_i[m], x_j[m], h)
+    return v
+
   return Oracle(
     lambda q, k, i, j, h: 0.0,
     position=lambda t: sum(part.position(t) for part in parts),
@@ -1010,6 +1019,7 @@ def chain(dims, hyper, p):
     weights=next((part.weights for part in parts if part.weights is not softmax), softmax),
     heads_per_query=several,
     across=across,
+    convey=convey,
     sink=sinks[0] if sinks else None,
     along=along,
     pair=pair,
@@ -1069,11 +1079,16 @@ def heads(dims, hyper, p):
     part, own_h = of_head[h // several]
     return part.temper(n, own_h, x[h // several])
 
+  def convey(v, x_i, x_j, h):
+    part, own_h = of_head[h // several]
+    return part.convey(v, x_i[h // several], x_j[h // several], own_h)
+
   return Oracle(
     each('score'),
     value=each('value'),
     move=each('move'),
     temper=temper,
+    convey=convey,
     along=along,
     pair=pair,
     tokens=tokens,
@@ -1312,7 +1327,11 @@ RECORDS = {
   'selective_rope': Record(
     selective_rope,
     count_selective_rope,
-    variants={'bias': {'bias': True, 'base': 50.0, 'rank': 3}, 'gate': {'gate': True}},
+    variants={
+      'bias': {'bias': True, 'base': 50.0, 'rank': 3},
+      'gate': {'gate': True},
+      'values': {'base': 50.0, 'values': True},
+    },
   ),
   'path': Record(path, count_path, variants={'linear': {'rank': 0}}),
   'pope': Record(
@@ -1433,12 +1452,17 @@ RECORDS = {
     variants={'bias': {'delta': 0.5, 'gamma': 1.0, 'bias': True}},
   ),
   'grape_m': Record(
-    grape_m, count_grape_m, variants={'per_head': {'per_head': True, 'base': 50.0, 'scale': 2.0}}
+    grape_m,
+    count_grape_m,
+    variants={
+      'per_head': {'per_head': True, 'base': 50.0, 'scale': 2.0},
+      'values': {'per_head': True, 'values': True},
+    },
   ),
   'grape_m_context': Record(
     grape_m_context,
     lambda d, h: (0, count_grape_m(d, h)[1] + d.model_dim + 1),
-    variants={'per_head': {'per_head': True, 'base': 50.0}},
+    variants={'per_head': {'per_head': True, 'base': 50.0}, 'values': {'values': True}},
   ),
   'grape_a': Record(
     grape_a, count_grape_a, variants={gate: {'gate': gate} for gate in ('query', 'key')}
@@ -1472,7 +1496,10 @@ RECORDS = {
   'carope': Record(
     carope,
     lambda d, h: (0, (d.model_dim + 1) * d.kv_heads),
-    variants={'interleaved': {'base': 50.0, 'layout': 'interleaved'}},
+    variants={
+      'interleaved': {'base': 50.0, 'layout': 'interleaved'},
+      'values': {'layout': 'interleaved', 'values': True},
+    },
   ),
   'coca': Record(
     coca,
@@ -1539,5 +1566,6 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
           )[:-1]
         for p, s in zip(p_S, seen, strict=True):
           v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
+          v = oracle.convey(v, token_Sn[i], token_Sn[s], h)
           o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))
   return o_BTHK

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.fox import running_angle
-from posenc_jax.encodings.rope import check_rotary, rotate
+from posenc_jax.encodings.rope import ByAngles, check_rotary
 
 
-class CARoPE(Encoding):
+class CARoPE(ByAngles):
   """Pair m of q and k turns by sum_(l <= t) f_l^m, f_l = 1 / (1 + softplus(w_h . x_l + b_h)).
 
   Context-aware RoPE, Veisi et al. 2025, section 2; RoPE is f = base^(-2/K). There is no released
@@ -29,14 +29,20 @@ class CARoPE(Encoding):
   position_kind = None
   causal_only = True
   needs_inputs = True
-  rotates_qk = True
   per_layer = ('w_f', 'b_f')
 
-  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, layout: str = 'half'):
-    """`base`: of the RoPE at the start; `layout`: as for `rope`."""
-    super().__init__(dims, rngs)
+  def __init__(
+    self, dims: Dims, rngs, *, base: float = 10_000.0, layout: str = 'half', values: bool = False
+  ):
+    """Sets the frequencies to those of RoPE.
+
+    Args:
+      base: of the RoPE at the start.
+      layout: as for `rope`.
+      values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+    """
+    super().__init__(dims, rngs, layout=layout, values=values)
     check_rotary(dims.head_dim, base, layout)
-    self.layout = layout
     # softplus(b) = base^(2/K) - 1, of which the exponential may overflow
     start = base ** (2 / dims.head_dim) - 1
     start += math.log(-math.expm1(-start))
@@ -50,6 +56,3 @@ class CARoPE(Encoding):
     m_M = np.arange(self.dims.head_dim // 2, dtype=np.float32)
     f_BSGM = jnp.exp(log_f_BSG[..., None] * m_M[None, None, None])
     return running_angle(f_BSGM / (2 * math.pi))
-
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    return rotate(q_BTHK, i, self.layout), rotate(k_BSGK, j, self.layout)

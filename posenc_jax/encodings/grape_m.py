@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.fox import running_angle
-from posenc_jax.encodings.rope import check_rotary, rotate
+from posenc_jax.encodings.rope import ByAngles, check_rotary
 
 
-class GrapeM(Encoding):
+class GrapeM(ByAngles):
   """RoPE whose frequencies exp(l / scale) are learned, l = scale log base^(-2m/K) at the start.
 
   GRAPE-M in the planes of RoPE, Zhang et al. 2025, section 3.1, as released. Every layer has its
@@ -25,11 +25,17 @@ class GrapeM(Encoding):
   parameter_summary = 'a frequency a pair of channels a layer'
   reported_extrapolation = None
   position_kind = 'floats'
-  rotates_qk = True
   per_layer = ('log_f',)
 
   def __init__(
-    self, dims: Dims, rngs, *, base: float = 10_000.0, per_head: bool = False, scale: float = 16.0
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    base: float = 10_000.0,
+    per_head: bool = False,
+    scale: float = 16.0,
+    values: bool = False,
   ):
     """Sets the frequencies to those of RoPE.
 
@@ -37,8 +43,9 @@ class GrapeM(Encoding):
       base: as for `rope`, at the start.
       per_head: see above.
       scale: a step of l is a relative step of the frequency, divided by this.
+      values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
-    super().__init__(dims, rngs)
+    super().__init__(dims, rngs, values=values)
     check_rotary(dims.head_dim, base, 'half')
     if scale <= 0:
       raise ValueError(f'scale={scale} must be greater than 0')
@@ -54,9 +61,6 @@ class GrapeM(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles: float32 [B|1, S, G|1, K/2]."""
     return jnp.multiply.outer(position_ids.astype(jnp.float32), self.frequencies())
-
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    return rotate(q_BTHK, i, 'half'), rotate(k_BSGK, j, 'half')
 
 
 class GrapeMContext(GrapeM):
@@ -75,11 +79,9 @@ class GrapeMContext(GrapeM):
   position_kind = None
   per_layer = ('log_f', 'u', 'b')
 
-  def __init__(
-    self, dims: Dims, rngs, *, base: float = 10_000.0, per_head: bool = False, scale: float = 1.0
-  ):
-    """Hyperparameters are those of `grape_m`."""
-    super().__init__(dims, rngs, base=base, per_head=per_head, scale=scale)
+  def __init__(self, dims: Dims, rngs, *, scale: float = 1.0, **grape_m):
+    """`scale`: as for `grape_m`, and so the others."""
+    super().__init__(dims, rngs, scale=scale, **grape_m)
     self.u = zeros(dims.model_dim)
     self.b = nnx.Param(jnp.full(1, math.log(math.expm1(1e-3)), jnp.float32))
 

@@ -89,6 +89,35 @@ class Rotary(Encoding):
     return rope_frequencies(self.width, self.base)
 
 
+class ByAngles(Encoding):
+  """An encoding whose coordinates are angles: pairs of channels of q and k turn by them.
+
+  With `values` those of values turn by them too, and outputs back by the angles of the queries:
+  o_i = R(-a_i) sum_j p_ij R(a_j) v_j (arXiv:2606.24975, accumulated rotation of values).
+  """
+
+  rotates_qk = True
+
+  def __init__(self, dims: Dims, rngs, *, layout: str = 'half', values: bool = False):
+    """`layout`: one of LAYOUTS; `values`: see above."""
+    super().__init__(dims, rngs)
+    self.layout, self.rotates_values = layout, values
+    self.switched_off = () if values else ('transform_values', 'transform_output')
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    """Angles in radians: float32 [B|1, S, G|1, K/2]."""
+    raise NotImplementedError
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    return rotate(q_BTHK, i, self.layout), rotate(k_BSGK, j, self.layout)
+
+  def transform_values(self, v_BSGK, j):
+    return rotate(v_BSGK, j, self.layout) if self.rotates_values else v_BSGK
+
+  def transform_output(self, o_BTHK, i, x_BTD):
+    return rotate(o_BTHK, -i, self.layout) if self.rotates_values else o_BTHK
+
+
 class RoPE(Rotary):
   """Pair m of channels of q and k turns by position * base^(-2m/K): q . k depends on i - j.
 

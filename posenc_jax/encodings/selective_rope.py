@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.fox import running_angle
-from posenc_jax.encodings.rope import check_rotary, rotate
+from posenc_jax.encodings.rope import ByAngles, check_rotary
 
 TAPS = 4
 
 
-class SelectiveRoPE(Encoding):
+class SelectiveRoPE(ByAngles):
   """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released.
 
   ICLR 2026. x^ is the layer's normalized input, the slice of each query head over its own norm;
@@ -32,7 +32,6 @@ class SelectiveRoPE(Encoding):
   position_kind = None
   causal_only = True
   needs_inputs = True
-  rotates_qk = True
   per_layer = ('w_1', 'w_2', 'conv', 'c', 'w_g', 'b_g')
 
   def __init__(
@@ -44,6 +43,7 @@ class SelectiveRoPE(Encoding):
     rank: int = 16,
     bias: bool = False,
     gate: bool = False,
+    values: bool = False,
   ):
     """Draws the projections and the convolution.
 
@@ -51,8 +51,9 @@ class SelectiveRoPE(Encoding):
       base: as for `rope`.
       rank: of the projection to f.
       bias, gate: see above.
+      values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
-    super().__init__(dims, rngs)
+    super().__init__(dims, rngs, values=values)
     check_rotary(dims.head_dim, base, 'half')
     if dims.model_dim % dims.heads:
       raise ValueError(f'heads={dims.heads} must divide model_dim={dims.model_dim}')
@@ -85,9 +86,6 @@ class SelectiveRoPE(Encoding):
       f_BSGM *= gate_BSG[..., None]
     turns = jnp.asarray(self.base ** (-2 * np.arange(K // 2) / K) / (2 * math.pi), jnp.float32)
     return running_angle(f_BSGM * turns[None, None, None])
-
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    return rotate(q_BTHK, i, 'half'), rotate(k_BSGK, j, 'half')
 
 
 def causal_conv(y_BSGM, taps_nGM, index_BS):
