@@ -141,14 +141,10 @@ def test_wavelets_have_ended_where_they_are_declared_constant(hyper):
 
 
 def test_p_rope_golden_values():
-  enc = make('p_rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), p=0.25)
-  np.testing.assert_allclose(enc.frequencies(), [1, 0.316228, 0, 0, 0, 0, 0, 0], atol=5e-7)
-  assert (
-    np.count_nonzero(
-      make('p_rope', **SIZES | {'head_dim': 128}, rngs=nnx.Rngs(0), p=0.25).frequencies()
-    )
-    == 16
-  )
+  of_width = lambda K: make('p_rope', **SIZES | {'head_dim': K}, rngs=nnx.Rngs(0), p=0.25)
+  frequencies = of_width(16).spectrum(90)[0]
+  np.testing.assert_allclose(frequencies, [1, 0.316228, 0, 0, 0, 0, 0, 0], atol=5e-7)
+  assert np.count_nonzero(of_width(128).spectrum(90)[0]) == 16
 
 
 def test_xpos_golden_values():
@@ -451,7 +447,7 @@ def test_spectra_are_changed_after_scaling():
   np.testing.assert_allclose(
     2 * np.pi / spectrum('resonance_rope', scaling=scaling)[:3], [25, 79, 251], rtol=1e-12
   )
-  for name in ('clipped_rope', 'hope'):
+  for name in ('clipped_rope', 'hope', 'p_rope'):
     np.testing.assert_allclose(spectrum(name, scaling=scaling), spectrum(name) / 4)
   still = {'rope_type': 'proportional', 'partial_rotary_factor': 0.25}
   np.testing.assert_array_equal(spectrum('resonance_rope', scaling=still)[2:], 0)
