@@ -42,7 +42,7 @@ class GrapeA(Encoding):
       self.u = normal(rngs, shape, dims.head_dim**-0.5)
     if gate != 'key':
       self.v = normal(rngs, shape, dims.head_dim**-0.5)
-    self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
+    self.drop_absent_parameters()
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     rates_BHTS = 0.0

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
-from posenc_jax.encodings.rope import check_rotary, rotate
+from posenc_jax.encodings.rope import check_rotary, rotate_at
 
 
 class RePo(Encoding):
@@ -44,6 +44,5 @@ class RePo(Encoding):
     return (jax.nn.silu(x_BSD @ self.w_g[...]) * (x_BSD @ self.w_c[...])) @ self.w_z[...]
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    frequencies = jnp.asarray(rope_frequencies(self.dims.head_dim, self.base), jnp.float32)
-    turn = lambda x, z: rotate(x, jnp.multiply.outer(z, frequencies), 'half')
-    return turn(q_BTHK, i), turn(k_BSGK, j)
+    frequencies = rope_frequencies(self.dims.head_dim, self.base)
+    return tuple(rotate_at(x, z, frequencies, 'half') for x, z in ((q_BTHK, i), (k_BSGK, j)))

@@ -68,7 +68,7 @@ class SelectiveRoPE(ByAngles):
       self.c = zeros(G, half)
     if gate:
       self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), zeros(G)
-    self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
+    self.drop_absent_parameters()
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""

@@ -27,6 +27,21 @@ def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
   return np.array(row, np.int32)
 
 
+def buckets_of(r_R, side: int, max_distance: int, bidirectional: bool):
+  """The bucket of each distance i - j: int32 [R].
+
+  Args:
+    r_R: distances of either sign.
+    side: buckets of earlier keys; with `bidirectional` as many follow for later keys, else those
+      are at the distance 0.
+    max_distance: see `bucket_row`; the last bucket has no end.
+  """
+  distance_R = jnp.abs(r_R) if bidirectional else jnp.maximum(r_R, 0)
+  row = jnp.asarray(bucket_row(side, max_distance))
+  bucket_R = row[jnp.minimum(distance_R, max_distance)]
+  return bucket_R + jnp.where(r_R < 0, side, 0) if bidirectional else bucket_R
+
+
 class T5(Encoding):
   """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, sec. 2.1).
 
@@ -75,9 +90,5 @@ class T5(Encoding):
     return 1.0
 
   def bias(self, r_R):
-    distance_R = jnp.abs(r_R) if self.bidirectional else jnp.maximum(r_R, 0)
-    row = jnp.asarray(bucket_row(self.side, self.max_distance))
-    bucket_R = row[jnp.minimum(distance_R, self.max_distance)]  # the last bucket has no end
-    if self.bidirectional:
-      bucket_R += jnp.where(r_R < 0, self.side, 0)
+    bucket_R = buckets_of(r_R, self.side, self.max_distance, self.bidirectional)
     return self.dims.head_dim**0.5 * self.table[...][bucket_R]

@@ -7,7 +7,7 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.encodings.learned import rows_at
-from posenc_jax.encodings.t5 import bucket_row
+from posenc_jax.encodings.t5 import buckets_of
 
 
 class TUPE(Encoding):
@@ -90,6 +90,4 @@ class TUPE(Encoding):
     return beside(q_BTHK, queries_LHK, i), beside(k_BSGK, keys_LGK, j)
 
   def bias(self, r_R):
-    row = jnp.asarray(bucket_row(self.side, self.max_distance))
-    bucket_R = row[jnp.minimum(jnp.abs(r_R), self.max_distance)] + jnp.where(r_R < 0, self.side, 0)
-    return self.table[...][bucket_R]
+    return self.table[...][buckets_of(r_R, self.side, self.max_distance, bidirectional=True)]

@@ -142,6 +142,10 @@ class Encoding(nnx.Module):
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
     self.dims = dims
 
+  def drop_absent_parameters(self) -> None:
+    """Leaves in `per_layer` what this instance has: its hyperparameters may leave some out."""
+    self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
+
   # Once a forward pass, by the model.
 
   def sample_positions(self, position_ids, batch: int, key):
