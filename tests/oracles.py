@@ -920,6 +920,27 @@ def llama4_temperature(dims, hyper, p):
   return tempered(dims, factor)
 
 
+def hype_temperature(dims, hyper, p):
+  a = hyper.get('a', 362)
+  return tempered(dims, lambda n, h, x: math.log(n - 1 + a, a))
+
+
+def adaptive_temperature(dims, hyper, p):
+  def weights(s_S):
+    p_S = softmax(s_S)
+    entropy = -sum(p * math.log(p) for p in p_S)
+    fit = -0.037 * entropy**4 + 0.481 * entropy**3 - 2.3 * entropy**2 + 4.917 * entropy - 1.791
+    return softmax(max(fit, 1) * s_S if entropy > 0.5 else s_S)
+
+  return Oracle(dot(dims.head_dim), weights=weights)
+
+
+def rope_mixed(dims, hyper, p):
+  f, g = p['frequencies']
+  angles = lambda x_SD, position_S: np.stack([x * f + y * g for x, y in position_S])
+  return turned_by_group(dims, angles, hyper)
+
+
 def inner_oracle(dims, hyper, p, default):
   """A wrapper that samples positions leaves attention to the encoding inside."""
   inner = hyper.get('inner', default)
@@ -1512,6 +1533,13 @@ RECORDS = {
       'kerple': {'inner': 'kerple_power', 'hidden': 6, 'slope': 0.3},
       'fire': {'inner': 'fire', 'hidden': 8},
     },
+  ),
+  'hype_temperature': Record(hype_temperature, hyper={'a': 3.0}, variants={'steep': {'a': 1.5}}),
+  'adaptive_temperature': Record(adaptive_temperature),
+  'rope_mixed': Record(
+    rope_mixed,
+    lambda d, h: (0, d.kv_heads * d.head_dim),
+    variants={'slow': {'base': 100.0}, 'values': {'values': True}},
   ),
   'position_coupling': Record(
     position_coupling,

@@ -17,7 +17,7 @@ from oracles import RECORDS
 from test_laws import inputs, layer, parameters
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.tiled.tile import ScoreTile
+from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import HOOKS
@@ -1226,9 +1226,32 @@ def test_temperatures_at_known_factors():
   np.testing.assert_allclose(
     [logn[39], logn[40], ratio[0], ratio[39]], [1, np.log(41) / np.log(40), 0, 1], rtol=1e-6
   )
+  hype = factors(build('hype_temperature', a=6.0))
+  np.testing.assert_allclose([hype[0], hype[30]], [1, 2], rtol=1e-6)
   assert float(factors(build('ssmax'))[:40].mean()) == pytest.approx(1)
   published = make('ssmax', **SIZES | {'train_length': 1024}, rngs=nnx.Rngs(0))
   np.testing.assert_allclose(published.s[...], 0.168, atol=5e-4)
+
+
+def test_adaptive_temperature_golden_values():
+  """Of rows that are sure, hardly unsure, and spread over 11 and 5000 keys."""
+  enc, spread = build('adaptive_temperature'), np.zeros((1, 4, 1, 5000), np.float32)
+  spread[0, 0, 0, 0], spread[0, 1, 0, 2:], spread[0, 2, 0, 11:] = 20, MASKED, MASKED
+  spread[0, 1:, 0, 0] = 0.5
+  tile = SimpleNamespace(mask=jnp.ones((1, 1, 5000), bool))
+  p = enc.normalize(jnp.asarray(spread), tile)[0, :, 0]
+  # The logarithm of the first weight over the second is the temperature's 0.5 b.
+  b = np.log(p[1:, 0] / p[1:, 1]) / 0.5
+  np.testing.assert_allclose(b, [1, 2.18131, 1], atol=1e-3)
+  np.testing.assert_allclose(p[0, 0], 1, atol=1e-4)
+
+
+def test_rope_mixed_starts_as_released():
+  """Pairs of a head turn along a direction and along the one at a right angle to it."""
+  f, g = (np.asarray(part) for part in build('rope_mixed').frequencies[...])
+  np.testing.assert_allclose(np.hypot(f, g), np.tile([1, 10**-0.5], (2, 2)), rtol=1e-5)
+  np.testing.assert_allclose(f[:, :2] * f[:, 2:] + g[:, :2] * g[:, 2:], 0, atol=1e-6)
+  assert np.abs(f[0] - f[1]).max() > 1e-2
 
 
 def test_temperatures_that_are_others():
@@ -1469,6 +1492,8 @@ def test_sharing(name, share):
     ('tapa', {'share': 1.0}, 'tapa: share=1.0 of head_dim=8 must leave channels to both parts'),
     ('carope', {'base': 1}, 'carope: base=1 must be greater than 1'),
     ('carope', {'layout': 'x'}, "carope: layout='x' must be one of half, interleaved"),
+    ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0 must be greater than 1'),
+    ('rope_mixed', {'base': 1}, 'rope_mixed: base=1 must be greater than 1'),
     ('coca', {'fraction': 0.4}, 'coca: fraction=0.4 of head_dim=8 must be an even number of chan'),
     (
       'chain',

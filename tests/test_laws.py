@@ -761,7 +761,7 @@ def test_values_and_outputs_are_transformed_as_declared(variant):
 
   def transformed(shift):
     index = jnp.arange(S)[None]
-    j = enc.coordinates(x, shift + index, 1 + index, index)
+    j = enc.coordinates(x, positions_of(enc, shift + index), 1 + index, index)
     return enc.transform_values(v, j), enc.transform_output(o, j, x)
 
   here, there = transformed(0), transformed(SHIFT)

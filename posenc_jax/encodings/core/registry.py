@@ -83,6 +83,9 @@ BUILT_IN = {
   'carope': 'carope.CARoPE',
   'coca': 'coca.CoCA',
   'dape_v2': 'dape_v2.DAPEV2',
+  'hype_temperature': 'hype_temperature.HyPETemperature',
+  'adaptive_temperature': 'adaptive_temperature.AdaptiveTemperature',
+  'rope_mixed': 'rope_mixed.RoPEMixed',
 }
 
 

@@ -1,0 +1,32 @@
+"""The temperature of HyPE, for layers without positions."""
+
+import math
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.temperature import VisibleKeys
+
+
+class HyPETemperature(VisibleKeys):
+  """q_i log(t_i + a) / log a, t_i + 1 keys that i sees: logits grow slowly from the first token on.
+
+  Chen et al. 2026. In their hybrid encoding HyPE it stands in the layers of attention, which have
+  no positions; layers of a recurrent network have RoPE. Under a causal mask t_i is the position i,
+  counted from 0. Queries are multiplied: what other encodings add to the scores without the query
+  is not.
+  """
+
+  paper = 'Chen et al. 2026, arXiv:2601.22156'
+  parameter_summary = 'none'
+  reported_extrapolation = None
+
+  def __init__(self, dims: Dims, rngs, *, a: float = 362.0):
+    """`a`: greater than 1; where t_i = a^2 - a logits are twice as large."""
+    super().__init__(dims, rngs)
+    self.a = a
+    if a <= 1:
+      raise ValueError(f'a={a} must be greater than 1')
+
+  def factor(self, i):
+    return jnp.log(i[..., None] - 1 + self.a) / math.log(self.a)
