@@ -152,46 +152,55 @@ def by_cutoff(m, K, base, n, s, L):
 # type: (further fields, radians a position of pair m for n keys, factor on queries and keys for n
 # keys)
 FORMULAS = {
-  'linear': (lambda K, s: {}, lambda m, K, base, n, s, L: base ** (-2 * m / K) / s, lambda s, L: 1),
-  'ntk': (lambda K, s: {}, other_base(lambda n, s, L: s), lambda s, L: 1),
+  'linear': (
+    lambda K, s: {},
+    lambda m, K, base, n, s, L: base ** (-2 * m / K) / s,
+    lambda n, s, L: 1,
+  ),
+  'ntk': (lambda K, s: {}, other_base(lambda n, s, L: s), lambda n, s, L: 1),
   'dynamic': (
     lambda K, s: {},
     other_base(lambda n, s, L: s * n / L - s + 1 if n > L else 1),
-    lambda s, L: 1,
+    lambda n, s, L: 1,
   ),
-  'yarn': (lambda K, s: {}, yarn_formula, lambda s, L: 1 + math.log(s) / 10),
-  'yarn_paper': (lambda K, s: {}, by_turns(1, 32), lambda s, L: 1 + math.log(s) / 10),
+  'yarn': (lambda K, s: {}, yarn_formula, lambda n, s, L: 1 + math.log(s) / 10),
+  'yarn_paper': (lambda K, s: {}, by_turns(1, 32), lambda n, s, L: 1 + math.log(s) / 10),
+  'dynamic_yarn': (
+    lambda K, s: {},
+    lambda m, K, base, n, s, L: yarn_formula(m, K, base, n, max(n / L, 1), L),
+    lambda n, s, L: 1 + math.log(max(n / L, 1)) / 10,
+  ),
   'longrope': (
     lambda K, s: {
       'short_factor': DIVISORS[: K // 2],
       'long_factor': [s * d for d in DIVISORS[: K // 2]],
     },
     lambda m, K, base, n, s, L: base ** (-2 * m / K) / (DIVISORS[m] * (s if n > L else 1)),
-    lambda s, L: math.sqrt(math.log(L * s, L)),
+    lambda n, s, L: math.sqrt(math.log(L * s, L)),
   ),
   'llama3': (
     lambda K, s: {'low_freq_factor': 0.5, 'high_freq_factor': 3.0},
     by_turns(0.5, 3.0),
-    lambda s, L: 1,
+    lambda n, s, L: 1,
   ),
   'proportional': (
     lambda K, s: {'partial_rotary_factor': 0.6},
     lambda m, K, base, n, s, L: base ** (-2 * m / K) / s if m < math.floor(0.6 * K / 2) else 0,
-    lambda s, L: 1,
+    lambda n, s, L: 1,
   ),
   'power': (
     lambda K, s: {'exponent': 1.5},
     lambda m, K, base, n, s, L: (1 - m / (K / 2)) ** 1.5 / base ** (2 * m / K),
-    lambda s, L: 1,
+    lambda n, s, L: 1,
   ),
-  'truncated': (lambda K, s: {}, by_cutoff, lambda s, L: 1),
+  'truncated': (lambda K, s: {}, by_cutoff, lambda n, s, L: 1),
 }
-# They have no factor.
 OF_TRAINING = ('power', 'truncated')
+WITHOUT_FACTOR = (*OF_TRAINING, 'dynamic_yarn')
 
 
 def fields_of(rope_type, s, more):
-  return {'rope_type': rope_type} | ({} if rope_type in OF_TRAINING else {'factor': s}) | more
+  return {'rope_type': rope_type} | ({} if rope_type in WITHOUT_FACTOR else {'factor': s}) | more
 
 
 def test_every_type_has_a_formula():
@@ -209,27 +218,25 @@ def test_type_is_its_formula(rope_type, K, base, L):
       np.testing.assert_allclose(
         f, [radians(m, K, base, n, s, L) for m in range(K // 2)], rtol=1e-12
       )
-      assert multiplier == pytest.approx(factor(s, L), rel=1e-12)
+      assert multiplier == pytest.approx(factor(n, s, L), rel=1e-12)
 
 
 @pytest.mark.parametrize('rope_type', [name for name in SCALINGS if name not in OF_TRAINING])
 def test_a_factor_of_one_is_rope(rope_type):
-  """`dynamic` grows with the length at any factor, and is RoPE up to the original one."""
+  """The dynamic types grow with the length at any factor, and are RoPE up to the original one."""
   fields = {
     'longrope': {'short_factor': [1.0] * 4, 'long_factor': [1.0] * 4},
     'llama3': {'low_freq_factor': 1, 'high_freq_factor': 4},
     'proportional': {'partial_rotary_factor': 1.0},
   }.get(rope_type, {})
-  scaling = {'rope_type': rope_type, 'factor': 1.0, **fields}
-  lengths = (3, 8) if rope_type == 'dynamic' else (3, 8, 9, 90)
-  plain, enc = build(), build(scaling=scaling)
+  grows = rope_type in ('dynamic', 'dynamic_yarn')
+  lengths = (3, 8) if grows else (3, 8, 9, 90)
+  plain, enc = build(), build(scaling=fields_of(rope_type, 1.0, fields))
   for length in lengths:
     frequencies, multiplier = enc.spectrum(length)
     np.testing.assert_allclose(frequencies, plain.frequencies(), rtol=1e-14)
     assert multiplier == 1
-  assert (np.abs(enc.spectrum(90)[0] / plain.frequencies() - 1).max() > 0.1) == (
-    rope_type == 'dynamic'
-  )
+  assert (np.abs(enc.spectrum(90)[0] / plain.frequencies() - 1).max() > 0.1) == grows
 
 
 @pytest.mark.parametrize(
@@ -253,7 +260,7 @@ def test_attention_is_the_formulas(rope_type, layout):
     y_K = x_K.copy()
     for m in range(K // 2):
       a, b = (m, m + K // 2) if layout == 'half' else (2 * m, 2 * m + 1)
-      z = complex(x_K[a], x_K[b]) * np.exp(1j * t * radians(m, K, 1e4, S, s, L)) * factor(s, L)
+      z = complex(x_K[a], x_K[b]) * np.exp(1j * t * radians(m, K, 1e4, S, s, L)) * factor(S, s, L)
       y_K[a], y_K[b] = z.real, z.imag
     return y_K
 
@@ -284,11 +291,11 @@ def test_truncated_frequencies_are_those_of_hope_and_a_slow_one():
   assert {*truncated[hope == 0]} == {0, 2 * math.pi / 256 / 16}
 
 
-@pytest.mark.parametrize('name', ['dynamic', 'longrope'])
+@pytest.mark.parametrize('name', ['dynamic', 'longrope', 'dynamic_yarn'])
 def test_length_is_the_number_of_keys_of_the_call(name):
   """Beyond L the first tokens of a longer call are not those of a shorter one; up to L they are."""
   lists = {'short_factor': [1.0] * 4, 'long_factor': [4.0] * 4} if name == 'longrope' else {}
-  enc = build(scaling={'rope_type': name, 'factor': 2.0, **lists})
+  enc = build(scaling=fields_of(name, 2.0, lists))
   q = jnp.asarray(np.random.default_rng(0).standard_normal((1, 9, 4, 8)), jnp.float32)
   k = q[:, :, :2]
   run = lambda n: attend(q[:, :n], k[:, :n], k[:, :n], enc, backend='dense')

@@ -14,7 +14,7 @@ from posenc_jax.encodings.core.rope_scaling import (
   proportional,
   truncated,
 )
-from posenc_jax.encodings.core.yarn import yarn, yarn_paper
+from posenc_jax.encodings.core.yarn import dynamic_yarn, yarn, yarn_paper
 from posenc_jax.errors import nearest, nearest_of_all
 
 # (K, base, keys of the call, *, fields) -> (frequencies, attention factor); see rope_scaling.py.
@@ -24,6 +24,7 @@ SCALINGS = {
   'dynamic': dynamic,
   'yarn': yarn,
   'yarn_paper': yarn_paper,
+  'dynamic_yarn': dynamic_yarn,
   'longrope': longrope,
   'llama3': llama3,
   'proportional': proportional,

@@ -75,3 +75,22 @@ def yarn_paper(
   turns = original_max_position_embeddings * f / (2 * math.pi)
   kept = ramp(turns, beta_slow, beta_fast)
   return f * (kept + (1 - kept) / factor), temperature(factor, attention_factor)
+
+
+def dynamic_yarn(
+  K, base, length, *, original_max_position_embeddings, beta_fast=32.0, beta_slow=1.0, truncate=True
+):
+  """Dynamic YaRN (Peng et al. 2023): `yarn` of the factor length / L where length > L.
+
+  Frequencies and the attention factor grow with the call, and up to L it is RoPE.
+  """
+  return yarn(
+    K,
+    base,
+    length,
+    factor=max(length / original_max_position_embeddings, 1.0),
+    original_max_position_embeddings=original_max_position_embeddings,
+    beta_fast=beta_fast,
+    beta_slow=beta_slow,
+    truncate=truncate,
+  )
