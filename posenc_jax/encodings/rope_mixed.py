@@ -21,7 +21,7 @@ class RoPEMixed(ByAngles):
   """
 
   paper = 'Heo et al. 2024, arXiv:2403.13298'
-  parameter_summary = 'two frequencies a pair of channels a key/value head a layer'
+  parameter_summary = 'two frequencies a pair of channels, head and layer'
   reported_extrapolation = None
   position_kind = 'floats'
   positions_per_token = 2
