@@ -17,7 +17,11 @@ def refuse_mesh(request: AttentionRequest, also: tuple[str, ...] = ()) -> str | 
 
   `also`: other axes of the mesh that something is shared over.
   """
-  shape, shared = jax.sharding.get_abstract_mesh().shape, {*TOKENS[0], *also}
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.manual_axes:  # arrays are one device's rows already, and no axis is left to share over
+    axes = ', '.join(mesh.manual_axes)
+    return f'within jax.shard_map over {axes} kernels cannot share out the batch'
+  shape, shared = mesh.shape, {*TOKENS[0], *also}
   others = [f'{name}={n}' for name, n in shape.items() if n > 1 and name not in shared]
   if others:
     return f'kernels share out the batch alone, but the mesh has {", ".join(others)}'
