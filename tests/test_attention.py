@@ -135,13 +135,13 @@ def test_shear_is_a_reshape():
 
 
 @functools.cache
-def gradient_memory(name: str, T: int, S: int) -> int:
+def gradient_memory(name: str, T: int, S: int, window: int | None = None) -> int:
   """Temporary bytes of the gradient of one sequence, 8 heads of 64."""
   sizes = {'model_dim': 512, 'heads': 8, 'head_dim': 64, 'rngs': nnx.Rngs(0)}
   enc = make(name, **sizes, train_length=512)
   if enc.max_length is not None:
     enc = make(name, **sizes, train_length=S)
-  run = functools.partial(attend, backend='blockwise', outer_hooks_applied=True)
+  run = functools.partial(attend, window=window, backend='blockwise', outer_hooks_applied=True)
   loss = lambda enc, q, k, v, x: (run(q, k, v, enc, x=x) ** 2).sum()
   q, k = (jax.ShapeDtypeStruct((1, n, 8, 64), jnp.float32) for n in (T, S))
   x = jax.ShapeDtypeStruct((1, S, 512), jnp.float32)
@@ -184,6 +184,13 @@ def test_gradients_of_keys_and_values_are_not_turned_in_each_tile():
 def test_few_queries_on_many_keys_take_little_memory():
   """Their blocks are short and ragged: tables must not grow with the number of corners."""
   assert gradient_memory('t5', 255, 8192) < 100 * 2**20
+
+
+@pytest.mark.parametrize('name', ['alibi', 'transformer_xl'])
+def test_tables_end_where_a_window_does(name):
+  """Of 32,768 distances 512 are seen; a bias of all of them, spread, would take 512 MiB."""
+  memory = functools.partial(gradient_memory, T=32_768, S=32_768, window=512)
+  assert memory(name) < memory('nope') + 64 * 2**20
 
 
 @pytest.mark.parametrize('name', ENCODINGS)
@@ -255,6 +262,32 @@ def test_tiles_are_visited_once_if_anything_in_them_is_visible(name, T, sizes):
     seen = [b - first for b in columns_of_part if seen_S[b * columns : (b + 1) * columns].any()]
     visits = grid.visits(a, first, count)
     assert [int(visits.column(n)) for n in range(int(visits.start), int(visits.stop))] == seen
+
+
+@pytest.mark.parametrize('name', MASKS)
+def test_tables_hold_the_distances_of_visited_tiles(name):
+  """Each visible pair finds its own, up to the reach of the encoding; and a window those of no tile
+  beyond it.
+  """
+  mask, S, index = MASKS[name], 24, np.arange(24)
+  visible = mask.visible(index[:, None] - index, index[None], index[None])
+  t_of_pair, s = np.nonzero(np.asarray(visible)[0])
+  for T, reach, (rows, columns) in itertools.product((24, 9), (3, 23), ((4, 4), (4, 8), (8, 4))):
+    sink_columns = -(-mask.sink_tokens // columns)
+    grid = TileGrid(T, S, rows, columns, mask, sink_columns, False, -reach, reach)
+    is_query = t_of_pair >= S - T
+    t, key = t_of_pair[is_query] - (S - T), s[is_query]
+    a, b = t // rows, key // columns
+    read = grid.first_corner + grid.diagonal(a, b) * grid.stride + t % rows - key % columns
+    clip = lambda distance, reach=reach: np.clip(distance, -reach, reach)
+    np.testing.assert_array_equal(clip(read), clip(S - T + t - key))
+    corners = grid.corner(a, b)
+    beyond = (corners > grid.last_corner) | (corners < grid.first_corner)
+    assert not beyond.any() or grid.has_constant_tiles
+    if name in ('window', 'both sides'):
+      assert grid.first_corner >= corners.min()
+      assert grid.last_corner <= corners.max()
+      assert grid.has_constant_tiles == beyond.any()
 
 
 @pytest.mark.parametrize('segments', [None, [[4] * 11 + [7] * 2 + [4] + [9] * 10, [3] * 24]])

@@ -35,7 +35,7 @@ class AttentionRequest:
     softcap: the bound of scores, or None.
     block_sizes: queries and keys of a tile; None: the backend's choice.
     contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
-    distances: the lowest and the highest i - j that a visible pair can have.
+    distances: no visible pair has an i - j below the first or above the second.
     platform: what the request runs on: `target.platform`.
   """
 

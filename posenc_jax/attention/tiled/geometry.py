@@ -46,7 +46,7 @@ class TileGrid:
       the batch has its own, in packed rows, or where an encoding carries sums along all keys.
     is_packed: whether there are segments.
     lowest, highest: the distances that tables tell apart, both ends included. Beyond them, tables
-      are constant or no key is visible.
+      are constant or no key is visible; within them, a window or a chunk may hide some.
     shift: how many tokens further right the queries are than the last T of the S keys, where both
       are shards of one sequence. Then the mask may count nothing from a document's start.
   """
@@ -123,7 +123,8 @@ class TileGrid:
     return RowVisits(0, xp.maximum(stop, sink_columns) - skipped, sink_columns, skipped)
 
   # Corners are equal modulo `stride`. Tiles of one corner share their distances, and so do tiles
-  # whose distances are all beyond `lowest` or `highest`. `diagonal` numbers the different ones.
+  # whose distances are all beyond `lowest` or `highest`. `diagonal` numbers the different ones that
+  # are visited.
 
   @property
   def stride(self) -> int:
@@ -134,22 +135,25 @@ class TileGrid:
     return self.offset - (self.offset - corner) // self.stride * self.stride
 
   @property
-  def _lowest_visited_corner(self) -> int:
-    lowest = self.corner(0, self.tile_columns - 1)
-    if not self.mask.is_causal:
-      return lowest
-    return max(lowest, 1 - self.rows - max(self.mask.prefix - 1, 0))
+  def _visited_corners(self) -> tuple[int, int]:
+    """Possible corners at or below and at or above those of all visited tiles."""
+    lowest, highest = self.corner(0, self.tile_columns - 1), self.corner(self.tile_rows - 1, 0)
+    if self.mask.is_causal:
+      lowest = max(lowest, 1 - self.rows - max(self.mask.prefix - 1, 0))
+    if self.mask.reach is not None and not self.sink_columns:
+      lowest = max(lowest, 2 - self.rows - self.mask.reach)
+      highest = min(highest, self.mask.reach + self.columns - 2)
+    return self._nearest_corner_above(lowest), self._nearest_corner_above(highest - self.stride + 1)
 
   @property
   def first_corner(self) -> int:
-    visited = self._lowest_visited_corner
     at_lowest = self._nearest_corner_above(self.lowest - self.rows + 1 - (self.stride - 1))
-    return max(self._nearest_corner_above(visited), at_lowest)
+    return max(self._visited_corners[0], at_lowest)
 
   @property
   def last_corner(self) -> int:
     beyond = self._nearest_corner_above(self.highest + self.columns - 1)
-    return max(self.first_corner, min(self.corner(self.tile_rows - 1, 0), beyond))
+    return max(self.first_corner, min(self._visited_corners[1], beyond))
 
   @property
   def diagonals(self) -> int:
@@ -177,6 +181,5 @@ class TileGrid:
   @property
   def has_constant_tiles(self) -> bool:
     """Whether tables are constant over any visited tile that is not on the outermost diagonals."""
-    if self.corner(self.tile_rows - 1, 0) > self.last_corner:
-      return True
-    return self._nearest_corner_above(self._lowest_visited_corner) < self.first_corner
+    lowest, highest = self._visited_corners
+    return highest > self.last_corner or lowest < self.first_corner
