@@ -51,12 +51,18 @@ def scaled_dot(x_TK, y_SK, scale: float = 1.0):
 
 @jax.custom_vjp
 def weighted_sum(p_TS, y_SK):
-  """sum_s p_ts y_s: [..., T, K], float32. Leading axes are one batch."""
+  """sum_s p_ts y_s: [..., T, K], float32. Leading axes are one batch.
+
+  The product takes p in the dtype of y; the gradient of p has p's own, for softmax takes from it a
+  number that may be almost as large.
+  """
+  p_TS = p_TS.astype(y_SK.dtype)
   return jnp.einsum('...ts,...sk->...tk', p_TS, y_SK, preferred_element_type=jnp.float32)
 
 
 def _weighted_sum_of_rows(p_TS, x_TK):
   """sum_t p_ts x_t: [..., S, K]."""
+  p_TS = p_TS.astype(x_TK.dtype)
   x_KT = materialize_on_cpu(x_TK.swapaxes(-1, -2))
   return materialize_on_cpu(
     jnp.einsum('...kt,...ts->...ks', x_KT, p_TS, preferred_element_type=jnp.float32)
@@ -66,9 +72,9 @@ def _weighted_sum_of_rows(p_TS, x_TK):
 def _scaled_dot_backward(scale, factors, d_TS):
   x_TK, y_SK = factors
   d_TS = d_TS.astype(x_TK.dtype)  # the scale multiplies the narrow results, not each pair
-  return (scale * weighted_sum(d_TS, y_SK)).astype(x_TK.dtype), (
-    scale * _weighted_sum_of_rows(d_TS, x_TK)
-  ).astype(y_SK.dtype)
+  d_x_TK = scale * weighted_sum(d_TS, y_SK.astype(jnp.result_type(d_TS, y_SK)))
+  d_y_SK = scale * _weighted_sum_of_rows(d_TS, x_TK)
+  return d_x_TK.astype(x_TK.dtype), d_y_SK.astype(y_SK.dtype)
 
 
 def _weighted_sum_backward(factors, d_TK):

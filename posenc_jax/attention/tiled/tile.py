@@ -172,7 +172,7 @@ def tile_attention(
     lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))
     lse_BHT = lse_BHT if max_BHT is None else jnp.maximum(lse_BHT, max_BHT)
   p_BHTS = enc.normalize(s_BHTS, tile) if enc.has('normalize') else _weights(s_BHTS, lse_BHT)
-  o_BHTK = per_kv_head(weighted_sum, p_BHTS.astype(v_BGSK.dtype), v_BGSK)
+  o_BHTK = per_kv_head(weighted_sum, p_BHTS, v_BGSK)
   if 'relative_values' in tile.terms:
     o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])
   return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
