@@ -161,6 +161,10 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
       changed(score=lambda self, s, q, k, tile: tile.suffix_sum(s)),
       'score carries more along the keys than 0 values; allowed: a shape in `scans_keys` for each',
     ),
+    (
+      changed(scans_keys=((), ()), score=lambda self, s, q, k, tile: tile.suffix_sum(s)),
+      'Changed: score carries 1 of 2 values along the keys; allowed: all, one for each shape',
+    ),
     (changed(__init__=lambda self: None), 'Changed has no dims; allowed: one whose __init__ calls'),
   ],
 )

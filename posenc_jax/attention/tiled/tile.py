@@ -163,6 +163,9 @@ def tile_attention(
     if s_BHTS.shape != allowed:
       problem = f'{type(enc).__name__}: score has shape {s_BHTS.shape}'
       raise ValueError(f'{problem}; allowed: that of the scores, {allowed}')
+  if (carried := len(tile.carry.totals)) != (declared := len(enc.scans_keys)):
+    problem = f'{type(enc).__name__}: score carries {carried} of {declared} values along the keys'
+    raise ValueError(f'{problem}; allowed: all, one for each shape in `scans_keys`')
   if softcap is not None:
     s_BHTS = softcap * jnp.tanh(s_BHTS / softcap)
   s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)
