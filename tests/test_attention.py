@@ -300,7 +300,7 @@ def test_visible_keys_are_counted(name, segments):
     needs_visible = True
 
     def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-      return visible_BS
+      return visible_BS.astype(jnp.float32)
 
   q = jnp.zeros((2, 9, 4, 8))
   k = jnp.zeros((2, 24, 4, 8))

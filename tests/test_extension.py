@@ -165,6 +165,10 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
       changed(scans_keys=((), ()), score=lambda self, s, q, k, tile: tile.suffix_sum(s)),
       'Changed: score carries 1 of 2 values along the keys; allowed: all, one for each shape',
     ),
+    (
+      changed(coordinates=lambda self, x, position_ids, visible, index: position_ids),
+      'Changed: coordinates have dtype int32; allowed: float32',
+    ),
     (changed(__init__=lambda self: None), 'Changed has no dims; allowed: one whose __init__ calls'),
   ],
 )

@@ -118,6 +118,9 @@ def build_request(
     position_ids = lax.stop_gradient(position_ids)
   visible_BS = _count_visible(mask, S, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)
+  for leaf in jax.tree.leaves(j):
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):  # tiles add up the gradients of all
+      raise ValueError(f'{name}: coordinates have dtype {leaf.dtype}; allowed: float32')
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   if position_ids.ndim == 3:  # no term depends on them
     contiguous, position_ids = True, index_BS
