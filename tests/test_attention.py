@@ -535,6 +535,7 @@ def test_sizes_of_masks_beyond_all_keys_hide_nothing(name, backend):
     ({'sink_tokens': None}, r'sink_tokens=None; allowed: a whole number'),
     ({'block_sizes': (0, 0)}, r'block_sizes=\(0, 0\); allowed: two whole numbers'),
     ({'block_sizes': (4,)}, r'block_sizes=\(4,\); allowed: two whole numbers'),
+    ({'block_sizes': 128}, r'block_sizes=128; allowed: two whole numbers'),
     ({'max_position_distance': -1}, r'max_position_distance=-1; allowed: a whole number'),
   ],
 )

@@ -205,9 +205,10 @@ def _check_sizes(block_sizes, max_position_distance) -> None:
   """Raises ValueError for sizes that are none."""
   is_size = lambda n, least: isinstance(n, numbers.Integral) and n >= least
   if block_sizes is not None:
-    given = tuple(block_sizes)
-    if len(given) != 2 or not all(is_size(n, 1) for n in given):
-      raise ValueError(f'block_sizes={given}; allowed: two whole numbers of at least 1, or None')
+    is_pair = isinstance(block_sizes, tuple | list) and len(block_sizes) == 2
+    if not is_pair or not all(is_size(n, 1) for n in block_sizes):
+      allowed = 'two whole numbers of at least 1, or None'
+      raise ValueError(f'block_sizes={block_sizes}; allowed: {allowed}')
   if max_position_distance is not None and not is_size(max_position_distance, 0):
     said = f'max_position_distance={max_position_distance}'
     raise ValueError(f'{said}; allowed: a whole number of at least 0, or None')
