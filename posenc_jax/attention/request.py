@@ -103,7 +103,7 @@ def build_request(
   index_BS = contiguous_positions(S, segment_ids)
   contiguous = position_ids is None
   if contiguous:
-    position_ids = positions_in_order(enc, S, segment_ids)
+    position_ids = _of_each_token(enc, index_BS)
     end = None if enc.takes_carried_positions else enc.max_length
     if end is not None and segment_ids is None and end < S:
       raise LengthError(f'{S} positions, but the table of {name} ends at {end}')
@@ -116,7 +116,7 @@ def build_request(
     is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
     position_ids = position_ids.astype(jnp.int32 if is_whole else jnp.float32)
     position_ids = lax.stop_gradient(position_ids)
-  visible_BS = _count_visible(mask, S, segment_ids) if enc.needs_visible else None
+  visible_BS = _count_visible(mask, index_BS, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)
   for leaf in jax.tree.leaves(j):
     if not jnp.issubdtype(leaf.dtype, jnp.floating):  # tiles add up the gradients of all
@@ -275,20 +275,21 @@ def contiguous_positions(S: int, segment_ids=None):
   return index_S - lax.cummax(jnp.where(starts, index_S, 0), axis=1)
 
 
-def _count_visible(mask: Mask, S: int, segment_ids):
+def _count_visible(mask: Mask, index_BS, segment_ids):
   """How many keys each token sees as a query: int32 [B|1, S]. A segment is a run of equal ids."""
-  index_BS = contiguous_positions(S, segment_ids)
   backwards = None if segment_ids is None else segment_ids[:, ::-1]
-  to_the_end_BS = contiguous_positions(S, backwards)[:, ::-1]
+  to_the_end_BS = contiguous_positions(index_BS.shape[1], backwards)[:, ::-1]
   return mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
 
 
 def positions_in_order(enc: Encoding, S: int, segment_ids=None):
   """`contiguous_positions` as an encoding takes them: of several a token, all of them that one."""
-  position_ids, n = contiguous_positions(S, segment_ids), enc.positions_per_token
-  if n == 1:
-    return position_ids
-  return jnp.broadcast_to(position_ids[..., None], (*position_ids.shape, n))
+  return _of_each_token(enc, contiguous_positions(S, segment_ids))
+
+
+def _of_each_token(enc: Encoding, index_BS):
+  n = enc.positions_per_token
+  return index_BS if n == 1 else jnp.broadcast_to(index_BS[..., None], (*index_BS.shape, n))
 
 
 def _distance_range(enc, position_ids, max_position_distance: int | None) -> tuple[int, int]:
