@@ -105,6 +105,8 @@ def test_logits_are_those_of_the_last_tokens_and_no_parameter_is_copied():
   layers, x_BT = unstack_layers(made), tokens(B=2, T=4)
   wanted_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T))
   found_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T), last=1)
+  none_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T), last=0)
+  assert none_BTV.shape == (2, 0, VOCAB)
   np.testing.assert_allclose(found_BTV, wanted_BTV[:, -1:], rtol=1e-6, atol=1e-6)
   text = str(jax.make_jaxpr(decode)(made, layers, x_BT, empty_cache(made, 2, T)))
   assert 'transpose[permutation=(1, 0)]' not in text

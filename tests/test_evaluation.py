@@ -591,6 +591,8 @@ def test_logits_of_the_scored_tokens_alone_are_the_same(run):
   x = np.random.default_rng(0).integers(97, 123, (2, 32))
   nll = model_functions.compiled(token_nll, c)
   np.testing.assert_allclose(nll(model, x, last=5), nll(model, x)[:, -5:], rtol=1e-6)
+  assert token_nll(model, x, last=0).shape == (len(x), 0)
+  assert token_nll(model, x, last=x.shape[1] + 1).shape == x.shape
   text = str(jax.make_jaxpr(lambda m: token_nll(m, x, last=5))(model))
   assert f'2,5,{data.VOCAB}]' in text
   assert f'32,{data.VOCAB}]' not in text

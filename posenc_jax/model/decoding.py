@@ -11,6 +11,7 @@ from posenc_jax.encodings import LengthError
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.layer import Layer
 from posenc_jax.model.layer_pattern import combine_masks
+from posenc_jax.model.token_nll import last_tokens
 
 
 @jax.tree_util.register_dataclass
@@ -121,9 +122,7 @@ def decode(
       )
 
     x_BTD = layers[n].apply(x_BTD, enc, attend_to_cached)
-  if last is not None:
-    x_BTD = x_BTD[:, -last:]
-  return model.logits_of_few(x_BTD), Cache(count, tuple(cached))
+  return model.logits_of_few(last_tokens(x_BTD, last)), Cache(count, tuple(cached))
 
 
 def _positions(enc, segment_ids, count):

@@ -17,8 +17,12 @@ def token_logits(model: LM, tokens_BT, *, last: int | None = None, **options):
   """Logits [B, T, V] of every token given those before it in its window, or [B, last, V]: see
   `token_nll`.
   """
-  hidden_BTD = token_hidden(model, tokens_BT, **options)
-  return model.logits(hidden_BTD if last is None else hidden_BTD[:, -last:])
+  return model.logits(last_tokens(token_hidden(model, tokens_BT, **options), last))
+
+
+def last_tokens(x_BT, last: int | None):
+  """What x [B, T, ...] has of so many tokens at the end; None: of all."""
+  return x_BT if last is None else x_BT[:, max(x_BT.shape[1] - last, 0) :]
 
 
 def token_hidden(model: LM, tokens_BT, *, token_positions=None, **options):
@@ -59,9 +63,8 @@ def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
   Returns:
     float32 [B, T], or [B, last].
   """
-  hidden_BTD = token_hidden(model, tokens_BT, **options)
-  if last is not None:
-    hidden_BTD, tokens_BT = hidden_BTD[:, -last:], tokens_BT[:, -last:]
+  hidden_BTD = last_tokens(token_hidden(model, tokens_BT, **options), last)
+  tokens_BT = last_tokens(tokens_BT, last)
   B, T = tokens_BT.shape
   if tokens_BT.size * model.vocab <= MAX_LOGITS:
     return nats_of_logits(model.logits(hidden_BTD), tokens_BT)
