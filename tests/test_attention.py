@@ -1028,6 +1028,11 @@ def test_sums_along_keys_are_exact_at_any_precision_of_products():
   assert {*product.params['precision']} == {jax.lax.Precision.HIGHEST}
 
 
+def test_sums_along_keys_lose_nothing_to_larger_numbers_before_them():
+  x = jnp.ones(4 * GROUP).at[0].set(1e9)
+  np.testing.assert_array_equal(suffix_sum(x)[1:], np.arange(4 * GROUP - 1, 0, -1))
+
+
 class ShortSighted(Encoding):
   """Sums that grow leftwards are taken off scores, until they leave nothing."""
 

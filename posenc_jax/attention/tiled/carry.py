@@ -82,5 +82,6 @@ def suffix_sum(x):
   within = jnp.matmul(x.reshape(-1, GROUP), ones, precision=lax.Precision.HIGHEST)
   within = materialize_on_cpu(within.reshape(*lead, n // GROUP, GROUP))
   groups = within[..., 0]
-  later = lax.cumsum(groups, axis=groups.ndim - 1, reverse=True) - groups
+  following = jnp.pad(groups[..., 1:], [(0, 0)] * (groups.ndim - 1) + [(0, 1)])
+  later = lax.cumsum(following, axis=groups.ndim - 1, reverse=True)
   return (within + later[..., None]).reshape(x.shape)
