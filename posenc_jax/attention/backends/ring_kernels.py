@@ -157,9 +157,7 @@ def _forward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids)
     o_t, lse_t = _meet(schedule, devices, interpret, t, attend, nothing)
     before, lse = lse, jnp.logaddexp(lse, lse_t)
     o = o * jnp.exp(before - lse)[..., None] + o_t * jnp.exp(lse_t - lse)[..., None]
-  if 'sink' in arrays['rows']:
-    before, lse = lse, jnp.logaddexp(lse, arrays['rows']['sink'])
-    o = o * jnp.exp(before - lse)[..., None]
+  o, lse = passes.merge_sink(o, lse, arrays['rows'])
   o, lse = checkpoint_name((o, lse), OUTPUT)
   return o, (arrays, ids, o, lse)
 
