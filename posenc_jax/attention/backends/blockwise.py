@@ -42,6 +42,7 @@ def _forward(schedule: TileSchedule, arrays, ids):
   finish = functools.partial(passes.normalize, arrays['enc'])
   tiles = TileRange.whole(schedule)
   o, lse = passes.forward_pass(tiles, arrays, arrays['tables'], ids, finish=finish)
+  o, lse = passes.merge_sink(o, lse, arrays['rows'])
   o, lse = checkpoint_name((o, lse), OUTPUT)
   return o, (arrays, ids, o, lse)
 

@@ -91,7 +91,6 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   own = _tiles_of_step(schedule, devices, arrays, 0)
   of_one_row = passes.initial_state(enc, arrays)
   states = jax.tree.map(lambda x: jnp.broadcast_to(x, (own.rows, *x.shape)), of_one_row)
-  states = passes.add_sink(states, arrays['rows'])
 
   def step(so_far, t):
     states, travelling = so_far
@@ -113,7 +112,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   steps = jnp.arange(num_steps(schedule.grid.mask, devices, shard))
   travelling = arrays['columns'], ids['columns']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
-  o, lse = passes.normalize(enc, states)
+  o, lse = passes.merge_sink(*passes.normalize(enc, states), arrays['rows'])
   o, lse, carried = checkpoint_name((o, lse, carried), OUTPUT)
   return o, (arrays, ids, carried, o, lse)
 

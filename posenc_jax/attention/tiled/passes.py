@@ -84,14 +84,6 @@ def initial_state(enc, arrays):
   return (output, of_rows(), of_rows() + MASKED), carry
 
 
-def add_sink(state, row):
-  """The initial state of a row, or of several, with the sink in the denominator if there is one."""
-  if 'sink' not in row:
-    return state
-  (output, denominator, _), carry = state
-  return (output, jnp.ones_like(denominator), row['sink']), carry
-
-
 def merge_sink(o, lse, row):
   """Output and log-sum-exp of whole rows with the sink in the denominator if there is one."""
   if 'sink' not in row:
@@ -164,7 +156,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
       o = o * shrink[..., None] + o_b
       return (o, denominator * shrink + denominator_b, new_maxima), carry
 
-    state = add_sink(initial_state(enc, arrays), row) if state is None else state
+    state = initial_state(enc, arrays) if state is None else state
     return finish(_scan_left(enc, tiles.schedule.softcap, stop - start, visit, state)[1])
 
   return lax.map(one_row, (jnp.arange(tiles.rows), arrays['rows'], ids['rows'], states))
