@@ -111,7 +111,7 @@ def attend(
     block_sizes: (queries, keys) of a tile of `blockwise`, `fused`, `triton` and `ring`; None: their
       choice. A bias by distance takes memory of S times the keys of a tile, in numbers a head, in
       `blockwise` and `ring` where one size divides the other, and up to the smaller of the two
-      times more where not.
+      times more where not; without sink tokens, S is at most the window or the chunk and two tiles.
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables; None for tables that end by themselves
       (`max_relative_distance`). A distance beyond the tables gives NaN.
