@@ -207,7 +207,7 @@ def test_references_of_the_study_keep_their_intervals_and_windows(of_corpus):
   assert [line.name for line in found if line.is_reference] == ['flat'] == [found[-1].name]
   assert found[-1].verdict == 'reference'
   assert dataclasses.replace(found[-1], is_reference=False) == of_corpus['flat']
-  assert lines.is_stable(found[-1], text_rows(), CORPUS)
+  assert lines.is_stable(found[-1], text_rows(), CORPUS, L)
   (axes,) = pareto.draw(found, CORPUS).axes
   assert {text.get_text() for text in axes.texts} == set(MODELS) - {'flat'}
 
@@ -312,7 +312,7 @@ def test_a_verdict_does_not_hang_on_how_many_other_lengths_its_label_was_trained
   found = {line.name: line for line in lines.lines(rows, (), (), CORPUS)}
   line = found[f'flat, train_length {L}']
   assert line.verdict == 'holds to 8 L'
-  assert lines.is_stable(line, rows, CORPUS)
+  assert lines.is_stable(line, rows, CORPUS, L)
 
 
 def test_runs_of_one_name_and_two_configs_stay_apart(tmp_path):
@@ -635,6 +635,7 @@ def test_what_figures_of_the_study_name_as_references_are_references_here(folder
   assert line.split('|')[2].strip() == 'reference'
 
 
+@pytest.mark.filterwarnings('ignore:Creating legend with loc="best" can be slow')  # by the clock
 def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):
   """The same bytes from the rows that are kept, by the command that it names."""
   monkeypatch.chdir(ROOT)

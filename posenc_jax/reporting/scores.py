@@ -206,7 +206,8 @@ def collect(
   # Of the runs that should be there, those evaluated by other metrics only are not missing.
   present_runs = {row['run'] for row in rows}
   rows = list(filter(metric.matches, rows))
-  rows.sort(key=lambda row: (rank.get(row['run'], len(runs)), row_schema.key(row)))
+  key_of = {id(row): row_schema.key(row) for row in rows}
+  rows.sort(key=lambda row: (rank.get(row['run'], len(runs)), key_of[id(row)]))
   notes = []
   if missing := [run for run in runs if run not in present_runs]:
     notes.append(note_of_missing(missing, len(runs)))
@@ -230,7 +231,7 @@ def collect(
   found = {}
   for (place, corpus), group in groups.items():
     own_notes = list(notes)
-    group = _drop_repeated(group, own_notes)
+    group = _drop_repeated(group, key_of, own_notes)
     # A line has one name under all controls.
     names = line_names(group, label_of, group_fields, own_notes)
     by_control = defaultdict(list)
@@ -314,10 +315,11 @@ def _mark_incomplete(scores: Scores) -> None:
       scores.by_seed[place] = SeedScore('incomplete')
 
 
-def _drop_repeated(rows: list[dict], notes: list[str]) -> list[dict]:
+def _drop_repeated(rows: list[dict], key_of: dict[int, str], notes: list[str]) -> list[dict]:
+  """The rows without those whose key, {id of a row: key}, an earlier one has."""
   first, repeated = {}, []
   for row in rows:
-    if first.setdefault(row_schema.key(row), row) is not row:
+    if first.setdefault(key_of[id(row)], row) is not row:
       repeated.append(row['run'])
   if repeated:
     notes.append(

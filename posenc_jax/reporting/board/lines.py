@@ -154,6 +154,7 @@ def lines(
   references: Collection[str] = (),
   notes: list[str] | None = None,
   usual: int | None = None,
+  only: str | None = None,
 ) -> list[Line]:
   """The lines of one corpus, the best first: those that hold to FAR training lengths by bits at L,
   then the others likewise, then references.
@@ -165,6 +166,7 @@ def lines(
       trained at another length.
     notes: what is missing or was not compared is added to it.
     usual: L of the board; None: that of these rows.
+    only: the name of the line that is made, if there is one; None: all.
   """
   rows = of_corpus(rows, corpus)
   present = {row['run'] for row in rows}
@@ -173,14 +175,19 @@ def lines(
   is_base = lambda row: (row['label'], row['train_length']) == (ROPE, usual)
   baseline = ROPE if any(is_base(row) for row in rows if row['control'] is None) else None
   names_of = lambda row: (ROPE,) if is_base(row) else ()
-  compared = compare_all(found, baseline=baseline, names_of=names_of)
+  wanted = None if only is None else {only}
+  compared = compare_all(found, baseline=baseline, names_of=names_of, lines=wanted)
   by_control = {some.scores.control: some for some in compared}
   plain = by_control[None].scores
   if notes is not None:
     notes += dict.fromkeys((*plain.notes, *by_control[None].left_out))
   base_runs = {row['run'] for row in rows if is_base(row)}
   cost_of = relative_costs(spent, plain.runs_of, base_runs)
-  made = [_line(line, plain, by_control, usual, cost_of[line]) for line in plain.lines]
+  made = [
+    _line(line, plain, by_control, usual, cost_of[line])
+    for line in plain.lines
+    if only in (None, line)
+  ]
   made = [
     dataclasses.replace(
       line,
@@ -327,18 +334,21 @@ def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
   return costs.median(found)
 
 
-def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
+def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool:
   """Whether the verdict stays the same whichever seed is left out, as a reference's does. That of
   one seed does not.
 
   A verdict is of a line's own scores. Of other lines only ROPE's first seed is read: its rows say
   how many tokens a whole score is of.
+
+  Args:
+    rows: those of this corpus, others with them or not.
+    usual: L of the board.
   """
   if line.is_reference:
     return True
   if len(line.seeds) < 2:
     return False
-  usual = usual_length(of_corpus(rows, corpus))
   first = min((row['seed'] for row in rows if row['label'] == ROPE), default=None)
   rows = [
     row
@@ -348,8 +358,7 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str) -> bool:
   for seed in line.seeds:
     others = [row for row in rows if row['run'] not in line.runs or row['seed'] != seed]
     # a line may be called otherwise without one of its seeds, and then it is not stable
-    of_others = lines(others, (), (), corpus, usual=usual)
-    found = {some.name: some.verdict for some in of_others}
-    if found.get(line.name) != line.verdict:
+    of_others = lines(others, (), (), corpus, usual=usual, only=line.name)
+    if [some.verdict for some in of_others] != [line.verdict]:
       return False
   return True

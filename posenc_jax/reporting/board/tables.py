@@ -85,12 +85,13 @@ def text_table(
   present = {row['run'] for row in rows}
   missing = [run for run in runs if run not in present]
   notes = [*([note_of_missing(missing, len(runs))] if missing else []), *notes]
-  L = board_lines.usual_length(board_lines.of_corpus(rows, corpus))
+  of_text = board_lines.of_corpus(rows, corpus)
+  L = board_lines.usual_length(of_text)
   past = sorted({length for line in of_corpus for length in line.changes})
   body = []
   for line in of_corpus:
     verdict = line.verdict
-    if not board_lines.is_stable(line, rows, corpus):
+    if not board_lines.is_stable(line, of_text, corpus, L):
       verdict = f'{UNSTABLE} {verdict}'
     body.append(list(_cells(line, past, verdict)))
   header = [

@@ -5,6 +5,7 @@ together, as one *cluster*: speeches of one year repeat each other, and sub-pack
 have its names and its style.
 """
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -26,10 +27,14 @@ def cluster_of(document: str, corpus: str) -> str:
   return year[1] if year else document
 
 
+@functools.lru_cache(maxsize=2)
 def resamples(clusters: int, number: int = RESAMPLES) -> np.ndarray:
   """weights_CR: how often each of `number` resamples draws each cluster, always the same draws."""
   equal_C = np.full(clusters, 1 / clusters)
-  return np.random.default_rng(0).multinomial(clusters, equal_C, size=number).T.astype(float)
+  weights_RC = np.random.default_rng(0).multinomial(clusters, equal_C, size=number)
+  weights_CR = weights_RC.T.astype(float)
+  weights_CR.setflags(write=False)  # all callers have the same array
+  return weights_CR
 
 
 def resampled(

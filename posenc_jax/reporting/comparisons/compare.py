@@ -10,7 +10,7 @@ bits per byte, whatever tables print.
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -54,6 +54,7 @@ def compare_all(
   margin: float = MARGIN,
   names_of: Callable[[dict], tuple] = lambda row: (row['label'],),
   is_paired: bool = False,
+  lines: Collection[str] | None = None,
 ) -> list[Comparison]:
   """The comparison of each `Scores`; those of controls are compared with themselves at L alone.
 
@@ -68,6 +69,8 @@ def compare_all(
     margin: differences below it are of no interest.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
       The same trained models are paired in any case.
+    lines: the lines that are compared, None: all. Their differences and intervals are the same
+      without the others; tests over seeds are of those that are compared.
   Raises:
     UserError: no scores have the line, or their metric has no better end; nothing is left without
       controls.
@@ -94,7 +97,7 @@ def compare_all(
     if scores.metric.best is None:
       continue
     of = scores.protocol, scores.corpus
-    comparer = _Comparer(scores, line_of.get(of, ''), margin, is_paired)
+    comparer = _Comparer(scores, line_of.get(of, ''), margin, is_paired, lines)
     if scores.control is None:
       others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED, SHUFFLED)}
       comparison.blocks = comparer.all_blocks(others, baseline)
@@ -128,9 +131,16 @@ def _baseline(scores: Scores, baseline: str | None, names_of: Callable[[dict], t
 class _Comparer:
   """Makes the blocks of one `Scores`; what cannot be compared of them it names in their notes."""
 
-  def __init__(self, scores: Scores, baseline: str, margin: float, is_paired: bool):
+  def __init__(
+    self,
+    scores: Scores,
+    baseline: str,
+    margin: float,
+    is_paired: bool,
+    asked: Collection[str] | None,
+  ):
     self.scores, self.baseline, self.margin = scores, baseline, margin
-    self.is_paired = is_paired
+    self.is_paired, self.asked = is_paired, scores.lines if asked is None else asked
     self.metric = METRICS['bpb'] if scores.metric.denominator else scores.metric
     self.left_out = []
     self._samples = {}  # {(control, line, column): sample}
@@ -217,7 +227,7 @@ class _Comparer:
     """
     pairs_of, differences, unlike, many = defaultdict(dict), {}, [], []
     for line, column in itertools.product(self.scores.lines, self.scores.columns):
-      if not is_asked(line, column):
+      if line not in self.asked or not is_asked(line, column):
         continue
       of_line = self._sample(self.scores, line, column)
       other = self._sample(*other_of(line, column))
@@ -291,7 +301,7 @@ class _Comparer:
   def _correlations(self) -> dict[str, float]:
     near = self._train_length(self.baseline)
     of_baseline, found = self._sample(self.scores, self.baseline, near), {}
-    for line in self.scores.lines:
+    for line in (line for line in self.scores.lines if line in self.asked):
       of_line = self._sample(self.scores, line, near)
       if line == self.baseline or of_line is None or of_baseline is None:
         continue
