@@ -42,6 +42,20 @@ def build(name, **hyper):
   return make(name, **SIZES | {'rngs': nnx.Rngs(0)} | hyper)
 
 
+def with_gradients(f, argnums):
+  """The compiled function of what f returns and of the gradients of the sum of its squares."""
+
+  def squares(*args):
+    out = f(*args)
+    return (out**2).sum(), out
+
+  def both(*args):
+    grads, out = jax.grad(squares, argnums, has_aux=True)(*args)
+    return out, *grads
+
+  return jax.jit(both)
+
+
 @pytest.mark.parametrize(('T', 'S'), [(5, 3), (4, 4), (1, 6), (6, 1)])
 def test_diagonals_pick_the_row_of_their_distance(T, S):
   """Row m of a block's table belongs to t - s = m - S; lookups agree, for shared rows and for rows
@@ -371,14 +385,13 @@ def test_bfloat16_is_rounding_away_from_float32(name):
   q, k, v, w = (normal(1, 300, 4, 8) for _ in range(4))
 
   def run(dtype, backend):
-    loss = lambda q, k, v: (
-      attend(q, k, v, enc, backend=backend, block_sizes=(64, 128)).astype(jnp.float32) * w
-    ).sum()
+    def loss(*qkv):
+      out = attend(*qkv, enc, backend=backend, block_sizes=(64, 128))
+      return (out.astype(jnp.float32) * w).sum(), out
+
     inputs = [a.astype(dtype) for a in (q, k, v)]
-    return [
-      attend(*inputs, enc, backend=backend, block_sizes=(64, 128)),
-      *jax.grad(loss, argnums=(0, 1, 2))(*inputs),
-    ]
+    grads, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*inputs)
+    return [out, *grads]
 
   run = jax.jit(run, static_argnums=(0, 1))
   exact = run(jnp.float32, 'dense')
@@ -868,10 +881,7 @@ def test_values_and_outputs_pass_their_hooks(backend):
     moved = jax.tree.map(lambda _: w, enc)
     return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
 
-  both = lambda f: (
-    f(enc.w[...], x),
-    *jax.grad(lambda w, x: (f(w, x) ** 2).sum(), (0, 1))(enc.w[...], x),
-  )
+  both = lambda f: with_gradients(f, (0, 1))(enc.w[...], x)
   for actual, desired in zip(both(ours), both(formula), strict=True):
     np.testing.assert_allclose(actual, desired, atol=1e-5)
 
@@ -893,14 +903,12 @@ class ContentSink(Encoding):
     return i + jnp.einsum('bthk,hk->bth', q_BTHK, self.u[...])
 
 
-@pytest.mark.parametrize('height', [0.0, 300.0, -300.0])
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
-def test_a_sink_of_tokens_joins_the_denominator(backend, height):
+def test_a_sink_of_tokens_joins_the_denominator(backend):
   """Values and all gradients; also where the sink has all the weight or none, without overflow."""
   enc = ContentSink(build('nope', kv_heads=2).dims, nnx.Rngs(0))
   q, k, v, x = normal(2, 5, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)
   x = x.at[..., 0].set(1.0)
-  enc.w[...] = enc.w[...].at[0].add(height)
 
   def formula(w, u, q, k, v, x):
     k_BSHK, v_BSHK = jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2)
@@ -914,10 +922,11 @@ def test_a_sink_of_tokens_joins_the_denominator(backend, height):
     moved = jax.tree.map(lambda leaf: w if leaf.shape == w.shape else u, enc)
     return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
 
-  arguments = (enc.w[...], enc.u[...], q, k, v, x)
-  both = lambda f: (f(*arguments), *jax.grad(lambda *a: (f(*a) ** 2).sum(), range(6))(*arguments))
-  for actual, desired in zip(jax.jit(lambda: both(ours))(), both(formula), strict=True):
-    np.testing.assert_allclose(actual, desired, atol=2e-5)
+  ours, formula = (with_gradients(f, range(6)) for f in (ours, formula))
+  for height in (0.0, 300.0, -300.0):
+    arguments = (enc.w[...].at[0].add(height), enc.u[...], q, k, v, x)
+    for actual, desired in zip(ours(*arguments), formula(*arguments), strict=True):
+      np.testing.assert_allclose(actual, desired, atol=2e-5)
 
 
 def test_sinks_of_members_all_join_the_denominator():
@@ -1052,13 +1061,12 @@ def test_a_soft_cap_leaves_every_key_a_weight():
   """Keys that are too far without it count with it, in the gradient as well."""
   q, enc = normal(1, 12, 4, 8), ShortSighted(build('nope').dims, nnx.Rngs(0))
 
-  @functools.partial(jax.jit, static_argnums=1)
-  def both(q, backend):
+  def both(backend):
     block_sizes = (4, 2) if backend == 'blockwise' else None
     run = lambda q: attend(q, q, q, enc, backend=backend, block_sizes=block_sizes, softcap=0.5)
-    return run(q), jax.grad(lambda q: (run(q) ** 2).sum())(q)
+    return with_gradients(run, (0,))(q)
 
-  for dense, tiled in zip(both(q, 'dense'), both(q, 'blockwise'), strict=True):
+  for dense, tiled in zip(both('dense'), both('blockwise'), strict=True):
     np.testing.assert_allclose(tiled, dense, atol=2e-6)
 
 

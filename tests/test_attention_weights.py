@@ -39,7 +39,7 @@ def model_of(encoding: dict, **overrides):
 
 
 class Recorder:
-  """An encoding that keeps the scores it was last asked for."""
+  """An encoding that keeps the scores it was last asked for, of one trace."""
 
   def __init__(self, enc):
     self.enc = enc
@@ -53,29 +53,37 @@ class Recorder:
   def score(self, s_BHTS, *arguments):
     if self.enc.has('score'):
       s_BHTS = self.enc.score(s_BHTS, *arguments)
-    self.scores = np.asarray(s_BHTS, np.float64)
+    self.scores = s_BHTS
     return s_BHTS
 
 
-def dense_weights(layer, x_BTD, enc, options) -> np.ndarray:
-  """The weights of a layer, float64 [B, H, T, T]: the softmax of what scores are."""
+def dense_scores(layer, x_BTD, enc, options):
+  """The scores of a layer [B, H, T, T], and those of its sink [B, T, H], or None."""
   y_BTD = layer.block_input(x_BTD, 'attention')
   q, k, _ = layer.project_heads(y_BTD, enc)
   recorder, v = Recorder(enc), jnp.zeros_like(k)
   attend(q, k, v, recorder, x=y_BTD, outer_hooks_applied=True, **options | {'backend': 'dense'})
-  T = y_BTD.shape[1]
+  if not enc.has('sink'):
+    return recorder.scores, None
+  ids = options['position_ids']
+  request = build_request(q, k, v, enc, x=y_BTD, position_ids=ids, outer_hooks_applied=True)
+  return recorder.scores, request.sink_BTH
+
+
+def dense_weights(scores_BHTS, sink_BTH, enc, options) -> np.ndarray:
+  """The weights of a layer, float64 [B, H, T, T]: the softmax of what scores are."""
+  scores_BHTS = np.asarray(scores_BHTS, np.float64)
+  T = scores_BHTS.shape[-1]
   distance_TS = np.arange(T)[:, None] - np.arange(T)[None]
   is_seen = (distance_TS >= 0) & (distance_TS < (options.get('window') or T))
   if enc.normalizer == 'rows':
-    return np.asarray(enc.normalize(jnp.where(is_seen, recorder.scores, MASKED)), np.float64)
-  exp_BHTS = np.where(is_seen, np.exp(np.minimum(recorder.scores, 700)), 0.0)
+    return np.asarray(enc.normalize(jnp.where(is_seen, scores_BHTS, MASKED)), np.float64)
+  exp_BHTS = np.where(is_seen, np.exp(np.minimum(scores_BHTS, 700)), 0.0)
   if enc.normalizer == 'none':
     return exp_BHTS
   total_BHT = exp_BHTS.sum(axis=-1)
-  if enc.has('sink'):
-    ids = options['position_ids']
-    request = build_request(q, k, v, enc, x=y_BTD, position_ids=ids, outer_hooks_applied=True)
-    total_BHT = total_BHT + np.exp(np.asarray(request.sink_BTH, np.float64)).swapaxes(1, 2)
+  if sink_BTH is not None:
+    total_BHT = total_BHT + np.exp(np.asarray(sink_BTH, np.float64)).swapaxes(1, 2)
   return exp_BHTS / total_BHT[..., None]
 
 
@@ -90,11 +98,13 @@ def weights_by_layer(model, **options) -> np.ndarray:
 
   inputs = jnp.pad(TOKENS[:, :-1], ((0, 0), (1, 0)), constant_values=VOCAB - 1)
   _, (x_NBTD, arrays) = jax.jit(functools.partial(model, observe=observe, **options))(inputs)
+  scores = jax.jit(lambda *args: dense_scores(*args[:3], static | args[3]))
   weights = []
   for n, x_BTD in enumerate(x_NBTD):
     layer = jax.tree.map(lambda leaf, n=n: leaf[n], model.layers)
-    own = static | jax.tree.map(lambda leaf, n=n: leaf[n], arrays)
-    weights.append(dense_weights(layer, x_BTD, model.encodings.variants[0].layer(n), own))
+    own = jax.tree.map(lambda leaf, n=n: leaf[n], arrays)
+    enc = model.encodings.variants[0].layer(n)
+    weights.append(dense_weights(*scores(layer, x_BTD, enc, own), enc, static))
   return np.stack(weights, axis=1)
 
 

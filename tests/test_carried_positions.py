@@ -161,8 +161,10 @@ def test_tokens_at_1_2_3_are_tokens_without_positions(name):
   """BOS stands at 0, and each token as an input at its own position."""
   model, tokens_BT = model_of(tiny(encoding__name=name)), jnp.arange(24).reshape(2, 12) % 13
   carried = jnp.broadcast_to(1 + jnp.arange(12), (2, 12))
-  run = lambda positions: token_nll(
-    model, tokens_BT, token_positions=positions, max_position_distance=12
+  run = jax.jit(
+    lambda positions: token_nll(
+      model, tokens_BT, token_positions=positions, max_position_distance=12
+    )
   )
   np.testing.assert_allclose(run(carried), run(None), atol=1e-5)
   if name != 'nope':  # it takes them, and reads none
@@ -438,13 +440,16 @@ def test_evaluation_sees_each_answer_at_its_position(unbroken):
   corpus = data.source(c.data, 'test')
   model, _ = runs.restore(c, corpus, unbroken)
   rows = [row for row in storage.read_rows(unbroken / 'eval.jsonl') if row['length'] == 13]
+  run = jax.jit(lambda inputs, positions: model(inputs, position_ids=positions))
   right = []
   for example in corpus.examples(10, 13):
-    inputs = np.append([13], example.tokens_T)[None]
-    positions = np.append([0], example.positions_T)[None]
+    inputs, positions = np.zeros((2, 1, 14), np.int32)
+    inputs[0, : 1 + len(example.tokens_T)] = [13, *example.tokens_T]
+    positions[0, : 1 + len(example.tokens_T)] = [0, *example.positions_T]
     for t in np.flatnonzero(example.answers_T):
-      logits = model(inputs[:, : t + 1], position_ids=positions[:, : t + 1])
-      right.append(int(logits[0, -1].argmax()) == example.tokens_T[t])
+      seen = np.arange(14) <= t
+      logits = run(inputs * seen, positions * seen)
+      right.append(int(logits[0, t].argmax()) == example.tokens_T[t])
   (accuracy,) = [row['value'] for row in rows if row['metric'] == 'token_accuracy']
   assert accuracy == pytest.approx(np.mean(right))
 

@@ -465,7 +465,8 @@ def test_xpos_does_not_overflow_at_length():
   assert one.decays()[0] ** (-(2**16) / 512) > np.finfo(np.float32).max
   q = jnp.asarray(np.random.default_rng(0).standard_normal((1, 2**17, 1, 8)), jnp.float32)
   run = lambda q: attend(q, q, q, one, window=64, backend='blockwise')
-  out, g = jax.jit(lambda q: (run(q), jax.grad(lambda q: run(q).sum())(q)))(q)
+  loss = lambda q: ((out := run(q)).sum(), out)
+  g, out = jax.jit(jax.grad(loss, has_aux=True))(q)
   assert np.isfinite(g).all()
   last = attend(q[:, -128:], q[:, -128:], q[:, -128:], one, window=64, backend='dense')
   np.testing.assert_allclose(out[:, -64:], last[:, -64:], atol=1e-4)
@@ -521,7 +522,7 @@ def test_a_gate_of_zeros_has_finite_gradients():
   enc = build('grape_a')
   enc = jax.tree.map(jnp.zeros_like, enc)
   q, k = jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 2, 8))
-  grads = jax.grad(lambda enc: attend(q, k, k, enc, backend='dense').sum())(enc)
+  grads = jax.jit(jax.grad(lambda enc: attend(q, k, k, enc, backend='dense').sum()))(enc)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
@@ -1086,7 +1087,7 @@ def test_heads_of_members_are_those_of_layers_of_their_own():
   both = make('heads', heads=6, members=members, **sizes)
   rope, alibi = make('rope', heads=4, **sizes), make('alibi', heads=2, **sizes)
   for backend in ('dense', 'blockwise'):
-    run = functools.partial(attend, backend=backend, block_sizes=(4, 4))
+    run = jax.jit(functools.partial(attend, backend=backend, block_sizes=(4, 4)))
     parts = (
       run(q[:, :, :4], k[:, :, :4], v[:, :, :4], rope),
       run(q[:, :, 4:], k[:, :, 4:], v[:, :, 4:], alibi),

@@ -298,7 +298,8 @@ def test_length_is_the_number_of_keys_of_the_call(name):
   enc = build(scaling=fields_of(name, 2.0, lists))
   q = jnp.asarray(np.random.default_rng(0).standard_normal((1, 9, 4, 8)), jnp.float32)
   k = q[:, :, :2]
-  run = lambda n: attend(q[:, :n], k[:, :n], k[:, :n], enc, backend='dense')
+  attend_ = jax.jit(functools.partial(attend, enc=enc, backend='dense'))
+  run = lambda n: attend_(q[:, :n], k[:, :n], k[:, :n])
   close(run(8)[:, :3], run(3))
   assert np.abs(run(9)[:, :8] - run(8)).max() > 1e-3
 
