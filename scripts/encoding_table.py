@@ -8,6 +8,7 @@ is printed here.
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 import sys
@@ -183,6 +184,7 @@ def limits() -> str:
   return '\n'.join(f'- {", ".join(names)}: {limit}.' for limit, names in names_of.items())
 
 
+@functools.cache
 def row(name: str) -> tuple[str, ...]:
   """The cells of an encoding with its defaults. ValueError where its class says too little."""
   dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': ENOUGH_TOKENS}

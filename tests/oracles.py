@@ -1560,6 +1560,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
   several = oracle.heads_per_query
   H, group = H * several, group * several
   o_BTHK = np.zeros((B, T, H, K))
+  is_of_values = oracle.move is Oracle.move and oracle.value is Oracle.value
   for b in range(B):
     position = np.broadcast_to(positions_BS, (B, *positions_BS.shape[1:]))[b].tolist()
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])
@@ -1592,6 +1593,9 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
           p_S = oracle.weights(
             np.append(s_HS[h], oracle.sink(q_SHK[i, h // several], position[i], h))
           )[:-1]
+        if is_of_values:
+          o_BTHK[b, t, h] = p_S @ v_SGK[seen, h // group]
+          continue
         for p, s in zip(p_S, seen, strict=True):
           v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
           v = oracle.convey(v, token_Sn[i], token_Sn[s], h)

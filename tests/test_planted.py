@@ -4,6 +4,7 @@ import itertools
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import synthetic
@@ -171,10 +172,11 @@ def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_pat
   loop.train(c, tmp_path)
   (row,) = (row for row in storage.read_rows(tmp_path / 'metrics.jsonl') if 'split' in row)
   parameters = finished_parameters(tmp_path, training.model, c)
+  nll = jax.jit(token_nll)
   decided, every = [], []
   for number in range(3):
     tokens_BT = training.val_batches[number].tokens_BT
-    nats_BT = np.asarray(token_nll(parameters, tokens_BT), np.float64)
+    nats_BT = np.asarray(nll(parameters, tokens_BT), np.float64)
     for nats_T, tokens_T in zip(nats_BT, tokens_BT, strict=True):
       every += nats_T.tolist()
       distances_T = planted.distances(bytes(tokens_T.tolist()))

@@ -79,7 +79,7 @@ def assert_same_run(a, b, c):
 
 
 # A process that has imported everything, but uses no device yet. Each fork of it is a run that dies
-# at one point.
+# at one point. They share the compiled programs of the session.
 KILLS = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -89,8 +89,6 @@ from posenc_jax.training import loop
 import jax
 jax.config.update('jax_default_matmul_precision', 'highest')
 workdir = Path(sys.argv[1])
-jax.config.update('jax_compilation_cache_dir', str(workdir.parent / 'compiled'))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 c = config.from_json(json.loads(sys.argv[2]))
 real = {'rename': os.rename, 'rmtree': shutil.rmtree, 'write': storage._write}
 
@@ -437,15 +435,15 @@ def test_a_run_of_a_constant_rate_is_extended_to_what_the_longer_one_is(
 
 
 def test_other_rates_are_those_of_the_new_length_from_there_on(make, tmp_path, capsys):
-  short, long = (make(train__steps=steps, train__log_every=1) for steps in (4, 8))
+  short, long = (make(train__steps=steps, train__log_every=1) for steps in (4, STEPS))
   loop.train(short, tmp_path / 'run')
   loop.train(long, tmp_path / 'run')
-  line = 'learning rates from here on are those of a schedule of 8, before of 4'
-  assert f'{tmp_path}/run: extended from 4 to 8 steps; {line}' in capsys.readouterr().out
+  line = f'learning rates from here on are those of a schedule of {STEPS}, before of 4'
+  assert f'{tmp_path}/run: extended from 4 to {STEPS} steps; {line}' in capsys.readouterr().out
   rows = storage.read_rows(tmp_path / 'run' / 'metrics.jsonl')
   rates = {row['step']: row['learning_rate'] for row in rows if 'loss' in row}
   for n, rate in rates.items():
-    expected = learning_rate(short.optim, 4 if n <= 4 else 8, n)
+    expected = learning_rate(short.optim, 4 if n <= 4 else STEPS, n)
     np.testing.assert_allclose(rate, expected, rtol=1e-6)
 
 
