@@ -62,7 +62,7 @@ AHEAD = [
   for mode in ('bidirectional', 'prefix')
   if name in KERNELS and is_wanted(name, mode)
 ]
-DAILY_AHEAD = [('t5', 'bidirectional'), ('shaw', 'prefix')]
+DAILY_AHEAD = [('shaw', 'prefix')]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,32 @@ from posenc_jax.training import run_dir
 from scripts import keep
 
 
+def study_in(folder):
+  return Study(folder, ['rope', 'alibi'], (0, 1))
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """The folder of a study that has run, of which each test has a copy."""
+  folder = tmp_path_factory.mktemp('finished')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('PYTHONPATH', str(ROOT))
+    patch.setattr(sweep.local, 'POLL', 0.01)
+    run = study_in(folder)
+    assert swept(run, run.out) == 0
+  return folder
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(finished, tmp_path, monkeypatch):
+  """A study whose runs are in `out`, as if they had run there."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(sweep.local, 'POLL', 0.01)
-  return Study(tmp_path, ['rope', 'alibi'], (0, 1))
+  run = study_in(tmp_path)
+  shutil.copytree(finished / 'out', run.out)
+  written = run.out / 'study.json'
+  written.write_text(written.read_text().replace(str(finished), str(tmp_path)))
+  return run
 
 
 def swept(run, out, **settings):
@@ -29,9 +50,8 @@ def swept(run, out, **settings):
 
 
 def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
-  whole, first, second = (tmp_path / name for name in ('whole', 'first', 'second'))
-  out = tmp_path / 'kept'
-  assert swept(run, whole) == 0
+  first, second, out = (tmp_path / name for name in ('first', 'second', 'kept'))
+  whole = run.out
   assert sweep.sweep(run.path, first, {'seed': 0}, run.scripts, checks_runs=False) == 0
   assert keep.main([str(first), f'--out={out}']) == 0
   assert swept(run, second, kept=out) == 0
@@ -54,8 +74,7 @@ def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
 
 
 def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
-  whole, out = tmp_path / 'whole', tmp_path / 'kept'
-  assert swept(run, whole) == 0
+  whole, out = run.out, tmp_path / 'kept'
   for seed in (0, 1):
     part = tmp_path / f'x_{seed}'
     assert sweep.sweep(run.path, part, {'seed': seed}, run.scripts, checks_runs=False) == 0
@@ -66,9 +85,8 @@ def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
 
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
   """After any of its files, at the first call and at a later one that adds runs."""
-  first, whole, out = (tmp_path / name for name in ('first', 'whole', 'kept'))
+  first, whole, out = tmp_path / 'first', run.out, tmp_path / 'kept'
   assert sweep.sweep(run.path, first, {'seed': 0}, run.scripts, checks_runs=False) == 0
-  assert swept(run, whole) == 0
 
   def killed(*args):
     raise KeyboardInterrupt
@@ -84,7 +102,6 @@ def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
 
 
 def test_what_is_not_finished_is_not_kept(run, tmp_path):
-  assert swept(run, run.out) == 0
   unfinished = run.out / 'encoding.name=rope,seed=0'
   (unfinished / 'finished.json').unlink()
   run_dir.mark_finished(unfinished, 'that of an evaluation by hand')
@@ -97,7 +114,6 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path):
 
 
 def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
-  assert swept(run, run.out) == 0
   ngram = run.out / 'ngram,seed=0'
   shutil.copytree(run.out / 'encoding.name=rope,seed=0', ngram)
   (ngram / 'config.json').unlink()
@@ -111,7 +127,6 @@ def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
 
 
 def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
-  assert swept(run, run.out) == 0
   kept.keep(run.out, tmp_path / 'kept')
   file = run.out / 'encoding.name=rope,seed=0' / 'eval.jsonl'
   (row,) = storage.read_rows(file)
@@ -125,7 +140,6 @@ def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
 
 def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
   out = tmp_path / 'kept'
-  assert swept(run, run.out) == 0
   kept.keep(run.out, out)
   with pytest.raises(UserError, match=r'config\.train\.steps beside --kept'):
     sweep.sweep(run.path, run.out, {'train.steps': 1}, run.scripts, kept=out)
