@@ -22,6 +22,7 @@ from posenc_jax.attention.tiled.carry import GROUP, suffix_sum
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread
 from posenc_jax.attention.tiled.geometry import TileGrid
+from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.rope import rotate_at
 from posenc_jax.xla_ops import (
@@ -328,6 +329,15 @@ def test_visible_keys_are_counted(name, segments):
   desired = (np.asarray(seen) & same).sum(axis=-1)
   np.testing.assert_array_equal(request.j + np.zeros((2, 1), int), desired)
   np.testing.assert_array_equal(request.i, request.j[:, 15:])
+
+
+def test_padding_is_of_the_last_segment():
+  """Else a ragged last row of tiles would have the first document in common with every other."""
+  q, segment_ids = normal(1, 9, 4, 8), jnp.array([[0, 0, 0, 0, 0, 0, 1, 1, 2]])
+  request = build_request(q, q, q, build('nope'), segment_ids=segment_ids, block_sizes=(4, 8))
+  _, ids = cut_into_tiles(TileSchedule.of_request(request), request)
+  assert ids['rows']['segment'][-1].tolist() == [[2] * 4]
+  assert ids['columns']['segment'][-1].tolist() == [[2] * 8]
 
 
 def test_tiles_between_sink_tokens_and_a_window_are_not_read():

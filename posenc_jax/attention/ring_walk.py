@@ -8,10 +8,11 @@ from jax import lax
 
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.schedule import PADDING, TileSchedule
+from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
-ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'segment_ids', 'index_BS', 'sink_BTH')
+IDS = ('position_ids', 'segment_ids', 'index_BS')
+ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'sink_BTH', *IDS)
 
 
 def whole_tiles(schedule: TileSchedule) -> int:
@@ -23,11 +24,12 @@ def padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   """The arrays of a request that lie along the sequence, with whole tiles on each device."""
   padding = -request.k_BSGK.shape[1] % whole_tiles(schedule)
 
-  def pad(x, mode='constant'):
-    return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2), mode=mode)
+  def pad(name):
+    mode = 'edge' if name in IDS else 'constant'  # as tiles are padded
+    widths = lambda x: [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)
+    return jax.tree.map(lambda x: jnp.pad(x, widths(x), mode), getattr(request, name))
 
-  arrays = jax.tree.map(pad, {name: getattr(request, name) for name in ALONG})
-  return arrays | {'position_ids': pad(request.position_ids, PADDING['position'])}
+  return {name: pad(name) for name in ALONG}
 
 
 def num_steps(mask: Mask, devices: int, shard: int) -> int:

@@ -31,7 +31,6 @@ NOT_IN_KERNELS = {
 # They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
 TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
-CUT = (*ALONG, 'position_ids')
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -92,7 +91,7 @@ def run(request: AttentionRequest, interpret: bool = False):
     arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
     return join_tiles(_attention(schedule, interpret, arrays, ids))[:, : schedule.grid.T]
 
-  return over_batch(on_device, {name: getattr(request, name) for name in CUT}, (request.enc,))
+  return over_batch(on_device, {name: getattr(request, name) for name in ALONG}, (request.enc,))
 
 
 def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:

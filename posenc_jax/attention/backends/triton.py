@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.backends.fused import CUT
 from posenc_jax.attention.fused.tables import tables_by_diagonal
 from posenc_jax.attention.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.attention.ring_walk import ALONG
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
@@ -90,7 +90,7 @@ def run(request: AttentionRequest, interpret: bool = False):
     o_BTHK = join_tiles(_attention(schedule, interpret, arrays, ids))
     return o_BTHK[:, : schedule.grid.T, :, : request.v_BSGK.shape[-1]]
 
-  return over_batch(on_device, {name: getattr(request, name) for name in CUT}, (request.enc,))
+  return over_batch(on_device, {name: getattr(request, name) for name in ALONG}, (request.enc,))
 
 
 def schedule_of(request: AttentionRequest) -> TileSchedule:

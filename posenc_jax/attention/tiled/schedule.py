@@ -112,11 +112,6 @@ class TileRange(NamedTuple):
     return add_gradients(self.schedule.grid, totals, gradients, self.diagonal(a, b))
 
 
-# How ids are padded. At another position than the last one, padding could be farther away than
-# tables reach, and be NaN.
-PADDING = {'position': 'edge', 'segment': 'constant', 'index': 'edge'}
-
-
 def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
   """The arrays of a request as the passes take them: (arrays with gradients, ids), cut in tiles."""
   rows, columns = schedule.grid.rows, schedule.grid.columns
@@ -144,7 +139,10 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
 
 
 def _cut_ids(ids: dict, n: int) -> dict:
-  return {name: x if x is None else _cut(x, n, PADDING[name]) for name, x in ids.items()}
+  """Padding has the ids of the last token. At another position it could be farther away than tables
+  reach, and be NaN; in another segment, tiles would have one in common with that.
+  """
+  return {name: x if x is None else _cut(x, n, 'edge') for name, x in ids.items()}
 
 
 def join_tiles(o_NBHTK):
