@@ -435,13 +435,15 @@ def test_seeds_at_once_are_each_by_itself(unbroken, tmp_path):
 
 
 def test_evaluation_sees_each_answer_at_its_position(unbroken):
-  """The share of right answers, by single forward passes over BOS and the tokens before each."""
+  """The share of right answers and their nats, by single forward passes over BOS and the tokens
+  before each.
+  """
   c = tiny()
   corpus = data.source(c.data, 'test')
   model, _ = runs.restore(c, corpus, unbroken)
   rows = [row for row in storage.read_rows(unbroken / 'eval.jsonl') if row['length'] == 13]
   run = jax.jit(lambda inputs, positions: model(inputs, position_ids=positions))
-  right = []
+  right, nats = [], []
   for example in corpus.examples(10, 13):
     inputs, positions = np.zeros((2, 1, 14), np.int32)
     inputs[0, : 1 + len(example.tokens_T)] = [13, *example.tokens_T]
@@ -450,8 +452,11 @@ def test_evaluation_sees_each_answer_at_its_position(unbroken):
       seen = np.arange(14) <= t
       logits = run(inputs * seen, positions * seen)
       right.append(int(logits[0, t].argmax()) == example.tokens_T[t])
+      nats.append(-jax.nn.log_softmax(logits[0, t])[example.tokens_T[t]])
   (accuracy,) = [row['value'] for row in rows if row['metric'] == 'token_accuracy']
   assert accuracy == pytest.approx(np.mean(right))
+  (mean_nats,) = [row['value'] for row in rows if row['metric'] == 'symbol_nats']
+  assert mean_nats == pytest.approx(np.mean(nats), rel=1e-5)
 
 
 def test_evaluation_in_other_batches_gives_the_same():
