@@ -521,9 +521,9 @@ def pope(dims, hyper, p):
 
   turn_q = lambda q, t, h: polar(q, lambda n: t * f[n] - p['phases'][h, n])
   turn_k = lambda k, t, h: polar(k, lambda n: t * f[n])
-  return Oracle(
-    lambda q, k, i, j, h: turn_q(q, i, h) @ turn_k(k, j, h) / math.sqrt(K), turn=(turn_q, turn_k)
-  )
+  # by the difference of positions, which may be far out
+  score = lambda q, k, i, j, h: turn_q(q, i - j, h) @ turn_k(k, 0, h) / math.sqrt(K)
+  return Oracle(score, turn=(turn_q, turn_k))
 
 
 def music_transformer(dims, hyper, p):
@@ -704,7 +704,7 @@ def path(dims, hyper, p):
 
 
 def turned_by_group(dims, angles, hyper):
-  """Scores of q and k turned by the angles of their tokens: tokens -> [S, G, K/2]. With `values`
+  """Scores of q and k turned by the angles of their tokens: tokens -> [S, G, K/2]. With turn_values
   what a token gets of a value has turned by the difference of their angles.
   """
   H, G, K = dims.heads, dims.kv_heads, dims.head_dim
@@ -722,7 +722,7 @@ def turned_by_group(dims, angles, hyper):
     return np.concatenate([z.real, z.imag]) if half else np.stack([z.real, z.imag], 1).ravel()
 
   zero = lambda q, k, i, j, h: 0.0
-  turns_values = {'convey': convey} if hyper.get('values') else {}
+  turns_values = {'convey': convey} if hyper.get('turn_values') else {}
   return Oracle(zero, pair=pair, tokens=angles, **turns_values)
 
 
@@ -807,9 +807,9 @@ def coca(dims, hyper, p):
 
   turn_q = lambda q, t, h: turned(q, t, lambda pair: pair @ pair)
   turn_k = lambda k, t, h: turned(k, t, lambda pair: max(sum(pair) / 2, 0))
-  return Oracle(
-    lambda q, k, i, j, h: turn_q(q, i, h) @ turn_k(k, j, h) / math.sqrt(K), turn=(turn_q, turn_k)
-  )
+  # by the difference of positions, which may be far out
+  score = lambda q, k, i, j, h: turn_q(q, i - j, h) @ turn_k(k, 0, h) / math.sqrt(K)
+  return Oracle(score, turn=(turn_q, turn_k))
 
 
 def grape_frequencies(dims, hyper, p, scale):
@@ -1351,7 +1351,7 @@ RECORDS = {
     variants={
       'bias': {'bias': True, 'base': 50.0, 'rank': 3},
       'gate': {'gate': True},
-      'values': {'base': 50.0, 'values': True},
+      'values': {'base': 50.0, 'turn_values': True},
     },
   ),
   'path': Record(path, count_path, variants={'linear': {'rank': 0}}),
@@ -1477,13 +1477,13 @@ RECORDS = {
     count_grape_m,
     variants={
       'per_head': {'per_head': True, 'base': 50.0, 'scale': 2.0},
-      'values': {'per_head': True, 'values': True},
+      'values': {'per_head': True, 'turn_values': True},
     },
   ),
   'grape_m_context': Record(
     grape_m_context,
     lambda d, h: (0, count_grape_m(d, h)[1] + d.model_dim + 1),
-    variants={'per_head': {'per_head': True, 'base': 50.0}, 'values': {'values': True}},
+    variants={'per_head': {'per_head': True, 'base': 50.0}, 'values': {'turn_values': True}},
   ),
   'grape_a': Record(
     grape_a, count_grape_a, variants={gate: {'gate': gate} for gate in ('query', 'key')}
@@ -1519,7 +1519,7 @@ RECORDS = {
     lambda d, h: (0, (d.model_dim + 1) * d.kv_heads),
     variants={
       'interleaved': {'base': 50.0, 'layout': 'interleaved'},
-      'values': {'layout': 'interleaved', 'values': True},
+      'values': {'layout': 'interleaved', 'turn_values': True},
     },
   ),
   'coca': Record(
@@ -1539,7 +1539,7 @@ RECORDS = {
   'rope_mixed': Record(
     rope_mixed,
     lambda d, h: (0, d.kv_heads * d.head_dim),
-    variants={'slow': {'base': 100.0}, 'values': {'values': True}},
+    variants={'slow': {'base': 100.0}, 'values': {'turn_values': True}},
   ),
   'position_coupling': Record(
     position_coupling,
@@ -1560,7 +1560,9 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
   several = oracle.heads_per_query
   H, group = H * several, group * several
   o_BTHK = np.zeros((B, T, H, K))
-  is_of_values = oracle.move is Oracle.move and oracle.value is Oracle.value
+  is_of_values = all(
+    getattr(oracle, name) is getattr(Oracle, name) for name in ('value', 'move', 'convey')
+  )
   for b in range(B):
     position = np.broadcast_to(positions_BS, (B, *positions_BS.shape[1:]))[b].tolist()
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])

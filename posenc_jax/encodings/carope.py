@@ -32,16 +32,22 @@ class CARoPE(ByAngles):
   per_layer = ('w_f', 'b_f')
 
   def __init__(
-    self, dims: Dims, rngs, *, base: float = 10_000.0, layout: str = 'half', values: bool = False
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    base: float = 10_000.0,
+    layout: str = 'half',
+    turn_values: bool = False,
   ):
     """Sets the frequencies to those of RoPE.
 
     Args:
       base: of the RoPE at the start.
       layout: as for `rope`.
-      values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+      turn_values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
-    super().__init__(dims, rngs, layout=layout, values=values)
+    super().__init__(dims, rngs, layout=layout, turn_values=turn_values)
     check_rotary(dims.head_dim, base, layout)
     # softplus(b) = base^(2/K) - 1, of which the exponential may overflow
     start = base ** (2 / dims.head_dim) - 1

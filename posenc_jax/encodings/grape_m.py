@@ -35,7 +35,7 @@ class GrapeM(ByAngles):
     base: float = 10_000.0,
     per_head: bool = False,
     scale: float = 16.0,
-    values: bool = False,
+    turn_values: bool = False,
   ):
     """Sets the frequencies to those of RoPE.
 
@@ -43,9 +43,9 @@ class GrapeM(ByAngles):
       base: as for `rope`, at the start.
       per_head: see above.
       scale: a step of l is a relative step of the frequency, divided by this.
-      values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+      turn_values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
-    super().__init__(dims, rngs, values=values)
+    super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')
     if scale <= 0:
       raise ValueError(f'scale={scale} must be greater than 0')

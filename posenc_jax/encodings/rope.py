@@ -92,17 +92,17 @@ class Rotary(Encoding):
 class ByAngles(Encoding):
   """An encoding whose coordinates are angles: pairs of channels of q and k turn by them.
 
-  With `values` those of values turn by them too, and outputs back by the angles of the queries:
+  With `turn_values` those of values turn by them too, and outputs back by the angles of the queries:
   o_i = R(-a_i) sum_j p_ij R(a_j) v_j (arXiv:2606.24975, accumulated rotation of values).
   """
 
   rotates_qk = True
 
-  def __init__(self, dims: Dims, rngs, *, layout: str = 'half', values: bool = False):
-    """`layout`: one of LAYOUTS; `values`: see above."""
+  def __init__(self, dims: Dims, rngs, *, layout: str = 'half', turn_values: bool = False):
+    """`layout`: one of LAYOUTS; `turn_values`: see above."""
     super().__init__(dims, rngs)
-    self.layout, self.rotates_values = layout, values
-    self.switched_off = () if values else ('transform_values', 'transform_output')
+    self.layout, self.rotates_values = layout, turn_values
+    self.switched_off = () if turn_values else ('transform_values', 'transform_output')
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in radians: float32 [B|1, S, G|1, K/2]."""

@@ -27,14 +27,14 @@ class RoPEMixed(ByAngles):
   positions_per_token = 2
   per_layer = ('frequencies',)
 
-  def __init__(self, dims: Dims, rngs, *, base: float = 10.0, values: bool = False):
+  def __init__(self, dims: Dims, rngs, *, base: float = 10.0, turn_values: bool = False):
     """Draws the directions.
 
     Args:
       base: of the lengths, see above.
-      values: whether values turn, too, and outputs back, see `ByAngles`.
+      turn_values: whether values turn, too, and outputs back, see `ByAngles`.
     """
-    super().__init__(dims, rngs, values=values)
+    super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')
     if dims.head_dim % 4:
       raise ValueError(f'head_dim={dims.head_dim} must be a multiple of 4')

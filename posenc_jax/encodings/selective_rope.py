@@ -43,7 +43,7 @@ class SelectiveRoPE(ByAngles):
     rank: int = 16,
     bias: bool = False,
     gate: bool = False,
-    values: bool = False,
+    turn_values: bool = False,
   ):
     """Draws the projections and the convolution.
 
@@ -51,9 +51,9 @@ class SelectiveRoPE(ByAngles):
       base: as for `rope`.
       rank: of the projection to f.
       bias, gate: see above.
-      values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+      turn_values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
-    super().__init__(dims, rngs, values=values)
+    super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')
     if dims.model_dim % dims.heads:
       raise ValueError(f'heads={dims.heads} must divide model_dim={dims.model_dim}')
