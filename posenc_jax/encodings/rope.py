@@ -92,7 +92,7 @@ class Rotary(Encoding):
 class ByAngles(Encoding):
   """An encoding whose coordinates are angles: pairs of channels of q and k turn by them.
 
-  With `turn_values` those of values turn by them too, and outputs back by the angles of the queries:
+  With `turn_values` those of values turn, too, and outputs back by the angles of the queries:
   o_i = R(-a_i) sum_j p_ij R(a_j) v_j (arXiv:2606.24975, accumulated rotation of values).
   """
 
