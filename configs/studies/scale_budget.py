@@ -12,10 +12,9 @@ a character up to L / 2), and gains from text past L less than ALiBi, since what
 it forgets past it. RoPE's and NoPE's losses past L grow, ALiBi's and Transformer-XL's gains at 4 L
 do not shrink by more than a third.
 
-Cost: 16 runs of some 25 minutes, two at a time on two cores. Result, of seed 0 and
-of T5 and Transformer-XL with seed 1: results/scale_budget, LOG/137, LOG/139. At 32 L T5 has 1.840
-bits, KERPLE 1.940, ALiBi 2.029, Transformer-XL 2.054, RoPE with a window of L 2.258 and FoX 2.415;
-ranks at L do not hold.
+Cost: 16 runs of some 25 minutes, two at a time on two cores. Result: results/scale_budget, LOG/137,
+LOG/139, LOG/142. At 32 L T5 has 1.840 bits, KERPLE 2.006, Transformer-XL 2.054, ALiBi 2.216, RoPE
+with a window of L 2.254 and FoX 2.290; 8 pairs change their order at L.
 """
 
 from pathlib import Path
