@@ -1,0 +1,140 @@
+"""Which encodings may stand in one chain, and in which order."""
+
+import itertools
+import math
+
+from posenc_jax.encodings.core.base import Encoding
+
+
+def check_together(names: list[str], encodings: list[Encoding]) -> None:
+  """Raises ValueError where members of a chain, in this order, would not do what each says."""
+  with_scale = [n for n, e in enumerate(encodings) if sets_scale(e)]
+  with_normalizer = [n for n, e in enumerate(encodings) if e.normalizer != 'softmax']
+  for what, own in (('scale', with_scale), ('normalizer', with_normalizer)):
+    if len(own) > 1:
+      both = ' and '.join(names[n] for n in own)
+      raise ValueError(f'{both} each have a {what} of their own; allowed: one of them')
+  _check_products(names, encodings, with_scale)
+  if with_scale:
+    _check_scale(names, encodings, with_scale[0])
+  _check_positions(names, encodings)
+  _check_carried_positions(names, encodings)
+  _check_widths(names, encodings)
+  _check_heads(names, encodings)
+  _check_queries(names, encodings)
+  _check_adapted(names, encodings)
+
+
+def sets_scale(enc: Encoding) -> bool:
+  """Whether an encoding multiplies products of queries and keys by another factor than usual."""
+  head_dim = enc.dims.head_dim
+  return enc.scale(head_dim) != head_dim**-0.5
+
+
+def _check_carried_positions(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses what would take the positions of the data for those of the sequence."""
+  taker = next((n for n, e in enumerate(encodings) if e.takes_carried_positions), None)
+  if taker is None:
+    return
+  for n, e in enumerate(encodings):
+    if n != taker and (e.has('add_to_input') or e.max_length is not None):
+      both = f'{names[taker]} takes the positions of the data, and {names[n]} would, too'
+      allowed = 'beside it what does not act on the input and has no table of positions'
+      raise ValueError(f'{both}; allowed: {allowed}')
+
+
+def _check_positions(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members that read different numbers of positions a token."""
+  readers = [n for n, e in enumerate(encodings) if e.position_kind is not None]
+  numbers = {encodings[n].positions_per_token for n in readers}
+  if len(numbers) > 1:
+    said = ' and '.join(f'{names[n]} {encodings[n].positions_per_token}' for n in readers)
+    raise ValueError(f'positions a token: {said}; allowed: the same number for all')
+
+
+def _check_products(names: list[str], encodings: list[Encoding], with_scale: list[int]) -> None:
+  """Refuses a member that makes products q . k again, in some heads at least, after others have
+  changed them.
+  """
+  on_scores = [n for n, e in enumerate(encodings) if 'scores' in e.acts_on()]
+  for n, e in enumerate(encodings):
+    if _recomputes_any(e) and (with_scale or n > on_scores[0]):
+      raise ValueError(
+        f'{names[n]} takes q . k anew: it must act on scores first, and no member may set the scale'
+      )
+
+
+def _recomputes_any(enc: Encoding) -> bool:
+  """Whether an encoding, or any that it is made of, makes the products q . k itself."""
+  return enc.recomputes_scores or any(map(_recomputes_any, getattr(enc, 'members', ())))
+
+
+def _check_scale(names: list[str], encodings: list[Encoding], setter: int) -> None:
+  """Refuses members to which the scale that another member sets would be unknown."""
+  own, K = encodings[setter], encodings[setter].dims.head_dim
+  is_moved = own.query_scale != 1
+  is_new = not math.isclose(own.scale(K) * own.query_scale, K**-0.5)
+  for n, e in enumerate(encodings):
+    if n == setter:
+      continue
+    if is_new and e.applies_scale:
+      problem = f'{names[setter]} sets the scale, and {names[n]} multiplies by 1/sqrt(K)'
+    elif is_moved and e.needs_usual_queries:
+      problem = f'{names[setter]} makes queries smaller, and {names[n]} reads their size'
+    elif is_moved and e.bias_in_scale and e.has('bias'):
+      problem = f'{names[setter]} moves the scale onto queries, and the bias of {names[n]} is in it'
+    else:
+      continue
+    raise ValueError(f'{problem}; allowed: one of them')
+
+
+def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses a member that reads heads of the usual width where another one makes them wider."""
+  for n, wide in enumerate(encodings):
+    if wide.qk_width == 1:
+      continue
+    for m, e in enumerate(encodings):
+      reads = m != n and (e.reads_qk or e.recomputes_scores)
+      transforms = m > n and (e.rotates_qk or e.qk_width != 1)
+      if reads or transforms:
+        raise ValueError(
+          f'{names[m]} takes queries as wide as heads are, but {names[n]} makes them wider'
+        )
+
+
+def _check_heads(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members beside one that makes more heads, if they would meet heads that they lack."""
+  for n, several in enumerate(encodings):
+    if several.heads_per_query == 1:
+      continue
+    for m, e in enumerate(encodings):
+      alone = {'input', 'queries and keys'} if m < n else {'input'}
+      if m != n and not {*e.acts_on()} <= alone:
+        allowed = 'before it what acts on the input, or on queries and keys'
+        raise ValueError(
+          f'{names[n]} makes several heads of one, {names[m]} not; allowed: {allowed}'
+        )
+
+
+def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members of which one changes queries to what is no formula of another any more."""
+  for n, m in itertools.permutations(range(len(encodings)), 2):
+    reader, other = encodings[n], encodings[m]
+    if reader.reads_own_queries and other.changes_queries and m > n:
+      problem = f'{names[m]} changes queries behind {names[n]}, which has put a part into them'
+      raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
+    bends_again = _recomputes_any(reader)
+    if reader.bends_products and other.multiplies_queries and (m < n or bends_again):
+      problem = (
+        f'{names[m]} multiplies queries, and products of {names[n]} are not proportional to them'
+      )
+      allowed = 'one of them' if bends_again else f'{names[m]} behind {names[n]}'
+      raise ValueError(f'{problem}; allowed: {allowed}')
+
+
+def _check_adapted(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members that act on scores behind one that adapts what all have left of them."""
+  for n, m in itertools.combinations(range(len(encodings)), 2):
+    if encodings[n].adapts_scores and 'scores' in encodings[m].acts_on():
+      problem = f'{names[n]} adapts the scores of all members, of {names[m]} behind it, too'
+      raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
