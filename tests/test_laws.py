@@ -23,7 +23,7 @@ from posenc_jax.attention.tiled.distance_readers import GatherDistance, Toeplitz
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, make
-from posenc_jax.encodings.core import chain as chain_module
+from posenc_jax.encodings.core import chain_checks
 from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
 from posenc_jax.encodings.core.temperature import Temperature
@@ -923,7 +923,7 @@ def test_the_scale_may_be_moved_onto_queries_unless_a_class_says_otherwise(varia
     refused = 'allowed: one of them' in str(error) and 'each have' not in str(error)
     if not refused:
       pytest.skip(f'for another reason: {error}')
-  monkeypatch.setattr(chain_module, '_check_scale', lambda *_: None)
+  monkeypatch.setattr(chain_checks, '_check_scale', lambda *_: None)
   both, alone = make_both(members=members), build(variant)
   both.members[0], both.members[1] = alone, jax.tree.map(jnp.zeros_like, both.members[1])
   run = jax.jit(functools.partial(layer, backend='dense'))
