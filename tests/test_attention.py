@@ -202,7 +202,9 @@ def test_few_queries_on_many_keys_take_little_memory():
 
 @pytest.mark.parametrize('name', ['alibi', 'transformer_xl'])
 def test_tables_end_where_a_window_does(name):
-  """Of 32,768 distances 512 are seen; a bias of all of them, spread, would take 512 MiB."""
+  """Memory of tables grows with the window: of 32,768 distances 512 are seen, and a bias of all of
+  them, spread over tiles, would take 512 MiB.
+  """
   memory = functools.partial(gradient_memory, T=32_768, S=32_768, window=512)
   assert memory(name) < memory('nope') + 64 * 2**20
 

@@ -1247,7 +1247,9 @@ def test_temperatures_at_known_factors():
 
 
 def test_adaptive_temperature_golden_values():
-  """Of rows that are sure, hardly unsure, and spread over 11 and 5000 keys."""
+  """The factor is the formula's in rows that are sure, hardly unsure, and spread over 11 and 5000
+  keys.
+  """
   enc, spread = build('adaptive_temperature'), np.zeros((1, 4, 1, 5000), np.float32)
   spread[0, 0, 0, 0], spread[0, 1, 0, 2:], spread[0, 2, 0, 11:] = 20, MASKED, MASKED
   spread[0, 1:, 0, 0] = 0.5
