@@ -16,9 +16,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError
+from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
+from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,11 +47,11 @@ def make(folders: list[str], out: Path):
   where there is nothing to draw.
   """
   reports = [study.load(folder) for folder in folders]
-  names = study.names_of_runs(folders, [report.hashes for report in reports])
+  names = study.names_of_runs(folders, [_hashes(report) for report in reports])
   every_row = [
     row | {'run': name(row['run'])}
     for folder, name in zip(folders, names, strict=True)
-    for row in rows.read(folder)
+    for row in rows.of_runs(folder)
   ]
   usual, spent = lines.usual_length(every_row), {}
   for folder, name in zip(folders, names, strict=True):
@@ -80,6 +81,19 @@ def make(folders: list[str], out: Path):
   forms = {'BOARD.md': page.in_markdown, 'board.html': page.in_html}
   picture = f'{FIGURE}.png' if figure else None
   return {name: form(made, picture, facts) for name, form in forms.items()}, figure
+
+
+def _hashes(report: study.Report) -> dict[str, str]:
+  """{run: hash of its config} of a folder; where no config is known, the folder stands for it: such
+  a run is not taken for one of another folder.
+  """
+  runs = {row['run'] for row in rows.read(report.folder)}
+  with disk_errors(remedy=''):
+    found = {
+      visible(file.parent.name): config.config_hash(config.saved_config(file.parent))
+      for file in files_below(report.folder, 'config.json')
+    }
+  return dict.fromkeys(runs, str(report.folder)) | found | report.hashes
 
 
 def _default_out(folders: list[str]) -> Path:

@@ -92,7 +92,8 @@ class Corpus:
   def token_bytes(self) -> Sequence[np.ndarray]:
     """The integer bytes_T of each document: how many of its bytes each token stands for."""
     if self.tokenizer is BYTES:
-      return LazySequence(len(self), lambda index: np.ones(len(self.documents[index]), np.int64))
+      one = np.int64(1)  # as a view: documents may be large
+      return LazySequence(len(self), lambda index: np.broadcast_to(one, len(self.documents[index])))
     return self._of_each(self._tokenized.bytes_N)
 
   @functools.cached_property

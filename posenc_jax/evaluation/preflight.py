@@ -23,7 +23,7 @@ from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
-from posenc_jax.training import optimizer
+from posenc_jax.training import optimizer, run_dir
 
 
 def check_model(config: ConfigDict) -> None:
@@ -49,14 +49,14 @@ def check_model(config: ConfigDict) -> None:
 def check_training_data(config: ConfigDict) -> None:
   """Raises `UserError` where the corpus has no examples or documents of the training length."""
   for split in ('train', 'validation'):
-    corpus = _corpus(config.data, split)
+    corpus = _corpus(config, split)
     if corpus is not None:
       corpus.batches(config.train.length, config.train.batch, seed=0)
 
 
 def check_evaluation(config: ConfigDict) -> None:
   """Raises `UserError` where the corpus cannot give what `config.eval` asks for."""
-  corpus = _corpus(config.data, config.eval.split)
+  corpus = _corpus(config, config.eval.split)
   if isinstance(corpus, data.TaskCorpus):
     for length in config.eval.lengths:
       corpus.examples(1, length)
@@ -65,20 +65,23 @@ def check_evaluation(config: ConfigDict) -> None:
     check_evaluator(config)
 
 
-def _corpus(section: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
+def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
   """The split; None for a set that is not on disk. What is learned or cut into tokens for it, the
-  training finds in the cache.
+  training finds in the cache. A run that starts from another has that one's tokenizer.
   """
+  section = config.data
   if not section.corpus.startswith(tasks.PREFIX):
     data.check_tokenizer(section)
     if not data.is_present(section.corpus, section.cache):
       return None
-  return _source(json.dumps(to_json(section)), split)
+  start = config.train.init_from if section.tokenizer == 'sentencepiece' else ''
+  return _source(json.dumps(to_json(section)), split, start)
 
 
 @functools.lru_cache(maxsize=3)
-def _source(section: str, split: str) -> data.Corpus | data.TaskCorpus:
-  return data.source(ConfigDict(json.loads(section)), split)
+def _source(section: str, split: str, init_from: str) -> data.Corpus | data.TaskCorpus:
+  section = ConfigDict(json.loads(section))
+  return data.source(section, split, run_dir.kept_tokenizer(init_from, section))
 
 
 CHECKS = {
@@ -86,8 +89,8 @@ CHECKS = {
     *('encoding', 'model', 'attention', 'data', 'train.length'),
     'train.trained_parameters',
   ),
-  check_training_data: ('data', 'train.length', 'train.batch'),
-  check_evaluation: ('data', 'eval', 'train.length'),
+  check_training_data: ('data', 'train.length', 'train.batch', 'train.init_from'),
+  check_evaluation: ('data', 'eval', 'train.length', 'train.init_from'),
 }
 
 

@@ -126,6 +126,8 @@ TASKS = {
 
 def prompt_of(task: str, seed: str) -> Prompt:
   """The prompt of a name in TASKS that depends on the seed alone."""
+  # A file's name may have bytes that are no text. Otherwise this is the seed as it is.
+  seed = seed.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
   # `random` is the only method whose numbers stay the same over versions.
   return TASKS[task](random.Random(seed).random)
 

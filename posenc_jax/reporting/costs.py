@@ -40,7 +40,7 @@ METRICS = {'step': COUNT, 'recall_bits': (is_number, 'a number')}
 
 
 def read(folder: str | Path) -> list[dict]:
-  """A row for each run in `folder`, or the rows of its costs.jsonl where there are no runs.
+  """A row for each run in `folder`, and those that its costs.jsonl has of other runs.
 
   Raises:
     UserError: a row or a config is wrong; its file is named. Stopped: a file cannot be read.
@@ -49,7 +49,10 @@ def read(folder: str | Path) -> list[dict]:
   with disk_errors(remedy=''):
     runs = [path.parent for path in files_below(folder, 'timing.jsonl')]
     rows = [_of_run(run) for run in runs if storage.exists(run / 'config.json')]
-    rows = rows or storage.read_rows(folder / FILE, _fault_of_costs)
+    present = {row['run'] for row in rows}
+    rows += [
+      row for row in storage.read_rows(folder / FILE, _fault_of_costs) if row['run'] not in present
+    ]
   return [row | {name: visible(row[name]) for name in ('run', 'label')} for row in rows]
 
 

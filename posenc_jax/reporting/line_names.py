@@ -6,13 +6,13 @@
 
 import functools
 import json
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from posenc_jax.evaluation.row_schema import is_of_model, overrides_text
 from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.rows import without_seed
 
 # Fields that a further evaluation of a run may change.
 EVALUATION = ('corpus', 'split', 'stride', 'k')
@@ -61,7 +61,7 @@ def line_names(
       if key in differing[label] or is_of_model(key)
     }
     names.append(f'{name} ({overrides_text(overrides)})' if overrides else name)
-  return _split_by_run(names, rows, notes)
+  return _split_by_config(_split_by_run(names, rows, notes), rows, notes)
 
 
 def _usual(rows: list[dict], texts: list[dict[str, str]], field: str) -> str | None:
@@ -115,7 +115,7 @@ def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[
 
   Runs that are equal but for their seed stay one line where that is enough to tell runs apart.
   """
-  for shorten in (_without_seed, str):
+  for shorten in (without_seed, str):
     runs = defaultdict(set)
     for line, row in zip(names, rows, strict=True):
       runs[line, row['seed']].add(row['run'])
@@ -128,8 +128,25 @@ def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[
   return names
 
 
-def _without_seed(run: str) -> str:
-  """The name of a run without its seed, and without the hash of a long one, which is of the seed,
-  too (`sweep.run_name`).
+def _split_by_config(names: list[str], rows: list[dict], notes: list[str]) -> list[str]:
+  """Adds what runs of one line, which have other seeds, differ in besides, where their configs are
+  known (`rows.of_runs`).
   """
-  return re.sub(r'-[0-9a-f]{8}$', '', re.sub(r'(^|[,/])seed=\d+,?', r'\1', run)).rstrip(',')
+  configs = defaultdict(dict)
+  for line, row in zip(names, rows, strict=True):
+    if 'config' in row:
+      configs[line][row['run']] = row['config']
+  differing = {line: sorted(_differing_overrides(some.values())) for line, some in configs.items()}
+  notes += [
+    f'runs of {line} differ in {", ".join(fields)}, each value a line of its own'
+    for line, fields in differing.items()
+    if fields
+  ]
+  split = []
+  for line, row in zip(names, rows, strict=True):
+    values = row.get('config', {})
+    own = [
+      f'{field} {_text(values[field])}' for field in differing.get(line, ()) if field in values
+    ]
+    split.append(', '.join([line, *own]))
+  return split

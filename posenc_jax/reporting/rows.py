@@ -1,15 +1,58 @@
 """Reading the rows that tables, figures and pages are made from."""
 
+import re
 from pathlib import Path
 
-from posenc_jax import storage
+from ml_collections import ConfigDict
+
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.evaluation import row_schema
+from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.reporting.folders import files_below, is_folder
 
 # Names of files, not patterns: `rows.jsonl.123.new` is what a kill left of a write.
 FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')
 TEXTS = ('run', 'encoding', 'label', 'corpus', 'document')  # names that may hold any character
+# Fields of a config in which runs of one line may differ: rows state them, or no score depends on
+# them.
+MAY_DIFFER = (
+  *('seed', 'seeds', 'vmap_seeds', 'train.steps', 'train.length', 'train.log_every'),
+  *('train.validate_every', 'train.validate_batches', 'train.max_nonfinite_updates'),
+  *(*IN_ROWS, *HARMLESS, *config.CHECKPOINT_FIELDS),
+)
+
+
+def of_runs(folder: str | Path) -> list[dict]:
+  """The rows of a folder as `read` gives them; those of runs whose config.json is there have a
+  field `config` more: {field: value} of what makes runs with other seeds another line.
+  """
+  rows, found = read(folder), {}
+  with disk_errors(remedy=''):
+    for file in files_below(folder, 'config.json') if is_folder(folder) else []:
+      try:
+        found[visible(file.parent.name)] = _deciding_fields(config.saved_config(file.parent))
+      except UserError:
+        continue  # costs and pages, which show what is in it, say so
+  return [row | {'config': found[row['run']]} if row['run'] in found else row for row in rows]
+
+
+def _deciding_fields(saved: ConfigDict) -> dict[str, object]:
+  fields = {
+    field: value
+    for field, value in config.flat(saved).items()
+    if config.decides_results(field) and field not in MAY_DIFFER
+  }
+  if start := fields.get('train.init_from'):
+    fields['train.init_from'] = without_seed(Path(start).name)
+  return fields
+
+
+def without_seed(run: str) -> str:
+  """The name of a run without its seed, and without the hash of a long one, which is of the seed,
+  too (`sweep.run_name`).
+  """
+  return re.sub(r'-[0-9a-f]{8}$', '', re.sub(r'(^|[,/])seed=\d+,?', r'\1', run)).rstrip(',')
 
 
 def read(path: str | Path) -> list[dict]:

@@ -75,7 +75,7 @@ class Report:
 
   def _tables(self, spent: list[dict], failed: dict[str, str] | None = None) -> list[Table]:
     """The tables; why one could not be made goes into `failed`, or is raised where that is None."""
-    of_folder = rows.read(self.folder)
+    of_folder = rows.of_runs(self.folder)
     wanted = after_lengths(task_report.tables(self.tables, of_folder))
     made = []
     for number, settings in enumerate(wanted, 1):
@@ -120,10 +120,10 @@ class Report:
 
   def all_figures(self) -> dict[str, dict]:
     """{name: settings} of the figures of the study and of those of tasks that go with them."""
-    return task_report.figures(self.figures, rows.read(self.folder))
+    return task_report.figures(self.figures, rows.of_runs(self.folder))
 
   def _write_figure(self, name: str, settings: dict) -> None:
-    figure = figures.draw(rows.read(self.folder), self.runs, **settings)
+    figure = figures.draw(rows.of_runs(self.folder), self.runs, **settings)
     with disk_errors(ELSEWHERE):
       figures.save(figure, self._made_out() / name)
 

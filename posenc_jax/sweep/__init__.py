@@ -69,9 +69,9 @@ def sweep(
   # sweep runs all the same
   planned = None if deciding or 'seed' in overrides else [run.config for run in runs]
   report = study.of_study(path, out, hashes, planned)
-  # rows of a sweep with overrides may be there, though this one has none
-  earlier = study.load(out).overrides if storage.exists(out / study.FILE) else []
-  report.overrides, report.hashes = [*dict.fromkeys([*earlier, *deciding])], hashes
+  report.overrides, report.hashes = deciding, hashes
+  if storage.exists(out / study.FILE):
+    _join_earlier(report, study.load(out), is_of_one_seed='seed' in overrides)
   num_kept = 0
   if kept:
     wanted = leave_out(runs, kept_runs(kept, hashes))
@@ -97,6 +97,16 @@ def sweep(
   for error in errors:
     console.print(Text(error, 'red'), soft_wrap=True)
   return 1 if errors else 0
+
+
+def _join_earlier(report: study.Report, earlier: study.Report, is_of_one_seed: bool) -> None:
+  """Adds to the report what an earlier sweep of the folder has left there: rows of overrides that
+  this sweep does not have, and, if this sweep is of one seed of the same study, runs of others.
+  """
+  report.overrides = [*dict.fromkeys([*earlier.overrides, *report.overrides])]
+  if is_of_one_seed and earlier.sha256 == report.sha256:
+    report.runs = [*dict.fromkeys([*earlier.runs, *report.runs])]
+    report.hashes = earlier.hashes | report.hashes
 
 
 def _deciding(overrides: dict[str, object]) -> list[str]:

@@ -21,13 +21,19 @@ def test(block: Block, column, pairs: dict[str, Pair]) -> None:
 def _alike(block: Block, pairs: dict[str, Pair]) -> dict[str, Pair]:
   """The pairs of lines that may share one variance over seeds with the baseline: models of its
   training length that do not spread more than the others; where most of them have the seeds of
-  the baseline, those, so that what a seed does to all can be left out.
+  the baseline, those, so that what a seed does to all can be left out. Of a training that is there
+  after several numbers of steps, the last: earlier models of it are not independent of that.
   """
-  rows = block.scores.exemplar_row
+  rows, runs_of = block.scores.exemplar_row, block.scores.runs_of
+  is_superseded = lambda line: any(
+    runs_of[other] & runs_of[line] and rows[other]['step'] > rows[line]['step'] for other in pairs
+  )
   kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
   kind = kind_of(block.baseline)
   alike = {
-    line: pair for line, pair in pairs.items() if kind_of(line) == kind and not pair.is_paired
+    line: pair
+    for line, pair in pairs.items()
+    if kind_of(line) == kind and not pair.is_paired and not is_superseded(line)
   }
   same_seeds = {line: pair for line, pair in alike.items() if len({*pair.seeds}) == 1}
   if len(same_seeds) > len(alike) / 2:

@@ -107,7 +107,7 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
 
 
 def _read(path: Path, root: str | Path | None) -> Sources:
-  rows, place = row_files.read(path), visible(path.as_posix())
+  rows, place = row_files.of_runs(path), visible(path.as_posix())
   present = _present(rows)
   notes = [f'{place}: {len(rows):,} rows of {_count(len(present), "run")}.']
   with disk_errors(remedy=''):

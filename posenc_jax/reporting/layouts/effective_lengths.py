@@ -28,7 +28,7 @@ def after_lengths(wanted: list[dict]) -> list[dict]:
     made.append(settings)
     is_by_length = settings.get('form', 'lengths') == 'lengths'
     if is_by_length and settings.get('metric', 'bpb') in FOLLOWED:
-      same = {k: settings[k] for k in ('metric', 'protocols', 'margin') if k in settings}
+      same = {k: settings[k] for k in ('metric', 'protocols', 'margin', 'learned') if k in settings}
       made.append({'form': FORM, **same})
   return made
 

@@ -1,5 +1,6 @@
 """ALiBi's layout (its table 5): training lengths down, evaluation lengths across."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from posenc_jax.reporting.layouts.published import published
@@ -21,16 +22,25 @@ def grid(
   """A group of lines for each encoding, one line a training length.
 
   The last line of a group is the diagonal: at each length, the model that was trained at it. Runs
-  of different lengths may have different numbers of steps (of equal tokens).
+  of different lengths may have different numbers of steps (of equal tokens); where those of one
+  length have several, each is a line.
   """
-  made = []
+  rows, made, steps_of = list(rows), [], defaultdict(set)
+  for row in rows:
+    steps_of[row['label'], row['train_length']].add(row['step'])
+
+  def label_of(row: dict) -> str:
+    label = f'{row["label"]}, L = {row["train_length"]}'
+    has_several = len(steps_of[row['label'], row['train_length']]) > 1
+    return f'{label}, {row["step"]} steps' if has_several else label
+
   for scores in collect(
     rows,
     runs,
     protocols,
     metric,
     controls,
-    label_of=lambda row: f'{row["label"]}, L = {row["train_length"]}',
+    label_of=label_of,
     group_fields=SCORED,
     is_expected=lambda row, length: length >= row['train_length'],
   ):
@@ -38,7 +48,7 @@ def grid(
     groups = []
     for label in dict.fromkeys(row['label'] for row in rows_of.values()):
       lines = [line for line, row in rows_of.items() if row['label'] == label]
-      lines.sort(key=lambda line: rows_of[line]['train_length'])
+      lines.sort(key=lambda line: (rows_of[line]['train_length'], rows_of[line]['step']))
       of_lines = zip(lines, cells(scores, lines), strict=True)
       body = [[Cell(line.removeprefix(f'{label}, ')), *some] for line, some in of_lines]
       groups.append(RowGroup(label, [*body, [Cell(TRAINED_THERE), *_diagonal(scores, lines)]]))
