@@ -335,6 +335,21 @@ def test_runs_of_one_name_and_two_configs_stay_apart(tmp_path):
   assert re.search(r'\| flat +\|', twice)
 
 
+def test_runs_of_one_name_in_folders_without_a_study_stay_apart(tmp_path):
+  rows, spent = text_rows({'rope': MODELS['rope']}), cost_rows(['rope'])
+  for name, rate in (('a', 1e-3), ('b', 3e-3)):
+    (tmp_path / name).mkdir()
+    storage.append_rows(tmp_path / name / 'rows.jsonl', rows)
+    storage.append_rows(tmp_path / name / 'costs.jsonl', spent)
+    for run in {r['run'] for r in rows}:
+      made = config.load(STUDY_FILE.parents[1] / 'base.py', {'optim.learning_rate': rate})
+      (tmp_path / name / run).mkdir()
+      storage.write_json(tmp_path / name / run / 'config.json', config.to_json(made))
+  text = board.make([str(tmp_path / name) for name in 'ab'], tmp_path / 'out')[0]['BOARD.md']
+  assert 'repeat a key' not in text
+  assert all(f'| rope [{tmp_path / name}/encoding.name=rope]' in text for name in 'ab')
+
+
 def test_a_board_of_references_alone_is_made():
   made, lines_of = tables.tables(text_rows({'rope': MODELS['rope']}), [], [], ('rope',))
   assert made[0].groups[0].lines[0][1].text == 'reference'

@@ -570,6 +570,7 @@ def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, monkeypatch):
   (row,) = storage.read_rows(run / 'eval.jsonl')
   assert (row['corpus'], row['bytes']) == (other, 390)
   config.overlay(c, {'train.init_from': str(run)})
+  preflight.check_evaluation(c)
   loop.train(c, tmp_path / 'tuned')
   assert runs.load_run(tmp_path / 'tuned').tokenizer.encode(b'position').tolist() == pieces.tolist()
   config.overlay(c, {'data.vocab': 281})
@@ -811,6 +812,10 @@ def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path):
     UserError, match=r'[1-9]\d% of a text is unknown to it; allowed: .* at most 1%'
   ):
     tokenizer.encode('ᚠᚢᚦ'.encode() * 9)
+  short = f'{WORDS[0][:20]} ᚠ'.encode()
+  assert len([*tokenizer.cut([short, known.encode() * 200])]) == 2  # of all texts together few are
+  with pytest.raises(UserError, match='of a text is unknown'):
+    [*tokenizer.cut([short, known.encode()])]
 
 
 @pytest.mark.parametrize('make', [byte_level, metaspace])

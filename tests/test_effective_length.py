@@ -173,6 +173,8 @@ def test_tables_of_scores_by_length_are_followed_by_it():
     {'form': 'effective_lengths', **wanted[1]},
     {'form': 'ranks'},
   ]
+  part = [{'metric': 'exact_match', 'learned': 0.5}]
+  assert after_lengths(part)[1] == {'form': 'effective_lengths', **part[0]}
   own = [{'metric': 'token_accuracy'}, {'margin': 0.1}, {'form': 'effective_lengths', 'share': 0.5}]
   assert after_lengths(own) == own
   assert after_lengths(own[:2]) == [*own[:2], {'form': 'effective_lengths', 'margin': 0.1}]

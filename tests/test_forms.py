@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 
 import pytest
 from synthetic import (
@@ -216,6 +217,21 @@ def test_the_grid_ends_with_the_models_trained_at_each_length():
   assert table.notes == []  # a model is not asked for less than it was trained at
 
 
+def test_the_grid_does_not_add_up_a_training_after_two_numbers_of_steps():
+  longer = [r | {'step': 2 * r['step']} for r in trained_at() if r['train_length'] == 64]
+  rows = [*trained_at(), *longer]
+  (table,) = make_tables(rows, form='grid', metric='bpb')
+  for group in table.groups:
+    assert [line[0].text for line in group.lines] == [
+      *('L = 32', 'L = 64, 50 steps', 'L = 64, 100 steps', 'L = 128'),
+      'trained at the evaluation length',
+    ]
+  (once,) = make_tables(trained_at(), form='grid', metric='bpb')
+  assert [f.text for f in table.groups[0].lines[1][1:]] == [
+    f.text for f in once.groups[0].lines[1][1:]
+  ]
+
+
 def test_methods_are_lines_and_trainings_are_groups():
   change = {'train_length': 32, 'step': 10, 'label': 'yarn'}
   rows = extended() + [
@@ -404,6 +420,9 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   assert cost_table.scale([], []) == ''
   costs.write(tmp_path / 'a0', rows)
   assert costs.read(tmp_path / 'a0') == rows  # what is kept of runs says the same
+  costs.write(tmp_path, rows)
+  shutil.rmtree(tmp_path / 'a0')
+  assert sorted(map(repr, costs.read(tmp_path))) == sorted(map(repr, rows))  # of all, runs or not
   assert cost_table.cost_tables(costs.read(tmp_path / 'b'), []) == []
 
 

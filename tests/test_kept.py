@@ -83,6 +83,14 @@ def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
   assert (out / 'table.csv').read_bytes() == (whole / 'table.csv').read_bytes()
 
 
+def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
+  whole, out = run.out, tmp_path / 'parts'
+  for seed in (0, 1):
+    assert sweep.sweep(run.path, out, {'seed': seed}, run.scripts, checks_runs=False) == 0
+  assert {*study.load(out).runs} == {*study.load(whole).runs}
+  assert kept.keep(out, tmp_path / 'kept') == (4, 4)
+
+
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
   """After any of its files, at the first call and at a later one that adds runs."""
   first, whole, out = tmp_path / 'first', run.out, tmp_path / 'kept'

@@ -7,16 +7,19 @@ import gzip
 import math
 import random
 import re
+from pathlib import Path
 
 import pytest
 from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
-from posenc_jax import storage
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import captions, table_writers
+from posenc_jax.reporting import captions, study, table_writers
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.scores import collect
+
+BASE = Path(__file__).parents[1] / 'configs' / 'base.py'
 
 
 def one(rows, **settings):
@@ -379,6 +382,27 @@ def test_a_folder_of_runs_and_their_collected_rows_give_the_same_table(tmp_path)
     for source in sources
   ]
   assert all(some == found[0] for some in found)
+
+
+def test_runs_of_one_label_that_differ_in_more_than_their_seed_are_not_averaged(tmp_path):
+  """A pilot of another rate that the study no longer plans, or what was put beside by hand."""
+  for seed, rate in enumerate((3e-3, 1e-3, 1e-3)):
+    run = tmp_path / f'seed={seed}'
+    run.mkdir()
+    settings = {'seed': seed, 'optim.learning_rate': rate, 'train.init_from': f'runs/{run.name}'}
+    settings |= {'eval.lengths': (8, 16 + seed), 'train.log_every': 5 + seed}
+    storage.write_json(run / 'config.json', config.to_json(config.load(BASE, settings)))
+    storage.append_rows(run / 'eval.jsonl', [row('rope', seed, bits=1.0 + seed, run=run.name)])
+  table = one(row_files.of_runs(tmp_path))
+  assert {line: table.seed_scores(line, 8) for line in table.lines} == {
+    'rope, optim.learning_rate 0.003': pytest.approx([1.0]),
+    'rope, optim.learning_rate 0.001': pytest.approx([2.0, 3.0]),
+  }
+  note = 'runs of rope differ in optim.learning_rate, each value a line of its own'
+  assert table.notes[0] == note
+  study.Report(tmp_path).write_tables()
+  assert note in (tmp_path / 'table.md').read_text()
+  assert 'config' not in row_files.read(tmp_path)[0]  # what keep.py writes
 
 
 @pytest.mark.parametrize(

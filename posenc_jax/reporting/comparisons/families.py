@@ -26,7 +26,7 @@ def _alike(block: Block, pairs: dict[str, Pair]) -> dict[str, Pair]:
   """
   rows, runs_of = block.scores.exemplar_row, block.scores.runs_of
   is_superseded = lambda line: any(
-    runs_of[other] & runs_of[line] and rows[other]['step'] > rows[line]['step'] for other in pairs
+    runs_of[other] & runs_of[line] and rows[other]['step'] > rows[line]['step'] for other in rows
   )
   kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
   kind = kind_of(block.baseline)
