@@ -21,7 +21,8 @@ def main(argv):
 
   from posenc_jax.distributed import processes
   from posenc_jax.encodings.core.registry import BUILT_IN
-  from posenc_jax.evaluation import preflight, runs
+  from posenc_jax.evaluation import preflight
+  from posenc_jax.model.layer_pattern import encoding_names
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
   devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
@@ -30,7 +31,7 @@ def main(argv):
     devices.announce_devices(run.mesh)
     loop.train(run, flags.workdir)
     if not storage.exists(Path(flags.workdir) / 'state.json'):  # else a sweep evaluates it
-      is_own = not BUILT_IN.keys() >= {*runs.encoding_names(run.encoding)}
+      is_own = not BUILT_IN.keys() >= {*encoding_names(run.encoding)}
       study = [f'--config={flags.config}'] * is_own  # which registers the encoding
       command = ['python', 'eval.py', f'--workdir={flags.workdir}', *study]
       print(f'next: {shlex.join(command)}')

@@ -4,6 +4,7 @@ written.
 
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from posenc_jax import config, storage, sweep
 from posenc_jax.distributed import devices
 from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings.core.own_code import code_hash
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import runs
 
@@ -304,6 +306,54 @@ def test_a_private_encoding_trains_evaluates_and_stands_in_the_table(command, pr
   after = (out / 'encoding.name=mine' / 'eval.jsonl').read_text().splitlines()
   assert after[: len(before)] == before
   assert [json.loads(row)['k'] for row in after[len(before) :]] == [2] * len(before)
+
+
+def test_a_private_encoding_that_was_edited_neither_goes_on_nor_is_evaluated(
+  command, private, tmp_path
+):
+  """Nor counts its run as finished: another formula is another line."""
+  out, source = tmp_path / 'out', private.read_text()
+  run = sweep.plan(private, out, {}, (Path('train.py'), Path('eval.py')))[1]
+  for _, script, *arguments in run.commands:
+    ENCODINGS.pop('mine', None)
+    assert command(script, *arguments)[0] is None
+  private.write_text(
+    source.replace("'eval.k': 4", "'eval.k': 2").replace('ALiBi whose', 'One whose')
+  )
+  sweep.check_runs(private, [run])
+  private.write_text(source.replace('learned=learned', 'learned=not learned'))
+  ENCODINGS.pop('mine', None)
+  edited = r"encoding 'mine' was edited since its run began; allowed: its code of then, another"
+  with pytest.raises(UserError, match=edited):
+    sweep.check_runs(private, [run])
+  for _, script, *arguments in run.commands:
+    ENCODINGS.pop('mine', None)
+    assert re.search(edited, command(script, *arguments)[2])
+  (run.workdir / 'encodings.json').unlink()
+  sweep.check_runs(private, [run])
+
+
+def test_the_code_of_an_encoding_is_what_it_needs_of_its_file(tmp_path):
+  """Not its comments, nor what else the file has, but its helpers, constants and base classes."""
+  text = (
+    'from posenc_jax import Encoding\nRATE = 2\ndef double(x):\n  return RATE * x\n'
+    'class Base(Encoding):\n  def bias(self, r_R):\n    """A bias."""\n    return double(r_R)\n'
+    'class Mine(Base):\n  def sink(self):\n    return 0\ndef sweep():\n  return []\n'
+    'def get_config():\n  pass\n'
+  )
+
+  def hash_of(old, new):
+    path = tmp_path / 'study.py'
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return code_hash(config.load_study(path).Mine)
+
+  same = [('RATE = 2', 'RATE = 2  # a comment'), ('A bias.', 'Another.'), ('return []', 'return 1')]
+  others = [('RATE = 2', 'RATE = 3'), ('RATE * x', 'x * RATE'), ('return double', 'return -double')]
+  hashes = {pair: hash_of(*pair) for pair in [*same, *others]}
+  assert len({hashes[pair] for pair in same}) == 1
+  assert len(set(hashes.values())) == 1 + len(others)
+  assert code_hash(ENCODINGS['alibi']) is None
 
 
 def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(

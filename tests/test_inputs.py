@@ -268,7 +268,7 @@ def test_a_run_that_cannot_be_is_refused_before_the_first_one_starts(body, words
   """The check that a sweep starts in a process of its own; here in this one."""
   path = study_of(tmp_path, f'def sweep(): return {body}')
   runs = sweep.plan(path, tmp_path / 'out', {})
-  number, reason = preflight.check_all([config.to_json(run.config) for run in runs])
+  number, reason = preflight.check_all([(config.to_json(run.config), []) for run in runs])
   assert words in f'{runs[number].name}: {reason}'
 
 
@@ -291,7 +291,7 @@ def test_what_is_equal_is_checked_once(monkeypatch):
     check.__name__ = name
   monkeypatch.setattr(preflight, 'CHECKS', checks)
   runs = [load(BASE, {'seed': seed, 'encoding.name': name}) for seed in (0, 1) for name in 'ab']
-  assert preflight.check_all([config.to_json(run) for run in runs]) is None
+  assert preflight.check_all([(config.to_json(run), []) for run in runs]) is None
   assert calls == {'model': 2, 'evaluation': 1}
 
 

@@ -3,8 +3,8 @@ documents long enough to train on, and its evaluation can be made of what the co
 
 Nothing is computed but a tokenizer that is to be learned and its tokens: models are built as
 shapes. A sweep checks all its runs in one process of its own (`python -m
-posenc_jax.evaluation.preflight STUDY`, with configs as JSON in stdin), so that it needs no jax
-itself.
+posenc_jax.evaluation.preflight STUDY`, with configs and directories as JSON in stdin), so that it
+needs no jax itself.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 from posenc_jax.training import optimizer, run_dir
+from posenc_jax.training.own_encodings import check_own_encodings
 
 
 def check_model(config: ConfigDict) -> None:
@@ -94,11 +95,20 @@ CHECKS = {
 }
 
 
-def check_all(trees: list[dict]) -> tuple[int, str] | None:
-  """The number of the first run, of configs as JSON trees, that cannot be, and why; or None."""
+def check_all(runs: list[tuple[dict, list[str]]]) -> tuple[int, str] | None:
+  """The number of the first run that cannot be, and why; or None.
+
+  Args:
+    runs: of each its config as a JSON tree, and the directories of its seeds.
+  """
   seen = set()
-  for number, tree in enumerate(trees):
+  for number, (tree, workdirs) in enumerate(runs):
     config = from_json(tree)
+    try:
+      for workdir in workdirs:
+        check_own_encodings(workdir, config)
+    except UserError as error:
+      return number, str(error)
     for check, fields in CHECKS.items():
       key = check.__name__, *(json.dumps(to_json({'': _field(config, name)})) for name in fields)
       if key in seen:

@@ -19,13 +19,11 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.protocols import TokenFunction
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import LM, attention_options, build
-from posenc_jax.model.layer_pattern import PATTERN
+from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.own_encodings import check_own_encodings
 from posenc_jax.training.run_dir import check_documents, check_tokenizer, kept_tokenizer
-
-# What a section `encoding` names encodings in.
-HOLDERS = ('name', 'layers', 'members', 'inner')
 
 
 def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | data.TaskCorpus:
@@ -47,16 +45,6 @@ def check_registered(config: ConfigDict, study: str | None, overrides: Collectio
   if missing and not study and not is_named_anew:
     allowed = 'with --config=STUDY.py, the file that registers it'
     raise UserError(f'config.encoding: {missing[0]!r} is not registered; allowed: {allowed}')
-
-
-def encoding_names(spec: object) -> list[str]:
-  """Names of the encodings that the section `encoding` of a config, or a part of it, is made of."""
-  if isinstance(spec, str):
-    return [name for name in spec.split(',') if name != PATTERN]
-  if hasattr(spec, 'keys'):
-    spec = [spec[key] for key in HOLDERS if key in spec]
-  is_list = isinstance(spec, tuple | list)
-  return [name for part in spec for name in encoding_names(part)] if is_list else []
 
 
 def check_corpus(
@@ -81,6 +69,7 @@ def restore(
 ) -> tuple[LM, int]:
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
+  check_own_encodings(workdir, config)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = jax.eval_shape(lambda: build(config, corpus.vocab, nnx.Rngs(config.seed)))

@@ -10,6 +10,8 @@ from posenc_jax.errors import shown
 from posenc_jax.model.layer_sharing import StackedEncoding
 
 PATTERN = 'pattern'  # the name of an encoding section that names one encoding a layer
+# What a section `encoding` names encodings in.
+HOLDERS = ('name', 'layers', 'members', 'inner')
 # What a layer in a pattern says of its mask, as an argument of `attend`; some encodings have a
 # hyperparameter called `window`.
 MASK = {
@@ -156,3 +158,13 @@ def combine_masks(of_call: dict, of_layer: dict) -> dict[str, int]:
     sizes = [mask[name] for mask in (of_call, of_layer) if mask.get(name)]
     combined[name] = min(sizes, default=None)
   return {name: tokens for name, tokens in combined.items() if tokens}
+
+
+def encoding_names(spec: object) -> list[str]:
+  """Names of the encodings that the section `encoding` of a config, or a part of it, is made of."""
+  if isinstance(spec, str):
+    return [name for name in spec.split(',') if name != PATTERN]
+  if hasattr(spec, 'keys'):
+    spec = [spec[key] for key in HOLDERS if key in spec]
+  is_list = isinstance(spec, tuple | list)
+  return [name for part in spec for name in encoding_names(part)] if is_list else []

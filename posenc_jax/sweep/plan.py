@@ -18,7 +18,7 @@ from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
-from posenc_jax.training.run_dir import check_same_config, is_extended, is_finished
+from posenc_jax.training.run_dir import OWN_ENCODINGS, check_same_config, is_extended, is_finished
 
 NAME_LENGTH = 120  # characters of a directory's name
 
@@ -270,16 +270,18 @@ def _check_sweep(path: str, swept_runs: list[dict]) -> None:
 def check_runs(path: str | Path, runs: list[Run]) -> None:
   """Raises `UserError` for the first run that cannot be built, trained or evaluated as it asks.
 
-  One process checks all that are not finished, since it needs jax and the corpus.
+  One process checks all that are not finished, since it needs jax and the corpus, and those with
+  encodings of the user's own, which may have been edited since.
   """
-  runs = [run for run in runs if not run.is_finished]
+  has_own = lambda run: any(storage.exists(folder / OWN_ENCODINGS) for folder in run.results)
+  runs = [run for run in runs if not run.is_finished or has_own(run)]
   if not runs:
     return
   root = str(Path(__file__).resolve().parents[2])
   search_path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH'))))
   ended = subprocess.run(
     [sys.executable, '-P', '-m', 'posenc_jax.evaluation.preflight', str(path)],
-    input=json.dumps([config.to_json(run.config) for run in runs]),
+    input=json.dumps([[config.to_json(run.config), list(map(str, run.results))] for run in runs]),
     capture_output=True,
     text=True,
     errors='replace',

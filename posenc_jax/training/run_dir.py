@@ -26,6 +26,7 @@ FINISHED = 'finished.json'  # holds the hashes of the configs of which all is do
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 MODEL = 'tokenizer.model'  # that tokenizer, if it was learned from the text
 DOCUMENTS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
+OWN_ENCODINGS = 'encodings.json'  # holds hashes of the code of encodings of the user's own, if any
 SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
 

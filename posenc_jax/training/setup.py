@@ -22,6 +22,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.training import multi_seed, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, finished_parameters, has_checkpoint
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
+from posenc_jax.training.own_encodings import claim_own_encodings
 from posenc_jax.training.step import make_step_fns
 
 
@@ -153,6 +154,7 @@ def restored(training: Training) -> Iterator[Checkpoints]:
     for run, folder in training.seed_runs:
       run_on_primary(run_dir.claim_documents, folder, listings, begins)
       run_on_primary(run_dir.claim_tokenizer, folder, training.corpus.sha256, learned)
+      run_on_primary(claim_own_encodings, folder, run, begins)
       run_on_primary(run_dir.claim_source, folder, training.source, run.train.init_from)
     state, training.start_step = checkpoints.restore(
       model=training.model, opt_state=training.opt_state

@@ -1,0 +1,51 @@
+"""Encodings of the user's own in a run: it keeps a hash of their code, so that a formula that was
+edited since does not go on with parameters of the one before, or stand among its seeds.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from posenc_jax import storage
+from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings.core.own_code import code_hash
+from posenc_jax.encodings.core.registry import BUILT_IN
+from posenc_jax.errors import UserError
+from posenc_jax.model.layer_pattern import encoding_names
+from posenc_jax.training.run_dir import OWN_ENCODINGS
+
+
+def claim_own_encodings(workdir: str | Path, config: ConfigDict, begins: bool) -> None:
+  """Writes the hashes of the code of the run's own encodings where it begins, else compares them.
+
+  Raises `UserError` where one was edited since the run began.
+  """
+  if not begins:
+    return check_own_encodings(workdir, config)
+  hashes = _hashes(config)
+  if hashes:
+    storage.write_json(Path(workdir) / OWN_ENCODINGS, {'sha256': hashes})
+
+
+def check_own_encodings(workdir: str | Path, config: ConfigDict) -> None:
+  """Raises `UserError` where the code of an encoding of one's own is not that of when the run in
+  `workdir` began. Runs that have no hashes, of an earlier version, are taken as they are.
+  """
+  path = Path(workdir) / OWN_ENCODINGS
+  if not storage.exists(path):
+    return
+  remedy = 'without that file, if its encodings are as they were'
+  there = storage.read_json(path, {'sha256': dict}, remedy)['sha256']
+  for name, sha256 in _hashes(config).items():
+    if there.get(name, sha256) != sha256:
+      problem = f'encoding {name!r} was edited since its run began'
+      same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
+      allowed = f'its code of then, another workdir, or {same}'
+      raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
+
+
+def _hashes(config: ConfigDict) -> dict[str, str]:
+  """{name: hash} of the encodings of a config that are not posenc_jax's."""
+  own = {*encoding_names(config.encoding)} - BUILT_IN.keys()
+  hashes = {name: code_hash(ENCODINGS[name]) for name in sorted(own) if name in ENCODINGS}
+  return {name: sha256 for name, sha256 in hashes.items() if sha256}
