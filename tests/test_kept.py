@@ -109,11 +109,14 @@ def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
   assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
 
 
-def test_what_is_not_finished_is_not_kept(run, tmp_path):
+def test_what_is_not_finished_is_not_kept(run, tmp_path, capsys):
   unfinished = run.out / 'encoding.name=rope,seed=0'
   (unfinished / 'finished.json').unlink()
   run_dir.mark_finished(unfinished, 'that of an evaluation by hand')
   assert kept.keep(run.out, tmp_path / 'kept') == (3, 3)
+  assert (
+    f'not kept, finished but not as the study asks: {unfinished.name}\n' in capsys.readouterr().out
+  )
   assert unfinished.name not in {row['run'] for row in rows.read(tmp_path / 'kept')}
   for folder in run.out.glob('*/finished.json'):
     folder.unlink()

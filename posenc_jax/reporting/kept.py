@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, disk_errors
+from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.evaluation import row_schema
 from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.folders import files_below
@@ -40,6 +40,8 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   with disk_errors(remedy=''):
     found = [file.parent for file in files_below(folder, FINISHED)]
     runs = [run for run in found if _is_as_planned(run, report.hashes)]
+  if others := [visible(run.name) for run in found if run not in runs]:
+    print(f'{folder}: not kept, finished but not as the study asks: {"; ".join(others)}')
   if not runs:
     raise UserError(f'{folder}: no run is finished; allowed: a folder with finished runs')
   new_rows = [row for run in runs for row in rows.read(run)]
