@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 DIVERGED = 'training stopped'  # in the last line of a training whose loss was not finite
 MAX_SHOWN = 120  # characters of a value in a message
+MAX_REASON = 160  # of what another library says
 # What the operating system says of a disk that is full, read-only or failing.
 DISK_ERRORS = {
   getattr(errno, name)
@@ -103,13 +104,24 @@ def shown(value: object) -> str:
   return text if len(text) <= MAX_SHOWN else f'{text[: MAX_SHOWN - 20]}...{text[-10:]}'
 
 
+def one_line(said: object, most: int | None = None) -> str:
+  """What an error of another library says, in one line: the first `most` characters of it."""
+  return ' '.join(str(said).split())[:most]
+
+
+def not_installed(what: str, package: str, extra: str) -> UserError:
+  """The error of a field or flag that needs a package, which an extra of this one installs."""
+  allowed = f"after pip install -e '.[{extra}]'"
+  return UserError(f'{what}: {package} is not installed; allowed: {allowed}')
+
+
 @contextlib.contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
   """Turns errors of these kinds into `UserError`s of one line; for code that checks user input."""
   try:
     yield
   except kinds as error:
-    raise UserError(' '.join(str(error).split())) from error
+    raise UserError(one_line(error)) from error
 
 
 GOES_ON = 'what was written before is whole, and the same command goes on once this is mended'

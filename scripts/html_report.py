@@ -11,7 +11,7 @@ network when it is opened. First: pip install -e '.[report]'
 from pathlib import Path
 
 from posenc_jax import config
-from posenc_jax.errors import UserError, visible
+from posenc_jax.errors import UserError, not_installed, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
@@ -31,9 +31,7 @@ def main(argv):
   except ModuleNotFoundError as error:
     if error.name not in EXTRA:
       raise
-    raise UserError(
-      f"{error.name} is not installed; allowed: pip install -e '.[report]'"
-    ) from error
+    raise not_installed(f'--out={flags.out}', error.name, 'report') from error
   from posenc_jax.reporting.html.sources import gather
 
   config.check_file(f'--out={flags.out}', flags.out)

@@ -778,7 +778,7 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
   monkeypatch.setitem(sys.modules, 'jinja2', None)
   code, _, err = command('scripts/html_report.py', study, f'--out={tmp_path}/page.html')
   assert (code, err.count('\n')) == (2, 1)
-  assert "jinja2 is not installed; allowed: pip install -e '.[report]'" in err
+  assert "jinja2 is not installed; allowed: after pip install -e '.[report]'" in err
 
 
 def test_the_script_writes_the_page(command, study, tmp_path):  # noqa: F811

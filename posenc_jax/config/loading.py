@@ -16,10 +16,19 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config.folders import expanded
 from posenc_jax.config.serialization import flat, to_json, without_numpy
-from posenc_jax.errors import UserError, closest, hint, nearest, shown, user_errors
+from posenc_jax.errors import (
+  MAX_REASON,
+  MAX_SHOWN,
+  UserError,
+  closest,
+  hint,
+  nearest,
+  one_line,
+  shown,
+  user_errors,
+)
 
 MAX_RUNS = 10_000  # of a study
-MAX_REASON = 200  # characters of another library's message
 MAX_SECTIONS = 8  # dots in the path of an override
 # The one section whose keys are not known here: they are the encoding's hyperparameters.
 OPEN = 'encoding'
@@ -76,7 +85,7 @@ def _errors_in(path: Path, function: str = '') -> Iterator[None]:
     if isinstance(error, SyntaxError) and error.filename in names:
       lines, reason = [error.lineno or 0], error.msg
     else:
-      reason = ' '.join(str(error).split())[:MAX_REASON]
+      reason = one_line(error, MAX_REASON)
     where = f'{path}:{lines[-1]}' if lines else str(path)
     within = f' in {function}()' if function else ''
     kind = type(error).__name__
@@ -280,7 +289,7 @@ def _refuse_unknown(path: str, config: ConfigDict) -> None:
   if closest(path, names) is None:
     section = path.partition('.')[0]
     names = [name for name in names if name.startswith(f'{section}.')] or list(config.keys())
-  shown_path = path if path.isprintable() and len(path) < MAX_REASON else shown(path)
+  shown_path = path if path.isprintable() and len(path) <= MAX_SHOWN else shown(path)
   raise UserError(f'config.{shown_path}: no such field; {nearest(path, names)}')
 
 

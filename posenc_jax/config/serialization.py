@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.errors import DISK_ERRORS, Damaged, UserError, shown
+from posenc_jax.errors import DISK_ERRORS, Damaged, UserError, one_line, shown
 
 NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
 # Where a run takes place and who follows it. But for rounding on another mesh, no number depends
@@ -49,8 +49,7 @@ def saved_config(workdir: str | Path) -> ConfigDict:
   except Damaged:
     raise
   except (ValueError, RecursionError) as error:  # a name with a dot in it, or nested too deeply
-    reason = ' '.join(str(error).split())
-    raise Damaged(f'{path} is damaged: {reason}; allowed: {remedy}') from None
+    raise Damaged(f'{path} is damaged: {one_line(error)}; allowed: {remedy}') from None
 
 
 def to_json(config: ConfigDict) -> dict:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import UserError, one_line, user_errors
 
 # What the system says of a file that goes away while the folder is read.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -155,10 +155,8 @@ def _contents(document: Document, text_field: str) -> bytes:
   try:
     row = json.loads(line)
   except (ValueError, RecursionError) as error:
-    reason = ' '.join(str(error).split())
-    raise UserError(
-      f'config.data.corpus: {document.name} of {document.path.parent} is not JSON: {reason}'
-    ) from None
+    where = f'{document.name} of {document.path.parent}'
+    raise UserError(f'config.data.corpus: {where} is not JSON: {one_line(error)}') from None
   fields = row if isinstance(row, dict) else {}
   text = fields.get(text_field)
   if not isinstance(text, str):

@@ -23,7 +23,7 @@ from types import ModuleType
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
 from posenc_jax.data.folder import SPLITS, Document, Listing, listing_of
-from posenc_jax.errors import UserError, nearest
+from posenc_jax.errors import MAX_REASON, UserError, nearest, not_installed, one_line
 
 PREFIX = 'hf:'
 FORM = (
@@ -152,7 +152,7 @@ def _one_line(what: str, allowed: str) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:  # no network, no such name, no files, a set's own faults
-    reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
+    reason = f'{type(error).__name__}: {one_line(error, MAX_REASON)}'
     raise UserError(f'{what} ({reason}); allowed: {allowed}') from error
 
 
@@ -162,10 +162,7 @@ def _library(name: str) -> ModuleType:
     import datasets
     import huggingface_hub
   except ImportError:
-    raise UserError(
-      f'config.data.corpus={name!r}: needs the package datasets; '
-      "allowed: with what `pip install -e '.[hf]'` installs"
-    ) from None
+    raise not_installed(f'config.data.corpus={name!r}', 'datasets', 'hf') from None
   datasets.disable_progress_bars()
   datasets.logging.set_verbosity_error()
   huggingface_hub.logging.set_verbosity_error()

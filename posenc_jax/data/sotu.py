@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 
 from posenc_jax.data.building import build_once
 from posenc_jax.data.folder import SPLITS
-from posenc_jax.errors import UserError
+from posenc_jax.errors import MAX_REASON, UserError, one_line
 
 SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
 
@@ -92,7 +92,7 @@ def _verified_rows(folder: Path) -> dict:
       (row['name'].decode(), split, row['text']) for split, rows in splits.items() for row in rows
     ]
   except Exception as error:  # missing or truncated shards raise many kinds of errors
-    reason = ' '.join(str(error).split())[:120]
+    reason = one_line(error, MAX_REASON)
     raise UserError(
       f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'
     ) from error

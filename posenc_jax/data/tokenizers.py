@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.errors import UserError
+from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line
 from posenc_jax.storage import atomic_write
 
 MOST_UNKNOWN = 0.01  # of the tokens of a text
@@ -118,12 +118,11 @@ class TokenizerJson(Bytes):
     try:
       import tokenizers
     except ImportError:
-      allowed = "allowed: with what `pip install -e '.[hf]'` or '.[pretrained]' installs"
-      raise UserError(f'{field}: needs the package tokenizers; {allowed}') from None
+      raise not_installed(field, 'tokenizers', 'hf') from None
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(contents.decode())
     except Exception as error:  # the library raises nothing more special
-      reason = ' '.join(str(error).split())[:120]
+      reason = one_line(error, MAX_REASON)
       raise UserError(f'{field}: no tokenizer ({reason}); allowed: a tokenizer.json') from None
     if getattr(self._tokenizer.model, 'dropout', None):
       raise UserError(f'{field}: draws its tokens; allowed: a model without dropout')
@@ -294,7 +293,7 @@ def _learn(texts: Sequence[bytes], vocab: int) -> bytes:
       minloglevel=2,
     )
   except (RuntimeError, OSError) as error:
-    reason = ' '.join(str(error).split())[-160:]
+    reason = one_line(error)[-MAX_REASON:]
     raise UserError(
       f'config.data.vocab={vocab}: SentencePiece refuses ({reason}); allowed: what it takes'
     ) from error

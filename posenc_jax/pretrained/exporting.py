@@ -21,7 +21,7 @@ from posenc_jax import storage
 from posenc_jax.config import check_one_seed, to_json
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.encodings.rope import RoPE, Rotary
-from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.errors import UserError, not_installed, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, takes_original
 from posenc_jax.pretrained.exported_tokenizers import about_tokenizer, byte_tokenizer, with_bos
@@ -310,7 +310,7 @@ def export_model(
   try:
     import safetensors.numpy
   except ImportError:
-    raise UserError("--out: writing it needs `pip install -e '.[pretrained]'`") from None
+    raise not_installed('--out', 'safetensors', 'pretrained') from None
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
   if source is None or config.model.embedding_scale not in (0.0, 1.0):

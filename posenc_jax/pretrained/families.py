@@ -7,7 +7,7 @@ nor knows to be harmless is refused by name: nothing is dropped in silence.
 import dataclasses
 from collections.abc import Callable
 
-from posenc_jax.errors import UserError, nearest, shown
+from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line, shown
 from posenc_jax.pretrained import gpt_families, llama_families
 from posenc_jax.pretrained.config_fields import Fields
 from posenc_jax.pretrained.form import PLAIN_ATTENTION, PLAIN_MODEL, Form
@@ -53,7 +53,7 @@ def form_of(tree: dict, field: str) -> Form:
   except UserError:
     raise
   except (ArithmeticError, TypeError, ValueError, KeyError, AttributeError) as error:
-    reason = ' '.join(str(error).split())[:120]
+    reason = one_line(error, MAX_REASON)
     raise UserError(
       f'{field}: config.json is none of {kind} ({type(error).__name__}: {reason})'
     ) from None

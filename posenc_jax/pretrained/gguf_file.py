@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.errors import UserError, shown
+from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
 
 # How the names of tensors translate; {n}: the layer.
 TENSORS = {
@@ -66,13 +66,13 @@ def open_model(
     import gguf
     from gguf import quants
   except ImportError:
-    raise UserError(f"{field}: reading GGUF needs `pip install -e '.[pretrained]'`") from None
+    raise not_installed(field, 'gguf', 'pretrained') from None
   try:
     reader = gguf.GGUFReader(path)
     metadata = {name: reader.fields[name].contents() for name in reader.fields}
     found = {tensor.name: tensor for tensor in reader.tensors}
   except (ValueError, KeyError, IndexError, OSError, OverflowError, TypeError) as error:
-    reason = ' '.join(str(error).split())[:120]
+    reason = one_line(error, MAX_REASON)
     raise UserError(f'{field}: no whole GGUF file ({type(error).__name__}: {reason})') from None
   config = _config(metadata, 'output.weight' in found, field)
   if (divisors := found.pop('rope_freqs.weight', None)) is not None:

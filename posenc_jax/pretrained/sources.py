@@ -17,7 +17,7 @@ import numpy as np
 
 from posenc_jax import storage
 from posenc_jax.config import cache_folder
-from posenc_jax.errors import UserError, shown
+from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
 from posenc_jax.pretrained import gguf_file
 
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
@@ -130,8 +130,8 @@ def _download(source: str, field: str) -> Path:
   try:
     import huggingface_hub
   except ImportError:
-    remedy = "pip install -e '.[pretrained]'"
-    raise UserError(f'{field}: no such folder, and no huggingface_hub ({remedy})') from None
+    field = f'{field}: no such folder, and of the hub'
+    raise not_installed(field, 'huggingface_hub', 'pretrained') from None
   download = functools.partial(huggingface_hub.snapshot_download, name)
   patterns = [CONFIG, INDEX, TOKENIZER, *BESIDE]
   try:
@@ -142,7 +142,7 @@ def _download(source: str, field: str) -> Path:
   except UserError:
     raise
   except Exception as error:  # of the network, of the hub, of its library: each has its own kinds
-    reason = ' '.join(str(error).split())[:160]
+    reason = one_line(error, MAX_REASON)
     raise UserError(
       f'{field}: no such folder, and the hub gives no model ({type(error).__name__}: {reason})'
     ) from None
@@ -220,7 +220,7 @@ def _header(path: Path, field: str) -> list[tuple[str, tuple[int, ...], str]]:
       slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
       return [(name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices]
   except (safetensors.SafetensorError, OSError) as error:
-    reason = ' '.join(str(error).split())[:120]
+    reason = one_line(error, MAX_REASON)
     raise UserError(f'{field}: {path.name} is damaged or unreadable ({reason})') from None
 
 
@@ -230,7 +230,7 @@ def _read_tensor(path: Path, name: str) -> np.ndarray:
     with safetensors.safe_open(path, framework='flax') as file:
       return np.asarray(file.get_tensor(name), np.float32)
   except (safetensors.SafetensorError, OSError) as error:
-    reason = ' '.join(str(error).split())[:120]
+    reason = one_line(error, MAX_REASON)
     raise UserError(f'{path}: {name} is damaged or unreadable ({reason})') from None
 
 
@@ -238,7 +238,7 @@ def _safetensors():
   try:
     import safetensors
   except ImportError:
-    raise UserError("--source: reading it needs `pip install -e '.[pretrained]'`") from None
+    raise not_installed('--source', 'safetensors', 'pretrained') from None
   return safetensors
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, nearest_of_all
+from posenc_jax.errors import UserError, nearest_of_all, not_installed, one_line
 
 
 class TensorBoard:
@@ -64,7 +64,7 @@ class WandB:
         settings=wandb.Settings(silent=True, console='off'),  # the output has a log of its own
       )
     except wandb.errors.Error as error:
-      message = f"'wandb': {' '.join(str(error).split())}"
+      message = f"'wandb': {one_line(error)}"
       allowed = 'that, or WANDB_MODE=offline'
       raise UserError(f'config.train.trackers: {message}; allowed: {allowed}') from None
     self._run.define_metric('step')
@@ -87,8 +87,7 @@ def check(names: Iterable[str]) -> None:
       raise UserError(f'config.train.trackers={name!r}; {nearest_of_all(name, TRACKERS)}')
     library = TRACKERS[name].library
     if importlib.util.find_spec(library) is None:
-      problem = f'config.train.trackers={tuple(names)}: {library} is not installed'
-      raise UserError(f"{problem}; allowed: after pip install 'posenc_jax[logging]'")
+      raise not_installed(f'config.train.trackers={tuple(names)}', library, 'logging')
 
 
 def make_trackers(names: Iterable[str], workdir: Path, start_step: int, config: dict) -> list:

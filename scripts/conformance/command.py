@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.errors import UserError, nearest
+from posenc_jax.errors import UserError, nearest, not_installed
 
 from . import libraries, pretrained, repositories
 from .cases import CASES, ROPE_TYPES, cotangent, parameters
@@ -76,10 +76,8 @@ def main(names: list[str]) -> None:
     if name not in known:
       raise UserError(f'{name}: no such entry; {nearest(name, known)}')
   needed = ('torch', 'transformers', 'x_transformers', 'entmax')
-  if not all(map(importlib.util.find_spec, needed)):
-    raise UserError(
-      "a library to compare with is missing; allowed: after pip install -e '.[conformance]'"
-    )
+  if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+    raise not_installed('the libraries to compare with', missing[0], 'conformance')
   wanted = known & {*names} if names else known
   rope_types = {n: libraries.rope_type(*case) for n, case in ROPE_TYPES.items() if n in wanted}
   write('rope_types.json', rope_types)
