@@ -1,4 +1,5 @@
-"""Files on disk: append-only rows, one JSON object a line; whole files in one step; locks.
+"""Files on disk: append-only rows, one JSON object a line; whole files and folders in one step;
+locks.
 
 Nothing that is read is trusted. Contents that were read and are wrong raise `Damaged`, which names
 file and fault; what cannot be read raises the system's OSError, and is not touched.
@@ -18,6 +19,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import zlib
@@ -163,6 +165,24 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
     except BaseException:
       new.unlink(missing_ok=True)
       raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+  """Yields an empty folder beside `path`, which moves there in one step once it is filled. What a
+  process that was killed has left beside it is removed.
+
+  Raises OSError, also where there is more than an empty folder at `path`.
+  """
+  path = path.absolute()
+  unfinished = path.with_name(f'{path.name}.unfinished')
+  shutil.rmtree(unfinished, ignore_errors=True)
+  try:
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    os.replace(unfinished, path)
+  finally:
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_json(path: str | Path, tree: dict) -> None:

@@ -7,8 +7,6 @@ if that gives the run's own form again are tensors written, by the rules of that
 import hashlib
 import inspect
 import json
-import os
-import shutil
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -332,14 +330,7 @@ def export_model(
     TOKENIZER: tokenizer,
     CONFIG: json.dumps(fields, indent=2, sort_keys=True).encode(),
   }
-  out = out.absolute()
-  unfinished = out.with_name(f'{out.name}.exporting')
-  shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
-  try:
-    unfinished.mkdir(parents=True)
+  with storage.new_folder(out) as unfinished:
     for name, contents in files.items():
       storage.atomic_write(unfinished / name, contents)
-    os.replace(unfinished, out)
-  finally:
-    shutil.rmtree(unfinished, ignore_errors=True)
   return kind

@@ -1,8 +1,6 @@
 """Makes a run directory of a pretrained model: a config, a checkpoint and its tokenizer."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -125,11 +123,8 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   config.data.tokenizer, config.data.vocab = str(path), tokenizer.vocab
   validate(config)
   model = build_model(config, source, form)
-  workdir = workdir.absolute()
-  unfinished = workdir.with_name(f'{workdir.name}.importing')
-  shutil.rmtree(unfinished, ignore_errors=True)  # of an import that was killed
-  try:
-    (unfinished / path.parent.name).mkdir(parents=True)
+  with storage.new_folder(workdir) as unfinished:
+    (unfinished / path.parent.name).mkdir()
     for name, of_file in {path.name: contents, **source.beside}.items():
       storage.atomic_write(unfinished / path.parent.name / name, of_file)
     storage.write_json(unfinished / run_dir.SOURCE_CONFIG, source.fields)
@@ -138,9 +133,6 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
     with Checkpoints(unfinished, 1) as checkpoints:
       checkpoints.save(0, model, {'count': jnp.zeros((), jnp.int32)})  # no step was made
     storage.write_json(unfinished / 'config.json', to_json(config))
-    os.replace(unfinished, workdir)
-  finally:
-    shutil.rmtree(unfinished, ignore_errors=True)
   return config
 
 
