@@ -30,7 +30,7 @@ from posenc_jax.data import (
   tokenizer,
   verified_sha256,
 )
-from posenc_jax.data.corpora import SPLITS
+from posenc_jax.data.documents import SPLITS
 from posenc_jax.data.ngrams import NGrams
 from posenc_jax.tasks import PREFIX, chance
 

@@ -33,7 +33,7 @@ from posenc_jax.data import (
   token_cache,
   tokenizers,
 )
-from posenc_jax.data.corpora import SPLITS
+from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
 from posenc_jax.training import loop, run_dir, setup

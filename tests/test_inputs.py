@@ -12,7 +12,7 @@ from posenc_jax import config, data, errors, sweep
 from posenc_jax.config import field_help, load, parse_args, validate
 from posenc_jax.config.checks import MAX_DEPTH
 from posenc_jax.config.fields import FIELDS, SECTIONS
-from posenc_jax.data import folder
+from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.evaluation import preflight
@@ -336,7 +336,7 @@ def test_what_can_be_made_is_not_made(tmp_path):
   ],
 )
 def test_files_that_are_no_text(files, words, tmp_path):
-  for split in folder.SPLITS:
+  for split in SPLITS:
     (tmp_path / split).mkdir()
     for name, content in files.items():
       (tmp_path / split / name).write_bytes(content)

@@ -25,11 +25,10 @@ is not Python, GPL (docutils).
 """
 
 import functools
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from posenc_jax.data.folder import SPLITS
+from posenc_jax.data.documents import SPLITS, Documents
 from posenc_jax.data.sotu import check_documents
 from posenc_jax.errors import UserError
 
@@ -59,14 +58,10 @@ LEFT_OUT = 'tests'  # folders
 REMEDY = "allowed: what `pip install -e '.[code]'` installs, in a clone of this repository"
 
 
-def open_split(
-  name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
-  Raises `UserError`.
-  """
+def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
+  """Returns the documents of a split. Raises `UserError`."""
   documents = _verified()[split]
-  return len(documents), lambda index: documents[index][0], lambda index: documents[index][1]
+  return Documents(len(documents), lambda n: documents[n][0], lambda n: documents[n][1])
 
 
 def prepare(name: str, cache: Path) -> Path:

@@ -17,7 +17,7 @@ from posenc_jax import storage, tasks
 from posenc_jax.config import cache_folder
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
-from posenc_jax.data.folder import SPLITS
+from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.token_cache import Tokenized, tokenized
 from posenc_jax.data.tokenizers import BYTES, Bytes, learned, tokenizer_json
@@ -68,7 +68,7 @@ class Corpus:
   names: Sequence[str]
   documents: Sequence[bytes]
   tokenizer: Bytes = BYTES
-  listing: folder.Listing | None = None
+  listing: Listing | None = None
   cache: Path | None = None
   unit = 'bits/byte'
   carried_positions = None
@@ -229,11 +229,11 @@ def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool =
   if split not in SPLITS:
     raise UserError(f'split={split!r}; allowed: {", ".join(SPLITS)}')
   reader = _reader(name)
-  count, name_of, read, *listed = reader.open_split(name, split, text_field, cache_folder(cache))
-  if count == 0:
+  found = reader.open_split(name, split, text_field, cache_folder(cache))
+  if found.count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
-  names, documents = LazySequence(count, name_of), LazySequence(count, read)
-  opened = Corpus(name, split, names, documents, listing=listed[0] if listed else None)
+  names, documents = (LazySequence(found.count, make) for make in (found.name_of, found.read))
+  opened = Corpus(name, split, names, documents, listing=found.listing)
   return packed(opened) if is_packed else opened
 
 

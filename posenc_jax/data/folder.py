@@ -9,17 +9,16 @@ trains. Adding a file can then move others, so a corpus that grows should have t
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from posenc_jax.data.documents import SPLITS, Documents, Listing
 from posenc_jax.errors import UserError, one_line, user_errors
 
 # What the system says of a file that goes away while the folder is read.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # How files of gzip, zstd, bzip2, xz and zip begin.
 COMPRESSED = (b'\x1f\x8b', b'\x28\xb5\x2f\xfd', b'BZh', b'\xfd7zXZ', b'PK\x03\x04')
-SPLITS = ('train', 'validation', 'test')
 
 
 class Document(NamedTuple):
@@ -33,26 +32,8 @@ class Document(NamedTuple):
   size: int
 
 
-class Listing(NamedTuple):
-  """What a split is made of, without its text: a run compares it with what it began with.
-
-  Attributes:
-    folder: the subfolder of the split, or '.' where splits are cut from all documents together.
-    documents: how many there are.
-    sha256: the hash of their names and sizes, in order.
-  """
-
-  folder: str
-  documents: int
-  sha256: str
-
-
-def open_split(
-  name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes], Listing]:
-  """Returns the number of documents of a split, two functions: index -> name, index -> bytes, and
-  its listing. Raises `UserError`.
-  """
+def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
+  """Returns the documents of a split. Raises `UserError`."""
   root = Path(name)
   field = f'config.data.corpus={name!r}'
   subfolders = [split for split in SPLITS if (root / split).is_dir()]
@@ -74,11 +55,8 @@ def open_split(
         f'{field}: no document of {total} left for {split!r}; '
         'allowed: 3 documents or more, or folders train, validation and test'
       )
-  return (
-    len(documents),
-    lambda index: documents[index].name,
-    lambda index: _read(documents[index], text_field),
-    listing,
+  return Documents(
+    len(documents), lambda n: documents[n].name, lambda n: _read(documents[n], text_field), listing
   )
 
 

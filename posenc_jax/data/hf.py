@@ -16,13 +16,14 @@ the twentieth before it for validation (the last twentieth where the set has a t
 import contextlib
 import dataclasses
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
-from posenc_jax.data.folder import SPLITS, Document, Listing, listing_of
+from posenc_jax.data.documents import SPLITS, Documents, Listing
+from posenc_jax.data.folder import Document, listing_of
 from posenc_jax.errors import MAX_REASON, UserError, nearest, not_installed, one_line
 
 PREFIX = 'hf:'
@@ -56,12 +57,8 @@ class Name:
     return Path(self.path).is_dir()
 
 
-def open_split(
-  name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes], Listing | None]:
-  """Returns the number of documents of a split, two functions: index -> name, index -> bytes, and
-  the listing of a folder. Raises `UserError`.
-  """
+def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
+  """Returns the documents of a split. Raises `UserError`."""
   field, parts = f'config.data.corpus={name!r}', parse(name)
   datasets = _library(name)
   if parts.is_folder:
@@ -89,7 +86,7 @@ def open_split(
     return (rows[start + index][text_field] or '').encode('utf-8', 'surrogatepass')
 
   listing = _listing(Path(parts.path), sum(sizes.values())) if parts.is_folder else None
-  return stop - start, lambda index: f'{source}/{start + index}', read, listing
+  return Documents(stop - start, lambda n: f'{source}/{start + n}', read, listing)
 
 
 def prepare(name: str, cache: Path) -> Path:

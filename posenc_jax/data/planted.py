@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax.data import sotu
-from posenc_jax.data.folder import SPLITS
+from posenc_jax.data.documents import SPLITS, Documents
 from posenc_jax.data.sotu import check_documents
 
 SHA256 = '5315f624c6dba4db7a6abe97ae1a7f99745b436fceb8cfe64431752b65b262e8'
@@ -43,14 +43,10 @@ FARTHEST_BACK = 8  # names from one in a list to where it stood before
 NEW = 0.3  # the probability that a name in a list is new
 
 
-def open_split(
-  name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
-  Raises `UserError`.
-  """
+def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
+  """Returns the documents of a split. Raises `UserError`."""
   documents = _verified(sotu.prepare('sotu', cache), cache)[split]
-  return len(documents), lambda index: documents[index][0], lambda index: documents[index][1]
+  return Documents(len(documents), lambda n: documents[n][0], lambda n: documents[n][1])
 
 
 def prepare(name: str, cache: Path) -> Path:
@@ -67,8 +63,9 @@ def _verified(folder: Path, cache: Path) -> dict[str, list[tuple[str, bytes]]]:
   """{split: (name, text) of each document}. A training opens three splits: it is made once."""
   splits = {}
   for split in SPLITS:
-    count, name_of, read = sotu.open_split('sotu', split, '', cache)
-    splits[split] = [(name_of(i), plant(name_of(i), read(i))) for i in range(count)]
+    plain = sotu.open_split('sotu', split, '', cache)
+    names = map(plain.name_of, range(plain.count))
+    splits[split] = [(name, plant(name, plain.read(n))) for n, name in enumerate(names)]
     if split == 'train':
       splits[split] += [
         (f'{name}-names', names_alone(name, len(text))) for name, text in splits[split]

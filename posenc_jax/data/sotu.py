@@ -16,14 +16,14 @@ import functools
 import hashlib
 import importlib.metadata
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from posenc_jax.data.building import build_once
-from posenc_jax.data.folder import SPLITS
+from posenc_jax.data.documents import SPLITS, Documents
 from posenc_jax.errors import MAX_REASON, UserError, one_line
 
 SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
@@ -61,14 +61,10 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         yield index, {'name': name, 'year': year, 'text': text}
 
 
-def open_split(
-  name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
-  Raises `UserError`.
-  """
+def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
+  """Returns the documents of a split. Raises `UserError`."""
   rows = _verified_rows(prepare(name, cache))[split]
-  return (len(rows), lambda index: rows[index]['name'].decode(), lambda index: rows[index]['text'])
+  return Documents(len(rows), lambda n: rows[n]['name'].decode(), lambda n: rows[n]['text'])
 
 
 def prepare(name: str, cache: Path) -> Path:

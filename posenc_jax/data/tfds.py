@@ -6,20 +6,16 @@ twentieth before it for validation (the last twentieth where the set has a test 
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from posenc_jax.data.documents import Documents
 from posenc_jax.errors import UserError, hint
 
 
-def open_split(
-  name: str, split: str, text_field: str, cache: Path
-) -> tuple[int, Callable[[int], str], Callable[[int], bytes]]:
-  """Returns the number of documents of a split, and two functions: index -> name, index -> bytes.
-  Raises `UserError`.
-  """
+def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
+  """Returns the documents of a split. Raises `UserError`."""
   builder = _builder_on_disk(name, cache)
   field = f'config.data.corpus={name!r}'
   if builder is None:
@@ -39,7 +35,7 @@ def open_split(
     present = ', '.join(builder.info.splits)
     raise UserError(f'{field}: no split {split!r} and no train to cut it from; it has {present}')
   rows = builder.as_data_source(part)
-  return len(rows), lambda index: f'{part}/{index}', lambda index: rows[index][text_field]
+  return Documents(len(rows), lambda n: f'{part}/{n}', lambda n: rows[n][text_field])
 
 
 def prepare(name: str, cache: Path) -> Path:

@@ -18,7 +18,7 @@ from posenc_jax.config import (
   training_part,
 )
 from posenc_jax.config.serialization import NOT_TRAINING
-from posenc_jax.data.folder import Listing
+from posenc_jax.data.documents import Listing
 from posenc_jax.data.tokenizers import SentencePiece, learned_before
 from posenc_jax.errors import Damaged, UserError, shown, user_errors
 
