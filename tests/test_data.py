@@ -36,7 +36,7 @@ from posenc_jax.data import (
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
-from posenc_jax.training import loop, run_dir, setup
+from posenc_jax.training import loop, provenance, setup
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -531,12 +531,12 @@ def test_windows_of_learned_tokens_lie_within_documents(small_text):
 
 
 def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
-  run_dir.check_tokenizer(tmp_path, None)
-  run_dir.claim_tokenizer(tmp_path, None)
+  provenance.check_tokenizer(tmp_path, None)
+  provenance.claim_tokenizer(tmp_path, None)
   assert list(tmp_path.iterdir()) == []
   for _ in range(2):
-    run_dir.claim_tokenizer(tmp_path, 'a' * 64)
-  for function in (run_dir.claim_tokenizer, run_dir.check_tokenizer):
+    provenance.claim_tokenizer(tmp_path, 'a' * 64)
+  for function in (provenance.claim_tokenizer, provenance.check_tokenizer):
     for other, name in (('b' * 64, 'the tokenizer bbbb'), (None, 'no learned tokenizer')):
       with pytest.raises(
         UserError, match=f'trained with the tokenizer aaaa.*, here is {name}'
@@ -882,7 +882,7 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   source = data.source(section.data, 'test')
   assert (source.vocab, data.vocab(section.data), source.sha256) == (301, 301, sha256_of(path))
   assert [bytes_T.sum() for bytes_T in source.token_bytes] == source.sizes.tolist()
-  run_dir.claim_tokenizer(tmp_path / 'text', source.sha256)
+  provenance.claim_tokenizer(tmp_path / 'text', source.sha256)
   changes = {**config.flat(section), 'eval.lengths': (64,), 'eval.target_context': 64, 'eval.k': 9}
   changes |= {'eval.document_tokens': 0, 'eval.documents': 0, 'eval.controls': ()}
   last_k, whole = plan.plan(config.load(BASE, changes), source)
@@ -894,7 +894,7 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   path.write_text(path.read_text() + '\n')
   other = data.source(section.data, 'test')
   with pytest.raises(UserError, match='trained with the tokenizer'):
-    run_dir.check_tokenizer(tmp_path / 'text', other.sha256)
+    provenance.check_tokenizer(tmp_path / 'text', other.sha256)
 
 
 def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, small_text):
@@ -1088,12 +1088,12 @@ def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
 def test_a_run_is_told_of_other_files_in_a_folder_that_the_library_reads(hf_set, tmp_path):
   folder = hf_folder(hf_set, 'jsonl', tmp_path / 'set')
   opened = lambda split='train': corpus(f'hf:{folder}', split, 'body', str(tmp_path / 'cache'))
-  run_dir.claim_documents(tmp_path, [opened().listing], begins=True)
+  provenance.claim_documents(tmp_path, [opened().listing], begins=True)
   (folder / '.hidden').write_text('')
-  run_dir.check_documents(tmp_path, opened('test').listing)
+  provenance.check_documents(tmp_path, opened('test').listing)
   (folder / 'train-1.jsonl').write_text('{"body": "more", "number": 1}\n')
   with pytest.raises(UserError, match=r'documents in data\.corpus: 43 when its run began, 44 now'):
-    run_dir.check_documents(tmp_path, opened().listing)
+    provenance.check_documents(tmp_path, opened().listing)
 
 
 def test_no_document_is_in_two_splits_whatever_they_are_named():

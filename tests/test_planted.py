@@ -18,7 +18,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.board.tables import EXACT
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.training import loop, setup
-from posenc_jax.training.checkpoints import finished_parameters
+from posenc_jax.training.init_from import finished_parameters
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TEXT = b'It is the duty of every one of us to say what a name is. ' * 1500

@@ -34,7 +34,7 @@ from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
-from posenc_jax.training.run_dir import source_of
+from posenc_jax.training.provenance import source_of
 from scripts import export_model, import_model
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import MODELS, TOKENS, weights

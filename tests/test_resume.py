@@ -28,7 +28,8 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, metrics, run_dir, step
+from posenc_jax.training import log as training_log
+from posenc_jax.training import loop, run_dir, step
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import learning_rate, make_optimizer
 
@@ -286,12 +287,12 @@ def test_metrics_that_are_damaged_or_lost_are_named(stopped, make, tmp_path, cap
   rows = (stopped / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
   with pytest.raises(UserError, match=r'metrics\.jsonl:2: the line is damaged: it is no JSON'):
-    metrics.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
+    training_log.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
-  metrics.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
+  training_log.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
   assert capsys.readouterr().out == ''
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows[2:]))
-  metrics.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
+  training_log.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
   assert (
     'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again'
     in capsys.readouterr().out
@@ -382,7 +383,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, value):
 
 
 def test_a_validation_that_is_not_finite_stops_the_run(make, tmp_path):
-  log = metrics.Log(tmp_path, make().train, 0, 'bits/byte', [tmp_path])
+  log = training_log.Log(tmp_path, make().train, 0, 'bits/byte', [tmp_path])
   with pytest.raises(Stopped, match='step 4: validation is nan; training stopped'):
     log.validation(4, [{'bpb': float('nan')}])
   assert not (tmp_path / 'metrics.jsonl').exists()
@@ -401,7 +402,7 @@ CONSTANT = {'optim__final_fraction': 1.0, 'optim__warmup': 2}
 def due_rows(workdir, c):
   """The rows of metrics.jsonl without those of a last step that the config does not have."""
   rows = storage.read_rows(workdir / 'metrics.jsonl')
-  is_due = lambda row: metrics.is_validated if 'split' in row else metrics.is_logged
+  is_due = lambda row: training_log.is_validated if 'split' in row else training_log.is_logged
   return [row for row in rows if is_due(row)(row['step'], c.train)]
 
 

@@ -17,8 +17,9 @@ from posenc_jax.evaluation import evaluate
 from posenc_jax.evaluation.runs import check_evaluator, load_run
 from posenc_jax.model.decoder import build
 from posenc_jax.sweep import status
-from posenc_jax.training import loop, metrics
-from posenc_jax.training.checkpoints import finished_parameters
+from posenc_jax.training import log as training_log
+from posenc_jax.training import loop
+from posenc_jax.training.init_from import finished_parameters
 from posenc_jax.training.run_dir import claim_run_dir, is_finished
 
 SEEDS = (3, 0)
@@ -93,14 +94,14 @@ def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, tmp_path):
 
 
 def test_a_stop_in_the_last_step_of_a_seed_lets_no_other_begin(make, tmp_path, monkeypatch):
-  push = metrics.Log.push
+  push = training_log.Log.push
 
   def stop(self, step, *args):
     push(self, step, *args)
     if step == make().train.steps:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(metrics.Log, 'push', stop)
+  monkeypatch.setattr(training_log.Log, 'push', stop)
   with pytest.raises(Stopped, match=r'SIGTERM: step .* is saved; go on with the same command'):
     loop.train(make(seeds=SEEDS), tmp_path / 'run')
   first, second = (config.seed_workdir(tmp_path / 'run', seed) for seed in SEEDS[:2])
@@ -113,14 +114,14 @@ def test_at_once_goes_on_after_a_stop_with_the_same_bits(
   make, together, tmp_path, monkeypatch, capsys
 ):
   c, workdir = make(seeds=SEEDS, vmap_seeds=True), tmp_path / 'run'
-  push = metrics.Log.push
+  push = training_log.Log.push
 
   def stop(self, step, *args):
     push(self, step, *args)
     if step == 7:
       raise Stopped('now')
 
-  monkeypatch.setattr(metrics.Log, 'push', stop)
+  monkeypatch.setattr(training_log.Log, 'push', stop)
   with pytest.raises(Stopped, match='now'):
     loop.train(c, workdir)
   monkeypatch.undo()
@@ -244,7 +245,7 @@ def test_one_seed_that_is_not_finite_is_named(make, tmp_path):
   for folder in folders:
     folder.mkdir()
   train_config = make(train__max_nonfinite_updates=1, train__log_every=1).train
-  log = metrics.Log(tmp_path / 'run', train_config, 0, 'bits/byte', folders)
+  log = training_log.Log(tmp_path / 'run', train_config, 0, 'bits/byte', folders)
   values = {'loss': np.array([1.0, np.nan]), 'grad_norm': np.ones(2), 'learning_rate': np.ones(2)}
   log.push(1, values, [1.0, 1.0])
   log.push(2, values, [1.0, 1.0])

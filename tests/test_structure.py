@@ -159,7 +159,7 @@ PARAMETERS = {
   'evaluation/preflight.py': {'section': 'data'},
   'model/decoder.py': {'config': 'model'},
   'model/layer.py': {'config': 'model'},
-  'training/metrics.py': {'c': 'train', 'self._config': 'train'},
+  'training/log.py': {'c': 'train', 'self._config': 'train'},
   'training/optimizer.py': {'optim': 'optim'},
 }
 

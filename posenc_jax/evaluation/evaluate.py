@@ -22,13 +22,8 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.overrides import overrides_between, overrides_of
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
-from posenc_jax.training.run_dir import (
-  claim_documents,
-  is_finished,
-  kept_tokenizer,
-  mark_finished,
-  source_of,
-)
+from posenc_jax.training.provenance import claim_documents, kept_tokenizer, source_of
+from posenc_jax.training.run_dir import is_finished, mark_finished
 
 __all__ = ['evaluate', 'measure']
 

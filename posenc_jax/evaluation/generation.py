@@ -19,7 +19,7 @@ from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 from posenc_jax.pretrained.sources import GENERATION, read_json
-from posenc_jax.training.run_dir import SOURCE_CONFIG
+from posenc_jax.training.provenance import SOURCE_CONFIG
 
 MOST_TOKENS = 2**17  # of a prompt and what follows it
 PART = 512  # tokens of a prompt that are read at a time

@@ -23,7 +23,7 @@ from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
-from posenc_jax.training import optimizer, run_dir
+from posenc_jax.training import optimizer, provenance
 from posenc_jax.training.own_encodings import check_own_encodings
 
 
@@ -82,7 +82,7 @@ def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | N
 @functools.lru_cache(maxsize=3)
 def _source(section: str, split: str, init_from: str) -> data.Corpus | data.TaskCorpus:
   section = ConfigDict(json.loads(section))
-  return data.source(section, split, run_dir.kept_tokenizer(init_from, section))
+  return data.source(section, split, provenance.kept_tokenizer(init_from, section))
 
 
 CHECKS = {

@@ -23,7 +23,7 @@ from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_encodings import check_own_encodings
-from posenc_jax.training.run_dir import check_documents, check_tokenizer, kept_tokenizer
+from posenc_jax.training.provenance import check_documents, check_tokenizer, kept_tokenizer
 
 
 def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | data.TaskCorpus:

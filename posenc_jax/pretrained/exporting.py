@@ -26,7 +26,7 @@ from posenc_jax.pretrained.exported_tokenizers import about_tokenizer, byte_toke
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
-from posenc_jax.training import run_dir
+from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
 
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
@@ -65,7 +65,7 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     UserError: no family has the form of the run; it says why.
   """
   if source is not None:
-    form = form_of(source, run_dir.SOURCE_CONFIG)
+    form = form_of(source, provenance.SOURCE_CONFIG)
     if _difference(config, form) is None:
       return source | ({} if bos == bos_of(source) else {'bos_token_id': bos}), form
   fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
@@ -269,13 +269,13 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   if config.data.tokenizer.endswith('.json'):
     with user_errors(OSError):
       tokenizer = Path(config.data.tokenizer).read_bytes()
-    run_dir.check_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
+    provenance.check_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
   elif config.data.tokenizer != 'bytes':
     problem = f'its tokens are those of {config.data.tokenizer}'
     raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
   source, beside = None, {}
-  if storage.exists(workdir / run_dir.SOURCE_CONFIG):
-    source = storage.read_json(workdir / run_dir.SOURCE_CONFIG)
+  if storage.exists(workdir / provenance.SOURCE_CONFIG):
+    source = storage.read_json(workdir / provenance.SOURCE_CONFIG)
     beside = files_beside(Path(config.data.tokenizer).parent)
   bos = config.model.bos
   if bos < 0:

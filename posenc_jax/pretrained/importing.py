@@ -19,7 +19,7 @@ from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import Source
 from posenc_jax.pretrained.tensor_rules import Rule
-from posenc_jax.training import run_dir
+from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 
 
@@ -127,9 +127,9 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
     (unfinished / path.parent.name).mkdir()
     for name, of_file in {path.name: contents, **source.beside}.items():
       storage.atomic_write(unfinished / path.parent.name / name, of_file)
-    storage.write_json(unfinished / run_dir.SOURCE_CONFIG, source.fields)
-    run_dir.claim_tokenizer(unfinished, tokenizer.sha256)
-    run_dir.claim_source(unfinished, source.sha256)
+    storage.write_json(unfinished / provenance.SOURCE_CONFIG, source.fields)
+    provenance.claim_tokenizer(unfinished, tokenizer.sha256)
+    provenance.claim_source(unfinished, source.sha256)
     with Checkpoints(unfinished, 1) as checkpoints:
       checkpoints.save(0, model, {'count': jnp.zeros((), jnp.int32)})  # no step was made
     storage.write_json(unfinished / 'config.json', to_json(config))

@@ -18,7 +18,8 @@ from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
-from posenc_jax.training.run_dir import OWN_ENCODINGS, check_same_config, is_extended, is_finished
+from posenc_jax.training.provenance import OWN_ENCODINGS
+from posenc_jax.training.run_dir import check_same_config, is_extended, is_finished
 
 NAME_LENGTH = 120  # characters of a directory's name
 

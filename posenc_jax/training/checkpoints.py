@@ -9,82 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import check_one_seed, flat, saved_config, to_json
 from posenc_jax.distributed import processes
-from posenc_jax.encodings.core.composite import read_members
-from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, not_finite, shown, user_errors
+from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, not_finite, user_errors
 from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror, silence_tracebacks
-
-# Fields of a model's sections that change no number but for rounding.
-NO_NUMBER = ('model.remat', 'model.unroll', 'attention.backend', 'attention.block_sizes')
-
-
-def finished_parameters(workdir: str | Path, model, config: ConfigDict):
-  """`model`, which is of `config`, with the final parameters of the run in `workdir`, whose config
-  may differ: a line says in which fields that make another model.
-
-  Parameters that only one of them has, as with another encoding or another flag of the model, are
-  left as `model` has them, or dropped; a line says which. An encoding that becomes a member of a
-  chain keeps its own. Raises `UserError` where no training has ended there, or the model has other
-  sizes.
-  """
-  field = f'config.train.init_from={str(workdir)!r}'
-  allowed = 'allowed: the directory of a run that train.py finished'
-  if not storage.exists(Path(workdir) / 'config.json'):
-    raise UserError(f'{field}: no config.json there; {allowed}')
-  saved_run = saved_config(workdir)
-  check_one_seed(field, saved_run, workdir)
-  steps = saved_run.train.steps
-  with Checkpoints(workdir) as checkpoints:
-    saved, step = checkpoints.restore_as_saved('model')
-    if checkpoints.latest is None or step < steps:
-      raise UserError(f'{field}: its training is at step {step} of {steps}; {allowed}')
-  here, there = map(_of_model, (config, saved_run))
-  differing = [key for key in here if here[key] != there.get(key) and key not in NO_NUMBER]
-  if differing:
-    said = [f'{key}={shown(there.get(key))} (here {shown(here[key])})' for key in differing]
-    print(f'{workdir} has {", ".join(said)}')
-  saved = _as_member(saved, saved_run.encoding, config.encoding)
-  leaves = leaves_by_path(model)
-  kept = {path for path in leaves.keys() & saved.keys() if leaves[path].shape == saved[path].shape}
-  for path in sorted((leaves.keys() & saved.keys()) - kept):
-    if not path.startswith('encodings/'):
-      raise UserError(
-        f'{field}: it holds {path} of shape {saved[path].shape}, but the config asks for '
-        f'{leaves[path].shape}; allowed: a model of the same sizes'
-      )
-  if new := sorted(leaves.keys() - kept):
-    print(f'{workdir} has no {", ".join(new)}: as a new model has them')
-  if gone := sorted(saved.keys() - kept):
-    print(f'{workdir} has {", ".join(gone)}: dropped')
-  shardings = {path: leaves[path].sharding for path in kept}
-  restored = processes.device_put_global({path: saved[path] for path in kept}, shardings)
-  return jax.tree.unflatten(jax.tree.structure(model), (leaves | restored).values())
-
-
-def _of_model(config: ConfigDict) -> dict[str, object]:
-  """{field: value} of what makes a model, with its encoding as one field.
-
-  The training length is what lengths of an encoding that are left out are.
-  """
-  tree = to_json(config)
-  fields = flat({'model': tree['model'], 'attention': tree['attention']})
-  return fields | {'train.length': config.train.length, 'encoding': tree['encoding']}
-
-
-def _as_member(saved: dict, there: ConfigDict, here: ConfigDict) -> dict:
-  """The parameters of a run, with those of its encoding where the chain `here` has them, if one of
-  its members is of the same name.
-  """
-  members = read_members(here.members) if here.name == 'chain' and 'members' in here else []
-  names = [member['name'] for member in members]
-  if names.count(there.name) != 1:
-    return saved
-  own, member = '/encoding/', f'/encoding/members/{names.index(there.name)}/'
-  return {path.replace(own, member): leaf for path, leaf in saved.items()}
 
 
 def has_checkpoint(workdir: str | Path) -> bool:

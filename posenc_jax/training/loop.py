@@ -13,7 +13,7 @@ from posenc_jax.errors import disk_errors
 from posenc_jax.model.token_nll import BITS
 from posenc_jax.training import mfu, multi_seed, setup, trackers
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.metrics import Log, continued_rows, is_validated
+from posenc_jax.training.log import Log, continued_rows, is_validated
 from posenc_jax.training.profiler import Profiler
 from posenc_jax.training.run_dir import locked_run_dir
 from posenc_jax.training.stop_signal import StopRequest, stopped_by

@@ -12,7 +12,7 @@ from posenc_jax.encodings.core.own_code import code_hash
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.errors import UserError
 from posenc_jax.model.layer_pattern import encoding_names
-from posenc_jax.training.run_dir import OWN_ENCODINGS
+from posenc_jax.training.provenance import OWN_ENCODINGS
 
 
 def claim_own_encodings(workdir: str | Path, config: ConfigDict, begins: bool) -> None:

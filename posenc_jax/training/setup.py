@@ -19,8 +19,9 @@ from posenc_jax.encodings import LengthError
 from posenc_jax.errors import user_errors
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
-from posenc_jax.training import multi_seed, run_dir
-from posenc_jax.training.checkpoints import Checkpoints, finished_parameters, has_checkpoint
+from posenc_jax.training import multi_seed, provenance, run_dir
+from posenc_jax.training.checkpoints import Checkpoints, has_checkpoint
+from posenc_jax.training.init_from import finished_parameters
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import claim_own_encodings
 from posenc_jax.training.step import make_step_fns
@@ -81,7 +82,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   if c.init_from or config.data.tokenizer == 'sentencepiece':
     begins = not has_checkpoint(workdir)  # later, the run it started from may be gone
     first, folder = seed_runs[0]
-    kept = run_dir.kept_tokenizer(first.train.init_from if begins else folder, config.data)
+    kept = provenance.kept_tokenizer(first.train.init_from if begins else folder, config.data)
   # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
   corpus, val_corpus = (data.source(config.data, split, kept) for split in ('train', 'validation'))
   train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
@@ -96,8 +97,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   if c.init_from and begins:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
-        run_dir.check_tokenizer(run.train.init_from, corpus.sha256)
-    source = run_dir.source_of(seed_runs[0][0].train.init_from)
+        provenance.check_tokenizer(run.train.init_from, corpus.sha256)
+    source = provenance.source_of(seed_runs[0][0].train.init_from)
     models = [
       finished_parameters(run.train.init_from, model, run)
       for (run, _), model in zip(seed_runs, models, strict=True)
@@ -152,10 +153,10 @@ def restored(training: Training) -> Iterator[Checkpoints]:
     begins = checkpoints.latest is None
     learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
     for run, folder in training.seed_runs:
-      run_on_primary(run_dir.claim_documents, folder, listings, begins)
-      run_on_primary(run_dir.claim_tokenizer, folder, training.corpus.sha256, learned)
+      run_on_primary(provenance.claim_documents, folder, listings, begins)
+      run_on_primary(provenance.claim_tokenizer, folder, training.corpus.sha256, learned)
       run_on_primary(claim_own_encodings, folder, run, begins)
-      run_on_primary(run_dir.claim_source, folder, training.source, run.train.init_from)
+      run_on_primary(provenance.claim_source, folder, training.source, run.train.init_from)
     state, training.start_step = checkpoints.restore(
       model=training.model, opt_state=training.opt_state
     )
