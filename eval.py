@@ -7,13 +7,13 @@ What is evaluated is the run's own config, as saved in its directory, with the o
 that its encodings are known, and nothing else of it is read.
 """
 
-from posenc_jax import config
+from posenc_jax import cli, config
 from posenc_jax.distributed import devices
 
 
 def main(argv):
-  flags, overrides = config.parse_args(
-    argv, {'workdir': config.REQUIRED, 'config': ''}, lists_fields=True
+  flags, overrides = cli.parse_args(
+    argv, {'workdir': cli.REQUIRED, 'config': ''}, lists_fields=True
   )
   if flags.config:
     config.load_study(flags.config)
@@ -24,10 +24,10 @@ def main(argv):
   from posenc_jax.evaluation import evaluate, runs  # jax takes seconds to import: after the check
 
   runs.check_registered(run, flags.config, overrides)
-  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

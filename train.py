@@ -6,18 +6,18 @@ python train.py --config=configs/base.py --workdir=runs/base --config.encoding.n
 import shlex
 from pathlib import Path
 
-from posenc_jax import config, storage
+from posenc_jax import cli, config, storage
 from posenc_jax.distributed import devices
 
 
 def main(argv):
-  flags, overrides = config.parse_args(
-    argv, {'config': config.REQUIRED, 'workdir': config.REQUIRED}, lists_fields=True
+  flags, overrides = cli.parse_args(
+    argv, {'config': cli.REQUIRED, 'workdir': cli.REQUIRED}, lists_fields=True
   )
   run = config.load(flags.config, overrides)
   config.validate(run)
   for folder in (flags.workdir, *(config.seed_workdir(flags.workdir, seed) for seed in run.seeds)):
-    config.check_folder(f'--workdir={folder}', folder)
+    cli.check_folder(f'--workdir={folder}', folder)
 
   from posenc_jax.distributed import processes
   from posenc_jax.encodings.core.registry import BUILT_IN
@@ -25,7 +25,7 @@ def main(argv):
   from posenc_jax.model.layer_pattern import encoding_names
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
-  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
   with processes.distributed_context():
     preflight.check_evaluation(run)  # here, so that its error is printed once
     devices.announce_devices(run.mesh)
@@ -38,4 +38,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

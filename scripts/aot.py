@@ -22,7 +22,7 @@ anything; that a backend refuses an encoding is no failure.
 import sys
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli
 
 
 def main(argv):
@@ -34,4 +34,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

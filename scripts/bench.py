@@ -29,7 +29,7 @@ x-transformers: pip install -e '.[bench]'
 import sys
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli
 
 
 def main(argv):
@@ -41,4 +41,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import quote
 
-from posenc_jax import config, storage
+from posenc_jax import cli, config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
@@ -28,13 +28,13 @@ FIGURE = 'board-pareto'
 
 def main(argv):
   folders = []
-  flags, overrides = config.parse_args(argv, {'out': ''}, folders)
+  flags, overrides = cli.parse_args(argv, {'out': ''}, folders)
   if not folders or overrides:
     allowed = 'folders of rows, such as results/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
   out = Path(flags.out) if flags.out else _default_out(folders)
   texts, figure = make(folders, out)
-  config.make_folder(out)
+  cli.make_folder(out)
   if figure:
     figures.save(figure, out / FIGURE)
   for name, text in texts.items():
@@ -101,4 +101,4 @@ def _default_out(folders: list[str]) -> Path:
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

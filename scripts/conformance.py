@@ -18,7 +18,7 @@ REFERENCES.
 import sys
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli
 
 
 def main(argv):
@@ -29,4 +29,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -31,7 +31,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from posenc_jax import config, errors
+from posenc_jax import cli, config, errors
 from scripts.torture import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +93,7 @@ UNREADABLE: dict[str, Callable[[Path], None]] = {
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, {'out': config.REQUIRED, 'trials': 0, 'seed': 0})
+  flags, overrides = cli.parse_args(argv, {'out': cli.REQUIRED, 'trials': 0, 'seed': 0})
   out, rng = Path(flags.out), random.Random(flags.seed)
   if out.exists():
     raise errors.UserError(f'--out={flags.out}: exists; allowed: a folder that can be made')
@@ -152,7 +152,7 @@ def make_runs(finished: Path, half: Path, settings: dict) -> None:
   from posenc_jax.data import Batches
   from posenc_jax.distributed import devices
 
-  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)  # each is trained many times
   read = Batches.__getitem__
 
@@ -305,4 +305,4 @@ def print_counts(outcomes: dict[str, collections.Counter]) -> None:
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

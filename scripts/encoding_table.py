@@ -21,7 +21,7 @@ from flax import nnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.mask import CAUSAL
 from posenc_jax.attention.request import AttentionRequest, build_request
@@ -374,4 +374,4 @@ def equations(jaxpr) -> Iterator:
 
 
 if __name__ == '__main__':
-  config.main(lambda _: print(markdown(), end=''))
+  cli.main(lambda _: print(markdown(), end=''))

@@ -19,7 +19,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from posenc_jax import config, data, encodings, tasks
+from posenc_jax import cli, config, data, encodings, tasks
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request, contiguous_positions
@@ -32,7 +32,7 @@ from posenc_jax.model.layer_sharing import StackedEncoding
 
 
 def main(argv: list[str]) -> None:
-  flags, overrides = config.parse_args(argv, {'config': config.REQUIRED})
+  flags, overrides = cli.parse_args(argv, {'config': cli.REQUIRED})
   c = config.load(flags.config, overrides)
   config.validate(c)
   with user_errors(ValueError):
@@ -214,4 +214,4 @@ def positions(c, enc, B: int, T: int) -> dict:
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

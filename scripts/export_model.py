@@ -15,18 +15,18 @@ Needs `pip install -e '.[pretrained]'`.
 
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli, config
 from posenc_jax.errors import UserError
 
 
 def main(argv):
-  flags, overrides = config.parse_args(
-    argv, {'workdir': config.REQUIRED, 'out': config.REQUIRED, 'dtype': 'float32'}
+  flags, overrides = cli.parse_args(
+    argv, {'workdir': cli.REQUIRED, 'out': cli.REQUIRED, 'dtype': 'float32'}
   )
   for name in overrides:
     if name.split('.')[0] not in ('encoding', 'attention'):
       raise UserError(f'--config.{name}: the run decides it; allowed: encoding, attention')
-  config.check_folder(f'--out={flags.out}', flags.out)
+  cli.check_folder(f'--out={flags.out}', flags.out)
   run = config.saved_config(flags.workdir)
   config.overlay(run, overrides)
   config.validate(run)
@@ -42,4 +42,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -19,7 +19,7 @@ import re
 import sys
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.mpl import figures, profile_figure
@@ -51,8 +51,8 @@ def main(argv):
 
 def draw_encodings(argv: list[str]) -> None:
   """Draws the encoding, or the classic figures, into the folder --out. Raises UserError."""
-  flags, overrides = config.parse_args(
-    argv, {'encoding': '', 'classic': False, 'out': config.REQUIRED, **SIZES}
+  flags, overrides = cli.parse_args(
+    argv, {'encoding': '', 'classic': False, 'out': cli.REQUIRED, **SIZES}
   )
   sizes = {name: getattr(flags, name) for name in SIZES}
   for name, size in sizes.items():
@@ -72,12 +72,12 @@ def draw_encodings(argv: list[str]) -> None:
   else:
     sys.path.insert(0, str(ROOT))  # a script finds only what stands beside it
     from scripts.classic_figures import CLASSIC as drawers  # it needs jax, and rows do not
-  config.check_folder(f'--out={flags.out}', flags.out)
+  cli.check_folder(f'--out={flags.out}', flags.out)
   for name, draw in drawers.items():
     figure, path = draw(), Path(flags.out) / name
-    config.make_folder(path.parent)
+    cli.make_folder(path.parent)
     figures.save(figure, path)
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

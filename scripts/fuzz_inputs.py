@@ -36,7 +36,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from posenc_jax import config, data, encodings, errors, sweep, tasks
+from posenc_jax import cli, config, data, encodings, errors, sweep, tasks
 from posenc_jax.config.fields import FIELDS
 from posenc_jax.distributed import devices
 from posenc_jax.evaluation import evaluate, preflight, profiles
@@ -588,7 +588,7 @@ def table(counts: collections.Counter) -> str:
 
 
 def main(argv: list[str]) -> int:
-  flags, overrides = config.parse_args(argv, {'count': 0, 'seed': 0, 'kinds': '', 'seconds': 20.0})
+  flags, overrides = cli.parse_args(argv, {'count': 0, 'seed': 0, 'kinds': '', 'seconds': 20.0})
   if overrides or flags.count < 0 or flags.seconds <= 0:
     raise errors.UserError(
       f'{" ".join(argv)}; allowed: --count=0 or more, --seconds more than 0, --seed, --kinds'
@@ -602,4 +602,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -19,12 +19,12 @@ import sys
 import time
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli, config
 from posenc_jax.distributed import devices
 from posenc_jax.errors import UserError
 
 FLAGS = {
-  'workdir': config.REQUIRED,
+  'workdir': cli.REQUIRED,
   'config': '',
   'prompt': '',
   'prompt_file': '',
@@ -39,7 +39,7 @@ FLAGS = {
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, FLAGS)
+  flags, overrides = cli.parse_args(argv, FLAGS)
   if flags.config:
     config.load_study(flags.config)
   run = config.saved_config(flags.workdir)
@@ -49,7 +49,7 @@ def main(argv):
   from posenc_jax.evaluation import generation, runs  # jax takes seconds to import: after the check
 
   runs.check_registered(run, flags.config, overrides)
-  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = read_prompt(flags.prompt, flags.prompt_file)
   pieces = generation.generate(
@@ -89,4 +89,4 @@ def printable(text: str) -> str:
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

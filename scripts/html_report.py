@@ -10,7 +10,7 @@ network when it is opened. First: pip install -e '.[report]'
 
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.errors import UserError, not_installed, visible
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,8 +19,8 @@ EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
 
 def main(argv):
   paths = []
-  flags, overrides = config.parse_args(
-    argv, {'out': config.REQUIRED, 'metric': 'bpb', 'profiles': True}, paths
+  flags, overrides = cli.parse_args(
+    argv, {'out': cli.REQUIRED, 'metric': 'bpb', 'profiles': True}, paths
   )
   if overrides:
     raise UserError(
@@ -34,7 +34,7 @@ def main(argv):
     raise not_installed(f'--out={flags.out}', error.name, 'report') from error
   from posenc_jax.reporting.html.sources import gather
 
-  config.check_file(f'--out={flags.out}', flags.out)
+  cli.check_file(f'--out={flags.out}', flags.out)
   sources = gather(paths, ROOT)
   base = ROOT / 'configs' / 'base.py'
   page.write(flags.out, page.render(sources, flags.metric, flags.profiles, base))
@@ -42,4 +42,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -17,7 +17,7 @@ tensor fills are refused by name.
 import dataclasses
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli, config
 from posenc_jax.errors import UserError
 
 BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
@@ -27,15 +27,15 @@ OF_THE_SOURCE = ('model', 'encoding', 'attention', 'train', 'label', 'seed', 'se
 
 
 def main(argv):
-  flags, overrides = config.parse_args(
-    argv, {'source': config.REQUIRED, 'workdir': config.REQUIRED, 'tokenizer': ''}
+  flags, overrides = cli.parse_args(
+    argv, {'source': cli.REQUIRED, 'workdir': cli.REQUIRED, 'tokenizer': ''}
   )
   for name in overrides:
     if name.split('.')[0] in OF_THE_SOURCE and name != 'model.bos':
       raise UserError(f'--config.{name}: the source decides it; allowed: data, eval, model.bos')
     if name in ('data.tokenizer', 'data.vocab'):
       raise UserError(f'--config.{name}: the source decides it; allowed: --tokenizer=FILE')
-  config.check_folder(f'--workdir={flags.workdir}', flags.workdir)
+  cli.check_folder(f'--workdir={flags.workdir}', flags.workdir)
 
   from posenc_jax.pretrained import importing, sources  # jax takes seconds to import
 
@@ -53,4 +53,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -7,14 +7,14 @@ Runs that are not finished are left out, and what is kept already stays. So a lo
 in parts, on several machines: the second command leaves out the runs that are kept.
 """
 
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import kept, study
 
 
 def main(argv):
   folders = []
-  flags, overrides = config.parse_args(argv, {'out': config.REQUIRED}, folders)
+  flags, overrides = cli.parse_args(argv, {'out': cli.REQUIRED}, folders)
   if len(folders) != 1 or overrides:
     allowed = 'DIR, such as runs/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
@@ -28,4 +28,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

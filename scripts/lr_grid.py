@@ -23,23 +23,16 @@ reports, since the luck of a seed would choose the rate that it is then reported
 
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.sweep import rates
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
-FLAGS = {
-  'config': config.REQUIRED,
-  'out': '',
-  'save': '',
-  'seed': 100,
-  'jobs': 1,
-  'launcher': 'local',
-}
+FLAGS = {'config': cli.REQUIRED, 'out': '', 'save': '', 'seed': 100, 'jobs': 1, 'launcher': 'local'}
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, FLAGS, lists_fields=True)
+  flags, overrides = cli.parse_args(argv, FLAGS, lists_fields=True)
   study = Path(flags.config)
   out = flags.out or Path('runs') / f'{study.stem}_rates'
   save = flags.save or study.with_name(f'{study.stem}_rates.json')
@@ -49,4 +42,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -9,15 +9,15 @@ all of the training split, and scored as the study's runs are, on the same targe
 witten_bell or kneser_ney (better). A minute a seed; nothing is trained.
 """
 
-from posenc_jax import config
+from posenc_jax import cli, config
 
 
 def run(argv: list[str]) -> None:
-  flags, overrides = config.parse_args(
+  flags, overrides = cli.parse_args(
     argv,
     {
-      'config': config.REQUIRED,
-      'workdir': config.REQUIRED,
+      'config': cli.REQUIRED,
+      'workdir': cli.REQUIRED,
       'context': 5,
       'smoothing': 'witten_bell',
       'whole_split': False,
@@ -25,7 +25,7 @@ def run(argv: list[str]) -> None:
   )
   study = config.load(flags.config, overrides)
   config.validate(study)
-  config.check_folder(f'--workdir={flags.workdir}', flags.workdir)
+  cli.check_folder(f'--workdir={flags.workdir}', flags.workdir)
 
   from posenc_jax.evaluation import ngram  # jax takes seconds to import: after the check
 
@@ -33,4 +33,4 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  config.main(run)
+  cli.main(run)

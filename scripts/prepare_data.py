@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax.config import load, main, parse_args, validate_data
+from posenc_jax.cli import main, parse_args
+from posenc_jax.config import load, validate_data
 from posenc_jax.data import (
   TaskCorpus,
   history,

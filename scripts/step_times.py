@@ -16,20 +16,20 @@ import sys
 import time
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli, config
 from posenc_jax.distributed import devices
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.board import lines
 
-FLAGS = {'config': config.REQUIRED, 'out': config.REQUIRED, 'beside': '', 'rounds': 15}
+FLAGS = {'config': cli.REQUIRED, 'out': cli.REQUIRED, 'beside': '', 'rounds': 15}
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, FLAGS, lists_fields=True)
+  flags, overrides = cli.parse_args(argv, FLAGS, lists_fields=True)
   if flags.rounds < 1:
     raise UserError(f'--rounds={flags.rounds}; allowed: 1 or more')
-  config.check_folder(f'--out={flags.out}', flags.out)
+  cli.check_folder(f'--out={flags.out}', flags.out)
   sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
   from posenc_jax import sweep
 
@@ -54,7 +54,7 @@ def main(argv):
     | {'steps': len(seconds), 'processor': processor()}
     for (name, length), seconds in measure(configs, flags.rounds).items()
   ]
-  config.make_folder(flags.out)
+  cli.make_folder(flags.out)
   costs.write_step_times(flags.out, rows)
   for row in rows:
     print(f'{row["label"]}, L = {row["train_length"]}: {1e3 * row["seconds_per_step"]:.1f} ms')
@@ -72,7 +72,7 @@ def measure(configs: dict, rounds: int) -> dict:
   from posenc_jax import data
   from scripts.bench import jax_cases
 
-  devices.enable_compilation_cache(config.cache_folder('') / 'compiled')
+  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
   steps = {}
   for line, c in configs.items():
     shape = c.train.batch, c.train.length
@@ -98,4 +98,4 @@ def processor() -> str:
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

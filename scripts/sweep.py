@@ -16,16 +16,16 @@ config.launch asks for.
 
 from pathlib import Path
 
-from posenc_jax import config, sweep
+from posenc_jax import cli, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
 
 
 def main(argv):
-  defaults = {'config': config.REQUIRED, 'out': '', 'jobs': 1, 'launcher': 'local'}
+  defaults = {'config': cli.REQUIRED, 'out': '', 'jobs': 1, 'launcher': 'local'}
   defaults |= {'kept': '', 'status': False}
-  flags, overrides = config.parse_args(argv, defaults, lists_fields=True)
+  flags, overrides = cli.parse_args(argv, defaults, lists_fields=True)
   out = flags.out or Path('runs') / Path(flags.config).stem
   if flags.status:
     return sweep.print_status(flags.config, out, overrides)
@@ -35,4 +35,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

@@ -12,7 +12,7 @@ executed, and nothing else is. --out: the folder to write to, where DIR is not t
 
 from pathlib import Path
 
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.reporting import study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,4 +23,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

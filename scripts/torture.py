@@ -33,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax import config, errors, storage, sweep
+from posenc_jax import cli, errors, storage, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
@@ -72,8 +72,8 @@ SETTINGS = {
 
 
 def main(argv):
-  flags, overrides = config.parse_args(
-    argv, {'out': config.REQUIRED, 'encodings': 'rope,t5', 'kills': 60, 'seed': 0}
+  flags, overrides = cli.parse_args(
+    argv, {'out': cli.REQUIRED, 'encodings': 'rope,t5', 'kills': 60, 'seed': 0}
   )
   out, rng = Path(flags.out).resolve(), random.Random(flags.seed)
   if out.exists():
@@ -236,4 +236,4 @@ def results(folder: Path) -> dict[str, object]:
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

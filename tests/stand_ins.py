@@ -16,12 +16,12 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
-from posenc_jax import config, storage
+from posenc_jax import cli, config, storage
 from posenc_jax.evaluation import row_schema
 from posenc_jax.training import run_dir
 
-required = dict.fromkeys(('config', 'workdir'), config.REQUIRED)
-flags, overrides = config.parse_args(sys.argv[1:], required)
+required = dict.fromkeys(('config', 'workdir'), cli.REQUIRED)
+flags, overrides = cli.parse_args(sys.argv[1:], required)
 run = config.load(flags.config, overrides)
 workdir, name = Path(flags.workdir), Path(sys.argv[0]).stem
 with open(workdir / 'calls.txt', 'a') as file:
@@ -72,10 +72,10 @@ DRIVER = """
 import signal, sys
 from pathlib import Path
 {signals}
-from posenc_jax import config, sweep
+from posenc_jax import cli, sweep
 sweep.local.POLL = 0.01
 scripts = tuple(map(Path, sys.argv[3:]))
-config.main(lambda argv: sweep.sweep(argv[0], argv[1], {{}}, scripts, {jobs}, checks_runs=False))
+cli.main(lambda argv: sweep.sweep(argv[0], argv[1], {{}}, scripts, {jobs}, checks_runs=False))
 """
 
 STARTED = """

@@ -17,8 +17,7 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from posenc_jax import config as configs
-from posenc_jax import data, storage
+from posenc_jax import cli, data, storage
 from posenc_jax.attention import attend
 from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
@@ -53,7 +52,7 @@ def plan(monkeypatch):
     with monkeypatch.context() as patch:
       patch.setattr(command.importlib.util, 'find_spec', lambda name: object() if torch else None)
       patch.setattr(command.devices, 'gpu_extra', lambda: None)
-      return command.plan(*configs.parse_args(arguments, command.FLAGS), omissions), omissions
+      return command.plan(*cli.parse_args(arguments, command.FLAGS), omissions), omissions
 
   return make_plan
 

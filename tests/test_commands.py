@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import config, storage, sweep
+from posenc_jax import cli, config, storage, sweep
 from posenc_jax.distributed import devices
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.own_code import code_hash
@@ -275,7 +275,7 @@ def table():
 def private(corpus, tmp_path):
   """A study that registers an encoding of its own, which is forgotten when the test ends."""
   _, *flags = TINY
-  fields = config.parse_args([*flags, corpus, '--config.eval.controls=()'], {})[1]
+  fields = cli.parse_args([*flags, corpus, '--config.eval.controls=()'], {})[1]
   study = tmp_path / 'study.py'
   study.write_text(PRIVATE.format(base=str(ROOT / 'configs' / 'base.py'), fields=fields))
   yield study
@@ -438,11 +438,11 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
 def test_ctrl_c_before_a_step_is_one_line_and_ends_at_once():
   code = (
     'import atexit\n'
-    'from posenc_jax import config\n'
+    'from posenc_jax import cli\n'
     'def stop(argv):\n'
     '  atexit.register(print, "late")\n'
     '  raise KeyboardInterrupt\n'
-    'config.main(stop)\n'
+    'cli.main(stop)\n'
   )
   command = [sys.executable, '-c', code, '--a=b c']
   ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -454,7 +454,7 @@ SCRIPT = """
 import fcntl, os, signal, sys, termios, time
 from pathlib import Path
 from rich.console import Console
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.errors import UserError
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
 
@@ -463,7 +463,7 @@ from posenc_jax.training.stop_signal import StopRequest, stopped_by
 def work(argv):
   {work}
 
-config.main(work)
+cli.main(work)
 """
 # They wait for `go`, print more than a pipe holds, and leave `done`.
 PRINT_ON = """

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from posenc_jax import data
+from posenc_jax.cli import REQUIRED, parse_args
 from posenc_jax.config import (
   CONTROLS,
   PROTOCOLS,
-  REQUIRED,
   TEXT_TASKS,
   config_hash,
   decides_results,
@@ -21,7 +21,6 @@ from posenc_jax.config import (
   load,
   load_study,
   overlay,
-  parse_args,
   product,
   to_json,
   training_part,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from posenc_jax import config, data, errors, sweep
-from posenc_jax.config import field_help, load, parse_args, validate
+from posenc_jax import cli, config, data, errors, sweep
+from posenc_jax.cli import parse_args
+from posenc_jax.config import field_help, load, validate
 from posenc_jax.config.checks import MAX_DEPTH
 from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.data.documents import SPLITS
@@ -304,7 +305,7 @@ def test_a_set_that_is_not_on_disk_is_left_alone(tmp_path):
 @pytest.mark.parametrize('name', ['new/' + 'x' * 300, 'x' * 300, 'file/below', 'file'])
 def test_a_folder_that_cannot_be_made_is_found_before_work(name, tmp_path):
   (tmp_path / 'file').write_text('')
-  assert message(config.check_folder, '--out=x', tmp_path / name).startswith('--out=x: ')
+  assert message(cli.check_folder, '--out=x', tmp_path / name).startswith('--out=x: ')
   assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
@@ -315,14 +316,14 @@ def test_a_file_that_cannot_be_written_is_found_before_work(name, tmp_path):
   (tmp_path / 'folder').mkdir()
   (tmp_path / 'loop').symlink_to('loop')
   os.mkfifo(tmp_path / 'pipe')
-  assert message(config.check_file, '--out=x', tmp_path / name).startswith('--out=x: ')
+  assert message(cli.check_file, '--out=x', tmp_path / name).startswith('--out=x: ')
   assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_what_can_be_made_is_not_made(tmp_path):
-  config.check_folder('--out=x', tmp_path / 'new' / 'folder')
-  config.check_folder('--out=x', tmp_path)
-  config.check_file('--out=x', tmp_path / 'new' / 'file')
+  cli.check_folder('--out=x', tmp_path / 'new' / 'folder')
+  cli.check_folder('--out=x', tmp_path)
+  cli.check_file('--out=x', tmp_path / 'new' / 'file')
   assert not list(tmp_path.iterdir())
 
 

@@ -32,7 +32,7 @@ FIELDS = {'encoding.name': 't5', 'train.log_every': 1, 'train.validate_every': 6
 # step, number]: the process sends itself signal `number` at that step.
 PAIRS = """
 import json, os, sys
-from posenc_jax import config, data
+from posenc_jax import cli, config, data
 from posenc_jax.distributed import processes
 from posenc_jax.training import loop
 import jax
@@ -67,7 +67,7 @@ for name, runs in phases.items():
     os.environ['JAX_PROCESS_ID'] = str(number)
     for fd, kind in ((1, 'out'), (2, 'err')):
       os.dup2(os.open(f'{folder}/{name}.{number}.{kind}', os.O_WRONLY | os.O_CREAT), fd)
-    config.main(lambda argv: together(number, runs))
+    cli.main(lambda argv: together(number, runs))
   codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
   print(name, *codes, flush=True)
 """
@@ -283,9 +283,9 @@ def test_an_evaluation_that_cannot_be_is_told_once(tmp_path):
 def started_with(**environment):
   """Runs a process that waits two seconds for the others; returns the completed process."""
   code = """
-from posenc_jax import config
+from posenc_jax import cli
 from posenc_jax.distributed import processes
-config.main(lambda argv: processes.distributed_context(2).__enter__())
+cli.main(lambda argv: processes.distributed_context(2).__enter__())
 """
   everything = {'PYTHONPATH': str(ROOT), **environment}
   return subprocess.run(

@@ -27,10 +27,10 @@ from posenc_jax.training import run_dir
 RUN = """
 import sys
 from pathlib import Path
-from posenc_jax import config, sweep
+from posenc_jax import cli, sweep
 from posenc_jax.sweep import slurm
 slurm.POLL, slurm.QUEUE_POLL = 0.2, 1.0
-config.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[2:])), 1, 'slurm'))
+cli.main(lambda argv: sweep.sweep(argv[0], argv[1], {}, tuple(map(Path, argv[2:])), 1, 'slurm'))
 """
 # The commands keep what they are asked in files beside them. Jobs end at once and do nothing, so
 # their runs fail; those in `queue` stay.

@@ -26,6 +26,7 @@ LEVELS = (
   {'encodings'},
   {'attention'},
   {'config'},
+  {'cli'},
   {'model'},
   {'data'},
   {'training'},
@@ -34,7 +35,7 @@ LEVELS = (
   {'reporting'},
   {'sweep'},
 )
-WITHOUT_JAX = ('errors', 'storage', 'tasks', 'config', 'reporting', 'sweep')
+WITHOUT_JAX = ('errors', 'storage', 'tasks', 'config', 'cli', 'reporting', 'sweep')
 LEVEL_OF = {name: n for n, names in enumerate(LEVELS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p != PACKAGE / '__init__.py')
 SOURCES = [

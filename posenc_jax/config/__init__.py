@@ -1,4 +1,3 @@
-# ruff: noqa: F401 (what is imported here is for other modules)
 """Run configurations: loading, overriding, checking, saving and comparing them. Imports no jax.
 
 A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults in
@@ -6,21 +5,14 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
-from posenc_jax.config.command_line import (
-  REQUIRED,
-  encoding_of,
-  main,
-  parse_args,
-  split_outside_brackets,
-)
 from posenc_jax.config.fields import CONTROLS, PROTOCOLS, TEXT_TASKS
-from posenc_jax.config.folders import check_file, check_folder, make_folder
 from posenc_jax.config.grids import line_name, product, vary, with_rates, zipped
-from posenc_jax.config.loading import cache_folder, load, load_study, overlay
+from posenc_jax.config.loading import load, load_study, overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import check_one_seed, seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
   CHECKPOINT_FIELDS,
+  NOT_TRAINING,
   config_hash,
   decides_results,
   differing_keys,
@@ -30,3 +22,33 @@ from posenc_jax.config.serialization import (
   to_json,
   training_part,
 )
+
+__all__ = [
+  'CHECKPOINT_FIELDS',
+  'CONTROLS',
+  'NOT_TRAINING',
+  'PROTOCOLS',
+  'TEXT_TASKS',
+  'check_one_seed',
+  'check_tree',
+  'config_hash',
+  'decides_results',
+  'differing_keys',
+  'flat',
+  'from_json',
+  'line_name',
+  'load',
+  'load_study',
+  'overlay',
+  'product',
+  'saved_config',
+  'seed_workdir',
+  'single_seed_runs',
+  'to_json',
+  'training_part',
+  'validate',
+  'validate_data',
+  'vary',
+  'with_rates',
+  'zipped',
+]

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import importlib.util
 import itertools
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config.folders import expanded
 from posenc_jax.config.serialization import flat, to_json, without_numpy
 from posenc_jax.errors import (
   MAX_REASON,
@@ -316,10 +314,3 @@ def typed(name: str, value: object, old: object) -> object:
     kind = type(old).__name__
     raise UserError(f'{name}={shown(value)}: is {type(value).__name__}; allowed: {kind}, {like}')
   return value
-
-
-def cache_folder(cache: str) -> Path:
-  """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
-  if cache:
-    return Path(expanded(cache))
-  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage, tasks
-from posenc_jax.config import cache_folder
+from posenc_jax.cli import cache_folder
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.documents import SPLITS, Listing

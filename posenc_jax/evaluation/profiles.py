@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from posenc_jax import config, errors
+from posenc_jax import cli, config, errors
 from posenc_jax.attention import attend
 from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.encodings import Encoding, make
@@ -68,7 +68,7 @@ class Profile:
 def from_spec(spec: str, heads: int, head_dim: int, train_length: int, seed: int) -> Encoding:
   """The encoding of 'NAME/hyper=value/section.hyper=value', D = H K. Raises UserError."""
   sizes = dict(heads=heads, head_dim=head_dim, train_length=train_length)
-  return _build(config.encoding_of(spec), seed, **sizes)
+  return _build(cli.encoding_of(spec), seed, **sizes)
 
 
 def from_config(c: ConfigDict, seed: int) -> Encoding:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax import storage
-from posenc_jax.config import cache_folder
+from posenc_jax.cli import cache_folder
 from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
 from posenc_jax.pretrained import gguf_file
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from posenc_jax import config, storage
+from posenc_jax import cli, config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, visible
 from posenc_jax.reporting import costs, report_settings, rows, table_writers
 from posenc_jax.reporting.folders import is_folder
@@ -310,7 +310,7 @@ def of_arguments(argv: list[str], root: Path) -> Report:
   Prints what `news` says.
   """
   folders = []
-  flags, overrides = config.parse_args(argv, {'config': None, 'out': None}, folders)
+  flags, overrides = cli.parse_args(argv, {'config': None, 'out': None}, folders)
   if len(folders) != 1 or overrides:
     raise UserError(
       f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, --config=STUDY '

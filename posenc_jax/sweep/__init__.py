@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from posenc_jax import config, storage
+from posenc_jax import cli, config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.kept import kept_runs
@@ -81,7 +81,7 @@ def sweep(
       with only_sweep(out):
         pass  # if there is another sweep, that should not be said only after the checks
     check_runs(path, runs)
-  config.make_folder(out)
+  cli.make_folder(out)
   with only_sweep(out):
     study.save(report, path, scripts[0].parent)
     finished = sum(run.is_finished for run in runs)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.config.command_line import interrupts, same_command
+from posenc_jax.cli.process import interrupts, same_command
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import subprocesses
 from posenc_jax.sweep.plan import Run

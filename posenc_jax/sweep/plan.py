@@ -12,7 +12,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from posenc_jax import config, storage
+from posenc_jax import cli, config, storage
 from posenc_jax.errors import Stopped, UserError, last_line, shown
 from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.sweep import run_state
@@ -126,7 +126,7 @@ def plan(
       config.check_tree(field, value)
   _check_sweep(str(path), swept_runs)
   _check_sections(overrides, swept_runs)
-  config.check_folder(f'--out={out}', out)
+  cli.check_folder(f'--out={out}', out)
   if 'seed' in overrides:
     own = config.load(study).seed
     swept_runs = _of_seed(swept_runs, overrides['seed'], own) or swept_runs

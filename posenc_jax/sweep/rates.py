@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.config import check_file, line_name, load, load_study, make_folder
+from posenc_jax.cli import check_file, make_folder
+from posenc_jax.config import line_name, load, load_study
 from posenc_jax.config.grids import RATE
 from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep

@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.config.command_line import same_command
+from posenc_jax.cli.process import same_command
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import Run

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config import (
   CHECKPOINT_FIELDS,
+  NOT_TRAINING,
   differing_keys,
   flat,
   overlay,
@@ -16,7 +17,6 @@ from posenc_jax.config import (
   to_json,
   training_part,
 )
-from posenc_jax.config.serialization import NOT_TRAINING
 from posenc_jax.errors import Damaged, UserError, user_errors
 
 FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done

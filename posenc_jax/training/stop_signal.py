@@ -7,7 +7,7 @@ import threading
 
 from rich.console import Console
 
-from posenc_jax.config.command_line import same_command
+from posenc_jax.cli.process import same_command
 from posenc_jax.errors import Stopped
 
 INSISTENT = (signal.SIGTERM, signal.SIGINT)  # a second one ends the process

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import tabulate
 
+from posenc_jax import cli
 from posenc_jax import config as configs
 from posenc_jax.errors import UserError, nearest
 
 from . import hlo, targets
 
 FLAGS = {
-  'target': configs.REQUIRED,
+  'target': cli.REQUIRED,
   'config': '',
   'only': '',
   'attention': False,
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
 
   Raises UserError before anything is compiled.
   """
-  flags, overrides = configs.parse_args(argv, FLAGS)
+  flags, overrides = cli.parse_args(argv, FLAGS)
   targets.set_environment(flags.target)
   if not flags.attention and not flags.config:
     raise UserError('--config: must be given; allowed: --config=FILE, or --attention')
@@ -135,7 +136,7 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
 
   specs = list(ENCODINGS)
   if flags.encodings != 'all':
-    specs = configs.split_outside_brackets(flags.encodings, ',')
+    specs = cli.split_outside_brackets(flags.encodings, ',')
   for spec in specs:
     if (name := spec.partition('/')[0]) not in ENCODINGS:
       raise UserError(f'--encodings={name}: unknown; {nearest(name, ENCODINGS)}')

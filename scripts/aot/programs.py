@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from posenc_jax import config as configs
-from posenc_jax import data, tasks
+from posenc_jax import cli, data, tasks
 from posenc_jax.attention import attend
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
@@ -25,7 +24,7 @@ def trace_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None
   """
   B, T, H, K = (sizes[name] for name in ('batch', 'length', 'heads', 'head_dim'))
   dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': T}
-  hyper = configs.encoding_of(spec)
+  hyper = cli.encoding_of(spec)
   enc = jax.eval_shape(lambda: make(**hyper, **dims, rngs=nnx.Rngs(0)))
   enc = jax.tree.map(lambda x: _shape(x, jax.NamedSharding(mesh, jax.P())), enc)
   tokens = jax.NamedSharding(mesh, meshes.TOKENS)

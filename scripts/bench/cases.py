@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.config import encoding_of, load
+from posenc_jax.cli import encoding_of
+from posenc_jax.config import load
 from posenc_jax.data import VOCAB
 
 BASE = Path(__file__).resolve().parents[2] / 'configs' / 'base.py'

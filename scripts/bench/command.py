@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from posenc_jax import config as configs
-from posenc_jax import errors
+from posenc_jax import cli, errors
 from posenc_jax.distributed import devices
 from posenc_jax.errors import Stopped, UserError, nearest
 
@@ -41,11 +40,11 @@ def main(argv: list[str]) -> int:
   """Measures and writes tables. Returns 1 if nothing could be measured. Raises UserError before
   anything starts.
   """
-  flags, overrides = configs.parse_args(argv, FLAGS)
+  flags, overrides = cli.parse_args(argv, FLAGS)
   omissions = []
   groups = plan(flags, overrides, omissions)
   out, console = Path(flags.out), Console(highlight=False, markup=False)
-  configs.make_folder(out)
+  cli.make_folder(out)
   for line in omissions:
     console.print(line, soft_wrap=True)
   number = sum(len(group.cases) for group in groups)
@@ -101,7 +100,7 @@ def _require(holds: bool, name: str, flags, allowed: str) -> None:
 
 def _words(flag: str, text: str, allowed: str) -> list[str]:
   """The words of a flag's value. Raises UserError if there are none or one stands twice."""
-  words = [word.strip() for word in configs.split_outside_brackets(text, ',') if word.strip()]
+  words = [word.strip() for word in cli.split_outside_brackets(text, ',') if word.strip()]
   if not words or len(set(words)) < len(words):
     raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
   return words
@@ -152,7 +151,7 @@ def _encodings(flags) -> list[str]:
   }
   for spec in specs:
     with errors.user_errors(ValueError, TypeError):
-      hyper = configs.encoding_of(spec)
+      hyper = cli.encoding_of(spec)
       jax.eval_shape(lambda hyper=hyper: make(**hyper, **sizes, rngs=nnx.Rngs(0)))
   return specs
 

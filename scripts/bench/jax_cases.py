@@ -12,7 +12,7 @@ from flax import nnx
 
 from posenc_jax import data
 from posenc_jax.attention import attend
-from posenc_jax.config import encoding_of
+from posenc_jax.cli import encoding_of
 from posenc_jax.encodings import make
 from posenc_jax.model.decoder import build as build_model
 from posenc_jax.training import multi_seed

@@ -10,7 +10,7 @@ with one sequence.
 
 import os
 
-from posenc_jax import config, errors
+from posenc_jax import cli, config, errors
 
 from .cases import BASE
 
@@ -23,7 +23,7 @@ FLAGS = {
 
 
 def main(argv):
-  flags, overrides = config.parse_args(argv, FLAGS)
+  flags, overrides = cli.parse_args(argv, FLAGS)
   if overrides:
     path = next(iter(overrides))
     raise errors.UserError(f'--config.{path}: is not read; allowed: --{", --".join(FLAGS)}')
@@ -83,4 +83,4 @@ def mesh_of(c):
 
 
 if __name__ == '__main__':
-  config.main(main)
+  cli.main(main)

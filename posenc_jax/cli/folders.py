@@ -1,4 +1,6 @@
-"""Whether a folder or file can be made and written to, asked before hours of work end there."""
+"""The folders of a command: whether one can be made and written to, asked before hours of work end
+there, and where what is kept for all runs lies.
+"""
 
 import os
 from pathlib import Path
@@ -32,6 +34,13 @@ def expanded(path: str) -> str:
     return str(Path(path).expanduser())
   except RuntimeError:
     raise UserError(f'{shown(path)}: there is no such user; allowed: ~/FOLDER') from None
+
+
+def cache_folder(cache: str) -> Path:
+  """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
+  if cache:
+    return Path(expanded(cache))
+  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
 
 
 def make_folder(folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Flags and overrides of the scripts, and how scripts end.
+"""Flags and overrides of the scripts.
 
 Flags are parsed here, and not by ml_collections.config_flags, for two reasons: the section
 `encoding` is open, so `--config.encoding.buckets=64` must be taken for a field that the file does
@@ -6,27 +6,20 @@ not have; and bad input must be one line, not a traceback.
 """
 
 import ast
-import contextlib
 import itertools
-import os
-import shlex
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+from posenc_jax.cli.folders import expanded
 from posenc_jax.config import field_help
 from posenc_jax.config.checks import LARGEST, text
 from posenc_jax.config.fields import FIELDS
-from posenc_jax.config.folders import expanded
 from posenc_jax.config.loading import OPEN, overlay, typed
 from posenc_jax.config.schema import check_tree
-from posenc_jax.config.streams import streams_that_outlive_readers
-from posenc_jax.errors import MAX_SHOWN, Stopped, UserError, closest, disk_errors, nearest, shown
+from posenc_jax.errors import MAX_SHOWN, UserError, closest, nearest, shown
 
 REQUIRED = object()  # the default of a flag that must be given
 # Flags and fields that may be paths: a shell leaves a '~' behind '=' as it is.
@@ -185,53 +178,3 @@ def _literal(name: str, text: str) -> object:
   except (RecursionError, MemoryError):
     allowed = 'a value that is nested less deeply'
     raise UserError(f'--{_plain(name)}={shown(text)}; allowed: {allowed}') from None
-
-
-def main(function: Callable[[list[str]], int | None]) -> None:
-  """Runs a script's `function(argv)`, and ends the process with the code that it returns.
-
-  `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, and SIGHUP
-  of a closed terminal unless nohup is set, end the process at once, unless something else takes
-  them: exit code 130 and 129, and no write is waited for. A reader of stdout or stderr that goes
-  away ends nothing.
-  """
-  with streams_that_outlive_readers(), interrupts(signal.SIGHUP) as hangups:
-    try:
-      with disk_errors():
-        code = function(sys.argv[1:])
-        print(end='', flush=True)  # a disk that is full is told here, if not before
-      sys.exit(code)
-    except (UserError, Stopped) as error:
-      print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
-      sys.exit(error.code)
-    except KeyboardInterrupt:
-      print(f'stopped; go on with {same_command()}', file=sys.stderr, flush=True)
-      os._exit(129 if hangups else 130)  # sys.exit would wait for a save in the background
-
-
-def same_command() -> str:
-  return f'the same command: {shlex.join(["python", *sys.argv])}'
-
-
-@contextlib.contextmanager
-def interrupts(*numbers: int) -> Iterator[list[int]]:
-  """Turns these signals into KeyboardInterrupt, but for those that are ignored; lists what came.
-
-  A terminal that is closed may send SIGHUP twice: it does not count as a second signal.
-  """
-  received = []
-
-  def interrupt(number, frame):
-    del frame
-    is_repeated = number == signal.SIGHUP and bool(received)
-    received.append(number)
-    if not is_repeated:
-      raise KeyboardInterrupt
-
-  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-  before = {number: signal.signal(number, interrupt) for number in handled}
-  try:
-    yield received
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)

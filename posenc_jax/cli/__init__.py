@@ -1,0 +1,19 @@
+"""The command line of the scripts: flags and overrides, where they write, and how they end. Imports
+no jax.
+"""
+
+from posenc_jax.cli.arguments import REQUIRED, encoding_of, parse_args, split_outside_brackets
+from posenc_jax.cli.folders import cache_folder, check_file, check_folder, make_folder
+from posenc_jax.cli.process import main
+
+__all__ = [
+  'REQUIRED',
+  'cache_folder',
+  'check_file',
+  'check_folder',
+  'encoding_of',
+  'main',
+  'make_folder',
+  'parse_args',
+  'split_outside_brackets',
+]

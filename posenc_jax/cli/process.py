@@ -1,0 +1,62 @@
+"""How the process of a script ends: in order, by an error that a user can mend, or by a signal."""
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from posenc_jax.cli.streams import streams_that_outlive_readers
+from posenc_jax.errors import Stopped, UserError, disk_errors
+
+
+def main(function: Callable[[list[str]], int | None]) -> None:
+  """Runs a script's `function(argv)`, and ends the process with the code that it returns.
+
+  `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, and SIGHUP
+  of a closed terminal unless nohup is set, end the process at once, unless something else takes
+  them: exit code 130 and 129, and no write is waited for. A reader of stdout or stderr that goes
+  away ends nothing.
+  """
+  with streams_that_outlive_readers(), interrupts(signal.SIGHUP) as hangups:
+    try:
+      with disk_errors():
+        code = function(sys.argv[1:])
+        print(end='', flush=True)  # a disk that is full is told here, if not before
+      sys.exit(code)
+    except (UserError, Stopped) as error:
+      print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
+      sys.exit(error.code)
+    except KeyboardInterrupt:
+      print(f'stopped; go on with {same_command()}', file=sys.stderr, flush=True)
+      os._exit(129 if hangups else 130)  # sys.exit would wait for a save in the background
+
+
+def same_command() -> str:
+  return f'the same command: {shlex.join(["python", *sys.argv])}'
+
+
+@contextlib.contextmanager
+def interrupts(*numbers: int) -> Iterator[list[int]]:
+  """Turns these signals into KeyboardInterrupt, but for those that are ignored; lists what came.
+
+  A terminal that is closed may send SIGHUP twice: it does not count as a second signal.
+  """
+  received = []
+
+  def interrupt(number, frame):
+    del frame
+    is_repeated = number == signal.SIGHUP and bool(received)
+    received.append(number)
+    if not is_repeated:
+      raise KeyboardInterrupt
+
+  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+  before = {number: signal.signal(number, interrupt) for number in handled}
+  try:
+    yield received
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
