@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from stand_ins import ROOT, STARTED, Study
+from stand_ins import ROOT, STARTED, Study, sweep_unchecked
 
 from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
@@ -46,13 +46,13 @@ def run(finished, tmp_path, monkeypatch):
 
 
 def swept(run, out, **settings):
-  return sweep.sweep(run.path, out, {}, run.scripts, checks_runs=False, **settings)
+  return sweep_unchecked(run.path, out, {}, run.scripts, **settings)
 
 
 def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
   first, second, out = (tmp_path / name for name in ('first', 'second', 'kept'))
   whole = run.out
-  assert sweep.sweep(run.path, first, {'seed': 0}, run.scripts, checks_runs=False) == 0
+  assert sweep_unchecked(run.path, first, {'seed': 0}, run.scripts) == 0
   assert keep.main([str(first), f'--out={out}']) == 0
   assert swept(run, second, kept=out) == 0
   assert 'and 2 that are kept' in capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
   whole, out = run.out, tmp_path / 'kept'
   for seed in (0, 1):
     part = tmp_path / f'x_{seed}'
-    assert sweep.sweep(run.path, part, {'seed': seed}, run.scripts, checks_runs=False) == 0
+    assert sweep_unchecked(run.path, part, {'seed': seed}, run.scripts) == 0
     assert keep.main([str(part), f'--out={out}']) == 0
   assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
   assert (out / 'table.csv').read_bytes() == (whole / 'table.csv').read_bytes()
@@ -94,7 +94,7 @@ def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
   """After any of its files, at the first call and at a later one that adds runs."""
   first, whole, out = tmp_path / 'first', run.out, tmp_path / 'kept'
-  assert sweep.sweep(run.path, first, {'seed': 0}, run.scripts, checks_runs=False) == 0
+  assert sweep_unchecked(run.path, first, {'seed': 0}, run.scripts) == 0
 
   def killed(*args):
     raise KeyboardInterrupt
@@ -156,7 +156,7 @@ def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
     sweep.sweep(run.path, run.out, {'train.steps': 1}, run.scripts, kept=out)
   other = tmp_path / 'other'
   for overrides in ({'eval.k': 4, 'seed': 0}, {'seed': 0}):  # the rows of the first stay there
-    sweep.sweep(run.path, other, overrides, run.scripts, checks_runs=False)
+    sweep_unchecked(run.path, other, overrides, run.scripts)
   with pytest.raises(UserError, match=r'its sweep ran with --config\.eval\.k, which rows do not'):
     kept.keep(other, tmp_path / 'kept_of_other')
   assert not (tmp_path / 'kept_of_other').exists()

@@ -107,6 +107,7 @@ def study(tmp_path, monkeypatch):
   """study(names, **overrides) chooses rates; its folder has study.py, out/ and rates.json."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(sweep.local, 'POLL', 0.01)
+  monkeypatch.setattr(sweep.rates, 'check_runs', lambda path, runs: None)
   (tmp_path / 'train.py').write_text(TRAIN)
 
   def choose(*names, **fields):
@@ -115,7 +116,7 @@ def study(tmp_path, monkeypatch):
     overrides = {name.replace('__', '.'): value for name, value in fields.items()}
     scripts = (tmp_path / 'train.py',)
     given = path, tmp_path / 'out', tmp_path / 'rates.json', overrides, scripts
-    return choose_rates(*given, seed=7, jobs=2, checks_runs=False)
+    return choose_rates(*given, seed=7, jobs=2)
 
   choose.folder = tmp_path
   return choose

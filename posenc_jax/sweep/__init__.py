@@ -35,7 +35,6 @@ def sweep(
   scripts: tuple[Path, ...] = (),
   jobs: int = 1,
   launcher: str = 'local',
-  checks_runs: bool = True,
   kept: str | Path = '',
 ) -> int:
   """Runs the study in the file `path` into the folder `out`, and makes its tables and figures.
@@ -47,7 +46,6 @@ def sweep(
     jobs: how many runs are at work at a time on this machine ('local').
     launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
       time, and 'slurm' makes each run a job of a cluster.
-    checks_runs: whether `check_runs` looks at model, corpus and evaluation of all runs first.
     kept: a folder of results that `reporting.kept` made of this study: its runs, each of the same
       config as here, are left out, but for those that others start from.
   Returns:
@@ -76,11 +74,10 @@ def sweep(
   if kept:
     wanted = leave_out(runs, kept_runs(kept, hashes))
     num_kept, runs = len(runs) - len(wanted), wanted
-  if checks_runs:
-    if out.exists():
-      with only_sweep(out):
-        pass  # if there is another sweep, that should not be said only after the checks
-    check_runs(path, runs)
+  if out.exists():
+    with only_sweep(out):
+      pass  # if there is another sweep, that should not be said only after the checks
+  check_runs(path, runs)
   cli.make_folder(out)
   with only_sweep(out):
     study.save(report, path, scripts[0].parent)

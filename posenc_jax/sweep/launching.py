@@ -9,7 +9,7 @@ from rich.console import Console
 from posenc_jax import storage
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.sweep import local, run_state, slurm
-from posenc_jax.sweep.plan import Run
+from posenc_jax.sweep.plan import PlannedRun
 
 LAUNCHERS = ('inline', 'local', 'slurm')
 
@@ -34,7 +34,7 @@ def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Pat
 
 
 def execute(
-  runs: list[Run], out: Path, jobs: int, launcher: str, console: Console
+  runs: list[PlannedRun], out: Path, jobs: int, launcher: str, console: Console
 ) -> dict[str, str]:
   """Executes the runs that are not finished. Returns {failed run's name: why}.
 

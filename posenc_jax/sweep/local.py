@@ -23,13 +23,15 @@ from posenc_jax import storage
 from posenc_jax.cli.process import interrupts, same_command
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import subprocesses
-from posenc_jax.sweep.plan import Run
+from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.sweep.status import duration
 
 POLL = 0.2  # seconds between looks at processes and logs
 
 
-def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) -> dict[str, str]:
+def execute(
+  runs: list[PlannedRun], jobs: int, console: Console, follow: bool = False
+) -> dict[str, str]:
   """Executes the runs that are not finished, `jobs` at a time, each on its share of the CPUs.
 
   Runs that an earlier sweep left at work count among the `jobs`, and come first. With `follow`,
@@ -88,13 +90,13 @@ def execute(runs: list[Run], jobs: int, console: Console, follow: bool = False) 
   return failed
 
 
-def _take_share(free_cpus: list[set[int] | None], run: Run) -> set[int] | None:
+def _take_share(free_cpus: list[set[int] | None], run: PlannedRun) -> set[int] | None:
   """Takes the CPUs on which a process is at work on the run, if they are a free share; else one."""
   cpus = subprocesses.Orphan(run.log).cpus()
   return free_cpus.pop(free_cpus.index(cpus) if cpus in free_cpus else -1)
 
 
-def _stop(runs: list[Run], started: dict[Path, subprocess.Popen], console: Console) -> None:
+def _stop(runs: list[PlannedRun], started: dict[Path, subprocess.Popen], console: Console) -> None:
   """Asks the processes of these runs to stop: those {log: process} started here, and orphans."""
   orphans = [subprocesses.Orphan(run.log) for run in runs if run.log not in started]
   orphans = [orphan for orphan in orphans if orphan.poll() is None]
@@ -107,7 +109,7 @@ def _stop(runs: list[Run], started: dict[Path, subprocess.Popen], console: Conso
   subprocesses.stop(processes)
 
 
-def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
+def _next(waiting: deque[PlannedRun], active: list['Job']) -> PlannedRun | None:
   """The first run that starts from no run that is yet to end.
 
   If the one that it starts from has failed, its own training says so.
@@ -116,7 +118,7 @@ def _next(waiting: deque[Run], active: list['Job']) -> Run | None:
   return next((run for run in waiting if run.init_from not in to_end), None)
 
 
-def print_end(console: Console, run: Run, seconds: float, failure: str) -> None:
+def print_end(console: Console, run: PlannedRun, seconds: float, failure: str) -> None:
   mark, style = ('✗', 'red') if failure else ('✓', 'green')
   say(console, f'{mark} {run.name}  {duration(seconds)}  {failure}', style)
 
@@ -148,7 +150,7 @@ class Job:
     failure: why the run has failed; '' if it has not.
   """
 
-  def __init__(self, run: Run, cpus: set[int] | None, **state_fields: str):
+  def __init__(self, run: PlannedRun, cpus: set[int] | None, **state_fields: str):
     """`state_fields` are added to all that is written to the run's state.json."""
     self.run, self.cpus, self.failure, self.process = run, cpus, '', None
     self._state_fields = state_fields

@@ -25,7 +25,7 @@ NAME_LENGTH = 120  # characters of a directory's name
 
 
 @dataclasses.dataclass
-class Run:
+class PlannedRun:
   """A directory, and the commands that fill it one after another.
 
   `init_from` is the directory of the run of this study that it starts from, and so waits for.
@@ -104,7 +104,7 @@ def plan(
   overrides: dict[str, object],
   scripts: tuple[Path, ...] = (),
   swept_runs: list[dict] | None = None,
-) -> list[Run]:
+) -> list[PlannedRun]:
   """The runs of a study, each config checked; `overrides` are laid over what the study sweeps.
 
   `swept_runs` take the place of what its `sweep()` gives.
@@ -130,48 +130,56 @@ def plan(
   if 'seed' in overrides:
     own = config.load(study).seed
     swept_runs = _of_seed(swept_runs, overrides['seed'], own) or swept_runs
-
-  def fields_of(swept):
-    fields = {**swept, **overrides}
-    if overrides.get('seeds'):
-      fields.pop('seed', None)
-    return fields
-
-  def workdir_of(swept):
-    fields = fields_of(swept)
-    return Path(out) / run_name({field: fields[field] for field in swept if field in fields})
-
   runs = {}
   for swept in swept_runs:
-    workdir, fields, init_from = workdir_of(swept), fields_of(swept), None
+    fields, init_from = _fields(swept, overrides), None
+    workdir = Path(out, _name(swept, overrides))
     if isinstance(earlier := fields.get('train.init_from'), dict):
-      init_from = workdir_of(earlier)
+      init_from = Path(out, _name(earlier, overrides))
       if init_from not in runs:
         allowed = 'the overrides of a run that comes before'
         raise UserError(f'sweep: train.init_from={shown(earlier)}; allowed: {allowed}')
       fields['train.init_from'] = str(init_from)
     run_config = config.load(study, fields)
-    config.validate(run_config)
-    trackers.check(run_config.train.trackers)
-    if run_config.train.init_from and init_from is None and not storage.exists(workdir):
-      config.saved_config(run_config.train.init_from)  # raises UserError where there is no run
-    for seed_config, folder in [
-      (run_config, workdir),
-      *config.single_seed_runs(run_config, workdir),
-    ]:
-      check_same_config(folder, seed_config, 'another --out')
-    if init_from is not None and storage.exists(workdir / 'config.json'):
-      _check_not_extended(runs[init_from], workdir)
+    _check_config(run_config, workdir, runs.get(init_from))
     flags = [f'--config={path}', f'--workdir={workdir}']
     flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
     commands = [[sys.executable, str(script), *flags] for script in scripts]
-    run = Run(workdir, commands, run_config, init_from)
+    run = PlannedRun(workdir, commands, run_config, init_from)
     if workdir in runs and config.differing_keys(runs[workdir].config, run_config):
       problem = f'two different runs have one name, {run.name}'
       raise UserError(f'config: {path}: sweep(): {problem}; allowed: values that differ as text')
     runs[workdir] = run
   _check_overrides(overrides, swept_runs, len(runs))
   return list(runs.values())
+
+
+def _fields(swept: dict, overrides: dict[str, object]) -> dict[str, object]:
+  """What the run of one element of a sweep overrides."""
+  fields = {**swept, **overrides}
+  if overrides.get('seeds'):
+    fields.pop('seed', None)
+  return fields
+
+
+def _name(swept: dict, overrides: dict[str, object]) -> str:
+  fields = _fields(swept, overrides)
+  return run_name({field: fields[field] for field in swept if field in fields})
+
+
+def _check_config(run_config: ConfigDict, workdir: Path, source: PlannedRun | None) -> None:
+  """Raises `UserError` where a config is bad by itself or cannot be that of a run in `workdir`.
+
+  `source`: the run of this study that it starts from, or None.
+  """
+  config.validate(run_config)
+  trackers.check(run_config.train.trackers)
+  if run_config.train.init_from and source is None and not storage.exists(workdir):
+    config.saved_config(run_config.train.init_from)  # raises UserError where there is no run
+  for seed_config, folder in [(run_config, workdir), *config.single_seed_runs(run_config, workdir)]:
+    check_same_config(folder, seed_config, 'another --out')
+  if source is not None and storage.exists(workdir / 'config.json'):
+    _check_not_extended(source, workdir)
 
 
 def swept_by(study: ModuleType, path: str | Path) -> list[dict]:
@@ -182,7 +190,7 @@ def swept_by(study: ModuleType, path: str | Path) -> list[dict]:
   return study.sweep()
 
 
-def leave_out(runs: list[Run], kept: set[str]) -> list[Run]:
+def leave_out(runs: list[PlannedRun], kept: set[str]) -> list[PlannedRun]:
   """The runs without those of which all results are among `kept`, names of directories, but with
   those that a run which is left starts from: it needs their parameters.
   """
@@ -194,7 +202,7 @@ def leave_out(runs: list[Run], kept: set[str]) -> list[Run]:
   return left[::-1]
 
 
-def check_same_evaluation(runs: list[Run]) -> None:
+def check_same_evaluation(runs: list[PlannedRun]) -> None:
   """Raises `UserError` where a run was begun with other settings of `eval` that rows do not state:
   its rows from before would be taken for ones of the settings that runs are begun with now.
   """
@@ -210,7 +218,7 @@ def check_same_evaluation(runs: list[Run]) -> None:
           raise UserError(f'workdir={str(workdir)!r} {problem}; allowed: another --out')
 
 
-def _check_not_extended(source: Run, workdir: Path) -> None:
+def _check_not_extended(source: PlannedRun, workdir: Path) -> None:
   """Raises `UserError` where a run would be extended that the one in `workdir` has started from."""
   if is_extended(source.workdir, source.config):
     steps = config.saved_config(source.workdir).train.steps
@@ -268,7 +276,7 @@ def _check_sweep(path: str, swept_runs: list[dict]) -> None:
       )
 
 
-def check_runs(path: str | Path, runs: list[Run]) -> None:
+def check_runs(path: str | Path, runs: list[PlannedRun]) -> None:
   """Raises `UserError` for the first run that cannot be built, trained or evaluated as it asks.
 
   One process checks all that are not finished, since it needs jax and the corpus, and those with

@@ -19,7 +19,7 @@ from posenc_jax.config import line_name, load, load_study
 from posenc_jax.config.grids import RATE
 from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
-from posenc_jax.sweep.plan import Run, check_runs, plan, swept_by
+from posenc_jax.sweep.plan import PlannedRun, check_runs, plan, swept_by
 from posenc_jax.tasks import PREFIX
 from posenc_jax.training.run_dir import is_extended
 
@@ -90,7 +90,6 @@ def choose_rates(
   seed: int = 0,
   jobs: int = 1,
   launcher: str = 'local',
-  checks_runs: bool = True,
 ) -> int:
   """Trains each line of a study at rates of a grid, prints the curves, and writes what it chooses.
 
@@ -99,7 +98,7 @@ def choose_rates(
 
   Args:
     save: the file that `config.with_rates` reads: {'lines': {name: {'rate': ..., 'bits': ...}}}.
-    overrides, scripts, jobs, launcher, checks_runs: as for `sweep`.
+    overrides, scripts, jobs, launcher: as for `sweep`.
     seed: that of all runs.
   Returns:
     The exit code: 1 if a run failed in another way than by diverging; then nothing is written.
@@ -127,8 +126,7 @@ def choose_rates(
       # of an earlier call: the same training diverges again
       diverged = {run.name: DIVERGED for run, _, _ in runs if DIVERGED in run.last_log_line()}
       to_do = [run for run, _, _ in runs if run.name not in diverged]
-      if checks_runs:
-        check_runs(path, to_do)
+      check_runs(path, to_do)
       failed = diverged | execute(to_do, out, jobs, launcher, console)
       broken = {name: why for name, why in failed.items() if DIVERGED not in why}
       for name, why in broken.items():
@@ -193,7 +191,7 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
   }
 
 
-def _plan(path, out, overrides, scripts, curves) -> list[tuple[Run, Curve, float]]:
+def _plan(path, out, overrides, scripts, curves) -> list[tuple[PlannedRun, Curve, float]]:
   """The runs that are yet to be made, each with its curve and its rate."""
   wanted = [(curve, rate) for curve in curves for rate in curve.missing()]
   if not wanted:
@@ -206,7 +204,7 @@ def _plan(path, out, overrides, scripts, curves) -> list[tuple[Run, Curve, float
   return [(run, *pair) for run, pair in zip(runs, wanted, strict=True)]
 
 
-def last_validation(run: Run) -> float:
+def last_validation(run: PlannedRun) -> float:
   """Bits a byte of the validation split (of a task: an answer) at a run's last step.
 
   Raises Damaged where metrics.jsonl does not say.

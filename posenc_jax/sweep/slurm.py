@@ -24,7 +24,7 @@ from posenc_jax import storage
 from posenc_jax.cli.process import same_command
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
-from posenc_jax.sweep.plan import Run
+from posenc_jax.sweep.plan import PlannedRun
 
 POLL = 2.0  # seconds between looks at the directories
 QUEUE_POLL = 15.0  # seconds between questions to the scheduler
@@ -53,7 +53,7 @@ class Task:
   as locks reach.
   """
 
-  def __call__(self, run: Run) -> None:
+  def __call__(self, run: PlannedRun) -> None:
     """Raises RuntimeError if the run fails, so that the job is a failed one."""
     environment = submitit.JobEnvironment()
     if rank := environment.global_rank:
@@ -68,7 +68,7 @@ class Task:
     if self.job.failure:
       raise RuntimeError(self.job.failure)
 
-  def checkpoint(self, run: Run):
+  def checkpoint(self, run: PlannedRun):
     """Lets the training save its state; submitit calls this in the first task on SLURM's warning.
 
     Returns what submitit queues again.
@@ -110,7 +110,7 @@ def _wait_for_slurm(process: subprocess.Popen | None) -> None:
     signal.pause()
 
 
-def execute(runs: list[Run], out: Path, console: Console) -> dict[str, str]:
+def execute(runs: list[PlannedRun], out: Path, console: Console) -> dict[str, str]:
   """Submits the runs that are neither finished nor in the queue, and waits for all that are to end.
 
   Returns {failed run's name: why}. Raises Stopped after Ctrl-C, SIGTERM or SIGHUP: then the jobs
@@ -153,7 +153,7 @@ def _submitted_before(path: Path) -> dict[str, str]:
   return jobs
 
 
-def _groups(waiting: list[Run], submitted: dict[str, str]) -> list[list[Run]]:
+def _groups(waiting: list[PlannedRun], submitted: dict[str, str]) -> list[list[PlannedRun]]:
   """The job arrays to submit, in order: runs that start from one run and ask for the same.
 
   The array of that one run comes before.
@@ -170,7 +170,7 @@ def _groups(waiting: list[Run], submitted: dict[str, str]) -> list[list[Run]]:
   return [list(group) for _, group in itertools.groupby(to_submit, key=kind)]
 
 
-def _submit(group: list[Run], submitted: dict[str, str], folder: Path) -> dict[str, str]:
+def _submit(group: list[PlannedRun], submitted: dict[str, str], folder: Path) -> dict[str, str]:
   """Submits one array, which waits for the job of the run that it starts from.
 
   Returns {run's name: job}.
@@ -215,7 +215,7 @@ def _submit(group: list[Run], submitted: dict[str, str], folder: Path) -> dict[s
 
 
 def _wait(
-  waiting: list[Run], submitted: dict[str, str], folder: Path, console: Console
+  waiting: list[PlannedRun], submitted: dict[str, str], folder: Path, console: Console
 ) -> dict[str, str]:
   left, failed, gone_since = list(waiting), {}, {}
   queue, asked = set(submitted.values()), time.monotonic()

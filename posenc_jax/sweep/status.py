@@ -19,7 +19,7 @@ from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs
 from posenc_jax.sweep import run_state
-from posenc_jax.sweep.plan import Run
+from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.sweep.run_state import RunState
 
 STATES = {
@@ -47,7 +47,7 @@ class Status:
     note: why it is in this state, or where it is running.
   """
 
-  run: Run
+  run: PlannedRun
   state: str
   step: int
   seconds_per_token: float | None
@@ -66,7 +66,7 @@ class Status:
     return None if speed is None else steps * _tokens_per_step(self.run) * speed
 
 
-def read_status(run: Run) -> Status:
+def read_status(run: PlannedRun) -> Status:
   """Reads the run's directory; what is damaged there, or cannot be read, is named in the note."""
   try:
     return _read_status(run)
@@ -74,7 +74,7 @@ def read_status(run: Run) -> Status:
     return Status(run, 'unknown', 0, None, run_state.printable(str(error)))
 
 
-def _read_status(run: Run) -> Status:
+def _read_status(run: PlannedRun) -> Status:
   state, note = _state_and_note(run, run.read_state())
   timing_by_seed = [costs.read_timing(folder) for folder in run.results]
   seconds = costs.seconds_of_steps(list(itertools.chain(*timing_by_seed)))
@@ -89,7 +89,7 @@ def _read_status(run: Run) -> Status:
   return Status(run, state, step, speed, note)
 
 
-def _state_and_note(run: Run, written: RunState) -> tuple[str, str]:
+def _state_and_note(run: PlannedRun, written: RunState) -> tuple[str, str]:
   if run.is_finished:
     return 'done', ''
   if run.is_at_work() or (written.state == 'running' and _is_at_work_unseen(run, written)):
@@ -106,7 +106,7 @@ def _state_and_note(run: Run, written: RunState) -> tuple[str, str]:
   return 'waiting', '' if run.init_from is None else f'starts from {run.init_from.name}'
 
 
-def _is_at_work_unseen(run: Run, written: RunState) -> bool:
+def _is_at_work_unseen(run: PlannedRun, written: RunState) -> bool:
   """Whether a process is at a run that says so, though its lock is free as far as is seen here."""
   is_elsewhere = written.host != socket.gethostname()
   if is_elsewhere and storage.exists(run.log) and time.time() - run.log.stat().st_mtime < SILENCE:
@@ -115,7 +115,7 @@ def _is_at_work_unseen(run: Run, written: RunState) -> bool:
   return run.is_at_work()
 
 
-def _tokens_per_step(run: Run) -> int:
+def _tokens_per_step(run: PlannedRun) -> int:
   return run.config.train.batch * run.config.train.length
 
 
@@ -157,7 +157,7 @@ def duration(seconds: float) -> str:
   return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
 
 
-def print_table(runs: list[Run], console: Console) -> None:
+def print_table(runs: list[PlannedRun], console: Console) -> None:
   """Prints a line for each run, and one for all."""
   statuses = [read_status(run) for run in runs]
   typical = _typical_speed(statuses)
