@@ -131,17 +131,21 @@ def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
   tokens_BT = jnp.zeros((c.train.batch, c.train.length), jnp.int32)
   gradient = jax.jit(jax.grad(lambda model: nats(model, data.Batch(tokens_BT))))
   counted = gradient.lower(model).compile().cost_analysis()['flops']
-  several = model.encodings.heads_per_query
-  assert 1 <= counted / mfu.model_flops(c, data.VOCAB, heads_per_query=several) <= 1.06
+  assert 1 <= counted / mfu.model_flops(c, model) <= 1.06
 
 
 def test_windows_of_the_run_and_of_layers_limit_the_keys():
   c = config.load(BASE, {'train.length': 100, 'model.layers': 3, 'train.batch': 1})
   per_key = 12 * 100 * c.model.heads * c.model.head_dim
-  whole = mfu.model_flops(c, 10)
-  assert whole - mfu.model_flops(c, 10, ({}, {'window': 30})) == per_key * 70
-  c.attention.window = 40
-  assert whole - mfu.model_flops(c, 10, ({}, {'window': 30})) == per_key * (60 + 70 + 60)
+
+  def flops(**fields):
+    config.overlay(c, {name.replace('__', '.'): value for name, value in fields.items()})
+    return mfu.model_flops(c, nnx.eval_shape(lambda: build(c, 10, nnx.Rngs(0))))
+
+  whole = flops(encoding__name='nope')
+  layers = ('nope', {'name': 'nope', 'attention_window': 30})
+  assert whole - flops(encoding__name='pattern', encoding__layers=layers) == per_key * 70
+  assert whole - flops(attention__window=40) == per_key * (60 + 70 + 60)
 
 
 @pytest.mark.parametrize(

@@ -155,16 +155,13 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
 def _costs(training: setup.Training) -> dict:
   """What a training takes of memory and FLOPs; parameters and FLOPs are those of one seed."""
   config, model = training.config, training.model
-  encodings = model.encodings
   num_seeds = len(training.seed_runs)
   device_kind = jax.devices()[0].device_kind
   peak = mfu.peak_flops(device_kind, config.train.compute_dtype, config.train.matmul_precision)
   return {
     'temporary_bytes': training.train_step.memory_analysis().temp_size_in_bytes,
     'parameters': sum(x.size for x in jax.tree.leaves(model)) // num_seeds,
-    'encoding_parameters': sum(x.size for x in jax.tree.leaves(encodings)) // num_seeds,
-    'model_flops_per_step': mfu.model_flops(
-      config, training.corpus.vocab, encodings.masks, encodings.heads_per_query
-    ),
+    'encoding_parameters': sum(x.size for x in jax.tree.leaves(model.encodings)) // num_seeds,
+    'model_flops_per_step': mfu.model_flops(config, model, num_seeds),
     'peak_flops_per_second': None if peak is None else peak * training.mesh.size,
   }

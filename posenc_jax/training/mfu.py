@@ -1,5 +1,9 @@
 """Model FLOPs utilization (MFU): which share of a device's FLOP/s a training uses."""
 
+from ml_collections import ConfigDict
+
+from posenc_jax.training.checkpoints import leaves_by_path
+
 # Dense FLOP/s of matrix products with float32 sums, from the makers' data sheets, by jax's
 # `device_kind`: of bfloat16, and of float32 as jax multiplies it by default on that device
 # (TensorFloat-32 on NVIDIA, one bfloat16 pass on TPUs).
@@ -28,10 +32,8 @@ def peak_flops(device_kind: str, compute_dtype: str, matmul_precision: str) -> f
   return float32 if matmul_precision == 'default' else None
 
 
-def model_flops(
-  config, vocab: int, masks: tuple[dict, ...] = ({},), heads_per_query: int = 1
-) -> int:
-  """FLOPs that a training step needs, however it is computed.
+def model_flops(config: ConfigDict, model, num_seeds: int = 1) -> int:
+  """FLOPs that a training step of one seed needs, however it is computed.
 
   These are 6 a weight and token, and 12 a query, visible key and channel, as PaLM counts them
   (Chowdhery et al. 2022, appendix B), so that the utilization compares with what others report.
@@ -40,24 +42,16 @@ def model_flops(
 
   Args:
     config: the config of the run.
-    vocab: number of symbols that the corpus has.
-    masks: what each layer in a period of a layer pattern says of its window and chunk, in tokens.
-    heads_per_query: how many heads the encoding makes of each head of queries.
+    model: the `LM` that it trains, or its shapes.
+    num_seeds: how many models `model` holds, along a first axis of every array.
   """
-  m, c = config.model, config.train
-  query_dim = m.heads * m.head_dim
-  kv_dim = (m.kv_heads or m.heads) * m.head_dim
-  mlp_matrices = 2 if m.mlp in ('gelu', 'gelu_exact') else 3
-  heads_out = m.heads * heads_per_query
-  output_dim = heads_out * m.head_dim
-  gates = {'none': 0, 'elementwise': output_dim, 'headwise': heads_out}[m.output_gate]
-  matrices = (
-    query_dim + output_dim + (1 if m.shared_kv else 2) * kv_dim + gates + mlp_matrices * m.mlp_dim
-  )
-  layer_weights = m.model_dim * matrices
-  weights = m.layers * layer_weights + m.model_dim * (m.vocab or vocab)
+  c, leaves, masks = config.train, leaves_by_path(model), model.encodings.masks
+  logits = 'embedding' if model.tied else 'w_logits'
+  matrices = [leaf for path, leaf in leaves.items() if path.startswith('layers/w_')]
+  weights = sum(leaf.size for leaf in (*matrices, leaves[logits])) // num_seeds
+  output_dim = leaves['layers/w_o'].shape[-2]  # channels of all heads
   flops_per_token = 6 * weights
-  for layer in range(m.layers):
+  for layer in range(config.model.layers):
     limits = [c.length, config.attention.window, config.attention.chunk]
     limits += [masks[layer % len(masks)].get(name) for name in ('window', 'chunk')]
     visible_keys = min(limit for limit in limits if limit)
