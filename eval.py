@@ -17,14 +17,12 @@ def main(argv):
   )
   if flags.config:
     config.load_study(flags.config)
-  run = config.saved_config(flags.workdir)
-  config.overlay(run, overrides)
-  config.validate(run, is_trained=True)
+  run = config.load_run(flags.workdir, overrides)
 
   from posenc_jax.evaluation import evaluate, runs  # jax takes seconds to import: after the check
 
   runs.check_registered(run, flags.config, overrides)
-  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
+  cli.keep_compiled_programs()
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)
 

@@ -25,7 +25,7 @@ def main(argv):
   from posenc_jax.model.layer_pattern import encoding_names
   from posenc_jax.training import loop  # jax takes seconds to import: after the check
 
-  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
+  cli.keep_compiled_programs()
   with processes.distributed_context():
     preflight.check_evaluation(run)  # here, so that its error is printed once
     devices.announce_devices(run.mesh)

@@ -150,9 +150,8 @@ def make_runs(finished: Path, half: Path, settings: dict) -> None:
   import jax
 
   from posenc_jax.data import Batches
-  from posenc_jax.distributed import devices
 
-  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
+  cli.keep_compiled_programs()
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)  # each is trained many times
   read = Batches.__getitem__
 
@@ -176,7 +175,7 @@ def execute(workdir: Path, settings: dict) -> None:
   from posenc_jax.reporting import study
   from posenc_jax.training import loop
 
-  run = config.load(ROOT / 'configs' / 'base.py', settings)
+  run = config.load(config.BASE, settings)
   loop.train(run, workdir)
   evaluate.evaluate(config.saved_config(workdir), workdir)
   study.load(workdir.parent).write_tables()

@@ -11,15 +11,11 @@ import dataclasses
 import functools
 import inspect
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from posenc_jax import cli
 from posenc_jax.attention import BACKENDS

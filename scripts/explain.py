@@ -7,8 +7,6 @@ that take it. All encodings side by side: ENCODINGS.md.
 """
 
 import inspect
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +14,6 @@ from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 from rich.console import Console
 from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from posenc_jax import cli, config, data, encodings, tasks
 from posenc_jax.attention import BACKENDS

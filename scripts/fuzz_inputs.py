@@ -37,6 +37,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import cli, config, data, encodings, errors, sweep, tasks
+from posenc_jax.config import BASE
 from posenc_jax.config.fields import FIELDS
 from posenc_jax.distributed import devices
 from posenc_jax.evaluation import evaluate, preflight, profiles
@@ -48,7 +49,6 @@ from posenc_jax.sweep import rates
 from posenc_jax.training import loop, trackers
 
 ROOT = Path(__file__).resolve().parents[1]
-BASE = ROOT / 'configs' / 'base.py'
 LONGEST_MESSAGE = 2000  # characters; more is no line that anyone reads
 ENDS = ('one line', 'taken', 'many lines', 'traceback', 'hang', 'left files')
 GOOD_ENDS = ENDS[:2]
@@ -246,8 +246,20 @@ def check(run: ConfigDict, *_) -> None:
 def main_of(script: str) -> Callable[[list[str]], object]:
   """The function of a script that takes its arguments; imported when it is first needed."""
   name = script.removesuffix('.py').replace('/', '.')
-  module = importlib.import_module('scripts.bench.command' if name == 'scripts.bench' else name)
-  return module.run if hasattr(module, 'run') else module.main
+  return importlib.import_module('scripts.bench.command' if name == 'scripts.bench' else name).main
+
+
+def flags_taken(script: str, words: list[str]) -> list[str]:
+  """The names of the flags for which a script that is given these words looks."""
+  names = []
+
+  def parse_args(argv, flags, *_, **__):
+    names.extend(flags)
+    raise errors.Stopped('no more is asked of it')
+
+  with mock.patch.object(cli, 'parse_args', parse_args), contextlib.suppress(errors.Stopped):
+    main_of(script)(words)
+  return names
 
 
 def inputs(corpus: Path) -> Iterator[Input]:
@@ -349,47 +361,31 @@ def _of_hyperparameters(corpus: Path) -> Iterator[Input]:
 def _of_flags(call, good: list[str]) -> Iterator[Input]:
   """Wrong flags of the scripts."""
   study = f'--config={ROOT / "configs" / "quick.py"}'
-  flags = {
-    'train.py': ([], 'config workdir'),
-    'eval.py': ([], 'config workdir'),
-    'scripts/sweep.py': ([study, '--out=OUT/out'], 'config out jobs launcher status kept'),
-    'scripts/lr_grid.py': (
-      [study, '--out=OUT/out', '--save=OUT/rates.json'],
-      'config out seed jobs launcher save',
-    ),
-    'scripts/generate.py': (
-      ['--workdir=OUT'],
-      'workdir config prompt tokens temperature top_k top_p seed cache ignore_eos',
-    ),
-    'scripts/table.py': ([], 'config out'),
-    'scripts/figures.py': (
-      ['--encoding=rope', '--out=OUT/out'],
-      'encoding classic out length heads head_dim train_length samples seed',
-    ),
-    'scripts/html_report.py': (['OUT', '--out=OUT/page.html'], 'out metric profiles'),
-    'scripts/explain.py': (good, 'config'),
-    'scripts/prepare_data.py': ([], 'config corpus'),
-    'scripts/bench.py': (
-      ['--out=OUT/bench', '--attention', '--encodings=nope', '--lengths=8'],
-      'out attention step encodings backends lengths passes dtypes batch heads head_dim shapes '
-      'seeds peers baseline repeats budget',
-    ),
-    'scripts/step_times.py': ([study, '--out=OUT/out'], 'config out rounds'),
-    'scripts/ngram.py': (
-      [*good, '--workdir=OUT/run'],
-      'config workdir context smoothing whole_split',
-    ),
-    'scripts/import_model.py': (['--source=OUT', '--workdir=OUT/run'], 'source workdir tokenizer'),
-    'scripts/export_model.py': (['--workdir=OUT', '--out=OUT/out'], 'workdir out dtype'),
-    'scripts/keep.py': (['OUT', '--out=OUT/out'], 'out'),
-    'scripts/board.py': (['OUT', '--out=OUT/out'], 'out'),
+  scripts = {
+    'train.py': [],
+    'eval.py': [],
+    'scripts/sweep.py': [study, '--out=OUT/out'],
+    'scripts/lr_grid.py': [study, '--out=OUT/out', '--save=OUT/rates.json'],
+    'scripts/generate.py': ['--workdir=OUT'],
+    'scripts/table.py': [],
+    'scripts/figures.py': ['--encoding=rope', '--out=OUT/out'],
+    'scripts/html_report.py': ['OUT', '--out=OUT/page.html'],
+    'scripts/explain.py': good,
+    'scripts/prepare_data.py': [],
+    'scripts/bench.py': ['--out=OUT/bench', '--attention', '--encodings=nope', '--lengths=8'],
+    'scripts/step_times.py': [study, '--out=OUT/out'],
+    'scripts/ngram.py': [*good, '--workdir=OUT/run'],
+    'scripts/import_model.py': ['--source=OUT', '--workdir=OUT/run'],
+    'scripts/export_model.py': ['--workdir=OUT', '--out=OUT/out'],
+    'scripts/keep.py': ['OUT', '--out=OUT/out'],
+    'scripts/board.py': ['OUT', '--out=OUT/out'],
   }
   bare = (
     '', '-', '--', '---', '-x', '--x', '--=', '--config.', '--config', '--train.steps=5', 'a\0b',
     '\x1b[0m', 'x' * 9000, '--encoding.name=rope', '--steps=5', '\ud800', 'a\nb', '--' + 'x' * 999,
   )  # fmt: skip
-  for script, (before, names) in flags.items():
-    for name in names.split():
+  for script, before in scripts.items():
+    for name in flags_taken(script, before):
       for word in WORDS:
         if not (name == 'corpus' and set(word) == {'/'}):
           flag = f'--{name}={word}'
@@ -506,7 +502,7 @@ def work_left_out() -> Iterator[None]:
     del length, samples
     profiles.from_spec(spec, seed=seed, **sizes)
 
-  from scripts import step_times
+  from scripts import prepare_data, step_times
   from scripts.bench import command
 
   nothing = lambda *_, **__: {}
@@ -523,6 +519,8 @@ def work_left_out() -> Iterator[None]:
       (mpl_figures, 'save', nothing),
       (command, 'measure', lambda *_: sys.exit(0)),
       (step_times, 'measure', nothing),
+      (prepare_data, 'describe_history', nothing),
+      (prepare_data, 'describe_overlap', nothing),
       (devices, 'enable_compilation_cache', nothing),
       (devices, 'announce_devices', nothing),
     ):

@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 from posenc_jax import cli, config
-from posenc_jax.distributed import devices
 from posenc_jax.errors import UserError
 
 FLAGS = {
@@ -42,14 +41,12 @@ def main(argv):
   flags, overrides = cli.parse_args(argv, FLAGS)
   if flags.config:
     config.load_study(flags.config)
-  run = config.saved_config(flags.workdir)
-  config.overlay(run, overrides)
-  config.validate(run)
+  run = config.load_run(flags.workdir, overrides)
 
   from posenc_jax.evaluation import generation, runs  # jax takes seconds to import: after the check
 
   runs.check_registered(run, flags.config, overrides)
-  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
+  cli.keep_compiled_programs()
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = read_prompt(flags.prompt, flags.prompt_file)
   pieces = generation.generate(

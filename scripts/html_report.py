@@ -11,6 +11,7 @@ network when it is opened. First: pip install -e '.[report]'
 from pathlib import Path
 
 from posenc_jax import cli
+from posenc_jax.config import BASE
 from posenc_jax.errors import UserError, not_installed, visible
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +37,7 @@ def main(argv):
 
   cli.check_file(f'--out={flags.out}', flags.out)
   sources = gather(paths, ROOT)
-  base = ROOT / 'configs' / 'base.py'
-  page.write(flags.out, page.render(sources, flags.metric, flags.profiles, base))
+  page.write(flags.out, page.render(sources, flags.metric, flags.profiles, BASE))
   print(visible(flags.out))
 
 

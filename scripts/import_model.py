@@ -20,9 +20,6 @@ from pathlib import Path
 from posenc_jax import cli, config
 from posenc_jax.errors import UserError
 
-BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
-
-
 OF_THE_SOURCE = ('model', 'encoding', 'attention', 'train', 'label', 'seed', 'seeds')
 
 
@@ -44,7 +41,7 @@ def main(argv):
     if not Path(flags.tokenizer).is_file():
       raise UserError(f'--tokenizer={flags.tokenizer!r}: no such file; allowed: a tokenizer.json')
     source = dataclasses.replace(source, tokenizer=Path(flags.tokenizer).read_bytes())
-  base = config.load(BASE, overrides)
+  base = config.load(config.BASE, overrides)
   run = importing.import_model(base, source, Path(flags.workdir))
   print(
     f'{flags.workdir}: {run.label}, {run.model.layers} layers of {run.model.model_dim}, '

@@ -12,7 +12,7 @@ witten_bell or kneser_ney (better). A minute a seed; nothing is trained.
 from posenc_jax import cli, config
 
 
-def run(argv: list[str]) -> None:
+def main(argv):
   flags, overrides = cli.parse_args(
     argv,
     {
@@ -33,4 +33,4 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  cli.main(run)
+  cli.main(main)

@@ -14,13 +14,12 @@ on the embedded corpora.
 
 import inspect
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax.cli import main, parse_args
-from posenc_jax.config import load, validate_data
+from posenc_jax import cli
+from posenc_jax.config import BASE, load, validate_data
 from posenc_jax.data import (
   TaskCorpus,
   history,
@@ -35,14 +34,13 @@ from posenc_jax.data.documents import SPLITS
 from posenc_jax.data.ngrams import NGrams
 from posenc_jax.tasks import PREFIX, chance
 
-BASE = Path(__file__).resolve().parents[1] / 'configs' / 'base.py'
 CONTEXT = 6  # bytes of context of the n-gram under the table of histories
 MAX_TRAINING_BYTES = 2**25  # that it counts
 MIN_BYTES = (4096, 8192, 16384, 32768)  # documents of at least so many bytes are counted
 
 
-def run(argv: list[str]) -> None:
-  flags, overrides = parse_args(
+def main(argv):
+  flags, overrides = cli.parse_args(
     argv, {'config': str(BASE), 'corpus': None, 'history': False, 'overlap': False}
   )
   if flags.corpus is not None:
@@ -139,4 +137,4 @@ def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
 
 
 if __name__ == '__main__':
-  main(run)
+  cli.main(main)

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 from posenc_jax import cli, config
-from posenc_jax.distributed import devices
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.board import lines
@@ -72,7 +71,7 @@ def measure(configs: dict, rounds: int) -> dict:
   from posenc_jax import data
   from scripts.bench import jax_cases
 
-  devices.enable_compilation_cache(cli.cache_folder('') / 'compiled')
+  cli.keep_compiled_programs()
   steps = {}
   for line, c in configs.items():
     shape = c.train.batch, c.train.length

@@ -33,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax import cli, errors, storage, sweep
+from posenc_jax import cli, config, errors, storage, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
@@ -82,9 +82,7 @@ def main(argv):
     raise errors.UserError(f'--kills={flags.kills}; allowed: {len(KINDS)} or more')
   out.mkdir(parents=True)
   study = out / 'study.py'
-  study.write_text(
-    STUDY.format(base=str(ROOT / 'configs' / 'base.py'), encodings=flags.encodings.split(','))
-  )
+  study.write_text(STUDY.format(base=str(config.BASE), encodings=flags.encodings.split(',')))
   torture = Torture(study, {**SETTINGS, **overrides}, rng)
   counts = {kind: collections.Counter() for kind in KINDS}
   for number, kind in enumerate(KINDS):

@@ -534,7 +534,7 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
 
 
 def test_the_command_times_each_line_once(tmp_path, monkeypatch):
-  monkeypatch.setattr(step_times.devices, 'enable_compilation_cache', lambda folder: None)
+  monkeypatch.setattr(step_times.cli, 'keep_compiled_programs', lambda: None)
   study = tmp_path / 'study.py'
   study.write_text(STUDY.format(base=ROOT / 'configs' / 'base.py'))
   step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=2'])

@@ -427,7 +427,7 @@ def test_prepare_data_shows_a_task_without_jax():
 
 
 def test_prepare_data_shows_the_positions_that_examples_carry(capsys):
-  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['run']
+  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
   main(['--corpus=task:addition/reverse=True/pad=True/positions=abacus'])
   assert capsys.readouterr().out.count('\n    at 1 2 0 1 2 0 1 2 3 0\n') == 3
 
@@ -978,7 +978,7 @@ def test_tokens_of_no_text_at_all(tmp_path):
 
 
 def test_prepare_data_counts_tokens_of_each_split(small_text, capsys):
-  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['run']
+  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
   section = small_text.data
   main([f'--config.data.{field}={section[field]}' for field in FIELDS_OF_SMALL_TEXT])
   out = capsys.readouterr().out

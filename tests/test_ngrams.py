@@ -271,7 +271,7 @@ def test_prepare_data_prints_overlap_and_history(study, tmp_path, capsys):
     (tmp_path / split).mkdir()
     text = word * 3 if split == 'train' else bytes(rng.permutation(list(word)).tolist()) * 3
     (tmp_path / split / 'a.txt').write_bytes(text)
-  run = runpy.run_path(str(BASE.parents[1] / 'scripts' / 'prepare_data.py'))['run']
+  run = runpy.run_path(str(BASE.parents[1] / 'scripts' / 'prepare_data.py'))['main']
   run([f'--corpus={tmp_path}', '--history', '--overlap'])
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert ['test', '0.0000', '0.0000', '0.0000', '0.0000'] in lines

@@ -3,7 +3,13 @@ no jax.
 """
 
 from posenc_jax.cli.arguments import REQUIRED, encoding_of, parse_args, split_outside_brackets
-from posenc_jax.cli.folders import cache_folder, check_file, check_folder, make_folder
+from posenc_jax.cli.folders import (
+  cache_folder,
+  check_file,
+  check_folder,
+  keep_compiled_programs,
+  make_folder,
+)
 from posenc_jax.cli.process import main
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
   'check_file',
   'check_folder',
   'encoding_of',
+  'keep_compiled_programs',
   'main',
   'make_folder',
   'parse_args',

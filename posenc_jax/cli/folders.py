@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from posenc_jax import storage
+from posenc_jax.distributed import devices
 from posenc_jax.errors import UserError, shown, user_errors
 
 
@@ -41,6 +42,11 @@ def cache_folder(cache: str) -> Path:
   if cache:
     return Path(expanded(cache))
   return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
+
+
+def keep_compiled_programs() -> None:
+  """Lets jax keep the programs that it compiles, for all runs of this user."""
+  devices.enable_compilation_cache(cache_folder('') / 'compiled')
 
 
 def make_folder(folder: str | Path) -> None:

@@ -5,10 +5,11 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
+from posenc_jax.config.field_help import BASE
 from posenc_jax.config.fields import CONTROLS, PROTOCOLS, TEXT_TASKS
 from posenc_jax.config.grids import line_name, product, vary, with_rates, zipped
 from posenc_jax.config.loading import load, load_study, overlay
-from posenc_jax.config.schema import check_tree, validate, validate_data
+from posenc_jax.config.schema import check_tree, load_run, validate, validate_data
 from posenc_jax.config.seeds import check_one_seed, seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
   CHECKPOINT_FIELDS,
@@ -24,6 +25,7 @@ from posenc_jax.config.serialization import (
 )
 
 __all__ = [
+  'BASE',
   'CHECKPOINT_FIELDS',
   'CONTROLS',
   'NOT_TRAINING',
@@ -38,6 +40,7 @@ __all__ = [
   'from_json',
   'line_name',
   'load',
+  'load_run',
   'load_study',
   'overlay',
   'product',

@@ -144,7 +144,7 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   for name in backends:
     if name not in ('auto', *BACKENDS):
       raise UserError(f'--backends={name}: unknown; {nearest(name, ["auto", *BACKENDS])}')
-  base = configs.load(Path(__file__).parents[2] / 'configs' / 'base.py', {})
+  base = configs.load(configs.BASE)
   base.mesh.context = flags.context
   mesh = make_mesh(flags.target, base.mesh)
   peaks = targets.peaks(mesh.devices.flat[0].device_kind, flags.dtype, 'default')

@@ -3,15 +3,13 @@
 import dataclasses
 import functools
 import itertools
-from pathlib import Path
 
 import numpy as np
 
 from posenc_jax.cli import encoding_of
-from posenc_jax.config import load
+from posenc_jax.config import BASE, load
 from posenc_jax.data import VOCAB
 
-BASE = Path(__file__).resolve().parents[2] / 'configs' / 'base.py'
 PASSES = ('forward', 'both')  # 'both' adds the gradients of queries, keys, values and parameters
 DTYPES = ('float32', 'bfloat16')
 LONG_CONTEXT = 8192  # tokens; longer sequences are measured one at a time, forward only

@@ -12,8 +12,6 @@ import os
 
 from posenc_jax import cli, config, errors
 
-from .cases import BASE
-
 HEADS, HEAD_DIM = 8, 64
 FLAGS = {
   'length': 16384,
@@ -61,7 +59,7 @@ def attention(name: str, length: int, shards: int):
   from scripts.aot import programs
 
   sizes = {'batch': 1, 'length': length, 'heads': HEADS, 'head_dim': HEAD_DIM, 'dtype': 'float32'}
-  mesh = mesh_of(config.load(BASE, {'mesh.context': shards}))
+  mesh = mesh_of(config.load(config.BASE, {'mesh.context': shards}))
   return programs.trace_attention(mesh, name, 'ring', sizes).lower().compile()
 
 
@@ -70,7 +68,7 @@ def step(name: str, length: int, shards: int):
   from scripts.aot import programs
 
   fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
-  c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
+  c = config.load(config.BASE, {**fields, 'attention.backend': 'ring'})
   config.validate(c)
   return programs.trace_step(mesh_of(c), c).lower().compile()
 
