@@ -24,10 +24,10 @@ from posenc_jax.errors import MAX_SHOWN, UserError, closest, nearest, shown
 REQUIRED = object()  # the default of a flag that must be given
 # Flags and fields that may be paths: a shell leaves a '~' behind '=' as it is.
 PATHS = {
-  *('config', 'workdir', 'out', 'kept', 'save', 'source', 'tokenizer', 'prompt_file', 'corpus'),
-  *('config.data.corpus', 'config.data.tokenizer', 'config.train.init_from'),
+  'config', 'workdir', 'out', 'kept', 'save', 'source', 'tokenizer', 'prompt_file', 'corpus',
+  'config.data.corpus', 'config.data.tokenizer', 'config.train.init_from',
   'config.eval.long_ppl_evaluator',
-}
+}  # fmt: skip
 
 
 def parse_args(

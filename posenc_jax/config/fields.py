@@ -76,11 +76,11 @@ def _sbatch_option(value: object) -> str | None:
 # script of a job, or what sbatch prints, would be another one. `wckey` may be set: the one that
 # submitit writes means nothing, and some clusters need another.
 RESERVED_OPTIONS = (
-  *('account', 'array', 'cpus-per-task', 'dependency', 'error', 'gpus-per-node', 'job-name', 'mem'),
-  *('mem-per-cpu', 'mem-per-gpu', 'no-requeue', 'nodes', 'ntasks', 'ntasks-per-node', 'open-mode'),
-  *('output', 'partition', 'requeue', 'signal', 'time'),
-  *('chdir', 'help', 'input', 'parsable', 'quiet', 'test-only', 'usage', 'version', 'wait', 'wrap'),
-)
+  'account', 'array', 'cpus-per-task', 'dependency', 'error', 'gpus-per-node', 'job-name', 'mem',
+  'mem-per-cpu', 'mem-per-gpu', 'no-requeue', 'nodes', 'ntasks', 'ntasks-per-node', 'open-mode',
+  'output', 'partition', 'requeue', 'signal', 'time',
+  'chdir', 'help', 'input', 'parsable', 'quiet', 'test-only', 'usage', 'version', 'wait', 'wrap',
+)  # fmt: skip
 
 
 def _tokenizer(value: object) -> str | None:

@@ -4,23 +4,23 @@ from posenc_jax.errors import UserError, shown
 
 # Fields that no number of an evaluation depends on.
 HARMLESS = {
-  *('_name_or_path', 'architectures', 'auto_map', 'dtype', 'torch_dtype'),
-  *('transformers_version', 'model_type', '_attn_implementation', 'use_cache'),
-  *('initializer_range', 'init_device', 'gradient_checkpointing', 'is_decoder', 'bos_token_id'),
-  *('eos_token_id', 'pad_token_id', 'unk_token_id', 'sep_token_id', 'cls_token_id'),
-  *('tokenizer_class', 'attention_dropout', 'hidden_dropout', 'classifier_dropout'),
-  *('resid_pdrop', 'embd_pdrop', 'attn_pdrop', 'emb_pdrop', 'summary_type', 'summary_use_proj'),
-  *('summary_activation', 'summary_proj_to_labels', 'summary_first_dropout', 'return_dict'),
-  *('output_hidden_states', 'output_attentions', 'torchscript', 'id2label', 'label2id'),
-  *('problem_type', 'task_specific_params', 'transformers.js_config', 'is_llama_config'),
-  *('n_ctx', 'cache_implementation', 'chunk_size_feed_forward', 'tie_encoder_decoder'),
-  *('pretraining_tp', 'max_window_layers', 'slow_but_exact', 'reorder_and_upcast_attn'),
-  *('attention_softmax_in_fp32', 'masked_softmax_fusion', 'offset_alibi', 'seq_length'),
-  *('bias_dropout_fusion', 'attn_impl', 'attention_probs_dropout_prob', 'hidden_dropout_prob'),
-  *('output_past', 'n_special', 'predict_special_tokens', '_num_labels', 'num_labels'),
-  *('init_config', 'tokenizer_name', 'finetuning_task', '_attn_implementation_autoset'),
-  *('unsloth_version', 'unsloth_fixed', 'use_flash_attn'),
-}
+  '_name_or_path', 'architectures', 'auto_map', 'dtype', 'torch_dtype',
+  'transformers_version', 'model_type', '_attn_implementation', 'use_cache',
+  'initializer_range', 'init_device', 'gradient_checkpointing', 'is_decoder', 'bos_token_id',
+  'eos_token_id', 'pad_token_id', 'unk_token_id', 'sep_token_id', 'cls_token_id',
+  'tokenizer_class', 'attention_dropout', 'hidden_dropout', 'classifier_dropout',
+  'resid_pdrop', 'embd_pdrop', 'attn_pdrop', 'emb_pdrop', 'summary_type', 'summary_use_proj',
+  'summary_activation', 'summary_proj_to_labels', 'summary_first_dropout', 'return_dict',
+  'output_hidden_states', 'output_attentions', 'torchscript', 'id2label', 'label2id',
+  'problem_type', 'task_specific_params', 'transformers.js_config', 'is_llama_config',
+  'n_ctx', 'cache_implementation', 'chunk_size_feed_forward', 'tie_encoder_decoder',
+  'pretraining_tp', 'max_window_layers', 'slow_but_exact', 'reorder_and_upcast_attn',
+  'attention_softmax_in_fp32', 'masked_softmax_fusion', 'offset_alibi', 'seq_length',
+  'bias_dropout_fusion', 'attn_impl', 'attention_probs_dropout_prob', 'hidden_dropout_prob',
+  'output_past', 'n_special', 'predict_special_tokens', '_num_labels', 'num_labels',
+  'init_config', 'tokenizer_name', 'finetuning_task', '_attn_implementation_autoset',
+  'unsloth_version', 'unsloth_fixed', 'use_flash_attn',
+}  # fmt: skip
 
 
 class Fields:

@@ -23,7 +23,7 @@ from posenc_jax.pretrained import gguf_file
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
 GENERATION = 'generation_config.json'  # of which only the tokens that end a text are read
 # Files that other programs read: they go with the tokenizer, there and back.
-BESIDE = (*('tokenizer_config.json', 'special_tokens_map.json', GENERATION), 'chat_template.jinja')
+BESIDE = ('tokenizer_config.json', 'special_tokens_map.json', GENERATION, 'chat_template.jinja')
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
 SMOLLM2 = {
