@@ -11,6 +11,7 @@ from posenc_jax.cli.folders import (
   make_folder,
 )
 from posenc_jax.cli.process import main
+from posenc_jax.cli.streams import wide_console
 
 __all__ = [
   'REQUIRED',
@@ -23,4 +24,5 @@ __all__ = [
   'make_folder',
   'parse_args',
   'split_outside_brackets',
+  'wide_console',
 ]

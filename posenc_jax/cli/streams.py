@@ -8,6 +8,8 @@ import stat
 import sys
 from collections.abc import Iterator
 
+from rich.console import Console
+
 
 class _Descriptor(io.FileIO):
   """A file descriptor that swallows what is written to it once nobody can read that any more."""
@@ -34,6 +36,14 @@ class _Descriptor(io.FileIO):
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, self.fileno())
     os.close(null)
+
+
+def wide_console() -> Console:
+  """A console of stdout whose lines stay whole where that is no terminal: a file has no width."""
+  console = Console()
+  if not console.is_terminal:
+    console.width = 640
+  return console
 
 
 @contextlib.contextmanager

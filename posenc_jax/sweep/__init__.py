@@ -119,8 +119,5 @@ def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]
   runs = plan(path, out, overrides)
   if not Path(out).is_dir():
     raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')
-  console = Console()
-  if not console.is_terminal:
-    console.width = 640  # names and reasons stay in one line
-  status.print_table(runs, console)
+  status.print_table(runs, cli.wide_console())
   return 0

@@ -9,12 +9,11 @@ import math
 from pathlib import Path
 
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.cli import check_file, make_folder
+from posenc_jax.cli import check_file, make_folder, wide_console
 from posenc_jax.config import line_name, load, load_study
 from posenc_jax.config.grids import RATE
 from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
@@ -105,7 +104,7 @@ def choose_rates(
   Raises:
     UserError: before anything is run. Stopped: a line has no best rate, or Ctrl-C came.
   """
-  out, console = Path(out), Console()
+  out, console = Path(out), wide_console()
   check_launcher(launcher, jobs, scripts, out)
   for field in ('seed', 'seeds'):
     if field in overrides:
@@ -135,8 +134,6 @@ def choose_rates(
         return 1
       for run, curve, rate in runs:
         curve.bits[rate] = math.inf if run.name in failed else last_validation(run)
-  if not console.is_terminal:
-    console.width = 640  # a file has no width: each line stays one
   console.print(table(curves))
   if problems := [curve.problem for curve in curves if curve.problem]:
     raise Stopped(f'no rates are written: {"; ".join(problems)}')
