@@ -13,7 +13,8 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config.serialization import flat, to_json, without_numpy
+from posenc_jax.config.schema import validate
+from posenc_jax.config.serialization import flat, saved_config, to_json, without_numpy
 from posenc_jax.errors import (
   MAX_REASON,
   MAX_SHOWN,
@@ -159,6 +160,14 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
     config = config.copy_and_resolve_references()
     _replace_numpy(config)
   overlay(config.lock(), overrides or {})
+  return config
+
+
+def load_run(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
+  """The config of the trained run in a directory, with overrides, checked. Raises `UserError`."""
+  config = saved_config(workdir)
+  overlay(config, overrides)
+  validate(config, is_trained=True)
   return config
 
 

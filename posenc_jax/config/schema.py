@@ -7,15 +7,13 @@ checked elsewhere, before anything is compiled: encodings and backends by `model
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from posenc_jax.config import relations
 from posenc_jax.config.checks import MAX_DEPTH, Check, text
 from posenc_jax.config.fields import FIELDS, SECTIONS, TASK_FIELDS, TEXT_FIELDS
-from posenc_jax.config.loading import overlay
-from posenc_jax.config.serialization import leaves, saved_config
+from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError, nearest, shown
 
 
@@ -35,14 +33,6 @@ def validate(config: ConfigDict, is_trained: bool = False) -> None:
         _refuse(path, fields[path], allowed)
   if task is not None:
     relations.check_lengths(config, task, is_trained)
-
-
-def load_run(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
-  """The config of the trained run in a directory, with overrides, checked. Raises `UserError`."""
-  config = saved_config(workdir)
-  overlay(config, overrides)
-  validate(config, is_trained=True)
-  return config
 
 
 def validate_data(config: ConfigDict) -> None:
