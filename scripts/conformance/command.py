@@ -18,8 +18,13 @@ GOLDEN = Path(__file__).parents[2] / 'tests' / 'golden'
 REFERENCES: dict[str, Callable] = libraries.REFERENCES | repositories.REFERENCES
 # Those whose gradients are kept, too.
 GRADIENTS = (
-  *('rope_pp_ec', 'rope_pp_eh', 'kv_shift_rope'),
-  *('ministral', 'nape_entmax15', 'nape_entmax_bisected', 'nape_sparsemax'),
+  'rope_pp_ec',
+  'rope_pp_eh',
+  'kv_shift_rope',
+  'ministral',
+  'nape_entmax15',
+  'nape_entmax_bisected',
+  'nape_sparsemax',
 )
 
 
