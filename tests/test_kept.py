@@ -86,7 +86,7 @@ def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
 def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
   whole, out = run.out, tmp_path / 'parts'
   for seed in (0, 1):
-    assert sweep.sweep(run.path, out, {'seed': seed}, run.scripts, checks_runs=False) == 0
+    assert sweep.sweep(run.path, out, {'seed': seed}, run.scripts) == 0
   assert {*study.load(out).runs} == {*study.load(whole).runs}
   assert kept.keep(out, tmp_path / 'kept') == (4, 4)
 
