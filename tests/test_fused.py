@@ -14,8 +14,8 @@ from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import fused, splash
-from posenc_jax.attention.fused.shear import shear, spread, unshear
-from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
+from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.geometry import TileGrid

@@ -11,12 +11,12 @@ from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is
 from posenc_jax import config
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import triton
-from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
+from posenc_jax.attention.kernels.gpu.kernel import Walks
+from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.geometry import TileGrid
-from posenc_jax.attention.triton.kernel import Walks
-from posenc_jax.attention.triton.program import HeadProgram
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.encodings.core.base import Dims, Encoding

@@ -13,10 +13,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.fused.kernel import LANES, SMEM_BYTES, bytes_of_scalars
-from posenc_jax.attention.fused.passes import backward_pass, forward_pass, forward_program
-from posenc_jax.attention.fused.tables import tables_by_diagonal
-from posenc_jax.attention.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.kernels.tables import tables_by_diagonal
+from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
+from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, forward_program
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.ring_walk import ALONG
 from posenc_jax.attention.tiled import passes

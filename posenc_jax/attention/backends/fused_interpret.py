@@ -1,7 +1,7 @@
 """The kernels of `fused` in Pallas' interpreter, on any platform: to check them, not to be fast."""
 
 from posenc_jax.attention.backends import fused
-from posenc_jax.attention.over_batch import refuse_mesh
+from posenc_jax.attention.kernels.over_batch import refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
 
 

@@ -1,7 +1,7 @@
 """The ring with its kernels in Pallas' interpreter, on any platform: to check them."""
 
 from posenc_jax.attention.backends import ring, ring_kernels
-from posenc_jax.attention.over_batch import refuse_mesh
+from posenc_jax.attention.kernels.over_batch import refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.target import SEQUENCE_AXIS
 

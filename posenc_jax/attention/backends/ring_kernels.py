@@ -16,10 +16,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.backends import fused
-from posenc_jax.attention.fused.passes import backward_pass, forward_pass
-from posenc_jax.attention.fused.tables import tables_by_diagonal
-from posenc_jax.attention.fused.visits import Visits
-from posenc_jax.attention.over_batch import batch_axes, refuse_mesh
+from posenc_jax.attention.kernels.over_batch import batch_axes, refuse_mesh
+from posenc_jax.attention.kernels.tables import tables_by_diagonal
+from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass
+from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
 from posenc_jax.attention.ring_walk import num_steps, padded_arrays, pass_on, whole_tiles
 from posenc_jax.attention.tiled import passes

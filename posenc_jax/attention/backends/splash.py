@@ -4,7 +4,7 @@ import jax
 from jax.experimental.pallas.ops.tpu import splash_attention
 
 from posenc_jax.attention.backends.cudnn import refuse_pairs
-from posenc_jax.attention.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
 
 LANES = 128  # of a TPU's registers: blocks are multiples of it

@@ -13,19 +13,19 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.fused.tables import tables_by_diagonal
-from posenc_jax.attention.over_batch import over_batch, refuse_mesh
-from posenc_jax.attention.request import OUTPUT, AttentionRequest
-from posenc_jax.attention.ring_walk import ALONG
-from posenc_jax.attention.tiled import passes
-from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
-from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
-from posenc_jax.attention.triton.passes import (
+from posenc_jax.attention.kernels.gpu.passes import (
   backward_pass,
   forward_pass,
   forward_program,
   is_of_one_head,
 )
+from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.kernels.tables import tables_by_diagonal
+from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.attention.ring_walk import ALONG
+from posenc_jax.attention.tiled import passes
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
+from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
 from posenc_jax.xla_ops import relative_shift
 
 SIDES = (64, 64)  # queries and keys of a tile

@@ -1,7 +1,7 @@
 """The kernels of `triton` in Pallas' interpreter, on any platform: to check them, not for speed."""
 
 from posenc_jax.attention.backends import triton
-from posenc_jax.attention.over_batch import refuse_mesh
+from posenc_jax.attention.kernels.over_batch import refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from posenc_jax.attention.fused.operands import TileProgram
+from posenc_jax.attention.kernels.program import TileProgram
 
 # What the hook `score` of an encoding may not need, and what it is.
 NOT_IN_TRITON = {

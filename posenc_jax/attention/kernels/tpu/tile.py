@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.attention.fused.shear import shear, spread, unshear
+from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
 from posenc_jax.attention.tiled.schedule import TileSchedule

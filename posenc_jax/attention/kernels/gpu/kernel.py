@@ -14,9 +14,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from posenc_jax.attention.fused.visits import Visits
-from posenc_jax.attention.triton.operands import Heads, leaves_of, operands_of
-from posenc_jax.attention.triton.program import HeadProgram
+from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
+from posenc_jax.attention.kernels.gpu.operands import Heads, leaves_of, operands_of
+from posenc_jax.attention.kernels.visits import Visits
 
 WARPS = 4
 STAGES = 2  # of the pipeline in which a loop loads ahead

@@ -14,30 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
 
-from posenc_jax.attention.fused.kernel import Kernel, Segments
-from posenc_jax.attention.fused.operands import Cut, Result, TileProgram, blocks_of, flat_cuts
-from posenc_jax.attention.fused.tile import attend_tile
-from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.kernels.inputs import arrays_and_ids, inputs_of, reads_of_arrays
+from posenc_jax.attention.kernels.program import TileProgram
+from posenc_jax.attention.kernels.tpu.kernel import Kernel, Segments
+from posenc_jax.attention.kernels.tpu.operands import Cut, Result, blocks_of, flat_cuts
+from posenc_jax.attention.kernels.tpu.tile import attend_tile
+from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import MASKED
-
-
-def _inputs(arrays: dict, ids: dict, per_row=(), carries=()) -> dict:
-  """All that a tile reads, by how it is cut."""
-  return {
-    'whole': arrays['whole'],
-    'row': (arrays['row'], ids['row'], per_row),
-    'column': (arrays['column'], ids['column']),
-    'diagonal': arrays['diagonal'],
-    'visit': carries,
-  }
-
-
-def arrays_and_ids(inputs: dict):
-  """The parts of the inputs that have gradients, and the ids."""
-  (row, row_ids, _), (column, column_ids) = inputs['row'], inputs['column']
-  parts = {name: inputs[name] for name in ('whole', 'diagonal')}
-  return {**parts, 'row': row, 'column': column}, {'row': row_ids, 'column': column_ids}
 
 
 def _carries(arrays) -> list[tuple[int, ...]]:
@@ -78,7 +62,7 @@ def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> T
     parts = arrays_and_ids(inputs)
     return attend_tile(schedule, is_constant, a, b, *parts, carried)
 
-  return TileProgram(tile, blocks_of(_inputs(arrays, ids)), _float32(_carries(arrays)))
+  return TileProgram(tile, blocks_of(inputs_of(arrays, ids)), _float32(_carries(arrays)))
 
 
 def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool, dtype=None):
@@ -143,7 +127,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool, dtype=Non
   scratch = [output, (*per_row, 1), (*per_row, 1), *carries]
   programs = _programs(schedule, functools.partial(forward_program, schedule, arrays, ids))
   kernel = Kernel('attention', schedule.grid, visits, batch, _segments(arrays, ids), interpret)
-  o, lse, *into = kernel.run(body, programs, _inputs(arrays, ids), results, scratch)
+  o, lse, *into = kernel.run(body, programs, inputs_of(arrays, ids), results, scratch)
   return o, lse, tuple(into)
 
 
@@ -156,7 +140,8 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret:
     into: what was carried into each tile.
   """
   leaves, tree = jax.tree.flatten(arrays)
-  reads = _reads(schedule, arrays, ids)
+  program = forward_program(schedule, arrays, ids, is_constant=False)
+  reads = reads_of_arrays(program, inputs_of(arrays, ids))
   cuts = flat_cuts(arrays)
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
   d_into, visits = tuple(into), Visits.forward(schedule.grid)
@@ -178,14 +163,6 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret:
   return jax.tree.unflatten(tree, gradients)
 
 
-def _reads(schedule, arrays, ids) -> list[bool]:
-  """Which leaves of the arrays tiles read."""
-  inputs = _inputs(arrays, ids)
-  read = forward_program(schedule, arrays, ids, is_constant=False).reads
-  of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), read)
-  return jax.tree.leaves(arrays_and_ids(of_inputs)[0])
-
-
 def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, interpret: bool):
   """The gradients of the leaves `wanted` of the arrays, by a kernel that walks along a kind.
 
@@ -202,7 +179,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
   along_rows, along_tables = kind == 'row', kind == 'diagonal'
   state = _carries(arrays) if along_rows else []
   visits = Visits.forward(schedule.grid).ordered(kind)
-  inputs = _inputs(arrays, ids, per_row, carries)
+  inputs = inputs_of(arrays, ids, per_row, carries)
 
   def tile(is_constant: bool, a, b, inputs, d_carry):
     carried, d_given = inputs['visit'] if carries[0] else ((), ())

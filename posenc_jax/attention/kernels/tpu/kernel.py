@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from posenc_jax.attention.fused.operands import Cut, Result, flat_cuts
-from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.kernels.tpu.operands import Cut, Result, flat_cuts
+from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.geometry import TileGrid
 
 VMEM_BYTES = 100 * 2**20  # of the 128 MiB that v5e and v6e have

@@ -12,27 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from posenc_jax.attention.fused.passes import arrays_and_ids
-from posenc_jax.attention.fused.tile import KernelCarry, attend_with_terms
-from posenc_jax.attention.fused.visits import Visits
+from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
+from posenc_jax.attention.kernels.gpu.kernel import Kernel, Walks
+from posenc_jax.attention.kernels.gpu.operands import Heads, blocks_of, leaves_of, operands_of
+from posenc_jax.attention.kernels.inputs import arrays_and_ids, inputs_of, reads_of_arrays
+from posenc_jax.attention.kernels.tpu.tile import KernelCarry, attend_with_terms
+from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.distance_tables import is_table
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import MASKED
-from posenc_jax.attention.triton.kernel import Kernel, Walks
-from posenc_jax.attention.triton.operands import Heads, blocks_of, leaves_of, operands_of
-from posenc_jax.attention.triton.program import HeadProgram
 
 KINDS = ('row', 'column', 'diagonal')
-
-
-def _inputs(arrays: dict, ids: dict, per_row=()) -> dict:
-  """All that a tile reads, by how it is cut."""
-  return {
-    'whole': arrays['whole'],
-    'row': (arrays['row'], ids['row'], per_row),
-    'column': (arrays['column'], ids['column']),
-    'diagonal': arrays['diagonal'],
-  }
 
 
 def _attend(schedule: TileSchedule, a, b, arrays, ids, **softmax):
@@ -55,7 +45,7 @@ def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, H
   As few coordinates are those of heads as leave the state that of one head. Where none do, it is
   the program, or the error, of all that may be.
   """
-  is_softmax, inputs = arrays['whole'].normalizer == 'softmax', _inputs(arrays, ids)
+  is_softmax, inputs = arrays['whole'].normalizer == 'softmax', inputs_of(arrays, ids)
 
   def tile(a, b, inputs, state):
     o, denominator, maxima = state
@@ -103,7 +93,7 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
   program, heads = forward_program(schedule, arrays, ids)
   kernel, state = Kernel('attention', 'row', walks, B, heads, interpret), _shapes_of_state(arrays)
   dtypes = arrays['column']['v'].dtype, jnp.float32
-  o, lse = kernel.run(program, _inputs(arrays, ids), state, finish, dtypes)
+  o, lse = kernel.run(program, inputs_of(arrays, ids), state, finish, dtypes)
   return o, lse
 
 
@@ -116,9 +106,7 @@ def backward_pass(schedule: TileSchedule, arrays, ids, per_row, interpret: bool)
   leaves, tree = jax.tree.flatten(arrays)
   program, heads = forward_program(schedule, arrays, ids)
   operands = leaves_of(operands_of(arrays, heads))
-  inputs = _inputs(arrays, ids)
-  of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), program.reads)
-  reads = jax.tree.leaves(arrays_and_ids(of_inputs)[0])
+  reads = reads_of_arrays(program, inputs_of(arrays, ids))
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
   for kind in KINDS:
     wanted = [n for n, x in enumerate(operands) if x.kind == kind and reads[n]]
@@ -138,7 +126,7 @@ def _gradients(schedule, heads, arrays, ids, per_row, wanted, kind: str, interpr
   leaves, tree = jax.tree.flatten(arrays)
   B = arrays['row']['q'].shape[1]
   operands = leaves_of(operands_of(arrays, heads))
-  inputs = _inputs(arrays, ids, per_row)
+  inputs = inputs_of(arrays, ids, per_row)
 
   def tile(a, b, inputs, state):
     arrays, ids = arrays_and_ids(inputs)

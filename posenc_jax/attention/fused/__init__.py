@@ -1,1 +1,0 @@
-"""Attention in Pallas kernels for TPU: the tile of `attention.tiled`, one kernel a pass."""

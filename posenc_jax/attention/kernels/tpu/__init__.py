@@ -1,0 +1,1 @@
+"""Kernels for TPUs: one a pass, which walks over tiles of all heads."""
