@@ -1,5 +1,6 @@
 """The oracle: the whole score matrix as one tile."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -7,6 +8,8 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance
 from posenc_jax.attention.tiled.distance_tables import read_terms
+from posenc_jax.attention.tiled.pairs import Pairs
+from posenc_jax.attention.tiled.schedule import ids_of
 from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention
 from posenc_jax.xla_ops import zeros
 
@@ -22,22 +25,15 @@ def run(request: AttentionRequest):
   B, T, H, _ = request.q_BTHK.shape
   index_S = jnp.arange(request.k_BSGK.shape[1])
   index_distance_TS = index_S[offset:, None] - index_S[None]
-  i_BT = j_BS = request.index_BS
-  if i_BT is not None:
-    i_BT = i_BT[:, offset:]
-  mask_BTS = request.mask.visible(index_distance_TS, i_BT, j_BS)
-  if request.segment_ids is not None:
-    mask_BTS &= request.segment_ids[:, offset:, None] == request.segment_ids[:, None]
-  positions = request.position_ids
-  distance_BTS = jnp.where(mask_BTS, positions[:, offset:, None] - positions[:, None], 0)
+  key_ids = ids_of(request)
+  query_ids = jax.tree.map(lambda x: x[:, offset:], key_ids)
+  pairs = Pairs.of_ids(request.mask, index_distance_TS, query_ids, key_ids)
   lowest, highest = request.distances
-  reader = GatherDistance.of_range(distance_BTS, lowest, highest, enc.max_relative_distance)
+  reader = GatherDistance.of_range(pairs.distance, lowest, highest, enc.max_relative_distance)
   terms = reader.terms_of_tile(read_terms(enc, jnp.arange(lowest, highest + 1)))
   first = tuple(zeros((B, H, T, *shape), jnp.float32, request.q_BTHK) for shape in enc.scans_keys)
   carry = RowCarry(first, is_rightmost=True)
-  tile = ScoreTile(
-    request.i, request.j, index_distance_TS, distance_BTS, mask_BTS, terms, reader, carry
-  )
+  tile = ScoreTile(request.i, request.j, *pairs, terms, reader, carry)
   heads_first = (x.swapaxes(1, 2) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK))
   sink_BHT = maxima_BHT = None
   if request.sink_BTH is not None:

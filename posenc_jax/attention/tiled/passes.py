@@ -17,8 +17,9 @@ from posenc_jax.attention.tiled.distance_readers import (
   GatherDistance,
   ToeplitzDistance,
 )
+from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileRange, tree_add_at, tree_index, zeros_like
-from posenc_jax.attention.tiled.tile import MASKED, ScoreTile, tile_attention
+from posenc_jax.attention.tiled.tile import MASKED, attend_pairs
 from posenc_jax.xla_ops import zeros
 
 
@@ -32,32 +33,16 @@ def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=Non
     lse, maxima: as `tile_attention` takes them.
   """
   schedule, grid = tiles.schedule, tiles.schedule.grid
-  row_ids, column_ids = ids
   enc, row, column, terms, carried = inputs
-  a, b = tiles.in_grid(a, b)
-  columns = jnp.arange(grid.columns)
-  index_distance = grid.corner(a, b) + jnp.arange(grid.rows)[:, None] - columns[None]
-  mask = grid.mask.visible(index_distance, row_ids['index'], column_ids['index'])
-  if grid.S % grid.columns:
-    key = b * grid.columns + columns
-    mask &= (key < grid.S)[None, None]
-  if row_ids['segment'] is not None:
-    mask &= row_ids['segment'][:, :, None] == column_ids['segment'][:, None]
+  pairs = Pairs.of_tile(schedule, *tiles.in_grid(a, b), ids)
   if schedule.contiguous:
-    distance = jnp.where(mask, index_distance[None], 0)
     reader = (ConstantDistance if is_constant else ToeplitzDistance)(grid.rows, grid.columns)
   else:
-    positions = row_ids['position'][:, :, None] - column_ids['position'][:, None]
-    distance = jnp.where(mask, positions, 0)
-    reader = GatherDistance.of_range(distance, *schedule.distances, enc.max_relative_distance)
+    end = enc.max_relative_distance
+    reader = GatherDistance.of_range(pairs.distance, *schedule.distances, end)
     terms = reader.terms_of_tile(terms)
-  carry = RowCarry(carried)
-  tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
-  q, k, v = row['q'], column['k'], column['v']
-  o, denominator, relative_to = tile_attention(
-    enc, q, k, v, tile, schedule.scale, schedule.softcap, lse, maxima
-  )
-  return o, denominator, relative_to, tuple(carry.totals)
+  arrays = {'whole': enc, 'row': row, 'column': column}
+  return attend_pairs(schedule, pairs, arrays, terms, reader, RowCarry(carried), lse, maxima)
 
 
 def _cond_constant(tiles: TileRange, enc, a, b, function):
@@ -146,7 +131,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
       given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
 
       def attend_tile(is_constant):
-        both_ids = row_ids, column_ids
+        both_ids = {'row': row_ids, 'column': column_ids}
         return _attend_tile(tiles, is_constant, a, b, both_ids, given, maxima=maxima)
 
       o_b, denominator_b, new_maxima, carry = _cond_constant(tiles, enc, a, b, attend_tile)
@@ -206,7 +191,7 @@ def backward_pass(
     def inputs_of_tile(b, carry):
       column, column_ids = tree_index((arrays['columns'], ids['columns']), b)
       given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
-      return (row_ids, column_ids), given
+      return {'row': row_ids, 'column': column_ids}, given
 
     def keep_carry(n, state):
       """The forward pass again, for its carry alone: what each tile of the row is given."""

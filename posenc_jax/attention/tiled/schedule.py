@@ -129,13 +129,18 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
   }
   if request.sink_BTH is not None:
     arrays['rows']['sink'] = _cut(request.sink_BTH, rows).swapaxes(2, 3)
-  ids = {
+  ids = ids_of(request)
+  row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
+  return arrays, {'rows': _cut_ids(row_ids, rows), 'columns': _cut_ids(ids, columns)}
+
+
+def ids_of(request: AttentionRequest) -> dict:
+  """The integers by which a token is seen or not, and is far or near: [B|1, S], or None."""
+  return {
     'position': request.position_ids,
     'segment': request.segment_ids,
     'index': request.index_BS,
   }
-  row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
-  return arrays, {'rows': _cut_ids(row_ids, rows), 'columns': _cut_ids(ids, columns)}
 
 
 def _cut_ids(ids: dict, n: int) -> dict:

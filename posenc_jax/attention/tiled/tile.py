@@ -16,6 +16,8 @@ from posenc_jax.attention.tiled.distance_readers import (
   GatherDistance,
   ToeplitzDistance,
 )
+from posenc_jax.attention.tiled.pairs import Pairs
+from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.xla_ops import materialize_on_cpu, per_kv_head, scaled_dot, weighted_sum
 
 MASKED = -1e30  # a score no key ever has; finite, so that differences of two stay finite
@@ -179,3 +181,22 @@ def tile_attention(
   if 'relative_values' in tile.terms:
     o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])
   return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
+
+
+def attend_pairs(
+  schedule: TileSchedule, pairs: Pairs, arrays, terms, reader, carry, lse=None, maxima=None
+):
+  """What `tile_attention` returns for the pairs of a tile, and the carry for the tile on its left.
+
+  Args:
+    arrays: 'whole', the encoding; 'row' and 'column' of the tile, as `cut_into_tiles` cuts them.
+    terms, reader, carry: as a `ScoreTile` has them.
+    lse, maxima: as `tile_attention` takes them.
+  """
+  row, column = arrays['row'], arrays['column']
+  tile = ScoreTile(row['i'], column['j'], *pairs, terms, reader, carry)
+  qkv = row['q'], column['k'], column['v']
+  o, denominator, relative_to = tile_attention(
+    arrays['whole'], *qkv, tile, schedule.scale, schedule.softcap, lse, maxima
+  )
+  return o, denominator, relative_to, tuple(carry.totals)

@@ -16,11 +16,12 @@ from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
 from posenc_jax.attention.kernels.gpu.kernel import Kernel, Walks
 from posenc_jax.attention.kernels.gpu.operands import Heads, blocks_of, leaves_of, operands_of
 from posenc_jax.attention.kernels.inputs import arrays_and_ids, inputs_of, reads_of_arrays
-from posenc_jax.attention.kernels.tpu.tile import KernelCarry, attend_with_terms
 from posenc_jax.attention.kernels.visits import Visits
+from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import is_table
+from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.attention.tiled.tile import MASKED
+from posenc_jax.attention.tiled.tile import MASKED, attend_pairs
 
 KINDS = ('row', 'column', 'diagonal')
 
@@ -28,9 +29,8 @@ KINDS = ('row', 'column', 'diagonal')
 def _attend(schedule: TileSchedule, a, b, arrays, ids, **softmax):
   """Output, sums of weights and what they are relative to, of one head."""
   terms = jax.tree.map(lambda table: table.values, arrays['diagonal'], is_leaf=is_table)
-  return attend_with_terms(
-    schedule, a, b, arrays, ids, terms, reader=None, carry=KernelCarry(()), **softmax
-  )[:3]
+  pairs = Pairs.of_tile(schedule, a, b, ids)
+  return attend_pairs(schedule, pairs, arrays, terms, None, RowCarry(()), **softmax)[:3]
 
 
 def _shapes_of_state(arrays) -> tuple:

@@ -9,8 +9,9 @@ from jax import lax
 from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
+from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention
+from posenc_jax.attention.tiled.tile import attend_pairs
 from posenc_jax.xla_ops import scaled_dot, weighted_sum
 
 
@@ -109,35 +110,5 @@ def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, ca
 
   terms = jax.tree.map(read, arrays['diagonal'], is_leaf=is_table)
   reader = (FirstRow if is_constant else RotatedDistance)(*shape)
-  return attend_with_terms(schedule, a, b, arrays, ids, terms, reader, KernelCarry(carried), lse)
-
-
-def attend_with_terms(
-  schedule: TileSchedule, a, b, arrays, ids, terms, reader, carry: RowCarry, lse=None, maxima=None
-):
-  """What `attend_tile` returns, given what it makes for the kernels of TPUs alone.
-
-  Args:
-    terms, reader: terms by distance of the tile, and what reads its vectors.
-    carry: what `score` carries from the right.
-    maxima: of the rows so far, as `tile_attention` takes them.
-  """
-  grid = schedule.grid
-  enc, row, column = arrays['whole'], arrays['row'], arrays['column']
-  shape = grid.rows, grid.columns
-  t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-  index_distance = grid.corner(a, b) + t_TS - s_TS
-  mask = grid.mask.visible(index_distance, ids['row']['index'], ids['column']['index'])
-  if grid.S % grid.columns:
-    mask &= (b * grid.columns + s_TS < grid.S)[None]
-  if ids['row']['segment'] is not None:
-    mask &= ids['row']['segment'][:, :, None] == ids['column']['segment'][:, None]
-  positions = index_distance[None]
-  if not schedule.contiguous:
-    positions = ids['row']['position'][:, :, None] - ids['column']['position'][:, None]
-  distance = jnp.where(mask, positions, 0)
-  tile = ScoreTile(row['i'], column['j'], index_distance, distance, mask, terms, reader, carry)
-  o, denominator, relative_to = tile_attention(
-    enc, row['q'], column['k'], column['v'], tile, schedule.scale, schedule.softcap, lse, maxima
-  )
-  return o, denominator, relative_to, tuple(carry.totals)
+  pairs = Pairs.of_tile(schedule, a, b, ids)
+  return attend_pairs(schedule, pairs, arrays, terms, reader, KernelCarry(carried), lse)

@@ -1,0 +1,48 @@
+"""The pairs of a query and a key in a tile: which are visible, and how far apart they are."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.tiled.schedule import TileSchedule
+
+
+class Pairs(NamedTuple):
+  """T' queries and S' keys, as a `ScoreTile` has them."""
+
+  index_distance: jax.Array
+  distance: jax.Array
+  mask: jax.Array
+
+  @classmethod
+  def of_tile(cls, schedule: TileSchedule, a, b, ids: dict):
+    """The pairs of tile (a, b) of the grid; `ids`: those of its row and of its column."""
+    grid = schedule.grid
+    shape = grid.rows, grid.columns
+    # A TPU's kernels know no iota of one axis.
+    t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+    is_key = b * grid.columns + s_TS < grid.S if grid.S % grid.columns else None
+    distance = grid.corner(a, b) + t_TS - s_TS
+    return cls.of_ids(grid.mask, distance, ids['row'], ids['column'], is_key, schedule.contiguous)
+
+  @classmethod
+  def of_ids(cls, mask: Mask, index_distance, row_ids, column_ids, is_key=None, by_index=False):
+    """The pairs of queries and keys with these ids: dicts of 'position', 'segment' and 'index'.
+
+    Args:
+      index_distance: i - j by index, int32 [T', S'].
+      is_key: which keys are none of the padding, [T', S']; None: all.
+      by_index: whether positions are as far apart as indices, wherever a key is seen.
+    """
+    mask_BTS = mask.visible(index_distance, row_ids['index'], column_ids['index'])
+    if is_key is not None:
+      mask_BTS &= is_key[None]
+    if row_ids['segment'] is not None:
+      mask_BTS &= row_ids['segment'][:, :, None] == column_ids['segment'][:, None]
+    distance = index_distance[None]
+    if not by_index:
+      distance = row_ids['position'][:, :, None] - column_ids['position'][:, None]
+    return cls(index_distance, jnp.where(mask_BTS, distance, 0), mask_BTS)
