@@ -338,8 +338,8 @@ def test_padding_is_of_the_last_segment():
   q, segment_ids = normal(1, 9, 4, 8), jnp.array([[0, 0, 0, 0, 0, 0, 1, 1, 2]])
   request = build_request(q, q, q, build('nope'), segment_ids=segment_ids, block_sizes=(4, 8))
   _, ids = cut_into_tiles(TileSchedule.of_request(request), request)
-  assert ids['rows']['segment'][-1].tolist() == [[2] * 4]
-  assert ids['columns']['segment'][-1].tolist() == [[2] * 8]
+  assert ids['row']['segment'][-1].tolist() == [[2] * 4]
+  assert ids['column']['segment'][-1].tolist() == [[2] * 8]
 
 
 def test_tiles_between_sink_tokens_and_a_window_are_not_read():

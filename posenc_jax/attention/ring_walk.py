@@ -8,11 +8,8 @@ from jax import lax
 
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.attention.tiled.schedule import IDS, TileSchedule, arrays_along
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
-
-IDS = ('position_ids', 'segment_ids', 'index_BS')
-ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'sink_BTH', *IDS)
 
 
 def whole_tiles(schedule: TileSchedule) -> int:
@@ -24,12 +21,12 @@ def padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   """The arrays of a request that lie along the sequence, with whole tiles on each device."""
   padding = -request.k_BSGK.shape[1] % whole_tiles(schedule)
 
-  def pad(name):
+  def pad(name, tree):
     mode = 'edge' if name in IDS else 'constant'  # as tiles are padded
     widths = lambda x: [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)
-    return jax.tree.map(lambda x: jnp.pad(x, widths(x), mode), getattr(request, name))
+    return jax.tree.map(lambda x: jnp.pad(x, widths(x), mode), tree)
 
-  return {name: pad(name) for name in ALONG}
+  return {name: pad(name, tree) for name, tree in arrays_along(request).items()}
 
 
 def num_steps(mask: Mask, devices: int, shard: int) -> int:

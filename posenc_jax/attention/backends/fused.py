@@ -5,11 +5,9 @@ kernel, with all gradients, from the hooks that it has.
 """
 
 import dataclasses
-import functools
 import math
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
@@ -17,10 +15,14 @@ from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, forward_program
-from posenc_jax.attention.request import OUTPUT, AttentionRequest
-from posenc_jax.attention.ring_walk import ALONG
-from posenc_jax.attention.tiled import passes
-from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled.differentiable import differentiable
+from posenc_jax.attention.tiled.schedule import (
+  TileSchedule,
+  arrays_along,
+  cut_into_tiles,
+  join_tiles,
+)
 
 # What the hook `score` of an encoding may not need, and what it is.
 NOT_IN_KERNELS = {
@@ -86,12 +88,13 @@ def refuse_tile(request: AttentionRequest) -> str | None:
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
   schedule = schedule_of(request)
+  attention = differentiable(forward_pass, backward_pass, schedule, interpret)
 
   def on_device(arrays, enc):
     arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    return join_tiles(_attention(schedule, interpret, arrays, ids))[:, : schedule.grid.T]
+    return join_tiles(attention(arrays, ids))[:, : schedule.grid.T]
 
-  return over_batch(on_device, {name: getattr(request, name) for name in ALONG}, (request.enc,))
+  return over_batch(on_device, arrays_along(request), (request.enc,))
 
 
 def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:
@@ -102,14 +105,9 @@ def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:
 
 def _cut(schedule: TileSchedule, request: AttentionRequest):
   """The arrays of a request and its ids, by how kernels cut them."""
-  tiles, ids = cut_into_tiles(schedule, request)
-  arrays = {
-    'whole': request.enc,
-    'row': tiles['rows'],
-    'column': tiles['columns'],
-    'diagonal': tables_by_diagonal(schedule.grid, request.enc),
-  }
-  return arrays, {'row': ids['rows'], 'column': ids['columns']}
+  arrays, ids = cut_into_tiles(schedule, request)
+  arrays['diagonal'] = tables_by_diagonal(schedule.grid, request.enc)
+  return arrays, ids
 
 
 def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
@@ -117,26 +115,3 @@ def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
   sizes = (2 * LANES, 2 * LANES), (LANES, 2 * LANES), (LANES, LANES)
   heads = request.q_BTHK.shape[2]
   return next((n for n in sizes if heads * math.prod(n) <= MOST_PAIRS), sizes[-1])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attention(schedule: TileSchedule, interpret: bool, arrays, ids):
-  return _forward(schedule, interpret, arrays, ids)[0]
-
-
-def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
-  o, lse, into = forward_pass(schedule, arrays, ids, interpret)
-  o, lse = passes.merge_sink(o, lse, arrays['row'])
-  o, lse, into = checkpoint_name((o, lse, into), OUTPUT)
-  return o, (arrays, ids, o, lse, into)
-
-
-def _backward(schedule: TileSchedule, interpret: bool, residuals, do):
-  arrays, ids, o, lse, into = residuals
-  per_row = passes.output_cotangents(arrays['whole'], o, do, lse)
-  gradients = backward_pass(schedule, arrays, ids, per_row, into, interpret)
-  gradients['row'] = passes.add_sink_gradient(gradients['row'], arrays['row'], per_row)
-  return cast_like(gradients, arrays), None
-
-
-_attention.defvjp(_forward, _backward)

@@ -12,18 +12,17 @@ On a TPU the passes are kernels, where `ring_kernels` does not refuse.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention.backends import blockwise, ring_kernels
-from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.ring_walk import num_steps, padded_arrays, pass_on
 from posenc_jax.attention.tiled import passes
+from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.schedule import (
   TileRange,
   TileSchedule,
@@ -57,10 +56,11 @@ def run(request: AttentionRequest):
     return ring_kernels.run(request)
   n, S = sequence_shards(), request.k_BSGK.shape[1]
   schedule = TileSchedule.of_request(request, n)
+  attention = differentiable(_forward, _backward, schedule, n)
 
   def on_device(enc, arrays):
     arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    return join_tiles(_attention(schedule, n, arrays, ids))
+    return join_tiles(attention(arrays, ids))
 
   along = PartitionSpec(None, SEQUENCE_AXIS)
   on_devices = jax.shard_map(
@@ -76,18 +76,13 @@ def run(request: AttentionRequest):
 
 def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange:
   """The queries of this device against the keys of the shard t before its own."""
-  rows, columns = len(arrays['rows']['q']), len(arrays['columns']['k'])
+  rows, columns = len(arrays['row']['q']), len(arrays['column']['k'])
   here = lax.axis_index(SEQUENCE_AXIS)
   return TileRange(schedule, rows, columns, (here * rows, (here - t) % devices * columns))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attention(schedule: TileSchedule, devices: int, arrays, ids):
-  return _forward(schedule, devices, arrays, ids)[0]
-
-
 def _forward(schedule: TileSchedule, devices: int, arrays, ids):
-  enc = arrays['enc']
+  enc = arrays['whole']
   own = _tiles_of_step(schedule, devices, arrays, 0)
   of_one_row = passes.initial_state(enc, arrays)
   states = jax.tree.map(lambda x: jnp.broadcast_to(x, (own.rows, *x.shape)), of_one_row)
@@ -101,26 +96,22 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
     tiles = _tiles_of_step(schedule, devices, arrays, t)
     new_states = passes.forward_pass(
       tiles,
-      arrays | {'columns': columns},
+      arrays | {'column': columns},
       tiles.make_tables(enc),
-      ids | {'columns': column_ids},
+      ids | {'column': column_ids},
       states,
     )
     return (new_states, pass_on(travelling, devices, 1)), states[1]
 
   shard = own.columns * schedule.grid.columns
   steps = jnp.arange(num_steps(schedule.grid.mask, devices, shard))
-  travelling = arrays['columns'], ids['columns']
+  travelling = arrays['column'], ids['column']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
-  o, lse = passes.merge_sink(*passes.normalize(enc, states), arrays['rows'])
-  o, lse, carried = checkpoint_name((o, lse, carried), OUTPUT)
-  return o, (arrays, ids, carried, o, lse)
+  return *passes.normalize(enc, states), carried
 
 
-def _backward(schedule: TileSchedule, devices: int, residuals, do):
-  arrays, ids, carried, o, lse = residuals
-  enc = arrays['enc']
-  per_row = passes.output_cotangents(enc, o, do, lse)
+def _backward(schedule: TileSchedule, devices: int, arrays, ids, per_row, carried):
+  enc = arrays['whole']
 
   def step(so_far, step_and_carried):
     d_enc, d_rows, d_carry, travelling = so_far
@@ -130,9 +121,9 @@ def _backward(schedule: TileSchedule, devices: int, residuals, do):
     tables, pull_back = jax.vjp(tiles.make_tables, enc)
     totals, g_rows, d_carry = passes.backward_pass(
       tiles,
-      arrays | {'columns': columns},
+      arrays | {'column': columns},
       tables,
-      ids | {'columns': column_ids},
+      ids | {'column': column_ids},
       per_row,
       (d_enc, d_columns, zeros_like(tables)),
       carried,
@@ -144,16 +135,12 @@ def _backward(schedule: TileSchedule, devices: int, residuals, do):
     d_rows = jax.tree.map(jnp.add, d_rows, g_rows)
     return (d_enc, d_rows, d_carry, (columns, column_ids, d_columns)), None
 
-  shard = len(arrays['columns']['k']) * schedule.grid.columns
+  shard = len(arrays['column']['k']) * schedule.grid.columns
   steps = num_steps(schedule.grid.mask, devices, shard)
-  travelling = (arrays['columns'], ids['columns'], zeros_like(arrays['columns']))
+  travelling = (arrays['column'], ids['column'], zeros_like(arrays['column']))
   travelling = pass_on(travelling, devices, steps)
   no_carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), carried)
-  start = zeros_like(enc), zeros_like(arrays['rows']), no_carry, travelling
+  start = zeros_like(enc), zeros_like(arrays['row']), no_carry, travelling
   state, _ = lax.scan(step, start, (jnp.arange(steps), carried), reverse=True)
   d_enc, d_rows, _, (_, _, d_columns) = state
-  d_rows = passes.add_sink_gradient(d_rows, arrays['rows'], per_row)
-  return cast_like({'enc': d_enc, 'rows': d_rows, 'columns': d_columns}, arrays), None
-
-
-_attention.defvjp(_forward, _backward)
+  return {'whole': d_enc, 'row': d_rows, 'column': d_columns}

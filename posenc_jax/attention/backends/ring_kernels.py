@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.backends import fused
@@ -20,9 +19,9 @@ from posenc_jax.attention.kernels.over_batch import batch_axes, refuse_mesh
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass
 from posenc_jax.attention.kernels.visits import Visits
-from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.ring_walk import num_steps, padded_arrays, pass_on, whole_tiles
-from posenc_jax.attention.tiled import passes
+from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.schedule import (
   TileSchedule,
   cast_like,
@@ -58,11 +57,12 @@ def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in float32. A length that the devices do not divide, in whole tiles, is padded."""
   n, S = sequence_shards(), request.k_BSGK.shape[1]
   schedule = fused.schedule_of(request, n)
+  attention = differentiable(_forward, _backward, schedule, n, interpret)
   axes, batch = batch_axes(), len(request.q_BTHK)
 
   def on_device(enc, arrays):
     arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    return join_tiles(_attention(schedule, n, interpret, arrays, ids))
+    return join_tiles(attention(arrays, ids))
 
   arrays = padded_arrays(request, schedule)
   along = lambda x: PartitionSpec(axes if len(x) == batch else None, SEQUENCE_AXIS)
@@ -88,42 +88,39 @@ class Meeting:
     grid = dataclasses.replace(self.schedule.grid, T=shard, S=shard, shift=self.shards * shard)
     return self.schedule._replace(grid=grid)
 
-  def _given(self, arrays, columns):
-    """(schedule, what kernels take but tables, whether a row of tiles sees any of these keys)."""
-    schedule = self.of_length(len(arrays['rows']['q']) * self.schedule.grid.rows)
-    sees = np.isin(np.arange(schedule.grid.tile_rows), Visits.forward(schedule.grid).row)
-    parts = {'whole': arrays['enc'], 'row': arrays['rows'], 'column': columns}
-    return schedule, parts, sees
+  def _given(self, arrays):
+    """The schedule of the two shards, and whether a row of tiles sees any of these keys."""
+    schedule = self.of_length(len(arrays['row']['q']) * self.schedule.grid.rows)
+    return schedule, np.isin(np.arange(schedule.grid.tile_rows), Visits.forward(schedule.grid).row)
 
-  def attend(self, arrays, ids, columns, column_ids):
+  def attend(self, arrays, ids):
     """(o, log-sum-exp) of these keys alone; MASKED for queries that see none."""
-    schedule, parts, sees = self._given(arrays, columns)
-    v, (number, batch, H, rows, _) = columns['v'], arrays['rows']['q'].shape
+    schedule, sees = self._given(arrays)
+    v, (number, batch, H, rows, _) = arrays['column']['v'], arrays['row']['q'].shape
     nothing = (
       jnp.zeros((number, batch, H, rows, v.shape[-1]), jnp.float32),
       jnp.full((number, batch, H, rows), MASKED, jnp.float32),
     )
     if not sees.any():
       return nothing
-    parts['diagonal'] = tables_by_diagonal(schedule.grid, arrays['enc'])
-    both_ids = {'row': ids['rows'], 'column': column_ids}
-    o, lse, _ = forward_pass(schedule, parts, both_ids, self.interpret, jnp.float32)
+    tables = tables_by_diagonal(schedule.grid, arrays['whole'])
+    given = arrays | {'diagonal': tables}
+    o, lse, _ = forward_pass(schedule, self.interpret, given, ids, jnp.float32)
     # A row of tiles that was not visited holds anything, a query whose tiles were passed over NaN.
     seen = sees.reshape(-1, 1, 1, 1) & (lse > MASKED / 2)
     return jnp.where(seen[..., None], o, nothing[0]), jnp.where(seen, lse, nothing[1])
 
-  def pull_back(self, arrays, ids, columns, column_ids, per_row):
-    """The gradients of arrays, those of `columns` among them, in float32."""
-    schedule, parts, sees = self._given(arrays, columns)
+  def pull_back(self, arrays, ids, per_row):
+    """The gradients of arrays in float32."""
+    schedule, sees = self._given(arrays)
     if not sees.any():
-      return zeros_like(arrays | {'columns': columns})
+      return zeros_like(arrays)
     make_tables = functools.partial(tables_by_diagonal, schedule.grid)
-    parts['diagonal'], pull_back = jax.vjp(make_tables, arrays['enc'])
-    both_ids = {'row': ids['rows'], 'column': column_ids}
-    found = backward_pass(schedule, parts, both_ids, per_row, (), self.interpret)
-    (d_enc,) = pull_back(cast_like(found['diagonal'], parts['diagonal']))
-    d_enc = jax.tree.map(jnp.add, d_enc, found['whole'])
-    return {'enc': d_enc, 'rows': found['row'], 'columns': found['column']}
+    tables, pull_back = jax.vjp(make_tables, arrays['whole'])
+    given = arrays | {'diagonal': tables}
+    found = backward_pass(schedule, self.interpret, given, ids, per_row)
+    (d_enc,) = pull_back(cast_like(found.pop('diagonal'), tables))
+    return found | {'whole': jax.tree.map(jnp.add, d_enc, found['whole'])}
 
 
 def _meet(schedule: TileSchedule, devices: int, interpret: bool, t: int, function, nothing):
@@ -138,46 +135,40 @@ def _meet(schedule: TileSchedule, devices: int, interpret: bool, t: int, functio
   return lax.cond(is_left, left, (lambda: nothing) if schedule.grid.mask.is_causal else right)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _attention(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids):
-  return _forward(schedule, devices, interpret, arrays, ids)[0]
-
-
 def _steps(schedule: TileSchedule, devices: int, arrays) -> range:
-  shard = len(arrays['columns']['k']) * schedule.grid.columns
+  shard = len(arrays['column']['k']) * schedule.grid.columns
   return range(num_steps(schedule.grid.mask, devices, shard))
 
 
 def _forward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids):
-  travelling, o, lse = (arrays['columns'], ids['columns']), 0.0, MASKED
+  travelling, o, lse = (arrays['column'], ids['column']), 0.0, MASKED
   for t in _steps(schedule, devices, arrays):
     travelling = pass_on(travelling, devices, min(t, 1))
-    attend = lambda meeting, keys=travelling: meeting.attend(arrays, ids, *keys)
+    given = _with_keys(arrays, ids, travelling)
+    attend = lambda meeting, given=given: meeting.attend(*given)
     nothing = jnp.zeros_like(o), jnp.full_like(lse, MASKED)
     o_t, lse_t = _meet(schedule, devices, interpret, t, attend, nothing)
     before, lse = lse, jnp.logaddexp(lse, lse_t)
     o = o * jnp.exp(before - lse)[..., None] + o_t * jnp.exp(lse_t - lse)[..., None]
-  o, lse = passes.merge_sink(o, lse, arrays['rows'])
-  o, lse = checkpoint_name((o, lse), OUTPUT)
-  return o, (arrays, ids, o, lse)
+  return o, lse
 
 
-def _backward(schedule: TileSchedule, devices: int, interpret: bool, residuals, do):
-  arrays, ids, o, lse = residuals
-  per_row = passes.output_cotangents(arrays['enc'], o, do, lse)
-  rest = {name: arrays[name] for name in ('enc', 'rows')}
-  totals, travelling = zeros_like(rest), (arrays['columns'], ids['columns'])
-  d_columns = zeros_like(arrays['columns'])
+def _backward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids, per_row):
+  rest = {name: arrays[name] for name in ('whole', 'row')}
+  totals, travelling = zeros_like(rest), (arrays['column'], ids['column'])
+  d_column = zeros_like(arrays['column'])
   steps = _steps(schedule, devices, arrays)
   for t in steps:
-    *travelling, d_columns = pass_on((*travelling, d_columns), devices, min(t, 1))
-    pull_back = lambda meeting, keys=travelling: meeting.pull_back(arrays, ids, *keys, per_row)
+    *travelling, d_column = pass_on((*travelling, d_column), devices, min(t, 1))
+    given = _with_keys(arrays, ids, travelling)
+    pull_back = lambda meeting, given=given: meeting.pull_back(*given, per_row)
     found = _meet(schedule, devices, interpret, t, pull_back, zeros_like(arrays))
-    d_columns = jax.tree.map(jnp.add, d_columns, found.pop('columns'))
+    d_column = jax.tree.map(jnp.add, d_column, found.pop('column'))
     totals = jax.tree.map(jnp.add, totals, found)
-  d_columns = pass_on(d_columns, devices, -steps[-1])
-  totals['rows'] = passes.add_sink_gradient(totals['rows'], arrays['rows'], per_row)
-  return cast_like(totals | {'columns': d_columns}, arrays), None
+  return totals | {'column': pass_on(d_column, devices, -steps[-1])}
 
 
-_attention.defvjp(_forward, _backward)
+def _with_keys(arrays, ids, keys):
+  """The arrays and ids of this device's queries, with the keys of another: (arrays, ids)."""
+  column, column_ids = keys
+  return arrays | {'column': column}, ids | {'column': column_ids}

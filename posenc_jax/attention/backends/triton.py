@@ -6,11 +6,9 @@ read parameters, or turn vectors by distance stays with `blockwise` and `dense`.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.kernels.gpu.passes import (
@@ -21,11 +19,15 @@ from posenc_jax.attention.kernels.gpu.passes import (
 )
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
-from posenc_jax.attention.request import OUTPUT, AttentionRequest
-from posenc_jax.attention.ring_walk import ALONG
-from posenc_jax.attention.tiled import passes
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
-from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, cut_into_tiles, join_tiles
+from posenc_jax.attention.tiled.schedule import (
+  TileSchedule,
+  arrays_along,
+  cut_into_tiles,
+  join_tiles,
+)
 from posenc_jax.xla_ops import relative_shift
 
 SIDES = (64, 64)  # queries and keys of a tile
@@ -84,13 +86,14 @@ def refuse_tile(request: AttentionRequest) -> str | None:
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
   schedule = schedule_of(request)
+  attention = differentiable(forward_pass, backward_pass, schedule, interpret)
 
   def on_device(arrays, enc):
     arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    o_BTHK = join_tiles(_attention(schedule, interpret, arrays, ids))
+    o_BTHK = join_tiles(attention(arrays, ids))
     return o_BTHK[:, : schedule.grid.T, :, : request.v_BSGK.shape[-1]]
 
-  return over_batch(on_device, {name: getattr(request, name) for name in ALONG}, (request.enc,))
+  return over_batch(on_device, arrays_along(request), (request.enc,))
 
 
 def schedule_of(request: AttentionRequest) -> TileSchedule:
@@ -105,14 +108,9 @@ def _cut(schedule: TileSchedule, request: AttentionRequest):
   Heads are as wide as the next power of 2, filled up with zeros.
   """
   wide = {name: _widen(getattr(request, name)) for name in ('q_BTHK', 'k_BSGK', 'v_BSGK')}
-  tiles, ids = cut_into_tiles(schedule, dataclasses.replace(request, **wide))
-  arrays = {
-    'whole': request.enc,
-    'row': tiles['rows'],
-    'column': tiles['columns'],
-    'diagonal': _spread_tables(schedule, request.enc),
-  }
-  return arrays, {'row': ids['rows'], 'column': ids['columns']}
+  arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, **wide))
+  arrays['diagonal'] = _spread_tables(schedule, request.enc)
+  return arrays, ids
 
 
 def _widen(x):
@@ -132,26 +130,3 @@ def _spread_tables(schedule: TileSchedule, enc):
     return Scalars(relative_shift(jnp.broadcast_to(values, shape), grid.rows - 1, grid.columns))
 
   return jax.tree.map(spread, tables_by_diagonal(grid, enc), is_leaf=is_table)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attention(schedule: TileSchedule, interpret: bool, arrays, ids):
-  return _forward(schedule, interpret, arrays, ids)[0]
-
-
-def _forward(schedule: TileSchedule, interpret: bool, arrays, ids):
-  o, lse = forward_pass(schedule, arrays, ids, interpret)
-  o, lse = passes.merge_sink(o, lse, arrays['row'])
-  o, lse = checkpoint_name((o, lse), OUTPUT)
-  return o, (arrays, ids, o, lse)
-
-
-def _backward(schedule: TileSchedule, interpret: bool, residuals, do):
-  arrays, ids, o, lse = residuals
-  per_row = passes.output_cotangents(arrays['whole'], o, do, lse)
-  gradients = backward_pass(schedule, arrays, ids, per_row, interpret)
-  gradients['row'] = passes.add_sink_gradient(gradients['row'], arrays['row'], per_row)
-  return cast_like(gradients, arrays), None
-
-
-_attention.defvjp(_forward, _backward)

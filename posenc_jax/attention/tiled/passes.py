@@ -61,28 +61,12 @@ def initial_state(enc, arrays):
     ((output, denominator, maxima), carry): zeros, maxima that are lower than any score, and zeros
     for each value that the encoding declares in `scans_keys`; all float32 [B, H, T', ...].
   """
-  q = arrays['rows']['q']
+  q = arrays['row']['q']
   B, H, rows, _ = q.shape[1:]
   of_rows = lambda *shape: zeros((B, H, rows, *shape), jnp.float32, q)
-  output = of_rows(arrays['columns']['v'].shape[-1])
+  output = of_rows(arrays['column']['v'].shape[-1])
   carry = tuple(of_rows(*shape) for shape in enc.scans_keys)
   return (output, of_rows(), of_rows() + MASKED), carry
-
-
-def merge_sink(o, lse, row):
-  """Output and log-sum-exp of whole rows with the sink in the denominator if there is one."""
-  if 'sink' not in row:
-    return o, lse
-  with_sink = jnp.logaddexp(lse, row['sink'])
-  return (o * jnp.exp(lse - with_sink)[..., None]).astype(o.dtype), with_sink
-
-
-def add_sink_gradient(d_rows, rows, per_row):
-  """The gradients of rows, with that of the sink if there is one: its weight times -delta."""
-  if 'sink' not in rows:
-    return d_rows
-  _, d_denominator, lse = per_row
-  return d_rows | {'sink': jnp.exp(rows['sink'] - lse) * d_denominator}
 
 
 def _scan_left(enc, softcap, tiles, visit, state):
@@ -117,7 +101,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
     states: the state of each row after the columns further right; None: `initial_state`.
     finish: what is made of the state of a row at its end.
   """
-  enc = arrays['enc']
+  enc = arrays['whole']
 
   def one_row(inputs):
     a, row, row_ids, state = inputs
@@ -127,7 +111,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
     def visit(n, state):
       (o, denominator, maxima), carry = state
       b = visits.column(stop - 1 - n)
-      column, column_ids = tree_index((arrays['columns'], ids['columns']), b)
+      column, column_ids = tree_index((arrays['column'], ids['column']), b)
       given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
 
       def attend_tile(is_constant):
@@ -144,7 +128,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
     state = initial_state(enc, arrays) if state is None else state
     return finish(_scan_left(enc, tiles.schedule.softcap, stop - start, visit, state)[1])
 
-  return lax.map(one_row, (jnp.arange(tiles.rows), arrays['rows'], ids['rows'], states))
+  return lax.map(one_row, (jnp.arange(tiles.rows), arrays['row'], ids['row'], states))
 
 
 def normalize(enc, state):
@@ -155,16 +139,6 @@ def normalize(enc, state):
   return o / denominator[..., None], maxima + jnp.log(denominator)
 
 
-def output_cotangents(enc, o, do, lse):
-  """What `backward_pass` takes of rows: cotangents of output and denominator, and log-sum-exp.
-
-  Weights are taken relative to lse. Pulled back through o = p @ v and denominator = sum(p) with p
-  normalized, the cotangents give ds = p (do . v - delta).
-  """
-  delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(axis=-1)
-  return do, -delta if enc.normalizer == 'softmax' else jnp.zeros_like(delta), lse
-
-
 def backward_pass(
   tiles: TileRange, arrays, tables, ids, per_row, totals, carried=None, d_carry=None
 ):
@@ -172,7 +146,7 @@ def backward_pass(
 
   Args:
     arrays, tables, ids: as for `forward_pass`.
-    per_row: from `output_cotangents`.
+    per_row: as `differentiable` gives it.
     totals: gradients of (encoding, columns, tables), to which those of the range are added.
     carried: the carry that each row was given from columns further right; None: zeros.
     d_carry: the cotangent of the carry that each row gave to columns further left; None: zeros.
@@ -180,7 +154,7 @@ def backward_pass(
   Returns:
     totals; the gradients of rows; the cotangent of `carried`.
   """
-  enc = arrays['enc']
+  enc = arrays['whole']
   _, no_carry = initial_state(enc, arrays)
 
   def one_row(totals, inputs):
@@ -189,7 +163,7 @@ def backward_pass(
     start, stop = visits.start, visits.stop
 
     def inputs_of_tile(b, carry):
-      column, column_ids = tree_index((arrays['columns'], ids['columns']), b)
+      column, column_ids = tree_index((arrays['column'], ids['column']), b)
       given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
       return {'row': row_ids, 'column': column_ids}, given
 
@@ -239,7 +213,7 @@ def backward_pass(
     totals, d_row, d_carry = lax.fori_loop(start, stop, visit, state)
     return totals, (d_row, d_carry)
 
-  rows = jnp.arange(tiles.rows), arrays['rows'], ids['rows'], per_row, carried, d_carry
+  rows = jnp.arange(tiles.rows), arrays['row'], ids['row'], per_row, carried, d_carry
   d_enc, d_columns, d_tables = totals
   totals = d_enc, _transposed(d_columns), d_tables
   (d_enc, d_columns, d_tables), (d_rows, d_carry) = lax.scan(one_row, totals, rows)

@@ -21,6 +21,9 @@ from posenc_jax.xla_ops import materialize_on_cpu, zeros
 DEFAULT_SIZES = (256, 256)
 SIZES_OF_PLATFORM = {'tpu': (512, 512)}
 
+IDS = ('position_ids', 'segment_ids', 'index_BS')
+ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'sink_BTH', *IDS)
+
 
 class TileSchedule(NamedTuple):
   """All that is static in one request.
@@ -113,25 +116,36 @@ class TileRange(NamedTuple):
 
 
 def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
-  """The arrays of a request as the passes take them: (arrays with gradients, ids), cut in tiles."""
+  """The arrays of a request as the passes take them.
+
+  Returns:
+    arrays: what has gradients: 'whole', the encoding; 'row', queries, their coordinates and sink,
+      and 'column', keys, values and theirs, each a dict of pytrees [tiles, B|1, ...].
+    ids: positions, segments and indices of 'row' and 'column'.
+  """
   rows, columns = schedule.grid.rows, schedule.grid.columns
   arrays = {
-    'enc': request.enc,
-    'rows': {
+    'whole': request.enc,
+    'row': {
       'q': _cut_heads(request.q_BTHK, rows),
       'i': jax.tree.map(lambda x: _cut(x, rows), request.i),
     },
-    'columns': {
+    'column': {
       'k': _cut_heads(request.k_BSGK, columns),
       'v': _cut_heads(request.v_BSGK, columns),
       'j': jax.tree.map(lambda x: _cut(x, columns), request.j),
     },
   }
   if request.sink_BTH is not None:
-    arrays['rows']['sink'] = _cut(request.sink_BTH, rows).swapaxes(2, 3)
+    arrays['row']['sink'] = _cut(request.sink_BTH, rows).swapaxes(2, 3)
   ids = ids_of(request)
   row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
-  return arrays, {'rows': _cut_ids(row_ids, rows), 'columns': _cut_ids(ids, columns)}
+  return arrays, {'row': _cut_ids(row_ids, rows), 'column': _cut_ids(ids, columns)}
+
+
+def arrays_along(request: AttentionRequest) -> dict:
+  """The arrays of a request that lie along its tokens: all that `cut_into_tiles` cuts, by name."""
+  return {name: getattr(request, name) for name in ALONG}
 
 
 def ids_of(request: AttentionRequest) -> dict:

@@ -71,7 +71,7 @@ def is_of_one_head(program: HeadProgram, arrays) -> bool:
   return [x.shape for x in program.results] == [shape for shape, _ in _shapes_of_state(arrays)]
 
 
-def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
+def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids):
   """o and the rows' log-sum-exp in float32, [rows of tiles, B, H, T' (, K)].
 
   Args:
@@ -97,12 +97,8 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool):
   return o, lse
 
 
-def backward_pass(schedule: TileSchedule, arrays, ids, per_row, interpret: bool):
-  """The gradients of `arrays`, in float32.
-
-  `per_row`: cotangents of output and denominator, and log-sum-exp, as `passes.output_cotangents`
-  gives them.
-  """
+def backward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, per_row):
+  """The gradients of `arrays`, in float32; `per_row` as `differentiable` gives it."""
   leaves, tree = jax.tree.flatten(arrays)
   program, heads = forward_program(schedule, arrays, ids)
   operands = leaves_of(operands_of(arrays, heads))

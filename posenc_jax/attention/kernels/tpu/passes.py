@@ -65,7 +65,7 @@ def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> T
   return TileProgram(tile, blocks_of(inputs_of(arrays, ids)), _float32(_carries(arrays)))
 
 
-def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool, dtype=None):
+def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=None):
   """Attention of all rows of tiles. Rows without a visit hold what the memory happened to hold.
 
   Args:
@@ -131,12 +131,11 @@ def forward_pass(schedule: TileSchedule, arrays, ids, interpret: bool, dtype=Non
   return o, lse, tuple(into)
 
 
-def backward_pass(schedule: TileSchedule, arrays, ids, per_row, into, interpret: bool):
+def backward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, per_row, into=()):
   """The gradients of `arrays`, in float32.
 
   Args:
-    per_row: cotangents of output and denominator, and log-sum-exp, as `passes.output_cotangents`
-      gives them.
+    per_row: as `differentiable` gives it.
     into: what was carried into each tile.
   """
   leaves, tree = jax.tree.flatten(arrays)
