@@ -12,7 +12,7 @@ from oracles import RECORDS
 from test_aot import libtpu  # noqa: F401 (a fixture)
 from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
-from posenc_jax.attention import attend
+from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import fused, splash
 from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
 from posenc_jax.attention.kernels.visits import Visits
@@ -172,10 +172,8 @@ def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   taken = []
   for backend in ('splash', 'fused', 'blockwise'):
-    monkeypatch.setattr(
-      f'posenc_jax.attention.{backend}.run',
-      lambda request, backend=backend: taken.append(backend) or request.v_BSGK,
-    )
+    run = lambda request, backend=backend: taken.append(backend) or request.v_BSGK
+    monkeypatch.setitem(BACKENDS, backend, BACKENDS[backend]._replace(run=run))
   q = jax.ShapeDtypeStruct((1, 1024, 4, 8), jnp.bfloat16)
   for name in ('rope', 'alibi', 'cope'):
     jax.eval_shape(lambda q, name=name: attend(q, q, q, make_for(8, name)), q)

@@ -18,6 +18,7 @@ from oracles import RECORDS
 
 from configs import base
 from posenc_jax import attend, data
+from posenc_jax.attention import BACKENDS, Backend
 from posenc_jax.attention.backends import splash
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import from_json, to_json
@@ -438,8 +439,8 @@ def kernels_of(program) -> int:
 def test_what_kernels_return_is_kept(backend, monkeypatch):
   """Kept, their forward kernels are in the backward pass no second time."""
   if backend == 'splash':
-    monkeypatch.setattr(splash, 'refuse', lambda request: None)
-    monkeypatch.setattr(splash, 'run', functools.partial(splash.run, interpret=True))
+    interpreted = Backend(lambda request: None, functools.partial(splash.run, interpret=True))
+    monkeypatch.setitem(BACKENDS, 'splash', interpreted)
   x, counts = tokens(T=128), {}
   for remat in ('none', *REMAT_POLICIES):
     m = model(encoding__name='nope', model__remat=remat)

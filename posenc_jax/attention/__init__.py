@@ -1,6 +1,8 @@
 """The one door to attention: every encoding through every backend."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -11,12 +13,10 @@ from posenc_jax.attention.backends import (
   cudnn,
   dense,
   fused,
-  fused_interpret,
   ring,
-  ring_interpret,
+  ring_kernels,
   splash,
   triton,
-  triton_interpret,
 )
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import OUTPUT, AttentionRequest, build_request, check_arrays
@@ -24,20 +24,37 @@ from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest
 from posenc_jax.xla_ops import vary, varying_axes
 
-__all__ = ['BACKENDS', 'OUTPUT', 'attend', 'check_backend']
+__all__ = ['BACKENDS', 'OUTPUT', 'Backend', 'attend', 'check_backend']
 
-# Each is a module with refuse(request) -> reason | None and run(request) -> o_BTHK.
+
+class Backend(NamedTuple):
+  """One way to compute attention.
+
+  Attributes:
+    refuse: refuse(request) is the reason why it cannot serve a request, or None.
+    run: run(request) is o_BTHK.
+  """
+
+  refuse: Callable
+  run: Callable
+
+
+def _interpreted(run: Callable) -> Callable:
+  """Kernels in Pallas' interpreter, on any platform: to check them, not to be fast."""
+  return functools.partial(run, interpret=True)
+
+
 BACKENDS = {
-  'dense': dense,
-  'blockwise': blockwise,
-  'cudnn': cudnn,
-  'splash': splash,
-  'fused': fused,
-  'fused_interpret': fused_interpret,
-  'ring': ring,
-  'ring_interpret': ring_interpret,
-  'triton': triton,
-  'triton_interpret': triton_interpret,
+  'dense': Backend(dense.refuse, dense.run),
+  'blockwise': Backend(blockwise.refuse, blockwise.run),
+  'cudnn': Backend(cudnn.refuse, cudnn.run),
+  'splash': Backend(splash.refuse, splash.run),
+  'fused': Backend(fused.refuse, fused.run),
+  'fused_interpret': Backend(fused.refuse_interpreted, _interpreted(fused.run)),
+  'ring': Backend(ring.refuse, ring.run),
+  'ring_interpret': Backend(ring.refuse_interpreted, _interpreted(ring_kernels.run)),
+  'triton': Backend(triton.refuse, triton.run),
+  'triton_interpret': Backend(triton.refuse_interpreted, _interpreted(triton.run)),
 }
 
 # Keys up to which `auto` takes dense, by platform. Measured on a CPU, it is up to 1.1 times as fast

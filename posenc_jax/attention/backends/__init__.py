@@ -1,1 +1,1 @@
-"""The backends of `attend`: modules with refuse(request) and run(request)."""
+"""The backends of `attend`: why each refuses a request, or how it runs one."""

@@ -37,7 +37,12 @@ MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why no kernel for TPU can serve this request, or None."""
-  return refuse_sizes(request) or refuse_tile(request) or refuse_mesh(request)
+  return refuse_sizes(request) or refuse_interpreted(request)
+
+
+def refuse_interpreted(request: AttentionRequest) -> str | None:
+  """The reason why no kernel can serve this request even in Pallas' interpreter, or None."""
+  return refuse_tile(request) or refuse_mesh(request)
 
 
 def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:

@@ -50,6 +50,11 @@ def refuse(request: AttentionRequest) -> str | None:
   return blockwise.refuse(request)
 
 
+def refuse_interpreted(request: AttentionRequest) -> str | None:
+  """The reason why this request cannot go round a ring in interpreted kernels, or None."""
+  return refuse(request) or ring_kernels.refuse_interpreted(request)
+
+
 def run(request: AttentionRequest):
   """o_BTHK in float32. A length that the devices do not divide, in whole tiles, is padded."""
   if ring_kernels.refuse(request) is None:

@@ -35,11 +35,15 @@ from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why kernels cannot serve this request on a ring that takes it, or None."""
-  sizes = fused.refuse_sizes(request, sequence_shards())
-  return sizes or refuse_shards(request) or refuse_mesh(request, (SEQUENCE_AXIS,))
+  return fused.refuse_sizes(request, sequence_shards()) or refuse_interpreted(request)
 
 
-def refuse_shards(request: AttentionRequest) -> str | None:
+def refuse_interpreted(request: AttentionRequest) -> str | None:
+  """The reason why kernels cannot serve it even in Pallas' interpreter, or None."""
+  return _refuse_shards(request) or refuse_mesh(request, (SEQUENCE_AXIS,))
+
+
+def _refuse_shards(request: AttentionRequest) -> str | None:
   """The reason why the kernels of single shards cannot be merged, or None."""
   if (reason := fused.refuse_tile(request)) is not None:
     return reason

@@ -17,11 +17,6 @@ def refuse(request: AttentionRequest) -> str | None:
     return reason
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, splash attention needs a TPU'
-  return refuse_shapes(request) or refuse_mesh(request)
-
-
-def refuse_shapes(request: AttentionRequest) -> str | None:
-  """The reason why its kernels do not take the mask or the lengths of a request, or None."""
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   if request.q_BTHK.shape[-1] != request.v_BSGK.shape[-1]:
     name = type(request.enc).__name__
@@ -30,7 +25,7 @@ def refuse_shapes(request: AttentionRequest) -> str | None:
     return 'chunks, sink tokens and prefixes are not passed to splash attention'
   if T != S or T % LANES:
     return f'splash attention takes as many queries as keys, in multiples of {LANES}, not {T}, {S}'
-  return None
+  return refuse_mesh(request)
 
 
 def run(request: AttentionRequest, interpret: bool = False):

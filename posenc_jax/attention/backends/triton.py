@@ -36,7 +36,12 @@ LEAST = 16  # numbers along each axis of a product
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why no kernel for GPUs can serve this request, or None."""
-  return _refuse_sizes(request) or refuse_tile(request) or refuse_mesh(request)
+  return _refuse_sizes(request) or refuse_interpreted(request)
+
+
+def refuse_interpreted(request: AttentionRequest) -> str | None:
+  """The reason why no kernel can serve this request even in Pallas' interpreter, or None."""
+  return refuse_tile(request) or refuse_mesh(request)
 
 
 def _refuse_sizes(request: AttentionRequest) -> str | None:
