@@ -39,7 +39,7 @@ def refuse(request: AttentionRequest) -> str | None:
 
 
 def refuse_interpreted(request: AttentionRequest) -> str | None:
-  """The reason why kernels cannot serve it even in Pallas' interpreter, or None."""
+  """The reason why not even kernels in Pallas' interpreter can serve this request, or None."""
   return _refuse_shards(request) or refuse_mesh(request, (SEQUENCE_AXIS,))
 
 
