@@ -469,7 +469,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     (
       'gemma3',
       {'rope_parameters': {'sliding_attention': {'rope_theta': 1e4}}},
-      'without sliding_attention',
+      'sliding_attention and full_attention, each with its own',
     ),
     ('llama', {'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, 'what rope_parameters says'),
     ('llama', {'bos_token_id': 99}, 'names no bos_token_id'),

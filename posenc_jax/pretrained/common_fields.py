@@ -33,25 +33,34 @@ def sizes(fields: Fields) -> dict:
 
 
 def rope(
-  fields: Fields, base: float = 10_000.0, of: str | None = None, is_partial: bool = False
+  fields: Fields,
+  base: float = 10_000.0,
+  of: str | None = None,
+  is_partial: bool = False,
+  original: int | None = None,
 ) -> dict:
   """The encoding of `rope_theta` and `rope_scaling`, or of `rope_parameters`, which newer files
   have in their place.
 
   Args:
     base: the default of the family.
-    of: the kind of layers, where each kind has parameters of its own.
+    of: the kind of layers, where each kind has parameters of its own; those that stand beside
+      `rope_parameters`, or in their place, are of 'full_attention'.
     is_partial: whether the family can rotate a part of the channels; others ignore
       `partial_rotary_factor` in transformers, so it is refused there.
+    original: `original_max_position_embeddings` of the family, which then reads that of the file
+      beside `rope_parameters` alone; None: the family has none.
   """
   parameters = fields.optional('rope_parameters', dict)
   scaling = fields.optional('rope_scaling', dict)
   theta = fields.optional('rope_theta', (int, float))
   fraction = fields.optional('partial_rotary_factor', (int, float))
-  original = fields.optional('original_max_position_embeddings', int)
+  original = fields.optional(ORIGINAL, int) or original
   fields.require('rope_interleaved', False)
-  if parameters is not None and of is not None:
-    parameters = parameters.get(of, parameters)
+  if parameters and of is not None:
+    parameters = parameters[of]
+  if of == 'sliding_attention':
+    scaling = theta = None
   if parameters and scaling and parameters | scaling != parameters:  # transformers drops one
     raise fields.refused('rope_scaling', 'what rope_parameters says, or one of the two')
   name = 'rope_parameters' if parameters else 'rope_scaling'
@@ -74,8 +83,11 @@ def rope(
     raise fields.refused(name, f'without {min(said)}, or with the rope_type that has it')
   if kind != 'default':
     length = fields.take('max_position_embeddings')
-    if takes_original(kind) and said.get(ORIGINAL) is None:
-      said[ORIGINAL] = original or length  # said, since a tuned run's training length is another
+    if kind == 'dynamic':  # as transformers has it, whatever else is said
+      said[ORIGINAL] = length
+    elif takes_original(kind):  # said, since a tuned run's training length is another
+      beside = original if of is None else None
+      said[ORIGINAL] = beside or said.get(ORIGINAL) or length
     if kind == 'longrope':
       said.setdefault('factor', length / said[ORIGINAL])
     encoding['scaling'] = {'rope_type': kind, **said}

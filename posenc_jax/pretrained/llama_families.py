@@ -58,14 +58,15 @@ def _llama_like(
   eps: float = 1e-6,
   base: float = 10_000.0,
   is_partial: bool = False,
+  original: int | None = None,
   **model,
 ) -> Form:
-  """`ties`, `eps`, `base`: what the family has where its file does not say it."""
+  """`ties`, `eps`, `base`, `original`: what the family has where its file does not say it."""
   model = {**sizes(fields), **_common(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
   rules = _decoder_rules(model) + _pre_norm_rules()
   length = fields.take('max_position_embeddings', 2048)
-  encoding = rope(fields, base, is_partial=is_partial)
+  encoding = rope(fields, base, is_partial=is_partial, original=original)
   return Form(model, {}, encoding, length, rules, ('rotary_emb.inv_freq',))
 
 
@@ -152,10 +153,13 @@ def gemma3(fields: Fields) -> Form:
   local_base = fields.take('rope_local_base_freq', 10_000.0, float)
   names = ('sliding_window_pattern', '_sliding_window_pattern')
   periods = [period for name in names if (period := fields.optional(name, int))]
-  local = {'name': 'rope', 'base': local_base}
-  if fields.optional('rope_parameters', dict) is not None:
-    local = rope(fields, of='sliding_attention')
-  whole = rope(fields, 1_000_000.0, of='full_attention')
+  kinds = ('sliding_attention', 'full_attention')
+  parameters = fields.optional('rope_parameters', dict)
+  if parameters and parameters.keys() != {*kinds}:  # transformers would drop others
+    raise fields.refused('rope_parameters', f'{" and ".join(kinds)}, each with its own')
+  local, whole = (
+    rope(fields, base, of=kind) for base, kind in zip((local_base, 1e6), kinds, strict=True)
+  )
   return _gemma(fields, [local, whole], periods[0] if periods else 6, 0.0, 0.0, qk_norm='head')
 
 
@@ -205,7 +209,7 @@ def phi3(fields: Fields) -> Form:
     fields.require(name, False)
   for name in ('full_attn_mod', 'interpolate_factor'):
     fields.require(name, 1)
-  form = _llama_like(fields, eps=1e-5, is_partial=True)
+  form = _llama_like(fields, eps=1e-5, is_partial=True, original=4096)
   model, layer = form.model, 'model.layers.{n}.'
   K, F = model['head_dim'], model['mlp_dim']
   kv = (model['kv_heads'] or model['heads']) * K

@@ -1,0 +1,123 @@
+"""Positions by the files of pretrained models: which of the fields that say a thing counts, as in
+transformers.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, read_scaling
+from posenc_jax.errors import UserError
+from posenc_jax.pretrained import families
+from scripts.conformance.command import GOLDEN
+
+RECORDS = json.loads((GOLDEN / 'pretrained.json').read_text())
+LONGROPE = {'short_factor': [1.0, 1.2], 'long_factor': [1.0, 3.0]}
+
+
+def encoding_of(name, **fields):
+  """The encoding of a golden model's file with other fields; None: without the field."""
+  tree = RECORDS[name]['config'] | fields
+  return families.form_of({k: v for k, v in tree.items() if v is not None}, 'm').encoding
+
+
+@pytest.mark.parametrize('field', ['rope_parameters', 'rope_scaling'])
+def test_dynamic_scaling_starts_from_the_longest_position(field):
+  """transformers reads no `original_max_position_embeddings` for it."""
+  said = {'rope_type': 'dynamic', 'factor': 2.0, ORIGINAL: 8}
+  fields = {'rope_parameters': None, 'rope_theta': 100.0, field: said}
+  encoding = encoding_of('llama', original_max_position_embeddings=4, **fields)
+  K, longest = 4, RECORDS['llama']['config']['max_position_embeddings']
+  scaling = read_scaling(encoding['scaling'], K, encoding['base'], 1.0, 1)
+  for length in (8, 20, longest, longest + 1, 4 * longest):
+    growth = max(2.0 * length / longest - (2.0 - 1), 1.0)
+    base = 100.0 * growth ** (K / (K - 2))
+    expected = [base ** (-2 * m / K) for m in range(K // 2)]
+    np.testing.assert_allclose(scaling(K, 100.0, length)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('rope_type', 'more'),
+  [
+    ('llama3', {'factor': 4.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0}),
+    ('yarn', {'factor': 4.0}),
+    ('longrope', LONGROPE),
+  ],
+)
+def test_the_original_length_beside_the_parameters_counts(rope_type, more):
+  said = {'rope_type': rope_type, **more}
+  original = lambda beside, within: encoding_of(
+    'llama', rope_parameters=said | within, original_max_position_embeddings=beside
+  )['scaling'][ORIGINAL]
+  assert original(16, {ORIGINAL: 8}) == 16
+  assert original(16, {}) == 16
+  assert original(None, {ORIGINAL: 8}) == 8
+  assert original(None, {}) == 32
+
+
+def test_the_original_length_of_each_kind_of_layers_is_its_own():
+  """Where parameters are those of a kind of layers, the field beside them is not read."""
+  said = {'rope_type': 'yarn', 'factor': 4.0}
+  kinds = {'sliding_attention': said | {ORIGINAL: 8}, 'full_attention': said}
+  fields = {'rope_parameters': kinds, 'original_max_position_embeddings': 16}
+  local, *_, whole = encoding_of('gemma3', **fields)['layers'][:6]
+  assert local['scaling'][ORIGINAL] == 8
+  assert whole['scaling'][ORIGINAL] == RECORDS['gemma3']['config']['max_position_embeddings']
+
+
+@pytest.mark.parametrize('within', [{}, {ORIGINAL: 8}])
+def test_phi3_has_an_original_length_of_its_own(within):
+  """4,096 where its file does not say it beside the parameters; within them it is not read."""
+  fields = {'max_position_embeddings': 8192, 'original_max_position_embeddings': None}
+  said = {'rope_type': 'longrope', **LONGROPE, **within}
+  scaling = encoding_of('phi3_longrope', rope_parameters=said, **fields)['scaling']
+  assert scaling[ORIGINAL] == 4096
+  assert scaling['factor'] == 2.0
+  checked = read_scaling(scaling, 4, 1000.0, 1.0, 1)
+  for length, divisors in ((4096, (1.0, 1.2)), (4097, (1.0, 3.0))):
+    frequencies, factor = checked(4, 1000.0, length)
+    expected = [1 / (divisor * 1000.0 ** (m / 2)) for m, divisor in enumerate(divisors)]
+    np.testing.assert_allclose(frequencies, expected, rtol=1e-6)
+    assert factor == pytest.approx(math.sqrt(1 + math.log(2.0) / math.log(4096)))
+
+
+BARE = {'sliding_attention': {'rope_type': 'default'}, 'full_attention': {'rope_type': 'default'}}
+OWN = {'sliding_attention': {'rope_theta': 7.0}, 'full_attention': {'rope_theta': 9.0}}
+LINEAR = {'rope_type': 'linear', 'factor': 8.0}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'bases'),
+  [
+    ({}, (10_000.0, 1e6)),
+    ({'rope_theta': 5.0}, (10_000.0, 5.0)),
+    ({'rope_theta': 5.0, 'rope_local_base_freq': 3.0}, (3.0, 5.0)),
+    ({'rope_parameters': BARE}, (10_000.0, 1e6)),
+    ({'rope_parameters': BARE, 'rope_theta': 5.0}, (10_000.0, 5.0)),
+    ({'rope_parameters': BARE, 'rope_local_base_freq': 3.0}, (3.0, 1e6)),
+    ({'rope_parameters': BARE, 'rope_theta': 5.0, 'rope_local_base_freq': 3.0}, (3.0, 5.0)),
+    ({'rope_parameters': OWN, 'rope_theta': 5.0, 'rope_local_base_freq': 3.0}, (7.0, 9.0)),
+    ({'rope_parameters': {}, 'rope_theta': 5.0}, (10_000.0, 5.0)),
+  ],
+)
+def test_bases_of_gemma_3(fields, bases):
+  """In layers with a window its own, else `rope_local_base_freq`, never `rope_theta`."""
+  names = ('rope_parameters', 'rope_theta', 'rope_local_base_freq')
+  local, *_, whole = encoding_of('gemma3', **dict.fromkeys(names) | fields)['layers'][:6]
+  assert (local['base'], whole['base']) == bases
+  assert 'attention_window' in local
+  assert 'attention_window' not in whole
+
+
+@pytest.mark.parametrize('parameters', [None, BARE | {'full_attention': LINEAR}])
+def test_the_scaling_of_gemma_3_is_of_layers_without_a_window(parameters):
+  layers = encoding_of('gemma3', rope_parameters=parameters, rope_scaling=LINEAR)['layers'][:6]
+  assert ['scaling' in layer for layer in layers] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize('parameters', [LINEAR, BARE | LINEAR, {'rope_theta': 1e4}])
+def test_parameters_that_gemma_3_would_drop_are_refused(parameters):
+  with pytest.raises(UserError, match=r'rope_parameters=.*; allowed: sliding_attention and full'):
+    encoding_of('gemma3', rope_parameters=parameters)
