@@ -505,6 +505,7 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('gemma2', {'sliding_window_size': 5}),
     ('llama', {'_attn_implementation_autoset': True, 'use_sliding_window': False}),
     ('llama', {'unsloth_version': '2025.1', 'unsloth_fixed': True, 'use_flash_attn': True}),
+    ('llama', {'max_sequence_length': 2048}),
     ('llama', {'rope_scaling': {'rope_type': 'default'}}),  # as rope_parameters say, too
     ('gpt_neox', {'attention_probs_dropout_prob': 0, 'hidden_dropout_prob': 0}),
     ('mpt', {'init_config': {'name': 'kaiming'}, 'tokenizer_name': 'EleutherAI/gpt-neox-20b'}),

@@ -19,7 +19,7 @@ HARMLESS = {
   'bias_dropout_fusion', 'attn_impl', 'attention_probs_dropout_prob', 'hidden_dropout_prob',
   'output_past', 'n_special', 'predict_special_tokens', '_num_labels', 'num_labels',
   'init_config', 'tokenizer_name', 'finetuning_task', '_attn_implementation_autoset',
-  'unsloth_version', 'unsloth_fixed', 'use_flash_attn',
+  'unsloth_version', 'unsloth_fixed', 'use_flash_attn', 'max_sequence_length',
 }  # fmt: skip
 
 
