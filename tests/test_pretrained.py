@@ -171,8 +171,9 @@ def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, 
     assert shapes(config) == own
 
 
-def test_a_scaled_embedding_becomes_two_matrices(tmp_path):
-  config, model, _ = imported(save(tmp_path / 'm', 'llama3_tied'))
+@pytest.mark.parametrize('name', ['llama3_tied', 'bloom'])
+def test_a_scaled_embedding_becomes_two_matrices(name, tmp_path):
+  config, model, _ = imported(save(tmp_path / 'm', name))
   with config.unlocked():
     config.model.embedding_scale = 0.0
   model.embedding_scale = 12**0.5
@@ -180,6 +181,26 @@ def test_a_scaled_embedding_becomes_two_matrices(tmp_path):
   exporting.export_model(config, leaves, 1, None, None, tmp_path / 'out')
   _, again, _ = imported(tmp_path / 'out')
   np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=2e-5)
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'bloom', 'mpt'])
+def test_a_projection_to_logits_of_its_own(name, tmp_path):
+  """Families that tie theirs to the embedding, unless the file says otherwise: there and back."""
+  _, tied, _ = imported(save(tmp_path / 'tied', name))
+  folder = save(tmp_path / 'm', name, {'tie_word_embeddings': False})
+  tensors = safetensors.numpy.load_file(folder / 'model.safetensors')
+  own = weights('lm_head.weight', (23, 12))
+  path = folder / 'model.safetensors'
+  safetensors.numpy.save_file(tensors | {'lm_head.weight': own}, path)
+  config, model, source = imported(folder)
+  with jax.default_matmul_precision('highest'):
+    normed = np.asarray(tied.norm(tied.hidden(TOKENS)), np.float64)
+    expected = normed @ own.T.astype(np.float64)
+    np.testing.assert_allclose(model(TOKENS), expected, atol=1e-5 * np.abs(expected).max())
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  after = safetensors.numpy.load_file(tmp_path / 'out' / 'model.safetensors')
+  np.testing.assert_array_equal(after['lm_head.weight'], own)
 
 
 @pytest.mark.parametrize(

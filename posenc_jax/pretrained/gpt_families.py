@@ -149,6 +149,8 @@ def bloom(fields: Fields) -> Form:
     *_linear('in', f'{layer}mlp.dense_h_to_4h'),
     *_linear('out', f'{layer}mlp.dense_4h_to_h'),
   ]
+  if not model['tie_embeddings']:
+    rules.append(transposed('w_logits', 'lm_head.weight'))
   return Form(model, {}, {'name': 'alibi'}, 2048, rules)
 
 
@@ -205,6 +207,8 @@ def mpt(fields: Fields) -> Form:
     transposed('layers/w_in', f'{layer}ffn.up_proj.weight'),
     transposed('layers/w_out', f'{layer}ffn.down_proj.weight'),
   ]
+  if not model['tie_embeddings']:
+    rules.append(transposed('w_logits', 'lm_head.weight'))
   return Form(model, {}, {'name': 'alibi'}, fields.take('max_seq_len', 2048), rules)
 
 
