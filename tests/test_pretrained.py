@@ -797,11 +797,12 @@ def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
   writer.add_vocab_size(config['vocab_size'])
   writer.add_tokenizer_model('gpt2')
   writer.add_tokenizer_pre(pre)
-  writer.add_token_list([chr(97 + n) for n in range(23)])
+  writer.add_token_list([*(chr(97 + n) for n in range(22)), 'ab'])
   writer.add_token_merges(['a b'])
   writer.add_bos_token_id(1)
   for key, value in metadata.items():
-    writer.add_uint32(key, value)
+    adds = {bool: writer.add_bool, str: writer.add_string, int: writer.add_uint32}
+    adds[type(value)](key, value)
   back = {long: short for short, long in gguf_file.TENSORS.items()}
   for key, shape in record['shapes'].items():
     parts = key.split('.')

@@ -25,7 +25,7 @@ def with_bos(contents: bytes, bos: int) -> bytes:
 
   tree = json.loads(contents)
   tree['added_tokens'] = [*(tree.get('added_tokens') or []), _added(bos)]
-  tree['post_processor'] = _beginning_with(bos)
+  tree['post_processor'] = beginning_with(bos, BOS)
   contents = json.dumps(tree, ensure_ascii=False).encode()
   if tokenizers.Tokenizer.from_buffer(contents).token_to_id(BOS) != bos:
     allowed = 'one whose tokens are numbered without gaps, for a model without further symbols'
@@ -38,11 +38,11 @@ def _added(bos: int) -> dict:
   return {'id': bos, 'content': BOS, 'special': True, **flags}
 
 
-def _beginning_with(bos: int) -> dict:
-  """The post-processor that puts BOS before a text, as windows here have it."""
-  begin = {'SpecialToken': {'id': BOS, 'type_id': 0}}
+def beginning_with(bos: int, token: str) -> dict:
+  """The post-processor that puts BOS, which is `token`, before a text, as windows here have it."""
+  begin = {'SpecialToken': {'id': token, 'type_id': 0}}
   one, two = ({'Sequence': {'id': name, 'type_id': n}} for n, name in enumerate('AB'))
-  special = {BOS: {'id': BOS, 'ids': [bos], 'tokens': [BOS]}}
+  special = {token: {'id': token, 'ids': [bos], 'tokens': [token]}}
   template = {'single': [begin, one], 'pair': [begin, one, two], 'special_tokens': special}
   return {'type': 'TemplateProcessing', **template}
 
@@ -54,7 +54,7 @@ def byte_tokenizer(bos: int) -> bytes:
     'version': '1.0',
     'added_tokens': [_added(bos)],
     'pre_tokenizer': level,
-    'post_processor': _beginning_with(bos),
+    'post_processor': beginning_with(bos, BOS),
     'decoder': level,
     'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {BOS: bos}, 'merges': []},
   }

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
+from posenc_jax.pretrained.exported_tokenizers import beginning_with
 
 # How the names of tensors translate; {n}: the layer.
 TENSORS = {
@@ -58,8 +59,8 @@ SPECIAL = (2, 3, 4)  # kinds of tokens that are found before text is cut: unknow
 
 def open_model(
   path: Path, field: str
-) -> tuple[dict, dict[str, tuple], Callable[[str], np.ndarray], bytes | None, str]:
-  """Returns (config, shapes, read, tokenizer, no_tokenizer) as in `sources.Source`. Raises
+) -> tuple[dict, dict[str, tuple], Callable[[str], np.ndarray], bytes | None, str, dict]:
+  """Returns (config, shapes, read, tokenizer, no_tokenizer, beside) as in `sources.Source`. Raises
   `UserError`.
   """
   try:
@@ -103,7 +104,9 @@ def open_model(
       x = _unpermuted(x, heads)
     return x
 
-  return config, shapes, read, *_tokenizer(metadata)
+  template = metadata.get('tokenizer.chat_template')
+  beside = {'chat_template.jinja': template.encode()} if isinstance(template, str) else {}
+  return config, shapes, read, *_tokenizer(metadata), beside
 
 
 def _scaling_of(divisors, config: dict, field: str) -> dict:
@@ -159,7 +162,7 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     'tie_word_embeddings': not has_output,
     'vocab_size': take('vocab_size', len(metadata.get('tokenizer.ggml.tokens', ()))),
     'bos_token_id': metadata.get('tokenizer.ggml.bos_token_id'),
-    'eos_token_id': metadata.get('tokenizer.ggml.eos_token_id'),
+    'eos_token_id': _ends(metadata),
   }
   take('attention.value_length', config['head_dim'])
   if take('rope.dimension_count', config['head_dim']) != config['head_dim']:
@@ -172,6 +175,13 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
   if left:
     raise UserError(f'{field}: metadata {min(left)}={shown(left[min(left)])} are not understood')
   return config
+
+
+def _ends(metadata: dict) -> int | list[int] | None:
+  """The end of a text, and that of a turn, where it is another."""
+  ends = [metadata.get(f'tokenizer.ggml.{name}_token_id') for name in ('eos', 'eot')]
+  ends = [*dict.fromkeys(token for token in ends if token is not None)]
+  return ends if len(ends) > 1 else next(iter(ends), None)
 
 
 def _tokenizer(metadata: dict) -> tuple[bytes | None, str]:
@@ -190,12 +200,16 @@ def _tokenizer(metadata: dict) -> tuple[bytes | None, str]:
     for n, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
     if kind in SPECIAL
   ]
+  bos = metadata.get('tokenizer.ggml.bos_token_id')
+  # of a file that says nothing llama.cpp takes it so
+  has_bos = metadata.get('tokenizer.ggml.add_bos_token', pre == 'llama-bpe')
+  has_bos = has_bos and bos is not None and bos < len(tokens)
   tree = {
     'version': '1.0',
     'added_tokens': special,
     'normalizer': {'type': 'NFC'} if pre == 'qwen2' else None,
     'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': PRE_TOKENIZERS[pre]},
-    'post_processor': None,
+    'post_processor': beginning_with(bos, tokens[bos]) if has_bos else None,
     'decoder': {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True}
     | {'use_regex': True},
     'model': {

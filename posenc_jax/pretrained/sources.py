@@ -84,8 +84,8 @@ def gguf_source(path: Path, field: str, expected: str | None = None) -> Source:
   digest = _sha256(path)
   if expected is not None and digest != expected:
     raise UserError(f'{field}: {path} has SHA-256 {digest}; allowed: {expected}')
-  config, shapes, read, tokenizer, why = gguf_file.open_model(path, field)
-  return Source(path.stem, config, shapes, read, tokenizer, digest, why)
+  config, shapes, read, tokenizer, why, beside = gguf_file.open_model(path, field)
+  return Source(path.stem, config, shapes, read, tokenizer, digest, why, beside)
 
 
 def _smollm2(field: str) -> Source:
