@@ -1,15 +1,48 @@
 """The tokenizers of pretrained models: what they put before a text, and what goes with them."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import tokenizers
-from test_pretrained import write_gguf
+from test_pretrained import SMALL_TOKENIZER, save, write_gguf
 
 from configs import base
-from posenc_jax.config import saved_config
+from posenc_jax import storage
+from posenc_jax.config import config_hash, overlay, saved_config
+from posenc_jax.evaluation import generation
+from posenc_jax.evaluation.evaluate import evaluate
 from posenc_jax.evaluation.generation import end_tokens
+from posenc_jax.evaluation.runs import load_run
 from posenc_jax.pretrained import exporting, importing, sources
+from posenc_jax.pretrained.exported_tokenizers import beginning_with
+from posenc_jax.training import loop, run_dir
+
+ADDED = {'single_word': False, 'lstrip': False, 'rstrip': False, 'normalized': False}
+ADDED |= {'special': True}
+LLAMA_LIKE = json.loads(SMALL_TOKENIZER)  # with <s> before a text
+LLAMA_LIKE['model']['vocab'] |= {'<s>': 1, '</s>': 2}
+LLAMA_LIKE['added_tokens'] = [
+  {'id': n, 'content': token} | ADDED for n, token in ((1, '<s>'), (2, '</s>'))
+]
+LLAMA_LIKE['post_processor'] = beginning_with(1, '<s>')
+BESIDE = {
+  'tokenizer_config.json': {'tokenizer_class': 'LlamaTokenizer', 'model_max_length': 9}
+  | {'bos_token': '<s>', 'eos_token': '</s>', 'add_bos_token': True, 'add_eos_token': False},
+  'special_tokens_map.json': {'bos_token': {'content': '<s>'}, 'eos_token': '</s>'},
+  'generation_config.json': {'bos_token_id': 1, 'eos_token_id': [2, 7]},
+}
+
+
+def llama_folder(folder):
+  """A folder as transformers saves it, with BOS before a text."""
+  save(folder, 'llama')
+  (folder / 'tokenizer.json').write_text(json.dumps(LLAMA_LIKE))
+  for name, tree in BESIDE.items():
+    (folder / name).write_text(json.dumps(tree))
+  (folder / 'chat_template.jinja').write_text('{{ messages }}')
+  return folder
 
 
 def exported(run, out):
@@ -49,3 +82,82 @@ def test_chat_template_and_ends_of_a_gguf_file(tmp_path):
   assert (out / 'chat_template.jinja').read_text() == template
   one = write_gguf(tmp_path / 'n.gguf', **said | {'tokenizer.ggml.eot_token_id': 2})
   assert sources.open_source(str(one)).fields['eos_token_id'] == 2
+
+
+def other_import(run):
+  """Another model where a run has lain: with other tokens for the same text, and other ends."""
+  tree = LLAMA_LIKE | {'post_processor': None}
+  tree['model'] = tree['model'] | {'vocab': {'a': 8, 'b': 9, 'c': 10, ' ': 11, '?': 7}}
+  folder = llama_folder(run.parent / f'another {run.name}')
+  (folder / 'tokenizer.json').write_text(json.dumps(tree))
+  (folder / 'generation_config.json').unlink()
+  importing.import_model(base.get_config(), sources.open_source(str(folder)), run)
+
+
+def test_a_moved_import_keeps_its_tokenizer(tmp_path):
+  run, moved = tmp_path / 'run', tmp_path / 'moved'
+  folder = llama_folder(tmp_path / 'm')
+  importing.import_model(base.get_config(), sources.open_source(str(folder)), run)
+  run.rename(moved)
+  other_import(run)
+  assert saved_config(moved).data.tokenizer == str(moved / 'tokenizer' / 'tokenizer.json')
+  assert load_run(moved).inputs(b'ab').tolist() == [[1, 3, 4]]
+  assert exported(moved, tmp_path / 'out')[0].encode('ab').ids == [1, 3, 4]
+
+
+def text_folder(folder):
+  for split in ('train', 'validation', 'test'):
+    (folder / split).mkdir(parents=True)
+    (folder / split / 'a.txt').write_text('abc bca ' * 40)
+  return folder
+
+
+@pytest.mark.parametrize('seeds', [(), (0, 1)])
+def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monkeypatch):
+  """Also what is tuned from that: whatever lies where the import lay, and from anywhere."""
+  monkeypatch.chdir(tmp_path)
+  folder, small = llama_folder(tmp_path / 'm'), base.get_config()
+  text = text_folder(tmp_path / 'text')
+  overlay(small, {'data.corpus': str(text), 'train.validate_batches': 1, 'optim.warmup': 0})
+  of_eval = {'lengths': (16,), 'target_context': 16, 'documents': 1, 'k': 8}
+  of_eval |= {'protocols': ('last_k',), 'controls': ()}
+  overlay(small, {f'eval.{field}': value for field, value in of_eval.items()})
+  importing.import_model(small, sources.open_source(str(folder)), Path('run'))
+  tuned = saved_config('run')
+  own = {'label': '', 'train.steps': 0, 'train.length': 16}
+  overlay(tuned, own | {'train.init_from': 'run', 'seeds': seeds})
+  loop.train(tuned, 'tuned')
+  further = saved_config('tuned')
+  overlay(further, {'train.init_from': 'tuned'})
+  shutil.move('run', 'moved')
+  other_import(Path('run').absolute())
+  loop.train(tuned, 'tuned')  # it goes on with its own
+  runs = ['tuned,seed=0', 'tuned,seed=1'] if seeds else ['tuned']
+  (tmp_path / 'elsewhere').mkdir()
+  for name in runs:
+    run = tmp_path / name
+    files = (*BESIDE, 'tokenizer.json', 'chat_template.jinja')
+    for file in files:
+      assert (run / 'tokenizer' / file).read_bytes() == (folder / file).read_bytes()
+    for place in (tmp_path, tmp_path / 'elsewhere'):
+      monkeypatch.chdir(place)
+      config = saved_config(run)
+      assert config.data.tokenizer == tuned.data.tokenizer  # as planned, or a sweep never ends
+      assert load_run(run).inputs(b'ab').tolist() == [[1, 3, 4]]
+    folders = []
+    ends = lambda workdir, beside, found=folders: found.append(beside) or set()
+    monkeypatch.setattr(generation, 'end_tokens', ends)
+    sampling = generation.Sampling(0.0, 0, 1.0, 0)
+    assert len(list(generation.generate(config, run, b'ab', 1, sampling))) == 1
+    assert folders == [run / 'tokenizer']
+    out = tmp_path / f'out {name}'
+    assert exported(run, out)[0].encode('ab').ids == [1, 3, 4]
+    assert all((out / file).read_bytes() == (folder / file).read_bytes() for file in files)
+  evaluate(saved_config(tmp_path / 'tuned'), tmp_path / 'tuned')
+  assert run_dir.is_finished(tmp_path / 'tuned', config_hash(tuned))
+  rows = storage.read_rows(tmp_path / runs[0] / 'eval.jsonl')
+  assert {(row['status'], row['overrides']) for row in rows} == {('ok', None)}
+  monkeypatch.chdir(tmp_path)
+  if not seeds:
+    loop.train(further, 'further')
+    assert load_run('further').inputs(b'ab').tolist() == [[1, 3, 4]]

@@ -20,10 +20,12 @@ NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_st
 # what is finished.
 CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep')
 
+OWN_TOKENIZER = Path('tokenizer') / 'tokenizer.json'  # in the directory of a run that keeps one
+
 
 def saved_config(workdir: str | Path) -> ConfigDict:
   """The config of the run in this directory. The tokenizer that an import left there is named where
-  it lies now, if the run has moved.
+  it lies now, whatever lies where the run was made.
 
   Raises UserError if it is missing or damaged, OSError if it cannot be read.
   """
@@ -31,8 +33,9 @@ def saved_config(workdir: str | Path) -> ConfigDict:
   remedy = 'the file that train.py wrote, or another workdir'
   try:
     config = from_json(storage.read_json(path, remedy=remedy))
-    own = Path(workdir) / 'tokenizer' / 'tokenizer.json'
-    if storage.exists(own) and not storage.exists(config.data.tokenizer):
+    own = Path(workdir) / OWN_TOKENIZER
+    # A run that was tuned from there keeps the name that it began with: it is in its hash.
+    if storage.exists(own) and str(config.train.init_from).startswith('sha256:'):
       config.data.tokenizer = str(own)
     return config
   except (FileNotFoundError, NotADirectoryError):

@@ -18,7 +18,8 @@ from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
-from posenc_jax.pretrained.sources import GENERATION, read_json
+from posenc_jax.pretrained.sources import read_json
+from posenc_jax.training.own_tokenizer import GENERATION, tokenizer_path
 from posenc_jax.training.provenance import SOURCE_CONFIG
 
 MOST_TOKENS = 2**17  # of a prompt and what follows it
@@ -176,7 +177,7 @@ def generate(
   model, _ = restore(config, corpus, workdir)
   prompt_T = corpus.tokenizer.encode(prompt)
   _check_length(model, len(prompt_T), count)
-  ends = () if ignore_eos else end_tokens(workdir, Path(config.data.tokenizer).parent)
+  ends = () if ignore_eos else end_tokens(workdir, tokenizer_path(workdir, config.data).parent)
   is_drawn_V = np.arange(model.vocab) < corpus.tokenizer.vocab - 1  # its BOS is no symbol of text
   is_drawn_V[model.bos] &= model.bos in ends
   with user_errors(NotImplementedError):  # a backend that refuses

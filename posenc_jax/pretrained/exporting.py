@@ -28,6 +28,7 @@ from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.own_tokenizer import tokenizer_path
 
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 ARCHITECTURES = {
@@ -267,8 +268,9 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     print(f'{workdir}: step {step}; its training ends at step {config.train.steps}')
   tokenizer = None
   if config.data.tokenizer.endswith('.json'):
+    path = tokenizer_path(workdir, config.data)
     with user_errors(OSError):
-      tokenizer = Path(config.data.tokenizer).read_bytes()
+      tokenizer = path.read_bytes()
     provenance.check_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
   elif config.data.tokenizer != 'bytes':
     problem = f'its tokens are those of {config.data.tokenizer}'
@@ -276,7 +278,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   source, beside = None, {}
   if storage.exists(workdir / provenance.SOURCE_CONFIG):
     source = storage.read_json(workdir / provenance.SOURCE_CONFIG)
-    beside = files_beside(Path(config.data.tokenizer).parent)
+    beside = files_beside(tokenizer_path(workdir, config.data).parent)
   bos = config.model.bos
   if bos < 0:
     bos = len(leaves['embedding']) - 1

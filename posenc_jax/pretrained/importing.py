@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config import from_json, to_json, validate
+from posenc_jax.config.serialization import OWN_TOKENIZER
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.decoder import LM, build
@@ -111,7 +112,7 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
     raise UserError(f'{source.name}: {source.no_tokenizer}; allowed: with --tokenizer=FILE')
   form = form_of(source.fields, source.name)
   config = config_of(base, source, form)
-  path = workdir / 'tokenizer' / 'tokenizer.json'
+  path = workdir / OWN_TOKENIZER
   tokenizer = TokenizerJson(source.tokenizer, str(path))
   contents = source.tokenizer
   if tokenizer.vocab - 1 > config.model.vocab:

@@ -19,11 +19,9 @@ from posenc_jax import storage
 from posenc_jax.cli import cache_folder
 from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
 from posenc_jax.pretrained import gguf_file
+from posenc_jax.training.own_tokenizer import BESIDE
 
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
-GENERATION = 'generation_config.json'  # of which only the tokens that end a text are read
-# Files that other programs read: they go with the tokenizer, there and back.
-BESIDE = ('tokenizer_config.json', 'special_tokens_map.json', GENERATION, 'chat_template.jinja')
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
 SMOLLM2 = {

@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.data.documents import Listing
-from posenc_jax.data.tokenizers import SentencePiece, learned_before
+from posenc_jax.data.tokenizers import SentencePiece, TokenizerJson, learned_before, tokenizer_json
 from posenc_jax.errors import Damaged, UserError, shown
+from posenc_jax.training.own_tokenizer import tokenizer_path
 
 TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 MODEL = 'tokenizer.model'  # that tokenizer, if it was learned from the text
@@ -33,15 +34,20 @@ def claim_tokenizer(workdir: str | Path, sha256: str | None, learned: bytes | No
     storage.atomic_write(path.with_name(MODEL), learned)
 
 
-def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | None:
-  """The tokenizer that a run has learned and keeps; None where the section `data` of a config asks
-  for none, or the run keeps none, as those of earlier versions. Raises `UserError`.
+def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | TokenizerJson | None:
+  """The tokenizer that a run has learned, or has from a pretrained model, and keeps; None where the
+  section `data` of a config asks for none, or the run keeps none, as those of earlier versions.
+  Raises `UserError`.
 
   With it, a run needs neither the text that it was learned from nor the same version of
-  SentencePiece. `workdir`: '' of no run.
+  SentencePiece, nor the run that it starts from. `workdir`: '' of no run.
   """
+  if not workdir:
+    return None
+  if (own := tokenizer_path(workdir, data)) != Path(data.tokenizer):
+    return tokenizer_json(str(own), data.vocab)
   path = Path(workdir) / MODEL
-  if not workdir or data.tokenizer != 'sentencepiece' or not storage.exists(path):
+  if data.tokenizer != 'sentencepiece' or not storage.exists(path):
     return None
   return learned_before(path, data.vocab)
 

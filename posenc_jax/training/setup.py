@@ -24,6 +24,7 @@ from posenc_jax.training.checkpoints import Checkpoints, has_checkpoint
 from posenc_jax.training.init_from import finished_parameters
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import claim_own_encodings
+from posenc_jax.training.own_tokenizer import copy_tokenizer
 from posenc_jax.training.step import make_step_fns
 
 
@@ -157,6 +158,7 @@ def restored(training: Training) -> Iterator[Checkpoints]:
       run_on_primary(provenance.claim_tokenizer, folder, training.corpus.sha256, learned)
       run_on_primary(claim_own_encodings, folder, run, begins)
       run_on_primary(provenance.claim_source, folder, training.source, run.train.init_from)
+      run_on_primary(copy_tokenizer, folder, run.train.init_from, training.corpus.sha256)
     state, training.start_step = checkpoints.restore(
       model=training.model, opt_state=training.opt_state
     )
