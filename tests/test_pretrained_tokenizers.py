@@ -11,6 +11,7 @@ from test_pretrained import SMALL_TOKENIZER, save, write_gguf
 from configs import base
 from posenc_jax import storage
 from posenc_jax.config import config_hash, overlay, saved_config
+from posenc_jax.errors import UserError
 from posenc_jax.evaluation import generation
 from posenc_jax.evaluation.evaluate import evaluate
 from posenc_jax.evaluation.generation import end_tokens
@@ -82,6 +83,43 @@ def test_chat_template_and_ends_of_a_gguf_file(tmp_path):
   assert (out / 'chat_template.jinja').read_text() == template
   one = write_gguf(tmp_path / 'n.gguf', **said | {'tokenizer.ggml.eot_token_id': 2})
   assert sources.open_source(str(one)).fields['eos_token_id'] == 2
+
+
+@pytest.mark.parametrize(('bos', 'name'), [(1, '<s>'), (2, '</s>'), (4, None), (22, None)])
+def test_the_bos_that_was_given_is_that_of_the_exported_tokenizer(bos, name, tmp_path):
+  """A token of the text is in the template alone: named as BOS it would be cut otherwise."""
+  folder, run, out = llama_folder(tmp_path / 'm'), tmp_path / 'run', tmp_path / 'out'
+  small = base.get_config()
+  small.model.bos = bos
+  importing.import_model(small, sources.open_source(str(folder)), run)
+  if bos == 22:  # the last row of the embedding, of which the tokenizer knows nothing
+    with pytest.raises(UserError, match='BOS cannot be token 22 of it; allowed: one whose tokens'):
+      exported(run, out)
+    return
+  tokenizer, about, config = exported(run, out)
+  assert tokenizer.encode('ab').ids == [bos, 3, 4]
+  assert config['bos_token_id'] == bos
+  files = ('tokenizer.json', 'chat_template.jinja', *BESIDE)
+  if bos == 1:
+    assert all((out / file).read_bytes() == (folder / file).read_bytes() for file in files)
+    return
+  assert about.get('bos_token') == name
+  kept = {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': 9, 'eos_token': '</s>'}
+  assert about == kept | ({'bos_token': name} if name else {})
+  special, generation = (json.loads((out / file).read_text()) for file in [*BESIDE][1:])
+  assert special == {'eos_token': '</s>'} | ({'bos_token': name} if name else {})
+  assert generation == {'bos_token_id': bos, 'eos_token_id': [2, 7]}
+
+
+def test_damaged_files_beside_a_tokenizer_are_one_line(tmp_path):
+  folder = llama_folder(tmp_path / 'm')
+  (folder / 'special_tokens_map.json').write_text('[]')
+  small = base.get_config()
+  small.model.bos = 2
+  importing.import_model(small, sources.open_source(str(folder)), tmp_path / 'run')
+  message = r'special_tokens_map\.json of the source is damaged: .*; allowed: the file that'
+  with pytest.raises(UserError, match=message):
+    exported(tmp_path / 'run', tmp_path / 'out')
 
 
 def other_import(run):

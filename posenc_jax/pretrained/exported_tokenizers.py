@@ -1,12 +1,22 @@
 """The files by which transformers cuts text as a run does, with the run's BOS before it."""
 
 import json
+from collections.abc import Mapping
 
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.errors import UserError
 from posenc_jax.pretrained.common_fields import first
+from posenc_jax.training.own_tokenizer import GENERATION
 
 BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own
+# Fields that say which token BOS is, and whether transformers makes the template anew.
+OF_BOS = ('bos_token', 'bos_token_id', 'add_bos_token', 'add_eos_token')
+# Those that take their place; the class is the one that takes the template as it is.
+NAMES_OF_BOS = {
+  'tokenizer_config.json': ('tokenizer_class', 'bos_token'),
+  'special_tokens_map.json': ('bos_token',),
+  GENERATION: ('bos_token_id',),
+}
 
 
 def about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
@@ -19,15 +29,39 @@ def about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
   return about | {f'{kind}_token': names[n] for kind, n in known.items()}
 
 
+def naming_bos(beside: Mapping[str, bytes], tokenizer: bytes, bos: int) -> dict[str, bytes]:
+  """The files beside a source's tokenizer.json, naming the BOS of the exported `tokenizer` where it
+  is an added token. Another stands in the template alone: text would be cut otherwise once it is
+  named. Raises `UserError` for a file that is damaged.
+  """
+  own = about_tokenizer(tokenizer, {'bos_token_id': bos}) | {'bos_token_id': bos}
+  files = dict(beside)
+  for name, fields in NAMES_OF_BOS.items():
+    if name in beside:
+      try:
+        said = {k: x for k, x in json.loads(beside[name]).items() if k not in OF_BOS}
+      except (ValueError, RecursionError, AttributeError) as error:
+        allowed = 'the file that transformers saved'
+        raise UserError(f'{name} of the source is damaged: {error}; allowed: {allowed}') from None
+      said |= {field: own[field] for field in fields if field in own}
+      files[name] = json.dumps(said, indent=2, ensure_ascii=False).encode()
+  return files
+
+
 def with_bos(contents: bytes, bos: int) -> bytes:
-  """A tokenizer.json with the BOS of a run, which comes after all its tokens."""
+  """A tokenizer.json that puts the BOS of a run before a text: a token of its own, or one more,
+  after all of them.
+  """
   import tokenizers
 
   tree = json.loads(contents)
-  tree['added_tokens'] = [*(tree.get('added_tokens') or []), _added(bos)]
-  tree['post_processor'] = beginning_with(bos, BOS)
+  token = tokenizers.Tokenizer.from_buffer(contents).id_to_token(bos)
+  if token is None:
+    token = BOS
+    tree['added_tokens'] = [*(tree.get('added_tokens') or []), _added(bos)]
+  tree['post_processor'] = beginning_with(bos, token)
   contents = json.dumps(tree, ensure_ascii=False).encode()
-  if tokenizers.Tokenizer.from_buffer(contents).token_to_id(BOS) != bos:
+  if tokenizers.Tokenizer.from_buffer(contents).token_to_id(token) != bos:
     allowed = 'one whose tokens are numbered without gaps, for a model without further symbols'
     raise UserError(f'config.data.tokenizer: BOS cannot be token {bos} of it; allowed: {allowed}')
   return contents

@@ -22,7 +22,12 @@ from posenc_jax.encodings.rope import RoPE, Rotary
 from posenc_jax.errors import UserError, not_installed, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, takes_original
-from posenc_jax.pretrained.exported_tokenizers import about_tokenizer, byte_tokenizer, with_bos
+from posenc_jax.pretrained.exported_tokenizers import (
+  about_tokenizer,
+  byte_tokenizer,
+  naming_bos,
+  with_bos,
+)
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
@@ -279,10 +284,10 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   if storage.exists(workdir / provenance.SOURCE_CONFIG):
     source = storage.read_json(workdir / provenance.SOURCE_CONFIG)
     beside = files_beside(tokenizer_path(workdir, config.data).parent)
-  bos = config.model.bos
-  if bos < 0:
-    bos = len(leaves['embedding']) - 1
-    tokenizer = tokenizer and with_bos(tokenizer, bos)
+  bos = config.model.bos if config.model.bos >= 0 else len(leaves['embedding']) - 1
+  if tokenizer is not None and bos != bos_of(source or {}):
+    tokenizer = with_bos(tokenizer, bos)
+    beside = naming_bos(beside, tokenizer, bos)
   return export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
 
 
