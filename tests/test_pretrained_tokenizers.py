@@ -19,6 +19,7 @@ from posenc_jax.evaluation.runs import load_run
 from posenc_jax.pretrained import exporting, importing, sources
 from posenc_jax.pretrained.exported_tokenizers import beginning_with
 from posenc_jax.training import loop, run_dir
+from scripts import import_model
 
 ADDED = {'single_word': False, 'lstrip': False, 'rstrip': False, 'normalized': False}
 ADDED |= {'special': True}
@@ -120,6 +121,35 @@ def test_damaged_files_beside_a_tokenizer_are_one_line(tmp_path):
   message = r'special_tokens_map\.json of the source is damaged: .*; allowed: the file that'
   with pytest.raises(UserError, match=message):
     exported(tmp_path / 'run', tmp_path / 'out')
+
+
+def test_a_tokenizer_or_bos_that_was_given_is_in_the_hash(tmp_path):
+  """Numbers hang on it, and rows of imported models name no tokenizer; without one the hash is that
+  of the files.
+  """
+  folder, other = llama_folder(tmp_path / 'm'), tmp_path / 'other.json'
+  other.write_bytes(SMALL_TOKENIZER)
+  source = sources.open_source(str(folder))
+  assert sources.with_given(source, None, -1) is source
+  assert sources.with_given(source, source.tokenizer, 1) is source
+  flags = {
+    'a': [],
+    'b': [f'--tokenizer={other}'],
+    'c': ['--config.model.bos=2'],
+    'd': [f'--tokenizer={other}', '--config.model.bos=2'],
+  }
+  hashes = {}
+  for name, given in flags.items():
+    run = tmp_path / name
+    import_model.main([f'--source={folder}', f'--workdir={run}', *given])
+    hashes[name] = run_dir.source_of(run)
+    config = saved_config(run)
+    assert config.train.init_from == f'sha256:{hashes[name]}'
+    assert config.label == f'm {hashes[name][:12]}'
+    is_other = (run / 'tokenizer' / 'tokenizer.json').read_bytes() == SMALL_TOKENIZER
+    assert is_other == (name in 'bd')
+  assert hashes['a'] == source.sha256
+  assert len({*hashes.values()}) == 4
 
 
 def other_import(run):

@@ -100,14 +100,19 @@ def _check_tied(source: Source, embedding, unread: set) -> None:
       unread.discard(name)
 
 
+def check_new(workdir: Path) -> None:
+  """Raises `UserError` where a directory is not empty."""
+  if storage.exists(workdir) and any(workdir.iterdir()):
+    raise UserError(f'--workdir={str(workdir)!r} is not empty; allowed: a new directory')
+
+
 def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   """Writes the run directory in one step; returns its config.
 
   Raises `UserError` as `build_model` and `families.form_of` do, and where there is no tokenizer or
   the directory is not empty.
   """
-  if storage.exists(workdir) and any(workdir.iterdir()):
-    raise UserError(f'--workdir={str(workdir)!r} is not empty; allowed: a new directory')
+  check_new(workdir)
   if source.tokenizer is None:
     raise UserError(f'{source.name}: {source.no_tokenizer}; allowed: with --tokenizer=FILE')
   form = form_of(source.fields, source.name)

@@ -19,6 +19,8 @@ from posenc_jax import storage
 from posenc_jax.cli import cache_folder
 from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
 from posenc_jax.pretrained import gguf_file
+from posenc_jax.pretrained.common_fields import bos_of
+from posenc_jax.pretrained.families import form_of
 from posenc_jax.training.own_tokenizer import BESIDE
 
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
@@ -42,7 +44,7 @@ class Source:
     shapes: {name of a tensor: its shape}.
     read: name -> the tensor in float32.
     tokenizer: the contents of its tokenizer.json, or None.
-    sha256: over all that is read.
+    sha256: over all that is read, and what was given in its place.
     no_tokenizer: why there is none, where there is none.
     beside: {name: contents} of those of BESIDE that it has.
   """
@@ -75,6 +77,22 @@ def open_source(source: str) -> Source:
     raise UserError(f'{field}: a pickle, which can run code when it is read; allowed: safetensors')
   allowed = "a folder with config.json and safetensors, a .gguf file, a wheel, or 'smollm2'"
   raise UserError(f'{field}: no model; allowed: {allowed}')
+
+
+def with_given(source: Source, tokenizer: bytes | None, bos: int) -> Source:
+  """The source with a tokenizer.json that was given for it (None: none was). That and the BOS that
+  was given (negative: none) become part of its hash, since numbers hang on them.
+  """
+  given = []
+  if tokenizer not in (None, source.tokenizer):
+    given.append(f'tokenizer {hashlib.sha256(tokenizer).hexdigest()}')
+    source = dataclasses.replace(source, tokenizer=tokenizer)
+  if bos >= 0 and bos != bos_of(source.fields):
+    given.append(f'bos {bos}')
+  if not given:
+    return source
+  sha256 = hashlib.sha256(' '.join([source.sha256, *given]).encode()).hexdigest()
+  return dataclasses.replace(source, sha256=sha256)
 
 
 def gguf_source(path: Path, field: str, expected: str | None = None) -> Source:
@@ -134,6 +152,7 @@ def _download(source: str, field: str) -> Path:
   patterns = [CONFIG, INDEX, TOKENIZER, *BESIDE]
   try:
     folder = Path(download(revision=revision or None, allow_patterns=patterns))
+    _covered_config(folder, field)  # before gigabytes come
     # not all safetensors: some models are there in a second format, too; of the same commit
     weights = _listed(folder, field) if storage.exists(folder / INDEX) else ['model.safetensors']
     return Path(download(revision=folder.name, allow_patterns=weights))
@@ -147,7 +166,7 @@ def _download(source: str, field: str) -> Path:
 
 
 def _folder(folder: Path, field: str, model: str) -> Source:
-  config = read_json(folder / CONFIG, field)
+  config = _covered_config(folder, field)
   files = _weight_files(folder, field)
   where, shapes, dtypes = {}, {}, {}
   for path in files:
@@ -171,6 +190,13 @@ def _folder(folder: Path, field: str, model: str) -> Source:
     return _read_tensor(where[name], name)
 
   return Source(model, config, shapes, read, tokenizer, sha256, beside=files_beside(folder))
+
+
+def _covered_config(folder: Path, field: str) -> dict:
+  """The config.json of a folder. Raises `UserError` where it is of no family that is covered."""
+  config = read_json(folder / CONFIG, field)
+  form_of(config, field)
+  return config
 
 
 def files_beside(folder: Path) -> dict[str, bytes]:
