@@ -18,7 +18,7 @@ from posenc_jax.evaluation.generation import end_tokens
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.pretrained import exporting, importing, sources
 from posenc_jax.pretrained.exported_tokenizers import beginning_with
-from posenc_jax.training import loop, run_dir
+from posenc_jax.training import loop, provenance, run_dir
 from scripts import import_model
 
 ADDED = {'single_word': False, 'lstrip': False, 'rstrip': False, 'normalized': False}
@@ -142,7 +142,7 @@ def test_a_tokenizer_or_bos_that_was_given_is_in_the_hash(tmp_path):
   for name, given in flags.items():
     run = tmp_path / name
     import_model.main([f'--source={folder}', f'--workdir={run}', *given])
-    hashes[name] = run_dir.source_of(run)
+    hashes[name] = provenance.source_of(run)
     config = saved_config(run)
     assert config.train.init_from == f'sha256:{hashes[name]}'
     assert config.label == f'm {hashes[name][:12]}'
