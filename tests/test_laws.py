@@ -22,7 +22,7 @@ from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
-from posenc_jax.encodings import ENCODINGS, Dims, make
+from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 from posenc_jax.encodings.core import chain_checks
 from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
@@ -895,6 +895,12 @@ def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
   for declared in set(DECLARED) - {*OWN}:
     assert getattr(enc, declared) == getattr(inner, declared), declared
   assert enc.acts_on() == inner.acts_on()
+
+
+def test_every_class_attribute_is_a_declaration_but_for_what_wrappers_say_of_themselves():
+  public = {name for name in vars(Encoding) if not name.startswith('_')}
+  attributes = {name for name in public if not callable(getattr(Encoding, name))}
+  assert attributes - {*DECLARED} == {'paper', 'limit', 'per_layer', 'switched_off'}
 
 
 OF_MOVED_SCALE = ('cope', 'pope', 'coca', 'grape_a', 'transformer_xl', 'shaw', 'ssmax', 'alibi')

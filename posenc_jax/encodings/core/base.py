@@ -34,40 +34,8 @@ HOOKS = {
 PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
-
-# What a class, or an instance by its hyperparameters, declares; laws prove each.
-DECLARED = (
-  'relative',
-  'causal_only',
-  'needs_inputs',
-  'needs_visible',
-  'position_kind',
-  'positions_per_token',
-  'takes_positions_per_head',
-  'takes_carried_positions',
-  'max_length',
-  'max_relative_distance',
-  'rotates_qk',
-  'changes_queries',
-  'multiplies_queries',
-  'rotates_values',
-  'reads_qk',
-  'reads_own_queries',
-  'bends_products',
-  'recomputes_scores',
-  'qk_width',
-  'heads_per_query',
-  'scans_keys',
-  'bias_in_scale',
-  'applies_scale',
-  'needs_usual_queries',
-  'adds_only_bias',
-  'has_terms',
-  'has_vector_tables',
-  'normalizer',
-  'adapts_scores',
-  'query_scale',
-)
+# Class attributes of Encoding that are no declarations: a wrapper has its own.
+NOT_DECLARED = ('paper', 'limit', 'per_layer', 'switched_off')
 
 
 class LengthError(ValueError):
@@ -331,6 +299,14 @@ class Encoding(nnx.Module):
     if self.has('tables'):
       terms['tables'] = self.tables(r_R)
     return terms
+
+
+# What a class, or an instance by its hyperparameters, declares; laws prove each.
+DECLARED = tuple(
+  name
+  for name, value in vars(Encoding).items()
+  if not (name.startswith('_') or name in NOT_DECLARED or callable(value))
+)
 
 
 def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
