@@ -20,6 +20,7 @@ from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import attention_weights, evaluate, protocols
 from posenc_jax.evaluation.model_functions import compiled
+from posenc_jax.evaluation.profiles import Recorder
 from posenc_jax.model.decoder import build
 
 WINDOW = 5
@@ -38,36 +39,18 @@ def model_of(encoding: dict, **overrides):
   return moved.constrain_parameters()
 
 
-class Recorder:
-  """An encoding that keeps the scores it was last asked for, of one trace."""
-
-  def __init__(self, enc):
-    self.enc = enc
-
-  def __getattr__(self, name):
-    return getattr(self.enc, name)
-
-  def has(self, hook):
-    return hook == 'score' or self.enc.has(hook)
-
-  def score(self, s_BHTS, *arguments):
-    if self.enc.has('score'):
-      s_BHTS = self.enc.score(s_BHTS, *arguments)
-    self.scores = s_BHTS
-    return s_BHTS
-
-
 def dense_scores(layer, x_BTD, enc, options):
   """The scores of a layer [B, H, T, T], and those of its sink [B, T, H], or None."""
   y_BTD = layer.block_input(x_BTD, 'attention')
   q, k, _ = layer.project_heads(y_BTD, enc)
-  recorder, v = Recorder(enc), jnp.zeros_like(k)
-  attend(q, k, v, recorder, x=y_BTD, outer_hooks_applied=True, **options | {'backend': 'dense'})
+  recorded, v = [], jnp.zeros_like(k)
+  options |= {'backend': 'dense', 'outer_hooks_applied': True}
+  attend(q, k, v, Recorder(enc, recorded.append), x=y_BTD, **options)
   if not enc.has('sink'):
-    return recorder.scores, None
+    return recorded[-1], None
   ids = options['position_ids']
   request = build_request(q, k, v, enc, x=y_BTD, position_ids=ids, outer_hooks_applied=True)
-  return recorder.scores, request.sink_BTH
+  return recorded[-1], request.sink_BTH
 
 
 def dense_weights(scores_BHTS, sink_BTH, enc, options) -> np.ndarray:

@@ -83,8 +83,7 @@ def build_request(
   Raises ValueError with one line, and LengthError for contiguous positions beyond a table.
   """
   name = type(enc).__name__
-  if isinstance(enc, Encoding):  # else it stands before one, as where scores are recorded
-    check_declared(enc, name)
+  check_declared(enc, name)
   _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
   _check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
@@ -152,7 +151,7 @@ def build_request(
 
 def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
   """Raises ValueError, one line, for what is no array of numbers of its kind, or no encoding."""
-  if isinstance(enc, type) or not hasattr(enc, 'has'):
+  if not isinstance(enc, Encoding):
     raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
   if not hasattr(enc, 'dims'):
     allowed = 'one whose __init__ calls super().__init__(dims, rngs)'

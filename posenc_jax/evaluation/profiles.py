@@ -6,6 +6,7 @@ renderers that know nothing of jax.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from posenc_jax import cli, config, errors
 from posenc_jax.attention import attend
 from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.encodings import Encoding, make
+from posenc_jax.encodings.core.base import delegate_to_inner
 from posenc_jax.errors import UserError
 from posenc_jax.model import layer_pattern
 
@@ -210,29 +212,29 @@ def _project(x_BTD, w_DHK):
   return jnp.einsum('btd,dhk->bthk', x_BTD, w_DHK)
 
 
-class _Recorder:
-  """An encoding that keeps the scores it was last asked for."""
+class Recorder(Encoding):
+  """The encoding `inner`; `record(scores)` is called with the scores of each tile."""
 
-  def __init__(self, enc: Encoding):
-    self.enc = enc
-
-  def __getattr__(self, name):
-    return getattr(self.enc, name)
+  def __init__(self, inner: Encoding, record: Callable):
+    self.inner, self.dims, self.record = inner, inner.dims, record
 
   def has(self, hook: str) -> bool:
-    return hook == 'score' or self.enc.has(hook)
+    return hook == 'score' or self.inner.has(hook)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    if self.enc.has('score'):
-      s_BHTS = self.enc.score(s_BHTS, q_BHTK, k_BGSK, tile)
-    self.recorded = s_BHTS
+    if self.inner.has('score'):
+      s_BHTS = self.inner.score(s_BHTS, q_BHTK, k_BGSK, tile)
+    self.record(s_BHTS)
     return s_BHTS
+
+
+delegate_to_inner(Recorder, ('score',))
 
 
 def _scores(enc: Encoding, q_BTHK, k_BSHK, x_BSD):
   """The scores [B, H, T, S] that `attend` takes the softmax of, float32; NaN for hidden keys."""
-  recorder = _Recorder(enc)
-  v_BSHK = jnp.zeros_like(k_BSHK)
+  recorded, v_BSHK = [], jnp.zeros_like(k_BSHK)
   options = {'backend': 'dense', 'outer_hooks_applied': True}
-  attend(q_BTHK, k_BSHK, v_BSHK, recorder, x=x_BSD, **options)
-  return jnp.where(recorder.recorded > MASKED / 2, recorder.recorded, jnp.nan)
+  attend(q_BTHK, k_BSHK, v_BSHK, Recorder(enc, recorded.append), x=x_BSD, **options)
+  (scores_BHTS,) = recorded
+  return jnp.where(scores_BHTS > MASKED / 2, scores_BHTS, jnp.nan)

@@ -4,10 +4,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings import Encoding
-from posenc_jax.encodings.core.composite import Composite
-from posenc_jax.encodings.core.position_wrapper import PositionWrapper
-
 SHARING = ('paper', 'all', 'none')
 
 
@@ -31,7 +27,7 @@ class StackedEncoding(nnx.Module):
     if share not in SHARING:
       raise ValueError(f'model.share_encoding={share!r} must be one of {", ".join(SHARING)}')
     first, *others = (make() for _ in range(layers))
-    once = [type(e).__name__ for e in _parts(first) if e.has('add_to_input') and jax.tree.leaves(e)]
+    once = [type(e).__name__ for e in first.parts() if e.has('add_to_input') and jax.tree.leaves(e)]
     if share == 'none' and once:
       raise ValueError(
         f"model.share_encoding='none': {once[0]} acts once, at the input, for all layers"
@@ -65,15 +61,6 @@ class StackedEncoding(nnx.Module):
   def layer(self, n: int):
     """The encoding as the n-th of its layers has it."""
     return self.with_parameters([leaf[n] for leaf in self.stacked_parameters()])
-
-
-def _parts(enc: Encoding) -> list[Encoding]:
-  """The encodings that one is made of, or itself."""
-  if isinstance(enc, PositionWrapper):
-    return _parts(enc.inner)
-  if isinstance(enc, Composite):
-    return [part for member in enc.members for part in _parts(member)]
-  return [enc]
 
 
 def is_below(path, names) -> bool:

@@ -254,6 +254,10 @@ class Encoding(nnx.Module):
 
   # What others ask.
 
+  def parts(self) -> tuple['Encoding', ...]:
+    """The encodings that this one is made of, or itself."""
+    return (self,)
+
   @property
   def adds_only_bias(self) -> bool:
     """Whether all that the encoding does is to add a bias that positions alone decide."""
@@ -321,12 +325,12 @@ def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
 
 
 def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
-  """Gives a class of wrappers the hooks and declarations of `self.inner`, but for its own."""
+  """Gives wrappers the hooks, declarations and parts of `self.inner`, but for their own."""
 
   def hook(self, *arguments, name: str):
     return getattr(self.inner, name)(*arguments)
 
-  for name in HOOKS.keys() - {*own}:
+  for name in {*HOOKS, 'parts'} - {*own}:
     setattr(kind, name, functools.partialmethod(hook, name=name))
   for name in {*DECLARED} - {*own}:
     setattr(kind, name, property(operator.attrgetter(f'inner.{name}')))

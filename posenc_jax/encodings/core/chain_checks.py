@@ -66,7 +66,7 @@ def _check_products(names: list[str], encodings: list[Encoding], with_scale: lis
 
 def _recomputes_any(enc: Encoding) -> bool:
   """Whether an encoding, or any that it is made of, makes the products q . k itself."""
-  return enc.recomputes_scores or any(map(_recomputes_any, getattr(enc, 'members', ())))
+  return any(part.recomputes_scores for part in enc.parts())
 
 
 def _check_scale(names: list[str], encodings: list[Encoding], setter: int) -> None:

@@ -66,6 +66,9 @@ class Composite(Encoding):
   def has_vector_tables(self) -> bool:
     return any(e.has_vector_tables for e in self.members)
 
+  def parts(self) -> tuple[Encoding, ...]:
+    return tuple(part for e in self.members for part in e.parts())
+
   def has(self, hook: str) -> bool:
     return any(e.has(hook) for e in self.members)
 
