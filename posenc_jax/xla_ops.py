@@ -148,36 +148,6 @@ relative_shift_transpose.defvjp(
 )
 
 
-@jax.custom_vjp
-def lower_inverse(x_SS):
-  """The inverse of I + what x has below its diagonal: [..., n, n], n a power of 2, by halves.
-
-  Exact where the inverse is of moderate size. Made of products: on CPUs the threads of LAPACK would
-  fight those of XLA.
-  """
-  n = x_SS.shape[-1]
-  if n == 1:
-    return jnp.ones_like(x_SS)
-  first, last = slice(n // 2), slice(n // 2, n)
-  upper, lower = lower_inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
-  corner = -lower @ x_SS[..., last, first] @ upper
-  top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
-  return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
-
-
-def _lower_inverse_forward(x):
-  y = lower_inverse(x)
-  return y, y
-
-
-def _lower_inverse_backward(y, d):
-  y_transposed = y.swapaxes(-1, -2)
-  return (-jnp.tril(y_transposed @ d @ y_transposed, -1),)
-
-
-lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)
-
-
 def per_kv_head(product, x_BHTn, y_BGSK):
   """product(x, y) where H / G heads share a y: their rows are stacked, and y is read once.
 
@@ -185,48 +155,3 @@ def per_kv_head(product, x_BHTn, y_BGSK):
   """
   (B, H, T, n), G = x_BHTn.shape, y_BGSK.shape[1]
   return product(x_BHTn.reshape(B, G, H // G * T, n), y_BGSK).reshape(B, H, T, -1)
-
-
-@jax.custom_vjp
-def relu_of_lines(x_N, w_F, b_F):
-  """relu(w x + b): [F, N]. Its gradient is products of matrices, where autodiff takes sums over
-  F x N numbers.
-  """
-  return jax.nn.relu(w_F[:, None] * x_N[None] + b_F[:, None])
-
-
-def _relu_of_lines_forward(x_N, w_F, b_F):
-  hidden_FN = relu_of_lines(x_N, w_F, b_F)
-  return hidden_FN, (x_N, w_F, hidden_FN)
-
-
-def _relu_of_lines_backward(residuals, d_FN):
-  x_N, w_F, hidden_FN = residuals
-  d_FN = materialize_on_cpu(jnp.where(hidden_FN > 0, d_FN, 0))
-  d_w_F, d_b_F = lax.platform_dependent(d_FN, x_N, cpu=_sums_as_product, default=_sums_of_lines)
-  return w_F @ d_FN, d_w_F, d_b_F
-
-
-def _sums_as_product(d_FN, x_N):
-  d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
-  return d_lines_F2[:, 0], d_lines_F2[:, 1]
-
-
-def _sums_of_lines(d_FN, x_N):
-  """The same where a pair of numbers would fill a whole register."""
-  return (d_FN * x_N[None]).sum(axis=1), d_FN.sum(axis=1)
-
-
-relu_of_lines.defvjp(_relu_of_lines_forward, _relu_of_lines_backward)
-
-
-def head_dot(v_HK, x_BHTK):
-  """v_h . x of each head: [B, H, T]."""
-
-  def by_product(v_HK, x_BHTK):
-    return jnp.einsum('hk,bhtk->bht', v_HK, x_BHTK)
-
-  def by_sum(v_HK, x_BHTK):  # Mosaic has no product whose gradient is a single row
-    return (v_HK[None, :, None] * x_BHTK).sum(axis=-1)
-
-  return lax.platform_dependent(v_HK, x_BHTK, cpu=by_product, default=by_sum)

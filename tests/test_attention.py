@@ -26,7 +26,6 @@ from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.rope import rotate_at
 from posenc_jax.xla_ops import (
-  lower_inverse,
   matmul,
   relative_shift,
   relative_shift_transpose,
@@ -129,16 +128,6 @@ def test_gradients_of_products_are_those_of_autodiff(dtype):
       np.testing.assert_allclose(
         one.astype(jnp.float32), other, atol=tolerance * np.abs(other).max()
       )
-
-
-def test_lower_inverse_is_the_inverse_with_its_gradient():
-  """Of what stands below the diagonal alone."""
-  x, g = normal(3, 16, 16), normal(3, 16, 16)
-  formula = lambda x: jnp.linalg.inv(jnp.eye(16)[None] + jnp.tril(x, -1) / 4)
-  desired, pull = jax.vjp(formula, x)
-  actual, own_pull = jax.vjp(lambda x: lower_inverse(x / 4), x)
-  for one, other in ((actual, desired), (own_pull(g)[0], pull(g)[0])):
-    np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
 def test_shear_is_a_reshape():

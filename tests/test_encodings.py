@@ -23,6 +23,7 @@ from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import HOOKS
 from posenc_jax.encodings.entmax import entmax
 from posenc_jax.encodings.fox import running_sum
+from posenc_jax.encodings.path import lower_inverse
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.encodings.t5 import bucket_row
@@ -848,6 +849,16 @@ def test_selective_rope_is_precise_at_length():
   assert np.abs(angles).max() <= np.pi + 1e-6
   np.testing.assert_allclose(np.cos(constant[0, :, 0, 0]), np.cos(exact), atol=0.01)
   np.testing.assert_allclose(np.cos(np.diff(constant[0, :, 0, 0])), np.cos(exact[0]), atol=2e-6)
+
+
+def test_lower_inverse_is_the_inverse_with_its_gradient():
+  """Of what stands below the diagonal alone."""
+  x, g = np.random.default_rng(0).standard_normal((2, 3, 16, 16), np.float32)
+  formula = lambda x: jnp.linalg.inv(jnp.eye(16)[None] + jnp.tril(x, -1) / 4)
+  desired, pull = jax.vjp(formula, x)
+  actual, own_pull = jax.vjp(lambda x: lower_inverse(x / 4), x)
+  for one, other in ((actual, desired), (own_pull(g)[0], pull(g)[0])):
+    np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
 def test_path_that_is_not_walked_is_nope():

@@ -1,11 +1,13 @@
 """A learned function of the distance as a fraction of the context."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import uniform
-from posenc_jax.xla_ops import relu_of_lines
+from posenc_jax.xla_ops import materialize_on_cpu
 
 
 class FIRE(Encoding):
@@ -57,3 +59,36 @@ class FIRE(Encoding):
 
   def _psi(self, x):
     return jnp.log1p(jnp.abs(self.c[...] * x))
+
+
+@jax.custom_vjp
+def relu_of_lines(x_N, w_F, b_F):
+  """relu(w x + b): [F, N]. Its gradient is products of matrices, where autodiff takes sums over
+  F x N numbers.
+  """
+  return jax.nn.relu(w_F[:, None] * x_N[None] + b_F[:, None])
+
+
+def _relu_of_lines_forward(x_N, w_F, b_F):
+  hidden_FN = relu_of_lines(x_N, w_F, b_F)
+  return hidden_FN, (x_N, w_F, hidden_FN)
+
+
+def _relu_of_lines_backward(residuals, d_FN):
+  x_N, w_F, hidden_FN = residuals
+  d_FN = materialize_on_cpu(jnp.where(hidden_FN > 0, d_FN, 0))
+  d_w_F, d_b_F = lax.platform_dependent(d_FN, x_N, cpu=_sums_as_product, default=_sums_of_lines)
+  return w_F @ d_FN, d_w_F, d_b_F
+
+
+def _sums_as_product(d_FN, x_N):
+  d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
+  return d_lines_F2[:, 0], d_lines_F2[:, 1]
+
+
+def _sums_of_lines(d_FN, x_N):
+  """The same where a pair of numbers would fill a whole register."""
+  return (d_FN * x_N[None]).sum(axis=1), d_FN.sum(axis=1)
+
+
+relu_of_lines.defvjp(_relu_of_lines_forward, _relu_of_lines_backward)

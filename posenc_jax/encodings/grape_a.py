@@ -8,7 +8,6 @@ from jax import lax
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.xla_ops import head_dot
 
 GATES = ('query_key', 'query', 'key')
 
@@ -60,5 +59,17 @@ def _gate(vector_HK, x_BHTK):
   """softplus(v . x / (|v| sqrt(K))): float32 [B, H, T]."""
   square_H1 = (vector_HK**2).sum(axis=-1, keepdims=True)
   unit_HK = vector_HK * lax.rsqrt(jnp.maximum(square_H1, 1e-12))  # finite gradients at 0, too
-  logits_BHT = head_dot(unit_HK, x_BHTK.astype(jnp.float32))
+  logits_BHT = _head_dot(unit_HK, x_BHTK.astype(jnp.float32))
   return jax.nn.softplus(logits_BHT * x_BHTK.shape[-1] ** -0.5)
+
+
+def _head_dot(v_HK, x_BHTK):
+  """v_h . x of each head: [B, H, T]."""
+
+  def by_product(v_HK, x_BHTK):
+    return jnp.einsum('hk,bhtk->bht', v_HK, x_BHTK)
+
+  def by_sum(v_HK, x_BHTK):  # Mosaic has no product whose gradient is a single row
+    return (v_HK[None, :, None] * x_BHTK).sum(axis=-1)
+
+  return lax.platform_dependent(v_HK, x_BHTK, cpu=by_product, default=by_sum)

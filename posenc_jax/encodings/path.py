@@ -8,7 +8,7 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.selective_rope import causal_conv
-from posenc_jax.xla_ops import lower_inverse, scaled_dot, weighted_sum
+from posenc_jax.xla_ops import scaled_dot, weighted_sum
 
 TAPS = 3
 CHUNK = 64  # keys of one triangular system
@@ -107,3 +107,33 @@ class PaTH(Encoding):
       return s_BGTS.reshape(B, H, T, S), (y_BGTK - q_BGTK).reshape(B, H, T, K)
 
     return tile.scan_keys(visit_keys)
+
+
+@jax.custom_vjp
+def lower_inverse(x_SS):
+  """The inverse of I + what x has below its diagonal: [..., n, n], n a power of 2, by halves.
+
+  Exact where the inverse is of moderate size. Made of products: on CPUs the threads of LAPACK would
+  fight those of XLA.
+  """
+  n = x_SS.shape[-1]
+  if n == 1:
+    return jnp.ones_like(x_SS)
+  first, last = slice(n // 2), slice(n // 2, n)
+  upper, lower = lower_inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
+  corner = -lower @ x_SS[..., last, first] @ upper
+  top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
+  return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
+
+
+def _lower_inverse_forward(x):
+  y = lower_inverse(x)
+  return y, y
+
+
+def _lower_inverse_backward(y, d):
+  y_transposed = y.swapaxes(-1, -2)
+  return (-jnp.tril(y_transposed @ d @ y_transposed, -1),)
+
+
+lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)
