@@ -18,7 +18,7 @@ from rich.table import Table
 from posenc_jax import cli, config, data, encodings, tasks
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request, contiguous_positions
+from posenc_jax.attention.request import build_request, sampled_positions
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.errors import user_errors
 from posenc_jax.evaluation import parameter_counts
@@ -201,12 +201,7 @@ def positions(c, enc, B: int, T: int) -> dict:
       position_ids = jnp.zeros(shape, int if carried.kind == 'integers' else float)
       largest = source.largest_position(c.train.length)
       return {'position_ids': position_ids, 'max_position_distance': largest}
-  if not enc.has('sample_positions'):
-    return {}
-  sampled = enc.sample_positions(contiguous_positions(T), B, jax.random.key(0))
-  if sampled is None:
-    return {}
-  return {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(T)}
+  return sampled_positions(enc, T, B, jax.random.key(0))
 
 
 if __name__ == '__main__':

@@ -99,35 +99,24 @@ def build_request(
     _refuse_lost_hooks(enc)
   if segment_ids is not None:
     segment_ids = _numbered(segment_ids)
-  index_BS = contiguous_positions(S, segment_ids)
-  contiguous = position_ids is None
+  index_BS, contiguous = contiguous_positions(S, segment_ids), position_ids is None
   if contiguous:
+    if not enc.takes_carried_positions:
+      check_length(enc, S, segment_ids)
     position_ids = _of_each_token(enc, index_BS)
-    end = None if enc.takes_carried_positions else enc.max_length
-    if end is not None and segment_ids is None and end < S:
-      raise LengthError(f'{S} positions, but the table of {name} ends at {end}')
-    lowest = 1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S
-    distances = (lowest, S - 1)
+    distances = (1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S, S - 1)
   else:
     distances = _distance_range(enc, position_ids, max_position_distance)
-    # Distances are exact whatever the dtype, and may be below 0. Tiles know positions as data: no
-    # backend gives them a gradient.
-    is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
-    position_ids = position_ids.astype(jnp.int32 if is_whole else jnp.float32)
-    position_ids = lax.stop_gradient(position_ids)
-  visible_BS = _count_visible(mask, index_BS, segment_ids) if enc.needs_visible else None
-  j = enc.coordinates(x, position_ids, visible_BS, index_BS)
-  for leaf in jax.tree.leaves(j):
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):  # tiles add up the gradients of all
-      raise ValueError(f'{name}: coordinates have dtype {leaf.dtype}; allowed: float32')
+    position_ids = _as_data(position_ids)
+  j = _coordinates(enc, x, position_ids, segment_ids, mask, index_BS)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   if position_ids.ndim == 3:  # no term depends on them
     contiguous, position_ids = True, index_BS
   scale = enc.scale(q_BTHK.shape[-1])
   q_BTHK, k_BSGK = enc.transform_qk(q_BTHK, k_BSGK, i, j)
-  sink_BTH = enc.sink(q_BTHK, i) if enc.has('sink') else None
-  if sink_BTH is not None:
-    sink_BTH = jnp.broadcast_to(sink_BTH.astype(jnp.float32), q_BTHK.shape[:3])
+  sink_BTH = None
+  if enc.has('sink'):
+    sink_BTH = jnp.broadcast_to(enc.sink(q_BTHK, i).astype(jnp.float32), q_BTHK.shape[:3])
   return AttentionRequest(
     enc=enc,
     q_BTHK=q_BTHK,
@@ -281,14 +270,56 @@ def _count_visible(mask: Mask, index_BS, segment_ids):
   return mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
 
 
+def check_length(enc: Encoding, tokens: int, segment_ids=None) -> None:
+  """Raises LengthError for contiguous positions beyond the encoding's table. The lengths of packed
+  documents are data, and not looked at.
+  """
+  end = enc.max_length
+  if segment_ids is None and end is not None and end < tokens:
+    name = type(enc).__name__
+    raise LengthError(f'{tokens} positions, but the table of {name} ends at {end}')
+
+
 def positions_in_order(enc: Encoding, S: int, segment_ids=None):
   """`contiguous_positions` as an encoding takes them: of several a token, all of them that one."""
   return _of_each_token(enc, contiguous_positions(S, segment_ids))
 
 
+def sampled_positions(enc: Encoding, S: int, batch: int, key, segment_ids=None) -> dict:
+  """Positions that an encoding samples for S tokens, as arguments of `attend`; {}: it samples none.
+
+  `batch` and `key` are as for `Encoding.sample_positions`.
+  """
+  if not enc.has('sample_positions'):
+    return {}
+  sampled = enc.sample_positions(positions_in_order(enc, S, segment_ids), batch, key)
+  if sampled is None:
+    return {}
+  return {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(S)}
+
+
 def _of_each_token(enc: Encoding, index_BS):
   n = enc.positions_per_token
   return index_BS if n == 1 else jnp.broadcast_to(index_BS[..., None], (*index_BS.shape, n))
+
+
+def _as_data(position_ids):
+  """Positions in 32 bits. Distances are exact whatever the dtype, and may be below 0. Tiles know
+  positions as data: no backend gives them a gradient.
+  """
+  is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
+  return lax.stop_gradient(position_ids.astype(jnp.int32 if is_whole else jnp.float32))
+
+
+def _coordinates(enc: Encoding, x, position_ids, segment_ids, mask: Mask, index_BS):
+  """The coordinates of the keys. Raises ValueError for some that are no floats."""
+  visible_BS = _count_visible(mask, index_BS, segment_ids) if enc.needs_visible else None
+  j = enc.coordinates(x, position_ids, visible_BS, index_BS)
+  for leaf in jax.tree.leaves(j):
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):  # tiles add up the gradients of all
+      problem = f'{type(enc).__name__}: coordinates have dtype {leaf.dtype}'
+      raise ValueError(f'{problem}; allowed: float32')
+  return j
 
 
 def _distance_range(enc, position_ids, max_position_distance: int | None) -> tuple[int, int]:

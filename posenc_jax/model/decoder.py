@@ -9,7 +9,13 @@ from jax import lax
 
 from posenc_jax import encodings
 from posenc_jax.attention import OUTPUT, check_backend
-from posenc_jax.attention.request import check_positions, check_softcap, positions_in_order
+from posenc_jax.attention.request import (
+  check_length,
+  check_positions,
+  check_softcap,
+  positions_in_order,
+  sampled_positions,
+)
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
@@ -124,8 +130,6 @@ class LM(nnx.Module):
     Raises:
       LengthError: contiguous positions go beyond a learned table.
     """
-    T = tokens_BT.shape[1]
-    mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
     x_BTD = mesh.constrain_tokens(self.embed(tokens_BT, dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
@@ -134,26 +138,48 @@ class LM(nnx.Module):
       'segment_ids': segment_ids,
       'max_position_distance': max_position_distance,
     }
-    ids_of_variant = []
-    for enc in self.encodings.first_layers:
-      own_ids = _sample_positions(enc, ids, tokens_BT.shape, key)
-      positions = own_ids['position_ids']
-      if enc.takes_carried_positions:
-        own_ids = {'segment_ids': segment_ids}
-      if positions is None:
-        positions = positions_in_order(enc, T, segment_ids)
-      check_positions(enc, positions, *tokens_BT.shape)
-      x_BTD = enc.add_to_input(x_BTD, positions)
-      ids_of_variant.append(own_ids)
+    x_BTD, ids_of_variant = self._place(x_BTD, ids, key)
+    mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
+    options_of_variant = [own_ids | attention for own_ids in ids_of_variant]
+    x_BTD, of_layers = self._apply_layers(x_BTD, options_of_variant, mask, observe)
+    x_BTD = x_BTD.astype(logits_dtype or dtype)
+    return x_BTD if observe is None else (x_BTD, of_layers)
 
-    def apply_layers(x_BTD, parameters):
+  def _place(self, x_BTD, ids: dict, key):
+    """The input of the first layer: token embeddings at their positions.
+
+    Returns:
+      (x_BTD, for each variant of encodings the ids that `attend` is given).
+    """
+    shape, ids_of_variant = x_BTD.shape[:2], []
+    for enc in self.encodings.first_layers:
+      own_ids = _own_ids(enc, ids, shape, key)
+      positions = own_ids['position_ids']
+      if positions is None:
+        positions = positions_in_order(enc, shape[1], ids['segment_ids'])
+      check_positions(enc, positions, *shape)
+      x_BTD = enc.add_to_input(x_BTD, positions)
+      if enc.takes_carried_positions:
+        own_ids = {'segment_ids': ids['segment_ids']}
+      ids_of_variant.append(own_ids)
+    return x_BTD, ids_of_variant
+
+  def _apply_layers(self, x_BTD, options_of_variant: list[dict], mask: dict, observe):
+    """The output of the last layer and, of each layer, what `observe` returned: [N, ...], or None.
+
+    Args:
+      options_of_variant: for each variant of encodings, keyword arguments of `attend`.
+      mask: those that say which keys a query sees, as far as no layer says otherwise.
+    """
+
+    def apply_period(x_BTD, parameters):
       layers, own = parameters
       count = len(jax.tree.leaves(layers)[0])
       period = self.encodings.layers_of_period(own, count)
       observed = []
       for n, (variant, enc, layer_mask) in enumerate(period):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
-        options = ids_of_variant[variant] | attention | combine_masks(mask, layer_mask)
+        options = options_of_variant[variant] | combine_masks(mask, layer_mask)
         if observe is not None:
           observed.append(observe(layer, x_BTD, enc, options))
         apply = functools.partial(Layer.__call__, **options)
@@ -164,11 +190,8 @@ class LM(nnx.Module):
 
     periods, rest = self.encodings.split_periods(self.layers)
     unroll = -(-self.unroll // len(self.encodings.order))
-    x_BTD, of_periods = lax.scan(apply_layers, x_BTD, periods, unroll=unroll)
-    x_BTD, of_rest = apply_layers(x_BTD, rest)
-    x_BTD = x_BTD.astype(logits_dtype or dtype)
-    if observe is None:
-      return x_BTD
+    x_BTD, of_periods = lax.scan(apply_period, x_BTD, periods, unroll=unroll)
+    x_BTD, of_rest = apply_period(x_BTD, rest)
     of_layers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_periods)
     if of_rest is not None:
       of_layers = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), of_layers, of_rest)
@@ -199,27 +222,19 @@ class LM(nnx.Module):
     return logits_BTV
 
 
-def _sample_positions(enc, ids: dict, shape: tuple[int, int], key) -> dict:
+def _own_ids(enc, ids: dict, shape: tuple[int, int], key) -> dict:
   """The ids of a forward pass, with the positions that an encoding samples where none are given, or
   to which it moves given ones.
 
   Raises LengthError for contiguous positions beyond the encoding's table.
   """
   B, T = shape
-  if ids['position_ids'] is not None:
-    moves = enc.takes_carried_positions and enc.has('sample_positions')
-    moved = enc.sample_positions(ids['position_ids'], B, key) if moves else None
-    return ids if moved is None else ids | {'position_ids': moved}
-  end = enc.max_length
-  if ids['segment_ids'] is None and end is not None and end < T:
-    name = type(enc).__name__
-    raise encodings.LengthError(f'{T} positions, but the table of {name} ends at {end}')
-  if not enc.has('sample_positions'):
-    return ids
-  sampled = enc.sample_positions(positions_in_order(enc, T, ids['segment_ids']), B, key)
-  if sampled is None:
-    return ids
-  return ids | {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(T)}
+  if ids['position_ids'] is None:
+    check_length(enc, T, ids['segment_ids'])
+    return ids | sampled_positions(enc, T, B, key, ids['segment_ids'])
+  moves = enc.takes_carried_positions and enc.has('sample_positions')
+  moved = enc.sample_positions(ids['position_ids'], B, key) if moves else None
+  return ids if moved is None else ids | {'position_ids': moved}
 
 
 def build(config, vocab: int, rngs: nnx.Rngs) -> LM:

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.request import positions_in_order
-from posenc_jax.encodings import LengthError
+from posenc_jax.attention.request import check_length, positions_in_order, sampled_positions
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.layer import Layer
 from posenc_jax.model.layer_pattern import combine_masks
@@ -40,10 +39,10 @@ class Cache:
 def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cache:
   """A cache of `size` tokens for B = `batch` texts.
 
-  Raises LengthError where the model has fewer positions.
+  Raises LengthError where an encoding's table has fewer positions.
   """
-  if model.max_length is not None and model.max_length < size:
-    raise LengthError(f'{size} positions, but those of the model end at {model.max_length}')
+  for enc in model.encodings.first_layers:
+    check_length(enc, size)
   _, G, K = model.layers.sizes
   heads, inputs = (batch, size, G, K), (batch, size, model.embedding.shape[1])
   num_layers = len(jax.tree.leaves(model.layers)[0])
@@ -128,10 +127,8 @@ def decode(
 def _positions(enc, segment_ids, count):
   """The positions of all places, [1, S] or [1, S, n], and what `attend` is told of them."""
   S = segment_ids.shape[1]
-  drawn = None
-  if enc.has('sample_positions'):
-    drawn = enc.sample_positions(positions_in_order(enc, S), 1, None)
-  if drawn is not None:
-    drawn = jnp.roll(drawn, S - count, axis=1)
-    return drawn, {'position_ids': drawn, 'max_position_distance': enc.max_sampled_distance(S)}
-  return positions_in_order(enc, S, segment_ids), {}
+  ids = sampled_positions(enc, S, 1, None)
+  if not ids:
+    return positions_in_order(enc, S, segment_ids), {}
+  ids['position_ids'] = jnp.roll(ids['position_ids'], S - count, axis=1)
+  return ids['position_ids'], ids
