@@ -7,17 +7,39 @@ that `import posenc_jax.reporting` imports no jax.
 """
 
 import importlib
+import typing
+
+__version__ = '0.1.0'
 
 _MODULES = {
+  'BACKENDS': 'posenc_jax.attention',
+  'Dims': 'posenc_jax.encodings',
   'ENCODINGS': 'posenc_jax.encodings',
   'Encoding': 'posenc_jax.encodings',
+  'LengthError': 'posenc_jax.encodings',
   'attend': 'posenc_jax.attention',
+  'contiguous_positions': 'posenc_jax.attention.request',
   'load_run': 'posenc_jax.evaluation.runs',
   'make': 'posenc_jax.encodings',
   'register': 'posenc_jax.encodings',
   'score': 'posenc_jax.evaluation.scoring',
+  'weights_of_heads': 'posenc_jax.evaluation.attention_weights',
 }
 __all__ = list(_MODULES)
+
+if typing.TYPE_CHECKING:  # the same names, for those who read types and run nothing
+  from posenc_jax.attention import BACKENDS as BACKENDS
+  from posenc_jax.attention import attend as attend
+  from posenc_jax.attention.request import contiguous_positions as contiguous_positions
+  from posenc_jax.encodings import ENCODINGS as ENCODINGS
+  from posenc_jax.encodings import Dims as Dims
+  from posenc_jax.encodings import Encoding as Encoding
+  from posenc_jax.encodings import LengthError as LengthError
+  from posenc_jax.encodings import make as make
+  from posenc_jax.encodings import register as register
+  from posenc_jax.evaluation.attention_weights import weights_of_heads as weights_of_heads
+  from posenc_jax.evaluation.runs import load_run as load_run
+  from posenc_jax.evaluation.scoring import score as score
 
 
 def __getattr__(name: str):

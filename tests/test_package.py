@@ -1,5 +1,6 @@
 """The package as others install it: its exports, and that it needs no file of the repository."""
 
+import ast
 import json
 import os
 import shutil
@@ -27,6 +28,18 @@ def test_exports_come_from_their_modules():
   assert ENCODINGS is encodings.ENCODINGS
   assert {'ENCODINGS', 'Encoding', 'attend', 'make'} <= set(posenc_jax.__all__)
   assert set(posenc_jax.__all__) <= set(dir(posenc_jax))
+
+
+def test_every_export_is_there_and_type_checkers_see_it():
+  tree = ast.parse(Path(posenc_jax.__file__).read_text())
+  (block,) = (node for node in tree.body if isinstance(node, ast.If))
+  seen = {name.asname: node.module for node in block.body for name in node.names}
+  assert seen == posenc_jax._MODULES
+  assert all(hasattr(posenc_jax, name) for name in posenc_jax.__all__)
+
+
+def test_the_version_is_that_of_the_citation():
+  assert f'\nversion: {posenc_jax.__version__}\n' in (ROOT / 'CITATION.cff').read_text()
 
 
 def test_an_unknown_name_is_an_attribute_error():
