@@ -92,10 +92,10 @@ def command(monkeypatch, capsys):
     (['--config.eval.k=9'], ['config.eval.k=9', 'at most the shortest']),
     (['--config.encoding.name=alibbi'], ["encoding.name='alibbi'", 'alibi']),
     (['--config.encoding.bas=3'], ["'bas'", 'base']),
-    (['--config.encoding.base=abc'], ["rope: base='abc' must be a finite number"]),
+    (['--config.encoding.base=abc'], ["rope: base='abc'; allowed: a finite number"]),
     (
       ['--config.encoding.name=t5', '--config.encoding.buckets=1.5'],
-      ['t5: buckets=1.5 must be an integer'],
+      ['t5: buckets=1.5; allowed: an integer'],
     ),
     (['--config.encoding.head_dim=4'], ["encoding rope has no hyperparameter 'head_dim'"]),
     (
@@ -224,7 +224,7 @@ def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
       "rope: scaling.facter is no field of yarn; did you mean 'factor'?",
     ),
     ((f'{scaled}.rope_type=yarn',), 'rope: scaling.factor is missing: yarn needs it'),
-    ((f'{scaled}=4',), 'rope: scaling=4 must be a dict'),
+    ((f'{scaled}=4',), 'rope: scaling=4; allowed: a dict'),
     (
       ('--config.encoding.name=alibi', f'{scaled}.factor=4'),
       "encoding alibi has no hyperparameter 'scaling'",

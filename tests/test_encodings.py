@@ -1137,7 +1137,7 @@ def test_heads_of_members_are_those_of_layers_of_their_own():
     (('rope', 'cope'), 'cope carries sums along keys; allowed: encodings that do not'),
     (('rope', 't5'), 'members have scale 0.3535'),
     (('rope', 'pope'), 'members have qk_width 1, 2; allowed: the same for all'),
-    ((), 'members=() must be names, or dicts with a name, of encodings'),
+    ((), 'members=(); allowed: names, or dicts with a name, of encodings'),
   ],
 )
 def test_members_that_cannot_stand_beside_one_another(members, message):
@@ -1158,7 +1158,7 @@ def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum)
 @pytest.mark.parametrize(
   ('hyper', 'message'),
   [
-    ({'axes': 1}, 'axes=1; allowed: 2 or more positions a token'),
+    ({'axes': 1}, 'axes=1; allowed: at least 2'),
     ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
     ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
     ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
@@ -1429,101 +1429,113 @@ def test_sharing(name, share):
     ('rop', {}, "encoding.name='rop': no such encoding; did you mean 'rope'?"),
     ('rope', {'bass': 1.0}, "encoding rope has no hyperparameter 'bass'; did you mean 'base'?"),
     ('nope', {'base': 1.0}, "encoding nope has no hyperparameter 'base'; allowed: none"),
-    ('rope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),
-    ('rope', {'layout': 'split'}, "rope: layout='split' must be one of half, interleaved"),
+    ('rope', {'base': 0.5}, 'rope: base=0.5; allowed: greater than 1'),
+    ('rope', {'layout': 'split'}, "rope: layout='split'; allowed: half, interleaved"),
     (
       'rope',
       {'fraction': 0.4},
-      'rope: fraction=0.4 of head_dim=8 must be an even number of channels',
+      'rope: fraction=0.4 of head_dim=8; allowed: an even number of channels',
     ),
     (
       'sinusoidal',
       {'layout': 'x'},
-      "sinusoidal: layout='x' must be one of interleaved, concatenated, tensor2tensor",
+      "sinusoidal: layout='x'; allowed: interleaved, concatenated, tensor2tensor",
     ),
-    ('shaw', {'clip': 0}, 'shaw: clip=0 must be at least 1'),
-    ('t5', {'buckets': 7}, 't5: buckets=7 must be even and at least 4'),
-    ('t5', {'max_distance': 16}, 't5: max_distance=16 must exceed the 16 exact buckets'),
-    ('deberta', {'span': 0}, 'deberta: span=0 must be at least 1'),
+    ('shaw', {'clip': 0}, 'shaw: clip=0; allowed: at least 1'),
+    ('t5', {'buckets': 7}, 't5: buckets=7; allowed: even, at least 4'),
+    ('t5', {'max_distance': 16}, 't5: max_distance=16; allowed: more than the 16 exact buckets'),
+    ('deberta', {'span': 0}, 'deberta: span=0; allowed: at least 1'),
     ('deberta', {'c2p': False, 'p2c': False}, 'leave no position term'),
-    ('learned', {'max_length': 0}, 'learned: max_length=0 must be at least 1'),
-    ('abacus', {'max_k': -1}, 'abacus: max_k=-1 must be 0 to 1023, less than max_length'),
-    ('abacus', {'max_length': 9, 'max_k': 9}, 'abacus: max_k=9 must be 0 to 8, less than max_'),
-    ('position_coupling', {'levels': 0}, 'position_coupling: levels=0 must be at least 1'),
-    ('position_coupling', {'max_length': 0}, 'position_coupling: max_length=0 must be at least 1'),
-    ('transformer_xl', {'clamp_length': 0}, 'transformer_xl: clamp_length=0 must be at least 1'),
+    ('learned', {'max_length': 0}, 'learned: max_length=0; allowed: at least 1'),
+    ('abacus', {'max_k': -1}, 'abacus: max_k=-1; allowed: from 0 to 1023'),
+    ('abacus', {'max_length': 9, 'max_k': 9}, 'abacus: max_k=9; allowed: from 0 to 8'),
+    ('position_coupling', {'levels': 0}, 'position_coupling: levels=0; allowed: at least 1'),
+    (
+      'position_coupling',
+      {'max_length': 0},
+      'position_coupling: max_length=0; allowed: at least 1',
+    ),
+    ('transformer_xl', {'clamp_length': 0}, 'transformer_xl: clamp_length=0; allowed: at least 1'),
     (
       'kerple_log',
       {'positivity': 'x'},
-      "kerple_log: positivity='x' must be one of projection, softplus",
+      "kerple_log: positivity='x'; allowed: projection, softplus",
     ),
-    ('sandwich', {'width': 7}, 'sandwich: width=7 must be even and at least 2'),
-    ('fire', {'hidden': 0}, 'fire: hidden=0 must be at least 1'),
-    ('fire', {'threshold': 0}, 'fire: threshold=0 must be greater than 0'),
-    ('cope', {'positions': 1}, 'cope: positions=1 must be at least 2'),
-    ('fox', {'gate': 'x'}, "fox: gate='x' must be one of data, learned, fixed"),
-    ('fox', {'shortest': 0}, 'fox: shortest=0 and longest=40 must be greater than 0'),
-    ('p_rope', {'p': 1.5}, 'p_rope: p=1.5 must be from 0 to 1'),
-    ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5 must be from 0 to 4 frequencies'),
-    ('hope', {'length': 0}, 'hope: length=0 must be at least 1'),
-    ('fope', {'length': 0}, 'fope: length=0 must be at least 1'),
-    ('scale_invariant', {'tau': 0.0}, 'scale_invariant: tau=0.0 must be greater than 0'),
-    ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5 must be from 0 to 4 heads'),
-    ('grape_m', {'scale': 0.0}, 'grape_m: scale=0.0 must be greater than 0'),
-    ('grape_m', {'base': 1}, 'grape_m: base=1 must be greater than 1'),
-    ('grape_a', {'gate': 'x'}, "grape_a: gate='x' must be one of query_key, query, key"),
-    ('string', {'window': 4, 'local': 5}, 'string: local=5 must be from 0 to window=4'),
-    ('string', {'attention_factor': 0.0}, 'attention_factor=0.0 must be greater than 0'),
-    ('dca', {'chunk': 4, 'local': 4}, 'dca: local=4 must be from 0 to below chunk=4'),
-    ('repo', {'width': 0}, 'repo: width=0 must be at least 1'),
-    ('fope', {'gain': -1.0}, 'fope: head_dim=8 must be at least 4, gain=-1.0 and seed=0 at least'),
-    ('p_rope', {'base': 1}, 'p_rope: base=1 must be greater than 1'),
-    ('p_rope', {'layout': 'x'}, "p_rope: layout='x' must be one of half, interleaved"),
+    ('sandwich', {'width': 7}, 'sandwich: width=7; allowed: even, at least 2'),
+    ('fire', {'hidden': 0}, 'fire: hidden=0; allowed: at least 1'),
+    ('fire', {'threshold': 0}, 'fire: threshold=0; allowed: greater than 0'),
+    ('cope', {'positions': 1}, 'cope: positions=1; allowed: at least 2'),
+    ('fox', {'gate': 'x'}, "fox: gate='x'; allowed: data, learned, fixed"),
+    ('fox', {'shortest': 0}, 'fox: shortest=0; allowed: greater than 0'),
+    ('p_rope', {'p': 1.5}, 'p_rope: p=1.5; allowed: from 0 to 1'),
+    ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5; allowed: from 0 to 4'),
+    ('hope', {'length': 0}, 'hope: length=0; allowed: at least 1'),
+    ('fope', {'length': 0}, 'fope: length=0; allowed: at least 1'),
+    ('scale_invariant', {'tau': 0.0}, 'scale_invariant: tau=0.0; allowed: greater than 0'),
+    ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5; allowed: from 0 to 4'),
+    ('grape_m', {'scale': 0.0}, 'grape_m: scale=0.0; allowed: greater than 0'),
+    ('grape_m', {'base': 1}, 'grape_m: base=1; allowed: greater than 1'),
+    ('grape_a', {'gate': 'x'}, "grape_a: gate='x'; allowed: query_key, query, key"),
+    ('string', {'window': 4, 'local': 5}, 'string: local=5; allowed: from 0 to window=4'),
+    ('string', {'attention_factor': 0.0}, 'attention_factor=0.0; allowed: greater than 0'),
+    ('dca', {'chunk': 4, 'local': 4}, 'dca: local=4; allowed: from 0 to below chunk=4'),
+    ('repo', {'width': 0}, 'repo: width=0; allowed: at least 1'),
+    ('fope', {'gain': -1.0}, 'fope: gain=-1.0; allowed: at least 0'),
+    ('p_rope', {'base': 1}, 'p_rope: base=1; allowed: greater than 1'),
+    ('p_rope', {'layout': 'x'}, "p_rope: layout='x'; allowed: half, interleaved"),
     (
       'kerple_power',
       {'positivity': 'x'},
-      "kerple_power: positivity='x' must be one of projection, softplus",
+      "kerple_power: positivity='x'; allowed: projection, softplus",
     ),
-    ('music_transformer', {'distances': 0}, 'music_transformer: distances=0 must be at least 1'),
-    (
-      'music_transformer',
-      {'beyond': 'x'},
-      "music_transformer: beyond='x' must be one of zero, clip",
-    ),
-    ('relative_projection', {'extent': 0}, 'relative_projection: extent=0 must be at least 1'),
-    ('relative_projection', {'floor': 0}, 'relative_projection: floor=0 must be at least 1'),
-    ('pope', {'base': 1}, 'pope: base=1 must be greater than 1'),
-    ('xpos', {'scale_base': 0}, 'xpos: gamma=0.4 and scale_base=0 must be greater than 0'),
+    ('music_transformer', {'distances': 0}, 'music_transformer: distances=0; allowed: at least 1'),
+    ('music_transformer', {'beyond': 'x'}, "music_transformer: beyond='x'; allowed: zero, clip"),
+    ('relative_projection', {'extent': 0}, 'relative_projection: extent=0; allowed: at least 1'),
+    ('relative_projection', {'floor': 0}, 'relative_projection: floor=0; allowed: at least 1'),
+    ('pope', {'base': 1}, 'pope: base=1; allowed: greater than 1'),
+    ('xpos', {'scale_base': 0}, 'xpos: scale_base=0; allowed: greater than 0'),
     ('xpos', {'scale_base': 2}, 'xpos: gamma=0.4 with scale_base=2; allowed: factors that stay'),
-    ('xpos', {'base': 1}, 'xpos: base=1 must be greater than 1'),
-    ('xpos', {'layout': 'x'}, "xpos: layout='x' must be one of half, interleaved"),
-    ('tupe', {'max_length': 0}, 'tupe: max_length=0 must be at least 1'),
+    ('xpos', {'base': 1}, 'xpos: base=1; allowed: greater than 1'),
+    ('xpos', {'layout': 'x'}, "xpos: layout='x'; allowed: half, interleaved"),
+    ('tupe', {'max_length': 0}, 'tupe: max_length=0; allowed: at least 1'),
     (
       'tupe',
       {'buckets': 6},
-      'tupe: buckets=6 must be a multiple of 4 from 8 to below 4 max_distance, or 0',
+      'tupe: buckets=6; allowed: a multiple of 4 from 8 to below 4 max_distance, or 0',
     ),
     (
       'dape',
       {'inner': 'rope'},
       "dape: inner='rope' does more than add a bias; allowed: alibi, kerple_log, fire and",
     ),
-    ('dape', {'hidden': 0}, 'dape: hidden=0 must be at least 1'),
+    ('dape', {'hidden': 0}, 'dape: hidden=0; allowed: at least 1'),
     ('dape_v2', {'inner': 'fox'}, "dape_v2: inner='fox' does more than add a bias; allowed: alibi"),
     ('dape_v2', {'inner': {'name': 'bam', 'ssmax': True}}, 'does more than add a bias; allowed: a'),
-    ('dape_v2', {'hidden': 0}, 'dape_v2: hidden=0 must be at least 1'),
-    ('wavelet', {'scales': 3}, 'wavelet: scales=3 must be at least 1 and divide head_dim=8'),
-    ('wavelet', {'scales': 0}, 'wavelet: scales=0 must be at least 1 and divide head_dim=8'),
-    ('wavelet', {'first': -1}, 'wavelet: first=-1 must be from 0 to 13: 2^20 is the most'),
-    ('wavelet', {'scales': 2, 'first': 20}, 'wavelet: first=20 must be from 0 to 19: 2^20 is the'),
-    ('tapa', {'alpha': 0.0}, 'tapa: alpha=0.0 must be greater than 0'),
-    ('tapa', {'share': 0.05}, 'tapa: share=0.05 of head_dim=8 must leave channels to both parts'),
-    ('tapa', {'share': 1.0}, 'tapa: share=1.0 of head_dim=8 must leave channels to both parts'),
-    ('carope', {'base': 1}, 'carope: base=1 must be greater than 1'),
-    ('carope', {'layout': 'x'}, "carope: layout='x' must be one of half, interleaved"),
-    ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0 must be greater than 1'),
-    ('rope_mixed', {'base': 1}, 'rope_mixed: base=1 must be greater than 1'),
-    ('coca', {'fraction': 0.4}, 'coca: fraction=0.4 of head_dim=8 must be an even number of chan'),
+    ('dape_v2', {'hidden': 0}, 'dape_v2: hidden=0; allowed: at least 1'),
+    ('wavelet', {'scales': 3}, 'wavelet: scales=3; allowed: divisors of head_dim=8'),
+    ('wavelet', {'scales': 0}, 'wavelet: scales=0; allowed: divisors of head_dim=8'),
+    ('wavelet', {'first': -1}, 'wavelet: first=-1; allowed: from 0 to 13'),
+    ('wavelet', {'scales': 2, 'first': 20}, 'wavelet: first=20; allowed: from 0 to 19'),
+    ('tapa', {'alpha': 0.0}, 'tapa: alpha=0.0; allowed: greater than 0'),
+    (
+      'tapa',
+      {'share': 0.05},
+      'tapa: share=0.05 of head_dim=8; allowed: what leaves channels to both parts',
+    ),
+    (
+      'tapa',
+      {'share': 1.0},
+      'tapa: share=1.0 of head_dim=8; allowed: what leaves channels to both parts',
+    ),
+    ('carope', {'base': 1}, 'carope: base=1; allowed: greater than 1'),
+    ('carope', {'layout': 'x'}, "carope: layout='x'; allowed: half, interleaved"),
+    ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),
+    ('rope_mixed', {'base': 1}, 'rope_mixed: base=1; allowed: greater than 1'),
+    (
+      'coca',
+      {'fraction': 0.4},
+      'coca: fraction=0.4 of head_dim=8; allowed: an even number of chan',
+    ),
     (
       'chain',
       {'members': ('alibi', 'tapa')},
@@ -1534,21 +1546,21 @@ def test_sharing(name, share):
       {'members': ('entmax', 'tapa')},
       'heads: members have normalizer rows, softmax; allowed: the same for all',
     ),
-    ('grape_ap', {'width': 3}, 'grape_ap: width=3 must be even and at least 2'),
+    ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
     (
       'chain',
       {'members': ()},
-      'chain: members=() must be names, or dicts with a name, of encodings but chain',
+      'chain: members=(); allowed: names, or dicts with a name, of encodings but chain',
     ),
     (
       'chain',
       {'members': ('rope', 'chain')},
-      'must be names, or dicts with a name, of encodings but chain',
+      'allowed: names, or dicts with a name, of encodings but chain',
     ),
     (
       'chain',
       {'members': ({'base': 9.0},)},
-      'must be names, or dicts with a name, of encodings but chain',
+      'allowed: names, or dicts with a name, of encodings but chain',
     ),
     ('chain', {'members': 'rope,alibbi'}, "chain: encoding.name='alibbi': no such encoding"),
     (
@@ -1607,14 +1619,18 @@ def test_sharing(name, share):
     (
       'chain',
       {'members': (3,)},
-      'chain: members=(3,) must be names, or dicts with a name, of encodings but chain',
+      'chain: members=(3,); allowed: names, or dicts with a name, of encodings but chain',
     ),
     (
       'chain',
       {'members': ({'name': 'rope', 'heads': 2},)},
       "encoding rope has no hyperparameter 'heads'",
     ),
-    ('chain', {'members': ({'name': 't5', 'buckets': 8.0},)}, 't5: buckets=8.0 must be an integer'),
+    (
+      'chain',
+      {'members': ({'name': 't5', 'buckets': 8.0},)},
+      't5: buckets=8.0; allowed: an integer',
+    ),
     (
       'chain',
       {'members': ('pope', 'cope')},
@@ -1728,11 +1744,15 @@ def test_sharing(name, share):
         ('heads', {'name': 'heads', 'members': ('dape_v2', 'dape_v2')}),
       )
     ),
-    ('logn', {'length': 1}, 'logn: length=1 must be at least 2 and floor=1.0 at least 0'),
-    ('nope_scale', {'scale': 0}, 'nope_scale: scale=0 must be greater than 0'),
-    ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5 must be at least 1'),
-    ('relative_projection', {'alpha': -1.0}, 'relative_projection: alpha=-1.0 must be at least 0'),
-    ('path', {'rank': -1}, 'path: rank=-1 must be at least 0'),
+    ('logn', {'length': 1}, 'logn: length=1; allowed: at least 2'),
+    ('nope_scale', {'scale': 0}, 'nope_scale: scale=0; allowed: greater than 0'),
+    ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5; allowed: at least 1'),
+    (
+      'relative_projection',
+      {'alpha': -1.0},
+      'relative_projection: alpha=-1.0; allowed: at least 0',
+    ),
+    ('path', {'rank': -1}, 'path: rank=-1; allowed: at least 0'),
     (
       'chain',
       {'members': ('alibi', 'path')},
@@ -1743,8 +1763,8 @@ def test_sharing(name, share):
       {'members': ('path', 't5')},
       'chain: path takes q . k anew: it must act on scores first, and no',
     ),
-    ('selective_rope', {'rank': 0}, 'selective_rope: rank=0 must be at least 1'),
-    ('selective_rope', {'base': 1}, 'selective_rope: base=1 must be greater than 1'),
+    ('selective_rope', {'rank': 0}, 'selective_rope: rank=0; allowed: at least 1'),
+    ('selective_rope', {'base': 1}, 'selective_rope: base=1; allowed: greater than 1'),
   ],
 )
 def test_bad_hyperparameters(name, hyper, message):
@@ -1756,16 +1776,16 @@ def test_bad_hyperparameters(name, hyper, message):
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
-    ('rope', {'base': 'abc'}, "rope: base='abc' must be a finite number"),
-    ('rope', {'base': True}, 'rope: base=True must be a finite number'),
-    ('rope', {'base': np.nan}, 'rope: base=nan must be a finite number'),
-    ('rope', {'layout': None}, 'rope: layout=None must be text'),
-    ('rope', {'scaling': 4}, 'rope: scaling=4 must be a dict or None'),
-    ('t5', {'buckets': 1.5}, 't5: buckets=1.5 must be an integer'),
-    ('t5', {'bidirectional': 0}, 't5: bidirectional=0 must be True or False'),
-    ('alibi', {'learned': 3}, 'alibi: learned=3 must be True or False'),
-    ('learned', {'max_length': '7'}, "learned: max_length='7' must be an integer or None"),
-    ('chain', {'members': 3}, 'chain: members=3 must be a tuple or text'),
+    ('rope', {'base': 'abc'}, "rope: base='abc'; allowed: a finite number"),
+    ('rope', {'base': True}, 'rope: base=True; allowed: a finite number'),
+    ('rope', {'base': np.nan}, 'rope: base=nan; allowed: a finite number'),
+    ('rope', {'layout': None}, 'rope: layout=None; allowed: text'),
+    ('rope', {'scaling': 4}, 'rope: scaling=4; allowed: a dict or None'),
+    ('t5', {'buckets': 1.5}, 't5: buckets=1.5; allowed: an integer'),
+    ('t5', {'bidirectional': 0}, 't5: bidirectional=0; allowed: True or False'),
+    ('alibi', {'learned': 3}, 'alibi: learned=3; allowed: True or False'),
+    ('learned', {'max_length': '7'}, "learned: max_length='7'; allowed: an integer or None"),
+    ('chain', {'members': 3}, 'chain: members=3; allowed: a tuple or text'),
   ],
 )
 def test_hyperparameters_of_a_wrong_type(name, hyper, message):
@@ -1777,7 +1797,7 @@ def test_hyperparameters_of_a_wrong_type(name, hyper, message):
 def test_no_hyperparameter_takes_anything(name):
   """One line that names it, and no other error, wherever the value would have ended up."""
   for key, default in hyperparameters(name).items():
-    with pytest.raises(ValueError, match=f'^{name}: {key}=1j must be .*$'):
+    with pytest.raises(ValueError, match=f'^{name}: {key}=1j; allowed: .*$'):
       build(name, **{key: 1j})
     assert build(name, **{key: default}).acts_on() == build(name).acts_on()
 
@@ -1822,14 +1842,14 @@ def test_what_can_be_chained_with_wider_queries(wide):
 
 
 def test_odd_head_width_and_heads_that_do_not_divide():
-  with pytest.raises(ValueError, match='head_dim=7 must be an even number'):
+  with pytest.raises(ValueError, match='head_dim=7; allowed: an even number'):
     make('rope', **SIZES | {'head_dim': 7}, rngs=nnx.Rngs(0))
-  with pytest.raises(ValueError, match='heads=4 must be a multiple of kv_heads=3'):
+  with pytest.raises(ValueError, match='heads=4; allowed: multiples of kv_heads=3'):
     make('rope', **SIZES | {'kv_heads': 3}, rngs=nnx.Rngs(0))
 
 
 def test_heads_of_selective_rope_say_what_does_not_divide():
-  message = '^heads: selective_rope: heads=3 must divide model_dim=16$'
+  message = '^heads: selective_rope: heads=3; allowed: divisors of model_dim=16$'
   members = ({'name': 'selective_rope', 'heads': 3}, 'rope')
   with pytest.raises(ValueError, match=message):
     make(

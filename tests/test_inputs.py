@@ -257,7 +257,7 @@ def sweep():
     ('[{"encoding": dict(name="pattern", layers=5)}]', 'encoding.layers=5; allowed: names'),
     (
       '[{"encoding": dict(name="chain", members=("rope", 5))}]',
-      "members=('rope', 5) must be names",
+      "members=('rope', 5); allowed: names",
     ),
     ('[{"encoding": dict(name="learned", max_length=4)}]', 'positions of learned end at 4'),
     ('vary("eval.target_context", 10**6)', 'config.eval.target_context=1000000: no documents'),
@@ -386,7 +386,7 @@ def test_too_many_examples_of_a_task():
 def test_all_hyperparameters_are_listed_and_integers_bounded():
   with pytest.raises(ValueError, match=r"did you mean 'base'\?; allowed: base, fraction, layout"):
     registry.check('rope', {'bass': 1.0})
-  with pytest.raises(ValueError, match='clip=2147483647 must be at most 16777216 in size'):
+  with pytest.raises(ValueError, match='clip=2147483647; allowed: at most 16777216 in size'):
     registry.check('shaw', {'clip': 2**31 - 1})
   registry.check('rope', {'base': 2**31 - 1})
 

@@ -662,10 +662,7 @@ def test_seeds_at_once_are_seeds_apart():
       'encoding.layers: 1 and 2 heads out for each head of queries; allowed: the same number',
     ),
     ({'attention__backend': 'desne'}, "attention.backend='desne'; did you mean 'dense'"),
-    (
-      {'model__share_encoding': 'some'},
-      "model.share_encoding='some' must be one of paper, all, none",
-    ),
+    ({'model__share_encoding': 'some'}, "model.share_encoding='some'; allowed: paper, all, none"),
     (
       {'encoding__name': 'alibbi'},
       "encoding.name='alibbi': no such encoding; did you mean 'alibi'",

@@ -201,7 +201,7 @@ def test_thinning_keeps_near_distances_and_means():
     (['--encoding=ropee'], r"encoding.name='ropee': no such encoding; did you mean 'rope'"),
     (['--encoding=rope/bas=3'], r"encoding rope has no hyperparameter 'bas'; did you mean 'base'"),
     (['--encoding=rope/base'], r"'base' has no value; allowed: NAME/hyper=value"),
-    (['--encoding=rope/base=much'], r"rope: base='much' must be a finite number"),
+    (['--encoding=rope/base=much'], r"rope: base='much'; allowed: a finite number"),
     (['--encoding=rope/name=alibi'], r'encoding\.name: no such field'),
     (['--encoding=learned', '--length=600'], r'--length=600; allowed: 2 to 512'),
     (['--encoding=rope', '--samples=0'], r'--samples=0'),

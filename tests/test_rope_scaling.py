@@ -381,7 +381,7 @@ def test_default_is_no_scaling():
 @pytest.mark.parametrize(
   ('scaling', 'message'),
   [
-    ('yarn', "scaling='yarn' must be a dict or None"),
+    ('yarn', "scaling='yarn'; allowed: a dict or None"),
     ({'factor': 2}, 'scaling.rope_type is missing; allowed: linear, ntk, dynamic'),
     ({'rope_type': 'yran', 'factor': 2}, "scaling.rope_type='yran'; did you mean 'yarn'?"),
     (
@@ -398,7 +398,7 @@ def test_default_is_no_scaling():
     ),
     ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; allowed: none'),
     ({'rope_type': 'power'}, 'scaling.exponent is missing: power needs it'),
-    ({'rope_type': 'power', 'exponent': 0}, 'scaling.exponent=0 must be more than 0'),
+    ({'rope_type': 'power', 'exponent': 0}, 'scaling.exponent=0; allowed: more than 0'),
     (
       {'rope_type': 'truncated', 'factor': 2},
       'scaling.factor is no field of truncated; allowed: original_max_position_embeddings',
@@ -408,37 +408,40 @@ def test_default_is_no_scaling():
       'scaling.high_freq_factor is missing: llama3 needs it',
     ),
     ({'rope_type': 'linear', 'factor': None}, 'scaling.factor is missing: linear needs it'),
-    ({'rope_type': 'linear', 'factor': 0.5}, 'scaling.factor=0.5 must be 1 or more'),
-    ({'rope_type': 'linear', 'factor': 1e999}, 'scaling.factor=inf must be 1 or more'),
+    ({'rope_type': 'linear', 'factor': 0.5}, 'scaling.factor=0.5; allowed: 1 or more'),
+    ({'rope_type': 'linear', 'factor': 1e999}, 'scaling.factor=inf; allowed: 1 or more'),
     (
       {'rope_type': 'proportional', 'partial_rotary_factor': 1.5},
-      'scaling.partial_rotary_factor=1.5 must be more than 0 and at most 1',
+      'scaling.partial_rotary_factor=1.5; allowed: more than 0 and at most 1',
     ),
-    ({'rope_type': 'linear', 'factor': '4'}, "scaling.factor='4' must be 1 or more"),
-    ({'rope_type': 'yarn', 'factor': 2, 'truncate': 0}, 'scaling.truncate=0 must be True or False'),
+    ({'rope_type': 'linear', 'factor': '4'}, "scaling.factor='4'; allowed: 1 or more"),
+    (
+      {'rope_type': 'yarn', 'factor': 2, 'truncate': 0},
+      'scaling.truncate=0; allowed: True or False',
+    ),
     (
       {'rope_type': 'yarn', 'factor': 2, 'beta_slow': 40},
-      'scaling.beta_slow=40 must be less than beta_fast=32.0',
+      'scaling.beta_slow=40; allowed: less than beta_fast=32.0',
     ),
     (
       {'rope_type': 'yarn', 'factor': 2, 'attention_factor': 0},
-      'scaling.attention_factor=0 must be more than 0',
+      'scaling.attention_factor=0; allowed: more than 0',
     ),
     (
       {'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 1},
-      'embeddings=1 must be a whole number of at least 2',
+      'embeddings=1; allowed: a whole number of at least 2',
     ),
     (
       {'rope_type': 'linear', 'factor': 2, 'rope_theta': 5e5},
-      'scaling.rope_theta=500000.0 must be base=10000.0 of rope',
+      'scaling.rope_theta=500000.0; allowed: base=10000.0 of rope',
     ),
     (
       {'rope_type': 'linear', 'factor': 2, 'partial_rotary_factor': 0.5},
-      'must be fraction=1.0 of rope',
+      'allowed: fraction=1.0 of rope',
     ),
     (
       {'rope_type': 'longrope', 'factor': 2, 'short_factor': [1] * 4, 'long_factor': [1] * 3},
-      'scaling.long_factor=[1, 1, 1] must be 4 numbers greater than 0: one a frequency',
+      'scaling.long_factor=[1, 1, 1]; allowed: 4 numbers greater than 0: one a frequency',
     ),
     (
       {'rope_type': 'longrope', 'short_factor': [1] * 4, 'long_factor': [1] * 4},
@@ -526,11 +529,11 @@ def test_windows_follow_the_training_length():
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
-    ('rerope', {'window': 0}, 'rerope: window=0 must be at least 1'),
-    ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5 must be at least 1'),
-    ('self_extend', {'group': 0}, 'self_extend: group=0 must be at least 1'),
-    ('streaming_rope', {'sink_tokens': 0}, 'streaming_rope: sink_tokens=0 must be at least 1'),
-    ('rerope', {'base': 0.5}, 'rope: base=0.5 must be greater than 1'),
+    ('rerope', {'window': 0}, 'rerope: window=0; allowed: at least 1'),
+    ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5; allowed: at least 1'),
+    ('self_extend', {'group': 0}, 'self_extend: group=0; allowed: at least 1'),
+    ('streaming_rope', {'sink_tokens': 0}, 'streaming_rope: sink_tokens=0; allowed: at least 1'),
+    ('rerope', {'base': 0.5}, 'rope: base=0.5; allowed: greater than 1'),
   ],
 )
 def test_bad_windows(name, hyper, message):

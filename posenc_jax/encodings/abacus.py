@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_between
 from posenc_jax.encodings.learned import Learned
 
 
@@ -25,8 +26,7 @@ class Abacus(Learned):
   def __init__(self, dims: Dims, rngs, *, max_length: int = 1024, max_k: int = 99):
     """`max_length`: rows of the table; `max_k`: the largest offset."""
     super().__init__(dims, rngs, max_length=max_length)
-    if not 0 <= max_k < max_length:
-      raise ValueError(f'max_k={max_k} must be 0 to {max_length - 1}, less than max_length')
+    check_between(0, max_length - 1, max_k=max_k)
     self.max_k = max_k
 
   def sample_positions(self, position_ids, batch: int, key):

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
 from posenc_jax.encodings.rope import Rotary, rotate
 
 SPECTRA = ('each', 'split')
@@ -46,10 +47,8 @@ class AxialRoPE(Rotary):
       base, layout: as for `rope`.
     """
     super().__init__(dims, rngs, base=base, layout=layout)
-    if axes < 2:
-      raise ValueError(f'axes={axes}; allowed: 2 or more positions a token')
-    if spectrum not in SPECTRA:
-      raise ValueError(f'spectrum={spectrum!r}; allowed: {", ".join(SPECTRA)}')
+    check_at_least(2, axes=axes)
+    check_one_of(SPECTRA, spectrum=spectrum)
     pairs = dims.head_dim // 2
     if not sections and pairs % axes:
       raise ValueError(

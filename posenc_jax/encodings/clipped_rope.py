@@ -3,6 +3,7 @@
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_between
 from posenc_jax.encodings.rope import RoPE
 
 
@@ -29,8 +30,7 @@ class ClippedRoPE(RoPE):
     super().__init__(dims, rngs, **rope)
     frequencies = self.width // 2
     self.clipped = round(frequencies * 20 / 64) if clipped is None else clipped
-    if not 0 <= self.clipped <= frequencies:
-      raise ValueError(f'clipped={clipped} must be from 0 to {frequencies} frequencies')
+    check_between(0, frequencies, clipped=self.clipped)
     self.hard = hard
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:

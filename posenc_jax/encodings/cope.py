@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import zeros
 
 
@@ -32,8 +33,7 @@ class CoPE(Encoding):
   def __init__(self, dims: Dims, rngs, *, positions: int = 64):
     """`positions`: rows of e; larger counts share the last row."""
     super().__init__(dims, rngs)
-    if positions < 2:
-      raise ValueError(f'positions={positions} must be at least 2')
+    check_at_least(2, positions=positions)
     self.rows = zeros(positions, dims.head_dim)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):

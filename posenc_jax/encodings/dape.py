@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import uniform
 from posenc_jax.encodings.core.registry import make_from_spec
 
@@ -18,8 +19,7 @@ class AdaptedBias(Encoding):
       raise ValueError(
         f'inner={inner!r} does more than add a bias; allowed: alibi, kerple_log, fire and the like'
       )
-    if hidden < 1:
-      raise ValueError(f'hidden={hidden} must be at least 1')
+    check_at_least(1, hidden=hidden)
     self.slope = slope
     self.relative = self.inner.relative
     self.position_kind = self.inner.position_kind

@@ -37,7 +37,7 @@ class DCA(ReindexedRoPE):
     self.chunk = max(dims.train_length * 3 // 4, 1) if chunk is None else chunk
     local = dims.train_length // 8 if local is None else local
     if not 0 <= local < self.chunk:
-      raise ValueError(f'local={local} must be from 0 to below chunk={self.chunk}')
+      raise ValueError(f'local={local}; allowed: from 0 to below chunk={self.chunk}')
     self.stride = self.chunk - local
 
   def positions(self, i, j):

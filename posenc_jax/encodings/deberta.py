@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -35,8 +36,7 @@ class DeBERTa(Encoding):
     """
     super().__init__(dims, rngs)
     self.span = dims.train_length if span is None else span
-    if self.span < 1:
-      raise ValueError(f'span={span} must be at least 1')
+    check_at_least(1, span=self.span)
     if not (c2p or p2c):
       raise ValueError('c2p=False and p2c=False leave no position term; use the encoding nope')
     self.c2p, self.p2c = c2p, p2c

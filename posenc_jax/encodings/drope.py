@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
@@ -23,8 +24,8 @@ class DroPE(VisibleKeys):
     """`length`: L, after which the factor rises; None: the training length."""
     super().__init__(dims, rngs)
     self.length, self.c = dims.train_length if length is None else length, c
-    if self.length < 1 or c < 0:
-      raise ValueError(f'length={self.length} must be at least 1 and c={c} at least 0')
+    check_at_least(1, length=self.length)
+    check_at_least(0, c=c)
 
   def factor(self, i):
     return 1 + self.c * jnp.log(jnp.maximum(i[..., None] / self.length, 1.0))

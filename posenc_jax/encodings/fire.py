@@ -6,6 +6,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import uniform
 from posenc_jax.xla_ops import materialize_on_cpu
 
@@ -39,10 +40,8 @@ class FIRE(Encoding):
       threshold: L0, the least context that a distance is a fraction of, at the start.
     """
     super().__init__(dims, rngs)
-    if hidden < 1:
-      raise ValueError(f'hidden={hidden} must be at least 1')
-    if threshold <= 0:
-      raise ValueError(f'threshold={threshold} must be greater than 0')
+    check_at_least(1, hidden=hidden)
+    check_above(0, threshold=threshold)
     self.threshold = threshold
     self.c, self.mu = nnx.Param(jnp.float32(0.1)), nnx.Param(jnp.float32(1.0))
     self.w_in = uniform(rngs, (hidden,), -1.0, 1.0)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, turn_pairs
 
@@ -48,14 +49,11 @@ class FoPE(Encoding):
     """
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, 'half')
-    if dims.head_dim < 4 or gain < 0 or seed < 0:
-      raise ValueError(
-        f'head_dim={dims.head_dim} must be at least 4, gain={gain} and seed={seed} at least 0'
-      )
+    check_at_least(4, head_dim=dims.head_dim)
+    check_at_least(0, gain=gain, seed=seed)
     self.base, self.gain, self.seed = base, gain, seed
     self.length = dims.train_length if length is None else length
-    if self.length < 1:
-      raise ValueError(f'length={length} must be at least 1')
+    check_at_least(1, length=self.length)
 
   def frequencies(self) -> np.ndarray:
     """Radians a position, float64 [D], fastest first."""

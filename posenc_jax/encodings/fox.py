@@ -9,6 +9,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.core.parameters import normal
 
 GATES = ('data', 'learned', 'fixed')
@@ -58,10 +59,8 @@ class FoX(Encoding):
     """
     super().__init__(dims, rngs)
     longest = dims.train_length if longest is None else longest
-    if gate not in GATES:
-      raise ValueError(f'gate={gate!r} must be one of {", ".join(GATES)}')
-    if shortest <= 0 or longest <= 0:
-      raise ValueError(f'shortest={shortest} and longest={longest} must be greater than 0')
+    check_one_of(GATES, gate=gate)
+    check_above(0, shortest=shortest, longest=longest)
     self.bias_in_scale = self.applies_scale = in_scale
     self.gate = gate
     self.needs_inputs = gate == 'data'

@@ -7,6 +7,7 @@ from jax import lax
 
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_one_of
 from posenc_jax.encodings.core.parameters import normal
 
 GATES = ('query_key', 'query', 'key')
@@ -33,8 +34,7 @@ class GrapeA(Encoding):
     """`gate`: one of GATES: what the slope depends on."""
     super().__init__(dims, rngs)
     self.needs_usual_queries = gate != 'key'
-    if gate not in GATES:
-      raise ValueError(f'gate={gate!r} must be one of {", ".join(GATES)}')
+    check_one_of(GATES, gate=gate)
     self.omega = nnx.Param(jnp.full(dims.heads, jnp.log(jnp.expm1(1.0)), jnp.float32))
     shape = dims.heads, dims.head_dim
     if gate != 'query':

@@ -34,7 +34,7 @@ class GrapeAP(Encoding):
     """`width`: channels of p."""
     super().__init__(dims, rngs)
     if width < 2 or width % 2:
-      raise ValueError(f'width={width} must be even and at least 2')
+      raise ValueError(f'width={width}; allowed: even, at least 2')
     self.width = width
     self.w_p = normal(rngs, (dims.model_dim, dims.heads, width), dims.model_dim**-0.5)
 

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.fox import running_angle
 from posenc_jax.encodings.rope import ByAngles, check_rotary
@@ -47,8 +48,7 @@ class GrapeM(ByAngles):
     """
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')
-    if scale <= 0:
-      raise ValueError(f'scale={scale} must be greater than 0')
+    check_above(0, scale=scale)
     self.frequency_scale = scale
     pair = np.arange(dims.head_dim // 2)
     log_f_GM = np.tile(-2 * scale * math.log(base) * pair / dims.head_dim, (dims.kv_heads, 1))

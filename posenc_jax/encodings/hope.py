@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rope import RoPE
 
 
@@ -24,8 +25,7 @@ class HoPE(RoPE):
     """`length`: L in tokens; None: the training length. `rope`: as for `rope`."""
     super().__init__(dims, rngs, **rope)
     self.length = dims.train_length if length is None else length
-    if self.length < 1:
-      raise ValueError(f'length={length} must be at least 1')
+    check_at_least(1, length=self.length)
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     frequencies, factor = super().spectrum(length)

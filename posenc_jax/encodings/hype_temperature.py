@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
@@ -25,8 +26,7 @@ class HyPETemperature(VisibleKeys):
     """`a`: greater than 1; where t_i = a^2 - a logits are twice as large."""
     super().__init__(dims, rngs)
     self.a = a
-    if a <= 1:
-      raise ValueError(f'a={a} must be greater than 1')
+    check_above(1, a=a)
 
   def factor(self, i):
     return jnp.log(i[..., None] - 1 + self.a) / math.log(self.a)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_one_of
 
 POSITIVITY = ('projection', 'softplus')
 LEAST = 1e-2  # the lower bound of both parameters, as in the released code
@@ -36,8 +37,7 @@ class Kerple(Encoding):
       in_scale: the bias is inside the scale, as in the paper's eq. 1.
     """
     super().__init__(dims, rngs)
-    if positivity not in POSITIVITY:
-      raise ValueError(f'positivity={positivity!r} must be one of {", ".join(POSITIVITY)}')
+    check_one_of(POSITIVITY, positivity=positivity)
     self.positivity, self.bias_in_scale = positivity, in_scale
     self.p = self._draw(rngs, 2.0, self.most_p)
     self.a = self._draw(rngs, 1.0, math.inf)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -30,8 +31,7 @@ class Learned(Encoding):
     """`max_length`: rows of the table; the training length if None."""
     super().__init__(dims, rngs)
     self.max_length = dims.train_length if max_length is None else max_length
-    if self.max_length < 1:
-      raise ValueError(f'max_length={max_length} must be at least 1')
+    check_at_least(1, max_length=self.max_length)
     self.rows = normal(rngs, (self.max_length, dims.model_dim), dims.model_dim**-0.5)
 
   def add_to_input(self, x_BTD, position_ids):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
@@ -31,8 +32,8 @@ class Llama4Temperature(VisibleKeys):
     """
     super().__init__(dims, rngs)
     self.length, self.c, self.counts_itself = length, c, counts_itself
-    if length < 1 or c < 0:
-      raise ValueError(f'length={length} must be at least 1 and c={c} at least 0')
+    check_at_least(1, length=length)
+    check_at_least(0, c=c)
 
   def factor(self, i):
     keys = i[..., None] if self.counts_itself else i[..., None] - 1

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
@@ -30,8 +31,8 @@ class LogN(VisibleKeys):
     super().__init__(dims, rngs)
     self.length = dims.train_length if length is None else length
     self.floor = floor
-    if self.length < 2 or floor < 0:
-      raise ValueError(f'length={self.length} must be at least 2 and floor={floor} at least 0')
+    check_at_least(2, length=self.length)
+    check_at_least(0, floor=floor)
 
   def factor(self, i):
     return jnp.maximum(jnp.log(i)[..., None] / np.log(self.length), self.floor)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
 from posenc_jax.encodings.core.parameters import normal
 
 BEYOND = ('zero', 'clip')
@@ -34,10 +35,8 @@ class MusicTransformer(Encoding):
     """
     super().__init__(dims, rngs)
     self.distances = dims.train_length if distances is None else distances
-    if self.distances < 1:
-      raise ValueError(f'distances={distances} must be at least 1')
-    if beyond not in BEYOND:
-      raise ValueError(f'beyond={beyond!r} must be one of {", ".join(BEYOND)}')
+    check_at_least(1, distances=self.distances)
+    check_one_of(BEYOND, beyond=beyond)
     self.beyond = beyond
     self.max_relative_distance = self.distances
     self.rows = normal(rngs, (self.distances, dims.heads, dims.head_dim), dims.head_dim**-0.5)

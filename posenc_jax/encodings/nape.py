@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_between
 
 
 class NAPE(Encoding):
@@ -22,8 +23,7 @@ class NAPE(Encoding):
     """`alibi_heads`: n; None: half of the heads, rounded down."""
     super().__init__(dims, rngs)
     self.alibi_heads = dims.heads // 2 if alibi_heads is None else alibi_heads
-    if not 0 <= self.alibi_heads <= dims.heads:
-      raise ValueError(f'alibi_heads={alibi_heads} must be from 0 to {dims.heads} heads')
+    check_between(0, dims.heads, alibi_heads=self.alibi_heads)
 
   def bias(self, r_R):
     slopes_H = [1 / (h + 1) if h < self.alibi_heads else 0.0 for h in range(self.dims.heads)]

@@ -27,7 +27,7 @@ class NoPEScale(Temperature):
     super().__init__(dims, rngs)
     if scale <= 0 or (learned and scale < 1):
       least = 'at least 1, as learned factors are kept' if learned else 'greater than 0'
-      raise ValueError(f'scale={scale} must be {least}')
+      raise ValueError(f'scale={scale}; allowed: {least}')
     self.constant, self.learned = scale, learned
     if learned:
       self.scales = nnx.Param(jnp.full(dims.heads, scale, jnp.float32))

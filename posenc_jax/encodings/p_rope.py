@@ -3,6 +3,7 @@
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_between
 from posenc_jax.encodings.rope import RoPE
 
 
@@ -26,8 +27,7 @@ class PRoPE(RoPE):
       **rope: as for `rope`.
     """
     super().__init__(dims, rngs, **rope)
-    if not 0 <= p <= 1:
-      raise ValueError(f'p={p} must be from 0 to 1')
+    check_between(0, 1, p=p)
     self.p = p
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:

@@ -6,6 +6,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.selective_rope import causal_conv
 from posenc_jax.xla_ops import scaled_dot, weighted_sum
@@ -45,8 +46,7 @@ class PaTH(Encoding):
         than heads.
     """
     super().__init__(dims, rngs)
-    if rank < 0:
-      raise ValueError(f'rank={rank} must be at least 0')
+    check_at_least(0, rank=rank)
     D, G, K = dims.model_dim, dims.kv_heads, dims.head_dim
     width = rank or D
     if rank:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.parameters import uniform, zeros
 
 
@@ -35,8 +36,7 @@ class PoPE(Encoding):
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, uniform: bool = False):
     """`base`: as for `rope`. `uniform`: the phases start from U(-2 pi, 0), not at 0."""
     super().__init__(dims, rngs)
-    if base <= 1:
-      raise ValueError(f'base={base} must be greater than 1')
+    check_above(1, base=base)
     self.base = base
     self.phases = _phases(rngs, (dims.heads, dims.head_dim), uniform)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.learned import rows_at
 
@@ -29,9 +30,7 @@ class PositionCoupling(Encoding):
     """`max_length`: rows of each table; the training length if None. `levels`: tables."""
     super().__init__(dims, rngs)
     self.max_length = dims.train_length if max_length is None else max_length
-    for name, value in (('max_length', self.max_length), ('levels', levels)):
-      if value < 1:
-        raise ValueError(f'{name}={value} must be at least 1')
+    check_at_least(1, max_length=self.max_length, levels=levels)
     self.positions_per_token = levels
     shape = (levels, self.max_length, dims.model_dim)
     self.rows = normal(rngs, shape, dims.model_dim**-0.5)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, LengthError
+from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
@@ -47,15 +48,12 @@ class RandomPositions(PositionWrapper):
     super().__init__(dims, rngs, inner)
     self.longest = 16 * dims.train_length if longest is None else longest
     self.each, self.kind = each, kind
-    if each not in ('batch', 'example'):
-      raise ValueError(f'each={each!r} must be one of batch, example')
-    if kind not in ('integers', 'floats'):
-      raise ValueError(f'kind={kind!r} must be one of integers, floats')
+    check_one_of(('batch', 'example'), each=each)
+    check_one_of(('integers', 'floats'), kind=kind)
+    check_at_least(1, longest=self.longest)
     if kind == 'integers':
       self.check_longest(self.longest)
       self.max_length = self.longest
-    elif self.longest < 1:
-      raise ValueError(f'longest={longest} must be at least 1')
     elif self.position_kind == 'integers':
       raise ValueError(f"inner={inner!r} takes integers; allowed: one that takes kind='floats'")
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -46,11 +47,8 @@ class RelativeProjection(Encoding):
       alpha: see `floor`.
     """
     super().__init__(dims, rngs)
-    for name, size in dict(rank=rank, extent=extent, floor=1 if floor is None else floor).items():
-      if size < 1:
-        raise ValueError(f'{name}={size} must be at least 1')
-    if alpha < 0:
-      raise ValueError(f'alpha={alpha} must be at least 0')
+    check_at_least(1, rank=rank, extent=extent, floor=floor)
+    check_at_least(0, alpha=alpha)
     self.floor, self.alpha, self.extent = floor, alpha, extent
     self.max_relative_distance = extent
     self.relative = floor is None

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, rotate_at
@@ -31,8 +32,7 @@ class RePo(Encoding):
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, 'half')
     width = max(dims.model_dim // 8, 1) if width is None else width
-    if width < 1:
-      raise ValueError(f'width={width} must be at least 1')
+    check_at_least(1, width=width)
     self.base = base
     self.w_g = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)
     self.w_c = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rope import RoPE
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
@@ -55,8 +56,7 @@ class TwoRangeRoPE(ReindexedRoPE):
   def __init__(self, dims: Dims, rngs, *, window: int, **rope):
     """`window`: tokens; `rope`: the hyperparameters of RoPE, as they were trained."""
     super().__init__(dims, rngs, **rope)
-    if window < 1:
-      raise ValueError(f'window={window} must be at least 1')
+    check_at_least(1, window=window)
     self.window = window
 
   def far_positions(self, i, j):
@@ -105,8 +105,7 @@ class LeakyReRoPE(TwoRangeRoPE):
     """`window`: tokens; None: half the training length. `rope`: as for TwoRangeRoPE."""
     window = max(dims.train_length // 2, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
-    if leak < 1:
-      raise ValueError(f'leak={leak} must be at least 1')
+    check_at_least(1, leak=leak)
     self.leak = leak
 
   def far_positions(self, i, j):

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 
@@ -13,11 +14,9 @@ LAYOUTS = ('half', 'interleaved')
 def check_rotary(width: int, base: float, layout: str) -> None:
   """Raises ValueError for hyperparameters that no rotary encoding takes."""
   if width % 2:
-    raise ValueError(f'head_dim={width} must be even')
-  if base <= 1:
-    raise ValueError(f'base={base} must be greater than 1')
-  if layout not in LAYOUTS:
-    raise ValueError(f'layout={layout!r} must be one of {", ".join(LAYOUTS)}')
+    raise ValueError(f'head_dim={width}; allowed: even numbers')
+  check_above(1, base=base)
+  check_one_of(LAYOUTS, layout=layout)
 
 
 def rotate(x_BTHK, angles, layout: str, factor: float = 1.0):
@@ -79,7 +78,7 @@ class Rotary(Encoding):
     self.width = round(fraction * dims.head_dim)
     if not 0 < fraction <= 1 or self.width % 2 or self.width == 0:
       raise ValueError(
-        f'fraction={fraction} of head_dim={dims.head_dim} must be an even number of channels'
+        f'fraction={fraction} of head_dim={dims.head_dim}; allowed: an even number of channels'
       )
     check_rotary(self.width, base, layout)
     self.base, self.layout, self.fraction = base, layout, fraction

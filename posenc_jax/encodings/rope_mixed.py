@@ -37,7 +37,7 @@ class RoPEMixed(ByAngles):
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')
     if dims.head_dim % 4:
-      raise ValueError(f'head_dim={dims.head_dim} must be a multiple of 4')
+      raise ValueError(f'head_dim={dims.head_dim}; allowed: multiples of 4')
     lengths_M = jnp.asarray(base ** (-4 * np.arange(dims.head_dim // 4) / dims.head_dim))
     direction_G1 = 2 * math.pi * jax.random.uniform(rngs.params(), (dims.kv_heads, 1))
 

@@ -27,7 +27,7 @@ class Sandwich(Encoding):
     """`width`: of the sinusoid, d."""
     super().__init__(dims, rngs)
     if width < 2 or width % 2:
-      raise ValueError(f'width={width} must be even and at least 2')
+      raise ValueError(f'width={width}; allowed: even, at least 2')
     self.width = width
 
   def bias(self, r_R):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above
 
 
 class ScaleInvariant(Encoding):
@@ -22,8 +23,7 @@ class ScaleInvariant(Encoding):
   def __init__(self, dims: Dims, rngs, *, tau: float = 10.0):
     """`tau`: the distance, in tokens, up to which scores are left nearly as they are."""
     super().__init__(dims, rngs)
-    if tau <= 0:
-      raise ValueError(f'tau={tau} must be greater than 0')
+    check_above(0, tau=tau)
     self.tau = tau
 
   def tables(self, r_R):

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.fox import running_angle
 from posenc_jax.encodings.rope import ByAngles, check_rotary
@@ -56,9 +57,8 @@ class SelectiveRoPE(ByAngles):
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')
     if dims.model_dim % dims.heads:
-      raise ValueError(f'heads={dims.heads} must divide model_dim={dims.model_dim}')
-    if rank < 1:
-      raise ValueError(f'rank={rank} must be at least 1')
+      raise ValueError(f'heads={dims.heads}; allowed: divisors of model_dim={dims.model_dim}')
+    check_at_least(1, rank=rank)
     self.base, self.has_offset, self.has_gate = base, bias, gate
     D, G, half = dims.model_dim, dims.kv_heads, dims.head_dim // 2
     self.w_1 = normal(rngs, (D, rank), D**-0.5)

@@ -1,6 +1,7 @@
 """Self-Extend: trained rotary encodings read at distances of groups."""
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import TwoRangeRoPE
 
 
@@ -26,8 +27,7 @@ class SelfExtend(TwoRangeRoPE):
     """`window`: tokens; None: a quarter of the training length. `rope`: as for TwoRangeRoPE."""
     window = max(dims.train_length // 4, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
-    if group < 1:
-      raise ValueError(f'group={group} must be at least 1')
+    check_at_least(1, group=group)
     self.group = group
 
   def far_positions(self, i, j):

@@ -3,6 +3,7 @@
 import jax
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
@@ -29,8 +30,7 @@ class ShapeOffset(PositionWrapper):
     """
     super().__init__(dims, rngs, inner)
     self.largest = dims.train_length if largest is None else largest
-    if self.largest < 0:
-      raise ValueError(f'largest={largest} must be at least 0')
+    check_at_least(0, largest=self.largest)
     need = dims.train_length + self.largest
     if self.max_length is not None and self.max_length < need:
       raise ValueError(

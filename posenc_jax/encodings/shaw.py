@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -36,8 +37,7 @@ class Shaw(Encoding):
       key_query: whether keys meet A^K as queries do.
     """
     super().__init__(dims, rngs)
-    if clip < 1:
-      raise ValueError(f'clip={clip} must be at least 1')
+    check_at_least(1, clip=clip)
     self.clip = self.max_relative_distance = clip
     terms = {'relative_queries': key_query, 'relative_values': value_rows}
     self.switched_off = tuple(hook for hook, is_on in terms.items() if not is_on)

@@ -1,6 +1,7 @@
 """A learned logit in the denominator of softmax."""
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -21,8 +22,7 @@ class Sink(Encoding):
   def __init__(self, dims: Dims, rngs, *, std: float = 0.02):
     """`std`: sigma starts at N(0, std^2); 0.02 as every parameter of gpt-oss."""
     super().__init__(dims, rngs)
-    if std < 0:
-      raise ValueError(f'std={std} must be at least 0')
+    check_at_least(0, std=std)
     self.logits = normal(rngs, (dims.heads,), std)
 
   def sink(self, q_BTHK, i):

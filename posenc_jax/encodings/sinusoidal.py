@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.bounds import check_above, check_one_of
 
 LAYOUTS = ('interleaved', 'concatenated', 'tensor2tensor')
 
@@ -47,10 +48,8 @@ class Sinusoidal(Encoding):
   def __init__(self, dims: Dims, rngs, *, layout: str = 'interleaved', base: float = 10_000.0):
     """`layout`: one of LAYOUTS; `base`: the longest wavelength is about 2 pi base."""
     super().__init__(dims, rngs)
-    if layout not in LAYOUTS:
-      raise ValueError(f'layout={layout!r} must be one of {", ".join(LAYOUTS)}')
-    if base <= 1:
-      raise ValueError(f'base={base} must be greater than 1')
+    check_one_of(LAYOUTS, layout=layout)
+    check_above(1, base=base)
     self.layout, self.base = layout, base
 
   def add_to_input(self, x_BTD, position_ids):

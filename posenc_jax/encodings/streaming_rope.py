@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import TwoRangeRoPE
 
 
@@ -31,8 +32,7 @@ class StreamingRoPE(TwoRangeRoPE):
     """
     window = max(dims.train_length - sink_tokens, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
-    if sink_tokens < 1:
-      raise ValueError(f'sink_tokens={sink_tokens} must be at least 1')
+    check_at_least(1, sink_tokens=sink_tokens)
     self.sink_tokens = sink_tokens
 
   def far_positions(self, i, j):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.rerope import TwoRangeRoPE
 
 
@@ -43,9 +44,8 @@ class String(TwoRangeRoPE):
     super().__init__(dims, rngs, window=window, **rope)
     self.local = min(128, window // 2) if local is None else local
     if not 0 <= self.local <= window:
-      raise ValueError(f'local={local} must be from 0 to window={window}')
-    if attention_factor <= 0:
-      raise ValueError(f'attention_factor={attention_factor} must be greater than 0')
+      raise ValueError(f'local={local}; allowed: from 0 to window={window}')
+    check_above(0, attention_factor=attention_factor)
     self.attention_factor = attention_factor
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:

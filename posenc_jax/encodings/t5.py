@@ -76,10 +76,10 @@ class T5(Encoding):
     super().__init__(dims, rngs)
     self.side = buckets // 2 if bidirectional else buckets
     if buckets < 4 or buckets % 2:
-      raise ValueError(f'buckets={buckets} must be even and at least 4')
+      raise ValueError(f'buckets={buckets}; allowed: even, at least 4')
     if max_distance <= self.side // 2:
       raise ValueError(
-        f'max_distance={max_distance} must exceed the {self.side // 2} exact buckets'
+        f'max_distance={max_distance}; allowed: more than the {self.side // 2} exact buckets'
       )
     self.max_distance = self.max_relative_distance = max_distance
     self.bidirectional = bidirectional

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
 
@@ -35,11 +36,10 @@ class TAPA(Encoding):
     """
     super().__init__(dims, rngs)
     self.alpha, self.width = alpha, round(share * dims.head_dim)
-    if alpha <= 0:
-      raise ValueError(f'alpha={alpha} must be greater than 0')
+    check_above(0, alpha=alpha)
     if not 0 < self.width < dims.head_dim:
-      both = 'leave channels to both parts'
-      raise ValueError(f'share={share} of head_dim={dims.head_dim} must {both}')
+      both = 'what leaves channels to both parts'
+      raise ValueError(f'share={share} of head_dim={dims.head_dim}; allowed: {both}')
 
   def tables(self, r_R):
     return jnp.abs(r_R).astype(jnp.float32)[:, None] ** self.alpha

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.sinusoidal import sinusoid
 
@@ -37,8 +38,7 @@ class TransformerXL(Encoding):
         None: never.
     """
     super().__init__(dims, rngs)
-    if clamp_length is not None and clamp_length < 1:
-      raise ValueError(f'clamp_length={clamp_length} must be at least 1')
+    check_at_least(1, clamp_length=clamp_length)
     self.clamp_length = self.max_relative_distance = clamp_length
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, dims.head_dim), dims.model_dim**-0.5)
     self.u = normal(rngs, (dims.heads, dims.head_dim), 0.02)

@@ -5,6 +5,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.encodings.learned import rows_at
 from posenc_jax.encodings.t5 import buckets_of
@@ -50,11 +51,10 @@ class TUPE(Encoding):
     super().__init__(dims, rngs)
     D, H, G, K = dims.model_dim, dims.heads, dims.kv_heads, dims.head_dim
     self.max_length = dims.train_length if max_length is None else max_length
-    if self.max_length < 1:
-      raise ValueError(f'max_length={max_length} must be at least 1')
+    check_at_least(1, max_length=self.max_length)
     if buckets and (buckets < 8 or buckets % 4 or max_distance <= buckets // 4):
       allowed = 'a multiple of 4 from 8 to below 4 max_distance, or 0'
-      raise ValueError(f'buckets={buckets} must be {allowed}')
+      raise ValueError(f'buckets={buckets}; allowed: {allowed}')
     self.affine, self.side, self.max_distance = affine, buckets // 2, max_distance
     self.rows = normal(rngs, (self.max_length, D), D**-0.5)
     self.u_q = normal(rngs, (D, H, K), D**-0.5)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_between
 
 REACH = 14.5  # from there on e^(-u^2 / 2) is 0 in float32
 MOST = 20  # the exponent of the largest scale
@@ -36,9 +37,8 @@ class Wavelet(Encoding):
     """
     super().__init__(dims, rngs)
     if scales < 1 or dims.head_dim % scales:
-      raise ValueError(f'scales={scales} must be at least 1 and divide head_dim={dims.head_dim}')
-    if not 0 <= first <= MOST - scales + 1:
-      raise ValueError(f'first={first} must be from 0 to {MOST - scales + 1}: 2^{MOST} is the most')
+      raise ValueError(f'scales={scales}; allowed: divisors of head_dim={dims.head_dim}')
+    check_between(0, MOST - scales + 1, first=first)
     shifts = dims.head_dim // scales
     self.scales, self.first = scales, first
     self.max_relative_distance = shifts - 1 + math.ceil(REACH * 2 ** (first + scales - 1))

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.rope import check_rotary, rotate_at
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
@@ -51,8 +52,7 @@ class XPos(Encoding):
     """
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, layout)
-    if gamma <= 0 or scale_base <= 0:
-      raise ValueError(f'gamma={gamma} and scale_base={scale_base} must be greater than 0')
+    check_above(0, gamma=gamma, scale_base=scale_base)
     self.base, self.gamma, self.scale_base, self.layout = base, gamma, scale_base, layout
     if self.span() < LEAST_SPAN:
       allowed = f'factors that stay finite over {LEAST_SPAN} positions, here {self.span():.0f}'

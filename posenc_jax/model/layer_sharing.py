@@ -25,7 +25,7 @@ class StackedEncoding(nnx.Module):
       ValueError: an unknown `share`; or 'none' for parameters that act once, at the input.
     """
     if share not in SHARING:
-      raise ValueError(f'model.share_encoding={share!r} must be one of {", ".join(SHARING)}')
+      raise ValueError(f'model.share_encoding={share!r}; allowed: {", ".join(SHARING)}')
     first, *others = (make() for _ in range(layers))
     once = [type(e).__name__ for e in first.parts() if e.has('add_to_input') and jax.tree.leaves(e)]
     if share == 'none' and once:

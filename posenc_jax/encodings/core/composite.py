@@ -111,5 +111,7 @@ def read_members(members, others_than: str = '') -> list[dict]:
   names = [spec.get('name') for spec in specs]
   if not names or not all(isinstance(name, str) and name != others_than for name in names):
     but = f' but {others_than}' if others_than else ''
-    raise ValueError(f'members={members!r} must be names, or dicts with a name, of encodings{but}')
+    raise ValueError(
+      f'members={members!r}; allowed: names, or dicts with a name, of encodings{but}'
+    )
   return specs

@@ -31,7 +31,7 @@ class PositionWrapper(Encoding):
     """Raises ValueError unless sampled positions below `longest` are enough and exist."""
     shortest = self.dims.train_length
     if longest < shortest:
-      raise ValueError(f'longest={longest} must be at least the training length {shortest}')
+      raise ValueError(f'longest={longest}; allowed: at least the training length {shortest}')
     if self.max_length is not None and self.max_length < longest:
       raise ValueError(f'the inner encoding ends at {self.max_length}, before longest={longest}')
 

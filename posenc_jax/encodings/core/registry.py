@@ -182,10 +182,10 @@ def check(name: str, hyper: dict[str, object]) -> None:
       allowed = nearest_of_all(key, known)
       raise ValueError(f'encoding {name} has no hyperparameter {shown(key)}; {allowed}')
     if not has_type(value, known[key]):
-      raise ValueError(f'{name}: {key}={shown(value)} must be {describe_type(known[key])}')
+      raise ValueError(f'{name}: {key}={shown(value)}; allowed: {describe_type(known[key])}')
     most = MAX_WHOLE_NUMBER if has_type(0.5, known[key]) else MAX_INTEGER
     if isinstance(value, numbers.Integral) and abs(value) > most:
-      raise ValueError(f'{name}: {key}={shown(value)} must be at most {most} in size')
+      raise ValueError(f'{name}: {key}={shown(value)}; allowed: at most {most} in size')
 
 
 def make(
@@ -218,9 +218,9 @@ def make(
   dims = Dims(model_dim, heads, heads if kv_heads is None else kv_heads, head_dim, train_length)
   for field, size in dataclasses.asdict(dims).items():
     if not isinstance(size, numbers.Integral) or size < 1:
-      raise ValueError(f'{field}={shown(size)} must be a whole number of at least 1')
+      raise ValueError(f'{field}={shown(size)}; allowed: a whole number of at least 1')
   if heads % dims.kv_heads:
-    raise ValueError(f'heads={heads} must be a multiple of kv_heads={kv_heads}')
+    raise ValueError(f'heads={heads}; allowed: multiples of kv_heads={kv_heads}')
   if not isinstance(rngs, nnx.Rngs):
     raise ValueError(f'rngs={shown(rngs)}; allowed: flax.nnx.Rngs, such as nnx.Rngs(0)')
   try:

@@ -69,7 +69,7 @@ def read_scaling(
   said_elsewhere = {'rope_theta': ('base', base), 'partial_rotary_factor': ('fraction', fraction)}
   for field, (own, value) in said_elsewhere.items():
     if field in fields and field not in known and fields.pop(field) != value:
-      raise ValueError(f'scaling.{field}={scaling[field]!r} must be {own}={value!r} of rope')
+      raise ValueError(f'scaling.{field}={scaling[field]!r}; allowed: {own}={value!r} of rope')
   if ORIGINAL not in known:
     fields.pop(ORIGINAL, None)
   for name in fields:
@@ -108,7 +108,7 @@ def _is_number(value) -> bool:
 def _check_fields(fields: dict[str, object], K: int) -> None:
   def require(name, holds, what):
     if not holds:
-      raise ValueError(f'scaling.{name}={fields[name]!r} must be {what}')
+      raise ValueError(f'scaling.{name}={fields[name]!r}; allowed: {what}')
 
   for name, value in fields.items():
     if name == 'truncate':
