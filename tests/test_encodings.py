@@ -1195,6 +1195,12 @@ def test_vectors_added_to_turned_values_are_not_relative():
     assert (np.abs(run(chain, 9) - run(chain, 0)).max() < 1e-4) == relative
 
 
+def test_parts_are_what_composites_and_wrappers_are_made_of():
+  chain = {'name': 'chain', 'members': ({'name': 'heads', 'members': 'rope,nope'}, 'fox')}
+  parts = build('random_positions', inner=chain).parts()
+  assert [type(part).__name__ for part in parts] == ['RoPE', 'NoPE', 'FoX']
+
+
 def test_members_have_their_hyperparameters_and_share_what_they_share():
   by_name, by_dict = (
     build('chain', members='rope,t5,fox'),
