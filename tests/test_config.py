@@ -10,9 +10,6 @@ import pytest
 from posenc_jax import data
 from posenc_jax.cli import REQUIRED, parse_args
 from posenc_jax.config import (
-  CONTROLS,
-  PROTOCOLS,
-  TEXT_TASKS,
   config_hash,
   decides_results,
   differing_keys,
@@ -28,12 +25,11 @@ from posenc_jax.config import (
   vary,
   zipped,
 )
-from posenc_jax.config.fields import FIELDS, TASK_PROTOCOL
+from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
-from posenc_jax.evaluation.row_schema import POSITIONAL
-from posenc_jax.reporting import captions
+from posenc_jax.protocols import CONTROLS, PROTOCOLS
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -237,8 +233,7 @@ def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
   assert str(error.value).startswith(message)
 
 
-def test_the_lists_of_names_are_those_of_what_does_the_work():
-  """Every protocol is planned, under the controls that apply to it, and described in captions."""
+def test_every_protocol_is_planned_under_its_controls():
   W = 1024
   settings = {'eval.lengths': (W,), 'eval.k': 8, 'train.length': 8, 'eval.target_context': W}
   config = load(BASE, settings)
@@ -247,18 +242,9 @@ def test_the_lists_of_names_are_those_of_what_does_the_work():
   text = b'<characters> ' * 100
   corpus = data.Corpus('letters', 'test', ['a', 'b'], [text, text])
   planner = plan.Planner(config, corpus)
-  for protocol in PROTOCOLS:
-    controls = {m.key_fields[0]['control'] for m in planner.measurements(protocol, W)}
-    assert controls == {None, *(name for name in CONTROLS if protocol in CONTROLS[name])}
-  own = {name for name in vars(plan.Planner) if not name.startswith('_')}
-  assert own == {'measurements', *PROTOCOLS} - {*TEXT_TASKS}
-  assert {*CONTROLS} == {plan.WINDOWED, plan.WITH_SINK, plan.TRUNCATED, plan.SHUFFLED_FAR}
-  assert all({*protocols} <= {*PROTOCOLS, TASK_PROTOCOL} for protocols in CONTROLS.values())
-  assert {*POSITIONAL} < {*PROTOCOLS}
-  assert (list(captions.WORDS_OF_PROTOCOLS), list(captions.WORDS_OF_CONTROLS)) == (
-    [*PROTOCOLS],
-    [None, *CONTROLS],
-  )
+  for name, protocol in PROTOCOLS.items():
+    controls = {m.key_fields[0]['control'] for m in planner.measurements(name, W)}
+    assert controls == {None, *protocol.controls}
 
 
 def test_every_bound_is_reached():

@@ -34,6 +34,7 @@ from posenc_jax.evaluation import (
 from posenc_jax.evaluation.overrides import overrides_between, overrides_of
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.protocols import CONTROLS, TEXT_TASKS
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
 
@@ -389,7 +390,7 @@ def evaluated(corpus, tmp_path_factory):
   """
   everything = {
     'eval.protocols': PLAIN,
-    'eval.controls': tuple(config.CONTROLS),
+    'eval.controls': tuple(CONTROLS),
     'eval.sink_tokens': 2,
     'eval.stride': 5,
   }
@@ -420,7 +421,7 @@ def test_there_is_a_row_for_all_that_is_asked(evaluated):
       ('non_overlapping', None, None, None),
       ('sliding', None, 5, None),
       ('last_k', None, None, 8),
-      *(('last_k', control, None, 8) for control in config.CONTROLS),
+      *(('last_k', control, None, 8) for control in CONTROLS),
     )
     for length in (16, 32)
     for document in evaluated.texts
@@ -429,7 +430,7 @@ def test_there_is_a_row_for_all_that_is_asked(evaluated):
   # A window has one input fewer without BOS.
   for protocol, control, beyond in (
     ('by_position', None, 0),
-    *(('by_position', control, 0) for control in config.CONTROLS if control != 'shuffled_far'),
+    *(('by_position', control, 0) for control in CONTROLS if control != 'shuffled_far'),
     ('receptive_field', None, 1),
   ):
     asked += [
@@ -516,9 +517,9 @@ def test_the_receptive_field_is_where_gradients_come_from(evaluated):
 def test_controls_change_what_lies_past_the_training_length(evaluated):
   by_control = {
     key: [r['nats'] for r in evaluated.rows if (r['control'], r['length'], r['k']) == (*key, 8)]
-    for key in [(control, length) for control in (None, *config.CONTROLS) for length in (16, 32)]
+    for key in [(control, length) for control in (None, *CONTROLS) for length in (16, 32)]
   }
-  assert all(by_control[control, 16] == by_control[None, 16] for control in config.CONTROLS)
+  assert all(by_control[control, 16] == by_control[None, 16] for control in CONTROLS)
   assert by_control['truncated', 32] == by_control[None, 16]
   del by_control['truncated', 32]
   assert len({tuple(nats) for (_, length), nats in by_control.items() if length == 32}) == 4
@@ -772,7 +773,7 @@ def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):
   """Up to the training length nothing changes, and what is truncated to it is the same at every
   length; also after an interruption.
   """
-  fields = dict(eval__protocols=('last_k',), eval__controls=tuple(config.CONTROLS))
+  fields = dict(eval__protocols=('last_k',), eval__controls=tuple(CONTROLS))
   asked, rows = measured(eval__lengths=(16, 24, 32), **fields)
   plain = [(16, None, 0), (24, None, 0), (32, None, 0)]
   masked = [(24, 16, 0), (24, 16, 1), (32, 16, 0), (32, 16, 1)]
@@ -781,7 +782,7 @@ def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):
   scores = {}
   for r in rows:
     scores.setdefault((r['control'], r['length']), []).append(r['nats'])
-  assert all(scores[control, 16] == scores[None, 16] for control in config.CONTROLS)
+  assert all(scores[control, 16] == scores[None, 16] for control in CONTROLS)
   assert scores['truncated', 24] == scores['truncated', 32] == scores[None, 16]
   assert len({tuple(nats) for (_, length), nats in scores.items() if length == 32}) == 5
   lines = (tmp_path / 'eval.jsonl').read_bytes().splitlines(keepends=True)
@@ -846,7 +847,7 @@ def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
 
 @pytest.mark.parametrize(
   ('asked', 'longest', 'draws'),
-  [(PLAIN, 60, 120), ((*config.TEXT_TASKS,), 1800, 30), (('planted',), 60, 60)],
+  [(PLAIN, 60, 120), ((*TEXT_TASKS,), 1800, 30), (('planted',), 60, 60)],
   ids=['plain', 'text_tasks', 'planted'],
 )
 def test_what_is_not_refused_before_training_can_be_measured(
@@ -872,7 +873,7 @@ def test_what_is_not_refused_before_training_can_be_measured(
       'eval.documents': draw.randrange(5),
       'eval.document_tokens': draw.choice((0, 60, 40)),
       'eval.protocols': asked,
-      'eval.controls': draw.choice(((), tuple(config.CONTROLS))),
+      'eval.controls': draw.choice(((), tuple(CONTROLS))),
     }
     c = config.load(BASE, {**TINY, 'data.corpus': corpus, **settings})
     try:

@@ -21,7 +21,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from its own level's folder and from the levels before it.
 LEVELS = (
-  {'errors', 'target'},
+  {'errors', 'protocols', 'target'},
   {'storage', 'xla_ops', 'tasks', 'distributed'},
   {'encodings'},
   {'attention'},
@@ -35,7 +35,7 @@ LEVELS = (
   {'reporting'},
   {'sweep'},
 )
-WITHOUT_JAX = ('errors', 'storage', 'tasks', 'config', 'cli', 'reporting', 'sweep')
+WITHOUT_JAX = ('errors', 'protocols', 'storage', 'tasks', 'config', 'cli', 'reporting', 'sweep')
 LEVEL_OF = {name: n for n, names in enumerate(LEVELS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p != PACKAGE / '__init__.py')
 SOURCES = [

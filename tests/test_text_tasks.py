@@ -10,10 +10,10 @@ import pytest
 from test_evaluation import corpus, measured, run  # noqa: F401 fixtures
 
 from posenc_jax import data, storage
-from posenc_jax.config import TEXT_TASKS
 from posenc_jax.data.tokenizers import BYTES
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, text_tasks
+from posenc_jax.protocols import TEXT_TASKS
 
 TEXT = np.frombuffer(b'once upon a time there was a king ' * 40, np.uint8)
 HIDDEN = b' The pass key is 48213. Remember it: 48213 is the pass key. '
@@ -51,10 +51,6 @@ def test_a_space_that_is_joined_with_digits_is_scored_with_them():
   tokens_T, scored = text_tasks.window(encode, TEXT, 40, 0.5, PASSKEY)
   assert len(tokens_T) == 40
   assert scored == 1
-
-
-def test_the_schema_names_all_tasks():
-  assert set(TEXT_TASKS) == set(text_tasks.TASKS)
 
 
 @pytest.mark.parametrize('task', TEXT_TASKS)

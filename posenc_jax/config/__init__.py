@@ -6,7 +6,6 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
 from posenc_jax.config.field_help import BASE
-from posenc_jax.config.fields import CONTROLS, PROTOCOLS, TEXT_TASKS
 from posenc_jax.config.grids import line_name, product, vary, with_rates, zipped
 from posenc_jax.config.loading import load, load_run, load_study, overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
@@ -27,10 +26,7 @@ from posenc_jax.config.serialization import (
 __all__ = [
   'BASE',
   'CHECKPOINT_FIELDS',
-  'CONTROLS',
   'NOT_TRAINING',
-  'PROTOCOLS',
-  'TEXT_TASKS',
   'check_one_seed',
   'check_tree',
   'config_hash',

@@ -17,30 +17,7 @@ from posenc_jax.config.checks import (
   text,
   whole,
 )
-
-# The protocols that ask a question about what is hidden in text.
-TEXT_TASKS = (
-  *('text_passkey', 'text_multikey', 'text_needles', 'text_multivalue', 'text_multiquery'),
-  *('text_variables', 'text_frequent_words'),
-)
-PROTOCOLS = (  # for text
-  *('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field'),
-  *('long_ppl', 'sink_rate', 'attention_distance', 'planted', *TEXT_TASKS),
-)
-# The protocols that take their windows out of `document_tokens` of each document.
-OF_EXCERPTS = (
-  *('non_overlapping', 'sliding', 'by_position', 'long_ppl', 'sink_rate', 'attention_distance'),
-  'planted',
-)
-TASK_PROTOCOL = 'answers'  # the only protocol for a task
-# The protocols that are measured again under each control.
-CONTROLS = {
-  **dict.fromkeys(
-    ('windowed', 'windowed_with_sink', 'truncated'),
-    ('last_k', 'by_position', 'planted', TASK_PROTOCOL),
-  ),
-  'shuffled_far': ('last_k',),
-}
+from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK, TASK_PROTOCOL
 
 
 def _same(check: Check, *names: str) -> dict[str, Check]:
@@ -222,5 +199,5 @@ TASK_FIELDS = {
   'eval.protocols': lambda value: (
     one_of((TASK_PROTOCOL,))(value) and f'{TASK_PROTOCOL}, for data.corpus is a task'
   ),
-  'eval.controls': one_of([name for name in CONTROLS if TASK_PROTOCOL in CONTROLS[name]]),
+  'eval.controls': one_of(TASK.controls),
 }

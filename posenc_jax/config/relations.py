@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax import tasks
 from posenc_jax.config.checks import LARGEST, MAX_NUMBERED_HEADS, MAX_PARAMETERS
-from posenc_jax.config.fields import OF_EXCERPTS, TEXT_TASKS
 from posenc_jax.errors import UserError
+from posenc_jax.protocols import OF_EXCERPTS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED
 
 # Of each field that depends on others: its path, whether its value fits, and what is allowed.
 Relations = Iterator[tuple[str, bool, str]]
@@ -78,7 +78,7 @@ def windows(config: ConfigDict) -> Relations:
   within = f'at most the shortest of eval.lengths={evals.lengths}'
   if 'last_k' in evals.protocols:
     yield 'eval.k', evals.k <= shortest, within
-    if 'truncated' in evals.controls:
+    if TRUNCATED in evals.controls:
       length = config.train.length
       yield 'eval.k', evals.k <= length, f'at most train.length={length} for truncated'
   if 'sliding' in evals.protocols:
@@ -108,7 +108,7 @@ def windows(config: ConfigDict) -> Relations:
     yield 'eval.protocols', has_names, allowed
     # Two documents may have names that begin alike.
     yield 'data.packed', not config.data.packed, 'False with the protocol planted'
-  if 'shuffled_far' in evals.controls:
+  if SHUFFLED_FAR in evals.controls:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 
 

@@ -2,16 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config import (
-  CHECKPOINT_FIELDS,
-  PROTOCOLS,
-  TEXT_TASKS,
-  decides_results,
-  differing_keys,
-  flat,
-)
+from posenc_jax.config import CHECKPOINT_FIELDS, decides_results, differing_keys, flat
 from posenc_jax.errors import UserError
-from posenc_jax.tasks import TASKS
+from posenc_jax.protocols import fields_without_effect
 
 TRAINED = ('seed', 'train', 'optim')  # sections of the config that evaluation cannot change
 # Fields that rows state by themselves, and fields that change no number.
@@ -20,20 +13,6 @@ IN_ROWS = (
   *('eval.lengths', 'eval.sink_rate_tokens'),
 )
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
-OF_TARGETS = ('last_k', 'receptive_field', *TEXT_TASKS)
-# Fields that change no number in the rows of these protocols. Those of a task have its name.
-WITHOUT_EFFECT = {
-  'eval.spans': (*(name for name in PROTOCOLS if name not in OF_TARGETS), *TASKS),
-  'eval.document_tokens': (*OF_TARGETS, *TASKS),
-  'eval.documents': TASKS,
-  'eval.target_context': TASKS,
-  'eval.examples': PROTOCOLS,
-}
-# Fields that change numbers in the rows of these protocols alone.
-OWN_FIELDS = {
-  'long_ppl': ('long_ppl_context', 'long_ppl_alpha', 'long_ppl_beta', 'long_ppl_evaluator'),
-  'sink_rate': ('sink_rate_epsilon',),
-}
 
 
 def overrides_between(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:
@@ -61,10 +40,5 @@ def overrides_of(
   changed: dict[str, object], protocol: str, control: str | None
 ) -> dict[str, object] | None:
   """The part of `overrides_between` that rows of this protocol and control depend on; or None."""
-  without_effect = [name for name, some in WITHOUT_EFFECT.items() if protocol in some]
-  for name, fields in OWN_FIELDS.items():
-    if protocol != name:
-      without_effect += [f'eval.{field}' for field in fields]
-  if control != 'windowed_with_sink':
-    without_effect.append('eval.sink_tokens')
+  without_effect = fields_without_effect(protocol, control)
   return {key: value for key, value in changed.items() if key not in without_effect} or None

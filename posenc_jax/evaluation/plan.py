@@ -8,7 +8,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.config import CONTROLS
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import attention_weights, long_ppl, protocols, text_tasks
@@ -16,9 +15,8 @@ from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import run
 from posenc_jax.evaluation.runs import evaluator_nll
+from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, WINDOWED, WITH_SINK
 from posenc_jax.tasks import Example
-
-WINDOWED, WITH_SINK, TRUNCATED, SHUFFLED_FAR = CONTROLS  # row_schema says what they are
 
 HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
 
@@ -83,8 +81,8 @@ class Originals:
 
 
 class Planner:
-  """Its public methods but `measurements` are the protocols of `config.PROTOCOLS` that are none of
-  `text_tasks.TASKS`: length -> measurements.
+  """Its public methods but `measurements` are the protocols of PROTOCOLS that are no TEXT_TASKS:
+  length -> measurements.
   """
 
   def __init__(self, config: ConfigDict, corpus: data.Corpus):
@@ -103,9 +101,13 @@ class Planner:
 
   def measurements(self, protocol: str, length: int) -> Iterator[Measurement]:
     """Yields the measurements of a protocol at a length."""
-    if protocol in text_tasks.TASKS:
+    if protocol in TEXT_TASKS:
       return self._text_task(protocol, length)
     return getattr(self, protocol)(length)
+
+  def _controls(self, protocol: str) -> list[str | None]:
+    """The controls that are asked of a protocol; None, without any, comes first."""
+    return [None, *(name for name in self._eval.controls if name in PROTOCOLS[protocol].controls)]
 
   def _targets(self, scored: int) -> list[tuple[int, int]]:
     """The targets (document, end), of which each scores so many tokens."""
@@ -137,7 +139,7 @@ class Planner:
     return Measurement(length, [fields | {'document': name} for name in self._names], score)
 
   def last_k(self, length: int) -> Iterator[Measurement]:
-    for control in (None, *self._eval.controls):
+    for control in self._controls('last_k'):
       yield self._last_k(length, control)
 
   def _last_k(self, length: int, control: str | None) -> Measurement:
@@ -171,22 +173,20 @@ class Planner:
     return self._originals.refer(measurement, 'last_k', *seen)
 
   def by_position(self, length: int) -> Iterator[Measurement]:
-    controls = [control for control in self._eval.controls if 'by_position' in CONTROLS[control]]
     places = {first: (slice(None), slice(first, end)) for first, end in protocols.log_bins(length)}
-    for control in (None, *controls):
+    for control in self._controls('by_position'):
       yield self._by_place('by_position', length, control, places)
 
   def planted(self, length: int) -> Iterator[Measurement]:
     """Letters of planted names, by the distance to what decides them; see `data.planted`. A row's
     `position` is the shortest distance of an octave; 0: the names that are new in a window.
     """
-    controls = [control for control in self._eval.controls if 'planted' in CONTROLS[control]]
     windows = protocols.whole_windows(self._excerpts, length)
     texts = (window.astype(np.uint8).tobytes() for window in windows)
     places = protocols.by_octave(np.stack(list(map(distances, texts))))
     if not places:
       raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
-    for control in (None, *controls):
+    for control in self._controls('planted'):
       yield self._by_place('planted', length, control, places)
 
   def _by_place(

@@ -11,7 +11,7 @@ measurement:
   corpus        the corpus or task, as in config.data.corpus
   split         the split that was measured
   train_length  tokens that the run was trained on at a time
-  protocol      how tokens were scored (config.PROTOCOLS), or the name of a task
+  protocol      how tokens were scored (posenc_jax.protocols.PROTOCOLS), or the name of a task
   control       null, or what was changed at a `length` beyond L = `train_length` to see whether far
                 context is used. 'windowed': attention is limited to L tokens in each layer, so what
                 lies farther back acts through layers. 'windowed_with_sink': the same, but the first
@@ -66,6 +66,7 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import shown
+from posenc_jax.protocols import POSITIONAL
 
 KEY = (
   *('run', 'encoding', 'label', 'seed', 'step', 'corpus', 'split', 'train_length'),
@@ -79,10 +80,6 @@ OPTIONAL = {SOURCE, TOKENIZER, DTYPE}
 FULL = 'float32'  # the dtype of rows that name none
 N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
 STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens', 'no_bytes')
-# Protocols by which a model may choose the tokens that it is scored on: their number may differ.
-CHOSEN_BY_MODEL = ('long_ppl',)
-# Protocols whose rows are told apart by position.
-POSITIONAL = ('by_position', 'receptive_field', 'planted')
 # Metrics that are shares of something, and so lie between 0 and 1.
 SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),

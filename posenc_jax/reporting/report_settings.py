@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ml_collections import ConfigDict
 
-from posenc_jax import config, tasks
+from posenc_jax import tasks
 from posenc_jax.errors import UserError, hint, nearest, shown, visible
 from posenc_jax.evaluation.row_schema import MAX_COUNT, is_count, is_number, is_text
+from posenc_jax.protocols import PROTOCOLS
 from posenc_jax.reporting.layouts import LAYOUTS
 from posenc_jax.reporting.layouts.published import check_reference
 from posenc_jax.reporting.metrics import METRICS
@@ -196,8 +197,8 @@ def _check_known(where: str, name: str, value: object) -> None:
   """Raises UserError for a name that is almost one of those known here; rows may have others."""
   known = {
     'metric': METRICS,
-    'protocol': {*config.PROTOCOLS, *tasks.TASKS},
-    'protocols': {*config.PROTOCOLS, *tasks.TASKS},
+    'protocol': {*PROTOCOLS, *tasks.TASKS},
+    'protocols': {*PROTOCOLS, *tasks.TASKS},
   }
   for word in value if type(value) is list else [value]:
     if name in known and word not in known[name] and (near := hint(word, known[name])):

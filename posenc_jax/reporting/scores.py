@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import row_schema
-from posenc_jax.reporting.captions import WORDS_OF_PROTOCOLS, join_unique
+from posenc_jax.protocols import CHOSEN_BY_MODEL, POSITIONAL, PROTOCOLS
+from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.line_names import EVALUATION, line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.tasks import learned
@@ -79,7 +80,7 @@ class SeedScore(NamedTuple):
 
 def _tokens_of_all_models(row: dict) -> int | None:
   """How many tokens every model scores in this row; None where values or models decide that."""
-  return None if row['protocol'] in row_schema.CHOSEN_BY_MODEL else row['tokens']
+  return None if row['protocol'] in CHOSEN_BY_MODEL else row['tokens']
 
 
 def _add(pairs: Iterable[tuple[float, float]]) -> tuple[float, ...]:
@@ -178,7 +179,7 @@ def collect(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
-  hidden: Iterable[str] = row_schema.POSITIONAL,
+  hidden: Iterable[str] = POSITIONAL,
   by_corpus: bool = False,
   column_of: Callable[[dict], object] = lambda row: row['length'],
   label_of: Callable[[dict], str] = lambda row: row['label'],
@@ -211,7 +212,7 @@ def collect(
   notes = []
   if missing := [run for run in runs if run not in present_runs]:
     notes.append(note_of_missing(missing, len(runs)))
-  rank = {name: index for index, name in enumerate(WORDS_OF_PROTOCOLS)}
+  rank = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
   if protocols is None:

@@ -17,6 +17,7 @@ from posenc_jax.cli import check_file, make_folder, wide_console
 from posenc_jax.config import line_name, load, load_study
 from posenc_jax.config.grids import RATE
 from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
+from posenc_jax.protocols import TASK_PROTOCOL
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import PlannedRun, check_runs, plan, swept_by
 from posenc_jax.tasks import PREFIX
@@ -177,7 +178,7 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
     'vmap_seeds': False,
     'mesh.seeds': 1,
     'eval.split': 'validation',
-    'eval.protocols': ('answers',) if are_tasks else ('last_k',),
+    'eval.protocols': (TASK_PROTOCOL,) if are_tasks else ('last_k',),
     'eval.controls': (),
     'eval.lengths': (shortest,),
     'eval.target_context': shortest,

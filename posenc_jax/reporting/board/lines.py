@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation.row_schema import N_GRAM
+from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.board.line_costs import Cost, relative_costs
 from posenc_jax.reporting.comparisons import effective_length
@@ -17,7 +18,7 @@ from posenc_jax.reporting.comparisons.block import (
   Difference,
   Reference,
 )
-from posenc_jax.reporting.comparisons.compare import WINDOWED, compare_all
+from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.series import multiple_of

@@ -4,9 +4,9 @@ import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
+from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked
-from posenc_jax.reporting.comparisons.compare import WINDOWED
 from posenc_jax.reporting.layouts.differences import SMALLEST, cell
 from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from posenc_jax.errors import UserError, nearest
+from posenc_jax.protocols import SAME_TARGETS, SHUFFLED_FAR, TRUNCATED, WINDOWED
 from posenc_jax.reporting.comparisons import bootstrap, families, significance
 from posenc_jax.reporting.comparisons.block import (
   BASELINE,
@@ -35,7 +36,6 @@ from posenc_jax.reporting.scores import Scores
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
-WINDOWED, TRUNCATED, SHUFFLED = 'windowed', 'truncated', 'shuffled_far'
 
 
 @dataclasses.dataclass
@@ -99,7 +99,7 @@ def compare_all(
     of = scores.protocol, scores.corpus
     comparer = _Comparer(scores, line_of.get(of, ''), margin, is_paired, lines)
     if scores.control is None:
-      others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED, SHUFFLED)}
+      others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED, SHUFFLED_FAR)}
       comparison.blocks = comparer.all_blocks(others, baseline)
       if comparison.blocks:
         comparison.left_out = comparer.left_out
@@ -175,8 +175,8 @@ class _Comparer:
     if scores.columns[-1] <= min(scores.train_lengths):
       return blocks
     blocks += self.own_block()
-    of_controls = {WINDOWED: OWN_WINDOWED, SHUFFLED: OWN_SHUFFLED}
-    if scores.protocol != 'last_k':  # its own score at L is of the same tokens
+    of_controls = {WINDOWED: OWN_WINDOWED, SHUFFLED_FAR: OWN_SHUFFLED}
+    if scores.protocol not in SAME_TARGETS:  # or else the own score at L is of the same tokens
       of_controls[TRUNCATED] = OWN_TRUNCATED
     for control, reference in of_controls.items():
       if other := others[control]:
@@ -190,8 +190,8 @@ class _Comparer:
       blocks += self._block(
         BASELINE_WINDOWED, is_past_baseline, lambda line, column: (windowed, baseline, column)
       )
-    elif scores.protocol == 'last_k' and has_baseline(others[TRUNCATED]):
-      blocks += self._block(  # targets are the same at every length
+    elif scores.protocol in SAME_TARGETS and has_baseline(others[TRUNCATED]):
+      blocks += self._block(
         BASELINE_TRUNCATED, is_past_baseline, lambda line, column: (scores, baseline, L(baseline))
       )
     elif baseline:
@@ -206,7 +206,7 @@ class _Comparer:
       OWN,
       lambda line, column: column > L(line),
       lambda line, column: (self.scores, line, L(line)),
-      is_on_same_tokens=self.scores.protocol == 'last_k',
+      is_on_same_tokens=self.scores.protocol in SAME_TARGETS,
     )
 
   def _train_length(self, line: str) -> int:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable
 
+from posenc_jax.protocols import of_rows
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.block import (
@@ -21,15 +22,6 @@ from posenc_jax.reporting.table import Cell, RowGroup, Table, header, record_key
 
 SMALLEST = 'smallest marked'
 CORRELATION = 'correlation of seeds'
-# What a difference from the own score at L means, which depends on the protocol.
-REMARKS = {
-  'last_k': ' Targets are the same at every length, so this is also the difference from the same '
-  'model that is given the last L tokens alone: what is better uses more text than the L - k to L '
-  'tokens that a target has there.',
-  'non_overlapping': ' Longer windows have fewer starts, and that alone makes them better.',
-  'sliding': ' Longer windows have fewer starts, and that alone makes them better.',
-  'by_position': ' Positions past L hold other tokens than those up to L.',
-}
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 POOLED = (
   "Dunnett's test of all lines of a column against {baseline}, with the variance over seeds pooled "
@@ -103,7 +95,7 @@ def _caption(block: Block, has_smallest: bool) -> str:
   reference = block.reference.words.format(baseline=block.baseline)
   remark = block.reference.remark
   if block.reference is OWN and scores.control is None:
-    remark = REMARKS.get(scores.protocol, '')
+    remark = of_rows(scores.protocol).own_remark
   learned = ' that have learned' if any(scores.unlearned.values()) else ''
   numbers = {difference.seeds for difference in block.differences.values()}
   some = 'those that a line has of ' if len(numbers) > 1 else ''

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterable
 
+from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.mpl.axes import (
@@ -18,7 +19,7 @@ from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of
 MARKED = 12  # a curve of more points has markers at about so many of them
 COVERED = 0.99  # the share of the gradient that is called the receptive field
 DASHED = {'markersize': 3.5, 'linewidth': 1.2, 'linestyle': '--'}
-WINDOWED = 'Dashed: attention windowed at the training length.'
+DASHED_NOTE = 'Dashed: attention windowed at the training length.'
 
 
 def positions(
@@ -43,7 +44,7 @@ def positions(
   notes = []
   if windowed and (control := windowed_series(controls)):
     draw_dashed(axes, control.curves, looks)
-    notes.append(WINDOWED)
+    notes.append(DASHED_NOTE)
   if smooth:
     notes.append(f'Each point adds up {2 * smooth + 1} neighboring bins.')
   _position_axis(axes, series)
@@ -125,7 +126,7 @@ def line_looks(series: Series, references: Collection[str] = ()) -> dict[str, di
 
 def windowed_series(controls: Iterable[Series]) -> Series | None:
   """The series of the windowed control, if there is one."""
-  return next((series for series in controls if series.scores.control == 'windowed'), None)
+  return next((series for series in controls if series.scores.control == WINDOWED), None)
 
 
 def draw_curves(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
-  WINDOWED,
+  DASHED_NOTE,
   curve_caption,
   draw_curves,
   draw_dashed,
@@ -75,7 +75,7 @@ def lengths(
   elif control:
     draw_dashed(left, control.curves, looks)
     score_axis(left, series)
-    notes.append(WINDOWED)
+    notes.append(DASHED_NOTE)
   title = finding(bits, grey) or series.title
   title = '\n'.join(textwrap.wrap(title, 115 if goes_beyond else 80))
   figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
@@ -176,7 +176,7 @@ def _draw_changes(
     f'change at the longest length; shaded: {MARGIN:g} bits per byte. The title counts means. '
     'Arrows: lines that go on beyond the panel.'
   ]
-  return notes + ([WINDOWED] if dashed else [])
+  return notes + ([DASHED_NOTE] if dashed else [])
 
 
 def _leaves(xs: tuple[float, ...], ys: tuple[float, ...], border: float) -> float:
