@@ -18,7 +18,7 @@ SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
 from posenc_jax import cli, config, storage
-from posenc_jax.evaluation import row_schema
+from posenc_jax.rows import row_schema
 from posenc_jax.training import run_dir
 
 required = dict.fromkeys(('config', 'workdir'), cli.REQUIRED)

@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 
-from posenc_jax.evaluation import row_schema
+from posenc_jax.rows import row_schema
 
 LN2 = math.log(2)
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -22,19 +21,12 @@ from flax import nnx
 from posenc_jax import config, data
 from posenc_jax.data import planted
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import (
-  evaluate,
-  model_functions,
-  plan,
-  preflight,
-  protocols,
-  row_schema,
-  runs,
-)
-from posenc_jax.evaluation.overrides import overrides_between, overrides_of
+from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, protocols, runs
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
+from posenc_jax.rows import row_schema
+from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
 
@@ -545,20 +537,6 @@ def test_rows_that_are_there_are_not_measured_again_and_missing_ones_come_out_th
   assert again.startswith(b''.join(lines[1::2]))
   assert sorted(again.splitlines()) == sorted(whole.splitlines())
   assert (workdir / 'finished.json').exists()
-
-
-def test_the_row_schema_describes_every_field():
-  described = re.findall(r'^  (\w+)  ', row_schema.__doc__, re.MULTILINE)
-  optional = [row_schema.SOURCE, row_schema.TOKENIZER, row_schema.DTYPE]
-  assert described == [*row_schema.KEY, *row_schema.VALUES, *optional]
-  assert {*optional} == row_schema.OPTIONAL
-  fields = dict.fromkeys(set(row_schema.KEY) - set(row_schema.NULLABLE), 1)
-  assert list(row_schema.row(**fields, status='asked')) == described[:-3]
-  for wrong in ({'lengths': 1}, {'ppl': 1.0}):
-    with pytest.raises(TypeError, match=f'unknown fields.*{next(iter(wrong))}'):
-      row_schema.row(**fields, **wrong, status='asked')
-  with pytest.raises(TypeError, match=r"missing .*'seed'"):
-    row_schema.row(**{name: 1 for name in fields if name != 'seed'}, status='asked')
 
 
 WHEEL = """

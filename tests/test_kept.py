@@ -11,8 +11,8 @@ from stand_ins import ROOT, STARTED, Study, sweep_unchecked
 
 from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import row_schema
 from posenc_jax.reporting import kept, rows, study
+from posenc_jax.rows import row_schema
 from posenc_jax.training import run_dir
 from scripts import keep
 

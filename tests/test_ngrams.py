@@ -13,8 +13,9 @@ from posenc_jax import config, data, storage
 from posenc_jax.data import history, ngrams, overlap
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import ngram, row_schema
+from posenc_jax.evaluation import ngram
 from posenc_jax.reporting.study import Report
+from posenc_jax.rows import row_schema
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 

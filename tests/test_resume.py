@@ -26,8 +26,8 @@ from test_trainer import STEPS, TINY
 from posenc_jax import config, data, storage
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
-from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.model.decoder import build
+from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training import log as training_log
 from posenc_jax.training import loop, run_dir, step
 from posenc_jax.training.checkpoints import Checkpoints

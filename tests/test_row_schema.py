@@ -1,6 +1,7 @@
 """Rows of anyone: every field is checked when they are read, and a fault is one line."""
 
 import gzip
+import inspect
 import json
 import os
 import re
@@ -11,10 +12,11 @@ from synthetic import by_position, needles, realistic, row, tasks
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError
-from posenc_jax.evaluation import row_schema, task_scoring
+from posenc_jax.evaluation import task_scoring
 from posenc_jax.reporting import costs
 from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.rows import row_schema
 
 ROOT = Path(__file__).parent.parent
 LIKELIHOOD, MEASURED = row('rope'), row('rope', metric='exact_match', value=0.5)
@@ -31,9 +33,28 @@ def test_rows_that_are_made_here_have_no_fault():
   assert {row_schema.fault(some) for some in made} == {None}
 
 
+def test_every_field_of_a_row_is_described():
+  """In the comment above it."""
+  source = inspect.getsource(row_schema)
+  for name in row_schema.FIELDS:
+    assert re.search(rf"\n  # [^\n]*\n  '{name}': ", source), name
+  for name in ('SOURCE', 'TOKENIZER', 'DTYPE'):
+    assert re.search(rf'\n  # [^\n]*\n  {name}: ', source), name
+
+
+def test_a_row_has_all_fields_and_no_others():
+  fields = dict.fromkeys(row_schema.KEY_FIELDS.keys() - {*row_schema.NULLABLE}, 1)
+  assert list(row_schema.row(**fields, status='asked')) == [*row_schema.FIELDS]
+  for wrong in ({'lengths': 1}, {'ppl': 1.0}):
+    with pytest.raises(TypeError, match=f'unknown fields.*{next(iter(wrong))}'):
+      row_schema.row(**fields, **wrong, status='asked')
+  with pytest.raises(TypeError, match=r"missing .*'seed'"):
+    row_schema.row(**{name: 1 for name in fields if name != 'seed'}, status='asked')
+
+
 def test_a_score_of_tokens_that_begin_no_character_is_none():
   """Bits per byte need a byte: the rest of a character of several tokens has none."""
-  fields = {name: LIKELIHOOD[name] for name in row_schema.KEY}
+  fields = {name: LIKELIHOOD[name] for name in row_schema.KEY_FIELDS}
   made = row_schema.row(**fields, status='ok', nats=2.0, tokens=1, bytes=0)
   assert (made['status'], made['nats'], made['bpb']) == ('no_bytes', None, None)
   assert row_schema.fault(made) is None

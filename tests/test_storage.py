@@ -17,7 +17,7 @@ import pytest
 
 from posenc_jax import storage
 from posenc_jax.errors import Damaged
-from posenc_jax.evaluation import row_schema
+from posenc_jax.rows import row_schema
 
 FIELDS = dict(run='r', encoding='rope', label='rope', seed=0, step=10, corpus='sotu', split='test')
 FIELDS |= dict(train_length=8, protocol='last_k', length=16)
@@ -217,10 +217,10 @@ def test_a_key_is_never_written_twice(tmp_path):
 
 def test_every_key_field_tells_rows_apart():
   base = rows(1)[0]
-  changed = [base | {name: 'other'} for name in (*row_schema.KEY, 'metric')]
+  changed = [base | {name: 'other'} for name in (*row_schema.KEY_FIELDS, 'metric')]
   for a, b in itertools.combinations([base, *changed], 2):
     assert row_schema.key(a) != row_schema.key(b)
-  for name in set(row_schema.VALUES) - {'metric'}:
+  for name in set(row_schema.SCORE_FIELDS) - {'metric'}:
     assert row_schema.key(base | {name: 'other'}) == row_schema.key(base)
   ordered, reversed_ = (
     {'overrides': dict(pairs)} for pairs in ([('a', 1), ('b', 2)], [('b', 2), ('a', 1)])

@@ -27,6 +27,7 @@ LEVELS = (
   {'attention'},
   {'config'},
   {'cli'},
+  {'rows'},
   {'model'},
   {'data'},
   {'training'},
@@ -35,7 +36,17 @@ LEVELS = (
   {'reporting'},
   {'sweep'},
 )
-WITHOUT_JAX = ('errors', 'protocols', 'storage', 'tasks', 'config', 'cli', 'reporting', 'sweep')
+WITHOUT_JAX = (
+  'errors',
+  'protocols',
+  'storage',
+  'tasks',
+  'config',
+  'cli',
+  'rows',
+  'reporting',
+  'sweep',
+)
 LEVEL_OF = {name: n for n, names in enumerate(LEVELS) for name in names}
 MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p != PACKAGE / '__init__.py')
 SOURCES = [

@@ -16,12 +16,13 @@ from rich.table import Table
 from posenc_jax import data, storage
 from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
 from posenc_jax.errors import disk_errors, user_errors
-from posenc_jax.evaluation import row_schema, task_scoring
+from posenc_jax.evaluation import task_scoring
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled
-from posenc_jax.evaluation.overrides import overrides_between, overrides_of
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
+from posenc_jax.rows import row_schema
+from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.training.provenance import claim_documents, kept_tokenizer, source_of
 from posenc_jax.training.run_dir import is_finished, mark_finished
 

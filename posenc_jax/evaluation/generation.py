@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, saved_config, validate
 from posenc_jax.errors import UserError, shown, user_errors
-from posenc_jax.evaluation.overrides import overrides_between
 from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 from posenc_jax.pretrained.sources import read_json
+from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.own_tokenizer import GENERATION, tokenizer_path
 from posenc_jax.training.provenance import SOURCE_CONFIG
 

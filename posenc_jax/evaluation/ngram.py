@@ -16,11 +16,11 @@ from posenc_jax import data, storage
 from posenc_jax.config import config_hash, decides_results, flat, single_seed_runs, validate
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
-from posenc_jax.evaluation import row_schema
 from posenc_jax.evaluation.evaluate import measure, show, summary
-from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.rows import row_schema
+from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 from posenc_jax.training.run_dir import mark_finished
 
 FILE = 'ngram.json'  # what the rows beside it were counted from

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.evaluation.row_schema import DTYPE, FULL
 from posenc_jax.protocols import caption_words
+from posenc_jax.rows.row_schema import DTYPE, FULL
 
 MEANS = 'Mean ± standard deviation over {}'
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import Damaged, disk_errors, shown, visible
-from posenc_jax.evaluation.row_schema import COUNT, is_count, is_number, is_text
 from posenc_jax.reporting.folders import files_below
+from posenc_jax.rows.row_schema import COUNT, COUNT_OR_NULL, is_number, is_text
 
 FILE = 'costs.jsonl'
 STEP_TIMES = 'step_times.jsonl'  # of lines, measured in turn: scripts/step_times.py
@@ -18,7 +18,6 @@ DTYPES = ('float32', 'bfloat16')
 # For fields of rows: whether a value may stand there, and what may.
 LABEL = (lambda value: is_text(value, 200), 'a text of 1 to 200 characters')
 SECONDS = (lambda value: is_number(value) and value >= 0, 'a number from 0 on')
-COUNT_OR_NULL = (lambda value: value is None or is_count(value), f'null or {COUNT[1]}')
 COSTS = {
   'run': (lambda value: is_text(value, 255), 'a text of 1 to 255 characters'),
   'label': LABEL,

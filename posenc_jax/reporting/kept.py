@@ -7,9 +7,9 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.evaluation import row_schema
 from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.folders import files_below
+from posenc_jax.rows import row_schema
 from posenc_jax.training.run_dir import FINISHED, is_finished
 
 ROWS = 'rows.jsonl.gz'

@@ -10,9 +10,9 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection
 
-from posenc_jax.evaluation.row_schema import is_of_model, overrides_text
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.rows import without_seed
+from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 # Fields that a further evaluation of a run may change.
 EVALUATION = ('corpus', 'split', 'stride', 'k')

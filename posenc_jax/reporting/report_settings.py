@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 from posenc_jax import tasks
 from posenc_jax.errors import UserError, hint, nearest, shown, visible
-from posenc_jax.evaluation.row_schema import MAX_COUNT, is_count, is_number, is_text
 from posenc_jax.protocols import PROTOCOLS
 from posenc_jax.reporting.layouts import LAYOUTS
 from posenc_jax.reporting.layouts.published import check_reference
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.mpl.figures import FORMS
+from posenc_jax.rows.row_schema import MAX_COUNT, is_count, is_number, is_text
 
 MOST = 100  # tables or figures of a study
 MOST_RUNS = 100_000

@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.evaluation import row_schema
-from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
 from posenc_jax.reporting.folders import files_below, is_folder
+from posenc_jax.rows import row_schema
+from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 
 # Names of files, not patterns: `rows.jsonl.123.new` is what a kill left of a write.
 FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')

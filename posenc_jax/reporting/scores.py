@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import row_schema
 from posenc_jax.protocols import CHOSEN_BY_MODEL, POSITIONAL, PROTOCOLS
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.line_names import EVALUATION, line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.tasks import learned
+from posenc_jax.rows import row_schema
 
 # Rows that are equal in these fields score the same tokens at a length; see `scored_on`.
 SCORED = (*EVALUATION, 'overrides')

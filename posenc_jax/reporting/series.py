@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation.row_schema import N_GRAM
 from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.scores import LINE, UNSEEN, Scores, SeedScore, collect
 from posenc_jax.reporting.tasks.chance import chance_scores
+from posenc_jax.rows.row_schema import N_GRAM
 
 
 @dataclasses.dataclass(frozen=True)

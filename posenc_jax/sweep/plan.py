@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import cli, config, storage
 from posenc_jax.errors import Stopped, UserError, last_line, shown
-from posenc_jax.evaluation.overrides import HARMLESS, IN_ROWS
+from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers

@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation.row_schema import N_GRAM
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.board.line_costs import Cost, relative_costs
@@ -22,6 +21,7 @@ from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.series import multiple_of
+from posenc_jax.rows.row_schema import N_GRAM
 
 PROTOCOL = 'last_k'  # the same targets at every length
 SLACK = 0.02  # bits a byte: a score that is surely not worse by more holds

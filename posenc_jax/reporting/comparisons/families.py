@@ -1,8 +1,8 @@
 """Tests of the lines of one column over seeds, by families, and the marks that come of them."""
 
-from posenc_jax.evaluation.row_schema import N_GRAM
 from posenc_jax.reporting.comparisons import significance
 from posenc_jax.reporting.comparisons.block import BASELINE, BETTER, EQUIVALENT, WORSE, Block, Pair
+from posenc_jax.rows.row_schema import N_GRAM
 
 
 def test(block: Block, column, pairs: dict[str, Pair]) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.evaluation.row_schema import is_of_model
 from posenc_jax.reporting.comparisons.compare import METHOD, compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import SCORED, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.rows.row_schema import is_of_model
 
 PLAIN = 'as trained'  # the method of lines whose model evaluation did not change
 

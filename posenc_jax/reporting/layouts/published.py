@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError, shown
-from posenc_jax.evaluation.row_schema import is_number, is_text
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table
+from posenc_jax.rows.row_schema import is_number, is_text
 
 TITLE = 'Published, other scale'
 MOST = 1000  # lines, and lengths of a line

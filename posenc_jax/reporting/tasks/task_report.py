@@ -9,7 +9,7 @@ of all its tasks.
 import json
 from collections.abc import Iterable
 
-from posenc_jax.evaluation import row_schema
+from posenc_jax.rows import row_schema
 
 PROTOCOL = 'last_k'  # of the figure of likelihoods that a study without figures gets
 EXACT = 'exact_match'
@@ -76,4 +76,4 @@ def _of_single_answers(settings: dict, protocols: list[str] | None, rows: list[d
 
 def _place(row: dict) -> str:
   """What a row measured but for its metric."""
-  return json.dumps([row[name] for name in row_schema.KEY], sort_keys=True)
+  return json.dumps([row[name] for name in row_schema.KEY_FIELDS], sort_keys=True)
