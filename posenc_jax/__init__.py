@@ -23,7 +23,7 @@ _MODULES = {
   'make': 'posenc_jax.encodings',
   'register': 'posenc_jax.encodings',
   'score': 'posenc_jax.evaluation.scoring',
-  'weights_of_heads': 'posenc_jax.evaluation.attention_weights',
+  'weights_of_heads': 'posenc_jax.inspection.attention_weights',
 }
 __all__ = list(_MODULES)
 
@@ -37,9 +37,9 @@ if typing.TYPE_CHECKING:  # the same names, for those who read types and run not
   from posenc_jax.encodings import LengthError as LengthError
   from posenc_jax.encodings import make as make
   from posenc_jax.encodings import register as register
-  from posenc_jax.evaluation.attention_weights import weights_of_heads as weights_of_heads
   from posenc_jax.evaluation.runs import load_run as load_run
   from posenc_jax.evaluation.scoring import score as score
+  from posenc_jax.inspection.attention_weights import weights_of_heads as weights_of_heads
 
 
 def __getattr__(name: str):

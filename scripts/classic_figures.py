@@ -10,7 +10,7 @@ from flax import nnx
 
 from posenc_jax.encodings import make
 from posenc_jax.encodings.sinusoidal import sinusoid
-from posenc_jax.evaluation.profiles import against_distance, from_spec
+from posenc_jax.inspection.profiles import against_distance, from_spec
 from posenc_jax.reporting.colors import COLORS, GREY
 from posenc_jax.reporting.mpl.axes import write_notes
 from posenc_jax.reporting.mpl.panels import distance_axis, label_axes, panels

@@ -21,7 +21,7 @@ from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request, sampled_positions
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.errors import user_errors
-from posenc_jax.evaluation import parameter_counts
+from posenc_jax.inspection import parameter_counts
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding

@@ -40,7 +40,8 @@ from posenc_jax import cli, config, data, encodings, errors, sweep, tasks
 from posenc_jax.config import BASE
 from posenc_jax.config.fields import FIELDS
 from posenc_jax.distributed import devices
-from posenc_jax.evaluation import evaluate, preflight, profiles
+from posenc_jax.evaluation import evaluate, preflight
+from posenc_jax.inspection import profiles
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.mpl import figures as mpl_figures

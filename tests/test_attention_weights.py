@@ -18,9 +18,10 @@ from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.config import load, overlay, validate
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import attention_weights, evaluate, protocols
+from posenc_jax.evaluation import evaluate, protocols
 from posenc_jax.evaluation.model_functions import compiled
-from posenc_jax.evaluation.profiles import Recorder
+from posenc_jax.inspection import attention_weights
+from posenc_jax.inspection.profiles import Recorder
 from posenc_jax.model.decoder import build
 
 WINDOW = 5
@@ -122,7 +123,7 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
   first_BNH, distance_NH = expected(weights_by_layer(model, **options))
   sums = functools.partial(attention_weights.weight_sums, model, backend=backend, **options)
   sums_BNHC = np.concatenate(
-    [some[None] for some in attention_weights.over_windows(jax.jit(sums), TOKENS, 12, 24)]
+    [some[None] for some in protocols.sums_of_windows(jax.jit(sums), TOKENS, 12, 24)]
   )
   np.testing.assert_allclose(sums_BNHC[..., 0], first_BNH, rtol=2e-4, atol=2e-5)
   found_NH = attention_weights.mean_distances(sums_BNHC)

@@ -18,7 +18,7 @@ from test_page import browser  # noqa: F401
 
 from posenc_jax import config, storage, sweep
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import parameter_counts
+from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import line_costs, lines, page, pareto, tables
 from posenc_jax.training.run_dir import claim_run_dir

@@ -23,7 +23,7 @@ from posenc_jax.attention.backends import splash
 from posenc_jax.config.loading import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
-from posenc_jax.evaluation import parameter_counts
+from posenc_jax.inspection import parameter_counts
 from posenc_jax.model import layer as decoder_layer
 from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import LM, REMAT_POLICIES, attention_options, build

@@ -22,8 +22,8 @@ from test_commands import command  # noqa: F401
 
 import posenc_jax.reporting.html
 from posenc_jax import config, data, storage
-from posenc_jax.evaluation import parameter_counts
-from posenc_jax.evaluation.profiles import single_encodings
+from posenc_jax.inspection import parameter_counts
+from posenc_jax.inspection.profiles import single_encodings
 from posenc_jax.model import decoder
 from posenc_jax.reporting import study as studies
 from posenc_jax.reporting.colors import GREY

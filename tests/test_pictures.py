@@ -15,7 +15,7 @@ from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.t5 import bucket_row
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import profiles
+from posenc_jax.inspection import profiles
 from posenc_jax.reporting.html import profile_plots
 from posenc_jax.reporting.mpl.profile_figure import draw
 from scripts import classic_figures

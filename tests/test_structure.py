@@ -30,10 +30,10 @@ LEVELS = (
   {'rows'},
   {'model'},
   {'data'},
+  {'inspection'},
   {'training'},
   {'pretrained'},
-  {'evaluation'},
-  {'reporting'},
+  {'evaluation', 'reporting'},
   {'sweep'},
 )
 WITHOUT_JAX = (

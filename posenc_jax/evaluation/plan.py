@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 from posenc_jax import data
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import attention_weights, long_ppl, protocols, text_tasks
+from posenc_jax.evaluation import long_ppl, protocols, text_tasks
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import run
 from posenc_jax.evaluation.runs import evaluator_nll
+from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, WINDOWED, WITH_SINK
 from posenc_jax.tasks import Example
 
@@ -318,7 +319,7 @@ class Planner:
     def score(sums, rows):
       windows_NT = protocols.whole_windows(self._excerpts, e.sink_rate_tokens)
       sums_WNHC = np.stack(
-        list(attention_weights.over_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens))
+        list(protocols.sums_of_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens))
       )
       return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
 
@@ -334,7 +335,7 @@ class Planner:
 
     def score(sums, rows):
       windows_NT = protocols.whole_windows(self._excerpts, length)
-      sums_WNHC = np.stack(list(attention_weights.over_windows(sums, windows_NT, length, size)))
+      sums_WNHC = np.stack(list(protocols.sums_of_windows(sums, windows_NT, length, size)))
       distance_NH = attention_weights.mean_distances(sums_WNHC)
       return [{'value': float(distance_NH[places[i]])} for i in rows]
 

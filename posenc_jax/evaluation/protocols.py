@@ -217,6 +217,16 @@ def score_windows(
       yield result_T[: len(window)]
 
 
+def sums_of_windows(
+  function: Callable, windows: Iterable[np.ndarray], length: int, batch_tokens: int
+) -> Iterator[np.ndarray]:
+  """Yields float64 [N, H, 3] of each window, given `attention_weights.weight_sums` as
+  `function(tokens_BT)`.
+  """
+  for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
+    yield from np.asarray(function(tokens_BT), np.float64)[: len(batch)]
+
+
 def fill_batches(
   windows: Iterable[np.ndarray], length: int, batch_tokens: int
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:

@@ -172,7 +172,7 @@ def _settings(found: list[Setting]) -> list[list[str]]:
   """The lines of the table of configurations."""
   if not found:
     return []
-  from posenc_jax.evaluation import parameter_counts  # it needs jax, and rows do not
+  from posenc_jax.inspection import parameter_counts  # it needs jax, and rows do not
 
   lines = []
   for setting in found:
@@ -189,7 +189,7 @@ def _profiles(
   sources: Sources, found: list[Setting], longest: int, base: str | Path | None
 ) -> tuple[list[dict], list[str]]:
   """A profile of each way in which configs set an encoding, and what could not be drawn."""
-  from posenc_jax.evaluation.profiles import single_encodings  # it needs jax, and rows do not
+  from posenc_jax.inspection.profiles import single_encodings  # it needs jax, and rows do not
 
   named = [(setting.label, setting.config) for setting in found]
   names_of, config_of = {}, {}
@@ -221,7 +221,7 @@ def _profile_key(c: ConfigDict) -> str:
 
 def _profile(c: ConfigDict, longest: int, name: str) -> dict:
   """The plots and notes of the encoding of a config. Raises UserError."""
-  from posenc_jax.evaluation.profiles import LOWEST, from_config, profile
+  from posenc_jax.inspection.profiles import LOWEST, from_config, profile
 
   length = max(2, min(longest, max(FAR, 2 * c.train.length)))
   channels = c.model.heads * c.model.head_dim

@@ -8,7 +8,7 @@ from posenc_jax.reporting.html import style
 
 
 def draw(panel, train_length: int, lowest: float) -> go.Figure:
-  """The plot of an `evaluation.profiles.Panel`, cut off below the score `lowest`."""
+  """The plot of an `inspection.profiles.Panel`, cut off below the score `lowest`."""
   figure = style.figure(250, margin=dict(l=8, r=8, t=18, b=8))
   heads = len(panel.labels)
   for head, label in enumerate(panel.labels):

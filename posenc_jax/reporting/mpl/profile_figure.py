@@ -14,7 +14,7 @@ def draw(spec: str, length: int, samples: int, seed: int, **sizes: int):
 
   `sizes` are heads, head_dim and train_length. Raises UserError.
   """
-  from posenc_jax.evaluation import profiles  # it needs jax, and rows do not
+  from posenc_jax.inspection import profiles  # it needs jax, and rows do not
 
   enc = profiles.from_spec(spec, seed=seed, **sizes)
   profile = profiles.profile(enc, length, samples, seed)

@@ -12,8 +12,6 @@ the sum of p_ij (i - j) over that of p_ij. Distances are counted by index, whate
 encoding sees.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +21,6 @@ from ml_collections import ConfigDict
 from posenc_jax.attention import attend
 from posenc_jax.encodings import Encoding
 from posenc_jax.encodings.core.base import delegate_to_inner
-from posenc_jax.evaluation.protocols import fill_batches
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_hidden
 
@@ -79,14 +76,6 @@ def weight_sums(model, tokens_BT, **options):
   """`head_sums` of all layers, float32 [B, N, H, 3]; queries and keys are BOS and T - 1 tokens."""
   _, sums_NBHC = token_hidden(model, tokens_BT, observe=head_sums, **options)
   return jnp.moveaxis(sums_NBHC, 0, 1)
-
-
-def over_windows(
-  sums: Callable, windows: Iterable[np.ndarray], length: int, batch_tokens: int
-) -> Iterator[np.ndarray]:
-  """Yields float64 [N, H, 3] of each window: `weight_sums` as `sums(tokens_BT)`."""
-  for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
-    yield from np.asarray(sums(tokens_BT), np.float64)[: len(batch)]
 
 
 def count_heads(config: ConfigDict, vocab: int) -> int:

@@ -1,0 +1,1 @@
+"""What a model or an encoding is, seen without scoring it: sizes, profiles, attention weights."""
