@@ -33,7 +33,7 @@ def near(mean, noise, seeds=5):
   return list(mean + noise * np.array([-1.1, 0.7, 0.2, 1.3, -0.9, 0.4])[:seeds])
 
 
-def blocks(rows, **settings):
+def contrasts(rows, **settings):
   """{beginning of the title: table} of the differences."""
   made = make_tables(rows, **settings)
   return {table.title.split(', ')[0]: table for table in made if table.title.startswith('Diff')}
@@ -106,7 +106,7 @@ def windowed(bits=WINDOW, **fields):
 
 def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
   rows = documents(BITS)
-  table = blocks(rows)[AT_L]
+  table = contrasts(rows)[AT_L]
   found = record(table, 't5', 8)
   scores = {line: of_seeds(rows, line, 8) for line in BITS}
   mean = scores['t5'].mean() - scores['rope'].mean()
@@ -134,7 +134,7 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
 
 def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
   rows = [r for r in documents(BITS) if (r['label'], r['seed']) != ('alibi', 1)]
-  table = blocks(rows)[AT_L]
+  table = contrasts(rows)[AT_L]
   alibi, t5, rope = (of_seeds(documents(BITS), line, 8) for line in ('alibi', 't5', 'rope'))
   rng = np.random.default_rng(0)
   theirs = stats.dunnett(alibi[[0, 2]], t5, control=rope, rng=rng)
@@ -146,16 +146,16 @@ def test_lines_of_other_seeds_are_compared_without_taking_seeds_for_blocks():
 def test_the_caption_says_in_which_columns_what_a_seed_does_to_all_is_left_out():
   bits = {line: {4: np.add(of_line[8], 0.1), 8: of_line[8]} for line, of_line in BITS.items()}
   lacking = lambda r: (r['label'], r['seed'], r['length']) == ('alibi', 1, 4)
-  table = blocks([r for r in documents(bits) if not lacking(r)])[AT_L]
+  table = contrasts([r for r in documents(bits) if not lacking(r)])[AT_L]
   assert 'what a seed does to all of them at 8 (4, 5 degrees of freedom)' in table.caption
-  assert 'what a seed does to all of them (4 degrees' in blocks(documents(bits))[AT_L].caption
+  assert 'what a seed does to all of them (4 degrees' in contrasts(documents(bits))[AT_L].caption
 
 
 def test_where_most_lines_have_the_seeds_of_the_baseline_others_are_tested_apart():
   """So that what a seed does to all of them can be left out."""
   bits = BITS | {'fire': {8: [2.02, 2.15, 2.05]}, 'nope': {8: [2.1, 2.3, 2.2]}}
   rows = [r for r in documents(bits) if (r['label'], r['seed']) != ('alibi', 1)]
-  table = blocks(rows)[AT_L]
+  table = contrasts(rows)[AT_L]
   scores = {line: of_seeds(documents(bits), line, 8) for line in bits}
   pooled = [scores[line] for line in ('t5', 'fire', 'nope')]
   estimates = significance.pooled(pooled, scores['rope'], shares_seeds=True)
@@ -171,7 +171,7 @@ def test_where_most_lines_have_the_seeds_of_the_baseline_others_are_tested_apart
 def test_far_text_is_told_from_a_window():
   """Each score minus the own one at that length with attention windowed at L."""
   rows = documents(BITS) + windowed({'t5': {16: [1.95, 1.99, 2.01]}})
-  found = record(blocks(rows)[OWN_WINDOWED], 't5', 16)
+  found = record(contrasts(rows)[OWN_WINDOWED], 't5', 16)
   plain, of_window = (
     of_seeds(some, 't5', 16)
     for some in (documents(BITS), windowed({'t5': {16: [1.95, 1.99, 2.01]}}))
@@ -198,7 +198,7 @@ def test_lines_that_cannot_share_the_variance_are_a_family_of_their_own():
   wild = {'nope': {8: near(2.4, 0.2)}}
   rows = documents(alike | wild) + documents({'long': {8: near(1.8, 0.01)}}, train_length=32)
   rows += documents({'n-gram (5 bytes)': {8: near(2.5, 0.03)}}, encoding='n-gram')
-  table = blocks(rows)[AT_L]
+  table = contrasts(rows)[AT_L]
   scores = {line: of_seeds(rows, line, 8) for line in (*alike, 'nope', 'long', 'n-gram (5 bytes)')}
   pooled = significance.pooled([scores['t5'], scores['alibi']], scores['rope'], shares_seeds=True)
   dunnett = significance.Dunnett([5, 5], 5, 8)
@@ -213,7 +213,7 @@ def test_lines_that_cannot_share_the_variance_are_a_family_of_their_own():
 
 def test_without_lines_that_share_a_variance_all_are_tested_with_their_own():
   rows = documents({'rope': {8: near(2, 0.3)}, 't5': {8: near(1.9, 0.01)}})
-  table = blocks(rows)[AT_L]
+  table = contrasts(rows)[AT_L]
   assert "in Welch's t-test over seeds, Holm-corrected" in table.caption
   assert 'degrees of freedom' not in table.caption
 
@@ -227,7 +227,7 @@ def test_one_trained_model_evaluated_in_several_ways_is_tested_seed_by_seed():
     r | {'overrides': {'encoding.base': 20.0}, 'nats': r['nats'] * (1.01 + r['seed'] / 10_000)}
     for r in of_rope
   ]
-  table = blocks([*rows, *same, *worse], baseline='rope')[AT_L]
+  table = contrasts([*rows, *same, *worse], baseline='rope')[AT_L]
   (same_line,) = [line for line in texts(table) if '50000' in line]
   (worse_line,) = [line for line in texts(table) if '20' in line and line != same_line]
   marks = {line[0].text: line[1].mark for line in lines_of(table)}
@@ -239,12 +239,14 @@ def test_one_trained_model_evaluated_in_several_ways_is_tested_seed_by_seed():
   assert found['p'] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
   assert found['smallest_marked'] is None
   assert "the same trained models, in a t-test of the seeds' own differences" in table.caption
-  assert record(table, 't5', 8)['p'] == record(blocks(rows)[AT_L], 't5', 8)['p'], 'as without them'
+  assert record(table, 't5', 8)['p'] == record(contrasts(rows)[AT_L], 't5', 8)['p'], (
+    'as without them'
+  )
 
 
 def test_past_l_lines_are_compared_with_themselves_at_l():
   rows = documents(BITS)
-  table = blocks(rows)[OWN]
+  table = contrasts(rows)[OWN]
   assert table.header == ['encoding', '16']
   assert [*texts(table)] == ['alibi', 'rope', 't5'], 'few seeds of a line alone find what they may'
   ps = {}
@@ -264,7 +266,7 @@ def test_past_l_lines_are_compared_with_themselves_at_l():
 
 def test_past_l_lines_are_compared_with_the_windowed_baseline():
   rows = documents(BITS)
-  table = blocks(rows + windowed())[WINDOWED]
+  table = contrasts(rows + windowed())[WINDOWED]
   reference = of_seeds(windowed(), 'rope', 16)
   for line in BITS:
     found = record(table, line, 16)
@@ -283,14 +285,14 @@ def test_past_l_lines_are_compared_with_the_windowed_baseline():
 def test_past_l_lines_are_compared_with_the_truncated_baseline_if_there_is_no_windowed_one():
   rows = documents(BITS)
   cut = documents({'rope': {16: BITS['rope'][8]}}, control='truncated')
-  table = blocks(rows + cut)['Differences from rope truncated to L']
+  table = contrasts(rows + cut)['Differences from rope truncated to L']
   reference = of_seeds(rows, 'rope', 8)  # of the same targets
   for line in BITS:
     difference = of_seeds(rows, line, 16) - reference
     assert record(table, line, 16)['difference'] == pytest.approx(difference.mean())
   assert 'rope given the last L tokens alone, the practical default' in table.caption
   past = [r for r in rows + cut if r['length'] > 8]
-  assert 'Differences from rope truncated to L' not in blocks(past)
+  assert 'Differences from rope truncated to L' not in contrasts(past)
 
 
 def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_rows():
@@ -301,7 +303,7 @@ def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_r
     'not compared with rope windowed at L: no such rows of control windowed',
   ]
   cut = documents({'t5': {16: [1.94, 1.95, 2.0]}}, control='truncated', **fields)
-  made = blocks(rows + cut)
+  made = contrasts(rows + cut)
   assert 'farther back' not in made[OWN].caption
   assert 'uses text farther back than L / 2' in made[TRUNCATED].caption
   assert [*texts(made[TRUNCATED])] == ['t5']
@@ -311,7 +313,7 @@ def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_r
   assert found['p'] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
   assert found['p_corrected'] == found['p']
   # of the same targets at every length, the own score at L says it
-  assert TRUNCATED not in blocks(
+  assert TRUNCATED not in contrasts(
     documents(BITS) + documents({'t5': {16: [1.9] * 3}}, control='truncated')
   )
 
@@ -320,7 +322,7 @@ def test_the_placebo_tells_whether_it_is_the_text_that_is_used():
   placebo = {'t5': {16: near(2.0, 0.02), 32: near(1.8, 0.02)}}
   model = {'t5': {8: near(2.0, 0.02), 16: near(1.8, 0.01), 32: near(1.8, 0.02)}}
   rows = documents(model) + documents(placebo, control='shuffled_far')
-  found = blocks(rows)[SHUFFLED]
+  found = contrasts(rows)[SHUFFLED]
   assert 'uses what text farther back than L says' in found.caption
   assert marks(found) == {'t5': '*='}
   difference = np.subtract(model['t5'][16], placebo['t5'][16])
@@ -330,8 +332,8 @@ def test_the_placebo_tells_whether_it_is_the_text_that_is_used():
 
 def test_tables_of_perplexity_are_compared_in_bits():
   rows = documents(BITS) + windowed()
-  in_bits = {title: table.records for title, table in blocks(rows).items()}
-  assert {title: table.records for title, table in blocks(rows, metric='ppl').items()} == in_bits
+  in_bits = {title: table.records for title, table in contrasts(rows).items()}
+  assert {title: table.records for title, table in contrasts(rows, metric='ppl').items()} == in_bits
   assert make_tables(rows, metric='ppl')[0].caption.startswith('Perplexity')
 
 
@@ -365,7 +367,7 @@ PLANTED = {
 
 def test_what_is_planted_is_marked_and_nothing_else():
   rows = documents(PLANTED) + windowed({'rope': {16: near(2.0, 0.001)}})
-  made = blocks(rows, margin=0.05)
+  made = contrasts(rows, margin=0.05)
   assert marks(made[AT_L]) == {'better': '*.', 'same': '=.', 'unknown': '=.', 'worse': '†.'}
   assert marks(made[OWN]) == {'better': '*', 'rope': '†', 'same': '=', 'unknown': '.', 'worse': '†'}
   assert marks(made[WINDOWED]) == {
@@ -377,10 +379,10 @@ def test_what_is_planted_is_marked_and_nothing_else():
   }
   assert record(made[OWN], 'same', 16)['mark'] == 'equivalent'
   assert {record(made[OWN], line, 16)['mark'] for line in ('rope', 'unknown')} == {'worse', ''}
-  assert marks(blocks(rows, margin=1e-6)[WINDOWED])['same'] != '='
+  assert marks(contrasts(rows, margin=1e-6)[WINDOWED])['same'] != '='
   assert 'within 0.05 of 0' in made[OWN].caption
   assert not any(field.mark for line in lines_of(make_tables(rows)[0]) for field in line)
-  assert marks(blocks(rows, form='columns', margin=0.05)[AT_L]) == marks(made[AT_L])
+  assert marks(contrasts(rows, form='columns', margin=0.05)[AT_L]) == marks(made[AT_L])
 
 
 def test_where_more_is_better_more_is_marked():
@@ -388,7 +390,7 @@ def test_where_more_is_better_more_is_marked():
     r | {'metric': 'exact_match', 'value': r['bpb'] / 10} | dict.fromkeys(('nats', 'bpb', 'ppl'))
     for r in documents(PLANTED)
   ]
-  made = blocks(rows, metric='exact_match')
+  made = contrasts(rows, metric='exact_match')
   assert marks(made[AT_L])['better'] == '†.'
   assert marks(made[OWN])['worse'] == '*'
 
@@ -396,7 +398,7 @@ def test_where_more_is_better_more_is_marked():
 def test_what_differs_within_the_margin_is_equivalent_whatever_its_sign():
   bits = {'rope': {8: near(2, 0.01), 16: near(2.003, 0.01)}}
   bits['rope'][16][0] += 1e-5
-  found = record(blocks(documents(bits))[OWN], 'rope', 16)
+  found = record(contrasts(documents(bits))[OWN], 'rope', 16)
   assert found['p_corrected'] < 0.001
   assert found['mark'] == 'equivalent'
 
@@ -404,22 +406,24 @@ def test_what_differs_within_the_margin_is_equivalent_whatever_its_sign():
 def test_a_family_is_one_column():
   rows = documents(PLANTED)
   more = documents({line: {32: by_length[16][::-1]} for line, by_length in PLANTED.items()})
-  alone, both = (blocks(some)[OWN] for some in (rows, rows + more))
+  alone, both = (contrasts(some)[OWN] for some in (rows, rows + more))
   assert [r for r in both.records if r['length'] == 16] == alone.records
-  fewer = blocks([r for r in rows if r['label'] in ('rope', 'worse')])[OWN]
+  fewer = contrasts([r for r in rows if r['label'] in ('rope', 'worse')])[OWN]
   ps = [record(table, 'worse', 16)['p_corrected'] for table in (fewer, alone)]
   assert ps[0] < ps[1]
 
 
 def test_models_that_do_not_change_past_l_are_equivalent():
   bits = {'rope': {8: [2.0, 2.1], 16: [2.0, 2.1]}, 'flat': {8: [2.0, 2.1], 16: [2.5, 2.6]}}
-  table = blocks(documents(bits))[OWN]
+  table = contrasts(documents(bits))[OWN]
   assert marks(table) == {'rope': '=', 'flat': '.'}  # a spread of nothing tests nothing
   assert record(table, 'flat', 16)['p'] is None
 
 
 def test_one_seed_gives_intervals_but_no_mark():
-  made = blocks(documents({line: {n: v[:1] for n, v in of.items()} for line, of in BITS.items()}))
+  made = contrasts(
+    documents({line: {n: v[:1] for n, v in of.items()} for line, of in BITS.items()})
+  )
   for table in made.values():
     assert 'Not tested: that needs seeds that differ.' in table.caption
     assert {*marks(table)} == {*texts(table)}
@@ -428,8 +432,8 @@ def test_one_seed_gives_intervals_but_no_mark():
 
 
 def test_correlations_need_three_seeds():
-  two = {line: {n: v[:2] for n, v in of.items()} for line, of in BITS.items()}
-  assert blocks(documents(two))[AT_L].header == ['encoding', '8 (L)']
+  two = {line: {n: v[:2] for n, v in bits.items()} for line, bits in BITS.items()}
+  assert contrasts(documents(two))[AT_L].header == ['encoding', '8 (L)']
 
 
 # Documents
@@ -438,7 +442,7 @@ def test_correlations_need_three_seeds():
 def test_documents_of_a_year_are_one_cluster():
   names = [f'{1790 + d // 2}-x-{d}' for d in range(14)]
   rows = documents(BITS, names)
-  table = blocks(rows)[OWN]
+  table = contrasts(rows)[OWN]
   assert {r['clusters'] for r in table.records} == {7}
   assert '7 of them, those of one year or package taken as one' in table.caption
   (main, *_) = make_tables(rows)
@@ -448,7 +452,7 @@ def test_documents_of_a_year_are_one_cluster():
   )
   assert texts(main)['t5'][0].endswith(f' ({error:.3f})')
   assert 'In parentheses: the standard error over documents' in main.caption
-  few = blocks(documents(BITS, names[:10]))[OWN]
+  few = contrasts(documents(BITS, names[:10]))[OWN]
   assert 'No intervals: they need rows of 6 or more single documents of' in few.caption
   assert few.records[0]['low'] is None
 
@@ -458,7 +462,7 @@ def test_without_single_documents_there_is_no_interval_and_no_standard_error():
   (main, *_) = make_tables(rows)
   assert texts(main)['t5'][0] == '1.940 ± 0.036'
   assert 'parentheses' not in main.caption
-  assert 'No intervals' in blocks(rows)[OWN].caption
+  assert 'No intervals' in contrasts(rows)[OWN].caption
 
 
 def test_over_very_many_clusters_there_is_no_interval(monkeypatch):
@@ -480,7 +484,7 @@ def test_other_tokens_are_not_compared_but_named():
     moved = [r | change if is_moved(r) else r for r in documents(BITS)]
     main, *_ = make_tables(moved)
     assert any(note.startswith('not compared with rope, as scored tokens') for note in main.notes)
-    assert 't5' not in texts(blocks(moved)[AT_L])
+    assert 't5' not in texts(contrasts(moved)[AT_L])
   odd = [r | {'position': 9} if one(r) and r['seed'] == 0 else r for r in documents(BITS)]
   main, *_ = make_tables(odd)
   assert 'not compared, as its seeds scored different tokens: t5 at 8' in main.notes
@@ -489,7 +493,7 @@ def test_other_tokens_are_not_compared_but_named():
 def test_a_difference_from_oneself_is_of_the_seeds_that_both_lengths_have():
   bits = {'rope': {8: [2.0, 2.1, 2.3], 16: [3.0, 3.3]}}
   rows = documents(bits)
-  found = record(blocks(rows)[OWN], 'rope', 16)
+  found = record(contrasts(rows)[OWN], 'rope', 16)
   both = [of_seeds(rows, 'rope', 16), of_seeds(rows, 'rope', 8)[:2]]
   assert found['difference'] == pytest.approx((both[0] - both[1]).mean())
   assert found['seeds'] == 2
@@ -500,9 +504,9 @@ def test_a_difference_from_oneself_is_of_the_seeds_that_both_lengths_have():
 
 def test_the_baseline_is_the_line_whose_encoding_is_rope_unless_named():
   rows = [r | {'label': 'plain'} if r['label'] == 'rope' else r for r in documents(BITS)]
-  made = blocks(rows)
+  made = contrasts(rows)
   assert 'Differences from plain up to L' in made
-  assert 'Differences from t5 up to L' in blocks(rows, baseline='t5')
+  assert 'Differences from t5 up to L' in contrasts(rows, baseline='t5')
   others = [r for r in rows if r['label'] != 'plain']
   _, own = make_tables(others)
   assert own.title == f'{OWN}, last_k'
@@ -600,7 +604,7 @@ def test_where_no_row_begins_at_l_there_are_no_columns_by_position():
 
 
 def test_tasks_are_compared_like_text():
-  made = blocks(tasks(lines=('nope', 'rope'), names=['copy']), metric='exact_match')
+  made = contrasts(tasks(lines=('nope', 'rope'), names=['copy']), metric='exact_match')
   assert {*made} == {AT_L, OWN}
   assert made[AT_L].header[1:3] == ['4', '8 (L)']
 
@@ -614,7 +618,7 @@ def test_whole_tables_without_differences_are_marked_as_seldom_as_they_say():
     scores = lambda n: list(rng.normal(2.0, 0.02, n))
     bits = {line: {8: scores(3), 16: scores(3)} for line in ('rope', 'a', 'b', 'c', 'd')}
     rows = rows_of(bits) + rows_of({'rope': {16: scores(3)}}, control='windowed')
-    for title, table in blocks(rows, margin=1e-9).items():
+    for title, table in contrasts(rows, margin=1e-9).items():
       any_mark[title] += any(set(text) & {*'*†'} for text in marks(table).values())
   shares = np.array([any_mark[title] / number for title in (AT_L, OWN, WINDOWED)])
   assert (shares < 0.05 + 3 * (0.05 * 0.95 / number) ** 0.5).all()

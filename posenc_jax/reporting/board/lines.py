@@ -9,7 +9,8 @@ from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.board.line_costs import Cost, relative_costs
 from posenc_jax.reporting.comparisons import effective_length
-from posenc_jax.reporting.comparisons.block import (
+from posenc_jax.reporting.comparisons.compare import compare_all
+from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
   OWN,
   OWN_SHUFFLED,
@@ -17,7 +18,6 @@ from posenc_jax.reporting.comparisons.block import (
   Difference,
   Reference,
 )
-from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.series import multiple_of
@@ -205,7 +205,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: Cost) ->
   L, metric = row['train_length'], METRICS['bpb']
   is_of_L = row['encoding'] != N_GRAM and usual == L
   values = effective_length.values_of_seeds(plain, name, metric)
-  own = tuple(of_seed[usual] for of_seed in values.values() if of_seed.get(usual) is not None)
+  own = tuple(by_length[usual] for by_length in values.values() if by_length.get(usual) is not None)
   changes = _differences(by_control[None], OWN, name) if is_of_L else _plain_changes(values, usual)
   past = [length for length in plain.columns if length > L and _has_rows(plain, name, length)]
   longest = past[-1] if past else L
@@ -253,9 +253,9 @@ def _differences(comparison, reference: Reference, line: str) -> dict[int, Diffe
   """{length: the line's difference from the reference}."""
   return {
     column: difference
-    for block in comparison.blocks
-    if block.reference is reference
-    for (name, column), difference in block.differences.items()
+    for contrast in comparison.contrasts
+    if contrast.reference is reference
+    for (name, column), difference in contrast.differences.items()
     if name == line
   }
 
@@ -266,8 +266,8 @@ def _plain_changes(values: dict[int, dict[int, float]], base: int) -> dict[int, 
   `values`: {seed: {length: score}}; lengths that some seed has no score for are left out.
   """
   changes = {}
-  for length in sorted({length for of_seed in values.values() for length in of_seed}):
-    pairs = [(of_seed.get(base), of_seed.get(length)) for of_seed in values.values()]
+  for length in sorted({length for by_length in values.values() for length in by_length}):
+    pairs = [(by_length.get(base), by_length.get(length)) for by_length in values.values()]
     if length > base and not any(None in pair for pair in pairs):
       mean = statistics.fmean(value - own for own, value in pairs)
       changes[length] = Difference(mean, len(pairs), None, 0)
@@ -281,7 +281,7 @@ def _holds_to(
   held = L
   for length in past:
     change = changes.get(length)
-    pairs = [(of_seed.get(L), of_seed.get(length)) for of_seed in values.values()]
+    pairs = [(by_length.get(L), by_length.get(length)) for by_length in values.values()]
     if not _is_below(change) or not all(_seed_holds(*pair) for pair in pairs):
       break
     held = length

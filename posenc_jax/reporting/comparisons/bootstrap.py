@@ -27,7 +27,7 @@ def cluster_of(document: str, corpus: str) -> str:
   return year[1] if year else document
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)  # they take seconds where there are thousands of clusters
 def resamples(clusters: int, number: int = RESAMPLES) -> np.ndarray:
   """weights_CR: how often each of `number` resamples draws each cluster, always the same draws."""
   equal_C = np.full(clusters, 1 / clusters)

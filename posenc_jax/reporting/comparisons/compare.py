@@ -17,7 +17,7 @@ import numpy as np
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.protocols import SAME_TARGETS, SHUFFLED_FAR, TRUNCATED, WINDOWED
 from posenc_jax.reporting.comparisons import bootstrap, families, significance
-from posenc_jax.reporting.comparisons.block import (
+from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
   BASELINE_TRUNCATED,
   BASELINE_WINDOWED,
@@ -25,7 +25,7 @@ from posenc_jax.reporting.comparisons.block import (
   OWN_SHUFFLED,
   OWN_TRUNCATED,
   OWN_WINDOWED,
-  Block,
+  Contrast,
   Difference,
   Pair,
   Reference,
@@ -43,7 +43,7 @@ class Comparison:
   """Scores and what is asked of them; `left_out` says what could not be asked, and why."""
 
   scores: Scores
-  blocks: list[Block] = dataclasses.field(default_factory=list)
+  contrasts: list[Contrast] = dataclasses.field(default_factory=list)
   left_out: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -96,17 +96,18 @@ def compare_all(
     made.append(comparison)
     if scores.metric.best is None:
       continue
-    of = scores.protocol, scores.corpus
-    comparer = _Comparer(scores, line_of.get(of, ''), margin, is_paired, lines)
+    question = scores.protocol, scores.corpus
+    comparer = _Comparer(scores, line_of.get(question, ''), margin, is_paired, lines)
     if scores.control is None:
-      others = {name: by_control.get((*of, name)) for name in (WINDOWED, TRUNCATED, SHUFFLED_FAR)}
-      comparison.blocks = comparer.all_blocks(others, baseline)
-      if comparison.blocks:
+      names = WINDOWED, TRUNCATED, SHUFFLED_FAR
+      others = {name: by_control.get((*question, name)) for name in names}
+      comparison.contrasts = comparer.all_contrasts(others, baseline)
+      if comparison.contrasts:
         comparison.left_out = comparer.left_out
       else:
         scores.notes += comparer.left_out
     elif scores.control != TRUNCATED:
-      comparison.blocks = comparer.own_block()
+      comparison.contrasts = comparer.own_contrast()
   return made
 
 
@@ -129,7 +130,7 @@ def _baseline(scores: Scores, baseline: str | None, names_of: Callable[[dict], t
 
 
 class _Comparer:
-  """Makes the blocks of one `Scores`; what cannot be compared of them it names in their notes."""
+  """Makes the contrasts of one `Scores`; what cannot be compared it names in their notes."""
 
   def __init__(
     self,
@@ -144,11 +145,10 @@ class _Comparer:
     self.metric = METRICS['bpb'] if scores.metric.denominator else scores.metric
     self.left_out = []
     self._samples = {}  # {(control, line, column): sample}
-    self._weights = {}  # {number of clusters: how often resamples draw each}
-    self._resampled = {}  # {id of a sample: the sample, and its score in each resample}
+    self._resampled = {}  # {(place of a sample, its seeds): its score in each resample}
 
-  def all_blocks(self, others: dict[str, Scores | None], wanted: str | None) -> list[Block]:
-    """The blocks of scores without a control.
+  def all_contrasts(self, others: dict[str, Scores | None], wanted: str | None) -> list[Contrast]:
+    """The contrasts of scores without a control.
 
     Args:
       others: {control: its scores, or None}.
@@ -157,10 +157,10 @@ class _Comparer:
     scores, baseline, L = self.scores, self.baseline, self._train_length
     is_past = lambda line, column: column > L(line)
     is_past_baseline = lambda line, column: column > L(baseline)
-    has_baseline = lambda of: of is not None and baseline in of.exemplar_row
-    blocks = []
+    has_baseline = lambda other: other is not None and baseline in other.exemplar_row
+    contrasts = []
     if baseline:
-      blocks += self._block(
+      contrasts += self._contrast(
         BASELINE,
         lambda line, column: line != baseline and column <= min(L(line), L(baseline)),
         lambda line, column: (scores, baseline, column),
@@ -173,36 +173,36 @@ class _Comparer:
         'baseline is named'
       )
     if scores.columns[-1] <= min(scores.train_lengths):
-      return blocks
-    blocks += self.own_block()
+      return contrasts
+    contrasts += self.own_contrast()
     of_controls = {WINDOWED: OWN_WINDOWED, SHUFFLED_FAR: OWN_SHUFFLED}
     if scores.protocol not in SAME_TARGETS:  # or else the own score at L is of the same tokens
       of_controls[TRUNCATED] = OWN_TRUNCATED
     for control, reference in of_controls.items():
       if other := others[control]:
-        blocks += self._block(
+        contrasts += self._contrast(
           reference, is_past, lambda line, column, other=other: (other, line, column)
         )
       elif control == TRUNCATED:
         self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
     windowed = others[WINDOWED]
     if has_baseline(windowed):
-      blocks += self._block(
+      contrasts += self._contrast(
         BASELINE_WINDOWED, is_past_baseline, lambda line, column: (windowed, baseline, column)
       )
     elif scores.protocol in SAME_TARGETS and has_baseline(others[TRUNCATED]):
-      blocks += self._block(
+      contrasts += self._contrast(
         BASELINE_TRUNCATED, is_past_baseline, lambda line, column: (scores, baseline, L(baseline))
       )
     elif baseline:
       self.left_out.append(
         f'not compared with {baseline} windowed at L: no such rows of control {WINDOWED}'
       )
-    return blocks
+    return contrasts
 
-  def own_block(self) -> list[Block]:
+  def own_contrast(self) -> list[Contrast]:
     L = self._train_length
-    return self._block(
+    return self._contrast(
       OWN,
       lambda line, column: column > L(line),
       lambda line, column: (self.scores, line, L(line)),
@@ -212,14 +212,14 @@ class _Comparer:
   def _train_length(self, line: str) -> int:
     return self.scores.exemplar_row[line]['train_length']
 
-  def _block(
+  def _contrast(
     self,
     reference: Reference,
     is_asked: Callable[[str, int], bool],
     other_of: Callable[[str, int], tuple[Scores, str, int]],
     is_on_same_tokens: bool = True,
-  ) -> list[Block]:
-    """The block of all lines and columns that `is_asked` holds for, in a list; [] without any.
+  ) -> list[Contrast]:
+    """The contrast of all lines and columns that `is_asked` holds for, in a list; [] without any.
 
     Args:
       other_of: (line, column) -> the scores, line and column that it is compared with.
@@ -229,17 +229,17 @@ class _Comparer:
     for line, column in itertools.product(self.scores.lines, self.scores.columns):
       if line not in self.asked or not is_asked(line, column):
         continue
-      of_line = self._sample(self.scores, line, column)
+      line_sample = self._sample(self.scores, line, column)
       other = self._sample(*other_of(line, column))
-      if of_line is None or other is None:
+      if line_sample is None or other is None:
         continue
-      if is_on_same_tokens and of_line.tokens != other.tokens:
+      if is_on_same_tokens and line_sample.tokens != other.tokens:
         unlike.append(f'{line} at {column}')
         continue
-      pair = self._pair(of_line, other)
+      pair = self._pair(line_sample, other)
       if not pair.sample.seeds:
         continue
-      if len(of_line.clusters) > bootstrap.MOST:
+      if len(line_sample.clusters) > bootstrap.MOST:
         many.append(f'{line} at {column}')
       interval = self._interval(pair)
       differences[line, column] = Difference(pair.mean, len(pair.sample.seeds), *interval)
@@ -255,12 +255,14 @@ class _Comparer:
       )
     if not differences:
       return []
-    block = Block(self.scores, self.metric, reference, self.baseline, self.margin, differences)
-    for column, of_lines in pairs_of.items():
-      families.test(block, column, of_lines)
+    contrast = Contrast(
+      self.scores, self.metric, reference, self.baseline, self.margin, differences
+    )
+    for column, pairs in pairs_of.items():
+      families.test(contrast, column, pairs)
     if reference is BASELINE:
-      block.correlations = self._correlations()
-    return [block]
+      contrast.correlations = self._correlations()
+    return [contrast]
 
   def _sample(self, scores: Scores, line: str, column) -> Sample | None:
     key = scores.control, line, column
@@ -288,24 +290,22 @@ class _Comparer:
     return tuple(map(float, bootstrap.interval(difference_R, number))), number
 
   def _resample(self, sample: Sample) -> np.ndarray:
-    """scores_R of a sample. They are kept: a line's are those of several blocks."""
-    if id(sample) not in self._resampled:
-      number = len(sample.clusters)
-      if number not in self._weights:
-        self._weights[number] = bootstrap.resamples(number)
+    """scores_R of a sample. They are kept: a line's are those of several contrasts."""
+    key = sample.place, sample.seeds
+    if key not in self._resampled:
+      weights_CR = bootstrap.resamples(len(sample.clusters))
       sums = sample.top_SC, sample.size_C[None]
-      scores_R = bootstrap.resampled(*sums, self.metric.link, self._weights[number])
-      self._resampled[id(sample)] = sample, scores_R  # the sample, so that its id stays its own
-    return self._resampled[id(sample)][1]
+      self._resampled[key] = bootstrap.resampled(*sums, self.metric.link, weights_CR)
+    return self._resampled[key]
 
   def _correlations(self) -> dict[str, float]:
     near = self._train_length(self.baseline)
-    of_baseline, found = self._sample(self.scores, self.baseline, near), {}
+    baseline_sample, found = self._sample(self.scores, self.baseline, near), {}
     for line in (line for line in self.scores.lines if line in self.asked):
-      of_line = self._sample(self.scores, line, near)
-      if line == self.baseline or of_line is None or of_baseline is None:
+      line_sample = self._sample(self.scores, line, near)
+      if line == self.baseline or line_sample is None or baseline_sample is None:
         continue
-      pair = Pair(of_line, of_baseline, is_paired=False).of_common_seeds()
+      pair = Pair(line_sample, baseline_sample, is_paired=False).of_common_seeds()
       r = significance.correlation(pair.sample.scores_S, pair.reference.scores_S)
       if r is not None:
         found[line] = r

@@ -1,35 +1,42 @@
 """Tests of the lines of one column over seeds, by families, and the marks that come of them."""
 
 from posenc_jax.reporting.comparisons import significance
-from posenc_jax.reporting.comparisons.block import BASELINE, BETTER, EQUIVALENT, WORSE, Block, Pair
+from posenc_jax.reporting.comparisons.contrast import (
+  BASELINE,
+  BETTER,
+  EQUIVALENT,
+  WORSE,
+  Contrast,
+  Pair,
+)
 from posenc_jax.rows.row_schema import N_GRAM
 
 
-def test(block: Block, column, pairs: dict[str, Pair]) -> None:
-  """Tests the differences of the lines in one column of the block, and marks them."""
-  alike = _alike(block, pairs) if block.reference is BASELINE else {}
+def test(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
+  """Tests the differences of the lines in one column of the contrast, and marks them."""
+  alike = _alike(contrast, pairs) if contrast.reference is BASELINE else {}
   apart = {line: pair for line, pair in pairs.items() if line not in alike}
   if alike:
-    _test_together(block, column, alike)
-  _test_apart(block, column, apart)
-  block.paired |= {line for line, pair in pairs.items() if pair.is_paired}
-  if block.reference is BASELINE:
-    tested = [line for line in apart if block.differences[line, column].p is not None]
-    block.apart[column] = tested
+    _test_together(contrast, column, alike)
+  _test_apart(contrast, column, apart)
+  contrast.paired |= {line for line, pair in pairs.items() if pair.is_paired}
+  if contrast.reference is BASELINE:
+    tested = [line for line in apart if contrast.differences[line, column].p is not None]
+    contrast.apart[column] = tested
 
 
-def _alike(block: Block, pairs: dict[str, Pair]) -> dict[str, Pair]:
+def _alike(contrast: Contrast, pairs: dict[str, Pair]) -> dict[str, Pair]:
   """The pairs of lines that may share one variance over seeds with the baseline: models of its
   training length that do not spread more than the others; where most of them have the seeds of
   the baseline, those, so that what a seed does to all can be left out. Of a training that is there
   after several numbers of steps, the last: earlier models of it are not independent of that.
   """
-  rows, runs_of = block.scores.exemplar_row, block.scores.runs_of
+  rows, runs_of = contrast.scores.exemplar_row, contrast.scores.runs_of
   is_superseded = lambda line: any(
     runs_of[other] & runs_of[line] and rows[other]['step'] > rows[line]['step'] for other in rows
   )
   kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
-  kind = kind_of(block.baseline)
+  kind = kind_of(contrast.baseline)
   alike = {
     line: pair
     for line, pair in pairs.items()
@@ -50,7 +57,7 @@ def _alike(block: Block, pairs: dict[str, Pair]) -> dict[str, Pair]:
   return alike
 
 
-def _test_together(block: Block, column, pairs: dict[str, Pair]) -> None:
+def _test_together(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
   """Tests the differences of lines from the baseline with one variance, by Dunnett's test."""
   baseline_S = next(iter(pairs.values())).reference.scores_S
   lines = [pair.sample.scores_S for pair in pairs.values()]
@@ -58,40 +65,40 @@ def _test_together(block: Block, column, pairs: dict[str, Pair]) -> None:
   estimates = significance.pooled(lines, baseline_S, shares_seeds)
   if not estimates:
     return
-  block.freedom[column] = estimates[0].freedom
+  contrast.freedom[column] = estimates[0].freedom
   if shares_seeds:
-    block.same_seeds.add(column)
+    contrast.same_seeds.add(column)
   dunnett = significance.Dunnett(list(map(len, lines)), len(baseline_S), estimates[0].freedom)
   limit = dunnett.limit()
   smallest = [significance.smallest(estimate, limit) for estimate in estimates]
-  of_lines = dict(zip(pairs, estimates, strict=True))
-  _mark(block, column, of_lines, list(map(dunnett.p, estimates)), smallest)
+  corrected = list(map(dunnett.p, estimates))
+  _mark(contrast, column, dict(zip(pairs, estimates, strict=True)), corrected, smallest)
 
 
-def _test_apart(block: Block, column, pairs: dict[str, Pair]) -> None:
+def _test_apart(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
   """Tests the differences of lines each with variances of its own, corrected by Holm's method."""
   estimates = {}
-  for line, (of_line, reference, is_paired) in pairs.items():
+  for line, (sample, reference, is_paired) in pairs.items():
     if is_paired:
-      estimate = significance.own(of_line.scores_S - reference.scores_S)
+      estimate = significance.own(sample.scores_S - reference.scores_S)
     else:
-      estimate = significance.welch(of_line.scores_S, reference.scores_S)
+      estimate = significance.welch(sample.scores_S, reference.scores_S)
     if estimate is not None:
       estimates[line] = estimate
   corrected = significance.holm(list(map(significance.two_sided, estimates.values())))
-  _mark(block, column, estimates, corrected, [None] * len(estimates))
+  _mark(contrast, column, estimates, corrected, [None] * len(estimates))
 
 
 def _mark(
-  block: Block,
+  contrast: Contrast,
   column,
   estimates: dict[str, significance.Estimate],
   corrected: list[float],
   smallest: list[float | None],
 ) -> None:
-  """Writes what tests found of one family of lines, {line: its estimate}, into the block."""
+  """Writes what tests found of one family of lines, {line: its estimate}, into the contrast."""
   equivalent = significance.holm(
-    [significance.equivalence(estimate, block.margin) for estimate in estimates.values()]
+    [significance.equivalence(estimate, contrast.margin) for estimate in estimates.values()]
   )
   for (line, estimate), p, p_equivalent, least in zip(
     estimates.items(), corrected, equivalent, smallest, strict=True
@@ -101,8 +108,8 @@ def _mark(
     elif p >= significance.ALPHA:
       mark = ''
     else:
-      mark = BETTER if (estimate.mean < 0) == (block.metric.best is min) else WORSE
-    block.differences[line, column] = block.differences[line, column]._replace(
+      mark = BETTER if (estimate.mean < 0) == (contrast.metric.best is min) else WORSE
+    contrast.differences[line, column] = contrast.differences[line, column]._replace(
       p=significance.two_sided(estimate),
       corrected=p,
       p_equivalent=p_equivalent,

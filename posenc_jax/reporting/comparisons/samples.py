@@ -14,6 +14,7 @@ class Sample(NamedTuple):
   """What a line scored in a column.
 
   Attributes:
+    place: (control, line, column); among the scores of one protocol and metric no other has it.
     scores_S: the score of each seed that has learned.
     models: of each seed the trained model, (run, step).
     clusters: the clusters of documents, in order; () where rows are not of single documents.
@@ -21,6 +22,7 @@ class Sample(NamedTuple):
     tokens: what was scored: `scored_on`, and {(document, position): size}.
   """
 
+  place: tuple
   seeds: tuple[int, ...]
   models: tuple[tuple[str, int], ...]
   scores_S: np.ndarray
@@ -75,12 +77,13 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
   clusters = sorted(set(cluster_of.values()), key=str)
   place = {cluster: index for index, cluster in enumerate(clusters)}
   top_SC, size_C = np.zeros((len(tops), len(place))), np.zeros(len(place))
-  for of_seed_C, top in zip(top_SC, tops, strict=True):
+  for seed_top_C, top in zip(top_SC, tops, strict=True):
     for document, numerator in sorted(top.items(), key=str):
-      of_seed_C[place[cluster_of[document]]] += numerator
+      seed_top_C[place[cluster_of[document]]] += numerator
   for (document, _), size in sizes[0].items():
     size_C[place[cluster_of[document]]] += size
   return Sample(
+    place=(scores.control, line, column),
     seeds=tuple(scored),
     models=tuple((score.rows[0]['run'], score.rows[0]['step']) for score in scored.values()),
     scores_S=np.array([score.value(metric) for score in scored.values()]),

@@ -5,8 +5,12 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap
-from posenc_jax.reporting.comparisons.block import BASELINE_TRUNCATED, BASELINE_WINDOWED, Block
 from posenc_jax.reporting.comparisons.compare import compare_all
+from posenc_jax.reporting.comparisons.contrast import (
+  BASELINE_TRUNCATED,
+  BASELINE_WINDOWED,
+  Contrast,
+)
 from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, write_notes
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import multiple_of
@@ -33,23 +37,25 @@ def differences(
     UserError: there is no such control of the baseline, or no difference at that length.
   """
   found = collect(list(rows), runs, [protocol])
-  blocks = {
-    block.reference: block
+  contrasts = {
+    contrast.reference: contrast
     for comparison in compare_all(found, controls=False, baseline=baseline)
-    for block in comparison.blocks
+    for contrast in comparison.contrasts
   }
-  block = blocks.get(BASELINE_WINDOWED) or blocks.get(BASELINE_TRUNCATED)
-  if block is None:
+  contrast = contrasts.get(BASELINE_WINDOWED) or contrasts.get(BASELINE_TRUNCATED)
+  if contrast is None:
     raise UserError(
       'figure: differences from a baseline truncated to L, or windowed; allowed: rows of that '
       'control'
     )
-  length = length or max(block.columns)
+  length = length or max(contrast.columns)
   chosen = {
-    line: difference for (line, column), difference in block.differences.items() if column == length
+    line: difference
+    for (line, column), difference in contrast.differences.items()
+    if column == length
   }
   if not chosen:
-    allowed = join_unique(block.columns)
+    allowed = join_unique(contrast.columns)
     raise UserError(f'figure: length={length} has no differences; allowed: {allowed}')
   lines = sorted(chosen, key=lambda line: -chosen[line].mean)
   check_number(lines)
@@ -60,15 +66,15 @@ def differences(
   axes.set_xscale('symlog', linthresh=LINEAR)
   axes.xaxis.set_major_formatter('{x:g}')
   axes.axvline(0, color='#333333', linewidth=1)
-  axes.set_yticks(range(len(lines)), [shorten(block.scores.label(line)) for line in lines])
+  axes.set_yticks(range(len(lines)), [shorten(contrast.scores.label(line)) for line in lines])
   axes.set_ylim(-0.6, len(lines) - 0.4)
   axes.tick_params(axis='y', length=0)
   axes.grid(axis='x', color='#e6e6e6', linewidth=0.8)
   axes.set_axisbelow(True)
   axes.spines[['top', 'right', 'left']].set_visible(False)
   axes.set_xlabel('difference in bits per byte; left is better')
-  axes.set_title(_title(block, chosen, length), loc='left', fontsize=11, fontweight='bold')
-  write_notes(figure, [_note(block, length)], 108)
+  axes.set_title(_title(contrast, chosen, length), loc='left', fontsize=11, fontweight='bold')
+  write_notes(figure, [_note(contrast, length)], 108)
   return figure
 
 
@@ -83,9 +89,9 @@ def _draw(axes, y: int, difference) -> None:
   axes.annotate(f'{difference.mean:+.3f}', (1.01, y), color=color, **place, annotation_clip=False)
 
 
-def _title(block: Block, chosen: dict, length: int) -> str:
+def _title(contrast: Contrast, chosen: dict, length: int) -> str:
   """What the figure shows, by a fixed rule: how many intervals lie below 0, and the lowest mean."""
-  L = _train_length(block)
+  L = _train_length(contrast)
   better = [line for line, some in chosen.items() if some.interval and some.interval[1] < 0]
   where, number = f'At {multiple_of(length, L)}', len(chosen)
   if not any(some.interval for some in chosen.values()):
@@ -98,19 +104,19 @@ def _title(block: Block, chosen: dict, length: int) -> str:
   return f'{where}, {len(better)} of {number} lines are better; {gain}'
 
 
-def _train_length(block: Block) -> int:
+def _train_length(contrast: Contrast) -> int:
   """The training length of the baseline: it is what the window is of."""
-  return block.scores.exemplar_row[block.baseline]['train_length']
+  return contrast.scores.exemplar_row[contrast.baseline]['train_length']
 
 
-def _note(block: Block, length: int) -> str:
-  L = _train_length(block)
+def _note(contrast: Contrast, length: int) -> str:
+  L = _train_length(contrast)
   what = (
     'is given the last L tokens alone'
-    if block.reference is BASELINE_TRUNCATED
+    if contrast.reference is BASELINE_TRUNCATED
     else 'attends to a window of L'
   )
-  clusters = join_unique({d.clusters for d in block.differences.values()} - {0})
+  clusters = join_unique({d.clusters for d in contrast.differences.values()} - {0})
   bars = (
     f'Bars: {bootstrap.LEVEL:.0%} intervals over documents ({clusters} of them, those of one year '
     'or package taken as one), each line by itself; blue lies below 0, orange above, grey is '
@@ -119,7 +125,7 @@ def _note(block: Block, length: int) -> str:
   if not clusters:
     bars = f'No intervals: they need documents of {bootstrap.FEWEST} or more years or packages.'
   return (
-    f'Difference at {length:,} tokens from {block.baseline} that {what} (L = {L:,}): '
-    f'{block.scores.title}, the same targets. {bars} The axis is linear to {LINEAR:g} and '
+    f'Difference at {length:,} tokens from {contrast.baseline} that {what} (L = {L:,}): '
+    f'{contrast.scores.title}, the same targets. {bars} The axis is linear to {LINEAR:g} and '
     'logarithmic beyond.'
   ).replace('%', ' %')

@@ -116,7 +116,7 @@ class Pair(NamedTuple):
 
 
 @dataclasses.dataclass
-class Block:
+class Contrast:
   """The differences of lines from one reference.
 
   Attributes:
