@@ -466,7 +466,7 @@ def test_evaluation_in_other_batches_gives_the_same():
   found = []
   for batch_tokens in (1, 10**6):
     one = lambda tokens, positions: predict(model, tokens, positions, max_position_distance=5)
-    found.append(list(predictions.run(one, corpus.examples(6, 13), 13, batch_tokens)))
+    found.append(list(predictions.predict_answers(one, corpus.examples(6, 13), 13, batch_tokens)))
   for one, other in zip(*found, strict=True):
     np.testing.assert_allclose(one.nats_A, other.nats_A, rtol=1e-4)
 

@@ -183,10 +183,10 @@ def test_far_text_is_told_from_a_window():
 def test_an_earlier_model_of_a_training_is_no_line_of_the_family():
   """An extension leaves rows of the shorter training: they add no independent seeds."""
   bits = {'rope': {8: near(2, 0.01)}, 't5': {8: near(1.9, 0.012)}}
-  (once,) = blocks(documents(bits, step=200)).values()
+  (once,) = contrasts(documents(bits, step=200)).values()
   earlier = documents({label: {8: near(2.2, 0.01)} for label in bits}, step=100)
   rows = [*documents(bits, step=200), *earlier]
-  (table,) = blocks(rows, baseline='rope, step 200').values()
+  (table,) = contrasts(rows, baseline='rope, step 200').values()
   was, now = record(once, 't5', 8), record(table, 't5, step 200', 8)
   assert now['p_corrected'] == pytest.approx(was['p_corrected'])
   assert '(4 degrees of freedom)' in table.caption

@@ -770,7 +770,8 @@ def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_p
 
   examples = corpus.examples(40, length)
   passed = [
-    bool(prediction.right_A.all()) for prediction in predictions.run(predict, examples, length, 200)
+    bool(prediction.right_A.all())
+    for prediction in predictions.predict_answers(predict, examples, length, 200)
   ]
   assert passed == [decodes(example) for example in examples]
   assert 3 < sum(passed) < 37
@@ -840,7 +841,7 @@ def test_examples_longer_than_the_window_are_scored_token_by_token(text, length)
   examples = corpus.examples(6, corpus.task.shortest + 30)
   stride = max(1, length // 2)
   for batch_tokens in (1, 50):
-    found = list(predictions.run(model, examples, length, batch_tokens))
+    found = list(predictions.predict_answers(model, examples, length, batch_tokens))
     for example, prediction in zip(examples, found, strict=True):
       total, expected = len(example.tokens_T), []
       positions_T = example.positions_T
@@ -878,7 +879,7 @@ def test_controls_of_a_task_are_what_the_model_says_of_single_examples(tiny):
     m = planned[control, 32]
     assert (m.window, m.sink_tokens) == (mask.get('window'), mask.get('sink_tokens', 0))
     own = functools.partial(predict, model, window=m.window, sink_tokens=m.sink_tokens)
-    found = [p.nats_A for p in predictions.run(own, examples, m.input_length, 100)]
+    found = [p.nats_A for p in predictions.predict_answers(own, examples, m.input_length, 100)]
     for example, nats_A in zip(examples, found, strict=True):
       cut = example.tokens_T[-24:] if control == 'truncated' else example.tokens_T
       expected = token_nll(model, cut[None], **mask)[0, -1]

@@ -13,7 +13,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.evaluation import long_ppl, protocols, text_tasks
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
-from posenc_jax.evaluation.predictions import run
+from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.evaluation.runs import evaluator_nll
 from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, WINDOWED, WITH_SINK
@@ -241,13 +241,13 @@ class Planner:
     key_fields = [
       fields | {'document': self._names[document], 'position': round(100 * depth), 'metric': metric}
       for document, depth in asked
-      for metric in text_tasks.METRICS
+      for metric in text_tasks.PROMPT_METRICS
     ]
-    per_prompt = len(text_tasks.METRICS)
+    per_prompt = len(text_tasks.PROMPT_METRICS)
 
     def score(predict, rows):
       numbers = sorted({row // per_prompt for row in rows})
-      found = run(predict, map(example, numbers), length, e.batch_tokens)
+      found = predict_answers(predict, map(example, numbers), length, e.batch_tokens)
       by_number = dict(zip(numbers, found, strict=True))
       scores = []
       for row in rows:

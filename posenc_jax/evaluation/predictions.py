@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
   nats_A: np.ndarray
 
 
-def run(
+def predict_answers(
   predict: Predict, examples: Iterable[Example], length: int, batch_tokens: int
 ) -> Iterator[Prediction]:
   """Yields the prediction of each example, in `windows_of` at most `length` tokens; all calls have

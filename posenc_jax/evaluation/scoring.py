@@ -174,7 +174,7 @@ def last_k(
   targets = protocols.choose_targets(list(map(len, texts)), context, spans, k)
   windows = protocols.target_windows(texts, targets, length)
   nats = list(protocols.last_k(nll, windows, length, k, batch_tokens))
-  return nats, lambda of: [of[document][end - k : end] for document, end in targets]
+  return nats, lambda arrays: [arrays[document][end - k : end] for document, end in targets]
 
 
 def sliding(
@@ -195,7 +195,7 @@ def by_position(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: in
   """
   windows_NT = protocols.whole_windows(texts, length)
   nats = list(protocols.by_position(nll, windows_NT, batch_tokens))
-  return nats, lambda of: protocols.whole_windows(of, length)
+  return nats, lambda arrays: protocols.whole_windows(arrays, length)
 
 
 def long_perplexity(
@@ -226,7 +226,7 @@ def long_perplexity(
   def keys_of(all_NT):
     return [all_T[is_key_T] for all_T, is_key_T in zip(all_NT, is_key_NT, strict=True)]
 
-  return keys_of(nats_NT), lambda of: keys_of(protocols.whole_windows(of, length))
+  return keys_of(nats_NT), lambda arrays: keys_of(protocols.whole_windows(arrays, length))
 
 
 PROTOCOLS: dict[str, Callable[..., Scored]] = {

@@ -15,7 +15,7 @@ from posenc_jax import data
 from posenc_jax.evaluation import model_functions
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.plan import Originals, inputs_under
-from posenc_jax.evaluation.predictions import Predict, Prediction, run
+from posenc_jax.evaluation.predictions import Predict, Prediction, predict_answers
 from posenc_jax.tasks import Example, Task, chance
 
 # exact_match: the share of examples with all answers right; without_end: with all but the last.
@@ -92,7 +92,7 @@ def _score(
 ) -> list[dict]:
   """The `Measurement.score` of a task."""
   predictions_by_depth = {}
-  for prediction in run(predict, examples, length, batch_tokens):
+  for prediction in predict_answers(predict, examples, length, batch_tokens):
     predictions_by_depth.setdefault(prediction.example.depth, []).append(prediction)
   values = {depth: metric_values(found) for depth, found in predictions_by_depth.items()}
   scores = []

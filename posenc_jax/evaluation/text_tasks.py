@@ -17,8 +17,9 @@ import numpy as np
 DIGITS = 5  # of a key, a code and a value
 HIDDEN = 4  # sentences that are hidden where there are several
 ASSIGNMENTS = 5  # of text_variables: RULER's four hops
-METRICS = (None, 'exact_match')  # of each prompt: the likelihood of its answer, and if it is given
 LEAST_TEXT = 8  # tokens of text that a window has at least
+# Of each prompt: the likelihood of its answer, and whether the answer is given.
+PROMPT_METRICS = (None, 'exact_match')
 # How often the words of text_frequent_words occur in a block, and how many occur once.
 FREQUENT = (32, 16, 8)
 RARE = 8

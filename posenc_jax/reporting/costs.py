@@ -35,7 +35,7 @@ STEP_TIME = {'label': LABEL, 'train_length': COUNT, 'seconds_per_step': SECONDS}
 TIMING = {'step': COUNT, 'seconds_per_step': SECONDS} | {
   name: COUNT_OR_NULL for name in ('parameters', 'encoding_parameters', 'temporary_bytes')
 }
-METRICS = {'step': COUNT, 'recall_bits': (is_number, 'a number')}
+METRIC_CHECKS = {'step': COUNT, 'recall_bits': (is_number, 'a number')}
 
 
 def read(folder: str | Path) -> list[dict]:
@@ -129,7 +129,7 @@ def _onset(run: Path, tokens_per_step: int) -> int | None:
   """The tokens after which validation first found planted names recalled: half of the
   bits of not knowing them. None where that was not measured, or never was so.
   """
-  rows = storage.read_rows(run / 'metrics.jsonl', lambda row: _fault(row, METRICS, ('step',)))
+  rows = storage.read_rows(run / 'metrics.jsonl', lambda row: _fault(row, METRIC_CHECKS, ('step',)))
   for row in rows:
     if row.get('recall_bits', UNKNOWN) < UNKNOWN / 2:
       return row['step'] * tokens_per_step

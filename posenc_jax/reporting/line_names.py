@@ -119,7 +119,7 @@ def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[
     runs = defaultdict(set)
     for line, row in zip(names, rows, strict=True):
       runs[line, row['seed']].add(row['run'])
-    crowded = sorted({line for (line, _), of_seed in runs.items() if len(of_seed) > 1})
+    crowded = sorted({line for (line, _), run_names in runs.items() if len(run_names) > 1})
     notes += [f'several runs of one seed, each a line of its own: {line}' for line in crowded]
     names = [
       f'{line} [{shorten(row["run"])}]' if line in crowded else line

@@ -59,7 +59,7 @@ def own_changes(
       curve.label,
       [columns[i] / base for i in beyond],
       values,
-      {seed: [of_seed[i] for i in beyond] for seed, of_seed in by_seed.items()},
+      {seed: [seed_values[i] for i in beyond] for seed, seed_values in by_seed.items()},
     )
   return found
 

@@ -33,8 +33,8 @@ UNSEEN = ('missing', 'incomplete')
 
 
 def scored_on(row: dict) -> str:
-  """A text that is equal for rows which score the same tokens at a length: what evaluation changed
-  in the model, or in its dtype, is left out.
+  """A text that two rows share if they score the same tokens at a length: what evaluation changed
+  in the model, or in its dtype, is no part of it.
   """
   overrides = row['overrides'] or {}
   is_of_tokens = lambda key: not row_schema.is_of_model(key) and key != COMPUTE_DTYPE
@@ -239,8 +239,9 @@ def collect(
     for name, row in zip(names, group, strict=True):
       by_control[row['control'] or ''].append((name, row))
     for control, named in by_control.items():
-      of_lines = list(own_notes), column_of, is_expected
-      found[place, control, corpus] = _aggregate(named, metric, corpus or None, *of_lines)
+      found[place, control, corpus] = _aggregate(
+        named, metric, corpus or None, list(own_notes), column_of, is_expected
+      )
   return [found[key] for key in sorted(found)]
 
 
@@ -266,10 +267,10 @@ def _aggregate(
   is_expected: Callable,
 ) -> Scores:
   """The scores of (line, row) of one protocol and control; `notes` and its own are its notes."""
-  groups, of_lines = defaultdict(list), defaultdict(list)
+  groups, rows_of = defaultdict(list), defaultdict(list)
   for line, row in named_rows:
     groups[line, row['seed'], column_of(row)].append(row)
-    of_lines[line].append(row)
+    rows_of[line].append(row)
   _, first = named_rows[0]
   scores = Scores(
     protocol=first['protocol'],
@@ -279,9 +280,9 @@ def _aggregate(
     columns=sorted({column for _, _, column in groups}),
     seeds=sorted({seed for _, seed, _ in groups}),
     by_seed={},
-    exemplar_row={line: some[0] for line, some in of_lines.items()},
-    runs_of={line: {row['run'] for row in some} for line, some in of_lines.items()},
-    unlearned={line: learned.unlearned_seeds(some) for line, some in of_lines.items()},
+    exemplar_row={line: some[0] for line, some in rows_of.items()},
+    runs_of={line: {row['run'] for row in some} for line, some in rows_of.items()},
+    unlearned={line: learned.unlearned_seeds(some) for line, some in rows_of.items()},
     notes=notes,
   )
   sizes = len(scores.lines), len(scores.seeds), len(scores.columns)
@@ -360,7 +361,9 @@ def _status_notes(scores: Scores, is_expected: Callable) -> list[str]:
     lines_of = defaultdict(list)
     for (line, where), seeds in places.items():
       lines_of[where, tuple(seeds)].append(line)
-    notes.append(f'{status}: {"; ".join(_describe(scores, *of) for of in lines_of.items())}')
+    notes.append(
+      f'{status}: {"; ".join(_describe(scores, place, lines) for place, lines in lines_of.items())}'
+    )
   return notes
 
 

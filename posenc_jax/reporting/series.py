@@ -193,11 +193,11 @@ def _curves(scores: Scores, x: list[float]) -> dict[str, Curve]:
   for line in scores.lines:
     by_seed = {}
     for seed in scores.seeds:
-      of_seed = [scores.by_seed[line, seed, column] for column in scores.columns]
-      values = [score.value(scores.metric) for score in of_seed]
+      seed_scores = [scores.by_seed[line, seed, column] for column in scores.columns]
+      values = [score.value(scores.metric) for score in seed_scores]
       by_seed[seed] = [
         score.status if value is None else value
-        for score, value in zip(of_seed, values, strict=True)
+        for score, value in zip(seed_scores, values, strict=True)
       ]
     values = [scores.seed_scores(line, column) for column in scores.columns]
     curves[line] = Curve(scores.label(line), x, values, by_seed)

@@ -237,15 +237,15 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
     runs = report_settings.check_runs(str(file), saved['runs']) if saved else []
     if saved and path is None:
       return Report(
-        folder,
-        runs,
-        report_settings.check_tables(f'{file}: tables', saved['tables']),
-        report_settings.check_figures(f'{file}: figures', saved['figures']),
-        visible(saved['study']),
-        saved['sha256'],
-        report_settings.check_about(f'{file}: about', saved['about']),
-        _check_overrides(f'{file}: overrides', saved.get('overrides', [])),
-        _check_hashes(f'{file}: hashes', saved.get('hashes', {})),
+        folder=folder,
+        runs=runs,
+        tables=report_settings.check_tables(f'{file}: tables', saved['tables']),
+        figures=report_settings.check_figures(f'{file}: figures', saved['figures']),
+        study=visible(saved['study']),
+        sha256=saved['sha256'],
+        about=report_settings.check_about(f'{file}: about', saved['about']),
+        overrides=_check_overrides(f'{file}: overrides', saved.get('overrides', [])),
+        hashes=_check_hashes(f'{file}: hashes', saved.get('hashes', {})),
       )
   except UserError as error:
     raise Damaged(str(error)) from None

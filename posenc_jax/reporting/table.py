@@ -99,11 +99,11 @@ def cells(scores: Scores, lines: list[str]) -> list[list[Cell]]:
   """The cells of each line, the best of a column bold."""
   columns = []
   for column in scores.columns:
-    of_lines = [scores.seed_scores(line, column) for line in lines]
-    bests = scores.metric.bests(of_lines)
+    values = [scores.seed_scores(line, column) for line in lines]
+    bests = scores.metric.bests(values)
     texts = [
       scores.metric.text(some) + _document_error(scores, line, column)
-      for line, some in zip(lines, of_lines, strict=True)
+      for line, some in zip(lines, values, strict=True)
     ]
     columns.append(list(map(Cell, texts, bests)))
   return [list(line) for line in zip(*columns, strict=True)]

@@ -19,7 +19,7 @@ UNSTABLE = '~'
 # Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
 # where the name stood before by one letter alone (LOG/136).
 EXACT = 0.3
-BITS = '{:+.3f}'.format
+signed_bits = '{:+.3f}'.format
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
 # What the columns of text say, below the table.
 LEGEND = (
@@ -124,10 +124,10 @@ def _cells(line: Line, past: list[int], verdict: str):
   mark = line.at_L.mark if line.at_L else ''
   yield Cell(DASH if line.mean is None else f'{line.mean:.3f}{spread}', mark=mark)
   for length in past:
-    yield cell(line.changes.get(length), BITS)
+    yield cell(line.changes.get(length), signed_bits)
   # The head of the column names the longest length of all lines.
-  yield cell(line.windowed if past and line.longest == past[-1] else None, BITS)
-  yield cell(line.beyond_shuffled, BITS)
+  yield cell(line.windowed if past and line.longest == past[-1] else None, signed_bits)
+  yield cell(line.beyond_shuffled, signed_bits)
   if line.holds_to is None or line.is_reference:
     yield Cell(DASH)
   else:
@@ -266,8 +266,7 @@ def task_tables(rows: list[dict]) -> list[Table]:
         for line in scores.lines:
           cells[line][names[-1]] = scores.metric.text(scores.seed_scores(line, length))
   body = [
-    [Cell(line), *(Cell(of_line.get(name, DASH)) for name in names)]
-    for line, of_line in cells.items()
+    [Cell(line), *(Cell(texts.get(name, DASH)) for name in names)] for line, texts in cells.items()
   ]
   caption = (
     'Tasks: how many seeds have learned one at L, and the share of answers right past it, mean ± '

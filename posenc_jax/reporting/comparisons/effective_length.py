@@ -78,8 +78,8 @@ def values_of_seeds(
   """
   values = {}
   for seed in scores.learned_seeds(line):
-    of_seed = {length: scores.by_seed[line, seed, length] for length in scores.columns}
-    seen = {length: s.value(metric) for length, s in of_seed.items() if s.status not in UNSEEN}
+    by_length = {length: scores.by_seed[line, seed, length] for length in scores.columns}
+    seen = {length: s.value(metric) for length, s in by_length.items() if s.status not in UNSEEN}
     if seen:
       values[seed] = seen
   return values

@@ -20,7 +20,7 @@ from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
 
 HERE = Path(__file__).parent
-FAR = 1024  # distances drawn, or twice the training length where that is more
+MIN_DISTANCES = 1024  # distances drawn, or twice the training length where that is more
 MOST_DISTANCES, MOST_CHANNELS = 2**18, 2**16  # of a profile: rows may come from anywhere
 SAMPLES, SEED = 64, 0  # of the profiles of encodings
 TITLE = 'Which encodings hold past the training length?'
@@ -223,7 +223,7 @@ def _profile(c: ConfigDict, longest: int, name: str) -> dict:
   """The plots and notes of the encoding of a config. Raises UserError."""
   from posenc_jax.inspection.profiles import LOWEST, from_config, profile
 
-  length = max(2, min(longest, max(FAR, 2 * c.train.length)))
+  length = max(2, min(longest, max(MIN_DISTANCES, 2 * c.train.length)))
   channels = c.model.heads * c.model.head_dim
   if max(length, c.train.length) > MOST_DISTANCES or channels > MOST_CHANNELS:
     raise UserError(

@@ -26,10 +26,10 @@ def cost_tables(rows: list[dict], runs: list[str]) -> list[Table]:
     lines[tuple(row[field] for field in OF_LINE)].append(row)
   has_one_length = len({row['train_length'] for row in rows}) == 1
   body = []
-  for (label, train_length, *counts), of_line in lines.items():
+  for (label, train_length, *counts), line_rows in lines.items():
     name = label if has_one_length else f'{label}, L = {train_length}'
     counts = [DASH if count is None else f'{count:,}' for count in counts]
-    seconds = [row['seconds_per_step'] for row in of_line if row['seconds_per_step'] is not None]
+    seconds = [row['seconds_per_step'] for row in line_rows if row['seconds_per_step'] is not None]
     time = f'{1000 * statistics.median(seconds):.1f}' if seconds else DASH
     body.append(list(map(Cell, (name, *counts, time))))
   caption = (

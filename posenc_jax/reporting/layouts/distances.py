@@ -50,7 +50,7 @@ def distances(
 
 def _table(scores: Scores, of_names: bool) -> Table:
   title = 'Bits a character by distance' if of_names else 'Scores by depth'
-  of_lines = zip(scores.lines, cells(scores, scores.lines), strict=True)
-  group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in of_lines])
+  line_cells = zip(scores.lines, cells(scores, scores.lines), strict=True)
+  group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in line_cells])
   sentences = DISTANCES if of_names else DEPTHS
   return from_scores(scores, title, 'encoding', [group], sentences)

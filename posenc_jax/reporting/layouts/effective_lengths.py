@@ -81,8 +81,8 @@ def _table(rows: list[dict], scores: Scores, margin: float, share: float) -> Tab
       lines[-1] += _long_score_cells(long_scores, past)
       records += [
         keys | {'encoding': line, 'seed': seed, 'length': length, 'long_score': value}
-        for seed, of_seed in long_scores.items()
-        for length, value in of_seed.items()
+        for seed, by_length in long_scores.items()
+        for length, value in by_length.items()
       ]
   header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
   return Table(
@@ -101,7 +101,7 @@ def _text(found: EffectiveLength | None, unit: int = 1) -> str:
 
 def _long_score_cells(long_scores: dict[int, dict[int, float]], past: list[int]) -> list[Cell]:
   """LongScore at each length, and its mean over them; a dash where a seed has none."""
-  columns = [[of_seed.get(length) for of_seed in long_scores.values()] for length in past]
+  columns = [[by_length.get(length) for by_length in long_scores.values()] for length in past]
   means = [
     None if None in values else statistics.fmean(values) for values in zip(*columns, strict=True)
   ]

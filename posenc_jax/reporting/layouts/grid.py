@@ -49,8 +49,8 @@ def grid(
     for label in dict.fromkeys(row['label'] for row in rows_of.values()):
       lines = [line for line, row in rows_of.items() if row['label'] == label]
       lines.sort(key=lambda line: (rows_of[line]['train_length'], rows_of[line]['step']))
-      of_lines = zip(lines, cells(scores, lines), strict=True)
-      body = [[Cell(line.removeprefix(f'{label}, ')), *some] for line, some in of_lines]
+      line_cells = zip(lines, cells(scores, lines), strict=True)
+      body = [[Cell(line.removeprefix(f'{label}, ')), *some] for line, some in line_cells]
       groups.append(RowGroup(label, [*body, [Cell(TRAINED_THERE), *_diagonal(scores, lines)]]))
     table = from_scores(scores, 'Training by evaluation length', 'training length', groups)
     table.header[1:] = map(str, scores.columns)

@@ -37,8 +37,8 @@ def methods(
   for comparison in compare_all(found, controls, baseline, margin, _names, is_paired=True):
     scores = comparison.scores
     groups = {}
-    of_lines = cells(scores, scores.lines)
-    for line, some in zip(scores.lines, of_lines, strict=True):
+    line_cells = cells(scores, scores.lines)
+    for line, some in zip(scores.lines, line_cells, strict=True):
       training = _training(scores.exemplar_row[line])
       group = groups.setdefault(training, RowGroup(training, []))
       group.lines.append([Cell(line.replace(f', {training}', '')), *some])

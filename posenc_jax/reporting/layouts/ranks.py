@@ -37,15 +37,15 @@ def ranks(
     task = scores.protocol if protocols.count(scores.protocol) == 1 else scores.title
     by_seed = [_beyond(scores, line) for line in lines]
     values = [
-      [value for seed, value in of_line.items() if seed not in scores.unlearned[line]]
-      for line, of_line in zip(lines, by_seed, strict=True)
+      [value for seed, value in means.items() if seed not in scores.unlearned[line]]
+      for line, means in zip(lines, by_seed, strict=True)
     ]
     texts = zip(map(metric.text, values), metric.bests(values), strict=True)
     body.append([Cell(task), *(Cell(text, is_best) for text, is_best in texts)])
     for seed in scores.seeds:
-      texts = [metric.text([of_line[seed]] if seed in of_line else []) for of_line in by_seed]
+      texts = [metric.text([means[seed]] if seed in means else []) for means in by_seed]
       per_seed.append([task, str(seed), *texts])
-    if without := [line for line, of_line in zip(lines, by_seed, strict=True) if not of_line]:
+    if without := [line for line, means in zip(lines, by_seed, strict=True) if not means]:
       notes.append(f'{task} is left out of the ranks: no score of {", ".join(without)}')
     else:
       ranks_of[task] = _ranks([statistics.fmean(some.values()) for some in by_seed], metric)
@@ -114,8 +114,8 @@ def _ranks(values: list[float], metric: Metric) -> list[float]:
 def _mean_ranks(ranks_of_tasks: list[list[float]]) -> list[list[Cell]]:
   """The lines 'mean rank' and 'mean reciprocal rank', the best of each bold."""
   by_line = list(zip(*ranks_of_tasks, strict=True))
-  mean = [statistics.fmean(of_line) for of_line in by_line]
-  reciprocal = [statistics.fmean(1 / rank for rank in of_line) for of_line in by_line]
+  mean = [statistics.fmean(line_ranks) for line_ranks in by_line]
+  reciprocal = [statistics.fmean(1 / rank for rank in line_ranks) for line_ranks in by_line]
   return [
     [Cell('mean rank'), *(Cell(f'{value:.2f}', value == min(mean)) for value in mean)],
     [

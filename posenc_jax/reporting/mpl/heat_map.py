@@ -101,8 +101,8 @@ def _whole(scores: Scores, line: str) -> str:
     return ''
   number, whole = 0, 0
   for seed in scores.seeds:
-    of_seed = [scores.by_seed[line, seed, column].value(scores.metric) for column in scores.columns]
-    known = [value for value in of_seed if value is not None]
+    values = [scores.by_seed[line, seed, column].value(scores.metric) for column in scores.columns]
+    known = [value for value in values if value is not None]
     number += bool(known)
     whole += bool(known) and all(_text(value) == '1' for value in known)
   return f'{whole} of {number} seeds right in every cell'

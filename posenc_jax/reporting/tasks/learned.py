@@ -77,7 +77,7 @@ def _changes(row: dict) -> str:
 def unlearned_seeds(rows: Iterable[dict]) -> dict[int, Learned]:
   """{seed: what is known of it} of the seeds that have not learned, of marked rows of one line."""
   known = {row['seed']: row['learned'] for row in rows if row['learned'] is not None}
-  return {seed: of_seed for seed, of_seed in sorted(known.items()) if not of_seed.is_learned}
+  return {seed: found for seed, found in sorted(known.items()) if not found.is_learned}
 
 
 def note(unlearned: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> list[str]:
@@ -89,11 +89,11 @@ def note(unlearned: dict[str, dict[int, Learned]], number_of: dict[str, int]) ->
     number_of: {line: the number of its seeds}.
   """
   lines, bounds = [], set()
-  for line, of_line in unlearned.items():
-    if of_line:
-      scores = ', '.join(f'seed {seed}: {known.accuracy:.2f}' for seed, known in of_line.items())
-      lines.append(f'{line}, {count(len(of_line), number_of[line])} (not {scores})')
-      bounds |= {f'{known.bound:.2f}' for known in of_line.values()}
+  for line, by_seed in unlearned.items():
+    if by_seed:
+      scores = ', '.join(f'seed {seed}: {known.accuracy:.2f}' for seed, known in by_seed.items())
+      lines.append(f'{line}, {count(len(by_seed), number_of[line])} (not {scores})')
+      bounds |= {f'{known.bound:.2f}' for known in by_seed.values()}
   if not lines:
     return []
   return [
