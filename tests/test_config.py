@@ -29,7 +29,7 @@ from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
-from posenc_jax.protocols import CONTROLS, PROTOCOLS
+from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK_PROTOCOL
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -231,6 +231,11 @@ def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
   with pytest.raises(UserError) as error:
     validate(load(BASE, TASK | overrides))
   assert str(error.value).startswith(message)
+
+
+def test_the_base_names_every_protocol_and_control():
+  text = BASE.read_text()
+  assert [n for n in (*PROTOCOLS, TASK_PROTOCOL, *CONTROLS) if f"'{n}'" not in text] == []
 
 
 def test_every_protocol_is_planned_under_its_controls():
