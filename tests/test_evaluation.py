@@ -912,7 +912,12 @@ def test_the_standard_error_is_that_of_drawn_documents():
     sizes = draw.integers(50, 150, 30)
     bits = sizes * (2 + 0.3 * draw.standard_normal(30))
     rows = [
-      {'document': str(d), 'nats': share * bits[d] * np.log(2), 'bytes': share * sizes[d]}
+      {
+        'document': str(d),
+        'corpus': 'texts',
+        'nats': share * bits[d] * np.log(2),
+        'bytes': share * sizes[d],
+      }
       for d in range(30)
       for share in (0.5, 0.5)
     ]
@@ -920,6 +925,8 @@ def test_the_standard_error_is_that_of_drawn_documents():
     scores.append(score)
     errors.append(error)
   assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.1)
+  alike = [r | {'document': f'package/{r["document"]}', 'corpus': 'code'} for r in rows]
+  assert evaluate.bits_a_byte(alike) == (pytest.approx(score), None, 1)
 
 
 def test_another_encoding_than_the_trained_one_is_said(run, capsys):

@@ -13,6 +13,7 @@ from scipy import stats
 
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.significance import ALPHA, POWER, Dunnett, holm
+from posenc_jax.rows.clusters import cluster_of
 
 SAME = lambda ratio: ratio
 
@@ -103,15 +104,15 @@ def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_n
   ],
 )
 def test_a_document_of_a_year_is_of_its_cluster(document, cluster):
-  assert bootstrap.cluster_of(document, 'sotu') == cluster
-  assert bootstrap.cluster_of(document, 'planted') == cluster
-  assert bootstrap.cluster_of(document, 'texts') == document
+  assert cluster_of(document, 'sotu') == cluster
+  assert cluster_of(document, 'planted') == cluster
+  assert cluster_of(document, 'texts') == document
 
 
 def test_a_package_is_a_cluster_of_code_alone():
   for document in ('dns', 'dns/rdtypes', 'dns/rdtypes/ANY'):
-    assert bootstrap.cluster_of(document, 'code') == 'dns'
-    assert bootstrap.cluster_of(document, 'hf:them/set') == document
+    assert cluster_of(document, 'code') == 'dns'
+    assert cluster_of(document, 'hf:them/set') == document
 
 
 def test_the_interval_is_that_of_a_bootstrap_by_loops():

@@ -22,6 +22,7 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.rows import row_schema
+from posenc_jax.rows.clusters import cluster_of
 from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.training.provenance import claim_documents, kept_tokenizer, source_of
 from posenc_jax.training.run_dir import is_finished, mark_finished
@@ -197,12 +198,14 @@ def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
   """Returns (bits a byte of all rows together, its standard error over documents, their number).
 
   The error is that of a ratio of sums, to first order: it says what other documents would do to the
-  score, not what another training would. None where rows do not tell two documents apart.
+  score, not what another training would. Documents that are alike count as one (`cluster_of`), as
+  in tables. None where rows do not tell two documents apart.
   """
   bits, size = collections.Counter(), collections.Counter()
   for r in rows:
-    bits[r['document']] += r['nats'] / math.log(2)
-    size[r['document']] += r['bytes']
+    document = r['document'] and cluster_of(r['document'], r['corpus'])
+    bits[document] += r['nats'] / math.log(2)
+    size[document] += r['bytes']
   score = math.fsum(bits.values()) / size.total()
   if None in size or len(size) < 2:
     return score, None, len(size)

@@ -6,7 +6,6 @@ have its names and its style.
 """
 
 import functools
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -14,17 +13,6 @@ import numpy as np
 RESAMPLES = 4000
 FEWEST, MOST = 6, 5_000  # clusters of an interval: fewer tell too little, more need much memory
 LEVEL = 0.95
-OF_YEARS = ('sotu', 'planted')  # corpora whose documents are named after years
-
-
-def cluster_of(document: str, corpus: str) -> str:
-  """The cluster of a document: 'mpmath' of 'mpmath/matrices' of the corpus `code`, '1790' of
-  '1790-Washington-1' of those whose documents begin with a year, else the document itself.
-  """
-  if corpus == 'code':
-    return document.partition('/')[0]
-  year = re.match(r'(\d{4})-', document, re.ASCII) if corpus in OF_YEARS else None
-  return year[1] if year else document
 
 
 @functools.lru_cache(maxsize=4)  # they take seconds where there are thousands of clusters

@@ -8,6 +8,7 @@ import numpy as np
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import Scores, scored_on
+from posenc_jax.rows.clusters import cluster_of
 
 
 class Sample(NamedTuple):
@@ -70,18 +71,17 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
   if any(size != sizes[0] for size in sizes):
     return None
   corpus = scores.exemplar_row[line]['corpus']
-  cluster_of = {
-    document: None if document is None else bootstrap.cluster_of(document, corpus)
-    for document in tops[0]
+  cluster_by_document = {
+    document: None if document is None else cluster_of(document, corpus) for document in tops[0]
   }
-  clusters = sorted(set(cluster_of.values()), key=str)
+  clusters = sorted(set(cluster_by_document.values()), key=str)
   place = {cluster: index for index, cluster in enumerate(clusters)}
   top_SC, size_C = np.zeros((len(tops), len(place))), np.zeros(len(place))
   for seed_top_C, top in zip(top_SC, tops, strict=True):
     for document, numerator in sorted(top.items(), key=str):
-      seed_top_C[place[cluster_of[document]]] += numerator
+      seed_top_C[place[cluster_by_document[document]]] += numerator
   for (document, _), size in sizes[0].items():
-    size_C[place[cluster_of[document]]] += size
+    size_C[place[cluster_by_document[document]]] += size
   return Sample(
     place=(scores.control, line, column),
     seeds=tuple(scored),
