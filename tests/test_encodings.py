@@ -1604,8 +1604,8 @@ def test_sharing(name, share):
     ),
     (
       'chain',
-      {'members': ({'name': 'position_coupling', 'levels': 2}, 'rope')},
-      'chain: positions a token: position_coupling 2 and rope 1; allowed: the same number for all',
+      {'members': ('axial_rope', 'rope')},
+      'chain: positions a token: axial_rope 2 and rope 1; allowed: the same number for all',
     ),
     (
       'chain',

@@ -292,7 +292,8 @@ def sampled_positions(enc: Encoding, S: int, batch: int, key, segment_ids=None) 
   """
   if not enc.has('sample_positions'):
     return {}
-  sampled = enc.sample_positions(positions_in_order(enc, S, segment_ids), batch, key)
+  in_order = positions_in_order(enc.at_input, S, segment_ids)
+  sampled = enc.sample_positions(in_order, batch, key)
   if sampled is None:
     return {}
   return {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(S)}

@@ -17,7 +17,7 @@ def check_carried_positions(config: ConfigDict, model: LM, source) -> None:
     if carried is None:
       _check_contiguous(config, variant.encoding)
     else:
-      _check_kind(config, variant.encoding, carried)
+      _check_kind(config, variant.encoding.at_input, carried)
       _check_end(config, variant.encoding, source.largest_position(config.train.length))
 
 

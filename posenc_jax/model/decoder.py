@@ -156,8 +156,8 @@ class LM(nnx.Module):
       own_ids = _own_ids(enc, ids, shape, key)
       positions = own_ids['position_ids']
       if positions is None:
-        positions = positions_in_order(enc, shape[1], ids['segment_ids'])
-      check_positions(enc, positions, *shape)
+        positions = positions_in_order(enc.at_input, shape[1], ids['segment_ids'])
+      check_positions(enc.at_input, positions, *shape)
       x_BTD = enc.add_to_input(x_BTD, positions)
       if enc.takes_carried_positions:
         own_ids = {'segment_ids': ids['segment_ids']}

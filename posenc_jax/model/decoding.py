@@ -129,6 +129,6 @@ def _positions(enc, segment_ids, count):
   S = segment_ids.shape[1]
   ids = sampled_positions(enc, S, 1, None)
   if not ids:
-    return positions_in_order(enc, S, segment_ids), {}
+    return positions_in_order(enc.at_input, S, segment_ids), {}
   ids['position_ids'] = jnp.roll(ids['position_ids'], S - count, axis=1)
   return ids['position_ids'], ids

@@ -266,6 +266,11 @@ class Encoding(nnx.Module):
     return acting == {'bias'} and not changes_more
 
   @property
+  def at_input(self) -> 'Encoding':
+    """The encoding whose positions `add_to_input` takes, which may be others than attention has."""
+    return self
+
+  @property
   def changes_queries(self) -> bool:
     """Whether `transform_qk` gives other queries than it is given."""
     return self.has('transform_qk')

@@ -76,6 +76,10 @@ class Chain(Composite):
       return bool(on_scores) and on_scores[-1].has(hook)
     return super().has(hook)
 
+  @property
+  def at_input(self) -> Encoding:
+    return next((e for e in self.members if e.takes_carried_positions), self)
+
   def sample_positions(self, position_ids, batch: int, key):
     (member,) = [e for e in self.members if e.has('sample_positions')]
     return member.sample_positions(position_ids, batch, key)

@@ -44,8 +44,11 @@ def _check_carried_positions(names: list[str], encodings: list[Encoding]) -> Non
 
 
 def _check_positions(names: list[str], encodings: list[Encoding]) -> None:
-  """Refuses members that read different numbers of positions a token."""
-  readers = [n for n, e in enumerate(encodings) if e.position_kind is not None]
+  """Refuses members that read different numbers of positions a token, but for what reads those of
+  the data: it reads them at the input alone.
+  """
+  reads = lambda e: e.position_kind is not None and not e.takes_carried_positions
+  readers = [n for n, e in enumerate(encodings) if reads(e)]
   numbers = {encodings[n].positions_per_token for n in readers}
   if len(numbers) > 1:
     said = ' and '.join(f'{names[n]} {encodings[n].positions_per_token}' for n in readers)

@@ -41,7 +41,8 @@ class Composite(Encoding):
     readers = [e for e in encodings if e.position_kind is not None]
     kinds = {e.position_kind for e in readers}
     self.position_kind = 'integers' if 'integers' in kinds else next(iter(kinds), None)
-    self.positions_per_token = next((e.positions_per_token for e in readers), 1)
+    at_layers = [e for e in readers if not e.takes_carried_positions]
+    self.positions_per_token = next((e.positions_per_token for e in at_layers), 1)
     self.takes_positions_per_head = bool(readers) and all(
       e.takes_positions_per_head for e in readers
     )
