@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import cli, config, errors
 from posenc_jax.attention import attend
+from posenc_jax.attention.request import positions_in_order
 from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.encodings import Encoding, make
 from posenc_jax.encodings.core.base import delegate_to_inner
@@ -156,7 +157,8 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
     {kind of key: (mean [R, H], standard deviation [R, H] or None)}. {'bias': ...}, exactly, where
     content changes nothing. Else over random tokens of unit variance and one random projection a
     head: 'unrelated', a key is any token; 'alike', it is the query's token through the query's
-    projection; or 'any' where that makes no difference.
+    projection, which heads of queries share where they share keys; or 'any' where that makes no
+    difference.
   Raises:
     UserError: a length beyond a table, or no sample.
   """
@@ -164,7 +166,7 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
     raise UserError(f'--length={length}; allowed: 2 to {enc.max_length or "any"}')
   if samples < 1 or seed < 0:
     raise UserError(f'--samples={samples} --seed={seed}; allowed: 1 or more, 0 or more')
-  D, H, K = enc.dims.model_dim, enc.dims.heads, enc.dims.head_dim
+  D, H, G, K = enc.dims.model_dim, enc.dims.heads, enc.dims.kv_heads, enc.dims.head_dim
   rng = np.random.default_rng(seed)
 
   def normal(*shape):
@@ -173,7 +175,9 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
   def is_close(values, others):
     return np.allclose(values, others, rtol=1e-5, atol=1e-4, equal_nan=True)
 
-  w_q, w_k = normal(D, H, K) * D**-0.5, normal(D, H, K) * D**-0.5
+  w_q, w_k = normal(D, H, K) * D**-0.5, normal(D, G, K) * D**-0.5
+  w_shared = w_q[:, :: H // G]
+  w_same = np.repeat(w_shared, H // G, axis=1)
   measure = jax.jit(functools.partial(_added_by_position, enc))
   zeros = np.zeros((BATCH, length, D), np.float32)
   bias_RH = np.asarray(measure(w_q, w_k, zeros[:, :1], zeros, zeros)[0])
@@ -184,7 +188,7 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
     if is_close(drawn['unrelated'][0], bias_RH):
       return {'bias': (bias_RH, None)}
     alike = np.broadcast_to(query, keys.shape)
-    drawn['alike'].append(np.asarray(measure(w_q, w_q, query, alike, x), np.float64))
+    drawn['alike'].append(np.asarray(measure(w_same, w_shared, query, alike, x), np.float64))
   joined = {kind: np.concatenate(batches)[:samples] for kind, batches in drawn.items()}
   if is_close(joined['unrelated'], joined['alike']):
     joined = {'any': joined['unrelated']}
@@ -194,15 +198,16 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
 def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
   """Scores of the last query less those without position, by distance: [B, S, H].
 
-  Queries and keys are projections [D, H, K] of tokens that the encoding may change at the input; x
-  are the tokens that encodings which read content read.
+  Queries and keys are projections [D, H, K] and [D, G, K] of tokens that the encoding may change at
+  the input; x are the tokens that encodings which read content read.
   """
-  positions_1S = jnp.arange(keys_BSD.shape[1])[None]
+  positions_1S = positions_in_order(enc.at_input, keys_BSD.shape[1])
   w_q = enc.query_scale * w_q
   q = _project(enc.add_to_input(query_B1D, positions_1S[:, -1:]), w_q)
   k = _project(enc.add_to_input(keys_BSD, positions_1S), w_k)
   scores_BHTS = _scores(enc, q, k, enc.add_to_input(x_BSD, positions_1S))
   q, k = _project(query_B1D, w_q), _project(keys_BSD, w_k)
+  k = jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)
   plain_BHTS = enc.scale(q.shape[-1]) * jnp.einsum('bthk,bshk->bhts', q, k)
   plain_BHTS = jnp.repeat(plain_BHTS, enc.heads_per_query, axis=1)
   return (scores_BHTS - plain_BHTS)[:, :, 0, ::-1].swapaxes(1, 2)
@@ -231,10 +236,10 @@ class Recorder(Encoding):
 delegate_to_inner(Recorder, ('score',))
 
 
-def _scores(enc: Encoding, q_BTHK, k_BSHK, x_BSD):
+def _scores(enc: Encoding, q_BTHK, k_BSGK, x_BSD):
   """The scores [B, H, T, S] that `attend` takes the softmax of, float32; NaN for hidden keys."""
-  recorded, v_BSHK = [], jnp.zeros_like(k_BSHK)
+  recorded, v_BSGK = [], jnp.zeros_like(k_BSGK)
   options = {'backend': 'dense', 'outer_hooks_applied': True}
-  attend(q_BTHK, k_BSHK, v_BSHK, Recorder(enc, recorded.append), x=x_BSD, **options)
+  attend(q_BTHK, k_BSGK, v_BSGK, Recorder(enc, recorded.append), x=x_BSD, **options)
   (scores_BHTS,) = recorded
   return jnp.where(scores_BHTS > MASKED / 2, scores_BHTS, jnp.nan)

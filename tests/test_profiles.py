@@ -1,0 +1,36 @@
+"""Profiles of encodings: what position adds to a score, of every encoding in every form."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kinds import daily_if, representatives
+from test_laws import DIMS, VARIANTS, make_variant
+
+from posenc_jax import config
+from posenc_jax.inspection.profiles import against_distance, from_config
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+
+
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in representatives())) for v in VARIANTS]
+)
+def test_every_encoding_has_a_profile_where_heads_share_keys(variant):
+  """A curve of each head that comes out, also of hyperparameters that change what a score reads."""
+  enc = make_variant(variant)
+  assert enc.dims.kv_heads < enc.dims.heads
+  for mean_RH, spread_RH in against_distance(enc, 9, samples=2, seed=0).values():
+    assert mean_RH.shape == (9, enc.heads_per_query * DIMS.heads)
+    assert spread_RH is None or spread_RH.shape == mean_RH.shape
+    assert not np.isinf(mean_RH).any()
+
+
+@pytest.mark.parametrize('taker', [(), ('rope',)])
+def test_what_takes_several_positions_of_the_data_has_a_profile(taker):
+  coupling = {'name': 'position_coupling', 'levels': 2, 'max_length': 9}
+  encoding = {'name': 'chain', 'members': (coupling, *taker)} if taker else coupling
+  fields = {'model.heads': 4, 'model.kv_heads': 2, 'model.head_dim': 8, 'encoding': encoding}
+  enc = from_config(config.load(BASE, fields), seed=0)
+  for mean_RH, _ in against_distance(enc, 9, samples=2, seed=0).values():
+    assert mean_RH.shape == (9, 4)
