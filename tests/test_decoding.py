@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from kinds import daily_if, representatives
 from oracles import RECORDS
+from test_laws import ANGLES_THAT_ARE_READ
 from test_model import PATTERNS, VOCAB, config, tokens
 
 from posenc_jax.encodings import ENCODINGS, LengthError
@@ -70,6 +71,14 @@ def test_every_encoding_is_decoded():
 )
 def test_under_masks_with_places_left_and_in_parts_of_several_tokens(encoding, options):
   assert_decodes(model(encoding), sizes=(4, 1, 3, 1), size=T + 3, **options)
+
+
+@pytest.mark.parametrize(
+  'members',
+  [pytest.param(m, marks=daily_if(n == 'values')) for n, m in ANGLES_THAT_ARE_READ.items()],
+)
+def test_angles_that_tokens_choose_know_no_empty_place(members):
+  assert_decodes(model({'name': 'chain', 'members': members}), size=T + 3)
 
 
 @pytest.mark.parametrize('name', PATTERNS)

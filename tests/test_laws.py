@@ -482,6 +482,29 @@ def test_packed_documents_are_separate_runs(variant):
       close(packed[b, here], alone[0])
 
 
+# What angles that tokens choose meet beside their differences.
+ANGLES_THAT_ARE_READ = {
+  'scores': ('carope', 'cope'),
+  'distances': ('grape_m_context', {'name': 'shaw', 'clip': 3}),
+  'products': ('selective_rope', 'coca'),
+  'values': ({'name': 'carope', 'turn_values': True}, {'name': 'shaw', 'clip': 3}),
+}
+
+
+@pytest.mark.parametrize('members', ANGLES_THAT_ARE_READ.values(), ids=ANGLES_THAT_ARE_READ)
+def test_angles_that_tokens_choose_begin_anew_with_a_document(members):
+  """A document of a packed row gets what it gets alone where others read turned channels, too."""
+  made = make('chain', **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), members=members)
+  enc, (x, weights, _) = _away(made, 0), inputs()
+  run = functools.partial(layer, enc, weights, backend='dense')
+  packed = run(x, segment_ids=SEGMENTS)
+  for b, row in enumerate(SEGMENTS):
+    for document in np.unique(row):
+      here = row == document
+      alone = attend_with(enc, weights, x[b : b + 1, here], None)
+      close(packed[b, here], alone[0])
+
+
 @pytest.mark.parametrize('variant', ['kv_shift', 'path', 'selective_rope', 'fox', 'stick_breaking'])
 def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(variant):
   """As where positions are sampled, and rise from one document to the next."""

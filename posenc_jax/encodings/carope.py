@@ -61,4 +61,4 @@ class CARoPE(ByAngles):
     log_f_BSG = -jnp.log1p(jax.nn.softplus(logits_BSG))
     m_M = np.arange(self.dims.head_dim // 2, dtype=np.float32)
     f_BSGM = jnp.exp(log_f_BSG[..., None] * m_M[None, None, None])
-    return running_angle(f_BSGM / (2 * math.pi))
+    return running_angle(f_BSGM / (2 * math.pi), index_BS)

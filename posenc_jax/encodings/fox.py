@@ -108,12 +108,23 @@ def running_sum(x_BSH):
   return lax.associative_scan(add, carry(jnp.zeros_like(x_BSH), x_BSH), axis=1)
 
 
-def running_angle(turns_BSGM):
-  """Angles in (-pi, pi] after tokens 0..s, which turn by so many whole turns each.
+def running_angle(turns_BSGM, index_BS):
+  """Angles in (-pi, pi] after tokens 0..s of a document, which turn by so many whole turns each.
 
-  They are summed in turns, of which whole ones are dropped without error.
+  They are summed in turns, of which whole ones are dropped without error. A document begins where
+  the place index_BS, [B|1, S], is 0.
   """
-  return 2 * math.pi * running_sum(turns_BSGM)[1]
+
+  def fraction(turns):
+    return turns - jnp.round(turns)
+
+  def add(a, b):
+    (turns_a, begins_a), (turns_b, begins_b) = a, b
+    turns = jnp.where(begins_b, turns_b, turns_a + turns_b)
+    return fraction(turns), begins_a | begins_b
+
+  begins = (index_BS == 0)[:, :, None, None]
+  return 2 * math.pi * lax.associative_scan(add, (fraction(turns_BSGM), begins), axis=1)[0]
 
 
 def difference_of_sums(tile, i, j):

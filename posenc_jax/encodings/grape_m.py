@@ -88,5 +88,6 @@ class GrapeMContext(GrapeM):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G|1, K/2]."""
     steps_BS = jax.nn.sigmoid((x_BSD.astype(jnp.float32) @ self.u[...] + self.b[...][None]) / 16)
-    steps_BS = jnp.pad(steps_BS, ((0, 0), (1, 0)))[:, :-1]
-    return running_angle(jnp.multiply.outer(steps_BS, self.frequencies() / (2 * math.pi)))
+    before_BS = jnp.where(index_BS > 0, jnp.pad(steps_BS, ((0, 0), (1, 0)))[:, :-1], 0.0)
+    turns_BSGM = jnp.multiply.outer(before_BS, self.frequencies() / (2 * math.pi))
+    return running_angle(turns_BSGM, index_BS)

@@ -85,7 +85,7 @@ class SelectiveRoPE(ByAngles):
       gate_BSG = jax.nn.sigmoid(x_BSD @ self.w_g[...] + self.b_g[...][None, None])
       f_BSGM *= gate_BSG[..., None]
     turns = jnp.asarray(self.base ** (-2 * np.arange(K // 2) / K) / (2 * math.pi), jnp.float32)
-    return running_angle(f_BSGM * turns[None, None, None])
+    return running_angle(f_BSGM * turns[None, None, None], index_BS)
 
 
 def causal_conv(y_BSGM, taps_nGM, index_BS):
