@@ -1176,19 +1176,37 @@ def test_positions_of_several_axes_are_not_sampled():
     build('random_positions', inner='axial_rope')
 
 
-def test_vectors_added_to_turned_values_are_not_relative():
-  """Nor does their chain say so: outputs are turned back with what was added. In heads of their
-  own they do not meet.
+def test_what_meets_turned_channels_is_relative_as_a_chain_declares():
+  """Vectors added to turned values are not: outputs are turned back with what was added. Nor are
+  functions of turned queries that no rotation passes, and turns of other pairs. In heads of their
+  own members do not meet, and angles that tokens choose know no position.
   """
   x, weights, _ = inputs()
   run = lambda chain, shift: layer(chain, weights, x, position_ids=shift + jnp.arange(11)[None])
   heads = lambda *members: {'name': 'heads', 'members': members}
+  interleaved = lambda name, **hyper: {'name': name, 'layout': 'interleaved', **hyper}
   for members, relative in (
     (('vo_rope', 'shaw'), False),
     (('vo_rope', 'alibi'), True),
     (('kv_shift', heads('vo_rope', 'shaw')), True),
     (('kv_shift', heads('rope', 'shaw')), True),
     (('rope', heads('nope', 'shaw')), False),
+    (('rope', 'pope'), False),
+    (('rope', 'coca'), False),
+    (('coca', 'rope'), True),
+    (('rope', 'xpos'), False),
+    (('rope', {'name': 'xpos', 'layout': 'half'}), True),
+    (('rope', {'name': 'rope', 'fraction': 0.5}), False),
+    ((interleaved('rope'), interleaved('rope', fraction=0.5)), True),
+    ((interleaved('coca'), 'rope'), True),
+    ((interleaved('coca'), interleaved('rope')), False),
+    (('vo_rope', interleaved('vo_rope')), False),
+    (('repo', 'shaw'), True),
+    (('rope', 'repo'), True),
+    (('repo', interleaved('rope')), True),
+    ((interleaved('rope'), 'repo'), False),
+    (({'name': 'carope', 'turn_values': True}, 'shaw'), True),
+    ((heads('repo', 'alibi'), 'shaw'), True),
   ):
     chain = away(build('chain', members=members))
     assert chain.relative == relative

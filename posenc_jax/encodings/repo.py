@@ -25,12 +25,13 @@ class RePo(Encoding):
   needs_inputs = True
   position_kind = None
   rotates_qk = True
+  layout = 'half'
   per_layer = ('w_g', 'w_c', 'w_z')
 
   def __init__(self, dims: Dims, rngs, *, base: float = 500_000.0, width: int | None = None):
     """`base`: as for `rope`. `width`: channels of W_g x; None: an eighth of the model's."""
     super().__init__(dims, rngs)
-    check_rotary(dims.head_dim, base, 'half')
+    check_rotary(dims.head_dim, base, self.layout)
     width = max(dims.model_dim // 8, 1) if width is None else width
     check_at_least(1, width=width)
     self.base = base
@@ -45,4 +46,5 @@ class RePo(Encoding):
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     frequencies = rope_frequencies(self.dims.head_dim, self.base)
-    return tuple(rotate_at(x, z, frequencies, 'half') for x, z in ((q_BTHK, i), (k_BSGK, j)))
+    turn = lambda x, z: rotate_at(x, z, frequencies, self.layout)
+    return turn(q_BTHK, i), turn(k_BSGK, j)

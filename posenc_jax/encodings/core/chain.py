@@ -54,7 +54,7 @@ class Chain(Composite):
     check_together(names, encodings)
     self.scale_member = next((n for n, e in enumerate(encodings) if sets_scale(e)), 0)
     self.reads_qk = any(e.reads_qk for e in encodings)
-    if _turns_what_others_read(encodings):
+    if _is_absolute_together(encodings):
       self.relative = False
     self.takes_carried_positions = any(e.takes_carried_positions for e in encodings)
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
@@ -166,12 +166,48 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
   return names, encodings
 
 
-def _turns_what_others_read(encodings: list[Encoding]) -> bool:
-  """Whether a member turns queries and keys, or values, that another reads or adds to.
+def _is_absolute_together(encodings: list[Encoding]) -> bool:
+  """Whether a member turns queries and keys, or values, by positions, and another one makes of them
+  what depends on more than how far two tokens have turned from one another.
 
   What a member turns for itself it has declared: heads may have some that turn and some that read.
   """
-  return any(
-    (turning.rotates_qk and e.reads_qk) or (turning.rotates_values and e.has('relative_values'))
-    for turning, e in itertools.permutations(encodings, 2)
-  )
+  for n, m in itertools.permutations(range(len(encodings)), 2):
+    first, other = encodings[n], encodings[m]
+    is_behind = n < m
+    if _turns_by_positions(first, 'rotates_qk'):
+      bends = is_behind and other.bends_products
+      if other.reads_qk or bends or (is_behind and _turn_apart(first, other, 'rotates_qk')):
+        return True
+    if _turns_by_positions(first, 'rotates_values'):
+      is_added = other.has('relative_values')
+      if is_added or (is_behind and _turn_apart(first, other, 'rotates_values')):
+        return True
+  return False
+
+
+def _turns_by_positions(enc: Encoding, rotates: str) -> bool:
+  """Whether an encoding, or any that it is made of, turns by positions: some turn by tokens."""
+  if members := getattr(enc, 'members', ()):
+    return any(_turns_by_positions(e, rotates) for e in members)
+  return getattr(enc, rotates) and enc.position_kind is not None
+
+
+def _turn_apart(first: Encoding, second: Encoding, rotates: str) -> bool:
+  """Whether two encodings turn other pairs of channels: in which order then is not all the same."""
+  if not (getattr(first, rotates) and getattr(second, rotates)):
+    return False
+  pairs = _turned_pairs(first, rotates) | _turned_pairs(second, rotates)
+  return len(pairs) > 1 or None in pairs
+
+
+def _turned_pairs(enc: Encoding, rotates: str) -> set:
+  """(layout, width) of the channels that an encoding turns, None where it does not say."""
+  if members := getattr(enc, 'members', ()):
+    return set().union(*(_turned_pairs(e, rotates) for e in members))
+  if not getattr(enc, rotates):
+    return set()
+  layout = getattr(enc, 'layout', None)
+  if layout == 'half' or enc.bends_products:  # those of `coca` come out in halves
+    return {('half', getattr(enc, 'width', enc.dims.head_dim))}
+  return {(layout, None) if layout else None}  # neighbors are neighbors in any width
