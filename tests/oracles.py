@@ -598,9 +598,8 @@ def tupe(dims, hyper, p):
 
 def with_bias(dims, hyper, p):
   """(a_HS, i, j_S) -> the scores and, below them, the bias of the encoding that is adapted."""
-  inner = hyper.get('inner', 'alibi')
-  own = {n.removeprefix('inner.'): value for n, value in p.items() if n.startswith('inner.')}
-  bias = RECORDS[inner].oracle(dims, {}, own).score
+  inner = {n: value for n, value in p.items() if n.startswith('inner.')}
+  bias = inner_oracle(dims, hyper, inner, 'alibi').score
   nothing = np.zeros(dims.head_dim)
 
   def both(a_HS, i, j_S):
@@ -942,7 +941,7 @@ def rope_mixed(dims, hyper, p):
 
 
 def inner_oracle(dims, hyper, p, default):
-  """A wrapper that samples positions leaves attention to the encoding inside."""
+  """The formula of the encoding that another one holds."""
   inner = hyper.get('inner', default)
   own = {'name': inner} if isinstance(inner, str) else dict(inner)
   parameters = {name.removeprefix('inner.'): value for name, value in p.items()}
@@ -1169,13 +1168,13 @@ def count_inner(default):
 
 
 def count_dape(d, h):
-  inner, hidden = h.get('inner', 'alibi'), h.get('hidden', 32)
-  shared, own = RECORDS[inner].parameters(d, {})
+  hidden = h.get('hidden', 32)
+  shared, own = count_inner('alibi')(d, h)
   return shared, own + 2 * d.heads * hidden + hidden + hidden * d.heads
 
 
 def count_dape_v2(d, h):
-  shared, own = RECORDS[h.get('inner', 'alibi')].parameters(d, {})
+  shared, own = count_inner('alibi')(d, h)
   hidden = h.get('hidden', 32)
   return shared, own + 3 * 2 * d.heads * hidden + hidden + 3 * hidden * d.heads
 
@@ -1341,6 +1340,7 @@ RECORDS = {
     dape,
     count_dape,
     variants={
+      'in_scale': {'inner': {'name': 'kerple_log', 'in_scale': True}},
       'kerple': {'inner': 'kerple_power', 'hidden': 6, 'slope': 0.3},
       'fire': {'inner': 'fire', 'hidden': 8},
     },

@@ -626,6 +626,34 @@ def test_dape_v2_that_sees_no_neighbors_is_dape(inner):
     same(second, first, **options)
 
 
+def test_what_adapts_a_bias_declares_what_the_encoding_inside_does():
+  inside = {'name': 'kerple_log', 'in_scale': True}
+  for name in ('dape', 'dape_v2'):
+    sizes = f'deberta sets the scale, and {name} multiplies by 1/sqrt(K); allowed: one of them'
+    with pytest.raises(ValueError, match=f'^chain: {re.escape(sizes)}$'):
+      build('chain', members=('deberta', {'name': name, 'inner': inside}))
+    assert not build(name, inner='alibi').applies_scale
+    assert build(name, inner='sandwich').limit.endswith(build('sandwich').limit)
+
+  class Ending(Encoding):
+    """A bias for a while, looking back alone."""
+
+    bias_in_scale = False
+    causal_only = True
+    max_length = 7
+
+    def bias(self, r_R):
+      return jnp.zeros((len(r_R), 1))
+
+  ENCODINGS['ending'] = Ending
+  try:
+    enc = build('dape', inner='ending')
+  finally:
+    del ENCODINGS['ending']
+  assert (enc.causal_only, enc.max_length) == (True, 7)
+  assert not build('dape').causal_only
+
+
 def test_dape_v2_gives_the_last_token_what_it_would_get_before_others():
   """A text cut short changes no token of it: what follows the last is there for all rows."""
   x, weights, _ = inputs()

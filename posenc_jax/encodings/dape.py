@@ -24,6 +24,10 @@ class AdaptedBias(Encoding):
     self.relative = self.inner.relative
     self.position_kind = self.inner.position_kind
     self.max_relative_distance = self.inner.max_relative_distance
+    self.causal_only = type(self).causal_only or self.inner.causal_only
+    self.max_length = self.inner.max_length
+    self.applies_scale = bool(self.inner.bias_in_scale) or self.inner.applies_scale
+    self.limit = '; '.join(filter(None, (type(self).limit, self.inner.limit))) or None
     self.switched_off = () if self.inner.has('bias') else ('tables',)
     self.per_layer = ('w_in', 'b_in', 'w_out', *(('inner',) if self.inner.per_layer else ()))
 
