@@ -852,6 +852,15 @@ def test_reindexed_positions_within_reach_are_those_of_rope():
     same(build(name, **hyper), build('rope'))
 
 
+@pytest.mark.parametrize('name', ['carope', 'grape_m', 'selective_rope', 'rope_mixed'])
+def test_values_that_turn_are_as_wide_as_heads(name):
+  enc, (x, _, _) = build(name, turn_values=True), inputs()
+  q, k, v = (jnp.zeros((2, 11, *heads)) for heads in ((4, 8), (2, 8), (2, 6)))
+  with pytest.raises(ValueError, match=r'^v has 6 channels; allowed: 8, for all of them turn$'):
+    attend(q, k, v, enc, x=x)
+  assert attend(q, k, v, build(name), x=x).shape == (2, 11, 4, 6)
+
+
 def test_repo_with_zero_projections_is_nope():
   same(zeroed(build('repo')), build('nope'))
 

@@ -111,6 +111,9 @@ class ByAngles(Encoding):
     return rotate(q_BTHK, i, self.layout), rotate(k_BSGK, j, self.layout)
 
   def transform_values(self, v_BSGK, j):
+    if self.rotates_values and v_BSGK.shape[-1] != self.dims.head_dim:
+      all_turn = f'allowed: {self.dims.head_dim}, for all of them turn'
+      raise ValueError(f'v has {v_BSGK.shape[-1]} channels; {all_turn}')
     return rotate(v_BSGK, j, self.layout) if self.rotates_values else v_BSGK
 
   def transform_output(self, o_BTHK, i, x_BTD):
