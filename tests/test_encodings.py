@@ -17,6 +17,7 @@ from oracles import RECORDS
 from test_laws import declared, inputs, layer, parameters
 
 from posenc_jax.attention import attend
+from posenc_jax.attention.request import positions_in_order
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
@@ -155,7 +156,11 @@ def test_xpos_golden_values():
 
 
 @pytest.mark.parametrize(
-  ('name', 'moved'), [('rope', 0.01), ('p_rope', 0.01), ('coca', 0.01), ('vo_rope', 0.04)]
+  ('name', 'moved'),
+  [
+    *(('rope', 0.01), ('p_rope', 0.01), ('coca', 0.01), ('vo_rope', 0.04)),
+    *(('pope', 0.01), ('grape_m', 0.01), ('rope_mixed', 0.08)),
+  ],
 )
 def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
   """Heads of 64 channels, tokens of unit variance: within a third of what `limit` says."""
@@ -163,8 +168,21 @@ def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
   enc = make(name, **sizes, rngs=nnx.Rngs(0))
   assert enc.limit.endswith(f'some {moved}')
   q, k, v = np.random.default_rng(0).standard_normal((3, 2, 64, 4, 64)).astype(np.float32)
-  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=shift + jnp.arange(64)[None]))
+  at = lambda shift: shift + positions_in_order(enc, 64)
+  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=at(shift)))
   assert np.abs(run(10**6) - run(0)).max() == pytest.approx(moved, rel=1 / 3)
+
+
+def test_waves_of_fope_a_million_positions_out_are_off_as_declared():
+  enc = make('fope', **SIZES | {'head_dim': 64, 'train_length': 512}, rngs=nnx.Rngs(0))
+  assert enc.limit.endswith('some 0.02')
+  position_ids = 10**6 + np.arange(64)[None]
+  angles_BSD = np.multiply.outer(position_ids, enc.frequencies())
+  found = enc.coordinates(None, jnp.asarray(position_ids), None, None)
+  for axis, mixture_GDM, wave_BSGM in zip((np.cos, np.sin), enc.mixtures(), found, strict=True):
+    exact_BSGM = np.einsum('bsd,gdm->bsgm', axis(angles_BSD), mixture_GDM)
+    off = np.abs(wave_BSGM[..., : exact_BSGM.shape[-1]] - exact_BSGM).max()
+    assert off == pytest.approx(0.02, rel=1 / 3)
 
 
 def test_sandwich_golden_values():
@@ -510,6 +528,18 @@ def test_xpos_says_where_one_block_spans_too_much():
   assert np.isfinite(at(30_000)).all()
   assert np.isfinite(at(40_000)[:, :6]).all()
   assert np.isnan(at(40_000)[:, 6:]).all()
+
+
+def test_xpos_says_where_a_row_is_longer_than_one_tile_may_be():
+  """On `dense` a row is one tile, so that a long one ends in NaN; `blockwise` has short tiles."""
+  one = SIZES | {'heads': 1, 'kv_heads': 1}
+  enc = make('xpos', **one, rngs=nnx.Rngs(0), scale_base=17.0)
+  end = int(enc.span()) + 1
+  q = jnp.asarray(np.random.default_rng(0).standard_normal((1, end + 20, 1, 8)), jnp.float32)
+  run = lambda backend: attend(q, q, q, enc, window=8, backend=backend)
+  assert np.isfinite(run('dense')[:, :end]).all()
+  assert np.isnan(run('dense')[:, end:]).all()
+  assert np.isfinite(run('blockwise')).all()
 
 
 def test_buckets_of_large_tables_are_counted_in_time():

@@ -11,7 +11,7 @@ from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.fox import running_angle
-from posenc_jax.encodings.rope import ByAngles, check_rotary
+from posenc_jax.encodings.rope import ByAngles, Rotary, check_rotary
 
 
 class GrapeM(ByAngles):
@@ -25,6 +25,7 @@ class GrapeM(ByAngles):
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
   parameter_summary = 'a frequency a pair of channels a layer'
   reported_extrapolation = None
+  limit = Rotary.limit
   position_kind = 'floats'
   per_layer = ('log_f',)
 
@@ -74,6 +75,7 @@ class GrapeMContext(GrapeM):
   paper = GrapeM.paper
   parameter_summary = 'frequencies and a phase gate a layer'
   reported_extrapolation = None
+  limit = None
   causal_only = True
   needs_inputs = True
   position_kind = None

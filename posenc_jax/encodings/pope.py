@@ -27,6 +27,7 @@ class PoPE(Encoding):
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
   parameter_summary = 'a phase a channel'
   reported_extrapolation = 'better than RoPE, zero-shot (its authors)'
+  limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
   position_kind = 'floats'
   rotates_qk = True
   needs_usual_queries = True

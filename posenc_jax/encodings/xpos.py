@@ -19,14 +19,18 @@ class XPos(Encoding):
   z^((i - c) / scale_base), keys z^((c - j) / scale_base) with c in the middle of the sequence,
   which overflows beyond some 70,000 positions. Here c is the first query of each tile of scores,
   and `score` makes the products itself. The positions of one tile's queries must lie within `span`
-  of its first, 32,000 by default (packed documents may be no longer): a row beyond is NaN. The
-  paper evaluates with blockwise causal attention, which is a mask and not part of this.
+  of its first, 32,000 by default: a row beyond is NaN. Packed documents may be no longer, nor may
+  any row on `dense`, to which it is one tile. The paper evaluates with blockwise causal attention,
+  which is a mask and not part of this.
   """
 
   paper = 'Sun et al. 2022, arXiv:2212.10554'
   parameter_summary = 'none'
   reported_extrapolation = None
-  limit = 'positions of packed documents must lie within 32,000 of one another, by default'
+  limit = (
+    'positions of packed documents must lie within 32,000 of one another, by default, and on '
+    '`dense`, to which a row is one tile, so must those of all queries'
+  )
   position_kind = 'floats'
   bias_in_scale = True
   causal_only = True
