@@ -134,11 +134,20 @@ def t5(dims, hyper, p):
 
 
 def deberta(dims, hyper, p):
-  span = hyper.get('span') or dims.train_length
+  buckets, most = hyper.get('buckets', 0), hyper.get('max_distance', 512)
+  span = buckets or hyper.get('span') or dims.train_length
   c2p, p2c = hyper.get('c2p', True), hyper.get('p2c', True)
 
+  def bucket(r):
+    mid = buckets // 2
+    if not buckets or abs(r) <= mid:
+      return r
+    # The small excess keeps exact powers below the ceiling.
+    steps = math.log(abs(r) / mid) / math.log((most - 1) / mid) * (mid - 1)
+    return int(math.copysign(math.ceil(steps - 1e-9) + mid, r))
+
   def score(q, k, i, j, h):
-    row = math.sqrt(dims.model_dim) * p['rows'][min(max(i - j + span, 0), 2 * span - 1)]
+    row = math.sqrt(dims.model_dim) * p['rows'][min(max(bucket(i - j) + span, 0), 2 * span - 1)]
     s = q @ k
     s += q @ (row @ p['w_k'][:, h]) if c2p else 0
     s += k @ (row @ p['w_q'][:, h]) if p2c else 0
@@ -1186,7 +1195,7 @@ def count_shaw(d, h):
 
 def count_deberta(d, h):
   projections = h.get('c2p', True) + h.get('p2c', True)
-  table = 2 * (h.get('span') or d.train_length) * d.model_dim
+  table = 2 * (h.get('buckets') or h.get('span') or d.train_length) * d.model_dim
   return table, projections * d.model_dim * d.heads * d.head_dim
 
 
@@ -1281,6 +1290,7 @@ RECORDS = {
       'clamped': {'span': 4},
       'c2p': {'span': 4, 'p2c': False},
       'p2c': {'span': 4, 'c2p': False},
+      'buckets': {'buckets': 6, 'max_distance': 9},
     },
   ),
   'rope': Record(

@@ -22,6 +22,7 @@ from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import HOOKS
+from posenc_jax.encodings.deberta import log_bucket_row
 from posenc_jax.encodings.entmax import entmax
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.path import lower_inverse
@@ -55,6 +56,24 @@ def test_t5_buckets_start_where_published(buckets, most, starts):
   np.testing.assert_array_equal(row[: buckets // 2], np.arange(buckets // 2))
   np.testing.assert_array_equal(np.flatnonzero(np.diff(row))[buckets // 2 - 1 :] + 1, starts)
   assert row[-1] == buckets - 1
+
+
+@pytest.mark.parametrize(
+  ('buckets', 'most', 'starts'),
+  [
+    (8, 33, [5, 9, 17, 33]),
+    (6, 9, [4, 5, 9]),
+    (32, 128, [17, 19, 22, 25, 28, 32, 37, 43, 49, 56, 64, 74, 84, 97, 111, 128]),
+  ],
+)
+def test_log_buckets_of_deberta_start_where_released(buckets, most, starts):
+  """Those beyond half of them; at 256 to the distance 512, by the code's own formula."""
+  row = log_bucket_row(buckets, most)
+  assert list(row[: buckets // 2 + 1]) == list(range(buckets // 2 + 1))
+  assert [int(np.argmax(row >= n)) for n in range(buckets // 2 + 1, buckets + 1)] == starts
+  far = np.arange(129, 513)
+  released = np.ceil(np.log(far / 128) / np.log(511 / 128) * 127) + 128
+  np.testing.assert_array_equal(log_bucket_row(256, 512)[129:], released)
 
 
 def test_t5_far_and_future_distances():
@@ -1537,6 +1556,9 @@ def test_sharing(name, share):
     ('t5', {'max_distance': 16}, 't5: max_distance=16; allowed: more than the 16 exact buckets'),
     ('deberta', {'span': 0}, 'deberta: span=0; allowed: at least 1'),
     ('deberta', {'c2p': False, 'p2c': False}, 'leave no position term'),
+    ('deberta', {'buckets': 5}, 'deberta: buckets=5; allowed: 0, or even and at least 4'),
+    ('deberta', {'buckets': 8, 'span': 8}, 'deberta: span=8 and buckets=8; allowed: one of them'),
+    ('deberta', {'buckets': 8, 'max_distance': 5}, 'deberta: max_distance=5; allowed: at least 6'),
     ('learned', {'max_length': 0}, 'learned: max_length=0; allowed: at least 1'),
     ('abacus', {'max_k': -1}, 'abacus: max_k=-1; allowed: from 0 to 1023'),
     ('abacus', {'max_length': 9, 'max_k': 9}, 'abacus: max_k=9; allowed: from 0 to 8'),

@@ -1,10 +1,30 @@
 """Disentangled attention."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
+
+
+def log_bucket_row(buckets: int, max_distance: int) -> np.ndarray:
+  """Buckets of the distances 0..max_distance, int32, as released with DeBERTa-v2.
+
+  Up to m = buckets // 2 each distance has its own; above, m + ceil(ln(n/m) / ln((max_distance-1)/m)
+  (m - 1)). Computed by integers: exact where a float logarithm may round the other way.
+  """
+  exact = buckets // 2
+  row, step = [], 0
+  for n in range(max_distance + 1):  # buckets only rise
+    if n > exact:
+      while (
+        step < exact
+        and (max_distance - 1) ** step * exact ** (exact - 1) < n ** (exact - 1) * exact**step
+      ):
+        step += 1
+    row.append(min(n, exact) + step)
+  return np.array(row, np.int32)
 
 
 class DeBERTa(Encoding):
@@ -16,9 +36,14 @@ class DeBERTa(Encoding):
   P is shared by all layers and read with unit variance, its two projections are each layer's. The
   position-to-content term gathers delta(i, j), as the released code does. With one of the two terms
   switched off the scale is 1/sqrt(2K), as in the code.
+
+  With `buckets` these are the log buckets of DeBERTa-v2 and v3 (He et al. 2021, and their code):
+  d = clamp(sign(i - j) b(|i - j|) + buckets, 0, 2 buckets - 1), b as in `log_bucket_row`; theirs
+  are 256 to the distance 512. What else is new there is not here: P has no layer norm, and
+  W_(K,r) and W_(Q,r) are no content projections, which an encoding does not see.
   """
 
-  paper = 'He et al. 2020, arXiv:2006.03654'
+  paper = 'He et al. 2020, arXiv:2006.03654; He et al. 2021, arXiv:2111.09543'
   parameter_summary = 'a table, two projections a layer'
   reported_extrapolation = None
   bias_in_scale = True
@@ -26,21 +51,38 @@ class DeBERTa(Encoding):
   per_layer = ('w_k', 'w_q')
 
   def __init__(
-    self, dims: Dims, rngs, *, span: int | None = None, c2p: bool = True, p2c: bool = True
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    span: int | None = None,
+    buckets: int = 0,
+    max_distance: int = 512,
+    c2p: bool = True,
+    p2c: bool = True,
   ):
     """Builds the table and its projections.
 
     Args:
       span: distances are clamped to [-span, span - 1]; the training length if None.
+      buckets: on either side, in the place of a span; 0: every distance has its own row.
+      max_distance: where the last bucket begins, with `buckets`.
       c2p, p2c: whether there is the content-to-position, the position-to-content term.
     """
     super().__init__(dims, rngs)
-    self.span = dims.train_length if span is None else span
+    if buckets and (buckets < 4 or buckets % 2):
+      raise ValueError(f'buckets={buckets}; allowed: 0, or even and at least 4')
+    if buckets and span is not None:
+      raise ValueError(f'span={span} and buckets={buckets}; allowed: one of them')
+    if buckets:
+      check_at_least(buckets // 2 + 2, max_distance=max_distance)
+    self.span = buckets or (dims.train_length if span is None else span)
     check_at_least(1, span=self.span)
     if not (c2p or p2c):
       raise ValueError('c2p=False and p2c=False leave no position term; use the encoding nope')
     self.c2p, self.p2c = c2p, p2c
-    self.max_relative_distance = self.span
+    self.buckets, self.max_distance = buckets, max_distance
+    self.max_relative_distance = max_distance if buckets else self.span
     terms = {'relative_keys': c2p, 'relative_queries': p2c}
     self.switched_off = tuple(hook for hook, is_on in terms.items() if not is_on)
     projection = (dims.model_dim, dims.heads, dims.head_dim)
@@ -60,6 +102,9 @@ class DeBERTa(Encoding):
     return self._projected(self.w_q, r_R)
 
   def _projected(self, w_DHK, r_R):
+    if self.buckets:
+      row = jnp.asarray(log_bucket_row(self.buckets, self.max_distance))
+      r_R = jnp.sign(r_R) * row[jnp.minimum(jnp.abs(r_R), self.max_distance)]
     index_R = jnp.clip(r_R + self.span, 0, 2 * self.span - 1)
     rows_RHK = jnp.einsum('rd,dhk->rhk', self.rows[...], w_DHK[...])
     return rows_RHK[index_R] * self.dims.model_dim**0.5
