@@ -969,6 +969,10 @@ def pose(dims, hyper, p):
   return inner_oracle(dims, hyper, p, 'rope')
 
 
+def cape(dims, hyper, p):
+  return inner_oracle(dims, hyper, p, 'sinusoidal')
+
+
 def chain(dims, hyper, p):
   """Members that change q and k, one after another, and then members that add to their product; of
   those that read the scores, the first.
@@ -1448,6 +1452,7 @@ RECORDS = {
   ),
   'shape_offset': Record(shape_offset, count_inner('sinusoidal')),
   'pose': Record(pose, count_inner('rope')),
+  'cape': Record(cape, count_inner('sinusoidal'), variants={'pope': {'inner': 'pope'}}),
   'vo_rope': Record(
     vo_rope,
     variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},

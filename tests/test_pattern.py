@@ -166,6 +166,9 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
     ({'name': 'shape_offset', 'inner': 'learned'}, 'ends at 16; allowed: 32 positions or more'),
     ({'name': 'pose', 'longest': 15}, 'longest=15; allowed: at least the training length 16'),
     ({'name': 'pose', 'inner': 'learned'}, 'ends at 16, before longest=128'),
+    ({'name': 'cape', 'inner': 't5'}, "cape: inner='t5' takes integers; allowed: an encoding that"),
+    ({'name': 'cape', 'stretch': 0.9}, 'must be at least 0, stretch=0.9 at least 1'),
+    ({'name': 'cape', 'jitter': -1.0}, 'shift=5.0 and jitter=-1.0 must be at least 0'),
     ({'name': 'chain', 'members': 'rope,pose'}, 'pose samples positions for all'),
     ({'name': 'chain', 'members': 'shape_offset,fox'}, 'shape_offset samples positions for all'),
   ],
@@ -291,6 +294,39 @@ def test_pose_has_one_gap_of_every_width_in_training_alone():
   assert enc.sample_positions(contiguous, 2, None) is None
   with pytest.raises(ValueError, match='pose: 40 tokens, but longest=24'):
     enc.sample_positions(contiguous, 2, jax.random.key(0))
+
+
+def test_cape_stretches_and_moves_examples_and_tokens_in_training_alone():
+  enc = make('cape', **SIZES, rngs=nnx.Rngs(0), shift=2.0, jitter=0.5, stretch=1.5)
+  T, n = 16, 4000
+  in_order = jnp.arange(T)[None]
+  assert enc.sample_positions(in_order, 2, None) is None
+  draws = np.asarray(enc.sample_positions(in_order, n, jax.random.key(0)), np.float64)
+  assert draws.shape == (n, T)
+  assert np.all(np.diff(draws) > 0), 'no token passes another'
+  # a line through the positions of an example: its slope is lambda, up to what tokens are moved
+  slopes, starts = np.polyfit(np.arange(T), draws.T, 1)
+  away = draws - starts[:, None] - slopes[:, None] * np.arange(T)
+  off = 0.5 / np.sqrt(12 * T * (T**2 - 1) / 12 / T)  # of a slope
+  assert np.abs(np.log(slopes)).max() < np.log(1.5) + 5 * off
+  for value, most in ((np.log(slopes), np.log(1.5)), (starts / slopes, 2.0)):
+    quarters = np.histogram(value, np.linspace(-most, most, 5))[0] / n
+    assert np.abs(quarters - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / n) + 0.01
+  deviation = 0.5 / np.sqrt(12) * np.sqrt(1 - 2 / T)
+  assert np.std(away / slopes[:, None]) == pytest.approx(deviation, rel=0.02)
+  assert draws.max() - draws.min(axis=1).max() < enc.max_sampled_distance(T)
+  still = make('cape', **SIZES, rngs=nnx.Rngs(0), shift=0.0, jitter=0.0, stretch=1.0)
+  np.testing.assert_array_equal(still.sample_positions(in_order, 1, jax.random.key(0)), in_order)
+
+
+def test_cape_is_its_encoding_at_the_positions_that_it_draws():
+  x, key = tokens(), jax.random.key(2)
+  m, plain = of({'name': 'cape'}), of({'name': 'sinusoidal'})
+  np.testing.assert_array_equal(nll(m, x), nll(plain, x))
+  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 2, key)
+  assert drawn.dtype == jnp.float32
+  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, position_ids=drawn), atol=2e-5)
+  assert np.abs(nll(m, x, key=key) - nll(m, x)).max() > 1e-3
 
 
 @pytest.mark.parametrize(

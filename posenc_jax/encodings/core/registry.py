@@ -54,6 +54,7 @@ BUILT_IN = {
   'random_positions': 'random_positions.RandomPositions',
   'shape_offset': 'shape_offset.ShapeOffset',
   'pose': 'pose.PoSE',
+  'cape': 'cape.CAPE',
   'vo_rope': 'vo_rope.VORoPE',
   'sink': 'sink.Sink',
   'rope_pp': 'rope_pp.RoPEPP',
