@@ -81,6 +81,11 @@ def test_angles_that_tokens_choose_know_no_empty_place(members):
   assert_decodes(model({'name': 'chain', 'members': members}), size=T + 3)
 
 
+def test_several_positions_at_the_input_and_one_at_layers():
+  members = ({'name': 'position_coupling', 'levels': 2}, 'rope')
+  assert_decodes(model({'name': 'chain', 'members': members}), sizes=(4, 1, 4))
+
+
 @pytest.mark.parametrize('name', PATTERNS)
 def test_patterns_of_layers(name):
   encoding = {'name': 'pattern', 'layers': PATTERNS[name]}
