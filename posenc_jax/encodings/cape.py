@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
@@ -44,11 +45,8 @@ class CAPE(PositionWrapper):
       stretch: the largest lambda.
     """
     super().__init__(dims, rngs, inner)
-    if shift < 0 or jitter < 0 or stretch < 1:
-      problem = (
-        f'shift={shift} and jitter={jitter} must be at least 0, stretch={stretch} at least 1'
-      )
-      raise ValueError(problem)
+    check_at_least(0, shift=shift, jitter=jitter)
+    check_at_least(1, stretch=stretch)
     if self.position_kind == 'integers':
       raise ValueError(f'inner={inner!r} takes integers; allowed: an encoding that takes floats')
     self.shift, self.jitter, self.log_stretch = shift, jitter, math.log(stretch)
