@@ -42,10 +42,20 @@ def zeros(shape: tuple[int, ...], dtype, like):
   return vary(jnp.zeros(shape, dtype), varying_axes(like))
 
 
+def _product(subscripts: str, x, y):
+  """The product that an einsum names, in float32, at the precision that is set.
+
+  Numbers of fewer bits are multiplied at the default one, which is exact for them: Mosaic knows no
+  other.
+  """
+  precision = None if jnp.result_type(x, y).itemsize >= 4 else lax.Precision.DEFAULT
+  return jnp.einsum(subscripts, x, y, precision=precision, preferred_element_type=jnp.float32)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def scaled_dot(x_TK, y_SK, scale: float = 1.0):
   """scale * x_t . y_s: [..., T, S], float32. Leading axes are one batch."""
-  s_TS = jnp.einsum('...tk,...sk->...ts', x_TK, y_SK, preferred_element_type=jnp.float32)
+  s_TS = _product('...tk,...sk->...ts', x_TK, y_SK)
   return s_TS if scale == 1 else scale * s_TS
 
 
@@ -57,16 +67,14 @@ def weighted_sum(p_TS, y_SK):
   number that may be almost as large.
   """
   p_TS = p_TS.astype(y_SK.dtype)
-  return jnp.einsum('...ts,...sk->...tk', p_TS, y_SK, preferred_element_type=jnp.float32)
+  return _product('...ts,...sk->...tk', p_TS, y_SK)
 
 
 def _weighted_sum_of_rows(p_TS, x_TK):
   """sum_t p_ts x_t: [..., S, K]."""
   p_TS = p_TS.astype(x_TK.dtype)
   x_KT = materialize_on_cpu(x_TK.swapaxes(-1, -2))
-  return materialize_on_cpu(
-    jnp.einsum('...kt,...ts->...ks', x_KT, p_TS, preferred_element_type=jnp.float32)
-  ).swapaxes(-1, -2)
+  return materialize_on_cpu(_product('...kt,...ts->...ks', x_KT, p_TS)).swapaxes(-1, -2)
 
 
 def _scaled_dot_backward(scale, factors, d_TS):

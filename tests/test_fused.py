@@ -168,6 +168,39 @@ def test_reasons_on_a_tpu(monkeypatch, change, reason):
   assert answers == [None] if reason is None else reason in answers[0]
 
 
+def products(jaxpr, in_kernel=False):
+  """(dtypes of both factors, precision) of each product in the kernels of a program."""
+  for equation in jaxpr.eqns:
+    if in_kernel and equation.primitive.name == 'dot_general':
+      yield {str(x.aval.dtype) for x in equation.invars}, equation.params['precision']
+    for parameter in jax.tree.leaves(list(equation.params.values())):
+      inner = getattr(parameter, 'jaxpr', parameter)
+      if hasattr(inner, 'eqns'):
+        yield from products(inner, in_kernel or equation.primitive.name == 'pallas_call')
+
+
+@pytest.mark.parametrize(
+  ('backend', 'name'),
+  [('splash', 'rope'), ('fused', 'rope'), *(('fused', name) for name in DAILY)],
+)
+def test_kernels_multiply_bfloat16_at_the_default_precision(monkeypatch, backend, name):
+  """At 'highest', at which everything is evaluated, Mosaic does not compile such a product."""
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  q, x = jnp.zeros((1, 256, 4, 64), jnp.bfloat16), jnp.zeros((1, 256, 16), jnp.bfloat16)
+
+  def loss(enc, q, x):
+    out = attend(q, q, q, enc, x=x, backend=backend, outer_hooks_applied=True)
+    return out.astype(jnp.float32).sum()
+
+  device = AbstractDevice(device_kind='TPU v5 lite', num_cores=1, platform='tpu')
+  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
+  with jax.sharding.use_abstract_mesh(mesh), jax.default_matmul_precision('highest'):
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(make_for(64, name), q, x)
+  of_bfloat16 = [at for dtypes, at in products(traced.jaxpr) if 'bfloat16' in dtypes]
+  assert len(of_bfloat16) >= 7
+  assert {*of_bfloat16} == {(jax.lax.Precision.DEFAULT,) * 2}
+
+
 def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   taken = []
@@ -272,6 +305,6 @@ def test_kernels_compile_for_a_tpu(monkeypatch, topology, name):
     out = attend(q, k, v, enc, x=x, backend='fused', outer_hooks_applied=True)
     return out.astype(jnp.float32).sum()
 
-  with jax.sharding.use_abstract_mesh(mesh), jax.default_matmul_precision('default'):
+  with jax.sharding.use_abstract_mesh(mesh):
     compiled = jax.jit(jax.value_and_grad(loss, argnums=range(5))).lower(*arguments).compile()
   assert compiled.as_text().count('tpu_custom_call') >= 3

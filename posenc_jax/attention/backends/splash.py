@@ -1,5 +1,7 @@
 """JAX's own fused attention for TPU, for encodings that leave the score matrix alone."""
 
+import functools
+
 import jax
 from jax.experimental.pallas.ops.tpu import splash_attention
 
@@ -42,12 +44,15 @@ def run(request: AttentionRequest, interpret: bool = False):
     interpret=interpret,
   )
 
+  is_narrow = request.q_BTHK.dtype.itemsize < 4
+  call = functools.partial(_at_default_precision, kernel) if is_narrow else kernel
+
   def on_device(arrays):
     heads_first = (arrays[name].swapaxes(1, 2) for name in 'qkv')
     ids = arrays['segment']
     segments = None if ids is None else splash_attention.SegmentIds(ids, ids)
     axis_of_ids = None if ids is None else 0
-    attend = jax.vmap(kernel, in_axes=(0, 0, 0, axis_of_ids))
+    attend = jax.vmap(call, in_axes=(0, 0, 0, axis_of_ids))
     return attend(*heads_first, segments).swapaxes(1, 2)
 
   ids = request.segment_ids
@@ -58,6 +63,29 @@ def run(request: AttentionRequest, interpret: bool = False):
     'segment': None if ids is None else jax.numpy.broadcast_to(ids, request.q_BTHK.shape[:2]),
   }
   return over_batch(on_device, arrays)
+
+
+@jax.custom_vjp
+def _at_default_precision(kernel, q, k, v, segments):
+  """What the kernel returns, with its products at the default precision, whichever is set: at
+  another one Mosaic does not multiply bfloat16. Gradients are traced when they are asked for,
+  outside of the function's own context.
+  """
+  with jax.default_matmul_precision('default'):
+    return kernel(q, k, v, segments)
+
+
+def _forward(kernel, q, k, v, segments):
+  with jax.default_matmul_precision('default'):
+    return jax.vjp(lambda q, k, v: kernel(q, k, v, segments), q, k, v)
+
+
+def _backward(pull_back, d):
+  with jax.default_matmul_precision('default'):
+    return None, *pull_back(d), None
+
+
+_at_default_precision.defvjp(_forward, _backward)
 
 
 def _mask(request: AttentionRequest, T: int):
