@@ -180,8 +180,7 @@ def products(jaxpr, in_kernel=False):
 
 
 @pytest.mark.parametrize(
-  ('backend', 'name'),
-  [('splash', 'rope'), ('fused', 'rope'), *(('fused', name) for name in DAILY)],
+  ('backend', 'name'), [('splash', 'rope'), ('fused', 'rope'), *(('fused', name) for name in DAILY)]
 )
 def test_kernels_multiply_bfloat16_at_the_default_precision(monkeypatch, backend, name):
   """At 'highest', at which everything is evaluated, Mosaic does not compile such a product."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -84,8 +85,9 @@ class Checkpoints:
       OSError: the disk refuses this checkpoint or, noticed only now, the one before.
     """
     trees = {'model': leaves_by_path(model), 'opt_state': leaves_by_path(opt_state)}
-    for path, leaf in trees['model'].items():
-      if not np.isfinite(processes.gather_to_host(leaf)).all():
+    are_finite = _are_finite(trees['model'])  # where they are: each is gathered once, below
+    for path in trees['model']:
+      if not are_finite[path]:
         raise not_finite(f'step {step}: {path} is not finite')
     items = {name: ocp.args.StandardSave(leaves) for name, leaves in trees.items()}
     checksums = {name: _checksum(leaves) for name, leaves in trees.items()}
@@ -259,6 +261,12 @@ def leaves_by_path(tree) -> dict[str, object]:
   path_of = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {path_of(path).removesuffix('/value'): leaf for path, leaf in leaves}
+
+
+@jax.jit
+def _are_finite(leaves: dict) -> dict:
+  """{'path/of/leaf': whether all of its numbers are finite}."""
+  return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), leaves)
 
 
 def _checksum(leaves: dict) -> int:

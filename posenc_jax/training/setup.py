@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -91,7 +91,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
 
   with user_errors(ValueError):
     mesh = meshes.make_mesh(config.mesh)
-    models = [build(run, corpus.vocab, nnx.Rngs(run.seed)) for run, _ in seed_runs]
+    models = [_model(mesh, run, corpus.vocab) for run, _ in seed_runs]
     check_carried_positions(config, models[0], corpus)
   check_trained_parameters(config, models[0])
   source = None
@@ -105,9 +105,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
       for (run, _), model in zip(seed_runs, models, strict=True)
     ]
   optimizer = make_optimizer(config.optim, c.steps, c.trained_parameters)
-  state = multi_seed.stack([(model, optimizer.init(model)) for model in models], config.seeds)
-  shardings = meshes.parameter_shardings(mesh, state, has_seed_axis=bool(config.seeds))
-  model, opt_state = device_put_global(state, shardings)
+  model, opt_state = _state(mesh, models, optimizer, config.seeds)
 
   training = Training(
     config,
@@ -135,6 +133,32 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     if (recalled := val_corpus.recalled(val_batches[0])) is not None:
       training.recall_step = val_step.lower(model, training.put_val_batch(recalled))
   return training
+
+
+def _model(mesh: Mesh, run: ConfigDict, vocab: int) -> nnx.Module:
+  """The model that a run begins with: on one device, or cut over those of `fsdp`."""
+  make = lambda: build(run, vocab, nnx.Rngs(run.seed))
+  return _made_in_shards(mesh, make) if mesh.shape['fsdp'] > 1 else make()
+
+
+def _state(mesh: Mesh, models: list, optimizer, seeds: tuple[int, ...]) -> tuple:
+  """The model of all seeds and its optimizer's state, on the devices of the mesh."""
+  make = lambda models: multi_seed.stack([(m, optimizer.init(m)) for m in models], seeds)
+  if mesh.shape['fsdp'] > 1:
+    return _made_in_shards(mesh, make, models, has_seed_axis=bool(seeds))
+  state = make(models)
+  shardings = meshes.parameter_shardings(mesh, state, has_seed_axis=bool(seeds))
+  return device_put_global(state, shardings)
+
+
+def _made_in_shards(mesh: Mesh, make: Callable, *given, has_seed_axis: bool = False):
+  """make(*given), a tree of parameters, where each device makes its own shards alone: a whole one
+  may be more than it can hold. What is given is donated, but for seeds, which are stacked.
+  """
+  shapes = jax.eval_shape(make, *given)
+  shardings = meshes.parameter_shardings(mesh, shapes, has_seed_axis)
+  donated = () if has_seed_axis else range(len(given))
+  return jax.jit(make, out_shardings=shardings, donate_argnums=donated)(*given)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A run on eight devices has the losses and checkpoints of a run on one."""
 
+import functools
 import json
 import runpy
 import shutil
@@ -18,7 +19,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.training import loop
+from posenc_jax.training import loop, setup
 from posenc_jax.training.checkpoints import Checkpoints
 from scripts.aot import hlo, programs
 
@@ -158,6 +159,31 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   pieces = lambda leaf: leaf.size // leaf.addressable_shards[0].data.size
   assert pieces(cut.layers.w_in[...]) == pieces(cut.embedding[...]) == 8
   assert pieces(cut.norm.scale[...]) == 1
+
+
+@pytest.mark.parametrize('fields', [{}, {'seeds': (0, 1), 'vmap_seeds': True}, {'init_from': True}])
+def test_no_device_makes_a_whole_parameter_that_is_cut(
+  monkeypatch,
+  on_one,
+  tmp_path,
+  corpus,  # noqa: F811
+  fields,
+):
+  """They are traced, each device makes its shards, and the numbers are those of one device."""
+  start = {'train.init_from': str(on_one[0])} if fields.pop('init_from', False) else {}
+  made, make = [], setup.build
+  monkeypatch.setattr(setup, 'build', lambda *of: made.append(make(*of)) or made[-1])
+  fields = {**TINY, 'data.corpus': corpus, **FIELDS, **fields, **start}
+  prepared = lambda **axes: setup.prepare(config.load(BASE, fields | axes), tmp_path / 'run')
+  cut = prepared(**{'mesh.fsdp': 4})
+  assert all(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(made))
+  whole = prepared()
+  for state, expected in ((cut.model, whole.model), (cut.opt_state, whole.opt_state)):
+    shardings = mesh.parameter_shardings(cut.mesh, state, has_seed_axis='seeds' in fields)
+    same = lambda x, s: x.sharding.is_equivalent_to(s, x.ndim)
+    assert all(jax.tree.leaves(jax.tree.map(same, state, shardings)))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
+    jax.tree.map(close, state, expected)
 
 
 @pytest.mark.parametrize(
