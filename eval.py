@@ -19,8 +19,10 @@ def main(argv):
     config.load_study(flags.config)
   run = config.load_run(flags.workdir, overrides)
 
+  from posenc_jax.distributed import processes
   from posenc_jax.evaluation import evaluate, runs  # jax takes seconds to import: after the check
 
+  processes.check_one_host()
   runs.check_registered(run, flags.config, overrides)
   cli.keep_compiled_programs()
   devices.announce_devices()

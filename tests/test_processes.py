@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -366,6 +367,37 @@ def test_variables_that_do_not_fit_are_named(values, monkeypatch):
     UserError, match=r'^JAX_COORDINATOR_ADDRESS=.*; allowed: HOST:PORT, the number of processes'
   ):
     processes._initialize_options()
+
+
+@pytest.mark.parametrize(('hosts', 'environment'), [(2, {}), (2, processes.ONE_CHIP), (1, {})])
+def test_a_host_of_a_slice_trains_with_the_others_and_evaluates_on_a_chip(
+  hosts, environment, monkeypatch
+):
+  """Alone, jax would wait for the other hosts for ever."""
+
+  class Slice:
+    name = 'gcetpu'
+    is_env_present = staticmethod(lambda: True)
+    get_process_count = staticmethod(lambda: hosts)
+
+  for name in (*os.environ,):
+    if name.startswith('SLURM_') or name in processes.ENVIRONMENT:
+      monkeypatch.delenv(name)
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr(processes, '_tpu_clusters', lambda: (Slice,))
+  monkeypatch.setattr(processes.importlib.util, 'find_spec', lambda name: name)
+  monkeypatch.setattr(processes.jax, 'config', SimpleNamespace(jax_platforms=None))
+  if hosts == 1 or environment:
+    assert processes._initialize_options() is None
+    processes.check_one_host()
+    return
+  assert processes._initialize_options() == {'cluster_detection_method': 'gcetpu'}
+  allowed = 'TPU_PROCESS_BOUNDS=1,1,1 .* TPU_VISIBLE_DEVICES=0$'
+  with pytest.raises(
+    UserError, match=f'^a TPU slice of 2 hosts; allowed: one chip, with {allowed}'
+  ):
+    processes.check_one_host()
 
 
 def test_jax_and_orbax_have_the_private_and_late_api_that_is_used():

@@ -26,6 +26,8 @@ from posenc_jax.errors import Stopped, UserError
 
 # jax itself reads the first of these.
 ENVIRONMENT = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+# With these, a process on a host of a TPU slice has one chip of it and meets no other process.
+ONE_CHIP = {'TPU_PROCESS_BOUNDS': '1,1,1', 'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1'}
 CONNECT_SECONDS = 300  # how long a process waits for the others when it starts
 ERROR_SECONDS = 10  # how long a process with an error waits to see whether all have it
 
@@ -74,11 +76,25 @@ def _initialize_options() -> dict | None:
   # SLURM_NTASKS would not do: in a shell with one task it can be that of the whole job.
   if int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
     return {detection: 'slurm'}
-  if importlib.util.find_spec('libtpu') and 'tpu' in (jax.config.jax_platforms or 'tpu'):
-    for cluster in _tpu_clusters():
-      if cluster.is_env_present():
-        return {detection: cluster.name} if cluster.get_process_count() > 1 else None
-  return None
+  cluster = _slice_of_hosts()
+  return None if cluster is None else {detection: cluster.name}
+
+
+def check_one_host() -> None:
+  """Raises UserError on a host of a TPU slice of several: alone, jax would wait for the others."""
+  if not jax.distributed.is_initialized() and (cluster := _slice_of_hosts()) is not None:
+    hosts = f'a TPU slice of {cluster.get_process_count()} hosts'
+    settings = ' '.join(f'{name}={value}' for name, value in ONE_CHIP.items())
+    raise UserError(f'{hosts}; allowed: one chip, with {settings} TPU_VISIBLE_DEVICES=0')
+
+
+def _slice_of_hosts() -> type | None:
+  """jax's detector of the TPU slice that this host is one of several of, or None."""
+  has_tpu = importlib.util.find_spec('libtpu') and 'tpu' in (jax.config.jax_platforms or 'tpu')
+  if not has_tpu or ONE_CHIP.items() <= os.environ.items():
+    return None
+  present = next((cluster for cluster in _tpu_clusters() if cluster.is_env_present()), None)
+  return present if present and present.get_process_count() > 1 else None
 
 
 def _tpu_clusters() -> tuple[type, ...]:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, saved_config
 from posenc_jax.data.tokenizers import Bytes
+from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled
@@ -69,12 +70,13 @@ def restore(
 ) -> tuple[LM, int]:
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
+  check_one_host()
   check_own_encodings(workdir, config)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = jax.eval_shape(lambda: build(config, corpus.vocab, nnx.Rngs(config.seed)))
     check_carried_positions(config, model, corpus)
-  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
   with Checkpoints(workdir) as checkpoints:
     restored, step = checkpoints.restore(model=model)
