@@ -253,6 +253,28 @@ def test_a_mesh_that_fits_no_topology_is_one_line(monkeypatch):
     command.make_mesh('tpu:v5e:2x2', config.load(BASE, {'mesh.context': 3}).mesh)
 
 
+def test_a_mesh_may_split_the_axes_of_a_network(monkeypatch):
+  def make_mesh(*_, **options):
+    raise NotImplementedError('Failed to find assignment for logical_axis_index 1 with size 2')
+
+  monkeypatch.setattr(jax, 'make_mesh', make_mesh)
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh)
+  assert mesh.axis_names == meshes.AXES
+  assert set(mesh.axis_types) == {AxisType.Auto}
+  assert mesh.devices.shape == (1,) * 4
+
+
+@pytest.mark.aot
+@pytest.mark.usefixtures('libtpu')
+@pytest.mark.parametrize('topology', ['v5e:4x4', 'v6e:4x4', 'v5p:2x2x4'])
+def test_every_mesh_of_as_many_devices_is_one(topology):
+  for batch, fsdp in ((16, 1), (8, 2), (4, 4), (2, 8), (1, 16)):
+    sizes = config.load(BASE, {'mesh.data': batch, 'mesh.fsdp': fsdp}).mesh
+    mesh = meshes.make_mesh(sizes, targets.devices(f'tpu:{topology}', 16))
+    assert mesh.devices.shape == (1, batch, fsdp, 1)
+    assert len({*mesh.devices.flat}) == 16
+
+
 @pytest.mark.parametrize(
   ('platform', 'name', 'length', 'backend', 'side'),
   [

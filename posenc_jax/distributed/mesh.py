@@ -8,6 +8,7 @@ the communication. Where no such mesh is set, functions that shard return their 
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from posenc_jax.target import SEQUENCE_AXIS
@@ -37,7 +38,11 @@ def make_mesh(sizes, devices=None) -> Mesh:
     everyone = f'the devices of all {jax.process_count()} processes'
     raise ValueError(f'{asked}: their product must be {len(devices)}, {everyone}')
   axis_types = (AxisType.Auto,) * len(AXES)
-  return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices[:needed])
+  try:
+    return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices[:needed])
+  except NotImplementedError:  # an axis is a part of one of the network's: jax splits a v5e's alone
+    split = mesh_utils.create_device_mesh(shape, devices[:needed], allow_split_physical_axes=True)
+    return Mesh(split, AXES, axis_types=axis_types)
 
 
 def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
