@@ -30,6 +30,7 @@ from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.encodings.t5 import bucket_row
 from posenc_jax.model.layer_sharing import StackedEncoding
+from posenc_jax.xla_ops import lower_inverse
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
 
@@ -2008,3 +2009,17 @@ def test_every_entry_declares_itself(name):
     any(f'{name}.'.startswith(f'{own}.') for name in parameters(enc)) for own in enc.per_layer
   )
   assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(enc))
+
+
+def test_products_that_stay_exact_are_so_at_any_precision():
+  """The inverse of PaTH, its gradient, and FoPE's waves: on accelerators the default rounds."""
+  enc, ids = build('fope'), jnp.arange(8)[None]
+  x = jnp.zeros((8, 8))
+  programs = (
+    jax.make_jaxpr(jax.value_and_grad(lambda x: lower_inverse(x).sum())),
+    jax.make_jaxpr(lambda x: enc.coordinates(None, ids, None, None)),
+  )
+  with jax.default_matmul_precision('default'):
+    texts = [str(program(x)) for program in programs]
+  for text, least in zip(texts, (8, 2), strict=True):
+    assert text.count('dot_general[') == text.count('precision=(Precision.HIGHEST') >= least

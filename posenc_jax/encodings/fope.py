@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
@@ -77,7 +78,8 @@ class FoPE(Encoding):
     rest = self.dims.head_dim // 2 - mixtures.shape[-1]
 
     def wave(waves_BSD, mixture_GDM):
-      mixed_BSGM = jnp.einsum('bsd,gdm->bsgm', waves_BSD, mixture_GDM)
+      exact = lax.Precision.HIGHEST  # as all angles, whatever the precision that is set
+      mixed_BSGM = jnp.einsum('bsd,gdm->bsgm', waves_BSD, mixture_GDM, precision=exact)
       return jnp.pad(mixed_BSGM, ((0, 0), (0, 0), (0, 0), (0, rest)), constant_values=1.0)
 
     return wave(jnp.cos(angles_BSD), mixtures[0]), wave(jnp.sin(angles_BSD), mixtures[1])

@@ -1,5 +1,7 @@
 """Attention along a path of Householder transformations that tokens choose."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -109,6 +111,10 @@ class PaTH(Encoding):
     return tile.scan_keys(visit_keys)
 
 
+# Whatever the precision that is set.
+_exact = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+
 @jax.custom_vjp
 def lower_inverse(x_SS):
   """The inverse of I + what x has below its diagonal: [..., n, n], n a power of 2, by halves.
@@ -121,7 +127,7 @@ def lower_inverse(x_SS):
     return jnp.ones_like(x_SS)
   first, last = slice(n // 2), slice(n // 2, n)
   upper, lower = lower_inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
-  corner = -lower @ x_SS[..., last, first] @ upper
+  corner = _exact(_exact(-lower, x_SS[..., last, first]), upper)
   top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
   return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
 
@@ -133,7 +139,7 @@ def _lower_inverse_forward(x):
 
 def _lower_inverse_backward(y, d):
   y_transposed = y.swapaxes(-1, -2)
-  return (-jnp.tril(y_transposed @ d @ y_transposed, -1),)
+  return (-jnp.tril(_exact(_exact(y_transposed, d), y_transposed), -1),)
 
 
 lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)
