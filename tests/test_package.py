@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,10 @@ def test_attention_model_and_protocols_need_no_file_of_the_repository(run_instal
   config = load(BASE, {f'model.{name}': value for name, value in fields.items()})
   done = run_installed(MODEL, json.dumps(config.model.to_dict()))
   assert done.returncode == 0, done.stderr
+
+
+def test_what_jax_warns_of_on_a_tpu_vm_ends_no_session():
+  """At its import, and so in conftest.py; other warnings are errors."""
+  warnings.warn('Transparent hugepages are not enabled. TPU runtime startup', stacklevel=1)
+  with pytest.raises(UserWarning, match='hugepages'):
+    warnings.warn('Other hugepages', stacklevel=1)
