@@ -24,7 +24,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   """Trains a run to its last step, from the last checkpoint in `workdir` if there is one.
 
   Writes config.json, metrics.jsonl, timing.jsonl and checkpoints/ there. Two runs of one config,
-  interrupted or not, have equal metrics.jsonl, bit for bit, on one machine; on another mesh, up to
+  interrupted or not, have equal metrics.jsonl, bit for bit, on one machine (on a GPU with
+  XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried); on another mesh, up to
   rounding. With `config.seeds`, each seed has a directory beside `workdir` with what a run of its
   own writes; where seeds are trained in one program, equal up to rounding.
 
