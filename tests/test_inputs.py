@@ -320,6 +320,16 @@ def test_a_file_that_cannot_be_written_is_found_before_work(name, tmp_path):
   assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_an_address_is_no_folder(tmp_path, monkeypatch):
+  """It would be a folder named 'gs:' here."""
+  monkeypatch.chdir(tmp_path)
+  for check in (config.check_folder, config.check_file):
+    said = message(check, '--workdir=gs://bucket/run', 'gs://bucket/run')
+    assert said.startswith(
+      '--workdir=gs://bucket/run: the address of something elsewhere; allowed: a'
+    )
+
+
 def test_what_can_be_made_is_not_made(tmp_path):
   cli.check_folder('--out=x', tmp_path / 'new' / 'folder')
   cli.check_folder('--out=x', tmp_path)

@@ -45,7 +45,7 @@ jax.config.update('jax_compilation_cache_dir', folder + '/compiled')
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 os.environ |= {'JAX_COORDINATOR_ADDRESS': address, 'JAX_COORDINATOR_BIND_ADDRESS': address}
 os.environ['JAX_NUM_PROCESSES'] = '2'
-processes.ERROR_SECONDS = 2
+processes.ERROR_SECONDS = processes.SEE_SECONDS = 2
 read = data.Batches.__getitem__
 
 def together(number, runs):
@@ -57,6 +57,8 @@ def together(number, runs):
           os.kill(os.getpid(), sent)
         return read(batches, n)
       data.Batches.__getitem__ = getitem
+      if 'apart' in run:  # a disk of each host
+        os.chdir(folder + f'/{number}')
       loop.train(config.from_json(run['config']), run['workdir'])
 
 for name, runs in phases.items():
@@ -258,6 +260,19 @@ def test_an_error_of_the_first_is_told_once_and_ends_both(pairs):
   (first,), second = said(folder, 'again')
   assert 'holds a run of another config: seed (there 0, here 1); allowed: another workdir' in first
   assert second == []
+
+
+@pytest.mark.slow
+def test_processes_without_a_shared_folder_end_before_they_train(run, tmp_path):
+  for number in '01':
+    (tmp_path / number).mkdir()
+  folder, codes = start(tmp_path, {'apart': [run('run', mesh__data=2) | {'apart': True}]})
+  assert codes == {'apart': [UserError.code] * 2}
+  (first,), second = said(folder, 'apart')
+  allowed = 'a folder that the hosts of all processes share'
+  assert f"workdir='run': process 1 of 2 does not see it; allowed: {allowed}" in first
+  assert second == []
+  assert not (tmp_path / '0' / 'run' / 'checkpoints').exists()
 
 
 @pytest.mark.slow

@@ -16,14 +16,14 @@ def check_folder(what: str, folder: str | Path) -> None:
   Args:
     what: how the message begins, such as '--out=runs/x'.
   """
-  if reason := _why_not(Path(folder).absolute()):
+  if reason := _refuse_url(folder) or _why_not(Path(folder).absolute()):
     raise UserError(f'{what}: {reason}; allowed: a folder, which need not exist')
 
 
 def check_file(what: str, path: str | Path) -> None:
   """`check_folder`, for a file. A device or a pipe is refused: a file would take its place."""
-  path = Path(path).absolute()
-  if reason := _why_not(path.parent, path):
+  absolute = Path(path).absolute()
+  if reason := _refuse_url(path) or _why_not(absolute.parent, absolute):
     raise UserError(f'{what}: {reason}; allowed: a file, whose folder need not exist')
 
 
@@ -53,6 +53,11 @@ def make_folder(folder: str | Path) -> None:
   """Makes a folder where there is none. Raises `UserError` where the system refuses."""
   with user_errors(OSError):
     Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_url(path: str | Path) -> str | None:
+  """Says what gs://BUCKET is: as a path, it would be a folder named 'gs:' here."""
+  return 'the address of something elsewhere' if '://' in str(path) else None
 
 
 def _why_not(folder: Path, file: Path | None = None) -> str | None:

@@ -11,7 +11,9 @@ import os
 import pickle
 import sys
 import threading
+import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +31,7 @@ ENVIRONMENT = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 # With these, a process on a host of a TPU slice has one chip of it and meets no other process.
 ONE_CHIP = {'TPU_PROCESS_BOUNDS': '1,1,1', 'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1'}
 CONNECT_SECONDS = 300  # how long a process waits for the others when it starts
+SEE_SECONDS = 30  # until which a network's file system shows a new file to all
 ERROR_SECONDS = 10  # how long a process with an error waits to see whether all have it
 
 
@@ -193,6 +196,31 @@ def run_on_primary(function: Callable, *args):
   if error is not None:
     raise error
   return result
+
+
+def check_shared(folder: Path) -> None:
+  """Raises UserError, in all processes, where one does not see what the primary one writes into the
+  folder.
+  """
+  if not is_multiprocess():
+    return
+  token = folder / run_on_primary(_write_token, folder)
+  deadline = time.monotonic() + SEE_SECONDS
+  while not (sees := token.exists()) and time.monotonic() < deadline:
+    time.sleep(0.2)
+  all_see = multihost_utils.process_allgather(np.array(sees))
+  run_on_primary(token.unlink)
+  if not all_see.all():
+    who = f'process {all_see.argmin()} of {jax.process_count()}'
+    allowed = 'a folder that the hosts of all processes share'
+    raise UserError(f'workdir={str(folder)!r}: {who} does not see it; allowed: {allowed}')
+
+
+def _write_token(folder: Path) -> str:
+  """Makes an empty file in the folder, of a name that nobody has asked for; returns the name."""
+  name = f'.seen_by_all_{uuid.uuid4().hex}'
+  (folder / name).touch()
+  return name
 
 
 @contextlib.contextmanager

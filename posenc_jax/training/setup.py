@@ -14,7 +14,12 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage
 from posenc_jax.config import single_seed_runs
 from posenc_jax.distributed import mesh as meshes
-from posenc_jax.distributed.processes import device_put_global, primary_context, run_on_primary
+from posenc_jax.distributed.processes import (
+  check_shared,
+  device_put_global,
+  primary_context,
+  run_on_primary,
+)
 from posenc_jax.encodings import LengthError
 from posenc_jax.errors import user_errors
 from posenc_jax.model.carried_positions import check_carried_positions
@@ -170,6 +175,7 @@ def restored(training: Training) -> Iterator[Checkpoints]:
   config, workdir = training.config, training.workdir
   with contextlib.ExitStack() as stack:
     stack.enter_context(primary_context(run_dir.locked_run_dir(workdir, config)))
+    check_shared(workdir)
     if config.seeds:
       for seed_config, folder in training.seed_runs:
         stack.enter_context(primary_context(run_dir.locked_run_dir(folder, seed_config)))
