@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -45,13 +46,17 @@ def attention_case(method='blockwise', encoding='nope', framework='jax', passes=
 
 @pytest.fixture
 def plan(monkeypatch):
-  """(*arguments, torch=whether it is installed) -> groups, the lines of what is left out."""
+  """(*arguments, torch=whether it is installed, tpu=whether there is one) -> groups, the lines of
+  what is left out.
+  """
 
-  def make_plan(*arguments, torch=True):
+  def make_plan(*arguments, torch=True, tpu=False):
     omissions = []
     with monkeypatch.context() as patch:
       patch.setattr(command.importlib.util, 'find_spec', lambda name: object() if torch else None)
       patch.setattr(command.devices, 'gpu_extra', lambda: None)
+      patch.setattr(command.devices, 'has_tpu', lambda: tpu)
+      patch.setattr(command, '_torch_has_gpu', lambda: False)
       return command.plan(*cli.parse_args(arguments, command.FLAGS), omissions), omissions
 
   return make_plan
@@ -81,6 +86,12 @@ def test_the_default_covers_the_lengths_and_says_what_it_leaves_out(plan):
   groups, omissions = plan(torch=False)
   assert {case.framework for group in groups for case in group.cases} == {'jax'}
   assert any('torch is not installed' in line for line in omissions)
+
+
+def test_pytorch_on_a_cpu_is_not_compared_with_jax_on_a_tpu(plan):
+  groups, omissions = plan(tpu=True)
+  assert {case.framework for group in groups for case in group.cases} == {'jax'}
+  assert any('it runs on the CPU here, jax does not' in line for line in omissions)
 
 
 def test_all_encodings_with_every_backend(plan):
@@ -214,7 +225,7 @@ class FakeWorkers:
   by those seconds.
   """
 
-  script, log, clock, warm = {}, [], [0.0], None
+  script, log, clock, warm, facts = {}, [], [0.0], None, {}
 
   def __init__(self, out):
     self.round = dict.fromkeys(self.script, 0)
@@ -230,7 +241,7 @@ class FakeWorkers:
     answer = self.script[case.name]
     if isinstance(answer, str):
       return {'refused': answer}
-    return {'facts': {'warm_seconds': self.warm or answer[0], 'version': '1'}}
+    return {'facts': {'warm_seconds': self.warm or answer[0], 'version': '1'} | self.facts}
 
   def run(self, case, calls, seconds):
     self.log.append(case.name)
@@ -476,6 +487,39 @@ def test_from_the_command_line_to_rows_and_table(tmp_path):
   text = (out / 'bench.md').read_text()
   assert all(f'| {name} ' in text for name in rows)
   assert text in done.stdout
+
+
+def test_all_cases_in_jax_share_a_process_on_a_tpu(tmp_path, monkeypatch):
+  """A TPU belongs to one process."""
+  started = []
+
+  class Alive:
+    def __init__(self, framework, log):
+      started.append(framework)
+      self.process = SimpleNamespace(poll=lambda: None)
+
+  monkeypatch.setattr('scripts.bench.workers.Worker', Alive)
+  several = (*steps('one', 'a', 'b').cases, attention_case(), attention_case('dense'))
+  for on_tpu, number in ((True, 1), (False, 4)):
+    monkeypatch.setattr('posenc_jax.distributed.devices.has_tpu', lambda on_tpu=on_tpu: on_tpu)
+    started.clear()
+    workers = Workers(tmp_path)
+    for case in several:
+      workers.worker_for(case)
+    assert started == ['jax'] * number
+
+
+def test_the_peak_of_an_accelerator_is_of_large_products_in_one_call(monkeypatch, run_fake):
+  """A call is dear there. Rows have the speed of all of them."""
+  monkeypatch.setattr(jax_cases, 'LARGE_MATMUL_SIZE', 64)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  target = jax_cases.matmul(attention_case('matmul'))
+  assert target.facts['operations'] == 2 * 16 * 64**3
+  assert np.isfinite(target.call()).all()
+  monkeypatch.setattr(FakeWorkers, 'facts', target.facts)
+  group = cases.Group('attention', 'one', (attention_case('matmul'),))
+  rows, _, _ = run_fake({'nope matmul': [1.0] * 3}, [group])
+  assert rows[0]['gflops'] == pytest.approx(2 * 16 * 64**3 / 1e9)
 
 
 def test_a_worker_that_dies_is_started_again(tmp_path):

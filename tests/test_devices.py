@@ -124,3 +124,13 @@ def test_compiled_functions_are_kept_unless_another_folder_is_named(named, tmp_p
   finally:
     for field, value in before.items():
       jax.config.update(field, value)
+
+
+@pytest.mark.parametrize(('number', 'is_tpu'), [('0x0063', True), ('0x0042', False)])
+def test_a_network_card_of_googles_is_no_tpu(number, is_tpu, tmp_path, monkeypatch):
+  for name, value in (('vendor', '0x1ae0'), ('device', number)):
+    folder = tmp_path / '0000:00:04.0'
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f'{value}\n')
+  monkeypatch.setattr(devices.glob, 'glob', lambda pattern: [f'{folder}/vendor'])
+  assert devices.has_tpu() == is_tpu

@@ -14,7 +14,6 @@ from pathlib import Path
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
-GOOGLE = '0x1ae0'  # as a PCI device names its vendor
 
 
 def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
@@ -49,9 +48,10 @@ def _used(count: int, mesh: Mapping[str, int] | None) -> str:
 
 
 def has_tpu() -> bool:
-  """Whether a device of Google's is on the PCI bus."""
-  vendors = (Path(name) for name in glob.glob('/sys/bus/pci/devices/*/vendor'))
-  return any(vendor.read_text().strip() == GOOGLE for vendor in vendors)
+  """Whether a TPU is on the PCI bus, as jax looks for one: a network card may be Google's, too."""
+  from jax._src import hardware_utils
+
+  return hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
 
 
 def gpu_extra() -> str | None:

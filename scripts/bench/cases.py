@@ -15,6 +15,8 @@ DTYPES = ('float32', 'bfloat16')
 LONG_CONTEXT = 8192  # tokens; longer sequences are measured one at a time, forward only
 TRAIN_LENGTH = 512  # of the encodings in `attention`; DeBERTa clamps distances there, as published
 MATMUL_SIZE = 2048  # rows and columns of the matrix product that gives the machine's peak speed
+# On an accelerator, where calls are dear: rows and columns, and products one after another in one.
+LARGE_MATMUL_SIZE, LARGE_MATMULS = 8192, 16
 STEP = {
   'model.layers': 4,
   'model.model_dim': 256,
@@ -80,7 +82,7 @@ class Case:
   def operations(self) -> float:
     """Floating-point operations of the products QK and PV over visible pairs, or of a matmul."""
     if self.method == 'matmul':
-      return 2.0 * MATMUL_SIZE**3
+      return 2.0 * MATMUL_SIZE**3  # on a CPU; elsewhere it is a fact of the target
     if self.section == 'step':
       return 0.0
     pairs = self.batch * self.heads * self.length * (self.length + 1) / 2

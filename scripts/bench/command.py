@@ -170,7 +170,16 @@ def _peers(flags, has_attention: bool, has_step: bool, omissions: list[str]) -> 
       "the peers in PyTorch are left out, torch is not installed: pip install -e '.[bench]'"
     )
     return []
+  if (devices.has_tpu() or devices.gpu_extra()) and not _torch_has_gpu():
+    omissions.append('the peers in PyTorch are left out, it runs on the CPU here, jax does not')
+    return []
   return wanted
+
+
+def _torch_has_gpu() -> bool:
+  import torch  # takes seconds to import, and only an accelerator asks for it
+
+  return torch.cuda.is_available()
 
 
 def _attention(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 from posenc_jax import data
 from posenc_jax.attention import attend
@@ -20,7 +21,16 @@ from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
 from . import memory, plain
-from .cases import MATMUL_SIZE, PLAIN, TRAIN_LENGTH, Case, step_config, tokens
+from .cases import (
+  LARGE_MATMUL_SIZE,
+  LARGE_MATMULS,
+  MATMUL_SIZE,
+  PLAIN,
+  TRAIN_LENGTH,
+  Case,
+  step_config,
+  tokens,
+)
 from .target import Target, Unsupported
 
 
@@ -39,9 +49,15 @@ def normal(seed: int, *shape: int, dtype: str):
 
 
 def matmul(case: Case) -> Target:
-  a = normal(0, MATMUL_SIZE, MATMUL_SIZE, dtype=case.dtype)
-  product = jax.jit(jnp.matmul)
-  return Target(lambda: product(a, a).block_until_ready(), {'temporary_bytes': None})
+  if jax.default_backend() == 'cpu':
+    a = normal(0, MATMUL_SIZE, MATMUL_SIZE, dtype=case.dtype)
+    product = jax.jit(jnp.matmul)
+    return Target(lambda: product(a, a).block_until_ready(), {'temporary_bytes': None})
+  size, times = LARGE_MATMUL_SIZE, LARGE_MATMULS
+  a = normal(0, size, size, dtype=case.dtype) / size**0.5  # so that products are as large
+  products = jax.jit(lambda a: lax.fori_loop(0, times, lambda _, x: x @ a, a))
+  facts = {'temporary_bytes': None, 'operations': 2.0 * times * size**3}
+  return Target(lambda: products(a).block_until_ready(), facts)
 
 
 def attention(case: Case) -> Target:

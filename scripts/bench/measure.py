@@ -179,7 +179,8 @@ class GroupRun:
     if case.section == 'step':
       seeds = len(step_config(case).seeds) or 1
       return row | {'tokens_per_second': seeds * case.batch * case.length / row['median']}
-    return row | {'gflops': case.operations / row['median'] / 1e9}
+    operations = self.facts[case.name].get('operations', case.operations)
+    return row | {'gflops': operations / row['median'] / 1e9}
 
 
 def quartiles(values) -> tuple[float | None, float | None, float | None]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from . import torch_steps
-from .cases import MATMUL_SIZE, Case
+from .cases import LARGE_MATMUL_SIZE, LARGE_MATMULS, MATMUL_SIZE, Case
 from .target import Target
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -34,8 +34,11 @@ def synchronize() -> None:
 
 
 def matmul(case: Case) -> Target:
-  a = torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=DEVICE).to(getattr(torch, case.dtype))
-  return Target(lambda: (a @ a, synchronize()), {'temporary_bytes': None})
+  on_cpu = DEVICE == 'cpu'
+  size, times = (MATMUL_SIZE, 1) if on_cpu else (LARGE_MATMUL_SIZE, LARGE_MATMULS)
+  a = torch.randn(size, size, device=DEVICE).to(getattr(torch, case.dtype))
+  facts = {'temporary_bytes': None} | ({} if on_cpu else {'operations': 2.0 * times * size**3})
+  return Target(lambda: ([a @ a for _ in range(times)], synchronize()), facts)
 
 
 # Each of these functions takes q, k, v [B, H, T, K], then arrays that are made beforehand, then

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from posenc_jax.distributed import devices
 from posenc_jax.sweep import subprocesses
 
 from .cases import Case
@@ -80,11 +81,11 @@ class Workers:
 
   Cases of `attention` share one process per framework, except those of the backend `dense`: these
   leave too little of the memory that a process may take. Every case of `step` has its own process,
-  so that the memory is its own too.
+  so that the memory is its own too. All cases in jax share one on a TPU, which no two can have.
   """
 
   def __init__(self, out: Path):
-    self.out, self.workers = out, {}
+    self.out, self.workers, self.on_tpu = out, {}, devices.has_tpu()
 
   def __enter__(self):
     return self
@@ -95,6 +96,8 @@ class Workers:
 
   def worker_for(self, case: Case) -> Worker:
     key = (case.framework, case.method == 'dense') if case.section == 'attention' else case.name
+    if self.on_tpu and case.framework == 'jax':
+      key = 'jax'
     worker = self.workers.get(key)
     if worker is None or worker.process.poll() is not None:
       self.workers[key] = worker = Worker(case.framework, self.out / f'{case.framework}.log')
