@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -1088,6 +1089,11 @@ def test_a_soft_cap_leaves_every_key_a_weight():
     ({'chunk': 3}, 'chunks'),
     ({'window': 3, 'sink_tokens': 1}, 'sink tokens'),
     ({'prefix': 2}, 'prefixes'),
+    ({'gpu': '8.0'}, None),
+    ({'gpu': '7.5'}, 'of compute capability 8.0 or more, not 7.5'),
+    ({'gpu': 'gfx90a'}, 'an NVIDIA GPU, not an AMD gfx90a'),
+    ({'gpu': '8.9', 'width': 136}, 'at most 128 here, not 136'),
+    ({'gpu': '10.0', 'width': 256}, None),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
@@ -1097,7 +1103,11 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   options = {'segment_ids': change['segment_ids']} if 'segment_ids' in change else {}
   fields = [field.name for field in dataclasses.fields(Mask)]
   mask = Mask(**{name: change[name] for name in fields if name in change})
-  answer = cudnn.refuse(build_request(queries, q, q, enc, mask=mask, **options))
+  request = build_request(queries, q, q, enc, mask=mask, **options)
+  if 'gpu' in change:
+    device = SimpleNamespace(compute_capability=change['gpu'])
+    monkeypatch.setattr(jax, 'devices', lambda: [device])
+  answer = cudnn.refuse(request)
   assert answer is None if reason is None else reason in answer
 
 

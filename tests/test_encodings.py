@@ -30,7 +30,6 @@ from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.encodings.t5 import bucket_row
 from posenc_jax.model.layer_sharing import StackedEncoding
-from posenc_jax.xla_ops import lower_inverse
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
 

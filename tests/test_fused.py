@@ -148,22 +148,36 @@ def make_for(head_dim: int, name: str, heads: int = 4, **hyper):
     ({'T': 2**17, 'S': 2**17, 'block_sizes': (512, 512)}, None),
     ({'kind': 'TPU v5 lite'}, None),
     ({'kind': 'TPU v4'}, 'a TPU v4 cannot gather as these kernels do; a v5 or later can'),
+    ({'dtype': jnp.float16}, 'kernels for TPU take float32 or bfloat16, not float16'),
+    ({'precision': 'high'}, "jax 0.10 has no products at 'high' in kernels for TPU"),
+    ({'precision': 'highest'}, None),
+    ({'backend': splash}, None),
+    ({'backend': splash, 'dtype': jnp.float16}, 'take float32 or bfloat16, not float16'),
+    ({'backend': splash, 'precision': 'high'}, "jax 0.10 has no products at 'high'"),
+    ({'backend': splash, 'kind': 'TPU v3'}, 'a TPU v3 multiplies no bfloat16; a v4 or later does'),
+    ({'backend': splash, 'kind': 'TPU v3', 'dtype': jnp.float32}, None),
+    ({'backend': splash, 'kind': 'TPU v4'}, None),
   ],
 )
 def test_reasons_on_a_tpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   T, keys = change.get('T', 256), change.get('S', 256)
-  q, k = (jax.ShapeDtypeStruct((1, n, 4, 8), jnp.bfloat16) for n in (T, keys))
-  enc, answers = make_for(8, 'alibi'), []
+  monkeypatch.setattr(jax, '__version__', '0.10.2')
+  dtype, backend = change.get('dtype', jnp.bfloat16), change.get('backend', fused)
+  q, k = (jax.ShapeDtypeStruct((1, n, change.get('heads', 4), 8), dtype) for n in (T, keys))
+  enc, answers = make_for(8, 'rope' if backend is splash else 'alibi', q.shape[2]), []
 
   def ask(q, k):
     options = {'segment_ids': jnp.zeros((1, keys), int)} if 'packed' in change else {}
     request = build_request(q, k, k, enc, block_sizes=change.get('block_sizes'), **options)
-    answers.append(fused.refuse(request))
+    answers.append(backend.refuse(request))
 
   kind = AbstractDevice(device_kind=change.get('kind', 'cpu'), num_cores=1, platform='tpu')
   mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
-  with jax.sharding.use_abstract_mesh(mesh):
+  with (
+    jax.sharding.use_abstract_mesh(mesh),
+    jax.default_matmul_precision(change.get('precision', 'default')),
+  ):
     jax.eval_shape(ask, q, k)
   assert answers == [None] if reason is None else reason in answers[0]
 

@@ -32,6 +32,8 @@ def refuse(request: AttentionRequest) -> str | None:
     return 'a soft-cap acts on scores, which the fused kernel keeps to itself'
   if request.platform != 'gpu':
     return f'jax runs on {request.platform}, cuDNN needs an NVIDIA GPU'
+  if (reason := _refuse_gpu()) is not None:
+    return reason
   if dtype not in (jnp.bfloat16, jnp.float16):
     return f'cuDNN takes bfloat16 or float16, not {dtype}'
   if len({width, request.k_BSGK.shape[-1], request.v_BSGK.shape[-1]}) > 1:
@@ -50,12 +52,26 @@ def refuse(request: AttentionRequest) -> str | None:
   return None
 
 
-def _max_width() -> int:
-  """The widest head that jax asks of cuDNN: 256 from Hopper on.
+def _refuse_gpu() -> str | None:
+  """The reason why cuDNN has no fused attention for the GPU that is there, or None."""
+  capability = _compute_capability()
+  if capability.startswith('gfx'):
+    return f'cuDNN needs an NVIDIA GPU, not an AMD {capability}'
+  if capability and float(capability) < 8:
+    return f'cuDNN needs a GPU of compute capability 8.0 or more, not {capability}'
+  return None
 
-  It asks the GPU that is there, so that programs for one that is not have 128.
+
+def _max_width() -> int:
+  """The widest head that jax asks of cuDNN: 256 from Hopper on."""
+  return 256 if float(_compute_capability() or 0) >= 9 else 128
+
+
+def _compute_capability() -> str:
+  """What the GPU that is there says, such as '9.0'; an AMD's begins with 'gfx'. '' without one: a
+  program for a GPU that is not there gets what every one that cuDNN serves can do.
   """
-  return 256 if float(getattr(jax.devices()[0], 'compute_capability', 0)) >= 9 else 128
+  return getattr(jax.devices()[0], 'compute_capability', '')
 
 
 def run(request: AttentionRequest, implementation: str = 'cudnn'):

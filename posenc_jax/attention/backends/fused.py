@@ -11,6 +11,7 @@ import jax
 
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
+from posenc_jax.attention.backends.splash import refuse_products
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
@@ -54,6 +55,8 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
     return f'jax runs on {request.platform}, these kernels need a TPU'
   if (kind := target.device_kind()) in TOO_OLD:
     return f'a {kind} cannot gather as these kernels do; a v5 or later can'
+  if (reason := refuse_products(request)) is not None:
+    return reason
   T, S = (-(-x.shape[1] // devices) for x in (request.q_BTHK, request.k_BSGK))
   if min(T, S) < LANES:
     return f'a tile has at least {LANES} queries and {LANES} keys, not {T} and {S}'

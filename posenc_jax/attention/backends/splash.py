@@ -3,14 +3,18 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 
+from posenc_jax import target
 from posenc_jax.attention.backends.cudnn import refuse_pairs
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
 
 LANES = 128  # of a TPU's registers: blocks are multiples of it
 BLOCK = 512  # queries and keys
+NO_BFLOAT16 = ('TPU v2', 'TPU v3')
+HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -19,6 +23,8 @@ def refuse(request: AttentionRequest) -> str | None:
     return reason
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, splash attention needs a TPU'
+  if (reason := refuse_products(request)) is not None:
+    return reason
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   if request.q_BTHK.shape[-1] != request.v_BSGK.shape[-1]:
     name = type(request.enc).__name__
@@ -28,6 +34,19 @@ def refuse(request: AttentionRequest) -> str | None:
   if T != S or T % LANES:
     return f'splash attention takes as many queries as keys, in multiples of {LANES}, not {T}, {S}'
   return refuse_mesh(request)
+
+
+def refuse_products(request: AttentionRequest) -> str | None:
+  """The reason why Mosaic, the compiler of kernels for TPU, multiplies no such arrays, or None."""
+  dtypes = [x.dtype for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
+  if jnp.float16 in dtypes:
+    return 'kernels for TPU take float32 or bfloat16, not float16'
+  if jnp.bfloat16 in dtypes and (kind := target.device_kind()) in NO_BFLOAT16:
+    return f'in kernels, a {kind} multiplies no bfloat16; a v4 or later does'
+  precision = jax.config.jax_default_matmul_precision
+  if precision in HIGH and jax.__version__.startswith('0.10.'):
+    return f'jax 0.10 has no products at {precision!r} in kernels for TPU'
+  return None
 
 
 def run(request: AttentionRequest, interpret: bool = False):
@@ -60,7 +79,7 @@ def run(request: AttentionRequest, interpret: bool = False):
     'q': (request.q_BTHK * request.scale).astype(request.q_BTHK.dtype),
     'k': request.k_BSGK,
     'v': request.v_BSGK,
-    'segment': None if ids is None else jax.numpy.broadcast_to(ids, request.q_BTHK.shape[:2]),
+    'segment': None if ids is None else jnp.broadcast_to(ids, request.q_BTHK.shape[:2]),
   }
   return over_batch(on_device, arrays)
 
