@@ -37,6 +37,7 @@ DAILY = {
   'deberta': 'causal',
   'stick_breaking': 'causal',
 }
+ON_A_TPU = [('splash', 'rope'), *(('fused', name) for name in ('nope', *DAILY))]
 OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
 # Encodings whose tiles differ, for which kernels are compiled at full length; the tiles of all
 # others are that of `nope`.
@@ -290,15 +291,46 @@ def tpu(topology: str):
   return NamedSharding(Mesh(np.array([device]), ('one',)), PartitionSpec()), mesh
 
 
+@pytest.mark.tpu
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('head_dim', [32, 64, 128])
+@pytest.mark.parametrize(('backend', 'name'), ON_A_TPU)
+def test_kernels_equal_dense_on_a_tpu(backend, name, head_dim, dtype):
+  """Values and gradients; in bfloat16 they are near those of the same numbers in float32."""
+  enc, rng = make_for(head_dim, name), np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((2, 256, 4, head_dim)).astype('f4') for _ in range(4))
+  q, k, v = (jnp.asarray(x, dtype) for x in (q, k, v))
+  x = rng.standard_normal((2, 256, 16)).astype('f4')
+
+  def gradients(backend, *qkv):
+    def loss(enc, q, k, v):
+      out = attend(q, k, v, enc, x=x, backend=backend).astype(jnp.float32)
+      return (out * weight).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=range(4), has_aux=True))(enc, *qkv)
+
+  def near(found, expected):
+    tolerance = (3e-2 if dtype == jnp.bfloat16 else 1e-3) * np.abs(expected).max()
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=tolerance)
+
+  in_float32 = (x.astype(jnp.float32) for x in (q, k, v))
+  jax.tree.map(near, gradients(backend, q, k, v), gradients('dense', *in_float32))
+
+
 @pytest.mark.aot
 @pytest.mark.usefixtures('libtpu')
-@pytest.mark.parametrize('name', COMPILED)
-@pytest.mark.parametrize('topology', ['v5e:2x2', 'v6e:2x2'])
-def test_kernels_compile_for_a_tpu(monkeypatch, topology, name):
-  """Forward and backward at 8192 tokens, two heads of width 128 in bfloat16."""
+@pytest.mark.parametrize(
+  ('topology', 'backend', 'name', 'K'),
+  [
+    *((topology, 'fused', name, 128) for topology in ('v5e:2x2', 'v6e:2x2') for name in COMPILED),
+    *(('v5e:2x2', *case, K) for case in ON_A_TPU for K in (32, 64)),
+  ],
+)
+def test_kernels_compile_for_a_tpu(monkeypatch, topology, backend, name, K):
+  """Forward and backward at 8192 tokens and two heads in bfloat16."""
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   sharding, mesh = tpu(topology)
-  T, H, K = 8192, 2, 128
+  T, H = 8192, 2
   shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
   enc = jax.eval_shape(
     lambda: make(
@@ -315,9 +347,9 @@ def test_kernels_compile_for_a_tpu(monkeypatch, topology, name):
   arguments = jax.tree.map(shape, (enc, q, q, q, x))
 
   def loss(enc, q, k, v, x):
-    out = attend(q, k, v, enc, x=x, backend='fused', outer_hooks_applied=True)
+    out = attend(q, k, v, enc, x=x, backend=backend, outer_hooks_applied=True)
     return out.astype(jnp.float32).sum()
 
   with jax.sharding.use_abstract_mesh(mesh):
     compiled = jax.jit(jax.value_and_grad(loss, argnums=range(5))).lower(*arguments).compile()
-  assert compiled.as_text().count('tpu_custom_call') >= 3
+  assert compiled.as_text().count('tpu_custom_call') >= (2 if backend == 'splash' else 3)
