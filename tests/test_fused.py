@@ -215,6 +215,26 @@ def test_kernels_multiply_bfloat16_at_the_default_precision(monkeypatch, backend
   assert {*of_bfloat16} == {(jax.lax.Precision.DEFAULT,) * 2}
 
 
+def test_products_of_scores_in_several_passes_are_of_smaller_tiles():
+  """Compiled for a v5e, FIRE's in tiles of 256 x 256 took more memory than there is."""
+  q = jax.ShapeDtypeStruct((1, 512, 4, 8), jnp.bfloat16)
+
+  def rows_and_columns(name, precision):
+    sides = []
+
+    def ask(q):
+      grid = fused.schedule_of(build_request(q, q, q, make_for(8, name))).grid
+      sides.extend((grid.rows, grid.columns))
+
+    with jax.default_matmul_precision(precision):
+      jax.eval_shape(ask, q)
+    return sides
+
+  assert rows_and_columns('fire', 'default') == [256, 256]
+  assert rows_and_columns('fire', 'highest') == [128, 256]
+  assert rows_and_columns('alibi', 'highest') == [256, 256]
+
+
 def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   taken = []

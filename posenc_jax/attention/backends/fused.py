@@ -122,4 +122,6 @@ def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
   """Queries and keys of a tile: as many as leave a kernel room for a dozen arrays of all heads."""
   sizes = (2 * LANES, 2 * LANES), (LANES, 2 * LANES), (LANES, LANES)
   heads = request.q_BTHK.shape[2]
+  if jax.config.jax_default_matmul_precision == 'highest' and request.enc.has('score'):
+    sizes = sizes[1:]  # products in several passes take room of their own: FIRE's all there is
   return next((n for n in sizes if heads * math.prod(n) <= MOST_PAIRS), sizes[-1])
