@@ -34,6 +34,10 @@ NOT_IN_KERNELS = {
 # They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
 TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
+# Of the smallest tiles, ALiBi's of 96 heads compile for a v5e and those of 160 do not; for a v5p,
+# which has 64 MiB where a v5e has 128, FoX's of 64 do.
+MOST_HEADS, MOST_HEADS_OF_HALF = 96, 64
+HALF_VMEM = ('TPU v5', 'TPU v5p', 'TPU7x')
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -63,6 +67,10 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   sizes = request.block_sizes or (LANES, LANES)
   if any(n % LANES for n in sizes):
     return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
+  heads, most = request.q_BTHK.shape[2], MOST_HEADS_OF_HALF if kind in HALF_VMEM else MOST_HEADS
+  if heads * math.prod(sizes) > most * LANES**2:
+    tile = f'{sizes[0]} queries and {sizes[1]} keys of {heads} heads'
+    return f'a tile of {tile} has more pairs than the memory of these kernels holds'
   grid, has_segments = schedule_of(request, devices).grid, request.segment_ids is not None
   segments = len(request.segment_ids) if has_segments and not request.enc.scans_keys else 0
   # On a ring, a shard meets no other in more tiles than itself or its neighbor on the left.
