@@ -496,7 +496,7 @@ def work_left_out() -> Iterator[None]:
 
   def check_runs(path, runs):
     del path
-    if refused := preflight.check_all([config.to_json(run.config) for run in runs]):
+    if refused := preflight.check_all([(config.to_json(run.config), []) for run in runs]):
       raise errors.UserError(refused[1])
 
   def build_only(spec, length, samples, seed, **sizes):

@@ -323,7 +323,7 @@ def test_a_file_that_cannot_be_written_is_found_before_work(name, tmp_path):
 def test_an_address_is_no_folder(tmp_path, monkeypatch):
   """It would be a folder named 'gs:' here."""
   monkeypatch.chdir(tmp_path)
-  for check in (config.check_folder, config.check_file):
+  for check in (cli.check_folder, cli.check_file):
     said = message(check, '--workdir=gs://bucket/run', 'gs://bucket/run')
     assert said.startswith(
       '--workdir=gs://bucket/run: the address of something elsewhere; allowed: a'

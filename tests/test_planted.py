@@ -10,11 +10,11 @@ import pytest
 import synthetic
 
 from posenc_jax import config, data, storage
-from posenc_jax.config import CONTROLS
 from posenc_jax.data import planted
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, protocols
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.protocols import PROTOCOLS
 from posenc_jax.reporting.board.tables import EXACT
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.training import loop, setup
@@ -133,7 +133,7 @@ def test_the_protocol_scores_the_letters_of_each_octave(document, control):
   for octave, nats in expected.items():
     assert found[octave]['nats'] == pytest.approx(sum(nats), rel=1e-12)
     assert found[octave]['tokens'] == found[octave]['bytes'] == len(nats)
-  assert all('planted' in CONTROLS[name] for name in ('windowed', 'truncated'))
+  assert {'windowed', 'truncated'} <= {*PROTOCOLS['planted'].controls}
 
 
 @pytest.mark.parametrize(

@@ -541,8 +541,8 @@ def test_a_pattern_that_fits_no_parameter_is_named(tiny):
   wrong = config.load(BASE, {**TINY, 'train.trained_parameters': ('encodings/*', 'layers/w_r')})
   with pytest.raises(UserError, match=r"trained_parameters=.*'encodings/\*' fits no parameter"):
     preflight.check_model(wrong)
-  trees = [config.to_json(config.load(BASE, TINY)), config.to_json(wrong)]
-  number, reason = preflight.check_all(trees)  # each setting is checked, not the first alone
+  runs = [(config.to_json(run), []) for run in (config.load(BASE, TINY), wrong)]
+  number, reason = preflight.check_all(runs)  # each setting is checked, not the first alone
   assert (number, 'fits no parameter' in str(reason)) == (1, True)
 
 

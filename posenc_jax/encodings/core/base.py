@@ -35,7 +35,7 @@ PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the scor
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
 # Class attributes of Encoding that are no declarations: a wrapper has its own.
-NOT_DECLARED = ('paper', 'limit', 'per_layer', 'switched_off')
+NOT_DECLARED = ('paper', 'limit', 'per_layer', 'switched_off', 'at_input')
 
 
 class LengthError(ValueError):
