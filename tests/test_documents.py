@@ -110,6 +110,22 @@ def test_a_number_of_the_classic_encodings():
   assert windowed['rope']['4096'].startswith(f'+{found} ')
 
 
+def test_numbers_of_the_pass_key():
+  """Sentences of README and results/FINDINGS.md have those of the far key in results/passkey."""
+  scores = titled('passkey')['Scores by depth, text_passkey']
+  text = words_of('README.md', 'results/FINDINGS.md')
+  for words, line in (
+    (r'tokens back ReRoPE \(([\d.]+) bits per digit', 'rerope'),
+    (r'dual chunk attention \(([\d.]+)\) and Self-Extend', 'dca'),
+    (r'and Self-Extend \(([\d.]+)\) know much', 'self_extend'),
+    (r'YaRN less \(([\d.]+)\)', 'yarn'),
+    (r'StreamingLLM nothing \(([\d.]+)\)', 'streaming'),
+  ):
+    found = re.findall(words, text)
+    assert set(found) == {scores[line]['25'].strip('*').split(' ')[0]}
+    assert len(found) == 2
+
+
 def test_numbers_of_the_pretrained_model():
   """Sentences of README and results/FINDINGS.md have those of the table in results/pretrained."""
   scores = titled('pretrained')['Extrapolation, last_k']
@@ -118,7 +134,7 @@ def test_numbers_of_the_pretrained_model():
     (r'breaks down: ([\d.]+) bits per byte at 2 L', 'none', '16384'),
     (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
     (r'Self-Extend \(([\d.]+) at 2 L\)', 'self_extend', '16384'),
-    (r'dual chunk attention \(([\d.]+)\)', 'dca', '16384'),
+    (r'dual chunk attention \(([\d.]+)\), YaRN', 'dca', '16384'),
     (r', YaRN \(([\d.]+)\)', 'yarn', '16384'),
     (r'and ReRoPE \(([\d.]+)\)', 'rerope', '16384'),
     (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
