@@ -938,7 +938,7 @@ def test_selective_rope_is_precise_at_length():
 
 
 def test_lower_inverse_is_the_inverse_with_its_gradient():
-  """Of what stands below the diagonal alone."""
+  """It inverts I + what stands below the diagonal; the rest of the matrix is not read."""
   x, g = np.random.default_rng(0).standard_normal((2, 3, 16, 16), np.float32)
   formula = lambda x: jnp.linalg.inv(jnp.eye(16)[None] + jnp.tril(x, -1) / 4)
   desired, pull = jax.vjp(formula, x)
