@@ -392,6 +392,15 @@ def test_microbatches_carry_the_positions_of_their_rows():
   np.testing.assert_allclose(*grads, rtol=1e-5)
 
 
+def test_each_microbatch_draws_for_itself():
+  batch = data.Batch(jnp.zeros((4, 2), jnp.int32))
+  draw = lambda model, batch, key: jax.random.uniform(key)
+  mean = accumulate_gradients(draw, None, batch, jax.random.key(0), 2)
+  alone = [draw(None, None, jax.random.fold_in(jax.random.key(0), n)) for n in range(2)]
+  assert alone[0] != alone[1]
+  assert mean == pytest.approx(np.mean(alone))
+
+
 @pytest.fixture(scope='module')
 def unbroken(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('unbroken') / 'run'

@@ -388,8 +388,20 @@ def evaluated(corpus, tmp_path_factory):
   }
   folder = tmp_path_factory.mktemp('evaluated')
   c, workdir, model = made_run(folder / 'run', corpus, everything)
-  with contextlib.redirect_stdout(io.StringIO()) as printed:
+  measure, precisions = evaluate.measure, set()
+
+  def observed(*args):
+    precisions.add(jax.config.jax_default_matmul_precision)
+    return measure(*args)
+
+  with (
+    contextlib.redirect_stdout(io.StringIO()) as printed,
+    jax.default_matmul_precision('default'),
+    pytest.MonkeyPatch.context() as patch,
+  ):
+    patch.setattr(evaluate, 'measure', observed)
     evaluate.evaluate(c, workdir)
+  assert precisions == {'highest'}
   texts = chosen_documents(c)
   assert list(texts) == ['a.txt', 'd.txt', 'e.txt']  # three of the four of at least 32 tokens
   return SimpleNamespace(

@@ -290,6 +290,16 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   assert storage.read_json(path) == {'a': 1}
 
 
+def test_rows_and_the_name_of_a_new_file_are_on_the_disk_before_work_goes_on(tmp_path, monkeypatch):
+  synced, fsync = [], os.fsync
+  monkeypatch.setattr(os, 'fsync', lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+  path = tmp_path / 'eval.jsonl'
+  storage.append_rows(path, rows(2))
+  assert synced == [path.stat().st_ino, tmp_path.stat().st_ino]
+  storage.append_rows(path, rows(2))
+  assert synced[2:] == [path.stat().st_ino]
+
+
 def test_a_row_that_a_disk_takes_piece_by_piece_is_whole(tmp_path, monkeypatch):
   path, write = tmp_path / 'eval.jsonl', os.write
   monkeypatch.setattr(os, 'write', lambda fd, data: write(fd, data[:7]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, run_dir
+from posenc_jax.training import loop, run_dir, setup
 from posenc_jax.training import optimizer as optimizers
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.optimizer import make_optimizer
@@ -583,6 +584,14 @@ def test_gradients_are_clipped_by_their_global_norm(clip):
   assert norm == pytest.approx(min(5.0, clip or 5.0), rel=1e-5)
 
 
+def test_steps_multiply_at_the_precision_of_the_config(corpus, tmp_path):
+  """Whatever the precision of the process that asks for them."""
+  c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'train.matmul_precision': 'high'})
+  training = setup.prepare(c, tmp_path / 'run')
+  for step in (training.train_step, training.val_step):
+    assert set(re.findall(r'precision = \[([A-Z, ]+)\]', step.as_text())) == {'HIGH, HIGH'}
+
+
 def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   half = config.load(BASE, {**TINY, 'train.compute_dtype': 'bfloat16'})
   model = build(half, data.VOCAB, nnx.Rngs(0))
@@ -596,6 +605,10 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
     strict=True,
   ):
     assert old.dtype == new.dtype
-  assert 'bf16' in nats_fn.lower(model, batch).as_text()
+  validation = nats_fn.lower(model, batch).as_text()
+  assert 'bf16' in validation
+  logits = f'x{data.VOCAB}x'
+  assert f'{logits}f32' in validation
+  assert f'{logits}bf16' not in validation
   full = make_step_fns(tiny, optimizer)[1]
   assert 'bf16' not in full.lower(model, batch).as_text()
