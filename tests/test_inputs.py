@@ -44,19 +44,22 @@ def study_of(tmp_path: Path, body: str) -> Path:
   return path
 
 
-@pytest.mark.parametrize('path', FIELDS)
-@pytest.mark.parametrize(
-  'value',
-  [None, object(), b'x', float('nan'), 10**400, DEEP, ({},), 'a\0b', 'x' * 20_000, {'a': 1}],
+OF_NO_FIELD = (
+  *(None, object(), b'x', float('nan'), 10**400),
+  *(DEEP, ({},), 'a\0b', 'x' * 20_000, {'a': 1}),
 )
-def test_validation_takes_any_value_of_any_field(path, value):
-  run = load(BASE)
+
+
+@pytest.mark.parametrize('path', FIELDS)
+def test_validation_takes_any_value_of_any_field(path):
   *sections, key = path.split('.')
-  section = run[sections[0]] if sections else run
-  with section.unlocked():
-    del section[key]
-    section[key] = value
-  assert message(validate, run).startswith('config.')
+  for value in OF_NO_FIELD:
+    run = load(BASE)
+    section = run[sections[0]] if sections else run
+    with section.unlocked():
+      del section[key]
+      section[key] = value
+    assert message(validate, run).startswith('config.'), repr(value)[:40]
 
 
 @pytest.mark.parametrize(

@@ -359,7 +359,7 @@ def test_splits_are_disjoint_whatever_seed_and_length(make, text):
   for split, found in seen.items():
     for seed in (0, 1):
       for length in (task.shortest, task.shortest + 1):
-        found |= identities(task, split, 60, length, seed)
+        found |= identities(task, split, 40, length, seed)
   assert not seen['test'] & seen['train']
   assert not seen['validation'] & (seen['train'] | seen['test'])
   assert all(len(found) > 2 for found in seen.values())
