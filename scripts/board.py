@@ -47,11 +47,13 @@ def make(folders: list[str], out: Path):
   where there is nothing to draw.
   """
   reports = [study.load(folder) for folder in folders]
-  names = study.names_of_runs(folders, [_hashes(report) for report in reports])
+  read = [rows.of_runs(folder) for folder in folders]
+  hashes = [_hashes(report, of_one) for report, of_one in zip(reports, read, strict=True)]
+  names = study.names_of_runs(folders, hashes)
   every_row = [
     row | {'run': name(row['run'])}
-    for folder, name in zip(folders, names, strict=True)
-    for row in rows.of_runs(folder)
+    for of_one, name in zip(read, names, strict=True)
+    for row in of_one
   ]
   usual, spent = lines.usual_length(every_row), {}
   for folder, name in zip(folders, names, strict=True):
@@ -83,11 +85,11 @@ def make(folders: list[str], out: Path):
   return {name: form(made, picture, facts) for name, form in forms.items()}, figure
 
 
-def _hashes(report: study.Report) -> dict[str, str]:
+def _hashes(report: study.Report, its_rows: list[dict]) -> dict[str, str]:
   """{run: hash of its config} of a folder; where no config is known, the folder stands for it: such
   a run is not taken for one of another folder.
   """
-  runs = {row['run'] for row in rows.read(report.folder)}
+  runs = {row['run'] for row in its_rows}
   with disk_errors(remedy=''):
     found = {
       visible(file.parent.name): config.config_hash(config.saved_config(file.parent))
