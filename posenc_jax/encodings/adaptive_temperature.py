@@ -21,8 +21,6 @@ class AdaptiveTemperature(Encoding):
   """
 
   paper = 'Velickovic et al. 2024, arXiv:2410.01104'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   limit = 'rows of scores must be whole: memory grows with the square of the length'
   position_kind = None
   normalizer = 'rows'

@@ -20,7 +20,6 @@ class AsentmaxTemperature(VisibleKeys):
 
   paper = 'Vasylenko et al. 2025, arXiv:2506.16640'
   parameter_summary = 'two projections a layer'
-  reported_extrapolation = None
   needs_inputs = True
   per_layer = ('w_b', 'w_g', 'b_b', 'b_g')
 

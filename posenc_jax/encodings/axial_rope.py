@@ -21,8 +21,6 @@ class AxialRoPE(Rotary):
   """
 
   paper = 'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   takes_positions_per_head = False  # its positions are of axes
   rotates_qk = True
 

@@ -24,7 +24,6 @@ class CAPE(PositionWrapper):
 
   paper = 'Likhomanenko et al. 2021, arXiv:2106.03143'
   parameter_summary = "its encoding's (`sinusoidal`, or any)"
-  reported_extrapolation = None
 
   def __init__(
     self,

@@ -16,8 +16,6 @@ class ClippedRoPE(RoPE):
   """
 
   paper = 'Li et al. 2026, arXiv:2602.05258'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, clipped: int | None = None, hard: bool = False, **rope):
     """Keeps the hyperparameters.

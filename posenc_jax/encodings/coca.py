@@ -18,7 +18,6 @@ class CoCA(RoPE):
   """
 
   paper = 'Zhu et al. 2023, arXiv:2309.08646'
-  parameter_summary = 'none'
   reported_extrapolation = (
     'with dynamic NTK: 20.18 at L, 20.32 at 2 L; RoPE 19.66, 22.30 (its authors)'
   )

@@ -21,7 +21,6 @@ class CoPE(Encoding):
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'
   parameter_summary = 'a table a layer'
-  reported_extrapolation = None
   position_kind = None
   bias_in_scale = False
   causal_only = True

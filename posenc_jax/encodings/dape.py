@@ -58,7 +58,6 @@ class DAPE(AdaptedBias):
 
   paper = 'Zheng et al. 2024, arXiv:2405.14722'
   parameter_summary = 'an MLP a layer'
-  reported_extrapolation = None
   bias_in_scale = False
 
   def __init__(

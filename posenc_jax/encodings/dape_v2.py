@@ -27,7 +27,6 @@ class DAPEV2(AdaptedBias):
 
   paper = 'Zheng et al. 2024, arXiv:2410.04798'
   parameter_summary = 'two convolutions a layer'
-  reported_extrapolation = None
   limit = 'rows of scores must be whole: memory grows with the square of the length'
   causal_only = True
   normalizer = 'rows'

@@ -17,8 +17,6 @@ class DCA(ReindexedRoPE):
   """
 
   paper = 'An et al. 2024, arXiv:2402.17463'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   relative = False
   position_kind = 'integers'
   qk_width = 3

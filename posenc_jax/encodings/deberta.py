@@ -45,7 +45,6 @@ class DeBERTa(Encoding):
 
   paper = 'He et al. 2020, arXiv:2006.03654; He et al. 2021, arXiv:2111.09543'
   parameter_summary = 'a table, two projections a layer'
-  reported_extrapolation = None
   bias_in_scale = True
   reads_qk = True
   per_layer = ('w_k', 'w_q')

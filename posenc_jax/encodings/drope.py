@@ -17,8 +17,6 @@ class DroPE(VisibleKeys):
   """
 
   paper = 'Gelberg et al. 2025, arXiv:2512.12167'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, length: int | None = None, c: float = 0.412):
     """`length`: L, after which the factor rises; None: the training length."""

@@ -24,8 +24,6 @@ class Entmax(Encoding):
   """
 
   paper = 'Peters et al. 2019, arXiv:1905.05702; Martins and Astudillo 2016, arXiv:1602.02068'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   limit = 'rows of scores must be whole: memory grows with the square of the length'
   position_kind = None
   normalizer = 'rows'

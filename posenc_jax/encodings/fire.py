@@ -25,7 +25,6 @@ class FIRE(Encoding):
 
   paper = 'Li et al. 2023, arXiv:2310.04418'
   parameter_summary = 'an MLP and two numbers a layer'
-  reported_extrapolation = None
   position_kind = 'floats'
   bias_in_scale = False
   relative = False

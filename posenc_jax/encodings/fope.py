@@ -25,7 +25,6 @@ class FoPE(Encoding):
 
   paper = 'Hua et al. 2024, arXiv:2412.17739'
   parameter_summary = 'none: fixed mixtures'
-  reported_extrapolation = None
   limit = 'angles are float32: a million positions out, waves are off by some 0.02'
   relative = False
   position_kind = 'floats'

@@ -24,7 +24,6 @@ class GrapeA(Encoding):
 
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
   parameter_summary = 'two vectors and a number a head a layer'
-  reported_extrapolation = None
   position_kind = 'floats'
   bias_in_scale = False
   reads_qk = True

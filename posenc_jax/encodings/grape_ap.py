@@ -21,7 +21,6 @@ class GrapeAP(Encoding):
 
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
   parameter_summary = 'a projection a layer'
-  reported_extrapolation = None
   position_kind = 'floats'
   bias_in_scale = False
   causal_only = True

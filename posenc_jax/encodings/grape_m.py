@@ -24,7 +24,6 @@ class GrapeM(ByAngles):
 
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
   parameter_summary = 'a frequency a pair of channels a layer'
-  reported_extrapolation = None
   limit = Rotary.limit
   position_kind = 'floats'
   per_layer = ('log_f',)
@@ -74,7 +73,6 @@ class GrapeMContext(GrapeM):
 
   paper = GrapeM.paper
   parameter_summary = 'frequencies and a phase gate a layer'
-  reported_extrapolation = None
   limit = None
   causal_only = True
   needs_inputs = True

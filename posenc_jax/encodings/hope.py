@@ -18,8 +18,6 @@ class HoPE(RoPE):
   """
 
   paper = 'Chen et al. 2024, arXiv:2410.21216'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, length: int | None = None, **rope):
     """`length`: L in tokens; None: the training length. `rope`: as for `rope`."""

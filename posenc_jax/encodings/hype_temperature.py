@@ -19,8 +19,6 @@ class HyPETemperature(VisibleKeys):
   """
 
   paper = 'Chen et al. 2026, arXiv:2601.22156'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, a: float = 362.0):
     """`a`: greater than 1; where t_i = a^2 - a logits are twice as large."""

@@ -17,8 +17,6 @@ class Llama4Temperature(VisibleKeys):
   """
 
   paper = 'Llama 4 and Ministral 3, in Hugging Face transformers'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(
     self, dims: Dims, rngs, *, length: int = 8192, c: float = 0.1, counts_itself: bool = True

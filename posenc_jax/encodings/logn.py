@@ -18,8 +18,6 @@ class LogN(VisibleKeys):
   """
 
   paper = 'Su 2021, kexue.fm/archives/8823; Chiang and Cholak 2022, arXiv:2202.12172'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, length: int | None = None, floor: float = 1.0):
     """Keeps the hyperparameters.

@@ -20,7 +20,6 @@ class MusicTransformer(Encoding):
 
   paper = 'Huang et al. 2018, arXiv:1809.04281'
   parameter_summary = 'a table a layer'
-  reported_extrapolation = None
   bias_in_scale = True
   causal_only = True
   reads_qk = True

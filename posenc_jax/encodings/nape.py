@@ -15,8 +15,6 @@ class NAPE(Encoding):
   """
 
   paper = 'Vasylenko et al. 2025, arXiv:2506.16640'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, alibi_heads: int | None = None):

@@ -9,6 +9,5 @@ class NoPE(Encoding):
   """
 
   paper = 'Haviv et al. 2022, arXiv:2203.16634; Kazemnejad et al. 2023, arXiv:2305.19466'
-  parameter_summary = 'none'
   reported_extrapolation = 'L 1024: to 1400, not to 1600 (1.3B, Kazemnejad et al.)'
   position_kind = None

@@ -19,7 +19,6 @@ class NoPEScale(Temperature):
 
   paper = 'Wang et al. 2024, arXiv:2404.12224'
   parameter_summary = 'none, or a number a head a layer'
-  reported_extrapolation = None
   position_kind = None
 
   def __init__(self, dims: Dims, rngs, *, scale: float = 1.2, learned: bool = False):

@@ -16,8 +16,6 @@ class PRoPE(RoPE):
   """
 
   paper = 'Barbero et al. 2024, arXiv:2410.06205'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, p: float = 0.75, **rope):
     """Keeps the hyperparameters.

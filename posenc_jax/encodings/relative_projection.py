@@ -20,7 +20,6 @@ class RelativeProjection(Encoding):
 
   paper = 'Inkling, in Hugging Face transformers'
   parameter_summary = 'a projection and a bank a layer'
-  reported_extrapolation = None
   bias_in_scale = False
   causal_only = True
   needs_inputs = True

@@ -21,7 +21,6 @@ class RePo(Encoding):
 
   paper = 'Li et al. 2025, arXiv:2512.14391'
   parameter_summary = 'three projections a layer'
-  reported_extrapolation = None
   needs_inputs = True
   position_kind = None
   rotates_qk = True

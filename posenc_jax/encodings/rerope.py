@@ -79,7 +79,6 @@ class ReRoPE(TwoRangeRoPE):
   """
 
   paper = 'Su 2023, github.com/bojone/rerope'
-  parameter_summary = 'none'
   reported_extrapolation = 'better to 4 L, untrained (its author, 13B)'
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, **rope):
@@ -98,8 +97,6 @@ class LeakyReRoPE(TwoRangeRoPE):
   """
 
   paper = ReRoPE.paper
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, leak: float = 16.0, **rope):
     """`window`: tokens; None: half the training length. `rope`: as for TwoRangeRoPE."""

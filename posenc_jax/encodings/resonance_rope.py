@@ -16,8 +16,6 @@ class ResonanceRoPE(RoPE):
   """
 
   paper = 'Wang et al. 2024, arXiv:2403.00071'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     frequencies, factor = super().spectrum(length)

@@ -136,7 +136,6 @@ class RoPE(Rotary):
   """
 
   paper = 'Su et al. 2021, arXiv:2104.09864'
-  parameter_summary = 'none'
   reported_extrapolation = (
     'best at L + 100 to 200 (Press et al. 2021); 32 L by YaRN, fine-tuned (Peng et al. 2023)'
   )

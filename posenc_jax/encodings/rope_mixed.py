@@ -22,7 +22,6 @@ class RoPEMixed(ByAngles):
 
   paper = 'Heo et al. 2024, arXiv:2403.13298'
   parameter_summary = 'two frequencies a pair of channels, head and layer'
-  reported_extrapolation = None
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.08'
   position_kind = 'floats'
   positions_per_token = 2

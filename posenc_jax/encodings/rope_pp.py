@@ -18,7 +18,6 @@ class RoPEPP(RoPE):
 
   paper = 'Liu et al. 2025, arXiv:2512.07525'
   parameter_summary = 'none; the output projection is twice as wide'
-  reported_extrapolation = None
   heads_per_query = 2
 
   def __init__(

@@ -18,8 +18,6 @@ class Sandwich(Encoding):
   """
 
   paper = 'Chi et al. 2023, arXiv:2212.10356'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   limit = 'the fastest wave is cos(r / 10000^(2/d)) as in the paper; others begin at cos(r)'
   bias_in_scale = False
 

@@ -16,8 +16,6 @@ class ScaleInvariant(Encoding):
   """
 
   paper = 'Anson et al. 2025, arXiv:2505.17083'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   bias_in_scale = False
 
   def __init__(self, dims: Dims, rngs, *, tau: float = 10.0):

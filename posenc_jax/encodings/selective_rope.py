@@ -29,7 +29,6 @@ class SelectiveRoPE(ByAngles):
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
   parameter_summary = 'two projections and a convolution a layer'
-  reported_extrapolation = None
   position_kind = None
   causal_only = True
   needs_inputs = True

@@ -15,7 +15,6 @@ class SelfExtend(TwoRangeRoPE):
   """
 
   paper = 'Jin et al. 2024, arXiv:2401.01325'
-  parameter_summary = 'none'
   reported_extrapolation = 'reach: (L - window) group + window (its authors)'
   limit = (
     'where `group` does not divide `window`, the distance `window` is seen as itself or as one more'

@@ -17,7 +17,6 @@ class ShapeOffset(PositionWrapper):
 
   paper = 'Kiyono et al. 2021, arXiv:2109.05644'
   parameter_summary = "its encoding's (`sinusoidal`, or any)"
-  reported_extrapolation = None
 
   def __init__(
     self, dims: Dims, rngs, *, inner: str | dict = 'sinusoidal', largest: int | None = None

@@ -21,7 +21,6 @@ class Shaw(Encoding):
 
   paper = 'Shaw et al. 2018, arXiv:1803.02155'
   parameter_summary = 'two tables a layer, or one'
-  reported_extrapolation = None
   bias_in_scale = True
   reads_qk = True
   per_layer = ('keys', 'values')

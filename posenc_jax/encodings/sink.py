@@ -15,7 +15,6 @@ class Sink(Encoding):
 
   paper = 'gpt-oss, in Hugging Face transformers'
   parameter_summary = 'a number a head a layer'
-  reported_extrapolation = None
   position_kind = None
   per_layer = ('logits',)
 

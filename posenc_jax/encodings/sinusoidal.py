@@ -40,7 +40,6 @@ class Sinusoidal(Encoding):
   """
 
   paper = 'Vaswani et al. 2017, arXiv:1706.03762'
-  parameter_summary = 'none'
   reported_extrapolation = 'best at L + 20 to 50 (Press et al. 2021)'
   position_kind = 'floats'
   relative = False

@@ -12,8 +12,6 @@ class SoftmaxPlusOne(Encoding):
   """
 
   paper = 'Miller 2023, evanmiller.org/attention-is-off-by-one.html'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   position_kind = None
 
   def sink(self, q_BTHK, i):

@@ -21,7 +21,6 @@ class SSMax(VisibleKeys):
 
   paper = 'Nakanishi 2025, arXiv:2501.19399'
   parameter_summary = 'a number a head a layer, or two'
-  reported_extrapolation = None
   per_layer = ('s',)
 
   def __init__(self, dims: Dims, rngs, *, start: float | None = None, bias: bool = False):

@@ -17,7 +17,6 @@ class StickBreaking(Encoding):
   """
 
   paper = 'Tan et al. 2024, arXiv:2410.17980'
-  parameter_summary = 'none'
   reported_extrapolation = 'better to 8 L (its authors)'
   position_kind = None
   bias_in_scale = False

@@ -17,7 +17,6 @@ class StreamingRoPE(TwoRangeRoPE):
   """
 
   paper = 'Xiao et al. 2023, arXiv:2309.17453'
-  parameter_summary = 'none'
   reported_extrapolation = 'stable to 4 million tokens, with its mask (its authors)'
   limit = 'it does not hide what lies between first tokens and window: attention.window does'
   relative = False

@@ -18,8 +18,6 @@ class String(TwoRangeRoPE):
   """
 
   paper = 'An et al. 2024, arXiv:2410.18745'
-  parameter_summary = 'none'
-  reported_extrapolation = None
 
   def __init__(
     self,

@@ -20,7 +20,6 @@ class TAPA(Encoding):
   """
 
   paper = 'Wang et al. 2025, arXiv:2509.12635'
-  parameter_summary = 'none'
   reported_extrapolation = 'perplexity 12.22 at L, 17.96 at 2 L; RoPE 12.21, 5878 (its authors)'
   bias_in_scale = True
   reads_qk = True

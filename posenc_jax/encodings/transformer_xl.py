@@ -21,7 +21,6 @@ class TransformerXL(Encoding):
 
   paper = 'Dai et al. 2019, arXiv:1901.02860'
   parameter_summary = 'a projection a layer, two biases'
-  reported_extrapolation = None
   bias_in_scale = True
   applies_scale = True
   needs_usual_queries = True

@@ -15,8 +15,6 @@ class VORoPE(Rotary):
   """
 
   paper = 'DeepSeek-V4, in Hugging Face transformers'
-  parameter_summary = 'none'
-  reported_extrapolation = None
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.04'
   rotates_values = True
 

@@ -23,7 +23,6 @@ class Wavelet(Encoding):
   """
 
   paper = 'Oka et al. 2025, arXiv:2502.02004'
-  parameter_summary = 'none'
   reported_extrapolation = 'perplexity 18.26 at L, 17.44 at 4.9 L (its authors)'
   bias_in_scale = True
   reads_qk = True

@@ -56,15 +56,17 @@ class Dims:
 class Encoding(nnx.Module):
   """A position encoding. Every hook is optional; by default attention is left as it is.
 
-  A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and may set `paper`. One of this
-  repository also sets `parameter_summary` and `reported_extrapolation`. Only parameters may be
-  arrays: hyperparameters stay Python values, and tables are computed in the hooks. A hook raises
-  ValueError without the encoding's name: `make` puts it before the message.
+  A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and may set `paper`,
+  `parameter_summary` and `reported_extrapolation`. Only parameters may be arrays: hyperparameters
+  stay Python values, and tables are computed in the hooks. A hook raises ValueError without the
+  encoding's name: `make` puts it before the message.
   """
 
   paper = ''  # where the formula stands
-  parameter_summary: str  # the encoding's own parameters, in words, for the table of encodings
-  reported_extrapolation: str | None  # a published, verified claim with its author; None: no claim
+  # For the table of encodings, which has defaults for both: the encoding's own parameters in words,
+  # and a published, verified claim with its author.
+  parameter_summary: str
+  reported_extrapolation: str | None
   limit: str | None = None  # what its arithmetic or its formula leaves open, in a line
 
   relative = True  # attention does not change if every position is shifted by the same amount

@@ -25,8 +25,6 @@ ANY_MEMBERS = (
 class Composite(Encoding):
   """Holds the encodings `members`, has their hooks and declares what follows from theirs."""
 
-  reported_extrapolation = None
-
   def __init__(self, dims: Dims, rngs, encodings: list[Encoding]):
     super().__init__(dims, rngs)
     self.members = nnx.List(encodings)
