@@ -12,7 +12,19 @@ from posenc_jax.encodings.core.registry import make_from_spec
 class AdaptedBias(Encoding):
   """The bias of another encoding, `inner`, for what adapts it by scores; one set a layer."""
 
-  def __init__(self, dims: Dims, rngs, inner: str | dict, hidden: int, slope: float):
+  taps = 1  # keys that the weights see: the key itself, or its neighbors, too
+
+  def __init__(
+    self, dims: Dims, rngs, *, inner: str | dict = 'alibi', hidden: int = 32, slope: float = 0.01
+  ):
+    """Builds the encoding that is adapted, and the weights.
+
+    Args:
+      inner: an encoding that does nothing but add a bias: a name, or a dict of a name and
+        hyperparameters.
+      hidden: units between the two layers of weights.
+      slope: of the LeakyReLU below 0.
+    """
     super().__init__(dims, rngs)
     self.inner = make_from_spec(inner, dims, rngs)
     if not self.inner.adds_only_bias:
@@ -30,6 +42,11 @@ class AdaptedBias(Encoding):
     self.limit = '; '.join(filter(None, (type(self).limit, self.inner.limit))) or None
     self.switched_off = () if self.inner.has('bias') else ('tables',)
     self.per_layer = ('w_in', 'b_in', 'w_out', *(('inner',) if self.inner.per_layer else ()))
+    heads, taps = dims.heads, () if self.taps == 1 else (self.taps,)
+    of_inputs, of_hidden = (self.taps * 2 * heads) ** -0.5, (self.taps * hidden) ** -0.5
+    self.w_in = uniform(rngs, (*taps, hidden, 2 * heads), -of_inputs, of_inputs)
+    self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
+    self.w_out = uniform(rngs, (*taps, heads, hidden), -of_hidden, of_hidden)
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     return self.inner.coordinates(x_BSD, position_ids, visible_BS, index_BS)
@@ -59,24 +76,6 @@ class DAPE(AdaptedBias):
   paper = 'Zheng et al. 2024, arXiv:2405.14722'
   parameter_summary = 'an MLP a layer'
   bias_in_scale = False
-
-  def __init__(
-    self, dims: Dims, rngs, *, inner: str | dict = 'alibi', hidden: int = 32, slope: float = 0.01
-  ):
-    """Builds the encoding that is adapted, and the MLP.
-
-    Args:
-      inner: an encoding that does nothing but add a bias: a name, or a dict of a name and
-        hyperparameters.
-      hidden: width of the MLP.
-      slope: of the LeakyReLU below 0.
-    """
-    super().__init__(dims, rngs, inner, hidden, slope)
-    heads = dims.heads
-    of_inputs, of_hidden = (2 * heads) ** -0.5, hidden**-0.5
-    self.w_in = uniform(rngs, (hidden, 2 * heads), -of_inputs, of_inputs)
-    self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
-    self.w_out = uniform(rngs, (heads, hidden), -of_hidden, of_hidden)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     B, H, T, S = s_BHTS.shape

@@ -4,11 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.parameters import uniform
 from posenc_jax.encodings.dape import AdaptedBias
-
-TAPS = 3  # keys that a convolution sees: the one before, the key itself and the one after
 
 
 class DAPEV2(AdaptedBias):
@@ -27,27 +23,11 @@ class DAPEV2(AdaptedBias):
 
   paper = 'Zheng et al. 2024, arXiv:2410.04798'
   parameter_summary = 'two convolutions a layer'
+  taps = 3  # the key before, the key itself and the one after
   limit = 'rows of scores must be whole: memory grows with the square of the length'
   causal_only = True
   normalizer = 'rows'
   adapts_scores = True
-
-  def __init__(
-    self, dims: Dims, rngs, *, inner: str | dict = 'alibi', hidden: int = 32, slope: float = 0.01
-  ):
-    """Builds the encoding that is adapted, and the convolutions.
-
-    Args:
-      inner: as for `dape`.
-      hidden: channels between the convolutions.
-      slope: of the LeakyReLU below 0.
-    """
-    super().__init__(dims, rngs, inner, hidden, slope)
-    heads = dims.heads
-    of_inputs, of_hidden = (TAPS * 2 * heads) ** -0.5, (TAPS * hidden) ** -0.5
-    self.w_in = uniform(rngs, (TAPS, hidden, 2 * heads), -of_inputs, of_inputs)
-    self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
-    self.w_out = uniform(rngs, (TAPS, heads, hidden), -of_hidden, of_hidden)
 
   def normalize(self, s_BHTS, tile):
     seen_BTS, S = tile.mask[:, None], s_BHTS.shape[-1]
@@ -59,7 +39,7 @@ class DAPEV2(AdaptedBias):
     hidden = jax.nn.leaky_relu(hidden + self.b_in[...][None, :, None, None], self.slope)
     hidden = jnp.where(at_next_keys(seen_BTS, 1) | at_next_keys(seen_BTS, 0), hidden, 0.0)
     hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, 0), (1, 0)))
-    near_nBFTS = jnp.stack([hidden[..., n : n + S] for n in range(TAPS)])
+    near_nBFTS = jnp.stack([hidden[..., n : n + S] for n in range(self.taps)])
     change_BHTS = jnp.einsum('nhf,nbfts->bhts', self.w_out[...], near_nBFTS)
     return jax.nn.softmax(s_BHTS + b_BHTS + change_BHTS, axis=-1)
 
