@@ -1,15 +1,48 @@
 """How shards of a sequence go round the devices that hold it."""
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.schedule import IDS, TileSchedule, arrays_along
+from posenc_jax.attention.tiled.schedule import (
+  IDS,
+  TileSchedule,
+  arrays_along,
+  cut_into_tiles,
+  join_tiles,
+)
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
+
+
+def run_on_ring(request: AttentionRequest, schedule: TileSchedule, attention, batch_axes=None):
+  """o_BTHK in float32, by attention(arrays, ids) of what lies on each device.
+
+  A length that the devices do not divide, in whole tiles, is padded. `batch_axes`: the axes of the
+  mesh over which devices share rows of the batch; None: XLA cuts the batch itself.
+  """
+  arrays, batch = _padded_arrays(request, schedule), len(request.q_BTHK)
+
+  def on_device(enc, arrays):
+    arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
+    return join_tiles(attention(arrays, ids))
+
+  along = lambda x: PartitionSpec(batch_axes if len(x) == batch else None, SEQUENCE_AXIS)
+  on_devices = jax.shard_map(
+    on_device,
+    in_specs=(PartitionSpec(), jax.tree.map(along, arrays)),
+    out_specs=PartitionSpec(batch_axes, SEQUENCE_AXIS),
+    # all, where kernels share the batch: Mosaic takes no kernel that XLA might cut
+    axis_names={SEQUENCE_AXIS} if batch_axes is None else set(),
+    check_vma=False,
+  )
+  on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
+  return on_devices(request.enc, arrays)[:, : request.k_BSGK.shape[1]]
 
 
 def whole_tiles(schedule: TileSchedule) -> int:
@@ -17,7 +50,7 @@ def whole_tiles(schedule: TileSchedule) -> int:
   return sequence_shards() * math.lcm(schedule.grid.rows, schedule.grid.columns)
 
 
-def padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
+def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   """The arrays of a request that lie along the sequence, with whole tiles on each device."""
   padding = -request.k_BSGK.shape[1] % whole_tiles(schedule)
 

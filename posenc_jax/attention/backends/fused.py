@@ -12,18 +12,13 @@ import jax
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.backends.splash import refuse_products
-from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, forward_program
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.schedule import (
-  TileSchedule,
-  arrays_along,
-  cut_into_tiles,
-  join_tiles,
-)
+from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 
 # What the hook `score` of an encoding may not need, and what it is.
 NOT_IN_KERNELS = {
@@ -105,12 +100,7 @@ def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
   schedule = schedule_of(request)
   attention = differentiable(forward_pass, backward_pass, schedule, interpret)
-
-  def on_device(arrays, enc):
-    arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    return join_tiles(attention(arrays, ids))[:, : schedule.grid.T]
-
-  return over_batch(on_device, arrays_along(request), (request.enc,))
+  return run_over_batch(request, schedule, _cut, attention)
 
 
 def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:

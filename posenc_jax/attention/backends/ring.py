@@ -11,26 +11,17 @@ each shard, [B, H, T' (, K)] a step.
 On a TPU the passes are kernels, where `ring_kernels` does not refuse.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType
 
 from posenc_jax.attention.backends import blockwise, ring_kernels
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.ring_walk import num_steps, padded_arrays, pass_on
+from posenc_jax.attention.ring_walk import num_steps, pass_on, run_on_ring
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.schedule import (
-  TileRange,
-  TileSchedule,
-  cast_like,
-  cut_into_tiles,
-  join_tiles,
-  zeros_like,
-)
+from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule, cast_like, zeros_like
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 
@@ -56,27 +47,12 @@ def refuse_interpreted(request: AttentionRequest) -> str | None:
 
 
 def run(request: AttentionRequest):
-  """o_BTHK in float32. A length that the devices do not divide, in whole tiles, is padded."""
+  """o_BTHK in float32."""
   if ring_kernels.refuse(request) is None:
     return ring_kernels.run(request)
-  n, S = sequence_shards(), request.k_BSGK.shape[1]
+  n = sequence_shards()
   schedule = TileSchedule.of_request(request, n)
-  attention = differentiable(_forward, _backward, schedule, n)
-
-  def on_device(enc, arrays):
-    arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    return join_tiles(attention(arrays, ids))
-
-  along = PartitionSpec(None, SEQUENCE_AXIS)
-  on_devices = jax.shard_map(
-    on_device,
-    in_specs=(PartitionSpec(), along),
-    out_specs=along,
-    axis_names={SEQUENCE_AXIS},
-    check_vma=False,
-  )
-  on_devices = jax.jit(on_devices)  # jax 0.10 cannot run it eagerly on a mesh with other axes
-  return on_devices(request.enc, padded_arrays(request, schedule))[:, :S]
+  return run_on_ring(request, schedule, differentiable(_forward, _backward, schedule, n))
 
 
 def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.backends import fused
 from posenc_jax.attention.kernels.over_batch import batch_axes, refuse_mesh
@@ -20,15 +19,9 @@ from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.ring_walk import num_steps, padded_arrays, pass_on, whole_tiles
+from posenc_jax.attention.ring_walk import num_steps, pass_on, run_on_ring, whole_tiles
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.schedule import (
-  TileSchedule,
-  cast_like,
-  cut_into_tiles,
-  join_tiles,
-  zeros_like,
-)
+from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, zeros_like
 from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
@@ -58,25 +51,11 @@ def _refuse_shards(request: AttentionRequest) -> str | None:
 
 
 def run(request: AttentionRequest, interpret: bool = False):
-  """o_BTHK in float32. A length that the devices do not divide, in whole tiles, is padded."""
-  n, S = sequence_shards(), request.k_BSGK.shape[1]
+  """o_BTHK in float32."""
+  n = sequence_shards()
   schedule = fused.schedule_of(request, n)
   attention = differentiable(_forward, _backward, schedule, n, interpret)
-  axes, batch = batch_axes(), len(request.q_BTHK)
-
-  def on_device(enc, arrays):
-    arrays, ids = cut_into_tiles(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    return join_tiles(attention(arrays, ids))
-
-  arrays = padded_arrays(request, schedule)
-  along = lambda x: PartitionSpec(axes if len(x) == batch else None, SEQUENCE_AXIS)
-  on_devices = jax.shard_map(
-    on_device,
-    in_specs=(PartitionSpec(), jax.tree.map(along, arrays)),
-    out_specs=PartitionSpec(axes, SEQUENCE_AXIS),
-    check_vma=False,  # with all axes of the mesh: Mosaic takes no kernel that XLA might cut
-  )
-  return jax.jit(on_devices)(request.enc, arrays)[:, :S]
+  return run_on_ring(request, schedule, attention, batch_axes())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,17 +17,12 @@ from posenc_jax.attention.kernels.gpu.passes import (
   forward_program,
   is_of_one_head,
 )
-from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
-from posenc_jax.attention.tiled.schedule import (
-  TileSchedule,
-  arrays_along,
-  cut_into_tiles,
-  join_tiles,
-)
+from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.xla_ops import relative_shift
 
 SIDES = (64, 64)  # queries and keys of a tile
@@ -92,13 +87,7 @@ def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
   schedule = schedule_of(request)
   attention = differentiable(forward_pass, backward_pass, schedule, interpret)
-
-  def on_device(arrays, enc):
-    arrays, ids = _cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    o_BTHK = join_tiles(attention(arrays, ids))
-    return o_BTHK[:, : schedule.grid.T, :, : request.v_BSGK.shape[-1]]
-
-  return over_batch(on_device, arrays_along(request), (request.enc,))
+  return run_over_batch(request, schedule, _cut, attention)
 
 
 def schedule_of(request: AttentionRequest) -> TileSchedule:

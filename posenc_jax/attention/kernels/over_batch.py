@@ -3,12 +3,14 @@
 XLA cannot cut a kernel itself, and would gather what it reads on every device.
 """
 
+import dataclasses
 import math
 
 import jax
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled.schedule import TileSchedule, arrays_along, join_tiles
 from posenc_jax.distributed.mesh import TOKENS
 
 
@@ -51,6 +53,17 @@ def over_batch(function, arrays, whole=()):
     check_vma=False,  # with all axes of the mesh: Mosaic takes no kernel that XLA might cut
   )
   return jax.jit(on_devices)(arrays, *whole)
+
+
+def run_over_batch(request: AttentionRequest, schedule: TileSchedule, cut, attention):
+  """o_BTHK of a request, by attention(arrays, ids) of what cut(schedule, request) makes of it."""
+  T, width = schedule.grid.T, request.v_BSGK.shape[-1]
+
+  def on_device(arrays, enc):
+    arrays, ids = cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
+    return join_tiles(attention(arrays, ids))[:, :T, :, :width]
+
+  return over_batch(on_device, arrays_along(request), (request.enc,))
 
 
 def batch_axes() -> tuple[str, ...]:
