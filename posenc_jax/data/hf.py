@@ -74,7 +74,8 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   sizes = {key: len(rows) for key, rows in found.items()}
   source, start, stop = _part(field, sizes, parts, split)
   features = found[source].features
-  texts = [key for key, kind in features.items() if _is_text(kind)]
+  kinds = {key: getattr(kind, 'dtype', None) for key, kind in features.items()}
+  texts = [key for key, kind in kinds.items() if kind in ('string', 'large_string')]
   if text_field not in texts:
     raise UserError(
       f'config.data.text_field={text_field!r}: not a text of {name}; '
@@ -239,7 +240,3 @@ def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[s
     'test': (total - test, total),
   }
   return (train, *bounds[split])
-
-
-def _is_text(kind: object) -> bool:
-  return getattr(kind, 'dtype', None) in ('string', 'large_string')

@@ -144,18 +144,13 @@ def _levels(texts: Iterable[np.ndarray], context: int, vocab: int) -> list[Level
   levels = [_level(np.zeros(1, np.int64), nodes, following, by_pair, vocab)]
   for k in range(1, context + 1):
     before = tokens[places - k]
-    is_first[1:] |= _differs(before[by_context])
+    is_first[1:] |= np.diff(before[by_context]) != 0
     firsts = by_context[is_first]
     contexts = nodes[firsts] * vocab + before[firsts]
     nodes = np.empty_like(nodes)
     nodes[by_context] = np.cumsum(is_first) - 1
     levels.append(_level(contexts, nodes, following, by_pair, vocab))
   return levels
-
-
-def _differs(sorted_values: np.ndarray) -> np.ndarray:
-  """Whether each value, from the second on, is another one than the value before."""
-  return sorted_values[1:] != sorted_values[:-1]
 
 
 def _level(
@@ -165,7 +160,7 @@ def _level(
   `by_pair` is an order of places in which those of one pair stand together.
   """
   keys = nodes[by_pair] * vocab + following[by_pair]
-  firsts = np.flatnonzero(np.append(True, _differs(keys))[: len(keys)])
+  firsts = np.flatnonzero(np.append(True, np.diff(keys) != 0)[: len(keys)])
   counts = np.diff(np.append(firsts, len(keys)))
   order = np.argsort(keys[firsts])
   return _with_counts(contexts, keys[firsts][order], counts[order], vocab)

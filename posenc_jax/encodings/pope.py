@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.encodings.core import parameters
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
-from posenc_jax.encodings.core.parameters import uniform, zeros
 
 
 class PoPE(Encoding):
@@ -39,7 +39,10 @@ class PoPE(Encoding):
     super().__init__(dims, rngs)
     check_above(1, base=base)
     self.base = base
-    self.phases = _phases(rngs, (dims.heads, dims.head_dim), uniform)
+    shape = dims.heads, dims.head_dim
+    self.phases = (
+      parameters.uniform(rngs, shape, -2 * math.pi, 0.0) if uniform else parameters.zeros(*shape)
+    )
 
   def constrain_parameters(self):
     return jax.tree.map(lambda x: jnp.clip(x, -2 * math.pi, 0.0), self)
@@ -58,7 +61,3 @@ class PoPE(Encoding):
 
     phases = self.phases[...][None, None]
     return polar(q_BTHK, angles(i) - phases), polar(k_BSGK, angles(j))
-
-
-def _phases(rngs, shape: tuple[int, int], is_uniform: bool):
-  return uniform(rngs, shape, -2 * math.pi, 0.0) if is_uniform else zeros(*shape)

@@ -54,10 +54,8 @@ class Fields:
 
   def optional(self, name: str, kind: type | tuple):
     """The value of a field, or None."""
-    return self.take(name, kind=kind) if self._tree.get(name) is not None else self._skip(name)
-
-  def _skip(self, name):
     self._read.add(name)
+    return self.take(name, kind=kind) if self._tree.get(name) is not None else None
 
   def need(self, *names: str):
     """Refuses a file without these fields, which families have defaults of their own for."""

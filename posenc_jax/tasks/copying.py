@@ -71,7 +71,7 @@ class Reverse(Copy):
     return string[::-1]
 
 
-class Palindrome(Copy):
+class Palindrome(Reverse):
   """The answer is a random string, said backwards, without an end symbol.
 
   Example: a b c > [c] [b] [a]
@@ -83,9 +83,6 @@ class Palindrome(Copy):
   """
 
   ends = False
-
-  def answer(self, string: np.ndarray) -> np.ndarray:
-    return string[::-1]
 
 
 class Sort(Copy):
