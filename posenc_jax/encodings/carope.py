@@ -31,24 +31,10 @@ class CARoPE(ByAngles):
   needs_inputs = True
   per_layer = ('w_f', 'b_f')
 
-  def __init__(
-    self,
-    dims: Dims,
-    rngs,
-    *,
-    base: float = 10_000.0,
-    layout: str = 'half',
-    turn_values: bool = False,
-  ):
-    """Sets the frequencies to those of RoPE.
-
-    Args:
-      base: of the RoPE at the start.
-      layout: as for `rope`.
-      turn_values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
-    """
-    super().__init__(dims, rngs, layout=layout, turn_values=turn_values)
-    check_rotary(dims.head_dim, base, layout)
+  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, **angles):
+    """`base`: of the RoPE at the start; `angles`: the hyperparameters of ByAngles."""
+    super().__init__(dims, rngs, **angles)
+    check_rotary(dims.head_dim, base, self.layout)
     # softplus(b) = base^(2/K) - 1, of which the exponential may overflow
     start = base ** (2 / dims.head_dim) - 1
     start += math.log(-math.expm1(-start))
