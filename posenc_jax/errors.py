@@ -3,7 +3,9 @@
 import contextlib
 import difflib
 import errno
+import importlib
 import re
+import types
 from collections.abc import Iterable, Iterator
 
 DIVERGED = 'training stopped'  # in the last line of a training whose loss was not finite
@@ -113,6 +115,14 @@ def not_installed(what: str, package: str, extra: str) -> UserError:
   """The error of a field or flag that needs a package, which an extra of this one installs."""
   allowed = f"after pip install -e '.[{extra}]'"
   return UserError(f'{what}: {package} is not installed; allowed: {allowed}')
+
+
+def imported(module: str, what: str, extra: str) -> types.ModuleType:
+  """The module of a package that an extra of this one installs. Raises `not_installed`."""
+  try:
+    return importlib.import_module(module)
+  except ImportError:
+    raise not_installed(what, module.partition('.')[0], extra) from None
 
 
 @contextlib.contextmanager

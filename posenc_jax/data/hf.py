@@ -24,7 +24,7 @@ from posenc_jax import storage
 from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Documents, Listing
 from posenc_jax.data.folder import Document, listing_of
-from posenc_jax.errors import MAX_REASON, UserError, nearest, not_installed, one_line
+from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line
 
 PREFIX = 'hf:'
 FORM = (
@@ -156,11 +156,8 @@ def _one_line(what: str, allowed: str) -> Iterator[None]:
 
 def _library(name: str) -> ModuleType:
   """The library, told to be quiet. Raises `UserError` where it is not installed."""
-  try:
-    import datasets
-    import huggingface_hub
-  except ImportError:
-    raise not_installed(f'config.data.corpus={name!r}', 'datasets', 'hf') from None
+  what, packages = f'config.data.corpus={name!r}', ('datasets', 'huggingface_hub')
+  datasets, huggingface_hub = (imported(package, what, 'hf') for package in packages)
   datasets.disable_progress_bars()
   datasets.logging.set_verbosity_error()
   huggingface_hub.logging.set_verbosity_error()

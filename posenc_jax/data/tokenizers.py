@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line
+from posenc_jax.errors import MAX_REASON, UserError, imported, one_line
 from posenc_jax.storage import atomic_write
 
 MOST_UNKNOWN = 0.01  # of the tokens of a text
@@ -115,10 +115,7 @@ class TokenizerJson(Bytes):
     tokenizer, for one that draws its tokens, and without the library.
     """
     field = f'config.data.tokenizer={path!r}'
-    try:
-      import tokenizers
-    except ImportError:
-      raise not_installed(field, 'tokenizers', 'hf') from None
+    tokenizers = imported('tokenizers', field, 'hf')
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(contents.decode())
     except Exception as error:  # the library raises nothing more special

@@ -5,7 +5,6 @@ if that gives the run's own form again are tensors written, by the rules of that
 """
 
 import hashlib
-import inspect
 import json
 import types
 from collections.abc import Mapping
@@ -17,9 +16,9 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config import check_one_seed, to_json
+from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
-from posenc_jax.encodings.rope import RoPE, Rotary
-from posenc_jax.errors import UserError, not_installed, shown, user_errors
+from posenc_jax.errors import UserError, imported, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, takes_original
 from posenc_jax.pretrained.exported_tokenizers import (
@@ -52,12 +51,6 @@ ARCHITECTURES = {
   'mpt': 'MptForCausalLM',
 }
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
-ROPE = {  # the defaults of its hyperparameters
-  name: parameter.default
-  for kind in (Rotary, RoPE)
-  for name, parameter in inspect.signature(kind.__init__).parameters.items()
-  if parameter.kind is parameter.KEYWORD_ONLY
-}
 
 
 def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> tuple[dict, Form]:
@@ -116,7 +109,7 @@ def _layers(encoding: dict, length: int, count: int) -> list[tuple[dict, dict]]:
 def _normal(encoding: dict, length: int) -> dict:
   """The encoding of a layer of a model trained at a length, with defaults said."""
   if encoding['name'] == 'rope':
-    encoding = ROPE | encoding
+    encoding = hyperparameters('rope') | encoding
     return encoding | {'scaling': _scaling(encoding['scaling'], length)}
   if encoding['name'] == 'learned':
     encoding = encoding | {'max_length': encoding.get('max_length') or length}
@@ -203,7 +196,7 @@ def _scaling(scaling: dict | None, length: int) -> dict | None:
 
 def _rope_fields(encoding: dict, length: int, is_partial: bool) -> dict:
   """Raises `UserError` for what transformers would read otherwise, or not at all."""
-  rope = ROPE | encoding
+  rope = hyperparameters('rope') | encoding
   fields = {'rope_theta': float(rope['base'])}
   if rope['fraction'] != 1:
     if not is_partial:
@@ -312,10 +305,7 @@ def export_model(
   Raises:
     UserError: no family has the form, a parameter is not in it, or `out` is not empty.
   """
-  try:
-    import safetensors.numpy
-  except ImportError:
-    raise not_installed('--out', 'safetensors', 'pretrained') from None
+  of_numpy = imported('safetensors.numpy', '--out', 'pretrained')
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
   if source is None or config.model.embedding_scale not in (0.0, 1.0):
@@ -333,7 +323,7 @@ def export_model(
   files = {
     'tokenizer_config.json': json.dumps(about_tokenizer(tokenizer, fields)).encode(),
     **beside,
-    'model.safetensors': safetensors.numpy.save(tensors, {'format': 'pt'}),
+    'model.safetensors': of_numpy.save(tensors, {'format': 'pt'}),
     TOKENIZER: tokenizer,
     CONFIG: json.dumps(fields, indent=2, sort_keys=True).encode(),
   }

