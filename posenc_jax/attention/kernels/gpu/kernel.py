@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
-from posenc_jax.attention.kernels.gpu.operands import Heads, leaves_of, operands_of
+from posenc_jax.attention.kernels.gpu.operands import Heads, operands_of
 from posenc_jax.attention.kernels.visits import Visits
 
 WARPS = 4
@@ -78,7 +78,7 @@ class Kernel:
       dtypes: of what is written.
     """
     order, visits = Visits._fields[:3], self.walks.visits
-    operands, leaves = leaves_of(operands_of(inputs, self.heads)), jax.tree.leaves(inputs)
+    operands, leaves = operands_of(inputs, self.heads), jax.tree.leaves(inputs)
     read = [n for n, is_read in enumerate(program.reads) if is_read]
     constants = [jnp.asarray(x) for x in program.constants]
     packed = [operands[n].pack(leaves[n]) for n in read]

@@ -99,25 +99,17 @@ class Operand(NamedTuple):
     )
 
 
-def operands_of(inputs: dict, heads: Heads) -> dict:
-  """A pytree of Operand for a dict of pytrees of arrays [number, B|1, ...], by their kind."""
-  operand = lambda path, x, kind: Operand(kind, heads.axis_of(path), x.shape)
-  return {
-    kind: jax.tree_util.tree_map_with_path(lambda path, x, kind=kind: operand(path, x, kind), part)
-    for kind, part in inputs.items()
-  }
-
-
-def leaves_of(operands: dict) -> list[Operand]:
-  """All operands, in the order of the leaves of the inputs."""
-  return jax.tree.leaves(operands, is_leaf=lambda x: isinstance(x, Operand))
+def operands_of(inputs: dict, heads: Heads) -> list[Operand]:
+  """The operand of each leaf of a dict of pytrees of arrays [number, B|1, ...], by their kind."""
+  leaves = jax.tree_util.tree_leaves_with_path(inputs)
+  return [Operand(path[0].key, heads.axis_of(path), x.shape) for path, x in leaves]
 
 
 def blocks_of(inputs: dict, heads: Heads) -> dict:
   """The shapes of what a tile sees of them."""
   leaves, tree = jax.tree.flatten(inputs)
-  operands = leaves_of(operands_of(inputs, heads))
   shapes = [
-    jax.ShapeDtypeStruct(operand.seen, x.dtype) for operand, x in zip(operands, leaves, strict=True)
+    jax.ShapeDtypeStruct(operand.seen, x.dtype)
+    for operand, x in zip(operands_of(inputs, heads), leaves, strict=True)
   ]
   return jax.tree.unflatten(tree, shapes)

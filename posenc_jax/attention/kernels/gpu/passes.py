@@ -14,7 +14,7 @@ from jax import lax
 
 from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
 from posenc_jax.attention.kernels.gpu.kernel import Kernel, Walks
-from posenc_jax.attention.kernels.gpu.operands import Heads, blocks_of, leaves_of, operands_of
+from posenc_jax.attention.kernels.gpu.operands import Heads, blocks_of, operands_of
 from posenc_jax.attention.kernels.inputs import arrays_and_ids, inputs_of, reads_of_arrays
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.carry import RowCarry
@@ -101,7 +101,7 @@ def backward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, per_row)
   """The gradients of `arrays`, in float32; `per_row` as `differentiable` gives it."""
   leaves, tree = jax.tree.flatten(arrays)
   program, heads = forward_program(schedule, arrays, ids)
-  operands = leaves_of(operands_of(arrays, heads))
+  operands = operands_of(arrays, heads)
   reads = reads_of_arrays(program, inputs_of(arrays, ids))
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
   for kind in KINDS:
@@ -121,7 +121,7 @@ def _gradients(schedule, heads, arrays, ids, per_row, wanted, kind: str, interpr
   """
   leaves, tree = jax.tree.flatten(arrays)
   B = arrays['row']['q'].shape[1]
-  operands = leaves_of(operands_of(arrays, heads))
+  operands = operands_of(arrays, heads)
   inputs = inputs_of(arrays, ids, per_row)
 
   def tile(a, b, inputs, state):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from posenc_jax.attention.kernels.tpu.operands import Cut, Result, flat_cuts
+from posenc_jax.attention.kernels.tpu.operands import Cut, Result, cuts_of
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.geometry import TileGrid
 
@@ -122,7 +122,7 @@ class Kernel:
       inputs: what the programs read.
       scratch: the shapes of what steps leave to one another, in float32.
     """
-    leaves = [*zip(flat_cuts(inputs), jax.tree.leaves(inputs), strict=True)]
+    leaves = [*zip(cuts_of(inputs), jax.tree.leaves(inputs), strict=True)]
     is_read = [any(reads) for reads in zip(*(p.reads for p in programs.values()), strict=True)]
     read = [n for n in range(len(leaves)) if is_read[n]]
     constants = [jnp.asarray(x) for program in programs.values() for x in program.constants]

@@ -71,23 +71,15 @@ class Result(NamedTuple):
     return array.reshape(*array.shape[:2], *self.cut.shape[1:])
 
 
-def cuts_of(inputs: dict) -> dict:
-  """A pytree of Cut for a dict of pytrees of arrays, by how they are cut."""
-  return {
-    kind: jax.tree.map(lambda x, kind=kind: Cut.of(kind, x), part) for kind, part in inputs.items()
-  }
-
-
-def flat_cuts(inputs: dict) -> list[Cut]:
-  """The cuts of all leaves, in their order."""
-  return jax.tree.leaves(cuts_of(inputs), is_leaf=lambda x: isinstance(x, Cut))
+def cuts_of(inputs: dict) -> list[Cut]:
+  """The cut of each leaf of a dict of pytrees of arrays, by how they are cut."""
+  return [Cut.of(path[0].key, x) for path, x in jax.tree_util.tree_leaves_with_path(inputs)]
 
 
 def blocks_of(inputs: dict) -> dict:
   """The shapes of what a tile sees of them."""
   leaves, tree = jax.tree.flatten(inputs)
   shapes = [
-    jax.ShapeDtypeStruct(cut.shape, x.dtype)
-    for cut, x in zip(flat_cuts(inputs), leaves, strict=True)
+    jax.ShapeDtypeStruct(cut.shape, x.dtype) for cut, x in zip(cuts_of(inputs), leaves, strict=True)
   ]
   return jax.tree.unflatten(tree, shapes)

@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from posenc_jax.attention.kernels.inputs import arrays_and_ids, inputs_of, reads_of_arrays
 from posenc_jax.attention.kernels.program import TileProgram
 from posenc_jax.attention.kernels.tpu.kernel import Kernel, Segments
-from posenc_jax.attention.kernels.tpu.operands import Cut, Result, blocks_of, flat_cuts
+from posenc_jax.attention.kernels.tpu.operands import Cut, Result, blocks_of, cuts_of
 from posenc_jax.attention.kernels.tpu.tile import attend_tile
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.schedule import TileSchedule
@@ -141,7 +141,7 @@ def backward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, per_row,
   leaves, tree = jax.tree.flatten(arrays)
   program = forward_program(schedule, arrays, ids, is_constant=False)
   reads = reads_of_arrays(program, inputs_of(arrays, ids))
-  cuts = flat_cuts(arrays)
+  cuts = cuts_of(arrays)
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
   d_into, visits = tuple(into), Visits.forward(schedule.grid)
   for kinds in (('row', 'whole'), ('column',), ('diagonal',)):
@@ -174,7 +174,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
     A list of the gradients, [number, B|1, ...], or whole; the cotangents of what was carried.
   """
   leaves, tree = jax.tree.flatten(arrays)
-  cuts, batch = flat_cuts(arrays), arrays['row']['q'].shape[1]
+  cuts, batch = cuts_of(arrays), arrays['row']['q'].shape[1]
   along_rows, along_tables = kind == 'row', kind == 'diagonal'
   state = _carries(arrays) if along_rows else []
   visits = Visits.forward(schedule.grid).ordered(kind)
