@@ -93,17 +93,6 @@ def spread(values_HR, rows: int, columns: int):
   return relative_shift(jnp.broadcast_to(descending_HR[:, None], shape), rows - 1, columns)
 
 
-def terms_of_tile(grid: TileGrid, tables, diagonal):
-  """What the tiles of one diagonal see of the tables."""
-  return jax.tree.map(lambda table: table.of_tile(grid, diagonal), tables, is_leaf=is_table)
-
-
-def add_gradients(grid: TileGrid, totals, gradients, diagonal):
-  """The adjoint of `terms_of_tile`, added to the totals."""
-  add = lambda total, gradient: total.add(grid, gradient, diagonal)
-  return jax.tree.map(add, totals, gradients, is_leaf=is_table)
-
-
 def _add_slice(total, part, start, axis: int):
   here = lax.dynamic_slice_in_dim(total, start, part.shape[axis], axis)
   return lax.dynamic_update_slice_in_dim(total, here + part, start, axis)

@@ -7,12 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.distance_tables import (
-  add_gradients,
-  read_terms,
-  tables_of_diagonals,
-  terms_of_tile,
-)
+from posenc_jax.attention.tiled.distance_tables import is_table, read_terms, tables_of_diagonals
 from posenc_jax.attention.tiled.geometry import RowVisits, TileGrid
 from posenc_jax.xla_ops import materialize_on_cpu, zeros
 
@@ -106,13 +101,17 @@ class TileRange(NamedTuple):
     """What tile (a, b) sees of the tables; without contiguous positions, all of them."""
     if not self.schedule.contiguous:
       return tables
-    return terms_of_tile(self.schedule.grid, tables, self.diagonal(a, b))
+    diagonal = self.diagonal(a, b)
+    of_tile = lambda table: table.of_tile(self.schedule.grid, diagonal)
+    return jax.tree.map(of_tile, tables, is_leaf=is_table)
 
   def add_gradients(self, totals, gradients, a, b):
     """The adjoint of `terms_of_tile`, added to the totals."""
     if not self.schedule.contiguous:
       return jax.tree.map(jnp.add, totals, gradients)
-    return add_gradients(self.schedule.grid, totals, gradients, self.diagonal(a, b))
+    diagonal = self.diagonal(a, b)
+    add = lambda total, gradient: total.add(self.schedule.grid, gradient, diagonal)
+    return jax.tree.map(add, totals, gradients, is_leaf=is_table)
 
 
 def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
