@@ -65,7 +65,7 @@ def test_diagonals_pick_the_row_of_their_distance(T, S, H):
   q, k, p, values = normal(2, 3, T, 4), normal(2, 3, S, 4), normal(2, 3, T, S), normal(3, T + S)
   r = np.arange(T)[None, :, None] - np.arange(S)[None, None]
   row = r[0] + S
-  np.testing.assert_array_equal(spread(values, T, S), values[:, row])
+  np.testing.assert_array_equal(spread(values[:, ::-1], T, S), values[:, row])
   gather = GatherDistance.of_range(jnp.asarray(r), -S, T - 1)
   np.testing.assert_array_equal(gather.terms_of_tile(Scalars(values.T))[0], values[:, row])
 

@@ -542,7 +542,7 @@ def make_tile(enc, coordinates, positions, rows=slice(0, S), columns=slice(0, S)
     first = index_distance[0, 0]
     reader = ToeplitzDistance(T, n)
     terms = jax.tree.map(
-      lambda t: spread(t.values.T, T, n)[None] if isinstance(t, Scalars) else t.values,
+      lambda t: spread(t.values.T[:, ::-1], T, n)[None] if isinstance(t, Scalars) else t.values,
       read_terms(enc, jnp.arange(first - n, first + T)),
       is_leaf=is_table,
     )

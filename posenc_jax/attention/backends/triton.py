@@ -21,9 +21,8 @@ from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
-from posenc_jax.xla_ops import relative_shift
 
 SIDES = (64, 64)  # queries and keys of a tile
 LEAST = 16  # numbers along each axis of a product
@@ -117,10 +116,5 @@ def _spread_tables(schedule: TileSchedule, enc):
   the turns of a loop.
   """
   grid = schedule.grid
-
-  def spread(table):
-    values = table.values[..., None, :]
-    shape = (*values.shape[:-2], grid.rows, values.shape[-1])
-    return Scalars(relative_shift(jnp.broadcast_to(values, shape), grid.rows - 1, grid.columns))
-
-  return jax.tree.map(spread, tables_by_diagonal(grid, enc), is_leaf=is_table)
+  spread_table = lambda table: Scalars(spread(table.values, grid.rows, grid.columns))
+  return jax.tree.map(spread_table, tables_by_diagonal(grid, enc), is_leaf=is_table)

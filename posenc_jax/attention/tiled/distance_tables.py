@@ -78,7 +78,7 @@ def tables_of_diagonals(grid: TileGrid, enc, first, count: int):
     def one_diagonal(n):
       size = grid.rows + grid.columns
       values_RH = lax.dynamic_slice_in_dim(table.values, n * grid.stride, size)
-      return spread(values_RH.T, grid.rows, grid.columns)[None]
+      return spread(values_RH.T[:, ::-1], grid.rows, grid.columns)[None]
 
     return Scalars(lax.map(one_diagonal, jnp.arange(count)))
 
@@ -86,11 +86,10 @@ def tables_of_diagonals(grid: TileGrid, enc, first, count: int):
   return jax.tree.map(spread_scalars, terms, is_leaf=is_table)
 
 
-def spread(values_HR, rows: int, columns: int):
-  """Scalars of the T' + S' distances of a tile along its diagonals: [H, T', S']."""
-  descending_HR = values_HR[:, ::-1]
-  shape = (len(values_HR), rows, rows + columns)
-  return relative_shift(jnp.broadcast_to(descending_HR[:, None], shape), rows - 1, columns)
+def spread(descending, rows: int, columns: int):
+  """Scalars [..., T' + S'] of the distances of a tile along its diagonals: [..., T', S']."""
+  shape = (*descending.shape[:-1], rows, rows + columns)
+  return relative_shift(jnp.broadcast_to(descending[..., None, :], shape), rows - 1, columns)
 
 
 def _add_slice(total, part, start, axis: int):
