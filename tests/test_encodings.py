@@ -14,7 +14,7 @@ from flax import nnx
 from kinds import daily_if, representatives
 from ml_collections import ConfigDict
 from oracles import RECORDS
-from test_laws import declared, inputs, layer, parameters
+from test_laws import VARIANTS, declared, inputs, layer, parameters
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.request import positions_in_order
@@ -2004,9 +2004,14 @@ def test_every_entry_declares_itself(name):
   assert isinstance(enc, Encoding)
   assert enc.paper or name == 'nope'
   assert type(enc).__doc__
-  assert all(
-    any(f'{name}.'.startswith(f'{own}.') for name in parameters(enc)) for own in enc.per_layer
+  variants = (
+    make(kind, **SIZES, rngs=nnx.Rngs(0), **hyper)
+    for kind, hyper in VARIANTS.values()
+    if kind == name
   )
+  paths = {path for variant in (enc, *variants) for path in parameters(variant)}
+  for own in enc.per_layer:
+    assert any(f'{path}.'.startswith(f'{own}.') for path in paths), own
   assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(enc))
 
 

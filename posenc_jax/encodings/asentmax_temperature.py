@@ -39,7 +39,6 @@ class AsentmaxTemperature(VisibleKeys):
     self.w_g = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
     if bias:
       self.b_b, self.b_g = zeros(dims.heads), zeros(dims.heads)
-    self.drop_absent_parameters()
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """The factor of each head: float32 [B, S, H]."""

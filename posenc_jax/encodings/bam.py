@@ -44,7 +44,6 @@ class BAM(Encoding):
       self.theta = zeros(dims.heads)
     if ssmax:
       self.factor = nnx.Param(jnp.ones(dims.heads, jnp.float32))
-    self.drop_absent_parameters()
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """The factor of a query's scores, [B|1, S, H]; without `ssmax` the positions."""

@@ -37,7 +37,6 @@ class CABLE(Encoding):
     self.w_c = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
     if weighted:
       self.w_s = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
-    self.per_layer = ('w_c', 'w_s') if weighted else ('w_c',)
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """S as `running_sum` gives it, and g: float32 [B, S, H] each."""

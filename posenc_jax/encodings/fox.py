@@ -65,7 +65,6 @@ class FoX(Encoding):
     self.gate = gate
     self.needs_inputs = gate == 'data'
     self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
-    self.per_layer = {'data': ('w_f', 'b_f'), 'learned': ('b_f',), 'fixed': ()}[gate]
     if gate == 'data':
       self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
       self.b_f = nnx.Param(jnp.full(dims.heads, bias, jnp.float32))

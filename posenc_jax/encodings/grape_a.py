@@ -40,7 +40,6 @@ class GrapeA(Encoding):
       self.u = normal(rngs, shape, dims.head_dim**-0.5)
     if gate != 'key':
       self.v = normal(rngs, shape, dims.head_dim**-0.5)
-    self.drop_absent_parameters()
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     rates_BHTS = 0.0

@@ -20,6 +20,7 @@ class NoPEScale(Temperature):
   paper = 'Wang et al. 2024, arXiv:2404.12224'
   parameter_summary = 'none, or a number a head a layer'
   position_kind = None
+  per_layer = ('scales',)
 
   def __init__(self, dims: Dims, rngs, *, scale: float = 1.2, learned: bool = False):
     """`scale`: the factor, or where factors start; the best depends on the length."""
@@ -30,7 +31,6 @@ class NoPEScale(Temperature):
     self.constant, self.learned = scale, learned
     if learned:
       self.scales = nnx.Param(jnp.full(dims.heads, scale, jnp.float32))
-      self.per_layer = ('scales',)
 
   def factor(self, i):
     return self.scales[...][None, None] if self.learned else jnp.full((1, 1, 1), self.constant)

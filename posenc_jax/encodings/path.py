@@ -58,7 +58,6 @@ class PaTH(Encoding):
     self.conv = nnx.Param(TAPS**-0.5 * taps[...])
     self.u, self.b = normal(rngs, (D, G), D**-0.5), zeros(G)
     self.scans_keys = ((K,),)
-    self.drop_absent_parameters()
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """v = sqrt(beta) w, so that H = I - v v^T: float32 [B, S, G, K]."""

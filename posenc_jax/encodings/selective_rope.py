@@ -67,7 +67,6 @@ class SelectiveRoPE(ByAngles):
       self.c = zeros(G, half)
     if gate:
       self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), zeros(G)
-    self.drop_absent_parameters()
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""

@@ -21,7 +21,7 @@ class SSMax(VisibleKeys):
 
   paper = 'Nakanishi 2025, arXiv:2501.19399'
   parameter_summary = 'a number a head a layer, or two'
-  per_layer = ('s',)
+  per_layer = ('s', 'b')
 
   def __init__(self, dims: Dims, rngs, *, start: float | None = None, bias: bool = False):
     """`start`: where s starts; None: L / log(L!), 0.168 at L = 1024. `bias`: whether there is b."""
@@ -32,7 +32,6 @@ class SSMax(VisibleKeys):
     self.s = nnx.Param(jnp.full(dims.heads, start, jnp.float32))
     if bias:
       self.b = zeros(dims.heads)
-      self.per_layer = ('s', 'b')
 
   def factor(self, i):
     factor_BTH = self.s[...][None, None] * jnp.log(i)[..., None]

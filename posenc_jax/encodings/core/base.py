@@ -106,15 +106,13 @@ class Encoding(nnx.Module):
   normalizer = 'softmax'
   adapts_scores = False  # `normalize` changes scores before it makes weights of them
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
-  per_layer = ()  # parameters that every layer has of its own, as published; layers share the rest
+  # Parameters that every layer has of its own, as published; hyperparameters may leave some out.
+  # Layers share the rest.
+  per_layer = ()
   switched_off = ()  # hooks of the class that this instance's hyperparameters leave out
 
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
     self.dims = dims
-
-  def drop_absent_parameters(self) -> None:
-    """Leaves in `per_layer` what this instance has: its hyperparameters may leave some out."""
-    self.per_layer = tuple(name for name in type(self).per_layer if hasattr(self, name))
 
   # Once a forward pass, by the model.
 
