@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from posenc_jax import encodings
 from posenc_jax.attention import OUTPUT, check_backend
 from posenc_jax.attention.request import (
   check_length,
@@ -17,6 +16,7 @@ from posenc_jax.attention.request import (
   sampled_positions,
 )
 from posenc_jax.distributed import mesh
+from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
 from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
@@ -44,17 +44,11 @@ class LM(nnx.Module):
     self.logit_softcap, self.remat = config.logit_softcap, config.remat
     self.embedding_scale = config.embedding_scale or D**0.5
     self.bos = vocab - 1 if config.bos < 0 else config.bos
-    make = functools.partial(
-      encodings.make,
-      model_dim=D,
-      heads=config.heads,
-      kv_heads=config.kv_heads or None,
-      head_dim=config.head_dim,
-      train_length=train_length,
-      rngs=stream(key, 'encodings'),
-    )
+    dims = Dims(D, config.heads, config.kv_heads or config.heads, config.head_dim, train_length)
     self.embedding = normal(stream(key, 'embedding'), (vocab, D), D**-0.5)
-    self.encodings = LayerPattern(make, encoding, N, config.share_encoding)
+    self.encodings = LayerPattern(
+      encoding, dims, stream(key, 'encodings'), N, config.share_encoding
+    )
     layers_rngs = stream(key, 'layers')
     layers = [Layer(config, self.encodings.heads_per_query, layers_rngs) for _ in range(N)]
     norm = functools.partial(Norm, D, config.norm, config.norm_eps)

@@ -5,7 +5,8 @@ import functools
 import jax
 from flax import nnx
 
-from posenc_jax import encodings
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.registry import make_from_spec
 from posenc_jax.errors import shown
 from posenc_jax.model.layer_sharing import StackedEncoding
 
@@ -34,12 +35,9 @@ class LayerPattern(nnx.Module):
     masks: what each of these layers says of window, chunk and sink tokens; {}: nothing.
   """
 
-  def __init__(self, make, encoding: dict, layers: int, share: str):
-    """`make(**spec)` builds the encoding of one layer. Raises ValueError for a bad pattern."""
+  def __init__(self, encoding: dict, dims: Dims, rngs: nnx.Rngs, layers: int, share: str):
+    """Builds the encoding of each layer. Raises ValueError for a bad pattern."""
     variants, self.order, self.masks = read_pattern(encoding)
-    for spec in variants:  # before a hyperparameter can pass for a size of the model
-      hyper = {key: value for key, value in spec.items() if key != 'name'}
-      encodings.check(spec['name'], hyper)
     if len(self.order) > layers:
       allowed = f'at most model.layers={layers}'
       raise ValueError(
@@ -47,7 +45,9 @@ class LayerPattern(nnx.Module):
       )
     variant_of_layer = [self.order[n % len(self.order)] for n in range(layers)]
     self.variants = nnx.List(
-      StackedEncoding(functools.partial(make, **spec), variant_of_layer.count(n), share)
+      StackedEncoding(
+        functools.partial(make_from_spec, spec, dims, rngs), variant_of_layer.count(n), share
+      )
       for n, spec in enumerate(variants)
     )
     numbers = {enc.heads_per_query for enc in self.first_layers}

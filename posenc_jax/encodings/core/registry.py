@@ -215,13 +215,20 @@ def make(
     ValueError: one line, for an unknown name or hyperparameter (with the nearest known one), a
       value of a wrong type or out of range.
   """
-  check(name, hyper)
   dims = Dims(model_dim, heads, heads if kv_heads is None else kv_heads, head_dim, train_length)
+  return make_from_spec({'name': name, **hyper}, dims, rngs)
+
+
+def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
+  """Builds an encoding as `make` does, from its name, or a dict of that and hyperparameters."""
+  hyper = {'name': spec} if isinstance(spec, str) else dict(spec)
+  name = hyper.pop('name', None)
+  check(name, hyper)
   for field, size in dataclasses.asdict(dims).items():
     if not isinstance(size, numbers.Integral) or size < 1:
       raise ValueError(f'{field}={shown(size)}; allowed: a whole number of at least 1')
-  if heads % dims.kv_heads:
-    raise ValueError(f'heads={heads}; allowed: multiples of kv_heads={kv_heads}')
+  if dims.heads % dims.kv_heads:
+    raise ValueError(f'heads={dims.heads}; allowed: multiples of kv_heads={dims.kv_heads}')
   if not isinstance(rngs, nnx.Rngs):
     raise ValueError(f'rngs={shown(rngs)}; allowed: flax.nnx.Rngs, such as nnx.Rngs(0)')
   try:
@@ -230,11 +237,3 @@ def make(
     raise ValueError(f'{name}: {error}') from error
   check_declared(enc, name)
   return enc
-
-
-def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
-  """Builds an encoding that another one holds, from a name or a dict of a name and more."""
-  hyper = {'name': spec} if isinstance(spec, str) else dict(spec)
-  name = hyper.pop('name', None)
-  check(name, hyper)  # before a hyperparameter can pass for a size
-  return make(name, **dataclasses.asdict(dims), rngs=rngs, **hyper)
