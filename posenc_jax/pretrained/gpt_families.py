@@ -33,24 +33,10 @@ def gpt_neox(fields: Fields) -> Form:
     encoding['fraction'] = fraction
   elif 'fraction' not in encoding:
     encoding['fraction'] = 0.25
-  layer = 'gpt_neox.layers.{n}.'
-  qkv = tuple(f'layers/{{}}_{leaf}' for leaf in 'qkv')
   rules = [
     same('embedding', 'gpt_neox.embed_in.weight'),
     *_layer_norm('norm', 'gpt_neox.final_layer_norm'),
-    *_layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
-    *_layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
-    *(
-      joined_by_head(
-        tuple(leaf.format(kind) for leaf in qkv),
-        f'{layer}attention.query_key_value.{name}',
-        model['heads'],
-      )
-      for kind, name in (('w', 'weight'), ('b', 'bias'))
-    ),
-    *_linear('o', f'{layer}attention.dense'),
-    *_linear('in', f'{layer}mlp.dense_h_to_4h'),
-    *_linear('out', f'{layer}mlp.dense_4h_to_h'),
+    *_block_joined_by_head('gpt_neox.layers.{n}.', 'attention', model['heads']),
   ]
   if not model['tie_embeddings']:
     rules.append(transposed('w_logits', 'embed_out.weight'))
@@ -130,24 +116,11 @@ def bloom(fields: Fields) -> Form:
     'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
     'embedding_norm': True,
   }
-  layer = 'transformer.h.{n}.'
   rules = [
     same('embedding', 'transformer.word_embeddings.weight'),
     *_layer_norm('embedding_norm', 'transformer.word_embeddings_layernorm'),
     *_layer_norm('norm', 'transformer.ln_f'),
-    *_layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
-    *_layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
-    *(
-      joined_by_head(
-        tuple(f'layers/{kind}_{x}' for x in 'qkv'),
-        f'{layer}self_attention.query_key_value.{name}',
-        H,
-      )
-      for kind, name in (('w', 'weight'), ('b', 'bias'))
-    ),
-    *_linear('o', f'{layer}self_attention.dense'),
-    *_linear('in', f'{layer}mlp.dense_h_to_4h'),
-    *_linear('out', f'{layer}mlp.dense_4h_to_h'),
+    *_block_joined_by_head('transformer.h.{n}.', 'self_attention', H),
   ]
   if not model['tie_embeddings']:
     rules.append(transposed('w_logits', 'lm_head.weight'))
@@ -214,6 +187,25 @@ def mpt(fields: Fields) -> Form:
 
 def _layer_norm(leaf: str, module: str) -> list[Rule]:
   return [same(f'{leaf}/scale', f'{module}.weight'), same(f'{leaf}/bias', f'{module}.bias')]
+
+
+def _block_joined_by_head(layer: str, attention: str, heads: int) -> list[Rule]:
+  """A layer whose matrix for queries, keys and values has those of each head side by side."""
+  return [
+    *_layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
+    *_layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
+    *(
+      joined_by_head(
+        tuple(f'layers/{kind}_{x}' for x in 'qkv'),
+        f'{layer}{attention}.query_key_value.{name}',
+        heads,
+      )
+      for kind, name in (('w', 'weight'), ('b', 'bias'))
+    ),
+    *_linear('o', f'{layer}{attention}.dense'),
+    *_linear('in', f'{layer}mlp.dense_h_to_4h'),
+    *_linear('out', f'{layer}mlp.dense_4h_to_h'),
+  ]
 
 
 def _linear(leaf: str, module: str) -> list[Rule]:
