@@ -127,7 +127,7 @@ def imported(module: str, what: str, extra: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
-  """Turns errors of these kinds into `UserError`s of one line; for code that checks user input."""
+  """Turns errors of these kinds into `UserError`s of one line, in checks of input; also a decorator."""
   try:
     yield
   except kinds as error:

@@ -65,13 +65,9 @@ def prepare(name: str, cache: Path) -> Path:
   return Path(name)
 
 
+@user_errors(*GONE)
 def _documents(root: Path) -> list[Document]:
   """All documents below `root`, sorted by the names of their files, without hidden files."""
-  with user_errors(*GONE):
-    return _documents_of_files(root)
-
-
-def _documents_of_files(root: Path) -> list[Document]:
   documents = []
   paths = (path for path in root.rglob('*') if path.suffix in ('.txt', '.jsonl') and path.is_file())
   for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
@@ -119,12 +115,8 @@ def _text(document: Document, content: bytes) -> bytes:
   return content
 
 
+@user_errors(*GONE)
 def _read(document: Document, text_field: str) -> bytes:
-  with user_errors(*GONE):
-    return _contents(document, text_field)
-
-
-def _contents(document: Document, text_field: str) -> bytes:
   if document.offset is None:
     return _text(document, document.path.read_bytes())
   with document.path.open('rb') as lines:
