@@ -188,26 +188,21 @@ def _is_absolute_together(encodings: list[Encoding]) -> bool:
 
 def _turns_by_positions(enc: Encoding, rotates: str) -> bool:
   """Whether an encoding, or any that it is made of, turns by positions: some turn by tokens."""
-  if members := getattr(enc, 'members', ()):
-    return any(_turns_by_positions(e, rotates) for e in members)
-  return getattr(enc, rotates) and enc.position_kind is not None
+  return any(getattr(e, rotates) and e.position_kind is not None for e in enc.parts())
 
 
 def _turn_apart(first: Encoding, second: Encoding, rotates: str) -> bool:
   """Whether two encodings turn other pairs of channels: in which order then is not all the same."""
   if not (getattr(first, rotates) and getattr(second, rotates)):
     return False
-  pairs = _turned_pairs(first, rotates) | _turned_pairs(second, rotates)
+  parts = (*first.parts(), *second.parts())
+  pairs = {_turned_pairs(e) for e in parts if getattr(e, rotates)}
   return len(pairs) > 1 or None in pairs
 
 
-def _turned_pairs(enc: Encoding, rotates: str) -> set:
+def _turned_pairs(enc: Encoding) -> tuple | None:
   """(layout, width) of the channels that an encoding turns, None where it does not say."""
-  if members := getattr(enc, 'members', ()):
-    return set().union(*(_turned_pairs(e, rotates) for e in members))
-  if not getattr(enc, rotates):
-    return set()
   layout = getattr(enc, 'layout', None)
   if layout == 'half' or enc.bends_products:  # those of `coca` come out in halves
-    return {('half', getattr(enc, 'width', enc.dims.head_dim))}
-  return {(layout, None) if layout else None}  # neighbors are neighbors in any width
+    return 'half', getattr(enc, 'width', enc.dims.head_dim)
+  return (layout, None) if layout else None  # neighbors are neighbors in any width
