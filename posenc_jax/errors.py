@@ -127,8 +127,9 @@ def imported(module: str, what: str, extra: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
-  """Turns errors of these kinds into `UserError`s of one line; also a decorator. It is for code that
-  checks user input.
+  """Turns errors of these kinds into `UserError`s of one line; also a decorator.
+
+  It is for code that checks user input.
   """
   try:
     yield
