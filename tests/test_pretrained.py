@@ -960,6 +960,38 @@ def test_gguf_files_that_are_not_covered(tmp_path):
     sources.open_source(str(tmp_path / 'o.gguf'))
 
 
+@pytest.mark.parametrize('heads', [0, -1, [4, 4], '4'])
+def test_a_gguf_file_has_sizes(heads):
+  metadata = {'general.architecture': 'llama', 'llama.attention.head_count': heads}
+  with pytest.raises(UserError, match=r'm: metadata llama\.attention\.head_count=.* 1 or more'):
+    gguf_file._config(metadata, False, 'm')
+
+
+def test_heads_of_a_gguf_file_fit_its_matrices(tmp_path, monkeypatch):
+  path = write_gguf(tmp_path / 'm.gguf')
+  monkeypatch.setattr(gguf_file, '_config', lambda *_: {'num_attention_heads': 5})
+  _, _, read, *_ = gguf_file.open_model(path, 'm')
+  with pytest.raises(
+    UserError, match=r'm: blk\.0\.attn_q\.weight has 12 rows, which are no 5 heads'
+  ):
+    read('model.layers.0.self_attn.q_proj.weight')
+
+
+@pytest.mark.parametrize(
+  ('lacking', 'said', 'why'),
+  [
+    ('merges', {}, 'its tokenizer has no tokens or no merges'),
+    ('tokens', {}, 'its tokenizer has no tokens or no merges'),
+    ('', {'token_type': [1]}, 'its tokenizer has 2 tokens and 1 kinds of them'),
+  ],
+)
+def test_a_broken_tokenizer_of_a_gguf_file_is_none(lacking, said, why):
+  metadata = {'model': 'gpt2', 'pre': 'smollm', 'tokens': ['a', 'b'], 'merges': []} | said
+  metadata.pop(lacking, None)
+  found = gguf_file._tokenizer({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
+  assert found == (None, why)
+
+
 def test_an_exported_tokenizer_has_the_bos_of_the_run():
   import tokenizers
 

@@ -97,6 +97,8 @@ def open_model(
       ('q_proj.weight', 'k_proj.weight')
     ):
       heads = config['num_attention_heads' if 'q_proj' in name else 'num_key_value_heads']
+      if len(x) % (2 * heads):
+        raise UserError(f'{field}: {tensor.name} has {len(x)} rows, which are no {heads} heads')
       x = _unpermuted(x, heads)
     return x
 
@@ -143,20 +145,26 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
       raise UserError(f'{field}: its metadata lack {kind}.{name}')
     return value
 
-  heads, width = take('attention.head_count'), take('embedding_length')
+  def take_size(name, default=None):
+    value = take(name, default)
+    if type(value) is not int or value < 1:
+      raise UserError(f'{field}: metadata {kind}.{name}={shown(value)}; allowed: 1 or more')
+    return value
+
+  heads, width = take_size('attention.head_count'), take_size('embedding_length')
   config = {
     'model_type': kind,
     'hidden_size': width,
-    'intermediate_size': take('feed_forward_length'),
-    'num_hidden_layers': take('block_count'),
+    'intermediate_size': take_size('feed_forward_length'),
+    'num_hidden_layers': take_size('block_count'),
     'num_attention_heads': heads,
-    'num_key_value_heads': take('attention.head_count_kv', heads),
-    'head_dim': take('attention.key_length', width // heads),
+    'num_key_value_heads': take_size('attention.head_count_kv', heads),
+    'head_dim': take_size('attention.key_length', width // heads),
     'rms_norm_eps': float(np.round(take('attention.layer_norm_rms_epsilon'), 12)),
-    'max_position_embeddings': take('context_length'),
+    'max_position_embeddings': take_size('context_length'),
     'rope_theta': float(take('rope.freq_base', 10000.0)),
     'tie_word_embeddings': not has_output,
-    'vocab_size': take('vocab_size', len(metadata.get('tokenizer.ggml.tokens', ()))),
+    'vocab_size': take_size('vocab_size', len(metadata.get('tokenizer.ggml.tokens', ()))),
     'bos_token_id': metadata.get('tokenizer.ggml.bos_token_id'),
     'eos_token_id': _ends(metadata),
   }
@@ -188,8 +196,12 @@ def _tokenizer(metadata: dict) -> tuple[bytes | None, str]:
   if kind != 'gpt2' or pre not in PRE_TOKENIZERS:
     known = ' or '.join(PRE_TOKENIZERS)
     return None, f"its tokenizer is {shown(kind)}, {shown(pre)}, and not 'gpt2' with {known}"
-  tokens, merges = (metadata[f'tokenizer.ggml.{name}'] for name in ('tokens', 'merges'))
+  tokens, merges = (metadata.get(f'tokenizer.ggml.{name}') for name in ('tokens', 'merges'))
+  if tokens is None or merges is None:
+    return None, 'its tokenizer has no tokens or no merges'
   kinds = metadata.get('tokenizer.ggml.token_type', [1] * len(tokens))
+  if len(kinds) != len(tokens):
+    return None, f'its tokenizer has {len(tokens)} tokens and {len(kinds)} kinds of them'
   special = [
     {'id': n, 'content': token, 'single_word': False, 'lstrip': False, 'rstrip': False}
     | {'normalized': False, 'special': True}
