@@ -879,6 +879,13 @@ def test_asentmax_temperature_with_zero_projections_is_constant():
   same(zeroed(build('asentmax_temperature')), build('nope'), 1 + np.log(2))
 
 
+@pytest.mark.parametrize(('chunk', 'stride'), [(None, 40), (32, 24), (8, 1), (4, 1), (1, 1)])
+def test_dca_takes_any_chunk_by_itself(chunk, stride):
+  """Beside chunks as short as an eighth of L, 64, as many tokens are near as a chunk leaves."""
+  enc = make('dca', **SIZES | {'train_length': 64}, rngs=nnx.Rngs(0), chunk=chunk)
+  assert enc.stride == stride
+
+
 def test_dca_golden_distances():
   """Chunks of 12 - 4 = 8 positions: distances within 4 as they are, none above 12."""
   enc = build('dca', chunk=12, local=4)
@@ -1595,6 +1602,7 @@ def test_sharing(name, share):
     ('string', {'window': 4, 'local': 5}, 'string: local=5; allowed: from 0 to window=4'),
     ('string', {'attention_factor': 0.0}, 'attention_factor=0.0; allowed: greater than 0'),
     ('dca', {'chunk': 4, 'local': 4}, 'dca: local=4; allowed: from 0 to below chunk=4'),
+    ('dca', {'chunk': 0}, 'dca: chunk=0; allowed: at least 1'),
     ('repo', {'width': 0}, 'repo: width=0; allowed: at least 1'),
     ('fope', {'gain': -1.0}, 'fope: gain=-1.0; allowed: at least 0'),
     ('p_rope', {'base': 1}, 'p_rope: base=1; allowed: greater than 1'),

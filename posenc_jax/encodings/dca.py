@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import ReindexedRoPE
 
 
@@ -28,12 +29,13 @@ class DCA(ReindexedRoPE):
 
     Args:
       chunk: positions, in tokens; None: three quarters of the training length.
-      local: tokens; None: an eighth of the training length.
+      local: tokens; None: an eighth of the training length, or all but one of a shorter chunk.
       **rope: the hyperparameters of RoPE, as they were trained.
     """
     super().__init__(dims, rngs, **rope)
     self.chunk = max(dims.train_length * 3 // 4, 1) if chunk is None else chunk
-    local = dims.train_length // 8 if local is None else local
+    check_at_least(1, chunk=self.chunk)
+    local = min(dims.train_length // 8, self.chunk - 1) if local is None else local
     if not 0 <= local < self.chunk:
       raise ValueError(f'local={local}; allowed: from 0 to below chunk={self.chunk}')
     self.stride = self.chunk - local
