@@ -132,7 +132,7 @@ def check_lengths(config: ConfigDict, task: tasks.Task, is_trained: bool) -> Non
   for path, lengths in asked.items():
     for length in lengths:
       try:
-        task.check_length(length)
+        task.require_length(length)
       except ValueError as error:
         raise UserError(f'config.{path}: {config.data.corpus!r} with {error}') from None
   most = LARGEST // max(config.eval.lengths)

@@ -29,7 +29,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from posenc_jax.data.documents import SPLITS, Documents
-from posenc_jax.data.sotu import check_documents
+from posenc_jax.data.sotu import check_sha256
 from posenc_jax.errors import UserError
 
 SHA256 = '7a1ba14013ff6b040342ca6bef7bd1ccfe6fe1f9bcfb2e0b238ea994dc4e64b8'
@@ -79,7 +79,7 @@ def _verified() -> dict[str, list[tuple[str, bytes]]]:
       splits[split] += _documents(_files(package, version))
     splits[split].sort()
   documents = ((name, split, text) for split, some in splits.items() for name, text in some)
-  check_documents(documents, SHA256, f'the source of {", ".join(PACKAGES["train"])} and others')
+  check_sha256(documents, SHA256, f'the source of {", ".join(PACKAGES["train"])} and others')
   return splits
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from posenc_jax.data import sotu
 from posenc_jax.data.documents import SPLITS, Documents
-from posenc_jax.data.sotu import check_documents
+from posenc_jax.data.sotu import check_sha256
 
 SHA256 = '5315f624c6dba4db7a6abe97ae1a7f99745b436fceb8cfe64431752b65b262e8'
 NAME = re.compile(rb'<[A-Za-z0-9]{10}>')
@@ -71,7 +71,7 @@ def _verified(folder: Path, cache: Path) -> dict[str, list[tuple[str, bytes]]]:
         (f'{name}-names', names_alone(name, len(text))) for name, text in splits[split]
       ]
   documents = ((name, split, text) for split, some in splits.items() for name, text in some)
-  check_documents(sorted(documents), SHA256, f'what is planted into {folder}')
+  check_sha256(sorted(documents), SHA256, f'what is planted into {folder}')
   return splits
 
 

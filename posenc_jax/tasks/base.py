@@ -112,7 +112,7 @@ class Task:
       )
     self.require_at_least(next(n for n in itertools.count(1) if n**length >= least), symbols)
 
-  def check_length(self, length: int) -> None:
+  def require_length(self, length: int) -> None:
     """Raises ValueError where no example has this length."""
     if length < self.shortest or length > (self.longest or length):
       upper = f'to {self.longest}' if self.longest else 'or more'
@@ -126,8 +126,8 @@ class Task:
     instance of one split is ever drawn for another. Raises ValueError for lengths that the task
     does not have.
     """
-    self.check_length(shortest)
-    self.check_length(longest)
+    self.require_length(shortest)
+    self.require_length(longest)
     split_number = list(SPLIT_QUARTERS).index(split)
     rng = np.random.Generator(np.random.PCG64((seed, split_number, index)))
     length = int(rng.integers(shortest, longest + 1))
