@@ -405,6 +405,54 @@ def test_runs_of_one_label_that_differ_in_more_than_their_seed_are_not_averaged(
   assert 'config' not in row_files.read(tmp_path)[0]  # what keep.py writes
 
 
+def runs_of_configs(folder, fields_of):
+  """Runs of one label in a folder, {name: fields of its config}, each with a row."""
+  for name, fields in fields_of.items():
+    c = config.load(BASE, fields)
+    (folder / name).mkdir()
+    storage.write_json(folder / name / 'config.json', config.to_json(c))
+    own = row(c.label, c.seed, bits=1.0 + c.seed, run=name)
+    storage.append_rows(folder / name / 'eval.jsonl', [own])
+
+
+@pytest.mark.parametrize('is_there', [True, False])
+def test_seeds_that_start_from_runs_which_started_from_others_are_one_line(is_there, tmp_path):
+  """Named as configs/drope.py names them; the runs that they start from may be gone."""
+  every = {}
+  for seed in (0, 1):
+    first, hexes = f'seed={seed},label=rope', f'{seed}a52ffac'
+    second = f'seed={seed},label=drope,train.init_from.seed={seed},train.init_from.label=rope'
+    nested = f'train.init_from.seed={seed},train.init_from.label=drope,train.init_from.train'
+    nested += f'.init_from.seed={seed}-{hexes}'
+    every[first] = {'seed': seed, 'label': 'rope'}
+    every[second] = {'seed': seed, 'label': 'drope', 'train.init_from': f'runs/{first}'}
+    third = {'seed': seed, 'label': 'temperature', 'train.init_from': f'runs/{second}'}
+    every[f'seed={seed},label=temperature,{nested}'] = third
+  if not is_there:
+    every = {name: fields for name, fields in every.items() if fields['label'] == 'temperature'}
+  runs_of_configs(tmp_path, every)
+  scores = one(row_files.of_runs(tmp_path))
+  assert scores.seed_scores('temperature', 8) == pytest.approx([1.0, 2.0])
+  assert not any('differ in' in note for note in scores.notes)
+
+
+def test_what_starts_from_runs_that_differ_in_more_than_their_seed_is_not_averaged(tmp_path):
+  """Runs made by hand, whose names say nothing of seeds."""
+  every = {}
+  for number, steps in enumerate((600, 600, 700)):
+    a, seed = f'a{number}', {'seed': number}
+    every[a] = seed | {'label': 'start', 'train.steps': steps, 'eval.k': 8 + number}
+    every[f'b{number}'] = seed | {'label': 'b', 'train.init_from': f'runs/{a}'}
+    every[f'c{number}'] = seed | {'label': 'c', 'train.init_from': f'runs/b{number}'}
+  runs_of_configs(tmp_path, every)
+  scores = one(row_files.of_runs(tmp_path))
+  by_line = {line: scores.seed_scores(line, 8) for line in scores.lines}
+  for steps, expected in ((600, [1.0, 2.0]), (700, [3.0])):
+    assert by_line[f'b, train.init_from {{train.steps: {steps}}}'] == pytest.approx(expected)
+  assert sorted(len(scores) for line, scores in by_line.items() if line[0] == 'c') == [1, 2]
+  assert 'runs of b differ in train.init_from, each value a line of its own' in scores.notes
+
+
 @pytest.mark.parametrize(
   ('text', 'message'),
   [

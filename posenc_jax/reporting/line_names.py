@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.rows import without_seed
+from posenc_jax.reporting.rows import START, without_seed
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 # Fields that a further evaluation of a run may change.
@@ -142,11 +142,15 @@ def _split_by_config(names: list[str], rows: list[dict], notes: list[str]) -> li
     for line, fields in differing.items()
     if fields
   ]
+  starts = {
+    line: _differing_overrides([of for c in some.values() if isinstance(of := c.get(START), dict)])
+    for line, some in configs.items()
+  }
   split = []
   for line, row in zip(names, rows, strict=True):
     values = row.get('config', {})
-    own = [
-      f'{field} {_text(values[field])}' for field in differing.get(line, ()) if field in values
-    ]
-    split.append(', '.join([line, *own]))
+    own = {field: values[field] for field in differing.get(line, ()) if field in values}
+    if isinstance(start := own.get(START), dict):
+      own[START] = {field: start[field] for field in sorted(starts[line] & start.keys())}
+    split.append(', '.join([line, *(f'{field} {_text(value)}' for field, value in own.items())]))
   return split

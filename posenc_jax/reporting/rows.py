@@ -14,45 +14,62 @@ from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 # Names of files, not patterns: `rows.jsonl.123.new` is what a kill left of a write.
 FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')
 TEXTS = ('run', 'encoding', 'label', 'corpus', 'document')  # names that may hold any character
-# Fields of a config in which runs of one line may differ: rows state them, or no score depends on
-# them.
-MAY_DIFFER = (
-  *('seed', 'seeds', 'vmap_seeds', 'train.steps', 'train.length', 'train.log_every'),
-  *('train.validate_every', 'train.validate_batches', 'train.max_nonfinite_updates'),
-  *(*IN_ROWS, *HARMLESS, *config.CHECKPOINT_FIELDS),
+# Fields of a config on which no score depends, or in which seeds differ.
+UNLIKE_SEEDS = (
+  *('seed', 'seeds', 'vmap_seeds', 'train.log_every', 'train.validate_every'),
+  *('train.validate_batches', 'train.max_nonfinite_updates', *HARMLESS, *config.CHECKPOINT_FIELDS),
 )
+# Fields in which runs of one line may differ, besides: rows state them.
+STATED = ('train.steps', 'train.length', *IN_ROWS)
+START = 'train.init_from'
 
 
 def of_runs(folder: str | Path) -> list[dict]:
   """The rows of a folder as `read` gives them; those of runs whose config.json is there have a
   field `config` more: {field: value} of what makes runs with other seeds another line.
   """
-  rows, found = read(folder), {}
+  rows, saved = read(folder), {}
   with disk_errors(remedy=''):
     for file in files_below(folder, 'config.json') if is_folder(folder) else []:
       try:
-        found[visible(file.parent.name)] = _deciding_fields(config.saved_config(file.parent))
+        saved[visible(file.parent.name)] = config.saved_config(file.parent)
       except UserError:
         continue  # costs and pages, which show what is in it, say so
+  found = {run: _deciding_fields(run, saved, STATED) for run in saved}
   return [row | {'config': found[row['run']]} if row['run'] in found else row for row in rows]
 
 
-def _deciding_fields(saved: ConfigDict) -> dict[str, object]:
+def _deciding_fields(
+  run: str, saved: dict[str, ConfigDict], stated: tuple[str, ...]
+) -> dict[str, object]:
+  """{field: value} of what a run has in common with those of other seeds, but for what is stated
+  elsewhere; of `train.init_from`, if the config of the run that it names is known, that run's.
+
+  Args:
+    saved: {run: its config} of this run and of those beside it.
+  """
+  left_out = {*UNLIKE_SEEDS, *stated}
   fields = {
     field: value
-    for field, value in config.flat(saved).items()
-    if config.decides_results(field) and field not in MAY_DIFFER
+    for field, value in config.flat(saved[run]).items()
+    if config.decides_results(field) and not {field, field.partition('.')[0]} & left_out
   }
-  if start := fields.get('train.init_from'):
-    fields['train.init_from'] = without_seed(Path(start).name)
+  if start := fields.get(START):
+    start = visible(Path(str(start)).name)
+    others = {other: of_other for other, of_other in saved.items() if other != run}
+    is_known = start in others
+    fields[START] = (
+      _deciding_fields(start, others, config.NOT_TRAINING) if is_known else without_seed(start)
+    )
   return fields
 
 
 def without_seed(run: str) -> str:
-  """The name of a run without its seed, and without the hash of a long one, which is of the seed,
-  too (`sweep.run_name`).
+  """The name of a run without its seed and those of the runs that it starts from, and without the
+  hash of a long one, which is of the seed, too (`sweep.run_name`).
   """
-  return re.sub(r'-[0-9a-f]{8}$', '', re.sub(r'(^|[,/])seed=\d+,?', r'\1', run)).rstrip(',')
+  seedless = re.sub(r'(^|[,/])(train\.init_from\.)*seed=\d+,?', r'\1', run)
+  return re.sub(r'-[0-9a-f]{8}$', '', seedless).rstrip(',')
 
 
 def read(path: str | Path) -> list[dict]:
