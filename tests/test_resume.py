@@ -448,6 +448,23 @@ def test_other_rates_are_those_of_the_new_length_from_there_on(make, tmp_path, c
     np.testing.assert_allclose(rate, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize('seeds', [(), (0,)])
+def test_a_run_that_is_refused_is_not_extended(unbroken, make, tmp_path, seeds):
+  """Its documents are found to be others only when they are opened."""
+  short, long = (make(train__steps=steps, seeds=seeds) for steps in (STEPS, STEPS + 1))
+  run_dir.claim_run_dir(tmp_path / 'run', short)
+  run_dir.mark_finished(tmp_path / 'run', config.config_hash(short))
+  folder = tmp_path / ('run,seed=0' if seeds else 'run')
+  shutil.copytree(unbroken, folder, dirs_exist_ok=True)
+  tree = storage.read_json(folder / 'documents.json')
+  storage.write_json(folder / 'documents.json', tree | {'sha256': {'train': 'f' * 64}})
+  before = {path: path.read_bytes() for path in tmp_path.rglob('*.json')}
+  assert {path.name for path in before} >= {'config.json', 'finished.json'}
+  with pytest.raises(UserError, match=r'documents in train of data\.corpus: 3 when its run began'):
+    loop.train(long, tmp_path / 'run')
+  assert {path: path.read_bytes() for path in tmp_path.rglob('*.json')} == before
+
+
 @pytest.mark.parametrize('changed', [{'train__steps': 3}, {'train__steps': 9, 'train__batch': 2}])
 def test_a_run_gets_neither_shorter_nor_longer_and_another(make, tmp_path, changed):
   run_dir.claim_run_dir(tmp_path, make(train__steps=5))

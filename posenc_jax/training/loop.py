@@ -44,19 +44,24 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   if config.seeds and not config.vmap_seeds:
     with primary_context(locked_run_dir(workdir, config)):
       *runs, last_run = single_seed_runs(config, workdir)
-      for seed_config, seed_dir in runs:
-        if stop_signal := _train_one(seed_config, seed_dir):
+      for run in runs:
+        if stop_signal := _train_one(*run, (config, workdir)):
           raise stopped_by(stop_signal, config.train.steps)
-      _train_one(*last_run)
+      _train_one(*last_run, (config, workdir))
     return
   _train_one(config, workdir)
 
 
-def _train_one(config: ConfigDict, workdir: str | Path) -> int | None:
-  """Trains a run, or seeds at once; returns the signal that came while it ended, if one did."""
+def _train_one(
+  config: ConfigDict, workdir: str | Path, *others: tuple[ConfigDict, str | Path]
+) -> int | None:
+  """Trains a run, or seeds at once; returns the signal that came while it ended, if one did.
+
+  `others`: as for `setup.restored`.
+  """
   steps, stop_signal = config.train.steps, None
   training = setup.prepare(config, Path(workdir))
-  with setup.restored(training) as checkpoints:
+  with setup.restored(training, *others) as checkpoints:
     if training.start_step < steps:
       stop_signal = _train_loop(training, checkpoints)
     else:

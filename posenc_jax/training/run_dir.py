@@ -40,8 +40,8 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   """Writes `config.json`, or compares the fields that decide training with the one there.
 
   Raises `UserError` naming the fields that differ. `eval` and `label` may differ: the file keeps
-  what it was made with, and a line says so. More `train.steps` extend the run: the file gets them,
-  and where the run that it starts from lies now.
+  what it was made with, and a line says so. More `train.steps` may be asked for, which `extend`
+  writes. The file gets where the run that it starts from lies now.
   """
   workdir = Path(workdir)
   _make_folder(workdir)
@@ -56,8 +56,6 @@ def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   if saved.train.init_from != config.train.init_from:
     saved.train.init_from = config.train.init_from
     storage.write_json(workdir / 'config.json', to_json(saved))
-  if is_extended(workdir, config):
-    _extend(workdir, config)
 
 
 def is_extended(workdir: Path, config: ConfigDict) -> bool:
@@ -72,8 +70,13 @@ def is_extended(workdir: Path, config: ConfigDict) -> bool:
   return type(steps) is int and config.train.steps > steps
 
 
-def _extend(workdir: Path, config: ConfigDict) -> None:
-  """Writes the larger number of steps into config.json, and says what becomes of learning rates."""
+def extend(workdir: str | Path, config: ConfigDict) -> None:
+  """Writes a larger number of steps into config.json, if `config` asks for one, and says what
+  becomes of learning rates.
+  """
+  workdir = Path(workdir)
+  if not is_extended(workdir, config):
+    return
   saved, steps = saved_config(workdir), config.train.steps
   before = saved.train.steps
   # first, so that no directory ever says of a training that goes on that it is finished

@@ -167,10 +167,13 @@ def _made_in_shards(mesh: Mesh, make: Callable, *given, has_seed_axis: bool = Fa
 
 
 @contextlib.contextmanager
-def restored(training: Training) -> Iterator[Checkpoints]:
+def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iterator[Checkpoints]:
   """Locks the directories of a training, restores its last checkpoint, and yields the checkpoints.
 
-  Raises UserError where a directory holds another run, or its checkpoints cannot be used.
+  Args:
+    others: (config, directory) of what is extended with this run, if its training is.
+  Raises:
+    UserError: a directory holds another run, or its checkpoints cannot be used.
   """
   config, workdir = training.config, training.workdir
   with contextlib.ExitStack() as stack:
@@ -196,4 +199,7 @@ def restored(training: Training) -> Iterator[Checkpoints]:
     if config.seeds and training.start_step < config.train.steps:
       check = multi_seed.check_no_single_seed_checkpoints
       run_on_primary(check, training.seed_dirs, training.start_step)
+    # last: what is refused above stays as it was, and finished
+    for run, folder in ((config, workdir), *training.seed_runs, *others):
+      run_on_primary(run_dir.extend, folder, run)
     yield checkpoints
