@@ -494,7 +494,7 @@ def outcome(of: Input, seconds: float) -> tuple[str, str]:
 def work_left_out() -> Iterator[None]:
   """Replaces what takes long after an input was taken."""
 
-  def check_runs(path, runs):
+  def check_runs(path, runs, kept=''):
     del path
     if refused := preflight.check_all([(config.to_json(run.config), []) for run in runs]):
       raise errors.UserError(refused[1])

@@ -2,9 +2,11 @@
 
 import dataclasses
 import gzip
+import json
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from stand_ins import ROOT, STARTED, Study, sweep_unchecked
@@ -13,7 +15,7 @@ from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import kept, rows, study
 from posenc_jax.rows import row_schema
-from posenc_jax.training import run_dir
+from posenc_jax.training import provenance, run_dir
 from scripts import keep
 
 
@@ -147,6 +149,32 @@ def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
   storage.rewrite_rows(file, [another])
   with pytest.raises(UserError, match='keeps another result of encoding'):
     kept.keep(run.out, tmp_path / 'kept')
+
+
+def test_another_code_of_an_own_encoding_is_refused(run, tmp_path):
+  """By keep.py, and by a sweep beside what is kept, before it trains any."""
+  out, first = tmp_path / 'kept', tmp_path / 'first'
+  shutil.copytree(run.out, first)
+  shutil.rmtree(first / 'encoding.name=rope,seed=1')
+  for name, sha256 in (('first', 'a'), ('out', 'b')):
+    for folder in (tmp_path / name).glob('encoding.name=rope,*'):
+      storage.write_json(folder / 'encodings.json', {'sha256': {'rope': sha256}})
+  kept.keep(first, out)
+  before = {path: path.read_bytes() for path in out.iterdir()}
+  with pytest.raises(UserError, match=r"encoding 'rope' has another code than in other runs that"):
+    kept.keep(run.out, out)
+  assert {path: path.read_bytes() for path in out.iterdir()} == before
+  with (
+    mock.patch.object(sweep, 'check_runs', side_effect=UserError('checked')) as check,
+    pytest.raises(UserError, match='checked'),
+  ):
+    sweep.sweep(run.path, tmp_path / 'second', {'seed': 1}, run.scripts, kept=out)
+  (study_file, planned, folder), _ = check.call_args
+  ended = subprocess.CompletedProcess([], 0, 'null', '')
+  with mock.patch.object(subprocess, 'run', return_value=ended) as process:
+    sweep.check_runs(study_file, planned, folder)
+  ((_, folders),) = json.loads(process.call_args.kwargs['input'])
+  assert provenance.kept_code(folders[-1]) == {'rope': 'a'}
 
 
 def test_other_studies_and_other_numbers_are_refused(run, tmp_path):

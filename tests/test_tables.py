@@ -453,6 +453,19 @@ def test_what_starts_from_runs_that_differ_in_more_than_their_seed_is_not_averag
   assert 'runs of b differ in train.init_from, each value a line of its own' in scores.notes
 
 
+def test_runs_of_two_formulas_of_an_own_encoding_are_not_averaged(tmp_path):
+  """One that keeps no hash, as of an earlier version, is taken as it is."""
+  hashes = {'a': None, 'b': 'a' * 64, 'c': 'b' * 64}
+  runs_of_configs(tmp_path, {run: {'seed': n, 'label': 'mine'} for n, run in enumerate(hashes)})
+  for run in 'bc':
+    storage.write_json(tmp_path / run / 'encodings.json', {'sha256': {'mine': hashes[run]}})
+  assert one(row_files.of_runs(tmp_path)).lines == [
+    *('mine', 'mine, code of mine aaaaaaaa', 'mine, code of mine bbbbbbbb')
+  ]
+  (tmp_path / 'c' / 'encodings.json').unlink()
+  assert one(row_files.of_runs(tmp_path)).lines == ['mine']
+
+
 @pytest.mark.parametrize(
   ('text', 'message'),
   [

@@ -10,6 +10,7 @@ from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import costs, rows, study
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.rows import row_schema
+from posenc_jax.training.provenance import OWN_ENCODINGS, kept_code
 from posenc_jax.training.run_dir import FINISHED, is_finished
 
 ROWS = 'rows.jsonl.gz'
@@ -23,9 +24,9 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   Returns:
     The numbers of the study's runs that were added, and that are kept now.
   Raises:
-    UserError: no run is finished, the study or the config of a kept run was another one, the
-      sweep changed what decides numbers, or a row measures the same as a kept one with another
-      result. Stopped: a file cannot be read or written.
+    UserError: no run is finished, the study, the config of a kept run or the code of an encoding
+      of the user's own was another one, the sweep changed what decides numbers, or a row measures
+      the same as a kept one with another result. Stopped: a file cannot be read or written.
   """
   folder, out = Path(folder), Path(out)
   report = study.load(folder)
@@ -59,6 +60,13 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     both = sorted((report.runs, before.runs), key=len, reverse=True)
     report.runs = [*dict.fromkeys(itertools.chain(*both))]
     report.hashes = before.hashes | report.hashes
+  code = kept_code(out)
+  for run in runs:
+    for name, sha256 in kept_code(run).items():
+      if code.setdefault(name, sha256) != sha256:
+        problem = f'its encoding {name!r} has another code than in other runs that are kept'
+        allowed = f'another folder, or without {OWN_ENCODINGS} there, if its numbers are the same'
+        raise UserError(f'{run}: {problem}; allowed: {allowed}')
   kept, made = {row['run'] for row in old_rows}, {row_schema.key(row): row for row in old_rows}
   for row in new_rows:
     if made.setdefault(row_schema.key(row), row) != row:
@@ -68,6 +76,8 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   made_costs = [*old_costs, *(row for row in new_costs if row['run'] not in with_costs)]
   with disk_errors(remedy=''):
     out.mkdir(parents=True, exist_ok=True)
+    if code:
+      storage.write_json(out / OWN_ENCODINGS, {'sha256': code})
     # First: it may name runs without rows, as long as there are no rows of runs that it lacks.
     report.folder = out
     study.write(report)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.rows import START, without_seed
+from posenc_jax.reporting.rows import CODE, START, without_seed
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 # Fields that a further evaluation of a run may change.
@@ -136,14 +136,25 @@ def _split_by_config(names: list[str], rows: list[dict], notes: list[str]) -> li
   for line, row in zip(names, rows, strict=True):
     if 'config' in row:
       configs[line][row['run']] = row['config']
-  differing = {line: sorted(_differing_overrides(some.values())) for line, some in configs.items()}
+  # runs that keep no hash of their code, as those of earlier versions, are taken as they are
+  has_others = lambda field, some: len({of[field] for of in some.values() if field in of}) > 1
+  differing = {
+    line: [
+      field
+      for field in sorted(_differing_overrides(some.values()))
+      if not field.startswith(CODE) or has_others(field, some)
+    ]
+    for line, some in configs.items()
+  }
   notes += [
     f'runs of {line} differ in {", ".join(fields)}, each value a line of its own'
     for line, fields in differing.items()
     if fields
   ]
   starts = {
-    line: _differing_overrides([of for c in some.values() if isinstance(of := c.get(START), dict)])
+    line: _differing_overrides(
+      [start for of_run in some.values() if isinstance(start := of_run.get(START), dict)]
+    )
     for line, some in configs.items()
   }
   split = []

@@ -3,13 +3,12 @@
 import re
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting.folders import files_below, is_folder
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
+from posenc_jax.training.provenance import kept_code
 
 # Names of files, not patterns: `rows.jsonl.123.new` is what a kill left of a write.
 FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')
@@ -22,36 +21,41 @@ UNLIKE_SEEDS = (
 # Fields in which runs of one line may differ, besides: rows state them.
 STATED = ('train.steps', 'train.length', *IN_ROWS)
 START = 'train.init_from'
+CODE = 'code of '  # the field of an encoding of the user's own
 
 
 def of_runs(folder: str | Path) -> list[dict]:
   """The rows of a folder as `read` gives them; those of runs whose config.json is there have a
-  field `config` more: {field: value} of what makes runs with other seeds another line.
+  field `config` more: {field: value} of what makes runs with other seeds another line, the code
+  of encodings of the user's own among it.
   """
   rows, saved = read(folder), {}
   with disk_errors(remedy=''):
     for file in files_below(folder, 'config.json') if is_folder(folder) else []:
       try:
-        saved[visible(file.parent.name)] = config.saved_config(file.parent)
+        fields = config.flat(config.saved_config(file.parent))
       except UserError:
         continue  # costs and pages, which show what is in it, say so
+      hashes = kept_code(file.parent)
+      code = {f'{CODE}{visible(name)}': visible(sha256[:8]) for name, sha256 in hashes.items()}
+      saved[visible(file.parent.name)] = fields | code
   found = {run: _deciding_fields(run, saved, STATED) for run in saved}
   return [row | {'config': found[row['run']]} if row['run'] in found else row for row in rows]
 
 
 def _deciding_fields(
-  run: str, saved: dict[str, ConfigDict], stated: tuple[str, ...]
+  run: str, saved: dict[str, dict[str, object]], stated: tuple[str, ...]
 ) -> dict[str, object]:
   """{field: value} of what a run has in common with those of other seeds, but for what is stated
   elsewhere; of `train.init_from`, if the config of the run that it names is known, that run's.
 
   Args:
-    saved: {run: its config} of this run and of those beside it.
+    saved: {run: {field: value}} of this run and of those beside it.
   """
   left_out = {*UNLIKE_SEEDS, *stated}
   fields = {
     field: value
-    for field, value in config.flat(saved[run]).items()
+    for field, value in saved[run].items()
     if config.decides_results(field) and not {field, field.partition('.')[0]} & left_out
   }
   if start := fields.get(START):

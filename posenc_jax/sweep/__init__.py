@@ -77,7 +77,7 @@ def sweep(
   if out.exists():
     with only_sweep(out):
       pass  # if there is another sweep, that should not be said only after the checks
-  check_runs(path, runs)
+  check_runs(path, runs, kept)
   cli.make_folder(out)
   with only_sweep(out):
     study.save(report, path, scripts[0].parent)

@@ -276,8 +276,9 @@ def _check_sweep(path: str, swept_runs: list[dict]) -> None:
       )
 
 
-def check_runs(path: str | Path, runs: list[PlannedRun]) -> None:
-  """Raises `UserError` for the first run that cannot be built, trained or evaluated as it asks.
+def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') -> None:
+  """Raises `UserError` for the first run that cannot be built, trained or evaluated as it asks, or
+  whose encoding has another code than that of the results in the folder `kept`.
 
   One process checks all that are not finished, since it needs jax and the corpus, and those with
   encodings of the user's own, which may have been edited since.
@@ -286,11 +287,12 @@ def check_runs(path: str | Path, runs: list[PlannedRun]) -> None:
   runs = [run for run in runs if not run.is_finished or has_own(run)]
   if not runs:
     return
+  folders = lambda run: [*map(str, run.results), *filter(None, [str(kept)])]
   root = str(Path(__file__).resolve().parents[2])
   search_path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH'))))
   ended = subprocess.run(
     [sys.executable, '-P', '-m', 'posenc_jax.evaluation.preflight', str(path)],
-    input=json.dumps([[config.to_json(run.config), list(map(str, run.results))] for run in runs]),
+    input=json.dumps([[config.to_json(run.config), folders(run)] for run in runs]),
     capture_output=True,
     text=True,
     errors='replace',

@@ -12,7 +12,7 @@ from posenc_jax.encodings.core.own_code import code_hash
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.errors import UserError
 from posenc_jax.model.layer_pattern import encoding_names
-from posenc_jax.training.provenance import OWN_ENCODINGS
+from posenc_jax.training.provenance import OWN_ENCODINGS, kept_code
 
 
 def claim_own_encodings(workdir: str | Path, config: ConfigDict, begins: bool) -> None:
@@ -31,12 +31,8 @@ def check_own_encodings(workdir: str | Path, config: ConfigDict) -> None:
   """Raises `UserError` where the code of an encoding of one's own is not that of when the run in
   `workdir` began. Runs that have no hashes, of an earlier version, are taken as they are.
   """
-  path = Path(workdir) / OWN_ENCODINGS
-  if not storage.exists(path):
-    return
-  remedy = 'without that file, if its encodings are as they were'
-  there = storage.read_json(path, {'sha256': dict}, remedy)['sha256']
-  for name, sha256 in _hashes(config).items():
+  there = kept_code(workdir)
+  for name, sha256 in _hashes(config).items() if there else ():
     if there.get(name, sha256) != sha256:
       problem = f'encoding {name!r} was edited since its run began'
       same = f'without {OWN_ENCODINGS} there, if its numbers are the same'

@@ -115,6 +115,20 @@ def _documents(path: Path) -> tuple[dict, dict]:
   return tree['documents'], tree['sha256']
 
 
+def kept_code(workdir: str | Path) -> dict[str, str]:
+  """{name: hash} of the code of the encodings of the user's own that a run, or a folder of kept
+  results, was made of. {} where it keeps none, as those of earlier versions. Raises `UserError`.
+  """
+  path = Path(workdir) / OWN_ENCODINGS
+  if not storage.exists(path):
+    return {}
+  remedy = 'without that file, if its encodings are as they were'
+  hashes = storage.read_json(path, {'sha256': dict}, remedy)['sha256']
+  if not all(isinstance(sha256, str) for sha256 in hashes.values()):
+    raise Damaged(f'{path} is damaged: sha256={shown(hashes)}; allowed: {remedy}')
+  return hashes
+
+
 def source_of(workdir: str | Path) -> str | None:
   """The SHA-256 of the pretrained model that the run's parameters come from; None: they come from
   none. Raises `UserError` where the file is damaged.
