@@ -333,27 +333,50 @@ def test_a_private_encoding_that_was_edited_neither_goes_on_nor_is_evaluated(
   sweep.check_runs(private, [run])
 
 
-def test_the_code_of_an_encoding_is_what_it_needs_of_its_file(tmp_path):
-  """Not its comments, nor what else the file has, but its helpers, constants and base classes."""
-  text = (
-    'from posenc_jax import Encoding\nRATE = 2\ndef double(x):\n  return RATE * x\n'
+def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeypatch):
+  """Not its comments and docstrings, nor what else is there, but its helpers, constants and base
+  classes, those of other files of the user's too.
+  """
+  monkeypatch.setattr(sys, 'path', [*sys.path])
+  study = (
+    'from posenc_jax import Encoding\nfrom own_helpers import *\nimport own_maths as maths\n'
+    'RATE = 2\ndef double(x):\n  return RATE * decay(x)\n'
     'class Base(Encoding):\n  def bias(self, r_R):\n    """A bias."""\n    return double(r_R)\n'
-    'class Mine(Base):\n  def sink(self):\n    return 0\ndef sweep():\n  return []\n'
+    'class Mine(Base):\n  bias_in_scale = True\ndef sweep():\n  return []\n'
     'def get_config():\n  pass\n'
   )
+  files = {
+    'study': study,
+    'own_helpers': 'from own_maths import HALF\ndef decay(x):\n  return HALF * x\n',
+    'own_maths': 'import math\n"""Maths."""\nHALF = 1 / 2\n',
+  }
 
   def hash_of(old, new):
-    path = tmp_path / 'study.py'
-    assert old in text
-    path.write_text(text.replace(old, new))
-    return code_hash(config.load_study(path).Mine)
+    assert any(old in text for text in files.values())
+    for name, text in files.items():
+      (tmp_path / f'{name}.py').write_text(text.replace(old, new))
+    return code_hash(config.load_study(tmp_path / 'study.py').Mine)
 
   same = [('RATE = 2', 'RATE = 2  # a comment'), ('A bias.', 'Another.'), ('return []', 'return 1')]
-  others = [('RATE = 2', 'RATE = 3'), ('RATE * x', 'x * RATE'), ('return double', 'return -double')]
+  same += [('    """A bias."""\n', ''), ('HALF = 1 / 2', '\n\nHALF = 1 / 2')]
+  others = [('RATE = 2', 'RATE = 3'), ('RATE * d', '2 * d'), ('return double', 'return -double')]
+  others += [('scale = True', 'scale = False'), ('HALF * x', 'x'), ('1 / 2', '1 / 3')]
   hashes = {pair: hash_of(*pair) for pair in [*same, *others]}
   assert len({hashes[pair] for pair in same}) == 1
   assert len(set(hashes.values())) == 1 + len(others)
   assert code_hash(ENCODINGS['alibi']) is None
+
+
+def test_the_code_of_an_encoding_that_a_function_makes_has_what_it_was_given(tmp_path):
+  (tmp_path / 'study.py').write_text(
+    'from posenc_jax import Encoding\ndef make(a=0, b=0, c=0):\n  class Mine(Encoding):\n'
+    '    rate = a\n    def bias(self, r_R, *, by=b):\n      return r_R * c\n  return Mine\n'
+    'def get_config():\n  pass\n'
+  )
+  make = config.load_study(tmp_path / 'study.py').make
+  given = ({}, {'a': 1}, {'b': 1}, {'c': 1})
+  assert code_hash(make()) == code_hash(make())
+  assert len({code_hash(make(**some)) for some in given}) == len(given)
 
 
 def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(

@@ -50,7 +50,7 @@ def load_study(path: str | Path) -> ModuleType:
     is_file = storage.exists(path) and path.is_file()
   if not is_file:
     raise UserError(f'config: no file {str(path)!r}; {_what_is_there(path)}')
-  spec = importlib.util.spec_from_file_location(path.stem, path)
+  spec = importlib.util.spec_from_file_location(str(path.absolute()), path)
   example = 'allowed: a file such as configs/base.py'
   if spec is None:
     raise UserError(f'config: {str(path)!r} is not a Python file; {example}')
@@ -59,6 +59,7 @@ def load_study(path: str | Path) -> ModuleType:
     sys.path.append(beside)  # last, so that no module there takes the place of another
   with _errors_in(path):
     spec.loader.exec_module(module)
+  sys.modules[module.__name__] = module  # its whole path, which takes no other's place
   if not hasattr(module, 'get_config'):
     raise UserError(f'config: {str(path)!r} has no get_config(); {example}')
   for name, check in STUDY_FUNCTIONS.items():

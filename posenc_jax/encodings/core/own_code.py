@@ -2,61 +2,126 @@
 
 import ast
 import hashlib
+import importlib.util
 import inspect
+import sys
+import sysconfig
+from collections import defaultdict
 from pathlib import Path
 
-# Packages whose classes are not a user's own.
-OTHERS = ('posenc_jax', 'flax', 'builtins')
+# Folders of code that is not a user's own.
+OTHERS = (Path(__file__).parents[2], Path(sysconfig.get_path('stdlib')))
+INSTALLED = {'site-packages', 'dist-packages'}
+WHOLE = ''  # the name of all that a module defines
+PLAIN = int | float | str | None
 
 
 def code_hash(kind: type) -> str | None:
-  """The SHA-256 of a class, of its base classes, and of the functions, classes and constants of the
-  same files that these name. Comments, docstrings and layout do not count.
+  """The SHA-256 of a class, of its base classes, and of the functions, classes and constants that
+  these name, in their own files and in others of the user's that are imported. Comments, docstrings
+  and layout do not count.
 
-  None where no file has the class: it was defined at a prompt.
+  Of a class that a function makes, numbers and texts that it was given count, too, where methods or
+  class attributes hold them. None where no file of the user's has the class: it is posenc_jax's, of
+  another package, or was defined at a prompt.
   """
-  parts = []
+  code = _Code()
   for base in kind.__mro__:
-    if base.__module__.partition('.')[0] not in OTHERS and (file := _file_of(base)):
-      parts += _definitions(file.read_text(), base.__qualname__.partition('.')[0])
-  return hashlib.sha256('\n'.join(parts).encode()).hexdigest() if parts else None
+    outermost = base.__qualname__.partition('.')[0]
+    code.add(base.__module__, outermost)
+    if outermost != base.__qualname__ and (base.__module__, outermost) in code.texts:
+      code.texts[base.__module__, base.__qualname__] = _given(base)
+  # without names of modules: files may move
+  parts = '\n'.join(sorted(code.texts.values()))
+  return hashlib.sha256(parts.encode()).hexdigest() if parts else None
 
 
-def _file_of(kind: type) -> Path | None:
-  """The file that defines a class. Its module may be a study, which Python does not list."""
-  for value in vars(kind).values():
+class _Code:
+  """The text of what modules of the user's define, {(module, name): text}."""
+
+  def __init__(self):
+    self.texts = {}
+    self._modules = {}  # {module: {name: statements}}
+
+  def add(self, module: str, name: str) -> None:
+    """Adds what a module defines as `name`, and all that this needs."""
+    if module not in self._modules:
+      self._modules[module] = _defined(module)
+    defined = self._modules[module]
+    if (module, name) in self.texts or name not in defined:
+      return
+    self.texts[module, name] = '\n'.join(map(ast.unparse, defined[name]))
+    for node in defined[name] + defined.get('*', []):
+      for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+          self.add(module, part.id)
+        elif isinstance(part, ast.Import):
+          for alias in part.names:
+            self.add(alias.name, WHOLE)
+        elif isinstance(part, ast.ImportFrom):
+          source = '.' * part.level + (part.module or '')
+          source = importlib.util.resolve_name(source, sys.modules[module].__package__ or module)
+          for alias in part.names:
+            self.add(source, WHOLE if alias.name == '*' else alias.name)
+            self.add(f'{source}.{alias.name}', WHOLE)  # if it is a module
+
+
+def _defined(module: str) -> dict[str, list[ast.stmt]]:
+  """{name: statements} of what a module of the user's defines, under '*' what it imports so, and
+  under WHOLE all; {} of another module.
+  """
+  defined = defaultdict(list)
+  if file := _file_of(module):
+    for node in _without_docstrings(ast.parse(file.read_text())).body:
+      for name in (WHOLE, *_names(node)):
+        defined[name].append(node)
+  return dict(defined)
+
+
+def _file_of(module: str) -> Path | None:
+  """The file of a module that is a user's own; None of another, or where it has none."""
+  file = Path(getattr(sys.modules.get(module), '__file__', None) or '')
+  is_other = any(file.is_relative_to(folder) for folder in OTHERS) or INSTALLED & {*file.parts}
+  return file if file.suffix == '.py' and file.is_file() and not is_other else None
+
+
+def _names(node: ast.stmt) -> set[str]:
+  """The names that a statement of a module defines or imports."""
+  if isinstance(node, ast.FunctionDef | ast.ClassDef):
+    return {node.name}
+  found = set()
+  for part in ast.walk(node):  # also what stands below `if` or `try`
+    if isinstance(part, ast.alias):
+      found.add((part.asname or part.name).partition('.')[0])
+    elif isinstance(part, ast.FunctionDef | ast.ClassDef):
+      found.add(part.name)
+    elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+      found.add(part.id)
+  return found
+
+
+def _given(kind: type) -> str:
+  """The numbers and texts that a class holds in its attributes, and in closures and defaults of its
+  methods.
+  """
+  found = {}
+  for name, value in vars(kind).items():
     function = inspect.unwrap(getattr(value, 'fget', None) or getattr(value, '__func__', value))
-    if inspect.isfunction(function) and function.__module__ == kind.__module__:
-      file = Path(function.__code__.co_filename)
-      if file.is_file():
-        return file
-  return None
+    if inspect.isfunction(function):
+      held = inspect.getclosurevars(function).nonlocals | (function.__kwdefaults__ or {})
+      found |= {f'{name} {key}': given for key, given in held.items()}
+    elif not name.startswith('_'):
+      found[name] = value
+  is_plain = lambda value: all(
+    isinstance(part, PLAIN) for part in (value if isinstance(value, tuple) else (value,))
+  )
+  return repr(sorted((name, repr(value)) for name, value in found.items() if is_plain(value)))
 
 
-def _definitions(source: str, name: str) -> list[str]:
-  """The text of what a file defines as `name`, and of all that this needs of the file."""
-  defined = {}
-  for node in ast.parse(source).body:
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, 'target', node)]
-    for target in targets:
-      for part in ast.walk(target) if isinstance(target, ast.expr) else [target]:
-        if own := getattr(part, 'name', getattr(part, 'id', None)):
-          defined[own] = node
-  found, waiting = {}, [name]
-  while waiting:
-    name = waiting.pop()
-    if name in found or name not in defined:
-      continue
-    node = _without_docstrings(defined[name])
-    found[name] = ast.unparse(node)
-    waiting += [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
-  return [found[name] for name in sorted(found)]
-
-
-def _without_docstrings(node: ast.stmt) -> ast.stmt:
-  for part in ast.walk(node):
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+  for part in ast.walk(tree):
     body = getattr(part, 'body', None)
     first = body[0] if isinstance(body, list) and body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-      part.body = [*body[1:], ast.Pass()]
-  return node
+    if isinstance(first, ast.Expr) and isinstance(getattr(first.value, 'value', None), str):
+      part.body = body[1:] or [ast.Pass()]
+  return tree
