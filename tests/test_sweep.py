@@ -281,6 +281,24 @@ def test_overrides_win_and_runs_of_one_seed_are_one(study):
   )
 
 
+def test_a_start_that_all_seeds_share_keeps_its_seed(study):
+  """So that sweeps of one seed each can be joined: it is one run, whichever seed is asked for."""
+  run = study(['rope'])
+  text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
+  run.path.write_text(
+    text[: text.index('def sweep')] + "def sweep():\n  start = {'label': 'base'}\n"
+    "  tuned = {'label': 'b', 'train.init_from': start}\n"
+    "  return [start, *({'seed': n} | tuned for n in range(2))]\n"
+  )
+  planned = sweep.plan(run.path, run.out, {'seed': 1})
+  assert [(of.name, of.config.seed) for of in planned] == [
+    ('label=base', 0),
+    ('seed=1,label=b,train.init_from.label=base', 1),
+  ]
+  assert planned[1].init_from == planned[0].workdir
+  assert [of.config.seed for of in sweep.plan(run.path, run.out, {'seed': 5})] == [0, 5]
+
+
 @pytest.mark.parametrize(
   ('overrides', 'jobs', 'message'),
   [

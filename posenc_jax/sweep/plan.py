@@ -109,8 +109,9 @@ def plan(
 
   `swept_runs` take the place of what its `sweep()` gives.
 
-  An override of `seed` leaves the runs that the sweep itself has with this seed. Where it has none,
-  as with an override of `seeds`, one run is left of those that differ in their seed alone. Another
+  An override of `seed` leaves the runs that the sweep itself has with this seed, and what they
+  start from: that keeps its own seed if runs of other seeds start from it. Where it has none, as
+  with an override of `seeds`, one run is left of those that differ in their seed alone. Another
   override that would make runs equal is refused. A run may start from one that comes before it in
   the sweep: then its `train.init_from` is the dict of overrides of that run, and becomes its
   directory. An override `seeds` takes the place of every `seed` in the sweep.
@@ -127,15 +128,19 @@ def plan(
   _check_sweep(str(path), swept_runs)
   _check_sections(overrides, swept_runs)
   cli.check_folder(f'--out={out}', out)
+  shared = []
   if 'seed' in overrides:
     own = config.load(study).seed
+    shared = _shared_starts(swept_runs, own)
     swept_runs = _of_seed(swept_runs, overrides['seed'], own) or swept_runs
+  seedless = {field: value for field, value in overrides.items() if field != 'seed'}
+  overrides_of = lambda swept: seedless if swept in shared else overrides
   runs = {}
   for swept in swept_runs:
-    fields, init_from = _fields(swept, overrides), None
-    workdir = Path(out, _name(swept, overrides))
+    fields, init_from = _fields(swept, overrides_of(swept)), None
+    workdir = Path(out, _name(swept, overrides_of(swept)))
     if isinstance(earlier := fields.get('train.init_from'), dict):
-      init_from = Path(out, _name(earlier, overrides))
+      init_from = Path(out, _name(earlier, overrides_of(earlier)))
       if init_from not in runs:
         allowed = 'the overrides of a run that comes before'
         raise UserError(f'sweep: train.init_from={shown(earlier)}; allowed: {allowed}')
@@ -317,13 +322,23 @@ def _edited(run_config: ConfigDict, workdir: Path) -> dict[str, object]:
 
 
 def _of_seed(swept_runs: list[dict], seed: object, default: int) -> list[dict]:
-  """The runs that a sweep has with a seed, and those that they start from, which get it, too."""
+  """The runs that a sweep has with a seed, and those that they start from."""
   left = []
   for swept in reversed(swept_runs):
     is_source = any(swept == other.get('train.init_from') for other in left)
     if is_source or swept.get('seed', default) == seed:
       left.append(swept)
   return left[::-1]
+
+
+def _shared_starts(swept_runs: list[dict], default: int) -> list[dict]:
+  """The runs of a sweep from which one of another seed starts, and those that these start from."""
+  shared, seed_of = [], lambda swept: swept.get('seed', default)
+  for swept in reversed(swept_runs):
+    followers = [other for other in swept_runs if other.get('train.init_from') == swept]
+    if any(other in shared or seed_of(other) != seed_of(swept) for other in followers):
+      shared.append(swept)
+  return shared
 
 
 def _flag(path: str, value: object) -> str:
