@@ -421,8 +421,12 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   costs.write(tmp_path / 'a0', rows)
   assert costs.read(tmp_path / 'a0') == rows  # what is kept of runs says the same
   costs.write(tmp_path, rows)
-  shutil.rmtree(tmp_path / 'a0')
-  assert sorted(map(repr, costs.read(tmp_path))) == sorted(map(repr, rows))  # of all, runs or not
+  for run in ('a0', 'a1'):
+    shutil.rmtree(tmp_path / run)
+  assert {row['run'] for row in costs.read(tmp_path)} == {'b', 'c'}  # none of runs that are gone
+  storage.append_rows(tmp_path / 'rows.jsonl', [row('rope', run='a0')])
+  kept = [row for row in rows if row['run'] != 'a1']
+  assert sorted(map(repr, costs.read(tmp_path))) == sorted(map(repr, kept))  # but of kept rows
   assert cost_table.cost_tables(costs.read(tmp_path / 'b'), []) == []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import Damaged, disk_errors, shown, visible
+from posenc_jax.reporting import rows as row_files
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.rows.row_schema import COUNT, COUNT_OR_NULL, is_number, is_text
 
@@ -39,7 +40,8 @@ METRIC_CHECKS = {'step': COUNT, 'recall_bits': (is_number, 'a number')}
 
 
 def read(folder: str | Path) -> list[dict]:
-  """A row for each run in `folder`, and those that its costs.jsonl has of other runs.
+  """A row for each run in `folder`, and those that its costs.jsonl has of runs whose rows alone
+  are kept there. Where there is no run, all that it has.
 
   Raises:
     UserError: a row or a config is wrong; its file is named. Stopped: a file cannot be read.
@@ -48,11 +50,20 @@ def read(folder: str | Path) -> list[dict]:
   with disk_errors(remedy=''):
     runs = [path.parent for path in files_below(folder, 'timing.jsonl')]
     rows = [_of_run(run) for run in runs if storage.exists(run / 'config.json')]
-    present = {row['run'] for row in rows}
-    rows += [
-      row for row in storage.read_rows(folder / FILE, _fault_of_costs) if row['run'] not in present
-    ]
+    others = storage.read_rows(folder / FILE, _fault_of_costs)
+    if rows:
+      present = {row['run'] for row in rows}
+      others = [row for row in others if row['run'] not in present]
+      # not of runs that were there when costs.jsonl was written, and have been removed
+      kept = _runs_of_kept_rows(folder) if others else ()
+      others = [row for row in others if visible(row['run']) in kept]
+    rows += others
   return [row | {name: visible(row[name]) for name in ('run', 'label')} for row in rows]
+
+
+def _runs_of_kept_rows(folder: Path) -> set[str]:
+  files = [folder / name for name in row_files.FILES]
+  return {row['run'] for file in files if storage.exists(file) for row in row_files.read(file)}
 
 
 def with_relative_times(rows: list[dict], folder: str | Path, base: tuple[str, int]) -> list[dict]:
