@@ -154,14 +154,19 @@ def test_every_line_gets_a_rate_of_its_own_from_validation_alone(study, capsys):
     study('rope', train__steps=70)
 
 
-def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(study):
+def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(study, monkeypatch):
+  """What has diverged is not tried again, but checked: its encoding may have been edited since."""
   assert study('nope', optim__learning_rate=0.024) == 0
   (line,) = storage.read_json(study.folder / 'rates.json')['lines'].values()
   assert line['rate'] == 0.00075
   assert line['bits']['0.048'] is None
   calls = [path.read_text() for path in study.folder.glob('out/*/calls.txt')]
+  checked = []
+  check = lambda path, runs: checked.extend(run.config.optim.learning_rate for run in runs)
+  monkeypatch.setattr(sweep.rates, 'check_runs', check)
   assert study('nope', optim__learning_rate=0.024) == 0
   assert [path.read_text() for path in study.folder.glob('out/*/calls.txt')] == calls
+  assert {f'{rate:g}' for rate in checked} == line['bits'].keys()
 
 
 def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsys):

@@ -125,8 +125,9 @@ def choose_rates(
     while runs := _plan(path, out, overrides, scripts, curves):
       # of an earlier call: the same training diverges again
       diverged = {run.name: DIVERGED for run, _, _ in runs if DIVERGED in run.last_log_line()}
+      # these, too: their encodings may have been edited since
+      check_runs(path, [run for run, _, _ in runs])
       to_do = [run for run, _, _ in runs if run.name not in diverged]
-      check_runs(path, to_do)
       failed = diverged | execute(to_do, out, jobs, launcher, console)
       broken = {name: why for name, why in failed.items() if DIVERGED not in why}
       for name, why in broken.items():
