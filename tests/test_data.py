@@ -560,6 +560,7 @@ def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, monkeypatch):
   monkeypatch.setattr(tokenizers, '_learn', None)
   shutil.rmtree(tmp_path / 'cache')
   config.overlay(c, {'train.steps': 4})
+  assert preflight.check_all([(config.to_json(c), [str(run)])]) is None
   loop.train(c, run)
   shutil.rmtree(text)
   pieces = runs.load_run(run).tokenizer.encode(b'position')

@@ -10,9 +10,9 @@ from test_pretrained import SMALL_TOKENIZER, save, write_gguf
 
 from configs import base
 from posenc_jax import storage
-from posenc_jax.config import config_hash, overlay, saved_config
+from posenc_jax.config import config_hash, overlay, saved_config, to_json
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import generation
+from posenc_jax.evaluation import generation, preflight
 from posenc_jax.evaluation.evaluate import evaluate
 from posenc_jax.evaluation.generation import end_tokens
 from posenc_jax.evaluation.runs import load_run
@@ -198,9 +198,10 @@ def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monke
   further = saved_config('tuned')
   overlay(further, {'train.init_from': 'tuned'})
   shutil.move('run', 'moved')
+  runs = ['tuned,seed=0', 'tuned,seed=1'] if seeds else ['tuned']
+  assert preflight.check_all([(to_json(tuned), runs)]) is None
   other_import(Path('run').absolute())
   loop.train(tuned, 'tuned')  # it goes on with its own
-  runs = ['tuned,seed=0', 'tuned,seed=1'] if seeds else ['tuned']
   (tmp_path / 'elsewhere').mkdir()
   for name in runs:
     run = tmp_path / name

@@ -11,12 +11,13 @@ import contextlib
 import functools
 import json
 import sys
+from pathlib import Path
 
 import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from posenc_jax import data, tasks
+from posenc_jax import data, storage, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.plan import plan
@@ -66,16 +67,27 @@ def check_evaluation(config: ConfigDict) -> None:
     check_evaluator(config)
 
 
+def with_own_tokenizer(config: ConfigDict, workdir: str | Path) -> ConfigDict:
+  """The config of a run in `workdir` as these checks want it: once the run keeps its tokenizer, it
+  needs neither the text that it was learned from nor the run that it starts from, which
+  `train.init_from` stands for here.
+  """
+  begun = from_json(to_json(config))
+  if storage.exists(Path(workdir) / provenance.TOKENIZER):
+    begun.train.init_from = str(workdir)
+  return begun
+
+
 def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
   """The split; None for a set that is not on disk. What is learned or cut into tokens for it, the
   training finds in the cache. A run that starts from another has that one's tokenizer.
   """
-  section = config.data
+  section, start = config.data, config.train.init_from
   if not section.corpus.startswith(tasks.PREFIX):
-    data.check_tokenizer(section)
+    if provenance.kept_tokenizer(start, section) is None:
+      data.check_tokenizer(section)
     if not data.is_present(section.corpus, section.cache):
       return None
-  start = config.train.init_from if section.tokenizer == 'sentencepiece' else ''
   return _source(json.dumps(to_json(section)), split, start)
 
 
@@ -109,6 +121,7 @@ def check_all(runs: list[tuple[dict, list[str]]]) -> tuple[int, str] | None:
         check_own_encodings(workdir, config)
     except UserError as error:
       return number, str(error)
+    config = with_own_tokenizer(config, workdirs[0]) if workdirs else config
     for check, fields in CHECKS.items():
       key = check.__name__, *(json.dumps(to_json({'': _field(config, name)})) for name in fields)
       if key in seen:
