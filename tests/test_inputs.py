@@ -276,6 +276,13 @@ def test_a_run_that_cannot_be_is_refused_before_the_first_one_starts(body, words
   assert words in f'{runs[number].name}: {reason}'
 
 
+def test_of_finished_runs_own_encodings_alone_are_checked(tmp_path):
+  """Their corpus may be gone."""
+  runs = [(config.to_json(load(BASE, {'data.corpus': str(tmp_path / 'gone')})), [])]
+  assert preflight.check_all(runs)[0] == 0
+  assert preflight.check_all(runs, finished=[0]) is None
+
+
 def test_a_sweep_checks_all_its_runs_in_one_process(tmp_path):
   path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope", "roppe")')
   runs = sweep.plan(path, tmp_path / 'out', {})

@@ -172,9 +172,12 @@ def test_another_code_of_an_own_encoding_is_refused(run, tmp_path):
   (study_file, planned, folder), _ = check.call_args
   ended = subprocess.CompletedProcess([], 0, 'null', '')
   with mock.patch.object(subprocess, 'run', return_value=ended) as process:
+    sweep.check_runs(run.path, sweep.plan(run.path, run.out, {}))
+    assert json.loads(process.call_args.kwargs['input'])['finished'] == [0, 1]  # those of rope
     sweep.check_runs(study_file, planned, folder)
-  ((_, folders),) = json.loads(process.call_args.kwargs['input'])
-  assert provenance.kept_code(folders[-1]) == {'rope': 'a'}
+  asked = json.loads(process.call_args.kwargs['input'])
+  ((_, folders),) = asked['runs']
+  assert (provenance.kept_code(folders[-1]), asked['finished']) == ({'rope': 'a'}, [])
 
 
 def test_other_studies_and_other_numbers_are_refused(run, tmp_path):

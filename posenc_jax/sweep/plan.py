@@ -285,19 +285,23 @@ def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') 
   """Raises `UserError` for the first run that cannot be built, trained or evaluated as it asks, or
   whose encoding has another code than that of the results in the folder `kept`.
 
-  One process checks all that are not finished, since it needs jax and the corpus, and those with
-  encodings of the user's own, which may have been edited since.
+  One process checks all that are not finished, since it needs jax and the corpus. Of finished ones
+  it checks encodings of the user's own alone, which may have been edited since.
   """
   has_own = lambda run: any(storage.exists(folder / OWN_ENCODINGS) for folder in run.results)
   runs = [run for run in runs if not run.is_finished or has_own(run)]
   if not runs:
     return
   folders = lambda run: [*map(str, run.results), *filter(None, [str(kept)])]
+  asked = {
+    'runs': [[config.to_json(run.config), folders(run)] for run in runs],
+    'finished': [number for number, run in enumerate(runs) if run.is_finished],
+  }
   root = str(Path(__file__).resolve().parents[2])
   search_path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH'))))
   ended = subprocess.run(
     [sys.executable, '-P', '-m', 'posenc_jax.evaluation.preflight', str(path)],
-    input=json.dumps([[config.to_json(run.config), folders(run)] for run in runs]),
+    input=json.dumps(asked),
     capture_output=True,
     text=True,
     errors='replace',
