@@ -115,6 +115,10 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path, capsys):
   unfinished = run.out / 'encoding.name=rope,seed=0'
   (unfinished / 'finished.json').unlink()
   run_dir.mark_finished(unfinished, 'that of an evaluation by hand')
+  of_seeds = run.out / 'encoding.name=rope'  # whose seeds have directories of their own, and rows
+  of_seeds.mkdir()
+  shutil.copy(unfinished / 'config.json', of_seeds)
+  run_dir.mark_finished(of_seeds, 'of its seeds')
   assert kept.keep(run.out, tmp_path / 'kept') == (3, 3)
   assert (
     f'not kept, finished but not as the study asks: {unfinished.name}\n' in capsys.readouterr().out

@@ -41,8 +41,11 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   with disk_errors(remedy=''):
     found = [file.parent for file in files_below(folder, FINISHED)]
     runs = [run for run in found if _is_as_planned(run, report.hashes)]
-  if others := [visible(run.name) for run in found if run not in runs]:
-    print(f'{folder}: not kept, finished but not as the study asks: {"; ".join(others)}')
+    # a run of several seeds has no rows of its own: those of its seeds are kept
+    others = [run for run in found if run not in runs and storage.exists(run / 'eval.jsonl')]
+  if others:
+    names = '; '.join(visible(run.name) for run in others)
+    print(f'{folder}: not kept, finished but not as the study asks: {names}')
   if not runs:
     raise UserError(f'{folder}: no run is finished; allowed: a folder with finished runs')
   new_rows = [row for run in runs for row in rows.read(run)]
