@@ -453,6 +453,18 @@ def test_what_starts_from_runs_that_differ_in_more_than_their_seed_is_not_averag
   assert 'runs of b differ in train.init_from, each value a line of its own' in scores.notes
 
 
+def test_models_of_two_corpora_that_are_evaluated_on_one_are_not_averaged(tmp_path):
+  """A folder of text may lie elsewhere on another machine."""
+  corpora = ('/a/text', '/b/text', '/b/other', 'hf:a/text', 'hf:b/text')
+  every = {f'r{n}': {'seed': n, 'label': 'r', 'data.corpus': x} for n, x in enumerate(corpora)}
+  runs_of_configs(tmp_path, every)
+  scores = one(row_files.of_runs(tmp_path))
+  assert {line: len(scores.seed_scores(line, 8)) for line in scores.lines} == {
+    'r, data.corpus text': 2,
+    **{f'r, data.corpus {corpus}': 1 for corpus in ('other', 'hf:a/text', 'hf:b/text')},
+  }
+
+
 def test_runs_of_two_formulas_of_an_own_encoding_are_not_averaged(tmp_path):
   """One that keeps no hash, as of an earlier version, is taken as it is."""
   hashes = {'a': None, 'b': 'a' * 64, 'c': 'b' * 64}

@@ -18,9 +18,10 @@ UNLIKE_SEEDS = (
   *('seed', 'seeds', 'vmap_seeds', 'train.log_every', 'train.validate_every'),
   *('train.validate_batches', 'train.max_nonfinite_updates', *HARMLESS, *config.CHECKPOINT_FIELDS),
 )
-# Fields in which runs of one line may differ, besides: rows state them.
-STATED = ('train.steps', 'train.length', *IN_ROWS)
-START = 'train.init_from'
+START, CORPUS = 'train.init_from', 'data.corpus'
+# Fields in which runs of one line may differ, besides: rows state them. The corpus that they state
+# is the one of the evaluation.
+STATED = ('train.steps', 'train.length', *(field for field in IN_ROWS if field != CORPUS))
 CODE = 'code of '  # the field of an encoding of the user's own
 
 
@@ -58,6 +59,8 @@ def _deciding_fields(
     for field, value in saved[run].items()
     if config.decides_results(field) and not {field, field.partition('.')[0]} & left_out
   }
+  if ':' not in (corpus := str(fields.get(CORPUS))):
+    fields[CORPUS] = visible(Path(corpus).name)  # a folder may lie elsewhere
   if start := fields.get(START):
     start = visible(Path(str(start)).name)
     others = {other: of_other for other, of_other in saved.items() if other != run}
