@@ -203,7 +203,7 @@ def get_config() -> ConfigDict:
         memory_gb=16,  # gigabytes of each node
         max_concurrent=0,  # runs of one job array side by side; 0: all
         setup=(),  # lines that a shell executes before the run starts, such as 'module load cuda'
-        options=(),  # more options of sbatch, such as 'qos=high'
+        options=(),  # more options of sbatch, such as 'qos=high'; two as ('qos=high', 'exclusive')
       ),
     )
   )
