@@ -387,12 +387,13 @@ def dca(dims, hyper, p):
 
 
 def alibi(dims, hyper, p):
-  H = dims.heads
+  H, most, factor = dims.heads, hyper.get('exponent', 8), hyper.get('factor', 1)
   power = 2 ** int(math.log2(H))
-  fixed = [2 ** (-8 * h / power) for h in range(1, power + 1)]
-  fixed += [2 ** (-8 * h / (2 * power)) for h in range(1, 2 * power, 2)][: H - power]
+  fixed = [2 ** (-most * h / power) for h in range(1, power + 1)]
+  fixed += [2 ** (-most * h / (2 * power)) for h in range(1, 2 * power, 2)][: H - power]
   slope = p['slopes'] if hyper.get('learned', False) else fixed
-  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) - slope[h] * abs(i - j))
+  bias = lambda r, h: -slope[h] * r / factor
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
 
 
 def kerple_log(dims, hyper, p):
@@ -1312,7 +1313,11 @@ RECORDS = {
   'alibi': Record(
     alibi,
     lambda d, h: (d.heads if h.get('learned') else 0, 0),
-    variants={'learned': {'learned': True}},
+    variants={
+      'learned': {'learned': True},
+      'steep': {'exponent': 16.0},
+      'interpolated': {'factor': 3.0},
+    },
   ),
   'kerple_log': Record(
     kerple_log,

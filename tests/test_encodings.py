@@ -114,6 +114,14 @@ def test_alibi_slopes(heads, golden):
   np.testing.assert_allclose(slopes(heads), golden, atol=5e-7)
 
 
+def test_alibi_is_steeper_with_an_exponent_and_interpolated_by_a_factor():
+  np.testing.assert_allclose(slopes(8, 16), [4.0**-n for n in range(1, 9)])
+  np.testing.assert_allclose(slopes(3, 16), [2.0**-8, 2.0**-16, 2.0**-4])
+  near, far = jnp.arange(-3, 4), 4 * jnp.arange(-3, 4)
+  np.testing.assert_array_equal(build('alibi', factor=4.0).bias(far), build('alibi').bias(near))
+  same(build('alibi', exponent=8, factor=1), build('alibi'))
+
+
 def test_kerple_log_golden_values():
   enc = build('kerple_log')
   enc.p[...], enc.a[...] = jnp.ones(4), jnp.full(4, 0.5)
@@ -1868,6 +1876,8 @@ def test_sharing(name, share):
         ('heads', {'name': 'heads', 'members': ('dape_v2', 'dape_v2')}),
       )
     ),
+    ('alibi', {'factor': 0.0}, 'alibi: factor=0.0; allowed: greater than 0'),
+    ('alibi', {'exponent': -8.0}, 'alibi: exponent=-8.0; allowed: greater than 0'),
     ('logn', {'length': 1}, 'logn: length=1; allowed: at least 2'),
     ('nope_scale', {'scale': 0}, 'nope_scale: scale=0; allowed: greater than 0'),
     ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5; allowed: at least 1'),

@@ -102,17 +102,18 @@ def _layers(encoding: dict, length: int, count: int) -> list[tuple[dict, dict]]:
   """
   with user_errors(ValueError):
     variants, order, masks = read_pattern(encoding)
+    variants = [_normal(variant, length) for variant in variants]
   places = [n % len(order) for n in range(count)]
-  return [(_normal(variants[order[place]], length), masks[place]) for place in places]
+  return [(variants[order[place]], masks[place]) for place in places]
 
 
 def _normal(encoding: dict, length: int) -> dict:
   """The encoding of a layer of a model trained at a length, with defaults said."""
+  encoding = hyperparameters(encoding['name']) | encoding
   if encoding['name'] == 'rope':
-    encoding = hyperparameters('rope') | encoding
     return encoding | {'scaling': _scaling(encoding['scaling'], length)}
   if encoding['name'] == 'learned':
-    encoding = encoding | {'max_length': encoding.get('max_length') or length}
+    encoding |= {'max_length': encoding['max_length'] or length}
   return {name: value for name, value in encoding.items() if value is not None}
 
 
@@ -281,7 +282,12 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   if tokenizer is not None and bos != bos_of(source or {}):
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
-  return export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
+  kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
+  if kind == 'mpt':
+    exponent = _normal(to_json(config.encoding), config.train.length)['exponent']
+    if exponent != 8:
+      print(f'{workdir}: alibi_bias_max={exponent:g}, which transformers (5.24) reads as 8')
+  return kind
 
 
 def export_model(

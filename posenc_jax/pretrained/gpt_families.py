@@ -128,7 +128,9 @@ def bloom(fields: Fields) -> Form:
 
 
 def mpt(fields: Fields) -> Form:
-  """MPT (MosaicML 2023): ALiBi, no biases."""
+  """MPT (MosaicML 2023): ALiBi, no biases. `alibi_bias_max` counts, as in MosaicML's code, of which
+  transformers (5.24) reads nothing: it has 8 there.
+  """
   for name, allowed in (
     ('no_bias', (True,)),
     ('learned_pos_emb', (True, False)),  # with alibi there is none
@@ -141,7 +143,6 @@ def mpt(fields: Fields) -> Form:
   attention = Fields(fields.take('attn_config', {}, dict), 'attn_config')
   for name, allowed in (
     ('alibi', (True,)),
-    ('alibi_bias_max', (8,)),
     ('attn_type', ('multihead_attention',)),
     ('clip_qkv', (None,)),
     ('softmax_scale', (None,)),
@@ -150,6 +151,7 @@ def mpt(fields: Fields) -> Form:
     ('attn_uses_sequence_id', (False,)),
   ):
     attention.require(name, *allowed)
+  exponent = attention.take('alibi_bias_max', 8.0, float)
   attention.check_all_read('mpt')
   D, H = fields.take('d_model', 2048), fields.take('n_heads', 16)
   N = fields.take('n_layers', 24)
@@ -182,7 +184,8 @@ def mpt(fields: Fields) -> Form:
   ]
   if not model['tie_embeddings']:
     rules.append(transposed('w_logits', 'lm_head.weight'))
-  return Form(model, {}, {'name': 'alibi'}, fields.take('max_seq_len', 2048), rules)
+  encoding = {'name': 'alibi', 'exponent': exponent}
+  return Form(model, {}, encoding, fields.take('max_seq_len', 2048), rules)
 
 
 def _layer_norm(leaf: str, module: str) -> list[Rule]:

@@ -3,6 +3,7 @@
 Weights are a function of the names of tensors, so that only names, shapes and logits are kept.
 """
 
+import functools
 import zlib
 
 import numpy as np
@@ -58,6 +59,10 @@ MODELS = {
   'gpt2': ('GPT2Config', SMALL_GPT | {'n_embd': 12, 'n_head': 3, 'n_layer': 3, 'n_positions': 32}),
   'bloom': ('BloomConfig', SMALL_GPT | {'hidden_size': 12, 'n_head': 3, 'n_layer': 3}),
   'mpt': ('MptConfig', SMALL_GPT | {'d_model': 12, 'n_heads': 3, 'n_layers': 3}),
+  'mpt_steep': (
+    'MptConfig',
+    SMALL_GPT | {'d_model': 12, 'n_heads': 3, 'n_layers': 3, 'attn_config': {'alibi_bias_max': 16}},
+  ),
 }
 TOKENS = np.random.default_rng(0).integers(0, 23, (2, 13))
 
@@ -91,6 +96,10 @@ def record(name: str) -> dict:
     save_file({key: weights(key, shape) for key, shape in shapes.items()}, file, {'format': 'pt'})
     options = {'attn_implementation': 'eager', 'dtype': torch.float32}
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+  if kind == 'MptConfig':  # whose alibi_bias_max transformers takes for 8, and MosaicML's code not
+    build = model.transformer.build_mpt_alibi_tensor
+    most = config.attn_config.alibi_bias_max
+    model.transformer.build_mpt_alibi_tensor = functools.partial(build, alibi_bias_max=most)
   with torch.no_grad():
     out = model(torch.from_numpy(TOKENS)).logits.numpy()
   numbers = [[[float(f'{x:.7g}') for x in row] for row in rows] for rows in out]
