@@ -885,6 +885,14 @@ def nape(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) - slope(h) * abs(i - j))
 
 
+def hard_alibi(dims, hyper, p):
+  windows = dict(enumerate(hyper.get('windows', range(1, dims.heads // 2 + 1))))
+  is_seen = lambda i, j, h: abs(i - j) < windows.get(h, math.inf)
+  return Oracle(
+    lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) if is_seen(i, j, h) else -math.inf
+  )
+
+
 def asentmax_temperature(dims, hyper, p):
   delta, gamma, bias = hyper.get('delta', 1), hyper.get('gamma', 2), hyper.get('bias')
 
@@ -1412,6 +1420,7 @@ RECORDS = {
       'grape_m_alibi': {'members': ('grape_m', 'alibi')},
       'asentmax_rope': {'members': ({'name': 'rope', 'base': 50.0}, 'asentmax_temperature')},
       'alibi_entmax': {'members': ('alibi', {'name': 'entmax', 'alpha': 1.25})},
+      'cope_hard_alibi': {'members': ('cope', 'hard_alibi')},
     },
   ),
   'heads': Record(
@@ -1564,6 +1573,9 @@ RECORDS = {
   'position_coupling': Record(
     position_coupling,
     lambda d, h: (h.get('levels', 1) * h.get('max_length', d.train_length) * d.model_dim, 0),
+  ),
+  'hard_alibi': Record(
+    hard_alibi, variants={'all': {'windows': (4, 2, 7, 1)}, 'first': {'windows': (3,)}}
   ),
 }
 

@@ -803,6 +803,32 @@ def test_nape_is_alibi_of_linear_slopes_and_nope():
   same(build('nape', alibi_heads=0), build('nope'))
 
 
+def test_hard_alibi_is_a_window_in_each_of_its_heads():
+  """Whatever mask there is besides; also where all keys of a tile are hidden in some heads."""
+  enc, own_masks = build('hard_alibi', windows=(1, 3, 20)), (1, 3, 20, None)
+  rng = np.random.default_rng(0)
+  draw = lambda heads: jnp.asarray(rng.standard_normal((1, 48, heads, 8)), jnp.float32)
+  q, k, v, d = map(draw, (4, 2, 2, 4))
+
+  @functools.partial(jax.jit, static_argnames=('backend', 'options'))
+  def run(enc, backend, options):
+    sizes = {'block_sizes': (8, 8)} if backend == 'blockwise' else {}
+    attention = functools.partial(attend, enc=enc, backend=backend, **dict(options), **sizes)
+    o, pull_back = jax.vjp(attention, q, k, v)
+    return o, *pull_back(d)
+
+  for options in ({}, {'is_causal': False}, {'window': 12, 'sink_tokens': 9}, {'chunk': 16}):
+    dense, tiles = (run(enc, b, tuple(options.items())) for b in ('dense', 'blockwise'))
+    for x, y in zip(dense, tiles, strict=True):
+      np.testing.assert_allclose(x, y, atol=2e-5)
+  for is_causal in (True, False):
+    o = run(enc, 'blockwise', (('is_causal', is_causal),))[0]
+    for h, window in enumerate(own_masks):
+      o_h = run(build('nope'), 'blockwise', (('is_causal', is_causal), ('window', window)))[0]
+      np.testing.assert_allclose(o[:, :, h], o_h[:, :, h], atol=2e-6)
+  same(build('hard_alibi', windows=()), build('nope'))
+
+
 def test_nape_with_a_temperature_is_a_mixture_of_heads():
   linear = {'name': 'nape', 'alibi_heads': 2, 'heads': 2}
   enc = zeroed(build('heads', members=(linear, 'asentmax_temperature')))
@@ -1876,6 +1902,22 @@ def test_sharing(name, share):
         ('heads', {'name': 'heads', 'members': ('dape_v2', 'dape_v2')}),
       )
     ),
+    *(
+      ('chain', {'members': members}, f'chain: {m} reads the scores of keys that {n} hides; {then}')
+      for members, m, n, then in (
+        (('hard_alibi', 'fox'), 'fox', 'hard_alibi', 'allowed: fox before hard_alibi'),
+        (('hard_alibi', 'dape_v2'), 'dape_v2', 'hard_alibi', 'allowed: one of them'),
+        (('dape_v2', 'hard_alibi'), 'dape_v2', 'hard_alibi', 'allowed: one of them'),
+        (
+          ({'name': 'heads', 'members': ('nope', 'hard_alibi')}, 'dape'),
+          *('dape', 'heads', 'allowed: dape before heads'),
+        ),
+      )
+    ),
+    ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' does more than add a bias"),
+    ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),
+    ('hard_alibi', {'windows': (1, 2.0)}, 'hard_alibi: windows=(1, 2.0); allowed: up to 4 whole'),
+    ('hard_alibi', {'windows': (1,) * 5}, 'hard_alibi: windows=(1, 1, 1, 1, 1); allowed: up to 4'),
     ('alibi', {'factor': 0.0}, 'alibi: factor=0.0; allowed: greater than 0'),
     ('alibi', {'exponent': -8.0}, 'alibi: exponent=-8.0; allowed: greater than 0'),
     ('logn', {'length': 1}, 'logn: length=1; allowed: at least 2'),

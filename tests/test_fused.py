@@ -50,9 +50,10 @@ COMPILED = (
 
 
 def mode_of(name: str) -> str:
-  """A mask for each encoding beside the causal one, in turn; no cap where there is no softmax."""
-  mode = OTHERS[KERNELS.index(name) % len(OTHERS)]
-  return 'window' if mode == 'softcap' and ENCODINGS[name].normalizer != 'softmax' else mode
+  """A mask for each encoding beside the causal one, in turn; no cap where one is refused."""
+  mode, kind = OTHERS[KERNELS.index(name) % len(OTHERS)], ENCODINGS[name]
+  has_no_cap = kind.normalizer != 'softmax' or kind.hides_keys
+  return 'window' if mode == 'softcap' and has_no_cap else mode
 
 
 CASES = [(name, mode) for name in KERNELS for mode in ('causal', mode_of(name))]

@@ -677,7 +677,7 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
     double_scale(member)
   twice = added(enc)
   seen = once != MASKED
-  assert np.abs(once[seen]).max() > 1e-2
+  assert np.abs(once[seen]).max() > 1e-2 or enc.hides_keys
   if len({member.bias_in_scale for member in members} - {None}) > 1:
     assert all(np.abs(twice - n * once)[seen].max() > 1e-2 for n in (1, 2))
   else:
@@ -869,6 +869,19 @@ def test_scores_are_adapted_as_declared(variant):
   even_BTS = tile.mask / tile.mask.sum(axis=-1, keepdims=True)
   change = np.abs(enc.normalize(s_BHTS, tile) - even_BTS[:, None]).max()
   assert enc.adapts_scores == (change > 1e-3)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_keys_are_hidden_as_declared(variant):
+  """Their scores, in a softmax, are those of masked keys; a soft-cap would show them again."""
+  enc, (x, weights, _) = build(variant), inputs()
+  s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
+  tile = make_tile(enc, coordinates, None)
+  scores = jnp.where(tile.mask[:, None], tile_scores(enc, s, q, k, tile), 0)
+  assert enc.hides_keys == bool((scores == MASKED).any() and enc.normalizer != 'none')
+  if enc.hides_keys:
+    with pytest.raises(ValueError, match=r'^softcap=3\.0; allowed: no soft-cap, which would show'):
+      layer(enc, weights, x, softcap=3.0)
 
 
 ONLY_BIAS = (

@@ -233,6 +233,9 @@ def check_softcap(enc: Encoding, softcap: float) -> None:
     name = type(enc).__name__
     allowed = f'no soft-cap, for {name} is not normalized by softmax'
     raise ValueError(f'softcap={softcap}; allowed: {allowed}')
+  if enc.hides_keys:
+    allowed = f'no soft-cap, which would show the keys that {type(enc).__name__} hides'
+    raise ValueError(f'softcap={softcap}; allowed: {allowed}')
 
 
 def _refuse_lost_hooks(enc: Encoding) -> None:

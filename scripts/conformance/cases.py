@@ -89,6 +89,7 @@ CASES = {
   'resonance_yarn': Case('resonance_rope', {'scaling': {'rope_type': 'yarn', 'factor': 4.0}}),
   'fope': Case('fope', {'base': 10.0}, {'head_dim': 10, 'train_length': 40}),
   'nape': Case('nape'),
+  'hard_alibi': Case('hard_alibi', sizes={'heads': 6, 'kv_heads': 6, 'head_dim': 3}),
   'asentmax_temperature': Case('asentmax_temperature', {'bias': True}),
   'grape_m': Case('grape_m'),
   'grape_m_context': Case('grape_m_context'),

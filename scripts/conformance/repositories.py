@@ -33,6 +33,7 @@ COMMITS = {
   'HKUNLP/STRING': '216cc2f04cee147e8c3cfaa15723b182ecbe321e',
   'HKUNLP/ChunkLlama': '2add4d7c99d24dcc1ab03414cc602abb2e28cf2c',
   'OpenMOSS/rope_pp': '91ba3357c49beb22e132ed096557baee503f3486',
+  'sjelassi/transformers_ssm_copy': '1188c4799b4f7654ac79349f61e8868b167f103e',
   'SakanaAI/repo': '1508a73ac7303e0bce6404cbf0aa8ddba8f08578',
 }
 
@@ -148,6 +149,20 @@ def fope(w, p, case):
   turn.cos_coef.data, turn.sin_coef.data = mixtures
   q, k = (turn(project(w, n), S) for n in 'qk')
   return weighted_values(causal_scores(q, k), project(w, 'v'))
+
+
+def hard_alibi(w, p, case):
+  import torch
+
+  path = 'synthetic_exps/models/hard_alibi_model.py'
+  code = definitions('sjelassi/transformers_ssm_copy', path, 'GPTHardAlibiAttention._attn')
+  layer = SimpleNamespace(
+    bias=torch.tril(torch.ones(1, 1, S, S, dtype=torch.bool)),
+    norm_factor=case.sizes['head_dim'] ** -0.5,
+    config=SimpleNamespace(num_masked_heads=case.sizes['heads'] // 2),
+    attention_dropout=torch.nn.Identity(),
+  )
+  return joined_heads(code._attn(layer, *(project(w, n) for n in 'qkv'))[0])
 
 
 def asentmax(w, p, case):
@@ -398,6 +413,7 @@ REFERENCES = {
   **dict.fromkeys(('nape', 'asentmax_temperature'), asentmax),
   **dict.fromkeys(('nape_entmax15', 'nape_entmax_bisected', 'nape_sparsemax'), asentmax),
   **dict.fromkeys(('grape_m', 'grape_m_context', 'grape_a'), grape),
+  'hard_alibi': hard_alibi,
   'string': string,
   'dca': dca,
   'repo': repo,

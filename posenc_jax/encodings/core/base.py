@@ -104,6 +104,7 @@ class Encoding(nnx.Module):
   needs_usual_queries = False
   # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
   normalizer = 'softmax'
+  hides_keys = False  # `bias` takes all weight from some keys: no more may be made of their scores
   adapts_scores = False  # `normalize` changes scores before it makes weights of them
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
   # Parameters that every layer has of its own, as published; hyperparameters may leave some out.
@@ -263,7 +264,7 @@ class Encoding(nnx.Module):
     """Whether all that the encoding does is to add a bias that positions alone decide."""
     acting = {hook for hook, place in HOOKS.items() if place and self.has(hook)}
     changes_more = self.has('scale') or self.has('sample_positions')
-    return acting == {'bias'} and not changes_more
+    return acting == {'bias'} and not changes_more and not self.hides_keys
 
   @property
   def at_input(self) -> 'Encoding':

@@ -22,6 +22,7 @@ def check_together(names: list[str], encodings: list[Encoding]) -> None:
   _check_widths(names, encodings)
   _check_heads(names, encodings)
   _check_queries(names, encodings)
+  _check_hidden(names, encodings)
   _check_adapted(names, encodings)
 
 
@@ -133,6 +134,19 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
       )
       allowed = 'one of them' if bends_again else f'{names[m]} behind {names[n]}'
       raise ValueError(f'{problem}; allowed: {allowed}')
+
+
+def _check_hidden(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses members that read the scores of keys which another one has hidden."""
+  for n, m in itertools.permutations(range(len(encodings)), 2):
+    hiding, reader = encodings[n], encodings[m]
+    if not hiding.hides_keys:
+      continue
+    problem = f'{names[m]} reads the scores of keys that {names[n]} hides'
+    if reader.adapts_scores:
+      raise ValueError(f'{problem}; allowed: one of them')
+    if reader.has('score') and m > n:
+      raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
 
 
 def _check_adapted(names: list[str], encodings: list[Encoding]) -> None:

@@ -16,6 +16,7 @@ ANY_MEMBERS = (
   'multiplies_queries',
   'reads_own_queries',
   'bends_products',
+  'hides_keys',
   'adapts_scores',
   'applies_scale',
   'needs_usual_queries',

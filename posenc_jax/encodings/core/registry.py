@@ -87,6 +87,7 @@ BUILT_IN = {
   'hype_temperature': 'hype_temperature.HyPETemperature',
   'adaptive_temperature': 'adaptive_temperature.AdaptiveTemperature',
   'rope_mixed': 'rope_mixed.RoPEMixed',
+  'hard_alibi': 'hard_alibi.HardALiBi',
 }
 
 
