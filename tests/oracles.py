@@ -893,6 +893,19 @@ def hard_alibi(dims, hyper, p):
   )
 
 
+def mlp_bias(dims, hyper, p):
+  silu = lambda x: x / (1 + np.exp(-x))
+
+  def bias(r, h):
+    u = math.copysign(math.log(1 + abs(r)), r) if hyper.get('log') else r
+    x = silu(p['w_in'] * u + p['b_in'])
+    for n in range(hyper.get('depth', 2) - 1):
+      x = silu(x @ p['w_hidden'][n] + p['b_hidden'][n])
+    return x @ p['w_out'][:, h]
+
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i - j, h))
+
+
 def asentmax_temperature(dims, hyper, p):
   delta, gamma, bias = hyper.get('delta', 1), hyper.get('gamma', 2), hyper.get('bias')
 
@@ -1225,6 +1238,11 @@ def count_tupe(d, h):
 def count_fire(d, h):
   hidden = h.get('hidden', 32)
   return 0, 2 + 2 * hidden + hidden * d.heads
+
+
+def count_mlp_bias(d, h):
+  width, hidden = h.get('width', d.model_dim // 4), h.get('depth', 2) - 1
+  return 2 * width + hidden * (width + 1) * width + width * d.heads, 0
 
 
 def count_fox(d, h):
@@ -1576,6 +1594,11 @@ RECORDS = {
   ),
   'hard_alibi': Record(
     hard_alibi, variants={'all': {'windows': (4, 2, 7, 1)}, 'first': {'windows': (3,)}}
+  ),
+  'mlp_bias': Record(
+    mlp_bias,
+    count_mlp_bias,
+    variants={'log': {'log': True}, 'deep': {'depth': 3, 'width': 5}, 'shallow': {'depth': 1}},
   ),
 }
 

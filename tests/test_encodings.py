@@ -829,6 +829,24 @@ def test_hard_alibi_is_a_window_in_each_of_its_heads():
   same(build('hard_alibi', windows=()), build('nope'))
 
 
+def test_mlp_bias_is_that_of_its_mlp_far_out():
+  """Products are those of float32, whatever precision others have."""
+  r_R = jnp.array([1, -100, 10_000, -100_000])
+  for log in (False, True):
+    enc = build('mlp_bias', width=64, log=log)
+    p = {name: np.asarray(getattr(enc, name)[...], np.float64) for name in ('w_in', 'b_in')}
+    p |= {
+      n: np.asarray(getattr(enc, n)[...], np.float64) for n in ('w_hidden', 'b_hidden', 'w_out')
+    }
+    u = np.asarray(r_R, np.float64)
+    u = np.sign(u) * np.log1p(np.abs(u)) if log else u
+    silu = lambda x: x / (1 + np.exp(-np.maximum(x, -700)))
+    x = silu(u[:, None] * p['w_in'] + p['b_in'])
+    x = silu(x @ p['w_hidden'][0] + p['b_hidden'][0]) @ p['w_out']
+    with jax.default_matmul_precision('bfloat16'):
+      np.testing.assert_allclose(enc.bias(r_R), x, rtol=0, atol=1e-6 * np.abs(u).max() + 1e-6)
+
+
 def test_nape_with_a_temperature_is_a_mixture_of_heads():
   linear = {'name': 'nape', 'alibi_heads': 2, 'heads': 2}
   enc = zeroed(build('heads', members=(linear, 'asentmax_temperature')))
@@ -1918,6 +1936,8 @@ def test_sharing(name, share):
     ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),
     ('hard_alibi', {'windows': (1, 2.0)}, 'hard_alibi: windows=(1, 2.0); allowed: up to 4 whole'),
     ('hard_alibi', {'windows': (1,) * 5}, 'hard_alibi: windows=(1, 1, 1, 1, 1); allowed: up to 4'),
+    ('mlp_bias', {'depth': 0}, 'mlp_bias: depth=0; allowed: at least 1'),
+    ('mlp_bias', {'width': 0}, 'mlp_bias: width=0; allowed: at least 1'),
     ('alibi', {'factor': 0.0}, 'alibi: factor=0.0; allowed: greater than 0'),
     ('alibi', {'exponent': -8.0}, 'alibi: exponent=-8.0; allowed: greater than 0'),
     ('logn', {'length': 1}, 'logn: length=1; allowed: at least 2'),

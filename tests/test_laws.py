@@ -892,6 +892,7 @@ ONLY_BIAS = (
   'fire',
   'nape',
   'bam',
+  'mlp_bias',
 )  # t5 has its own scale, and so has bam where it grows with the keys
 
 

@@ -22,6 +22,7 @@ GRADIENTS = (
   'rope_pp_eh',
   'kv_shift_rope',
   'ministral',
+  'x_dynamic',
   'nape_entmax15',
   'nape_entmax_bisected',
   'nape_sparsemax',

@@ -238,6 +238,25 @@ def x_pope(w, p, case):
   return weighted_values(causal_scores(q, k), project(w, 'v'))
 
 
+def x_dynamic(w, p, case):
+  from x_transformers.x_transformers import DynamicPositionBias
+
+  depth, width = case.hyper.get('depth', 2), len(p['w_in'])
+  bias = DynamicPositionBias(width, heads=3, depth=depth, log_distance=case.hyper.get('log', False))
+  (first, *_), *hidden, last = bias.mlp
+  linear(first, p['w_in'][None])
+  linear(last, p['w_out'])
+  layers = [(first, p['b_in'])]
+  for (layer, *_), w_FF, b_F in zip(hidden, p['w_hidden'], p['b_hidden'], strict=True):
+    linear(layer, w_FF)
+    layers.append((layer, b_F))
+  for layer, b_F in layers:
+    del layer.bias
+    layer.bias = b_F
+  scores = causal_scores(project(w, 'q'), project(w, 'k'))
+  return weighted_values(scores + bias(S, S), project(w, 'v'))
+
+
 def llama4(w, p, case):
   """A layer without rotation."""
   import torch
@@ -307,6 +326,7 @@ REFERENCES = {
   'x_cope': x_cope,
   'x_forgetting': x_forgetting,
   'x_pope': x_pope,
+  **dict.fromkeys(('x_dynamic', 'x_dynamic_log'), x_dynamic),
   'llama4_temperature': llama4,
   'ministral': ministral,
 }

@@ -88,6 +88,7 @@ BUILT_IN = {
   'adaptive_temperature': 'adaptive_temperature.AdaptiveTemperature',
   'rope_mixed': 'rope_mixed.RoPEMixed',
   'hard_alibi': 'hard_alibi.HardALiBi',
+  'mlp_bias': 'mlp_bias.MLPBias',
 }
 
 
