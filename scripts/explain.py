@@ -18,7 +18,7 @@ from rich.table import Table
 from posenc_jax import cli, config, data, encodings, tasks
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request, sampled_positions
+from posenc_jax.attention.request import build_request, positions_of_model
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.errors import user_errors
 from posenc_jax.inspection import parameter_counts
@@ -149,6 +149,8 @@ def how_positions_come(enc: encodings.Encoding) -> str:
   """Where an encoding's positions come from, in words."""
   if enc.takes_carried_positions:
     return 'at the input those of the data, moved by a random amount in training'
+  if enc.has('positions_of_tokens'):
+    return 'read off tokens, others at the input than at layers'
   if enc.has('sample_positions'):
     return 'sampled, once a forward pass for all layers'
   return 'as they are'
@@ -201,7 +203,7 @@ def positions(c, enc, B: int, T: int) -> dict:
       position_ids = jnp.zeros(shape, int if carried.kind == 'integers' else float)
       largest = source.largest_position(c.train.length)
       return {'position_ids': position_ids, 'max_position_distance': largest}
-  return sampled_positions(enc, T, B, jax.random.key(0))
+  return positions_of_model(enc, jnp.zeros((B, T), int), jax.random.key(0))[1]
 
 
 if __name__ == '__main__':

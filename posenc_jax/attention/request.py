@@ -242,6 +242,9 @@ def _refuse_lost_hooks(enc: Encoding) -> None:
   """Raises ValueError for an encoding that acts outside attention, where nobody has said so."""
   name = type(enc).__name__
   how = 'then call attend(..., outer_hooks_applied=True)'
+  if enc.has('positions_of_tokens'):
+    call = 'enc.positions_of_tokens(tokens, position_ids)'
+    raise ValueError(f'{name} reads positions off tokens: pass the second of {call}, {how}')
   if enc.has('add_to_input'):
     call = 'enc.add_to_input(x, position_ids)'
     raise ValueError(f'{name} acts on the input of the first layer: apply {call} there, {how}')
@@ -288,18 +291,23 @@ def positions_in_order(enc: Encoding, S: int, segment_ids=None):
   return _of_each_token(enc, contiguous_positions(S, segment_ids))
 
 
-def sampled_positions(enc: Encoding, S: int, batch: int, key, segment_ids=None) -> dict:
-  """Positions that an encoding samples for S tokens, as arguments of `attend`; {}: it samples none.
+def positions_of_model(enc: Encoding, tokens_BS, key, segment_ids=None) -> tuple:
+  """The positions of a model's tokens as its encoding has them: read off them, sampled or in order.
 
-  `batch` and `key` are as for `Encoding.sample_positions`.
+  `key` is as for `Encoding.sample_positions`.
+
+  Returns:
+    (those at the input, [B|1, S] or [B|1, S, n]; as arguments of `attend`, {} for those in order).
   """
-  if not enc.has('sample_positions'):
-    return {}
+  B, S = tokens_BS.shape
   in_order = positions_in_order(enc.at_input, S, segment_ids)
-  sampled = enc.sample_positions(in_order, batch, key)
+  if enc.has('positions_of_tokens'):
+    at_input, position_ids = enc.positions_of_tokens(tokens_BS, in_order)
+    return at_input, {'position_ids': position_ids, 'max_position_distance': S - 1}
+  sampled = enc.sample_positions(in_order, B, key) if enc.has('sample_positions') else None
   if sampled is None:
-    return {}
-  return {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(S)}
+    return in_order, {}
+  return sampled, {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(S)}
 
 
 def _of_each_token(enc: Encoding, index_BS):

@@ -1,24 +1,41 @@
-"""Whether the encodings of a model and the positions that its data carries go together."""
+"""Whether the encodings of a model go together with its data: with the positions that these carry,
+and with their tokens.
+"""
 
 from ml_collections import ConfigDict
 
 from posenc_jax.encodings import Encoding
 from posenc_jax.model.decoder import LM
+from posenc_jax.tasks import PREFIX
 
 
 def check_carried_positions(config: ConfigDict, model: LM, source) -> None:
-  """Raises ValueError, one line, where an encoding does not take the positions of a run's data.
+  """Raises ValueError, one line, where an encoding does not take the positions of a run's data, or
+  looks for tokens that these have not.
 
   Args:
     source: a corpus or a task, with its `carried_positions` and `largest_position`; None: text.
   """
   carried = None if source is None else source.carried_positions
   for variant in model.encodings.variants:
+    _check_tokens(config, variant.encoding, model.vocab)
     if carried is None:
       _check_contiguous(config, variant.encoding)
     else:
       _check_kind(config, variant.encoding.at_input, carried)
       _check_end(config, variant.encoding, source.largest_position(config.train.length))
+
+
+def _check_tokens(config: ConfigDict, enc: Encoding, vocab: int) -> None:
+  tokens = enc.tokens_read
+  is_text_in_bytes = config.data.tokenizer == 'bytes' and not config.data.corpus.startswith(PREFIX)
+  if isinstance(tokens, bytes) and not is_text_in_bytes:
+    raise ValueError(
+      f'config.data: its tokens are no bytes, and {_name(enc)} looks for the bytes {tokens}; '
+      'allowed: ids of its tokens'
+    )
+  if max(tokens, default=0) >= vocab:
+    raise ValueError(f'{_name(enc)} looks for token {max(tokens)}; allowed: below {vocab}')
 
 
 def _check_contiguous(config: ConfigDict, enc: Encoding) -> None:
@@ -34,6 +51,10 @@ def _check_kind(config: ConfigDict, enc: Encoding, carried) -> None:
   if enc.has('sample_positions') and not enc.takes_carried_positions:
     raise ValueError(
       f'{corpus} positions, and {_name(enc)} samples its own; allowed: one without the other'
+    )
+  if enc.has('positions_of_tokens'):
+    raise ValueError(
+      f'{corpus} positions, and {_name(enc)} reads its own; allowed: one without the other'
     )
   if enc.position_kind is None:
     return

@@ -12,8 +12,7 @@ from posenc_jax.attention.request import (
   check_length,
   check_positions,
   check_softcap,
-  positions_in_order,
-  sampled_positions,
+  positions_of_model,
 )
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.base import Dims
@@ -108,8 +107,8 @@ class LM(nnx.Module):
 
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
-        contiguous, or as an encoding samples them. All encodings stand at given ones, but those
-        that take the positions of the data: they do at the input alone.
+        contiguous, or as an encoding samples them or reads them off tokens. All encodings stand at
+        given ones, but those that take the positions of the data: they do at the input alone.
       window, chunk, sink_tokens, prefix: as for `attend`. A layer of a pattern has the smaller of
         its window and this one, and of its chunk and this one; its own sink tokens if it says.
       key: for encodings that sample positions in training, once a call for all layers; None: as
@@ -132,27 +131,24 @@ class LM(nnx.Module):
       'segment_ids': segment_ids,
       'max_position_distance': max_position_distance,
     }
-    x_BTD, ids_of_variant = self._place(x_BTD, ids, key)
+    x_BTD, ids_of_variant = self._place(x_BTD, tokens_BT, ids, key)
     mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
     options_of_variant = [own_ids | attention for own_ids in ids_of_variant]
     x_BTD, of_layers = self._apply_layers(x_BTD, options_of_variant, mask, observe)
     x_BTD = x_BTD.astype(logits_dtype or dtype)
     return x_BTD if observe is None else (x_BTD, of_layers)
 
-  def _place(self, x_BTD, ids: dict, key):
+  def _place(self, x_BTD, tokens_BT, ids: dict, key):
     """The input of the first layer: token embeddings at their positions.
 
     Returns:
       (x_BTD, for each variant of encodings the ids that `attend` is given).
     """
-    shape, ids_of_variant = x_BTD.shape[:2], []
+    ids_of_variant = []
     for enc in self.encodings.first_layers:
-      own_ids = _own_ids(enc, ids, shape, key)
-      positions = own_ids['position_ids']
-      if positions is None:
-        positions = positions_in_order(enc.at_input, shape[1], ids['segment_ids'])
-      check_positions(enc.at_input, positions, *shape)
-      x_BTD = enc.add_to_input(x_BTD, positions)
+      at_input, own_ids = _own_positions(enc, tokens_BT, ids, key)
+      check_positions(enc.at_input, at_input, *tokens_BT.shape)
+      x_BTD = enc.add_to_input(x_BTD, at_input)
       if enc.takes_carried_positions:
         own_ids = {'segment_ids': ids['segment_ids']}
       ids_of_variant.append(own_ids)
@@ -216,19 +212,21 @@ class LM(nnx.Module):
     return logits_BTV
 
 
-def _own_ids(enc, ids: dict, shape: tuple[int, int], key) -> dict:
-  """The ids of a forward pass, with the positions that an encoding samples where none are given, or
-  to which it moves given ones.
+def _own_positions(enc, tokens_BT, ids: dict, key) -> tuple:
+  """The positions at the input, and the ids of a forward pass with those of attention: as an
+  encoding makes them where none are given, or to which it moves given ones.
 
   Raises LengthError for contiguous positions beyond the encoding's table.
   """
-  B, T = shape
-  if ids['position_ids'] is None:
-    check_length(enc, T, ids['segment_ids'])
-    return ids | sampled_positions(enc, T, B, key, ids['segment_ids'])
+  given, segment_ids = ids['position_ids'], ids['segment_ids']
+  if given is None:
+    check_length(enc, tokens_BT.shape[1], segment_ids)
+    at_input, own_ids = positions_of_model(enc, tokens_BT, key, segment_ids)
+    return at_input, ids | own_ids
   moves = enc.takes_carried_positions and enc.has('sample_positions')
-  moved = enc.sample_positions(ids['position_ids'], B, key) if moves else None
-  return ids if moved is None else ids | {'position_ids': moved}
+  moved = enc.sample_positions(given, len(tokens_BT), key) if moves else None
+  given = given if moved is None else moved
+  return given, ids | {'position_ids': given}
 
 
 def build(config, vocab: int, rngs: nnx.Rngs) -> LM:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.request import check_length, positions_in_order, sampled_positions
+from posenc_jax.attention.request import check_length, positions_of_model
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.layer import Layer
 from posenc_jax.model.layer_pattern import combine_masks
@@ -23,17 +23,19 @@ class Cache:
 
   Attributes:
     count: int32, how many places are taken.
+    tokens_BS: int32, for encodings that read positions off tokens.
     layers: for each layer, keys and values before the encoding acts, 'k' and 'v', [B, S, G, K]; and
       'x', its normalized input [B, S, D], where the encoding reads it.
   """
 
   count: jax.Array
+  tokens_BS: jax.Array
   layers: tuple[dict[str, jax.Array], ...]
 
   @property
   def size(self) -> int:
     """S."""
-    return self.layers[0]['k'].shape[1]
+    return self.tokens_BS.shape[1]
 
 
 def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cache:
@@ -50,7 +52,8 @@ def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cac
   for _, enc, _ in model.encodings.all_layers(num_layers):
     shapes = {'k': heads, 'v': heads} | ({'x': inputs} if enc.needs_inputs else {})
     layers.append({name: jnp.zeros(shape, dtype) for name, shape in shapes.items()})
-  return Cache(jnp.zeros((), jnp.int32), tuple(layers))
+  count, tokens_BS = jnp.zeros((), jnp.int32), jnp.zeros((batch, size), jnp.int32)
+  return Cache(count, tokens_BS, tuple(layers))
 
 
 def unstack_layers(model: LM) -> tuple[Layer, ...]:
@@ -90,14 +93,15 @@ def decode(
     (logits [B, T, V] or [B, last, V], the cache with these tokens).
   """
   T, S = tokens_BT.shape[1], cache.size
+  tokens_BS = jnp.concatenate([cache.tokens_BS[:, T:], tokens_BT], axis=1)
   count = cache.count + T
   segment_ids = (jnp.arange(S) >= S - count).astype(jnp.int32)[None]
   mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens}
   x_BTD = model.embed(tokens_BT, cache.layers[0]['k'].dtype)
   ids_of_variant = []
   for enc in model.encodings.first_layers:
-    positions, ids = _positions(enc, segment_ids, count)
-    x_BTD = enc.add_to_input(x_BTD, positions[:, S - T :])
+    at_input, ids = _positions(enc, tokens_BS, count)
+    x_BTD = enc.add_to_input(x_BTD, at_input[:, S - T :])
     ids_of_variant.append(ids)
   cached = []
   for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(layers))):
@@ -121,14 +125,15 @@ def decode(
       )
 
     x_BTD = layers[n].apply(x_BTD, enc, attend_to_cached)
-  return model.logits_of_few(last_tokens(x_BTD, last)), Cache(count, tuple(cached))
+  return model.logits_of_few(last_tokens(x_BTD, last)), Cache(count, tokens_BS, tuple(cached))
 
 
-def _positions(enc, segment_ids, count):
-  """The positions of all places, [1, S] or [1, S, n], and what `attend` is told of them."""
-  S = segment_ids.shape[1]
-  ids = sampled_positions(enc, S, 1, None)
-  if not ids:
-    return positions_in_order(enc.at_input, S, segment_ids), {}
-  ids['position_ids'] = jnp.roll(ids['position_ids'], S - count, axis=1)
-  return ids['position_ids'], ids
+def _positions(enc, tokens_BS, count):
+  """The positions of all places at the input, and what `attend` is told of them: those of S tokens
+  of which the first stands in the first place that is taken.
+  """
+  empty = tokens_BS.shape[1] - count
+  at_input, ids = positions_of_model(enc, jnp.roll(tokens_BS, -empty, axis=1), None)
+  if ids:
+    ids['position_ids'] = jnp.roll(ids['position_ids'], empty, axis=1)
+  return jnp.roll(at_input, empty, axis=1), ids

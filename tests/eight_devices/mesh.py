@@ -71,15 +71,18 @@ def test_losses_are_those_of_one_device(on_one, on_all):
   np.testing.assert_allclose(on_all[1], on_one[1], rtol=2e-6)
 
 
+OF_DATA = {
+  'encoding__name': 'abacus',
+  'data__corpus': 'task:addition/reverse=True/positions=abacus',
+  'eval__protocols': ('answers',),
+}
+
+
 @pytest.mark.slow
-def test_positions_of_the_data_are_cut_as_tokens_are(run):
-  addition = {
-    'encoding__name': 'abacus',
-    'data__corpus': 'task:addition/reverse=True/positions=abacus',
-    'eval__protocols': ('answers',),
-  }
-  _, losses = run(**addition)
-  _, cut = run(**addition, mesh__data=2, mesh__fsdp=2, mesh__context=2)
+@pytest.mark.parametrize('fields', [OF_DATA, {'encoding__name': 'bipe'}], ids=['data', 'tokens'])
+def test_positions_of_the_data_or_of_tokens_are_cut_as_tokens_are(fields, run):
+  _, losses = run(**fields)
+  _, cut = run(**fields, mesh__data=2, mesh__fsdp=2, mesh__context=2)
   np.testing.assert_allclose(cut, losses, rtol=2e-6)
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 # what other hooks read). A wrapper delegates all of them, and a class that does not define a hook
 # pays nothing for it.
 HOOKS = {
+  'positions_of_tokens': None,
   'sample_positions': None,
   'max_sampled_distance': None,
   'add_to_input': 'input',
@@ -81,6 +82,8 @@ class Encoding(nnx.Module):
   # Positions come with the data, for `add_to_input` alone; `sample_positions` moves them and leaves
   # 0, which says nothing. Attention is at contiguous positions.
   takes_carried_positions = False
+  # Ids of the tokens that `positions_of_tokens` looks for; as bytes, of text whose tokens are bytes
+  tokens_read: tuple[int, ...] | bytes = ()
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
@@ -116,6 +119,18 @@ class Encoding(nnx.Module):
     self.dims = dims
 
   # Once a forward pass, by the model.
+
+  def positions_of_tokens(self, tokens_BT, position_ids):
+    """Positions that a model reads off its tokens: (those of `add_to_input`, those of attention).
+
+    Both are int32 [B, T]. They depend on no later token, and on none of another document; those of
+    attention are at most T - 1 apart.
+
+    Args:
+      tokens_BT: ids of the model's inputs, BOS first.
+      position_ids: contiguous positions, int32 [B|1, T]; a document begins at each 0.
+    """
+    raise NotImplementedError
 
   def sample_positions(self, position_ids, batch: int, key):
     """Positions that a model draws for all its layers, int32 [B|1, T], or None: as they are.

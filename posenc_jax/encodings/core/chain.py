@@ -161,8 +161,11 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
   names = [spec['name'] for spec in specs]
   encodings = [make_from_spec(spec, dims, rngs) for spec in specs]
   for name, e in zip(names, encodings, strict=True):
+    around = 'it goes around a chain, inner=dict(...)'
     if e.has('sample_positions') and not e.takes_carried_positions:
-      raise ValueError(f'{name} samples positions for all: it goes around a chain, inner=dict(...)')
+      raise ValueError(f'{name} samples positions for all: {around}')
+    if e.has('positions_of_tokens'):
+      raise ValueError(f'{name} reads positions off tokens for all: {around}')
   return names, encodings
 
 

@@ -4,6 +4,8 @@ from posenc_jax.encodings.core.base import Dims, Encoding, delegate_to_inner
 from posenc_jax.encodings.core.registry import make_from_spec
 
 OWN = (
+  'positions_of_tokens',
+  'tokens_read',
   'sample_positions',
   'max_sampled_distance',
   'max_length',
@@ -12,7 +14,7 @@ OWN = (
 
 
 class PositionWrapper(Encoding):
-  """Acts as the encoding `inner` does, at the positions that a subclass samples."""
+  """Acts as the encoding `inner` does, at positions that a subclass samples or reads off tokens."""
 
   def __init__(self, dims: Dims, rngs, inner: str | dict):
     super().__init__(dims, rngs)
@@ -21,6 +23,8 @@ class PositionWrapper(Encoding):
       raise ValueError(
         f'inner={inner!r} samples positions itself; allowed: an encoding that does not'
       )
+    if self.inner.has('positions_of_tokens'):
+      raise ValueError(f'inner={inner!r} reads positions off tokens; allowed: one that does not')
     if self.inner.positions_per_token > 1:
       has = f'{self.inner.positions_per_token} positions a token'
       raise ValueError(f'inner={inner!r} has {has}; allowed: an encoding with one')
