@@ -995,6 +995,37 @@ def cape(dims, hyper, p):
   return inner_oracle(dims, hyper, p, 'sinusoidal')
 
 
+def bipe(dims, hyper, p):
+  inner = inner_oracle(dims, hyper, p, 'rope')
+  factor = hyper.get('bias_factor', 96.0 if hyper.get('inner') == 'alibi' else 1.0)
+  product = dot(dims.head_dim)
+
+  def score(q, k, i, j, h):
+    s = inner.score(q, k, i, j, h)
+    return s if factor == 1 else (1 - factor) * product(q, k, i, j, h) + factor * s
+
+  rows, root = p['rows'], math.sqrt(dims.model_dim)
+  return Oracle(score, position=lambda t: root * rows[min(t, len(rows) - 1)])
+
+
+def bilevel_positions(tokens_T, begins_T, separators):
+  """(place in its segment, segments before it in its document) of each token, int [T].
+
+  begins_T says where documents begin.
+  """
+  places, segments = [], []
+  place = segment = 0
+  for token, begins in zip(tokens_T, begins_T, strict=True):
+    if begins:
+      place = segment = 0
+    places.append(place)
+    segments.append(segment)
+    place += 1
+    if token in separators:
+      place, segment = 0, segment + 1
+  return places, segments
+
+
 def chain(dims, hyper, p):
   """Members that change q and k, one after another, and then members that add to their product; of
   those that read the scores, the first.
@@ -1485,6 +1516,18 @@ RECORDS = {
   'shape_offset': Record(shape_offset, count_inner('sinusoidal')),
   'pose': Record(pose, count_inner('rope')),
   'cape': Record(cape, count_inner('sinusoidal'), variants={'pope': {'inner': 'pope'}}),
+  'bipe': Record(
+    bipe,
+    lambda d, h: (
+      h.get('places', d.train_length) * d.model_dim + count_inner('rope')(d, h)[0],
+      count_inner('rope')(d, h)[1],
+    ),
+    variants={
+      'alibi': {'inner': 'alibi'},
+      'slow': {'inner': {'name': 'alibi', 'learned': True}, 'bias_factor': 2.0, 'places': 3},
+      't5': {'inner': {'name': 't5', 'buckets': 8, 'max_distance': 9}},
+    },
+  ),
   'vo_rope': Record(
     vo_rope,
     variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},

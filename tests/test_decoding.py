@@ -86,6 +86,20 @@ def test_several_positions_at_the_input_and_one_at_layers():
   assert_decodes(model({'name': 'chain', 'members': members}), sizes=(4, 1, 4))
 
 
+@pytest.mark.parametrize('inner', ['rope', pytest.param('alibi', marks=pytest.mark.slow)])
+def test_segments_and_places_go_on(inner):
+  """Of each text its own, also where a part of several tokens ends within a segment."""
+  read = tuple(np.unique(tokens(B=2, T=T))[::3].tolist())
+  made = model({'name': 'bipe', 'inner': inner, 'separators': read}, layers=2)
+  positions = made.encodings.first_layers[0].positions_of_tokens(
+    tokens(B=2, T=T), jnp.arange(T)[None]
+  )
+  assert all((row_T[1:] > 1).any() for row_T in positions[1])
+  assert (positions[0][0] != positions[0][1]).any()
+  assert_decodes(made, sizes=(4, 1, 3, 1), size=T + 3)
+  assert_decodes(made)
+
+
 @pytest.mark.parametrize('name', PATTERNS)
 def test_patterns_of_layers(name):
   encoding = {'name': 'pattern', 'layers': PATTERNS[name]}

@@ -55,6 +55,7 @@ BUILT_IN = {
   'shape_offset': 'shape_offset.ShapeOffset',
   'pose': 'pose.PoSE',
   'cape': 'cape.CAPE',
+  'bipe': 'bipe.BiPE',
   'vo_rope': 'vo_rope.VORoPE',
   'sink': 'sink.Sink',
   'rope_pp': 'rope_pp.RoPEPP',

@@ -1,0 +1,88 @@
+"""Positions on two levels: in a segment of text, and of segments."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from posenc_jax.encodings.alibi import ALiBi
+from posenc_jax.encodings.core.base import Dims, check_input_positions
+from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.core.hyperparameters import has_type
+from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.position_wrapper import PositionWrapper
+from posenc_jax.encodings.learned import rows_at
+from posenc_jax.errors import shown
+
+
+class BiPE(PositionWrapper):
+  """x_t = E[token_t] + P[min(place_t, places - 1)], P learned; attention is `inner` at segment_t.
+
+  A segment ends with a separator, such as a full stop: place_t counts the tokens before t in its
+  segment, segment_t the segments before that one in its document (He et al. 2024). BiPE-RoPE has
+  inner='rope'; BiPE-ALiBi has 'alibi' with slopes 96 times as large, which is from the released
+  code, as separators are, and the last row for all places beyond. Its factor log(segment_t + 1) /
+  log L of queries, off in its configs, is left out. BOS stands at the first place of the first
+  segment. Vectors are as large as those of `learned`.
+  """
+
+  paper = 'He et al. 2024, arXiv:2401.16421'
+  parameter_summary = "a row a place, and its encoding's (`rope`, or any)"
+  reported_extrapolation = 'superior on many tasks (its authors)'
+  relative = False
+  position_kind = 'integers'
+  takes_positions_per_head = False
+
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    inner: str | dict = 'rope',
+    separators: tuple | None = None,
+    places: int | None = None,
+    bias_factor: float | None = None,
+  ):
+    """Builds the inner encoding.
+
+    Args:
+      inner: a name, or a dict of a name and hyperparameters.
+      separators: ids of the tokens that end a segment; None: 46 and 10, the bytes '.' and newline.
+      places: rows of P; the training length if None.
+      bias_factor: the inner encoding's bias by distance is multiplied by it; None: 96 for `alibi`,
+        1 for others.
+    """
+    super().__init__(dims, rngs, inner)
+    if self.inner.has('add_to_input'):
+      raise ValueError(f'inner={inner!r} acts on the input; allowed: one that acts in attention')
+    is_id = lambda token: has_type(token, int) and token >= 0
+    if separators is not None and not (separators and all(map(is_id, separators))):
+      raise ValueError(f'separators={shown(separators)}; allowed: ids of tokens, at least one')
+    self.tokens_read = b'.\n' if separators is None else tuple(separators)
+    self.places = dims.train_length if places is None else places
+    check_at_least(1, places=self.places)
+    of_published = 96.0 if isinstance(self.inner, ALiBi) else 1.0
+    self.bias_factor = of_published if bias_factor is None else bias_factor
+    self.rows = normal(rngs, (self.places, dims.model_dim), dims.model_dim**-0.5)
+
+  def has(self, hook: str) -> bool:
+    return hook == 'add_to_input' or super().has(hook)
+
+  def positions_of_tokens(self, tokens_BT, position_ids):
+    index_1T, is_first = jnp.arange(tokens_BT.shape[1])[None], position_ids == 0
+    ends_BT = jnp.isin(tokens_BT, jnp.array(tuple(self.tokens_read)))
+    begins_BT = is_first | jnp.roll(ends_BT, 1, axis=1)
+    count_BT = jnp.cumsum(begins_BT, axis=1)
+    return _since(begins_BT, index_1T), _since(is_first, count_BT)
+
+  def add_to_input(self, x_BTD, position_ids):
+    check_input_positions(x_BTD, position_ids)
+    place_BT = jnp.minimum(position_ids, self.places - 1)
+    p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], place_BT)
+    return x_BTD + p_BTD.astype(x_BTD.dtype)
+
+  def bias(self, r_R):
+    return self.bias_factor * self.inner.bias(r_R)
+
+
+def _since(marks_BT, rising_BT):
+  """How far numbers of at least 0 that rise along tokens have risen since the last mark."""
+  return rising_BT - lax.cummax(jnp.where(marks_BT, rising_BT, 0), axis=1)
