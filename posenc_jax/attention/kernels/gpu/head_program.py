@@ -4,6 +4,7 @@ The encoding's own code is traced for a batch of one and one head, and evaluated
 lacks put differently: products have two axes there, and no platforms are told apart.
 """
 
+import functools
 import math
 
 import jax
@@ -58,9 +59,12 @@ def _results(equation, arguments) -> list:
     return _evaluate(inner.jaxpr, inner.consts, arguments)
   if name == 'platform_index':
     return [_place_of_gpu(parameters['platforms'])]
-  if name == 'cond' and isinstance(arguments[0], int):
-    inner = parameters['branches'][arguments[0]]
-    return _evaluate(inner.jaxpr, inner.consts, arguments[1:])
+  if name == 'cond':
+    index, *arguments = arguments
+    branches = [functools.partial(_evaluate, b.jaxpr, b.consts) for b in parameters['branches']]
+    if isinstance(index, int):
+      return branches[index](arguments)
+    return lax.switch(index, branches, arguments)
   if name == 'dot_general':
     return [_dot(*arguments, equation.outvars[0].aval, parameters)]
   if name == 'slice':
