@@ -712,6 +712,17 @@ def path(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: 0.0, along=along, tokens=householders)
 
 
+def wall(dims, hyper, p):
+  def along(q, k_nK, x_nD, h, seen_n):
+    left, s = np.ones(dims.head_dim), []
+    for k, x in zip(k_nK[::-1], x_nD[::-1], strict=True):
+      s.append((q * k * left).sum() / math.sqrt(dims.head_dim))
+      left = left / (1 + np.exp(-(x @ p['w_g'][:, h] + p['b_g'][h])))
+    return np.array(s[::-1])
+
+  return Oracle(lambda q, k, i, j, h: 0.0, along=along)
+
+
 def turned_by_group(dims, angles, hyper):
   """Scores of q and k turned by the angles of their tokens: tokens -> [S, G, K/2]. With turn_values
   what a token gets of a value has turned by the difference of their angles.
@@ -1431,6 +1442,12 @@ RECORDS = {
     },
   ),
   'path': Record(path, count_path, variants={'linear': {'rank': 0}}),
+  'wall': Record(
+    wall,
+    lambda d, h: (0, (d.model_dim + 1) * d.heads * d.head_dim),
+    hyper={'bias': 0.0},  # at the default no more than 1/250 is forgotten within eleven tokens
+    variants={'forgetting': {'bias': -5.0}},
+  ),
   'pope': Record(
     pope,
     lambda d, h: (d.heads * d.head_dim, 0),
@@ -1461,6 +1478,7 @@ RECORDS = {
       'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
       'fox_shaw': {'members': ('fox', {'name': 'shaw', 'clip': 3})},
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
+      'wall_fox_sink': {'members': ({'name': 'wall', 'bias': 0.0}, 'fox', 'sink')},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},

@@ -19,7 +19,7 @@ from test_laws import VARIANTS, declared, inputs, layer, parameters
 from posenc_jax.attention import attend
 from posenc_jax.attention.request import positions_in_order
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
-from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make
+from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make, wall
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import HOOKS
 from posenc_jax.encodings.deberta import log_bucket_row
@@ -369,7 +369,7 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
   'name',
   [
     *('fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path'),
-    *('asentmax_temperature', 'grape_m_context', 'repo', 'cable', 'carope'),
+    *('asentmax_temperature', 'grape_m_context', 'repo', 'cable', 'carope', 'wall'),
   ],
 )
 def test_content_is_needed(name):
@@ -1071,6 +1071,54 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
   assert np.abs(decoded(q, k, v, 0.99 * steps, window) - out).max() > 0.1
 
 
+def test_wall_that_forgets_nothing_is_nope():
+  same(build('wall', bias=200.0), build('nope'))
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize(
+  ('queries', 'tokens', 'bias'), [(300, 300, 0.0), (300, 300, -5.0), (40, 8192, 4.0)]
+)
+def test_wall_is_exact_at_length(backend, queries, tokens, bias):
+  """Also where a channel's factors would be exp(600) and exp(-600), or nothing is left at once."""
+  T, S = queries, tokens
+  normal = lambda n, *shape: np.random.default_rng(n).standard_normal(shape).astype(np.float32)
+  x, q, k, v = normal(0, S, 12), 3 * normal(1, T, 4, 8), normal(2, S, 2, 8), normal(3, S, 2, 8)
+  enc = build('wall', bias=bias)
+  enc.w_g[...] *= 20
+  logits = np.einsum('sd,dhk->shk', x, enc.w_g[...], dtype=np.float64) + np.float64(enc.b_g[...])
+  sums = np.cumsum(-np.logaddexp(0, -logits), axis=0)
+  assert sums.min() < -250
+  desired = []
+  for t in range(T):
+    seen = slice(S - T + t + 1)
+    decay = np.exp(sums[S - T + t] - sums[seen])
+    s = np.einsum('hk,shk,shk->hs', q[t], np.repeat(k[seen], 2, axis=1), decay) / 8**0.5
+    p = np.exp(s - s.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    desired.append(np.einsum('hs,shk->hk', p, np.repeat(v[seen], 2, axis=1)))
+  sizes = (64, 128) if backend == 'blockwise' else None
+  run = functools.partial(attend, enc=enc, backend=backend, block_sizes=sizes)
+  out = jax.jit(lambda x, *qkv: run(*qkv, x=x))(*(a[None] for a in (x, q, k, v)))
+  np.testing.assert_allclose(out[0], desired, atol=5e-6)
+
+
+@pytest.mark.parametrize('sizes', [None, (8, 8), (4, 8), (8, 4)])
+def test_chunks_of_wall_are_its_tiles(sizes, monkeypatch):
+  """Values and gradients in chunks of a tile are those of a tile that is one chunk."""
+  enc, (x, weights, _) = away(build('wall', bias=-1.0)), inputs()
+  backend = 'dense' if sizes is None else 'blockwise'
+
+  def run(*args):
+    loss = lambda *args: jnp.sin(3 * layer(*args, backend=backend, block_sizes=sizes)).sum()
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*args)
+
+  whole = run(enc, weights, x)
+  monkeypatch.setattr(wall, 'CHUNK', 3)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, run(enc, weights, x), whole)
+
+
 def test_tupe_table_ends():
   """As the learned one: an error where the length is known, NaN where it is not."""
   x, weights, _ = inputs()
@@ -1198,6 +1246,7 @@ CHAINED = (
   'learned',
   'pope',
   'path',
+  'wall',
   'vo_rope',
   'scale_invariant',
   'grape_a',

@@ -28,6 +28,7 @@ REFUSED = {
   **dict.fromkeys(('shaw', 'transformer_xl', 'deberta', 'music_transformer', 'wavelet'), VECTORS),
   'relative_projection': VECTORS,
   **dict.fromkeys(('cope', 'stick_breaking', 'path', 'grape_ap'), SUMS),
+  'wall': 'chunks of keys',
   'fire': 'cannot score one head alone',
   'dape': 'cannot score one head alone',
   'grape_a': 'cannot score one head alone',

@@ -90,6 +90,7 @@ BUILT_IN = {
   'rope_mixed': 'rope_mixed.RoPEMixed',
   'hard_alibi': 'hard_alibi.HardALiBi',
   'mlp_bias': 'mlp_bias.MLPBias',
+  'wall': 'wall.Wall',
 }
 
 

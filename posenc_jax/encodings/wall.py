@@ -1,0 +1,94 @@
+"""Products of queries and keys of which each channel fades at a rate that tokens choose."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.fox import running_sum
+from posenc_jax.xla_ops import scaled_dot
+
+CHUNK = 16  # keys that are referred to one of them
+
+
+class Wall(Encoding):
+  """s_ij = sum_n q_in k_jn exp(P_in - P_jn) / sqrt(K), P_t = sum_(l <= t) log sigmoid(W x_l + b).
+
+  Wall attention, Pai et al. 2026. x is the layer's normalized input; every layer has a gate for
+  every channel of every query head. A token is not forgotten by itself: the sum is over j+1..i. As
+  in the released code b starts at 8, where hardly anything is forgotten, and W from N(0, 0.02^2).
+  Its scalar gate and its sinks are a chain: ('wall', {'name': 'fox', 'bias': 8.0}, 'sink').
+
+  exp(P_i) and exp(-P_j) alone would under- and overflow. Queries and keys are referred to a token
+  between them, from which one has faded on and up to which the other, so that factors are at most 1
+  and are 0 only where the product is. The released kernels do so too, but not among near tokens,
+  where they cut exponents off. Scores are float32 whatever the dtype of q is.
+  """
+
+  paper = 'Pai et al. 2026, blog.tilderesearch.com/blog/wall-attn'
+  parameter_summary = 'a gate a channel of every head a layer'
+  reported_extrapolation = 'generalizes from 4,000 to over 200,000 tokens (its authors)'
+  position_kind = None
+  bias_in_scale = True
+  causal_only = True
+  needs_inputs = True
+  reads_qk = True
+  recomputes_scores = True
+  per_layer = ('w_g', 'b_g')
+
+  def __init__(self, dims: Dims, rngs, *, bias: float = 8.0):
+    """`bias`: where b starts; larger gates forget less."""
+    super().__init__(dims, rngs)
+    shape = dims.heads, dims.head_dim
+    self.w_g = normal(rngs, (dims.model_dim, *shape), 0.02)
+    self.b_g = nnx.Param(jnp.full(shape, bias, jnp.float32))
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    """P as (whole, rest), float32 [B, S, H, K] each: see `running_sum`."""
+    logits_BSHK = jnp.einsum('bsd,dhk->bshk', x_BSD.astype(jnp.float32), self.w_g[...])
+    return running_sum(jax.nn.log_sigmoid(logits_BSHK + self.b_g[...][None, None]))
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    """Refers all to the last key, where it is before no query of the tile or is one of them.
+
+    Else the keys are visited chunk by chunk, each referred to its own last one, and for queries
+    among them each pair is multiplied channel by channel.
+    """
+    (B, H, T, K), (_, G, S, _) = q_BHTK.shape, k_BGSK.shape
+    q_BHTK = self.scale(K) * q_BHTK.astype(jnp.float32)
+    k_BHSK = jnp.repeat(k_BGSK.astype(jnp.float32), H // G, axis=1)
+    i, j = jax.tree.map(lambda x: x.swapaxes(1, 2), (tile.i, tile.j))
+    width, height = min(CHUNK, S), min(CHUNK, T)
+
+    def products(k_BHSK, j):
+      origin = jax.tree.map(lambda x: lax.stop_gradient(x[:, :, -1:]), j)
+      return scaled_dot(q_BHTK * _decay(i, origin), k_BHSK * _decay(origin, j))
+
+    @jax.checkpoint
+    def of_chunk(keys):
+      k_BHSK, j, start = keys
+      near = lambda x: lax.dynamic_slice_in_dim(x, start, height, axis=2)[:, :, :, None]
+      of_pairs = _decay(jax.tree.map(near, i), jax.tree.map(lambda x: x[:, :, None], j))
+      near_BHTS = (near(q_BHTK) * k_BHSK[:, :, None] * of_pairs).sum(axis=-1)
+      return lax.dynamic_update_slice_in_dim(products(k_BHSK, j), near_BHTS, start, axis=2)
+
+    def chunks(x_BHSK):
+      # Padding has faded as far as the last key, so that its chunk is referred to that.
+      x_BHSK = jnp.pad(x_BHSK, ((0, 0), (0, 0), (0, -S % width), (0, 0)), mode='edge')
+      return jnp.moveaxis(x_BHSK.reshape(B, H, -1, width, K), 2, 0)
+
+    def by_chunks():
+      k_NBHSK, j_N = jax.tree.map(chunks, (k_BHSK, j))
+      own_N = width * jnp.arange(len(k_NBHSK)) - tile.index_distance[0, 0]
+      s_NBHTS = lax.map(of_chunk, (k_NBHSK, j_N, jnp.clip(own_N, 0, T - height)))
+      return jnp.moveaxis(s_NBHTS, 0, -2).reshape(B, H, T, -1)[..., :S]
+
+    is_past = tile.index_distance[0, -1] >= 0
+    return lax.cond(is_past, lambda: products(k_BHSK, j), by_chunks)
+
+
+def _decay(i, j):
+  """exp(P_i - P_j). Only for pairs that are masked, and padding, is the exponent more than 0."""
+  return jnp.exp(jnp.minimum((i[0] - j[0]) + (i[1] - j[1]), 1.0))
