@@ -210,6 +210,19 @@ def kv_shift(dims, hyper, p):
   return Oracle(dot(dims.head_dim), mix=mix)
 
 
+def key_offset(dims, hyper, p):
+  first = dims.head_dim - round(hyper.get('fraction', 0.5) * dims.head_dim)
+
+  def mix(y_SGK, x_SD, position_S, which):
+    out = y_SGK.copy()
+    for t in range(1, len(y_SGK)):
+      if which == 'k' and position_S[t] > position_S[t - 1]:  # else a document begins
+        out[t, :, first:] = y_SGK[t - 1, :, first:]
+    return out
+
+  return Oracle(dot(dims.head_dim), mix=mix)
+
+
 def axial_rope(dims, hyper, p):
   K, base, axes = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('axes', 2)
   sections = hyper.get('sections') or [K // 2 // axes] * axes
@@ -1488,6 +1501,7 @@ RECORDS = {
       'asentmax_rope': {'members': ({'name': 'rope', 'base': 50.0}, 'asentmax_temperature')},
       'alibi_entmax': {'members': ('alibi', {'name': 'entmax', 'alpha': 1.25})},
       'cope_hard_alibi': {'members': ('cope', 'hard_alibi')},
+      'key_offset_rope': {'members': ('key_offset', {'name': 'rope', 'fraction': 0.5})},
     },
   ),
   'heads': Record(
@@ -1649,6 +1663,7 @@ RECORDS = {
     lambda d, h: (0, d.kv_heads * d.head_dim),
     variants={'slow': {'base': 100.0}, 'values': {'turn_values': True}},
   ),
+  'key_offset': Record(key_offset, variants={'few': {'fraction': 0.25}}),
   'position_coupling': Record(
     position_coupling,
     lambda d, h: (h.get('levels', 1) * h.get('max_length', d.train_length) * d.model_dim, 0),

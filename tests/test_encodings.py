@@ -1401,6 +1401,7 @@ def test_what_meets_turned_channels_is_relative_as_a_chain_declares():
     ((interleaved('rope'), 'repo'), False),
     (({'name': 'carope', 'turn_values': True}, 'shaw'), True),
     ((heads('repo', 'alibi'), 'shaw'), True),
+    (('key_offset', 'rope'), True),
   ):
     chain = away(build('chain', members=members))
     assert chain.relative == relative
@@ -1510,6 +1511,17 @@ def test_temperatures_that_are_others():
   same(build('chain', members=('rope', 'logn')), build('rope'))
 
 
+def test_key_offset_of_all_channels_is_kv_shift_of_keys_alone():
+  """Shares of 1 of the token before, but in the first, which `kv_shift` leaves nothing."""
+  x, weights, _ = inputs()
+  x = np.concatenate([np.ones_like(x[..., :1]), x[..., 1:]], axis=-1)
+  shift = build('kv_shift')
+  shift.w_k[...] = jnp.zeros((12, 2)).at[0].set(40.0)
+  shift.w_v[...] = jnp.zeros((12, 2)).at[0].set(-40.0)
+  run = lambda enc: layer(enc, weights, x, window=3)[:, 3:]
+  np.testing.assert_allclose(run(build('key_offset', fraction=1.0)), run(shift), atol=1e-5)
+
+
 def test_keys_are_shifted_behind_what_reads_queries_of_its_own():
   """Which leaves queries alone."""
   shift, other = build('kv_shift'), build('transformer_xl')
@@ -1592,8 +1604,8 @@ def test_without_mask_only_order_free_encodings_forget_order(name):
   enc = away(build(name)) if name == 'bam' else build(name)  # whose start is nothing
   run = jax.jit(functools.partial(layer, enc, weights, backend='dense', is_causal=False))
   change = np.abs(run(x[:, order]) - run(x)[:, order]).max()
-  # `kv_shift` reads the token before
-  if enc.position_kind is None and name != 'kv_shift':
+  reads_the_token_before = name in ('kv_shift', 'key_offset')
+  if enc.position_kind is None and not reads_the_token_before:
     assert change < 1e-5
   else:
     assert change > 1e-3 * (0.1 if name == 'transformer_xl' else 1)
@@ -1772,6 +1784,21 @@ def test_sharing(name, share):
       'heads: members have normalizer rows, softmax; allowed: the same for all',
     ),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
+    *(
+      ('key_offset', {'fraction': n}, f'fraction={n} of head_dim=8; allowed: 1 to 8 channels')
+      for n in (0.05, 1.1, -0.5)
+    ),
+    *(
+      (
+        'chain',
+        {'members': (first, 'key_offset')},
+        f'chain: key_offset splits the channels of keys, which {name} has turned or made wider; al',
+      )
+      for name, first in (
+        ('rope', 'rope'),
+        ('heads', {'name': 'heads', 'members': ('nope', 'carope')}),
+      )
+    ),
     (
       'chain',
       {'members': ()},

@@ -513,7 +513,9 @@ def test_angles_that_tokens_choose_begin_anew_with_a_document(members):
     close(packed[b, here], alone[n, : here.sum()])
 
 
-@pytest.mark.parametrize('variant', ['kv_shift', 'path', 'selective_rope', 'fox', 'stick_breaking'])
+@pytest.mark.parametrize(
+  'variant', ['kv_shift', 'key_offset', 'path', 'selective_rope', 'fox', 'stick_breaking']
+)
 def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(variant):
   """As where positions are sampled, and rise from one document to the next."""
   enc, (x, weights, _) = build(variant), inputs()
@@ -812,6 +814,17 @@ def test_queries_are_changed_in_proportion_as_declared(variant):
     np.testing.assert_allclose(once, factor * q, atol=1e-5)
     _, _, k_alone, _ = heads_first(build('nope'), x, weights, jnp.arange(S)[None])
     np.testing.assert_array_equal(k, k_alone)
+
+
+@pytest.mark.parametrize(
+  'variant', [v for v in VARIANTS if not declared(v).rotates_qk and declared(v).qk_width == 1]
+)
+def test_channels_of_keys_are_split_as_declared(variant):
+  """Else keys whose channels are in another order become what they were, in that order."""
+  enc, (x, weights, _) = build(variant), inputs()
+  order = weights | {'k': weights['k'][..., ::-1]}
+  k, other = (heads_first(enc, x, w, jnp.arange(S)[None])[2] for w in (weights, order))
+  assert enc.splits_channels == (np.abs(other[..., ::-1] - k).max() > 1e-2)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

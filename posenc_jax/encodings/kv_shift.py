@@ -46,7 +46,11 @@ class KVShift(Encoding):
     return _mix(v_BSGK, *j['values'])
 
 
+def token_before(x_BSGK):
+  """x of the token before each, of whatever segment; 0 before the first."""
+  return jnp.pad(x_BSGK, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+
+
 def _mix(x_BSGK, before_BSG, own_BSG):
-  previous_BSGK = jnp.pad(x_BSGK, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
-  mixed_BSGK = before_BSG[..., None] * previous_BSGK + own_BSG[..., None] * x_BSGK
+  mixed_BSGK = before_BSG[..., None] * token_before(x_BSGK) + own_BSG[..., None] * x_BSGK
   return mixed_BSGK.astype(x_BSGK.dtype)

@@ -89,6 +89,9 @@ class Encoding(nnx.Module):
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
   rotates_values = False  # `transform_values` turns values, and `transform_output` turns back
   multiplies_queries = False  # all that `transform_qk` does: a temperature
+  # `transform_qk` treats some channels of keys otherwise than others: pairs that have turned come
+  # apart
+  splits_channels = False
   reads_qk = False  # scores read queries or keys beside their product
   # `transform_qk` puts into queries what does not come from them, for scores that count on it:
   # nothing may change them after it

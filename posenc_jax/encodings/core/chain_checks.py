@@ -20,6 +20,7 @@ def check_together(names: list[str], encodings: list[Encoding]) -> None:
   _check_positions(names, encodings)
   _check_carried_positions(names, encodings)
   _check_widths(names, encodings)
+  _check_channels(names, encodings)
   _check_heads(names, encodings)
   _check_queries(names, encodings)
   _check_hidden(names, encodings)
@@ -104,6 +105,15 @@ def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
         raise ValueError(
           f'{names[m]} takes queries as wide as heads are, but {names[n]} makes them wider'
         )
+
+
+def _check_channels(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses a member that splits channels of keys behind one that has turned or widened them."""
+  for n, m in itertools.combinations(range(len(encodings)), 2):
+    is_other = encodings[n].rotates_qk or encodings[n].qk_width != 1
+    if is_other and encodings[m].splits_channels:
+      problem = f'{names[m]} splits the channels of keys, which {names[n]} has turned or made wider'
+      raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
 
 
 def _check_heads(names: list[str], encodings: list[Encoding]) -> None:

@@ -14,6 +14,7 @@ ANY_MEMBERS = (
   'rotates_qk',
   'rotates_values',
   'multiplies_queries',
+  'splits_channels',
   'reads_own_queries',
   'bends_products',
   'hides_keys',
