@@ -253,6 +253,20 @@ def vo_rope(dims, hyper, p):
   return Oracle(dot(K), move=lambda v, i, j, h: turn(j - i) @ v)
 
 
+def mla_rope(dims, hyper, p):
+  K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'interleaved')
+  width = round(hyper.get('fraction', 0.5) * K)
+  turn = lambda t: rotation_matrix(t, width, width, layout, base)
+
+  def pair(q, k, x_i, x_j, n, h):
+    query = turn(x_i[-1]) @ (x_i[:-1] @ p['w_q'][:, h])
+    key = turn(x_j[-1]) @ (x_j[:-1] @ p['w_k'][:, 0])
+    return query @ key / math.sqrt(K + width)
+
+  content = lambda q, k, i, j, h: q @ k / math.sqrt(K + width)
+  return Oracle(content, pair=pair, tokens=with_position)
+
+
 def with_frequencies(dims, f):
   """RoPE whose pair m of channels, in halves, turns by f(m) radians a position."""
   K = dims.head_dim
@@ -1501,6 +1515,7 @@ RECORDS = {
       'asentmax_rope': {'members': ({'name': 'rope', 'base': 50.0}, 'asentmax_temperature')},
       'alibi_entmax': {'members': ('alibi', {'name': 'entmax', 'alpha': 1.25})},
       'cope_hard_alibi': {'members': ('cope', 'hard_alibi')},
+      'ssmax_mla_rope': {'members': ('ssmax', 'mla_rope')},
       'key_offset_rope': {'members': ('key_offset', {'name': 'rope', 'fraction': 0.5})},
     },
   ),
@@ -1662,6 +1677,11 @@ RECORDS = {
     rope_mixed,
     lambda d, h: (0, d.kv_heads * d.head_dim),
     variants={'slow': {'base': 100.0}, 'values': {'turn_values': True}},
+  ),
+  'mla_rope': Record(
+    mla_rope,
+    lambda d, h: (0, d.model_dim * (d.heads + 1) * round(h.get('fraction', 0.5) * d.head_dim)),
+    variants={'narrow': {'fraction': 0.25, 'layout': 'half', 'base': 50.0}},
   ),
   'key_offset': Record(key_offset, variants={'few': {'fraction': 0.25}}),
   'position_coupling': Record(

@@ -186,7 +186,7 @@ def test_xpos_golden_values():
   ('name', 'moved'),
   [
     *(('rope', 0.01), ('p_rope', 0.01), ('coca', 0.01), ('vo_rope', 0.04)),
-    *(('pope', 0.01), ('grape_m', 0.01), ('rope_mixed', 0.08)),
+    *(('pope', 0.01), ('grape_m', 0.01), ('rope_mixed', 0.08), ('mla_rope', 0.01)),
   ],
 )
 def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
@@ -194,9 +194,11 @@ def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
   sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
   enc = make(name, **sizes, rngs=nnx.Rngs(0))
   assert enc.limit.endswith(f'some {moved}')
-  q, k, v = np.random.default_rng(0).standard_normal((3, 2, 64, 4, 64)).astype(np.float32)
+  rng = np.random.default_rng(0)
+  q, k, v = rng.standard_normal((3, 2, 64, 4, 64)).astype(np.float32)
+  x = rng.standard_normal((2, 64, 256)).astype(np.float32)
   at = lambda shift: shift + positions_in_order(enc, 64)
-  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=at(shift)))
+  run = jax.jit(lambda shift: attend(q, k, v, enc, x=x, position_ids=at(shift)))
   assert np.abs(run(10**6) - run(0)).max() == pytest.approx(moved, rel=1 / 3)
 
 
@@ -369,7 +371,7 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
   'name',
   [
     *('fox', 'relative_projection', 'grape_ap', 'selective_rope', 'path'),
-    *('asentmax_temperature', 'grape_m_context', 'repo', 'cable', 'carope', 'wall'),
+    *('asentmax_temperature', 'grape_m_context', 'repo', 'cable', 'carope', 'mla_rope', 'wall'),
   ],
 )
 def test_content_is_needed(name):
@@ -1401,6 +1403,7 @@ def test_what_meets_turned_channels_is_relative_as_a_chain_declares():
     ((interleaved('rope'), 'repo'), False),
     (({'name': 'carope', 'turn_values': True}, 'shaw'), True),
     ((heads('repo', 'alibi'), 'shaw'), True),
+    (('rope', 'mla_rope'), True),
     (('key_offset', 'rope'), True),
   ):
     chain = away(build('chain', members=members))
@@ -1509,6 +1512,21 @@ def test_temperatures_that_are_others():
   same(build('logn'), build('nope'))  # 11 tokens of 40
   same(build('chain', members=({'name': 'nope_scale', 'scale': 1.5}, 'rope')), build('rope'), 1.5)
   same(build('chain', members=('rope', 'logn')), build('rope'))
+
+
+def test_mla_rope_of_zero_projections_is_nope_at_its_scale():
+  same(zeroed(build('mla_rope')), build('nope'), (8 / 12) ** 0.5)
+
+
+def test_mla_rope_with_the_temperature_of_deepseek():
+  """t^2 for all of a score: by `scaling` in what turns, by a chain in the rest."""
+  x, weights, _ = inputs()
+  yarn, t = {'rope_type': 'yarn', 'factor': 4.0}, 0.1 * np.log(4) + 1
+  member = {'name': 'mla_rope', 'scaling': yarn}
+  chain = build('chain', members=({'name': 'nope_scale', 'scale': t**2}, member))
+  enc = build('mla_rope', scaling=yarn | {'attention_factor': 1.0})
+  enc.scale = lambda head_dim: t**2 * 12**-0.5
+  np.testing.assert_allclose(layer(chain, weights, x), layer(enc, weights, x), atol=1e-5)
 
 
 def test_key_offset_of_all_channels_is_kv_shift_of_keys_alone():
@@ -1784,6 +1802,11 @@ def test_sharing(name, share):
       'heads: members have normalizer rows, softmax; allowed: the same for all',
     ),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
+    (
+      'mla_rope',
+      {'fraction': 0.4},
+      'mla_rope: fraction=0.4 of head_dim=8; allowed: an even number',
+    ),
     *(
       ('key_offset', {'fraction': n}, f'fraction={n} of head_dim=8; allowed: 1 to 8 channels')
       for n in (0.05, 1.1, -0.5)
@@ -1796,6 +1819,7 @@ def test_sharing(name, share):
       )
       for name, first in (
         ('rope', 'rope'),
+        ('mla_rope', 'mla_rope'),
         ('heads', {'name': 'heads', 'members': ('nope', 'carope')}),
       )
     ),
@@ -1962,6 +1986,11 @@ def test_sharing(name, share):
           ('transformer_xl', {'name': 'heads', 'members': ('nope', 'logn')}),
           'heads changes queries behind transformer_xl, which has put a part into them',
           'heads before transformer_xl',
+        ),
+        (
+          ('mla_rope', 'logn'),
+          'logn changes queries behind mla_rope, which has put a part into them',
+          'logn before mla_rope',
         ),
         (
           ('logn', 'coca'),

@@ -1002,6 +1002,7 @@ TEMPERATURES = tuple(name for name in ENCODINGS if issubclass(ENCODINGS[name], T
 REFUSED_TEMPERATURES = {
   'transformer_xl': ('behind',),
   'tupe': ('behind',),
+  'mla_rope': ('behind',),
   'coca': ('before',),
   'pope': ('before',),
   'tapa': ('before', 'behind'),

@@ -91,6 +91,7 @@ BUILT_IN = {
   'hard_alibi': 'hard_alibi.HardALiBi',
   'mlp_bias': 'mlp_bias.MLPBias',
   'wall': 'wall.Wall',
+  'mla_rope': 'mla_rope.MLARoPE',
   'key_offset': 'key_offset.KeyOffset',
 }
 
