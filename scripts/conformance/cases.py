@@ -81,6 +81,11 @@ CASES = {
   'xlnet_clamped': Case('transformer_xl', {'clamp_length': 4}),
   'x_cope': Case('cope', {'positions': 5}),
   'x_forgetting': Case('fox'),
+  'deepseek': Case('mla_rope', {'base': 500.0, 'fraction': 0.67}),
+  'deepseek_yarn': chained(
+    {'name': 'nope_scale', 'scale': (0.1 * math.log(4) + 1) ** 2},
+    {'name': 'mla_rope', 'fraction': 0.67, 'scaling': {'rope_type': 'yarn', 'factor': 4.0}},
+  ),
   'x_pope': Case('pope'),
   'x_dynamic': Case('mlp_bias'),
   'x_dynamic_log': Case('mlp_bias', {'log': True, 'depth': 3, 'width': 5}),

@@ -18,6 +18,7 @@ GOLDEN = Path(__file__).parents[2] / 'tests' / 'golden'
 REFERENCES: dict[str, Callable] = libraries.REFERENCES | repositories.REFERENCES
 # Those whose gradients are kept, too.
 GRADIENTS = (
+  'deepseek',
   'rope_pp_ec',
   'rope_pp_eh',
   'kv_shift_rope',

@@ -109,6 +109,44 @@ def gptj(w, p, case):
   return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
 
 
+def deepseek(w, p, case):
+  """Queries are not compressed, keys and values to as many channels as there are, without a norm.
+  With YaRN all of a score has its temperature, and what turns has none besides.
+  """
+  import torch
+  from transformers import DeepseekV3Config
+  from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
+    DeepseekV3Attention,
+    DeepseekV3RotaryEmbedding,
+  )
+
+  rope = {'rope_type': 'default', 'rope_theta': case.hyper.get('base', 10_000.0)}
+  if 'members' in case.hyper:
+    p = {name: p[f'members.1.{name}'] for name in ('w_q', 'w_k')}
+    rope |= case.hyper['members'][1]['scaling'] | {'mscale': 1.0, 'mscale_all_dim': 1.0}
+  config = DeepseekV3Config(
+    hidden_size=18,
+    num_attention_heads=3,
+    num_key_value_heads=3,
+    q_lora_rank=None,
+    kv_lora_rank=18,
+    qk_nope_head_dim=6,
+    qk_rope_head_dim=4,
+    v_head_dim=6,
+    max_position_embeddings=SIZES['train_length'],
+    rope_parameters=rope,
+    attn_implementation='eager',
+  )
+  layer = DeepseekV3Attention(config, 0)
+  linear(layer.q_proj, torch.cat([w['q'], p['w_q']], dim=2))
+  linear(layer.kv_a_proj_with_mqa, torch.eye(18), p['w_k'])
+  layer.kv_a_layernorm = torch.nn.Identity()
+  linear(layer.kv_b_proj, torch.cat([w['k'], w['v']], dim=2))
+  identity(layer.o_proj)
+  rotations = DeepseekV3RotaryEmbedding(config)(w['x'][None], torch.arange(S)[None])
+  return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
+
+
 def t5(w, p, case):
   import torch
   from transformers import T5Config
@@ -318,6 +356,7 @@ REFERENCES = {
   'gpt_neox': gpt_neox,
   'gptj': gptj,
   **dict.fromkeys(('x_rotary', 'x_xpos'), x_rotary),
+  **dict.fromkeys(('deepseek', 'deepseek_yarn'), deepseek),
   **dict.fromkeys(('t5_decoder', 't5_encoder'), t5),
   'bloom': bloom,
   'mpt': mpt,
