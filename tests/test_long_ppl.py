@@ -5,10 +5,12 @@ import pytest
 from test_evaluation import BASE, TINY, chosen_documents, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
 
 from posenc_jax import config, data
+from posenc_jax.data.documents import Listing
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, long_ppl, plan, preflight, protocols, runs
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training import provenance
 
 
 def cosine_nll(tokens_BT):
@@ -91,6 +93,25 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa:
     with pytest.raises(UserError, match=words) as error:
       runs.check_evaluator(overlaid(c, **overrides))
     assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
+
+
+def test_an_evaluator_trained_on_another_folder_judges_all_lengths(run, tmp_path, monkeypatch):  # noqa: F811
+  _, workdir, _ = run(**LONG_PPL, data__corpus=str(tmp_path / 'gone'))
+  workdir.rename(tmp_path / 'evaluator')
+  listing = Listing('test', 9, 'another folder has other documents')
+  provenance.claim_documents(tmp_path / 'evaluator', [listing], begins=True)
+  named = str(tmp_path / 'evaluator')
+  c, workdir, _ = run(**LONG_PPL, eval__long_ppl_evaluator=named)
+  restored = []
+
+  def restore(config, corpus, folder, restore=runs.restore):
+    restored.append(str(folder))
+    return restore(config, corpus, folder)
+
+  monkeypatch.setattr(runs, 'restore', restore)
+  evaluate.evaluate(c, workdir)
+  assert [row['status'] for row in rows_of(workdir)] == ['ok', 'ok']
+  assert restored == [named]  # once for all lengths
 
 
 def test_an_evaluator_reads_the_longest_window(run, tmp_path):  # noqa: F811

@@ -1,6 +1,7 @@
 """The measurements that a config asks for: documents, protocols and lengths."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -298,7 +299,7 @@ class Planner:
       nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
       if not np.isfinite(nats_NT).all():  # NaN is no key token, but the score is none either
         return [{'status': 'not_finite'}] * len(rows)
-      judge = evaluator_nll(self._config, self._corpus) if e.long_ppl_evaluator else nll
+      judge = self._evaluator_nll if e.long_ppl_evaluator else nll
       is_key_NT = long_ppl.key_tokens(
         judge, windows_NT, context, e.stride, e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
       )
@@ -309,6 +310,11 @@ class Planner:
 
     fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
     yield Measurement(length, [fields], score)
+
+  @functools.cached_property
+  def _evaluator_nll(self) -> protocols.TokenFunction:
+    """`evaluator_nll`, restored once for all lengths."""
+    return evaluator_nll(self._config, self._corpus)
 
   def sink_rate(self, length: int) -> Iterator[Measurement]:
     """Yields one measurement, at the shortest length: it has a length of its own."""

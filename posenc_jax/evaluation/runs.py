@@ -160,10 +160,11 @@ def load_run(workdir: str | Path) -> Run:
   there is none, or its tokenizer is no longer the one that it was trained with.
   """
   config = saved_config(workdir)
-  return _load(Path(workdir), config, without_documents(config, workdir))
+  corpus = without_documents(config, workdir)
+  check_corpus(config, config, corpus, workdir)
+  return _load(Path(workdir), config, corpus)
 
 
 def _load(workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> Run:
-  check_corpus(config, config, corpus, workdir)
   model, step = restore(config, corpus, workdir)
   return Run(model, step, config, getattr(corpus, 'tokenizer', None), attention_options(config))
