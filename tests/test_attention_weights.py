@@ -177,6 +177,14 @@ def test_bad_settings_are_one_line(overrides, words):
     validate(overlaid(load(BASE, TINY), **STATISTICS | overrides))
 
 
+def test_the_sink_rate_asks_for_excerpts_of_its_own_windows():
+  overrides = {'eval__protocols': ('sink_rate',), 'eval__sink_rate_tokens': 10}
+  of_tokens = lambda tokens: overlaid(load(BASE, TINY), **overrides, eval__document_tokens=tokens)
+  validate(of_tokens(10))
+  with pytest.raises(UserError, match=r'document_tokens=9; allowed: 10 or more .*\(sink_rate\)'):
+    validate(of_tokens(9))
+
+
 def test_memory_is_linear_in_the_window():
   """From 1024 to 8192 tokens, of which one matrix of weights of all heads is 1 GiB."""
   model = model_of({'name': 'rope'})

@@ -104,9 +104,9 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(run, tmp_path
   c, workdir, _ = run(**LONG_PPL, eval__long_ppl_evaluator=named)
   restored = []
 
-  def restore(config, corpus, folder, restore=runs.restore):
-    restored.append(str(folder))
-    return restore(config, corpus, folder)
+  def restore(*args, restore=runs.restore):
+    restored.append(str(args[-1]))
+    return restore(*args)
 
   monkeypatch.setattr(runs, 'restore', restore)
   evaluate.evaluate(c, workdir)

@@ -85,9 +85,11 @@ def windows(config: ConfigDict) -> Relations:
     yield 'eval.stride', evals.stride <= shortest, within
   if 'receptive_field' in evals.protocols:
     yield 'eval.lengths', shortest >= 2, '2 or more tokens each for receptive_field'
-  if of_excerpts := [name for name in evals.protocols if name in OF_EXCERPTS]:
-    allowed = f'{longest} or more for windows of that length ({", ".join(of_excerpts)}), or 0'
-    yield 'eval.document_tokens', not 0 < evals.document_tokens < longest, allowed
+  for name in evals.protocols:
+    if name in OF_EXCERPTS:
+      length = evals.sink_rate_tokens if name == 'sink_rate' else longest
+      allowed = f'{length} or more for windows of that length ({name}), or 0'
+      yield 'eval.document_tokens', not 0 < evals.document_tokens < length, allowed
   if 'long_ppl' in evals.protocols:
     # up to context and stride, the short context is the whole one
     short = (evals.long_ppl_context or config.train.length) + evals.stride
