@@ -275,6 +275,12 @@ def test_the_loss_of_whole_windows_is_not_called_that_of_a_range_of_positions(fo
     assert '513 to 1024' not in names
 
 
+def test_records_say_which_windows_have_a_range_of_positions():
+  for table in make_tables(by_position(), protocols=['by_position'], metric='bpb'):
+    assert {record['length'] for record in table.records} == {1024}
+    assert {record['range_end'] for record in table.records} <= {128, 256, 512, 1024}
+
+
 def test_ranks_by_hand():
   def of(task, **values):
     fields = dict(protocol=task, metric='exact_match', k=None, document=None)

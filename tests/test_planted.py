@@ -204,6 +204,8 @@ def test_the_table_of_distances():
   assert [cell.text.partition(' ')[0] for cell in line] == ['rope', '2.565', '2.725', '3.205']
   (shorter,) = make_tables(rows, form='distances', length=128)
   assert shorter.records[0]['bpb'] == pytest.approx(1.28)
+  places = {(record['length'], record['distance']) for record in shorter.records}
+  assert places == {(128, 0), (128, 16), (128, 64)}
   for some, length in ((rows, 64), ([], None)):
     with pytest.raises(UserError, match=r'no rows of planted with length=.*; allowed: '):
       make_tables(some, form='distances', length=length)
@@ -222,6 +224,7 @@ def test_the_table_of_depths():
     '2.810',
     '3.310',
   ]
+  assert [(r['length'], r['depth_percent']) for r in table.records] == [(256, 25), (256, 75)]
   assert 'stands before what is asked for' in table.caption
   with pytest.raises(UserError, match='no rows of sliding with length=None; allowed: a study with'):
     make_tables(rows, form='distances', protocol='sliding')

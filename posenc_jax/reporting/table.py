@@ -8,8 +8,9 @@ from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores import Scores
 
-# The field of rows by position that says where their range ends, where columns are such ranges.
-RANGE_END = 'range_end'
+# Fields that layouts give rows whose column is no length: the last position of a range, counted from
+# 1; the bytes back to what decides a character; the depth in the text, in per cent.
+PLACES = RANGE_END, DISTANCE, DEPTH = 'range_end', 'distance', 'depth_percent'
 
 
 class Cell(NamedTuple):
@@ -140,12 +141,19 @@ def record_keys(scores: Scores) -> dict:
   return {'protocol': scores.protocol, 'control': scores.control or '', **corpus}
 
 
+def column_record(scores: Scores, line: str, column) -> dict:
+  """The fields of a record that say what its column is: the tokens of windows, and a place there."""
+  row = scores.exemplar_row[line]
+  place = {name: column for name in PLACES if name in row}
+  return {'length': row['length'] if place else column} | place
+
+
 def records(scores: Scores) -> list[dict]:
   """`Table.records`: each seed's sums and scores; where it has none, the status alone."""
   metric, made = scores.metric, []
   for (line, seed, column), score in scores.by_seed.items():
-    record = record_keys(scores)
-    record |= {'encoding': line, 'seed': seed, 'length': column, 'status': score.status}
+    record = record_keys(scores) | {'encoding': line, 'seed': seed}
+    record |= column_record(scores, line, column) | {'status': score.status}
     if metric.denominator:
       record |= {name: '' for name in LIKELIHOODS}
     else:

@@ -18,7 +18,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   Difference,
 )
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.table import Cell, RowGroup, Table, header, record_keys
+from posenc_jax.reporting.table import Cell, RowGroup, Table, column_record, header, record_keys
 
 SMALLEST = 'smallest marked'
 CORRELATION = 'correlation of seeds'
@@ -178,8 +178,8 @@ def _records(contrast: Contrast) -> list[dict]:
   made = []
   for (line, column), difference in contrast.differences.items():
     low, high = difference.interval or (None, None)
-    record = record_keys(contrast.scores)
-    record |= {'encoding': line, 'length': column, 'metric': contrast.metric.name}
+    record = record_keys(contrast.scores) | {'encoding': line}
+    record |= column_record(contrast.scores, line, column) | {'metric': contrast.metric.name}
     record |= {'compared_with': contrast.reference.name.format(baseline='baseline')}
     record |= {'baseline': contrast.baseline}
     record |= {'difference': difference.mean, 'low': low, 'high': high}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores import LINE, Scores, collect
-from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table import DEPTH, DISTANCE, Cell, RowGroup, Table, cells, from_scores
 
 PLANTED = 'planted'
 DISTANCES = (
@@ -36,13 +36,14 @@ def distances(
   if not rows or length not in (None, *lengths):
     allowed = ', '.join(map(str, lengths)) or f'a study with {protocol} in eval.protocols'
     raise UserError(f'table: no rows of {protocol} with length={length}; allowed: {allowed}')
+  place = DISTANCE if protocol == PLANTED else DEPTH
   found = collect(
-    [row for row in rows if row['length'] == (length or lengths[-1])],
+    [row | {place: row['position']} for row in rows if row['length'] == (length or lengths[-1])],
     runs,
     [protocol],
     metric,
     controls,
-    column_of=lambda row: row['position'],
+    column_of=lambda row: row[place],
     group_fields=(*LINE, 'length'),
   )
   return [_table(scores, protocol == PLANTED) for scores in found] + published(reference)
