@@ -33,6 +33,7 @@ def main(argv):
     allowed = 'folders of rows, such as results/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
   out = Path(flags.out) if flags.out else _default_out(folders)
+  cli.check_folder(f'--out={out}', out)
   texts, figure = make(folders, out)
   cli.make_folder(out)
   if figure:

@@ -18,6 +18,7 @@ def main(argv):
   if len(folders) != 1 or overrides:
     allowed = 'DIR, such as runs/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
+  cli.check_folder(f'--out={flags.out}', flags.out)
   added, every = kept.keep(folders[0], flags.out)
   report = study.load(flags.out)
   failed = report.write_all_possible()

@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv):
-  study.of_arguments(argv, ROOT).write_tables()
+  report = study.of_arguments(argv, ROOT)
+  if report.out is not None:
+    cli.check_folder(f'--out={report.out}', report.out)
+  report.write_tables()
 
 
 if __name__ == '__main__':

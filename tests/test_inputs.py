@@ -18,7 +18,9 @@ from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.tasks import make
-from scripts import fuzz_inputs
+from scripts import board, figures, fuzz_inputs, keep, table
+from scripts.aot import command as aot
+from scripts.bench import command as bench
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -337,6 +339,23 @@ def test_an_address_is_no_folder(tmp_path, monkeypatch):
     assert said.startswith(
       '--workdir=gs://bucket/run: the address of something elsewhere; allowed: a'
     )
+
+
+@pytest.mark.parametrize(
+  ('main', 'arguments'),
+  [
+    (table.main, ['.', '--out=gs://bucket/run']),
+    (figures.main, ['.', '--out=gs://bucket/run']),
+    (keep.main, ['.', '--out=gs://bucket/run']),
+    (board.main, ['.', '--out=gs://bucket/run']),
+    (bench.main, ['--out=gs://bucket/run']),
+    (aot.main, ['--target=tpu-v5e-1', '--attention', '--hlo=gs://bucket/run']),
+  ],
+)
+def test_an_address_is_no_place_for_results(main, arguments, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert 'the address of something elsewhere; allowed: a folder' in message(main, arguments)
+  assert not [*tmp_path.iterdir()]
 
 
 def test_what_can_be_made_is_not_made(tmp_path):

@@ -3,6 +3,7 @@ there, and where what is kept for all runs lies.
 """
 
 import os
+import re
 from pathlib import Path
 
 from posenc_jax import storage
@@ -56,8 +57,8 @@ def make_folder(folder: str | Path) -> None:
 
 
 def _refuse_url(path: str | Path) -> str | None:
-  """Says what gs://BUCKET is: as a path, it would be a folder named 'gs:' here."""
-  return 'the address of something elsewhere' if '://' in str(path) else None
+  """Says what gs://BUCKET is, or gs:/BUCKET, as a Path has it: it would be a folder 'gs:' here."""
+  return 'the address of something elsewhere' if re.match(r'[\w+.-]+:/', str(path)) else None
 
 
 def _why_not(folder: Path, file: Path | None = None) -> str | None:

@@ -8,8 +8,8 @@ from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores import Scores
 
-# Fields that layouts give rows whose column is no length: the last position of a range, counted from
-# 1; the bytes back to what decides a character; the depth in the text, in per cent.
+# Fields that layouts give rows whose column is no length: where a range of positions ends, counted
+# from 1; the bytes back to what decides a character; the depth in the text, in per cent.
 PLACES = RANGE_END, DISTANCE, DEPTH = 'range_end', 'distance', 'depth_percent'
 
 
@@ -142,7 +142,7 @@ def record_keys(scores: Scores) -> dict:
 
 
 def column_record(scores: Scores, line: str, column) -> dict:
-  """The fields of a record that say what its column is: the tokens of windows, and a place there."""
+  """The fields of a record that say what its column is: a length of windows, or a place there."""
   row = scores.exemplar_row[line]
   place = {name: column for name in PLACES if name in row}
   return {'length': row['length'] if place else column} | place

@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
   Raises UserError before anything is compiled.
   """
   flags, overrides = cli.parse_args(argv, FLAGS)
+  if flags.hlo:
+    cli.check_folder(f'--hlo={flags.hlo}', flags.hlo)
   targets.set_environment(flags.target)
   if not flags.attention and not flags.config:
     raise UserError('--config: must be given; allowed: --config=FILE, or --attention')

@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
   anything starts.
   """
   flags, overrides = cli.parse_args(argv, FLAGS)
+  cli.check_folder(f'--out={flags.out}', flags.out)
   omissions = []
   groups = plan(flags, overrides, omissions)
   out, console = Path(flags.out), Console(highlight=False, markup=False)
