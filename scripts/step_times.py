@@ -42,7 +42,9 @@ def main(argv):
     c = run.config
     if c.train.steps:
       line = label(c), c.train.length
-      differing = {*config.differing_keys(configs.setdefault(line, c), c)} - {'seed'}
+      # nor does the run that it starts from change what a step costs
+      same_steps = {'seed', 'train.init_from'}
+      differing = {*config.differing_keys(configs.setdefault(line, c), c)} - same_steps
       if differing:
         problem = f'{line[0]} at {line[1]} tokens differs in {min(differing)}'
         raise UserError(f'--config={flags.config}: {problem}; allowed: a label for each line')

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
@@ -188,6 +189,19 @@ def test_flags_that_cannot_be(flags, words, monkeypatch):
   monkeypatch.setattr(targets, 'ENVIRONMENT', {})
   with pytest.raises(UserError, match=words):
     command.main(flags.split())
+
+
+@pytest.mark.parametrize('study', ['drope', 'extension', 'studies/claims/pose'])
+def test_runs_that_start_from_others_are_compiled(study, monkeypatch):
+  mesh = SimpleNamespace(devices=np.array(SimpleNamespace(device_kind='any')))
+  monkeypatch.setattr(command, 'make_mesh', lambda target, sizes: mesh)
+  monkeypatch.setattr(command, 'compiled', lambda name, *rest: name)
+  monkeypatch.setattr(targets, 'peaks', lambda *of: None)
+  file = Path(config.BASE).parent / f'{study}.py'
+  names, _ = command.step_rows(SimpleNamespace(config=str(file), only='', target=''), {})
+  starts = [run for run in config.load_study(file).sweep() if 'train.init_from' not in run]
+  assert len(names) > len(starts) > 0
+  assert not [name for name in names if 'init_from' in name or 'train.steps=0' in name]
 
 
 def test_a_compiler_that_is_missing_is_named(monkeypatch):

@@ -565,6 +565,16 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=0'])
 
 
+@pytest.mark.parametrize('study', ['extension', 'studies/claims/pose'])
+def test_runs_that_start_from_others_are_timed(study, tmp_path, monkeypatch):
+  timed = []
+  measure = lambda configs, rounds: {line: timed.append(line) or [1.0] for line in configs}
+  monkeypatch.setattr(step_times, 'measure', measure)
+  file = ROOT / 'configs' / f'{study}.py'
+  step_times.main([f'--config={file}', f'--out={tmp_path}'])
+  assert len(timed) > 1
+
+
 @pytest.fixture
 def folder(tmp_path):
   rows = text_rows({**MODELS, '<b>': MODELS['flat']}) + recall_rows()

@@ -95,15 +95,23 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   study = configs.load_study(Path(flags.config))
   runs = {Path(flags.config).stem: {}}
   if hasattr(study, 'sweep'):
-    runs = {configs.line_name(run): run for run in study.sweep()}
+    # what a run starts from changes nothing in its program
+    fields = [{k: v for k, v in run.items() if k != 'train.init_from'} for run in study.sweep()]
+    runs = {configs.line_name(run): run for run in fields}
   if not any(flags.only in name for name in runs):
     raise UserError(f'--only={flags.only}: no such run; allowed: a part of {", ".join(runs)}')
-  rows, peaks = [], None
-  for name, run in runs.items():
-    if flags.only not in name:
-      continue
-    c = configs.load(flags.config, run | overrides)
+  chosen = {
+    name: configs.load(flags.config, run | overrides)
+    for name, run in runs.items()
+    if flags.only in name
+  }
+  chosen = {name: c for name, c in chosen.items() if c.train.steps}
+  if not chosen:
+    raise UserError(f'--config={flags.config}: trains nothing; allowed: a study that trains')
+  for c in chosen.values():
     configs.validate(c)
+  rows, peaks = [], None
+  for name, c in chosen.items():
     mesh = make_mesh(flags.target, c.mesh)
     kind, precision = mesh.devices.flat[0].device_kind, c.train.matmul_precision
     peaks = targets.peaks(kind, c.train.compute_dtype, precision)
