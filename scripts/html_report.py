@@ -11,7 +11,6 @@ network when it is opened. First: pip install -e '.[report]'
 from pathlib import Path
 
 from posenc_jax import cli
-from posenc_jax.config import BASE
 from posenc_jax.errors import UserError, not_installed, visible
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +36,7 @@ def main(argv):
 
   cli.check_file(f'--out={flags.out}', flags.out)
   sources = gather(paths, ROOT)
-  page.write(flags.out, page.render(sources, flags.metric, flags.profiles, BASE))
+  page.write(flags.out, page.render(sources, flags.metric, flags.profiles))
   print(visible(flags.out))
 
 

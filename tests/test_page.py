@@ -85,7 +85,7 @@ def sources(rows, runs=(), configs=None):
 
 
 def rendered(rows, metric='bpb', with_profiles=False, **fields):
-  return page.render(sources(rows, **fields), metric, with_profiles, BASE)
+  return page.render(sources(rows, **fields), metric, with_profiles)
 
 
 def plot(text, name='curves'):
@@ -664,10 +664,10 @@ def test_rows_alone_have_their_encodings_drawn_with_defaults():
   assert len(plot(text, 'encoding-0-0')[0]) == 2 * 4
 
 
-def test_without_the_repository_the_page_says_which_encodings_it_cannot_draw():
-  text = page.render(sources(rows_of({'rope': {8: [1.0, 2.0]}})), 'bpb', with_profiles=True)
-  assert '2 runs have no config.json: their encodings are drawn with the base config of' in text
-  assert 'encoding-0-0' not in text
+def test_an_n_gram_is_no_encoding_that_could_be_drawn():
+  text = rendered(rows_of({'n-gram (5 bytes)': {8: [1.0]}}, encoding='n-gram'), with_profiles=True)
+  assert 'is not drawn' not in text
+  assert 'Rows do not tell hyperparameters' not in text
 
 
 def test_what_no_weight_is_left_of_is_not_drawn():

@@ -18,6 +18,7 @@ from posenc_jax.reporting.layouts.lengths import extrapolation_table
 from posenc_jax.reporting.own_changes import finding
 from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
+from posenc_jax.rows import row_schema
 
 HERE = Path(__file__).parent
 MIN_DISTANCES = 1024  # distances drawn, or twice the training length where that is more
@@ -46,15 +47,11 @@ BY_DEFAULT = (
 )
 
 
-def render(
-  sources: Sources, metric: str, with_profiles: bool, base: str | Path | None = None
-) -> str:
+def render(sources: Sources, metric: str, with_profiles: bool) -> str:
   """The HTML of a page: the same bytes for the same sources.
 
   Args:
     with_profiles: whether the page draws what the encodings say about distance.
-    base: the file of the base config, for encodings of runs without a config.json; None: these are
-      not drawn.
   Raises:
     UserError: as `Sources.series` does.
   """
@@ -69,7 +66,7 @@ def render(
   drawn, not_drawn = [], []
   if with_profiles:
     longest = max(series.scores.columns[-1] for series in shown)
-    drawn, not_drawn = _profiles(sources, found, longest, base)
+    drawn, not_drawn = _profiles(sources, found, longest)
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
@@ -91,7 +88,7 @@ def render(
     tables=[_tables(sources, *both) for both in zip(shown, gaps, strict=True)],
     profiles=drawn,
     not_drawn=not_drawn,
-    profiles_caption=PROFILES + (BY_DEFAULT if _runs_without_config(sources) and base else ''),
+    profiles_caption=PROFILES + (BY_DEFAULT if _without_config(sources) else ''),
     settings=_settings(found),
     same=sorted(same.items()),
     sources=sources.notes,
@@ -185,25 +182,18 @@ def _settings(found: list[Setting]) -> list[list[str]]:
   return lines
 
 
-def _profiles(
-  sources: Sources, found: list[Setting], longest: int, base: str | Path | None
-) -> tuple[list[dict], list[str]]:
+def _profiles(sources: Sources, found: list[Setting], longest: int) -> tuple[list[dict], list[str]]:
   """A profile of each way in which configs set an encoding, and what could not be drawn."""
   from posenc_jax.inspection.profiles import single_encodings  # it needs jax, and rows do not
 
   named = [(setting.label, setting.config) for setting in found]
   names_of, config_of = {}, {}
-  for label, c in [*named, *_by_default(sources, base)]:
+  for label, c in [*named, *_by_default(sources)]:
     for name, own in single_encodings(label, c):
       key = _profile_key(own)
       config_of.setdefault(key, own)
       names_of.setdefault(key, []).append(name)
   drawn, not_drawn = [], []
-  if base is None and (lacking := _runs_without_config(sources)):
-    not_drawn.append(
-      f'{len(lacking)} runs have no config.json: their encodings are drawn with the base config of '
-      'a clone of the repository, which is not known here'
-    )
   for number, (key, c) in enumerate(config_of.items()):
     name = ', '.join(dict.fromkeys(names_of[key]))
     try:
@@ -242,17 +232,18 @@ def _profile(c: ConfigDict, longest: int, name: str) -> dict:
   return dict(plots=figures, notes=' '.join(notes))
 
 
-def _runs_without_config(sources: Sources) -> set[str]:
-  return {row['run'] for row in sources.rows} - sources.configs.keys()
-
-
-def _by_default(sources: Sources, base: str | Path | None) -> list[tuple[str, ConfigDict]]:
-  """(name, config) of the encodings of runs without a config.json."""
-  lacking = _runs_without_config(sources) if base else ()
-  encodings = {
-    (row['encoding'], row['train_length']): None for row in sources.rows if row['run'] in lacking
+def _without_config(sources: Sources) -> dict[tuple[str, int], None]:
+  """(encoding, training length) of the runs without a config.json; an n-gram has no encoding."""
+  return {
+    (row['encoding'], row['train_length']): None
+    for row in sources.rows
+    if row['run'] not in sources.configs and row['encoding'] != row_schema.N_GRAM
   }
+
+
+def _by_default(sources: Sources) -> list[tuple[str, ConfigDict]]:
+  """(name, config) of the encodings of runs without a config.json."""
   return [
-    (name, config.load(base, {'encoding': dict(name=name), 'train.length': length}))
-    for name, length in encodings
+    (name, config.load(config.BASE, {'encoding': dict(name=name), 'train.length': length}))
+    for name, length in _without_config(sources)
   ]
