@@ -1,7 +1,7 @@
 """Computes golden vectors with implementations of others: transformers, x-transformers, entmax, and
 the repositories of papers.
 
-  pip install -e '.[conformance]' && python scripts/conformance.py
+  pip install -e '.[conformance]' && python scripts/conformance.py [NAME ...]
 
 A repository is read from a clone, `git clone https://github.com/OWNER/NAME references/OWNER/NAME`,
 at the commit in COMMITS of scripts/conformance/repositories.py; of a file there only the

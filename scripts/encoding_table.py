@@ -28,6 +28,7 @@ from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
 from posenc_jax.encodings.core.temperature import Temperature
+from posenc_jax.errors import UserError
 
 TITLE = """\
 # Encodings
@@ -363,5 +364,12 @@ def equations(jaxpr) -> Iterator:
       yield eqn
 
 
+def main(argv):
+  _, overrides = cli.parse_args(argv, {})
+  if overrides:
+    raise UserError(f'--config.{next(iter(overrides))}: changes no page; allowed: no arguments')
+  print(markdown(), end='')
+
+
 if __name__ == '__main__':
-  cli.main(lambda _: print(markdown(), end=''))
+  cli.main(main)

@@ -59,8 +59,9 @@ def draw_encodings(argv: list[str]) -> None:
   )
   sizes = {name: getattr(flags, name) for name in SIZES}
   for name, size in sizes.items():
-    if not (name == 'seed' or 1 <= size <= MOST[name]) or size < 0:
-      raise UserError(f'--{name}={size}; allowed: 1 to {MOST[name]}')
+    least = 0 if name == 'seed' else 1
+    if not least <= size <= MOST[name]:
+      raise UserError(f'--{name}={size}; allowed: {least} to {MOST[name]}')
   if overrides:
     raise UserError(
       f'--config.{next(iter(overrides))}: hyperparameters stand in --encoding=NAME/hyper=value'

@@ -32,6 +32,7 @@ from posenc_jax.data import (
 )
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.data.ngrams import NGrams
+from posenc_jax.errors import UserError
 from posenc_jax.tasks import PREFIX, chance
 
 CONTEXT = 6  # bytes of context of the n-gram under the table of histories
@@ -48,6 +49,8 @@ def main(argv):
   config = load(flags.config, overrides)
   validate_data(config)
   if config.data.corpus.startswith(PREFIX):
+    if given := [name for name in ('history', 'overlap') if getattr(flags, name)]:
+      raise UserError(f'--{given[0]}: of text only; allowed: without it for {config.data.corpus!r}')
     describe_task(source(config.data, 'train'), config.eval.lengths)
   else:
     describe_text(config.data)

@@ -426,6 +426,13 @@ def test_prepare_data_shows_a_task_without_jax():
   assert all(word in output for word in ('Deletang', '4 symbols with BOS', '> [', '0.5'))
 
 
+@pytest.mark.parametrize('flag', ['history', 'overlap'])
+def test_prepare_data_refuses_what_a_task_does_not_have(flag):
+  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
+  with pytest.raises(UserError, match=f'--{flag}: of text only; allowed: without it for'):
+    main(['--corpus=task:copy', f'--{flag}'])
+
+
 def test_prepare_data_shows_the_positions_that_examples_carry(capsys):
   main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
   main(['--corpus=task:addition/reverse=True/pad=True/positions=abacus'])

@@ -121,7 +121,7 @@ def _print_help(argv: list[str], flags: dict[str, object], lists_fields: bool) -
     for name, default in flags.items()
   ]
   print((sys.modules['__main__'].__doc__ or '').strip())
-  print(f'\nflags: {", ".join(words)}, --config.FIELD=VALUE')
+  print(f'\nflags: {", ".join([*words, "--config.FIELD=VALUE"])}')
   if lists_fields:
     print(f'\n{field_help.text(_config_given(argv))}')
 

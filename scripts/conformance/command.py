@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from posenc_jax import cli
 from posenc_jax.errors import UserError, nearest, not_installed
 
 from . import libraries, pretrained, repositories
@@ -76,8 +77,12 @@ def write(file: str, entries: dict) -> None:
   path.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
 
 
-def main(names: list[str]) -> None:
+def main(argv: list[str]) -> None:
   """Computes the entries with these names, or all of them. Raises UserError."""
+  names = []
+  _, overrides = cli.parse_args(argv, {}, names)
+  if overrides:
+    raise UserError(f'--config.{next(iter(overrides))}: changes no entry; allowed: names')
   known = {*ROPE_TYPES, *CASES, *pretrained.MODELS}
   for name in names:
     if name not in known:
