@@ -3,5 +3,5 @@
 `command.py` reads the flags, `cases.py` says what is measured, `measure.py` interleaves the repeats
 and writes rows, `tables.py` makes tables of them. Worker processes do the work (`workers.py` starts
 them, `worker.py` runs in them) and load `jax_cases.py` or `torch_cases.py`. The other modules
-import neither jax nor torch. `mesh_memory.py` is a command of its own.
+import neither jax nor torch.
 """

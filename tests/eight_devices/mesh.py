@@ -2,7 +2,6 @@
 
 import functools
 import json
-import runpy
 import shutil
 
 import jax
@@ -214,40 +213,38 @@ def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corp
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.fixture(scope='module')
-def mesh_memory():
-  return runpy.run_module('scripts.bench.mesh_memory')
+def mebibytes(traced) -> float:
+  """Memory of a program on one device."""
+  m = traced.lower().compile().memory_analysis()
+  used = m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes
+  return (used - m.alias_size_in_bytes) / 2**20
+
+
+def memory_of_step(name: str, length: int, shards: int) -> float:
+  """That of a training step whose sequences `shards` devices share."""
+  fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
+  c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
+  return mebibytes(programs.trace_step(mesh.make_mesh(c.mesh), c))
 
 
 @pytest.mark.slow
-def test_memory_by_shares_is_printed(capsys, mesh_memory):
-  mesh_memory['main'](['--length=1024', '--encodings=nope', '--shards=2,8'])
-  *_, attention, step = (line.split('|') for line in capsys.readouterr().out.splitlines())
-  assert [row[2].strip() for row in (attention, step)] == ['attention', 'step']
-  assert all(0 < int(row[4]) < int(row[3]) for row in (attention, step))
+def test_the_memory_of_a_device_falls_with_the_devices_that_share_a_sequence():
+  """Of a training step, and of the gradient of attention."""
+  sizes = {'batch': 1, 'length': 1024, 'heads': 8, 'head_dim': 64, 'dtype': 'float32'}
+  of_attention = []
+  for shards in (2, 8):
+    devices = mesh.make_mesh(config.load(BASE, {'mesh.context': shards}).mesh)
+    of_attention.append(mebibytes(programs.trace_attention(devices, 'nope', 'ring', sizes)))
+  assert 0 < of_attention[1] < of_attention[0]
+  assert 0 < memory_of_step('nope', 1024, 8) < memory_of_step('nope', 1024, 2)
 
 
 @pytest.mark.slow
-def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting(mesh_memory):
+def test_tables_that_layers_share_take_no_more_memory_than_those_of_one_meeting():
   """A training step; once, jax kept those of all meetings of shares, because no layer changes
   them.
   """
-  bytes_of = lambda name: mesh_memory['mebibytes'](mesh_memory['step'](name, 4096, 8))
-  assert bytes_of('alibi') < 1.25 * bytes_of('nope')
-
-
-@pytest.mark.parametrize(
-  ('flag', 'message'),
-  [
-    ('--shards=two', 'shards.*two'),
-    ('--length=0', 'length.*0'),
-    ('--encodings=nop', "'nop': no such encoding"),
-    ('--config.seed=config.seed', 'config.seed'),
-  ],
-)
-def test_memory_by_shares_says_what_it_cannot_measure(mesh_memory, flag, message):
-  with pytest.raises(UserError, match=message):
-    mesh_memory['main']([flag])
+  assert memory_of_step('alibi', 4096, 8) < 1.25 * memory_of_step('nope', 4096, 8)
 
 
 @pytest.mark.slow
