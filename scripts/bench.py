@@ -12,8 +12,7 @@ x-transformers: pip install -e '.[bench]'
 
 --encodings: names, with hyperparameters as in NAME/field=value (put a value with commas in
   brackets), or all.
---backends: the backends of attention. "plain" is blockwise attention without an encoding, with a
-  backward pass written by hand.
+--backends: the backends of attention.
 --passes: forward, both (forward and backward).
 --batch, --heads, --head_dim: the sizes of attention. Beyond 8192 tokens it measures one sequence,
   forward only.

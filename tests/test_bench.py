@@ -4,7 +4,6 @@ compute the attention of our encodings.
 
 import io
 import json
-import math
 import os
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build as build_model
 from posenc_jax.model.token_nll import token_nll
-from scripts.bench import cases, command, jax_cases, memory, plain, tables
+from scripts.bench import cases, command, jax_cases, memory, tables
 from scripts.bench.measure import MAX_REPEATS, MIN_REPEATS, measure, quartiles
 from scripts.bench.target import Unsupported, reason
 from scripts.bench.workers import Workers
@@ -100,7 +99,7 @@ def test_all_encodings_with_every_backend(plan):
     case.name for case in group.cases if case.framework == 'jax' and case.method != 'matmul'
   ]
   wanted = {f'{name} {backend}' for name in ENCODINGS for backend in ('dense', 'blockwise')}
-  assert set(jax_names) == wanted | {'nope plain'}
+  assert set(jax_names) == wanted
   assert len(set(names(group))) == len(group.cases)
   peers = {case.method: case.encoding for case in group.cases if case.framework == 'torch'}
   assert peers.pop('matmul') == ''
@@ -114,8 +113,7 @@ def test_what_ratios_are_to(plan):
   (group,), _ = plan('--attention', '--encodings=nope,alibi', '--lengths=64', '--passes=both')
   assert baseline(group) == {
     'nope dense': 'nope blockwise',
-    'nope blockwise': 'nope plain',
-    'nope plain': 'nope blockwise',
+    'nope blockwise': 'nope blockwise',
     'alibi dense': 'nope blockwise',
     'alibi blockwise': 'nope blockwise',
     'torch sdpa': 'nope blockwise',
@@ -433,29 +431,6 @@ def test_table_of_rows():
 
 
 # Real work.
-
-
-@pytest.mark.parametrize('block', [(16, 16), (8, 32), (32, 8), (256, 256)])
-def test_plain_attention_is_attention(block):
-  q, k, v, cotangent = (jax_cases.normal(seed, 2, 64, 3, 8, dtype='float32') for seed in range(4))
-
-  def dense(q, k, v):
-    s = jnp.einsum('bthk,bshk->bhts', q, k) / math.sqrt(8)
-    p = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones((64, 64), bool)), s, -jnp.inf))
-    return jnp.einsum('bhts,bshk->bthk', p, v)
-
-  o, pull = jax.vjp(lambda *inputs: plain.attention(*inputs, block), q, k, v)
-  wanted, wanted_pull = jax.vjp(dense, q, k, v)
-  for mine, other in zip((o, *pull(cotangent)), (wanted, *wanted_pull(cotangent)), strict=True):
-    np.testing.assert_allclose(mine, other, atol=1e-5, rtol=1e-5)
-
-
-def test_plain_attention_refuses_ragged_blocks_and_keeps_the_dtype():
-  x = jnp.ones((1, 12, 1, 4), jnp.bfloat16)
-  with pytest.raises(ValueError, match='12 tokens'):
-    plain.attention(x, x, x, (8, 8))
-  o, pull = jax.vjp(plain.attention, x, x, x)
-  assert {leaf.dtype for leaf in (o, *pull(o))} == {jnp.dtype('bfloat16')}
 
 
 @pytest.mark.slow

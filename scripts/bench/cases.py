@@ -28,7 +28,6 @@ STEP = {
 
 ATTENTION_ENCODINGS = ('nope', 'rope', 'alibi', 't5', 'transformer_xl')  # one for each kind of work
 STEP_ENCODINGS = ('nope', 'rope', 'alibi', 't5')
-PLAIN = 'plain'  # attention of `plain.py`, a method beside the backends for nope alone
 
 # The programs in PyTorch, and the encodings whose attention each of them computes.
 ATTENTION_PEERS = {
@@ -53,7 +52,7 @@ class Case:
 
   Attributes:
     name: unique in its group.
-    method: a backend, PLAIN, a peer, 'matmul', or for a step in jax 'trainer'.
+    method: a backend, a peer, 'matmul', or for a step in jax 'trainer'.
     encoding: a name with hyperparameters, as `encoding_of` reads it.
     baseline: the name of the case that its time is divided by.
     config: overrides of configs/base.py, for a step.
@@ -127,9 +126,8 @@ def attention_groups(
 ) -> list[Group]:
   """One group for each dtype, length and pass.
 
-  `methods` are backends and PLAIN, `peers` names in ATTENTION_PEERS.
+  `methods` are backends, `peers` names in ATTENTION_PEERS.
   """
-  methods = [name for name in methods if name != PLAIN or 'nope' in encodings]
   # The baseline of all other cases is this encoding with this backend.
   backend = next((name for name in ('blockwise', *methods) if name in methods), None)
   base = f'{"nope" if "nope" in encodings else encodings[0]} {backend}'
@@ -140,12 +138,10 @@ def attention_groups(
     B = 1 if T > LONG_CONTEXT else batch
     sizes = {'dtype': dtype, 'length': T, 'batch': B, 'heads': heads, 'head_dim': head_dim}
     new_case = functools.partial(Case, 'attention', passes=direction, **sizes)
-    cases = []
-    for spec, method in itertools.product(encodings, methods):
-      if method != PLAIN or spec == 'nope':
-        name = f'{spec} {method}'
-        baseline = f'nope {PLAIN}' if name == base and PLAIN in methods else base
-        cases.append(new_case('jax', name, method, spec, baseline))
+    cases = [
+      new_case('jax', f'{spec} {method}', method, spec, base)
+      for spec, method in itertools.product(encodings, methods)
+    ]
     for peer in peers:
       spec = encoding_of_peer(peer, encodings)
       cases.append(

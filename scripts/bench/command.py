@@ -188,7 +188,7 @@ def _attention(
 ) -> list[cases.Group]:
   from posenc_jax.attention import BACKENDS
 
-  methods = [*BACKENDS, cases.PLAIN]
+  methods = list(BACKENDS)
   if flags.backends:
     methods = _names('backends', flags.backends, methods)
   else:

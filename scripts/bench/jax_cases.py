@@ -20,12 +20,11 @@ from posenc_jax.training import multi_seed
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
-from . import memory, plain
+from . import memory
 from .cases import (
   LARGE_MATMUL_SIZE,
   LARGE_MATMULS,
   MATMUL_SIZE,
-  PLAIN,
   TRAIN_LENGTH,
   Case,
   step_config,
@@ -72,8 +71,6 @@ def attention(case: Case) -> Target:
   x = normal(4, case.batch, case.length, H * K, dtype=case.dtype)
 
   def forward(enc, q, k, v, x):
-    if case.method == PLAIN:
-      return plain.attention(q, k, v)
     return attend(q, k, v, enc, x=x, backend=case.method, outer_hooks_applied=True)
 
   def both(enc, q, k, v, x, cotangent):
