@@ -13,7 +13,7 @@ from posenc_jax.errors import UserError, nearest, not_installed
 
 from . import libraries, pretrained, repositories
 from .cases import CASES, ROPE_TYPES, cotangent, parameters
-from .tensors import numbers
+from .tensors import numbers, torch
 
 GOLDEN = Path(__file__).parents[2] / 'tests' / 'golden'
 REFERENCES: dict[str, Callable] = libraries.REFERENCES | repositories.REFERENCES
@@ -33,8 +33,6 @@ GRADIENTS = (
 
 def attention(name: str) -> list:
   """The output of a case's reference, [S][H * K]."""
-  import torch
-
   x, w, p = tensors(name)
   with torch.no_grad():
     return numbers(REFERENCES[name](w | {'x': x}, p, CASES[name]).numpy())
@@ -53,8 +51,6 @@ def gradients(name: str) -> dict[str, list]:
 
 def tensors(name: str) -> tuple:
   """The input of a case, its weights, and the parameters of its encoding, as tensors."""
-  import torch
-
   enc, weights = CASES[name].build()
   weights = {n: torch.tensor(w) for n, w in weights.items()}
   p = {n: torch.tensor(np.asarray(leaf)) for n, leaf in parameters(enc).items()}

@@ -13,6 +13,7 @@ from .tensors import (
   linear,
   numbers,
   project,
+  torch,
   weighted_values,
 )
 
@@ -48,7 +49,6 @@ def rope_type(scaling: dict, share: float, base: float, length: int, original: i
 
 
 def llama(w, p, case):
-  import torch
   from transformers import LlamaConfig
   from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
@@ -67,11 +67,10 @@ def llama(w, p, case):
     linear(getattr(layer, f'{name}_proj'), w[name])
   identity(layer.o_proj)
   rotations = LlamaRotaryEmbedding(config)(w['x'][None], torch.arange(S)[None])
-  return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
+  return layer(w['x'][None], rotations, causal_mask())[0][0]
 
 
 def gpt_neox(w, p, case):
-  import torch
   from transformers import GPTNeoXConfig
   from transformers.models.gpt_neox.modeling_gpt_neox import (
     GPTNeoXAttention,
@@ -90,11 +89,10 @@ def gpt_neox(w, p, case):
   linear(layer.query_key_value, by_head(w['q'], w['k'], w['v']))
   identity(layer.dense)
   rotations = GPTNeoXRotaryEmbedding(config)(w['x'][None], torch.arange(S)[None])
-  return layer(w['x'][None], causal_mask(torch), position_embeddings=rotations)[0][0]
+  return layer(w['x'][None], causal_mask(), position_embeddings=rotations)[0][0]
 
 
 def gptj(w, p, case):
-  import torch
   from transformers import GPTJConfig
   from transformers.models.gptj.modeling_gptj import GPTJAttention, GPTJRotaryEmbedding
 
@@ -106,7 +104,7 @@ def gptj(w, p, case):
     linear(getattr(layer, f'{name}_proj'), w[name])
   identity(layer.out_proj)
   rotations = GPTJRotaryEmbedding(config)(w['x'], torch.arange(S)[None])
-  return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
+  return layer(w['x'][None], rotations, causal_mask())[0][0]
 
 
 def deepseek(w, p, case):
@@ -148,7 +146,6 @@ def deepseek(w, p, case):
 
 
 def t5(w, p, case):
-  import torch
   from transformers import T5Config
   from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -166,11 +163,10 @@ def t5(w, p, case):
     linear(getattr(layer, name), w[name])
   identity(layer.o)
   layer.relative_attention_bias.weight.data = 6**0.5 * p['table']
-  return layer(w['x'][None], mask=causal_mask(torch) if case.causal else None)[0][0]
+  return layer(w['x'][None], mask=causal_mask() if case.causal else None)[0][0]
 
 
 def bloom(w, p, case):
-  import torch
   from transformers import BloomConfig
   from transformers.models.bloom.modeling_bloom import BloomAttention, build_alibi_tensor
 
@@ -178,24 +174,21 @@ def bloom(w, p, case):
   linear(layer.query_key_value, by_head(w['q'], w['k'], w['v']))
   identity(layer.dense)
   alibi = build_alibi_tensor(torch.ones(1, S), 3, torch.float32)
-  return layer(w['x'][None], torch.zeros(1, S, 18), alibi, causal_mask(torch))[0][0]
+  return layer(w['x'][None], torch.zeros(1, S, 18), alibi, causal_mask())[0][0]
 
 
 def mpt(w, p, case):
-  import torch
   from transformers import MptConfig
   from transformers.models.mpt.modeling_mpt import MptAttention, build_mpt_alibi_tensor
 
   layer = MptAttention(MptConfig(d_model=18, n_heads=6), 0).eval()
   linear(layer.Wqkv, w['q'], w['k'], w['v'])
   identity(layer.out_proj)
-  return layer(
-    w['x'][None], build_mpt_alibi_tensor(6, S), attention_mask=causal_mask(torch)[0] < 0
-  )[0][0]
+  hidden = causal_mask()[0] < 0
+  return layer(w['x'][None], build_mpt_alibi_tensor(6, S), attention_mask=hidden)[0][0]
 
 
 def deberta_v2(w, p, case):
-  import torch
   from transformers import DebertaV2Config
   from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
@@ -217,7 +210,6 @@ def deberta_v2(w, p, case):
 
 
 def xlnet(w, p, case):
-  import torch
   from transformers import XLNetConfig, XLNetModel
 
   clamp = case.hyper.get('clamp_length') or -1
@@ -265,7 +257,6 @@ def x_forgetting(w, p, case):
 
 
 def x_pope(w, p, case):
-  import torch
   from x_transformers.x_transformers import PolarEmbedding, apply_polar_pos_emb
 
   polar = PolarEmbedding(6, 3)
@@ -297,7 +288,6 @@ def x_dynamic(w, p, case):
 
 def llama4(w, p, case):
   """A layer without rotation."""
-  import torch
   from transformers import Llama4TextConfig
   from transformers.models.llama4.modeling_llama4 import Llama4TextAttention
 
@@ -317,11 +307,10 @@ def llama4(w, p, case):
   for name in 'qkv':
     linear(getattr(layer, f'{name}_proj'), w[name])
   identity(layer.o_proj)
-  return layer(w['x'][None], None, causal_mask(torch))[0][0]
+  return layer(w['x'][None], None, causal_mask())[0][0]
 
 
 def ministral(w, p, case):
-  import torch
   from transformers import Ministral3Config
   from transformers.models.ministral3.modeling_ministral3 import (
     Ministral3Attention,
@@ -348,7 +337,7 @@ def ministral(w, p, case):
   identity(layer.o_proj)
   ids = torch.arange(S)[None]
   rotations = Ministral3RotaryEmbedding(config)(w['x'][None], ids)
-  return layer(w['x'][None], rotations, causal_mask(torch), position_ids=ids)[0][0]
+  return layer(w['x'][None], rotations, causal_mask(), position_ids=ids)[0][0]
 
 
 REFERENCES = {

@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 
+from .tensors import torch
+
 SIZES = {
   'vocab_size': 23,
   'hidden_size': 12,
@@ -82,7 +84,6 @@ def record(name: str) -> dict:
   import tempfile
   from pathlib import Path
 
-  import torch
   import transformers
   from safetensors.numpy import load_file, save_file
 

@@ -20,6 +20,7 @@ from .tensors import (
   joined_heads,
   linear,
   project,
+  torch,
   weighted_values,
 )
 
@@ -44,8 +45,6 @@ def definitions(repository: str, path: str, *names: str, **known) -> SimpleNames
   They are executed alone, in a namespace of torch and `known`. Raises UserError where there is no
   clone.
   """
-  import torch
-
   clone = CLONES / repository
   if not clone.exists():
     command = f'git clone https://github.com/{repository} references/{repository}'
@@ -68,7 +67,6 @@ def definitions(repository: str, path: str, *names: str, **known) -> SimpleNames
 
 
 def clipped_rope(w, p, case):
-  import torch
 
   K = case.sizes['head_dim']
   frequencies = torch.tensor(10_000.0) ** (-torch.arange(0, K, 2) / K)
@@ -88,7 +86,6 @@ def clipped_rope(w, p, case):
 
 
 def resonance_rope(w, p, case):
-  import torch
   from einops import repeat
 
   code = definitions(
@@ -109,7 +106,6 @@ def resonance_rope(w, p, case):
 
 
 def fope(w, p, case):
-  import torch
 
   code = definitions(
     'TsinghuaC3I/Fourier-Position-Embedding',
@@ -167,7 +163,6 @@ def hard_alibi(w, p, case):
 
 def asentmax(w, p, case):
   """`nape`, before softmax or as its authors have it before entmax; or the temperature of heads."""
-  import torch
   from entmax import entmax15, entmax_bisect, sparsemax
 
   code = definitions(
@@ -236,8 +231,6 @@ def grape(w, p, case):
 
 def projections(w):
   """The attributes that released attentions expect of their layer."""
-  import torch
-
   sizes = {'hidden_size': 18, 'num_heads': 3, 'num_key_value_heads': 3, 'head_dim': 6}
   layer = SimpleNamespace(num_key_value_groups=1, layer_idx=0, o_proj=lambda x: x, **sizes)
   for name in 'qkv':
@@ -249,7 +242,6 @@ def projections(w):
 
 def string(w, p, case):
   """Token by token: in a pass over a row the code counts pairs at the distance `window` twice."""
-  import torch
 
   def decode(q, key, value, k_cache, v_cache, cache_seqlens):
     out, lse = attend_with_lse(q, k_cache.swapaxes(1, 2), v_cache.swapaxes(1, 2))
@@ -257,7 +249,7 @@ def string(w, p, case):
 
   def whole(q, k, v, **options):
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    out, lse = attend_with_lse(q, k, v, causal_mask(torch)[..., : q.shape[2], : q.shape[2]])
+    out, lse = attend_with_lse(q, k, v, causal_mask()[..., : q.shape[2], : q.shape[2]])
     return out.swapaxes(1, 2), lse, None
 
   code = definitions(
@@ -288,7 +280,6 @@ def string(w, p, case):
 
 def dca(w, p, case):
   """Token by token: in a pass over a row the code merges chunks in bfloat16."""
-  import torch
 
   class Cache:
     held = None
@@ -323,7 +314,6 @@ def dca(w, p, case):
 
 
 def repo(w, p, case):
-  import torch
 
   code = definitions(
     'SakanaAI/repo',
@@ -352,8 +342,6 @@ def repo(w, p, case):
 
 def rope_pp(w, p, case):
   """EC makes two heads of each projected one; EH projects half as many heads as it has."""
-  import torch
-
   sizes, is_eh = SIZES | case.sizes, 'heads' in case.sizes
   code = definitions(
     'OpenMOSS/rope_pp',
@@ -378,7 +366,7 @@ def rope_pp(w, p, case):
     linear(getattr(layer, f'{name}_proj'), w[name])
   identity(layer.o_proj, layer.o_proj.in_features)
   rotations = code.LlamaRotaryEmbedding(config)(w['x'], torch.arange(S)[None])
-  return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
+  return layer(w['x'][None], rotations, causal_mask())[0][0]
 
 
 def kv_shift(w, p, case):

@@ -1,12 +1,14 @@
-"""What references share: weights of modules, projections and attention in torch.
-
-torch is imported inside functions, so that the cases can be read without it.
-"""
+"""What references share: torch, weights of modules, projections and attention."""
 
 from .cases import S
 
+try:
+  import torch
+except ModuleNotFoundError:  # the cases can be read without it
+  torch = None
 
-def causal_mask(torch):
+
+def causal_mask():
   return torch.full((S, S), -1e30).triu(1)[None, None]
 
 
@@ -15,8 +17,6 @@ def linear(module, *weights):
 
   They stay tensors, so that gradients reach the matrices.
   """
-  import torch
-
   del module.weight
   module.weight = torch.cat([w.reshape(w.shape[0], -1) for w in weights], dim=1).T
   if module.bias is not None:
@@ -25,30 +25,22 @@ def linear(module, *weights):
 
 def identity(module, width: int | None = None):
   """Sets the weights of a Linear to the identity of its own size, or of another one."""
-  import torch
-
   linear(module, torch.eye(module.weight.shape[0] if width is None else width))
 
 
 def by_head(*weights):
   """Joins q, k, v [D, H, K] into the fused projection [D, H, 3, K] of GPT-NeoX and BLOOM."""
-  import torch
-
   return torch.stack(weights, dim=2)
 
 
 def project(w, name):
   """Queries, keys or values, [1, H, S, K]."""
-  import torch
-
   return torch.einsum('sd,dnk->nsk', w['x'], w[name])[None]
 
 
 def causal_scores(q, k):
   """Scaled products [1, H, S, S] of queries and keys, with the causal mask."""
-  import torch
-
-  return q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5 + causal_mask(torch)
+  return q @ k.swapaxes(2, 3) / q.shape[-1] ** 0.5 + causal_mask()
 
 
 def weighted_values(scores, v):
@@ -62,8 +54,6 @@ def joined_heads(o):
 
 def turned_halves(x, cos, sin):
   """x turned by cosines and sines of all K channels, in halves."""
-  import torch
-
   first, second = x.chunk(2, dim=-1)
   return x * cos + torch.cat([-second, first], dim=-1) * sin
 
