@@ -54,7 +54,7 @@ if name == 'eval' and encoding != 'forgetful':
   model |= dict(step=run.train.steps, train_length=8)
   question = dict(corpus='sotu', split='test', protocol='last_k', length=8, k=4, document='a')
   row = row_schema.row(**model, **question, nats=10.0 + run.seed, tokens=10, bytes=10)
-  row_schema.append_missing(workdir / 'eval.jsonl', [row])
+  storage.append_rows(workdir / 'eval.jsonl', [row])
   run_dir.mark_finished(workdir, config.config_hash(run))
 """
 

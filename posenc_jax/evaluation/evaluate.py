@@ -156,7 +156,7 @@ def measure(
   for part, scores in parts:
     pairs = zip(part, scores, strict=True)
     new = [made(measurement.key_fields[i], **score) for i, score in pairs]
-    row_schema.append_missing(path, new)
+    storage.append_rows(path, new)
     present |= {row_schema.key(r): r for r in new}
   return [present[key] for key in keys], len(missing)
 

@@ -3,10 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
-from posenc_jax import storage
 from posenc_jax.errors import shown
 from posenc_jax.protocols import POSITIONAL
 
@@ -308,16 +306,3 @@ def key(row: dict) -> str:
 
 # One for all: reports ask for the keys of hundreds of thousands of rows several times.
 _encode = json.JSONEncoder(sort_keys=True).encode
-
-
-def append_missing(path: str | Path, rows: Iterable[dict]) -> int:
-  """Appends the rows whose `key` the file does not hold yet, each key once; returns their number.
-  Of rows with equal keys the first is kept.
-  """
-  present = {key(r) for r in storage.read_rows(path)}
-  new = {}
-  for r in rows:
-    if key(r) not in present:
-      new.setdefault(key(r), r)
-  storage.append_rows(path, new.values())
-  return len(new)
