@@ -122,9 +122,7 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
   options = {'window': WINDOW if name in ('rope', 'sink') else None, 'block_sizes': (4, 4)}
   first_BNH, distance_NH = expected(weights_by_layer(model, **options))
   sums = functools.partial(attention_weights.weight_sums, model, backend=backend, **options)
-  sums_BNHC = np.concatenate(
-    [some[None] for some in protocols.sums_of_windows(jax.jit(sums), TOKENS, 12, 24)]
-  )
+  sums_BNHC = protocols.sums_of_windows(jax.jit(sums), TOKENS, 12, 24)
   np.testing.assert_allclose(sums_BNHC[..., 0], first_BNH, rtol=2e-4, atol=2e-5)
   found_NH = attention_weights.mean_distances(sums_BNHC)
   np.testing.assert_allclose(found_NH, distance_NH, rtol=2e-4, atol=2e-5)

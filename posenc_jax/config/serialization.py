@@ -55,15 +55,11 @@ def saved_config(workdir: str | Path) -> ConfigDict:
     raise Damaged(f'{path} is damaged: {one_line(error)}; allowed: {remedy}') from None
 
 
-def to_json(config: ConfigDict) -> dict:
-  """Plain dicts, lists and scalars; `from_json` inverts it."""
-  return _plain(config)
-
-
-def _plain(tree):
+def to_json(tree):
+  """A config, or a part of one, as plain dicts, lists and scalars; `from_json` inverts it."""
   if isinstance(tree, dict | ConfigDict):
-    return {key: _plain(value) for key, value in tree.items()}
-  return [_plain(value) for value in tree] if isinstance(tree, tuple | list) else tree
+    return {key: to_json(value) for key, value in tree.items()}
+  return [to_json(value) for value in tree] if isinstance(tree, tuple | list) else tree
 
 
 def without_numpy(tree):
@@ -100,7 +96,7 @@ def leaves(config: ConfigDict | dict, prefix: str = '') -> Iterator[tuple[str, o
 
 def flat(config: ConfigDict | dict) -> dict[str, object]:
   """`{'dotted.path': value}` of a configuration or of its JSON tree, with lists for tuples."""
-  return {path: _plain(value) for path, value in leaves(config)}
+  return {path: to_json(value) for path, value in leaves(config)}
 
 
 def differing_keys(a: ConfigDict | dict, b: ConfigDict | dict) -> list[str]:

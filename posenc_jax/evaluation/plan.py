@@ -324,9 +324,7 @@ class Planner:
 
     def score(sums, rows):
       windows_NT = protocols.whole_windows(self._excerpts, e.sink_rate_tokens)
-      sums_WNHC = np.stack(
-        list(protocols.sums_of_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens))
-      )
+      sums_WNHC = protocols.sums_of_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens)
       return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
 
     fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_rate_tokens}
@@ -341,7 +339,7 @@ class Planner:
 
     def score(sums, rows):
       windows_NT = protocols.whole_windows(self._excerpts, length)
-      sums_WNHC = np.stack(list(protocols.sums_of_windows(sums, windows_NT, length, size)))
+      sums_WNHC = protocols.sums_of_windows(sums, windows_NT, length, size)
       distance_NH = attention_weights.mean_distances(sums_WNHC)
       return [{'value': float(distance_NH[places[i]])} for i in rows]
 

@@ -219,12 +219,14 @@ def score_windows(
 
 def sums_of_windows(
   function: Callable, windows: Iterable[np.ndarray], length: int, batch_tokens: int
-) -> Iterator[np.ndarray]:
-  """Yields float64 [N, H, 3] of each window, given `attention_weights.weight_sums` as
+) -> np.ndarray:
+  """Returns float64 sums_WNHC of W windows, given `attention_weights.weight_sums` as
   `function(tokens_BT)`.
   """
-  for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
-    yield from np.asarray(function(tokens_BT), np.float64)[: len(batch)]
+  batches = fill_batches(windows, length, batch_tokens)
+  return np.concatenate(
+    [np.asarray(function(tokens_BT), np.float64)[: len(batch)] for tokens_BT, batch in batches]
+  )
 
 
 def fill_batches(
