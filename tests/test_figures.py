@@ -390,7 +390,6 @@ def test_panels_of_a_heat_map_share_their_colors():
 @pytest.mark.parametrize(
   ('rows', 'settings', 'message'),
   [
-    ([], dict(form='heatmap'), r"form='heatmap'; did you mean 'heat_map'\?"),
     (tasks(), dict(form='heat_map', protocol='copy'), r"protocol='copy' have no position"),
     (realistic(), dict(form='heat_map'), r'protocol=None; allowed: none of these rows has a depth'),
     (

@@ -163,6 +163,15 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def table(): return {'form': 'grid', 'margin': 1}", "no setting 'margin' of grid"),
     ("def table(): return {'form': 'ranks', 'metric': 'gradient'}", 'a metric with a better end'),
     ("def table(): return dict(form='columns', by='k')", "by='k'; allowed: protocol, corpus"),
+    ("def table(): return {'form': 'grids'}", r"form='grids'; did you mean 'grid'\?"),
+    (
+      "def table(): return dict(reference=[{'line': 'x', 'values': {8: 1.0}}])",
+      r'allowed: dict\(line=..., values=.*source',
+    ),
+    (
+      "def figures(): return {'f': dict(form='heatmap')}",
+      r"form='heatmap'; did you mean 'heat_map'\?",
+    ),
     ("def table(): return {'reference': [{'line': 'x'}]}", r'allowed: dict\(line=..., values='),
     ("def table(): return {'reference': 'x'}", 'reference: allowed: a list of at most 1000 dicts'),
     ("def figures(): return {'f': {'smooth': 1}}", "no setting 'smooth' of lengths"),

@@ -345,14 +345,8 @@ def test_rows_of_controls_alone_are_no_table_without_controls(form):
     ({'metric': 'bbp'}, r"metric='bbp'; did you mean 'bpb'\?"),
     ({'metric': 'exact_match'}, r'allowed: a metric that rows have, not exact_match'),
     ({'protocols': ['sliding']}, r'allowed: last_k'),
-    ({'form': 'grids'}, r"form='grids'; did you mean 'grid'\?"),
     ({'baseline': 'ropee'}, r"baseline='ropee' has no rows; did you mean 'rope'\?"),
-    ({'form': 'columns', 'by': 'split'}, r"by='split'; allowed: protocol, corpus"),
     ({'form': 'ranks', 'metric': 'gradient'}, r'allowed: a metric that rows have'),
-    (
-      {'reference': [{'line': 'x', 'values': {8: 1.0}}]},
-      r'allowed: dict\(line=..., values=.*source',
-    ),
   ],
 )
 def test_bad_settings_are_one_line(settings, message):

@@ -160,12 +160,10 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
     projection, which heads of queries share where they share keys; or 'any' where that makes no
     difference.
   Raises:
-    UserError: a length beyond a table, or no sample.
+    UserError: a length beyond a table.
   """
   if length < 2 or (enc.max_length or length) < length:
     raise UserError(f'--length={length}; allowed: 2 to {enc.max_length or "any"}')
-  if samples < 1 or seed < 0:
-    raise UserError(f'--samples={samples} --seed={seed}; allowed: 1 or more, 0 or more')
   D, H, G, K = enc.dims.model_dim, enc.dims.heads, enc.dims.kv_heads, enc.dims.head_dim
   rng = np.random.default_rng(seed)
 

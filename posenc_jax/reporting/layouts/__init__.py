@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.errors import UserError, nearest
 from posenc_jax.reporting.layouts.columns import columns
 from posenc_jax.reporting.layouts.distances import distances
 from posenc_jax.reporting.layouts.effective_lengths import effective_lengths
@@ -31,12 +30,11 @@ def make_tables(
   learned: float = PART,
   **settings,
 ) -> list[Table]:
-  """The tables of the layout `form`; `settings` are its own. Raises UserError.
+  """The tables of the layout `form`; `settings` are its own, as `report_settings` has checked them.
+  Raises UserError for what rows do not have.
 
   Args:
     learned: the part of the way from guessing to 1 that a seed must have gone to have learned a
       task (`reporting.tasks.learned`).
   """
-  if form not in LAYOUTS:
-    raise UserError(f'table: form={form!r}; {nearest(form, LAYOUTS)}')
   return LAYOUTS[form](mark(rows, learned), runs, **settings)

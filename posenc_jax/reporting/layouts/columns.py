@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.layouts.differences import difference_tables
@@ -34,8 +33,6 @@ def columns(
   reference: Iterable[dict] = (),
 ) -> list[Table]:
   """One table with a group of lines for each `by`, 'protocol' or 'corpus'; then comparisons."""
-  if by not in ('protocol', 'corpus'):
-    raise UserError(f'table: by={by!r}; allowed: protocol, corpus')
   found = collect(rows, runs, protocols, metric, by_corpus=by == 'corpus')
   found.sort(key=lambda scores: scores.corpus or '')
   compared = compare_all(found, controls, baseline, margin)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, nearest, visible
+from posenc_jax.errors import UserError, visible
 from posenc_jax.reporting.mpl.curves import positions, receptive_field
 from posenc_jax.reporting.mpl.differences import differences
 from posenc_jax.reporting.mpl.extrapolation import lengths
@@ -29,7 +29,8 @@ def draw(
   labels: Collection[str] = (),
   **settings,
 ):
-  """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own.
+  """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own, as
+  `report_settings` has checked them.
 
   Args:
     learned: that of `layouts.make_tables`.
@@ -37,8 +38,6 @@ def draw(
   Raises:
     UserError: as the form does, and where no line has one of the labels.
   """
-  if form not in FORMS:
-    raise UserError(f'figure: form={form!r}; {nearest(form, FORMS)}')
   if labels:
     rows, runs = _of_labels(rows, runs, labels)
   import matplotlib as mpl
