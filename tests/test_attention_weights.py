@@ -18,7 +18,7 @@ from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.config import load, overlay, validate
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, protocols
+from posenc_jax.evaluation import evaluate, windows
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.inspection import attention_weights
 from posenc_jax.inspection.profiles import Recorder
@@ -122,7 +122,7 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
   options = {'window': WINDOW if name in ('rope', 'sink') else None, 'block_sizes': (4, 4)}
   first_BNH, distance_NH = expected(weights_by_layer(model, **options))
   sums = functools.partial(attention_weights.weight_sums, model, backend=backend, **options)
-  sums_BNHC = protocols.sums_of_windows(jax.jit(sums), TOKENS, 12, 24)
+  sums_BNHC = windows.sums_of_windows(jax.jit(sums), TOKENS, 12, 24)
   np.testing.assert_allclose(sums_BNHC[..., 0], first_BNH, rtol=2e-4, atol=2e-5)
   found_NH = attention_weights.mean_distances(sums_BNHC)
   np.testing.assert_allclose(found_NH, distance_NH, rtol=2e-4, atol=2e-5)
@@ -138,18 +138,18 @@ def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
   """`rope_pp` has two heads of weights for each head of queries."""
   c, workdir, model = run(**STATISTICS, eval__sink_rate_epsilon=0.3, encoding__name='rope_pp')
   evaluate.evaluate(c, workdir)
-  texts = [protocols.excerpt(text, 40) for text in chosen_documents(c).values()]
+  texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
   sums = compiled(attention_weights.weight_sums, c)
   rows = {}
   for row in rows_of(workdir):
     assert (row['protocol'], row['status']) == (row['metric'], 'ok')
     rows[row['metric'], row['length'], row['position']] = row['value']
-  short_WT = protocols.whole_windows(texts, 10).astype(np.int32)
+  short_WT = windows.whole_windows(texts, 10).astype(np.int32)
   first_WNH = np.asarray(sums(model, short_WT), np.float64)[..., 0]
   assert rows.pop(('sink_rate', 10, None)) == pytest.approx(np.mean(first_WNH > 0.3))
   assert 0 < np.mean(first_WNH > 0.3) < 1
   for length in (16, 32):
-    windows_WT = protocols.whole_windows(texts, length).astype(np.int32)
+    windows_WT = windows.whole_windows(texts, length).astype(np.int32)
     sums_WNHC = np.asarray(sums(model, windows_WT), np.float64)
     distance_NH = sums_WNHC[..., 2].sum(axis=0) / sums_WNHC[..., 1].sum(axis=0)
     for n, h in np.ndindex(2, 4):

@@ -21,7 +21,7 @@ from flax import nnx
 from posenc_jax import config, data
 from posenc_jax.data import planted
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, protocols, runs
+from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, runs, windows
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
@@ -34,26 +34,26 @@ BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 SIZES = (37, 16, 64, 41)  # of documents; none is a multiple of all lengths
 # Each protocol as (nll, documents, length, batch_tokens) -> arrays of nats of tokens.
 PROTOCOLS = {
-  'non_overlapping': lambda nll, documents, length, size: protocols.sliding(
+  'non_overlapping': lambda nll, documents, length, size: windows.sliding(
     nll, documents, length, length, size
   ),
-  'sliding': lambda nll, documents, length, size: protocols.sliding(
+  'sliding': lambda nll, documents, length, size: windows.sliding(
     nll, documents, length, max(1, length // 3), size
   ),
-  'last_k': lambda nll, documents, length, size: protocols.last_k(
+  'last_k': lambda nll, documents, length, size: windows.last_k(
     nll,
-    protocols.target_windows(
-      documents, protocols.choose_targets(list(map(len, documents)), length, 2, 4), length
+    windows.target_windows(
+      documents, windows.choose_targets(list(map(len, documents)), length, 2, 4), length
     ),
     length,
     min(4, length),
     size,
   ),
-  'by_position': lambda nll, documents, length, size: protocols.by_position(
-    nll, protocols.whole_windows(documents, length), size
+  'by_position': lambda nll, documents, length, size: windows.by_position(
+    nll, windows.whole_windows(documents, length), size
   ),
-  'by_position truncated': lambda nll, documents, length, size: protocols.truncated_by_position(
-    nll, protocols.whole_windows(documents, length), -(-length // 2), size
+  'by_position truncated': lambda nll, documents, length, size: windows.truncated_by_position(
+    nll, windows.whole_windows(documents, length), -(-length // 2), size
   ),
 }
 
@@ -103,7 +103,7 @@ def same(found, expected):
 @pytest.mark.parametrize('batch_tokens', [1, 64, 1000])
 def test_non_overlapping_is_brute_force_at_any_batch_size(documents, length, batch_tokens):
   stub = Stub()
-  found = list(protocols.sliding(stub, documents, length, length, batch_tokens))
+  found = list(windows.sliding(stub, documents, length, length, batch_tokens))
   same(found, [[state(doc[t - t % length : t + 1]) for t in range(len(doc))] for doc in documents])
   assert {call.shape for call in stub.calls} == {(max(1, batch_tokens // length), length)}
   scored = np.concatenate(stub.windows())
@@ -123,11 +123,11 @@ def test_sliding_scores_every_token_once_with_the_context_that_is_said(
   stub = Stub()
   expected = []
   for doc in documents:
-    windows = [max(0, -(-(t + 1 - length) // stride)) for t in range(len(doc))]
-    context = [t - n * stride for t, n in enumerate(windows)]
+    numbers = [max(0, -(-(t + 1 - length) // stride)) for t in range(len(doc))]
+    context = [t - n * stride for t, n in enumerate(numbers)]
     assert all(min(t, length - stride) <= before < length for t, before in enumerate(context))
     expected.append([state(doc[t - before : t + 1]) for t, before in enumerate(context)])
-  same(protocols.sliding(stub, documents, length, stride, batch_tokens), expected)
+  same(windows.sliding(stub, documents, length, stride, batch_tokens), expected)
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
   if stride == 1:  # all the context that fits
     same(
@@ -142,12 +142,12 @@ def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(
   documents, spans, batch_tokens
 ):
   k, lengths = 4, (4, 7, 16)
-  targets = protocols.choose_targets(SIZES, max(lengths), spans, 1)
+  targets = windows.choose_targets(SIZES, max(lengths), spans, 1)
   seen = []
   for length in lengths:
     stub = Stub()
-    found = protocols.last_k(
-      stub, protocols.target_windows(documents, targets, length), length, k, batch_tokens
+    found = windows.last_k(
+      stub, windows.target_windows(documents, targets, length), length, k, batch_tokens
     )
     same(
       found,
@@ -165,47 +165,47 @@ def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(
 
 @pytest.mark.parametrize('near', [1, 6, 15, 16, 20])
 def test_far_tokens_are_those_of_the_next_document(documents, near):
-  targets = protocols.choose_targets(SIZES, 16, 2, 1)
-  plain = list(protocols.target_windows(documents, targets, 16))
-  windows = list(protocols.target_windows(documents, targets, 16, near))
+  targets = windows.choose_targets(SIZES, 16, 2, 1)
+  plain = list(windows.target_windows(documents, targets, 16))
+  shuffled = list(windows.target_windows(documents, targets, 16, near))
   far = max(16 - near, 0)
-  for (document, _), window, own in zip(targets, windows, plain, strict=True):
+  for (document, _), window, own in zip(targets, shuffled, plain, strict=True):
     np.testing.assert_array_equal(window[far:], own[far:])
     other = (document + 1) % len(SIZES)
     start = (SIZES[other] - far) // 2
     np.testing.assert_array_equal(window[:far], documents[other][start : start + far])
-  same(protocols.target_windows(documents, targets, 16, near), windows)  # no draw
+  same(windows.target_windows(documents, targets, 16, near), shuffled)  # no draw
 
 
 def test_by_position_scores_whole_windows_alone(documents):
-  windows_NT = protocols.whole_windows(documents, 16)
+  windows_NT = windows.whole_windows(documents, 16)
   assert windows_NT.shape == (2 + 1 + 4 + 2, 16)
   np.testing.assert_array_equal(windows_NT[-1], documents[3][16:32])
   expected = [[state(window[: t + 1]) for t in range(16)] for window in windows_NT]
   for batch_tokens in (1, 50):
-    np.testing.assert_array_equal(protocols.by_position(Stub(), windows_NT, batch_tokens), expected)
+    np.testing.assert_array_equal(windows.by_position(Stub(), windows_NT, batch_tokens), expected)
   # Documents that are shorter than the window are left out.
-  assert len(protocols.whole_windows(documents, 41)) == 2
+  assert len(windows.whole_windows(documents, 41)) == 2
   with pytest.raises(ValueError, match='no document has length=65'):
-    protocols.whole_windows(documents, 65)
+    windows.whole_windows(documents, 65)
 
 
 @pytest.mark.parametrize('context', [1, 2, 5, 6, 16, 41])
 def test_truncated_by_position_is_brute_force_with_half_to_all_of_the_context(documents, context):
   """Each token by itself, from the first window that reaches it."""
-  windows_NT = protocols.whole_windows(documents, 37)
+  windows_NT = windows.whole_windows(documents, 37)
   stride = max(1, context // 2)
   starts = [max(0, -(-(t + 1 - context) // stride) * stride) for t in range(37)]
   assert all(context - stride <= t - s < context for t, s in enumerate(starts) if t >= context)
   expected = [[state(window[s : t + 1]) for t, s in enumerate(starts)] for window in windows_NT]
   for batch_tokens in (1, 100):
-    found = protocols.truncated_by_position(Stub(), windows_NT, context, batch_tokens)
+    found = windows.truncated_by_position(Stub(), windows_NT, context, batch_tokens)
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize('stop', [1, 2, 3, 5, 16, 23, 24, 25, 1000])
 def test_bins_cover_all_positions_two_an_octave(stop):
-  bins = protocols.log_bins(stop)
+  bins = windows.log_bins(stop)
   assert [i for first, end in bins for i in range(first, end)] == list(range(stop))
   assert [first for first, _ in bins] == [
     n for n in (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n < stop
@@ -214,9 +214,9 @@ def test_bins_cover_all_positions_two_an_octave(stop):
 
 @pytest.mark.parametrize('batch_tokens', [1, 64])
 def test_receptive_field_is_the_share_of_each_distance_without_bos(documents, batch_tokens):
-  windows = list(protocols.target_windows(documents, protocols.choose_targets(SIZES, 5, 1, 1), 5))
-  found = protocols.receptive_field(Stub(), windows, 5, batch_tokens)
-  for share_R, window in zip(found, windows, strict=True):
+  at_targets = list(windows.target_windows(documents, windows.choose_targets(SIZES, 5, 1, 1), 5))
+  found = windows.receptive_field(Stub(), at_targets, 5, batch_tokens)
+  for share_R, window in zip(found, at_targets, strict=True):
     norms = [state(window[: t + 1]) for t in (4, 3, 2, 1)]  # of inputs; input 0 is BOS
     np.testing.assert_allclose(share_R, np.array(norms) / sum(norms), rtol=1e-15)
 
@@ -245,7 +245,7 @@ def test_batch_size_and_order_of_documents_change_no_number(documents, name):
 def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest):
   sizes = (16 + 7, 64, 1000)
   for index, size in enumerate(sizes):
-    targets = protocols.choose_targets(sizes, longest, spans, 1)
+    targets = windows.choose_targets(sizes, longest, spans, 1)
     ends = [end for d, end in targets if d == index]
     assert len(ends) == spans
     assert all(longest <= end <= size for end in ends)
@@ -258,7 +258,7 @@ def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest
 @pytest.mark.parametrize('apart', [1, 5, 64])
 def test_targets_do_not_overlap_and_each_document_has_one(apart):
   sizes = range(16, 400, 7)
-  targets = protocols.choose_targets(sizes, 16, 8, apart)
+  targets = windows.choose_targets(sizes, 16, 8, apart)
   for index, size in enumerate(sizes):
     ends = [end for d, end in targets if d == index]
     assert len(ends) == max(1, min(8, (size - 16) // apart))
@@ -269,31 +269,31 @@ def test_targets_do_not_overlap_and_each_document_has_one(apart):
 @pytest.mark.parametrize('count', [1, 2, 7, 49])
 def test_an_even_spread_takes_the_middle_of_equal_parts(count):
   for chosen in range(1, count + 1):
-    numbers = protocols.spread_evenly(count, chosen)
+    numbers = windows.spread_evenly(count, chosen)
     for part, number in enumerate(numbers):
       assert abs(number + 0.5 - (part + 0.5) * count / chosen) <= 0.5
     mirrored = [count - 1 - number for number in reversed(numbers)]
     assert all(abs(a - b) <= 1 for a, b in zip(numbers, mirrored, strict=True))
   assert numbers == list(range(count))
-  assert protocols.spread_evenly(5, 1) == [2]
+  assert windows.spread_evenly(5, 1) == [2]
 
 
 def test_an_excerpt_is_the_middle_of_a_document(documents):
-  same([protocols.excerpt(documents[0], 5)], [documents[0][16:21]])
+  same([windows.excerpt(documents[0], 5)], [documents[0][16:21]])
   for tokens in (0, 37, 1000):
-    same([protocols.excerpt(documents[0], tokens)], [documents[0]])
+    same([windows.excerpt(documents[0], tokens)], [documents[0]])
 
 
 @pytest.mark.parametrize(
   'refused',
   [
-    lambda documents: protocols.last_k(Stub(), [], 4, 5, 64),
-    lambda documents: list(protocols.target_windows(documents, [(0, 7)], 8)),
+    lambda documents: windows.last_k(Stub(), [], 4, 5, 64),
+    lambda documents: list(windows.target_windows(documents, [(0, 7)], 8)),
     # The next document has 16 tokens.
-    lambda documents: list(protocols.target_windows(documents, [(0, 37)], 37, near=1)),
-    lambda documents: list(protocols.target_windows(documents[:1], [(0, 16)], 8, near=1)),
-    lambda documents: list(protocols.sliding(Stub(), documents, 8, 9, 64)),
-    lambda documents: list(protocols.sliding(Stub(), documents, 8, 0, 64)),
+    lambda documents: list(windows.target_windows(documents, [(0, 37)], 37, near=1)),
+    lambda documents: list(windows.target_windows(documents[:1], [(0, 16)], 8, near=1)),
+    lambda documents: list(windows.sliding(Stub(), documents, 8, 9, 64)),
+    lambda documents: list(windows.sliding(Stub(), documents, 8, 0, 64)),
   ],
 )
 def test_what_cannot_be_scored_is_refused(documents, refused):
@@ -454,7 +454,7 @@ def test_rows_are_what_the_model_says(evaluated):
   texts, nll = evaluated.texts, jax.jit(token_nll, static_argnames=('window', 'sink_tokens'))
   middles = {name: text[(len(text) - 40) // 2 :][:40] for name, text in texts.items()}
 
-  def windows(r):
+  def windows_of(r):
     """(tokens, the slice of them that is scored) of all windows of a row."""
     W, text = r['length'], middles.get(r['document'])
     if r['protocol'] == 'non_overlapping':
@@ -487,7 +487,7 @@ def test_rows_are_what_the_model_says(evaluated):
     mask = {'window': 16} if r['control'] in ('windowed', 'windowed_with_sink') else {}
     mask |= {'sink_tokens': 2} if r['control'] == 'windowed_with_sink' else {}
     nats = []
-    for tokens_T, scored in windows(r):
+    for tokens_T, scored in windows_of(r):
       # All windows are padded to one shape, so that jit compiles once.
       padded_T = np.pad(tokens_T, (0, 32 - len(tokens_T)), constant_values=7).astype(np.int32)
       nats_T = np.asarray(nll(evaluated.model, padded_T[None], **mask)[0], np.float64)
@@ -498,7 +498,7 @@ def test_rows_are_what_the_model_says(evaluated):
 
 def test_the_receptive_field_is_where_gradients_come_from(evaluated):
   norms = model_functions.compiled(model_functions.gradient_norms, evaluated.c)
-  targets = protocols.choose_targets(list(map(len, evaluated.texts.values())), 32, 2, 8)
+  targets = windows.choose_targets(list(map(len, evaluated.texts.values())), 32, 2, 8)
   assert len(targets) == 6
   for length in (16, 32):
     shares = []
@@ -807,7 +807,7 @@ def test_what_a_small_folder_cannot_give_is_refused_before_training(corpus, over
   with pytest.raises(UserError) as error:
     preflight.check_evaluation(c)
   assert words in str(error.value)
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
 
 
 def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
@@ -1027,7 +1027,7 @@ def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
   c, workdir, _ = run()
   with pytest.raises(UserError, match=words) as error:
     evaluate.evaluate(overlaid(c, **overrides), workdir)
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
   assert not (workdir / 'eval.jsonl').exists() or not rows_of(workdir)
 
 

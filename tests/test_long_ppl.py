@@ -7,7 +7,7 @@ from test_evaluation import BASE, TINY, chosen_documents, corpus, overlaid, rows
 from posenc_jax import config, data
 from posenc_jax.data.documents import Listing
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, long_ppl, plan, preflight, protocols, runs
+from posenc_jax.evaluation import evaluate, long_ppl, plan, preflight, runs, windows
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import provenance
@@ -51,11 +51,11 @@ def test_rows_are_the_perplexity_of_key_tokens(run, capsys):  # noqa: F811
   c, workdir, model = run(**LONG_PPL, encoding__name='nope')
   evaluate.evaluate(c, workdir)
   nll = compiled(token_nll, c)
-  texts = [protocols.excerpt(text, 40) for text in chosen_documents(c).values()]
+  texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
   for row in rows_of(workdir):
     assert (row['protocol'], row['stride'], row['metric']) == ('long_ppl', 3, None)
     nats = []
-    for window in protocols.whole_windows(texts, row['length']).astype(np.int32):
+    for window in windows.whole_windows(texts, row['length']).astype(np.int32):
       full_T = np.asarray(nll(model, window[None])[0], np.float64)
       for t in range(4, len(window)):
         start = (t - 4) // 3 * 3
@@ -76,11 +76,11 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa:
   c, workdir, model = run(**LONG_PPL, encoding__name='nope', eval__long_ppl_evaluator=named)
   evaluate.evaluate(c, workdir)
   nll, judge_nll = compiled(token_nll, c), compiled(token_nll, evaluator)
-  texts = [protocols.excerpt(text, 40) for text in chosen_documents(c).values()]
-  windows_NT = protocols.whole_windows(texts, 32)
+  texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
+  windows_NT = windows.whole_windows(texts, 32)
   judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
   is_key_NT = long_ppl.key_tokens(judged, windows_NT, 4, 3, 0.01, -20.0, 64)
-  nats = protocols.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)[is_key_NT]
+  nats = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)[is_key_NT]
   row = rows_of(workdir)[-1]
   assert (row['length'], row['tokens']) == (32, is_key_NT.sum())
   assert row['nats'] == pytest.approx(nats.sum(), rel=1e-5)

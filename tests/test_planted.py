@@ -12,7 +12,7 @@ import synthetic
 from posenc_jax import config, data, storage
 from posenc_jax.data import planted
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import plan, protocols
+from posenc_jax.evaluation import plan, windows
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import PROTOCOLS
 from posenc_jax.reporting.board.tables import EXACT
@@ -74,7 +74,7 @@ def test_distances_of_letters_are_those_of_a_loop(document):
 
 
 def test_octaves():
-  places = protocols.by_octave(np.array([[-1, 0, 1, 2], [3, 4, 1023, 1024]]))
+  places = windows.by_octave(np.array([[-1, 0, 1, 2], [3, 4, 1023, 1024]]))
   assert {octave: where.nonzero() for octave, where in places.items()}.keys() == {
     *(0, 1, 2, 4, 512, 1024)
   }

@@ -12,7 +12,7 @@ from test_evaluation import Stub, chosen_documents, corpus, documents, rows_of, 
 
 from posenc_jax import data, score
 from posenc_jax.data.tokenizers import TokenizerJson
-from posenc_jax.evaluation import evaluate, protocols, runs, scoring
+from posenc_jax.evaluation import evaluate, runs, scoring, windows
 from posenc_jax.model.token_nll import token_nll
 
 BITS = 1 / np.log(2)
@@ -31,7 +31,7 @@ def test_the_example_of_the_module_works(capsys):
 
 def test_any_function_is_scored_as_brute_force_does(documents):  # noqa: F811
   found = score(Stub(), documents, 'last_k', length=7, context=16, k=4, spans=2)
-  targets = protocols.choose_targets(list(map(len, documents)), 16, 2, 4)
+  targets = windows.choose_targets(list(map(len, documents)), 16, 2, 4)
   assert len(targets) == len(found.nats) > len(documents)
   for nats, tokens, (d, end) in zip(found.nats, found.tokens, targets, strict=True):
     np.testing.assert_array_equal(tokens, documents[d][end - 4 : end])
@@ -42,8 +42,8 @@ def test_any_function_is_scored_as_brute_force_does(documents):  # noqa: F811
   brute = [state(doc[t - t % 5 : t + 1]) for doc in documents for t in range(len(doc))]
   assert whole.nats_a_token == pytest.approx(np.mean(brute))
   assert whole.bits_a_byte(np.full(300, 2)) == pytest.approx(np.mean(brute) * BITS / 2)
-  windows = score(Stub(), documents, 'by_position', length=16)
-  assert np.shape(windows.nats) == np.shape(windows.tokens) == (9, 16)
+  whole = score(Stub(), documents, 'by_position', length=16)
+  assert np.shape(whole.nats) == np.shape(whole.tokens) == (9, 16)
 
 
 def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
@@ -53,7 +53,7 @@ def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
   c, workdir, model = run(**settings, eval__protocols=wanted)
   evaluate.evaluate(c, workdir)
   texts = list(chosen_documents(c).values())
-  excerpts = [protocols.excerpt(text, 40) for text in texts]
+  excerpts = [windows.excerpt(text, 40) for text in texts]
   given = {
     'last_k': (texts, {'k': 8, 'context': 32, 'spans': c.eval.spans}),
     'sliding': (excerpts, {'stride': 3}),
@@ -137,7 +137,7 @@ def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):  # noqa
   judge = lambda tokens_BT: np.where(tokens_BT.shape[1] == 16, 0.5, 5.0) * np.ones(tokens_BT.shape)
   found = score(Stub(), documents, 'long_ppl', length=16, context=8, evaluator=judge)
   assert [tokens.tolist() for tokens in found.tokens] == [
-    window[8:].tolist() for window in protocols.whole_windows(documents, 16)
+    window[8:].tolist() for window in windows.whole_windows(documents, 16)
   ]
 
 

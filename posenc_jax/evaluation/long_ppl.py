@@ -4,8 +4,8 @@ arXiv:2410.23771; as in the authors' code, longppl.py, which has the signs of th
 
 import numpy as np
 
-from posenc_jax.evaluation import protocols
-from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation import windows
+from posenc_jax.evaluation.windows import TokenFunction
 
 
 def key_tokens(
@@ -31,9 +31,9 @@ def key_tokens(
     alpha, beta: in nats; 2 and -2 in the paper.
   """
   T = windows_NT.shape[1]
-  full_NT = protocols.by_position(nll, windows_NT, batch_tokens)
+  full_NT = windows.by_position(nll, windows_NT, batch_tokens)
   length = min(context + stride, T)
-  short = protocols.sliding(nll, windows_NT, length, min(stride, length), batch_tokens)
+  short = windows.sliding(nll, windows_NT, length, min(stride, length), batch_tokens)
   is_key_NT = (np.stack(list(short)) - full_NT > alpha) & (-full_NT > beta)
   is_key_NT[:, :context] = False
   return is_key_NT

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model.token_nll import token_nll
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import long_ppl, protocols, text_tasks
+from posenc_jax.evaluation import long_ppl, text_tasks, windows
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
@@ -96,7 +96,7 @@ class Planner:
     self._texts = [corpus.tokens[i] for i in chosen]
     self._bytes = [corpus.token_bytes[i] for i in chosen]  # of each token
     self._excerpts, self._excerpt_bytes = (
-      [protocols.excerpt(array_T, self._eval.document_tokens) for array_T in arrays]
+      [windows.excerpt(array_T, self._eval.document_tokens) for array_T in arrays]
       for arrays in (self._texts, self._bytes)
     )
     self._originals = Originals()
@@ -114,7 +114,7 @@ class Planner:
   def _targets(self, scored: int) -> list[tuple[int, int]]:
     """The targets (document, end), of which each scores so many tokens."""
     e, sizes = self._eval, list(map(len, self._texts))
-    return protocols.choose_targets(sizes, e.target_context, e.spans, scored)
+    return windows.choose_targets(sizes, e.target_context, e.spans, scored)
 
   def _score(self, nats: np.ndarray, num_bytes: np.ndarray) -> dict:
     """The score of a row that covers tokens of so many nats and bytes."""
@@ -134,7 +134,7 @@ class Planner:
 
     def score(nll, rows):
       texts = [self._excerpts[i] for i in rows]
-      nats = protocols.sliding(nll, texts, length, stride, self._eval.batch_tokens)
+      nats = windows.sliding(nll, texts, length, stride, self._eval.batch_tokens)
       num_bytes = (self._excerpt_bytes[i] for i in rows)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
@@ -153,8 +153,8 @@ class Planner:
 
     def score(nll, rows):
       chosen = [targets[i] for i in rows]
-      windows = protocols.target_windows(self._texts, chosen, given, near)
-      nats = protocols.last_k(nll, windows, given, k, self._eval.batch_tokens)
+      at_targets = windows.target_windows(self._texts, chosen, given, near)
+      nats = windows.last_k(nll, at_targets, given, k, self._eval.batch_tokens)
       num_bytes = (self._bytes[document][end - k : end] for document, end in chosen)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
@@ -175,7 +175,7 @@ class Planner:
     return self._originals.refer(measurement, 'last_k', *seen)
 
   def by_position(self, length: int) -> Iterator[Measurement]:
-    places = {first: (slice(None), slice(first, end)) for first, end in protocols.log_bins(length)}
+    places = {first: (slice(None), slice(first, end)) for first, end in windows.log_bins(length)}
     for control in self._controls('by_position'):
       yield self._by_place('by_position', length, control, places)
 
@@ -183,9 +183,9 @@ class Planner:
     """Letters of planted names, by the distance to what decides them; see `data.planted`. A row's
     `position` is the shortest distance of an octave; 0: the names that are new in a window.
     """
-    windows = protocols.whole_windows(self._excerpts, length)
-    texts = (window.astype(np.uint8).tobytes() for window in windows)
-    places = protocols.by_octave(np.stack(list(map(distances, texts))))
+    windows_NT = windows.whole_windows(self._excerpts, length)
+    texts = (window.astype(np.uint8).tobytes() for window in windows_NT)
+    places = windows.by_octave(np.stack(list(map(distances, texts))))
     if not places:
       raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
     for control in self._controls('planted'):
@@ -201,13 +201,13 @@ class Planner:
 
     def score(nll, rows):
       tokens_NT, bytes_NT = (
-        protocols.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
+        windows.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
       )
       size = self._eval.batch_tokens
       if inputs.context is None:
-        nats_NT = protocols.by_position(nll, tokens_NT, size)
+        nats_NT = windows.by_position(nll, tokens_NT, size)
       else:
-        nats_NT = protocols.truncated_by_position(nll, tokens_NT, inputs.context, size)
+        nats_NT = windows.truncated_by_position(nll, tokens_NT, inputs.context, size)
       chosen = [list(places.values())[i] for i in rows]
       return [self._score(nats_NT[where], bytes_NT[where]) for where in chosen]
 
@@ -275,11 +275,11 @@ class Planner:
     """A row's value is the share of the gradient from its `position` to that of the next row, so
     the values of a length add up to 1.
     """
-    bins, targets = protocols.log_bins(length - 1), self._targets(1)
+    bins, targets = windows.log_bins(length - 1), self._targets(1)
 
     def score(norms, rows):
-      windows = protocols.target_windows(self._texts, targets, length)
-      shares = protocols.receptive_field(norms, windows, length, self._eval.batch_tokens)
+      at_targets = windows.target_windows(self._texts, targets, length)
+      shares = windows.receptive_field(norms, at_targets, length, self._eval.batch_tokens)
       share_R = np.mean(list(shares), axis=0)
       return [{'value': float(share_R[slice(*bins[i])].sum())} for i in rows]
 
@@ -295,8 +295,8 @@ class Planner:
       return
 
     def score(nll, rows):
-      windows_NT = protocols.whole_windows(self._excerpts, length)
-      nats_NT = protocols.by_position(nll, windows_NT, e.batch_tokens)
+      windows_NT = windows.whole_windows(self._excerpts, length)
+      nats_NT = windows.by_position(nll, windows_NT, e.batch_tokens)
       if not np.isfinite(nats_NT).all():  # NaN is no key token, but the score is none either
         return [{'status': 'not_finite'}] * len(rows)
       judge = self._evaluator_nll if e.long_ppl_evaluator else nll
@@ -305,14 +305,14 @@ class Planner:
       )
       if not is_key_NT.any():
         return [{'status': 'no_key_tokens'}] * len(rows)
-      bytes_NT = protocols.whole_windows(self._excerpt_bytes, length)
+      bytes_NT = windows.whole_windows(self._excerpt_bytes, length)
       return [self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])] * len(rows)
 
     fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
     yield Measurement(length, [fields], score)
 
   @functools.cached_property
-  def _evaluator_nll(self) -> protocols.TokenFunction:
+  def _evaluator_nll(self) -> windows.TokenFunction:
     """`evaluator_nll`, restored once for all lengths."""
     return evaluator_nll(self._config, self._corpus)
 
@@ -323,8 +323,8 @@ class Planner:
       return
 
     def score(sums, rows):
-      windows_NT = protocols.whole_windows(self._excerpts, e.sink_rate_tokens)
-      sums_WNHC = protocols.sums_of_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens)
+      windows_NT = windows.whole_windows(self._excerpts, e.sink_rate_tokens)
+      sums_WNHC = windows.sums_of_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens)
       return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
 
     fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_rate_tokens}
@@ -338,8 +338,8 @@ class Planner:
     places = list(np.ndindex(self._config.model.layers, heads))
 
     def score(sums, rows):
-      windows_NT = protocols.whole_windows(self._excerpts, length)
-      sums_WNHC = protocols.sums_of_windows(sums, windows_NT, length, size)
+      windows_NT = windows.whole_windows(self._excerpts, length)
+      sums_WNHC = windows.sums_of_windows(sums, windows_NT, length, size)
       distance_NH = attention_weights.mean_distances(sums_WNHC)
       return [{'value': float(distance_NH[places[i]])} for i in rows]
 
@@ -372,5 +372,5 @@ def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
       f'config.eval.controls={tuple(e.controls)!r}: only 1 of the {available}; '
       'allowed: without shuffled_far'
     )
-  chosen = protocols.spread_evenly(len(long_enough), e.documents or len(long_enough))
+  chosen = windows.spread_evenly(len(long_enough), e.documents or len(long_enough))
   return [long_enough[i] for i in chosen]

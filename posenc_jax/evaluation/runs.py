@@ -17,7 +17,7 @@ from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled
-from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names

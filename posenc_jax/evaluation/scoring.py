@@ -14,7 +14,7 @@
 
 `model` may also be `load_run(WORKDIR)`, a trained run, whose tokenizer cuts documents that are
 bytes, or an `LM` of this package, with keyword arguments of `LM.__call__` such as `window=128`.
-What protocols do is said in `evaluation.protocols` and `evaluation.long_ppl`; rows of eval.py are
+What protocols do is said in `evaluation.windows` and `evaluation.long_ppl`; rows of eval.py are
 made by the same functions.
 """
 
@@ -28,9 +28,9 @@ import numpy as np
 
 from posenc_jax.data.tokenizers import BYTES, Bytes
 from posenc_jax.errors import nearest
-from posenc_jax.evaluation import long_ppl, protocols
-from posenc_jax.evaluation.protocols import TokenFunction
+from posenc_jax.evaluation import long_ppl, windows
 from posenc_jax.evaluation.runs import Run
+from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.token_nll import BITS, token_nll
 
@@ -171,9 +171,9 @@ def last_k(
   if not length <= context <= min(map(len, texts)):
     allowed = f'length={length} to {min(map(len, texts))}, the shortest document'
     raise ValueError(f'context={context}; allowed: {allowed}')
-  targets = protocols.choose_targets(list(map(len, texts)), context, spans, k)
-  windows = protocols.target_windows(texts, targets, length)
-  nats = list(protocols.last_k(nll, windows, length, k, batch_tokens))
+  targets = windows.choose_targets(list(map(len, texts)), context, spans, k)
+  at_targets = windows.target_windows(texts, targets, length)
+  nats = list(windows.last_k(nll, at_targets, length, k, batch_tokens))
   return nats, lambda arrays: [arrays[document][end - k : end] for document, end in targets]
 
 
@@ -181,7 +181,7 @@ def sliding(
   nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int, *, stride: int
 ) -> Scored:
   """Scores every token once, in windows that lie `stride` tokens apart."""
-  return list(protocols.sliding(nll, texts, length, stride, batch_tokens)), list
+  return list(windows.sliding(nll, texts, length, stride, batch_tokens)), list
 
 
 def non_overlapping(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int) -> Scored:
@@ -193,9 +193,9 @@ def by_position(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: in
   """Scores all tokens of the whole windows of documents: `np.mean(nats, axis=0)` is the loss by
   position.
   """
-  windows_NT = protocols.whole_windows(texts, length)
-  nats = list(protocols.by_position(nll, windows_NT, batch_tokens))
-  return nats, lambda arrays: protocols.whole_windows(arrays, length)
+  windows_NT = windows.whole_windows(texts, length)
+  nats = list(windows.by_position(nll, windows_NT, batch_tokens))
+  return nats, lambda arrays: windows.whole_windows(arrays, length)
 
 
 def long_perplexity(
@@ -217,16 +217,16 @@ def long_perplexity(
   """
   if not 1 <= context < length:
     raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
-  windows_NT = protocols.whole_windows(texts, length)
+  windows_NT = windows.whole_windows(texts, length)
   judge = nll if evaluator is None else _likelihoods(evaluator, None)
   stride = stride or max(1, context // 4)
   is_key_NT = long_ppl.key_tokens(judge, windows_NT, context, stride, alpha, beta, batch_tokens)
-  nats_NT = protocols.by_position(nll, windows_NT, batch_tokens)
+  nats_NT = windows.by_position(nll, windows_NT, batch_tokens)
 
   def keys_of(all_NT):
     return [all_T[is_key_T] for all_T, is_key_T in zip(all_NT, is_key_NT, strict=True)]
 
-  return keys_of(nats_NT), lambda arrays: keys_of(protocols.whole_windows(arrays, length))
+  return keys_of(nats_NT), lambda arrays: keys_of(windows.whole_windows(arrays, length))
 
 
 PROTOCOLS: dict[str, Callable[..., Scored]] = {

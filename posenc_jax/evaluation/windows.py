@@ -1,5 +1,5 @@
-"""Evaluation protocols, as pure functions over `nll(tokens_BT) -> nats_BT`, which scores every
-token of every window.
+"""How windows of text are scored by the protocols of evaluation: pure functions over
+`nll(tokens_BT) -> nats_BT`, which scores every token of every window.
 
 The model sees BOS and then the tokens of a window, nothing before them; no window crosses the end
 of a document. All calls of one `length` have one shape, [max(1, batch_tokens // length), length],
