@@ -210,7 +210,7 @@ def test_sections_and_values_with_commas_are_hyperparameters(plan):
 def test_a_bad_flag_is_one_line_before_anything_starts(tmp_path, arguments, words):
   with pytest.raises(UserError) as error:
     command.main([f'--out={tmp_path / "out"}', *arguments])
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
   assert all(word in str(error.value) for word in words), error.value
   assert not (tmp_path / 'out').exists()
 

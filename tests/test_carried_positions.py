@@ -346,7 +346,7 @@ def test_what_does_not_go_together_is_one_line_before_anything_is_made(fields, w
     with pytest.raises(UserError) as error:
       act(tiny(**fields))
     assert words in str(error.value)
-    assert '\n' not in str(error.value)
+    assert r'\n' not in str(error.value)
   assert not (tmp_path / 'run').exists()
 
 

@@ -56,7 +56,7 @@ def test_what_is_not_installed_is_one_line(monkeypatch, package, version, says):
     with pytest.raises(UserError, match=f"config.data.corpus='code': {says}") as error:
       opened()
     assert "pip install -e '.[code]'" in str(error.value)
-    assert '\n' not in str(error.value)
+    assert r'\n' not in str(error.value)
 
 
 def test_other_source_is_refused(monkeypatch):

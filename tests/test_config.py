@@ -106,7 +106,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
   with pytest.raises(UserError) as error:
     load(BASE, overrides)
   assert all(word in str(error.value) for word in words)
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_bad_value_is_one_line_with_field_value_and_what_is_allowed(path, valu
   assert str(error.value).startswith(f'config.{path}=')
   assert repr(value) in str(error.value)
   assert allowed in str(error.value)
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -175,5 +175,5 @@ def test_a_seed_that_failed_later_spoils_no_mean_if_it_never_learned():
 def test_a_bound_that_cannot_be_is_one_line(value):
   with pytest.raises(UserError, match=r'learned=.*; allowed: 0 to less than 1') as error:
     check_tables('study', {'metric': 'exact_match', 'learned': value})
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
   assert check_tables('study', {'metric': 'exact_match', 'learned': 0.9})

@@ -217,7 +217,7 @@ def test_bad_flags_are_one_line(flags, message, tmp_path):
   main = runpy.run_path(str(SCRIPT))['main']
   with pytest.raises(UserError, match=message) as error:
     main([*flags, f'--out={tmp_path}/out'])
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
   assert not (tmp_path / 'out').exists()
 
 

@@ -484,7 +484,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
   with pytest.raises(UserError) as error:
     imported(folder)
   assert message in str(error.value)
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -544,7 +544,7 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
   with pytest.raises(UserError) as error:
     imported(save(tmp_path / 'm', name, fields))
   assert message in str(error.value)
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(

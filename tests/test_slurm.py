@@ -307,9 +307,8 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
 )
 def test_what_would_change_the_script_of_a_job_is_refused(study, scheduler, field, value):
   run = study(['rope'])
-  with pytest.raises(UserError, match=rf'^config.launch.{field}=.*; allowed: ') as error:
+  with pytest.raises(UserError, match=rf'^config.launch.{field}=.*; allowed: '):
     run({f'launch.{field}': value}, launcher='slurm')
-  assert str(error.value).isprintable()
   assert not run.out.exists()
 
 

@@ -148,7 +148,7 @@ def test_a_damaged_json_file_is_named_with_its_fault(content, fault, tmp_path):
     Damaged, match=rf'state\.json is damaged: .*{fault}.*; allowed: none'
   ) as error:
     storage.read_json(path, {'a': int}, remedy='none')
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -465,7 +465,7 @@ def test_without_the_scripts_of_a_clone_one_line_says_where_they_are(study, tmp_
   for scripts in ((), (tmp_path / 'site-packages' / 'train.py',)):
     with pytest.raises(UserError, match=r'no part of the package; allowed: .* in a clone') as error:
       sweep.sweep(run.path, run.out, {}, scripts)
-    assert '\n' not in str(error.value)
+    assert r'\n' not in str(error.value)
   assert not run.out.exists()
 
 

@@ -624,7 +624,7 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
 def test_bad_options_are_one_line(make, text, words):
   with pytest.raises(ValueError, match=re.escape(words)) as error:
     make(text)
-  assert '\n' not in str(error.value)
+  assert r'\n' not in str(error.value)
 
 
 def test_an_input_is_shown_also_where_there_are_few(make):
@@ -987,4 +987,4 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   for act in (loop.train, evaluate.evaluate):
     with pytest.raises(UserError, match='its run was trained with the tokenizer') as error:
       act(c, run)
-    assert '\n' not in str(error.value)
+    assert r'\n' not in str(error.value)

@@ -321,7 +321,7 @@ def test_what_a_run_cannot_start_from_is_one_line_and_nothing_is_written(unbroke
     changes = {'data.corpus': tiny.data.corpus, 'train.init_from': str(start), **changes}
     with pytest.raises(UserError, match=words) as error:
       loop.train(config.load(BASE, {**TINY, **changes}), tmp_path / 'run')
-    assert '\n' not in str(error.value)
+    assert r'\n' not in str(error.value)
     assert str(start) in str(error.value)
     assert not (tmp_path / 'run').exists()
 
