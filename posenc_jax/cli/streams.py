@@ -38,11 +38,11 @@ class _Descriptor(io.FileIO):
     os.close(null)
 
 
-def wide_console() -> Console:
-  """A console of stdout whose lines stay whole where that is no terminal: a file has no width."""
+def wide_console(width: int = 640) -> Console:
+  """A console of stdout with so many columns where that is no terminal: a file has no width."""
   console = Console()
   if not console.is_terminal:
-    console.width = 640
+    console.width = width
   return console
 
 

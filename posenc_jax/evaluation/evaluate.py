@@ -10,10 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console
 from rich.table import Table
 
-from posenc_jax import data, storage
+from posenc_jax import cli, data, storage
 from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
@@ -238,7 +237,4 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   table.caption = '± standard error over documents' if has_errors else None
   for name in dict.fromkeys(name for name, _ in cells):
     table.add_row(name, *(cells.get((name, length), '—') for length in lengths))
-  console = Console()
-  if not console.is_terminal:
-    console.width = 140  # a file has no width: the table need not be squeezed
-  console.print(table)
+  cli.wide_console(140).print(table)
