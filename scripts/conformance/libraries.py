@@ -264,7 +264,8 @@ def x_pope(w, p, case):
   angles, phases = polar(torch.arange(S))
   q = apply_polar_pos_emb(project(w, 'q'), angles)
   k = apply_polar_pos_emb(project(w, 'k'), angles + phases)
-  return weighted_values(causal_scores(q, k), project(w, 'v'))
+  # the scale there is that of the width of heads, which the polar form doubles
+  return weighted_values(causal_scores(2**0.5 * q, k), project(w, 'v'))
 
 
 def x_dynamic(w, p, case):
