@@ -61,6 +61,7 @@ class Wall(Encoding):
     k_BHSK = jnp.repeat(k_BGSK.astype(jnp.float32), H // G, axis=1)
     i, j = jax.tree.map(lambda x: x.swapaxes(1, 2), (tile.i, tile.j))
     width, height = min(CHUNK, S), min(CHUNK, T)
+    padding = -S % width
 
     def products(k_BHSK, j):
       origin = jax.tree.map(lambda x: lax.stop_gradient(x[:, :, -1:]), j)
@@ -75,15 +76,15 @@ class Wall(Encoding):
       return lax.dynamic_update_slice_in_dim(products(k_BHSK, j), near_BHTS, start, axis=2)
 
     def chunks(x_BHSK):
-      # Padding has faded as far as the last key, so that its chunk is referred to that.
-      x_BHSK = jnp.pad(x_BHSK, ((0, 0), (0, 0), (0, -S % width), (0, 0)), mode='edge')
+      # Padding is before all keys and has faded as little as can be: each chunk ends with a key.
+      x_BHSK = jnp.pad(x_BHSK, ((0, 0), (0, 0), (padding, 0), (0, 0)))
       return jnp.moveaxis(x_BHSK.reshape(B, H, -1, width, K), 2, 0)
 
     def by_chunks():
       k_NBHSK, j_N = jax.tree.map(chunks, (k_BHSK, j))
-      own_N = width * jnp.arange(len(k_NBHSK)) - tile.index_distance[0, 0]
+      own_N = width * jnp.arange(len(k_NBHSK)) - padding - tile.index_distance[0, 0]
       s_NBHTS = lax.map(of_chunk, (k_NBHSK, j_N, jnp.clip(own_N, 0, T - height)))
-      return jnp.moveaxis(s_NBHTS, 0, -2).reshape(B, H, T, -1)[..., :S]
+      return jnp.moveaxis(s_NBHTS, 0, -2).reshape(B, H, T, -1)[..., padding:]
 
     is_past = tile.index_distance[0, -1] >= 0
     return lax.cond(is_past, lambda: products(k_BHSK, j), by_chunks)
