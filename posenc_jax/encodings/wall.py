@@ -51,7 +51,7 @@ class Wall(Encoding):
     return running_sum(jax.nn.log_sigmoid(logits_BSHK + self.b_g[...][None, None]))
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    """Refers all to the last key, where it is before no query of the tile or is one of them.
+    """Refers all to the last key, where no query of the tile comes before it.
 
     Else the keys are visited chunk by chunk, each referred to its own last one, and for queries
     among them each pair is multiplied channel by channel.
