@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from posenc_jax import cli, config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, visible
@@ -102,9 +101,7 @@ class Report:
     """
     spent = costs.read(self.folder)
     made = self._tables(spent, failed)
-    console = Console()
-    if not console.is_terminal:
-      console.width = 140  # a file has no width: tables need not be squeezed
+    console = cli.wide_console(140)
     for table in made:
       console.print(table_writers.on_screen(table))
     with disk_errors(ELSEWHERE):
