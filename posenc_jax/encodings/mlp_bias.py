@@ -26,9 +26,7 @@ class MLPBias(Encoding):
   paper = 'Wang et al. 2021, arXiv:2108.00154; Liu et al. 2021, arXiv:2111.09883'
   parameter_summary = 'an MLP'
   reported_extrapolation = 'to 8 L from 128, better without log (E. Engelhart, in x-transformers)'
-  limit = (
-    'without `log` a bias grows with distance, untrained to 2e4 at 1e5, where it rounds to 0.005'
-  )
+  limit = 'without `log` biases grow with distance: untrained, to 2e4 at 1e5, rounded to 0.005'
   bias_in_scale = False
 
   def __init__(

@@ -110,11 +110,11 @@ def plan(
   `swept_runs` take the place of what its `sweep()` gives.
 
   An override of `seed` leaves the runs that the sweep itself has with this seed, and what they
-  start from: that keeps its own seed if runs of other seeds start from it. Where it has none, as
-  with an override of `seeds`, one run is left of those that differ in their seed alone. Another
-  override that would make runs equal is refused. A run may start from one that comes before it in
-  the sweep: then its `train.init_from` is the dict of overrides of that run, and becomes its
-  directory. An override `seeds` takes the place of every `seed` in the sweep.
+  start from, with the seed that the sweep gives it. Where it has none, as with an override of
+  `seeds`, one run is left of those that differ in their seed alone. Another override that would
+  make runs equal is refused. A run may start from one that comes before it in the sweep: then its
+  `train.init_from` is the dict of overrides of that run, and becomes its directory. An override
+  `seeds` takes the place of every `seed` in the sweep.
 
   Raises `UserError`, before anything is written, for a bad config and for a directory in `out` that
   holds the run of another config.
@@ -128,19 +128,20 @@ def plan(
   _check_sweep(str(path), swept_runs)
   _check_sections(overrides, swept_runs)
   cli.check_folder(f'--out={out}', out)
-  shared = []
+  laid_over = overrides
   if 'seed' in overrides:
-    own = config.load(study).seed
-    shared = _shared_starts(swept_runs, own)
-    swept_runs = _of_seed(swept_runs, overrides['seed'], own) or swept_runs
-  seedless = {field: value for field, value in overrides.items() if field != 'seed'}
-  overrides_of = lambda swept: seedless if swept in shared else overrides
+    of_seed = _of_seed(swept_runs, overrides['seed'], config.load(study).seed)
+    if of_seed:
+      # All have this seed already but what they start from, which keeps its own: in sweeps of one
+      # seed each it is the same run.
+      laid_over = {field: value for field, value in overrides.items() if field != 'seed'}
+      swept_runs = of_seed
   runs = {}
   for swept in swept_runs:
-    fields, init_from = _fields(swept, overrides_of(swept)), None
-    workdir = Path(out, _name(swept, overrides_of(swept)))
+    fields, init_from = _fields(swept, laid_over), None
+    workdir = Path(out, _name(swept, laid_over))
     if isinstance(earlier := fields.get('train.init_from'), dict):
-      init_from = Path(out, _name(earlier, overrides_of(earlier)))
+      init_from = Path(out, _name(earlier, laid_over))
       if init_from not in runs:
         allowed = 'the overrides of a run that comes before'
         raise UserError(f'sweep: train.init_from={shown(earlier)}; allowed: {allowed}')
@@ -333,16 +334,6 @@ def _of_seed(swept_runs: list[dict], seed: object, default: int) -> list[dict]:
     if is_source or swept.get('seed', default) == seed:
       left.append(swept)
   return left[::-1]
-
-
-def _shared_starts(swept_runs: list[dict], default: int) -> list[dict]:
-  """The runs of a sweep from which one of another seed starts, and those that these start from."""
-  shared, seed_of = [], lambda swept: swept.get('seed', default)
-  for swept in reversed(swept_runs):
-    followers = [other for other in swept_runs if other.get('train.init_from') == swept]
-    if any(other in shared or seed_of(other) != seed_of(swept) for other in followers):
-      shared.append(swept)
-  return shared
 
 
 def _flag(path: str, value: object) -> str:
