@@ -817,7 +817,12 @@ def test_queries_are_changed_in_proportion_as_declared(variant):
 
 
 @pytest.mark.parametrize(
-  'variant', [v for v in VARIANTS if not declared(v).rotates_qk and declared(v).qk_width == 1]
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in ENCODINGS))
+    for v in VARIANTS
+    if not declared(v).rotates_qk and declared(v).qk_width == 1
+  ],
 )
 def test_channels_of_keys_are_split_as_declared(variant):
   """Else keys whose channels are in another order become what they were, in that order."""
@@ -884,7 +889,9 @@ def test_scores_are_adapted_as_declared(variant):
   assert enc.adapts_scores == (change > 1e-3)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+)
 def test_keys_are_hidden_as_declared(variant):
   """Their scores, in a softmax, are those of masked keys; a soft-cap would show them again."""
   enc, (x, weights, _) = build(variant), inputs()

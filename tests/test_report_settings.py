@@ -116,7 +116,7 @@ def test_the_kept_study_json_is_what_the_study_wants(name):
   'name',
   [
     pytest.param(name, marks=pytest.mark.slow)
-    if name in ('board', 'classic', 'extension')
+    if name in ('board', 'classic', 'extension', 'rates')
     else name
     for name in KEPT
   ],
