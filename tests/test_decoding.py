@@ -88,7 +88,7 @@ def test_several_positions_at_the_input_and_one_at_layers():
 
 @pytest.mark.parametrize('inner', ['rope', pytest.param('alibi', marks=pytest.mark.slow)])
 def test_segments_and_places_go_on(inner):
-  """Of each text its own, also where a part of several tokens ends within a segment."""
+  """Each text of a batch has its own, also where a part of several tokens ends in a segment."""
   read = tuple(np.unique(tokens(B=2, T=T))[::3].tolist())
   made = model({'name': 'bipe', 'inner': inner, 'separators': read}, layers=2)
   positions = made.encodings.first_layers[0].positions_of_tokens(

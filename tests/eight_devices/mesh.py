@@ -221,7 +221,7 @@ def mebibytes(traced) -> float:
 
 
 def memory_of_step(name: str, length: int, shards: int) -> float:
-  """That of a training step whose sequences `shards` devices share."""
+  """Mebibytes on one device of a training step whose sequences `shards` devices share."""
   fields = {'encoding.name': name, 'train.length': length, 'train.batch': 1, 'mesh.context': shards}
   c = config.load(BASE, {**fields, 'attention.backend': 'ring'})
   return mebibytes(programs.trace_step(mesh.make_mesh(c.mesh), c))
@@ -229,7 +229,7 @@ def memory_of_step(name: str, length: int, shards: int) -> float:
 
 @pytest.mark.slow
 def test_the_memory_of_a_device_falls_with_the_devices_that_share_a_sequence():
-  """Of a training step, and of the gradient of attention."""
+  """Eight devices need less each than two, for a training step and for attention with gradients."""
   sizes = {'batch': 1, 'length': 1024, 'heads': 8, 'head_dim': 64, 'dtype': 'float32'}
   of_attention = []
   for shards in (2, 8):
