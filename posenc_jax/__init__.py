@@ -18,7 +18,7 @@ _MODULES = {
   'Encoding': 'posenc_jax.encodings',
   'LengthError': 'posenc_jax.encodings',
   'attend': 'posenc_jax.attention',
-  'contiguous_positions': 'posenc_jax.attention.request',
+  'contiguous_positions': 'posenc_jax.attention.positions',
   'load_run': 'posenc_jax.evaluation.runs',
   'make': 'posenc_jax.encodings',
   'register': 'posenc_jax.encodings',
@@ -30,7 +30,7 @@ __all__ = list(_MODULES)
 if typing.TYPE_CHECKING:  # the same names, for those who read types and run nothing
   from posenc_jax.attention import BACKENDS as BACKENDS
   from posenc_jax.attention import attend as attend
-  from posenc_jax.attention.request import contiguous_positions as contiguous_positions
+  from posenc_jax.attention.positions import contiguous_positions as contiguous_positions
   from posenc_jax.encodings import ENCODINGS as ENCODINGS
   from posenc_jax.encodings import Dims as Dims
   from posenc_jax.encodings import Encoding as Encoding

@@ -18,7 +18,8 @@ from rich.table import Table
 from posenc_jax import cli, config, data, encodings, tasks
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request, positions_of_model
+from posenc_jax.attention.positions import positions_of_model
+from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.errors import user_errors
 from posenc_jax.inspection import parameter_counts

@@ -18,7 +18,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request, contiguous_positions
+from posenc_jax.attention.positions import contiguous_positions
+from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.carry import GROUP, suffix_sum
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread

@@ -17,7 +17,7 @@ from oracles import RECORDS
 from test_laws import VARIANTS, declared, inputs, layer, parameters
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.request import positions_in_order
+from posenc_jax.attention.positions import positions_in_order
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make, wall
 from posenc_jax.encodings.alibi import slopes

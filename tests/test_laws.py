@@ -17,7 +17,7 @@ from kinds import daily_if, representatives
 from oracles import RECORDS, attention_layer
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.request import contiguous_positions
+from posenc_jax.attention.positions import contiguous_positions
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread

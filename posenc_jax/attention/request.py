@@ -10,7 +10,14 @@ from jax import lax
 
 from posenc_jax import target
 from posenc_jax.attention.mask import CAUSAL, Mask
-from posenc_jax.encodings.core.base import Encoding, LengthError
+from posenc_jax.attention.positions import (
+  check_ids,
+  check_length,
+  check_positions,
+  contiguous_positions,
+  of_each_token,
+)
+from posenc_jax.encodings.core.base import Encoding
 from posenc_jax.encodings.core.declarations import check_declared
 from posenc_jax.errors import shown
 
@@ -103,7 +110,7 @@ def build_request(
   if contiguous:
     if not enc.takes_carried_positions:
       check_length(enc, S, segment_ids)
-    position_ids = _of_each_token(enc, index_BS)
+    position_ids = of_each_token(enc, index_BS)
     distances = (1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S, S - 1)
   else:
     distances = _distance_range(enc, position_ids, max_position_distance)
@@ -184,7 +191,7 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
   if position_ids is not None:
     check_positions(enc, position_ids, B, S)
   if segment_ids is not None:
-    _check_ids('segment_ids', segment_ids, (B, S))
+    check_ids('segment_ids', segment_ids, (B, S))
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
       raise ValueError(f'segment_ids has dtype {segment_ids.dtype}; allowed: integers')
 
@@ -200,29 +207,6 @@ def _check_sizes(block_sizes, max_position_distance) -> None:
   if max_position_distance is not None and not is_size(max_position_distance, 0):
     said = f'max_position_distance={max_position_distance}'
     raise ValueError(f'{said}; allowed: a whole number of at least 0, or None')
-
-
-def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
-  """Raises ValueError, one line, for positions that an encoding does not take."""
-  each = () if enc.positions_per_token == 1 else (enc.positions_per_token,)
-  if enc.position_kind is None:
-    each = position_ids.shape[2:3]
-  elif enc.takes_positions_per_head and position_ids.ndim == 3:
-    each = (enc.dims.kv_heads,)
-  _check_ids('position_ids', position_ids, (B, S, *each))
-  dtype, name = position_ids.dtype, type(enc).__name__
-  if enc.position_kind == 'integers' and not jnp.issubdtype(dtype, jnp.integer):
-    raise ValueError(
-      f'position_ids has dtype {dtype}; allowed: integers, for {name} takes no other'
-    )
-  is_exact = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
-  if not (jnp.issubdtype(dtype, jnp.integer) or is_exact):
-    raise ValueError(f'position_ids has dtype {dtype}; allowed: integers, or floats of 32 bits')
-
-
-def _check_ids(name: str, ids, shape: tuple[int, ...]) -> None:
-  if ids.shape not in (shape, (1, *shape[1:])):
-    raise ValueError(f'{name} has shape {ids.shape}; allowed: {shape} or {(1, *shape[1:])}')
 
 
 def check_softcap(enc: Encoding, softcap: float) -> None:
@@ -259,60 +243,11 @@ def _numbered(segment_ids):
   return jnp.cumsum(jnp.pad(starts, ((0, 0), (1, 0))), axis=1, dtype=jnp.int32)
 
 
-def contiguous_positions(S: int, segment_ids=None):
-  """0, 1, 2, ... within each segment: int32 [B|1, S]."""
-  index_S = jnp.arange(S)[None]
-  if segment_ids is None:
-    return index_S
-  differs = segment_ids[:, 1:] != segment_ids[:, :-1]
-  starts = jnp.pad(differs, ((0, 0), (1, 0)), constant_values=True)
-  return index_S - lax.cummax(jnp.where(starts, index_S, 0), axis=1)
-
-
 def _count_visible(mask: Mask, index_BS, segment_ids):
   """How many keys each token sees as a query: int32 [B|1, S]. A segment is a run of equal ids."""
   backwards = None if segment_ids is None else segment_ids[:, ::-1]
   to_the_end_BS = contiguous_positions(index_BS.shape[1], backwards)[:, ::-1]
   return mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
-
-
-def check_length(enc: Encoding, tokens: int, segment_ids=None) -> None:
-  """Raises LengthError for contiguous positions beyond the encoding's table. The lengths of packed
-  documents are data, and not looked at.
-  """
-  end = enc.max_length
-  if segment_ids is None and end is not None and end < tokens:
-    name = type(enc).__name__
-    raise LengthError(f'{tokens} positions, but the table of {name} ends at {end}')
-
-
-def positions_in_order(enc: Encoding, S: int, segment_ids=None):
-  """`contiguous_positions` as an encoding takes them: of several a token, all of them that one."""
-  return _of_each_token(enc, contiguous_positions(S, segment_ids))
-
-
-def positions_of_model(enc: Encoding, tokens_BS, key, segment_ids=None) -> tuple:
-  """The positions of a model's tokens as its encoding has them: read off them, sampled or in order.
-
-  `key` is as for `Encoding.sample_positions`.
-
-  Returns:
-    (those at the input, [B|1, S] or [B|1, S, n]; as arguments of `attend`, {} for those in order).
-  """
-  B, S = tokens_BS.shape
-  in_order = positions_in_order(enc.at_input, S, segment_ids)
-  if enc.has('positions_of_tokens'):
-    at_input, position_ids = enc.positions_of_tokens(tokens_BS, in_order)
-    return at_input, {'position_ids': position_ids, 'max_position_distance': S - 1}
-  sampled = enc.sample_positions(in_order, B, key) if enc.has('sample_positions') else None
-  if sampled is None:
-    return in_order, {}
-  return sampled, {'position_ids': sampled, 'max_position_distance': enc.max_sampled_distance(S)}
-
-
-def _of_each_token(enc: Encoding, index_BS):
-  n = enc.positions_per_token
-  return index_BS if n == 1 else jnp.broadcast_to(index_BS[..., None], (*index_BS.shape, n))
 
 
 def _as_data(position_ids):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.request import check_length, positions_of_model
+from posenc_jax.attention.positions import check_length, positions_of_model
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.layer import Layer
 from posenc_jax.model.layer_pattern import combine_masks
