@@ -12,7 +12,7 @@ and verdicts stay what they are on the board. ALiBi still gains at 4 L, by less 
 flattest slope, 2^-8, is that of one head in eight, and not in four.
 
 Cost: 16 runs of some 20 minutes, two at a time on two cores. Result: results/scale_width, LOG/148,
-of one seed of four of the eight so far.
+of one seed of two so far.
 """
 
 from pathlib import Path
