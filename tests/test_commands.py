@@ -340,11 +340,13 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
   monkeypatch.setattr(sys, 'path', [*sys.path])
   study = (
     'from posenc_jax import Encoding\nfrom own_helpers import *\nimport own_maths as maths\n'
-    'RATE = 2\ndef double(x):\n  return RATE * decay(x)\n'
+    'RATE = 2\nSLOPES, TABLE = [], {}\n'
+    'def double(x):\n  return RATE * decay(x) + SLOPES[0] + TABLE["a"]\n'
     'class Base(Encoding):\n  def bias(self, r_R):\n    """A bias."""\n    return double(r_R)\n'
     'class Mine(Base):\n  bias_in_scale = True\ndef sweep():\n  return []\n'
     'def get_config():\n  pass\n'
   )
+  study += 'for n in range(4):\n  SLOPES.append(2.0**-n)\nTABLE["a"] = 5\nMine.shift = 7\n'
   files = {
     'study': study,
     'own_helpers': 'from own_maths import HALF\ndef decay(x):\n  return HALF * x\n',
@@ -360,6 +362,7 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
   same = [('RATE = 2', 'RATE = 2  # a comment'), ('A bias.', 'Another.'), ('return []', 'return 1')]
   same += [('    """A bias."""\n', ''), ('HALF = 1 / 2', '\n\nHALF = 1 / 2')]
   others = [('RATE = 2', 'RATE = 3'), ('RATE * d', '2 * d'), ('return double', 'return -double')]
+  others += [('2.0**-n', '3.0**-n'), ('] = 5', '] = 6'), ('shift = 7', 'shift = 8')]
   others += [('scale = True', 'scale = False'), ('HALF * x', 'x'), ('1 / 2', '1 / 3')]
   hashes = {pair: hash_of(*pair) for pair in [*same, *others]}
   assert len({hashes[pair] for pair in same}) == 1
@@ -369,12 +372,13 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
 
 def test_the_code_of_an_encoding_that_a_function_makes_has_what_it_was_given(tmp_path):
   (tmp_path / 'study.py').write_text(
-    'from posenc_jax import Encoding\ndef make(a=0, b=0, c=0):\n  class Mine(Encoding):\n'
-    '    rate = a\n    def bias(self, r_R, *, by=b):\n      return r_R * c\n  return Mine\n'
+    'from posenc_jax import Encoding\ndef make(a=0, b=0, c=0, d=0, e=0):\n'
+    '  class Mine(Encoding):\n    rate, _slope = a, d\n'
+    '    def bias(self, r_R, e=e, *, by=b):\n      return r_R * c\n  return Mine\n'
     'def get_config():\n  pass\n'
   )
   make = config.load_study(tmp_path / 'study.py').make
-  given = ({}, {'a': 1}, {'b': 1}, {'c': 1})
+  given = ({}, {'a': 1}, {'b': 1}, {'c': 1}, {'d': 1}, {'e': 1})
   assert code_hash(make()) == code_hash(make())
   assert len({code_hash(make(**some)) for some in given}) == len(given)
 

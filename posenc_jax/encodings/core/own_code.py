@@ -86,7 +86,9 @@ def _file_of(module: str) -> Path | None:
 
 
 def _names(node: ast.stmt) -> set[str]:
-  """The names that a statement of a module defines or imports."""
+  """The names that a statement of a module defines, imports or changes: `TABLE[0] = 1`,
+  `Mine.rate = 2` or, alone, `TABLE.append(3)`.
+  """
   if isinstance(node, ast.FunctionDef | ast.ClassDef):
     return {node.name}
   found = set()
@@ -97,7 +99,18 @@ def _names(node: ast.stmt) -> set[str]:
       found.add(part.name)
     elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
       found.add(part.id)
+    elif isinstance(part, ast.Attribute | ast.Subscript) and not isinstance(part.ctx, ast.Load):
+      found |= _base(part)
+    elif isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
+      found |= _base(part.value.func)
   return found
+
+
+def _base(place: ast.expr) -> set[str]:
+  """The name, in a set, that a place is of: {'a'} of `a.b[0].c`."""
+  while isinstance(place, ast.Attribute | ast.Subscript):
+    place = place.value
+  return {place.id} if isinstance(place, ast.Name) else set()
 
 
 def _given(kind: type) -> str:
@@ -108,9 +121,10 @@ def _given(kind: type) -> str:
   for name, value in vars(kind).items():
     function = inspect.unwrap(getattr(value, 'fget', None) or getattr(value, '__func__', value))
     if inspect.isfunction(function):
-      held = inspect.getclosurevars(function).nonlocals | (function.__kwdefaults__ or {})
+      defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
+      held = inspect.getclosurevars(function).nonlocals | defaults
       found |= {f'{name} {key}': given for key, given in held.items()}
-    elif not name.startswith('_'):
+    elif not name.startswith(('__', '_pytree__')):  # of Python and of Flax
       found[name] = value
   is_plain = lambda value: all(
     isinstance(part, PLAIN) for part in (value if isinstance(value, tuple) else (value,))
