@@ -357,6 +357,7 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
     assert any(old in text for text in files.values())
     for name, text in files.items():
       (tmp_path / f'{name}.py').write_text(text.replace(old, new))
+      sys.modules.pop(name, None)  # else it is the one that was imported before
     return code_hash(config.load_study(tmp_path / 'study.py').Mine)
 
   same = [('RATE = 2', 'RATE = 2  # a comment'), ('A bias.', 'Another.'), ('return []', 'return 1')]
@@ -368,6 +369,16 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
   assert len({hashes[pair] for pair in same}) == 1
   assert len(set(hashes.values())) == 1 + len(others)
   assert code_hash(ENCODINGS['alibi']) is None
+
+
+def test_the_code_of_an_encoding_is_what_was_loaded(private, tmp_path):
+  """Whatever was saved since: a training asks for it long after the study was read."""
+  config.load_study(private)
+  before = code_hash(ENCODINGS['mine'])
+  private.write_text(private.read_text().replace('learned=learned', 'learned=not learned'))
+  assert code_hash(ENCODINGS['mine']) == before
+  config.load_study(private)
+  assert code_hash(ENCODINGS['mine']) != before
 
 
 def test_the_code_of_an_encoding_that_a_function_makes_has_what_it_was_given(tmp_path):

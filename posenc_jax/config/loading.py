@@ -57,9 +57,9 @@ def load_study(path: str | Path) -> ModuleType:
   module = importlib.util.module_from_spec(spec)
   if (beside := str(path.absolute().parent)) not in sys.path:
     sys.path.append(beside)  # last, so that no module there takes the place of another
+  sys.modules[module.__name__] = module  # its whole path, which takes no other's place
   with _errors_in(path):
     spec.loader.exec_module(module)
-  sys.modules[module.__name__] = module  # its whole path, which takes no other's place
   if not hasattr(module, 'get_config'):
     raise UserError(f'config: {str(path)!r} has no get_config(); {example}')
   for name, check in STUDY_FUNCTIONS.items():

@@ -4,22 +4,26 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import sysconfig
 from collections import defaultdict
 from pathlib import Path
 
 # Folders of code that is not a user's own.
-OTHERS = (Path(__file__).parents[2], Path(sysconfig.get_path('stdlib')))
-INSTALLED = {'site-packages', 'dist-packages'}
+OTHERS = tuple(
+  f'{folder}{os.sep}' for folder in (Path(__file__).parents[2], sysconfig.get_path('stdlib'))
+)
+INSTALLED = tuple(f'{os.sep}{name}{os.sep}' for name in ('site-packages', 'dist-packages'))
 WHOLE = ''  # the name of all that a module defines
 PLAIN = int | float | str | None
+SOURCE = '_posenc_jax_source'  # the text of a module, on its spec: one that is reloaded has another
 
 
 def code_hash(kind: type) -> str | None:
   """The SHA-256 of a class, of its base classes, and of the functions, classes and constants that
-  these name, in their own files and in others of the user's that are imported. Comments, docstrings
-  and layout do not count.
+  these name, in their own files and in others of the user's that are imported, as `keep_sources`
+  found them. Comments, docstrings and layout do not count.
 
   Of a class that a function makes, numbers and texts that it was given count, too, where methods or
   class attributes hold them. None where no file of the user's has the class: it is posenc_jax's, of
@@ -34,6 +38,14 @@ def code_hash(kind: type) -> str | None:
   # without names of modules: files may move
   parts = '\n'.join(sorted(code.texts.values()))
   return hashlib.sha256(parts.encode()).hexdigest() if parts else None
+
+
+def keep_sources() -> None:
+  """Keeps the texts of all of the user's modules that are loaded: what their files hold once they
+  were edited is not the code that runs.
+  """
+  for module in [*sys.modules]:
+    _source(module)
 
 
 class _Code:
@@ -71,18 +83,29 @@ def _defined(module: str) -> dict[str, list[ast.stmt]]:
   under WHOLE all; {} of another module.
   """
   defined = defaultdict(list)
-  if file := _file_of(module):
-    for node in _without_docstrings(ast.parse(file.read_text())).body:
+  if source := _source(module):
+    for node in _without_docstrings(ast.parse(source)).body:
       for name in (WHOLE, *_names(node)):
         defined[name].append(node)
   return dict(defined)
 
 
+def _source(module: str) -> str | None:
+  """The text of a module of the user's own, as it was when it was first asked for; None of another,
+  or where it has none.
+  """
+  loaded = sys.modules.get(module)
+  holder = getattr(loaded, '__spec__', None) or loaded
+  if not hasattr(holder, SOURCE) and (file := _file_of(module)):
+    setattr(holder, SOURCE, importlib.util.decode_source(file.read_bytes()))
+  return getattr(holder, SOURCE, None)
+
+
 def _file_of(module: str) -> Path | None:
   """The file of a module that is a user's own; None of another, or where it has none."""
-  file = Path(getattr(sys.modules.get(module), '__file__', None) or '')
-  is_other = any(file.is_relative_to(folder) for folder in OTHERS) or INSTALLED & {*file.parts}
-  return file if file.suffix == '.py' and file.is_file() and not is_other else None
+  file = str(getattr(sys.modules.get(module), '__file__', None) or '')
+  is_other = file.startswith(OTHERS) or any(folder in file for folder in INSTALLED)
+  return Path(file) if file.endswith('.py') and not is_other and Path(file).is_file() else None
 
 
 def _names(node: ast.stmt) -> set[str]:

@@ -11,6 +11,7 @@ from flax import nnx
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.declarations import check_declared
 from posenc_jax.encodings.core.hyperparameters import describe_type, has_type, is_known
+from posenc_jax.encodings.core.own_code import keep_sources
 from posenc_jax.errors import nearest, nearest_of_all, shown
 
 BUILT_IN = {
@@ -120,6 +121,7 @@ class Registry(MutableMapping):
     if not (isinstance(kind, type) and issubclass(kind, Encoding)):
       raise ValueError(f'register: {name}={kind!r}; allowed: a subclass of posenc_jax.Encoding')
     self._registered[name] = kind
+    keep_sources()
 
   def __delitem__(self, name: str) -> None:
     del self._registered[name]
