@@ -20,6 +20,7 @@ from flax import nnx
 
 from posenc_jax import config, data
 from posenc_jax.data import planted
+from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, runs, windows
 from posenc_jax.model.decoder import build
@@ -951,6 +952,30 @@ def test_another_encoding_than_the_trained_one_is_said(run, capsys):
   assert 'run (evaluated as rerope, window=3)' in out
   labels = {(r['label'], r['encoding']) for r in rows_of(workdir)}
   assert labels == {('rope', 'rope'), ('rope', 'rerope')}
+
+
+def test_an_own_encoding_laid_over_a_run_is_measured_anew_once_it_was_edited(
+  run, tmp_path, monkeypatch
+):
+  """Its name alone would give the rows of the formula before."""
+  c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+  study = (
+    'from posenc_jax import Encoding\nclass Mine(Encoding):\n  bias_in_scale = False\n'
+    '  def bias(self, r_R):\n    return -0.5 * abs(r_R)[:, None]\ndef get_config():\n  pass\n'
+  )
+  for slope in ('0.5', '2.5', '0.5'):
+    (tmp_path / 'study.py').write_text(study.replace('0.5', slope))
+    mine = config.load_study(tmp_path / 'study.py').Mine
+    monkeypatch.setitem(ENCODINGS, 'mine', mine)
+    evaluate.evaluate(overlaid(c, encoding__name='mine'), workdir)
+  rows, field = rows_of(workdir), 'encoding.code of mine'
+  scores = {r['overrides'][field]: r['nats'] for r in rows if r['document'] == rows[0]['document']}
+  assert len({*scores.values()}) == len(scores) == 2
+  assert len({row_schema.key(r) for r in rows}) == len(rows)
+  assert not (workdir / 'encodings.json').exists()
+  monkeypatch.setattr(evaluate, 'saved_config', lambda workdir: overlaid(c, encoding__name='mine'))
+  evaluate.evaluate(overlaid(c, encoding__name='mine'), workdir)  # as if it was trained with it
+  assert rows_of(workdir)[-1]['overrides'] is None
 
 
 def test_rows_of_another_evaluation_stand_beside_the_first(run):

@@ -23,6 +23,7 @@ from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.clusters import cluster_of
 from posenc_jax.rows.overrides import overrides_between, overrides_of
+from posenc_jax.training.own_encodings import code_laid_over
 from posenc_jax.training.provenance import claim_documents, kept_tokenizer, source_of
 from posenc_jax.training.run_dir import is_finished, mark_finished
 
@@ -57,7 +58,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
 
   workdir = Path(workdir)
   saved = saved_config(workdir)
-  changed = overrides_between(saved, config)
+  changed = overrides_between(saved, config) | code_laid_over(saved, config)
   corpus = data.source(config.data, config.eval.split, kept_tokenizer(workdir, config.data))
   check_corpus(saved, config, corpus, workdir)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan

@@ -40,6 +40,16 @@ def check_own_encodings(workdir: str | Path, config: ConfigDict) -> None:
       raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
+def code_laid_over(saved: ConfigDict, config: ConfigDict) -> dict[str, str]:
+  """{field: start of a hash} of encodings of the user's own that an evaluation lays over a run that
+  was trained without them: for `overrides` of its rows, where the name alone would let an edited
+  formula pass for the one before.
+  """
+  trained = encoding_names(saved.encoding)
+  hashes = _hashes(config)
+  return {f'encoding.code of {name}': hashes[name][:8] for name in hashes if name not in trained}
+
+
 def _hashes(config: ConfigDict) -> dict[str, str]:
   """{name: hash} of the encodings of a config that are not posenc_jax's."""
   own = {*encoding_names(config.encoding)} - BUILT_IN.keys()
