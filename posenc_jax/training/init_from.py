@@ -11,6 +11,8 @@ from posenc_jax.distributed import processes
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import UserError, shown
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+from posenc_jax.training.own_encodings import own_code
+from posenc_jax.training.provenance import kept_code
 
 # Fields of a model's sections that change no number but for rounding.
 NO_NUMBER = ('model.remat', 'model.unroll', 'attention.backend', 'attention.block_sizes')
@@ -18,7 +20,8 @@ NO_NUMBER = ('model.remat', 'model.unroll', 'attention.backend', 'attention.bloc
 
 def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   """`model`, which is of `config`, with the final parameters of the run in `workdir`, whose config
-  may differ: a line says in which fields that make another model.
+  may differ: a line says in which fields that make another model, and whether an encoding of one's
+  own was edited since.
 
   Parameters that only one of them has, as with another encoding or another flag of the model, are
   left as `model` has them, or dropped; a line says which. An encoding that becomes a member of a
@@ -37,6 +40,9 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
     if checkpoints.latest is None or step < steps:
       raise UserError(f'{field}: its training is at step {step} of {steps}; {allowed}')
   here, there = map(_of_model, (config, saved_run))
+  code_here, code_there = own_code(config), kept_code(workdir)
+  here |= {f'code of {name}': code_here[name][:8] for name in code_here if name in code_there}
+  there |= {f'code of {name}': code_there[name][:8] for name in code_there}
   differing = [key for key in here if here[key] != there.get(key) and key not in NO_NUMBER]
   if differing:
     said = [f'{key}={shown(there.get(key))} (here {shown(here[key])})' for key in differing]

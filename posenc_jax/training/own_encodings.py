@@ -22,7 +22,7 @@ def claim_own_encodings(workdir: str | Path, config: ConfigDict, begins: bool) -
   """
   if not begins:
     return check_own_encodings(workdir, config)
-  hashes = _hashes(config)
+  hashes = own_code(config)
   if hashes:
     storage.write_json(Path(workdir) / OWN_ENCODINGS, {'sha256': hashes})
 
@@ -32,7 +32,7 @@ def check_own_encodings(workdir: str | Path, config: ConfigDict) -> None:
   `workdir` began. Runs that have no hashes, of an earlier version, are taken as they are.
   """
   there = kept_code(workdir)
-  for name, sha256 in _hashes(config).items() if there else ():
+  for name, sha256 in own_code(config).items() if there else ():
     if there.get(name, sha256) != sha256:
       problem = f'encoding {name!r} was edited since its run began'
       same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
@@ -46,11 +46,11 @@ def code_laid_over(saved: ConfigDict, config: ConfigDict) -> dict[str, str]:
   formula pass for the one before.
   """
   trained = encoding_names(saved.encoding)
-  hashes = _hashes(config)
+  hashes = own_code(config)
   return {f'encoding.code of {name}': hashes[name][:8] for name in hashes if name not in trained}
 
 
-def _hashes(config: ConfigDict) -> dict[str, str]:
+def own_code(config: ConfigDict) -> dict[str, str]:
   """{name: hash} of the encodings of a config that are not posenc_jax's."""
   own = {*encoding_names(config.encoding)} - BUILT_IN.keys()
   hashes = {name: code_hash(ENCODINGS[name]) for name in sorted(own) if name in ENCODINGS}

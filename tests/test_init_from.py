@@ -1,0 +1,74 @@
+"""Parameters that a training starts from, of a run that had another encoding or code."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax import config
+from posenc_jax.encodings import ENCODINGS
+from posenc_jax.model.decoder import build
+from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+from posenc_jax.training.init_from import finished_parameters
+from posenc_jax.training.own_encodings import claim_own_encodings
+from posenc_jax.training.run_dir import claim_run_dir
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+SIZES = {'layers': 2, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8}
+SETTINGS = {f'model.{field}': size for field, size in SIZES.items()} | {'train.length': 8}
+VOCAB = 5
+
+
+def made(encoding, number):
+  """A config with an encoding, and its model, in which every parameter is `number`."""
+  c = config.load(BASE, SETTINGS | {'encoding': encoding})
+  model = jax.eval_shape(lambda: build(c, VOCAB, nnx.Rngs(0)))
+  return c, jax.tree.map(lambda x: jnp.full(x.shape, number, x.dtype), model)
+
+
+def finished(workdir, encoding):
+  """The directory of a run that has ended, in which every parameter is 1."""
+  c, model = made(encoding, 1)
+  claim_run_dir(workdir, c)
+  claim_own_encodings(workdir, c, begins=True)
+  with Checkpoints(workdir, max_to_keep=1) as checkpoints:
+    checkpoints.save(c.train.steps, model, {'count': jnp.array(0)})
+  return workdir
+
+
+def started(workdir, encoding):
+  """{path: whether it is of the run in `workdir`} of the encoding's parameters of a model."""
+  c, model = made(encoding, 0)
+  leaves = leaves_by_path(finished_parameters(workdir, model, c))
+  assert all((leaf == 1).all() for path, leaf in leaves.items() if not path.startswith('enc'))
+  top = 'encodings/variants/'
+  return {p.removeprefix(top): bool((x == 1).all()) for p, x in leaves.items() if p.startswith(top)}
+
+
+STUDY = """from posenc_jax import register
+from posenc_jax.encodings.kerple import KerpleLog
+class Mine(KerpleLog):
+  def kernel(self, distance_R1, p_1H, a_1H):
+    return 2 * super().kernel(distance_R1, p_1H, a_1H)
+register('mine', Mine)
+def get_config():
+  pass
+"""
+
+
+def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(tmp_path, monkeypatch, capsys):
+  study = tmp_path / 'study.py'
+  study.write_text(STUDY)
+  monkeypatch.setitem(ENCODINGS, 'mine', config.load_study(study).Mine)
+  run = finished(tmp_path / 'run', {'name': 'mine'})
+  assert all(started(run, {'name': 'mine'}).values())
+  assert 'code' not in capsys.readouterr().out
+  study.write_text(STUDY.replace('2 *', '3 *'))
+  config.load_study(study)
+  assert all(started(run, {'name': 'mine'}).values())
+  said = capsys.readouterr().out
+  assert said.startswith(f"{run} has code of mine='")
+  assert said.count(' (here ') == 1
+  ENCODINGS.pop('mine')
+  started(run, {'name': 'nope'})  # where the study is not known that registers it
