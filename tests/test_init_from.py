@@ -4,10 +4,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 
 from posenc_jax import config
-from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings import ENCODINGS, Encoding
+from posenc_jax.encodings.core.registry import make_from_spec
 from posenc_jax.model.decoder import build
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.init_from import finished_parameters
@@ -44,6 +46,67 @@ def started(workdir, encoding):
   assert all((leaf == 1).all() for path, leaf in leaves.items() if not path.startswith('enc'))
   top = 'encodings/variants/'
   return {p.removeprefix(top): bool((x == 1).all()) for p, x in leaves.items() if p.startswith(top)}
+
+
+FOX, CAROPE = {'name': 'fox'}, {'name': 'carope'}
+LEARNED, TUPE = {'name': 'learned'}, {'name': 'tupe'}
+LOG, POWER = {'name': 'kerple_log'}, {'name': 'kerple_power'}
+ROPE_FOX, ROPE_CAROPE = ({'name': 'chain', 'members': ('nope', x)} for x in ('fox', 'carope'))
+RANDOM_LOG, RANDOM_POWER = (
+  {'name': 'random_positions', 'inner': inner, 'longest': 64}
+  for inner in ('kerple_log', {'name': 'kerple_power'})
+)
+PATTERN = {'name': 'pattern', 'layers': ('kerple_power', 'kerple_log')}
+
+
+@pytest.mark.parametrize(
+  ('there', 'here', 'kept'),
+  [
+    (LOG, POWER, ()),
+    (LOG, LOG | {'positivity': 'softplus'}, ('p', 'a')),
+    (FOX, CAROPE, ()),
+    (LEARNED, TUPE, ()),
+    (ROPE_FOX, ROPE_CAROPE, ()),
+    (ROPE_FOX, {'name': 'chain', 'members': 'ssmax,fox'}, ('members/1/w_f', 'members/1/b_f')),
+    (FOX, {'name': 'chain', 'members': 'rope,fox'}, ('members/1/w_f', 'members/1/b_f')),
+    (RANDOM_LOG, RANDOM_POWER, ()),
+    (RANDOM_LOG, RANDOM_LOG | {'longest': 32}, ('inner/p', 'inner/a')),
+  ],
+)
+def test_a_parameter_of_another_encoding_is_new_though_its_name_and_shape_are_the_same(
+  there, here, kept, tmp_path
+):
+  found = started(finished(tmp_path, there), here)
+  assert {path for path, is_kept in found.items() if is_kept} == {f'0/encoding/{x}' for x in kept}
+
+
+def test_layers_of_a_pattern_take_the_parameters_of_their_own_encoding(tmp_path):
+  run = finished(tmp_path, PATTERN)
+  assert started(run, PATTERN | {'layers': 'nope,kerple_log'}) == {
+    '1/encoding/p': True,
+    '1/encoding/a': True,
+  }
+  assert not any(started(run, PATTERN | {'layers': 'kerple_log,kerple_power'}).values())
+
+
+class Holding(Encoding):
+  """Has an inner encoding that no hyperparameter names."""
+
+  bias_in_scale = False
+
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    self.inner = make_from_spec('kerple_log', dims, rngs)
+    self.members = nnx.List([make_from_spec('kerple_power', dims, rngs)])
+
+  def bias(self, r_R):
+    return self.inner.bias(r_R) + self.members[0].bias(r_R)
+
+
+def test_an_own_encoding_keeps_parameters_of_what_it_holds(tmp_path, monkeypatch):
+  monkeypatch.setitem(ENCODINGS, 'holding', Holding)
+  run = finished(tmp_path, {'name': 'holding'})
+  assert [*started(run, {'name': 'holding'}).values()] == [True] * 4
 
 
 STUDY = """from posenc_jax import register

@@ -1,5 +1,6 @@
 """Parameters that a training starts from: those of the run that `train.init_from` names."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -8,8 +9,10 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config import check_one_seed, flat, saved_config, to_json
 from posenc_jax.distributed import processes
+from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import UserError, shown
+from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.provenance import kept_code
@@ -24,9 +27,9 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   own was edited since.
 
   Parameters that only one of them has, as with another encoding or another flag of the model, are
-  left as `model` has them, or dropped; a line says which. An encoding that becomes a member of a
-  chain keeps its own. Raises `UserError` where no training has ended there, or the model has other
-  sizes.
+  left as `model` has them, or dropped; a line says which. So are those of an encoding in the place
+  of another that has the same names and shapes. An encoding that becomes a member of a chain keeps
+  its own. Raises `UserError` where no training has ended there, or the model has other sizes.
   """
   field = f'config.train.init_from={str(workdir)!r}'
   allowed = 'allowed: the directory of a run that train.py finished'
@@ -47,9 +50,17 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   if differing:
     said = [f'{key}={shown(there.get(key))} (here {shown(here[key])})' for key in differing]
     print(f'{workdir} has {", ".join(said)}')
-  saved = _as_member(saved, saved_run.encoding, config.encoding)
+  of_before = {path: _encoding_of(path, saved_run.encoding) for path in saved}
+  saved, of_before = (
+    _as_member(leaves, saved_run.encoding, config.encoding) for leaves in (saved, of_before)
+  )
   leaves = leaves_by_path(model)
-  kept = {path for path in leaves.keys() & saved.keys() if leaves[path].shape == saved[path].shape}
+  kept = {
+    path
+    for path in leaves.keys() & saved.keys()
+    if leaves[path].shape == saved[path].shape
+    and of_before[path] == _encoding_of(path, config.encoding)
+  }
   for path in sorted((leaves.keys() & saved.keys()) - kept):
     if not path.startswith('encodings/'):
       raise UserError(
@@ -73,6 +84,24 @@ def _of_model(config: ConfigDict) -> dict[str, object]:
   tree = to_json(config)
   fields = flat({'model': tree['model'], 'attention': tree['attention']})
   return fields | {'train.length': config.train.length, 'encoding': tree['encoding']}
+
+
+def _encoding_of(path: str, encoding: ConfigDict) -> str | None:
+  """The name of the encoding that holds a parameter of a model, such as that of a chain's member at
+  encodings/variants/0/encoding/members/1/w; None: no encoding does.
+  """
+  steps = path.split('/')
+  if steps[0] != 'encodings':
+    return None
+  spec = read_pattern(to_json(encoding))[0][int(steps[2])]
+  for step, number in itertools.pairwise(steps[4:]):
+    defaults = hyperparameters(spec['name']) if spec['name'] in ENCODINGS else {}
+    held = (defaults | spec).get(step)
+    if step == 'members' and held is not None:
+      spec = read_members(held)[int(number)]
+    elif step == 'inner' and isinstance(held, str | dict):
+      spec = {'name': held} if isinstance(held, str) else held
+  return spec['name']
 
 
 def _as_member(saved: dict, there: ConfigDict, here: ConfigDict) -> dict:
