@@ -472,6 +472,20 @@ def test_runs_of_two_formulas_of_an_own_encoding_are_not_averaged(tmp_path):
   assert one(row_files.of_runs(tmp_path)).lines == ['mine']
 
 
+@pytest.mark.parametrize('sha256', ['a' * 64, 'b' * 64])
+def test_kept_rows_of_another_formula_are_not_averaged_with_those_of_runs(sha256, tmp_path):
+  """What was kept has no configs, and beside its rows the code of all."""
+  for folder in ('kept', 'runs'):
+    (tmp_path / folder).mkdir()
+  storage.append_rows(tmp_path / 'kept' / 'rows.jsonl', [row('mine', 0, bits=1.0)])
+  storage.write_json(tmp_path / 'kept' / 'encodings.json', {'sha256': {'mine': 'a' * 64}})
+  runs_of_configs(tmp_path / 'runs', {'r': {'seed': 1, 'label': 'mine'}})
+  storage.write_json(tmp_path / 'runs' / 'r' / 'encodings.json', {'sha256': {'mine': sha256}})
+  rows = [row for folder in ('kept', 'runs') for row in row_files.of_runs(tmp_path / folder)]
+  codes = {f'mine, code of mine {digit * 8}' for digit in ('a', sha256[0])}
+  assert {*one(rows).lines} == (codes if len(codes) == 2 else {'mine'})
+
+
 @pytest.mark.parametrize(
   ('text', 'message'),
   [

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.rows import CODE, START, without_seed
+from posenc_jax.reporting.rows import START, without_seed
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 # Fields that a further evaluation of a run may change.
@@ -129,22 +129,22 @@ def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[
 
 
 def _split_by_config(names: list[str], rows: list[dict], notes: list[str]) -> list[str]:
-  """Adds what runs of one line, which have other seeds, differ in besides, where their configs are
-  known (`rows.of_runs`).
+  """Adds what runs of one line, which have other seeds, differ in besides, where their configs or
+  the code of their encodings are known (`rows.of_runs`).
   """
-  configs = defaultdict(dict)
+  configs, codes = defaultdict(dict), defaultdict(lambda: defaultdict(set))
   for line, row in zip(names, rows, strict=True):
     if 'config' in row:
       configs[line][row['run']] = row['config']
+    for field, sha256 in row.get('code', {}).items():
+      codes[line][field].add(sha256)
   # runs that keep no hash of their code, as those of earlier versions, are taken as they are
-  has_others = lambda field, some: len({of[field] for of in some.values() if field in of}) > 1
   differing = {
     line: [
-      field
-      for field in sorted(_differing_overrides(some.values()))
-      if not field.startswith(CODE) or has_others(field, some)
+      *sorted(_differing_overrides(configs[line].values())),
+      *sorted(field for field, some in codes[line].items() if len(some) > 1),
     ]
-    for line, some in configs.items()
+    for line in dict.fromkeys(names)
   }
   notes += [
     f'runs of {line} differ in {", ".join(fields)}, each value a line of its own'
@@ -159,8 +159,8 @@ def _split_by_config(names: list[str], rows: list[dict], notes: list[str]) -> li
   }
   split = []
   for line, row in zip(names, rows, strict=True):
-    values = row.get('config', {})
-    own = {field: values[field] for field in differing.get(line, ()) if field in values}
+    values = row.get('config', {}) | row.get('code', {})
+    own = {field: values[field] for field in differing[line] if field in values}
     if isinstance(start := own.get(START), dict):
       own[START] = {field: start[field] for field in sorted(starts[line] & start.keys())}
     split.append(', '.join([line, *(f'{field} {_text(value)}' for field, value in own.items())]))

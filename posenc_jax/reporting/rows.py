@@ -22,26 +22,32 @@ START, CORPUS = 'train.init_from', 'data.corpus'
 # Fields in which runs of one line may differ, besides: rows state them. The corpus that they state
 # is the one of the evaluation.
 STATED = ('train.steps', 'train.length', *(field for field in IN_ROWS if field != CORPUS))
-CODE = 'code of '  # the field of an encoding of the user's own
 
 
 def of_runs(folder: str | Path) -> list[dict]:
-  """The rows of a folder as `read` gives them; those of runs whose config.json is there have a
-  field `config` more: {field: value} of what makes runs with other seeds another line, the code
-  of encodings of the user's own among it.
+  """The rows of a folder as `read` gives them, with up to two fields more: `config` of runs whose
+  config.json is there, {field: value} of what makes runs with other seeds another line; and `code`,
+  the same of encodings of the user's own, where the run says it or, of kept results, the folder.
   """
-  rows, saved = read(folder), {}
+  rows, saved, codes = read(folder), {}, {}
   with disk_errors(remedy=''):
+    kept = _code(folder)
     for file in files_below(folder, 'config.json') if is_folder(folder) else []:
       try:
         fields = config.flat(config.saved_config(file.parent))
       except UserError:
         continue  # costs and pages, which show what is in it, say so
-      hashes = kept_code(file.parent)
-      code = {f'{CODE}{visible(name)}': visible(sha256[:8]) for name, sha256 in hashes.items()}
-      saved[visible(file.parent.name)] = fields | code
-  found = {run: _deciding_fields(run, saved, STATED) for run in saved}
-  return [row | {'config': found[row['run']]} if row['run'] in found else row for row in rows]
+      run = visible(file.parent.name)
+      codes[run] = _code(file.parent)
+      saved[run] = fields | codes[run]
+  found = {run: _deciding_fields(run, saved, (*STATED, *codes[run])) for run in saved}
+  more = lambda run: {'config': found.get(run), 'code': codes.get(run, kept)}
+  return [row | {key: x for key, x in more(row['run']).items() if x} for row in rows]
+
+
+def _code(folder: str | Path) -> dict[str, str]:
+  hashes = kept_code(folder)
+  return {f'code of {visible(name)}': visible(sha256[:8]) for name, sha256 in hashes.items()}
 
 
 def _deciding_fields(
