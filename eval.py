@@ -23,7 +23,8 @@ def main(argv):
   from posenc_jax.evaluation import evaluate, runs  # jax takes seconds to import: after the check
 
   processes.check_one_host()
-  runs.check_registered(run, flags.config, overrides)
+  if not flags.config:
+    runs.check_registered(run, overrides)
   cli.keep_compiled_programs()
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)

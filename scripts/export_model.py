@@ -29,9 +29,10 @@ def main(argv):
   cli.check_folder(f'--out={flags.out}', flags.out)
   run = config.load_run(flags.workdir, overrides)
 
-  from posenc_jax.evaluation import preflight  # jax takes seconds to import
+  from posenc_jax.evaluation import preflight, runs  # jax takes seconds to import
   from posenc_jax.pretrained import exporting
 
+  runs.check_registered(run, overrides, 'one of posenc_jax, since no family has one of your own')
   preflight.check_model(run)
   if flags.dtype not in exporting.DTYPES:
     raise UserError(f'--dtype={flags.dtype!r}; allowed: {", ".join(exporting.DTYPES)}')

@@ -45,7 +45,8 @@ def main(argv):
 
   from posenc_jax.evaluation import generation, runs  # jax takes seconds to import: after the check
 
-  runs.check_registered(run, flags.config, overrides)
+  if not flags.config:
+    runs.check_registered(run, overrides)
   cli.keep_compiled_programs()
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = read_prompt(flags.prompt, flags.prompt_file)

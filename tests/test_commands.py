@@ -445,9 +445,24 @@ def test_a_training_that_ends_says_how_it_is_evaluated_but_not_in_a_sweep(
 def test_an_encoding_inside_another_is_found_not_to_be_registered(section):
   run = config.load(ROOT / 'configs' / 'base.py', {'encoding': section})
   with pytest.raises(UserError, match=r"^config.encoding: 'mine' is not registered; allowed: with"):
-    runs.check_registered(run, '', {'eval.k': 4})
-  runs.check_registered(run, 'study.py', {})
-  runs.check_registered(run, '', {'encoding.inner.name': 'mine'})
+    runs.check_registered(run, {'eval.k': 4})
+  runs.check_registered(run, {'encoding.inner.name': 'mine'})
+
+
+def test_a_run_whose_encoding_is_not_registered_is_loaded_and_exported_with_the_way_out(
+  command, tmp_path
+):
+  """Not with a list of names that are near."""
+  run = config.load(ROOT / 'configs' / 'base.py', {'encoding.name': 'mine'})
+  (tmp_path / 'run').mkdir()
+  storage.write_json(tmp_path / 'run' / 'config.json', config.to_json(run))
+  where = "config.encoding: 'mine' is not registered; allowed: "
+  with pytest.raises(UserError, match=f'^{where}after the module that registers it is imported$'):
+    runs.load_run(tmp_path / 'run')
+  export = ['scripts/export_model.py', f'--workdir={tmp_path / "run"}', f'--out={tmp_path / "out"}']
+  own = 'one of posenc_jax, since no family has one of your own'
+  assert command(*export) == (2, '', f'export_model.py: {where}{own}\n')
+  assert "did you mean 'rope'?" in command(*export, '--config.encoding.name=rop')[2]
 
 
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])

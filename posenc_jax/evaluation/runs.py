@@ -26,6 +26,8 @@ from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_encodings import check_own_encodings
 from posenc_jax.training.provenance import check_documents, check_tokenizer, kept_tokenizer
 
+BY_STUDY = 'with --config=STUDY.py, the file that registers it'
+
 
 def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | data.TaskCorpus:
   """The corpus of the run in `workdir` for what needs its symbols alone: it works where the text is
@@ -37,14 +39,18 @@ def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | 
   return data.Corpus(config.data.corpus, config.eval.split, (), (), tokenizer)
 
 
-def check_registered(config: ConfigDict, study: str | None, overrides: Collection[str]) -> None:
-  """Raises `UserError` where a run has an encoding that only a study file registers, and none was
-  given. `overrides`: fields that the command line changed.
+def check_registered(
+  config: ConfigDict, overrides: Collection[str] = (), allowed: str = BY_STUDY
+) -> None:
+  """Raises `UserError` where a run has an encoding of one's own that is not registered here.
+
+  Args:
+    overrides: fields that the command line changed; where they name another encoding, its own
+      error says what is wrong with that.
+    allowed: the way out that the error names.
   """
   missing = [name for name in encoding_names(config.encoding) if name not in ENCODINGS]
-  is_named_anew = any(field.rpartition('.')[2] in HOLDERS for field in overrides)
-  if missing and not study and not is_named_anew:
-    allowed = 'with --config=STUDY.py, the file that registers it'
+  if missing and not any(field.rpartition('.')[2] in HOLDERS for field in overrides):
     raise UserError(f'config.encoding: {missing[0]!r} is not registered; allowed: {allowed}')
 
 
@@ -157,9 +163,11 @@ class Run:
 
 def load_run(workdir: str | Path) -> Run:
   """The run that train.py or import_model.py left in `workdir`. Raises UserError, one line, where
-  there is none, or its tokenizer is no longer the one that it was trained with.
+  there is none, its encoding is not registered, or its tokenizer is no longer the one that it was
+  trained with.
   """
   config = saved_config(workdir)
+  check_registered(config, allowed='after the module that registers it is imported')
   corpus = without_documents(config, workdir)
   check_corpus(config, config, corpus, workdir)
   return _load(Path(workdir), config, corpus)
