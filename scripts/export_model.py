@@ -8,7 +8,8 @@ change the run first: --config.encoding.scaling.rope_type=yarn --config.encoding
 A run has the form of a family of models (Llama, Mistral, Qwen, SmolLM3, OLMo 2, GPT-NeoX, GPT-2,
 BLOOM, or the family that it was imported from) or is refused with the field that no family has. A
 model whose embedding is scaled gets the scale in its embedding, and a projection to logits of its
-own. The tokenizer says which token is BOS, and puts the run's own before a text.
+own. PoSE, which acts in training alone, is left out. The tokenizer says which token is BOS, and
+puts the run's own before a text.
 
 Needs `pip install -e '.[pretrained]'`.
 """

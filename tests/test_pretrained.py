@@ -33,8 +33,9 @@ from posenc_jax.pretrained import exporting, families, gguf_file, importing, sou
 from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte_tokenizer, with_bos
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
-from posenc_jax.training.checkpoints import leaves_by_path
+from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.provenance import source_of
+from posenc_jax.training.run_dir import claim_run_dir
 from scripts import export_model, import_model
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
@@ -181,6 +182,24 @@ def test_a_scaled_embedding_becomes_two_matrices(name, tmp_path):
   exporting.export_model(config, leaves, 1, None, None, tmp_path / 'out')
   _, again, _ = imported(tmp_path / 'out')
   np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=2e-5)
+
+
+def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_path):
+  """Which it is at evaluation."""
+  rope = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
+  sizes = {'layers': 1, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8, 'mlp': 'swiglu'}
+  exported = []
+  for encoding in (rope, {'name': 'pose', 'inner': rope}):
+    config, run = base.get_config(), tmp_path / encoding['name']
+    overlay(config, {f'model.{field}': x for field, x in sizes.items()} | {'encoding': encoding})
+    claim_run_dir(run, config)
+    with Checkpoints(run, max_to_keep=1) as checkpoints:
+      model = build(config, 257, nnx.Rngs(0))
+      checkpoints.save(config.train.steps, model, {'count': np.array(0)})
+    exporting.export_run(config, run, run / 'out', 'float32')
+    exported.append({file.name: file.read_bytes() for file in (run / 'out').iterdir()})
+  assert exported[0] == exported[1]
+  assert b'"linear"' in exported[1]['config.json']
 
 
 @pytest.mark.parametrize('name', ['gpt2', 'bloom', 'mpt'])

@@ -255,7 +255,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   Raises `UserError` as `export_model` does, and where there is no checkpoint, several seeds are in
   one, or tokens are other than bytes and those of a tokenizer.json.
   """
-  field = f'workdir={str(workdir)!r}'
+  field, config = f'workdir={str(workdir)!r}', _as_evaluated(config)
   check_one_seed(field, config, workdir)
   if config.data.corpus.startswith('task:'):
     raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
@@ -288,6 +288,18 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     if exponent != 8:
       print(f'{workdir}: alibi_bias_max={exponent:g}, which transformers (5.24) reads as 8')
   return kind
+
+
+def _as_evaluated(config: ConfigDict) -> ConfigDict:
+  """The run without PoSE around its encoding, which moves positions in training alone."""
+  encoding = to_json(config.encoding)
+  if encoding['name'] != 'pose':
+    return config
+  inner = (hyperparameters('pose') | encoding)['inner']
+  new = config.copy_and_resolve_references()
+  with new.unlocked():
+    new.encoding = ConfigDict({'name': inner} if isinstance(inner, str) else inner)
+  return new
 
 
 def export_model(
