@@ -191,6 +191,11 @@ def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monke
   of_eval |= {'protocols': ('last_k',), 'controls': ()}
   overlay(small, {f'eval.{field}': value for field, value in of_eval.items()})
   importing.import_model(small, sources.open_source(str(folder)), Path('run'))
+  by_flags = base.get_config()
+  overlay(by_flags, {'data.corpus': str(text), 'train.init_from': 'run', 'model.layers': 1})
+  way = r"its tokenizer: take model, .* data\.vocab from saved_config\('run'\), as configs/swap\.py"
+  with pytest.raises(UserError, match=rf"^config\.train\.init_from='run': its run was .*; .*{way}"):
+    loop.train(by_flags, 'by_flags')
   tuned = saved_config('run')
   own = {'label': '', 'train.steps': 0, 'train.length': 16}
   overlay(tuned, own | {'train.init_from': 'run', 'seeds': seeds})

@@ -20,6 +20,14 @@ from posenc_jax.training.provenance import kept_code
 # Fields of a model's sections that change no number but for rounding.
 NO_NUMBER = ('model.remat', 'model.unroll', 'attention.backend', 'attention.block_sizes')
 
+FIELD = 'config.train.init_from'
+
+
+def taken_from(workdir: str | Path) -> str:
+  """The way out where a config has another model or tokens than the run that it starts from."""
+  fields = 'model, attention, encoding, data.tokenizer and data.vocab'
+  return f'take {fields} from saved_config({str(workdir)!r}), as configs/swap.py does'
+
 
 def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   """`model`, which is of `config`, with the final parameters of the run in `workdir`, whose config
@@ -31,7 +39,7 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   of another that has the same names and shapes. An encoding that becomes a member of a chain keeps
   its own. Raises `UserError` where no training has ended there, or the model has other sizes.
   """
-  field = f'config.train.init_from={str(workdir)!r}'
+  field = f'{FIELD}={str(workdir)!r}'
   allowed = 'allowed: the directory of a run that train.py finished'
   if not storage.exists(Path(workdir) / 'config.json'):
     raise UserError(f'{field}: no config.json there; {allowed}')
@@ -65,7 +73,7 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
     if not path.startswith('encodings/'):
       raise UserError(
         f'{field}: it holds {path} of shape {saved[path].shape}, but the config asks for '
-        f'{leaves[path].shape}; allowed: a model of the same sizes'
+        f'{leaves[path].shape}; allowed: a model of the same sizes: {taken_from(workdir)}'
       )
   if new := sorted(leaves.keys() - kept):
     print(f'{workdir} has no {", ".join(new)}: as a new model has them')

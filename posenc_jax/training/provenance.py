@@ -52,8 +52,15 @@ def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | Tok
   return learned_before(path, data.vocab)
 
 
-def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
-  """Raises `UserError` where the run's tokens are those of another tokenizer."""
+def check_tokenizer(
+  workdir: str | Path,
+  sha256: str | None,
+  field: str = 'workdir',
+  allowed: str = 'the same text and tokenizer',
+) -> None:
+  """Raises `UserError` where the run's tokens are those of another tokenizer; it says that `field`
+  names the run, and what is allowed.
+  """
   path = Path(workdir) / TOKENIZER
   there = None
   if storage.exists(path):
@@ -65,7 +72,7 @@ def check_tokenizer(workdir: str | Path, sha256: str | None) -> None:
       for digest in (there, sha256)
     )
     problem = f'its run was trained with {trained_with}, here is {here}'
-    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: the same text and tokenizer')
+    raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def claim_documents(

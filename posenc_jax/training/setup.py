@@ -26,7 +26,7 @@ from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 from posenc_jax.training import multi_seed, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, has_checkpoint
-from posenc_jax.training.init_from import finished_parameters
+from posenc_jax.training.init_from import FIELD, finished_parameters, taken_from
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import claim_own_encodings
 from posenc_jax.training.own_tokenizer import copy_tokenizer
@@ -103,7 +103,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   if c.init_from and begins:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
-        provenance.check_tokenizer(run.train.init_from, corpus.sha256)
+        allowed = f'its tokenizer: {taken_from(run.train.init_from)}'
+        provenance.check_tokenizer(run.train.init_from, corpus.sha256, FIELD, allowed)
     source = provenance.source_of(seed_runs[0][0].train.init_from)
     models = [
       finished_parameters(run.train.init_from, model, run)
