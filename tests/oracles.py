@@ -944,6 +944,14 @@ def mlp_bias(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i - j, h))
 
 
+def tisa(dims, hyper, p):
+  def bias(r, h):
+    terms = zip(*(p[n][:, h] for n in ('amplitudes', 'sharpness', 'offsets')), strict=True)
+    return sum(a * math.exp(-abs(b) * (r - c) ** 2) for a, b, c in terms)
+
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(j - i, h))
+
+
 def asentmax_temperature(dims, hyper, p):
   delta, gamma, bias = hyper.get('delta', 1), hyper.get('gamma', 2), hyper.get('bias')
 
@@ -1695,6 +1703,9 @@ RECORDS = {
     mlp_bias,
     count_mlp_bias,
     variants={'log': {'log': True}, 'deep': {'depth': 3, 'width': 5}, 'shallow': {'depth': 1}},
+  ),
+  'tisa': Record(
+    tisa, lambda d, h: (0, 3 * h.get('kernels', 5) * d.heads), variants={'one': {'kernels': 1}}
   ),
 }
 

@@ -2043,6 +2043,7 @@ def test_sharing(name, share):
     ('hard_alibi', {'windows': (1,) * 5}, 'hard_alibi: windows=(1, 1, 1, 1, 1); allowed: up to 4'),
     ('mlp_bias', {'depth': 0}, 'mlp_bias: depth=0; allowed: at least 1'),
     ('mlp_bias', {'width': 0}, 'mlp_bias: width=0; allowed: at least 1'),
+    ('tisa', {'kernels': 0}, 'tisa: kernels=0; allowed: at least 1'),
     ('alibi', {'factor': 0.0}, 'alibi: factor=0.0; allowed: greater than 0'),
     ('alibi', {'exponent': -8.0}, 'alibi: exponent=-8.0; allowed: greater than 0'),
     ('logn', {'length': 1}, 'logn: length=1; allowed: at least 2'),

@@ -913,6 +913,7 @@ ONLY_BIAS = (
   'nape',
   'bam',
   'mlp_bias',
+  'tisa',
 )  # t5 has its own scale, and so has bam where it grows with the keys
 
 

@@ -28,6 +28,7 @@ GRADIENTS = (
   'nape_entmax15',
   'nape_entmax_bisected',
   'nape_sparsemax',
+  'tisa',
 )
 
 

@@ -36,6 +36,7 @@ COMMITS = {
   'OpenMOSS/rope_pp': '91ba3357c49beb22e132ed096557baee503f3486',
   'sjelassi/transformers_ssm_copy': '1188c4799b4f7654ac79349f61e8868b167f103e',
   'SakanaAI/repo': '1508a73ac7303e0bce6404cbf0aa8ddba8f08578',
+  'ulmewennberg/tisa': 'a3027cafe5dc60220ed9e7712e8794a2f85a470b',
 }
 
 
@@ -394,6 +395,17 @@ def kv_shift(w, p, case):
   return layer(w['x'][None])[0]
 
 
+def tisa(w, p, case):
+  """Its distances are i - j - 1."""
+  layer = definitions('ulmewennberg/tisa', 'model/tisa.py', 'Tisa').Tisa(3, 5)
+  names = {'amplitudes': p['amplitudes'], 'sharpness': p['sharpness'], 'offsets': -1 - p['offsets']}
+  for name, x in names.items():
+    delattr(layer, f'kernel_{name}')
+    setattr(layer, f'kernel_{name}', x)
+  scores = causal_scores(project(w, 'q'), project(w, 'k'))
+  return weighted_values(scores + layer(S), project(w, 'v'))
+
+
 REFERENCES = {
   **dict.fromkeys(('clipped_rope', 'clipped_rope_hard'), clipped_rope),
   **dict.fromkeys(('resonance_rope', 'resonance_yarn'), resonance_rope),
@@ -407,4 +419,5 @@ REFERENCES = {
   'repo': repo,
   **dict.fromkeys(('rope_pp_ec', 'rope_pp_eh'), rope_pp),
   'kv_shift_rope': kv_shift,
+  'tisa': tisa,
 }

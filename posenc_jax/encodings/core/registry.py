@@ -94,6 +94,7 @@ BUILT_IN = {
   'wall': 'wall.Wall',
   'mla_rope': 'mla_rope.MLARoPE',
   'key_offset': 'key_offset.KeyOffset',
+  'tisa': 'tisa.TISA',
 }
 
 
