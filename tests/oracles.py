@@ -952,6 +952,12 @@ def tisa(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(j - i, h))
 
 
+def diet_abs(dims, hyper, p):
+  group = dims.heads // dims.kv_heads
+  position = lambda i, j, h: p['queries'][i, h] @ p['keys'][j, h // group]
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + position(i, j, h))
+
+
 def asentmax_temperature(dims, hyper, p):
   delta, gamma, bias = hyper.get('delta', 1), hyper.get('gamma', 2), hyper.get('bias')
 
@@ -1320,6 +1326,11 @@ def count_fire(d, h):
 def count_mlp_bias(d, h):
   width, hidden = h.get('width', d.model_dim // 4), h.get('depth', 2) - 1
   return 2 * width + hidden * (width + 1) * width + width * d.heads, 0
+
+
+def count_diet_abs(d, h):
+  rows = h.get('max_length', d.train_length) * (d.heads + d.kv_heads)
+  return rows * h.get('rank', d.head_dim), 0
 
 
 def count_fox(d, h):
@@ -1706,6 +1717,11 @@ RECORDS = {
   ),
   'tisa': Record(
     tisa, lambda d, h: (0, 3 * h.get('kernels', 5) * d.heads), variants={'one': {'kernels': 1}}
+  ),
+  'diet_abs': Record(
+    diet_abs,
+    count_diet_abs,
+    variants={'wide': {'rank': 16, 'max_length': 64}, 'narrow': {'rank': 3}},
   ),
 }
 

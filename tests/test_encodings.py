@@ -22,13 +22,14 @@ from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make, wall
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import HOOKS
+from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.deberta import log_bucket_row
 from posenc_jax.encodings.entmax import entmax
 from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.path import lower_inverse
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
-from posenc_jax.encodings.t5 import bucket_row
+from posenc_jax.encodings.t5 import bucket_row, buckets_of
 from posenc_jax.model.layer_sharing import StackedEncoding
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
@@ -918,6 +919,32 @@ def test_entmax_needs_whole_rows():
     attend(q, q, q, enc, backend='blockwise')
   with pytest.raises(ValueError, match='allowed: no soft-cap, for Chain is not normalized by soft'):
     attend(q, q, q, enc, softcap=3.0)
+
+
+class DietRel(Encoding):
+  """s_ij = q_i . k_j / sqrt(K) + R_h[i - j], clipped at `clip`, or at 0 for later keys."""
+
+  bias_in_scale = False
+
+  def __init__(self, dims, rngs, *, clip: int = 6, both_sides: bool = False):
+    super().__init__(dims, rngs)
+    self.low, self.high = -clip * both_sides, clip
+    self.rows = normal(rngs, (self.high - self.low + 1, dims.heads), 1.0)
+
+  def bias(self, r_R):
+    return self.rows[...][jnp.clip(r_R, self.low, self.high) - self.low]
+
+
+@pytest.mark.parametrize('both_sides', [False, True])
+def test_t5_with_a_bucket_a_distance_is_diet_rel(both_sides):
+  clip = 6
+  diet = DietRel(Dims(**SIZES), nnx.Rngs(0), clip=clip, both_sides=both_sides)
+  buckets = (4 if both_sides else 2) * (clip - 1)
+  enc = build('t5', buckets=buckets, max_distance=clip, bidirectional=both_sides)
+  bucket_R = buckets_of(jnp.arange(diet.low, clip + 1), enc.side, clip, both_sides)
+  assert len(np.unique(bucket_R)) == len(bucket_R)
+  enc.table[...] = enc.table[...].at[bucket_R].set(diet.rows[...] / 8**0.5)
+  same(enc, diet, 8**0.5, is_causal=not both_sides)
 
 
 def test_scale_invariant_golden_values():
@@ -2044,6 +2071,8 @@ def test_sharing(name, share):
     ('mlp_bias', {'depth': 0}, 'mlp_bias: depth=0; allowed: at least 1'),
     ('mlp_bias', {'width': 0}, 'mlp_bias: width=0; allowed: at least 1'),
     ('tisa', {'kernels': 0}, 'tisa: kernels=0; allowed: at least 1'),
+    ('diet_abs', {'rank': 0}, 'diet_abs: rank=0; allowed: at least 1'),
+    ('diet_abs', {'max_length': 0}, 'diet_abs: max_length=0; allowed: at least 1'),
     ('alibi', {'factor': 0.0}, 'alibi: factor=0.0; allowed: greater than 0'),
     ('alibi', {'exponent': -8.0}, 'alibi: exponent=-8.0; allowed: greater than 0'),
     ('logn', {'length': 1}, 'logn: length=1; allowed: at least 2'),

@@ -1011,6 +1011,7 @@ REFUSED_TEMPERATURES = {
   'transformer_xl': ('behind',),
   'tupe': ('behind',),
   'mla_rope': ('behind',),
+  'diet_abs': ('behind',),
   'coca': ('before',),
   'pope': ('before',),
   'tapa': ('before', 'behind'),

@@ -50,6 +50,11 @@ class T5(Encoding):
   relative to a parameter's size. For Adam the initial sizes become factors: K^-1/2 on queries of
   usual size (`query_scale`), and K^1/2 on a smaller table as in x-transformers and GPT-NeoX.
   Without them a small model hardly leaves NoPE's plateau; the log has figures.
+
+  With `buckets` 2 (c - 1) and `max_distance` c each distance below c has a number of its own, and
+  those from c on share one: DIET-REL of Chen et al. 2021 (arXiv:2104.08698), clipped at c. Its
+  authors recommend a table a layer, `model.share_encoding` 'none'. With `bidirectional` `buckets`
+  is 4 (c - 1).
   """
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'

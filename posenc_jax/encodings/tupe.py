@@ -81,13 +81,15 @@ class TUPE(Encoding):
     queries_LHK, keys_LGK = (jnp.einsum('ld,dhk->lhk', p_LD, u[...]) for u in (self.u_q, self.u_k))
     if self.affine:
       queries_LHK += self.b_q[...][None]
-
-    def beside(x, table_LHK, positions):
-      rows = rows_at(table_LHK, positions.astype(jnp.int32))
-      rows = jnp.broadcast_to(jnp.repeat(rows, x.shape[2] // rows.shape[2], axis=2), x.shape)
-      return jnp.concatenate([x, rows.astype(x.dtype)], axis=-1)
-
     return beside(q_BTHK, queries_LHK, i), beside(k_BSGK, keys_LGK, j)
 
   def bias(self, r_R):
     return self.table[...][buckets_of(r_R, self.side, self.max_distance, bidirectional=True)]
+
+
+def beside(x_BSHK, table_LGn, positions):
+  """x with the rows of a table at integer positions beside it, in each of its heads."""
+  rows = rows_at(table_LGn, positions.astype(jnp.int32))
+  rows = jnp.repeat(rows, x_BSHK.shape[2] // rows.shape[2], axis=2)
+  rows = jnp.broadcast_to(rows, (*x_BSHK.shape[:3], rows.shape[3]))
+  return jnp.concatenate([x_BSHK, rows.astype(x_BSHK.dtype)], axis=-1)

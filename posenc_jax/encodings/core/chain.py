@@ -28,11 +28,11 @@ class Chain(Composite):
   are added inside the chain's `score`, in their turn. `t5` moves the scale onto queries, so that
   beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. No
   member may read the size of queries there, nor multiply by 1/sqrt(K) beside `deberta`, `tupe` or
-  `mla_rope`, which set another scale. Behind `transformer_xl`, `tupe` and `mla_rope`, which put
-  parts of their own into queries, no member may change these. A temperature stands behind `coca`
-  and `pope`, whose products are not proportional to the queries that they get, and not beside
-  `tapa`, whose phase it would multiply, too. `key_offset` stands before what turns keys or makes
-  them wider. Behind `dape_v2`, which adapts the scores of all, no member acts on them; behind
+  `mla_rope`, which set another scale. Behind `transformer_xl`, `tupe`, `diet_abs` and `mla_rope`,
+  which put parts of their own into queries, no member may change these. A temperature stands behind
+  `coca` and `pope`, whose products are not proportional to the queries that they get, and not
+  beside `tapa`, whose phase it would multiply, too. `key_offset` stands before what turns keys or
+  makes them wider. Behind `dape_v2`, which adapts the scores of all, no member acts on them; behind
   `hard_alibi`, which hides keys, none reads them. One member may take the positions of the data,
   such as `abacus`; attention and the others are at those of the sequence.
   """
