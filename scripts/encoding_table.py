@@ -149,7 +149,7 @@ def heading_of(name: str) -> str:
     return PLAIN
   if places == {'input'}:
     return INPUT
-  if places & {'values', 'output', 'softmax', 'weights'} and not enc.has_terms:
+  if places & {'values', 'output', 'softmax', 'weights'} and not enc.adapts_scores:
     return BESIDE
   if enc.adds_only_bias or (enc.has('bias') and not enc.has('score')):  # T5 has a scale of its own
     return BIASES

@@ -952,6 +952,12 @@ def tisa(dims, hyper, p):
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(j - i, h))
 
 
+def urpe(dims, hyper, p):
+  clip = hyper.get('clip', dims.train_length - 1)
+  factor = lambda i, j, h: p['factors'][int(min(max(i - j, -clip), clip)) + clip, h]
+  return Oracle(dot(dims.head_dim), move=lambda v, i, j, h: factor(i, j, h) * v)
+
+
 def diet_abs(dims, hyper, p):
   group = dims.heads // dims.kv_heads
   position = lambda i, j, h: p['queries'][i, h] @ p['keys'][j, h // group]
@@ -1536,6 +1542,7 @@ RECORDS = {
       'cope_hard_alibi': {'members': ('cope', 'hard_alibi')},
       'ssmax_mla_rope': {'members': ('ssmax', 'mla_rope')},
       'key_offset_rope': {'members': ('key_offset', {'name': 'rope', 'fraction': 0.5})},
+      't5_urpe': {'members': ({'name': 't5', 'buckets': 8, 'max_distance': 9}, 'urpe')},
     },
   ),
   'heads': Record(
@@ -1717,6 +1724,11 @@ RECORDS = {
   ),
   'tisa': Record(
     tisa, lambda d, h: (0, 3 * h.get('kernels', 5) * d.heads), variants={'one': {'kernels': 1}}
+  ),
+  'urpe': Record(
+    urpe,
+    lambda d, h: ((2 * h.get('clip', d.train_length - 1) + 1) * d.heads, 0),
+    variants={'clipped': {'clip': 3}},
   ),
   'diet_abs': Record(
     diet_abs,

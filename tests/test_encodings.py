@@ -921,6 +921,16 @@ def test_entmax_needs_whole_rows():
     attend(q, q, q, enc, softcap=3.0)
 
 
+def test_urpe_multiplies_weights_of_softmax_by_numbers_of_distances():
+  """Those of 1, where it starts, leave all as it is; past the clip the last number goes on."""
+  same(build('chain', members=('t5', 'urpe')), build('t5'))
+  enc, q = build('urpe', kv_heads=4, clip=3), jnp.ones((1, 7, 4, 8))
+  enc.factors[...] = jnp.arange(7.0)[:, None] * jnp.arange(1.0, 5.0)[None]
+  out = attend(q, q, q, enc)[0, :, :, 0]
+  mean = [3, 7 / 2, 4, 18 / 4, 24 / 5, 30 / 6, 36 / 7]  # of 3, 4, 5, 6, 6, 6, 6: distances 0, 1, ..
+  np.testing.assert_allclose(out, np.outer(mean, [1, 2, 3, 4]), rtol=1e-6)
+
+
 class DietRel(Encoding):
   """s_ij = q_i . k_j / sqrt(K) + R_h[i - j], clipped at `clip`, or at 0 for later keys."""
 
@@ -2071,6 +2081,7 @@ def test_sharing(name, share):
     ('mlp_bias', {'depth': 0}, 'mlp_bias: depth=0; allowed: at least 1'),
     ('mlp_bias', {'width': 0}, 'mlp_bias: width=0; allowed: at least 1'),
     ('tisa', {'kernels': 0}, 'tisa: kernels=0; allowed: at least 1'),
+    ('urpe', {'clip': 0}, 'urpe: clip=0; allowed: at least 1'),
     ('diet_abs', {'rank': 0}, 'diet_abs: rank=0; allowed: at least 1'),
     ('diet_abs', {'max_length': 0}, 'diet_abs: max_length=0; allowed: at least 1'),
     ('alibi', {'factor': 0.0}, 'alibi: factor=0.0; allowed: greater than 0'),

@@ -24,7 +24,7 @@ from scripts.aot import targets
 
 # Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
 REFUSED = {
-  **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature'), 'whole rows'),
+  **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature', 'urpe'), 'whole rows'),
   'cope': 'by an index',
   **dict.fromkeys(('path', 'wall'), 'chunks of keys'),
 }

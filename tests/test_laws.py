@@ -877,16 +877,23 @@ def test_scores_read_queries_and_keys_as_declared(variant):
 
 @pytest.mark.parametrize('variant', [v for v in VARIANTS if declared(v).normalizer == 'rows'])
 def test_scores_are_adapted_as_declared(variant):
-  """Before weights are made of them: equal scores get others. What adapts none gives equal ones."""
+  """Before weights are made of them: equal scores get others. What adapts none gives equal ones, or
+  those of softmax times factors that are the same for all scores.
+  """
   enc, (x, _, _) = build(variant), inputs()
   coordinates = enc.coordinates(
     x, jnp.arange(S)[None], 1 + jnp.arange(S)[None], jnp.arange(S)[None]
   )
   tile = make_tile(enc, coordinates, None)
-  s_BHTS = jnp.where(tile.mask[:, None], jnp.zeros((B, DIMS.heads, S, S)), MASKED)
-  even_BTS = tile.mask / tile.mask.sum(axis=-1, keepdims=True)
-  change = np.abs(enc.normalize(s_BHTS, tile) - even_BTS[:, None]).max()
-  assert enc.adapts_scores == (change > 1e-3)
+  normal = np.random.default_rng(0).standard_normal((B, DIMS.heads, S, S))
+  factors = []
+  for s_BHTS in (jnp.zeros_like(normal), normal):
+    s_BHTS = jnp.where(tile.mask[:, None], s_BHTS, MASKED)
+    softmax_BHTS = jax.nn.softmax(s_BHTS, axis=-1)
+    factors.append(enc.normalize(s_BHTS, tile) / jnp.where(tile.mask[:, None], softmax_BHTS, 1.0))
+  is_even = np.abs(factors[0] - tile.mask[:, None]).max() < 1e-3
+  is_multiplied = np.abs(factors[1] - factors[0]).max() < 1e-3
+  assert enc.adapts_scores != (is_even or is_multiplied)
 
 
 @pytest.mark.parametrize(
@@ -1050,12 +1057,13 @@ def test_a_temperature_beside_an_encoding_is_as_the_formulas_in_that_order(tempe
     close(run(chain, weights, x), desired)
 
 
-# More rows; parameters that start where the fixed or projected ones are; zeros; what the default is
-# at this width.
+# More rows; parameters that start where the fixed or projected ones are; zeros, ones; what the
+# default is at this width.
 SAME_AT_THE_START = (
   'clipped_rope_lowest',
   'learned_long',
   'alibi_learned',
+  'urpe_clipped',
   'kerple_log_softplus',
   'kerple_power_softplus',
   'cope_few',

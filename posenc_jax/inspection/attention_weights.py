@@ -6,10 +6,10 @@ that are positions give the mean position, and values of 1 give the sum of the w
 
 What is measured are the weights p_ij that values are multiplied by, whatever an encoding does to
 values or outputs besides (`kv_shift`, `vo_rope`, `shaw`). Where a sink joins the denominator
-(`sink`, `softmax_plus_one`), or weights are no softmax (`stick_breaking`), the weights of a query
-sum to less than 1: the weight on the first key is then as it is, and distances are means by weight,
-the sum of p_ij (i - j) over that of p_ij. Distances are counted by index, whatever positions an
-encoding sees.
+(`sink`, `softmax_plus_one`), or weights are no softmax (`stick_breaking`, `urpe`), the weights of a
+query do not sum to 1: the weight on the first key is then as it is, and distances are means by
+weight, the sum of p_ij (i - j) over that of p_ij. Distances are counted by index, whatever
+positions an encoding sees.
 """
 
 import jax

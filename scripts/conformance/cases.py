@@ -113,6 +113,7 @@ CASES = {
   'nape_entmax_bisected': chained('nape', {'name': 'entmax', 'alpha': 1.25}),
   'nape_sparsemax': chained('nape', {'name': 'entmax', 'alpha': 2.0}),
   'tisa': Case('tisa'),
+  'urpe': Case('urpe'),
 }
 
 

@@ -29,6 +29,7 @@ GRADIENTS = (
   'nape_entmax_bisected',
   'nape_sparsemax',
   'tisa',
+  'urpe',
 )
 
 

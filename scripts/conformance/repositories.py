@@ -36,6 +36,7 @@ COMMITS = {
   'OpenMOSS/rope_pp': '91ba3357c49beb22e132ed096557baee503f3486',
   'sjelassi/transformers_ssm_copy': '1188c4799b4f7654ac79349f61e8868b167f103e',
   'SakanaAI/repo': '1508a73ac7303e0bce6404cbf0aa8ddba8f08578',
+  'lsj2408/URPE': '47b711f85be5de010deeafa9d8788d399912c3a2',
   'ulmewennberg/tisa': 'a3027cafe5dc60220ed9e7712e8794a2f85a470b',
 }
 
@@ -406,6 +407,29 @@ def tisa(w, p, case):
   return weighted_values(scores + layer(S), project(w, 'v'))
 
 
+def urpe(w, p, case):
+  """Its numbers lie by j - i in a table as long as a text, and are handed over as a matrix."""
+  code = definitions(
+    'lsj2408/URPE',
+    'fairseq/modules/multihead_attention.py',
+    'MultiheadAttention',
+    Parameter=torch.nn.Parameter,
+    FairseqDropout=lambda p, **_: torch.nn.Dropout(p),
+    quant_noise=lambda module, *_: module,
+    with_incremental_state=lambda kind: kind,
+    utils=SimpleNamespace(softmax=lambda x, dim, onnx_trace: x.softmax(dim)),
+  )
+  layer = code.MultiheadAttention(18, 3, bias=False, self_attention=True)
+  for name in 'qkv':
+    linear(getattr(layer, f'{name}_proj'), w[name])
+  identity(layer.out_proj)
+  index, clip = torch.arange(S), len(p['factors']) // 2
+  distance = (index[:, None] - index).clip(-clip, clip)
+  x, masks = w['x'][:, None], {'attn_mask': causal_mask()[0, 0], 'need_weights': False}
+  factors = p['factors'][distance + clip].permute(2, 0, 1)
+  return layer(x, x, x, **masks, ur_rel_pos_bias=factors)[0][:, 0]
+
+
 REFERENCES = {
   **dict.fromkeys(('clipped_rope', 'clipped_rope_hard'), clipped_rope),
   **dict.fromkeys(('resonance_rope', 'resonance_yarn'), resonance_rope),
@@ -420,4 +444,5 @@ REFERENCES = {
   **dict.fromkeys(('rope_pp_ec', 'rope_pp_eh'), rope_pp),
   'kv_shift_rope': kv_shift,
   'tisa': tisa,
+  'urpe': urpe,
 }

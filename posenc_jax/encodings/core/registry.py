@@ -95,6 +95,7 @@ BUILT_IN = {
   'mla_rope': 'mla_rope.MLARoPE',
   'key_offset': 'key_offset.KeyOffset',
   'tisa': 'tisa.TISA',
+  'urpe': 'urpe.URPE',
   'diet_abs': 'diet_abs.DietAbs',
 }
 
