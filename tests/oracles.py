@@ -80,6 +80,18 @@ def wave(t, D, layout='interleaved', base=10_000.0):
   return out
 
 
+def learned_fourier(dims, hyper, p):
+  gelu = lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+  def position(t):
+    angles = t * p['frequencies']
+    waves = np.concatenate([np.cos(angles), np.sin(angles)]) / math.sqrt(2 * len(angles))
+    units = [gelu(unit) for unit in waves @ p['w_in'] + p['b_in']]
+    return units @ p['w_out'] + p['b_out']
+
+  return Oracle(dot(dims.head_dim), position=position)
+
+
 def sinusoidal(dims, hyper, p):
   return Oracle(dot(dims.head_dim), position=lambda t: wave(t, dims.model_dim, **hyper))
 
@@ -1339,6 +1351,11 @@ def count_diet_abs(d, h):
   return rows * h.get('rank', d.head_dim), 0
 
 
+def count_learned_fourier(d, h):
+  waves, hidden = h.get('waves', 64), h.get('hidden', 32)
+  return waves + (2 * waves + 1) * hidden + (hidden + 1) * d.model_dim, 0
+
+
 def count_fox(d, h):
   return 0, {'data': d.model_dim + 1, 'learned': 1, 'fixed': 0}[h.get('gate', 'data')] * d.heads
 
@@ -1734,6 +1751,11 @@ RECORDS = {
     diet_abs,
     count_diet_abs,
     variants={'wide': {'rank': 16, 'max_length': 64}, 'narrow': {'rank': 3}},
+  ),
+  'learned_fourier': Record(
+    learned_fourier,
+    count_learned_fourier,
+    variants={'small': {'waves': 3, 'hidden': 5, 'gamma': 2.0}},
   ),
 }
 

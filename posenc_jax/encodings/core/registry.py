@@ -97,6 +97,7 @@ BUILT_IN = {
   'tisa': 'tisa.TISA',
   'urpe': 'urpe.URPE',
   'diet_abs': 'diet_abs.DietAbs',
+  'learned_fourier': 'learned_fourier.LearnedFourier',
 }
 
 
