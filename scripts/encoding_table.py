@@ -272,7 +272,7 @@ def costs(request: AttentionRequest) -> list[str]:
   if {*PER_TOKEN} & {*enc.acts_on()} or enc.needs_inputs:
     parts.append('tokens')
   if enc.qk_width > 1:
-    parts.append(f'width x {enc.qk_width}')
+    parts.append(f'width x {enc.qk_width:g}')
   parts += [words for hook, words in TERM_COSTS.items() if enc.has(hook)]
   if enc.has('score'):
     parts += costs_of_score(request)
