@@ -197,7 +197,7 @@ def positions(c, enc, B: int, T: int) -> dict:
   """The positions that a layer of a run is given, as `attend` takes them; {}: contiguous ones."""
   if enc.takes_carried_positions:
     return {}
-  if c.data.corpus.startswith(tasks.PREFIX):
+  if tasks.is_task(c.data.corpus):
     source = data.source(c.data, 'train')
     if (carried := source.carried_positions) is not None:
       shape = (B, T) if carried.per_token == 1 else (B, T, carried.per_token)

@@ -33,7 +33,7 @@ from posenc_jax.data import (
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.data.ngrams import NGrams
 from posenc_jax.errors import UserError
-from posenc_jax.tasks import PREFIX, chance
+from posenc_jax.tasks import chance, is_task
 
 CONTEXT = 6  # bytes of context of the n-gram under the table of histories
 MAX_TRAINING_BYTES = 2**25  # that it counts
@@ -48,7 +48,7 @@ def main(argv):
     overrides['data.corpus'] = flags.corpus
   config = load(flags.config, overrides)
   validate_data(config)
-  if config.data.corpus.startswith(PREFIX):
+  if is_task(config.data.corpus):
     if given := [name for name in ('history', 'overlap') if getattr(flags, name)]:
       raise UserError(f'--{given[0]}: of text only; allowed: without it for {config.data.corpus!r}')
     describe_task(source(config.data, 'train'), config.eval.lengths)

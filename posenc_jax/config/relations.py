@@ -114,17 +114,6 @@ def windows(config: ConfigDict) -> Relations:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 
 
-def task_of(config: ConfigDict) -> tasks.Task | None:
-  """The task that the corpus is, or None for text. Raises `UserError` for one that there is not."""
-  corpus = config.data.corpus
-  if not corpus.startswith(tasks.PREFIX):
-    return None
-  try:
-    return tasks.make(corpus.removeprefix(tasks.PREFIX), tuple)
-  except ValueError as error:
-    raise UserError(f'config.data.corpus={corpus!r}: {error}') from None
-
-
 def check_lengths(config: ConfigDict, task: tasks.Task, is_trained: bool) -> None:
   """Raises `UserError` for lengths that the task cannot have, and for too many tokens."""
   asked = {'eval.lengths': config.eval.lengths}

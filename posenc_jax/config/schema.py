@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from posenc_jax import tasks
 from posenc_jax.config import relations
 from posenc_jax.config.checks import MAX_DEPTH, Check, text
 from posenc_jax.config.fields import FIELDS, SECTIONS, TASK_FIELDS, TEXT_FIELDS
@@ -24,7 +25,7 @@ def validate(config: ConfigDict, is_trained: bool = False) -> None:
   """
   fields = _known_fields(config)
   _check_values(fields, FIELDS)
-  task = relations.task_of(config)
+  task = tasks.of_corpus(config.data.corpus)
   _check_values(fields, TEXT_FIELDS if task is None else TASK_FIELDS)
   fitting = [relations.seeds, relations.sizes, relations.training]
   for relation in fitting if task is not None else [*fitting, relations.windows]:
@@ -43,7 +44,7 @@ def validate_data(config: ConfigDict) -> None:
   fields = _known_fields(config)
   checked = [path for path in FIELDS if path.startswith('data.')]
   _check_values(fields, {path: FIELDS[path] for path in (*checked, 'eval.lengths')})
-  by_corpus = TEXT_FIELDS if relations.task_of(config) is None else TASK_FIELDS
+  by_corpus = TEXT_FIELDS if tasks.of_corpus(config.data.corpus) is None else TASK_FIELDS
   _check_values(fields, {'data.tokenizer': by_corpus['data.tokenizer']})
 
 

@@ -157,8 +157,8 @@ def source(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | 
 
   `kept`: the tokenizer that a run has learned and keeps; None: that which `data` describes.
   """
-  if data.corpus.startswith(tasks.PREFIX):
-    generated = _task(data, lambda: corpus('sotu', split, data.text_field, data.cache).documents)
+  texts = lambda: corpus('sotu', split, data.text_field, data.cache).documents
+  if (generated := tasks.of_corpus(data.corpus, texts)) is not None:
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
     return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)
   return dataclasses.replace(
@@ -188,8 +188,8 @@ def vocab(data: ConfigDict) -> int:
   """The number of symbols, BOS included, of what a config's section `data` describes. Opens
   nothing. Raises `UserError`.
   """
-  if data.corpus.startswith(tasks.PREFIX):
-    return _task(data, tuple).vocab
+  if (task := tasks.of_corpus(data.corpus)) is not None:
+    return task.vocab
   return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
 
 
@@ -197,20 +197,6 @@ def check_tokenizer(data: ConfigDict) -> None:
   """Raises `UserError` where a section `data` names a tokenizer.json that cannot be used."""
   if data.tokenizer not in ('bytes', 'sentencepiece'):
     tokenizer_json(data.tokenizer, data.vocab)
-
-
-def task(data: ConfigDict) -> tasks.Task | None:
-  """The task that a config's section `data` describes; None for text. Opens nothing. Raises
-  `UserError`.
-  """
-  return _task(data, tuple) if data.corpus.startswith(tasks.PREFIX) else None
-
-
-def _task(data: ConfigDict, texts: Callable[[], Sequence[bytes]]) -> tasks.Task:
-  try:
-    return tasks.make(data.corpus.removeprefix(tasks.PREFIX), texts)
-  except ValueError as error:
-    raise UserError(f'config.data.corpus={data.corpus!r}: {error}') from error
 
 
 def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool = False) -> Corpus:

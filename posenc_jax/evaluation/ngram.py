@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax import data, storage
+from posenc_jax import data, storage, tasks
 from posenc_jax.config import config_hash, decides_results, flat, single_seed_runs, validate
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
@@ -49,7 +49,7 @@ def evaluate_ngram(
     raise UserError(f'--context={context}; allowed: 0 to {MAX_CONTEXT} tokens')
   if smoothing not in SMOOTHINGS:
     raise UserError(f'--smoothing={smoothing!r}; allowed: {", ".join(SMOOTHINGS)}')
-  if data.task(config.data) is not None:
+  if tasks.is_task(config.data.corpus):
     raise UserError(f'config.data.corpus={config.data.corpus!r}; allowed: text, for an n-gram')
   for seed_config, folder in single_seed_runs(config, workdir):
     _evaluate_seed(seed_config, folder, context, smoothing, whole_split)

@@ -34,7 +34,7 @@ def check_model(config: ConfigDict) -> None:
   with user_errors(ValueError):
     vocab = data.vocab(config.data)
     model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
-    task = data.task(config.data)
+    task = tasks.of_corpus(config.data.corpus)
     check_carried_positions(config, model, task)
   if config.train.trained_parameters:
     optimizer.check_trained_parameters(config, model)
@@ -84,7 +84,7 @@ def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | N
   training finds in the cache. A run that starts from another has that one's tokenizer.
   """
   section, start = config.data, config.train.init_from
-  if not section.corpus.startswith(tasks.PREFIX):
+  if not tasks.is_task(section.corpus):
     if provenance.kept_tokenizer(start, section) is None:
       data.check_tokenizer(section)
     if not data.is_present(section.corpus, section.cache):

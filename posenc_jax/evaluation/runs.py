@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from posenc_jax import data, storage
+from posenc_jax import data, storage, tasks
 from posenc_jax.config import check_one_seed, saved_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
@@ -33,7 +33,7 @@ def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | 
   """The corpus of the run in `workdir` for what needs its symbols alone: it works where the text is
   gone. Raises `UserError`.
   """
-  if data.task(config.data):
+  if tasks.is_task(config.data.corpus):
     return data.source(config.data, config.eval.split)
   tokenizer = kept_tokenizer(workdir, config.data) or data.tokenizer(config.data)
   return data.Corpus(config.data.corpus, config.eval.split, (), (), tokenizer)

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.encodings import Encoding
 from posenc_jax.model.decoder import LM
-from posenc_jax.tasks import PREFIX
+from posenc_jax.tasks import is_task
 
 
 def check_carried_positions(config: ConfigDict, model: LM, source) -> None:
@@ -28,7 +28,7 @@ def check_carried_positions(config: ConfigDict, model: LM, source) -> None:
 
 def _check_tokens(config: ConfigDict, enc: Encoding, vocab: int) -> None:
   tokens = enc.tokens_read
-  is_text_in_bytes = config.data.tokenizer == 'bytes' and not config.data.corpus.startswith(PREFIX)
+  is_text_in_bytes = config.data.tokenizer == 'bytes' and not is_task(config.data.corpus)
   if isinstance(tokens, bytes) and not is_text_in_bytes:
     raise ValueError(
       f'config.data: its tokens are no bytes, and {_name(enc)} looks for the bytes {tokens}; '

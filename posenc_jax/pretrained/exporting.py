@@ -30,6 +30,7 @@ from posenc_jax.pretrained.exported_tokenizers import (
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
+from posenc_jax.tasks import is_task
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_tokenizer import tokenizer_path
@@ -257,7 +258,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   """
   field, config = f'workdir={str(workdir)!r}', _as_evaluated(config)
   check_one_seed(field, config, workdir)
-  if config.data.corpus.startswith('task:'):
+  if is_task(config.data.corpus):
     raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
   with Checkpoints(workdir) as checkpoints:
     leaves, step = checkpoints.restore_as_saved('model')

@@ -116,7 +116,7 @@ def check_planned(
   labels, protocols = set(), set()
   for c in planned:
     labels.add(visible(c.label or c.encoding.name))
-    is_task = c.data.corpus.startswith(tasks.PREFIX)
+    is_task = tasks.is_task(c.data.corpus)
     task = c.data.corpus.removeprefix(tasks.PREFIX).partition('/')[0]
     protocols |= {task} if is_task else {*c.eval.protocols}
   for settings in every_settings:

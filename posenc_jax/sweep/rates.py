@@ -20,7 +20,7 @@ from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user
 from posenc_jax.protocols import TASK_PROTOCOL
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import PlannedRun, check_runs, plan, swept_by
-from posenc_jax.tasks import PREFIX
+from posenc_jax.tasks import is_task
 from posenc_jax.training.run_dir import is_extended
 
 MARGIN = 0.01  # bits: a stated rate that is no further from the best is kept
@@ -173,7 +173,7 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
   split.
   """
   shortest = min(c.train.length for c in configs)
-  are_tasks = all(c.data.corpus.startswith(PREFIX) for c in configs)
+  are_tasks = all(is_task(c.data.corpus) for c in configs)
   return {
     'seeds': (),
     'vmap_seeds': False,

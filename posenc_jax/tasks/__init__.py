@@ -8,7 +8,7 @@ import ast
 import inspect
 from collections.abc import Callable, Sequence
 
-from posenc_jax.errors import nearest, nearest_of_all, shown
+from posenc_jax.errors import UserError, nearest, nearest_of_all, shown
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.aggregation import CommonWords, FrequentWords
 from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
@@ -28,7 +28,9 @@ __all__ = [
   'Example',
   'Task',
   'chance',
+  'is_task',
   'make',
+  'of_corpus',
   'options',
   'parse',
 ]
@@ -60,6 +62,26 @@ TASKS = {
   'stack': Stack,
   'many_shot': ManyShot,
 }
+
+
+def is_task(corpus: str) -> bool:
+  """Whether `config.data.corpus` names a task, and no text."""
+  return corpus.startswith(PREFIX)
+
+
+def of_corpus(corpus: str, texts: Callable[[], Sequence[bytes]] = tuple) -> Task | None:
+  """The task that `config.data.corpus` names; None for text. Raises `UserError` for one that there
+  is not.
+
+  Args:
+    texts: as for `make`.
+  """
+  if not is_task(corpus):
+    return None
+  try:
+    return make(corpus.removeprefix(PREFIX), texts)
+  except ValueError as error:
+    raise UserError(f'config.data.corpus={corpus!r}: {error}') from None
 
 
 def options(name: str) -> dict[str, object]:
