@@ -23,9 +23,9 @@ from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperpa
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import HOOKS
 from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.running_sums import running_sum
 from posenc_jax.encodings.deberta import log_bucket_row
 from posenc_jax.encodings.entmax import entmax
-from posenc_jax.encodings.fox import running_sum
 from posenc_jax.encodings.path import lower_inverse
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid

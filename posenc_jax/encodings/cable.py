@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.encodings.fox import difference_of_sums, running_sum
+from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
 
 
 class CABLE(Encoding):

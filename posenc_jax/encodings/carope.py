@@ -9,7 +9,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import zeros
-from posenc_jax.encodings.fox import running_angle
+from posenc_jax.encodings.core.running_sums import running_angle
 from posenc_jax.encodings.rope import ByAngles, check_rotary
 
 

@@ -1,16 +1,14 @@
 """Forget gates."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
 
 GATES = ('data', 'learned', 'fixed')
 
@@ -88,50 +86,3 @@ class FoX(Encoding):
     if self.bias_in_scale:
       forgotten_BHTS = self.scale(self.dims.head_dim) * forgotten_BHTS
     return s_BHTS + forgotten_BHTS
-
-
-def running_sum(x_BSH):
-  """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6.
-
-  A sum alone reaches 1e5, where neighbors in float32 are 0.008 apart. `whole` is an integer (exact
-  below 2^24), `rest` at most 1/2 in size. Rounding has no derivative, so the gradient is that of
-  `rest`, which is the sum's.
-  """
-
-  def carry(whole, rest):
-    return whole + jnp.round(rest), rest - jnp.round(rest)
-
-  def add(a, b):
-    return carry(a[0] + b[0], a[1] + b[1])
-
-  return lax.associative_scan(add, carry(jnp.zeros_like(x_BSH), x_BSH), axis=1)
-
-
-def running_angle(turns_BSGM, index_BS):
-  """Angles in (-pi, pi] after tokens 0..s of a document, which turn by so many whole turns each.
-
-  They are summed in turns, of which whole ones are dropped without error. A document begins where
-  the place index_BS, [B|1, S], is 0.
-  """
-
-  def fraction(turns):
-    return turns - jnp.round(turns)
-
-  def add(a, b):
-    (turns_a, begins_a), (turns_b, begins_b) = a, b
-    turns = jnp.where(begins_b, turns_b, turns_a + turns_b)
-    return fraction(turns), begins_a | begins_b
-
-  begins = (index_BS == 0)[:, :, None, None]
-  return 2 * math.pi * lax.associative_scan(add, (fraction(turns_BSGM), begins), axis=1)[0]
-
-
-def difference_of_sums(tile, i, j):
-  """c_i - c_j of every pair and head, [B|1, H, T', S'], of sums as `running_sum` gives them.
-
-  They are taken from the first query on: those of near tokens are small then, and their differences
-  exact.
-  """
-  origin = i[0][:, :1]
-  c_i, c_j = (((whole - origin) + rest) for whole, rest in (i, j))
-  return tile.difference(c_i, c_j)

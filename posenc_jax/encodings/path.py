@@ -10,7 +10,7 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
-from posenc_jax.encodings.selective_rope import causal_conv
+from posenc_jax.encodings.core.running_sums import causal_conv
 from posenc_jax.xla_ops import scaled_dot, weighted_sum
 
 TAPS = 3

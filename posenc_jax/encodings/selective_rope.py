@@ -10,7 +10,7 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
-from posenc_jax.encodings.fox import running_angle
+from posenc_jax.encodings.core.running_sums import causal_conv, running_angle
 from posenc_jax.encodings.rope import ByAngles, check_rotary
 
 TAPS = 4
@@ -84,12 +84,3 @@ class SelectiveRoPE(ByAngles):
       f_BSGM *= gate_BSG[..., None]
     turns = jnp.asarray(self.base ** (-2 * np.arange(K // 2) / K) / (2 * math.pi), jnp.float32)
     return running_angle(f_BSGM * turns[None, None, None], index_BS)
-
-
-def causal_conv(y_BSGM, taps_nGM, index_BS):
-  """sum_n taps[n] y_(t - n) within a segment, in which tokens have the places index_BS."""
-  out = 0.0
-  for n, tap_GM in enumerate(taps_nGM):
-    out += jnp.where((index_BS >= n)[:, :, None, None], y_BSGM, 0.0) * tap_GM[None, None]
-    y_BSGM = jnp.pad(y_BSGM, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
-  return out

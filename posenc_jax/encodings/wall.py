@@ -7,7 +7,7 @@ from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.encodings.fox import running_sum
+from posenc_jax.encodings.core.running_sums import running_sum
 from posenc_jax.xla_ops import scaled_dot
 
 CHUNK = 16  # keys that are referred to one of them
