@@ -17,7 +17,7 @@ def main(argv):
   )
   if flags.config:
     config.load_study(flags.config)
-  run = config.load_run(flags.workdir, overrides)
+  run = config.trained_config(flags.workdir, overrides)
 
   from posenc_jax.distributed import processes
   from posenc_jax.evaluation import evaluate, runs  # jax takes seconds to import: after the check

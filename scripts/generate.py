@@ -41,7 +41,7 @@ def main(argv):
   flags, overrides = cli.parse_args(argv, FLAGS)
   if flags.config:
     config.load_study(flags.config)
-  run = config.load_run(flags.workdir, overrides)
+  run = config.trained_config(flags.workdir, overrides)
 
   from posenc_jax.evaluation import generation, runs  # jax takes seconds to import: after the check
 

@@ -164,7 +164,7 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
   return config
 
 
-def load_run(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
+def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
   """The config of the trained run in a directory, with overrides, checked. Raises `UserError`."""
   config = saved_config(workdir)
   overlay(config, overrides)
