@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from posenc_jax import cli, config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.reporting import costs, rows, study
+from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
@@ -48,7 +48,7 @@ def make(folders: list[str], out: Path):
   where there is nothing to draw.
   """
   reports = [study.load(folder) for folder in folders]
-  read = [rows.of_runs(folder) for folder in folders]
+  read = [row_files.of_runs(folder) for folder in folders]
   hashes = [_hashes(report, of_one) for report, of_one in zip(reports, read, strict=True)]
   names = study.names_of_runs(folders, hashes)
   every_row = [

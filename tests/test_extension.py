@@ -17,7 +17,7 @@ from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
 from posenc_jax.evaluation import evaluate
 from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.reporting.rows import read
+from posenc_jax.reporting.row_files import read
 from posenc_jax.training import loop
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'

@@ -13,8 +13,7 @@ from synthetic import needles, row
 
 from posenc_jax import storage
 from posenc_jax.errors import visible
-from posenc_jax.reporting import rows as row_files
-from posenc_jax.reporting import table_writers
+from posenc_jax.reporting import row_files, table_writers
 from posenc_jax.reporting.html import page
 from posenc_jax.reporting.html.sources import gather
 from posenc_jax.reporting.layouts import make_tables

@@ -13,7 +13,7 @@ from stand_ins import ROOT, STARTED, Study, sweep_unchecked
 
 from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import kept, rows, study
+from posenc_jax.reporting import kept, row_files, study
 from posenc_jax.rows import row_schema
 from posenc_jax.training import provenance, run_dir
 from scripts import keep
@@ -63,7 +63,7 @@ def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
   }
   assert keep.main([str(second), f'--out={out}']) == 0
   assert 'runs, 2 of them new' in capsys.readouterr().out
-  assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
+  assert sorted(map(repr, row_files.read(out))) == sorted(map(repr, row_files.read(whole)))
   assert (out / 'table.md').read_bytes() == (whole / 'table.md').read_bytes()
 
   before = (out / kept.ROWS).read_bytes()
@@ -81,7 +81,7 @@ def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
     part = tmp_path / f'x_{seed}'
     assert sweep_unchecked(run.path, part, {'seed': seed}, run.scripts) == 0
     assert keep.main([str(part), f'--out={out}']) == 0
-  assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
+  assert sorted(map(repr, row_files.read(out))) == sorted(map(repr, row_files.read(whole)))
   assert (out / 'table.csv').read_bytes() == (whole / 'table.csv').read_bytes()
 
 
@@ -108,7 +108,7 @@ def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
           kept.keep(folder, out)
     assert kept.keep(folder, out) == (0, added if folder is first else 4)
-  assert sorted(map(repr, rows.read(out))) == sorted(map(repr, rows.read(whole)))
+  assert sorted(map(repr, row_files.read(out))) == sorted(map(repr, row_files.read(whole)))
 
 
 def test_what_is_not_finished_is_not_kept(run, tmp_path, capsys):
@@ -123,7 +123,7 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path, capsys):
   assert (
     f'not kept, finished but not as the study asks: {unfinished.name}\n' in capsys.readouterr().out
   )
-  assert unfinished.name not in {row['run'] for row in rows.read(tmp_path / 'kept')}
+  assert unfinished.name not in {row['run'] for row in row_files.read(tmp_path / 'kept')}
   for folder in run.out.glob('*/finished.json'):
     folder.unlink()
   with pytest.raises(UserError, match='no run is finished'):
@@ -137,10 +137,10 @@ def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
   (row,) = storage.read_rows(ngram / 'eval.jsonl')
   storage.rewrite_rows(ngram / 'eval.jsonl', [row | {'run': ngram.name, 'encoding': 'n-gram'}])
   assert kept.keep(run.out, tmp_path / 'kept') == (4, 4)
-  assert ngram.name in {row['run'] for row in rows.read(tmp_path / 'kept')}
+  assert ngram.name in {row['run'] for row in row_files.read(tmp_path / 'kept')}
   (ngram / 'finished.json').unlink()
   assert kept.keep(run.out, tmp_path / 'other') == (4, 4)
-  assert ngram.name not in {row['run'] for row in rows.read(tmp_path / 'other')}
+  assert ngram.name not in {row['run'] for row in row_files.read(tmp_path / 'other')}
 
 
 def test_another_result_of_a_kept_run_is_refused(run, tmp_path):

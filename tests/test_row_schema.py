@@ -13,8 +13,7 @@ from synthetic import by_position, needles, realistic, row, tasks
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import task_scoring
-from posenc_jax.reporting import costs
-from posenc_jax.reporting import rows as row_files
+from posenc_jax.reporting import costs, row_files
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.rows import row_schema
 

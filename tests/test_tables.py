@@ -14,8 +14,7 @@ from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import captions, study, table_writers
-from posenc_jax.reporting import rows as row_files
+from posenc_jax.reporting import captions, row_files, study, table_writers
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.scores import collect
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import Damaged, disk_errors, shown, visible
-from posenc_jax.reporting import rows as row_files
+from posenc_jax.reporting import row_files
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.rows.row_schema import COUNT, COUNT_OR_NULL, is_number, is_text
 

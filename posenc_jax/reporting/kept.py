@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.reporting import costs, rows, study
+from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.rows import row_schema
 from posenc_jax.training.provenance import OWN_ENCODINGS, kept_code
@@ -48,12 +48,12 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     print(f'{folder}: not kept, finished but not as the study asks: {names}')
   if not runs:
     raise UserError(f'{folder}: no run is finished; allowed: a folder with finished runs')
-  new_rows = [row for run in runs for row in rows.read(run)]
+  new_rows = [row for run in runs for row in row_files.read(run)]
   finished = {run.name for run in runs}
   new_costs = [row for row in costs.read(folder) if row['run'] in finished]
   old_rows, old_costs = [], []
   if storage.exists(out / ROWS):
-    old_rows, old_costs = rows.read(out / ROWS), costs.read(out)
+    old_rows, old_costs = row_files.read(out / ROWS), costs.read(out)
     before = _report_of(out)
     if Path(before.study).name != Path(report.study).name:
       allowed = 'results of one study, or another folder'
@@ -105,7 +105,7 @@ def kept_runs(folder: str | Path, hashes: dict[str, str]) -> set[str]:
   Raises:
     UserError: one of these is kept, and was of another config.
   """
-  found = {row['run'] for row in rows.read(Path(folder) / ROWS)}
+  found = {row['run'] for row in row_files.read(Path(folder) / ROWS)}
   _check_same_configs(_report_of(folder), found, hashes)
   return found
 

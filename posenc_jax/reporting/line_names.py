@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.rows import START, without_seed
+from posenc_jax.reporting.row_files import START, without_seed
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 # Fields that a further evaluation of a run may change.
@@ -130,7 +130,7 @@ def _split_by_run(names: list[str], rows: list[dict], notes: list[str]) -> list[
 
 def _split_by_config(names: list[str], rows: list[dict], notes: list[str]) -> list[str]:
   """Adds what runs of one line, which have other seeds, differ in besides, where their configs or
-  the code of their encodings are known (`rows.of_runs`).
+  the code of their encodings are known (`row_files.of_runs`).
   """
   configs, codes = defaultdict(dict), defaultdict(lambda: defaultdict(set))
   for line, row in zip(names, rows, strict=True):

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import cli, config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, visible
-from posenc_jax.reporting import costs, report_settings, rows, table_writers
+from posenc_jax.reporting import costs, report_settings, row_files, table_writers
 from posenc_jax.reporting.folders import is_folder
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.layouts.cost_table import cost_tables, scale
@@ -74,7 +74,7 @@ class Report:
 
   def _tables(self, spent: list[dict], failed: dict[str, str] | None = None) -> list[Table]:
     """The tables; why one could not be made goes into `failed`, or is raised where that is None."""
-    of_folder = rows.of_runs(self.folder)
+    of_folder = row_files.of_runs(self.folder)
     wanted = after_lengths(task_report.tables(self.tables, of_folder))
     made = []
     for number, settings in enumerate(wanted, 1):
@@ -117,10 +117,10 @@ class Report:
 
   def all_figures(self) -> dict[str, dict]:
     """{name: settings} of the figures of the study and of those of tasks that go with them."""
-    return task_report.figures(self.figures, rows.of_runs(self.folder))
+    return task_report.figures(self.figures, row_files.of_runs(self.folder))
 
   def _write_figure(self, name: str, settings: dict) -> None:
-    figure = figures.draw(rows.of_runs(self.folder), self.runs, **settings)
+    figure = figures.draw(row_files.of_runs(self.folder), self.runs, **settings)
     with disk_errors(ELSEWHERE):
       figures.save(figure, self._made_out() / name)
 

@@ -10,8 +10,7 @@ from ml_collections import ConfigDict
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, nearest, visible
 from posenc_jax.protocols import POSITIONAL
-from posenc_jax.reporting import rows as row_files
-from posenc_jax.reporting import study
+from posenc_jax.reporting import row_files, study
 from posenc_jax.reporting.folders import files_below, is_folder
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores import collect
