@@ -28,8 +28,8 @@ FIGURE = 'board-pareto'
 
 def main(argv):
   folders = []
-  flags, overrides = cli.parse_args(argv, {'out': ''}, folders)
-  if not folders or overrides:
+  flags, _ = cli.parse_args(argv, {'out': ''}, folders, takes_overrides=False)
+  if not folders:
     allowed = 'folders of rows, such as results/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
   out = Path(flags.out) if flags.out else _default_out(folders)

@@ -28,7 +28,6 @@ from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
 from posenc_jax.encodings.core.temperature import Temperature
-from posenc_jax.errors import UserError
 
 TITLE = """\
 # Encodings
@@ -365,9 +364,7 @@ def equations(jaxpr) -> Iterator:
 
 
 def main(argv):
-  _, overrides = cli.parse_args(argv, {})
-  if overrides:
-    raise UserError(f'--config.{next(iter(overrides))}: changes no page; allowed: no arguments')
+  cli.parse_args(argv, {}, takes_overrides=False)
   print(markdown(), end='')
 
 

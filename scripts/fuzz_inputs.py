@@ -587,8 +587,9 @@ def table(counts: collections.Counter) -> str:
 
 
 def main(argv: list[str]) -> int:
-  flags, overrides = cli.parse_args(argv, {'count': 0, 'seed': 0, 'kinds': '', 'seconds': 20.0})
-  if overrides or flags.count < 0 or flags.seconds <= 0:
+  defaults = {'count': 0, 'seed': 0, 'kinds': '', 'seconds': 20.0}
+  flags, _ = cli.parse_args(argv, defaults, takes_overrides=False)
+  if flags.count < 0 or flags.seconds <= 0:
     raise errors.UserError(
       f'{" ".join(argv)}; allowed: --count=0 or more, --seconds more than 0, --seed, --kinds'
     )

@@ -11,7 +11,7 @@ network when it is opened. First: pip install -e '.[report]'
 from pathlib import Path
 
 from posenc_jax import cli
-from posenc_jax.errors import UserError, not_installed, visible
+from posenc_jax.errors import not_installed, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
@@ -19,13 +19,8 @@ EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
 
 def main(argv):
   paths = []
-  flags, overrides = cli.parse_args(
-    argv, {'out': cli.REQUIRED, 'metric': 'bpb', 'profiles': True}, paths
-  )
-  if overrides:
-    raise UserError(
-      f'--config.{next(iter(overrides))}: changes no run; allowed: --out, --metric, --profiles'
-    )
+  defaults = {'out': cli.REQUIRED, 'metric': 'bpb', 'profiles': True}
+  flags, _ = cli.parse_args(argv, defaults, paths, takes_overrides=False)
   try:
     from posenc_jax.reporting.html import page
   except ModuleNotFoundError as error:

@@ -14,8 +14,8 @@ from posenc_jax.reporting import kept, study
 
 def main(argv):
   folders = []
-  flags, overrides = cli.parse_args(argv, {'out': cli.REQUIRED}, folders)
-  if len(folders) != 1 or overrides:
+  flags, _ = cli.parse_args(argv, {'out': cli.REQUIRED}, folders, takes_overrides=False)
+  if len(folders) != 1:
     allowed = 'DIR, such as runs/board, and --out=DIR'
     raise UserError(f'{" ".join(argv) or "no arguments"}; allowed: {allowed}')
   cli.check_folder(f'--out={flags.out}', flags.out)

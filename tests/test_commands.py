@@ -685,8 +685,8 @@ def test_a_script_that_only_prints_ends_quietly():
     ('eval.py', '--workdir'),
     ('scripts/table.py', '--config'),
     ('scripts/html_report.py', '--out'),
-    ('scripts/conformance.py', '--config.FIELD'),
-    ('scripts/encoding_table.py', '--config.FIELD'),
+    ('scripts/conformance.py', 'none'),
+    ('scripts/encoding_table.py', 'none'),
   ],
 )
 def test_help(command, script, flag, word):

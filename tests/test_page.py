@@ -752,7 +752,10 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['STUDY', 'STUDY'], ['given twice']),
     (['STUDY', '--metric=bpc'], ["metric='bpc'", "did you mean 'bpb'?"]),
     (['STUDY', '--profiles=maybe'], ['profiles', 'maybe']),
-    (['STUDY', '--config.train.steps=3'], ['--config.train.steps', 'allowed: --out']),
+    (
+      ['STUDY', '--config.train.steps=3'],
+      ['--config.train.steps', 'allowed: --metric, --out, --profiles'],
+    ),
     (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
     (['STUDY', '--out'], ['--out: has no value', 'allowed: --out=VALUE']),
     (['STUDY', '--out=STUDY'], ['what is there is no file', 'allowed: a file']),

@@ -35,6 +35,7 @@ def parse_args(
   flags: dict[str, object],
   positionals: list[str] | None = None,
   lists_fields: bool = False,
+  takes_overrides: bool = True,
 ) -> tuple[SimpleNamespace, dict[str, object]]:
   """Reads `--name=value` and `--config.a.b=value`, also with a space for the `=`.
 
@@ -44,6 +45,7 @@ def parse_args(
       None and `REQUIRED` stand for text, which may not be empty.
     positionals: a list that gets the words that are no flags. None: there may be none.
     lists_fields: whether --help lists the fields of the config.
+    takes_overrides: whether there may be `--config.a.b=value`.
   Returns:
     The flags' values, and the overrides `{'a.b': value}`, each read as a Python literal or else
     kept as text, as is a number where the field takes text. In a path, '~' is the user's folder.
@@ -52,7 +54,7 @@ def parse_args(
       --help.
   """
   if {'-h', '--help'} & {*argv}:
-    _print_help(argv, flags, lists_fields)
+    _print_help(argv, flags, lists_fields, takes_overrides)
     sys.exit(0)
   values, overrides, words = {}, {}, iter(argv)
   for word in words:
@@ -60,9 +62,9 @@ def parse_args(
       positionals.append(checked_text('argument', word))
       continue
     name, equals, value = word.removeprefix('--').partition('=')
-    is_override = name.startswith('config.')
+    is_override = takes_overrides and name.startswith('config.')
     if not word.startswith('--') or not (is_override or name in flags):
-      raise UserError(f'{_plain(word)}: no such flag; {_flag_meant(name, flags)}')
+      raise UserError(f'{_plain(word)}: no such flag; {_flag_meant(name, flags, takes_overrides)}')
     if not equals:
       is_switch = not is_override and isinstance(flags[name], bool)
       value = 'True' if is_switch else next(words, None)
@@ -98,8 +100,10 @@ def _number_or_switch(name: str, value: str, default: object) -> object:
   return number
 
 
-def _flag_meant(name: str, flags: dict[str, object]) -> str:
+def _flag_meant(name: str, flags: dict[str, object], takes_overrides: bool) -> str:
   """The flag that an unknown one is most likely meant to be, or all flags."""
+  if not takes_overrides:
+    return nearest(f'--{name}', [f'--{flag}' for flag in flags])
   fields = [f'config.{field}' for field in FIELDS if name in (field, field.rpartition('.')[2])]
   if name.startswith(f'{OPEN}.'):
     fields = [f'config.{name}']
@@ -114,14 +118,17 @@ def _plain(word: str) -> str:
   return word if word.isprintable() and len(word) <= MAX_SHOWN else shown(word)
 
 
-def _print_help(argv: list[str], flags: dict[str, object], lists_fields: bool) -> None:
+def _print_help(
+  argv: list[str], flags: dict[str, object], lists_fields: bool, takes_overrides: bool
+) -> None:
   """Prints the docstring of the script, its flags, and the fields of the config."""
   words = [
     f'--{name}' + ('' if default is REQUIRED else f' (default {default!r})')
     for name, default in flags.items()
   ]
+  words += ['--config.FIELD=VALUE'] * takes_overrides
   print((sys.modules['__main__'].__doc__ or '').strip())
-  print(f'\nflags: {", ".join([*words, "--config.FIELD=VALUE"])}')
+  print(f'\nflags: {", ".join(words) or "none"}')
   if lists_fields:
     print(f'\n{field_help.text(_config_given(argv))}')
 

@@ -307,8 +307,8 @@ def of_arguments(argv: list[str], root: Path) -> Report:
   Prints what `news` says.
   """
   folders = []
-  flags, overrides = cli.parse_args(argv, {'config': None, 'out': None}, folders)
-  if len(folders) != 1 or overrides:
+  flags, _ = cli.parse_args(argv, {'config': None, 'out': None}, folders, takes_overrides=False)
+  if len(folders) != 1:
     raise UserError(
       f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, --config=STUDY '
       'and --out=DIR'
