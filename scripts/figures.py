@@ -16,13 +16,12 @@ distance, one line per head, at initialization. Its sizes: --length (the largest
 
 import functools
 import re
-import sys
 from pathlib import Path
 
 from posenc_jax import cli
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
-from posenc_jax.reporting.mpl import figures, profile_figure
+from posenc_jax.reporting.mpl import classic_figures, figures, profile_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'length': 512, 'heads': 8, 'head_dim': 64, 'train_length': 512, 'samples': 256, 'seed': 0}
@@ -74,8 +73,7 @@ def draw_encodings(argv: list[str]) -> None:
     name = re.sub(r'[^\w.=-]+', '_', flags.encoding)
     drawers = {name: functools.partial(profile_figure.draw, flags.encoding, **sizes)}
   else:
-    sys.path.insert(0, str(ROOT))  # a script finds only what stands beside it
-    from scripts.classic_figures import CLASSIC as drawers  # it needs jax, and rows do not
+    drawers = classic_figures.CLASSIC
   cli.check_folder(f'--out={flags.out}', flags.out)
   for name, draw in drawers.items():
     figure, path = draw(), Path(flags.out) / name

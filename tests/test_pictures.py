@@ -15,11 +15,10 @@ from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.t5 import bucket_row
 from posenc_jax.errors import UserError
-from posenc_jax.inspection import profiles
+from posenc_jax.inspection import classic_curves, profiles
 from posenc_jax.reporting.html import profile_plots
+from posenc_jax.reporting.mpl.classic_figures import CLASSIC
 from posenc_jax.reporting.mpl.profile_figure import draw
-from scripts import classic_figures
-from scripts.classic_figures import CLASSIC
 
 SCRIPT = Path(__file__).parent.parent / 'scripts' / 'figures.py'
 SMALL = dict(heads=2, head_dim=8, train_length=24)
@@ -149,16 +148,16 @@ def test_hyperparameters_reach_the_encoding():
 
 
 def test_sinusoid_products_are_sums_of_cosines():
-  waves = classic_figures.wavelengths(64, 1000.0)
+  waves = classic_curves.wavelengths(64, 1000.0)
   assert (waves[0], waves[16]) == pytest.approx((2 * math.pi, 2 * math.pi * math.sqrt(1000)))
   cosines_R = np.cos(2 * math.pi * np.divide.outer(DISTANCES, waves)).mean(axis=1)
   np.testing.assert_allclose(
-    classic_figures.sinusoid_products(DISTANCES, 64, 1000.0), cosines_R, atol=1e-4
+    classic_curves.sinusoid_products(DISTANCES, 64, 1000.0), cosines_R, atol=1e-4
   )
 
 
 def test_ropes_bound_is_the_papers_and_holds():
-  bound_R, expected_R = classic_figures.rope_decay(DISTANCES, 64)
+  bound_R, expected_R = classic_curves.rope_decay(DISTANCES, 64)
   frequencies = 10_000.0 ** (-2 * np.arange(32) / 64)
   np.testing.assert_allclose(
     expected_R, np.cos(np.multiply.outer(DISTANCES, frequencies)).mean(axis=1), atol=1e-4
@@ -172,12 +171,12 @@ def test_ropes_bound_is_the_papers_and_holds():
 
 def test_t5_buckets_start_where_they_should():
   starts = [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
-  buckets_R = classic_figures.t5_buckets(DISTANCES)
+  buckets_R = classic_curves.t5_buckets(DISTANCES)
   assert buckets_R.tolist() == [
     r if r < 16 else 15 + sum(r >= s for s in starts) for r in DISTANCES
   ]
   assert np.array_equal(buckets_R[:129], bucket_row(32, 128))
-  sides = classic_figures.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
+  sides = classic_curves.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
   assert sides.tolist() == [16 + 3, 0, 3, 15]
 
 

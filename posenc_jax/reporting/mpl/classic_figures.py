@@ -1,56 +1,13 @@
 """The classic figures: the sinusoid, RoPE's long-term decay, ALiBi and KERPLE, T5's buckets.
 
-`python scripts/figures.py --classic --out=DIR` draws them. Their numbers are read off the
-encodings themselves.
+`python scripts/figures.py --classic --out=DIR` draws them.
 """
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from posenc_jax.encodings import make
-from posenc_jax.encodings.sinusoidal import sinusoid
-from posenc_jax.inspection.profiles import against_distance, from_spec
 from posenc_jax.reporting.colors import COLORS, GREY
 from posenc_jax.reporting.mpl.axes import write_notes
 from posenc_jax.reporting.mpl.panels import distance_axis, label_axes, panels
-
-
-def wavelengths(width: int, base: float) -> np.ndarray:
-  """Tokens a turn of every pair of channels of a sinusoid: [width / 2]."""
-  return 2 * np.pi * base ** (2 * np.arange(width // 2) / width)
-
-
-def sinusoid_products(distances_R, width: int, base: float) -> np.ndarray:
-  """P[t + r] . P[t] over its value at r = 0: the mean of cos(r f) over frequencies f."""
-  first = 100
-  rows_RD = sinusoid(first + np.asarray(distances_R), width, base=base)
-  row_D = sinusoid(np.asarray(first), width, base=base)
-  return np.asarray(rows_RD @ row_D) / (width / 2)
-
-
-def rope_decay(distances_R, width: int, base: float = 10_000.0) -> tuple[np.ndarray, np.ndarray]:
-  """RoFormer's bound, mean over m = 1 .. K/2 of |S_m|, S_m = sum_(l < m) e^(i r f_l), and the
-  expected score q . R k.
-
-  Both are over the score of a query with itself, for q = k of unit variance. The bound is that of
-  Abel summation for q = k = 1, where the largest step of the products is 2; the expectation is the
-  mean of cos(r f).
-  """
-  sizes = dict(model_dim=width, heads=1, head_dim=width, train_length=1)
-  enc = make('rope', **sizes, rngs=nnx.Rngs(0), base=base)
-  sums = np.cumsum(np.exp(1j * np.multiply.outer(distances_R, enc.frequencies())), axis=-1)
-  ones = jnp.ones((1, len(distances_R), 1, width))
-  i, j = jnp.asarray(distances_R, jnp.float32)[None], jnp.zeros((1, len(distances_R)))
-  q, k = enc.transform_qk(ones, ones, i, j)
-  return np.abs(sums).mean(axis=-1), np.asarray((q * k).mean(axis=-1)[0, :, 0])
-
-
-def t5_buckets(distances_R, **hyper) -> np.ndarray:
-  """The bucket of every distance i - j, as the encoding's own table is read."""
-  enc = make('t5', model_dim=1, heads=1, head_dim=1, train_length=1, rngs=nnx.Rngs(0), **hyper)
-  enc.table = nnx.Param(jnp.arange(len(enc.table[...]), dtype=jnp.float32)[:, None])
-  return np.asarray(enc.bias(jnp.asarray(distances_R)))[:, 0].astype(int)
 
 
 def note(figure, text: str) -> None:
@@ -62,6 +19,8 @@ def draw_sinusoid():
   """Why 10000^(2m/D): wavelengths from a few tokens to more than a text has, and products that fall
   all the way.
   """
+  from posenc_jax.inspection import classic_curves  # it needs jax, and rows do not
+
   figure, (waves, products) = panels(
     'Sinusoid: why 10000', ['Wavelengths', 'Likeness of two positions']
   )
@@ -70,9 +29,10 @@ def draw_sinusoid():
   slow_pairs = []
   for color, base in zip(COLORS, (100.0, 10_000.0, 1e6), strict=False):
     style = dict(color=color, label=f'base {base:,.0f}')
-    turns = wavelengths(width, base)
+    turns = classic_curves.wavelengths(width, base)
     waves.plot(turns, linewidth=1.5, **style)
-    products.plot(distances, sinusoid_products(distances, width, base), linewidth=0.9, **style)
+    likeness = classic_curves.sinusoid_products(distances, width, base)
+    products.plot(distances, likeness, linewidth=0.9, **style)
     slow_pairs.append(f'{np.mean(turns > 4096):.0%} at base {base:,.0f}')
   waves.set_yscale('log')
   waves.axhline(4096, color=GREY, linestyle=':', linewidth=1.2)
@@ -94,11 +54,13 @@ def draw_sinusoid():
 
 def draw_rope_decay():
   """The long-term decay of RoPE: the paper's bound, and what it bounds."""
+  from posenc_jax.inspection import classic_curves  # it needs jax, and rows do not
+
   figure, (bound, score) = panels(
     "RoPE's long-term decay", ["The paper's bound", 'The expected score']
   )
   width, distances = 128, np.arange(257)
-  bound_R, expected_R = rope_decay(distances, width)
+  bound_R, expected_R = classic_curves.rope_decay(distances, width)
   bound.plot(distances, bound_R, color=COLORS[0], linewidth=1.5)
   bound.set_ylim(bottom=0)
   deviation = width**-0.5
@@ -120,11 +82,13 @@ def draw_rope_decay():
 
 def draw_alibi_kerple():
   """The slopes of ALiBi and the curves of KERPLE, a line a head."""
+  from posenc_jax.inspection import profiles  # it needs jax, and rows do not
+
   names = {'alibi': 'ALiBi', 'kerple_log': 'KERPLE, logarithmic', 'kerple_power': 'KERPLE, power'}
   figure, axes_of = panels('ALiBi and KERPLE', names.values())
   for axes, name in zip(axes_of, names, strict=True):
-    enc = from_spec(name, heads=8, head_dim=64, train_length=512, seed=0)
-    bias_RH, _ = against_distance(enc, 512, 1, 0)['bias']
+    enc = profiles.from_spec(name, heads=8, head_dim=64, train_length=512, seed=0)
+    bias_RH, _ = profiles.against_distance(enc, 512, 1, 0)['bias']
     for head, color in enumerate(COLORS[:8]):
       if name == 'alibi':
         label = f'slope 1/{-1 / bias_RH[1, head]:g}'
@@ -145,16 +109,18 @@ def draw_alibi_kerple():
 
 def draw_t5_buckets():
   """Which distances share a bias in T5."""
+  from posenc_jax.inspection import classic_curves  # it needs jax, and rows do not
+
   figure, (causal, both) = panels('T5 buckets', ['Causal, 32 buckets', 'Bidirectional, 32 buckets'])
   for color, most in zip(COLORS, (128, 512, 2048), strict=False):
     style = dict(color=color, linewidth=1.5, drawstyle='steps-post', label=f'max_distance {most:,}')
-    causal.plot(t5_buckets(np.arange(4097), max_distance=most), **style)
+    causal.plot(classic_curves.t5_buckets(np.arange(4097), max_distance=most), **style)
   distance_axis(causal, 4097, 'bucket')
   causal.legend(frameon=False, loc='lower right')
   distances = np.arange(-150, 151)
   style = dict(color=COLORS[0], linewidth=1.5, drawstyle='steps-mid')
   for side in (distances[:150], distances[150:]):
-    both.plot(side, t5_buckets(side, bidirectional=True), **style)
+    both.plot(side, classic_curves.t5_buckets(side, bidirectional=True), **style)
   label_axes(both, 'distance i - j (tokens); below 0 the key is later', 'bucket')
   note(
     figure,
