@@ -24,8 +24,8 @@ from synthetic import (
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import costs, study, table_writers
-from posenc_jax.reporting.layouts import LAYOUTS, cost_table, make_tables
+from posenc_jax.reporting import cost_table, costs, study, table_writers
+from posenc_jax.reporting.layouts import LAYOUTS, make_tables
 
 BASE = 'configs/base.py'
 

@@ -27,14 +27,14 @@ from posenc_jax.inspection.profiles import single_encodings
 from posenc_jax.model import decoder
 from posenc_jax.reporting import study as studies
 from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.comparisons.extrapolation_gap import extrapolation_gap
+from posenc_jax.reporting.comparisons.own_changes import finding
 from posenc_jax.reporting.html import page, plots, profile_plots, style
-from posenc_jax.reporting.html.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.html.settings import settings
 from posenc_jax.reporting.html.sources import Sources, gather
 from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.metrics import LIKELIHOODS
 from posenc_jax.reporting.mpl import figures
-from posenc_jax.reporting.own_changes import finding
 from posenc_jax.reporting.scores import collect
 
 ROOT = Path(__file__).parent.parent

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from posenc_jax import cli, config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, visible
 from posenc_jax.reporting import costs, report_settings, row_files, table_writers
+from posenc_jax.reporting.cost_table import cost_tables, scale
 from posenc_jax.reporting.folders import is_folder
 from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.reporting.layouts.cost_table import cost_tables, scale
 from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from posenc_jax.reporting.layouts.differences import SMALLEST
+from posenc_jax.reporting.comparisons.difference_tables import SMALLEST
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.table_writers import markdown
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked
-from posenc_jax.reporting.layouts.differences import SMALLEST, cell
+from posenc_jax.reporting.comparisons.difference_tables import SMALLEST, cell
 from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN
 from posenc_jax.reporting.scores import UNSEEN, Scores, collect, note_of_missing, notes_of

@@ -10,12 +10,12 @@ from plotly.offline import get_plotlyjs
 
 from posenc_jax import config, errors, storage
 from posenc_jax.errors import UserError, disk_errors
+from posenc_jax.reporting.comparisons.extrapolation_gap import ExtrapolationGap, extrapolation_gap
+from posenc_jax.reporting.comparisons.own_changes import finding
 from posenc_jax.reporting.html import plots, profile_plots, style
-from posenc_jax.reporting.html.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.html.settings import Setting, settings
 from posenc_jax.reporting.html.sources import Sources
 from posenc_jax.reporting.layouts.lengths import extrapolation_table
-from posenc_jax.reporting.own_changes import finding
 from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
 from posenc_jax.rows import row_schema

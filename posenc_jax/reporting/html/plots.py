@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 import plotly.graph_objects as go
 
 from posenc_jax.reporting.colors import Look
+from posenc_jax.reporting.comparisons.own_changes import train_lengths_of
 from posenc_jax.reporting.html import style
-from posenc_jax.reporting.own_changes import train_lengths_of
 from posenc_jax.reporting.series import Series, looks_of, multiple_of, references_of
 
 NOTHING = 'nothing'

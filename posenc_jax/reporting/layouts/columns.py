@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.compare import compare_all
-from posenc_jax.reporting.layouts.differences import difference_tables
+from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import collect, notes_of

@@ -5,6 +5,13 @@ import textwrap
 from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.comparisons.own_changes import (
+  base_length,
+  finding,
+  go_beyond,
+  own_changes,
+  train_lengths_of,
+)
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
@@ -17,13 +24,6 @@ from posenc_jax.reporting.mpl.curves import (
   score_axis,
   shade_training,
   windowed_series,
-)
-from posenc_jax.reporting.own_changes import (
-  base_length,
-  finding,
-  go_beyond,
-  own_changes,
-  train_lengths_of,
 )
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of, references_of

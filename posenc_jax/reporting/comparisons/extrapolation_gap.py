@@ -4,8 +4,8 @@ import dataclasses
 import statistics
 from collections.abc import Collection
 
+from posenc_jax.reporting.comparisons.own_changes import own_changes, train_lengths_of
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.own_changes import own_changes, train_lengths_of
 from posenc_jax.reporting.series import Curve, Series, farthest_of_most
 
 
