@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.schedule import (
   IDS,
@@ -62,8 +61,12 @@ def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   return {name: pad(name, tree) for name, tree in arrays_along(request).items()}
 
 
-def num_steps(mask: Mask, devices: int, shard: int) -> int:
-  """How many shards of so many tokens a device sees any key of, its own and those to the left."""
+def num_steps(schedule: TileSchedule, devices: int, arrays) -> int:
+  """How many shards a device sees any key of, its own and those to the left.
+
+  `arrays`: those of one device, from `cut_into_tiles`.
+  """
+  mask, shard = schedule.grid.mask, len(arrays['column']['k']) * schedule.grid.columns
   if mask.reach is None or mask.looks_ahead or mask.sink_tokens:
     return devices
   return min(devices, (mask.reach - 2) // shard + 2)

@@ -64,9 +64,8 @@ def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange
 
 def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   enc = arrays['whole']
-  own = _tiles_of_step(schedule, devices, arrays, 0)
-  of_one_row = passes.initial_state(enc, arrays)
-  states = jax.tree.map(lambda x: jnp.broadcast_to(x, (own.rows, *x.shape)), of_one_row)
+  rows, of_one_row = len(arrays['row']['q']), passes.initial_state(enc, arrays)
+  states = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), of_one_row)
 
   def step(so_far, t):
     states, travelling = so_far
@@ -84,8 +83,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
     )
     return (new_states, pass_on(travelling, devices, 1)), states[1]
 
-  shard = own.columns * schedule.grid.columns
-  steps = jnp.arange(num_steps(schedule.grid.mask, devices, shard))
+  steps = jnp.arange(num_steps(schedule, devices, arrays))
   travelling = arrays['column'], ids['column']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
   return *passes.normalize(enc, states), carried
@@ -116,8 +114,7 @@ def _backward(schedule: TileSchedule, devices: int, arrays, ids, per_row, carrie
     d_rows = jax.tree.map(jnp.add, d_rows, g_rows)
     return (d_enc, d_rows, d_carry, (columns, column_ids, d_columns)), None
 
-  shard = len(arrays['column']['k']) * schedule.grid.columns
-  steps = num_steps(schedule.grid.mask, devices, shard)
+  steps = num_steps(schedule, devices, arrays)
   travelling = (arrays['column'], ids['column'], zeros_like(arrays['column']))
   travelling = pass_on(travelling, devices, steps)
   no_carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), carried)

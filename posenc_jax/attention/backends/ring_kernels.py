@@ -118,14 +118,9 @@ def _meet(schedule: TileSchedule, devices: int, interpret: bool, t: int, functio
   return lax.cond(is_left, left, (lambda: nothing) if schedule.grid.mask.is_causal else right)
 
 
-def _steps(schedule: TileSchedule, devices: int, arrays) -> range:
-  shard = len(arrays['column']['k']) * schedule.grid.columns
-  return range(num_steps(schedule.grid.mask, devices, shard))
-
-
 def _forward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids):
   travelling, o, lse = (arrays['column'], ids['column']), 0.0, MASKED
-  for t in _steps(schedule, devices, arrays):
+  for t in range(num_steps(schedule, devices, arrays)):
     travelling = pass_on(travelling, devices, min(t, 1))
     given = _with_keys(arrays, ids, travelling)
     attend = lambda meeting, given=given: meeting.attend(*given)
@@ -140,15 +135,15 @@ def _backward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids
   rest = {name: arrays[name] for name in ('whole', 'row')}
   totals, travelling = zeros_like(rest), (arrays['column'], ids['column'])
   d_column = zeros_like(arrays['column'])
-  steps = _steps(schedule, devices, arrays)
-  for t in steps:
+  steps = num_steps(schedule, devices, arrays)
+  for t in range(steps):
     *travelling, d_column = pass_on((*travelling, d_column), devices, min(t, 1))
     given = _with_keys(arrays, ids, travelling)
     pull_back = lambda meeting, given=given: meeting.pull_back(*given, per_row)
     found = _meet(schedule, devices, interpret, t, pull_back, zeros_like(arrays))
     d_column = jax.tree.map(jnp.add, d_column, found.pop('column'))
     totals = jax.tree.map(jnp.add, totals, found)
-  return totals | {'column': pass_on(d_column, devices, -steps[-1])}
+  return totals | {'column': pass_on(d_column, devices, 1 - steps)}
 
 
 def _with_keys(arrays, ids, keys):

@@ -9,10 +9,10 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from posenc_jax import target
 from posenc_jax.attention.backends.cudnn import refuse_pairs
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.kernels.tpu.kernel import LANES
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
 
-LANES = 128  # of a TPU's registers: blocks are multiples of it
-BLOCK = 512  # queries and keys
+BLOCK = 512  # queries and keys; blocks are multiples of LANES
 NO_BFLOAT16 = ('TPU v2', 'TPU v3')
 HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
 
