@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.encodings.dape import AdaptedBias
+from posenc_jax.encodings.entmax import Entmax
 
 
 class DAPEV2(AdaptedBias):
@@ -24,7 +25,7 @@ class DAPEV2(AdaptedBias):
   paper = 'Zheng et al. 2024, arXiv:2410.04798'
   parameter_summary = 'two convolutions a layer'
   taps = 3  # the key before, the key itself and the one after
-  limit = 'rows of scores must be whole: memory grows with the square of the length'
+  limit = Entmax.limit
   causal_only = True
   normalizer = 'rows'
   adapts_scores = True

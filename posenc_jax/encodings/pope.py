@@ -9,6 +9,7 @@ import numpy as np
 from posenc_jax.encodings.core import parameters
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
+from posenc_jax.encodings.rope import Rotary
 
 
 class PoPE(Encoding):
@@ -27,7 +28,7 @@ class PoPE(Encoding):
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
   parameter_summary = 'a phase a channel'
   reported_extrapolation = 'better than RoPE, zero-shot (its authors)'
-  limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
+  limit = Rotary.limit
   position_kind = 'floats'
   rotates_qk = True
   needs_usual_queries = True

@@ -4,12 +4,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
+from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.running_sums import causal_conv, running_angle
 from posenc_jax.encodings.rope import ByAngles, check_rotary
 
@@ -70,7 +70,6 @@ class SelectiveRoPE(ByAngles):
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""
-    K = self.dims.head_dim
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
     norm = lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)
     x_BSD = (x_BSHX * norm).reshape(x_BSD.shape)
@@ -82,5 +81,6 @@ class SelectiveRoPE(ByAngles):
     if self.has_gate:
       gate_BSG = jax.nn.sigmoid(x_BSD @ self.w_g[...] + self.b_g[...][None, None])
       f_BSGM *= gate_BSG[..., None]
-    turns = jnp.asarray(self.base ** (-2 * np.arange(K // 2) / K) / (2 * math.pi), jnp.float32)
+    turns = rope_frequencies(self.dims.head_dim, self.base) / (2 * math.pi)
+    turns = jnp.asarray(turns, jnp.float32)
     return running_angle(f_BSGM * turns[None, None, None], index_BS)

@@ -5,6 +5,7 @@ import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
+from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, rotate_at
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
@@ -76,8 +77,7 @@ class XPos(Encoding):
     return position_ids.astype(jnp.float32), jnp.ones(position_ids.shape, jnp.float32)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    K = self.dims.head_dim
-    frequencies = self.base ** (-2 * np.arange(K // 2) / K)
+    frequencies = rope_frequencies(self.dims.head_dim, self.base)
     q_BTHK = rotate_at(q_BTHK, i[0], frequencies, self.layout)
     return q_BTHK, rotate_at(k_BSGK, j[0], frequencies, self.layout)
 
