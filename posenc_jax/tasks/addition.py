@@ -49,15 +49,12 @@ class Addition(Task):
 
   def __post_init__(self):
     self.require_at_least(0, 'hints')
-    for name in ('reverse', 'pad'):
-      if not isinstance(getattr(self, name), bool):
-        raise ValueError(f'{name}={getattr(self, name)!r}; allowed: True, False')
+    self.require_flag('reverse', 'pad')
     if self.hints:
       if not (self.reverse and self.pad):
         raise ValueError(f'hints={self.hints!r}; allowed: 0, or with reverse=True and pad=True')
       self.require_at_least(4, 'hints')
-    if self.positions not in POSITIONS:
-      raise ValueError(f'positions={self.positions!r}; allowed: {", ".join(POSITIONS)}')
+    self.require_one_of('positions', POSITIONS)
     if self.positions != 'contiguous':
       if self.hints:
         raise ValueError(f'positions={self.positions!r}; allowed: contiguous, with hints')

@@ -100,6 +100,17 @@ class Task:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
       raise ValueError(f'{name}={value!r}; allowed: {least} to {most}')
 
+  def require_flag(self, *options: str) -> None:
+    """Raises ValueError for the first of these options that is neither True nor False."""
+    for name in options:
+      if not isinstance(value := getattr(self, name), bool):
+        raise ValueError(f'{name}={value!r}; allowed: True, False')
+
+  def require_one_of(self, name: str, allowed: Sequence[str]) -> None:
+    """Raises ValueError unless the option is one of those allowed."""
+    if (value := getattr(self, name)) not in allowed:
+      raise ValueError(f'{name}={value!r}; allowed: {", ".join(allowed)}')
+
   def require_codes(self, least: int, symbols: str, size: str) -> None:
     """Raises ValueError unless the option `symbols` has enough symbols for `least` codes of as many
     symbols each as the option `size` says, and the codes are at most MAX_CODES.

@@ -27,8 +27,7 @@ class Counting(Task):
 
   def __post_init__(self):
     self.require_at_least(1, 'variables', 'highest')
-    if not isinstance(self.passes, int | float) or not 0 <= self.passes <= 1:
-      raise ValueError(f'passes={self.passes!r}; allowed: 0 to 1')
+    self.require_number('passes', 0, 1)
     values = [str(value) for value in range(self.highest + 1)]
     instructions = [
       f'{name}{suffix}' for suffix in ('=0', '++', '?') for name in letter_names(self.variables)

@@ -57,10 +57,8 @@ class Needle(Task):
   def __post_init__(self):
     self.require_at_least(1, 'needles', 'values', 'queries', 'fillers')
     self.require_at_least(2, 'symbols')
-    if self.haystack not in HAYSTACKS:
-      raise ValueError(f'haystack={self.haystack!r}; allowed: {", ".join(HAYSTACKS)}')
-    if not isinstance(self.distinct, bool):
-      raise ValueError(f'distinct={self.distinct!r}; allowed: True, False')
+    self.require_one_of('haystack', HAYSTACKS)
+    self.require_flag('distinct')
     self.of_needles = self.haystack == 'needles'
     self.require_codes(self.needles + self.of_needles, 'keys', 'key_symbols')
     count = self.needles * self.values

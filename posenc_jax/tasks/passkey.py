@@ -34,8 +34,7 @@ class Passkey(Task):
 
   def __post_init__(self):
     self.require_at_least(3, 'digits')
-    if self.style not in ('symbols', 'sentences'):
-      raise ValueError(f'style={self.style!r}; allowed: symbols, sentences')
+    self.require_one_of('style', ('symbols', 'sentences'))
     self.token_names = [chr(i) if 32 <= i < 127 else f'x{i:02x}' for i in range(256)]
     if self.style == 'symbols':
       self.token_names += ['KEY', 'ASK']
