@@ -54,6 +54,11 @@ class Metric(NamedTuple):
     spread = f' ± {self.form.format(statistics.stdev(scores))}' if len(scores) > 1 else ''
     return self.form.format(statistics.fmean(scores)) + spread
 
+  def signed_text(self, changes: list[float]) -> str:
+    """The text of changes of a score: as `text`, with the sign of the mean."""
+    sign = '+' if changes and statistics.fmean(changes) >= 0 else ''
+    return sign + self.text(changes)
+
   def seed_text(self, score: float | str) -> str:
     """One seed's score as it is printed, or the status in its place."""
     return score if isinstance(score, str) else self.text([score])

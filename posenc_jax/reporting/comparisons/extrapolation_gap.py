@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Collection
 
 from posenc_jax.reporting.comparisons.own_changes import own_changes, train_lengths_of
-from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.series import Curve, Series, farthest_of_most
 
 
@@ -47,13 +46,6 @@ class ExtrapolationGap:
     """'change' where more is better, else 'rise'."""
     return 'change' if self.series.scores.metric.is_accuracy else 'rise'
 
-  def text(self, gaps: list[float]) -> str:
-    """'+mean ± standard deviation', or a dash."""
-    if not gaps:
-      return DASH
-    sign = '+' if statistics.fmean(gaps) >= 0 else ''
-    return sign + self.series.scores.metric.text(gaps)
-
   def sentences(self) -> str:
     """What a reader wants to know first."""
     measured = [line for line in self.lines if line.gaps and not line.is_reference]
@@ -80,7 +72,8 @@ class ExtrapolationGap:
     return ' '.join(sentences)
 
   def _describe_smallest_rise(self, lines: list[GapLine]) -> list[str]:
-    named = [f'{line.label} ({self.text([statistics.fmean(line.gaps)])})' for line in lines]
+    rise_of = lambda line: self.series.scores.metric.signed_text([statistics.fmean(line.gaps)])
+    named = [f'{line.label} ({rise_of(line)})' for line in lines]
     best = min(lines, key=lambda line: statistics.fmean(line.far))
     rise = f'Rise in {self.series.y_title}: {", ".join(named)}.'
     if len(lines) > 4:

@@ -148,7 +148,7 @@ def _tables(sources: Sources, series: Series, gap: ExtrapolationGap | str) -> di
   return fields | dict(
     gap_header=['encoding', f'{gap.near} (L)', gap.far, gap.word],
     gaps=[
-      [line.label, metric.text(line.near), metric.text(line.far), gap.text(line.gaps)]
+      [line.label, metric.text(line.near), metric.text(line.far), metric.signed_text(line.gaps)]
       for line in gap.lines
     ],
     gap_caption=f'{gap.word.capitalize()}: the score at {gap.far:,} tokens less that at '

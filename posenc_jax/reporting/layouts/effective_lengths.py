@@ -7,7 +7,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
-from posenc_jax.reporting.metrics import DASH, MARGIN, SHARE
+from posenc_jax.reporting.metrics import DASH, MARGIN, SHARE, Metric
 from posenc_jax.reporting.scores import Scores, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
 from posenc_jax.reporting.tasks.chance import chance_scores
@@ -78,7 +78,7 @@ def _table(rows: list[dict], scores: Scores, margin: float, share: float) -> Tab
     if past:
       values = effective_length.values_of_seeds(scores, line, scores.metric)
       long_scores = {s: effective_length.long_scores(v, L) for s, v in values.items()}
-      lines[-1] += _long_score_cells(long_scores, past)
+      lines[-1] += _long_score_cells(scores.metric, long_scores, past)
       records += [
         keys | {'encoding': line, 'seed': seed, 'length': length, 'long_score': value}
         for seed, by_length in long_scores.items()
@@ -99,21 +99,16 @@ def _text(found: EffectiveLength | None, unit: int = 1) -> str:
   return DASH if found is None else found.text(unit)
 
 
-def _long_score_cells(long_scores: dict[int, dict[int, float]], past: list[int]) -> list[Cell]:
+def _long_score_cells(
+  metric: Metric, long_scores: dict[int, dict[int, float]], past: list[int]
+) -> list[Cell]:
   """LongScore at each length, and its mean over them; a dash where a seed has none."""
   columns = [[by_length.get(length) for by_length in long_scores.values()] for length in past]
   means = [
     None if None in values else statistics.fmean(values) for values in zip(*columns, strict=True)
   ]
-  return [Cell(_signed([] if None in values else values)) for values in (*columns, means)]
-
-
-def _signed(scores: list[float]) -> str:
-  """'mean ± standard deviation' with the sign of the mean, or a dash of none."""
-  if not scores:
-    return DASH
-  spread = f' ± {statistics.stdev(scores):.3f}' if len(scores) > 1 else ''
-  return f'{statistics.fmean(scores):+.3f}{spread}'
+  text = metric.signed_text
+  return [Cell(text([] if None in values else values)) for values in (*columns, means)]
 
 
 def _sentences(scores: Scores, margin: float, share: float) -> str:

@@ -189,35 +189,35 @@ def _leaves(xs: tuple[float, ...], ys: tuple[float, ...], border: float) -> floa
 
 def _length_axis(axes, columns: list[int], train_lengths: list[int], inches: float) -> None:
   """Names lengths in tokens and, where all lines have one training length, in multiples of it."""
-  from matplotlib.ticker import NullLocator
-
   is_log = columns[-1] >= 4 * columns[0]
   if is_log:
     axes.set_xscale('log', base=2)
   ticks = _with_room(columns, train_lengths, is_log, inches)
-  names, title = list(map(str, ticks)), 'evaluation length (tokens)'
+  names, unit = list(map(str, ticks)), 'tokens'
   if len(train_lengths) == 1:
     names = [f'{multiple_of(length, *train_lengths)}\n{length}' for length in ticks]
-    title = 'evaluation length (training lengths L, tokens)'
-  axes.set_xticks(ticks, names, fontsize=9)
-  axes.xaxis.set_minor_locator(NullLocator())
-  axes.set_xlabel(title)
+    unit = 'training lengths L, tokens'
+  _name_lengths(axes, ticks, names, unit)
 
 
 def _multiple_axis(axes, series: Series, changes: dict[str, Curve], grey: Collection[str]) -> None:
-  from matplotlib.ticker import NullLocator
-
   multiples = sorted({x for curve in changes.values() for x in curve.x})
   ticks = _with_room(multiples, [1], True, 4)
   train_lengths = train_lengths_of(series, grey)
-  names, title = list(map(multiple_of, ticks)), 'evaluation length (training lengths L)'
+  names, unit = list(map(multiple_of, ticks)), 'training lengths L'
   if len(train_lengths) == 1:
     (base,) = train_lengths
     names = [f'{name}\n{round(x * base)}' for name, x in zip(names, ticks, strict=True)]
-    title = 'evaluation length (training lengths L, tokens)'
+    unit = 'training lengths L, tokens'
+  _name_lengths(axes, ticks, names, unit)
+
+
+def _name_lengths(axes, ticks: list[float], names: list[str], unit: str) -> None:
+  from matplotlib.ticker import NullLocator
+
   axes.set_xticks(ticks, names, fontsize=9)
   axes.xaxis.set_minor_locator(NullLocator())
-  axes.set_xlabel(title)
+  axes.set_xlabel(f'evaluation length ({unit})')
 
 
 def _with_room(
