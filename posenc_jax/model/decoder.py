@@ -61,6 +61,11 @@ class LM(nnx.Module):
     return min(ends, default=None)
 
   @property
+  def num_layers(self) -> int:
+    """The number of layers, N."""
+    return len(jax.tree.leaves(self.layers)[0])
+
+  @property
   def vocab(self) -> int:
     """The number of symbols."""
     return self.embedding.shape[0]

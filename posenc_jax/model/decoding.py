@@ -47,9 +47,8 @@ def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cac
     check_length(enc, size)
   _, G, K = model.layers.sizes
   heads, inputs = (batch, size, G, K), (batch, size, model.embedding.shape[1])
-  num_layers = len(jax.tree.leaves(model.layers)[0])
   layers = []
-  for _, enc, _ in model.encodings.all_layers(num_layers):
+  for _, enc, _ in model.encodings.all_layers(model.num_layers):
     shapes = {'k': heads, 'v': heads} | ({'x': inputs} if enc.needs_inputs else {})
     layers.append({name: jnp.zeros(shape, dtype) for name, shape in shapes.items()})
   count, tokens_BS = jnp.zeros((), jnp.int32), jnp.zeros((batch, size), jnp.int32)
@@ -62,8 +61,8 @@ def unstack_layers(model: LM) -> tuple[Layer, ...]:
   A step of one token reads every parameter once. If it had to cut the layers out of the stack, it
   would write and read each once more.
   """
-  num_layers = len(jax.tree.leaves(model.layers)[0])
-  return tuple(jax.tree.map(lambda leaf, n=n: leaf[n], model.layers) for n in range(num_layers))
+  layer = lambda n: jax.tree.map(lambda leaf: leaf[n], model.layers)
+  return tuple(map(layer, range(model.num_layers)))
 
 
 def decode(

@@ -66,7 +66,7 @@ class SeedScore(NamedTuple):
     """The number of tokens; of rows without, that of their documents, since models differ in how
     many heads have one. An incomplete score has less.
     """
-    tokens = [_tokens_of_all_models(row) for row in self.rows]
+    tokens = [row['tokens'] for row in self.rows if row['protocol'] not in CHOSEN_BY_MODEL]
     return sum(filter(None, tokens)) or len({row['document'] for row in self.rows})
 
   @property
@@ -75,16 +75,9 @@ class SeedScore(NamedTuple):
 
   def value(self, metric: Metric) -> float | None:
     """The score; None where a status stands in its place."""
-    return metric.score(*_add(map(metric.sums, self.rows))) if self.status == 'ok' else None
-
-
-def _tokens_of_all_models(row: dict) -> int | None:
-  """How many tokens every model scores in this row; None where values or models decide that."""
-  return None if row['protocol'] in CHOSEN_BY_MODEL else row['tokens']
-
-
-def _add(pairs: Iterable[tuple[float, float]]) -> tuple[float, ...]:
-  return tuple(map(math.fsum, zip(*pairs, strict=True)))
+    if self.status != 'ok':
+      return None
+    return metric.score(*map(math.fsum, zip(*map(metric.sums, self.rows), strict=True)))
 
 
 @dataclasses.dataclass

@@ -142,7 +142,10 @@ def choose_rates(
   chosen = {
     line_name(curve.line): {
       'rate': curve.chosen,
-      'bits': {f'{rate:g}': _finite(curve.bits[rate]) for rate in sorted(curve.bits)},
+      'bits': {
+        f'{rate:g}': bits if math.isfinite(bits) else None
+        for rate, bits in sorted(curve.bits.items())
+      },
     }
     for curve in curves
   }
@@ -240,7 +243,3 @@ def _cell(curve: Curve, rate: float) -> str:
   if math.isinf(curve.bits[rate]):
     return 'diverged'
   return f'{curve.bits[rate]:.4f}' + ('*' if rate == curve.best else '')
-
-
-def _finite(bits: float) -> float | None:
-  return bits if math.isfinite(bits) else None

@@ -207,7 +207,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: Cost) ->
   values = effective_length.values_of_seeds(plain, name, metric)
   own = tuple(by_length[usual] for by_length in values.values() if by_length.get(usual) is not None)
   changes = _differences(by_control[None], OWN, name) if is_of_L else _plain_changes(values, usual)
-  past = [length for length in plain.columns if length > L and _has_rows(plain, name, length)]
+  past = [n for n in plain.columns if n > L and _statuses(plain, name, n) != {'missing'}]
   longest = past[-1] if past else L
   windowed, holds_windowed = None, None
   if WINDOWED in by_control and is_of_L:
@@ -243,10 +243,6 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: Cost) ->
 
 def _statuses(scores: Scores, line: str, length: int) -> set[str]:
   return {scores.by_seed[line, seed, length].status for seed in scores.seeds}
-
-
-def _has_rows(scores: Scores, line: str, length: int) -> bool:
-  return _statuses(scores, line, length) != {'missing'}
 
 
 def _differences(comparison, reference: Reference, line: str) -> dict[int, Difference]:
