@@ -538,12 +538,12 @@ def test_windows_of_learned_tokens_lie_within_documents(small_text):
 
 
 def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
-  provenance.check_tokenizer(tmp_path, None)
+  provenance.check_same_tokenizer(tmp_path, None)
   provenance.claim_tokenizer(tmp_path, None)
   assert list(tmp_path.iterdir()) == []
   for _ in range(2):
     provenance.claim_tokenizer(tmp_path, 'a' * 64)
-  for function in (provenance.claim_tokenizer, provenance.check_tokenizer):
+  for function in (provenance.claim_tokenizer, provenance.check_same_tokenizer):
     for other, name in (('b' * 64, 'the tokenizer bbbb'), (None, 'no learned tokenizer')):
       with pytest.raises(
         UserError, match=f'trained with the tokenizer aaaa.*, here is {name}'
@@ -902,7 +902,7 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   path.write_text(path.read_text() + '\n')
   other = data.source(section.data, 'test')
   with pytest.raises(UserError, match='trained with the tokenizer'):
-    provenance.check_tokenizer(tmp_path / 'text', other.sha256)
+    provenance.check_same_tokenizer(tmp_path / 'text', other.sha256)
 
 
 def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, small_text):

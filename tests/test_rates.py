@@ -10,7 +10,7 @@ from posenc_jax import storage, sweep
 from posenc_jax.config import product, vary, with_rates
 from posenc_jax.errors import UserError
 from posenc_jax.sweep import rates
-from posenc_jax.sweep.rates import Curve, choose_rates
+from posenc_jax.sweep.rates import RateCurve, choose_rates
 
 NEVER = math.inf
 # Trains in no time: bits by how far the rate is from the best one of the encoding; too large a rate
@@ -48,9 +48,9 @@ def sweep():
 """
 
 
-def complete(bits_of, stated=0.004) -> Curve:
+def complete(bits_of, stated=0.004) -> RateCurve:
   """The curve when nothing is missing, of bits that are a function of the rate."""
-  curve = Curve({'encoding.name': 'rope'}, stated)
+  curve = RateCurve({'encoding.name': 'rope'}, stated)
   while missing := curve.missing():
     curve.bits |= {rate: bits_of(rate) for rate in missing}
   return curve

@@ -165,6 +165,6 @@ def test_what_cannot_be_scored_is_one_line(documents, arguments, words):  # noqa
 def test_settings_of_a_protocol_are_those_of_its_function(documents):  # noqa: F811
   with pytest.raises(TypeError, match="unexpected keyword argument 'stride'"):
     score(Stub(), documents, 'last_k', length=7, stride=3)
-  for function in scoring.PROTOCOLS.values():
+  for function in scoring.SCORERS.values():
     first = list(inspect.signature(function).parameters)[:4]
     assert first == ['nll', 'texts', 'length', 'batch_tokens']

@@ -74,7 +74,7 @@ def with_own_tokenizer(config: ConfigDict, workdir: str | Path) -> ConfigDict:
   `train.init_from` stands for here.
   """
   begun = from_json(to_json(config))
-  if storage.exists(Path(workdir) / provenance.TOKENIZER):
+  if storage.exists(Path(workdir) / provenance.TOKENIZER_HASH):
     begun.train.init_from = str(workdir)
   return begun
 

@@ -24,7 +24,7 @@ from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_encodings import check_own_encodings
-from posenc_jax.training.provenance import check_documents, check_tokenizer, kept_tokenizer
+from posenc_jax.training.provenance import check_documents, check_same_tokenizer, kept_tokenizer
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
@@ -66,7 +66,7 @@ def check_corpus(
       f'config.data.corpus={config.data.corpus!r}: has {corpus.vocab} symbols; allowed: what has '
       f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
     )
-  check_tokenizer(workdir, corpus.sha256)
+  check_same_tokenizer(workdir, corpus.sha256)
   if config.data.corpus == saved.data.corpus:
     check_documents(workdir, corpus.listing)
 

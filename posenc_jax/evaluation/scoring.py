@@ -98,21 +98,21 @@ def score(
       length]; zeros fill short and missing windows, so it must be causal.
     documents: integers tokens_T each, or bytes. A run (also its function `nats`) cuts bytes by its
       tokenizer; of any other model each byte is a token, and a token a byte.
-    protocol: a key of PROTOCOLS.
+    protocol: a key of SCORERS.
     attention: of an `LM`: keyword arguments of `LM.__call__`, such as {'window': 128}.
     settings: keyword arguments of the protocol's function below.
 
   Raises:
     ValueError: an unknown protocol, settings out of range, or documents that are too short.
   """
-  if protocol not in PROTOCOLS:
-    raise ValueError(f'protocol={protocol!r}; {nearest(protocol, PROTOCOLS)}')
+  if protocol not in SCORERS:
+    raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
   run = getattr(model, '__self__', model)
   tokenizer = run.tokenizer if isinstance(run, Run) else BYTES
   cut = [_cut(document, tokenizer) for document in documents]
   texts, sizes = [tokens_T for tokens_T, _ in cut], [bytes_T for _, bytes_T in cut]
   nll = _likelihoods(model, attention)
-  nats, parts_of = PROTOCOLS[protocol](nll, texts, length, batch_tokens, **settings)
+  nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, **settings)
   is_known = not any(bytes_T is None for bytes_T in sizes)
   return Score(nats, list(parts_of(texts)), list(parts_of(sizes)) if is_known else None)
 
@@ -229,7 +229,7 @@ def long_perplexity(
   return keys_of(nats_NT), lambda arrays: keys_of(windows.whole_windows(arrays, length))
 
 
-PROTOCOLS: dict[str, Callable[..., Scored]] = {
+SCORERS: dict[str, Callable[..., Scored]] = {
   'last_k': last_k,
   'sliding': sliding,
   'non_overlapping': non_overlapping,

@@ -271,7 +271,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     path = tokenizer_path(workdir, config.data)
     with user_errors(OSError):
       tokenizer = path.read_bytes()
-    provenance.check_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
+    provenance.check_same_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
   elif config.data.tokenizer != 'bytes':
     problem = f'its tokens are those of {config.data.tokenizer}'
     raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")

@@ -94,7 +94,7 @@ def check_about(where: str, wanted: object) -> str:
   return visible(' '.join(wanted.split()))
 
 
-def check_runs(where: str, runs: list) -> list[str]:
+def check_names(where: str, runs: list) -> list[str]:
   """The names of runs. Raises UserError for what can be none."""
   if len(runs) > MOST_RUNS:
     raise UserError(f'{where}: {len(runs)} runs; allowed: at most {MOST_RUNS}')

@@ -231,7 +231,7 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
     if storage.exists(file):
       saved = storage.read_json(file, FIELDS if path is None else {'runs': list}, REMEDY)
   try:
-    runs = report_settings.check_runs(str(file), saved['runs']) if saved else []
+    runs = report_settings.check_names(str(file), saved['runs']) if saved else []
     if saved and path is None:
       return Report(
         folder=folder,
@@ -268,13 +268,13 @@ def names_of_runs(
 def _check_overrides(where: str, overrides: object) -> list[str]:
   if not isinstance(overrides, list):
     raise UserError(f'{where}={shown(overrides)}; allowed: a list of fields')
-  return report_settings.check_runs(where, overrides)
+  return report_settings.check_names(where, overrides)
 
 
 def _check_hashes(where: str, hashes: object) -> dict[str, str]:
   if not isinstance(hashes, dict):
     raise UserError(f'{where}={shown(hashes)}; allowed: {{run: hash}}')
-  names, values = (report_settings.check_runs(where, [*x]) for x in (hashes, hashes.values()))
+  names, values = (report_settings.check_names(where, [*x]) for x in (hashes, hashes.values()))
   return dict(zip(names, values, strict=True))
 
 

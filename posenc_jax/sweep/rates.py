@@ -28,7 +28,7 @@ MOST_DOUBLINGS = 6  # of the stated rate, up or down
 
 
 @dataclasses.dataclass
-class Curve:
+class RateCurve:
   """Bits of the validation split by learning rate, of one line.
 
   Attributes:
@@ -115,7 +115,7 @@ def choose_rates(
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
   pairs = zip(lines, configs, strict=True)
-  curves = [Curve(line, c.optim.learning_rate) for line, c in pairs]
+  curves = [RateCurve(line, c.optim.learning_rate) for line, c in pairs]
   overrides = {field: value for field, value in overrides.items() if field != RATE}
   overrides |= {**_of_all(configs), 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
@@ -193,7 +193,7 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
   }
 
 
-def _plan(path, out, overrides, scripts, curves) -> list[tuple[PlannedRun, Curve, float]]:
+def _plan(path, out, overrides, scripts, curves) -> list[tuple[PlannedRun, RateCurve, float]]:
   """The runs that are yet to be made, each with its curve and its rate."""
   wanted = [(curve, rate) for curve in curves for rate in curve.missing()]
   if not wanted:
@@ -219,7 +219,7 @@ def last_validation(run: PlannedRun) -> float:
   return bits[-1]
 
 
-def table(curves: list[Curve]) -> Table:
+def table(curves: list[RateCurve]) -> Table:
   """Bits by line and rate, the fewest of a line with a star, and what was chosen."""
   rates = sorted({rate for curve in curves for rate in curve.bits})
   made = Table(
@@ -237,7 +237,7 @@ def table(curves: list[Curve]) -> Table:
   return made
 
 
-def _cell(curve: Curve, rate: float) -> str:
+def _cell(curve: RateCurve, rate: float) -> str:
   if rate not in curve.bits:
     return ''
   if math.isinf(curve.bits[rate]):

@@ -22,7 +22,7 @@ from posenc_jax.sweep import run_state
 from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.sweep.run_state import RunState
 
-STATES = {
+STATE_COLORS = {
   'done': 'green',
   'running': 'cyan',
   'stopped': 'yellow',
@@ -40,8 +40,8 @@ class Status:
   """How far one run is.
 
   Attributes:
-    state: one of STATES. 'stopped' is a run that was begun and that nobody is at; the same command
-      goes on with it. 'unknown' is one whose files are damaged or cannot be read.
+    state: one of STATE_COLORS. 'stopped' is a run that was begun and that nobody is at; the same
+      command goes on with it. 'unknown' is one whose files are damaged or cannot be read.
     step: updates made, of all its seeds together; if nobody is at the run, those that are saved.
     seconds_per_token: the median of what its training logged; None if it has logged nothing yet.
     note: why it is in this state, or where it is running.
@@ -168,11 +168,11 @@ def print_table(runs: list[PlannedRun], console: Console) -> None:
   for s in statuses:
     left = None if s.is_over else s.training_left(typical)
     left = '' if left is None else duration(left)
-    state = Text(s.state, STATES[s.state])
+    state = Text(s.state, STATE_COLORS[s.state])
     table.add_row(s.run.name, state, f'{s.step}/{s.run.steps}', left, Text(s.note))
   console.print(table)
   counts = collections.Counter(s.state for s in statuses)
-  numbers = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
+  numbers = ', '.join(f'{counts[state]} {state}' for state in STATE_COLORS if counts[state])
   line = f'{len(statuses)} runs: {numbers}'
   seconds, has_evaluation = time_left(statuses)
   if seconds is not None:

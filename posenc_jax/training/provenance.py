@@ -14,7 +14,7 @@ from posenc_jax.data.tokenizers import SentencePiece, TokenizerJson, learned_bef
 from posenc_jax.errors import Damaged, UserError, shown
 from posenc_jax.training.own_tokenizer import tokenizer_path
 
-TOKENIZER = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
+TOKENIZER_HASH = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 MODEL = 'tokenizer.model'  # that tokenizer, if it was learned from the text
 DOCUMENTS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
 OWN_ENCODINGS = 'encodings.json'  # holds hashes of the code of encodings of the user's own, if any
@@ -26,10 +26,10 @@ def claim_tokenizer(workdir: str | Path, sha256: str | None, learned: bytes | No
   """Writes the hash of the learned tokenizer (None: there is none), or compares it; then the model
   that was learned from the text, if so.
   """
-  path = Path(workdir) / TOKENIZER
+  path = Path(workdir) / TOKENIZER_HASH
   if sha256 is not None and not storage.exists(path):
     storage.write_json(path, {'sha256': sha256})
-  check_tokenizer(workdir, sha256)
+  check_same_tokenizer(workdir, sha256)
   if learned is not None and not storage.exists(path.with_name(MODEL)):
     storage.atomic_write(path.with_name(MODEL), learned)
 
@@ -52,7 +52,7 @@ def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | Tok
   return learned_before(path, data.vocab)
 
 
-def check_tokenizer(
+def check_same_tokenizer(
   workdir: str | Path,
   sha256: str | None,
   field: str = 'workdir',
@@ -61,7 +61,7 @@ def check_tokenizer(
   """Raises `UserError` where the run's tokens are those of another tokenizer; it says that `field`
   names the run, and what is allowed.
   """
-  path = Path(workdir) / TOKENIZER
+  path = Path(workdir) / TOKENIZER_HASH
   there = None
   if storage.exists(path):
     remedy = 'without that file, if the text is the one that it was trained on'

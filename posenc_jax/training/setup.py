@@ -104,7 +104,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
         allowed = f'its tokenizer: {taken_from(run.train.init_from)}'
-        provenance.check_tokenizer(run.train.init_from, corpus.sha256, FIELD, allowed)
+        provenance.check_same_tokenizer(run.train.init_from, corpus.sha256, FIELD, allowed)
     source = provenance.source_of(seed_runs[0][0].train.init_from)
     models = [
       finished_parameters(run.train.init_from, model, run)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-TOKENS = ('i', 'j', 'position', 'segment', 'index')  # coordinates and ids, [tiles, B|1, n, ...]
+TOKEN_KEYS = ('i', 'j', 'position', 'segment', 'index')  # coordinates and ids, [tiles, B|1, n, ...]
 
 
 class Heads(NamedTuple):
@@ -34,7 +34,7 @@ class Heads(NamedTuple):
   def axis_of(self, path) -> int | None:
     """The axis of heads of the leaf at a path of the inputs; None: all heads share it."""
     keys = [getattr(key, 'key', None) for key in path]
-    of_tokens = [n for n, key in enumerate(keys) if key in TOKENS]
+    of_tokens = [n for n, key in enumerate(keys) if key in TOKEN_KEYS]
     if not of_tokens:
       return 2
     is_own = jax.tree_util.keystr(path[of_tokens[0] + 1 :]) in self.coordinates
