@@ -20,7 +20,8 @@ from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 
 def run_on_ring(request: AttentionRequest, schedule: TileSchedule, attention, batch_axes=None):
-  """o_BTHK in float32, by attention(arrays, ids) of what lies on each device.
+  """o_BTHK in float32, by attention(arrays, ids) of what lies on each device, both as
+  `cut_into_tiles` makes them of its own queries and keys.
 
   A length that the devices do not divide, in whole tiles, is padded. `batch_axes`: the axes of the
   mesh over which devices share rows of the batch; None: XLA cuts the batch itself.

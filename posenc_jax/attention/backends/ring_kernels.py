@@ -119,6 +119,7 @@ def _meet(schedule: TileSchedule, devices: int, interpret: bool, t: int, functio
 
 
 def _forward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids):
+  """o and log-sum-exp of this device's queries, for `differentiable`, as keys come round."""
   travelling, o, lse = (arrays['column'], ids['column']), 0.0, MASKED
   for t in range(num_steps(schedule, devices, arrays)):
     travelling = pass_on(travelling, devices, min(t, 1))
@@ -132,6 +133,7 @@ def _forward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids)
 
 
 def _backward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids, per_row):
+  """The gradients of `arrays`; those of a shard's keys and values travel with it."""
   rest = {name: arrays[name] for name in ('whole', 'row')}
   totals, travelling = zeros_like(rest), (arrays['column'], ids['column'])
   d_column = zeros_like(arrays['column'])

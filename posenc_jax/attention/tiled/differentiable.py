@@ -11,12 +11,14 @@ from posenc_jax.attention.tiled.schedule import cast_like
 def differentiable(forward, backward, *static):
   """attention(arrays, ids) -> o, for arrays and ids as `cut_into_tiles` makes them.
 
+  o is [rows of tiles, B, H, T', K], with the K of v; log-sum-exp float32 [rows of tiles, B, H, T'].
+
   Args:
-    forward: (*static, arrays, ids) -> (o, log-sum-exp of the rows, *kept), without a sink.
+    forward: (*static, arrays, ids) -> (o, log-sum-exp, *kept), without a sink.
     backward: (*static, arrays, ids, per_row, *kept) -> the gradients of arrays, in any dtype.
-      `per_row` are cotangents of output and denominator, and log-sum-exp, relative to which weights
-      are taken. Pulled back through o = p @ v and denominator = sum(p) with p normalized, the
-      cotangents give ds = p (do . v - delta).
+      `per_row` is (do, d_denominator, lse): cotangents of output and denominator, and log-sum-exp,
+      relative to which weights are taken. Pulled back through o = p @ v and denominator = sum(p)
+      with p normalized, the cotangents give ds = p (do . v - delta).
   """
 
   @jax.custom_vjp

@@ -100,6 +100,9 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
     tables: from `TileRange.make_tables`.
     states: the state of each row after the columns further right; None: `initial_state`.
     finish: what is made of the state of a row at its end.
+
+  Returns:
+    What `finish` gives of each row, stacked: pytrees of [rows of the range, ...].
   """
   enc = arrays['whole']
 

@@ -7,7 +7,13 @@ from posenc_jax.reporting import costs
 
 
 class Cost(NamedTuple):
-  """What training takes, relative to the baseline; None where it is not on disk."""
+  """What training takes, as ratios to the baseline; None where it is not on disk.
+
+  Attributes:
+    parameters: their number.
+    step: the seconds of one.
+    memory: the temporary bytes of one, as XLA counts them.
+  """
 
   parameters: float | None
   step: float | None

@@ -28,8 +28,9 @@ def own_changes(
 ) -> dict[str, Curve]:
   """{line: its score minus its own at the base length, against the multiple of that length}.
 
-  Seeds are subtracted one by one. Lengths below the base length are left out, and so are lines that
-  have no score there.
+  So `x` of these curves is 1 or more, in base lengths, where that of a series by length is in
+  tokens. Seeds are subtracted one by one. Lengths below the base length are left out, and so are
+  lines that have no score there.
 
   Args:
     plain: the series that own scores are taken from; None: `series`. A control is compared with the
