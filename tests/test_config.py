@@ -504,6 +504,37 @@ def test_another_rope_type_has_none_of_the_fields_of_the_one_before():
   assert c.encoding.to_dict() == section | {'scaling': llama | {'factor': 4}}
 
 
+FOX = {'name': 'fox', 'bias': 5.0}
+
+
+@pytest.mark.parametrize(
+  ('members', 'fox'), [('rope,fox', {'name': 'fox'}), (('rope', FOX), FOX), (['rope', FOX], FOX)]
+)
+def test_a_chain_keeps_the_hyperparameters_of_the_encoding_that_it_takes_in(members, fox):
+  own = {'name': 'rope', 'base': 5e5, 'scaling': {'rope_type': 'linear', 'factor': 2}}
+  chain = {'encoding.name': 'chain', 'encoding.members': members}
+  c = load(BASE, {'encoding': own})
+  overlay(c, chain)
+  assert c.encoding.to_dict() == {'name': 'chain', 'members': (own, fox)}
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': (own, 'nope')}})
+  overlay(c, chain)
+  chained = {'name': 'chain', 'members': [own, fox]}
+  assert to_json(c.encoding)['layers'] == [chained, {'name': 'nope'}]
+  c = load(BASE, chain)  # without hyperparameters that it could lose
+  assert c.encoding.members == members
+
+
+def test_hyperparameters_of_no_member_of_a_chain_stay_to_be_refused():
+  own = {'name': 'rope', 'base': 5e5}
+  for members in ('fox,sink', 'rope,rope', 5):
+    c = load(BASE, {'encoding': own})
+    overlay(c, {'encoding.name': 'chain', 'encoding.members': members})
+    assert c.encoding.to_dict() == {'name': 'chain', 'base': 5e5, 'members': members}
+  overlay(c, {'encoding': own})
+  overlay(c, {'encoding.name': 'chain', 'encoding.members': ['fox', {'name': 'rope', 'base': 7.0}]})
+  assert c.encoding.members[1] == {'name': 'rope', 'base': 7.0}
+
+
 def test_fields_of_a_pattern_are_set_in_its_layers_that_are_rope_and_see_the_whole_text():
   windowed = {'name': 'rope', 'attention_window': 8}
   layers = ('rope', {'name': 'rope', 'base': 5.0}, windowed, 'nope')

@@ -188,12 +188,14 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
   dict(name=...)}` replaces the whole section, before hyperparameters are set. Another `rope_type`
   drops the fields of the one before, but for the length that both start from. In a pattern,
-  `encoding.FIELD` is set in the layers that are rope and see the whole text. Raises `UserError` for
-  an unknown path or a value of another type.
+  `encoding.FIELD` is set in the layers that are rope and see the whole text. A chain put in the
+  place of an encoding that is one of its members keeps that one's hyperparameters there. Raises
+  `UserError` for an unknown path or a value of another type.
   """
   overrides = without_numpy(overrides)
   if OPEN in config:
-    overrides = _set_in_layers(to_json(config[OPEN]), overrides)
+    encoding = to_json(config[OPEN])
+    overrides = _put_in_chain(encoding, _set_in_layers(encoding, overrides))
   # stable: of a whole section and a name alone, the later one counts
   is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
   for path, value in sorted(overrides.items(), key=is_within):
@@ -252,6 +254,28 @@ def _set_in_layers(encoding: object, overrides: dict[str, object]) -> dict[str, 
       layers[n] = to_json(section)[OPEN]
   others = {path: value for path, value in overrides.items() if path not in own}
   return others | {OPEN: {'name': 'pattern', 'layers': tuple(layers)}}
+
+
+def _put_in_chain(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
+  """The overrides, where they put a chain in the place of an encoding with hyperparameters: these
+  go into the member of its name, beside what that says itself.
+
+  Overrides stay as they are where no member, or more than one, has this name.
+  """
+  name, path = f'{OPEN}.name', f'{OPEN}.members'
+  members = overrides.get(path)
+  members = members.split(',') if isinstance(members, str) else members
+  is_chain = overrides.get(name) == 'chain' and OPEN not in overrides
+  has_own = isinstance(encoding, dict) and encoding.keys() - {'name'}
+  if not is_chain or not has_own or not isinstance(members, list | tuple):
+    return overrides
+  members = [{'name': spec} if isinstance(spec, str) else spec for spec in members]
+  is_own = [isinstance(spec, dict) and spec.get('name') == encoding.get('name') for spec in members]
+  if is_own.count(True) != 1:
+    return overrides
+  members[is_own.index(True)] = encoding | members[is_own.index(True)]
+  others = {key: value for key, value in overrides.items() if key not in (name, path)}
+  return others | {OPEN: {'name': 'chain', 'members': tuple(members)}}
 
 
 def _drop_all_but(section: ConfigDict, names: list[str]) -> None:
