@@ -5,14 +5,18 @@ import re
 import textwrap
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from test_evaluation import Stub, chosen_documents, corpus, documents, rows_of, run, state  # noqa: F401 fixtures
 
-from posenc_jax import data, score
+from posenc_jax import config, data, score
 from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, runs, scoring, windows
+from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 
 BITS = 1 / np.log(2)
@@ -119,6 +123,21 @@ def test_the_example_of_the_guide_takes_a_run_apart(run):  # noqa: F811
   assert found['weights'].shape == (2, 1, c.model.heads, length, length)
   np.testing.assert_allclose(found['weights'].sum(-1), 1, rtol=1e-5)
   assert not found['weights'][..., 12, :4].any(), 'the window of the run'
+
+
+def test_a_run_in_python_takes_what_evaluation_changes(run):  # noqa: F811
+  c, workdir, model = run()
+  yarn = {'encoding.scaling.rope_type': 'yarn', 'encoding.scaling.factor': 4}
+  tokens_BT = np.arange(97, 121)[None]
+  extended = runs.load_run(workdir, yarn | {'attention.window': 9})
+  config.overlay(c, yarn)
+  other = nnx.eval_shape(lambda: build(c, 257, nnx.Rngs(0)))
+  other = jax.tree.unflatten(jax.tree.structure(other), jax.tree.leaves(model))
+  expected = token_nll(other, jnp.asarray(tokens_BT), window=9)
+  np.testing.assert_allclose(extended.nats(tokens_BT), expected, rtol=1e-5)
+  assert abs(runs.load_run(workdir).nats(tokens_BT) - expected).max() > 1e-3
+  with pytest.raises(UserError, match=r'config\.train\.length=9: the run was trained with'):
+    runs.load_run(workdir, {'train.length': 9})
 
 
 def test_attention_of_a_model_is_limited_as_said(run):  # noqa: F811

@@ -11,7 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
-from posenc_jax.config import check_one_seed, saved_config
+from posenc_jax.config import check_one_seed, saved_config, trained_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings import ENCODINGS
@@ -22,6 +22,7 @@ from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_encodings import check_own_encodings
 from posenc_jax.training.provenance import check_documents, check_same_tokenizer, kept_tokenizer
@@ -136,7 +137,7 @@ class Run:
   Attributes:
     model: that of its last checkpoint; `model(inputs_BT, **options)` gives logits [B, T, V].
     step: of that checkpoint.
-    config: what it was trained with.
+    config: what it was trained with, and overrides.
     tokenizer: of its text; None where it was trained on a task.
     options: what `config.attention` says, as arguments of the model.
   """
@@ -161,15 +162,17 @@ class Run:
     return compiled(token_nll, self.config)
 
 
-def load_run(workdir: str | Path) -> Run:
-  """The run that train.py or import_model.py left in `workdir`. Raises UserError, one line, where
-  there is none, its encoding is not registered, or its tokenizer is no longer the one that it was
-  trained with.
+def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) -> Run:
+  """The run that train.py or import_model.py left in `workdir`, with what evaluation changes in it:
+  `{'encoding.scaling.rope_type': 'yarn', 'encoding.scaling.factor': 4}`. Raises UserError, one
+  line, where there is none, its encoding is not registered, its tokenizer is no longer the one that
+  it was trained with, or an override is of a field that decided the training.
   """
-  config = saved_config(workdir)
-  check_registered(config, allowed='after the module that registers it is imported')
+  saved, config = saved_config(workdir), trained_config(workdir, overrides or {})
+  check_registered(config, overrides or (), 'after the module that registers it is imported')
+  overrides_between(saved, config)  # refuses fields that decided the training
   corpus = without_documents(config, workdir)
-  check_corpus(config, config, corpus, workdir)
+  check_corpus(saved, config, corpus, workdir)
   return _load(Path(workdir), config, corpus)
 
 
