@@ -269,6 +269,34 @@ def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding
 
 
 @pytest.mark.parametrize(
+  ('name', 'length', 'changes', 'longest'),
+  [
+    ('llama', 64, {}, 64),  # tuned at a longer length
+    ('llama', 16, {}, 32),
+    ('llama3_tied', 64, {}, 64),
+    ('llama', 16, {'attention.window': 8}, 32),  # another family
+    ('llama', 64, {'attention.window': 8}, 64),
+    ('llama', 16, {'encoding': {'name': 'nope'}}, 32),
+    ('llama_yarn', 64, {}, 32),  # of which transformers 4 takes the factor
+    ('llama_yarn', 16, {'attention.window': 8}, 32),
+    ('gpt_neox', 64, {}, 64),
+    ('gpt2', 64, {'encoding': {'name': 'learned', 'max_length': 32}}, None),
+  ],
+)
+def test_the_longest_length_of_an_export_is_that_of_the_run_or_its_source(
+  name, length, changes, longest
+):
+  source = RECORDS[name]['config']
+  form = families.form_of(source, 'm')
+  fake = sources.Source('m', source, {}, None, None, '0' * 64)
+  config = importing.config_of(base.get_config(), fake, form)
+  overlay(config, {'train.length': length, **changes})
+  fields, again = exporting.fields_of(config, 23, 1, source)
+  assert fields.get('max_position_embeddings') == longest
+  assert families.form_of(fields, 'm').encoding == again.encoding
+
+
+@pytest.mark.parametrize(
   ('fields', 'fraction'),
   [
     ({}, 0.25),  # the family's default

@@ -51,6 +51,8 @@ ARCHITECTURES = {
   'bloom': 'BloomForCausalLM',
   'mpt': 'MptForCausalLM',
 }
+LONGEST = 'max_position_embeddings'
+OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
 
 
@@ -67,7 +69,8 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   if source is not None:
     form = form_of(source, provenance.SOURCE_CONFIG)
     if _difference(config, form) is None:
-      return source | ({} if bos == bos_of(source) else {'bos_token_id': bos}), form
+      own = {} if bos == bos_of(source) else {'bos_token_id': bos}
+      return _with_longest(config, source | own, config.train.length), form
   fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
   fields['eos_token_id'] = source.get('eos_token_id') if source else None  # else the family's own
   form = form_of(fields, 'export')
@@ -75,7 +78,19 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     path, own, theirs = differing
     problem = f'{fields["model_type"]}, the family next to it, has {shown(theirs)}'
     raise UserError(f'config.{path}={shown(own)}: {problem}; allowed: a form that a family has')
-  return fields, form
+  return _with_longest(config, fields, (source or {}).get(LONGEST) or 0), form
+
+
+def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
+  """The fields, whose longest length is no less than this one, where they have that field and no
+  scaling of the run decides it.
+  """
+  layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
+  scalings = [own['scaling'] for own, _ in layers if own['name'] == 'rope']
+  is_decided = any(said and said['rope_type'] in OF_LONGEST for said in scalings)
+  if is_decided or not fields.get(LONGEST):
+    return fields
+  return fields | {LONGEST: max(fields[LONGEST], length)}
 
 
 def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | None:
@@ -152,7 +167,7 @@ def _new_fields(config: ConfigDict) -> dict:
     'intermediate_size': m.mlp_dim,
     'num_hidden_layers': m.layers,
     'num_attention_heads': m.heads,
-    'max_position_embeddings': config.train.length,
+    LONGEST: config.train.length,
     **_rope_fields(encoding, config.train.length, is_partial=kind == 'gpt_neox'),
   }
   if kind == 'gpt_neox':
@@ -212,10 +227,10 @@ def _rope_fields(encoding: dict, length: int, is_partial: bool) -> dict:
       raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
     fields['rope_scaling'] = scaling
     if kind == 'dynamic':  # of which transformers takes this for the length before
-      fields['max_position_embeddings'] = scaling[ORIGINAL]
+      fields[LONGEST] = scaling[ORIGINAL]
     if kind in ('yarn', 'longrope') and 'factor' in scaling:
       # transformers 4 takes the factor from these two, whatever `factor` says
-      fields['max_position_embeddings'] = round(scaling['factor'] * scaling[ORIGINAL])
+      fields[LONGEST] = round(scaling['factor'] * scaling[ORIGINAL])
     if kind == 'longrope':
       fields[ORIGINAL] = scaling[ORIGINAL]
   return fields
