@@ -268,6 +268,81 @@ def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding
     assert 'rope_theta' not in fields or name != 'gpt_neox'
 
 
+def config_of(fields, changes):
+  """The config of an imported run, with other values in it."""
+  source = sources.Source('m', fields, {}, None, None, '0' * 64)
+  config = importing.config_of(base.get_config(), source, families.form_of(fields, 'm'))
+  overlay(config, changes)
+  return config
+
+
+OLDER = {'rope_parameters': None, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0}
+SCALED = {'rope_type': 'yarn', 'factor': 4, 'original_max_position_embeddings': 32}
+YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
+
+
+@pytest.mark.parametrize(
+  ('name', 'more', 'changes', 'said'),
+  [
+    (
+      'gemma3',
+      {},
+      YARN,
+      {
+        'rope_parameters': {
+          'full_attention': {'rope_theta': 1e6} | SCALED,
+          'sliding_attention': {'rope_theta': 1e4, 'rope_type': 'default'},
+        },
+        'max_position_embeddings': 128,
+      },
+    ),
+    (
+      'gemma3',
+      OLDER | {'rope_scaling': {'rope_type': 'linear', 'factor': 8.0}},
+      YARN,
+      {'rope_scaling': SCALED, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0},
+    ),
+    (
+      'gemma3',
+      OLDER,
+      {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 2},
+      {'rope_scaling': {'rope_type': 'linear', 'factor': 2}, 'max_position_embeddings': 32},
+    ),
+    ('gpt_neox', {}, YARN, {'rope_scaling': SCALED, 'rotary_pct': 0.25, 'rotary_emb_base': 1e4}),
+    (
+      'phi3',
+      {'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}},
+      {'encoding.base': 7.0},
+      {'partial_rotary_factor': 0.5, 'rope_theta': 7.0},
+    ),
+  ],
+)
+def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, more, changes, said):
+  source = RECORDS[name]['config'] | more
+  config = config_of(source, changes)
+  fields, form = exporting.fields_of(config, 23, 1, source)
+  assert fields | said == fields
+  assert fields['model_type'] == source['model_type']
+  assert to_json(config.encoding) == to_json(config_of(fields, {}).encoding)
+  assert families.form_of(fields, 'm').encoding == form.encoding
+
+
+@pytest.mark.parametrize(
+  ('name', 'more', 'changes'),
+  [
+    ('gemma2', {}, YARN),  # one scaling for all layers
+    ('gemma3', {}, {'encoding.name': 'self_extend', 'encoding.window': 8}),
+    ('phi3', {'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}}, YARN),
+  ],
+)
+def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
+  source = RECORDS[name]['config'] | more
+  kind = source['model_type']
+  match = rf'^config\.encoding=.*: {kind}, the family of its source, has its own positions alone;'
+  with pytest.raises(UserError, match=match):
+    exporting.fields_of(config_of(source, changes), 23, 1, source)
+
+
 @pytest.mark.parametrize(
   ('name', 'length', 'changes', 'longest'),
   [
@@ -287,10 +362,7 @@ def test_the_longest_length_of_an_export_is_that_of_the_run_or_its_source(
   name, length, changes, longest
 ):
   source = RECORDS[name]['config']
-  form = families.form_of(source, 'm')
-  fake = sources.Source('m', source, {}, None, None, '0' * 64)
-  config = importing.config_of(base.get_config(), fake, form)
-  overlay(config, {'train.length': length, **changes})
+  config = config_of(source, {'train.length': length, **changes})
   fields, again = exporting.fields_of(config, 23, 1, source)
   assert fields.get('max_position_embeddings') == longest
   assert families.form_of(fields, 'm').encoding == again.encoding
@@ -583,6 +655,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('llama', {'rope_parameters': {'rope_theta': 'x'}}, 'is none of llama (ValueError'),
     ('llama', {'partial_rotary_factor': 0.5}, 'partial_rotary_factor=1 in this family'),
     ('phi3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
+    ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),
     ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),
     ('gemma2', {'sliding_window_size': 6}, 'sliding_window_size=6; allowed: 5'),
   ],

@@ -4,6 +4,7 @@ The fields of config.json are made from the run's config and read back by `famil
 if that gives the run's own form again are tensors written, by the rules of that form backwards.
 """
 
+import contextlib
 import hashlib
 import json
 import types
@@ -53,6 +54,9 @@ ARCHITECTURES = {
 }
 LONGEST = 'max_position_embeddings'
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
+# What files say of RoPE, by older names and newer ones.
+OF_ROPE = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
+OF_ROPE += ('rotary_emb_base', 'rotary_pct')
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
 
 
@@ -66,19 +70,62 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   Raises:
     UserError: no family has the form of the run; it says why.
   """
-  if source is not None:
-    form = form_of(source, provenance.SOURCE_CONFIG)
-    if _difference(config, form) is None:
-      own = {} if bos == bos_of(source) else {'bos_token_id': bos}
-      return _with_longest(config, source | own, config.train.length), form
-  fields = _new_fields(config) | {'vocab_size': vocab, 'bos_token_id': bos}
-  fields['eos_token_id'] = source.get('eos_token_id') if source else None  # else the family's own
+  tokens = {'vocab_size': vocab, 'bos_token_id': bos}
+  if source is None:
+    return _as_nearest_family(config, tokens)
+  own = {} if bos == bos_of(source) else {'bos_token_id': bos}
+  form = form_of(source, provenance.SOURCE_CONFIG)
+  if (differing := _difference(config, form)) is None:
+    return _with_longest(config, source | own, config.train.length), form
+  if (fields := _with_own_rope(config, source)) is not None:
+    with contextlib.suppress(UserError):  # of a scaling that the family does not have
+      form = form_of(fields, 'export')
+      if _difference(config, form) is None:
+        return _with_longest(config, fields | own, config.train.length), form
+  tokens['eos_token_id'] = source.get('eos_token_id')
+  try:
+    return _as_nearest_family(config, tokens, source.get(LONGEST) or 0)
+  except UserError:
+    path, value, theirs = differing
+    theirs = 'its own positions alone' if path == 'encoding' else shown(theirs)
+    problem = f'{source["model_type"]}, the family of its source, has {theirs}'
+    allowed = 'that, or a form that another family has'
+    raise UserError(f'config.{path}={shown(value)}: {problem}; allowed: {allowed}') from None
+
+
+def _as_nearest_family(config: ConfigDict, tokens: dict, longest: int = 0) -> tuple[dict, Form]:
+  """The fields and the form of the family that is next to a run.
+
+  Args:
+    tokens: fields about tokens.
+    longest: a length that the model was trained at before.
+  Raises:
+    UserError: it has another form than the run.
+  """
+  fields = _new_fields(config) | {'eos_token_id': None} | tokens  # the family's may be no token
   form = form_of(fields, 'export')
   if differing := _difference(config, form):
     path, own, theirs = differing
     problem = f'{fields["model_type"]}, the family next to it, has {shown(theirs)}'
     raise UserError(f'config.{path}={shown(own)}: {problem}; allowed: a form that a family has')
-  return _with_longest(config, fields, (source or {}).get(LONGEST) or 0), form
+  return _with_longest(config, fields, longest), form
+
+
+def _with_own_rope(config: ConfigDict, source: dict) -> dict | None:
+  """The config.json that a run was imported with, but for RoPE as the run has it in layers that see
+  the whole text; None where these have several, or another encoding.
+  """
+  layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
+  whole = [own for own, mask in layers if own['name'] == 'rope' and not mask]
+  if not whole or any(own != whole[0] for own in whole):
+    return None
+  fields = _rope_fields(whole[0], config.train.length, source['model_type'])
+  of_kinds = source.get('rope_parameters') or {}
+  if 'full_attention' in of_kinds:
+    said = {'rope_theta': fields.pop('rope_theta'), 'rope_type': 'default'}
+    of_kinds = of_kinds | {'full_attention': said | fields.pop('rope_scaling', {})}
+    return source | fields | {'rope_parameters': of_kinds}
+  return {name: value for name, value in source.items() if name not in OF_ROPE} | fields
 
 
 def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
@@ -168,13 +215,11 @@ def _new_fields(config: ConfigDict) -> dict:
     'num_hidden_layers': m.layers,
     'num_attention_heads': m.heads,
     LONGEST: config.train.length,
-    **_rope_fields(encoding, config.train.length, is_partial=kind == 'gpt_neox'),
+    **_rope_fields(encoding, config.train.length, kind),
   }
   if kind == 'gpt_neox':
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
-    own = {'rotary_emb_base': fields.pop('rope_theta')}
-    own['rotary_pct'] = fields.pop('partial_rotary_factor', 1.0)
-    return fields | own | {'hidden_act': _activation(m.mlp, UNGATED)}
+    return fields | {'hidden_act': _activation(m.mlp, UNGATED)}
   fields |= {
     'num_key_value_heads': m.kv_heads or m.heads,
     'head_dim': m.head_dim,
@@ -211,15 +256,20 @@ def _scaling(scaling: dict | None, length: int) -> dict | None:
   return ({ORIGINAL: length} if takes_original(kind) else {}) | fields
 
 
-def _rope_fields(encoding: dict, length: int, is_partial: bool) -> dict:
-  """Raises `UserError` for what transformers would read otherwise, or not at all."""
+def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
+  """The fields of RoPE in a family. Raises `UserError` for what transformers would read otherwise,
+  or not at all.
+  """
   rope = hyperparameters('rope') | encoding
-  fields = {'rope_theta': float(rope['base'])}
-  if rope['fraction'] != 1:
-    if not is_partial:
-      allowed = '1, since of the families with this form GPT-NeoX alone rotates a part'
-      raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
+  if kind == 'gpt_neox':
+    fields = {'rotary_emb_base': float(rope['base']), 'rotary_pct': float(rope['fraction'])}
+  else:
+    fields = {'rope_theta': float(rope['base'])}
+  if rope['fraction'] != 1 and kind == 'phi3':
     fields['partial_rotary_factor'] = rope['fraction']
+  elif rope['fraction'] != 1 and kind != 'gpt_neox':
+    allowed = '1, since of the families with this form GPT-NeoX alone rotates a part'
+    raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
   if (scaling := _scaling(rope['scaling'], length)) is not None:
     kind = scaling['rope_type']
     if kind not in OF_TRANSFORMERS:

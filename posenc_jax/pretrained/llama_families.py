@@ -210,6 +210,9 @@ def phi3(fields: Fields) -> Form:
   for name in ('full_attn_mod', 'interpolate_factor'):
     fields.require(name, 1)
   form = _llama_like(fields, eps=1e-5, is_partial=True, original=4096)
+  scaling = form.encoding.get('scaling')
+  if scaling and scaling['rope_type'] != 'longrope':  # which transformers takes yarn for here
+    raise fields.refused('rope_scaling', 'longrope')
   model, layer = form.model, 'model.layers.{n}.'
   K, F = model['head_dim'], model['mlp_dim']
   kv = (model['kv_heads'] or model['heads']) * K
