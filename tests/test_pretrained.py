@@ -115,6 +115,43 @@ def test_there_and_back(name, tmp_path):
   assert again.encoding == config.encoding
 
 
+def test_a_large_export_is_cut_into_files(tmp_path):
+  folder = save(tmp_path / 'm', 'llama3_tied')
+  config, model, source = imported(folder)
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  out = tmp_path / 'out'
+  exporting.export_model(config, leaves, 1, source.fields, TOKENIZER, out, largest=3000)
+  sizes = {path.name: path.stat().st_size for path in out.glob('*.safetensors')}
+  assert min(sizes) == f'model-00001-of-{len(sizes):05}.safetensors'
+  assert len(sizes) > 3
+  assert max(sizes.values()) < 3000 + 1500  # of the header
+  index = json.loads((out / 'model.safetensors.index.json').read_text())
+  before = safetensors.numpy.load_file(folder / 'model.safetensors')
+  assert index['metadata'] == {'total_size': sum(x.nbytes for x in before.values())}
+  assert index['weight_map'].keys() == before.keys()
+  _, again, _ = imported(out)
+  jax.tree.map(np.testing.assert_array_equal, again, model)
+
+
+def test_an_export_that_fails_leaves_no_folder(tmp_path, monkeypatch):
+  config, model, source = imported(save(tmp_path / 'm', 'llama'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  write, written = storage.atomic_write, []
+
+  def fill_the_disk(path, content):
+    assert not (tmp_path / 'out').exists()
+    written.append(path.name)
+    if len(written) == 3:
+      raise OSError(28, 'No space left on device', str(path))
+    write(path, content)
+
+  monkeypatch.setattr(storage, 'atomic_write', fill_the_disk)
+  arguments = config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out'
+  with pytest.raises(OSError, match='No space left'):
+    exporting.export_model(*arguments, largest=3000)
+  assert [path.name for path in tmp_path.iterdir()] == ['m']
+
+
 SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'qwen2', 'qwen3')
 SAME_FAMILY += ('smollm3', 'olmo2', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
 
@@ -131,7 +168,7 @@ def test_a_run_alone_says_its_family(name, tmp_path):
   assert form.model | {'vocab': 23} == families.form_of(source.fields, '').model
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
   expected = safetensors.numpy.load_file(folder / 'model.safetensors')
-  assert exporting.tensors_of(form, leaves).keys() == expected.keys()
+  assert dict(exporting.tensors_of(form, leaves)).keys() == expected.keys()
 
 
 EXTENSIONS = (

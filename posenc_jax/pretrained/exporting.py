@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -30,12 +30,13 @@ from posenc_jax.pretrained.exported_tokenizers import (
 )
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.sources import CONFIG, TOKENIZER, files_beside
+from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, files_beside
 from posenc_jax.tasks import is_task
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_tokenizer import tokenizer_path
 
+LARGEST_FILE = 2**30  # bytes of tensors
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 ARCHITECTURES = {
   'llama': 'LlamaForCausalLM',
@@ -303,16 +304,50 @@ def scale_into_embedding(config: ConfigDict, leaves: dict) -> tuple[ConfigDict, 
   return new, leaves | tied | {'embedding': np.float32(scale) * embedding}
 
 
-def tensors_of(form: Form, leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """{name of a tensor in the file: float32 array}, by the rules of the form backwards."""
-  tensors = {}
+def tensors_of(form: Form, leaves: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+  """(name of a tensor in the file, float32 array), by the rules of the form backwards: made when it
+  is asked for.
+  """
   for rule in form.rules:
     for number in range(form.model['layers']) if rule.is_of_layers else [None]:
       parts = [leaves[leaf] if number is None else leaves[leaf][number] for leaf in rule.leaves]
       names = [name.format(n=number) for name in rule.tensors]
-      for name, x in zip(names, rule.to_tensors(*parts), strict=True):
-        tensors[name] = np.ascontiguousarray(x, np.float32)
-  return tensors
+      yield from zip(names, rule.to_tensors(*parts), strict=True)
+
+
+def _write_tensors(
+  folder: Path, tensors: Iterable[tuple[str, np.ndarray]], dtype: str, largest: int
+) -> None:
+  """Writes model.safetensors or, where that had more than `largest` bytes, several files and their
+  index; what goes into one of them lies in memory, and no more.
+  """
+  of_numpy = imported('safetensors.numpy', '--out', 'pretrained')
+  files = []  # the size of each tensor in each file, by name
+  part = lambda n: folder / f'part{n}'
+
+  def write(arrays):
+    storage.atomic_write(part(len(files)), of_numpy.save(arrays, {'format': 'pt'}))
+    files.append({name: x.nbytes for name, x in arrays.items()})
+
+  arrays = {}
+  for name, x in tensors:
+    x = np.ascontiguousarray(x, np.float32).astype(DTYPES[dtype], copy=False)
+    if arrays and sum(x.nbytes for x in (x, *arrays.values())) > largest:
+      write(arrays)
+      arrays = {}
+    arrays[name] = x
+  write(arrays)
+  if len(files) == 1:
+    part(0).rename(folder / 'model.safetensors')
+    return
+  where = {}
+  for n, sizes in enumerate(files):
+    file = f'model-{n + 1:05}-of-{len(files):05}.safetensors'
+    part(n).rename(folder / file)
+    where |= dict.fromkeys(sizes, file)
+  total = sum(size for sizes in files for size in sizes.values())
+  index = {'metadata': {'total_size': total}, 'weight_map': where}
+  storage.atomic_write(folder / INDEX, json.dumps(index, indent=2, sort_keys=True))
 
 
 def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
@@ -377,8 +412,9 @@ def export_model(
   out: Path,
   dtype: str = 'float32',
   beside: Mapping[str, bytes] = types.MappingProxyType({}),
+  largest: int = LARGEST_FILE,
 ) -> str:
-  """Writes config.json, model.safetensors and tokenizer.json; returns the name of the family.
+  """Writes config.json, tensors and tokenizer.json; returns the name of the family.
 
   Args:
     leaves: {path: parameter} of the run's checkpoint.
@@ -386,10 +422,10 @@ def export_model(
     tokenizer: contents of tokenizer.json, or None for bytes as tokens.
     dtype: of the tensors, one of DTYPES.
     beside: files that the source had beside it, see `sources.BESIDE`.
+    largest: bytes of tensors in a file.
   Raises:
     UserError: no family has the form, a parameter is not in it, or `out` is not empty.
   """
-  of_numpy = imported('safetensors.numpy', '--out', 'pretrained')
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
   if source is None or config.model.embedding_scale not in (0.0, 1.0):
@@ -399,7 +435,6 @@ def export_model(
   if differing := leaves.keys() ^ {leaf for rule in form.rules for leaf in rule.leaves}:
     allowed = 'an encoding with the parameters that the run has'
     raise UserError(f'{min(differing)} is only in one of run and family {kind}; allowed: {allowed}')
-  tensors = {name: x.astype(DTYPES[dtype]) for name, x in tensors_of(form, leaves).items()}
   architectures = fields.get('architectures') or [ARCHITECTURES[kind]]  # a GGUF file has none
   fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
   fields.pop('dtype', None)
@@ -407,11 +442,11 @@ def export_model(
   files = {
     'tokenizer_config.json': json.dumps(about_tokenizer(tokenizer, fields)).encode(),
     **beside,
-    'model.safetensors': of_numpy.save(tensors, {'format': 'pt'}),
     TOKENIZER: tokenizer,
     CONFIG: json.dumps(fields, indent=2, sort_keys=True).encode(),
   }
   with storage.new_folder(out) as unfinished:
+    _write_tensors(unfinished, tensors_of(form, leaves), dtype, largest)
     for name, contents in files.items():
       storage.atomic_write(unfinished / name, contents)
   return kind
