@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import data
+from posenc_jax import data, storage
 from posenc_jax.cli import REQUIRED, parse_args
 from posenc_jax.config import (
   config_hash,
@@ -16,6 +16,7 @@ from posenc_jax.config import (
   flat,
   from_json,
   load,
+  load_run,
   load_study,
   overlay,
   product,
@@ -502,6 +503,69 @@ def test_another_rope_type_has_none_of_the_fields_of_the_one_before():
   c = load(BASE, {'encoding': section})
   overlay(c, {'encoding.scaling.rope_type': 'llama3', 'encoding.scaling.factor': 4})
   assert c.encoding.to_dict() == section | {'scaling': llama | {'factor': 4}}
+
+
+LLAMA_3_2 = {'rope_type': 'llama3', 'factor': 32.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
+LLAMA_3_2 |= {'original_max_position_embeddings': 8192}
+
+
+def scaled_run(workdir, scaling, length):
+  """The directory of a run with this scaling, as far as its config is read."""
+  encoding = {'name': 'pattern', 'layers': ({'name': 'rope', 'scaling': scaling}, 'nope')}
+  workdir.mkdir()
+  c = load(BASE, {'encoding': encoding, 'train.length': length})
+  storage.write_json(workdir / 'config.json', to_json(c))
+  return workdir
+
+
+@pytest.mark.parametrize(
+  ('scaling', 'length', 'more', 'said'),
+  [
+    (
+      LLAMA_3_2,
+      131_072,
+      {'rope_type': 'yarn', 'factor': 64},
+      'yarn by 64 from 8,192, made for 524,288 tokens, in the place of llama3 by 32 from 8,192; '
+      'trained at 131,072',
+    ),
+    (
+      LLAMA_3_2,
+      131_072,
+      {'rope_type': 'ntk', 'factor': 2, 'original_max_position_embeddings': 8192},
+      'ntk by 2 from 8,192, made for 16,384 tokens, in the place of llama3 by 32 from 8,192; '
+      'trained at 131,072',
+    ),
+    (
+      None,
+      128,
+      {'rope_type': 'linear', 'factor': 4},
+      'linear by 4 from 128, made for 512 tokens; trained at 128',
+    ),
+    (None, 128, {'rope_type': 'dynamic', 'factor': 1.5}, 'dynamic by 1.5 from 128; trained at 128'),
+    (
+      None,
+      128,
+      {'rope_type': 'linear', 'factor': 0.5},  # which the encoding will refuse
+      'linear by 0.5 from 128, made for 64 tokens; trained at 128',
+    ),
+    (None, 128, {'rope_type': 'power', 'exponent': 0.5}, 'power; trained at 128'),
+  ],
+)
+def test_a_scaling_that_is_laid_over_a_run_is_said(scaling, length, more, said, tmp_path, capsys):
+  run = scaled_run(tmp_path / 'run', scaling, length)
+  load_run(run, {f'encoding.scaling.{field}': value for field, value in more.items()})
+  assert capsys.readouterr().out == f'{run}: {said}\n'
+  load_run(run, {'eval.k': 4})
+  assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('kind', ['yarn', 'yarn_paper', 'linear', 'ntk'])
+def test_a_scaling_that_shortens_a_model_is_refused(kind, tmp_path):
+  run = scaled_run(tmp_path / 'run', LLAMA_3_2, 131_072)
+  words = f'{kind} by 4 from 8,192 is made for 32,768 tokens, and the run was trained at 131,072; '
+  words += 'allowed: a factor of the length that is wanted / 8,192, 16 or more'
+  with pytest.raises(UserError, match=words):
+    load_run(run, {'encoding.scaling.rope_type': kind, 'encoding.scaling.factor': 4})
 
 
 FOX = {'name': 'fox', 'bias': 5.0}

@@ -31,6 +31,10 @@ MAX_RUNS = 10_000  # of a study
 MAX_SECTIONS = 8  # dots in the path of an override
 # The one section whose keys are not known here: they are the encoding's hyperparameters.
 OPEN = 'encoding'
+# Of a scaling of RoPE: the length that it starts from, and the types that are made for `factor`
+# times that.
+ORIGINAL = 'original_max_position_embeddings'
+REACHING = ('linear', 'ntk', 'yarn', 'yarn_paper')
 # What a layer of a pattern has that does not see the whole text.
 MASKS = {'attention_window', 'attention_chunk'}
 # Fields whose elements may have commas in them: lines for a shell, and options with lists.
@@ -165,11 +169,51 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
 
 
 def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
-  """The config of the trained run in a directory, with overrides, checked. Raises `UserError`."""
+  """The config of the trained run in a directory, with overrides, checked. A line says what another
+  scaling of RoPE comes to. Raises `UserError`, also where that is made for less than the run was
+  trained at, by an original length that the overrides do not say.
+  """
   config = saved_config(workdir)
+  before, L = _scalings(to_json(config.encoding)), config.train.length
   overlay(config, overrides)
   validate(config, is_trained=True)
+  is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
+  own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'
+  for scaling in _scalings(to_json(config.encoding)):
+    if scaling in before:
+      continue
+    words, reach = _in_words(scaling, L)
+    if reach is not None and reach < L and ORIGINAL in scaling and not is_said:
+      needed = (
+        f'the length that is wanted / {scaling[ORIGINAL]:,}, {L / scaling[ORIGINAL]:g} or more'
+      )
+      problem = f'is made for {reach:,.0f} tokens, and the run was trained at {L:,}'
+      allowed = f'a factor of {needed}; or with scaling.{ORIGINAL}'
+      raise UserError(f'config.encoding.scaling: {words} {problem}; allowed: {allowed}')
+    made = '' if reach is None else f', made for {reach:,.0f} tokens'
+    print(f'{workdir}: {words}{made}{own if before else ""}; trained at {L:,}')
   return config
+
+
+def _scalings(encoding: object) -> list[dict]:
+  """The scalings of RoPE, each once, in a section `encoding`, its layers and its members."""
+  if isinstance(encoding, list):
+    found = [scaling for part in encoding for scaling in _scalings(part)]
+  elif isinstance(encoding, dict):
+    own = encoding.get('scaling')
+    found = [own] if isinstance(own, dict) else _scalings([*encoding.values()])
+  else:
+    found = []
+  return [scaling for n, scaling in enumerate(found) if scaling not in found[:n]]
+
+
+def _in_words(scaling: dict, train_length: int) -> tuple[str, float | None]:
+  """(a scaling of RoPE in words, the length that it is made for); None: it is made for none."""
+  kind = str(scaling.get('rope_type') or scaling.get('type'))
+  factor, original = scaling.get('factor'), scaling.get(ORIGINAL) or train_length
+  if type(factor) not in (int, float) or type(original) is not int:
+    return kind, None
+  return f'{kind} by {factor:g} from {original:,}', factor * original if kind in REACHING else None
 
 
 def _replace_numpy(section: ConfigDict) -> None:
@@ -218,7 +262,7 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
     elif is_hyperparameter and isinstance(section, ConfigDict):
       if key == 'rope_type' and value not in (section.get('rope_type'), section.get('type')):
         own = [name for name in section if path.removesuffix(key) + name in overrides]
-        _drop_all_but(section, [*own, 'original_max_position_embeddings'])
+        _drop_all_but(section, [*own, ORIGINAL])
       _set(section, key, _section(path, value) if isinstance(value, dict) else value)
     elif not isinstance(section, ConfigDict) or key not in section:
       _refuse_unknown(path, config)
