@@ -29,7 +29,8 @@ from posenc_jax.evaluation.evaluate import evaluate
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.layer_pattern import read_pattern
-from posenc_jax.pretrained import exporting, families, gguf_file, importing, sources
+from posenc_jax.pretrained import exporting, families, gguf_file, image_models, importing, sources
+from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte_tokenizer, with_bos
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
@@ -87,6 +88,65 @@ def test_logits_of_every_family(name, tmp_path):
     logits = jax.jit(lambda m, x: m(x, **attention_options(config)))(model, TOKENS)
   expected = np.array(RECORDS[name]['logits'])
   np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize('older', [True, False])
+def test_the_text_model_of_a_model_of_images(older, tmp_path):
+  """As transformers saved it, by older names and newer; it goes back as a model of text."""
+  folder = save(tmp_path / 'm', 'gemma3')
+  tensors = safetensors.numpy.load_file(folder / 'model.safetensors')
+  if older:
+    named = {f'language_model.{name}': x for name, x in tensors.items()}
+  else:
+    named = {f'model.language_model.{name[6:]}': x for name, x in tensors.items()}
+  images = [
+    f'{"" if older else "model."}{of}.weight'
+    for of in ('vision_tower.x', 'multi_modal_projector.y')
+  ]
+  named |= dict.fromkeys(images, np.ones((2, 2), np.float32))
+  text = RECORDS['gemma3']['config']
+  beside = {'bos_token_id': 3, 'vision_config': {'hidden_size': 8}, 'image_token_index': 22}
+  (folder / 'config.json').write_text(
+    json.dumps({'model_type': 'gemma3', 'text_config': text, **beside})
+  )
+  safetensors.numpy.save_file(named, folder / 'model.safetensors')
+  config, model, source = imported(folder)
+  _, expected, _ = imported(save(tmp_path / 'n', 'gemma3', {'bos_token_id': 3}))
+  jax.tree.map(np.testing.assert_array_equal, model, expected)
+  assert config.model.bos == 3
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 3, source.fields, TOKENIZER, tmp_path / 'out')
+  assert (
+    safetensors.numpy.load_file(tmp_path / 'out' / 'model.safetensors').keys() == tensors.keys()
+  )
+  said = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert (said['model_type'], said['bos_token_id']) == ('gemma3_text', 3)
+  safetensors.numpy.save_file(
+    named | {'other': np.ones(1, np.float32)}, folder / 'model.safetensors'
+  )
+  with pytest.raises(UserError, match='nothing reads the tensor other'):
+    imported(folder)
+
+
+def test_the_text_model_of_gemma_3_4b_has_the_sizes_of_transformers():
+  """Its file says no more of it."""
+  text = {'model_type': 'gemma3_text', 'hidden_size': 2560, 'intermediate_size': 10240}
+  text |= {'num_hidden_layers': 34, 'sliding_window': 1024}
+  text |= {'rope_scaling': {'rope_type': 'linear', 'factor': 8.0}}
+  tree = {'model_type': 'gemma3', 'text_config': text, 'eos_token_id': [1, 106]}
+  fields = image_models.text_fields(tree)
+  form = families.form_of(fields, 'm')
+  sizes = {'model_dim': 2560, 'layers': 34, 'heads': 8, 'kv_heads': 4, 'head_dim': 256}
+  assert form.model | sizes | {'vocab': 262_208} == form.model
+  assert form.train_length == 131_072
+  assert bos_of(fields) == 2
+  assert fields['eos_token_id'] == [1, 106]
+  assert [layer.get('scaling') for layer in form.encoding['layers'][4:6]] == [
+    None,
+    text['rope_scaling'],
+  ]
+  with pytest.raises(UserError, match=r"quantization_config={'bits': 4}; allowed: None"):
+    families.form_of(image_models.text_fields(tree | {'quantization_config': {'bits': 4}}), 'm')
 
 
 def test_every_family_has_a_model():

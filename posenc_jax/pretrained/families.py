@@ -30,7 +30,6 @@ FAMILIES: dict[str, Callable[[Fields], Form]] = {
 # Families that are known and cannot be expressed here, with the reason.
 OUT_OF_SCOPE = {
   't5': 'an encoder and a decoder with cross-attention; this program has decoders alone',
-  'gemma3': "a model of images and text; allowed: its text model ('gemma3_text')",
   'gpt_oss': "experts in place of MLPs, which this program's model does not have (its attention, a "
   'chain of rope and sink with windows in every other layer, it has)',
   'mixtral': "experts in place of MLPs, which this program's model does not have",

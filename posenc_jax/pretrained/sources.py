@@ -22,6 +22,7 @@ from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained import gguf_file
 from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.image_models import text_fields, text_tensor
 from posenc_jax.training.own_tokenizer import BESIDE
 
 CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
@@ -150,7 +151,7 @@ def _download(source: str, field: str) -> Path:
   patterns = [CONFIG, INDEX, TOKENIZER, *BESIDE]
   try:
     folder = Path(download(revision=revision or None, allow_patterns=patterns))
-    _covered_config(folder, field)  # before gigabytes come
+    _covered(read_json(folder / CONFIG, field), field)  # before gigabytes come
     # not all safetensors: some models are there in a second format, too; of the same commit
     weights = _listed(folder, field) if storage.exists(folder / INDEX) else ['model.safetensors']
     return Path(download(revision=folder.name, allow_patterns=weights))
@@ -164,7 +165,8 @@ def _download(source: str, field: str) -> Path:
 
 
 def _folder(folder: Path, field: str, model: str) -> Source:
-  config = _covered_config(folder, field)
+  tree = read_json(folder / CONFIG, field)
+  config = _covered(tree, field)
   files = _weight_files(folder, field)
   where, shapes, dtypes = {}, {}, {}
   for path in files:
@@ -176,6 +178,9 @@ def _folder(folder: Path, field: str, model: str) -> Source:
     listed = read_json(folder / INDEX, field)['weight_map']
     if lost := sorted(listed.keys() - where.keys()):
       raise UserError(f'{field}: {INDEX} lists {lost[0]}, which {listed[lost[0]]} does not hold')
+  own = {name: name for name in where}  # in the files
+  if config is not tree:
+    own = {text: name for name in where if (text := text_tensor(name)) is not None}
   tokenizer = None
   if storage.exists(folder / TOKENIZER):
     tokenizer = (folder / TOKENIZER).read_bytes()
@@ -183,16 +188,18 @@ def _folder(folder: Path, field: str, model: str) -> Source:
   sha256 = hashlib.sha256(' '.join(digests).encode() + (tokenizer or b'')).hexdigest()
 
   def read(name):  # buffers of other dtypes, such as masks, are not read
+    name = own[name]
     if dtypes[name] not in DTYPES:
       raise UserError(f'{field}: {name} is {dtypes[name]}; allowed: {", ".join(DTYPES)}')
     return _read_tensor(where[name], name)
 
+  shapes = {name: shapes[own[name]] for name in own}
   return Source(model, config, shapes, read, tokenizer, sha256, beside=files_beside(folder))
 
 
-def _covered_config(folder: Path, field: str) -> dict:
-  """The config.json of a folder. Raises `UserError` where it is of no family that is covered."""
-  config = read_json(folder / CONFIG, field)
+def _covered(tree: dict, field: str) -> dict:
+  """The config.json of the model of text. Raises `UserError` where that is of no family here."""
+  config = text_fields(tree)
   form_of(config, field)
   return config
 
