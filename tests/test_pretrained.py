@@ -1118,7 +1118,9 @@ def test_a_gguf_file_is_the_same_model(tmp_path):
 
 
 def test_scaled_frequencies_of_a_gguf_file(tmp_path):
-  """A converter writes Llama 3's rule as divisors of frequencies; logits are transformers'."""
+  """A converter writes Llama 3's rule as divisors of frequencies; logits are transformers', and the
+  length that the rule starts from is its own.
+  """
   record = RECORDS['llama3_tied']
   said = dict(record['config']['rope_parameters'])
   K, base_frequency = record['config']['head_dim'], said.pop('rope_theta')
@@ -1128,10 +1130,30 @@ def test_scaled_frequencies_of_a_gguf_file(tmp_path):
   assert divisors.max() > 1.5
   tensors = {'rope_freqs.weight': divisors}
   config, model, _ = imported(write_gguf(tmp_path / 'm.gguf', 'llama3_tied', tensors=tensors))
+  assert to_json(config.encoding)['scaling'] == {'rope_type': 'llama3'} | said
   with jax.default_matmul_precision('highest'):
     logits = jax.jit(lambda m, x: m(x, **attention_options(config)))(model, TOKENS)
   expected = np.array(record['logits'])
   np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_divisors_of_a_gguf_file_that_are_of_no_rule(tmp_path):
+  tensors = {'rope_freqs.weight': np.float32([1.0, 3.0, 2.0])}
+  config, _, _ = imported(write_gguf(tmp_path / 'm.gguf', 'llama3_tied', tensors=tensors))
+  scaling = to_json(config.encoding)['scaling']
+  assert scaling['rope_type'] == 'longrope'
+  assert scaling['short_factor'] == scaling['long_factor'] == [1.0, 3.0, 2.0]
+  assert scaling['original_max_position_embeddings'] == config.train.length == 32
+
+
+@pytest.mark.parametrize(('factor', 'K'), [(8.0, 128), (32.0, 64)])
+def test_the_rule_of_llama_3_is_found_in_its_divisors(factor, K):
+  rule = {'factor': factor, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
+  rule['original_max_position_embeddings'] = 8192
+  scaled, _ = SCALINGS['llama3'](K, 5e5, 0, **rule)
+  divisors = types.SimpleNamespace(data=np.float32(rope_frequencies(K, 5e5) / scaled))
+  found = gguf_file._scaling_of(divisors, {'rope_theta': 5e5}, 'm')
+  assert found == {'rope_type': 'llama3'} | rule
 
 
 def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):

@@ -4,11 +4,14 @@ The library `gguf` knows the format and undoes its quantization.
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from posenc_jax.encodings.core.rope_scaling import llama3, rope_frequencies
+from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained.exported_tokenizers import beginning_with
 
@@ -108,20 +111,29 @@ def open_model(
 
 
 def _scaling_of(divisors, config: dict, field: str) -> dict:
-  """The scaling of a tensor of divisors, one a frequency: so converters write Llama 3's rule. Two
-  equal lists of LongRoPE without its attention factor are the same.
+  """The scaling of a tensor of divisors, one a frequency: so converters write Llama 3's rule, whose
+  original length is found again. Where these are of no such rule, two equal lists of LongRoPE
+  without its attention factor are the same.
   """
   if 'rope_scaling' in config or divisors.data.dtype != np.float32:
     raise UserError(
       f'{field}: rope_freqs.weight beside another scaling, or in {divisors.data.dtype}'
     )
   by_frequency = [float(x) for x in divisors.data]
+  K, base, largest = 2 * len(by_frequency), config['rope_theta'], max(by_frequency)
+  frequencies = rope_frequencies(K, base)
+  kept = (1 / divisors.data - 1 / largest) / max(1 - 1 / largest, 1e-9)
+  n = np.argmin(np.abs(kept - 0.5))  # of 1 to 4 turns in the original length, which it tells
+  length = round((1 + 3 * kept[n]) * 2 * math.pi / frequencies[n])
+  rule = {'factor': largest, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0, ORIGINAL: length}
+  if np.allclose(frequencies / llama3(K, base, 0, **rule)[0], by_frequency, rtol=1e-5):
+    return {'rope_type': 'llama3', **rule}
   return {
     'rope_type': 'longrope',
     'short_factor': by_frequency,
     'long_factor': by_frequency,
     'attention_factor': 1.0,
-    'original_max_position_embeddings': config['max_position_embeddings'],
+    ORIGINAL: config['max_position_embeddings'],
   }
 
 
@@ -175,7 +187,7 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
   if scaling != 'none':
     config['rope_scaling'] = {'rope_type': scaling, 'factor': float(take('rope.scaling.factor'))}
     if original := left.pop(f'{kind}.rope.scaling.original_context_length', None):
-      config['rope_scaling']['original_max_position_embeddings'] = original
+      config['rope_scaling'][ORIGINAL] = original
   if left:
     raise UserError(f'{field}: metadata {min(left)}={shown(left[min(left)])} are not understood')
   return config
