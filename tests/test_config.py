@@ -16,11 +16,11 @@ from posenc_jax.config import (
   flat,
   from_json,
   load,
-  load_run,
   load_study,
   overlay,
   product,
   to_json,
+  trained_config,
   training_part,
   validate,
   vary,
@@ -553,9 +553,9 @@ def scaled_run(workdir, scaling, length):
 )
 def test_a_scaling_that_is_laid_over_a_run_is_said(scaling, length, more, said, tmp_path, capsys):
   run = scaled_run(tmp_path / 'run', scaling, length)
-  load_run(run, {f'encoding.scaling.{field}': value for field, value in more.items()})
+  trained_config(run, {f'encoding.scaling.{field}': value for field, value in more.items()})
   assert capsys.readouterr().out == f'{run}: {said}\n'
-  load_run(run, {'eval.k': 4})
+  trained_config(run, {'eval.k': 4})
   assert capsys.readouterr().out == ''
 
 
@@ -565,7 +565,7 @@ def test_a_scaling_that_shortens_a_model_is_refused(kind, tmp_path):
   words = f'{kind} by 4 from 8,192 is made for 32,768 tokens, and the run was trained at 131,072; '
   words += 'allowed: a factor of the length that is wanted / 8,192, 16 or more'
   with pytest.raises(UserError, match=words):
-    load_run(run, {'encoding.scaling.rope_type': kind, 'encoding.scaling.factor': 4})
+    trained_config(run, {'encoding.scaling.rope_type': kind, 'encoding.scaling.factor': 4})
 
 
 FOX = {'name': 'fox', 'bias': 5.0}
