@@ -682,6 +682,10 @@ def test_seeds_at_once_are_seeds_apart():
       },
       "model.share_encoding='none': Learned acts once, at the input, for all layers",
     ),
+    (
+      {'encoding__name': 'bipe', 'model__share_encoding': 'none'},
+      "model.share_encoding='none': BiPE acts once, at the input, for all layers",
+    ),
   ],
 )
 def test_what_cannot_be_built(overrides, message):

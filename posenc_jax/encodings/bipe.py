@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.encodings.alibi import ALiBi
-from posenc_jax.encodings.core.base import Dims, check_input_positions
+from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.hyperparameters import has_type
 from posenc_jax.encodings.core.parameters import normal
@@ -62,6 +62,9 @@ class BiPE(PositionWrapper):
     of_published = 96.0 if isinstance(self.inner, ALiBi) else 1.0
     self.bias_factor = of_published if bias_factor is None else bias_factor
     self.rows = normal(rngs, (self.places, dims.model_dim), dims.model_dim**-0.5)
+
+  def parts(self) -> tuple[Encoding, ...]:
+    return self, *self.inner.parts()
 
   def has(self, hook: str) -> bool:
     return hook == 'add_to_input' or super().has(hook)
