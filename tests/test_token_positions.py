@@ -14,6 +14,7 @@ from test_model import VOCAB, model, tokens
 
 from posenc_jax import attend, config
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
+from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.model.token_nll import token_nll
@@ -180,6 +181,29 @@ def test_a_chain_inside_stands_at_segments():
   """Here RoPE beside a sink."""
   enc = build('bipe', inner={'name': 'chain', 'members': ('rope', 'sink')})
   assert enc.acts_on() == ('input', 'queries and keys', 'softmax')
+
+
+class Parity(ALiBi):
+  """ALiBi at positions that a token of odd id shares with the one before."""
+
+  def positions_of_tokens(self, tokens_BT, position_ids):
+    place_BT = jnp.cumsum(tokens_BT % 2 == 0, axis=1)
+    return place_BT, place_BT
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'message'),
+  [
+    ('dape', {'inner': 'own'}, "dape: inner='own' does more than add a bias"),
+    ('dape_v2', {'inner': 'own'}, "dape_v2: inner='own' does more than add a bias"),
+  ],
+)
+def test_what_reads_tokens_and_adds_nothing_to_the_input_is_not_lost_inside(
+  name, hyper, message, monkeypatch
+):
+  monkeypatch.setitem(ENCODINGS, 'own', Parity)
+  with pytest.raises(ValueError, match=message):
+    build(name, **hyper)
 
 
 @pytest.mark.parametrize(

@@ -281,8 +281,8 @@ class Encoding(nnx.Module):
   def adds_only_bias(self) -> bool:
     """Whether all that the encoding does is to add a bias that positions alone decide."""
     acting = {hook for hook, place in HOOKS.items() if place and self.has(hook)}
-    changes_more = self.has('scale') or self.has('sample_positions')
-    return acting == {'bias'} and not changes_more and not self.hides_keys
+    changes_more = map(self.has, ('scale', 'sample_positions', 'positions_of_tokens'))
+    return acting == {'bias'} and not any(changes_more) and not self.hides_keys
 
   @property
   def at_input(self) -> 'Encoding':
