@@ -164,7 +164,21 @@ def test_attention_alone_says_what_it_would_lose():
     ('bipe', {'inner': 'pose'}, "bipe: inner='pose' samples positions itself; allowed: an enc"),
     ('bipe', {'inner': 'bipe'}, "bipe: inner='bipe' reads positions off tokens; allowed: one that"),
     ('random_positions', {'inner': 'bipe'}, 'reads positions off tokens; allowed: one that does'),
-    ('heads', {'members': 'bipe,rope'}, 'heads: bipe is added for all heads; allowed: a chain'),
+    (
+      'heads',
+      {'members': 'bipe,rope'},
+      'heads: bipe reads positions off tokens for all heads; allowed: it goes around `heads`',
+    ),
+    (
+      'heads',
+      {'members': 'rope,pose'},
+      'heads: pose samples positions for all heads; allowed: it goes around `heads`',
+    ),
+    (
+      'heads',
+      {'members': 'abacus,rope'},
+      'heads: abacus samples positions for all heads; allowed: a chain of it and `heads`',
+    ),
     (
       'chain',
       {'members': 'bipe,fox'},
@@ -178,9 +192,11 @@ def test_what_does_not_go_together_is_said(name, hyper, message):
 
 
 def test_a_chain_inside_stands_at_segments():
-  """Here RoPE beside a sink."""
+  """Here RoPE beside a sink; and heads, which BiPE is no member of."""
   enc = build('bipe', inner={'name': 'chain', 'members': ('rope', 'sink')})
   assert enc.acts_on() == ('input', 'queries and keys', 'softmax')
+  enc = build('bipe', inner={'name': 'heads', 'members': 'rope,alibi'})
+  assert enc.acts_on() == ('input', 'queries and keys', 'scores')
 
 
 class Parity(ALiBi):
@@ -194,6 +210,7 @@ class Parity(ALiBi):
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
+    ('heads', {'members': 'own,rope'}, 'heads: own reads positions off tokens for all heads'),
     ('dape', {'inner': 'own'}, "dape: inner='own' does more than add a bias"),
     ('dape_v2', {'inner': 'own'}, "dape_v2: inner='own' does more than add a bias"),
   ],

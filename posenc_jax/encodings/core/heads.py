@@ -9,6 +9,12 @@ from posenc_jax.encodings.core.composite import Composite, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
 
 NO_SINK = -1e30  # a logit without weight, finite as that of a masked key
+# Hooks that act before heads are apart, in words.
+OF_ALL_HEADS = {
+  'positions_of_tokens': 'reads positions off tokens',
+  'sample_positions': 'samples positions',
+  'add_to_input': 'is added',
+}
 
 
 class Heads(Composite):
@@ -17,7 +23,7 @@ class Heads(Composite):
   The first member has the first heads. A member is built for as many heads as it has: slopes of
   `alibi` are those of a layer of so many. Members have the same scale, `query_scale`, normalizer,
   width of queries and number of heads out for each head in, and none acts on the input, samples
-  positions or carries sums along keys.
+  positions, reads them off tokens or carries sums along keys.
   """
 
   parameter_summary = "its members' (`rope`, or any)"
@@ -132,9 +138,14 @@ def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
 def _check_members(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses members that cannot stand beside one another. Raises ValueError."""
   for name, e in zip(names, encodings, strict=True):
-    for hook, words in (('sample_positions', 'samples positions'), ('add_to_input', 'is added')):
+    places_all = e.has('positions_of_tokens') or (
+      e.has('sample_positions') and not e.takes_carried_positions
+    )
+    for hook, words in OF_ALL_HEADS.items():
       if e.has(hook):
-        raise ValueError(f'{name} {words} for all heads; allowed: a chain of it and `heads`')
+        around = "it goes around `heads`, inner=dict(name='heads', ...)"
+        allowed = around if places_all else 'a chain of it and `heads`'
+        raise ValueError(f'{name} {words} for all heads; allowed: {allowed}')
     if e.scans_keys:
       raise ValueError(f'{name} carries sums along keys; allowed: encodings that do not')
   facts = {
