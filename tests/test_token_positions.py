@@ -160,6 +160,11 @@ def test_attention_alone_says_what_it_would_lose():
     ('bipe', {'separators': ('.',)}, r"bipe: separators=\('.',\); allowed: ids of tokens"),
     ('bipe', {'separators': (True,)}, r'bipe: separators=\(True,\); allowed: ids of tokens'),
     ('bipe', {'places': 0}, 'bipe: places=0; allowed: at least 1'),
+    ('bipe', {'inner': 'alibi', 'bias_factor': 0}, 'bipe: bias_factor=0; allowed: greater than 0'),
+    *(
+      ('bipe', {'inner': inner, 'bias_factor': 96.0}, 'bipe: bias_factor=96.0 for inner=')
+      for inner in ('rope', 'fire', 'hard_alibi', {'name': 'chain', 'members': 'fox,alibi'})
+    ),
     ('bipe', {'inner': 'sinusoidal'}, "bipe: inner='sinusoidal' acts on the input; allowed: one"),
     ('bipe', {'inner': 'pose'}, "bipe: inner='pose' samples positions itself; allowed: an enc"),
     ('bipe', {'inner': 'bipe'}, "bipe: inner='bipe' reads positions off tokens; allowed: one that"),

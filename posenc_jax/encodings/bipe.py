@@ -5,7 +5,7 @@ from jax import lax
 
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
-from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.hyperparameters import has_type
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
@@ -59,6 +59,12 @@ class BiPE(PositionWrapper):
     self.tokens_read = b'.\n' if separators is None else tuple(separators)
     self.places = dims.train_length if places is None else places
     check_at_least(1, places=self.places)
+    check_above(0, bias_factor=bias_factor)
+    # Beside tables, a part of the bias may be among them; a hidden key must stay hidden.
+    is_whole = self.inner.has('bias') and not self.inner.has('tables')
+    if bias_factor is not None and (not is_whole or self.inner.hides_keys):
+      allowed = 'None, unless inner has a bias by distance that can be multiplied as a whole'
+      raise ValueError(f'bias_factor={bias_factor} for inner={inner!r}; allowed: {allowed}')
     of_published = 96.0 if isinstance(self.inner, ALiBi) else 1.0
     self.bias_factor = of_published if bias_factor is None else bias_factor
     self.rows = normal(rngs, (self.places, dims.model_dim), dims.model_dim**-0.5)
