@@ -8,7 +8,7 @@ from kinds import daily_if, representatives
 from test_laws import DIMS, VARIANTS, make_variant
 
 from posenc_jax import config
-from posenc_jax.inspection.profiles import against_distance, from_config
+from posenc_jax.inspection.profiles import against_distance, from_config, from_spec, profile
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -34,3 +34,10 @@ def test_what_takes_several_positions_of_the_data_has_a_profile(taker):
   enc = from_config(config.load(BASE, fields), seed=0)
   for mean_RH, _ in against_distance(enc, 9, samples=2, seed=0).values():
     assert mean_RH.shape == (9, 4)
+
+
+@pytest.mark.parametrize(('spec', 'reads'), [('bipe/places=9', True), ('learned', False)])
+def test_a_profile_says_that_it_has_no_tokens_to_read_positions_off(spec, reads):
+  enc = from_spec(spec, heads=2, head_dim=4, train_length=9, seed=0)
+  notes = profile(enc, 9, samples=2, seed=0).notes
+  assert any('reads positions off tokens' in note for note in notes) == reads

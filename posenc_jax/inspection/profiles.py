@@ -119,6 +119,8 @@ def profile(enc: Encoding, length: int, samples: int, seed: int) -> Profile:
     notes.append(f'Far distances: {how} 1/{PER_OCTAVE} octave.')
   if not enc.relative:
     notes.append(f'It depends on absolute positions too: here the query stands at {length - 1:,}.')
+  if enc.has('positions_of_tokens'):
+    notes.append('It reads positions off tokens: here, at the input too, they are 0, 1, 2, ...')
   panels = []
   for kind, (mean_RH, spread_RH) in curves.items():
     distances_R = np.arange(length)
