@@ -2077,6 +2077,7 @@ def test_sharing(name, share):
     ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' does more than add a bias"),
     ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),
     ('hard_alibi', {'windows': (1, 2.0)}, 'hard_alibi: windows=(1, 2.0); allowed: up to 4 whole'),
+    ('hard_alibi', {'windows': (10**10,)}, 'hard_alibi: windows=(10000000000,); allowed: up to 4'),
     ('hard_alibi', {'windows': (1,) * 5}, 'hard_alibi: windows=(1, 1, 1, 1, 1); allowed: up to 4'),
     ('mlp_bias', {'depth': 0}, 'mlp_bias: depth=0; allowed: at least 1'),
     ('mlp_bias', {'width': 0}, 'mlp_bias: width=0; allowed: at least 1'),

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.registry import MAX_INTEGER
 from posenc_jax.errors import shown
 
 HIDDEN = -1e30  # a score without weight, finite as that of a masked key
@@ -30,9 +31,9 @@ class HardALiBi(Encoding):
     """
     super().__init__(dims, rngs)
     self.windows = tuple(range(1, dims.heads // 2 + 1) if windows is None else windows)
-    is_whole = all(type(w) is int and w > 0 for w in self.windows)
+    is_whole = all(type(w) is int and 0 < w <= MAX_INTEGER for w in self.windows)
     if not is_whole or len(self.windows) > dims.heads:
-      allowed = f'up to {dims.heads} whole numbers of 1 or more, one a head'
+      allowed = f'up to {dims.heads} whole numbers from 1 to {MAX_INTEGER}, one a head'
       raise ValueError(f'windows={shown(windows)}; allowed: {allowed}')
     self.max_relative_distance = max(self.windows, default=1)
 
