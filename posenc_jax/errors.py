@@ -118,11 +118,17 @@ def not_installed(what: str, package: str, extra: str) -> UserError:
 
 
 def imported(module: str, what: str, extra: str) -> types.ModuleType:
-  """The module of a package that an extra of this one installs. Raises `not_installed`."""
+  """The module of a package that an extra of this one installs. Raises UserError: that it is not
+  installed, or why it cannot be imported.
+  """
+  package = module.partition('.')[0]
   try:
     return importlib.import_module(module)
-  except ImportError:
-    raise not_installed(what, module.partition('.')[0], extra) from None
+  except ImportError as error:
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+      raise not_installed(what, package, extra) from None
+    why = one_line(error, MAX_REASON)
+    raise UserError(f'{what}: {package} cannot be imported: {why}') from error
 
 
 @contextlib.contextmanager

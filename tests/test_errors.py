@@ -1,6 +1,8 @@
 """The ground floor: one-line errors, and the one place that guesses what a misspelt name means."""
 
 import errno
+import re
+import sys
 
 import pytest
 
@@ -73,3 +75,24 @@ def test_the_last_line_is_the_error_and_not_what_jax_writes_below_it():
 
 def test_a_name_in_other_letters_is_near():
   assert errors.closest('RoPE', ['nope', 'pope', 'rope']) == 'rope'
+
+
+@pytest.mark.parametrize(
+  ('source', 'says'),
+  [
+    (None, "own_package is not installed; allowed: after pip install -e '.[hf]'"),
+    ('import no_such_module', "own_package cannot be imported: No module named 'no_such_module'"),
+    ('raise ImportError("no\\nlibz.so")', 'own_package cannot be imported: no libz.so'),
+    (
+      '',
+      "own_package cannot be imported: No module named 'own_package.part'; 'own_package' is not",
+    ),
+  ],
+)
+def test_a_package_that_is_there_and_broken_is_not_missing(source, says, tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, 'own_package', raising=False)
+  if source is not None:
+    (tmp_path / 'own_package.py').write_text(source)
+  with pytest.raises(errors.UserError, match=f'^{re.escape(f"--source: {says}")}'):
+    errors.imported('own_package.part', '--source', 'hf')
