@@ -102,6 +102,14 @@ class Arrays(SquareRoot):
     self.slopes = jnp.arange(2.0)
 
 
+def holding(make):
+  def init(self, dims, rngs):
+    SquareRoot.__init__(self, dims, rngs)
+    self.held = make(rngs)
+
+  return changed(__init__=init)
+
+
 def changed(**attributes):
   return type('Changed', (SquareRoot,), attributes)
 
@@ -113,6 +121,14 @@ def changed(**attributes):
     (Untyped, 'own: hyperparameter rate has no type; allowed: one, such as rate: float = 1.0'),
     (Literally, 'own: hyperparameter kind is of type .*Literal.*; allowed: int, float, bool, str'),
     (Arrays, 'own: slopes is an array, and would be trained; allowed: a number or a tuple, or nnx'),
+    (holding(lambda _: np.ones(2)), 'own: held is an array, and would be trained'),
+    (holding(lambda _: nnx.Variable(jnp.ones(2))), 'own: held is a Variable of float32, and wou'),
+    (holding(lambda _: nnx.Param(jnp.ones(2, int))), 'own: held is a Param of int32, and would'),
+    (holding(lambda rngs: rngs), 'own: held.default.count is a RngCount of uint32, and would be'),
+    (
+      holding(lambda rngs: nnx.List([nnx.BatchNorm(2, rngs=rngs)])),
+      'own: held.0.mean is a BatchStat of float32, and would be trained; allowed: a number or',
+    ),
     (changed(biass=lambda self, r: r), "own: biass is no hook, and never called; did you mean 'bi"),
   ],
 )

@@ -1,7 +1,8 @@
 """Checks of a class of encodings: that it declares what fits its hooks, and has no hidden state."""
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+from flax import nnx
 
 from posenc_jax.encodings.core.base import HOOKS, SCORE_TERMS, Encoding
 from posenc_jax.errors import closest
@@ -9,12 +10,16 @@ from posenc_jax.errors import closest
 
 def check_declared(enc: Encoding, name: str) -> None:
   """Raises ValueError, one line that begins with `name`, for declarations that fit no hooks, for
-  arrays that are no parameters and for methods that look like a misspelt hook.
+  arrays that are no parameters, also in layers that the encoding holds, and for methods that look
+  like a misspelt hook.
   """
-  for attribute, value in vars(enc).items():
-    if isinstance(value, jax.Array | np.ndarray):
-      allowed = 'a number or a tuple, or nnx.Param, which is'
-      raise ValueError(f'{name}: {attribute} is an array, and would be trained; allowed: {allowed}')
+  is_variable = lambda node: isinstance(node, nnx.Variable)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(enc, is_leaf=is_variable):
+    if not (isinstance(leaf, nnx.Param) and jnp.issubdtype(leaf.dtype, jnp.floating)):
+      attribute = jax.tree_util.keystr(path, simple=True, separator='.')
+      kind = f'a {type(leaf).__name__} of {leaf.dtype}' if is_variable(leaf) else 'an array'
+      allowed = 'a number or a tuple, or nnx.Param of floats, which is'
+      raise ValueError(f'{name}: {attribute} is {kind}, and would be trained; allowed: {allowed}')
   for method in _own_methods(type(enc)):
     if near := closest(method, HOOKS, cutoff=0.85):
       raise ValueError(f'{name}: {method} is no hook, and never called; did you mean {near!r}?')
