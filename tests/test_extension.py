@@ -129,7 +129,10 @@ def changed(**attributes):
       holding(lambda rngs: nnx.List([nnx.BatchNorm(2, rngs=rngs)])),
       'own: held.0.mean is a BatchStat of float32, and would be trained; allowed: a number or',
     ),
-    (changed(biass=lambda self, r: r), "own: biass is no hook, and never called; did you mean 'bi"),
+    (
+      changed(biass=lambda self, r: r),
+      r"own: biass is no hook; did you mean 'bias'\?; allowed: of a helper another name, or _biass",
+    ),
   ],
 )
 def test_what_would_be_lost_or_trained_is_refused(kind, reason, monkeypatch):

@@ -22,7 +22,8 @@ def check_declared(enc: Encoding, name: str) -> None:
       raise ValueError(f'{name}: {attribute} is {kind}, and would be trained; allowed: {allowed}')
   for method in _own_methods(type(enc)):
     if near := closest(method, HOOKS, cutoff=0.85):
-      raise ValueError(f'{name}: {method} is no hook, and never called; did you mean {near!r}?')
+      allowed = f'of a helper another name, or _{method}'
+      raise ValueError(f'{name}: {method} is no hook; did you mean {near!r}?; allowed: {allowed}')
   for term in SCORE_TERMS:
     if enc.has(term) and enc.bias_in_scale is None:
       allowed = 'True if the factor of q . k multiplies it too, or False'
