@@ -133,6 +133,10 @@ def changed(**attributes):
       changed(biass=lambda self, r: r),
       r"own: biass is no hook; did you mean 'bias'\?; allowed: of a helper another name, or _biass",
     ),
+    (
+      changed(per_layer=('rate',)),
+      r"own: per_layer=\('rate',\) names no parameter; allowed: some of rates, or \(\)",
+    ),
   ],
 )
 def test_what_would_be_lost_or_trained_is_refused(kind, reason, monkeypatch):

@@ -24,6 +24,11 @@ def check_declared(enc: Encoding, name: str) -> None:
     if near := closest(method, HOOKS, cutoff=0.85):
       allowed = f'of a helper another name, or _{method}'
       raise ValueError(f'{name}: {method} is no hook; did you mean {near!r}?; allowed: {allowed}')
+  parameters = [attribute for attribute, value in vars(enc).items() if is_variable(value)]
+  has_any = any(hasattr(enc, own.partition('.')[0]) for own in enc.per_layer)
+  if parameters and enc.per_layer and not has_any:
+    allowed = f'some of {", ".join(parameters)}, or ()'
+    raise ValueError(f'{name}: per_layer={enc.per_layer} names no parameter; allowed: {allowed}')
   for term in SCORE_TERMS:
     if enc.has(term) and enc.bias_in_scale is None:
       allowed = 'True if the factor of q . k multiplies it too, or False'
