@@ -1150,3 +1150,22 @@ def test_backends_answer_to_one_interface():
     'triton_interpret',
   }
   assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())
+
+
+@pytest.mark.parametrize(
+  ('name', 'reads'), [('mla_rope', False), ('kv_shift', False), ('fox', True), ('entmax', True)]
+)
+def test_a_backend_is_given_the_coordinates_that_pairs_read(name, reads, monkeypatch):
+  """Others, such as the input that MLA's rotary part projects, tiles would carry for nobody."""
+  dims = dict(model_dim=8, heads=2, head_dim=4, train_length=8)
+  enc, given = make(name, **dims, rngs=nnx.Rngs(0)), []
+  dense = BACKENDS['dense']
+
+  def run(request):
+    given.append((request.i, request.j))
+    return dense.run(request)
+
+  monkeypatch.setitem(BACKENDS, 'dense', dense._replace(run=run))
+  q, x = jnp.ones((1, 4, 2, 4)), jnp.ones((1, 4, 8))
+  attend(q, q, q, enc, x=x, backend='dense')
+  assert [len(jax.tree.leaves(coordinates)) > 0 for coordinates in given[0]] == [reads, reads]

@@ -1,5 +1,6 @@
 """The one door to attention: every encoding through every backend."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -168,13 +169,17 @@ def _attend(
   q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids = vary(arrays, varying_axes(arrays))
   others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
   request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
+  i = request.i
+  if not (enc.has('score') or enc.has('normalize')):
+    # No pair reads coordinates: tiles and rings would carry them, and add up gradients of 0.
+    request = dataclasses.replace(request, i=None, j=None)
   if backend == 'auto':
     backend = _fastest(request)
   elif (reason := BACKENDS[backend].refuse(request)) is not None:
     raise NotImplementedError(f'backend {backend}: {reason}')
   o_BTHK = BACKENDS[backend].run(request)
   x_BTD = None if x is None else x[:, request.offset :]
-  return enc.transform_output(o_BTHK, request.i, x_BTD).astype(v_BSGK.dtype)
+  return enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
 
 
 def check_backend(backend: str) -> None:

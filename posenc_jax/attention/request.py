@@ -34,7 +34,7 @@ class AttentionRequest:
   Attributes:
     q_BTHK, k_BSGK, v_BSGK: transformed by the encoding; its hook `scale` gives `scale`.
     sink_BTH: float32 logits that join the denominator of softmax, or None.
-    i, j: coordinates of the queries and the keys.
+    i, j: coordinates of the queries and the keys; a backend has None where no pair reads them.
     position_ids, segment_ids: [B|1, S]. Where a token has several positions, or each head its own,
       these are the token's index in its segment. segment_ids rise, and may be None.
     mask: which keys of its segment a query sees.
