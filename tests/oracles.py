@@ -194,6 +194,20 @@ def rope(dims, hyper, p):
   )
 
 
+def ms_poe(dims, hyper, p):
+  least, greatest = hyper.get('least_ratio', 1.2), hyper.get('greatest_ratio', 1.8)
+  order = hyper.get('order', range(dims.heads))
+  K, width = dims.head_dim, round(hyper.get('fraction', 1.0) * dims.head_dim)
+
+  def turned(x, t, h):
+    scaled = t / (least + (greatest - least) * order[h] / dims.heads)
+    return rotation_matrix(scaled, K, width, 'half', hyper.get('base', 10_000.0)) @ x
+
+  return Oracle(
+    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
+  )
+
+
 def rope_pp(dims, hyper, p):
   """Heads in turns the real and the imaginary part."""
   K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'half')
@@ -1725,6 +1739,13 @@ RECORDS = {
     mla_rope,
     lambda d, h: (0, d.model_dim * (d.heads + 1) * round(h.get('fraction', 0.5) * d.head_dim)),
     variants={'narrow': {'fraction': 0.25, 'layout': 'half', 'base': 50.0}},
+  ),
+  'ms_poe': Record(
+    ms_poe,
+    variants={
+      'ordered': {'greatest_ratio': 4.0, 'order': (2, 0, 3, 1)},
+      'partial': {'least_ratio': 0.5, 'fraction': 0.5, 'base': 50.0},
+    },
   ),
   'key_offset': Record(key_offset, variants={'few': {'fraction': 0.25}}),
   'position_coupling': Record(

@@ -238,6 +238,7 @@ EXTENSIONS = (
   {'name': 'rerope', 'window': 4},
   {'name': 'dca'},
   {'name': 'string'},
+  {'name': 'ms_poe'},
   {'name': 'streaming_rope', 'window': 6, 'sink_tokens': 2},
 )
 

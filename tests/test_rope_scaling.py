@@ -518,6 +518,25 @@ def test_streaming_is_rope_over_a_cache_of_first_and_last_tokens():
   close(found[:, within], attend(q[:, within], k[:, within], v[:, within], build()))
 
 
+def test_ms_poe_is_interpolation_at_one_ratio_and_turns_shared_keys_for_each_head():
+  x, weights, _ = inputs()
+  linear = build(scaling={'rope_type': 'linear', 'factor': 4.0})
+  close(
+    layer(build('ms_poe', least_ratio=4.0, greatest_ratio=4.0), weights, x, backend='dense'),
+    layer(linear, weights, x, backend='dense'),
+  )
+  hyper = {'greatest_ratio': 9.0, 'order': (3, 0, 2, 1)}
+  own = weights | {n: np.repeat(weights[n], 2, axis=1) for n in 'kv'}
+  shared, alone = build('ms_poe', **hyper), build('ms_poe', kv_heads=4, **hyper)
+  assert (shared.qk_width, alone.qk_width) == (2, 1)
+  for ids in (np.arange(S)[None], np.stack([np.arange(S), 3 * np.arange(S)], axis=-1)[None]):
+    own_ids = np.repeat(ids, 2, axis=-1) if ids.ndim == 3 else ids
+    close(
+      layer(shared, weights, x, position_ids=ids, backend='dense'),
+      layer(alone, own, x, position_ids=own_ids, backend='dense'),
+    )
+
+
 def test_leaks_reach_from_rope_to_rerope():
   x, weights, _ = inputs()
   run = lambda name, **hyper: layer(build(name, window=3, **hyper), weights, x, backend='dense')
@@ -537,10 +556,14 @@ def test_windows_follow_the_training_length():
     ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5; allowed: at least 1'),
     ('self_extend', {'group': 0}, 'self_extend: group=0; allowed: at least 1'),
     ('streaming_rope', {'sink_tokens': 0}, 'streaming_rope: sink_tokens=0; allowed: at least 1'),
+    ('ms_poe', {'least_ratio': 0.0}, 'ms_poe: least_ratio=0.0; allowed: greater than 0'),
+    ('ms_poe', {'least_ratio': 2.0}, 'ms_poe: greatest_ratio=1.8; allowed: at least 2.0'),
+    ('ms_poe', {'order': (0, 1, 2)}, 'ms_poe: order=(0, 1, 2); allowed: each of 0 to 3 once'),
+    ('ms_poe', {'order': (0, 1, 2, 2)}, 'ms_poe: order=(0, 1, 2, 2); allowed: each of 0 to 3 o'),
     ('rerope', {'base': 0.5}, 'rope: base=0.5; allowed: greater than 1'),
   ],
 )
-def test_bad_windows(name, hyper, message):
+def test_bad_windows_and_ratios(name, hyper, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     build(name, **hyper)
 

@@ -98,6 +98,7 @@ BUILT_IN = {
   'urpe': 'urpe.URPE',
   'diet_abs': 'diet_abs.DietAbs',
   'learned_fourier': 'learned_fourier.LearnedFourier',
+  'ms_poe': 'ms_poe.MsPoE',
 }
 
 
