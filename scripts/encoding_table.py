@@ -66,12 +66,12 @@ has the formula, where it departs from released code, and its hyperparameters.
 
 **Cost** comes on top of attention without positions. *Tokens*: it grows with tokens alone (*once*:
 before the first layer); the rest grows with pairs of a query and a key. *Width*: of queries and
-keys in every product. *Bias by distance*: a number a head and distance, added to each pair.
-*Queries x rows*: products of queries (keys, weights) with a vector by distance, K multiply-adds a
-pair and head. *Multiply-adds*: of other products, a pair and head; K is the width of a head. *Sums*
-or a *scan along keys*: from the query leftwards. *Elementwise*: arithmetic on each pair other than
-adding. *Rows sorted*: all scores of a query are sorted (alpha = 1.5), or bisected in 30 passes
-(other alpha).
+keys in every product. *Value width*: of values, likewise. *Bias by distance*: a number a head and
+distance, added to each pair. *Queries x rows*: products of queries (keys, weights) with a vector by
+distance, K multiply-adds a pair and head. *Multiply-adds*: of other products, a pair and head; K is
+the width of a head. *Sums* or a *scan along keys*: from the query leftwards. *Elementwise*:
+arithmetic on each pair other than adding. *Rows sorted*: all scores of a query are sorted (alpha =
+1.5), or bisected in 30 passes (other alpha).
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
 everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, in bfloat16 or
@@ -188,7 +188,9 @@ def row(name: str) -> tuple[str, ...]:
 
   def ask(answer, tokens: int):
     def of_request(q_BTHK, x_BTD):
-      request = build_request(q_BTHK, q_BTHK, q_BTHK, enc, x=x_BTD, outer_hooks_applied=True)
+      state = enc.initial_state(jnp.arange(tokens)[None], 1)
+      heads = enc.enter_attention(q_BTHK, q_BTHK, q_BTHK, state)
+      request = build_request(*heads, enc, x=x_BTD, outer_hooks_applied=True)
       cells.append(answer(request))
 
     shapes = (1, tokens, H, K), (1, tokens, H * K)
@@ -272,6 +274,8 @@ def costs(request: AttentionRequest) -> list[str]:
     parts.append('tokens')
   if enc.qk_width > 1:
     parts.append(f'width x {enc.qk_width:g}')
+  if enc.added_values:
+    parts.append(f'value width x {1 + enc.added_values / K:g}')
   parts += [words for hook, words in TERM_COSTS.items() if enc.has(hook)]
   if enc.has('score'):
     parts += costs_of_score(request)

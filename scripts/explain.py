@@ -180,6 +180,7 @@ def refusals(c, enc, mask: Mask) -> dict[str, str | None]:
 
   def ask(q, k, v, x):
     given = options | positions(c, enc, B, T)
+    q, k, v = enc.enter_attention(q, k, v, enc.initial_state(jnp.arange(T)[None], B))
     request = build_request(q, k, v, enc, x=x, mask=mask, outer_hooks_applied=True, **given)
     reasons.update((name, backend.refuse(request)) for name, backend in BACKENDS.items())
 

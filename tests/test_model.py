@@ -175,7 +175,7 @@ def test_layers_are_a_loop_each_with_its_own_encoding(share):
   y = 4 * m.embedding[...][x]
   for n in range(3):
     layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
-    y = jax.jit(Layer.__call__)(layer, y, variant.layer(n))
+    y, _ = jax.jit(Layer.__call__)(layer, y, variant.layer(n))
   np.testing.assert_allclose(m.norm(y) @ m.embedding[...].T, logits(m, x), atol=2e-5)
 
 
@@ -361,8 +361,8 @@ def test_a_layer_is_its_formula(mlp, norm, placement, bias, gate):
         x = x + normalized(last, function(normalized(first, x)))
     expected.append(x)
   enc = m.encodings.variants[0].layer(0)
-  computed = layer(jnp.asarray(x_TD, jnp.float32)[None], enc, window=1)[0]
-  np.testing.assert_allclose(computed, expected, atol=1e-4, rtol=1e-4)
+  computed, _ = layer(jnp.asarray(x_TD, jnp.float32)[None], enc, window=1)
+  np.testing.assert_allclose(computed[0], expected, atol=1e-4, rtol=1e-4)
   assert mlp in MLPS
 
 
@@ -495,7 +495,7 @@ def test_shared_keys_and_values_are_turned_as_one():
     o_HK = p_HS / p_HS.sum(axis=1, keepdims=True) @ kv_TK[: t + 1]
     out.append(turned(o_HK, -t).reshape(-1) @ w_o)
   attend_by = lambda q, k, v, y: attend(q, k, v, enc)
-  computed = layer._attend(jnp.asarray(y_TD, jnp.float32)[None], enc, attend_by)
+  computed, _ = layer._attend(jnp.asarray(y_TD, jnp.float32)[None], enc, attend_by, None)
   np.testing.assert_allclose(computed[0], out, atol=1e-5)
   shared = sum(leaf.size for leaf in jax.tree.leaves(model(model__shared_kv=True)))
   assert sum(leaf.size for leaf in jax.tree.leaves(model())) - shared == 3 * 16 * 24

@@ -58,7 +58,7 @@ def test_a_pattern_is_a_loop_over_layers_each_with_its_own_encoding_and_window(u
     kind, window = [(0, None), (1, 4), (1, None)][n % 3]
     enc = (alibi, shaw)[kind].layer(seen[kind])
     seen[kind] += 1
-    y = jax.jit(Layer.__call__, static_argnames='window')(
+    y, _ = jax.jit(Layer.__call__, static_argnames='window')(
       jax.tree.map(lambda p, n=n: p[n], m.layers), y, enc, window=window
     )
   np.testing.assert_allclose(m.norm(y) @ m.embedding[...].T, logits(m, x), atol=3e-5)

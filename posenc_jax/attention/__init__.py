@@ -99,8 +99,9 @@ def attend(
   There is no forward-mode differentiation, and with tiles no second derivative.
 
   What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
-  `sample_positions` or `positions_of_tokens` once a forward pass, `query_scale` on projected
-  queries and `constrain_parameters` after a step of the optimizer.
+  `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`
+  begins, in every layer, `query_scale` on projected queries and `constrain_parameters` after a step
+  of the optimizer.
 
   Args:
     q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G. Values may be wider or
@@ -133,9 +134,9 @@ def attend(
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables; None for tables that end by themselves
       (`max_relative_distance`). A distance beyond the tables gives NaN.
-    outer_hooks_applied: says that the caller has applied `add_to_input`, and `sample_positions` or
-      `positions_of_tokens`; without it, an encoding that has one is refused, since attention alone
-      would lose them.
+    outer_hooks_applied: says that the caller has applied `add_to_input`, `enter_attention` and what
+      belongs to it, and `sample_positions` or `positions_of_tokens`; without it, an encoding that
+      has one is refused, since attention alone would lose them.
 
   Raises:
     NotImplementedError: the named backend refuses, with its reason.

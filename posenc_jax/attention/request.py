@@ -232,6 +232,9 @@ def _refuse_lost_hooks(enc: Encoding) -> None:
   if enc.has('add_to_input'):
     call = 'enc.add_to_input(x, position_ids)'
     raise ValueError(f'{name} acts on the input of the first layer: apply {call} there, {how}')
+  if enc.has('initial_state'):
+    call = 'its hooks enter_attention and leave_attention'
+    raise ValueError(f'{name} carries a state from layer to layer: apply {call}, {how}')
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
     raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')

@@ -65,8 +65,9 @@ def head_sums(layer, x_BTD, enc: Encoding, options: dict):
 
 def _weighted(layer, x_BTD, enc: Encoding, options: dict, values_TC):
   """Sums of weights times values that are the same in every head, [B, T, H, C]."""
-  y_BTD = layer.block_input(x_BTD, 'attention')
-  q_BTHK, k_BTGK, _ = layer.project_heads(y_BTD, enc)
+  y_BTD, options = layer.block_input(x_BTD, 'attention'), dict(options)
+  heads = layer.project_heads(y_BTD, enc)
+  q_BTHK, k_BTGK, _ = enc.enter_attention(*heads, options.pop('state', None))
   values_BTGC = jnp.broadcast_to(values_TC[None, :, None], (*k_BTGK.shape[:3], values_TC.shape[1]))
   weights = WeightsOnly(enc)
   return attend(q_BTHK, k_BTGK, values_BTGC, weights, x=y_BTD, outer_hooks_applied=True, **options)

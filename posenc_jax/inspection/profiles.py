@@ -205,6 +205,9 @@ def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
   w_q = enc.query_scale * w_q
   q = _project(enc.add_to_input(query_B1D, positions_1S[:, -1:]), w_q)
   k = _project(enc.add_to_input(keys_BSD, positions_1S), w_k)
+  at_all = jnp.broadcast_to(q, (*k.shape[:2], *q.shape[2:]))
+  at_all, k, _ = enc.enter_attention(at_all, k, k, enc.initial_state(positions_1S, len(k)))
+  q = at_all[:, -1:]
   scores_BHTS = _scores(enc, q, k, enc.add_to_input(x_BSD, positions_1S))
   q, k = _project(query_B1D, w_q), _project(keys_BSD, w_k)
   k = jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)

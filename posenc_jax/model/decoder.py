@@ -116,7 +116,8 @@ class LM(nnx.Module):
         they do in evaluation.
       added_BTD: added to the token embeddings; the gradient of zeros here is the embeddings' own.
       observe: (layer, x_BTD that it is given, its encoding, its keyword arguments of `attend`) -> a
-        pytree of arrays, of the same shapes for all layers.
+        pytree of arrays, of the same shapes for all layers. Where the encoding carries a state from
+        layer to layer, the layer's is beside these arguments, as `state`.
       dtype: of activations.
       logits_dtype: of what is returned, and so of the product that logits are; None: `dtype`.
       **attention: softcap, backend, block_sizes as for `attend`.
@@ -132,10 +133,10 @@ class LM(nnx.Module):
       'segment_ids': segment_ids,
       'max_position_distance': max_position_distance,
     }
-    x_BTD, ids_of_variant = self._place(x_BTD, tokens_BT, ids, key)
+    x_BTD, states, ids_of_variant = self._place(x_BTD, tokens_BT, ids, key)
     mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens, 'prefix': prefix}
     options_of_variant = [own_ids | attention for own_ids in ids_of_variant]
-    x_BTD, of_layers = self._apply_layers(x_BTD, options_of_variant, mask, observe)
+    x_BTD, of_layers = self._apply_layers(x_BTD, states, options_of_variant, mask, observe)
     x_BTD = x_BTD.astype(logits_dtype or dtype)
     return x_BTD if observe is None else (x_BTD, of_layers)
 
@@ -143,9 +144,10 @@ class LM(nnx.Module):
     """The input of the first layer: token embeddings at their positions.
 
     Returns:
-      (x_BTD, for each variant of encodings the ids that `attend` is given).
+      (x_BTD, for each variant of encodings the state that it carries, and the ids that `attend` is
+      given).
     """
-    ids_of_variant = []
+    states, ids_of_variant = [], []
     for enc in self.encodings.first_layers:
       at_input, own_ids = _own_positions(enc, tokens_BT, ids, key)
       check_positions(enc.at_input, at_input, *tokens_BT.shape)
@@ -153,18 +155,23 @@ class LM(nnx.Module):
       if enc.takes_carried_positions:
         own_ids = {'segment_ids': ids['segment_ids']}
       ids_of_variant.append(own_ids)
-    return x_BTD, ids_of_variant
+      at_layers = own_ids.get('position_ids')
+      at_layers = at_input if at_layers is None else at_layers
+      states.append(enc.initial_state(at_layers, len(tokens_BT)))
+    return x_BTD, states, ids_of_variant
 
-  def _apply_layers(self, x_BTD, options_of_variant: list[dict], mask: dict, observe):
+  def _apply_layers(self, x_BTD, states, options_of_variant: list[dict], mask: dict, observe):
     """The output of the last layer and, of each layer, what `observe` returned: [N, ...], or None.
 
     Args:
+      states: for each variant of encodings, the state that the first layer gets.
       options_of_variant: for each variant of encodings, keyword arguments of `attend`.
       mask: those that say which keys a query sees, as far as no layer says otherwise.
     """
 
-    def apply_period(x_BTD, parameters):
-      layers, own = parameters
+    def apply_period(carried, parameters):
+      (x_BTD, states), (layers, own) = carried, parameters
+      states = [*states]
       count = len(jax.tree.leaves(layers)[0])
       period = self.encodings.layers_of_period(own, count)
       observed = []
@@ -172,17 +179,19 @@ class LM(nnx.Module):
         layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
         options = options_of_variant[variant] | combine_masks(mask, layer_mask)
         if observe is not None:
-          observed.append(observe(layer, x_BTD, enc, options))
+          state = {} if states[variant] is None else {'state': states[variant]}
+          observed.append(observe(layer, x_BTD, enc, options | state))
         apply = functools.partial(Layer.__call__, **options)
         if self.remat != 'none':
           apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.remat])
-        x_BTD = mesh.constrain_tokens(apply(layer, x_BTD, enc))
-      return x_BTD, jax.tree.map(lambda *leaves: jnp.stack(leaves), *observed) if observed else None
+        x_BTD, states[variant] = mesh.constrain_tokens(apply(layer, x_BTD, enc, states[variant]))
+      stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observed) if observed else None
+      return (x_BTD, states), stacked
 
     periods, rest = self.encodings.split_periods(self.layers)
     unroll = -(-self.unroll // len(self.encodings.order))
-    x_BTD, of_periods = lax.scan(apply_period, x_BTD, periods, unroll=unroll)
-    x_BTD, of_rest = apply_period(x_BTD, rest)
+    carried, of_periods = lax.scan(apply_period, (x_BTD, states), periods, unroll=unroll)
+    (x_BTD, _), of_rest = apply_period(carried, rest)
     of_layers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_periods)
     if of_rest is not None:
       of_layers = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), of_layers, of_rest)

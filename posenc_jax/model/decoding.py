@@ -24,8 +24,9 @@ class Cache:
   Attributes:
     count: int32, how many places are taken.
     tokens_BS: int32, for encodings that read positions off tokens.
-    layers: for each layer, keys and values before the encoding acts, 'k' and 'v', [B, S, G, K]; and
-      'x', its normalized input [B, S, D], where the encoding reads it.
+    layers: for each layer, keys and values as `attend` is given them, 'k' and 'v', [B, S, G, K] and
+      [B, S, G, K + added_values]; and 'x', its normalized input [B, S, D], where the encoding reads
+      it. A state that an encoding carries needs no place: keys and values have it.
   """
 
   count: jax.Array
@@ -49,7 +50,8 @@ def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cac
   heads, inputs = (batch, size, G, K), (batch, size, model.embedding.shape[1])
   layers = []
   for _, enc, _ in model.encodings.all_layers(model.num_layers):
-    shapes = {'k': heads, 'v': heads} | ({'x': inputs} if enc.needs_inputs else {})
+    shapes = {'k': heads, 'v': (*heads[:3], K + enc.added_values)}
+    shapes |= {'x': inputs} if enc.needs_inputs else {}
     layers.append({name: jnp.zeros(shape, dtype) for name, shape in shapes.items()})
   count, tokens_BS = jnp.zeros((), jnp.int32), jnp.zeros((batch, size), jnp.int32)
   return Cache(count, tokens_BS, tuple(layers))
@@ -97,10 +99,12 @@ def decode(
   segment_ids = (jnp.arange(S) >= S - count).astype(jnp.int32)[None]
   mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens}
   x_BTD = model.embed(tokens_BT, cache.layers[0]['k'].dtype)
-  ids_of_variant = []
+  states, ids_of_variant = [], []
   for enc in model.encodings.first_layers:
     at_input, ids = _positions(enc, tokens_BS, count)
     x_BTD = enc.add_to_input(x_BTD, at_input[:, S - T :])
+    at_layers = ids.get('position_ids', at_input)[:, S - T :]
+    states.append(enc.initial_state(at_layers, len(tokens_BT)))
     ids_of_variant.append(ids)
   cached = []
   for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(layers))):
@@ -123,7 +127,7 @@ def decode(
         **options,
       )
 
-    x_BTD = layers[n].apply(x_BTD, enc, attend_to_cached)
+    x_BTD, states[variant] = layers[n].apply(x_BTD, enc, attend_to_cached, states[variant])
   return model.logits_of_few(last_tokens(x_BTD, last)), Cache(count, tokens_BS, tuple(cached))
 
 

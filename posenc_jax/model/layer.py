@@ -119,35 +119,40 @@ class Layer(nnx.Module):
     self.b_in, self.b_gate = bias(F, has_all), bias(F, has_all and is_gated)
     self.q_norm, self.k_norm = qk_norm(H), qk_norm(G)
 
-  def __call__(self, x_BTD, enc, **attention):
-    """x [B, T, D] -> [B, T, D]; `attention` are keyword arguments of `attend`."""
+  def __call__(self, x_BTD, enc, state=None, **attention):
+    """(x [B, T, D], the state that the encoding carries) -> both for the next layer.
+
+    `attention` are keyword arguments of `attend`.
+    """
 
     def attend_to_all(q_BTHK, k_BTGK, v_BTGK, y_BTD):
       return attend(q_BTHK, k_BTGK, v_BTGK, enc, x=y_BTD, outer_hooks_applied=True, **attention)
 
-    return self.apply(x_BTD, enc, attend_to_all)
+    return self.apply(x_BTD, enc, attend_to_all, state)
 
-  def apply(self, x_BTD, enc, attend_by):
-    """x [B, T, D] -> [B, T, D], with attention by a function of queries, keys, values and y.
+  def apply(self, x_BTD, enc, attend_by, state=None):
+    """What a call returns, with attention by a function of queries, keys, values and y.
 
     `attend_by` returns o [B, T, H, K]; y is the layer's normalized input, [B, T, D].
     """
-    attend_to = functools.partial(self._attend, enc=enc, attend_by=attend_by)
+    y_BTD = self.block_input(x_BTD, 'attention')
+    mixed_BTD, state = self._attend(y_BTD, enc, attend_by, state)
     if self.is_parallel:  # GPT-NeoX (Black et al. 2022, arXiv:2204.06745, sect. 2.1)
-      mixed_BTD = attend_to(self.block_input(x_BTD, 'attention'))
-      return x_BTD + mixed_BTD + self._mlp(self.block_input(x_BTD, 'mlp'))
-    x_BTD = self._block(x_BTD, 'attention', attend_to)
-    return self._block(x_BTD, 'mlp', self._mlp)
+      before_BTD, x_BTD = x_BTD, x_BTD + mixed_BTD
+      out_BTD = self._mlp(self.block_input(before_BTD, 'mlp'))
+      return x_BTD + out_BTD, enc.leave_mlp(out_BTD, state)
+    x_BTD = self._add(x_BTD, 'attention', mixed_BTD)
+    out_BTD = self._mlp(self.block_input(x_BTD, 'mlp'))
+    return self._add(x_BTD, 'mlp', out_BTD), enc.leave_mlp(out_BTD, state)
 
-  def _block(self, x_BTD, name, function):
-    """Adds f(x) to x, with the norm n where `model.norm_placement` says.
+  def _add(self, x_BTD, name, y_BTD):
+    """Adds y = f(x) of a block to x, with the norm n where `model.norm_placement` says.
 
     pre: x + f(n(x)). post: n(x + f(x)), of the first transformer (Vaswani et al. 2017,
     arXiv:1706.03762). output: x + n(f(x)), of OLMo 2 (arXiv:2501.00656). sandwich: x + n(f(n(x))),
     of Gemma 2 (arXiv:2408.00118).
     """
     norm, placement = getattr(self, f'{name}_norm'), self.norm_placement
-    y_BTD = function(self.block_input(x_BTD, name))
     if placement == 'output':
       y_BTD = norm(y_BTD)
     if placement == 'sandwich':
@@ -172,12 +177,13 @@ class Layer(nnx.Module):
       q_BTHK *= enc.query_scale
     return q_BTHK, k_BTGK, v_BTGK
 
-  def _attend(self, y_BTD, enc, attend_by):
+  def _attend(self, y_BTD, enc, attend_by, state):
     B, T, _ = y_BTD.shape
-    o_BTHK = attend_by(*self.project_heads(y_BTD, enc), y_BTD)
+    heads = enc.enter_attention(*self.project_heads(y_BTD, enc), state)
+    o_BTHK, state = enc.leave_attention(attend_by(*heads, y_BTD), state)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
-    return project(o_BTHK.reshape(B, T, -1), self.w_o, self.b_o)
+    return project(o_BTHK.reshape(B, T, -1), self.w_o, self.b_o), state
 
   def _gate_output(self, o_BTHK, y_BTD):
     """o_i * sigmoid(W_g y_i), y the layer's normalized input (Qiu et al. 2025, arXiv:2505.06708).

@@ -33,6 +33,7 @@ def trace_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None
 
   def loss(enc, q, k, v, x):
     options = {'backend': backend, 'block_sizes': block_sizes, 'outer_hooks_applied': True}
+    q, k, v = enc.enter_attention(q, k, v, enc.initial_state(jnp.arange(T)[None], B))
     o = attend(q, k, v, enc, x=x, **options)
     return (o.astype(jnp.float32) ** 2).sum()
 

@@ -71,7 +71,10 @@ def attention(case: Case) -> Target:
   x = normal(4, case.batch, case.length, H * K, dtype=case.dtype)
 
   def forward(enc, q, k, v, x):
-    return attend(q, k, v, enc, x=x, backend=case.method, outer_hooks_applied=True)
+    state = enc.initial_state(jnp.arange(case.length)[None], case.batch)
+    q, k, v = enc.enter_attention(q, k, v, state)
+    o = attend(q, k, v, enc, x=x, backend=case.method, outer_hooks_applied=True)
+    return enc.leave_attention(o, state)[0]
 
   def both(enc, q, k, v, x, cotangent):
     o, pullback = jax.vjp(lambda *arguments: forward(*arguments, x), enc, q, k, v)

@@ -17,6 +17,10 @@ HOOKS = {
   'sample_positions': None,
   'max_sampled_distance': None,
   'add_to_input': 'input',
+  'initial_state': None,
+  'enter_attention': 'queries and keys',
+  'leave_attention': None,
+  'leave_mlp': None,
   'coordinates': None,
   'transform_qk': 'queries and keys',
   'transform_values': 'values',
@@ -103,6 +107,7 @@ class Encoding(nnx.Module):
   qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
   # `transform_qk` makes so many heads of each head of queries, next to each other; all come out
   heads_per_query = 1
+  added_values = 0  # `enter_attention` makes values wider by so many channels
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
   applies_scale = False  # a hook multiplies by `scale` itself: no other member may set another
@@ -153,6 +158,30 @@ class Encoding(nnx.Module):
   def add_to_input(self, x_BTD, position_ids):
     """The input of the first layer, x + p. Token embeddings arrive with unit variance."""
     return x_BTD
+
+  # By the model's layers, where an encoding carries a state of each token from one to the next.
+  # What attention computes of such an encoding is plain: these hooks act before it and after it.
+
+  def initial_state(self, position_ids, batch: int):
+    """The state that the first layer gets: float32 [B, T, ...], or None: there is none.
+
+    Args:
+      position_ids: those of attention, [B|1, T].
+      batch: B.
+    """
+    return None
+
+  def enter_attention(self, q_BTHK, k_BTGK, v_BTGK, state):
+    """Queries, keys and values, given the state; values are wider by `added_values`."""
+    return q_BTHK, k_BTGK, v_BTGK
+
+  def leave_attention(self, o_BTHK, state):
+    """Outputs as wide as values were before `enter_attention`, and the state with the rest."""
+    return o_BTHK, state
+
+  def leave_mlp(self, y_BTD, state):
+    """The state that the next layer gets, given what the MLP adds to x."""
+    return state
 
   # Once a layer, for every token.
 

@@ -98,6 +98,16 @@ class Composite(Encoding):
     return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
 
 
+def check_stateless(names: list[str], encodings: list[Encoding]) -> None:
+  """Raises ValueError for a member that carries a state from layer to layer: it is there before all
+  members act, whatever their order.
+  """
+  for name, e in zip(names, encodings, strict=True):
+    if e.has('initial_state'):
+      allowed = 'it alone, or in a pattern of layers'
+      raise ValueError(f'{name} carries a state from layer to layer; allowed: {allowed}')
+
+
 def read_members(members, others_than: str = '') -> list[dict]:
   """The specs of members, each a dict with a name and more.
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
-from posenc_jax.encodings.core.composite import Composite, read_members
+from posenc_jax.encodings.core.composite import Composite, check_stateless, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
 
 NO_SINK = -1e30  # a logit without weight, finite as that of a masked key
@@ -137,6 +137,7 @@ def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
 
 def _check_members(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses members that cannot stand beside one another. Raises ValueError."""
+  check_stateless(names, encodings)
   for name, e in zip(names, encodings, strict=True):
     places_all = e.has('positions_of_tokens') or (
       e.has('sample_positions') and not e.takes_carried_positions
