@@ -208,6 +208,59 @@ def ms_poe(dims, hyper, p):
   )
 
 
+def tape_steps(dims, hyper, p):
+  """What TAPE makes of the states z [G, K/2] of a token: at its start, of mean states [H, K/2]
+  that its heads attend to, of the output of the MLP.
+  """
+  K, H, G = dims.head_dim, dims.heads, dims.kv_heads
+
+  def start(t):
+    row = [np.exp(1j * t * hyper.get('base', 10_000.0) ** (-2 * m / K)) for m in range(K // 2)]
+    return np.array([row] * G)
+
+  def attended(z_GM, mean_HM):
+    out = z_GM.copy()
+    for h in range(H):
+      out[h // (H // G)] += p['c'][h] * mean_HM[h]
+    return out
+
+  def through_mlp(z_GM, y_D):
+    out, logits = z_GM.copy(), y_D @ p['w_y']
+    for w, logit in enumerate(logits):
+      mixed = sum(p['w_up'][g, w] * z_GM[g] for g in range(G))
+      for g in range(G):
+        out[g] += p['w_down'][w, g] * logit * sigmoid(logit) * mixed
+    return out
+
+  return start, attended, through_mlp
+
+
+def turned_score(q, k, z_i, z_j, layout):
+  """The product of q and k of which pairs are multiplied by complex numbers [K/2] each."""
+  K = len(q)
+  apart = (slice(0, K, 2), slice(1, K, 2)) if layout == 'interleaved' else np.split(np.arange(K), 2)
+  pairs = lambda x: x[apart[0]] + 1j * x[apart[1]]
+  return (pairs(q) * z_i * np.conj(pairs(k) * z_j)).sum().real / math.sqrt(K)
+
+
+def tape(dims, hyper, p):
+  """Behind a layer of which every token sees itself alone, and whose MLP has x as its output."""
+  start, attended, through_mlp = tape_steps(dims, hyper, p)
+  group = dims.heads // dims.kv_heads
+
+  def tokens(x_SD, position_S):
+    states = np.empty(len(x_SD), object)
+    for n, (x, t) in enumerate(zip(x_SD, position_S, strict=True)):
+      z_GM = start(t)
+      states[n] = through_mlp(attended(z_GM, np.repeat(z_GM, group, axis=0)), x)
+    return states
+
+  def pair(q, k, z_i, z_j, n, h):
+    return turned_score(q, k, z_i[h // group], z_j[h // group], hyper.get('layout', 'half'))
+
+  return Oracle(lambda q, k, i, j, h: 0.0, pair=pair, tokens=tokens)
+
+
 def rope_pp(dims, hyper, p):
   """Heads in turns the real and the imaginary part."""
   K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'half')
@@ -1400,6 +1453,11 @@ def count_path(d, h):
   return 0, projection + 3 * G * K + (D + 1) * G
 
 
+def count_tape(d, h):
+  width = h.get('width', 4 * d.heads)
+  return 0, d.heads + width * (d.model_dim + 2 * d.kv_heads)
+
+
 def count_relative_projection(d, h):
   rank = h.get('rank', 16)
   return 0, d.model_dim * d.heads * rank + h.get('extent', 1024) * rank
@@ -1746,6 +1804,11 @@ RECORDS = {
       'ordered': {'greatest_ratio': 4.0, 'order': (2, 0, 3, 1)},
       'partial': {'least_ratio': 0.5, 'fraction': 0.5, 'base': 50.0},
     },
+  ),
+  'tape': Record(
+    tape,
+    count_tape,
+    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'narrow': {'width': 3}},
   ),
   'key_offset': Record(key_offset, variants={'few': {'fraction': 0.25}}),
   'position_coupling': Record(

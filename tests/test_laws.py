@@ -180,7 +180,14 @@ def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **op
   y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
   ids = {'position_ids': position_ids, 'segment_ids': segment_ids}
-  return attend(q[:, S - T :], k, v, enc, x=y_BSD, outer_hooks_applied=True, **ids, **options)
+  state = enc.initial_state(positions, len(x_BSD))
+  if state is not None:  # behind a layer in which every token attends to itself alone
+    _, _, own = enc.enter_attention(q, k, v, state)
+    _, state = enc.leave_attention(jnp.repeat(own, q.shape[2] // k.shape[2], axis=2), state)
+    state = enc.leave_mlp(y_BSD, state)
+  q, k, v = enc.enter_attention(q, k, v, state)
+  o = attend(q[:, S - T :], k, v, enc, x=y_BSD, outer_hooks_applied=True, **ids, **options)
+  return enc.leave_attention(o, None if state is None else state[:, S - T :])[0]
 
 
 def attend_with(enc, weights, x_BSD, position_ids):
@@ -856,6 +863,29 @@ def test_values_and_outputs_are_transformed_as_declared(variant):
 @pytest.mark.parametrize(
   'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
 )
+def test_a_state_is_carried_as_declared(variant):
+  """From layer to layer: it keeps its shape, and values are wider by what is declared, in attention
+  alone. Of others nothing is changed.
+  """
+  enc, (x, weights, _) = declared(variant), inputs()
+
+  def carried(enc):
+    heads = [jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv']
+    state = enc.initial_state(positions_of(enc, jnp.arange(S)[None]), B)
+    *_, v = enc.enter_attention(*heads, state)
+    o, after = enc.leave_attention(jnp.repeat(v, DIMS.heads // DIMS.kv_heads, axis=2), state)
+    return heads[2], v, o, state, after, enc.leave_mlp(x, state)
+
+  own, wide, o, *states = jax.eval_shape(carried, enc)
+  assert wide.shape == (*own.shape[:3], own.shape[3] + enc.added_values)
+  assert (o.shape[3], wide.dtype) == (own.shape[3], own.dtype)
+  assert states[0] == states[1] == states[2]
+  assert (states[0] is not None) == enc.has('initial_state')
+
+
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+)
 def test_scores_read_queries_and_keys_as_declared(variant):
   """Beside their product: its derivative by them, at a given product, is not zero.
 
@@ -1023,6 +1053,7 @@ REFUSED_TEMPERATURES = {
   'pope': ('before',),
   'tapa': ('before', 'behind'),
   'rope_pp': ('behind',),  # it has more heads by then
+  'tape': ('before', 'behind'),  # it carries a state from layer to layer
   **dict.fromkeys(WRAPPERS, ('before', 'behind')),  # they go around a chain
 }
 WITH_TEMPERATURE = ('coca', 'pope', 'tapa', 'transformer_xl', 'tupe', 'cope', 'dape', 'fox')
@@ -1070,6 +1101,7 @@ SAME_AT_THE_START = (
   'tupe_affine',
   'ssmax_bias',
   'bam_mean',
+  'tape_narrow',
 )
 
 

@@ -99,6 +99,7 @@ BUILT_IN = {
   'diet_abs': 'diet_abs.DietAbs',
   'learned_fourier': 'learned_fourier.LearnedFourier',
   'ms_poe': 'ms_poe.MsPoE',
+  'tape': 'tape.TAPE',
 }
 
 
