@@ -43,7 +43,7 @@ def model_of(encoding: dict, **overrides):
 def dense_scores(layer, x_BTD, enc, options):
   """The scores of a layer [B, H, T, T], and those of its sink [B, T, H], or None."""
   y_BTD = layer.block_input(x_BTD, 'attention')
-  q, k, _ = layer.project_heads(y_BTD, enc)
+  q, k, _ = enc.enter_attention(*layer.project_heads(y_BTD, enc), options.pop('state', None))
   recorded, v = [], jnp.zeros_like(k)
   options |= {'backend': 'dense', 'outer_hooks_applied': True}
   attend(q, k, v, Recorder(enc, recorded.append), x=y_BTD, **options)
