@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import runpy
 import shutil
 import sys
 import tempfile
@@ -47,8 +48,26 @@ sys.path.insert(0, ROOT)
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from posenc_jax.distributed import devices  # noqa: E402
+
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+  """(script, *arguments) -> (exit code, stdout, stderr); in this process, for jax takes seconds to
+  start.
+  """
+  monkeypatch.setattr(devices, 'enable_compilation_cache', lambda folder: None)
+
+  def run(script, *arguments):
+    monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+      runpy.run_path(os.path.join(ROOT, script), run_name='__main__')
+    return end.value.code, *capsys.readouterr()
+
+  return run
 
 
 @pytest.fixture

@@ -572,7 +572,9 @@ def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, monkeypatch):
   shutil.rmtree(text)
   pieces = runs.load_run(run).tokenizer.encode(b'position')
   assert len(pieces) < 8
-  assert list(generation.generate(c, run, b'position', 1, generation.Sampling()))
+  written = list(generation.generate(c, run, b'position', 40, generation.Sampling(100.0)))
+  assert len(written) == 40
+  assert max(map(len, written)) > 1  # pieces, not bytes
   config.overlay(c, {'data.corpus': other})
   evaluate.evaluate(c, run)
   (row,) = storage.read_rows(run / 'eval.jsonl')

@@ -5,7 +5,6 @@ import io
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_commands import command  # noqa: F401
 from test_trainer import BASE, TINY
 
 from posenc_jax import config, storage
@@ -85,7 +84,7 @@ def test_a_text_is_the_same_in_parts_and_without_the_cache(run, fields, monkeypa
 
 
 @pytest.mark.parametrize('script', ['scripts/generate.py', 'eval.py'])
-def test_a_pattern_of_layers_is_no_unknown_encoding(script, tmp_path, command):  # noqa: F811
+def test_a_pattern_of_layers_is_no_unknown_encoding(script, tmp_path, command):
   section = {'name': 'pattern', 'layers': ('rope',)}
   claim_run_dir(tmp_path, config.load(BASE, {**TINY, 'encoding': section}))
   code, _, err = command(script, f'--workdir={tmp_path}')
@@ -140,7 +139,7 @@ def test_a_run_writes_where_its_corpus_is_gone(run):
     corpus.with_name('moved').rename(corpus)
 
 
-def test_a_prompt_can_be_a_file(run, tmp_path, command, monkeypatch):  # noqa: F811
+def test_a_prompt_can_be_a_file(run, tmp_path, command, monkeypatch):
   (tmp_path / 'prompt').write_bytes(b'the q')
   monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'the q')))
   flags = f'--workdir={run[0]}', '--tokens=3', '--temperature=0'
@@ -157,19 +156,7 @@ def test_seeds_and_prompts_count(run):
   assert len(texts | {text(run, b'', 8, temperature=1.0, seed=1)}) == 3
 
 
-def test_pieces_of_a_learned_tokenizer_become_text(run, tmp_path):
-  c = config.load(
-    BASE,
-    {**TINY, 'data.corpus': run[1].data.corpus, 'data.tokenizer': 'sentencepiece'}
-    | {'data.vocab': 320, 'data.cache': str(tmp_path), 'train.steps': 3},
-  )
-  loop.train(c, tmp_path / 'run')
-  pieces = list(generate(c, tmp_path / 'run', b'the quick', 40, Sampling(100.0)))
-  assert len(pieces) == 40
-  assert max(map(len, pieces)) > 1
-
-
-def test_the_script_prints_prompt_and_text(run, command):  # noqa: F811
+def test_the_script_prints_prompt_and_text(run, command):
   flags = f'--workdir={run[0]}', '--prompt=the q', '--tokens=11', '--temperature=0'
   code, out, err = command('scripts/generate.py', *flags)
   made = text(run, temperature=0.0).decode('utf-8', 'replace')
@@ -178,7 +165,7 @@ def test_the_script_prints_prompt_and_text(run, command):  # noqa: F811
   assert err.startswith('11 tokens, ')
 
 
-def test_the_script_prints_the_prompt_of_a_text_that_ends_at_once(run, command, monkeypatch):  # noqa: F811
+def test_the_script_prints_the_prompt_of_a_text_that_ends_at_once(run, command, monkeypatch):
   monkeypatch.setattr(generation, 'generate', lambda *arguments: iter(()))
   code, out, err = command('scripts/generate.py', f'--workdir={run[0]}', '--prompt=the q')
   assert (code, out, err) == (None, 'the q\n', '')
@@ -209,7 +196,7 @@ def test_the_script_prints_the_prompt_of_a_text_that_ends_at_once(run, command, 
     ),
   ],
 )
-def test_bad_input_is_one_line(run, command, flags, words):  # noqa: F811
+def test_bad_input_is_one_line(run, command, flags, words):
   code, out, err = command('scripts/generate.py', f'--workdir={run[0]}', *flags)
   assert (code, out, err.count('\n')) == (2, '', 1)
   assert err.startswith('generate.py: ')

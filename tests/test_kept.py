@@ -5,7 +5,6 @@ import gzip
 import json
 import shutil
 import subprocess
-import sys
 from unittest import mock
 
 import pytest
@@ -88,7 +87,7 @@ def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
 def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
   whole, out = run.out, tmp_path / 'parts'
   for seed in (0, 1):
-    assert sweep.sweep(run.path, out, {'seed': seed}, run.scripts) == 0
+    assert sweep_unchecked(run.path, out, {'seed': seed}, run.scripts) == 0
   assert {*study.load(out).runs} == {*study.load(whole).runs}
   assert kept.keep(out, tmp_path / 'kept') == (4, 4)
 
@@ -241,9 +240,8 @@ def test_a_run_that_others_start_from_is_run_again(run, tmp_path):
     (['configs', '--out=c'], 'no study.json; allowed: a folder where a sweep ran'),
   ],
 )
-def test_wrong_arguments_get_one_line(argv, reason):
-  command = [sys.executable, str(ROOT / 'scripts' / 'keep.py'), *argv]
-  ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-  assert ended.returncode == 2
-  assert ended.stderr.count('\n') == 1
-  assert reason in ended.stderr
+def test_wrong_arguments_get_one_line(argv, reason, command, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  code, _, error = command('scripts/keep.py', *argv)
+  assert (code, error.count('\n')) == (2, 1)
+  assert reason in error

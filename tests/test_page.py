@@ -18,7 +18,6 @@ import pytest
 from flax import nnx
 from plotly.offline import get_plotlyjs
 from synthetic import NINE, lines_of, needles, realistic, row, rows_of, tasks
-from test_commands import command  # noqa: F401
 
 import posenc_jax.reporting.html
 from posenc_jax import config, data, storage
@@ -762,7 +761,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['STUDY', '--out=STUDY/rope/config.json/page.html'], ['a file is there']),
   ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, arguments, words):  # noqa: F811
+def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, arguments, words):
   (tmp_path / 'empty').mkdir()
   filled = [
     word.replace('STUDY', str(study)).replace('EMPTY', str(tmp_path / 'empty'))
@@ -775,7 +774,7 @@ def test_bad_input_is_one_line_and_writes_nothing(command, study, tmp_path, argu
   assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypatch):  # noqa: F811
+def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypatch):
   monkeypatch.delattr(posenc_jax.reporting.html, 'page')
   monkeypatch.delitem(sys.modules, 'posenc_jax.reporting.html.page')
   monkeypatch.setitem(sys.modules, 'jinja2', None)
@@ -784,7 +783,7 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
   assert "jinja2 is not installed; allowed: after pip install -e '.[report]'" in err
 
 
-def test_the_script_writes_the_page(command, study, tmp_path):  # noqa: F811
+def test_the_script_writes_the_page(command, study, tmp_path):
   path = tmp_path / 'new' / 'page.html'
   code, out, _ = command(
     'scripts/html_report.py', '--out', path, study, '--profiles=False', '--metric', 'ppl'

@@ -3,8 +3,6 @@
 import errno
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +36,10 @@ def write_study(path, source):
     *((script, 'evil.py') for script in ('figures', 'html_report')),  # they read it alike
   ],
 )
-def test_no_script_executes_what_a_folder_of_results_names(script, name, tmp_path):
+def test_no_script_executes_what_a_folder_of_results_names(
+  script, name, command, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(ROOT)
   folder = tmp_path / 'results'
   folder.mkdir()
   storage.append_rows(folder / 'rows.jsonl', rows_of({'rope': {8: [1.0], 16: [2.0]}}))
@@ -47,9 +48,8 @@ def test_no_script_executes_what_a_folder_of_results_names(script, name, tmp_pat
   named = name.replace('ABSOLUTE', str(folder / 'evil.py'))
   storage.write_json(folder / 'study.json', SAVED | {'study': named})
   flags = [f'--out={tmp_path}/page.html', '--profiles=False'] if script == 'html_report' else []
-  command = [sys.executable, f'scripts/{script}.py', str(folder), *flags]
-  done = subprocess.run(command, cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
+  code, _, error = command(f'scripts/{script}.py', folder, *flags)
+  assert not code, error
   assert not (tmp_path / 'executed').exists()
 
 
