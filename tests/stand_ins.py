@@ -67,6 +67,9 @@ def get_config():
 
 def sweep():
   return product(vary('encoding.name', *{names!r}), vary('seed', *{seeds!r}))
+
+def figures():
+  return {{}}  # to draw one takes longer than a run
 """
 
 DRIVER = """
