@@ -132,10 +132,16 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
 
 
+@functools.cache
+def declared(name: str) -> Encoding:
+  """The encoding with its defaults, its parameters as shapes alone."""
+  dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': ENOUGH_TOKENS}
+  return nnx.eval_shape(lambda: make(name, **dims, rngs=nnx.Rngs(0)))
+
+
 def heading_of(name: str) -> str:
   """The heading that an encoding stands below, by what it declares and acts on."""
-  dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': ENOUGH_TOKENS}
-  enc = nnx.eval_shape(lambda: make(name, **dims, rngs=nnx.Rngs(0)))
+  enc = declared(name)
   places = {*enc.acts_on()}
   for kind, heading in (
     (Composite, SEVERAL),
@@ -181,20 +187,20 @@ def limits() -> str:
 @functools.cache
 def row(name: str) -> tuple[str, ...]:
   """The cells of an encoding with its defaults."""
-  dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': ENOUGH_TOKENS}
-  enc = make(name, **dims, rngs=nnx.Rngs(0))
+  enc = declared(name)
   summary, reported = (class_attribute(type(enc), attribute) for attribute in DEFAULTS)
   cells = []
 
   def ask(answer, tokens: int):
-    def of_request(q_BTHK, x_BTD):
+    def of_request(enc, q_BTHK, x_BTD):
       state = enc.initial_state(jnp.arange(tokens)[None], 1)
       heads = enc.enter_attention(q_BTHK, q_BTHK, q_BTHK, state)
       request = build_request(*heads, enc, x=x_BTD, outer_hooks_applied=True)
       cells.append(answer(request))
 
     shapes = (1, tokens, H, K), (1, tokens, H * K)
-    jax.eval_shape(of_request, *(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes))
+    arrays = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes)
+    jax.eval_shape(of_request, enc, *arrays)
 
   ask(lambda request: ', '.join(costs(request)) or 'none', S)
   ask(backends, ENOUGH_TOKENS)
