@@ -71,6 +71,12 @@ MODES |= MASKS
 # every kind of hook: in modes that only mask anew
 OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain', 'sink')
 WITHIN_TILES = ('nope', 'shaw', 'cope')  # of them, what acts there each in its way
+# Modes that say of them what they say of another one, or what a law of its own does.
+SAID_ELSEWHERE = {
+  'shaw': ('both_sides_window', 'packed', 'softcap'),
+  'cope': ('packed',),
+  'sink': ('both_sides_window', 'last_queries'),
+}
 # What some carry along the keys passes by tokens that a mask hides; others see what is left.
 ACROSS_GAPS = ('path', 'fox', 'stick_breaking')
 # (3, 5) elsewhere: nothing divides anything
@@ -108,8 +114,23 @@ def _built(variant: str, seed: int):
 def _away(enc, seed: int):
   rng = np.random.default_rng(seed)
   return jax.tree.map(
-    lambda p: jnp.asarray(p + 0.4 * rng.standard_normal(p.shape), jnp.float32), enc
+    # by NumPy, which compiles nothing
+    lambda p: jnp.asarray(np.asarray(p) + 0.4 * rng.standard_normal(p.shape), jnp.float32),
+    enc,
   ).constrain_parameters()
+
+
+def declares_anew(variant: str) -> bool:
+  """Whether a variant is no encoding that declares all that it does with other hyperparameters."""
+  if variant in ENCODINGS or variant in CHAINS:
+    return True
+  of_both = []
+  for enc in (declared(variant), declared(VARIANTS[variant][0])):
+    of_both.append([getattr(enc, name) for name in DECLARED] + [enc.has(hook) for hook in HOOKS])
+  return of_both[0] != of_both[1]
+
+
+DECLARING = [pytest.param(v, marks=daily_if(declares_anew(v))) for v in VARIANTS]
 
 
 def backends_of(variant: str) -> tuple[str, ...]:
@@ -259,8 +280,9 @@ def is_daily(variant: str) -> bool:
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
-  Representatives that act within tiles, and what does so each in its way, meet every mode on
-  `blockwise`, but for windows and packing, which has a law of its own. Of the others, what acts
+  Representatives that act within tiles, and what does so each in its way, meet the modes on
+  `blockwise`, but for windows, packing, which has a law of its own, and what another one meets. Of
+  the others, what acts
   within tiles meets `blockwise` once; what acts outside of them, other hyperparameters, and
   positions that are no integers meet `dense`, since tiles know nothing of them. A plain score meets
   all masks, and one that is carried along the keys those that leave gaps.
@@ -271,6 +293,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     return variant in (('nope',) if backend == 'dense' else ('nope', *carried, *across))
   if mode == 'float_positions':
     return backend == 'dense'
+  if mode in SAID_ELSEWHERE.get(variant, ()):
+    return False
   if (variant in representatives() and acts_within_tiles(variant)) or variant in WITHIN_TILES:
     if backend == 'dense' and 'blockwise' in backends_of(variant):
       return mode == 'causal'
@@ -311,8 +335,9 @@ def test_equal_to_the_oracle(variant, mode, backend):
 
   def loss(*args):
     out = layer(*args, backend=backend, block_sizes=block_sizes, **options)
-    dense = layer(*args, backend='dense', **options) if mode == 'causal' else out
-    return (out * cotangent).sum(), (out, dense)
+    if backend == 'dense' or mode != 'causal':
+      return (out * cotangent).sum(), [out]
+    return (out * cotangent).sum(), [out, layer(*args, backend='dense', **options)]
 
   (g_enc, g_w, g_x), outputs = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(
     enc, weights, x
@@ -387,7 +412,7 @@ def test_a_shift_of_all_positions_changes_nothing_where_relative(variant):
   p, (x, weights, _) = parameters(build(variant)), inputs()
   positions = np.broadcast_to(np.arange(S), (B, S))
   here, there = (
-    expected(variant, p, weights, x, position_ids=positions + shift) for shift in (0, SHIFT)
+    expected(variant, p, weights, x, T=4, position_ids=positions + shift) for shift in (0, SHIFT)
   )
   if declared(variant).relative:
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-9)
@@ -526,10 +551,9 @@ def test_angles_that_tokens_choose_begin_anew_with_a_document(members):
 def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(variant):
   """As where positions are sampled, and rise from one document to the next."""
   enc, (x, weights, _) = build(variant), inputs()
-  run = functools.partial(layer, enc, weights, backend='dense')
-  rising = 3 * jnp.arange(S)[None]
-  whole = run(x, segment_ids=SEGMENTS, position_ids=rising, max_position_distance=99)
-  close(whole, run(x, segment_ids=SEGMENTS))
+  run = functools.partial(layer, enc, weights, segment_ids=SEGMENTS, backend='dense')
+  rising = {'position_ids': 3 * np.arange(S)[None], 'max_position_distance': 99}
+  close(*jax.jit(lambda x: (run(x, **rising), run(x)))(x))
 
 
 def test_a_run_of_equal_ids_is_a_segment():
@@ -538,8 +562,9 @@ def test_a_run_of_equal_ids_is_a_segment():
   ids = (np.arange(S) * 4 // S)[None] % 2
   runs = np.cumsum(np.pad(ids[:, 1:] != ids[:, :-1], ((0, 0), (1, 0))), axis=1)
   for backend in backends_of('alibi'):
-    run = functools.partial(layer, enc, weights, x, backend=backend, block_sizes=(4, 4))
-    close(run(segment_ids=jnp.asarray(ids)), run(segment_ids=jnp.asarray(runs)))
+    options = {'backend': backend, 'block_sizes': (4, 4)}
+    run = jax.jit(lambda ids, options=options: layer(enc, weights, x, segment_ids=ids, **options))
+    close(run(ids), run(runs))
 
 
 def make_tile(enc, coordinates, positions, rows=slice(0, S), columns=slice(0, S), carried=None):
@@ -574,6 +599,7 @@ def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
   return enc.score(s_BHTS, q_BHTK, k_BGSK, tile) if enc.has('score') else s_BHTS
 
 
+@jax.jit
 def heads_first(enc, x, weights, positions):
   """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
   coordinates = enc.coordinates(
@@ -680,11 +706,15 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
     s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
     return tile_scores(enc, jnp.zeros_like(s), q, k, make_tile(enc, coordinates, None))
 
-  once = added(enc)
+  @jax.jit
+  def once_and_twice(enc):
+    once = added(enc)
+    for member in getattr(enc, 'members', [enc]):
+      double_scale(member)
+    return once, added(enc)
+
+  once, twice = once_and_twice(enc)
   members = getattr(enc, 'members', [enc])
-  for member in members:
-    double_scale(member)
-  twice = added(enc)
   seen = once != MASKED
   assert np.abs(once[seen]).max() > 1e-2 or enc.hides_keys
   if len({member.bias_in_scale for member in members} - {None}) > 1:
@@ -706,11 +736,13 @@ def test_inputs_are_needed_as_declared(variant):
   q, k, v = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv')
   run = functools.partial(attend, q, k, v, enc, backend='dense', outer_hooks_applied=True)
   if enc.needs_inputs:
-    with pytest.raises(ValueError, match=f'^{type(enc).__name__} reads content: attention needs x'):
+    words = 'reads content: attention needs x, the normalized input of the layer'
+    with pytest.raises(ValueError, match=f'^{type(enc).__name__} {words}$'):
       run()
-    assert np.abs(run(x=x) - run(x=2 * x + 1)).max() > 1e-3
+    here, there = jax.jit(lambda x: (run(x=x), run(x=2 * x + 1)))(x)
+    assert np.abs(here - there).max() > 1e-3
   else:
-    np.testing.assert_array_equal(run(), run(x=2 * x + 1))
+    np.testing.assert_array_equal(*jax.jit(lambda x: (run(), run(x=2 * x + 1)))(x))
 
 
 @pytest.mark.parametrize(
@@ -719,11 +751,13 @@ def test_inputs_are_needed_as_declared(variant):
 def test_positions_are_taken_as_declared(variant):
   """Floats, integers alone, or whatever they are if they are not read; values are laws above."""
   enc, (x, weights, _) = build(variant), inputs()
-  run = functools.partial(layer, enc, weights, x, backend='dense')
+  run = lambda x, ids: layer(enc, weights, x, position_ids=ids, backend='dense')
+  at = lambda *places: jax.jit(lambda x: [run(x, ids) for ids in places])(x)
   floats = positions_of(enc, MODES['float_positions']['position_ids'])
   if enc.position_kind is None:
-    np.testing.assert_array_equal(run(position_ids=floats), run())
-    np.testing.assert_array_equal(run(position_ids=np.stack([floats] * 3, axis=2)), run())
+    at_none, at_floats, at_several = at(None, floats, np.stack([floats] * 3, axis=2))
+    np.testing.assert_array_equal(at_floats, at_none)
+    np.testing.assert_array_equal(at_several, at_none)
     return
   several = np.zeros((B, S, enc.positions_per_token + 2))
   allowed = (B, S, DIMS.kv_heads) if enc.takes_positions_per_head else floats.shape
@@ -735,7 +769,7 @@ def test_positions_are_taken_as_declared(variant):
     with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
       attend_with(enc, weights, x, floats)
   else:
-    close(run(position_ids=1.0 * SCATTERED), run(position_ids=SCATTERED))
+    close(*at(1.0 * SCATTERED, SCATTERED))
 
 
 @pytest.mark.parametrize(
@@ -744,16 +778,19 @@ def test_positions_are_taken_as_declared(variant):
 def test_positions_of_each_head_are_taken_as_declared(variant):
   """Heads that share keys are at the positions given for these; others refuse them."""
   enc, (x, weights, _) = build(variant), inputs()
-  run = functools.partial(layer, enc, weights, x)
   each_BSG = np.stack([SCATTERED, SCATTERED[:, ::-1] + 3], axis=2)
   if enc.takes_positions_per_head:
-    alone = [
-      run(position_ids=each_BSG[:, :, g], max_position_distance=40, backend='dense') for g in (0, 1)
-    ]
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(position_ids, backend):
+      options = {'position_ids': position_ids, 'max_position_distance': 40, 'backend': backend}
+      return layer(enc, weights, x, **options)
+
+    alone = [run(each_BSG[:, :, g], 'dense') for g in (0, 1)]
     half = alone[0].shape[2] // 2
     expected = jnp.concatenate([alone[0][:, :, :half], alone[1][:, :, half:]], axis=2)
     for backend in backends_of(variant):
-      close(run(position_ids=each_BSG, backend=backend), expected)
+      close(run(each_BSG, backend), expected)
     assert np.abs(alone[1] - alone[0]).max() > 1e-2
   elif enc.position_kind is not None and enc.positions_per_token == 1:
     shape = re.escape(f'{each_BSG.shape}; allowed: {each_BSG.shape[:2]} or (1, {S})')
@@ -799,7 +836,7 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
     assert (np.abs(shifted - q).max() > 1e-2) == enc.rotates_qk
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', DECLARING)
 def test_queries_are_changed_in_proportion_as_declared(variant):
   """Products are proportional to queries, or have a part besides, or bend; a temperature is a
   factor on queries and leaves keys alone.
@@ -839,7 +876,7 @@ def test_channels_of_keys_are_split_as_declared(variant):
   assert enc.splits_channels == (np.abs(other[..., ::-1] - k).max() > 1e-2)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', DECLARING)
 def test_values_and_outputs_are_transformed_as_declared(variant):
   """They keep their shape; a shift of all positions turns both, or neither. Where inputs decide how
   far they turn, they are others than without the encoding.
@@ -894,11 +931,13 @@ def test_scores_read_queries_and_keys_as_declared(variant):
   enc, (x, weights, _) = build(variant), inputs()
   s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
 
-  def added(q, k):
+  @functools.partial(jax.grad, argnums=(0, 1))
+  def derivatives(q, k, enc, s, coordinates):
     scores = tile_scores(enc, s, q, k, make_tile(enc, coordinates, None))
     return jnp.where(scores == MASKED, 0, scores).sum()
 
-  reads = any(np.abs(g).max() > 1e-5 for g in jax.grad(added, argnums=(0, 1))(q, k))
+  found = jax.jit(derivatives)(q, k, enc, s, coordinates)
+  reads = any(np.abs(g).max() > 1e-5 for g in found)
   assert reads == (enc.reads_qk or enc.recomputes_scores)
   if enc.recomputes_scores:
     assert enc.bias_in_scale is not None
@@ -954,7 +993,7 @@ ONLY_BIAS = (
 )  # t5 has its own scale, and so has bam where it grows with the keys
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', DECLARING)
 def test_only_a_bias_is_added_as_declared(variant):
   """Declared: what is added to scores is the same for other scores, queries and keys. So `dape`."""
   enc, (x, weights, _) = build(variant), inputs()
@@ -968,7 +1007,7 @@ def test_only_a_bias_is_added_as_declared(variant):
     close(tile_scores(enc, s, q, k, tile) - s, tile_scores(enc, 0 * s, 2 * q, -k, tile))
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', DECLARING)
 def test_terms_by_distance_have_the_shapes_of_their_hooks(variant):
   """[R, H|1] of a bias, [R, H|1, K] of vectors; whether there are vectors is declared."""
   enc = build(variant)
@@ -982,7 +1021,7 @@ def test_terms_by_distance_have_the_shapes_of_their_hooks(variant):
   assert enc.has_vector_tables == any(term.ndim == 3 for term in jax.tree.leaves(terms))
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', DECLARING)
 def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
   """It has every hook and every declaration of that encoding, whatever hooks there come to be."""
   name, hyper = VARIANTS[variant]
@@ -1105,17 +1144,26 @@ SAME_AT_THE_START = (
 )
 
 
+def of_start(enc):
+  """What a layer gives with the parameters that an encoding starts with."""
+  x, weights, _ = inputs()
+  return layer(enc, weights, x, backend='dense', is_causal=enc.causal_only)
+
+
+@functools.cache
+def at_the_start(name):
+  """That of an encoding without hyperparameters."""
+  return of_start(make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0)))
+
+
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_parameters(variant):
   """There are as many as the formula says, and hyperparameters change the output."""
   name, hyper = VARIANTS[variant]
-  enc, (x, weights, _) = build(variant), inputs()
+  enc = declared(variant)
   assert sum(p.size for p in jax.tree.leaves(enc)) == sum(RECORDS[name].parameters(DIMS, hyper))
   if hyper and variant not in SAME_AT_THE_START:
-    run = lambda enc: layer(enc, weights, x, backend='dense', is_causal=enc.causal_only)
-    plain = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
-    changed = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
-    before, after = run(plain), run(changed)
+    before, after = at_the_start(name), of_start(make_variant(variant))
     assert before.shape != after.shape or np.abs(after - before).max() > 1e-4
 
 
