@@ -169,11 +169,15 @@ def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken
 def stopped(make, tmp_path_factory):
   """The directory of a run that SIGTERM has stopped after step 7."""
   workdir, read = tmp_path_factory.mktemp('stopped') / 'run', data.Batches.__getitem__
+  heard = lambda: [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  handlers = heard()
   with pytest.MonkeyPatch.context() as patch:
     send = lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == 6 else None
     patch.setattr(data.Batches, '__getitem__', lambda self, n: (send(n), read(self, n))[1])
-    with pytest.raises(Stopped, match='step 7 is saved; go on with the same command'):
+    with pytest.raises(Stopped, match='step 7 is saved; go on with the same command') as stopped:
       loop.train(make(), workdir)
+  assert stopped.value.code == 143
+  assert heard() == handlers
   return workdir
 
 
@@ -187,8 +191,12 @@ def stopped(make, tmp_path_factory):
     pytest.param('metrics.jsonl', None, marks=pytest.mark.slow),
   ],
 )
-def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_path, file, size):
-  """While the disk is full, no file may grow beyond `size` bytes; then there is room again."""
+def test_a_full_disk_is_one_line_and_harms_nothing(
+  unbroken, stopped, make, tmp_path, capsys, file, size
+):
+  """While the disk is full, no file may grow beyond `size` bytes; then there is room again, and a
+  run that was stopped goes on as if it had not been.
+  """
   c, workdir, left = make(), tmp_path / 'run', []
   if file != 'config.json':
     shutil.copytree(stopped, workdir)
@@ -215,6 +223,10 @@ def test_a_full_disk_is_one_line_and_harms_nothing(unbroken, stopped, make, tmp_
   assert [path.name for path in (workdir / 'checkpoints').glob('*') if path.name.isdigit()] == left
   if left:
     loop.train(c, workdir)
+    assert 'going on from step 7' in capsys.readouterr().out
+    stopped_metrics, metrics = (f / 'metrics.jsonl' for f in (stopped, unbroken))
+    assert metrics.read_bytes() != stopped_metrics.read_bytes()
+    assert metrics.read_bytes().startswith(stopped_metrics.read_bytes())
     assert_same_run(workdir, unbroken, c)
 
 
@@ -389,6 +401,7 @@ def test_a_validation_that_is_not_finite_stops_the_run(make, tmp_path):
   assert not (tmp_path / 'metrics.jsonl').exists()
 
 
+@pytest.mark.slow
 def test_without_its_damaged_checkpoints_a_run_begins_anew(unbroken, make, tmp_path):
   shutil.copytree(unbroken, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
@@ -435,6 +448,7 @@ def test_a_run_of_a_constant_rate_is_extended_to_what_the_longer_one_is(
     assert steps.count(5) == steps.count(9) == len(steps) // 2
 
 
+@pytest.mark.slow
 def test_other_rates_are_those_of_the_new_length_from_there_on(make, tmp_path, capsys):
   short, long = (make(train__steps=steps, train__log_every=1) for steps in (4, STEPS))
   loop.train(short, tmp_path / 'run')

@@ -38,11 +38,10 @@ def make(corpus):  # noqa: F811
 
 @pytest.fixture(scope='module')
 def alone(make, tmp_path_factory):
-  """{seed: directory of its run}; the second seed was trained by a config with `seeds`."""
-  folder = tmp_path_factory.mktemp('alone')
-  loop.train(make(seed=SEEDS[0]), folder / str(SEEDS[0]))
-  loop.train(make(seeds=SEEDS[1:]), folder / 'run')
-  return {SEEDS[0]: folder / str(SEEDS[0]), SEEDS[1]: config.seed_workdir(folder / 'run', SEEDS[1])}
+  """The directory of a run of the second seed, trained by a config with `seeds`."""
+  workdir = tmp_path_factory.mktemp('alone') / 'run'
+  loop.train(make(seeds=SEEDS[1:]), workdir)
+  return config.seed_workdir(workdir, SEEDS[1])
 
 
 @pytest.fixture(scope='module')
@@ -69,28 +68,30 @@ def assert_close(folder, other):
 
 
 def test_at_once_is_each_by_itself(make, alone, together, capsys):
-  for seed in SEEDS:
-    one = config.seed_workdir(together, seed)
-    assert (one / 'config.json').read_bytes() == (alone[seed] / 'config.json').read_bytes()
-    assert_close(one, alone[seed])
-    jax.tree.map(
-      lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
-      *(parameters(folder, make()) for folder in (one, alone[seed])),
-    )
-    loop.train(make(seed=seed), one)  # it is that run, and finished
+  first, second = (config.seed_workdir(together, seed) for seed in SEEDS)
+  assert (second / 'config.json').read_bytes() == (alone / 'config.json').read_bytes()
+  assert_close(second, alone)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+    *(parameters(folder, make()) for folder in (second, alone)),
+  )
+  for seed, folder in zip(SEEDS, (first, second), strict=True):
+    loop.train(make(seed=seed), folder)  # it is that run, and finished
     assert 'training is finished' in capsys.readouterr().out
   losses = [
     [row['loss'] for row in storage.read_rows(f / 'metrics.jsonl') if 'loss' in row]
-    for f in alone.values()
+    for f in (first, second)
   ]
   assert losses[0] != losses[1]
 
 
 @pytest.mark.slow
-def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, tmp_path):
+def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, together, tmp_path):
+  loop.train(make(seed=SEEDS[0]), tmp_path / 'first')
   loop.train(make(seeds=SEEDS), tmp_path / 'run')
-  for seed in SEEDS:
-    assert files(config.seed_workdir(tmp_path / 'run', seed)) == files(alone[seed])
+  for seed, by_itself in zip(SEEDS, (tmp_path / 'first', alone), strict=True):
+    assert files(config.seed_workdir(tmp_path / 'run', seed)) == files(by_itself)
+  assert_close(config.seed_workdir(together, SEEDS[0]), tmp_path / 'first')
 
 
 def test_a_stop_in_the_last_step_of_a_seed_lets_no_other_begin(make, tmp_path, monkeypatch):
@@ -204,7 +205,7 @@ def last(folder, c):
 
 
 def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path):
-  shutil.copytree(alone[0], tmp_path / 'run,seed=0')
+  shutil.copytree(alone, tmp_path / 'run,seed=0')
   before = files(tmp_path / 'run,seed=0')
   with pytest.raises(
     UserError,

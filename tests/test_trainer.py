@@ -112,35 +112,6 @@ def test_it_learns_and_logs(unbroken, tiny):
   assert all(row['tokens_per_second'] > 0 and row['peak_process_bytes'] > 2**20 for row in timed)
 
 
-def interrupt(monkeypatch, at, act):
-  """Calls `act` once, when the batch of step `at` is made."""
-  read, done = data.Batches.__getitem__, []
-
-  def getitem(self, step):
-    if step == at - 1 and not done:
-      done.append(step)
-      act()
-    return read(self, step)
-
-  monkeypatch.setattr(data.Batches, '__getitem__', getitem)
-
-
-def test_a_run_goes_on_as_if_it_had_not_stopped(unbroken, tiny, tmp_path, monkeypatch, capsys):
-  """Its steps before that are those of another run, bit for bit."""
-  handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-  interrupt(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
-  with pytest.raises(Stopped, match='step 7 is saved; go on with the same command') as stopped:
-    loop.train(tiny, tmp_path)
-  assert stopped.value.code == 143
-  assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-  assert metrics(tmp_path) != metrics(unbroken)
-  assert metrics(unbroken).startswith(metrics(tmp_path))
-  loop.train(tiny, tmp_path)
-  assert 'going on from step 7' in capsys.readouterr().out
-  assert metrics(tmp_path) == metrics(unbroken)
-  assert_same(parameters(tmp_path, tiny), parameters(unbroken, tiny))
-
-
 BUSY = """
 import hashlib, signal, time
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
