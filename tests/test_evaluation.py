@@ -347,6 +347,12 @@ def run(corpus, tmp_path):
   return make
 
 
+@pytest.fixture(scope='module')
+def unevaluated(corpus, tmp_path_factory):
+  """A run that no test evaluates: (config, directory, model)."""
+  return made_run(tmp_path_factory.mktemp('unevaluated') / 'run', corpus, {})
+
+
 def made_run(workdir, corpus, overrides, step=3):
   c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
   model = build(c, data.VOCAB, nnx.Rngs(0))
@@ -578,8 +584,8 @@ def test_an_installed_package_evaluates_without_files_of_a_clone(run, tmp_path):
   assert {(r['k'], r['status']) for r in rows_of(workdir)} == {(4, 'ok')}
 
 
-def test_logits_of_the_scored_tokens_alone_are_the_same(run):
-  c, _, model = run()
+def test_logits_of_the_scored_tokens_alone_are_the_same(unevaluated):
+  c, _, model = unevaluated
   x = np.random.default_rng(0).integers(97, 123, (2, 32))
   nll = model_functions.compiled(token_nll, c)
   np.testing.assert_allclose(nll(model, x, last=5), nll(model, x)[:, -5:], rtol=1e-6)
@@ -606,8 +612,8 @@ def test_activations_may_be_bfloat16_and_logits_are_float32(run):
   assert {row['dtype'] for row in rows_of(workdir)} == {'bfloat16'}
 
 
-def test_a_restored_model_is_read_and_not_drawn(run, monkeypatch):
-  c, workdir, model = run()
+def test_a_restored_model_is_read_and_not_drawn(unevaluated, monkeypatch):
+  c, workdir, model = unevaluated
   corpus = data.source(c.data, 'test')
   draw = jax.random.normal
 
@@ -1048,8 +1054,8 @@ def test_rows_of_another_evaluation_stand_beside_the_first(run):
     ({'model.mlp_dim': 8}, r'of shape \(2, 16, 32\), but the config asks for \(2, 16, 8\)'),
   ],
 )
-def test_bad_input_is_one_line_and_leaves_no_row(run, overrides, words):
-  c, workdir, _ = run()
+def test_bad_input_is_one_line_and_leaves_no_row(unevaluated, overrides, words):
+  c, workdir, _ = unevaluated
   with pytest.raises(UserError, match=words) as error:
     evaluate.evaluate(overlaid(c, **overrides), workdir)
   assert r'\n' not in str(error.value)

@@ -72,10 +72,14 @@ def save(folder, name, config=(), dtype=np.float32, without=()):
   return folder
 
 
+def config_of(source):
+  form = families.form_of(source.fields, source.name)
+  return importing.config_of(base.get_config(), source, form)
+
+
 def imported(folder):
   source = sources.open_source(str(folder))
-  form = families.form_of(source.fields, source.name)
-  config = importing.config_of(base.get_config(), source, form)
+  config, form = config_of(source), families.form_of(source.fields, source.name)
   return config, importing.build_model(config, source, form), source
 
 
@@ -170,7 +174,7 @@ def test_there_and_back(name, tmp_path):
       np.testing.assert_allclose(after[key], before[key], rtol=1e-6, atol=1e-7)
     else:
       np.testing.assert_array_equal(after[key], before[key])
-  again, _, _ = imported(tmp_path / 'out')
+  again = config_of(sources.open_source(str(tmp_path / 'out')))
   assert again.model == config.model
   assert again.encoding == config.encoding
 
