@@ -9,12 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FILES = sorted((Path(__file__).parent / 'eight_devices').glob('*.py'))
+# All that is slow there but for the laws of every encoding.
+SLOW = ('-m', 'slow', '-k', 'not test_equal_to_dense')
 
 
-def test_on_eight_devices():
+@pytest.mark.parametrize(
+  'chosen', [(), pytest.param(SLOW, marks=pytest.mark.slow)], ids=['daily', 'slow']
+)
+def test_on_eight_devices(chosen):
   options = ['-n', '0', '-q', '-p', 'no:cacheprovider', '-o', 'faulthandler_timeout=300']
-  command = [sys.executable, '-m', 'pytest', *options, *map(str, FILES)]
+  command = [sys.executable, '-m', 'pytest', *options, *chosen, *map(str, FILES)]
   env = os.environ | {'JAX_NUM_CPU_DEVICES': '8'}
   done = subprocess.run(
     command, cwd=Path(__file__).parent.parent, env=env, capture_output=True, text=True, timeout=1600

@@ -109,6 +109,7 @@ def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
   assert 'collective-permute' in {kind for kind, _ in exchanged}
 
 
+@pytest.mark.slow
 def test_nats_in_pieces_of_shares_are_those_of_one_device(monkeypatch):
   """Values and gradients; the pieces, of 2 tokens a share, do not divide a share of 5."""
   T, batch = 20, 2
@@ -123,6 +124,7 @@ def test_nats_in_pieces_of_shares_are_those_of_one_device(monkeypatch):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), actual, desired)
 
 
+@pytest.mark.slow
 def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_one):
   _, losses = run(train__grad_accum_steps=2, model__remat='layer', mesh__fsdp=2)
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
@@ -143,6 +145,7 @@ def test_seeds_at_once_on_devices(run, on_one, axes):
   assert other != on_one[1]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
   """The checkpoint was written by 2 x 2 x 2 devices; 8 devices that split sequences read it."""
   _, losses = run(start=on_all[0], mesh__context=8)
@@ -163,7 +166,14 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   assert pieces(cut.norm.scale[...]) == 1
 
 
-@pytest.mark.parametrize('fields', [{}, {'seeds': (0, 1), 'vmap_seeds': True}, {'init_from': True}])
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    pytest.param({'seeds': (0, 1), 'vmap_seeds': True}, marks=pytest.mark.slow),
+    pytest.param({'init_from': True}, marks=pytest.mark.slow),
+  ],
+)
 def test_no_device_makes_a_whole_parameter_that_is_cut(
   monkeypatch,
   on_one,

@@ -198,6 +198,7 @@ def test_bfloat16_is_rounding_away_from_float32():
   assert np.abs(rounded.astype(jnp.float32) - exact).max() < 0.02 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_it_runs_outside_of_jit_too():
   enc, q = (
     build('alibi'),
