@@ -156,7 +156,9 @@ def test_positions_keep_their_kind_and_their_number(text, shape):
   assert (batch.position_ids.dtype == np.float32) == (text == 'floats')
 
 
-@pytest.mark.parametrize('name', ['learned', 'rope', 't5', 'nope', 'abacus', 'fire'])
+@pytest.mark.parametrize(
+  'name', ['learned', 'rope', 't5', 'nope', 'abacus', pytest.param('fire', marks=pytest.mark.slow)]
+)
 def test_tokens_at_1_2_3_are_tokens_without_positions(name):
   """BOS stands at 0, and each token as an input at its own position."""
   model, tokens_BT = model_of(tiny(encoding__name=name)), jnp.arange(24).reshape(2, 12) % 13
@@ -270,7 +272,9 @@ def test_a_model_is_moved_in_training_alone():
 @pytest.mark.parametrize(
   ('taker', 'other'),
   [
-    pytest.param(taker, other, marks=daily_if(taker == 'abacus' or other == 'rope'))
+    pytest.param(
+      taker, other, marks=daily_if(other == 'rope' or (taker, other) == ('abacus', 't5'))
+    )
     for taker in ('abacus', 'position_coupling', {'name': 'position_coupling', 'levels': 2})
     for other in ('rope', 'fire', 't5', 'kv_shift')
   ],
@@ -409,6 +413,7 @@ def unbroken(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_numbers(unbroken, tmp_path, monkeypatch):
   """Bit for bit: batches, positions and offsets are drawn by seed and step."""
   read = data.TaskBatches.__getitem__

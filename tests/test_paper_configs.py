@@ -114,7 +114,7 @@ def test_kerple_has_162_million_parameters():
   assert sizes(study('kerple')[0], 50_304)[0] == pytest.approx(162e6, abs=5e5)
 
 
-@pytest.mark.parametrize('name', ['yarn', 'pi'])
+@pytest.mark.parametrize('name', ['yarn', pytest.param('pi', marks=pytest.mark.slow)])
 def test_llama_has_its_parameters(name):
   assert {sizes(c, 32_000)[0] for c in study(name)} == {6_738_415_616}
 

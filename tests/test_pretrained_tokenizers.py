@@ -180,7 +180,7 @@ def text_folder(folder):
   return folder
 
 
-@pytest.mark.parametrize('seeds', [(), (0, 1)])
+@pytest.mark.parametrize('seeds', [(), pytest.param((0, 1), marks=pytest.mark.slow)])
 def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monkeypatch):
   """Also what is tuned from that: whatever lies where the import lay, and from anywhere."""
   monkeypatch.chdir(tmp_path)

@@ -99,8 +99,22 @@ def test_a_separator_belongs_to_the_segment_that_it_ends():
   assert segment_1T.tolist() == [[0, 0, 1, 1, 1, 2, 3]]
 
 
-@pytest.mark.parametrize(('inner', 'factor'), [('rope', 1), ('alibi', 96), ('t5', 1)])
-@pytest.mark.parametrize('documents', [None, DOCUMENTS])
+@pytest.mark.parametrize(
+  ('inner', 'factor', 'documents'),
+  [
+    ('rope', 1, None),
+    ('alibi', 96, DOCUMENTS),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in (
+        ('rope', 1, DOCUMENTS),
+        ('alibi', 96, None),
+        ('t5', 1, None),
+        ('t5', 1, DOCUMENTS),
+      )
+    ),
+  ],
+)
 def test_a_model_is_its_inner_one_at_segments_with_rows_of_places(inner, factor, documents):
   """Farther places share the last row; each document begins anew."""
   both, alone = bipe_model(inner=inner)

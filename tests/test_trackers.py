@@ -106,8 +106,8 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
     {'model.mlp': 'swiglu'},
     {'model.output_gate': 'elementwise', 'encoding.name': 'rope_pp', 'model.shared_kv': True},
     pytest.param({}, marks=pytest.mark.slow),
-    {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64},
-    {'model.mlp': 'gelu_exact', 'model.vocab': 512},
+    {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}
+    | {'model.mlp': 'gelu_exact', 'model.vocab': 512},
   ],
 )
 def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
