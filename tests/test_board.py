@@ -2,12 +2,9 @@
 
 import dataclasses
 import itertools
-import os
 import random
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -631,23 +628,18 @@ def test_without_times_of_steps_no_picture_is_shown(tmp_path):
   assert '<img' not in (tmp_path / 'out' / 'board.html').read_text()
 
 
-def test_the_study_on_the_page_is_one_that_can_be_swept(tmp_path):
+def test_the_study_on_the_page_is_one_that_can_be_swept(command, tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
   (source,) = re.findall(
     r'```python\n(.*?)```', (ROOT / 'results' / 'BOARD.md').read_text(), re.DOTALL
   )
   (tmp_path / 'my_study.py').write_text(source)
-  command = [
-    'scripts/sweep.py',
-    f'--config={tmp_path}/my_study.py',
-    f'--out={tmp_path}',
-    '--status',
-  ]
-  done = subprocess.run(
-    [sys.executable, *command], cwd=ROOT, env=os.environ | {'PYTHONPATH': '.'},
-    capture_output=True, text=True,
-  )  # fmt: skip
-  assert done.stderr == ''
-  assert [f'seed={seed},label=mine' in done.stdout for seed in range(4)] == [True] * 3 + [False]
+  study_file = tmp_path / 'my_study.py'
+  _, out, error = command(
+    'scripts/sweep.py', f'--config={study_file}', f'--out={tmp_path}', '--status'
+  )
+  assert error == ''
+  assert [f'seed={seed},label=mine' in out for seed in range(4)] == [True] * 3 + [False]
 
 
 def test_what_figures_of_the_study_name_as_references_are_references_here(folder):
