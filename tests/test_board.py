@@ -18,6 +18,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import line_costs, lines, page, pareto, tables
+from posenc_jax.reporting.rows import of_runs
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts import board, step_times
 
@@ -652,6 +653,12 @@ def test_what_figures_of_the_study_name_as_references_are_references_here(folder
   assert line.split('|')[2].strip() == 'reference'
 
 
+def test_the_board_of_this_repository_names_the_rows_that_are_kept():
+  (sha256,) = re.findall(r'SHA-256 (\w+)', (ROOT / 'results' / 'BOARD.md').read_text())
+  assert page.sha256(of_runs(ROOT / 'results' / 'board')) == sha256
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Creating legend with loc="best" can be slow')  # by the clock
 def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):
   """The same bytes from the rows that are kept, by the command that it names."""
