@@ -275,7 +275,7 @@ def test_kernels_share_out_the_batch():
   jax.tree.map(close, found, expected)
 
 
-@pytest.mark.parametrize('rows', [4, 6])
+@pytest.mark.parametrize('rows', [pytest.param(4, marks=pytest.mark.slow), 6])
 def test_kernels_are_refused_within_a_shard_map(rows):
   """With a reason, whatever rows of the batch a device has; other backends serve there."""
   dims = {'model_dim': 16, 'heads': 2, 'head_dim': 8, 'train_length': 32}
