@@ -370,7 +370,7 @@ def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding
     assert 'rope_theta' not in fields or name != 'gpt_neox'
 
 
-def config_of(fields, changes):
+def changed_config(fields, changes):
   """The config of an imported run, with other values in it."""
   source = sources.Source('m', fields, {}, None, None, '0' * 64)
   config = importing.config_of(base.get_config(), source, families.form_of(fields, 'm'))
@@ -421,11 +421,11 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
 )
 def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, more, changes, said):
   source = RECORDS[name]['config'] | more
-  config = config_of(source, changes)
+  config = changed_config(source, changes)
   fields, form = exporting.fields_of(config, 23, 1, source)
   assert fields | said == fields
   assert fields['model_type'] == source['model_type']
-  assert to_json(config.encoding) == to_json(config_of(fields, {}).encoding)
+  assert to_json(config.encoding) == to_json(changed_config(fields, {}).encoding)
   assert families.form_of(fields, 'm').encoding == form.encoding
 
 
@@ -442,7 +442,7 @@ def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
   kind = source['model_type']
   match = rf'^config\.encoding=.*: {kind}, the family of its source, has its own positions alone;'
   with pytest.raises(UserError, match=match):
-    exporting.fields_of(config_of(source, changes), 23, 1, source)
+    exporting.fields_of(changed_config(source, changes), 23, 1, source)
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ def test_the_longest_length_of_an_export_is_that_of_the_run_or_its_source(
   name, length, changes, longest
 ):
   source = RECORDS[name]['config']
-  config = config_of(source, {'train.length': length, **changes})
+  config = changed_config(source, {'train.length': length, **changes})
   fields, again = exporting.fields_of(config, 23, 1, source)
   assert fields.get('max_position_embeddings') == longest
   assert families.form_of(fields, 'm').encoding == again.encoding
