@@ -18,7 +18,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import line_costs, lines, page, pareto, tables
-from posenc_jax.reporting.rows import of_runs
+from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts import board, step_times
 
