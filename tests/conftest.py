@@ -50,6 +50,8 @@ import pytest  # noqa: E402
 
 from posenc_jax.distributed import devices  # noqa: E402
 
+# What jax traces are many objects and little garbage: collected less often, that takes less time.
+gc.set_threshold(50_000, 50, 50)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
 

@@ -14,6 +14,11 @@ def daily_if(condition: bool) -> tuple:
   return () if condition else (pytest.mark.slow,)
 
 
+def slow(*values):
+  """A case that the suite `slow` alone has."""
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @functools.cache
 def representatives() -> frozenset[str]:
   """Few encodings that have among them everything that one can declare or act on.

@@ -434,6 +434,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(unbroken, tmp_path, monkeypat
   assert value(tmp_path) == value(unbroken)
 
 
+@pytest.mark.slow
 def test_positions_change_what_is_learned(unbroken, tmp_path):
   loop.train(tiny(data__corpus=COUPLED), tmp_path)
   assert (tmp_path / 'metrics.jsonl').read_bytes() != (unbroken / 'metrics.jsonl').read_bytes()

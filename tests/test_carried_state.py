@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from kinds import slow
 from oracles import softmax, tape_steps, turned_score
 from test_decoding import assert_decodes, model
 from test_laws import DIMS
@@ -84,7 +85,9 @@ def expected(m, encoding: dict, tokens_T, is_parallel: bool):
 
 
 @pytest.mark.parametrize('case', CASES)
-@pytest.mark.parametrize('flags', [{}, {'model__kv_heads': 2, 'model__parallel_residual': True}])
+@pytest.mark.parametrize(
+  'flags', [slow({}), {'model__kv_heads': 2, 'model__parallel_residual': True}]
+)
 def test_a_model_is_that_of_the_formula(case, flags):
   """Logits and attention weights, of layers that are looped over and of some that are unrolled."""
   m, x = model(CASES[case], layers=5, **flags), tokens(B=2, T=T)
@@ -108,7 +111,8 @@ def test_it_starts_as_rope_and_moves_away():
   assert np.abs(run(moved, x[:, :T]) - run(still, x[:, :T])).max() > 1e-2
 
 
-def test_gradients_of_looped_layers_are_those_of_unrolled_ones_whatever_is_kept():
+@pytest.mark.parametrize('remat', [*map(slow, ('none', 'layer')), 'attention'])
+def test_gradients_of_looped_layers_are_those_of_unrolled_ones_whatever_is_kept(remat):
   x = tokens(B=2, T=T)
 
   def gradient(**flags):
@@ -117,10 +121,9 @@ def test_gradients_of_looped_layers_are_those_of_unrolled_ones_whatever_is_kept(
 
   plain = gradient(model__unroll=0)
   assert all(np.abs(leaf).max() > 1e-5 for leaf in jax.tree.leaves(plain.encodings))
-  for remat in ('none', 'attention', 'layer'):
-    found = gradient(model__remat=remat)
-    for own, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
-      np.testing.assert_allclose(own, wanted, atol=2e-5 * max(1, np.abs(wanted).max()))
+  found = gradient(model__remat=remat)
+  for own, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
+    np.testing.assert_allclose(own, wanted, atol=2e-5 * max(1, np.abs(wanted).max()))
 
 
 def test_a_shift_of_all_positions_changes_nothing_and_a_document_begins_anew():
@@ -134,7 +137,7 @@ def test_a_shift_of_all_positions_changes_nothing_and_a_document_begins_anew():
 
 @pytest.mark.parametrize(
   ('encoding', 'more'),  # what spreads positions by the number of tokens is given no places more
-  [('tape', 3), (CASES['pattern'], 3), ({'name': 'random_positions', 'inner': 'tape'}, 0)],
+  [slow('tape', 3), (CASES['pattern'], 3), slow({'name': 'random_positions', 'inner': 'tape'}, 0)],
 )
 def test_states_are_decoded(encoding, more):
   made = model(encoding, layers=3, model__kv_heads=2)

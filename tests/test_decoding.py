@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from kinds import daily_if, representatives
+from kinds import daily_if, representatives, slow
 from oracles import RECORDS
 from test_laws import ANGLES_THAT_ARE_READ
 from test_model import PATTERNS, VOCAB, config, tokens
@@ -100,7 +100,7 @@ def test_segments_and_places_go_on(inner):
   assert_decodes(made)
 
 
-@pytest.mark.parametrize('name', PATTERNS)
+@pytest.mark.parametrize('name', [slow('irope'), slow('local_global'), 'windowed_t5'])
 def test_patterns_of_layers(name):
   encoding = {'name': 'pattern', 'layers': PATTERNS[name]}
   assert_decodes(model(encoding, layers=5, model__share_encoding='none'))

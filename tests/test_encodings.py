@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from kinds import daily_if, representatives
+from kinds import daily_if, representatives, slow
 from ml_collections import ConfigDict
 from oracles import RECORDS
 from test_laws import VARIANTS, declared, inputs, layer, parameters
@@ -512,6 +512,7 @@ def test_xpos_does_not_overflow_at_length():
   np.testing.assert_allclose(out[:, -64:], last[:, -64:], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_xpos_in_float16_does_not_overflow_within_its_span():
   """The last of 16,000 positions, as far from the first: their factors are exp(39) and exp(-39)."""
   enc, rng = build('xpos'), np.random.default_rng(0)
@@ -1106,7 +1107,7 @@ def test_wall_that_forgets_nothing_is_nope():
   same(build('wall', bias=200.0), build('nope'))
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize('backend', [slow('dense'), 'blockwise'])
 @pytest.mark.parametrize(
   ('queries', 'tokens', 'bias'), [(300, 300, 0.0), (300, 300, -5.0), (40, 8192, 4.0)]
 )

@@ -422,6 +422,7 @@ def due_rows(workdir, c):
 @pytest.mark.parametrize(
   'seeds', [{}, pytest.param({'seeds': (2, 0), 'vmap_seeds': True}, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_run_of_a_constant_rate_is_extended_to_what_the_longer_one_is(
   make, tmp_path, capsys, seeds
 ):
