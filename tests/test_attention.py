@@ -678,14 +678,14 @@ def test_positions_of_an_input_are_those_of_its_tokens(name):
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_meshes_that_say_how_arrays_are_cut(name, backend):
   """As jax.make_mesh makes them, and within jax.shard_map: values and gradients stay the same."""
-  arrays = normal(2, 9, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8)
+  arrays = normal(2, 9, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)
   enc = build(name, kv_heads=2)
 
-  def run(enc, *arrays):
-    return attend(*arrays, enc, backend=backend, block_sizes=(4, 4))
+  def run(enc, q, k, v, x):
+    return attend(q, k, v, enc, x=x, backend=backend, block_sizes=(4, 4))
 
   def gradients(run, *given):
-    return jax.jit(jax.grad(lambda *given: (run(*given) ** 2).sum(), (0, 1, 2, 3)))(*given)
+    return jax.jit(jax.grad(lambda *given: (run(*given) ** 2).sum(), (0, 1, 2, 3, 4)))(*given)
 
   desired = jax.tree.leaves(gradients(run, enc, *arrays))
   explicit = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Explicit,))
@@ -696,7 +696,7 @@ def test_meshes_that_say_how_arrays_are_cut(name, backend):
   auto = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Auto,))
   batch = PartitionSpec('data')
   by_device = jax.shard_map(
-    run, mesh=auto, in_specs=(PartitionSpec(), batch, batch, batch), out_specs=batch
+    run, mesh=auto, in_specs=(PartitionSpec(), *[batch] * 4), out_specs=batch
   )
   for found in (gradients(run, enc, *cut), gradients(by_device, enc, *arrays)):
     for one, other in zip(jax.tree.leaves(found), desired, strict=True):
