@@ -31,7 +31,7 @@ if sys.platform == 'linux':
     'glibc.malloc.mxfast=0:glibc.malloc.hugetlb=1:glibc.malloc.top_pad=100000000:'
     'glibc.malloc.trim_threshold=1000000000:glibc.malloc.mmap_threshold=1000000000',
   )
-# Tests, the two workers of pytest-xdist and the commands that tests start compile many programs
+# Tests, the workers of pytest-xdist and the commands that tests start compile many programs
 # that are equal: each is compiled once a session. Set JAX_COMPILATION_CACHE_DIR to keep them for
 # the next session, which then takes a third of the time.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:

@@ -687,7 +687,7 @@ def test_positions_of_an_input_are_those_of_its_tokens(name):
 @pytest.mark.parametrize(
   'name', ['shaw', *(pytest.param(name, marks=pytest.mark.slow) for name in ('rope', 't5', 'fox'))]
 )
-@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize('backend', [slow('dense'), 'blockwise'])
 def test_meshes_that_say_how_arrays_are_cut(name, backend):
   """As jax.make_mesh makes them, and within jax.shard_map: values and gradients stay the same."""
   arrays = normal(2, 9, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)

@@ -599,6 +599,7 @@ def step_case(plan, *arguments):
   return group.cases
 
 
+@pytest.mark.slow
 def test_steps_of_seeds_by_vmap_do_the_work_of_steps_one_after_another(plan):
   sequential, vmap = step_case(plan, '--encodings=rope', '--seeds=2')
   assert {sequential.baseline, vmap.baseline} == {sequential.name}

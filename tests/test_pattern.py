@@ -239,7 +239,7 @@ def test_random_floats_are_the_same_ones_in_evaluation():
   assert np.abs(nll(m, x, key=jax.random.key(1)) - nll(m, x)).max() > 1e-3
 
 
-@pytest.mark.parametrize('inner', ['shaw', 'sinusoidal'])
+@pytest.mark.parametrize('inner', [pytest.param('shaw', marks=pytest.mark.slow), 'sinusoidal'])
 def test_all_layers_stand_at_the_one_draw(inner):
   """A model that draws is the model without, given those positions; and with no room to draw it is
   that model.
@@ -332,8 +332,7 @@ def test_cape_is_its_encoding_at_the_positions_that_it_draws():
 @pytest.mark.parametrize(
   'inner',
   [
-    'shaw',
-    pytest.param('rope', marks=pytest.mark.slow),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('shaw', 'rope')),
     {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}},
   ],
 )

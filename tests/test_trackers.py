@@ -103,7 +103,7 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
 @pytest.mark.parametrize(
   'overrides',
   [
-    {'model.mlp': 'swiglu'},
+    pytest.param({'model.mlp': 'swiglu'}, marks=pytest.mark.slow),
     {'model.output_gate': 'elementwise', 'encoding.name': 'rope_pp', 'model.shared_kv': True},
     pytest.param({}, marks=pytest.mark.slow),
     {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}

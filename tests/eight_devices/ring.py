@@ -187,6 +187,7 @@ def test_auto_takes_the_ring_where_a_sequence_is_cut_and_it_can():
     assert 'collective_permute' not in text(q)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_rounding_away_from_float32():
   enc, rng = build('shaw'), np.random.default_rng(0)
   q, k, v = (jnp.asarray(rng.standard_normal((1, 60, n, 8)), jnp.float32) for n in (4, 2, 2))
