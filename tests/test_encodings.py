@@ -1652,7 +1652,7 @@ def test_without_mask_only_order_free_encodings_forget_order(name):
   """
   x, weights, _ = inputs()
   order = np.random.default_rng(0).permutation(x.shape[1])
-  enc = away(build(name)) if name == 'bam' else build(name)  # whose start is nothing
+  enc = away(build(name)) if name in ('bam', 'urpe') else build(name)  # whose start is nothing
   run = jax.jit(functools.partial(layer, enc, weights, backend='dense', is_causal=False))
   change = np.abs(run(x[:, order]) - run(x)[:, order]).max()
   reads_the_token_before = name in ('kv_shift', 'key_offset')
@@ -1683,7 +1683,8 @@ def test_sharing(name, share):
   build_layers = lambda: StackedEncoding(
     lambda: jax.tree.map(draw, make(name, **SIZES, rngs=rngs)), 3, share
   )
-  if share == 'none' and name in ('learned', 'abacus', 'position_coupling', 'bipe'):
+  at_input = ('learned', 'learned_fourier', 'abacus', 'position_coupling', 'bipe')
+  if share == 'none' and name in at_input:
     with pytest.raises(ValueError, match='acts once, at the input'):
       build_layers()
     return
