@@ -910,7 +910,7 @@ def test_entmax_needs_whole_rows():
 
 
 def test_urpe_multiplies_weights_of_softmax_by_numbers_of_distances():
-  """Those of 1, where it starts, leave all as it is; past the clip the last number goes on."""
+  """Numbers of 1, where they start, leave all as it is; past the clip the last number goes on."""
   same(build('chain', members=('t5', 'urpe')), build('t5'))
   enc, q = build('urpe', kv_heads=4, clip=3), jnp.ones((1, 7, 4, 8))
   enc.factors[...] = jnp.arange(7.0)[:, None] * jnp.arange(1.0, 5.0)[None]

@@ -1152,7 +1152,7 @@ def of_start(enc):
 
 @functools.cache
 def at_the_start(name):
-  """That of an encoding without hyperparameters."""
+  """The output of an encoding with all hyperparameters at their defaults."""
   return of_start(make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0)))
 
 

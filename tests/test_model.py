@@ -20,7 +20,7 @@ from configs import base
 from posenc_jax import attend, data
 from posenc_jax.attention import BACKENDS, Backend
 from posenc_jax.attention.backends import splash
-from posenc_jax.config.loading import overlay
+from posenc_jax.config.overlays import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
 from posenc_jax.inspection import parameter_counts

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from test_model import VOCAB, config, logits, nll, tokens
 
-from posenc_jax.config.loading import overlay
+from posenc_jax.config.overlays import overlay
 from posenc_jax.data import Batch
 from posenc_jax.encodings import make
 from posenc_jax.model.decoder import build

@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config.loading import overlay
+from posenc_jax.config.overlays import overlay
 from posenc_jax.config.serialization import flat, from_json, saved_config, to_json
 from posenc_jax.errors import UserError
 

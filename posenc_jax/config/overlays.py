@@ -1,0 +1,185 @@
+"""Overrides: fields that are set in a config, by their paths."""
+
+from ml_collections import ConfigDict
+
+from posenc_jax.config.serialization import flat, to_json, without_numpy
+from posenc_jax.errors import MAX_SHOWN, UserError, closest, nearest, shown
+
+MAX_SECTIONS = 8  # dots in the path of an override
+# The one section whose keys are not known here: they are the encoding's hyperparameters.
+OPEN = 'encoding'
+# Of a scaling of RoPE: the length that it starts from.
+ORIGINAL = 'original_max_position_embeddings'
+# What a layer of a pattern has that does not see the whole text.
+MASKS = {'attention_window', 'attention_chunk'}
+# Fields whose elements may have commas in them: lines for a shell, and options with lists.
+WITH_COMMAS = ('config.launch.setup', 'config.launch.options')
+
+
+def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
+  """Sets `{'dotted.path': value}` in place.
+
+  Below `encoding` any path is taken (`encodings.make` checks hyperparameters), also
+  `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
+  dict(name=...)}` replaces the whole section, before hyperparameters are set. Another `rope_type`
+  drops the fields of the one before, but for the length that both start from. In a pattern,
+  `encoding.FIELD` is set in the layers that are rope and see the whole text. A chain put in the
+  place of an encoding that is one of its members keeps that one's hyperparameters there. Raises
+  `UserError` for an unknown path or a value of another type.
+  """
+  overrides = without_numpy(overrides)
+  if OPEN in config:
+    encoding = to_json(config[OPEN])
+    overrides = _put_in_chain(encoding, _set_in_layers(encoding, overrides))
+  # stable: of a whole section and a name alone, the later one counts
+  is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
+  for path, value in sorted(overrides.items(), key=is_within):
+    *sections, key = path.split('.')
+    section = config
+    is_hyperparameter = sections[:1] == [OPEN] and path != f'{OPEN}.name'
+    if is_hyperparameter:
+      _check_names(path, (*sections, key))
+    for name in sections:
+      if is_hyperparameter and isinstance(section, ConfigDict) and section.get(name) is None:
+        _set(section, name, ConfigDict())
+      if not isinstance(section, ConfigDict) or name not in section:
+        _refuse_unknown(path, config)
+      section = section[name]
+    if path == OPEN:
+      if not isinstance(value, dict | ConfigDict) or not isinstance(dict(value).get('name'), str):
+        example = "a dict with a name, such as dict(name='rope'), or config.encoding.name"
+        raise UserError(f'config.{path}={shown(value)}: allowed: {example}')
+      _set(config, OPEN, _section(path, value))
+    elif is_hyperparameter and isinstance(section, ConfigDict):
+      if key == 'rope_type' and value not in (section.get('rope_type'), section.get('type')):
+        own = [name for name in section if path.removesuffix(key) + name in overrides]
+        _drop_all_but(section, [*own, ORIGINAL])
+      _set(section, key, _section(path, value) if isinstance(value, dict) else value)
+    elif not isinstance(section, ConfigDict) or key not in section:
+      _refuse_unknown(path, config)
+    else:
+      section[key] = typed(f'config.{path}', value, section[key])
+
+
+def _set_in_layers(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
+  """The overrides, where the encoding is a pattern with its fields set in layers.
+
+  Those are its layers of RoPE that see all tokens. Overrides stay as they are where they name
+  another encoding or the layers, and where there is no such layer.
+  """
+  if not isinstance(encoding, dict) or encoding.get('name') != 'pattern':
+    return overrides
+  own = {path: value for path, value in overrides.items() if path.startswith(f'{OPEN}.')}
+  is_new = OPEN in overrides or f'{OPEN}.layers' in own or own.get(f'{OPEN}.name') == 'pattern'
+  layers = encoding.get('layers')
+  layers = layers.split(',') if isinstance(layers, str) else layers
+  if not own or is_new or not isinstance(layers, list):
+    return overrides
+  layers = [{'name': layer} if isinstance(layer, str) else layer for layer in layers]
+  is_taken = [
+    isinstance(layer, dict) and layer.get('name') == 'rope' and not MASKS & layer.keys()
+    for layer in layers
+  ]
+  if not any(is_taken):
+    return overrides
+  for n, layer in enumerate(layers):
+    if is_taken[n]:
+      section = ConfigDict({OPEN: layer})
+      overlay(section, own)
+      layers[n] = to_json(section)[OPEN]
+  others = {path: value for path, value in overrides.items() if path not in own}
+  return others | {OPEN: {'name': 'pattern', 'layers': tuple(layers)}}
+
+
+def _put_in_chain(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
+  """The overrides, where they put a chain in the place of an encoding with hyperparameters: these
+  go into the member of its name, beside what that says itself.
+
+  Overrides stay as they are where no member, or more than one, has this name.
+  """
+  name, path = f'{OPEN}.name', f'{OPEN}.members'
+  members = overrides.get(path)
+  members = members.split(',') if isinstance(members, str) else members
+  is_chain = overrides.get(name) == 'chain' and OPEN not in overrides
+  has_own = isinstance(encoding, dict) and encoding.keys() - {'name'}
+  if not is_chain or not has_own or not isinstance(members, list | tuple):
+    return overrides
+  members = [{'name': spec} if isinstance(spec, str) else spec for spec in members]
+  is_own = [isinstance(spec, dict) and spec.get('name') == encoding.get('name') for spec in members]
+  if is_own.count(True) != 1:
+    return overrides
+  members[is_own.index(True)] = encoding | members[is_own.index(True)]
+  others = {key: value for key, value in overrides.items() if key not in (name, path)}
+  return others | {OPEN: {'name': 'chain', 'members': tuple(members)}}
+
+
+def _drop_all_but(section: ConfigDict, names: list[str]) -> None:
+  with section.unlocked():
+    for name in set(section) - set(names):
+      del section[name]
+
+
+def _check_names(path: str, names: tuple[str, ...]) -> None:
+  """Raises `UserError` where names of a path, or below it, cannot be those of hyperparameters."""
+  for name in names:
+    if not _is_name(name) or path.count('.') > MAX_SECTIONS:
+      allowed = f'letters, digits and underscores, and at most {MAX_SECTIONS} dots'
+      where = f'a field named {shown(name)} in {shown(path)}'
+      raise UserError(f'config: {where}; allowed: {allowed}')
+
+
+def _is_name(name: object) -> bool:
+  """Whether a hyperparameter may have this name; those of ConfigDict's methods are taken."""
+  return isinstance(name, str) and name.isidentifier() and not hasattr(ConfigDict, name)
+
+
+def _section(path: str, tree: dict | ConfigDict) -> ConfigDict:
+  """The section that a dict describes."""
+  _check_names(path, tuple(tree.keys()))
+  section = ConfigDict()
+  for name, value in tree.items():
+    is_section = isinstance(value, dict | ConfigDict)
+    section[name] = _section(f'{path}.{name}', value) if is_section else value
+  return section
+
+
+def _set(section: ConfigDict, key: str, value: object) -> None:
+  """Sets a key whatever type its value had: `encodings.make` says which types it takes."""
+  with section.unlocked():
+    if key in section:
+      del section[key]
+    section[key] = value
+
+
+def _refuse_unknown(path: str, config: ConfigDict) -> None:
+  names = list(flat(config))
+  if closest(path, names) is None:
+    section = path.partition('.')[0]
+    names = [name for name in names if name.startswith(f'{section}.')] or list(config.keys())
+  shown_path = path if path.isprintable() and len(path) <= MAX_SHOWN else shown(path)
+  raise UserError(f'config.{shown_path}: no such field; {nearest(path, names)}')
+
+
+def typed(name: str, value: object, old: object) -> object:
+  """`value` in the type of the value that it replaces; `name` is for the message.
+
+  An int may stand for a float; and for a tuple a list, a single element, or, if the elements are
+  words, 'one,two'; a comma in one of WITH_COMMAS divides nothing. Raises `UserError` for any other
+  type.
+  """
+  if isinstance(old, float) and type(value) is int and abs(value) < 2**1000:
+    return float(value)
+  if isinstance(old, tuple) and isinstance(value, str) and isinstance((*old, '')[0], str):
+    words = [value] if name in WITH_COMMAS else value.split(',')
+    return tuple(word.strip() for word in words if word.strip())
+  if isinstance(old, tuple) and isinstance(value, int | float):
+    value = (value,)
+  if isinstance(old, tuple) and isinstance(value, tuple | list):
+    return tuple(typed(name, v, old[0]) for v in value) if old else tuple(value)
+  if type(value) is not type(old):
+    like = f'like {old!r}'
+    if isinstance(old, ConfigDict):
+      like = f'fields below it, such as {next(iter(old))}'
+    kind = type(old).__name__
+    raise UserError(f'{name}={shown(value)}: is {type(value).__name__}; allowed: {kind}, {like}')
+  return value
