@@ -56,7 +56,9 @@ def test_every_encoding_is_drawn(name):
     count = len(lines(axes))  # one a head out, or one for all
     assert count == 1 or (count > 0 and count % SMALL['heads'] == 0)
     for line in lines(axes):
-      assert np.isfinite(np.asarray(line.get_ydata(), float)[1:]).all()
+      y = np.asarray(line.get_ydata(), float)[1:]
+      # what an encoding hides is a gap, and nothing else is
+      assert np.isfinite(y).all() or (name == 'hard_alibi' and not np.isinf(y).any())
 
 
 @pytest.mark.parametrize(
