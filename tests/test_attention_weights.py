@@ -14,9 +14,9 @@ from test_model import VOCAB, config
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.request import build_request
-from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.config import load, overlay, validate
 from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings.core.base import delegate_to_inner
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, windows
 from posenc_jax.evaluation.model_functions import compiled
@@ -30,7 +30,7 @@ TOKENS = np.random.default_rng(0).integers(0, VOCAB - 1, (3, 12)).astype(np.int3
 
 def model_of(encoding: dict, **overrides):
   """A model away from its initial values, so that heads are sharp and differ."""
-  c = config(model__layers=2, model__kv_heads=2, **overrides)
+  c = config(model__layers=2, model__kv_heads=2, model__head_dim=8, **overrides)
   overlay(c, {'encoding': encoding})
   model = build(c, VOCAB, nnx.Rngs(0))
   rng = np.random.default_rng(1)
@@ -40,13 +40,35 @@ def model_of(encoding: dict, **overrides):
   return moved.constrain_parameters()
 
 
+class RowRecorder(Recorder):
+  """The encoding `inner`; `record(weights)` is called with the weights that it makes of rows."""
+
+  def has(self, hook: str) -> bool:
+    return self.inner.has(hook)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return self.inner.score(s_BHTS, q_BHTK, k_BGSK, tile)
+
+  def normalize(self, s_BHTS, tile):
+    p_BHTS = self.inner.normalize(s_BHTS, tile)
+    self.record(p_BHTS)
+    return p_BHTS
+
+
+delegate_to_inner(RowRecorder, ('score', 'normalize'))
+
+
 def dense_scores(layer, x_BTD, enc, options):
-  """The scores of a layer [B, H, T, T], and those of its sink [B, T, H], or None."""
+  """The scores of a layer [B, H, T, T], and those of its sink [B, T, H], or None.
+
+  Of an encoding that turns whole rows of scores into weights, the weights.
+  """
   y_BTD = layer.block_input(x_BTD, 'attention')
   q, k, _ = enc.enter_attention(*layer.project_heads(y_BTD, enc), options.pop('state', None))
   recorded, v = [], jnp.zeros_like(k)
   options |= {'backend': 'dense', 'outer_hooks_applied': True}
-  attend(q, k, v, Recorder(enc, recorded.append), x=y_BTD, **options)
+  recorder = RowRecorder if enc.normalizer == 'rows' else Recorder
+  attend(q, k, v, recorder(enc, recorded.append), x=y_BTD, **options)
   if not enc.has('sink'):
     return recorded[-1], None
   ids = options['position_ids']
@@ -55,13 +77,13 @@ def dense_scores(layer, x_BTD, enc, options):
 
 
 def dense_weights(scores_BHTS, sink_BTH, enc, options) -> np.ndarray:
-  """The weights of a layer, float64 [B, H, T, T]: the softmax of what scores are."""
+  """The weights of a layer, float64 [B, H, T, T], from what `dense_scores` returns."""
   scores_BHTS = np.asarray(scores_BHTS, np.float64)
+  if enc.normalizer == 'rows':
+    return scores_BHTS
   T = scores_BHTS.shape[-1]
   distance_TS = np.arange(T)[:, None] - np.arange(T)[None]
   is_seen = (distance_TS >= 0) & (distance_TS < (options.get('window') or T))
-  if enc.normalizer == 'rows':
-    return np.asarray(enc.normalize(jnp.where(is_seen, scores_BHTS, MASKED)), np.float64)
   exp_BHTS = np.where(is_seen, np.exp(np.minimum(scores_BHTS, 700)), 0.0)
   if enc.normalizer == 'none':
     return exp_BHTS
