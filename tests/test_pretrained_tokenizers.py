@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from test_pretrained import SMALL_TOKENIZER, save, write_gguf
+from small_models import SMALL_TOKENIZER, save, write_gguf
 
 from configs import base
 from posenc_jax import storage

@@ -1,0 +1,252 @@
+"""The config.json of an exported run: the fields of the family whose form the run has.
+
+They are made from the run's config and read back by `families.form_of`, which must give the run's
+own form again.
+"""
+
+import contextlib
+
+from ml_collections import ConfigDict
+
+from posenc_jax.config import to_json
+from posenc_jax.encodings.core.registry import hyperparameters
+from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.model.layer_pattern import read_pattern
+from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, takes_original
+from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.form import Form
+from posenc_jax.training import provenance
+
+LONGEST = 'max_position_embeddings'
+OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
+# What files say of RoPE, by older names and newer ones.
+OF_ROPE = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
+OF_ROPE += ('rotary_emb_base', 'rotary_pct')
+OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
+
+
+def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> tuple[dict, Form]:
+  """The fields of config.json for a run, and their form.
+
+  Args:
+    vocab: rows of the token embedding.
+    bos: the symbol that windows begin with.
+    source: the config.json that the run was imported with, or None.
+  Raises:
+    UserError: no family has the form of the run; it says why.
+  """
+  tokens = {'vocab_size': vocab, 'bos_token_id': bos}
+  if source is None:
+    return _as_nearest_family(config, tokens)
+  own = {} if bos == bos_of(source) else {'bos_token_id': bos}
+  form = form_of(source, provenance.SOURCE_CONFIG)
+  if (differing := _difference(config, form)) is None:
+    return _with_longest(config, source | own, config.train.length), form
+  if (fields := _with_own_rope(config, source)) is not None:
+    with contextlib.suppress(UserError):  # of a scaling that the family does not have
+      form = form_of(fields, 'export')
+      if _difference(config, form) is None:
+        return _with_longest(config, fields | own, config.train.length), form
+  tokens['eos_token_id'] = source.get('eos_token_id')
+  try:
+    return _as_nearest_family(config, tokens, source.get(LONGEST) or 0)
+  except UserError:
+    path, value, theirs = differing
+    theirs = 'its own positions alone' if path == 'encoding' else shown(theirs)
+    problem = f'{source["model_type"]}, the family of its source, has {theirs}'
+    allowed = 'that, or a form that another family has'
+    raise UserError(f'config.{path}={shown(value)}: {problem}; allowed: {allowed}') from None
+
+
+def _as_nearest_family(config: ConfigDict, tokens: dict, longest: int = 0) -> tuple[dict, Form]:
+  """The fields and the form of the family that is next to a run.
+
+  Args:
+    tokens: fields about tokens.
+    longest: a length that the model was trained at before.
+  Raises:
+    UserError: it has another form than the run.
+  """
+  fields = _new_fields(config) | {'eos_token_id': None} | tokens  # the family's may be no token
+  form = form_of(fields, 'export')
+  if differing := _difference(config, form):
+    path, own, theirs = differing
+    problem = f'{fields["model_type"]}, the family next to it, has {shown(theirs)}'
+    raise UserError(f'config.{path}={shown(own)}: {problem}; allowed: a form that a family has')
+  return _with_longest(config, fields, longest), form
+
+
+def _with_own_rope(config: ConfigDict, source: dict) -> dict | None:
+  """The config.json that a run was imported with, but for RoPE as the run has it in layers that see
+  the whole text; None where these have several, or another encoding.
+  """
+  layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
+  whole = [own for own, mask in layers if own['name'] == 'rope' and not mask]
+  if not whole or any(own != whole[0] for own in whole):
+    return None
+  fields = _rope_fields(whole[0], config.train.length, source['model_type'])
+  of_kinds = source.get('rope_parameters') or {}
+  if 'full_attention' in of_kinds:
+    said = {'rope_theta': fields.pop('rope_theta'), 'rope_type': 'default'}
+    of_kinds = of_kinds | {'full_attention': said | fields.pop('rope_scaling', {})}
+    return source | fields | {'rope_parameters': of_kinds}
+  return {name: value for name, value in source.items() if name not in OF_ROPE} | fields
+
+
+def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
+  """The fields, whose longest length is no less than this one, where they have that field and no
+  scaling of the run decides it.
+  """
+  layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
+  scalings = [own['scaling'] for own, _ in layers if own['name'] == 'rope']
+  is_decided = any(said and said['rope_type'] in OF_LONGEST for said in scalings)
+  if is_decided or not fields.get(LONGEST):
+    return fields
+  return fields | {LONGEST: max(fields[LONGEST], length)}
+
+
+def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | None:
+  """The first field in which a run differs from a form: (path, the run's value, the form's)."""
+  model, attention = to_json(config.model), to_json(config.attention)
+  if model['kv_heads'] == model['heads']:
+    model['kv_heads'] = 0  # as forms say it
+  for section, own, theirs in (
+    ('model', model, form.model),
+    ('attention', attention, form.attention),
+  ):
+    for name, value in theirs.items():
+      if name != 'vocab' and own[name] != value:
+        return f'{section}.{name}', own[name], value
+  own, theirs = to_json(config.encoding), form.encoding
+  layers = _layers(own, config.train.length, config.model.layers)
+  if layers == _layers(to_json(ConfigDict(theirs)), form.train_length, config.model.layers):
+    return None
+  return 'encoding', own, theirs
+
+
+def _layers(encoding: dict, length: int, count: int) -> list[tuple[dict, dict]]:
+  """(encoding, mask) of each layer of a model trained at a length, with defaults said, so that they
+  can be compared.
+  """
+  with user_errors(ValueError):
+    variants, order, masks = read_pattern(encoding)
+    variants = [_normal(variant, length) for variant in variants]
+  places = [n % len(order) for n in range(count)]
+  return [(variants[order[place]], masks[place]) for place in places]
+
+
+def _normal(encoding: dict, length: int) -> dict:
+  """The encoding of a layer of a model trained at a length, with defaults said."""
+  encoding = hyperparameters(encoding['name']) | encoding
+  if encoding['name'] == 'rope':
+    return encoding | {'scaling': _scaling(encoding['scaling'], length)}
+  if encoding['name'] == 'learned':
+    encoding |= {'max_length': encoding['max_length'] or length}
+  return {name: value for name, value in encoding.items() if value is not None}
+
+
+def _new_fields(config: ConfigDict) -> dict:
+  """Fields of config.json, by the family that is next to the run."""
+  m, encoding = config.model, to_json(config.encoding)
+  layers = _layers(encoding, config.train.length, m.layers)
+  rotates = [own['name'] == 'rope' for own, _ in layers]
+  if m.norm == 'rms' and any(own['name'] == 'nope' for own, _ in layers):
+    kind = 'smollm3'  # of rope in all layers that have one; `_difference` refuses others
+    encoding = next((own for own, _ in layers if own['name'] == 'rope'), {'name': 'nope'})
+  elif m.norm == 'rms':
+    kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
+    kind = kind or (
+      'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
+    )
+  else:
+    kind = {'learned': 'gpt2', 'alibi': 'bloom'}.get(encoding['name'], 'gpt_neox')
+  fields = {'model_type': kind, 'tie_word_embeddings': m.tie_embeddings}
+  if kind == 'gpt2':
+    return fields | {
+      'n_embd': m.model_dim,
+      'n_inner': m.mlp_dim,
+      'n_layer': m.layers,
+      'n_head': m.heads,
+      'n_positions': encoding.get('max_length') or config.train.length,
+      'layer_norm_epsilon': m.norm_eps,
+      'activation_function': _activation(m.mlp, UNGATED),
+    }
+  if kind == 'bloom':
+    sizes = {'hidden_size': m.model_dim, 'n_layer': m.layers, 'n_head': m.heads}
+    return fields | sizes | {'layer_norm_epsilon': m.norm_eps}
+  fields |= {
+    'hidden_size': m.model_dim,
+    'intermediate_size': m.mlp_dim,
+    'num_hidden_layers': m.layers,
+    'num_attention_heads': m.heads,
+    LONGEST: config.train.length,
+    **_rope_fields(encoding, config.train.length, kind),
+  }
+  if kind == 'gpt_neox':
+    fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
+    return fields | {'hidden_act': _activation(m.mlp, UNGATED)}
+  fields |= {
+    'num_key_value_heads': m.kv_heads or m.heads,
+    'head_dim': m.head_dim,
+    'rms_norm_eps': m.norm_eps,
+    'hidden_act': _activation(m.mlp, GATED),
+  }
+  if kind == 'llama':
+    fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
+  if kind == 'mistral':
+    fields['sliding_window'] = config.attention.window
+  if kind == 'smollm3':  # whose own padding is a token that a smaller model does not have
+    fields |= {'no_rope_layers': [int(turns) for turns in rotates], 'pad_token_id': None}
+  return fields
+
+
+def _activation(mlp: str, names: dict[str, str]) -> str:
+  """The first name that transformers has for an activation; where it has none, the first of all,
+  so that `_difference` refuses it.
+  """
+  return next((name for name, own in names.items() if own == mlp), next(iter(names)))
+
+
+def _scaling(scaling: dict | None, length: int) -> dict | None:
+  """The scaling of RoPE by its newer name, with its original length, which is the training length
+  unless it is said.
+  """
+  if scaling is None:
+    return None
+  fields = {name: x for name, x in scaling.items() if x is not None}
+  kind = fields.pop('type', None)
+  kind = fields.setdefault('rope_type', kind)
+  if kind == 'default':
+    return None
+  return ({ORIGINAL: length} if takes_original(kind) else {}) | fields
+
+
+def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
+  """The fields of RoPE in a family. Raises `UserError` for what transformers would read otherwise,
+  or not at all.
+  """
+  rope = hyperparameters('rope') | encoding
+  if kind == 'gpt_neox':
+    fields = {'rotary_emb_base': float(rope['base']), 'rotary_pct': float(rope['fraction'])}
+  else:
+    fields = {'rope_theta': float(rope['base'])}
+  if rope['fraction'] != 1 and kind == 'phi3':
+    fields['partial_rotary_factor'] = rope['fraction']
+  elif rope['fraction'] != 1 and kind != 'gpt_neox':
+    allowed = '1, since of the families with this form GPT-NeoX alone rotates a part'
+    raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
+  if (scaling := _scaling(rope['scaling'], length)) is not None:
+    kind = scaling['rope_type']
+    if kind not in OF_TRANSFORMERS:
+      field = f'config.encoding.scaling.rope_type={shown(kind)}'
+      raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
+    fields['rope_scaling'] = scaling
+    if kind == 'dynamic':  # of which transformers takes this for the length before
+      fields[LONGEST] = scaling[ORIGINAL]
+    if kind in ('yarn', 'longrope') and 'factor' in scaling:
+      # transformers 4 takes the factor from these two, whatever `factor` says
+      fields[LONGEST] = round(scaling['factor'] * scaling[ORIGINAL])
+    if kind == 'longrope':
+      fields[ORIGINAL] = scaling[ORIGINAL]
+  return fields

@@ -1,0 +1,96 @@
+"""Small models of every family, as folders and GGUF files, with the weights of conformance.py."""
+
+import json
+
+import numpy as np
+import safetensors.numpy
+
+from configs import base
+from posenc_jax.pretrained import families, gguf_file, importing, sources
+from posenc_jax.pretrained.exported_tokenizers import byte_tokenizer
+from scripts.conformance.command import GOLDEN
+from scripts.conformance.pretrained import weights
+
+RECORDS = json.loads((GOLDEN / 'pretrained.json').read_text())
+TOKENIZER = byte_tokenizer(256)
+# Three letters and the space are tokens, other characters one.
+SMALL_TOKENIZER = json.dumps(
+  {
+    'version': '1.0',
+    'model': {'type': 'WordLevel', 'vocab': {'a': 3, 'b': 4, 'c': 5, ' ': 6, '?': 7}}
+    | {'unk_token': '?'},
+    'pre_tokenizer': {'type': 'Split', 'pattern': {'Regex': '.'}}
+    | {'behavior': 'Isolated', 'invert': False},
+  }
+).encode()
+
+
+def save(folder, name, config=(), dtype=np.float32, without=()):
+  """A folder as transformers saves it."""
+  record = RECORDS[name]
+  tensors = {
+    key: weights(key, shape).astype(dtype)
+    for key, shape in record['shapes'].items()
+    if key not in without
+  }
+  folder.mkdir(exist_ok=True)
+  (folder / 'config.json').write_text(json.dumps(record['config'] | dict(config)))
+  safetensors.numpy.save_file(tensors, folder / 'model.safetensors')
+  (folder / 'tokenizer.json').write_bytes(TOKENIZER)
+  return folder
+
+
+def config_of(source):
+  form = families.form_of(source.fields, source.name)
+  return importing.config_of(base.get_config(), source, form)
+
+
+def imported(folder):
+  source = sources.open_source(str(folder))
+  config, form = config_of(source), families.form_of(source.fields, source.name)
+  return config, importing.build_model(config, source, form), source
+
+
+def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
+  """A GGUF file of a golden model, in float32, with queries and keys permuted as converters do."""
+  import gguf
+
+  record = RECORDS[name]
+  config = record['config']
+  writer = gguf.GGUFWriter(path, 'llama')
+  heads = {'q': config['num_attention_heads'], 'k': config['num_key_value_heads']}
+  writer.add_block_count(config['num_hidden_layers'])
+  writer.add_context_length(config['max_position_embeddings'])
+  writer.add_embedding_length(config['hidden_size'])
+  writer.add_feed_forward_length(config['intermediate_size'])
+  writer.add_head_count(heads['q'])
+  writer.add_head_count_kv(heads['k'])
+  writer.add_key_length(config['head_dim'])
+  writer.add_layer_norm_rms_eps(config['rms_norm_eps'])
+  writer.add_rope_freq_base(config['rope_parameters']['rope_theta'])
+  writer.add_vocab_size(config['vocab_size'])
+  writer.add_tokenizer_model('gpt2')
+  writer.add_tokenizer_pre(pre)
+  writer.add_token_list([*(chr(97 + n) for n in range(22)), 'ab'])
+  writer.add_token_merges(['a b'])
+  writer.add_bos_token_id(1)
+  for key, value in metadata.items():
+    adds = {bool: writer.add_bool, str: writer.add_string, int: writer.add_uint32}
+    adds[type(value)](key, value)
+  back = {long: short for short, long in gguf_file.TENSORS.items()}
+  for key, shape in record['shapes'].items():
+    parts = key.split('.')
+    number = next((part for part in parts if part.isdigit()), None)
+    x = weights(key, shape)
+    if key.endswith(('q_proj.weight', 'k_proj.weight')):
+      H = heads[key.split('.')[-2][0]]
+      x = x.reshape(H, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
+    own = back[key.replace(f'.{number}.', '.{n}.')].format(n=number)
+    writer.add_tensor(own, np.ascontiguousarray(x))
+  for key, x in dict(tensors).items():
+    writer.add_tensor(key, x)
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  return path

@@ -1,0 +1,426 @@
+"""Runs that go out as folders of transformers: there and back, fields, files, tokenizers."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+from small_models import RECORDS, TOKENIZER, config_of, imported, save
+
+from configs import base
+from posenc_jax import storage
+from posenc_jax.config import overlay, to_json
+from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.errors import UserError
+from posenc_jax.model.decoder import build
+from posenc_jax.model.layer_pattern import read_pattern
+from posenc_jax.pretrained import exported_fields, exporting, families, importing, sources
+from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte_tokenizer, with_bos
+from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+from posenc_jax.training.run_dir import claim_run_dir
+from scripts.conformance.pretrained import MODELS, TOKENS, weights
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_there_and_back(name, tmp_path):
+  """All tensors are equal bit for bit; where a family adds 1 or multiplies, to rounding."""
+  folder = save(tmp_path / 'm', name)
+  config, model, source = imported(folder)
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  before, after = (
+    safetensors.numpy.load_file(f / 'model.safetensors') for f in (folder, tmp_path / 'out')
+  )
+  assert before.keys() == after.keys()
+  inexact = {'gemma2': 'norm', 'gemma3': 'norm', 'gpt2': 'wpe'}.get(name, 'none')
+  for key in before:
+    if inexact in key or (name == 'gemma2' and 'q_proj' in key):
+      np.testing.assert_allclose(after[key], before[key], rtol=1e-6, atol=1e-7)
+    else:
+      np.testing.assert_array_equal(after[key], before[key])
+  again = config_of(sources.open_source(str(tmp_path / 'out')))
+  assert again.model == config.model
+  assert again.encoding == config.encoding
+
+
+def test_a_large_export_is_cut_into_files(tmp_path):
+  folder = save(tmp_path / 'm', 'llama3_tied')
+  config, model, source = imported(folder)
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  out = tmp_path / 'out'
+  exporting.export_model(config, leaves, 1, source.fields, TOKENIZER, out, largest=3000)
+  sizes = {path.name: path.stat().st_size for path in out.glob('*.safetensors')}
+  assert min(sizes) == f'model-00001-of-{len(sizes):05}.safetensors'
+  assert len(sizes) > 3
+  assert max(sizes.values()) < 3000 + 1500  # of the header
+  index = json.loads((out / 'model.safetensors.index.json').read_text())
+  before = safetensors.numpy.load_file(folder / 'model.safetensors')
+  assert index['metadata'] == {'total_size': sum(x.nbytes for x in before.values())}
+  assert index['weight_map'].keys() == before.keys()
+  _, again, _ = imported(out)
+  jax.tree.map(np.testing.assert_array_equal, again, model)
+
+
+def test_an_export_that_fails_leaves_no_folder(tmp_path, monkeypatch):
+  config, model, source = imported(save(tmp_path / 'm', 'llama'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  write, written = storage.atomic_write, []
+
+  def fill_the_disk(path, content):
+    assert not (tmp_path / 'out').exists()
+    written.append(path.name)
+    if len(written) == 3:
+      raise OSError(28, 'No space left on device', str(path))
+    write(path, content)
+
+  monkeypatch.setattr(storage, 'atomic_write', fill_the_disk)
+  arguments = config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out'
+  with pytest.raises(OSError, match='No space left'):
+    exporting.export_model(*arguments, largest=3000)
+  assert [path.name for path in tmp_path.iterdir()] == ['m']
+
+
+SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'qwen2', 'qwen3')
+SAME_FAMILY += ('smollm3', 'olmo2', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
+
+
+@pytest.mark.parametrize('name', SAME_FAMILY)
+def test_a_run_alone_says_its_family(name, tmp_path):
+  """Without the config.json that it came with, as a model that was trained here."""
+  folder = save(tmp_path / 'm', name)
+  config, model, source = imported(folder)
+  with config.unlocked():
+    config.model.kv_heads = config.model.kv_heads or config.model.heads  # said otherwise
+  fields, form = exported_fields.fields_of(config, 23, 1, None)
+  assert fields['model_type'] == source.fields['model_type']
+  assert form.model | {'vocab': 23} == families.form_of(source.fields, '').model
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  expected = safetensors.numpy.load_file(folder / 'model.safetensors')
+  assert dict(exporting.tensors_of(form, leaves)).keys() == expected.keys()
+
+
+@pytest.mark.parametrize('name', ['llama3_tied', 'bloom'])
+def test_a_scaled_embedding_becomes_two_matrices(name, tmp_path):
+  config, model, _ = imported(save(tmp_path / 'm', name))
+  with config.unlocked():
+    config.model.embedding_scale = 0.0
+  model.embedding_scale = 12**0.5
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 1, None, None, tmp_path / 'out')
+  _, again, _ = imported(tmp_path / 'out')
+  np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=2e-5)
+
+
+def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_path):
+  """Which it is at evaluation."""
+  rope = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
+  sizes = {'layers': 1, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8, 'mlp': 'swiglu'}
+  exported = []
+  for encoding in (rope, {'name': 'pose', 'inner': rope}):
+    config, run = base.get_config(), tmp_path / encoding['name']
+    overlay(config, {f'model.{field}': x for field, x in sizes.items()} | {'encoding': encoding})
+    claim_run_dir(run, config)
+    with Checkpoints(run, max_to_keep=1) as checkpoints:
+      model = build(config, 257, nnx.Rngs(0))
+      checkpoints.save(config.train.steps, model, {'count': np.array(0)})
+    exporting.export_run(config, run, run / 'out', 'float32')
+    exported.append({file.name: file.read_bytes() for file in (run / 'out').iterdir()})
+  assert exported[0] == exported[1]
+  assert b'"linear"' in exported[1]['config.json']
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'bloom', 'mpt'])
+def test_a_projection_to_logits_of_its_own(name, tmp_path):
+  """Families that tie theirs to the embedding, unless the file says otherwise: there and back."""
+  _, tied, _ = imported(save(tmp_path / 'tied', name))
+  folder = save(tmp_path / 'm', name, {'tie_word_embeddings': False})
+  tensors = safetensors.numpy.load_file(folder / 'model.safetensors')
+  own = weights('lm_head.weight', (23, 12))
+  path = folder / 'model.safetensors'
+  safetensors.numpy.save_file(tensors | {'lm_head.weight': own}, path)
+  config, model, source = imported(folder)
+  with jax.default_matmul_precision('highest'):
+    normed = np.asarray(tied.norm(tied.hidden(TOKENS)), np.float64)
+    expected = normed @ own.T.astype(np.float64)
+    np.testing.assert_allclose(model(TOKENS), expected, atol=1e-5 * np.abs(expected).max())
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  after = safetensors.numpy.load_file(tmp_path / 'out' / 'model.safetensors')
+  np.testing.assert_array_equal(after['lm_head.weight'], own)
+
+
+@pytest.mark.parametrize(
+  ('name', 'encoding', 'said'),
+  [
+    ('gpt_neox', {'base': 5e5, 'fraction': 0.5}, {'rotary_emb_base': 5e5, 'rotary_pct': 0.5}),
+    ('llama', {'fraction': 0.5}, r'config\.encoding\.fraction=0\.5; allowed: 1'),
+    ('llama', {'scaling': {'rope_type': 'ntk', 'factor': 2.0}}, "rope_type='ntk': transformers"),
+    (
+      'llama',
+      {'scaling': {'type': 'dynamic', 'factor': 2.0, 'original_max_position_embeddings': 9}},
+      {'max_position_embeddings': 9},
+    ),
+    (
+      'llama',
+      {'scaling': {'rope_type': 'yarn', 'factor': 2.0}},
+      {
+        'rope_scaling': {
+          'rope_type': 'yarn',
+          'factor': 2.0,
+          'original_max_position_embeddings': 32,
+        },
+        'max_position_embeddings': 64,  # from which transformers 4 takes the factor
+      },
+    ),
+    (
+      'llama',
+      {
+        'scaling': {'rope_type': 'longrope', 'factor': 4.0, 'original_max_position_embeddings': 16}
+        | {'short_factor': (1.0, 1.0), 'long_factor': (1.0, 2.0)}
+      },
+      {'max_position_embeddings': 64, 'original_max_position_embeddings': 16},
+    ),
+  ],
+)
+def test_positions_of_a_run_are_said_in_the_words_of_transformers(name, encoding, said, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', name))
+  overlay(config, {'encoding': {'name': 'rope'} | encoding})
+  if isinstance(said, str):
+    with pytest.raises(UserError, match=said):
+      exported_fields.fields_of(config, 23, 1, None)
+  else:
+    fields, _ = exported_fields.fields_of(config, 23, 1, None)
+    assert {key: fields[key] for key in said} == said
+    assert fields['eos_token_id'] is None
+    assert 'rope_theta' not in fields or name != 'gpt_neox'
+
+
+def changed_config(fields, changes):
+  """The config of an imported run, with other values in it."""
+  source = sources.Source('m', fields, {}, None, None, '0' * 64)
+  config = importing.config_of(base.get_config(), source, families.form_of(fields, 'm'))
+  overlay(config, changes)
+  return config
+
+
+OLDER = {'rope_parameters': None, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0}
+SCALED = {'rope_type': 'yarn', 'factor': 4, 'original_max_position_embeddings': 32}
+YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
+
+
+@pytest.mark.parametrize(
+  ('name', 'more', 'changes', 'said'),
+  [
+    (
+      'gemma3',
+      {},
+      YARN,
+      {
+        'rope_parameters': {
+          'full_attention': {'rope_theta': 1e6} | SCALED,
+          'sliding_attention': {'rope_theta': 1e4, 'rope_type': 'default'},
+        },
+        'max_position_embeddings': 128,
+      },
+    ),
+    (
+      'gemma3',
+      OLDER | {'rope_scaling': {'rope_type': 'linear', 'factor': 8.0}},
+      YARN,
+      {'rope_scaling': SCALED, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0},
+    ),
+    (
+      'gemma3',
+      OLDER,
+      {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 2},
+      {'rope_scaling': {'rope_type': 'linear', 'factor': 2}, 'max_position_embeddings': 32},
+    ),
+    ('gpt_neox', {}, YARN, {'rope_scaling': SCALED, 'rotary_pct': 0.25, 'rotary_emb_base': 1e4}),
+    (
+      'phi3',
+      {'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}},
+      {'encoding.base': 7.0},
+      {'partial_rotary_factor': 0.5, 'rope_theta': 7.0},
+    ),
+  ],
+)
+def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, more, changes, said):
+  source = RECORDS[name]['config'] | more
+  config = changed_config(source, changes)
+  fields, form = exported_fields.fields_of(config, 23, 1, source)
+  assert fields | said == fields
+  assert fields['model_type'] == source['model_type']
+  assert to_json(config.encoding) == to_json(changed_config(fields, {}).encoding)
+  assert families.form_of(fields, 'm').encoding == form.encoding
+
+
+@pytest.mark.parametrize(
+  ('name', 'more', 'changes'),
+  [
+    ('gemma2', {}, YARN),  # one scaling for all layers
+    ('gemma3', {}, {'encoding.name': 'self_extend', 'encoding.window': 8}),
+    ('phi3', {'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}}, YARN),
+  ],
+)
+def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
+  source = RECORDS[name]['config'] | more
+  kind = source['model_type']
+  match = rf'^config\.encoding=.*: {kind}, the family of its source, has its own positions alone;'
+  with pytest.raises(UserError, match=match):
+    exported_fields.fields_of(changed_config(source, changes), 23, 1, source)
+
+
+@pytest.mark.parametrize(
+  ('name', 'length', 'changes', 'longest'),
+  [
+    ('llama', 64, {}, 64),  # tuned at a longer length
+    ('llama', 16, {}, 32),
+    ('llama3_tied', 64, {}, 64),
+    ('llama', 16, {'attention.window': 8}, 32),  # another family
+    ('llama', 64, {'attention.window': 8}, 64),
+    ('llama', 16, {'encoding': {'name': 'nope'}}, 32),
+    ('llama_yarn', 64, {}, 32),  # of which transformers 4 takes the factor
+    ('llama_yarn', 16, {'attention.window': 8}, 32),
+    ('gpt_neox', 64, {}, 64),
+    ('gpt2', 64, {'encoding': {'name': 'learned', 'max_length': 32}}, None),
+  ],
+)
+def test_the_longest_length_of_an_export_is_that_of_the_run_or_its_source(
+  name, length, changes, longest
+):
+  source = RECORDS[name]['config']
+  config = changed_config(source, {'train.length': length, **changes})
+  fields, again = exported_fields.fields_of(config, 23, 1, source)
+  assert fields.get('max_position_embeddings') == longest
+  assert families.form_of(fields, 'm').encoding == again.encoding
+
+
+@pytest.mark.parametrize(
+  ('fields', 'fraction'),
+  [
+    ({}, 0.25),  # the family's default
+    ({'rotary_pct': 1.0}, 1.0),
+    ({'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 1.0}}, 1.0),
+    ({'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}}, 0.5),
+  ],
+)
+def test_gpt_neox_rotates_the_part_that_its_config_says(fields, fraction, tmp_path):
+  record = RECORDS['gpt_neox']['config']
+  said = {key: value for key, value in record.items() if 'rotary' not in key and 'rope' not in key}
+  folder = save(tmp_path / 'm', 'gpt_neox')
+  (folder / 'config.json').write_text(json.dumps(said | fields))
+  source = sources.open_source(str(folder))
+  assert families.form_of(source.fields, source.name).encoding['fraction'] == fraction
+
+
+@pytest.mark.parametrize(
+  ('encoding', 'rotates', 'base'),
+  [
+    ({'name': 'nope'}, [0, 0, 0], None),
+    ({'name': 'pattern', 'layers': 'nope,rope'}, [0, 1, 0], 10_000.0),
+    ({'name': 'pattern', 'layers': ({'name': 'rope', 'base': 5.0}, 'nope')}, [1, 0, 1], 5.0),
+  ],
+)
+def test_layers_without_positions_are_those_of_smollm3(encoding, rotates, base, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', 'llama'))
+  overlay(config, {'encoding': encoding})
+  fields, form = exported_fields.fields_of(config, 23, 1, None)
+  assert fields['model_type'] == 'smollm3'
+  assert fields['no_rope_layers'] == rotates
+  assert base in (None, fields['rope_theta'])
+  again = read_pattern(form.encoding)
+  assert [again[0][again[1][n % len(again[1])]]['name'] == 'rope' for n in range(3)] == rotates
+
+
+@pytest.mark.parametrize(
+  'layers',
+  [('rope', {'name': 'rope', 'base': 5.0}, 'nope'), ({'name': 'nope', 'attention_window': 4},)],
+)
+def test_other_patterns_are_of_no_family(layers, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', 'llama'))
+  overlay(config, {'encoding': {'name': 'pattern', 'layers': layers}})
+  with pytest.raises(UserError, match=r'config\.encoding=.*smollm3, the family next to it'):
+    exported_fields.fields_of(config, 23, 1, None)
+
+
+@pytest.mark.parametrize(
+  ('name', 'mlp', 'said'),
+  [
+    ('gpt_neox', 'gelu', {'hidden_act': 'gelu_new'}),
+    ('gpt2', 'gelu_exact', {'activation_function': 'gelu'}),
+    ('llama', 'geglu', {'hidden_act': 'gelu_pytorch_tanh'}),
+  ],
+)
+def test_the_activation_of_a_run_is_said(name, mlp, said, tmp_path):
+  config, *_ = imported(save(tmp_path / 'm', name))
+  overlay(config, {'model.mlp': mlp})
+  fields, _ = exported_fields.fields_of(config, 23, 1, None)
+  assert fields | said == fields
+
+
+def test_what_vllm_needs_is_said(tmp_path):
+  """A GGUF file names no architecture; transformers gives every family's model this name."""
+  for name in MODELS:
+    fields = RECORDS[name]['config']
+    assert fields['architectures'] == [exporting.ARCHITECTURES[fields['model_type']]]
+  config, model, source = imported(save(tmp_path / 'm', 'llama'))
+  nameless = {key: value for key, value in source.fields.items() if key != 'architectures'}
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 5, nameless, TOKENIZER, tmp_path / 'out')
+  said = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert said['architectures'] == ['LlamaForCausalLM']
+  assert said['bos_token_id'] == 5  # the run's own, which its windows begin with
+
+
+def test_a_parameter_that_no_tensor_takes_is_no_export(tmp_path):
+  config, model, source = imported(save(tmp_path / 'm', 'gpt2'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  lost = {path: leaf for path, leaf in leaves.items() if not path.startswith('encodings')}
+  with pytest.raises(UserError, match=r'encodings/.* is only in one of run and family gpt2'):
+    exporting.export_model(config, lost, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  config, model, source = imported(save(tmp_path / 'n', 'mpt'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  tuned = leaves | {'norm/bias': leaves['norm/bias'] + 1}
+  with pytest.raises(UserError, match='norm/bias is not zero'):
+    exporting.export_model(config, tuned, 1, source.fields, TOKENIZER, tmp_path / 'out')
+
+
+def test_what_no_family_has_is_refused(tmp_path):
+  c = base.get_config()
+  c.model.embedding_scale = 1.0
+  with pytest.raises(UserError, match=r"config\.model\.mlp='gelu': llama, .* has 'swiglu'"):
+    exported_fields.fields_of(c, 257, 256, None)
+  config, _, _ = imported(save(tmp_path / 'm', 'llama'))
+  with config.unlocked():
+    config.encoding = {'name': 'fox'}
+  with pytest.raises(UserError, match=r"config\.encoding=.*'fox'.*llama"):
+    exported_fields.fields_of(config, 23, 1, None)
+
+
+def test_an_exported_tokenizer_has_the_bos_of_the_run():
+  import tokenizers
+
+  tree = json.loads(byte_tokenizer(256)) | {'added_tokens': [], 'post_processor': None}
+  tree['model']['vocab'].pop(BOS)
+  contents = with_bos(json.dumps(tree).encode(), 256)
+  assert tokenizers.Tokenizer.from_buffer(contents).encode('a').ids == [256, 97]
+  assert TokenizerJson(contents, '').encode(b'a').tolist() == [97]
+  with pytest.raises(UserError, match='BOS cannot be token 300 of it; allowed: one whose tokens'):
+    with_bos(json.dumps(tree).encode(), 300)
+  about = about_tokenizer(contents, {'bos_token_id': 256, 'eos_token_id': [256, 3]})
+  assert about['bos_token'] == about['eos_token'] == BOS
+  assert 'pad_token' not in about
+
+
+def test_bytes_are_tokens_of_an_exported_tokenizer():
+  import tokenizers
+
+  tokenizer = tokenizers.Tokenizer.from_buffer(byte_tokenizer(256))
+  text = 'a\n  \tÄ €'
+  assert tokenizer.encode(text, add_special_tokens=False).ids == list(text.encode())
+  assert tokenizer.encode('a').ids == [256, 97]  # as windows here begin
+  assert tokenizer.decode(list(text.encode())) == text
+  own = TokenizerJson(byte_tokenizer(256), 'tokenizer.json')
+  assert own.decode(range(256)) == bytes(range(256))  # also of what is no text

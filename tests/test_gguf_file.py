@@ -1,0 +1,143 @@
+"""GGUF files: the model, the rule of scaling and the tokenizer in one, refusals."""
+
+import dataclasses
+import json
+import struct
+import types
+
+import jax
+import numpy as np
+import pytest
+from small_models import RECORDS, SMALL_TOKENIZER, imported, save, write_gguf
+
+from configs import base
+from posenc_jax.config import to_json
+from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
+from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
+from posenc_jax.errors import UserError
+from posenc_jax.model.decoder import attention_options
+from posenc_jax.pretrained import gguf_file, importing, sources
+from scripts.conformance.pretrained import TOKENS
+
+
+def test_a_gguf_file_is_the_same_model(tmp_path):
+  _, expected, _ = imported(save(tmp_path / 'm', 'llama'))
+  config, model, source = imported(write_gguf(tmp_path / 'm.gguf'))
+  jax.tree.map(np.testing.assert_array_equal, model, expected)
+  assert config.train.length == 32
+  assert json.loads(source.tokenizer)['model']['merges'] == [['a', 'b']]
+
+
+def test_scaled_frequencies_of_a_gguf_file(tmp_path):
+  """A converter writes Llama 3's rule as divisors of frequencies; logits are transformers', and the
+  length that the rule starts from is its own.
+  """
+  record = RECORDS['llama3_tied']
+  said = dict(record['config']['rope_parameters'])
+  K, base_frequency = record['config']['head_dim'], said.pop('rope_theta')
+  del said['rope_type']
+  scaled, _ = SCALINGS['llama3'](K, base_frequency, 0, **said)
+  divisors = np.float32(rope_frequencies(K, base_frequency) / scaled)
+  assert divisors.max() > 1.5
+  tensors = {'rope_freqs.weight': divisors}
+  config, model, _ = imported(write_gguf(tmp_path / 'm.gguf', 'llama3_tied', tensors=tensors))
+  assert to_json(config.encoding)['scaling'] == {'rope_type': 'llama3'} | said
+  with jax.default_matmul_precision('highest'):
+    logits = jax.jit(lambda m, x: m(x, **attention_options(config)))(model, TOKENS)
+  expected = np.array(record['logits'])
+  np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_divisors_of_a_gguf_file_that_are_of_no_rule(tmp_path):
+  tensors = {'rope_freqs.weight': np.float32([1.0, 3.0, 2.0])}
+  config, _, _ = imported(write_gguf(tmp_path / 'm.gguf', 'llama3_tied', tensors=tensors))
+  scaling = to_json(config.encoding)['scaling']
+  assert scaling['rope_type'] == 'longrope'
+  assert scaling['short_factor'] == scaling['long_factor'] == [1.0, 3.0, 2.0]
+  assert scaling['original_max_position_embeddings'] == config.train.length == 32
+
+
+@pytest.mark.parametrize(('factor', 'K'), [(8.0, 128), (32.0, 64)])
+def test_the_rule_of_llama_3_is_found_in_its_divisors(factor, K):
+  rule = {'factor': factor, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
+  rule['original_max_position_embeddings'] = 8192
+  scaled, _ = SCALINGS['llama3'](K, 5e5, 0, **rule)
+  divisors = types.SimpleNamespace(data=np.float32(rope_frequencies(K, 5e5) / scaled))
+  found = gguf_file._scaling_of(divisors, {'rope_theta': 5e5}, 'm')
+  assert found == {'rope_type': 'llama3'} | rule
+
+
+def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='tekken')))
+  with pytest.raises(UserError, match=r"tokenizer is 'gpt2', 'tekken', and not.*--tokenizer=FI"):
+    importing.import_model(base.get_config(), source, tmp_path / 'run')
+  source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
+  assert importing.import_model(base.get_config(), source, tmp_path / 'run').model.vocab == 23
+
+
+@pytest.mark.parametrize(
+  ('pre', 'text', 'pieces'),
+  [
+    ('smollm', "I'M 1234", ['I', "'", 'M', ' ', '1', '2', '3', '4']),
+    ('gpt-2', "I'M 1234", ['I', "'", 'M', ' 1234']),
+    ('llama-bpe', "I'M 1234\n\n x.\n", ['I', "'M", ' ', '123', '4', '\n\n', ' x', '.\n']),
+    ('qwen2', "I'M 1234\n\n x.\n", ['I', "'M", ' ', *'1234', '\n\n', ' x', '.\n']),
+  ],
+)
+def test_text_is_cut_as_the_name_in_a_gguf_file_says(pre, text, pieces):
+  import tokenizers
+
+  characters = list(BYTE_OF_CHARACTER)
+  metadata = {'model': 'gpt2', 'pre': pre, 'tokens': [*characters, 'ab'], 'merges': []}
+  contents, _ = gguf_file._tokenizer({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
+  tokenizer = tokenizers.Tokenizer.from_buffer(contents)
+  spans = [span for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+  assert [text[slice(*span)] for span in spans] == pieces
+  assert len(tokenizer.encode('e\u0301').ids) == (2 if pre == 'qwen2' else 3)  # an e and an accent
+  assert (256 in tokenizer.encode('ab').ids) == (pre == 'llama-bpe')  # a word that no pair makes
+
+
+def test_gguf_files_that_are_not_covered(tmp_path):
+  path = write_gguf(tmp_path / 'm.gguf', **{'llama.expert_count': 8})
+  with pytest.raises(UserError, match='expert_count=8 are not understood'):
+    sources.open_source(str(path))
+  path = write_gguf(tmp_path / 'n.gguf')
+  path.write_bytes(path.read_bytes()[:1000])
+  with pytest.raises(UserError, match='no whole GGUF file'):
+    sources.open_source(str(path))
+  (tmp_path / 'o.gguf').write_bytes(b'GGUF' + struct.pack('<IQQ', 3, 2**60, 2**60))
+  with pytest.raises(UserError, match='no whole GGUF file'):
+    sources.open_source(str(tmp_path / 'o.gguf'))
+
+
+@pytest.mark.parametrize('heads', [0, -1, [4, 4], '4'])
+def test_a_gguf_file_has_sizes(heads):
+  metadata = {'general.architecture': 'llama', 'llama.attention.head_count': heads}
+  with pytest.raises(UserError, match=r'm: metadata llama\.attention\.head_count=.* 1 or more'):
+    gguf_file._config(metadata, False, 'm')
+
+
+def test_heads_of_a_gguf_file_fit_its_matrices(tmp_path, monkeypatch):
+  path = write_gguf(tmp_path / 'm.gguf')
+  monkeypatch.setattr(gguf_file, '_config', lambda *_: {'num_attention_heads': 5})
+  _, _, read, *_ = gguf_file.open_model(path, 'm')
+  with pytest.raises(
+    UserError, match=r'm: blk\.0\.attn_q\.weight has 12 rows, which are no 5 heads'
+  ):
+    read('model.layers.0.self_attn.q_proj.weight')
+
+
+@pytest.mark.parametrize(
+  ('lacking', 'said', 'why'),
+  [
+    ('merges', {}, 'its tokenizer has no tokens or no merges'),
+    ('tokens', {}, 'its tokenizer has no tokens or no merges'),
+    ('', {'token_type': [1]}, 'its tokenizer has 2 tokens and 1 kinds of them'),
+  ],
+)
+def test_a_broken_tokenizer_of_a_gguf_file_is_none(lacking, said, why):
+  metadata = {'model': 'gpt2', 'pre': 'smollm', 'tokens': ['a', 'b'], 'merges': []} | said
+  metadata.pop(lacking, None)
+  found = gguf_file._tokenizer({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
+  assert found == (None, why)
