@@ -812,20 +812,21 @@ def metaspace():
   return made
 
 
-def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path):
+def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path, monkeypatch):
   path, made = tmp_path / 'tokenizer.json', metaspace()
   made.save(str(path))
   tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
-  known = WORDS[0][:60]
-  assert len(tokenizer.encode(known.encode()))
-  with pytest.raises(
-    UserError, match=r'[1-9]\d% of a text is unknown to it; allowed: .* at most 1%'
-  ):
-    tokenizer.encode('ᚠᚢᚦ'.encode() * 9)
-  short = f'{WORDS[0][:20]} ᚠ'.encode()
-  assert len([*tokenizer.cut([short, known.encode() * 200])]) == 2  # of all texts together few are
-  with pytest.raises(UserError, match='of a text is unknown'):
-    [*tokenizer.cut([short, known.encode()])]
+  known, short = WORDS[0][:60].encode(), f'{WORDS[0][:20]} ᚠ'.encode()
+  assert len(tokenizer.encode(short))  # such as a prompt
+
+  def prepare(*documents):
+    return token_cache.tokenized(documents, tokenizer, tmp_path, 'corpus')
+
+  # Of all texts together few are unknown; those that are cut together at the end are many.
+  monkeypatch.setattr(token_cache, 'CHUNK_BYTES', 1000)
+  assert len(prepare(*[known * 20] * 10, short).counts_D) == 11
+  with pytest.raises(UserError, match=r'\d% of the text is unknown to it; allowed: .* at most 1%'):
+    prepare(known, short)
 
 
 @pytest.mark.parametrize('make', [byte_level, metaspace])
@@ -1179,6 +1180,8 @@ def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monke
     ('hf:a:first=0', 'first=0; allowed: a number of documents'),
     ('hf:a:fist=1', "no option 'fist'; did you mean 'first'?"),
     ('hf:a:first=1:first=2', 'first=2; allowed: each option once'),
+    (f'hf:{folder}:revision=v1', 'revision=v1; allowed: none of a folder'),
+    (f'hf:{folder}:small', 'small; allowed: none of what save_to_disk wrote'),
   ):
     assert words in message(name)
   monkeypatch.setitem(sys.modules, 'datasets', None)

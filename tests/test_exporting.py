@@ -113,22 +113,36 @@ def test_a_scaled_embedding_becomes_two_matrices(name, tmp_path):
   np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=2e-5)
 
 
+def exported_run(run, changes):
+  """(family, {file: contents}) of the export of a run with its initial parameters."""
+  sizes = {'layers': 1, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8, 'mlp': 'swiglu'}
+  config = base.get_config()
+  overlay(config, {f'model.{field}': x for field, x in sizes.items()} | changes)
+  claim_run_dir(run, config)
+  with Checkpoints(run, max_to_keep=1) as checkpoints:
+    model = build(config, 257, nnx.Rngs(0))
+    checkpoints.save(config.train.steps, model, {'count': np.array(0)})
+  kind = exporting.export_run(config, run, run / 'out', 'float32')
+  return kind, {file.name: file.read_bytes() for file in (run / 'out').iterdir()}
+
+
 def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_path):
   """Which it is at evaluation."""
   rope = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
-  sizes = {'layers': 1, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8, 'mlp': 'swiglu'}
   exported = []
   for encoding in (rope, {'name': 'pose', 'inner': rope}):
-    config, run = base.get_config(), tmp_path / encoding['name']
-    overlay(config, {f'model.{field}': x for field, x in sizes.items()} | {'encoding': encoding})
-    claim_run_dir(run, config)
-    with Checkpoints(run, max_to_keep=1) as checkpoints:
-      model = build(config, 257, nnx.Rngs(0))
-      checkpoints.save(config.train.steps, model, {'count': np.array(0)})
-    exporting.export_run(config, run, run / 'out', 'float32')
-    exported.append({file.name: file.read_bytes() for file in (run / 'out').iterdir()})
+    kind, files = exported_run(tmp_path / encoding['name'], {'encoding': encoding})
+    assert kind == 'llama'
+    exported.append(files)
   assert exported[0] == exported[1]
   assert b'"linear"' in exported[1]['config.json']
+
+
+def test_what_transformers_takes_another_tokenizer_for_is_said(tmp_path, capsys):
+  assert exported_run(tmp_path / 'a', {'encoding.name': 'rope'})[0] == 'llama'
+  assert 'AutoTokenizer' not in capsys.readouterr().out
+  assert exported_run(tmp_path / 'b', {'encoding.name': 'rope', 'model.bias': 'qkv'})[0] == 'qwen2'
+  assert 'load the tokenizer with PreTrainedTokenizerFast' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('name', ['gpt2', 'bloom', 'mpt'])
@@ -285,6 +299,8 @@ def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
     ('llama_yarn', 16, {'attention.window': 8}, 32),
     ('gpt_neox', 64, {}, 64),
     ('gpt2', 64, {'encoding': {'name': 'learned', 'max_length': 32}}, None),
+    ('mpt', 4096, {}, 4096),
+    ('mpt', 64, {}, 2048),
   ],
 )
 def test_the_longest_length_of_an_export_is_that_of_the_run_or_its_source(
@@ -293,7 +309,8 @@ def test_the_longest_length_of_an_export_is_that_of_the_run_or_its_source(
   source = RECORDS[name]['config']
   config = changed_config(source, {'train.length': length, **changes})
   fields, again = exported_fields.fields_of(config, 23, 1, source)
-  assert fields.get('max_position_embeddings') == longest
+  name_of_longest = 'max_seq_len' if name == 'mpt' else 'max_position_embeddings'
+  assert fields.get(name_of_longest) == longest
   assert families.form_of(fields, 'm').encoding == again.encoding
 
 
@@ -304,6 +321,9 @@ def test_the_longest_length_of_an_export_is_that_of_the_run_or_its_source(
     ({'rotary_pct': 1.0}, 1.0),
     ({'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 1.0}}, 1.0),
     ({'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}}, 0.5),
+    # as transformers reads it
+    ({'rotary_pct': 0.5, 'rope_parameters': {'partial_rotary_factor': 1.0}}, 1.0),
+    ({'rotary_pct': 0.5, 'partial_rotary_factor': 0.5}, 0.5),
   ],
 )
 def test_gpt_neox_rotates_the_part_that_its_config_says(fields, fraction, tmp_path):
@@ -424,3 +444,13 @@ def test_bytes_are_tokens_of_an_exported_tokenizer():
   assert tokenizer.decode(list(text.encode())) == text
   own = TokenizerJson(byte_tokenizer(256), 'tokenizer.json')
   assert own.decode(range(256)) == bytes(range(256))  # also of what is no text
+
+
+def test_a_byte_may_be_the_bos_of_an_exported_tokenizer():
+  import tokenizers
+
+  contents = byte_tokenizer(10)
+  tokenizer = tokenizers.Tokenizer.from_buffer(contents)
+  assert tokenizer.encode('a\nb').ids == [10, 97, 10, 98]
+  assert tokenizer.decode([97, 10, 98]) == 'a\nb'
+  assert TokenizerJson(contents, '').decode([97, 10, 98]) == b'a\nb'

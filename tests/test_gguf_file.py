@@ -98,6 +98,12 @@ def test_text_is_cut_as_the_name_in_a_gguf_file_says(pre, text, pieces):
   assert (256 in tokenizer.encode('ab').ids) == (pre == 'llama-bpe')  # a word that no pair makes
 
 
+def test_words_of_publishers_and_tools_in_a_gguf_file_change_nothing(tmp_path):
+  said = {'mradermacher.convert_type': 'hf', 'llama.rope.scaling.finetuned': True}
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', **said)))
+  assert source.fields == sources.open_source(str(write_gguf(tmp_path / 'n.gguf'))).fields
+
+
 def test_gguf_files_that_are_not_covered(tmp_path):
   path = write_gguf(tmp_path / 'm.gguf', **{'llama.expert_count': 8})
   with pytest.raises(UserError, match='expert_count=8 are not understood'):

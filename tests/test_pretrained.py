@@ -181,6 +181,30 @@ def test_shards_are_one_model(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, whole, cut)
 
 
+def test_of_a_whole_model_nothing_beside_it_is_read(tmp_path):
+  """As transformers reads folders: an index or an adapter may be left from something else."""
+  folder = save(tmp_path / 'm', 'llama')
+  _, whole, _ = imported(folder)
+  (folder / 'adapter_model.safetensors').write_bytes(b'')
+  listed = {'weight_map': {'x': 'lost.safetensors'}}
+  (folder / 'model.safetensors.index.json').write_text(json.dumps(listed))
+  _, again, _ = imported(folder)
+  jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_a_tokenizer_that_is_given_takes_the_place_of_all_that_was_said_of_tokens(tmp_path):
+  folder = save(tmp_path / 'm', 'llama')
+  for name in ('tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json'):
+    (folder / name).write_text('{}')
+  source = sources.open_source(str(folder))
+  assert sources.with_given(source, source.tokenizer, -1) is source
+  given = sources.with_given(source, SMALL_TOKENIZER, -1)
+  assert given.beside.keys() == {'generation_config.json'}
+  (folder / 'tokenizer.json').unlink()
+  source = sources.open_source(str(folder))
+  assert sources.with_given(source, SMALL_TOKENIZER, -1).beside == source.beside
+
+
 @pytest.mark.parametrize('cut', [True, False])
 def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monkeypatch):
   """Mistral's weights are there twice, the second time as consolidated.safetensors."""
@@ -203,7 +227,7 @@ def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monke
   hub = types.SimpleNamespace(snapshot_download=snapshot_download)
   monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
   source = sources.open_source('owner/name@v2')
-  assert calls == [('owner/name', 'v2'), ('owner/name', 'c0ffee')]
+  assert calls == [('owner/name', 'v2')] + [('owner/name', 'c0ffee')] * (2 if cut else 1)
   assert not (tmp_path / 'cache' / 'c0ffee' / 'consolidated.safetensors').exists()
   form = families.form_of(source.fields, '')
   config = importing.config_of(base.get_config(), source, form)
@@ -332,6 +356,8 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx=True'),
     ('gemma2', {'attn_logit_softcapping': None}, 'attn_logit_softcapping=None; allowed: a number'),
     ('smollm3', {'no_rope_layers': [1, 2]}, '5 numbers, each 0 or 1'),
+    ('smollm3', {'layer_types': ['sliding_attention'] * 5}, 'allowed: full_attention alone'),
+    ('gpt_neox', {'rotary_emb_base': 500, 'rope_theta': 1e4}, 'rope_theta=10000.0; allowed: None'),
     ('llama', {'model_type': ['llama']}, 'model_type="[\'llama\']"'),
     ('llama', {'num_attention_heads': 0}, 'is none of llama (ZeroDivisionError'),
     ('llama', {'rope_parameters': {'rope_theta': 'x'}}, 'is none of llama (ValueError'),

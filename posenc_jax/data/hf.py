@@ -63,7 +63,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   datasets = _library(name)
   if parts.is_folder:
     with _one_line(field, 'a folder that the library datasets reads'):
-      found = _of_folder(datasets, parts, cache)
+      found = _of_folder(datasets, parts, cache, field)
   elif is_on_disk(name, cache):
     with _one_line(field, f'{_folder(name, cache)} as it was prepared, or without it'):
       found = datasets.load_from_disk(str(_folder(name, cache)))
@@ -179,9 +179,13 @@ def _listing(folder: Path, documents: int) -> Listing:
   return listing_of('.', files)._replace(documents=documents)
 
 
-def _of_folder(datasets: ModuleType, parts: Name, cache: Path):
-  """The `DatasetDict` of a folder."""
+def _of_folder(datasets: ModuleType, parts: Name, cache: Path, field: str):
+  """The `DatasetDict` of a folder. Raises `UserError`, of `field`."""
   saved = any(storage.exists(Path(parts.path) / file) for file in SAVED)
+  if parts.revision is not None:
+    raise UserError(f'{field}: revision={parts.revision}; allowed: none of a folder')
+  if saved and parts.config is not None:
+    raise UserError(f'{field}: {parts.config}; allowed: none of what save_to_disk wrote')
   if not saved:
     return _load(datasets, parts, cache / 'hf' / 'folders')
   found = datasets.load_from_disk(parts.path)

@@ -83,9 +83,12 @@ def _framed(document: bytes) -> bytes:
 
 
 def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
-  """Writes the tokens into a new folder; returns the name of the text that they are of."""
+  """Writes the tokens into a new folder; returns the name of the text that they are of. Raises
+  `UserError` as `check_unknown` of the tokenizer does.
+  """
   folder.mkdir()
   digest, counts, checks = _digest(tokenizer), [], dict.fromkeys(NUMBERS, 0)
+  unknown = 0
   files = {name: open(folder / name, 'wb') for name in NUMBERS}  # noqa: SIM115
 
   def write(name: str, numbers: np.ndarray) -> None:
@@ -101,6 +104,8 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
         write('tokens', tokens_T)
         write('bytes', bytes_T)
         counts.append(len(tokens_T))
+        unknown += tokenizer.count_unknown(tokens_T)
+    tokenizer.check_unknown(unknown, sum(counts))
     write('counts', np.array(counts))
     for file in files.values():
       file.flush()

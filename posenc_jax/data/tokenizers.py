@@ -54,6 +54,14 @@ class Bytes:
       tokens_T = self.encode(text)
       yield tokens_T, self.lengths[tokens_T]
 
+  def count_unknown(self, tokens_T: np.ndarray) -> int:
+    """How many tokens stand for text that the tokenizer does not know."""
+    del tokens_T
+    return 0
+
+  def check_unknown(self, unknown: int, tokens: int) -> None:
+    """Raises `UserError` where too many of all tokens together stand for unknown text."""
+
   def decode(self, tokens: Iterable[int]) -> bytes:
     return bytes(tokens)
 
@@ -136,16 +144,12 @@ class TokenizerJson(Bytes):
     self._is_byte_level = 'ByteLevel' in json.dumps(json.loads(contents).get('decoder'))
 
   def encode(self, text: bytes) -> np.ndarray:
-    """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD.
-
-    Raises `UserError` where more than MOST_UNKNOWN of the tokens are the unknown one: to predict it
-    says nothing of the text whose bytes a score is divided by.
-    """
+    """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD."""
     ((tokens_T, _),) = self.cut([text])
     return tokens_T
 
   def cut(self, texts: list[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As that of `Bytes`; bytes_T is int64. Raises `UserError` as `encode` does.
+    """As that of `Bytes`; bytes_T is int64.
 
     A token stands for what lies from the end of the tokens before it to its own end; the last one
     also for what is left. Of the tokens that share a character, the first has its bytes. Where a
@@ -155,21 +159,22 @@ class TokenizerJson(Bytes):
     texts = list(map(_characters, texts))
     readable = [re.sub('[\udc80-\udcff]', '\ufffd', text) for text in texts]
     encodings = self._tokenizer.encode_batch(readable, add_special_tokens=False)
-    self._check_known([encoding.ids for encoding in encodings])
     for text, encoding in zip(texts, encodings, strict=True):
       tokens_T = np.array(encoding.ids, np.int32)
       yield tokens_T, _bytes_between(text, [end for _, end in encoding.offsets])
 
-  def _check_known(self, texts: list[list[int]]) -> None:
-    """Raises `UserError` where the tokens of all texts together have too many unknown ones: a short
-    text may well have one.
+  def count_unknown(self, tokens_T: np.ndarray) -> int:
+    return 0 if self._unknown is None else int(np.count_nonzero(tokens_T == self._unknown))
+
+  def check_unknown(self, unknown: int, tokens: int) -> None:
+    """Raises `UserError` where more than MOST_UNKNOWN of the tokens of a corpus, or of documents
+    scored together, are the unknown one: to predict it says nothing of the text whose bytes a score
+    is divided by. A short text may well have one.
     """
-    if self._unknown is None:
-      return
-    share = sum(ids.count(self._unknown) for ids in texts) / max(1, sum(map(len, texts)))
-    if share > MOST_UNKNOWN:
-      allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} of a text unknown'
-      raise UserError(f'{self._field}: {share:.0%} of a text is unknown to it; allowed: {allowed}')
+    if unknown > MOST_UNKNOWN * tokens:
+      allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} unknown'
+      share = f'{unknown / tokens:.0%} of the text'
+      raise UserError(f'{self._field}: {share} is unknown to it; allowed: {allowed}')
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     """Returns the text that the tokens write: what was normalized away is not in it."""

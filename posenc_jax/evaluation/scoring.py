@@ -111,6 +111,9 @@ def score(
   tokenizer = run.tokenizer if isinstance(run, Run) else BYTES
   cut = [_cut(document, tokenizer) for document in documents]
   texts, sizes = [tokens_T for tokens_T, _ in cut], [bytes_T for _, bytes_T in cut]
+  if tokenizer is not None:
+    unknown = sum(map(tokenizer.count_unknown, texts))
+    tokenizer.check_unknown(unknown, sum(map(len, texts)))
   nll = _likelihoods(model, attention)
   nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, **settings)
   is_known = not any(bytes_T is None for bytes_T in sizes)

@@ -101,9 +101,10 @@ def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
   layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
   scalings = [own['scaling'] for own, _ in layers if own['name'] == 'rope']
   is_decided = any(said and said['rope_type'] in OF_LONGEST for said in scalings)
-  if is_decided or not fields.get(LONGEST):
+  name = next((name for name in (LONGEST, 'max_seq_len') if fields.get(name)), None)  # MPT's
+  if is_decided or name is None:
     return fields
-  return fields | {LONGEST: max(fields[LONGEST], length)}
+  return fields | {name: max(fields[name], length)}
 
 
 def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | None:

@@ -82,14 +82,18 @@ def beginning_with(bos: int, token: str) -> dict:
 
 
 def byte_tokenizer(bos: int) -> bytes:
-  """A tokenizer.json in which every byte is a token, with its value as its number, and BOS."""
+  """A tokenizer.json in which every byte is a token, with its value as its number, and BOS, a token
+  of its own or a byte.
+  """
+  names = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
+  token = names.get(bos, BOS)
   level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
   tree = {
     'version': '1.0',
-    'added_tokens': [_added(bos)],
+    'added_tokens': [] if bos in names else [_added(bos)],
     'pre_tokenizer': level,
-    'post_processor': beginning_with(bos, BOS),
+    'post_processor': beginning_with(bos, token),
     'decoder': level,
-    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {BOS: bos}, 'merges': []},
+    'model': {'type': 'BPE', 'vocab': BYTE_OF_CHARACTER | {token: bos}, 'merges': []},
   }
   return json.dumps(tree).encode()

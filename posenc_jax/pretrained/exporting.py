@@ -27,7 +27,7 @@ from posenc_jax.pretrained.exported_tokenizers import (
   with_bos,
 )
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, files_beside
+from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, WHOLE, files_beside
 from posenc_jax.tasks import is_task
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
@@ -103,7 +103,7 @@ def _write_tensors(
     arrays[name] = x
   write(arrays)
   if len(files) == 1:
-    part(0).rename(folder / 'model.safetensors')
+    part(0).rename(folder / WHOLE)
     return
   where = {}
   for n, sizes in enumerate(files):
@@ -149,6 +149,9 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
   kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
+  if kind == 'qwen2' and (source or {}).get('model_type') != kind:
+    problem = "of this family AutoTokenizer of transformers (5.24) cuts by Qwen's rules"
+    print(f'{workdir}: {problem}; load the tokenizer with PreTrainedTokenizerFast')
   if kind == 'mpt':
     exponent = (hyperparameters('alibi') | to_json(config.encoding))['exponent']
     if exponent != 8:
@@ -202,7 +205,8 @@ def export_model(
     raise UserError(f'{min(differing)} is only in one of run and family {kind}; allowed: {allowed}')
   architectures = fields.get('architectures') or [ARCHITECTURES[kind]]  # a GGUF file has none
   fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
-  fields.pop('dtype', None)
+  for name in ('dtype', 'auto_map'):  # the latter names code that stands beside the source
+    fields.pop(name, None)
   tokenizer = byte_tokenizer(bos) if tokenizer is None else tokenizer
   files = {
     'tokenizer_config.json': json.dumps(about_tokenizer(tokenizer, fields)).encode(),

@@ -35,8 +35,6 @@ TENSORS = {
   },
 }
 ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
-# Metadata that no number of the model depends on.
-HARMLESS = ('general.', 'tokenizer.', 'quantize.', 'GGUF.')
 # How text is cut before pairs are merged, by the name that the file gives: a file says no more
 # (llama.cpp, llm_tokenizer_bpe). 'smollm': single digits apart, then GPT-2's rule; 'llama-bpe' and
 # 'qwen2': their published pattern, which differs in how many digits stay together.
@@ -149,7 +147,9 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
   if kind not in ARCHITECTURES:
     allowed = ', '.join(ARCHITECTURES)
     raise UserError(f'{field}: a GGUF of architecture {shown(kind)}; allowed: {allowed}')
-  left = {name: value for name, value in metadata.items() if not name.startswith(HARMLESS)}
+  # What stands beside is about the file, and some publishers have words of their own for that.
+  left = {name: x for name, x in metadata.items() if name.startswith((f'{kind}.', 'split.'))}
+  left.pop(f'{kind}.rope.scaling.finetuned', None)  # llama.cpp reads it and computes nothing by it
 
   def take(name, default=None):
     value = left.pop(f'{kind}.{name}', default)

@@ -26,13 +26,12 @@ def gpt_neox(fields: Fields) -> Form:
     'parallel_residual': fields.take('use_parallel_residual', True, bool),
     'tie_embeddings': fields.take('tie_word_embeddings', False, bool),
   }
-  fraction = fields.optional('rotary_pct', float)
   base = float(fields.optional('rotary_emb_base', (int, float)) or 10_000)
-  encoding = rope(fields, base, is_partial=True)
-  if fraction is not None:
-    encoding['fraction'] = fraction
-  elif 'fraction' not in encoding:
-    encoding['fraction'] = 0.25
+  fraction = fields.take('rotary_pct', 0.25, float)
+  # Transformers reads those two by their older names, or what `rope_parameters` has in it.
+  fields.require('rope_theta', None, base)
+  fields.require('partial_rotary_factor', None, fraction)
+  encoding = {'fraction': fraction} | rope(fields, base, is_partial=True)
   rules = [
     same('embedding', 'gpt_neox.embed_in.weight'),
     *_layer_norm('norm', 'gpt_neox.final_layer_norm'),

@@ -98,20 +98,24 @@ def qwen3(fields: Fields) -> Form:
 
 
 def _qwen(fields: Fields, **model) -> Form:
-  fields.optional('sliding_window', int)
   fields.require('use_mrope', False)
+  _without_windows(fields)
+  return _llama_like(fields, **model)
+
+
+def _without_windows(fields: Fields) -> None:
+  """Reads the fields of windows, which no layer may have; a size alone means none."""
+  fields.optional('sliding_window', int)
   types = fields.optional('layer_types', list)
   if types is not None and set(types) != {'full_attention'}:
     raise fields.refused('layer_types', 'full_attention alone')
-  return _llama_like(fields, **model)
 
 
 def smollm3(fields: Fields) -> Form:
   """SmolLM3: every fourth layer without positions."""
   fields.require('attention_bias', False)
   fields.require('mlp_bias', False)
-  fields.optional('sliding_window', int)
-  fields.optional('layer_types', list)
+  _without_windows(fields)
   form = _llama_like(fields, ties=True, base=2_000_000.0)
   layers = form.model['layers']
   interval = fields.take('no_rope_layer_interval', 4)

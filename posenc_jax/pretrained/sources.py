@@ -23,9 +23,10 @@ from posenc_jax.pretrained import gguf_file
 from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.image_models import text_fields, text_tensor
-from posenc_jax.training.own_tokenizer import BESIDE
+from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, BESIDE
 
-CONFIG, INDEX, TOKENIZER = 'config.json', 'model.safetensors.index.json', 'tokenizer.json'
+CONFIG, TOKENIZER = 'config.json', 'tokenizer.json'
+WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
 SMOLLM2 = {
@@ -88,7 +89,10 @@ def with_given(source: Source, tokenizer: bytes | None, bos: int) -> Source:
   given = []
   if tokenizer not in (None, source.tokenizer):
     given.append(f'tokenizer {hashlib.sha256(tokenizer).hexdigest()}')
-    source = dataclasses.replace(source, tokenizer=tokenizer)
+    beside = source.beside
+    if source.tokenizer is not None:  # what they say of tokens is of others
+      beside = {name: x for name, x in beside.items() if name not in ABOUT_TOKENIZER}
+    source = dataclasses.replace(source, tokenizer=tokenizer, beside=beside)
   if bos >= 0 and bos != bos_of(source.fields):
     given.append(f'bos {bos}')
   if not given:
@@ -153,8 +157,10 @@ def _download(source: str, field: str) -> Path:
     folder = Path(download(revision=revision or None, allow_patterns=patterns))
     _covered(read_json(folder / CONFIG, field), field)  # before gigabytes come
     # not all safetensors: some models are there in a second format, too; of the same commit
-    weights = _listed(folder, field) if storage.exists(folder / INDEX) else ['model.safetensors']
-    return Path(download(revision=folder.name, allow_patterns=weights))
+    folder = Path(download(revision=folder.name, allow_patterns=[WHOLE]))
+    if storage.exists(folder / WHOLE) or not storage.exists(folder / INDEX):
+      return folder
+    return Path(download(revision=folder.name, allow_patterns=_listed(folder, field)))
   except UserError:
     raise
   except Exception as error:  # of the network, of the hub, of its library: each has its own kinds
@@ -174,7 +180,7 @@ def _folder(folder: Path, field: str, model: str) -> Source:
       if name in where:
         raise UserError(f'{field}: {name} is in {where[name].name} and in {path.name}')
       where[name], shapes[name], dtypes[name] = path, shape, dtype
-  if storage.exists(folder / INDEX):
+  if files != [folder / WHOLE] and storage.exists(folder / INDEX):
     listed = read_json(folder / INDEX, field)['weight_map']
     if lost := sorted(listed.keys() - where.keys()):
       raise UserError(f'{field}: {INDEX} lists {lost[0]}, which {listed[lost[0]]} does not hold')
@@ -211,7 +217,11 @@ def files_beside(folder: Path) -> dict[str, bytes]:
 
 
 def _weight_files(folder: Path, field: str) -> list[Path]:
-  """The safetensors files of a folder, all of those that its index lists."""
+  """The safetensors files of a folder: the whole model, as transformers takes it wherever it is
+  there, or all that the index lists.
+  """
+  if storage.exists(folder / WHOLE):
+    return [folder / WHOLE]
   if storage.exists(folder / INDEX):
     names = _listed(folder, field)
     for name in names:

@@ -13,7 +13,8 @@ from posenc_jax.config.serialization import OWN_TOKENIZER
 
 GENERATION = 'generation_config.json'  # of which only the tokens that end a text are read
 # Files that other programs read: they go with the tokenizer, there and back.
-BESIDE = (*('tokenizer_config.json', 'special_tokens_map.json', GENERATION), 'chat_template.jinja')
+ABOUT_TOKENIZER = ('tokenizer_config.json', 'special_tokens_map.json')
+BESIDE = (*ABOUT_TOKENIZER, GENERATION, 'chat_template.jinja')
 
 
 def tokenizer_path(workdir: str | Path, data: ConfigDict) -> Path:
