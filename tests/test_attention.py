@@ -1037,12 +1037,14 @@ def test_kernels_of_others_take_one_dtype(backend):
   [
     ('rope', 0.0, 'a finite number more than 0, or None'),
     ('rope', float('nan'), 'a finite number more than 0, or None'),
+    ('rope', True, 'a finite number more than 0, or None'),
+    ('rope', '30', 'a finite number more than 0, or None'),
     ('stick_breaking', 2.0, 'no soft-cap, for StickBreaking is not normalized by softmax'),
   ],
 )
 def test_soft_caps_that_are_refused(name, softcap, allowed):
   q = normal(1, 6, 4, 8)
-  with pytest.raises(ValueError, match=f'^softcap={softcap}; allowed: {allowed}$'):
+  with pytest.raises(ValueError, match=f'^softcap={softcap!r}; allowed: {allowed}$'):
     attend(q, q, q, build(name), softcap=softcap)
 
 
@@ -1168,20 +1170,32 @@ def test_backends_answer_to_one_interface():
   assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())
 
 
+CHAIN = {'name': 'chain', 'members': ('mla_rope', 'kerple_log', 'fox')}
+
+
 @pytest.mark.parametrize(
-  ('name', 'reads'), [('mla_rope', False), ('kv_shift', False), ('fox', True), ('entmax', True)]
+  ('encoding', 'reads'),
+  [
+    ({'name': 'mla_rope'}, [False]),
+    ({'name': 'kv_shift'}, [False]),
+    ({'name': 'fox'}, [True]),
+    ({'name': 'entmax'}, [True]),
+    (CHAIN, [False, False, True]),
+    ({'name': 'random_positions', 'inner': CHAIN}, [False, False, True]),
+  ],
 )
-def test_a_backend_is_given_the_coordinates_that_pairs_read(name, reads, monkeypatch):
+def test_a_backend_is_given_the_coordinates_that_pairs_read(encoding, reads, monkeypatch):
   """Others, such as the input that MLA's rotary part projects, tiles would carry for nobody."""
-  dims = dict(model_dim=8, heads=2, head_dim=4, train_length=8)
-  enc, given = make(name, **dims, rngs=nnx.Rngs(0)), []
-  dense = BACKENDS['dense']
+  enc = make(**encoding, model_dim=8, heads=2, head_dim=4, train_length=8, rngs=nnx.Rngs(0))
+  given, dense = [], BACKENDS['dense']
 
   def run(request):
-    given.append((request.i, request.j))
+    given.extend((request.i, request.j))
     return dense.run(request)
 
   monkeypatch.setitem(BACKENDS, 'dense', dense._replace(run=run))
   q, x = jnp.ones((1, 4, 2, 4)), jnp.ones((1, 4, 8))
-  attend(q, q, q, enc, x=x, backend='dense')
-  assert [len(jax.tree.leaves(coordinates)) > 0 for coordinates in given[0]] == [reads, reads]
+  attend(q, q, q, enc, x=x, backend='dense', outer_hooks_applied=True)
+  for coordinates in given:
+    each = coordinates if len(reads) > 1 else [coordinates]
+    assert [len(jax.tree.leaves(of_member)) > 0 for of_member in each] == reads

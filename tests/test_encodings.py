@@ -726,6 +726,8 @@ def test_dape_shares_what_the_encoding_inside_shares():
 
   assert [p.shape[0] for p in own('kerple_log')] == [3] * 3
   assert [p.shape[0] for p in own('fire')] == [3] * 8
+  both = {'name': 'chain', 'members': ('kerple_log', 'tisa')}  # three of TISA's are a layer's own
+  assert [p.shape[0] for p in own(both)] == [3] * 6
 
 
 def test_grape_ap_with_zero_projections_is_a_gentle_alibi():
@@ -1754,7 +1756,7 @@ def test_sharing(name, share):
     ('fire', {'threshold': 0}, 'fire: threshold=0; allowed: greater than 0'),
     ('cope', {'positions': 1}, 'cope: positions=1; allowed: at least 2'),
     ('fox', {'gate': 'x'}, "fox: gate='x'; allowed: data, learned, fixed"),
-    ('fox', {'shortest': 0}, 'fox: shortest=0; allowed: greater than 0'),
+    ('fox', {'gate': 'fixed', 'shortest': 0}, 'fox: shortest=0; allowed: greater than 0'),
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5; allowed: from 0 to 1'),
     ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5; allowed: from 0 to 4'),
     ('hope', {'length': 0}, 'hope: length=0; allowed: at least 1'),
@@ -1802,7 +1804,12 @@ def test_sharing(name, share):
     ('dape_v2', {'inner': {'name': 'bam', 'ssmax': True}}, 'does more than add a bias; allowed: a'),
     ('dape_v2', {'hidden': 0}, 'dape_v2: hidden=0; allowed: at least 1'),
     ('wavelet', {'scales': 3}, 'wavelet: scales=3; allowed: divisors of head_dim=8'),
-    ('wavelet', {'scales': 0}, 'wavelet: scales=0; allowed: divisors of head_dim=8'),
+    ('wavelet', {'scales': 0}, 'wavelet: scales=0; allowed: divisors of head_dim=8 up to 21'),
+    ('deberta', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
+    ('tupe', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
+    ('fox', {'longest': 9}, "longest=9; allowed: None, unless gate is 'learned' or 'fixed'"),
+    ('fox', {'gate': 'fixed', 'bias': 0.0}, "bias=0.0; allowed: None, unless gate is 'data'"),
+    ('relative_projection', {'alpha': 0.2}, 'alpha=0.2; allowed: None, unless there is a floor'),
     ('wavelet', {'first': -1}, 'wavelet: first=-1; allowed: from 0 to 13'),
     ('wavelet', {'scales': 2, 'first': 20}, 'wavelet: first=20; allowed: from 0 to 19'),
     ('tapa', {'alpha': 0.0}, 'tapa: alpha=0.0; allowed: greater than 0'),
@@ -2092,7 +2099,7 @@ def test_sharing(name, share):
     ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5; allowed: at least 1'),
     (
       'relative_projection',
-      {'alpha': -1.0},
+      {'floor': 9, 'alpha': -1.0},
       'relative_projection: alpha=-1.0; allowed: at least 0',
     ),
     ('path', {'rank': -1}, 'path: rank=-1; allowed: at least 0'),
@@ -2149,7 +2156,7 @@ def test_numbers_fit_where_they_are_exact():
   """Integers as floats, lists as tuples, numpy's numbers as Python's."""
   assert build('rope', base=500).base == 500
   assert build('t5', max_distance=np.int64(64)).max_relative_distance == 64
-  assert build('fox', longest=np.float32(9)).times[-1] == pytest.approx(9)
+  assert build('fox', gate='fixed', longest=np.float32(9)).times[-1] == pytest.approx(9)
   assert build('chain', members=['rope', 'fox']).acts_on() == build('chain').acts_on()
 
 

@@ -171,9 +171,8 @@ def _attend(
   others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
   request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
   i = request.i
-  if not (enc.has('score') or enc.has('normalize')):
-    # No pair reads coordinates: tiles and rings would carry them, and add up gradients of 0.
-    request = dataclasses.replace(request, i=None, j=None)
+  # Tiles and rings would carry what no pair reads, and add up gradients of 0.
+  request = dataclasses.replace(request, i=enc.of_pairs(i), j=enc.of_pairs(request.j))
   if backend == 'auto':
     backend = _fastest(request)
   elif (reason := BACKENDS[backend].refuse(request)) is not None:

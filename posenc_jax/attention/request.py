@@ -211,8 +211,9 @@ def _check_sizes(block_sizes, max_position_distance) -> None:
 
 def check_softcap(enc: Encoding, softcap: float) -> None:
   """Raises ValueError for a bound of scores that is none, or of what are no scores."""
-  if not 0 < softcap < float('inf'):
-    raise ValueError(f'softcap={softcap}; allowed: a finite number more than 0, or None')
+  is_number = isinstance(softcap, numbers.Real) and not isinstance(softcap, bool)
+  if not is_number or not 0 < softcap < float('inf'):
+    raise ValueError(f'softcap={shown(softcap)}; allowed: a finite number more than 0, or None')
   if enc.normalizer != 'softmax':
     name = type(enc).__name__
     allowed = f'no soft-cap, for {name} is not normalized by softmax'

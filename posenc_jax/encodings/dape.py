@@ -41,7 +41,7 @@ class AdaptedBias(Encoding):
     self.applies_scale = bool(self.inner.bias_in_scale) or self.inner.applies_scale
     self.limit = '; '.join(filter(None, (type(self).limit, self.inner.limit))) or None
     self.switched_off = () if self.inner.has('bias') else ('tables',)
-    self.per_layer = ('w_in', 'b_in', 'w_out', *(('inner',) if self.inner.per_layer else ()))
+    self.per_layer = ('w_in', 'b_in', 'w_out', *(f'inner.{name}' for name in self.inner.per_layer))
     heads, taps = dims.heads, () if self.taps == 1 else (self.taps,)
     of_inputs, of_hidden = (self.taps * 2 * heads) ** -0.5, (self.taps * hidden) ** -0.5
     self.w_in = uniform(rngs, (*taps, hidden, 2 * heads), -of_inputs, of_inputs)

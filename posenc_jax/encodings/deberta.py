@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.core.bounds import check_at_least, check_unread
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -56,7 +56,7 @@ class DeBERTa(Encoding):
     *,
     span: int | None = None,
     buckets: int = 0,
-    max_distance: int = 512,
+    max_distance: int | None = None,
     c2p: bool = True,
     p2c: bool = True,
   ):
@@ -65,7 +65,7 @@ class DeBERTa(Encoding):
     Args:
       span: distances are clamped to [-span, span - 1]; the training length if None.
       buckets: on either side, in the place of a span; 0: every distance has its own row.
-      max_distance: where the last bucket begins, with `buckets`.
+      max_distance: where the last bucket begins, with `buckets`; 512 if None.
       c2p, p2c: whether there is the content-to-position, the position-to-content term.
     """
     super().__init__(dims, rngs)
@@ -73,6 +73,9 @@ class DeBERTa(Encoding):
       raise ValueError(f'buckets={buckets}; allowed: 0, or even and at least 4')
     if buckets and span is not None:
       raise ValueError(f'span={span} and buckets={buckets}; allowed: one of them')
+    if not buckets:
+      check_unread('there are buckets', max_distance=max_distance)
+    max_distance = 512 if max_distance is None else max_distance
     if buckets:
       check_at_least(buckets // 2 + 2, max_distance=max_distance)
     self.span = buckets or (dims.train_length if span is None else span)

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above, check_one_of
+from posenc_jax.encodings.core.bounds import check_above, check_one_of, check_unread
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
 
@@ -41,8 +41,8 @@ class FoX(Encoding):
     rngs,
     *,
     gate: str = 'data',
-    bias: float = 0.0,
-    shortest: float = 2.0,
+    bias: float | None = None,
+    shortest: float | None = None,
     longest: float | None = None,
     in_scale: bool = False,
   ):
@@ -50,14 +50,19 @@ class FoX(Encoding):
 
     Args:
       gate: one of GATES.
-      bias: where b starts with gate 'data'; larger gates forget less (5: hardly at all).
-      shortest, longest: tokens after which the first and the last head remember 1/e; None: the
-        training length.
+      bias: where b starts with gate 'data', 0 if None; larger gates forget less (5: hardly at all).
+      shortest, longest: tokens after which the first and the last head remember 1/e with the other
+        gates; None: 2, and the training length.
       in_scale: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and this in a chain).
     """
     super().__init__(dims, rngs)
-    longest = dims.train_length if longest is None else longest
     check_one_of(GATES, gate=gate)
+    if gate == 'data':
+      check_unread("gate is 'learned' or 'fixed'", shortest=shortest, longest=longest)
+    else:
+      check_unread("gate is 'data'", bias=bias)
+    shortest = 2.0 if shortest is None else shortest
+    longest = dims.train_length if longest is None else longest
     check_above(0, shortest=shortest, longest=longest)
     self.bias_in_scale = self.applies_scale = in_scale
     self.gate = gate
@@ -65,7 +70,7 @@ class FoX(Encoding):
     self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
     if gate == 'data':
       self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
-      self.b_f = nnx.Param(jnp.full(dims.heads, bias, jnp.float32))
+      self.b_f = nnx.Param(jnp.full(dims.heads, bias or 0.0, jnp.float32))
     elif gate == 'learned':
       rates = 1 / np.array(self.times)  # of which expm1 may overflow
       self.b_f = nnx.Param(jnp.asarray(-rates - np.log(-np.expm1(-rates)), jnp.float32))

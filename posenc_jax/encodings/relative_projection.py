@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.core.bounds import check_at_least, check_unread
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -34,7 +34,7 @@ class RelativeProjection(Encoding):
     rank: int = 16,
     extent: int = 1024,
     floor: int | None = None,
-    alpha: float = 0.1,
+    alpha: float | None = None,
   ):
     """Draws the projection and the bank.
 
@@ -43,12 +43,14 @@ class RelativeProjection(Encoding):
       extent: distances that the bank covers.
       floor: the context, in tokens, from which logits grow by `alpha` a unit of log; None: they do
         not.
-      alpha: see `floor`.
+      alpha: see `floor`; 0.1 if None.
     """
     super().__init__(dims, rngs)
     check_at_least(1, rank=rank, extent=extent, floor=floor)
+    if floor is None:
+      check_unread('there is a floor', alpha=alpha)
     check_at_least(0, alpha=alpha)
-    self.floor, self.alpha, self.extent = floor, alpha, extent
+    self.floor, self.alpha, self.extent = floor, 0.1 if alpha is None else alpha, extent
     self.max_relative_distance = extent
     self.relative = floor is None
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, rank), dims.model_dim**-0.5)

@@ -5,7 +5,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.core.bounds import check_at_least, check_unread
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.encodings.learned import rows_at
 from posenc_jax.encodings.t5 import buckets_of
@@ -38,7 +38,7 @@ class TUPE(Encoding):
     max_length: int | None = None,
     affine: bool = False,
     buckets: int = 0,
-    max_distance: int = 128,
+    max_distance: int | None = None,
   ):
     """Draws positions and projections.
 
@@ -46,12 +46,15 @@ class TUPE(Encoding):
       max_length: rows of p; the training length if None.
       affine: whether the released code's gains and biases are there.
       buckets: of TUPE-R (published: 32); 0 for TUPE-A.
-      max_distance: where the last bucket's formula ends.
+      max_distance: where the last bucket's formula ends, with `buckets`; 128 if None.
     """
     super().__init__(dims, rngs)
     D, H, G, K = dims.model_dim, dims.heads, dims.kv_heads, dims.head_dim
     self.max_length = dims.train_length if max_length is None else max_length
     check_at_least(1, max_length=self.max_length)
+    if not buckets:
+      check_unread('there are buckets', max_distance=max_distance)
+    max_distance = 128 if max_distance is None else max_distance
     if buckets and (buckets < 8 or buckets % 4 or max_distance <= buckets // 4):
       allowed = 'a multiple of 4 from 8 to below 4 max_distance, or 0'
       raise ValueError(f'buckets={buckets}; allowed: {allowed}')

@@ -35,8 +35,9 @@ class Wavelet(Encoding):
       first: the smallest scale is 2^first tokens.
     """
     super().__init__(dims, rngs)
-    if scales < 1 or dims.head_dim % scales:
-      raise ValueError(f'scales={scales}; allowed: divisors of head_dim={dims.head_dim}')
+    if not 1 <= scales <= MOST + 1 or dims.head_dim % scales:
+      allowed = f'divisors of head_dim={dims.head_dim} up to {MOST + 1}'
+      raise ValueError(f'scales={scales}; allowed: {allowed}')
     check_between(0, MOST - scales + 1, first=first)
     shifts = dims.head_dim // scales
     self.scales, self.first = scales, first

@@ -23,6 +23,7 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
+from posenc_jax.errors import MAX_REASON, one_line
 
 SIDES = (64, 64)  # queries and keys of a tile
 LEAST = 16  # numbers along each axis of a product
@@ -68,8 +69,9 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   shapes = jax.eval_shape(lambda: _cut(schedule, request))
   try:
     program, _ = forward_program(schedule, *shapes)
-  except (TypeError, ValueError):  # shapes do not fit
-    return f'{name} cannot score one head alone, as wide as a power of 2, and a program has one'
+  except (TypeError, ValueError) as error:  # shapes do not fit
+    what = f'{name} cannot score one head alone, as wide as a power of 2, and a program has one'
+    return f'{what} ({one_line(error, MAX_REASON)})'
   if not is_of_one_head(program, shapes[0]):
     return f'{name} has numbers for each head in its scores, and a program has one head'
   inputs = len(program.reads) - len(jax.tree.leaves(shapes[0]['whole']))

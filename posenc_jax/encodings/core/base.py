@@ -180,7 +180,7 @@ class Encoding(nnx.Module):
     return o_BTHK, state
 
   def leave_mlp(self, y_BTD, state):
-    """The state that the next layer gets, given what the MLP adds to x."""
+    """The state that the next layer gets, given the output of the MLP, before a norm behind it."""
     return state
 
   # Once a layer, for every token.
@@ -189,7 +189,9 @@ class Encoding(nnx.Module):
     """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions.
 
     Args:
-      x_BSD: the layer's normalized input, or None where `attend` was given none.
+      x_BSD: the layer's normalized input, which queries, keys and values are projections of (of a
+        layer whose norms stand behind its blocks, its input as it is); or None where `attend` was
+        given none.
       position_ids: [B|1, S], or [B|1, S, positions_per_token], or [B|1, S, G] as
         `takes_positions_per_head` declares.
       visible_BS: how many keys each token sees as a query, itself included, under the mask and in
@@ -198,6 +200,10 @@ class Encoding(nnx.Module):
         [B|1, S].
     """
     return position_ids.astype(jnp.float32)
+
+  def of_pairs(self, coordinates):
+    """The part of coordinates that scores of pairs read; tiles and rings do not carry the rest."""
+    return coordinates if self.has('score') or self.has('normalize') else None
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     """Queries and keys, given their coordinates i and j: rotations, temperatures.

@@ -28,6 +28,13 @@ def check_between(low: float, high: float, **values: float | None) -> None:
       raise ValueError(f'{name}={shown(value)}; allowed: from {low} to {high}')
 
 
+def check_unread(unless: str, **values: object) -> None:
+  """Refuses values that were given though nothing reads them, `unless` something is so."""
+  for name, value in values.items():
+    if value is not None:
+      raise ValueError(f'{name}={shown(value)}; allowed: None, unless {unless}')
+
+
 def check_one_of(names: Collection[str], **values: str) -> None:
   """Refuses text that is none of these names."""
   for name, value in values.items():

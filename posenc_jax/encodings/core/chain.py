@@ -17,7 +17,7 @@ class Chain(Composite):
   """The encodings `members` act one after another: on the input, on queries and keys, on scores.
 
   A member that makes several heads of one has members before it that act on the input, or on
-  queries and keys alone, and none behind it.
+  queries and keys alone, and behind it none but those that act on the input.
 
   A member sees the scores as those before it left them, and queries and keys as all members
   transformed them: behind `rope`, the rows of `cope` or `shaw` meet rotated queries, which depend

@@ -76,6 +76,9 @@ class Composite(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     return tuple(e.coordinates(x_BSD, position_ids, visible_BS, index_BS) for e in self.members)
 
+  def of_pairs(self, coordinates):
+    return tuple(e.of_pairs(own) for e, own in zip(self.members, coordinates, strict=True))
+
   def bias(self, r_R):
     return self._combined('bias', r_R)
 
