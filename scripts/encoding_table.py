@@ -83,6 +83,59 @@ backend that cannot serve a request says why.
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
 
+OTHER_NAMES = (
+  ('Position Interpolation, NTK-aware RoPE', 'scaling `linear`, `ntk` of `rope`'),
+  ('a part of the channels turned, as in GPT-NeoX', '`rope`, `fraction`'),
+  (
+    'NoPE in some layers, full attention in some: iRoPE, [RNoPE](https://arxiv.org/abs/2501.18795),'
+    ' [SWAN](https://arxiv.org/abs/2504.08719) but for its temperature',
+    '`pattern`',
+  ),
+  (
+    '[LM-Infinite](https://arxiv.org/abs/2308.16137)',
+    '`rerope` under a window with first tokens ([GUIDE](GUIDE.md#pretrained-models))',
+  ),
+  ('[DIET-REL](https://arxiv.org/abs/2104.08698)', '`t5` with a bucket a distance'),
+  ('PaTH-FoX', '`chain` of `path` and `fox` with `in_scale`'),
+  ('M-RoPE, its interleaved form', '`axial_rope`, `spectrum` `split`, `interleaved`'),
+  ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),
+  ('temperatures of Llama 4 and Ministral', '`llama4_temperature` in a `chain`'),
+  (
+    'Randomized YaRN',
+    '`random_positions` around `rope` with scaling `yarn`; lengths that grow: `train.init_from`',
+  ),
+)
+LEFT_OUT = (
+  (
+    '[FLOATER](https://arxiv.org/abs/2003.09229), [CLEX](https://arxiv.org/abs/2310.16450)',
+    'a differential equation is solved in every forward pass',
+  ),
+  ('[SeqPE](https://arxiv.org/abs/2506.13277)', "two losses beside the model's are part of it"),
+  (
+    '[complex embeddings](https://arxiv.org/abs/1912.12333)',
+    'positions are a part of the embedding of each word',
+  ),
+  (
+    '[stochastic positional encoding](https://arxiv.org/abs/2105.08399)',
+    'made for linear attention, which has no scores of pairs',
+  ),
+  (
+    '[NSA](https://arxiv.org/abs/2502.11089), [MoBA](https://arxiv.org/abs/2502.13189),'
+    ' [InfLLM](https://arxiv.org/abs/2402.04617) and others that choose keys by content',
+    'masks here are made of positions and segments',
+  ),
+  (
+    '[differential attention](https://arxiv.org/abs/2410.05258), Canon layers, smeared embeddings,'
+    ' linear or gated-delta layers beside attention',
+    'parts of a model rather than positions',
+  ),
+  (
+    "LongRoPE's search, DoPE",
+    'they need a search, or a calibration on texts; found factors go into scaling `longrope`',
+  ),
+  ("RoPE-ID, SWAN's temperature, AdaGroPE, GALI", 'no formula of them could be verified'),
+)
+
 # A prime length and a width that no product of an encoding's own has: pairs and products are told
 # apart by their sizes.
 H, K, S = 4, 128, 13
@@ -123,7 +176,14 @@ def markdown() -> str:
   tables.append(
     f'## {SCALING_TITLE}\n\n{SCALING_INTRODUCTION}\n\n{_table(SCALING_COLUMNS, scalings())}'
   )
-  parts = [TITLE, *tables, f'## What the columns say\n\n{LEGEND}', f'## Known limits\n\n{limits()}']
+  parts = [
+    TITLE,
+    *tables,
+    f'## What the columns say\n\n{LEGEND}',
+    f'## Known limits\n\n{limits()}',
+    f'## Methods that have another name here\n\n{_table(("method", "here"), OTHER_NAMES)}',
+    f'## Methods that are not here\n\n{_table(("method", "why"), LEFT_OUT)}',
+  ]
   return '\n\n'.join(parts) + '\n'
 
 
