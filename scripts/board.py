@@ -56,7 +56,8 @@ def make(folders: list[str], out: Path):
     for of_one, name in zip(read, names, strict=True)
     for row in of_one
   ]
-  usual, spent = lines.usual_length(every_row), {}
+  of_text = [row for x in lines.corpora(every_row) for row in lines.of_corpus(every_row, x)]
+  usual, spent = lines.usual_length(of_text), {}
   for folder, name in zip(folders, names, strict=True):
     for row in costs.with_relative_times(costs.read(folder), folder, (lines.ROPE, usual)):
       run = name(row['run'])

@@ -621,6 +621,20 @@ def test_the_board_names_its_folders_its_studies_and_the_runs_without_rows(folde
   assert '- no rows of run gone,seed=0\n' in made
 
 
+def test_L_of_times_is_that_of_text_beside_more_runs_of_tasks(folder):
+  tasks, out = folder / 'tasks', folder / 'out'
+  tasks.mkdir()
+  fields = dict(protocol='answers', corpus='task:copy', train_length=2 * L)
+  of_tasks = [row('rope', seed, 2 * L, 1.0, 'd0', **fields) for seed in range(100, 130)]
+  storage.append_rows(tasks / 'rows.jsonl', of_tasks)
+  made = {}
+  for folders in ([str(folder)], [str(folder), str(tasks)]):
+    texts, figure = board.make(folders, out)
+    made[len(folders)] = re.findall(r'^\| far .*', texts['BOARD.md'], re.MULTILINE)[0], figure
+  assert made[2][0] == made[1][0]
+  assert made[2][1] is not None
+
+
 def test_without_times_of_steps_no_picture_is_shown(tmp_path):
   storage.append_rows(tmp_path / 'rows.jsonl', text_rows())
   board.main([str(tmp_path), f'--out={tmp_path / "out"}'])
