@@ -70,7 +70,7 @@ def measure(configs: dict, rounds: int) -> dict:
   """{line: the seconds of each of its steps}, for {line: its config}, made in turn."""
   import numpy as np
 
-  from posenc_jax import data
+  from posenc_jax import data, tasks
   from scripts.bench import jax_cases
 
   cli.keep_compiled_programs()
@@ -78,7 +78,12 @@ def measure(configs: dict, rounds: int) -> dict:
   for line, c in configs.items():
     shape = c.train.batch, c.train.length
     tokens = np.random.default_rng(0).integers(0, data.vocab(c.data) - 1, shape, dtype=np.int32)
-    steps[line] = jax_cases.step_of_config(c, data.Batch(tokens))
+    batch, largest_position = data.Batch(tokens), None
+    if tasks.is_task(c.data.corpus):  # whose batches may carry positions
+      corpus = data.source(c.data, 'train')
+      batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
+      largest_position = corpus.largest_position(c.train.length)
+    steps[line] = jax_cases.step_of_config(c, batch, largest_position)
     steps[line].call()
     print(f'{line[0]}, L = {line[1]}: compiled', flush=True)
   seconds = {line: [] for line in configs}

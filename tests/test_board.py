@@ -563,6 +563,15 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=0'])
 
 
+def test_steps_whose_data_carry_positions_are_timed(tmp_path, monkeypatch):
+  monkeypatch.setattr(step_times.cli, 'keep_compiled_programs', lambda: None)
+  addition = ROOT / 'configs' / 'addition.py'
+  smaller = ['--config.seed=0', '--config.train.batch=2', '--config.model.model_dim=16']
+  step_times.main([f'--config={addition}', f'--out={tmp_path}', '--rounds=1', *smaller])
+  rows = storage.read_rows(tmp_path / costs.STEP_TIMES)
+  assert [row['label'] for row in rows] == ['position_coupling', 'abacus', 'rope', 'nope']
+
+
 @pytest.mark.parametrize('study', ['extension', 'studies/claims/pose'])
 def test_runs_that_start_from_others_are_timed(study, tmp_path, monkeypatch):
   timed = []

@@ -92,8 +92,9 @@ def step(case: Case) -> Target:
   return step_of_config(step_config(case), data.Batch(tokens(case)))
 
 
-def step_of_config(config, batch: data.Batch) -> Target:
-  """The trainer's own step on the same batch again and again.
+def step_of_config(config, batch: data.Batch, largest_position: int | None = None) -> Target:
+  """The trainer's own step on the same batch again and again; `largest_position`: as for
+  `make_step_fns`.
 
   With several seeds one call makes a step of each of them: in one program if `config.vmap_seeds`,
   else one after another.
@@ -108,7 +109,8 @@ def step_of_config(config, batch: data.Batch) -> Target:
   else:
     config.seeds = ()
   with jax.default_matmul_precision(config.train.matmul_precision):
-    compiled, facts = compile_within_memory(make_step_fns(config, optimizer)[0], *states[0], batch)
+    train_step, _ = make_step_fns(config, optimizer, largest_position)
+    compiled, facts = compile_within_memory(train_step, *states[0], batch)
 
   def call():
     losses = []
