@@ -83,7 +83,7 @@ def test_an_export_that_fails_leaves_no_folder(tmp_path, monkeypatch):
 
 
 SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'qwen2', 'qwen3')
-SAME_FAMILY += ('smollm3', 'olmo2', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
+SAME_FAMILY += ('smollm3', 'olmo2', 'olmo3', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize('name', SAME_FAMILY)
@@ -251,6 +251,35 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
       {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 2},
       {'rope_scaling': {'rope_type': 'linear', 'factor': 2}, 'max_position_embeddings': 32},
     ),
+    (
+      'olmo3',
+      {},
+      YARN,
+      {
+        'rope_parameters': {
+          'full_attention': {'rope_theta': 1e3} | SCALED,
+          'sliding_attention': {'rope_theta': 500.0, 'rope_type': 'default'},
+        },
+        'max_position_embeddings': 128,
+      },
+    ),
+    (
+      'olmo3',
+      {'rope_parameters': None, 'rope_theta': 5e5},
+      YARN,
+      {'rope_scaling': SCALED, 'rope_theta': 5e5},
+    ),
+    (
+      'olmo3',
+      {'rope_parameters': None, 'rope_theta': 5e5},
+      {'encoding.base': 7.0},  # which the file has to say in newer words
+      {
+        'rope_parameters': {
+          'full_attention': {'rope_theta': 7.0, 'rope_type': 'default'},
+          'sliding_attention': {'rope_theta': 5e5, 'rope_type': 'default'},
+        }
+      },
+    ),
     ('gpt_neox', {}, YARN, {'rope_scaling': SCALED, 'rotary_pct': 0.25, 'rotary_emb_base': 1e4}),
     (
       'phi3',
@@ -297,6 +326,8 @@ def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
     ('llama', 16, {'encoding': {'name': 'nope'}}, 32),
     ('llama_yarn', 64, {}, 32),  # of which transformers 4 takes the factor
     ('llama_yarn', 16, {'attention.window': 8}, 32),
+    ('olmo3', 64, {}, 32),
+    ('olmo3', 64, {'encoding.scaling': None}, 64),
     ('gpt_neox', 64, {}, 64),
     ('gpt2', 64, {'encoding': {'name': 'learned', 'max_length': 32}}, None),
     ('mpt', 4096, {}, 4096),

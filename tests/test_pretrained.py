@@ -36,7 +36,7 @@ from scripts import export_model, import_model
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
 ROOT = Path(__file__).parent.parent
-DAILY = ('llama3_tied', 'smollm3', 'gemma3', 'phi3_longrope', 'gpt_neox', 'gpt2', 'bloom')
+DAILY = ('llama3_tied', 'smollm3', 'olmo3', 'gemma3', 'phi3_longrope', 'gpt_neox', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize(
@@ -366,6 +366,10 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),
     ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),
     ('gemma2', {'sliding_window_size': 6}, 'sliding_window_size=6; allowed: 5'),
+    ('olmo3', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
+    ('olmo3', {'layer_types': ['full_attention']}, '5 of full_attention and sliding_attention'),
+    ('olmo3', {'layer_types': ['chunked_attention'] * 5}, '5 of full_attention and sliding'),
+    ('olmo3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
   ],
 )
 def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
@@ -417,7 +421,7 @@ def test_what_a_family_has_another_default_for_must_be_said(name, field):
 
 def test_defaults_are_those_of_the_family():
   """As transformers wrote them into the files of models that were made without them."""
-  for name in ('olmo2', 'phi3', 'smollm3', 'llama'):
+  for name in ('olmo2', 'olmo3', 'phi3', 'smollm3', 'llama'):
     config = RECORDS[name]['config']
     left = {key: value for key, value in config.items() if key != 'rms_norm_eps'}
     assert families.form_of(left, 'm').model == families.form_of(config, 'm').model

@@ -117,7 +117,38 @@ def test_the_scaling_of_gemma_3_is_of_layers_without_a_window(parameters):
   assert ['scaling' in layer for layer in layers] == [False] * 5 + [True]
 
 
+@pytest.mark.parametrize('name', ['gemma3', 'olmo3'])
 @pytest.mark.parametrize('parameters', [LINEAR, BARE | LINEAR, {'rope_theta': 1e4}])
-def test_parameters_that_gemma_3_would_drop_are_refused(parameters):
+def test_parameters_that_a_family_of_two_kinds_would_drop_are_refused(name, parameters):
   with pytest.raises(UserError, match=r'rope_parameters=.*; allowed: sliding_attention and full'):
-    encoding_of('gemma3', rope_parameters=parameters)
+    encoding_of(name, rope_parameters=parameters)
+
+
+YARN = {'rope_type': 'yarn', 'factor': 4.0, ORIGINAL: 8}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'bases'),
+  [
+    ({}, (500.0, 1000.0)),
+    ({'rope_parameters': None}, (5e5, 5e5)),
+    ({'rope_parameters': None, 'rope_theta': 500_000, 'rope_scaling': YARN}, (5e5, 5e5)),
+    ({'rope_parameters': BARE | {'full_attention': YARN}}, (5e5, 5e5)),
+    ({'rope_parameters': OWN, 'rope_theta': 3.0, 'rope_scaling': None}, (7.0, 9.0)),
+  ],
+)
+def test_layers_of_olmo_3(fields, bases):
+  """Three of four have a window, and of all RoPE only that of the others is scaled."""
+  layers = encoding_of('olmo3', **fields)['layers'] * 2
+  assert ['attention_window' in layer for layer in layers[:5]] == [True, True, True, False, True]
+  assert {layer['attention_window'] for layer in layers[:3]} == {5}
+  assert (layers[0]['base'], layers[3]['base']) == bases
+  is_scaled = any('yarn' in str(value) for value in fields.values()) or not fields
+  assert ['scaling' in layer for layer in layers[:4]] == [False] * 3 + [is_scaled]
+  assert layers[3].get('scaling', YARN) == YARN
+
+
+@pytest.mark.parametrize('parameters', [None, BARE])
+def test_a_base_that_releases_read_otherwise_with_a_window_is_refused(parameters):
+  with pytest.raises(UserError, match=r'rope_theta=10000\.0; allowed: None, 500000'):
+    encoding_of('olmo3', rope_parameters=parameters, rope_theta=1e4)

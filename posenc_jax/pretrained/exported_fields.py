@@ -16,6 +16,7 @@ from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, takes_original
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.layer_kinds import KINDS
 from posenc_jax.training import provenance
 
 LONGEST = 'max_position_embeddings'
@@ -88,9 +89,7 @@ def _with_own_rope(config: ConfigDict, source: dict) -> dict | None:
   fields = _rope_fields(whole[0], config.train.length, source['model_type'])
   of_kinds = source.get('rope_parameters') or {}
   if 'full_attention' in of_kinds:
-    said = {'rope_theta': fields.pop('rope_theta'), 'rope_type': 'default'}
-    of_kinds = of_kinds | {'full_attention': said | fields.pop('rope_scaling', {})}
-    return source | fields | {'rope_parameters': of_kinds}
+    fields['rope_parameters'] = of_kinds | {'full_attention': _parameters(fields)}
   return {name: value for name, value in source.items() if name not in OF_ROPE} | fields
 
 
@@ -152,9 +151,13 @@ def _new_fields(config: ConfigDict) -> dict:
   m, encoding = config.model, to_json(config.encoding)
   layers = _layers(encoding, config.train.length, m.layers)
   rotates = [own['name'] == 'rope' for own, _ in layers]
+  windows = [mask.get('window') for _, mask in layers]
   if m.norm == 'rms' and any(own['name'] == 'nope' for own, _ in layers):
     kind = 'smollm3'  # of rope in all layers that have one; `_difference` refuses others
     encoding = next((own for own, _ in layers if own['name'] == 'rope'), {'name': 'nope'})
+  elif m.norm == 'rms' and m.qk_norm == 'projection' and any(windows):
+    kind = 'olmo3'
+    encoding = next((own for own, mask in layers if not mask), layers[0][0])
   elif m.norm == 'rms':
     kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
     kind = kind or (
@@ -197,9 +200,23 @@ def _new_fields(config: ConfigDict) -> dict:
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind == 'mistral':
     fields['sliding_window'] = config.attention.window
+  if kind == 'olmo3':
+    fields['sliding_window'] = next(filter(None, windows))
+    fields['layer_types'] = [KINDS[not window] for window in windows]
+    # of RoPE transformers 4 reads the fields above, and 5 these
+    local = next(own for own, mask in layers if mask)
+    of_kinds = (_rope_fields(own, config.train.length, kind) for own in (local, encoding))
+    fields['rope_parameters'] = dict(zip(KINDS, map(_parameters, of_kinds), strict=True))
   if kind == 'smollm3':  # whose own padding is a token that a smaller model does not have
     fields |= {'no_rope_layers': [int(turns) for turns in rotates], 'pad_token_id': None}
   return fields
+
+
+def _parameters(fields: dict) -> dict:
+  """The fields of RoPE as newer files have them, within `rope_parameters`."""
+  return {'rope_theta': fields['rope_theta'], 'rope_type': 'default'} | fields.get(
+    'rope_scaling', {}
+  )
 
 
 def _activation(mlp: str, names: dict[str, str]) -> str:

@@ -42,6 +42,7 @@ ARCHITECTURES = {
   'qwen3': 'Qwen3ForCausalLM',
   'smollm3': 'SmolLM3ForCausalLM',
   'olmo2': 'Olmo2ForCausalLM',
+  'olmo3': 'Olmo3ForCausalLM',
   'gemma2': 'Gemma2ForCausalLM',
   'gemma3_text': 'Gemma3ForCausalLM',
   'phi3': 'Phi3ForCausalLM',

@@ -19,6 +19,7 @@ FAMILIES: dict[str, Callable[[Fields], Form]] = {
   'qwen3': llama_families.qwen3,
   'smollm3': llama_families.smollm3,
   'olmo2': llama_families.olmo2,
+  'olmo3': llama_families.olmo3,
   'gemma2': llama_families.gemma2,
   'gemma3_text': llama_families.gemma3,
   'phi3': llama_families.phi3,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
 from posenc_jax.pretrained.config_fields import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
+from posenc_jax.pretrained.layer_kinds import by_kind, pattern, rope_of_kinds
 from posenc_jax.pretrained.tensor_rules import Rule, joined, plus_one, same, scaled, transposed
 
 
@@ -59,14 +60,17 @@ def _llama_like(
   base: float = 10_000.0,
   is_partial: bool = False,
   original: int | None = None,
+  encoding: dict | None = None,
   **model,
 ) -> Form:
-  """`ties`, `eps`, `base`, `original`: what the family has where its file does not say it."""
+  """`ties`, `eps`, `base`, `original`: what the family has where its file does not say it;
+  `encoding`: of a family that reads it in a way of its own.
+  """
   model = {**sizes(fields), **_common(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
   rules = _decoder_rules(model) + _pre_norm_rules()
   length = fields.take('max_position_embeddings', 2048)
-  encoding = rope(fields, base, is_partial=is_partial, original=original)
+  encoding = encoding or rope(fields, base, is_partial=is_partial, original=original)
   return Form(model, {}, encoding, length, rules, ('rotary_emb.inv_freq',))
 
 
@@ -124,14 +128,32 @@ def smollm3(fields: Fields) -> Form:
     rotates = [int((n + 1) % interval != 0) for n in range(layers)]
   if len(rotates) != layers or set(rotates) - {0, 1}:
     raise fields.refused('no_rope_layers', f'{layers} numbers, each 0 or 1')
-  pattern = [form.encoding if turns else {'name': 'nope'} for turns in rotates]
-  return dataclasses.replace(form, encoding=_pattern(pattern))
+  encodings = [form.encoding if turns else {'name': 'nope'} for turns in rotates]
+  return dataclasses.replace(form, encoding=pattern(encodings))
 
 
 def olmo2(fields: Fields) -> Form:
   """OLMo 2 (arXiv:2501.00656): norms of what blocks give, and of whole projections."""
+  return _olmo(fields, rope(fields))
+
+
+def olmo3(fields: Fields) -> Form:
+  """OLMo 3 (arXiv:2512.13961): OLMo 2 with a window in three layers of four; RoPE is scaled in the
+  others alone.
+  """
+  local, whole = rope_of_kinds(fields, 500_000.0, 500_000.0)
+  of_local = (fields.optional('rope_parameters', dict) or {}).get('sliding_attention') or {}
+  if 'rope_theta' not in of_local:  # with a window transformers 4 rotates by the file's, 5 does not
+    fields.require('rope_theta', None, 500_000)
+  form = _olmo(fields, whole)
+  encoding = by_kind(fields, form.model['layers'], local, whole, 4)
+  return dataclasses.replace(form, encoding=encoding)
+
+
+def _olmo(fields: Fields, encoding: dict) -> Form:
   fields.require('attention_bias', False)
-  form = _llama_like(fields, eps=1e-5, qk_norm='projection', norm_placement='output')
+  flags = {'qk_norm': 'projection', 'norm_placement': 'output'}
+  form = _llama_like(fields, eps=1e-5, encoding=encoding, **flags)
   layer = 'model.layers.{n}.'
   norms = [
     same('layers/attention_norm/scale', f'{layer}post_attention_layernorm.weight'),
@@ -147,7 +169,7 @@ def gemma2(fields: Fields) -> Form:
   logits = fields.take('final_logit_softcapping', 30.0, float, null=False)
   window = fields.take('sliding_window', 4096)
   fields.require('sliding_window_size', window)  # the same under an older name
-  return _gemma(fields, [rope(fields)] * 2, 2, softcap, logits)
+  return _gemma(fields, (rope(fields),) * 2, 2, softcap, logits)
 
 
 def gemma3(fields: Fields) -> Form:
@@ -157,18 +179,12 @@ def gemma3(fields: Fields) -> Form:
   local_base = fields.take('rope_local_base_freq', 10_000.0, float)
   names = ('sliding_window_pattern', '_sliding_window_pattern')
   periods = [period for name in names if (period := fields.optional(name, int))]
-  kinds = ('sliding_attention', 'full_attention')
-  parameters = fields.optional('rope_parameters', dict)
-  if parameters and parameters.keys() != {*kinds}:  # transformers would drop others
-    raise fields.refused('rope_parameters', f'{" and ".join(kinds)}, each with its own')
-  local, whole = (
-    rope(fields, base, of=kind) for base, kind in zip((local_base, 1e6), kinds, strict=True)
-  )
-  return _gemma(fields, [local, whole], periods[0] if periods else 6, 0.0, 0.0, qk_norm='head')
+  encodings = rope_of_kinds(fields, local_base, 1e6)
+  return _gemma(fields, encodings, periods[0] if periods else 6, 0.0, 0.0, qk_norm='head')
 
 
 def _gemma(
-  fields: Fields, encodings: list[dict], period: int, softcap: float, logits: float, **flags
+  fields: Fields, encodings: tuple, period: int, softcap: float, logits: float, **flags
 ) -> Form:
   """`encodings`: of layers with a window and of those without one, of which each `period`-th is."""
   fields.need('head_dim')
@@ -178,17 +194,7 @@ def _gemma(
   model |= {'embedding_scale': 0.0, 'norm_placement': 'sandwich', 'logit_softcap': logits}
   model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
   fields.require('hidden_act', 'gelu_pytorch_tanh', None)
-  window = fields.take('sliding_window', 4096)
-  layers = model['layers']
-  types = fields.optional('layer_types', list) or [
-    'full_attention' if (n + 1) % period == 0 else 'sliding_attention' for n in range(layers)
-  ]
-  if len(types) != layers or set(types) - {'full_attention', 'sliding_attention'}:
-    raise fields.refused('layer_types', f'{layers} of full_attention and sliding_attention')
-  local, whole = encodings
-  pattern = [
-    whole if kind == 'full_attention' else {**local, 'attention_window': window} for kind in types
-  ]
+  encoding = by_kind(fields, model['layers'], *encodings, period)
   layer = 'model.layers.{n}.'
   names = {
     'attention_norm': 'input_layernorm',
@@ -203,7 +209,7 @@ def _gemma(
   for rule in _decoder_rules(model, plus_one):
     rules.append(scaled(rule, factor) if rule.leaves == (scaled_leaf,) else rule)
   length = fields.take('max_position_embeddings', 8192)
-  return Form(model, {'softcap': softcap}, _pattern(pattern), length, rules)
+  return Form(model, {'softcap': softcap}, encoding, length, rules)
 
 
 def phi3(fields: Fields) -> Form:
@@ -229,13 +235,3 @@ def phi3(fields: Fields) -> Form:
     joined(('layers/w_gate', 'layers/w_in'), f'{layer}mlp.gate_up_proj.weight', (F, F), 0),
   ]
   return dataclasses.replace(form, rules=rules, attention={'window': window or 0})
-
-
-def _pattern(layers: list[dict]) -> dict:
-  """The encoding of all layers: one, or the shortest pattern that repeats."""
-  for period in range(1, len(layers) + 1):
-    if all(layer == layers[n % period] for n, layer in enumerate(layers)):
-      break
-  if period == 1 and 'attention_window' not in layers[0]:
-    return layers[0]
-  return {'name': 'pattern', 'layers': tuple(layers[:period])}

@@ -28,6 +28,7 @@ LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500.0, 'factor': 4.0, 'low_freq_f
 LLAMA3 |= {'high_freq_factor': 4.0, 'original_max_position_embeddings': 8}
 YARN = {'rope_type': 'yarn', 'rope_theta': 1000.0, 'factor': 4.0}
 YARN |= {'original_max_position_embeddings': 8}
+PLAIN = {'rope_type': 'default', 'rope_theta': 500.0}
 LONGROPE = {'rope_type': 'longrope', 'rope_theta': 1000.0, 'short_factor': [1.0, 1.2]}
 LONGROPE |= {'long_factor': [1.0, 3.0], 'original_max_position_embeddings': 8}
 # The class of the config in transformers, and its arguments.
@@ -46,6 +47,12 @@ MODELS = {
   'qwen3': ('Qwen3Config', SIZES | ONE_KV | {'head_dim': 6}),
   'smollm3': ('SmolLM3Config', SIZES | ONE_KV | {'num_hidden_layers': 5}),
   'olmo2': ('Olmo2Config', SIZES),
+  'olmo3': (
+    'Olmo3Config',
+    SIZES
+    | {'num_hidden_layers': 5, 'num_key_value_heads': 1, 'sliding_window': 5}
+    | {'rope_parameters': {'full_attention': YARN, 'sliding_attention': PLAIN}},
+  ),
   'gemma2': (
     'Gemma2Config',
     SIZES | GEMMA | {'attn_logit_softcapping': 3.0, 'final_logit_softcapping': 4.0},

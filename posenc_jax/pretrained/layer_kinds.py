@@ -1,0 +1,40 @@
+"""Layers of several kinds in one model: some with a window, the others without."""
+
+from posenc_jax.pretrained.common_fields import rope
+from posenc_jax.pretrained.config_fields import Fields
+
+KINDS = ('sliding_attention', 'full_attention')
+
+
+def rope_of_kinds(fields: Fields, *bases: float) -> tuple[dict, dict]:
+  """The encodings of both kinds of layers, each with parameters of its own; `bases`: the defaults
+  of the family.
+  """
+  parameters = fields.optional('rope_parameters', dict)
+  if parameters and parameters.keys() != {*KINDS}:  # transformers would drop others
+    raise fields.refused('rope_parameters', f'{" and ".join(KINDS)}, each with its own')
+  local, whole = (rope(fields, base, of=kind) for base, kind in zip(bases, KINDS, strict=True))
+  return local, whole
+
+
+def by_kind(fields: Fields, layers: int, local: dict, whole: dict, period: int) -> dict:
+  """The encoding of all layers: `local` and a window, or `whole`, which each `period`-th has where
+  the file does not say the kind of each.
+  """
+  local = {**local, 'attention_window': fields.take('sliding_window', 4096, null=False)}
+  types = fields.optional('layer_types', list) or [
+    KINDS[(n + 1) % period == 0] for n in range(layers)
+  ]
+  if len(types) != layers or set(types) - {*KINDS}:
+    raise fields.refused('layer_types', f'{layers} of full_attention and sliding_attention')
+  return pattern([whole if kind == 'full_attention' else local for kind in types])
+
+
+def pattern(layers: list[dict]) -> dict:
+  """The encoding of all layers: one, or the shortest pattern that repeats."""
+  for period in range(1, len(layers) + 1):
+    if all(layer == layers[n % period] for n, layer in enumerate(layers)):
+      break
+  if period == 1 and 'attention_window' not in layers[0]:
+    return layers[0]
+  return {'name': 'pattern', 'layers': tuple(layers[:period])}
