@@ -588,6 +588,20 @@ def test_a_chain_keeps_the_hyperparameters_of_the_encoding_that_it_takes_in(memb
   assert c.encoding.members == members
 
 
+def test_fields_of_a_chain_are_set_in_its_members_that_are_rope():
+  temperature = {'name': 'llama4_temperature', 'c': 0.5}
+  c = load(BASE, {'encoding': {'name': 'chain', 'members': ('rope', temperature)}})
+  overlay(c, {'encoding.base': 7.0, 'train.length': 64})
+  assert c.encoding.members == ({'name': 'rope', 'base': 7.0}, temperature)
+  assert c.train.length == 64
+  overlay(c, {'encoding.name': 'self_extend', 'encoding.window': 9})
+  assert c.encoding.members == ({'name': 'self_extend', 'base': 7.0, 'window': 9}, temperature)
+  for members in ('nope', 'rope,sink'):  # said anew
+    c = load(BASE, {'encoding': {'name': 'chain', 'members': 'rope,fox'}})
+    overlay(c, {'encoding.name': 'chain', 'encoding.members': members})
+    assert c.encoding.to_dict() == {'name': 'chain', 'members': members}
+
+
 def test_hyperparameters_of_no_member_of_a_chain_stay_to_be_refused():
   own = {'name': 'rope', 'base': 5e5}
   for members in ('fox,sink', 'rope,rope', 5):

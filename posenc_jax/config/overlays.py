@@ -12,6 +12,8 @@ OPEN = 'encoding'
 ORIGINAL = 'original_max_position_embeddings'
 # What a layer of a pattern has that does not see the whole text.
 MASKS = {'attention_window', 'attention_chunk'}
+# What an encoding of several has them in.
+PARTS = {'pattern': 'layers', 'chain': 'members'}
 # Fields whose elements may have commas in them: lines for a shell, and options with lists.
 WITH_COMMAS = ('config.launch.setup', 'config.launch.options')
 
@@ -23,14 +25,15 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
   dict(name=...)}` replaces the whole section, before hyperparameters are set. Another `rope_type`
   drops the fields of the one before, but for the length that both start from. In a pattern,
-  `encoding.FIELD` is set in the layers that are rope and see the whole text. A chain put in the
-  place of an encoding that is one of its members keeps that one's hyperparameters there. Raises
-  `UserError` for an unknown path or a value of another type.
+  `encoding.FIELD` is set in the layers that are rope and see the whole text, and in a chain in the
+  members that are rope. A chain put in the place of an encoding that is one of its members keeps
+  that one's hyperparameters there. Raises `UserError` for an unknown path or a value of another
+  type.
   """
   overrides = without_numpy(overrides)
   if OPEN in config:
     encoding = to_json(config[OPEN])
-    overrides = _put_in_chain(encoding, _set_in_layers(encoding, overrides))
+    overrides = _put_in_chain(encoding, _set_in_parts(encoding, overrides))
   # stable: of a whole section and a name alone, the later one counts
   is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
   for path, value in sorted(overrides.items(), key=is_within):
@@ -61,34 +64,37 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
       section[key] = typed(f'config.{path}', value, section[key])
 
 
-def _set_in_layers(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
-  """The overrides, where the encoding is a pattern with its fields set in layers.
+def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
+  """The overrides, where the encoding is a pattern or a chain with its fields set in its parts.
 
-  Those are its layers of RoPE that see all tokens. Overrides stay as they are where they name
-  another encoding or the layers, and where there is no such layer.
+  Those are the layers of RoPE that see all tokens, and the members that are RoPE. Overrides stay as
+  they are where they name another encoding or the parts, and where there is no such part.
   """
-  if not isinstance(encoding, dict) or encoding.get('name') != 'pattern':
+  name = encoding.get('name') if isinstance(encoding, dict) else None
+  of_name = PARTS.get(str(name))
+  if of_name is None:
     return overrides
   own = {path: value for path, value in overrides.items() if path.startswith(f'{OPEN}.')}
-  is_new = OPEN in overrides or f'{OPEN}.layers' in own or own.get(f'{OPEN}.name') == 'pattern'
-  layers = encoding.get('layers')
-  layers = layers.split(',') if isinstance(layers, str) else layers
-  if not own or is_new or not isinstance(layers, list):
+  is_other = own.get(f'{OPEN}.name') in (name, 'pattern')
+  is_new = OPEN in overrides or f'{OPEN}.{of_name}' in own or is_other
+  parts = encoding.get(of_name)
+  parts = parts.split(',') if isinstance(parts, str) else parts
+  if not own or is_new or not isinstance(parts, list):
     return overrides
-  layers = [{'name': layer} if isinstance(layer, str) else layer for layer in layers]
+  parts = [{'name': part} if isinstance(part, str) else part for part in parts]
   is_taken = [
-    isinstance(layer, dict) and layer.get('name') == 'rope' and not MASKS & layer.keys()
-    for layer in layers
+    isinstance(part, dict) and part.get('name') == 'rope' and not MASKS & part.keys()
+    for part in parts
   ]
   if not any(is_taken):
     return overrides
-  for n, layer in enumerate(layers):
+  for n, part in enumerate(parts):
     if is_taken[n]:
-      section = ConfigDict({OPEN: layer})
+      section = ConfigDict({OPEN: part})
       overlay(section, own)
-      layers[n] = to_json(section)[OPEN]
+      parts[n] = to_json(section)[OPEN]
   others = {path: value for path, value in overrides.items() if path not in own}
-  return others | {OPEN: {'name': 'pattern', 'layers': tuple(layers)}}
+  return others | {OPEN: {'name': name, of_name: tuple(parts)}}
 
 
 def _put_in_chain(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
