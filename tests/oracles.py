@@ -305,16 +305,22 @@ def key_offset(dims, hyper, p):
 def axial_rope(dims, hyper, p):
   K, base, axes = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('axes', 2)
   sections = hyper.get('sections') or [K // 2 // axes] * axes
+  spectrum = hyper.get('spectrum', 'each')
+  axis_of_pair = [axis for axis, n in enumerate(sections) for _ in range(n)]
+  if spectrum == 'interleaved':  # all pairs are the first axis' until others take theirs
+    axis_of_pair = [0] * (K // 2)
+    for axis in range(1, axes):
+      for m in range(axis, axes * sections[axis], axes):
+        axis_of_pair[m] = axis
 
   def score(q, k, i, j, h):
-    s, m = 0.0, 0
-    for axis, n in enumerate(sections):
-      for own_m in range(n):
-        a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + K // 2)
-        w = base ** (-2 * m / K) if hyper.get('spectrum') == 'split' else base ** (-own_m / n)
-        turned = complex(q[a], q[b]) * np.exp(1j * (i[axis] - j[axis]) * w)
-        s += (turned * complex(k[a], -k[b])).real
-        m += 1
+    s = 0.0
+    for m, axis in enumerate(axis_of_pair):
+      a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + K // 2)
+      own_m, n = m - sum(sections[:axis]), sections[axis]
+      w = base ** (-own_m / n) if spectrum == 'each' else base ** (-2 * m / K)
+      turned = complex(q[a], q[b]) * np.exp(1j * (i[axis] - j[axis]) * w)
+      s += (turned * complex(k[a], -k[b])).real
     return s / math.sqrt(K)
 
   return Oracle(score)
@@ -1702,6 +1708,7 @@ RECORDS = {
       'split': {'spectrum': 'split', 'layout': 'interleaved', 'base': 50.0},
       'sections': {'sections': (1, 3)},
       'uneven': {'axes': 3, 'sections': (2, 1, 1), 'spectrum': 'split'},
+      'interleaved': {'sections': (3, 1), 'spectrum': 'interleaved'},
     },
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),

@@ -1376,13 +1376,13 @@ def test_members_that_cannot_stand_beside_one_another(members, message):
     build('heads', members=members)
 
 
-@pytest.mark.parametrize('spectrum', ['each', 'split'])
+@pytest.mark.parametrize('spectrum', ['each', 'split', 'interleaved'])
 def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum):
-  """One spectrum that is cut is that of rope itself."""
+  """One spectrum, whichever coordinates its pairs belong to, is that of rope itself."""
   x, weights, _ = inputs()
   axial = build('axial_rope', spectrum=spectrum)
   repeated = type('Repeated', (ENCODINGS['rope'],), {'frequencies': lambda _: [1, 0.01, 1, 0.01]})
-  rope = build('rope') if spectrum == 'split' else repeated(axial.dims, nnx.Rngs(0))
+  rope = repeated(axial.dims, nnx.Rngs(0)) if spectrum == 'each' else build('rope')
   np.testing.assert_allclose(layer(axial, weights, x), layer(rope, weights, x), atol=2e-5)
 
 
@@ -1393,12 +1393,24 @@ def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum)
     ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
     ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
     ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
-    ({'spectrum': 'all'}, "spectrum='all'; allowed: each, split"),
+    ({'spectrum': 'all'}, "spectrum='all'; allowed: each, split, interleaved"),
+    (
+      {'spectrum': 'interleaved', 'sections': (1, 3)},
+      "sections=(1, 3); allowed: such as (2, 2), which these make with spectrum='interleaved'",
+    ),
   ],
 )
 def test_axes_that_are_refused(hyper, message):
   with pytest.raises(ValueError, match=f'^axial_rope: {re.escape(message)}$'):
     build('axial_rope', **hyper)
+
+
+def test_interleaved_coordinates_are_those_of_qwen3_vl():
+  """Of its 64 pairs, time has every third one and the last four, as slices in its code say."""
+  sizes = dict(model_dim=128, heads=1, head_dim=128, train_length=8, rngs=nnx.Rngs(0))
+  hyper = dict(axes=3, sections=(24, 20, 20), spectrum='interleaved')
+  axial = make('axial_rope', **sizes, **hyper)
+  assert axial.axis_of_pair().tolist() == 20 * [0, 1, 2] + 4 * [0]
 
 
 def test_positions_of_several_axes_are_not_sampled():

@@ -7,7 +7,7 @@ from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
 from posenc_jax.encodings.rope import Rotary, rotate
 
-SPECTRA = ('each', 'split')
+SPECTRA = ('each', 'split', 'interleaved')
 
 
 class AxialRoPE(Rotary):
@@ -17,7 +17,10 @@ class AxialRoPE(Rotary):
   section of n pairs has frequencies of its own, base^(-m/n) for m < n, as in vision transformers
   (Heo et al. 2024, whose base is 100). 'split': w_m = base^(-2m/K), the spectrum of `rope` cut into
   sections, which with equal coordinates is `rope`: the M-RoPE of Qwen2-VL (Wang et al. 2024), whose
-  coordinates are time, row and column. Without positions, all coordinates of a token are its index.
+  coordinates are time, row and column. 'interleaved': that spectrum, and coordinates take turns,
+  a(m) = m mod `axes`, each until it has all pairs of its section; what is left, the slowest pairs,
+  is the first one's: Qwen3-VL (Bai et al. 2025, arXiv:2511.21631; the order is its code's). Without
+  positions, all coordinates of a token are its index.
   """
 
   paper = 'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191'
@@ -41,7 +44,7 @@ class AxialRoPE(Rotary):
       axes: how many positions a token has, at least 2.
       spectrum: one of SPECTRA, see above.
       sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
-        (16, 24, 24).
+        (16, 24, 24), Qwen3-VL (24, 20, 20).
       base, layout: as for `rope`.
     """
     super().__init__(dims, rngs, base=base, layout=layout)
@@ -59,17 +62,29 @@ class AxialRoPE(Rotary):
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
     self.positions_per_token = axes
     self.spectrum = spectrum
+    found = tuple(np.bincount(self.axis_of_pair()).tolist())
+    if found != self.sections:  # the first coordinate takes turns, too
+      allowed = f'such as {found}, which these make with spectrum={spectrum!r}'
+      raise ValueError(f'sections={self.sections}; allowed: {allowed}')
+
+  def axis_of_pair(self) -> np.ndarray:
+    """The coordinate that each pair of channels turns by, int [K/2]."""
+    axes = len(self.sections)
+    if self.spectrum != 'interleaved':
+      return np.repeat(np.arange(axes), self.sections)
+    rounds, axis = np.divmod(np.arange(sum(self.sections)), axes)
+    return np.where(rounds < np.take(self.sections, axis), axis, 0)
 
   def frequencies(self) -> np.ndarray:
     """Radians a position of each pair of channels, float64 [K/2]."""
-    if self.spectrum == 'split':
-      return super().frequencies()
-    return np.concatenate([self.base ** (-np.arange(n) / n) for n in self.sections])
+    if self.spectrum == 'each':
+      return np.concatenate([self.base ** (-np.arange(n) / n) for n in self.sections])
+    return super().frequencies()
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return self._turn(q_BTHK, i), self._turn(k_BSGK, j)
 
   def _turn(self, x_BTHK, position_BTn):
-    axis_of_pair = np.repeat(np.arange(len(self.sections)), self.sections)
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
-    return rotate(x_BTHK, position_BTn[..., axis_of_pair] * frequencies[None, None], self.layout)
+    angles_BTK = position_BTn[..., self.axis_of_pair()] * frequencies[None, None]
+    return rotate(x_BTHK, angles_BTK, self.layout)
