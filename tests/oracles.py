@@ -1114,6 +1114,41 @@ def rope_mixed(dims, hyper, p):
   return turned_by_group(dims, angles, hyper)
 
 
+def liere(dims, hyper, p):
+  K, group = dims.head_dim, dims.heads // dims.kv_heads
+  block, axes = hyper.get('block', K), hyper.get('axes', 1)
+  kind, length = hyper.get('generators', 'free'), hyper.get('length', dims.train_length)
+  turns = {}
+
+  def generator(a, g, n):
+    matrix, angles = np.zeros((block, block)), iter(p['angles'][a if kind == 'free' else 0, g, n])
+    for c in range(block):
+      for d in range(c + 1, block):
+        matrix[c, d] = next(angles)
+        matrix[d, c] = -matrix[c, d]
+    if kind == 'dependent':
+      return matrix * p['thetas'][a, n]
+    return matrix * (n % axes == a) if kind == 'partition' else matrix
+
+  def rotation(t, g):
+    """Block by block, from the eigenvectors of -i A: those of a Hermitian matrix."""
+    if (t, g) not in turns:
+      whole = np.zeros((K, K))
+      for n in range(K // block):
+        matrix = sum(x * generator(a, g, n) for a, x in enumerate(t)) / length
+        w, u = np.linalg.eigh(-1j * matrix)
+        at = slice(n * block, (n + 1) * block)
+        whole[at, at] = (u * np.exp(1j * w) @ u.conj().T).real
+      turns[t, g] = whole
+    return turns[t, g]
+
+  def turn(x, t, h):
+    return rotation(tuple(np.atleast_1d(t).tolist()), h // group) @ x
+
+  score = lambda q, k, i, j, h: turn(q, i, h) @ turn(k, j, h) / math.sqrt(K)
+  return Oracle(score)
+
+
 def inner_oracle(dims, hyper, p, default):
   """The formula of the encoding that another one holds."""
   inner = hyper.get('inner', default)
@@ -1467,6 +1502,14 @@ def count_tape(d, h):
 def count_relative_projection(d, h):
   rank = h.get('rank', 16)
   return 0, d.model_dim * d.heads * rank + h.get('extent', 1024) * rank
+
+
+def count_liere(d, h):
+  block, axes, kind = h.get('block', d.head_dim), h.get('axes', 1), h.get('generators', 'free')
+  blocks = d.head_dim // block
+  thetas = axes * blocks if kind == 'dependent' else 0
+  own = axes if kind == 'free' else 1
+  return 0, own * d.kv_heads * blocks * block * (block - 1) // 2 + thetas
 
 
 RECORDS = {
@@ -1847,6 +1890,16 @@ RECORDS = {
     learned_fourier,
     count_learned_fourier,
     variants={'small': {'waves': 3, 'hidden': 5, 'gamma': 2.0}},
+  ),
+  'liere': Record(
+    liere,
+    count_liere,
+    variants={
+      'plane': {'axes': 2, 'block': 4, 'length': 9.0},
+      'pairs': {'axes': 2, 'block': 2},
+      'dependent': {'axes': 2, 'block': 4, 'generators': 'dependent'},
+      'partition': {'axes': 2, 'block': 4, 'generators': 'partition'},
+    },
   ),
 }
 

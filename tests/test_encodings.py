@@ -26,6 +26,7 @@ from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import running_sum
 from posenc_jax.encodings.deberta import log_bucket_row
 from posenc_jax.encodings.entmax import entmax
+from posenc_jax.encodings.liere import expm1_skew
 from posenc_jax.encodings.path import lower_inverse
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
@@ -1549,6 +1550,40 @@ def test_rope_mixed_starts_as_released():
   assert np.abs(f[0] - f[1]).max() > 1e-2
 
 
+def test_liere_of_pairs_is_a_rotation_by_pairs():
+  """The angles of pairs are learned, those of `rope_mixed` beside one another, and of one block."""
+  enc = build('liere', axes=2, block=2, length=1.0)
+  mixed = build('rope_mixed', base=50.0)
+  enc.angles[...] = -mixed.frequencies[...][..., None]
+  mixed.layout = 'interleaved'
+  same(enc, mixed)
+  assert not build('liere', axes=2, block=4).relative
+  assert build('liere', axes=2, block=2).relative
+
+
+def test_liere_starts_as_released():
+  free = build('liere', axes=2).angles[...]
+  assert free.shape == (2, 2, 1, 28)
+  assert 0 <= free.min() < 1 < 5 < free.max() <= 2 * np.pi
+  enc = build('liere', axes=2, block=4, generators='partition')
+  assert np.std(enc.angles[...]) == pytest.approx(2**0.5, rel=0.3)
+  zero = np.abs(enc.matrices()).max(axis=(1, 3, 4)) == 0
+  np.testing.assert_array_equal(zero, [[False, True], [True, False]])
+
+
+def test_rotations_of_blocks_keep_float32_over_many_turns():
+  """They are orthogonal to rounding, and NaN beyond what float32 tells apart."""
+  a = np.triu(np.random.default_rng(0).uniform(0, 2 * np.pi, (16, 16)), 1)
+  a = (a - a.T) / np.linalg.norm(a - a.T, 2)
+  w, u = np.linalg.eigh(-1j * a)
+  for radians in (1e-3, 1.0, 1e2, 1e4):
+    exact = (u * np.expm1(1j * radians * w) @ u.conj().T).real
+    near = 1e-6 * max(1.0, radians / 8)
+    np.testing.assert_allclose(expm1_skew(jnp.float32(radians * a)), exact, atol=near)
+  np.testing.assert_array_equal(expm1_skew(jnp.zeros((2, 2))), 0)
+  assert np.isnan(expm1_skew(jnp.float32(1e5 * a))).all()
+
+
 def test_temperatures_that_are_others():
   same(build('ssmax', start=1 / np.log(5)), build('logn', length=5, floor=0.0))
   constant = build('ssmax', bias=True, start=0.0)
@@ -1839,6 +1874,14 @@ def test_sharing(name, share):
     ('carope', {'layout': 'x'}, "carope: layout='x'; allowed: half, interleaved"),
     ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),
     ('rope_mixed', {'base': 1}, 'rope_mixed: base=1; allowed: greater than 1'),
+    ('liere', {'axes': 0}, 'liere: axes=0; allowed: at least 1'),
+    ('liere', {'block': 3}, 'liere: block=3; allowed: divisors of head_dim=8'),
+    (
+      'liere',
+      {'axes': 2, 'generators': 'partition'},
+      'liere: axes=2; allowed: a divisor of the 1 blocks of a head',
+    ),
+    ('liere', {'length': 0}, 'liere: length=0; allowed: greater than 0'),
     (
       'coca',
       {'fraction': 0.4},

@@ -100,6 +100,7 @@ BUILT_IN = {
   'learned_fourier': 'learned_fourier.LearnedFourier',
   'ms_poe': 'ms_poe.MsPoE',
   'tape': 'tape.TAPE',
+  'liere': 'liere.LieRE',
 }
 
 
