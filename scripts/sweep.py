@@ -10,7 +10,8 @@ goes on after a stop.
 --launcher: 'inline', one run after another, their output shown here; 'local', --jobs runs at a
 time, each on its share of the CPUs; 'slurm', every run a job of the cluster, with what
 config.launch asks for.
---kept: a folder of results that scripts/keep.py made: runs whose rows it has are left out.
+--kept: a folder of results that scripts/keep.py made, also of another study: runs whose rows it has
+are left out, and these rows stand in the tables.
 --status: prints how far the runs are, and starts nothing.
 """
 

@@ -92,6 +92,44 @@ def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
   assert kept.keep(out, tmp_path / 'kept') == (4, 4)
 
 
+def test_another_study_has_the_kept_runs_that_are_its_own(run, tmp_path):
+  """In its tables, also as the baseline, and in what is kept of it."""
+  out, second = tmp_path / 'kept', tmp_path / 'second'
+  for folder in run.out.glob('encoding.name=rope,*'):
+    storage.write_json(folder / 'encodings.json', {'sha256': {'rope': 'a'}})
+  kept.keep(run.out, out)
+  cost = dict(label='rope', parameters=7, encoding_parameters=0, tokens=1, train_length=8)
+  cost |= dict(compute_dtype='float32', seconds_per_step=0.1, temporary_bytes=2, onset_tokens=None)
+  names = [f'encoding.name={name},seed={seed}' for seed in (0, 1) for name in ('rope', 'alibi')]
+  kept.costs.write(out, [cost | {'run': name, 'seed': int(name[-1])} for name in names])
+  second.mkdir()
+  other = Study(second, ['rope', 't5'], (0, 1))
+  other.path.write_text(f"{other.path.read_text()}\ndef table():\n  return dict(baseline='rope')\n")
+  for _ in range(2):  # the same command again changes nothing
+    assert swept(other, other.out, kept=out) == 0
+    planned = {f'encoding.name={name},seed={seed}' for name in ('rope', 't5') for seed in (0, 1)}
+    assert {row['run'] for row in row_files.read(other.out)} == planned
+    assert {path.parent.name for path in other.out.glob('*/eval.jsonl')} == {
+      name for name in planned if 't5' in name
+    }
+    assert 'Differences from rope' in (other.out / 'table.md').read_text()
+    assert provenance.kept_code(other.out) == {'rope': 'a'}
+    of_rope = {name for name in planned if 'rope' in name}
+    assert {row['run'] for row in kept.costs.read(other.out)} == of_rope
+  assert keep.main([str(other.out), f'--out={tmp_path / "kept_of_other"}']) == 0
+  assert (tmp_path / 'kept_of_other' / 'table.md').read_bytes() == (
+    other.out / 'table.md'
+  ).read_bytes()
+  assert kept.keep(other.out, tmp_path / 'kept_of_other') == (0, 4)
+  other.path.write_text(other.path.read_text().replace("'train.steps': 60", "'train.steps': 70"))
+  shutil.rmtree(other.out / 'encoding.name=t5,seed=0')
+  shutil.rmtree(other.out / 'encoding.name=t5,seed=1')
+  with pytest.raises(
+    UserError, match=r'out: it keeps encoding\.name=rope,seed=0 of another config'
+  ):
+    swept(other, other.out)
+
+
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
   """After any of its files, at the first call and at a later one that adds runs."""
   first, whole, out = tmp_path / 'first', run.out, tmp_path / 'kept'

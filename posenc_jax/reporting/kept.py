@@ -3,6 +3,7 @@ several machines, a part of its runs on each.
 """
 
 import itertools
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from posenc_jax import storage
@@ -49,28 +50,65 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   if not runs:
     raise UserError(f'{folder}: no run is finished; allowed: a folder with finished runs')
   new_rows = [row for run in runs for row in row_files.read(run)]
+  # and what was kept elsewhere, which its sweep has brought there
   finished = {run.name for run in runs}
-  new_costs = [row for row in costs.read(folder) if row['run'] in finished]
-  old_rows, old_costs = [], []
-  if storage.exists(out / ROWS):
-    old_rows, old_costs = row_files.read(out / ROWS), costs.read(out)
+  of_others = {*report.hashes} - finished
+  new_rows += [row for row in _rows_in(folder) if row['run'] in of_others]
+  finished |= {row['run'] for row in new_rows}
+  old_rows = _rows_in(out)
+  kept = {row['run'] for row in old_rows}
+  if old_rows:
     before = _report_of(out)
     if Path(before.study).name != Path(report.study).name:
       allowed = 'results of one study, or another folder'
       raise UserError(f'{out}: kept of {before.study}; allowed: {allowed}')
-    _check_same_configs(before, {row['run'] for row in old_rows}, report.hashes)
+    _check_same_configs(before, kept, report.hashes)
     # in the order of the more complete list
     both = sorted((report.runs, before.runs), key=len, reverse=True)
     report.runs = [*dict.fromkeys(itertools.chain(*both))]
     report.hashes = before.hashes | report.hashes
+  new_costs = [row for row in costs.read(folder) if row['run'] in finished]
+  report.folder = out
+  _add(out, old_rows, new_rows, new_costs, [*runs, folder], report)
+  added, every = ({*report.runs} & names for names in (finished - kept, kept | finished))
+  return len(added), len(every)
+
+
+def bring(folder: str | Path, out: Path, runs: Collection[str]) -> None:
+  """Adds what is kept of these runs in `folder` to the folder of a sweep, which leaves them out.
+
+  Raises: as `keep`.
+  """
+  of_runs = lambda rows: [row for row in rows if row['run'] in runs]
+  _add(out, _rows_in(out), of_runs(_rows_in(folder)), of_runs(costs.read(folder)), [folder])
+
+
+def _rows_in(folder: str | Path) -> list[dict]:
+  """What is kept in a folder; [] where nothing is."""
+  file = Path(folder) / ROWS
+  return row_files.read(file) if storage.exists(file) else []
+
+
+def _add(
+  out: Path,
+  old_rows: list[dict],
+  new_rows: list[dict],
+  new_costs: list[dict],
+  sources: Iterable[str | Path],
+  report: study.Report | None = None,
+) -> None:
+  """Adds rows and costs to the `old_rows` and costs that are kept in `out`, and the hashes of code
+  of the folders `sources`, which they are from. Writes `report`, if there is one, before them.
+  """
+  old_costs = costs.read(out) if old_rows else []
   code = kept_code(out)
-  for run in runs:
-    for name, sha256 in kept_code(run).items():
+  for source in sources:
+    for name, sha256 in kept_code(source).items():
       if code.setdefault(name, sha256) != sha256:
         problem = f'its encoding {name!r} has another code than in other runs that are kept'
         allowed = f'another folder, or without {OWN_ENCODINGS} there, if its numbers are the same'
-        raise UserError(f'{run}: {problem}; allowed: {allowed}')
-  kept, made = {row['run'] for row in old_rows}, {row_schema.key(row): row for row in old_rows}
+        raise UserError(f'{source}: {problem}; allowed: {allowed}')
+  made = {row_schema.key(row): row for row in old_rows}
   for row in new_rows:
     if made.setdefault(row_schema.key(row), row) != row:
       allowed = 'another folder, or that run removed'
@@ -81,13 +119,11 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     out.mkdir(parents=True, exist_ok=True)
     if code:
       storage.write_json(out / OWN_ENCODINGS, {'sha256': code})
-    # First: it may name runs without rows, as long as there are no rows of runs that it lacks.
-    report.folder = out
-    study.write(report)
+    if report is not None:
+      # First: it may name runs without rows, as long as there are no rows of runs that it lacks.
+      study.write(report)
     storage.rewrite_rows(out / ROWS, made.values())
     costs.write(out, made_costs)
-  added, every = ({*report.runs} & names for names in (finished - kept, kept | finished))
-  return len(added), len(every)
 
 
 def _is_as_planned(run: Path, hashes: dict[str, str]) -> bool:

@@ -12,7 +12,7 @@ from rich.text import Text
 from posenc_jax import cli, config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
-from posenc_jax.reporting.kept import kept_runs
+from posenc_jax.reporting.kept import ROWS, bring, kept_runs
 from posenc_jax.sweep import status
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import (
@@ -46,8 +46,8 @@ def sweep(
     jobs: how many runs are at work at a time on this machine ('local').
     launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
       time, and 'slurm' makes each run a job of a cluster.
-    kept: a folder of results that `reporting.kept` made of this study: its runs, each of the same
-      config as here, are left out, but for those that others start from.
+    kept: a folder of results that `reporting.kept` made: its runs, each of the same config as here,
+      are left out, but for those that others start from; their rows are brought into `out`.
   Returns:
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
   Raises:
@@ -69,11 +69,16 @@ def sweep(
   report = study.of_study(path, out, hashes, planned)
   report.overrides, report.hashes = deciding, hashes
   if storage.exists(out / study.FILE):
+    if storage.exists(out / ROWS):
+      kept_runs(out, hashes)  # raises UserError where what was brought there was of other configs
     _join_earlier(report, study.load(out), is_of_one_seed='seed' in overrides)
-  num_kept = 0
+  num_kept, brought = 0, set()
   if kept:
     wanted = leave_out(runs, kept_runs(kept, hashes))
-    num_kept, runs = len(runs) - len(wanted), wanted
+    names_left = {run.name for run in wanted}
+    left_out = [run for run in runs if run.name not in names_left]
+    num_kept, runs = len(left_out), wanted
+    brought = {folder.name for run in left_out if not run.is_finished for folder in run.results}
   if out.exists():
     with only_sweep(out):
       pass  # if there is another sweep, that should not be said only after the checks
@@ -81,6 +86,8 @@ def sweep(
   cli.make_folder(out)
   with only_sweep(out):
     study.save(report, path, scripts[0].parent)
+    if brought:
+      bring(kept, out, brought)
     finished = sum(run.is_finished for run in runs)
     before = f', {finished} of them finished before' if finished else ''
     before += f', and {num_kept} that are kept in {kept}' if num_kept else ''
@@ -88,7 +95,8 @@ def sweep(
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):
       print(f'{extended} of them are extended: log.txt of each says with which learning rates')
     failed = execute(runs, out, jobs, launcher, console)
-    not_made = report.write_all_possible() if any(out.glob('*/eval.jsonl')) else {}
+    has_rows = storage.exists(out / ROWS) or any(out.glob('*/eval.jsonl'))
+    not_made = report.write_all_possible() if has_rows else {}
   errors = [f'failed: {name}: {why} ({out / name}/log.txt)' for name, why in failed.items()]
   errors += [f'not made: {what}: {why}' for what, why in not_made.items()]
   for error in errors:
