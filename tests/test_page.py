@@ -590,6 +590,20 @@ def test_configs_stand_behind_rows(study):
   assert ['train.length', '8'] in printed[1]
 
 
+def test_seeds_that_start_from_others_have_one_setting(tmp_path):
+  for seed in (0, 1):
+    fields = {'seed': seed, 'train.init_from': f'runs/seed={seed},encoding.name=rope'}
+    more = {'train.log_every': 10 + seed, 'train.checkpoint_every': 10 + seed}
+    run_folder(tmp_path / f'late,seed={seed}', [row('rope', seed)], **fields, **more)
+  run_folder(tmp_path / 'other', [row('rope', 2)], **{'train.init_from': 'runs/other', 'seed': 2})
+  made = gather([tmp_path])
+  found, _ = settings(made.rows, made.configs)
+  assert [(setting.seeds, setting.own) for setting in found] == [
+    ([0, 1], {'train.init_from': '"encoding.name=rope"'}),
+    ([2], {'train.init_from': '"other"'}),
+  ]
+
+
 @pytest.mark.parametrize('name', ['t5', 'transformer_xl'])
 def test_parameters_are_those_of_the_model(name, tmp_path):
   c = run_folder(tmp_path / 'run', [row(name)], **{'encoding.name': name})

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 from collections import defaultdict
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from posenc_jax import config
+from posenc_jax.reporting.row_files import START, UNLIKE_SEEDS, without_seed
 
 # Runs of one label that differ only in these fields have one setting.
-IGNORED = ('seed', 'label')
+IGNORED = (*UNLIKE_SEEDS, 'label')
 
 
 @dataclasses.dataclass
@@ -59,9 +61,12 @@ def settings(
 
 
 def _deciding_fields(c: ConfigDict) -> dict[str, str]:
-  """{field: value as text} of the fields that decide what a run's results are."""
+  """{field: value as text} of the fields that decide what a run's results are, but for its seed."""
+  fields = config.flat(c)
+  if start := fields.get(START):
+    fields[START] = without_seed(Path(str(start)).name)
   return {
     field: json.dumps(value)
-    for field, value in config.flat(c).items()
+    for field, value in fields.items()
     if config.decides_results(field) and field not in IGNORED
   }
