@@ -7,7 +7,7 @@ from stand_ins import ROOT
 from test_trainer import BASE, TINY, corpus  # noqa: F401
 
 from posenc_jax import storage, sweep
-from posenc_jax.config import product, vary, with_rates
+from posenc_jax.config import product, saved_config, vary, with_rates
 from posenc_jax.errors import UserError
 from posenc_jax.sweep import rates
 from posenc_jax.sweep.rates import RateCurve, choose_rates
@@ -152,6 +152,27 @@ def test_every_line_gets_a_rate_of_its_own_from_validation_alone(study, capsys):
     with_rates(other, study.folder / 'rates.json')
   with pytest.raises(UserError, match=r'--out=\S+: \S+ is of fewer steps; allowed: another'):
     study('rope', train__steps=70)
+
+
+def test_lines_of_other_lengths_are_evaluated_each_at_its_own(study, tmp_path):
+  """Of tasks there may be no length that all have."""
+  path = tmp_path / 'tasks.py'
+  path.write_text(
+    f"""{STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=('rope',))}
+def lines():
+  parity = {{'data.corpus': 'task:parity', 'train.length': 20}}
+  words = {{'data.corpus': 'task:common_words', 'train.length': 60}}
+  return product([parity, words], vary('eval.protocols', ('answers',)))
+"""
+  )
+  scripts, out = (tmp_path / 'train.py',), tmp_path / 'out'
+  given = {'encoding.name': 'rope', 'eval.controls': (), 'eval.lengths': (40,)}
+  assert choose_rates(path, out, tmp_path / 'rates.json', given, scripts) == 0
+  found = {
+    (c.train.length, *c.eval.lengths, c.eval.target_context, c.eval.k)
+    for c in (saved_config(file.parent) for file in out.glob('*/config.json'))
+  }
+  assert found == {(20, 20, 20, 20), (60, 60, 60, 20)}
 
 
 def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(study, monkeypatch):

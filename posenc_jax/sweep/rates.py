@@ -34,11 +34,13 @@ class RateCurve:
   Attributes:
     line: what the line overrides.
     stated: the rate that its config states.
+    evaluation: what its runs override besides, since not all lines are trained at one length.
     bits: {rate: bits; infinity of a training that diverged}.
   """
 
   line: dict
   stated: float
+  evaluation: dict = dataclasses.field(default_factory=dict)
   bits: dict[float, float] = dataclasses.field(default_factory=dict)
 
   @property
@@ -114,10 +116,16 @@ def choose_rates(
   check_file(f'--save={save}', save)
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
-  pairs = zip(lines, configs, strict=True)
-  curves = [RateCurve(line, c.optim.learning_rate) for line, c in pairs]
-  overrides = {field: value for field, value in overrides.items() if field != RATE}
-  overrides |= {**_of_all(configs), 'seed': seed}
+  of_all, of_lines = _of_all(configs), [_at_length(c.train.length) for c in configs]
+  if all(of_line == of_lines[0] for of_line in of_lines):  # then no name of a run has to say it
+    of_all, of_lines = of_all | of_lines[0], [{} for _ in lines]
+  curves = [
+    RateCurve(line, c.optim.learning_rate, of_line)
+    for line, c, of_line in zip(lines, configs, of_lines, strict=True)
+  ]
+  differing = {RATE, *of_lines[0]}
+  overrides = {field: value for field, value in overrides.items() if field not in differing}
+  overrides |= {**of_all, 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
   make_folder(Path(save).parent)
   make_folder(out)
@@ -171,11 +179,15 @@ def lines_of(path: str | Path) -> list[dict]:
   return list(lines.values())
 
 
+def _at_length(length: int) -> dict[str, object]:
+  """Overrides of a run that is evaluated at this length alone."""
+  return {'eval.lengths': (length,), 'eval.target_context': length}
+
+
 def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
   """Overrides of all runs: no more evaluation than a finished run must have, and not of the test
   split.
   """
-  shortest = min(c.train.length for c in configs)
   are_tasks = all(is_task(c.data.corpus) for c in configs)
   return {
     'seeds': (),
@@ -184,9 +196,7 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
     'eval.split': 'validation',
     'eval.protocols': (TASK_PROTOCOL,) if are_tasks else ('last_k',),
     'eval.controls': (),
-    'eval.lengths': (shortest,),
-    'eval.target_context': shortest,
-    'eval.k': min(shortest, *(c.eval.k for c in configs)),
+    'eval.k': min(min(c.train.length, c.eval.k) for c in configs),
     'eval.documents': 1,
     'eval.spans': 1,
     'eval.examples': 1,
@@ -198,7 +208,7 @@ def _plan(path, out, overrides, scripts, curves) -> list[tuple[PlannedRun, RateC
   wanted = [(curve, rate) for curve in curves for rate in curve.missing()]
   if not wanted:
     return []
-  swept = [{**curve.line, RATE: rate} for curve, rate in wanted]
+  swept = [{**curve.line, **curve.evaluation, RATE: rate} for curve, rate in wanted]
   runs = plan(path, out, overrides, scripts, swept)
   for run in runs:
     if is_extended(run.workdir, run.config):
