@@ -51,7 +51,11 @@ def main(argv):
   if is_task(config.data.corpus):
     if given := [name for name in ('history', 'overlap') if getattr(flags, name)]:
       raise UserError(f'--{given[0]}: of text only; allowed: without it for {config.data.corpus!r}')
-    describe_task(source(config.data, 'train'), config.eval.lengths)
+    corpus, lengths = source(config.data, 'train'), config.eval.lengths
+    if 'eval.lengths' not in overrides:  # its default is made for text
+      fits = lambda length: corpus.task.shortest <= length <= (corpus.task.longest or length)
+      lengths = tuple(filter(fits, lengths)) or (corpus.task.shortest,)
+    describe_task(corpus, lengths)
   else:
     describe_text(config.data)
     if flags.overlap:

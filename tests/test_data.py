@@ -433,6 +433,17 @@ def test_prepare_data_refuses_what_a_task_does_not_have(flag):
     main(['--corpus=task:copy', f'--{flag}'])
 
 
+def test_prepare_data_leaves_out_default_lengths_that_a_task_does_not_have(capsys):
+  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
+  lengths = lambda: re.findall(r'^(\d+) +\d+\.\d', capsys.readouterr().out, re.MULTILINE)
+  main(['--corpus=task:common_words'])  # of 30 to 281 tokens
+  assert lengths() == ['128', '256']
+  main(['--corpus=task:common_words/symbols=8'])
+  assert lengths() == ['30']
+  with pytest.raises(UserError, match='with 512 tokens; allowed: 30 to 281'):
+    main(['--corpus=task:common_words', '--config.eval.lengths=128,512'])
+
+
 def test_prepare_data_shows_the_positions_that_examples_carry(capsys):
   main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
   main(['--corpus=task:addition/reverse=True/pad=True/positions=abacus'])
