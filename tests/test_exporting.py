@@ -82,8 +82,9 @@ def test_an_export_that_fails_leaves_no_folder(tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['m']
 
 
-SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'qwen2', 'qwen3')
-SAME_FAMILY += ('smollm3', 'olmo2', 'olmo3', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
+SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'ministral')
+SAME_FAMILY += ('ministral3', 'qwen2', 'qwen3', 'smollm3', 'olmo2', 'olmo3')
+SAME_FAMILY += ('gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize('name', SAME_FAMILY)
@@ -219,6 +220,7 @@ def changed_config(fields, changes):
   return config
 
 
+TEMPERATURE = {'name': 'llama4_temperature', 'length': 8, 'c': 0.7, 'counts_itself': False}
 OLDER = {'rope_parameters': None, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0}
 SCALED = {'rope_type': 'yarn', 'factor': 4, 'original_max_position_embeddings': 32}
 YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
@@ -280,6 +282,26 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
         }
       },
     ),
+    (
+      'ministral3',
+      {},
+      {'encoding.scaling.factor': 16},
+      {
+        'rope_parameters': {'rope_type': 'yarn', 'factor': 16, 'rope_theta': 1e3}
+        | {'original_max_position_embeddings': 8, 'llama_4_scaling_beta': 0.7},
+        'max_position_embeddings': 128,
+      },
+    ),
+    (
+      'ministral3',
+      {},
+      {'encoding': {'name': 'chain', 'members': ({'name': 'rope', 'base': 1e3}, TEMPERATURE)}},
+      {
+        'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e3}
+        | {'original_max_position_embeddings': 8, 'llama_4_scaling_beta': 0.7},
+        'max_position_embeddings': 32,
+      },
+    ),
     ('gpt_neox', {}, YARN, {'rope_scaling': SCALED, 'rotary_pct': 0.25, 'rotary_emb_base': 1e4}),
     (
       'phi3',
@@ -303,6 +325,8 @@ def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, m
   ('name', 'more', 'changes'),
   [
     ('gemma2', {}, YARN),  # one scaling for all layers
+    ('ministral', {}, YARN),
+    ('ministral3', {}, YARN),  # which starts from the length of the temperature
     ('gemma3', {}, {'encoding.name': 'self_extend', 'encoding.window': 8}),
     ('phi3', {'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}}, YARN),
   ],
@@ -326,6 +350,9 @@ def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
     ('llama', 16, {'encoding': {'name': 'nope'}}, 32),
     ('llama_yarn', 64, {}, 32),  # of which transformers 4 takes the factor
     ('llama_yarn', 16, {'attention.window': 8}, 32),
+    ('ministral', 64, {}, 64),
+    ('ministral3', 64, {}, 32),
+    ('ministral3', 64, {'encoding.scaling': None}, 64),
     ('olmo3', 64, {}, 32),
     ('olmo3', 64, {'encoding.scaling': None}, 64),
     ('gpt_neox', 64, {}, 64),

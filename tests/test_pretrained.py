@@ -36,7 +36,8 @@ from scripts import export_model, import_model
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
 ROOT = Path(__file__).parent.parent
-DAILY = ('llama3_tied', 'smollm3', 'olmo3', 'gemma3', 'phi3_longrope', 'gpt_neox', 'gpt2', 'bloom')
+DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3', 'phi3_longrope', 'gpt_neox')
+DAILY += ('gpt2', 'bloom')
 
 
 @pytest.mark.parametrize(
@@ -51,27 +52,31 @@ def test_logits_of_every_family(name, tmp_path):
 
 
 @pytest.mark.parametrize('older', [True, False])
-def test_the_text_model_of_a_model_of_images(older, tmp_path):
+@pytest.mark.parametrize(
+  ('kind', 'name'), [('gemma3', 'gemma3'), ('mistral3', 'ministral3'), ('mistral3', 'mistral')]
+)
+def test_the_text_model_of_a_model_of_images(kind, name, older, tmp_path):
   """As transformers saved it, by older names and newer; it goes back as a model of text."""
-  folder = save(tmp_path / 'm', 'gemma3')
+  folder = save(tmp_path / 'm', name)
   tensors = safetensors.numpy.load_file(folder / 'model.safetensors')
   if older:
-    named = {f'language_model.{name}': x for name, x in tensors.items()}
+    named = {f'language_model.{key}': x for key, x in tensors.items()}
   else:
-    named = {f'model.language_model.{name[6:]}': x for name, x in tensors.items()}
+    inner = lambda key: f'model.language_model.{key[6:]}' if key.startswith('model.') else key
+    named = {inner(key): x for key, x in tensors.items()}
   images = [
     f'{"" if older else "model."}{of}.weight'
     for of in ('vision_tower.x', 'multi_modal_projector.y')
   ]
   named |= dict.fromkeys(images, np.ones((2, 2), np.float32))
-  text = RECORDS['gemma3']['config']
+  text = RECORDS[name]['config']
   beside = {'bos_token_id': 3, 'vision_config': {'hidden_size': 8}, 'image_token_index': 22}
   (folder / 'config.json').write_text(
-    json.dumps({'model_type': 'gemma3', 'text_config': text, **beside})
+    json.dumps({'model_type': kind, 'text_config': text, **beside})
   )
   safetensors.numpy.save_file(named, folder / 'model.safetensors')
   config, model, source = imported(folder)
-  _, expected, _ = imported(save(tmp_path / 'n', 'gemma3', {'bos_token_id': 3}))
+  _, expected, _ = imported(save(tmp_path / 'n', name, {'bos_token_id': 3}))
   jax.tree.map(np.testing.assert_array_equal, model, expected)
   assert config.model.bos == 3
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
@@ -80,7 +85,7 @@ def test_the_text_model_of_a_model_of_images(older, tmp_path):
     safetensors.numpy.load_file(tmp_path / 'out' / 'model.safetensors').keys() == tensors.keys()
   )
   said = json.loads((tmp_path / 'out' / 'config.json').read_text())
-  assert (said['model_type'], said['bos_token_id']) == ('gemma3_text', 3)
+  assert (said['model_type'], said['bos_token_id']) == (text['model_type'], 3)
   safetensors.numpy.save_file(
     named | {'other': np.ones(1, np.float32)}, folder / 'model.safetensors'
   )
@@ -366,6 +371,13 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),
     ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),
     ('gemma2', {'sliding_window_size': 6}, 'sliding_window_size=6; allowed: 5'),
+    ('ministral', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
+    ('ministral3', {'sliding_window': 5}, 'sliding_window=5; allowed: None'),
+    (
+      'ministral3',
+      {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
+      'with llama_4_scaling_beta, a number',
+    ),
     ('olmo3', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
     ('olmo3', {'layer_types': ['full_attention']}, '5 of full_attention and sliding_attention'),
     ('olmo3', {'layer_types': ['chunked_attention'] * 5}, '5 of full_attention and sliding'),
@@ -408,6 +420,10 @@ def test_fields_of_published_files_that_change_nothing(name, fields):
   [
     ('mistral', 'sliding_window'),
     ('mistral', 'num_key_value_heads'),
+    ('ministral', 'sliding_window'),
+    ('ministral', 'head_dim'),
+    ('ministral3', 'rope_parameters'),
+    ('ministral3', 'num_key_value_heads'),
     ('qwen3', 'head_dim'),
     ('gemma3', 'head_dim'),
   ],
@@ -421,7 +437,7 @@ def test_what_a_family_has_another_default_for_must_be_said(name, field):
 
 def test_defaults_are_those_of_the_family():
   """As transformers wrote them into the files of models that were made without them."""
-  for name in ('olmo2', 'olmo3', 'phi3', 'smollm3', 'llama'):
+  for name in ('ministral3', 'olmo2', 'olmo3', 'phi3', 'smollm3', 'llama'):
     config = RECORDS[name]['config']
     left = {key: value for key, value in config.items() if key != 'rms_norm_eps'}
     assert families.form_of(left, 'm').model == families.form_of(config, 'm').model

@@ -83,6 +83,44 @@ def test_phi3_has_an_original_length_of_its_own(within):
     assert factor == pytest.approx(math.sqrt(1 + math.log(2.0) / math.log(4096)))
 
 
+@pytest.mark.parametrize(
+  ('types', 'windowed'),
+  [
+    (None, [True] * 4),
+    (['sliding_attention', 'full_attention'] * 2, [True, False] * 2),
+    (['full_attention'] * 4, [False] * 4),
+  ],
+)
+def test_windows_of_ministral_are_in_the_layers_that_its_file_names(types, windowed):
+  encoding = encoding_of('ministral', layer_types=types)
+  layers = encoding.get('layers', [encoding]) * 4
+  assert ['attention_window' in layer for layer in layers[:4]] == windowed
+  assert {layer.get('attention_window', 5) for layer in layers} == {5}
+
+
+@pytest.mark.parametrize(
+  ('more', 'length', 'scaling'),
+  [
+    ({'rope_type': 'yarn', 'factor': 4.0, ORIGINAL: 8}, 8, {ORIGINAL: 8}),
+    ({'type': 'yarn', 'factor': 4.0}, 32, {ORIGINAL: 32}),
+    ({'rope_type': 'yarn', 'factor': 4.0, 'mscale': 1.0, 'mscale_all_dim': 0.0}, 32, {}),
+    ({ORIGINAL: 8}, 8, None),
+    ({'rope_type': 'yarn', 'factor': 4.0, ORIGINAL: 8, 'max_position_embeddings': 32}, 8, {}),
+  ],
+)
+def test_the_temperature_of_ministral_3_starts_from_the_length_of_its_yarn(more, length, scaling):
+  """Also of files with the fields of Devstral 2 and of the first release."""
+  said = {'rope_theta': 1e3, 'llama_4_scaling_beta': 0.7} | more
+  rotary, temperature = encoding_of('ministral3', rope_parameters=said)['members']
+  own = {'name': 'llama4_temperature', 'length': length, 'c': 0.7, 'counts_itself': False}
+  assert temperature == own
+  if scaling is None:
+    assert rotary == {'name': 'rope', 'base': 1e3}
+  else:
+    assert rotary['scaling'] | scaling == rotary['scaling']
+    assert read_scaling(rotary['scaling'], 8, 1e3, 1.0, 32)(8, 1e3, 32)[1] > 1
+
+
 BARE = {'sliding_attention': {'rope_type': 'default'}, 'full_attention': {'rope_type': 'default'}}
 OWN = {'sliding_attention': {'rope_theta': 7.0}, 'full_attention': {'rope_theta': 9.0}}
 LINEAR = {'rope_type': 'linear', 'factor': 8.0}

@@ -38,6 +38,7 @@ def rope(
   of: str | None = None,
   is_partial: bool = False,
   original: int | None = None,
+  parameters: dict | None = None,
 ) -> dict:
   """The encoding of `rope_theta` and `rope_scaling`, or of `rope_parameters`, which newer files
   have in their place.
@@ -50,8 +51,9 @@ def rope(
       `partial_rotary_factor` in transformers, so it is refused there.
     original: `original_max_position_embeddings` of the family, which then reads that of the file
       beside `rope_parameters` alone; None: the family has none.
+    parameters: what counts as `rope_parameters`; None: what the file says.
   """
-  parameters = fields.optional('rope_parameters', dict)
+  parameters = parameters or fields.optional('rope_parameters', dict)
   scaling = fields.optional('rope_scaling', dict)
   theta = fields.optional('rope_theta', (int, float))
   fraction = fields.optional('partial_rotary_factor', (int, float))

@@ -9,6 +9,7 @@ import contextlib
 from ml_collections import ConfigDict
 
 from posenc_jax.config import to_json
+from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import UserError, shown, user_errors
@@ -83,7 +84,7 @@ def _with_own_rope(config: ConfigDict, source: dict) -> dict | None:
   the whole text; None where these have several, or another encoding.
   """
   layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
-  whole = [own for own, mask in layers if own['name'] == 'rope' and not mask]
+  whole = [own for own, mask in layers if _rope_of(own) is not None and not mask]
   if not whole or any(own != whole[0] for own in whole):
     return None
   fields = _rope_fields(whole[0], config.train.length, source['model_type'])
@@ -98,7 +99,7 @@ def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
   scaling of the run decides it.
   """
   layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
-  scalings = [own['scaling'] for own, _ in layers if own['name'] == 'rope']
+  scalings = [own['scaling'] for layer, _ in layers if (own := _rope_of(layer)) is not None]
   is_decided = any(said and said['rope_type'] in OF_LONGEST for said in scalings)
   name = next((name for name in (LONGEST, 'max_seq_len') if fields.get(name)), None)  # MPT's
   if is_decided or name is None:
@@ -143,7 +144,17 @@ def _normal(encoding: dict, length: int) -> dict:
     return encoding | {'scaling': _scaling(encoding['scaling'], length)}
   if encoding['name'] == 'learned':
     encoding |= {'max_length': encoding['max_length'] or length}
+  if encoding['name'] == 'chain':
+    members = read_members(encoding['members'])
+    encoding |= {'members': [_normal(member, length) for member in members]}
   return {name: value for name, value in encoding.items() if value is not None}
+
+
+def _rope_of(encoding: dict) -> dict | None:
+  """RoPE in the encoding of a layer: itself, or with the temperature of Ministral 3 behind it."""
+  members = [encoding] if encoding['name'] != 'chain' else encoding['members']
+  names = [member['name'] for member in members]
+  return members[0] if names in (['rope'], ['rope', 'llama4_temperature']) else None
 
 
 def _new_fields(config: ConfigDict) -> dict:
@@ -155,11 +166,14 @@ def _new_fields(config: ConfigDict) -> dict:
   if m.norm == 'rms' and any(own['name'] == 'nope' for own, _ in layers):
     kind = 'smollm3'  # of rope in all layers that have one; `_difference` refuses others
     encoding = next((own for own, _ in layers if own['name'] == 'rope'), {'name': 'nope'})
-  elif m.norm == 'rms' and m.qk_norm == 'projection' and any(windows):
-    kind = 'olmo3'
+  elif m.norm == 'rms' and any(windows):
+    kind = 'olmo3' if m.qk_norm == 'projection' else 'ministral'
     encoding = next((own for own, mask in layers if not mask), layers[0][0])
   elif m.norm == 'rms':
+    encoding = layers[0][0]
     kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
+    if not kind and encoding['name'] == 'chain' and _rope_of(encoding) is not None:
+      kind = 'ministral3'
     kind = kind or (
       'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
     )
@@ -200,10 +214,10 @@ def _new_fields(config: ConfigDict) -> dict:
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind == 'mistral':
     fields['sliding_window'] = config.attention.window
-  if kind == 'olmo3':
+  if kind in ('olmo3', 'ministral'):
     fields['sliding_window'] = next(filter(None, windows))
     fields['layer_types'] = [KINDS[not window] for window in windows]
-    # of RoPE transformers 4 reads the fields above, and 5 these
+  if kind == 'olmo3':  # of whose RoPE transformers 4 reads the fields above, and 5 these
     local = next(own for own, mask in layers if mask)
     of_kinds = (_rope_fields(own, config.train.length, kind) for own in (local, encoding))
     fields['rope_parameters'] = dict(zip(KINDS, map(_parameters, of_kinds), strict=True))
@@ -244,6 +258,12 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
   """The fields of RoPE in a family. Raises `UserError` for what transformers would read otherwise,
   or not at all.
   """
+  if encoding['name'] == 'chain' and (own := _rope_of(encoding)) is not None:
+    fields = _rope_fields(own, length, kind)
+    *_, temperature = encoding['members']
+    of_temperature = {'llama_4_scaling_beta': temperature['c'], ORIGINAL: temperature['length']}
+    longest = {name: value for name, value in fields.items() if name not in OF_ROPE}
+    return longest | {'rope_parameters': _parameters(fields) | of_temperature}
   rope = hyperparameters('rope') | encoding
   if kind == 'gpt_neox':
     fields = {'rotary_emb_base': float(rope['base']), 'rotary_pct': float(rope['fraction'])}

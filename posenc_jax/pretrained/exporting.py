@@ -38,6 +38,8 @@ DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16
 ARCHITECTURES = {
   'llama': 'LlamaForCausalLM',
   'mistral': 'MistralForCausalLM',
+  'ministral': 'MinistralForCausalLM',
+  'ministral3': 'Ministral3ForCausalLM',
   'qwen2': 'Qwen2ForCausalLM',
   'qwen3': 'Qwen3ForCausalLM',
   'smollm3': 'SmolLM3ForCausalLM',

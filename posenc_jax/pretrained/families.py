@@ -15,6 +15,8 @@ from posenc_jax.pretrained.form import PLAIN_ATTENTION, PLAIN_MODEL, Form
 FAMILIES: dict[str, Callable[[Fields], Form]] = {
   'llama': llama_families.llama,
   'mistral': llama_families.mistral,
+  'ministral': llama_families.ministral,
+  'ministral3': llama_families.ministral3,
   'qwen2': llama_families.qwen2,
   'qwen3': llama_families.qwen3,
   'smollm3': llama_families.smollm3,

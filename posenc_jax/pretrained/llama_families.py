@@ -4,7 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
+from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes, takes_original
 from posenc_jax.pretrained.config_fields import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
 from posenc_jax.pretrained.layer_kinds import by_kind, pattern, rope_of_kinds
@@ -87,6 +88,35 @@ def mistral(fields: Fields) -> Form:
   fields.need('sliding_window', 'num_key_value_heads')
   window = fields.optional('sliding_window', int)
   return dataclasses.replace(_llama_like(fields), attention={'window': window or 0})
+
+
+def ministral(fields: Fields) -> Form:
+  """Ministral: Mistral with a window in all layers, or in those that the file names."""
+  fields.need('sliding_window', 'num_key_value_heads', 'head_dim')
+  form = _llama_like(fields)
+  N = form.model['layers']
+  encoding = by_kind(fields, N, form.encoding, form.encoding, N + 1)
+  return dataclasses.replace(form, encoding=encoding)
+
+
+def ministral3(fields: Fields) -> Form:
+  """Ministral 3 (arXiv:2601.08584): a temperature of queries that rises at each multiple of the
+  length that YaRN starts from.
+  """
+  fields.need('rope_parameters', 'num_key_value_heads', 'head_dim')
+  fields.require('sliding_window', None)  # the temperature here would count the window's keys
+  said = fields.take('rope_parameters', kind=dict)
+  c = said.get('llama_4_scaling_beta')
+  if type(c) not in (int, float):
+    raise fields.refused('rope_parameters', 'with llama_4_scaling_beta, a number')
+  beside = ['llama_4_scaling_beta', 'max_position_embeddings']
+  if not takes_original(said.get('rope_type', said.get('type'))):
+    beside.append(ORIGINAL)  # which is of the temperature alone
+  parameters = {name: value for name, value in said.items() if name not in beside}
+  length = said.get(ORIGINAL) or fields.take('max_position_embeddings')
+  temperature = {'name': 'llama4_temperature', 'length': length, 'c': c, 'counts_itself': False}
+  members = rope(fields, parameters=parameters), temperature
+  return _llama_like(fields, eps=1e-5, encoding={'name': 'chain', 'members': members})
 
 
 def qwen2(fields: Fields) -> Form:

@@ -43,6 +43,16 @@ MODELS = {
   ),
   'llama_yarn': ('LlamaConfig', SIZES | {'rope_parameters': YARN}),
   'mistral': ('MistralConfig', SIZES | ONE_KV | {'head_dim': 8, 'sliding_window': 7}),
+  'ministral': (
+    'MinistralConfig',
+    SIZES
+    | {'num_key_value_heads': 3, 'head_dim': 4, 'num_hidden_layers': 4, 'sliding_window': 5}
+    | {'layer_types': ['full_attention', *['sliding_attention'] * 2, 'full_attention']},
+  ),
+  'ministral3': (
+    'Ministral3Config',
+    SIZES | ONE_KV | {'head_dim': 8, 'rope_parameters': YARN | {'llama_4_scaling_beta': 0.7}},
+  ),
   'qwen2': ('Qwen2Config', SIZES | {'num_key_value_heads': 3}),
   'qwen3': ('Qwen3Config', SIZES | ONE_KV | {'head_dim': 6}),
   'smollm3': ('SmolLM3Config', SIZES | ONE_KV | {'num_hidden_layers': 5}),

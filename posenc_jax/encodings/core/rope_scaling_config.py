@@ -32,7 +32,7 @@ SCALINGS = {
   'truncated': truncated,
 }
 ORIGINAL = 'original_max_position_embeddings'
-AT_LEAST = {'factor': 1}
+AT_LEAST = {'factor': 1, 'mscale': 0, 'mscale_all_dim': 0}
 RISING = (('beta_slow', 'beta_fast'), ('low_freq_factor', 'high_freq_factor'))
 
 
