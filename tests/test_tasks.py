@@ -45,7 +45,7 @@ NEWER = (
   'many_shot/features=3/levels=5/queries=1',
 )
 FIRST = (
-  *(name for name in tasks.TASKS if name not in NEWER),
+  *(name for name in tasks.TASKS if name not in (*NEWER, 'grid')),
   'passkey/style=sentences/digits=4',
   'mqar/pairs=3/keys=4/values=5/fillers=1/power=1.0',
   'n_back/back=0',
@@ -69,7 +69,12 @@ ALIGNED = (
   'needle/needles=2/distance=1/key_symbols=2',
   'needle/haystack=needles/distance=12/value_symbols=2',
 )
-VARIANTS = (*FIRST, *NEWER, *ALIGNED)
+GRIDS = (
+  'grid',
+  'grid/symbols=5/queries=3/positions=grid',
+  'grid/symbols=12/queries=10/neighbor=right',
+)
+VARIANTS = (*FIRST, *NEWER, *ALIGNED, *GRIDS)
 
 
 @pytest.fixture(scope='module')
@@ -294,6 +299,16 @@ def solve_many_shot(words, **_):
   agreeing = [rule for rule in rules if all(label(rule, x) == y for *x, y in shots)]
   (said,) = {label(rule, asked) for rule in agreeing}
   return said
+
+
+def solve_grid(words, neighbor, **_):
+  if '?' not in words or (len(words) - words.index('?')) % 2:
+    return None
+  rows = [row.split() for row in ' '.join(words[: words.index('?')]).split('/')]
+  ((y, x),) = [
+    (y, x) for y, row in enumerate(rows) for x, cell in enumerate(row) if cell == words[-1]
+  ]
+  return rows[y + 1][x] if neighbor == 'below' else rows[y][x + 1]
 
 
 def solver(text):
@@ -557,6 +572,7 @@ def test_the_key_is_needed_where_values_are_distinct(make):
     (FIRST, 'e8c7c5c51a76f416a2de68c505e0768a950f01375f0be7a82ca695f322d6d1c0'),
     (ALIGNED, '97e612507c344825ee9f0115ca95ecc6882db6fc9bce1b309dea6aaea8adaf78'),
     (NEWER, 'a35c3774ab345e4864036b7e129e04b52585e4d175c0f9ec417392dd08db62d2'),
+    (GRIDS, '011445113cf5328ee963691d5e0a94d100a9a8eeac7790fdec723f83a60a1f63'),
   ],
 )
 def test_examples_stay_the_same_over_versions(make, variants, expected):
@@ -616,6 +632,10 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
     ('frequent_words/symbols=3', 'symbols=3; allowed: 4 or more'),
     ('stack/pops=1', 'pops=1; allowed: 0.01 to 0.99'),
     ('stack/stacks=0', 'stacks=0; allowed: 1 or more'),
+    ('grid/queries=0', 'queries=0; allowed: 1 or more'),
+    ('grid/symbols=5', 'symbols=5; allowed: 6 or more'),
+    ('grid/neighbor=left', "neighbor='left'; allowed: below, right"),
+    ('grid/positions=rows', "positions='rows'; allowed: contiguous, grid"),
     ('many_shot/features=7', 'features=7; allowed: 2 to 6'),
     ('many_shot/levels=9', 'levels=9; allowed: at most 4096 inputs'),
     ('many_shot/features=3/levels=2', 'queries=4; allowed: at most 2 for 8 inputs, levels **'),

@@ -16,6 +16,7 @@ from posenc_jax.tasks.base import CarriedPositions, Example, Task, chance
 from posenc_jax.tasks.classification import ManyShot
 from posenc_jax.tasks.copying import Copy, Palindrome, Reverse, SelectiveCopy, Sort
 from posenc_jax.tasks.counting import Counting
+from posenc_jax.tasks.grids import Grid
 from posenc_jax.tasks.needles import Hops, Needle, VariableTracking
 from posenc_jax.tasks.passkey import Passkey
 from posenc_jax.tasks.recall import MQAR, MQMTAR, Induction, NBack
@@ -61,6 +62,7 @@ TASKS = {
   'frequent_words': FrequentWords,
   'stack': Stack,
   'many_shot': ManyShot,
+  'grid': Grid,
 }
 
 

@@ -1,0 +1,252 @@
+"""The task `grid`: its shapes and its two positions a token, from examples to training, stops and
+evaluation.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from posenc_jax import config, data, storage, tasks
+from posenc_jax.errors import Stopped, UserError
+from posenc_jax.evaluation import evaluate, preflight, runs
+from posenc_jax.model.decoder import build
+from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training import loop
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+PLACED = 'task:grid/symbols=6/queries=2/positions=grid'
+TINY = {
+  'model.layers': 2,
+  'model.model_dim': 16,
+  'model.heads': 2,
+  'model.head_dim': 8,
+  'model.mlp_dim': 32,
+  'encoding.name': 'axial_rope',
+  'data.corpus': PLACED,
+  'train.length': 24,
+  'train.batch': 4,
+  'train.steps': 6,
+  'train.log_every': 1,
+  'train.validate_every': 3,
+  'train.validate_batches': 2,
+  'train.checkpoint_every': 2,
+  'optim.warmup': 1,
+  'eval.protocols': ('answers',),
+  'eval.lengths': (21, 40),
+  'eval.examples': 8,
+}
+
+
+def tiny(**fields):
+  return config.load(BASE, TINY | {name.replace('__', '.'): v for name, v in fields.items()})
+
+
+def words_of(task, example):
+  return [task.token_names[token] for token in example.tokens_T]
+
+
+def by_a_loop(words):
+  """(row, column) of each word, one after another."""
+  row, column, found = 1, 0, []
+  while words[len(found)] != '?':
+    column += 1
+    found.append((row, column))
+    if words[len(found) - 1] == '/':
+      row, column = row + 1, 0
+  behind = max(max(place) for place in found)
+  for _ in words[len(found) :]:
+    behind += 1
+    found.append((behind, behind))
+  return found
+
+
+@pytest.mark.parametrize('options', ['', '/queries=10', '/neighbor=right'])
+def test_positions_are_those_of_a_loop_over_words_and_no_two_alike(options):
+  task, plain = (
+    tasks.make(f'grid{options}{positions}', tuple) for positions in ('/positions=grid', '')
+  )
+  assert (task.carried_positions, plain.carried_positions) == (
+    tasks.CarriedPositions('integers', 2),
+    None,
+  )
+  for index in range(60):
+    example, same = (t.example('train', 1, index, task.shortest, 150) for t in (task, plain))
+    np.testing.assert_array_equal(example.tokens_T, same.tokens_T)
+    np.testing.assert_array_equal(example.choices_T, same.choices_T)
+    assert same.positions_T is None
+    places = by_a_loop(words_of(task, example))
+    assert list(map(tuple, example.positions_T.tolist())) == places
+    assert len({*places, (0, 0)}) == len(places) + 1, 'BOS is at 0, 0'
+    assert example.positions_T.dtype == np.int32
+
+
+@pytest.mark.parametrize('length', [17 + 8, 60, 209])
+def test_positions_have_a_bound(length):
+  task = tasks.make('grid/positions=grid', tuple)
+  largest = max(
+    task.example('train', 0, index, task.shortest, length).positions_T.max() for index in range(400)
+  )
+  assert task.largest_position(length) - 3 <= largest <= task.largest_position(length)
+
+
+def test_positions_say_nothing_but_the_shape_of_the_grid():
+  """So none tells where a symbol asked for stood, nor what stands below it."""
+  task, of_shape = tasks.make('grid/positions=grid', tuple), {}
+  for index in range(300):
+    example = task.example('train', 0, index, 60, 60)
+    columns = words_of(task, example).index('/')
+    of_shape.setdefault(columns, set()).add(example.positions_T.tobytes())
+  assert sorted(of_shape) == list(range(3, 11))
+  assert all(len(positions) == 1 for positions in of_shape.values())
+
+
+@pytest.mark.parametrize(('size', 'columns'), [(16, (2, 6)), (64, (4, 12)), (256, (8, 24))])
+def test_rows_and_columns_grow_with_the_length(size, columns):
+  task = tasks.make('grid', tuple)
+  seen, examples = set(), 300
+  for index in range(examples):
+    words = words_of(task, task.example('test', 0, index, size + 9, size + 9))
+    rows = [row.split() for row in ' '.join(words[: words.index('?')]).split('/')]
+    assert sum(map(len, rows)) + len(rows) - 1 == size
+    assert {len(row) for row in rows[:-1]} == {len(rows[0])}
+    assert len(rows[-1]) <= len(rows[0])
+    seen.add(len(rows[0]))
+  assert seen == set(range(columns[0], columns[1] + 1))
+
+
+@pytest.mark.parametrize('neighbor', ['below', 'right'])
+@pytest.mark.parametrize('queries', [1, 4, 5, 30])
+def test_there_are_enough_cells_to_ask_for(neighbor, queries):
+  """At each of the shortest lengths, whatever the number of columns."""
+  task = tasks.make(f'grid/symbols=40/queries={queries}/neighbor={neighbor}', tuple)
+  for length in range(task.shortest, task.shortest + 30):
+    for index in range(30):
+      words = words_of(task, task.example('train', 0, index, length, length))
+      at = words.index('?')
+      assert len(words) == length
+      asked = words[at + 1 :: 2]
+      assert len({*asked}) == queries
+      assert all(words[:at].count(symbol) == 1 for symbol in asked)
+
+
+def test_batches_hold_both_positions_of_their_examples_and_zeros():
+  c = tiny()
+  corpus = data.source(c.data, 'train')
+  batch = corpus.batches(40, 4, seed=3)[2]
+  assert batch.position_ids.shape == (4, 40, 2)
+  for row in range(4):
+    example = corpus.task.example('train', 3, 8 + row, corpus.shortest, 40)
+    filled = np.zeros((40, 2), np.int32)
+    filled[: len(example.positions_T)] = example.positions_T
+    np.testing.assert_array_equal(batch.position_ids[row], filled)
+  plain = data.source(tiny(data__corpus='task:grid').data, 'train')
+  assert plain.batches(40, 4, seed=3)[2].position_ids is None
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'words'),
+  [
+    ('rope', {}, 'carries 2 a token, integers; allowed: 1, floats, for RoPE'),
+    ('alibi', {}, 'carries 2 a token, integers; allowed: 1, integers, for ALiBi'),
+    ('axial_rope', {'axes': 4}, 'carries 2 a token, integers; allowed: 4, floats, for AxialRoPE'),
+    ('random_positions', {}, 'carries positions, and RandomPositions samples its own'),
+    (
+      'position_coupling',
+      {'levels': 2, 'max_length': 13},
+      'config.train.length=24: positions reach 14, but those of PositionCoupling end at 13',
+    ),
+  ],
+)
+def test_encodings_that_do_not_take_two_positions_are_named(name, hyper, words):
+  with pytest.raises(UserError) as error:
+    preflight.check_model(tiny(encoding={'name': name, **hyper}))
+  assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'encoding',
+  [
+    {'name': 'pattern', 'layers': ('rope_mixed', 'nope')},
+    pytest.param({'name': 'chain', 'members': ('kv_shift', 'axial_rope')}, marks=pytest.mark.slow),
+    pytest.param(
+      {'name': 'position_coupling', 'levels': 2, 'max_length': 30}, marks=pytest.mark.slow
+    ),
+  ],
+)
+def test_encodings_of_two_axes_and_of_none_train_on_it(encoding, tmp_path):
+  c = tiny(encoding=encoding, train__steps=1)
+  preflight.check_model(c)
+  loop.train(c, tmp_path)
+  (row,) = [row for row in storage.read_rows(tmp_path / 'metrics.jsonl') if 'loss' in row]
+  assert np.isfinite(row['loss'])
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('unbroken') / 'run'
+  loop.train(tiny(), workdir)
+  evaluate.evaluate(tiny(), workdir)
+  return workdir
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_the_same_numbers(unbroken, tmp_path, monkeypatch):
+  read = data.TaskBatches.__getitem__
+
+  def read_and_stop(self, n):
+    if n == 3 and self._length == 24 and self._corpus.split == 'train':
+      os.kill(os.getpid(), signal.SIGTERM)
+    return read(self, n)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(data.TaskBatches, '__getitem__', read_and_stop)
+    with pytest.raises(Stopped, match='step 4 is saved'):
+      loop.train(tiny(), tmp_path)
+  loop.train(tiny(), tmp_path)
+  assert (tmp_path / 'metrics.jsonl').read_bytes() == (unbroken / 'metrics.jsonl').read_bytes()
+
+
+def test_rows_of_an_evaluation_are_those_of_single_examples_at_their_places(unbroken):
+  """At 21 tokens, and at 40 of a model for 24, all or a window of 24."""
+  c = tiny()
+  corpus = data.source(c.data, 'test')
+  model, _ = runs.restore(c, corpus, unbroken)
+  rows = storage.read_rows(unbroken / 'eval.jsonl')
+  for length, control in ((21, None), (40, None), (40, 'windowed')):
+    nats, window = [], 24 if control else None
+    run = jax.jit(
+      lambda tokens, places, window=window: token_nll(
+        model, tokens, token_positions=places, window=window
+      )
+    )
+    for example in corpus.examples(8, length):
+      found = run(example.tokens_T[None], example.positions_T[None])[0]
+      nats += found[example.answers_T].tolist()
+    (value,) = [
+      row['value']
+      for row in rows
+      if (row['length'], row['control'], row['metric']) == (length, control, 'symbol_nats')
+    ]
+    assert value == pytest.approx(np.mean(nats), rel=1e-5)
+  assert len(rows) == 2 * 2 * 6  # lengths, controls, metrics
+  assert {row['protocol'] for row in rows} == {'grid'}
+
+
+@pytest.mark.parametrize('name', ['axial_rope', 'rope_mixed'])
+def test_a_model_sees_the_grid_wherever_it_stands(name):
+  """What stands at one place depends on places alone: all moved alike, or an axis alone, change
+  nothing, since BOS stands aside; a row cut elsewhere does.
+  """
+  c = tiny(encoding__name=name)
+  model = build(c, 9, nnx.Rngs(0))
+  tokens_BT = np.random.default_rng(0).integers(8, size=(1, 12))
+  places = np.stack(np.divmod(np.arange(12), 4), axis=1)[None]
+  run = jax.jit(lambda places: model(tokens_BT, position_ids=places))
+  np.testing.assert_allclose(run(places + np.array([5, 9])), run(places), atol=1e-4)
+  other = np.stack(np.divmod(np.arange(12), 3), axis=1)[None]
+  assert np.abs(run(other) - run(places)).max() > 1e-3
