@@ -8,10 +8,9 @@
 --prompt_file=FILE reads the prompt from a file, - from stdin. --temperature=0 takes the likeliest
 token each time. --top_k and --top_p leave only the likeliest tokens to draw from. A model that was
 imported, or tuned from one, writes up to its end of text, with --ignore_eos beyond it.
---cache=False computes every token from all before it again: the same text, up to rounding, and
-slower. --config.FIELD=VALUE changes the run's attention or encoding, as in eval.py;
---config=STUDY.py is needed only for an encoding that the study registers. The text goes to stdout,
-with a mark in the place of what is no printable character, and the speed to stderr.
+--config.FIELD=VALUE changes the run's attention or encoding, as in eval.py; --config=STUDY.py is
+needed only for an encoding that the study registers. The text goes to stdout, with a mark in the
+place of what is no printable character, and the speed to stderr.
 """
 
 import codecs
@@ -32,7 +31,6 @@ FLAGS = {
   'top_k': 0,
   'top_p': 1.0,
   'seed': 0,
-  'cache': True,
   'ignore_eos': False,
 }
 
@@ -50,9 +48,7 @@ def main(argv):
   cli.keep_compiled_programs()
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = read_prompt(flags.prompt, flags.prompt_file)
-  pieces = generation.generate(
-    run, flags.workdir, prompt, flags.tokens, sampling, flags.cache, flags.ignore_eos
-  )
+  pieces = generation.generate(run, flags.workdir, prompt, flags.tokens, sampling, flags.ignore_eos)
   write(prompt.decode('utf-8', 'replace'), pieces)
 
 

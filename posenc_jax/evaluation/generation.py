@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, saved_config, validate
-from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.errors import UserError, shown
 from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
@@ -83,7 +83,6 @@ def tokens_after(
   sampling: Sampling,
   config: ConfigDict,
   is_drawn_V: np.ndarray,
-  cached: bool,
 ) -> Iterator[int]:
   """Yields `count` tokens that follow BOS and those of the prompt, computed in float32 with matrix
   products at 'highest'.
@@ -91,28 +90,20 @@ def tokens_after(
   Args:
     config: its section `attention` says what tokens see.
     is_drawn_V: which tokens may be drawn.
-    cached: whether a token is computed from what layers keep of those before it. If not, all are
-      computed again for each token: the same text, up to rounding, in much more time.
   Raises:
     LengthError: prompt and tokens are more than the positions of the model.
   """
-  bos = model.bos
-  inputs_1T = np.append(bos, prompt_T).astype(np.int32)[None]
   options = attention_options(config)
-  if cached:
-    mask = {name: options[name] for name in ('window', 'chunk', 'sink_tokens', 'softcap')}
-    return _cached(model, inputs_1T, count, sampling, is_drawn_V, mask)
-  return _anew(model, inputs_1T, count, sampling, is_drawn_V, options)
+  mask = {name: options[name] for name in ('window', 'chunk', 'sink_tokens', 'softcap')}
 
-
-def _cached(model, inputs_1T, count, sampling, is_drawn_V, options) -> Iterator[int]:
   @functools.partial(jax.jit, donate_argnames='cache')
   def step(model, layers, tokens_1T, cache, number):
     with jax.default_matmul_precision('highest'):
-      logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **options)
+      logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **mask)
     token = sampling.draw(logits_11V[0, 0], number, is_drawn_V)
     return token[None, None], cache
 
+  inputs_1T = np.append(model.bos, prompt_T).astype(np.int32)[None]
   layers = unstack_layers(model)
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
   *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
@@ -123,40 +114,24 @@ def _cached(model, inputs_1T, count, sampling, is_drawn_V, options) -> Iterator[
     yield int(tokens_1T[0, 0])
 
 
-def _anew(model, inputs_1T, count, sampling, is_drawn_V, options) -> Iterator[int]:
-  @jax.jit
-  def step(model, tokens_1S, last, number):
-    with jax.default_matmul_precision('highest'):
-      logits_V = model(tokens_1S, **options)[0, last]
-    return sampling.draw(logits_V, number, is_drawn_V)
-
-  length = inputs_1T.shape[1]
-  tokens_1S = np.pad(inputs_1T, ((0, 0), (0, count - 1)))  # no token sees what is right of it
-  for number in range(count):
-    token = int(step(model, tokens_1S, length + number - 1, number))
-    yield token
-    tokens_1S[0, length + number : length + number + 1] = token
-
-
 def generate(
   config: ConfigDict,
   workdir: str | Path,
   prompt: bytes,
   count: int,
   sampling: Sampling,
-  cached: bool = True,
   ignore_eos: bool = False,
 ) -> Iterator[bytes]:
   """Yields the bytes of each of `count` tokens that the run in `workdir` writes after a prompt, or
   of fewer where the text ends: at a token by which the pretrained model that the run comes from
   ends texts. BOS is drawn only if it is such a token.
 
-  Encodings that read how long a call is get the length of prompt and text together.
+  Keys and values are kept from token to token. Encodings that read how long a call is get the
+  length of prompt and text together. Attention is by the backend `dense`, whatever
+  `attention.backend` names.
 
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.
-    cached: whether keys and values are kept from token to token. Attention is by the backend
-      `dense` then, whatever `attention.backend` names.
     ignore_eos: whether text goes on where it could end.
   Raises:
     UserError: there is no trained run, it was not trained on text, or its positions end before the
@@ -180,11 +155,10 @@ def generate(
   ends = () if ignore_eos else end_tokens(workdir, tokenizer_path(workdir, config.data).parent)
   is_drawn_V = np.arange(model.vocab) < corpus.tokenizer.vocab - 1  # its BOS is no symbol of text
   is_drawn_V[model.bos] &= model.bos in ends
-  with user_errors(NotImplementedError):  # a backend that refuses
-    for token in tokens_after(model, prompt_T, count, sampling, config, is_drawn_V, cached):
-      if token in ends:
-        return
-      yield corpus.tokenizer.decode([token])
+  for token in tokens_after(model, prompt_T, count, sampling, config, is_drawn_V):
+    if token in ends:
+      return
+    yield corpus.tokenizer.decode([token])
 
 
 def end_tokens(workdir: Path, beside: Path) -> set[int]:
