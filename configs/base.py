@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
         # eval.protocols=('answers',).
         corpus='sotu',
         # Tokens of the shortest examples of a task in training; the longest have train.length.
-        # 0: the task chooses.
+        # 0: the task chooses. Not for text.
         shortest=0,
         # How text becomes tokens: 'bytes'; 'sentencepiece', learned from the training split; or the
         # path of a tokenizer.json, which the extra 'hf' reads.

@@ -142,7 +142,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('train.profile_steps', (1, 2.0), '(first step, last step)'),
     ('launch.minutes', 4, '5 or more'),
     ('launch.options', ('--qos=high',), 'options of sbatch without dashes'),
-    ('data.shortest', 129, 'at most train.length=128'),
+    ('data.shortest', 8, '0 for text'),
     ('optim.final_fraction', 1.5, '0 to 1'),
     ('optim.beta2', 1.0, 'less than 1'),
     ('optim.clip', -1.0, '0 (off) or more'),

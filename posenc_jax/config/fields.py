@@ -190,6 +190,7 @@ FIELDS = {
 # These depend on whether the corpus is text or a task.
 TEXT_FIELDS = {
   'data.tokenizer': _tokenizer,
+  'data.shortest': lambda value: '0 for text' if value else None,
   'eval.protocols': one_of(PROTOCOLS),
   'eval.controls': one_of(CONTROLS),
 }
