@@ -18,7 +18,8 @@ ROWS = 'rows.jsonl.gz'
 
 
 def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
-  """Adds the finished runs in `folder`, and n-grams beside them, to the results kept in `out`.
+  """Adds the finished runs in `folder`, n-grams beside them and what its sweep was given of results
+  that were kept before, to the results kept in `out`.
 
   What is kept already stays: rows.jsonl.gz and costs.jsonl get the new runs behind it.
 
@@ -50,9 +51,8 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   if not runs:
     raise UserError(f'{folder}: no run is finished; allowed: a folder with finished runs')
   new_rows = [row for run in runs for row in row_files.read(run)]
-  # and what was kept elsewhere, which its sweep has brought there
   finished = {run.name for run in runs}
-  of_others = {*report.hashes} - finished
+  of_others = {*report.hashes} - finished  # which `bring` has added there
   new_rows += [row for row in _rows_in(folder) if row['run'] in of_others]
   finished |= {row['run'] for row in new_rows}
   old_rows = _rows_in(out)
