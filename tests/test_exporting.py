@@ -302,6 +302,16 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
         'max_position_embeddings': 32,
       },
     ),
+    (
+      'cohere',
+      {},
+      {'encoding.scaling.factor': 16},
+      {
+        'rope_scaling': {'rope_type': 'yarn', 'factor': 16, 'original_max_position_embeddings': 8},
+        'rope_theta': 1e3,
+        'max_position_embeddings': 128,
+      },
+    ),
     ('gpt_neox', {}, YARN, {'rope_scaling': SCALED, 'rotary_pct': 0.25, 'rotary_emb_base': 1e4}),
     (
       'phi3',
@@ -462,6 +472,13 @@ def test_a_parameter_that_no_tensor_takes_is_no_export(tmp_path):
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
   tuned = leaves | {'norm/bias': leaves['norm/bias'] + 1}
   with pytest.raises(UserError, match='norm/bias is not zero'):
+    exporting.export_model(config, tuned, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  config, model, source = imported(save(tmp_path / 'o', 'cohere2'))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  tuned = leaves | {'layers/mlp_norm/scale': leaves['layers/mlp_norm/scale'] + 1}
+  with pytest.raises(
+    UserError, match='layers/attention_norm/scale and layers/mlp_norm/scale differ'
+  ):
     exporting.export_model(config, tuned, 1, source.fields, TOKENIZER, tmp_path / 'out')
 
 

@@ -37,7 +37,7 @@ from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
 ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3', 'phi3_longrope', 'gpt_neox')
-DAILY += ('gpt2', 'bloom')
+DAILY += ('cohere2', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,13 @@ EXTENSIONS = (
   [
     pytest.param(name, marks=daily_if(name in DAILY))
     for name in MODELS
-    if name not in ('gpt2', 'bloom', 'mpt', 'mpt_steep')
+    if name not in ('cohere2', 'gpt2', 'bloom', 'mpt', 'mpt_steep')
   ],
 )
 def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, tmp_path):
-  """Also over a scaling of its own and over a pattern, without another parameter."""
+  """Also over a scaling of its own, over a pattern and a chain, without another parameter. All
+  layers of Cohere 2 that have RoPE have a window.
+  """
   source = sources.open_source(str(save(tmp_path / 'm', name)))
   form = families.form_of(source.fields, source.name)
   shapes = lambda config: {
@@ -378,6 +380,16 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
       {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
       'with llama_4_scaling_beta, a number',
     ),
+    ('cohere', {'use_qk_norm': True}, 'use_qk_norm=True; allowed: False'),
+    ('cohere', {'logit_scale': None}, 'logit_scale=None; allowed: a number'),
+    ('cohere2', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
+    ('cohere2', {'head_dim': 4}, 'head_dim=4; allowed: 6'),
+    ('cohere2', {'rotary_pct': 0.5}, 'rotary_pct=0.5; allowed: 1.0'),
+    (
+      'cohere2',
+      {'order_of_interleaved_layers': 'global_attn_first'},
+      "allowed: 'local_attn_first'",
+    ),
     ('olmo3', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
     ('olmo3', {'layer_types': ['full_attention']}, '5 of full_attention and sliding_attention'),
     ('olmo3', {'layer_types': ['chunked_attention'] * 5}, '5 of full_attention and sliding'),
@@ -399,6 +411,12 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('bloom', {'n_inner': None, 'skip_bias_add': True, 'skip_bias_add_qkv': False}),
     ('gpt2', {'n_special': 0, 'predict_special_tokens': True, '_num_labels': 1}),
     ('gemma2', {'sliding_window_size': 5}),
+    ('cohere', {'model_max_length': 131072}),
+    ('cohere2', {'layer_switch': 4, 'sliding_window_pattern': 4, 'rotary_pct': 1.0}),
+    ('cohere2', {'order_of_interleaved_layers': 'local_attn_first', 'use_qk_norm': False}),
+    ('cohere2', {'position_embedding_type': 'rope_gptj', 'use_gated_activation': True}),
+    ('cohere2', {'use_embedding_sharing': True, 'use_parallel_embedding': False}),
+    ('cohere2', {'use_parallel_block': True, 'cache_implementation': 'hybrid'}),
     ('llama', {'_attn_implementation_autoset': True, 'use_sliding_window': False}),
     ('llama', {'unsloth_version': '2025.1', 'unsloth_fixed': True, 'use_flash_attn': True}),
     ('llama', {'max_sequence_length': 2048}),

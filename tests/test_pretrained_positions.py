@@ -186,6 +186,25 @@ def test_layers_of_olmo_3(fields, bases):
   assert layers[3].get('scaling', YARN) == YARN
 
 
+@pytest.mark.parametrize(
+  ('fields', 'base', 'windowed'),
+  [
+    ({}, 1e4, [True, True, True, False, True]),
+    ({'layer_types': None}, 1e4, [True, True, True, False, True]),
+    ({'layer_types': None, 'sliding_window_pattern': 2}, 1e4, [True, False, True, False, True]),
+    ({'rope_parameters': None, 'rope_theta': 5e4}, 5e4, [True, True, True, False, True]),
+  ],
+)
+def test_layers_of_cohere_2_have_a_window_and_rope_or_neither(fields, base, windowed):
+  layers = (encoding_of('cohere2', **fields)['layers'] * 3)[:5]
+  rotary = {'name': 'rope', 'base': base, 'layout': 'interleaved', 'attention_window': 5}
+  assert list(layers) == [rotary if has_window else {'name': 'nope'} for has_window in windowed]
+
+
+def test_the_first_cohere_has_a_base_of_its_own():
+  assert encoding_of('cohere', rope_parameters=None)['base'] == 500_000.0
+
+
 @pytest.mark.parametrize('parameters', [None, BARE])
 def test_a_base_that_releases_read_otherwise_with_a_window_is_refused(parameters):
   with pytest.raises(UserError, match=r'rope_theta=10000\.0; allowed: None, 500000'):

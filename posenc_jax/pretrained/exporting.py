@@ -48,6 +48,8 @@ ARCHITECTURES = {
   'gemma2': 'Gemma2ForCausalLM',
   'gemma3_text': 'Gemma3ForCausalLM',
   'phi3': 'Phi3ForCausalLM',
+  'cohere': 'CohereForCausalLM',
+  'cohere2': 'Cohere2ForCausalLM',
   'gpt_neox': 'GPTNeoXForCausalLM',
   'gpt2': 'GPT2LMHeadModel',
   'bloom': 'BloomForCausalLM',

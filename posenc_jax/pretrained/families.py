@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line, shown
-from posenc_jax.pretrained import gpt_families, llama_families
+from posenc_jax.pretrained import cohere_families, gpt_families, llama_families
 from posenc_jax.pretrained.config_fields import Fields
 from posenc_jax.pretrained.form import PLAIN_ATTENTION, PLAIN_MODEL, Form
 
@@ -25,6 +25,8 @@ FAMILIES: dict[str, Callable[[Fields], Form]] = {
   'gemma2': llama_families.gemma2,
   'gemma3_text': llama_families.gemma3,
   'phi3': llama_families.phi3,
+  'cohere': cohere_families.cohere,
+  'cohere2': cohere_families.cohere2,
   'gpt_neox': gpt_families.gpt_neox,
   'gpt2': gpt_families.gpt2,
   'bloom': gpt_families.bloom,

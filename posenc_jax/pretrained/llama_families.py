@@ -19,7 +19,7 @@ def _common(fields: Fields, ties: bool, eps: float = 1e-6) -> dict:
   }
 
 
-def _decoder_rules(model: dict, norm: Callable = same) -> list[Rule]:
+def decoder_rules(model: dict, norm: Callable = same) -> list[Rule]:
   """The tensors that Llama and all families after it have. `norm`: the rule of a norm."""
   layer, model = 'model.layers.{n}.', PLAIN_MODEL | model
   rules = [
@@ -69,7 +69,7 @@ def _llama_like(
   """
   model = {**sizes(fields), **_common(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
-  rules = _decoder_rules(model) + _pre_norm_rules()
+  rules = decoder_rules(model) + _pre_norm_rules()
   length = fields.take('max_position_embeddings', 2048)
   encoding = encoding or rope(fields, base, is_partial=is_partial, original=original)
   return Form(model, {}, encoding, length, rules, ('rotary_emb.inv_freq',))
@@ -189,7 +189,7 @@ def _olmo(fields: Fields, encoding: dict) -> Form:
     same('layers/attention_norm/scale', f'{layer}post_attention_layernorm.weight'),
     same('layers/mlp_norm/scale', f'{layer}post_feedforward_layernorm.weight'),
   ]
-  return dataclasses.replace(form, rules=_decoder_rules(form.model) + norms)
+  return dataclasses.replace(form, rules=decoder_rules(form.model) + norms)
 
 
 def gemma2(fields: Fields) -> Form:
@@ -236,7 +236,7 @@ def _gemma(
   # Scores are divided by the root of `query_pre_attn_scalar`, and not by that of head_dim.
   factor = math.sqrt(model['head_dim'] / fields.take('query_pre_attn_scalar', 256))
   scaled_leaf = 'layers/q_norm/scale' if flags else 'layers/w_q'
-  for rule in _decoder_rules(model, plus_one):
+  for rule in decoder_rules(model, plus_one):
     rules.append(scaled(rule, factor) if rule.leaves == (scaled_leaf,) else rule)
   length = fields.take('max_position_embeddings', 8192)
   return Form(model, {'softcap': softcap}, encoding, length, rules)

@@ -68,6 +68,20 @@ def zeros(leaf: str, *shape: int) -> Rule:
   return Rule((), (leaf,), lambda: (np.zeros(shape, np.float32),), to_tensors)
 
 
+def shared(leaves: tuple[str, ...], tensor: str) -> Rule:
+  """The tensor is each of several parameters. `to_tensors` raises `UserError` where training has
+  made them differ.
+  """
+
+  def to_tensors(x, *others):
+    if not all(np.array_equal(x, other) for other in others):
+      problem = f'{" and ".join(leaves)} differ, and the family has one tensor for them'
+      raise UserError(f'{problem}; allowed: equal ones, as train.trained_parameters can keep them')
+    return (x,)
+
+  return Rule((tensor,), leaves, lambda x: (x,) * len(leaves), to_tensors)
+
+
 def joined(leaves: tuple[str, ...], tensor: str, widths: tuple[int, ...], axis: int) -> Rule:
   """One tensor holds several parameters one after another along `axis`; the file has outputs first
   where `axis` is 0 and inputs first where it is the last.

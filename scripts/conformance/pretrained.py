@@ -73,6 +73,13 @@ MODELS = {
     'Phi3Config',
     SIZES | {'original_max_position_embeddings': 8, 'rope_parameters': LONGROPE},
   ),
+  'cohere': ('CohereConfig', SIZES | {'rope_parameters': YARN}),
+  'cohere2': (
+    'Cohere2Config',
+    SIZES
+    | {'num_attention_heads': 2, 'num_key_value_heads': 1, 'num_hidden_layers': 5}
+    | {'sliding_window': 5, 'logit_scale': 0.25},
+  ),
   'gpt_neox': ('GPTNeoXConfig', SIZES | {'hidden_size': 24}),
   'gpt_neox_serial': ('GPTNeoXConfig', SIZES | {'hidden_size': 24, 'use_parallel_residual': False}),
   'gpt2': ('GPT2Config', SMALL_GPT | {'n_embd': 12, 'n_head': 3, 'n_layer': 3, 'n_positions': 32}),

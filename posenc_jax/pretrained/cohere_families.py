@@ -1,0 +1,74 @@
+"""Cohere's Command and Aya: attention and a gated MLP side by side, behind one LayerNorm."""
+
+from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
+from posenc_jax.pretrained.config_fields import Fields
+from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.layer_kinds import by_kind
+from posenc_jax.pretrained.llama_families import decoder_rules
+from posenc_jax.pretrained.tensor_rules import same, scaled, shared, zeros
+
+# Fields of Command R7B and Command A that transformers does not read: it has this alone.
+ONE_FORM = {
+  'order_of_interleaved_layers': 'local_attn_first',
+  'position_embedding_type': 'rope_gptj',
+  'rotary_pct': 1.0,
+  'use_gated_activation': True,
+  'use_parallel_block': True,
+}
+
+
+def cohere(fields: Fields) -> Form:
+  """Command R of 2024, Aya 23: RoPE of neighboring channels in all layers."""
+  fields.optional('model_max_length', int)  # which transformers does not read
+  model = _model(fields)
+  return _form(fields, model, _rope(fields, 500_000.0))
+
+
+def cohere2(fields: Fields) -> Form:
+  """Command R7B, Command A (arXiv:2504.00698): RoPE and a window in three layers of four, neither
+  in the others.
+  """
+  for name, value in ONE_FORM.items():
+    fields.require(name, value)
+  fields.optional('use_parallel_embedding', bool)  # how several devices share it
+  model = _model(fields)
+  fields.require('use_embedding_sharing', model['tie_embeddings'])
+  fields.require('head_dim', model['model_dim'] // model['heads'])  # transformers reads no other
+  period = fields.take('sliding_window_pattern', 4)
+  fields.require('layer_switch', period)
+  whole = {'name': 'nope'}
+  return _form(
+    fields, model, by_kind(fields, model['layers'], _rope(fields, 10_000.0), whole, period)
+  )
+
+
+def _rope(fields: Fields, base: float) -> dict:
+  return {**rope(fields, base), 'layout': 'interleaved'}
+
+
+def _model(fields: Fields) -> dict:
+  fields.require('attention_bias', False)
+  fields.require('use_qk_norm', False)
+  return {
+    **sizes(fields),
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_eps', 1e-5, float),
+    'mlp': activation(fields, 'hidden_act', GATED, 'silu'),
+    'parallel_residual': True,
+    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
+  }
+
+
+def _form(fields: Fields, model: dict, encoding: dict) -> Form:
+  """The factor of logits is in the last norm, which nothing else reads; no norm has a bias."""
+  factor = fields.take('logit_scale', 0.0625, float, null=False)
+  N, D = model['layers'], model['model_dim']
+  norms = ('layers/attention_norm', 'layers/mlp_norm')
+  rules = [
+    shared(tuple(f'{norm}/scale' for norm in norms), 'model.layers.{n}.input_layernorm.weight'),
+    *(zeros(f'{norm}/bias', N, D) for norm in norms),
+    zeros('norm/bias', D),
+  ]
+  last = lambda leaf, tensor: scaled(same(leaf, tensor), factor)
+  length = fields.take('max_position_embeddings', 8192)
+  return Form(model, {}, encoding, length, decoder_rules(model, last) + rules)
