@@ -108,8 +108,8 @@ def test_positions_say_nothing_but_the_shape_of_the_grid():
 @pytest.mark.parametrize(('size', 'columns'), [(16, (2, 6)), (64, (4, 12)), (256, (8, 24))])
 def test_rows_and_columns_grow_with_the_length(size, columns):
   task = tasks.make('grid', tuple)
-  seen, examples = set(), 300
-  for index in range(examples):
+  seen = set()
+  for index in range(300):
     words = words_of(task, task.example('test', 0, index, size + 9, size + 9))
     rows = [row.split() for row in ' '.join(words[: words.index('?')]).split('/')]
     assert sum(map(len, rows)) + len(rows) - 1 == size
@@ -239,9 +239,7 @@ def test_rows_of_an_evaluation_are_those_of_single_examples_at_their_places(unbr
 
 @pytest.mark.parametrize('name', ['axial_rope', 'rope_mixed'])
 def test_a_model_sees_the_grid_wherever_it_stands(name):
-  """What stands at one place depends on places alone: all moved alike, or an axis alone, change
-  nothing, since BOS stands aside; a row cut elsewhere does.
-  """
+  """Moved along both axes it gives the same outputs, and cut into other rows it does not."""
   c = tiny(encoding__name=name)
   model = build(c, 9, nnx.Rngs(0))
   tokens_BT = np.random.default_rng(0).integers(8, size=(1, 12))

@@ -17,7 +17,7 @@ class Grid(Task):
   """The answer is the symbol that stands below each symbol asked for, in a grid said row by row.
 
   Example: a b c / d e f / b g ? e [g] c [f]
-  Chance: 1/`symbols` a query.
+  Chance: 1/`symbols` a query; guesses among the symbols that the grid has often are better.
   Source: after Li et al. 2024, "2D-TPE: Two-Dimensional Positional Encoding Enhances Table
     Understanding for Large Language Models" (locating values)
 
