@@ -632,6 +632,22 @@ def xpos(dims, hyper, p):
   return Oracle(score)
 
 
+def hyperbolic_rope(dims, hyper, p):
+  K, damping = dims.head_dim, hyper.get('damping', 1.1)
+
+  def score(q, k, i, j, h):
+    s = 0.0
+    for m in range(K // 2):
+      (q_a, q_b), (k_a, k_b) = q[2 * m : 2 * m + 2], k[2 * m : 2 * m + 2]
+      angle = (i - j) * hyper.get('base', 10_000.0) ** (-2 * m / K)
+      boosted = (q_a * k_a + q_b * k_b) * math.cosh(angle)
+      boosted += (q_a * k_b + q_b * k_a) * math.sinh(angle)
+      s += math.exp(-(i - j) * damping) * boosted
+    return s / math.sqrt(K)
+
+  return Oracle(score)
+
+
 def pope(dims, hyper, p):
   K = dims.head_dim
   f = [hyper.get('base', 10_000.0) ** (-n / K) for n in range(K)]
@@ -1609,6 +1625,7 @@ RECORDS = {
   'xpos': Record(
     xpos, variants={'fast': {'scale_base': 24.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}}
   ),
+  'hyperbolic_rope': Record(hyperbolic_rope, variants={'steep': {'base': 20.0, 'damping': 1.6}}),
   'p_rope': Record(p_rope, variants={'most': {'p': 0.75, 'layout': 'interleaved', 'base': 50.0}}),
   'kerple_power': Record(
     kerple_power, lambda d, h: (2 * d.heads, 0), variants={'softplus': {'positivity': 'softplus'}}

@@ -1157,6 +1157,35 @@ def test_chunks_of_wall_are_its_tiles(sizes, monkeypatch):
   jax.tree.map(close, run(enc, weights, x), whole)
 
 
+def test_hyperbolic_rope_is_exact_at_length():
+  """In documents longer than factors would stay finite for that were taken from any one token."""
+  enc, S = build('hyperbolic_rope', base=2.0, damping=1.01), 300
+  q, k, v = (np.random.default_rng(n).standard_normal((S, h, 8)) for n, h in enumerate((4, 2, 2)))
+  segments = (np.arange(S) >= 130).astype(int)
+  d = np.subtract.outer(np.arange(S), np.arange(S)).astype(float)
+  seen = (d >= 0) & (segments[:, None] == segments)
+  k_SHK, v_SHK = (np.repeat(x, 2, axis=1) for x in (k, v))
+  first, second = (lambda x: x[..., ::2]), (lambda x: x[..., 1::2])
+  s = 0.0
+  for m, theta in enumerate(2.0 ** (-np.arange(4) / 4)):
+    near, far = (np.exp(-np.where(seen, d, 0) * (1.01 + sign * theta)) for sign in (-1, 1))
+    q_a, q_b, k_a, k_b = (part(x)[..., m].T for x in (q, k_SHK) for part in (first, second))
+    u, w = ((q_a + sign * q_b)[..., None] * (k_a + sign * k_b)[:, None] for sign in (1, -1))
+    s = s + (u * near + w * far) / 2
+  p = np.where(seen, np.exp(s / 8**0.5), 0)
+  p /= p.sum(axis=-1, keepdims=True)
+  arrays = (jnp.asarray(x, jnp.float32)[None] for x in (q, k, v))
+  out = attend(*arrays, enc, segment_ids=segments[None], backend='blockwise', block_sizes=(64, 128))
+  np.testing.assert_allclose(out[0], np.einsum('hts,shk->thk', p, v_SHK), atol=5e-6)
+
+
+def test_hyperbolic_rope_says_where_positions_decrease():
+  enc, (x, weights, _) = build('hyperbolic_rope'), inputs()
+  out = layer(enc, weights, x, position_ids=np.array([[*range(6), *range(4, 9)]]))
+  assert np.isfinite(out[:, :6]).all()
+  assert np.isnan(out[:, 6:]).all()
+
+
 def test_tupe_table_ends():
   """As the learned one: an error where the length is known, NaN where it is not."""
   x, weights, _ = inputs()
@@ -1874,6 +1903,8 @@ def test_sharing(name, share):
     ('carope', {'layout': 'x'}, "carope: layout='x'; allowed: half, interleaved"),
     ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),
     ('rope_mixed', {'base': 1}, 'rope_mixed: base=1; allowed: greater than 1'),
+    ('hyperbolic_rope', {'damping': 1}, 'hyperbolic_rope: damping=1; allowed: greater than 1'),
+    ('hyperbolic_rope', {'base': 1}, 'hyperbolic_rope: base=1; allowed: greater than 1'),
     ('liere', {'axes': 0}, 'liere: axes=0; allowed: at least 1'),
     ('liere', {'block': 3}, 'liere: block=3; allowed: divisors of head_dim=8'),
     (

@@ -26,7 +26,7 @@ from scripts.aot import targets
 REFUSED = {
   **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature', 'urpe'), 'whole rows'),
   'cope': 'by an index',
-  **dict.fromkeys(('path', 'wall'), 'chunks of keys'),
+  **dict.fromkeys(('path', 'wall', 'hyperbolic_rope'), 'chunks of keys'),
 }
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
 # One for each way in which a kernel gets at what it needs: numbers by distance (with tiles that no

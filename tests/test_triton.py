@@ -29,6 +29,7 @@ REFUSED = {
   'relative_projection': VECTORS,
   **dict.fromkeys(('cope', 'stick_breaking', 'path', 'grape_ap'), SUMS),
   'wall': 'chunks of keys',
+  'hyperbolic_rope': 'parts of arrays',
   'fire': 'cannot score one head alone',
   'dape': 'cannot score one head alone',
   'grape_a': 'cannot score one head alone',

@@ -13,7 +13,7 @@ class HoPE(RoPE):
   """RoPE whose pairs of fewer than one turn in L tokens, f < 2 pi / L, stand still.
 
   High-frequency rotary position encoding, Chen et al. 2024. Others have called other encodings
-  HoPE: a hyperbolic one (arXiv:2509.05218) and one of videos (arXiv:2505.20444). The truncated
+  HoPE: a hyperbolic one, `hyperbolic_rope`, and one of videos (arXiv:2505.20444). The truncated
   basis of Giraffe (Pal et al. 2023), rope_type 'truncated' of `scaling`, has the same cutoff.
   """
 

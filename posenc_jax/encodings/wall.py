@@ -51,43 +51,55 @@ class Wall(Encoding):
     return running_sum(jax.nn.log_sigmoid(logits_BSHK + self.b_g[...][None, None]))
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    """Refers all to the last key, where no query of the tile comes before it.
-
-    Else the keys are visited chunk by chunk, each referred to its own last one, and for queries
-    among them each pair is multiplied channel by channel.
-    """
-    (B, H, T, K), (_, G, S, _) = q_BHTK.shape, k_BGSK.shape
-    q_BHTK = self.scale(K) * q_BHTK.astype(jnp.float32)
-    k_BHSK = jnp.repeat(k_BGSK.astype(jnp.float32), H // G, axis=1)
     i, j = jax.tree.map(lambda x: x.swapaxes(1, 2), (tile.i, tile.j))
-    width, height = min(CHUNK, S), min(CHUNK, T)
-    padding = -S % width
+    return fading_products(
+      self.scale(q_BHTK.shape[-1]) * q_BHTK.astype(jnp.float32), k_BGSK, i, j, _decay, tile
+    )
 
-    def products(k_BHSK, j):
-      origin = jax.tree.map(lambda x: lax.stop_gradient(x[:, :, -1:]), j)
-      return scaled_dot(q_BHTK * _decay(i, origin), k_BHSK * _decay(origin, j))
 
-    @jax.checkpoint
-    def of_chunk(keys):
-      k_BHSK, j, start = keys
-      near = lambda x: lax.dynamic_slice_in_dim(x, start, height, axis=2)[:, :, :, None]
-      of_pairs = _decay(jax.tree.map(near, i), jax.tree.map(lambda x: x[:, :, None], j))
-      near_BHTS = (near(q_BHTK) * k_BHSK[:, :, None] * of_pairs).sum(axis=-1)
-      return lax.dynamic_update_slice_in_dim(products(k_BHSK, j), near_BHTS, start, axis=2)
+def fading_products(q_BHTK, k_BGSK, i, j, decay, tile):
+  """sum_n q_in k_jn decay(i, j)_n of a causal tile: float32 [B, H, T', S'].
 
-    def chunks(x_BHSK):
-      # Padding is before all keys and has faded as little as can be: each chunk ends with a key.
-      x_BHSK = jnp.pad(x_BHSK, ((0, 0), (0, 0), (padding, 0), (0, 0)))
-      return jnp.moveaxis(x_BHSK.reshape(B, H, -1, width, K), 2, 0)
+  Refers all to the last key, where no query of the tile comes before it. Else the keys are visited
+  chunk by chunk, each referred to its own last one, and for queries among them each pair is
+  multiplied channel by channel.
 
-    def by_chunks():
-      k_NBHSK, j_N = jax.tree.map(chunks, (k_BHSK, j))
-      own_N = width * jnp.arange(len(k_NBHSK)) - padding - tile.index_distance[0, 0]
-      s_NBHTS = lax.map(of_chunk, (k_NBHSK, j_N, jnp.clip(own_N, 0, T - height)))
-      return jnp.moveaxis(s_NBHTS, 0, -2).reshape(B, H, T, -1)[..., padding:]
+  Args:
+    q_BHTK: float32.
+    i, j: what `decay` reads of tokens: pytrees of [B|1, H|1, T', ...] and [B|1, H|1, S', ...].
+    decay: (i, j) -> factors of the channels, with decay(i, j) = decay(i, l) decay(l, j), at most 1
+      where i is the later token and finite elsewhere.
+  """
+  (B, H, T, _), (_, G, S, _) = q_BHTK.shape, k_BGSK.shape
+  k_BHSK = jnp.repeat(k_BGSK.astype(jnp.float32), H // G, axis=1)
+  width, height = min(CHUNK, S), min(CHUNK, T)
+  padding = -S % width
 
-    is_past = tile.index_distance[0, -1] >= 0
-    return lax.cond(is_past, lambda: products(k_BHSK, j), by_chunks)
+  def products(k_BHSK, j):
+    origin = jax.tree.map(lambda x: lax.stop_gradient(x[:, :, -1:]), j)
+    return scaled_dot(q_BHTK * decay(i, origin), k_BHSK * decay(origin, j))
+
+  @jax.checkpoint
+  def of_chunk(keys):
+    k_BHSK, j, start = keys
+    near = lambda x: lax.dynamic_slice_in_dim(x, start, height, axis=2)[:, :, :, None]
+    of_pairs = decay(jax.tree.map(near, i), jax.tree.map(lambda x: x[:, :, None], j))
+    near_BHTS = (near(q_BHTK) * k_BHSK[:, :, None] * of_pairs).sum(axis=-1)
+    return lax.dynamic_update_slice_in_dim(products(k_BHSK, j), near_BHTS, start, axis=2)
+
+  def chunks(x_BHSK):
+    # Padding is before all keys and has faded as little as can be: each chunk ends with a key.
+    x_BHSK = jnp.pad(x_BHSK, ((0, 0), (0, 0), (padding, 0), (0, 0)))
+    return jnp.moveaxis(x_BHSK.reshape(*x_BHSK.shape[:2], -1, width, x_BHSK.shape[-1]), 2, 0)
+
+  def by_chunks():
+    k_NBHSK, j_N = jax.tree.map(chunks, (k_BHSK, j))
+    own_N = width * jnp.arange(len(k_NBHSK)) - padding - tile.index_distance[0, 0]
+    s_NBHTS = lax.map(of_chunk, (k_NBHSK, j_N, jnp.clip(own_N, 0, T - height)))
+    return jnp.moveaxis(s_NBHTS, 0, -2).reshape(B, H, T, -1)[..., padding:]
+
+  is_past = tile.index_distance[0, -1] >= 0
+  return lax.cond(is_past, lambda: products(k_BHSK, j), by_chunks)
 
 
 def _decay(i, j):

@@ -101,6 +101,7 @@ BUILT_IN = {
   'ms_poe': 'ms_poe.MsPoE',
   'tape': 'tape.TAPE',
   'liere': 'liere.LieRE',
+  'hyperbolic_rope': 'hyperbolic_rope.HyperbolicRoPE',
 }
 
 
