@@ -433,6 +433,15 @@ def softmax_plus_one(dims, hyper, p):
   )
 
 
+def sigmoid_attention(dims, hyper, p):
+  start = -math.log(dims.train_length) if hyper.get('bias') is None else hyper['bias']
+  b_H = p['offsets'] if hyper.get('learned') else [start] * dims.heads
+  return Oracle(
+    lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + b_H[h],
+    weights=lambda s_S: np.array([sigmoid(s) for s in s_S]),
+  )
+
+
 def entmax(dims, hyper, p):
   """The threshold by bisection, far beyond what float32 knows."""
   alpha = hyper.get('alpha', 1.5)
@@ -1698,6 +1707,7 @@ RECORDS = {
       'ssmax_mla_rope': {'members': ('ssmax', 'mla_rope')},
       'key_offset_rope': {'members': ('key_offset', {'name': 'rope', 'fraction': 0.5})},
       't5_urpe': {'members': ({'name': 't5', 'buckets': 8, 'max_distance': 9}, 'urpe')},
+      'alibi_sigmoid': {'members': ('alibi', 'sigmoid')},
     },
   ),
   'heads': Record(
@@ -1773,6 +1783,11 @@ RECORDS = {
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
   'softmax_plus_one': Record(softmax_plus_one),
+  'sigmoid': Record(
+    sigmoid_attention,
+    lambda d, h: (0, d.heads if h.get('learned') else 0),
+    variants={'half': {'bias': 0.0}, 'learned': {'bias': -1.0, 'learned': True}},
+  ),
   'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(
     clipped_rope,

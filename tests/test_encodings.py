@@ -889,6 +889,37 @@ def test_entmax_has_the_gradient_of_differences(alpha):
   assert (gradient * direction).sum() == pytest.approx(slope, abs=2e-5)
 
 
+def attended(enc, s_TS):
+  """The weights [T, S, H] where the first head has these scores, at most 8 in a row, and the others
+  have zeros.
+  """
+  T, H, K = len(s_TS), 4, 8
+  q = jnp.zeros((1, T, H, K)).at[0, :, 0, :T].set(jnp.eye(T) * K**0.5)
+  k = jnp.zeros((1, T, H, K)).at[0, :, 0, :T].set(jnp.asarray(s_TS, jnp.float32).T)
+  values = jnp.broadcast_to(jnp.eye(T)[None, :, None], (1, T, H, T))
+  return attend(q, k, values, enc, backend='dense')[0].swapaxes(1, 2)
+
+
+@pytest.mark.parametrize('name', ['sigmoid'])
+@pytest.mark.parametrize('size', [-300.0, 300.0, 1e5])
+def test_weights_and_gradients_are_finite_far_out(name, size):
+  enc, s = build(name, kv_heads=4), size * (1 + jnp.arange(9.0).reshape(3, 3) / 9)
+  run = lambda s: attended(enc, s)[..., 0]
+  weights, gradient = run(s), jax.grad(lambda s: (run(s) * jnp.cos(s)).sum())(s)
+  assert np.isfinite(weights).all()
+  assert np.isfinite(gradient).all()
+  assert np.any(weights > 0) == (size > 0)
+
+
+def test_sigmoid_weights_of_zero_scores():
+  """1 / (L + 1) each, so that those of L keys sum to about 1; 1/2 with b = 0."""
+  for enc, weight in (
+    (build('sigmoid', kv_heads=4), 1 / 41),
+    (build('sigmoid', kv_heads=4, bias=0), 0.5),
+  ):
+    np.testing.assert_allclose(attended(enc, np.zeros((3, 3)))[2], weight, rtol=1e-6)
+
+
 def test_asentmax_is_a_chain_of_heads_and_entmax():
   """Heads of linear biases as `nape` alone has them, and heads with a temperature, both sparse."""
   linear = {'name': 'nape', 'alibi_heads': 2, 'heads': 2}
@@ -2164,6 +2195,15 @@ def test_sharing(name, share):
         ),
       )
     ),
+    ('chain', {'members': ('hard_alibi', 'sigmoid')}, 'allowed: sigmoid before hard_alibi'),
+    (
+      'chain',
+      {'members': ('sigmoid', 'sink')},
+      "chain: has a sink, and normalizer='none'; allowed",
+    ),
+    ('sigmoid', {'bias': float('nan')}, 'sigmoid: bias=nan; allowed: a finite number or None'),
+    ('sigmoid', {'bias': 'low'}, "sigmoid: bias='low'; allowed: a finite number or None"),
+    ('sigmoid', {'learned': 1}, 'sigmoid: learned=1; allowed: True or False'),
     ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' does more than add a bias"),
     ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),
     ('hard_alibi', {'windows': (1, 2.0)}, 'hard_alibi: windows=(1, 2.0); allowed: up to 4 whole'),

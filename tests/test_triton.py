@@ -43,9 +43,10 @@ OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
 
 
 def mode_of(name: str) -> str:
-  """A mask for each encoding beside the causal one, in turn; no cap where keys are hidden."""
-  mode = OTHERS[KERNELS.index(name) % len(OTHERS)]
-  return 'window' if mode == 'softcap' and ENCODINGS[name].hides_keys else mode
+  """A mask for each encoding beside the causal one, in turn; no cap where one is refused."""
+  mode, kind = OTHERS[KERNELS.index(name) % len(OTHERS)], ENCODINGS[name]
+  has_no_cap = kind.normalizer != 'softmax' or kind.hides_keys
+  return 'window' if mode == 'softcap' and has_no_cap else mode
 
 
 CASES = [

@@ -114,6 +114,7 @@ CASES = {
   'nape_sparsemax': chained('nape', {'name': 'entmax', 'alpha': 2.0}),
   'tisa': Case('tisa'),
   'urpe': Case('urpe'),
+  'x_sigmoid': chained('alibi', 'sigmoid'),
 }
 
 

@@ -30,6 +30,7 @@ GRADIENTS = (
   'nape_sparsemax',
   'tisa',
   'urpe',
+  'x_sigmoid',
 )
 
 

@@ -4,12 +4,15 @@ A reference is a function of a layer's weights w and the encoding's parameters p
 returns the layer's output [S, H * K].
 """
 
+import math
+
 from .cases import SIZES, S
 from .tensors import (
   by_head,
   causal_mask,
   causal_scores,
   identity,
+  joined_heads,
   linear,
   numbers,
   project,
@@ -287,6 +290,16 @@ def x_dynamic(w, p, case):
   return weighted_values(scores + bias(S, S), project(w, 'v'))
 
 
+def x_sigmoid(w, p, case):
+  """The library has no b: it goes with the bias."""
+  from x_transformers.attend import Attend
+  from x_transformers.x_transformers import AlibiPositionalBias
+
+  bias = AlibiPositionalBias(3)(S, S) - math.log(SIZES['train_length'])
+  attend = Attend(causal=True, heads=3, sigmoid=True)
+  return joined_heads(attend(*(project(w, n) for n in 'qkv'), attn_bias=bias)[0])
+
+
 def llama4(w, p, case):
   """A layer without rotation."""
   from transformers import Llama4TextConfig
@@ -356,6 +369,7 @@ REFERENCES = {
   'x_forgetting': x_forgetting,
   'x_pope': x_pope,
   **dict.fromkeys(('x_dynamic', 'x_dynamic_log'), x_dynamic),
+  'x_sigmoid': x_sigmoid,
   'llama4_temperature': llama4,
   'ministral': ministral,
 }

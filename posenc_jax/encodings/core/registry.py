@@ -102,6 +102,7 @@ BUILT_IN = {
   'tape': 'tape.TAPE',
   'liere': 'liere.LieRE',
   'hyperbolic_rope': 'hyperbolic_rope.HyperbolicRoPE',
+  'sigmoid': 'sigmoid.Sigmoid',
 }
 
 
