@@ -442,6 +442,16 @@ def sigmoid_attention(dims, hyper, p):
   )
 
 
+def softpick(dims, hyper, p):
+  def weights(s_S):
+    m = max(s_S)
+    parts = [math.exp(s - m) - math.exp(-m) for s in s_S]
+    total = sum(abs(part) for part in parts) + 1e-8
+    return np.array([max(part, 0.0) / total for part in parts])
+
+  return Oracle(dot(dims.head_dim), weights=weights)
+
+
 def entmax(dims, hyper, p):
   """The threshold by bisection, far beyond what float32 knows."""
   alpha = hyper.get('alpha', 1.5)
@@ -1788,6 +1798,7 @@ RECORDS = {
     lambda d, h: (0, d.heads if h.get('learned') else 0),
     variants={'half': {'bias': 0.0}, 'learned': {'bias': -1.0, 'learned': True}},
   ),
+  'softpick': Record(softpick),
   'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(
     clipped_rope,

@@ -900,7 +900,17 @@ def attended(enc, s_TS):
   return attend(q, k, values, enc, backend='dense')[0].swapaxes(1, 2)
 
 
-@pytest.mark.parametrize('name', ['sigmoid'])
+def test_softpick_golden_values():
+  """By hand, of scores log 3, log 2, 0 and -log 2: 2, 1, 0 and -1/2, of which 3.5 is the sum."""
+  enc, s = build('softpick', kv_heads=4), np.zeros((4, 4))
+  s[3] = np.log([3, 2, 1, 0.5])
+  np.testing.assert_allclose(attended(enc, s)[3, :, 0], [4 / 7, 2 / 7, 0, 0], atol=1e-6)
+  np.testing.assert_array_equal(attended(enc, s)[3, :, 1], 0)
+  s[3] = np.array([1, 2, 3, 4]) * 1e-4  # (e^s - 1) of these
+  np.testing.assert_allclose(attended(enc, s)[3, :, 0], np.arange(1, 5) / 10, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['softpick', 'sigmoid'])
 @pytest.mark.parametrize('size', [-300.0, 300.0, 1e5])
 def test_weights_and_gradients_are_finite_far_out(name, size):
   enc, s = build(name, kv_heads=4), size * (1 + jnp.arange(9.0).reshape(3, 3) / 9)
@@ -909,6 +919,16 @@ def test_weights_and_gradients_are_finite_far_out(name, size):
   assert np.isfinite(weights).all()
   assert np.isfinite(gradient).all()
   assert np.any(weights > 0) == (size > 0)
+
+
+def test_softpick_of_hidden_keys_is_that_of_the_others():
+  """They would count in the sum with e^s - 1 = -1."""
+  enc, (x, weights, _) = build('chain', members=('hard_alibi', 'softpick')), inputs()
+  run = functools.partial(layer, weights=weights, x_BSD=x, backend='dense')
+  near, far = run(enc), run(build('softpick'))
+  close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+  close(near[:, :, 1], run(build('softpick'), window=2)[:, :, 1])
+  close(near[:, :, 2:], far[:, :, 2:])
 
 
 def test_sigmoid_weights_of_zero_scores():
@@ -2201,9 +2221,15 @@ def test_sharing(name, share):
       {'members': ('sigmoid', 'sink')},
       "chain: has a sink, and normalizer='none'; allowed",
     ),
+    (
+      'chain',
+      {'members': ('sigmoid', 'softpick')},
+      'chain: sigmoid and softpick each have a norma',
+    ),
     ('sigmoid', {'bias': float('nan')}, 'sigmoid: bias=nan; allowed: a finite number or None'),
     ('sigmoid', {'bias': 'low'}, "sigmoid: bias='low'; allowed: a finite number or None"),
     ('sigmoid', {'learned': 1}, 'sigmoid: learned=1; allowed: True or False'),
+    ('softpick', {'epsilon': 0.1}, 'encoding softpick has no hyperparameter'),
     ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' does more than add a bias"),
     ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),
     ('hard_alibi', {'windows': (1, 2.0)}, 'hard_alibi: windows=(1, 2.0); allowed: up to 4 whole'),

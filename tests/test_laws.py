@@ -956,7 +956,7 @@ def test_scores_are_adapted_as_declared(variant):
   tile = make_tile(enc, coordinates, None)
   normal = np.random.default_rng(0).standard_normal((B, DIMS.heads, S, S))
   factors = []
-  for s_BHTS in (jnp.zeros_like(normal), normal):
+  for s_BHTS in (jnp.ones_like(normal), normal):
     s_BHTS = jnp.where(tile.mask[:, None], s_BHTS, MASKED)
     softmax_BHTS = jax.nn.softmax(s_BHTS, axis=-1)
     factors.append(enc.normalize(s_BHTS, tile) / jnp.where(tile.mask[:, None], softmax_BHTS, 1.0))

@@ -37,6 +37,7 @@ COMMITS = {
   'sjelassi/transformers_ssm_copy': '1188c4799b4f7654ac79349f61e8868b167f103e',
   'SakanaAI/repo': '1508a73ac7303e0bce6404cbf0aa8ddba8f08578',
   'lsj2408/URPE': '47b711f85be5de010deeafa9d8788d399912c3a2',
+  'zaydzuhri/softpick-attention': 'c97f4dc5f9fcec2e8afc2932db2cba6d7d7e5465',
   'ulmewennberg/tisa': 'a3027cafe5dc60220ed9e7712e8794a2f85a470b',
 }
 
@@ -430,6 +431,13 @@ def urpe(w, p, case):
   return layer(x, x, x, **masks, ur_rel_pos_bias=factors)[0][:, 0]
 
 
+def softpick(w, p, case):
+  code = definitions('zaydzuhri/softpick-attention', 'naive_softpick_attn.py', 'softpick')
+  scores = causal_scores(project(w, 'q'), project(w, 'k'))
+  scores = scores.masked_fill(causal_mask() < 0, -math.inf)
+  return joined_heads(code.softpick(scores) @ project(w, 'v'))
+
+
 REFERENCES = {
   **dict.fromkeys(('clipped_rope', 'clipped_rope_hard'), clipped_rope),
   **dict.fromkeys(('resonance_rope', 'resonance_yarn'), resonance_rope),
@@ -445,4 +453,5 @@ REFERENCES = {
   'kv_shift_rope': kv_shift,
   'tisa': tisa,
   'urpe': urpe,
+  'softpick': softpick,
 }

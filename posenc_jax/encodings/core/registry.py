@@ -103,6 +103,7 @@ BUILT_IN = {
   'liere': 'liere.LieRE',
   'hyperbolic_rope': 'hyperbolic_rope.HyperbolicRoPE',
   'sigmoid': 'sigmoid.Sigmoid',
+  'softpick': 'softpick.Softpick',
 }
 
 
